@@ -1,0 +1,70 @@
+//! The in-container side: the same binary, as the training container's first process.
+//!
+//! It reads orders from the mailbox, runs the scripts, sends their output as frames, and leaves when it is told to,
+//! when SageMaker stops the job (SIGTERM, then 120 s), or when nobody renews the lease. It never talks to the driver
+//! directly and knows nothing of sessions, policies or sandboxes.
+
+pub mod configuration;
+pub mod copy;
+pub mod exec;
+pub mod launcher;
+pub mod node;
+pub mod place;
+mod post;
+mod work;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+pub use configuration::Configuration;
+
+use crate::cloud;
+use crate::env::Environment;
+use crate::failure;
+use crate::process::Reaper;
+use crate::signals::{Cancellation, Signals};
+
+/// Written for SageMaker: its first 1,024 characters become the job's `FailureReason`.
+const FAILURE_FILE: &str = "/opt/ml/output/failure";
+const RESOURCE_CONFIG: &str = "/opt/ml/input/config/resourceconfig.json";
+
+/// Runs until the end of the training job; the exit code is that of the job's script, so that SageMaker's status tells
+/// the same as GitLab's.
+pub async fn run(env: &Environment) -> ExitCode {
+    let outcome = supervised(env).await;
+    let (code, text) = match outcome {
+        Ok(0) => (0, None),
+        Ok(code) => (code, Some(format!("the job's script exited with code {code}"))),
+        Err(error) => {
+            let text = failure::render(&error);
+            tracing::error!("{text}");
+            (1, Some(text))
+        }
+    };
+    if let Some(text) = text {
+        let short: String = text.chars().take(1024).collect();
+        if let Err(error) = std::fs::write(FAILURE_FILE, short) {
+            tracing::warn!(%error, "failed to write {FAILURE_FILE}");
+        }
+    }
+    ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1).max(u8::from(code != 0)))
+}
+
+async fn supervised(env: &Environment) -> anyhow::Result<i32> {
+    let signals = Signals::install().context("failed to install the signal handlers")?;
+    let cancellation = Cancellation::default();
+    let _reaper = Reaper::start()?;
+    let configuration = Configuration::from_environment(env)?;
+    let node = node::Node::read(Path::new(RESOURCE_CONFIG))?;
+    let bundle = launcher::channel_dir().join(launcher::CA_BUNDLE);
+    let access = configuration.access(bundle.exists().then_some(bundle));
+    let objects = cloud::aws::object_store(&access).await?;
+    let post = post::Post::new(objects, &configuration, &node);
+    let worker = work::Worker::new(post, node, env.clone());
+    tokio::select! {
+        result = worker.work(&cancellation) => result,
+        never = signals.watch(&cancellation) => match never {},
+    }
+}

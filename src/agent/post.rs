@@ -1,0 +1,205 @@
+//! The agent's end of the mailbox: orders in, reports out, the lease watched.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::time::Instant;
+
+use crate::agent::configuration::Configuration;
+use crate::agent::node::Node;
+use crate::cloud::{CloudError, CloudErrorKind, ObjectStore};
+use crate::mailbox::{self, Layout, Lease, Order, Report};
+
+/// A report is tried this long; S3 has then been out of reach for longer than any of its faults.
+const REPORT_WITHIN: Duration = Duration::from_mins(1);
+
+/// A refusal that lasts this long is no matter of credentials that are just being renewed.
+const DENIED_FOR: Duration = Duration::from_secs(10);
+
+/// Where this agent reads and writes.
+pub(super) struct Post {
+    pub(super) objects: Arc<dyn ObjectStore>,
+    pub(super) layout: Layout,
+    node: String,
+    orders: u32,
+    reports: u32,
+    lease: LeaseWatch,
+    /// Since when looking for orders is refused, and the last refusal.
+    denied: Option<(Instant, String)>,
+}
+
+/// What this container did before SageMaker started it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Past {
+    /// This is the first start.
+    None,
+    /// It had begun no script.
+    Idle,
+    Worked,
+}
+
+/// The lease as seen on this machine's own clock.
+struct LeaseWatch {
+    length: Duration,
+    beat: Option<u64>,
+    changed: Instant,
+    next_look: Instant,
+}
+
+impl Post {
+    pub(super) fn new(objects: Arc<dyn ObjectStore>, configuration: &Configuration, node: &Node) -> Self {
+        let now = Instant::now();
+        let length = Duration::from_secs(configuration.lease_seconds);
+        Self {
+            objects,
+            layout: Layout::new(configuration.root.clone()),
+            node: node.name.clone(),
+            orders: 0,
+            reports: 0,
+            lease: LeaseWatch { length, beat: None, changed: now, next_look: now + length / 6 },
+            denied: None,
+        }
+    }
+
+    /// Looks for what an earlier start of this container reported, and goes on after it.
+    pub(super) async fn resume(&mut self) -> anyhow::Result<Past> {
+        let mut past = Past::None;
+        loop {
+            let seq = self.reports + 1;
+            let key = self.layout.report(&self.node, seq);
+            let Some(bytes) = self.objects.get(&key).await.context("failed to look for earlier reports")? else {
+                return Ok(past);
+            };
+            let report: Report =
+                mailbox::decode(&key, seq, &bytes).context("failed to understand an earlier report")?;
+            let idle = matches!(report, Report::Ready { .. } | Report::Received { .. });
+            past = if idle && past != Past::Worked { Past::Idle } else { Past::Worked };
+            self.reports = seq;
+        }
+    }
+
+    /// The next order, if one has come. A fault of the store is logged and looks like silence: the lease decides how
+    /// long it may last.
+    pub(super) async fn next_order(&mut self) -> anyhow::Result<Option<Order>> {
+        let key = self.layout.order(self.orders + 1);
+        let found = self.objects.get(&key).await;
+        self.denied = match &found {
+            Err(error) if error.kind == CloudErrorKind::Denied => {
+                let since = self.denied.take().map_or_else(Instant::now, |(since, _)| since);
+                Some((since, error.to_string()))
+            }
+            Ok(_) | Err(_) => None,
+        };
+        match found {
+            Ok(Some(bytes)) => {
+                self.orders += 1;
+                mailbox::decode(&key, self.orders, &bytes).map(Some).context("failed to understand the driver")
+            }
+            Ok(None) => Ok(None),
+            Err(error) => {
+                tracing::warn!(%error, "failed to look for orders");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Fails once this role may not read its orders: no order will ever come, and the instance costs money.
+    pub(super) fn check_access(&self) -> anyhow::Result<()> {
+        match &self.denied {
+            Some((since, error)) if since.elapsed() >= DENIED_FOR => {
+                Err(anyhow::anyhow!(error.clone())
+                    .context("failed to look for orders with the role of the training job"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) async fn report(&mut self, report: &Report) -> anyhow::Result<()> {
+        let started = Instant::now();
+        let seq = self.reports + 1;
+        let key = self.layout.report(&self.node, seq);
+        loop {
+            match self.objects.put_if_absent(&key, mailbox::encode(seq, report)).await {
+                // A report that is there already is our own, whose reply was lost: this node has no other writer.
+                Ok(_) => {
+                    self.reports = seq;
+                    return Ok(());
+                }
+                Err(error) if started.elapsed() < patience(&error) => {
+                    tracing::warn!(%error, "failed to send a report, trying again");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                Err(error) => {
+                    return Err(error).context("failed to report to the driver with the role of the training job");
+                }
+            }
+        }
+    }
+
+    /// `true` when the driver has given no sign of life for the length of the lease.
+    pub(super) async fn lease_expired(&mut self) -> bool {
+        let now = Instant::now();
+        if now < self.lease.next_look {
+            return false;
+        }
+        self.lease.next_look = now + self.lease.length / 6;
+        let beat = match self.objects.get(&self.layout.lease()).await {
+            Ok(bytes) => bytes.and_then(|bytes| serde_json::from_slice::<Lease>(&bytes).ok()).map(|lease| lease.beat),
+            Err(error) => {
+                tracing::warn!(%error, "failed to look at the lease");
+                self.lease.beat
+            }
+        };
+        if beat != self.lease.beat {
+            self.lease.beat = beat;
+            self.lease.changed = now;
+        }
+        self.lease.changed.elapsed() >= self.lease.length
+    }
+}
+
+fn patience(error: &CloudError) -> Duration {
+    if error.kind == CloudErrorKind::Denied { DENIED_FOR } else { REPORT_WITHIN }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cloud::memory::Memory;
+    use crate::mailbox::ByeReason;
+
+    fn post(memory: &Memory) -> Post {
+        let configuration = Configuration {
+            root: "sessions/s".into(),
+            bucket: "b".into(),
+            prefix: "p".into(),
+            region: None,
+            endpoint_url: None,
+            kms_key_id: None,
+            lease_seconds: 60,
+        };
+        let node = Node { name: "algo-1".into(), hosts: vec!["algo-1".into()], is_leader: true };
+        Post::new(memory.cloud().objects, &configuration, &node)
+    }
+
+    #[tokio::test]
+    async fn a_container_that_is_started_again_knows_what_it_did() {
+        let memory = Memory::new();
+        let ready = Report::Ready { agent: "0".into(), nodes: Vec::new() };
+        let mut first = post(&memory);
+        assert_eq!(first.resume().await.unwrap(), Past::None);
+        first.report(&ready).await.unwrap();
+
+        let mut second = post(&memory);
+        assert_eq!(second.resume().await.unwrap(), Past::Idle, "no script had begun");
+        second.report(&ready).await.unwrap();
+        second.report(&Report::Started { run: 1 }).await.unwrap();
+
+        let mut third = post(&memory);
+        assert_eq!(third.resume().await.unwrap(), Past::Worked);
+        third.report(&Report::Bye { reason: ByeReason::Other }).await.unwrap();
+        let last = memory.objects.contents("sessions/s/reports/algo-1/000004.json").expect("old reports stay");
+        assert_eq!(mailbox::decode::<Report>("k", 4, &last).unwrap(), Report::Bye { reason: ByeReason::Other });
+    }
+}

@@ -1,0 +1,281 @@
+//! The agent's day: orders are drained first and then carried out, one script at a time.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::configuration::PREFIX;
+use crate::agent::copy::TraceCopy;
+use crate::agent::exec::{self, ScriptRun};
+use crate::agent::node::Node;
+use crate::agent::place;
+use crate::agent::post::{Past, Post};
+use crate::env::Environment;
+use crate::failure;
+use crate::mailbox::{ByeReason, ExitReport, Order, Report};
+use crate::signals::Cancellation;
+use crate::workspace::{self, Selection, Snapshot, Trees};
+
+const BUSY_POLL: Duration = Duration::from_millis(40);
+const IDLE_POLL: Duration = Duration::from_secs(1);
+/// Of the 120 s that `StopTrainingJob` leaves, the script gets this much; the rest is for output and results.
+const STOP_GRACE: Duration = Duration::from_secs(30);
+/// Results of a stopped job are sent within this time or not at all.
+const LAST_RESULTS: Duration = Duration::from_mins(1);
+/// The code of a script that never began because it was canceled: as killed by SIGTERM.
+const NEVER_BEGAN: i32 = 143;
+
+/// The project in this container.
+struct Project {
+    trees: Trees,
+    selection: Selection,
+    /// What came; without it nothing can go back.
+    snapshot: Option<Snapshot>,
+}
+
+struct PendingRun {
+    run: u32,
+    stage: String,
+    masks: Vec<String>,
+    mask_prefixes: Vec<String>,
+    grace: Duration,
+}
+
+pub(super) struct Worker {
+    post: Post,
+    node: Node,
+    env: Environment,
+    project: Option<Project>,
+    pending: VecDeque<PendingRun>,
+    seen: BTreeSet<u32>,
+    canceled: BTreeSet<u32>,
+    finish: Option<bool>,
+    /// Of the first script that failed, `after_script` apart.
+    code: i32,
+}
+
+/// Why the loop is left.
+enum End {
+    Finish { collect: bool },
+    Stopped,
+    LeaseExpired,
+}
+
+impl Worker {
+    pub(super) fn new(post: Post, node: Node, env: Environment) -> Self {
+        Self {
+            post,
+            node,
+            env,
+            project: None,
+            pending: VecDeque::new(),
+            seen: BTreeSet::new(),
+            canceled: BTreeSet::new(),
+            finish: None,
+            code: 0,
+        }
+    }
+
+    /// Works until told to leave; returns the code for SageMaker.
+    pub(super) async fn work(mut self, cancellation: &Cancellation) -> anyhow::Result<i32> {
+        let past = self.post.resume().await?;
+        if past == Past::Worked {
+            // A script is run once: what it did elsewhere cannot be taken back, and what it left here is gone.
+            let reason = "SageMaker started the container again after a script had begun; its files are lost";
+            let order = "go on".to_owned();
+            self.post.report(&Report::Failed { order, reason: reason.to_owned() }).await?;
+            self.post.report(&Report::Bye { reason: ByeReason::Other }).await?;
+            anyhow::bail!("{reason}");
+        }
+        let agent = env!("CARGO_PKG_VERSION").to_owned();
+        self.post.report(&Report::Ready { agent, nodes: self.node.hosts.clone() }).await?;
+        let end = self.until_end(cancellation).await?;
+        let (collect, reason) = match end {
+            End::Finish { collect } => (collect, ByeReason::Finished),
+            End::Stopped => (true, ByeReason::Stopped),
+            End::LeaseExpired => (true, ByeReason::LeaseExpired),
+        };
+        if collect && self.node.is_leader {
+            let limit = if reason == ByeReason::Finished { Duration::MAX } else { LAST_RESULTS };
+            self.collect(limit).await?;
+        }
+        self.post.report(&Report::Bye { reason }).await?;
+        Ok(self.code)
+    }
+
+    async fn until_end(&mut self, cancellation: &Cancellation) -> anyhow::Result<End> {
+        let mut pause = BUSY_POLL;
+        loop {
+            let mut progress = self.drain_orders(cancellation).await?;
+            if cancellation.asked() {
+                return Ok(End::Stopped);
+            }
+            while let Some(run) = self.pending.pop_front() {
+                progress = true;
+                if let Some(end) = self.run(run, cancellation).await? {
+                    return Ok(end);
+                }
+                self.drain_orders(cancellation).await?;
+            }
+            if let Some(collect) = self.finish {
+                return Ok(End::Finish { collect });
+            }
+            self.post.check_access()?;
+            if self.post.lease_expired().await {
+                tracing::error!("the runner host has not renewed the lease, leaving");
+                return Ok(End::LeaseExpired);
+            }
+            pause = if progress { BUSY_POLL } else { (pause * 3 / 2).min(IDLE_POLL) };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = cancellation.changed() => {}
+            }
+        }
+    }
+
+    /// Takes every order that is there, so that a cancel is known before its script begins.
+    async fn drain_orders(&mut self, cancellation: &Cancellation) -> anyhow::Result<bool> {
+        let mut progress = false;
+        while let Some(order) = self.post.next_order().await? {
+            progress = true;
+            match order {
+                Order::Workspace { trees, selection } => self.receive(trees, selection, cancellation).await?,
+                // A number comes twice when the driver's first try was stored although its reply was lost.
+                Order::Run { run, stage, masks, mask_prefixes, grace } if self.seen.insert(run) => {
+                    let grace = Duration::from_secs(grace);
+                    self.pending.push_back(PendingRun { run, stage, masks, mask_prefixes, grace });
+                }
+                Order::Run { .. } => {}
+                Order::Cancel { run } => {
+                    self.canceled.insert(run);
+                }
+                Order::Finish { collect } => self.finish = Some(collect),
+            }
+        }
+        Ok(progress)
+    }
+
+    async fn receive(&mut self, trees: Trees, selection: Selection, cancellation: &Cancellation) -> anyhow::Result<()> {
+        if self.project.is_some() {
+            return Ok(());
+        }
+        let received = async {
+            place::make_room(&trees.project)?;
+            let scratch = place::scratch()?;
+            workspace::receive(&*self.post.objects, &self.post.layout.workspace(), &trees, scratch.path()).await
+        };
+        let outcome = tokio::select! {
+            outcome = received => outcome,
+            () = cancellation.token().cancelled() => Err(anyhow::anyhow!("stopped while the project was fetched")),
+        };
+        let (snapshot, report) = match outcome {
+            Ok((snapshot, summary)) => (Some(snapshot), Report::Received { summary: summary.to_string() }),
+            Err(error) => (None, failed("fetch the project", &error)),
+        };
+        self.project = Some(Project { trees, selection, snapshot });
+        self.post.report(&report).await
+    }
+
+    /// Runs one script to its end; `Some` when the agent has to leave as well.
+    async fn run(&mut self, run: PendingRun, cancellation: &Cancellation) -> anyhow::Result<Option<End>> {
+        let number = run.run;
+        if self.canceled.contains(&number) || cancellation.asked() {
+            let exit = ExitReport { code: NEVER_BEGAN, bytes: 0, hash: String::new(), canceled: true };
+            self.post.report(&Report::Exited { run: number, exit }).await?;
+            return Ok(None);
+        }
+        let stage = run.stage.clone();
+        let (layout, node) = (self.post.layout.clone(), self.node.name.clone());
+        let copy = TraceCopy::new(self.post.objects.clone(), move |batch| layout.trace(&node, number, batch));
+        let scratch = place::scratch()?;
+        let spec = match self.script_run(run, scratch.path()).await {
+            Ok(spec) => spec,
+            Err(error) => {
+                self.post.report(&failed(&format!("start {stage}"), &error)).await?;
+                return Ok(None);
+            }
+        };
+        self.post.report(&Report::Started { run: number }).await?;
+        let cancel = CancellationToken::new();
+        let mut end = None;
+        let exit = {
+            let script = exec::run(spec, copy, cancel.clone());
+            tokio::pin!(script);
+            let mut pause = BUSY_POLL;
+            loop {
+                tokio::select! {
+                    exit = &mut script => break exit?,
+                    () = cancellation.token().cancelled(), if end.is_none() => {
+                        end = Some(End::Stopped);
+                        cancel.cancel();
+                    }
+                    () = tokio::time::sleep(pause) => {
+                        pause = (pause * 3 / 2).min(IDLE_POLL);
+                        self.drain_orders(cancellation).await?;
+                        if self.canceled.contains(&number) {
+                            cancel.cancel();
+                        }
+                        if end.is_none() && self.post.lease_expired().await {
+                            end = Some(End::LeaseExpired);
+                            cancel.cancel();
+                        }
+                    }
+                }
+            }
+        };
+        if stage != "after_script" && self.code == 0 {
+            self.code = exit.code;
+        }
+        let exit = ExitReport { canceled: cancel.is_cancelled(), ..exit };
+        self.post.report(&Report::Exited { run: number, exit }).await?;
+        Ok(end)
+    }
+
+    async fn script_run(&self, run: PendingRun, scratch: &std::path::Path) -> anyhow::Result<ScriptRun> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let Some(project) = self.project.as_ref().filter(|project| project.snapshot.is_some()) else {
+            anyhow::bail!("the project is not here");
+        };
+        let key = self.post.layout.script(run.run);
+        let script = self.post.objects.get(&key).await?.context("the script is not in the store")?;
+        let path = scratch.join("script");
+        std::fs::write(&path, script).with_context(|| format!("failed to write {}", path.display()))?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
+        Ok(ScriptRun {
+            run: run.run,
+            stage: run.stage,
+            script: path,
+            env: self.env.all().filter(|(name, _)| !name.starts_with(PREFIX)).collect(),
+            cwd: project.trees.project.clone(),
+            masks: run.masks.into_iter().map(String::into_bytes).collect(),
+            mask_prefixes: run.mask_prefixes,
+            term_grace: run.grace.min(STOP_GRACE),
+        })
+    }
+
+    /// Sends back what later stages read. Failing is told to the driver, which makes it the job's failure.
+    async fn collect(&mut self, limit: Duration) -> anyhow::Result<()> {
+        let Some(Project { trees, selection, snapshot: Some(snapshot) }) = &self.project else {
+            return Ok(());
+        };
+        let sent = async {
+            let scratch = place::scratch()?;
+            let key = self.post.layout.results();
+            workspace::send_changes(&*self.post.objects, &key, trees, snapshot, selection, scratch.path()).await
+        };
+        let sent = tokio::time::timeout(limit, sent).await.context("no time was left").and_then(|sent| sent);
+        let report = match sent {
+            Ok(summary) => Report::Collected { summary: summary.to_string() },
+            Err(error) => failed("send the results", &error),
+        };
+        self.post.report(&report).await
+    }
+}
+
+fn failed(order: &str, error: &anyhow::Error) -> Report {
+    let text = failure::render(error);
+    let reason = text.strip_prefix("error: ").unwrap_or(&text).replace("\n  ", "; ");
+    Report::Failed { order: order.to_owned(), reason }
+}

@@ -1,0 +1,50 @@
+//! The command line. Doc comments are the help; no logic.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::emulator::EmulatorArgs;
+use crate::operate::sweep::SweepArgs;
+use crate::operate::try_job::TryArgs;
+use crate::settings;
+
+/// Run GitLab CI jobs inside Amazon SageMaker training jobs.
+///
+/// GitLab Runner calls `config`, `prepare`, `run` and `cleanup`; see `runner-config/config.toml`. To see a job run on
+/// this machine without an AWS account: `sagemaker-executor try -- COMMAND`.
+#[derive(Debug, Parser)]
+#[command(name = "sagemaker-executor", version, propagate_version = true)]
+pub struct Cli {
+    /// The operator's file
+    #[arg(long, global = true, value_name = "FILE", default_value = settings::DEFAULT_PATH)]
+    pub config: PathBuf,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Tell the runner about directories and session (called by GitLab Runner)
+    Config,
+    /// Check the job and create its training job (called by GitLab Runner)
+    Prepare,
+    /// Run a script of the job, on the host or in the training job (called by GitLab Runner)
+    Run {
+        /// The script that the runner wrote
+        script: PathBuf,
+        /// The build stage, for instance `get_sources` or `build_script`
+        stage: String,
+    },
+    /// Remove what the job left (called by GitLab Runner)
+    Cleanup,
+    /// Run a command as a job, with the current directory as its project
+    Try(TryArgs),
+    /// End training jobs of this host that no cleanup reached
+    Sweep(SweepArgs),
+    /// Be SageMaker, CloudWatch Logs, S3 and STS on this machine
+    Emulator(Box<EmulatorArgs>),
+    /// Be the first process of a training container (called by SageMaker)
+    #[command(hide = true)]
+    Agent,
+}

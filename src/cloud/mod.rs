@@ -1,0 +1,233 @@
+//! The boundary to AWS in the executor's own words: three ports, their types and [`CloudError`].
+//!
+//! Stages, session and agent know these traits only. `aws` is the one implementation that names `aws_*` crates,
+//! `memory` holds fakes for unit tests, `faulty` wraps any port with a plan of faults. Every method retries transient
+//! faults itself (the SDK's own retries); callers decide about everything else by [`CloudErrorKind`].
+
+pub mod aws;
+pub mod faulty;
+pub mod memory;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+
+/// What a stage or command needs of AWS. The agent takes `objects` alone.
+#[derive(Clone)]
+pub struct Cloud {
+    pub jobs: Arc<dyn TrainingJobs>,
+    pub objects: Arc<dyn ObjectStore>,
+    pub logs: Arc<dyn JobLogs>,
+}
+
+/// Where and how to reach AWS. `None` means what the SDK's default chain finds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Access {
+    pub region: Option<String>,
+    /// One endpoint for all services (an emulator, path-style S3); AWS's own when `None`.
+    pub endpoint_url: Option<String>,
+    /// Bucket of everything the executor stores, and the key prefix in it (no leading or trailing slash).
+    pub bucket: String,
+    pub prefix: String,
+    /// KMS key for every object; the bucket's default encryption when `None`.
+    pub kms_key_id: Option<String>,
+    /// PEM file of extra trusted roots (images without CA files; TLS inspection in a VPC).
+    pub ca_bundle: Option<std::path::PathBuf>,
+}
+
+/// SageMaker training jobs.
+#[async_trait]
+pub trait TrainingJobs: Send + Sync {
+    /// Creates the job and returns its ARN. A taken name is [`CloudErrorKind::Exists`], never an implicit adoption.
+    async fn create(&self, spec: &TrainingJobSpec) -> Result<String, CloudError>;
+    /// The job's state, or `None` when no job of this name exists (AWS answers `ValidationException`,
+    /// "Requested resource not found").
+    async fn describe(&self, name: &str) -> Result<Option<TrainingJob>, CloudError>;
+    /// The tags of the resource.
+    async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>, CloudError>;
+    /// Asks for a stop. A job that has ended already, or does not exist, is success.
+    async fn stop(&self, name: &str) -> Result<(), CloudError>;
+    /// Names and statuses of jobs whose name contains `name_contains`, newest first. Two requests a second per account:
+    /// for sweeps only, never to poll.
+    async fn list(&self, name_contains: &str) -> Result<Vec<TrainingJobSummary>, CloudError>;
+}
+
+/// The executor's objects: keys are relative to [`Access::prefix`] in [`Access::bucket`].
+#[async_trait]
+pub trait ObjectStore: Send + Sync {
+    /// The whole object, or `None` when it does not exist.
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, CloudError>;
+    /// Streams the object into a new file; `false` when it does not exist.
+    async fn get_to_file(&self, key: &str, path: &Path) -> Result<bool, CloudError>;
+    /// Size in bytes, or `None` when it does not exist.
+    async fn size(&self, key: &str) -> Result<Option<u64>, CloudError>;
+    async fn put(&self, key: &str, body: Vec<u8>) -> Result<(), CloudError>;
+    /// Streams the file, in parts when it is large; memory is bounded.
+    async fn put_file(&self, key: &str, path: &Path) -> Result<(), CloudError>;
+    /// Writes only if no object has this key (`If-None-Match: *`); `false` when one has.
+    async fn put_if_absent(&self, key: &str, body: Vec<u8>) -> Result<bool, CloudError>;
+    /// Keys that start with `prefix`, in key order.
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, CloudError>;
+    /// Deletes; absent keys are success.
+    async fn delete(&self, keys: &[String]) -> Result<(), CloudError>;
+    /// `s3://bucket/prefix/key` for a request field.
+    fn uri(&self, key: &str) -> String;
+}
+
+/// The CloudWatch log of one training job: group `/aws/sagemaker/TrainingJobs`, streams `<job>/algo-<n>-<epoch>`.
+#[async_trait]
+pub trait JobLogs: Send + Sync {
+    /// Names of the job's streams so far, without remote-debug (`/ssm`) ones. Empty when the group does not exist yet.
+    async fn streams(&self, job_name: &str) -> Result<Vec<String>, CloudError>;
+    /// One page from `position` on (`None`: from the start). Pages may be empty while more follow;
+    /// [`LogPage::end`] tells when the service had nothing newer. An absent stream is an empty page at its end.
+    async fn read(&self, stream: &str, position: Option<&str>) -> Result<LogPage, CloudError>;
+}
+
+/// One page of a log stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogPage {
+    /// Messages in order, newlines inside kept.
+    pub messages: Vec<String>,
+    /// Where to read on.
+    pub position: Option<String>,
+    /// The returned forward token equals the one sent.
+    pub end: bool,
+}
+
+/// What is asked of SageMaker. Limits: [`CreateTrainingJob`](https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.html).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrainingJobSpec {
+    /// 1..63 characters, `^[a-zA-Z0-9](-*[a-zA-Z0-9])*$`.
+    pub name: String,
+    pub image: String,
+    pub role_arn: String,
+    pub entrypoint: Vec<String>,
+    pub arguments: Vec<String>,
+    /// At most 100 entries of 512 characters; readable by everybody who may describe the job.
+    pub environment: BTreeMap<String, String>,
+    pub channels: Vec<Channel>,
+    /// `s3://...` for what the container leaves in `/opt/ml/model` and `/opt/ml/output/data`.
+    pub output_uri: String,
+    pub output_kms_key_id: Option<String>,
+    pub instance_type: String,
+    pub instance_count: u32,
+    pub volume_size_gb: u32,
+    pub volume_kms_key_id: Option<String>,
+    /// Seconds.
+    pub max_runtime: u64,
+    pub network: Option<Network>,
+    pub encrypt_inter_container_traffic: bool,
+    /// At most 50.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// An input channel in File mode: `/opt/ml/input/data/<name>/...`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Channel {
+    pub name: String,
+    /// A prefix that ends with `/`; it must hold an object when the job is created.
+    pub uri: String,
+}
+
+/// The VPC of the training instances.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    pub subnets: Vec<String>,
+    pub security_group_ids: Vec<String>,
+}
+
+/// `DescribeTrainingJob`, as far as the executor reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrainingJob {
+    pub name: String,
+    pub arn: String,
+    pub status: JobStatus,
+    /// SageMaker's `SecondaryStatus`, text as sent: new values appear now and then and must not stop us.
+    pub secondary: String,
+    /// The newest transition's message; for people, never for decisions.
+    pub message: Option<String>,
+    pub failure_reason: Option<String>,
+    pub created: Option<SystemTime>,
+    pub training_seconds: Option<u64>,
+    pub billable_seconds: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrainingJobSummary {
+    pub name: String,
+    pub arn: String,
+    pub status: JobStatus,
+}
+
+/// `TrainingJobStatus`. `Stopped` is not success: time limits end there too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobStatus {
+    InProgress,
+    Completed,
+    Failed,
+    Stopping,
+    Stopped,
+    Deleting,
+    /// A value newer than this program.
+    Unknown,
+}
+
+impl JobStatus {
+    /// No instance is left and none will come.
+    pub fn is_terminal(self) -> bool {
+        match self {
+            JobStatus::Completed | JobStatus::Failed | JobStatus::Stopped | JobStatus::Deleting => true,
+            JobStatus::InProgress | JobStatus::Stopping | JobStatus::Unknown => false,
+        }
+    }
+}
+
+/// A failed call, with what a caller can act on. The text names the operation and the thing, and holds AWS's message.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to {operation}: {message}")]
+pub struct CloudError {
+    pub kind: CloudErrorKind,
+    /// `create training job gitlab-231-...`: verb, thing and its id.
+    pub operation: String,
+    /// AWS's code and message, or the transport's.
+    pub message: String,
+    /// The IAM action that was needed, when [`CloudErrorKind::Denied`]: `sagemaker:CreateTrainingJob`.
+    pub action: &'static str,
+}
+
+impl CloudError {
+    /// `true` when `error` comes from a call that may well succeed a moment later: throttled, or out of reach.
+    pub fn may_pass(error: &anyhow::Error) -> bool {
+        error.chain().filter_map(|cause| cause.downcast_ref::<Self>()).any(|cause| cause.kind.may_pass())
+    }
+}
+
+/// Chosen from the error code string and its message: most codes are not in the service model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloudErrorKind {
+    NotFound,
+    /// The name or key is taken.
+    Exists,
+    Throttled,
+    /// SageMaker has no instance of the type now; another try may have.
+    Capacity,
+    /// An account limit: `ResourceLimitExceeded`.
+    Quota,
+    Denied,
+    /// AWS refuses the request as it is.
+    Invalid,
+    /// Connection, timeout, 5xx: after the SDK's own retries.
+    Transient,
+    Other,
+}
+
+impl CloudErrorKind {
+    /// Another try of the same call, later, may succeed.
+    pub fn may_pass(self) -> bool {
+        matches!(self, Self::Throttled | Self::Transient)
+    }
+}

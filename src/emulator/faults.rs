@@ -1,0 +1,269 @@
+//! Scripted trouble: a plan that says which call fails, how, and what happens to jobs and log events.
+//!
+//! Matching is by operation and count only, so a plan always does the same. The format is described in
+//! `docs/WIRE-FORMATS.md`.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::ingest::Event;
+use super::quirks::mixed;
+
+/// A whole plan. Read from JSON; unknown keys are refused.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FaultPlan {
+    /// Rules for calls; the first that matches acts.
+    pub calls: Vec<CallFault>,
+    /// Rules for training jobs; the first that matches acts.
+    pub jobs: Vec<JobFault>,
+    /// What happens to log events on their way.
+    pub logs: LogFault,
+}
+
+/// Trouble for some calls of one operation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallFault {
+    /// `CreateTrainingJob`, `GetLogEvents`, `PutObject`, `GetCallerIdentity`, or `*` for all.
+    pub operation: String,
+    /// First call that is hit, counted from 1 since the plan was set; calls of other operations do not count, except
+    /// for `*`.
+    #[serde(default = "one")]
+    pub from: u64,
+    /// How many calls are hit in a row; without it all that follow.
+    #[serde(default)]
+    pub count: Option<u64>,
+    /// Waits before anything else, in milliseconds.
+    #[serde(default)]
+    pub delay_ms: u64,
+    /// Answers with this error code; the operation does not happen.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// The error's text.
+    #[serde(default)]
+    pub message: Option<String>,
+    /// The error's HTTP status; 400 when absent.
+    #[serde(default)]
+    pub status: Option<u16>,
+    /// Closes the connection without an answer: before the operation, or after it happened.
+    #[serde(default)]
+    pub drop: Option<DropPoint>,
+}
+
+/// When a connection is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DropPoint {
+    Before,
+    After,
+}
+
+/// Trouble for a training job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobFault {
+    /// Instance type that is hit, or `*` for all.
+    #[serde(default = "any")]
+    pub instance_type: String,
+    /// How many jobs are hit; without it all.
+    #[serde(default)]
+    pub count: Option<u64>,
+    pub trouble: JobTrouble,
+}
+
+/// What happens to a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum JobTrouble {
+    /// Fails while starting with `CapacityError: ...`.
+    Capacity,
+    /// Fails with `InternalServerError: ...` while training.
+    Internal,
+    /// Waits in `Pending` for this long, in milliseconds.
+    Pending { ms: u64 },
+    /// A spot instance is taken away after this long in `Training`, in milliseconds; the job starts once more.
+    SpotInterruption { after_ms: u64 },
+    /// The container is killed after this long in `Training`, in milliseconds, as the kernel does when memory is out.
+    Kill { after_ms: u64 },
+}
+
+/// What happens to log events. Chances are of 1000.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogFault {
+    /// Events that never arrive.
+    pub lost: u64,
+    /// Events that arrive twice.
+    pub doubled: u64,
+    /// Batches whose events arrive in another order, with the timestamps of their new places.
+    pub shuffled: u64,
+    /// Batches that become visible later than those behind them.
+    pub late: u64,
+    /// How much later, in milliseconds.
+    pub late_ms: u64,
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn any() -> String {
+    "*".to_owned()
+}
+
+/// A plan in force with its counts.
+#[derive(Debug)]
+pub(crate) struct Faults {
+    seed: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    plan: FaultPlan,
+    calls: BTreeMap<String, u64>,
+    all_calls: u64,
+    jobs: BTreeMap<usize, u64>,
+    events: u64,
+}
+
+/// A batch of events, and how much later than usual it is seen.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Batch {
+    pub(crate) events: Vec<Event>,
+    pub(crate) late: Duration,
+}
+
+impl Faults {
+    pub(crate) fn new(plan: FaultPlan, seed: u64) -> Self {
+        Self { seed, state: Mutex::new(State { plan, ..State::default() }) }
+    }
+
+    /// Puts another plan in force; all counts begin again.
+    pub(crate) fn set(&self, plan: FaultPlan) {
+        *self.lock() = State { plan, ..State::default() };
+    }
+
+    /// The trouble for the next call of an operation.
+    pub(crate) fn call(&self, operation: &str) -> Option<CallFault> {
+        let mut state = self.lock();
+        state.all_calls += 1;
+        let all = state.all_calls;
+        let nth = state.calls.entry(operation.to_owned()).or_default();
+        *nth += 1;
+        let nth = *nth;
+        let hit = |fault: &&CallFault| {
+            let nth = match fault.operation.as_str() {
+                "*" => all,
+                name if name == operation => nth,
+                _ => return false,
+            };
+            nth >= fault.from && fault.count.is_none_or(|count| nth < fault.from.saturating_add(count))
+        };
+        state.plan.calls.iter().find(hit).cloned()
+    }
+
+    /// The trouble for a new job on an instance type.
+    pub(crate) fn job(&self, instance_type: &str) -> Option<JobTrouble> {
+        let mut state = self.lock();
+        let State { plan, jobs, .. } = &mut *state;
+        for (index, fault) in plan.jobs.iter().enumerate() {
+            let hits = jobs.entry(index).or_default();
+            let matches = fault.instance_type == "*" || fault.instance_type == instance_type;
+            if matches && fault.count.is_none_or(|count| *hits < count) {
+                *hits += 1;
+                return Some(fault.trouble.clone());
+            }
+        }
+        None
+    }
+
+    /// What becomes of a batch of events.
+    pub(crate) fn events(&self, events: Vec<Event>) -> Batch {
+        let mut state = self.lock();
+        let plan = state.plan.logs.clone();
+        let mut roll = |kind: &str, chance: u64| {
+            state.events += 1;
+            chance > 0 && mixed(self.seed, kind, state.events) % 1000 < chance
+        };
+        let mut kept = Vec::with_capacity(events.len());
+        for event in events {
+            if roll("lost", plan.lost) {
+                continue;
+            }
+            if roll("doubled", plan.doubled) {
+                kept.push(event.clone());
+            }
+            kept.push(event);
+        }
+        if roll("shuffled", plan.shuffled) {
+            let mut times: Vec<u64> = kept.iter().map(|event| event.timestamp).collect();
+            times.sort_unstable();
+            kept.reverse();
+            for (event, time) in kept.iter_mut().zip(times) {
+                event.timestamp = time;
+            }
+        }
+        let late = if roll("late", plan.late) { Duration::from_millis(plan.late_ms) } else { Duration::ZERO };
+        Batch { events: kept, late }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(json: &str) -> FaultPlan {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_call_is_hit_by_its_number() {
+        let faults = Faults::new(
+            plan(
+                r#"{"calls": [{"operation": "PutObject", "from": 2, "count": 1, "error": "SlowDown", "status": 503}]}"#,
+            ),
+            1,
+        );
+        let hits: Vec<bool> = (0..3).map(|_| faults.call("PutObject").is_some()).collect();
+        assert_eq!(hits, [false, true, false]);
+        assert_eq!(faults.call("GetObject"), None);
+    }
+
+    #[test]
+    fn capacity_returns_after_the_planned_jobs() {
+        let faults =
+            Faults::new(plan(r#"{"jobs": [{"instance_type": "ml.g5.xlarge", "count": 1, "trouble": "capacity"}]}"#), 1);
+        assert_eq!(faults.job("ml.m5.large"), None);
+        assert_eq!(faults.job("ml.g5.xlarge"), Some(JobTrouble::Capacity));
+        assert_eq!(faults.job("ml.g5.xlarge"), None);
+    }
+
+    #[test]
+    fn events_are_lost_doubled_and_reordered_by_plan() {
+        let events = |texts: &[&str]| -> Vec<Event> {
+            texts.iter().zip(1..).map(|(text, timestamp)| Event { timestamp, message: (*text).to_owned() }).collect()
+        };
+        let faults = Faults::new(plan(r#"{"logs": {"lost": 1000}}"#), 1);
+        assert_eq!(faults.events(events(&["a"])).events, []);
+        faults.set(plan(r#"{"logs": {"doubled": 1000}}"#));
+        assert_eq!(faults.events(events(&["a"])).events.len(), 2);
+        faults.set(plan(r#"{"logs": {"shuffled": 1000, "late": 1000, "late_ms": 7}}"#));
+        let batch = faults.events(events(&["a", "b"]));
+        assert_eq!(batch.events, events(&["b", "a"]));
+        assert_eq!(batch.late, Duration::from_millis(7));
+    }
+
+    #[test]
+    fn a_misspelt_key_is_refused() {
+        assert!(serde_json::from_str::<FaultPlan>(r#"{"call": []}"#).is_err());
+    }
+}

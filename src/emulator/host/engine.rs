@@ -1,0 +1,82 @@
+//! The same container by podman or docker, when the image has to be pulled.
+//!
+//! The engine's client carries output and exit code; signals go through the engine. It never leaves its container behind.
+
+use std::process::{Command, Stdio};
+
+use tokio::sync::mpsc;
+
+use super::process::{Control, HostProcess, Outcome, supervise};
+use super::{ContainerExit, ContainerSpec, Signals, answers, environment};
+use crate::failure::Failure;
+
+/// What podman and docker exit with when they could not start the container.
+const ENGINE_FAILED: i32 = 125;
+
+pub(super) async fn run(
+    spec: &ContainerSpec,
+    image: &str,
+    output: mpsc::Sender<Vec<u8>>,
+    signals: &Signals,
+) -> anyhow::Result<ContainerExit> {
+    let mut engine = None;
+    for program in ["podman", "docker"] {
+        if engine.is_none() && answers(program, &["info"], &[], &spec.scratch).await {
+            engine = Some(program);
+        }
+    }
+    let Some(engine) = engine else {
+        return Err(Failure::system(format!("failed to run image {image}: neither podman nor docker answers on this machine"))
+            .hint("install podman or start docker (`podman info` or `docker info` must succeed), or unpack the image and give its root directory")
+            .into());
+    };
+    let name = format!("sagemaker-executor-{}", spec.id);
+    let removal = Removal { engine, name: Some(name.clone()) };
+    answers(engine, &["rm", "--force", &name], &[], &spec.scratch).await; // Left by an emulator that was killed.
+    let mut command = Command::new(engine);
+    command.args(["run", "--name", &name, "--network", "host", "--hostname", &spec.hostname]);
+    command.arg("--volume").arg(format!("{}:/opt/ml", spec.opt_ml.display()));
+    for (name, value) in environment(spec).into_iter().filter(|(name, _)| spec.environment.contains_key(*name)) {
+        command.args(["--env", &format!("{name}={value}")]);
+    }
+    if let Some(program) = spec.entrypoint.first() {
+        command.args(["--entrypoint", program]);
+    }
+    command.arg(image).args(spec.entrypoint.iter().skip(1)).args(&spec.arguments);
+    let process = HostProcess::spawn(command).await?;
+    let control = Control::Engine { program: engine, container: name };
+    let Outcome { code, killed, head, .. } = supervise(process, &control, output, signals).await?;
+    removal.now().await;
+    if code == ENGINE_FAILED && !killed {
+        let said = String::from_utf8_lossy(&head);
+        return Err(Failure::system(format!("failed to run image {image} with {engine}: {}", said.trim()))
+            .hint(format!("try `{engine} run --rm {image}` by hand"))
+            .into());
+    }
+    Ok(ContainerExit { code })
+}
+
+/// Removes the container, whatever state it is in.
+struct Removal {
+    engine: &'static str,
+    name: Option<String>,
+}
+
+impl Removal {
+    async fn now(mut self) {
+        if let Some(name) = self.name.take() {
+            answers(self.engine, &["rm", "--force", &name], &[], std::path::Path::new("/")).await;
+        }
+    }
+}
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        let Some(name) = self.name.take() else { return };
+        let mut command = Command::new(self.engine);
+        command.args(["rm", "--force", &name]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // A destructor cannot wait for an engine; the thread reaps the client.
+        let reap = move || drop(command.status());
+        let _ = std::thread::Builder::new().name("container removal".into()).spawn(reap);
+    }
+}

@@ -1,0 +1,276 @@
+//! What the emulator knows about one training job, and how Describe and List show it.
+//!
+//! A record and its changes; what makes it change stands in `life.rs`.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::clock;
+use super::protocol::{epoch_seconds, text};
+
+/// Where a job stands. The service shows it as a primary and a secondary status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Starting,
+    Pending,
+    Downloading,
+    Training,
+    Interrupted,
+    Uploading,
+    Stopping,
+    Completed,
+    Failed,
+    Stopped,
+    MaxRuntimeExceeded,
+    MaxWaitTimeExceeded,
+}
+
+impl Phase {
+    pub(crate) fn primary(self) -> &'static str {
+        match self {
+            Phase::Starting
+            | Phase::Pending
+            | Phase::Downloading
+            | Phase::Training
+            | Phase::Interrupted
+            | Phase::Uploading => "InProgress",
+            Phase::Stopping => "Stopping",
+            Phase::Completed => "Completed",
+            Phase::Failed => "Failed",
+            Phase::Stopped | Phase::MaxRuntimeExceeded | Phase::MaxWaitTimeExceeded => "Stopped",
+        }
+    }
+
+    pub(crate) fn secondary(self) -> &'static str {
+        match self {
+            Phase::Starting => "Starting",
+            Phase::Pending => "Pending",
+            Phase::Downloading => "Downloading",
+            Phase::Training => "Training",
+            Phase::Interrupted => "Interrupted",
+            Phase::Uploading => "Uploading",
+            Phase::Stopping => "Stopping",
+            Phase::Completed => "Completed",
+            Phase::Failed => "Failed",
+            Phase::Stopped => "Stopped",
+            Phase::MaxRuntimeExceeded => "MaxRuntimeExceeded",
+            Phase::MaxWaitTimeExceeded => "MaxWaitTimeExceeded",
+        }
+    }
+
+    pub(crate) fn ended(self) -> bool {
+        !matches!(self.primary(), "InProgress" | "Stopping")
+    }
+}
+
+/// One entry of the history.
+#[derive(Debug, Clone)]
+struct Transition {
+    phase: Phase,
+    start_ms: u64,
+    end_ms: Option<u64>,
+    message: String,
+}
+
+/// A training job.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) name: String,
+    pub(crate) arn: String,
+    pub(crate) region: String,
+    /// The request that created it, as it was sent.
+    pub(crate) request: Value,
+    pub(crate) tags: BTreeMap<String, String>,
+    pub(crate) created_ms: u64,
+    /// Order of creation, since several jobs can share a millisecond.
+    pub(crate) number: u64,
+    /// Canceled by `StopTrainingJob`.
+    pub(crate) stop: CancellationToken,
+    modified_ms: u64,
+    phase: Phase,
+    transitions: Vec<Transition>,
+    failure_reason: Option<String>,
+    pub(crate) selected_type: Option<(String, i64)>,
+    training_start_ms: Option<u64>,
+    training_end_ms: Option<u64>,
+    billable_ms: u64,
+}
+
+impl Job {
+    /// A job that was just accepted.
+    pub(crate) fn new(request: Value, arn: String, region: String, number: u64, stop: CancellationToken) -> Self {
+        let now = clock::now_ms();
+        let tags = tag_map(request.get("Tags"));
+        let mut job = Self {
+            name: text(&request, "TrainingJobName").unwrap_or_default().to_owned(),
+            arn,
+            region,
+            request,
+            tags,
+            created_ms: now,
+            number,
+            stop,
+            modified_ms: now,
+            phase: Phase::Starting,
+            transitions: Vec::new(),
+            failure_reason: None,
+            selected_type: None,
+            training_start_ms: None,
+            training_end_ms: None,
+            billable_ms: 0,
+        };
+        job.enter(Phase::Starting, "Starting the training job");
+        job
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Enters a phase; the one before ends now.
+    pub(crate) fn enter(&mut self, phase: Phase, message: &str) {
+        let now = clock::now_ms();
+        if let Some(last) = self.transitions.last_mut() {
+            last.end_ms = Some(now);
+        }
+        self.transitions.push(Transition {
+            phase,
+            start_ms: now,
+            end_ms: phase.ended().then_some(now),
+            message: message.to_owned(),
+        });
+        self.phase = phase;
+        self.modified_ms = now;
+        if phase.ended() && self.training_start_ms.is_some() && self.training_end_ms.is_none() {
+            self.training_end_ms = Some(now);
+        }
+    }
+
+    /// Changes the text of the phase that the job is in.
+    pub(crate) fn say(&mut self, message: &str) {
+        if let Some(last) = self.transitions.last_mut() {
+            message.clone_into(&mut last.message);
+        }
+        self.modified_ms = clock::now_ms();
+    }
+
+    /// The instances are up: billing begins.
+    pub(crate) fn training_starts(&mut self) {
+        self.training_start_ms.get_or_insert_with(clock::now_ms);
+    }
+
+    /// For a failed job billing ends when the failure is seen, before the upload.
+    pub(crate) fn training_ends(&mut self) {
+        if self.training_start_ms.is_some() {
+            self.training_end_ms.get_or_insert_with(clock::now_ms);
+        }
+    }
+
+    /// Adds time that instances ran for.
+    pub(crate) fn bill(&mut self, ms: u64) {
+        self.billable_ms += ms;
+    }
+
+    pub(crate) fn fail(&mut self, reason: &str) {
+        self.failure_reason = Some(reason.chars().take(1024).collect());
+    }
+
+    /// Answer of `DescribeTrainingJob`.
+    pub(crate) fn description(&self) -> Value {
+        let mut shown = self.request.clone();
+        if let Some(members) = shown.as_object_mut() {
+            members.remove("Tags");
+            members.remove("SessionChainingConfig");
+            for flag in ["EnableNetworkIsolation", "EnableInterContainerTrafficEncryption", "EnableManagedSpotTraining"]
+            {
+                members.entry(flag).or_insert(Value::Bool(false));
+            }
+            members.entry("ProfilingStatus").or_insert(json!("Disabled"));
+        }
+        shown["AlgorithmSpecification"]["EnableSageMakerMetricsTimeSeries"] = self
+            .request
+            .pointer("/AlgorithmSpecification/EnableSageMakerMetricsTimeSeries")
+            .cloned()
+            .unwrap_or(Value::Bool(false));
+        if shown["StoppingCondition"].get("MaxRuntimeInSeconds").is_none() {
+            shown["StoppingCondition"]["MaxRuntimeInSeconds"] = json!(86_400);
+        }
+        if let Some((name, count)) = &self.selected_type
+            && self.request.pointer("/ResourceConfig/InstancePreferences").is_some()
+        {
+            shown["ResourceConfig"]["SelectedInstanceType"] = json!(name);
+            shown["ResourceConfig"]["SelectedInstanceCount"] = json!(count);
+        }
+        let output = self.request.pointer("/OutputDataConfig/S3OutputPath").and_then(Value::as_str).unwrap_or_default();
+        shown["ModelArtifacts"] =
+            json!({"S3ModelArtifacts": format!("{}/{}/output/model.tar.gz", output.trim_end_matches('/'), self.name)});
+        shown["TrainingJobArn"] = json!(self.arn);
+        shown["TrainingJobStatus"] = json!(self.phase.primary());
+        shown["SecondaryStatus"] = json!(self.phase.secondary());
+        shown["CreationTime"] = epoch_seconds(self.created_ms);
+        shown["LastModifiedTime"] = epoch_seconds(self.modified_ms);
+        shown["SecondaryStatusTransitions"] = self
+            .transitions
+            .iter()
+            .map(|transition| {
+                let mut entry = json!({
+                    "Status": transition.phase.secondary(),
+                    "StartTime": epoch_seconds(transition.start_ms),
+                    "StatusMessage": transition.message,
+                });
+                if let Some(end) = transition.end_ms {
+                    entry["EndTime"] = epoch_seconds(end);
+                }
+                entry
+            })
+            .collect();
+        if let Some(reason) = &self.failure_reason {
+            shown["FailureReason"] = json!(reason);
+        }
+        if let Some(start) = self.training_start_ms {
+            shown["TrainingStartTime"] = epoch_seconds(start);
+        }
+        if let (Some(start), Some(end)) = (self.training_start_ms, self.training_end_ms) {
+            shown["TrainingEndTime"] = epoch_seconds(end);
+            let training = end.saturating_sub(start);
+            let spot = self.request.get("EnableManagedSpotTraining").and_then(Value::as_bool).unwrap_or(false);
+            // Spot is shown at the usual saving, so that clients that compute one have something to show.
+            let billable = if spot { self.billable_ms * 3 / 10 } else { training };
+            shown["TrainingTimeInSeconds"] = json!(training.div_ceil(1000).max(1));
+            shown["BillableTimeInSeconds"] = json!(billable.div_ceil(1000).max(1));
+        }
+        shown
+    }
+
+    /// Entry of `ListTrainingJobs`.
+    pub(crate) fn summary(&self) -> Value {
+        let mut entry = json!({
+            "TrainingJobName": self.name,
+            "TrainingJobArn": self.arn,
+            "CreationTime": epoch_seconds(self.created_ms),
+            "LastModifiedTime": epoch_seconds(self.modified_ms),
+            "TrainingJobStatus": self.phase.primary(),
+            "SecondaryStatus": self.phase.secondary(),
+        });
+        if let Some(end) = self.training_end_ms {
+            entry["TrainingEndTime"] = epoch_seconds(end);
+        }
+        entry
+    }
+
+    pub(crate) fn modified_ms(&self) -> u64 {
+        self.modified_ms
+    }
+}
+
+/// A tag list as a map; the last value of a key counts.
+pub(crate) fn tag_map(tags: Option<&Value>) -> BTreeMap<String, String> {
+    let tags = tags.and_then(Value::as_array).into_iter().flatten();
+    tags.map(|tag| {
+        let part = |name| text(tag, name).unwrap_or_default().to_owned();
+        (part("Key"), part("Value"))
+    })
+    .collect()
+}

@@ -1,0 +1,97 @@
+//! The awsJson 1.1 replies that `SageMaker` and `CloudWatch` Logs give, and the errors of both.
+//!
+//! Knows how an answer looks on the wire, never what an operation does.
+
+use bytes::Bytes;
+use hyper::{Response, StatusCode};
+use s3s::Body;
+use serde_json::{Value, json};
+
+/// A reply of any half of the emulator.
+pub(crate) type Reply = Response<Body>;
+
+/// An error as a client of the service sees it: code, text, status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ApiError {
+    pub(crate) code: String,
+    pub(crate) message: String,
+    pub(crate) status: u16,
+}
+
+impl ApiError {
+    pub(crate) fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into(), status: 400 }
+    }
+    pub(crate) fn validation(message: impl Into<String>) -> Self {
+        Self::new("ValidationException", message)
+    }
+    /// The shape of malformed bodies and values of the wrong type.
+    pub(crate) fn serialization(message: impl Into<String>) -> Self {
+        Self::new("SerializationException", message)
+    }
+    pub(crate) fn throttled() -> Self {
+        Self::new("ThrottlingException", "Rate exceeded")
+    }
+}
+
+/// What an operation of a JSON service answers; `None` is an empty body.
+pub(crate) type Answer = Result<Option<Value>, ApiError>;
+
+/// Turns an answer into a reply with the headers of the JSON protocol.
+pub(crate) fn json_reply(answer: Answer) -> Reply {
+    match answer {
+        Ok(value) => {
+            let body = value.map(|value| value.to_string()).unwrap_or_default();
+            reply(StatusCode::OK, "application/x-amz-json-1.1", body)
+        }
+        Err(error) => {
+            let body = json!({"__type": error.code, "message": error.message}).to_string();
+            let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
+            let mut reply = reply(status, "application/x-amz-json-1.1", body);
+            if let Ok(code) = error.code.parse() {
+                reply.headers_mut().insert("x-amzn-errortype", code);
+            }
+            reply
+        }
+    }
+}
+
+/// An error of S3 or STS: the same code and text in the XML of the service.
+pub(crate) fn xml_error(error: &ApiError, sts: bool) -> Reply {
+    let (code, message) = (escape_xml(&error.code), escape_xml(&error.message));
+    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
+    let body = if sts {
+        format!(
+            "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type>\
+             <Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
+        )
+    } else {
+        format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
+        )
+    };
+    reply(status, if sts { "text/xml" } else { "application/xml" }, body)
+}
+
+/// A reply with a whole body.
+pub(crate) fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(Body::from(body.into()));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static(content_type));
+    reply
+}
+
+pub(crate) fn escape_xml(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// Epoch seconds with milliseconds, as `SageMaker` writes its times.
+#[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit a double exactly for 285,000 years")]
+pub(crate) fn epoch_seconds(ms: u64) -> Value {
+    json!(ms as f64 / 1000.0)
+}
+
+/// A text member of a request; absent and null are the same.
+pub(crate) fn text<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
+    value.get(name).and_then(Value::as_str)
+}

@@ -1,0 +1,187 @@
+//! The nuisances of the real services that hurt clients, each one a switch, and the request quotas.
+//!
+//! All on by default. What is random follows from a seed and a count, never from the time.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How faithful the emulator is where it hurts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches, each with its own flag")]
+pub struct Quirks {
+    /// Control characters arrive as `#015`, `#033`, `#011`.
+    pub escape_controls: bool,
+    /// Blank and indented lines join the event before.
+    pub glue_lines: bool,
+    /// Lines are cut at 16,384 bytes.
+    pub cut_lines: bool,
+    /// How long output is gathered before it becomes visible; zero shows it at once.
+    pub batch_delay: Duration,
+    /// Now and then a page is empty although more follow.
+    pub empty_pages: bool,
+    /// Now and then a page of `FilterLogEvents` repeats the last event of the page before.
+    pub overlapping_pages: bool,
+    /// Requests beyond the quota of an operation get a `ThrottlingException`.
+    pub throttling: bool,
+}
+
+impl Default for Quirks {
+    fn default() -> Self {
+        Self {
+            escape_controls: true,
+            glue_lines: true,
+            cut_lines: true,
+            batch_delay: Duration::from_secs(5),
+            empty_pages: true,
+            overlapping_pages: true,
+            throttling: true,
+        }
+    }
+}
+
+impl Quirks {
+    /// A service without nuisances.
+    pub fn none() -> Self {
+        Self {
+            escape_controls: false,
+            glue_lines: false,
+            cut_lines: false,
+            batch_delay: Duration::ZERO,
+            empty_pages: false,
+            overlapping_pages: false,
+            throttling: false,
+        }
+    }
+
+    /// Turns one quirk off by its name on the command line; `false` for an unknown name.
+    pub fn turn_off(&mut self, name: &str) -> bool {
+        match name {
+            "escape-controls" => self.escape_controls = false,
+            "glue-lines" => self.glue_lines = false,
+            "cut-lines" => self.cut_lines = false,
+            "batch-delay" => self.batch_delay = Duration::ZERO,
+            "empty-pages" => self.empty_pages = false,
+            "overlapping-pages" => self.overlapping_pages = false,
+            "throttling" => self.throttling = false,
+            _ => return false,
+        }
+        true
+    }
+
+    /// The names that [`Quirks::turn_off`] knows.
+    pub const NAMES: [&'static str; 7] =
+        ["escape-controls", "glue-lines", "cut-lines", "batch-delay", "empty-pages", "overlapping-pages", "throttling"];
+}
+
+/// Whether the `nth` occasion of a kind is an unlucky one: one in eight, the same for the same seed.
+pub(crate) fn unlucky(seed: u64, kind: &str, nth: u64) -> bool {
+    mixed(seed, kind, nth).is_multiple_of(8)
+}
+
+/// A number that depends on nothing but its arguments.
+pub(crate) fn mixed(seed: u64, kind: &str, nth: u64) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes()).update(kind.as_bytes()).update(&nth.to_le_bytes());
+    let mut first = [0; 8];
+    hasher.finalize_xof().fill(&mut first);
+    u64::from_le_bytes(first)
+}
+
+/// Requests a second of an account and region, by operation. Operations that are not listed are not limited.
+const QUOTAS: &[(&str, f64)] = &[
+    ("GetLogEvents", 10.0),
+    ("FilterLogEvents", 10.0),
+    ("DescribeLogStreams", 25.0),
+    ("DescribeLogGroups", 10.0),
+    ("ListTrainingJobs", 2.0),
+    ("CreateTrainingJob", 2.0),
+    ("DescribeTrainingJob", 10.0),
+    ("StopTrainingJob", 10.0),
+];
+/// Operations whose bucket holds more than one second's worth.
+const BURSTS: &[(&str, f64)] = &[("CreateTrainingJob", 10.0)];
+
+/// Token buckets, one per operation.
+#[derive(Debug)]
+pub(crate) struct Quotas {
+    buckets: Mutex<BTreeMap<String, Bucket>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    rate: f64,
+    size: f64,
+    tokens: f64,
+    filled: Option<Instant>,
+}
+
+impl Quotas {
+    /// The real quotas with those of `changes` instead; a rate of zero lifts one.
+    pub(crate) fn new(changes: &BTreeMap<String, f64>) -> Self {
+        let mut rates: BTreeMap<String, f64> =
+            QUOTAS.iter().map(|(operation, rate)| ((*operation).to_owned(), *rate)).collect();
+        rates.extend(changes.iter().map(|(operation, rate)| (operation.clone(), *rate)));
+        let buckets = rates.into_iter().filter(|(_, rate)| *rate > 0.0).map(|(operation, rate)| {
+            let burst = BURSTS.iter().find(|(name, _)| *name == operation).map_or(rate, |(_, burst)| burst.max(rate));
+            let size = burst.max(1.0);
+            (operation, Bucket { rate, size, tokens: size, filled: None })
+        });
+        Self { buckets: Mutex::new(buckets.collect()) }
+    }
+
+    /// Whether a request at `now` is within the quota.
+    pub(crate) fn admit(&self, operation: &str, now: Instant) -> bool {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(bucket) = buckets.get_mut(operation) else { return true };
+        let elapsed = bucket.filled.map_or(Duration::ZERO, |filled| now.saturating_duration_since(filled));
+        bucket.tokens = (bucket.tokens + elapsed.as_secs_f64() * bucket.rate).min(bucket.size);
+        bucket.filled = Some(now);
+        let admitted = bucket.tokens >= 1.0;
+        if admitted {
+            bucket.tokens -= 1.0;
+        }
+        admitted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_refills_with_time_and_not_with_tries() {
+        let quotas = Quotas::new(&BTreeMap::new());
+        let start = Instant::now();
+        let admitted = (0..5).filter(|_| quotas.admit("ListTrainingJobs", start)).count();
+        assert_eq!(admitted, 2);
+        assert!(!quotas.admit("ListTrainingJobs", start + Duration::from_millis(400)));
+        assert!(quotas.admit("ListTrainingJobs", start + Duration::from_millis(501)));
+        assert!(quotas.admit("PutObject", start));
+    }
+
+    #[test]
+    fn a_rate_of_zero_lifts_a_quota() {
+        let quotas = Quotas::new(&BTreeMap::from([("ListTrainingJobs".to_owned(), 0.0)]));
+        let now = Instant::now();
+        assert!((0..100).all(|_| quotas.admit("ListTrainingJobs", now)));
+    }
+
+    #[test]
+    fn every_quirk_has_a_name() {
+        let mut quirks = Quirks::default();
+        for name in Quirks::NAMES {
+            assert!(quirks.turn_off(name), "{name}");
+        }
+        assert_eq!(quirks, Quirks::none());
+        assert!(!quirks.turn_off("typo"));
+    }
+
+    #[test]
+    fn luck_is_the_same_for_the_same_seed_and_rare() {
+        let unlucky_ones = (0..800).filter(|nth| unlucky(7, "pages", *nth)).count();
+        assert!((50..150).contains(&unlucky_ones), "{unlucky_ones}");
+        assert_eq!(mixed(1, "a", 2), mixed(1, "a", 2));
+        assert_ne!(mixed(1, "a", 2), mixed(2, "a", 2));
+    }
+}

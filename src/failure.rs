@@ -1,0 +1,159 @@
+//! How a stage can end badly, and what its reader can change.
+//!
+//! Every error travels as [`anyhow::Error`]. A [`Failure`] somewhere in the chain says whose mistake it is; an error
+//! without one is ours, the operator's or the cloud's: [`Kind::System`]. The exit code is chosen in one place,
+//! [`Kind::exit_code`], from the two codes that GitLab Runner hands over. This module never ends the process.
+
+use std::fmt;
+
+/// Whose failure it is. There are only three ways to end badly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The job's own script left with this code.
+    Script { code: i32 },
+    /// The job asks for something that a retry cannot mend: a bad variable, an image that is not allowed.
+    User,
+    /// Everything else: the cloud, the network, the operator's configuration, a bug. The runner may retry.
+    System,
+}
+
+impl Kind {
+    /// The exit code of the process, from `BUILD_FAILURE_EXIT_CODE` and `SYSTEM_FAILURE_EXIT_CODE`.
+    pub fn exit_code(self, codes: ExitCodes) -> u8 {
+        match self {
+            Kind::Script { .. } | Kind::User => codes.build_failure,
+            Kind::System => codes.system_failure,
+        }
+    }
+}
+
+/// The two exit codes of the custom executor contract; a driver never invents its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExitCodes {
+    pub build_failure: u8,
+    pub system_failure: u8,
+}
+
+impl Default for ExitCodes {
+    /// What GitLab Runner 19 sends; used only when a command is typed by hand.
+    fn default() -> Self {
+        Self { build_failure: 1, system_failure: 2 }
+    }
+}
+
+/// An error whose kind is known where it is made, with what the reader can change.
+#[derive(Debug)]
+pub struct Failure {
+    pub kind: Kind,
+    message: String,
+    hints: Vec<String>,
+    source: Option<anyhow::Error>,
+}
+
+impl Failure {
+    /// The script's own exit code; the message is for operators, the trace already shows the script's output.
+    pub fn script(code: i32) -> Self {
+        Self::new(Kind::Script { code }, format!("the script exited with code {code}"))
+    }
+
+    /// A mistake in the job: build failure, not retried by the runner.
+    pub fn user(message: impl Into<String>) -> Self {
+        Self::new(Kind::User, message.into())
+    }
+
+    /// A failure of the runner host, its configuration or the cloud.
+    pub fn system(message: impl Into<String>) -> Self {
+        Self::new(Kind::System, message.into())
+    }
+
+    fn new(kind: Kind, message: String) -> Self {
+        Self { kind, message, hints: Vec::new(), source: None }
+    }
+
+    /// Adds what to change: the exact key, variable, permission or command in backticks.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Keeps the cause, so that the chain tells it.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<anyhow::Error>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// The kind of an error: that of the outermost [`Failure`] in its chain, else [`Kind::System`].
+pub fn kind_of(error: &anyhow::Error) -> Kind {
+    error.chain().find_map(|cause| cause.downcast_ref::<Failure>()).map_or(Kind::System, |failure| failure.kind)
+}
+
+/// What people read: the error, its causes and its hints, a line each. Never a variable's value.
+pub fn render(error: &anyhow::Error) -> String {
+    let mut text = format!("error: {error}");
+    let mut said = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !said.contains(&cause) {
+            text.push_str("\n  because: ");
+            text.push_str(&cause);
+            said = cause;
+        }
+    }
+    for failure in error.chain().filter_map(|cause| cause.downcast_ref::<Failure>()) {
+        for hint in &failure.hints {
+            text.push_str("\n  hint: ");
+            text.push_str(hint);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn an_unclassified_error_is_a_system_failure() {
+        let error = anyhow::anyhow!("disk full").context("failed to write the session record");
+        assert_eq!(kind_of(&error), Kind::System);
+        assert_eq!(Kind::System.exit_code(ExitCodes { build_failure: 7, system_failure: 9 }), 9);
+    }
+
+    #[test]
+    fn a_failure_keeps_its_kind_through_context() {
+        let result: anyhow::Result<()> = Err(Failure::user("bad type").into());
+        let error = result.context("failed to prepare the job").unwrap_err();
+        assert_eq!(kind_of(&error), Kind::User);
+        assert_eq!(kind_of(&error).exit_code(ExitCodes::default()), 1);
+    }
+
+    #[test]
+    fn the_rendered_chain_names_causes_and_hints_once() {
+        let failure = Failure::user("instance type `ml.x` is not known")
+            .hint("set `SAGEMAKER_INSTANCE_TYPE` to a type of the region")
+            .caused_by(anyhow::anyhow!("validation failed"));
+        let error = anyhow::Error::from(failure).context("failed to create the training job");
+        assert_eq!(
+            render(&error),
+            "error: failed to create the training job\n  because: instance type `ml.x` is not known\n  \
+             because: validation failed\n  hint: set `SAGEMAKER_INSTANCE_TYPE` to a type of the region"
+        );
+    }
+}

@@ -1,0 +1,268 @@
+//! What driver and agent tell each other: numbered, versioned objects with one writer each, never rewritten.
+//!
+//! The driver writes orders and renews the lease, each node's agent writes reports. This module owns the key layout,
+//! the types and their decoding; it does no I/O. The wire format is described in `docs/WIRE-FORMATS.md`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::workspace::{Selection, Trees};
+
+/// Version of every message. A reader refuses a higher one and tolerates unknown fields.
+pub const VERSION: u32 = 1;
+
+/// Object keys of one session, relative to the store's prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    root: String,
+}
+
+impl Layout {
+    /// `root` is `sessions/<session id>`.
+    pub fn new(root: impl Into<String>) -> Self {
+        Self { root: root.into() }
+    }
+    pub fn root(&self) -> String {
+        format!("{}/", self.root)
+    }
+    pub fn order(&self, seq: u32) -> String {
+        format!("{}/orders/{seq:06}.json", self.root)
+    }
+    pub fn orders(&self) -> String {
+        format!("{}/orders/", self.root)
+    }
+    pub fn report(&self, node: &str, seq: u32) -> String {
+        format!("{}/reports/{node}/{seq:06}.json", self.root)
+    }
+    pub fn reports(&self, node: &str) -> String {
+        format!("{}/reports/{node}/", self.root)
+    }
+    pub fn lease(&self) -> String {
+        format!("{}/lease.json", self.root)
+    }
+    /// The script of one run: holds the job's variables in clear, deleted by cleanup.
+    pub fn script(&self, run: u32) -> String {
+        format!("{}/scripts/{run:06}", self.root)
+    }
+    /// The agent's copy of one run's frames, in batches numbered from 0.
+    pub fn trace(&self, node: &str, run: u32, batch: u32) -> String {
+        format!("{}/trace/{node}/{run:06}/{batch:06}", self.root)
+    }
+    /// Prefix of the workspace on its way to the container.
+    pub fn workspace(&self) -> String {
+        format!("{}/workspace", self.root)
+    }
+    /// Prefix of what comes back to the host.
+    pub fn results(&self) -> String {
+        format!("{}/results", self.root)
+    }
+}
+
+/// A message with its version and number. The body's kind is its tag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope<T> {
+    pub version: u32,
+    pub seq: u32,
+    pub body: T,
+}
+
+/// From the driver. Sent in this order: `Workspace`, then `Run` (and `Cancel`) as stages come, then `Finish`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Fetch the project before anything else. Holds all that is needed to send results back unasked, when the agent
+    /// is stopped or its lease expires.
+    Workspace {
+        trees: Trees,
+        selection: Selection,
+    },
+    /// Run the script stored under [`Layout::script`].
+    Run {
+        run: u32,
+        stage: String,
+        /// Values that may not appear in the output.
+        masks: Vec<String>,
+        mask_prefixes: Vec<String>,
+        /// Seconds between SIGTERM and SIGKILL when canceled.
+        grace: u64,
+    },
+    Cancel {
+        run: u32,
+    },
+    /// No script follows: send the results when asked, then leave.
+    Finish {
+        collect: bool,
+    },
+}
+
+impl Order {
+    /// For logs: the kind alone, since a `Run` carries secrets.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Order::Workspace { .. } => "workspace",
+            Order::Run { .. } => "run",
+            Order::Cancel { .. } => "cancel",
+            Order::Finish { .. } => "finish",
+        }
+    }
+}
+
+impl std::fmt::Debug for Order {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.kind())
+    }
+}
+
+/// From the agent of one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// The first report: the container runs and can reach the mailbox.
+    Ready {
+        agent: String,
+        nodes: Vec<String>,
+    },
+    /// The project is in place.
+    Received {
+        summary: String,
+    },
+    Started {
+        run: u32,
+    },
+    /// Sent after the copy of the run's output is complete in the store.
+    Exited {
+        run: u32,
+        exit: ExitReport,
+    },
+    /// The results are in the store.
+    Collected {
+        summary: String,
+    },
+    /// The agent could not do what an order asked; it goes on to listen.
+    Failed {
+        order: String,
+        reason: String,
+    },
+    /// The last report: the process ends now.
+    Bye {
+        reason: ByeReason,
+    },
+}
+
+/// How a script ended on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitReport {
+    /// As a shell counts: 128 + n when killed by signal n.
+    pub code: i32,
+    /// Bytes of output, and their hash as in the end frame.
+    pub bytes: u64,
+    pub hash: String,
+    /// Ended because an order, a stop of the job or the lease asked for it.
+    pub canceled: bool,
+}
+
+/// Why an agent leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ByeReason {
+    /// The driver sent `Finish`.
+    Finished,
+    /// SIGTERM: `StopTrainingJob`, or the job's longest run time.
+    Stopped,
+    /// Nobody renewed the lease.
+    LeaseExpired,
+    /// A reason that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+/// The driver's sign of life; the agent watches the number change on its own clock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    pub version: u32,
+    pub beat: u64,
+}
+
+/// Why a message cannot be used. Its content is never shown: orders carry secrets, reports come from a container.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum MailboxError {
+    #[error("message {0} is larger than {MAX_BYTES} bytes")]
+    TooLarge(String),
+    #[error("message {0} is not of the expected form (line {1}, column {2})")]
+    Malformed(String, usize, usize),
+    #[error("message {0} has version {1}; this program knows {VERSION}")]
+    Version(String, u32),
+    #[error("message {0} carries number {1}")]
+    Number(String, u32),
+}
+
+/// Upper bound of a message, checked before it is decoded.
+pub const MAX_BYTES: usize = 4 << 20;
+
+/// The bytes of message `seq`.
+pub fn encode<T: Serialize>(seq: u32, body: T) -> Vec<u8> {
+    serde_json::to_vec(&Envelope { version: VERSION, seq, body }).expect("messages hold strings and numbers only")
+}
+
+/// The body of message `seq`, read from `key`.
+pub fn decode<T: for<'de> Deserialize<'de>>(key: &str, seq: u32, bytes: &[u8]) -> Result<T, MailboxError> {
+    /// Versions are compared before the body is looked at: a newer body may not parse.
+    #[derive(Deserialize)]
+    struct Head {
+        version: u32,
+        seq: u32,
+    }
+    if bytes.len() > MAX_BYTES {
+        return Err(MailboxError::TooLarge(key.to_owned()));
+    }
+    let malformed = |error: serde_json::Error| MailboxError::Malformed(key.to_owned(), error.line(), error.column());
+    let head: Head = serde_json::from_slice(bytes).map_err(malformed)?;
+    if head.version > VERSION {
+        return Err(MailboxError::Version(key.to_owned(), head.version));
+    }
+    if head.seq != seq {
+        return Err(MailboxError::Number(key.to_owned(), head.seq));
+    }
+    let envelope: Envelope<T> = serde_json::from_slice(bytes).map_err(malformed)?;
+    Ok(envelope.body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_survives_the_journey() {
+        let order = Order::Cancel { run: 3 };
+        let bytes = encode(7, &order);
+        assert_eq!(decode::<Order>("orders/7", 7, &bytes).unwrap(), order);
+        assert_eq!(String::from_utf8(bytes).unwrap(), r#"{"version":1,"seq":7,"body":{"cancel":{"run":3}}}"#);
+    }
+
+    #[test]
+    fn fields_of_a_newer_writer_are_ignored_and_a_newer_version_is_refused() {
+        let newer = br#"{"version":1,"seq":1,"from":"x","body":{"started":{"run":2,"pid":9}}}"#;
+        assert_eq!(decode::<Report>("k", 1, newer).unwrap(), Report::Started { run: 2 });
+        let next = br#"{"version":2,"seq":1,"body":{"unheard":{}}}"#;
+        assert_eq!(decode::<Report>("k", 1, next), Err(MailboxError::Version("k".into(), 2)));
+        let bye = br#"{"version":1,"seq":1,"body":{"bye":{"reason":"tired"}}}"#;
+        assert_eq!(decode::<Report>("k", 1, bye).unwrap(), Report::Bye { reason: ByeReason::Other });
+    }
+
+    #[test]
+    fn a_wrong_number_or_form_names_the_key_and_not_the_content() {
+        assert_eq!(
+            decode::<Report>("k", 2, &encode(1, Report::Started { run: 2 })),
+            Err(MailboxError::Number("k".into(), 1))
+        );
+        let error =
+            decode::<Order>("k", 1, br#"{"version":1,"seq":1,"body":{"run":{"masks":["s3cret"]}}}"#).unwrap_err();
+        assert!(!error.to_string().contains("s3cret"));
+        assert!(
+            !format!(
+                "{:?}",
+                Order::Run { run: 1, stage: "x".into(), masks: vec!["s3cret".into()], mask_prefixes: vec![], grace: 1 }
+            )
+            .contains("s3cret")
+        );
+    }
+}

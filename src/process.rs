@@ -1,0 +1,368 @@
+//! Children: started in their own process group, ended as a group, reaped whoever their parent was.
+//!
+//! A [`ProcessGroup`] ends by itself, or with TERM, a grace period and KILL, each sent to all of its processes. The
+//! [`Reaper`] collects orphans where this process is PID 1 or a subreaper. Output is the caller's: read
+//! it while waiting here, and to its end before the status is reported. Nothing here decides when to stop, and
+//! no process outside the group is ever signaled.
+
+use std::collections::HashSet;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::SignalKind;
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+/// How long a killed process may take to go. Only one that hangs in the kernel takes longer.
+const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How often a group whose leader has ended is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// How soon the reaper looks again while there are ended children it may not take: signals of several ends are one.
+const REAP_AGAIN: Duration = Duration::from_millis(500);
+
+/// The least time between two looks.
+const REAP_PAUSE: Duration = Duration::from_millis(50);
+
+/// Children with an owner that waits for them. Held while a child is started, so that the reaper, which holds it too,
+/// cannot take one between its start and its entry.
+static OWNED: Mutex<Option<HashSet<u32>>> = Mutex::new(None);
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// The exit code, 128 + n after signal n, as a shell says it.
+    pub code: i32,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+}
+
+impl From<ExitStatus> for Exit {
+    fn from(status: ExitStatus) -> Self {
+        let signal = status.signal();
+        let code = status.code().or_else(|| signal.map(|signal| 128 + signal)).unwrap_or(1);
+        Self { code, signal }
+    }
+}
+
+/// A child that leads its own process group.
+///
+/// Dropped before its end, it is killed with its group. After its end, processes it left behind live on.
+#[derive(Debug)]
+pub struct ProcessGroup {
+    child: Child,
+    pid: Pid,
+    exit: Option<Exit>,
+}
+
+impl ProcessGroup {
+    /// Starts `command` as the leader of a new process group.
+    ///
+    /// Errors name the program; its arguments and environment may be secret and are never shown.
+    pub fn spawn(mut command: Command) -> anyhow::Result<Self> {
+        let program = command.as_std().get_program().to_string_lossy().into_owned();
+        command.process_group(0);
+        let mut owned = owned();
+        let child = command.spawn().with_context(|| format!("failed to start `{program}`"))?;
+        let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        let pid = pid.with_context(|| format!("failed to find the process id of `{program}`"))?;
+        owned.get_or_insert_default().insert(pid.as_raw_nonzero().get().cast_unsigned());
+        Ok(Self { child, pid, exit: None })
+    }
+
+    /// The child's pid, which is the group's id too.
+    pub fn id(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// Waits for the leader; other processes of the group may live on. Returns the same exit when called again.
+    pub async fn wait(&mut self) -> anyhow::Result<Exit> {
+        if let Some(exit) = self.exit {
+            return Ok(exit);
+        }
+        let status = self.child.wait().await.with_context(|| format!("failed to wait for process {}", self.id()))?;
+        let exit = Exit::from(status);
+        self.exit = Some(exit);
+        self.disown();
+        Ok(exit)
+    }
+
+    /// TERM to the group, KILL to what is left of it after `grace`, and the leader's exit. The others of the group have
+    /// the whole grace too: a shell may be gone long before the program that saves a checkpoint. Takes `grace` and ten seconds
+    /// at most, then it is an error. Keep reading the output meanwhile: a process that writes into a full pipe cannot end.
+    pub async fn terminate(&mut self, grace: Duration) -> anyhow::Result<Exit> {
+        self.signal(Signal::TERM);
+        let deadline = tokio::time::Instant::now() + grace;
+        let ended = timeout(grace, self.wait()).await;
+        while ended.is_ok() && tokio::time::Instant::now() < deadline && self.is_alive() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        self.signal(Signal::KILL);
+        match ended {
+            Ok(exit) => exit,
+            Err(_) => self.wait_killed().await,
+        }
+    }
+
+    /// KILL to the group at once, and the leader's exit.
+    pub async fn kill(&mut self) -> anyhow::Result<Exit> {
+        self.signal(Signal::KILL);
+        self.wait_killed().await
+    }
+
+    async fn wait_killed(&mut self) -> anyhow::Result<Exit> {
+        let id = self.id();
+        let ended = timeout(KILL_DEADLINE, self.wait()).await;
+        ended.with_context(|| format!("failed to end process {id} with SIGKILL within {KILL_DEADLINE:?}"))?
+    }
+
+    /// Whether a process of the group still runs; ended ones that nobody has collected do not count.
+    fn is_alive(&self) -> bool {
+        processes().any(|(_, stat)| stat.group == self.id() && !stat.is_zombie)
+    }
+
+    /// A group without processes is no error: it has ended, which is what was wanted.
+    fn signal(&self, signal: Signal) {
+        if let Err(error) = rustix::process::kill_process_group(self.pid, signal)
+            && error != rustix::io::Errno::SRCH
+        {
+            tracing::warn!(group = self.id(), %error, "failed to signal a process group");
+        }
+    }
+
+    fn disown(&self) {
+        if let Some(owned) = owned().as_mut() {
+            owned.remove(&self.id().cast_unsigned());
+        }
+    }
+}
+
+impl Drop for ProcessGroup {
+    fn drop(&mut self) {
+        if self.exit.is_none() {
+            self.signal(Signal::KILL);
+            // Not waited for: the runtime's own orphan queue or the reaper collects it.
+            self.disown();
+        }
+    }
+}
+
+/// Collects processes that lost their parent, so that they do not stay as zombies. The agent starts one.
+///
+/// It takes processes of foreign groups only, so a child that was started without a [`ProcessGroup`] keeps its
+/// status as long as it stays in this process's own group.
+#[derive(Debug)]
+pub struct Reaper {
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Reaper {
+    /// Makes this process the parent of its descendants' orphans and starts to collect them, until it is dropped.
+    pub fn start() -> anyhow::Result<Self> {
+        let me = rustix::process::getpid();
+        rustix::process::set_child_subreaper(Some(me)).context("failed to become the reaper of orphaned processes")?;
+        let mut children =
+            tokio::signal::unix::signal(SignalKind::child()).context("failed to listen for ended children")?;
+        let task = tokio::spawn(async move {
+            // The pause bounds the cost where many orphans end; signals that come meanwhile are one afterwards.
+            while children.recv().await.is_some() {
+                while !reap() {
+                    tokio::time::sleep(REAP_AGAIN).await;
+                }
+                tokio::time::sleep(REAP_PAUSE).await;
+            }
+        });
+        Ok(Self { _task: AbortOnDropHandle::new(task) })
+    }
+}
+
+/// Collects every ended orphan; false when ended children are left that their owners will wait for.
+fn reap() -> bool {
+    let owned = owned();
+    let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let has_ended = || matches!(rustix::process::waitid(WaitId::All, peek), Ok(Some(_)));
+    if !has_ended() {
+        return true;
+    }
+    let me = rustix::process::getpid().as_raw_nonzero().get();
+    let own_group = own_group();
+    for (pid, stat) in processes() {
+        let is_owned = owned.as_ref().is_some_and(|owned| owned.contains(&pid.as_raw_nonzero().get().cast_unsigned()));
+        if stat.is_zombie && stat.parent == me && stat.group != own_group && !is_owned {
+            // An error means that somebody was faster.
+            let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
+        }
+    }
+    !has_ended()
+}
+
+/// 0 when the group's leader is outside of this pid namespace, as of a container whose starter made no group for it;
+/// `getpgrp` has no such value in its type.
+fn own_group() -> i32 {
+    std::fs::read("/proc/self/stat")
+        .ok()
+        .and_then(|text| parse_stat(&String::from_utf8_lossy(&text)))
+        .map_or(0, |stat| stat.group)
+}
+
+/// What the reaper reads of `/proc/<pid>/stat`.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    is_zombie: bool,
+    parent: i32,
+    group: i32,
+}
+
+/// The processes of this pid namespace; none where `/proc` cannot be read.
+fn processes() -> impl Iterator<Item = (Pid, Stat)> {
+    std::fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| {
+        let entry = entry.ok()?;
+        let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
+        let text = std::fs::read(entry.path().join("stat")).ok()?;
+        Some((pid, parse_stat(&String::from_utf8_lossy(&text))?))
+    })
+}
+
+/// The command name in the middle may hold anything, so reading begins after its closing parenthesis.
+fn parse_stat(text: &str) -> Option<Stat> {
+    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
+    let is_zombie = fields.next()? == "Z";
+    Some(Stat { is_zombie, parent: fields.next()?.parse().ok()?, group: fields.next()?.parse().ok()? })
+}
+
+fn owned() -> MutexGuard<'static, Option<HashSet<u32>>> {
+    // A panic elsewhere leaves a set that is still a set.
+    OWNED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Stdio;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn sh(script: &str) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg(script).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    }
+
+    /// Polls until `condition` holds; a test that waits in vain fails.
+    async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+        let deadline = tokio::time::Instant::now() + LONG;
+        while !condition() {
+            assert!(tokio::time::Instant::now() < deadline, "in vain: {what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn group_is_gone(id: i32) -> bool {
+        processes().all(|(_, stat)| stat.group != id || stat.is_zombie)
+    }
+
+    #[tokio::test]
+    async fn exits_are_told_as_a_shell_tells_them() {
+        let mut group = ProcessGroup::spawn(sh("exit 7")).unwrap();
+        assert_eq!(group.wait().await.unwrap(), Exit { code: 7, signal: None });
+        assert_eq!(group.wait().await.unwrap().code, 7);
+        let mut group = ProcessGroup::spawn(sh("kill -9 $$")).unwrap();
+        assert_eq!(group.wait().await.unwrap(), Exit { code: 137, signal: Some(9) });
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_absent_is_named() {
+        let error = ProcessGroup::spawn(Command::new("/absent/program")).unwrap_err();
+        assert_eq!(error.to_string(), "failed to start `/absent/program`");
+    }
+
+    #[tokio::test]
+    async fn term_reaches_the_whole_group() {
+        let mut group = ProcessGroup::spawn(sh("sleep 600 & sleep 600")).unwrap();
+        let exit = group.terminate(LONG).await.unwrap();
+        assert_eq!(exit.signal, Some(15));
+        until("the group ends", || group_is_gone(group.id())).await;
+    }
+
+    #[tokio::test]
+    async fn a_group_that_ignores_term_is_killed_after_the_grace() {
+        let dir = tempfile::tempdir().unwrap();
+        let ready = dir.path().join("ready");
+        let script = format!("trap '' TERM; : > '{}'; sleep 600 & sleep 600", ready.display());
+        let mut group = ProcessGroup::spawn(sh(&script)).unwrap();
+        until("the trap is set", || ready.exists()).await;
+        let exit = group.terminate(Duration::from_millis(20)).await.unwrap();
+        assert_eq!(exit, Exit { code: 137, signal: Some(9) });
+        until("the group ends", || group_is_gone(group.id())).await;
+    }
+
+    #[tokio::test]
+    async fn the_grace_is_the_whole_groups() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ready, saved) = (dir.path().join("ready"), dir.path().join("saved"));
+        // The child takes its time after TERM, its parent does not.
+        let child = format!(
+            "trap 'sleep 0.1; : > {}; exit' TERM; : > {}; while :; do sleep 0.01; done",
+            saved.display(),
+            ready.display()
+        );
+        let mut group = ProcessGroup::spawn(sh(&format!("trap 'exit 9' TERM; ({child}) & wait"))).unwrap();
+        until("the trap is set", || ready.exists()).await;
+        assert_eq!(group.terminate(LONG).await.unwrap().code, 9);
+        assert!(saved.exists());
+    }
+
+    #[tokio::test]
+    async fn a_dropped_group_is_killed() {
+        let group = ProcessGroup::spawn(sh("sleep 600 & sleep 600")).unwrap();
+        let id = group.id();
+        drop(group);
+        until("the group ends", || group_is_gone(id)).await;
+    }
+
+    /// The reaper would take the children of other tests, so this one runs in a process of its own: itself again.
+    #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "the mark of the second process")]
+    async fn an_orphan_is_collected_and_owned_children_keep_their_status() {
+        const MARK: &str = "SAGEMAKER_EXECUTOR_TEST_REAPER";
+        if std::env::var_os(MARK).is_none() {
+            let name = "process::tests::an_orphan_is_collected_and_owned_children_keep_their_status";
+            let mut again = Command::new(std::env::current_exe().unwrap());
+            again.args(["--exact", name]).env(MARK, "1").stdin(Stdio::null());
+            let output = again.output().await.unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && text.contains("1 passed"), "{text}");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let note = dir.path().join("pid");
+        let _reaper = Reaper::start().unwrap();
+        // The background shell outlives its parent, comes to us, and ends.
+        let script = format!("(sleep 0.05; exit 3) & echo $! > '{}'; exit 4", note.display());
+        let mut group = ProcessGroup::spawn(sh(&script)).unwrap();
+        assert_eq!(group.wait().await.unwrap().code, 4);
+        let orphan: i32 = std::fs::read_to_string(&note).unwrap().trim().parse().unwrap();
+        until("the orphan is collected", || processes().all(|(pid, _)| pid.as_raw_nonzero().get() != orphan)).await;
+    }
+
+    #[test]
+    fn the_own_group_may_be_outside_of_the_namespace() {
+        assert_eq!(own_group(), rustix::process::getpgrp().as_raw_nonzero().get());
+        assert_eq!(parse_stat("1 (agent) S 0 0 0 0 -1").map(|stat| stat.group), Some(0));
+    }
+
+    #[test]
+    fn a_stat_line_is_read_behind_any_command_name() {
+        let stat = parse_stat("12 (a) Z 9 9) S 7 42 42 0 -1").unwrap();
+        assert_eq!(stat, Stat { is_zombie: false, parent: 7, group: 42 });
+        assert_eq!(parse_stat("12 (sh) Z 1 5 5").map(|stat| stat.is_zombie), Some(true));
+        assert_eq!(parse_stat("12 sh"), None);
+    }
+}

@@ -1,0 +1,214 @@
+//! One GitLab job bound to its training job: opened by `prepare`, attached by each container stage, closed by `cleanup`.
+
+pub mod close;
+pub mod create;
+pub mod delivery;
+pub mod follow;
+pub mod machine;
+pub mod record;
+pub mod results;
+pub mod spec;
+pub mod transport;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::cloud::Cloud;
+use crate::env::Environment;
+use crate::failure::Failure;
+use crate::job::JobContext;
+use crate::mailbox::{Layout, Order};
+use crate::session::record::{Records, SessionRecord};
+use crate::settings::Settings;
+use crate::ui::Printer;
+use crate::workspace::{Summary, Trees};
+
+/// Names a session everywhere: the training job, its tag, the prefix in the store, the record on disk.
+///
+/// `gitlab-<project>-<job>-<8 hex digits>`: at most 55 of the 63 characters of a training job name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(String);
+
+impl SessionId {
+    /// Derived from the trusted payload and `attempt`, which differs between preparation attempts. The digits tell apart
+    /// GitLab instances and attempts; the job token in them cannot be guessed from the name.
+    pub fn derive(job: &JobContext, attempt: &str) -> Self {
+        let digits = &digest("sagemaker-executor session id v1", job, attempt)[..8];
+        Self(format!("gitlab-{}-{}-{digits}", job.job_info.project_id, job.id))
+    }
+
+    /// A name as `derive` makes them; `None` for anything else, so that it can be used in paths and keys.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.strip_prefix("gitlab-")?.split('-');
+        let (project, job, digits) = (parts.next()?, parts.next()?, parts.next()?);
+        let number =
+            |part: &str| !part.is_empty() && part.len() <= 20 && part.bytes().all(|byte| byte.is_ascii_digit());
+        let hex = digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        (number(project) && number(job) && hex && parts.next().is_none()).then(|| Self(text.to_owned()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "session:{}", self.0)
+    }
+}
+
+/// The same for all attempts of one GitLab job, and for no other job of any instance.
+pub fn job_key(job: &JobContext) -> String {
+    digest("sagemaker-executor job key v1", job, "")
+}
+
+fn digest(purpose: &str, job: &JobContext, attempt: &str) -> String {
+    let mut hash = blake3::Hasher::new_derive_key(purpose);
+    let ids = format!("{}/{}", job.job_info.project_id, job.id);
+    for part in
+        [&job.job_info.instance_uuid, &job.job_info.instance_id, &job.git_info.repo_url, &job.token, &ids, attempt]
+    {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    hash.finalize().to_hex().to_string()
+}
+
+/// What the processes of one job work on after `prepare`.
+pub struct Session<'a> {
+    pub id: SessionId,
+    pub layout: Layout,
+    pub records: Records,
+    pub record: SessionRecord,
+    pub cloud: Cloud,
+    pub settings: &'a Settings,
+    pub printer: &'a Printer,
+}
+
+impl<'a> Session<'a> {
+    /// The session that `prepare` opened.
+    pub fn attach(
+        id: SessionId,
+        cloud: Cloud,
+        settings: &'a Settings,
+        printer: &'a Printer,
+    ) -> anyhow::Result<Option<Self>> {
+        let records = Records::open(&settings.runner.state_dir)?;
+        let Some(record) = records.load(&id)? else {
+            return Ok(None);
+        };
+        let layout = spec::layout(&id);
+        Ok(Some(Self { id, layout, records, record, cloud, settings, printer }))
+    }
+
+    /// What a transfer moved, and what it left out.
+    pub fn tell(&self, what: &str, summary: &Summary) {
+        self.printer.line(format!("{what}: {summary}"));
+        for warning in &summary.warnings {
+            self.printer.warn(warning);
+        }
+    }
+
+    pub fn save(&self) -> anyhow::Result<()> {
+        self.records.save(&self.id, &self.record)
+    }
+
+    /// Sends an order and remembers its number.
+    pub async fn order(&mut self, order: &Order) -> anyhow::Result<()> {
+        transport::send(&*self.cloud.objects, &self.layout, &mut self.record, order).await?;
+        self.save()
+    }
+}
+
+/// The builds folder of one project: jobs of other projects never share a path with it.
+pub fn builds_dir(settings: &Settings, job: &JobContext) -> PathBuf {
+    settings.runner.builds_dir.join(job.job_info.project_id.to_string())
+}
+
+/// The cache folder of one project.
+pub fn cache_dir(settings: &Settings, job: &JobContext) -> PathBuf {
+    settings.runner.cache_dir.join(job.job_info.project_id.to_string())
+}
+
+/// The project directory and its `.tmp` neighbour, as the runner's scripts use them.
+///
+/// `RUNNER_TEMP_PROJECT_DIR` is the one variable about it that the runner sets after the job's own; the result must
+/// lie below the project's own builds folder all the same.
+pub fn trees(env: &Environment, settings: &Settings, job: &JobContext) -> anyhow::Result<Trees> {
+    let tmp = env.job_variable("RUNNER_TEMP_PROJECT_DIR").and_then(|dir| dir.strip_suffix(".tmp"));
+    let project = tmp.or_else(|| env.job_variable("CI_PROJECT_DIR")).map(PathBuf::from).unwrap_or_default();
+    let base = builds_dir(settings, job);
+    if project.strip_prefix(&base).is_ok_and(is_plain) {
+        let mut tmp = project.clone().into_os_string();
+        tmp.push(".tmp");
+        return Ok(Trees { project, tmp: PathBuf::from(tmp) });
+    }
+    Err(Failure::user("the job's project directory lies outside the builds directory of its project")
+        .hint(format!(
+            "remove `CI_PROJECT_DIR` or `GIT_CLONE_PATH` from the job's variables; the project belongs below `{}`",
+            base.display()
+        ))
+        .into())
+}
+
+fn is_plain(path: &Path) -> bool {
+    path.components().next().is_some() && path.components().all(|part| matches!(part, std::path::Component::Normal(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(token: &str) -> JobContext {
+        serde_json::from_value(serde_json::json!({
+            "id": u64::MAX, "token": token, "job_info": {"project_id": u64::MAX}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_session_id_is_a_training_job_name() {
+        let id = SessionId::derive(&job("t"), "/tmp/a");
+        assert!(id.as_str().len() <= 63, "{id}");
+        assert_eq!(SessionId::parse(id.as_str()), Some(id.clone()));
+        assert_eq!(SessionId::derive(&job("t"), "/tmp/a"), id);
+        assert_ne!(SessionId::derive(&job("t"), "/tmp/b"), id);
+        assert_ne!(SessionId::derive(&job("u"), "/tmp/a"), id);
+    }
+
+    #[test]
+    fn names_that_are_not_ours_are_not_parsed() {
+        for text in
+            ["", "gitlab-1-2", "gitlab-1-2-abcdef12-x", "gitlab-../-2-abcdef12", "gitlab-1-2-xyz", "other-1-2-abcdef12"]
+        {
+            assert_eq!(SessionId::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_project_directory_must_lie_in_the_projects_folder() {
+        let settings: Settings =
+            toml::from_str("[storage]\nbucket = \"b\"\n[job]\n[runner]\nbuilds_dir = \"/b\"\n").unwrap();
+        let mut job = job("t");
+        job.job_info.project_id = crate::job::ProjectId(7);
+        let env = |tmp: &str| {
+            Environment::from_pairs([
+                ("CUSTOM_ENV_RUNNER_TEMP_PROJECT_DIR".into(), tmp.into()),
+                ("CUSTOM_ENV_CI_PROJECT_DIR".into(), "/b/8/other".into()),
+            ])
+        };
+        let found = trees(&env("/b/7/tok/0/ml/churn.tmp"), &settings, &job).unwrap();
+        assert_eq!(found.project, Path::new("/b/7/tok/0/ml/churn"));
+        assert_eq!(found.tmp, Path::new("/b/7/tok/0/ml/churn.tmp"));
+        for wrong in ["/b/8/x.tmp", "/b/7/../8/x.tmp", "/b/7.tmp", "relative.tmp", ""] {
+            assert!(trees(&env(wrong), &settings, &job).is_err(), "{wrong}");
+        }
+    }
+}

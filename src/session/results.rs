@@ -1,0 +1,243 @@
+//! What later stages read comes back to the host, and the instance is let go.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::cloud::CloudError;
+use crate::failure::Failure;
+use crate::job::JobContext;
+use crate::mailbox::{Order, Report};
+use crate::session::Session;
+use crate::session::transport::{self, LeaseKeeper};
+use crate::signals::Cancellation;
+use crate::workspace::{self, Limits, Selection, Trees};
+
+const POLL: Duration = Duration::from_millis(40);
+const SLOW_POLL: Duration = Duration::from_millis(500);
+/// The training job is looked at when the agent has been silent for this long.
+const DESCRIBE_EVERY: Duration = Duration::from_secs(15);
+
+const NO_RESULTS: &str = "The training job ended before it sent its results";
+
+/// Paths that the later host stages of the job read. A variable in a path is expanded where it is used, so such a path
+/// selects everything.
+pub fn selection(job: &JobContext) -> Selection {
+    let artifacts = job.artifacts.iter().flat_map(|artifact| &artifact.paths);
+    let caches = job.cache.iter().flat_map(|cache| &cache.paths);
+    let exclude = Vec::new();
+    Selection {
+        include: artifacts.chain(caches).cloned().collect(),
+        exclude,
+        untracked: job.artifacts.iter().any(|artifact| artifact.untracked)
+            || job.cache.iter().any(|cache| cache.untracked),
+        everything: false,
+    }
+}
+
+/// Orders the results and the end, and applies the results to the project directory. Does nothing the second time.
+pub async fn bring_back(
+    session: &mut Session<'_>,
+    trees: &Trees,
+    lease: &mut LeaseKeeper,
+    cancel: &Cancellation,
+) -> anyhow::Result<()> {
+    if session.record.results_applied {
+        return Ok(());
+    }
+    if !session.record.finished {
+        session.order(&Order::Finish { collect: true }).await?;
+        session.record.finished = true;
+        session.save()?;
+    }
+    if wait_for_results(session, lease, cancel).await? {
+        let limits = Limits {
+            max_bytes: session.settings.limits.results_max_bytes,
+            max_files: session.settings.limits.results_max_files,
+        };
+        let scratch = session.records.scratch(&session.id)?;
+        let objects = &*session.cloud.objects;
+        let summary =
+            workspace::apply_changes(objects, &session.layout.results(), trees, &limits, scratch.path()).await?;
+        session.tell("Results", &summary);
+    }
+    session.record.results_applied = true;
+    session.save()
+}
+
+/// `false` when the container ended without results. A cancel ends the waiting: the results stay in the store, and a later
+/// stage goes on where this one left.
+async fn wait_for_results(
+    session: &mut Session<'_>,
+    lease: &mut LeaseKeeper,
+    cancel: &Cancellation,
+) -> anyhow::Result<bool> {
+    // The leader alone collects.
+    let leader = session.record.nodes.first().cloned().unwrap_or_default();
+    let mut pause = POLL;
+    let mut look_at = Instant::now() + DESCRIBE_EVERY;
+    let mut ended = false;
+    // The training job cannot live longer.
+    let deadline = Instant::now() + Duration::from_secs(session.settings.job.max_runtime_seconds);
+    let mut silent = None;
+    loop {
+        // Whoever reads a report reads it for all: an earlier stage may have seen these.
+        if session.record.collected {
+            return Ok(true);
+        }
+        if session.record.left.contains(&leader) {
+            if session.record.ready.contains(&leader) {
+                session.printer.warn(NO_RESULTS);
+            }
+            return Ok(false);
+        }
+        if lease.is_due() {
+            lease.renew(&session.cloud, &session.layout).await;
+        }
+        let objects = session.cloud.objects.clone();
+        let report = match transport::receive(&*objects, &session.layout, &mut session.record, &leader).await {
+            Ok(report) => {
+                silent = None;
+                report
+            }
+            Err(error) => {
+                let since = *silent.get_or_insert_with(Instant::now);
+                if !CloudError::may_pass(&error) || since.elapsed() >= session.settings.lease() {
+                    return Err(error);
+                }
+                tracing::warn!(error = format!("{error:#}"), "failed to look for results");
+                // Nothing was learnt, so that an ended job does not count as one without results.
+                ended = false;
+                None
+            }
+        };
+        match report {
+            Some(Report::Collected { summary }) => {
+                tracing::info!(summary, "results collected");
+                session.record.collected = true;
+                continue;
+            }
+            Some(Report::Failed { order, reason }) => {
+                return Err(Failure::system(format!("the agent failed to {order}: {reason}")).into());
+            }
+            Some(Report::Bye { .. }) => {
+                session.record.left.insert(leader.clone());
+                continue;
+            }
+            Some(Report::Ready { .. }) => {
+                session.record.ready.insert(leader.clone());
+                continue;
+            }
+            Some(_) => continue,
+            // No agent has ever spoken, as after a cancel while the job was provisioned: there is nothing to wait for.
+            None if silent.is_none() && !session.record.ready.contains(&leader) => return Ok(false),
+            None if ended => {
+                session.printer.warn(NO_RESULTS);
+                return Ok(false);
+            }
+            None => {}
+        }
+        if Instant::now() >= look_at {
+            look_at = Instant::now() + DESCRIBE_EVERY;
+            match session.cloud.jobs.describe(session.id.as_str()).await {
+                Ok(job) => ended = job.is_none_or(|job| job.status.is_terminal()),
+                Err(error) if error.kind.may_pass() => tracing::warn!(%error, "failed to look at the training job"),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // A later stage takes the results up where this one left them.
+        anyhow::ensure!(
+            !cancel.asked() && !session.records.is_closing(&session.id),
+            "canceled while waiting for results"
+        );
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "the results did not come before the training job's longest run time"
+        );
+        pause = (pause * 3 / 2).min(SLOW_POLL);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = cancel.changed() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::cloud::faulty::{Fault, Faulty, When};
+    use crate::cloud::memory::{Memory, example_spec};
+    use crate::cloud::{Cloud, CloudErrorKind};
+    use crate::mailbox;
+    use crate::session::record::{Records, SessionRecord};
+    use crate::session::{SessionId, spec};
+    use crate::settings::Settings;
+    use crate::ui::Printer;
+
+    const NAME: &str = "gitlab-1-2-abcdef12";
+
+    async fn wait(memory: &Memory, cloud: Cloud, record: SessionRecord, cancel: &Cancellation) -> anyhow::Result<bool> {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = \"{}\"\n", dir.path().display());
+        let settings: Settings = toml::from_str(&text).unwrap();
+        let printer = Printer::captured().0;
+        memory.cloud().jobs.create(&example_spec(NAME)).await.unwrap();
+        let id = SessionId::parse(NAME).unwrap();
+        let record = SessionRecord { nodes: vec!["algo-1".into()], ..record };
+        Records::open(dir.path()).unwrap().save(&id, &record).unwrap();
+        let mut session = Session::attach(id, cloud, &settings, &printer).unwrap().unwrap();
+        wait_for_results(&mut session, &mut LeaseKeeper::new(settings.lease(), 0), cancel).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn results_that_were_told_to_an_earlier_stage_are_fetched_although_the_job_has_ended() {
+        let memory = Memory::new();
+        let record = SessionRecord { collected: true, left: ["algo-1".to_owned()].into(), ..SessionRecord::default() };
+        assert!(wait(&memory, memory.cloud(), record, &Cancellation::default()).await.unwrap());
+        let record = SessionRecord { left: ["algo-1".to_owned()].into(), ..SessionRecord::default() };
+        let memory = Memory::new();
+        assert!(!wait(&memory, memory.cloud(), record, &Cancellation::default()).await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_and_a_service_that_falter_are_waited_for() {
+        let memory = Memory::new();
+        let key = spec::layout(&SessionId::parse(NAME).unwrap()).report("algo-1", 1);
+        memory.objects.insert(&key, mailbox::encode(1, &Report::Collected { summary: String::new() }));
+        let get = Fault::new("get", 1, When::Before, CloudErrorKind::Transient).times(100);
+        let describe = Fault::new("describe", 1, When::Before, CloudErrorKind::Throttled);
+        let cloud = Cloud {
+            objects: Arc::new(Faulty::new(memory.objects.clone(), [get])),
+            jobs: Arc::new(Faulty::new(memory.jobs.clone(), [describe])),
+            ..memory.cloud()
+        };
+        assert!(wait(&memory, cloud, SessionRecord::default(), &Cancellation::default()).await.unwrap());
+
+        let memory = Memory::new();
+        let get = Fault::new("get", 1, When::Before, CloudErrorKind::Transient).forever();
+        let cloud = Cloud { objects: Arc::new(Faulty::new(memory.objects.clone(), [get])), ..memory.cloud() };
+        assert!(
+            wait(&memory, cloud, SessionRecord::default(), &Cancellation::default()).await.is_err(),
+            "for one lease"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancel_ends_the_wait() {
+        let memory = Memory::new();
+        let cancel = Cancellation::default();
+        cancel.raise();
+        let record = SessionRecord { ready: ["algo-1".to_owned()].into(), ..SessionRecord::default() };
+        assert!(wait(&memory, memory.cloud(), record, &cancel).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_container_that_never_came_is_not_waited_for() {
+        let memory = Memory::new();
+        let before = Instant::now();
+        assert!(!wait(&memory, memory.cloud(), SessionRecord::default(), &Cancellation::default()).await.unwrap());
+        assert_eq!(before.elapsed(), Duration::ZERO);
+    }
+}

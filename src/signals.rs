@@ -1,0 +1,86 @@
+//! SIGTERM and SIGINT as two tokens: the first signal asks for an orderly end, the second for one at once.
+//!
+//! GitLab Runner sends SIGTERM to the driver's process group, SageMaker to the container's first process.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// The wish to end, as it grows.
+#[derive(Debug, Clone, Default)]
+pub struct Cancellation {
+    asked: CancellationToken,
+    at_once: CancellationToken,
+}
+
+impl Cancellation {
+    pub fn asked(&self) -> bool {
+        self.asked.is_cancelled()
+    }
+
+    pub fn at_once(&self) -> bool {
+        self.at_once.is_cancelled()
+    }
+
+    /// Cancelled with the first signal.
+    pub fn token(&self) -> &CancellationToken {
+        &self.asked
+    }
+
+    /// Raises the wish by one step.
+    pub fn raise(&self) {
+        if self.asked.is_cancelled() {
+            self.at_once.cancel();
+        } else {
+            self.asked.cancel();
+        }
+    }
+
+    /// Completes at the next step; never after the last one.
+    pub async fn changed(&self) {
+        if self.at_once() {
+            std::future::pending::<()>().await;
+        } else if self.asked() {
+            self.at_once.cancelled().await;
+        } else {
+            self.asked.cancelled().await;
+        }
+    }
+}
+
+/// The signals of this process.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From here on neither signal ends the process. Needs a running runtime.
+    pub fn install() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Raises `cancellation` with each signal, for ever.
+    pub async fn watch(mut self, cancellation: &Cancellation) -> std::convert::Infallible {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+            }
+            cancellation.raise();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_signal_asks_and_the_second_means_at_once() {
+        let cancellation = Cancellation::default();
+        cancellation.raise();
+        assert!(cancellation.asked() && !cancellation.at_once());
+        cancellation.raise();
+        assert!(cancellation.at_once());
+    }
+}

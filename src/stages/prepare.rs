@@ -1,0 +1,147 @@
+//! `prepare`: checks the job and the host, and creates the training job without waiting for it. Provisioning then
+//! overlaps with clone, cache and artifact download.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::cloud;
+use crate::failure::Failure;
+use crate::job::JobContext;
+use crate::policy;
+use crate::session::record::{Records, SessionRecord};
+use crate::session::{self, SessionId, create, delivery, spec};
+use crate::stages::Context;
+
+pub async fn run(context: Context) -> anyhow::Result<()> {
+    let job = context.job()?;
+    let settings = &context.settings;
+    let id = context.session(&job)?;
+    let wishes = context.env.job_variables()?;
+    policy::refuse_secrets(&wishes, &job.masked_values(|name| context.env.job_variable(name).map(str::to_owned)))?;
+    let decision = policy::decide(&job, &wishes, settings)?;
+    check_host(&context, &job)?;
+    let records = Records::open(&settings.runner.state_dir)?;
+    let mut record = records.load(&id)?.unwrap_or_else(|| new_record(&job, decision.instance_count));
+    let cloud = cloud::aws::connect(&settings.access()).await?;
+    let agent_key = tokio::select! {
+        key = delivery::deliver(&*cloud.objects, settings) => key?,
+        () = context.cancellation.token().cancelled() => {
+            return Err(Failure::system("canceled while the agent was uploaded").into());
+        }
+    };
+    let spec = spec::training_job(&id, &job, &decision, settings, &*cloud.objects, &agent_key);
+    // Written before the call: a job that was created and not recorded would be nobody's.
+    record.creating = true;
+    records.save(&id, &record)?;
+    anyhow::ensure!(!context.cancellation.asked(), "canceled before the training job was created");
+    let created = tokio::select! {
+        created = create::create(&cloud, spec, &decision) => created,
+        // The record still says that a job may come to be, so cleanup looks for it.
+        () = context.cancellation.token().cancelled() => {
+            return Err(Failure::system("canceled while the training job was created").into());
+        }
+    };
+    match created {
+        Ok(created) => {
+            record.creating = false;
+            record.arn = Some(created.arn);
+            record.instance_type = created.instance_type;
+            records.save(&id, &record)?;
+        }
+        Err(error) => {
+            // A call that broke off may have created the job all the same.
+            record.creating = !create::is_refusal(&error);
+            records.save(&id, &record)?;
+            return Err(error);
+        }
+    }
+    announce(&context, &id, &record, &decision.image);
+    Ok(())
+}
+
+fn new_record(job: &JobContext, instance_count: u32) -> SessionRecord {
+    SessionRecord {
+        job_key: session::job_key(job),
+        nodes: (1..=instance_count).map(|number| format!("algo-{number}")).collect(),
+        ..SessionRecord::default()
+    }
+}
+
+fn announce(context: &Context, id: &SessionId, record: &SessionRecord, image: &str) {
+    let count = record.nodes.len();
+    context.printer.line(format!("SageMaker training job: {id}"));
+    context.printer.line(format!("Instance: {} x {count}, image: {image}", record.instance_type));
+    if let Some((region, console)) = record.arn.as_deref().and_then(console_host) {
+        context.printer.line(format!("Console: https://{console}/sagemaker/home?region={region}#/jobs/{id}"));
+    }
+}
+
+/// Region and console of an ARN's partition; partitions whose console is not public have none.
+fn console_host(arn: &str) -> Option<(&str, String)> {
+    let mut parts = arn.split(':').skip(1);
+    let (partition, region) = (parts.next()?, parts.nth(1)?);
+    let domain = match partition {
+        "aws" => "console.aws.amazon.com",
+        "aws-cn" => "console.amazonaws.cn",
+        "aws-us-gov" => "console.amazonaws-us-gov.com",
+        _ => return None,
+    };
+    Some((region, format!("{region}.{domain}")))
+}
+
+/// What the host stages will need: better one clear error now than a confusing one in a stage.
+fn check_host(context: &Context, job: &JobContext) -> anyhow::Result<()> {
+    let settings = &context.settings;
+    for (key, dir) in [
+        ("runner.builds_dir", session::builds_dir(settings, job)),
+        ("runner.cache_dir", session::cache_dir(settings, job)),
+    ] {
+        std::fs::create_dir_all(&dir).and_then(|()| tempfile::tempfile_in(&dir)).map_err(|error| {
+            Failure::system(format!("failed to write {}", dir.display()))
+                .hint(format!("make `{key}` a directory that the runner's user can write"))
+                .caused_by(error)
+        })?;
+    }
+    for program in [settings.runner.shell.as_str(), "git"] {
+        if find(context.env.path(), program).is_none() {
+            return Err(Failure::system(format!("`{program}` is not in the runner's PATH"))
+                .hint(format!("install `{program}` on the runner host; sources are fetched there"))
+                .into());
+        }
+    }
+    let needs_helper = !job.artifacts.is_empty() || !job.cache.is_empty();
+    if needs_helper && find(context.env.path(), "gitlab-runner").is_none() {
+        context
+            .printer
+            .warn("`gitlab-runner` is not in the runner's PATH: artifacts and cache of this job will be skipped");
+    }
+    if !job.services.is_empty() {
+        context.printer.warn("`services:` are not available in a SageMaker training job and are ignored");
+    }
+    Ok(())
+}
+
+fn find(path: &str, program: &str) -> Option<PathBuf> {
+    if program.contains('/') {
+        return is_executable(Path::new(program)).then(|| PathBuf::from(program));
+    }
+    path.split(':').map(|dir| Path::new(dir).join(program)).find(|file| is_executable(file))
+}
+
+fn is_executable(file: &Path) -> bool {
+    file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_console_follows_the_partition() {
+        let arn =
+            |partition: &str, region: &str| format!("arn:{partition}:sagemaker:{region}:000000000000:training-job/x");
+        assert_eq!(console_host(&arn("aws", "eu-west-1")).unwrap().1, "eu-west-1.console.aws.amazon.com");
+        assert_eq!(console_host(&arn("aws-cn", "cn-north-1")).unwrap().1, "cn-north-1.console.amazonaws.cn");
+        assert_eq!(console_host(&arn("aws-iso", "us-iso-east-1")), None);
+    }
+}

@@ -1,0 +1,286 @@
+//! `run SCRIPT STAGE`: a build stage on the host or in the training job.
+
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::process::{Child, Command};
+
+use crate::cloud;
+use crate::failure::Failure;
+use crate::job::{BuildStage, JobContext, Placement};
+use crate::mailbox::Order;
+use crate::session::follow::Follower;
+use crate::session::machine::{Conclusion, LossKind, RunMachine, Terms};
+use crate::session::record::Records;
+use crate::session::transport::LeaseKeeper;
+use crate::session::{Session, SessionId, results, trees};
+use crate::signals::Cancellation;
+use crate::stages::Context;
+use crate::workspace::{self, Trees};
+
+/// A host script that ignores SIGTERM is killed after this; the runner's own limit is longer.
+const HOST_GRACE: Duration = Duration::from_secs(30);
+/// How often it is looked whether the lease is due while something long goes on.
+const LEASE_LOOK: Duration = Duration::from_secs(1);
+
+pub async fn run(context: Context, script: &Path, stage: &str) -> anyhow::Result<()> {
+    let job = context.job()?;
+    let id = context.session(&job)?;
+    let stage = BuildStage::parse(stage);
+    match stage.placement() {
+        Placement::Host => on_host(&context, &job, &id, script, &stage).await,
+        Placement::Container => in_container(&context, &job, id, script, &stage).await,
+    }
+}
+
+async fn on_host(
+    context: &Context,
+    job: &JobContext,
+    id: &SessionId,
+    script: &Path,
+    stage: &BuildStage,
+) -> anyhow::Result<()> {
+    let record = Records::open(&context.settings.runner.state_dir)?.load(id)?;
+    if stage.reads_results() && record.is_some_and(|record| record.runs > 0 && !record.results_applied) {
+        let mut session = attach(context, id.clone()).await?;
+        let trees = trees(&context.env, &context.settings, job)?;
+        let mut lease = lease(context);
+        if let Err(error) = results::bring_back(&mut session, &trees, &mut lease, &context.cancellation).await {
+            // The stage still has work without them; that they are missing is told and fails no second stage.
+            session.record.results_applied = true;
+            session.save()?;
+            if *stage != BuildStage::Other("cleanup_file_variables".to_owned()) {
+                return Err(error.context("failed to bring the results back"));
+            }
+        }
+    }
+    let status = supervise(context, id, spawn(context, script)?).await?;
+    match exit_code(status) {
+        0 => Ok(()),
+        code => Err(Failure::script(code).into()),
+    }
+}
+
+/// The runner's script with our own stdin and output: not a byte passes through this process.
+fn spawn(context: &Context, script: &Path) -> anyhow::Result<Child> {
+    let shell = &context.settings.runner.shell;
+    let mut command = Command::new(shell);
+    command.arg(script).env_clear().envs(context.env.for_host_scripts()).stdin(Stdio::null()).kill_on_drop(true);
+    command.spawn().map_err(|error| {
+        Failure::system(format!("failed to start `{shell}`"))
+            .hint("set `runner.shell` to the shell that `config.toml` names")
+            .caused_by(error)
+            .into()
+    })
+}
+
+/// Waits for the script. The runner signals the whole process group, script included; here it is only seen to that the
+/// script does end, and that the lease lives as long as the stage.
+async fn supervise(context: &Context, id: &SessionId, mut child: Child) -> anyhow::Result<ExitStatus> {
+    let cancellation = &context.cancellation;
+    let mut lease = lease(context);
+    let mut session = None;
+    let overdue = async {
+        cancellation.token().cancelled().await;
+        tokio::select! {
+            () = tokio::time::sleep(HOST_GRACE) => {}
+            () = cancellation.changed() => {}
+        }
+    };
+    tokio::pin!(overdue);
+    let mut killed = false;
+    let mut renewal = tokio::time::interval(context.settings.lease() / 3);
+    renewal.reset();
+    loop {
+        tokio::select! {
+            status = child.wait() => return status.context("failed to wait for the script"),
+            () = &mut overdue, if !killed => {
+                killed = true;
+                child.start_kill().context("failed to end the script")?;
+            }
+            _ = renewal.tick() => {
+                if session.is_none() {
+                    session = attach(context, id.clone()).await.ok();
+                }
+                if let Some(session) = &session {
+                    lease.renew(&session.cloud, &session.layout).await;
+                }
+            }
+        }
+    }
+}
+
+fn exit_code(status: ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt as _;
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+async fn attach(context: &Context, id: SessionId) -> anyhow::Result<Session<'_>> {
+    let cloud = cloud::aws::connect(&context.settings.access()).await?;
+    Session::attach(id.clone(), cloud, &context.settings, &context.printer)?.ok_or_else(|| {
+        Failure::system(format!("the session {id} has no record in {}", context.settings.runner.state_dir.display()))
+            .hint("`prepare` writes it; `runner.state_dir` must be the same for all stages and not be cleared between them")
+            .into()
+    })
+}
+
+/// Beats of different processes differ by the process id.
+fn lease(context: &Context) -> LeaseKeeper {
+    LeaseKeeper::new(context.settings.lease(), u64::from(std::process::id()) << 32)
+}
+
+async fn in_container(
+    context: &Context,
+    job: &JobContext,
+    id: SessionId,
+    script: &Path,
+    stage: &BuildStage,
+) -> anyhow::Result<()> {
+    let trees = trees(&context.env, &context.settings, job)?;
+    let mut session = attach(context, id.clone()).await?;
+    let Some(_lock) = session.records.lock(&id)? else {
+        return Err(Failure::system("another container stage of this job still runs on this host").into());
+    };
+    let mut lease = lease(context);
+    lease.renew(&session.cloud, &session.layout).await;
+    send_workspace(&mut session, job, &trees, &mut lease, &context.cancellation).await?;
+    let conclusion = run_script(context, &mut session, job, script, stage).await?;
+    let failed = !matches!(conclusion, Conclusion::Exited { code: 0, .. });
+    let brought = if is_last(job, stage, failed)
+        && !matches!(conclusion, Conclusion::Lost { .. })
+        && !context.cancellation.asked()
+    {
+        results::bring_back(&mut session, &trees, &mut lease, &context.cancellation).await
+    } else {
+        Ok(())
+    };
+    match conclusion {
+        Conclusion::Exited { code: 0, .. } => brought.context("failed to bring the results back"),
+        Conclusion::Exited { code, .. } => {
+            if let Err(error) = brought {
+                context.printer.failure(&error.context("failed to bring the results back"));
+            }
+            Err(Failure::script(code).into())
+        }
+        Conclusion::Canceled { .. } => {
+            Err(Failure::system("the script was ended because the runner asked for it").into())
+        }
+        Conclusion::Lost { reason, by: LossKind::User } => Err(Failure::user(reason).into()),
+        Conclusion::Lost { reason, by: LossKind::System } => Err(Failure::system(reason)
+            .hint(format!(
+                "the log group `/aws/sagemaker/TrainingJobs`, streams `{id}/...`, holds what the container wrote"
+            ))
+            .into()),
+    }
+}
+
+/// No container stage follows: after `after_script`, after a failure without one, after the last step.
+fn is_last(job: &JobContext, stage: &BuildStage, failed: bool) -> bool {
+    let stages = job.container_stages();
+    if failed {
+        !stages.contains(&BuildStage::AfterScript) || *stage == BuildStage::AfterScript
+    } else {
+        stages.last() == Some(stage)
+    }
+}
+
+/// Sends the project once per job. The lease is renewed meanwhile: the agent may be up long before a big project is sent.
+/// A cancel ends it; a later stage, as `after_script`, begins anew.
+async fn send_workspace(
+    session: &mut Session<'_>,
+    job: &JobContext,
+    trees: &Trees,
+    lease: &mut LeaseKeeper,
+    cancellation: &Cancellation,
+) -> anyhow::Result<()> {
+    if session.record.workspace_sent {
+        return Ok(());
+    }
+    let scratch = session.records.scratch(&session.id)?;
+    let (cloud, prefix) = (session.cloud.clone(), session.layout.workspace());
+    let summary = {
+        let sending = workspace::send(&*cloud.objects, &prefix, trees, scratch.path());
+        tokio::pin!(sending);
+        loop {
+            tokio::select! {
+                summary = &mut sending => break summary?,
+                () = cancellation.token().cancelled() => {
+                    return Err(Failure::system("canceled while the project was sent").into());
+                }
+                () = tokio::time::sleep(LEASE_LOOK) => {
+                    if lease.is_due() {
+                        lease.renew(&cloud, &session.layout).await;
+                    }
+                }
+            }
+        }
+    };
+    session.tell("Project", &summary);
+    session.order(&Order::Workspace { trees: trees.clone(), selection: results::selection(job) }).await?;
+    session.record.workspace_sent = true;
+    session.save()
+}
+
+async fn run_script(
+    context: &Context,
+    session: &mut Session<'_>,
+    job: &JobContext,
+    script: &Path,
+    stage: &BuildStage,
+) -> anyhow::Result<Conclusion> {
+    session.record.runs += 1;
+    let run = session.record.runs;
+    let body =
+        std::fs::read(script).with_context(|| format!("failed to read the stage script {}", script.display()))?;
+    session.cloud.objects.put(&session.layout.script(run), body).await?;
+    let limits = &session.settings.limits;
+    let order = Order::Run {
+        run,
+        stage: stage.to_string(),
+        masks: job.masked_values(|name| context.env.job_variable(name).map(str::to_owned)),
+        mask_prefixes: job.features.token_mask_prefixes.clone(),
+        grace: limits.cancel_grace_seconds,
+    };
+    session.order(&order).await?;
+    let machine = RunMachine::new(Terms {
+        run,
+        nodes: session.record.nodes.len(),
+        grace: Duration::from_secs(limits.cancel_grace_seconds),
+        provisioning: Duration::from_secs(limits.provisioning_seconds),
+        keep_when_canceled: *stage != BuildStage::AfterScript
+            && job.container_stages().contains(&BuildStage::AfterScript),
+    });
+    let conclusion = Follower::new(session, machine, run, lease(context)).follow(&context.cancellation).await;
+    if matches!(conclusion, Err(_) | Ok(Conclusion::Lost { .. }))
+        // What was given up here must not begin, or go on, over there.
+        && let Err(error) = session.order(&Order::Cancel { run }).await
+    {
+        tracing::warn!(error = format!("{error:#}"), "failed to take the script back");
+    }
+    conclusion
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(steps: &[&str]) -> JobContext {
+        let steps: Vec<_> = steps.iter().map(|name| serde_json::json!({"name": name, "script": ["x"]})).collect();
+        serde_json::from_value(serde_json::json!({"id": 1, "job_info": {"project_id": 2}, "steps": steps})).unwrap()
+    }
+
+    #[test]
+    fn the_last_container_stage_is_known() {
+        let release = BuildStage::Step("release".into());
+        let full = job(&["script", "release", "after_script"]);
+        assert!(!is_last(&full, &BuildStage::Script, false));
+        assert!(!is_last(&full, &BuildStage::Script, true));
+        assert!(is_last(&full, &BuildStage::AfterScript, false));
+        let plain = job(&["script", "release"]);
+        assert!(!is_last(&plain, &BuildStage::Script, false));
+        assert!(is_last(&plain, &BuildStage::Script, true));
+        assert!(is_last(&plain, &release, false));
+    }
+}

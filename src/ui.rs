@@ -1,0 +1,530 @@
+//! What people and the runner see: the only writer to stdout and stderr.
+//!
+//! stdout is data (a script's bytes, the JSON of `config`), stderr is for people. It adds no timestamps, because the
+//! runner does, never reads the environment or the clock, and never says what a variable holds. A reader that has gone
+//! ([`Printer::is_broken`]) is not an error: what is left to print is dropped, and the work goes on or is stopped by
+//! whoever owns it.
+
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tracing_subscriber::EnvFilter;
+
+use crate::failure::{Failure, render};
+
+const RED: &str = "\x1b[31m";
+const YELLOW: &str = "\x1b[33m";
+const RESET: &str = "\x1b[0m";
+
+/// A line about a number that grows comes at most this often, unless a terminal shows a bar.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+/// How long one write waits for a reader of a non-blocking pipe before it counts as an error.
+const FULL_PIPE_LIMIT: u32 = 60_000;
+const FULL_PIPE_PAUSE: Duration = Duration::from_millis(1);
+
+/// Writes to stdout and stderr. Clones share the streams.
+#[derive(Clone)]
+pub struct Printer {
+    streams: Arc<Mutex<Streams>>,
+    /// stderr is a terminal: color and bars.
+    terminal: bool,
+}
+
+struct Streams {
+    out: Box<dyn Write + Send>,
+    err: Box<dyn Write + Send>,
+    /// The reader of this stream has gone.
+    out_broken: bool,
+    err_broken: bool,
+    /// The last data did not end its line; both streams meet in the job trace.
+    mid_line: bool,
+    bar: Option<ProgressBar>,
+}
+
+impl Printer {
+    /// The process's own streams.
+    pub fn standard() -> Self {
+        Self::new(Box::new(io::stdout()), Box::new(io::stderr()), io::stderr().is_terminal())
+    }
+
+    /// Any two streams; `terminal` chooses color and bars (bars draw on the real stderr).
+    pub fn new(out: Box<dyn Write + Send>, err: Box<dyn Write + Send>, terminal: bool) -> Self {
+        let streams = Streams { out, err, out_broken: false, err_broken: false, mid_line: false, bar: None };
+        Self { streams: Arc::new(Mutex::new(streams)), terminal }
+    }
+
+    /// A printer that keeps what it is given, for tests.
+    pub fn captured() -> (Self, Captured) {
+        let captured = Captured::default();
+        let printer =
+            Self::new(Box::new(Sink(Arc::clone(&captured.out))), Box::new(Sink(Arc::clone(&captured.err))), false);
+        (printer, captured)
+    }
+
+    /// Writes data as it is and flushes it. `Ok` also when the reader has gone.
+    ///
+    /// # Errors
+    /// What the system says, a full disk for one.
+    pub fn write_data(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut streams = self.lock();
+        if let Some(last) = bytes.last() {
+            streams.mid_line = *last != b'\n';
+        }
+        streams.with_bar_hidden(|streams| write_through(&mut streams.out, &mut streams.out_broken, bytes))
+    }
+
+    /// A line, or several, for people.
+    pub fn line(&self, text: impl AsRef<str>) {
+        self.lock().write_line(text.as_ref());
+    }
+
+    /// `warning: <text>`: the work goes on.
+    pub fn warn(&self, text: impl AsRef<str>) {
+        let label = self.painted("warning:", YELLOW);
+        self.lock().write_line(&format!("{label} {}", text.as_ref()));
+    }
+
+    /// `error: <text>`.
+    pub fn error(&self, text: impl AsRef<str>) {
+        let label = self.painted("error:", RED);
+        self.lock().write_line(&format!("{label} {}", text.as_ref()));
+    }
+
+    /// An error with its causes and hints.
+    pub fn failure(&self, error: &anyhow::Error) {
+        let text = render(error);
+        self.error(text.strip_prefix("error: ").unwrap_or(&text));
+    }
+
+    /// The reader of stdout has gone; nobody will see what is printed from now on.
+    pub fn is_broken(&self) -> bool {
+        self.lock().out_broken
+    }
+
+    fn painted(&self, text: &str, color: &str) -> String {
+        if self.terminal { format!("{color}{text}{RESET}") } else { text.to_owned() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Streams> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Printer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Printer").field("terminal", &self.terminal).finish_non_exhaustive()
+    }
+}
+
+impl Streams {
+    fn write_line(&mut self, text: &str) {
+        // One write a line, so that lines of several processes do not mix.
+        let start = if std::mem::take(&mut self.mid_line) { "\n" } else { "" };
+        let end = if text.ends_with('\n') { "" } else { "\n" };
+        let line = format!("{start}{text}{end}");
+        // Nobody is left to be told that stderr failed.
+        let _ =
+            self.with_bar_hidden(|streams| write_through(&mut streams.err, &mut streams.err_broken, line.as_bytes()));
+    }
+
+    fn with_bar_hidden<R>(&mut self, write: impl FnOnce(&mut Self) -> R) -> R {
+        match self.bar.clone() {
+            Some(bar) => bar.suspend(|| write(self)),
+            None => write(self),
+        }
+    }
+}
+
+/// All of `bytes` and a flush; a reader that has gone sets `broken` and is no error.
+fn write_through(stream: &mut impl Write, broken: &mut bool, bytes: &[u8]) -> io::Result<()> {
+    if *broken {
+        return Ok(());
+    }
+    let result = write_all(stream, bytes).and_then(|()| retried(|| stream.flush()));
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            *broken = true;
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+fn write_all(stream: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = retried(|| stream.write(bytes))?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = bytes.get(written..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// Once more after an interruption, and while the pipe is full: another process may have made it non-blocking.
+fn retried<R>(mut write: impl FnMut() -> io::Result<R>) -> io::Result<R> {
+    let mut full = 0;
+    loop {
+        match write() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && full < FULL_PIPE_LIMIT => {
+                full += 1;
+                std::thread::park_timeout(FULL_PIPE_PAUSE);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// What a [`Printer::captured`] was given.
+#[derive(Debug, Clone, Default)]
+pub struct Captured {
+    out: Arc<Mutex<Vec<u8>>>,
+    err: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Captured {
+    /// stdout so far.
+    pub fn data(&self) -> Vec<u8> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// stderr so far.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.err.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+}
+
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One piece of work that people wait for. On a terminal a spinner or a bar; elsewhere a line at the start, one per
+/// change (a growing number: at most one in 10 s), one at the end. A terminal shows one at a time.
+#[derive(Debug)]
+pub struct Progress {
+    printer: Printer,
+    task: String,
+    total: Option<u64>,
+    started: Instant,
+    said: String,
+    said_at: Instant,
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// `task` is a present participle: `Uploading the workspace`. `total` in bytes, when [`Progress::bytes`] follows.
+    pub fn start(printer: &Printer, task: &str, total: Option<u64>, now: Instant) -> Self {
+        let bar = printer.terminal.then(|| terminal_bar(task, total));
+        let progress = Self {
+            printer: printer.clone(),
+            task: task.to_owned(),
+            total,
+            started: now,
+            said: String::new(),
+            said_at: now,
+            bar,
+        };
+        match &progress.bar {
+            Some(bar) => progress.printer.lock().bar = Some(bar.clone()),
+            None => progress.printer.line(match total {
+                Some(total) => format!("{task} ({})", human_bytes(total)),
+                None => task.to_owned(),
+            }),
+        }
+        progress
+    }
+
+    /// The state as it is now, `Downloading`; said when it differs from the last one, and again every 10 s: GitLab
+    /// Runner notices a cancel soon only while there is output. Call it on every poll: it also moves the spinner.
+    pub fn state(&mut self, state: &str, now: Instant) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("{state} ({})", human_duration(now.saturating_duration_since(self.started))));
+            bar.tick();
+        } else if self.said != state || now.saturating_duration_since(self.said_at) >= PROGRESS_INTERVAL {
+            let elapsed = human_duration(now.saturating_duration_since(self.started));
+            self.printer.line(format!("{}: {state} after {elapsed}", self.task));
+            state.clone_into(&mut self.said);
+            self.said_at = now;
+        }
+    }
+
+    /// Bytes done so far.
+    pub fn bytes(&mut self, done: u64, now: Instant) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+            return;
+        }
+        if now.saturating_duration_since(self.said_at) < PROGRESS_INTERVAL {
+            return;
+        }
+        let text = match self.total {
+            Some(total) => format!("{} of {}", human_bytes(done), human_bytes(total)),
+            None => human_bytes(done),
+        };
+        if self.said != text {
+            self.printer.line(format!("{}: {text}", self.task));
+            self.said = text;
+            self.said_at = now;
+        }
+    }
+
+    /// The end: `done`, `canceled`.
+    pub fn finish(mut self, outcome: &str, now: Instant) {
+        self.clear();
+        let elapsed = human_duration(now.saturating_duration_since(self.started));
+        self.printer.line(format!("{}: {outcome} after {elapsed}", self.task));
+    }
+
+    fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            self.printer.lock().bar = None;
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+fn terminal_bar(task: &str, total: Option<u64>) -> ProgressBar {
+    let template = match total {
+        Some(_) => "{prefix} [{bar:30}] {bytes} of {total_bytes}, {eta} left",
+        None => "{spinner} {prefix}: {wide_msg}",
+    };
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr())
+        .with_style(style.progress_chars("=> "))
+        .with_prefix(task.to_owned())
+}
+
+/// Sends the program's own log to stderr through `printer`. `filter` is the value of `SAGEMAKER_EXECUTOR_LOG`:
+/// `debug`, or `info,sagemaker_executor::trace=debug`; warnings alone when it is absent or empty. The first call of a
+/// process counts.
+///
+/// # Errors
+/// A [`Failure`] with a hint when the filter cannot be understood.
+pub fn init_tracing(printer: &Printer, filter: Option<&str>) -> anyhow::Result<()> {
+    let filter = filter.filter(|filter| !filter.trim().is_empty()).unwrap_or("warn");
+    let filter = EnvFilter::try_new(filter).map_err(|error| {
+        Failure::system("failed to read the log filter")
+            .hint("set `SAGEMAKER_EXECUTOR_LOG` to `error`, `warn`, `info`, `debug` or `trace`")
+            .caused_by(error)
+    })?;
+    let printer = printer.clone();
+    // A second subscriber is refused, and the first one goes on.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .without_time()
+        .log_internal_errors(false)
+        .with_writer(move || LogWriter(printer.clone()))
+        .try_init();
+    Ok(())
+}
+
+/// One event a write, as a line for people.
+struct LogWriter(Printer);
+
+impl Write for LogWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.line(String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// `512 B`, `1.5 KiB`, `16.0 MiB`: powers of 1024.
+pub fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut tenths = u128::from(bytes) * 10;
+    let mut name = "";
+    for unit in UNITS {
+        tenths = (tenths + 512) / 1024;
+        name = unit;
+        if tenths < 10 * 1024 {
+            break;
+        }
+    }
+    format!("{}.{} {name}", tenths / 10, tenths % 10)
+}
+
+/// `45 s`, `2 min 5 s`, `3 h 20 min`: two units at most, cut down to whole ones.
+pub fn human_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, 0) => format!("{minutes} min"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, 0, _) => format!("{hours} h"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use test_case::test_case;
+
+    use super::*;
+
+    #[test_case(0 => "0 B")]
+    #[test_case(1023 => "1023 B")]
+    #[test_case(1536 => "1.5 KiB")]
+    #[test_case(16 * 1024 * 1024 => "16.0 MiB")]
+    #[test_case(1024 * 1024 - 1 => "1.0 MiB")]
+    #[test_case(u64::MAX => "16.0 EiB")]
+    fn bytes_read_well(bytes: u64) -> String {
+        human_bytes(bytes)
+    }
+
+    #[test_case(0 => "0 s")]
+    #[test_case(45 => "45 s")]
+    #[test_case(120 => "2 min")]
+    #[test_case(125 => "2 min 5 s")]
+    #[test_case(3600 => "1 h")]
+    #[test_case(12_000 => "3 h 20 min")]
+    fn durations_read_well(seconds: u64) -> String {
+        human_duration(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn data_goes_out_unchanged_and_lines_start_on_their_own_line() {
+        let (printer, captured) = Printer::captured();
+        printer.write_data(b"50 %\r\xff\x1b[0m").unwrap();
+        printer.line("Waiting");
+        printer.write_data(b"end\n").unwrap();
+        printer.warn("spot is off");
+        printer.error("gone");
+        assert_eq!(captured.data(), b"50 %\r\xff\x1b[0mend\n");
+        assert_eq!(captured.text(), "\nWaiting\nwarning: spot is off\nerror: gone\n");
+    }
+
+    #[test]
+    fn a_failure_is_printed_with_its_hints() {
+        let (printer, captured) = Printer::captured();
+        let failure = Failure::user("image is not allowed").hint("change `image`");
+        printer.failure(&anyhow::Error::from(failure).context("failed to prepare"));
+        assert_eq!(
+            captured.text(),
+            "error: failed to prepare\n  because: image is not allowed\n  hint: change `image`\n"
+        );
+    }
+
+    /// Takes a few bytes a write and fails as told.
+    struct Stubborn {
+        errors: Vec<io::ErrorKind>,
+        taken: Arc<Mutex<Vec<u8>>>,
+        calls: Arc<Mutex<usize>>,
+    }
+
+    impl Write for Stubborn {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            *self.calls.lock().unwrap() += 1;
+            if let Some(kind) = self.errors.pop() {
+                return Err(kind.into());
+            }
+            let some = bytes.len().min(3);
+            self.taken.lock().unwrap().extend_from_slice(&bytes[..some]);
+            Ok(some)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn stubborn(errors: Vec<io::ErrorKind>) -> (Printer, Stubborn) {
+        let stream = Stubborn { errors, taken: Arc::default(), calls: Arc::default() };
+        let seen = Stubborn { errors: Vec::new(), taken: Arc::clone(&stream.taken), calls: Arc::clone(&stream.calls) };
+        (Printer::new(Box::new(stream), Box::new(io::sink()), false), seen)
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_ends_printing_quietly() {
+        let (printer, seen) = stubborn(vec![io::ErrorKind::BrokenPipe]);
+        printer.write_data(b"lost").unwrap();
+        assert!(printer.is_broken());
+        printer.write_data(b"lost too").unwrap();
+        assert_eq!((seen.taken.lock().unwrap().len(), *seen.calls.lock().unwrap()), (0, 1));
+    }
+
+    #[test]
+    fn short_and_interrupted_writes_lose_nothing() {
+        let (printer, seen) = stubborn(vec![io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted]);
+        printer.write_data(b"0123456789").unwrap();
+        assert_eq!(*seen.taken.lock().unwrap(), b"0123456789");
+    }
+
+    #[test]
+    fn another_failure_of_stdout_is_an_error() {
+        let (printer, _) = stubborn(vec![io::ErrorKind::StorageFull]);
+        assert_eq!(printer.write_data(b"x").unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert!(!printer.is_broken());
+    }
+
+    #[test]
+    fn off_a_terminal_a_state_is_said_once_per_change() {
+        let (printer, captured) = Printer::captured();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut progress = Progress::start(&printer, "Waiting for the training job", None, start);
+        for (seconds, state) in [(0, "Starting"), (5, "Starting"), (95, "Pending"), (100, "Pending"), (185, "Training")]
+        {
+            progress.state(state, at(seconds));
+        }
+        progress.finish("ready", at(190));
+        insta::assert_snapshot!(captured.text(), @r"
+        Waiting for the training job
+        Waiting for the training job: Starting after 0 s
+        Waiting for the training job: Pending after 1 min 35 s
+        Waiting for the training job: Training after 3 min 5 s
+        Waiting for the training job: ready after 3 min 10 s
+        ");
+    }
+
+    #[test]
+    fn off_a_terminal_bytes_are_said_every_ten_seconds() {
+        let (printer, captured) = Printer::captured();
+        let start = Instant::now();
+        let mut progress = Progress::start(&printer, "Uploading the workspace", Some(64 << 20), start);
+        for second in 0..=25_u64 {
+            progress.bytes(second << 20, start + Duration::from_secs(second));
+        }
+        // Nothing moves: nothing is said.
+        progress.bytes(20 << 20, start + Duration::from_mins(1));
+        progress.finish("done", start + Duration::from_secs(61));
+        insta::assert_snapshot!(captured.text(), @r"
+        Uploading the workspace (64.0 MiB)
+        Uploading the workspace: 10.0 MiB of 64.0 MiB
+        Uploading the workspace: 20.0 MiB of 64.0 MiB
+        Uploading the workspace: done after 1 min 1 s
+        ");
+    }
+
+    #[test]
+    fn a_bad_log_filter_is_an_error_with_a_hint() {
+        let (printer, _) = Printer::captured();
+        let error = init_tracing(&printer, Some("=,=")).unwrap_err();
+        assert!(render(&error).contains("`SAGEMAKER_EXECUTOR_LOG`"), "{error}");
+    }
+}

@@ -1,0 +1,331 @@
+//! What goes back to the host: found in the container, judged and applied on the host.
+//!
+//! The host's side assumes a hostile container. [`apply`] reads the whole pack once to check every entry, every byte
+//! and every place it would touch, and only then a second time to write. It never follows a link of either side.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use anyhow::{Context as _, bail, ensure};
+use rustix::fs::FileType;
+
+use super::entry::{
+    DEEPEST, Entry, Instant, Kind, Mark, Place, ancestors, enters_git, join, malformed, shown, split, stray_link,
+};
+use super::pack::Reader;
+use super::restore::{self, Manner};
+use super::tree::{Root, Walker};
+use super::{Limits, Roots, Selection, Snapshot, Stop, Summary, Trees, Warnings, open};
+use crate::failure::Failure;
+
+/// The one file of the temporary tree that goes back: variables that the script leaves for later stages.
+pub(super) const ENV_FILE: &[u8] = b"gitlab_runner_env";
+pub(super) const ENV_FILE_MAX: u64 = 1 << 20;
+
+/// Set-user-id and set-group-id: never come back.
+const SET_ID: u32 = 0o6000;
+
+const TOO_DEEP: &str = "it is more than 256 directories deep";
+
+/// What changed in the container and is wanted on the host, parents before what they hold.
+pub(super) fn changes(
+    roots: &Roots,
+    snapshot: &Snapshot,
+    selection: &Selection,
+    warnings: &mut Warnings,
+    stop: &Stop,
+) -> anyhow::Result<Vec<Entry>> {
+    let project = roots.project_bytes();
+    let mut walker = Walker::new(&roots.project);
+    let selection = selection.compile(project, &mut |path| walker.target(path).ok());
+
+    let mut listing_warnings = Warnings::default();
+    let listed = Walker::new(&roots.project).list(Place::Project, b"", &enters_git, &mut listing_warnings, stop)?;
+    for line in listing_warnings.lines() {
+        warnings.add(line);
+    }
+    let mut send: HashSet<&[u8]> = HashSet::new();
+    let mut now: HashMap<&[u8], Kind> = HashMap::with_capacity(listed.len());
+    for (entry, mark) in &listed {
+        now.insert(&entry.path, mark.kind);
+        let before = snapshot.marks.get(&(Place::Project, entry.path.clone()));
+        if before.is_some_and(|before| before.is_same(mark)) || !selection.wants(&entry.path) {
+            continue;
+        }
+        if entry.kind == Kind::Link
+            && let Some(why) = stray_link(project, &entry.path, &entry.target)
+        {
+            warnings.add(format!("skipped: {}: {why}", shown(&entry.path)));
+            continue;
+        }
+        if ancestors(&entry.path).count() > DEEPEST {
+            warnings.add(format!("skipped: {}: {TOO_DEEP}", shown(&entry.path)));
+            continue;
+        }
+        send.insert(&entry.path);
+        // Directories on the way that the host does not have, or has as something else, are part of the change.
+        for above in ancestors(&entry.path) {
+            let known = snapshot.marks.get(&(Place::Project, above.to_vec()));
+            if known.is_none_or(|mark| mark.kind != Kind::Directory) {
+                send.insert(above);
+            }
+        }
+    }
+    let replaced = |path: &[u8]| {
+        ancestors(path).any(|above| send.contains(above) && now.get(above).is_some_and(|kind| *kind != Kind::Directory))
+    };
+    let mut entries: Vec<Entry> = Vec::new();
+    for (place, path) in snapshot.marks.keys() {
+        let gone = *place == Place::Project && !path.is_empty() && !enters_git(path) && !now.contains_key(&path[..]);
+        if gone && ancestors(path).count() <= DEEPEST && (selection.wants(path) || replaced(path)) {
+            entries.push(deletion(Place::Project, path));
+        }
+    }
+    entries.extend(listed.iter().filter(|(entry, _)| send.contains(&entry.path[..])).map(|(entry, _)| stripped(entry)));
+    entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    entries.extend(env_file(roots, snapshot)?);
+    Ok(entries)
+}
+
+fn deletion(place: Place, path: &[u8]) -> Entry {
+    let mtime = Instant::default();
+    Entry { place, kind: Kind::Deleted, path: path.to_vec(), mode: 0, mtime, size: 0, target: Vec::new() }
+}
+
+/// Without set-id and sticky bits.
+fn stripped(entry: &Entry) -> Entry {
+    Entry { mode: entry.mode & 0o777, ..entry.clone() }
+}
+
+fn env_file(roots: &Roots, snapshot: &Snapshot) -> anyhow::Result<Option<Entry>> {
+    let before = snapshot.marks.get(&(Place::Tmp, ENV_FILE.to_vec()));
+    let stat = match &roots.tmp {
+        Some(root) => Walker::new(root).stat(ENV_FILE).context("failed to look at `gitlab_runner_env`")?,
+        None => None,
+    };
+    let Some(mark) = stat.as_ref().and_then(Mark::of) else {
+        return Ok(before.map(|_| deletion(Place::Tmp, ENV_FILE)));
+    };
+    let entry = mark.entry(Place::Tmp, ENV_FILE.to_vec(), Vec::new());
+    if entry.kind != Kind::File || entry.size > ENV_FILE_MAX {
+        return Err(env_file_refused());
+    }
+    Ok((before != Some(&mark)).then(|| stripped(&entry)))
+}
+
+fn env_file_refused() -> anyhow::Error {
+    Failure::user("`gitlab_runner_env` is not a plain file of at most 1 MiB")
+        .hint("write fewer or shorter `KEY=value` lines to `$GITLAB_ENV`")
+        .into()
+}
+
+/// Checks the pack against the trees, then writes it into them.
+pub(super) fn apply(pack: &Path, trees: &Trees, limits: &Limits, stop: &Stop) -> anyhow::Result<Summary> {
+    let mut warnings = Warnings::default();
+    let mut reader = Reader::new(open(pack)?, limits)?;
+    let entries = reader.manifest()?;
+    let mut roots = Roots::open(trees)?;
+    let wanted = judge(&entries, &roots, &mut warnings, stop)?;
+    for entry in entries.iter().filter(|entry| entry.kind == Kind::File) {
+        stop.check()?;
+        let mut size = 0u64;
+        let content = reader.content(entry, |piece| {
+            stop.check()?;
+            size = piece.map_or(0, |piece| size + piece.len() as u64);
+            if entry.place == Place::Tmp && size > ENV_FILE_MAX {
+                return Err(env_file_refused());
+            }
+            Ok(())
+        })?;
+        if content.is_some_and(|content| content.mode & SET_ID != 0) {
+            return Err(refused(entry, "it is set-user-id or set-group-id"));
+        }
+    }
+    for line in reader.finish()?.into_iter().take(Warnings::MOST) {
+        warnings.add(one_line(&line));
+    }
+
+    // From here on only the host itself can fail.
+    if roots.tmp.is_none() && entries.iter().any(|entry| entry.place == Place::Tmp && entry.kind == Kind::File) {
+        roots.tmp = Some(Root::create(&trees.tmp)?);
+    }
+    let mut summary = Summary::default();
+    for place in [Place::Project, Place::Tmp] {
+        let Some(root) = roots.get(place) else { continue };
+        let mut walker = Walker::unlocking(root);
+        for entry in entries.iter().rev().filter(|entry| entry.place == place && entry.kind == Kind::Deleted) {
+            restore::delete(&mut walker, &entry.path)
+                .with_context(|| format!("failed to delete {}", shown(&entry.path)))?;
+            summary.deleted += 1;
+        }
+        walker.relock().context("failed to restore the modes of directories")?;
+    }
+    let mut reader = Reader::new(open(pack)?, limits)?;
+    let again = reader.manifest()?;
+    ensure!(again == entries, "the fetched pack changed on the host's own disk");
+    restore::write(&mut reader, &entries, &wanted, &roots, Manner::Replace, &mut summary, &Stop::default())?;
+    summary.warnings = warnings.lines();
+    Ok(summary)
+}
+
+fn refused(entry: &Entry, why: &str) -> anyhow::Error {
+    Failure::user(format!("{} is refused: {why}", shown(&entry.path)))
+        .hint("keep the file out of the job's `artifacts` and `cache` paths, or let the script remove it")
+        .into()
+}
+
+/// A container's warning, made safe to print.
+fn one_line(line: &str) -> String {
+    let line: String = line.chars().take(1000).collect();
+    let safe = shown(line.as_bytes());
+    safe.strip_prefix('`').and_then(|safe| safe.strip_suffix('`')).unwrap_or_default().to_owned()
+}
+
+/// Every entry by itself, the entries among each other, then against what the host has. Tells which to write.
+fn judge(entries: &[Entry], roots: &Roots, warnings: &mut Warnings, stop: &Stop) -> anyhow::Result<Vec<bool>> {
+    let mut known: HashMap<(Place, &[u8]), &Entry> = HashMap::with_capacity(entries.len());
+    for entry in entries {
+        judge_alone(entry).map_err(|why| refused(entry, why))?;
+        if known.insert((entry.place, &entry.path), entry).is_some() {
+            return Err(refused(entry, "it comes twice"));
+        }
+    }
+    let project = roots.project_bytes();
+    let mut wanted = Vec::with_capacity(entries.len());
+    for entry in entries {
+        stop.check()?;
+        let stray = match entry.kind {
+            Kind::Link => stray_link(project, &entry.path, &entry.target),
+            Kind::File | Kind::Directory | Kind::Deleted => None,
+        };
+        if let Some(why) = stray {
+            warnings.add(format!("skipped: {}: {why}", shown(&entry.path)));
+        }
+        wanted.push(stray.is_none() && entry.kind != Kind::Deleted);
+        if entry.kind == Kind::Deleted {
+            continue;
+        }
+        for above in ancestors(&entry.path) {
+            if known.get(&(entry.place, above)).is_some_and(|above| above.kind != Kind::Directory) {
+                return Err(refused(entry, &format!("{} above it is no directory", shown(above))));
+            }
+        }
+    }
+    let mut host = Host { walker: Walker::new(&roots.project), kinds: HashMap::new() };
+    for (entry, _) in entries.iter().zip(&wanted).filter(|(entry, wanted)| **wanted && entry.place == Place::Project) {
+        stop.check()?;
+        host.judge(entry, &known)?;
+    }
+    host.judge_bare_repository(&known)?;
+    if let Some(root) = &roots.tmp
+        && entries.iter().any(|entry| entry.place == Place::Tmp)
+        && let Some(stat) = Walker::new(root).stat(ENV_FILE)?
+        && FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+    {
+        bail!("`gitlab_runner_env` is a directory on the host");
+    }
+    Ok(wanted)
+}
+
+fn judge_alone(entry: &Entry) -> Result<(), &'static str> {
+    if let Some(why) = malformed(&entry.path) {
+        return Err(why);
+    }
+    if ancestors(&entry.path).count() > DEEPEST {
+        return Err(TOO_DEEP);
+    }
+    if enters_git(&entry.path) {
+        return Err("nothing may be written into `.git`");
+    }
+    if entry.mode & SET_ID != 0 {
+        return Err("it is set-user-id or set-group-id");
+    }
+    if entry.kind != Kind::Link && !entry.target.is_empty() {
+        return Err("it has a target and is no link");
+    }
+    if entry.place == Place::Tmp {
+        if entry.path != ENV_FILE || !matches!(entry.kind, Kind::File | Kind::Deleted) {
+            return Err("of the temporary directory only the file `gitlab_runner_env` may come back");
+        }
+        if entry.size > ENV_FILE_MAX {
+            return Err("it is larger than 1 MiB");
+        }
+    }
+    Ok(())
+}
+
+/// What the host has where entries are to be written.
+struct Host {
+    walker: Walker,
+    /// By path; `None`: not there.
+    kinds: HashMap<Vec<u8>, Option<FileType>>,
+}
+
+impl Host {
+    fn kind(&mut self, path: &[u8]) -> anyhow::Result<Option<FileType>> {
+        if let Some(kind) = self.kinds.get(path) {
+            return Ok(*kind);
+        }
+        let stat = self.walker.stat(path).with_context(|| format!("failed to look at {}", shown(path)))?;
+        let kind = stat.map(|stat| FileType::from_raw_mode(stat.st_mode));
+        self.kinds.insert(path.to_vec(), kind);
+        Ok(kind)
+    }
+
+    fn judge(&mut self, entry: &Entry, known: &HashMap<(Place, &[u8]), &Entry>) -> anyhow::Result<()> {
+        for above in ancestors(&entry.path) {
+            match self.kind(above)? {
+                Some(FileType::Directory) => {}
+                // Nothing below it on the host either.
+                None => return Ok(()),
+                Some(_) if known.get(&(entry.place, above)).is_some_and(|above| above.kind == Kind::Directory) => {
+                    return Ok(());
+                }
+                Some(_) => return Err(refused(entry, &format!("{} is no directory on the host", shown(above)))),
+            }
+        }
+        if entry.kind != Kind::Directory && self.kind(&entry.path)? == Some(FileType::Directory) {
+            self.judge_replaced(entry, known)?;
+        }
+        Ok(())
+    }
+
+    /// A directory of the host may become a file or a link only if the container deleted all it holds.
+    fn judge_replaced(&mut self, entry: &Entry, known: &HashMap<(Place, &[u8]), &Entry>) -> anyhow::Result<()> {
+        let mut ignored = Warnings::default();
+        let held = self.walker.list(entry.place, &entry.path, &|_| false, &mut ignored, &Stop::default())?;
+        let kept = held
+            .iter()
+            .map(|(held, _)| held)
+            .find(|held| known.get(&(held.place, &held.path[..])).is_none_or(|held| held.kind != Kind::Deleted));
+        match kept {
+            None if ignored.lines.is_empty() => Ok(()),
+            None => Err(refused(entry, "it would replace a directory of the host that holds a socket, FIFO or device")),
+            Some(kept) => Err(refused(
+                entry,
+                &format!("it would replace a directory of the host that holds {}", shown(&kept.path)),
+            )),
+        }
+    }
+
+    /// Without a `.git`, git takes a directory with `HEAD`, `objects` and `refs` for a repository, its `config` included.
+    fn judge_bare_repository(&mut self, known: &HashMap<(Place, &[u8]), &Entry>) -> anyhow::Result<()> {
+        let heads = known.values().filter(|entry| {
+            let (above, name) = split(&entry.path);
+            entry.kind != Kind::Deleted
+                && above.is_empty()
+                && [&b"HEAD"[..], b"objects", b"refs", b"config"].iter().any(|part| name.eq_ignore_ascii_case(part))
+        });
+        let Some(first) = heads.min_by_key(|entry| &entry.path) else { return Ok(()) };
+        if self.kind(b".git")?.is_some() {
+            return Ok(());
+        }
+        for part in [&b"HEAD"[..], b"objects", b"refs"] {
+            let comes = known.get(&(Place::Project, part)).is_some_and(|entry| entry.kind != Kind::Deleted);
+            if !comes && self.kind(&join(b"", part))?.is_none() {
+                return Ok(());
+            }
+        }
+        Err(refused(first, "it would make the project directory a bare git repository"))
+    }
+}

@@ -1,0 +1,236 @@
+//! A directory tree, reached from one open directory, component by component and never through a link.
+//!
+//! Every path handed to the kernel here is a single name below an open directory, so a link planted anywhere in the
+//! tree ends in an error instead of a write elsewhere, and no path is too long for the kernel.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, Stat, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use super::entry::{Entry, Instant, LONGEST_PATH, Mark, Place, join, shown, split};
+use super::{Stop, Warnings};
+
+const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// One tree's directory, open.
+#[derive(Debug, Clone)]
+pub(super) struct Root {
+    fd: Arc<OwnedFd>,
+    pub(super) path: PathBuf,
+}
+
+impl Root {
+    /// Opens the directory; `None` when there is none.
+    pub(super) fn open(path: &Path) -> anyhow::Result<Option<Self>> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(Self { fd: Arc::new(fd), path: path.to_owned() })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("failed to open the directory {}", path.display())),
+        }
+    }
+
+    /// Opens the directory and makes it when it is missing.
+    pub(super) fn create(path: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(path).with_context(|| format!("failed to create the directory {}", path.display()))?;
+        Self::open(path)?.with_context(|| format!("failed to open the directory {}: it vanished", path.display()))
+    }
+}
+
+/// Walks one tree and remembers the directory it was in last, for entries come in order.
+pub(super) struct Walker {
+    root: Root,
+    at: Option<(Vec<u8>, OwnedFd)>,
+    /// Modes of directories that were opened up to be worked in, by path; `None` when nothing may be opened up.
+    unlocked: Option<BTreeMap<Vec<u8>, u32>>,
+}
+
+impl Walker {
+    pub(super) fn new(root: &Root) -> Self {
+        Self { root: root.clone(), at: None, unlocked: None }
+    }
+
+    /// A walker that may give itself permission to work in directories; [`Walker::relock`] takes it back.
+    pub(super) fn unlocking(root: &Root) -> Self {
+        Self { root: root.clone(), at: None, unlocked: Some(BTreeMap::new()) }
+    }
+
+    /// Forgets the last directory, after something on the way to it may have been replaced.
+    pub(super) fn forget(&mut self) {
+        self.at = None;
+    }
+
+    /// The directory `path`, opened without following links; missing ones are made when `make` is set.
+    pub(super) fn directory(&mut self, path: &[u8], make: bool) -> io::Result<BorrowedFd<'_>> {
+        if path.is_empty() {
+            return Ok(self.root.fd.as_fd());
+        }
+        let (mut fd, mut done) = match self.at.take() {
+            Some((at, fd)) if path == at || (path.starts_with(&at) && path.get(at.len()) == Some(&b'/')) => {
+                (Some(fd), at.len())
+            }
+            _ => (None, 0),
+        };
+        while done < path.len() {
+            let start = if done == 0 { 0 } else { done + 1 };
+            let end = path[start..].iter().position(|&byte| byte == b'/').map_or(path.len(), |length| start + length);
+            let name = &path[start..end];
+            let above = fd.as_ref().map_or(self.root.fd.as_fd(), AsFd::as_fd);
+            let next = match rustix::fs::openat(above, name, STEP, Mode::empty()) {
+                Err(Errno::NOENT) if make => {
+                    rustix::fs::mkdirat(above, name, Mode::from_raw_mode(0o755))?;
+                    rustix::fs::openat(above, name, STEP, Mode::empty())?
+                }
+                other => other?,
+            };
+            if let Some(unlocked) = &mut self.unlocked {
+                let mode = rustix::fs::fstat(&next)?.st_mode & 0o7777;
+                if mode & 0o700 != 0o700 && change_mode(next.as_fd(), mode | 0o700).is_ok() {
+                    unlocked.entry(path[..end].to_vec()).or_insert(mode);
+                }
+            }
+            fd = Some(next);
+            done = end;
+        }
+        match fd {
+            Some(fd) => Ok(self.at.insert((path.to_vec(), fd)).1.as_fd()),
+            None => Ok(self.root.fd.as_fd()),
+        }
+    }
+
+    /// The directory has been given a mode of its own; [`Walker::relock`] leaves it alone.
+    pub(super) fn settle(&mut self, path: &[u8]) {
+        if let Some(unlocked) = &mut self.unlocked {
+            unlocked.remove(path);
+        }
+    }
+
+    /// Gives the directories that were opened up their modes back, the deepest first.
+    pub(super) fn relock(&mut self) -> io::Result<()> {
+        for (path, mode) in self.unlocked.take().unwrap_or_default().into_iter().rev() {
+            self.forget();
+            match self.directory(&path, false) {
+                Ok(fd) => change_mode(fd, mode)?,
+                Err(error) if is_absent(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// The entry's own attributes (a link's, not its target's); `None` when it, or a directory above it, is not there.
+    pub(super) fn stat(&mut self, path: &[u8]) -> io::Result<Option<Stat>> {
+        let (directory, name) = split(path);
+        let found = self
+            .directory(directory, false)
+            .and_then(|fd| Ok(rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW)?));
+        match found {
+            Ok(stat) => Ok(Some(stat)),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn target(&mut self, path: &[u8]) -> io::Result<Vec<u8>> {
+        let (directory, name) = split(path);
+        let fd = self.directory(directory, false)?;
+        Ok(rustix::fs::readlinkat(fd, name, Vec::new())?.into_bytes())
+    }
+
+    /// Opens a file to read. It may have become something else since it was listed: look at it with `fstat`.
+    pub(super) fn open_file(&mut self, path: &[u8]) -> io::Result<File> {
+        let (directory, name) = split(path);
+        let fd = self.directory(directory, false)?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(fd, name, flags, Mode::empty())?.into())
+    }
+
+    /// Lists everything below `top` (which is a directory), parents before what they hold. `skip` leaves out a path
+    /// and all below it. What vanishes meanwhile is not listed; what cannot travel is warned about.
+    pub(super) fn list(
+        &mut self,
+        place: Place,
+        top: &[u8],
+        skip: &dyn Fn(&[u8]) -> bool,
+        warnings: &mut Warnings,
+        stop: &Stop,
+    ) -> anyhow::Result<Vec<(Entry, Mark)>> {
+        let mut found = Vec::new();
+        let mut open = vec![top.to_vec()];
+        while let Some(directory) = open.pop() {
+            stop.check()?;
+            let names = match self.directory(&directory, false).and_then(names) {
+                Ok(names) => names,
+                Err(error) if is_absent(&error) && directory != top => continue,
+                Err(error) => return Err(error).with_context(|| format!("failed to list {}", shown(&directory))),
+            };
+            for name in names {
+                let path = join(&directory, &name);
+                if skip(&path) {
+                    continue;
+                }
+                anyhow::ensure!(path.len() <= LONGEST_PATH, "failed to pack {}: path longer than 16 KiB", shown(&path));
+                let Some(stat) = self.stat(&path).with_context(|| format!("failed to look at {}", shown(&path)))?
+                else {
+                    continue;
+                };
+                let Some(mark) = Mark::of(&stat) else {
+                    warnings.add(format!("skipped: {}: a socket, FIFO or device does not travel", shown(&path)));
+                    continue;
+                };
+                let mut target = Vec::new();
+                match mark.kind {
+                    super::entry::Kind::Link => match self.target(&path) {
+                        Ok(link) => target = link,
+                        Err(error) if is_absent(&error) => continue,
+                        Err(error) => {
+                            return Err(error).with_context(|| format!("failed to read the link {}", shown(&path)));
+                        }
+                    },
+                    super::entry::Kind::Directory => open.push(path.clone()),
+                    super::entry::Kind::File | super::entry::Kind::Deleted => {}
+                }
+                found.push((mark.entry(place, path, target), mark));
+            }
+        }
+        found.sort_unstable_by(|(a, _), (b, _)| a.path.cmp(&b.path));
+        Ok(found)
+    }
+}
+
+fn names(fd: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    // Ours is open for its path alone, and that cannot be listed.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    for item in Dir::new(rustix::fs::openat(fd, ".", flags, Mode::empty())?)? {
+        let name = item?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// The entry is not there, or no longer where it was: a component is missing or is no directory.
+pub(super) fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        || error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
+}
+
+/// Changes the mode of an entry that is open for its path alone, which `fchmod` does not take.
+pub(super) fn change_mode(fd: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    Ok(rustix::fs::chmod(path, Mode::from_raw_mode(mode))?)
+}
+
+pub(super) fn times(mtime: Instant) -> Timestamps {
+    let at = Timespec { tv_sec: mtime.seconds, tv_nsec: i64::from(mtime.nanos) };
+    Timestamps { last_access: at, last_modification: at }
+}

@@ -1,0 +1,132 @@
+//! The emulator before clients that are not ours: boto3 with the models of botocore, and the AWS CLI.
+//!
+//! The clients come from the machine, or from a virtual environment in the target directory. Without either the tests
+//! say so loudly and pass.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use sagemaker_executor::emulator::{Emulator, EmulatorConfig};
+
+const PINS: &str = "tests/fixtures/conformance/requirements.txt";
+
+/// An emulator in this process on its own runtime.
+struct Running {
+    runtime: tokio::runtime::Runtime,
+    emulator: Option<Emulator>,
+    endpoint: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Running {
+    fn start(change: impl FnOnce(&mut EmulatorConfig)) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = EmulatorConfig::new(folder.path()).without_delays();
+        change(&mut config);
+        let emulator = runtime.block_on(Emulator::start(config)).unwrap();
+        Self { runtime, endpoint: emulator.endpoint().to_owned(), emulator: Some(emulator), _folder: folder }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(emulator) = self.emulator.take() {
+            self.runtime.block_on(emulator.stop());
+        }
+    }
+}
+
+/// The folder of `python3` and `aws` with the pinned clients; `None` when they cannot be had.
+fn clients() -> Option<&'static Path> {
+    static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
+    FOLDER.get_or_init(find_clients).as_deref()
+}
+
+fn find_clients() -> Option<PathBuf> {
+    let works = |python: &Path| {
+        let import = Command::new(python).args(["-c", "import boto3, awscli"]).stderr(Stdio::null()).status();
+        import.is_ok_and(|status| status.success())
+    };
+    let where_is = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().ok()?;
+    let system = PathBuf::from(String::from_utf8(where_is.stdout).ok()?.trim());
+    if works(&system) {
+        return Some(system.parent()?.to_owned());
+    }
+    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("conformance-clients");
+    let python = venv.join("bin/python3");
+    if !works(&python) {
+        let made = Command::new("python3").args(["-m", "venv"]).arg(&venv).status().ok()?;
+        let filled = Command::new(&python).args(["-m", "pip", "install", "--quiet", "-r", PINS]).status().ok()?;
+        if !made.success() || !filled.success() || !works(&python) {
+            return None;
+        }
+    }
+    Some(venv.join("bin"))
+}
+
+fn skipped(test: &str, what: &str) {
+    eprintln!("SKIPPED: {test}: {what}");
+}
+
+fn can_run_containers() -> bool {
+    let tried = Command::new("bwrap").args(["--dev-bind", "/", "/", "true"]).stderr(Stdio::null()).status();
+    tried.is_ok_and(|status| status.success())
+}
+
+fn shown(output: &Output) -> String {
+    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn boto3_and_its_models_accept_every_operation() {
+    let Some(clients) = clients() else {
+        return skipped("boto3", "neither the machine nor the package index has the clients");
+    };
+    if !can_run_containers() {
+        return skipped("boto3", "bubblewrap cannot create a container here");
+    }
+    let running = Running::start(|_| ());
+    let output = Command::new(clients.join("python3"))
+        .args(["tests/fixtures/conformance/drive.py", &running.endpoint, "conformance"])
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", shown(&output));
+}
+
+#[test]
+fn the_aws_cli_accepts_the_replies() {
+    let Some(clients) = clients() else {
+        return skipped("the AWS CLI", "neither the machine nor the package index has the clients");
+    };
+    let running = Running::start(|config| config.buckets.push("from-cli".to_owned()));
+    let folder = tempfile::tempdir().unwrap();
+    let aws = |arguments: &[&str]| -> String {
+        let output = Command::new(clients.join("aws"))
+            .args(arguments)
+            .env_clear()
+            .env("PATH", clients)
+            .env("HOME", folder.path())
+            .env("AWS_ENDPOINT_URL", &running.endpoint)
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .env("AWS_DEFAULT_REGION", "eu-west-1")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", shown(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(aws(&["sts", "get-caller-identity"]).contains("000000000000"));
+    // Larger than one part of a multipart upload.
+    let body: Vec<u8> = (0..9_000_000_u32).map(|index| index.to_le_bytes()[1]).collect();
+    let (source, target) = (folder.path().join("source"), folder.path().join("target"));
+    std::fs::write(&source, &body).unwrap();
+    aws(&["s3", "cp", "--no-progress", source.to_str().unwrap(), "s3://from-cli/some/big file"]);
+    aws(&["s3", "cp", "--no-progress", "s3://from-cli/some/big file", target.to_str().unwrap()]);
+    assert!(std::fs::read(&target).unwrap() == body, "the object comes back as it was");
+    assert!(aws(&["s3", "ls", "s3://from-cli/"]).contains("PRE some/"));
+    assert!(aws(&["sagemaker", "list-training-jobs"]).contains("\"TrainingJobSummaries\": []"));
+    assert!(aws(&["logs", "describe-log-groups"]).contains("\"logGroups\": []"));
+}

@@ -1,0 +1,284 @@
+//! Compares what the documentation and the operator's files say with what the code does: keys, defaults, variables,
+//! permissions, commands, links. Judges no wording.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use regex::Regex;
+use sagemaker_executor::env::JOB_VARIABLES;
+use sagemaker_executor::failure::render;
+use sagemaker_executor::settings::{self, Settings};
+
+const OPERATOR_FILE: &str = "runner-config/sagemaker-executor.toml";
+/// What the example sets that has no default; everything else it sets is the default.
+const EXAMPLE_ONLY: [&str; 3] = ["aws.region", "storage.bucket", "job.role_arn"];
+/// Calls that the adapter can make and no command makes.
+const UNUSED_ACTIONS: [&str; 1] = ["sagemaker:ListTrainingJobs"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The rows of all tables, as cells; heads and rulers included.
+fn rows(markdown: &str) -> Vec<Vec<String>> {
+    let row = |line: &str| -> Option<Vec<String>> {
+        let inner = line.trim().strip_prefix('|')?.strip_suffix('|')?;
+        Some(inner.split('|').map(|cell| cell.trim().to_owned()).collect())
+    };
+    markdown.lines().filter_map(row).collect()
+}
+
+/// The keys that `Settings` knows, from what it says about one that it does not know.
+fn known_keys() -> BTreeSet<String> {
+    let fields = |text: &str| -> Vec<String> {
+        let error = toml::from_str::<Settings>(text).expect_err("the key does not exist").message().to_owned();
+        let (_, expected) = error.split_once("expected ").unwrap_or_else(|| panic!("no list of fields in: {error}"));
+        let name = Regex::new("`([a-z0-9_]+)`").unwrap();
+        name.captures_iter(expected).map(|found| found[1].to_owned()).collect()
+    };
+    let sections = fields("no_such_key = 1");
+    assert!(sections.len() > 3, "{sections:?}");
+    let keys = |section: &String| {
+        let keys = fields(&format!("[{section}]\nno_such_key = 1"));
+        keys.into_iter().map(move |key| format!("{section}.{key}")).collect::<Vec<_>>()
+    };
+    sections.iter().flat_map(keys).collect()
+}
+
+/// The operator's file with every commented key active.
+fn all_active(text: &str) -> String {
+    let key = Regex::new(r"(?m)^# ([a-z0-9_]+ = )").unwrap();
+    key.replace_all(text, "$1").into_owned()
+}
+
+/// `section.key` with the value as it is written.
+fn written_values(text: &str) -> BTreeMap<String, String> {
+    let mut section = String::new();
+    let mut values = BTreeMap::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            name.clone_into(&mut section);
+        } else if let Some((key, value)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
+            values.insert(format!("{section}.{key}"), value.to_owned());
+        }
+    }
+    values
+}
+
+#[test]
+fn the_table_of_job_variables_is_that_of_the_code() {
+    let rows = rows(&read("docs/CONFIG.md"));
+    let of_a_job =
+        |row: &&Vec<String>| row[0].starts_with("`SAGEMAKER_") && !row[0].starts_with("`SAGEMAKER_EXECUTOR_");
+    let documented: Vec<_> = rows.iter().filter(of_a_job).cloned().collect();
+    let expected: Vec<Vec<String>> = JOB_VARIABLES
+        .iter()
+        .map(|variable| vec![format!("`{}`", variable.name), variable.meaning.to_owned(), variable.default.to_owned()])
+        .collect();
+    assert_eq!(documented, expected);
+}
+
+#[test]
+fn every_key_is_documented_with_its_default() {
+    let rows = rows(&read("docs/CONFIG.md"));
+    let key = Regex::new(r"^`([a-z_]+\.[a-z_]+)`$").unwrap();
+    let documented: BTreeMap<String, String> =
+        rows.iter().filter_map(|row| Some((key.captures(&row[0])?[1].to_owned(), row.get(2)?.clone()))).collect();
+    assert_eq!(documented.keys().cloned().collect::<BTreeSet<_>>(), known_keys());
+    for (key, value) in written_values(&read(OPERATOR_FILE)) {
+        if !EXAMPLE_ONLY.contains(&key.as_str()) {
+            assert_eq!(documented[&key], format!("`{value}`"), "the default of {key}");
+        }
+    }
+}
+
+#[test]
+fn the_operators_example_holds_every_key_and_the_real_defaults() {
+    let text = read(OPERATOR_FILE);
+    let complete = all_active(&text);
+    toml::from_str::<Settings>(&complete).expect("every commented key can be used as it stands");
+    assert_eq!(written_values(&complete).into_keys().collect::<BTreeSet<_>>(), known_keys());
+
+    let loaded = Settings::load(&root().join(OPERATOR_FILE)).expect("the example is usable as it stands");
+    let values = written_values(&text);
+    let mut minimal = toml::Table::new();
+    for name in EXAMPLE_ONLY {
+        let (section, key) = name.split_once('.').unwrap();
+        let value = toml::from_str::<toml::Table>(&format!("{key} = {}", values[name])).unwrap();
+        let section = minimal.entry(section).or_insert_with(|| toml::Table::new().into());
+        section.as_table_mut().unwrap().extend(value);
+    }
+    let minimal = toml::to_string(&minimal).unwrap();
+    let minimal: Settings = toml::from_str(&minimal).unwrap();
+    assert_eq!(format!("{loaded:#?}"), format!("{minimal:#?}"));
+}
+
+#[test]
+fn usable_operator_files_are_accepted() {
+    for path in files("tests/fixtures/operator-files/valid") {
+        if let Err(error) = Settings::load(&path) {
+            panic!("{}: {}", path.display(), render(&error));
+        }
+    }
+}
+
+/// The first line of each file is a comment with what the error must say.
+#[test]
+fn unusable_operator_files_are_refused_with_a_reason() {
+    for path in files("tests/fixtures/operator-files/invalid") {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let expected = text.lines().next().unwrap().strip_prefix("# ").expect("the first line says what is expected");
+        let error = Settings::load(&path).expect_err(&format!("{} is refused", path.display()));
+        let text = render(&error);
+        assert!(text.contains(expected), "{}: expected `{expected}` in:\n{text}", path.display());
+        assert!(text.contains(path.to_str().unwrap()), "the file is named: {text}");
+    }
+}
+
+fn files(folder: &str) -> Vec<PathBuf> {
+    let mut files: Vec<_> =
+        std::fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 2, "{folder} holds too few files to prove anything");
+    files
+}
+
+#[test]
+fn the_runners_configuration_names_our_calls() {
+    let config: toml::Table = toml::from_str(&read("runner-config/config.toml")).unwrap();
+    let runner = &config["runners"][0];
+    assert_eq!(runner["executor"].as_str(), Some("custom"));
+    let custom = &runner["custom"];
+    for stage in ["config", "prepare", "run", "cleanup"] {
+        assert!(custom[&format!("{stage}_exec")].as_str().unwrap().ends_with("/sagemaker-executor"), "{stage}");
+        let arguments: Vec<_> =
+            custom[&format!("{stage}_args")].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+        assert_eq!(arguments, ["--config", settings::DEFAULT_PATH, stage]);
+    }
+    let seconds = |value: &toml::Value| value.as_integer().unwrap();
+    let graceful = seconds(&custom["graceful_kill_timeout"]);
+    // After a job timeout the runner waits 300 s for a stage and then cleans up beside it.
+    assert!(graceful + seconds(&custom["force_kill_timeout"]) < 300);
+    assert!(seconds(&config["shutdown_timeout"]) > graceful);
+    let loaded = Settings::load(&root().join(OPERATOR_FILE)).unwrap();
+    assert!(i64::try_from(loaded.limits.cancel_grace_seconds).unwrap() < graceful);
+    assert_eq!(runner["shell"].as_str(), Some(loaded.runner.shell.as_str()));
+    assert_eq!(runner["feature_flags"]["FF_POSIXLY_CORRECT_ESCAPES"].as_bool(), Some(true));
+}
+
+/// The actions of a policy's `Allow` statements.
+fn allowed(policy: &str) -> BTreeSet<String> {
+    let policy: serde_json::Value = serde_json::from_str(&read(policy)).unwrap();
+    assert_eq!(policy["Version"], "2012-10-17");
+    let mut actions = BTreeSet::new();
+    for statement in policy["Statement"].as_array().unwrap() {
+        assert_eq!(statement["Effect"], "Allow");
+        match &statement["Action"] {
+            serde_json::Value::String(action) => actions.extend([action.clone()]),
+            list => actions.extend(list.as_array().unwrap().iter().map(|action| action.as_str().unwrap().to_owned())),
+        }
+    }
+    actions
+}
+
+#[test]
+fn the_policies_allow_what_the_adapter_calls_and_no_more() {
+    let action = Regex::new(r#""((?:sagemaker|s3|logs|iam|kms):[A-Za-z]+)""#).unwrap();
+    let mut called = BTreeSet::new();
+    for file in ["errors", "jobs", "logs", "objects"] {
+        let text = read(&format!("src/cloud/aws/{file}.rs"));
+        called.extend(action.captures_iter(&text).map(|found| found[1].to_owned()));
+    }
+    for unused in UNUSED_ACTIONS {
+        assert!(called.remove(unused), "{unused} is not called any more");
+    }
+    let mut host = allowed("runner-config/iam/runner-host.json");
+    host.extend(allowed("runner-config/iam/kms.json"));
+    assert_eq!(called, host);
+    // The agent reads and writes objects and deletes none.
+    let job = allowed("runner-config/iam/training-job.json");
+    for action in called.iter().filter(|action| action.starts_with("s3:") && *action != "s3:DeleteObject") {
+        assert!(job.contains(action), "{action}");
+    }
+    assert!(!job.contains("s3:DeleteObject"));
+    allowed("runner-config/iam/training-job-vpc.json");
+}
+
+#[test]
+fn the_bucket_rules_spare_running_jobs() {
+    let rules: serde_json::Value = serde_json::from_str(&read("runner-config/bucket-lifecycle.json")).unwrap();
+    let mut prefixes = BTreeSet::new();
+    for rule in rules["Rules"].as_array().unwrap() {
+        // A training job runs 28 days at most.
+        assert!(rule["Expiration"]["Days"].as_u64().unwrap() > 28, "{rule}");
+        prefixes.insert(rule["Filter"]["Prefix"].as_str().unwrap().to_owned());
+    }
+    let prefix = Settings::load(&root().join(OPERATOR_FILE)).unwrap().storage.prefix;
+    assert_eq!(prefixes, BTreeSet::from(["agents", "output", "sessions"].map(|part| format!("{prefix}/{part}/"))));
+}
+
+#[test]
+fn the_commands_of_the_readme_exist() {
+    let readme = read("README.md");
+    let command = Regex::new(r"(?m)^(\.ci/[a-z]+)( .*)?$").unwrap();
+    let commands: BTreeSet<_> = command.captures_iter(&readme).map(|found| found[1].to_owned()).collect();
+    assert_eq!(commands, BTreeSet::from([".ci/setup".to_owned(), ".ci/test".to_owned()]));
+    for name in [".ci/setup", ".ci/test", ".ci/run"] {
+        let mode = std::fs::metadata(root().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o111, 0o111, "{name} is executable");
+    }
+    assert!(read(".ci/run").ends_with("exec .ci/test\n"), "CI runs what the README tells");
+    let script = Regex::new(r"try -- sh (\S+)").unwrap();
+    let script = &script.captures(&readme).expect("the README tries a script")[1];
+    assert!(root().join(script).is_file(), "{script}");
+}
+
+#[test]
+fn links_between_the_files_lead_somewhere() {
+    let link = Regex::new(r"\]\(([^)#:\s]+)(#[^)]*)?\)").unwrap();
+    let mut pages = vec![PathBuf::from("README.md"), PathBuf::from("CHANGELOG.md")];
+    for path in files("docs") {
+        if path.extension().is_some_and(|extension| extension == "md") {
+            pages.push(path.strip_prefix(root()).unwrap().to_owned());
+        }
+    }
+    let mut dead = Vec::new();
+    let mut seen = BTreeSet::new();
+    for page in &pages {
+        let folder = root().join(page);
+        let folder = folder.parent().unwrap();
+        for found in link.captures_iter(&read(page.to_str().unwrap())) {
+            let target = folder.join(&found[1]);
+            match target.canonicalize() {
+                Ok(path) => drop(seen.insert(path)),
+                Err(_) => dead.push(format!("{}: {}", page.display(), &found[1])),
+            }
+        }
+    }
+    assert!(dead.is_empty(), "{}", dead.join("\n"));
+    for page in &pages[2..] {
+        assert!(seen.contains(&root().join(page).canonicalize().unwrap()), "no page leads to {}", page.display());
+    }
+}
+
+/// Files that the documentation names in backquotes exist.
+#[test]
+fn files_that_are_named_exist() {
+    let name = Regex::new(r"`((?:src|tests|docs|runner-config|ci-templates|\.ci)/[A-Za-z0-9_./-]+)`").unwrap();
+    let mut missing = Vec::new();
+    let pages = files("docs").into_iter().chain([root().join("README.md"), root().join("CHANGELOG.md")]);
+    for page in pages.filter(|page| page.extension().is_some_and(|extension| extension == "md")) {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for found in name.captures_iter(&text) {
+            if !root().join(&found[1]).exists() {
+                missing.push(format!("{}: {}", page.display(), &found[1]));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+}

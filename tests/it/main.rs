@@ -1,0 +1,10 @@
+//! The only integration binary: every file of this folder is listed here.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::allow_attributes, reason = "tests")]
+
+mod conformance;
+mod container;
+mod docs;
+mod layering;
+mod scenarios;
+mod support;
+mod templates;

@@ -1,0 +1,72 @@
+//! The table of scenarios: jobs sent through GitLab Runner and through the runner double, with a driver in between.
+//!
+//! Each row is a test of its own for each driver and each runner: `scenarios::basic::exit_code::reference_real`.
+//! The rows lie in one file per theme.
+//!
+//! They replay the integration tests that GitLab Runner has for its custom executor, as far as those apply to bash.
+//! Two have no row: catching exceptions in PowerShell (a training image has a POSIX shell), and a private certificate
+//! authority for git (the double of GitLab speaks plain HTTP). The other rows are cases that those tests leave out.
+//!
+//! The waiting in between is long and idle, so more threads than processors help: `cargo test --test it -- scenarios
+//! --test-threads=8`. A gate keeps the number of scenarios at once small.
+
+/// The tests of one row; a further driver is two more tests here.
+macro_rules! for_each_driver {
+    ($row:ident) => {
+        #[test]
+        fn reference_real() {
+            let driver = $crate::support::driver::reference();
+            $crate::support::scenario::play(&$row(), $crate::support::scenario::With::RealRunner, driver);
+        }
+        #[test]
+        fn reference_double() {
+            let driver = $crate::support::driver::reference();
+            $crate::support::scenario::play(&$row(), $crate::support::scenario::With::RunnerDouble, driver);
+        }
+        #[test]
+        fn sagemaker_real() {
+            let driver = $crate::support::driver::sagemaker();
+            $crate::support::scenario::play(&$row(), $crate::support::scenario::With::RealRunner, driver);
+        }
+        #[test]
+        fn sagemaker_double() {
+            let driver = $crate::support::driver::sagemaker();
+            $crate::support::scenario::play(&$row(), $crate::support::scenario::With::RunnerDouble, driver);
+        }
+    };
+}
+pub(crate) use for_each_driver;
+
+mod artifacts;
+mod basic;
+mod cancel;
+mod compare;
+mod faults;
+mod sagemaker;
+mod sagemaker_cancel;
+mod sagemaker_desk;
+mod sagemaker_input;
+mod sagemaker_results;
+mod sagemaker_trace;
+mod sagemaker_trouble;
+mod sagemaker_try;
+mod sources;
+mod variables;
+
+use crate::support::real_runner;
+use crate::support::waiting::tell;
+use crate::support::world::Runner;
+
+/// Says once, in the suite's output, which runners play the table.
+#[test]
+fn runners_in_use() {
+    match Runner::real() {
+        Some(Runner::Real(program)) => {
+            tell(&format!(
+                "scenarios run with: gitlab-runner {} (real), runner double",
+                real_runner::version(&program)
+            ));
+        }
+        _ => tell("scenarios run with: runner double (no gitlab-runner on PATH)"),
+    }
+}

@@ -1,0 +1,131 @@
+//! The driver under test, and the recorder in front of it that notes each call and injects faults.
+
+use std::fmt::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::world::{Dirs, Settings};
+
+/// A custom executor driver. Placeholders such as `{builds_dir}` in all texts are replaced by the world's paths.
+#[derive(Debug, Clone)]
+pub(crate) struct Driver {
+    pub(crate) name: &'static str,
+    pub(crate) program: PathBuf,
+    /// The arguments before the stage name.
+    pub(crate) args: Vec<String>,
+    /// Environment of the runner process, which the driver inherits.
+    pub(crate) env: Vec<(String, String)>,
+    /// Arguments of the emulator that the driver needs; `None` for a driver that needs none. Its address is `{emulator}`.
+    pub(crate) emulator: Option<Vec<String>>,
+    /// Content of the operator's file; its path is `{operator_config}`.
+    pub(crate) operator_config: String,
+    /// Changes the settings of every scenario: more grace or a later deadline for a driver that needs it.
+    pub(crate) adjust: fn(&mut Settings),
+}
+
+/// The name of the reference driver.
+pub(crate) const REFERENCE: &str = "reference driver";
+
+/// The driver as a bash script: every stage runs on the host. It shows what the runner does, not what we do.
+pub(crate) fn reference() -> Driver {
+    Driver {
+        name: REFERENCE,
+        program: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gitlab/reference-driver.sh"),
+        args: vec!["{operator_config}".to_owned()],
+        env: Vec::new(),
+        emulator: None,
+        operator_config: "builds_dir={builds_dir}\ncache_dir={cache_dir}\n".to_owned(),
+        adjust: |_| {},
+    }
+}
+
+/// The driver under test: this package's binary, with the emulator for AWS.
+pub(crate) fn sagemaker() -> Driver {
+    sagemaker_with(&[], "")
+}
+
+/// [`sagemaker`] with further arguments of the emulator and further lines of the operator's file.
+///
+/// The file ends within `[limits]`; `tail` may begin with keys of it.
+pub(crate) fn sagemaker_with(emulator: &[&str], tail: &str) -> Driver {
+    let env = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")];
+    Driver {
+        name: "sagemaker-executor",
+        program: PathBuf::from(env!("CARGO_BIN_EXE_sagemaker-executor")),
+        args: vec!["--config".to_owned(), "{operator_config}".to_owned()],
+        env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        // Preparation sends the agent, and a test build of it is large.
+        adjust: |settings| settings.prepare_exec_timeout = settings.prepare_exec_timeout.max(20),
+        emulator: Some(emulator.iter().map(|arg| (*arg).to_owned()).collect()),
+        operator_config: format!(
+            "[aws]\nregion = \"us-east-1\"\nendpoint_url = \"{{emulator}}\"\n[storage]\nbucket = \"{}\"\n\
+             [job]\nrole_arn = \"arn:aws:iam::000000000000:role/train\"\nimage = \"host\"\n\
+             [runner]\nbuilds_dir = \"{{builds_dir}}\"\ncache_dir = \"{{cache_dir}}\"\nstate_dir = \"{{root}}/state\"\n\
+             [limits]\ncancel_grace_seconds = 2\n{tail}\n",
+            super::emulator::BUCKET
+        ),
+    }
+}
+
+/// Trouble at a driver call, instead of the driver.
+#[derive(Debug, Clone)]
+pub(crate) struct Fault {
+    /// `prepare`, `run get_sources`, `cleanup`, ...
+    pub(crate) stage: &'static str,
+    /// The first calls of that stage in this world meet the fault.
+    pub(crate) times: usize,
+    pub(crate) act: Act,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Act {
+    /// Ends at once with this code.
+    Exit(u8),
+    /// Sleeps for an hour; ends on SIGTERM.
+    Hang,
+    /// Sleeps for an hour and ignores SIGTERM.
+    HangDeaf,
+    /// Runs shell lines (then the driver, unless they exit).
+    Shell(&'static str),
+}
+
+/// Writes the recorder for a driver and returns its path. It notes the stage and becomes the driver by `exec`.
+pub(crate) fn write_recorder(dirs: &Dirs, driver: &Driver, faults: &[Fault], emulator: &str) -> PathBuf {
+    let operator_config = dirs.root().join("operator.toml");
+    std::fs::write(&operator_config, dirs.fill(&driver.operator_config).replace("{emulator}", emulator)).unwrap();
+    let mut command = shell_word(&driver.program.to_string_lossy());
+    for arg in &driver.args {
+        command.push(' ');
+        command.push_str(&shell_word(&dirs.fill(arg)));
+    }
+    let mut script = String::from("#!/usr/bin/env bash\nstage=$1\n[ \"$1\" != run ] || stage=\"run $3\"\n");
+    let log = shell_word(&dirs.stage_log().to_string_lossy());
+    let _ = writeln!(script, "printf '%s\\n' \"$stage\" >> {log}");
+    for fault in faults {
+        let act = match &fault.act {
+            Act::Exit(code) => format!("exit {code}"),
+            Act::Hang => "exec sleep 3600".to_owned(),
+            Act::HangDeaf => "trap '' TERM; exec sleep 3600".to_owned(),
+            Act::Shell(lines) => (*lines).to_owned(),
+        };
+        let (stage, times) = (shell_word(fault.stage), fault.times);
+        let _ = writeln!(
+            script,
+            "if [ \"$stage\" = {stage} ] && [ \"$(grep -cxF {stage} {log})\" -le {times} ]; then\n{act}\nfi"
+        );
+    }
+    let _ = writeln!(script, "exec {command} \"$@\"");
+    let path = dirs.root().join("recorder");
+    write_program(&path, &script);
+    path
+}
+
+/// Writes an executable file.
+pub(crate) fn write_program(path: &Path, content: &str) {
+    std::fs::write(path, content).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn shell_word(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}

@@ -1,0 +1,256 @@
+//! The embedded emulator as a child process, one for each world that needs it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use super::waiting::{pause, poll};
+
+/// The bucket of the tests' operator file.
+pub(crate) const BUCKET: &str = "ci-bucket";
+
+/// How long what a job left may take to vanish once its last driver call is over.
+const GONE_WITHIN: Duration = Duration::from_secs(30);
+
+/// A running emulator; ended with the value.
+pub(crate) struct Emulator {
+    child: Child,
+    data_dir: PathBuf,
+    pub(crate) endpoint: String,
+}
+
+impl Emulator {
+    /// Starts without delays of the job's phases; CloudWatch keeps its own of some seconds. `args` come last and win.
+    pub(crate) fn start(data_dir: &Path, args: &[String]) -> Self {
+        let ready = data_dir.with_extension("endpoint");
+        let delay = |name: &str| {
+            let set = args.iter().any(|arg| arg == name);
+            if set { Vec::new() } else { vec![name.to_owned(), "0s".to_owned()] }
+        };
+        let child = Command::new(env!("CARGO_BIN_EXE_sagemaker-executor"))
+            .args(["emulator", "--listen", "127.0.0.1:0", "--bucket", BUCKET])
+            .args(
+                ["--starting-delay", "--downloading-delay", "--training-delay", "--uploading-delay"]
+                    .map(delay)
+                    .concat(),
+            )
+            .args(args)
+            .arg("--data-dir")
+            .arg(data_dir)
+            .arg("--ready-file")
+            .arg(&ready)
+            .env_clear()
+            .env("PATH", super::waiting::search_path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the emulator is this package's binary");
+        let endpoint = poll(Duration::from_mins(1), || std::fs::read_to_string(&ready).ok());
+        let endpoint = endpoint.expect("the emulator gets ready").trim().to_owned();
+        Self { child, data_dir: data_dir.to_owned(), endpoint }
+    }
+
+    /// Puts a fault plan in force; `{}` ends all trouble.
+    pub(crate) fn set_faults(&self, plan: &Value) {
+        let (status, body) = self.request("PUT", "/_emulator/faults", "", &plan.to_string());
+        assert_eq!(status, 200, "{body}");
+    }
+
+    /// Requests so far of one operation, also those that were refused.
+    pub(crate) fn requests(&self, operation: &str) -> u64 {
+        let (_, body) = self.request("GET", "/_emulator/requests", "", "");
+        let counts: Value = serde_json::from_str(&body).expect("counts are JSON");
+        counts[operation].as_u64().unwrap_or_default()
+    }
+
+    /// Every training job as `DescribeTrainingJob` shows it, newest first.
+    pub(crate) fn jobs(&self) -> Vec<Value> {
+        let list = self.call("SageMaker.ListTrainingJobs", &json!({"MaxResults": 100}));
+        let summaries = list["TrainingJobSummaries"].as_array().expect("a list has summaries").clone();
+        let describe = |job: &Value| {
+            self.call("SageMaker.DescribeTrainingJob", &json!({"TrainingJobName": job["TrainingJobName"]}))
+        };
+        summaries.iter().map(describe).collect()
+    }
+
+    /// Training jobs that have not ended: name and status.
+    pub(crate) fn live_jobs(&self) -> Vec<String> {
+        let live = |job: &Value| {
+            let status = job["TrainingJobStatus"].as_str().unwrap_or("without status").to_owned();
+            let ended = ["Completed", "Failed", "Stopped"].contains(&status.as_str());
+            (!ended).then(|| format!("{} {status}", job["TrainingJobName"]))
+        };
+        self.jobs().iter().filter_map(live).collect()
+    }
+
+    /// `StopTrainingJob`, as somebody in the console would.
+    pub(crate) fn stop_job(&self, name: &str) {
+        self.call("SageMaker.StopTrainingJob", &json!({"TrainingJobName": name}));
+    }
+
+    /// All that CloudWatch shows of all training jobs.
+    pub(crate) fn log_text(&self) -> String {
+        const GROUP: &str = "/aws/sagemaker/TrainingJobs";
+        let mut text = String::new();
+        // Without a container that wrote there is no group.
+        let groups = self.call("Logs_20140328.DescribeLogGroups", &json!({"logGroupNamePrefix": GROUP}));
+        if groups["logGroups"].as_array().is_none_or(Vec::is_empty) {
+            return text;
+        }
+        let streams = self.call("Logs_20140328.DescribeLogStreams", &json!({"logGroupName": GROUP}));
+        for stream in streams["logStreams"].as_array().into_iter().flatten() {
+            let mut token = Value::Null;
+            loop {
+                let mut request =
+                    json!({"logGroupName": GROUP, "logStreamName": stream["logStreamName"], "startFromHead": true});
+                if !token.is_null() {
+                    request["nextToken"] = token.clone();
+                }
+                let page = self.call("Logs_20140328.GetLogEvents", &request);
+                for event in page["events"].as_array().into_iter().flatten() {
+                    text.push_str(event["message"].as_str().unwrap_or_default());
+                    text.push('\n');
+                }
+                if page["nextForwardToken"] == token {
+                    break;
+                }
+                token = page["nextForwardToken"].clone();
+            }
+        }
+        text
+    }
+
+    /// Keys of the bucket, from the emulator's journal of it.
+    pub(crate) fn objects(&self) -> Vec<String> {
+        let journal = self.data_dir.join("s3").join(BUCKET).join("index.jsonl");
+        let mut keys = BTreeSet::new();
+        for line in std::fs::read_to_string(&journal).expect("the bucket has a journal").lines() {
+            let record: Value = serde_json::from_str(line).expect("the journal holds JSON");
+            let key = record["key"].as_str().expect("a record has a key").to_owned();
+            if record["object"].is_null() {
+                keys.remove(&key);
+            } else {
+                keys.insert(key);
+            }
+        }
+        keys.into_iter().collect()
+    }
+
+    /// Keys below the executor's prefix of sessions: what cleanup must not leave.
+    pub(crate) fn session_objects(&self) -> Vec<String> {
+        self.objects().into_iter().filter(|key| key.starts_with("sagemaker-executor/sessions/")).collect()
+    }
+
+    /// Processes that descend from the emulator: those of its containers.
+    pub(crate) fn container_processes(&self) -> Vec<String> {
+        let all: Vec<(u32, u32, String)> =
+            processes().filter_map(|pid| Some((pid, parent(pid)?, command(pid)))).collect();
+        let mut family = BTreeSet::from([self.child.id()]);
+        loop {
+            let before = family.len();
+            family.extend(
+                all.iter().filter(|(_, parent, _)| family.contains(parent)).map(|(pid, ..)| *pid).collect::<Vec<_>>(),
+            );
+            if family.len() == before {
+                break;
+            }
+        }
+        let inside = all.into_iter().filter(|(pid, ..)| family.contains(pid) && *pid != self.child.id());
+        inside.map(|(pid, _, command)| format!("{pid} {command}")).collect()
+    }
+
+    /// What must be true of AWS once all jobs are over: nothing runs, nothing is stored, nothing secret was shown.
+    pub(crate) fn is_left_clean(&self, secrets: &[String]) {
+        self.set_faults(&json!({}));
+        let left = || {
+            let (jobs, objects, processes) = (self.live_jobs(), self.session_objects(), self.container_processes());
+            let clean = jobs.is_empty() && objects.is_empty() && processes.is_empty();
+            (!clean).then(|| format!("training jobs {jobs:?}\nobjects {objects:?}\nprocesses {processes:?}"))
+        };
+        let mut last = None;
+        poll(GONE_WITHIN, || {
+            last = left();
+            last.is_none().then_some(())
+        });
+        assert_eq!(last, None, "something is left behind in AWS");
+        let jobs = self.jobs();
+        if !jobs.is_empty() {
+            let objects = self.objects();
+            assert!(objects.iter().any(|key| key.contains("/agents/")), "the journal is not read: {objects:?}");
+        }
+        let shown = format!("{}\n{}", json!(jobs), self.log_text());
+        for secret in secrets {
+            assert!(!shown.contains(secret.as_str()), "{secret:?} is readable in AWS:\n{shown}");
+        }
+    }
+
+    /// One awsJson call; tried again while it is throttled.
+    pub(crate) fn call(&self, target: &str, body: &Value) -> Value {
+        let answer = poll(Duration::from_secs(30), || {
+            let headers = format!(
+                "x-amz-target: {target}\r\ncontent-type: application/x-amz-json-1.1\r\nauthorization: AWS4-HMAC-SHA256 \
+                 Credential=test/20260101/us-east-1/sagemaker/aws4_request, SignedHeaders=host, Signature=00\r\n"
+            );
+            let (status, text) = self.request("POST", "/", &headers, &body.to_string());
+            if text.contains("ThrottlingException") {
+                pause(Duration::from_millis(200));
+                return None;
+            }
+            assert_eq!(status, 200, "{target}: {text}");
+            Some(if text.is_empty() { Value::Null } else { serde_json::from_str(&text).expect("an answer is JSON") })
+        });
+        answer.expect("a quota fills again")
+    }
+
+    fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+        use std::io::{Read as _, Write as _};
+        let address = self.endpoint.strip_prefix("http://").expect("the emulator speaks plain HTTP");
+        let mut stream = std::net::TcpStream::connect(address).expect("the emulator listens");
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nhost: {address}\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        )
+        .expect("the emulator reads");
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).expect("the emulator answers");
+        let (head, body) = reply.split_once("\r\n\r\n").expect("a reply has a head");
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a reply has a status");
+        (status, body.to_owned())
+    }
+}
+
+/// Ids of the processes that can be seen.
+pub(crate) fn processes() -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir("/proc").expect("/proc is there").flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// `None` when it has ended: a zombie is only waiting for its parent's look.
+fn parent(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let state = fields.next()?;
+    let parent = fields.next()?.parse().ok()?;
+    (state != "Z").then_some(parent)
+}
+
+/// The command line of a process, for people.
+pub(crate) fn command(pid: u32) -> String {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&line).replace('\0', " ")
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        if poll(Duration::from_secs(15), || self.child.try_wait().ok().flatten()).is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}

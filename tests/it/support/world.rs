@@ -1,0 +1,239 @@
+//! One double of GitLab, one set of directories, one driver and one runner: everything a scenario needs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::driver::{Driver, Fault, write_program, write_recorder};
+use super::emulator::{Emulator, command, processes};
+use super::gitlab::{GitLab, Repository};
+use super::job::Job;
+use super::outcome::Outcome;
+use super::waiting::{find_program, poll};
+use super::{real_runner, runner_double};
+
+/// Who runs the jobs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Runner {
+    /// GitLab Runner itself.
+    Real(PathBuf),
+    /// The runner double; needs bash only.
+    Double,
+}
+
+impl Runner {
+    /// The real runner, when it is on `PATH`.
+    pub(crate) fn real() -> Option<Self> {
+        find_program("gitlab-runner").map(Self::Real)
+    }
+}
+
+/// Which executor the real runner uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Executor {
+    #[default]
+    Custom,
+    /// GitLab Runner's own; there is no driver then. Only with [`Runner::Real`].
+    Shell,
+}
+
+/// The runner's `config.toml`, as far as a scenario cares. Times in seconds.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) executor: Executor,
+    pub(crate) graceful_kill_timeout: u64,
+    pub(crate) force_kill_timeout: u64,
+    pub(crate) config_exec_timeout: u64,
+    pub(crate) prepare_exec_timeout: u64,
+    pub(crate) cleanup_exec_timeout: u64,
+    /// `30s`, `1h30m`; none means the job's own limit.
+    pub(crate) get_sources_timeout: Option<&'static str>,
+    /// Size of the trace in KiB; 0 is the runner's default of 4 MiB.
+    pub(crate) output_limit: u64,
+    /// `environment`: `KEY=value`.
+    pub(crate) environment: Vec<&'static str>,
+    pub(crate) debug_trace_disabled: bool,
+    pub(crate) custom_build_dir: bool,
+    /// `[runners.feature_flags]`.
+    pub(crate) feature_flags: Vec<(&'static str, bool)>,
+    pub(crate) faults: Vec<Fault>,
+    /// The whole job must be over by then, or the scenario fails.
+    pub(crate) deadline: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            executor: Executor::Custom,
+            graceful_kill_timeout: 5,
+            force_kill_timeout: 2,
+            config_exec_timeout: 30,
+            prepare_exec_timeout: 30,
+            cleanup_exec_timeout: 30,
+            get_sources_timeout: None,
+            output_limit: 0,
+            environment: Vec::new(),
+            debug_trace_disabled: false,
+            custom_build_dir: false,
+            feature_flags: Vec::new(),
+            faults: Vec::new(),
+            deadline: Duration::from_mins(2),
+        }
+    }
+}
+
+/// The directories of one world; removed with it.
+pub(crate) struct Dirs {
+    root: tempfile::TempDir,
+}
+
+impl Dirs {
+    fn create() -> Self {
+        let dirs = Self { root: tempfile::Builder::new().prefix("world").tempdir().unwrap() };
+        for folder in [dirs.home(), dirs.temp(), dirs.builds(), dirs.cache(), dirs.bin()] {
+            std::fs::create_dir(folder).unwrap();
+        }
+        dirs
+    }
+    pub(crate) fn root(&self) -> &Path {
+        self.root.path()
+    }
+    pub(crate) fn home(&self) -> PathBuf {
+        self.root().join("home")
+    }
+    pub(crate) fn temp(&self) -> PathBuf {
+        self.root().join("temp")
+    }
+    pub(crate) fn builds(&self) -> PathBuf {
+        self.root().join("builds")
+    }
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.root().join("cache")
+    }
+    /// Programs that stand before the machine's own on `PATH`.
+    pub(crate) fn bin(&self) -> PathBuf {
+        self.root().join("bin")
+    }
+    /// What the emulator keeps.
+    pub(crate) fn emulator(&self) -> PathBuf {
+        self.root().join("emulator")
+    }
+    /// One line per driver call.
+    pub(crate) fn stage_log(&self) -> PathBuf {
+        self.root().join("stages")
+    }
+    /// Replaces the placeholders of a text by paths.
+    pub(crate) fn fill(&self, text: &str) -> String {
+        text.replace("{builds_dir}", &self.builds().to_string_lossy())
+            .replace("{cache_dir}", &self.cache().to_string_lossy())
+            .replace("{home}", &self.home().to_string_lossy())
+            .replace("{operator_config}", &self.root().join("operator.toml").to_string_lossy())
+            .replace("{root}", &self.root().to_string_lossy())
+    }
+    fn stages(&self) -> Vec<String> {
+        std::fs::read_to_string(self.stage_log()).unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+}
+
+/// Where one scenario takes place.
+pub(crate) struct World {
+    pub(crate) gitlab: GitLab,
+    /// Ended before the directories are removed.
+    pub(crate) emulator: Option<Emulator>,
+    pub(crate) dirs: Dirs,
+    pub(crate) settings: Settings,
+    pub(crate) driver: Driver,
+    /// What the runner is told to call in place of the driver.
+    pub(crate) recorder: PathBuf,
+    pub(crate) runner: Runner,
+    /// Tokens and masked values of the jobs so far.
+    secrets: Mutex<Vec<String>>,
+}
+
+impl World {
+    pub(crate) fn new(runner: Runner, driver: Driver, mut settings: Settings) -> Self {
+        (driver.adjust)(&mut settings);
+        let dirs = Dirs::create();
+        if runner == Runner::Double {
+            write_program(&dirs.bin().join("gitlab-runner"), include_str!("../../fixtures/gitlab/runner-helper.sh"));
+        }
+        let emulator = (settings.executor == Executor::Custom)
+            .then(|| driver.emulator.as_ref().map(|args| Emulator::start(&dirs.emulator(), args)))
+            .flatten();
+        let endpoint = emulator.as_ref().map_or("", |emulator| &emulator.endpoint);
+        let recorder = write_recorder(&dirs, &driver, &settings.faults, endpoint);
+        Self { gitlab: GitLab::start(), emulator, dirs, settings, driver, recorder, runner, secrets: Mutex::default() }
+    }
+
+    /// What must be true after every scenario with AWS: no training job, object, record, process or secret is left.
+    /// Without a cleanup nobody would have removed them, so a world whose cleanup meets a fault is left as it is.
+    pub(crate) fn is_left_clean(&self) {
+        let Some(emulator) = &self.emulator else { return };
+        if self.settings.faults.iter().any(|fault| fault.stage == "cleanup") {
+            return;
+        }
+        emulator.is_left_clean(&self.secrets.lock().unwrap());
+        let records: Vec<_> =
+            std::fs::read_dir(self.dirs.root().join("state/sessions")).into_iter().flatten().flatten().collect();
+        assert!(records.is_empty(), "session records are left: {records:?}");
+        let root = self.dirs.root().to_string_lossy().into_owned();
+        let left = || -> Vec<String> {
+            let ours = |pid: &u32| {
+                let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+                String::from_utf8_lossy(&environment).contains(&root)
+            };
+            processes().filter(ours).map(|pid| format!("{pid} {}", command(pid))).collect()
+        };
+        let mut last = Vec::new();
+        poll(Duration::from_secs(20), || {
+            last = left();
+            last.is_empty().then_some(())
+        });
+        assert!(last.is_empty(), "processes are left: {last:?}");
+    }
+
+    /// A repository of this world's GitLab.
+    pub(crate) fn repository(&self, project: &str) -> Repository {
+        Repository::create(self.gitlab.repositories(), project)
+    }
+
+    /// The environment of the runner process; nothing else is inherited.
+    pub(crate) fn runner_env(&self) -> Vec<(String, String)> {
+        let path = format!("{}:{}", self.dirs.bin().display(), super::waiting::search_path());
+        let mut env = vec![
+            ("PATH".to_owned(), path),
+            ("HOME".to_owned(), self.dirs.home().to_string_lossy().into_owned()),
+            ("TMPDIR".to_owned(), self.dirs.temp().to_string_lossy().into_owned()),
+            ("USER".to_owned(), "gitlab-runner".to_owned()),
+            ("LC_ALL".to_owned(), "C.UTF-8".to_owned()),
+            ("GIT_CONFIG_NOSYSTEM".to_owned(), "1".to_owned()),
+        ];
+        env.extend(self.driver.env.iter().map(|(key, value)| (key.clone(), self.dirs.fill(value))));
+        env
+    }
+
+    /// Sends one job through the runner and waits for its end.
+    pub(crate) fn run(&self, job: &Job) -> Outcome {
+        let before = self.dirs.stages().len();
+        let id = self.gitlab.enqueue(job);
+        let runner_log = match &self.runner {
+            Runner::Real(program) => real_runner::run(self, program, id, job),
+            Runner::Double => runner_double::run(self, job),
+        };
+        let mut outcome = self.gitlab.question(id, |record| {
+            let mut outcome = Outcome::new(id, record.trace.bytes().to_vec(), record.result.clone());
+            outcome.artifacts.clone_from(&record.artifacts);
+            outcome.events.clone_from(&record.events);
+            outcome
+        });
+        outcome.stages = self.dirs.stages().split_off(before);
+        outcome.runner_log = runner_log;
+        let mut secrets = job.masked_values();
+        secrets.push(self.gitlab.question(id, |record| record.token.clone()));
+        for secret in &secrets {
+            assert!(!outcome.runner_log.contains(secret.as_str()), "the runner's log has {secret:?}\n{outcome}");
+        }
+        self.secrets.lock().unwrap().extend(secrets);
+        outcome
+    }
+}
