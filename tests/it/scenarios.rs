@@ -51,6 +51,7 @@ mod sagemaker_trace;
 mod sagemaker_trouble;
 mod sagemaker_try;
 mod sources;
+mod tls;
 mod variables;
 
 use crate::support::real_runner;

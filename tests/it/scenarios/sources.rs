@@ -14,7 +14,7 @@ fn simple(world: &World) -> (Repository, String) {
 }
 
 /// `ml/churn` with `sub` (relative URL), which has `inner` (absolute URL).
-fn nested(world: &World) -> (Repository, String) {
+pub(super) fn nested(world: &World) -> (Repository, String) {
     let inner = world.repository("ml/inner");
     inner.commit("main", &[("inner.txt", "content of inner\n")]);
     let sub = world.repository("ml/sub");

@@ -251,8 +251,8 @@ impl Job {
             sha: "9f2c4e7ab0d1c35e6f8097a1b2c3d4e5f6071829".to_owned(),
         };
         let sources = self.sources.as_ref().unwrap_or(&none);
-        let host = url.trim_start_matches("http://");
-        let repo_url = format!("http://gitlab-ci-token:{token}@{host}/{}.git", sources.project);
+        let (scheme, host) = url.split_once("://").expect("an address has a scheme");
+        let repo_url = format!("{scheme}://gitlab-ci-token:{token}@{host}/{}.git", sources.project);
         let (group, project) = sources.project.rsplit_once('/').unwrap_or(("", &sources.project));
         let secret =
             |key: &str, value: &str, masked: bool| Variable { public: false, masked, ..Variable::new(key, value) };

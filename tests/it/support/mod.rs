@@ -23,5 +23,6 @@ pub(crate) mod outcome;
 pub(crate) mod real_runner;
 pub(crate) mod runner_double;
 pub(crate) mod scenario;
+pub(crate) mod tls;
 pub(crate) mod waiting;
 pub(crate) mod world;

@@ -76,6 +76,10 @@ fn config_file(world: &World) -> Table {
         ("debug_trace_disabled".to_owned(), Value::Boolean(settings.debug_trace_disabled)),
         ("environment".to_owned(), Value::Array(settings.environment.iter().map(|pair| text(pair)).collect())),
     ]);
+    if settings.tls {
+        let authority = super::tls::authority(world.dirs.root());
+        runner.insert("tls-ca-file".to_owned(), text(&authority.to_string_lossy()));
+    }
     if settings.output_limit > 0 {
         runner.insert("output_limit".to_owned(), number(settings.output_limit));
     }

@@ -9,6 +9,7 @@ use super::emulator::{Emulator, command, processes};
 use super::gitlab::{GitLab, Repository};
 use super::job::Job;
 use super::outcome::Outcome;
+use super::tls::TlsFront;
 use super::waiting::{find_program, poll};
 use super::{real_runner, runner_double};
 
@@ -57,6 +58,8 @@ pub(crate) struct Settings {
     /// `[runners.feature_flags]`.
     pub(crate) feature_flags: Vec<(&'static str, bool)>,
     pub(crate) faults: Vec<Fault>,
+    /// GitLab speaks TLS with a certificate authority of its own. Only with [`Runner::Real`].
+    pub(crate) tls: bool,
     /// The whole job must be over by then, or the scenario fails.
     pub(crate) deadline: Duration,
 }
@@ -77,6 +80,7 @@ impl Default for Settings {
             custom_build_dir: false,
             feature_flags: Vec::new(),
             faults: Vec::new(),
+            tls: false,
             deadline: Duration::from_mins(2),
         }
     }
@@ -137,6 +141,7 @@ impl Dirs {
 
 /// Where one scenario takes place.
 pub(crate) struct World {
+    _front: Option<TlsFront>,
     pub(crate) gitlab: GitLab,
     /// Ended before the directories are removed.
     pub(crate) emulator: Option<Emulator>,
@@ -162,7 +167,13 @@ impl World {
             .flatten();
         let endpoint = emulator.as_ref().map_or("", |emulator| &emulator.endpoint);
         let recorder = write_recorder(&dirs, &driver, &settings.faults, endpoint);
-        Self { gitlab: GitLab::start(), emulator, dirs, settings, driver, recorder, runner, secrets: Mutex::default() }
+        let mut gitlab = GitLab::start();
+        let front = settings.tls.then(|| TlsFront::start(dirs.root(), gitlab.url()));
+        if let Some(front) = &front {
+            gitlab.stand_behind(&front.url);
+        }
+        let secrets = Mutex::default();
+        Self { _front: front, gitlab, emulator, dirs, settings, driver, recorder, runner, secrets }
     }
 
     /// What must be true after every scenario with AWS: no training job, object, record, process or secret is left.

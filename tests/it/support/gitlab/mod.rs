@@ -169,7 +169,12 @@ impl GitLab {
         Self { url, shared, runtime: Some(runtime) }
     }
 
-    /// `http://127.0.0.1:<port>`, without a slash at the end.
+    /// From now on GitLab calls itself by the address of a front.
+    pub(crate) fn stand_behind(&mut self, url: &str) {
+        url.clone_into(&mut self.url);
+    }
+
+    /// `http://127.0.0.1:<port>`, or the front's address, without a slash at the end.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
