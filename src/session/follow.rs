@@ -176,6 +176,7 @@ impl<'s, 'a> Follower<'s, 'a> {
         if Instant::now() >= self.next_logs {
             progress |= self.read_logs().await;
         }
+        self.show_waiting();
         for node in &nodes {
             self.print(node, effects)?;
         }
@@ -184,7 +185,6 @@ impl<'s, 'a> Follower<'s, 'a> {
             self.next_describe = Instant::now() + every;
             self.describe(effects).await?;
         }
-        self.show_waiting();
         Ok(progress)
     }
 

@@ -71,7 +71,9 @@ fn announce(context: &Context, id: &SessionId, record: &SessionRecord, image: &s
     let count = record.nodes.len();
     context.printer.line(format!("SageMaker training job: {id}"));
     context.printer.line(format!("Instance: {} x {count}, image: {image}", record.instance_type));
-    if let Some((region, console)) = record.arn.as_deref().and_then(console_host) {
+    // Another endpoint than AWS's own has no console.
+    let of_aws = context.settings.aws.endpoint_url.is_none();
+    if let Some((region, console)) = record.arn.as_deref().filter(|_| of_aws).and_then(console_host) {
         context.printer.line(format!("Console: https://{console}/sagemaker/home?region={region}#/jobs/{id}"));
     }
 }
