@@ -32,6 +32,7 @@ fn play(driver: Driver) {
         outcome.succeeded().shows(text).shows("content of a").shows("content of sub").shows("content of inner");
         assert_eq!(outcome.artifact("archive").files()["model.txt"], b"made\n");
     }
+    world.is_left_clean();
 }
 
 #[test]
