@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 use super::protocol::text;
 use super::store::{Store, Stored};
 
+/// Smaller files are never shared, in bytes.
+const SHARED_FROM: u64 = 1 << 20;
+
 /// A bucket and a key or prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct S3Location {
@@ -47,8 +50,9 @@ impl HostPlace {
     }
 }
 
-/// Lays out `/opt/ml` of a host: folders, configuration files, checkpoints and channels.
-pub(crate) fn prepare(store: &Store, request: &Value, place: &HostPlace) -> anyhow::Result<()> {
+/// Lays out `/opt/ml` of a host: folders, configuration files, checkpoints and channels. With a folder for `shared` files
+/// large ones of the channels are links to one copy there.
+pub(crate) fn prepare(store: &Store, request: &Value, place: &HostPlace, shared: Option<&Path>) -> anyhow::Result<()> {
     for folder in ["input/config", "input/data", "model", "output/data", "output/metrics/sagemaker"] {
         let path = place.opt_ml.join(folder);
         std::fs::create_dir_all(&path).with_context(|| format!("failed to create {}", path.display()))?;
@@ -63,7 +67,7 @@ pub(crate) fn prepare(store: &Store, request: &Value, place: &HostPlace) -> anyh
         files.push(("checkpointconfig", json!({"LocalPath": path})));
         std::fs::create_dir_all(place.opt_ml.join("checkpoints")).context("failed to create the checkpoint folder")?;
         if let Some(from) = text(checkpoints, "S3Uri").and_then(S3Location::parse) {
-            copy_down(store, &from, &place.opt_ml.join("checkpoints"), (0, 1))?;
+            copy_down(store, &from, &place.opt_ml.join("checkpoints"), (0, 1), None)?;
         }
     }
     for (name, content) in files {
@@ -82,7 +86,7 @@ pub(crate) fn prepare(store: &Store, request: &Value, place: &HostPlace) -> anyh
         };
         match text(source, "S3DataType") {
             Some("ManifestFile") => copy_manifest(store, &from, &folder, share),
-            _ => copy_down(store, &from, &folder, share),
+            _ => copy_down(store, &from, &folder, share, shared),
         }
         .with_context(|| format!("failed to download the channel {name}"))?;
         if mode_of(request, channel) == "FastFile" {
@@ -191,11 +195,17 @@ fn input_data_config(request: &Value) -> Value {
 }
 
 /// Copies the objects below a prefix. Of several hosts each takes its share.
-fn copy_down(store: &Store, from: &S3Location, folder: &Path, share: (usize, usize)) -> anyhow::Result<()> {
+fn copy_down(
+    store: &Store,
+    from: &S3Location,
+    folder: &Path,
+    share: (usize, usize),
+    shared: Option<&Path>,
+) -> anyhow::Result<()> {
     let page = store.list(&from.bucket, &from.key, None, None, usize::MAX)?;
     let mine = page.objects.into_iter().enumerate().filter(|(index, _)| index % share.1 == share.0);
     for (_, (key, stored)) in mine {
-        write_down(&stored, folder, relative_to(&from.key, &key))?;
+        write_down(&stored, folder, relative_to(&from.key, &key), shared)?;
     }
     Ok(())
 }
@@ -212,7 +222,7 @@ fn copy_manifest(store: &Store, from: &S3Location, folder: &Path, share: (usize,
     let prefix = text(first, "prefix").and_then(S3Location::parse).context("failed to find the manifest's prefix")?;
     for name in names.iter().filter_map(Value::as_str).skip(share.0).step_by(share.1) {
         let stored = store.get(&prefix.bucket, &format!("{}{name}", prefix.key))?;
-        write_down(&stored, folder, name)?;
+        write_down(&stored, folder, name, None)?;
     }
     Ok(())
 }
@@ -232,7 +242,7 @@ fn relative_to<'a>(prefix: &str, key: &'a str) -> &'a str {
 }
 
 /// Writes an object as a plain file: S3 keeps no mode bits.
-fn write_down(stored: &Stored, folder: &Path, relative: &str) -> anyhow::Result<()> {
+fn write_down(stored: &Stored, folder: &Path, relative: &str, shared: Option<&Path>) -> anyhow::Result<()> {
     if relative.is_empty() {
         return Ok(());
     }
@@ -247,9 +257,27 @@ fn write_down(stored: &Stored, folder: &Path, relative: &str) -> anyhow::Result<
     if let Some(parent) = target.parent() {
         std::fs::create_dir_all(parent).with_context(|| format!("failed to create {}", parent.display()))?;
     }
-    let mut out = std::fs::File::create(&target).with_context(|| format!("failed to create {}", target.display()))?;
-    for (source, _) in stored.files() {
-        let mut source = std::fs::File::open(&source).context("failed to open an object's body")?;
+    let files = stored.files();
+    // A body's name is never given to another one.
+    let name = files.first().and_then(|(body, _)| body.file_name());
+    let (Some(shared), Some(name), true) = (shared, name, stored.object.bytes >= SHARED_FROM) else {
+        return fill(&files, &target);
+    };
+    let one = shared.join(name);
+    if !one.exists() {
+        // Complete before it gets its name, which several containers may try to give.
+        std::fs::create_dir_all(shared).with_context(|| format!("failed to create {}", shared.display()))?;
+        let fresh = tempfile::NamedTempFile::new_in(shared).context("failed to create a temporary file")?;
+        fill(&files, fresh.path())?;
+        fresh.persist(&one).with_context(|| format!("failed to create {}", one.display()))?;
+    }
+    std::fs::hard_link(&one, &target).with_context(|| format!("failed to create {}", target.display()))
+}
+
+fn fill(files: &[(PathBuf, u64)], target: &Path) -> anyhow::Result<()> {
+    let mut out = std::fs::File::create(target).with_context(|| format!("failed to create {}", target.display()))?;
+    for (source, _) in files {
+        let mut source = std::fs::File::open(source).context("failed to open an object's body")?;
         io::copy(&mut source, &mut out).with_context(|| format!("failed to write {}", target.display()))?;
     }
     out.set_permissions(std::fs::Permissions::from_mode(0o644))
@@ -324,8 +352,37 @@ mod tests {
         store.put_file("b", "in/../../evil", &source).unwrap();
         let from = S3Location::parse("s3://b/in/").unwrap();
         let channel = folder.path().join("channel/deep");
-        assert!(copy_down(&store, &from, &channel, (0, 1)).is_err());
+        assert!(copy_down(&store, &from, &channel, (0, 1), None).is_err());
         assert!(!folder.path().join("evil").exists());
+    }
+
+    #[test]
+    fn large_files_are_links_to_one_copy_only_when_asked_for() {
+        use std::os::unix::fs::MetadataExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().join("s3")).unwrap();
+        store.create_bucket("bucket").unwrap();
+        let large = vec![7; usize::try_from(SHARED_FROM).unwrap()];
+        for (key, content) in [("c/large", large.as_slice()), ("c/small", b"x")] {
+            let source = folder.path().join("source");
+            std::fs::write(&source, content).unwrap();
+            store.put_file("bucket", key, &source).unwrap();
+        }
+        let from = S3Location::parse("s3://bucket/c/").unwrap();
+        let shared = folder.path().join("shared");
+        let inode = |job: &str, name: &str, shared: Option<&Path>| {
+            let channel = folder.path().join(job);
+            copy_down(&store, &from, &channel, (0, 1), shared).unwrap();
+            let found = std::fs::metadata(channel.join(name)).unwrap();
+            assert_eq!(found.mode() & 0o777, 0o644);
+            found.ino()
+        };
+        assert_eq!(inode("one", "large", Some(&shared)), inode("two", "large", Some(&shared)));
+        assert_eq!(std::fs::read(folder.path().join("two/large")).unwrap(), large);
+        assert_ne!(inode("three", "small", Some(&shared)), inode("four", "small", Some(&shared)));
+        assert_ne!(inode("five", "large", None), inode("six", "large", None));
+        let stored = store.get("bucket", "c/large").unwrap().files();
+        assert_ne!(std::fs::metadata(&stored[0].0).unwrap().ino(), inode("seven", "large", Some(&shared)));
     }
 
     #[test]

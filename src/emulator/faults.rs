@@ -1,7 +1,6 @@
 //! Scripted trouble: a plan that says which call fails, how, and what happens to jobs and log events.
 //!
-//! Matching is by operation and count only, so a plan always does the same. The format is described in
-//! `docs/WIRE-FORMATS.md`.
+//! Matching is by operation and count only, so a plan always does the same.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -22,6 +21,9 @@ pub struct FaultPlan {
     pub jobs: Vec<JobFault>,
     /// What happens to log events on their way.
     pub logs: LogFault,
+    /// Requests a second that an operation allows while the plan is in force, as when other hosts of the account use up the
+    /// rest; 0 lifts the quota.
+    pub quotas: BTreeMap<String, f64>,
 }
 
 /// Trouble for some calls of one operation.

@@ -105,6 +105,9 @@ impl Ingest {
 
 /// Control characters as `#` and three octal digits, as the log daemon of the instances writes them.
 fn escaped(text: &str) -> String {
+    if !text.bytes().any(|byte| byte.is_ascii_control()) {
+        return text.to_owned();
+    }
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
         if letter.is_ascii_control() {

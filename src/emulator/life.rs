@@ -16,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::channels::{self, HostPlace};
 use super::faults::JobTrouble;
-use super::host::{self, ContainerSpec};
+use super::host::{self, ContainerExit, ContainerSpec, Image, Signals};
 use super::ingest::Ingest;
 use super::job::{Job, Phase};
 use super::logs::JOB_GROUP;
 use super::protocol::text;
+use super::quirks::mixed;
 use super::{Core, clock};
 
 /// How a job comes to its end.
@@ -196,9 +197,9 @@ impl Life {
             let (sender, receiver) = mpsc::channel(64);
             let stream = format!("{}/{}-{}", self.name, place.hostname(), clock::now_ms());
             self.core.tasks.spawn(ship(Arc::clone(&self.core), stream, receiver));
-            let (stop, kill, grace) = (stop.clone(), kill.clone(), self.core.config.stop_grace);
-            let place = place.clone();
-            containers.spawn(async move { (place, host::run(spec, sender, stop, kill, grace).await) });
+            let signals = Signals { stop: stop.clone(), kill: kill.clone(), grace: self.core.config.stop_grace };
+            let (core, place) = (Arc::clone(&self.core), place.clone());
+            containers.spawn(async move { (place, contain(&core, spec, sender, signals).await) });
         }
         let incident = trouble.filter(|trouble| match trouble {
             JobTrouble::SpotInterruption { .. } => self.spot,
@@ -310,7 +311,10 @@ impl Life {
 
     async fn prepare(&self, places: &[HostPlace]) -> anyhow::Result<()> {
         let (core, request, places) = (Arc::clone(&self.core), self.request.clone(), places.to_vec());
-        let work = move || places.iter().try_for_each(|place| channels::prepare(&core.store, &request, place));
+        let work = move || {
+            let shared = core.config.share_channels.then(|| core.shared_folder());
+            places.iter().try_for_each(|place| channels::prepare(&core.store, &request, place, shared.as_deref()))
+        };
         tokio::task::spawn_blocking(work).await.context("failed to prepare the hosts")?
     }
 
@@ -450,6 +454,19 @@ impl Life {
     }
 }
 
+/// Runs a container; what the machine offers for it is found out for the first one only.
+async fn contain(
+    core: &Core,
+    spec: ContainerSpec,
+    output: mpsc::Sender<Vec<u8>>,
+    signals: Signals,
+) -> anyhow::Result<ContainerExit> {
+    if matches!(spec.root, Image::Engine(_)) {
+        return host::run(spec, output, signals.stop, signals.kill, signals.grace).await;
+    }
+    host::run_with(spec, core.means().await?, output, signals).await
+}
+
 const DAY: Duration = Duration::from_hours(24);
 
 impl From<Ending> for Round {
@@ -464,17 +481,22 @@ fn internal(error: &anyhow::Error) -> Ending {
 }
 
 /// Carries one container's output to its log stream, in batches, also after the job has ended.
-async fn ship(core: Arc<Core>, stream: String, mut output: mpsc::Receiver<Vec<u8>>) {
+pub(crate) async fn ship(core: Arc<Core>, stream: String, mut output: mpsc::Receiver<Vec<u8>>) {
     let delay = core.config.quirks.batch_delay;
     let mut ingest = Ingest::new(&core.config.quirks);
     let mut due: Option<Instant> = None;
-    let publish = |events: Vec<super::ingest::Event>| {
+    let longest_lag = u64::try_from(core.config.quirks.ingestion_lag.as_millis()).unwrap_or(u64::MAX);
+    let (mut batches, mut ingested) = (0, 0);
+    let mut publish = |events: Vec<super::ingest::Event>| {
         if events.is_empty() {
             return;
         }
         let batch = core.faults.events(events);
         let late = u64::try_from(batch.late.as_millis()).unwrap_or(u64::MAX);
-        core.logs.append(JOB_GROUP, &stream, batch.events, clock::now_ms().saturating_add(late));
+        batches += 1;
+        let lag = mixed(core.config.seed, &stream, batches).checked_rem(longest_lag).unwrap_or(0);
+        ingested = clock::now_ms().saturating_add(lag).max(ingested);
+        core.logs.append(JOB_GROUP, &stream, batch.events, ingested.saturating_add(late));
     };
     loop {
         tokio::select! {

@@ -3,7 +3,7 @@
 //! Tokens walk by timestamp, as on the real service: an event that becomes visible behind a reader's position is passed
 //! over. What a container's bytes become is decided in `ingest.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,29 +14,12 @@ use super::constraints as tables;
 use super::ingest::Event;
 use super::protocol::{Answer, ApiError, text};
 use super::quirks::{Quirks, unlucky};
+use super::stream::{PAGE_BYTES, Page, Place, Stream, Token, merged};
 use super::validate::{Member, check};
 
 /// Where training jobs log to.
 pub(crate) const JOB_GROUP: &str = "/aws/sagemaker/TrainingJobs";
-const PAGE_BYTES: usize = 1_048_576;
 const PAGE_EVENTS: usize = 10_000;
-
-/// Where an event stands: by time, then by arrival.
-type Place = (u64, u64);
-
-#[derive(Debug)]
-struct LogEvent {
-    place: Place,
-    ingested: u64,
-    visible: u64,
-    message: String,
-}
-
-#[derive(Debug, Default)]
-struct Stream {
-    created: u64,
-    events: Vec<LogEvent>,
-}
 
 #[derive(Debug, Default)]
 struct Group {
@@ -69,23 +52,36 @@ impl Logs {
         }
     }
 
-    /// Adds events, creating group and stream as the log agent does. They are visible from `visible` (epoch ms) on.
+    /// Adds events, creating group and stream as the log agent does. They are ingested, and so visible, at `visible` (epoch ms).
     pub(crate) fn append(&self, group: &str, stream: &str, events: Vec<Event>, visible: u64) {
         let now = clock::now_ms();
         let mut groups = self.lock();
         let group = groups.entry(group.to_owned()).or_insert_with(|| Group { created: now, ..Group::default() });
-        let stream =
-            group.streams.entry(stream.to_owned()).or_insert_with(|| Stream { created: now, ..Stream::default() });
-        self.insert(stream, events, now, visible);
+        let stream = group.streams.entry(stream.to_owned()).or_insert_with(|| Stream::new(now));
+        self.insert(stream, events, visible);
     }
 
-    fn insert(&self, stream: &mut Stream, events: Vec<Event>, now: u64, visible: u64) {
-        for event in events {
-            let place = (event.timestamp, self.arrivals.fetch_add(1, Ordering::Relaxed) + 1);
-            let event = LogEvent { place, ingested: now, visible, message: event.message };
-            let at = stream.events.partition_point(|other| other.place < place);
-            stream.events.insert(at, event);
+    fn insert(&self, stream: &mut Stream, events: Vec<Event>, ingested: u64) {
+        for Event { timestamp, message } in events {
+            let arrival = self.arrivals.fetch_add(1, Ordering::Relaxed) + 1;
+            stream.insert(Place { timestamp, ingested, arrival }, message);
         }
+    }
+
+    /// Everything that streams of training jobs with this prefix hold, a JSON object a line, also what is not visible yet.
+    pub(crate) fn dump(&self, prefix: &str) -> String {
+        let groups = self.lock();
+        let streams = groups.get(JOB_GROUP).into_iter().flat_map(|group| &group.streams);
+        let mut text = String::new();
+        for (name, stream) in streams.filter(|(name, _)| name.starts_with(prefix)) {
+            for event in stream.events() {
+                let Place { timestamp, ingested, .. } = event.place;
+                let line = json!({"stream": name, "timestamp": timestamp, "ingestionTime": ingested, "message": event.message});
+                text.push_str(&line.to_string());
+                text.push('\n');
+            }
+        }
+        text
     }
 
     /// Runs one operation of the service.
@@ -115,35 +111,31 @@ impl Logs {
         let start = number(request, "startTime").unwrap_or(0);
         let end = number(request, "endTime").unwrap_or(u64::MAX);
         let limit = limit(request, PAGE_EVENTS);
-        let seen: Vec<&LogEvent> = stream
-            .events
-            .iter()
-            .filter(|event| event.visible <= now && (start..end).contains(&event.place.0))
-            .collect();
         let sent = text(request, "nextToken");
-        let token = sent.map(|token| parse_token(token).ok_or_else(invalid_token)).transpose()?;
+        let token = sent.map(|token| Token::parse(token).ok_or_else(invalid_token)).transpose()?;
         let head = request.get("startFromHead").and_then(Value::as_bool).unwrap_or(false);
         let forward = token.as_ref().map_or(head, |token| token.forward);
-        let page: Vec<&LogEvent> = if forward {
-            let from = token.as_ref().map_or(0, |token| seen.partition_point(|event| event.place <= token.place));
-            page_of(seen.iter().skip(from).copied(), limit)
+        let seen = stream.between(start, end.saturating_sub(1)).iter().filter(|event| event.place.ingested <= now);
+        let page: Page<'_> = if forward {
+            let after = token.as_ref().map(|token| token.place);
+            Page::of(stream.after(after, start, end.saturating_sub(1), now), limit)
         } else {
-            let to = token.as_ref().map_or(seen.len(), |token| seen.partition_point(|event| event.place < token.place));
-            let mut page = page_of(seen.iter().take(to).rev().copied(), limit);
-            page.reverse();
-            page
+            let before = token.as_ref().map(|token| token.place);
+            let seen = seen.rev().skip_while(|event| before.is_some_and(|before| event.place >= before));
+            Page::of(seen, limit).reversed()
         };
+        let page = page.events;
         let rested = token.as_ref().is_some_and(|token| token.rested);
         if forward && !rested && self.empty_pages && !page.is_empty() && self.unlucky_page() {
             // An empty page whose token differs from the one sent: more follows.
-            let place = token.as_ref().map_or((0, 0), |token| token.place);
+            let place = token.as_ref().map_or(Place::START, |token| token.place);
             return Ok(Some(json!({
                 "events": [],
                 "nextForwardToken": Token { forward: true, place, rested: true }.to_string(),
                 "nextBackwardToken": Token { forward: false, place, rested: false }.to_string(),
             })));
         }
-        let own = token.as_ref().map_or((0, 0), |token| token.place);
+        let own = token.as_ref().map_or(Place::START, |token| token.place);
         let first = page.first().map_or(own, |event| event.place);
         let last = page.last().map_or(own, |event| event.place);
         let mut next_forward = Token { forward: true, place: last, rested: false }.to_string();
@@ -156,14 +148,17 @@ impl Logs {
         }
         let events: Vec<Value> = page
             .iter()
-            .map(|event| json!({"timestamp": event.place.0, "message": event.message, "ingestionTime": event.ingested}))
+            .map(|event| {
+                let Place { timestamp, ingested, .. } = event.place;
+                json!({"timestamp": timestamp, "message": event.message, "ingestionTime": ingested})
+            })
             .collect();
         Ok(Some(json!({"events": events, "nextForwardToken": next_forward, "nextBackwardToken": next_backward})))
     }
 
     fn filter(&self, request: &Value) -> Answer {
         let prefix = text(request, "logStreamNamePrefix");
-        let names: Option<Vec<&str>> = request
+        let names: Option<BTreeSet<&str>> = request
             .get("logStreamNames")
             .and_then(Value::as_array)
             .map(|names| names.iter().filter_map(Value::as_str).collect());
@@ -183,48 +178,35 @@ impl Logs {
         let end = number(request, "endTime").unwrap_or(u64::MAX);
         let limit = limit(request, PAGE_EVENTS);
         let sent = text(request, "nextToken");
-        let token = sent.map(|token| parse_token(token).ok_or_else(invalid_token)).transpose()?;
-        let after = token.as_ref().map_or((0, 0), |token| token.place);
+        let token = sent.map(|token| Token::parse(token).ok_or_else(invalid_token)).transpose()?;
+        let after = token.as_ref().map_or(Place::START, |token| token.place);
         let words = pattern_words(text(request, "filterPattern").unwrap_or_default());
-        let chosen = group.streams.iter().filter(|(name, _)| {
-            names.as_ref().is_none_or(|names| names.contains(&name.as_str()))
-                && prefix.is_none_or(|prefix| name.starts_with(prefix))
+        let chosen: Vec<(&str, &Stream)> = if let Some(names) = &names {
+            names.iter().filter_map(|name| Some((*name, group.streams.get(*name)?))).collect()
+        } else {
+            let all = group.streams.iter().map(|(name, stream)| (name.as_str(), stream));
+            all.filter(|(name, _)| prefix.is_none_or(|prefix| name.starts_with(prefix))).collect()
+        };
+        let streams = chosen.iter().map(|(_, stream)| {
+            let seen = stream.after(Some(after), start, end, now);
+            seen.filter(|event| words.iter().all(|word| event.message.contains(word)))
         });
-        let mut seen: Vec<(&str, &LogEvent)> = Vec::new();
-        for (name, stream) in chosen {
-            let from = stream.events.partition_point(|event| event.place <= after);
-            seen.extend(
-                stream
-                    .events
-                    .iter()
-                    .skip(from)
-                    .filter(|event| {
-                        event.visible <= now
-                            && (start..=end).contains(&event.place.0)
-                            && words.iter().all(|word| event.message.contains(word))
-                    })
-                    .take(limit + 1)
-                    .map(|event| (name.as_str(), event)),
-            );
-        }
-        seen.sort_by_key(|(_, event)| event.place);
+        let Page { events: page, sources, more } = merged(streams, limit);
         let rested = token.as_ref().is_some_and(|token| token.rested);
-        if !rested && !seen.is_empty() && self.empty_pages && self.unlucky_page() {
+        if !rested && !page.is_empty() && self.empty_pages && self.unlucky_page() {
             let token = Token { forward: true, place: after, rested: true }.to_string();
             return Ok(Some(json!({"events": [], "searchedLogStreams": [], "nextToken": token})));
         }
-        let page = page_of(seen.iter().map(|(_, event)| *event), limit);
-        let more = page.len() < seen.len();
-        let events: Vec<Value> = seen
+        let events: Vec<Value> = page
             .iter()
-            .take(page.len())
-            .map(|(name, event)| {
+            .zip(&sources)
+            .map(|(event, source)| {
                 json!({
-                    "logStreamName": name,
-                    "timestamp": event.place.0,
+                    "logStreamName": chosen.get(*source).map(|(name, _)| *name),
+                    "timestamp": event.place.timestamp,
                     "message": event.message,
-                    "ingestionTime": event.ingested,
-                    "eventId": format!("{:020}{:036}", event.place.0, event.place.1),
+                    "ingestionTime": event.place.ingested,
+                    "eventId": event.place.to_string(),
                 })
             })
             .collect();
@@ -233,7 +215,7 @@ impl Logs {
             let mut place = last.place;
             if self.overlapping_pages && page.len() > 1 && self.unlucky_page() {
                 // The last event of this page opens the next one too; its id tells.
-                place.1 -= 1;
+                place.arrival -= 1;
             }
             answer["nextToken"] = Token { forward: true, place, rested: false }.to_string().into();
         }
@@ -258,7 +240,7 @@ impl Logs {
         let mut streams: Vec<_> =
             group.streams.iter().filter(|(name, _)| prefix.is_none_or(|prefix| name.starts_with(prefix))).collect();
         if by_time {
-            streams.sort_by_key(|(_, stream)| stream.events.last().map(|event| event.place));
+            streams.sort_by_key(|(_, stream)| stream.events().last().map(|event| event.place));
         }
         if request.get("descending").and_then(Value::as_bool).unwrap_or(false) {
             streams.reverse();
@@ -276,10 +258,10 @@ impl Logs {
                     "arn": format!("{}:log-stream:{name}", self.group_arn(region, group_name)),
                     "storedBytes": 0,
                 });
-                if let (Some(first), Some(last)) = (stream.events.first(), stream.events.last()) {
-                    entry["firstEventTimestamp"] = first.place.0.into();
-                    entry["lastEventTimestamp"] = last.place.0.into();
-                    entry["lastIngestionTime"] = last.ingested.into();
+                if let (Some(first), Some(last)) = (stream.events().first(), stream.events().last()) {
+                    entry["firstEventTimestamp"] = first.place.timestamp.into();
+                    entry["lastEventTimestamp"] = last.place.timestamp.into();
+                    entry["lastIngestionTime"] = last.place.ingested.into();
                 }
                 entry
             })
@@ -345,7 +327,7 @@ impl Logs {
         if group.streams.contains_key(name) {
             return Err(ApiError::new("ResourceAlreadyExistsException", "The specified log stream already exists"));
         }
-        group.streams.insert(name.to_owned(), Stream { created: clock::now_ms(), ..Stream::default() });
+        group.streams.insert(name.to_owned(), Stream::new(clock::now_ms()));
         Ok(None)
     }
 
@@ -376,7 +358,7 @@ impl Logs {
         let mut groups = self.lock();
         let now = clock::now_ms();
         let stream = named_stream(named_group(&mut groups, request)?, request)?;
-        self.insert(stream, events, now, now);
+        self.insert(stream, events, now);
         Ok(Some(json!({"nextSequenceToken": format!("{:056}", self.arrivals.load(Ordering::Relaxed))})))
     }
 
@@ -387,51 +369,6 @@ impl Logs {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Group>> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A position in a stream or group; `rested` after an empty page, so that two never follow each other.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Token {
-    forward: bool,
-    place: Place,
-    rested: bool,
-}
-
-impl std::fmt::Display for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let direction = if self.forward { 'f' } else { 'b' };
-        let rest = if self.rested { "/s" } else { "" };
-        write!(f, "{direction}/{:020}{:036}{rest}", self.place.0, self.place.1)
-    }
-}
-
-fn parse_token(token: &str) -> Option<Token> {
-    let (direction, rest) = token.split_once('/')?;
-    let (digits, rested) = match rest.strip_suffix("/s") {
-        Some(digits) => (digits, true),
-        None => (rest, false),
-    };
-    let (time, arrival) = digits.split_at_checked(20)?;
-    let forward = match direction {
-        "f" => true,
-        "b" => false,
-        _ => return None,
-    };
-    Some(Token { forward, place: (time.parse().ok()?, arrival.parse().ok()?), rested })
-}
-
-/// As many events as one page holds.
-fn page_of<'a>(events: impl Iterator<Item = &'a LogEvent>, limit: usize) -> Vec<&'a LogEvent> {
-    let mut page = Vec::new();
-    let mut bytes = 0;
-    for event in events.take(limit) {
-        bytes += event.message.len() + 26;
-        if bytes > PAGE_BYTES && !page.is_empty() {
-            break;
-        }
-        page.push(event);
-    }
-    page
 }
 
 /// The terms of a simple filter pattern; a quoted one may contain spaces.
@@ -598,6 +535,38 @@ mod tests {
         }
         assert_eq!(seen, (1..60).collect::<Vec<_>>());
         assert!(repeated > 0, "some pages overlap");
+    }
+
+    #[test]
+    fn a_filter_of_names_is_refused_as_a_whole_when_one_is_unknown() {
+        let logs = logs(&Quirks::none());
+        logs.append("g", "a", events(1..3), 0);
+        logs.append("g", "b", events(3..4), 0);
+        logs.append("g", "c", events(2..3), 0);
+        let mut request =
+            json!({"logGroupName": "g", "logStreamNames": ["b", "a", "a"], "startTime": 2, "interleaved": false});
+        let answer = logs.call("FilterLogEvents", &request, "r").unwrap().unwrap();
+        let found: Vec<_> = answer["events"].as_array().unwrap().iter().map(|event| &event["message"]).collect();
+        assert_eq!(found, ["m2", "m3"]);
+        request["logStreamNames"] = json!(["a", "gone"]);
+        assert_eq!(logs.call("FilterLogEvents", &request, "r").unwrap_err().code, "ResourceNotFoundException");
+        request["logStreamNames"] = (0..101).map(|number| number.to_string()).collect();
+        assert_eq!(logs.call("FilterLogEvents", &request, "r").unwrap_err().code, "InvalidParameterException");
+    }
+
+    #[test]
+    fn equal_times_are_ordered_by_ingestion_and_ids_stay_the_same() {
+        let logs = logs(&Quirks::none());
+        let event = |text: &str| vec![Event { timestamp: 5, message: text.to_owned() }];
+        logs.append("g", "s", event("late"), 20);
+        logs.append("g", "s", event("early"), 10);
+        let request = json!({"logGroupName": "g", "logStreamNames": ["s"]});
+        let one = logs.call("FilterLogEvents", &request, "r").unwrap().unwrap();
+        assert_eq!((&one["events"][0]["message"], &one["events"][1]["message"]), (&json!("early"), &json!("late")));
+        assert_eq!(one["events"][0]["ingestionTime"], 10);
+        logs.append("g", "s", event("earliest"), 5);
+        let two = logs.call("FilterLogEvents", &request, "r").unwrap().unwrap();
+        assert_eq!(two["events"][1]["eventId"], one["events"][0]["eventId"]);
     }
 
     #[test]

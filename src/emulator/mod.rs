@@ -19,6 +19,7 @@ mod s3;
 mod sagemaker;
 mod server;
 mod store;
+mod stream;
 mod sts;
 mod validate;
 
@@ -44,6 +45,8 @@ use crate::failure::Failure;
 const ROLE_PATH: &str = "/v2/credentials/";
 /// What the access keys of roles begin with.
 const ROLE_KEY_PREFIX: &str = "EMULATORROLE";
+/// Folder of the data directory for files that containers share.
+const SHARED: &str = "shared";
 /// How long a shutdown waits for containers and connections.
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
@@ -97,6 +100,9 @@ pub struct EmulatorArgs {
     /// Time log lines are gathered before they become visible
     #[arg(long, default_value = "5s", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub log_delay: Duration,
+    /// Time until gathered log lines are ingested: random for each batch, up to this
+    #[arg(long, default_value = "0s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub log_lag: Duration,
     /// Set all delays of jobs and logs to zero
     #[arg(long)]
     pub no_delays: bool,
@@ -109,6 +115,10 @@ pub struct EmulatorArgs {
     /// Fault plan to begin with, as JSON; `PUT /_emulator/faults` replaces it
     #[arg(long, value_name = "FILE")]
     pub faults: Option<PathBuf>,
+    /// Give containers large files of their channels as links to one copy: for hundreds of jobs. What one container does to
+    /// such a file, all see
+    #[arg(long)]
+    pub share_channels: bool,
     /// Seed of everything random
     #[arg(long, default_value_t = 1, value_name = "NUMBER")]
     pub seed: u64,
@@ -157,6 +167,8 @@ pub struct EmulatorConfig {
     /// Requests a second by operation, over the built-in quotas; 0 lifts one.
     pub quotas: BTreeMap<String, f64>,
     pub faults: FaultPlan,
+    /// Whether large files of channels are links to one copy for all containers.
+    pub share_channels: bool,
     pub seed: u64,
 }
 
@@ -175,6 +187,7 @@ impl EmulatorConfig {
             quirks: Quirks::default(),
             quotas: BTreeMap::new(),
             faults: FaultPlan::default(),
+            share_channels: false,
             seed: 1,
         }
     }
@@ -184,6 +197,7 @@ impl EmulatorConfig {
     pub fn without_delays(mut self) -> Self {
         self.delays = Delays::none();
         self.quirks.batch_delay = Duration::ZERO;
+        self.quirks.ingestion_lag = Duration::ZERO;
         self
     }
 
@@ -200,7 +214,7 @@ impl TryFrom<EmulatorArgs> for EmulatorConfig {
 
     fn try_from(args: EmulatorArgs) -> anyhow::Result<Self> {
         let faults = args.faults.as_deref().map(read_plan).transpose()?.unwrap_or_default();
-        let mut quirks = Quirks { batch_delay: args.log_delay, ..Quirks::default() };
+        let mut quirks = Quirks { batch_delay: args.log_delay, ingestion_lag: args.log_lag, ..Quirks::default() };
         for name in &args.without {
             quirks.turn_off(name);
         }
@@ -222,6 +236,7 @@ impl TryFrom<EmulatorArgs> for EmulatorConfig {
             quirks,
             quotas: args.quotas.into_iter().collect(),
             faults,
+            share_channels: args.share_channels,
             seed: args.seed,
         };
         Ok(if args.no_delays { config.without_delays() } else { config })
@@ -244,9 +259,26 @@ struct Core {
     started_ms: u64,
     tasks: TaskTracker,
     shutdown: CancellationToken,
+    means: tokio::sync::OnceCell<host::Means>,
 }
 
 impl Core {
+    /// What this machine offers for containers; tried out once.
+    async fn means(&self) -> anyhow::Result<host::Means> {
+        self.means.get_or_try_init(|| host::Means::detect(&self.config.data_dir)).await.copied()
+    }
+
+    /// Where the files are that containers share.
+    fn shared_folder(&self) -> PathBuf {
+        self.config.data_dir.join(SHARED)
+    }
+
+    /// Puts a fault plan in force; all counts begin at zero.
+    fn set_faults(&self, plan: FaultPlan) {
+        self.quotas.change(&plan.quotas);
+        self.faults.set(plan);
+    }
+
     fn endpoint(&self) -> &str {
         &self.endpoint
     }
@@ -316,8 +348,13 @@ impl Emulator {
             .hint("use `--listen 127.0.0.1:PORT`: the emulator runs what anybody asks it to run")
             .into());
         }
-        let folder = config.data_dir.join("s3");
-        let store = Arc::new(tokio::task::spawn_blocking(move || store::Store::open(folder)).await??);
+        let (folder, shared) = (config.data_dir.join("s3"), config.data_dir.join(SHARED));
+        let open = move || {
+            // An earlier start's containers may have changed these. What cannot be removed only costs space.
+            drop(std::fs::remove_dir_all(shared));
+            store::Store::open(folder)
+        };
+        let store = Arc::new(tokio::task::spawn_blocking(open).await??);
         for bucket in &config.buckets {
             if !s3s::path::check_bucket_name(bucket) {
                 return Err(Failure::system(format!("failed to create the bucket {bucket}: the name is not valid"))
@@ -340,9 +377,11 @@ impl Emulator {
             started_ms: clock::now_ms(),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
+            means: tokio::sync::OnceCell::new(),
             store: Arc::clone(&store),
             config,
         });
+        core.quotas.change(&core.config.faults.quotas);
         core.tasks.spawn(server::serve(Arc::clone(&core), listener, s3::service(store)));
         Ok(Self { core })
     }
@@ -359,7 +398,7 @@ impl Emulator {
 
     /// Puts a fault plan in force; its counts begin at zero.
     pub fn set_faults(&self, plan: FaultPlan) {
-        self.core.faults.set(plan);
+        self.core.set_faults(plan);
     }
 
     /// Kills the containers, closes the connections and waits for both, ten seconds at most.
@@ -428,4 +467,59 @@ fn parse_quota(text: &str) -> Result<(String, f64), String> {
         return Err("the rate must not be negative".to_owned());
     }
     Ok((operation.to_owned(), rate))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    async fn emulator(change: impl FnOnce(&mut EmulatorConfig)) -> (tempfile::TempDir, Emulator) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = EmulatorConfig::new(folder.path()).without_delays();
+        change(&mut config);
+        let emulator = Emulator::start(config).await.unwrap();
+        (folder, emulator)
+    }
+
+    #[tokio::test]
+    async fn a_plan_eats_from_a_quota_until_the_next_one() {
+        let start = Instant::now();
+        let others_take_nine = r#"{"quotas": {"FilterLogEvents": 1}}"#;
+        let (_folder, emulator) =
+            emulator(|config| config.faults = serde_json::from_str(others_take_nine).unwrap()).await;
+        let admitted = || (0..20).filter(|_| emulator.core.quotas.admit("FilterLogEvents", start)).count();
+        assert_eq!(admitted(), 1);
+        emulator.set_faults(FaultPlan::default());
+        assert_eq!(admitted(), 10);
+        emulator.set_faults(serde_json::from_str(r#"{"quotas": {"FilterLogEvents": 0}}"#).unwrap());
+        assert_eq!(admitted(), 20);
+        emulator.stop().await;
+    }
+
+    #[tokio::test]
+    async fn batches_are_ingested_late_and_in_order() {
+        let lag = Duration::from_mins(1);
+        let (_folder, emulator) = emulator(|config| config.quirks.ingestion_lag = lag).await;
+        let before = clock::now_ms();
+        let (sender, receiver) = tokio::sync::mpsc::channel(8);
+        for number in 0..8 {
+            sender.send(format!("{number}\n").into_bytes()).await.unwrap();
+        }
+        drop(sender);
+        life::ship(Arc::clone(&emulator.core), "job/algo-1-1".into(), receiver).await;
+        let dump = emulator.core.logs.dump("job/");
+        let events: Vec<Value> = dump.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let times: Vec<u64> = events.iter().map(|event| event["ingestionTime"].as_u64().unwrap()).collect();
+        assert_eq!(times.len(), 8);
+        assert!(times.is_sorted(), "{times:?}");
+        let latest = clock::now_ms() + u64::try_from(lag.as_millis()).unwrap();
+        assert!(times.iter().all(|time| (before..latest).contains(time)), "{times:?}");
+        assert!(times.iter().any(|time| *time > before + 1000), "{times:?}");
+        assert_eq!(emulator.core.logs.dump("other/"), "");
+        emulator.stop().await;
+    }
 }

@@ -18,6 +18,8 @@ pub struct Quirks {
     pub cut_lines: bool,
     /// How long output is gathered before it becomes visible; zero shows it at once.
     pub batch_delay: Duration,
+    /// How long a gathered batch takes to be ingested at most; each takes its own time, batches of a stream stay in order.
+    pub ingestion_lag: Duration,
     /// Now and then a page is empty although more follow.
     pub empty_pages: bool,
     /// Now and then a page of `FilterLogEvents` repeats the last event of the page before.
@@ -33,6 +35,7 @@ impl Default for Quirks {
             glue_lines: true,
             cut_lines: true,
             batch_delay: Duration::from_secs(5),
+            ingestion_lag: Duration::ZERO,
             empty_pages: true,
             overlapping_pages: true,
             throttling: true,
@@ -48,6 +51,7 @@ impl Quirks {
             glue_lines: false,
             cut_lines: false,
             batch_delay: Duration::ZERO,
+            ingestion_lag: Duration::ZERO,
             empty_pages: false,
             overlapping_pages: false,
             throttling: false,
@@ -60,7 +64,7 @@ impl Quirks {
             "escape-controls" => self.escape_controls = false,
             "glue-lines" => self.glue_lines = false,
             "cut-lines" => self.cut_lines = false,
-            "batch-delay" => self.batch_delay = Duration::ZERO,
+            "batch-delay" => (self.batch_delay, self.ingestion_lag) = (Duration::ZERO, Duration::ZERO),
             "empty-pages" => self.empty_pages = false,
             "overlapping-pages" => self.overlapping_pages = false,
             "throttling" => self.throttling = false,
@@ -105,15 +109,24 @@ const BURSTS: &[(&str, f64)] = &[("CreateTrainingJob", 10.0)];
 /// Token buckets, one per operation.
 #[derive(Debug)]
 pub(crate) struct Quotas {
+    rates: BTreeMap<String, f64>,
     buckets: Mutex<BTreeMap<String, Bucket>>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Bucket {
     rate: f64,
     size: f64,
     tokens: f64,
     filled: Option<Instant>,
+}
+
+impl Bucket {
+    fn full(operation: &str, rate: f64) -> Self {
+        let burst = BURSTS.iter().find(|(name, _)| *name == operation).map_or(rate, |(_, burst)| burst.max(rate));
+        let size = burst.max(1.0);
+        Self { rate, size, tokens: size, filled: None }
+    }
 }
 
 impl Quotas {
@@ -122,12 +135,23 @@ impl Quotas {
         let mut rates: BTreeMap<String, f64> =
             QUOTAS.iter().map(|(operation, rate)| ((*operation).to_owned(), *rate)).collect();
         rates.extend(changes.iter().map(|(operation, rate)| (operation.clone(), *rate)));
-        let buckets = rates.into_iter().filter(|(_, rate)| *rate > 0.0).map(|(operation, rate)| {
-            let burst = BURSTS.iter().find(|(name, _)| *name == operation).map_or(rate, |(_, burst)| burst.max(rate));
-            let size = burst.max(1.0);
-            (operation, Bucket { rate, size, tokens: size, filled: None })
+        let quotas = Self { rates, buckets: Mutex::default() };
+        quotas.change(&BTreeMap::new());
+        quotas
+    }
+
+    /// Puts other rates in force over those this began with, until the next change. Buckets of another rate begin full.
+    pub(crate) fn change(&self, changes: &BTreeMap<String, f64>) {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rates = self.rates.clone();
+        rates.extend(changes.iter().map(|(operation, rate)| (operation.clone(), *rate)));
+        let next = rates.into_iter().filter(|(_, rate)| *rate > 0.0).map(|(operation, rate)| {
+            let full = Bucket::full(&operation, rate);
+            // Not full again: a change of something else must not give a burst away.
+            let bucket = buckets.get(&operation).copied().filter(|now| (now.rate - rate).abs() < f64::EPSILON);
+            (operation, bucket.unwrap_or(full))
         });
-        Self { buckets: Mutex::new(buckets.collect()) }
+        *buckets = next.collect();
     }
 
     /// Whether a request at `now` is within the quota.
@@ -148,6 +172,23 @@ impl Quotas {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quota_can_be_changed_for_a_while() {
+        let quotas = Quotas::new(&BTreeMap::from([("FilterLogEvents".to_owned(), 10.0)]));
+        let start = Instant::now();
+        let admitted = |at: Instant| (0..20).filter(|_| quotas.admit("FilterLogEvents", at)).count();
+        assert_eq!(admitted(start), 10);
+        quotas.change(&BTreeMap::from([("GetLogEvents".to_owned(), 1.0)]));
+        assert_eq!(admitted(start), 0, "another operation's change fills no bucket");
+        quotas.change(&BTreeMap::from([("FilterLogEvents".to_owned(), 2.0)]));
+        assert_eq!(admitted(start), 2);
+        assert_eq!(admitted(start + Duration::from_secs(5)), 2);
+        quotas.change(&BTreeMap::from([("FilterLogEvents".to_owned(), 0.0)]));
+        assert_eq!(admitted(start), 20);
+        quotas.change(&BTreeMap::new());
+        assert_eq!(admitted(start), 10);
+    }
 
     #[test]
     fn a_quota_refills_with_time_and_not_with_tries() {

@@ -3,6 +3,7 @@
 //! Signatures, chunked bodies and XML are the work of `s3s`; disk and conditions that of the store.
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Seek as _};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -75,10 +76,9 @@ impl Objects {
         let mut md5 = claimed.md5.is_some().then(Md5::new);
         let mut hasher = blake3::Hasher::new();
         let mut bytes = 0_u64;
-        let mut out = tokio::io::BufWriter::with_capacity(
-            CHUNK,
-            tokio::fs::File::create(&path).await.map_err(|error| fault(error.into()))?,
-        );
+        // A small body is written at once: each step on the blocking pool costs more than the write.
+        let mut small = Vec::new();
+        let mut out = None;
         if let Some(mut body) = body {
             while let Some(chunk) = body.next().await {
                 let chunk = chunk.map_err(|error| s3_error!(IncompleteBody, "the body ended early: {error}"))?;
@@ -88,11 +88,23 @@ impl Objects {
                 if let Some(md5) = &mut md5 {
                     md5.update(&chunk);
                 }
-                out.write_all(&chunk).await.map_err(|error| fault(error.into()))?;
+                small.extend_from_slice(&chunk);
+                if small.len() >= CHUNK {
+                    let file = match &mut out {
+                        Some(file) => file,
+                        None => out.insert(tokio::fs::File::create(&path).await.map_err(io_fault)?),
+                    };
+                    file.write_all(&small).await.map_err(io_fault)?;
+                    small.clear();
+                }
             }
         }
-        out.flush().await.map_err(|error| fault(error.into()))?;
-        drop(out);
+        if let Some(mut file) = out {
+            file.write_all(&small).await.map_err(io_fault)?;
+            file.flush().await.map_err(io_fault)?;
+        } else {
+            tokio::fs::write(&path, small).await.map_err(io_fault)?;
+        }
         claimed.take_trailers(trailers.and_then(|trailers| trailers.take()).as_ref());
         let computed = checksums.finalize();
         let verdict = verify(&claimed, &computed, md5.map(Md5::finalize));
@@ -174,6 +186,10 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
+fn io_fault(error: std::io::Error) -> s3s::S3Error {
+    fault(error.into())
+}
+
 fn fault(error: StoreError) -> s3s::S3Error {
     match error {
         StoreError::NoSuchBucket => s3_error!(NoSuchBucket, "The specified bucket does not exist"),
@@ -252,12 +268,18 @@ async fn body_of(stored: Arc<Stored>, range: std::ops::Range<u64>) -> S3Result<S
         start += bytes;
     }
     if range.end - range.start <= SMALL {
-        let mut content = Vec::with_capacity(usize::try_from(range.end - range.start).unwrap_or_default());
-        for (path, offset, bytes) in pieces {
-            let mut file = tokio::fs::File::open(path).await.map_err(|error| fault(error.into()))?;
-            file.seek(std::io::SeekFrom::Start(offset)).await.map_err(|error| fault(error.into()))?;
-            file.take(bytes).read_to_end(&mut content).await.map_err(|error| fault(error.into()))?;
-        }
+        let read = tokio::task::spawn_blocking(move || {
+            let mut content = Vec::with_capacity(usize::try_from(range.end - range.start).unwrap_or_default());
+            for (path, offset, bytes) in pieces {
+                let mut file = std::fs::File::open(path)?;
+                file.seek(std::io::SeekFrom::Start(offset))?;
+                file.take(bytes).read_to_end(&mut content)?;
+            }
+            // The files of a replaced object stay until here.
+            drop(stored);
+            Ok(content)
+        });
+        let content = read.await.unwrap_or_else(|error| Err(error.into())).map_err(io_fault)?;
         return Ok(StreamingBlob::from(Body::from(Bytes::from(content))));
     }
     let stream = futures::stream::iter(pieces)

@@ -247,18 +247,23 @@ impl Caller {
     }
 }
 
-/// What only the emulator has: role credentials, the fault plan, counts.
+/// What only the emulator has: role credentials, the fault plan, counts, log events with their times of ingestion.
 async fn own(core: &Arc<Core>, request: Request<Incoming>) -> anyhow::Result<Reply> {
     let json = "application/json";
     let path = request.uri().path().to_owned();
     Ok(match (request.method(), path.as_str()) {
         (&Method::GET, "/_emulator/requests") => reply(StatusCode::OK, json, json!(core.counts()).to_string()),
+        (&Method::GET, "/_emulator/logs") => {
+            let query = request.uri().query().unwrap_or_default();
+            let prefix = query.split('&').find_map(|pair| pair.strip_prefix("prefix=")).unwrap_or_default();
+            reply(StatusCode::OK, "application/jsonl", core.logs.dump(prefix))
+        }
         (&Method::GET, "/_emulator/health") => reply(StatusCode::OK, json, "{}"),
         (&Method::PUT, "/_emulator/faults") => {
             let body = read(request).await?;
             match serde_json::from_slice::<FaultPlan>(&body) {
                 Ok(plan) => {
-                    core.faults.set(plan);
+                    core.set_faults(plan);
                     reply(StatusCode::OK, json, "{}")
                 }
                 Err(error) => {

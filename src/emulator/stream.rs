@@ -1,0 +1,237 @@
+//! The events of one log stream in their order, and the pages and tokens that walk through them.
+//!
+//! Pure: a look at a stream takes the time as a parameter and costs what it returns, however long the stream is. What
+//! a request may ask for is decided in `logs.rs`.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fmt;
+
+/// What one page, and one batch of new events, holds at most: bytes, with [`EVENT_BYTES`] more for each event.
+pub(crate) const PAGE_BYTES: usize = 1_048_576;
+const EVENT_BYTES: usize = 26;
+
+/// Where an event stands: by time, then by ingestion (both epoch ms), then by arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) timestamp: u64,
+    /// From then on a reader sees the event.
+    pub(crate) ingested: u64,
+    /// Counted from 1 over all streams.
+    pub(crate) arrival: u64,
+}
+
+impl Place {
+    /// Before every event.
+    pub(crate) const START: Self = Self { timestamp: 0, ingested: 0, arrival: 0 };
+
+    fn parse(digits: &str) -> Option<Self> {
+        let (timestamp, rest) = digits.split_at_checked(20)?;
+        let (ingested, arrival) = rest.split_at_checked(20)?;
+        let exact = arrival.len() == 16;
+        exact.then_some(Self {
+            timestamp: timestamp.parse().ok()?,
+            ingested: ingested.parse().ok()?,
+            arrival: arrival.parse().ok()?,
+        })
+    }
+}
+
+impl fmt::Display for Place {
+    /// 56 digits, as event ids and tokens of the service have.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:020}{:020}{:016}", self.timestamp, self.ingested, self.arrival)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct LogEvent {
+    pub(crate) place: Place,
+    pub(crate) message: String,
+}
+
+/// Events of one writer, kept in the order of their places.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) created: u64,
+    events: Vec<LogEvent>,
+}
+
+impl Stream {
+    pub(crate) fn new(created: u64) -> Self {
+        Self { created, events: Vec::new() }
+    }
+
+    /// Adds an event; almost always at the end.
+    pub(crate) fn insert(&mut self, place: Place, message: String) {
+        let at = self.events.partition_point(|other| other.place < place);
+        self.events.insert(at, LogEvent { place, message });
+    }
+
+    /// All events, also those that no reader sees yet.
+    pub(crate) fn events(&self) -> &[LogEvent] {
+        &self.events
+    }
+
+    /// Events with a timestamp from `start` to `end`, both inclusive.
+    pub(crate) fn between(&self, start: u64, end: u64) -> &[LogEvent] {
+        let to = self.events.partition_point(|event| event.place.timestamp <= end);
+        let from = self.events.partition_point(|event| event.place.timestamp < start).min(to);
+        self.events.get(from..to).unwrap_or_default()
+    }
+
+    /// Those of [`between`](Self::between) that stand behind `place` and are visible at `now`.
+    pub(crate) fn after(
+        &self,
+        place: Option<Place>,
+        start: u64,
+        end: u64,
+        now: u64,
+    ) -> impl Iterator<Item = &LogEvent> {
+        let events = self.between(start, end);
+        let from = place.map_or(0, |place| events.partition_point(|event| event.place <= place));
+        events.iter().skip(from).filter(move |event| event.place.ingested <= now)
+    }
+}
+
+/// One page of an answer.
+#[derive(Debug, Default)]
+pub(crate) struct Page<'a> {
+    pub(crate) events: Vec<&'a LogEvent>,
+    /// For each event of [`merged`] the number of its stream.
+    pub(crate) sources: Vec<usize>,
+    /// Whether events are left.
+    pub(crate) more: bool,
+}
+
+impl<'a> Page<'a> {
+    /// As many events as one page holds.
+    pub(crate) fn of(events: impl Iterator<Item = &'a LogEvent>, limit: usize) -> Self {
+        merged(std::iter::once(events), limit)
+    }
+
+    pub(crate) fn reversed(mut self) -> Self {
+        self.events.reverse();
+        self
+    }
+}
+
+/// A page of several streams, merged by place; a single stream keeps its own order.
+pub(crate) fn merged<'a, I>(streams: impl Iterator<Item = I>, limit: usize) -> Page<'a>
+where
+    I: Iterator<Item = &'a LogEvent>,
+{
+    let mut streams: Vec<I> = streams.collect();
+    let mut heads = vec![None; streams.len()];
+    let mut queue = BinaryHeap::new();
+    for (source, (stream, head)) in streams.iter_mut().zip(&mut heads).enumerate() {
+        *head = stream.next();
+        queue.extend(head.map(|event| Reverse((event.place, source))));
+    }
+    let mut page = Page::default();
+    let mut bytes = 0;
+    while let Some(Reverse((_, source))) = queue.pop() {
+        let (Some(stream), Some(head)) = (streams.get_mut(source), heads.get_mut(source)) else { continue };
+        let Some(event) = *head else { continue };
+        bytes += event.message.len() + EVENT_BYTES;
+        if page.events.len() == limit || (bytes > PAGE_BYTES && !page.events.is_empty()) {
+            page.more = true;
+            break;
+        }
+        page.events.push(event);
+        page.sources.push(source);
+        *head = stream.next();
+        queue.extend(head.map(|event| Reverse((event.place, source))));
+    }
+    page
+}
+
+/// A position in a stream or group; `rested` after an empty page, so that two never follow each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Token {
+    pub(crate) forward: bool,
+    pub(crate) place: Place,
+    pub(crate) rested: bool,
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let direction = if self.forward { 'f' } else { 'b' };
+        write!(f, "{direction}/{}{}", self.place, if self.rested { "/s" } else { "" })
+    }
+}
+
+impl Token {
+    pub(crate) fn parse(token: &str) -> Option<Self> {
+        let (direction, rest) = token.split_once('/')?;
+        let (digits, rested) = match rest.strip_suffix("/s") {
+            Some(digits) => (digits, true),
+            None => (rest, false),
+        };
+        let forward = match direction {
+            "f" => true,
+            "b" => false,
+            _ => return None,
+        };
+        Some(Self { forward, place: Place::parse(digits)?, rested })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(places: &[(u64, u64)]) -> Stream {
+        let mut stream = Stream::new(0);
+        for ((timestamp, ingested), arrival) in places.iter().copied().zip(1..) {
+            stream.insert(Place { timestamp, ingested, arrival }, format!("{timestamp}/{ingested}"));
+        }
+        stream
+    }
+
+    fn texts(page: &Page<'_>) -> Vec<String> {
+        page.events.iter().map(|event| event.message.clone()).collect()
+    }
+
+    #[test]
+    fn events_stand_by_time_then_by_ingestion_then_by_arrival() {
+        let stream = stream(&[(5, 9), (5, 7), (4, 10), (5, 7)]);
+        let order: Vec<u64> = stream.events().iter().map(|event| event.place.arrival).collect();
+        assert_eq!(order, [3, 2, 4, 1]);
+    }
+
+    #[test]
+    fn a_look_is_bounded_by_times_place_and_visibility() {
+        let stream = stream(&[(1, 1), (2, 2), (3, 30), (4, 4), (5, 5)]);
+        let page = Page::of(stream.after(None, 2, 4, 10), 100);
+        assert_eq!(texts(&page), ["2/2", "4/4"]);
+        let second = stream.events()[1].place;
+        assert_eq!(texts(&Page::of(stream.after(Some(second), 0, u64::MAX, 50), 100)), ["3/30", "4/4", "5/5"]);
+        assert_eq!(stream.between(4, 2).len(), 0);
+    }
+
+    #[test]
+    fn streams_are_merged_and_the_page_tells_whether_more_follow() {
+        let (odd, even) = (stream(&[(1, 1), (3, 3), (5, 5)]), stream(&[(2, 2), (4, 4)]));
+        let looks = || [&odd, &even].into_iter().map(|stream| stream.after(None, 0, u64::MAX, 9));
+        let page = merged(looks(), 3);
+        assert_eq!(
+            (texts(&page), page.sources.clone(), page.more),
+            (vec!["1/1".into(), "2/2".into(), "3/3".into()], vec![0, 1, 0], true)
+        );
+        assert!(!merged(looks(), 5).more);
+    }
+
+    #[test]
+    fn a_token_survives_its_text() {
+        let place = Place { timestamp: 1_700_000_000_000, ingested: 1_700_000_005_000, arrival: 7 };
+        for (forward, rested) in [(true, false), (true, true), (false, false)] {
+            let token = Token { forward, place, rested };
+            assert_eq!(Token::parse(&token.to_string()), Some(token));
+        }
+        assert_eq!(place.to_string().len(), 56);
+        for text in ["f/12", "x/0", "f", "f/ä0000000000000000000000000000000000000000000000000000000"] {
+            assert_eq!(Token::parse(text), None, "{text}");
+        }
+    }
+}
