@@ -13,6 +13,7 @@ pub mod mailbox;
 pub mod operate;
 pub mod policy;
 pub mod process;
+pub mod reader;
 pub mod session;
 pub mod settings;
 pub mod signals;
@@ -44,7 +45,7 @@ pub fn run(cli: Cli, env: Environment) -> ExitCode {
             small(stages::bounded(env, config, printer, stage))
         }
         Command::Cleanup => small(stages::bounded(env, config, printer, stages::cleanup::run)),
-        Command::Agent => large(agent::run(&env)),
+        Command::Agent => few_threads(agent::run(&env)),
         Command::Emulator(args) => large(operate::emulator::run(*args, &printer)),
         Command::Sweep(args) => small(operate::sweep::run(args, &config, &printer)),
         Command::Try(args) => large(operate::try_job::run(args, config, &env, &printer)),
@@ -54,6 +55,11 @@ pub fn run(cli: Cli, env: Environment) -> ExitCode {
 /// A driver stage waits more than it computes: one thread, made quickly.
 fn small(task: impl Future<Output = ExitCode>) -> ExitCode {
     block_on(tokio::runtime::Builder::new_current_thread().enable_all().build(), task)
+}
+
+/// Two threads: an instance has many processors, and they are the script's.
+fn few_threads(task: impl Future<Output = ExitCode>) -> ExitCode {
+    block_on(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build(), task)
 }
 
 fn large(task: impl Future<Output = ExitCode>) -> ExitCode {

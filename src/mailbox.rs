@@ -84,6 +84,9 @@ pub enum Order {
         mask_prefixes: Vec<String>,
         /// Seconds between SIGTERM and SIGKILL when canceled.
         grace: u64,
+        /// Whether the driver reads the copy of the output while the script runs; else the copy may come late.
+        #[serde(default = "yes")]
+        live_copy: bool,
     },
     Cancel {
         run: u32,
@@ -158,6 +161,16 @@ pub struct ExitReport {
     pub hash: String,
     /// Ended because an order, a stop of the job or the lease asked for it.
     pub canceled: bool,
+    /// When the script ended: milliseconds since 1970 by the node's clock. 0 when it never began, or from an agent that does not tell.
+    #[serde(default)]
+    pub at: u64,
+    /// Batches in the copy of the output, which is then complete. `None`: it is not, and only the log has every frame.
+    #[serde(default)]
+    pub copy: Option<u32>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Why an agent leaves.
@@ -249,6 +262,16 @@ mod tests {
     }
 
     #[test]
+    fn what_an_older_writer_does_not_tell_has_a_cautious_meaning() {
+        let run =
+            br#"{"version":1,"seq":1,"body":{"run":{"run":1,"stage":"x","masks":[],"mask_prefixes":[],"grace":1}}}"#;
+        assert!(matches!(decode::<Order>("k", 1, run).unwrap(), Order::Run { live_copy: true, .. }));
+        let exit = br#"{"code":0,"bytes":0,"hash":"","canceled":false}"#;
+        let exit: ExitReport = serde_json::from_slice(exit).unwrap();
+        assert_eq!((exit.at, exit.copy), (0, None));
+    }
+
+    #[test]
     fn a_wrong_number_or_form_names_the_key_and_not_the_content() {
         assert_eq!(
             decode::<Report>("k", 2, &encode(1, Report::Started { run: 2 })),
@@ -260,7 +283,14 @@ mod tests {
         assert!(
             !format!(
                 "{:?}",
-                Order::Run { run: 1, stage: "x".into(), masks: vec!["s3cret".into()], mask_prefixes: vec![], grace: 1 }
+                Order::Run {
+                    run: 1,
+                    stage: "x".into(),
+                    masks: vec!["s3cret".into()],
+                    mask_prefixes: vec![],
+                    grace: 1,
+                    live_copy: true
+                }
             )
             .contains("s3cret")
         );

@@ -101,7 +101,8 @@ pub struct Limits {
 #[serde(deny_unknown_fields, default)]
 pub struct Trace {
     pub live_copy: bool,
-    pub cloudwatch_interval_seconds: u64,
+    /// All drivers of a host together; the account has [`crate::cloud::JobLogs`] calls for 5 to 25 a second.
+    pub log_requests_per_second: f64,
 }
 
 fn prefix() -> String {
@@ -145,7 +146,7 @@ impl Default for Limits {
 
 impl Default for Trace {
     fn default() -> Self {
-        Self { live_copy: true, cloudwatch_interval_seconds: 5 }
+        Self { live_copy: true, log_requests_per_second: 5.0 }
     }
 }
 
@@ -198,8 +199,11 @@ impl Settings {
         if self.limits.lease_seconds < 60 {
             return wrong("limits.lease_seconds", "is below 60; a slow host would lose its jobs");
         }
-        if self.trace.cloudwatch_interval_seconds == 0 {
-            return wrong("trace.cloudwatch_interval_seconds", "is 0; CloudWatch allows few reads a second");
+        if !(0.2..=100.0).contains(&self.trace.log_requests_per_second) {
+            return wrong(
+                "trace.log_requests_per_second",
+                &format!("is {}; it needs to lie between 0.2 and 100", self.trace.log_requests_per_second),
+            );
         }
         if let Some(url) =
             self.aws.endpoint_url.iter().chain(&self.aws.container_endpoint_url).find(|url| !is_http(url))
@@ -299,6 +303,14 @@ mod tests {
             ("[storage]\nbucket = \"b\"\n[job]\ninstance_count = \"two\"\n", "`job.instance_count`"),
             ("[storage]\nbucket = \"b\"\n[job]\nsubnets = [\"s\"]\n", "`job.subnets`"),
             ("[storage]\nbucket = \"b\"\n[job]\n[runner]\nbuilds_dir = \"x\"\n", "`runner.builds_dir`"),
+            (
+                "[storage]\nbucket = \"b\"\n[job]\n[trace]\nlog_requests_per_second = 0\n",
+                "`trace.log_requests_per_second`",
+            ),
+            (
+                "[storage]\nbucket = \"b\"\n[job]\n[trace]\nlog_requests_per_second = nan\n",
+                "`trace.log_requests_per_second`",
+            ),
             ("[storage\n", "line 1"),
         ] {
             let error = crate::failure::render(&Settings::parse(text).unwrap_err().into());

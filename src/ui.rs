@@ -5,9 +5,11 @@
 //! ([`Printer::is_broken`]) is not an error: what is left to print is dropped, and the work goes on or is stopped by
 //! whoever owns it.
 
+use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing_subscriber::EnvFilter;
@@ -18,11 +20,19 @@ const RED: &str = "\x1b[31m";
 const YELLOW: &str = "\x1b[33m";
 const RESET: &str = "\x1b[0m";
 
+/// Makes the section marker vanish from the line it stands on.
+const SECTION_MARK: &str = "\r\x1b[0K";
+/// A pipe takes so many bytes whole or not at all (`PIPE_BUF`), so a kill cannot divide them.
+pub const PIECE: usize = 4096;
 /// A line about a number that grows comes at most this often, unless a terminal shows a bar.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// How long one write waits for a reader of a non-blocking pipe before it counts as an error.
 const FULL_PIPE_LIMIT: u32 = 60_000;
 const FULL_PIPE_PAUSE: Duration = Duration::from_millis(1);
+/// How long a reader may have data in hand before it stands in the trace.
+const IN_HAND: Duration = Duration::from_millis(10);
+/// How many pauses a reader gets to empty one pipe before the other is written to.
+const TURN_LIMIT: u32 = 200;
 
 /// Writes to stdout and stderr. Clones share the streams.
 #[derive(Clone)]
@@ -41,17 +51,41 @@ struct Streams {
     /// The last data did not end its line; both streams meet in the job trace.
     mid_line: bool,
     bar: Option<ProgressBar>,
+    /// stdout and stderr, where they are pipes: their reader brings both into one job trace.
+    pipes: (Option<OwnedFd>, Option<OwnedFd>),
+    last: Stream,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    Out,
+    Err,
 }
 
 impl Printer {
-    /// The process's own streams.
+    /// The process's own streams. Data goes to stdout without a buffer between, so that what was written is known.
     pub fn standard() -> Self {
-        Self::new(Box::new(io::stdout()), Box::new(io::stderr()), io::stderr().is_terminal())
+        let out: Box<dyn Write + Send> = match io::stdout().as_fd().try_clone_to_owned() {
+            Ok(out) => Box::new(File::from(out)),
+            Err(_) => Box::new(io::stdout()),
+        };
+        let printer = Self::new(out, Box::new(io::stderr()), io::stderr().is_terminal());
+        printer.lock().pipes = (pipe(io::stdout().as_fd()), pipe(io::stderr().as_fd()));
+        printer
     }
 
     /// Any two streams; `terminal` chooses color and bars (bars draw on the real stderr).
     pub fn new(out: Box<dyn Write + Send>, err: Box<dyn Write + Send>, terminal: bool) -> Self {
-        let streams = Streams { out, err, out_broken: false, err_broken: false, mid_line: false, bar: None };
+        let streams = Streams {
+            out,
+            err,
+            out_broken: false,
+            err_broken: false,
+            mid_line: false,
+            bar: None,
+            pipes: (None, None),
+            last: Stream::Err,
+        };
         Self { streams: Arc::new(Mutex::new(streams)), terminal }
     }
 
@@ -68,11 +102,46 @@ impl Printer {
     /// # Errors
     /// What the system says, a full disk for one.
     pub fn write_data(&self, bytes: &[u8]) -> io::Result<()> {
+        self.write_counted(bytes, |_| {})
+    }
+
+    /// As [`Printer::write_data`]; `written` is told how many bytes are out after each piece of at most [`PIECE`] bytes.
+    ///
+    /// # Errors
+    /// What the system says, a full disk for one.
+    pub fn write_counted(&self, bytes: &[u8], mut written: impl FnMut(usize)) -> io::Result<()> {
+        let Some(last) = bytes.last() else { return Ok(()) };
         let mut streams = self.lock();
-        if let Some(last) = bytes.last() {
-            streams.mid_line = *last != b'\n';
+        streams.mid_line = *last != b'\n';
+        streams.with_bar_hidden(|streams| {
+            streams.turn_to(Stream::Out);
+            let mut count = 0;
+            for piece in bytes.chunks(PIECE) {
+                write_through(&mut streams.out, &mut streams.out_broken, piece)?;
+                count += piece.len();
+                if !streams.out_broken {
+                    written(count);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Begins a section of the job log that GitLab shows collapsed; `at` is when its matter began. Terminals get the title.
+    /// `name` is of letters, digits, `_`, `.` and `-`, and used once in a job.
+    pub fn begin_section(&self, name: &str, at: SystemTime, title: &str) {
+        if self.terminal {
+            self.line(title);
+        } else {
+            self.line(format!("section_start:{}:{name}[collapsed=true]{SECTION_MARK}{title}", epoch_seconds(at)));
         }
-        streams.with_bar_hidden(|streams| write_through(&mut streams.out, &mut streams.out_broken, bytes))
+    }
+
+    /// Ends the section; GitLab shows the time between.
+    pub fn end_section(&self, name: &str, at: SystemTime) {
+        if !self.terminal {
+            self.line(format!("section_end:{}:{name}{SECTION_MARK}", epoch_seconds(at)));
+        }
     }
 
     /// A line, or several, for people.
@@ -96,6 +165,11 @@ impl Printer {
     pub fn failure(&self, error: &anyhow::Error) {
         let text = render(error);
         self.error(text.strip_prefix("error: ").unwrap_or(&text));
+    }
+
+    /// People watch a terminal, and not a job log.
+    pub fn is_terminal(&self) -> bool {
+        self.terminal
     }
 
     /// The reader of stdout has gone; nobody will see what is printed from now on.
@@ -125,8 +199,31 @@ impl Streams {
         let end = if text.ends_with('\n') { "" } else { "\n" };
         let line = format!("{start}{text}{end}");
         // Nobody is left to be told that stderr failed.
-        let _ =
-            self.with_bar_hidden(|streams| write_through(&mut streams.err, &mut streams.err_broken, line.as_bytes()));
+        let _ = self.with_bar_hidden(|streams| {
+            streams.turn_to(Stream::Err);
+            write_through(&mut streams.err, &mut streams.err_broken, line.as_bytes())
+        });
+    }
+
+    /// Lets the reader of two pipes take what stands in the other one first, so that both keep their order in the trace.
+    fn turn_to(&mut self, stream: Stream) {
+        if self.last == stream {
+            return;
+        }
+        let other = match std::mem::replace(&mut self.last, stream) {
+            Stream::Out => &self.pipes.0,
+            Stream::Err => &self.pipes.1,
+        };
+        let Some(pipe) = other else { return };
+        let mut pauses = 0;
+        while pauses < TURN_LIMIT && rustix::io::ioctl_fionread(pipe).is_ok_and(|waiting| waiting > 0) {
+            pauses += 1;
+            std::thread::park_timeout(FULL_PIPE_PAUSE);
+        }
+        // What was read is not written yet; a line for people can wait for it.
+        if stream == Stream::Err {
+            std::thread::park_timeout(IN_HAND);
+        }
     }
 
     fn with_bar_hidden<R>(&mut self, write: impl FnOnce(&mut Self) -> R) -> R {
@@ -135,6 +232,16 @@ impl Streams {
             None => write(self),
         }
     }
+}
+
+fn pipe(stream: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let status = rustix::fs::fstat(stream).ok()?;
+    let is_pipe = rustix::fs::FileType::from_raw_mode(status.st_mode) == rustix::fs::FileType::Fifo;
+    is_pipe.then(|| stream.try_clone_to_owned().ok())?
+}
+
+fn epoch_seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// All of `bytes` and a flush; a reader that has gone sets `broken` and is no error.
@@ -417,6 +524,32 @@ mod tests {
         printer.error("gone");
         assert_eq!(captured.data(), b"50 %\r\xff\x1b[0mend\n");
         assert_eq!(captured.text(), "\nWaiting\nwarning: spot is off\nerror: gone\n");
+    }
+
+    #[test]
+    fn the_other_stream_is_read_first() {
+        let (reader, writer) = io::pipe().unwrap();
+        let (printer, _) = Printer::captured();
+        printer.lock().pipes = (Some(OwnedFd::from(writer.try_clone().unwrap())), None);
+        printer.write_data(b"data").unwrap();
+        (&writer).write_all(b"in the pipe").unwrap();
+        let taken = std::thread::spawn(move || {
+            let mut bytes = [0; 11];
+            io::Read::read_exact(&mut &reader, &mut bytes).unwrap();
+            reader
+        });
+        printer.line("for people");
+        assert_eq!(rustix::io::ioctl_fionread(&writer).unwrap(), 0, "read before the line was written");
+        drop(taken.join().unwrap());
+    }
+
+    #[test]
+    fn data_goes_out_in_pieces_that_a_pipe_takes_whole() {
+        let (printer, captured) = Printer::captured();
+        let mut counts = Vec::new();
+        printer.write_counted(&[b'x'; 2 * PIECE + 1], |count| counts.push(count)).unwrap();
+        assert_eq!(counts, [PIECE, 2 * PIECE, 2 * PIECE + 1]);
+        assert_eq!(captured.data().len(), 2 * PIECE + 1);
     }
 
     #[test]

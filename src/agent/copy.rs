@@ -1,151 +1,194 @@
 //! Where frames go: the container's log, and a copy of the same lines in the object store.
 //!
 //! The copy is written as numbered batches: no gaps, none written anew with other content. It is quick for the first line
-//! after a pause and thrifty under steady output. Lines are forgotten only after they are stored;
-//! [`TraceCopy::finish`] is the barrier before an exit may be reported. This module never reads the copy back, and it
-//! never divides a frame.
+//! after a pause and thrifty under steady output. Up to two batches are on their way at once, so a later one may be
+//! there before an earlier one. Lines are forgotten only after they are stored; [`TraceCopy::finish`] is the barrier
+//! before an exit may be reported. This module never reads the copy back, and it never divides a frame.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use async_trait::async_trait;
-use tokio::io::{AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::pump::FrameSink;
+use super::spool::Spool;
 use crate::cloud::ObjectStore;
 
 /// How long the first batch after a pause collects, and the step from which the wait grows.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
-/// How long a batch collects at most.
-const LONGEST_WAIT: Duration = Duration::from_millis(1500);
+/// How long a batch collects at most while somebody reads the copy live.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// How long every batch collects when nobody does.
+const LATE_WAIT: Duration = Duration::from_secs(10);
 /// A batch is closed when it has so many bytes; the last lines may exceed it by one call of `send`.
-const BATCH_BYTES: usize = 1 << 20;
-/// Calls of `send` that wait behind a slow upload; with [`SEND_BYTES`] the bound of the memory.
-const QUEUE: usize = 32;
+const BATCH_BYTES: usize = 512 << 10;
+/// Batches on their way at once.
+const IN_FLIGHT: usize = 2;
+/// What waits behind slow uploads, in bytes: an outage of the store delays neither the log nor ordinary output.
+const QUEUE_BYTES: usize = 2 << 20;
 /// Longer calls of `send` are divided.
-const SEND_BYTES: usize = 256 << 10;
+const SEND_BYTES: usize = 128 << 10;
 /// How long one batch is tried to upload, beyond the store's own retries.
-pub const UPLOAD_DEADLINE: Duration = Duration::from_mins(2);
+pub(super) const UPLOAD_DEADLINE: Duration = Duration::from_mins(2);
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
 
-/// Takes frame lines in order. A call may wait for a slow receiver, which slows the script down.
-#[async_trait]
-pub trait FrameSink: Send {
-    async fn send(&mut self, lines: &[String]) -> anyhow::Result<()>;
-}
-
-/// The container's log, and the copy where there is one.
+/// The container's log, and the copy.
 ///
-/// A copy that failed does not end the log: the run goes on and [`finish`](Self::finish) tells.
+/// A copy that failed does not end the log: the run goes on and [`finish`](Self::finish) tells. Nor does a log that is slow
+/// delay the copy, as long as the disk has room for what the log has not taken.
 #[derive(Debug)]
-pub struct TraceOutput<W> {
-    log: W,
-    copy: Option<TraceCopy>,
+pub(super) struct TraceOutput {
+    log: Arc<Spool>,
+    copy: TraceCopy,
 }
 
-impl<W: AsyncWrite + Send + Unpin> TraceOutput<W> {
-    pub fn new(log: W, copy: Option<TraceCopy>) -> Self {
+impl TraceOutput {
+    pub(super) fn new(log: Arc<Spool>, copy: TraceCopy) -> Self {
         Self { log, copy }
     }
 
-    /// Waits until everything is stored and returns the number of batches in the copy.
-    pub async fn finish(mut self) -> anyhow::Result<u32> {
-        self.log.flush().await.context("failed to write to the container's log")?;
-        match self.copy {
-            Some(copy) => copy.finish().await,
-            None => Ok(0),
-        }
+    /// Waits until the copy is stored and returns the number of its batches.
+    pub(super) async fn finish(self) -> anyhow::Result<u32> {
+        self.copy.finish().await
     }
 }
 
-#[async_trait]
-impl<W: AsyncWrite + Send + Unpin> FrameSink for TraceOutput<W> {
-    async fn send(&mut self, lines: &[String]) -> anyhow::Result<()> {
-        let mut text = lines.join("\n");
-        text.push('\n');
-        self.log.write_all(text.as_bytes()).await.context("failed to write to the container's log")?;
-        self.log.flush().await.context("failed to write to the container's log")?;
-        match &mut self.copy {
-            Some(copy) => copy.send(lines).await,
-            None => Ok(()),
-        }
+impl FrameSink for TraceOutput {
+    fn send(&mut self, lines: &[u8]) -> anyhow::Result<()> {
+        self.log.write(lines);
+        self.copy.send(lines);
+        Ok(())
     }
+}
+
+/// How soon lines are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Somebody reads the copy while it grows.
+    Live,
+    /// It serves gaps and the tail only: few, large batches.
+    Late,
 }
 
 /// The copy of one run's frames. Dropped before [`finish`](Self::finish), it stops and may lack its tail.
 #[derive(Debug)]
-pub struct TraceCopy {
-    lines: mpsc::Sender<String>,
+pub(super) struct TraceCopy {
+    lines: mpsc::UnboundedSender<Piece>,
+    room: Arc<Semaphore>,
+    runtime: Handle,
     uploads: AbortOnDropHandle<anyhow::Result<u32>>,
 }
 
 impl TraceCopy {
     /// Starts the copy; `key_of` names the object of each batch, counted from 0.
     ///
-    /// Keeps at most about 10 MiB. Each batch is tried for [`UPLOAD_DEADLINE`].
-    pub fn new(store: Arc<dyn ObjectStore>, key_of: impl Fn(u32) -> String + Send + 'static) -> Self {
-        let (lines, queue) = mpsc::channel(QUEUE);
-        Self { lines, uploads: AbortOnDropHandle::new(tokio::spawn(upload_all(store, key_of, queue))) }
+    /// Keeps at most about 7 MiB. Each batch is tried for [`UPLOAD_DEADLINE`].
+    pub(super) fn new(
+        store: Arc<dyn ObjectStore>,
+        pace: Pace,
+        key_of: impl Fn(u32) -> String + Send + 'static,
+    ) -> Self {
+        let (lines, queue) = mpsc::unbounded_channel();
+        let uploads = AbortOnDropHandle::new(tokio::spawn(upload_all(store, pace, key_of, queue)));
+        Self { lines, room: Arc::new(Semaphore::new(QUEUE_BYTES)), runtime: Handle::current(), uploads }
     }
 
-    /// Uploads the last batch, waits for it and returns the number of batches. An error means that the copy ends early.
-    pub async fn finish(self) -> anyhow::Result<u32> {
+    /// Takes whole lines; waits while the queue is full, so it is not for a thread of the runtime. After an upload failed
+    /// for good, lines are dropped and the log alone has them.
+    pub(super) fn send(&self, lines: &[u8]) {
+        for piece in pieces(lines) {
+            self.runtime.block_on(self.queue(piece));
+        }
+    }
+
+    async fn queue(&self, piece: &[u8]) {
+        let bytes = u32::try_from(piece.len().min(QUEUE_BYTES)).unwrap_or_default();
+        if let Ok(room) = self.room.clone().acquire_many_owned(bytes).await {
+            let _ = self.lines.send(Piece { lines: piece.to_vec(), _room: room });
+        }
+    }
+
+    /// Uploads the last batch, waits for all and returns the number of batches. An error means that the copy is not complete.
+    pub(super) async fn finish(self) -> anyhow::Result<u32> {
         drop(self.lines);
         self.uploads.await.context("failed to finish the copy of the trace")?
     }
 }
 
-#[async_trait]
-impl FrameSink for TraceCopy {
-    /// Waits while the queue is full. After an upload failed for good, lines are dropped and the log alone has them.
-    async fn send(&mut self, lines: &[String]) -> anyhow::Result<()> {
-        let mut piece = String::new();
-        for line in lines {
-            piece.push_str(line);
-            piece.push('\n');
-            if piece.len() >= SEND_BYTES {
-                let _ = self.lines.send(std::mem::take(&mut piece)).await;
-            }
-        }
-        if !piece.is_empty() {
-            let _ = self.lines.send(piece).await;
-        }
-        Ok(())
-    }
+/// Lines on their way, and the room they take in the queue.
+#[derive(Debug)]
+struct Piece {
+    lines: Vec<u8>,
+    _room: OwnedSemaphorePermit,
+}
+
+/// The lines in pieces of [`SEND_BYTES`] and one line at most.
+fn pieces(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = lines;
+    std::iter::from_fn(move || {
+        let ahead = rest.get(SEND_BYTES..).unwrap_or_default();
+        let length = ahead.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |at| SEND_BYTES + at + 1);
+        let (piece, after) = rest.split_at_checked(length)?;
+        rest = after;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 /// Collects and uploads batch after batch until the sender is gone.
 async fn upload_all(
     store: Arc<dyn ObjectStore>,
+    pace: Pace,
     key_of: impl Fn(u32) -> String + Send,
-    mut queue: mpsc::Receiver<String>,
+    mut queue: mpsc::UnboundedReceiver<Piece>,
 ) -> anyhow::Result<u32> {
+    let mut uploads = JoinSet::new();
     let mut number = 0;
     let mut wait = FIRST_WAIT;
-    let mut stored_at: Option<Instant> = None;
+    let mut closed_at: Option<Instant> = None;
     while let Some(first) = queue.recv().await {
-        let is_steady = stored_at.is_some_and(|stored_at| stored_at.elapsed() < LONGEST_WAIT);
-        wait = if is_steady { (wait * 2).min(LONGEST_WAIT) } else { FIRST_WAIT };
+        let is_steady = closed_at.is_some_and(|closed_at| closed_at.elapsed() < LONGEST_WAIT);
+        wait = match pace {
+            Pace::Late => LATE_WAIT,
+            Pace::Live if is_steady => (wait * 2).min(LONGEST_WAIT),
+            Pace::Live => FIRST_WAIT,
+        };
         let batch = collect(first, &mut queue, Instant::now() + wait).await;
-        upload(store.as_ref(), &key_of(number), batch.into_bytes()).await?;
-        stored_at = Some(Instant::now());
+        closed_at = Some(Instant::now());
+        while let Some(stored) = uploads.try_join_next() {
+            stored.context("failed to upload a batch")??;
+        }
+        if uploads.len() >= IN_FLIGHT
+            && let Some(stored) = uploads.join_next().await
+        {
+            stored.context("failed to upload a batch")??;
+        }
+        let (store, key) = (store.clone(), key_of(number));
+        uploads.spawn(async move { upload(store.as_ref(), &key, batch).await });
         number += 1;
+    }
+    while let Some(stored) = uploads.join_next().await {
+        stored.context("failed to upload a batch")??;
     }
     Ok(number)
 }
 
 /// Adds lines until the batch is large enough, its time is over or no more can come; no newline at the end.
-async fn collect(first: String, queue: &mut mpsc::Receiver<String>, until: Instant) -> String {
-    let mut batch = first;
+async fn collect(first: Piece, queue: &mut mpsc::UnboundedReceiver<Piece>, until: Instant) -> Vec<u8> {
+    // In one piece: a batch that grows would leave its smaller selves behind in the allocator.
+    let mut batch = Vec::with_capacity(BATCH_BYTES + SEND_BYTES * 2);
+    batch.extend_from_slice(&first.lines);
+    drop(first);
     while batch.len() < BATCH_BYTES {
-        let Ok(Some(lines)) = timeout_at(until, queue.recv()).await else { break };
-        batch.push_str(&lines);
+        let Ok(Some(piece)) = timeout_at(until, queue.recv()).await else { break };
+        batch.extend_from_slice(&piece.lines);
     }
-    if batch.ends_with('\n') {
+    if batch.ends_with(b"\n") {
         batch.pop();
     }
     batch
@@ -164,7 +207,14 @@ async fn upload(store: &dyn ObjectStore, key: &str, body: Vec<u8>) -> anyhow::Re
         if Instant::now() + pause >= deadline {
             return Err(error.context(format!("failed to store the trace copy `{key}`")));
         }
-        tracing::warn!(key, error = format!("{error:#}"), "failed to store a batch of the trace copy, trying again");
+        // Said once; what follows is the same.
+        if pause == RETRY_FIRST {
+            tracing::warn!(
+                key,
+                error = format!("{error:#}"),
+                "failed to store a batch of the trace copy, trying again"
+            );
+        }
         sleep(pause).await;
         pause = (pause * 2).min(RETRY_LONGEST);
     }
@@ -176,6 +226,8 @@ mod tests {
     use std::path::Path;
     use std::sync::Mutex;
 
+    use async_trait::async_trait;
+
     use super::*;
     use crate::cloud::{CloudError, CloudErrorKind};
 
@@ -184,6 +236,7 @@ mod tests {
     struct Store {
         objects: Mutex<BTreeMap<String, (Vec<u8>, Instant)>>,
         failures: Mutex<u32>,
+        delay: Duration,
     }
 
     #[async_trait]
@@ -198,6 +251,7 @@ mod tests {
             unreachable!("the copy only puts")
         }
         async fn put(&self, key: &str, body: Vec<u8>) -> Result<(), CloudError> {
+            sleep(self.delay).await;
             let mut failures = self.failures.lock().unwrap();
             if *failures > 0 {
                 *failures -= 1;
@@ -244,28 +298,31 @@ mod tests {
     }
 
     fn copy_to(store: &Arc<Store>) -> TraceCopy {
-        TraceCopy::new(store.clone(), |batch| format!("trace/{batch:06}"))
+        TraceCopy::new(store.clone(), Pace::Live, |batch| format!("trace/{batch:06}"))
     }
 
-    fn lines(texts: &[&str]) -> Vec<String> {
-        texts.iter().map(|&text| text.to_owned()).collect()
+    /// As [`TraceCopy::send`] does from a thread of its own.
+    async fn send(copy: &TraceCopy, line: &str) {
+        for piece in pieces(format!("{line}\n").as_bytes()) {
+            copy.queue(piece).await;
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_first_batch_is_quick_and_steady_output_makes_larger_ones() {
         let store = Arc::new(Store::default());
         let start = Instant::now();
-        let mut copy = copy_to(&store);
+        let copy = copy_to(&store);
         for number in 0..100 {
-            copy.send(&[format!("line {number}")]).await.unwrap();
+            send(&copy, &format!("line {number}")).await;
             sleep(Duration::from_millis(100)).await;
         }
         assert_eq!(copy.finish().await.unwrap() as usize, store.batches().len());
         let times = store.times(start);
         assert!(times[0] <= 300, "{times:?}");
         let gaps: Vec<u128> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        assert!(gaps.iter().all(|gap| *gap <= 1700), "{gaps:?}");
-        assert!(times.len() < 12, "{times:?}");
+        assert!(gaps.iter().all(|gap| *gap <= 1100), "{gaps:?}");
+        assert!(times.len() < 14, "{times:?}");
         let all: Vec<String> = store.batches().into_iter().map(|(_, body)| body).collect();
         let expected: Vec<String> = (0..100).map(|number| format!("line {number}")).collect();
         assert_eq!(all.join("\n"), expected.join("\n"));
@@ -274,14 +331,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn after_a_pause_a_line_is_quick_again() {
         let store = Arc::new(Store::default());
-        let mut copy = copy_to(&store);
+        let copy = copy_to(&store);
         for _ in 0..50 {
-            copy.send(&lines(&["busy"])).await.unwrap();
+            send(&copy, "busy").await;
             sleep(Duration::from_millis(100)).await;
         }
         sleep(Duration::from_secs(10)).await;
         let start = Instant::now();
-        copy.send(&lines(&["late"])).await.unwrap();
+        send(&copy, "late").await;
         sleep(Duration::from_secs(2)).await;
         let (_, body) = store.batches().pop().unwrap();
         assert_eq!(body, "late");
@@ -294,11 +351,11 @@ mod tests {
     async fn a_large_batch_does_not_wait_and_finish_stores_the_rest() {
         let store = Arc::new(Store::default());
         let start = Instant::now();
-        let mut copy = copy_to(&store);
-        for _ in 0..300 {
-            copy.send(&["x".repeat(10_000)]).await.unwrap();
+        let copy = copy_to(&store);
+        for _ in 0..600 {
+            send(&copy, &"x".repeat(10_000)).await;
         }
-        copy.send(&lines(&["end"])).await.unwrap();
+        send(&copy, "end").await;
         let count = copy.finish().await.unwrap();
         let batches = store.batches();
         assert_eq!(batches.len(), count as usize);
@@ -312,10 +369,10 @@ mod tests {
     async fn a_failed_upload_is_repeated_under_the_same_number() {
         let store = Arc::new(Store::default());
         *store.failures.lock().unwrap() = 5;
-        let mut copy = copy_to(&store);
-        copy.send(&lines(&["one"])).await.unwrap();
+        let copy = copy_to(&store);
+        send(&copy, "one").await;
         sleep(Duration::from_secs(1)).await;
-        copy.send(&lines(&["two"])).await.unwrap();
+        send(&copy, "two").await;
         assert_eq!(copy.finish().await.unwrap(), 2);
         assert_eq!(
             store.batches(),
@@ -327,16 +384,71 @@ mod tests {
     async fn a_store_that_never_answers_ends_the_copy_but_not_the_log() {
         let store = Arc::new(Store::default());
         *store.failures.lock().unwrap() = u32::MAX;
-        let start = Instant::now();
-        let mut log = Vec::new();
-        let mut output = TraceOutput::new(&mut log, Some(copy_to(&store)));
-        for number in 0..200 {
-            output.send(&[format!("line {number}")]).await.unwrap();
-        }
-        let error = output.finish().await.unwrap_err();
+        let log = Arc::new(Spool::new(None, 0));
+        let mut output = TraceOutput::new(log.clone(), copy_to(&store));
+        send(&output.copy, "first").await;
+        sleep(UPLOAD_DEADLINE + FIRST_WAIT * 2).await;
+        // The next one meets the failure; what follows is dropped.
+        send(&output.copy, "second").await;
+        sleep(FIRST_WAIT * 2).await;
+        let output = tokio::task::spawn_blocking(move || {
+            output.send(b"third\n").unwrap();
+            output
+        });
+        let error = output.await.unwrap().finish().await.unwrap_err();
         assert_eq!(error.to_string(), "failed to store the trace copy `trace/000000`");
-        assert!(start.elapsed() <= UPLOAD_DEADLINE + FIRST_WAIT);
-        assert_eq!(String::from_utf8(log).unwrap().lines().count(), 200);
+        let mut text = [0; 20];
+        assert_eq!(log.read(&mut text, None).unwrap(), super::super::spool::Read::Bytes(6));
+    }
+
+    #[tokio::test]
+    async fn a_log_that_takes_nothing_does_not_keep_lines_from_the_copy() {
+        let store = Arc::new(Store::default());
+        let log = Arc::new(Spool::new(Some(tempfile::tempfile().unwrap()), 1 << 20));
+        let mut output = TraceOutput::new(log, copy_to(&store));
+        let output = tokio::task::spawn_blocking(move || {
+            for _ in 0..100 {
+                output.send(b"line\n").unwrap();
+            }
+            output
+        });
+        assert_eq!(output.await.unwrap().finish().await.unwrap(), 1);
+        assert_eq!(store.batches()[0].1.lines().count(), 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_store_gets_two_batches_at_once_and_no_number_is_left_out() {
+        let store = Arc::new(Store { delay: Duration::from_secs(3), ..Store::default() });
+        let start = Instant::now();
+        let copy = copy_to(&store);
+        for _ in 0..600 {
+            send(&copy, &"x".repeat(10_000)).await;
+        }
+        assert_eq!(copy.finish().await.unwrap(), 12);
+        let times: Vec<u128> = (1..=6).flat_map(|pair| [pair * 3000; 2]).collect();
+        assert_eq!(store.times(start), times);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_live_reader_batches_are_few_and_the_end_does_not_wait() {
+        let store = Arc::new(Store::default());
+        let start = Instant::now();
+        let copy = TraceCopy::new(store.clone(), Pace::Late, |batch| format!("trace/{batch:06}"));
+        for number in 0..250 {
+            send(&copy, &format!("line {number}")).await;
+            sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(copy.finish().await.unwrap(), 3);
+        let times = store.times(start);
+        assert!(times[0] == 10_000 && times[1] >= 20_000 && times[2] == 25_000, "{times:?}");
+    }
+
+    #[test]
+    fn a_long_call_is_divided_between_lines() {
+        let text = "a line of some length\n".repeat(50_000);
+        assert!(pieces(text.as_bytes()).all(|piece| piece.ends_with(b"h\n") && piece.len() <= SEND_BYTES + 22));
+        assert_eq!(pieces(text.as_bytes()).collect::<Vec<_>>().concat(), text.as_bytes());
+        assert_eq!(pieces(b"").count(), 0);
     }
 
     #[tokio::test]

@@ -1,28 +1,33 @@
 //! One script in the container: its shell, its process group, and its output on the way to the trace.
 //!
-//! Bytes go from one pipe (stdout and stderr, so that their order stays) through the `Masker` and the `FrameEncoder` to the
-//! container's log and the copy. A slow sink slows the script, so memory is bounded. What a script leaves in the
-//! background lives on and its later output is read and dropped. This module knows no orders and reports nothing
-//! itself, and it never shows a variable's value.
+//! Bytes go from one pipe (stdout and stderr, so that their order stays) by way of the disk, the `Masker` and the `FrameEncoder`
+//! to the container's log and the copy. A slow sink slows the script only when the disk has no more room. What a script
+//! leaves in the background lives on and its later output is read and dropped. This module knows no orders and
+//! reports nothing itself, and it never shows a variable's value.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::fs::File;
+use std::io::PipeReader;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use tokio::io::AsyncReadExt as _;
-use tokio::net::unix::pipe;
 use tokio::process::Command;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::copy::{FrameSink, TraceCopy, TraceOutput};
+use super::beside::Beside;
+use super::copy::{TraceCopy, TraceOutput};
+use super::place;
+use super::pump::{self, Closing, FrameSink, Pump};
+use super::streams::{Streams, spawn};
 use crate::mailbox::ExitReport;
 use crate::process::{Exit, ProcessGroup};
-use crate::trace::frame::complete_len;
-use crate::trace::{FrameEncoder, Masker};
+use crate::trace::Masker;
 
 /// The code of a script that the image has no shell for, as a shell says it of a command it cannot find.
 const NO_SHELL: i32 = 127;
@@ -32,36 +37,26 @@ const NOT_PARSED: i32 = 2;
 const USUAL_PLACES: [&str; 3] = ["/bin", "/usr/bin", "/usr/local/bin"];
 /// How long a shell may take to tell what it can parse.
 const PROBE_DEADLINE: Duration = Duration::from_secs(10);
-/// One read from the pipe; a pipe holds as much.
-const READ_BYTES: usize = 64 << 10;
-/// Output is framed at once when so much is there: about one full frame of ordinary text.
-const FLUSH_BYTES: usize = 10 << 10;
-/// The longest that output waits for more.
-const FLUSH_AFTER: Duration = Duration::from_millis(100);
-/// How long output waits that ends with a whole line.
-const FLUSH_LINE_AFTER: Duration = Duration::from_millis(10);
-/// After the script's end its background processes may keep the pipe: silence of this length ends the output ...
-const LEFTOVER_IDLE: Duration = Duration::from_millis(500);
-/// ... and so does this much time.
-const LEFTOVER_LIMIT: Duration = Duration::from_secs(2);
+/// What a pipe holds where the system lets it: so much a script writes in one go.
+pub(super) const PIPE_BYTES: usize = 1 << 20;
 
 /// What is to be run.
 #[derive(Clone)]
-pub struct ScriptRun {
+pub(super) struct ScriptRun {
     /// Number of the run, carried by its frames.
-    pub run: u32,
+    pub(super) run: u32,
     /// GitLab's name of the step, for messages.
-    pub stage: String,
-    pub script: PathBuf,
+    pub(super) stage: String,
+    pub(super) script: PathBuf,
     /// The whole environment of the script: nothing is inherited.
-    pub env: Vec<(String, String)>,
-    pub cwd: PathBuf,
+    pub(super) env: Vec<(String, String)>,
+    pub(super) cwd: PathBuf,
     /// Values that must not leave the container.
-    pub masks: Vec<Vec<u8>>,
+    pub(super) masks: Vec<Vec<u8>>,
     /// Prefixes of tokens, such as `glpat-`, whose rest must not leave the container.
-    pub mask_prefixes: Vec<String>,
+    pub(super) mask_prefixes: Vec<String>,
     /// Time between TERM and KILL when the run is canceled.
-    pub term_grace: Duration,
+    pub(super) term_grace: Duration,
 }
 
 impl std::fmt::Debug for ScriptRun {
@@ -77,88 +72,101 @@ impl std::fmt::Debug for ScriptRun {
     }
 }
 
-/// Runs a script to its end, with its frames in this process's stdout and in `copy`.
+/// Runs a script to its end, with its frames in the container's log and in `copy`.
 ///
-/// When it returns, the last frame is stored. A canceled run ends within its grace, ten seconds for KILL and the time of the
-/// last upload. Errors are those of the system: a script that fails is an [`ExitReport`]. A copy that
-/// could not be stored is logged and no error: the container's log has the same frames.
-pub async fn run(spec: ScriptRun, copy: TraceCopy, cancel: CancellationToken) -> anyhow::Result<ExitReport> {
-    let log = std::io::stdout().as_fd().try_clone_to_owned().context("failed to duplicate stdout")?;
-    let mut output = TraceOutput::new(tokio::fs::File::from_std(std::fs::File::from(log)), Some(copy));
-    let report = run_into(&spec, &mut output, &cancel).await?;
-    if let Err(error) = output.finish().await {
-        tracing::error!(run = spec.run, error = format!("{error:#}"), "the copy of the trace is not complete");
-    }
-    Ok(report)
-}
-
-/// Runs a script to its end and sends its frames, the end frame included, to `sink`.
-pub async fn run_into(
+/// When it returns, the copy is complete, and the log has the frames or will have them. A canceled run ends within its grace, ten
+/// seconds for KILL and the time of the last upload. Errors are those of the system: a script that fails is an
+/// [`ExitReport`]. A copy that could not be stored is logged and no error: the container's log has the same frames.
+pub(super) async fn run(
     spec: &ScriptRun,
-    sink: &mut dyn FrameSink,
+    copy: TraceCopy,
+    streams: &Streams,
     cancel: &CancellationToken,
 ) -> anyhow::Result<ExitReport> {
-    let mut pump = Pump::new(spec, sink);
-    let exit = match choose_shell(spec, &USUAL_PLACES).await? {
-        Shell::Found(words) => supervise(spec, &words, &mut pump, cancel).await?,
-        Shell::Unfit { code, explanation } => {
-            pump.take(explanation.as_bytes());
-            Exit { code, signal: None }
-        }
-    };
-    pump.end(exit.code).await?;
-    let (bytes, hash) = (pump.encoder.bytes(), pump.encoder.hash());
-    Ok(ExitReport { code: exit.code, bytes, hash, canceled: cancel.is_cancelled() })
+    let output = TraceOutput::new(streams.log(), copy);
+    let (report, output) = run_into(spec, output, Some(streams.beside()), cancel).await?;
+    let copy = output.finish().await.inspect_err(|error| {
+        tracing::error!(run = spec.run, error = format!("{error:#}"), "the copy of the trace is not complete");
+    });
+    Ok(ExitReport { copy: copy.ok(), ..report })
 }
 
-async fn supervise(
+/// Runs a script to its end and sends its frames, the end frame included, to `sink`; lines of others come from `beside`.
+async fn run_into<S: FrameSink + 'static>(
     spec: &ScriptRun,
-    shell: &[PathBuf],
-    pump: &mut Pump<'_>,
+    sink: S,
+    beside: Option<Arc<Beside>>,
     cancel: &CancellationToken,
-) -> anyhow::Result<Exit> {
-    let (mut group, mut pipe) = start(spec, shell)?;
-    let exited = CancellationToken::new();
+) -> anyhow::Result<(ExitReport, S)> {
+    let shell = choose_shell(spec, &USUAL_PLACES).await?;
+    let spool = Arc::new(place::spool());
+    let shared = spool.clone();
+    // Ends the pump also when the script cannot be started.
+    let _closing = Closing(&shared);
+    let masker = || Masker::with_prefixes(spec.masks.clone(), spec.mask_prefixes.clone());
+    let pump = Pump::new(spec.run, masker, spool.clone(), beside, sink);
+    let (tell_code, code) = oneshot::channel();
+    let (tell_delivered, delivered) = oneshot::channel();
     // Ends the script when its output cannot be delivered.
     let broken = CancellationToken::new();
-    let wait = async {
-        let ended = tokio::select! {
-            biased;
-            exit = group.wait() => Some(exit),
-            () = cancel.cancelled() => None,
-            () = broken.cancelled() => None,
-        };
-        let exit = match ended {
-            Some(exit) => exit,
-            None => group.terminate(spec.term_grace).await,
-        };
-        exited.cancel();
-        exit
-    };
-    let deliver = async {
-        let result = pump.run(&mut pipe, &exited).await;
-        if result.is_err() {
-            broken.cancel();
-            // Read on, so that the script can end.
-            let mut sunk = vec![0; READ_BYTES];
-            tokio::select! {
-                () = exited.cancelled() => {}
-                () = async { while matches!(pipe.read(&mut sunk).await, Ok(1..)) {} } => {}
-            }
+    let guard = broken.clone().drop_guard();
+    spawn("output", move || {
+        let outcome = pump.run(|| code.blocking_recv().ok());
+        let is_delivered = outcome.is_ok();
+        let _ = tell_delivered.send(outcome);
+        if is_delivered {
+            guard.disarm();
         }
-        result
+    })?;
+    let exit = match shell {
+        Shell::Found(words) => {
+            let (group, pipe) = start(spec, &words)?;
+            let (exited, exit_of) = std::io::pipe().context("failed to create a pipe")?;
+            spawn("script output", move || pump::drain(pipe, &exited, &spool))?;
+            let exit = supervise(spec, group, cancel, &broken).await;
+            drop(exit_of);
+            exit.with_context(|| format!("failed to run {}", spec.stage))
+        }
+        Shell::Unfit { code, explanation } => {
+            spool.write(explanation.as_bytes());
+            spool.close();
+            Ok(Exit { code, signal: None })
+        }
     };
-    let (exit, delivered) = tokio::join!(wait, deliver);
-    delivered.with_context(|| format!("failed to deliver the output of {}", spec.stage))?;
-    let exit = exit.with_context(|| format!("failed to run {}", spec.stage))?;
-    leave(pipe)?;
-    Ok(exit)
+    let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    if let Ok(exit) = &exit {
+        // Nobody listens when the output could not be delivered.
+        let _ = tell_code.send(exit.code);
+    } else {
+        drop(tell_code);
+    }
+    let delivered = delivered.await.context("the thread that delivers it has ended").and_then(|outcome| outcome);
+    let (sink, bytes, hash) = delivered.with_context(|| format!("failed to deliver the output of {}", spec.stage))?;
+    let code = exit?.code;
+    let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+    Ok((ExitReport { code, bytes, hash, canceled: cancel.is_cancelled(), at, copy: None }, sink))
+}
+
+/// Waits for the script's end, and brings it about when asked to.
+async fn supervise(
+    spec: &ScriptRun,
+    mut group: ProcessGroup,
+    cancel: &CancellationToken,
+    broken: &CancellationToken,
+) -> anyhow::Result<Exit> {
+    tokio::select! {
+        biased;
+        exit = group.wait() => return exit,
+        () = cancel.cancelled() => {}
+        () = broken.cancelled() => {}
+    }
+    group.terminate(spec.term_grace).await
 }
 
 /// Starts the script; both of its outputs write to the pipe.
-fn start(spec: &ScriptRun, shell: &[PathBuf]) -> anyhow::Result<(ProcessGroup, pipe::Receiver)> {
+fn start(spec: &ScriptRun, shell: &[PathBuf]) -> anyhow::Result<(ProcessGroup, File)> {
     let (reader, writer) = std::io::pipe().context("failed to create a pipe")?;
-    let receiver = pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).context("failed to read from a pipe")?;
+    enlarge(&reader);
     let (program, arguments) = shell.split_first().context("failed to name a shell")?;
     // The command holds the writing ends until it is dropped with the end of `spawn`.
     let mut command = Command::new(program);
@@ -172,129 +180,13 @@ fn start(spec: &ScriptRun, shell: &[PathBuf]) -> anyhow::Result<(ProcessGroup, p
         .stdout(writer.try_clone().context("failed to duplicate a pipe")?)
         .stderr(writer);
     let group = ProcessGroup::spawn(command).with_context(|| format!("failed to run {}", spec.stage))?;
-    Ok((group, receiver))
+    Ok((group, File::from(OwnedFd::from(reader))))
 }
 
-/// Keeps the pipe of background processes open and empty for the rest of the agent's life, so that they neither block nor
-/// die when they write. A thread owns it: it ends with the last writer or with the process.
-fn leave(pipe: pipe::Receiver) -> anyhow::Result<()> {
-    let mut pipe = std::fs::File::from(pipe.into_blocking_fd().context("failed to hand over a pipe")?);
-    std::thread::Builder::new()
-        .name("leftover output".to_owned())
-        .spawn(move || std::io::copy(&mut pipe, &mut std::io::sink()))
-        .context("failed to start a thread")?;
-    Ok(())
-}
-
-/// Output on its way from the pipe to the sink.
-struct Pump<'s> {
-    sink: &'s mut dyn FrameSink,
-    masker: Masker,
-    encoder: FrameEncoder,
-    /// Masked and not framed yet.
-    pending: Vec<u8>,
-    /// When the first of the pending bytes came.
-    since: Option<Instant>,
-}
-
-impl<'s> Pump<'s> {
-    fn new(spec: &ScriptRun, sink: &'s mut dyn FrameSink) -> Self {
-        let masker = Masker::with_prefixes(spec.masks.clone(), spec.mask_prefixes.clone());
-        Self { sink, masker, encoder: FrameEncoder::new(spec.run), pending: Vec::new(), since: None }
-    }
-
-    /// Reads until the pipe ends, or until the script has ended and what it left behind is silent.
-    async fn run(&mut self, pipe: &mut pipe::Receiver, exited: &CancellationToken) -> anyhow::Result<()> {
-        let mut buffer = vec![0; READ_BYTES];
-        let mut leftover: Option<Leftover> = None;
-        loop {
-            let flush_at = self.flush_at();
-            let idle = leftover.as_ref().map(|leftover| leftover.idle);
-            tokio::select! {
-                biased;
-                count = pipe.read(&mut buffer) => {
-                    let count = count.context("failed to read the script's output")?;
-                    if count == 0 {
-                        return Ok(());
-                    }
-                    self.take(buffer.get(..count).unwrap_or_default());
-                    let is_due = flush_at.is_some_and(|at| at <= Instant::now());
-                    if is_due || self.encoder.bytes() == 0 || self.pending.len() >= FLUSH_BYTES {
-                        self.flush().await?;
-                    }
-                    if leftover.as_mut().is_some_and(|leftover| leftover.is_over_after(count)) {
-                        return Ok(());
-                    }
-                }
-                () = exited.cancelled(), if leftover.is_none() => {}
-                () = sleep_until(flush_at.unwrap_or_else(Instant::now)), if flush_at.is_some() => self.flush().await?,
-                () = sleep_until(idle.unwrap_or_else(Instant::now)), if idle.is_some() => return Ok(()),
-            }
-            // Not in the arm: a pipe that is never empty would keep it from its turn.
-            if leftover.is_none() && exited.is_cancelled() {
-                let owed = rustix::io::ioctl_fionread(&*pipe).context("failed to measure the script's output")?;
-                leftover = Some(Leftover::new(owed));
-            }
-        }
-    }
-
-    fn take(&mut self, bytes: &[u8]) {
-        self.masker.push(bytes, &mut self.pending);
-        if !self.pending.is_empty() && self.since.is_none() {
-            self.since = Some(Instant::now());
-        }
-    }
-
-    fn flush_at(&self) -> Option<Instant> {
-        let since = self.since?;
-        Some(since + if self.pending.ends_with(b"\n") { FLUSH_LINE_AFTER } else { FLUSH_AFTER })
-    }
-
-    /// Sends what is pending. A character whose last bytes are still to come waits once.
-    async fn flush(&mut self) -> anyhow::Result<()> {
-        let whole = match complete_len(&self.pending) {
-            0 => self.pending.len(),
-            whole => whole,
-        };
-        let rest = self.pending.split_off(whole);
-        let lines = self.encoder.encode(&self.pending);
-        self.since = (!rest.is_empty()).then(Instant::now);
-        self.pending = rest;
-        if lines.is_empty() { Ok(()) } else { self.sink.send(&lines).await }
-    }
-
-    /// Sends everything that is left and the end frame.
-    async fn end(&mut self, code: i32) -> anyhow::Result<()> {
-        self.masker.flush(&mut self.pending);
-        let mut lines = self.encoder.encode(&self.pending);
-        self.pending.clear();
-        lines.push(self.encoder.end(code));
-        self.sink.send(&lines).await.context("failed to deliver the end of the output")
-    }
-}
-
-/// The end of a pipe that processes in the background may still hold.
-struct Leftover {
-    /// Bytes that were in the pipe at the script's end: all of them belong to its output.
-    owed: u64,
-    /// When to stop unless more comes.
-    idle: Instant,
-    /// When to stop whatever comes, but not before what is owed was read.
-    limit: Instant,
-}
-
-impl Leftover {
-    fn new(owed: u64) -> Self {
-        let now = Instant::now();
-        Self { owed, idle: now + LEFTOVER_IDLE, limit: now + LEFTOVER_LIMIT }
-    }
-
-    /// Counts a read; true when it was the last one.
-    fn is_over_after(&mut self, count: usize) -> bool {
-        self.owed = self.owed.saturating_sub(count as u64);
-        let now = Instant::now();
-        self.idle = now + LEFTOVER_IDLE;
-        self.owed == 0 && now >= self.limit
+/// Gives a pipe more room, so that its writers wait less; where the limit for users is lower it stays as it is.
+pub(super) fn enlarge(pipe: &PipeReader) {
+    if let Err(error) = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BYTES) {
+        tracing::debug!(%error, "failed to enlarge a pipe");
     }
 }
 
@@ -361,23 +253,24 @@ async fn parses_dollar_quotes(shell: &[PathBuf]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::os::unix::fs::PermissionsExt as _;
 
-    use async_trait::async_trait;
     use tokio::sync::mpsc;
 
+    use super::super::spool::Spool;
     use super::*;
-    use crate::trace::FrameDecoder;
+    use crate::trace::{FrameDecoder, Line};
 
-    const LONG: Duration = Duration::from_secs(20);
+    const LONG: Duration = Duration::from_mins(1);
 
     /// Hands every call's lines to the test.
     struct Sink(mpsc::UnboundedSender<Vec<String>>);
 
-    #[async_trait]
     impl FrameSink for Sink {
-        async fn send(&mut self, lines: &[String]) -> anyhow::Result<()> {
-            self.0.send(lines.to_vec()).context("nobody listens")
+        fn send(&mut self, lines: &[u8]) -> anyhow::Result<()> {
+            let lines = std::str::from_utf8(lines)?.strip_suffix('\n').context("a line without an end")?;
+            self.0.send(lines.split('\n').map(str::to_owned).collect()).context("nobody listens")
         }
     }
 
@@ -410,8 +303,8 @@ mod tests {
 
     /// Runs to the end and returns the report with the decoded output.
     async fn run_all(spec: &ScriptRun, cancel: &CancellationToken) -> (ExitReport, String) {
-        let (mut sink, mut lines) = sink();
-        let report = run_into(spec, &mut sink, cancel).await.unwrap();
+        let (sink, mut lines) = sink();
+        let (report, _) = run_into(spec, sink, None, cancel).await.unwrap();
         let mut decoder = FrameDecoder::new(spec.run);
         while let Ok(lines) = lines.try_recv() {
             for line in lines {
@@ -463,8 +356,8 @@ mod tests {
     #[tokio::test]
     async fn much_output_makes_full_frames() {
         let scene = scene("i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done");
-        let (mut sink, mut lines) = sink();
-        let report = run_into(&scene.spec, &mut sink, &CancellationToken::new()).await.unwrap();
+        let (sink, mut lines) = sink();
+        let (report, _) = run_into(&scene.spec, sink, None, &CancellationToken::new()).await.unwrap();
         let mut frames = 0;
         let mut decoder = FrameDecoder::new(4);
         while let Ok(lines) = lines.try_recv() {
@@ -482,7 +375,7 @@ mod tests {
     #[tokio::test]
     async fn a_prompt_and_a_line_come_while_the_script_runs() {
         let scene = scene("printf 'ready? '; while [ ! -e go ]; do sleep 0.01; done; echo gone");
-        let (mut sink, mut lines) = sink();
+        let (sink, mut lines) = sink();
         let cancel = CancellationToken::new();
         let watch = async {
             let mut decoder = FrameDecoder::new(4);
@@ -495,10 +388,52 @@ mod tests {
             std::fs::write(scene.dir.path().join("go"), "").unwrap();
         };
         let (report, ()) =
-            tokio::time::timeout(LONG, async { tokio::join!(run_into(&scene.spec, &mut sink, &cancel), watch) })
+            tokio::time::timeout(LONG, async { tokio::join!(run_into(&scene.spec, sink, None, &cancel), watch) })
                 .await
                 .unwrap();
-        assert_eq!(report.unwrap().bytes, 12);
+        assert_eq!(report.unwrap().0.bytes, 12);
+    }
+
+    #[tokio::test]
+    async fn what_others_write_during_the_run_comes_beside_its_output() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let log = Arc::new(Spool::new(None, 0));
+        let beside = Arc::new(Beside::new(reader, log).unwrap());
+        let (stopped, stop) = std::io::pipe().unwrap();
+        let others = beside.clone();
+        let thread = std::thread::spawn(move || others.forward(&stopped));
+        let scene = scene("echo mine; : > here; while [ ! -e go ]; do sleep 0.01; done; echo still mine");
+        let (sink, mut lines) = sink();
+        let cancel = CancellationToken::new();
+        let mut decoder = FrameDecoder::new(4);
+        let watch = async {
+            while !scene.dir.path().join("here").exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            writer.write_all(b"theirs, hunt").unwrap();
+            writer.write_all(b"er2\n\ttheirs").unwrap();
+            let mut seen = Vec::new();
+            while seen.is_empty() {
+                for line in lines.recv().await.unwrap() {
+                    seen.extend(decoder.push_message(&line));
+                }
+            }
+            assert_eq!(seen, [Line::Beside("theirs, [MASKED]".to_owned())]);
+            std::fs::write(scene.dir.path().join("go"), "").unwrap();
+        };
+        let run = async { tokio::join!(run_into(&scene.spec, sink, Some(beside), &cancel), watch) };
+        let (report, ()) = tokio::time::timeout(LONG, run).await.unwrap();
+        assert_eq!(report.unwrap().0.bytes, 16);
+        let mut seen = Vec::new();
+        while let Ok(lines) = lines.try_recv() {
+            seen.extend(lines.iter().flat_map(|line| decoder.push_message(line)));
+        }
+        assert_eq!(seen, [Line::Beside("\ttheirs".to_owned())]);
+        assert_eq!(decoder.take(), b"mine\nstill mine\n");
+        assert!(decoder.is_complete());
+        assert_eq!(decoder.finish().unwrap().beside, 2);
+        drop(stop);
+        thread.join().unwrap();
     }
 
     #[tokio::test]
@@ -539,10 +474,11 @@ mod tests {
     #[tokio::test]
     async fn a_broken_sink_ends_the_script() {
         let scene = scene("while :; do echo noise; done");
-        let (mut sink, lines) = sink();
+        let (sink, lines) = sink();
         drop(lines);
         let cancel = CancellationToken::new();
-        let error = tokio::time::timeout(LONG, run_into(&scene.spec, &mut sink, &cancel)).await.unwrap().unwrap_err();
+        let run = run_into(&scene.spec, sink, None, &cancel);
+        let error = tokio::time::timeout(LONG, run).await.unwrap().err().unwrap();
         assert_eq!(error.to_string(), "failed to deliver the output of step_script");
     }
 

@@ -4,13 +4,17 @@
 //! when SageMaker stops the job (SIGTERM, then 120 s), or when nobody renews the lease. It never talks to the driver
 //! directly and knows nothing of sessions, policies or sandboxes.
 
+mod beside;
 pub mod configuration;
-pub mod copy;
-pub mod exec;
+mod copy;
+mod exec;
 pub mod launcher;
 pub mod node;
-pub mod place;
+mod place;
 mod post;
+mod pump;
+mod spool;
+mod streams;
 mod work;
 
 use std::path::Path;
@@ -25,6 +29,7 @@ use crate::env::Environment;
 use crate::failure;
 use crate::process::Reaper;
 use crate::signals::{Cancellation, Signals};
+use streams::Streams;
 
 /// Written for SageMaker: its first 1,024 characters become the job's `FailureReason`.
 const FAILURE_FILE: &str = "/opt/ml/output/failure";
@@ -33,7 +38,11 @@ const RESOURCE_CONFIG: &str = "/opt/ml/input/config/resourceconfig.json";
 /// Runs until the end of the training job; the exit code is that of the job's script, so that SageMaker's status tells
 /// the same as GitLab's.
 pub async fn run(env: &Environment) -> ExitCode {
-    let outcome = supervised(env).await;
+    let streams = Streams::take_over().context("failed to take over the container's log");
+    let outcome = match &streams {
+        Ok(streams) => supervised(env, streams).await,
+        Err(error) => Err(anyhow::anyhow!("{error:#}")),
+    };
     let (code, text) = match outcome {
         Ok(0) => (0, None),
         Ok(code) => (code, Some(format!("the job's script exited with code {code}"))),
@@ -52,7 +61,7 @@ pub async fn run(env: &Environment) -> ExitCode {
     ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1).max(u8::from(code != 0)))
 }
 
-async fn supervised(env: &Environment) -> anyhow::Result<i32> {
+async fn supervised(env: &Environment, streams: &Streams) -> anyhow::Result<i32> {
     let signals = Signals::install().context("failed to install the signal handlers")?;
     let cancellation = Cancellation::default();
     let _reaper = Reaper::start()?;
@@ -62,7 +71,7 @@ async fn supervised(env: &Environment) -> anyhow::Result<i32> {
     let access = configuration.access(bundle.exists().then_some(bundle));
     let objects = cloud::aws::object_store(&access).await?;
     let post = post::Post::new(objects, &configuration, &node);
-    let worker = work::Worker::new(post, node, env.clone());
+    let worker = work::Worker::new(post, node, env.clone(), streams);
     tokio::select! {
         result = worker.work(&cancellation) => result,
         never = signals.watch(&cancellation) => match never {},

@@ -8,8 +8,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use super::spool::Spool;
+
 /// Big in every training container.
 const VOLUME: &str = "/tmp";
+/// How much output may wait on the disk for its reader.
+const SPOOL_BYTES: u64 = 1 << 30;
 
 /// A private folder for scripts and archives, removed with the value.
 pub(super) fn scratch() -> anyhow::Result<tempfile::TempDir> {
@@ -18,6 +22,20 @@ pub(super) fn scratch() -> anyhow::Result<tempfile::TempDir> {
         .prefix("sagemaker-executor-")
         .tempdir_in(VOLUME)
         .context("failed to make a temporary folder")
+}
+
+/// A queue on the volume, for output whose reader is slower than its writer: half of the free room at most, and no more than
+/// `SPOOL_BYTES`. Where no file can be made the two go at one speed.
+pub(super) fn spool() -> Spool {
+    let file = fs::create_dir_all(VOLUME).and_then(|()| tempfile::tempfile_in(VOLUME));
+    let free = rustix::fs::statvfs(VOLUME).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+    match file {
+        Ok(file) => Spool::new(Some(file), SPOOL_BYTES.min(free / 2)),
+        Err(error) => {
+            tracing::warn!(%error, "failed to make a temporary file in {VOLUME}");
+            Spool::new(None, 0)
+        }
+    }
 }
 
 /// Makes the project's parents. When they do not exist yet and the volume has more room than the disk they would lie

@@ -7,11 +7,12 @@ use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::configuration::PREFIX;
-use crate::agent::copy::TraceCopy;
+use crate::agent::copy::{Pace, TraceCopy};
 use crate::agent::exec::{self, ScriptRun};
 use crate::agent::node::Node;
 use crate::agent::place;
 use crate::agent::post::{Past, Post};
+use crate::agent::streams::Streams;
 use crate::env::Environment;
 use crate::failure;
 use crate::mailbox::{ByeReason, ExitReport, Order, Report};
@@ -20,6 +21,8 @@ use crate::workspace::{self, Selection, Snapshot, Trees};
 
 const BUSY_POLL: Duration = Duration::from_millis(40);
 const IDLE_POLL: Duration = Duration::from_secs(1);
+/// While a script runs, nothing but a cancel is waited for.
+const RUNNING_POLL: Duration = Duration::from_secs(2);
 /// Of the 120 s that `StopTrainingJob` leaves, the script gets this much; the rest is for output and results.
 const STOP_GRACE: Duration = Duration::from_secs(30);
 /// Results of a stopped job are sent within this time or not at all.
@@ -41,12 +44,14 @@ struct PendingRun {
     masks: Vec<String>,
     mask_prefixes: Vec<String>,
     grace: Duration,
+    live_copy: bool,
 }
 
-pub(super) struct Worker {
+pub(super) struct Worker<'s> {
     post: Post,
     node: Node,
     env: Environment,
+    streams: &'s Streams,
     project: Option<Project>,
     pending: VecDeque<PendingRun>,
     seen: BTreeSet<u32>,
@@ -63,12 +68,13 @@ enum End {
     LeaseExpired,
 }
 
-impl Worker {
-    pub(super) fn new(post: Post, node: Node, env: Environment) -> Self {
+impl<'s> Worker<'s> {
+    pub(super) fn new(post: Post, node: Node, env: Environment, streams: &'s Streams) -> Self {
         Self {
             post,
             node,
             env,
+            streams,
             project: None,
             pending: VecDeque::new(),
             seen: BTreeSet::new(),
@@ -143,9 +149,9 @@ impl Worker {
             match order {
                 Order::Workspace { trees, selection } => self.receive(trees, selection, cancellation).await?,
                 // A number comes twice when the driver's first try was stored although its reply was lost.
-                Order::Run { run, stage, masks, mask_prefixes, grace } if self.seen.insert(run) => {
+                Order::Run { run, stage, masks, mask_prefixes, grace, live_copy } if self.seen.insert(run) => {
                     let grace = Duration::from_secs(grace);
-                    self.pending.push_back(PendingRun { run, stage, masks, mask_prefixes, grace });
+                    self.pending.push_back(PendingRun { run, stage, masks, mask_prefixes, grace, live_copy });
                 }
                 Order::Run { .. } => {}
                 Order::Cancel { run } => {
@@ -182,13 +188,15 @@ impl Worker {
     async fn run(&mut self, run: PendingRun, cancellation: &Cancellation) -> anyhow::Result<Option<End>> {
         let number = run.run;
         if self.canceled.contains(&number) || cancellation.asked() {
-            let exit = ExitReport { code: NEVER_BEGAN, bytes: 0, hash: String::new(), canceled: true };
+            let exit =
+                ExitReport { code: NEVER_BEGAN, bytes: 0, hash: String::new(), canceled: true, at: 0, copy: Some(0) };
             self.post.report(&Report::Exited { run: number, exit }).await?;
             return Ok(None);
         }
         let stage = run.stage.clone();
         let (layout, node) = (self.post.layout.clone(), self.node.name.clone());
-        let copy = TraceCopy::new(self.post.objects.clone(), move |batch| layout.trace(&node, number, batch));
+        let pace = if run.live_copy { Pace::Live } else { Pace::Late };
+        let copy = TraceCopy::new(self.post.objects.clone(), pace, move |batch| layout.trace(&node, number, batch));
         let scratch = place::scratch()?;
         let spec = match self.script_run(run, scratch.path()).await {
             Ok(spec) => spec,
@@ -201,7 +209,7 @@ impl Worker {
         let cancel = CancellationToken::new();
         let mut end = None;
         let exit = {
-            let script = exec::run(spec, copy, cancel.clone());
+            let script = exec::run(&spec, copy, self.streams, &cancel);
             tokio::pin!(script);
             let mut pause = BUSY_POLL;
             loop {
@@ -212,7 +220,7 @@ impl Worker {
                         cancel.cancel();
                     }
                     () = tokio::time::sleep(pause) => {
-                        pause = (pause * 3 / 2).min(IDLE_POLL);
+                        pause = (pause * 3 / 2).min(RUNNING_POLL);
                         self.drain_orders(cancellation).await?;
                         if self.canceled.contains(&number) {
                             cancel.cancel();

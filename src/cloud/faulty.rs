@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 
 use super::{
-    CloudError, CloudErrorKind, JobLogs, LogPage, ObjectStore, TrainingJob, TrainingJobSpec, TrainingJobSummary,
-    TrainingJobs,
+    CloudError, CloudErrorKind, FilterPage, JobLogs, ObjectStore, StreamPage, TrainingJob, TrainingJobSpec,
+    TrainingJobSummary, TrainingJobs,
 };
 
 /// Whether the service has seen the call that fails.
@@ -177,8 +177,13 @@ impl<T: JobLogs + ?Sized> JobLogs for Faulty<T> {
         self.around("streams", job_name, self.inner.streams(job_name)).await
     }
 
-    async fn read(&self, stream: &str, position: Option<&str>) -> Result<LogPage, CloudError> {
-        self.around("read", stream, self.inner.read(stream, position)).await
+    async fn filter(&self, streams: &[String], since_ms: u64, token: Option<&str>) -> Result<FilterPage, CloudError> {
+        let thing = streams.first().map_or("", String::as_str);
+        self.around("filter", thing, self.inner.filter(streams, since_ms, token)).await
+    }
+
+    async fn newest_streams(&self, token: Option<&str>) -> Result<StreamPage, CloudError> {
+        self.around("newest_streams", "", self.inner.newest_streams(token)).await
     }
 }
 

@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 
 use super::{
-    Cloud, CloudError, CloudErrorKind, JobLogs, JobStatus, LogPage, ObjectStore, TrainingJob, TrainingJobSpec,
-    TrainingJobSummary, TrainingJobs,
+    Cloud, CloudError, CloudErrorKind, FilterPage, JobLogs, JobStatus, LogEvent, ObjectStore, StreamPage, TrainingJob,
+    TrainingJobSpec, TrainingJobSummary, TrainingJobs,
 };
 
 /// The three fakes of one [`Cloud`], to script and to question them.
@@ -126,6 +126,7 @@ impl TrainingJobs for MemoryJobs {
             created: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(state.created)),
             training_seconds: None,
             billable_seconds: None,
+            transitions: Vec::new(),
         };
         state.jobs.insert(spec.name.clone(), Job { spec: spec.clone(), now: job, steps: VecDeque::new() });
         Ok(arn)
@@ -284,21 +285,38 @@ pub struct MemoryLogs {
 
 #[derive(Debug)]
 struct LogsState {
-    streams: BTreeMap<String, Vec<String>>,
+    streams: BTreeMap<String, Vec<LogEvent>>,
     page: usize,
+    pushed: u64,
     calls: Vec<String>,
 }
 
 impl Default for MemoryLogs {
     fn default() -> Self {
-        Self { state: Mutex::new(LogsState { streams: BTreeMap::new(), page: 10_000, calls: Vec::new() }) }
+        Self { state: Mutex::new(LogsState { streams: BTreeMap::new(), page: 10_000, pushed: 0, calls: Vec::new() }) }
     }
 }
 
 impl MemoryLogs {
-    /// Appends a message; the stream is `<job>/algo-<n>-<epoch>` and comes into being with its first message.
+    /// Appends a message; the stream is `<job>/algo-<n>-<epoch>` and comes into being with its first message. Its
+    /// timestamp is the number of messages pushed so far.
     pub fn push(&self, stream: &str, message: impl Into<String>) {
-        lock(&self.state).streams.entry(stream.to_owned()).or_default().push(message.into());
+        let timestamp = lock(&self.state).pushed + 1;
+        self.push_at(stream, timestamp, message);
+    }
+
+    /// Appends a message with this timestamp, epoch milliseconds; it may be older than others of the stream.
+    pub fn push_at(&self, stream: &str, timestamp: u64, message: impl Into<String>) {
+        let mut state = lock(&self.state);
+        state.pushed += 1;
+        let id = format!("{:020}", state.pushed);
+        let event = LogEvent { stream: stream.to_owned(), timestamp, id, message: message.into() };
+        state.streams.entry(stream.to_owned()).or_default().push(event);
+    }
+
+    /// Takes a stream away, as its retention does.
+    pub fn remove(&self, stream: &str) {
+        lock(&self.state).streams.remove(stream);
     }
 
     /// At most this many messages a page; 0 makes every page empty, which AWS does now and then.
@@ -306,7 +324,7 @@ impl MemoryLogs {
         lock(&self.state).page = messages;
     }
 
-    /// The calls so far: `streams <job>`, `read <stream>`.
+    /// The calls so far: `streams <job>`, `filter <streams> <since>`, `newest_streams`.
     pub fn calls(&self) -> Vec<String> {
         lock(&self.state).calls.clone()
     }
@@ -326,19 +344,51 @@ impl JobLogs for MemoryLogs {
             .collect())
     }
 
-    async fn read(&self, stream: &str, position: Option<&str>) -> Result<LogPage, CloudError> {
+    async fn filter(&self, streams: &[String], since_ms: u64, token: Option<&str>) -> Result<FilterPage, CloudError> {
         let mut state = lock(&self.state);
-        state.calls.push(format!("read {stream}"));
-        let page = state.page;
-        let Some(messages) = state.streams.get(stream) else {
-            return Ok(LogPage { messages: Vec::new(), position: position.map(str::to_owned), end: true });
-        };
-        let from = position.and_then(|position| position.strip_prefix("f/")?.parse::<usize>().ok()).unwrap_or(0);
-        let messages: Vec<String> = messages.iter().skip(from).take(page).cloned().collect();
-        let next = format!("f/{}", from + messages.len());
-        // An empty page in the middle does not say that it is the end.
-        let end = position == Some(next.as_str()) && page > 0;
-        Ok(LogPage { messages, position: Some(next), end })
+        state.calls.push(format!("filter {} {since_ms}", streams.join(",")));
+        if let Some(absent) = streams.iter().find(|stream| !state.streams.contains_key(*stream)) {
+            return Err(CloudError {
+                kind: CloudErrorKind::NotFound,
+                operation: format!("read log stream {absent}"),
+                message: "The specified log stream does not exist.".to_owned(),
+                action: "",
+            });
+        }
+        let mut events: Vec<&LogEvent> = streams
+            .iter()
+            .filter_map(|stream| state.streams.get(stream))
+            .flatten()
+            .filter(|event| event.timestamp >= since_ms)
+            .collect();
+        events.sort_by_key(|event| (event.timestamp, &event.id));
+        // The token is the place of the last event; on a page of none it stays.
+        let after = token.and_then(|token| token.split_once('/')).map(|(time, id)| (time.parse().unwrap_or(0), id));
+        let from =
+            after.map_or(0, |place| events.partition_point(|event| (event.timestamp, event.id.as_str()) <= place));
+        let page: Vec<LogEvent> = events.iter().skip(from).take(state.page).map(|event| (*event).clone()).collect();
+        let more = from + page.len() < events.len();
+        let place = page.last().map(|event| format!("{}/{}", event.timestamp, event.id));
+        Ok(FilterPage {
+            ingested: page.iter().map(|event| event.timestamp).max(),
+            token: more.then(|| place.or_else(|| token.map(str::to_owned)).unwrap_or_else(|| "0/".to_owned())),
+            events: page,
+        })
+    }
+
+    async fn newest_streams(&self, token: Option<&str>) -> Result<StreamPage, CloudError> {
+        let mut state = lock(&self.state);
+        state.calls.push("newest_streams".to_owned());
+        let mut streams: Vec<_> = state
+            .streams
+            .iter()
+            .map(|(stream, events)| (events.iter().map(|event| event.timestamp).max(), stream.clone()))
+            .collect();
+        streams.sort();
+        let from = token.and_then(|token| token.parse().ok()).unwrap_or(0);
+        let page: Vec<String> = streams.into_iter().rev().map(|(_, stream)| stream).skip(from).take(50).collect();
+        let more = from + page.len() < state.streams.len();
+        Ok(StreamPage { token: more.then(|| (from + page.len()).to_string()), streams: page })
     }
 }
 
@@ -447,23 +497,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn logs_are_read_in_pages_to_their_end() {
+    async fn several_logs_are_read_by_time_and_an_absent_one_fails_the_call() {
         let memory = Memory::new();
         let logs = memory.cloud().logs;
-        assert!(logs.read("a/algo-1-1", None).await.unwrap().end);
-        for message in ["x", "y", "z"] {
-            memory.logs.push("a/algo-1-1", message);
-        }
-        memory.logs.push("a/algo-1-1/ssm", "debug");
+        memory.logs.push_at("a/algo-1-1", 20, "later");
+        memory.logs.push_at("b/algo-1-1", 10, "before");
+        memory.logs.push_at("a/algo-1-1", 15, "late");
+        memory.logs.push_at("a/algo-1-1", 5, "old");
         memory.logs.set_page(2);
-        assert_eq!(logs.streams("a").await.unwrap(), ["a/algo-1-1"]);
-        let first = logs.read("a/algo-1-1", None).await.unwrap();
-        assert_eq!((first.messages.len(), first.end), (2, false));
-        let second = logs.read("a/algo-1-1", first.position.as_deref()).await.unwrap();
-        assert_eq!((second.messages.as_slice(), second.end), (["z".to_owned()].as_slice(), false));
-        let third = logs.read("a/algo-1-1", second.position.as_deref()).await.unwrap();
-        assert!(third.end && third.messages.is_empty());
-        memory.logs.push("a/algo-1-1", "late");
-        assert_eq!(logs.read("a/algo-1-1", third.position.as_deref()).await.unwrap().messages, ["late"]);
+        let streams = ["a/algo-1-1".to_owned(), "b/algo-1-1".to_owned()];
+        let first = logs.filter(&streams, 10, None).await.unwrap();
+        let second = logs.filter(&streams, 10, first.token.as_deref()).await.unwrap();
+        let messages: Vec<_> = first.events.iter().chain(&second.events).map(|event| event.message.as_str()).collect();
+        assert_eq!(messages, ["before", "late", "later"]);
+        assert_eq!((second.token, second.ingested), (None, Some(20)));
+        assert_eq!(logs.newest_streams(None).await.unwrap().streams, streams);
+        memory.logs.remove("b/algo-1-1");
+        assert_eq!(logs.filter(&streams, 10, None).await.unwrap_err().kind, CloudErrorKind::NotFound);
+        memory.logs.set_page(0);
+        let empty = logs.filter(&streams[..1], 10, None).await.unwrap();
+        assert!(empty.events.is_empty() && empty.token.is_some());
     }
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 
 /// What a stage or command needs of AWS. The agent takes `objects` alone.
 #[derive(Clone)]
@@ -46,6 +47,10 @@ pub trait TrainingJobs: Send + Sync {
     /// The job's state, or `None` when no job of this name exists (AWS answers `ValidationException`,
     /// "Requested resource not found").
     async fn describe(&self, name: &str) -> Result<Option<TrainingJob>, CloudError>;
+    /// As [`TrainingJobs::describe`], in a single try: whoever looks again and again needs no other.
+    async fn glance(&self, name: &str) -> Result<Option<TrainingJob>, CloudError> {
+        self.describe(name).await
+    }
     /// The tags of the resource.
     async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>, CloudError>;
     /// Asks for a stop. A job that has ended already, or does not exist, is success.
@@ -77,25 +82,54 @@ pub trait ObjectStore: Send + Sync {
     fn uri(&self, key: &str) -> String;
 }
 
-/// The CloudWatch log of one training job: group `/aws/sagemaker/TrainingJobs`, streams `<job>/algo-<n>-<epoch>`.
+/// The CloudWatch log of training jobs: group `/aws/sagemaker/TrainingJobs`, streams `<job>/algo-<n>-<epoch>`.
 #[async_trait]
 pub trait JobLogs: Send + Sync {
     /// Names of the job's streams so far, without remote-debug (`/ssm`) ones. Empty when the group does not exist yet.
     async fn streams(&self, job_name: &str) -> Result<Vec<String>, CloudError>;
-    /// One page from `position` on (`None`: from the start). Pages may be empty while more follow;
-    /// [`LogPage::end`] tells when the service had nothing newer. An absent stream is an empty page at its end.
-    async fn read(&self, stream: &str, position: Option<&str>) -> Result<LogPage, CloudError>;
+    /// One page of what streams of any jobs hold from `since_ms` on (epoch milliseconds, inclusive), by time; `token` is
+    /// that of the page before. Pages may be empty while more follow, and may repeat events.
+    ///
+    /// At most [`FILTER_STREAMS`] names. A name that no stream has is [`CloudErrorKind::NotFound`] for the whole call.
+    async fn filter(&self, streams: &[String], since_ms: u64, token: Option<&str>) -> Result<FilterPage, CloudError>;
+    /// One page of the streams of all jobs of the account, those with the newest events first. AWS knows the newest
+    /// event "eventually": a stream that is absent here may exist.
+    async fn newest_streams(&self, token: Option<&str>) -> Result<StreamPage, CloudError>;
 }
 
-/// One page of a log stream.
+/// Makes a client of the log for whoever reads in a thread of its own.
+pub type LogClient = Arc<dyn Fn() -> BoxFuture<'static, anyhow::Result<Arc<dyn JobLogs>>> + Send + Sync>;
+
+/// `FilterLogEvents` takes this many stream names.
+pub const FILTER_STREAMS: usize = 100;
+
+/// One event of a log stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogEvent {
+    pub stream: String,
+    /// When it was written: epoch milliseconds of the writer's clock.
+    pub timestamp: u64,
+    /// The service's own, the same in every reply.
+    pub id: String,
+    pub message: String,
+}
+
+/// One page of several log streams.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LogPage {
-    /// Messages in order, newlines inside kept.
-    pub messages: Vec<String>,
-    /// Where to read on.
-    pub position: Option<String>,
-    /// The returned forward token equals the one sent.
-    pub end: bool,
+pub struct FilterPage {
+    pub events: Vec<LogEvent>,
+    /// The newest `ingestionTime` of the page: epoch milliseconds of the service's clock.
+    pub ingested: Option<u64>,
+    /// More follows.
+    pub token: Option<String>,
+}
+
+/// One page of stream names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StreamPage {
+    pub streams: Vec<String>,
+    /// More follows.
+    pub token: Option<String>,
 }
 
 /// What is asked of SageMaker. Limits: [`CreateTrainingJob`](https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.html).
@@ -154,6 +188,18 @@ pub struct TrainingJob {
     pub created: Option<SystemTime>,
     pub training_seconds: Option<u64>,
     pub billable_seconds: Option<u64>,
+    /// `SecondaryStatusTransitions` in order of time: what happened between two looks.
+    pub transitions: Vec<Transition>,
+}
+
+/// The job came into another phase.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// SageMaker's `SecondaryStatus`, text as sent.
+    pub status: String,
+    pub started: Option<SystemTime>,
+    /// For people, never for decisions.
+    pub message: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,6 +7,8 @@ use tokio::time::Instant;
 
 use crate::cloud::{Cloud, TrainingJob};
 use crate::mailbox::Order;
+use crate::reader;
+use crate::session::output::Output;
 use crate::session::{Session, transport};
 
 /// How long a stage that still lives is waited for before its session is taken away.
@@ -18,7 +20,7 @@ const LEAVES_WITHIN: Duration = Duration::from_secs(30);
 /// How late a `CreateTrainingJob` whose caller was killed can take effect.
 const LATE_CREATE: Duration = Duration::from_secs(5);
 const FIRST_POLL: Duration = Duration::from_millis(50);
-const LAST_POLL: Duration = Duration::from_secs(5);
+const LAST_POLL: Duration = Duration::from_secs(15);
 
 /// Stops the training job, deletes the session's objects, forgets the record. An error leaves the record, so that a
 /// later pass finds the session again.
@@ -30,6 +32,9 @@ pub async fn close(mut session: Session<'_>) -> anyhow::Result<()> {
         session.record = record;
     }
     let ended = end_job(&mut session).await;
+    if let Err(error) = print_rest(&session).await {
+        tracing::warn!(error = format!("{error:#}"), "failed to print the rest of the job's output");
+    }
     // Scripts and orders hold secrets: they go even when the job cannot be ended now.
     // An agent that still lives may have to find the order to leave, which holds none.
     let leaves = ended.is_err() && session.record.finished;
@@ -37,7 +42,30 @@ pub async fn close(mut session: Session<'_>) -> anyhow::Result<()> {
     delete_objects(&session.cloud, &session.layout.root(), kept.as_deref()).await?;
     ended?;
     drop(lock);
+    reader::forget(&session.settings.runner.state_dir, session.id.as_str())?;
     session.records.remove(&session.id)
+}
+
+/// What a stage whose process was killed had not printed: GitLab Runner writes it to its own log.
+async fn print_rest(session: &Session<'_>) -> anyhow::Result<()> {
+    let Some(current) = session.record.current.as_ref().filter(|current| current.ordered && current.code.is_none())
+    else {
+        return Ok(());
+    };
+    let (objects, printer) = (&*session.cloud.objects, session.printer);
+    let cursor = session.records.cursor(&session.id, current.run)?;
+    let nodes = &session.record.nodes;
+    let shown = session.record.shown_events.clone();
+    let mut output = Output::new(&session.layout, current.run, nodes, cursor, shown);
+    for node in nodes {
+        output.seek_copy(objects, node, None).await?;
+        while output.read_copy(objects, node).await? {
+            output.print(printer, Duration::ZERO)?;
+        }
+    }
+    output.print(printer, Duration::ZERO)?;
+    output.print_incomplete(printer, Duration::ZERO)?;
+    Ok(())
 }
 
 async fn wait_for_stage(session: &Session<'_>) -> anyhow::Result<Option<std::fs::File>> {

@@ -1,59 +1,69 @@
-//! One container stage as the driver sees it: orders the script, prints its output, and tells how it ended.
+//! One container stage as the driver sees it: prints its output and tells how it ended.
 //!
-//! The two sources of the output, CloudWatch Logs and the agent's copy in the store, feed one decoder per node; what
-//! follows from anything seen is decided by [`RunMachine`].
+//! Three things are looked at, each at its own pace: the mailbox, the two sources of the output, and the training job. What
+//! follows from anything seen is decided by [`RunMachine`]; what is printed, by `Output`.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-use crate::cloud::{CloudError, CloudErrorKind};
+use crate::cloud::{CloudError, CloudErrorKind, TrainingJob};
 use crate::mailbox::{Order, Report};
+use crate::reader::Feed;
 use crate::session::Session;
 use crate::session::machine::{CancelReason, Conclusion, Effect, Event, RunMachine};
+use crate::session::output::Output;
+use crate::session::pace::{Describe, Poll};
+use crate::session::phases::Waiting;
 use crate::session::transport::{self, LeaseKeeper};
 use crate::signals::Cancellation;
-use crate::trace::{FrameDecoder, Labeler, Line, TraceError};
-use crate::ui::Progress;
+use crate::ui::{human_bytes, human_duration};
 
-/// `DescribeTrainingJob` is asked this often at most: its rate is shared by all jobs of the account.
-const DESCRIBE_EVERY: Duration = Duration::from_secs(15);
-/// The first look comes sooner: a refused image or role shows at once.
-const FIRST_DESCRIBE: Duration = Duration::from_secs(3);
-/// The mailbox is looked at this often right after something came, and ever less until `IDLE_POLL`.
-const BUSY_POLL: Duration = Duration::from_millis(40);
+/// A script's first moments: most stages are short.
+const OPENING: Duration = Duration::from_secs(3);
+/// Until then the store is looked at this often after something came, ...
+const OPENING_POLL: Duration = Duration::from_millis(40);
+/// ... later like this: under steady output the agent stores a batch a second.
+const BUSY_POLL: Duration = Duration::from_millis(600);
 const IDLE_POLL: Duration = Duration::from_secs(1);
+/// While output flows from the copy, whose end frame comes before any report of the exit.
+const REPORTS_BESIDE_COPY: Duration = Duration::from_secs(5);
+/// What was read of the log is looked for this often: local files. It is waited for, ...
+const FEED_POLL: Duration = Duration::from_millis(250);
+/// ... or comes after the copy has brought the same.
+const FEED_BESIDE_COPY: Duration = Duration::from_secs(1);
+/// How often in a row more is taken while there is more, before the rest of the work gets its turn.
+const FEED_TAKES: u32 = 4;
+/// A gap mostly closes by itself within this time: batches come late.
+const LATE_EVENTS: Duration = Duration::from_secs(3);
+/// A gap in what the log brought is asked for again this often.
+const GAP_EVERY: Duration = Duration::from_secs(5);
+/// A gap that the log has not filled for so long is filled from the copy: the log brings late events within this time.
+const GAP_PATIENCE: Duration = Duration::from_secs(10);
+/// Events this much older than a gap may hold what is missing.
+const GAP_REACH: Duration = Duration::from_mins(1);
 /// Until a new job's tags are visible, a policy that looks at them may deny the call.
 const TAGS_VISIBLE: Duration = Duration::from_mins(5);
-/// While a stream grows its token may change for ever; the rest is for the next turn.
-const PAGES_A_POLL: u32 = 50;
-const WAITING: &str = "Waiting for the training job";
-/// Empty pages in a row after which a stream is left until the next turn, although its token still changes.
-const EMPTY_PAGES: u32 = 4;
+/// Nothing of the log is told to be out of reach before this.
+const LOG_PATIENCE: Duration = Duration::from_mins(1);
+/// How long what the log has beside frames is waited for after a job was lost.
+const LAST_EVENTS: Duration = Duration::from_secs(20);
 
-/// What the driver knows of one node's output.
-struct NodeTrace {
-    decoder: FrameDecoder,
-    /// Only where several nodes write into one trace.
-    labeler: Option<Labeler>,
-    next_batch: u32,
-    /// The node told that it has ended: its copy is complete in the store.
-    ended: bool,
-    told: (bool, bool),
-}
-
-impl NodeTrace {
-    /// What can be printed now.
-    fn take(&mut self) -> Vec<u8> {
-        let bytes = self.decoder.take();
-        let Some(labeler) = &mut self.labeler else { return bytes };
-        let mut lines = labeler.push(&bytes);
-        if self.decoder.is_complete() {
-            lines.extend(labeler.flush());
-        }
-        lines
-    }
+/// What is known of a node beside its output.
+#[derive(Debug, Default)]
+struct Seen {
+    started: Option<SystemTime>,
+    exited: Option<SystemTime>,
+    code: Option<i32>,
+    /// Of its output, in order.
+    bytes: u64,
+    /// The copy is complete with so many batches.
+    copy: Option<u32>,
+    exit_told: bool,
+    gap_since: Option<Instant>,
+    /// The copy is read on: for the output's end, or until a gap is filled.
+    sought: bool,
 }
 
 /// Follows one run until it is over.
@@ -61,22 +71,30 @@ pub struct Follower<'s, 'a> {
     session: &'s mut Session<'a>,
     machine: RunMachine,
     run: u32,
-    traces: BTreeMap<String, NodeTrace>,
+    output: Output,
+    feed: Feed,
+    seen: BTreeMap<String, Seen>,
     lease: LeaseKeeper,
     started: Instant,
-    next_describe: Instant,
-    next_logs: Instant,
-    logs_backoff: u32,
-    /// Until every node is ready: a spinner on a terminal, a line now and then in a job trace.
-    waiting: Option<Progress>,
-    phase: String,
-    foreign: Vec<String>,
+    reports: Poll,
+    copy: Poll,
+    describe: Describe,
+    next_again: Instant,
+    waiting: Option<Waiting>,
     /// Since when the store cannot be read.
     store_silent: Option<Instant>,
+    log_trouble_told: bool,
 }
 
 impl<'s, 'a> Follower<'s, 'a> {
-    pub fn new(session: &'s mut Session<'a>, mut machine: RunMachine, run: u32, lease: LeaseKeeper) -> Self {
+    /// Follows the session's run `run`, from where its output was printed up to.
+    pub fn new(
+        session: &'s mut Session<'a>,
+        mut machine: RunMachine,
+        run: u32,
+        lease: LeaseKeeper,
+        feed: Feed,
+    ) -> anyhow::Result<Self> {
         let started = Instant::now();
         for node in &session.record.ready {
             machine.already_ready(node);
@@ -84,43 +102,59 @@ impl<'s, 'a> Follower<'s, 'a> {
         for node in &session.record.left {
             machine.already_left(node);
         }
-        let first_describe = if session.record.left.is_empty() { FIRST_DESCRIBE } else { Duration::ZERO };
-        let several = session.record.nodes.len() > 1;
-        let trace = |node: &String| NodeTrace {
-            decoder: FrameDecoder::new(run),
-            labeler: several.then(|| Labeler::new(node)),
-            next_batch: 0,
-            ended: false,
-            told: (false, false),
+        let describe = Describe::new(started, !session.record.left.is_empty());
+        let cursor = session.records.cursor(&session.id, run)?;
+        let shown = session.record.shown_events.clone();
+        let output = Output::new(&session.layout, run, &session.record.nodes, cursor, shown);
+        let seen = session.record.nodes.iter().map(|node| (node.clone(), Seen::default())).collect();
+        let created = match session.record.created {
+            0 => SystemTime::now(),
+            seconds => UNIX_EPOCH + Duration::from_secs(seconds),
         };
-        let traces = session.record.nodes.iter().map(|node| (node.clone(), trace(node))).collect();
-        let waiting =
-            (!machine.is_ready()).then(|| Progress::start(session.printer, WAITING, None, started.into_std()));
-        let first_logs = Duration::from_secs(session.settings.trace.cloudwatch_interval_seconds);
-        Self {
+        let waiting = (!machine.is_ready())
+            .then(|| Waiting::new(session.printer, &session.record.instance_type, created, started.into_std()));
+        Ok(Self {
             session,
             machine,
             run,
-            traces,
+            output,
+            feed,
+            seen,
             lease,
             started,
-            next_describe: started + first_describe,
-            next_logs: started + first_logs,
-            logs_backoff: 1,
+            reports: Poll::new(started),
+            copy: Poll::new(started),
+            describe,
+            next_again: started,
             waiting,
-            phase: "Starting".to_owned(),
-            foreign: Vec::new(),
             store_silent: None,
-        }
+            log_trouble_told: false,
+        })
     }
 
     /// Runs until the machine concludes. Output is printed as it comes.
     pub async fn follow(mut self, cancel: &Cancellation) -> anyhow::Result<Conclusion> {
-        let mut pause = BUSY_POLL;
+        let followed = self.until_concluded(cancel).await;
+        if let Some(waiting) = self.waiting.take() {
+            waiting.finish("failed", Instant::now().into_std(), SystemTime::now());
+        }
+        // What is known of the log and of what was shown is of use to the next stage, however this one ended.
+        self.session.record.log_floors.clone_from(self.feed.floors());
+        self.session.record.shown_events = self.output.shown();
+        self.session.save()?;
+        followed
+    }
+
+    async fn until_concluded(&mut self, cancel: &Cancellation) -> anyhow::Result<Conclusion> {
+        if self.output.is_resumed() {
+            for node in self.names() {
+                self.seek(&node).await;
+            }
+        }
         let mut canceled = (false, false);
         loop {
             let mut effects = Vec::new();
-            let mut progress = self.turn(&mut effects).await?;
+            self.turn(&mut effects).await?;
             if self.session.printer.is_broken() {
                 // GitLab Runner was killed: nobody reads on, and no cleanup will come.
                 self.session.cloud.jobs.stop(self.session.id.as_str()).await?;
@@ -137,55 +171,118 @@ impl<'s, 'a> Follower<'s, 'a> {
             }
             effects.extend(self.apply(&Event::Tick));
             for effect in effects {
-                progress = true;
                 if let Some(conclusion) = self.perform(effect).await? {
-                    self.finish(&conclusion).await;
-                    self.session.save()?;
+                    self.finish(&conclusion).await?;
                     return Ok(conclusion);
                 }
             }
-            pause = if progress { BUSY_POLL } else { (pause * 3 / 2).min(IDLE_POLL) };
+            let next = self.reports.next.min(self.copy.next).min(self.describe.wake()).min(self.feed_due());
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = cancel.changed() => {}
+                () = tokio::time::sleep_until(next) => {}
+                () = cancel.changed() => self.reports.next = Instant::now(),
             }
         }
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.output.names().map(str::to_owned).collect()
     }
 
     fn apply(&mut self, event: &Event<'_>) -> Vec<Effect> {
         self.machine.apply(event, self.started.elapsed())
     }
 
-    /// Looks everywhere once; `true` when something was new.
-    async fn turn(&mut self, effects: &mut Vec<Effect>) -> anyhow::Result<bool> {
+    /// Looks at everything that is due.
+    async fn turn(&mut self, effects: &mut Vec<Effect>) -> anyhow::Result<()> {
         if self.lease.is_due() {
             self.lease.renew(&self.session.cloud, &self.session.layout).await;
         }
-        let mut progress = false;
-        let nodes: Vec<String> = self.traces.keys().cloned().collect();
-        for node in &nodes {
-            match self.read_reports(node, effects).await {
-                Ok(read) => {
-                    progress |= read;
-                    self.store_silent = None;
+        let names = self.names();
+        let now = Instant::now();
+        if self.reports.is_due(now) {
+            let mut came = false;
+            for node in &names {
+                match self.read_reports(node, effects).await {
+                    Ok(read) => {
+                        came |= read;
+                        self.store_silent = None;
+                    }
+                    Err(error) => self.endure(error)?,
                 }
-                Err(error) => self.endure(error)?,
             }
-            progress |= self.read_copy(node).await;
+            let (least, most) = self.reports_pace();
+            self.reports.done(Instant::now(), came, least, most);
+            if came {
+                self.copy.next = now;
+            }
         }
-        if Instant::now() >= self.next_logs {
-            progress |= self.read_logs().await;
+        if self.copy.is_due(now) {
+            let mut came = false;
+            for node in &names {
+                came |= self.read_copy(node).await;
+            }
+            let most = if self.reads_copy() { IDLE_POLL } else { GAP_PATIENCE };
+            self.copy.done(Instant::now(), came, self.least_poll(), most);
+            if came && self.output.copy_is_behind() {
+                self.copy.next = now;
+            }
         }
-        self.show_waiting();
-        for node in &nodes {
-            self.print(node, effects)?;
+        self.read_feed()?;
+        self.show_waiting().await;
+        let ends = self.output.print(self.session.printer, self.started.elapsed())?;
+        // After printing: a reader of ours that is slow is no silence of the node's.
+        for node in &names {
+            let bytes = self.output.bytes(node);
+            if let Some(seen) = self.seen.get_mut(node)
+                && bytes > seen.bytes
+            {
+                seen.bytes = bytes;
+                self.machine.progress(node, self.started.elapsed());
+            }
         }
-        if Instant::now() >= self.next_describe {
-            let every = if self.machine.is_leaving() { FIRST_DESCRIBE } else { DESCRIBE_EVERY };
-            self.next_describe = Instant::now() + every;
-            self.describe(effects).await?;
+        let shown = self.output.shown();
+        if shown != self.session.record.shown_events {
+            self.session.record.shown_events = shown;
+            self.session.save()?;
         }
-        Ok(progress)
+        for end in ends {
+            if let Some(seen) = self.seen.get_mut(&end.node) {
+                seen.code = seen.code.or(end.end.map(|(code, _)| code));
+            }
+            // The report follows its output at once.
+            self.reports = Poll::new(Instant::now());
+            let event = Event::Trace { node: &end.node, end: end.end, complete: end.complete };
+            effects.extend(self.machine.apply(&event, self.started.elapsed()));
+        }
+        if let Some(answer) = self.describe.turn(self.session).await {
+            self.learn(answer, effects)?;
+        }
+        Ok(())
+    }
+
+    fn feed_due(&self) -> Instant {
+        let beside_copy = self.session.settings.trace.live_copy && !self.machine.any_ended();
+        Instant::now() + if beside_copy { FEED_BESIDE_COPY } else { FEED_POLL }
+    }
+
+    fn least_poll(&self) -> Duration {
+        if self.started.elapsed() < OPENING { OPENING_POLL } else { BUSY_POLL }
+    }
+
+    fn reads_copy(&self) -> bool {
+        self.session.settings.trace.live_copy || self.seen.values().any(|seen| seen.exit_told)
+    }
+
+    /// Between two looks for reports, at least and at most.
+    fn reports_pace(&self) -> (Duration, Duration) {
+        let quiet = self.machine.is_ready() && self.machine.all_started() && !self.machine.is_canceled();
+        if self.machine.any_ended() {
+            (OPENING_POLL, IDLE_POLL)
+        } else if quiet && self.session.settings.trace.live_copy && self.started.elapsed() >= OPENING {
+            (REPORTS_BESIDE_COPY, REPORTS_BESIDE_COPY)
+        } else {
+            (self.least_poll(), IDLE_POLL)
+        }
     }
 
     /// A store that cannot be read is endured as long as the agent endures it: for one lease.
@@ -199,144 +296,138 @@ impl<'s, 'a> Follower<'s, 'a> {
     }
 
     async fn read_reports(&mut self, node: &str, effects: &mut Vec<Effect>) -> anyhow::Result<bool> {
-        let mut progress = false;
+        let mut came = false;
         let session = &mut *self.session;
         let is_leader = session.record.nodes.first().is_some_and(|first| first == node);
         while let Some(report) =
             transport::receive(&*session.cloud.objects, &session.layout, &mut session.record, node).await?
         {
-            progress = true;
+            came = true;
+            let now = SystemTime::now();
+            let mut unseen = Seen::default();
+            let seen = self.seen.get_mut(node).unwrap_or(&mut unseen);
             match &report {
                 Report::Ready { .. } => {
                     session.record.ready.insert(node.to_owned());
                 }
-                Report::Received { summary } => session.printer.line(format!("Project received by {node}: {summary}")),
-                Report::Exited { run, .. } if *run == self.run => {
-                    if let Some(trace) = self.traces.get_mut(node) {
-                        trace.ended = true;
-                    }
+                Report::Received { summary } if session.record.told.insert(node.to_owned()) => {
+                    session.printer.line(format!("Project received by {node}: {summary}"));
+                    session.save()?;
+                }
+                Report::Started { run } if *run == self.run => seen.started = Some(now),
+                Report::Exited { run, exit } if *run == self.run => {
+                    (seen.exit_told, seen.copy, seen.exited, seen.code) = (true, exit.copy, Some(now), Some(exit.code));
+                    self.output.expect(node, exit.bytes);
                 }
                 Report::Collected { .. } if is_leader => session.record.collected = true,
                 Report::Bye { .. } => {
                     session.record.left.insert(node.to_owned());
-                    self.next_describe = Instant::now();
+                    self.describe.hasten();
                 }
                 _ => {}
             }
             effects.extend(self.machine.apply(&Event::Report { node, report: &report }, self.started.elapsed()));
         }
-        Ok(progress)
+        Ok(came)
     }
 
-    /// Reads the agent's copy on, batch by batch. A failure is not the end: CloudWatch carries the same frames.
+    /// Reads the agent's copy on where it is live, and wherever the log leaves a gap. A failure is not the end: the log
+    /// carries the same frames.
     async fn read_copy(&mut self, node: &str) -> bool {
-        let Some(trace) = self.traces.get_mut(node) else { return false };
-        if !self.session.settings.trace.live_copy && !trace.ended {
-            return false;
+        let live = self.session.settings.trace.live_copy;
+        let has_all = self.output.has_all(node);
+        let log_is_silent = self.feed.unserved().is_some_and(|since| since >= GAP_PATIENCE);
+        let Some(seen) = self.seen.get_mut(node) else { return false };
+        let is_old = seen.gap_since.is_some_and(|since| since.elapsed() >= GAP_PATIENCE);
+        let is_needed = seen.exit_told || log_is_silent;
+        seen.sought &= is_needed || seen.gap_since.is_some();
+        if !live && !seen.sought && !has_all && (is_needed || is_old) {
+            self.seek(node).await;
         }
-        let mut progress = false;
-        while !trace.decoder.is_complete() {
-            let key = self.session.layout.trace(node, self.run, trace.next_batch);
-            match self.session.cloud.objects.get(&key).await {
-                Ok(Some(batch)) => {
-                    progress = true;
-                    trace.next_batch += 1;
-                    for line in String::from_utf8_lossy(&batch).lines() {
-                        trace.decoder.push_message(line);
-                    }
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    tracing::warn!(%error, "failed to read the copy of the output");
-                    break;
-                }
-            }
-        }
-        progress
+        if live || self.seen.get(node).is_some_and(|seen| seen.sought) { self.read_on(node).await } else { false }
     }
 
-    /// Reads CloudWatch on, all streams of the job.
-    async fn read_logs(&mut self) -> bool {
-        let interval = Duration::from_secs(self.session.settings.trace.cloudwatch_interval_seconds);
-        let progress = match self.read_streams().await {
-            Ok(progress) => {
-                self.logs_backoff = 1;
-                progress
-            }
+    async fn read_on(&mut self, node: &str) -> bool {
+        match self.output.read_copy(&*self.session.cloud.objects, node).await {
+            Ok(came) => came,
             Err(error) => {
-                if error.kind == CloudErrorKind::Throttled {
-                    self.logs_backoff = (self.logs_backoff * 2).min(8);
-                }
-                tracing::warn!(%error, "failed to read the log");
+                tracing::warn!(%error, "failed to read the copy of the output");
                 false
             }
-        };
-        self.next_logs = Instant::now() + interval * self.logs_backoff;
-        progress
+        }
     }
 
-    async fn read_streams(&mut self) -> Result<bool, CloudError> {
-        let mut progress = false;
-        let session = &mut *self.session;
-        for stream in session.cloud.logs.streams(session.id.as_str()).await? {
-            let Some(trace) = node_of(&stream).and_then(|node| self.traces.get_mut(node)) else { continue };
-            let mut empty = 0;
-            for _ in 0..PAGES_A_POLL {
-                let position = session.record.log_positions.get(&stream).map(String::as_str);
-                let page = session.cloud.logs.read(&stream, position).await?;
-                if let Some(position) = page.position {
-                    session.record.log_positions.insert(stream.clone(), position);
-                }
-                for message in &page.messages {
-                    progress = true;
-                    let lines = trace.decoder.push_message(message).into_iter();
-                    self.foreign.extend(lines.filter_map(|line| match line {
-                        Line::Foreign(text) if !text.trim().is_empty() => Some(text),
-                        Line::Foreign(_) | Line::OtherRun(_) | Line::Damaged(_) => None,
-                    }));
-                }
-                empty = if page.messages.is_empty() { empty + 1 } else { 0 };
-                if page.end || empty >= EMPTY_PAGES {
+    /// Goes to the first byte that is missing in the copy.
+    async fn seek(&mut self, node: &str) {
+        let Some(seen) = self.seen.get_mut(node) else { return };
+        match self.output.seek_copy(&*self.session.cloud.objects, node, seen.copy).await {
+            Ok(()) => seen.sought = true,
+            Err(error) => tracing::warn!(%error, "failed to read the copy of the output"),
+        }
+    }
+
+    /// Takes what was read of the log, by this process or another.
+    fn read_feed(&mut self) -> anyhow::Result<()> {
+        for _ in 0..FEED_TAKES {
+            let events = match self.feed.take() {
+                Ok(events) => events,
+                // The copy has the same output.
+                Err(error) if self.session.settings.trace.live_copy => {
+                    tracing::debug!(error = format!("{error:#}"), "failed to take what was read of the log");
                     break;
                 }
+                Err(error) => return Err(error.context("failed to take what was read of the log")),
+            };
+            if events.is_empty() {
+                break;
+            }
+            self.output.push_events(events);
+        }
+        let waits_for_log = self.seen.values().any(|seen| seen.exit_told) && !self.output.is_complete();
+        if waits_for_log {
+            self.feed.hurry();
+        }
+        let now = Instant::now();
+        for (node, seen) in &mut self.seen {
+            if self.output.has_gap(node) {
+                seen.gap_since.get_or_insert(now);
+            } else {
+                seen.gap_since = None;
             }
         }
-        for text in self.foreign.drain(..) {
-            session.printer.line(format!("[container] {text}"));
+        let is_late = |seen: &Seen| seen.gap_since.is_some_and(|since| since.elapsed() >= LATE_EVENTS);
+        if now >= self.next_again && self.seen.values().any(is_late) {
+            self.next_again = now + GAP_EVERY;
+            let reached = self.feed.floors().values().min().copied().unwrap_or_default();
+            self.feed.read_again(reached.saturating_sub(u64::try_from(GAP_REACH.as_millis()).unwrap_or_default()));
         }
-        Ok(progress)
-    }
-
-    /// Prints what is contiguous, and tells the machine when the end of the output changes.
-    fn print(&mut self, node: &str, effects: &mut Vec<Effect>) -> anyhow::Result<()> {
-        let Some(trace) = self.traces.get_mut(node) else { return Ok(()) };
-        let bytes = trace.take();
-        if !bytes.is_empty() {
-            self.session.printer.write_data(&bytes)?;
-        }
-        let end = trace.decoder.end().map(|end| (end.code, end.bytes));
-        let now = (end.is_some(), trace.decoder.is_complete());
-        if now != trace.told {
-            trace.told = now;
-            if now.1
-                && let Err(error @ TraceError::Mismatch { .. }) = trace.decoder.finish()
-            {
-                self.session.printer.warn(format!("the output of {node} was damaged on its way: {error}"));
-            }
-            let event = Event::Trace { node, end, complete: now.1 };
-            effects.extend(self.machine.apply(&event, self.started.elapsed()));
+        if !self.log_trouble_told
+            && self.feed.unserved().is_some_and(|since| since >= LOG_PATIENCE)
+            && let Some(trouble) = self.feed.trouble()
+        {
+            self.log_trouble_told = true;
+            self.session.printer.warn(format!("CloudWatch Logs cannot be read: {trouble}"));
         }
         Ok(())
     }
 
-    async fn describe(&mut self, effects: &mut Vec<Effect>) -> anyhow::Result<()> {
-        match self.session.cloud.jobs.describe(self.session.id.as_str()).await {
+    fn learn(
+        &mut self,
+        answer: Result<Option<TrainingJob>, CloudError>,
+        effects: &mut Vec<Effect>,
+    ) -> anyhow::Result<()> {
+        match answer {
             Ok(job) => {
+                self.describe.learnt(self.machine.is_leaving());
+                if let (Some(waiting), Some(job)) = (&mut self.waiting, &job) {
+                    waiting.observe(job);
+                }
                 effects.extend(self.machine.apply(&Event::Job(job.as_ref()), self.started.elapsed()));
                 Ok(())
             }
             Err(error) if error.kind.may_pass() || self.may_be_denied(&error) => {
-                tracing::warn!(%error, "failed to look at the training job");
+                self.describe.refused();
+                tracing::debug!(%error, "failed to look at the training job");
                 Ok(())
             }
             Err(error) => Err(error.into()),
@@ -347,22 +438,29 @@ impl<'s, 'a> Follower<'s, 'a> {
         error.kind == CloudErrorKind::Denied && self.started.elapsed() < TAGS_VISIBLE
     }
 
-    fn show_waiting(&mut self) {
+    async fn show_waiting(&mut self) {
         let now = Instant::now().into_std();
-        if self.machine.is_ready() {
-            if let Some(waiting) = self.waiting.take() {
-                waiting.finish("ready", now);
+        let Some(waiting) = &mut self.waiting else { return };
+        if !self.machine.is_ready() {
+            waiting.tick(now, SystemTime::now());
+            return;
+        }
+        // When each phase began is worth a look, and a moment.
+        if !self.describe.answered {
+            let look = self.session.cloud.jobs.glance(self.session.id.as_str());
+            if let Ok(Ok(Some(job))) = tokio::time::timeout(IDLE_POLL, look).await {
+                waiting.observe(&job);
             }
-        } else if let Some(waiting) = &mut self.waiting {
-            waiting.state(&self.phase, now);
+            self.describe.learnt(false);
+        }
+        self.feed.started();
+        if let Some(waiting) = self.waiting.take() {
+            waiting.finish("ready", now, SystemTime::now());
         }
     }
 
     async fn perform(&mut self, effect: Effect) -> anyhow::Result<Option<Conclusion>> {
         match effect {
-            Effect::Phase { secondary, message } => {
-                self.phase = message.map_or(secondary.clone(), |text| format!("{secondary}: {text}"));
-            }
             Effect::SendCancel => self.session.order(&Order::Cancel { run: self.run }).await?,
             Effect::StopJob => self.session.cloud.jobs.stop(self.session.id.as_str()).await?,
             Effect::Conclude(conclusion) => return Ok(Some(conclusion)),
@@ -370,58 +468,81 @@ impl<'s, 'a> Follower<'s, 'a> {
         Ok(None)
     }
 
-    /// The last look: what the log holds beside frames explains a lost job, and gaps are told.
-    async fn finish(&mut self, conclusion: &Conclusion) {
-        if let Conclusion::Lost { .. } = conclusion {
-            let nodes: Vec<String> = self.traces.keys().cloned().collect();
-            for node in nodes {
-                self.read_copy(&node).await;
-            }
-            if let Err(error) = self.read_streams().await {
-                tracing::warn!(%error, "failed to read the log");
-            }
-            self.flush_incomplete();
-            if self.machine.job_has_ended() {
-                self.session.record.left.extend(self.session.record.nodes.iter().cloned());
-            }
+    /// The last look: what the log holds beside frames explains a lost job, gaps are told, and how the script ended.
+    async fn finish(&mut self, conclusion: &Conclusion) -> anyhow::Result<()> {
+        if let Some(waiting) = self.waiting.take() {
+            waiting.finish("ended", Instant::now().into_std(), SystemTime::now());
         }
-        if let Conclusion::Exited { incomplete, .. } = conclusion
-            && !incomplete.is_empty()
-        {
-            self.flush_incomplete();
-        }
-    }
-
-    /// Prints what can still be printed, with a line for each gap.
-    fn flush_incomplete(&mut self) {
-        for (node, trace) in &mut self.traces {
-            loop {
-                let bytes = trace.take();
-                if self.session.printer.write_data(&bytes).is_err() {
-                    return;
+        match conclusion {
+            Conclusion::Lost { .. } => {
+                for node in self.names() {
+                    if !self.session.settings.trace.live_copy {
+                        self.seek(&node).await;
+                    }
+                    while self.read_on(&node).await {
+                        self.output.print(self.session.printer, self.started.elapsed())?;
+                    }
                 }
-                let Some(gap) = trace.decoder.skip_missing() else { break };
-                let text =
-                    format!("{} bytes of output of {node} are missing, from byte {}", gap.end - gap.start, gap.start);
-                self.session.printer.warn(&text);
+                self.last_events().await?;
+                self.output.print(self.session.printer, self.started.elapsed())?;
+                self.output.print_incomplete(self.session.printer, self.started.elapsed())?;
+                if self.machine.job_has_ended() {
+                    self.session.record.left.extend(self.session.record.nodes.iter().cloned());
+                }
+            }
+            Conclusion::Exited { incomplete, .. } => {
+                if !incomplete.is_empty() {
+                    self.output.print_incomplete(self.session.printer, self.started.elapsed())?;
+                }
+                self.tell_running(conclusion);
+            }
+            Conclusion::Canceled { .. } => {
+                self.output.print_incomplete(self.session.printer, self.started.elapsed())?;
             }
         }
+        Ok(())
     }
-}
 
-/// `<job>/algo-1-1700000000` → `algo-1`.
-fn node_of(stream: &str) -> Option<&str> {
-    let (_, host) = stream.split_once('/')?;
-    Some(host.rsplit_once('-')?.0)
-}
+    /// Waits a moment for what the container wrote last: it stands in the log alone.
+    async fn last_events(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + LAST_EVENTS;
+        self.feed.hurry();
+        loop {
+            let events = self.feed.take()?;
+            let came = !events.is_empty();
+            self.output.push_events(events);
+            if came || Instant::now() >= deadline || !self.session.record.nodes.iter().any(|node| self.was_up(node)) {
+                return Ok(());
+            }
+            tokio::time::sleep(FEED_POLL).await;
+        }
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    /// The node's agent has spoken, so its container wrote to the log.
+    fn was_up(&self, node: &str) -> bool {
+        self.session.record.ready.contains(node)
+    }
 
-    #[test]
-    fn a_stream_names_its_node() {
-        assert_eq!(node_of("gitlab-1-2-abcdef12/algo-10-1700000000"), Some("algo-10"));
-        assert_eq!(node_of("nothing"), None);
+    /// One collapsed section about the time that the script ran; what several nodes said of their ends stands below it.
+    fn tell_running(&self, conclusion: &Conclusion) {
+        let Conclusion::Exited { code, node, others, .. } = conclusion else { return };
+        let printer = self.session.printer;
+        let start = self.seen.values().filter_map(|seen| seen.started).min();
+        let end = self.seen.values().filter_map(|seen| seen.exited).max();
+        if let (Some(start), Some(end)) = (start, end) {
+            let ran = end.duration_since(start).unwrap_or_default();
+            let name = format!("sagemaker_running_{}", self.run);
+            printer.begin_section(&name, start, &format!("Running: exit code {code} after {}", human_duration(ran)));
+            for (name, seen) in &self.seen {
+                let code = seen.code.map_or_else(|| "unknown".to_owned(), |code| code.to_string());
+                let bytes = human_bytes(self.output.bytes(name));
+                printer.line(format!("{name}: exit code {code}, {bytes} of output"));
+            }
+            printer.end_section(&name, end);
+        }
+        if !others.is_empty() {
+            let others: Vec<_> = others.iter().map(|(node, code)| format!("{node} (exit code {code})")).collect();
+            printer.warn(format!("{node} failed first, with exit code {code}; {} failed too", others.join(", ")));
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::cloud::{JobStatus, TrainingJob};
 use crate::mailbox::{ByeReason, ExitReport, Report};
 
-/// How long output that is known to exist is waited for after its end was told.
+/// How long output that is known to exist is waited for after its end was told and nothing of it came any more.
 const DRAIN: Duration = Duration::from_mins(1);
 /// How long a node's exit report is waited for once its output is complete: it follows at once, and it alone tells whether
 /// the script was ended from outside.
@@ -18,6 +18,8 @@ const EXIT_REPORT: Duration = Duration::from_secs(10);
 const LAST_WORDS: Duration = Duration::from_secs(20);
 /// How long SageMaker may not know a job that was created before it counts as gone: a new one may not be visible at once.
 const ABSENT: Duration = Duration::from_secs(30);
+/// How long the other nodes may go on once one has failed: mostly they wait for it in vain, and each is billed.
+const AFTER_A_FAILURE: Duration = Duration::from_mins(1);
 /// How long a canceled script may take beyond its own grace until the training job itself is stopped.
 const CANCEL_SLACK: Duration = Duration::from_secs(30);
 
@@ -51,11 +53,6 @@ pub enum Event<'a> {
 /// What the caller is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// The training job is in another phase.
-    Phase {
-        secondary: String,
-        message: Option<String>,
-    },
     /// Order the agents to end the script.
     SendCancel,
     StopJob,
@@ -65,8 +62,8 @@ pub enum Effect {
 /// How a container stage ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Conclusion {
-    /// Every node's script ended; the code is that of the first one that failed.
-    Exited { code: i32, node: String, incomplete: Vec<String> },
+    /// Every node's script ended; the code is that of the node that failed first. `others` failed later, in this order.
+    Exited { code: i32, node: String, others: Vec<(String, i32)>, incomplete: Vec<String> },
     /// We were asked to leave and the script has ended, or never began.
     Canceled { code: Option<i32> },
     /// The training job ended, or never came, without the script's exit.
@@ -87,6 +84,8 @@ struct Node {
     started: bool,
     exit: Option<ExitReport>,
     exited_at: Option<Duration>,
+    /// When some of its output came last.
+    progress_at: Option<Duration>,
     end: Option<(i32, u64)>,
     complete: bool,
     bye: Option<ByeReason>,
@@ -95,19 +94,16 @@ struct Node {
 /// One run of one script on all nodes.
 #[derive(Debug)]
 pub struct RunMachine {
-    run: u32,
+    terms: Terms,
     nodes: BTreeMap<String, Node>,
-    expected: usize,
-    phase: String,
     job: Option<TrainingJob>,
     job_ended_at: Option<Duration>,
     absent_since: Option<Duration>,
     cancel: Option<CancelReason>,
     canceled_at: Option<Duration>,
-    grace: Duration,
-    provisioning: Duration,
-    keep_when_canceled: bool,
     stop_sent: bool,
+    /// The nodes that went on after another's failure were told to end.
+    rest_ended: bool,
     failures: Vec<String>,
     concluded: bool,
 }
@@ -129,19 +125,15 @@ pub struct Terms {
 impl RunMachine {
     pub fn new(terms: Terms) -> Self {
         Self {
-            run: terms.run,
+            terms,
             nodes: BTreeMap::new(),
-            expected: terms.nodes,
-            phase: String::new(),
             job: None,
             job_ended_at: None,
             absent_since: None,
             cancel: None,
             canceled_at: None,
-            grace: terms.grace,
-            provisioning: terms.provisioning,
-            keep_when_canceled: terms.keep_when_canceled,
             stop_sent: false,
+            rest_ended: false,
             failures: Vec::new(),
             concluded: false,
         }
@@ -157,6 +149,17 @@ impl RunMachine {
         self.nodes.entry(node.to_owned()).or_default().bye = Some(ByeReason::Other);
     }
 
+    /// The order to end the script was sent before this stage began.
+    pub fn already_canceled(&mut self) {
+        self.cancel = Some(CancelReason::Asked);
+        self.canceled_at = Some(Duration::ZERO);
+    }
+
+    /// Some of a node's output came: what is missing is waited for from now on.
+    pub fn progress(&mut self, node: &str, now: Duration) {
+        self.nodes.entry(node.to_owned()).or_default().progress_at = Some(now);
+    }
+
     /// The training job has ended, as far as is known.
     pub fn job_has_ended(&self) -> bool {
         self.job_ended_at.is_some()
@@ -168,12 +171,21 @@ impl RunMachine {
     }
 
     pub fn is_ready(&self) -> bool {
-        self.nodes.values().filter(|node| node.ready).count() >= self.expected
+        self.nodes.values().filter(|node| node.ready).count() >= self.terms.nodes
     }
 
-    /// Some node's script runs, as far as is known.
-    pub fn is_running(&self) -> bool {
-        self.nodes.values().any(|node| node.started && node.exit.is_none())
+    /// Every node's script has begun.
+    pub fn all_started(&self) -> bool {
+        self.nodes.values().filter(|node| node.started).count() >= self.terms.nodes
+    }
+
+    /// Some node's script has ended, as far as is known.
+    pub fn any_ended(&self) -> bool {
+        self.nodes.values().any(|node| node.exit.is_some() || node.end.is_some())
+    }
+
+    pub fn is_canceled(&self) -> bool {
+        self.cancel.is_some()
     }
 
     pub fn apply(&mut self, event: &Event<'_>, now: Duration) -> Vec<Effect> {
@@ -183,7 +195,7 @@ impl RunMachine {
         let mut effects = Vec::new();
         match event {
             Event::Report { node, report } => self.report(node, report, now),
-            Event::Job(job) => self.job(*job, now, &mut effects),
+            Event::Job(job) => self.job(*job, now),
             Event::Trace { node, end, complete } => {
                 let node = self.nodes.entry((*node).to_owned()).or_default();
                 (node.end, node.complete) = (*end, *complete);
@@ -205,8 +217,8 @@ impl RunMachine {
         let node = self.nodes.entry(name.to_owned()).or_default();
         match report {
             Report::Ready { .. } => node.ready = true,
-            Report::Started { run } if *run == self.run => node.started = true,
-            Report::Exited { run, exit } if *run == self.run => {
+            Report::Started { run } if *run == self.terms.run => node.started = true,
+            Report::Exited { run, exit } if *run == self.terms.run => {
                 node.exit = Some(exit.clone());
                 node.exited_at.get_or_insert(now);
             }
@@ -216,13 +228,9 @@ impl RunMachine {
         }
     }
 
-    fn job(&mut self, job: Option<&TrainingJob>, now: Duration, effects: &mut Vec<Effect>) {
+    fn job(&mut self, job: Option<&TrainingJob>, now: Duration) {
         match job {
             Some(job) => {
-                if self.phase != job.secondary {
-                    self.phase.clone_from(&job.secondary);
-                    effects.push(Effect::Phase { secondary: job.secondary.clone(), message: job.message.clone() });
-                }
                 if job.status.is_terminal() {
                     self.job_ended_at.get_or_insert(now);
                 }
@@ -256,17 +264,21 @@ impl RunMachine {
         }
         if self.cancel.is_some() {
             let unstarted = !self.nodes.values().any(|node| node.ready);
-            if unstarted && self.keep_when_canceled && self.job_ended_at.is_none() {
+            if unstarted && self.terms.keep_when_canceled && self.job_ended_at.is_none() {
                 return Some(Conclusion::Canceled { code: None });
             }
-            let overdue = passed(self.canceled_at, self.grace + CANCEL_SLACK);
+            let overdue = passed(self.canceled_at, self.terms.grace + CANCEL_SLACK);
             if (unstarted || overdue) && !self.stop_sent {
                 self.stop_sent = true;
                 effects.push(Effect::StopJob);
             }
-            if unstarted || passed(self.canceled_at, self.grace + CANCEL_SLACK * 2) {
+            if unstarted || passed(self.canceled_at, self.terms.grace + CANCEL_SLACK * 2) {
                 return Some(Conclusion::Canceled { code: None });
             }
+        }
+        if !self.rest_ended && passed(self.first_failure(), AFTER_A_FAILURE) {
+            self.rest_ended = true;
+            effects.push(Effect::SendCancel);
         }
         if let Some(reason) = self.failures.first() {
             return Some(Conclusion::Lost { reason: reason.clone(), by: LossKind::System });
@@ -275,17 +287,23 @@ impl RunMachine {
         if passed(self.job_ended_at, LAST_WORDS) || (self.job_ended_at.is_some() && (left || !self.any_ready())) {
             return Some(self.lost());
         }
-        if !self.any_ready() && now >= self.provisioning {
+        if !self.any_ready() && now >= self.terms.provisioning {
             effects.push(Effect::StopJob);
             return Some(Conclusion::Lost {
                 reason: format!(
                     "the training job did not start within {}",
-                    humantime::format_duration(Duration::from_secs(self.provisioning.as_secs()))
+                    humantime::format_duration(Duration::from_secs(self.terms.provisioning.as_secs()))
                 ),
                 by: LossKind::System,
             });
         }
         None
+    }
+
+    /// When it was seen that a script failed by itself.
+    fn first_failure(&self) -> Option<Duration> {
+        let failed = |node: &&Node| node.exit.as_ref().is_some_and(|exit| exit.code != 0 && !exit.canceled);
+        self.nodes.values().filter(failed).filter_map(|node| node.exited_at).min()
     }
 
     fn any_ready(&self) -> bool {
@@ -298,29 +316,33 @@ impl RunMachine {
             let known = node.exit.is_some() || node.end.is_some();
             let since = |limit: Duration| node.exited_at.is_some_and(|at| now >= at + limit);
             let told = node.exit.is_some() || node.bye.is_some() || since(EXIT_REPORT);
-            known && ((node.complete && node.end.is_some() && told) || since(DRAIN))
+            let is_silent = since(DRAIN) && node.progress_at.is_none_or(|at| now >= at + DRAIN);
+            known && ((node.complete && node.end.is_some() && told) || is_silent)
         };
-        if self.nodes.len() < self.expected || self.expected == 0 || !self.nodes.values().all(done) {
+        if self.nodes.len() < self.terms.nodes || self.terms.nodes == 0 || !self.nodes.values().all(done) {
             return None;
         }
         let code =
             |node: &Node| node.exit.as_ref().map(|exit| exit.code).or(node.end.map(|(code, _)| code)).unwrap_or(1);
-        let first = self
-            .nodes
-            .iter()
-            .filter(|(_, node)| code(node) != 0)
-            .min_by_key(|(_, node)| node.exited_at)
-            .or_else(|| self.nodes.iter().next())?;
-        let (name, node) = first;
+        // The nodes' own clocks tell their order more finely than the moments at which it was seen; 0 is no time.
+        let exit_time = |node: &Node| node.exit.as_ref().map_or(0, |exit| exit.at);
+        let mut failed: Vec<_> = self.nodes.iter().filter(|(_, node)| code(node) != 0).collect();
+        if failed.iter().all(|(_, node)| exit_time(node) > 0) {
+            failed.sort_by_key(|(_, node)| exit_time(node));
+        } else {
+            failed.sort_by_key(|(_, node)| node.exited_at);
+        }
+        let (name, node) = failed.first().copied().or_else(|| self.nodes.iter().next())?;
+        let others = failed.iter().skip(1).map(|(name, node)| ((*name).clone(), code(node))).collect();
         let canceled = self.nodes.values().any(|node| node.exit.as_ref().is_some_and(|exit| exit.canceled));
         if self.cancel.is_some() {
             return Some(Conclusion::Canceled { code: Some(code(node)) });
         }
-        if canceled {
+        if canceled && !self.rest_ended {
             return self.stopped_from_outside();
         }
         let incomplete = self.nodes.iter().filter(|(_, node)| !node.complete).map(|(name, _)| name.clone()).collect();
-        Some(Conclusion::Exited { code: code(node), node: name.clone(), incomplete })
+        Some(Conclusion::Exited { code: code(node), node: name.clone(), others, incomplete })
     }
 
     /// The agent was told to stop, not by us: by whom is known once the training job has ended.
@@ -388,7 +410,10 @@ mod tests {
     }
 
     fn exited(code: i32, canceled: bool) -> Report {
-        Report::Exited { run: 1, exit: ExitReport { code, bytes: 3, hash: String::new(), canceled } }
+        Report::Exited {
+            run: 1,
+            exit: ExitReport { code, bytes: 3, hash: String::new(), canceled, at: 0, copy: Some(1) },
+        }
     }
 
     fn report(report: &Report) -> Event<'_> {
@@ -406,6 +431,7 @@ mod tests {
             created: None,
             training_seconds: None,
             billable_seconds: None,
+            transitions: Vec::new(),
         }
     }
 
@@ -424,10 +450,10 @@ mod tests {
         let mut machine = RunMachine::new(TERMS);
         assert_eq!(machine.apply(&report(&ready()), at(1)), []);
         assert_eq!(machine.apply(&report(&Report::Started { run: 1 }), at(2)), []);
-        assert!(machine.is_running());
+        assert!(machine.all_started() && !machine.any_ended());
         assert_eq!(machine.apply(&report(&exited(3, false)), at(3)), []);
         let end = conclusion(machine.apply(&complete(3), at(4))).unwrap();
-        assert_eq!(end, Conclusion::Exited { code: 3, node: NODE.into(), incomplete: vec![] });
+        assert_eq!(end, Conclusion::Exited { code: 3, node: NODE.into(), others: vec![], incomplete: vec![] });
         assert_eq!(machine.apply(&Event::Tick, at(5)), [], "concluded once");
     }
 
@@ -468,14 +494,28 @@ mod tests {
         machine.apply(&report(&exited(7, false)), at(3));
         assert_eq!(conclusion(machine.apply(&Event::Tick, at(62))), None);
         let end = conclusion(machine.apply(&Event::Tick, at(63))).unwrap();
-        assert_eq!(end, Conclusion::Exited { code: 7, node: NODE.into(), incomplete: vec![NODE.into()] });
+        assert_eq!(
+            end,
+            Conclusion::Exited { code: 7, node: NODE.into(), others: vec![], incomplete: vec![NODE.into()] }
+        );
+    }
+
+    #[test]
+    fn output_that_still_comes_is_not_cut() {
+        let mut machine = RunMachine::new(TERMS);
+        machine.apply(&report(&exited(7, false)), at(3));
+        machine.progress(NODE, at(60));
+        assert_eq!(conclusion(machine.apply(&Event::Tick, at(119))), None);
+        assert!(conclusion(machine.apply(&Event::Tick, at(120))).is_some());
     }
 
     #[test]
     fn reports_of_other_runs_do_not_count() {
         let mut machine = RunMachine::new(TERMS);
-        let other =
-            Report::Exited { run: 2, exit: ExitReport { code: 0, bytes: 0, hash: String::new(), canceled: false } };
+        let other = Report::Exited {
+            run: 2,
+            exit: ExitReport { code: 0, bytes: 0, hash: String::new(), canceled: false, at: 0, copy: Some(0) },
+        };
         machine.apply(&report(&other), at(1));
         assert_eq!(conclusion(machine.apply(&Event::Tick, at(500))), None);
     }
@@ -527,15 +567,6 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
-    }
-
-    #[test]
-    fn an_unknown_secondary_status_is_a_phase_like_any_other() {
-        let mut machine = RunMachine::new(TERMS);
-        let job = job(JobStatus::InProgress, "Pondering", "");
-        let effects = machine.apply(&Event::Job(Some(&job)), at(1));
-        assert_eq!(effects, [Effect::Phase { secondary: "Pondering".into(), message: None }]);
-        assert_eq!(machine.apply(&Event::Job(Some(&job)), at(16)), [], "told once");
     }
 
     #[test]
@@ -594,7 +625,39 @@ mod tests {
         machine.apply(&Event::Trace { node: "algo-1", end: Some((0, 3)), complete: true }, at(1));
         machine.apply(&Event::Report { node: "algo-2", report: &failed }, at(2));
         let effects = machine.apply(&Event::Trace { node: "algo-2", end: Some((4, 3)), complete: true }, at(2));
-        let end = Conclusion::Exited { code: 4, node: "algo-2".into(), incomplete: vec![] };
+        let end = Conclusion::Exited { code: 4, node: "algo-2".into(), others: vec![], incomplete: vec![] };
+        assert_eq!(conclusion(effects), Some(end));
+    }
+
+    #[test]
+    fn who_failed_first_is_told_by_the_nodes_own_clocks() {
+        let mut machine = RunMachine::new(Terms { nodes: 3, ..TERMS });
+        let mut effects = Vec::new();
+        for (node, code, when) in [("algo-1", 5, 900), ("algo-2", 6, 300), ("algo-3", 7, 600)] {
+            let exit = ExitReport { code, bytes: 3, hash: String::new(), canceled: false, at: when, copy: Some(1) };
+            machine.apply(&Event::Report { node, report: &Report::Exited { run: 1, exit } }, at(2));
+            effects = machine.apply(&Event::Trace { node, end: Some((code, 3)), complete: true }, at(2));
+        }
+        let others = vec![("algo-3".into(), 7), ("algo-1".into(), 5)];
+        let end = Conclusion::Exited { code: 6, node: "algo-2".into(), others, incomplete: vec![] };
+        assert_eq!(conclusion(effects), Some(end));
+    }
+
+    #[test]
+    fn nodes_that_go_on_after_a_failure_are_ended_and_the_failure_counts() {
+        let mut machine = RunMachine::new(Terms { nodes: 2, ..TERMS });
+        for node in ["algo-1", "algo-2"] {
+            machine.apply(&Event::Report { node, report: &ready() }, at(1));
+        }
+        machine.apply(&Event::Report { node: "algo-2", report: &exited(4, false) }, at(5));
+        machine.apply(&Event::Trace { node: "algo-2", end: Some((4, 3)), complete: true }, at(5));
+        assert_eq!(machine.apply(&Event::Tick, at(64)), []);
+        assert_eq!(machine.apply(&Event::Tick, at(65)), [Effect::SendCancel]);
+        assert_eq!(machine.apply(&Event::Tick, at(66)), [], "told once");
+        machine.apply(&Event::Report { node: "algo-1", report: &exited(143, true) }, at(67));
+        let effects = machine.apply(&Event::Trace { node: "algo-1", end: Some((143, 3)), complete: true }, at(67));
+        let others = vec![("algo-1".into(), 143)];
+        let end = Conclusion::Exited { code: 4, node: "algo-2".into(), others, incomplete: vec![] };
         assert_eq!(conclusion(effects), Some(end));
     }
 }

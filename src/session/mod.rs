@@ -1,10 +1,15 @@
 //! One GitLab job bound to its training job: opened by `prepare`, attached by each container stage, closed by `cleanup`.
 
 pub mod close;
+mod copy;
 pub mod create;
+pub mod cursor;
 pub mod delivery;
 pub mod follow;
 pub mod machine;
+mod output;
+mod pace;
+mod phases;
 pub mod record;
 pub mod results;
 pub mod spec;
@@ -13,11 +18,14 @@ pub mod transport;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::cloud::Cloud;
+use anyhow::Context as _;
+
+use crate::cloud::{Cloud, LogClient};
 use crate::env::Environment;
 use crate::failure::Failure;
 use crate::job::JobContext;
 use crate::mailbox::{Layout, Order};
+use crate::reader::{self, Feed, Pace};
 use crate::session::record::{Records, SessionRecord};
 use crate::settings::Settings;
 use crate::ui::Printer;
@@ -120,11 +128,33 @@ impl<'a> Session<'a> {
         self.records.save(&self.id, &self.record)
     }
 
+    /// Joins those drivers of the host that read the log together; `connect` makes a client for the one that reads.
+    pub fn join_log(&self, connect: LogClient) -> anyhow::Result<Feed> {
+        let settings = self.settings;
+        let endpoint = settings.aws.endpoint_url.as_deref();
+        let terms = reader::Terms {
+            dir: settings.runner.state_dir.clone(),
+            scope: log_scope(self.record.arn.as_deref(), endpoint),
+            job: self.id.to_string(),
+            nodes: self.record.nodes.len(),
+            floors: self.record.log_floors.clone(),
+            pace: if settings.trace.live_copy { Pace::Record } else { Pace::Live },
+            requests_per_second: settings.trace.log_requests_per_second,
+        };
+        Feed::join(terms, connect).context("failed to follow the log of the training job")
+    }
+
     /// Sends an order and remembers its number.
     pub async fn order(&mut self, order: &Order) -> anyhow::Result<()> {
         transport::send(&*self.cloud.objects, &self.layout, &mut self.record, order).await?;
         self.save()
     }
+}
+
+/// Jobs that share CloudWatch's quota: those of one account and region, at one endpoint.
+fn log_scope(arn: Option<&str>, endpoint: Option<&str>) -> String {
+    let account: Vec<_> = arn.unwrap_or_default().split(':').take(5).collect();
+    format!("{} {}", account.join(":"), endpoint.unwrap_or_default())
 }
 
 /// The builds folder of one project: jobs of other projects never share a path with it.
@@ -181,6 +211,15 @@ mod tests {
         assert_eq!(SessionId::derive(&job("t"), "/tmp/a"), id);
         assert_ne!(SessionId::derive(&job("t"), "/tmp/b"), id);
         assert_ne!(SessionId::derive(&job("u"), "/tmp/a"), id);
+    }
+
+    #[test]
+    fn jobs_of_one_account_region_and_endpoint_share_the_reader() {
+        let arn = |account: &str, job: &str| format!("arn:aws:sagemaker:eu-west-1:{account}:training-job/{job}");
+        let scope = |account: &str, job: &str, endpoint| log_scope(Some(&arn(account, job)), endpoint);
+        assert_eq!(scope("1", "a", None), scope("1", "b", None));
+        assert_ne!(scope("1", "a", None), scope("2", "a", None));
+        assert_ne!(scope("1", "a", None), scope("1", "a", Some("http://127.0.0.1:1")));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::session::SessionId;
+use crate::session::cursor::Cursor;
 
 const VERSION: u32 = 1;
 
@@ -54,9 +55,21 @@ pub struct SessionRecord {
     /// The leader has told that the results are in the store; a report is read once, whoever reads it.
     #[serde(default)]
     pub collected: bool,
-    /// Where reading each log stream goes on.
+    /// When the training job was created: seconds since 1970 by this host's clock.
     #[serde(default)]
-    pub log_positions: BTreeMap<String, String>,
+    pub created: u64,
+    /// The run that is followed, or was when its process was killed.
+    #[serde(default)]
+    pub current: Option<CurrentRun>,
+    /// Nodes whose receipt of the project was told.
+    #[serde(default)]
+    pub told: BTreeSet<String>,
+    /// By log stream, the time (milliseconds since 1970) up to which its events are known.
+    #[serde(default)]
+    pub log_floors: BTreeMap<String, u64>,
+    /// Ids of the newest log events of other writers that were shown.
+    #[serde(default)]
+    pub shown_events: Vec<String>,
     #[serde(default)]
     pub workspace_sent: bool,
     /// `Finish` was sent.
@@ -65,6 +78,24 @@ pub struct SessionRecord {
     /// The results are in the project directory, or there are none.
     #[serde(default)]
     pub results_applied: bool,
+}
+
+/// A script that was ordered and whose end has not been seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CurrentRun {
+    pub run: u32,
+    pub stage: String,
+    /// BLAKE3 of the script, in hex: the same script again is the same run, begun anew by its caller.
+    pub script: String,
+    /// The order was sent.
+    #[serde(default)]
+    pub ordered: bool,
+    /// The script's exit code, once it is known and only the results are still to be brought back.
+    #[serde(default)]
+    pub code: Option<i32>,
+    /// Number of reports read by node when it began: its own follow.
+    #[serde(default)]
+    pub reports: BTreeMap<String, u32>,
 }
 
 /// The folder of all records of this host.
@@ -112,7 +143,8 @@ impl Records {
         let path = self.file(id, "json");
         let record = SessionRecord { version: VERSION, session: id.to_string(), ..record.clone() };
         let write = || -> std::io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
+            let name = format!("{id}.");
+            let mut file = tempfile::Builder::new().prefix(&name).suffix(".tmp").tempfile_in(&self.dir)?;
             file.write_all(&serde_json::to_vec_pretty(&record)?)?;
             file.persist(&path)?;
             Ok(())
@@ -129,15 +161,28 @@ impl Records {
         made.and_then(|()| tempfile::tempdir_in(&dir)).map_err(|error| not_writable(&dir, error))
     }
 
-    /// Forgets the session: its record, its lock, the mark that it is closing, and what a killed stage left.
+    /// How far the output of the session's runs was printed.
+    pub fn cursor(&self, id: &SessionId, run: u32) -> anyhow::Result<Cursor> {
+        let path = self.file(id, "cursor");
+        Cursor::open(&path, run).map_err(|error| not_writable(&path, error))
+    }
+
+    /// Forgets the session: its record and every other file of it, those too that a killed stage left.
     pub fn remove(&self, id: &SessionId) -> anyhow::Result<()> {
         let scratch = self.file(id, "scratch");
         match fs::remove_dir_all(&scratch) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(not_writable(&scratch, error)),
             _ => {}
         }
-        for extension in ["json", "closing", "lock"] {
-            let path = self.file(id, extension);
+        let own = format!("{id}.");
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(|error| not_writable(&self.dir, error))? {
+            let entry = entry.map_err(|error| not_writable(&self.dir, error))?;
+            if entry.file_name().as_encoded_bytes().starts_with(own.as_bytes()) {
+                paths.push(entry.path());
+            }
+        }
+        for path in paths {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(not_writable(&path, error)),
                 _ => {}
@@ -210,10 +255,12 @@ mod tests {
         let loaded = records.load(&id).unwrap().unwrap();
         assert_eq!((loaded.job_key.as_str(), loaded.runs, loaded.version), ("k", 1, VERSION));
         assert_eq!(records.sessions().unwrap(), std::slice::from_ref(&id));
-        // A stage that was killed leaves its packs.
+        // A stage that was killed leaves its packs, and a record that is half written.
         let left = records.scratch(&id).unwrap().keep();
+        fs::write(records.file(&id, "Xy12.tmp"), "{").unwrap();
         records.remove(&id).unwrap();
         assert!(!left.exists());
+        assert_eq!(fs::read_dir(&records.dir).unwrap().count(), 0);
         records.remove(&id).unwrap();
         assert!(records.sessions().unwrap().is_empty());
     }

@@ -1,6 +1,6 @@
 //! What later stages read comes back to the host, and the instance is let go.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -18,6 +18,8 @@ const SLOW_POLL: Duration = Duration::from_millis(500);
 /// The training job is looked at when the agent has been silent for this long.
 const DESCRIBE_EVERY: Duration = Duration::from_secs(15);
 
+/// GitLab's name of the section of the job log.
+const SECTION: &str = "sagemaker_upload";
 const NO_RESULTS: &str = "The training job ended before it sent its results";
 
 /// Paths that the later host stages of the job read. A variable in a path is expanded where it is used, so such a path
@@ -50,6 +52,22 @@ pub async fn bring_back(
         session.record.finished = true;
         session.save()?;
     }
+    let printer = session.printer;
+    printer.begin_section(SECTION, SystemTime::now(), "Uploading and fetching results");
+    let fetched = fetch(session, trees, lease, cancel).await;
+    printer.end_section(SECTION, SystemTime::now());
+    fetched?;
+    session.record.results_applied = true;
+    session.save()
+}
+
+/// Waits until the agent has sent the results, and applies them.
+async fn fetch(
+    session: &mut Session<'_>,
+    trees: &Trees,
+    lease: &mut LeaseKeeper,
+    cancel: &Cancellation,
+) -> anyhow::Result<()> {
     if wait_for_results(session, lease, cancel).await? {
         let limits = Limits {
             max_bytes: session.settings.limits.results_max_bytes,
@@ -61,8 +79,7 @@ pub async fn bring_back(
             workspace::apply_changes(objects, &session.layout.results(), trees, &limits, scratch.path()).await?;
         session.tell("Results", &summary);
     }
-    session.record.results_applied = true;
-    session.save()
+    Ok(())
 }
 
 /// `false` when the container ended without results. A cancel ends the waiting: the results stay in the store, and a later

@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::cloud;
 use crate::failure::Failure;
@@ -32,6 +33,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let spec = spec::training_job(&id, &job, &decision, settings, &*cloud.objects, &agent_key);
     // Written before the call: a job that was created and not recorded would be nobody's.
     record.creating = true;
+    record.created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     records.save(&id, &record)?;
     anyhow::ensure!(!context.cancellation.asked(), "canceled before the training job was created");
     let created = tokio::select! {

@@ -2,18 +2,19 @@
 
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::process::{Child, Command};
 
-use crate::cloud;
+use crate::cloud::{self, LogClient};
 use crate::failure::Failure;
 use crate::job::{BuildStage, JobContext, Placement};
 use crate::mailbox::Order;
 use crate::session::follow::Follower;
 use crate::session::machine::{Conclusion, LossKind, RunMachine, Terms};
-use crate::session::record::Records;
+use crate::session::record::{CurrentRun, Records};
 use crate::session::transport::LeaseKeeper;
 use crate::session::{Session, SessionId, results, trees};
 use crate::signals::Cancellation;
@@ -147,6 +148,10 @@ async fn in_container(
     lease.renew(&session.cloud, &session.layout).await;
     send_workspace(&mut session, job, &trees, &mut lease, &context.cancellation).await?;
     let conclusion = run_script(context, &mut session, job, script, stage).await?;
+    if let (Conclusion::Exited { code, .. }, Some(current)) = (&conclusion, &mut session.record.current) {
+        current.code = Some(*code);
+        session.save()?;
+    }
     let failed = !matches!(conclusion, Conclusion::Exited { code: 0, .. });
     let brought = if is_last(job, stage, failed)
         && !matches!(conclusion, Conclusion::Lost { .. })
@@ -156,6 +161,8 @@ async fn in_container(
     } else {
         Ok(())
     };
+    session.record.current = None;
+    session.save()?;
     match conclusion {
         Conclusion::Exited { code: 0, .. } => brought.context("failed to bring the results back"),
         Conclusion::Exited { code, .. } => {
@@ -168,6 +175,9 @@ async fn in_container(
             Err(Failure::system("the script was ended because the runner asked for it").into())
         }
         Conclusion::Lost { reason, by: LossKind::User } => Err(Failure::user(reason).into()),
+        Conclusion::Lost { reason, by: LossKind::System } if session.record.ready.is_empty() => {
+            Err(Failure::system(reason).into())
+        }
         Conclusion::Lost { reason, by: LossKind::System } => Err(Failure::system(reason)
             .hint(format!(
                 "the log group `/aws/sagemaker/TrainingJobs`, streams `{id}/...`, holds what the container wrote"
@@ -223,6 +233,7 @@ async fn send_workspace(
     session.save()
 }
 
+/// Orders the script and follows it. Begun again after its process was killed, it follows on: a script runs once.
 async fn run_script(
     context: &Context,
     session: &mut Session<'_>,
@@ -230,20 +241,49 @@ async fn run_script(
     script: &Path,
     stage: &BuildStage,
 ) -> anyhow::Result<Conclusion> {
-    session.record.runs += 1;
-    let run = session.record.runs;
     let body =
         std::fs::read(script).with_context(|| format!("failed to read the stage script {}", script.display()))?;
-    session.cloud.objects.put(&session.layout.script(run), body).await?;
-    let limits = &session.settings.limits;
-    let order = Order::Run {
-        run,
-        stage: stage.to_string(),
-        masks: job.masked_values(|name| context.env.job_variable(name).map(str::to_owned)),
-        mask_prefixes: job.features.token_mask_prefixes.clone(),
-        grace: limits.cancel_grace_seconds,
+    let digest = blake3::hash(&body).to_hex().to_string();
+    let name = stage.to_string();
+    let current = match session.record.current.clone() {
+        Some(current) if current.stage == name && current.script == digest => {
+            session.record.reports.clone_from(&current.reports);
+            current
+        }
+        abandoned => {
+            if let Some(abandoned) = abandoned {
+                end_abandoned(context, session, &abandoned).await?;
+            }
+            session.record.runs += 1;
+            let reports = session.record.reports.clone();
+            CurrentRun { run: session.record.runs, stage: name, script: digest, reports, ..CurrentRun::default() }
+        }
     };
-    session.order(&order).await?;
+    if let Some(code) = current.code {
+        let node = session.record.nodes.first().cloned().unwrap_or_default();
+        return Ok(Conclusion::Exited { code, node, others: Vec::new(), incomplete: Vec::new() });
+    }
+    let run = current.run;
+    let is_ordered = current.ordered;
+    session.record.current = Some(current);
+    session.save()?;
+    let limits = &session.settings.limits;
+    if !is_ordered {
+        session.cloud.objects.put(&session.layout.script(run), body).await?;
+        let order = Order::Run {
+            run,
+            stage: stage.to_string(),
+            masks: job.masked_values(|name| context.env.job_variable(name).map(str::to_owned)),
+            mask_prefixes: job.features.token_mask_prefixes.clone(),
+            grace: limits.cancel_grace_seconds,
+            live_copy: session.settings.trace.live_copy,
+        };
+        session.order(&order).await?;
+        if let Some(current) = &mut session.record.current {
+            current.ordered = true;
+        }
+        session.save()?;
+    }
     let machine = RunMachine::new(Terms {
         run,
         nodes: session.record.nodes.len(),
@@ -252,7 +292,8 @@ async fn run_script(
         keep_when_canceled: *stage != BuildStage::AfterScript
             && job.container_stages().contains(&BuildStage::AfterScript),
     });
-    let conclusion = Follower::new(session, machine, run, lease(context)).follow(&context.cancellation).await;
+    let feed = session.join_log(log_client(context))?;
+    let conclusion = Follower::new(session, machine, run, lease(context), feed)?.follow(&context.cancellation).await;
     if matches!(conclusion, Err(_) | Ok(Conclusion::Lost { .. }))
         // What was given up here must not begin, or go on, over there.
         && let Err(error) = session.order(&Order::Cancel { run }).await
@@ -260,6 +301,39 @@ async fn run_script(
         tracing::warn!(error = format!("{error:#}"), "failed to take the script back");
     }
     conclusion
+}
+
+/// The process of an earlier stage was killed while its script ran: the script is ended, and its output printed to its end.
+async fn end_abandoned(context: &Context, session: &mut Session<'_>, abandoned: &CurrentRun) -> anyhow::Result<()> {
+    if abandoned.code.is_some() || !abandoned.ordered {
+        return Ok(());
+    }
+    context
+        .printer
+        .warn(format!("the driver's process of `{}` was killed; its script is ended first", abandoned.stage));
+    session.record.reports.clone_from(&abandoned.reports);
+    session.order(&Order::Cancel { run: abandoned.run }).await?;
+    let limits = &session.settings.limits;
+    let mut machine = RunMachine::new(Terms {
+        run: abandoned.run,
+        nodes: session.record.nodes.len(),
+        grace: Duration::from_secs(limits.cancel_grace_seconds),
+        provisioning: Duration::from_secs(limits.provisioning_seconds),
+        keep_when_canceled: true,
+    });
+    machine.already_canceled();
+    let feed = session.join_log(log_client(context))?;
+    let follower = Follower::new(session, machine, abandoned.run, lease(context), feed)?;
+    follower.follow(&context.cancellation).await.map(|_| ())
+}
+
+/// Makes the client of the host's log reader, which has a thread of its own.
+fn log_client(context: &Context) -> LogClient {
+    let access = context.settings.access();
+    Arc::new(move || {
+        let access = access.clone();
+        Box::pin(async move { Ok(cloud::aws::connect(&access).await?.logs) })
+    })
 }
 
 #[cfg(test)]

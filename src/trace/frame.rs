@@ -5,18 +5,17 @@
 //!
 //! ```text
 //! <run>:<offset>:<checksum>|<payload>            data; the payload begins at byte <offset> of the run's output
-//! <run>:<bytes>:<checksum>!<code> <hash>         the end; <bytes> is the size of the whole output
+//! <run>:<number>:<checksum>><payload>            a line that somebody else wrote during the run, counted from 0
+//! <run>:<bytes>:<checksum>!<code> <hash> <lines> the end; the size of the whole output, and how many lines of others
 //! ```
 //!
-//! Run, offset and code are decimal. The checksum is the first 4 bytes, in hex, of BLAKE3 over run (u32, little endian),
-//! offset (u64, little endian), the kind character and the payload before escaping; it tells a frame from damage and from
-//! look-alikes. The hash is the first 16 bytes, in hex, of BLAKE3 over the whole output.
+//! Run, offset, number, code and lines are decimal. The checksum is the first 4 bytes, in hex, of BLAKE3 over run (u32, little
+//! endian), offset or number (u64, little endian), the kind character and the payload before escaping; it tells a frame
+//! from damage and from look-alikes. The hash is the first 16 bytes, in hex, of BLAKE3 over the whole output.
 //!
 //! Escapes: `\n` `\r` `\t` `\e` (ESC) `\\`, and `\xNN` for every byte of other control characters (C0, DEL, C1), of
 //! invalid UTF-8, of white space beyond ASCII, of the byte order mark, and for a blank that would end the line. All other
 //! UTF-8 stands as it is. This module does no I/O and never fails.
-
-use std::fmt::Write as _;
 
 /// Upper limit of a frame line in bytes, without its newline; every line is shorter. The log pipeline cuts at 16,384.
 pub const MAX_LINE: usize = 12_288;
@@ -24,11 +23,15 @@ pub const MAX_LINE: usize = 12_288;
 /// Room for the prefix: u32, u64 and checksum in text, two colons and the kind.
 const MAX_PREFIX: usize = 10 + 1 + 20 + 1 + CHECKSUM_DIGITS + 1;
 pub(super) const CHECKSUM_DIGITS: usize = 8;
+pub(super) const HASH_DIGITS: usize = 32;
 /// Longest escape of one character: four bytes as `\xNN`.
 const MAX_ESCAPE: usize = 16;
+/// A body is closed when it is so long.
+const ROOM: usize = MAX_LINE - MAX_PREFIX - MAX_ESCAPE;
 
-pub(super) const DATA: char = '|';
-pub(super) const END: char = '!';
+pub(super) const DATA: u8 = b'|';
+pub(super) const BESIDE: u8 = b'>';
+pub(super) const END: u8 = b'!';
 
 /// What the end frame of a run says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub struct End {
     pub bytes: u64,
     /// The first 16 bytes of BLAKE3 over the whole output, 32 hex digits.
     pub hash: String,
+    /// Lines that others wrote during the run.
+    pub beside: u64,
 }
 
 /// Turns one run's output into frames. Holds no output back: what goes in comes out with the same call.
@@ -46,53 +51,50 @@ pub struct End {
 pub struct FrameEncoder {
     run: u32,
     offset: u64,
+    beside: u64,
     hasher: blake3::Hasher,
 }
 
 impl FrameEncoder {
     pub fn new(run: u32) -> Self {
-        Self { run, offset: 0, hasher: blake3::Hasher::new() }
+        Self { run, offset: 0, beside: 0, hasher: blake3::Hasher::new() }
     }
 
-    /// The frames of `bytes`, in order, each shorter than [`MAX_LINE`] and without a newline. Empty input gives none.
+    /// Appends the frames of `bytes`, in order, each with a newline and shorter than [`MAX_LINE`] without it.
     ///
     /// Valid characters are never divided between frames; a sequence that the input itself divides travels escaped.
-    pub fn encode(&mut self, bytes: &[u8]) -> Vec<String> {
+    pub fn encode(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         self.hasher.update(bytes);
-        let mut lines = Vec::new();
-        let mut body = String::new();
-        let mut start = 0;
-        let mut at = 0;
-        let room = MAX_LINE - MAX_PREFIX - MAX_ESCAPE;
-        for chunk in bytes.utf8_chunks() {
-            for character in chunk.valid().chars() {
-                if body.len() >= room {
-                    self.close(&mut lines, &mut body, &bytes[start..at]);
-                    start = at;
-                }
-                escape_char(character, &mut body);
-                at += character.len_utf8();
-            }
-            for byte in chunk.invalid() {
-                if body.len() >= room {
-                    self.close(&mut lines, &mut body, &bytes[start..at]);
-                    start = at;
-                }
-                escape_byte(*byte, &mut body);
-                at += 1;
-            }
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let taken = frame_of(self.run, self.offset, DATA, rest, out);
+            self.offset += taken as u64;
+            rest = rest.get(taken..).unwrap_or_default();
         }
-        if at > start {
-            self.close(&mut lines, &mut body, &bytes[start..at]);
-        }
-        lines
     }
 
-    /// The end frame. Nothing of this run may be encoded after it.
-    pub fn end(&self, code: i32) -> String {
-        let payload = format!("{code} {}", self.hash());
+    /// Appends the frames of one line, without its newline, that is not the script's; a long one is divided.
+    pub fn encode_beside(&mut self, line: &[u8], out: &mut Vec<u8>) {
+        let mut rest = line;
+        loop {
+            let taken = frame_of(self.run, self.beside, BESIDE, rest, out);
+            self.beside += 1;
+            rest = rest.get(taken..).unwrap_or_default();
+            if rest.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Appends the end frame. Nothing of this run may be encoded after it.
+    pub fn end(&self, code: i32, out: &mut Vec<u8>) {
+        let payload = format!("{code} {} {}", self.hash(), self.beside);
         let checksum = checksum(self.run, self.offset, END, payload.as_bytes());
-        format!("{}:{}:{checksum}{END}{payload}", self.run, self.offset)
+        out.extend_from_slice(format!("{}:{}:", self.run, self.offset).as_bytes());
+        out.extend_from_slice(&checksum);
+        out.push(END);
+        out.extend_from_slice(payload.as_bytes());
+        out.push(b'\n');
     }
 
     /// Bytes encoded so far.
@@ -104,17 +106,30 @@ impl FrameEncoder {
     pub fn hash(&self) -> String {
         hash_text(&self.hasher)
     }
+}
 
-    fn close(&mut self, lines: &mut Vec<String>, body: &mut String, payload: &[u8]) {
-        if body.ends_with(' ') {
-            body.pop();
-            escape_byte(b' ', body);
-        }
-        let checksum = checksum(self.run, self.offset, DATA, payload);
-        lines.push(format!("{}:{}:{checksum}{DATA}{body}", self.run, self.offset));
-        body.clear();
-        self.offset += payload.len() as u64;
+/// Appends one frame of the beginning of `bytes`, and returns how many of them it carries: none only of none.
+fn frame_of(run: u32, number: u64, kind: u8, bytes: &[u8], out: &mut Vec<u8>) -> usize {
+    // Every byte takes at least one in the body.
+    let mut window = bytes.get(..ROOM).unwrap_or(bytes);
+    if window.len() < bytes.len() {
+        window = window.get(..complete_len(window)).unwrap_or_default();
     }
+    out.extend_from_slice(format!("{run}:{number}:").as_bytes());
+    let at = out.len();
+    out.extend_from_slice(&[b'0'; CHECKSUM_DIGITS]);
+    out.push(kind);
+    let taken = escape(window, out);
+    if let Some(b' ') = out.get(at + CHECKSUM_DIGITS + 1..).unwrap_or_default().last() {
+        out.pop();
+        escape_byte(b' ', out);
+    }
+    let checksum = checksum(run, number, kind, window.get(..taken).unwrap_or_default());
+    if let Some(place) = out.get_mut(at..at + CHECKSUM_DIGITS) {
+        place.copy_from_slice(&checksum);
+    }
+    out.push(b'\n');
+    taken
 }
 
 /// How many leading bytes of `bytes` do not end inside a UTF-8 sequence that more input could complete.
@@ -138,69 +153,136 @@ pub fn complete_len(bytes: &[u8]) -> usize {
     bytes.len()
 }
 
-pub(super) fn checksum(run: u32, offset: u64, kind: char, payload: &[u8]) -> String {
+pub(super) fn checksum(run: u32, number: u64, kind: u8, payload: &[u8]) -> [u8; CHECKSUM_DIGITS] {
+    let mut head = [0; 13];
+    head[..4].copy_from_slice(&run.to_le_bytes());
+    head[4..12].copy_from_slice(&number.to_le_bytes());
+    head[12] = kind;
     let mut hasher = blake3::Hasher::new();
-    let mut kind_text = [0; 4];
-    hasher.update(&run.to_le_bytes());
-    hasher.update(&offset.to_le_bytes());
-    hasher.update(kind.encode_utf8(&mut kind_text).as_bytes());
+    hasher.update(&head);
     hasher.update(payload);
-    hasher.finalize().to_hex()[..CHECKSUM_DIGITS].to_owned()
+    let mut digits = [0; CHECKSUM_DIGITS];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(hasher.finalize().as_bytes()) {
+        pair.copy_from_slice(&hex(*byte));
+    }
+    digits
 }
 
 pub(super) fn hash_text(hasher: &blake3::Hasher) -> String {
-    hasher.finalize().to_hex()[..32].to_owned()
+    hasher.finalize().to_hex()[..HASH_DIGITS].to_owned()
 }
 
-fn escape_char(character: char, body: &mut String) {
-    match character {
-        '\n' => body.push_str("\\n"),
-        '\r' => body.push_str("\\r"),
-        '\t' => body.push_str("\\t"),
-        '\u{1b}' => body.push_str("\\e"),
-        '\\' => body.push_str("\\\\"),
-        ' '..='~' => body.push(character),
-        _ if character.is_control() || character.is_whitespace() || character == '\u{feff}' => {
-            for byte in character.encode_utf8(&mut [0; 4]).bytes() {
-                escape_byte(byte, body);
+/// Appends the escaped beginning of `bytes`, [`ROOM`] and one escape at most; returns how many bytes it stands for.
+fn escape(bytes: &[u8], out: &mut Vec<u8>) -> usize {
+    let full = out.len() + ROOM;
+    let mut taken = 0;
+    for chunk in bytes.utf8_chunks() {
+        let text = chunk.valid();
+        let raw = text.as_bytes();
+        let mut at = 0;
+        while at < raw.len() {
+            let Some(room) = full.checked_sub(out.len()).filter(|room| *room > 0) else { return taken + at };
+            let ahead = raw.get(at..).unwrap_or_default();
+            let ahead = ahead.get(..room).unwrap_or(ahead);
+            let run = plain_len(ahead);
+            out.extend_from_slice(ahead.get(..run).unwrap_or_default());
+            at += run;
+            if run == room {
+                continue;
             }
+            match raw.get(at) {
+                None => break,
+                Some(b'\n') => out.extend_from_slice(b"\\n"),
+                Some(b'\r') => out.extend_from_slice(b"\\r"),
+                Some(b'\t') => out.extend_from_slice(b"\\t"),
+                Some(0x1b) => out.extend_from_slice(b"\\e"),
+                Some(b'\\') => out.extend_from_slice(b"\\\\"),
+                Some(byte) if byte.is_ascii() => escape_byte(*byte, out),
+                Some(_) => {
+                    at += escape_char(text.get(at..).unwrap_or_default(), out);
+                    continue;
+                }
+            }
+            at += 1;
         }
-        _ => body.push(character),
+        taken += raw.len();
+        for byte in chunk.invalid() {
+            if out.len() >= full {
+                return taken;
+            }
+            escape_byte(*byte, out);
+            taken += 1;
+        }
     }
+    taken
 }
 
-fn escape_byte(byte: u8, body: &mut String) {
-    write!(body, "\\x{byte:02x}").expect("writing to a String does not fail");
+/// How many bytes at the beginning stand for themselves.
+fn plain_len(bytes: &[u8]) -> usize {
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'[' | b']'..=b'~');
+    // Without a branch for each byte this is done in a few instructions.
+    let blocks = bytes.chunks_exact(16).take_while(|block| block.iter().fold(true, |all, byte| all & is_plain(byte)));
+    let whole = blocks.count() * 16;
+    let rest = bytes.get(whole..).unwrap_or_default();
+    whole + rest.iter().position(|byte| !is_plain(byte)).unwrap_or(rest.len())
 }
 
-/// The bytes an escaped payload stands for, or `None` when it is not one.
-pub(super) fn unescape(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte != b'\\' {
-            bytes.push(byte);
-            continue;
+/// The first character of `text`, which is beyond ASCII; returns its length.
+fn escape_char(text: &str, out: &mut Vec<u8>) -> usize {
+    let Some(character) = text.chars().next() else { return 0 };
+    let raw = text.as_bytes().get(..character.len_utf8()).unwrap_or_default();
+    if character.is_control() || character.is_whitespace() || character == '\u{feff}' {
+        for byte in raw {
+            escape_byte(*byte, out);
         }
-        let (&escape, after) = rest.split_first()?;
-        rest = after;
-        match escape {
-            b'n' => bytes.push(b'\n'),
-            b'r' => bytes.push(b'\r'),
-            b't' => bytes.push(b'\t'),
-            b'e' => bytes.push(0x1b),
-            b'\\' => bytes.push(b'\\'),
-            b'x' => {
-                let (digits, after) = rest.split_at_checked(2)?;
-                let &[high, low] = digits else { return None };
-                bytes.push(hex_digit(high)? << 4 | hex_digit(low)?);
-                rest = after;
-            }
+    } else {
+        out.extend_from_slice(raw);
+    }
+    raw.len()
+}
+
+fn escape_byte(byte: u8, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\\x");
+    out.extend_from_slice(&hex(byte));
+}
+
+fn hex(byte: u8) -> [u8; 2] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]
+}
+
+/// Appends the bytes an escaped payload stands for; `None` when it is not one, and `out` then holds its beginning.
+pub(super) fn unescape(body: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let mut rest = body;
+    while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
+        let (plain, escaped) = rest.split_at(at);
+        out.extend_from_slice(plain);
+        let (byte, length) = match escaped.get(1)? {
+            b'n' => (b'\n', 2),
+            b'r' => (b'\r', 2),
+            b't' => (b'\t', 2),
+            b'e' => (0x1b, 2),
+            b'\\' => (b'\\', 2),
+            b'x' => (hex_digit(*escaped.get(2)?)? << 4 | hex_digit(*escaped.get(3)?)?, 4),
             _ => return None,
-        }
+        };
+        out.push(byte);
+        rest = escaped.get(length..)?;
     }
-    Some(bytes)
+    out.extend_from_slice(rest);
+    Some(())
+}
+
+/// How many bytes the body stands for if it is well formed; at most its length.
+pub(super) fn unescaped_len(body: &[u8]) -> usize {
+    let mut escapes = 0;
+    let mut rest = body;
+    while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
+        let length = if rest.get(at + 1) == Some(&b'x') { 4 } else { 2 };
+        escapes += length - 1;
+        rest = rest.get(at + length..).unwrap_or_default();
+    }
+    body.len().saturating_sub(escapes)
 }
 
 fn hex_digit(digit: u8) -> Option<u8> {
@@ -218,12 +300,29 @@ mod tests {
     use super::*;
 
     fn payload(line: &str) -> &str {
-        line.split_once(DATA).unwrap().1
+        line.split_once(['|', '>']).unwrap().1
+    }
+
+    fn encode(encoder: &mut FrameEncoder, bytes: &[u8]) -> Vec<String> {
+        let mut out = Vec::new();
+        encoder.encode(bytes, &mut out);
+        lines(out)
+    }
+
+    fn lines(out: Vec<u8>) -> Vec<String> {
+        String::from_utf8(out).unwrap().split_terminator('\n').map(str::to_owned).collect()
+    }
+
+    fn back(line: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        unescape(payload(line).as_bytes(), &mut bytes).unwrap();
+        assert_eq!(unescaped_len(payload(line).as_bytes()), bytes.len());
+        bytes
     }
 
     #[test]
     fn ordinary_text_stays_readable() {
-        let lines = FrameEncoder::new(3).encode("epoch 1 #015 größe\n\tloss\r\u{1b}[0K \\ ".as_bytes());
+        let lines = encode(&mut FrameEncoder::new(3), "epoch 1 #015 größe\n\tloss\r\u{1b}[0K \\ ".as_bytes());
         assert_eq!(lines.len(), 1);
         assert!(lines[0].starts_with("3:0:"), "{lines:?}");
         assert_eq!(payload(&lines[0]), r"epoch 1 #015 größe\n\tloss\r\e[0K \\\x20");
@@ -231,23 +330,25 @@ mod tests {
 
     #[test]
     fn characters_a_pipeline_may_change_are_escaped() {
-        let lines = FrameEncoder::new(1).encode("\0\u{7f}\u{85}\u{2028}\u{feff}\u{a0}".as_bytes());
+        let lines = encode(&mut FrameEncoder::new(1), "\0\u{7f}\u{85}\u{2028}\u{feff}\u{a0}".as_bytes());
         assert_eq!(payload(&lines[0]), r"\x00\x7f\xc2\x85\xe2\x80\xa8\xef\xbb\xbf\xc2\xa0");
-        let lines = FrameEncoder::new(1).encode(b"a\xff\xc3");
+        let lines = encode(&mut FrameEncoder::new(1), b"a\xff\xc3");
         assert_eq!(payload(&lines[0]), r"a\xff\xc3");
     }
 
     #[test]
     fn offsets_count_raw_bytes_and_the_end_carries_them() {
         let mut encoder = FrameEncoder::new(7);
-        assert!(encoder.encode(b"").is_empty());
-        encoder.encode(b"one\n");
-        let second = encoder.encode(b"two\n");
+        assert!(encode(&mut encoder, b"").is_empty());
+        encode(&mut encoder, b"one\n");
+        let second = encode(&mut encoder, b"two\n");
         assert!(second[0].starts_with("7:4:"), "{second:?}");
         assert_eq!(encoder.bytes(), 8);
-        let end = encoder.end(-3);
+        let mut end = Vec::new();
+        encoder.end(-3, &mut end);
+        let end = lines(end).remove(0);
         assert!(end.starts_with("7:8:"), "{end}");
-        assert!(end.ends_with(&format!("!-3 {}", &blake3::hash(b"one\ntwo\n").to_hex()[..32])), "{end}");
+        assert!(end.ends_with(&format!("!-3 {} 0", &blake3::hash(b"one\ntwo\n").to_hex()[..32])), "{end}");
     }
 
     #[test]
@@ -255,7 +356,7 @@ mod tests {
         for unit in ["\u{0}", "é", "\u{2028}", "a", "😀", "\\"] {
             let mut encoder = FrameEncoder::new(u32::MAX);
             encoder.offset = u64::MAX / 2;
-            let lines = encoder.encode(unit.repeat(20_000).as_bytes());
+            let lines = encode(&mut encoder, unit.repeat(20_000).as_bytes());
             assert!(lines.len() > 1);
             assert!(lines.iter().all(|line| line.len() < MAX_LINE));
         }
@@ -272,17 +373,41 @@ mod tests {
         assert_eq!(complete_len(b""), 0);
     }
 
+    #[test]
+    fn lines_of_others_are_counted_and_long_ones_divided() {
+        let mut encoder = FrameEncoder::new(2);
+        let mut out = Vec::new();
+        encoder.encode_beside(b"GPU 0\tbusy ", &mut out);
+        encoder.encode_beside(b"", &mut out);
+        let long = "x".repeat(20_000);
+        encoder.encode_beside(long.as_bytes(), &mut out);
+        encoder.end(0, &mut out);
+        let lines = lines(out);
+        assert!(lines[0].starts_with("2:0:") && lines[0].ends_with(r">GPU 0\tbusy\x20"), "{lines:?}");
+        assert!(lines[1].starts_with("2:1:") && lines[1].ends_with('>'), "{lines:?}");
+        assert_eq!(format!("{}{}", payload(&lines[2]), payload(&lines[3])), long);
+        assert!(lines[4].starts_with("2:0:") && lines[4].ends_with(" 4"), "{lines:?}");
+        assert!(lines.iter().all(|line| line.len() < MAX_LINE));
+    }
+
+    #[test]
+    fn a_broken_escape_is_refused() {
+        for body in ["\\", "a\\q", r"\x1", r"\x1g", r"\xAB"] {
+            assert_eq!(unescape(body.as_bytes(), &mut Vec::new()), None, "{body}");
+        }
+    }
+
     proptest! {
         #[test]
         fn every_line_is_plain_and_reversible(bytes in prop::collection::vec(any::<u8>(), 0..5000)) {
-            let mut back = Vec::new();
-            for line in FrameEncoder::new(1).encode(&bytes) {
+            let mut all = Vec::new();
+            for line in encode(&mut FrameEncoder::new(1), &bytes) {
                 prop_assert!(line.len() < MAX_LINE);
                 prop_assert!(!line.chars().any(char::is_control));
                 prop_assert_eq!(line.trim(), line.as_str());
-                back.extend(unescape(payload(&line)).unwrap());
+                all.extend(back(&line));
             }
-            prop_assert_eq!(back, bytes);
+            prop_assert_eq!(all, bytes);
         }
     }
 }

@@ -4,15 +4,15 @@
 //!
 //! - [`frame`]: the agent's side, bytes to log lines.
 //! - [`decode`]: the driver's side, log lines from two unreliable sources back to the same bytes.
-//! - [`label`]: the driver's side, lines of several nodes told apart.
+//! - [`interleave`]: the driver's side, output of several nodes in one trace.
 //! - [`mask`]: values of masked variables become `[MASKED]` before they leave the container.
 
 pub mod decode;
 pub mod frame;
-pub mod label;
+pub mod interleave;
 pub mod mask;
 
-pub use decode::{FrameDecoder, Line, TraceError};
+pub use decode::{FrameDecoder, Line, TraceError, frame_start};
 pub use frame::{End, FrameEncoder};
-pub use label::Labeler;
+pub use interleave::{Interleaver, Piece};
 pub use mask::Masker;

@@ -17,6 +17,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("settings", &["cloud", "env", "failure"]),
     ("policy", &["env", "failure", "job", "settings"]),
     ("cloud", &["failure"]),
+    ("reader", &["cloud", "failure"]),
     ("trace", &["failure"]),
     ("workspace", &["cloud", "failure"]),
     ("mailbox", &["workspace"]),
@@ -31,6 +32,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "job",
             "mailbox",
             "policy",
+            "reader",
             "settings",
             "signals",
             "trace",
@@ -67,7 +69,8 @@ const USES_THE_ADAPTER: &[&str] =
 const ENVIRONMENT_EXCEPTIONS: &[(&str, &str)] =
     &[("operate/try_job.rs", "current_dir"), ("agent/exec.rs", "split_paths")];
 /// Files besides `ui.rs` that own a standard stream: the container's log takes frames, the emulator tells its address.
-const STREAM_EXCEPTIONS: &[(&str, &str)] = &[("agent/exec.rs", "stdout"), ("emulator/mod.rs", "stdout")];
+const STREAM_EXCEPTIONS: &[(&str, &str)] =
+    &[("agent/streams.rs", "stdout"), ("agent/streams.rs", "stderr"), ("emulator/mod.rs", "stdout")];
 /// A file is split before it reaches this.
 const MAX_LINES: usize = 800;
 

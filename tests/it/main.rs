@@ -4,6 +4,7 @@
 mod conformance;
 mod container;
 mod docs;
+mod fuzz;
 mod layering;
 mod scenarios;
 mod support;

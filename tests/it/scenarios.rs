@@ -47,6 +47,7 @@ mod sagemaker_cancel;
 mod sagemaker_desk;
 mod sagemaker_input;
 mod sagemaker_results;
+mod sagemaker_resume;
 mod sagemaker_trace;
 mod sagemaker_trouble;
 mod sagemaker_try;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use aws_config::retry::RetryConfig;
+use aws_sdk_sagemaker::config::Builder;
 use aws_sdk_sagemaker::operation::describe_training_job::DescribeTrainingJobOutput;
+use aws_sdk_sagemaker::primitives::DateTime;
 use aws_sdk_sagemaker::types::{
     AlgorithmSpecification, Channel, CompressionType, DataSource, OutputCompressionType, OutputDataConfig,
     ResourceConfig, S3DataDistribution, S3DataSource, S3DataType, SortBy, SortOrder, StoppingCondition, Tag,
@@ -15,7 +18,7 @@ use aws_sdk_sagemaker::types::{
 use super::Clients;
 use super::errors::Call;
 use crate::cloud::{
-    CloudError, CloudErrorKind, JobStatus, TrainingJob, TrainingJobSpec, TrainingJobSummary, TrainingJobs,
+    CloudError, CloudErrorKind, JobStatus, TrainingJob, TrainingJobSpec, TrainingJobSummary, TrainingJobs, Transition,
 };
 
 /// Jobs a page of `ListTrainingJobs`; the service's maximum.
@@ -84,12 +87,11 @@ impl TrainingJobs for AwsJobs {
     }
 
     async fn describe(&self, name: &str) -> Result<Option<TrainingJob>, CloudError> {
-        let call = Call::new("describe", job(name), "sagemaker:DescribeTrainingJob");
-        let reply = self.clients.sagemaker().describe_training_job().training_job_name(name).send().await;
-        match reply {
-            Ok(reply) => Ok(Some(training_job(name, reply))),
-            Err(error) => none_if_absent(call.failed(&error)),
-        }
+        self.describe_with(name, Builder::new()).await
+    }
+
+    async fn glance(&self, name: &str) -> Result<Option<TrainingJob>, CloudError> {
+        self.describe_with(name, Builder::new().retry_config(RetryConfig::disabled())).await
     }
 
     async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>, CloudError> {
@@ -146,6 +148,17 @@ impl TrainingJobs for AwsJobs {
     }
 }
 
+impl AwsJobs {
+    async fn describe_with(&self, name: &str, changes: Builder) -> Result<Option<TrainingJob>, CloudError> {
+        let call = Call::new("describe", job(name), "sagemaker:DescribeTrainingJob");
+        let request = self.clients.sagemaker().describe_training_job().training_job_name(name);
+        match request.customize().config_override(changes).send().await {
+            Ok(reply) => Ok(Some(training_job(name, reply))),
+            Err(error) => none_if_absent(call.failed(&error)),
+        }
+    }
+}
+
 fn job(name: &str) -> String {
     format!("training job {name}")
 }
@@ -183,19 +196,28 @@ fn channel(channel: &crate::cloud::Channel) -> Channel {
 }
 
 fn training_job(name: &str, reply: DescribeTrainingJobOutput) -> TrainingJob {
-    let newest = reply.secondary_status_transitions().iter().max_by_key(|transition| {
-        transition.start_time().map_or((i64::MIN, 0), |start| (start.secs(), start.subsec_nanos()))
-    });
+    let time = |time: Option<&DateTime>| time.and_then(|time| SystemTime::try_from(*time).ok());
+    let mut transitions: Vec<Transition> = reply
+        .secondary_status_transitions()
+        .iter()
+        .map(|transition| Transition {
+            status: transition.status().map(|status| status.as_str().to_owned()).unwrap_or_default(),
+            started: time(transition.start_time()),
+            message: transition.status_message().map(str::to_owned),
+        })
+        .collect();
+    transitions.sort_by_key(|transition| transition.started);
     TrainingJob {
-        message: newest.and_then(|transition| transition.status_message()).map(str::to_owned),
+        message: transitions.last().and_then(|transition| transition.message.clone()),
         secondary: reply.secondary_status().map(|status| status.as_str().to_owned()).unwrap_or_default(),
         status: job_status(reply.training_job_status()),
-        created: reply.creation_time().and_then(|time| SystemTime::try_from(*time).ok()),
+        created: time(reply.creation_time()),
         training_seconds: reply.training_time_in_seconds().and_then(|seconds| u64::try_from(seconds).ok()),
         billable_seconds: reply.billable_time_in_seconds().and_then(|seconds| u64::try_from(seconds).ok()),
         name: reply.training_job_name.unwrap_or_else(|| name.to_owned()),
         arn: reply.training_job_arn.unwrap_or_default(),
         failure_reason: reply.failure_reason,
+        transitions,
     }
 }
 

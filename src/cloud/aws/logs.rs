@@ -3,15 +3,25 @@
 //! What the messages mean, and how often to ask, is decided elsewhere.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use aws_config::retry::RetryConfig;
+use aws_sdk_cloudwatchlogs::config::Builder;
+use aws_sdk_cloudwatchlogs::types::OrderBy;
 
 use super::Clients;
 use super::errors::Call;
-use crate::cloud::{CloudError, CloudErrorKind, JobLogs, LogPage};
+use crate::cloud::{CloudError, CloudErrorKind, FilterPage, JobLogs, LogEvent, StreamPage};
 
 /// The group of every training job of an account and region.
 const GROUP: &str = "/aws/sagemaker/TrainingJobs";
+
+/// A page is 1 MB at most; a reply that takes longer than this is asked for again.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Events a page: 10,000 short ones would be a reply of several MB, since each carries its stream and an id.
+const EVENTS: i32 = 5000;
 
 #[derive(Debug)]
 pub(super) struct AwsLogs {
@@ -24,66 +34,113 @@ impl AwsLogs {
     }
 }
 
+/// One try: the reader that makes these calls keeps to a budget, in which tries of the SDK's own would not be counted.
+fn once() -> Builder {
+    let timeouts = super::timeouts(TIMEOUT).to_builder().operation_timeout(TIMEOUT).build();
+    Builder::new().retry_config(RetryConfig::disabled()).timeout_config(timeouts)
+}
+
 #[async_trait]
 impl JobLogs for AwsLogs {
     async fn streams(&self, job_name: &str) -> Result<Vec<String>, CloudError> {
         let call = Call::new("list", format!("log streams of {GROUP}/{job_name}"), "logs:DescribeLogStreams");
-        let mut pages = self
-            .clients
-            .logs()
-            .describe_log_streams()
-            .log_group_name(GROUP)
-            .log_stream_name_prefix(format!("{job_name}/"))
-            .into_paginator()
-            .send();
         let mut streams = Vec::new();
-        while let Some(page) = pages.next().await {
-            match page {
-                Ok(page) => streams.extend(
-                    page.log_streams
-                        .unwrap_or_default()
-                        .into_iter()
-                        .filter_map(|stream| stream.log_stream_name)
-                        .filter(|stream| is_container_stream(job_name, stream)),
-                ),
+        let mut token = None;
+        loop {
+            let reply = self
+                .clients
+                .logs()
+                .describe_log_streams()
+                .log_group_name(GROUP)
+                .log_stream_name_prefix(format!("{job_name}/"))
+                .set_next_token(token.clone())
+                .customize()
+                .config_override(once())
+                .send()
+                .await;
+            match reply {
+                Ok(page) => {
+                    let names = page.log_streams.unwrap_or_default().into_iter();
+                    streams.extend(
+                        names
+                            .filter_map(|stream| stream.log_stream_name)
+                            .filter(|stream| is_container_stream(job_name, stream)),
+                    );
+                    // A service that repeats its token would be asked for ever.
+                    if page.next_token.is_none() || page.next_token == token {
+                        return Ok(streams);
+                    }
+                    token = page.next_token;
+                }
                 Err(error) => {
                     let error = call.failed(&error);
                     return if error.kind == CloudErrorKind::NotFound { Ok(streams) } else { Err(error) };
                 }
             }
         }
-        Ok(streams)
     }
 
-    async fn read(&self, stream: &str, position: Option<&str>) -> Result<LogPage, CloudError> {
-        let call = Call::new("read", format!("log stream {GROUP}/{stream}"), "logs:GetLogEvents");
+    async fn filter(&self, streams: &[String], since_ms: u64, token: Option<&str>) -> Result<FilterPage, CloudError> {
+        let (first, others) = (streams.first().map_or("", String::as_str), streams.len().saturating_sub(1));
+        let call = Call::new("read", format!("log stream {GROUP}/{first} and {others} more"), "logs:FilterLogEvents");
         let reply = self
             .clients
             .logs()
-            .get_log_events()
+            .filter_log_events()
             .log_group_name(GROUP)
-            .log_stream_name(stream)
-            .start_from_head(true)
-            .set_next_token(position.map(str::to_owned))
+            .set_log_stream_names(Some(streams.to_vec()))
+            .limit(EVENTS)
+            .start_time(i64::try_from(since_ms).unwrap_or(i64::MAX))
+            .set_next_token(token.map(str::to_owned))
+            .customize()
+            .config_override(once())
+            .send()
+            .await
+            .map_err(|error| call.failed(&error))?;
+        let events = reply.events.unwrap_or_default();
+        let time = |time: Option<i64>| time.and_then(|time| u64::try_from(time).ok());
+        Ok(FilterPage {
+            ingested: events.iter().filter_map(|event| time(event.ingestion_time)).max(),
+            events: events
+                .into_iter()
+                .filter_map(|event| {
+                    Some(LogEvent {
+                        stream: event.log_stream_name?,
+                        timestamp: time(event.timestamp).unwrap_or(0),
+                        id: event.event_id?,
+                        message: event.message?,
+                    })
+                })
+                .collect(),
+            token: reply.next_token,
+        })
+    }
+
+    async fn newest_streams(&self, token: Option<&str>) -> Result<StreamPage, CloudError> {
+        let call = Call::new("list", format!("log streams of {GROUP}"), "logs:DescribeLogStreams");
+        let reply = self
+            .clients
+            .logs()
+            .describe_log_streams()
+            .log_group_name(GROUP)
+            .order_by(OrderBy::LastEventTime)
+            .descending(true)
+            .set_next_token(token.map(str::to_owned))
+            .customize()
+            .config_override(once())
             .send()
             .await;
         match reply {
-            Ok(reply) => {
-                let next = reply.next_forward_token;
-                let end = next.is_none() || next.as_deref() == position;
-                let messages = reply.events.unwrap_or_default();
-                Ok(LogPage {
-                    messages: messages.into_iter().filter_map(|event| event.message).collect(),
-                    position: next.or_else(|| position.map(str::to_owned)),
-                    end,
-                })
+            Ok(page) => {
+                let names = page.log_streams.unwrap_or_default().into_iter();
+                let streams = names
+                    .filter_map(|stream| stream.log_stream_name)
+                    .filter(|stream| stream.split_once('/').is_some_and(|(job, _)| is_container_stream(job, stream)));
+                Ok(StreamPage { streams: streams.collect(), token: page.next_token })
             }
             Err(error) => {
                 let error = call.failed(&error);
-                if error.kind == CloudErrorKind::NotFound {
-                    return Ok(LogPage { messages: Vec::new(), position: position.map(str::to_owned), end: true });
-                }
-                Err(error)
+                if error.kind == CloudErrorKind::NotFound { Ok(StreamPage::default()) } else { Err(error) }
             }
         }
     }

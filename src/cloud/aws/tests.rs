@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::{Clients, jobs, loader, logs, objects};
 use crate::cloud::memory::example_spec;
-use crate::cloud::{Access, Cloud, CloudErrorKind, JobStatus, Network};
+use crate::cloud::{Access, Cloud, CloudErrorKind, FilterPage, JobStatus, LogEvent, Network, StreamPage};
 
 /// One request as the server saw it.
 #[derive(Debug, Clone)]
@@ -53,6 +53,15 @@ impl Stub {
     }
 
     async fn with(change: impl FnOnce(&mut Access)) -> Self {
+        Self::build(change, RetryConfig::disabled()).await
+    }
+
+    /// With the SDK's own tries, as in the program.
+    async fn start_with_retries() -> Self {
+        Self::build(|_| {}, RetryConfig::standard().with_max_attempts(3)).await
+    }
+
+    async fn build(change: impl FnOnce(&mut Access), retries: RetryConfig) -> Self {
         let script: Arc<Mutex<Script>> = Arc::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -67,7 +76,7 @@ impl Stub {
             ..Access::default()
         };
         change(&mut access);
-        Self { script, cloud: cloud(&access).await, _server: server }
+        Self { script, cloud: cloud(&access, retries).await, _server: server }
     }
 
     fn push(&self, response: Response) {
@@ -83,12 +92,12 @@ impl Stub {
     }
 }
 
-/// As `connect`, with fixed credentials and no second tries.
-async fn cloud(access: &Access) -> Cloud {
+/// As `connect`, with fixed credentials.
+async fn cloud(access: &Access, retries: RetryConfig) -> Cloud {
     let config = loader(access)
         .unwrap()
         .credentials_provider(Credentials::new("AKIDTEST", "test-secret", None, None, "test"))
-        .retry_config(RetryConfig::disabled())
+        .retry_config(retries)
         .load()
         .await;
     let clients = Clients::new(config);
@@ -261,7 +270,7 @@ async fn a_refused_connection_is_transient_and_keeps_no_credentials() {
         bucket: "bucket".to_owned(),
         ..Access::default()
     };
-    let error = cloud(&access).await.jobs.describe("a").await.unwrap_err();
+    let error = cloud(&access, RetryConfig::disabled()).await.jobs.describe("a").await.unwrap_err();
     assert_eq!(error.kind, CloudErrorKind::Transient);
     let text = error.to_string();
     assert!(text.starts_with("failed to describe training job a: "), "{text}");
@@ -276,23 +285,6 @@ async fn a_page_of_a_proxy_is_not_taken_for_an_answer() {
     let error = stub.cloud.jobs.describe("a").await.unwrap_err();
     assert_eq!(error.kind, CloudErrorKind::Transient);
     assert!(!error.to_string().contains("hunter2"), "{error}");
-}
-
-#[tokio::test]
-async fn log_pages_end_when_the_token_repeats() {
-    let stub = Stub::start().await;
-    stub.push(reply(200, r#"{"events":[{"message":"a\n b","timestamp":1}],"nextForwardToken":"f/1"}"#));
-    stub.push(reply(200, r#"{"events":[],"nextForwardToken":"f/2"}"#));
-    stub.push(reply(200, r#"{"events":[],"nextForwardToken":"f/2"}"#));
-    stub.push(refusal(400, "ResourceNotFoundException", "The specified log stream does not exist."));
-    let logs = &stub.cloud.logs;
-    let first = logs.read("a/algo-1-1", None).await.unwrap();
-    assert_eq!((first.messages.as_slice(), first.end), (["a\n b".to_owned()].as_slice(), false));
-    let second = logs.read("a/algo-1-1", first.position.as_deref()).await.unwrap();
-    assert_eq!((second.position.as_deref(), second.end), (Some("f/2"), false));
-    assert!(logs.read("a/algo-1-1", second.position.as_deref()).await.unwrap().end);
-    let absent = logs.read("a/algo-1-1", Some("f/2")).await.unwrap();
-    assert_eq!((absent.position.as_deref(), absent.end), (Some("f/2"), true));
 }
 
 #[tokio::test]
@@ -527,4 +519,58 @@ async fn more_keys_than_a_batch_takes_go_in_several() {
     assert_eq!(stub.seen().len(), 2);
     stub.cloud.objects.delete(&[]).await.unwrap();
     assert_eq!(stub.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn events_of_several_streams_come_with_time_id_and_token() {
+    let stub = Stub::start().await;
+    stub.push(reply(
+        200,
+        r#"{"events":[{"logStreamName":"a/algo-1-1","timestamp":5,"ingestionTime":9,"eventId":"e1","message":"x\n y"},
+            {"logStreamName":"b/algo-1-1","timestamp":6,"ingestionTime":8,"eventId":"e2","message":"z"}],"nextToken":"n"}"#,
+    ));
+    stub.push(reply(200, r#"{"events":[]}"#));
+    let streams = ["a/algo-1-1".to_owned(), "b/algo-1-1".to_owned()];
+    let first = stub.cloud.logs.filter(&streams, 4, None).await.unwrap();
+    let event = |stream: &str, timestamp, id: &str, message: &str| LogEvent {
+        stream: stream.to_owned(),
+        timestamp,
+        id: id.to_owned(),
+        message: message.to_owned(),
+    };
+    assert_eq!(first.events, [event("a/algo-1-1", 5, "e1", "x\n y"), event("b/algo-1-1", 6, "e2", "z")]);
+    assert_eq!((first.ingested, first.token.as_deref()), (Some(9), Some("n")));
+    assert_eq!(stub.cloud.logs.filter(&streams, 4, Some("n")).await.unwrap(), FilterPage::default());
+    let seen = stub.seen();
+    let sent: serde_json::Value = serde_json::from_slice(&seen[1].body).unwrap();
+    assert_eq!(sent["logStreamNames"], serde_json::json!(streams));
+    assert_eq!((&sent["startTime"], &sent["nextToken"]), (&4.into(), &"n".into()));
+}
+
+#[tokio::test]
+async fn a_throttled_read_of_logs_is_one_request() {
+    let stub = Stub::start_with_retries().await;
+    stub.answer(|_| Some(refusal(400, "ThrottlingException", "Rate exceeded")));
+    let streams = ["a/algo-1-1".to_owned()];
+    let kinds = [
+        stub.cloud.logs.filter(&streams, 0, None).await.unwrap_err().kind,
+        stub.cloud.logs.streams("a").await.unwrap_err().kind,
+        stub.cloud.logs.newest_streams(None).await.unwrap_err().kind,
+    ];
+    assert_eq!(kinds, [CloudErrorKind::Throttled; 3]);
+    assert_eq!(stub.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn the_newest_streams_of_all_jobs_are_listed_without_debug_streams() {
+    let stub = Stub::start().await;
+    stub.push(reply(
+        200,
+        r#"{"logStreams":[{"logStreamName":"b/algo-1-1"},{"logStreamName":"a/algo-1-1/ssm"}],"nextToken":"n"}"#,
+    ));
+    stub.push(refusal(400, "ResourceNotFoundException", "The specified log group does not exist."));
+    let page = stub.cloud.logs.newest_streams(None).await.unwrap();
+    assert_eq!((page.streams, page.token.as_deref()), (vec!["b/algo-1-1".to_owned()], Some("n")));
+    assert_eq!(stub.cloud.logs.newest_streams(Some("n")).await.unwrap(), StreamPage::default());
+    assert!(String::from_utf8_lossy(&stub.seen()[0].body).contains("LastEventTime"));
 }

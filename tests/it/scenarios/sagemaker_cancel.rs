@@ -20,7 +20,7 @@ rows! {
     /// Nobody waits for an instance that nobody needs.
     cancel_while_waiting {
         driver: sagemaker_with(&["--starting-delay", "60s"], ""),
-        play: |world| one(world, &script().when_trace_contains("job: Starting", Trigger::Cancel)),
+        play: |world| one(world, &script().when_trace_contains("\nStarting (", Trigger::Cancel)),
         expect: |_, outcomes| {
             outcomes[0].failed("job_canceled", None).hides("\nreached-the-script").called("cleanup", 1);
         },
@@ -29,7 +29,7 @@ rows! {
     cancel_while_waiting_with_after_script {
         driver: sagemaker_with(&["--starting-delay", "15s"], ""),
         play: |world| one(world, &script().after_script(["echo status-$CI_JOB_STATUS"])
-            .when_trace_contains("job: Starting", Trigger::Cancel)),
+            .when_trace_contains("\nStarting (", Trigger::Cancel)),
         expect: |_, outcomes| {
             outcomes[0].failed("job_canceled", None).shows("\nstatus-canceled").hides("\nreached-the-script");
         },
@@ -37,14 +37,14 @@ rows! {
     abort_while_waiting {
         driver: sagemaker_with(&["--starting-delay", "60s"], ""),
         play: |world| one(world, &script().after_script(["echo status-$CI_JOB_STATUS"])
-            .when_trace_contains("job: Starting", Trigger::Abort)),
+            .when_trace_contains("\nStarting (", Trigger::Abort)),
         expect: |_, outcomes| {
             outcomes[0].failed("job_canceled", None).hides("status-").called("run after_script", 0).called("cleanup", 1);
         },
     }
     runner_interrupted_while_waiting {
         driver: sagemaker_with(&["--starting-delay", "60s"], ""),
-        play: |world| one(world, &script().when_trace_contains("job: Starting", Trigger::InterruptRunner)),
+        play: |world| one(world, &script().when_trace_contains("\nStarting (", Trigger::InterruptRunner)),
         expect: |_, outcomes| {
             outcomes[0].failed("runner_interrupted", None).hides("\nreached-the-script").called("cleanup", 1);
         },

@@ -276,8 +276,16 @@ impl Desk {
             std::fs::read_dir(self.root().join("state/sessions")).into_iter().flatten().flatten().collect();
         assert!(records.is_empty(), "session records are left: {records:?}");
         let state: Vec<_> = std::fs::read_dir(self.root().join("state")).into_iter().flatten().flatten().collect();
-        let scratch =
-            state.iter().filter(|entry| !["sessions", "agent.json"].contains(&&*entry.file_name().to_string_lossy()));
+        let scratch = state
+            .iter()
+            .filter(|entry| !["sessions", "agent.json", "logs"].contains(&&*entry.file_name().to_string_lossy()));
         assert_eq!(scratch.count(), 0, "scratch is left: {state:?}");
+        // What the host's drivers share of the log stays; what belongs to one job does not.
+        let scopes = std::fs::read_dir(self.root().join("state/logs")).into_iter().flatten().flatten();
+        let shared: Vec<_> = scopes.flat_map(|scope| std::fs::read_dir(scope.path()).unwrap().flatten()).collect();
+        let session = self.session.clone().unwrap_or_default();
+        let own: Vec<_> =
+            shared.iter().filter(|entry| entry.file_name().to_string_lossy().contains(&session)).collect();
+        assert!(session.is_empty() || own.is_empty(), "files of the job's log are left: {own:?}");
     }
 }

@@ -130,10 +130,10 @@ fn denied_calls_name_the_permission() {
 /// Without the right to read logs the copy in the store carries the output all the same.
 #[test]
 fn denied_logs_do_not_lose_the_output() {
-    for tail in ["", "[trace]\nlive_copy = false\ncloudwatch_interval_seconds = 1"] {
+    for tail in ["", "[trace]\nlive_copy = false"] {
         let desk = Desk::with(&job(), &[], tail).prepared();
         let denied = |operation: &str| json!({"operation": operation, "error": "AccessDeniedException", "status": 400});
-        desk.emulator.set_faults(&json!({"calls": [denied("GetLogEvents"), denied("DescribeLogStreams")]}));
+        desk.emulator.set_faults(&json!({"calls": [denied("FilterLogEvents"), denied("DescribeLogStreams")]}));
         let ended = desk.run("build_script", "echo all of it");
         ended.passed();
         assert_eq!(ended.out(), "all of it\n", "{ended}");
@@ -143,10 +143,10 @@ fn denied_logs_do_not_lose_the_output() {
 
 #[test]
 fn throttled_calls_are_tried_again() {
-    let mut desk = Desk::with(&job(), &[], "[trace]\ncloudwatch_interval_seconds = 1");
+    let mut desk = Desk::with(&job(), &[], "[trace]\nlive_copy = false");
     let throttled = |operation: &str, count: u64| json!({"operation": operation, "count": count, "error": "ThrottlingException", "message": "Rate exceeded"});
     desk.emulator.set_faults(&json!({"calls": [throttled("CreateTrainingJob", 2), throttled("DescribeTrainingJob", 2),
-        throttled("GetLogEvents", 3), throttled("DescribeLogStreams", 1), throttled("StopTrainingJob", 1)]}));
+        throttled("FilterLogEvents", 3), throttled("DescribeLogStreams", 1), throttled("StopTrainingJob", 1)]}));
     desk.config().passed();
     desk.prepare().passed();
     std::fs::create_dir_all(desk.project()).unwrap();

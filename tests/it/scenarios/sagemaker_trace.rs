@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::sagemaker_desk::{BUILD_FAILURE, Desk};
 use crate::support::job::{Job, Variable};
 
-const CLOUDWATCH_ALONE: &str = "[trace]\nlive_copy = false\ncloudwatch_interval_seconds = 1";
+const CLOUDWATCH_ALONE: &str = "[trace]\nlive_copy = false";
 
 /// What a log loses: control bytes, invalid UTF-8, white space at both ends, blank lines, length, and its own escapes.
 fn awkward() -> Vec<u8> {
@@ -95,5 +95,102 @@ fn secrets_do_not_reach_cloudwatch() {
     ended.passed();
     assert_eq!(ended.out(), "<[MASKED]>\n[MASKED]\n[MASKED]\n");
     assert!(desk.emulator.log_text().contains("[MASKED]"), "the log is not looked at");
+    desk.close();
+}
+
+/// A library that writes into the container's log past the agent; the log itself loses everything here.
+#[test]
+fn what_others_write_is_shown_live_and_marked() {
+    let desk = Desk::new(&Job::new().script(["true"]));
+    desk.emulator.set_faults(&json!({"logs": {"lost": 1000}}));
+    let desk = desk.prepared();
+    let script = "echo mine; echo theirs >/proc/$PPID/fd/1; echo and error >/proc/$PPID/fd/2
+        until [ -e go-on ]; do sleep 0.1; done";
+    let mut run = desk.start_run("build_script", script);
+    run.until("[container] theirs\n");
+    run.until("[container] and error\n");
+    run.signal(rustix::process::Signal::TERM);
+    let ended = run.end();
+    assert_eq!(ended.out(), "mine\n");
+    assert_eq!(ended.stderr.matches("[container] theirs").count(), 1, "{ended}");
+    desk.close();
+}
+
+/// Each line names its node, the code is that of the node that failed first, and the others are listed.
+#[test]
+fn several_nodes_in_one_trace() {
+    let mut desk = Desk::new(&Job::new().script(["true"]));
+    desk.set("SAGEMAKER_INSTANCE_COUNT", "3");
+    let desk = desk.prepared();
+    let script = "case $(hostname) in \
+        algo-1) printf ' 10%%\\r100%%\\n'; sleep 2; printf 'no end'; exit 7 ;; \
+        algo-2) printf 'one\\n\\ntwo\\n'; exit 5 ;; \
+        *) echo fine ;; esac";
+    let ended = desk.run("build_script", script);
+    ended.with_code(BUILD_FAILURE).says("algo-2 failed first, with exit code 5; algo-1 (exit code 7) failed too");
+    assert_eq!(ended.exit_code.as_deref(), Some("5"));
+    let out = ended.out();
+    for text in ["[algo-1]  10%\r[algo-1] 100%\n", "[algo-2] one\n", "[algo-2] \n", "[algo-2] two\n", "[algo-3] fine\n"]
+    {
+        assert!(out.contains(text), "{text:?} is missing\n{ended}");
+    }
+    assert!(out.ends_with("[algo-1] no end"), "{ended}");
+    desk.close();
+}
+
+/// Names of sections that begin, in order; each must end before the next one begins.
+fn sections(stderr: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut open = None;
+    for line in stderr.lines() {
+        let mark =
+            |kind: &str| line.strip_prefix(kind)?.split_once(':')?.1.split(['[', '\r']).next().map(str::to_owned);
+        if let Some(name) = mark("section_start:") {
+            assert_eq!(open.replace(name.clone()), None, "{stderr}");
+            names.push(name);
+        } else if let Some(name) = mark("section_end:") {
+            assert_eq!(open.take(), Some(name), "{stderr}");
+        }
+    }
+    assert_eq!(open, None, "{stderr}");
+    names
+}
+
+/// The phases are sections with SageMaker's own times, and a reason that SageMaker gives is shown.
+#[test]
+fn phases_are_sections() {
+    let delays = ["--starting-delay", "2s", "--downloading-delay", "1s", "--training-delay", "1s"];
+    let desk = Desk::with(&Job::new().script(["true"]), &delays, "").prepared();
+    let ended = desk.run("build_script", "echo hello");
+    ended.passed().says("exit code 0");
+    assert_eq!(ended.out(), "hello\n");
+    let names = ["sagemaker_provisioning", "sagemaker_download", "sagemaker_running_1", "sagemaker_upload"];
+    assert_eq!(sections(&ended.stderr), names, "{ended}");
+    desk.close();
+
+    let desk = Desk::new(&Job::new().script(["true"]));
+    desk.emulator.set_faults(&json!({"jobs": [{"trouble": "capacity"}]}));
+    let desk = desk.prepared();
+    let ended = desk.run("build_script", "echo never");
+    assert_eq!(sections(&ended.stderr), ["sagemaker_provisioning"], "{ended}");
+    let after_sections = ended.stderr.rsplit("section_end").next().unwrap_or_default();
+    assert!(after_sections.contains("CapacityError"), "the reason is not hidden in a section\n{ended}");
+    desk.emulator.set_faults(&json!({}));
+    desk.close();
+}
+
+/// An error that ends the waiting stands below the section, not in it.
+#[test]
+fn an_error_while_waiting_is_not_hidden_in_a_section() {
+    let desk = Desk::with(&Job::new().script(["true"]), &["--starting-delay", "30s"], "").prepared();
+    let mut run = desk.start_run("build_script", "echo never");
+    run.until("Provisioning ml.m5.large");
+    desk.emulator.set_faults(&json!({"calls": [
+        {"operation": "GetObject", "error": "AccessDenied", "message": "Access Denied", "status": 403}]}));
+    let ended = run.end();
+    assert_eq!(sections(&ended.stderr), ["sagemaker_provisioning"], "{ended}");
+    let below = ended.stderr.rsplit("section_end").next().unwrap_or_default();
+    assert!(below.contains("\nerror: "), "{ended}");
+    desk.emulator.set_faults(&json!({}));
     desk.close();
 }

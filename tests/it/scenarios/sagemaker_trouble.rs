@@ -129,7 +129,7 @@ fn a_role_without_its_permissions() {
         let desk = Desk::with(&job(), &["--training-delay", "6s"], "").prepared();
         let mut run = desk.start_run("build_script", "echo never");
         // The driver has sent all it has to send and waits; from here on the container alone meets the refusals.
-        run.until("Waiting for the training job: ");
+        run.until("Provisioning ml.m5.large");
         desk.emulator.set_faults(&json!({"calls": [
             {"operation": operation, "error": "AccessDenied", "message": "Access Denied", "status": 403}]}));
         let ended = run.end();

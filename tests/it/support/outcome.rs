@@ -112,7 +112,11 @@ impl Outcome {
             rest.windows(wanted.len()).position(|window| window == wanted).map(|at| from + at)
         };
         let begin = found(0, start.as_bytes()).unwrap_or_else(|| panic!("no section {name}\n{self}")) + start.len();
-        let end = found(begin, b"section_end:").unwrap_or(self.trace.len());
+        // Sections of the driver's own may lie inside.
+        let own_end = found(begin, start.as_bytes()).unwrap_or(self.trace.len());
+        let mark = b"section_end:";
+        let before = self.trace[begin..own_end].windows(mark.len()).rposition(|window| window == mark);
+        let end = before.map_or(own_end, |at| begin + at);
         self.trace[begin..end].to_vec()
     }
 }

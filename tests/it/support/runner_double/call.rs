@@ -155,7 +155,8 @@ impl Waiting<'_> {
 /// Reads a pipe to its end in a thread of its own. The thread ends with the pipe; an abandoned call leaves it behind.
 fn drain(mut pipe: impl Read + Send + 'static, mut sink: Sink, closed: mpsc::Sender<()>) {
     std::thread::spawn(move || {
-        let mut buffer = vec![0; 32 * 1024];
+        // Less than the runner takes at once: this build masks more slowly.
+        let mut buffer = vec![0; 4 * 1024];
         while let Ok(length @ 1..) = pipe.read(&mut buffer) {
             sink(buffer.get(..length).unwrap_or_default());
         }

@@ -1,0 +1,294 @@
+//! What others write into the container's log past the agent: a library that opens `/proc/1/fd/1`, the agent's own
+//! messages, a panic.
+//!
+//! Their pipe is always read. Outside of a run a line goes to the log as it is; during a run the run's pump takes
+//! the text and frames it, so that it reaches the driver as soon as the script's own output. Whoever reads here never waits for
+//! long and never writes a message of its own: that would come back to it.
+
+use std::io::{self, PipeReader, Read as _};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use super::spool::Spool;
+
+/// Text that waits for the pump of a run.
+const PENDING_BYTES: usize = 256 << 10;
+/// How long the pipe is left full for a pump that is busy, before text is dropped.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a line waits for its end outside of a run.
+const LINE_PATIENCE: Duration = Duration::from_secs(1);
+/// A longer line is divided outside of a run.
+const LINE_BYTES: usize = 12 << 10;
+const READ_BYTES: usize = 64 << 10;
+/// Reads at the end of a run, and at the end of all, for a writer that never pauses.
+const LAST_READS: usize = 64;
+
+/// The pipe of other writers.
+#[derive(Debug)]
+pub(super) struct Beside {
+    pipe: PipeReader,
+    log: Arc<Spool>,
+    state: Mutex<State>,
+    /// The pump has taken what was pending.
+    taken: Condvar,
+    patience: Duration,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The run's spool, whose reader is the pump.
+    run: Option<Arc<Spool>>,
+    /// During a run what waits for the pump, else a line without an end.
+    pending: Vec<u8>,
+    since: Option<Instant>,
+    /// Bytes that nobody took in time.
+    dropped: u64,
+    is_dropping: bool,
+    has_ended: bool,
+}
+
+impl Beside {
+    /// Other writers write into `pipe`; `log` is the container's.
+    pub(super) fn new(pipe: PipeReader, log: Arc<Spool>) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&pipe, true)?;
+        Ok(Self { pipe, log, state: Mutex::default(), taken: Condvar::new(), patience: PATIENCE })
+    }
+
+    /// Reads until `stop` is closed and the pipe is empty, or until the last writer is gone.
+    pub(super) fn forward(&self, stop: &PipeReader) {
+        let mut buffer = vec![0; READ_BYTES];
+        let mut last_reads = LAST_READS;
+        loop {
+            let timeout =
+                self.state().since.map(|since| (since + LINE_PATIENCE).saturating_duration_since(Instant::now()));
+            let timeout = timeout.map(|left| Timespec::try_from(left).unwrap_or_default());
+            let mut fds = [PollFd::new(&self.pipe, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
+            match rustix::event::poll(&mut fds, timeout.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return,
+            }
+            let [has_text, is_stopping] = fds.map(|fd| !fd.revents().is_empty());
+            let mut state = self.with_room();
+            if has_text {
+                self.read(&mut state, &mut buffer);
+            }
+            let is_late = state.since.is_some_and(|since| since.elapsed() >= LINE_PATIENCE);
+            last_reads -= usize::from(is_stopping);
+            let is_over = state.has_ended || (is_stopping && (!has_text || last_reads == 0));
+            if state.run.is_none() && (is_late || is_over) {
+                self.pass_on(&mut state, true);
+            }
+            if is_over {
+                return;
+            }
+        }
+    }
+
+    /// From here on text waits for [`take`](Self::take), and `spool`'s reader is told when there is some.
+    pub(super) fn begin(&self, spool: Arc<Spool>) {
+        let mut state = self.state();
+        state.since = None;
+        if !state.pending.is_empty() {
+            spool.kick();
+        }
+        state.run = Some(spool);
+    }
+
+    /// What has come since the last call.
+    pub(super) fn take(&self) -> Vec<u8> {
+        let mut state = self.state();
+        let mut text = std::mem::take(&mut state.pending);
+        let dropped = std::mem::take(&mut state.dropped);
+        state.is_dropping = false;
+        drop(state);
+        self.taken.notify_all();
+        if dropped > 0 {
+            if !text.is_empty() && !text.ends_with(b"\n") {
+                text.push(b'\n');
+            }
+            let note = format!("({dropped} bytes are left out here: they came faster than they could be passed on)\n");
+            text.extend_from_slice(note.as_bytes());
+        }
+        text
+    }
+
+    /// The rest of the run's text, what is still in the pipe included. What comes afterwards belongs to no run.
+    pub(super) fn end(&self) -> Vec<u8> {
+        let mut buffer = vec![0; READ_BYTES];
+        let mut state = self.state();
+        for _ in 0..LAST_READS {
+            let before = state.pending.len();
+            // Bounded by the number of reads.
+            state.is_dropping = false;
+            if !self.read(&mut state, &mut buffer) || state.pending.len() == before {
+                break;
+            }
+        }
+        state.run = None;
+        drop(state);
+        self.take()
+    }
+
+    /// As [`end`](Self::end), for a pump that could not go on: the text goes to the log.
+    pub(super) fn give_up(&self) {
+        let mut state = self.state();
+        if state.run.take().is_some() {
+            self.pass_on(&mut state, true);
+        }
+    }
+
+    /// Waits for room, for a while and once: then text is dropped until there is some.
+    fn with_room(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        let until = Instant::now() + self.patience;
+        while state.run.is_some() && state.pending.len() >= PENDING_BYTES && !state.is_dropping {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                state.is_dropping = true;
+                break;
+            }
+            state = self.taken.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state
+    }
+
+    /// Reads once, without waiting; false when nothing was there. The lock is held, so that [`end`](Self::end) misses nothing.
+    fn read(&self, state: &mut State, buffer: &mut [u8]) -> bool {
+        let count = match (&self.pipe).read(buffer) {
+            Ok(0) => {
+                state.has_ended = true;
+                return false;
+            }
+            Ok(count) => count,
+            Err(_) => return false,
+        };
+        let text = buffer.get(..count).unwrap_or_default();
+        if state.is_dropping {
+            state.dropped += count as u64;
+            return true;
+        }
+        state.pending.extend_from_slice(text);
+        match &state.run {
+            Some(spool) => spool.kick(),
+            None => self.pass_on(state, false),
+        }
+        true
+    }
+
+    /// Gives whole lines to the log, and the rest when `is_end` or when it is long. A line never shares its line with a frame.
+    fn pass_on(&self, state: &mut State, is_end: bool) {
+        let whole = state.pending.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let rest = state.pending.split_off(whole);
+        let mut lines = std::mem::replace(&mut state.pending, rest);
+        if !state.pending.is_empty() && (is_end || state.pending.len() >= LINE_BYTES) {
+            lines.append(&mut state.pending);
+            lines.push(b'\n');
+        }
+        state.since = (!state.pending.is_empty()).then(Instant::now);
+        // Without room the log is blocked for good, and a message about it would end here as well.
+        let _ = self.log.offer(&lines);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{PipeWriter, Write as _};
+    use std::thread::JoinHandle;
+
+    use super::super::spool::Read;
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// Another writer, the log, and what reads the writer's pipe.
+    struct Scene {
+        writer: PipeWriter,
+        beside: Arc<Beside>,
+        log: Arc<Spool>,
+        stop: PipeWriter,
+        thread: JoinHandle<()>,
+    }
+
+    fn scene(patience: Duration) -> Scene {
+        let (reader, writer) = io::pipe().unwrap();
+        let (stopped, stop) = io::pipe().unwrap();
+        let log = Arc::new(Spool::new(None, 0));
+        let beside = Arc::new(Beside { patience, ..Beside::new(reader, log.clone()).unwrap() });
+        let others = beside.clone();
+        let thread = std::thread::spawn(move || others.forward(&stopped));
+        Scene { writer, beside, log, stop, thread }
+    }
+
+    fn read(spool: &Spool) -> String {
+        let mut buffer = [0; 1000];
+        match spool.read(&mut buffer, Some(Instant::now() + LONG)).unwrap() {
+            Read::Bytes(count) => String::from_utf8(buffer[..count].to_vec()).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn kicked(spool: &Spool) {
+        assert_eq!(spool.read(&mut [0; 1], Some(Instant::now() + LONG)).unwrap(), Read::Kicked);
+    }
+
+    #[test]
+    fn lines_go_to_the_log_between_runs_and_to_the_pump_during_one() {
+        let mut scene = scene(LONG);
+        scene.writer.write_all(b"before\nhalf").unwrap();
+        assert_eq!(read(&scene.log), "before\n");
+        let run = Arc::new(Spool::new(None, 0));
+        scene.beside.begin(run.clone());
+        kicked(&run);
+        scene.writer.write_all(b" a line\nduring").unwrap();
+        kicked(&run);
+        assert_eq!(scene.beside.take(), b"half a line\nduring");
+        scene.writer.write_all(b" it").unwrap();
+        // Whoever was first to the pipe, nothing is missing.
+        assert_eq!(scene.beside.end(), b" it");
+        scene.writer.write_all(b"after\nthe end").unwrap();
+        assert_eq!(read(&scene.log), "after\n");
+        let reader = std::thread::spawn(move || read(&scene.log));
+        drop(scene.stop);
+        scene.thread.join().unwrap();
+        assert_eq!(reader.join().unwrap(), "the end\n");
+    }
+
+    #[test]
+    fn a_pump_that_takes_nothing_does_not_block_the_writer() {
+        let mut scene = scene(Duration::from_millis(10));
+        let run = Arc::new(Spool::new(None, 0));
+        scene.beside.begin(run.clone());
+        let line = [b'x'; 1000];
+        for _ in 0..2000 {
+            scene.writer.write_all(&line).unwrap();
+        }
+        drop(scene.writer);
+        scene.thread.join().unwrap();
+        let text = String::from_utf8(scene.beside.end()).unwrap();
+        let kept = text.bytes().filter(|byte| *byte == b'x').count();
+        assert!(kept < PENDING_BYTES + READ_BYTES, "{kept}");
+        assert!(text.ends_with(&format!(
+            "({} bytes are left out here: they came faster than they could be passed on)\n",
+            2_000_000 - kept
+        )));
+    }
+
+    #[test]
+    fn a_pump_that_fails_leaves_the_text_to_the_log() {
+        let mut scene = scene(LONG);
+        let run = Arc::new(Spool::new(None, 0));
+        scene.beside.begin(run.clone());
+        scene.writer.write_all(b"text").unwrap();
+        kicked(&run);
+        scene.beside.give_up();
+        assert_eq!(read(&scene.log), "text\n");
+        drop(scene.writer);
+        scene.thread.join().unwrap();
+    }
+}

@@ -1,0 +1,304 @@
+//! Output on its way from a script to the trace, in two threads.
+//!
+//! The drain empties the script's pipe into a [`Spool`] as fast as the script writes, so that the script never waits for
+//! the trace. The pump reads behind: bytes through the [`Masker`] and the [`FrameEncoder`] to the sink, small pieces at once
+//! and a backlog in large ones. Neither knows what a script or an order is.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use super::beside::Beside;
+use super::spool::{Read, Spool};
+use crate::trace::frame::complete_len;
+use crate::trace::{FrameEncoder, Masker};
+
+/// One read from the pipe, and one from the spool.
+const READ_BYTES: usize = 256 << 10;
+/// Output is framed at once when so much is there: about one full frame of ordinary text.
+const FLUSH_BYTES: usize = 10 << 10;
+/// The longest that output waits for more.
+const FLUSH_AFTER: Duration = Duration::from_millis(100);
+/// How long output waits that ends with a whole line.
+const FLUSH_LINE_AFTER: Duration = Duration::from_millis(10);
+/// How long a line of somebody else waits for its end.
+const FLUSH_BESIDE_AFTER: Duration = Duration::from_secs(1);
+/// A line of somebody else is divided when it is so long.
+const BESIDE_BYTES: usize = 8 << 10;
+/// After the script's end its background processes may keep the pipe: silence of this length ends the output ...
+const LEFTOVER_IDLE: Duration = Duration::from_millis(500);
+/// ... and so does this much time.
+const LEFTOVER_LIMIT: Duration = Duration::from_secs(2);
+/// Where processors are short, what follows the drain gives way to the script, which waits for nothing of it. It still gets
+/// its turn within milliseconds.
+const NICENESS: i32 = 15;
+
+/// Takes frame lines in order, whole ones, each with its newline. A call may wait for a slow receiver.
+pub(super) trait FrameSink: Send {
+    fn send(&mut self, lines: &[u8]) -> anyhow::Result<()>;
+}
+
+/// Reads `pipe` into the spool until it ends, or until the script has ended, which is when `exited` is closed, and what it
+/// left behind is silent. Then keeps the pipe of background processes open and empty for the rest of the agent's life, so that
+/// they neither block nor die when they write.
+pub(super) fn drain(mut pipe: File, exited: &io::PipeReader, spool: &Spool) {
+    let closing = Closing(spool);
+    if let Err(error) = drain_until_silent(&mut pipe, exited, spool) {
+        tracing::error!(%error, "failed to read the script's output");
+    }
+    drop(closing);
+    // An error is the end of the pipe as well.
+    let _ = io::copy(&mut pipe, &mut io::sink());
+}
+
+/// Closes the spool however its holder ends.
+pub(super) struct Closing<'s>(pub(super) &'s Spool);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+fn drain_until_silent(pipe: &mut File, exited: &io::PipeReader, spool: &Spool) -> io::Result<()> {
+    let mut buffer = vec![0; READ_BYTES];
+    let mut leftover: Option<Leftover> = None;
+    loop {
+        let timeout = leftover.as_ref().map(|leftover| leftover.idle.saturating_duration_since(Instant::now()));
+        let timeout = timeout.map(|left| Timespec::try_from(left).unwrap_or_default());
+        let (has_output, has_exited) = {
+            let mut fds = [PollFd::new(pipe, PollFlags::IN), PollFd::new(exited, PollFlags::IN)];
+            let watched = if leftover.is_none() { &mut fds[..] } else { &mut fds[..1] };
+            match rustix::event::poll(watched, timeout.as_ref()) {
+                Err(rustix::io::Errno::INTR) => continue,
+                outcome => outcome?,
+            };
+            let [output, exit] = fds.map(|fd| !fd.revents().is_empty());
+            (output, exit)
+        };
+        if has_output {
+            let count = pipe.read(&mut buffer)?;
+            if count == 0 {
+                return Ok(());
+            }
+            spool.write(buffer.get(..count).unwrap_or_default());
+            if leftover.as_mut().is_some_and(|leftover| leftover.is_over_after(count)) {
+                return Ok(());
+            }
+        } else if leftover.as_ref().is_some_and(|leftover| leftover.idle <= Instant::now()) {
+            return Ok(());
+        }
+        if has_exited && leftover.is_none() {
+            leftover = Some(Leftover::new(rustix::io::ioctl_fionread(pipe.as_fd())?));
+        }
+    }
+}
+
+/// The end of a pipe that processes in the background may still hold.
+struct Leftover {
+    /// Bytes that were in the pipe at the script's end: all of them belong to its output.
+    owed: u64,
+    /// When to stop unless more comes.
+    idle: Instant,
+    /// When to stop whatever comes, but not before what is owed was read.
+    limit: Instant,
+}
+
+impl Leftover {
+    fn new(owed: u64) -> Self {
+        let now = Instant::now();
+        Self { owed, idle: now + LEFTOVER_IDLE, limit: now + LEFTOVER_LIMIT }
+    }
+
+    /// Counts a read; true when it was the last one.
+    fn is_over_after(&mut self, count: usize) -> bool {
+        self.owed = self.owed.saturating_sub(count as u64);
+        let now = Instant::now();
+        self.idle = now + LEFTOVER_IDLE;
+        self.owed == 0 && now >= self.limit
+    }
+}
+
+/// Lowers the priority of the calling thread, and of no other.
+pub(super) fn give_way() {
+    // Where it is refused, the thread works as well without.
+    let _ = rustix::process::setpriority_process(None, NICENESS);
+}
+
+/// Frames on their way from the spool to the sink.
+pub(super) struct Pump<S> {
+    sink: S,
+    sources: Sources,
+    encoder: FrameEncoder,
+    script: Pending,
+    others: Pending,
+    frames: Vec<u8>,
+}
+
+/// Masked and not framed yet.
+struct Pending {
+    masker: Masker,
+    bytes: Vec<u8>,
+    /// When the first of the bytes came.
+    since: Option<Instant>,
+}
+
+impl Pending {
+    fn new(masker: Masker) -> Self {
+        Self { masker, bytes: Vec::new(), since: None }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.masker.push(bytes, &mut self.bytes);
+        if !self.bytes.is_empty() && self.since.is_none() {
+            self.since = Some(Instant::now());
+        }
+    }
+}
+
+impl<S: FrameSink> Pump<S> {
+    /// `masker` makes one for each of two streams. Lines of others come from `beside`, from now on.
+    pub(super) fn new(
+        run: u32,
+        masker: impl Fn() -> Masker,
+        spool: Arc<Spool>,
+        beside: Option<Arc<Beside>>,
+        sink: S,
+    ) -> Self {
+        if let Some(beside) = &beside {
+            beside.begin(spool.clone());
+        }
+        let sources = Sources { spool, beside };
+        let (script, others) = (Pending::new(masker()), Pending::new(masker()));
+        Self { sink, sources, encoder: FrameEncoder::new(run), script, others, frames: Vec::new() }
+    }
+
+    /// Frames all output, then the end, whose exit code `code` tells after the last output; nothing is the end without a code,
+    /// and then there is no end frame. Returns the sink with the size and the hash of the output.
+    pub(super) fn run(mut self, code: impl FnOnce() -> Option<i32>) -> anyhow::Result<(S, u64, String)> {
+        give_way();
+        self.until_closed().context("failed to deliver the output")?;
+        let code = code();
+        self.finish(code).context("failed to deliver the end of the output")?;
+        Ok((self.sink, self.encoder.bytes(), self.encoder.hash()))
+    }
+
+    fn until_closed(&mut self) -> anyhow::Result<()> {
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            let until = self.flush_at().into_iter().chain(self.flush_beside_at()).min();
+            let read = self.sources.spool.read(&mut buffer, until).context("failed to read from a temporary file")?;
+            if let Read::Bytes(count) = read {
+                self.script.take(buffer.get(..count).unwrap_or_default());
+            }
+            let is_due = self.flush_at().is_some_and(|at| at <= Instant::now());
+            let is_first = self.encoder.bytes() == 0 && !self.script.bytes.is_empty();
+            if is_due || is_first || self.script.bytes.len() >= FLUSH_BYTES {
+                self.flush()?;
+            }
+            self.read_beside()?;
+            if self.flush_beside_at().is_some_and(|at| at <= Instant::now()) {
+                self.frame_beside(true);
+            }
+            self.send()?;
+            if read == Read::End {
+                return Ok(());
+            }
+        }
+    }
+
+    fn flush_at(&self) -> Option<Instant> {
+        let since = self.script.since?;
+        Some(since + if self.script.bytes.ends_with(b"\n") { FLUSH_LINE_AFTER } else { FLUSH_AFTER })
+    }
+
+    fn flush_beside_at(&self) -> Option<Instant> {
+        Some(self.others.since? + FLUSH_BESIDE_AFTER)
+    }
+
+    /// Frames what is pending. A character whose last bytes are still to come waits once.
+    fn flush(&mut self) -> anyhow::Result<()> {
+        let pending = &mut self.script.bytes;
+        let whole = match complete_len(pending) {
+            0 => pending.len(),
+            whole => whole,
+        };
+        self.encoder.encode(pending.get(..whole).unwrap_or_default(), &mut self.frames);
+        pending.drain(..whole);
+        self.script.since = (!self.script.bytes.is_empty()).then(Instant::now);
+        self.send()
+    }
+
+    fn read_beside(&mut self) -> anyhow::Result<()> {
+        let Some(beside) = &self.sources.beside else { return Ok(()) };
+        let text = beside.take();
+        if text.is_empty() {
+            return Ok(());
+        }
+        self.others.take(&text);
+        self.frame_beside(false);
+        self.send()
+    }
+
+    /// Frames whole lines of others, and the rest when `is_end` or when it is long.
+    fn frame_beside(&mut self, is_end: bool) {
+        let pending = &mut self.others.bytes;
+        let mut done = 0;
+        for line in pending.split_inclusive(|byte| *byte == b'\n') {
+            let text = line.strip_suffix(b"\n");
+            if text.is_none() && !is_end && line.len() < BESIDE_BYTES {
+                break;
+            }
+            self.encoder.encode_beside(text.unwrap_or(line), &mut self.frames);
+            done += line.len();
+        }
+        pending.drain(..done);
+        self.others.since = (!self.others.bytes.is_empty()).then(Instant::now);
+    }
+
+    /// Frames everything that is left, and the end.
+    fn finish(&mut self, code: Option<i32>) -> anyhow::Result<()> {
+        self.script.masker.flush(&mut self.script.bytes);
+        self.encoder.encode(&self.script.bytes, &mut self.frames);
+        self.script.bytes.clear();
+        if let Some(text) = self.sources.beside.as_ref().map(|beside| beside.end()) {
+            self.others.take(&text);
+        }
+        self.others.masker.flush(&mut self.others.bytes);
+        self.frame_beside(true);
+        if let Some(code) = code {
+            self.encoder.end(code, &mut self.frames);
+        }
+        self.send()
+    }
+
+    fn send(&mut self) -> anyhow::Result<()> {
+        if self.frames.is_empty() {
+            return Ok(());
+        }
+        self.sink.send(&self.frames)?;
+        self.frames.clear();
+        Ok(())
+    }
+}
+
+/// Where a pump reads. However it ends, nobody must wait for a reader that is gone.
+struct Sources {
+    spool: Arc<Spool>,
+    beside: Option<Arc<Beside>>,
+}
+
+impl Drop for Sources {
+    fn drop(&mut self) {
+        self.spool.abandon();
+        if let Some(beside) = &self.beside {
+            // What nobody framed goes to the log as it is.
+            beside.give_up();
+        }
+    }
+}

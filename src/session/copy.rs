@@ -1,0 +1,204 @@
+//! Reads the agent's copy of one node's output: on and on while it is live, or from wherever a byte is missing.
+
+use anyhow::Result;
+use futures::future::join;
+
+use crate::cloud::{CloudError, ObjectStore};
+use crate::mailbox::Layout;
+use crate::trace::frame_start;
+
+/// A batch of this size was closed because it was full: the next one is there, or nearly.
+const FULL: usize = 512 << 10;
+/// Batches read in one go before the rest of the work gets its turn.
+const AT_ONCE: u32 = 4;
+
+/// Lines of other writers stand a little before the output they came with; they may not be printed yet.
+const BEFORE: u32 = 2;
+
+/// Where reading goes on.
+#[derive(Debug)]
+pub(super) struct CopyReader {
+    layout: Layout,
+    node: String,
+    run: u32,
+    /// Number of the next batch.
+    next: u32,
+    /// The last batch was full.
+    full: bool,
+}
+
+/// Takes the text of a batch.
+pub(super) type Take<'t> = &'t mut (dyn FnMut(&str) + Send);
+
+impl CopyReader {
+    pub(super) fn new(layout: &Layout, node: &str, run: u32) -> Self {
+        Self { layout: layout.clone(), node: node.to_owned(), run, next: 0, full: false }
+    }
+
+    /// More is there, or nearly.
+    pub(super) fn is_behind(&self) -> bool {
+        self.full
+    }
+
+    /// Reads on, a few batches at most. `true` when something came.
+    pub(super) async fn read_on(&mut self, objects: &dyn ObjectStore, take: Take<'_>) -> Result<bool, CloudError> {
+        let start = self.next;
+        while self.next < start + AT_ONCE {
+            // Two at a time while the agent is ahead of us; else a question for a batch that is not there would be doubled.
+            let (first, second) = if self.full {
+                let (first, second) =
+                    join(self.fetch(objects, self.next), self.fetch(objects, self.next.saturating_add(1))).await;
+                (first?, second?)
+            } else {
+                (self.fetch(objects, self.next).await?, None)
+            };
+            let Some(first) = first else {
+                self.full = false;
+                break;
+            };
+            self.next += 1;
+            self.full = first.len() >= FULL;
+            take(&first);
+            if let Some(second) = second {
+                self.next += 1;
+                self.full = second.len() >= FULL;
+                take(&second);
+            }
+            if !self.full {
+                break;
+            }
+        }
+        Ok(self.next > start)
+    }
+
+    /// Goes to the batch that holds the byte at `offset`, or a little before, so that [`CopyReader::read_on`] begins there.
+    /// `batches` is their number when the copy is complete.
+    ///
+    /// The byte that is missing is mostly near the end, so with a known end the steps go back from there, else forward; they
+    /// double, and bisection does the rest.
+    pub(super) async fn seek(
+        &mut self,
+        objects: &dyn ObjectStore,
+        offset: u64,
+        batches: Option<u32>,
+    ) -> Result<(), CloudError> {
+        // Batch `low` begins at or before the byte, batch `high` after it or does not exist.
+        let (mut low, mut high) = (0, batches);
+        let mut step = 1;
+        loop {
+            let probe = match high {
+                Some(high) if high <= low + 1 => break,
+                Some(high) if batches.is_some() && step < high - low => high - step,
+                Some(high) => low + (high - low) / 2,
+                None => low + step,
+            };
+            step = step.saturating_mul(2).min(1 << 20);
+            match self.start_from(objects, probe, high).await? {
+                Some((batch, start)) if start <= offset => low = batch,
+                _ => high = Some(probe),
+            }
+        }
+        self.next = low.saturating_sub(BEFORE);
+        self.full = true;
+        Ok(())
+    }
+
+    /// The first batch from `batch` on, and before `until`, that holds output, and where its output begins.
+    async fn start_from(
+        &self,
+        objects: &dyn ObjectStore,
+        mut batch: u32,
+        until: Option<u32>,
+    ) -> Result<Option<(u32, u64)>, CloudError> {
+        while until.is_none_or(|until| batch < until) {
+            let Some(text) = self.fetch(objects, batch).await? else { return Ok(None) };
+            if let Some((_, start)) = text.lines().find_map(frame_start) {
+                return Ok(Some((batch, start)));
+            }
+            batch += 1;
+        }
+        Ok(None)
+    }
+
+    async fn fetch(&self, objects: &dyn ObjectStore, batch: u32) -> Result<Option<String>, CloudError> {
+        let key = self.layout.trace(&self.node, self.run, batch);
+        let body = objects.get(&key).await?;
+        Ok(body.map(|body| match String::from_utf8(body) {
+            Ok(text) => text,
+            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cloud::memory::Memory;
+    use crate::trace::FrameEncoder;
+
+    fn layout() -> Layout {
+        Layout::new("sessions/x")
+    }
+
+    /// `batches` batches of ten frames of ten bytes each.
+    fn store(batches: u32) -> Memory {
+        let memory = Memory::new();
+        let mut encoder = FrameEncoder::new(1);
+        for batch in 0..batches {
+            let mut lines = Vec::new();
+            (0..10).for_each(|_| encoder.encode(b"123456789\n", &mut lines));
+            memory.objects.insert(&layout().trace("algo-1", 1, batch), lines);
+        }
+        memory
+    }
+
+    #[tokio::test]
+    async fn a_byte_is_found_whether_the_end_is_known_or_not() {
+        let memory = store(200);
+        for known in [Some(200), None] {
+            for wanted in [0, 99, 100, 9_999, 10_000, 19_899, 19_900, 19_999] {
+                let mut reader = CopyReader::new(&layout(), "algo-1", 1);
+                reader.seek(&*memory.objects, wanted, known).await.unwrap();
+                let found = u32::try_from(wanted / 100).unwrap();
+                assert_eq!(reader.next, found.saturating_sub(BEFORE), "{wanted} {known:?}");
+            }
+        }
+    }
+
+    /// Batches without a byte of the script's output say nothing about where its bytes are.
+    #[tokio::test]
+    async fn batches_of_other_writers_hide_no_byte() {
+        let memory = Memory::new();
+        let mut encoder = FrameEncoder::new(1);
+        for batch in 0..40 {
+            let mut lines = Vec::new();
+            if batch == 5 || batch == 30 {
+                encoder.encode(b"123456789\n", &mut lines);
+            } else {
+                encoder.encode_beside(b"NCCL INFO", &mut lines);
+            }
+            memory.objects.insert(&layout().trace("algo-1", 1, batch), lines);
+        }
+        for known in [Some(40), None] {
+            for (wanted, holder) in [(0, 5), (9, 5), (10, 30), (19, 30)] {
+                let mut reader = CopyReader::new(&layout(), "algo-1", 1);
+                reader.seek(&*memory.objects, wanted, known).await.unwrap();
+                assert!(reader.next <= holder, "{wanted} {known:?}: {}", reader.next);
+                assert!(reader.next + 6 > holder || wanted < 10, "{wanted} {known:?}: {}", reader.next);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn reading_goes_on_where_it_ended() {
+        let memory = store(3);
+        let mut reader = CopyReader::new(&layout(), "algo-1", 1);
+        let mut texts = Vec::new();
+        for expected in [true, true, true, false] {
+            let read = reader.read_on(&*memory.objects, &mut |text| texts.push(text.to_owned())).await.unwrap();
+            assert_eq!(read, expected);
+        }
+        assert_eq!(texts.len(), 3);
+        assert!(texts[2].starts_with("1:200:"));
+    }
+}

@@ -1,0 +1,83 @@
+//! How far each node's output was printed: a few bytes on disk that a kill of the process does not outrun.
+//!
+//! Written after each piece that stdout took. A process that begins where another was killed prints on from here: nothing
+//! twice, nothing missing, except for a kill in the instant between the two calls.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+/// Per node: the run (u32), the number of the next line of other writers (u32), the offset of the next byte to print (u64),
+/// little endian.
+const SLOT: usize = 16;
+
+/// What of a node's output was printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Of the first byte that was not.
+    pub offset: u64,
+    /// Of the first line of other writers that was not.
+    pub beside: u32,
+}
+
+/// The positions of one session's current run.
+#[derive(Debug)]
+pub struct Cursor {
+    file: File,
+    run: u32,
+}
+
+impl Cursor {
+    /// Opens or makes the file; positions of other runs count as zero.
+    pub fn open(path: &Path, run: u32) -> io::Result<Self> {
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        Ok(Self { file, run })
+    }
+
+    pub fn get(&self, node: usize) -> Position {
+        let mut slot = [0; SLOT];
+        if self.file.read_exact_at(&mut slot, place(node)).is_err() {
+            return Position::default();
+        }
+        let (run, rest) = slot.split_at(4);
+        let (beside, offset) = rest.split_at(4);
+        if run != self.run.to_le_bytes() {
+            return Position::default();
+        }
+        let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        Position { offset: number(offset), beside: u32::try_from(number(beside)).unwrap_or(u32::MAX) }
+    }
+
+    pub fn set(&self, node: usize, position: Position) -> io::Result<()> {
+        let mut slot = Vec::with_capacity(SLOT);
+        slot.extend_from_slice(&self.run.to_le_bytes());
+        slot.extend_from_slice(&position.beside.to_le_bytes());
+        slot.extend_from_slice(&position.offset.to_le_bytes());
+        self.file.write_all_at(&slot, place(node))
+    }
+}
+
+fn place(node: usize) -> u64 {
+    (node * SLOT) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_outlive_the_process_and_belong_to_one_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cursor");
+        let cursor = Cursor::open(&path, 3).unwrap();
+        let (start, far) = (Position::default(), Position { offset: u64::MAX - 1, beside: 9 });
+        assert_eq!((cursor.get(0), cursor.get(7)), (start, start));
+        cursor.set(7, far).unwrap();
+        let near = Position { offset: 12, beside: 0 };
+        cursor.set(0, near).unwrap();
+        let cursor = Cursor::open(&path, 3).unwrap();
+        assert_eq!((cursor.get(0), cursor.get(1), cursor.get(7)), (near, start, far));
+        assert_eq!(Cursor::open(&path, 4).unwrap().get(0), start, "another run begins at its start");
+    }
+}

@@ -1,0 +1,264 @@
+//! Several nodes write into one trace: each line names its node, and nodes do not tear each other's lines. Pure.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// A line without an end is shown after it was held for so long: a prompt, a progress bar.
+pub const HELD: Duration = Duration::from_secs(1);
+/// Longer pieces of a line are shown in parts, its label before the first.
+const LONGEST: usize = 3072;
+/// Largest piece: what a pipe takes whole.
+const PIECE: usize = 4096;
+
+/// What may be written at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// Index of the node, as given to [`Interleaver::push`].
+    pub node: usize,
+    /// With label, and with the end of another node's open line when there is one. At most 4,096 bytes.
+    pub bytes: Vec<u8>,
+    /// How many bytes of the node's own output this is.
+    pub consumed: usize,
+}
+
+/// Puts the output of several nodes into one order. A line ends with `\n`, and with a `\r` that is not before `\n`: what a
+/// progress bar writes next replaces the label too.
+#[derive(Debug)]
+pub struct Interleaver {
+    nodes: Vec<Node>,
+    /// The node whose line stands unfinished at the end of the trace.
+    open: Option<usize>,
+    pieces: VecDeque<Piece>,
+}
+
+#[derive(Debug)]
+struct Node {
+    label: Vec<u8>,
+    held: Vec<u8>,
+    /// When the first of the held bytes came.
+    since: Duration,
+    /// What was written last did not end its line.
+    mid_line: bool,
+}
+
+impl Interleaver {
+    /// `names` are at most 64 bytes each.
+    pub fn new(names: &[String]) -> Self {
+        let node = |name: &String| Node {
+            label: format!("[{name}] ").into_bytes(),
+            held: Vec::new(),
+            since: Duration::ZERO,
+            mid_line: false,
+        };
+        Self { nodes: names.iter().map(node).collect(), open: None, pieces: VecDeque::new() }
+    }
+
+    /// Takes a node's next bytes.
+    pub fn push(&mut self, node: usize, bytes: &[u8], now: Duration) {
+        let Some(state) = self.nodes.get_mut(node) else { return };
+        if bytes.is_empty() {
+            return;
+        }
+        if state.held.is_empty() {
+            state.since = now;
+        }
+        state.held.extend_from_slice(bytes);
+        let whole = whole_lines(&state.held);
+        if whole > 0 {
+            let rest = state.held.split_off(whole);
+            let lines = std::mem::replace(&mut state.held, rest);
+            state.since = now;
+            self.write(node, &lines);
+        }
+    }
+
+    /// Lets held bytes go whose time has come.
+    pub fn tick(&mut self, now: Duration) {
+        for node in 0..self.nodes.len() {
+            if self.nodes.get(node).is_some_and(|state| !state.held.is_empty() && now >= state.since + HELD) {
+                self.flush(node);
+            }
+        }
+    }
+
+    /// Lets go whatever a node still holds: nothing of it will come any more.
+    pub fn flush(&mut self, node: usize) {
+        let Some(state) = self.nodes.get_mut(node) else { return };
+        let held = std::mem::take(&mut state.held);
+        self.write(node, &held);
+    }
+
+    /// Ends the line that stands open, if there is one: something else is to follow.
+    pub fn end_line(&mut self) -> bool {
+        if let Some(node) = self.open.take().and_then(|node| self.nodes.get_mut(node)) {
+            node.mid_line = false;
+            return true;
+        }
+        false
+    }
+
+    /// What can be written, in order.
+    pub fn take(&mut self) -> Vec<Piece> {
+        self.pieces.drain(..).collect()
+    }
+
+    fn write(&mut self, node: usize, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            // A `\n` right behind the longest part belongs to a `\r` at its end.
+            let ahead = rest.get(..=LONGEST).unwrap_or(rest);
+            let end = line_end(ahead).unwrap_or(rest.len()).min(LONGEST);
+            let (part, after) = rest.split_at(end);
+            rest = after;
+            self.write_part(node, part);
+        }
+    }
+
+    /// A part of one line.
+    fn write_part(&mut self, node: usize, part: &[u8]) {
+        let mut bytes = Vec::new();
+        if self.open.is_some_and(|open| open != node) {
+            bytes.push(b'\n');
+            self.end_line();
+        }
+        let Some(state) = self.nodes.get_mut(node) else { return };
+        if !state.mid_line {
+            bytes.extend_from_slice(&state.label);
+        }
+        bytes.extend_from_slice(part);
+        let ended = part.ends_with(b"\n");
+        // After `\r` the line goes on in the trace, but from its start.
+        state.mid_line = !ended && !part.ends_with(b"\r");
+        self.open = (!ended).then_some(node);
+        match self.pieces.back_mut() {
+            Some(last) if last.node == node && last.bytes.len() + bytes.len() <= PIECE => {
+                last.bytes.append(&mut bytes);
+                last.consumed += part.len();
+            }
+            _ => self.pieces.push_back(Piece { node, bytes, consumed: part.len() }),
+        }
+    }
+}
+
+/// How many leading bytes are whole lines. A `\r` at the very end may belong to a `\n` that is still to come.
+fn whole_lines(bytes: &[u8]) -> usize {
+    let newline = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let tail = bytes.get(newline..).unwrap_or_default();
+    let before_last = tail.len().saturating_sub(1);
+    let bar = tail.get(..before_last).unwrap_or_default().iter().rposition(|byte| *byte == b'\r');
+    newline + bar.map_or(0, |at| at + 1)
+}
+
+/// Where the first line ends, its end included.
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    let at = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r'))?;
+    let end = at + 1;
+    Some(if bytes.get(at) == Some(&b'\r') && bytes.get(end) == Some(&b'\n') { end + 1 } else { end })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const T0: Duration = Duration::ZERO;
+
+    fn two() -> Interleaver {
+        Interleaver::new(&["algo-1".to_owned(), "algo-2".to_owned()])
+    }
+
+    fn text(interleaver: &mut Interleaver) -> String {
+        let pieces: Vec<u8> = interleaver.take().into_iter().flat_map(|piece| piece.bytes).collect();
+        String::from_utf8(pieces).unwrap()
+    }
+
+    #[test]
+    fn each_line_names_its_node_whatever_the_pieces() {
+        let mut nodes = two();
+        for piece in ["a", "b\nc", "\n\n", "end"] {
+            nodes.push(1, piece.as_bytes(), T0);
+        }
+        assert_eq!(text(&mut nodes), "[algo-2] ab\n[algo-2] c\n[algo-2] \n");
+        nodes.flush(1);
+        assert_eq!(text(&mut nodes), "[algo-2] end");
+    }
+
+    #[test]
+    fn a_prompt_is_shown_in_time_and_goes_on_unless_another_node_spoke() {
+        let mut nodes = two();
+        nodes.push(0, b"name: ", T0);
+        nodes.tick(HELD / 2);
+        assert_eq!(text(&mut nodes), "");
+        nodes.tick(HELD);
+        assert_eq!(text(&mut nodes), "[algo-1] name: ");
+        nodes.push(0, b"x\n", HELD);
+        assert_eq!(text(&mut nodes), "x\n");
+        nodes.push(0, b"again: ", HELD);
+        nodes.tick(HELD * 2);
+        nodes.push(1, b"hello\n", HELD * 2);
+        nodes.push(0, b"y\n", HELD * 2);
+        assert_eq!(text(&mut nodes), "[algo-1] again: \n[algo-2] hello\n[algo-1] y\n");
+    }
+
+    #[test]
+    fn a_progress_bar_keeps_its_label() {
+        let mut nodes = two();
+        nodes.push(0, b" 10%\r 20%\r 30%", T0);
+        assert_eq!(text(&mut nodes), "[algo-1]  10%\r[algo-1]  20%\r");
+        nodes.push(0, b"\r", T0);
+        nodes.push(0, b"\nnext\r\n", T0);
+        assert_eq!(text(&mut nodes), "[algo-1]  30%\r\n[algo-1] next\r\n");
+    }
+
+    #[test]
+    fn a_long_line_comes_in_parts_with_one_label() {
+        let mut nodes = two();
+        let line = format!("{}\n", "x".repeat(3 * LONGEST));
+        nodes.push(0, line.as_bytes(), T0);
+        let pieces = nodes.take();
+        assert!(pieces.len() >= 3 && pieces.iter().all(|piece| piece.bytes.len() <= 4096));
+        let bytes: Vec<u8> = pieces.into_iter().flat_map(|piece| piece.bytes).collect();
+        assert_eq!(bytes, format!("[algo-1] {line}").as_bytes());
+    }
+
+    proptest! {
+        /// Labels and breaks taken away, every node has its own bytes in its own order, and all of them are counted.
+        #[test]
+        fn nothing_is_lost_and_order_is_kept(
+            steps in prop::collection::vec((0..2_usize, "[a-c\r\n]{0,6}", any::<bool>()), 0..60)
+        ) {
+            let mut nodes = two();
+            let mut written = [String::new(), String::new()];
+            let mut shown = [String::new(), String::new()];
+            let mut consumed = [0, 0];
+            let mut now = T0;
+            let mut pieces = Vec::new();
+            for (node, bytes, wait) in steps {
+                written[node].push_str(&bytes);
+                nodes.push(node, bytes.as_bytes(), now);
+                if wait {
+                    now += HELD;
+                    nodes.tick(now);
+                }
+                pieces.extend(nodes.take());
+            }
+            nodes.flush(0);
+            nodes.flush(1);
+            pieces.extend(nodes.take());
+            let mut open = None;
+            for piece in pieces {
+                consumed[piece.node] += piece.consumed;
+                let label = format!("[algo-{}] ", piece.node + 1);
+                let text = String::from_utf8(piece.bytes).unwrap();
+                // Another node's line that stands open is ended first.
+                let broken = open.is_some_and(|open| open != piece.node);
+                let own = if broken { text.strip_prefix('\n').unwrap() } else { &text };
+                shown[piece.node].push_str(&own.replace(&label, ""));
+                open = (!text.ends_with('\n')).then_some(piece.node);
+            }
+            prop_assert_eq!(&shown, &written);
+            prop_assert_eq!(consumed, [written[0].len(), written[1].len()]);
+        }
+    }
+}

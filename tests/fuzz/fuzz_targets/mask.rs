@@ -1,0 +1,12 @@
+//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz mask`: see `properties.rs`.
+#![no_main]
+
+#[expect(dead_code, unused_imports, reason = "the trace has more than this target needs")]
+#[path = "../../../src/trace/mod.rs"]
+mod trace;
+
+#[expect(dead_code, reason = "the other target has the rest")]
+#[path = "../properties.rs"]
+mod properties;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| properties::mask(data));
