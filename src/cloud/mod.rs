@@ -60,10 +60,13 @@ pub trait TrainingJobs: Send + Sync {
     async fn list(&self, name_contains: &str) -> Result<Vec<TrainingJobSummary>, CloudError>;
 }
 
+/// Largest object that is read into memory: a container writes some of them, and the host is not its to fill.
+pub const MOST_BYTES: u64 = 64 << 20;
+
 /// The executor's objects: keys are relative to [`Access::prefix`] in [`Access::bucket`].
 #[async_trait]
 pub trait ObjectStore: Send + Sync {
-    /// The whole object, or `None` when it does not exist.
+    /// The whole object, or `None` when it does not exist. One of more than [`MOST_BYTES`] is an error before it is read.
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, CloudError>;
     /// Streams the object into a new file; `false` when it does not exist.
     async fn get_to_file(&self, key: &str, path: &Path) -> Result<bool, CloudError>;

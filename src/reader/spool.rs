@@ -376,8 +376,8 @@ impl Wishes {
                     let reached = if first { spool.reached(key) } else { BTreeMap::new() };
                     found.wished.push((key.to_owned(), wish, reached));
                 }
-                Ok(wish) => tracing::warn!(key, version = wish.version, "a wish for a log is of a newer version"),
-                Err(error) => tracing::warn!(key, %error, "failed to understand a wish for a log"),
+                Ok(wish) => tracing::warn!(version = wish.version, "a wish for a log is of a newer version"),
+                Err(error) => tracing::warn!(%error, "failed to understand a wish for a log"),
             }
         }
         self.stamps.retain(|key, _| {

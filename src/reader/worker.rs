@@ -367,9 +367,9 @@ impl<'a> Reading<'a> {
                 }
             }
             Err(error) => {
-                // A driver that has just left has no feed any more.
+                // A driver that has just left has no feed any more. Whose it was is not for the log of the job that reads.
                 if error.kind() != ErrorKind::NotFound {
-                    tracing::warn!(%error, key = delivery.key, "failed to pass on a log");
+                    tracing::warn!(%error, "failed to pass on the log of another job of this host");
                 }
                 self.plan.undelivered(delivery, now);
             }

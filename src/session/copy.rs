@@ -90,9 +90,9 @@ impl CopyReader {
                 Some(high) if high <= low + 1 => break,
                 Some(high) if batches.is_some() && step < high - low => high - step,
                 Some(high) => low + (high - low) / 2,
-                None => low + step,
+                None => low.saturating_add(step),
             };
-            step = step.saturating_mul(2).min(1 << 20);
+            step = step.saturating_mul(2);
             match self.start_from(objects, probe, high).await? {
                 Some((batch, start)) if start <= offset => low = batch,
                 _ => high = Some(probe),
@@ -115,7 +115,7 @@ impl CopyReader {
             if let Some((_, start)) = text.lines().find_map(frame_start) {
                 return Ok(Some((batch, start)));
             }
-            batch += 1;
+            batch = batch.saturating_add(1);
         }
         Ok(None)
     }

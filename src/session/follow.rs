@@ -1,7 +1,7 @@
 //! One container stage as the driver sees it: prints its output and tells how it ended.
 //!
-//! Three things are looked at, each at its own pace: the mailbox, the two sources of the output, and the training job. What
-//! follows from anything seen is decided by [`RunMachine`]; what is printed, by `Output`.
+//! Three things are looked at, each at its own pace: the mailbox, the two sources of the output (`Sources`), and the training
+//! job (`Describe`). What follows from anything seen is decided by [`RunMachine`]; what is printed, by `Output`.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,9 +13,10 @@ use crate::mailbox::{Order, Report};
 use crate::reader::Feed;
 use crate::session::Session;
 use crate::session::machine::{CancelReason, Conclusion, Effect, Event, RunMachine};
-use crate::session::output::Output;
+use crate::session::output::{EndSeen, Output};
 use crate::session::pace::{Describe, Poll};
 use crate::session::phases::Waiting;
+use crate::session::sources::{GAP_PATIENCE, Sources};
 use crate::session::transport::{self, LeaseKeeper};
 use crate::signals::Cancellation;
 use crate::ui::{human_bytes, human_duration};
@@ -33,23 +34,8 @@ const REPORTS_BESIDE_COPY: Duration = Duration::from_secs(5);
 const FEED_POLL: Duration = Duration::from_millis(250);
 /// ... or comes after the copy has brought the same.
 const FEED_BESIDE_COPY: Duration = Duration::from_secs(1);
-/// How often in a row more is taken while there is more, before the rest of the work gets its turn.
-const FEED_TAKES: u32 = 4;
-/// A gap mostly closes by itself within this time: batches come late.
-const LATE_EVENTS: Duration = Duration::from_secs(3);
-/// A gap in what the log brought is asked for again this often.
-const GAP_EVERY: Duration = Duration::from_secs(5);
-/// A gap that the log has not filled for so long is filled from the copy: the log brings late events within this time.
-const GAP_PATIENCE: Duration = Duration::from_secs(10);
-/// Events this much older than a gap may hold what is missing.
-const GAP_REACH: Duration = Duration::from_mins(1);
 /// Until a new job's tags are visible, a policy that looks at them may deny the call.
 const TAGS_VISIBLE: Duration = Duration::from_mins(5);
-/// Nothing of the log is told to be out of reach before this.
-const LOG_PATIENCE: Duration = Duration::from_mins(1);
-/// How long what the log has beside frames is waited for after a job was lost.
-const LAST_EVENTS: Duration = Duration::from_secs(20);
-
 /// What is known of a node beside its output.
 #[derive(Debug, Default)]
 struct Seen {
@@ -58,12 +44,6 @@ struct Seen {
     code: Option<i32>,
     /// Of its output, in order.
     bytes: u64,
-    /// The copy is complete with so many batches.
-    copy: Option<u32>,
-    exit_told: bool,
-    gap_since: Option<Instant>,
-    /// The copy is read on: for the output's end, or until a gap is filled.
-    sought: bool,
 }
 
 /// Follows one run until it is over.
@@ -71,19 +51,16 @@ pub struct Follower<'s, 'a> {
     session: &'s mut Session<'a>,
     machine: RunMachine,
     run: u32,
-    output: Output,
-    feed: Feed,
+    sources: Sources,
     seen: BTreeMap<String, Seen>,
     lease: LeaseKeeper,
     started: Instant,
     reports: Poll,
     copy: Poll,
     describe: Describe,
-    next_again: Instant,
     waiting: Option<Waiting>,
     /// Since when the store cannot be read.
     store_silent: Option<Instant>,
-    log_trouble_told: bool,
 }
 
 impl<'s, 'a> Follower<'s, 'a> {
@@ -106,6 +83,7 @@ impl<'s, 'a> Follower<'s, 'a> {
         let cursor = session.records.cursor(&session.id, run)?;
         let shown = session.record.shown_events.clone();
         let output = Output::new(&session.layout, run, &session.record.nodes, cursor, shown);
+        let sources = Sources::new(output, feed, session.settings.trace.live_copy);
         let seen = session.record.nodes.iter().map(|node| (node.clone(), Seen::default())).collect();
         let created = match session.record.created {
             0 => SystemTime::now(),
@@ -117,18 +95,15 @@ impl<'s, 'a> Follower<'s, 'a> {
             session,
             machine,
             run,
-            output,
-            feed,
+            sources,
             seen,
             lease,
             started,
             reports: Poll::new(started),
             copy: Poll::new(started),
             describe,
-            next_again: started,
             waiting,
             store_silent: None,
-            log_trouble_told: false,
         })
     }
 
@@ -138,19 +113,14 @@ impl<'s, 'a> Follower<'s, 'a> {
         if let Some(waiting) = self.waiting.take() {
             waiting.finish("failed", Instant::now().into_std(), SystemTime::now());
         }
-        // What is known of the log and of what was shown is of use to the next stage, however this one ended.
-        self.session.record.log_floors.clone_from(self.feed.floors());
-        self.session.record.shown_events = self.output.shown();
+        // What is known of the log is of use to the next stage, however this one ended.
+        self.session.record.log_floors.clone_from(self.sources.feed.floors());
         self.session.save()?;
         followed
     }
 
     async fn until_concluded(&mut self, cancel: &Cancellation) -> anyhow::Result<Conclusion> {
-        if self.output.is_resumed() {
-            for node in self.names() {
-                self.seek(&node).await;
-            }
-        }
+        self.sources.resume(&*self.session.cloud.objects).await;
         let mut canceled = (false, false);
         loop {
             let mut effects = Vec::new();
@@ -185,7 +155,7 @@ impl<'s, 'a> Follower<'s, 'a> {
     }
 
     fn names(&self) -> Vec<String> {
-        self.output.names().map(str::to_owned).collect()
+        self.sources.output.names().map(str::to_owned).collect()
     }
 
     fn apply(&mut self, event: &Event<'_>) -> Vec<Effect> {
@@ -217,33 +187,25 @@ impl<'s, 'a> Follower<'s, 'a> {
             }
         }
         if self.copy.is_due(now) {
-            let mut came = false;
-            for node in &names {
-                came |= self.read_copy(node).await;
-            }
-            let most = if self.reads_copy() { IDLE_POLL } else { GAP_PATIENCE };
+            let came = self.sources.read_copy(&*self.session.cloud.objects).await;
+            let most = if self.sources.wants_copy() { IDLE_POLL } else { GAP_PATIENCE };
             self.copy.done(Instant::now(), came, self.least_poll(), most);
-            if came && self.output.copy_is_behind() {
+            if came && self.sources.output.copy_is_behind() {
                 self.copy.next = now;
             }
         }
-        self.read_feed()?;
+        self.sources.read_log(self.session.printer)?;
         self.show_waiting().await;
-        let ends = self.output.print(self.session.printer, self.started.elapsed())?;
+        let ends = self.print()?;
         // After printing: a reader of ours that is slow is no silence of the node's.
         for node in &names {
-            let bytes = self.output.bytes(node);
+            let bytes = self.sources.output.bytes(node);
             if let Some(seen) = self.seen.get_mut(node)
                 && bytes > seen.bytes
             {
                 seen.bytes = bytes;
                 self.machine.progress(node, self.started.elapsed());
             }
-        }
-        let shown = self.output.shown();
-        if shown != self.session.record.shown_events {
-            self.session.record.shown_events = shown;
-            self.session.save()?;
         }
         for end in ends {
             if let Some(seen) = self.seen.get_mut(&end.node) {
@@ -267,10 +229,6 @@ impl<'s, 'a> Follower<'s, 'a> {
 
     fn least_poll(&self) -> Duration {
         if self.started.elapsed() < OPENING { OPENING_POLL } else { BUSY_POLL }
-    }
-
-    fn reads_copy(&self) -> bool {
-        self.session.settings.trace.live_copy || self.seen.values().any(|seen| seen.exit_told)
     }
 
     /// Between two looks for reports, at least and at most.
@@ -316,8 +274,8 @@ impl<'s, 'a> Follower<'s, 'a> {
                 }
                 Report::Started { run } if *run == self.run => seen.started = Some(now),
                 Report::Exited { run, exit } if *run == self.run => {
-                    (seen.exit_told, seen.copy, seen.exited, seen.code) = (true, exit.copy, Some(now), Some(exit.code));
-                    self.output.expect(node, exit.bytes);
+                    (seen.exited, seen.code) = (Some(now), Some(exit.code));
+                    self.sources.exited(node, exit);
                 }
                 Report::Collected { .. } if is_leader => session.record.collected = true,
                 Report::Bye { .. } => {
@@ -329,86 +287,6 @@ impl<'s, 'a> Follower<'s, 'a> {
             effects.extend(self.machine.apply(&Event::Report { node, report: &report }, self.started.elapsed()));
         }
         Ok(came)
-    }
-
-    /// Reads the agent's copy on where it is live, and wherever the log leaves a gap. A failure is not the end: the log
-    /// carries the same frames.
-    async fn read_copy(&mut self, node: &str) -> bool {
-        let live = self.session.settings.trace.live_copy;
-        let has_all = self.output.has_all(node);
-        let log_is_silent = self.feed.unserved().is_some_and(|since| since >= GAP_PATIENCE);
-        let Some(seen) = self.seen.get_mut(node) else { return false };
-        let is_old = seen.gap_since.is_some_and(|since| since.elapsed() >= GAP_PATIENCE);
-        let is_needed = seen.exit_told || log_is_silent;
-        seen.sought &= is_needed || seen.gap_since.is_some();
-        if !live && !seen.sought && !has_all && (is_needed || is_old) {
-            self.seek(node).await;
-        }
-        if live || self.seen.get(node).is_some_and(|seen| seen.sought) { self.read_on(node).await } else { false }
-    }
-
-    async fn read_on(&mut self, node: &str) -> bool {
-        match self.output.read_copy(&*self.session.cloud.objects, node).await {
-            Ok(came) => came,
-            Err(error) => {
-                tracing::warn!(%error, "failed to read the copy of the output");
-                false
-            }
-        }
-    }
-
-    /// Goes to the first byte that is missing in the copy.
-    async fn seek(&mut self, node: &str) {
-        let Some(seen) = self.seen.get_mut(node) else { return };
-        match self.output.seek_copy(&*self.session.cloud.objects, node, seen.copy).await {
-            Ok(()) => seen.sought = true,
-            Err(error) => tracing::warn!(%error, "failed to read the copy of the output"),
-        }
-    }
-
-    /// Takes what was read of the log, by this process or another.
-    fn read_feed(&mut self) -> anyhow::Result<()> {
-        for _ in 0..FEED_TAKES {
-            let events = match self.feed.take() {
-                Ok(events) => events,
-                // The copy has the same output.
-                Err(error) if self.session.settings.trace.live_copy => {
-                    tracing::debug!(error = format!("{error:#}"), "failed to take what was read of the log");
-                    break;
-                }
-                Err(error) => return Err(error.context("failed to take what was read of the log")),
-            };
-            if events.is_empty() {
-                break;
-            }
-            self.output.push_events(events);
-        }
-        let waits_for_log = self.seen.values().any(|seen| seen.exit_told) && !self.output.is_complete();
-        if waits_for_log {
-            self.feed.hurry();
-        }
-        let now = Instant::now();
-        for (node, seen) in &mut self.seen {
-            if self.output.has_gap(node) {
-                seen.gap_since.get_or_insert(now);
-            } else {
-                seen.gap_since = None;
-            }
-        }
-        let is_late = |seen: &Seen| seen.gap_since.is_some_and(|since| since.elapsed() >= LATE_EVENTS);
-        if now >= self.next_again && self.seen.values().any(is_late) {
-            self.next_again = now + GAP_EVERY;
-            let reached = self.feed.floors().values().min().copied().unwrap_or_default();
-            self.feed.read_again(reached.saturating_sub(u64::try_from(GAP_REACH.as_millis()).unwrap_or_default()));
-        }
-        if !self.log_trouble_told
-            && self.feed.unserved().is_some_and(|since| since >= LOG_PATIENCE)
-            && let Some(trouble) = self.feed.trouble()
-        {
-            self.log_trouble_told = true;
-            self.session.printer.warn(format!("CloudWatch Logs cannot be read: {trouble}"));
-        }
-        Ok(())
     }
 
     fn learn(
@@ -453,7 +331,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             }
             self.describe.learnt(false);
         }
-        self.feed.started();
+        self.sources.feed.started();
         if let Some(waiting) = self.waiting.take() {
             waiting.finish("ready", now, SystemTime::now());
         }
@@ -468,6 +346,21 @@ impl<'s, 'a> Follower<'s, 'a> {
         Ok(None)
     }
 
+    fn print(&mut self) -> anyhow::Result<Vec<EndSeen>> {
+        let ends = self.sources.output.print(self.session.printer, self.started.elapsed())?;
+        // Noted as soon as it was shown: a process that takes over must not show it again.
+        let shown = self.sources.output.shown();
+        if shown != self.session.record.shown_events {
+            self.session.record.shown_events = shown.to_vec();
+            self.session.save()?;
+        }
+        Ok(ends)
+    }
+
+    fn print_incomplete(&mut self) -> std::io::Result<()> {
+        self.sources.output.print_incomplete(self.session.printer, self.started.elapsed())
+    }
+
     /// The last look: what the log holds beside frames explains a lost job, gaps are told, and how the script ended.
     async fn finish(&mut self, conclusion: &Conclusion) -> anyhow::Result<()> {
         if let Some(waiting) = self.waiting.take() {
@@ -475,52 +368,26 @@ impl<'s, 'a> Follower<'s, 'a> {
         }
         match conclusion {
             Conclusion::Lost { .. } => {
-                for node in self.names() {
-                    if !self.session.settings.trace.live_copy {
-                        self.seek(&node).await;
-                    }
-                    while self.read_on(&node).await {
-                        self.output.print(self.session.printer, self.started.elapsed())?;
-                    }
-                }
-                self.last_events().await?;
-                self.output.print(self.session.printer, self.started.elapsed())?;
-                self.output.print_incomplete(self.session.printer, self.started.elapsed())?;
+                let was_up = self.session.record.nodes.iter().any(|node| self.session.record.ready.contains(node));
+                let objects = self.session.cloud.objects.clone();
+                self.sources.read_to_end(&*objects, self.session.printer, was_up).await?;
+                self.print()?;
+                self.print_incomplete()?;
                 if self.machine.job_has_ended() {
                     self.session.record.left.extend(self.session.record.nodes.iter().cloned());
                 }
             }
             Conclusion::Exited { incomplete, .. } => {
                 if !incomplete.is_empty() {
-                    self.output.print_incomplete(self.session.printer, self.started.elapsed())?;
+                    self.print_incomplete()?;
                 }
                 self.tell_running(conclusion);
             }
             Conclusion::Canceled { .. } => {
-                self.output.print_incomplete(self.session.printer, self.started.elapsed())?;
+                self.print_incomplete()?;
             }
         }
         Ok(())
-    }
-
-    /// Waits a moment for what the container wrote last: it stands in the log alone.
-    async fn last_events(&mut self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + LAST_EVENTS;
-        self.feed.hurry();
-        loop {
-            let events = self.feed.take()?;
-            let came = !events.is_empty();
-            self.output.push_events(events);
-            if came || Instant::now() >= deadline || !self.session.record.nodes.iter().any(|node| self.was_up(node)) {
-                return Ok(());
-            }
-            tokio::time::sleep(FEED_POLL).await;
-        }
-    }
-
-    /// The node's agent has spoken, so its container wrote to the log.
-    fn was_up(&self, node: &str) -> bool {
-        self.session.record.ready.contains(node)
     }
 
     /// One collapsed section about the time that the script ran; what several nodes said of their ends stands below it.
@@ -535,7 +402,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             printer.begin_section(&name, start, &format!("Running: exit code {code} after {}", human_duration(ran)));
             for (name, seen) in &self.seen {
                 let code = seen.code.map_or_else(|| "unknown".to_owned(), |code| code.to_string());
-                let bytes = human_bytes(self.output.bytes(name));
+                let bytes = human_bytes(self.sources.output.bytes(name));
                 printer.line(format!("{name}: exit code {code}, {bytes} of output"));
             }
             printer.end_section(&name, end);

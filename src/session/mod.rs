@@ -12,6 +12,7 @@ mod pace;
 mod phases;
 pub mod record;
 pub mod results;
+mod sources;
 pub mod spec;
 pub mod transport;
 

@@ -97,8 +97,13 @@ impl Output {
     }
 
     /// Ids of the events of other writers that were shown, the newest last.
-    pub(super) fn shown(&self) -> Vec<String> {
-        self.shown.clone()
+    pub(super) fn shown(&self) -> &[String] {
+        &self.shown
+    }
+
+    /// Lines of other writers are here and not printed yet.
+    pub(super) fn has_beside(&self) -> bool {
+        !self.beside.is_empty()
     }
 
     /// Takes events of the log.
@@ -154,6 +159,7 @@ impl Output {
     pub(super) fn print(&mut self, printer: &Printer, now: Duration) -> io::Result<Vec<EndSeen>> {
         for index in 0..self.nodes.len() {
             self.print_node(printer, index, now)?;
+            self.print_merged(printer)?;
         }
         if let Some(merge) = &mut self.merge {
             merge.tick(now);
@@ -173,6 +179,10 @@ impl Output {
                 }
                 self.print_merged(printer)?;
                 let Some(node) = self.nodes.get_mut(index) else { break };
+                let lines = node.decoder.missing_beside();
+                if lines > 0 {
+                    printer.warn(format!("{lines} lines of other writers on {} are missing", node.name));
+                }
                 let Some(gap) = node.decoder.skip_missing() else { break };
                 node.printed.offset = gap.end;
                 printer.warn(format!(

@@ -305,8 +305,12 @@ async fn run_script(
 
 /// The process of an earlier stage was killed while its script ran: the script is ended, and its output printed to its end.
 async fn end_abandoned(context: &Context, session: &mut Session<'_>, abandoned: &CurrentRun) -> anyhow::Result<()> {
-    if abandoned.code.is_some() || !abandoned.ordered {
+    if abandoned.code.is_some() {
         return Ok(());
+    }
+    if !abandoned.ordered {
+        // Whether the order was stored before the kill is not known; an agent that never got it ignores this.
+        return session.order(&Order::Cancel { run: abandoned.run }).await;
     }
     context
         .printer

@@ -18,7 +18,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::errors::Call;
 use super::{Clients, TRANSFER_ATTEMPT_TIMEOUT, timeouts};
-use crate::cloud::{Access, CloudError, CloudErrorKind, ObjectStore};
+use crate::cloud::{Access, CloudError, CloudErrorKind, MOST_BYTES, ObjectStore};
 
 /// Files up to this size go in one request, larger ones in parts of it.
 pub(super) const PART_BYTES: u64 = 16 * 1024 * 1024;
@@ -302,6 +302,11 @@ impl ObjectStore for AwsObjects {
                 Err(error) if is_absent_object(&error) => return Ok(None),
                 Err(error) => return Err(call.failed(&error)),
             };
+            let length = reply.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or(0);
+            if length > MOST_BYTES {
+                let message = format!("the object has {length} bytes; at most {MOST_BYTES} are read");
+                return Err(call.error(CloudErrorKind::Other, message));
+            }
             let error = match reply.body.collect().await {
                 Ok(body) => return Ok(Some(body.to_vec())),
                 Err(error) => call.broke_off(&error),

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::{Clients, jobs, loader, logs, objects};
 use crate::cloud::memory::example_spec;
-use crate::cloud::{Access, Cloud, CloudErrorKind, FilterPage, JobStatus, LogEvent, Network, StreamPage};
+use crate::cloud::{Access, Cloud, CloudErrorKind, FilterPage, JobStatus, LogEvent, MOST_BYTES, Network, StreamPage};
 
 /// One request as the server saw it.
 #[derive(Debug, Clone)]
@@ -478,6 +478,18 @@ async fn an_upload_that_fails_is_aborted() {
     assert_eq!((error.kind, error.action), (CloudErrorKind::Denied, "s3:PutObject"));
     let last = stub.seen().pop().unwrap();
     assert!(last.method == "DELETE" && last.uri.contains("uploadId=up-1"), "{last:?}");
+}
+
+/// A container may store anything under a key that the host reads.
+#[tokio::test]
+async fn an_object_that_would_fill_the_memory_is_refused() {
+    let stub = Stub::start().await;
+    stub.push(reply(200, vec![b'x'; 100]));
+    assert_eq!(stub.cloud.objects.get("a").await.unwrap().map(|body| body.len()), Some(100));
+    stub.push(reply(200, vec![0; usize::try_from(MOST_BYTES).unwrap() + 1]));
+    let error = stub.cloud.objects.get("a").await.unwrap_err();
+    assert_eq!(error.kind, CloudErrorKind::Other);
+    assert!(error.to_string().contains("at most 67108864 are read"), "{error}");
 }
 
 #[tokio::test]

@@ -101,3 +101,26 @@ fn cleanup_prints_what_a_killed_stage_did_not() {
     assert_eq!(printed, "one\ntwo\nthree\n", "{cleanup}");
     desk.is_left_clean();
 }
+
+/// What others wrote into the container's log stands beside the output, also where nothing of the output is missing.
+#[test]
+fn cleanup_prints_what_others_wrote_beside_a_killed_stage() {
+    let desk = Desk::with(&Job::new().script(["true"]), &["--log-delay", "0s"], "").prepared();
+    let script = "echo one; i=0; while [ $i -lt 20 ]; do i=$((i + 1)); echo \"theirs $i.\" >/proc/$PPID/fd/1; sleep 0.05; done; sleep 60";
+    let mut run = desk.start_run("build_script", script);
+    run.until("one");
+    run.signal(Signal::KILL);
+    let killed = run.end();
+    let written =
+        poll(std::time::Duration::from_mins(1), || desk.emulator.log_text().contains("theirs 20.").then_some(()));
+    assert!(written.is_some(), "the script went on");
+    let cleanup = desk.cleanup();
+    cleanup.passed();
+    let shown = killed.stderr.clone() + &cleanup.stderr;
+    for number in 1..=20 {
+        let line = format!("[container] theirs {number}.\n");
+        assert_eq!(shown.matches(&line).count(), 1, "{line}{killed}{cleanup}");
+    }
+    assert_eq!(killed.out() + &cleanup.out().replace("Terminated\n", ""), "one\n");
+    desk.is_left_clean();
+}

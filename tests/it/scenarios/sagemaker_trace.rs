@@ -1,9 +1,12 @@
 //! The output byte for byte, whatever way it takes and whatever CloudWatch does to it.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::sagemaker_desk::{BUILD_FAILURE, Desk};
 use crate::support::job::{Job, Variable};
+use crate::support::waiting::poll;
 
 const CLOUDWATCH_ALONE: &str = "[trace]\nlive_copy = false";
 
@@ -191,6 +194,38 @@ fn an_error_while_waiting_is_not_hidden_in_a_section() {
     assert_eq!(sections(&ended.stderr), ["sagemaker_provisioning"], "{ended}");
     let below = ended.stderr.rsplit("section_end").next().unwrap_or_default();
     assert!(below.contains("\nerror: "), "{ended}");
+    desk.emulator.set_faults(&json!({}));
+    desk.close();
+}
+
+/// While the store takes nothing, the log still gets the output; what is missing in the copy comes from there or later.
+#[test]
+fn an_outage_of_the_store_does_not_keep_output_from_the_log() {
+    let desk = Desk::with(&Job::new().script(["true"]), &["--log-delay", "0s"], "").prepared();
+    let script = "i=0; while [ $i -lt 60 ]; do i=$((i + 1)); echo line $i; sleep 0.05; done; echo the last";
+    let mut run = desk.start_run("build_script", script);
+    run.until("line 1\n");
+    desk.emulator.set_faults(&json!({"calls": [{"operation": "PutObject", "error": "SlowDown", "status": 503}]}));
+    let logged = poll(Duration::from_mins(1), || desk.emulator.log_text().contains("|the last").then_some(()));
+    desk.emulator.set_faults(&json!({}));
+    let ended = run.end();
+    assert!(logged.is_some(), "the log had to wait for the store\n{ended}");
+    ended.passed();
+    let lines: Vec<String> = (1..=60).map(|number| format!("line {number}\n")).collect();
+    assert_eq!(ended.out(), lines.concat() + "the last\n", "{ended}");
+    desk.close();
+}
+
+/// Neither live copy nor log: the copy is read all the same, before the script ends.
+#[test]
+fn a_log_that_cannot_be_read_is_replaced_by_the_copy() {
+    let desk = Desk::with(&Job::new().script(["true"]), &[], CLOUDWATCH_ALONE).prepared();
+    let denied = |operation: &str| json!({"operation": operation, "error": "AccessDeniedException", "status": 400});
+    desk.emulator.set_faults(&json!({"calls": [denied("FilterLogEvents"), denied("DescribeLogStreams")]}));
+    let mut run = desk.start_run("build_script", "echo first; until [ -e go-on ]; do sleep 0.1; done");
+    run.until("first");
+    run.signal(rustix::process::Signal::TERM);
+    assert_eq!(run.end().out(), "first\n");
     desk.emulator.set_faults(&json!({}));
     desk.close();
 }

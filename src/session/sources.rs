@@ -1,0 +1,202 @@
+//! The two sources of a run's output on the driver's side: the agent's copy in the store and the log. Which of them is read
+//! when, and what is done about a gap.
+//!
+//! With the copy read live, the log is the record beside it. Without, the log alone is live, and the copy serves what the log
+//! does not bring: gaps that stay, the end, and everything while the log cannot be read.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::cloud::ObjectStore;
+use crate::mailbox::ExitReport;
+use crate::reader::Feed;
+use crate::session::output::Output;
+use crate::ui::Printer;
+
+/// How often in a row more is taken of the log while there is more, before the rest of the work gets its turn.
+const FEED_TAKES: u32 = 4;
+/// A gap mostly closes by itself within this time: batches come late.
+const LATE_EVENTS: Duration = Duration::from_secs(3);
+/// A gap in what the log brought is asked for again this often ...
+const GAP_EVERY: Duration = Duration::from_secs(5);
+/// ... among events this much older.
+const GAP_REACH: Duration = Duration::from_mins(1);
+/// A gap that the log has not filled for so long is filled from the copy; so is everything when the log cannot be read.
+pub(super) const GAP_PATIENCE: Duration = Duration::from_secs(10);
+/// Nothing of the log is told to be out of reach before this.
+const LOG_PATIENCE: Duration = Duration::from_mins(1);
+/// How long what the log has beside frames is waited for after a job was lost. That takes 5 to 15 s to show, which mostly have
+/// passed when the loss is known.
+const LAST_EVENTS: Duration = Duration::from_secs(5);
+const LAST_EVENTS_POLL: Duration = Duration::from_millis(250);
+
+/// A node's sources.
+#[derive(Debug, Default)]
+struct Node {
+    /// The script has ended ...
+    exited: bool,
+    /// ... and the copy is complete with so many batches.
+    copy: Option<u32>,
+    /// Since when something is missing that must exist.
+    gap_since: Option<Instant>,
+    /// The copy is read on although it is not live.
+    sought: bool,
+}
+
+pub(super) struct Sources {
+    pub(super) output: Output,
+    pub(super) feed: Feed,
+    nodes: BTreeMap<String, Node>,
+    live: bool,
+    next_again: Instant,
+    trouble_told: bool,
+}
+
+impl Sources {
+    /// `live`: the copy is read while the script runs.
+    pub(super) fn new(output: Output, feed: Feed, live: bool) -> Self {
+        let nodes = output.names().map(|name| (name.to_owned(), Node::default())).collect();
+        Self { output, feed, nodes, live, next_again: Instant::now(), trouble_told: false }
+    }
+
+    /// A node's script has ended.
+    pub(super) fn exited(&mut self, name: &str, exit: &ExitReport) {
+        self.output.expect(name, exit.bytes);
+        if let Some(node) = self.nodes.get_mut(name) {
+            (node.exited, node.copy) = (true, exit.copy);
+        }
+    }
+
+    /// The copy is of use now, and not only when a gap stays.
+    pub(super) fn wants_copy(&self) -> bool {
+        self.live || self.nodes.values().any(|node| node.exited)
+    }
+
+    /// Goes on where a process that was killed had printed up to.
+    pub(super) async fn resume(&mut self, objects: &dyn ObjectStore) {
+        if self.output.is_resumed() {
+            for name in self.names() {
+                self.seek(objects, &name).await;
+            }
+        }
+    }
+
+    /// Reads the copy on where it is of use. `true` when something came.
+    pub(super) async fn read_copy(&mut self, objects: &dyn ObjectStore) -> bool {
+        let log_is_silent = self.feed.unserved().is_some_and(|since| since >= GAP_PATIENCE);
+        let mut came = false;
+        for name in self.names() {
+            let has_all = self.output.has_all(&name);
+            let Some(node) = self.nodes.get_mut(&name) else { continue };
+            let is_needed = node.exited || log_is_silent;
+            let is_old = node.gap_since.is_some_and(|since| since.elapsed() >= GAP_PATIENCE);
+            node.sought &= is_needed || node.gap_since.is_some();
+            if !self.live && !node.sought && !has_all && (is_needed || is_old) {
+                self.seek(objects, &name).await;
+            }
+            if self.live || self.nodes.get(&name).is_some_and(|node| node.sought) {
+                came |= self.read_on(objects, &name).await;
+            }
+        }
+        came
+    }
+
+    /// Takes what was read of the log, by this process or another.
+    pub(super) fn read_log(&mut self, printer: &Printer) -> anyhow::Result<()> {
+        for _ in 0..FEED_TAKES {
+            let events = match self.feed.take() {
+                Ok(events) => events,
+                // The copy has the same output.
+                Err(error) if self.live => {
+                    tracing::debug!(error = format!("{error:#}"), "failed to take what was read of the log");
+                    break;
+                }
+                Err(error) => return Err(error.context("failed to take what was read of the log")),
+            };
+            if events.is_empty() {
+                break;
+            }
+            self.output.push_events(events);
+        }
+        if self.nodes.values().any(|node| node.exited) && !self.output.is_complete() {
+            self.feed.hurry();
+        }
+        self.look_for_gaps();
+        if !self.trouble_told
+            && self.feed.unserved().is_some_and(|since| since >= LOG_PATIENCE)
+            && let Some(trouble) = self.feed.trouble()
+        {
+            self.trouble_told = true;
+            printer.warn(format!("CloudWatch Logs cannot be read: {trouble}"));
+        }
+        Ok(())
+    }
+
+    /// Everything that is still to be had after the job was lost: the copy to its end, then what the log has beside frames,
+    /// which explains the loss. `was_up`: the container ran, so that there is a log.
+    pub(super) async fn read_to_end(
+        &mut self,
+        objects: &dyn ObjectStore,
+        printer: &Printer,
+        was_up: bool,
+    ) -> std::io::Result<()> {
+        for name in self.names() {
+            if !self.live {
+                self.seek(objects, &name).await;
+            }
+            while self.read_on(objects, &name).await {
+                self.output.print(printer, Duration::ZERO)?;
+            }
+        }
+        let deadline = Instant::now() + LAST_EVENTS;
+        self.feed.hurry();
+        // Frames alone explain nothing.
+        while was_up && !self.output.has_beside() && Instant::now() < deadline {
+            match self.feed.take() {
+                Ok(events) if events.is_empty() => tokio::time::sleep(LAST_EVENTS_POLL).await,
+                Ok(events) => self.output.push_events(events),
+                Err(error) => {
+                    tracing::debug!(error = format!("{error:#}"), "failed to take what was read of the log");
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.nodes.keys().cloned().collect()
+    }
+
+    fn look_for_gaps(&mut self) {
+        let now = Instant::now();
+        for (name, node) in &mut self.nodes {
+            node.gap_since = self.output.has_gap(name).then(|| node.gap_since.unwrap_or(now));
+        }
+        let is_late = |node: &Node| node.gap_since.is_some_and(|since| since.elapsed() >= LATE_EVENTS);
+        if now >= self.next_again && self.nodes.values().any(is_late) {
+            self.next_again = now + GAP_EVERY;
+            let reached = self.feed.floors().values().min().copied().unwrap_or_default();
+            self.feed.read_again(reached.saturating_sub(u64::try_from(GAP_REACH.as_millis()).unwrap_or_default()));
+        }
+    }
+
+    /// A failure is not the end: the log carries the same frames.
+    async fn read_on(&mut self, objects: &dyn ObjectStore, name: &str) -> bool {
+        self.output.read_copy(objects, name).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "failed to read the copy of the output");
+            false
+        })
+    }
+
+    /// Goes to the first byte that is missing in the copy.
+    async fn seek(&mut self, objects: &dyn ObjectStore, name: &str) {
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        match self.output.seek_copy(objects, name, node.copy).await {
+            Ok(()) => node.sought = true,
+            Err(error) => tracing::warn!(%error, "failed to read the copy of the output"),
+        }
+    }
+}
