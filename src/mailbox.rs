@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::workspace::{Selection, Trees};
+use crate::workspace::{Route, Selection, Trees};
 
 /// Version of every message. A reader refuses a higher one and tolerates unknown fields.
 pub const VERSION: u32 = 1;
@@ -47,13 +47,13 @@ impl Layout {
     pub fn trace(&self, node: &str, run: u32, batch: u32) -> String {
         format!("{}/trace/{node}/{run:06}/{batch:06}", self.root)
     }
-    /// Prefix of the workspace on its way to the container.
-    pub fn workspace(&self) -> String {
-        format!("{}/workspace", self.root)
+    /// Prefix of the manifest of the workspace on its way to the container.
+    pub fn workspace(&self, attempt: u32) -> String {
+        format!("{}/workspace/{attempt:06}", self.root)
     }
-    /// Prefix of what comes back to the host.
-    pub fn results(&self) -> String {
-        format!("{}/results", self.root)
+    /// What comes back to the host.
+    pub fn results(&self) -> Route {
+        Route { manifest: format!("{}/results/manifest", self.root), packs: format!("{}/results/packs", self.root) }
     }
 }
 
@@ -72,6 +72,10 @@ pub enum Order {
     /// Fetch the project before anything else. Holds all that is needed to send results back unasked, when the agent
     /// is stopped or its lease expires.
     Workspace {
+        /// Counted from 1; a higher one takes the place of those before. The manifest is at [`Layout::workspace`].
+        attempt: u32,
+        /// Prefix of the packs.
+        packs: String,
         trees: Trees,
         selection: Selection,
     },
@@ -127,6 +131,15 @@ pub enum Report {
     /// The project is in place.
     Received {
         summary: String,
+    },
+    /// A pack that the manifest of this attempt counts on is not in the store. Another attempt is waited for.
+    Missing {
+        attempt: u32,
+    },
+    /// A chunk of the project is not what its name says; the pack is of no use to anybody.
+    Damaged {
+        pack: String,
+        chunk: String,
     },
     Started {
         run: u32,

@@ -353,6 +353,19 @@ impl Progress {
         progress
     }
 
+    /// A bar where there is a terminal, elsewhere nothing; [`Progress::bytes_of`] moves it.
+    pub fn on_terminal(printer: &Printer, task: &str, now: Instant) -> Option<Self> {
+        printer.terminal.then(|| Self::start(printer, task, Some(0), now))
+    }
+
+    /// Bytes done so far, of so many as are known by now.
+    pub fn bytes_of(&mut self, done: u64, total: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+            bar.set_position(done);
+        }
+    }
+
     /// The state as it is now, `Downloading`; said when it differs from the last one, and again every 10 s: GitLab
     /// Runner notices a cancel soon only while there is output. Call it on every poll: it also moves the spinner.
     pub fn state(&mut self, state: &str, now: Instant) {

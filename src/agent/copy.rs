@@ -229,7 +229,9 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::cloud::{CloudError, CloudErrorKind};
+    use bytes::Bytes;
+
+    use crate::cloud::{CloudError, CloudErrorKind, Listed};
 
     /// Objects with the moment of their first write; fails as often as told.
     #[derive(Default)]
@@ -269,11 +271,14 @@ mod tests {
         async fn put_file(&self, _: &str, _: &Path) -> Result<(), CloudError> {
             unreachable!("the copy only puts")
         }
-        async fn put_if_absent(&self, _: &str, _: Vec<u8>) -> Result<bool, CloudError> {
+        async fn get_range(&self, _: &str, _: u64, _: u64) -> Result<Option<Bytes>, CloudError> {
             unreachable!("the copy only puts")
         }
-        async fn list(&self, prefix: &str) -> Result<Vec<String>, CloudError> {
-            Ok(self.objects.lock().unwrap().keys().filter(|key| key.starts_with(prefix)).cloned().collect())
+        async fn put_if_absent(&self, _: &str, _: Bytes) -> Result<bool, CloudError> {
+            unreachable!("the copy only puts")
+        }
+        async fn inventory(&self, _: &str) -> Result<Vec<Listed>, CloudError> {
+            unreachable!("the copy only puts")
         }
         async fn delete(&self, _: &[String]) -> Result<(), CloudError> {
             unreachable!("the copy only puts")

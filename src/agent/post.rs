@@ -73,7 +73,7 @@ impl Post {
             };
             let report: Report =
                 mailbox::decode(&key, seq, &bytes).context("failed to understand an earlier report")?;
-            let idle = matches!(report, Report::Ready { .. } | Report::Received { .. });
+            let idle = matches!(report, Report::Ready { .. } | Report::Received { .. } | Report::Missing { .. });
             past = if idle && past != Past::Worked { Past::Idle } else { Past::Worked };
             self.reports = seq;
         }
@@ -120,7 +120,7 @@ impl Post {
         let seq = self.reports + 1;
         let key = self.layout.report(&self.node, seq);
         loop {
-            match self.objects.put_if_absent(&key, mailbox::encode(seq, report)).await {
+            match self.objects.put_if_absent(&key, mailbox::encode(seq, report).into()).await {
                 // A report that is there already is our own, whose reply was lost: this node has no other writer.
                 Ok(_) => {
                     self.reports = seq;

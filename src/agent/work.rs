@@ -1,6 +1,7 @@
 //! The agent's day: orders are drained first and then carried out, one script at a time.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -17,7 +18,7 @@ use crate::env::Environment;
 use crate::failure;
 use crate::mailbox::{ByeReason, ExitReport, Order, Report};
 use crate::signals::Cancellation;
-use crate::workspace::{self, Selection, Snapshot, Trees};
+use crate::workspace::{self, Damaged, MissingPacks, Route, Selection, Snapshot, Trees};
 
 const BUSY_POLL: Duration = Duration::from_millis(40);
 const IDLE_POLL: Duration = Duration::from_secs(1);
@@ -38,6 +39,14 @@ struct Project {
     snapshot: Option<Snapshot>,
 }
 
+/// The order to fetch the project.
+struct Delivery {
+    attempt: u32,
+    packs: String,
+    trees: Trees,
+    selection: Selection,
+}
+
 struct PendingRun {
     run: u32,
     stage: String,
@@ -53,6 +62,9 @@ pub(super) struct Worker<'s> {
     env: Environment,
     streams: &'s Streams,
     project: Option<Project>,
+    delivery: Option<Delivery>,
+    /// A part of it was missing: another attempt comes.
+    awaits_project: bool,
     pending: VecDeque<PendingRun>,
     seen: BTreeSet<u32>,
     canceled: BTreeSet<u32>,
@@ -76,6 +88,8 @@ impl<'s> Worker<'s> {
             env,
             streams,
             project: None,
+            delivery: None,
+            awaits_project: false,
             pending: VecDeque::new(),
             seen: BTreeSet::new(),
             canceled: BTreeSet::new(),
@@ -114,16 +128,21 @@ impl<'s> Worker<'s> {
     async fn until_end(&mut self, cancellation: &Cancellation) -> anyhow::Result<End> {
         let mut pause = BUSY_POLL;
         loop {
-            let mut progress = self.drain_orders(cancellation).await?;
+            let mut progress = self.drain_orders().await?;
             if cancellation.asked() {
                 return Ok(End::Stopped);
             }
-            while let Some(run) = self.pending.pop_front() {
+            if let Some(end) = self.receive(cancellation).await? {
+                return Ok(end);
+            }
+            while !self.awaits_project
+                && let Some(run) = self.pending.pop_front()
+            {
                 progress = true;
                 if let Some(end) = self.run(run, cancellation).await? {
                     return Ok(end);
                 }
-                self.drain_orders(cancellation).await?;
+                self.drain_orders().await?;
             }
             if let Some(collect) = self.finish {
                 return Ok(End::Finish { collect });
@@ -142,18 +161,21 @@ impl<'s> Worker<'s> {
     }
 
     /// Takes every order that is there, so that a cancel is known before its script begins.
-    async fn drain_orders(&mut self, cancellation: &Cancellation) -> anyhow::Result<bool> {
+    async fn drain_orders(&mut self) -> anyhow::Result<bool> {
         let mut progress = false;
         while let Some(order) = self.post.next_order().await? {
             progress = true;
             match order {
-                Order::Workspace { trees, selection } => self.receive(trees, selection, cancellation).await?,
-                // A number comes twice when the driver's first try was stored although its reply was lost.
+                Order::Workspace { attempt, packs, trees, selection } if !self.has_project() => {
+                    self.delivery = Some(Delivery { attempt, packs, trees, selection });
+                }
+                // A number comes twice when the driver's first try was stored although its reply was lost; a project that is
+                // here is not fetched again.
                 Order::Run { run, stage, masks, mask_prefixes, grace, live_copy } if self.seen.insert(run) => {
                     let grace = Duration::from_secs(grace);
                     self.pending.push_back(PendingRun { run, stage, masks, mask_prefixes, grace, live_copy });
                 }
-                Order::Run { .. } => {}
+                Order::Run { .. } | Order::Workspace { .. } => {}
                 Order::Cancel { run } => {
                     self.canceled.insert(run);
                 }
@@ -163,25 +185,53 @@ impl<'s> Worker<'s> {
         Ok(progress)
     }
 
-    async fn receive(&mut self, trees: Trees, selection: Selection, cancellation: &Cancellation) -> anyhow::Result<()> {
-        if self.project.is_some() {
-            return Ok(());
+    /// Receives the project; `Some` when the agent has to leave. Orders are taken meanwhile: a later attempt of the driver's
+    /// takes the place of this one, for a driver that was killed sends nothing more.
+    async fn receive(&mut self, cancellation: &Cancellation) -> anyhow::Result<Option<End>> {
+        while let Some(delivery) = self.delivery.take() {
+            let (objects, trees) = (self.post.objects.clone(), delivery.trees.clone());
+            let route = Route { manifest: self.post.layout.workspace(delivery.attempt), packs: delivery.packs };
+            let receiving = async move {
+                place::make_room(&trees.project)?;
+                workspace::receive(&*objects, &route, &trees, &Arc::default()).await
+            };
+            tokio::pin!(receiving);
+            let mut pause = BUSY_POLL;
+            let outcome = loop {
+                tokio::select! {
+                    outcome = &mut receiving => break Some(outcome),
+                    () = cancellation.token().cancelled() => {
+                        break Some(Err(anyhow::anyhow!("stopped while the project was fetched")));
+                    }
+                    () = tokio::time::sleep(pause) => {
+                        pause = (pause * 3 / 2).min(IDLE_POLL);
+                        self.drain_orders().await?;
+                        if self.delivery.is_some() {
+                            break None;
+                        }
+                        if self.finish.is_some() {
+                            break Some(Err(anyhow::anyhow!("told to leave while the project was fetched")));
+                        }
+                        if self.post.lease_expired().await {
+                            return Ok(Some(End::LeaseExpired));
+                        }
+                    }
+                }
+            };
+            let Some(outcome) = outcome else { continue };
+            let (snapshot, report) = match outcome {
+                Ok((snapshot, summary)) => (Some(snapshot), Report::Received { summary: summary.to_string() }),
+                Err(error) => (None, trouble(&error, delivery.attempt)),
+            };
+            self.awaits_project = matches!(report, Report::Missing { .. });
+            self.project = Some(Project { trees: delivery.trees, selection: delivery.selection, snapshot });
+            self.post.report(&report).await?;
         }
-        let received = async {
-            place::make_room(&trees.project)?;
-            let scratch = place::scratch()?;
-            workspace::receive(&*self.post.objects, &self.post.layout.workspace(), &trees, scratch.path()).await
-        };
-        let outcome = tokio::select! {
-            outcome = received => outcome,
-            () = cancellation.token().cancelled() => Err(anyhow::anyhow!("stopped while the project was fetched")),
-        };
-        let (snapshot, report) = match outcome {
-            Ok((snapshot, summary)) => (Some(snapshot), Report::Received { summary: summary.to_string() }),
-            Err(error) => (None, failed("fetch the project", &error)),
-        };
-        self.project = Some(Project { trees, selection, snapshot });
-        self.post.report(&report).await
+        Ok(None)
+    }
+
+    fn has_project(&self) -> bool {
+        self.project.as_ref().is_some_and(|project| project.snapshot.is_some())
     }
 
     /// Runs one script to its end; `Some` when the agent has to leave as well.
@@ -221,7 +271,7 @@ impl<'s> Worker<'s> {
                     }
                     () = tokio::time::sleep(pause) => {
                         pause = (pause * 3 / 2).min(RUNNING_POLL);
-                        self.drain_orders(cancellation).await?;
+                        self.drain_orders().await?;
                         if self.canceled.contains(&number) {
                             cancel.cancel();
                         }
@@ -269,9 +319,8 @@ impl<'s> Worker<'s> {
             return Ok(());
         };
         let sent = async {
-            let scratch = place::scratch()?;
-            let key = self.post.layout.results();
-            workspace::send_changes(&*self.post.objects, &key, trees, snapshot, selection, scratch.path()).await
+            let (objects, route) = (&*self.post.objects, self.post.layout.results());
+            workspace::send_changes(objects, &route, trees, snapshot, selection, &Arc::default()).await
         };
         let sent = tokio::time::timeout(limit, sent).await.context("no time was left").and_then(|sent| sent);
         let report = match sent {
@@ -279,6 +328,18 @@ impl<'s> Worker<'s> {
             Err(error) => failed("send the results", &error),
         };
         self.post.report(&report).await
+    }
+}
+
+/// What to say of a project that could not be received.
+fn trouble(error: &anyhow::Error, attempt: u32) -> Report {
+    if error.chain().find_map(|cause| cause.downcast_ref::<MissingPacks>()).is_some() {
+        tracing::warn!(error = format!("{error:#}"), "waiting for another attempt");
+        return Report::Missing { attempt };
+    }
+    match error.chain().find_map(|cause| cause.downcast_ref::<Damaged>()) {
+        Some(Damaged { pack, chunk }) => Report::Damaged { pack: pack.clone(), chunk: chunk.clone() },
+        None => failed("fetch the project", error),
     }
 }
 

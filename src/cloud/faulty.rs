@@ -7,9 +7,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use super::{
-    CloudError, CloudErrorKind, FilterPage, JobLogs, ObjectStore, StreamPage, TrainingJob, TrainingJobSpec,
+    CloudError, CloudErrorKind, FilterPage, JobLogs, Listed, ObjectStore, StreamPage, TrainingJob, TrainingJobSpec,
     TrainingJobSummary, TrainingJobs,
 };
 
@@ -137,6 +138,10 @@ impl<T: ObjectStore + ?Sized> ObjectStore for Faulty<T> {
         self.around("get", key, self.inner.get(key)).await
     }
 
+    async fn get_range(&self, key: &str, start: u64, length: u64) -> Result<Option<Bytes>, CloudError> {
+        self.around("get_range", key, self.inner.get_range(key, start, length)).await
+    }
+
     async fn get_to_file(&self, key: &str, path: &Path) -> Result<bool, CloudError> {
         self.around("get_to_file", key, self.inner.get_to_file(key, path)).await
     }
@@ -153,12 +158,12 @@ impl<T: ObjectStore + ?Sized> ObjectStore for Faulty<T> {
         self.around("put_file", key, self.inner.put_file(key, path)).await
     }
 
-    async fn put_if_absent(&self, key: &str, body: Vec<u8>) -> Result<bool, CloudError> {
+    async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<bool, CloudError> {
         self.around("put_if_absent", key, self.inner.put_if_absent(key, body)).await
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<String>, CloudError> {
-        self.around("list", prefix, self.inner.list(prefix)).await
+    async fn inventory(&self, prefix: &str) -> Result<Vec<Listed>, CloudError> {
+        self.around("list", prefix, self.inner.inventory(prefix)).await
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), CloudError> {

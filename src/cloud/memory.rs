@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use super::{
-    Cloud, CloudError, CloudErrorKind, FilterPage, JobLogs, JobStatus, LogEvent, ObjectStore, StreamPage, TrainingJob,
-    TrainingJobSpec, TrainingJobSummary, TrainingJobs,
+    Cloud, CloudError, CloudErrorKind, FilterPage, JobLogs, JobStatus, Listed, LogEvent, ObjectStore, StreamPage,
+    TrainingJob, TrainingJobSpec, TrainingJobSummary, TrainingJobs,
 };
 
 /// The three fakes of one [`Cloud`], to script and to question them.
@@ -192,10 +193,22 @@ pub struct MemoryObjects {
 #[derive(Debug, Default)]
 struct ObjectsState {
     objects: BTreeMap<String, Vec<u8>>,
+    /// Objects that were not written just now.
+    aged: BTreeMap<String, SystemTime>,
     calls: Vec<String>,
 }
 
 impl MemoryObjects {
+    /// Takes an object away, as a lifecycle rule does.
+    pub fn expire(&self, key: &str) {
+        lock(&self.state).objects.remove(key);
+    }
+
+    /// Listings show the object as written at `modified`.
+    pub fn set_modified(&self, key: &str, modified: SystemTime) {
+        lock(&self.state).aged.insert(key.to_owned(), modified);
+    }
+
     /// Puts an object without a call.
     pub fn insert(&self, key: &str, body: impl Into<Vec<u8>>) {
         lock(&self.state).objects.insert(key.to_owned(), body.into());
@@ -229,6 +242,15 @@ impl ObjectStore for MemoryObjects {
         Ok(self.called("get", key).objects.get(key).cloned())
     }
 
+    async fn get_range(&self, key: &str, start: u64, length: u64) -> Result<Option<Bytes>, CloudError> {
+        let state = self.called("get_range", key);
+        Ok(state.objects.get(key).map(|body| {
+            let start = usize::try_from(start).unwrap_or(usize::MAX).min(body.len());
+            let length = usize::try_from(length).unwrap_or(usize::MAX).min(body.len() - start);
+            Bytes::copy_from_slice(&body[start..start + length])
+        }))
+    }
+
     async fn get_to_file(&self, key: &str, path: &Path) -> Result<bool, CloudError> {
         let body = self.called("get_to_file", key).objects.get(key).cloned();
         let Some(body) = body else { return Ok(false) };
@@ -251,18 +273,24 @@ impl ObjectStore for MemoryObjects {
         Ok(())
     }
 
-    async fn put_if_absent(&self, key: &str, body: Vec<u8>) -> Result<bool, CloudError> {
+    async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<bool, CloudError> {
         let mut state = self.called("put_if_absent", key);
         if state.objects.contains_key(key) {
             return Ok(false);
         }
-        state.objects.insert(key.to_owned(), body);
+        state.objects.insert(key.to_owned(), body.into());
         Ok(true)
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<String>, CloudError> {
+    async fn inventory(&self, prefix: &str) -> Result<Vec<Listed>, CloudError> {
         let state = self.called("list", prefix);
-        Ok(state.objects.keys().filter(|key| key.starts_with(prefix)).cloned().collect())
+        let own = state.objects.iter().filter(|(key, _)| key.starts_with(prefix));
+        let listed = own.map(|(key, body)| Listed {
+            key: key.clone(),
+            bytes: body.len() as u64,
+            modified: Some(state.aged.get(key).copied().unwrap_or_else(SystemTime::now)),
+        });
+        Ok(listed.collect())
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), CloudError> {
@@ -483,8 +511,8 @@ mod tests {
         let objects = memory.cloud().objects;
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
-        assert!(objects.put_if_absent("a/1", b"one".to_vec()).await.unwrap());
-        assert!(!objects.put_if_absent("a/1", b"two".to_vec()).await.unwrap());
+        assert!(objects.put_if_absent("a/1", b"one".as_slice().into()).await.unwrap());
+        assert!(!objects.put_if_absent("a/1", b"two".as_slice().into()).await.unwrap());
         objects.put("b", b"bee".to_vec()).await.unwrap();
         assert!(objects.get_to_file("a/1", &file).await.unwrap());
         objects.put_file("a/2", &file).await.unwrap();

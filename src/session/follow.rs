@@ -17,6 +17,7 @@ use crate::session::output::{EndSeen, Output};
 use crate::session::pace::{Describe, Poll};
 use crate::session::phases::Waiting;
 use crate::session::sources::{GAP_PATIENCE, Sources};
+use crate::session::supply::Supply;
 use crate::session::transport::{self, LeaseKeeper};
 use crate::signals::Cancellation;
 use crate::ui::{human_bytes, human_duration};
@@ -49,6 +50,7 @@ struct Seen {
 /// Follows one run until it is over.
 pub struct Follower<'s, 'a> {
     session: &'s mut Session<'a>,
+    supply: &'s Supply,
     machine: RunMachine,
     run: u32,
     sources: Sources,
@@ -61,12 +63,15 @@ pub struct Follower<'s, 'a> {
     waiting: Option<Waiting>,
     /// Since when the store cannot be read.
     store_silent: Option<Instant>,
+    /// The attempt at sending the project of which a node misses something.
+    missing: Option<u32>,
 }
 
 impl<'s, 'a> Follower<'s, 'a> {
     /// Follows the session's run `run`, from where its output was printed up to.
     pub fn new(
         session: &'s mut Session<'a>,
+        supply: &'s Supply,
         mut machine: RunMachine,
         run: u32,
         lease: LeaseKeeper,
@@ -93,6 +98,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             .then(|| Waiting::new(session.printer, &session.record.instance_type, created, started.into_std()));
         Ok(Self {
             session,
+            supply,
             machine,
             run,
             sources,
@@ -104,6 +110,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             describe,
             waiting,
             store_silent: None,
+            missing: None,
         })
     }
 
@@ -125,6 +132,9 @@ impl<'s, 'a> Follower<'s, 'a> {
         loop {
             let mut effects = Vec::new();
             self.turn(&mut effects).await?;
+            if let Some(attempt) = self.missing.take() {
+                self.supply.send_again(self.session, attempt, &mut self.lease, cancel).await?;
+            }
             if self.session.printer.is_broken() {
                 // GitLab Runner was killed: nobody reads on, and no cleanup will come.
                 self.session.cloud.jobs.stop(self.session.id.as_str()).await?;
@@ -272,6 +282,8 @@ impl<'s, 'a> Follower<'s, 'a> {
                     session.printer.line(format!("Project received by {node}: {summary}"));
                     session.save()?;
                 }
+                Report::Missing { attempt } => self.missing = Some(*attempt),
+                Report::Damaged { pack, .. } => self.supply.forget(session, pack).await?,
                 Report::Started { run } if *run == self.run => seen.started = Some(now),
                 Report::Exited { run, exit } if *run == self.run => {
                     (seen.exited, seen.code) = (Some(now), Some(exit.code));

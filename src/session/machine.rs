@@ -222,9 +222,16 @@ impl RunMachine {
                 node.exit = Some(exit.clone());
                 node.exited_at.get_or_insert(now);
             }
+            Report::Damaged { pack, chunk } => {
+                self.failures.push(format!("{name}: the chunk {chunk} of the project, in the pack {pack}, is damaged"));
+            }
             Report::Failed { order, reason } => self.failures.push(format!("{name}: {order}: {reason}")),
             Report::Bye { reason } => node.bye = Some(*reason),
-            Report::Received { .. } | Report::Collected { .. } | Report::Started { .. } | Report::Exited { .. } => {}
+            Report::Received { .. }
+            | Report::Missing { .. }
+            | Report::Collected { .. }
+            | Report::Started { .. }
+            | Report::Exited { .. } => {}
         }
     }
 

@@ -14,6 +14,7 @@ pub mod record;
 pub mod results;
 mod sources;
 pub mod spec;
+pub mod supply;
 pub mod transport;
 
 use std::fmt;

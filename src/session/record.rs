@@ -72,6 +72,9 @@ pub struct SessionRecord {
     pub shown_events: Vec<String>,
     #[serde(default)]
     pub workspace_sent: bool,
+    /// How often sending was begun.
+    #[serde(default)]
+    pub workspace_attempt: u32,
     /// `Finish` was sent.
     #[serde(default)]
     pub finished: bool,
@@ -152,13 +155,13 @@ impl Records {
         write().map_err(|error| not_writable(&path, error))
     }
 
-    /// A folder for packs on their way, which hold the job's secrets. It goes with the value, or with the session when the
-    /// process is killed before.
-    pub fn scratch(&self, id: &SessionId) -> anyhow::Result<tempfile::TempDir> {
+    /// Where results wait to be judged; they may hold the job's secrets. It goes with the session, whatever happens to the
+    /// process. What is to lie in it is made by whoever uses it.
+    pub fn staging(&self, id: &SessionId) -> anyhow::Result<PathBuf> {
         use std::os::unix::fs::DirBuilderExt as _;
         let dir = self.file(id, "scratch");
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
-        made.and_then(|()| tempfile::tempdir_in(&dir)).map_err(|error| not_writable(&dir, error))
+        made.map(|()| dir.join("results")).map_err(|error| not_writable(&dir, error))
     }
 
     /// How far the output of the session's runs was printed.
@@ -256,7 +259,8 @@ mod tests {
         assert_eq!((loaded.job_key.as_str(), loaded.runs, loaded.version), ("k", 1, VERSION));
         assert_eq!(records.sessions().unwrap(), std::slice::from_ref(&id));
         // A stage that was killed leaves its packs, and a record that is half written.
-        let left = records.scratch(&id).unwrap().keep();
+        let left = records.staging(&id).unwrap();
+        fs::create_dir(&left).unwrap();
         fs::write(records.file(&id, "Xy12.tmp"), "{").unwrap();
         records.remove(&id).unwrap();
         assert!(!left.exists());

@@ -1,5 +1,6 @@
 //! What later stages read comes back to the host, and the instance is let go.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
@@ -73,10 +74,9 @@ async fn fetch(
             max_bytes: session.settings.limits.results_max_bytes,
             max_files: session.settings.limits.results_max_files,
         };
-        let scratch = session.records.scratch(&session.id)?;
-        let objects = &*session.cloud.objects;
-        let summary =
-            workspace::apply_changes(objects, &session.layout.results(), trees, &limits, scratch.path()).await?;
+        let staging = session.records.staging(&session.id)?;
+        let (objects, route) = (&*session.cloud.objects, session.layout.results());
+        let summary = workspace::apply_changes(objects, &route, trees, &limits, &staging, &Arc::default()).await?;
         session.tell("Results", &summary);
     }
     Ok(())

@@ -19,7 +19,7 @@ pub async fn send(
     loop {
         let seq = record.orders + 1;
         let stored = objects
-            .put_if_absent(&layout.order(seq), mailbox::encode(seq, order))
+            .put_if_absent(&layout.order(seq), mailbox::encode(seq, order).into())
             .await
             .with_context(|| format!("failed to send the order `{}` to the agent", order.kind()))?;
         record.orders = seq;

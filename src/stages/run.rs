@@ -15,16 +15,13 @@ use crate::mailbox::Order;
 use crate::session::follow::Follower;
 use crate::session::machine::{Conclusion, LossKind, RunMachine, Terms};
 use crate::session::record::{CurrentRun, Records};
+use crate::session::supply::Supply;
 use crate::session::transport::LeaseKeeper;
 use crate::session::{Session, SessionId, results, trees};
-use crate::signals::Cancellation;
 use crate::stages::Context;
-use crate::workspace::{self, Trees};
 
 /// A host script that ignores SIGTERM is killed after this; the runner's own limit is longer.
 const HOST_GRACE: Duration = Duration::from_secs(30);
-/// How often it is looked whether the lease is due while something long goes on.
-const LEASE_LOOK: Duration = Duration::from_secs(1);
 
 pub async fn run(context: Context, script: &Path, stage: &str) -> anyhow::Result<()> {
     let job = context.job()?;
@@ -146,8 +143,9 @@ async fn in_container(
     };
     let mut lease = lease(context);
     lease.renew(&session.cloud, &session.layout).await;
-    send_workspace(&mut session, job, &trees, &mut lease, &context.cancellation).await?;
-    let conclusion = run_script(context, &mut session, job, script, stage).await?;
+    let supply = Supply::new(&session, job, &trees);
+    supply.send_once(&mut session, &mut lease, &context.cancellation).await?;
+    let conclusion = run_script(context, &mut session, job, &supply, script, stage).await?;
     if let (Conclusion::Exited { code, .. }, Some(current)) = (&conclusion, &mut session.record.current) {
         current.code = Some(*code);
         session.save()?;
@@ -196,48 +194,12 @@ fn is_last(job: &JobContext, stage: &BuildStage, failed: bool) -> bool {
     }
 }
 
-/// Sends the project once per job. The lease is renewed meanwhile: the agent may be up long before a big project is sent.
-/// A cancel ends it; a later stage, as `after_script`, begins anew.
-async fn send_workspace(
-    session: &mut Session<'_>,
-    job: &JobContext,
-    trees: &Trees,
-    lease: &mut LeaseKeeper,
-    cancellation: &Cancellation,
-) -> anyhow::Result<()> {
-    if session.record.workspace_sent {
-        return Ok(());
-    }
-    let scratch = session.records.scratch(&session.id)?;
-    let (cloud, prefix) = (session.cloud.clone(), session.layout.workspace());
-    let summary = {
-        let sending = workspace::send(&*cloud.objects, &prefix, trees, scratch.path());
-        tokio::pin!(sending);
-        loop {
-            tokio::select! {
-                summary = &mut sending => break summary?,
-                () = cancellation.token().cancelled() => {
-                    return Err(Failure::system("canceled while the project was sent").into());
-                }
-                () = tokio::time::sleep(LEASE_LOOK) => {
-                    if lease.is_due() {
-                        lease.renew(&cloud, &session.layout).await;
-                    }
-                }
-            }
-        }
-    };
-    session.tell("Project", &summary);
-    session.order(&Order::Workspace { trees: trees.clone(), selection: results::selection(job) }).await?;
-    session.record.workspace_sent = true;
-    session.save()
-}
-
 /// Orders the script and follows it. Begun again after its process was killed, it follows on: a script runs once.
 async fn run_script(
     context: &Context,
     session: &mut Session<'_>,
     job: &JobContext,
+    supply: &Supply,
     script: &Path,
     stage: &BuildStage,
 ) -> anyhow::Result<Conclusion> {
@@ -252,7 +214,7 @@ async fn run_script(
         }
         abandoned => {
             if let Some(abandoned) = abandoned {
-                end_abandoned(context, session, &abandoned).await?;
+                end_abandoned(context, session, supply, &abandoned).await?;
             }
             session.record.runs += 1;
             let reports = session.record.reports.clone();
@@ -293,7 +255,8 @@ async fn run_script(
             && job.container_stages().contains(&BuildStage::AfterScript),
     });
     let feed = session.join_log(log_client(context))?;
-    let conclusion = Follower::new(session, machine, run, lease(context), feed)?.follow(&context.cancellation).await;
+    let conclusion =
+        Follower::new(session, supply, machine, run, lease(context), feed)?.follow(&context.cancellation).await;
     if matches!(conclusion, Err(_) | Ok(Conclusion::Lost { .. }))
         // What was given up here must not begin, or go on, over there.
         && let Err(error) = session.order(&Order::Cancel { run }).await
@@ -304,7 +267,12 @@ async fn run_script(
 }
 
 /// The process of an earlier stage was killed while its script ran: the script is ended, and its output printed to its end.
-async fn end_abandoned(context: &Context, session: &mut Session<'_>, abandoned: &CurrentRun) -> anyhow::Result<()> {
+async fn end_abandoned(
+    context: &Context,
+    session: &mut Session<'_>,
+    supply: &Supply,
+    abandoned: &CurrentRun,
+) -> anyhow::Result<()> {
     if abandoned.code.is_some() {
         return Ok(());
     }
@@ -327,7 +295,7 @@ async fn end_abandoned(context: &Context, session: &mut Session<'_>, abandoned: 
     });
     machine.already_canceled();
     let feed = session.join_log(log_client(context))?;
-    let follower = Follower::new(session, machine, abandoned.run, lease(context), feed)?;
+    let follower = Follower::new(session, supply, machine, abandoned.run, lease(context), feed)?;
     follower.follow(&context.cancellation).await.map(|_| ())
 }
 

@@ -1,21 +1,20 @@
 //! What goes back to the host: found in the container, judged and applied on the host.
 //!
-//! The host's side assumes a hostile container. [`apply`] reads the whole pack once to check every entry, every byte
-//! and every place it would touch, and only then a second time to write. It never follows a link of either side.
+//! The host's side assumes a hostile container. [`apply`] is given what was received, in a directory of its own, and checks
+//! every entry and every place it would touch before it changes anything. It never follows a link of either side.
 
-use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use rustix::fs::FileType;
 
 use super::entry::{
     DEEPEST, Entry, Instant, Kind, Mark, Place, ancestors, enters_git, join, malformed, shown, split, stray_link,
 };
-use super::pack::Reader;
-use super::restore::{self, Manner};
+use super::fetching::FileEnd;
+use super::staging::{Staged, Staging};
 use super::tree::{Root, Walker};
-use super::{Limits, Roots, Selection, Snapshot, Stop, Summary, Trees, Warnings, open};
+use super::{Roots, Selection, Snapshot, Stop, Summary, Trees, Warnings, count, restore};
 use crate::failure::Failure;
 
 /// The one file of the temporary tree that goes back: variables that the script leaves for later stages.
@@ -119,29 +118,13 @@ fn env_file_refused() -> anyhow::Error {
         .into()
 }
 
-/// Checks the pack against the trees, then writes it into them.
-pub(super) fn apply(pack: &Path, trees: &Trees, limits: &Limits, stop: &Stop) -> anyhow::Result<Summary> {
+/// Judges what was staged against the trees, then puts it into them.
+pub(super) fn apply(staging: &Staging, trees: &Trees, received: Vec<String>, stop: &Stop) -> anyhow::Result<Summary> {
+    let Staged { entries, contents } = staging.take();
     let mut warnings = Warnings::default();
-    let mut reader = Reader::new(open(pack)?, limits)?;
-    let entries = reader.manifest()?;
     let mut roots = Roots::open(trees)?;
     let wanted = judge(&entries, &roots, &mut warnings, stop)?;
-    for entry in entries.iter().filter(|entry| entry.kind == Kind::File) {
-        stop.check()?;
-        let mut size = 0u64;
-        let content = reader.content(entry, |piece| {
-            stop.check()?;
-            size = piece.map_or(0, |piece| size + piece.len() as u64);
-            if entry.place == Place::Tmp && size > ENV_FILE_MAX {
-                return Err(env_file_refused());
-            }
-            Ok(())
-        })?;
-        if content.is_some_and(|content| content.mode & SET_ID != 0) {
-            return Err(refused(entry, "it is set-user-id or set-group-id"));
-        }
-    }
-    for line in reader.finish()?.into_iter().take(Warnings::MOST) {
+    for line in received.into_iter().take(Warnings::MOST) {
         warnings.add(one_line(&line));
     }
 
@@ -158,14 +141,44 @@ pub(super) fn apply(pack: &Path, trees: &Trees, limits: &Limits, stop: &Stop) ->
                 .with_context(|| format!("failed to delete {}", shown(&entry.path)))?;
             summary.deleted += 1;
         }
+        let own = || entries.iter().enumerate().filter(|(at, entry)| wanted[*at] && entry.place == place);
+        put_in_place(&mut walker, own, &contents, staging, &mut summary)?;
         walker.relock().context("failed to restore the modes of directories")?;
     }
-    let mut reader = Reader::new(open(pack)?, limits)?;
-    let again = reader.manifest()?;
-    ensure!(again == entries, "the fetched pack changed on the host's own disk");
-    restore::write(&mut reader, &entries, &wanted, &roots, Manner::Replace, &mut summary, &Stop::default())?;
     summary.warnings = warnings.lines();
     Ok(summary)
+}
+
+/// Directories, then files and links, then the modes and times of directories.
+fn put_in_place<'a, I: DoubleEndedIterator<Item = (usize, &'a Entry)>>(
+    walker: &mut Walker,
+    entries: impl Fn() -> I,
+    contents: &BTreeMap<usize, String>,
+    staging: &Staging,
+    summary: &mut Summary,
+) -> anyhow::Result<()> {
+    let failed = |entry: &Entry| format!("failed to write {}", shown(&entry.path));
+    for (_, entry) in entries().filter(|(_, entry)| entry.kind == Kind::Directory) {
+        restore::make_directory(walker, &entry.path).with_context(|| failed(entry))?;
+    }
+    for (at, entry) in entries() {
+        match (entry.kind, contents.get(&at)) {
+            (Kind::File, Some(content)) => {
+                let end = FileEnd { size: entry.size, mode: entry.mode, mtime: entry.mtime };
+                restore::place_file(walker, &entry.path, staging.fd(), content, &end).with_context(|| failed(entry))?;
+                summary.bytes += entry.size;
+            }
+            (Kind::Link, _) => {
+                restore::write_link(walker, entry).with_context(|| failed(entry))?;
+            }
+            _ => continue,
+        }
+        count(summary, entry);
+    }
+    for (_, entry) in entries().rev().filter(|(_, entry)| entry.kind == Kind::Directory) {
+        restore::finish_directory(walker, entry).with_context(|| failed(entry))?;
+    }
+    Ok(())
 }
 
 fn refused(entry: &Entry, why: &str) -> anyhow::Error {
@@ -196,7 +209,7 @@ fn judge(entries: &[Entry], roots: &Roots, warnings: &mut Warnings, stop: &Stop)
         stop.check()?;
         let stray = match entry.kind {
             Kind::Link => stray_link(project, &entry.path, &entry.target),
-            Kind::File | Kind::Directory | Kind::Deleted => None,
+            Kind::File | Kind::Directory | Kind::Deleted | Kind::Special => None,
         };
         if let Some(why) = stray {
             warnings.add(format!("skipped: {}: {why}", shown(&entry.path)));
@@ -236,6 +249,9 @@ fn judge_alone(entry: &Entry) -> Result<(), &'static str> {
     }
     if enters_git(&entry.path) {
         return Err("nothing may be written into `.git`");
+    }
+    if entry.kind == Kind::Special {
+        return Err("it is neither a file, a directory nor a link");
     }
     if entry.mode & SET_ID != 0 {
         return Err("it is set-user-id or set-group-id");

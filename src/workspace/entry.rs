@@ -3,6 +3,7 @@
 //! Names are bytes, as the kernel has them. This module does no I/O and judges nothing except a name by itself.
 
 use rustix::fs::{FileType, Stat};
+use serde::{Deserialize, Serialize};
 
 /// Longest relative path that travels, in bytes. The kernel takes 4096 per call, but deeper trees can be made.
 pub(super) const LONGEST_PATH: usize = 16 * 1024;
@@ -11,42 +12,46 @@ pub(super) const LONGEST_PATH: usize = 16 * 1024;
 pub(super) const DEEPEST: usize = 256;
 
 /// Which of the two trees an entry belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Place {
     Project,
     Tmp,
 }
 
 /// What an entry is. Sockets, FIFOs and devices never travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Kind {
     Directory,
     File,
     Link,
     /// The path was there when the workspace arrived and is gone now.
     Deleted,
+    /// Anything else. No sender of ours tells of it.
+    Special,
 }
 
 /// Seconds and nanoseconds since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Instant {
     pub(super) seconds: i64,
     pub(super) nanos: u32,
 }
 
-/// One entry of a pack's manifest.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One entry of a transfer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Entry {
     pub(super) place: Place,
     pub(super) kind: Kind,
     /// Relative to the tree, `/` between components; empty for the tree's own directory.
+    #[serde(with = "serde_bytes")]
     pub(super) path: Vec<u8>,
     /// Permission bits, at most `0o7777`.
     pub(super) mode: u32,
     pub(super) mtime: Instant,
-    /// Size when the tree was listed; what really travels is told after the content.
+    /// Bytes of a file's content.
     pub(super) size: u64,
     /// Where a link points.
+    #[serde(with = "serde_bytes")]
     pub(super) target: Vec<u8>,
 }
 
@@ -54,9 +59,9 @@ pub(super) struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark {
     pub(super) kind: Kind,
-    mode: u32,
-    size: u64,
-    mtime: Instant,
+    pub(super) mode: u32,
+    pub(super) size: u64,
+    pub(super) mtime: Instant,
     ctime: Instant,
     inode: u64,
 }

@@ -1,15 +1,24 @@
 //! The workspace: the project directory on its way to the training container, and what later stages read on its way back.
 //!
-//! The interface says *what* moves; how (today one compressed pack per direction, see `docs/WIRE-FORMATS.md`) is
-//! private. On the way up everything travels as it is. On the way back nothing a container says is trusted: the host
+//! The interface says *what* moves; how (content-defined chunks in packs, and a manifest in parts, see
+//! `docs/WIRE-FORMATS.md`) is private. On the way up everything travels as it is. On the way back nothing a container says is trusted: the host
 //! checks all of it before it changes anything, writes through no link, and never writes into `.git`. This module
 //! knows no session, no job and no AWS.
 
 mod artifacts;
+mod chunk;
+mod depot;
 mod entry;
+mod fetching;
+mod known;
 mod pack;
+mod part;
+mod placing;
+mod reading;
 mod restore;
 mod selection;
+mod sending;
+mod staging;
 mod tree;
 
 #[cfg(test)]
@@ -17,21 +26,26 @@ mod tests;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use crate::cloud::ObjectStore;
+use crate::cloud::{CloudError, ObjectStore};
 use crate::failure::Failure;
 pub use selection::Selection;
 
 use entry::{Entry, Kind, Mark, Place};
+use fetching::Parts;
+use known::Known;
+use pack::PackId;
+use placing::Placing;
+use reading::{Job, Source, Unsteady};
+use staging::Staging;
 use tree::Root;
 
 /// The trees that travel: the project directory and, beside it, its temporary directory `<project>.tmp`. Absolute, and
@@ -119,181 +133,233 @@ pub struct Snapshot {
     marks: Arc<HashMap<(Place, Vec<u8>), Mark>>,
 }
 
-/// Host: packs both trees and uploads them under the key prefix `key`. A missing temporary tree is empty.
-///
-/// Fails, naming the file, when one cannot be read or keeps changing. `scratch` is a directory with room for the pack.
-pub async fn send(store: &dyn ObjectStore, key: &str, trees: &Trees, scratch: &Path) -> anyhow::Result<Summary> {
-    let work = {
-        let trees = trees.clone();
-        move |pack: &Path, stop: &Stop| {
-            let mut warnings = Warnings::default();
-            let roots = Roots::open(&trees)?;
-            let entries = restore::list_all(&roots, &mut warnings, stop)?;
-            write_pack(pack, &roots, &entries, restore::Unsteady::Refuse, warnings, stop)
-        }
-    };
-    upload(store, key, scratch, work).await.context("failed to send the workspace")
+/// Where a transfer lies in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Prefix of the parts of its manifest; nobody else's.
+    pub manifest: String,
+    /// Prefix of packs, which several transfers may share.
+    pub packs: String,
 }
 
-/// Container: fetches and unpacks what [`send`] stored, and returns the state of every entry for [`send_changes`].
-/// Whatever is there already and does not travel stays.
+impl Route {
+    fn part(&self, number: u32) -> String {
+        format!("{}/{number:06}", self.manifest)
+    }
+
+    fn pack(&self, id: PackId) -> String {
+        format!("{}/{id}", self.packs)
+    }
+}
+
+/// How far a transfer is, for whoever shows it meanwhile.
+#[derive(Debug, Default)]
+pub struct Progress {
+    total: AtomicU64,
+    content: AtomicU64,
+    transferred: AtomicU64,
+}
+
+impl Progress {
+    fn found(&self, bytes: u64) {
+        self.total.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn read(&self, bytes: u64) {
+        self.content.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn sent(&self, bytes: usize) {
+        self.transferred.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes of content that are known of.
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of content that have travelled, or did not need to.
+    pub fn content(&self) -> u64 {
+        self.content.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that went through the object store.
+    pub fn transferred(&self) -> u64 {
+        self.transferred.load(Ordering::Relaxed)
+    }
+}
+
+/// A pack is not in the store although the manifest counts on it, as after its expiry: sending again mends it.
+#[derive(Debug, thiserror::Error)]
+#[error("the object {uri} does not exist")]
+pub struct MissingPacks {
+    pub uri: String,
+}
+
+/// A chunk is not what its name says: somebody, or a fault, changed the pack.
+#[derive(Debug, thiserror::Error)]
+#[error("the chunk {chunk} in the pack {pack} is damaged")]
+pub struct Damaged {
+    /// Hexadecimal.
+    pub pack: String,
+    pub chunk: String,
+}
+
+/// Host: sends both trees. A missing temporary tree is empty. Chunks that the store has below the route's packs are not
+/// sent; `cache` is a directory of this host that remembers which ones those are, and that may be lost or wrong.
+///
+/// A receiver may work at the same time. Fails, naming the file, when one cannot be read or keeps changing.
+pub async fn send(
+    store: &dyn ObjectStore,
+    route: &Route,
+    trees: &Trees,
+    cache: &Path,
+    progress: &Arc<Progress>,
+) -> anyhow::Result<Summary> {
+    let sent = async {
+        let roots = Roots::open(trees)?;
+        let known = Known::look(store, &route.packs, cache).await;
+        let job = Job { roots, source: Source::Trees, unsteady: Unsteady::Refuse, warnings: Warnings::default() };
+        sending::send(store, route, job, known, progress).await
+    };
+    sent.await.context("failed to send the workspace")
+}
+
+/// Host: drops a pack that a receiver found [`Damaged`], so that its chunks are sent again by whoever needs them next.
+pub async fn forget(store: &dyn ObjectStore, route: &Route, pack: &str, cache: &Path) -> anyhow::Result<()> {
+    known::forget(store, &route.packs, pack.parse()?, cache).await
+}
+
+/// Container: receives what [`send`] sends, while it does, and returns the state of every entry for [`send_changes`].
+/// Whatever is there already and does not travel stays. It waits for the sender without end: whoever calls ends it.
+///
+/// [`MissingPacks`] and [`Damaged`] are among the causes of its errors.
 pub async fn receive(
     store: &dyn ObjectStore,
-    key: &str,
+    route: &Route,
     trees: &Trees,
-    scratch: &Path,
+    progress: &Arc<Progress>,
 ) -> anyhow::Result<(Snapshot, Summary)> {
-    let work = {
-        let trees = trees.clone();
-        move |pack: &Path, stop: &Stop| {
-            let roots = Roots { project: Root::create(&trees.project)?, tmp: Some(Root::create(&trees.tmp)?) };
-            let mut reader = pack::Reader::new(open(pack)?, &Limits::none())?;
-            let entries = reader.manifest()?;
-            let everything = vec![true; entries.len()];
-            let mut summary = Summary::default();
-            let marks =
-                restore::write(&mut reader, &entries, &everything, &roots, restore::Manner::Fresh, &mut summary, stop)?;
-            summary.warnings = reader.finish()?;
-            Ok((Snapshot { marks: Arc::new(marks) }, summary))
-        }
+    let started = Instant::now();
+    let received = async {
+        let roots = Roots { project: Root::create(&trees.project)?, tmp: Some(Root::create(&trees.tmp)?) };
+        let placing = Arc::new(Placing::new(roots));
+        let warnings = fetching::fetch(store, route, Parts::Coming, &Limits::none(), &placing, progress).await?;
+        let (snapshot, mut summary) = on_thread(move |_| placing.finish()).await?;
+        summary.warnings = warnings;
+        Ok((snapshot, summary))
     };
-    let received = download(store, key, scratch, work).await.context("failed to receive the workspace")?;
+    let (snapshot, mut summary): (Snapshot, Summary) =
+        received.await.map_err(|error: anyhow::Error| error.context("failed to receive the workspace"))?;
     // File systems tell time in ticks of up to 10 ms: a script that starts within the same tick could change a file
     // without a trace.
     tokio::time::sleep(Duration::from_millis(12)).await;
-    Ok(received)
+    summary.sent = progress.transferred();
+    summary.elapsed = started.elapsed();
+    Ok((snapshot, summary))
 }
 
-/// Container: finds what changed since `snapshot`, keeps what `selection` wants, and uploads it under the key prefix `key`.
+/// Container: finds what changed since `snapshot`, keeps what `selection` wants, and sends it.
 ///
 /// Deletions are changes. Nothing in a `.git` goes back, and of the temporary tree only `gitlab_runner_env`.
 /// A file that changes while it is read goes back as it was read, with a warning.
 pub async fn send_changes(
     store: &dyn ObjectStore,
-    key: &str,
+    route: &Route,
     trees: &Trees,
     snapshot: &Snapshot,
     selection: &Selection,
-    scratch: &Path,
+    progress: &Arc<Progress>,
 ) -> anyhow::Result<Summary> {
-    let work = {
-        let (trees, snapshot, selection) = (trees.clone(), snapshot.clone(), selection.clone());
-        move |pack: &Path, stop: &Stop| {
+    let (trees, snapshot, selection) = (trees.clone(), snapshot.clone(), selection.clone());
+    let sent = async {
+        let job = on_thread(move |stop| {
             let mut warnings = Warnings::default();
             let roots = Roots::open(&trees)?;
             let entries = artifacts::changes(&roots, &snapshot, &selection, &mut warnings, stop)?;
-            write_pack(pack, &roots, &entries, restore::Unsteady::Keep, warnings, stop)
-        }
+            Ok(Job { roots, source: Source::Entries(entries), unsteady: Unsteady::Keep, warnings })
+        });
+        sending::send(store, route, job.await?, Known::nothing(), progress).await
     };
-    upload(store, key, scratch, work).await.context("failed to send the results of the job")
+    sent.await.context("failed to send the results of the job")
 }
 
-/// Host: fetches what [`send_changes`] stored and applies it.
+/// Host: fetches what [`send_changes`] sent and applies it.
 ///
-/// Everything is checked first, contents included: on an offending entry the error names it and the host's trees are
-/// as they were. Only a failing disk can end in between. Links that point outside the project are left out with a warning.
+/// Everything is fetched into `staging` (a directory that need not exist, best on the file system of the trees) and checked
+/// first, contents included: on an offending entry the error names it and the host's trees are as they were. Only a
+/// failing disk can end in between. A call that was cut short leaves `staging`, and the next one goes on from it.
+/// Links that point outside the project are left out with a warning.
 pub async fn apply_changes(
     store: &dyn ObjectStore,
-    key: &str,
+    route: &Route,
     trees: &Trees,
     limits: &Limits,
-    scratch: &Path,
+    staging: &Path,
+    progress: &Arc<Progress>,
 ) -> anyhow::Result<Summary> {
-    let work = {
-        let (trees, limits) = (trees.clone(), limits.clone());
-        move |pack: &Path, stop: &Stop| artifacts::apply(pack, &trees, &limits, stop)
+    let started = Instant::now();
+    let trees = trees.clone();
+    let applied = async {
+        let staging = Arc::new(Staging::open(staging)?);
+        let warnings = match fetching::fetch(store, route, Parts::Complete, limits, &staging, progress).await {
+            Ok(warnings) => warnings,
+            Err(error) => {
+                // Of use to another try alone.
+                if !CloudError::may_pass(&error) {
+                    staging.remove()?;
+                }
+                return Err(error);
+            }
+        };
+        on_thread(move |stop| {
+            let applied = artifacts::apply(&staging, &trees, warnings, stop);
+            // Applied or refused, it is of no more use.
+            staging.remove()?;
+            applied
+        })
+        .await
     };
-    download(store, key, scratch, work).await.context("failed to bring back the results of the job")
-}
-
-/// The one object below `key` of this version.
-fn object(key: &str) -> String {
-    format!("{key}/pack")
-}
-
-async fn upload(
-    store: &dyn ObjectStore,
-    key: &str,
-    scratch: &Path,
-    work: impl FnOnce(&Path, &Stop) -> anyhow::Result<Summary> + Send + 'static,
-) -> anyhow::Result<Summary> {
-    let started = Instant::now();
-    let folder = folder(scratch)?;
-    let pack = folder.path().join("pack");
-    let mut summary = on_thread({
-        let pack = pack.clone();
-        move |stop| work(&pack, stop)
-    })
-    .await?;
-    store.put_file(&object(key), &pack).await?;
+    let mut summary: Summary =
+        applied.await.map_err(|error: anyhow::Error| error.context("failed to bring back the results of the job"))?;
+    summary.sent = progress.transferred();
     summary.elapsed = started.elapsed();
     Ok(summary)
 }
 
-async fn download<T: Finished>(
-    store: &dyn ObjectStore,
-    key: &str,
-    scratch: &Path,
-    work: impl FnOnce(&Path, &Stop) -> anyhow::Result<T> + Send + 'static,
-) -> anyhow::Result<T> {
-    let started = Instant::now();
-    let folder = folder(scratch)?;
-    let pack = folder.path().join("pack");
-    if !store.get_to_file(&object(key), &pack).await? {
-        return Err(Failure::system(format!("the object {} does not exist", store.uri(&object(key))))
-            .hint("check that no lifecycle rule of the bucket deletes objects of running jobs")
-            .into());
+const FEWER: &str = "select less with the job's `artifacts` and `cache` paths, or ask the operator for a higher limit";
+
+fn too_many(limits: &Limits) -> anyhow::Error {
+    let message = format!("there are more than {} entries, which are the most that may come", limits.max_files);
+    Failure::user(message).hint(FEWER).into()
+}
+
+fn too_large(entry: &Entry, limits: &Limits) -> anyhow::Error {
+    let name = entry::shown(&entry.path);
+    let message = format!("with {name} the content exceeds the {} bytes that may come", limits.max_bytes);
+    Failure::user(message).hint(FEWER).into()
+}
+
+/// How long a call is tried again that may well succeed later, as under throttling; the SDK's own tries come first.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Calls until there is an answer.
+async fn persist<T, F>(mut call: impl FnMut() -> F) -> Result<T, CloudError>
+where
+    F: Future<Output = Result<T, CloudError>>,
+{
+    let started = tokio::time::Instant::now();
+    let mut pause = Duration::from_millis(200);
+    loop {
+        match call().await {
+            Err(error) if error.kind.may_pass() && started.elapsed() < PATIENCE => {
+                tracing::debug!(%error, "a transfer's call is tried again");
+            }
+            other => return other,
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
     }
-    let sent = std::fs::metadata(&pack).context("failed to look at the fetched pack")?.len();
-    let mut done = on_thread(move |stop| work(&pack, stop)).await?;
-    let summary = done.summary();
-    summary.sent = sent;
-    summary.elapsed = started.elapsed();
-    Ok(done)
-}
-
-trait Finished: Send + 'static {
-    fn summary(&mut self) -> &mut Summary;
-}
-
-impl Finished for Summary {
-    fn summary(&mut self) -> &mut Summary {
-        self
-    }
-}
-
-impl Finished for (Snapshot, Summary) {
-    fn summary(&mut self) -> &mut Summary {
-        &mut self.1
-    }
-}
-
-fn folder(scratch: &Path) -> anyhow::Result<tempfile::TempDir> {
-    tempfile::Builder::new()
-        .prefix("workspace-")
-        .tempdir_in(scratch)
-        .with_context(|| format!("failed to make a temporary directory in {}", scratch.display()))
-}
-
-fn open(pack: &Path) -> anyhow::Result<File> {
-    File::open(pack).context("failed to open the fetched pack")
-}
-
-fn write_pack(
-    pack: &Path,
-    roots: &Roots,
-    entries: &[Entry],
-    unsteady: restore::Unsteady,
-    mut warnings: Warnings,
-    stop: &Stop,
-) -> anyhow::Result<Summary> {
-    let file = File::create_new(pack).context("failed to create the pack")?;
-    let mut writer = pack::Writer::new(file, entries).context("failed to write the pack")?;
-    let mut summary = Summary::default();
-    restore::read(&mut writer, entries, roots, unsteady, &mut summary, &mut warnings, stop)?;
-    summary.sent = writer.finish(&warnings).context("failed to write the pack")?;
-    summary.warnings = warnings.lines();
-    Ok(summary)
 }
 
 /// Both trees, open.
@@ -339,6 +405,11 @@ impl Warnings {
         }
     }
 
+    fn append(&mut self, other: Self) {
+        self.more += other.more;
+        other.lines.into_iter().for_each(|line| self.add(line));
+    }
+
     fn lines(&self) -> Vec<String> {
         let mut lines = self.lines.clone();
         if self.more > 0 {
@@ -353,6 +424,10 @@ impl Warnings {
 struct Stop(Arc<AtomicBool>);
 
 impl Stop {
+    fn stop(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
     fn check(&self) -> anyhow::Result<()> {
         anyhow::ensure!(!self.0.load(Ordering::Relaxed), "the transfer was canceled");
         Ok(())
@@ -363,7 +438,7 @@ struct StopOnDrop(Stop);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
-        self.0.0.store(true, Ordering::Relaxed);
+        self.0.stop();
     }
 }
 
@@ -381,6 +456,6 @@ fn count(summary: &mut Summary, entry: &Entry) {
     match entry.kind {
         Kind::File | Kind::Link => summary.files += 1,
         Kind::Deleted => summary.deleted += 1,
-        Kind::Directory => {}
+        Kind::Directory | Kind::Special => {}
     }
 }

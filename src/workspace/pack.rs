@@ -1,345 +1,338 @@
-//! The pack: a manifest and the contents of its files in one compressed stream. Described in `docs/WIRE-FORMATS.md`.
+//! The pack: an object that holds many chunks, compressed in blocks, with an index at its end. Described in
+//! `docs/WIRE-FORMATS.md`.
 //!
-//! [`Writer`] and [`Reader`] know the format and its integrity, nothing about trees. The reader trusts no number it
-//! reads: every length has a limit before memory or disk is spent on it.
+//! A block holds neighboring chunks, so that small files compress as well as large ones; whoever wants one chunk fetches its
+//! block. Nothing here does I/O. A reader trusts no number: every length has a limit before memory is spent on it.
 
-use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::fmt;
+use std::str::FromStr;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Entry, Instant, Kind, LONGEST_PATH, Place, shown};
-use super::{Limits, Warnings};
-use crate::failure::Failure;
+use super::chunk::{ChunkHash, LARGEST};
 
-const MAGIC: [u8; 8] = *b"SMEXPACK";
-const VERSION: u32 = 1;
+const MAGIC: [u8; 8] = *b"SMEXPAK2";
+/// Of the index: its length and the magic number again.
+const TRAILER: usize = 12;
+/// A block is closed when it holds so many bytes of content.
+const BLOCK: usize = 512 << 10;
+/// Largest content of a block: one that was nearly full and took the largest chunk.
+pub(super) const BLOCK_MOST: usize = BLOCK + LARGEST;
+/// A pack is closed when it has so many bytes; the first ones sooner, so that a receiver can begin.
+const PACK: usize = 8 << 20;
+const FIRST_PACK: usize = 1 << 20;
+/// Largest pack.
+pub(super) const PACK_MOST: u32 = 32 << 20;
+/// Largest index of a pack, uncompressed: it holds at most this many chunks, of about 34 bytes each.
+const INDEX_MOST: usize = 64 << 20;
+/// Fast enough for 10 Gbit/s on a few processors.
 const LEVEL: i32 = 1;
-/// The decoder's window, so its memory too, is at most 2^23 bytes; the encoder's level needs far less.
-const WINDOW_LOG: u32 = 23;
-/// Content travels in pieces of at most this many bytes.
-pub(super) const PIECE: usize = 256 * 1024;
-const MANIFEST_MAX: u64 = 512 << 20;
-const TRAILER_MAX: u32 = 64 << 10;
 
-const AGAIN: u32 = u32::MAX;
-const GONE: u32 = u32::MAX - 1;
-const END: u32 = 0;
+/// The name of a pack: the first half of the BLAKE3 hash of its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct PackId([u8; 16]);
 
-const DIRECTORY: u8 = b'd';
-const FILE: u8 = b'f';
-const LINK: u8 = b'l';
-const DELETED: u8 = b'-';
-
-/// After all contents: what the sender wants people to know.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Trailer {
-    #[serde(default)]
-    warnings: Vec<String>,
+impl fmt::Display for PackId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }
 
-/// What really travelled for one file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Content {
-    pub(super) size: u64,
-    pub(super) mode: u32,
-    pub(super) mtime: Instant,
-}
+impl FromStr for PackId {
+    type Err = anyhow::Error;
 
-pub(super) struct Writer {
-    stream: zstd::Encoder<'static, File>,
-    hasher: blake3::Hasher,
-}
-
-impl Writer {
-    /// Starts a pack with the manifest; the contents of its files follow in the same order.
-    pub(super) fn new(file: File, entries: &[Entry]) -> io::Result<Self> {
-        let mut writer = Self::start(file)?;
-        let mut record = Vec::with_capacity(512);
-        record.extend_from_slice(&(entries.len() as u64).to_le_bytes());
-        for entry in entries {
-            encode(entry, &mut record);
-            if record.len() > PIECE {
-                writer.manifest(&record)?;
-                record.clear();
-            }
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let plain = text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        ensure!(plain, "this is no name of a pack");
+        let mut id = [0; 16];
+        for (byte, pair) in id.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair)?, 16)?;
         }
-        writer.manifest(&record)?;
-        writer.seal()?;
-        Ok(writer)
+        Ok(Self(id))
+    }
+}
+
+/// A block as the index of its pack has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct IndexBlock {
+    /// Where in the pack it begins, and how many bytes it has there. As many as `raw`: it is not compressed.
+    pub(super) at: u32,
+    pub(super) stored: u32,
+    /// Bytes of content.
+    pub(super) raw: u32,
+    /// Its chunks in order, with their lengths.
+    pub(super) chunks: Vec<(ChunkHash, u32)>,
+}
+
+/// A block while chunks are put into it.
+#[derive(Default)]
+pub(super) struct OpenBlock {
+    raw: Vec<u8>,
+    stored: Vec<u8>,
+    chunks: Vec<(ChunkHash, u32)>,
+    compressor: Option<zstd::bulk::Compressor<'static>>,
+}
+
+impl OpenBlock {
+    /// Where in the block's content the next chunk will be.
+    pub(super) fn len(&self) -> usize {
+        self.raw.len()
     }
 
-    pub(super) fn start(mut file: File) -> io::Result<Self> {
-        file.write_all(&MAGIC)?;
-        file.write_all(&VERSION.to_le_bytes())?;
-        let mut stream = zstd::Encoder::new(file, LEVEL)?;
-        stream.include_checksum(true)?;
-        Ok(Self { stream, hasher: blake3::Hasher::new() })
+    pub(super) fn push(&mut self, hash: ChunkHash, chunk: &[u8]) {
+        self.raw.extend_from_slice(chunk);
+        // A chunk has at most `LARGEST` bytes.
+        self.chunks.push((hash, u32::try_from(chunk.len()).unwrap_or(u32::MAX)));
     }
 
-    /// Ends the manifest.
-    pub(super) fn seal(&mut self) -> io::Result<()> {
-        let hash = self.hasher.finalize();
-        self.stream.write_all(hash.as_bytes())
+    pub(super) fn is_full(&self) -> bool {
+        self.raw.len() >= BLOCK
     }
 
-    /// A part of the manifest as it stands in the pack.
-    pub(super) fn manifest(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.hasher.update(bytes);
-        self.stream.write_all(bytes)
-    }
-
-    /// Starts the content of the next file.
-    pub(super) fn begin(&mut self) {
-        self.hasher.reset();
-    }
-
-    /// A piece of at most [`PIECE`] bytes; an empty one is nothing.
-    pub(super) fn piece(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
+    /// Compresses what there is; content that does not shrink stays as it is.
+    pub(super) fn compress(&mut self) -> anyhow::Result<()> {
+        let compressor = match &mut self.compressor {
+            Some(compressor) => compressor,
+            none => none.insert(zstd::bulk::Compressor::new(LEVEL).context("failed to start the compression")?),
+        };
+        self.stored.clear();
+        self.stored.reserve(zstd::zstd_safe::compress_bound(self.raw.len()));
+        compressor.compress_to_buffer(&self.raw, &mut self.stored).context("failed to compress")?;
+        if self.stored.len() >= self.raw.len() {
+            self.stored.clone_from(&self.raw);
         }
-        let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-        self.hasher.update(bytes);
-        self.stream.write_all(&length.to_le_bytes())?;
-        self.stream.write_all(bytes)
-    }
-
-    /// Takes back what was sent of this file: it changed meanwhile.
-    pub(super) fn again(&mut self) -> io::Result<()> {
-        self.hasher.reset();
-        self.stream.write_all(&AGAIN.to_le_bytes())
-    }
-
-    /// The file vanished before it could be read; the receiver leaves it out.
-    pub(super) fn gone(&mut self) -> io::Result<()> {
-        self.stream.write_all(&GONE.to_le_bytes())
-    }
-
-    pub(super) fn end(&mut self, content: &Content) -> io::Result<()> {
-        let mut record = Vec::with_capacity(64);
-        record.extend_from_slice(&END.to_le_bytes());
-        record.extend_from_slice(&content.size.to_le_bytes());
-        record.extend_from_slice(&content.mode.to_le_bytes());
-        record.extend_from_slice(&content.mtime.seconds.to_le_bytes());
-        record.extend_from_slice(&content.mtime.nanos.to_le_bytes());
-        record.extend_from_slice(self.hasher.finalize().as_bytes());
-        self.stream.write_all(&record)
-    }
-
-    /// Ends the pack; returns its size in bytes.
-    pub(super) fn finish(mut self, warnings: &Warnings) -> anyhow::Result<u64> {
-        let mut trailer = serde_json::to_vec(&Trailer { warnings: warnings.lines() })?;
-        if trailer.len() > TRAILER_MAX as usize {
-            trailer = serde_json::to_vec(&Trailer::default())?;
-        }
-        self.stream.write_all(&u32::try_from(trailer.len())?.to_le_bytes())?;
-        self.stream.write_all(&trailer)?;
-        let mut file = self.stream.finish()?;
-        file.flush()?;
-        Ok(file.metadata()?.len())
-    }
-}
-
-/// One record of the manifest.
-pub(super) fn encode(entry: &Entry, out: &mut Vec<u8>) {
-    out.push(match entry.place {
-        Place::Project => 0,
-        Place::Tmp => 1,
-    });
-    out.push(match entry.kind {
-        Kind::Directory => DIRECTORY,
-        Kind::File => FILE,
-        Kind::Link => LINK,
-        Kind::Deleted => DELETED,
-    });
-    out.extend_from_slice(&entry.mode.to_le_bytes());
-    out.extend_from_slice(&entry.mtime.seconds.to_le_bytes());
-    out.extend_from_slice(&entry.mtime.nanos.to_le_bytes());
-    out.extend_from_slice(&entry.size.to_le_bytes());
-    for bytes in [&entry.path, &entry.target] {
-        // Longer ones cannot come from a listing; the reader refuses them anyway.
-        out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
-        out.extend_from_slice(bytes);
-    }
-}
-
-/// Reads a pack from its start: first [`Reader::manifest`], then [`Reader::content`] for every file in order, then
-/// [`Reader::finish`].
-pub(super) struct Reader {
-    stream: BufReader<zstd::Decoder<'static, BufReader<File>>>,
-    buffer: Vec<u8>,
-    /// Bytes of content that may still come.
-    budget: u64,
-    limits: Limits,
-}
-
-impl Reader {
-    pub(super) fn new(file: File, limits: &Limits) -> anyhow::Result<Self> {
-        let mut file = BufReader::with_capacity(PIECE, file);
-        let mut magic = [0; 8];
-        let mut version = [0; 4];
-        file.read_exact(&mut magic).and_then(|()| file.read_exact(&mut version)).context("the pack is cut short")?;
-        ensure!(magic == MAGIC, "this is no workspace pack");
-        let version = u32::from_le_bytes(version);
-        ensure!(version == VERSION, "the pack has version {version}, this program reads version {VERSION}");
-        let mut stream = zstd::Decoder::with_buffer(file)?.single_frame();
-        stream.window_log_max(WINDOW_LOG)?;
-        let stream = BufReader::with_capacity(PIECE, stream);
-        Ok(Self { stream, buffer: Vec::new(), budget: limits.max_bytes, limits: limits.clone() })
-    }
-
-    pub(super) fn manifest(&mut self) -> anyhow::Result<Vec<Entry>> {
-        let mut hashed = Hashed { inner: &mut self.stream, hasher: blake3::Hasher::new(), left: MANIFEST_MAX };
-        let count = u64::from_le_bytes(hashed.array().context(DAMAGED)?);
-        ensure!(count <= self.limits.max_files, too_many(count, &self.limits));
-        let mut entries = Vec::new();
-        let mut bytes = 0u64;
-        for _ in 0..count {
-            let entry = hashed.entry()?;
-            if entry.kind == Kind::File {
-                bytes = bytes.saturating_add(entry.size);
-                ensure!(bytes <= self.limits.max_bytes, too_large(&entry, &self.limits));
-            }
-            entries.push(entry);
-        }
-        let hash = hashed.hasher.finalize();
-        let mut stored = [0; 32];
-        self.stream.read_exact(&mut stored).context(DAMAGED)?;
-        ensure!(hash == blake3::Hash::from_bytes(stored), DAMAGED);
-        Ok(entries)
-    }
-
-    /// The content of one file, handed over piece by piece; `None` tells that all pieces so far are void.
-    /// Returns what travelled, or `None` when the file vanished under the sender.
-    pub(super) fn content(
-        &mut self,
-        entry: &Entry,
-        mut sink: impl FnMut(Option<&[u8]>) -> anyhow::Result<()>,
-    ) -> anyhow::Result<Option<Content>> {
-        let damaged = || format!("the content of {} is damaged or cut short", shown(&entry.path));
-        let mut hasher = blake3::Hasher::new();
-        let mut size = 0u64;
-        loop {
-            match u32::from_le_bytes(array(&mut self.stream).with_context(damaged)?) {
-                END => break,
-                GONE => return Ok(None),
-                AGAIN => {
-                    hasher.reset();
-                    size = 0;
-                    sink(None)?;
-                }
-                length if length as usize <= PIECE => {
-                    self.budget =
-                        self.budget.checked_sub(u64::from(length)).ok_or_else(|| too_large(entry, &self.limits))?;
-                    self.buffer.resize(length as usize, 0);
-                    self.stream.read_exact(&mut self.buffer).with_context(damaged)?;
-                    hasher.update(&self.buffer);
-                    size += u64::from(length);
-                    sink(Some(&self.buffer))?;
-                }
-                _ => bail!(damaged()),
-            }
-        }
-        let stated = u64::from_le_bytes(array(&mut self.stream).with_context(damaged)?);
-        let mode = u32::from_le_bytes(array(&mut self.stream).with_context(damaged)?);
-        let seconds = i64::from_le_bytes(array(&mut self.stream).with_context(damaged)?);
-        let nanos = u32::from_le_bytes(array(&mut self.stream).with_context(damaged)?);
-        let hash: [u8; 32] = array(&mut self.stream).with_context(damaged)?;
-        ensure!(stated == size && hasher.finalize() == blake3::Hash::from_bytes(hash), damaged());
-        ensure!(mode <= 0o7777 && nanos < 1_000_000_000, damaged());
-        Ok(Some(Content { size, mode, mtime: Instant { seconds, nanos } }))
-    }
-
-    /// The sender's warnings. Fails when anything follows the pack.
-    pub(super) fn finish(mut self) -> anyhow::Result<Vec<String>> {
-        let length = u32::from_le_bytes(array(&mut self.stream).context(DAMAGED)?);
-        ensure!(length <= TRAILER_MAX, DAMAGED);
-        let mut trailer = vec![0; length as usize];
-        self.stream.read_exact(&mut trailer).context(DAMAGED)?;
-        let trailer: Trailer = serde_json::from_slice(&trailer).context(DAMAGED)?;
-        ensure!(self.stream.read(&mut [0]).context(DAMAGED)? == 0, DAMAGED);
-        let mut file = self.stream.into_inner().finish();
-        ensure!(file.read(&mut [0]).context(DAMAGED)? == 0, "something follows the end of the pack");
-        Ok(trailer.warnings)
-    }
-}
-
-const DAMAGED: &str = "the pack is damaged or cut short";
-
-const FEWER: &str = "select less with the job's `artifacts` and `cache` paths, or ask the operator for a higher limit";
-
-fn too_many(count: u64, limits: &Limits) -> anyhow::Error {
-    let message = format!("the pack has {count} entries, {} are the most that may come", limits.max_files);
-    Failure::user(message).hint(FEWER).into()
-}
-
-fn too_large(entry: &Entry, limits: &Limits) -> anyhow::Error {
-    let name = shown(&entry.path);
-    let message = format!("with {name} the content exceeds the {} bytes that may come", limits.max_bytes);
-    Failure::user(message).hint(FEWER).into()
-}
-
-fn array<const N: usize>(from: &mut impl Read) -> io::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    from.read_exact(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// Reads the manifest, hashes it and counts its bytes.
-struct Hashed<'a, R> {
-    inner: &'a mut R,
-    hasher: blake3::Hasher,
-    left: u64,
-}
-
-impl<R: Read> Hashed<'_, R> {
-    fn take(&mut self, bytes: &mut [u8]) -> io::Result<()> {
-        self.left = self
-            .left
-            .checked_sub(bytes.len() as u64)
-            .ok_or_else(|| io::Error::other("the manifest is larger than 512 MiB"))?;
-        self.inner.read_exact(bytes)?;
-        self.hasher.update(bytes);
         Ok(())
     }
 
-    fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
-        let mut bytes = [0; N];
-        self.take(&mut bytes)?;
-        Ok(bytes)
+    pub(super) fn clear(&mut self) {
+        self.raw.clear();
+        self.chunks.clear();
+    }
+}
+
+/// A pack while blocks are put into it.
+pub(super) struct OpenPack {
+    bytes: Vec<u8>,
+    index: Vec<IndexBlock>,
+    closes_at: usize,
+}
+
+impl OpenPack {
+    /// The `number`th pack of a transfer, from 0.
+    pub(super) fn new(number: usize) -> Self {
+        let closes_at = FIRST_PACK.checked_shl(u32::try_from(number).unwrap_or(u32::MAX)).unwrap_or(0);
+        let closes_at = if closes_at == 0 { PACK } else { closes_at.min(PACK) };
+        let mut bytes = Vec::with_capacity(closes_at + BLOCK_MOST);
+        bytes.extend_from_slice(&MAGIC);
+        Self { bytes, index: Vec::new(), closes_at }
     }
 
-    fn name(&mut self) -> anyhow::Result<Vec<u8>> {
-        let length = u32::from_le_bytes(self.array().context(DAMAGED)?) as usize;
-        ensure!(length <= LONGEST_PATH, "the pack holds a name of {length} bytes, {LONGEST_PATH} are the most");
-        let mut bytes = vec![0; length];
-        self.take(&mut bytes).context(DAMAGED)?;
-        Ok(bytes)
+    pub(super) fn is_empty(&self) -> bool {
+        self.index.is_empty()
     }
 
-    fn entry(&mut self) -> anyhow::Result<Entry> {
-        let [place, kind] = self.array().context(DAMAGED)?;
-        let mode = u32::from_le_bytes(self.array().context(DAMAGED)?);
-        let seconds = i64::from_le_bytes(self.array().context(DAMAGED)?);
-        let nanos = u32::from_le_bytes(self.array().context(DAMAGED)?);
-        let size = u64::from_le_bytes(self.array().context(DAMAGED)?);
-        let path = self.name()?;
-        let target = self.name()?;
-        let place = match place {
-            0 => Place::Project,
-            1 => Place::Tmp,
-            _ => bail!("{} is in a tree that this program does not know", shown(&path)),
-        };
-        let kind = match kind {
-            DIRECTORY => Kind::Directory,
-            FILE => Kind::File,
-            LINK => Kind::Link,
-            DELETED => Kind::Deleted,
-            _ => bail!(Failure::user(format!("{} is neither a file, a directory nor a link", shown(&path)))),
-        };
-        ensure!(mode <= 0o7777 && nanos < 1_000_000_000, "{} has impossible attributes", shown(&path));
-        Ok(Entry { place, kind, path, mode, mtime: Instant { seconds, nanos }, size, target })
+    /// Adds a block that was compressed.
+    pub(super) fn push(&mut self, block: &OpenBlock) -> anyhow::Result<()> {
+        self.index.push(IndexBlock {
+            at: u32::try_from(self.bytes.len())?,
+            stored: u32::try_from(block.stored.len())?,
+            raw: u32::try_from(block.raw.len())?,
+            chunks: block.chunks.clone(),
+        });
+        self.bytes.extend_from_slice(&block.stored);
+        Ok(())
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes.len() >= self.closes_at
+    }
+
+    /// Ends the pack with its index.
+    pub(super) fn seal(mut self) -> anyhow::Result<SealedPack> {
+        let index = Index::encode(&self.index)?;
+        self.bytes.extend_from_slice(&index);
+        self.bytes.extend_from_slice(&u32::try_from(index.len())?.to_le_bytes());
+        self.bytes.extend_from_slice(&MAGIC);
+        ensure!(self.bytes.len() <= PACK_MOST as usize, "a pack grew to {} bytes", self.bytes.len());
+        let mut id = [0; 16];
+        id.copy_from_slice(&blake3::hash(&self.bytes).as_bytes()[..16]);
+        Ok(SealedPack { id: PackId(id), bytes: Bytes::from(self.bytes), index: self.index, encoded: index })
+    }
+}
+
+/// A pack ready to be stored.
+pub(super) struct SealedPack {
+    pub(super) id: PackId,
+    pub(super) bytes: Bytes,
+    pub(super) index: Vec<IndexBlock>,
+    /// The index as it stands in the pack.
+    pub(super) encoded: Vec<u8>,
+}
+
+/// The index of a pack, at its end and, alone, in a host's cache.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Index;
+
+impl Index {
+    fn encode(blocks: &[IndexBlock]) -> anyhow::Result<Vec<u8>> {
+        let plain = postcard::to_stdvec(blocks).context("failed to encode the index of a pack")?;
+        let mut encoded = blake3::hash(&plain).as_bytes().to_vec();
+        encoded.extend(zstd::bulk::compress(&plain, LEVEL).context("failed to compress the index of a pack")?);
+        Ok(encoded)
+    }
+
+    /// The blocks, checked: in order, within the pack, chunks within their block.
+    pub(super) fn decode(encoded: &[u8]) -> anyhow::Result<Vec<IndexBlock>> {
+        let (hash, compressed) = encoded.split_at_checked(32).context(DAMAGED)?;
+        let plain = decompress(compressed, INDEX_MOST).context(DAMAGED)?;
+        ensure!(blake3::hash(&plain).as_bytes() == hash, DAMAGED);
+        let blocks: Vec<IndexBlock> = postcard::from_bytes(&plain).context(DAMAGED)?;
+        let mut end = 0u32;
+        for block in &blocks {
+            ensure!(block.at >= end && is_sound(block.at, block.stored, block.raw), DAMAGED);
+            end = block.at + block.stored;
+            let mut length = 0u64;
+            for (_, chunk) in &block.chunks {
+                ensure!(*chunk > 0, DAMAGED);
+                length += u64::from(*chunk);
+            }
+            ensure!(length == u64::from(block.raw), DAMAGED);
+        }
+        Ok(blocks)
+    }
+
+    /// Where the index begins, counted from the end of a pack of which `tail` is the end. Fails when it is no pack.
+    pub(super) fn reach(tail: &[u8]) -> anyhow::Result<usize> {
+        let trailer = tail.len().checked_sub(TRAILER).and_then(|at| tail.get(at..)).context(DAMAGED)?;
+        let (length, magic) = trailer.split_at(4);
+        ensure!(magic == MAGIC, "this is no pack");
+        let length = u32::from_le_bytes(length.try_into().context(DAMAGED)?);
+        ensure!(length <= PACK_MOST, DAMAGED);
+        Ok(length as usize + TRAILER)
+    }
+
+    /// The index within the end of a pack, when `tail` reaches that far.
+    pub(super) fn within(tail: &[u8]) -> anyhow::Result<Option<&[u8]>> {
+        let reach = Self::reach(tail)?;
+        Ok(tail.len().checked_sub(reach).map(|at| &tail[at..tail.len() - TRAILER]))
+    }
+}
+
+const DAMAGED: &str = "the index of the pack is damaged or cut short";
+
+/// A block's place is one that a pack can have.
+pub(super) fn is_sound(at: u32, stored: u32, raw: u32) -> bool {
+    let end = u64::from(at) + u64::from(stored);
+    raw > 0 && raw as usize <= BLOCK_MOST && stored > 0 && stored <= raw && end <= u64::from(PACK_MOST)
+}
+
+/// The content of a block; `content` is a buffer to use again.
+pub(super) fn open_block(stored: &[u8], raw: u32, content: &mut Vec<u8>) -> anyhow::Result<()> {
+    content.clear();
+    if stored.len() == raw as usize {
+        content.extend_from_slice(stored);
+        return Ok(());
+    }
+    let raw = raw as usize;
+    ensure!(raw <= BLOCK_MOST, "a block of {raw} bytes");
+    content.reserve(raw);
+    let mut decompressor = zstd::bulk::Decompressor::new()?;
+    let length = decompressor.decompress_to_buffer(stored, content)?;
+    ensure!(length == raw, "a block of another length");
+    Ok(())
+}
+
+/// Decompresses at most `most` bytes.
+pub(super) fn decompress(compressed: &[u8], most: usize) -> anyhow::Result<Vec<u8>> {
+    use std::io::Read as _;
+    let mut decoder = zstd::Decoder::with_buffer(compressed)?.single_frame();
+    decoder.window_log_max(23)?;
+    let mut plain = Vec::new();
+    decoder.by_ref().take(most as u64 + 1).read_to_end(&mut plain)?;
+    ensure!(plain.len() <= most, "more than {most} bytes");
+    ensure!(decoder.finish().is_empty(), "something follows the end");
+    Ok(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(chunks: &[&[u8]]) -> OpenBlock {
+        let mut block = OpenBlock::default();
+        for chunk in chunks {
+            block.push(ChunkHash::of(chunk), chunk);
+        }
+        block.compress().unwrap();
+        block
+    }
+
+    fn pack() -> SealedPack {
+        let mut pack = OpenPack::new(0);
+        pack.push(&block(&[&[7; 1000], b"second"])).unwrap();
+        pack.push(&block(&[b"short"])).unwrap();
+        pack.seal().unwrap()
+    }
+
+    #[test]
+    fn a_pack_holds_its_blocks_and_its_index() {
+        let pack = pack();
+        let index = Index::decode(Index::within(&pack.bytes).unwrap().unwrap()).unwrap();
+        assert_eq!(index, pack.index);
+        assert_eq!(pack.id.to_string().parse::<PackId>().unwrap(), pack.id);
+        let mut content = Vec::new();
+        let at = |block: &IndexBlock| &pack.bytes[block.at as usize..][..block.stored as usize];
+        open_block(at(&index[0]), index[0].raw, &mut content).unwrap();
+        assert!(index[0].stored < 100 && content.ends_with(b"\x07second"));
+        open_block(at(&index[1]), index[1].raw, &mut content).unwrap();
+        assert_eq!((content.as_slice(), index[1].stored), (&b"short"[..], 5), "what does not shrink is not compressed");
+    }
+
+    #[test]
+    fn the_index_is_found_from_the_end() {
+        let pack = pack();
+        let reach = Index::reach(&pack.bytes[pack.bytes.len() - 12..]).unwrap();
+        assert_eq!(reach, pack.encoded.len() + 12);
+        assert_eq!(Index::within(&pack.bytes[pack.bytes.len() - reach + 1..]).unwrap(), None);
+        assert_eq!(Index::within(&pack.bytes[pack.bytes.len() - reach..]).unwrap(), Some(&pack.encoded[..]));
+    }
+
+    #[test]
+    fn no_bit_of_an_index_can_change() {
+        let pack = pack();
+        for at in 0..pack.encoded.len() {
+            let mut bent = pack.encoded.clone();
+            bent[at] ^= 4;
+            assert!(Index::decode(&bent).is_err(), "byte {at}");
+        }
+        assert!(Index::decode(&pack.encoded[..pack.encoded.len() - 1]).is_err());
+        assert!(Index::reach(b"").is_err() && Index::reach(&[0; 40]).is_err());
+    }
+
+    #[test]
+    fn impossible_blocks_are_refused() {
+        for (at, stored, raw, chunk) in
+            [(0, 0, 5, 5), (0, 6, 5, 5), (0, 5, u32::MAX, 5), (u32::MAX, 5, 5, 5), (0, 5, 5, 4), (0, 5, 0, 0)]
+        {
+            let blocks = [IndexBlock { at, stored, raw, chunks: vec![(ChunkHash::of(b""), chunk)] }];
+            assert!(Index::decode(&Index::encode(&blocks).unwrap()).is_err(), "{blocks:?}");
+        }
+    }
+
+    #[test]
+    fn a_bomb_does_not_go_off() {
+        let bomb = zstd::bulk::compress(&vec![0; 3 << 20], 1).unwrap();
+        assert!(open_block(&bomb, 1000, &mut Vec::new()).is_err());
+        assert!(decompress(&bomb, 1 << 20).is_err());
+        assert_eq!(decompress(&bomb, 3 << 20).unwrap().len(), 3 << 20);
+    }
+
+    #[test]
+    fn names_that_are_no_packs_are_refused() {
+        for text in ["", "0", "0123456789abcdef0123456789abcdeF", "../3456789abcdef0123456789abcde"] {
+            assert!(text.parse::<PackId>().is_err(), "{text}");
+        }
     }
 }

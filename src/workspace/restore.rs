@@ -1,218 +1,21 @@
-//! Between trees and packs: reads files into a pack, writes a pack's entries into the trees.
+//! Single steps of writing into a tree: directories, links, files that are put in place, deletions.
 //!
-//! Writing never passes through a link, replaces a file by renaming a finished one over it, and sets modes and times
-//! last. Nothing here decides whether an entry may be written: `artifacts` does, beforehand.
+//! No step passes through a link; a file or link replaces the old one by a rename, and modes and times are set last. Nothing
+//! here decides whether an entry may be written: `artifacts` does, beforehand.
 
-use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::io;
+use std::os::fd::BorrowedFd;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::entry::{Entry, Kind, Mark, Place, mtime, shown, split};
-use super::pack::{Content, PIECE, Reader, Writer};
-use super::tree::{Root, Walker, change_mode, is_absent, times};
-use super::{Roots, Stop, Summary, Warnings, count};
+use super::entry::{Entry, Mark, split};
+use super::fetching::FileEnd;
+use super::tree::{Walker, change_mode, is_absent, times};
 
-/// How often a file that changes under the reader is read before the reader gives up.
-const TRIES: u32 = 4;
-
-/// What to do with a file that changes while it is read, again and again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unsteady {
-    /// On the way up nothing should run: an error.
-    Refuse,
-    /// On the way back a process may still write its log: keep what was read, with a warning.
-    Keep,
-}
-
-/// How files are put in place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Manner {
-    /// Into a tree that nobody reads yet: under their own name at once.
-    Fresh,
-    /// Beside the old one, then renamed over it.
-    Replace,
-}
-
-/// Both trees with everything in them, the trees' own directories first.
-pub(super) fn list_all(roots: &Roots, warnings: &mut Warnings, stop: &Stop) -> anyhow::Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    for place in [Place::Project, Place::Tmp] {
-        let Some(root) = roots.get(place) else { continue };
-        let mut walker = Walker::new(root);
-        let stat = rustix::fs::fstat(walker.directory(b"", false)?)?;
-        entries.extend(Mark::of(&stat).map(|mark| mark.entry(place, Vec::new(), Vec::new())));
-        let listed = walker.list(place, b"", &|_| false, warnings, stop)?;
-        entries.extend(listed.into_iter().map(|(entry, _)| entry));
-    }
-    Ok(entries)
-}
-
-/// Reads the content of every file among `entries` into the pack.
-pub(super) fn read(
-    writer: &mut Writer,
-    entries: &[Entry],
-    roots: &Roots,
-    unsteady: Unsteady,
-    summary: &mut Summary,
-    warnings: &mut Warnings,
-    stop: &Stop,
-) -> anyhow::Result<()> {
-    let mut walkers: HashMap<Place, Walker> = HashMap::new();
-    let mut buffer = Vec::new();
-    for entry in entries {
-        count(summary, entry);
-        if entry.kind != Kind::File {
-            continue;
-        }
-        let walker = walker(&mut walkers, roots, entry.place, Walker::new)?;
-        writer.begin();
-        let content = read_one(writer, walker, entry, unsteady, &mut buffer, warnings, stop)
-            .with_context(|| format!("failed to read {}", shown(&entry.path)))?;
-        if let Some(content) = content {
-            summary.bytes += content.size;
-            writer.end(&content).context("failed to write the pack")?;
-        } else {
-            summary.files -= 1;
-            warnings.add(format!("skipped: {}: it vanished while it was read", shown(&entry.path)));
-            writer.gone().context("failed to write the pack")?;
-        }
-    }
-    Ok(())
-}
-
-/// `None` when the file is gone and that is no error.
-fn read_one(
-    writer: &mut Writer,
-    walker: &mut Walker,
-    entry: &Entry,
-    unsteady: Unsteady,
-    buffer: &mut Vec<u8>,
-    warnings: &mut Warnings,
-    stop: &Stop,
-) -> anyhow::Result<Option<Content>> {
-    for left in (0..TRIES).rev() {
-        let mut file = match walker.open_file(&entry.path) {
-            Ok(file) => file,
-            Err(error) if is_absent(&error) && unsteady == Unsteady::Keep => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let before = rustix::fs::fstat(&file)?;
-        if FileType::from_raw_mode(before.st_mode) != FileType::RegularFile {
-            match unsteady {
-                Unsteady::Keep => return Ok(None),
-                Unsteady::Refuse => bail!("it became something else than a file"),
-            }
-        }
-        // What is appended meanwhile is not followed, or a busy log would never end.
-        let expected = u64::try_from(before.st_size).unwrap_or(0);
-        let mut size = 0u64;
-        buffer.resize(usize::try_from(expected).unwrap_or(PIECE).clamp(1, PIECE), 0);
-        while size < expected {
-            stop.check()?;
-            let wanted = usize::try_from(expected - size).unwrap_or(PIECE).min(buffer.len());
-            let length = match file.read(&mut buffer[..wanted]) {
-                Ok(0) => break,
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error.into()),
-            };
-            size += length as u64;
-            writer.piece(&buffer[..length]).context("failed to write the pack")?;
-        }
-        let after = rustix::fs::fstat(&file)?;
-        let content = Content { size, mode: mode_of(entry, after.st_mode), mtime: mtime(&after) };
-        if size == expected && Mark::of(&before) == Mark::of(&after) {
-            return Ok(Some(content));
-        }
-        if left == 0 {
-            match unsteady {
-                Unsteady::Keep => {
-                    warnings.add(format!("changed while it was read: {}", shown(&entry.path)));
-                    return Ok(Some(content));
-                }
-                Unsteady::Refuse => {
-                    bail!("it changes while it is read; is a process of an earlier stage still running?")
-                }
-            }
-        }
-        writer.again().context("failed to write the pack")?;
-    }
-    bail!("it could not be read in {TRIES} tries")
-}
-
-/// The mode now, within what the entry's own mode shows may travel: a way back strips set-id and sticky bits.
-fn mode_of(entry: &Entry, now: u32) -> u32 {
-    if entry.mode & 0o7000 == 0 { now & 0o777 } else { now & 0o7777 }
-}
-
-fn walker<'a>(
-    walkers: &'a mut HashMap<Place, Walker>,
-    roots: &Roots,
-    place: Place,
-    new: impl FnOnce(&Root) -> Walker,
-) -> anyhow::Result<&'a mut Walker> {
-    let root = roots.get(place).context("the temporary directory does not exist")?;
-    Ok(walkers.entry(place).or_insert_with(|| new(root)))
-}
-
-/// Writes the entries for which `wanted` says so: directories, files as their contents arrive, links, then the modes
-/// and times of directories. Deletions are not done here. Returns the state in which each entry was left.
-pub(super) fn write(
-    reader: &mut Reader,
-    entries: &[Entry],
-    wanted: &[bool],
-    roots: &Roots,
-    manner: Manner,
-    summary: &mut Summary,
-    stop: &Stop,
-) -> anyhow::Result<HashMap<(Place, Vec<u8>), Mark>> {
-    let mut marks = HashMap::new();
-    let mut walkers = HashMap::new();
-    let chosen = || entries.iter().zip(wanted).filter(|(_, wanted)| **wanted).map(|(entry, _)| entry);
-    let failed = |entry: &Entry| format!("failed to write {}", shown(&entry.path));
-
-    for entry in chosen().filter(|entry| entry.kind == Kind::Directory && !entry.path.is_empty()) {
-        let walker = walker(&mut walkers, roots, entry.place, Walker::unlocking)?;
-        make_directory(walker, &entry.path).with_context(|| failed(entry))?;
-    }
-    for (entry, wanted) in entries.iter().zip(wanted).filter(|(entry, _)| entry.kind == Kind::File) {
-        stop.check()?;
-        if !*wanted {
-            reader.content(entry, |_| Ok(()))?;
-            continue;
-        }
-        let walker = walker(&mut walkers, roots, entry.place, Walker::unlocking)?;
-        if let Some((mark, size)) = write_file(reader, walker, entry, manner, stop).with_context(|| failed(entry))? {
-            marks.insert((entry.place, entry.path.clone()), mark);
-            summary.bytes += size;
-            count(summary, entry);
-        }
-    }
-    for entry in chosen().filter(|entry| entry.kind == Kind::Link) {
-        let walker = walker(&mut walkers, roots, entry.place, Walker::unlocking)?;
-        let mark = write_link(walker, entry).with_context(|| failed(entry))?;
-        marks.extend(mark.map(|mark| ((entry.place, entry.path.clone()), mark)));
-        count(summary, entry);
-    }
-    for entry in entries.iter().zip(wanted).rev().filter(|(_, wanted)| **wanted).map(|(entry, _)| entry) {
-        if entry.kind == Kind::Directory {
-            let walker = walker(&mut walkers, roots, entry.place, Walker::unlocking)?;
-            let mark = finish_directory(walker, entry).with_context(|| failed(entry))?;
-            marks.extend(mark.map(|mark| ((entry.place, entry.path.clone()), mark)));
-        }
-    }
-    for walker in walkers.values_mut() {
-        walker.relock().context("failed to restore the modes of directories")?;
-    }
-    Ok(marks)
-}
-
-fn make_directory(walker: &mut Walker, path: &[u8]) -> io::Result<()> {
+pub(super) fn make_directory(walker: &mut Walker, path: &[u8]) -> io::Result<()> {
     let (above, name) = split(path);
     let fd = walker.directory(above, true)?;
     match rustix::fs::mkdirat(fd, name, Mode::from_raw_mode(0o755)) {
@@ -228,7 +31,7 @@ fn make_directory(walker: &mut Walker, path: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn finish_directory(walker: &mut Walker, entry: &Entry) -> io::Result<Option<Mark>> {
+pub(super) fn finish_directory(walker: &mut Walker, entry: &Entry) -> io::Result<Option<Mark>> {
     walker.forget();
     let fd = walker.directory(&entry.path, false)?;
     let now = rustix::fs::fstat(fd)?.st_mode & 0o7777;
@@ -246,13 +49,13 @@ fn finish_directory(walker: &mut Walker, entry: &Entry) -> io::Result<Option<Mar
     Ok(mark)
 }
 
-fn write_link(walker: &mut Walker, entry: &Entry) -> io::Result<Option<Mark>> {
+pub(super) fn write_link(walker: &mut Walker, entry: &Entry) -> io::Result<Option<Mark>> {
     let (above, name) = split(&entry.path);
     let fd = walker.directory(above, true)?;
     let temporary = temporary_name();
     rustix::fs::symlinkat(entry.target.as_slice(), fd, &temporary)?;
     let placed = rustix::fs::utimensat(fd, &temporary, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
-        .and_then(|()| put_in_place(fd, temporary.as_bytes(), name))
+        .and_then(|()| move_in_place(fd, temporary.as_bytes(), fd, name))
         .and_then(|()| rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW));
     if placed.is_err() {
         drop_temporary(fd, &temporary);
@@ -260,71 +63,62 @@ fn write_link(walker: &mut Walker, entry: &Entry) -> io::Result<Option<Mark>> {
     Ok(Mark::of(&placed?))
 }
 
-fn write_file(
-    reader: &mut Reader,
-    walker: &mut Walker,
-    entry: &Entry,
-    manner: Manner,
-    stop: &Stop,
-) -> anyhow::Result<Option<(Mark, u64)>> {
-    let (above, name) = split(&entry.path);
+/// Opens a file of a tree to write it, under its own name: for a tree that nobody reads yet. `make`: a new one, in place of
+/// whatever has the name.
+pub(super) fn open_new(walker: &mut Walker, path: &[u8], make: bool) -> io::Result<File> {
+    let (above, name) = split(path);
     let fd = walker.directory(above, true)?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let (file, created) = match manner {
-        Manner::Fresh => match rustix::fs::openat(fd, name, flags, Mode::from_raw_mode(0o600)) {
-            Ok(file) => (file, name.to_vec()),
-            Err(Errno::EXIST) => {
-                rustix::fs::unlinkat(fd, name, AtFlags::empty())?;
-                (rustix::fs::openat(fd, name, flags, Mode::from_raw_mode(0o600))?, name.to_vec())
-            }
-            Err(error) => return Err(error.into()),
-        },
-        Manner::Replace => {
-            let temporary = temporary_name().into_bytes();
-            (rustix::fs::openat(fd, temporary.as_slice(), flags, Mode::from_raw_mode(0o600))?, temporary)
-        }
-    };
-    let mut file = File::from(file);
-    let outcome = fill(reader, entry, &mut file, stop).and_then(|content| {
-        let Some(content) = content else { return Ok(None) };
-        if created != name {
-            put_in_place(fd, &created, name)?;
-        }
-        // Looked at last: renaming counts as a change.
-        let mark = Mark::of(&rustix::fs::fstat(&file)?).context("it became something else than a file")?;
-        Ok(Some((mark, content.size)))
-    });
-    if !matches!(outcome, Ok(Some(_))) {
-        drop_temporary(fd, created.as_slice());
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    if !make {
+        return Ok(rustix::fs::openat(fd, name, flags, Mode::empty())?.into());
     }
-    outcome
+    let (flags, mode) = (flags | OFlags::CREATE | OFlags::EXCL, Mode::from_raw_mode(0o600));
+    match rustix::fs::openat(fd, name, flags, mode) {
+        Err(Errno::EXIST) => {
+            rustix::fs::unlinkat(fd, name, AtFlags::empty())?;
+            Ok(rustix::fs::openat(fd, name, flags, mode)?.into())
+        }
+        other => Ok(other?.into()),
+    }
 }
 
-/// Content, mode and times; long runs of zeros become holes.
-fn fill(reader: &mut Reader, entry: &Entry, file: &mut File, stop: &Stop) -> anyhow::Result<Option<Content>> {
-    let mut at = 0u64;
-    let content = reader.content(entry, |piece| {
-        stop.check()?;
-        match piece {
-            None => {
-                file.set_len(0)?;
-                file.rewind()?;
-                at = 0;
-            }
-            Some(piece) if piece.len() >= 4096 && piece.iter().all(|&byte| byte == 0) => at += piece.len() as u64,
-            Some(piece) => {
-                file.write_all_at(piece, at)?;
-                at += piece.len() as u64;
-            }
-        }
-        Ok(())
-    })?;
-    let Some(content) = content else { return Ok(None) };
-    file.flush()?;
-    file.set_len(content.size)?;
-    rustix::fs::fchmod(&*file, Mode::from_raw_mode(content.mode))?;
-    rustix::fs::futimens(&*file, &times(content.mtime))?;
-    Ok(Some(content))
+/// Size, mode and time of a file that has its content.
+pub(super) fn settle_file(file: &File, end: &FileEnd) -> io::Result<Option<Mark>> {
+    let stat = rustix::fs::fstat(file)?;
+    if u64::try_from(stat.st_size).ok() != Some(end.size) {
+        file.set_len(end.size)?;
+    }
+    rustix::fs::fchmod(file, Mode::from_raw_mode(end.mode))?;
+    rustix::fs::futimens(file, &times(end.mtime))?;
+    Ok(Mark::of(&rustix::fs::fstat(file)?))
+}
+
+/// Puts a finished file of another directory in place of whatever has the name; copies it when it lies on another file system.
+pub(super) fn place_file(
+    walker: &mut Walker,
+    path: &[u8],
+    from: BorrowedFd<'_>,
+    name: &str,
+    end: &FileEnd,
+) -> anyhow::Result<()> {
+    let (above, own) = split(path);
+    let fd = walker.directory(above, true)?;
+    match move_in_place(from, name.as_bytes(), fd, own) {
+        Err(Errno::XDEV) => {}
+        other => return Ok(other?),
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut source = File::from(rustix::fs::openat(from, name, flags, Mode::empty())?);
+    let temporary = temporary_name();
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut copy = File::from(rustix::fs::openat(fd, &temporary, flags, Mode::from_raw_mode(0o600))?);
+    let placed = io::copy(&mut source, &mut copy)
+        .and_then(|_| settle_file(&copy, end))
+        .and_then(|_| Ok(move_in_place(fd, temporary.as_bytes(), fd, own)?));
+    if placed.is_err() {
+        drop_temporary(fd, &temporary);
+    }
+    placed.context("failed to copy it from another file system")
 }
 
 /// Removes one path that the container deleted. What is not there, or lies below something that is no directory, or is
@@ -350,17 +144,18 @@ pub(super) fn delete(walker: &mut Walker, path: &[u8]) -> io::Result<()> {
     }
 }
 
-fn put_in_place(fd: std::os::fd::BorrowedFd<'_>, temporary: &[u8], name: &[u8]) -> Result<(), Errno> {
-    match rustix::fs::renameat(fd, temporary, fd, name) {
+/// An empty directory of the name makes way.
+fn move_in_place(from: BorrowedFd<'_>, temporary: &[u8], to: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+    match rustix::fs::renameat(from, temporary, to, name) {
         Err(Errno::ISDIR) => {
-            rustix::fs::unlinkat(fd, name, AtFlags::REMOVEDIR)?;
-            rustix::fs::renameat(fd, temporary, fd, name)
+            rustix::fs::unlinkat(to, name, AtFlags::REMOVEDIR)?;
+            rustix::fs::renameat(from, temporary, to, name)
         }
         other => other,
     }
 }
 
-fn drop_temporary(fd: std::os::fd::BorrowedFd<'_>, name: impl rustix::path::Arg) {
+fn drop_temporary(fd: BorrowedFd<'_>, name: impl rustix::path::Arg) {
     // It is being left behind because of an error that is about to be reported; a second one says nothing new.
     let _ = rustix::fs::unlinkat(fd, name, AtFlags::empty());
 }

@@ -8,61 +8,16 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
-use std::sync::Mutex;
 
-use async_trait::async_trait;
 use proptest::prelude::*;
 
 use super::*;
-use crate::cloud::CloudError;
-
-/// Objects in memory; only what this module calls does anything.
-#[derive(Default)]
-struct Store(Mutex<BTreeMap<String, Vec<u8>>>);
-
-impl Store {
-    fn objects(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<u8>>> {
-        self.0.lock().unwrap()
-    }
-}
-
-#[async_trait]
-impl ObjectStore for Store {
-    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, CloudError> {
-        Ok(self.objects().get(key).cloned())
-    }
-    async fn get_to_file(&self, key: &str, path: &Path) -> Result<bool, CloudError> {
-        let object = self.objects().get(key).cloned();
-        Ok(object.map(|object| fs::write(path, object).unwrap()).is_some())
-    }
-    async fn size(&self, key: &str) -> Result<Option<u64>, CloudError> {
-        Ok(self.objects().get(key).map(|object| object.len() as u64))
-    }
-    async fn put(&self, key: &str, body: Vec<u8>) -> Result<(), CloudError> {
-        self.objects().insert(key.to_owned(), body);
-        Ok(())
-    }
-    async fn put_file(&self, key: &str, path: &Path) -> Result<(), CloudError> {
-        self.put(key, fs::read(path).unwrap()).await
-    }
-    async fn put_if_absent(&self, _: &str, _: Vec<u8>) -> Result<bool, CloudError> {
-        unreachable!("transfers do not race for keys")
-    }
-    async fn list(&self, _: &str) -> Result<Vec<String>, CloudError> {
-        unreachable!("transfers know their keys")
-    }
-    async fn delete(&self, _: &[String]) -> Result<(), CloudError> {
-        unreachable!("whoever owns the session deletes")
-    }
-    fn uri(&self, key: &str) -> String {
-        format!("memory://{key}")
-    }
-}
+use crate::cloud::memory::MemoryObjects;
 
 /// A host, a container and the store between them. Both sides have the trees in places of their own.
 struct World {
     folder: tempfile::TempDir,
-    store: Store,
+    store: Arc<MemoryObjects>,
     host: Trees,
     container: Trees,
 }
@@ -78,32 +33,50 @@ impl World {
         fs::create_dir_all(&host.project).unwrap();
         fs::create_dir_all(&host.tmp).unwrap();
         fs::create_dir(folder.path().join("scratch")).unwrap();
-        Self { store: Store::default(), host, container, folder }
+        Self { store: Arc::default(), host, container, folder }
     }
 
-    fn scratch(&self) -> PathBuf {
-        self.folder.path().join("scratch")
+    fn cache(&self) -> PathBuf {
+        self.folder.path().join("cache")
+    }
+
+    fn staging(&self) -> PathBuf {
+        self.folder.path().join("scratch/results")
+    }
+
+    fn send(&self) -> anyhow::Result<Summary> {
+        block_on(send(&*self.store, &up(), &self.host, &self.cache(), &Arc::default()))
+    }
+
+    fn receive(&self) -> anyhow::Result<(Snapshot, Summary)> {
+        block_on(receive(&*self.store, &up(), &self.container, &Arc::default()))
     }
 
     fn up(&self) -> Snapshot {
-        block_on(async {
-            send(&self.store, "up", &self.host, &self.scratch()).await.unwrap();
-            receive(&self.store, "up", &self.container, &self.scratch()).await.unwrap().0
-        })
+        self.send().unwrap();
+        self.receive().unwrap().0
     }
 
-    fn pack_changes(&self, snapshot: &Snapshot, selection: &Selection) -> anyhow::Result<Summary> {
-        block_on(send_changes(&self.store, "down", &self.container, snapshot, selection, &self.scratch()))
+    fn send_changes(&self, snapshot: &Snapshot, selection: &Selection) -> anyhow::Result<Summary> {
+        block_on(send_changes(&*self.store, &down(), &self.container, snapshot, selection, &Arc::default()))
     }
 
     fn apply(&self, limits: &Limits) -> anyhow::Result<Summary> {
-        block_on(apply_changes(&self.store, "down", &self.host, limits, &self.scratch()))
+        block_on(apply_changes(&*self.store, &down(), &self.host, limits, &self.staging(), &Arc::default()))
     }
 
     fn down(&self, snapshot: &Snapshot, selection: &Selection) -> Summary {
-        self.pack_changes(snapshot, selection).unwrap();
+        self.send_changes(snapshot, selection).unwrap();
         self.apply(&Limits::default()).unwrap()
     }
+}
+
+fn up() -> Route {
+    Route { manifest: "up".to_owned(), packs: "packs".to_owned() }
+}
+
+fn down() -> Route {
+    Route { manifest: "down".to_owned(), packs: "down/packs".to_owned() }
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -245,7 +218,7 @@ fn a_second_arrival_replaces_the_first() {
 fn a_socket_stays_behind_with_a_warning() {
     let world = World::new();
     let _socket = std::os::unix::net::UnixListener::bind(world.host.project.join("sock")).unwrap();
-    let summary = block_on(send(&world.store, "up", &world.host, &world.scratch())).unwrap();
+    let summary = world.send().unwrap();
     assert_eq!(summary.warnings, ["skipped: `sock`: a socket, FIFO or device does not travel"]);
     assert_eq!(summary.files, 0);
 }
@@ -283,7 +256,7 @@ fn a_file_that_keeps_changing_is_named_on_the_way_up_and_kept_on_the_way_back() 
     };
     std::thread::scope(|scope| {
         scope.spawn(|| append(&world.host.project.join("log")));
-        until(Box::new(|| match block_on(send(&world.store, "up", &world.host, &world.scratch())) {
+        until(Box::new(|| match world.send() {
             Ok(_) => false,
             Err(error) => {
                 assert!(format!("{error:#}").contains("failed to read `log`: it changes while"), "{error:#}");
@@ -296,7 +269,7 @@ fn a_file_that_keeps_changing_is_named_on_the_way_up_and_kept_on_the_way_back() 
     std::thread::scope(|scope| {
         scope.spawn(|| append(&world.container.project.join("log")));
         until(Box::new(|| {
-            let summary = world.pack_changes(&snapshot, &everything()).unwrap();
+            let summary = world.send_changes(&snapshot, &everything()).unwrap();
             summary.warnings == ["changed while it was read: `log`"]
         }));
     });
@@ -352,10 +325,10 @@ fn closed_directories_of_the_host_are_opened_and_closed_again() {
 #[test]
 fn what_is_missing_is_named() {
     let world = World::new();
-    let error = block_on(receive(&world.store, "up", &world.container, &world.scratch())).unwrap_err();
-    assert!(format!("{error:#}").contains("memory://up/pack"), "{error:#}");
+    let error = world.apply(&Limits::default()).unwrap_err();
+    assert!(format!("{error:#}").contains("s3://memory/down/000000"), "{error:#}");
     fs::remove_dir(&world.host.project).unwrap();
-    let error = block_on(send(&world.store, "up", &world.host, &world.scratch())).unwrap_err();
+    let error = world.send().unwrap_err();
     assert!(format!("{error:#}").contains(world.host.project.to_str().unwrap()), "{error:#}");
 }
 
@@ -368,7 +341,7 @@ fn an_unreadable_file_is_named() {
     let world = World::new();
     put(&world.host.project, "mine", b"x");
     chmod(world.host.project.join("mine"), 0);
-    let error = block_on(send(&world.store, "up", &world.host, &world.scratch())).unwrap_err();
+    let error = world.send().unwrap_err();
     assert!(format!("{error:#}").contains("failed to read `mine`"), "{error:#}");
 }
 

@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::entry::{Entry, Instant, LONGEST_PATH, Mark, Place, join, shown, split};
+use super::entry::{Entry, Instant, Kind, LONGEST_PATH, Mark, Place, join, shown, split};
 use super::{Stop, Warnings};
 
 const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -152,25 +152,28 @@ impl Walker {
         Ok(rustix::fs::openat(fd, name, flags, Mode::empty())?.into())
     }
 
-    /// Lists everything below `top` (which is a directory), parents before what they hold. `skip` leaves out a path
-    /// and all below it. What vanishes meanwhile is not listed; what cannot travel is warned about.
-    pub(super) fn list(
+    /// Goes through everything below `top` (which is a directory), parents before what they hold. `skip` leaves out a path
+    /// and all below it. What vanishes meanwhile is not seen; what cannot travel is warned about.
+    pub(super) fn walk(
         &mut self,
         place: Place,
         top: &[u8],
         skip: &dyn Fn(&[u8]) -> bool,
         warnings: &mut Warnings,
         stop: &Stop,
-    ) -> anyhow::Result<Vec<(Entry, Mark)>> {
-        let mut found = Vec::new();
+        found: &mut dyn FnMut(Entry, Mark) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let mut open = vec![top.to_vec()];
         while let Some(directory) = open.pop() {
             stop.check()?;
-            let names = match self.directory(&directory, false).and_then(names) {
+            let mut names = match self.directory(&directory, false).and_then(names) {
                 Ok(names) => names,
                 Err(error) if is_absent(&error) && directory != top => continue,
                 Err(error) => return Err(error).with_context(|| format!("failed to list {}", shown(&directory))),
             };
+            // The same order each time: neighbors stay neighbors in packs.
+            names.sort_unstable();
+            let own = open.len();
             for name in names {
                 let path = join(&directory, &name);
                 if skip(&path) {
@@ -187,21 +190,39 @@ impl Walker {
                 };
                 let mut target = Vec::new();
                 match mark.kind {
-                    super::entry::Kind::Link => match self.target(&path) {
+                    Kind::Link => match self.target(&path) {
                         Ok(link) => target = link,
                         Err(error) if is_absent(&error) => continue,
                         Err(error) => {
                             return Err(error).with_context(|| format!("failed to read the link {}", shown(&path)));
                         }
                     },
-                    super::entry::Kind::Directory => open.push(path.clone()),
-                    super::entry::Kind::File | super::entry::Kind::Deleted => {}
+                    Kind::Directory => open.push(path.clone()),
+                    Kind::File | Kind::Deleted | Kind::Special => {}
                 }
-                found.push((mark.entry(place, path, target), mark));
+                found(mark.entry(place, path, target), mark)?;
             }
+            open[own..].reverse();
         }
-        found.sort_unstable_by(|(a, _), (b, _)| a.path.cmp(&b.path));
-        Ok(found)
+        Ok(())
+    }
+
+    /// Lists what [`Walker::walk`] finds, in the order of the paths.
+    pub(super) fn list(
+        &mut self,
+        place: Place,
+        top: &[u8],
+        skip: &dyn Fn(&[u8]) -> bool,
+        warnings: &mut Warnings,
+        stop: &Stop,
+    ) -> anyhow::Result<Vec<(Entry, Mark)>> {
+        let mut listed = Vec::new();
+        self.walk(place, top, skip, warnings, stop, &mut |entry, mark| {
+            listed.push((entry, mark));
+            Ok(())
+        })?;
+        listed.sort_unstable_by(|(a, _), (b, _)| a.path.cmp(&b.path));
+        Ok(listed)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use aws_sdk_s3::config::http::HttpResponse;
@@ -13,12 +13,13 @@ use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, Length};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, Delete, ObjectIdentifier, ServerSideEncryption};
+use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::io::AsyncWriteExt as _;
 
 use super::errors::Call;
 use super::{Clients, TRANSFER_ATTEMPT_TIMEOUT, timeouts};
-use crate::cloud::{Access, CloudError, CloudErrorKind, MOST_BYTES, ObjectStore};
+use crate::cloud::{Access, CloudError, CloudErrorKind, Listed, MOST_BYTES, ObjectStore};
 
 /// Files up to this size go in one request, larger ones in parts of it.
 pub(super) const PART_BYTES: u64 = 16 * 1024 * 1024;
@@ -319,6 +320,41 @@ impl ObjectStore for AwsObjects {
         }
     }
 
+    async fn get_range(&self, key: &str, start: u64, length: u64) -> Result<Option<Bytes>, CloudError> {
+        let call = self.call("get", key, "s3:GetObject");
+        if length == 0 {
+            return Ok(self.size(key).await?.map(|_| Bytes::new()));
+        }
+        if length > MOST_BYTES {
+            return Err(call.error(CloudErrorKind::Other, format!("at most {MOST_BYTES} bytes are read at once")));
+        }
+        let range = format!("bytes={start}-{}", start.saturating_add(length - 1));
+        let mut tries = 0;
+        loop {
+            let request = self.clients.s3().get_object().bucket(&self.bucket).key(self.full_key(key)).range(&range);
+            let reply = match request.send().await {
+                Ok(reply) => reply,
+                Err(error) if is_absent_object(&error) => return Ok(None),
+                // Nothing is there from `start` on.
+                Err(error) if error.code() == Some("InvalidRange") => return Ok(Some(Bytes::new())),
+                Err(error) => return Err(call.failed(&error)),
+            };
+            let expected = reply.content_length().and_then(|length| u64::try_from(length).ok());
+            if expected.is_none_or(|expected| expected > length) {
+                return Err(call.error(CloudErrorKind::Other, "the reply holds more than the range that was asked for"));
+            }
+            let error = match reply.body.collect().await {
+                Ok(body) => return Ok(Some(body.into_bytes())),
+                Err(error) => call.broke_off(&error),
+            };
+            tries += 1;
+            if tries >= TRIES {
+                return Err(error);
+            }
+            tokio::time::sleep(pause(tries)).await;
+        }
+    }
+
     async fn get_to_file(&self, key: &str, path: &Path) -> Result<bool, CloudError> {
         let call = self.call("get", key, "s3:GetObject");
         let mut unfinished = Unfinished::create(path).await.map_err(|error| call.local("create", path, &error))?;
@@ -343,8 +379,7 @@ impl ObjectStore for AwsObjects {
 
     async fn put(&self, key: &str, body: Vec<u8>) -> Result<(), CloudError> {
         let call = self.call("put", key, "s3:PutObject");
-        let large = body.len() as u64 > 1024 * 1024;
-        let limit = if large { timeouts(TRANSFER_ATTEMPT_TIMEOUT) } else { timeouts(super::ATTEMPT_TIMEOUT) };
+        let limit = put_limit(body.len());
         self.put_body(&call, key, ByteStream::from(body), limit).await
     }
 
@@ -362,8 +397,9 @@ impl ObjectStore for AwsObjects {
 
     /// `false` also when the object is this caller's own: a reply was lost and the SDK asked again. A caller to whom
     /// that matters compares the body.
-    async fn put_if_absent(&self, key: &str, body: Vec<u8>) -> Result<bool, CloudError> {
+    async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<bool, CloudError> {
         let call = self.call("put", key, "s3:PutObject");
+        let limit = put_limit(body.len());
         let mut tries = 0;
         loop {
             let reply = self
@@ -376,6 +412,8 @@ impl ObjectStore for AwsObjects {
                 .body(ByteStream::from(body.clone()))
                 .set_server_side_encryption(self.encryption())
                 .set_ssekms_key_id(self.kms_key_id.clone())
+                .customize()
+                .config_override(aws_sdk_s3::config::Builder::new().timeout_config(limit.clone()))
                 .send()
                 .await;
             let Err(error) = reply else { return Ok(true) };
@@ -392,7 +430,7 @@ impl ObjectStore for AwsObjects {
         }
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<String>, CloudError> {
+    async fn inventory(&self, prefix: &str) -> Result<Vec<Listed>, CloudError> {
         let call = Call::new("list", format!("objects below {}", self.uri(prefix)), "s3:ListBucket");
         let own = if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
         let mut pages = self
@@ -403,13 +441,19 @@ impl ObjectStore for AwsObjects {
             .prefix(self.full_key(prefix))
             .into_paginator()
             .send();
-        let mut keys = Vec::new();
+        let mut listed = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| call.failed(&error))?;
-            let page = page.contents.unwrap_or_default().into_iter().filter_map(|object| object.key);
-            keys.extend(page.filter_map(|key| key.strip_prefix(&own).map(str::to_owned)));
+            for object in page.contents.unwrap_or_default() {
+                let Some(key) = object.key.as_deref().and_then(|key| key.strip_prefix(&own)) else { continue };
+                listed.push(Listed {
+                    key: key.to_owned(),
+                    bytes: object.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
+                    modified: object.last_modified.and_then(|at| SystemTime::try_from(at).ok()),
+                });
+            }
         }
-        Ok(keys)
+        Ok(listed)
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), CloudError> {
@@ -431,6 +475,11 @@ impl ObjectStore for AwsObjects {
     fn uri(&self, key: &str) -> String {
         format!("s3://{}/{}", self.bucket, self.full_key(key))
     }
+}
+
+/// A large body takes its time.
+fn put_limit(bytes: usize) -> TimeoutConfig {
+    timeouts(if bytes > 1 << 20 { TRANSFER_ATTEMPT_TIMEOUT } else { super::ATTEMPT_TIMEOUT })
 }
 
 /// Where a download stands.

@@ -315,10 +315,10 @@ async fn an_absent_key_is_none_and_an_absent_bucket_is_an_error() {
 async fn put_if_absent_tells_who_was_first_and_tries_conflicts_again() {
     let stub = Stub::with(|access| access.kms_key_id = Some("key-1".to_owned())).await;
     stub.push(s3_refusal(412, "PreconditionFailed"));
-    assert!(!stub.cloud.objects.put_if_absent("a", b"1".to_vec()).await.unwrap());
+    assert!(!stub.cloud.objects.put_if_absent("a", b"1".as_slice().into()).await.unwrap());
     stub.push(s3_refusal(409, "ConditionalRequestConflict"));
     stub.push(reply(200, ""));
-    assert!(stub.cloud.objects.put_if_absent("a", b"1".to_vec()).await.unwrap());
+    assert!(stub.cloud.objects.put_if_absent("a", b"1".as_slice().into()).await.unwrap());
     let seen = stub.seen();
     assert_eq!(seen.len(), 3);
     assert!(seen.iter().all(|seen| seen.if_none_match.as_deref() == Some("*") && seen.kms.as_deref() == Some("key-1")));

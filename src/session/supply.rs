@@ -1,0 +1,158 @@
+//! The project on its way to the container: sent while the container comes up, and again when chunks vanished meanwhile.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::failure::Failure;
+use crate::job::JobContext;
+use crate::mailbox::Order;
+use crate::session::transport::LeaseKeeper;
+use crate::session::{Session, results};
+use crate::signals::Cancellation;
+use crate::ui;
+use crate::workspace::{self, Progress, Route, Selection, Trees};
+
+/// How often it is looked whether the lease is due, and how far the transfer is.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What a job sends, and where to.
+#[derive(Debug, Clone)]
+pub struct Supply {
+    trees: Trees,
+    selection: Selection,
+    /// Prefix of the project's packs.
+    packs: String,
+    /// This host's notes about them.
+    cache: PathBuf,
+}
+
+impl Supply {
+    pub fn new(session: &Session<'_>, job: &JobContext, trees: &Trees) -> Self {
+        let scope = project_scope(job);
+        Self {
+            trees: trees.clone(),
+            selection: results::selection(job),
+            packs: format!("projects/{scope}/packs"),
+            cache: session.settings.runner.state_dir.join("projects").join(scope),
+        }
+    }
+
+    fn route(&self, session: &Session<'_>) -> Route {
+        Route { manifest: session.layout.workspace(session.record.workspace_attempt), packs: self.packs.clone() }
+    }
+
+    /// Sends the project, if no stage has done so yet. The lease is renewed meanwhile: the agent may be up long before a big
+    /// project is sent. A cancel ends it; a later stage, as `after_script`, begins anew.
+    pub async fn send_once(
+        &self,
+        session: &mut Session<'_>,
+        lease: &mut LeaseKeeper,
+        cancellation: &Cancellation,
+    ) -> anyhow::Result<()> {
+        if session.record.workspace_sent {
+            return Ok(());
+        }
+        self.send(session, lease, cancellation).await?;
+        session.record.workspace_sent = true;
+        session.save()
+    }
+
+    /// A node found a pack missing in this attempt: what is missing is sent again, once for all nodes.
+    pub async fn send_again(
+        &self,
+        session: &mut Session<'_>,
+        attempt: u32,
+        lease: &mut LeaseKeeper,
+        cancellation: &Cancellation,
+    ) -> anyhow::Result<()> {
+        if attempt < session.record.workspace_attempt {
+            return Ok(());
+        }
+        session.printer.warn("parts of the project have vanished from the bucket and are sent again");
+        self.send(session, lease, cancellation).await
+    }
+
+    /// The pack is dropped, so that the next job sends its chunks again.
+    pub async fn forget(&self, session: &Session<'_>, pack: &str) -> anyhow::Result<()> {
+        workspace::forget(&*session.cloud.objects, &self.route(session), pack, &self.cache).await
+    }
+
+    async fn send(
+        &self,
+        session: &mut Session<'_>,
+        lease: &mut LeaseKeeper,
+        cancellation: &Cancellation,
+    ) -> anyhow::Result<()> {
+        session.record.workspace_attempt += 1;
+        session.save()?;
+        let route = self.route(session);
+        // First of all: an agent that is up already receives while this side sends.
+        let order = Order::Workspace {
+            attempt: session.record.workspace_attempt,
+            packs: self.packs.clone(),
+            trees: self.trees.clone(),
+            selection: self.selection.clone(),
+        };
+        session.order(&order).await?;
+        let (cloud, progress) = (session.cloud.clone(), Arc::<Progress>::default());
+        let mut bar = ui::Progress::on_terminal(session.printer, "Sending the project", std::time::Instant::now());
+        let sending = workspace::send(&*cloud.objects, &route, &self.trees, &self.cache, &progress);
+        tokio::pin!(sending);
+        let summary = loop {
+            tokio::select! {
+                summary = &mut sending => break summary?,
+                () = cancellation.token().cancelled() => {
+                    return Err(Failure::system("canceled while the project was sent").into());
+                }
+                () = tokio::time::sleep(LOOK) => {
+                    if let Some(bar) = &mut bar {
+                        bar.bytes_of(progress.content(), progress.total());
+                    }
+                    if lease.is_due() {
+                        lease.renew(&cloud, &session.layout).await;
+                    }
+                }
+            }
+        };
+        drop(bar);
+        session.tell("Project", &summary);
+        Ok(())
+    }
+}
+
+/// Names what belongs to one project of one GitLab instance, and to no other: projects share no chunks.
+fn project_scope(job: &JobContext) -> String {
+    let mut hash = blake3::Hasher::new_derive_key("sagemaker-executor project scope v1");
+    let url = &job.git_info.repo_url;
+    // The credentials in it are the job's own.
+    let url = url.rsplit_once('@').map_or(url.as_str(), |(_, place)| place);
+    let id = job.job_info.project_id.to_string();
+    for part in [job.job_info.instance_uuid.as_str(), job.job_info.instance_id.as_str(), url, &id] {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    let digest = hash.finalize().to_hex();
+    format!("{id}-{}", digest.get(..16).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(id: u64, url: &str, token: &str) -> String {
+        let job = serde_json::json!({
+            "id": 1, "token": token, "job_info": {"project_id": id}, "git_info": {"repo_url": url}
+        });
+        project_scope(&serde_json::from_value(job).unwrap())
+    }
+
+    #[test]
+    fn a_scope_is_one_projects_and_the_same_for_all_its_jobs() {
+        let own = scope(7, "https://gitlab-ci-token:first@gitlab.example.com/ml/churn.git", "a");
+        assert!(own.starts_with("7-") && own.len() == 18, "{own}");
+        assert_eq!(own, scope(7, "https://gitlab-ci-token:other@gitlab.example.com/ml/churn.git", "b"));
+        assert_ne!(own, scope(8, "https://gitlab-ci-token:first@gitlab.example.com/ml/churn.git", "a"));
+        assert_ne!(own, scope(7, "https://gitlab-ci-token:first@gitlab.example.org/ml/churn.git", "a"));
+    }
+}

@@ -1,0 +1,165 @@
+//! Which chunks the store has: the packs that a listing shows, with their indexes from this host's cache or from the packs
+//! themselves.
+//!
+//! The listing is the truth, the cache saves requests only: without it, or with a wrong one, the indexes are read again. A pack
+//! that cannot be read counts as absent, so its chunks are sent again.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use futures::{StreamExt as _, stream};
+
+use super::pack::{Index, IndexBlock, PackId};
+use crate::cloud::{Listed, ObjectStore};
+
+/// Older packs are not counted on: the bucket's lifecycle rule may remove them while a job needs them. Their chunks are
+/// sent again, about once a week.
+const OLDEST: Duration = Duration::from_hours(7 * 24);
+/// Most packs and chunks that are taken into account, the newest first: memory has bounds.
+const MOST_PACKS: usize = 20_000;
+const MOST_CHUNKS: usize = 1_000_000;
+/// Most indexes that are fetched for one transfer, and how many at a time.
+const MOST_FETCHED: usize = 512;
+const FETCHES: usize = 8;
+/// The end of a pack that is fetched first: mostly it holds the whole index.
+const TAIL: u64 = 64 << 10;
+
+/// The packs that can be counted on.
+#[derive(Default)]
+pub(super) struct Known {
+    packs: Vec<(PackId, Vec<IndexBlock>)>,
+    cache: Option<Cache>,
+}
+
+impl Known {
+    /// Nothing is known, nothing is remembered.
+    pub(super) fn nothing() -> Self {
+        Self::default()
+    }
+
+    /// Looks at what lies below `prefix`. `cache` is this host's own directory for these packs.
+    pub(super) async fn look(store: &dyn ObjectStore, prefix: &str, cache: &Path) -> Self {
+        let cache = Cache { dir: cache.to_owned() };
+        let listed = match store.inventory(&format!("{prefix}/")).await {
+            Ok(listed) => listed,
+            Err(error) => {
+                tracing::warn!(%error, "failed to see what the store has of the project, all of it is sent");
+                return Self { packs: Vec::new(), cache: Some(cache) };
+            }
+        };
+        let usable = usable(&listed, SystemTime::now());
+        cache.keep(&usable.iter().map(|(id, _)| *id).collect());
+        let mut packs = Vec::new();
+        let mut unknown = Vec::new();
+        for (id, object) in usable {
+            match cache.get(id) {
+                Some(index) => packs.push((id, index)),
+                None if unknown.len() < MOST_FETCHED => unknown.push((id, object)),
+                None => {}
+            }
+        }
+        let mut fetched = stream::iter(unknown)
+            .map(|(id, object)| async move { (id, fetch_index(store, object).await) })
+            .buffer_unordered(FETCHES);
+        while let Some((id, index)) = fetched.next().await {
+            match index.and_then(|encoded| Ok((Index::decode(&encoded)?, encoded))) {
+                Ok((index, encoded)) => {
+                    cache.put(id, &encoded);
+                    packs.push((id, index));
+                }
+                Err(error) => tracing::debug!(pack = %id, error = format!("{error:#}"), "a pack cannot be used"),
+            }
+        }
+        let mut chunks = 0;
+        packs.retain(|(_, index)| {
+            chunks += index.iter().map(|block| block.chunks.len()).sum::<usize>();
+            chunks <= MOST_CHUNKS
+        });
+        Self { packs, cache: Some(cache) }
+    }
+
+    pub(super) fn packs(&self) -> &[(PackId, Vec<IndexBlock>)] {
+        &self.packs
+    }
+
+    /// Gives up the indexes, which a transfer has made its own of, and keeps the cache.
+    pub(super) fn into_cache(self) -> Option<Cache> {
+        self.cache
+    }
+}
+
+/// Those young enough to be counted on, the newest first.
+fn usable(listed: &[Listed], now: SystemTime) -> Vec<(PackId, &Listed)> {
+    let mut usable: Vec<_> = listed
+        .iter()
+        .filter_map(|object| {
+            let id = object.key.rsplit('/').next()?.parse().ok()?;
+            let modified = object.modified?;
+            let age = now.duration_since(modified).unwrap_or_default();
+            (age < OLDEST).then_some((modified, id, object))
+        })
+        .collect();
+    usable.sort_by(|(a, ..), (b, ..)| b.cmp(a));
+    usable.truncate(MOST_PACKS);
+    usable.into_iter().map(|(_, id, object)| (id, object)).collect()
+}
+
+async fn fetch_index(store: &dyn ObjectStore, object: &Listed) -> anyhow::Result<Vec<u8>> {
+    let mut reach = TAIL;
+    for _ in 0..2 {
+        let start = object.bytes.saturating_sub(reach);
+        let tail = store.get_range(&object.key, start, object.bytes - start).await?.unwrap_or_default();
+        if let Some(index) = Index::within(&tail)? {
+            return Ok(index.to_vec());
+        }
+        reach = Index::reach(&tail)? as u64;
+    }
+    anyhow::bail!("the pack is shorter than its index")
+}
+
+/// A host's copies of indexes, one file a pack. Losing it costs requests, nothing else; so nothing here fails.
+pub(super) struct Cache {
+    dir: PathBuf,
+}
+
+impl Cache {
+    fn get(&self, id: PackId) -> Option<Vec<IndexBlock>> {
+        let encoded = std::fs::read(self.dir.join(id.to_string())).ok()?;
+        Index::decode(&encoded).ok()
+    }
+
+    pub(super) fn put(&self, id: PackId, encoded: &[u8]) {
+        let written = std::fs::create_dir_all(&self.dir).and_then(|()| {
+            let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
+            std::io::Write::write_all(&mut file, encoded)?;
+            file.persist(self.dir.join(id.to_string())).map_err(|error| error.error)
+        });
+        if let Err(error) = written {
+            tracing::debug!(%error, "the index of a pack is not remembered");
+        }
+    }
+
+    /// Forgets packs that the store has no longer, and what a killed process left.
+    fn keep(&self, ids: &HashSet<PackId>) {
+        let Ok(files) = std::fs::read_dir(&self.dir) else { return };
+        for file in files.flatten() {
+            let id = file.file_name().to_str().and_then(|name| name.parse::<PackId>().ok());
+            let is_old = || {
+                let modified = file.metadata().and_then(|metadata| metadata.modified());
+                modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > Duration::from_hours(1)))
+            };
+            // Another job's process may just have stored a pack, or be writing a file.
+            if id.is_none_or(|id| !ids.contains(&id)) && is_old() {
+                drop(std::fs::remove_file(file.path()));
+            }
+        }
+    }
+}
+
+/// Forgets a pack that proved to be wrong: in the store, and with it in every cache.
+pub(super) async fn forget(store: &dyn ObjectStore, prefix: &str, id: PackId, cache: &Path) -> anyhow::Result<()> {
+    store.delete(&[format!("{prefix}/{id}")]).await?;
+    drop(std::fs::remove_file(cache.join(id.to_string())));
+    Ok(())
+}

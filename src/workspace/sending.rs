@@ -1,0 +1,217 @@
+//! The sender: what the reading threads find goes into packs and parts of the manifest, and both into the store, all at the same
+//! time.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use tokio::sync::mpsc;
+
+use super::depot::{Depot, Parcel};
+use super::entry::Kind;
+use super::known::Known;
+use super::part::{Draft, End, Located, PART_MOST, Record};
+use super::reading::{self, Found, Job};
+use super::{Progress, Route, Stop, StopOnDrop, Summary, persist};
+use crate::cloud::ObjectStore;
+
+/// Packs that are sent at a time: enough for a long way to the store, and 8 MiB of memory each.
+const UPLOADS: usize = 6;
+/// Packs that wait for their turn.
+const WAITING: usize = 2;
+/// Findings that wait for their turn.
+const FINDINGS: usize = 1024;
+/// A part is stored when it has become so large, or when it is so old: a receiver may be waiting for it.
+const PART: usize = 2 << 20;
+const PART_AGE: Duration = Duration::from_millis(250);
+
+/// Does the job; returns once the last part is stored.
+pub(super) async fn send(
+    store: &dyn ObjectStore,
+    route: &Route,
+    job: Job,
+    known: Known,
+    progress: &Arc<Progress>,
+) -> anyhow::Result<Summary> {
+    let started = Instant::now();
+    let stop = Stop::default();
+    let _guard = StopOnDrop(stop.clone());
+    let (give_parcel, parcels) = mpsc::channel(WAITING);
+    let (give_found, found) = mpsc::channel(FINDINGS);
+    let (give_stored, stored) = mpsc::unbounded_channel();
+    let depot = Arc::new(Depot::new(&known, give_parcel));
+    let cache = known.into_cache();
+    let reading = tokio::task::spawn_blocking({
+        let (depot, progress) = (depot.clone(), progress.clone());
+        move || reading::read(job, &depot, &give_found, &progress, &stop)
+    });
+    let reading = async { reading.await.context("the reading threads ended early")? };
+    let uploading = async {
+        let mut uploads = in_order(parcels)
+            .map(|parcel: Parcel| async move {
+                let key = route.pack(parcel.pack.id);
+                persist(|| store.put_if_absent(&key, parcel.pack.bytes.clone())).await?;
+                Ok::<_, anyhow::Error>(parcel)
+            })
+            .buffer_unordered(UPLOADS);
+        while let Some(parcel) = uploads.next().await {
+            let Parcel { number, pack } = parcel?;
+            progress.sent(pack.bytes.len());
+            if let Some(cache) = &cache {
+                cache.put(pack.id, &pack.encoded);
+            }
+            depot.stored(number);
+            // The other side ends before this one only with an error.
+            let _ = give_stored.send(());
+        }
+        Ok(())
+    };
+    let publisher = Publisher {
+        store,
+        route,
+        depot: &depot,
+        progress,
+        draft: Draft::default(),
+        began: None,
+        parts: 0,
+        waiting: VecDeque::new(),
+        summary: Summary::default(),
+    };
+    let ((), (), mut summary) = tokio::try_join!(reading, uploading, publisher.run(found, stored))?;
+    summary.sent = progress.transferred();
+    summary.elapsed = started.elapsed();
+    Ok(summary)
+}
+
+fn in_order<T>(mut receiver: mpsc::Receiver<T>) -> impl futures::Stream<Item = T> {
+    stream::poll_fn(move |context| receiver.poll_recv(context))
+}
+
+/// Tells of files once all their chunks are stored.
+struct Publisher<'a> {
+    store: &'a dyn ObjectStore,
+    route: &'a Route,
+    depot: &'a Depot,
+    progress: &'a Progress,
+    draft: Draft,
+    /// When the draft got its first record.
+    began: Option<tokio::time::Instant>,
+    parts: u32,
+    waiting: VecDeque<Found>,
+    summary: Summary,
+}
+
+impl Publisher<'_> {
+    async fn run(
+        mut self,
+        mut found: mpsc::Receiver<Found>,
+        mut stored: mpsc::UnboundedReceiver<()>,
+    ) -> anyhow::Result<Summary> {
+        let mut batch = Vec::new();
+        let mut has_all = false;
+        loop {
+            let due = self.began.map(|began| began + PART_AGE);
+            tokio::select! {
+                // When it ends without a last word, the reading failed and says itself why.
+                count = found.recv_many(&mut batch, FINDINGS), if !has_all => {
+                    has_all = count == 0;
+                    self.waiting.extend(batch.drain(..));
+                }
+                Some(()) = stored.recv() => {}
+                () = tokio::time::sleep_until(due.unwrap_or_else(tokio::time::Instant::now)), if due.is_some() => {
+                    self.store_part().await?;
+                }
+                else => std::future::pending().await,
+            }
+            while let Some(next) = self.waiting.pop_front() {
+                if let Found::Done { warnings } = next {
+                    self.summary.warnings = warnings.lines();
+                    self.draft.part.end = Some(End { warnings: self.summary.warnings.clone() });
+                    self.store_part().await?;
+                    return Ok(self.summary);
+                }
+                if !self.is_stored(&next) {
+                    self.waiting.push_front(next);
+                    break;
+                }
+                self.publish(next)?;
+                if self.draft.weight() >= PART {
+                    self.store_part().await?;
+                }
+            }
+        }
+    }
+
+    /// All chunks are in the store.
+    fn is_stored(&self, found: &Found) -> bool {
+        match found {
+            // The last ones first: they are stored last, so a file that waits costs one look.
+            Found::File { chunks, .. } | Found::Data { chunks, .. } => {
+                chunks.iter().rev().all(|chunk| self.depot.find(chunk.block).is_some())
+            }
+            _ => true,
+        }
+    }
+
+    fn publish(&mut self, found: Found) -> anyhow::Result<()> {
+        let record = match found {
+            Found::Entry(entry) => {
+                match entry.kind {
+                    Kind::Deleted => self.summary.deleted += 1,
+                    Kind::Link => self.summary.files += 1,
+                    Kind::File | Kind::Directory | Kind::Special => {}
+                }
+                Record::Entry(entry)
+            }
+            Found::File { entry, chunks } => {
+                self.summary.files += 1;
+                self.summary.bytes += entry.size;
+                self.progress.read(entry.size);
+                Record::File { chunks: self.chunks(&chunks)?, entry }
+            }
+            Found::Begin { file, entry } => Record::Begin { file, entry },
+            Found::Data { file, offset, chunks } => {
+                self.progress.read(chunks.iter().map(|chunk| u64::from(chunk.length)).sum());
+                Record::Data { file, offset, chunks: self.chunks(&chunks)? }
+            }
+            Found::End { file, size, mode, mtime } => {
+                self.summary.files += 1;
+                self.summary.bytes += size;
+                Record::End { file, size, mode, mtime }
+            }
+            Found::Void { file } => Record::Void { file },
+            Found::Gone { file } => Record::Gone { file },
+            Found::Done { .. } => return Ok(()),
+        };
+        self.began.get_or_insert_with(tokio::time::Instant::now);
+        self.draft.record(record);
+        Ok(())
+    }
+
+    fn chunks(&mut self, chunks: &[Located]) -> anyhow::Result<Vec<u32>> {
+        let mut positions = Vec::with_capacity(chunks.len());
+        for chunk in chunks {
+            let place = self.depot.find(chunk.block).context("a block is in no pack")?;
+            positions.push(self.draft.chunk(chunk, || place));
+        }
+        Ok(positions)
+    }
+
+    async fn store_part(&mut self) -> anyhow::Result<()> {
+        let draft = std::mem::take(&mut self.draft);
+        self.began = None;
+        if draft.is_empty() && draft.part.end.is_none() {
+            return Ok(());
+        }
+        let body = Bytes::from(draft.part.encode()?);
+        anyhow::ensure!(body.len() <= PART_MOST, "a part of the manifest grew to {} bytes", body.len());
+        let key = self.route.part(self.parts);
+        self.parts += 1;
+        persist(|| self.store.put(&key, body.to_vec())).await?;
+        self.progress.sent(body.len());
+        Ok(())
+    }
+}

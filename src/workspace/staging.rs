@@ -1,0 +1,133 @@
+//! Content that arrives on the host: in a private directory first, for nothing of it is trusted until all of it is judged.
+//!
+//! Each file has its number in the manifest as its name. A transfer that broke off leaves the directory; what of it is
+//! right, by its hash, is not fetched again.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Context as _;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::chunk::{ChunkHash, LARGEST};
+use super::entry::Entry;
+use super::fetching::{FileEnd, Incoming, Sink, State};
+use super::restore;
+
+/// What was received: the entries, each file with the name of its content.
+#[derive(Debug, Default)]
+pub(super) struct Staged {
+    pub(super) entries: Vec<Entry>,
+    /// The content of a file, by its position among the entries.
+    pub(super) contents: BTreeMap<usize, String>,
+}
+
+pub(super) struct Staging {
+    path: PathBuf,
+    fd: OwnedFd,
+    /// Something may be left of an earlier transfer.
+    is_old: bool,
+    staged: Mutex<Staged>,
+}
+
+impl Staging {
+    /// Opens the directory, or makes it for this user alone.
+    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+        let made = std::fs::DirBuilder::new().mode(0o700).create(path);
+        let is_old = match made {
+            Ok(()) => false,
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => true,
+            Err(error) => return Err(error).with_context(|| format!("failed to create {}", path.display())),
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty())
+            .with_context(|| format!("failed to open {}", path.display()))?;
+        Ok(Self { path: path.to_owned(), fd, is_old, staged: Mutex::default() })
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// What came, all of it finished.
+    pub(super) fn take(&self) -> Staged {
+        std::mem::take(&mut *self.staged.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn remove(&self) -> anyhow::Result<()> {
+        std::fs::remove_dir_all(&self.path).with_context(|| format!("failed to remove {}", self.path.display()))
+    }
+
+    fn open_to_write(&self, file: &Incoming) -> anyhow::Result<File> {
+        let name = name(file);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o600);
+        match rustix::fs::openat(&self.fd, &name, flags, mode) {
+            Err(Errno::ACCESS) if self.is_old => {
+                rustix::fs::unlinkat(&self.fd, &name, AtFlags::empty())?;
+                Ok(rustix::fs::openat(&self.fd, &name, flags, mode)?.into())
+            }
+            other => Ok(other?.into()),
+        }
+    }
+}
+
+fn name(file: &Incoming) -> String {
+    file.number.to_string()
+}
+
+impl Sink for Staging {
+    fn entry(&self, entry: Entry) -> anyhow::Result<()> {
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner).entries.push(entry);
+        Ok(())
+    }
+
+    fn has(&self, file: &Incoming, offset: u64, length: u32, hash: ChunkHash) -> bool {
+        if !self.is_old || length as usize > LARGEST {
+            return false;
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let Ok(open) = rustix::fs::openat(&self.fd, name(file), flags, Mode::empty()) else { return false };
+        let mut content = vec![0; length as usize];
+        File::from(open).read_exact_at(&mut content, offset).is_ok() && ChunkHash::of(&content) == hash
+    }
+
+    fn write(&self, file: &Incoming, offset: u64, content: &[u8]) -> anyhow::Result<()> {
+        let open = self.open_to_write(file)?;
+        *file.state() = State::Made;
+        Ok(open.write_all_at(content, offset)?)
+    }
+
+    fn finish(&self, file: &Incoming, end: &FileEnd) -> anyhow::Result<()> {
+        // It may have been finished already, with a mode that forbids to write it.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = match rustix::fs::openat(&self.fd, name(file), flags, Mode::empty()) {
+            Ok(open) if rustix::fs::fstat(&open)?.st_size.unsigned_abs() == end.size => File::from(open),
+            _ => self.open_to_write(file)?,
+        };
+        restore::settle_file(&open, end)?;
+        let mut staged = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = staged.entries.len();
+        staged.contents.insert(at, name(file));
+        let FileEnd { size, mode, mtime } = *end;
+        staged.entries.push(Entry { mode, mtime, size, ..file.entry.clone() });
+        Ok(())
+    }
+
+    fn restart(&self, file: &Incoming) -> anyhow::Result<()> {
+        *file.state() = State::Announced;
+        Ok(self.open_to_write(file)?.set_len(0)?)
+    }
+
+    fn drop(&self, file: &Incoming) -> anyhow::Result<()> {
+        match rustix::fs::unlinkat(&self.fd, name(file), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
