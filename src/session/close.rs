@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cloud::{Cloud, TrainingJob};
+use crate::cloud::{Cloud, CloudError, CloudErrorKind, TrainingJob};
 use crate::mailbox::Order;
 use crate::reader;
 use crate::session::output::Output;
@@ -19,6 +19,8 @@ const STOPPED_WITHIN: Duration = Duration::from_secs(150);
 const LEAVES_WITHIN: Duration = Duration::from_secs(30);
 /// How late a `CreateTrainingJob` whose caller was killed can take effect.
 const LATE_CREATE: Duration = Duration::from_secs(5);
+/// How long a look that is throttled is tried again; the job is stopped blindly after that.
+const THROTTLED_WITHIN: Duration = Duration::from_mins(1);
 const FIRST_POLL: Duration = Duration::from_millis(50);
 const LAST_POLL: Duration = Duration::from_secs(15);
 
@@ -81,7 +83,7 @@ async fn wait_for_stage(session: &Session<'_>) -> anyhow::Result<Option<std::fs:
 
 async fn end_job(session: &mut Session<'_>) -> anyhow::Result<()> {
     let name = session.id.as_str().to_owned();
-    let mut job = match session.cloud.jobs.describe(&name).await {
+    let mut job = match look(&session.cloud, &name).await {
         Ok(job) => job,
         Err(error) => {
             // Blind; but an instance must not go on for want of a look at it.
@@ -128,6 +130,22 @@ async fn end_job(session: &mut Session<'_>) -> anyhow::Result<()> {
         anyhow::bail!("the training job {name} was asked to stop and has not ended yet");
     }
     Ok(())
+}
+
+/// Looks at the job. Hundreds of jobs that end together are throttled, which passes.
+async fn look(cloud: &Cloud, name: &str) -> Result<Option<TrainingJob>, CloudError> {
+    let deadline = Instant::now() + THROTTLED_WITHIN;
+    let mut pause = FIRST_POLL;
+    loop {
+        match cloud.jobs.describe(name).await {
+            Err(error) if error.kind == CloudErrorKind::Throttled && Instant::now() < deadline => {
+                tracing::debug!(%error, "failed to look at the training job");
+            }
+            other => return other,
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LAST_POLL);
+    }
 }
 
 /// An agent that listens leaves sooner than a stop takes; one that does not is stopped all the same.
@@ -291,7 +309,6 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stop_that_is_refused_because_the_job_ends_by_itself_is_none() {
-        use crate::cloud::CloudErrorKind;
         use crate::cloud::faulty::{Fault, Faulty, When};
         let desk = Desk::new();
         desk.open(SessionRecord::default()).await;
@@ -308,7 +325,6 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_job_that_may_not_be_looked_at_is_stopped_and_its_record_kept() {
-        use crate::cloud::CloudErrorKind;
         use crate::cloud::faulty::{Fault, Faulty, When};
         let desk = Desk::new();
         desk.open(SessionRecord::default()).await;
@@ -321,5 +337,22 @@ mod tests {
         assert!(close(session).await.is_err());
         assert!(desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
         assert!(desk.attach().is_some());
+    }
+    /// Hundreds of jobs that end together meet the quota of `DescribeTrainingJob`: no reason to fail.
+    #[tokio::test(start_paused = true)]
+    async fn throttling_is_waited_out() {
+        use crate::cloud::faulty::{Fault, Faulty, When};
+        let desk = Desk::new();
+        desk.open(SessionRecord::default()).await;
+        desk.memory.jobs.set_status(NAME, JobStatus::Completed, "Completed");
+        let describe = Fault::new("describe", 1, When::Before, CloudErrorKind::Throttled).times(5);
+        let cloud = Cloud {
+            jobs: std::sync::Arc::new(Faulty::new(desk.memory.jobs.clone(), [describe])),
+            ..desk.memory.cloud()
+        };
+        let session = Session::attach(Desk::id(), cloud, &desk.settings, &desk.printer).unwrap().unwrap();
+        close(session).await.unwrap();
+        assert!(!desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
+        assert!(desk.attach().is_none());
     }
 }

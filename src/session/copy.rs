@@ -25,6 +25,8 @@ pub(super) struct CopyReader {
     next: u32,
     /// The last batch was full.
     full: bool,
+    /// So many batches are there for sure.
+    there: u32,
 }
 
 /// Takes the text of a batch.
@@ -32,12 +34,12 @@ pub(super) type Take<'t> = &'t mut (dyn FnMut(&str) + Send);
 
 impl CopyReader {
     pub(super) fn new(layout: &Layout, node: &str, run: u32) -> Self {
-        Self { layout: layout.clone(), node: node.to_owned(), run, next: 0, full: false }
+        Self { layout: layout.clone(), node: node.to_owned(), run, next: 0, full: false, there: 0 }
     }
 
     /// More is there, or nearly.
     pub(super) fn is_behind(&self) -> bool {
-        self.full
+        self.full || self.next < self.there
     }
 
     /// Reads on, a few batches at most. `true` when something came.
@@ -45,7 +47,7 @@ impl CopyReader {
         let start = self.next;
         while self.next < start + AT_ONCE {
             // Two at a time while the agent is ahead of us; else a question for a batch that is not there would be doubled.
-            let (first, second) = if self.full {
+            let (first, second) = if self.is_behind() {
                 let (first, second) =
                     join(self.fetch(objects, self.next), self.fetch(objects, self.next.saturating_add(1))).await;
                 (first?, second?)
@@ -53,7 +55,7 @@ impl CopyReader {
                 (self.fetch(objects, self.next).await?, None)
             };
             let Some(first) = first else {
-                self.full = false;
+                (self.full, self.there) = (false, self.next);
                 break;
             };
             self.next += 1;
@@ -64,7 +66,7 @@ impl CopyReader {
                 self.full = second.len() >= FULL;
                 take(&second);
             }
-            if !self.full {
+            if !self.is_behind() {
                 break;
             }
         }
@@ -99,7 +101,7 @@ impl CopyReader {
             }
         }
         self.next = low.saturating_sub(BEFORE);
-        self.full = true;
+        self.there = batches.unwrap_or(low.saturating_add(1));
         Ok(())
     }
 
@@ -187,6 +189,18 @@ mod tests {
                 assert!(reader.next + 6 > holder || wanted < 10, "{wanted} {known:?}: {}", reader.next);
             }
         }
+    }
+
+    /// What is known to be there is not waited for: the end of a stage would be late by as many turns.
+    #[tokio::test]
+    async fn what_was_found_is_read_in_one_go() {
+        let memory = store(200);
+        let mut reader = CopyReader::new(&layout(), "algo-1", 1);
+        reader.seek(&*memory.objects, 19_950, Some(200)).await.unwrap();
+        let mut batches = 0;
+        assert!(reader.is_behind());
+        assert!(reader.read_on(&*memory.objects, &mut |_| batches += 1).await.unwrap());
+        assert_eq!((batches, reader.next, reader.is_behind()), (3, 200, false));
     }
 
     #[tokio::test]
