@@ -263,7 +263,9 @@ impl ObjectStore for MemoryObjects {
     }
 
     async fn put(&self, key: &str, body: Vec<u8>) -> Result<(), CloudError> {
-        self.called("put", key).objects.insert(key.to_owned(), body);
+        let mut state = self.called("put", key);
+        state.aged.remove(key);
+        state.objects.insert(key.to_owned(), body);
         Ok(())
     }
 

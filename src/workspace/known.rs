@@ -29,6 +29,8 @@ const TAIL: u64 = 64 << 10;
 #[derive(Default)]
 pub(super) struct Known {
     packs: Vec<(PackId, Vec<IndexBlock>)>,
+    /// Packs that are there and may soon be gone.
+    old: HashSet<PackId>,
     cache: Option<Cache>,
 }
 
@@ -45,10 +47,10 @@ impl Known {
             Ok(listed) => listed,
             Err(error) => {
                 tracing::warn!(%error, "failed to see what the store has of the project, all of it is sent");
-                return Self { packs: Vec::new(), cache: Some(cache) };
+                return Self { cache: Some(cache), ..Self::default() };
             }
         };
-        let usable = usable(&listed, SystemTime::now());
+        let (usable, old) = usable(&listed, SystemTime::now());
         cache.keep(&usable.iter().map(|(id, _)| *id).collect());
         let mut packs = Vec::new();
         let mut unknown = Vec::new();
@@ -76,33 +78,48 @@ impl Known {
             chunks += index.iter().map(|block| block.chunks.len()).sum::<usize>();
             chunks <= MOST_CHUNKS
         });
-        Self { packs, cache: Some(cache) }
+        Self { packs, old, cache: Some(cache) }
     }
 
     pub(super) fn packs(&self) -> &[(PackId, Vec<IndexBlock>)] {
         &self.packs
     }
 
-    /// Gives up the indexes, which a transfer has made its own of, and keeps the cache.
-    pub(super) fn into_cache(self) -> Option<Cache> {
-        self.cache
+    /// A pack of this name is there, and old: writing it anew gives it another life.
+    pub(super) fn is_old(&self, id: PackId) -> bool {
+        self.old.contains(&id)
+    }
+
+    /// Remembers a pack that was stored.
+    pub(super) fn remember(&self, id: PackId, index: &[u8]) {
+        if let Some(cache) = &self.cache {
+            cache.put(id, index);
+        }
+    }
+
+    /// Lets the indexes go: a transfer has made a table of its own of them.
+    pub(super) fn forget_indexes(&mut self) {
+        self.packs = Vec::new();
     }
 }
 
-/// Those young enough to be counted on, the newest first.
-fn usable(listed: &[Listed], now: SystemTime) -> Vec<(PackId, &Listed)> {
-    let mut usable: Vec<_> = listed
-        .iter()
-        .filter_map(|object| {
-            let id = object.key.rsplit('/').next()?.parse().ok()?;
-            let modified = object.modified?;
-            let age = now.duration_since(modified).unwrap_or_default();
-            (age < OLDEST).then_some((modified, id, object))
-        })
-        .collect();
-    usable.sort_by(|(a, ..), (b, ..)| b.cmp(a));
+/// Those young enough to be counted on, the newest first, and the names of the others.
+fn usable(listed: &[Listed], now: SystemTime) -> (Vec<(PackId, &Listed)>, HashSet<PackId>) {
+    let mut usable = Vec::new();
+    let mut old = HashSet::new();
+    for object in listed {
+        let Some(id) = object.key.rsplit('/').next().and_then(|name| name.parse().ok()) else { continue };
+        let age = object.modified.map(|modified| now.duration_since(modified).unwrap_or_default());
+        match age {
+            Some(age) if age < OLDEST => usable.push((age, id, object)),
+            _ => {
+                old.insert(id);
+            }
+        }
+    }
+    usable.sort_by_key(|(age, ..)| *age);
     usable.truncate(MOST_PACKS);
-    usable.into_iter().map(|(_, id, object)| (id, object)).collect()
+    (usable.into_iter().map(|(_, id, object)| (id, object)).collect(), old)
 }
 
 async fn fetch_index(store: &dyn ObjectStore, object: &Listed) -> anyhow::Result<Vec<u8>> {
@@ -119,7 +136,7 @@ async fn fetch_index(store: &dyn ObjectStore, object: &Listed) -> anyhow::Result
 }
 
 /// A host's copies of indexes, one file a pack. Losing it costs requests, nothing else; so nothing here fails.
-pub(super) struct Cache {
+struct Cache {
     dir: PathBuf,
 }
 
@@ -129,7 +146,7 @@ impl Cache {
         Index::decode(&encoded).ok()
     }
 
-    pub(super) fn put(&self, id: PackId, encoded: &[u8]) {
+    fn put(&self, id: PackId, encoded: &[u8]) {
         let written = std::fs::create_dir_all(&self.dir).and_then(|()| {
             let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
             std::io::Write::write_all(&mut file, encoded)?;

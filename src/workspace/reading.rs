@@ -28,8 +28,8 @@ const STRETCH: u64 = 64 << 20;
 /// Small files are handed over together, so many bytes or so many files.
 const BATCH_BYTES: u64 = 1 << 20;
 const BATCH_FILES: usize = 256;
-/// Most chunks of a large file that are told of at once: about 8 MiB, which travel while the rest is read.
-const RUN: usize = 32;
+/// Most chunks of a large file that are told of at once: about 2 MiB, which travel while the rest is read.
+const RUN: usize = 8;
 /// More threads find no more work in a disk and a network.
 const MOST_THREADS: usize = 8;
 

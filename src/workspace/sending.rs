@@ -33,7 +33,7 @@ pub(super) async fn send(
     store: &dyn ObjectStore,
     route: &Route,
     job: Job,
-    known: Known,
+    mut known: Known,
     progress: &Arc<Progress>,
 ) -> anyhow::Result<Summary> {
     let started = Instant::now();
@@ -43,7 +43,8 @@ pub(super) async fn send(
     let (give_found, found) = mpsc::channel(FINDINGS);
     let (give_stored, stored) = mpsc::unbounded_channel();
     let depot = Arc::new(Depot::new(&known, give_parcel));
-    let cache = known.into_cache();
+    known.forget_indexes();
+    let known = &known;
     let reading = tokio::task::spawn_blocking({
         let (depot, progress) = (depot.clone(), progress.clone());
         move || reading::read(job, &depot, &give_found, &progress, &stop)
@@ -53,16 +54,19 @@ pub(super) async fn send(
         let mut uploads = in_order(parcels)
             .map(|parcel: Parcel| async move {
                 let key = route.pack(parcel.pack.id);
-                persist(|| store.put_if_absent(&key, parcel.pack.bytes.clone())).await?;
+                // Somebody else may have stored the same just now. What expires soon is written anew.
+                if known.is_old(parcel.pack.id) {
+                    persist(|| store.put(&key, parcel.pack.bytes.to_vec())).await?;
+                } else {
+                    persist(|| store.put_if_absent(&key, parcel.pack.bytes.clone())).await?;
+                }
                 Ok::<_, anyhow::Error>(parcel)
             })
             .buffer_unordered(UPLOADS);
         while let Some(parcel) = uploads.next().await {
             let Parcel { number, pack } = parcel?;
             progress.sent(pack.bytes.len());
-            if let Some(cache) = &cache {
-                cache.put(pack.id, &pack.encoded);
-            }
+            known.remember(pack.id, &pack.encoded);
             depot.stored(number);
             // The other side ends before this one only with an error.
             let _ = give_stored.send(());

@@ -1,6 +1,7 @@
 //! The way up and the way back, against plain pictures of the trees.
 
 mod hostile;
+mod transfer;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

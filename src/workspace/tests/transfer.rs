@@ -1,0 +1,361 @@
+//! What travels and what does not: chunks that are known, lost, old, wrong, late, or in the middle of a fault.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::FileExt as _;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::*;
+use crate::cloud::faulty::{Fault, Faulty, When};
+use crate::cloud::{CloudErrorKind, Listed};
+
+/// Bytes without any pattern, different for each seed.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// 200 small files, one of 3 MiB and one of 20 MiB.
+fn project() -> World {
+    let world = World::new();
+    for number in 0..200 {
+        put(&world.host.project, format!("src/{}/{number}", number % 7), &noise(number, 3000));
+    }
+    put(&world.host.project, "medium", &noise(1000, 3 << 20));
+    put(&world.host.project, "large", &noise(1001, 20 << 20));
+    world
+}
+
+impl World {
+    fn packs(&self) -> BTreeSet<String> {
+        self.store.keys().into_iter().filter(|key| key.starts_with("packs/")).collect()
+    }
+
+    fn empty_container(&self) {
+        fs::remove_dir_all(&self.container.project).unwrap();
+    }
+
+    fn arrives(&self) {
+        if self.container.project.exists() {
+            self.empty_container();
+        }
+        self.receive().unwrap();
+        assert!(picture(&self.container.project) == picture(&self.host.project), "what arrived is what was sent");
+    }
+}
+
+#[test]
+fn what_the_store_has_is_not_sent_again() {
+    let world = project();
+    let first = world.send().unwrap();
+    assert!(first.sent > 23 << 20, "{first}");
+    let packs = world.packs();
+    world.arrives();
+    // Another job of the project, another branch: one file is changed, one moved, one new.
+    fs::rename(world.host.project.join("medium"), world.host.project.join("elsewhere")).unwrap();
+    put(&world.host.project, "src/0/0", b"changed");
+    put(&world.host.project, "src/new", b"new");
+    let second = world.send().unwrap();
+    assert!(second.sent < 40_000, "{second}");
+    assert_eq!(second.bytes, first.bytes - 3000 + 7 + 3);
+    assert_eq!(world.packs().difference(&packs).count(), 1);
+    world.arrives();
+    let third = world.send().unwrap();
+    assert!(third.sent < 20_000 && world.packs().len() == packs.len() + 1, "{third}");
+}
+
+#[test]
+fn a_change_in_a_large_file_costs_little() {
+    let world = project();
+    world.send().unwrap();
+    let path = world.host.project.join("large");
+    let mut content = fs::read(&path).unwrap();
+    content.splice(9 << 20..9 << 20, *b"inserted");
+    fs::write(&path, content).unwrap();
+    let second = world.send().unwrap();
+    assert!(second.sent < 3 << 20, "{second}");
+    world.arrives();
+}
+
+#[test]
+fn equal_content_travels_once() {
+    let world = World::new();
+    for name in ["a", "b", "c/d"] {
+        put(&world.host.project, name, &noise(1, 12 << 20));
+    }
+    let summary = world.send().unwrap();
+    assert!(summary.bytes == 36 << 20 && summary.sent < 13 << 20, "{summary}");
+    world.arrives();
+}
+
+#[test]
+fn the_notes_of_a_host_can_be_lost_or_wrong() {
+    let world = project();
+    world.send().unwrap();
+    let packs = world.packs();
+    // Another host of the runner has none.
+    fs::remove_dir_all(world.cache()).unwrap();
+    assert!(world.send().unwrap().sent < 20_000);
+    for file in fs::read_dir(world.cache()).unwrap() {
+        fs::write(file.unwrap().path(), b"nonsense").unwrap();
+    }
+    fs::write(world.cache().join("00112233445566778899aabbccddeeff"), b"of no pack").unwrap();
+    assert!(world.send().unwrap().sent < 20_000);
+    assert_eq!(world.packs(), packs);
+    world.arrives();
+}
+
+#[test]
+fn what_has_expired_is_sent_again() {
+    let world = project();
+    world.send().unwrap();
+    for pack in world.packs() {
+        world.store.expire(&pack);
+    }
+    assert!(world.send().unwrap().sent > 23 << 20);
+    world.arrives();
+}
+
+#[test]
+fn what_may_expire_soon_is_stored_anew() {
+    let world = project();
+    world.send().unwrap();
+    let packs = world.packs();
+    for pack in &packs {
+        world.store.set_modified(pack, SystemTime::now() - Duration::from_hours(8 * 24));
+    }
+    assert!(world.send().unwrap().sent > 23 << 20);
+    // What is old goes, unless it was written anew under the same name.
+    for listed in block_on(world.store.inventory("packs/")).unwrap() {
+        if listed.modified.unwrap().elapsed().is_ok_and(|age| age > Duration::from_hours(1)) {
+            world.store.expire(&listed.key);
+        }
+    }
+    world.arrives();
+    assert!(world.send().unwrap().sent < 20_000, "young again");
+}
+
+#[test]
+fn a_pack_that_vanishes_after_it_was_counted_on_is_named_and_another_attempt_mends_it() {
+    let world = project();
+    world.send().unwrap();
+    let gone = world.packs().first().unwrap().clone();
+    world.store.expire(&gone);
+    let error = world.receive().unwrap_err();
+    let missing = error.chain().find_map(|cause| cause.downcast_ref::<MissingPacks>()).expect("it is told apart");
+    assert!(missing.uri.ends_with(&gone), "{missing}");
+    world.send().unwrap();
+    world.arrives();
+}
+
+#[test]
+fn a_wrong_chunk_is_named_and_its_pack_can_be_dropped() {
+    let world = project();
+    world.send().unwrap();
+    let key = world.packs().first().unwrap().clone();
+    let mut bytes = world.store.contents(&key).unwrap();
+    bytes[20] ^= 1;
+    world.store.insert(&key, bytes);
+    let error = world.receive().unwrap_err();
+    let damaged = error.chain().find_map(|cause| cause.downcast_ref::<Damaged>()).expect("it is told apart");
+    assert!(key.ends_with(&damaged.pack) && damaged.chunk.len() == 64, "{damaged}");
+    block_on(forget(&*world.store, &up(), &damaged.pack, &world.cache())).unwrap();
+    assert!(block_on(forget(&*world.store, &up(), "../../other", &world.cache())).is_err());
+    world.send().unwrap();
+    world.arrives();
+}
+
+/// Holds a method's calls back until told.
+struct Gated {
+    inner: Arc<MemoryObjects>,
+    /// Calls of `put_if_absent` that pass at once.
+    free: std::sync::atomic::AtomicUsize,
+    gate: tokio::sync::Semaphore,
+}
+
+#[async_trait]
+impl ObjectStore for Gated {
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, CloudError> {
+        self.inner.get(key).await
+    }
+    async fn get_range(&self, key: &str, start: u64, length: u64) -> Result<Option<Bytes>, CloudError> {
+        self.inner.get_range(key, start, length).await
+    }
+    async fn get_to_file(&self, key: &str, path: &Path) -> Result<bool, CloudError> {
+        self.inner.get_to_file(key, path).await
+    }
+    async fn size(&self, key: &str) -> Result<Option<u64>, CloudError> {
+        self.inner.size(key).await
+    }
+    async fn put(&self, key: &str, body: Vec<u8>) -> Result<(), CloudError> {
+        self.inner.put(key, body).await
+    }
+    async fn put_file(&self, key: &str, path: &Path) -> Result<(), CloudError> {
+        self.inner.put_file(key, path).await
+    }
+    async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<bool, CloudError> {
+        let free = self.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| free.checked_sub(1));
+        if free.is_err() {
+            drop(self.gate.acquire().await);
+        }
+        self.inner.put_if_absent(key, body).await
+    }
+    async fn inventory(&self, prefix: &str) -> Result<Vec<Listed>, CloudError> {
+        self.inner.inventory(prefix).await
+    }
+    async fn delete(&self, keys: &[String]) -> Result<(), CloudError> {
+        self.inner.delete(keys).await
+    }
+    fn uri(&self, key: &str) -> String {
+        self.inner.uri(key)
+    }
+}
+
+#[test]
+fn the_first_file_is_there_before_the_last_chunk_has_left() {
+    let world = project();
+    // The first packs pass, the others wait until a file is seen on the container's disk.
+    let gate = tokio::sync::Semaphore::new(0);
+    let store = Gated { inner: world.store.clone(), free: 3.into(), gate };
+    let seen = || picture(&world.container.project).values().any(|seen| seen.bytes.is_some());
+    block_on(async {
+        let (route, progress) = (up(), Arc::default());
+        let (cache, progress_of_receiver) = (world.cache(), Arc::default());
+        let sending = send(&store, &route, &world.host, &cache, &progress);
+        let receiving = receive(&store, &route, &world.container, &progress_of_receiver);
+        let looking = async {
+            while !world.container.project.exists() || !seen() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            assert_eq!(store.free.load(Ordering::Acquire), 0);
+            store.gate.add_permits(1000);
+        };
+        let all = async { tokio::join!(sending, receiving, looking) };
+        let (sent, received, ()) =
+            tokio::time::timeout(Duration::from_mins(1), all).await.expect("the receiver does not wait for the end");
+        sent.unwrap();
+        received.unwrap();
+    });
+    assert!(picture(&world.container.project) == picture(&world.host.project));
+}
+
+/// Runs with a clock that jumps ahead whenever all wait.
+fn with_paused_time<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap().block_on(future)
+}
+
+#[test]
+fn throttling_and_faults_are_endured() {
+    let world = project();
+    let faults = [
+        Fault::new("put_if_absent", 2, When::Before, CloudErrorKind::Throttled).times(4),
+        Fault::new("put", 1, When::After, CloudErrorKind::Transient).times(2),
+        Fault::new("get", 1, When::Before, CloudErrorKind::Throttled).times(3),
+        Fault::new("get_range", 2, When::Before, CloudErrorKind::Transient).times(4),
+    ];
+    let store = Faulty::new(world.store.clone(), faults);
+    with_paused_time(async {
+        send(&store, &up(), &world.host, &world.cache(), &Arc::default()).await.unwrap();
+        receive(&store, &up(), &world.container, &Arc::default()).await.unwrap();
+    });
+    assert!(picture(&world.container.project) == picture(&world.host.project));
+}
+
+#[test]
+fn a_send_that_broke_off_is_not_begun_from_the_start() {
+    let world = project();
+    let fault = Fault::new("put_if_absent", 3, When::Before, CloudErrorKind::Denied).forever();
+    let store = Faulty::new(world.store.clone(), [fault]);
+    block_on(send(&store, &up(), &world.host, &world.cache(), &Arc::default())).unwrap_err();
+    let stored = world.packs();
+    assert_eq!(stored.len(), 2);
+    world.send().unwrap();
+    let calls = world.store.calls();
+    for pack in stored {
+        let puts = calls.iter().filter(|call| **call == format!("put_if_absent {pack}")).count();
+        assert_eq!(puts, 1, "{pack} was sent again");
+    }
+    world.arrives();
+}
+
+#[test]
+fn results_that_broke_off_are_fetched_on() {
+    let world = World::new();
+    let snapshot = world.up();
+    put(&world.container.project, "model", &noise(7, 30 << 20));
+    put(&world.container.project, "empty", b"");
+    put(&world.container.project, "log", b"done\n");
+    world.send_changes(&snapshot, &everything()).unwrap();
+    let before = picture(&world.host.project);
+    let fault = Fault::new("get_range", 5, When::Before, CloudErrorKind::Transient).forever();
+    let store = Faulty::new(world.store.clone(), [fault]);
+    let (route, limits, staging, progress) = (down(), Limits::default(), world.staging(), Arc::default());
+    with_paused_time(apply_changes(&store, &route, &world.host, &limits, &staging, &progress)).unwrap_err();
+    assert_eq!(picture(&world.host.project), before, "nothing is applied by halves");
+    let fetched: usize = picture(&world.staging()).values().filter_map(|seen| seen.bytes.as_ref()).map(Vec::len).sum();
+    assert!(fetched > 1 << 20, "the first four fetches stay");
+    let summary = world.apply(&Limits::default()).unwrap();
+    assert!(summary.sent < (31 << 20) - fetched as u64, "{fetched} and {summary}");
+    assert!(picture(&world.host.project) == picture(&world.container.project));
+    assert!(!world.staging().exists());
+}
+
+#[test]
+fn staging_that_somebody_spoilt_is_mended() {
+    let world = World::new();
+    let snapshot = world.up();
+    put(&world.container.project, "model", &noise(7, 9 << 20));
+    world.send_changes(&snapshot, &everything()).unwrap();
+    fs::create_dir_all(world.staging()).unwrap();
+    fs::write(world.staging().join("0"), noise(8, 12 << 20)).unwrap();
+    world.apply(&Limits::default()).unwrap();
+    assert!(picture(&world.host.project) == picture(&world.container.project));
+}
+
+/// 20 GB of which little is written: holes take neither time nor space.
+#[test]
+fn a_file_of_20_gb_travels_both_ways() {
+    const SIZE: u64 = 20_000_000_000;
+    let world = World::new();
+    let make = |path: &Path, seed: u64| {
+        let file = fs::File::create(path).unwrap();
+        file.set_len(SIZE).unwrap();
+        for at in [0, 5_000_000_001, 12_345_678_901, SIZE - 100_000] {
+            file.write_all_at(&noise(seed + at, 100_000), at).unwrap();
+        }
+    };
+    let check = |path: &Path, seed: u64| {
+        let file = fs::File::open(path).unwrap();
+        let metadata = file.metadata().unwrap();
+        assert!(metadata.len() == SIZE && metadata.blocks() * 512 < 100_000_000, "{}", metadata.blocks());
+        for at in [0, 5_000_000_001, 12_345_678_901, SIZE - 100_000] {
+            let mut found = vec![1; 100_000];
+            file.read_exact_at(&mut found, at).unwrap();
+            assert!(found == noise(seed + at, 100_000), "at {at}");
+        }
+        let mut hole = vec![1; 1000];
+        file.read_exact_at(&mut hole, 1_000_000_000).unwrap();
+        assert!(hole.iter().all(|byte| *byte == 0));
+    };
+    make(&world.host.project.join("sparse"), 1);
+    let snapshot = world.up();
+    check(&world.container.project.join("sparse"), 1);
+    make(&world.container.project.join("sparse"), 2);
+    world.down(&snapshot, &everything());
+    check(&world.host.project.join("sparse"), 2);
+}
+
+#[test]
+fn thousands_of_small_files_travel_in_few_objects() {
+    let world = World::new();
+    for number in 0..5000u32 {
+        put(&world.host.project, format!("{}/{number}", number % 50), &number.to_le_bytes());
+    }
+    let summary = world.send().unwrap();
+    assert_eq!((summary.files, summary.bytes), (5000, 20_000));
+    assert!(world.store.keys().len() < 10, "{:?}", world.store.keys());
+    world.arrives();
+}
