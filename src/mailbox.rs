@@ -47,13 +47,18 @@ impl Layout {
     pub fn trace(&self, node: &str, run: u32, batch: u32) -> String {
         format!("{}/trace/{node}/{run:06}/{batch:06}", self.root)
     }
-    /// Prefix of the manifest of the workspace on its way to the container.
-    pub fn workspace(&self, attempt: u32) -> String {
-        format!("{}/workspace/{attempt:06}", self.root)
+    /// The workspace on its way to the container; `packs` is the prefix of the project's packs.
+    pub fn workspace(&self, attempt: u32, packs: &str) -> Route {
+        Route {
+            manifest: format!("{}/workspace/{attempt:06}", self.root),
+            packs: packs.to_owned(),
+            private: format!("{}/workspace/packs", self.root),
+        }
     }
     /// What comes back to the host.
     pub fn results(&self) -> Route {
-        Route { manifest: format!("{}/results/manifest", self.root), packs: format!("{}/results/packs", self.root) }
+        let packs = format!("{}/results/packs", self.root);
+        Route { manifest: format!("{}/results/manifest", self.root), packs: packs.clone(), private: packs }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::env::Environment;
 use crate::failure;
 use crate::mailbox::{ByeReason, ExitReport, Order, Report};
 use crate::signals::Cancellation;
-use crate::workspace::{self, Damaged, MissingPacks, Route, Selection, Snapshot, Trees};
+use crate::workspace::{self, Damaged, MissingPacks, Selection, Snapshot, Trees};
 
 const BUSY_POLL: Duration = Duration::from_millis(40);
 const IDLE_POLL: Duration = Duration::from_secs(1);
@@ -190,7 +190,7 @@ impl<'s> Worker<'s> {
     async fn receive(&mut self, cancellation: &Cancellation) -> anyhow::Result<Option<End>> {
         while let Some(delivery) = self.delivery.take() {
             let (objects, trees) = (self.post.objects.clone(), delivery.trees.clone());
-            let route = Route { manifest: self.post.layout.workspace(delivery.attempt), packs: delivery.packs };
+            let route = self.post.layout.workspace(delivery.attempt, &delivery.packs);
             let receiving = async move {
                 place::make_room(&trees.project)?;
                 workspace::receive(&*objects, &route, &trees, &Arc::default()).await

@@ -39,7 +39,7 @@ impl Supply {
     }
 
     fn route(&self, session: &Session<'_>) -> Route {
-        Route { manifest: session.layout.workspace(session.record.workspace_attempt), packs: self.packs.clone() }
+        session.layout.workspace(session.record.workspace_attempt, &self.packs)
     }
 
     /// Sends the project, if no stage has done so yet. The lease is renewed meanwhile: the agent may be up long before a big

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::chunk::ChunkHash;
 use super::known::Known;
-use super::pack::{OpenBlock, OpenPack, PackId, SealedPack};
+use super::pack::{Audience, OpenBlock, OpenPack, PackName, SealedPack};
 use super::part::Located;
 
 /// Where a block is.
@@ -26,7 +26,7 @@ struct BlockPlace {
 
 #[derive(Debug)]
 struct PackState {
-    id: PackId,
+    name: PackName,
     is_stored: bool,
 }
 
@@ -38,15 +38,17 @@ struct Table {
     packs: Vec<PackState>,
 }
 
-/// A pack to be stored, and its position among the packs.
+/// A pack to be stored, its position among the packs, and who may have it.
 pub(super) struct Parcel {
     pub(super) number: u32,
     pub(super) pack: SealedPack,
+    pub(super) audience: Audience,
 }
 
 pub(super) struct Depot {
     table: Mutex<Table>,
-    packing: Mutex<Packing>,
+    shared: Mutex<Packing>,
+    private: Mutex<Packing>,
     /// `None` once no more packs come.
     parcels: Mutex<Option<mpsc::Sender<Parcel>>>,
 }
@@ -58,11 +60,26 @@ struct Packing {
     closed: usize,
 }
 
-/// A reading thread's own block in the making.
+/// A reading thread's own blocks in the making.
 #[derive(Default)]
 pub(super) struct Bench {
+    shared: Making,
+    private: Making,
+}
+
+#[derive(Default)]
+struct Making {
     block: OpenBlock,
     number: Option<u32>,
+}
+
+impl Bench {
+    fn making(&mut self, audience: Audience) -> &mut Making {
+        match audience {
+            Audience::Project => &mut self.shared,
+            Audience::Session => &mut self.private,
+        }
+    }
 }
 
 impl Depot {
@@ -70,7 +87,8 @@ impl Depot {
         let mut table = Table::default();
         for (id, index) in known.packs() {
             let pack = count(table.packs.len());
-            table.packs.push(PackState { id: *id, is_stored: true });
+            let name = PackName { id: *id, audience: Audience::Project };
+            table.packs.push(PackState { name, is_stored: true });
             for block in index {
                 let number = count(table.blocks.len());
                 table.blocks.push(BlockPlace { pack: Some(pack), at: block.at, stored: block.stored, raw: block.raw });
@@ -81,64 +99,80 @@ impl Depot {
                 }
             }
         }
-        let packing = Packing { open: OpenPack::new(0), blocks: Vec::new(), closed: 0 };
-        Self { table: Mutex::new(table), packing: Mutex::new(packing), parcels: Mutex::new(Some(parcels)) }
+        let packing = || Mutex::new(Packing { open: OpenPack::new(0), blocks: Vec::new(), closed: 0 });
+        let (shared, private) = (packing(), packing());
+        Self { table: Mutex::new(table), shared, private, parcels: Mutex::new(Some(parcels)) }
+    }
+
+    fn packing(&self, audience: Audience) -> MutexGuard<'_, Packing> {
+        match audience {
+            Audience::Project => lock(&self.shared),
+            Audience::Session => lock(&self.private),
+        }
     }
 
     /// Tells where the chunk is, and takes it up when it is new. Blocks while packs wait for the network.
-    pub(super) fn put(&self, bench: &mut Bench, chunk: &[u8]) -> anyhow::Result<Located> {
+    pub(super) fn put(&self, bench: &mut Bench, audience: Audience, chunk: &[u8]) -> anyhow::Result<Located> {
         let hash = ChunkHash::of(chunk);
         let length = count(chunk.len());
-        let at = count(bench.block.len());
-        {
+        let making = bench.making(audience);
+        let at = count(making.block.len());
+        let block = {
             let mut table = lock(&self.table);
             if let Some(&(block, at)) = table.chunks.get(&hash) {
                 return Ok(Located { hash, length, block, at });
             }
-            let block = *bench.number.get_or_insert_with(|| {
+            let block = *making.number.get_or_insert_with(|| {
                 table.blocks.push(BlockPlace { pack: None, at: 0, stored: 0, raw: 0 });
                 count(table.blocks.len() - 1)
             });
             table.chunks.insert(hash, (block, at));
-        }
-        bench.block.push(hash, chunk);
-        let block = bench.number.unwrap_or_default();
-        if bench.block.is_full() {
-            self.close_block(bench)?;
+            block
+        };
+        making.block.push(hash, chunk);
+        if making.block.is_full() {
+            self.close_block(making, audience)?;
         }
         Ok(Located { hash, length, block, at })
     }
 
-    /// Ends a thread's block, full or not.
-    pub(super) fn close_block(&self, bench: &mut Bench) -> anyhow::Result<()> {
-        let Some(number) = bench.number.take() else { return Ok(()) };
-        bench.block.compress()?;
+    /// Ends a thread's blocks, full or not.
+    pub(super) fn close_blocks(&self, bench: &mut Bench) -> anyhow::Result<()> {
+        self.close_block(&mut bench.shared, Audience::Project)?;
+        self.close_block(&mut bench.private, Audience::Session)
+    }
+
+    fn close_block(&self, making: &mut Making, audience: Audience) -> anyhow::Result<()> {
+        let Some(number) = making.number.take() else { return Ok(()) };
+        making.block.compress()?;
         let full = {
-            let mut packing = lock(&self.packing);
-            packing.open.push(&bench.block)?;
+            let mut packing = self.packing(audience);
+            packing.open.push(&making.block)?;
             packing.blocks.push(number);
             packing.open.is_full().then(|| packing.take())
         };
-        bench.block.clear();
-        full.map_or(Ok(()), |full| self.close_pack(full))
+        making.block.clear();
+        full.map_or(Ok(()), |full| self.close_pack(full, audience))
     }
 
-    /// Ends the last pack. No thread has an open block any more, and none may come.
+    /// Ends the last packs. No thread has an open block any more, and none may come.
     pub(super) fn close(&self) -> anyhow::Result<()> {
-        let last = lock(&self.packing).take();
-        if !last.0.is_empty() {
-            self.close_pack(last)?;
+        for audience in [Audience::Project, Audience::Session] {
+            let last = self.packing(audience).take();
+            if !last.0.is_empty() {
+                self.close_pack(last, audience)?;
+            }
         }
         lock(&self.parcels).take();
         Ok(())
     }
 
-    fn close_pack(&self, (open, blocks): (OpenPack, Vec<u32>)) -> anyhow::Result<()> {
+    fn close_pack(&self, (open, blocks): (OpenPack, Vec<u32>), audience: Audience) -> anyhow::Result<()> {
         let pack = open.seal()?;
         let number = {
             let mut table = lock(&self.table);
             let number = count(table.packs.len());
-            table.packs.push(PackState { id: pack.id, is_stored: false });
+            table.packs.push(PackState { name: PackName { id: pack.id, audience }, is_stored: false });
             for (block, index) in blocks.iter().zip(&pack.index) {
                 if let Some(place) = table.blocks.get_mut(*block as usize) {
                     *place = BlockPlace { pack: Some(number), at: index.at, stored: index.stored, raw: index.raw };
@@ -147,7 +181,7 @@ impl Depot {
             number
         };
         let parcels = lock(&self.parcels).clone().context("a pack comes too late")?;
-        parcels.blocking_send(Parcel { number, pack }).ok().context("the upload ended early")
+        parcels.blocking_send(Parcel { number, pack, audience }).ok().context("the upload ended early")
     }
 
     /// The pack is in the store.
@@ -158,11 +192,11 @@ impl Depot {
     }
 
     /// The pack that has the block, with the block's place in it, once it is in the store.
-    pub(super) fn find(&self, block: u32) -> Option<(PackId, u32, u32, u32)> {
+    pub(super) fn find(&self, block: u32) -> Option<(PackName, u32, u32, u32)> {
         let table = lock(&self.table);
         let place = table.blocks.get(block as usize)?;
         let pack = table.packs.get(place.pack? as usize)?;
-        pack.is_stored.then_some((pack.id, place.at, place.stored, place.raw))
+        pack.is_stored.then_some((pack.name, place.at, place.stored, place.raw))
     }
 }
 

@@ -167,6 +167,12 @@ pub(super) fn enters_git(path: &[u8]) -> bool {
     path.split(|&byte| byte == b'/' || byte == b'\\').any(is_git)
 }
 
+/// In a `.git`, and neither an object nor the index: configuration, hooks and references may hold the job's credentials.
+pub(super) fn is_private_of_git(path: &[u8]) -> bool {
+    let mut names = path.split(|&byte| byte == b'/').skip_while(|name| !is_git(name)).skip(1).peekable();
+    names.peek().is_some() && !names.any(|name| matches!(name, b"objects" | b"lfs" | b"index"))
+}
+
 fn is_git(component: &[u8]) -> bool {
     // HFS+ ignores these when it compares names; invalid UTF-8 cannot be ignored and stays.
     let mut name = Vec::with_capacity(component.len());
@@ -242,6 +248,20 @@ mod tests {
     #[test_case(b".g\xffit", false; "invalid utf-8 is not ignored")]
     fn git_is_seen_through_disguises(path: &[u8], expected: bool) {
         assert_eq!(enters_git(path), expected);
+    }
+
+    #[test_case(b".git/config", true)]
+    #[test_case(b".git/modules/sub/config", true)]
+    #[test_case(b"sub/.git/hooks/pre-commit", true)]
+    #[test_case(b".git/objects/pack/pack-1.pack", false)]
+    #[test_case(b".git/modules/sub/objects/00/11", false)]
+    #[test_case(b".git/lfs/objects/00/11", false; "large files")]
+    #[test_case(b".git/index", false; "the index")]
+    #[test_case(b".git", false; "a submodule's file")]
+    #[test_case(b"config", false; "the project's own")]
+    #[test_case(b".gitlab/config", false)]
+    fn what_of_git_is_private(path: &[u8], expected: bool) {
+        assert_eq!(is_private_of_git(path), expected);
     }
 
     #[test_case(b"a", b"b", false)]

@@ -15,7 +15,7 @@ use futures::{TryStreamExt as _, stream};
 
 use super::chunk::ChunkHash;
 use super::entry::{Entry, Instant, shown};
-use super::pack::{PackId, open_block};
+use super::pack::{PackName, open_block};
 use super::part::{Part, PartBlock, PartChunk, Record};
 use super::{
     Damaged, Limits, MissingPacks, Progress, Route, Stop, StopOnDrop, on_thread, persist, too_large, too_many,
@@ -127,7 +127,7 @@ struct Block {
 
 /// One fetch: neighboring blocks of one pack.
 struct Fetch {
-    pack: PackId,
+    pack: PackName,
     blocks: Vec<Block>,
 }
 
@@ -230,7 +230,7 @@ fn unpack<S: Sink>(fetch: &Fetch, bytes: &Bytes, sink: &S, stop: &Stop) -> anyho
         for (hash, at, length, targets) in &block.chunks {
             let chunk = content.get(*at as usize..).and_then(|rest| rest.get(..*length as usize));
             let Some(chunk) = chunk.filter(|chunk| is_open && ChunkHash::of(chunk) == *hash) else {
-                return Err(Damaged { pack: fetch.pack.to_string(), chunk: hash.to_string() }.into());
+                return Err(Damaged { pack: fetch.pack.id.to_string(), chunk: hash.to_string() }.into());
             };
             for Target { file, offset } in targets {
                 sink.write(file, *offset, chunk)
@@ -472,7 +472,7 @@ fn absent(
 }
 
 /// Neighbors together.
-fn fetches(mut blocks: Vec<(u32, Block)>, packs: &[PackId]) -> Vec<Fetch> {
+fn fetches(mut blocks: Vec<(u32, Block)>, packs: &[PackName]) -> Vec<Fetch> {
     blocks.sort_unstable_by_key(|(pack, block)| (*pack, block.at));
     let mut fetches: Vec<Fetch> = Vec::new();
     for (pack, block) in blocks {

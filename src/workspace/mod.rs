@@ -42,7 +42,7 @@ pub use selection::Selection;
 use entry::{Entry, Kind, Mark, Place};
 use fetching::Parts;
 use known::Known;
-use pack::PackId;
+use pack::{Audience, PackName};
 use placing::Placing;
 use reading::{Job, Source, Unsteady};
 use staging::Staging;
@@ -138,8 +138,10 @@ pub struct Snapshot {
 pub struct Route {
     /// Prefix of the parts of its manifest; nobody else's.
     pub manifest: String,
-    /// Prefix of packs, which several transfers may share.
+    /// Prefix of packs that stay for other transfers of the project.
     pub packs: String,
+    /// Prefix of packs that are this transfer's own and vanish with it: what may hold secrets of the job.
+    pub private: String,
 }
 
 impl Route {
@@ -147,8 +149,11 @@ impl Route {
         format!("{}/{number:06}", self.manifest)
     }
 
-    fn pack(&self, id: PackId) -> String {
-        format!("{}/{id}", self.packs)
+    fn pack(&self, name: PackName) -> String {
+        match name.audience {
+            Audience::Project => format!("{}/{}", self.packs, name.id),
+            Audience::Session => format!("{}/{}", self.private, name.id),
+        }
     }
 }
 
@@ -205,8 +210,8 @@ pub struct Damaged {
     pub chunk: String,
 }
 
-/// Host: sends both trees. A missing temporary tree is empty. Chunks that the store has below the route's packs are not
-/// sent; `cache` is a directory of this host that remembers which ones those are, and that may be lost or wrong.
+/// Host: sends both trees. A missing temporary tree is empty. What may hold secrets of the job, the temporary tree and git's
+/// configuration, goes into private packs. Chunks that the store has below the route's packs are not sent; `cache` is a directory of this host that remembers which ones those are, and that may be lost or wrong.
 ///
 /// A receiver may work at the same time. Fails, naming the file, when one cannot be read or keeps changing.
 pub async fn send(

@@ -54,6 +54,22 @@ impl FromStr for PackId {
     }
 }
 
+/// Who may find a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) enum Audience {
+    /// Every job of the project: it stays in the store.
+    Project,
+    /// This transfer alone: it goes with the session.
+    Session,
+}
+
+/// A pack and where it lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct PackName {
+    pub(super) id: PackId,
+    pub(super) audience: Audience,
+}
+
 /// A block as the index of its pack has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct IndexBlock {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::chunk::{ChunkHash, LARGEST};
 use super::entry::{Entry, Instant, Kind, LONGEST_PATH};
-use super::pack::{PackId, decompress, is_sound};
+use super::pack::{PackName, decompress, is_sound};
 
 const MAGIC: [u8; 8] = *b"SMEXPRT2";
 const LEVEL: i32 = 1;
@@ -24,7 +24,7 @@ const WARNING: usize = 20 << 10;
 /// One part. Its records refer to its chunks by their position here, chunks to blocks, blocks to packs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Part {
-    pub(super) packs: Vec<PackId>,
+    pub(super) packs: Vec<PackName>,
     pub(super) blocks: Vec<PartBlock>,
     pub(super) chunks: Vec<PartChunk>,
     pub(super) records: Vec<Record>,
@@ -169,7 +169,7 @@ pub(super) struct Located {
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     pub(super) part: Part,
-    packs: HashMap<PackId, u32>,
+    packs: HashMap<PackName, u32>,
     blocks: HashMap<u32, u32>,
     chunks: HashMap<(u32, u32), u32>,
     /// About how many bytes it will have, uncompressed.
@@ -178,16 +178,16 @@ pub(super) struct Draft {
 
 impl Draft {
     /// The chunk's position in this part; `place` tells where its block is.
-    pub(super) fn chunk(&mut self, chunk: &Located, place: impl FnOnce() -> (PackId, u32, u32, u32)) -> u32 {
+    pub(super) fn chunk(&mut self, chunk: &Located, place: impl FnOnce() -> (PackName, u32, u32, u32)) -> u32 {
         if let Some(known) = self.chunks.get(&(chunk.block, chunk.at)) {
             self.weight += 4;
             return *known;
         }
         let part = &mut self.part;
         let block = *self.blocks.entry(chunk.block).or_insert_with(|| {
-            let (id, at, stored, raw) = place();
-            let pack = *self.packs.entry(id).or_insert_with(|| {
-                part.packs.push(id);
+            let (name, at, stored, raw) = place();
+            let pack = *self.packs.entry(name).or_insert_with(|| {
+                part.packs.push(name);
                 position(part.packs.len())
             });
             part.blocks.push(PartBlock { pack, at, stored, raw });
@@ -227,6 +227,7 @@ mod tests {
     use test_case::test_case;
 
     use super::super::entry::Place;
+    use super::super::pack::Audience;
     use super::*;
 
     fn entry(kind: Kind, size: u64) -> Entry {
@@ -236,7 +237,7 @@ mod tests {
 
     fn part() -> Part {
         let mut draft = Draft::default();
-        let pack: PackId = "00112233445566778899aabbccddeeff".parse().unwrap();
+        let pack = PackName { id: "00112233445566778899aabbccddeeff".parse().unwrap(), audience: Audience::Session };
         let located = |at, length| Located { hash: ChunkHash::of(b"x"), length, block: 9, at };
         let first = draft.chunk(&located(0, 10), || (pack, 8, 20, 30));
         let second = draft.chunk(&located(10, 20), || unreachable!("the block is known"));

@@ -14,7 +14,8 @@ use tokio::sync::mpsc;
 
 use super::chunk::{Cutter, is_zero};
 use super::depot::{Bench, Depot};
-use super::entry::{Entry, Instant, Kind, Mark, Place, shown};
+use super::entry::{Entry, Instant, Kind, Mark, Place, is_private_of_git, shown};
+use super::pack::Audience;
 use super::part::Located;
 use super::tree::{Walker, is_absent};
 use super::{Progress, Roots, Stop, Warnings};
@@ -343,7 +344,7 @@ impl<'a> Reader<'a> {
             match next {
                 Ok(Work::Files(entries)) => entries.into_iter().try_for_each(|entry| self.file(entry))?,
                 Ok(Work::Stretch { large, from, to }) => self.stretch(&large, from, to)?,
-                Err(_) => return self.shared.depot.close_block(&mut self.bench),
+                Err(_) => return self.shared.depot.close_blocks(&mut self.bench),
             }
         }
     }
@@ -361,9 +362,8 @@ impl<'a> Reader<'a> {
     /// make no chunk, and runs are short. Tells how far the file reached.
     fn cut(
         &mut self,
-        file: &File,
-        from: u64,
-        to: u64,
+        (file, audience): (&File, Audience),
+        (from, to): (u64, u64),
         is_large: bool,
         mut sink: impl FnMut(u64, Vec<Located>) -> anyhow::Result<()>,
     ) -> anyhow::Result<u64> {
@@ -379,7 +379,7 @@ impl<'a> Reader<'a> {
                 if run.is_empty() {
                     start = at;
                 }
-                run.push(shared.depot.put(bench, chunk)?);
+                run.push(shared.depot.put(bench, audience, chunk)?);
                 end = at + chunk.len() as u64;
             }
             Ok(())
@@ -399,7 +399,9 @@ impl<'a> Reader<'a> {
                 chunks = run;
                 Ok(())
             };
-            let reached = self.cut(&file, 0, before.size, false, take).with_context(|| unreadable(&entry))?;
+            let reached = self
+                .cut((&file, audience(&entry)), (0, before.size), false, take)
+                .with_context(|| unreadable(&entry))?;
             let after = state(&file).with_context(|| unreadable(&entry))?;
             let is_steady = reached == before.size && before == after;
             if is_steady || left == 0 {
@@ -450,7 +452,7 @@ impl<'a> Reader<'a> {
     fn send(&mut self, large: &Large, file: &File, from: u64, to: u64) -> anyhow::Result<u64> {
         let shared = self.shared;
         let tell = |offset, chunks| shared.tell(Found::Data { file: large.file, offset, chunks });
-        self.cut(file, from, to, true, tell).with_context(|| unreadable(&large.entry))
+        self.cut((file, audience(&large.entry)), (from, to), true, tell).with_context(|| unreadable(&large.entry))
     }
 
     fn end(&self, large: &Large, size: u64, now: Mark) -> anyhow::Result<()> {
@@ -469,6 +471,11 @@ impl<'a> Reader<'a> {
         }
         Ok(())
     }
+}
+
+/// File variables and git's credentials are the job's own, and no later job's, nor anybody's who may read the project's packs.
+fn audience(entry: &Entry) -> Audience {
+    if entry.place == Place::Tmp || is_private_of_git(&entry.path) { Audience::Session } else { Audience::Project }
 }
 
 fn state(file: &File) -> anyhow::Result<Mark> {

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::depot::{Depot, Parcel};
 use super::entry::Kind;
 use super::known::Known;
+use super::pack::{Audience, PackName};
 use super::part::{Draft, End, Located, PART_MOST, Record};
 use super::reading::{self, Found, Job};
 use super::{Progress, Route, Stop, StopOnDrop, Summary, persist};
@@ -53,7 +54,7 @@ pub(super) async fn send(
     let uploading = async {
         let mut uploads = in_order(parcels)
             .map(|parcel: Parcel| async move {
-                let key = route.pack(parcel.pack.id);
+                let key = route.pack(PackName { id: parcel.pack.id, audience: parcel.audience });
                 // Somebody else may have stored the same just now. What expires soon is written anew.
                 if known.is_old(parcel.pack.id) {
                     persist(|| store.put(&key, parcel.pack.bytes.to_vec())).await?;
@@ -64,9 +65,11 @@ pub(super) async fn send(
             })
             .buffer_unordered(UPLOADS);
         while let Some(parcel) = uploads.next().await {
-            let Parcel { number, pack } = parcel?;
+            let Parcel { number, pack, audience } = parcel?;
             progress.sent(pack.bytes.len());
-            known.remember(pack.id, &pack.encoded);
+            if audience == Audience::Project {
+                known.remember(pack.id, &pack.encoded);
+            }
             depot.stored(number);
             // The other side ends before this one only with an error.
             let _ = give_stored.send(());

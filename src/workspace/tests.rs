@@ -73,11 +73,12 @@ impl World {
 }
 
 fn up() -> Route {
-    Route { manifest: "up".to_owned(), packs: "packs".to_owned() }
+    Route { manifest: "up".to_owned(), packs: "packs".to_owned(), private: "private".to_owned() }
 }
 
 fn down() -> Route {
-    Route { manifest: "down".to_owned(), packs: "down/packs".to_owned() }
+    let packs = "down/packs".to_owned();
+    Route { manifest: "down".to_owned(), packs: packs.clone(), private: packs }
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

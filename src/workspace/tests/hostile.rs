@@ -4,7 +4,7 @@ use test_case::test_case;
 
 use super::super::chunk::ChunkHash;
 use super::super::entry::{Entry, Instant, Kind, Place, enters_git};
-use super::super::pack::{OpenBlock, OpenPack, SealedPack};
+use super::super::pack::{Audience, OpenBlock, OpenPack, PackName, SealedPack};
 use super::super::part::{End, Part, PartBlock, PartChunk, Record};
 use super::*;
 use crate::failure::{Kind as FailureKind, kind_of};
@@ -43,7 +43,7 @@ impl Lie {
         let block = &pack.index[0];
         let (hash, length) = block.chunks[0];
         let part = Part {
-            packs: vec![pack.id],
+            packs: vec![PackName { id: pack.id, audience: Audience::Project }],
             blocks: vec![PartBlock { pack: 0, at: block.at, stored: block.stored, raw: block.raw }],
             chunks: vec![PartChunk { hash, block: 0, at: 0, length }],
             records,

@@ -359,3 +359,30 @@ fn thousands_of_small_files_travel_in_few_objects() {
     assert!(world.store.keys().len() < 10, "{:?}", world.store.keys());
     world.arrives();
 }
+
+#[test]
+fn secrets_of_the_job_do_not_stay_with_the_project() {
+    use super::super::chunk::ChunkHash;
+    use super::super::pack::Index;
+    let world = World::new();
+    let secrets = [&b"of a file variable"[..], b"[http] extraheader = token", b"#!/bin/sh\n# a hook with a token\n"];
+    put(&world.host.tmp, "TOKEN_FILE", secrets[0]);
+    put(&world.host.project, ".git/config", secrets[1]);
+    put(&world.host.project, "sub/.git/hooks/post-checkout", secrets[2]);
+    put(&world.host.project, ".git/objects/00/11", b"an object");
+    put(&world.host.project, "code", b"code");
+    world.send().unwrap();
+    world.arrives();
+    let chunks = |prefix: &str| -> BTreeSet<String> {
+        let packs = world.store.keys().into_iter().filter(|key| key.starts_with(prefix));
+        let indexes = packs.map(|key| {
+            let bytes = world.store.contents(&key).unwrap();
+            Index::decode(Index::within(&bytes).unwrap().unwrap()).unwrap()
+        });
+        indexes.flatten().flat_map(|block| block.chunks).map(|(hash, _)| hash.to_string()).collect()
+    };
+    let named = |contents: &[&[u8]]| contents.iter().map(|content| ChunkHash::of(content).to_string()).collect();
+    assert_eq!(chunks("packs/"), named(&[b"an object", b"code"]));
+    assert_eq!(chunks("private/"), named(&secrets));
+    assert_eq!(fs::read_dir(world.cache()).unwrap().count(), 1, "nor does this host remember them");
+}
