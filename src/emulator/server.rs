@@ -247,7 +247,10 @@ impl Caller {
     }
 }
 
-/// What only the emulator has: role credentials, the fault plan, counts, log events with their times of ingestion.
+/// `DELETE <this><bucket>/<prefix>` takes objects away, as a lifecycle rule does.
+const OBJECTS_PATH: &str = "/_emulator/objects/";
+
+/// What only the emulator has: role credentials, the fault plan, counts, log events with their times of ingestion, expiry.
 async fn own(core: &Arc<Core>, request: Request<Incoming>) -> anyhow::Result<Reply> {
     let json = "application/json";
     let path = request.uri().path().to_owned();
@@ -257,6 +260,14 @@ async fn own(core: &Arc<Core>, request: Request<Incoming>) -> anyhow::Result<Rep
             let query = request.uri().query().unwrap_or_default();
             let prefix = query.split('&').find_map(|pair| pair.strip_prefix("prefix=")).unwrap_or_default();
             reply(StatusCode::OK, "application/jsonl", core.logs.dump(prefix))
+        }
+        (&Method::DELETE, path) if path.starts_with(OBJECTS_PATH) => {
+            let (bucket, prefix) =
+                path.strip_prefix(OBJECTS_PATH).and_then(|rest| rest.split_once('/')).unwrap_or_default();
+            match core.store.expire(bucket, prefix) {
+                Ok(expired) => reply(StatusCode::OK, json, json!({"expired": expired}).to_string()),
+                Err(error) => reply(StatusCode::NOT_FOUND, json, json!({"message": error.to_string()}).to_string()),
+            }
         }
         (&Method::GET, "/_emulator/health") => reply(StatusCode::OK, json, "{}"),
         (&Method::PUT, "/_emulator/faults") => {

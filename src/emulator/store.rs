@@ -276,6 +276,15 @@ impl Store {
         Ok(())
     }
 
+    /// Takes every object away whose key starts with `prefix`; tells how many there were.
+    pub(crate) fn expire(&self, bucket: &str, prefix: &str) -> Result<usize, StoreError> {
+        let page = self.list(bucket, prefix, None, None, usize::MAX)?;
+        for (key, _) in &page.objects {
+            self.delete(bucket, key, &Precondition::None)?;
+        }
+        Ok(page.objects.len())
+    }
+
     /// Keys with a prefix behind `after`, in order; with a delimiter, what lies below one is folded into a prefix.
     pub(crate) fn list(
         &self,

@@ -100,7 +100,13 @@ impl fmt::Display for Summary {
         if self.deleted > 0 {
             write!(f, ", {} deleted", self.deleted)?;
         }
-        write!(f, " ({} transferred) in {:.1} s", Bytes(self.sent), self.elapsed.as_secs_f64())?;
+        write!(f, " ({} transferred", Bytes(self.sent))?;
+        if self.bytes > 0 {
+            // In tenths of a percent.
+            let ratio = u128::from(self.sent) * 1000 / u128::from(self.bytes);
+            write!(f, ", {}.{} %", ratio / 10, ratio % 10)?;
+        }
+        write!(f, ") in {:.1} s", self.elapsed.as_secs_f64())?;
         match self.warnings.len() {
             0 => Ok(()),
             1 => write!(f, ", 1 warning"),

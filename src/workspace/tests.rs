@@ -428,7 +428,7 @@ fn nothing_changed_sends_nothing() {
 #[test]
 fn a_summary_is_one_line() {
     let summary = Summary { files: 3, bytes: 1_234_567, sent: 999, ..Summary::default() };
-    insta::assert_snapshot!(summary, @"3 files, 1.2 MB (999 B transferred) in 0.0 s");
+    insta::assert_snapshot!(summary, @"3 files, 1.2 MB (999 B transferred, 0.0 %) in 0.0 s");
 }
 
 #[test]

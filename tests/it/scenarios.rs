@@ -51,6 +51,7 @@ mod sagemaker_resume;
 mod sagemaker_trace;
 mod sagemaker_trouble;
 mod sagemaker_try;
+mod sagemaker_workspace;
 mod sources;
 mod tls;
 mod variables;

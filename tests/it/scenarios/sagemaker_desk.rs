@@ -240,6 +240,22 @@ impl Desk {
         self
     }
 
+    /// Another job of the project on the same host, when the one before is cleaned up: `config` and `prepare`, which must pass.
+    #[track_caller]
+    pub(super) fn next_job(&mut self, job: &Job, id: u64) {
+        let payload = job.payload(id, TOKEN, "http://gitlab.example.com");
+        std::fs::write(self.root().join("response.json"), payload.to_string()).unwrap();
+        self.config().passed();
+        self.prepare().passed();
+    }
+
+    /// Puts a file into the project.
+    pub(super) fn put(&self, path: &str, content: &[u8]) {
+        let path = self.project().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
     pub(super) fn start_run(&self, stage: &str, script: &str) -> Running {
         let path = self.root().join(format!("script-{stage}-{}", self.calls.get()));
         std::fs::write(&path, script).unwrap();
@@ -276,9 +292,9 @@ impl Desk {
             std::fs::read_dir(self.root().join("state/sessions")).into_iter().flatten().flatten().collect();
         assert!(records.is_empty(), "session records are left: {records:?}");
         let state: Vec<_> = std::fs::read_dir(self.root().join("state")).into_iter().flatten().flatten().collect();
-        let scratch = state
-            .iter()
-            .filter(|entry| !["sessions", "agent.json", "logs"].contains(&&*entry.file_name().to_string_lossy()));
+        let scratch = state.iter().filter(|entry| {
+            !["sessions", "agent.json", "logs", "projects"].contains(&&*entry.file_name().to_string_lossy())
+        });
         assert_eq!(scratch.count(), 0, "scratch is left: {state:?}");
         // What the host's drivers share of the log stays; what belongs to one job does not.
         let scopes = std::fs::read_dir(self.root().join("state/logs")).into_iter().flatten().flatten();

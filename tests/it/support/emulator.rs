@@ -60,6 +60,12 @@ impl Emulator {
         assert_eq!(status, 200, "{body}");
     }
 
+    /// Takes objects away, as a lifecycle rule does.
+    pub(crate) fn expire(&self, prefix: &str) {
+        let (status, body) = self.request("DELETE", &format!("/_emulator/objects/{BUCKET}/{prefix}"), "", "");
+        assert!(status == 200 && !body.contains(":0}"), "{prefix}: {body}");
+    }
+
     /// Requests so far of one operation, also those that were refused.
     pub(crate) fn requests(&self, operation: &str) -> u64 {
         let (_, body) = self.request("GET", "/_emulator/requests", "", "");
@@ -138,6 +144,20 @@ impl Emulator {
             }
         }
         keys.into_iter().collect()
+    }
+
+    /// Keys of the packs that stay for later jobs of the project.
+    pub(crate) fn project_packs(&self) -> Vec<String> {
+        self.objects().into_iter().filter(|key| key.starts_with("sagemaker-executor/projects/")).collect()
+    }
+
+    /// The file that holds the object.
+    pub(crate) fn object_file(&self, key: &str) -> PathBuf {
+        let bucket = self.data_dir.join("s3").join(BUCKET);
+        let journal = std::fs::read_to_string(bucket.join("index.jsonl")).expect("the bucket has a journal");
+        let records = journal.lines().map(|line| serde_json::from_str::<Value>(line).expect("the journal holds JSON"));
+        let last = records.filter(|record| record["key"] == key).last().expect("the object is there");
+        bucket.join("data").join(last["object"]["segments"][0]["file"].as_str().expect("it has a body"))
     }
 
     /// Keys below the executor's prefix of sessions: what cleanup must not leave.
