@@ -155,8 +155,9 @@ impl Emulator {
     pub(crate) fn object_file(&self, key: &str) -> PathBuf {
         let bucket = self.data_dir.join("s3").join(BUCKET);
         let journal = std::fs::read_to_string(bucket.join("index.jsonl")).expect("the bucket has a journal");
-        let records = journal.lines().map(|line| serde_json::from_str::<Value>(line).expect("the journal holds JSON"));
-        let last = records.filter(|record| record["key"] == key).last().expect("the object is there");
+        let mut records =
+            journal.lines().map(|line| serde_json::from_str::<Value>(line).expect("the journal holds JSON"));
+        let last = records.rfind(|record| record["key"] == key).expect("the object is there");
         bucket.join("data").join(last["object"]["segments"][0]["file"].as_str().expect("it has a body"))
     }
 
