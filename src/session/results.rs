@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::job::JobContext;
 use crate::mailbox::{Order, Report};
 use crate::session::Session;
+use crate::session::supply::with_bar;
 use crate::session::transport::{self, LeaseKeeper};
 use crate::signals::Cancellation;
 use crate::workspace::{self, Limits, Selection, Trees};
@@ -76,7 +77,9 @@ async fn fetch(
         };
         let staging = session.records.staging(&session.id)?;
         let (objects, route) = (&*session.cloud.objects, session.layout.results());
-        let summary = workspace::apply_changes(objects, &route, trees, &limits, &staging, &Arc::default()).await?;
+        let progress = Arc::default();
+        let applying = workspace::apply_changes(objects, &route, trees, &limits, &staging, &progress);
+        let summary = with_bar(session.printer, "Fetching the results", &progress, applying).await?;
         session.tell("Results", &summary);
     }
     Ok(())

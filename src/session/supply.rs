@@ -10,11 +10,13 @@ use crate::mailbox::Order;
 use crate::session::transport::LeaseKeeper;
 use crate::session::{Session, results};
 use crate::signals::Cancellation;
-use crate::ui;
+use crate::ui::{self, Printer};
 use crate::workspace::{self, Progress, Route, Selection, Trees};
 
-/// How often it is looked whether the lease is due, and how far the transfer is.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often it is looked whether the lease is due.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often a bar moves.
+const MOVE: Duration = Duration::from_millis(200);
 
 /// What a job sends, and where to.
 #[derive(Debug, Clone)]
@@ -96,8 +98,8 @@ impl Supply {
         };
         session.order(&order).await?;
         let (cloud, progress) = (session.cloud.clone(), Arc::<Progress>::default());
-        let mut bar = ui::Progress::on_terminal(session.printer, "Sending the project", std::time::Instant::now());
         let sending = workspace::send(&*cloud.objects, &route, &self.trees, &self.cache, &progress);
+        let sending = with_bar(session.printer, "Sending the project", &progress, sending);
         tokio::pin!(sending);
         let summary = loop {
             tokio::select! {
@@ -106,18 +108,33 @@ impl Supply {
                     return Err(Failure::system("canceled while the project was sent").into());
                 }
                 () = tokio::time::sleep(LOOK) => {
-                    if let Some(bar) = &mut bar {
-                        bar.bytes_of(progress.content(), progress.total());
-                    }
                     if lease.is_due() {
                         lease.renew(&cloud, &session.layout).await;
                     }
                 }
             }
         };
-        drop(bar);
         session.tell("Project", &summary);
         Ok(())
+    }
+}
+
+/// Shows on a terminal how far a transfer is.
+pub(super) async fn with_bar<T>(
+    printer: &Printer,
+    task: &str,
+    progress: &Progress,
+    transfer: impl Future<Output = T>,
+) -> T {
+    let Some(mut bar) = ui::Progress::on_terminal(printer, task, std::time::Instant::now()) else {
+        return transfer.await;
+    };
+    tokio::pin!(transfer);
+    loop {
+        tokio::select! {
+            done = &mut transfer => return done,
+            () = tokio::time::sleep(MOVE) => bar.bytes_of(progress.content(), progress.total()),
+        }
     }
 }
 

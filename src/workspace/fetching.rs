@@ -136,6 +136,12 @@ impl Fetch {
         self.blocks.first().map_or(0, |block| block.at)
     }
 
+    /// Bytes that will be written.
+    fn content(&self) -> u64 {
+        let chunks = self.blocks.iter().flat_map(|block| &block.chunks);
+        chunks.map(|(_, _, length, targets)| u64::from(*length) * targets.len() as u64).sum()
+    }
+
     fn end(&self) -> u32 {
         self.blocks.last().map_or(0, |block| block.at + block.stored)
     }
@@ -386,6 +392,7 @@ impl<S: Sink> Intake<'_, S> {
         })
         .await?;
         let fetches = fetches(blocks, &packs);
+        self.progress.found(fetches.iter().map(Fetch::content).sum());
         for fetch in &fetches {
             self.room.fetch(u64::from(fetch.end() - fetch.start()))?;
         }

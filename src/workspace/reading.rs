@@ -132,7 +132,7 @@ pub(super) fn read(
     let Job { roots, source, unsteady, mut warnings } = job;
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
     let (give, take) = sync_channel(2 * threads);
-    let take = Mutex::new(take);
+    let take = Arc::new(Mutex::new(take));
     let shared = Shared {
         roots: &roots,
         depot,
@@ -145,11 +145,14 @@ pub(super) fn read(
     };
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(|| {
-                let ended = Reader::new(&shared).run(&take);
+            // The last reader that ends takes the queue with it, so the walk never waits for nobody.
+            let (take, shared) = (take.clone(), &shared);
+            scope.spawn(move || {
+                let ended = Reader::new(shared).run(&take);
                 shared.note(ended);
             });
         }
+        drop(take);
         let walked = Walk { shared: &shared, give, batch: Vec::new(), bytes: 0, files: 0 }.run(source, &mut warnings);
         shared.note(walked);
     });

@@ -281,6 +281,23 @@ fn a_send_that_broke_off_is_not_begun_from_the_start() {
     world.arrives();
 }
 
+/// Far more work than the queue between walk and readers holds.
+#[test]
+fn an_error_ends_the_walk_too() {
+    let world = World::new();
+    for number in 0..40 {
+        put(&world.host.project, format!("{number}"), &noise(number, 4 << 20));
+    }
+    let fault = Fault::new("put_if_absent", 1, When::Before, CloudErrorKind::Denied).forever();
+    let store = Faulty::new(world.store.clone(), [fault]);
+    let (route, cache, progress) = (up(), world.cache(), Arc::default());
+    let sent = block_on(async {
+        let sending = send(&store, &route, &world.host, &cache, &progress);
+        tokio::time::timeout(Duration::from_mins(1), sending).await.expect("it ends")
+    });
+    assert!(format!("{:#}", sent.unwrap_err()).contains("put_if_absent"));
+}
+
 #[test]
 fn results_that_broke_off_are_fetched_on() {
     let world = World::new();
