@@ -12,7 +12,7 @@ use crate::mailbox::{Order, Report};
 use crate::session::Session;
 use crate::session::transport::{self, LeaseKeeper};
 use crate::signals::Cancellation;
-use crate::workspace::{self, Limits, Selection, Trees};
+use crate::workspace::{self, Limits, Rule, Selection, Trees};
 
 const POLL: Duration = Duration::from_millis(40);
 const SLOW_POLL: Duration = Duration::from_millis(500);
@@ -23,19 +23,32 @@ const DESCRIBE_EVERY: Duration = Duration::from_secs(15);
 const SECTION: &str = "sagemaker_upload";
 const NO_RESULTS: &str = "The training job ended before it sent its results";
 
-/// Paths that the later host stages of the job read. A variable in a path is expanded where it is used, so such a path
-/// selects everything.
-pub fn selection(job: &JobContext) -> Selection {
-    let artifacts = job.artifacts.iter().flat_map(|artifact| &artifact.paths);
-    let caches = job.cache.iter().flat_map(|cache| &cache.paths);
-    let exclude = Vec::new();
-    Selection {
-        include: artifacts.chain(caches).cloned().collect(),
-        exclude,
-        untracked: job.artifacts.iter().any(|artifact| artifact.untracked)
-            || job.cache.iter().any(|cache| cache.untracked),
-        everything: false,
-    }
+/// A file that a job may leave at the top of its project for the executor.
+const ENV_FILE: &str = "sagemaker.env";
+
+/// Paths that the later host stages of the job read. The runner expands their variables in the stage itself, so only those
+/// whose values it has told (`expanded`) and that stay as they are can be replaced here.
+pub fn selection(job: &JobContext, expanded: impl Fn(&str) -> Option<String>) -> Selection {
+    // A script sees a path instead of the value of a file, wherever among the variables that name stands.
+    let is_file = |name: &str| job.variables.iter().any(|variable| variable.key == name && variable.file);
+    let is_known = |name: &str| name == "CI_PROJECT_DIR" || job.variables.iter().any(|variable| variable.key == name);
+    let value = |name: &str| expanded(name).filter(|_| is_known(name) && !is_file(name));
+    let artifacts = job.artifacts.iter().map(|artifact| Rule {
+        include: artifact.paths.clone(),
+        exclude: artifact.exclude.clone(),
+        untracked: artifact.untracked,
+        follow: artifact.format == "raw",
+        ..Rule::default()
+    });
+    let pushed = job.cache.iter().filter(|cache| cache.policy != "pull");
+    let caches = pushed.map(|cache| Rule {
+        include: cache.paths.clone(),
+        untracked: cache.untracked,
+        ..Rule::default()
+    });
+    let own = Rule { include: vec![ENV_FILE.to_owned()], ..Rule::default() };
+    let rules = artifacts.chain(caches).map(|rule| rule.with_values(&value)).chain([own]).collect();
+    Selection { rules, everything: false }
 }
 
 /// Orders the results and the end, and applies the results to the project directory. Does nothing the second time.

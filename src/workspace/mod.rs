@@ -10,9 +10,11 @@ mod chunk;
 mod depot;
 mod entry;
 mod fetching;
+mod glob;
 mod known;
 mod pack;
 mod part;
+mod pattern;
 mod placing;
 mod reading;
 mod restore;
@@ -20,6 +22,7 @@ mod selection;
 mod sending;
 mod staging;
 mod tree;
+mod view;
 
 #[cfg(test)]
 mod tests;
@@ -37,7 +40,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cloud::{CloudError, ObjectStore};
 use crate::failure::Failure;
-pub use selection::Selection;
+pub use selection::{Rule, Selection};
 
 use entry::{Entry, Kind, Mark, Place};
 use fetching::Parts;

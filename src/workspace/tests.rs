@@ -88,7 +88,8 @@ fn everything() -> Selection {
 }
 
 fn only(paths: &[&str]) -> Selection {
-    Selection { include: paths.iter().map(|path| (*path).to_owned()).collect(), ..Selection::default() }
+    let include = paths.iter().map(|path| (*path).to_owned()).collect();
+    Selection { rules: vec![Rule { include, ..Rule::default() }], everything: false }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -431,7 +432,7 @@ fn a_summary_is_one_line() {
 
 #[test]
 fn a_selection_travels_as_json() {
-    let selection: Selection = serde_json::from_str(r#"{"include": ["out/"], "newer": 1}"#).unwrap();
+    let selection: Selection = serde_json::from_str(r#"{"rules": [{"include": ["out/"], "newer": 1}], "newer": 1}"#).unwrap();
     assert_eq!(selection, only(&["out/"]));
 }
 
