@@ -41,11 +41,8 @@ pub fn selection(job: &JobContext, expanded: impl Fn(&str) -> Option<String>) ->
         ..Rule::default()
     });
     let pushed = job.cache.iter().filter(|cache| cache.policy != "pull");
-    let caches = pushed.map(|cache| Rule {
-        include: cache.paths.clone(),
-        untracked: cache.untracked,
-        ..Rule::default()
-    });
+    let caches =
+        pushed.map(|cache| Rule { include: cache.paths.clone(), untracked: cache.untracked, ..Rule::default() });
     let own = Rule { include: vec![ENV_FILE.to_owned()], ..Rule::default() };
     let rules = artifacts.chain(caches).map(|rule| rule.with_values(&value)).chain([own]).collect();
     Selection { rules, everything: false }

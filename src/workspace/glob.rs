@@ -179,11 +179,8 @@ pub(super) fn relative(project: &[u8], path: &[u8]) -> Option<Vec<u8>> {
     if !path.is_empty() && clean(path) == clean(project) {
         return Some(b".".to_vec());
     }
-    let (base, rest) = if path.iter().any(|byte| WILD.contains(byte)) {
-        before_wild(path)
-    } else {
-        (path.to_vec(), &[][..])
-    };
+    let (base, rest) =
+        if path.iter().any(|byte| WILD.contains(byte)) { before_wild(path) } else { (path.to_vec(), &[][..]) };
     let base = below(project, &base)?;
     Some(joined(&base, rest))
 }
@@ -228,7 +225,8 @@ pub(super) fn joined(directory: &[u8], name: &[u8]) -> Vec<u8> {
 
 /// The pattern's directories before the first wildcard, without their backslashes, and the rest.
 fn before_wild(pattern: &[u8]) -> (Vec<u8>, &[u8]) {
-    let slash = unescaped(pattern).take_while(|(_, byte)| !WILD.contains(byte)).filter(|&(_, byte)| byte == b'/').last();
+    let slash =
+        unescaped(pattern).take_while(|(_, byte)| !WILD.contains(byte)).filter(|&(_, byte)| byte == b'/').last();
     match slash {
         None => (b".".to_vec(), pattern),
         Some((0, _)) => (b"/".to_vec(), &pattern[1..]),

@@ -269,27 +269,31 @@ pub(super) fn unescaped(pattern: &[u8]) -> impl Iterator<Item = (usize, u8)> {
 /// In what follows a `{`: the place of its `}`.
 fn closing(rest: &[u8]) -> Option<usize> {
     let mut depth = 1usize;
-    unescaped(rest).find(|&(_, byte)| {
-        match byte {
-            b'{' => depth += 1,
-            b'}' => depth -= 1,
-            _ => {}
-        }
-        depth == 0
-    }).map(|(at, _)| at)
+    unescaped(rest)
+        .find(|&(_, byte)| {
+            match byte {
+                b'{' => depth += 1,
+                b'}' => depth -= 1,
+                _ => {}
+            }
+            depth == 0
+        })
+        .map(|(at, _)| at)
 }
 
 /// In what stands between braces: the place of the first comma of theirs.
 pub(super) fn comma(choices: &[u8]) -> Option<usize> {
     let mut depth = 0isize;
-    unescaped(choices).find(|&(_, byte)| {
-        match byte {
-            b'{' => depth += 1,
-            b'}' => depth -= 1,
-            _ => {}
-        }
-        byte == b',' && depth == 0
-    }).map(|(at, _)| at)
+    unescaped(choices)
+        .find(|&(_, byte)| {
+            match byte {
+                b'{' => depth += 1,
+                b'}' => depth -= 1,
+                _ => {}
+            }
+            byte == b',' && depth == 0
+        })
+        .map(|(at, _)| at)
 }
 
 /// The first character and its length in bytes, 0 at the end.

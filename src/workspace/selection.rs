@@ -221,9 +221,11 @@ impl<'s, 'a> Search<'s, 'a> {
             self.budget.spend(name.len() + path.len())?;
             if node == Node::Directory {
                 let below = self.view.list(&path).into_iter();
-                waiting.extend(below.map(|(entry, node)| {
-                    (glob::joined(&name, entry), [path.as_slice(), b"/", entry].concat(), node)
-                }));
+                waiting.extend(
+                    below.map(|(entry, node)| {
+                        (glob::joined(&name, entry), [path.as_slice(), b"/", entry].concat(), node)
+                    }),
+                );
             }
             let Some(name) = glob::below(self.view.project(), &name) else { continue };
             if let Some(path) = self.view.inside(&path) {

@@ -432,7 +432,8 @@ fn a_summary_is_one_line() {
 
 #[test]
 fn a_selection_travels_as_json() {
-    let selection: Selection = serde_json::from_str(r#"{"rules": [{"include": ["out/"], "newer": 1}], "newer": 1}"#).unwrap();
+    let selection: Selection =
+        serde_json::from_str(r#"{"rules": [{"include": ["out/"], "newer": 1}], "newer": 1}"#).unwrap();
     assert_eq!(selection, only(&["out/"]));
 }
 
