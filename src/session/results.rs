@@ -29,10 +29,14 @@ const ENV_FILE: &str = "sagemaker.env";
 /// Paths that the later host stages of the job read. The runner expands their variables in the stage itself, so only those
 /// whose values it has told (`expanded`) and that stay as they are can be replaced here.
 pub fn selection(job: &JobContext, expanded: impl Fn(&str) -> Option<String>) -> Selection {
-    // A script sees a path instead of the value of a file, wherever among the variables that name stands.
-    let is_file = |name: &str| job.variables.iter().any(|variable| variable.key == name && variable.file);
-    let is_known = |name: &str| name == "CI_PROJECT_DIR" || job.variables.iter().any(|variable| variable.key == name);
-    let value = |name: &str| expanded(name).filter(|_| is_known(name) && !is_file(name));
+    let value = |name: &str| {
+        let mut same = job.variables.iter().filter(|variable| variable.key == name).peekable();
+        let is_known = name == "CI_PROJECT_DIR" || same.peek().is_some();
+        // A stage sees a file's path instead of its content, and an order is no place for secrets.
+        let is_plain =
+            same.all(|variable| !variable.file && !variable.masked) && !job.secrets.iter().any(|key| key == name);
+        expanded(name).filter(|_| is_known && is_plain)
+    };
     let artifacts = job.artifacts.iter().map(|artifact| Rule {
         include: artifact.paths.clone(),
         exclude: artifact.exclude.clone(),
@@ -216,6 +220,33 @@ mod tests {
         Records::open(dir.path()).unwrap().save(&id, &record).unwrap();
         let mut session = Session::attach(id, cloud, &settings, &printer).unwrap().unwrap();
         wait_for_results(&mut session, &mut LeaseKeeper::new(settings.lease(), 0), cancel).await
+    }
+
+    #[test]
+    fn each_definition_selects_for_itself() {
+        let job = r#"{"id": 1, "job_info": {"project_id": 2},
+            "variables": [{"key": "OUT", "value": "out"}, {"key": "KEY", "value": "k", "file": true},
+                          {"key": "TOKEN", "value": "t", "masked": true}],
+            "artifacts": [{"paths": ["$OUT/*", "$KEY", "$TOKEN", "$HOME"], "exclude": ["$CI_PROJECT_DIR/out/x"]},
+                          {"paths": ["report.xml"], "artifact_format": "raw"}, {"untracked": true}],
+            "cache": [{"paths": ["kept"], "policy": "pull-push"}, {"paths": ["seen"], "policy": "pull"}]}"#;
+        let job: JobContext = serde_json::from_str(job).unwrap();
+        let expanded = |name: &str| (name != "UNSET").then(|| format!("/{name}"));
+        let rule = |include: &[&str]| Rule {
+            include: include.iter().map(|path| (*path).to_owned()).collect(),
+            ..Rule::default()
+        };
+        let archive = Rule {
+            exclude: vec!["/CI_PROJECT_DIR/out/x".to_owned()],
+            variables: vec!["OUT".to_owned(), "CI_PROJECT_DIR".to_owned()],
+            ..rule(&["/OUT/*", "$KEY", "$TOKEN", "$HOME"])
+        };
+        let report = Rule { follow: true, ..rule(&["report.xml"]) };
+        let untracked = Rule { untracked: true, ..Rule::default() };
+        assert_eq!(
+            selection(&job, expanded).rules,
+            [archive, report, untracked, rule(&["kept"]), rule(&["sagemaker.env"])]
+        );
     }
 
     #[tokio::test(start_paused = true)]

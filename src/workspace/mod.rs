@@ -9,6 +9,7 @@ mod artifacts;
 mod chunk;
 mod depot;
 mod entry;
+mod expansion;
 mod fetching;
 mod glob;
 mod known;

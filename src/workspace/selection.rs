@@ -12,14 +12,17 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Entry, Kind, Mark, Place, enters_git};
+use super::expansion::{expanded, with_values};
 use super::glob;
 use super::pattern::{Budget, Trouble, matches};
 use super::tree::{Root, Walker};
 use super::view::{Node, View};
 use super::{Stop, Warnings};
 
-/// Steps that one selection may cost, each about a nanosecond or ten. One that costs more wants everything.
-const MOST_STEPS: u64 = 1_000_000_000;
+/// Steps that one selection may take, each of some nanoseconds: at least, and for each path there is. One that would take
+/// more wants everything.
+const LEAST_STEPS: u64 = 4_000_000;
+const STEPS_PER_PATH: u64 = 2000;
 
 /// What later host stages read of the project directory: what any of the rules wants.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,50 +67,6 @@ impl Rule {
     }
 }
 
-fn with_values(path: &str, value: &dyn Fn(&str) -> Option<String>, variables: &mut Vec<String>) -> String {
-    let mut replaced = String::new();
-    let mut rest = path;
-    while let Some(at) = rest.find(['$', '\\']) {
-        let (before, from) = rest.split_at(at);
-        replaced.push_str(before);
-        let length = match plain_variable(from) {
-            Some((name, length)) => match value(name).filter(|value| !value.contains(char::is_control)) {
-                Some(value) => {
-                    for character in value.chars() {
-                        if matches!(character, '\\' | '$' | '`') {
-                            replaced.push('\\');
-                        }
-                        replaced.push(character);
-                    }
-                    variables.push(name.to_owned());
-                    rest = &from[length..];
-                    continue;
-                }
-                None => length,
-            },
-            // A backslash takes what follows it along.
-            None => from.chars().take(if from.starts_with('$') { 1 } else { 2 }).map(char::len_utf8).sum(),
-        };
-        let (same, after) = from.split_at(length);
-        replaced.push_str(same);
-        rest = after;
-    }
-    replaced + rest
-}
-
-/// The name and the whole length of the `$NAME` or `${NAME}` that stands here.
-fn plain_variable(text: &str) -> Option<(&str, usize)> {
-    let after = text.strip_prefix('$')?;
-    let inner = after.strip_prefix('{').unwrap_or(after);
-    let end = inner.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').unwrap_or(inner.len());
-    let (name, rest) = inner.split_at(end);
-    if name.is_empty() || name.starts_with(|letter: char| letter.is_ascii_digit()) || name == "_" {
-        return None;
-    }
-    let braces = after.len() - inner.len();
-    (braces == 0 || rest.starts_with('}')).then_some((name, 1 + name.len() + 2 * braces))
-}
-
 /// What a selection wants of a tree.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
@@ -136,7 +95,8 @@ impl Selection {
     /// What is wanted of a tree. `assigned` is the content of `gitlab_runner_env`.
     pub(super) fn wanted(&self, view: &View<'_>, assigned: &[u8]) -> Wanted {
         let mut wanted = Wanted { everything: self.everything, paths: HashSet::new() };
-        let budget = Budget::new(MOST_STEPS);
+        let paths = u64::try_from(view.paths().count()).unwrap_or(u64::MAX);
+        let budget = Budget::new(paths.saturating_mul(STEPS_PER_PATH).saturating_add(LEAST_STEPS));
         for rule in &self.rules {
             if wanted.everything {
                 break;
@@ -251,20 +211,5 @@ impl<'s, 'a> Search<'s, 'a> {
     }
 }
 
-/// The path as the helper expands it; `None` when that takes its environment, or more of a shell than this knows.
-fn expanded(path: &str) -> Option<Vec<u8>> {
-    let mut plain = String::with_capacity(path.len());
-    // Line ends come first.
-    let path = path.replace("\r\n", "\n");
-    let mut rest = path.chars().peekable();
-    while let Some(character) = rest.next() {
-        match character {
-            '$' if matches!(rest.peek(), None | Some('/' | '.')) => plain.push('$'),
-            '$' | '`' => return None,
-            '\\' if rest.next_if_eq(&'\n').is_some() => {}
-            '\\' => plain.push(rest.next_if(|next| matches!(next, '\\' | '$' | '`')).unwrap_or('\\')),
-            _ => plain.push(character),
-        }
-    }
-    Some(plain.into_bytes())
-}
+#[cfg(test)]
+mod tests;
