@@ -27,7 +27,7 @@ fn rule(include: &[&str], exclude: &[&str]) -> Rule {
 
 fn wanted(rules: &[Rule], assigned: &str) -> Vec<String> {
     let wanted = Selection { rules: rules.to_vec(), everything: false }.wanted(&tree(), assigned.as_bytes());
-    let mut paths: Vec<_> = tree().paths().filter(|path| wanted.wants(path)).map(|path| path.to_vec()).collect();
+    let mut paths: Vec<_> = tree().paths().filter(|path| wanted.wants(path)).map(<[u8]>::to_vec).collect();
     paths.sort();
     paths.into_iter().map(|path| String::from_utf8(path).unwrap()).collect()
 }
