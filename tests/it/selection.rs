@@ -79,7 +79,9 @@ impl Helper {
         let (names, said) = self.archives(project, rule);
         // The project itself needs no selection, and no directory above it can be selected.
         let names = names.iter().filter(|name| !matches!(name.as_slice(), b"." | b".."));
-        let archived: BTreeSet<PathBuf> = names.filter_map(|name| in_truth(project, name)).collect();
+        let mut archived: BTreeSet<PathBuf> = names.filter_map(|name| in_truth(project, name)).collect();
+        // The host's own stays.
+        archived.retain(|path| !path.starts_with(".git"));
         let selection = Selection { rules: vec![rule.clone()], ..Selection::default() };
         let wanted: BTreeSet<PathBuf> = selection.list(project).unwrap().into_iter().collect();
         let missing: Vec<_> = archived.difference(&wanted).collect();
