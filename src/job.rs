@@ -100,6 +100,9 @@ pub struct Variable {
     pub value: String,
     #[serde(default)]
     pub masked: bool,
+    /// Scripts see the path of a file that holds the value.
+    #[serde(default)]
+    pub file: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -123,6 +126,9 @@ pub struct Artifact {
     pub paths: Vec<String>,
     #[serde(default, deserialize_with = "null_is_default")]
     pub exclude: Vec<String>,
+    /// `zip`, `gzip`, `raw`; empty for `zip`.
+    #[serde(default, rename = "artifact_format", deserialize_with = "null_is_default")]
+    pub format: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -131,6 +137,9 @@ pub struct Cache {
     pub untracked: bool,
     #[serde(default, deserialize_with = "null_is_default")]
     pub paths: Vec<String>,
+    /// `pull`, `push`, `pull-push`; empty for `pull-push`. May hold variables.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub policy: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

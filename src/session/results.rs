@@ -13,7 +13,7 @@ use crate::session::Session;
 use crate::session::supply::with_bar;
 use crate::session::transport::{self, LeaseKeeper};
 use crate::signals::Cancellation;
-use crate::workspace::{self, Limits, Selection, Trees};
+use crate::workspace::{self, Limits, Rule, Selection, Trees};
 
 const POLL: Duration = Duration::from_millis(40);
 const SLOW_POLL: Duration = Duration::from_millis(500);
@@ -24,19 +24,33 @@ const DESCRIBE_EVERY: Duration = Duration::from_secs(15);
 const SECTION: &str = "sagemaker_upload";
 const NO_RESULTS: &str = "The training job ended before it sent its results";
 
-/// Paths that the later host stages of the job read. A variable in a path is expanded where it is used, so such a path
-/// selects everything.
-pub fn selection(job: &JobContext) -> Selection {
-    let artifacts = job.artifacts.iter().flat_map(|artifact| &artifact.paths);
-    let caches = job.cache.iter().flat_map(|cache| &cache.paths);
-    let exclude = Vec::new();
-    Selection {
-        include: artifacts.chain(caches).cloned().collect(),
-        exclude,
-        untracked: job.artifacts.iter().any(|artifact| artifact.untracked)
-            || job.cache.iter().any(|cache| cache.untracked),
-        everything: false,
-    }
+/// A file that a job may leave at the top of its project for the executor.
+const ENV_FILE: &str = "sagemaker.env";
+
+/// Paths that the later host stages of the job read. The runner expands their variables in the stage itself, so only those
+/// whose values it has told (`expanded`) and that stay as they are can be replaced here.
+pub fn selection(job: &JobContext, expanded: impl Fn(&str) -> Option<String>) -> Selection {
+    let value = |name: &str| {
+        let mut same = job.variables.iter().filter(|variable| variable.key == name).peekable();
+        let is_known = name == "CI_PROJECT_DIR" || same.peek().is_some();
+        // A stage sees a file's path instead of its content, and an order is no place for secrets.
+        let is_plain =
+            same.all(|variable| !variable.file && !variable.masked) && !job.secrets.iter().any(|key| key == name);
+        expanded(name).filter(|_| is_known && is_plain)
+    };
+    let artifacts = job.artifacts.iter().map(|artifact| Rule {
+        include: artifact.paths.clone(),
+        exclude: artifact.exclude.clone(),
+        untracked: artifact.untracked,
+        follow: artifact.format == "raw",
+        ..Rule::default()
+    });
+    let pushed = job.cache.iter().filter(|cache| cache.policy != "pull");
+    let caches =
+        pushed.map(|cache| Rule { include: cache.paths.clone(), untracked: cache.untracked, ..Rule::default() });
+    let own = Rule { include: vec![ENV_FILE.to_owned()], ..Rule::default() };
+    let rules = artifacts.chain(caches).map(|rule| rule.with_values(&value)).chain([own]).collect();
+    Selection { rules, everything: false }
 }
 
 /// Orders the results and the end, and applies the results to the project directory. Does nothing the second time.
@@ -209,6 +223,33 @@ mod tests {
         Records::open(dir.path()).unwrap().save(&id, &record).unwrap();
         let mut session = Session::attach(id, cloud, &settings, &printer).unwrap().unwrap();
         wait_for_results(&mut session, &mut LeaseKeeper::new(settings.lease(), 0), cancel).await
+    }
+
+    #[test]
+    fn each_definition_selects_for_itself() {
+        let job = r#"{"id": 1, "job_info": {"project_id": 2},
+            "variables": [{"key": "OUT", "value": "out"}, {"key": "KEY", "value": "k", "file": true},
+                          {"key": "TOKEN", "value": "t", "masked": true}],
+            "artifacts": [{"paths": ["$OUT/*", "$KEY", "$TOKEN", "$HOME"], "exclude": ["$CI_PROJECT_DIR/out/x"]},
+                          {"paths": ["report.xml"], "artifact_format": "raw"}, {"untracked": true}],
+            "cache": [{"paths": ["kept"], "policy": "pull-push"}, {"paths": ["seen"], "policy": "pull"}]}"#;
+        let job: JobContext = serde_json::from_str(job).unwrap();
+        let expanded = |name: &str| (name != "UNSET").then(|| format!("/{name}"));
+        let rule = |include: &[&str]| Rule {
+            include: include.iter().map(|path| (*path).to_owned()).collect(),
+            ..Rule::default()
+        };
+        let archive = Rule {
+            exclude: vec!["/CI_PROJECT_DIR/out/x".to_owned()],
+            variables: vec!["OUT".to_owned(), "CI_PROJECT_DIR".to_owned()],
+            ..rule(&["/OUT/*", "$KEY", "$TOKEN", "$HOME"])
+        };
+        let report = Rule { follow: true, ..rule(&["report.xml"]) };
+        let untracked = Rule { untracked: true, ..Rule::default() };
+        assert_eq!(
+            selection(&job, expanded).rules,
+            [archive, report, untracked, rule(&["kept"]), rule(&["sagemaker.env"])]
+        );
     }
 
     #[tokio::test(start_paused = true)]

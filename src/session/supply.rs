@@ -30,11 +30,17 @@ pub struct Supply {
 }
 
 impl Supply {
-    pub fn new(session: &Session<'_>, job: &JobContext, trees: &Trees) -> Self {
+    /// `expanded` gives the values of the job's variables as the runner told them.
+    pub fn new(
+        session: &Session<'_>,
+        job: &JobContext,
+        trees: &Trees,
+        expanded: impl Fn(&str) -> Option<String>,
+    ) -> Self {
         let scope = project_scope(job);
         Self {
             trees: trees.clone(),
-            selection: results::selection(job),
+            selection: results::selection(job, expanded),
             packs: format!("projects/{scope}/packs"),
             cache: session.settings.runner.state_dir.join("projects").join(scope),
         }

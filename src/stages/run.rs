@@ -143,7 +143,7 @@ async fn in_container(
     };
     let mut lease = lease(context);
     lease.renew(&session.cloud, &session.layout).await;
-    let supply = Supply::new(&session, job, &trees);
+    let supply = Supply::new(&session, job, &trees, |name| context.env.job_variable(name).map(str::to_owned));
     supply.send_once(&mut session, &mut lease, &context.cancellation).await?;
     let conclusion = run_script(context, &mut session, job, &supply, script, stage).await?;
     if let (Conclusion::Exited { code, .. }, Some(current)) = (&conclusion, &mut session.record.current) {

@@ -4,6 +4,7 @@
 //! every entry and every place it would touch before it changes anything. It never follows a link of either side.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Read as _;
 
 use anyhow::{Context as _, bail};
 use rustix::fs::FileType;
@@ -12,8 +13,10 @@ use super::entry::{
     DEEPEST, Entry, Instant, Kind, Mark, Place, ancestors, enters_git, join, malformed, shown, split, stray_link,
 };
 use super::fetching::FileEnd;
+use super::selection::view;
 use super::staging::{Staged, Staging};
-use super::tree::{Root, Walker};
+use super::tree::{Root, Walker, is_absent};
+use super::view::{Node, View};
 use super::{Roots, Selection, Snapshot, Stop, Summary, Trees, Warnings, count, restore};
 use crate::failure::Failure;
 
@@ -24,6 +27,7 @@ pub(super) const ENV_FILE_MAX: u64 = 1 << 20;
 /// Set-user-id and set-group-id: never come back.
 const SET_ID: u32 = 0o6000;
 
+const UNREADABLE_ENV: &str = "failed to read `gitlab_runner_env`";
 const TOO_DEEP: &str = "it is more than 256 directories deep";
 
 /// What changed in the container and is wanted on the host, parents before what they hold.
@@ -35,20 +39,19 @@ pub(super) fn changes(
     stop: &Stop,
 ) -> anyhow::Result<Vec<Entry>> {
     let project = roots.project_bytes();
-    let mut walker = Walker::new(&roots.project);
-    let selection = selection.compile(project, &mut |path| walker.target(path).ok());
-
     let mut listing_warnings = Warnings::default();
     let listed = Walker::new(&roots.project).list(Place::Project, b"", &enters_git, &mut listing_warnings, stop)?;
     for line in listing_warnings.lines() {
         warnings.add(line);
     }
+    let assigned = assigned(roots)?;
+    let wanted = selection.wanted(&view(project, &listed), &assigned);
     let mut send: HashSet<&[u8]> = HashSet::new();
     let mut now: HashMap<&[u8], Kind> = HashMap::with_capacity(listed.len());
     for (entry, mark) in &listed {
         now.insert(&entry.path, mark.kind);
         let before = snapshot.marks.get(&(Place::Project, entry.path.clone()));
-        if before.is_some_and(|before| before.is_same(mark)) || !selection.wants(&entry.path) {
+        if before.is_some_and(|before| before.is_same(mark)) || !wanted.wants(&entry.path) {
             continue;
         }
         if entry.kind == Kind::Link
@@ -73,17 +76,53 @@ pub(super) fn changes(
     let replaced = |path: &[u8]| {
         ancestors(path).any(|above| send.contains(above) && now.get(above).is_some_and(|kind| *kind != Kind::Directory))
     };
+    let is_gone = |path: &[u8]| ancestors(path).count() <= DEEPEST && !now.contains_key(path);
+    let gone: Vec<&[u8]> = before(snapshot).map(|(path, _)| path).filter(|path| is_gone(path)).collect();
     let mut entries: Vec<Entry> = Vec::new();
-    for (place, path) in snapshot.marks.keys() {
-        let gone = *place == Place::Project && !path.is_empty() && !enters_git(path) && !now.contains_key(&path[..]);
-        if gone && ancestors(path).count() <= DEEPEST && (selection.wants(path) || replaced(path)) {
-            entries.push(deletion(Place::Project, path));
-        }
+    if !gone.is_empty() {
+        // What the host still has is what it would search.
+        let wanted = selection.wanted(&view_before(project, snapshot, &listed), &assigned);
+        let deleted = gone.into_iter().filter(|path| wanted.wants(path) || replaced(path));
+        entries.extend(deleted.map(|path| deletion(Place::Project, path)));
     }
     entries.extend(listed.iter().filter(|(entry, _)| send.contains(&entry.path[..])).map(|(entry, _)| stripped(entry)));
     entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     entries.extend(env_file(roots, snapshot)?);
     Ok(entries)
+}
+
+/// What the project held when it arrived.
+fn before(snapshot: &Snapshot) -> impl Iterator<Item = (&[u8], &Mark)> {
+    let paths = snapshot.marks.iter().filter(|((place, _), _)| *place == Place::Project);
+    paths.map(|((_, path), mark)| (path.as_slice(), mark)).filter(|(path, _)| !path.is_empty() && !enters_git(path))
+}
+
+/// The project as it arrived. Where a link led is known if it is the same still.
+fn view_before<'a>(project: &[u8], snapshot: &'a Snapshot, listed: &'a [(Entry, Mark)]) -> View<'a> {
+    let links = listed.iter().filter(|(entry, _)| entry.kind == Kind::Link);
+    let links: HashMap<&[u8], (&Entry, &Mark)> =
+        links.map(|(entry, mark)| (entry.path.as_slice(), (entry, mark))).collect();
+    let node = |path: &[u8], mark: &Mark| match mark.kind {
+        Kind::Directory => Node::Directory,
+        Kind::Link => match links.get(path) {
+            Some((entry, now)) if mark.is_same(now) => Node::Link(&entry.target),
+            _ => Node::Link(&[]),
+        },
+        Kind::File | Kind::Deleted | Kind::Special => Node::Other,
+    };
+    View::new(project, before(snapshot).map(|(path, mark)| (path, node(path, mark))))
+}
+
+/// What `gitlab_runner_env` holds, as far as it may.
+fn assigned(roots: &Roots) -> anyhow::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let Some(root) = &roots.tmp else { return Ok(content) };
+    match Walker::new(root).open_file(ENV_FILE) {
+        Ok(file) => file.take(ENV_FILE_MAX).read_to_end(&mut content).context(UNREADABLE_ENV)?,
+        Err(error) if is_absent(&error) => 0,
+        Err(error) => return Err(error).context(UNREADABLE_ENV),
+    };
+    Ok(content)
 }
 
 fn deletion(place: Place, path: &[u8]) -> Entry {

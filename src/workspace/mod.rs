@@ -9,10 +9,13 @@ mod artifacts;
 mod chunk;
 mod depot;
 mod entry;
+mod expansion;
 mod fetching;
+mod glob;
 mod known;
 mod pack;
 mod part;
+mod pattern;
 mod placing;
 mod reading;
 mod restore;
@@ -20,6 +23,7 @@ mod selection;
 mod sending;
 mod staging;
 mod tree;
+mod view;
 
 #[cfg(test)]
 mod tests;
@@ -37,7 +41,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cloud::{CloudError, ObjectStore};
 use crate::failure::Failure;
-pub use selection::Selection;
+pub use selection::{Rule, Selection};
 
 use entry::{Entry, Kind, Mark, Place};
 use fetching::Parts;

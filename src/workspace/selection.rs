@@ -1,398 +1,215 @@
 //! Which paths later host stages read: artifact, report and cache paths, with the meaning GitLab Runner's helper gives them.
 //!
-//! The helper globs each path (doublestar: `**`, `*`, `?`, `[..]`, `{a,b}`), then walks what was found. Here the same
-//! patterns are held against names: an entry is wanted when the entry, or a directory above it, matches. What the
-//! helper takes is always included; where a pattern cannot be understood, everything is.
+//! Each definition of the job is a [`Rule`] of its own. The helper's search is done over again in what is there (see `glob`):
+//! wanted is what it would archive, and the links it would follow on the way. It errs on one side only: where the outcome
+//! cannot be known here, more is wanted than the helper takes.
+
+use std::collections::{BTreeSet, HashSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::split;
+use super::entry::{Entry, Kind, Mark, Place, enters_git};
+use super::expansion::{expanded, with_values};
+use super::glob;
+use super::pattern::{Budget, Trouble, matches};
+use super::tree::{Root, Walker};
+use super::view::{Node, View};
+use super::{Stop, Warnings};
 
-/// More alternatives than this in one pattern are not spelt out; the pattern then wants everything.
-const MOST_ALTERNATIVES: usize = 1024;
+/// Steps that one selection may take, each of some nanoseconds: at least, and for each path there is. One that would take
+/// more wants everything.
+const LEAST_STEPS: u64 = 4_000_000;
+const STEPS_PER_PATH: u64 = 2000;
 
-/// What later host stages read. Paths as in the job, variables already expanded; relative to the project directory.
+/// What later host stages read of the project directory: what any of the rules wants.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Selection {
-    /// Files, directories (with all they hold) and patterns. One that still holds `$` wants everything.
-    pub include: Vec<String>,
-    /// Left to the stage that reads the files: what it excludes may come back, unused.
-    pub exclude: Vec<String>,
-    /// Files that git does not track: everything that changed.
-    pub untracked: bool,
+    pub rules: Vec<Rule>,
     /// Everything that changed.
     pub everything: bool,
 }
 
-/// A selection made ready to be held against names.
-#[derive(Debug)]
-pub(super) struct Compiled {
+/// One definition of artifacts, a report or a cache, as it stands in the job.
+///
+/// Relative paths start at the project directory. The helper expands paths as a shell would within double quotes, with the
+/// environment of its stage, so backslashes count twice, and a path with a `$` or a backquote that is left wants
+/// everything: what it comes to is known to the host stage alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rule {
+    /// Files, directories (with all they hold) and patterns.
+    pub include: Vec<String>,
+    /// Files and patterns. A directory is left out with what it holds by a pattern such as `out/**` alone.
+    pub exclude: Vec<String>,
+    /// Files that git does not track: everything but `exclude`.
+    pub untracked: bool,
+    /// The content of a link that is taken is read through it, as in a report that is uploaded raw.
+    pub follow: bool,
+    /// Names of variables whose values stand in the paths already. Should `gitlab_runner_env` speak of one, the rule wants
+    /// everything.
+    pub variables: Vec<String>,
+}
+
+impl Rule {
+    /// The rule with the values of plain variables, `$NAME` and `${NAME}`, in its paths, so that they stay what they are when
+    /// the paths are expanded.
+    #[must_use]
+    pub fn with_values(mut self, value: &dyn Fn(&str) -> Option<String>) -> Self {
+        let variables = &mut self.variables;
+        for path in self.include.iter_mut().chain(&mut self.exclude) {
+            *path = with_values(path, value, variables);
+        }
+        self
+    }
+}
+
+/// What a selection wants of a tree.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
     everything: bool,
-    patterns: Vec<Vec<Step>>,
+    paths: HashSet<Vec<u8>>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Step {
-    /// `**`: any number of directories.
-    Any,
-    /// One component, in pieces.
-    Name(Vec<Piece>),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Piece {
-    /// `*`
-    Star,
-    /// `?`
-    One,
-    Literal(char),
-    Class {
-        negated: bool,
-        ranges: Vec<(char, char)>,
-    },
+impl Wanted {
+    pub(super) fn wants(&self, path: &[u8]) -> bool {
+        self.everything || self.paths.contains(path)
+    }
 }
 
 impl Selection {
-    /// `project` is the absolute project directory, `link` gives the target of a path in it that is a link.
-    pub(super) fn compile(&self, project: &[u8], link: &mut dyn FnMut(&[u8]) -> Option<Vec<u8>>) -> Compiled {
-        let mut compiled = Compiled { everything: self.everything || self.untracked, patterns: Vec::new() };
-        for pattern in &self.include {
-            if compiled.everything {
+    /// The paths of `project` (an absolute directory) that the selection wants as things are now, relative to it, sorted.
+    /// Never any in a `.git`. Fails when the directory cannot be read.
+    pub fn list(&self, project: &Path) -> anyhow::Result<Vec<PathBuf>> {
+        let Some(root) = Root::open(project)? else { return Ok(Vec::new()) };
+        let (mut warnings, stop) = (Warnings::default(), Stop::default());
+        let listed = Walker::new(&root).list(Place::Project, b"", &enters_git, &mut warnings, &stop)?;
+        let wanted = self.wanted(&view(project.as_os_str().as_bytes(), &listed), b"");
+        let paths = listed.iter().map(|(entry, _)| &entry.path);
+        Ok(paths.filter(|path| wanted.wants(path)).map(|path| OsStr::from_bytes(path).into()).collect())
+    }
+
+    /// What is wanted of a tree. `assigned` is the content of `gitlab_runner_env`.
+    pub(super) fn wanted(&self, view: &View<'_>, assigned: &[u8]) -> Wanted {
+        let mut wanted = Wanted { everything: self.everything, paths: HashSet::new() };
+        let paths = u64::try_from(view.paths().count()).unwrap_or(u64::MAX);
+        let budget = Budget::new(paths.saturating_mul(STEPS_PER_PATH).saturating_add(LEAST_STEPS));
+        for rule in &self.rules {
+            if wanted.everything {
                 break;
             }
-            compiled.add(pattern, project, link);
+            Search::new(rule, view, &budget).run(rule, assigned, &mut wanted);
         }
-        compiled
+        wanted
     }
 }
 
-impl Compiled {
-    fn add(&mut self, pattern: &str, project: &[u8], link: &mut dyn FnMut(&[u8]) -> Option<Vec<u8>>) {
-        let spelt_out = if pattern.contains('$') { None } else { alternatives(pattern) };
-        let Some(spelt_out) = spelt_out else {
-            self.everything = true;
+/// The tree as it was listed.
+pub(super) fn view<'a>(project: &[u8], listed: &'a [(Entry, Mark)]) -> View<'a> {
+    let node = |entry: &'a Entry| match entry.kind {
+        Kind::Directory => Node::Directory,
+        Kind::Link => Node::Link(&entry.target),
+        Kind::File | Kind::Deleted | Kind::Special => Node::Other,
+    };
+    View::new(project, listed.iter().map(|(entry, _)| (entry.path.as_slice(), node(entry))))
+}
+
+struct Search<'s, 'a> {
+    view: &'s View<'a>,
+    budget: &'s Budget,
+    exclude: Vec<Vec<u8>>,
+    follow: bool,
+    links: BTreeSet<Vec<u8>>,
+}
+
+impl<'s, 'a> Search<'s, 'a> {
+    fn new(rule: &Rule, view: &'s View<'a>, budget: &'s Budget) -> Self {
+        // The helper looks no further than a pattern that leads out of the project.
+        let relative = |pattern: &String| glob::relative(view.project(), &expanded(pattern)?);
+        let exclude = rule.exclude.iter().map_while(relative).collect();
+        Self { view, budget, exclude, follow: rule.follow, links: BTreeSet::new() }
+    }
+
+    fn run(mut self, rule: &Rule, assigned: &[u8], wanted: &mut Wanted) {
+        if rule.variables.iter().any(|name| assigned.windows(name.len().max(1)).any(|part| part == name.as_bytes())) {
+            wanted.everything = true;
             return;
-        };
-        for pattern in spelt_out {
-            let Some(names) = inside(&pattern, project) else { continue };
-            let Some(steps) = names.iter().map(|name| step(name)).collect::<Option<Vec<_>>>() else {
-                self.everything = true;
+        }
+        if rule.untracked && self.exclude.is_empty() {
+            wanted.everything = true;
+            return;
+        }
+        for path in &rule.include {
+            if self.include(path, wanted).is_err() {
+                wanted.everything = true;
                 return;
-            };
-            self.through_links(steps, project, link);
-        }
-    }
-
-    /// The helper follows links in the part before the first wildcard, so what they point to is wanted under its own
-    /// name as well, and each link too.
-    fn through_links(&mut self, steps: Vec<Step>, project: &[u8], link: &mut dyn FnMut(&[u8]) -> Option<Vec<u8>>) {
-        let mut waiting = vec![steps];
-        for _ in 0..40 {
-            let Some(steps) = waiting.pop() else { return };
-            let mut path = Vec::new();
-            for (at, step) in steps.iter().enumerate().take(steps.len().saturating_sub(1)) {
-                let Some(name) = step.literal() else { break };
-                path = super::entry::join(&path, name.as_bytes());
-                let Some(target) = link(&path) else { continue };
-                self.patterns.push(steps[..=at].to_vec());
-                let absolute = if target.starts_with(b"/") {
-                    target
-                } else {
-                    [project, b"/", split(&path).0, b"/", &target].concat()
-                };
-                if let Some(names) = String::from_utf8(absolute).ok().and_then(|target| inside(&target, project)) {
-                    let literal = names.iter().map(|name| Step::Name(name.chars().map(Piece::Literal).collect()));
-                    waiting.push(literal.chain(steps[at + 1..].iter().cloned()).collect());
-                }
-                break;
             }
-            self.patterns.push(steps);
         }
-    }
-
-    /// Whether the entry or a directory above it is wanted.
-    pub(super) fn wants(&self, path: &[u8]) -> bool {
-        if self.everything {
-            return true;
-        }
-        if self.patterns.is_empty() {
-            return false;
-        }
-        // As the helper's own matcher does, bytes that are no UTF-8 count as one unknown character each.
-        let names: Vec<Vec<char>> = path.split(|&byte| byte == b'/').map(characters).collect();
-        self.patterns.iter().any(|pattern| (0..=names.len()).any(|depth| matches(pattern, &names[..depth])))
-    }
-}
-
-impl Step {
-    fn literal(&self) -> Option<String> {
-        match self {
-            Step::Any => None,
-            Step::Name(pieces) => pieces
-                .iter()
-                .map(|piece| match piece {
-                    Piece::Literal(character) => Some(*character),
-                    Piece::Star | Piece::One | Piece::Class { .. } => None,
-                })
-                .collect(),
-        }
-    }
-}
-
-fn characters(name: &[u8]) -> Vec<char> {
-    let mut characters = Vec::with_capacity(name.len());
-    for chunk in name.utf8_chunks() {
-        characters.extend(chunk.valid().chars());
-        characters.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
-    }
-    characters
-}
-
-/// The pattern's components relative to the project, `.` and `..` resolved by name; `None` when it leaves the project
-/// or is empty. The project itself is no component at all.
-fn inside(pattern: &str, project: &[u8]) -> Option<Vec<String>> {
-    if pattern.is_empty() {
-        return None;
-    }
-    let project: Vec<&str> = std::str::from_utf8(project).ok()?.split('/').filter(|name| !name.is_empty()).collect();
-    let mut names: Vec<&str> = if pattern.starts_with('/') { Vec::new() } else { project.clone() };
-    for name in pattern.split('/') {
-        match name {
-            "" | "." => {}
-            ".." => {
-                names.pop();
+        if rule.untracked {
+            for path in self.view.paths() {
+                self.archive(path, path, wanted);
             }
-            _ => names.push(name),
         }
+        wanted.paths.extend(self.links);
     }
-    let relative = names.strip_prefix(project.as_slice())?;
-    Some(relative.iter().map(|name| (*name).to_owned()).collect())
-}
 
-/// Spells out `{a,b}`, nested ones too. `None` when a brace is not closed or there are too many.
-fn alternatives(pattern: &str) -> Option<Vec<String>> {
-    let mut done = Vec::new();
-    let mut waiting = vec![pattern.to_owned()];
-    while let Some(pattern) = waiting.pop() {
-        if done.len() + waiting.len() > MOST_ALTERNATIVES {
-            return None;
+    fn include(&mut self, path: &str, wanted: &mut Wanted) -> Result<(), Trouble> {
+        let path = expanded(path).ok_or(Trouble::TooMuch)?;
+        if path.is_empty() {
+            return Ok(());
         }
-        let Some(open) = first_brace(&pattern) else {
-            done.push(pattern);
-            continue;
+        let Some(pattern) = glob::relative(self.view.project(), &path) else { return Ok(()) };
+        let found = match glob::find(self.view, &pattern, self.budget, &mut self.links) {
+            // The helper warns and goes on without it.
+            Err(Trouble::Malformed) => return Ok(()),
+            other => other?,
         };
-        let (before, rest) = (&pattern[..open], &pattern[open + 1..]);
-        let mut depth = 0usize;
-        let mut start = 0;
-        let mut choices = Vec::new();
-        let mut close = None;
-        let mut escaped = false;
-        for (at, character) in rest.char_indices() {
-            match character {
-                _ if escaped => escaped = false,
-                '\\' => escaped = true,
-                '{' => depth += 1,
-                '}' if depth == 0 => {
-                    choices.push(&rest[start..at]);
-                    close = Some(at);
-                    break;
-                }
-                '}' => depth -= 1,
-                ',' if depth == 0 => {
-                    choices.push(&rest[start..at]);
-                    start = at + 1;
-                }
-                _ => {}
+        for name in found {
+            self.walk(name, wanted)?;
+        }
+        Ok(())
+    }
+
+    /// Archives what is there and, of a directory, all it holds. A link is not followed at the end of the name.
+    fn walk(&mut self, name: Vec<u8>, wanted: &mut Wanted) -> Result<(), Trouble> {
+        let Some((path, node)) = self.view.resolve(&name, false, &mut self.links) else { return Ok(()) };
+        let mut waiting = vec![(name, path, node)];
+        while let Some((name, path, node)) = waiting.pop() {
+            self.budget.spend(name.len() + path.len())?;
+            if node == Node::Directory {
+                let below = self.view.list(&path).into_iter();
+                waiting.extend(
+                    below.map(|(entry, node)| {
+                        (glob::joined(&name, entry), [path.as_slice(), b"/", entry].concat(), node)
+                    }),
+                );
+            }
+            let Some(name) = glob::below(self.view.project(), &name) else { continue };
+            if let Some(path) = self.view.inside(&path) {
+                self.archive(&name, path, wanted);
             }
         }
-        let after = &rest[close? + 1..];
-        waiting.extend(choices.iter().rev().map(|choice| format!("{before}{choice}{after}")));
+        Ok(())
     }
-    Some(done)
-}
 
-/// The first brace that is neither escaped nor in a class.
-fn first_brace(pattern: &str) -> Option<usize> {
-    let mut escaped = false;
-    let mut class = false;
-    for (at, character) in pattern.char_indices() {
-        match character {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '[' if !class => class = true,
-            ']' => class = false,
-            '{' if !class => return Some(at),
-            _ => {}
+    /// `path` is where the entry is in truth, `name` what the helper calls it.
+    fn archive(&mut self, name: &[u8], path: &[u8], wanted: &mut Wanted) {
+        if self.exclude.iter().any(|pattern| matches(pattern, name, true, self.budget) == Ok(true)) {
+            return;
         }
-    }
-    None
-}
-
-/// One component of a pattern; `None` when it is malformed.
-fn step(name: &str) -> Option<Step> {
-    if name == "**" {
-        return Some(Step::Any);
-    }
-    let mut pieces = Vec::new();
-    let mut rest = name.chars().peekable();
-    while let Some(character) = rest.next() {
-        pieces.push(match character {
-            '*' if pieces.last() == Some(&Piece::Star) => continue,
-            '*' => Piece::Star,
-            '?' => Piece::One,
-            '\\' => Piece::Literal(rest.next()?),
-            '[' => {
-                let negated = rest.next_if(|next| matches!(next, '!' | '^')).is_some();
-                let mut ranges = Vec::new();
-                loop {
-                    let low = match rest.next()? {
-                        ']' if !ranges.is_empty() => break,
-                        '\\' => rest.next()?,
-                        ']' | '-' => return None,
-                        low => low,
-                    };
-                    let high = match rest.next_if_eq(&'-') {
-                        None => low,
-                        Some(_) => match rest.next()? {
-                            '\\' => rest.next()?,
-                            ']' | '-' => return None,
-                            high => high,
-                        },
-                    };
-                    ranges.push((low, high));
-                }
-                Piece::Class { negated, ranges }
-            }
-            literal => Piece::Literal(literal),
-        });
-    }
-    Some(Step::Name(pieces))
-}
-
-/// Goes back to the last star only, so the cost is at most the product of the lengths.
-fn wildcard<P, N>(pattern: &[P], names: &[N], any: impl Fn(&P) -> bool, one: impl Fn(&P, &N) -> bool) -> bool {
-    let (mut at, mut name) = (0, 0);
-    let mut star = None;
-    while name < names.len() {
-        match pattern.get(at) {
-            Some(piece) if any(piece) => {
-                star = Some((at, name));
-                at += 1;
-            }
-            Some(piece) if one(piece, &names[name]) => {
-                at += 1;
-                name += 1;
-            }
-            _ => match star {
-                Some((star_at, taken)) => {
-                    star = Some((star_at, taken + 1));
-                    at = star_at + 1;
-                    name = taken + 1;
-                }
-                None => return false,
-            },
+        if !wanted.paths.contains(path) {
+            wanted.paths.insert(path.to_vec());
         }
-    }
-    pattern[at..].iter().all(any)
-}
-
-fn matches(pattern: &[Step], names: &[Vec<char>]) -> bool {
-    wildcard(
-        pattern,
-        names,
-        |step| *step == Step::Any,
-        |step, name| match step {
-            Step::Any => true,
-            Step::Name(pieces) => {
-                wildcard(pieces, name, |piece| *piece == Piece::Star, |piece, name| is_one(piece, *name))
-            }
-        },
-    )
-}
-
-fn is_one(piece: &Piece, character: char) -> bool {
-    match piece {
-        Piece::Star | Piece::One => true,
-        Piece::Literal(literal) => *literal == character,
-        Piece::Class { negated, ranges } => {
-            ranges.iter().any(|(low, high)| (*low..=*high).contains(&character)) != *negated
+        if self.follow
+            && let Some((end, _)) = self.view.resolve(name, true, &mut self.links)
+        {
+            wanted.paths.extend(self.view.inside(&end).map(<[u8]>::to_vec));
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use test_case::test_case;
-
-    use super::*;
-
-    fn wants(pattern: &str, path: &str) -> bool {
-        let selection = Selection { include: vec![pattern.to_owned()], ..Selection::default() };
-        let mut link = |path: &[u8]| (path == b"latest").then(|| b"runs/42".to_vec());
-        selection.compile(b"/builds/p", &mut link).wants(path.as_bytes())
-    }
-
-    #[test_case("model", "model", true)]
-    #[test_case("model", "model/a/b", true; "a directory with all it holds")]
-    #[test_case("model/", "model/a", true; "trailing slash")]
-    #[test_case("./model", "model/a", true; "dot slash")]
-    #[test_case("model", "models/a", false)]
-    #[test_case("model", "x/model", false; "anchored at the project")]
-    #[test_case("*.txt", "a.txt", true)]
-    #[test_case("*.txt", ".txt", true; "a star takes nothing and hidden files")]
-    #[test_case("*.txt", "d/a.txt", false; "a star stays in its directory")]
-    #[test_case("**/*.txt", "a.txt", true; "two stars take no directory")]
-    #[test_case("**/*.txt", "d/e/a.txt", true; "two stars take several")]
-    #[test_case("d/**", "d/e/f", true)]
-    #[test_case("d/**", "d", true; "two stars take the directory itself")]
-    #[test_case("d/**/z", "d/x/y/z/inside", true)]
-    #[test_case("d/**/z", "e/z", false)]
-    #[test_case("d**", "dx", true; "two stars in a name are one")]
-    #[test_case("d**", "e/dx", false; "two stars in a name stay in their directory")]
-    #[test_case("a?c", "abc", true)]
-    #[test_case("a?c", "a\u{e9}c", true; "a question mark takes one character")]
-    #[test_case("a?c", "ac", false)]
-    #[test_case("[a-c]x", "bx", true)]
-    #[test_case("[!a-c]x", "bx", false)]
-    #[test_case("[^a-c]x", "dx", true)]
-    #[test_case("{a,b{c,d}}/x", "bd/x", true; "nested alternatives")]
-    #[test_case("{a,b}/x", "c/x", false)]
-    #[test_case("{out/*.bin,log}", "out/m.bin", true; "a slash in alternatives")]
-    #[test_case("x{,.gz}", "x", true; "an empty alternative")]
-    #[test_case("\\*", "*", true; "escaped")]
-    #[test_case("\\*", "a", false; "escaped is no star")]
-    #[test_case("/builds/p/out", "out/x", true; "absolute")]
-    #[test_case("/builds/p", "any/thing", true; "the project itself, absolute")]
-    #[test_case(".", "any/thing", true; "the project itself")]
-    #[test_case("/builds/q/out", "out/x", false; "absolute elsewhere")]
-    #[test_case("/builds/pp", "p", false; "absolute with the same beginning")]
-    #[test_case("../p/out", "out/x", true; "out and in again")]
-    #[test_case("../q", "q", false; "out")]
-    #[test_case("a/../../..", "a", false; "out by the back door")]
-    #[test_case("a/../b", "b", true)]
-    #[test_case("out/$NAME", "any", true; "not expanded")]
-    #[test_case("a[", "any", true; "malformed class")]
-    #[test_case("a{b", "any", true; "malformed alternatives")]
-    #[test_case("", "any", false; "empty")]
-    #[test_case("latest/m.bin", "runs/42/m.bin", true; "through a link")]
-    #[test_case("latest/*.bin", "runs/42/m.bin", true; "through a link, then a star")]
-    #[test_case("latest/m.bin", "latest", true; "the link itself")]
-    #[test_case("latest", "runs/42/m.bin", false; "a link as the last name is not followed")]
-    #[test_case("*/m.bin", "runs/42/m.bin", false; "a link under a star is not followed")]
-    fn patterns_mean_what_they_mean_to_the_runner(pattern: &str, path: &str, expected: bool) {
-        assert_eq!(wants(pattern, path), expected);
-    }
-
-    #[test]
-    fn nothing_is_wanted_by_default_and_untracked_wants_everything() {
-        assert!(!Selection::default().compile(b"/p", &mut |_| None).wants(b"x"));
-        let untracked = Selection { untracked: true, ..Selection::default() };
-        assert!(untracked.compile(b"/p", &mut |_| None).wants(b"x"));
-    }
-
-    #[test]
-    fn many_alternatives_do_not_explode() {
-        assert!(wants(&"{a,b}".repeat(40), "x"));
-    }
-}
+mod tests;

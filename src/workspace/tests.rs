@@ -90,7 +90,8 @@ fn everything() -> Selection {
 }
 
 fn only(paths: &[&str]) -> Selection {
-    Selection { include: paths.iter().map(|path| (*path).to_owned()).collect(), ..Selection::default() }
+    let include = paths.iter().map(|path| (*path).to_owned()).collect();
+    Selection { rules: vec![Rule { include, ..Rule::default() }], everything: false }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -432,8 +433,52 @@ fn a_summary_is_one_line() {
 }
 
 #[test]
+fn what_is_gone_is_looked_for_where_it_was() {
+    let world = World::new();
+    let host = &world.host.project;
+    for directory in ["runs/1", "d", "e"] {
+        fs::create_dir_all(host.join(directory)).unwrap();
+    }
+    for file in ["runs/1/m", "runs/1/n", "d/m", "d/kept", "e/m"] {
+        fs::write(host.join(file), file).unwrap();
+    }
+    symlink("runs/1", host.join("latest")).unwrap();
+    let snapshot = world.up();
+    let container = &world.container.project;
+    // Through the link that is the same still, below what is a link now, and one that no path speaks of.
+    fs::remove_file(container.join("runs/1/m")).unwrap();
+    fs::remove_dir_all(container.join("d")).unwrap();
+    symlink("e", container.join("d")).unwrap();
+    fs::remove_file(container.join("e/m")).unwrap();
+    world.down(&snapshot, &only(&["latest/m", "*/kept"]));
+    let left: Vec<_> = picture(host).into_keys().collect();
+    assert_eq!(left, ["d", "d/m", "e", "e/m", "latest", "runs", "runs/1", "runs/1/n"]);
+
+    let world = World::new();
+    fs::write(world.host.project.join("m"), "m").unwrap();
+    symlink("m", world.host.project.join("latest")).unwrap();
+    let snapshot = world.up();
+    fs::remove_file(world.container.project.join("latest")).unwrap();
+    world.down(&snapshot, &only(&["latest"]));
+    assert_eq!(picture(&world.host.project).into_keys().collect::<Vec<_>>(), ["m"]);
+}
+
+#[test]
+fn a_value_that_the_job_assigns_anew_is_not_trusted() {
+    let world = World::new();
+    let snapshot = world.up();
+    fs::write(world.container.project.join("new"), "new").unwrap();
+    fs::write(world.container.tmp.join("gitlab_runner_env"), "OUT=new\n").unwrap();
+    let rule = Rule { include: vec!["$OUT".to_owned()], ..Rule::default() };
+    let rule = rule.with_values(&|_| Some("old".to_owned()));
+    world.down(&snapshot, &Selection { rules: vec![rule], everything: false });
+    assert!(world.host.project.join("new").exists());
+}
+
+#[test]
 fn a_selection_travels_as_json() {
-    let selection: Selection = serde_json::from_str(r#"{"include": ["out/"], "newer": 1}"#).unwrap();
+    let selection: Selection =
+        serde_json::from_str(r#"{"rules": [{"include": ["out/"], "newer": 1}], "newer": 1}"#).unwrap();
     assert_eq!(selection, only(&["out/"]));
 }
 

@@ -7,5 +7,6 @@ mod docs;
 mod fuzz;
 mod layering;
 mod scenarios;
+mod selection;
 mod support;
 mod templates;

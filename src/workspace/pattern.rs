@@ -1,0 +1,313 @@
+//! Patterns and names: the syntax and the matching of `doublestar`, the library that GitLab Runner's helper uses.
+//!
+//! `**` (a whole component), `*`, `?`, `[..]`, `{a,b}`, `\` before any of them. A pattern is understood only as far as a name
+//! makes it necessary, as there, so a malformed end can stay unseen. Characters are UTF-8; a byte that is none counts
+//! as U+FFFD. This module does no I/O.
+
+use std::cell::Cell;
+
+/// What the runner would refuse, or what costs too much to find out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    Malformed,
+    TooMuch,
+}
+
+/// How much work may still be done, in steps of about a character; shared by all that one selection does.
+#[derive(Debug)]
+pub(super) struct Budget(Cell<u64>);
+
+impl Budget {
+    pub(super) fn new(steps: u64) -> Self {
+        Self(Cell::new(steps))
+    }
+
+    pub(super) fn spend(&self, steps: usize) -> Result<(), Trouble> {
+        let left = self.0.get().checked_sub(u64::try_from(steps).unwrap_or(u64::MAX)).ok_or(Trouble::TooMuch)?;
+        self.0.set(left);
+        Ok(())
+    }
+}
+
+/// Where to go on when what follows a star does not fit: positions in the pattern and in the name.
+#[derive(Debug, Clone, Copy, Default)]
+struct Retry {
+    star: Option<(usize, usize)>,
+    stars: Option<(usize, usize)>,
+}
+
+/// More braces or components than this in one pattern are not looked at.
+const MOST_PARTS: usize = 1024;
+
+/// Whether the pattern has too many parts to be looked at.
+pub(super) fn is_deep(pattern: &[u8]) -> bool {
+    pattern.iter().filter(|byte| matches!(byte, b'{' | b'}' | b'/')).count() > MOST_PARTS
+}
+
+/// Whether the whole pattern fits the whole name. `thorough`: a name that does not fit is still an error when the rest of
+/// the pattern is malformed.
+pub(super) fn matches(pattern: &[u8], name: &[u8], thorough: bool, budget: &Budget) -> Result<bool, Trouble> {
+    if is_deep(pattern) {
+        return Err(Trouble::TooMuch);
+    }
+    fits(pattern, name, thorough, budget, Retry::default(), 0, 0)
+}
+
+fn fits(
+    pattern: &[u8],
+    name: &[u8],
+    thorough: bool,
+    budget: &Budget,
+    mut retry: Retry,
+    mut at: usize,
+    mut from: usize,
+) -> Result<bool, Trouble> {
+    // A doublestar counts as one only at the start of a component, or of an alternative.
+    let mut starts = true;
+    while from < name.len() {
+        budget.spend(1)?;
+        match pattern.get(at) {
+            Some(b'*') => {
+                at += 1;
+                if pattern.get(at) == Some(&b'*') {
+                    at += 1;
+                    match pattern.get(at) {
+                        None if starts => return Ok(true),
+                        Some(b'/') if starts => {
+                            at += 1;
+                            retry = Retry { star: None, stars: Some((at, from)) };
+                            continue;
+                        }
+                        _ => {}
+                    }
+                }
+                starts = false;
+                retry.star = Some((at, from));
+                continue;
+            }
+            Some(b'?') => {
+                starts = false;
+                if name[from] != b'/' {
+                    at += 1;
+                    from += character(&name[from..]).1;
+                    continue;
+                }
+            }
+            Some(b'[') => {
+                starts = false;
+                let (letter, length) = character(&name[from..]);
+                let (is_in, end) = class(pattern, at + 1, letter)?;
+                at = end;
+                if is_in {
+                    from += length;
+                    continue;
+                }
+            }
+            Some(b'{') => {
+                let close = at + 1 + closing(&pattern[at + 1..]).ok_or(Trouble::Malformed)?;
+                let mut choice = at + 1;
+                loop {
+                    let end = comma(&pattern[choice..close]).map_or(close, |length| choice + length);
+                    let one = [&pattern[..at], &pattern[choice..end], &pattern[close + 1..]].concat();
+                    budget.spend(one.len())?;
+                    if fits(&one, name, thorough, budget, retry, at, from)? {
+                        return Ok(true);
+                    }
+                    if end == close {
+                        return Ok(false);
+                    }
+                    choice = end + 1;
+                }
+            }
+            Some(&byte) => {
+                let literal = if byte == b'\\' { at + 1 } else { at };
+                let Some(rest) = pattern.get(literal..).filter(|rest| !rest.is_empty()) else {
+                    return Err(Trouble::Malformed);
+                };
+                let ((wanted, width), (letter, length)) = (character(rest), character(&name[from..]));
+                if wanted == letter {
+                    at = literal + width;
+                    from += length;
+                    starts = wanted == u32::from(b'/');
+                    continue;
+                }
+                // A literal backslash may stand before it, too: there the validation starts.
+                at = if literal > 0 && pattern[literal - 1] == b'\\' { literal - 1 } else { literal };
+            }
+            None => {}
+        }
+        if let Some((after, taken)) = retry.star
+            && name[taken] != b'/'
+        {
+            let taken = taken + character(&name[taken..]).1;
+            retry.star = Some((after, taken));
+            (at, from, starts) = (after, taken, false);
+            continue;
+        }
+        if let Some((after, taken)) = retry.stars
+            && let Some(length) = name[taken..].iter().position(|&byte| byte == b'/')
+        {
+            let taken = taken + length + 1;
+            retry.stars = Some((after, taken));
+            (at, from, starts) = (after, taken, true);
+            continue;
+        }
+        return match pattern.get(at..) {
+            Some(rest) if thorough && !is_valid(rest) => Err(Trouble::Malformed),
+            _ => Ok(false),
+        };
+    }
+    is_empty_enough(pattern.get(at..).unwrap_or_default(), thorough, budget)
+}
+
+/// Whether `letter` is in the class whose bracket stands before `at`; if so, where the pattern goes on, else how far it was
+/// looked at.
+fn class(pattern: &[u8], mut at: usize, letter: u32) -> Result<(bool, usize), Trouble> {
+    let negated = matches!(pattern.get(at), Some(b'!' | b'^'));
+    at += usize::from(negated);
+    if matches!(pattern.get(at), None | Some(b']')) {
+        return Err(Trouble::Malformed);
+    }
+    let next = |at: &mut usize| {
+        let (letter, length) = character(pattern.get(*at..).unwrap_or_default());
+        *at += length;
+        letter
+    };
+    let mut found = false;
+    let mut low = None;
+    while pattern.get(at).is_some_and(|&byte| byte != b']') {
+        let mut wanted = next(&mut at);
+        if let Some(lowest) = low
+            && wanted == u32::from(b'-')
+            && pattern.get(at).is_some_and(|&byte| byte != b']')
+        {
+            at += usize::from(pattern[at] == b'\\');
+            if (lowest..=next(&mut at)).contains(&letter) {
+                found = true;
+                break;
+            }
+            low = None;
+            continue;
+        }
+        if wanted == u32::from(b'\\') {
+            wanted = next(&mut at);
+        }
+        if wanted == letter {
+            found = true;
+            break;
+        }
+        low = Some(wanted).filter(|&letter| letter < u32::from(char::MAX));
+    }
+    let rest = pattern.get(at..).unwrap_or_default();
+    if found == negated {
+        return if rest.is_empty() { Err(Trouble::Malformed) } else { Ok((false, at)) };
+    }
+    let end = unescaped(rest).find(|&(_, byte)| byte == b']').ok_or(Trouble::Malformed)?.0;
+    Ok((true, at + end + 1))
+}
+
+/// Whether the pattern fits a name that has ended.
+fn is_empty_enough(pattern: &[u8], thorough: bool, budget: &Budget) -> Result<bool, Trouble> {
+    if matches!(pattern, b"" | b"*" | b"**" | b"/**" | b"**/" | b"/**/") {
+        return Ok(true);
+    }
+    if pattern.first() == Some(&b'{') {
+        let close = 1 + closing(&pattern[1..]).ok_or(Trouble::Malformed)?;
+        let mut choice = 1;
+        loop {
+            let end = comma(&pattern[choice..close]).map_or(close, |length| choice + length);
+            let one = [&pattern[choice..end], &pattern[close + 1..]].concat();
+            budget.spend(one.len() + 1)?;
+            if is_empty_enough(&one, thorough, budget)? {
+                return Ok(true);
+            }
+            if end == close {
+                return Ok(false);
+            }
+            choice = end + 1;
+        }
+    }
+    if thorough && !is_valid(pattern) { Err(Trouble::Malformed) } else { Ok(false) }
+}
+
+/// Whether classes and alternatives are closed and nothing ends in a backslash.
+pub(super) fn is_valid(pattern: &[u8]) -> bool {
+    let mut depth = 0usize;
+    let mut at = 0;
+    while let Some(&byte) = pattern.get(at) {
+        at += 1;
+        match byte {
+            b'\\' if at >= pattern.len() => return false,
+            b'\\' => at += 1,
+            b'[' => {
+                at += usize::from(matches!(pattern.get(at), Some(b'!' | b'^')));
+                let Some(rest) = pattern.get(at..).filter(|rest| !rest.starts_with(b"]")) else { return false };
+                let Some((end, _)) = unescaped(rest).find(|&(_, byte)| byte == b']') else { return false };
+                at += end + 1;
+            }
+            b'{' => depth += 1,
+            b'}' => match depth.checked_sub(1) {
+                Some(less) => depth = less,
+                None => return false,
+            },
+            _ => {}
+        }
+    }
+    depth == 0
+}
+
+/// The bytes that no backslash precedes, with their places.
+pub(super) fn unescaped(pattern: &[u8]) -> impl Iterator<Item = (usize, u8)> {
+    let mut escaped = false;
+    pattern.iter().copied().enumerate().filter(move |&(_, byte)| {
+        let plain = !escaped && byte != b'\\';
+        escaped = !escaped && byte == b'\\';
+        plain
+    })
+}
+
+/// In what follows a `{`: the place of its `}`.
+fn closing(rest: &[u8]) -> Option<usize> {
+    let mut depth = 1usize;
+    unescaped(rest)
+        .find(|&(_, byte)| {
+            match byte {
+                b'{' => depth += 1,
+                b'}' => depth -= 1,
+                _ => {}
+            }
+            depth == 0
+        })
+        .map(|(at, _)| at)
+}
+
+/// In what stands between braces: the place of the first comma of theirs.
+pub(super) fn comma(choices: &[u8]) -> Option<usize> {
+    let mut depth = 0isize;
+    unescaped(choices)
+        .find(|&(_, byte)| {
+            match byte {
+                b'{' => depth += 1,
+                b'}' => depth -= 1,
+                _ => {}
+            }
+            byte == b',' && depth == 0
+        })
+        .map(|(at, _)| at)
+}
+
+/// The first character and its length in bytes, 0 at the end.
+fn character(bytes: &[u8]) -> (u32, usize) {
+    const UNKNOWN: u32 = char::REPLACEMENT_CHARACTER as u32;
+    match bytes.first() {
+        None => (UNKNOWN, 0),
+        Some(&byte) if byte.is_ascii() => (u32::from(byte), 1),
+        Some(_) => {
+            let chunk = bytes[..bytes.len().min(4)].utf8_chunks().next();
+            match chunk.and_then(|chunk| chunk.valid().chars().next()) {
+                Some(letter) => (letter.into(), letter.len_utf8()),
+                None => (UNKNOWN, 1),
+            }
+        }
+    }
+}
