@@ -136,7 +136,7 @@ pub(super) fn apply(staging: &Staging, trees: &Trees, received: Vec<String>, sto
     for place in [Place::Project, Place::Tmp] {
         let Some(root) = roots.get(place) else { continue };
         let mut walker = Walker::unlocking(root);
-        for entry in entries.iter().rev().filter(|entry| entry.place == place && entry.kind == Kind::Deleted) {
+        for entry in deletions(&entries, place) {
             restore::delete(&mut walker, &entry.path)
                 .with_context(|| format!("failed to delete {}", shown(&entry.path)))?;
             summary.deleted += 1;
@@ -147,6 +147,14 @@ pub(super) fn apply(staging: &Staging, trees: &Trees, received: Vec<String>, sto
     }
     summary.warnings = warnings.lines();
     Ok(summary)
+}
+
+/// What a directory holds before the directory, in whatever order they came.
+fn deletions(entries: &[Entry], place: Place) -> Vec<&Entry> {
+    let own = entries.iter().filter(|entry| entry.place == place && entry.kind == Kind::Deleted);
+    let mut deletions: Vec<&Entry> = own.collect();
+    deletions.sort_unstable_by(|a, b| b.path.cmp(&a.path));
+    deletions
 }
 
 /// Directories, then files and links, then the modes and times of directories.

@@ -32,8 +32,8 @@ struct PackState {
 
 #[derive(Default)]
 struct Table {
-    /// The block of each chunk, and where in it the chunk is.
-    chunks: HashMap<ChunkHash, (u32, u32)>,
+    /// The block of each chunk, and where in it the chunk is. By length too: an index that lies about it is of no use.
+    chunks: HashMap<(ChunkHash, u32), (u32, u32)>,
     blocks: Vec<BlockPlace>,
     packs: Vec<PackState>,
 }
@@ -76,7 +76,7 @@ impl Depot {
                 table.blocks.push(BlockPlace { pack: Some(pack), at: block.at, stored: block.stored, raw: block.raw });
                 let mut at = 0;
                 for (hash, length) in &block.chunks {
-                    table.chunks.entry(*hash).or_insert((number, at));
+                    table.chunks.entry((*hash, *length)).or_insert((number, at));
                     at += length;
                 }
             }
@@ -92,14 +92,14 @@ impl Depot {
         let at = count(bench.block.len());
         {
             let mut table = lock(&self.table);
-            if let Some(&(block, at)) = table.chunks.get(&hash) {
+            if let Some(&(block, at)) = table.chunks.get(&(hash, length)) {
                 return Ok(Located { hash, length, block, at });
             }
             let block = *bench.number.get_or_insert_with(|| {
                 table.blocks.push(BlockPlace { pack: None, at: 0, stored: 0, raw: 0 });
                 count(table.blocks.len() - 1)
             });
-            table.chunks.insert(hash, (block, at));
+            table.chunks.insert((hash, length), (block, at));
         }
         bench.block.push(hash, chunk);
         let block = bench.number.unwrap_or_default();

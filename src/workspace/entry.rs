@@ -11,6 +11,9 @@ pub(super) const LONGEST_PATH: usize = 16 * 1024;
 /// Most directories above an entry that comes back: what a container makes up must not cost the host much.
 pub(super) const DEEPEST: usize = 256;
 
+/// Longest target of a link that comes back, in bytes: some file systems take no longer one.
+const LONGEST_TARGET: usize = 1023;
+
 /// Which of the two trees an entry belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Place {
@@ -194,6 +197,9 @@ pub(super) fn stray_link(project: &[u8], path: &[u8], target: &[u8]) -> Option<&
     const OUTSIDE: Option<&str> = Some("points outside the project");
     if target.is_empty() || target.contains(&0) {
         return Some("has no usable target");
+    }
+    if target.len() > LONGEST_TARGET {
+        return Some("has a target of more than 1023 bytes");
     }
     let (mut depth, relative) = if target.starts_with(b"/") {
         match target.strip_prefix(project) {

@@ -316,6 +316,50 @@ fn a_stray_link_is_left_out_and_the_rest_arrives() {
 }
 
 #[test]
+fn a_link_with_an_endless_target_is_left_out_and_the_rest_arrives() {
+    let world = host();
+    let long = Entry { target: vec![b'x'; 5000], ..entry(LINK, b"long") };
+    Lie::of(&[entry(DELETED, b"good"), long, entry(FILE, b"new")]).store(&world);
+    let summary = world.apply(&Limits::default()).unwrap();
+    assert_eq!(summary.warnings, ["skipped: `long`: has a target of more than 1023 bytes"]);
+    assert_eq!(fs::read(world.host.project.join("new")).unwrap(), b"evil");
+}
+
+#[test_case(FILE)]
+#[test_case(LINK)]
+fn deletions_in_a_senseless_order_make_room_all_the_same(kind: Kind) {
+    let gone = [&b"dir/deep/leaf"[..], b"dir/inside", b"dir/deep"].map(|path| entry(DELETED, path));
+    for order in [[0, 1, 2], [2, 0, 1], [2, 1, 0]] {
+        let world = host();
+        put(&world.host.project, "dir/deep/leaf", b"good");
+        let mut entries: Vec<Entry> = order.iter().map(|at| gone[*at].clone()).collect();
+        entries.push(entry(kind, b"dir"));
+        Lie::of(&entries).store(&world);
+        world.apply(&Limits::default()).unwrap();
+        assert!(!fs::symlink_metadata(world.host.project.join("dir")).unwrap().is_dir());
+    }
+}
+
+/// A pack of the store whose index gives a chunk another length than the content of this hash has.
+#[test_case(1)]
+#[test_case(3)]
+#[test_case(6)]
+fn a_length_that_an_index_makes_up_is_not_believed(length: u32) {
+    let world = World::new();
+    put(&world.host.project, "x", b"evil");
+    let mut block = OpenBlock::default();
+    let content = vec![b'x'; length as usize];
+    block.push(ChunkHash::of(b"evil"), &content);
+    block.compress().unwrap();
+    let mut pack = OpenPack::new(0);
+    pack.push(&block).unwrap();
+    let pack = pack.seal().unwrap();
+    world.store.insert(&format!("packs/{}", pack.id), pack.bytes.to_vec());
+    world.up();
+    assert_eq!(fs::read(world.container.project.join("x")).unwrap(), b"evil");
+}
+
+#[test]
 fn a_link_of_the_host_is_replaced_not_followed() {
     let world = host();
     // The container made `out` a directory: allowed, and what the link pointed to stays as it is.
