@@ -18,7 +18,7 @@ use crate::env::Environment;
 use crate::failure;
 use crate::mailbox::{ByeReason, ExitReport, Order, Report};
 use crate::signals::Cancellation;
-use crate::workspace::{self, Damaged, MissingPacks, Selection, Snapshot, Trees};
+use crate::workspace::{self, Damaged, MissingPacks, Progress, Selection, Snapshot, Trees};
 
 const BUSY_POLL: Duration = Duration::from_millis(40);
 const IDLE_POLL: Duration = Duration::from_secs(1);
@@ -191,11 +191,15 @@ impl<'s> Worker<'s> {
         while let Some(delivery) = self.delivery.take() {
             let (objects, trees) = (self.post.objects.clone(), delivery.trees.clone());
             let route = self.post.layout.workspace(delivery.attempt, &delivery.packs);
-            let receiving = async move {
-                place::make_room(&trees.project)?;
-                workspace::receive(&*objects, &route, &trees, &Arc::default()).await
+            let progress = Arc::<Progress>::default();
+            let receiving = {
+                let progress = progress.clone();
+                async move {
+                    place::make_room(&trees.project)?;
+                    workspace::receive(&*objects, &route, &trees, &progress).await
+                }
             };
-            tokio::pin!(receiving);
+            let mut receiving = Box::pin(receiving);
             let mut pause = BUSY_POLL;
             let outcome = loop {
                 tokio::select! {
@@ -218,6 +222,8 @@ impl<'s> Worker<'s> {
                     }
                 }
             };
+            drop(receiving);
+            progress.at_rest().await;
             let Some(outcome) = outcome else { continue };
             let (snapshot, report) = match outcome {
                 Ok((snapshot, summary)) => (Some(snapshot), Report::Received { summary: summary.to_string() }),

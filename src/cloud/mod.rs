@@ -5,17 +5,20 @@
 //! faults itself (the SDK's own retries); callers decide about everything else by [`CloudErrorKind`].
 
 pub mod aws;
+mod error;
 pub mod faulty;
 pub mod memory;
+mod objects;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::future::BoxFuture;
+
+pub use error::{CloudError, CloudErrorKind};
+pub use objects::{Listed, MOST_BYTES, ObjectStore};
 
 /// What a stage or command needs of AWS. The agent takes `objects` alone.
 #[derive(Clone)]
@@ -59,46 +62,6 @@ pub trait TrainingJobs: Send + Sync {
     /// Names and statuses of jobs whose name contains `name_contains`, newest first. Two requests a second per account:
     /// for sweeps only, never to poll.
     async fn list(&self, name_contains: &str) -> Result<Vec<TrainingJobSummary>, CloudError>;
-}
-
-/// Largest object that is read into memory: a container writes some of them, and the host is not its to fill.
-pub const MOST_BYTES: u64 = 64 << 20;
-
-/// The executor's objects: keys are relative to [`Access::prefix`] in [`Access::bucket`].
-#[async_trait]
-pub trait ObjectStore: Send + Sync {
-    /// The whole object, or `None` when it does not exist. One of more than [`MOST_BYTES`] is an error before it is read.
-    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, CloudError>;
-    /// `length` bytes of the object from `start` on, fewer where it ends; `None` when it does not exist. At most [`MOST_BYTES`].
-    async fn get_range(&self, key: &str, start: u64, length: u64) -> Result<Option<Bytes>, CloudError>;
-    /// Streams the object into a new file; `false` when it does not exist.
-    async fn get_to_file(&self, key: &str, path: &Path) -> Result<bool, CloudError>;
-    /// Size in bytes, or `None` when it does not exist.
-    async fn size(&self, key: &str) -> Result<Option<u64>, CloudError>;
-    async fn put(&self, key: &str, body: Vec<u8>) -> Result<(), CloudError>;
-    /// Streams the file, in parts when it is large; memory is bounded.
-    async fn put_file(&self, key: &str, path: &Path) -> Result<(), CloudError>;
-    /// Writes only if no object has this key (`If-None-Match: *`); `false` when one has.
-    async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<bool, CloudError>;
-    /// Keys that start with `prefix`, in key order.
-    async fn list(&self, prefix: &str) -> Result<Vec<String>, CloudError> {
-        Ok(self.inventory(prefix).await?.into_iter().map(|listed| listed.key).collect())
-    }
-    /// The objects whose keys start with `prefix`, in key order.
-    async fn inventory(&self, prefix: &str) -> Result<Vec<Listed>, CloudError>;
-    /// Deletes; absent keys are success.
-    async fn delete(&self, keys: &[String]) -> Result<(), CloudError>;
-    /// `s3://bucket/prefix/key` for a request field.
-    fn uri(&self, key: &str) -> String;
-}
-
-/// An object as a listing shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
-    pub key: String,
-    pub bytes: u64,
-    /// When it was written last, by the service's clock.
-    pub modified: Option<SystemTime>,
 }
 
 /// The CloudWatch log of training jobs: group `/aws/sagemaker/TrainingJobs`, streams `<job>/algo-<n>-<epoch>`.
@@ -248,51 +211,5 @@ impl JobStatus {
             JobStatus::Completed | JobStatus::Failed | JobStatus::Stopped | JobStatus::Deleting => true,
             JobStatus::InProgress | JobStatus::Stopping | JobStatus::Unknown => false,
         }
-    }
-}
-
-/// A failed call, with what a caller can act on. The text names the operation and the thing, and holds AWS's message.
-#[derive(Debug, thiserror::Error)]
-#[error("failed to {operation}: {message}")]
-pub struct CloudError {
-    pub kind: CloudErrorKind,
-    /// `create training job gitlab-231-...`: verb, thing and its id.
-    pub operation: String,
-    /// AWS's code and message, or the transport's.
-    pub message: String,
-    /// The IAM action that was needed, when [`CloudErrorKind::Denied`]: `sagemaker:CreateTrainingJob`.
-    pub action: &'static str,
-}
-
-impl CloudError {
-    /// `true` when `error` comes from a call that may well succeed a moment later: throttled, or out of reach.
-    pub fn may_pass(error: &anyhow::Error) -> bool {
-        error.chain().filter_map(|cause| cause.downcast_ref::<Self>()).any(|cause| cause.kind.may_pass())
-    }
-}
-
-/// Chosen from the error code string and its message: most codes are not in the service model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CloudErrorKind {
-    NotFound,
-    /// The name or key is taken.
-    Exists,
-    Throttled,
-    /// SageMaker has no instance of the type now; another try may have.
-    Capacity,
-    /// An account limit: `ResourceLimitExceeded`.
-    Quota,
-    Denied,
-    /// AWS refuses the request as it is.
-    Invalid,
-    /// Connection, timeout, 5xx: after the SDK's own retries.
-    Transient,
-    Other,
-}
-
-impl CloudErrorKind {
-    /// Another try of the same call, later, may succeed.
-    pub fn may_pass(self) -> bool {
-        matches!(self, Self::Throttled | Self::Transient)
     }
 }

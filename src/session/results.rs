@@ -93,7 +93,17 @@ async fn fetch(
         let (objects, route) = (&*session.cloud.objects, session.layout.results());
         let progress = Arc::default();
         let applying = workspace::apply_changes(objects, &route, trees, &limits, &staging, &progress);
-        let summary = with_bar(session.printer, "Fetching the results", &progress, applying).await?;
+        let applying = with_bar(session.printer, "Fetching the results", &progress, applying);
+        tokio::pin!(applying);
+        let summary = loop {
+            tokio::select! {
+                summary = &mut applying => break summary?,
+                () = tokio::time::sleep(SLOW_POLL) => anyhow::ensure!(
+                    !cancel.asked() && !session.records.is_closing(&session.id),
+                    "canceled while the results were fetched"
+                ),
+            }
+        };
         session.tell("Results", &summary);
     }
     Ok(())

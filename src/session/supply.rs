@@ -15,6 +15,8 @@ use crate::workspace::{self, Progress, Route, Selection, Trees};
 
 /// How often it is looked whether the lease is due.
 const LOOK: Duration = Duration::from_secs(1);
+/// So often the project is sent at most.
+const MOST_ATTEMPTS: u32 = 5;
 /// How often a bar moves.
 const MOVE: Duration = Duration::from_millis(200);
 
@@ -74,9 +76,10 @@ impl Supply {
         lease: &mut LeaseKeeper,
         cancellation: &Cancellation,
     ) -> anyhow::Result<()> {
-        if attempt < session.record.workspace_attempt {
+        if attempt != session.record.workspace_attempt {
             return Ok(());
         }
+        anyhow::ensure!(attempt < MOST_ATTEMPTS, "parts of the project have vanished from the bucket {attempt} times");
         session.printer.warn("parts of the project have vanished from the bucket and are sent again");
         self.send(session, lease, cancellation).await
     }

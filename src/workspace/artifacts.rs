@@ -9,9 +9,7 @@ use std::io::Read as _;
 use anyhow::{Context as _, bail};
 use rustix::fs::FileType;
 
-use super::entry::{
-    DEEPEST, Entry, Instant, Kind, Mark, Place, ancestors, enters_git, join, malformed, shown, split, stray_link,
-};
+use super::entry::{DEEPEST, Entry, Instant, Kind, Mark, Place, ancestors, enters_git, malformed, shown, stray_link};
 use super::fetching::FileEnd;
 use super::selection::view;
 use super::staging::{Staged, Staging};
@@ -175,7 +173,7 @@ pub(super) fn apply(staging: &Staging, trees: &Trees, received: Vec<String>, sto
     for place in [Place::Project, Place::Tmp] {
         let Some(root) = roots.get(place) else { continue };
         let mut walker = Walker::unlocking(root);
-        for entry in entries.iter().rev().filter(|entry| entry.place == place && entry.kind == Kind::Deleted) {
+        for entry in deletions(&entries, place) {
             restore::delete(&mut walker, &entry.path)
                 .with_context(|| format!("failed to delete {}", shown(&entry.path)))?;
             summary.deleted += 1;
@@ -186,6 +184,14 @@ pub(super) fn apply(staging: &Staging, trees: &Trees, received: Vec<String>, sto
     }
     summary.warnings = warnings.lines();
     Ok(summary)
+}
+
+/// What a directory holds before the directory, in whatever order they came.
+fn deletions(entries: &[Entry], place: Place) -> Vec<&Entry> {
+    let own = entries.iter().filter(|entry| entry.place == place && entry.kind == Kind::Deleted);
+    let mut deletions: Vec<&Entry> = own.collect();
+    deletions.sort_unstable_by(|a, b| b.path.cmp(&a.path));
+    deletions
 }
 
 /// Directories, then files and links, then the modes and times of directories.
@@ -220,7 +226,7 @@ fn put_in_place<'a, I: DoubleEndedIterator<Item = (usize, &'a Entry)>>(
     Ok(())
 }
 
-fn refused(entry: &Entry, why: &str) -> anyhow::Error {
+pub(super) fn refused(entry: &Entry, why: &str) -> anyhow::Error {
     Failure::user(format!("{} is refused: {why}", shown(&entry.path)))
         .hint("keep the file out of the job's `artifacts` and `cache` paths, or let the script remove it")
         .into()
@@ -279,7 +285,8 @@ fn judge(entries: &[Entry], roots: &Roots, warnings: &mut Warnings, stop: &Stop)
     Ok(wanted)
 }
 
-fn judge_alone(entry: &Entry) -> Result<(), &'static str> {
+/// An entry by itself. Given to the receiver as well, so that nothing senseless is fetched, or kept in memory.
+pub(super) fn judge_alone(entry: &Entry) -> Result<(), &'static str> {
     if let Some(why) = malformed(&entry.path) {
         return Err(why);
     }
@@ -363,24 +370,25 @@ impl Host {
         }
     }
 
-    /// Without a `.git`, git takes a directory with `HEAD`, `objects` and `refs` for a repository, its `config` included.
+    /// Without a `.git`, git takes a directory with a `HEAD` for a repository when it finds objects and references, there or where
+    /// `commondir` leads, and obeys its configuration.
     fn judge_bare_repository(&mut self, known: &HashMap<(Place, &[u8]), &Entry>) -> anyhow::Result<()> {
-        let heads = known.values().filter(|entry| {
-            let (above, name) = split(&entry.path);
-            entry.kind != Kind::Deleted
-                && above.is_empty()
-                && [&b"HEAD"[..], b"objects", b"refs", b"config"].iter().any(|part| name.eq_ignore_ascii_case(part))
-        });
-        let Some(first) = heads.min_by_key(|entry| &entry.path) else { return Ok(()) };
+        const PARTS: [&[u8]; 6] = [b"HEAD", b"objects", b"refs", b"commondir", b"config", b"config.worktree"];
+        let coming = |name: &[u8]| {
+            known.values().copied().find(|entry| {
+                entry.place == Place::Project && entry.kind != Kind::Deleted && entry.path.eq_ignore_ascii_case(name)
+            })
+        };
+        let Some(first) = PARTS.iter().find_map(|part| coming(part)) else { return Ok(()) };
         if self.kind(b".git")?.is_some() {
             return Ok(());
         }
-        for part in [&b"HEAD"[..], b"objects", b"refs"] {
-            let comes = known.get(&(Place::Project, part)).is_some_and(|entry| entry.kind != Kind::Deleted);
-            if !comes && self.kind(&join(b"", part))?.is_none() {
-                return Ok(());
-            }
+        let mut is_there = |name: &[u8]| anyhow::Ok(coming(name).is_some() || self.kind(name)?.is_some());
+        let is_repository =
+            is_there(b"HEAD")? && (is_there(b"commondir")? || (is_there(b"objects")? && is_there(b"refs")?));
+        if is_repository {
+            return Err(refused(first, "it would make the project directory a bare git repository"));
         }
-        Err(refused(first, "it would make the project directory a bare git repository"))
+        Ok(())
     }
 }

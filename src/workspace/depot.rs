@@ -4,6 +4,7 @@
 //! happened is known here.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
@@ -13,6 +14,11 @@ use super::chunk::ChunkHash;
 use super::known::Known;
 use super::pack::{Audience, OpenBlock, OpenPack, PackName, SealedPack};
 use super::part::Located;
+
+/// Levels of zstd's, the fastest first: from about 1 GB/s for each processor, with which a network of 10 Gbit/s is full, to a
+/// fifth of that.
+const LEVELS: [i32; 7] = [-7, -5, -3, -1, 1, 2, 3];
+const FIRST_LEVEL: usize = 4;
 
 /// Where a block is.
 #[derive(Debug, Clone, Copy)]
@@ -28,12 +34,14 @@ struct BlockPlace {
 struct PackState {
     name: PackName,
     is_stored: bool,
+    /// Those of this transfer.
+    blocks: Vec<u32>,
 }
 
 #[derive(Default)]
 struct Table {
-    /// The block of each chunk, and where in it the chunk is.
-    chunks: HashMap<ChunkHash, (u32, u32)>,
+    /// The block of each chunk, and where in it the chunk is. By length too: an index that lies about it is of no use.
+    chunks: HashMap<(ChunkHash, u32), (u32, u32)>,
     blocks: Vec<BlockPlace>,
     packs: Vec<PackState>,
 }
@@ -49,6 +57,8 @@ pub(super) struct Depot {
     table: Mutex<Table>,
     shared: Mutex<Packing>,
     private: Mutex<Packing>,
+    /// Position among the levels of compression.
+    level: AtomicUsize,
     /// `None` once no more packs come.
     parcels: Mutex<Option<mpsc::Sender<Parcel>>>,
 }
@@ -88,20 +98,21 @@ impl Depot {
         for (id, index) in known.packs() {
             let pack = count(table.packs.len());
             let name = PackName { id: *id, audience: Audience::Project };
-            table.packs.push(PackState { name, is_stored: true });
+            table.packs.push(PackState { name, is_stored: true, blocks: Vec::new() });
             for block in index {
                 let number = count(table.blocks.len());
                 table.blocks.push(BlockPlace { pack: Some(pack), at: block.at, stored: block.stored, raw: block.raw });
                 let mut at = 0;
                 for (hash, length) in &block.chunks {
-                    table.chunks.entry(*hash).or_insert((number, at));
+                    table.chunks.entry((*hash, *length)).or_insert((number, at));
                     at += length;
                 }
             }
         }
         let packing = || Mutex::new(Packing { open: OpenPack::new(0), blocks: Vec::new(), closed: 0 });
         let (shared, private) = (packing(), packing());
-        Self { table: Mutex::new(table), shared, private, parcels: Mutex::new(Some(parcels)) }
+        let level = AtomicUsize::new(FIRST_LEVEL);
+        Self { table: Mutex::new(table), shared, private, level, parcels: Mutex::new(Some(parcels)) }
     }
 
     fn packing(&self, audience: Audience) -> MutexGuard<'_, Packing> {
@@ -119,14 +130,14 @@ impl Depot {
         let at = count(making.block.len());
         let block = {
             let mut table = lock(&self.table);
-            if let Some(&(block, at)) = table.chunks.get(&hash) {
+            if let Some(&(block, at)) = table.chunks.get(&(hash, length)) {
                 return Ok(Located { hash, length, block, at });
             }
             let block = *making.number.get_or_insert_with(|| {
                 table.blocks.push(BlockPlace { pack: None, at: 0, stored: 0, raw: 0 });
                 count(table.blocks.len() - 1)
             });
-            table.chunks.insert(hash, (block, at));
+            table.chunks.insert((hash, length), (block, at));
             block
         };
         making.block.push(hash, chunk);
@@ -144,7 +155,7 @@ impl Depot {
 
     fn close_block(&self, making: &mut Making, audience: Audience) -> anyhow::Result<()> {
         let Some(number) = making.number.take() else { return Ok(()) };
-        making.block.compress()?;
+        making.block.compress(LEVELS.get(self.level.load(Ordering::Relaxed)).copied().unwrap_or(1))?;
         let full = {
             let mut packing = self.packing(audience);
             packing.open.push(&making.block)?;
@@ -172,23 +183,33 @@ impl Depot {
         let number = {
             let mut table = lock(&self.table);
             let number = count(table.packs.len());
-            table.packs.push(PackState { name: PackName { id: pack.id, audience }, is_stored: false });
             for (block, index) in blocks.iter().zip(&pack.index) {
                 if let Some(place) = table.blocks.get_mut(*block as usize) {
                     *place = BlockPlace { pack: Some(number), at: index.at, stored: index.stored, raw: index.raw };
                 }
             }
+            table.packs.push(PackState { name: PackName { id: pack.id, audience }, is_stored: false, blocks });
             number
         };
         let parcels = lock(&self.parcels).clone().context("a pack comes too late")?;
+        self.adapt(parcels.capacity() > 0);
         parcels.blocking_send(Parcel { number, pack, audience }).ok().context("the upload ended early")
     }
 
-    /// The pack is in the store.
-    pub(super) fn stored(&self, number: u32) {
-        if let Some(pack) = lock(&self.table).packs.get_mut(number as usize) {
-            pack.is_stored = true;
-        }
+    /// Compresses less while the network waits for packs, and better while packs wait for the network.
+    fn adapt(&self, network_waits: bool) {
+        let change = |level: usize| {
+            if network_waits { Some(level.saturating_sub(1)) } else { Some((level + 1).min(LEVELS.len() - 1)) }
+        };
+        let _ = self.level.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
+    }
+
+    /// The pack is in the store; returns the blocks in it.
+    pub(super) fn stored(&self, number: u32) -> Vec<u32> {
+        let mut table = lock(&self.table);
+        let Some(pack) = table.packs.get_mut(number as usize) else { return Vec::new() };
+        pack.is_stored = true;
+        std::mem::take(&mut pack.blocks)
     }
 
     /// The pack that has the block, with the block's place in it, once it is in the store.

@@ -11,6 +11,9 @@ pub(super) const LONGEST_PATH: usize = 16 * 1024;
 /// Most directories above an entry that comes back: what a container makes up must not cost the host much.
 pub(super) const DEEPEST: usize = 256;
 
+/// Longest target of a link that comes back, in bytes: some file systems take no longer one.
+const LONGEST_TARGET: usize = 1023;
+
 /// Which of the two trees an entry belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Place {
@@ -167,10 +170,21 @@ pub(super) fn enters_git(path: &[u8]) -> bool {
     path.split(|&byte| byte == b'/' || byte == b'\\').any(is_git)
 }
 
-/// In a `.git`, and neither an object nor the index: configuration, hooks and references may hold the job's credentials.
+/// In a `.git`, and neither an object nor an index: configuration, hooks and references may hold the job's credentials. A
+/// submodule may be called as it likes, so an object is known by its own name.
 pub(super) fn is_private_of_git(path: &[u8]) -> bool {
-    let mut names = path.split(|&byte| byte == b'/').skip_while(|name| !is_git(name)).skip(1).peekable();
-    names.peek().is_some() && !names.any(|name| matches!(name, b"objects" | b"lfs" | b"index"))
+    let names: Vec<&[u8]> = path.split(|&byte| byte == b'/').skip_while(|name| !is_git(name)).skip(1).collect();
+    let is_hex =
+        |name: &[u8], lengths: &[usize]| lengths.contains(&name.len()) && name.iter().all(u8::is_ascii_hexdigit);
+    match names.as_slice() {
+        [] => false,
+        [.., b"lfs", b"objects", first, second, name] if is_hex(name, &[64]) => {
+            !(is_hex(first, &[2]) && is_hex(second, &[2]))
+        }
+        [.., b"objects", b"pack", name] => !name.starts_with(b"pack-"),
+        [.., b"objects", first, name] if is_hex(first, &[2]) => !is_hex(name, &[38, 62]),
+        [.., name] => *name != b"index",
+    }
 }
 
 fn is_git(component: &[u8]) -> bool {
@@ -200,6 +214,9 @@ pub(super) fn stray_link(project: &[u8], path: &[u8], target: &[u8]) -> Option<&
     const OUTSIDE: Option<&str> = Some("points outside the project");
     if target.is_empty() || target.contains(&0) {
         return Some("has no usable target");
+    }
+    if target.len() > LONGEST_TARGET {
+        return Some("has a target of more than 1023 bytes");
     }
     let (mut depth, relative) = if target.starts_with(b"/") {
         match target.strip_prefix(project) {
@@ -253,9 +270,17 @@ mod tests {
     #[test_case(b".git/config", true)]
     #[test_case(b".git/modules/sub/config", true)]
     #[test_case(b"sub/.git/hooks/pre-commit", true)]
+    #[test_case(b".git/modules/third_party/lfs/config", true)]
+    #[test_case(b".git/modules/objects/config", true)]
+    #[test_case(b".git/modules/objects/pack/config", true)]
+    #[test_case(b".git/modules/index/hooks/x", true)]
+    #[test_case(b".git/objects/info/alternates", true)]
     #[test_case(b".git/objects/pack/pack-1.pack", false)]
-    #[test_case(b".git/modules/sub/objects/00/11", false)]
-    #[test_case(b".git/lfs/objects/00/11", false; "large files")]
+    #[test_case(b".git/objects/ab/0123456789012345678901234567890123456f", false; "an object")]
+    #[test_case(b".git/modules/sub/objects/00/01234567890123456789012345678901234567", false; "an object of a submodule")]
+    #[test_case(
+        b".git/lfs/objects/00/11/0123456789012345678901234567890123456789012345678901234567890123", false; "large files"
+    )]
     #[test_case(b".git/index", false; "the index")]
     #[test_case(b".git", false; "a submodule's file")]
     #[test_case(b"config", false; "the project's own")]

@@ -5,7 +5,7 @@
 //! claims is bounded here; whether a path may be written is judged elsewhere.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use futures::{TryStreamExt as _, stream};
 
+use super::artifacts::refused;
 use super::chunk::ChunkHash;
 use super::entry::{Entry, Instant, shown};
 use super::pack::{PackName, open_block};
@@ -30,12 +31,18 @@ const FETCH: u32 = 4 << 20;
 const GAP: u32 = 256 << 10;
 /// A transfer may fetch so many bytes more than its content has.
 const FETCH_SLACK: u64 = 1 << 30;
+/// Most bytes of paths and targets of a transfer that is not trusted: they are held in memory until all are judged.
+const NAMES: u64 = 128 << 20;
+/// So often a large file's content may be void.
+const VOIDS: u32 = 8;
 /// How often a part that is not there yet is looked for.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Takes what comes. Called from several threads at a time; a file's number tells its calls from others'.
 pub(super) trait Sink: Send + Sync + 'static {
+    /// Why the entry cannot be taken, by itself.
+    fn judge(&self, entry: &Entry) -> Result<(), &'static str>;
     /// A directory, link or deletion.
     fn entry(&self, entry: Entry) -> anyhow::Result<()>;
     /// Whether `length` bytes of the file from `offset` on are there already, as after a transfer that broke off.
@@ -73,6 +80,8 @@ pub(super) struct Incoming {
     /// Counted over all files of the transfer, from 0.
     pub(super) number: u64,
     state: Mutex<State>,
+    /// How often its content was void.
+    generation: AtomicU32,
     /// Writes to come, and one more until the end is known.
     pending: AtomicUsize,
     end: Mutex<Option<FileEnd>>,
@@ -81,7 +90,8 @@ pub(super) struct Incoming {
 impl Incoming {
     fn new(entry: Entry, number: u64) -> Arc<Self> {
         let (state, end) = (Mutex::new(State::Announced), Mutex::new(None));
-        Arc::new(Self { entry, number, state, pending: AtomicUsize::new(1), end })
+        let generation = AtomicU32::new(0);
+        Arc::new(Self { entry, number, state, generation, pending: AtomicUsize::new(1), end })
     }
 
     /// The end, for the one who writes what is missing last.
@@ -114,6 +124,8 @@ impl Incoming {
 struct Target {
     file: Arc<Incoming>,
     offset: u64,
+    /// How often the file's content was void before.
+    generation: u32,
 }
 
 /// A block with what is wanted of it.
@@ -163,7 +175,7 @@ pub(super) async fn fetch<S: Sink>(
     parts: Parts,
     limits: &Limits,
     sink: &Arc<S>,
-    progress: &Progress,
+    progress: &Arc<Progress>,
 ) -> anyhow::Result<Vec<String>> {
     let stop = Stop::default();
     let _guard = StopOnDrop(stop.clone());
@@ -180,6 +192,7 @@ pub(super) async fn fetch<S: Sink>(
             bytes: limits.max_bytes,
             entries: limits.max_files,
             fetched: limits.max_bytes.saturating_add(FETCH_SLACK),
+            names: if *limits == Limits::none() { u64::MAX } else { NAMES },
             limits: limits.clone(),
         },
         warnings: None,
@@ -209,7 +222,7 @@ async fn carry_out<S: Sink>(
     fetch: Fetch,
     sink: &Arc<S>,
     stop: &Stop,
-    progress: &Progress,
+    progress: &Arc<Progress>,
 ) -> anyhow::Result<()> {
     let key = route.pack(fetch.pack);
     let (start, length) = (fetch.start(), fetch.end() - fetch.start());
@@ -218,8 +231,12 @@ async fn carry_out<S: Sink>(
         return Err(MissingPacks { uri: store.uri(&key) }.into());
     };
     progress.sent(bytes.len());
-    let (sink, stop) = (sink.clone(), stop.clone());
-    let written = on_thread(move |_| unpack(&fetch, &bytes, &*sink, &stop)).await?;
+    let (sink, stop, busy) = (sink.clone(), stop.clone(), progress.busy());
+    let written = on_thread(move |_| {
+        let _busy = busy;
+        unpack(&fetch, &bytes, &*sink, &stop)
+    })
+    .await?;
     progress.read(written);
     Ok(())
 }
@@ -238,7 +255,8 @@ fn unpack<S: Sink>(fetch: &Fetch, bytes: &Bytes, sink: &S, stop: &Stop) -> anyho
             let Some(chunk) = chunk.filter(|chunk| is_open && ChunkHash::of(chunk) == *hash) else {
                 return Err(Damaged { pack: fetch.pack.id.to_string(), chunk: hash.to_string() }.into());
             };
-            for Target { file, offset } in targets {
+            for Target { file, offset, .. } in targets {
+                stop.check()?;
                 sink.write(file, *offset, chunk)
                     .with_context(|| format!("failed to write {}", shown(&file.entry.path)))?;
                 file.settle(sink)?;
@@ -254,6 +272,8 @@ struct Room {
     bytes: u64,
     entries: u64,
     fetched: u64,
+    /// Bytes of paths and targets.
+    names: u64,
     limits: Limits,
 }
 
@@ -269,16 +289,24 @@ impl Room {
         Ok(())
     }
 
-    fn entry(&mut self) -> anyhow::Result<()> {
+    fn entry(&mut self, entry: &Entry) -> anyhow::Result<()> {
         self.entries = self.entries.checked_sub(1).ok_or_else(|| too_many(&self.limits))?;
+        let name = (entry.path.len() + entry.target.len()) as u64;
+        self.names =
+            self.names.checked_sub(name).context("the names of the manifest have more than 128 MiB together")?;
         Ok(())
     }
 }
 
-/// A large file that has begun, and how much of it data covers.
+/// A large file that has begun.
 struct Begun {
     file: Arc<Incoming>,
+    /// How much of it data covers.
     covered: u64,
+    /// How often its content was void.
+    voids: u32,
+    /// Chunks of it that are noted and not planned yet: those of the part that is read.
+    noted: usize,
 }
 
 /// What is done about a part's records before its content is fetched, in order.
@@ -298,7 +326,7 @@ struct Intake<'a, S> {
     route: &'a Route,
     parts: Parts,
     sink: Arc<S>,
-    progress: &'a Progress,
+    progress: &'a Arc<Progress>,
     next: u32,
     /// By the sender's number.
     large: HashMap<u32, Begun>,
@@ -335,10 +363,12 @@ impl<S: Sink> Intake<'_, S> {
         let mut wanted = Wanted::new();
         let mut steps = Vec::new();
         let Part { packs, blocks, chunks, records, end } = part;
+        let is_empty = records.is_empty();
         for record in records {
             match record {
                 Record::Entry(entry) => {
-                    self.room.entry()?;
+                    self.room.entry(&entry)?;
+                    self.judge(&entry)?;
                     steps.push(Step::Entry(entry));
                 }
                 Record::File { entry, chunks: own } => {
@@ -350,34 +380,39 @@ impl<S: Sink> Intake<'_, S> {
                     steps.push(Step::Settle(file));
                 }
                 Record::Begin { file, entry } => {
-                    let begun = Begun { file: self.begin(entry)?, covered: 0 };
+                    let begun = Begun { file: self.begin(entry)?, covered: 0, voids: 0, noted: 0 };
                     ensure!(self.large.insert(file, begun).is_none(), "a file begins twice");
                 }
                 Record::Data { file, offset, chunks: own } => {
                     let begun = self.large.get_mut(&file).context(NOT_BEGUN)?;
                     let length = want(&mut wanted, &chunks, &begun.file, offset, &own);
                     begun.covered = begun.covered.saturating_add(length);
+                    begun.noted += own.len();
                     self.room.bytes(length, &begun.file.entry)?;
                 }
                 Record::End { file, size, mode, mtime } => {
-                    let Begun { file, covered } = self.large.remove(&file).context(NOT_BEGUN)?;
+                    let Begun { file, covered, .. } = self.large.remove(&file).context(NOT_BEGUN)?;
                     self.room.bytes(size.saturating_sub(covered), &file.entry)?;
                     file.set_end(FileEnd { size, mode, mtime });
                     steps.push(Step::Settle(file));
                 }
                 Record::Void { file } => {
                     let begun = self.large.get_mut(&file).context(NOT_BEGUN)?;
-                    begun.covered = 0;
-                    forget(&mut wanted, &begun.file).await;
+                    begun.voids += 1;
+                    ensure!(begun.voids <= VOIDS, "a file's content is void {VOIDS} times and more");
+                    self.room.bytes = self.room.bytes.saturating_add(std::mem::take(&mut begun.covered));
+                    begun.forget().await;
                     steps.push(Step::Restart(begun.file.clone()));
                 }
                 Record::Gone { file } => {
-                    let begun = self.large.remove(&file).context(NOT_BEGUN)?;
-                    forget(&mut wanted, &begun.file).await;
+                    let mut begun = self.large.remove(&file).context(NOT_BEGUN)?;
+                    begun.forget().await;
                     steps.push(Step::Drop(begun.file));
                 }
             }
         }
+        self.large.values_mut().for_each(|begun| begun.noted = 0);
+        ensure!(end.is_some() || !is_empty, "a part of the manifest tells nothing");
         if let Some(end) = end {
             ensure!(self.large.is_empty(), "a file has no end");
             self.warnings = Some(end.warnings);
@@ -399,8 +434,14 @@ impl<S: Sink> Intake<'_, S> {
         Ok(fetches)
     }
 
+    /// What cannot be written anyway is not fetched first.
+    fn judge(&self, entry: &Entry) -> anyhow::Result<()> {
+        self.sink.judge(entry).map_err(|why| refused(entry, why))
+    }
+
     fn begin(&mut self, entry: Entry) -> anyhow::Result<Arc<Incoming>> {
-        self.room.entry()?;
+        self.room.entry(&entry)?;
+        self.judge(&entry)?;
         self.files += 1;
         Ok(Incoming::new(entry, self.files - 1))
     }
@@ -424,7 +465,8 @@ fn want(wanted: &mut Wanted, chunks: &[PartChunk], file: &Arc<Incoming>, offset:
     let mut length = 0;
     for number in own {
         let Some(chunk) = chunks.get(*number as usize) else { continue };
-        let target = Target { file: file.clone(), offset: offset.saturating_add(length) };
+        let generation = file.generation.load(Ordering::Acquire);
+        let target = Target { file: file.clone(), offset: offset.saturating_add(length), generation };
         file.pending.fetch_add(1, Ordering::AcqRel);
         wanted.entry(chunk.block).or_default().entry(*number).or_default().push(target);
         length += u64::from(chunk.length);
@@ -432,15 +474,13 @@ fn want(wanted: &mut Wanted, chunks: &[PartChunk], file: &Arc<Incoming>, offset:
     length
 }
 
-/// Takes back what was noted for a file, and waits until what is on its way has come.
-async fn forget(wanted: &mut Wanted, file: &Arc<Incoming>) {
-    for targets in wanted.values_mut().flat_map(HashMap::values_mut) {
-        let before = targets.len();
-        targets.retain(|target| !Arc::ptr_eq(&target.file, file));
-        file.pending.fetch_sub(before - targets.len(), Ordering::AcqRel);
-    }
-    while file.pending.load(Ordering::Acquire) > 1 {
-        tokio::time::sleep(FIRST_PAUSE).await;
+impl Begun {
+    /// What is noted of the file is of no use any more; waits until what is on its way has come.
+    async fn forget(&mut self) {
+        self.file.generation.fetch_add(1, Ordering::AcqRel);
+        while self.file.pending.load(Ordering::Acquire) > 1 + self.noted {
+            tokio::time::sleep(FIRST_PAUSE).await;
+        }
     }
 }
 
@@ -459,6 +499,10 @@ fn absent(
             let Some(chunk) = chunks.get(number as usize) else { continue };
             let mut here = Vec::new();
             targets.retain(|target| {
+                if target.generation != target.file.generation.load(Ordering::Acquire) {
+                    target.file.pending.fetch_sub(1, Ordering::AcqRel);
+                    return false;
+                }
                 let has = sink.has(&target.file, target.offset, chunk.length, chunk.hash);
                 if has {
                     here.push(target.file.clone());

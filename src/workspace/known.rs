@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use futures::{StreamExt as _, stream};
 
-use super::pack::{Index, IndexBlock, PackId};
+use super::on_thread;
+use super::pack::{Index, IndexBlock, PACK_MOST, PackId};
 use crate::cloud::{Listed, ObjectStore};
 
 /// Older packs are not counted on: the bucket's lifecycle rule may remove them while a job needs them. Their chunks are
@@ -52,32 +53,28 @@ impl Known {
         };
         let (usable, old) = usable(&listed, SystemTime::now());
         cache.keep(&usable.iter().map(|(id, _)| *id).collect());
-        let mut packs = Vec::new();
-        let mut unknown = Vec::new();
-        for (id, object) in usable {
-            match cache.get(id) {
-                Some(index) => packs.push((id, index)),
-                None if unknown.len() < MOST_FETCHED => unknown.push((id, object)),
-                None => {}
-            }
-        }
+        let names: Vec<PackId> = usable.iter().map(|(id, _)| *id).collect();
+        let (cache, cached) = read_cache(cache, names).await;
+        let mut room = MOST_CHUNKS.saturating_sub(cached.iter().map(|(_, index)| chunks(index)).sum());
+        let is_cached: HashSet<PackId> = cached.iter().map(|(id, _)| *id).collect();
+        let unknown = usable.into_iter().filter(|(id, _)| !is_cached.contains(id)).take(MOST_FETCHED);
+        let mut packs = cached;
         let mut fetched = stream::iter(unknown)
             .map(|(id, object)| async move { (id, fetch_index(store, object).await) })
             .buffer_unordered(FETCHES);
-        while let Some((id, index)) = fetched.next().await {
+        while room > 0
+            && let Some((id, index)) = fetched.next().await
+        {
             match index.and_then(|encoded| Ok((Index::decode(&encoded)?, encoded))) {
                 Ok((index, encoded)) => {
                     cache.put(id, &encoded);
+                    room = room.saturating_sub(chunks(&index));
                     packs.push((id, index));
                 }
                 Err(error) => tracing::debug!(pack = %id, error = format!("{error:#}"), "a pack cannot be used"),
             }
         }
-        let mut chunks = 0;
-        packs.retain(|(_, index)| {
-            chunks += index.iter().map(|block| block.chunks.len()).sum::<usize>();
-            chunks <= MOST_CHUNKS
-        });
+        drop(fetched);
         Self { packs, old, cache: Some(cache) }
     }
 
@@ -120,6 +117,28 @@ fn usable(listed: &[Listed], now: SystemTime) -> (Vec<(PackId, &Listed)>, HashSe
     usable.sort_by_key(|(age, ..)| *age);
     usable.truncate(MOST_PACKS);
     (usable.into_iter().map(|(_, id, object)| (id, object)).collect(), old)
+}
+
+fn chunks(index: &[IndexBlock]) -> usize {
+    index.iter().map(|block| block.chunks.len()).sum()
+}
+
+/// The indexes that the cache has of these packs, as many as may be held.
+async fn read_cache(cache: Cache, names: Vec<PackId>) -> (Cache, Vec<(PackId, Vec<IndexBlock>)>) {
+    let dir = cache.dir.clone();
+    let read = on_thread(move |stop| {
+        let mut found = Vec::new();
+        let mut room = MOST_CHUNKS;
+        for id in names {
+            stop.check()?;
+            let Some(index) = cache.get(id) else { continue };
+            let Some(left) = room.checked_sub(chunks(&index)) else { break };
+            room = left;
+            found.push((id, index));
+        }
+        Ok((cache, found))
+    });
+    read.await.unwrap_or_else(|_| (Cache { dir }, Vec::new()))
 }
 
 async fn fetch_index(store: &dyn ObjectStore, object: &Listed) -> anyhow::Result<Vec<u8>> {
@@ -174,9 +193,15 @@ impl Cache {
     }
 }
 
-/// Forgets a pack that proved to be wrong: in the store, and with it in every cache.
+/// Forgets a pack that somebody found to be wrong, if it is: in the store, and with it in every cache.
 pub(super) async fn forget(store: &dyn ObjectStore, prefix: &str, id: PackId, cache: &Path) -> anyhow::Result<()> {
-    store.delete(&[format!("{prefix}/{id}")]).await?;
+    let key = format!("{prefix}/{id}");
+    let found = store.get_range(&key, 0, u64::from(PACK_MOST) + 1).await?;
+    if found.is_some_and(|bytes| PackId::of(&bytes) == id) {
+        tracing::warn!(pack = %id, "a pack that was called damaged is not");
+        return Ok(());
+    }
+    store.delete(&[key]).await?;
     drop(std::fs::remove_file(cache.join(id.to_string())));
     Ok(())
 }

@@ -170,12 +170,27 @@ impl Route {
 /// How far a transfer is, for whoever shows it meanwhile.
 #[derive(Debug, Default)]
 pub struct Progress {
+    /// Threads that write.
+    busy: AtomicU64,
     total: AtomicU64,
     content: AtomicU64,
     transferred: AtomicU64,
 }
 
 impl Progress {
+    /// Until nothing of a transfer that nobody waits for any more is written: its threads end at their next look.
+    pub async fn at_rest(&self) {
+        while self.busy.load(Ordering::Acquire) > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// A thread writes until the value is dropped.
+    fn busy(self: &Arc<Self>) -> Busy {
+        self.busy.fetch_add(1, Ordering::AcqRel);
+        Busy(self.clone())
+    }
+
     fn found(&self, bytes: u64) {
         self.total.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -201,6 +216,14 @@ impl Progress {
     /// Bytes that went through the object store.
     pub fn transferred(&self) -> u64 {
         self.transferred.load(Ordering::Relaxed)
+    }
+}
+
+struct Busy(Arc<Progress>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -246,7 +269,8 @@ pub async fn forget(store: &dyn ObjectStore, route: &Route, pack: &str, cache: &
 }
 
 /// Container: receives what [`send`] sends, while it does, and returns the state of every entry for [`send_changes`].
-/// Whatever is there already and does not travel stays. It waits for the sender without end: whoever calls ends it.
+/// Whatever is there already and does not travel stays. It waits for the sender without end: whoever calls ends it, and then
+/// waits for [`Progress::at_rest`].
 ///
 /// [`MissingPacks`] and [`Damaged`] are among the causes of its errors.
 pub async fn receive(
@@ -320,9 +344,10 @@ pub async fn apply_changes(
         let warnings = match fetching::fetch(store, route, Parts::Complete, limits, &staging, progress).await {
             Ok(warnings) => warnings,
             Err(error) => {
+                progress.at_rest().await;
                 // Of use to another try alone.
                 if !CloudError::may_pass(&error) {
-                    staging.remove()?;
+                    staging.remove();
                 }
                 return Err(error);
             }
@@ -330,7 +355,7 @@ pub async fn apply_changes(
         on_thread(move |stop| {
             let applied = artifacts::apply(&staging, &trees, warnings, stop);
             // Applied or refused, it is of no more use.
-            staging.remove()?;
+            staging.remove();
             applied
         })
         .await

@@ -25,14 +25,24 @@ const PACK: usize = 8 << 20;
 const FIRST_PACK: usize = 1 << 20;
 /// Largest pack.
 pub(super) const PACK_MOST: u32 = 32 << 20;
+/// About what a chunk takes in the index, which does not shrink.
+const INDEX_CHUNK: usize = 36;
 /// Largest index of a pack, uncompressed: it holds at most this many chunks, of about 34 bytes each.
-const INDEX_MOST: usize = 64 << 20;
-/// Fast enough for 10 Gbit/s on a few processors.
+const INDEX_MOST: usize = 16 << 20;
+/// Of indexes, in zstd's terms.
 const LEVEL: i32 = 1;
 
 /// The name of a pack: the first half of the BLAKE3 hash of its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct PackId([u8; 16]);
+
+impl PackId {
+    pub(super) fn of(pack: &[u8]) -> Self {
+        let mut id = [0; 16];
+        id.copy_from_slice(&blake3::hash(pack).as_bytes()[..16]);
+        Self(id)
+    }
+}
 
 impl fmt::Display for PackId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -107,12 +117,13 @@ impl OpenBlock {
         self.raw.len() >= BLOCK
     }
 
-    /// Compresses what there is; content that does not shrink stays as it is.
-    pub(super) fn compress(&mut self) -> anyhow::Result<()> {
+    /// Compresses what there is, at a level of zstd's; content that does not shrink stays as it is.
+    pub(super) fn compress(&mut self, level: i32) -> anyhow::Result<()> {
         let compressor = match &mut self.compressor {
             Some(compressor) => compressor,
-            none => none.insert(zstd::bulk::Compressor::new(LEVEL).context("failed to start the compression")?),
+            none => none.insert(zstd::bulk::Compressor::new(level).context("failed to start the compression")?),
         };
+        compressor.set_compression_level(level).context("failed to set the level of the compression")?;
         self.stored.clear();
         self.stored.reserve(zstd::zstd_safe::compress_bound(self.raw.len()));
         compressor.compress_to_buffer(&self.raw, &mut self.stored).context("failed to compress")?;
@@ -132,6 +143,7 @@ impl OpenBlock {
 pub(super) struct OpenPack {
     bytes: Vec<u8>,
     index: Vec<IndexBlock>,
+    chunks: usize,
     closes_at: usize,
 }
 
@@ -142,7 +154,7 @@ impl OpenPack {
         let closes_at = if closes_at == 0 { PACK } else { closes_at.min(PACK) };
         let mut bytes = Vec::with_capacity(closes_at + BLOCK_MOST);
         bytes.extend_from_slice(&MAGIC);
-        Self { bytes, index: Vec::new(), closes_at }
+        Self { bytes, index: Vec::new(), chunks: 0, closes_at }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -157,12 +169,13 @@ impl OpenPack {
             raw: u32::try_from(block.raw.len())?,
             chunks: block.chunks.clone(),
         });
+        self.chunks += block.chunks.len();
         self.bytes.extend_from_slice(&block.stored);
         Ok(())
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.bytes.len() >= self.closes_at
+        self.bytes.len() + self.chunks * INDEX_CHUNK >= self.closes_at
     }
 
     /// Ends the pack with its index.
@@ -172,9 +185,12 @@ impl OpenPack {
         self.bytes.extend_from_slice(&u32::try_from(index.len())?.to_le_bytes());
         self.bytes.extend_from_slice(&MAGIC);
         ensure!(self.bytes.len() <= PACK_MOST as usize, "a pack grew to {} bytes", self.bytes.len());
-        let mut id = [0; 16];
-        id.copy_from_slice(&blake3::hash(&self.bytes).as_bytes()[..16]);
-        Ok(SealedPack { id: PackId(id), bytes: Bytes::from(self.bytes), index: self.index, encoded: index })
+        Ok(SealedPack {
+            id: PackId::of(&self.bytes),
+            bytes: Bytes::from(self.bytes),
+            index: self.index,
+            encoded: index,
+        })
     }
 }
 
@@ -281,7 +297,7 @@ mod tests {
         for chunk in chunks {
             block.push(ChunkHash::of(chunk), chunk);
         }
-        block.compress().unwrap();
+        block.compress(1).unwrap();
         block
     }
 

@@ -5,9 +5,12 @@
 //! returns refers to nothing that is not there, and asks for no more than its limits.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::marker::PhantomData;
 
 use anyhow::{Context as _, ensure};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::chunk::{ChunkHash, LARGEST};
 use super::entry::{Entry, Instant, Kind, LONGEST_PATH};
@@ -15,8 +18,12 @@ use super::pack::{PackName, decompress, is_sound};
 
 const MAGIC: [u8; 8] = *b"SMEXPRT2";
 const LEVEL: i32 = 1;
-/// Largest part, uncompressed.
-pub(super) const PART_MOST: usize = 32 << 20;
+/// Largest part, uncompressed: a sender's has less than 5 MiB.
+pub(super) const PART_MOST: usize = 8 << 20;
+/// Most records: a sender's part has less than 44,000. A record of two bytes has a hundred in memory.
+const RECORDS: usize = 1 << 16;
+/// Most chunks that records refer to, each as often as it is named: a sender's part has less than 100,000.
+const REFERENCES: usize = 1 << 18;
 /// Most warnings and the longest one, in bytes.
 const WARNINGS: usize = 101;
 const WARNING: usize = 20 << 10;
@@ -27,6 +34,7 @@ pub(super) struct Part {
     pub(super) packs: Vec<PackName>,
     pub(super) blocks: Vec<PartBlock>,
     pub(super) chunks: Vec<PartChunk>,
+    #[serde(deserialize_with = "few::<_, _, RECORDS>")]
     pub(super) records: Vec<Record>,
     pub(super) end: Option<End>,
 }
@@ -71,7 +79,43 @@ pub(super) enum Record {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct End {
     /// What the sender wants people to know.
+    #[serde(deserialize_with = "few::<_, _, WARNINGS>")]
     pub(super) warnings: Vec<String>,
+}
+
+impl Record {
+    fn references(&self) -> usize {
+        match self {
+            Self::File { chunks, .. } | Self::Data { chunks, .. } => chunks.len(),
+            Self::Entry(_) | Self::Begin { .. } | Self::End { .. } | Self::Void { .. } | Self::Gone { .. } => 0,
+        }
+    }
+}
+
+/// Reads at most so many, and no more than that into memory.
+fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(items: D) -> Result<Vec<T>, D::Error> {
+    struct Few<T, const MOST: usize>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Few<T, MOST> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {MOST} items")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+            let mut found = Vec::new();
+            while let Some(item) = items.next_element()? {
+                if found.len() == MOST {
+                    return Err(A::Error::invalid_length(MOST + 1, &self));
+                }
+                found.push(item);
+            }
+            Ok(found)
+        }
+    }
+
+    items.deserialize_seq(Few::<T, MOST>(PhantomData))
 }
 
 impl Part {
@@ -105,6 +149,8 @@ impl Part {
             let fits = chunk.length > 0 && chunk.length as usize <= LARGEST && end <= u64::from(block.raw);
             ensure!(fits, "an impossible chunk");
         }
+        let references: usize = self.records.iter().map(Record::references).sum();
+        ensure!(references <= REFERENCES, "too many references to chunks");
         for record in &self.records {
             match record {
                 Record::Entry(entry) => {
@@ -128,7 +174,6 @@ impl Part {
             }
         }
         if let Some(end) = &self.end {
-            ensure!(end.warnings.len() <= WARNINGS, "too many warnings");
             ensure!(end.warnings.iter().all(|line| line.len() <= WARNING), "too long a warning");
         }
         Ok(())
@@ -180,7 +225,7 @@ impl Draft {
     /// The chunk's position in this part; `place` tells where its block is.
     pub(super) fn chunk(&mut self, chunk: &Located, place: impl FnOnce() -> (PackName, u32, u32, u32)) -> u32 {
         if let Some(known) = self.chunks.get(&(chunk.block, chunk.at)) {
-            self.weight += 4;
+            self.weight += 10;
             return *known;
         }
         let part = &mut self.part;
@@ -281,6 +326,13 @@ mod tests {
         let mut part = part();
         change(&mut part);
         assert!(Part::decode(&part.encode().unwrap()).is_err());
+    }
+
+    #[test]
+    fn records_have_a_limit() {
+        let with = |count| Part { records: vec![Record::Void { file: 0 }; count], ..Part::default() }.encode().unwrap();
+        assert_eq!(Part::decode(&with(RECORDS)).unwrap().records.len(), RECORDS);
+        assert!(Part::decode(&with(RECORDS + 1)).is_err());
     }
 
     #[test]

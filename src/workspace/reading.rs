@@ -4,9 +4,10 @@
 //! meanwhile is read again, a few times.
 
 use std::fs::File;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use rustix::fs::{FileType, SeekFrom};
@@ -26,13 +27,17 @@ const TRIES: u32 = 4;
 const LARGE: u64 = 8 << 20;
 /// One thread's stretch of a large file. Its ends are chunks' ends, which a change in the file's middle does not move far.
 const STRETCH: u64 = 64 << 20;
+/// Smaller holes are read: zeros make no chunk anyway.
+const SMALL_HOLE: u64 = 1 << 20;
+/// File systems tell time in ticks of up to 10 ms: a file that changed within this time may change again without a trace.
+const TICK: Duration = Duration::from_millis(20);
 /// Small files are handed over together, so many bytes or so many files.
 const BATCH_BYTES: u64 = 1 << 20;
 const BATCH_FILES: usize = 256;
 /// Most chunks of a large file that are told of at once: about 2 MiB, which travel while the rest is read.
 const RUN: usize = 8;
-/// More threads find no more work in a disk and a network.
-const MOST_THREADS: usize = 8;
+/// More threads find no more work in a disk and a network, and each may hold a pack of 8 MiB.
+const MOST_THREADS: usize = 4;
 
 /// What to do with a file that changes while it is read, again and again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +111,8 @@ struct Large {
     before: Mark,
     /// Stretches that are still to be read.
     left: AtomicUsize,
+    /// One of them ended early.
+    is_short: AtomicBool,
 }
 
 /// What all threads share.
@@ -268,7 +275,13 @@ impl Walk<'_> {
             let (size, mode, mtime) = (before.size, entry.mode, entry.mtime);
             return self.shared.tell(Found::End { file: number, size, mode, mtime });
         }
-        let large = Arc::new(Large { file: number, entry, before, left: AtomicUsize::new(stretches.len()) });
+        let large = Arc::new(Large {
+            file: number,
+            entry,
+            before,
+            left: AtomicUsize::new(stretches.len()),
+            is_short: AtomicBool::new(false),
+        });
         for (from, to) in stretches {
             self.give(Work::Stretch { large: large.clone(), from, to })?;
         }
@@ -278,7 +291,7 @@ impl Walk<'_> {
 
 /// The stretches of a file that are not holes; all of it where the file system does not tell.
 fn data(file: &File, size: u64) -> Vec<(u64, u64)> {
-    let mut found = Vec::new();
+    let mut found: Vec<(u64, u64)> = Vec::new();
     let mut at = 0;
     while at < size {
         match rustix::fs::seek(file, SeekFrom::Data(at)) {
@@ -287,7 +300,10 @@ fn data(file: &File, size: u64) -> Vec<(u64, u64)> {
                 if end <= start {
                     return vec![(0, size)];
                 }
-                found.push((start, end));
+                match found.last_mut() {
+                    Some((_, last)) if start - *last <= SMALL_HOLE => *last = end,
+                    _ => found.push((start, end)),
+                }
                 at = end;
             }
             // The rest is a hole.
@@ -314,7 +330,11 @@ fn open(shared: &Shared<'_>, walker: &mut Walker, entry: &Entry) -> anyhow::Resu
         }
         Err(error) => return Err(error).with_context(failed),
     };
-    let stat = rustix::fs::fstat(&file).with_context(failed)?;
+    let mut stat = rustix::fs::fstat(&file).with_context(failed)?;
+    if is_fresh(&stat) {
+        std::thread::sleep(TICK);
+        stat = rustix::fs::fstat(&file).with_context(failed)?;
+    }
     match Mark::of(&stat) {
         Some(mark) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => Ok(Some((file, mark))),
         _ if shared.unsteady == Unsteady::Keep => {
@@ -323,6 +343,14 @@ fn open(shared: &Shared<'_>, walker: &mut Walker, entry: &Entry) -> anyhow::Resu
         }
         _ => Err(anyhow::anyhow!("it became something else than a file")).with_context(failed),
     }
+}
+
+/// The file changed just now.
+fn is_fresh(stat: &rustix::fs::Stat) -> bool {
+    let changed =
+        Duration::new(u64::try_from(stat.st_ctime).unwrap_or(0), u32::try_from(stat.st_ctime_nsec).unwrap_or(0));
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    now.checked_sub(changed).is_none_or(|age| age < TICK)
 }
 
 /// A thread that reads.
@@ -426,12 +454,14 @@ impl<'a> Reader<'a> {
             }
             return Ok(());
         };
-        let reached = self.send(large, &file, from, to)?;
+        if self.send(large, &file, from, to)? < to {
+            large.is_short.store(true, Ordering::Release);
+        }
         if large.left.fetch_sub(1, Ordering::AcqRel) != 1 {
             return Ok(());
         }
         let mut after = state(&file).with_context(|| unreadable(&large.entry))?;
-        if after == large.before && reached == to {
+        if after == large.before && !large.is_short.load(Ordering::Acquire) {
             return self.end(large, after.size, after);
         }
         for left in (0..TRIES - 1).rev() {

@@ -94,6 +94,7 @@ pub(super) fn settle_file(file: &File, end: &FileEnd) -> io::Result<Option<Mark>
 }
 
 /// Puts a finished file of another directory in place of whatever has the name; copies it when it lies on another file system.
+/// Its mode and time come last.
 pub(super) fn place_file(
     walker: &mut Walker,
     path: &[u8],
@@ -103,12 +104,16 @@ pub(super) fn place_file(
 ) -> anyhow::Result<()> {
     let (above, own) = split(path);
     let fd = walker.directory(above, true)?;
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut source = File::from(rustix::fs::openat(from, name, flags, Mode::empty())?);
     match move_in_place(from, name.as_bytes(), fd, own) {
         Err(Errno::XDEV) => {}
-        other => return Ok(other?),
+        other => {
+            other?;
+            settle_file(&source, end)?;
+            return Ok(());
+        }
     }
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut source = File::from(rustix::fs::openat(from, name, flags, Mode::empty())?);
     let temporary = temporary_name();
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut copy = File::from(rustix::fs::openat(fd, &temporary, flags, Mode::from_raw_mode(0o600))?);

@@ -1,7 +1,7 @@
 //! The sender: what the reading threads find goes into packs and parts of the manifest, and both into the store, all at the same
 //! time.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,9 +20,9 @@ use super::{Progress, Route, Stop, StopOnDrop, Summary, persist};
 use crate::cloud::ObjectStore;
 
 /// Packs that are sent at a time: enough for a long way to the store, and 8 MiB of memory each.
-const UPLOADS: usize = 6;
+const UPLOADS: usize = 5;
 /// Packs that wait for their turn.
-const WAITING: usize = 2;
+const WAITING: usize = 1;
 /// Findings that wait for their turn.
 const FINDINGS: usize = 1024;
 /// A part is stored when it has become so large, or when it is so old: a receiver may be waiting for it.
@@ -70,9 +70,8 @@ pub(super) async fn send(
             if audience == Audience::Project {
                 known.remember(pack.id, &pack.encoded);
             }
-            depot.stored(number);
             // The other side ends before this one only with an error.
-            let _ = give_stored.send(());
+            let _ = give_stored.send(depot.stored(number));
         }
         Ok(())
     };
@@ -84,7 +83,9 @@ pub(super) async fn send(
         draft: Draft::default(),
         began: None,
         parts: 0,
-        waiting: VecDeque::new(),
+        waiting: HashMap::new(),
+        large: HashMap::new(),
+        end: None,
         summary: Summary::default(),
     };
     let ((), (), mut summary) = tokio::try_join!(reading, uploading, publisher.run(found, stored))?;
@@ -97,7 +98,7 @@ fn in_order<T>(mut receiver: mpsc::Receiver<T>) -> impl futures::Stream<Item = T
     stream::poll_fn(move |context| receiver.poll_recv(context))
 }
 
-/// Tells of files once all their chunks are stored.
+/// Tells of files once all their chunks are stored. Files may overtake each other; what is told of one large file may not.
 struct Publisher<'a> {
     store: &'a dyn ObjectStore,
     route: &'a Route,
@@ -107,15 +108,28 @@ struct Publisher<'a> {
     /// When the draft got its first record.
     began: Option<tokio::time::Instant>,
     parts: u32,
-    waiting: VecDeque<Found>,
+    /// What waits for a block to be stored, by block.
+    waiting: HashMap<u32, Vec<Found>>,
+    large: HashMap<u32, Large>,
+    /// Nothing more is found.
+    end: Option<End>,
     summary: Summary,
+}
+
+/// A large file that has begun.
+#[derive(Default)]
+struct Large {
+    /// Data that waits for blocks.
+    waiting: usize,
+    /// What may be told only after that, in order.
+    held: VecDeque<Found>,
 }
 
 impl Publisher<'_> {
     async fn run(
         mut self,
         mut found: mpsc::Receiver<Found>,
-        mut stored: mpsc::UnboundedReceiver<()>,
+        mut stored: mpsc::UnboundedReceiver<Vec<u32>>,
     ) -> anyhow::Result<Summary> {
         let mut batch = Vec::new();
         let mut has_all = false;
@@ -123,44 +137,105 @@ impl Publisher<'_> {
             let due = self.began.map(|began| began + PART_AGE);
             tokio::select! {
                 // When it ends without a last word, the reading failed and says itself why.
-                count = found.recv_many(&mut batch, FINDINGS), if !has_all => {
-                    has_all = count == 0;
-                    self.waiting.extend(batch.drain(..));
+                count = found.recv_many(&mut batch, FINDINGS), if !has_all => has_all = count == 0,
+                Some(blocks) = stored.recv() => {
+                    for block in blocks {
+                        batch.extend(self.waiting.remove(&block).into_iter().flatten());
+                    }
+                    for found in batch.drain(..) {
+                        self.waited(found)?;
+                        self.store_large_part().await?;
+                    }
                 }
-                Some(()) = stored.recv() => {}
                 () = tokio::time::sleep_until(due.unwrap_or_else(tokio::time::Instant::now)), if due.is_some() => {
                     self.store_part().await?;
                 }
                 else => std::future::pending().await,
             }
-            while let Some(next) = self.waiting.pop_front() {
-                if let Found::Done { warnings } = next {
-                    self.summary.warnings = warnings.lines();
-                    self.draft.part.end = Some(End { warnings: self.summary.warnings.clone() });
-                    self.store_part().await?;
-                    return Ok(self.summary);
-                }
-                if !self.is_stored(&next) {
-                    self.waiting.push_front(next);
-                    break;
-                }
-                self.publish(next)?;
-                if self.draft.weight() >= PART {
-                    self.store_part().await?;
-                }
+            for found in batch.drain(..) {
+                self.take(found)?;
+                self.store_large_part().await?;
+            }
+            if self.end.is_some() && self.waiting.is_empty() {
+                self.draft.part.end = self.end.take();
+                self.store_part().await?;
+                return Ok(self.summary);
             }
         }
     }
 
-    /// All chunks are in the store.
-    fn is_stored(&self, found: &Found) -> bool {
-        match found {
-            // The last ones first: they are stored last, so a file that waits costs one look.
-            Found::File { chunks, .. } | Found::Data { chunks, .. } => {
-                chunks.iter().rev().all(|chunk| self.depot.find(chunk.block).is_some())
+    /// Takes up what was found.
+    fn take(&mut self, found: Found) -> anyhow::Result<()> {
+        match &found {
+            Found::Done { warnings } => {
+                self.summary.warnings = warnings.lines();
+                self.end = Some(End { warnings: self.summary.warnings.clone() });
+                Ok(())
             }
-            _ => true,
+            Found::Data { file, .. } | Found::End { file, .. } | Found::Void { file } | Found::Gone { file } => {
+                let file = *file;
+                self.large.entry(file).or_default().held.push_back(found);
+                self.go_on(file)
+            }
+            Found::Entry(_) | Found::File { .. } | Found::Begin { .. } => self.place(found).map(drop),
         }
+    }
+
+    /// A block that this waited for is stored.
+    fn waited(&mut self, found: Found) -> anyhow::Result<()> {
+        let file = if let Found::Data { file, .. } = &found { Some(*file) } else { None };
+        let is_placed = self.place(found)?;
+        if let Some(file) = file
+            && is_placed
+        {
+            if let Some(large) = self.large.get_mut(&file) {
+                large.waiting -= 1;
+            }
+            self.go_on(file)?;
+        }
+        Ok(())
+    }
+
+    /// Tells what may be told of a large file: data as it comes, anything else once all data before it was told.
+    fn go_on(&mut self, file: u32) -> anyhow::Result<()> {
+        while let Some(large) = self.large.get_mut(&file)
+            && let Some(found) = large.held.pop_front()
+        {
+            let is_data = matches!(found, Found::Data { .. });
+            if !is_data && large.waiting > 0 {
+                large.held.push_front(found);
+                return Ok(());
+            }
+            if matches!(found, Found::End { .. } | Found::Gone { .. }) {
+                self.large.remove(&file);
+            }
+            if !self.place(found)?
+                && let Some(large) = self.large.get_mut(&file)
+            {
+                large.waiting += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells of it, or notes it with a block that is not stored yet; returns which.
+    fn place(&mut self, found: Found) -> anyhow::Result<bool> {
+        let missing = match &found {
+            // The last ones first: they are stored last, so what waits is looked at once or twice.
+            Found::File { chunks, .. } | Found::Data { chunks, .. } => {
+                chunks.iter().rev().map(|chunk| chunk.block).find(|block| self.depot.find(*block).is_none())
+            }
+            _ => None,
+        };
+        match missing {
+            Some(block) => self.waiting.entry(block).or_default().push(found),
+            None => self.publish(found)?,
+        }
+        Ok(missing.is_none())
+    }
+
+    async fn store_large_part(&mut self) -> anyhow::Result<()> {
+        if self.draft.weight() >= PART { self.store_part().await } else { Ok(()) }
     }
 
     fn publish(&mut self, found: Found) -> anyhow::Result<()> {

@@ -14,10 +14,10 @@ use anyhow::Context as _;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::artifacts::judge_alone;
 use super::chunk::{ChunkHash, LARGEST};
 use super::entry::Entry;
 use super::fetching::{FileEnd, Incoming, Sink, State};
-use super::restore;
 
 /// What was received: the entries, each file with the name of its content.
 #[derive(Debug, Default)]
@@ -59,21 +59,17 @@ impl Staging {
         std::mem::take(&mut *self.staged.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn remove(&self) -> anyhow::Result<()> {
-        std::fs::remove_dir_all(&self.path).with_context(|| format!("failed to remove {}", self.path.display()))
+    /// What stays goes with the session, so failing is no more than a line.
+    pub(super) fn remove(&self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.path) {
+            tracing::warn!(%error, "failed to remove {}", self.path.display());
+        }
     }
 
     fn open_to_write(&self, file: &Incoming) -> anyhow::Result<File> {
-        let name = name(file);
+        // This user's own until it is in its place, whatever its mode will be.
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(0o600);
-        match rustix::fs::openat(&self.fd, &name, flags, mode) {
-            Err(Errno::ACCESS) if self.is_old => {
-                rustix::fs::unlinkat(&self.fd, &name, AtFlags::empty())?;
-                Ok(rustix::fs::openat(&self.fd, &name, flags, mode)?.into())
-            }
-            other => Ok(other?.into()),
-        }
+        Ok(rustix::fs::openat(&self.fd, name(file), flags, Mode::from_raw_mode(0o600))?.into())
     }
 }
 
@@ -82,6 +78,10 @@ fn name(file: &Incoming) -> String {
 }
 
 impl Sink for Staging {
+    fn judge(&self, entry: &Entry) -> Result<(), &'static str> {
+        judge_alone(entry)
+    }
+
     fn entry(&self, entry: Entry) -> anyhow::Result<()> {
         self.staged.lock().unwrap_or_else(PoisonError::into_inner).entries.push(entry);
         Ok(())
@@ -104,13 +104,7 @@ impl Sink for Staging {
     }
 
     fn finish(&self, file: &Incoming, end: &FileEnd) -> anyhow::Result<()> {
-        // It may have been finished already, with a mode that forbids to write it.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = match rustix::fs::openat(&self.fd, name(file), flags, Mode::empty()) {
-            Ok(open) if rustix::fs::fstat(&open)?.st_size.unsigned_abs() == end.size => File::from(open),
-            _ => self.open_to_write(file)?,
-        };
-        restore::settle_file(&open, end)?;
+        self.open_to_write(file)?.set_len(end.size)?;
         let mut staged = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
         let at = staged.entries.len();
         staged.contents.insert(at, name(file));

@@ -1,31 +1,13 @@
 //! What holds for any bytes: the bodies of the fuzz targets, which an ordinary test feeds with the corpus as well.
 //!
-//! They take the modules under test from `super::trace`. Each takes its choices from the bytes themselves, so every input
+//! They take the module under test from `super::trace`. Each takes its choices from the bytes themselves, so every input
 //! means the same for ever.
 
+use super::choices::Choices;
 use super::trace::{FrameDecoder, FrameEncoder, Line, Masker, frame_start};
 
 /// What is kept out of order in these runs.
 const LIMIT: usize = 64 << 10;
-
-/// Takes bytes as choices; zeros when there are no more.
-struct Choices<'a>(&'a [u8]);
-
-impl<'a> Choices<'a> {
-    fn byte(&mut self) -> u8 {
-        let Some((first, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
-        *first
-    }
-
-    /// At most `most` bytes.
-    fn bytes(&mut self, most: usize) -> &'a [u8] {
-        let length = usize::from(self.byte()).min(most).min(self.0.len());
-        let (taken, rest) = self.0.split_at(length);
-        self.0 = rest;
-        taken
-    }
-}
 
 /// The decoder takes any text without a panic and within its bounds; and what it puts together of true frames, in any order,
 /// doubled, damaged and glued, is the beginning of the output, and the whole once every frame has come.

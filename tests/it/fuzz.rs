@@ -1,17 +1,25 @@
 //! What the fuzz targets found interesting, through the same functions, with the ordinary toolchain.
 
-use sagemaker_executor::trace;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use sagemaker_executor::{cloud, trace, workspace};
 
 #[path = "../fuzz/properties.rs"]
 mod properties;
 
-fn replay(target: &str, property: fn(&[u8])) {
+#[path = "../fuzz/choices.rs"]
+mod choices;
+
+#[path = "../fuzz/unpacking.rs"]
+mod unpacking;
+
+fn replay(target: &str, property: impl Fn(&[u8])) {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target);
     let mut count = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let data = std::fs::read(&path).unwrap();
-        assert!(std::panic::catch_unwind(|| property(&data)).is_ok(), "{}", path.display());
+        assert!(catch_unwind(AssertUnwindSafe(|| property(&data))).is_ok(), "{}", path.display());
         count += 1;
     }
     assert!(count > 10, "{count} inputs");
@@ -25,4 +33,12 @@ fn the_decoders_corpus_is_replayed() {
 #[test]
 fn the_maskers_corpus_is_replayed() {
     replay("mask", properties::mask);
+}
+
+#[test]
+fn the_unpackers_corpus_is_replayed() {
+    let taken = std::cell::Cell::new(0);
+    replay("unpack", |data| taken.set(taken.get() + usize::from(unpacking::unpack(data))));
+    // It gets as far as it can.
+    assert!(taken.get() > 20, "{} inputs were taken", taken.get());
 }

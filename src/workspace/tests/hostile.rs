@@ -24,7 +24,7 @@ fn entry(kind: Kind, path: &[u8]) -> Entry {
 fn pack(chunk: &[u8]) -> SealedPack {
     let mut block = OpenBlock::default();
     block.push(ChunkHash::of(chunk), chunk);
-    block.compress().unwrap();
+    block.compress(1).unwrap();
     let mut pack = OpenPack::new(0);
     pack.push(&block).unwrap();
     pack.seal().unwrap()
@@ -90,11 +90,12 @@ fn refusal(world: &World, limits: &Limits) -> String {
     // What was fetched lay in the scratch directory, which is not the host's tree.
     after.retain(|path, _| !Path::new(path).starts_with("scratch/results"));
     after.insert("scratch".into(), before[OsStr::new("scratch")].clone());
-    assert_eq!(after, before, "the host changed: {result:?}");
+    assert!(after == before, "the host changed: {result:?}");
     let error = result.expect_err("a lie was applied");
     let text = format!("{error:#}");
     // What the job did is the job's failure, damage is not.
-    let damaged = ["damaged", "does not exist", "version", "manifest", "a file "];
+    let damaged =
+        ["damaged", "does not exist", "version", "manifest", "a file has", "a file begins", "a file that", "a file's"];
     assert_eq!(kind_of(&error) == FailureKind::System, damaged.iter().any(|word| text.contains(word)), "{text}");
     text
 }
@@ -198,6 +199,51 @@ fn a_bare_repository_is_refused_where_no_git_is() {
     assert!(error.contains("`HEAD` is refused: it would make the project directory a bare git repository"), "{error}");
 }
 
+#[test_case(&[entry(FILE, b"HEAD"), entry(FILE, b"commondir"), entry(FILE, b"evil/objects/x")]; "elsewhere")]
+#[test_case(&[entry(FILE, b"head"), entry(FILE, b"Objects/x"), entry(DIRECTORY, b"objects"), entry(DIRECTORY, b"REFS")]; "in another case")]
+fn a_repository_in_disguise_is_refused_where_no_git_is(entries: &[Entry]) {
+    let world = World::new();
+    Lie::of(entries).store(&world);
+    let error = refusal(&world, &Limits::default());
+    assert!(error.contains("is refused: it would make the project directory a bare git repository"), "{error}");
+}
+
+#[test]
+fn a_config_that_completes_a_repository_is_refused_where_no_git_is() {
+    let world = World::new();
+    for path in ["HEAD", "objects/x", "refs/x"] {
+        put(&world.host.project, path, b"x");
+    }
+    Lie::of(&[entry(FILE, b"config.worktree")]).store(&world);
+    let error = refusal(&world, &Limits::default());
+    assert!(error.contains("`config.worktree` is refused"), "{error}");
+}
+
+#[test]
+fn names_that_fill_the_memory_are_refused() {
+    let path = [&[b'x'; 250][..]; 60].join(&b'/');
+    let world = host();
+    let mut lie = Lie::with(b"evil", vec![Record::Entry(entry(DELETED, &path)); 500]);
+    lie.part.end = None;
+    for part in 0..18 {
+        world.store.insert(&format!("down/{part:06}"), lie.part.encode().unwrap());
+    }
+    let error = refusal(&world, &Limits::default());
+    assert!(error.contains("the names of the manifest have more than 128 MiB together"), "{error}");
+}
+
+#[test]
+fn a_part_that_tells_nothing_and_content_that_is_void_for_ever_are_refused() {
+    let mut lie = Lie::with(b"evil", Vec::new());
+    lie.part.end = None;
+    let error = refused(&lie, &Limits::default());
+    assert!(error.contains("a part of the manifest tells nothing"), "{error}");
+    let mut records = vec![Record::Begin { file: 0, entry: entry(FILE, b"f") }];
+    records.extend((0..9).map(|_| Record::Void { file: 0 }));
+    let error = refused(&Lie::with(b"evil", records), &Limits::default());
+    assert!(error.contains("void 8 times"), "{error}");
+}
+
 #[test]
 fn too_many_entries_are_refused() {
     let limits = Limits { max_files: 2, ..Limits::default() };
@@ -216,7 +262,7 @@ fn a_bomb_is_refused() {
     let end = |size| Record::End { file: 0, size, mode: 0o644, mtime: Instant::default() };
     for records in [
         vec![Record::File { entry: whole, chunks: vec![0, 0] }],
-        vec![begin.clone(), data.clone(), Record::Void { file: 0 }, data.clone(), end(700_000)],
+        vec![begin.clone(), data.clone(), data.clone(), end(700_000)],
         vec![begin.clone(), end(2 << 20)],
         vec![begin, end(u64::MAX)],
     ] {
@@ -313,6 +359,50 @@ fn a_stray_link_is_left_out_and_the_rest_arrives() {
     assert_eq!(summary.warnings, ["skipped: `stray`: points outside the project"]);
     assert!(fs::symlink_metadata(world.host.project.join("stray")).is_err());
     assert_eq!(fs::read(world.host.project.join("new")).unwrap(), b"evil");
+}
+
+#[test]
+fn a_link_with_an_endless_target_is_left_out_and_the_rest_arrives() {
+    let world = host();
+    let long = Entry { target: vec![b'x'; 5000], ..entry(LINK, b"long") };
+    Lie::of(&[entry(DELETED, b"good"), long, entry(FILE, b"new")]).store(&world);
+    let summary = world.apply(&Limits::default()).unwrap();
+    assert_eq!(summary.warnings, ["skipped: `long`: has a target of more than 1023 bytes"]);
+    assert_eq!(fs::read(world.host.project.join("new")).unwrap(), b"evil");
+}
+
+#[test_case(FILE)]
+#[test_case(LINK)]
+fn deletions_in_a_senseless_order_make_room_all_the_same(kind: Kind) {
+    let gone = [&b"dir/deep/leaf"[..], b"dir/inside", b"dir/deep"].map(|path| entry(DELETED, path));
+    for order in [[0, 1, 2], [2, 0, 1], [2, 1, 0]] {
+        let world = host();
+        put(&world.host.project, "dir/deep/leaf", b"good");
+        let mut entries: Vec<Entry> = order.iter().map(|at| gone[*at].clone()).collect();
+        entries.push(entry(kind, b"dir"));
+        Lie::of(&entries).store(&world);
+        world.apply(&Limits::default()).unwrap();
+        assert!(!fs::symlink_metadata(world.host.project.join("dir")).unwrap().is_dir());
+    }
+}
+
+/// A pack of the store whose index gives a chunk another length than the content of this hash has.
+#[test_case(1)]
+#[test_case(3)]
+#[test_case(6)]
+fn a_length_that_an_index_makes_up_is_not_believed(length: u32) {
+    let world = World::new();
+    put(&world.host.project, "x", b"evil");
+    let mut block = OpenBlock::default();
+    let content = vec![b'x'; length as usize];
+    block.push(ChunkHash::of(b"evil"), &content);
+    block.compress(1).unwrap();
+    let mut pack = OpenPack::new(0);
+    pack.push(&block).unwrap();
+    let pack = pack.seal().unwrap();
+    world.store.insert(&format!("packs/{}", pack.id), pack.bytes.to_vec());
+    world.up();
+    assert_eq!(fs::read(world.container.project.join("x")).unwrap(), b"evil");
 }
 
 #[test]

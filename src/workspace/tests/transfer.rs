@@ -217,6 +217,7 @@ impl ObjectStore for Gated {
 #[test]
 fn the_first_file_is_there_before_the_last_chunk_has_left() {
     let world = project();
+    put(&world.host.project, ".git/HEAD", b"ref: refs/heads/main\n");
     // The first packs pass, the others wait until a file is seen on the container's disk.
     let gate = tokio::sync::Semaphore::new(0);
     let store = Gated { inner: world.store.clone(), free: 3.into(), gate };
@@ -296,6 +297,32 @@ fn an_error_ends_the_walk_too() {
         tokio::time::timeout(Duration::from_mins(1), sending).await.expect("it ends")
     });
     assert!(format!("{:#}", sent.unwrap_err()).contains("put_if_absent"));
+}
+
+/// A reading error with far more work behind it than the queue holds.
+#[test]
+fn an_unreadable_file_ends_the_walk_too() {
+    use super::super::entry::{Entry, Instant, Kind, Place};
+    use super::super::known::Known;
+    let world = World::new();
+    let mut entries = Vec::new();
+    for number in 0..60 {
+        let path = format!("{number:02}");
+        put(&world.host.project, &path, &noise(number, 1 << 20));
+        let (mode, mtime, size) = (0o644, Instant::default(), 1 << 20);
+        let (place, kind, target) = (Place::Project, Kind::File, Vec::new());
+        entries.push(Entry { place, kind, path: path.into_bytes(), mode, mtime, size, target });
+    }
+    fs::remove_file(world.host.project.join("03")).unwrap();
+    let roots = Roots::open(&world.host).unwrap();
+    let (source, unsteady) = (Source::Entries(entries), Unsteady::Refuse);
+    let job = Job { roots, source, unsteady, warnings: Warnings::default() };
+    let (route, progress) = (up(), Arc::default());
+    let sent = block_on(async {
+        let sending = sending::send(&*world.store, &route, job, Known::nothing(), &progress);
+        tokio::time::timeout(Duration::from_mins(1), sending).await.expect("it ends")
+    });
+    assert!(format!("{:#}", sent.unwrap_err()).contains("failed to read `03`"));
 }
 
 #[test]
@@ -386,7 +413,7 @@ fn secrets_of_the_job_do_not_stay_with_the_project() {
     put(&world.host.tmp, "TOKEN_FILE", secrets[0]);
     put(&world.host.project, ".git/config", secrets[1]);
     put(&world.host.project, "sub/.git/hooks/post-checkout", secrets[2]);
-    put(&world.host.project, ".git/objects/00/11", b"an object");
+    put(&world.host.project, ".git/objects/00/01234567890123456789012345678901234567", b"an object");
     put(&world.host.project, "code", b"code");
     world.send().unwrap();
     world.arrives();

@@ -5,6 +5,9 @@
 #[path = "../../../src/trace/mod.rs"]
 mod trace;
 
+#[path = "../choices.rs"]
+mod choices;
+
 #[expect(dead_code, reason = "the other target has the rest")]
 #[path = "../properties.rs"]
 mod properties;
