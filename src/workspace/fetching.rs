@@ -189,7 +189,7 @@ pub(super) async fn fetch<S: Sink>(
         let fetches = intake.plan(part).await?;
         Ok(Some((stream::iter(fetches.into_iter().map(anyhow::Ok)), intake)))
     });
-    let fetched = fetches
+    let outcome = fetches
         .try_flatten()
         .map_ok(|fetch| carry_out(store, route, fetch, sink, &stop, progress))
         .try_buffer_unordered(FETCHES)
@@ -200,7 +200,7 @@ pub(super) async fn fetch<S: Sink>(
     while Arc::strong_count(sink) > 1 {
         tokio::time::sleep(FIRST_PAUSE).await;
     }
-    fetched?;
+    outcome?;
     Ok(warnings.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
