@@ -168,7 +168,8 @@ pub(super) enum Parts {
     Complete,
 }
 
-/// Receives a whole transfer; returns the sender's warnings.
+/// Receives a whole transfer; returns the sender's warnings. Once it has returned, with an error too, nothing is written any
+/// more: `sink` must be held by nobody else.
 pub(super) async fn fetch<S: Sink>(
     store: &dyn ObjectStore,
     route: &Route,
@@ -207,12 +208,18 @@ pub(super) async fn fetch<S: Sink>(
         let fetches = intake.plan(part).await?;
         Ok(Some((stream::iter(fetches.into_iter().map(anyhow::Ok)), intake)))
     });
-    fetches
+    let outcome = fetches
         .try_flatten()
         .map_ok(|fetch| carry_out(store, route, fetch, sink, &stop, progress))
         .try_buffer_unordered(FETCHES)
         .try_for_each(|()| std::future::ready(Ok(())))
-        .await?;
+        .await;
+    // After an error, threads end at their next check.
+    stop.stop();
+    while Arc::strong_count(sink) > 1 {
+        tokio::time::sleep(FIRST_PAUSE).await;
+    }
+    outcome?;
     Ok(warnings.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 

@@ -344,7 +344,6 @@ pub async fn apply_changes(
         let warnings = match fetching::fetch(store, route, Parts::Complete, limits, &staging, progress).await {
             Ok(warnings) => warnings,
             Err(error) => {
-                progress.at_rest().await;
                 // Of use to another try alone.
                 if !CloudError::may_pass(&error) {
                     staging.remove();

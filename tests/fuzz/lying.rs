@@ -333,7 +333,7 @@ fn spoil(part: &mut Part, choices: &mut Choices) {
         5 => part.chunks[chunk].1 = lie,
         6 => part.chunks[chunk].2 = lie,
         7 => part.chunks[chunk].3 = lie,
-        8 => part.packs[0].0[0] ^= 1,
+        8 => part.packs.iter_mut().for_each(|pack| pack.0[0] ^= 1),
         _ => part.packs.clear(),
     }
 }

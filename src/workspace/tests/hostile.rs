@@ -312,6 +312,26 @@ fn a_missing_pack_is_named() {
 }
 
 #[test]
+fn nothing_is_written_any_more_when_a_manifest_breaks_off() {
+    // The content is on its way when the third part turns out to be missing.
+    let records = (0..40).map(|number: u8| Record::File {
+        entry: Entry { size: 800_000, ..entry(FILE, &[b'a' + number % 26, b'a' + number / 26]) },
+        chunks: vec![0],
+    });
+    let mut lie = Lie::with(&vec![7; 800_000], records.collect());
+    lie.part.end = None;
+    let second = Part { records: vec![Record::Entry(entry(DIRECTORY, b"new"))], ..Part::default() }.encode().unwrap();
+    for _ in 0..20 {
+        let world = host();
+        lie.store(&world);
+        world.store.insert("down/000001", second.clone());
+        let error = refusal(&world, &Limits::default());
+        assert!(error.contains("down/000002 does not exist"), "{error}");
+        assert!(!world.staging().exists());
+    }
+}
+
+#[test]
 fn a_manifest_or_pack_cut_anywhere_is_refused() {
     let lie = Lie::of(&[entry(FILE, b"good"), entry(FILE, b"new"), entry(DELETED, b"dir/inside")]);
     let world = host();
