@@ -132,7 +132,11 @@ fn block_on<T>(threads: usize, task: impl Future<Output = anyhow::Result<T>>) ->
     if threads > 1 {
         builder.worker_threads(threads);
     }
-    builder.enable_all().build().context("failed to start the runtime")?.block_on(task)
+    let runtime = builder.enable_all().build().context("failed to start the runtime")?;
+    let answer = runtime.block_on(task);
+    // As in the executor: a thread that is still at work does not hold the process.
+    runtime.shutdown_background();
+    answer
 }
 
 impl Place {
@@ -193,7 +197,7 @@ impl Transfer {
 async fn measure(transfer: impl Future<Output = anyhow::Result<Summary>>) -> anyhow::Result<Figures> {
     let (started, cpu) = (Instant::now(), cpu_seconds());
     let summary = transfer.await?;
-    for warning in &summary.warnings {
+    if let Some(warning) = summary.warnings.first() {
         anyhow::bail!("the transfer is not complete: {warning}");
     }
     let Summary { files, bytes, sent, .. } = summary;
