@@ -332,7 +332,7 @@ fn open(shared: &Shared<'_>, walker: &mut Walker, entry: &Entry) -> anyhow::Resu
     };
     let mut stat = rustix::fs::fstat(&file).with_context(failed)?;
     if is_fresh(&stat) {
-        std::thread::sleep(TICK);
+        std::thread::park_timeout(TICK);
         stat = rustix::fs::fstat(&file).with_context(failed)?;
     }
     match Mark::of(&stat) {
