@@ -21,7 +21,7 @@ use sagemaker_executor::workspace::{
 use serde_json::json;
 
 /// As many packs as the sender has on their way at a time.
-const UPLOADS: usize = 6;
+const UPLOADS: usize = 5;
 /// The kernel's unit of CPU time in `/proc`, on every platform that the executor is built for.
 const TICKS: f64 = 100.0;
 
@@ -151,7 +151,8 @@ impl Place {
     }
 
     fn route(&self) -> Route {
-        Route { manifest: self.manifest.clone(), packs: self.packs.clone() }
+        let private = format!("{}/private", self.manifest);
+        Route { manifest: self.manifest.clone(), packs: self.packs.clone(), private }
     }
 }
 
