@@ -283,7 +283,11 @@ impl<'s, 'a> Follower<'s, 'a> {
                     session.save()?;
                 }
                 Report::Missing { attempt } => self.missing = Some(*attempt),
-                Report::Damaged { pack, .. } => self.supply.forget(session, pack).await?,
+                Report::Damaged { pack, .. } => {
+                    if let Err(error) = self.supply.forget(session, pack).await {
+                        tracing::warn!(error = format!("{error:#}"), "failed to drop a damaged pack");
+                    }
+                }
                 Report::Started { run } if *run == self.run => seen.started = Some(now),
                 Report::Exited { run, exit } if *run == self.run => {
                     (seen.exited, seen.code) = (Some(now), Some(exit.code));

@@ -105,7 +105,10 @@ impl Supply {
             trees: self.trees.clone(),
             selection: self.selection.clone(),
         };
-        session.order(&order).await?;
+        tokio::select! {
+            ordered = session.order(&order) => ordered?,
+            () = cancellation.token().cancelled() => return Err(canceled()),
+        }
         let (cloud, progress) = (session.cloud.clone(), Arc::<Progress>::default());
         let sending = workspace::send(&*cloud.objects, &route, &self.trees, &self.cache, &progress);
         let sending = with_bar(session.printer, "Sending the project", &progress, sending);
@@ -113,9 +116,7 @@ impl Supply {
         let summary = loop {
             tokio::select! {
                 summary = &mut sending => break summary?,
-                () = cancellation.token().cancelled() => {
-                    return Err(Failure::system("canceled while the project was sent").into());
-                }
+                () = cancellation.token().cancelled() => return Err(canceled()),
                 () = tokio::time::sleep(LOOK) => {
                     if lease.is_due() {
                         lease.renew(&cloud, &session.layout).await;
@@ -126,6 +127,10 @@ impl Supply {
         session.tell("Project", &summary);
         Ok(())
     }
+}
+
+fn canceled() -> anyhow::Error {
+    Failure::system("canceled while the project was sent").into()
 }
 
 /// Shows on a terminal how far a transfer is.

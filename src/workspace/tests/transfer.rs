@@ -163,7 +163,12 @@ fn a_wrong_chunk_is_named_and_its_pack_can_be_dropped() {
     let damaged = error.chain().find_map(|cause| cause.downcast_ref::<Damaged>()).expect("it is told apart");
     assert!(key.ends_with(&damaged.pack) && damaged.chunk.len() == 64, "{damaged}");
     block_on(forget(&*world.store, &up(), &damaged.pack, &world.cache())).unwrap();
+    assert!(!world.packs().contains(&key));
     assert!(block_on(forget(&*world.store, &up(), "../../other", &world.cache())).is_err());
+    // A container that calls a sound pack damaged takes nothing from others.
+    let sound = world.packs().first().unwrap().clone();
+    block_on(forget(&*world.store, &up(), sound.strip_prefix("packs/").unwrap(), &world.cache())).unwrap();
+    assert!(world.packs().contains(&sound));
     world.send().unwrap();
     world.arrives();
 }
