@@ -246,9 +246,6 @@ mod tests {
         async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, CloudError> {
             Ok(self.objects.lock().unwrap().get(key).map(|(body, _)| body.clone()))
         }
-        async fn get_to_file(&self, _: &str, _: &Path) -> Result<bool, CloudError> {
-            unreachable!("the copy only puts")
-        }
         async fn size(&self, _: &str) -> Result<Option<u64>, CloudError> {
             unreachable!("the copy only puts")
         }

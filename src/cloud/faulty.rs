@@ -142,10 +142,6 @@ impl<T: ObjectStore + ?Sized> ObjectStore for Faulty<T> {
         self.around("get_range", key, self.inner.get_range(key, start, length)).await
     }
 
-    async fn get_to_file(&self, key: &str, path: &Path) -> Result<bool, CloudError> {
-        self.around("get_to_file", key, self.inner.get_to_file(key, path)).await
-    }
-
     async fn size(&self, key: &str) -> Result<Option<u64>, CloudError> {
         self.around("size", key, self.inner.size(key)).await
     }

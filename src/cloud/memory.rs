@@ -251,13 +251,6 @@ impl ObjectStore for MemoryObjects {
         }))
     }
 
-    async fn get_to_file(&self, key: &str, path: &Path) -> Result<bool, CloudError> {
-        let body = self.called("get_to_file", key).objects.get(key).cloned();
-        let Some(body) = body else { return Ok(false) };
-        std::fs::write(path, body).map_err(|error| local("get", key, path, &error))?;
-        Ok(true)
-    }
-
     async fn size(&self, key: &str) -> Result<Option<u64>, CloudError> {
         Ok(self.called("size", key).objects.get(key).map(|body| body.len() as u64))
     }
@@ -516,14 +509,14 @@ mod tests {
         assert!(objects.put_if_absent("a/1", b"one".as_slice().into()).await.unwrap());
         assert!(!objects.put_if_absent("a/1", b"two".as_slice().into()).await.unwrap());
         objects.put("b", b"bee".to_vec()).await.unwrap();
-        assert!(objects.get_to_file("a/1", &file).await.unwrap());
+        std::fs::write(&file, "one").unwrap();
         objects.put_file("a/2", &file).await.unwrap();
         assert_eq!(objects.get("a/2").await.unwrap().as_deref(), Some(b"one".as_slice()));
         assert_eq!(objects.size("b").await.unwrap(), Some(3));
         assert_eq!(objects.list("a/").await.unwrap(), ["a/1", "a/2"]);
         objects.delete(&["a/1".to_owned(), "absent".to_owned()]).await.unwrap();
         assert_eq!(memory.objects.keys(), ["a/2", "b"]);
-        assert!(!objects.get_to_file("a/1", &folder.path().join("none")).await.unwrap());
+        assert_eq!(objects.get("a/1").await.unwrap(), None);
     }
 
     #[tokio::test]

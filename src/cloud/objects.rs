@@ -19,8 +19,6 @@ pub trait ObjectStore: Send + Sync {
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, CloudError>;
     /// `length` bytes of the object from `start` on, fewer where it ends; `None` when it does not exist. At most [`MOST_BYTES`].
     async fn get_range(&self, key: &str, start: u64, length: u64) -> Result<Option<Bytes>, CloudError>;
-    /// Streams the object into a new file; `false` when it does not exist.
-    async fn get_to_file(&self, key: &str, path: &Path) -> Result<bool, CloudError>;
     /// Size in bytes, or `None` when it does not exist.
     async fn size(&self, key: &str) -> Result<Option<u64>, CloudError>;
     async fn put(&self, key: &str, body: Vec<u8>) -> Result<(), CloudError>;

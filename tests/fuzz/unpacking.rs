@@ -110,10 +110,6 @@ impl ObjectStore for Store {
         format!("s3://memory/{key}")
     }
 
-    async fn get_to_file(&self, _: &str, _: &Path) -> Result<bool, CloudError> {
-        unreachable!("the workspace reads objects into memory")
-    }
-
     async fn put_file(&self, _: &str, _: &Path) -> Result<(), CloudError> {
         unreachable!("the workspace writes objects from memory")
     }

@@ -1,4 +1,4 @@
-//! S3 objects over the SDK: whole, streamed from and to files, conditional, listed, deleted in batches.
+//! S3 objects over the SDK: whole, in ranges, streamed from files, conditional, listed, deleted in batches.
 //!
 //! Memory stays bounded for files of any size. What a key means is the caller's business; this module only puts the
 //! operator's prefix in front of it.
@@ -15,7 +15,6 @@ use aws_sdk_s3::primitives::{ByteStream, Length};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, Delete, ObjectIdentifier, ServerSideEncryption};
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
-use tokio::io::AsyncWriteExt as _;
 
 use super::errors::Call;
 use super::{Clients, TRANSFER_ATTEMPT_TIMEOUT, timeouts};
@@ -166,90 +165,6 @@ impl AwsObjects {
             .build())
     }
 
-    /// Streams the object into `file`, taking a broken body up where it ended. `false` when the object is absent.
-    async fn download(
-        &self,
-        call: &Call,
-        key: &str,
-        path: &Path,
-        file: &mut tokio::fs::File,
-    ) -> Result<bool, CloudError> {
-        let mut download = Download { written: 0, expected: None, e_tag: None };
-        let mut tries = 0;
-        loop {
-            match self.download_on(call, key, path, file, &mut download).await {
-                Ok(found) => return Ok(found),
-                Err(Broken::Refused(error)) => return Err(error),
-                Err(Broken::Body(error)) => {
-                    tries += 1;
-                    if tries >= TRIES {
-                        return Err(error);
-                    }
-                    tracing::debug!(key, written = download.written, "a download broke off and is taken up again");
-                    if download.expected.is_none_or(|expected| download.written >= expected) {
-                        // All bytes are there and yet wrong, or the object was replaced: from the start.
-                        restart(file).await.map_err(|error| call.local("rewind", path, &error))?;
-                        download = Download { written: 0, expected: None, e_tag: None };
-                    }
-                    tokio::time::sleep(pause(tries)).await;
-                }
-            }
-        }
-    }
-
-    async fn download_on(
-        &self,
-        call: &Call,
-        key: &str,
-        path: &Path,
-        file: &mut tokio::fs::File,
-        download: &mut Download,
-    ) -> Result<bool, Broken> {
-        let mut request = self.clients.s3().get_object().bucket(&self.bucket).key(self.full_key(key));
-        if download.written > 0 {
-            request = request.range(format!("bytes={}-", download.written)).set_if_match(download.e_tag.clone());
-        }
-        let reply = match request.send().await {
-            Ok(reply) => reply,
-            Err(error) if is_absent_object(&error) => return Ok(false),
-            Err(error) => {
-                let error = call.failed(&error);
-                if download.written > 0 && matches!(error.kind, CloudErrorKind::Exists | CloudErrorKind::Invalid) {
-                    // Replaced in the meantime, or a range that no longer exists.
-                    download.expected = None;
-                    return Err(Broken::Body(error));
-                }
-                return Err(Broken::Refused(error));
-            }
-        };
-        let length = reply.content_length.and_then(|length| u64::try_from(length).ok());
-        let expected = length.map(|length| download.written + length);
-        if download.written == 0 {
-            download.expected = expected;
-            download.e_tag = reply.e_tag;
-        } else if expected != download.expected {
-            let error = call.error(CloudErrorKind::Transient, "the rest of the object has another length");
-            download.expected = None;
-            return Err(Broken::Body(error));
-        }
-        let mut body = reply.body;
-        loop {
-            match body.try_next().await {
-                Ok(Some(bytes)) => {
-                    file.write_all(&bytes).await.map_err(|error| Broken::Refused(call.local("write", path, &error)))?;
-                    download.written += bytes.len() as u64;
-                }
-                Ok(None) => break,
-                Err(error) => return Err(Broken::Body(call.broke_off(&error))),
-            }
-        }
-        if download.expected.is_some_and(|expected| expected != download.written) {
-            let error = call.error(CloudErrorKind::Transient, "the body ended early");
-            return Err(Broken::Body(error));
-        }
-        Ok(true)
-    }
-
     /// One batch; the keys that could not be deleted for a reason that may pass, with the first such error.
     async fn delete_batch(&self, keys: Vec<String>) -> Result<Option<(Vec<String>, CloudError)>, CloudError> {
         let what = match keys.as_slice() {
@@ -353,17 +268,6 @@ impl ObjectStore for AwsObjects {
             }
             tokio::time::sleep(pause(tries)).await;
         }
-    }
-
-    async fn get_to_file(&self, key: &str, path: &Path) -> Result<bool, CloudError> {
-        let call = self.call("get", key, "s3:GetObject");
-        let mut unfinished = Unfinished::create(path).await.map_err(|error| call.local("create", path, &error))?;
-        let found = self.download(&call, key, path, &mut unfinished.file).await?;
-        unfinished.file.flush().await.map_err(|error| call.local("write", path, &error))?;
-        if found {
-            unfinished.keep();
-        }
-        Ok(found)
     }
 
     async fn size(&self, key: &str) -> Result<Option<u64>, CloudError> {
@@ -480,52 +384,6 @@ impl ObjectStore for AwsObjects {
 /// A large body takes its time.
 fn put_limit(bytes: usize) -> TimeoutConfig {
     timeouts(if bytes > 1 << 20 { TRANSFER_ATTEMPT_TIMEOUT } else { super::ATTEMPT_TIMEOUT })
-}
-
-/// Where a download stands.
-struct Download {
-    written: u64,
-    /// Length of the whole object, as the first reply said.
-    expected: Option<u64>,
-    e_tag: Option<String>,
-}
-
-/// Why a try of a download ended.
-enum Broken {
-    /// Another try changes nothing.
-    Refused(CloudError),
-    /// The body broke off, or the object changed under way.
-    Body(CloudError),
-}
-
-/// A new file that is removed again unless it is kept, also when the download is canceled.
-struct Unfinished {
-    file: tokio::fs::File,
-    path: Option<std::path::PathBuf>,
-}
-
-impl Unfinished {
-    async fn create(path: &Path) -> std::io::Result<Self> {
-        Ok(Self { file: tokio::fs::File::create(path).await?, path: Some(path.to_owned()) })
-    }
-
-    fn keep(mut self) {
-        self.path = None;
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-async fn restart(file: &mut tokio::fs::File) -> std::io::Result<()> {
-    use tokio::io::AsyncSeekExt as _;
-    file.set_len(0).await?;
-    file.seek(std::io::SeekFrom::Start(0)).await.map(|_| ())
 }
 
 /// A piece of a file as a body that can be sent again; read while it is sent.

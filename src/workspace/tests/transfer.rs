@@ -189,9 +189,6 @@ impl ObjectStore for Gated {
     async fn get_range(&self, key: &str, start: u64, length: u64) -> Result<Option<Bytes>, CloudError> {
         self.inner.get_range(key, start, length).await
     }
-    async fn get_to_file(&self, key: &str, path: &Path) -> Result<bool, CloudError> {
-        self.inner.get_to_file(key, path).await
-    }
     async fn size(&self, key: &str) -> Result<Option<u64>, CloudError> {
         self.inner.size(key).await
     }
