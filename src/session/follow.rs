@@ -3,7 +3,7 @@
 //! Three things are looked at, each at its own pace: the mailbox, the two sources of the output (`Sources`), and the training
 //! job (`Describe`). What follows from anything seen is decided by [`RunMachine`]; what is printed, by `Output`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
@@ -35,6 +35,8 @@ const REPORTS_BESIDE_COPY: Duration = Duration::from_secs(5);
 const FEED_POLL: Duration = Duration::from_millis(250);
 /// ... or comes after the copy has brought the same.
 const FEED_BESIDE_COPY: Duration = Duration::from_secs(1);
+/// Most packs that are examined because a node called them damaged.
+const MOST_EXAMINED: usize = 8;
 /// Until a new job's tags are visible, a policy that looks at them may deny the call.
 const TAGS_VISIBLE: Duration = Duration::from_mins(5);
 /// What is known of a node beside its output.
@@ -65,6 +67,8 @@ pub struct Follower<'s, 'a> {
     store_silent: Option<Instant>,
     /// The attempt at sending the project of which a node misses something.
     missing: Option<u32>,
+    /// Packs that were held against their names because a node called them damaged.
+    examined: BTreeSet<String>,
 }
 
 impl<'s, 'a> Follower<'s, 'a> {
@@ -111,6 +115,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             waiting,
             store_silent: None,
             missing: None,
+            examined: BTreeSet::new(),
         })
     }
 
@@ -284,7 +289,11 @@ impl<'s, 'a> Follower<'s, 'a> {
                 }
                 Report::Missing { attempt } => self.missing = Some(*attempt),
                 Report::Damaged { pack, .. } => {
-                    if let Err(error) = self.supply.forget(session, pack).await {
+                    // A container may call as many as it likes damaged.
+                    if self.examined.len() < MOST_EXAMINED
+                        && self.examined.insert(pack.clone())
+                        && let Err(error) = self.supply.forget(session, pack).await
+                    {
                         tracing::warn!(error = format!("{error:#}"), "failed to drop a damaged pack");
                     }
                 }

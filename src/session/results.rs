@@ -13,7 +13,7 @@ use crate::session::Session;
 use crate::session::supply::with_bar;
 use crate::session::transport::{self, LeaseKeeper};
 use crate::signals::Cancellation;
-use crate::workspace::{self, Limits, Rule, Selection, Trees};
+use crate::workspace::{self, AllSent, Limits, Progress, Rule, Selection, Trees};
 
 const POLL: Duration = Duration::from_millis(40);
 const SLOW_POLL: Duration = Duration::from_millis(500);
@@ -70,42 +70,58 @@ pub async fn bring_back(
     }
     let printer = session.printer;
     printer.begin_section(SECTION, SystemTime::now(), "Uploading and fetching results");
-    let fetched = fetch(session, trees, lease, cancel).await;
+    let progress = Arc::default();
+    let fetched = fetch(session, trees, lease, cancel, &progress).await;
+    // Of a transfer that was given up, threads may still write.
+    progress.at_rest().await;
     printer.end_section(SECTION, SystemTime::now());
     fetched?;
     session.record.results_applied = true;
     session.save()
 }
 
-/// Waits until the agent has sent the results, and applies them.
+/// Fetches the results while the agent sends them, and applies them.
 async fn fetch(
     session: &mut Session<'_>,
     trees: &Trees,
     lease: &mut LeaseKeeper,
     cancel: &Cancellation,
+    progress: &Arc<Progress>,
 ) -> anyhow::Result<()> {
-    if wait_for_results(session, lease, cancel).await? {
-        let limits = Limits {
-            max_bytes: session.settings.limits.results_max_bytes,
-            max_files: session.settings.limits.results_max_files,
-        };
-        let staging = session.records.staging(&session.id)?;
-        let (objects, route) = (&*session.cloud.objects, session.layout.results());
-        let progress = Arc::default();
-        let applying = workspace::apply_changes(objects, &route, trees, &limits, &staging, &progress);
-        let applying = with_bar(session.printer, "Fetching the results", &progress, applying);
-        tokio::pin!(applying);
-        let summary = loop {
+    let limits = Limits {
+        max_bytes: session.settings.limits.results_max_bytes,
+        max_files: session.settings.limits.results_max_files,
+    };
+    let staging = session.records.staging(&session.id)?;
+    let (objects, route) = (session.cloud.objects.clone(), session.layout.results());
+    let all_sent = AllSent::default();
+    let applying = workspace::apply_changes(&*objects, &route, trees, &all_sent, &limits, &staging, progress);
+    let applying = with_bar(session.printer, "Fetching the results", progress, applying);
+    tokio::pin!(applying);
+    // The end of the results in the store is as good as the agent's word, and what has arrived is applied whatever happens.
+    let early = tokio::select! {
+        summary = &mut applying => Some(summary?),
+        is_there = wait_for_results(session, lease, cancel) => match is_there {
+            Ok(true) => None,
+            _ if progress.has_arrived() => None,
+            Ok(false) => return Ok(()),
+            Err(error) => return Err(error),
+        },
+    };
+    all_sent.tell();
+    let summary = match early {
+        Some(summary) => summary,
+        None => loop {
             tokio::select! {
                 summary = &mut applying => break summary?,
                 () = tokio::time::sleep(SLOW_POLL) => anyhow::ensure!(
-                    !cancel.asked() && !session.records.is_closing(&session.id),
+                    progress.has_arrived() || !cancel.asked() && !session.records.is_closing(&session.id),
                     "canceled while the results were fetched"
                 ),
             }
-        };
-        session.tell("Results", &summary);
-    }
+        },
+    };
+    session.tell("Results", &summary);
     Ok(())
 }
 
@@ -270,6 +286,40 @@ mod tests {
         let record = SessionRecord { left: ["algo-1".to_owned()].into(), ..SessionRecord::default() };
         let memory = Memory::new();
         assert!(!wait(&memory, memory.cloud(), record, &Cancellation::default()).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn results_are_applied_once_they_are_there_whatever_the_agent_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let side = |name: &str| {
+            let project = folder.path().join(name);
+            std::fs::create_dir(&project).unwrap();
+            Trees { tmp: project.with_extension("tmp"), project }
+        };
+        let (container, host) = (side("container"), side("host"));
+        std::fs::write(container.project.join("model"), "weights").unwrap();
+        let (memory, id) = (Memory::new(), SessionId::parse(NAME).unwrap());
+        let route = spec::layout(&id).results();
+        let selection = Selection { everything: true, ..Selection::default() };
+        let (snapshot, progress) = (workspace::Snapshot::default(), Arc::default());
+        workspace::send_changes(&*memory.objects, &route, &container, &snapshot, &selection, &progress).await.unwrap();
+
+        let text = format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = \"{}\"\n", folder.path().display());
+        let settings: Settings = toml::from_str(&text).unwrap();
+        let record = SessionRecord {
+            nodes: vec!["algo-1".into()],
+            ready: ["algo-1".to_owned()].into(),
+            finished: true,
+            ..SessionRecord::default()
+        };
+        Records::open(folder.path()).unwrap().save(&id, &record).unwrap();
+        let (printer, _) = Printer::captured();
+        let mut session = Session::attach(id, memory.cloud(), &settings, &printer).unwrap().unwrap();
+        memory.cloud().jobs.create(&example_spec(NAME)).await.unwrap();
+        let mut lease = LeaseKeeper::new(settings.lease(), 0);
+        bring_back(&mut session, &host, &mut lease, &Cancellation::default()).await.unwrap();
+        assert_eq!(std::fs::read_to_string(host.project.join("model")).unwrap(), "weights");
+        assert!(session.record.results_applied);
     }
 
     #[tokio::test(start_paused = true)]

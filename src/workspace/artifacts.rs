@@ -15,7 +15,7 @@ use super::selection::view;
 use super::staging::{Staged, Staging};
 use super::tree::{Root, Walker, is_absent};
 use super::view::{Node, View};
-use super::{Roots, Selection, Snapshot, Stop, Summary, Trees, Warnings, count, restore};
+use super::{Roots, Selection, Snapshot, Stop, Summary, Trees, Warnings, restore};
 use crate::failure::Failure;
 
 /// The one file of the temporary tree that goes back: variables that the script leaves for later stages.
@@ -218,7 +218,7 @@ fn put_in_place<'a, I: DoubleEndedIterator<Item = (usize, &'a Entry)>>(
             }
             _ => continue,
         }
-        count(summary, entry);
+        summary.count(entry);
     }
     for (_, entry) in entries().rev().filter(|(_, entry)| entry.kind == Kind::Directory) {
         restore::finish_directory(walker, entry).with_context(|| failed(entry))?;

@@ -4,21 +4,18 @@
 //! happened is known here.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::chunk::ChunkHash;
 use super::known::Known;
+use super::pace::Pace;
 use super::pack::{Audience, OpenBlock, OpenPack, PackName, SealedPack};
 use super::part::Located;
-
-/// Levels of zstd's, the fastest first: from about 1 GB/s for each processor, with which a network of 10 Gbit/s is full, to a
-/// fifth of that.
-const LEVELS: [i32; 7] = [-7, -5, -3, -1, 1, 2, 3];
-const FIRST_LEVEL: usize = 4;
 
 /// Where a block is.
 #[derive(Debug, Clone, Copy)]
@@ -57,8 +54,9 @@ pub(super) struct Depot {
     table: Mutex<Table>,
     shared: Mutex<Packing>,
     private: Mutex<Packing>,
-    /// Position among the levels of compression.
-    level: AtomicUsize,
+    pace: Mutex<Pace>,
+    /// Memory of packs that are stored: new pages cost as much time as copying into them.
+    spare: Mutex<Vec<Vec<u8>>>,
     /// `None` once no more packs come.
     parcels: Mutex<Option<mpsc::Sender<Parcel>>>,
 }
@@ -81,6 +79,8 @@ pub(super) struct Bench {
 struct Making {
     block: OpenBlock,
     number: Option<u32>,
+    /// When the last block was full.
+    since: Option<Instant>,
 }
 
 impl Bench {
@@ -109,10 +109,10 @@ impl Depot {
                 }
             }
         }
-        let packing = || Mutex::new(Packing { open: OpenPack::new(0), blocks: Vec::new(), closed: 0 });
+        let packing = || Mutex::new(Packing { open: OpenPack::new(0, Vec::new()), blocks: Vec::new(), closed: 0 });
         let (shared, private) = (packing(), packing());
-        let level = AtomicUsize::new(FIRST_LEVEL);
-        Self { table: Mutex::new(table), shared, private, level, parcels: Mutex::new(Some(parcels)) }
+        let (table, pace, parcels) = (Mutex::new(table), Mutex::default(), Mutex::new(Some(parcels)));
+        Self { table, shared, private, pace, spare: Mutex::default(), parcels }
     }
 
     fn packing(&self, audience: Audience) -> MutexGuard<'_, Packing> {
@@ -147,6 +147,15 @@ impl Depot {
         Ok(Located { hash, length, block, at })
     }
 
+    /// Tells where chunks are that may have been taken up earlier; `None` when one was not.
+    pub(super) fn locate(&self, chunks: &[(ChunkHash, u32)]) -> Option<Vec<Located>> {
+        let table = lock(&self.table);
+        let locate = |&(hash, length): &(ChunkHash, u32)| {
+            table.chunks.get(&(hash, length)).map(|&(block, at)| Located { hash, length, block, at })
+        };
+        chunks.iter().map(locate).collect()
+    }
+
     /// Ends a thread's blocks, full or not.
     pub(super) fn close_blocks(&self, bench: &mut Bench) -> anyhow::Result<()> {
         self.close_block(&mut bench.shared, Audience::Project)?;
@@ -155,12 +164,15 @@ impl Depot {
 
     fn close_block(&self, making: &mut Making, audience: Audience) -> anyhow::Result<()> {
         let Some(number) = making.number.take() else { return Ok(()) };
-        making.block.compress(LEVELS.get(self.level.load(Ordering::Relaxed)).copied().unwrap_or(1))?;
+        let level = lock(&self.pace).level();
+        let begun = Instant::now();
+        making.block.compress(level)?;
+        lock(&self.pace).spent(begun.elapsed(), making.since.replace(begun).map(|last| begun.duration_since(last)));
         let full = {
             let mut packing = self.packing(audience);
             packing.open.push(&making.block)?;
             packing.blocks.push(number);
-            packing.open.is_full().then(|| packing.take())
+            packing.open.is_full().then(|| packing.take(lock(&self.spare).pop()))
         };
         making.block.clear();
         full.map_or(Ok(()), |full| self.close_pack(full, audience))
@@ -169,7 +181,7 @@ impl Depot {
     /// Ends the last packs. No thread has an open block any more, and none may come.
     pub(super) fn close(&self) -> anyhow::Result<()> {
         for audience in [Audience::Project, Audience::Session] {
-            let last = self.packing(audience).take();
+            let last = self.packing(audience).take(None);
             if !last.0.is_empty() {
                 self.close_pack(last, audience)?;
             }
@@ -192,24 +204,24 @@ impl Depot {
             number
         };
         let parcels = lock(&self.parcels).clone().context("a pack comes too late")?;
-        self.adapt(parcels.capacity() > 0);
+        lock(&self.pace).adapt(parcels.capacity() > 0);
         parcels.blocking_send(Parcel { number, pack, audience }).ok().context("the upload ended early")
-    }
-
-    /// Compresses less while the network waits for packs, and better while packs wait for the network.
-    fn adapt(&self, network_waits: bool) {
-        let change = |level: usize| {
-            if network_waits { Some(level.saturating_sub(1)) } else { Some((level + 1).min(LEVELS.len() - 1)) }
-        };
-        let _ = self.level.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
     }
 
     /// The pack is in the store; returns the blocks in it.
     pub(super) fn stored(&self, number: u32) -> Vec<u32> {
+        lock(&self.pace).stored();
         let mut table = lock(&self.table);
         let Some(pack) = table.packs.get_mut(number as usize) else { return Vec::new() };
         pack.is_stored = true;
         std::mem::take(&mut pack.blocks)
+    }
+
+    /// The bytes of a stored pack are not needed any more.
+    pub(super) fn reuse(&self, bytes: Bytes) {
+        if bytes.is_unique() {
+            lock(&self.spare).push(bytes.into());
+        }
     }
 
     /// The pack that has the block, with the block's place in it, once it is in the store.
@@ -222,9 +234,9 @@ impl Depot {
 }
 
 impl Packing {
-    fn take(&mut self) -> (OpenPack, Vec<u32>) {
+    fn take(&mut self, spare: Option<Vec<u8>>) -> (OpenPack, Vec<u32>) {
         self.closed += 1;
-        let open = std::mem::replace(&mut self.open, OpenPack::new(self.closed));
+        let open = std::mem::replace(&mut self.open, OpenPack::new(self.closed, spare.unwrap_or_default()));
         (open, std::mem::take(&mut self.blocks))
     }
 }

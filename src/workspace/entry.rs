@@ -2,6 +2,8 @@
 //!
 //! Names are bytes, as the kernel has them. This module does no I/O and judges nothing except a name by itself.
 
+use std::time::{Duration, SystemTime};
+
 use rustix::fs::{FileType, Stat};
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +60,15 @@ pub(super) struct Entry {
     pub(super) target: Vec<u8>,
 }
 
+/// File systems tell time in ticks of up to 10 ms.
+pub(super) const TICK: Duration = Duration::from_millis(20);
+/// Some tell it in whole seconds.
+const COARSE_TICK: Duration = Duration::from_secs(2);
+
+/// A state of a file: another content, another name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct StateId(pub(super) [u8; 16]);
+
 /// What tells whether an entry changed: any change of content or attributes changes at least `ctime`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark {
@@ -86,6 +97,33 @@ impl Mark {
             ctime: Instant { seconds: stat.st_ctime, nanos: u32::try_from(stat.st_ctime_nsec).unwrap_or(0) },
             inode: stat.st_ino,
         })
+    }
+
+    /// Names this state of the file at `path`, for whoever reads it afterwards. `None` while another change could leave no trace.
+    pub(super) fn state(&self, path: &[u8]) -> Option<StateId> {
+        if self.is_fresh() {
+            return None;
+        }
+        let mut hash = blake3::Hasher::new();
+        hash.update(&self.mode.to_le_bytes());
+        hash.update(&self.size.to_le_bytes());
+        hash.update(&self.inode.to_le_bytes());
+        for time in [self.mtime, self.ctime] {
+            hash.update(&time.seconds.to_le_bytes());
+            hash.update(&time.nanos.to_le_bytes());
+        }
+        hash.update(path);
+        let mut id = [0; 16];
+        hash.finalize_xof().fill(&mut id);
+        Some(StateId(id))
+    }
+
+    /// It changed just now, and may change again without a trace.
+    pub(super) fn is_fresh(&self) -> bool {
+        let changed = Duration::new(u64::try_from(self.ctime.seconds).unwrap_or(0), self.ctime.nanos);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let tick = if self.ctime.nanos == 0 { COARSE_TICK } else { TICK };
+        now.checked_sub(changed).is_none_or(|age| age < tick)
     }
 
     /// The same state of the same entry. A directory's size and inode say nothing about it.

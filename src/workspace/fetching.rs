@@ -19,7 +19,7 @@ use super::entry::{Entry, Instant, shown};
 use super::pack::{PackName, open_block};
 use super::part::{Part, PartBlock, PartChunk, Record};
 use super::{
-    Damaged, Limits, MissingPacks, Progress, Route, Stop, StopOnDrop, on_thread, persist, too_large, too_many,
+    AllSent, Damaged, Limits, MissingPacks, Progress, Route, Stop, StopOnDrop, on_thread, persist, too_large, too_many,
 };
 use crate::cloud::ObjectStore;
 use crate::failure::Failure;
@@ -159,21 +159,12 @@ impl Fetch {
     }
 }
 
-/// Whether parts may still come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Parts {
-    /// The sender is at work; whoever waits ends the wait.
-    Coming,
-    /// All are there.
-    Complete,
-}
-
 /// Receives a whole transfer; returns the sender's warnings. Once it has returned, with an error too, nothing is written any
 /// more: `sink` must be held by nobody else.
 pub(super) async fn fetch<S: Sink>(
     store: &dyn ObjectStore,
     route: &Route,
-    parts: Parts,
+    all_sent: &AllSent,
     limits: &Limits,
     sink: &Arc<S>,
     progress: &Arc<Progress>,
@@ -183,7 +174,7 @@ pub(super) async fn fetch<S: Sink>(
     let intake = Intake {
         store,
         route,
-        parts,
+        all_sent,
         sink: sink.clone(),
         progress,
         next: 0,
@@ -331,7 +322,7 @@ type Wanted = HashMap<u32, HashMap<u32, Vec<Target>>>;
 struct Intake<'a, S> {
     store: &'a dyn ObjectStore,
     route: &'a Route,
-    parts: Parts,
+    all_sent: &'a AllSent,
     sink: Arc<S>,
     progress: &'a Arc<Progress>,
     next: u32,
@@ -348,15 +339,22 @@ impl<S: Sink> Intake<'_, S> {
         let key = self.route.part(self.next);
         let mut pause = FIRST_PAUSE;
         let encoded = loop {
-            match persist(|| self.store.get(&key)).await? {
-                Some(encoded) => break encoded,
-                None if self.parts == Parts::Complete => {
+            // What was all there before it was looked for must be found.
+            let is_all_sent = self.all_sent.is_told();
+            match persist(|| self.store.get(&key)).await {
+                Ok(Some(encoded)) => break encoded,
+                // Whoever waits for the sender knows how long.
+                Err(error) if error.kind.may_pass() && !is_all_sent => {
+                    tracing::warn!(%error, "failed to look for the next part of a transfer");
+                }
+                Err(error) => return Err(error.into()),
+                Ok(None) if is_all_sent => {
                     let text = format!("the object {} does not exist", self.store.uri(&key));
                     return Err(Failure::system(text)
                         .hint("check that no lifecycle rule of the bucket deletes objects of running jobs")
                         .into());
                 }
-                None => tokio::time::sleep(pause).await,
+                Ok(None) => tokio::time::sleep(pause).await,
             }
             pause = (pause * 3 / 2).min(LAST_PAUSE);
         };
@@ -424,8 +422,9 @@ impl<S: Sink> Intake<'_, S> {
             ensure!(self.large.is_empty(), "a file has no end");
             self.warnings = Some(end.warnings);
         }
-        let sink = self.sink.clone();
+        let (sink, busy) = (self.sink.clone(), self.progress.busy());
         let blocks = on_thread(move |stop| {
+            let _busy = busy;
             for step in steps {
                 stop.check()?;
                 step.take(&*sink)?;

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use futures::{StreamExt as _, stream};
 
 use super::on_thread;
-use super::pack::{Index, IndexBlock, PACK_MOST, PackId};
+use super::pack::{Index, IndexBlock, PACK_MOST, PackId, is_intact};
 use crate::cloud::{Listed, ObjectStore};
 
 /// Older packs are not counted on: the bucket's lifecycle rule may remove them while a job needs them. Their chunks are
@@ -65,7 +65,7 @@ impl Known {
         while room > 0
             && let Some((id, index)) = fetched.next().await
         {
-            match index.and_then(|encoded| Ok((Index::decode(&encoded)?, encoded))) {
+            match index.and_then(|encoded| Ok((Index::of(id, &encoded)?, encoded))) {
                 Ok((index, encoded)) => {
                     cache.put(id, &encoded);
                     room = room.saturating_sub(chunks(&index));
@@ -162,7 +162,7 @@ struct Cache {
 impl Cache {
     fn get(&self, id: PackId) -> Option<Vec<IndexBlock>> {
         let encoded = std::fs::read(self.dir.join(id.to_string())).ok()?;
-        Index::decode(&encoded).ok()
+        Index::of(id, &encoded).ok()
     }
 
     fn put(&self, id: PackId, encoded: &[u8]) {
@@ -196,13 +196,15 @@ impl Cache {
 /// Forgets a pack that somebody found to be wrong, if it is: in the store, and with it in every cache.
 pub(super) async fn forget(store: &dyn ObjectStore, prefix: &str, id: PackId, cache: &Path) -> anyhow::Result<()> {
     let key = format!("{prefix}/{id}");
+    drop(std::fs::remove_file(cache.join(id.to_string())));
     // One that cannot be read is of no use either; the store's own checksums may say so.
     let found = store.get_range(&key, 0, u64::from(PACK_MOST) + 1).await.ok().flatten();
-    if found.is_some_and(|bytes| PackId::of(&bytes) == id) {
+    if let Some(bytes) = found
+        && on_thread(move |_| Ok(is_intact(&bytes, id))).await?
+    {
         tracing::warn!(pack = %id, "a pack that was called damaged is not");
         return Ok(());
     }
     store.delete(&[key]).await?;
-    drop(std::fs::remove_file(cache.join(id.to_string())));
     Ok(())
 }

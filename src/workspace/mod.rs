@@ -11,8 +11,10 @@ mod depot;
 mod entry;
 mod expansion;
 mod fetching;
+mod files_cache;
 mod glob;
 mod known;
+mod pace;
 mod pack;
 mod part;
 mod pattern;
@@ -21,15 +23,17 @@ mod reading;
 mod restore;
 mod selection;
 mod sending;
+mod source;
 mod staging;
+mod summary;
 mod tree;
 mod view;
+mod walking;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,13 +46,14 @@ use serde::{Deserialize, Serialize};
 use crate::cloud::{CloudError, ObjectStore};
 use crate::failure::Failure;
 pub use selection::{Rule, Selection};
+pub use summary::Summary;
 
-use entry::{Entry, Kind, Mark, Place};
-use fetching::Parts;
+use entry::{Entry, Mark, Place};
+use files_cache::FilesCache;
 use known::Known;
 use pack::{Audience, PackName};
 use placing::Placing;
-use reading::{Job, Source, Unsteady};
+use source::{Job, Source, Unsteady};
 use staging::Staging;
 use tree::Root;
 
@@ -82,61 +87,6 @@ impl Limits {
     }
 }
 
-/// What one transfer did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Files and links.
-    pub files: u64,
-    /// Deletions, on the way back.
-    pub deleted: u64,
-    /// Bytes of content.
-    pub bytes: u64,
-    /// Bytes that went through the object store.
-    pub sent: u64,
-    pub elapsed: Duration,
-    /// What did not travel, and why; a line each, safe to print, at most 101 lines.
-    pub warnings: Vec<String>,
-}
-
-impl fmt::Display for Summary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} files, {}", self.files, Bytes(self.bytes))?;
-        if self.deleted > 0 {
-            write!(f, ", {} deleted", self.deleted)?;
-        }
-        write!(f, " ({} transferred", Bytes(self.sent))?;
-        if self.bytes > 0 {
-            // In tenths of a percent.
-            let ratio = u128::from(self.sent) * 1000 / u128::from(self.bytes);
-            write!(f, ", {}.{} %", ratio / 10, ratio % 10)?;
-        }
-        write!(f, ") in {:.1} s", self.elapsed.as_secs_f64())?;
-        match self.warnings.len() {
-            0 => Ok(()),
-            1 => write!(f, ", 1 warning"),
-            more => write!(f, ", {more} warnings"),
-        }
-    }
-}
-
-struct Bytes(u64);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const UNITS: [&str; 4] = ["KB", "MB", "GB", "TB"];
-        if self.0 < 1000 {
-            return write!(f, "{} B", self.0);
-        }
-        let mut tenths = self.0 / 100;
-        let mut unit = 0;
-        while tenths >= 10_000 && unit + 1 < UNITS.len() {
-            tenths /= 1000;
-            unit += 1;
-        }
-        write!(f, "{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
-    }
-}
-
 /// What was there when the workspace arrived; [`send_changes`] finds what changed since.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
@@ -167,11 +117,26 @@ impl Route {
     }
 }
 
+/// Whether all of a transfer is known to be in the store.
+#[derive(Debug, Clone, Default)]
+pub struct AllSent(Arc<AtomicBool>);
+
+impl AllSent {
+    pub fn tell(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn is_told(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 /// How far a transfer is, for whoever shows it meanwhile.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Threads that write.
     busy: AtomicU64,
+    has_arrived: AtomicBool,
     total: AtomicU64,
     content: AtomicU64,
     transferred: AtomicU64,
@@ -183,6 +148,11 @@ impl Progress {
         while self.busy.load(Ordering::Acquire) > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// All of it was received; what is left is to apply it, and that is better not ended.
+    pub fn has_arrived(&self) -> bool {
+        self.has_arrived.load(Ordering::Acquire)
     }
 
     /// A thread writes until the value is dropped.
@@ -244,7 +214,8 @@ pub struct Damaged {
 }
 
 /// Host: sends both trees. A missing temporary tree is empty. What may hold secrets of the job, the temporary tree and git's
-/// configuration, goes into private packs. Chunks that the store has below the route's packs are not sent; `cache` is a directory of this host that remembers which ones those are, and that may be lost or wrong.
+/// configuration, goes into private packs. Chunks that the store has below the route's packs are not sent. `cache` is a directory of
+/// this host that remembers which ones those are, and what the project's files held the last time; it may be lost or wrong.
 ///
 /// A receiver may work at the same time. Fails, naming the file, when one cannot be read or keeps changing.
 pub async fn send(
@@ -256,16 +227,30 @@ pub async fn send(
 ) -> anyhow::Result<Summary> {
     let sent = async {
         let roots = Roots::open(trees)?;
-        let known = Known::look(store, &route.packs, cache).await;
-        let job = Job { roots, source: Source::Trees, unsteady: Unsteady::Refuse, warnings: Warnings::default() };
-        sending::send(store, route, job, known, progress).await
+        let (indexes, notes, project) = (cache.join(INDEXES), cache.join("files"), trees.project.clone());
+        let files = on_thread(move |_| Ok(Arc::new(FilesCache::open(&notes, &project))));
+        let (known, files) = tokio::join!(Known::look(store, &route.packs, &indexes), files);
+        let files = files?;
+        let job = Job {
+            roots,
+            source: Source::Trees,
+            unsteady: Unsteady::Refuse,
+            warnings: Warnings::default(),
+            files: files.clone(),
+        };
+        let summary = sending::send(store, route, job, known, progress).await?;
+        on_thread(move |_| {
+            files.save();
+            Ok(summary)
+        })
+        .await
     };
     sent.await.context("failed to send the workspace")
 }
 
 /// Host: drops a pack that a receiver found [`Damaged`], so that its chunks are sent again by whoever needs them next.
 pub async fn forget(store: &dyn ObjectStore, route: &Route, pack: &str, cache: &Path) -> anyhow::Result<()> {
-    known::forget(store, &route.packs, pack.parse()?, cache).await
+    known::forget(store, &route.packs, pack.parse()?, &cache.join(INDEXES)).await
 }
 
 /// Container: receives what [`send`] sends, while it does, and returns the state of every entry for [`send_changes`].
@@ -283,7 +268,8 @@ pub async fn receive(
     let received = async {
         let roots = Roots { project: Root::create(&trees.project)?, tmp: Some(Root::create(&trees.tmp)?) };
         let placing = Arc::new(Placing::new(roots));
-        let warnings = fetching::fetch(store, route, Parts::Coming, &Limits::none(), &placing, progress).await?;
+        let all_sent = AllSent::default();
+        let warnings = fetching::fetch(store, route, &all_sent, &Limits::none(), &placing, progress).await?;
         let (snapshot, mut summary) = on_thread(move |_| placing.finish()).await?;
         summary.warnings = warnings;
         Ok((snapshot, summary))
@@ -316,14 +302,16 @@ pub async fn send_changes(
             let mut warnings = Warnings::default();
             let roots = Roots::open(&trees)?;
             let entries = artifacts::changes(&roots, &snapshot, &selection, &mut warnings, stop)?;
-            Ok(Job { roots, source: Source::Entries(entries), unsteady: Unsteady::Keep, warnings })
+            let files = Arc::default();
+            Ok(Job { roots, source: Source::Entries(entries), unsteady: Unsteady::Keep, warnings, files })
         });
         sending::send(store, route, job.await?, Known::nothing(), progress).await
     };
     sent.await.context("failed to send the results of the job")
 }
 
-/// Host: fetches what [`send_changes`] sent and applies it.
+/// Host: fetches what [`send_changes`] sends, while it does, and applies it. When `all_sent` was told, what is missing is an
+/// error; before, it is waited for without end.
 ///
 /// Everything is fetched into `staging` (a directory that need not exist, best on the file system of the trees) and checked
 /// first, contents included: on an offending entry the error names it and the host's trees are as they were. Only a
@@ -333,6 +321,7 @@ pub async fn apply_changes(
     store: &dyn ObjectStore,
     route: &Route,
     trees: &Trees,
+    all_sent: &AllSent,
     limits: &Limits,
     staging: &Path,
     progress: &Arc<Progress>,
@@ -341,7 +330,7 @@ pub async fn apply_changes(
     let trees = trees.clone();
     let applied = async {
         let staging = Arc::new(Staging::open(staging)?);
-        let warnings = match fetching::fetch(store, route, Parts::Complete, limits, &staging, progress).await {
+        let warnings = match fetching::fetch(store, route, all_sent, limits, &staging, progress).await {
             Ok(warnings) => warnings,
             Err(error) => {
                 // Of use to another try alone.
@@ -351,7 +340,10 @@ pub async fn apply_changes(
                 return Err(error);
             }
         };
+        progress.has_arrived.store(true, Ordering::Release);
+        let busy = progress.busy();
         on_thread(move |stop| {
+            let _busy = busy;
             let applied = artifacts::apply(&staging, &trees, warnings, stop);
             // Applied or refused, it is of no more use.
             staging.remove();
@@ -400,6 +392,9 @@ where
         pause = (pause * 2).min(Duration::from_secs(5));
     }
 }
+
+/// Where in a host's directory for one project its copies of the packs' indexes are.
+const INDEXES: &str = "indexes";
 
 /// Both trees, open.
 struct Roots {
@@ -488,13 +483,4 @@ async fn on_thread<T: Send + 'static>(
     let stop = Stop::default();
     let _guard = StopOnDrop(stop.clone());
     tokio::task::spawn_blocking(move || work(&stop)).await.context("the transfer's thread ended early")?
-}
-
-/// Counts what one entry adds to a summary, content aside.
-fn count(summary: &mut Summary, entry: &Entry) {
-    match entry.kind {
-        Kind::File | Kind::Link => summary.files += 1,
-        Kind::Deleted => summary.deleted += 1,
-        Kind::Directory | Kind::Special => {}
-    }
 }

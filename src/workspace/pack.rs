@@ -32,14 +32,14 @@ const INDEX_MOST: usize = 16 << 20;
 /// Of indexes, in zstd's terms.
 const LEVEL: i32 = 1;
 
-/// The name of a pack: the first half of the BLAKE3 hash of its bytes.
+/// The name of a pack: the first half of the BLAKE3 hash of its index, which in turn has the hash of every chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct PackId([u8; 16]);
 
 impl PackId {
-    pub(super) fn of(pack: &[u8]) -> Self {
+    fn of(index: &[u8]) -> Self {
         let mut id = [0; 16];
-        id.copy_from_slice(&blake3::hash(pack).as_bytes()[..16]);
+        id.copy_from_slice(&blake3::hash(index).as_bytes()[..16]);
         Self(id)
     }
 }
@@ -96,7 +96,8 @@ pub(super) struct IndexBlock {
 #[derive(Default)]
 pub(super) struct OpenBlock {
     raw: Vec<u8>,
-    stored: Vec<u8>,
+    /// Empty when the content stays as it is.
+    compressed: Vec<u8>,
     chunks: Vec<(ChunkHash, u32)>,
     compressor: Option<zstd::bulk::Compressor<'static>>,
 }
@@ -117,24 +118,31 @@ impl OpenBlock {
         self.raw.len() >= BLOCK
     }
 
-    /// Compresses what there is, at a level of zstd's; content that does not shrink stays as it is.
-    pub(super) fn compress(&mut self, level: i32) -> anyhow::Result<()> {
+    /// Compresses what there is, at a level of zstd's if at all; content that does not shrink stays as it is.
+    pub(super) fn compress(&mut self, level: Option<i32>) -> anyhow::Result<()> {
+        self.compressed.clear();
+        let Some(level) = level else { return Ok(()) };
         let compressor = match &mut self.compressor {
             Some(compressor) => compressor,
             none => none.insert(zstd::bulk::Compressor::new(level).context("failed to start the compression")?),
         };
         compressor.set_compression_level(level).context("failed to set the level of the compression")?;
-        self.stored.clear();
-        self.stored.reserve(zstd::zstd_safe::compress_bound(self.raw.len()));
-        compressor.compress_to_buffer(&self.raw, &mut self.stored).context("failed to compress")?;
-        if self.stored.len() >= self.raw.len() {
-            self.stored.clone_from(&self.raw);
+        self.compressed.reserve(zstd::zstd_safe::compress_bound(self.raw.len()));
+        compressor.compress_to_buffer(&self.raw, &mut self.compressed).context("failed to compress")?;
+        if self.compressed.len() >= self.raw.len() {
+            self.compressed.clear();
         }
         Ok(())
     }
 
+    /// What goes into the pack.
+    fn stored(&self) -> &[u8] {
+        if self.compressed.is_empty() { &self.raw } else { &self.compressed }
+    }
+
     pub(super) fn clear(&mut self) {
         self.raw.clear();
+        self.compressed.clear();
         self.chunks.clear();
     }
 }
@@ -148,11 +156,12 @@ pub(super) struct OpenPack {
 }
 
 impl OpenPack {
-    /// The `number`th pack of a transfer, from 0.
-    pub(super) fn new(number: usize) -> Self {
+    /// The `number`th pack of a transfer, from 0, in the memory of one that is not needed any more.
+    pub(super) fn new(number: usize, mut bytes: Vec<u8>) -> Self {
         let closes_at = FIRST_PACK.checked_shl(u32::try_from(number).unwrap_or(u32::MAX)).unwrap_or(0);
         let closes_at = if closes_at == 0 { PACK } else { closes_at.min(PACK) };
-        let mut bytes = Vec::with_capacity(closes_at + BLOCK_MOST);
+        bytes.clear();
+        bytes.reserve(closes_at + BLOCK_MOST);
         bytes.extend_from_slice(&MAGIC);
         Self { bytes, index: Vec::new(), chunks: 0, closes_at }
     }
@@ -161,16 +170,16 @@ impl OpenPack {
         self.index.is_empty()
     }
 
-    /// Adds a block that was compressed.
+    /// Adds a block, compressed or not.
     pub(super) fn push(&mut self, block: &OpenBlock) -> anyhow::Result<()> {
         self.index.push(IndexBlock {
             at: u32::try_from(self.bytes.len())?,
-            stored: u32::try_from(block.stored.len())?,
+            stored: u32::try_from(block.stored().len())?,
             raw: u32::try_from(block.raw.len())?,
             chunks: block.chunks.clone(),
         });
         self.chunks += block.chunks.len();
-        self.bytes.extend_from_slice(&block.stored);
+        self.bytes.extend_from_slice(block.stored());
         Ok(())
     }
 
@@ -185,12 +194,7 @@ impl OpenPack {
         self.bytes.extend_from_slice(&u32::try_from(index.len())?.to_le_bytes());
         self.bytes.extend_from_slice(&MAGIC);
         ensure!(self.bytes.len() <= PACK_MOST as usize, "a pack grew to {} bytes", self.bytes.len());
-        Ok(SealedPack {
-            id: PackId::of(&self.bytes),
-            bytes: Bytes::from(self.bytes),
-            index: self.index,
-            encoded: index,
-        })
+        Ok(SealedPack { id: PackId::of(&index), bytes: Bytes::from(self.bytes), index: self.index, encoded: index })
     }
 }
 
@@ -213,6 +217,12 @@ impl Index {
         let mut encoded = blake3::hash(&plain).as_bytes().to_vec();
         encoded.extend(zstd::bulk::compress(&plain, LEVEL).context("failed to compress the index of a pack")?);
         Ok(encoded)
+    }
+
+    /// The blocks of the pack `id`, checked.
+    pub(super) fn of(id: PackId, encoded: &[u8]) -> anyhow::Result<Vec<IndexBlock>> {
+        ensure!(PackId::of(encoded) == id, "the index is another pack's");
+        Self::decode(encoded)
     }
 
     /// The blocks, checked: in order, within the pack, chunks within their block.
@@ -250,6 +260,26 @@ impl Index {
         let reach = Self::reach(tail)?;
         Ok(tail.len().checked_sub(reach).map(|at| &tail[at..tail.len() - TRAILER]))
     }
+}
+
+/// The bytes are the whole pack of that name: every chunk in it is what the index says.
+pub(super) fn is_intact(pack: &[u8], id: PackId) -> bool {
+    let check = || -> anyhow::Result<()> {
+        let index = Index::within(pack)?.context(DAMAGED)?;
+        let mut content = Vec::new();
+        for block in Index::of(id, index)? {
+            let stored = pack.get(block.at as usize..(block.at + block.stored) as usize).context(DAMAGED)?;
+            open_block(stored, block.raw, &mut content)?;
+            let mut rest = content.as_slice();
+            for (hash, length) in block.chunks {
+                let (chunk, after) = rest.split_at_checked(length as usize).context(DAMAGED)?;
+                ensure!(ChunkHash::of(chunk) == hash, DAMAGED);
+                rest = after;
+            }
+        }
+        Ok(())
+    };
+    check().is_ok()
 }
 
 const DAMAGED: &str = "the index of the pack is damaged or cut short";
@@ -297,12 +327,12 @@ mod tests {
         for chunk in chunks {
             block.push(ChunkHash::of(chunk), chunk);
         }
-        block.compress(1).unwrap();
+        block.compress(Some(1)).unwrap();
         block
     }
 
     fn pack() -> SealedPack {
-        let mut pack = OpenPack::new(0);
+        let mut pack = OpenPack::new(0, Vec::new());
         pack.push(&block(&[&[7; 1000], b"second"])).unwrap();
         pack.push(&block(&[b"short"])).unwrap();
         pack.seal().unwrap()
@@ -329,6 +359,21 @@ mod tests {
         assert_eq!(reach, pack.encoded.len() + 12);
         assert_eq!(Index::within(&pack.bytes[pack.bytes.len() - reach + 1..]).unwrap(), None);
         assert_eq!(Index::within(&pack.bytes[pack.bytes.len() - reach..]).unwrap(), Some(&pack.encoded[..]));
+    }
+
+    #[test]
+    fn no_bit_of_a_pack_can_change() {
+        let pack = pack();
+        assert!(is_intact(&pack.bytes, pack.id));
+        for at in MAGIC.len()..pack.bytes.len() {
+            let mut bent = pack.bytes.to_vec();
+            bent[at] ^= 4;
+            assert!(!is_intact(&bent, pack.id), "byte {at}");
+        }
+        assert!(!is_intact(&pack.bytes[1..], pack.id) && !is_intact(b"", pack.id));
+        let mut other = OpenPack::new(0, Vec::new());
+        other.push(&block(&[b"other"])).unwrap();
+        assert!(!is_intact(&other.seal().unwrap().bytes, pack.id), "a sound pack of another name");
     }
 
     #[test]

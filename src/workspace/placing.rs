@@ -11,7 +11,7 @@ use super::chunk::{ChunkHash, is_zero};
 use super::entry::{Entry, Kind, Mark, Place, shown};
 use super::fetching::{FileEnd, Incoming, Sink, State};
 use super::tree::Walker;
-use super::{Roots, Snapshot, Summary, count, restore};
+use super::{Roots, Snapshot, Summary, restore};
 
 const PAGE: usize = 4096;
 
@@ -53,7 +53,7 @@ impl Placing {
 
     fn note(&self, entry: &Entry, size: u64, mark: Option<Mark>) {
         let mut placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
-        count(&mut placed.summary, entry);
+        placed.summary.count(entry);
         placed.summary.bytes += size;
         placed.marks.extend(mark.map(|mark| ((entry.place, entry.path.clone()), mark)));
     }

@@ -15,7 +15,8 @@ use super::entry::Kind;
 use super::known::Known;
 use super::pack::{Audience, PackName};
 use super::part::{Draft, End, Located, PART_MOST, Record};
-use super::reading::{self, Found, Job};
+use super::reading;
+use super::source::{Found, Job};
 use super::{Progress, Route, Stop, StopOnDrop, Summary, persist};
 use crate::cloud::ObjectStore;
 
@@ -72,6 +73,7 @@ pub(super) async fn send(
             }
             // The other side ends before this one only with an error.
             let _ = give_stored.send(depot.stored(number));
+            depot.reuse(pack.bytes);
         }
         Ok(())
     };

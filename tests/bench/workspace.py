@@ -178,6 +178,12 @@ class Ours:
         beside = self.command("up", "both", *words, packs="both-packs")
         return self.transfer("receive", "both", target, packs="both-packs", beside=beside)
 
+    def results_both(self, tree, target):
+        """The same of the way back: the host fetches and applies while the container sends."""
+        words = ["--project", tree, "--state", self.place.folder / "both-state"]
+        beside = self.command("results-up", "results-both", *words, packs="results-both-packs")
+        return self.transfer("apply", "results-both", target, packs="results-both-packs", beside=beside)
+
     def results(self, tree):
         return self.transfer("results-up", "results", tree, packs="results-packs")
 
@@ -240,17 +246,22 @@ class Load:
         figures = json.loads((options.trees / f"{name}.json").read_text())
         self.files, self.bytes, self.changed = figures["files"], figures["bytes"], figures["changed"]
 
-    def warm(self):
-        """Reads all of it, so that the first way finds in memory what the later ones find there."""
-        tar = subprocess.Popen(["tar", "-c", "-C", self.tree, "."], stdout=subprocess.PIPE)
-        subprocess.run(["cat"], stdin=tar.stdout, stdout=subprocess.DEVNULL, check=True)
-        tar.stdout.close()
-        tar.wait()
-
-    def touch(self):
-        """What changed, changed just now: others look at the time."""
+    def check_out(self, project):
+        """Makes `project` this tree, as git does: what does not change is not touched."""
+        if not project.exists():
+            shutil.copytree(self.tree, project, symlinks=True)
         for name in self.changed:
-            os.utime(self.tree / name)
+            (project / name).unlink()
+            shutil.copyfile(self.tree / name, project / name)
+        os.sync()
+
+
+def warm(tree):
+    """Reads all of it, so that the first way finds in memory what the later ones find there."""
+    tar = subprocess.Popen(["tar", "-c", "-C", tree, "."], stdout=subprocess.PIPE)
+    subprocess.run(["cat"], stdin=tar.stdout, stdout=subprocess.DEVNULL, check=True)
+    tar.stdout.close()
+    tar.wait()
 
 
 def checked(load, target, without_git=False):
@@ -280,11 +291,13 @@ class Bench:
             tool, wanted = way(self.options, place), [name for name in names if name in self.options.only]
             for name in names:
                 load = self.loads[name]
-                if name == "W2":
-                    load.touch()
-                load.warm()
+                tree = load.tree
+                if "W2" in names:
+                    tree = place.folder / "project"
+                    load.check_out(tree)
+                warm(tree)
                 before = place.stored()
-                cost = tool.up(load.tree, name)
+                cost = tool.up(tree, name)
                 stored = place.stored() - before
                 # Ours counts itself, what it says is held against what is there.
                 if way is Ours and cost.sent != stored:
@@ -316,6 +329,9 @@ class Bench:
         self.keep(load, "more", "results, container", tool.results(load.tree))
         target.mkdir()
         self.keep(load, "more", "results, host", tool.apply(target))
+        checked(load, target, without_git=True)
+        target.mkdir()
+        self.keep(load, "more", "results, both at the same time", tool.results_both(load.tree, target))
         checked(load, target, without_git=True)
 
     def run(self):

@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use sagemaker_executor::cloud::{Access, MOST_BYTES, ObjectStore, aws};
 use sagemaker_executor::workspace::{
-    Limits, Progress, Route, Selection, Snapshot, Summary, Trees, apply_changes, receive, send, send_changes,
+    AllSent, Limits, Progress, Route, Selection, Snapshot, Summary, Trees, apply_changes, receive, send, send_changes,
 };
 use serde_json::json;
 
@@ -191,7 +191,9 @@ impl Transfer {
     async fn apply(&self) -> anyhow::Result<Figures> {
         let store = self.place.store().await?;
         let (route, trees, limits, progress) = (self.place.route(), self.trees(), Limits::default(), Arc::default());
-        measure(apply_changes(&*store, &route, &trees, &limits, &self.staging(), &progress)).await
+        // Not told: the sender may still be at work.
+        let sent = AllSent::default();
+        measure(apply_changes(&*store, &route, &trees, &sent, &limits, &self.staging(), &progress)).await
     }
 }
 

@@ -235,7 +235,10 @@ fn applies(manifest: impl FnOnce(&[u8]) -> Vec<Vec<u8>>) -> bool {
     }
     store.insert(format!("down/packs/{}", name_of_pack()), lying::pack());
     let staging = host.folder.path().join("scratch/staging");
-    let result = block_on(workspace::apply_changes(&store, &route, &host.trees, &LIMITS, &staging, &Arc::default()));
+    let (sent, progress) = (workspace::AllSent::default(), Arc::default());
+    sent.tell();
+    let applied = workspace::apply_changes(&store, &route, &host.trees, &sent, &LIMITS, &staging, &progress);
+    let result = block_on(applied);
     let after = Host::seen(host.folder.path());
     match &result {
         Err(error) => assert_same(&host.before, &after, &format!("was refused, and yet changed: {error:#}")),

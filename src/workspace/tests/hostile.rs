@@ -24,8 +24,8 @@ fn entry(kind: Kind, path: &[u8]) -> Entry {
 fn pack(chunk: &[u8]) -> SealedPack {
     let mut block = OpenBlock::default();
     block.push(ChunkHash::of(chunk), chunk);
-    block.compress(1).unwrap();
-    let mut pack = OpenPack::new(0);
+    block.compress(Some(1)).unwrap();
+    let mut pack = OpenPack::new(0, Vec::new());
     pack.push(&block).unwrap();
     pack.seal().unwrap()
 }
@@ -416,8 +416,8 @@ fn a_length_that_an_index_makes_up_is_not_believed(length: u32) {
     let mut block = OpenBlock::default();
     let content = vec![b'x'; length as usize];
     block.push(ChunkHash::of(b"evil"), &content);
-    block.compress(1).unwrap();
-    let mut pack = OpenPack::new(0);
+    block.compress(Some(1)).unwrap();
+    let mut pack = OpenPack::new(0, Vec::new());
     pack.push(&block).unwrap();
     let pack = pack.seal().unwrap();
     world.store.insert(&format!("packs/{}", pack.id), pack.bytes.to_vec());

@@ -10,16 +10,18 @@ use bytes::Bytes;
 use super::*;
 use crate::cloud::faulty::{Fault, Faulty, When};
 use crate::cloud::{CloudErrorKind, Listed};
+use crate::workspace::chunk::ChunkHash;
+use crate::workspace::pack::Index;
 
 /// Bytes without any pattern, different for each seed.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub(super) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes
 }
 
 /// 200 small files, one of 3 MiB and one of 20 MiB.
-fn project() -> World {
+pub(super) fn project() -> World {
     let world = World::new();
     for number in 0..200 {
         put(&world.host.project, format!("src/{}/{number}", number % 7), &noise(number, 3000));
@@ -38,7 +40,7 @@ impl World {
         fs::remove_dir_all(&self.container.project).unwrap();
     }
 
-    fn arrives(&self) {
+    pub(super) fn arrives(&self) {
         if self.container.project.exists() {
             self.empty_container();
         }
@@ -99,12 +101,30 @@ fn the_notes_of_a_host_can_be_lost_or_wrong() {
     // Another host of the runner has none.
     fs::remove_dir_all(world.cache()).unwrap();
     assert!(world.send().unwrap().sent < 20_000);
-    for file in fs::read_dir(world.cache()).unwrap() {
-        fs::write(file.unwrap().path(), b"nonsense").unwrap();
+    for folder in ["indexes", "files"] {
+        for file in fs::read_dir(world.cache().join(folder)).unwrap() {
+            fs::write(file.unwrap().path(), b"nonsense").unwrap();
+        }
+        fs::write(world.cache().join(folder).join("00112233445566778899aabbccddeeff"), b"of nothing").unwrap();
     }
-    fs::write(world.cache().join("00112233445566778899aabbccddeeff"), b"of no pack").unwrap();
     assert!(world.send().unwrap().sent < 20_000);
     assert_eq!(world.packs(), packs);
+    world.arrives();
+}
+
+#[test]
+fn the_index_of_another_pack_is_not_believed() {
+    let world = project();
+    world.send().unwrap();
+    let folder = world.cache().join("indexes");
+    let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    let first = fs::read(&files[0]).unwrap();
+    for pair in files.windows(2) {
+        fs::copy(&pair[1], &pair[0]).unwrap();
+    }
+    fs::write(files.last().unwrap(), first).unwrap();
+    assert!(world.send().unwrap().sent < 20_000);
     world.arrives();
 }
 
@@ -245,6 +265,35 @@ fn the_first_file_is_there_before_the_last_chunk_has_left() {
     assert!(picture(&world.container.project) == picture(&world.host.project));
 }
 
+#[test]
+fn results_are_fetched_before_the_last_chunk_has_left() {
+    let world = project();
+    fs::create_dir_all(world.container.project.parent().unwrap()).unwrap();
+    fs::rename(&world.host.project, &world.container.project).unwrap();
+    fs::create_dir(&world.host.project).unwrap();
+    let gate = tokio::sync::Semaphore::new(0);
+    let store = Gated { inner: world.store.clone(), free: 3.into(), gate };
+    block_on(async {
+        let (route, all_sent, limits, staging) = (down(), AllSent::default(), Limits::default(), world.staging());
+        let (snapshot, selection, there, here) = (Snapshot::default(), everything(), Arc::default(), Arc::default());
+        let sending = send_changes(&store, &route, &world.container, &snapshot, &selection, &there);
+        let applying = apply_changes(&store, &route, &world.host, &all_sent, &limits, &staging, &here);
+        let looking = async {
+            while here.content() == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            assert_eq!(picture(&world.host.project), Picture::new(), "nothing is applied before all is judged");
+            store.gate.add_permits(1000);
+        };
+        let all = async { tokio::join!(sending, applying, looking) };
+        let (sent, applied, ()) =
+            tokio::time::timeout(Duration::from_mins(1), all).await.expect("the receiver does not wait for the end");
+        sent.unwrap();
+        applied.unwrap();
+    });
+    assert!(picture(&world.container.project) == picture(&world.host.project));
+}
+
 /// Runs with a clock that jumps ahead whenever all wait.
 fn with_paused_time<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap().block_on(future)
@@ -265,6 +314,24 @@ fn throttling_and_faults_are_endured() {
         receive(&store, &up(), &world.container, &Arc::default()).await.unwrap();
     });
     assert!(picture(&world.container.project) == picture(&world.host.project));
+}
+
+#[test]
+fn a_store_that_is_away_for_long_is_waited_for_while_the_sender_works() {
+    let world = project();
+    world.up();
+    fs::write(world.container.project.join("new"), "result").unwrap();
+    world.send_changes(&Snapshot::default(), &only(&["new"])).unwrap();
+    let away = || {
+        let get = Fault::new("get", 1, When::Before, CloudErrorKind::Transient).times(80);
+        Faulty::new(world.store.clone(), [get])
+    };
+    let (route, limits, staging, progress) = (down(), Limits::default(), world.staging(), Arc::default());
+    let apply =
+        |store, sent| with_paused_time(apply_changes(&store, &route, &world.host, &sent, &limits, &staging, &progress));
+    apply(away(), all_sent()).unwrap_err();
+    apply(away(), AllSent::default()).unwrap();
+    assert_eq!(fs::read(world.host.project.join("new")).unwrap(), b"result");
 }
 
 #[test]
@@ -318,7 +385,7 @@ fn an_unreadable_file_ends_the_walk_too() {
     fs::remove_file(world.host.project.join("03")).unwrap();
     let roots = Roots::open(&world.host).unwrap();
     let (source, unsteady) = (Source::Entries(entries), Unsteady::Refuse);
-    let job = Job { roots, source, unsteady, warnings: Warnings::default() };
+    let job = Job { roots, source, unsteady, warnings: Warnings::default(), files: Arc::default() };
     let (route, progress) = (up(), Arc::default());
     let sent = block_on(async {
         let sending = sending::send(&*world.store, &route, job, Known::nothing(), &progress);
@@ -339,7 +406,8 @@ fn results_that_broke_off_are_fetched_on() {
     let fault = Fault::new("get_range", 5, When::Before, CloudErrorKind::Transient).forever();
     let store = Faulty::new(world.store.clone(), [fault]);
     let (route, limits, staging, progress) = (down(), Limits::default(), world.staging(), Arc::default());
-    with_paused_time(apply_changes(&store, &route, &world.host, &limits, &staging, &progress)).unwrap_err();
+    with_paused_time(apply_changes(&store, &route, &world.host, &all_sent(), &limits, &staging, &progress))
+        .unwrap_err();
     assert_eq!(picture(&world.host.project), before, "nothing is applied by halves");
     let fetched: usize = picture(&world.staging()).values().filter_map(|seen| seen.bytes.as_ref()).map(Vec::len).sum();
     assert!(fetched > 1 << 20, "the first four fetches stay");
@@ -408,8 +476,6 @@ fn thousands_of_small_files_travel_in_few_objects() {
 
 #[test]
 fn secrets_of_the_job_do_not_stay_with_the_project() {
-    use super::super::chunk::ChunkHash;
-    use super::super::pack::Index;
     let world = World::new();
     let secrets = [&b"of a file variable"[..], b"[http] extraheader = token", b"#!/bin/sh\n# a hook with a token\n"];
     put(&world.host.tmp, "TOKEN_FILE", secrets[0]);
@@ -430,5 +496,19 @@ fn secrets_of_the_job_do_not_stay_with_the_project() {
     let named = |contents: &[&[u8]]| contents.iter().map(|content| ChunkHash::of(content).to_string()).collect();
     assert_eq!(chunks("packs/"), named(&[b"an object", b"code"]));
     assert_eq!(chunks("private/"), named(&secrets));
-    assert_eq!(fs::read_dir(world.cache()).unwrap().count(), 1, "nor does this host remember them");
+    for folder in ["indexes", "files"] {
+        for file in fs::read_dir(world.cache().join(folder)).unwrap() {
+            let mut notes = fs::read(file.unwrap().path()).unwrap();
+            if folder == "indexes" {
+                notes = Index::decode(&notes).unwrap().into_iter().flat_map(|block| block.chunks).fold(
+                    Vec::new(),
+                    |notes, (hash, _)| {
+                        [notes, blake3::Hash::from_hex(hash.to_string()).unwrap().as_bytes().to_vec()].concat()
+                    },
+                );
+            }
+            let has = |content: &[u8]| notes.windows(32).any(|bytes| bytes == blake3::hash(content).as_bytes());
+            assert!(has(b"code") && !secrets.into_iter().any(has), "nor does this host remember them");
+        }
+    }
 }
