@@ -98,30 +98,35 @@ async fn fetch(
     let applying = workspace::apply_changes(&*objects, &route, trees, &all_sent, &limits, &staging, progress);
     let applying = with_bar(session.printer, "Fetching the results", progress, applying);
     tokio::pin!(applying);
-    // The end of the results in the store is as good as the agent's word, and what has arrived is applied whatever happens.
-    let early = tokio::select! {
-        summary = &mut applying => Some(summary?),
-        is_there = wait_for_results(session, lease, cancel) => match is_there {
-            Ok(true) => None,
-            _ if progress.has_arrived() => None,
-            Ok(false) => return Ok(()),
-            Err(error) => return Err(error),
-        },
+    // What has arrived is applied whatever happens.
+    let is_canceled =
+        |session: &Session<'_>| !progress.has_arrived() && (cancel.asked() || session.records.is_closing(&session.id));
+    let waited = tokio::select! {
+        summary = &mut applying => {
+            session.tell("Results", &summary?);
+            return Ok(());
+        }
+        is_there = wait_for_results(session, lease, cancel) => is_there,
     };
+    if waited.is_err() && is_canceled(session) {
+        return waited.map(drop);
+    }
+    // The agent has sent all it will send, whatever it said of it.
     all_sent.tell();
-    let summary = match early {
-        Some(summary) => summary,
-        None => loop {
-            tokio::select! {
-                summary = &mut applying => break summary?,
-                () = tokio::time::sleep(SLOW_POLL) => anyhow::ensure!(
-                    progress.has_arrived() || !cancel.asked() && !session.records.is_closing(&session.id),
-                    "canceled while the results were fetched"
-                ),
+    let applied = loop {
+        tokio::select! {
+            applied = &mut applying => break applied,
+            () = tokio::time::sleep(SLOW_POLL) => {
+                anyhow::ensure!(!is_canceled(session), "canceled while the results were fetched");
             }
-        },
+        }
     };
-    session.tell("Results", &summary);
+    match (waited, applied) {
+        (_, Ok(summary)) => session.tell("Results", &summary),
+        (Ok(true), Err(error)) | (Err(error), Err(_)) => return Err(error),
+        (Ok(false), Err(error)) if progress.has_arrived() => return Err(error),
+        (Ok(false), Err(error)) => tracing::debug!(error = format!("{error:#}"), "there are no results"),
+    }
     Ok(())
 }
 
@@ -320,6 +325,20 @@ mod tests {
         bring_back(&mut session, &host, &mut lease, &Cancellation::default()).await.unwrap();
         assert_eq!(std::fs::read_to_string(host.project.join("model")).unwrap(), "weights");
         assert!(session.record.results_applied);
+
+        // It may even have failed to tell, or be gone.
+        for report in [
+            Report::Failed { order: "send the results".to_owned(), reason: "no time was left".to_owned() },
+            Report::Bye { reason: crate::mailbox::ByeReason::Stopped },
+        ] {
+            std::fs::remove_file(host.project.join("model")).unwrap();
+            session.record.results_applied = false;
+            session.record.left.clear();
+            let number = session.record.reports.get("algo-1").copied().unwrap_or(0) + 1;
+            memory.objects.insert(&session.layout.report("algo-1", number), mailbox::encode(number, &report));
+            bring_back(&mut session, &host, &mut lease, &Cancellation::default()).await.unwrap();
+            assert_eq!(std::fs::read_to_string(host.project.join("model")).unwrap(), "weights");
+        }
     }
 
     #[tokio::test(start_paused = true)]

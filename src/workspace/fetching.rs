@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use futures::{TryStreamExt as _, stream};
+use tokio::sync::Semaphore;
 
 use super::artifacts::refused;
 use super::chunk::ChunkHash;
@@ -190,6 +191,9 @@ pub(super) async fn fetch<S: Sink>(
         warnings: None,
     };
     let warnings = Mutex::new(Vec::new());
+    // More threads than processors stand in each other's way: a directory takes one new file at a time.
+    let writers = std::thread::available_parallelism().map_or(1, usize::from).clamp(2, FETCHES);
+    let writers = &Semaphore::new(writers);
     let fetches = stream::try_unfold(intake, |mut intake| async {
         if let Some(found) = intake.warnings.take() {
             *warnings.lock().unwrap_or_else(PoisonError::into_inner) = found;
@@ -201,7 +205,11 @@ pub(super) async fn fetch<S: Sink>(
     });
     let outcome = fetches
         .try_flatten()
-        .map_ok(|fetch| carry_out(store, route, fetch, sink, &stop, progress))
+        .map_ok(|fetch| async {
+            let bytes = get(store, route, &fetch, all_sent, progress).await?;
+            let _writer = writers.acquire().await?;
+            write(fetch, bytes, sink, &stop, progress).await
+        })
         .try_buffer_unordered(FETCHES)
         .try_for_each(|()| std::future::ready(Ok(())))
         .await;
@@ -214,21 +222,36 @@ pub(super) async fn fetch<S: Sink>(
     Ok(warnings.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-async fn carry_out<S: Sink>(
+/// The bytes of a fetch.
+async fn get(
     store: &dyn ObjectStore,
     route: &Route,
+    fetch: &Fetch,
+    all_sent: &AllSent,
+    progress: &Progress,
+) -> anyhow::Result<Bytes> {
+    let key = route.pack(fetch.pack);
+    let (start, length) = (fetch.start(), fetch.end() - fetch.start());
+    let found = loop {
+        match persist(|| store.get_range(&key, u64::from(start), u64::from(length))).await {
+            Err(error) if error.kind.may_pass() && !all_sent.is_told() => {
+                tracing::warn!(%error, "failed to fetch a part of a transfer");
+            }
+            found => break found?,
+        }
+    };
+    let bytes = found.ok_or_else(|| MissingPacks { uri: store.uri(&key) })?;
+    progress.sent(bytes.len());
+    Ok(bytes)
+}
+
+async fn write<S: Sink>(
     fetch: Fetch,
+    bytes: Bytes,
     sink: &Arc<S>,
     stop: &Stop,
     progress: &Arc<Progress>,
 ) -> anyhow::Result<()> {
-    let key = route.pack(fetch.pack);
-    let (start, length) = (fetch.start(), fetch.end() - fetch.start());
-    let found = persist(|| store.get_range(&key, u64::from(start), u64::from(length))).await?;
-    let Some(bytes) = found else {
-        return Err(MissingPacks { uri: store.uri(&key) }.into());
-    };
-    progress.sent(bytes.len());
     let (sink, stop, busy) = (sink.clone(), stop.clone(), progress.busy());
     let written = on_thread(move |_| {
         let _busy = busy;

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::chunk::ChunkHash;
+use super::chunk::{ChunkHash, USUAL};
 use super::entry::StateId;
 use super::part::Located;
 
@@ -60,10 +60,20 @@ impl FilesCache {
         Self { path: Some(path), last, order, ..Self::default() }
     }
 
+    /// Whether a file of so many bytes can be remembered.
+    pub(super) fn takes(&self, size: u64) -> bool {
+        self.path.is_some() && size / USUAL as u64 <= MOST as u64
+    }
+
+    /// There is nothing to recall.
+    pub(super) fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
     /// What a file in this state holds, in order of the offsets.
-    pub(super) fn recall(&self, state: StateId) -> Option<impl Iterator<Item = Run<'_>>> {
+    pub(super) fn recall(&self, state: StateId) -> Option<Vec<Run<'_>>> {
         let found = self.order.binary_search_by_key(&Some(state), |at| self.last.state(*at)).ok()?;
-        Some(self.last.runs(*self.order.get(found)? as usize))
+        self.last.runs(*self.order.get(found)? as usize)
     }
 
     /// Remembers what a file holds that was in this state before it was read and after.
@@ -111,11 +121,15 @@ impl Notes {
         self.files.get(file as usize).map(|(state, _)| *state)
     }
 
-    fn runs(&self, file: usize) -> impl Iterator<Item = Run<'_>> {
-        within(&self.files, file).filter_map(|run| {
+    /// All of a file's runs, or `None` when one is not there.
+    fn runs(&self, file: usize) -> Option<Vec<Run<'_>>> {
+        let (first, end) = within(&self.files, file)?;
+        let run = |run| {
             let (offset, _) = self.runs.get(run)?;
-            Some((*offset, self.chunks.get(within(&self.runs, run))?))
-        })
+            let (first, end) = within(&self.runs, run)?;
+            Some((*offset, self.chunks.get(first..end)?))
+        };
+        (first..end).map(run).collect()
     }
 
     fn add<'l>(&mut self, state: StateId, runs: impl Iterator<Item = (u64, &'l [Located])> + Clone) {
@@ -132,9 +146,10 @@ impl Notes {
 }
 
 /// The positions that belong to the `at`th of `ends`.
-fn within<T>(ends: &[(T, u32)], at: usize) -> std::ops::Range<usize> {
-    let end = |at: usize| ends.get(at).map_or(0, |(_, end)| *end as usize);
-    at.checked_sub(1).map_or(0, end)..end(at)
+fn within<T>(ends: &[(T, u32)], at: usize) -> Option<(usize, usize)> {
+    let end = |at: usize| ends.get(at).map(|(_, end)| *end as usize);
+    let first = at.checked_sub(1).map_or(Some(0), end)?;
+    end(at).filter(|end| first <= *end).map(|end| (first, end))
 }
 
 fn end<T>(items: &[T]) -> u32 {
@@ -206,7 +221,7 @@ mod tests {
     type Runs = Vec<(u64, Vec<(ChunkHash, u32)>)>;
 
     fn recalled(cache: &FilesCache, state: StateId) -> Option<Runs> {
-        Some(cache.recall(state)?.map(|(offset, chunks)| (offset, chunks.to_vec())).collect())
+        Some(cache.recall(state)?.into_iter().map(|(offset, chunks)| (offset, chunks.to_vec())).collect())
     }
 
     #[test]
@@ -263,9 +278,9 @@ mod tests {
     #[test]
     fn lying_notes_are_none() {
         let notes = Notes { files: vec![(StateId([1; 16]), 9)], runs: vec![(0, 9)], chunks: Vec::new() };
-        assert_eq!(notes.runs(0).count(), 0);
+        assert_eq!(notes.runs(0), None);
         let notes = Notes { files: vec![(StateId([1; 16]), 2), (StateId([2; 16]), 1)], ..Notes::default() };
-        assert_eq!(notes.runs(1).count(), 0);
+        assert_eq!(notes.runs(1), None);
     }
 
     #[test]

@@ -270,7 +270,12 @@ pub async fn receive(
         let placing = Arc::new(Placing::new(roots));
         let all_sent = AllSent::default();
         let warnings = fetching::fetch(store, route, &all_sent, &Limits::none(), &placing, progress).await?;
-        let (snapshot, mut summary) = on_thread(move |_| placing.finish()).await?;
+        let busy = progress.busy();
+        let finish = move |_: &Stop| {
+            let _busy = busy;
+            placing.finish()
+        };
+        let (snapshot, mut summary) = on_thread(finish).await?;
         summary.warnings = warnings;
         Ok((snapshot, summary))
     };

@@ -12,7 +12,7 @@ const DOWN: usize = 2;
 const PATIENCE: u32 = 16;
 /// Compression is what the network waits for when it takes this part of the threads' time, one in so many; otherwise it is the
 /// disk, or there is little to send.
-const PART: u32 = 3;
+const PART: u32 = 6;
 
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -107,7 +107,7 @@ mod tests {
     fn a_network_that_waits_for_the_disk_changes_nothing() {
         let mut pace = Pace::default();
         pace.stored();
-        (0..100).for_each(|_| adapt(&mut pace, true, 20));
+        (0..100).for_each(|_| adapt(&mut pace, true, 5));
         assert_eq!(pace.level(), Some(1));
     }
 }

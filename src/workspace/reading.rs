@@ -141,7 +141,10 @@ impl<'a> Reader<'a> {
 
     fn file(&mut self, entry: Entry) -> anyhow::Result<()> {
         for left in (0..TRIES).rev() {
-            let Some((file, before)) = self.open(&entry)? else { return Ok(()) };
+            let Some((file, before)) = self.open(&entry)? else {
+                self.shared.warn_gone(&entry);
+                return Ok(());
+            };
             let id = before.state(&entry.path);
             // What is appended meanwhile is not followed, or a busy log would never end.
             let mut chunks = Vec::new();
@@ -170,31 +173,36 @@ impl<'a> Reader<'a> {
 
     /// One stretch; whoever reads the last one looks whether the file is the same still.
     fn stretch(&mut self, large: &Large, from: u64, to: u64) -> anyhow::Result<()> {
-        let Some((file, before)) = self.open(&large.entry)? else {
-            if large.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-                self.shared.tell(Found::Gone { file: large.file })?;
-            }
-            return Ok(());
+        let opened = self.open(&large.entry)?;
+        let is_whole = match &opened {
+            Some((file, before)) => *before == large.before && self.send(large, file, from, to)? == to,
+            // It may be back for another stretch.
+            None => false,
         };
-        if self.send(large, &file, from, to)? < to || before != large.before {
+        if !is_whole {
             large.is_torn.store(true, Ordering::Release);
         }
         if large.left.fetch_sub(1, Ordering::AcqRel) != 1 {
             return Ok(());
         }
-        let mut after = state(&file).with_context(|| unreadable(&large.entry))?;
-        if after == large.before && !large.is_torn.load(Ordering::Acquire) {
-            return self.end_steady(large, large.state, after);
+        if let Some((file, _)) = &opened
+            && !large.is_torn.load(Ordering::Acquire)
+        {
+            let after = state(file).with_context(|| unreadable(&large.entry))?;
+            if after == large.before {
+                return self.end_steady(large, large.state, after);
+            }
         }
         for left in (0..TRIES - 1).rev() {
             self.shared.tell(Found::Void { file: large.file })?;
             lock(&large.told).clear();
             let Some((file, before)) = self.open(&large.entry)? else {
+                self.shared.warn_gone(&large.entry);
                 return self.shared.tell(Found::Gone { file: large.file });
             };
             let id = before.state(&large.entry.path);
             let reached = self.send(large, &file, 0, before.size)?;
-            after = state(&file).with_context(|| unreadable(&large.entry))?;
+            let after = state(&file).with_context(|| unreadable(&large.entry))?;
             if reached == before.size && before == after {
                 return self.end_steady(large, id, after);
             }
@@ -209,15 +217,19 @@ impl<'a> Reader<'a> {
     fn send(&mut self, large: &Large, file: &File, from: u64, to: u64) -> anyhow::Result<u64> {
         let shared = self.shared;
         let tell = |offset, chunks: Vec<Located>| {
-            lock(&large.told).insert(offset, chunks.clone());
+            if large.is_noted {
+                lock(&large.told).insert(offset, chunks.clone());
+            }
             shared.tell(Found::Data { file: large.file, offset, chunks })
         };
         self.cut((file, audience(&large.entry)), (from, to), true, tell).with_context(|| unreadable(&large.entry))
     }
 
     fn end_steady(&self, large: &Large, id: Option<StateId>, now: Mark) -> anyhow::Result<()> {
-        let told = std::mem::take(&mut *lock(&large.told));
-        self.note(&large.entry, id, told.iter().map(|(offset, chunks)| (*offset, chunks.as_slice())));
+        if large.is_noted {
+            let told = std::mem::take(&mut *lock(&large.told));
+            self.note(&large.entry, id, told.iter().map(|(offset, chunks)| (*offset, chunks.as_slice())));
+        }
         self.end(large, now.size, now)
     }
 

@@ -96,7 +96,8 @@ pub(super) struct Large {
     pub(super) left: AtomicUsize,
     /// One of them ended early, or was of another file.
     pub(super) is_torn: AtomicBool,
-    /// What was told of it, by offset.
+    /// Whether it is remembered what was told of it, by offset.
+    pub(super) is_noted: bool,
     pub(super) told: Mutex<BTreeMap<u64, Vec<Located>>>,
 }
 
@@ -137,6 +138,10 @@ impl Shared<'_> {
         }
     }
 
+    pub(super) fn warn_gone(&self, entry: &Entry) {
+        self.warn(format!("skipped: {}: it vanished while it was read", shown(&entry.path)));
+    }
+
     pub(super) fn warn(&self, line: String) {
         lock(&self.warnings).add(line);
     }
@@ -149,28 +154,24 @@ pub(super) fn walker(shared: &Shared<'_>, place: Place) -> anyhow::Result<Walker
 /// The file and its state; `None` when it is gone or no file any more and that is no error.
 pub(super) fn open(shared: &Shared<'_>, walker: &mut Walker, entry: &Entry) -> anyhow::Result<Option<(File, Mark)>> {
     let failed = || format!("failed to read {}", shown(&entry.path));
-    let gone = || shared.warn(format!("skipped: {}: it vanished while it was read", shown(&entry.path)));
     let file = match walker.open_file(&entry.path) {
         Ok(file) => file,
-        Err(error) if is_absent(&error) && shared.unsteady == Unsteady::Keep => {
-            gone();
-            return Ok(None);
-        }
+        Err(error) if is_absent(&error) && shared.unsteady == Unsteady::Keep => return Ok(None),
         Err(error) => return Err(error).with_context(failed),
     };
     let look = || anyhow::Ok(Mark::of(&rustix::fs::fstat(&file)?).filter(|mark| mark.kind == Kind::File));
     let mut mark = look().with_context(failed)?;
     if mark.is_some_and(|mark| mark.is_fresh()) {
         // Where time is told in seconds, a change within the same one is not seen.
-        std::thread::park_timeout(TICK);
+        let begun = std::time::Instant::now();
+        while let Some(left) = TICK.checked_sub(begun.elapsed()) {
+            std::thread::park_timeout(left);
+        }
         mark = look().with_context(failed)?;
     }
     match mark {
         Some(mark) => Ok(Some((file, mark))),
-        None if shared.unsteady == Unsteady::Keep => {
-            gone();
-            Ok(None)
-        }
+        None if shared.unsteady == Unsteady::Keep => Ok(None),
         None => Err(anyhow::anyhow!("it became something else than a file")).with_context(failed),
     }
 }

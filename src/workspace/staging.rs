@@ -1,6 +1,6 @@
 //! Content that arrives on the host: in a private directory first, for nothing of it is trusted until all of it is judged.
 //!
-//! Each file has its number in the manifest as its name. A transfer that broke off leaves the directory; what of it is
+//! Each file has its number in the manifest as its name, a thousand to a directory. A transfer that broke off leaves the directory; what of it is
 //! right, by its hash, is not fetched again.
 
 use std::collections::BTreeMap;
@@ -69,12 +69,25 @@ impl Staging {
     fn open_to_write(&self, file: &Incoming) -> anyhow::Result<File> {
         // This user's own until it is in its place, whatever its mode will be.
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&self.fd, name(file), flags, Mode::from_raw_mode(0o600))?.into())
+        let open = || rustix::fs::openat(&self.fd, name(file), flags, Mode::from_raw_mode(0o600));
+        let opened = match open() {
+            Err(Errno::NOENT) => match rustix::fs::mkdirat(&self.fd, folder(file), Mode::from_raw_mode(0o700)) {
+                Ok(()) | Err(Errno::EXIST) => open(),
+                Err(error) => Err(error),
+            },
+            opened => opened,
+        };
+        Ok(opened?.into())
     }
 }
 
+/// Threads that write neighbors into one directory wait for each other, and large directories are slow.
+fn folder(file: &Incoming) -> String {
+    (file.number / 1000).to_string()
+}
+
 fn name(file: &Incoming) -> String {
-    file.number.to_string()
+    format!("{}/{}", folder(file), file.number)
 }
 
 impl Sink for Staging {

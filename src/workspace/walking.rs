@@ -72,12 +72,13 @@ impl<'a> Walk<'a> {
 
     /// The chunks of a file that is as it was when it was sent last, if all of them are there still.
     fn recall(&self, entry: &Entry, mark: &Mark) -> Option<Vec<(u64, Vec<Located>)>> {
-        if entry.kind != Kind::File || audience(entry) != Audience::Project {
+        if entry.kind != Kind::File || self.shared.files.is_empty() || audience(entry) != Audience::Project {
             return None;
         }
         let state = mark.state(&entry.path)?;
         let recalled = self.shared.files.recall(state)?;
         let runs: Vec<_> = recalled
+            .into_iter()
             .map(|(offset, chunks)| Some((offset, self.shared.depot.locate(chunks)?)))
             .collect::<Option<_>>()?;
         is_sound(&runs, entry.size).then(|| {
@@ -136,9 +137,11 @@ impl<'a> Walk<'a> {
 
     fn large(&mut self, entry: Entry) -> anyhow::Result<()> {
         let Some((file, before)) = open(self.shared, &mut walker(self.shared, entry.place)?, &entry)? else {
+            self.shared.warn_gone(&entry);
             return Ok(());
         };
         let state = before.state(&entry.path);
+        let is_noted = audience(&entry) == Audience::Project && self.shared.files.takes(before.size);
         let number = self.number();
         let entry = Entry { mode: self.shared.mode(before.mode), size: before.size, mtime: before.mtime, ..entry };
         let mut stretches = Vec::new();
@@ -162,6 +165,7 @@ impl<'a> Walk<'a> {
             state,
             left: AtomicUsize::new(stretches.len()),
             is_torn: AtomicBool::new(false),
+            is_noted,
             told: Mutex::default(),
         });
         for (from, to) in stretches {

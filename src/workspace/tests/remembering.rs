@@ -15,7 +15,7 @@ impl World {
         let mark = Mark::of(&rustix::fs::stat(self.host.project.join(path)).unwrap()).unwrap();
         let notes = self.notes();
         let runs = notes.recall(mark.state(path.as_bytes())?)?;
-        Some(runs.map(|(offset, chunks)| (offset, chunks.len())).collect())
+        Some(runs.into_iter().map(|(offset, chunks)| (offset, chunks.len())).collect())
     }
 }
 
@@ -104,6 +104,10 @@ fn a_change_that_keeps_size_and_time_is_not_overlooked() {
         fs::write(&path, content).unwrap();
         let file = fs::File::options().write(true).open(&path).unwrap();
         file.set_modified(metadata.modified().unwrap()).unwrap();
+        let state = || Mark::of(&rustix::fs::stat(&path).unwrap()).unwrap().state(name.as_bytes());
+        while state().is_none() {
+            std::thread::yield_now();
+        }
         assert_eq!(world.remembered(name), None, "{name}");
     }
     world.send().unwrap();

@@ -323,8 +323,8 @@ fn a_store_that_is_away_for_long_is_waited_for_while_the_sender_works() {
     fs::write(world.container.project.join("new"), "result").unwrap();
     world.send_changes(&Snapshot::default(), &only(&["new"])).unwrap();
     let away = || {
-        let get = Fault::new("get", 1, When::Before, CloudErrorKind::Transient).times(80);
-        Faulty::new(world.store.clone(), [get])
+        let faults = ["get", "get_range"].map(|method| Fault::new(method, 1, When::Before, CloudErrorKind::Transient));
+        Faulty::new(world.store.clone(), faults.map(|fault| fault.times(80)))
     };
     let (route, limits, staging, progress) = (down(), Limits::default(), world.staging(), Arc::default());
     let apply =
@@ -423,8 +423,8 @@ fn staging_that_somebody_spoilt_is_mended() {
     let snapshot = world.up();
     put(&world.container.project, "model", &noise(7, 9 << 20));
     world.send_changes(&snapshot, &everything()).unwrap();
-    fs::create_dir_all(world.staging()).unwrap();
-    fs::write(world.staging().join("0"), noise(8, 12 << 20)).unwrap();
+    fs::create_dir_all(world.staging().join("0")).unwrap();
+    fs::write(world.staging().join("0/0"), noise(8, 12 << 20)).unwrap();
     world.apply(&Limits::default()).unwrap();
     assert!(picture(&world.host.project) == picture(&world.container.project));
 }
