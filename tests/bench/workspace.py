@@ -53,10 +53,8 @@ class Cost:
 
 
 class Trash:
-    """What is not needed any more. Deleting many files makes ext4 slow at new ones for a minute, so it is done between the
-    workloads, with a pause."""
-
-    PAUSE = 65
+    """What is not needed any more. For minutes after many files were deleted ext4 is slow at new ones, so they are deleted
+    when no workload of many files follows."""
 
     def __init__(self, folder):
         self.folder, self.count = folder, 0
@@ -66,11 +64,9 @@ class Trash:
         path.rename(self.folder / str(self.count))
         self.count += 1
 
-    def empty(self, pause):
+    def empty(self):
         shutil.rmtree(self.folder, ignore_errors=True)
         os.sync()
-        if pause:
-            time.sleep(self.PAUSE)
 
 
 class Place:
@@ -296,7 +292,7 @@ def checked(load, target, trash, without_git=False):
     judged = subprocess.run([sys.executable, "-B", HERE / "trees.py", *words], stdout=subprocess.PIPE, text=True)
     trash.put(target)
     if load.is_large:
-        trash.empty(pause=False)
+        trash.empty()
     if judged.returncode:
         raise RuntimeError(f"{load.name} did not arrive as it was sent: {judged.stdout.strip()}")
 
@@ -369,13 +365,13 @@ class Bench:
         for names in groups:
             for name in names:
                 self.loads[name] = Load(options, name)
+            if self.loads[names[0]].is_large:
+                options.trash.empty()
             for _ in range(options.rounds):
                 for way in options.ways:
                     self.group(names, way)
                     if self.loads[names[0]].is_large:
-                        options.trash.empty(pause=False)
-            if names != groups[-1]:
-                options.trash.empty(pause=True)
+                        options.trash.empty()
 
     def figure(self, load, direction, way, name="seconds"):
         values = [getattr(cost, name) for cost in self.costs.get((load, direction, way), [])]
@@ -511,7 +507,7 @@ def main():
     finally:
         bench.report()
         sys.stdout.flush()
-        options.trash.empty(pause=False)
+        options.trash.empty()
         if made:
             shutil.rmtree(made, ignore_errors=True)
 
