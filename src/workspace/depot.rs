@@ -12,8 +12,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::chunk::ChunkHash;
+use super::compression::Compression;
 use super::known::Known;
-use super::pace::Pace;
 use super::pack::{Audience, OpenBlock, OpenPack, PackName, SealedPack};
 use super::part::Located;
 
@@ -54,7 +54,7 @@ pub(super) struct Depot {
     table: Mutex<Table>,
     shared: Mutex<Packing>,
     private: Mutex<Packing>,
-    pace: Mutex<Pace>,
+    compression: Mutex<Compression>,
     /// Memory of packs that are stored: new pages cost as much time as copying into them.
     spare: Mutex<Vec<Vec<u8>>>,
     /// `None` once no more packs come.
@@ -111,8 +111,8 @@ impl Depot {
         }
         let packing = || Mutex::new(Packing { open: OpenPack::new(0, Vec::new()), blocks: Vec::new(), closed: 0 });
         let (shared, private) = (packing(), packing());
-        let (table, pace, parcels) = (Mutex::new(table), Mutex::default(), Mutex::new(Some(parcels)));
-        Self { table, shared, private, pace, spare: Mutex::default(), parcels }
+        let (table, compression, parcels) = (Mutex::new(table), Mutex::default(), Mutex::new(Some(parcels)));
+        Self { table, shared, private, compression, spare: Mutex::default(), parcels }
     }
 
     fn packing(&self, audience: Audience) -> MutexGuard<'_, Packing> {
@@ -164,10 +164,11 @@ impl Depot {
 
     fn close_block(&self, making: &mut Making, audience: Audience) -> anyhow::Result<()> {
         let Some(number) = making.number.take() else { return Ok(()) };
-        let level = lock(&self.pace).level();
+        let level = lock(&self.compression).level();
         let begun = Instant::now();
         making.block.compress(level)?;
-        lock(&self.pace).spent(begun.elapsed(), making.since.replace(begun).map(|last| begun.duration_since(last)));
+        lock(&self.compression)
+            .spent(begun.elapsed(), making.since.replace(begun).map(|last| begun.duration_since(last)));
         let full = {
             let mut packing = self.packing(audience);
             packing.open.push(&making.block)?;
@@ -204,13 +205,13 @@ impl Depot {
             number
         };
         let parcels = lock(&self.parcels).clone().context("a pack comes too late")?;
-        lock(&self.pace).adapt(parcels.capacity() > 0);
+        lock(&self.compression).adapt(parcels.capacity() > 0);
         parcels.blocking_send(Parcel { number, pack, audience }).ok().context("the upload ended early")
     }
 
     /// The pack is in the store; returns the blocks in it.
     pub(super) fn stored(&self, number: u32) -> Vec<u32> {
-        lock(&self.pace).stored();
+        lock(&self.compression).stored();
         let mut table = lock(&self.table);
         let Some(pack) = table.packs.get_mut(number as usize) else { return Vec::new() };
         pack.is_stored = true;

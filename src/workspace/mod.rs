@@ -7,6 +7,7 @@
 
 mod artifacts;
 mod chunk;
+mod compression;
 mod depot;
 mod entry;
 mod expansion;
@@ -14,7 +15,6 @@ mod fetching;
 mod files_cache;
 mod glob;
 mod known;
-mod pace;
 mod pack;
 mod part;
 mod pattern;

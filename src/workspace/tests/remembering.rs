@@ -1,20 +1,37 @@
 //! What the host remembers of files, so that it need not read them again.
 
 use super::super::chunk::ChunkHash;
+use super::super::entry::StateId;
 use super::super::part::Located;
 use super::transfer::{noise, project};
 use super::*;
+
+/// The content of the project's `src/1/1`.
+fn other() -> Located {
+    Located { hash: ChunkHash::of(&noise(1, 3000)), length: 3000, block: 0, at: 0 }
+}
 
 impl World {
     fn notes(&self) -> FilesCache {
         FilesCache::open(&self.cache().join("files"), &self.host.project)
     }
 
+    /// The state of a file as it is now.
+    fn state(&self, path: &str) -> Option<StateId> {
+        Mark::of(&rustix::fs::stat(self.host.project.join(path)).unwrap()).unwrap().state(path.as_bytes())
+    }
+
+    /// Leaves notes of this file alone, that say what is not true.
+    fn lie(&self, path: &str, runs: &[(u64, &[Located])]) {
+        let notes = self.notes();
+        notes.note(self.state(path).unwrap(), runs.iter().copied());
+        notes.save();
+    }
+
     /// What the notes say of a file as it is now.
     fn remembered(&self, path: &str) -> Option<Vec<(u64, usize)>> {
-        let mark = Mark::of(&rustix::fs::stat(self.host.project.join(path)).unwrap()).unwrap();
         let notes = self.notes();
-        let runs = notes.recall(mark.state(path.as_bytes())?)?;
+        let runs = notes.recall(self.state(path)?)?;
         Some(runs.into_iter().map(|(offset, chunks)| (offset, chunks.len())).collect())
     }
 }
@@ -26,11 +43,7 @@ fn a_file_that_is_as_it_was_is_not_read_again() {
     let (before, after) = (world.remembered("large").unwrap(), world.remembered("src/0/0").unwrap());
     assert!(before.iter().map(|(_, chunks)| chunks).sum::<usize>() > 20 && after == [(0, 1)], "{before:?} {after:?}");
     // Notes that lie show who is asked.
-    let notes = world.notes();
-    let mark = Mark::of(&rustix::fs::stat(world.host.project.join("src/0/0")).unwrap()).unwrap();
-    let other = ChunkHash::of(&noise(1, 3000));
-    notes.note(mark.state(b"src/0/0").unwrap(), [(0, &[Located { hash: other, length: 3000, block: 0, at: 0 }][..])]);
-    notes.save();
+    world.lie("src/0/0", &[(0, &[other()])]);
     world.send().unwrap();
     world.receive().unwrap();
     assert!(fs::read(world.container.project.join("src/0/0")).unwrap() == noise(1, 3000));
@@ -41,11 +54,8 @@ fn a_file_that_is_as_it_was_is_not_read_again() {
 fn a_large_file_that_is_as_it_was_is_not_read_again_either() {
     let world = project();
     world.send().unwrap();
-    let mark = Mark::of(&rustix::fs::stat(world.host.project.join("large")).unwrap()).unwrap();
-    let other = Located { hash: ChunkHash::of(&noise(1, 3000)), length: 3000, block: 0, at: 0 };
-    let notes = world.notes();
-    notes.note(mark.state(b"large").unwrap(), [(1 << 20, &[other, other][..]), ((20 << 20) - 3000, &[other])]);
-    notes.save();
+    let other = other();
+    world.lie("large", &[(1 << 20, &[other, other]), ((20 << 20) - 3000, &[other])]);
     world.send().unwrap();
     world.receive().unwrap();
     let mut expected = vec![0; 20 << 20];
@@ -57,9 +67,7 @@ fn a_large_file_that_is_as_it_was_is_not_read_again_either() {
     for lie in
         [[(1 << 20, &[other, other][..]), ((1 << 20) + 3000, &[other])], [(0, &[other]), ((20 << 20) - 1, &[other])]]
     {
-        let notes = world.notes();
-        notes.note(mark.state(b"large").unwrap(), lie);
-        notes.save();
+        world.lie("large", &lie);
         world.send().unwrap();
         world.arrives();
     }
@@ -71,10 +79,7 @@ fn wrong_notes_about_the_only_file_are_replaced() {
     put(&world.host.project, "only", b"content");
     world.send().unwrap();
     assert_eq!(world.remembered("only"), Some(vec![(0, 1)]));
-    let mark = Mark::of(&rustix::fs::stat(world.host.project.join("only")).unwrap()).unwrap();
-    let notes = world.notes();
-    notes.note(mark.state(b"only").unwrap(), []);
-    notes.save();
+    world.lie("only", &[]);
     assert_eq!(world.remembered("only"), Some(Vec::new()));
     world.send().unwrap();
     assert_eq!(world.remembered("only"), Some(vec![(0, 1)]));
@@ -104,8 +109,7 @@ fn a_change_that_keeps_size_and_time_is_not_overlooked() {
         fs::write(&path, content).unwrap();
         let file = fs::File::options().write(true).open(&path).unwrap();
         file.set_modified(metadata.modified().unwrap()).unwrap();
-        let state = || Mark::of(&rustix::fs::stat(&path).unwrap()).unwrap().state(name.as_bytes());
-        while state().is_none() {
+        while world.state(name).is_none() {
             std::thread::yield_now();
         }
         assert_eq!(world.remembered(name), None, "{name}");
@@ -119,15 +123,12 @@ fn a_change_that_keeps_size_and_time_is_not_overlooked() {
 fn what_notes_say_of_other_lengths_or_places_is_not_believed() {
     let world = project();
     world.send().unwrap();
-    let mark = Mark::of(&rustix::fs::stat(world.host.project.join("src/0/0")).unwrap()).unwrap();
-    let chunk = Located { hash: ChunkHash::of(&noise(1, 3000)), length: 3000, block: 0, at: 0 };
+    let chunk = other();
     let gone = Located { hash: ChunkHash::of(b"gone"), ..chunk };
     let lies: [&[(u64, &[Located])]; 5] =
         [&[], &[(1, &[chunk])], &[(0, &[chunk, chunk])], &[(0, &[gone])], &[(0, &[chunk]), (3000, &[chunk])]];
     for lie in lies {
-        let notes = world.notes();
-        notes.note(mark.state(b"src/0/0").unwrap(), lie.iter().copied());
-        notes.save();
+        world.lie("src/0/0", lie);
         assert_eq!(world.remembered("src/0/0").unwrap().len(), lie.len());
         world.send().unwrap();
         world.arrives();

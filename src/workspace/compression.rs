@@ -15,7 +15,7 @@ const PATIENCE: u32 = 16;
 const PART: u32 = 6;
 
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct Compression {
     at: usize,
     waited: u32,
     /// Before a first pack is stored, a slow network takes packs as readily as a fast one.
@@ -25,14 +25,14 @@ pub(super) struct Pace {
     working: Duration,
 }
 
-impl Default for Pace {
+impl Default for Compression {
     fn default() -> Self {
         let (compressing, working) = (Duration::ZERO, Duration::ZERO);
         Self { at: FIRST, waited: 0, is_known: false, compressing, working }
     }
 }
 
-impl Pace {
+impl Compression {
     /// A level of zstd's, or no compression.
     pub(super) fn level(&self) -> Option<i32> {
         LEVELS.get(self.at).copied().flatten()
@@ -76,38 +76,38 @@ mod tests {
 
     const BLOCK: Duration = Duration::from_millis(3);
 
-    fn adapt(pace: &mut Pace, network_waits: bool, share: u32) {
-        pace.spent(BLOCK, Some(BLOCK * 100 / share));
-        pace.adapt(network_waits);
+    fn adapt(compression: &mut Compression, network_waits: bool, share: u32) {
+        compression.spent(BLOCK, Some(BLOCK * 100 / share));
+        compression.adapt(network_waits);
     }
 
     #[test]
     fn a_slow_network_gets_the_best_compression_and_a_fast_one_none() {
-        let mut pace = Pace::default();
-        (0..10).for_each(|_| adapt(&mut pace, true, 80));
-        assert_eq!(pace.level(), Some(1), "nothing is known yet");
-        pace.stored();
-        (0..100).for_each(|_| adapt(&mut pace, false, 80));
-        assert_eq!(pace.level(), Some(3));
-        (0..3).for_each(|_| adapt(&mut pace, true, 60));
-        assert_eq!(pace.level(), Some(-7));
-        adapt(&mut pace, true, 40);
-        assert_eq!(pace.level(), None);
+        let mut compression = Compression::default();
+        (0..10).for_each(|_| adapt(&mut compression, true, 80));
+        assert_eq!(compression.level(), Some(1), "nothing is known yet");
+        compression.stored();
+        (0..100).for_each(|_| adapt(&mut compression, false, 80));
+        assert_eq!(compression.level(), Some(3));
+        (0..3).for_each(|_| adapt(&mut compression, true, 60));
+        assert_eq!(compression.level(), Some(-7));
+        adapt(&mut compression, true, 40);
+        assert_eq!(compression.level(), None);
         // Now and then a pack waits.
         for _ in 0..20 {
-            (1..PATIENCE).for_each(|_| adapt(&mut pace, false, 1));
-            adapt(&mut pace, true, 1);
+            (1..PATIENCE).for_each(|_| adapt(&mut compression, false, 1));
+            adapt(&mut compression, true, 1);
         }
-        assert_eq!(pace.level(), None);
-        (0..PATIENCE).for_each(|_| adapt(&mut pace, false, 1));
-        assert_eq!(pace.level(), Some(-7));
+        assert_eq!(compression.level(), None);
+        (0..PATIENCE).for_each(|_| adapt(&mut compression, false, 1));
+        assert_eq!(compression.level(), Some(-7));
     }
 
     #[test]
     fn a_network_that_waits_for_the_disk_changes_nothing() {
-        let mut pace = Pace::default();
-        pace.stored();
-        (0..100).for_each(|_| adapt(&mut pace, true, 5));
-        assert_eq!(pace.level(), Some(1));
+        let mut compression = Compression::default();
+        compression.stored();
+        (0..100).for_each(|_| adapt(&mut compression, true, 5));
+        assert_eq!(compression.level(), Some(1));
     }
 }
