@@ -45,6 +45,7 @@ mod faults;
 mod sagemaker;
 mod sagemaker_cancel;
 mod sagemaker_desk;
+mod sagemaker_host;
 mod sagemaker_input;
 mod sagemaker_results;
 mod sagemaker_resume;

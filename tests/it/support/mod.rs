@@ -15,6 +15,7 @@
 //! Nothing here reads the project's own modules: the judge shares no code with the judged.
 #![allow(dead_code, reason = "each scenario uses a part of it")]
 
+pub(crate) mod account;
 pub(crate) mod driver;
 pub(crate) mod emulator;
 pub(crate) mod gitlab;

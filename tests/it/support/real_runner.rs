@@ -21,11 +21,17 @@ pub(crate) fn version(program: &Path) -> String {
 
 /// Runs the job that was enqueued last; returns the runner's log. Panics when the deadline passes.
 pub(crate) fn run(world: &World, program: &Path, id: u64, job: &Job) -> String {
-    let config = world.dirs.root().join("config.toml");
-    std::fs::write(&config, toml::to_string(&config_file(world)).unwrap()).unwrap();
-    let log = world.dirs.root().join("runner.log");
+    // Of each job its own: several runners may be at work in one world.
+    let config = world.dirs.root().join(format!("config-{id}.toml"));
+    let content = if world.settings.shipped_config { shipped_config_file(world) } else { config_file(world) };
+    std::fs::write(&config, toml::to_string(&content).unwrap()).unwrap();
+    // The runner may write it anew.
+    world.account.give(&config);
+    let log = world.dirs.root().join(format!("runner-{id}.log"));
     let output = File::create(&log).unwrap();
-    let mut child = Command::new(program)
+    let mut command = Command::new(world.account.reachable(program));
+    world.account.become_of(&mut command);
+    let mut child = command
         .args(["run-single", "--max-builds", "1", "--runner", "bench", "--config"])
         .arg(&config)
         .current_dir(world.dirs.root())
@@ -60,6 +66,23 @@ pub(crate) fn run(world: &World, program: &Path, id: u64, job: &Job) -> String {
         panic!("the runner did not end within {:?}\n{text}\n--- trace\n{trace}", world.settings.deadline);
     }
     text
+}
+
+/// The file that the project ships for operators, with what an operator replaces: address, token, and where the driver is.
+fn shipped_config_file(world: &World) -> Table {
+    let mut file: Table = toml::from_str(include_str!("../../../runner-config/config.toml")).unwrap();
+    let runner = file["runners"][0].as_table_mut().unwrap();
+    for (key, value) in [("name", "bench"), ("url", world.gitlab.url()), ("token", RUNNER_TOKEN)] {
+        runner.insert(key.to_owned(), Value::String(value.to_owned()));
+    }
+    let custom = runner["custom"].as_table_mut().unwrap();
+    for stage in ["config", "prepare", "run", "cleanup"] {
+        custom.insert(format!("{stage}_exec"), Value::String(world.recorder.to_string_lossy().into_owned()));
+        // The recorder names the operator's file itself.
+        let args = custom[&format!("{stage}_args")].as_array_mut().unwrap();
+        assert_eq!(args.drain(..2).next(), Some(Value::String("--config".to_owned())));
+    }
+    file
 }
 
 /// The runner's configuration, with the same keys as the project's example for operators.

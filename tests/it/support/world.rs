@@ -1,9 +1,11 @@
 //! One double of GitLab, one set of directories, one driver and one runner: everything a scenario needs.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use super::account::Account;
 use super::driver::{Driver, Fault, write_program, write_recorder};
 use super::emulator::{Emulator, command, processes};
 use super::gitlab::{GitLab, Repository};
@@ -60,6 +62,11 @@ pub(crate) struct Settings {
     pub(crate) faults: Vec<Fault>,
     /// GitLab speaks TLS with a certificate authority of its own. Only with [`Runner::Real`].
     pub(crate) tls: bool,
+    /// Runner and driver run as [`account::ORDINARY`], which owns the directories, as the quick start sets it up. A suite that
+    /// itself runs as an ordinary user keeps that user.
+    pub(crate) ordinary_user: bool,
+    /// Load the project's own `runner-config/config.toml` in place of a generated one; only address, token and paths differ.
+    pub(crate) shipped_config: bool,
     /// The whole job must be over by then, or the scenario fails.
     pub(crate) deadline: Duration,
 }
@@ -81,6 +88,8 @@ impl Default for Settings {
             feature_flags: Vec::new(),
             faults: Vec::new(),
             tls: false,
+            ordinary_user: false,
+            shipped_config: false,
             deadline: Duration::from_mins(2),
         }
     }
@@ -92,10 +101,13 @@ pub(crate) struct Dirs {
 }
 
 impl Dirs {
-    fn create() -> Self {
+    /// Nobody but `account` (or this process's own user) may enter them.
+    fn create(account: Account) -> Self {
         let dirs = Self { root: tempfile::Builder::new().prefix("world").tempdir().unwrap() };
+        account.give(dirs.root());
         for folder in [dirs.home(), dirs.temp(), dirs.builds(), dirs.cache(), dirs.bin()] {
-            std::fs::create_dir(folder).unwrap();
+            std::fs::DirBuilder::new().mode(0o700).create(&folder).unwrap();
+            account.give(&folder);
         }
         dirs
     }
@@ -151,14 +163,18 @@ pub(crate) struct World {
     /// What the runner is told to call in place of the driver.
     pub(crate) recorder: PathBuf,
     pub(crate) runner: Runner,
+    /// As whom runner and driver run.
+    pub(crate) account: Account,
     /// Tokens and masked values of the jobs so far.
     secrets: Mutex<Vec<String>>,
 }
 
 impl World {
-    pub(crate) fn new(runner: Runner, driver: Driver, mut settings: Settings) -> Self {
+    pub(crate) fn new(runner: Runner, mut driver: Driver, mut settings: Settings) -> Self {
         (driver.adjust)(&mut settings);
-        let dirs = Dirs::create();
+        let account = if settings.ordinary_user { Account::ordinary() } else { Account::own() };
+        driver.program = account.reachable(&driver.program);
+        let dirs = Dirs::create(account);
         if runner == Runner::Double {
             write_program(&dirs.bin().join("gitlab-runner"), include_str!("../../fixtures/gitlab/runner-helper.sh"));
         }
@@ -173,7 +189,7 @@ impl World {
             gitlab.stand_behind(&front.url);
         }
         let secrets = Mutex::default();
-        Self { _front: front, gitlab, emulator, dirs, settings, driver, recorder, runner, secrets }
+        Self { _front: front, gitlab, emulator, dirs, settings, driver, recorder, runner, account, secrets }
     }
 
     /// What must be true after every scenario with AWS: no training job, object, record, process or secret is left.

@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::scope::Scope;
 use super::trace::Trace;
+use crate::support::account::Account;
 use crate::support::waiting::pause;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
@@ -34,6 +35,7 @@ pub(super) struct Call<'a> {
     pub(super) folder: PathBuf,
     pub(super) code_file: PathBuf,
     pub(super) scope: Scope,
+    pub(super) account: Account,
     pub(super) graceful: Duration,
     pub(super) force: Duration,
     /// No call of a scenario takes longer; else the scenario fails.
@@ -48,7 +50,9 @@ pub(super) type Sink = Box<dyn FnMut(&[u8]) + Send>;
 impl Call<'_> {
     /// Runs until both pipes are closed and the process is gone, or the ladder is at its end.
     pub(super) fn run(self, stdout: Sink, stderr: Sink) -> Result<(), Failed> {
-        let mut child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        self.account.become_of(&mut command);
+        let mut child = command
             .args(&self.args)
             .current_dir(&self.folder)
             .env_clear()

@@ -27,13 +27,14 @@ pub(super) struct Executor<'a> {
 impl<'a> Executor<'a> {
     pub(super) fn new(world: &'a World, payload: &Value, trace: &'a Arc<Trace>) -> Self {
         let folder = tempfile::Builder::new().prefix("custom-executor").tempdir_in(world.dirs.temp()).unwrap();
+        world.account.give(folder.path());
         let (payload, status) = (payload.clone(), Mutex::new("running".to_owned()));
         Self { world, trace, payload, folder, job_env: Vec::new(), build: None, status }
     }
 
     /// `config_exec` and `prepare_exec`.
     pub(super) fn prepare(&mut self, scope: &Scope) -> Result<(), Failed> {
-        write_private(&self.folder.path().join("response.json"), &self.payload.to_string(), 0o600);
+        self.write_private(&self.folder.path().join("response.json"), &self.payload.to_string(), 0o600);
         self.build = Some(self.build("", "", true, "")?);
         let settings = &self.world.settings;
         let answer = Arc::new(Mutex::new(Vec::new()));
@@ -134,8 +135,9 @@ impl<'a> Executor<'a> {
     /// `run_exec` with a stage's script.
     pub(super) fn run(&self, stage: &str, script: &str, scope: &Scope) -> Result<(), Failed> {
         let folder = tempfile::Builder::new().prefix("script").tempdir_in(self.folder.path()).unwrap().keep();
+        self.world.account.give(&folder);
         let path = folder.join("script");
-        write_private(&path, script, 0o700);
+        self.write_private(&path, script, 0o700);
         let stage = if stage == "step_script" { "build_script" } else { stage };
         self.call(&["run", &path.to_string_lossy(), stage], scope).run(self.stream(), self.stream())
     }
@@ -176,6 +178,7 @@ impl<'a> Executor<'a> {
             folder,
             code_file,
             scope: scope.clone(),
+            account: self.world.account,
             graceful: Duration::from_secs(self.world.settings.graceful_kill_timeout),
             force: Duration::from_secs(self.world.settings.force_kill_timeout),
             deadline: self.world.settings.deadline,
@@ -196,10 +199,12 @@ impl<'a> Executor<'a> {
         };
         Value::Array(services.iter().map(service).collect()).to_string()
     }
-}
 
-fn write_private(path: &Path, content: &str, mode: u32) {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::write(path, content).unwrap();
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    /// A file for the driver's user alone.
+    fn write_private(&self, path: &Path, content: &str, mode: u32) {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::write(path, content).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        self.world.account.give(path);
+    }
 }
