@@ -85,6 +85,8 @@ pub enum JobTrouble {
     Capacity,
     /// Fails with `InternalServerError: ...` while training.
     Internal,
+    /// Fails with this reason instead of running its container.
+    Fail { reason: String },
     /// Waits in `Pending` for this long, in milliseconds.
     Pending { ms: u64 },
     /// A spot instance is taken away after this long in `Training`, in milliseconds; the job starts once more.

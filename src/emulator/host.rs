@@ -6,11 +6,13 @@
 //! it is given, never leaves a mount on the host (mounts live in a namespace that ends with the container), and knows
 //! nothing of training jobs: `/opt/ml` is a directory that somebody else has filled.
 //!
-//! Limits: as an ordinary user only uid 0 exists inside, so `chown` to others and package managers that switch users fail;
-//! `sudo` fails everywhere, since bubblewrap forbids new privileges.
+//! Limits: as an ordinary user only uid 0 exists inside, so `chown` to others, package managers that switch users and images
+//! with a user of their own fail; `sudo` fails everywhere, since bubblewrap forbids new privileges. A container of another user
+//! is built by `unshare` and `chroot`, because bubblewrap as root cannot change the user.
 
 mod engine;
 mod process;
+mod profile;
 mod rootfs;
 
 use std::collections::BTreeMap;
@@ -25,6 +27,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::process::{Control, HostProcess};
+pub(super) use self::profile::parse_size;
+pub use self::profile::{Profile, User};
 use self::rootfs::{Layout, quote};
 use crate::failure::Failure;
 
@@ -34,10 +38,12 @@ pub struct ContainerSpec {
     /// Names the container to an engine; letters, digits, `-`, `_` and `.`.
     pub id: String,
     pub root: Image,
+    /// What the image says beside its files.
+    pub profile: Profile,
     /// Program and leading arguments; must not be empty unless an engine's image has its own.
     pub entrypoint: Vec<String>,
     pub arguments: Vec<String>,
-    /// The whole environment, beside `PATH` and `HOME=/root` when they are not named (and `PWD`, which bubblewrap sets).
+    /// Set over the image's own variables, and over `PATH` and `HOME` (and `PWD`, which bubblewrap sets).
     pub environment: BTreeMap<String, String>,
     pub hostname: String,
     /// Directory of the host that appears at `/opt/ml`, writable.
@@ -178,6 +184,7 @@ pub async fn run_with(
         spec.id,
         spec.opt_ml.display()
     );
+    let means = spec.profile.fit(&spec.id, means)?;
     let setup = {
         let spec = spec.clone();
         let task = tokio::task::spawn_blocking(move || prepare(&spec, means));
@@ -360,14 +367,22 @@ fn with_unshare(spec: &ContainerSpec, layout: &Layout) -> String {
     for (name, value) in environment(spec) {
         let _ = write!(script, " {}", quote(Path::new(&format!("{name}={value}"))));
     }
-    script.push_str(" \"$change\" root \"$@\"\n");
+    script.push_str(" \"$change\"");
+    if let Some(User { uid, gid }) = spec.profile.user {
+        let _ = write!(script, " --userspec=+{uid}:+{gid} --groups=");
+    }
+    script.push_str(" root \"$@\"\n");
     script
 }
 
 fn environment(spec: &ContainerSpec) -> BTreeMap<&str, &str> {
-    let defaults = [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("HOME", "/root")];
+    // An engine looks the home directory up in the image, and takes this one for a user that the image does not know.
+    let home = if spec.profile.user.is_some_and(|user| user.uid != 0) { "/" } else { "/root" };
+    let defaults = [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("HOME", home)];
     let mut all = BTreeMap::from(defaults);
-    all.extend(spec.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    for layer in [&spec.profile.environment, &spec.environment] {
+        all.extend(layer.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    }
     all
 }
 

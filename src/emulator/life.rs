@@ -153,8 +153,7 @@ impl Life {
             return Round::Over(Ending::Failed(format!("ClientError: Data download failed:{error:#}")));
         }
         self.enter(Phase::Training, "Downloading the training image");
-        let name = self.request.pointer("/AlgorithmSpecification/TrainingImage").and_then(Value::as_str);
-        let Some(image) = self.core.config.image(name.unwrap_or_default()) else {
+        let Some(image) = self.core.config.image(self.image_name()) else {
             return Round::Over(Ending::Failed(
                 "ClientError: Cannot pull algorithm container. Either the image does not exist or its permissions are \
                  incorrect."
@@ -167,6 +166,9 @@ impl Life {
         self.say("Training image download completed. Training in progress.");
         if trouble == Some(JobTrouble::Internal) {
             return Round::Over(Ending::Failed(INTERNAL.to_owned()));
+        }
+        if let Some(JobTrouble::Fail { reason }) = trouble {
+            return Round::Over(Ending::Failed(reason));
         }
         let round = self.run_containers(places, &image, trouble, until).await;
         let ran = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -358,6 +360,7 @@ impl Life {
         Ok(ContainerSpec {
             id: format!("{}-{}", self.name, place.hostname()),
             root: image.clone(),
+            profile: self.profile(),
             entrypoint,
             arguments,
             environment: self.environment(role),
@@ -367,11 +370,17 @@ impl Life {
         })
     }
 
+    fn profile(&self) -> host::Profile {
+        self.core.config.profiles.get(self.image_name()).cloned().unwrap_or_default()
+    }
+
+    fn image_name(&self) -> &str {
+        self.request.pointer("/AlgorithmSpecification/TrainingImage").and_then(Value::as_str).unwrap_or_default()
+    }
+
     /// What the platform gives every container, then what the job asks for.
     fn environment(&self, role: &str) -> BTreeMap<String, String> {
         let mut environment: BTreeMap<String, String> = [
-            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-            ("HOME", "/root"),
             ("PWD", "/"),
             ("TRAINING_JOB_NAME", self.name.as_str()),
             ("TRAINING_JOB_ARN", self.arn.as_str()),

@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::faults::{CallFault, DropPoint, FaultPlan, JobFault, JobTrouble, LogFault};
-pub use self::host::Image;
+pub use self::host::{Image, Profile};
 pub use self::quirks::Quirks;
 use crate::failure::Failure;
 
@@ -73,6 +73,15 @@ pub struct EmulatorArgs {
     /// repeated
     #[arg(long = "image", value_name = "NAME=DIR", value_parser = parse_image)]
     pub images: Vec<(String, Image)>,
+    /// Start containers of the image NAME as this user, like `USER` in its Dockerfile; may be repeated. Needs root
+    #[arg(long = "image-user", value_name = "NAME=UID[:GID]", value_parser = parse_image_user)]
+    pub image_users: Vec<(String, host::User)>,
+    /// Give containers of the image NAME this variable, like `ENV` in its Dockerfile; may be repeated
+    #[arg(long = "image-env", value_name = "NAME=KEY=VALUE", value_parser = parse_image_env)]
+    pub image_env: Vec<(String, (String, String))>,
+    /// Let containers of the image NAME write only so much outside /tmp and /opt/ml: `64M`, `1G`; may be repeated
+    #[arg(long = "root-size", value_name = "NAME=SIZE", value_parser = parse_root_size)]
+    pub root_sizes: Vec<(String, u64)>,
     /// Fail jobs whose image is not given with --image, instead of running them on this machine's root
     #[arg(long)]
     pub strict_images: bool,
@@ -159,6 +168,8 @@ pub struct EmulatorConfig {
     pub account: String,
     /// Roots of images by their name.
     pub images: BTreeMap<String, Image>,
+    /// User, environment and size of the root of images by their name.
+    pub profiles: BTreeMap<String, Profile>,
     /// Whether an image that is not listed fails its job.
     pub strict_images: bool,
     pub delays: Delays,
@@ -181,6 +192,7 @@ impl EmulatorConfig {
             buckets: Vec::new(),
             account: "000000000000".to_owned(),
             images: BTreeMap::new(),
+            profiles: BTreeMap::new(),
             strict_images: false,
             delays: Delays::default(),
             stop_grace: Duration::from_mins(2),
@@ -214,6 +226,7 @@ impl TryFrom<EmulatorArgs> for EmulatorConfig {
 
     fn try_from(args: EmulatorArgs) -> anyhow::Result<Self> {
         let faults = args.faults.as_deref().map(read_plan).transpose()?.unwrap_or_default();
+        let profiles = profiles(&args);
         let mut quirks = Quirks { batch_delay: args.log_delay, ingestion_lag: args.log_lag, ..Quirks::default() };
         for name in &args.without {
             quirks.turn_off(name);
@@ -224,6 +237,7 @@ impl TryFrom<EmulatorArgs> for EmulatorConfig {
             buckets: args.buckets,
             account: args.account,
             images: args.images.into_iter().collect(),
+            profiles,
             strict_images: args.strict_images,
             delays: Delays {
                 starting: args.starting_delay,
@@ -458,6 +472,36 @@ fn parse_image(text: &str) -> Result<(String, Image), String> {
         None => return Err(format!("{root} is not a directory")),
     };
     Ok((name.to_owned(), image))
+}
+
+fn profiles(args: &EmulatorArgs) -> BTreeMap<String, Profile> {
+    let mut profiles: BTreeMap<String, Profile> = BTreeMap::new();
+    for (name, user) in &args.image_users {
+        profiles.entry(name.clone()).or_default().user = Some(*user);
+    }
+    for (name, (key, value)) in &args.image_env {
+        profiles.entry(name.clone()).or_default().environment.insert(key.clone(), value.clone());
+    }
+    for (name, size) in &args.root_sizes {
+        profiles.entry(name.clone()).or_default().root_size = Some(*size);
+    }
+    profiles
+}
+
+fn parse_image_user(text: &str) -> Result<(String, host::User), String> {
+    let (name, user) = text.split_once('=').ok_or("give NAME=UID or NAME=UID:GID")?;
+    Ok((name.to_owned(), user.parse()?))
+}
+
+fn parse_image_env(text: &str) -> Result<(String, (String, String)), String> {
+    let parts = text.split_once('=').and_then(|(name, pair)| Some((name, pair.split_once('=')?)));
+    let (name, (key, value)) = parts.ok_or("give NAME=KEY=VALUE")?;
+    Ok((name.to_owned(), (key.to_owned(), value.to_owned())))
+}
+
+fn parse_root_size(text: &str) -> Result<(String, u64), String> {
+    let (name, size) = text.split_once('=').ok_or("give NAME=SIZE")?;
+    Ok((name.to_owned(), host::parse_size(size)?))
 }
 
 fn parse_quota(text: &str) -> Result<(String, f64), String> {

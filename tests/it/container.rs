@@ -10,9 +10,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use sagemaker_executor::agent::launcher;
-use sagemaker_executor::emulator::host::{self, ContainerExit, ContainerSpec, Image, Means, Signals};
+use sagemaker_executor::emulator::host::{self, ContainerExit, ContainerSpec, Image, Means, Profile, Signals};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+mod profile;
 
 /// Longer than any of this takes; a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -40,6 +42,7 @@ impl Bench {
         let spec = ContainerSpec {
             id: "test".into(),
             root,
+            profile: Profile::default(),
             entrypoint: vec!["/bin/sh".into()],
             arguments: vec!["-c".into(), script.into()],
             environment: BTreeMap::new(),

@@ -84,6 +84,8 @@ pub(super) struct Layout {
     scratch: PathBuf,
     overlay: Option<Namespace>,
     mounts: BTreeMap<PathBuf, String>,
+    /// Bytes for all upper layers together.
+    size: Option<u64>,
 }
 
 /// Options that an overlay needs in such a namespace, with a trailing comma.
@@ -106,11 +108,24 @@ impl Layout {
         create_dir(&root, 0o755)?;
         let mounts =
             mount_points(&fs::read_to_string("/proc/self/mountinfo").context("failed to read the list of mounts")?);
-        let mut layout =
-            Layout { root, binds: Vec::new(), overlays: Vec::new(), scratch: scratch.to_owned(), overlay, mounts };
+        let size = spec.profile.root_size;
+        let mut layout = Layout {
+            root,
+            binds: Vec::new(),
+            overlays: Vec::new(),
+            scratch: scratch.to_owned(),
+            overlay,
+            mounts,
+            size,
+        };
         match &spec.root {
             Image::Host => layout.cover_host(scratch.parent().unwrap_or(scratch))?,
-            Image::Root(directory) => layout.cover_directory(directory)?,
+            Image::Root(directory) => {
+                layout.cover_directory(directory)?;
+                if size.is_some() {
+                    layout.replace(Path::new("/tmp"), 0o1777)?;
+                }
+            }
             Image::Engine(name) => anyhow::bail!("failed to unpack image {name}: only an engine can"),
         }
         for kernel in KERNEL.iter().map(Path::new).filter(|kernel| kernel.exists()) {
@@ -136,6 +151,15 @@ impl Layout {
     pub(super) fn overlay_script(&self) -> String {
         let mut script = String::new();
         let Some(namespace) = self.overlay else { return script };
+        let mut layers = "";
+        if let Some(size) = self.size {
+            // The layers were filled before; what is written from now on counts as well.
+            let _ = writeln!(
+                script,
+                "mkdir small; mount -t tmpfs -o size={size},mode=700 tmpfs small; cp -a upper work small/"
+            );
+            layers = "small/";
+        }
         for (number, (at, lower)) in self.overlays.iter().enumerate() {
             let point = quote(&self.inside(at));
             let from = quote(lower);
@@ -151,7 +175,7 @@ impl Layout {
             // A few kinds of file systems cannot be a lower layer: they appear read-only.
             let _ = writeln!(
                 script,
-                "mount -t overlay overlay -o {flags}lowerdir={name},upperdir=upper/{number},workdir=work/{number} {point} \
+                "mount -t overlay overlay -o {flags}lowerdir={name},upperdir={layers}upper/{number},workdir={layers}work/{number} {point} \
                  || {{ mount --rbind {from} {point}; mount -o remount,bind,ro {point}; }}"
             );
         }
