@@ -46,7 +46,8 @@ pub struct Access {
 /// SageMaker training jobs.
 #[async_trait]
 pub trait TrainingJobs: Send + Sync {
-    /// Creates the job and returns its ARN. A taken name is [`CloudErrorKind::Exists`], never an implicit adoption.
+    /// Creates the job and returns its ARN, in a single try: after a lost reply only the caller knows what a further answer
+    /// means. A taken name is [`CloudErrorKind::Exists`], never an implicit adoption.
     async fn create(&self, spec: &TrainingJobSpec) -> Result<String, CloudError>;
     /// The job's state, or `None` when no job of this name exists (AWS answers `ValidationException`,
     /// "Requested resource not found").

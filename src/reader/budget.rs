@@ -1,9 +1,11 @@
-//! The host's share of CloudWatch requests: a token bucket whose rate yields when the account is throttled.
+//! The host's share of requests of one kind, as those to CloudWatch: a token bucket whose rate yields when the account is throttled.
 //!
 //! The quota belongs to an account and region, and others read from it too, so the rate halves with each throttling and
 //! grows back slowly, as TCP does. It never waits and never looks at a clock: times are given, as time since a start.
 
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 /// Requests a second below which throttling does not push the rate.
 const LOWEST: f64 = 0.2;
@@ -19,15 +21,15 @@ const ANY_NEEDS: f64 = 2.0;
 
 /// What may be sent now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Grant {
+pub(crate) enum Grant {
     Nothing,
     Urgent,
     Any,
 }
 
 /// The bucket. Over `t` seconds at most `ceiling * t + 3` requests are granted.
-#[derive(Debug, Clone)]
-pub(super) struct ReadBudget {
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ReadBudget {
     ceiling: f64,
     rate: f64,
     tokens: f64,
@@ -39,13 +41,13 @@ pub(super) struct ReadBudget {
 
 impl ReadBudget {
     /// Starts at half of `ceiling` (requests a second) with one token: another reader may just have spent its own.
-    pub(super) fn new(ceiling: f64, now: Duration) -> Self {
+    pub(crate) fn new(ceiling: f64, now: Duration) -> Self {
         let ceiling = ceiling.max(LOWEST);
         Self { ceiling, rate: (ceiling / 2.0).max(LOWEST), tokens: 1.0, refilled: now, grown: now, cut: None }
     }
 
     /// What may be sent at `now`.
-    pub(super) fn grant(&mut self, now: Duration) -> Grant {
+    pub(crate) fn grant(&mut self, now: Duration) -> Grant {
         let passed = now.saturating_sub(self.refilled).as_secs_f64();
         self.refilled = self.refilled.max(now);
         self.tokens = (self.tokens + passed * self.rate).min(CAPACITY);
@@ -59,7 +61,7 @@ impl ReadBudget {
     }
 
     /// How long until `grant` is reached when nothing is sent; after [`ReadBudget::grant`] at the same time.
-    pub(super) fn wait(&self, grant: Grant) -> Duration {
+    pub(crate) fn wait(&self, grant: Grant) -> Duration {
         let needed = match grant {
             Grant::Nothing => return Duration::ZERO,
             Grant::Urgent => URGENT_NEEDS,
@@ -69,12 +71,12 @@ impl ReadBudget {
     }
 
     /// One request is sent.
-    pub(super) fn spend(&mut self) {
+    pub(crate) fn spend(&mut self) {
         self.tokens -= 1.0;
     }
 
     /// A request was answered.
-    pub(super) fn succeeded(&mut self, now: Duration) {
+    pub(crate) fn succeeded(&mut self, now: Duration) {
         // What was not asked for a while proves nothing about a higher rate.
         let passed = now.saturating_sub(self.grown).as_secs_f64().min(1.0);
         self.grown = self.grown.max(now);
@@ -82,7 +84,7 @@ impl ReadBudget {
     }
 
     /// A request was throttled. `chance` (0 to 1) spreads hosts that were throttled together.
-    pub(super) fn throttled(&mut self, now: Duration, chance: f64) {
+    pub(crate) fn throttled(&mut self, now: Duration, chance: f64) {
         if self.cut.is_some_and(|cut| now.saturating_sub(cut) < ONE_CUT_IN) {
             return;
         }

@@ -9,7 +9,7 @@
 //! three minutes); events with exactly the floor's timestamp may come again after the next join. Nothing here knows what
 //! a message means.
 
-mod budget;
+pub(crate) mod budget;
 mod plan;
 mod seen;
 mod spool;
@@ -325,7 +325,7 @@ pub fn forget(dir: &Path, job: &str) -> anyhow::Result<()> {
 }
 
 /// From 0 to 1.
-fn chance() -> f64 {
+pub(crate) fn chance() -> f64 {
     let roll = RandomState::new().build_hasher().finish() >> 48;
     f64::from(u16::try_from(roll).unwrap_or(0)) / f64::from(u16::MAX)
 }

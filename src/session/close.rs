@@ -1,51 +1,146 @@
 //! The end of a session as a reconcile pass: whatever is left is gone afterwards. It may run twice, beside a live
 //! stage, or never.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
+use anyhow::Context as _;
 use tokio::time::Instant;
 
 use crate::cloud::{Cloud, CloudError, CloudErrorKind, TrainingJob};
+use crate::failure::Failure;
 use crate::mailbox::Order;
 use crate::reader;
+use crate::session::age::Stamp;
 use crate::session::output::Output;
-use crate::session::{Session, transport};
+use crate::session::{Session, spec, transport};
 
 /// How long a stage that still lives is waited for before its session is taken away.
 const STAGE_GRACE: Duration = Duration::from_secs(15);
-/// `StopTrainingJob` gives the container 120 s; a little more until SageMaker tells so.
-const STOPPED_WITHIN: Duration = Duration::from_secs(150);
-/// A finished agent leaves by itself within this time; SageMaker's upload of outputs included.
-const LEAVES_WITHIN: Duration = Duration::from_secs(30);
-/// How late a `CreateTrainingJob` whose caller was killed can take effect.
+/// How late a `CreateTrainingJob` whose caller was killed mostly takes effect ...
 const LATE_CREATE: Duration = Duration::from_secs(5);
-/// How long a look that is throttled is tried again; the job is stopped blindly after that.
-const THROTTLED_WITHIN: Duration = Duration::from_mins(1);
+/// ... and how late it may: until then a job that is not there may still come.
+const COMES_WITHIN: Duration = Duration::from_mins(10);
 const FIRST_POLL: Duration = Duration::from_millis(50);
 const LAST_POLL: Duration = Duration::from_secs(15);
 
-/// Stops the training job, deletes the session's objects, forgets the record. An error leaves the record, so that a
-/// later pass finds the session again.
-pub async fn close(mut session: Session<'_>) -> anyhow::Result<()> {
-    session.records.mark_closing(&session.id)?;
-    let lock = wait_for_stage(&session).await?;
-    // The stage may have written since.
-    if let Some(record) = session.records.load(&session.id)? {
-        session.record = record;
+/// What came of a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// Nothing of the session is left.
+    Whole,
+    /// Its training job is not there and may still come: the record stays, and a later pass looks again.
+    MayCome,
+}
+
+/// How long a pass may wait for the ends of things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// `cleanup` and `sweep`.
+    Patient,
+    /// Beside another job's `prepare`: what has not ended at once is looked at by the next one. Nothing of the session is printed.
+    Brief,
+}
+
+impl Pace {
+    fn of(self, time: Duration) -> Duration {
+        if self == Self::Patient { time } else { Duration::ZERO }
     }
-    let ended = end_job(&mut session).await;
-    if let Err(error) = print_rest(&session).await {
+
+    fn stage_grace(self) -> Duration {
+        self.of(STAGE_GRACE)
+    }
+
+    /// `StopTrainingJob` gives the container 120 s; a little more until SageMaker tells so.
+    fn stopped_within(self) -> Duration {
+        self.of(Duration::from_secs(150))
+    }
+
+    /// A finished agent leaves by itself within this time; SageMaker's upload of outputs included.
+    fn leaves_within(self) -> Duration {
+        self.of(Duration::from_secs(30))
+    }
+
+    /// How long a look that is throttled is tried again; the job is stopped blindly after that.
+    fn throttled_within(self) -> Duration {
+        self.of(Duration::from_mins(1))
+    }
+}
+
+/// How a training job was found and left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Job {
+    Ended,
+    /// There is none.
+    Absent,
+    /// There is none, and there may still come one.
+    MayCome,
+}
+
+/// Stops the training job, deletes the session's objects, forgets the record: in this order, and each whatever became of the
+/// others. What failed is told; then the record stays, so that a later pass finds the session again.
+///
+/// It works without a record too, as after a lost disk: names and places follow from the session's id.
+pub async fn close(mut session: Session<'_>, pace: Pace) -> anyhow::Result<Closed> {
+    let id = session.id.clone();
+    let record = session.records.load(&id);
+    // Of a session that has files here and no record that can be read, nobody knows whether its job was asked for.
+    let has_files = session.records.files(&id).is_ok_and(|files| !files.is_empty());
+    if let Err(error) = session.records.mark_closing(&id) {
+        tracing::info!(error = format!("{error:#}"), "failed to mark the session as closing");
+    }
+    let lock = wait_for_stage(&session, pace).await;
+    // The stage may have written since.
+    let record = session.records.load(&id).or(record);
+    let is_known = matches!(record, Ok(Some(_)));
+    match record {
+        Ok(Some(record)) => session.record = record,
+        Ok(None) => session.record.creating = has_files,
+        Err(error) => {
+            session.record.creating = true;
+            session.printer.warn(format!("{error:#}; the training job of {id} is looked for by its name"));
+        }
+    }
+    let job = if is_known { end_job(&mut session, pace).await } else { end_all(&mut session, pace).await };
+    if pace == Pace::Patient
+        && let Err(error) = print_rest(&session).await
+    {
         tracing::warn!(error = format!("{error:#}"), "failed to print the rest of the job's output");
     }
     // Scripts and orders hold secrets: they go even when the job cannot be ended now.
     // An agent that still lives may have to find the order to leave, which holds none.
-    let leaves = ended.is_err() && session.record.finished;
+    let leaves = job.is_err() && session.record.finished;
     let kept = leaves.then(|| session.layout.order(session.record.orders));
-    delete_objects(&session.cloud, &session.layout.root(), kept.as_deref()).await?;
-    ended?;
+    let deleted = delete_objects(&session.cloud, &session.layout.root(), kept.as_deref()).await;
+    let deleted = deleted.with_context(|| format!("failed to delete the objects of the session {id}"));
+    let closed = match (job, deleted) {
+        (Ok(Job::MayCome), Ok(())) => keep_for_later(&mut session).map(|()| Closed::MayCome),
+        (Ok(_), Ok(())) => forget(&session).map(|()| Closed::Whole),
+        (Ok(_), Err(error)) | (Err(error), Ok(())) => Err(error),
+        (Err(job), Err(objects)) => Err(Failure::system(format!("neither the training job nor the objects of {id} are gone: {objects:#}"))
+            .caused_by(job)
+            .into()),
+    };
     drop(lock);
-    reader::forget(&session.settings.runner.state_dir, session.id.as_str())?;
-    session.records.remove(&session.id)
+    closed
+}
+
+/// Removes what the host keeps of the session.
+fn forget(session: &Session<'_>) -> anyhow::Result<()> {
+    let state_dir = &session.settings.runner.state_dir;
+    let read = (1..=session.record.job_number.max(1))
+        .map(|number| reader::forget(state_dir, &spec::job_name(&session.id, number)))
+        .collect::<Result<Vec<_>, _>>();
+    session.records.remove(&session.id)?;
+    read.map(drop)
+}
+
+/// The record stays until the training job has been absent for long enough after it was asked for.
+fn keep_for_later(session: &mut Session<'_>) -> anyhow::Result<()> {
+    session.record.creating = true;
+    session.record.requested.get_or_insert_with(Stamp::now);
+    session.record.job_number = session.record.job_number.max(1);
+    session.save_for_good().context("failed to keep the record of a training job that may still come")?;
+    session.records.keep_record_alone(&session.id)
 }
 
 /// What a stage whose process was killed had not printed: GitLab Runner writes it to its own log.
@@ -70,20 +165,42 @@ async fn print_rest(session: &Session<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn wait_for_stage(session: &Session<'_>) -> anyhow::Result<Option<std::fs::File>> {
-    let deadline = Instant::now() + STAGE_GRACE;
+/// The lock of the session's container stage; a lock that cannot be had, as on a full disk, holds nothing up.
+async fn wait_for_stage(session: &Session<'_>, pace: Pace) -> Option<std::fs::File> {
+    let deadline = Instant::now() + pace.stage_grace();
     loop {
-        let lock = session.records.lock(&session.id)?;
-        if lock.is_some() || Instant::now() >= deadline {
-            return Ok(lock);
+        match session.records.lock(&session.id) {
+            Ok(Some(lock)) => return Some(lock),
+            Ok(None) if Instant::now() < deadline => {}
+            Ok(None) => return None,
+            Err(error) => {
+                tracing::info!(error = format!("{error:#}"), "failed to lock the session");
+                return None;
+            }
         }
         tokio::time::sleep(FIRST_POLL * 2).await;
     }
 }
 
-async fn end_job(session: &mut Session<'_>) -> anyhow::Result<()> {
-    let name = session.id.as_str().to_owned();
-    let mut job = match look(&session.cloud, &name).await {
+/// Ends whichever training jobs of the session there are: without a record nobody knows their number.
+async fn end_all(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
+    session.record.job_number = 1;
+    loop {
+        match end_job(session, pace).await? {
+            Job::Ended => {
+                session.record.job_number += 1;
+                // What comes behind one that is there was not asked for before this one had ended.
+                session.record.creating = false;
+            }
+            Job::Absent if session.record.job_number > 1 => return Ok(Job::Ended),
+            job => return Ok(job),
+        }
+    }
+}
+
+async fn end_job(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
+    let name = session.job_name();
+    let mut job = match look(&session.cloud, &name, pace).await {
         Ok(job) => job,
         Err(error) => {
             // Blind; but an instance must not go on for want of a look at it.
@@ -94,28 +211,33 @@ async fn end_job(session: &mut Session<'_>) -> anyhow::Result<()> {
             return Err(error.into());
         }
     };
-    if job.is_none() && (session.record.creating || session.record.arn.is_some()) {
+    if job.is_none() && may_come(session) {
         // The request may still be on its way, or its effect not visible yet.
         session.cloud.jobs.stop(&name).await?;
-        tokio::time::sleep(LATE_CREATE).await;
-        job = session.cloud.jobs.describe(&name).await?;
+        if pace == Pace::Patient {
+            tokio::time::sleep(LATE_CREATE).await;
+            job = session.cloud.jobs.describe(&name).await?;
+        }
+        if job.is_none() {
+            return Ok(Job::MayCome);
+        }
     }
     let Some(job) = job else {
-        return Ok(());
+        return Ok(Job::Absent);
     };
     if job.status.is_terminal() {
-        return Ok(());
+        return Ok(Job::Ended);
     }
     if session.record.finished {
-        if wait_for_end(&session.cloud, &name, LEAVES_WITHIN).await? {
-            return Ok(());
+        if wait_for_end(&session.cloud, &name, pace.leaves_within()).await? {
+            return Ok(Job::Ended);
         }
         // The container is gone and SageMaker stores what it left: a stop would win nothing.
         let uploading = |job: TrainingJob| job.secondary == "Uploading";
         if session.cloud.jobs.describe(&name).await?.is_some_and(uploading)
-            && wait_for_end(&session.cloud, &name, STOPPED_WITHIN).await?
+            && wait_for_end(&session.cloud, &name, pace.stopped_within()).await?
         {
-            return Ok(());
+            return Ok(Job::Ended);
         }
     }
     if !session.record.finished {
@@ -124,17 +246,30 @@ async fn end_job(session: &mut Session<'_>) -> anyhow::Result<()> {
     if let Err(error) = session.cloud.jobs.stop(&name).await {
         tracing::warn!(%error, "failed to stop the training job");
         // An agent that listens leaves all the same.
-        return if wait_for_end(&session.cloud, &name, LEAVES_WITHIN).await? { Ok(()) } else { Err(error.into()) };
+        return if wait_for_end(&session.cloud, &name, pace.leaves_within()).await? {
+            Ok(Job::Ended)
+        } else {
+            Err(error.into())
+        };
     }
-    if !wait_for_end(&session.cloud, &name, STOPPED_WITHIN).await? {
+    if !wait_for_end(&session.cloud, &name, pace.stopped_within()).await? {
         anyhow::bail!("the training job {name} was asked to stop and has not ended yet");
     }
-    Ok(())
+    Ok(Job::Ended)
+}
+
+/// A job that was asked for a moment ago may not be visible, or not be made yet.
+fn may_come(session: &Session<'_>) -> bool {
+    let record = &session.record;
+    let of_day = || (record.created > 0).then(|| Stamp::of_day(UNIX_EPOCH + Duration::from_secs(record.created)));
+    let requested = record.requested.clone().or_else(of_day);
+    let is_recent = requested.is_none_or(|requested| requested.age(&Stamp::now()) < COMES_WITHIN);
+    (record.creating || record.arn.is_some()) && is_recent
 }
 
 /// Looks at the job. Hundreds of jobs that end together are throttled, which passes.
-async fn look(cloud: &Cloud, name: &str) -> Result<Option<TrainingJob>, CloudError> {
-    let deadline = Instant::now() + THROTTLED_WITHIN;
+async fn look(cloud: &Cloud, name: &str, pace: Pace) -> Result<Option<TrainingJob>, CloudError> {
+    let deadline = Instant::now() + pace.throttled_within();
     let mut pause = FIRST_POLL;
     loop {
         match cloud.jobs.describe(name).await {
@@ -244,7 +379,7 @@ mod tests {
             NAME,
             &[(JobStatus::InProgress, "Training"), (JobStatus::Stopping, "Stopping"), (JobStatus::Stopped, "Stopped")],
         );
-        close(session).await.unwrap();
+        close(session, Pace::Patient).await.unwrap();
         assert!(desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
         assert_eq!(desk.memory.objects.keys(), ["sessions/gitlab-1-2-abcdef123/orders/000001.json"]);
         assert!(desk.attach().is_none(), "the record is forgotten");
@@ -263,7 +398,7 @@ mod tests {
                 (JobStatus::Completed, "Completed"),
             ],
         );
-        close(session).await.unwrap();
+        close(session, Pace::Patient).await.unwrap();
         assert!(!desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
     }
 
@@ -273,7 +408,7 @@ mod tests {
         desk.open(SessionRecord::default()).await;
         let session = desk.attach().unwrap();
         desk.memory.jobs.advance_on_describe(NAME, &[(JobStatus::Stopping, "Stopping"); 200]);
-        assert!(close(session).await.is_err());
+        assert!(close(session, Pace::Patient).await.is_err());
         assert!(desk.attach().is_some());
         let left = desk.memory.objects.keys();
         assert_eq!(
@@ -289,8 +424,8 @@ mod tests {
         desk.open(SessionRecord::default()).await;
         desk.memory.jobs.set_status(NAME, JobStatus::Stopped, "Stopped");
         let (first, second) = (desk.attach().unwrap(), desk.attach().unwrap());
-        close(first).await.unwrap();
-        close(second).await.unwrap();
+        close(first, Pace::Patient).await.unwrap();
+        close(second, Pace::Patient).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -302,7 +437,7 @@ mod tests {
         Records::open(&desk.settings.runner.state_dir).unwrap().save(&id, &record).unwrap();
         let session = Session::attach(id, desk.memory.cloud(), &desk.settings, &desk.printer).unwrap().unwrap();
         let before = Instant::now();
-        close(session).await.unwrap();
+        close(session, Pace::Patient).await.unwrap();
         assert!(before.elapsed() >= LATE_CREATE, "it was given time to appear");
         assert!(desk.memory.jobs.calls().contains(&"stop gitlab-9-9-abcdef12".to_owned()));
     }
@@ -320,7 +455,7 @@ mod tests {
         let cloud =
             Cloud { jobs: std::sync::Arc::new(Faulty::new(desk.memory.jobs.clone(), [stop])), ..desk.memory.cloud() };
         let session = Session::attach(Desk::id(), cloud, &desk.settings, &desk.printer).unwrap().unwrap();
-        close(session).await.unwrap();
+        close(session, Pace::Patient).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -334,7 +469,7 @@ mod tests {
             ..desk.memory.cloud()
         };
         let session = Session::attach(Desk::id(), cloud, &desk.settings, &desk.printer).unwrap().unwrap();
-        assert!(close(session).await.is_err());
+        assert!(close(session, Pace::Patient).await.is_err());
         assert!(desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
         assert!(desk.attach().is_some());
     }
@@ -351,7 +486,7 @@ mod tests {
             ..desk.memory.cloud()
         };
         let session = Session::attach(Desk::id(), cloud, &desk.settings, &desk.printer).unwrap().unwrap();
-        close(session).await.unwrap();
+        close(session, Pace::Patient).await.unwrap();
         assert!(!desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
         assert!(desk.attach().is_none());
     }

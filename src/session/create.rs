@@ -1,51 +1,198 @@
 //! Creating the training job so that it exists once, whatever is retried: create means adopt.
+//!
+//! The port tries once; here it is tried again with the same name, and remembered whether a try without an answer may have had
+//! its effect: after that no refusal says that there is no job.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
 
 use crate::cloud::{Cloud, CloudError, CloudErrorKind, TrainingJobSpec};
 use crate::failure::Failure;
-use crate::policy::Decision;
-use crate::session::spec::tag;
+use crate::reader::chance;
+use crate::session::age::Stamp;
+use crate::session::spec::{job_name, tag};
+use crate::session::turn::Turns;
+use crate::session::Session;
+use crate::signals::Cancellation;
 
+/// How long throttling is waited out, from the beginning of the stage: with the last try, which takes a minute at most, it fits
+/// into the `prepare_exec_timeout` of 300 s that `runner-config/config.toml` sets.
+pub const PATIENCE: Duration = Duration::from_secs(225);
+/// Tries in a row that bring no answer.
+const UNANSWERED_TRIES: u32 = 5;
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LAST_PAUSE: Duration = Duration::from_secs(8);
 /// A job whose name is taken is looked for this often before it counts as somebody else's.
 const VISIBLE_TRIES: u32 = 10;
 const VISIBLE_PAUSE: Duration = Duration::from_secs(1);
 
-/// The created or adopted training job.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Created {
-    pub arn: String,
-    pub instance_type: String,
-}
-
-/// Asks for each instance type in turn until the account's quota allows one.
-pub async fn create(cloud: &Cloud, mut spec: TrainingJobSpec, decision: &Decision) -> anyhow::Result<Created> {
-    let mut refused: Vec<String> = Vec::new();
-    for instance_type in &decision.instance_types {
+/// Asks for each instance type in turn until one is granted, and keeps the record true to it: whatever happens to the process,
+/// `cleanup` knows which training job may exist.
+///
+/// A first signal ends the tries; the one under way is waited for, a minute at most, and a job that came of it is stopped. A second
+/// signal ends the waiting.
+pub async fn launch(
+    session: &mut Session<'_>,
+    mut spec: TrainingJobSpec,
+    types: &[String],
+    until: Instant,
+    cancel: &Cancellation,
+) -> anyhow::Result<()> {
+    let turns = Turns::of(&session.settings.runner.state_dir);
+    let mut asking = Asking { turns, until, cancel, pause: FIRST_PAUSE, unanswered: 0, may_exist: false };
+    for (index, instance_type) in types.iter().enumerate() {
+        let record = &mut session.record;
+        record.job_number = record.job_number.max(1);
+        spec.name = job_name(&session.id, record.job_number);
         spec.instance_type.clone_from(instance_type);
-        match cloud.jobs.create(&spec).await {
-            Ok(arn) => return Ok(Created { arn, instance_type: instance_type.clone() }),
-            Err(error) if error.kind == CloudErrorKind::Exists => return adopt(cloud, &spec).await,
-            Err(error) if error.kind == CloudErrorKind::Quota || error.kind == CloudErrorKind::Capacity => {
-                refused.push(error.message);
+        record.instance_type.clone_from(instance_type);
+        record.types_left = types.get(index + 1..).unwrap_or_default().to_vec();
+        // Written before the call: a job that was created and not recorded would be nobody's.
+        record.creating = true;
+        record.arn = None;
+        record.requested = Some(Stamp::now());
+        record.created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        session.save_for_good()?;
+        match asking.ask(&session.cloud, &spec).await {
+            Ok(arn) => {
+                session.record.creating = false;
+                session.record.arn = Some(arn);
+                if cancel.asked() {
+                    // `cleanup` looks whether it has ended.
+                    if let Err(error) = session.cloud.jobs.stop(&spec.name).await {
+                        tracing::warn!(%error, "failed to stop the training job");
+                    }
+                    session.save_for_good()?;
+                    return Err(canceled());
+                }
+                return session.save_for_good();
             }
-            Err(error) => return Err(refusal(error, &spec)),
+            Err(Refusal::OfType(reason)) => session.record.types_tried.push(format!("{instance_type}: {reason}")),
+            Err(Refusal::Final(error)) => {
+                session.record.creating = asking.may_exist;
+                session.save_for_good()?;
+                return Err(error);
+            }
         }
     }
-    Err(Failure::system(format!("no instance type of the job can be had: {}", refused.join("; ")))
+    session.record.creating = asking.may_exist;
+    session.save_for_good()?;
+    Err(Failure::system(none_left(&session.record.types_tried))
         .hint("add another type to `SAGEMAKER_INSTANCE_TYPE`, or raise the quota in Service Quotas, `Amazon SageMaker`, `for training job usage`")
         .into())
 }
 
-/// `true` when SageMaker answered the request with a refusal: no training job came of it.
-pub fn is_refusal(error: &anyhow::Error) -> bool {
-    use CloudErrorKind::{Capacity, Denied, Invalid, Quota, Throttled};
-    let refused = |cause: &CloudError| matches!(cause.kind, Capacity | Denied | Invalid | Quota | Throttled);
-    error.chain().filter_map(|cause| cause.downcast_ref::<CloudError>()).any(refused)
+/// Every instance type was refused, or ended without capacity.
+pub(super) fn none_left(tried: &[String]) -> String {
+    format!("no instance type of the job can be had: {}", tried.join("; "))
+}
+
+fn canceled() -> anyhow::Error {
+    Failure::system("canceled while the training job was created").into()
+}
+
+/// Why there is no job.
+enum Refusal {
+    /// Another instance type may be granted.
+    OfType(String),
+    Final(anyhow::Error),
+}
+
+/// What the tries of one launch have in common.
+struct Asking<'a> {
+    turns: Turns,
+    until: Instant,
+    cancel: &'a Cancellation,
+    pause: Duration,
+    unanswered: u32,
+    /// A try had no answer, so a job may come of it whatever later tries say.
+    may_exist: bool,
+}
+
+impl Asking<'_> {
+    async fn ask(&mut self, cloud: &Cloud, spec: &TrainingJobSpec) -> Result<String, Refusal> {
+        loop {
+            let turn = tokio::select! {
+                turn = self.turns.take(self.until) => turn,
+                () = self.cancel.token().cancelled() => return Err(Refusal::Final(canceled())),
+            };
+            if self.cancel.asked() {
+                return Err(Refusal::Final(canceled()));
+            }
+            if !turn {
+                return Err(Refusal::Final(throttled(spec).into()));
+            }
+            let answer = tokio::select! {
+                answer = cloud.jobs.create(spec) => answer,
+                () = at_once(self.cancel) => {
+                    self.may_exist = true;
+                    return Err(Refusal::Final(canceled()));
+                }
+            };
+            let answer = match answer {
+                Err(error) if error.kind == CloudErrorKind::Exists => {
+                    self.may_exist = true;
+                    adopt(cloud, spec).await
+                }
+                answer => answer.map_err(anyhow::Error::from),
+            };
+            let error = match answer {
+                Ok(arn) => {
+                    self.turns.answered(false).await;
+                    return Ok(arn);
+                }
+                Err(error) => error,
+            };
+            let kind = error.downcast_ref::<CloudError>().map(|error| error.kind);
+            let is_throttled = kind == Some(CloudErrorKind::Throttled);
+            if is_throttled {
+                self.turns.answered(true).await;
+            }
+            match kind {
+                Some(CloudErrorKind::Throttled) => self.unanswered = 0,
+                Some(CloudErrorKind::Transient | CloudErrorKind::Other) => {
+                    self.may_exist = true;
+                    self.unanswered += 1;
+                }
+                Some(CloudErrorKind::Quota | CloudErrorKind::Capacity) => {
+                    let reason = error.downcast::<CloudError>().map_or_else(|error| error.to_string(), |error| error.message);
+                    return Err(Refusal::OfType(reason));
+                }
+                _ => return Err(Refusal::Final(refusal(error, spec))),
+            }
+            let pause = self.pause.mul_f64(0.5 + chance());
+            if self.unanswered >= UNANSWERED_TRIES || Instant::now() + pause >= self.until {
+                let error = if is_throttled { throttled(spec).caused_by(error).into() } else { refusal(error, spec) };
+                return Err(Refusal::Final(error));
+            }
+            tracing::debug!(error = format!("{error:#}"), "failed to create the training job; it is tried again");
+            self.pause = (self.pause * 2).min(LAST_PAUSE);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.cancel.token().cancelled() => return Err(Refusal::Final(canceled())),
+            }
+        }
+    }
+}
+
+async fn at_once(cancel: &Cancellation) {
+    while !cancel.at_once() {
+        cancel.changed().await;
+    }
+}
+
+fn throttled(spec: &TrainingJobSpec) -> Failure {
+    Failure::system(format!(
+        "the training job {} was not created within {}: SageMaker throttles `CreateTrainingJob`",
+        spec.name,
+        humantime::format_duration(PATIENCE)
+    ))
+    .hint("let fewer jobs begin at once (`concurrent` in the runner's `config.toml`), or ask AWS for a higher rate of `CreateTrainingJob`")
 }
 
 /// The name is taken: it is ours when it carries our session's tag, as after a reply that was lost.
-async fn adopt(cloud: &Cloud, spec: &TrainingJobSpec) -> anyhow::Result<Created> {
+async fn adopt(cloud: &Cloud, spec: &TrainingJobSpec) -> anyhow::Result<String> {
     let foreign = || Failure::system(format!("a training job {} exists already and is not of this session", spec.name));
     let mut tries = 0;
     let job = loop {
@@ -64,11 +211,16 @@ async fn adopt(cloud: &Cloud, spec: &TrainingJobSpec) -> anyhow::Result<Created>
     if job.status.is_terminal() {
         return Err(Failure::system(format!("the training job {} of this session has ended already", spec.name)).into());
     }
-    Ok(Created { arn: job.arn, instance_type: spec.instance_type.clone() })
+    Ok(job.arn)
 }
 
 /// Whose mistake a refused request is, and what to change.
-fn refusal(error: CloudError, spec: &TrainingJobSpec) -> anyhow::Error {
+fn refusal(error: anyhow::Error, spec: &TrainingJobSpec) -> anyhow::Error {
+    let error = match error.downcast::<CloudError>() {
+        Ok(error) => error,
+        // Said already.
+        Err(error) => return error,
+    };
     let text = format!("failed to create the training job {}", spec.name);
     let failure = match error.kind {
         CloudErrorKind::Denied => Failure::system(text).hint(format!(
@@ -89,129 +241,4 @@ fn refusal(error: CloudError, spec: &TrainingJobSpec) -> anyhow::Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::cloud::faulty::{Fault, Faulty, When};
-    use crate::cloud::memory::{Memory, example_spec};
-    use crate::cloud::{Cloud, JobStatus};
-    use crate::failure::{Kind, kind_of, render};
-
-    const NAME: &str = "gitlab-1-2-abcdef12";
-
-    fn decision(types: &[&str]) -> Decision {
-        Decision {
-            image: "i".into(),
-            instance_types: types.iter().map(|name| (*name).to_owned()).collect(),
-            instance_count: 1,
-            volume_size_gb: 1,
-            max_runtime: 1,
-            role_arn: "r".into(),
-            environment: std::collections::BTreeMap::new(),
-        }
-    }
-
-    fn faulty(memory: &Memory, fault: Fault) -> Cloud {
-        Cloud { jobs: Arc::new(Faulty::new(memory.jobs.clone(), [fault])), ..memory.cloud() }
-    }
-
-    #[tokio::test]
-    async fn a_job_whose_reply_was_lost_is_adopted() {
-        let memory = Memory::new();
-        let cloud = memory.cloud();
-        let first = create(&cloud, example_spec(NAME), &decision(&["ml.a.b"])).await.unwrap();
-        let second = create(&cloud, example_spec(NAME), &decision(&["ml.a.b"])).await.unwrap();
-        assert_eq!(first, second);
-        assert_eq!(memory.jobs.names(), [NAME]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_job_of_somebody_else_or_an_ended_one_is_not_adopted() {
-        let memory = Memory::new();
-        let mut foreign = example_spec(NAME);
-        foreign.tags.insert(tag::SESSION.into(), "other".into());
-        memory.cloud().jobs.create(&foreign).await.unwrap();
-        let error = create(&memory.cloud(), example_spec(NAME), &decision(&["ml.a.b"])).await.unwrap_err();
-        assert!(render(&error).contains("not of this session"));
-
-        let memory = Memory::new();
-        create(&memory.cloud(), example_spec(NAME), &decision(&["ml.a.b"])).await.unwrap();
-        memory.jobs.set_status(NAME, JobStatus::Stopped, "Stopped");
-        let error = create(&memory.cloud(), example_spec(NAME), &decision(&["ml.a.b"])).await.unwrap_err();
-        assert!(render(&error).contains("ended already"));
-    }
-
-    #[tokio::test]
-    async fn the_next_type_is_asked_for_when_the_quota_refuses_one() {
-        let memory = Memory::new();
-        let cloud = faulty(&memory, Fault::new("create", 1, When::Before, CloudErrorKind::Quota));
-        let created = create(&cloud, example_spec(NAME), &decision(&["ml.a.b", "ml.c.d"])).await.unwrap();
-        assert_eq!(created.instance_type, "ml.c.d");
-        assert_eq!(memory.jobs.spec(NAME).unwrap().instance_type, "ml.c.d");
-
-        let memory = Memory::new();
-        let cloud = faulty(&memory, Fault::new("create", 1, When::Before, CloudErrorKind::Quota).forever());
-        let error = create(&cloud, example_spec(NAME), &decision(&["ml.a.b", "ml.c.d"])).await.unwrap_err();
-        assert_eq!(kind_of(&error), Kind::System);
-        assert!(render(&error).contains("`SAGEMAKER_INSTANCE_TYPE`"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_job_that_is_not_visible_yet_is_adopted_all_the_same() {
-        let memory = Memory::new();
-        create(&memory.cloud(), example_spec(NAME), &decision(&["ml.a.b"])).await.unwrap();
-        let late = Hidden { jobs: memory.jobs.clone(), left: std::sync::Mutex::new(3) };
-        let cloud = Cloud { jobs: Arc::new(late), ..memory.cloud() };
-        assert!(create(&cloud, example_spec(NAME), &decision(&["ml.a.b"])).await.is_ok());
-    }
-
-    /// Shows a job only after some looks.
-    struct Hidden {
-        jobs: Arc<crate::cloud::memory::MemoryJobs>,
-        left: std::sync::Mutex<u32>,
-    }
-
-    #[async_trait::async_trait]
-    impl crate::cloud::TrainingJobs for Hidden {
-        async fn create(&self, spec: &TrainingJobSpec) -> Result<String, CloudError> {
-            self.jobs.create(spec).await
-        }
-        async fn describe(&self, name: &str) -> Result<Option<crate::cloud::TrainingJob>, CloudError> {
-            let hidden = {
-                let mut left = self.left.lock().unwrap();
-                *left = left.saturating_sub(1);
-                *left > 0
-            };
-            if hidden { Ok(None) } else { self.jobs.describe(name).await }
-        }
-        async fn tags(&self, arn: &str) -> Result<std::collections::BTreeMap<String, String>, CloudError> {
-            self.jobs.tags(arn).await
-        }
-        async fn stop(&self, name: &str) -> Result<(), CloudError> {
-            self.jobs.stop(name).await
-        }
-        async fn list(&self, name_contains: &str) -> Result<Vec<crate::cloud::TrainingJobSummary>, CloudError> {
-            self.jobs.list(name_contains).await
-        }
-    }
-
-    #[test]
-    fn a_call_that_broke_off_is_no_refusal() {
-        let error = |kind| {
-            let error = CloudError { kind, operation: "create".into(), message: String::new(), action: "" };
-            anyhow::Error::from(Failure::system("x").caused_by(error))
-        };
-        assert!(is_refusal(&error(CloudErrorKind::Invalid)) && is_refusal(&error(CloudErrorKind::Quota)));
-        assert!(!is_refusal(&error(CloudErrorKind::Transient)) && !is_refusal(&error(CloudErrorKind::Other)));
-    }
-
-    #[tokio::test]
-    async fn a_denied_call_names_the_permission() {
-        let memory = Memory::new();
-        let cloud = faulty(&memory, Fault::new("create", 1, When::Before, CloudErrorKind::Denied));
-        let error = create(&cloud, example_spec(NAME), &decision(&["ml.a.b"])).await.unwrap_err();
-        assert_eq!(kind_of(&error), Kind::System);
-        assert!(render(&error).contains("`iam:PassRole`"));
-    }
-}
+mod tests;

@@ -4,12 +4,15 @@ use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::agent::launcher;
-use crate::cloud::ObjectStore;
+use crate::cloud::{CloudError, CloudErrorKind, ObjectStore};
+use crate::reader::chance;
 use crate::settings::Settings;
 
 /// Certificate files of common hosts, tried in order: an image may have none of its own.
@@ -19,6 +22,28 @@ const CA_BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
     "/etc/ssl/ca-bundle.pem",
 ];
+
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LAST_PAUSE: Duration = Duration::from_secs(8);
+
+/// As [`deliver`], and tries again while the store is throttled: many jobs that begin together meet its limits.
+pub async fn deliver_until(objects: &dyn ObjectStore, settings: &Settings, until: Instant) -> anyhow::Result<String> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let error = match deliver(objects, settings).await {
+            Ok(prefix) => return Ok(prefix),
+            Err(error) => error,
+        };
+        let wait = pause.mul_f64(0.5 + chance());
+        let throttled = error.downcast_ref::<CloudError>().is_some_and(|error| error.kind == CloudErrorKind::Throttled);
+        if !throttled || Instant::now() + wait >= until {
+            return Err(error);
+        }
+        tracing::debug!(error = format!("{error:#}"), "failed to put the agent into the bucket; it is tried again");
+        tokio::time::sleep(wait).await;
+        pause = (pause * 2).min(LAST_PAUSE);
+    }
+}
 
 /// Makes sure that the agent's files are in the store, and returns their key prefix: `agents/<hash>`.
 pub async fn deliver(objects: &dyn ObjectStore, settings: &Settings) -> anyhow::Result<String> {

@@ -142,7 +142,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             }
             if self.session.printer.is_broken() {
                 // GitLab Runner was killed: nobody reads on, and no cleanup will come.
-                self.session.cloud.jobs.stop(self.session.id.as_str()).await?;
+                self.session.cloud.jobs.stop(&self.session.job_name()).await?;
                 anyhow::bail!("the reader of the job's output has gone, so the training job was stopped");
             }
             if cancel.asked() && !canceled.0 {
@@ -350,7 +350,8 @@ impl<'s, 'a> Follower<'s, 'a> {
         }
         // When each phase began is worth a look, and a moment.
         if !self.describe.answered {
-            let look = self.session.cloud.jobs.glance(self.session.id.as_str());
+            let name = self.session.job_name();
+            let look = self.session.cloud.jobs.glance(&name);
             if let Ok(Ok(Some(job))) = tokio::time::timeout(IDLE_POLL, look).await {
                 waiting.observe(&job);
             }
@@ -365,7 +366,7 @@ impl<'s, 'a> Follower<'s, 'a> {
     async fn perform(&mut self, effect: Effect) -> anyhow::Result<Option<Conclusion>> {
         match effect {
             Effect::SendCancel => self.session.order(&Order::Cancel { run: self.run }).await?,
-            Effect::StopJob => self.session.cloud.jobs.stop(self.session.id.as_str()).await?,
+            Effect::StopJob => self.session.cloud.jobs.stop(&self.session.job_name()).await?,
             Effect::Conclude(conclusion) => return Ok(Some(conclusion)),
         }
         Ok(None)

@@ -1,21 +1,26 @@
 //! One GitLab job bound to its training job: opened by `prepare`, attached by each container stage, closed by `cleanup`.
 
+pub mod age;
 pub mod close;
 mod copy;
 pub mod create;
 pub mod cursor;
 pub mod delivery;
 pub mod follow;
+pub mod hold;
+pub mod left_over;
 pub mod machine;
 mod output;
 mod pace;
 mod phases;
 pub mod record;
+pub mod replace;
 pub mod results;
 mod sources;
 pub mod spec;
 pub mod supply;
 pub mod transport;
+mod turn;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -33,9 +38,9 @@ use crate::settings::Settings;
 use crate::ui::Printer;
 use crate::workspace::{Summary, Trees};
 
-/// Names a session everywhere: the training job, its tag, the prefix in the store, the record on disk.
+/// Names a session everywhere: its first training job, the tag of all of them, the prefix in the store, the record on disk.
 ///
-/// `gitlab-<project>-<job>-<8 hex digits>`: at most 55 of the 63 characters of a training job name.
+/// `gitlab-<project>-<job>-<8 hex digits>`: at most 57 of the 63 characters of a training job name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(String);
 
@@ -118,6 +123,18 @@ impl<'a> Session<'a> {
         Ok(Some(Self { id, layout, records, record, cloud, settings, printer }))
     }
 
+    /// A session that is to be closed, of which the record may be lost, damaged, or of a newer program.
+    pub fn to_close(id: SessionId, cloud: Cloud, settings: &'a Settings, printer: &'a Printer) -> Self {
+        let records = Records::at(&settings.runner.state_dir);
+        let layout = spec::layout(&id);
+        Self { id, layout, records, record: SessionRecord::default(), cloud, settings, printer }
+    }
+
+    /// The name of the current training job.
+    pub fn job_name(&self) -> String {
+        spec::job_name(&self.id, self.record.job_number)
+    }
+
     /// What a transfer moved, and what it left out.
     pub fn tell(&self, what: &str, summary: &Summary) {
         self.printer.line(format!("{what}: {summary}"));
@@ -130,6 +147,11 @@ impl<'a> Session<'a> {
         self.records.save(&self.id, &self.record)
     }
 
+    /// As [`Session::save`], so that it is there after a power failure: for what tells that a training job may exist.
+    pub fn save_for_good(&self) -> anyhow::Result<()> {
+        self.records.save_for_good(&self.id, &self.record)
+    }
+
     /// Joins those drivers of the host that read the log together; `connect` makes a client for the one that reads.
     pub fn join_log(&self, connect: LogClient) -> anyhow::Result<Feed> {
         let settings = self.settings;
@@ -137,7 +159,7 @@ impl<'a> Session<'a> {
         let terms = reader::Terms {
             dir: settings.runner.state_dir.clone(),
             scope: log_scope(self.record.arn.as_deref(), endpoint),
-            job: self.id.to_string(),
+            job: self.job_name(),
             nodes: self.record.nodes.len(),
             floors: self.record.log_floors.clone(),
             pace: if settings.trace.live_copy { Pace::Record } else { Pace::Live },

@@ -1,19 +1,19 @@
 //! The session's note on disk: one small versioned file in `runner.state_dir`, replaced atomically.
 //!
 //! It saves look-ups between the processes of one job and tells `cleanup` what may exist. Losing it costs requests, not
-//! jobs: the training job's name is the session id, and everything else can be read again from AWS.
+//! jobs: the names of the training jobs follow from the session id, and everything else can be read again from AWS.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::session::SessionId;
+use crate::session::age::Stamp;
 use crate::session::cursor::Cursor;
 
 const VERSION: u32 = 1;
@@ -32,8 +32,27 @@ pub struct SessionRecord {
     /// `CreateTrainingJob` was called and its answer is not known.
     #[serde(default)]
     pub creating: bool,
+    /// Key prefix of the agent's files, the same for all training jobs of the session.
+    #[serde(default)]
+    pub agent: String,
+    /// When `CreateTrainingJob` was called last.
+    #[serde(default)]
+    pub requested: Option<Stamp>,
+    /// Which of the session's training jobs this is, from 1: the first one has the session's name, each further one a
+    /// name of its own ([`crate::session::spec::job_name`]).
+    #[serde(default)]
+    pub job_number: u32,
     #[serde(default)]
     pub instance_type: String,
+    /// Instance types to ask for when this one cannot be had, in order.
+    #[serde(default)]
+    pub types_left: Vec<String>,
+    /// Instance types that could not be had, each with the reason.
+    #[serde(default)]
+    pub types_tried: Vec<String>,
+    /// After an internal error of SageMaker the same type was asked for once more.
+    #[serde(default)]
+    pub repeated: bool,
     /// Number of orders sent.
     #[serde(default)]
     pub orders: u32,
@@ -111,12 +130,18 @@ impl Records {
     /// Makes the folder (mode 0700) when it is missing.
     pub fn open(state_dir: &Path) -> anyhow::Result<Self> {
         use std::os::unix::fs::DirBuilderExt as _;
-        let dir = state_dir.join("sessions");
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|error| not_writable(&dir, error))?;
-        Ok(Self { dir })
+        let records = Self::at(state_dir);
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&records.dir);
+        made.map_err(|error| not_writable(&records.dir, error))?;
+        Ok(records)
     }
 
-    fn file(&self, id: &SessionId, extension: &str) -> PathBuf {
+    /// The folder as it is, for a pass that must go on when nothing can be written. It may be absent.
+    pub fn at(state_dir: &Path) -> Self {
+        Self { dir: state_dir.join("sessions") }
+    }
+
+    pub(super) fn file(&self, id: &SessionId, extension: &str) -> PathBuf {
         self.dir.join(format!("{id}.{extension}"))
     }
 
@@ -130,26 +155,55 @@ impl Records {
                 return Err(error).with_context(|| format!("failed to read the session record {}", path.display()));
             }
         };
-        let record: SessionRecord = serde_json::from_slice(&text)
-            .with_context(|| format!("failed to understand the session record {}", path.display()))?;
-        anyhow::ensure!(
-            record.version <= VERSION,
-            "the session record {} has version {}; this program knows {VERSION}",
-            path.display(),
-            record.version
-        );
+        let unusable = |why: &str| {
+            Failure::system(format!("the session record {} {why}", path.display())).hint(
+                "leave `runner.state_dir` as it is while jobs run, and do not go back to an older program between the stages of a job; \
+                 `cleanup` ends the training job all the same",
+            )
+        };
+        if text.is_empty() {
+            return Err(unusable("is empty").into());
+        }
+        // The version comes first: what a newer program writes may not fit the fields below.
+        let version = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).ok()?.get("version")?.as_u64();
+        if let Some(version) = version(&text).filter(|version| *version > VERSION.into()) {
+            return Err(unusable(&format!("has version {version}; this program knows {VERSION}")).into());
+        }
+        let record =
+            serde_json::from_slice(&text).map_err(|error| unusable("cannot be understood").caused_by(error))?;
         Ok(Some(record))
     }
 
     /// Writes the record whole.
     pub fn save(&self, id: &SessionId, record: &SessionRecord) -> anyhow::Result<()> {
+        self.write(id, record, false)
+    }
+
+    /// Removes what is of no use to a later pass that looks for the training job: all but the record and the mark.
+    pub fn keep_record_alone(&self, id: &SessionId) -> anyhow::Result<()> {
+        let kept = [self.file(id, "json"), self.file(id, "closing")];
+        self.remove_but(id, &kept)
+    }
+
+    /// Writes the record whole, so that it is there after a power failure.
+    pub fn save_for_good(&self, id: &SessionId, record: &SessionRecord) -> anyhow::Result<()> {
+        self.write(id, record, true)
+    }
+
+    fn write(&self, id: &SessionId, record: &SessionRecord, synced: bool) -> anyhow::Result<()> {
         let path = self.file(id, "json");
         let record = SessionRecord { version: VERSION, session: id.to_string(), ..record.clone() };
         let write = || -> std::io::Result<()> {
             let name = format!("{id}.");
             let mut file = tempfile::Builder::new().prefix(&name).suffix(".tmp").tempfile_in(&self.dir)?;
             file.write_all(&serde_json::to_vec_pretty(&record)?)?;
+            if synced {
+                file.as_file().sync_all()?;
+            }
             file.persist(&path)?;
+            if synced {
+                File::open(&self.dir)?.sync_all()?;
+            }
             Ok(())
         };
         write().map_err(|error| not_writable(&path, error))
@@ -170,48 +224,60 @@ impl Records {
         Cursor::open(&path, run).map_err(|error| not_writable(&path, error))
     }
 
-    /// Forgets the session: its record and every other file of it, those too that a killed stage left.
+    /// Forgets the session: its record and every other file of it, those too that a killed stage left. The record goes
+    /// last, so that a pass that fails half way finds the session again.
     pub fn remove(&self, id: &SessionId) -> anyhow::Result<()> {
+        let record = self.file(id, "json");
+        self.remove_but(id, std::slice::from_ref(&record))?;
+        match fs::remove_file(&record) {
+            Err(error) if !is_absent(&error) => Err(not_writable(&record, error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn remove_but(&self, id: &SessionId, kept: &[PathBuf]) -> anyhow::Result<()> {
         let scratch = self.file(id, "scratch");
         match fs::remove_dir_all(&scratch) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(not_writable(&scratch, error)),
+            Err(error) if !is_absent(&error) => return Err(not_writable(&scratch, error)),
             _ => {}
         }
-        let own = format!("{id}.");
-        let mut paths = Vec::new();
-        for entry in fs::read_dir(&self.dir).map_err(|error| not_writable(&self.dir, error))? {
-            let entry = entry.map_err(|error| not_writable(&self.dir, error))?;
-            if entry.file_name().as_encoded_bytes().starts_with(own.as_bytes()) {
-                paths.push(entry.path());
-            }
-        }
-        for path in paths {
+        let paths = self.files(id).map_err(|error| not_writable(&self.dir, error))?;
+        for path in paths.into_iter().filter(|path| !kept.contains(path)) {
             match fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(not_writable(&path, error)),
+                Err(error) if !is_absent(&error) => return Err(not_writable(&path, error)),
                 _ => {}
             }
         }
         Ok(())
     }
 
-    /// Time since the record was written last; `None` when there is none.
-    pub fn untouched_for(&self, id: &SessionId) -> anyhow::Result<Option<Duration>> {
-        let path = self.file(id, "json");
-        match fs::metadata(&path).and_then(|meta| meta.modified()) {
-            // A clock that was set back makes it fresh, which is the safe side.
-            Ok(modified) => Ok(Some(modified.elapsed().unwrap_or_default())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("failed to look at {}", path.display())),
+    /// Every file of the session.
+    pub(super) fn files(&self, id: &SessionId) -> std::io::Result<Vec<PathBuf>> {
+        let own = format!("{id}.");
+        let mut paths = Vec::new();
+        for name in self.names()? {
+            if name.starts_with(&own) {
+                paths.push(self.dir.join(name));
+            }
         }
+        Ok(paths)
     }
 
-    /// Sessions that have a record, for sweeps.
+    /// Sessions of which anything is left here, a record or less: for sweeps.
     pub fn sessions(&self) -> anyhow::Result<Vec<SessionId>> {
-        let entries = fs::read_dir(&self.dir).with_context(|| format!("failed to read {}", self.dir.display()))?;
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let mut ids: Vec<_> = names.filter_map(|name| SessionId::parse(name.strip_suffix(".json")?)).collect();
-        ids.sort();
-        Ok(ids)
+        let names = self.names().with_context(|| format!("failed to read {}", self.dir.display()))?;
+        let ids = names.iter().filter_map(|name| SessionId::parse(name.split('.').next()?));
+        Ok(ids.collect::<BTreeSet<_>>().into_iter().collect())
+    }
+
+    fn names(&self) -> std::io::Result<Vec<String>> {
+        match fs::read_dir(&self.dir) {
+            Ok(entries) => entries
+                .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
+                .collect(),
+            Err(error) if is_absent(&error) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes the session's lock while a container stage lives; `None` when another process holds it.
@@ -236,7 +302,12 @@ impl Records {
     }
 }
 
-fn not_writable(path: &Path, error: std::io::Error) -> anyhow::Error {
+/// Nothing of the name is there, also because a folder above it is none.
+fn is_absent(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+}
+
+pub(super) fn not_writable(path: &Path, error: std::io::Error) -> anyhow::Error {
     Failure::system(format!("failed to write {}", path.display()))
         .hint("make `runner.state_dir` a directory that the runner's user can write")
         .caused_by(error)
@@ -288,5 +359,10 @@ mod tests {
         let id = SessionId::parse("gitlab-1-2-abcdef12").unwrap();
         fs::write(records.file(&id, "json"), r#"{"version": 9, "session": "x", "job_key": "k"}"#).unwrap();
         assert!(records.load(&id).unwrap_err().to_string().contains("version 9"));
+        // Also when its fields are others.
+        fs::write(records.file(&id, "json"), r#"{"version": 9, "session": {"id": "x"}}"#).unwrap();
+        assert!(records.load(&id).unwrap_err().to_string().contains("version 9"));
+        fs::write(records.file(&id, "json"), "").unwrap();
+        assert!(records.load(&id).unwrap_err().to_string().contains("is empty"));
     }
 }

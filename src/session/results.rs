@@ -204,7 +204,7 @@ async fn wait_for_results(
         }
         if Instant::now() >= look_at {
             look_at = Instant::now() + DESCRIBE_EVERY;
-            match session.cloud.jobs.describe(session.id.as_str()).await {
+            match session.cloud.jobs.describe(&session.job_name()).await {
                 Ok(job) => ended = job.is_none_or(|job| job.status.is_terminal()),
                 Err(error) if error.kind.may_pass() => tracing::warn!(%error, "failed to look at the training job"),
                 Err(error) => return Err(error.into()),

@@ -19,6 +19,15 @@ pub mod tag {
     pub const PATH: &str = "gitlab:project-path";
 }
 
+/// The name of one of the session's training jobs, numbered from 1: the session's own for the first one. A name stays taken
+/// after its job has ended, so each further one gets a name of its own. At most 63 characters: 57 of the session and five digits.
+pub fn job_name(id: &SessionId, number: u32) -> String {
+    match number {
+        0 | 1 => id.to_string(),
+        number => format!("{id}-{number}"),
+    }
+}
+
 /// Builds the request. `agent_key` is the prefix under which the agent's files lie.
 pub fn training_job(
     id: &SessionId,
@@ -29,6 +38,7 @@ pub fn training_job(
     agent_key: &str,
 ) -> TrainingJobSpec {
     TrainingJobSpec {
+        // Set with the instance type, when the request is sent.
         name: id.to_string(),
         image: decision.image.clone(),
         role_arn: decision.role_arn.clone(),
@@ -94,6 +104,16 @@ fn tag_value(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_training_job_of_a_session_has_a_name_of_its_own() {
+        let number = u64::MAX;
+        let id = SessionId::parse(&format!("gitlab-{number}-{number}-abcdef12")).unwrap();
+        assert_eq!(job_name(&id, 0), id.as_str());
+        assert_eq!(job_name(&id, 1), id.as_str());
+        assert_eq!(job_name(&id, 2), format!("{id}-2"));
+        assert!(job_name(&id, 99_999).len() <= 63);
+    }
 
     #[test]
     fn tag_values_keep_to_the_pattern() {

@@ -3,46 +3,53 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::Context as _;
-
 use crate::cloud;
+use crate::session::close::{self, Closed, Pace};
 use crate::session::record::Records;
-use crate::session::{self, Session, SessionId, close};
+use crate::session::{self, Session, SessionId};
 use crate::stages::Context;
 
 pub async fn run(context: Context) -> anyhow::Result<()> {
-    let records = Records::open(&context.settings.runner.state_dir)?;
-    let sessions = sessions(&context, &records);
+    let sessions = sessions(&context);
     if sessions.is_empty() {
         return Ok(());
     }
     let cloud = cloud::aws::connect(&context.settings.access()).await?;
     let mut failed = None;
     for id in sessions {
-        let Some(session) = Session::attach(id.clone(), cloud.clone(), &context.settings, &context.printer)? else {
-            continue;
-        };
-        if let Err(error) = close::close(session).await.with_context(|| format!("failed to clean up the session {id}"))
-        {
-            tracing::warn!(session = %id, error = %crate::failure::render(&error), "cleanup failed");
-            failed = Some(error);
+        let session = Session::to_close(id.clone(), cloud.clone(), &context.settings, &context.printer);
+        match close::close(session, Pace::Patient).await {
+            Ok(Closed::Whole) => {}
+            Ok(Closed::MayCome) => context.printer.line(format!(
+                "SageMaker may still create the training job of {id}; the next job's `prepare` on this host, or `sagemaker-executor sweep`, stops it then"
+            )),
+            Err(error) => {
+                let error = error.context(format!("failed to clean up the session {id}"));
+                // The last one is told by whoever called.
+                if let Some(earlier) = failed.replace(error) {
+                    context.printer.failure(&earlier);
+                }
+            }
         }
     }
     failed.map_or(Ok(()), Err)
 }
 
-/// This attempt's session, and what an earlier attempt of the same job left because its own cleanup failed.
-fn sessions(context: &Context, records: &Records) -> BTreeSet<SessionId> {
+/// This attempt's session, whether or not it has a record, and what an earlier attempt of the same job left because its own
+/// cleanup failed.
+fn sessions(context: &Context) -> BTreeSet<SessionId> {
+    let records = Records::at(&context.settings.runner.state_dir);
     let mut sessions = BTreeSet::new();
+    sessions.extend(context.contract.session.as_deref().and_then(SessionId::parse));
     // Without the payload, as when the runner could not make its temporary folder, there is no earlier attempt to find.
-    let job = context.job().ok();
-    if let Some(job) = &job {
-        let key = session::job_key(job);
+    if let Ok(job) = context.job() {
+        let key = session::job_key(&job);
         let same_job = |id: &SessionId| records.load(id).ok().flatten().is_some_and(|record| record.job_key == key);
         sessions.extend(records.sessions().unwrap_or_default().into_iter().filter(same_job));
+        // A runner that kept no `job_env` leaves the place of the payload as the session's name, as in `prepare`.
+        if context.contract.session.is_none() {
+            sessions.extend(context.session(&job).ok());
+        }
     }
-    // A session without a record was never begun by `prepare`.
-    let named = context.contract.session.as_deref().and_then(SessionId::parse);
-    sessions.extend(named.filter(|id| records.load(id).ok().flatten().is_some()));
     sessions
 }

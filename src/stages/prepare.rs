@@ -3,17 +3,19 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
 
 use crate::cloud;
 use crate::failure::Failure;
 use crate::job::JobContext;
-use crate::policy;
+use crate::policy::{self, Decision};
 use crate::session::record::{Records, SessionRecord};
-use crate::session::{self, SessionId, create, delivery, spec};
+use crate::session::{self, Session, create, delivery, left_over, spec};
 use crate::stages::Context;
 
 pub async fn run(context: Context) -> anyhow::Result<()> {
+    let until = Instant::now() + create::PATIENCE;
     let job = context.job()?;
     let settings = &context.settings;
     let id = context.session(&job)?;
@@ -22,43 +24,37 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let decision = policy::decide(&job, &wishes, settings)?;
     check_host(&context, &job)?;
     let records = Records::open(&settings.runner.state_dir)?;
-    let mut record = records.load(&id)?.unwrap_or_else(|| new_record(&job, decision.instance_count));
+    let record = records.load(&id)?.unwrap_or_else(|| new_record(&job, decision.instance_count));
     let cloud = cloud::aws::connect(&settings.access()).await?;
-    let agent_key = tokio::select! {
-        key = delivery::deliver(&*cloud.objects, settings) => key?,
+    let layout = spec::layout(&id);
+    let mut session = Session { id, layout, records, record, cloud, settings, printer: &context.printer };
+    session.save_for_good()?;
+    let _hold = session.records.hold(&session.id).await;
+    let objects = session.cloud.objects.clone();
+    session.record.agent = tokio::select! {
+        key = delivery::deliver_until(&*objects, settings, until) => key?,
         () = context.cancellation.token().cancelled() => {
             return Err(Failure::system("canceled while the agent was uploaded").into());
         }
     };
-    let spec = spec::training_job(&id, &job, &decision, settings, &*cloud.objects, &agent_key);
-    // Written before the call: a job that was created and not recorded would be nobody's.
-    record.creating = true;
-    record.created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    records.save(&id, &record)?;
-    anyhow::ensure!(!context.cancellation.asked(), "canceled before the training job was created");
-    let created = tokio::select! {
-        created = create::create(&cloud, spec, &decision) => created,
-        // The record still says that a job may come to be, so cleanup looks for it.
-        () = context.cancellation.token().cancelled() => {
-            return Err(Failure::system("canceled while the training job was created").into());
-        }
-    };
-    match created {
-        Ok(created) => {
-            record.creating = false;
-            record.arn = Some(created.arn);
-            record.instance_type = created.instance_type;
-            records.save(&id, &record)?;
-        }
-        Err(error) => {
-            // A call that broke off may have created the job all the same.
-            record.creating = !create::is_refusal(&error);
-            records.save(&id, &record)?;
-            return Err(error);
-        }
+    let spec = spec::training_job(&session.id, &job, &decision, settings, &*objects, &session.record.agent);
+    let types = types(&session, &decision);
+    create::launch(&mut session, spec, &types, until, &context.cancellation).await?;
+    announce(&context, &session, &decision.image);
+    tokio::select! {
+        () = left_over::look_after(&session) => {}
+        () = context.cancellation.token().cancelled() => {}
     }
-    announce(&context, &id, &record, &decision.image);
     Ok(())
+}
+
+/// The types to ask for. A second `prepare` of the session begins with the one that the first came to.
+fn types(session: &Session<'_>, decision: &Decision) -> Vec<String> {
+    if session.record.arn.is_none() {
+        return decision.instance_types.clone();
+    }
+    let record = &session.record;
+    [&record.instance_type].into_iter().chain(&record.types_left).cloned().collect()
 }
 
 fn new_record(job: &JobContext, instance_count: u32) -> SessionRecord {
@@ -69,14 +65,15 @@ fn new_record(job: &JobContext, instance_count: u32) -> SessionRecord {
     }
 }
 
-fn announce(context: &Context, id: &SessionId, record: &SessionRecord, image: &str) {
+fn announce(context: &Context, session: &Session<'_>, image: &str) {
+    let (name, record) = (session.job_name(), &session.record);
     let count = record.nodes.len();
-    context.printer.line(format!("SageMaker training job: {id}"));
+    context.printer.line(format!("SageMaker training job: {name}"));
     context.printer.line(format!("Instance: {} x {count}, image: {image}", record.instance_type));
     // Another endpoint than AWS's own has no console.
     let of_aws = context.settings.aws.endpoint_url.is_none();
     if let Some((region, console)) = record.arn.as_deref().filter(|_| of_aws).and_then(console_host) {
-        context.printer.line(format!("Console: https://{console}/sagemaker/home?region={region}#/jobs/{id}"));
+        context.printer.line(format!("Console: https://{console}/sagemaker/home?region={region}#/jobs/{name}"));
     }
 }
 

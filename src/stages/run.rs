@@ -15,6 +15,7 @@ use crate::mailbox::Order;
 use crate::session::follow::Follower;
 use crate::session::machine::{Conclusion, LossKind, RunMachine, Terms};
 use crate::session::record::{CurrentRun, Records};
+use crate::session::replace::{self, Replaced, Wishes};
 use crate::session::supply::Supply;
 use crate::session::transport::LeaseKeeper;
 use crate::session::{Session, SessionId, results, trees};
@@ -27,6 +28,7 @@ pub async fn run(context: Context, script: &Path, stage: &str) -> anyhow::Result
     let job = context.job()?;
     let id = context.session(&job)?;
     let stage = BuildStage::parse(stage);
+    let _hold = Records::at(&context.settings.runner.state_dir).hold(&id).await;
     match stage.placement() {
         Placement::Host => on_host(&context, &job, &id, script, &stage).await,
         Placement::Container => in_container(&context, &job, id, script, &stage).await,
@@ -40,7 +42,7 @@ async fn on_host(
     script: &Path,
     stage: &BuildStage,
 ) -> anyhow::Result<()> {
-    let record = Records::open(&context.settings.runner.state_dir)?.load(id)?;
+    let record = Records::at(&context.settings.runner.state_dir).load(id)?;
     if stage.reads_results() && record.is_some_and(|record| record.runs > 0 && !record.results_applied) {
         let mut session = attach(context, id.clone()).await?;
         let trees = trees(&context.env, &context.settings, job)?;
@@ -178,7 +180,8 @@ async fn in_container(
         }
         Conclusion::Lost { reason, by: LossKind::System } => Err(Failure::system(reason)
             .hint(format!(
-                "the log group `/aws/sagemaker/TrainingJobs`, streams `{id}/...`, holds what the container wrote"
+                "the log group `/aws/sagemaker/TrainingJobs`, streams `{}/...`, holds what the container wrote",
+                session.job_name()
             ))
             .into()),
     }
@@ -246,24 +249,42 @@ async fn run_script(
         }
         session.save()?;
     }
-    let machine = RunMachine::new(Terms {
-        run,
-        nodes: session.record.nodes.len(),
-        grace: Duration::from_secs(limits.cancel_grace_seconds),
-        provisioning: Duration::from_secs(limits.provisioning_seconds),
-        keep_when_canceled: *stage != BuildStage::AfterScript
-            && job.container_stages().contains(&BuildStage::AfterScript),
-    });
-    let feed = session.join_log(log_client(context))?;
-    let conclusion =
-        Follower::new(session, supply, machine, run, lease(context), feed)?.follow(&context.cancellation).await;
-    if matches!(conclusion, Err(_) | Ok(Conclusion::Lost { .. }))
-        // What was given up here must not begin, or go on, over there.
-        && let Err(error) = session.order(&Order::Cancel { run }).await
-    {
-        tracing::warn!(error = format!("{error:#}"), "failed to take the script back");
+    let wishes = Wishes { job, env: &context.env, cancel: &context.cancellation };
+    replace::resume(session, wishes).await?;
+    loop {
+        let limits = &session.settings.limits;
+        let machine = RunMachine::new(Terms {
+            run,
+            nodes: session.record.nodes.len(),
+            grace: Duration::from_secs(limits.cancel_grace_seconds),
+            provisioning: Duration::from_secs(limits.provisioning_seconds),
+            keep_when_canceled: *stage != BuildStage::AfterScript
+                && job.container_stages().contains(&BuildStage::AfterScript),
+        });
+        let feed = session.join_log(log_client(context))?;
+        let mut conclusion =
+            Follower::new(session, supply, machine, run, lease(context), feed)?.follow(&context.cancellation).await;
+        if matches!(conclusion, Ok(Conclusion::Lost { .. })) {
+            // The order waits in the mailbox for the next training job's agent.
+            match replace::replace(session, wishes).await {
+                Ok(Replaced::Another) => continue,
+                Ok(Replaced::NoneLeft(reason)) => conclusion = Ok(Conclusion::Lost { reason, by: LossKind::System }),
+                Ok(Replaced::No) => {}
+                Err(error) => {
+                    // The script never began.
+                    session.record.current = None;
+                    conclusion = Err(error);
+                }
+            }
+        }
+        if matches!(conclusion, Err(_) | Ok(Conclusion::Lost { .. }))
+            // What was given up here must not begin, or go on, over there.
+            && let Err(error) = session.order(&Order::Cancel { run }).await
+        {
+            tracing::warn!(error = format!("{error:#}"), "failed to take the script back");
+        }
+        return conclusion;
     }
-    conclusion
 }
 
 /// The process of an earlier stage was killed while its script ran: the script is ended, and its output printed to its end.

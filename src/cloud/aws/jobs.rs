@@ -80,6 +80,8 @@ impl TrainingJobs for AwsJobs {
             .set_tags(unless_empty(
                 spec.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect(),
             ))
+            .customize()
+            .config_override(Builder::new().retry_config(RetryConfig::disabled()))
             .send()
             .await
             .map_err(|error| call.failed(&error))?;

@@ -1,0 +1,91 @@
+//! A moment that survives a change of the host's clock: the time since the host was started, beside the time of day.
+//!
+//! Two stamps of one boot are compared by the time since the start, which no clock change touches; stamps of different
+//! boots by the time of day.
+
+use std::fs;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// A moment, as one process writes it down for another.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Which start of the host the other number counts from; empty when the kernel does not tell.
+    #[serde(default)]
+    boot: String,
+    /// Milliseconds since that start.
+    #[serde(default)]
+    uptime: u64,
+    /// Seconds since 1970.
+    #[serde(default)]
+    unix: u64,
+}
+
+impl Stamp {
+    pub fn now() -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let uptime = read("/proc/uptime").split(' ').next().and_then(|seconds| seconds.parse::<f64>().ok());
+        let boot = read("/proc/sys/kernel/random/boot_id").trim().to_owned();
+        let uptime = uptime.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        Self {
+            // Without both there is nothing to compare by.
+            boot: if uptime.is_some() { boot } else { String::new() },
+            uptime: uptime.map_or(0, |uptime| u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX)),
+            unix: seconds_of(SystemTime::now()),
+        }
+    }
+
+    /// A moment of which only the time of day is known, as of a file's change.
+    pub fn of_day(time: SystemTime) -> Self {
+        Self { unix: seconds_of(time), ..Self::default() }
+    }
+
+    /// Time from this moment to `now`. A clock that was set back makes it zero, which is the safe side: too young.
+    pub fn age(&self, now: &Self) -> Duration {
+        if !self.boot.is_empty() && self.boot == now.boot {
+            return Duration::from_millis(now.uptime.saturating_sub(self.uptime));
+        }
+        Duration::from_secs(now.unix.saturating_sub(self.unix))
+    }
+
+    /// Of which start of the host it is, and the time since then.
+    pub fn since_boot(&self) -> (&str, Duration) {
+        (&self.boot, Duration::from_millis(self.uptime))
+    }
+}
+
+fn seconds_of(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(boot: &str, uptime: u64, unix: u64) -> Stamp {
+        Stamp { boot: boot.into(), uptime, unix }
+    }
+
+    #[test]
+    fn a_clock_that_jumps_changes_no_age() {
+        let then = stamp("a", 1000, 500);
+        assert_eq!(then.age(&stamp("a", 3000, 500 + 86_400)), Duration::from_secs(2));
+        assert_eq!(then.age(&stamp("a", 3000, 10)), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn across_a_restart_the_time_of_day_counts() {
+        let then = stamp("a", 90_000, 500);
+        assert_eq!(then.age(&stamp("b", 1000, 560)), Duration::from_mins(1));
+        assert_eq!(then.age(&stamp("b", 1000, 10)), Duration::ZERO);
+        assert_eq!(stamp("", 0, 500).age(&stamp("", 0, 501)), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn this_host_tells_its_time() {
+        let first = Stamp::now();
+        assert!(first.age(&Stamp::now()) < Duration::from_mins(1));
+        assert!(!first.since_boot().0.is_empty(), "{first:?}");
+    }
+}

@@ -1,0 +1,214 @@
+//! Which sessions are alive on this host: each stage holds its session's `.alive` file by a shared lock and writes down when
+//! it did so last, which covers the pause between two stages. A pass that ends what is left over claims the file alone.
+
+use std::fs::{self, File, TryLockError};
+use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::session::SessionId;
+use crate::session::age::Stamp;
+use crate::session::record::{Records, not_writable};
+
+/// A stage that meets a claim waits for so long: a look at the age takes a moment, an end of the session longer.
+const CLAIMED_FOR: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(20);
+const BEAT: Duration = Duration::from_mins(1);
+/// Room for the longest stamp.
+const STAMP_BYTES: usize = 160;
+
+/// A session that nobody else ends meanwhile.
+#[derive(Debug)]
+pub struct Claim(#[expect(dead_code, reason = "held for its lock")] Option<File>);
+
+/// A stage's hold on its session, until it is dropped.
+#[derive(Debug, Default)]
+pub struct Hold {
+    file: Option<Arc<File>>,
+    _beat: Option<AbortOnDropHandle<()>>,
+}
+
+impl Hold {
+    /// Writes down now and then that the session is alive: a stage that is killed writes nothing at its end.
+    fn of(file: File) -> Self {
+        let file = Arc::new(file);
+        touch(&file);
+        let beating = Arc::clone(&file);
+        let beat = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(BEAT).await;
+                touch(&beating);
+            }
+        });
+        Self { file: Some(file), _beat: Some(AbortOnDropHandle::new(beat)) }
+    }
+}
+
+impl Drop for Hold {
+    /// The next stage follows: the pause begins now.
+    fn drop(&mut self) {
+        if let Some(file) = &self.file {
+            touch(file);
+            // The task that shares the file may end a moment later.
+            if let Err(error) = file.unlock() {
+                tracing::debug!(%error, "failed to let the session go");
+            }
+        }
+    }
+}
+
+fn touch(file: &File) {
+    let write = || -> std::io::Result<()> {
+        let mut text = serde_json::to_vec(&Stamp::now())?;
+        text.resize(text.len().max(STAMP_BYTES), b' ');
+        // One write over the old text: there is no moment without a stamp.
+        file.write_all_at(&text, 0)
+    };
+    if let Err(error) = write() {
+        tracing::debug!(%error, "failed to write down that the session is alive");
+    }
+}
+
+impl Records {
+    /// Holds the session for a stage. A hold that cannot be had, as on a full disk or beside a pass that ends the session, is no
+    /// reason to fail a job. Without a record there is nothing to hold.
+    pub async fn hold(&self, id: &SessionId) -> Hold {
+        let deadline = Instant::now() + CLAIMED_FOR;
+        if !self.file(id, "json").exists() {
+            return Hold::default();
+        }
+        loop {
+            let file = match writable(&self.file(id, "alive")) {
+                Ok(file) => file,
+                Err(error) => {
+                    tracing::warn!(%error, "failed to hold the session");
+                    return Hold::default();
+                }
+            };
+            match file.try_lock_shared() {
+                Ok(()) => return Hold::of(file),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => tokio::time::sleep(POLL).await,
+                Err(error) => {
+                    tracing::warn!(%error, "failed to hold the session");
+                    return Hold::default();
+                }
+            }
+        }
+    }
+
+    /// Claims a session that no stage holds; `None` when one does. The claim lasts until it is dropped.
+    ///
+    /// A lock that cannot be made, as on a full or read-only disk, is held by nobody.
+    pub fn claim(&self, id: &SessionId) -> anyhow::Result<Option<Claim>> {
+        // A container stage holds the other lock too, and one of an older program that one alone.
+        for extension in ["lock", "alive"] {
+            let path = self.file(id, extension);
+            let opened = writable(&path).or_else(|_| File::open(&path));
+            let Ok(file) = opened else { continue };
+            match file.try_lock() {
+                Ok(()) if extension == "alive" => return Ok(Some(Claim(Some(file)))),
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(not_writable(&path, error)),
+            }
+        }
+        Ok(Some(Claim(None)))
+    }
+
+    /// Time since a stage of the session was last seen alive; `None` when nothing of the session is there.
+    pub fn untouched_for(&self, id: &SessionId) -> anyhow::Result<Option<Duration>> {
+        let now = Stamp::now();
+        let mut text = String::new();
+        let stamp = File::open(self.file(id, "alive")).and_then(|mut file| file.read_to_string(&mut text));
+        if let Some(stamp) = stamp.ok().and_then(|_| serde_json::from_str::<Stamp>(&text).ok()) {
+            return Ok(Some(stamp.age(&now)));
+        }
+        // The disk was full when the stages began, or the program that wrote the record knew no stamps. Locks that were made
+        // for a look are younger than the session, so the record's own time comes first.
+        if let Ok(modified) = fs::metadata(self.file(id, "json")).and_then(|metadata| metadata.modified()) {
+            return Ok(Some(Stamp::of_day(modified).age(&now)));
+        }
+        let failed = || format!("failed to look at the files of the session {id}");
+        let mut newest = None;
+        for path in self.files(id).with_context(failed)? {
+            match fs::metadata(&path).and_then(|metadata| metadata.modified()) {
+                Ok(modified) => newest = newest.max(Some(modified)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error).with_context(failed),
+            }
+        }
+        Ok(newest.map(|modified| Stamp::of_day(modified).age(&now)))
+    }
+}
+
+fn writable(path: &Path) -> std::io::Result<File> {
+    File::options().create(true).truncate(false).read(true).write(true).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::record::SessionRecord;
+
+    fn id() -> SessionId {
+        SessionId::parse("gitlab-1-2-abcdef12").unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_a_stage_holds_is_not_claimed_and_the_pause_begins_with_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        assert!(records.untouched_for(&id()).unwrap().is_none());
+        drop(records.hold(&id()).await);
+        assert!(records.sessions().unwrap().is_empty(), "without a record nothing is held");
+        records.save(&id(), &SessionRecord::default()).unwrap();
+        let (first, second) = (records.hold(&id()).await, records.hold(&id()).await);
+        assert!(records.claim(&id()).unwrap().is_none());
+        drop(first);
+        assert!(records.claim(&id()).unwrap().is_none());
+        drop(second);
+        assert!(records.claim(&id()).unwrap().is_some());
+        assert!(records.untouched_for(&id()).unwrap().unwrap() < Duration::from_mins(5));
+    }
+
+    /// A clock that jumps ahead makes every file look old.
+    #[tokio::test]
+    async fn a_clock_that_jumps_makes_no_session_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        records.save(&id(), &SessionRecord::default()).unwrap();
+        drop(records.hold(&id()).await);
+        let yesterday = std::time::SystemTime::now() - Duration::from_hours(48);
+        for path in records.files(&id()).unwrap() {
+            File::options().append(true).open(path).unwrap().set_modified(yesterday).unwrap();
+        }
+        assert!(records.untouched_for(&id()).unwrap().unwrap() < Duration::from_mins(5));
+        // Without the stamp the files' times are all there is.
+        fs::remove_file(records.file(&id(), "alive")).unwrap();
+        assert!(records.untouched_for(&id()).unwrap().unwrap() > Duration::from_hours(24));
+    }
+
+    #[tokio::test]
+    async fn a_container_stage_is_not_claimed() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        records.save(&id(), &SessionRecord::default()).unwrap();
+        let _lock = records.lock(&id()).unwrap().unwrap();
+        assert!(records.claim(&id()).unwrap().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_does_not_hold_up_a_stage_for_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        records.save(&id(), &SessionRecord::default()).unwrap();
+        let _claim = records.claim(&id()).unwrap().unwrap();
+        assert!(records.hold(&id()).await.file.is_none());
+    }
+}

@@ -1,0 +1,158 @@
+//! The host's share of `CreateTrainingJob`: its drivers take turns through one small file, so that sixty jobs that begin together
+//! do not spend their requests on throttling each other. The rate yields to other callers of the account.
+
+use std::fs::{File, TryLockError};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::reader::budget::{Grant, ReadBudget};
+use crate::reader::chance;
+use crate::session::age::Stamp;
+
+/// Requests a second of one host at most; a new host begins at half of it. What AWS allows is not public.
+const CEILING: f64 = 4.0;
+/// The file is locked for a moment only; without it a driver goes on by itself.
+const LOCKED_FOR: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(10);
+/// A look for a turn at least this often: the rate may have grown.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What stands in the file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Shared {
+    /// The start of the host that the budget's times count from.
+    boot: String,
+    budget: ReadBudget,
+}
+
+/// The turns of one host.
+#[derive(Debug, Clone)]
+pub(super) struct Turns {
+    path: PathBuf,
+    boot: String,
+    /// Time since the host's start, when this was made.
+    uptime: Duration,
+    made: Instant,
+}
+
+impl Turns {
+    pub(super) fn of(state_dir: &Path) -> Self {
+        let stamp = Stamp::now();
+        let (boot, uptime) = stamp.since_boot();
+        Self { path: state_dir.join("create.json"), boot: boot.to_owned(), uptime, made: Instant::now() }
+    }
+
+    /// Waits for a turn; `false` when there is none before `until`.
+    pub(super) async fn take(&self, until: Instant) -> bool {
+        loop {
+            let now = self.now();
+            let wait = self.with(|budget| {
+                if budget.grant(now) == Grant::Nothing {
+                    Some(budget.wait(Grant::Urgent))
+                } else {
+                    budget.spend();
+                    None
+                }
+            });
+            let wait = match wait.await {
+                Ok(None) => return true,
+                Ok(Some(wait)) => wait.clamp(POLL, LONGEST_PAUSE).mul_f64(1.0 + chance() / 2.0),
+                Err(error) => {
+                    tracing::debug!(%error, path = %self.path.display(), "failed to take turns");
+                    return true;
+                }
+            };
+            if Instant::now() + wait >= until {
+                return false;
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// What the answer says about the rate.
+    pub(super) async fn answered(&self, is_throttled: bool) {
+        let now = self.now();
+        let told = self.with(|budget| {
+            if is_throttled { budget.throttled(now, chance()) } else { budget.succeeded(now) }
+        });
+        if let Err(error) = told.await {
+            tracing::debug!(%error, path = %self.path.display(), "failed to write down how fast training jobs are created");
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.uptime + self.made.elapsed()
+    }
+
+    async fn with<R>(&self, act: impl FnOnce(&mut ReadBudget) -> R) -> std::io::Result<R> {
+        let mut file = File::options().create(true).truncate(false).read(true).write(true).open(&self.path)?;
+        let deadline = Instant::now() + LOCKED_FOR;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    tokio::time::sleep(POLL.mul_f64(1.0 + chance())).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        let shared = serde_json::from_str::<Shared>(&text).ok().filter(|shared| shared.boot == self.boot);
+        let mut shared =
+            shared.unwrap_or_else(|| Shared { boot: self.boot.clone(), budget: ReadBudget::new(CEILING, self.now()) });
+        let result = act(&mut shared.budget);
+        let text = serde_json::to_vec(&shared)?;
+        file.set_len(0)?;
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(&text)?;
+        Ok(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lone_job_waits_for_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let turns = Turns::of(dir.path());
+        let start = Instant::now();
+        assert!(turns.take(start + Duration::from_mins(1)).await);
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn drivers_that_begin_together_are_spread_and_yield_to_throttling() {
+        let dir = tempfile::tempdir().unwrap();
+        let turns = Turns::of(dir.path());
+        let start = Instant::now();
+        let until = start + Duration::from_hours(1);
+        for _ in 0..11 {
+            assert!(turns.clone().take(until).await);
+            turns.answered(false).await;
+        }
+        let quick = start.elapsed();
+        assert!((Duration::from_millis(2500)..Duration::from_secs(10)).contains(&quick), "{quick:?}");
+        for _ in 0..4 {
+            turns.answered(true).await;
+            assert!(turns.take(until).await);
+        }
+        let slow = Instant::now();
+        assert!(turns.take(until).await);
+        assert!(slow.elapsed() >= Duration::from_secs(1), "{:?}", slow.elapsed());
+        assert!(!turns.take(Instant::now() + POLL).await, "no turn comes so soon");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_the_file_a_driver_goes_on() {
+        let turns = Turns::of(Path::new("/proc/no-such-folder"));
+        assert!(turns.take(Instant::now() + Duration::from_secs(1)).await);
+        turns.answered(true).await;
+    }
+}
