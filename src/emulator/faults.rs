@@ -24,6 +24,8 @@ pub struct FaultPlan {
     /// Requests a second that an operation allows while the plan is in force, as when other hosts of the account use up the
     /// rest; 0 lifts the quota.
     pub quotas: BTreeMap<String, f64>,
+    /// A new training job is unknown to every operation but another `CreateTrainingJob` for so long, in milliseconds.
+    pub hidden_ms: u64,
 }
 
 /// Trouble for some calls of one operation.
@@ -42,6 +44,10 @@ pub struct CallFault {
     /// Waits before anything else, in milliseconds.
     #[serde(default)]
     pub delay_ms: u64,
+    /// The delayed operation happens even when the caller hangs up meanwhile, as with a request that AWS has accepted. For
+    /// operations of SageMaker.
+    #[serde(default)]
+    pub accepted: bool,
     /// Answers with this error code; the operation does not happen.
     #[serde(default)]
     pub error: Option<String>,
@@ -184,6 +190,11 @@ impl Faults {
             }
         }
         None
+    }
+
+    /// How long a new training job is unknown, in milliseconds.
+    pub(crate) fn hidden_ms(&self) -> u64 {
+        self.lock().plan.hidden_ms
     }
 
     /// What becomes of a batch of events.

@@ -10,7 +10,7 @@ use super::Core;
 use super::channels::S3Location;
 use super::constraints as tables;
 use super::job::{Job, Phase, tag_map};
-use super::life;
+use super::{clock, life};
 use super::protocol::{Answer, ApiError, text};
 use super::validate::check;
 
@@ -89,7 +89,12 @@ fn check_inputs(core: &Core, request: &Value, region: &str) -> Result<(), ApiErr
 
 fn with_job(core: &Core, request: &Value, act: impl FnOnce(&mut Job) -> Answer) -> Answer {
     let name = text(request, "TrainingJobName").unwrap_or_default();
-    act(core.jobs().get_mut(name).ok_or_else(not_found)?)
+    act(core.jobs().get_mut(name).filter(|job| is_visible(core, job)).ok_or_else(not_found)?)
+}
+
+/// A job that was created a moment ago may not be seen yet.
+fn is_visible(core: &Core, job: &Job) -> bool {
+    clock::now_ms() >= job.created_ms.saturating_add(core.faults.hidden_ms())
 }
 
 fn stop(core: &Core, request: &Value) -> Answer {
@@ -154,7 +159,8 @@ fn list(core: &Core, request: &Value) -> Answer {
     let mut chosen: Vec<&Job> = jobs
         .values()
         .filter(|job| {
-            text(request, "NameContains").is_none_or(|part| job.name.contains(part))
+            is_visible(core, job)
+                && text(request, "NameContains").is_none_or(|part| job.name.contains(part))
                 && after("CreationTimeAfter", job.created_ms)
                 && before("CreationTimeBefore", job.created_ms)
                 && after("LastModifiedTimeAfter", job.modified_ms())
@@ -201,7 +207,7 @@ fn bound(request: &Value, name: &str) -> Option<u64> {
 fn with_tagged(core: &Core, request: &Value, act: impl FnOnce(&mut Job) -> Answer) -> Answer {
     let arn = text(request, "ResourceArn").unwrap_or_default();
     let mut jobs = core.jobs();
-    let job = jobs.values_mut().find(|job| job.arn == arn);
+    let job = jobs.values_mut().find(|job| job.arn == arn && is_visible(core, job));
     act(job.ok_or_else(|| ApiError::validation(format!("Could not find resource {arn}.")))?)
 }
 

@@ -88,6 +88,9 @@ async fn handle(core: &Arc<Core>, s3: S3Service, request: Request<Incoming>) -> 
     };
     let fault = core.faults.call(&operation);
     if let Some(fault) = &fault {
+        if fault.accepted && service == Service::SageMaker {
+            return Ok(identified(accepted(core, request, operation, fault.delay_ms).await?, &request_id));
+        }
         if fault.delay_ms > 0 {
             tokio::time::sleep(Duration::from_millis(fault.delay_ms)).await;
         }
@@ -125,6 +128,26 @@ async fn handle(core: &Arc<Core>, s3: S3Service, request: Request<Incoming>) -> 
         anyhow::bail!("dropped the connection after {operation}, as the fault plan says");
     }
     Ok(identified(reply, &request_id))
+}
+
+/// An operation that happens after its delay, whether or not the caller still waits for the answer.
+async fn accepted(
+    core: &Arc<Core>,
+    request: Request<Incoming>,
+    operation: String,
+    delay_ms: u64,
+) -> anyhow::Result<Reply> {
+    let region = Caller::of(request.headers(), request.uri().query()).region;
+    let body = read(request).await?;
+    let own = Arc::clone(core);
+    let answer = core.tasks.spawn(async move {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(delay_ms)) => {}
+            () = own.shutdown.cancelled() => {}
+        }
+        call(&own, &Service::SageMaker, &operation, &body, &region)
+    });
+    Ok(json_reply(answer.await.context("failed to wait for the operation")?))
 }
 
 fn call(core: &Arc<Core>, service: &Service, operation: &str, body: &[u8], region: &str) -> super::protocol::Answer {

@@ -47,6 +47,8 @@ mod sagemaker_cancel;
 mod sagemaker_desk;
 mod sagemaker_host;
 mod sagemaker_input;
+mod sagemaker_life;
+mod sagemaker_records;
 mod sagemaker_results;
 mod sagemaker_resume;
 mod sagemaker_trace;

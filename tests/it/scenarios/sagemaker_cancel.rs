@@ -52,7 +52,7 @@ rows! {
 }
 
 /// Waits until the emulator has got more than `before` calls of an operation.
-fn until_called(desk: &Desk, operation: &str, before: u64) {
+pub(super) fn until_called(desk: &Desk, operation: &str, before: u64) {
     let called = poll(Duration::from_secs(30), || (desk.emulator.requests(operation) > before).then_some(()));
     assert!(called.is_some(), "{operation} was not called");
 }
@@ -61,14 +61,21 @@ fn plain() -> Job {
     Job::new().script(["true"]).artifacts(Artifacts::paths(["model.txt"]).when("always"))
 }
 
+/// The answer is waited for, so that the training job it tells of is stopped; a second signal ends that.
 #[test]
-fn a_signal_while_create_training_job_hangs() {
+fn signals_while_create_training_job_hangs() {
     let mut desk = Desk::new(&plain());
     desk.emulator.set_faults(&json!({"calls": [{"operation": "CreateTrainingJob", "delay_ms": 60_000}]}));
     desk.config().passed();
-    let prepare = desk.start(&["prepare"]);
+    let mut prepare = desk.start(&["prepare"]);
     until_called(&desk, "CreateTrainingJob", 0);
     prepare.signal(Signal::TERM);
+    // Two signals at once are one to the process.
+    let ended = poll(Duration::from_secs(30), || {
+        prepare.signal(Signal::TERM);
+        prepare.has_ended().then_some(())
+    });
+    assert!(ended.is_some(), "a further signal ends the waiting");
     prepare.end().with_code(SYSTEM_FAILURE).one_error().says("canceled");
     desk.close();
 }

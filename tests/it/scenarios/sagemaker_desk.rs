@@ -100,6 +100,10 @@ impl Running {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    pub(super) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits until stdout or stderr has the text.
     #[track_caller]
     pub(super) fn until(&mut self, text: &str) {
@@ -113,14 +117,18 @@ impl Running {
         assert_eq!(shown, Some(true), "{text:?} was never shown\n{}", std::fs::read_to_string(&self.err).unwrap());
     }
 
-    pub(super) fn end(mut self) -> Ended {
-        let status = poll(PATIENCE, || self.child.try_wait().unwrap());
+    pub(super) fn end(self) -> Ended {
+        self.end_within(PATIENCE)
+    }
+
+    pub(super) fn end_within(mut self, limit: Duration) -> Ended {
+        let status = poll(limit, || self.child.try_wait().unwrap());
         let stdout = std::fs::read(&self.out).unwrap();
         let stderr = String::from_utf8_lossy(&std::fs::read(&self.err).unwrap()).into_owned();
         let Some(status) = status else {
             self.child.kill().unwrap();
             self.child.wait().unwrap();
-            panic!("the stage did not end within {PATIENCE:?}\n{}\n{stderr}", String::from_utf8_lossy(&stdout));
+            panic!("the stage did not end within {limit:?}\n{}\n{stderr}", String::from_utf8_lossy(&stdout));
         };
         Ended { code: status.code(), stdout, stderr, exit_code: std::fs::read_to_string(&self.exit_code).ok() }
     }
@@ -287,13 +295,14 @@ impl Desk {
 
     #[track_caller]
     pub(super) fn is_left_clean(&self) {
+        let sweep = || drop(self.call(&["sweep"]).passed());
+        let records = self.emulator.left_records(&self.root().join("state/sessions"), sweep);
         self.emulator.is_left_clean(&self.secrets);
-        let records: Vec<_> =
-            std::fs::read_dir(self.root().join("state/sessions")).into_iter().flatten().flatten().collect();
         assert!(records.is_empty(), "session records are left: {records:?}");
         let state: Vec<_> = std::fs::read_dir(self.root().join("state")).into_iter().flatten().flatten().collect();
         let scratch = state.iter().filter(|entry| {
-            !["sessions", "agent.json", "logs", "projects"].contains(&&*entry.file_name().to_string_lossy())
+            !["sessions", "agent.json", "logs", "projects", "create.json", "look.lock"]
+                .contains(&&*entry.file_name().to_string_lossy())
         });
         assert_eq!(scratch.count(), 0, "scratch is left: {state:?}");
         // What the host's drivers share of the log stays; what belongs to one job does not.

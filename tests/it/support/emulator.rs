@@ -130,6 +130,30 @@ impl Emulator {
         text
     }
 
+    /// What the host keeps of sessions and must not. A record stays of a training job that was asked for and may still come; then
+    /// `sweep` is called, after which no such job may be there.
+    pub(crate) fn left_records(&self, sessions: &Path, sweep: impl FnOnce()) -> Vec<String> {
+        let names = || -> Vec<String> {
+            let entries = std::fs::read_dir(sessions).into_iter().flatten().flatten();
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+        };
+        let stays = |name: &String| {
+            let id = name.split('.').next().unwrap_or_default();
+            let text = std::fs::read_to_string(sessions.join(format!("{id}.json"))).unwrap_or_default();
+            let record = serde_json::from_str::<Value>(&text).unwrap_or_default();
+            record["creating"] == true && [format!("{id}.json"), format!("{id}.closing")].contains(name)
+        };
+        let mut found = names();
+        if !found.is_empty() && found.iter().all(stays) {
+            self.set_faults(&json!({}));
+            sweep();
+            let jobs: Vec<_> = self.jobs().iter().map(|job| job["TrainingJobName"].to_string()).collect();
+            let has_job = |name: &String| jobs.contains(&format!("\"{}\"", name.split('.').next().unwrap_or_default()));
+            found = names().into_iter().filter(|name| has_job(name) || !stays(name)).collect();
+        }
+        found
+    }
+
     /// Keys of the bucket, from the emulator's journal of it.
     pub(crate) fn objects(&self) -> Vec<String> {
         let journal = self.data_dir.join("s3").join(BUCKET).join("index.jsonl");

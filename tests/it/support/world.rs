@@ -199,9 +199,8 @@ impl World {
         if self.settings.faults.iter().any(|fault| fault.stage == "cleanup") {
             return;
         }
+        let records = emulator.left_records(&self.dirs.root().join("state/sessions"), || self.sweep());
         emulator.is_left_clean(&self.secrets.lock().unwrap());
-        let records: Vec<_> =
-            std::fs::read_dir(self.dirs.root().join("state/sessions")).into_iter().flatten().flatten().collect();
         assert!(records.is_empty(), "session records are left: {records:?}");
         let root = self.dirs.root().to_string_lossy().into_owned();
         let left = || -> Vec<String> {
@@ -217,6 +216,14 @@ impl World {
             last.is_empty().then_some(())
         });
         assert!(last.is_empty(), "processes are left: {last:?}");
+    }
+
+    /// `sweep`, as an operator would call it.
+    pub(crate) fn sweep(&self) {
+        let mut command = std::process::Command::new(&self.driver.program);
+        command.args(self.driver.args.iter().map(|arg| self.dirs.fill(arg))).arg("sweep");
+        let status = command.env_clear().envs(self.runner_env()).status().expect("the driver is a program");
+        assert!(status.success(), "the sweep failed: {status}");
     }
 
     /// A repository of this world's GitLab.
