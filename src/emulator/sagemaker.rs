@@ -10,9 +10,9 @@ use super::Core;
 use super::channels::S3Location;
 use super::constraints as tables;
 use super::job::{Job, Phase, tag_map};
-use super::{clock, life};
 use super::protocol::{Answer, ApiError, text};
 use super::validate::check;
+use super::{clock, life};
 
 /// Runs one operation of the service.
 pub(crate) fn call(core: &Arc<Core>, operation: &str, request: Value, region: &str) -> Answer {

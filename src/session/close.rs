@@ -37,17 +37,17 @@ pub enum Closed {
 pub enum Pace {
     /// `cleanup` and `sweep`.
     Patient,
-    /// Beside another job's `prepare`: what has not ended at once is looked at by the next one. Nothing of the session is printed.
+    /// Beside another job's `prepare`: what has not ended in a moment is looked at by the next one. Nothing of the session is
+    /// printed.
     Brief,
 }
 
+/// What a pass beside a `prepare` waits for an end.
+const MOMENT: Duration = Duration::from_secs(2);
+
 impl Pace {
     fn of(self, time: Duration) -> Duration {
-        if self == Self::Patient { time } else { Duration::ZERO }
-    }
-
-    fn stage_grace(self) -> Duration {
-        self.of(STAGE_GRACE)
+        if self == Self::Patient { time } else { MOMENT }
     }
 
     /// `StopTrainingJob` gives the container 120 s; a little more until SageMaker tells so.
@@ -100,6 +100,10 @@ pub async fn close(mut session: Session<'_>, pace: Pace) -> anyhow::Result<Close
             session.printer.warn(format!("{error:#}; the training job of {id} is looked for by its name"));
         }
     }
+    if is_known && session.record.is_unused() {
+        // `prepare` did not come so far: there is nothing to look for in AWS, which may be what it failed at.
+        return forget(&session).map(|()| Closed::Whole);
+    }
     let job = if is_known { end_job(&mut session, pace).await } else { end_all(&mut session, pace).await };
     if pace == Pace::Patient
         && let Err(error) = print_rest(&session).await
@@ -116,9 +120,11 @@ pub async fn close(mut session: Session<'_>, pace: Pace) -> anyhow::Result<Close
         (Ok(Job::MayCome), Ok(())) => keep_for_later(&mut session).map(|()| Closed::MayCome),
         (Ok(_), Ok(())) => forget(&session).map(|()| Closed::Whole),
         (Ok(_), Err(error)) | (Err(error), Ok(())) => Err(error),
-        (Err(job), Err(objects)) => Err(Failure::system(format!("neither the training job nor the objects of {id} are gone: {objects:#}"))
-            .caused_by(job)
-            .into()),
+        (Err(job), Err(objects)) => {
+            Err(Failure::system(format!("neither the training job nor the objects of {id} are gone: {objects:#}"))
+                .caused_by(job)
+                .into())
+        }
     };
     drop(lock);
     closed
@@ -167,7 +173,7 @@ async fn print_rest(session: &Session<'_>) -> anyhow::Result<()> {
 
 /// The lock of the session's container stage; a lock that cannot be had, as on a full disk, holds nothing up.
 async fn wait_for_stage(session: &Session<'_>, pace: Pace) -> Option<std::fs::File> {
-    let deadline = Instant::now() + pace.stage_grace();
+    let deadline = Instant::now() + pace.of(STAGE_GRACE);
     loop {
         match session.records.lock(&session.id) {
             Ok(Some(lock)) => return Some(lock),
@@ -323,171 +329,4 @@ async fn delete_objects(cloud: &Cloud, prefix: &str, kept: Option<&str>) -> anyh
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cloud::JobStatus;
-    use crate::cloud::memory::{Memory, example_spec};
-    use crate::session::record::{Records, SessionRecord};
-    use crate::session::{SessionId, spec};
-    use crate::settings::Settings;
-    use crate::ui::Printer;
-
-    const NAME: &str = "gitlab-1-2-abcdef12";
-
-    struct Desk {
-        memory: Memory,
-        settings: Settings,
-        printer: Printer,
-        _dir: tempfile::TempDir,
-    }
-
-    impl Desk {
-        fn new() -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            let text =
-                format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = \"{}\"\n", dir.path().display());
-            Self {
-                memory: Memory::new(),
-                settings: toml::from_str(&text).unwrap(),
-                printer: Printer::captured().0,
-                _dir: dir,
-            }
-        }
-
-        async fn open(&self, record: SessionRecord) {
-            self.memory.cloud().jobs.create(&example_spec(NAME)).await.unwrap();
-            self.memory.objects.insert(&spec::layout(&Self::id()).script(1), "secret");
-            self.memory.objects.insert("sessions/gitlab-1-2-abcdef123/orders/000001.json", "a neighbour's");
-            Records::open(&self.settings.runner.state_dir).unwrap().save(&Self::id(), &record).unwrap();
-        }
-
-        fn id() -> SessionId {
-            SessionId::parse(NAME).unwrap()
-        }
-
-        fn attach(&self) -> Option<Session<'_>> {
-            Session::attach(Self::id(), self.memory.cloud(), &self.settings, &self.printer).unwrap()
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_running_job_is_stopped_and_everything_of_the_session_is_gone() {
-        let desk = Desk::new();
-        desk.open(SessionRecord::default()).await;
-        let session = desk.attach().unwrap();
-        desk.memory.jobs.advance_on_describe(
-            NAME,
-            &[(JobStatus::InProgress, "Training"), (JobStatus::Stopping, "Stopping"), (JobStatus::Stopped, "Stopped")],
-        );
-        close(session, Pace::Patient).await.unwrap();
-        assert!(desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
-        assert_eq!(desk.memory.objects.keys(), ["sessions/gitlab-1-2-abcdef123/orders/000001.json"]);
-        assert!(desk.attach().is_none(), "the record is forgotten");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_finished_job_is_given_time_to_leave_by_itself() {
-        let desk = Desk::new();
-        desk.open(SessionRecord { finished: true, ..SessionRecord::default() }).await;
-        let session = desk.attach().unwrap();
-        desk.memory.jobs.advance_on_describe(
-            NAME,
-            &[
-                (JobStatus::InProgress, "Training"),
-                (JobStatus::InProgress, "Uploading"),
-                (JobStatus::Completed, "Completed"),
-            ],
-        );
-        close(session, Pace::Patient).await.unwrap();
-        assert!(!desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_job_that_does_not_end_keeps_its_record() {
-        let desk = Desk::new();
-        desk.open(SessionRecord::default()).await;
-        let session = desk.attach().unwrap();
-        desk.memory.jobs.advance_on_describe(NAME, &[(JobStatus::Stopping, "Stopping"); 200]);
-        assert!(close(session, Pace::Patient).await.is_err());
-        assert!(desk.attach().is_some());
-        let left = desk.memory.objects.keys();
-        assert_eq!(
-            left,
-            ["sessions/gitlab-1-2-abcdef12/orders/000001.json", "sessions/gitlab-1-2-abcdef123/orders/000001.json"],
-            "the order to leave, and no secret"
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_second_pass_finds_nothing_to_do() {
-        let desk = Desk::new();
-        desk.open(SessionRecord::default()).await;
-        desk.memory.jobs.set_status(NAME, JobStatus::Stopped, "Stopped");
-        let (first, second) = (desk.attach().unwrap(), desk.attach().unwrap());
-        close(first, Pace::Patient).await.unwrap();
-        close(second, Pace::Patient).await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_job_that_was_created_and_is_not_visible_yet_is_looked_for_again() {
-        let desk = Desk::new();
-        desk.open(SessionRecord { arn: Some("arn".into()), ..SessionRecord::default() }).await;
-        let record = SessionRecord { arn: Some("arn".into()), ..SessionRecord::default() };
-        let id = SessionId::parse("gitlab-9-9-abcdef12").unwrap();
-        Records::open(&desk.settings.runner.state_dir).unwrap().save(&id, &record).unwrap();
-        let session = Session::attach(id, desk.memory.cloud(), &desk.settings, &desk.printer).unwrap().unwrap();
-        let before = Instant::now();
-        close(session, Pace::Patient).await.unwrap();
-        assert!(before.elapsed() >= LATE_CREATE, "it was given time to appear");
-        assert!(desk.memory.jobs.calls().contains(&"stop gitlab-9-9-abcdef12".to_owned()));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stop_that_is_refused_because_the_job_ends_by_itself_is_none() {
-        use crate::cloud::faulty::{Fault, Faulty, When};
-        let desk = Desk::new();
-        desk.open(SessionRecord::default()).await;
-        desk.memory.jobs.advance_on_describe(
-            NAME,
-            &[(JobStatus::InProgress, "Training"), (JobStatus::Failed, "Failed"), (JobStatus::Failed, "Failed")],
-        );
-        let stop = Fault::new("stop", 1, When::Before, CloudErrorKind::Invalid).forever();
-        let cloud =
-            Cloud { jobs: std::sync::Arc::new(Faulty::new(desk.memory.jobs.clone(), [stop])), ..desk.memory.cloud() };
-        let session = Session::attach(Desk::id(), cloud, &desk.settings, &desk.printer).unwrap().unwrap();
-        close(session, Pace::Patient).await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_job_that_may_not_be_looked_at_is_stopped_and_its_record_kept() {
-        use crate::cloud::faulty::{Fault, Faulty, When};
-        let desk = Desk::new();
-        desk.open(SessionRecord::default()).await;
-        let describe = Fault::new("describe", 1, When::Before, CloudErrorKind::Denied).forever();
-        let cloud = Cloud {
-            jobs: std::sync::Arc::new(Faulty::new(desk.memory.jobs.clone(), [describe])),
-            ..desk.memory.cloud()
-        };
-        let session = Session::attach(Desk::id(), cloud, &desk.settings, &desk.printer).unwrap().unwrap();
-        assert!(close(session, Pace::Patient).await.is_err());
-        assert!(desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
-        assert!(desk.attach().is_some());
-    }
-    /// Hundreds of jobs that end together meet the quota of `DescribeTrainingJob`: no reason to fail.
-    #[tokio::test(start_paused = true)]
-    async fn throttling_is_waited_out() {
-        use crate::cloud::faulty::{Fault, Faulty, When};
-        let desk = Desk::new();
-        desk.open(SessionRecord::default()).await;
-        desk.memory.jobs.set_status(NAME, JobStatus::Completed, "Completed");
-        let describe = Fault::new("describe", 1, When::Before, CloudErrorKind::Throttled).times(5);
-        let cloud = Cloud {
-            jobs: std::sync::Arc::new(Faulty::new(desk.memory.jobs.clone(), [describe])),
-            ..desk.memory.cloud()
-        };
-        let session = Session::attach(Desk::id(), cloud, &desk.settings, &desk.printer).unwrap().unwrap();
-        close(session, Pace::Patient).await.unwrap();
-        assert!(!desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
-        assert!(desk.attach().is_none());
-    }
-}
+mod tests;

@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use crate::cloud::{Cloud, CloudError, CloudErrorKind, TrainingJobSpec};
 use crate::failure::Failure;
 use crate::reader::chance;
+use crate::session::Session;
 use crate::session::age::Stamp;
 use crate::session::spec::{job_name, tag};
 use crate::session::turn::Turns;
-use crate::session::Session;
 use crate::signals::Cancellation;
 
 /// How long throttling is waited out, from the beginning of the stage: with the last try, which takes a minute at most, it fits
@@ -156,7 +156,8 @@ impl Asking<'_> {
                     self.unanswered += 1;
                 }
                 Some(CloudErrorKind::Quota | CloudErrorKind::Capacity) => {
-                    let reason = error.downcast::<CloudError>().map_or_else(|error| error.to_string(), |error| error.message);
+                    let reason =
+                        error.downcast::<CloudError>().map_or_else(|error| error.to_string(), |error| error.message);
                     return Err(Refusal::OfType(reason));
                 }
                 _ => return Err(Refusal::Final(refusal(error, spec))),

@@ -100,7 +100,8 @@ mod tests {
     impl Desk {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let text = format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = \"{}\"\n", dir.path().display());
+            let text =
+                format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = \"{}\"\n", dir.path().display());
             let settings: Settings = toml::from_str(&text).unwrap();
             Records::open(dir.path()).unwrap();
             Self { memory: Memory::new(), settings, printer: Printer::captured().0, _dir: dir }

@@ -102,6 +102,13 @@ pub struct SessionRecord {
     pub results_applied: bool,
 }
 
+impl SessionRecord {
+    /// No training job was ever asked for, so nothing is stored in the bucket either.
+    pub fn is_unused(&self) -> bool {
+        !self.creating && self.arn.is_none() && self.requested.is_none() && self.created == 0 && self.orders == 0
+    }
+}
+
 /// A script that was ordered and whose end has not been seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CurrentRun {
@@ -272,9 +279,9 @@ impl Records {
 
     fn names(&self) -> std::io::Result<Vec<String>> {
         match fs::read_dir(&self.dir) {
-            Ok(entries) => entries
-                .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
-                .collect(),
+            Ok(entries) => {
+                entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned())).collect()
+            }
             Err(error) if is_absent(&error) => Ok(Vec::new()),
             Err(error) => Err(error),
         }

@@ -84,7 +84,7 @@ pub async fn replace(session: &mut Session<'_>, wishes: Wishes<'_>) -> anyhow::R
     session.record.left.clear();
     session.record.log_floors.clear();
     session.printer.line(format!("{line}: {next} is asked for, as the training job {}", session.job_name()));
-    create_next(session, &types, wishes).await?;
+    Box::pin(create_next(session, &types, wishes)).await?;
     Ok(Replaced::Another)
 }
 
@@ -95,7 +95,7 @@ pub async fn resume(session: &mut Session<'_>, wishes: Wishes<'_>) -> anyhow::Re
     }
     let mut types = vec![session.record.instance_type.clone()];
     types.extend(session.record.types_left.iter().cloned());
-    create_next(session, &types, wishes).await
+    Box::pin(create_next(session, &types, wishes)).await
 }
 
 /// The same decision as in `prepare`, with the types that are left.
@@ -115,9 +115,9 @@ async fn create_next(session: &mut Session<'_>, types: &[String], wishes: Wishes
 fn cause(job: &TrainingJob) -> Option<Cause> {
     match job.status {
         // SageMaker waited for an instance for as long as it was allowed to.
-        JobStatus::Stopped => {
-            ["MaxPendingTimeExceeded", "MaxWaitTimeExceeded"].contains(&job.secondary.as_str()).then_some(Cause::Capacity)
-        }
+        JobStatus::Stopped => ["MaxPendingTimeExceeded", "MaxWaitTimeExceeded"]
+            .contains(&job.secondary.as_str())
+            .then_some(Cause::Capacity),
         JobStatus::Failed => {
             let reason = job.failure_reason.as_deref()?;
             let class = reason.split(':').next().unwrap_or_default().trim();
@@ -252,7 +252,11 @@ mod tests {
         let spec = desk.memory.jobs.spec(&format!("{NAME}-3")).unwrap();
         assert_eq!(spec.instance_type, "ml.c.d");
         assert_eq!(spec.tags.get(spec::tag::SESSION).map(String::as_str), Some(NAME));
-        assert!(desk.captured.text().contains("no capacity for ml.a.b: ml.c.d is asked for"), "{}", desk.captured.text());
+        assert!(
+            desk.captured.text().contains("no capacity for ml.a.b: ml.c.d is asked for"),
+            "{}",
+            desk.captured.text()
+        );
         // What the next process reads is what this one knows.
         assert_eq!(desk.attach().record, SessionRecord { version: 1, session: NAME.into(), ..session.record.clone() });
         desk.fail(&format!("{NAME}-3"), CAPACITY);

@@ -76,9 +76,8 @@ impl Turns {
     /// What the answer says about the rate.
     pub(super) async fn answered(&self, is_throttled: bool) {
         let now = self.now();
-        let told = self.with(|budget| {
-            if is_throttled { budget.throttled(now, chance()) } else { budget.succeeded(now) }
-        });
+        let told =
+            self.with(|budget| if is_throttled { budget.throttled(now, chance()) } else { budget.succeeded(now) });
         if let Err(error) = told.await {
             tracing::debug!(%error, path = %self.path.display(), "failed to write down how fast training jobs are created");
         }

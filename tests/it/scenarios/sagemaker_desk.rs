@@ -295,7 +295,9 @@ impl Desk {
 
     #[track_caller]
     pub(super) fn is_left_clean(&self) {
-        let sweep = || drop(self.call(&["sweep"]).passed());
+        let sweep = || {
+            self.call(&["sweep"]).passed();
+        };
         let records = self.emulator.left_records(&self.root().join("state/sessions"), sweep);
         self.emulator.is_left_clean(&self.secrets);
         assert!(records.is_empty(), "session records are left: {records:?}");

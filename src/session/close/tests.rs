@@ -1,0 +1,236 @@
+//! The end of a session with the fakes, in paused time.
+
+use super::*;
+use crate::cloud::JobStatus;
+use crate::cloud::memory::{Memory, example_spec};
+use crate::session::record::{Records, SessionRecord};
+use crate::session::{SessionId, spec};
+use crate::settings::Settings;
+use crate::ui::Printer;
+
+const NAME: &str = "gitlab-1-2-abcdef12";
+
+struct Desk {
+    memory: Memory,
+    settings: Settings,
+    printer: Printer,
+    _dir: tempfile::TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = \"{}\"\n", dir.path().display());
+        Self {
+            memory: Memory::new(),
+            settings: toml::from_str(&text).unwrap(),
+            printer: Printer::captured().0,
+            _dir: dir,
+        }
+    }
+
+    async fn open(&self, record: SessionRecord) {
+        self.memory.cloud().jobs.create(&example_spec(NAME)).await.unwrap();
+        self.memory.objects.insert(&spec::layout(&Self::id()).script(1), "secret");
+        self.memory.objects.insert("sessions/gitlab-1-2-abcdef123/orders/000001.json", "a neighbour's");
+        let record = SessionRecord { arn: record.arn.clone().or_else(|| Some("arn".into())), ..record };
+        Records::open(&self.settings.runner.state_dir).unwrap().save(&Self::id(), &record).unwrap();
+    }
+
+    fn id() -> SessionId {
+        SessionId::parse(NAME).unwrap()
+    }
+
+    fn attach(&self) -> Option<Session<'_>> {
+        Session::attach(Self::id(), self.memory.cloud(), &self.settings, &self.printer).unwrap()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_running_job_is_stopped_and_everything_of_the_session_is_gone() {
+    let desk = Desk::new();
+    desk.open(SessionRecord::default()).await;
+    let session = desk.attach().unwrap();
+    desk.memory.jobs.advance_on_describe(
+        NAME,
+        &[(JobStatus::InProgress, "Training"), (JobStatus::Stopping, "Stopping"), (JobStatus::Stopped, "Stopped")],
+    );
+    close(session, Pace::Patient).await.unwrap();
+    assert!(desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
+    assert_eq!(desk.memory.objects.keys(), ["sessions/gitlab-1-2-abcdef123/orders/000001.json"]);
+    assert!(desk.attach().is_none(), "the record is forgotten");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finished_job_is_given_time_to_leave_by_itself() {
+    let desk = Desk::new();
+    desk.open(SessionRecord { finished: true, ..SessionRecord::default() }).await;
+    let session = desk.attach().unwrap();
+    desk.memory.jobs.advance_on_describe(
+        NAME,
+        &[
+            (JobStatus::InProgress, "Training"),
+            (JobStatus::InProgress, "Uploading"),
+            (JobStatus::Completed, "Completed"),
+        ],
+    );
+    close(session, Pace::Patient).await.unwrap();
+    assert!(!desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_does_not_end_keeps_its_record() {
+    let desk = Desk::new();
+    desk.open(SessionRecord::default()).await;
+    let session = desk.attach().unwrap();
+    desk.memory.jobs.advance_on_describe(NAME, &[(JobStatus::Stopping, "Stopping"); 200]);
+    assert!(close(session, Pace::Patient).await.is_err());
+    assert!(desk.attach().is_some());
+    let left = desk.memory.objects.keys();
+    assert_eq!(
+        left,
+        ["sessions/gitlab-1-2-abcdef12/orders/000001.json", "sessions/gitlab-1-2-abcdef123/orders/000001.json"],
+        "the order to leave, and no secret"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_pass_finds_nothing_to_do() {
+    let desk = Desk::new();
+    desk.open(SessionRecord::default()).await;
+    desk.memory.jobs.set_status(NAME, JobStatus::Stopped, "Stopped");
+    let (first, second) = (desk.attach().unwrap(), desk.attach().unwrap());
+    close(first, Pace::Patient).await.unwrap();
+    close(second, Pace::Patient).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_was_created_and_is_not_visible_yet_is_looked_for_again() {
+    let desk = Desk::new();
+    desk.open(SessionRecord { arn: Some("arn".into()), ..SessionRecord::default() }).await;
+    let record = SessionRecord { arn: Some("arn".into()), ..SessionRecord::default() };
+    let id = SessionId::parse("gitlab-9-9-abcdef12").unwrap();
+    Records::open(&desk.settings.runner.state_dir).unwrap().save(&id, &record).unwrap();
+    let session = Session::attach(id, desk.memory.cloud(), &desk.settings, &desk.printer).unwrap().unwrap();
+    let before = Instant::now();
+    close(session, Pace::Patient).await.unwrap();
+    assert!(before.elapsed() >= LATE_CREATE, "it was given time to appear");
+    assert!(desk.memory.jobs.calls().contains(&"stop gitlab-9-9-abcdef12".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_is_refused_because_the_job_ends_by_itself_is_none() {
+    use crate::cloud::faulty::{Fault, Faulty, When};
+    let desk = Desk::new();
+    desk.open(SessionRecord::default()).await;
+    desk.memory.jobs.advance_on_describe(
+        NAME,
+        &[(JobStatus::InProgress, "Training"), (JobStatus::Failed, "Failed"), (JobStatus::Failed, "Failed")],
+    );
+    let stop = Fault::new("stop", 1, When::Before, CloudErrorKind::Invalid).forever();
+    let cloud =
+        Cloud { jobs: std::sync::Arc::new(Faulty::new(desk.memory.jobs.clone(), [stop])), ..desk.memory.cloud() };
+    let session = Session::attach(Desk::id(), cloud, &desk.settings, &desk.printer).unwrap().unwrap();
+    close(session, Pace::Patient).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_may_not_be_looked_at_is_stopped_and_its_record_kept() {
+    use crate::cloud::faulty::{Fault, Faulty, When};
+    let desk = Desk::new();
+    desk.open(SessionRecord::default()).await;
+    let describe = Fault::new("describe", 1, When::Before, CloudErrorKind::Denied).forever();
+    let cloud =
+        Cloud { jobs: std::sync::Arc::new(Faulty::new(desk.memory.jobs.clone(), [describe])), ..desk.memory.cloud() };
+    let session = Session::attach(Desk::id(), cloud, &desk.settings, &desk.printer).unwrap().unwrap();
+    assert!(close(session, Pace::Patient).await.is_err());
+    assert!(desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
+    assert!(desk.attach().is_some());
+}
+/// Hundreds of jobs that end together meet the quota of `DescribeTrainingJob`: no reason to fail.
+#[tokio::test(start_paused = true)]
+async fn throttling_is_waited_out() {
+    use crate::cloud::faulty::{Fault, Faulty, When};
+    let desk = Desk::new();
+    desk.open(SessionRecord::default()).await;
+    desk.memory.jobs.set_status(NAME, JobStatus::Completed, "Completed");
+    let describe = Fault::new("describe", 1, When::Before, CloudErrorKind::Throttled).times(5);
+    let cloud =
+        Cloud { jobs: std::sync::Arc::new(Faulty::new(desk.memory.jobs.clone(), [describe])), ..desk.memory.cloud() };
+    let session = Session::attach(Desk::id(), cloud, &desk.settings, &desk.printer).unwrap().unwrap();
+    close(session, Pace::Patient).await.unwrap();
+    assert!(!desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
+    assert!(desk.attach().is_none());
+}
+
+/// A session whose training job was asked for, and of which SageMaker knows nothing.
+fn asked_for(desk: &Desk, requested: Stamp) -> Session<'_> {
+    let record = SessionRecord { creating: true, requested: Some(requested), ..SessionRecord::default() };
+    let records = Records::open(&desk.settings.runner.state_dir).unwrap();
+    records.save(&Desk::id(), &record).unwrap();
+    records.staging(&Desk::id()).unwrap();
+    Session::to_close(Desk::id(), desk.memory.cloud(), &desk.settings, &desk.printer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_may_still_come_keeps_its_record_and_nothing_else() {
+    let desk = Desk::new();
+    assert_eq!(close(asked_for(&desk, Stamp::now()), Pace::Patient).await.unwrap(), Closed::MayCome);
+    let records = Records::at(&desk.settings.runner.state_dir);
+    assert_eq!(records.files(&Desk::id()).unwrap().len(), 2, "the record and the mark");
+    // Later it is there, and a further pass ends it.
+    desk.memory.cloud().jobs.create(&example_spec(NAME)).await.unwrap();
+    let again = Session::to_close(Desk::id(), desk.memory.cloud(), &desk.settings, &desk.printer);
+    assert_eq!(close(again, Pace::Patient).await.unwrap(), Closed::Whole);
+    assert!(desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
+    assert!(records.sessions().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_has_not_come_for_long_is_forgotten() {
+    let desk = Desk::new();
+    let requested = Stamp::of_day(std::time::SystemTime::now() - COMES_WITHIN - Duration::from_secs(1));
+    assert_eq!(close(asked_for(&desk, requested), Pace::Patient).await.unwrap(), Closed::Whole);
+    assert!(Records::at(&desk.settings.runner.state_dir).sessions().unwrap().is_empty());
+}
+
+/// Nothing was asked for: `cleanup` of a job that `prepare` refused needs no AWS.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_asked_for_nothing_is_forgotten_without_a_call() {
+    let desk = Desk::new();
+    Records::open(&desk.settings.runner.state_dir).unwrap().save(&Desk::id(), &SessionRecord::default()).unwrap();
+    let session = Session::to_close(Desk::id(), desk.memory.cloud(), &desk.settings, &desk.printer);
+    assert_eq!(close(session, Pace::Patient).await.unwrap(), Closed::Whole);
+    assert!(desk.memory.jobs.calls().is_empty() && desk.memory.objects.calls().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_record_every_training_job_of_the_session_is_ended() {
+    let desk = Desk::new();
+    let second = format!("{NAME}-2");
+    for name in [NAME, &second] {
+        desk.memory.cloud().jobs.create(&example_spec(name)).await.unwrap();
+    }
+    desk.memory.jobs.set_status(NAME, JobStatus::Failed, "Failed");
+    desk.memory.objects.insert(&spec::layout(&Desk::id()).script(1), "secret");
+    let session = Session::to_close(Desk::id(), desk.memory.cloud(), &desk.settings, &desk.printer);
+    assert_eq!(close(session, Pace::Patient).await.unwrap(), Closed::Whole);
+    assert!(desk.memory.jobs.calls().contains(&format!("stop {second}")));
+    assert!(desk.memory.objects.contents(&spec::layout(&Desk::id()).script(1)).is_none());
+}
+
+/// Objects that may not be deleted keep nothing from being stopped, and the record stays for a later pass.
+#[tokio::test(start_paused = true)]
+async fn each_part_is_ended_whatever_becomes_of_the_others() {
+    use crate::cloud::faulty::{Fault, Faulty, When};
+    let desk = Desk::new();
+    desk.open(SessionRecord::default()).await;
+    let delete = Fault::new("delete", 1, When::Before, CloudErrorKind::Denied).forever();
+    let objects = std::sync::Arc::new(Faulty::new(desk.memory.objects.clone(), [delete]));
+    let cloud = Cloud { objects, ..desk.memory.cloud() };
+    let session = Session::to_close(Desk::id(), cloud, &desk.settings, &desk.printer);
+    let error = close(session, Pace::Patient).await.unwrap_err();
+    assert!(format!("{error:#}").contains("failed to delete the objects"), "{error:#}");
+    assert!(desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
+    assert!(desk.attach().is_some());
+}
