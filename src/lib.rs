@@ -39,9 +39,13 @@ pub fn run(cli: Cli, env: Environment) -> ExitCode {
     let Cli { config, command } = cli;
     match command {
         Command::Config => small(stages::bounded(env, config, printer, stages::config::run)),
-        Command::Prepare => small(stages::bounded(env, config, printer, stages::prepare::run)),
+        Command::Prepare => {
+            let stage = async |context| stages::caller::guarded(context, stages::prepare::run).await;
+            small(stages::bounded(env, config, printer, stage))
+        }
         Command::Run { script, stage } => {
-            let stage = async |context| stages::run::run(context, &script, &stage).await;
+            let work = async |context| stages::run::run(context, &script, &stage).await;
+            let stage = async |context| stages::caller::guarded(context, work).await;
             small(stages::bounded(env, config, printer, stage))
         }
         Command::Cleanup => small(stages::bounded(env, config, printer, stages::cleanup::run)),

@@ -202,6 +202,44 @@ fn reap() -> bool {
     !has_ended()
 }
 
+/// Ends what this process started: its descendants, and its own group when it leads one, itself apart. TERM, `grace`, KILL.
+///
+/// For a process whose caller is gone: nobody else signals the group any more.
+pub async fn end_family(grace: Duration) {
+    signal_family(Signal::TERM);
+    let deadline = tokio::time::Instant::now() + grace;
+    while tokio::time::Instant::now() < deadline && !family().is_empty() {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    signal_family(Signal::KILL);
+}
+
+fn signal_family(signal: Signal) {
+    for pid in family() {
+        if let Err(error) = rustix::process::kill_process(pid, signal)
+            && error != rustix::io::Errno::SRCH
+        {
+            tracing::warn!(process = pid.as_raw_nonzero().get(), %error, "failed to signal a process");
+        }
+    }
+}
+
+fn family() -> Vec<Pid> {
+    let me = rustix::process::getpid().as_raw_nonzero().get();
+    let alive: Vec<_> = processes().filter(|(_, stat)| !stat.is_zombie).collect();
+    let mut members = HashSet::from([me]);
+    if own_group() == me {
+        members.extend(alive.iter().filter(|(_, stat)| stat.group == me).map(|(pid, _)| pid.as_raw_nonzero().get()));
+    }
+    let mut before = 0;
+    while members.len() > before {
+        before = members.len();
+        let children = alive.iter().filter(|(_, stat)| members.contains(&stat.parent));
+        members.extend(children.map(|(pid, _)| pid.as_raw_nonzero().get()).collect::<Vec<_>>());
+    }
+    members.into_iter().filter(|pid| *pid != me).filter_map(Pid::from_raw).collect()
+}
+
 /// 0 when the group's leader is outside of this pid namespace, as of a container whose starter made no group for it;
 /// `getpgrp` has no such value in its type.
 fn own_group() -> i32 {
@@ -350,6 +388,32 @@ mod tests {
         assert_eq!(group.wait().await.unwrap().code, 4);
         let orphan: i32 = std::fs::read_to_string(&note).unwrap().trim().parse().unwrap();
         until("the orphan is collected", || processes().all(|(pid, _)| pid.as_raw_nonzero().get() != orphan)).await;
+    }
+
+    /// Other tests have children too, so this one runs in a process of its own: itself again.
+    #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "the mark of the second process")]
+    async fn a_family_ends_and_its_parent_lives() {
+        const MARK: &str = "SAGEMAKER_EXECUTOR_TEST_FAMILY";
+        if std::env::var_os(MARK).is_none() {
+            let mut again = Command::new(std::env::current_exe().unwrap());
+            again.args(["--exact", "process::tests::a_family_ends_and_its_parent_lives"]).env(MARK, "1");
+            // It leads its group, as a driver that the runner has started.
+            let output = again.process_group(0).stdin(Stdio::null()).output().await.unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && text.contains("1 passed"), "{text}");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let ready = dir.path().join("ready");
+        // A grandchild, a process that lost its parent, and one that is deaf.
+        let lost = "(sleep 600 &)";
+        let script = format!("{lost}; sh -c \"trap '' TERM; : > '{}'; sleep 600 & wait\" & wait", ready.display());
+        let mut child = sh(&script).spawn().unwrap();
+        until("the family is there", || ready.exists() && family().len() >= 4).await;
+        end_family(Duration::from_millis(50)).await;
+        child.wait().await.unwrap();
+        until("the family is gone", || family().is_empty()).await;
     }
 
     #[test]

@@ -177,6 +177,13 @@ impl Printer {
         self.lock().out_broken
     }
 
+    /// stdout and stderr, as far as they are pipes: whether their reader lives is told by the system.
+    pub fn pipes(&self) -> Vec<OwnedFd> {
+        let streams = self.lock();
+        let pipes = [&streams.pipes.0, &streams.pipes.1].into_iter().flatten();
+        pipes.filter_map(|pipe| pipe.try_clone().ok()).collect()
+    }
+
     fn painted(&self, text: &str, color: &str) -> String {
         if self.terminal { format!("{color}{text}{RESET}") } else { text.to_owned() }
     }

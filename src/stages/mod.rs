@@ -2,6 +2,7 @@
 //!
 //! Nothing below knows an exit code; nothing above knows a stage.
 
+pub mod caller;
 pub mod cleanup;
 pub mod config;
 pub mod prepare;
@@ -25,6 +26,7 @@ use crate::signals::{Cancellation, Signals};
 use crate::ui::Printer;
 
 /// What every stage works with.
+#[derive(Clone)]
 pub struct Context {
     pub env: Environment,
     pub contract: Contract,

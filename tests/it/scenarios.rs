@@ -48,6 +48,7 @@ mod sagemaker_desk;
 mod sagemaker_host;
 mod sagemaker_input;
 mod sagemaker_life;
+mod sagemaker_orphans;
 mod sagemaker_records;
 mod sagemaker_results;
 mod sagemaker_resume;

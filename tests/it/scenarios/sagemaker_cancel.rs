@@ -167,25 +167,6 @@ fn a_killed_driver() {
     desk.close();
 }
 
-/// GitLab Runner was killed, and with it every cleanup: the stage goes when nobody reads on, and a sweep does the rest.
-#[test]
-fn a_killed_runner_is_swept_up_after() {
-    let mut desk = Desk::new(&plain()).prepared();
-    let reader = desk.root().join("reader-that-goes");
-    let driver = std::mem::replace(&mut desk.program, reader);
-    let script =
-        format!("#!/usr/bin/env bash\n'{}' \"$@\" | head -n 1 >&2\nexit ${{PIPESTATUS[0]}}\n", driver.display());
-    crate::support::driver::write_program(&desk.program, &script);
-    let ended = desk.run("build_script", "echo reached; for i in $(seq 600); do echo tick; sleep 0.1; done");
-    ended.with_code(SYSTEM_FAILURE).one_error().says("has gone");
-    desk.program = driver;
-    desk.call(&["sweep"]).with_code(0).says("Nothing is left over");
-    desk.call(&["sweep", "--older-than", "0s", "--dry-run"]).with_code(0).says("Would end gitlab-");
-    desk.call(&["sweep", "--older-than", "0s"]).with_code(0).says("Ended gitlab-");
-    desk.is_left_clean();
-    desk.close();
-}
-
 #[test]
 fn cleanup_beside_a_living_stage_and_once_more() {
     let desk = Desk::new(&plain()).prepared();

@@ -1,0 +1,95 @@
+//! GitLab Runner is killed, and no cleanup follows: its drivers see it, end the job, and leave nothing.
+
+use std::time::Duration;
+
+use super::sagemaker_desk::{Desk, SYSTEM_FAILURE};
+use crate::support::driver::{sagemaker, write_program};
+use crate::support::job::{Job, Trigger};
+use crate::support::outcome::Outcome;
+use crate::support::scenario::{Scenario, With, one, play};
+use crate::support::waiting::poll;
+use crate::support::world::{Settings, World};
+
+/// The runner ended without a word to GitLab; waits until its last driver has closed the session.
+fn is_closed_without_a_cleanup(world: &World, outcomes: &[Outcome]) {
+    assert_eq!(outcomes[0].state, None, "{}", outcomes[0]);
+    outcomes[0].called("cleanup", 0);
+    let sessions = world.dirs.root().join("state/sessions");
+    let is_closed = || std::fs::read_dir(&sessions).is_ok_and(|mut entries| entries.next().is_none()).then_some(());
+    assert!(poll(Duration::from_mins(1), is_closed).is_some(), "the session is still open");
+}
+
+fn killed(name: &'static str, play_it: fn(&World) -> Vec<Outcome>) {
+    let row = Scenario {
+        name,
+        needs: &["git"],
+        settings: Settings::default,
+        play: play_it,
+        expect: is_closed_without_a_cleanup,
+    };
+    play(&row, With::RealRunner, sagemaker());
+}
+
+/// The script of a host stage is ended too.
+#[test]
+fn the_runner_is_killed_while_a_host_stage_hangs() {
+    killed("runner_killed_in_a_host_stage", |world| {
+        let repository = world.repository("ml/churn");
+        let sha = repository.commit("main", &[("a.py", "a")]);
+        let job = Job::new().sources(&repository, "main", &sha).script(["true"]);
+        let job = job.hook("pre_get_sources_script", ["echo reached-the-hook", "sleep 3600"]);
+        one(world, &job.when_trace_contains("\nreached-the-hook", Trigger::KillRunner))
+    });
+}
+
+#[test]
+fn the_runner_is_killed_while_a_script_is_silent() {
+    killed("runner_killed_in_a_silent_script", |world| {
+        let job = Job::new().script(["echo reached-the-script", "sleep 3600"]).after_script(["true"]);
+        one(world, &job.when_trace_contains("\nreached-the-script", Trigger::KillRunner))
+    });
+}
+
+#[test]
+fn the_runner_is_killed_while_the_instance_is_provisioned() {
+    let row = Scenario {
+        name: "runner_killed_while_provisioning",
+        needs: &[],
+        settings: Settings::default,
+        play: |world| one(world, &Job::new().script(["true"]).when_trace_contains("\nStarting (", Trigger::KillRunner)),
+        expect: is_closed_without_a_cleanup,
+    };
+    play(&row, With::RealRunner, crate::support::driver::sagemaker_with(&["--starting-delay", "60s"], ""));
+}
+
+/// A reader that leaves while the script talks: the stage sees it when it prints.
+#[test]
+fn the_reader_of_a_talkative_script_goes() {
+    let mut desk = Desk::new(&Job::new().script(["true"])).prepared();
+    let reader = desk.root().join("reader-that-goes");
+    let driver = std::mem::replace(&mut desk.program, reader);
+    let script =
+        format!("#!/usr/bin/env bash\n'{}' \"$@\" | head -n 1 >&2\nexit ${{PIPESTATUS[0]}}\n", driver.display());
+    write_program(&desk.program, &script);
+    let ended = desk.run("build_script", "echo reached; for i in $(seq 600); do echo tick; sleep 0.1; done");
+    ended.with_code(SYSTEM_FAILURE).one_error().says("has gone");
+    desk.program = driver;
+    desk.is_left_clean();
+    desk.call(&["sweep", "--older-than", "0s"]).with_code(0).says("Nothing is left over");
+    desk.close();
+}
+
+/// Nobody is told of the end of a stage whose driver was killed too: a sweep ends the session.
+#[test]
+fn a_host_that_lost_everything_is_swept_up_after() {
+    let desk = Desk::new(&Job::new().script(["true"])).prepared();
+    let mut run = desk.start_run("build_script", "echo reached; sleep 3600");
+    run.until("reached");
+    run.signal(rustix::process::Signal::KILL);
+    run.end();
+    desk.call(&["sweep"]).with_code(0).says("Nothing is left over");
+    desk.call(&["sweep", "--older-than", "0s", "--dry-run"]).with_code(0).says("Would end gitlab-");
+    desk.call(&["sweep", "--older-than", "0s"]).with_code(0).says("Ended gitlab-");
+    desk.is_left_clean();
+    desk.close();
+}
