@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::agent::configuration::Configuration;
 use crate::agent::node::Node;
 use crate::cloud::{CloudError, CloudErrorKind, ObjectStore};
+use crate::failure::Failure;
 use crate::mailbox::{self, Layout, Lease, Order, Report};
 
 /// A report is tried this long; S3 has then been out of reach for longer than any of its faults.
@@ -62,8 +63,8 @@ impl Post {
         }
     }
 
-    /// Looks for what an earlier start of this container reported, and goes on after it.
-    pub(super) async fn resume(&mut self) -> anyhow::Result<Past> {
+    /// Looks for what an earlier start of this container reported, and goes on after it. An agent reports `ready` first.
+    pub(super) async fn resume(&mut self, ready: &Report) -> anyhow::Result<Past> {
         let mut past = Past::None;
         loop {
             let seq = self.reports + 1;
@@ -73,6 +74,9 @@ impl Post {
             };
             let report: Report =
                 mailbox::decode(&key, seq, &bytes).context("failed to understand an earlier report")?;
+            if seq == 1 && report != *ready {
+                return Err(foreign(&key));
+            }
             let idle = matches!(report, Report::Ready { .. } | Report::Received { .. } | Report::Missing { .. });
             past = if idle && past != Past::Worked { Past::Idle } else { Past::Worked };
             self.reports = seq;
@@ -119,13 +123,14 @@ impl Post {
         let started = Instant::now();
         let seq = self.reports + 1;
         let key = self.layout.report(&self.node, seq);
+        let body = mailbox::encode(seq, report);
         loop {
-            match self.objects.put_if_absent(&key, mailbox::encode(seq, report).into()).await {
-                // A report that is there already is our own, whose reply was lost: this node has no other writer.
-                Ok(_) => {
+            match self.put_once(&key, &body).await {
+                Ok(Stored::Ours) => {
                     self.reports = seq;
                     return Ok(());
                 }
+                Ok(Stored::Foreign) => return Err(foreign(&key)),
                 Err(error) if started.elapsed() < patience(&error) => {
                     tracing::warn!(%error, "failed to send a report, trying again");
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -135,6 +140,15 @@ impl Post {
                 }
             }
         }
+    }
+
+    /// A report that is there already is our own when it says the same: its reply was lost.
+    async fn put_once(&self, key: &str, body: &[u8]) -> Result<Stored, CloudError> {
+        if self.objects.put_if_absent(key, body.to_vec().into()).await? {
+            return Ok(Stored::Ours);
+        }
+        let found = self.objects.get(key).await?;
+        Ok(if found.is_none_or(|found| found == body) { Stored::Ours } else { Stored::Foreign })
     }
 
     /// `true` when the driver has given no sign of life for the length of the lease.
@@ -157,6 +171,20 @@ impl Post {
         }
         self.lease.changed.elapsed() >= self.lease.length
     }
+}
+
+/// What stands under a report's number.
+enum Stored {
+    /// Ours, or one that `cleanup` has deleted since.
+    Ours,
+    Foreign,
+}
+
+/// This node has no other writer, so nothing that its reports say can be relied on any more.
+fn foreign(key: &str) -> anyhow::Error {
+    Failure::system(format!("another writer has stored a report of this container under `{key}`"))
+        .hint("allow `s3:PutObject` on `sessions/` to the runner host and the training job's own role only; give projects that do not trust each other roles of their own")
+        .into()
 }
 
 fn patience(error: &CloudError) -> Duration {
@@ -188,18 +216,41 @@ mod tests {
         let memory = Memory::new();
         let ready = Report::Ready { agent: "0".into(), nodes: Vec::new() };
         let mut first = post(&memory);
-        assert_eq!(first.resume().await.unwrap(), Past::None);
+        assert_eq!(first.resume(&ready).await.unwrap(), Past::None);
         first.report(&ready).await.unwrap();
 
         let mut second = post(&memory);
-        assert_eq!(second.resume().await.unwrap(), Past::Idle, "no script had begun");
+        assert_eq!(second.resume(&ready).await.unwrap(), Past::Idle, "no script had begun");
         second.report(&ready).await.unwrap();
         second.report(&Report::Started { run: 1 }).await.unwrap();
 
         let mut third = post(&memory);
-        assert_eq!(third.resume().await.unwrap(), Past::Worked);
+        assert_eq!(third.resume(&ready).await.unwrap(), Past::Worked);
         third.report(&Report::Bye { reason: ByeReason::Other }).await.unwrap();
         let last = memory.objects.contents("sessions/s/reports/algo-1/000004.json").expect("old reports stay");
         assert_eq!(mailbox::decode::<Report>("k", 4, &last).unwrap(), Report::Bye { reason: ByeReason::Other });
+    }
+
+    #[tokio::test]
+    async fn a_report_whose_reply_was_lost_is_our_own() {
+        let memory = Memory::new();
+        let ready = Report::Ready { agent: "0".into(), nodes: Vec::new() };
+        memory.objects.insert("sessions/s/reports/algo-1/000001.json", mailbox::encode(1, &ready));
+        let mut post = post(&memory);
+        post.report(&ready).await.unwrap();
+        post.report(&Report::Started { run: 1 }).await.unwrap();
+        assert_eq!(memory.objects.keys().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_report_of_another_writer_is_an_error() {
+        let memory = Memory::new();
+        let forged = mailbox::encode(1, Report::Bye { reason: ByeReason::Finished });
+        memory.objects.insert("sessions/s/reports/algo-1/000001.json", forged);
+        let ready = Report::Ready { agent: "0".into(), nodes: Vec::new() };
+        let error = post(&memory).report(&ready).await.unwrap_err();
+        assert!(crate::failure::render(&error).contains("another writer"), "{error:#}");
+        let error = post(&memory).resume(&ready).await.unwrap_err();
+        assert!(error.to_string().contains("another writer"), "forged before the container began: {error:#}");
     }
 }

@@ -100,7 +100,9 @@ impl<'s> Worker<'s> {
 
     /// Works until told to leave; returns the code for SageMaker.
     pub(super) async fn work(mut self, cancellation: &Cancellation) -> anyhow::Result<i32> {
-        let past = self.post.resume().await?;
+        let agent = env!("CARGO_PKG_VERSION").to_owned();
+        let ready = Report::Ready { agent, nodes: self.node.hosts.clone() };
+        let past = self.post.resume(&ready).await?;
         if past == Past::Worked {
             // A script is run once: what it did elsewhere cannot be taken back, and what it left here is gone.
             let reason = "SageMaker started the container again after a script had begun; its files are lost";
@@ -109,8 +111,7 @@ impl<'s> Worker<'s> {
             self.post.report(&Report::Bye { reason: ByeReason::Other }).await?;
             anyhow::bail!("{reason}");
         }
-        let agent = env!("CARGO_PKG_VERSION").to_owned();
-        self.post.report(&Report::Ready { agent, nodes: self.node.hosts.clone() }).await?;
+        self.post.report(&ready).await?;
         let end = self.until_end(cancellation).await?;
         let (collect, reason) = match end {
             End::Finish { collect } => (collect, ByeReason::Finished),
