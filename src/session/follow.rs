@@ -63,6 +63,8 @@ pub struct Follower<'s, 'a> {
     copy: Poll,
     describe: Describe,
     waiting: Option<Waiting>,
+    /// The order to end the script is in the store.
+    cancel_sent: bool,
     /// Since when the store cannot be read.
     store_silent: Option<Instant>,
     /// The attempt at sending the project of which a node misses something.
@@ -88,6 +90,7 @@ impl<'s, 'a> Follower<'s, 'a> {
         for node in &session.record.left {
             machine.already_left(node);
         }
+        let cancel_sent = machine.is_canceled();
         let describe = Describe::new(started, !session.record.left.is_empty());
         let cursor = session.records.cursor(&session.id, run)?;
         let shown = session.record.shown_events.clone();
@@ -113,6 +116,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             copy: Poll::new(started),
             describe,
             waiting,
+            cancel_sent,
             store_silent: None,
             missing: None,
             examined: BTreeSet::new(),
@@ -184,15 +188,21 @@ impl<'s, 'a> Follower<'s, 'a> {
         let names = self.names();
         let now = Instant::now();
         if self.reports.is_due(now) {
-            let mut came = false;
+            let (mut came, mut all_read) = (false, true);
             for node in &names {
                 match self.read_reports(node, effects).await {
                     Ok(read) => {
                         came |= read;
                         self.store_silent = None;
                     }
-                    Err(error) => self.endure(error)?,
+                    Err(error) => {
+                        all_read = false;
+                        self.endure(error)?;
+                    }
                 }
+            }
+            if all_read && self.cancel_sent {
+                effects.extend(self.apply(&Event::ReadSinceCancel));
             }
             let (least, most) = self.reports_pace();
             self.reports.done(Instant::now(), came, least, most);
@@ -364,8 +374,12 @@ impl<'s, 'a> Follower<'s, 'a> {
 
     async fn perform(&mut self, effect: Effect) -> anyhow::Result<Option<Conclusion>> {
         match effect {
-            Effect::SendCancel => self.session.order(&Order::Cancel { run: self.run }).await?,
-            Effect::StopJob => self.session.cloud.jobs.stop(&self.session.job_name()).await?,
+            Effect::SendCancel => {
+                self.session.order(&Order::Cancel { run: self.run }).await?;
+                self.cancel_sent = true;
+                self.reports.next = Instant::now();
+            }
+            Effect::StopJob => self.session.stop_job().await,
             Effect::Conclude(conclusion) => return Ok(Some(conclusion)),
         }
         Ok(None)
@@ -408,7 +422,7 @@ impl<'s, 'a> Follower<'s, 'a> {
                 }
                 self.tell_running(conclusion);
             }
-            Conclusion::Canceled { .. } => {
+            Conclusion::Canceled { .. } | Conclusion::NeverBegan => {
                 self.print_incomplete()?;
             }
         }

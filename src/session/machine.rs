@@ -47,6 +47,8 @@ pub enum Event<'a> {
         complete: bool,
     },
     Cancel(CancelReason),
+    /// Every report that was stored when the order to end the script had been sent is in.
+    ReadSinceCancel,
     Tick,
 }
 
@@ -66,6 +68,8 @@ pub enum Conclusion {
     Exited { code: i32, node: String, others: Vec<(String, i32)>, incomplete: Vec<String> },
     /// We were asked to leave and the script has ended, or never began.
     Canceled { code: Option<i32> },
+    /// We were asked to leave while no agent was up: no script began, and none will, for the training job is stopped.
+    NeverBegan,
     /// The training job ended, or never came, without the script's exit.
     Lost { reason: String, by: LossKind },
 }
@@ -101,6 +105,7 @@ pub struct RunMachine {
     absent_since: Option<Duration>,
     cancel: Option<CancelReason>,
     canceled_at: Option<Duration>,
+    read_since_cancel: bool,
     stop_sent: bool,
     /// The nodes that went on after another's failure were told to end.
     rest_ended: bool,
@@ -118,8 +123,6 @@ pub struct Terms {
     pub grace: Duration,
     /// How long the first report may take.
     pub provisioning: Duration,
-    /// A later container stage follows even when this one is canceled, so an unstarted training job stays.
-    pub keep_when_canceled: bool,
 }
 
 impl RunMachine {
@@ -132,6 +135,7 @@ impl RunMachine {
             absent_since: None,
             cancel: None,
             canceled_at: None,
+            read_since_cancel: false,
             stop_sent: false,
             rest_ended: false,
             failures: Vec::new(),
@@ -204,6 +208,7 @@ impl RunMachine {
                 }
             }
             Event::Cancel(reason) => self.cancel(*reason, now, &mut effects),
+            Event::ReadSinceCancel => self.read_since_cancel = self.cancel.is_some(),
             Event::Tick => {}
         }
         if let Some(conclusion) = self.conclusion(now, &mut effects) {
@@ -266,22 +271,10 @@ impl RunMachine {
         if let Some(conclusion) = self.all_exited(now) {
             return Some(conclusion);
         }
-        if self.cancel == Some(CancelReason::AtOnce) {
-            return Some(Conclusion::Canceled { code: None });
-        }
-        if self.cancel.is_some() {
-            let unstarted = !self.nodes.values().any(|node| node.ready);
-            if unstarted && self.terms.keep_when_canceled && self.job_ended_at.is_none() {
-                return Some(Conclusion::Canceled { code: None });
-            }
-            let overdue = passed(self.canceled_at, self.terms.grace + CANCEL_SLACK);
-            if (unstarted || overdue) && !self.stop_sent {
-                self.stop_sent = true;
-                effects.push(Effect::StopJob);
-            }
-            if unstarted || passed(self.canceled_at, self.terms.grace + CANCEL_SLACK * 2) {
-                return Some(Conclusion::Canceled { code: None });
-            }
+        if let Some(reason) = self.cancel
+            && let Some(conclusion) = self.canceled(reason, now, effects)
+        {
+            return Some(conclusion);
         }
         if !self.rest_ended && passed(self.first_failure(), AFTER_A_FAILURE) {
             self.rest_ended = true;
@@ -305,6 +298,24 @@ impl RunMachine {
             });
         }
         None
+    }
+
+    /// What follows from the wish to cancel, while some node's end is not known.
+    fn canceled(&mut self, reason: CancelReason, now: Duration, effects: &mut Vec<Effect>) -> Option<Conclusion> {
+        let waited = |limit: Duration| self.canceled_at.is_some_and(|since| now >= since + limit);
+        let (overdue, given_up) =
+            (waited(self.terms.grace + CANCEL_SLACK), waited(self.terms.grace + CANCEL_SLACK * 2));
+        let at_once = reason == CancelReason::AtOnce;
+        // An agent that comes up from now on finds the order to end the script together with the one to run it.
+        let never_began = !self.any_ready() && (self.read_since_cancel || at_once || given_up);
+        if (never_began || overdue) && !self.stop_sent {
+            self.stop_sent = true;
+            effects.push(Effect::StopJob);
+        }
+        if never_began {
+            return Some(Conclusion::NeverBegan);
+        }
+        (at_once || given_up).then_some(Conclusion::Canceled { code: None })
     }
 
     /// When it was seen that a script failed by itself.
@@ -396,275 +407,4 @@ fn is_image_failure(reason: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TERMS: Terms = Terms {
-        run: 1,
-        nodes: 1,
-        grace: Duration::from_secs(30),
-        provisioning: Duration::from_mins(10),
-        keep_when_canceled: true,
-    };
-    const NODE: &str = "algo-1";
-
-    fn at(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    fn ready() -> Report {
-        Report::Ready { agent: "0".into(), nodes: vec![NODE.into()] }
-    }
-
-    fn exited(code: i32, canceled: bool) -> Report {
-        Report::Exited {
-            run: 1,
-            exit: ExitReport { code, bytes: 3, hash: String::new(), canceled, at: 0, copy: Some(1) },
-        }
-    }
-
-    fn report(report: &Report) -> Event<'_> {
-        Event::Report { node: NODE, report }
-    }
-
-    fn job(status: JobStatus, secondary: &str, reason: &str) -> TrainingJob {
-        TrainingJob {
-            name: "x".into(),
-            arn: "arn".into(),
-            status,
-            secondary: secondary.into(),
-            message: None,
-            failure_reason: (!reason.is_empty()).then(|| reason.into()),
-            created: None,
-            training_seconds: None,
-            billable_seconds: None,
-            transitions: Vec::new(),
-        }
-    }
-
-    fn conclusion(effects: Vec<Effect>) -> Option<Conclusion> {
-        effects
-            .into_iter()
-            .find_map(|effect| if let Effect::Conclude(conclusion) = effect { Some(conclusion) } else { None })
-    }
-
-    fn complete(code: i32) -> Event<'static> {
-        Event::Trace { node: NODE, end: Some((code, 3)), complete: true }
-    }
-
-    #[test]
-    fn an_exit_alone_is_not_the_end() {
-        let mut machine = RunMachine::new(TERMS);
-        assert_eq!(machine.apply(&report(&ready()), at(1)), []);
-        assert_eq!(machine.apply(&report(&Report::Started { run: 1 }), at(2)), []);
-        assert!(machine.all_started() && !machine.any_ended());
-        assert_eq!(machine.apply(&report(&exited(3, false)), at(3)), []);
-        let end = conclusion(machine.apply(&complete(3), at(4))).unwrap();
-        assert_eq!(end, Conclusion::Exited { code: 3, node: NODE.into(), others: vec![], incomplete: vec![] });
-        assert_eq!(machine.apply(&Event::Tick, at(5)), [], "concluded once");
-    }
-
-    #[test]
-    fn an_end_frame_is_enough_without_a_report() {
-        let mut machine = RunMachine::new(TERMS);
-        assert_eq!(conclusion(machine.apply(&complete(0), at(4))), None, "the report is given a moment");
-        let end = conclusion(machine.apply(&Event::Tick, at(14)));
-        assert!(matches!(end, Some(Conclusion::Exited { code: 0, .. })));
-    }
-
-    /// The output is complete before the report that tells of the stop: the code alone would look like the script's own.
-    #[test]
-    fn the_end_of_the_output_does_not_hide_a_stop() {
-        let mut machine = RunMachine::new(TERMS);
-        machine.apply(&report(&ready()), at(1));
-        assert_eq!(conclusion(machine.apply(&complete(143), at(4))), None);
-        machine.apply(&report(&exited(143, true)), at(5));
-        let ended = job(JobStatus::Stopped, "MaxRuntimeExceeded", "");
-        let end = conclusion(machine.apply(&Event::Job(Some(&ended)), at(6)));
-        assert!(matches!(end, Some(Conclusion::Lost { by: LossKind::User, .. })), "{end:?}");
-    }
-
-    /// The stage after a loss does not wait for the last words of an agent that is known to be gone.
-    #[test]
-    fn an_agent_that_had_left_says_nothing_more() {
-        let mut machine = RunMachine::new(TERMS);
-        machine.already_ready(NODE);
-        machine.already_left(NODE);
-        let ended = job(JobStatus::Failed, "Failed", "AlgorithmError: x");
-        let end = conclusion(machine.apply(&Event::Job(Some(&ended)), at(1)));
-        assert!(matches!(end, Some(Conclusion::Lost { .. })), "{end:?}");
-    }
-
-    #[test]
-    fn output_that_never_comes_is_told_and_the_code_kept() {
-        let mut machine = RunMachine::new(TERMS);
-        machine.apply(&report(&exited(7, false)), at(3));
-        assert_eq!(conclusion(machine.apply(&Event::Tick, at(62))), None);
-        let end = conclusion(machine.apply(&Event::Tick, at(63))).unwrap();
-        assert_eq!(
-            end,
-            Conclusion::Exited { code: 7, node: NODE.into(), others: vec![], incomplete: vec![NODE.into()] }
-        );
-    }
-
-    #[test]
-    fn output_that_still_comes_is_not_cut() {
-        let mut machine = RunMachine::new(TERMS);
-        machine.apply(&report(&exited(7, false)), at(3));
-        machine.progress(NODE, at(60));
-        assert_eq!(conclusion(machine.apply(&Event::Tick, at(119))), None);
-        assert!(conclusion(machine.apply(&Event::Tick, at(120))).is_some());
-    }
-
-    #[test]
-    fn reports_of_other_runs_do_not_count() {
-        let mut machine = RunMachine::new(TERMS);
-        let other = Report::Exited {
-            run: 2,
-            exit: ExitReport { code: 0, bytes: 0, hash: String::new(), canceled: false, at: 0, copy: Some(0) },
-        };
-        machine.apply(&report(&other), at(1));
-        assert_eq!(conclusion(machine.apply(&Event::Tick, at(500))), None);
-    }
-
-    #[test]
-    fn a_container_that_dies_without_a_word_is_never_a_success() {
-        for (job, by, text) in [
-            (job(JobStatus::Completed, "Completed", ""), LossKind::System, "without a word"),
-            (job(JobStatus::Failed, "Failed", "AlgorithmError: , exit code: 137"), LossKind::System, "exit code: 137"),
-            (
-                job(JobStatus::Failed, "Failed", "ClientError: Cannot pull algorithm container. x"),
-                LossKind::User,
-                "`image:`",
-            ),
-            (job(JobStatus::Stopped, "MaxRuntimeExceeded", ""), LossKind::User, "SAGEMAKER_MAX_RUNTIME"),
-            (job(JobStatus::Stopped, "Stopped", ""), LossKind::System, "from outside"),
-        ] {
-            let mut machine = RunMachine::new(TERMS);
-            machine.apply(&report(&ready()), at(1));
-            machine.apply(&report(&Report::Started { run: 1 }), at(2));
-            assert_eq!(conclusion(machine.apply(&Event::Job(Some(&job)), at(10))), None, "last words may still come");
-            match conclusion(machine.apply(&Event::Tick, at(30))) {
-                Some(Conclusion::Lost { reason, by: kind }) => {
-                    assert_eq!(kind, by);
-                    assert!(reason.contains(text), "{reason}");
-                }
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn a_job_that_fails_before_its_agent_is_lost_at_once() {
-        let mut machine = RunMachine::new(TERMS);
-        let job = job(JobStatus::Failed, "Failed", "CapacityError: none");
-        assert!(matches!(conclusion(machine.apply(&Event::Job(Some(&job)), at(10))), Some(Conclusion::Lost { .. })));
-    }
-
-    #[test]
-    fn a_job_that_is_not_visible_yet_is_not_lost() {
-        let mut machine = RunMachine::new(TERMS);
-        assert_eq!(machine.apply(&Event::Job(None), at(3)), [], "created a moment ago");
-        machine.apply(&Event::Job(Some(&job(JobStatus::InProgress, "Starting", ""))), at(18));
-        assert_eq!(machine.apply(&Event::Job(None), at(33)), []);
-        assert_eq!(machine.apply(&Event::Job(None), at(48)), []);
-        match conclusion(machine.apply(&Event::Job(None), at(63))) {
-            Some(Conclusion::Lost { reason, by: LossKind::System }) => {
-                assert!(reason.contains("does not exist"), "{reason}");
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_cancel_ends_the_script_and_waits_for_it() {
-        let mut machine = RunMachine::new(TERMS);
-        machine.apply(&report(&ready()), at(1));
-        assert_eq!(machine.apply(&Event::Cancel(CancelReason::Asked), at(5)), [Effect::SendCancel]);
-        machine.apply(&report(&exited(143, true)), at(6));
-        assert_eq!(conclusion(machine.apply(&complete(143), at(6))), Some(Conclusion::Canceled { code: Some(143) }));
-    }
-
-    #[test]
-    fn a_cancel_that_nobody_hears_stops_the_job() {
-        let mut machine = RunMachine::new(TERMS);
-        machine.apply(&report(&ready()), at(1));
-        machine.apply(&Event::Cancel(CancelReason::Asked), at(5));
-        assert_eq!(machine.apply(&Event::Tick, at(64)), []);
-        assert_eq!(machine.apply(&Event::Tick, at(65)), [Effect::StopJob]);
-        assert_eq!(conclusion(machine.apply(&Event::Tick, at(95))), Some(Conclusion::Canceled { code: None }));
-    }
-
-    #[test]
-    fn a_cancel_while_provisioning_keeps_the_job_only_for_after_script() {
-        let canceled = Effect::Conclude(Conclusion::Canceled { code: None });
-        let mut machine = RunMachine::new(TERMS);
-        assert_eq!(machine.apply(&Event::Cancel(CancelReason::Asked), at(5)), [Effect::SendCancel, canceled.clone()]);
-        let mut machine = RunMachine::new(Terms { keep_when_canceled: false, ..TERMS });
-        let effects = machine.apply(&Event::Cancel(CancelReason::Asked), at(5));
-        assert_eq!(effects, [Effect::SendCancel, Effect::StopJob, canceled]);
-    }
-
-    #[test]
-    fn a_stop_from_outside_is_a_loss_although_the_script_has_a_code() {
-        let mut machine = RunMachine::new(TERMS);
-        machine.apply(&report(&ready()), at(1));
-        machine.apply(&report(&exited(143, true)), at(6));
-        assert_eq!(conclusion(machine.apply(&complete(143), at(6))), None, "by whom is not known yet");
-        let job = job(JobStatus::Stopped, "MaxRuntimeExceeded", "");
-        let end = conclusion(machine.apply(&Event::Job(Some(&job)), at(8)));
-        assert!(matches!(end, Some(Conclusion::Lost { by: LossKind::User, .. })), "{end:?}");
-    }
-
-    #[test]
-    fn provisioning_has_an_end() {
-        let mut machine = RunMachine::new(TERMS);
-        let effects = machine.apply(&Event::Tick, at(600));
-        assert_eq!(effects.first(), Some(&Effect::StopJob));
-        assert!(matches!(effects.last(), Some(Effect::Conclude(Conclusion::Lost { .. }))));
-    }
-
-    #[test]
-    fn the_code_is_that_of_the_node_that_failed_first() {
-        let mut machine = RunMachine::new(Terms { nodes: 2, ..TERMS });
-        let (failed, passed) = (exited(4, false), exited(0, false));
-        machine.apply(&Event::Report { node: "algo-1", report: &passed }, at(1));
-        machine.apply(&Event::Trace { node: "algo-1", end: Some((0, 3)), complete: true }, at(1));
-        machine.apply(&Event::Report { node: "algo-2", report: &failed }, at(2));
-        let effects = machine.apply(&Event::Trace { node: "algo-2", end: Some((4, 3)), complete: true }, at(2));
-        let end = Conclusion::Exited { code: 4, node: "algo-2".into(), others: vec![], incomplete: vec![] };
-        assert_eq!(conclusion(effects), Some(end));
-    }
-
-    #[test]
-    fn who_failed_first_is_told_by_the_nodes_own_clocks() {
-        let mut machine = RunMachine::new(Terms { nodes: 3, ..TERMS });
-        let mut effects = Vec::new();
-        for (node, code, when) in [("algo-1", 5, 900), ("algo-2", 6, 300), ("algo-3", 7, 600)] {
-            let exit = ExitReport { code, bytes: 3, hash: String::new(), canceled: false, at: when, copy: Some(1) };
-            machine.apply(&Event::Report { node, report: &Report::Exited { run: 1, exit } }, at(2));
-            effects = machine.apply(&Event::Trace { node, end: Some((code, 3)), complete: true }, at(2));
-        }
-        let others = vec![("algo-3".into(), 7), ("algo-1".into(), 5)];
-        let end = Conclusion::Exited { code: 6, node: "algo-2".into(), others, incomplete: vec![] };
-        assert_eq!(conclusion(effects), Some(end));
-    }
-
-    #[test]
-    fn nodes_that_go_on_after_a_failure_are_ended_and_the_failure_counts() {
-        let mut machine = RunMachine::new(Terms { nodes: 2, ..TERMS });
-        for node in ["algo-1", "algo-2"] {
-            machine.apply(&Event::Report { node, report: &ready() }, at(1));
-        }
-        machine.apply(&Event::Report { node: "algo-2", report: &exited(4, false) }, at(5));
-        machine.apply(&Event::Trace { node: "algo-2", end: Some((4, 3)), complete: true }, at(5));
-        assert_eq!(machine.apply(&Event::Tick, at(64)), []);
-        assert_eq!(machine.apply(&Event::Tick, at(65)), [Effect::SendCancel]);
-        assert_eq!(machine.apply(&Event::Tick, at(66)), [], "told once");
-        machine.apply(&Event::Report { node: "algo-1", report: &exited(143, true) }, at(67));
-        let effects = machine.apply(&Event::Trace { node: "algo-1", end: Some((143, 3)), complete: true }, at(67));
-        let others = vec![("algo-1".into(), 143)];
-        let end = Conclusion::Exited { code: 4, node: "algo-2".into(), others, incomplete: vec![] };
-        assert_eq!(conclusion(effects), Some(end));
-    }
-}
+mod tests;

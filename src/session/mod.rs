@@ -168,6 +168,32 @@ impl<'a> Session<'a> {
         Feed::join(terms, connect).context("failed to follow the log of the training job")
     }
 
+    /// No agent has ever reported: no script can have begun.
+    pub async fn is_untouched(&self) -> anyhow::Result<bool> {
+        for node in &self.record.nodes {
+            let first = self.layout.report(node, 1);
+            if self.record.ready.contains(node) || self.cloud.objects.size(&first).await?.is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// No script has begun and none is to: the training job is stopped, and no stage waits for it any more.
+    pub async fn give_up(&mut self) -> anyhow::Result<()> {
+        self.record.given_up = true;
+        self.save()?;
+        self.stop_job().await;
+        Ok(())
+    }
+
+    /// A stop that fails is tried again by `cleanup`.
+    pub async fn stop_job(&self) {
+        if let Err(error) = self.cloud.jobs.stop(&self.job_name()).await {
+            tracing::warn!(%error, "failed to stop the training job");
+        }
+    }
+
     /// Sends an order and remembers its number.
     pub async fn order(&mut self, order: &Order) -> anyhow::Result<()> {
         transport::send(&*self.cloud.objects, &self.layout, &mut self.record, order).await?;

@@ -94,6 +94,9 @@ pub struct SessionRecord {
     /// How often sending was begun.
     #[serde(default)]
     pub workspace_attempt: u32,
+    /// The training job was stopped before any script began: nothing waits for it.
+    #[serde(default)]
+    pub given_up: bool,
     /// `Finish` was sent.
     #[serde(default)]
     pub finished: bool,

@@ -2,6 +2,7 @@
 //!
 //! Nothing below knows an exit code; nothing above knows a stage.
 
+mod abandoned;
 pub mod caller;
 pub mod cleanup;
 pub mod config;

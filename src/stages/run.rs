@@ -14,12 +14,13 @@ use crate::job::{BuildStage, JobContext, Placement};
 use crate::mailbox::Order;
 use crate::session::follow::Follower;
 use crate::session::machine::{Conclusion, LossKind, RunMachine, Terms};
-use crate::session::record::{CurrentRun, Records};
+use crate::session::record::{CurrentRun, Records, SessionRecord};
 use crate::session::replace::{self, Replaced, Wishes};
 use crate::session::supply::Supply;
 use crate::session::transport::LeaseKeeper;
 use crate::session::{Session, SessionId, results, trees};
-use crate::stages::Context;
+use crate::stages::{Context, abandoned};
+use crate::workspace::Trees;
 
 /// A host script that ignores SIGTERM is killed after this; the runner's own limit is longer.
 const HOST_GRACE: Duration = Duration::from_secs(30);
@@ -42,12 +43,16 @@ async fn on_host(
     script: &Path,
     stage: &BuildStage,
 ) -> anyhow::Result<()> {
-    let record = Records::at(&context.settings.runner.state_dir).load(id)?;
-    if stage.reads_results() && record.is_some_and(|record| record.runs > 0 && !record.results_applied) {
+    let records = Records::at(&context.settings.runner.state_dir);
+    if let Some(record) = records.load(id)?
+        && !record.given_up
+        && (abandoned::is_running(&record) || is_awaited(stage, &record))
+    {
+        let Some(_lock) = records.lock(id)? else {
+            return Err(Failure::system("a container stage of this job still runs on this host").into());
+        };
         let mut session = attach(context, id.clone()).await?;
-        let trees = trees(&context.env, &context.settings, job)?;
-        let mut lease = lease(context);
-        if let Err(error) = results::bring_back(&mut session, &trees, &mut lease, &context.cancellation).await {
+        if let Err(error) = take_results(context, job, &mut session, stage).await {
             // The stage still has work without them; that they are missing is told and fails no second stage.
             session.record.results_applied = true;
             session.save()?;
@@ -61,6 +66,29 @@ async fn on_host(
         0 => Ok(()),
         code => Err(Failure::script(code).into()),
     }
+}
+
+/// The stage reads what the container stages left, and it is not here yet.
+fn is_awaited(stage: &BuildStage, record: &SessionRecord) -> bool {
+    stage.reads_results() && record.runs > 0 && !record.results_applied
+}
+
+/// Ends a script that a killed driver left, and fetches what the stage reads.
+async fn take_results(
+    context: &Context,
+    job: &JobContext,
+    session: &mut Session<'_>,
+    stage: &BuildStage,
+) -> anyhow::Result<()> {
+    let trees = trees(&context.env, &context.settings, job)?;
+    if abandoned::is_running(&session.record) {
+        let supply = supply(context, session, job, &trees);
+        abandoned::end(context, session, &supply).await?;
+    }
+    if !session.record.given_up && is_awaited(stage, &session.record) {
+        results::bring_back(session, &trees, &mut lease(context), &context.cancellation).await?;
+    }
+    Ok(())
 }
 
 /// The runner's script with our own stdin and output: not a byte passes through this process.
@@ -127,7 +155,7 @@ async fn attach(context: &Context, id: SessionId) -> anyhow::Result<Session<'_>>
 }
 
 /// Beats of different processes differ by the process id.
-fn lease(context: &Context) -> LeaseKeeper {
+pub(super) fn lease(context: &Context) -> LeaseKeeper {
     LeaseKeeper::new(context.settings.lease(), u64::from(std::process::id()) << 32)
 }
 
@@ -143,18 +171,38 @@ async fn in_container(
     let Some(_lock) = session.records.lock(&id)? else {
         return Err(Failure::system("another container stage of this job still runs on this host").into());
     };
+    let supply = supply(context, &session, job, &trees);
+    if !session.record.given_up && abandoned::is_left(&session.record, stage, script)? {
+        abandoned::end(context, &mut session, &supply).await?;
+    }
+    if session.record.given_up {
+        return without_an_instance(context, stage);
+    }
     let mut lease = lease(context);
     lease.renew(&session.cloud, &session.layout).await;
-    let supply = Supply::new(&session, job, &trees, |name| context.env.job_variable(name).map(str::to_owned));
-    supply.send_once(&mut session, &mut lease, &context.cancellation).await?;
-    let conclusion = run_script(context, &mut session, job, &supply, script, stage).await?;
+    let followed = match supply.send_once(&mut session, &mut lease, &context.cancellation).await {
+        Ok(()) => run_script(context, &mut session, job, &supply, script, stage).await,
+        Err(error) => Err(error),
+    };
+    let conclusion = match followed {
+        Ok(conclusion) => conclusion,
+        Err(error) => {
+            if context.cancellation.asked() && session.is_untouched().await.unwrap_or(false) {
+                session.give_up().await?;
+            }
+            return Err(error);
+        }
+    };
+    if conclusion == Conclusion::NeverBegan {
+        session.give_up().await?;
+    }
     if let (Conclusion::Exited { code, .. }, Some(current)) = (&conclusion, &mut session.record.current) {
         current.code = Some(*code);
         session.save()?;
     }
     let failed = !matches!(conclusion, Conclusion::Exited { code: 0, .. });
     let brought = if is_last(job, stage, failed)
-        && !matches!(conclusion, Conclusion::Lost { .. })
+        && !matches!(conclusion, Conclusion::Lost { .. } | Conclusion::NeverBegan)
         && !context.cancellation.asked()
     {
         results::bring_back(&mut session, &trees, &mut lease, &context.cancellation).await
@@ -174,6 +222,7 @@ async fn in_container(
         Conclusion::Canceled { .. } => {
             Err(Failure::system("the script was ended because the runner asked for it").into())
         }
+        Conclusion::NeverBegan => without_an_instance(context, stage),
         Conclusion::Lost { reason, by: LossKind::User } => Err(Failure::user(reason).into()),
         Conclusion::Lost { reason, by: LossKind::System } if session.record.ready.is_empty() => {
             Err(Failure::system(reason).into())
@@ -185,6 +234,21 @@ async fn in_container(
             ))
             .into()),
     }
+}
+
+/// The job was canceled before an instance was up. No script ran that `after_script` could follow, and none will.
+fn without_an_instance(context: &Context, stage: &BuildStage) -> anyhow::Result<()> {
+    if *stage == BuildStage::AfterScript {
+        context
+            .printer
+            .line("`after_script` is skipped: the job ended before its instance was there, so no script ran");
+        return Ok(());
+    }
+    Err(Failure::system("the job was canceled before its instance was there, so the training job was stopped").into())
+}
+
+fn supply(context: &Context, session: &Session<'_>, job: &JobContext, trees: &Trees) -> Supply {
+    Supply::new(session, job, trees, |name| context.env.job_variable(name).map(str::to_owned))
 }
 
 /// No container stage follows: after `after_script`, after a failure without one, after the last step.
@@ -206,22 +270,17 @@ async fn run_script(
     script: &Path,
     stage: &BuildStage,
 ) -> anyhow::Result<Conclusion> {
-    let body =
-        std::fs::read(script).with_context(|| format!("failed to read the stage script {}", script.display()))?;
-    let digest = blake3::hash(&body).to_hex().to_string();
-    let name = stage.to_string();
+    let body = abandoned::read_script(script)?;
     let current = match session.record.current.clone() {
-        Some(current) if current.stage == name && current.script == digest => {
+        Some(current) if abandoned::is_same(&current, stage, &body) => {
             session.record.reports.clone_from(&current.reports);
             current
         }
-        abandoned => {
-            if let Some(abandoned) = abandoned {
-                end_abandoned(context, session, supply, &abandoned).await?;
-            }
+        _ => {
             session.record.runs += 1;
             let reports = session.record.reports.clone();
-            CurrentRun { run: session.record.runs, stage: name, script: digest, reports, ..CurrentRun::default() }
+            let (stage, script) = (stage.to_string(), abandoned::digest(&body));
+            CurrentRun { run: session.record.runs, stage, script, reports, ..CurrentRun::default() }
         }
     };
     if let Some(code) = current.code {
@@ -258,8 +317,6 @@ async fn run_script(
             nodes: session.record.nodes.len(),
             grace: Duration::from_secs(limits.cancel_grace_seconds),
             provisioning: Duration::from_secs(limits.provisioning_seconds),
-            keep_when_canceled: *stage != BuildStage::AfterScript
-                && job.container_stages().contains(&BuildStage::AfterScript),
         });
         let feed = session.join_log(log_client(context))?;
         let mut conclusion =
@@ -287,41 +344,8 @@ async fn run_script(
     }
 }
 
-/// The process of an earlier stage was killed while its script ran: the script is ended, and its output printed to its end.
-async fn end_abandoned(
-    context: &Context,
-    session: &mut Session<'_>,
-    supply: &Supply,
-    abandoned: &CurrentRun,
-) -> anyhow::Result<()> {
-    if abandoned.code.is_some() {
-        return Ok(());
-    }
-    if !abandoned.ordered {
-        // Whether the order was stored before the kill is not known; an agent that never got it ignores this.
-        return session.order(&Order::Cancel { run: abandoned.run }).await;
-    }
-    context
-        .printer
-        .warn(format!("the driver's process of `{}` was killed; its script is ended first", abandoned.stage));
-    session.record.reports.clone_from(&abandoned.reports);
-    session.order(&Order::Cancel { run: abandoned.run }).await?;
-    let limits = &session.settings.limits;
-    let mut machine = RunMachine::new(Terms {
-        run: abandoned.run,
-        nodes: session.record.nodes.len(),
-        grace: Duration::from_secs(limits.cancel_grace_seconds),
-        provisioning: Duration::from_secs(limits.provisioning_seconds),
-        keep_when_canceled: true,
-    });
-    machine.already_canceled();
-    let feed = session.join_log(log_client(context))?;
-    let follower = Follower::new(session, supply, machine, abandoned.run, lease(context), feed)?;
-    follower.follow(&context.cancellation).await.map(|_| ())
-}
-
 /// Makes the client of the host's log reader, which has a thread of its own.
-fn log_client(context: &Context) -> LogClient {
+pub(super) fn log_client(context: &Context) -> LogClient {
     let access = context.settings.access();
     Arc::new(move || {
         let access = access.clone();

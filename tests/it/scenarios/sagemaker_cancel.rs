@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::sagemaker::rows;
-use super::sagemaker_desk::{Desk, SYSTEM_FAILURE};
+use super::sagemaker_desk::{Desk, Ended, SYSTEM_FAILURE};
 use crate::support::driver::sagemaker_with;
 use crate::support::job::{Artifacts, Job, Trigger};
 use crate::support::scenario::one;
@@ -25,13 +25,27 @@ rows! {
             outcomes[0].failed("job_canceled", None).hides("\nreached-the-script").called("cleanup", 1);
         },
     }
-    /// `after_script` waits for the instance and runs; the canceled script does not.
+    /// No script ran, so there is nothing for `after_script` to follow: no instance is waited for, by no stage.
     cancel_while_waiting_with_after_script {
-        driver: sagemaker_with(&["--starting-delay", "15s"], ""),
+        driver: sagemaker_with(&["--starting-delay", "1h"], ""),
         play: |world| one(world, &script().after_script(["echo status-$CI_JOB_STATUS"])
+            .artifacts(Artifacts::paths(["model.txt"]).when("always"))
             .when_trace_contains("\nStarting (", Trigger::Cancel)),
+        expect: |world, outcomes| {
+            outcomes[0].failed("job_canceled", None).hides("\nreached-the-script").hides("\nstatus-")
+                .called("run after_script", 1).called("run upload_artifacts_on_failure", 1);
+            assert_eq!(outcomes[0].count("`after_script` is skipped"), 1, "{}", outcomes[0]);
+            let jobs = world.emulator.as_ref().unwrap().jobs();
+            assert!(jobs[0]["TrainingStartTime"].is_null(), "{jobs:?}");
+        },
+    }
+    /// The script's own limit passes while the instance is provisioned.
+    script_timeout_while_waiting {
+        driver: sagemaker_with(&["--starting-delay", "1h"], ""),
+        play: |world| one(world, &script().after_script(["echo status-$CI_JOB_STATUS"]).set("RUNNER_SCRIPT_TIMEOUT", "3s")),
         expect: |_, outcomes| {
-            outcomes[0].failed("job_canceled", None).shows("\nstatus-canceled").hides("\nreached-the-script");
+            outcomes[0].failed("job_execution_timeout", None).hides("\nreached-the-script").hides("\nstatus-")
+                .shows("`after_script` is skipped");
         },
     }
     abort_while_waiting {
@@ -108,23 +122,41 @@ fn a_training_job_that_nobody_was_told_of() {
     desk.close();
 }
 
-#[test]
-fn a_signal_while_the_project_is_sent() {
-    let desk = Desk::new(&Job::new().script(["true"]).after_script(["true"])).prepared();
+/// Begins to send the project, ends that by a signal, and runs `after_script`.
+fn canceled_while_the_project_is_sent(desk: &Desk) -> Ended {
     std::fs::write(desk.project().join("data.bin"), vec![7; 1 << 20]).unwrap();
+    desk.emulator.set_faults(&json!({"calls": [{"operation": "PutObject", "from": 3, "delay_ms": 60_000}]}));
     let before = desk.emulator.requests("PutObject");
-    desk.emulator.set_faults(&json!({"calls": [{"operation": "PutObject", "from": 2, "delay_ms": 60_000}]}));
     let run = desk.start_run("build_script", "echo never");
-    until_called(&desk, "PutObject", before + 1);
+    until_called(desk, "PutObject", before + 2);
     run.signal(Signal::TERM);
     let ended = run.end();
     ended.with_code(SYSTEM_FAILURE).one_error();
     assert_eq!(ended.out(), "");
-    // `after_script` of the canceled job has the project all the same.
     desk.emulator.set_faults(&json!({}));
-    let after = desk.run("after_script", "wc -c < data.bin");
+    desk.run("after_script", "wc -c < data.bin")
+}
+
+#[test]
+fn a_signal_while_the_project_is_sent() {
+    let desk = Desk::new(&Job::new().script(["true"]).after_script(["true"])).prepared();
+    let is_up = || desk.emulator.session_objects().iter().any(|key| key.contains("/reports/")).then_some(());
+    assert!(poll(Duration::from_secs(60), is_up).is_some(), "the agent came up");
+    // The instance is there: `after_script` of the canceled job has the project all the same.
+    let after = canceled_while_the_project_is_sent(&desk);
     after.passed();
     assert_eq!(after.out().trim(), "1048576");
+    desk.close();
+}
+
+#[test]
+fn a_signal_while_the_project_is_sent_to_nobody() {
+    let desk =
+        Desk::with(&Job::new().script(["true"]).after_script(["true"]), &["--starting-delay", "1h"], "").prepared();
+    let after = canceled_while_the_project_is_sent(&desk);
+    after.passed().says("`after_script` is skipped");
+    assert_eq!(after.out(), "");
+    desk.run("upload_artifacts_on_failure", "echo on the host").passed();
     desk.close();
 }
 

@@ -3,8 +3,11 @@
 use rustix::process::Signal;
 
 use super::sagemaker_desk::{BUILD_FAILURE, Desk};
-use crate::support::job::Job;
+use crate::support::driver::{Act, Fault, sagemaker};
+use crate::support::job::{Artifacts, Job};
+use crate::support::scenario::{Scenario, With, one, play};
 use crate::support::waiting::poll;
+use crate::support::world::Settings;
 
 const COUNTING: &str =
     "i=0; while [ $i -lt 160 ]; do i=$((i + 1)); echo \"line $i\"; sleep 0.05; done; printf end; exit 3";
@@ -80,6 +83,74 @@ fn the_next_stage_ends_the_script_of_a_killed_one_and_prints_its_rest() {
     // A shell may tell of its `sleep`.
     let printed = (killed.out() + &after.out()).replace("Terminated\n", "");
     assert_eq!(printed, "one\ntwo\nthree\nfour\n", "{after}");
+    desk.close();
+}
+
+/// The recorder kills the driver once some output is printed: the runner goes on to the host stages of the failed job.
+fn driver_killed() -> Settings {
+    let act = Act::Shell(
+        "state=$(dirname \"$0\")/state/sessions
+         ( until [ \"$(od -An -tu1 -j9 -N1 \"$state\"/*.cursor 2>/dev/null | tr -d ' ')\" -gt 0 ]; do sleep 0.05; done
+           kill -KILL $$ ) >/dev/null 2>&1 &",
+    );
+    Settings { faults: vec![Fault { stage: "run build_script", times: 1, act }], ..Settings::default() }
+}
+
+fn a_host_stage_after_a_killed_one(with: With) {
+    let row = Scenario {
+        name: "a_host_stage_after_a_killed_one",
+        needs: &["od", "unzip"],
+        settings: driver_killed,
+        play: |world| {
+            let script = "trap 'echo half > model.txt; echo ended-by-the-trap; exit 1' TERM; printf '%5000s\\n' .; while :; do sleep 0.1; done";
+            one(world, &Job::new().script([script]).artifacts(Artifacts::paths(["model.txt"]).when("always")))
+        },
+        expect: |_, outcomes| {
+            outcomes[0].failed("runner_system_failure", None).called("run after_script", 0);
+            assert_eq!(outcomes[0].count("\nended-by-the-trap"), 1, "{}", outcomes[0]);
+            assert_eq!(outcomes[0].artifact("archive").files()["model.txt"], b"half\n");
+        },
+    };
+    play(&row, with, sagemaker());
+}
+
+#[test]
+fn a_host_stage_ends_the_script_of_a_killed_one_real() {
+    a_host_stage_after_a_killed_one(With::RealRunner);
+}
+
+#[test]
+fn a_host_stage_ends_the_script_of_a_killed_one_double() {
+    a_host_stage_after_a_killed_one(With::RunnerDouble);
+}
+
+/// Without artifacts the only stage that follows is the one that removes the file variables.
+#[test]
+fn the_last_host_stage_ends_the_script_of_a_killed_one() {
+    let desk = Desk::new(&Job::new().script(["true"])).prepared();
+    let mut run =
+        desk.start_run("build_script", "echo one; trap 'echo two; exit 1' TERM; echo set; while :; do sleep 0.1; done");
+    run.until("set");
+    run.signal(Signal::KILL);
+    let killed = run.end();
+    let next = desk.run("cleanup_file_variables", "echo three");
+    next.passed().says("was killed; its script is ended first");
+    let printed = (killed.out() + &next.out()).replace("Terminated\n", "");
+    assert_eq!(printed, "one\nset\ntwo\nthree\n", "{next}");
+    desk.close();
+}
+
+/// A script that never began, since there was no instance yet: nothing is waited for.
+#[test]
+fn a_host_stage_after_a_driver_that_was_killed_while_it_waited() {
+    let desk = Desk::with(&Job::new().script(["true"]), &["--starting-delay", "1h"], "").prepared();
+    let mut run = desk.start_run("build_script", "echo never");
+    run.until("Starting (");
+    run.signal(Signal::KILL);
+    run.end();
+    let next = desk.run("upload_artifacts_on_failure", "echo on the host");
+    next.passed();
+    assert_eq!(next.out(), "on the host\n");
     desk.close();
 }
 
