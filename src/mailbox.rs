@@ -36,6 +36,10 @@ impl Layout {
     pub fn reports(&self, node: &str) -> String {
         format!("{}/reports/{node}/", self.root)
     }
+    /// Those of all nodes.
+    pub fn all_reports(&self) -> String {
+        format!("{}/reports/", self.root)
+    }
     pub fn lease(&self) -> String {
         format!("{}/lease.json", self.root)
     }

@@ -16,6 +16,7 @@ use crate::session::machine::{CancelReason, Conclusion, Effect, Event, RunMachin
 use crate::session::output::{EndSeen, Output};
 use crate::session::pace::{Describe, Poll};
 use crate::session::phases::Waiting;
+use crate::session::ready::look_back;
 use crate::session::sources::{GAP_PATIENCE, Sources};
 use crate::session::supply::Supply;
 use crate::session::transport::{self, LeaseKeeper};
@@ -63,6 +64,8 @@ pub struct Follower<'s, 'a> {
     copy: Poll,
     describe: Describe,
     waiting: Option<Waiting>,
+    /// By node, the number of the report that told that it is ready.
+    ready_reports: BTreeMap<String, u32>,
     /// The order to end the script is in the store.
     cancel_sent: bool,
     /// Since when the store cannot be read.
@@ -116,6 +119,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             copy: Poll::new(started),
             describe,
             waiting,
+            ready_reports: BTreeMap::new(),
             cancel_sent,
             store_silent: None,
             missing: None,
@@ -127,7 +131,7 @@ impl<'s, 'a> Follower<'s, 'a> {
     pub async fn follow(mut self, cancel: &Cancellation) -> anyhow::Result<Conclusion> {
         let followed = self.until_concluded(cancel).await;
         if let Some(waiting) = self.waiting.take() {
-            waiting.finish("failed", Instant::now().into_std(), SystemTime::now());
+            waiting.finish("failed", None, Instant::now().into_std(), SystemTime::now());
         }
         // What is known of the log is of use to the next stage, however this one ended.
         self.session.record.log_floors.clone_from(self.sources.feed.floors());
@@ -291,6 +295,8 @@ impl<'s, 'a> Follower<'s, 'a> {
             match &report {
                 Report::Ready { .. } => {
                     session.record.ready.insert(node.to_owned());
+                    let number = session.record.reports.get(node).copied().unwrap_or(1);
+                    self.ready_reports.insert(node.to_owned(), number);
                 }
                 Report::Received { summary } if session.record.told.insert(node.to_owned()) => {
                     session.printer.line(format!("Project received by {node}: {summary}"));
@@ -332,7 +338,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             Ok(job) => {
                 self.describe.learnt(self.machine.is_leaving());
                 if let (Some(waiting), Some(job)) = (&mut self.waiting, &job) {
-                    waiting.observe(job);
+                    waiting.observe(job, Instant::now().into_std());
                 }
                 effects.extend(self.machine.apply(&Event::Job(job.as_ref()), self.started.elapsed()));
                 Ok(())
@@ -357,18 +363,19 @@ impl<'s, 'a> Follower<'s, 'a> {
             waiting.tick(now, SystemTime::now());
             return;
         }
-        // When each phase began is worth a look, and a moment.
-        if !self.describe.answered {
-            let name = self.session.job_name();
-            let look = self.session.cloud.jobs.glance(&name);
-            if let Ok(Ok(Some(job))) = tokio::time::timeout(IDLE_POLL, look).await {
-                waiting.observe(&job);
+        // When each phase began is worth a look: some may have begun and ended since the last one.
+        let found = look_back(self.session, &self.ready_reports).await;
+        let now = Instant::now().into_std();
+        match found.job {
+            Ok(job) => {
+                waiting.observe(&job, now);
+                self.describe.learnt(false);
             }
-            self.describe.learnt(false);
+            Err(why) => waiting.unanswered(&why, now),
         }
         self.sources.feed.started();
         if let Some(waiting) = self.waiting.take() {
-            waiting.finish("ready", now, SystemTime::now());
+            waiting.finish("ready", found.ready, now, SystemTime::now());
         }
     }
 
@@ -403,7 +410,7 @@ impl<'s, 'a> Follower<'s, 'a> {
     /// The last look: what the log holds beside frames explains a lost job, gaps are told, and how the script ended.
     async fn finish(&mut self, conclusion: &Conclusion) -> anyhow::Result<()> {
         if let Some(waiting) = self.waiting.take() {
-            waiting.finish("ended", Instant::now().into_std(), SystemTime::now());
+            waiting.finish("ended", None, Instant::now().into_std(), SystemTime::now());
         }
         match conclusion {
             Conclusion::Lost { .. } => {

@@ -13,6 +13,7 @@ pub mod machine;
 mod output;
 mod pace;
 mod phases;
+mod ready;
 pub mod record;
 pub mod replace;
 pub mod results;

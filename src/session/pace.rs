@@ -45,15 +45,13 @@ pub(super) struct Describe {
     next: Instant,
     every: Duration,
     running: Option<AbortOnDropHandle<Result<Option<TrainingJob>, CloudError>>>,
-    /// There was an answer.
-    pub(super) answered: bool,
 }
 
 impl Describe {
     /// `at_once`: what is known already makes the first look urgent.
     pub(super) fn new(now: Instant, at_once: bool) -> Self {
         let next = if at_once { now } else { now + FIRST_DESCRIBE };
-        Self { next, every: DESCRIBE_EVERY, running: None, answered: false }
+        Self { next, every: DESCRIBE_EVERY, running: None }
     }
 
     /// Begins a look when one is due, and returns the answer of one that has ended.
@@ -69,7 +67,6 @@ impl Describe {
 
     /// There was an answer, here or to somebody else's question.
     pub(super) fn learnt(&mut self, is_leaving: bool) {
-        self.answered = true;
         self.every = if is_leaving { (self.every * 2).min(DESCRIBE_EVERY) } else { DESCRIBE_EVERY };
         self.next = Instant::now() + self.every;
     }

@@ -8,6 +8,8 @@ use crate::ui::{Printer, Progress, human_duration};
 
 /// While nothing changes a line comes this often: GitLab Runner notices a cancel soon only while there is output.
 const REMINDER: Duration = Duration::from_secs(10);
+/// A phase began at most so long before it was first seen: the job is looked at more often than that.
+const BETWEEN_LOOKS: Duration = Duration::from_mins(2);
 
 /// What is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +73,33 @@ fn spans(transitions: &[Transition]) -> Vec<Span> {
     spans
 }
 
+/// A section that was begun.
+#[derive(Debug)]
+struct Open {
+    phase: Phase,
+    nth: usize,
+    name: String,
+    /// What was printed as its beginning.
+    shown: SystemTime,
+    /// Its beginning by SageMaker's clock: the host's own may be another one.
+    from: Option<SystemTime>,
+    seen: Instant,
+}
+
+impl Open {
+    /// What to print as the end: the section lasts as long as by SageMaker's clock.
+    fn end(&self, to: SystemTime) -> SystemTime {
+        let lasted = to.duration_since(self.from.unwrap_or(self.shown)).unwrap_or_default();
+        self.shown + lasted
+    }
+
+    /// The same by the host's clock, within what was seen of the phase.
+    fn end_by_host(&self, now: Instant, wall: SystemTime) -> SystemTime {
+        let least = self.shown + now.saturating_duration_since(self.seen);
+        if self.from.is_none() { wall.max(least) } else { wall.clamp(least, least + BETWEEN_LOOKS) }
+    }
+}
+
 /// Shows the waiting. On a terminal a spinner; in a job log one collapsed section a phase.
 #[derive(Debug)]
 pub(super) struct Waiting {
@@ -79,7 +108,9 @@ pub(super) struct Waiting {
     spinner: Option<Progress>,
     /// Sections that were ended.
     ended: usize,
-    open: Option<(Phase, usize)>,
+    open: Option<Open>,
+    /// Names of the sections so far.
+    names: Vec<String>,
     since: SystemTime,
     state: String,
     said: String,
@@ -87,7 +118,7 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// `since`: when the training job was created.
+    /// `since`: when the training job was created, by the host's clock.
     pub(super) fn new(printer: &Printer, instance: &str, since: SystemTime, now: Instant) -> Self {
         let task = "Waiting for the training job";
         let spinner = printer.is_terminal().then(|| Progress::start(printer, task, None, now));
@@ -97,6 +128,7 @@ impl Waiting {
             spinner,
             ended: 0,
             open: None,
+            names: Vec::new(),
             since,
             state: "Starting".to_owned(),
             said: String::new(),
@@ -105,7 +137,7 @@ impl Waiting {
     }
 
     /// Takes what SageMaker says of the job.
-    pub(super) fn observe(&mut self, job: &TrainingJob) {
+    pub(super) fn observe(&mut self, job: &TrainingJob, now: Instant) {
         self.state = match &job.message {
             Some(message) => format!("{}: {message}", job.secondary),
             None => job.secondary.clone(),
@@ -115,7 +147,7 @@ impl Waiting {
         }
         let spans = spans(&job.transitions);
         while let Some(span) = spans.get(self.ended) {
-            self.open(span.phase, self.ended, span.from);
+            self.open(span, self.ended, now);
             let Some(to) = span.to else { break };
             self.close(to);
         }
@@ -129,9 +161,7 @@ impl Waiting {
         }
         let is_reminder = self.said_at.is_some_and(|at| now.saturating_duration_since(at) >= REMINDER);
         if self.said != self.state || is_reminder {
-            if self.open.is_none() {
-                self.open(Phase::Provisioning, self.ended, self.since);
-            }
+            self.begin_unseen(now);
             let elapsed = wall.duration_since(self.since).unwrap_or_default();
             self.printer.line(format!("{} ({})", self.state, human_duration(elapsed)));
             self.said.clone_from(&self.state);
@@ -139,43 +169,73 @@ impl Waiting {
         }
     }
 
-    /// The waiting is over.
-    pub(super) fn finish(mut self, outcome: &str, now: Instant, wall: SystemTime) {
-        if let Some(spinner) = self.spinner.take() {
-            spinner.finish(outcome, now);
-        } else if self.open.is_some() {
-            self.close(wall);
+    /// SageMaker could not be asked, now that the agent is ready: what the open section leaves out is said in it.
+    pub(super) fn unanswered(&mut self, why: &str, now: Instant) {
+        if self.spinner.is_none() && self.open.as_ref().is_none_or(|open| open.phase == Phase::Provisioning) {
+            self.begin_unseen(now);
+            self.printer.line(format!("When the download began is not known, so its time is part of this: {why}"));
         }
     }
 
-    fn open(&mut self, phase: Phase, nth: usize, from: SystemTime) {
-        if self.open == Some((phase, nth)) {
-            return;
+    /// The waiting is over. `ready`: when the agent came up, by the service's clock.
+    pub(super) fn finish(mut self, outcome: &str, ready: Option<SystemTime>, now: Instant, wall: SystemTime) {
+        if let Some(spinner) = self.spinner.take() {
+            spinner.finish(outcome, now);
+        } else if let Some(open) = &self.open {
+            let end = match ready {
+                Some(ready) if open.from.is_some() => open.end(ready),
+                // Both clocks agree, as far as can be told.
+                Some(ready) if ready >= open.shown && ready <= wall => ready,
+                _ => open.end_by_host(now, wall),
+            };
+            self.end_section(end);
         }
-        if self.open.is_some() {
-            self.close(from);
+    }
+
+    /// Begins the first section before SageMaker has said anything.
+    fn begin_unseen(&mut self, now: Instant) {
+        if self.open.is_none() && self.ended == 0 {
+            self.begin_section(Phase::Provisioning, 0, self.since, None, now);
         }
-        self.open = Some((phase, nth));
+    }
+
+    fn open(&mut self, span: &Span, nth: usize, now: Instant) {
+        if let Some(open) = &mut self.open {
+            if (open.phase, open.nth) == (span.phase, nth) {
+                open.from.get_or_insert(span.from);
+                return;
+            }
+            self.close(span.from);
+        }
+        self.begin_section(span.phase, nth, span.from, Some(span.from), now);
+    }
+
+    fn begin_section(&mut self, phase: Phase, nth: usize, shown: SystemTime, from: Option<SystemTime>, now: Instant) {
         let title = match phase {
             Phase::Provisioning => format!("{} {}", phase.title(), self.instance),
             Phase::Download => phase.title().to_owned(),
         };
-        self.printer.begin_section(&section(phase, nth), from, &title);
+        // Unique in a job: an interrupted instance is provisioned twice.
+        let mut name = format!("sagemaker_{}", phase.name());
+        if self.names.contains(&name) {
+            name = format!("{name}_{}", self.names.len());
+        }
+        self.printer.begin_section(&name, shown, &title);
+        self.names.push(name.clone());
+        self.open = Some(Open { phase, nth, name, shown, from, seen: now });
     }
 
     fn close(&mut self, to: SystemTime) {
-        if let Some((phase, nth)) = self.open.take() {
-            self.ended = nth + 1;
-            self.printer.end_section(&section(phase, nth), to);
+        if let Some(end) = self.open.as_ref().map(|open| open.end(to)) {
+            self.end_section(end);
         }
     }
-}
 
-/// Unique in a job: an interrupted instance is provisioned twice.
-fn section(phase: Phase, nth: usize) -> String {
-    match nth {
-        0 | 1 => format!("sagemaker_{}", phase.name()),
-        _ => format!("sagemaker_{}_{nth}", phase.name()),
+    fn end_section(&mut self, at: SystemTime) {
+        if let Some(open) = self.open.take() {
+            self.ended = open.nth + 1;
+            self.printer.end_section(&open.name, at);
+        }
     }
 }
 
@@ -220,17 +280,17 @@ mod tests {
         let mut waiting = Waiting::new(&printer, "ml.g5.xlarge", second(100), start);
         waiting.tick(start, second(103));
         let starting = ("Starting", 100, "Launching requested ML instances");
-        waiting.observe(&job(&[starting]));
+        waiting.observe(&job(&[starting]), start);
         waiting.tick(start + Duration::from_secs(3), second(106));
         waiting.tick(start + Duration::from_secs(12), second(115));
         waiting.tick(start + Duration::from_secs(13), second(116));
         let pending = ("Pending", 160, "Insufficient capacity error from EC2");
-        waiting.observe(&job(&[starting, pending]));
+        waiting.observe(&job(&[starting, pending]), start);
         waiting.tick(start + Duration::from_mins(1), second(163));
         let training = ("Training", 220, "Downloading the training image");
-        waiting.observe(&job(&[starting, pending, ("Downloading", 200, "Downloading input data"), training]));
+        waiting.observe(&job(&[starting, pending, ("Downloading", 200, "Downloading input data"), training]), start);
         waiting.tick(start + Duration::from_secs(121), second(224));
-        waiting.finish("ready", start, second(250));
+        waiting.finish("ready", Some(second(250)), start, second(251));
         insta::assert_snapshot!(captured.text().replace(['\r', '\x1b'], ""), @r"
         section_start:100:sagemaker_provisioning[collapsed=true][0KProvisioning ml.g5.xlarge
         Starting (3 s)
@@ -261,5 +321,75 @@ mod tests {
             times(&[("Starting", 1, ""), ("Pondering", 3, ""), ("Training", 5, "")]),
             [(Phase::Provisioning, second(1), Some(second(3))), (Phase::Download, second(5), None)]
         );
+    }
+
+    /// Name, beginning and end of each section.
+    fn sections(text: &str) -> Vec<(String, u64, u64)> {
+        let mut found: Vec<(String, u64, u64)> = Vec::new();
+        for line in text.lines() {
+            let mut parts = line.split(['\r', '[']).next().unwrap_or_default().split(':');
+            let (Some(kind), Some(at), Some(name)) = (parts.next(), parts.next(), parts.next()) else { continue };
+            let at = at.trim().parse().unwrap_or(0);
+            match kind {
+                "section_start" => found.push((name.to_owned(), at, 0)),
+                "section_end" => found.iter_mut().rfind(|section| section.0 == name).unwrap().2 = at,
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// Waits from second 1000 of the host's clock on, sees `transitions` when the agent is ready, and ends `ended` seconds later.
+    fn waited(transitions: &[(&str, u64, &str)], ready: Option<u64>, ended: u64) -> Vec<(String, u64)> {
+        let (printer, captured) = Printer::captured();
+        let start = Instant::now();
+        let end = start + Duration::from_secs(ended);
+        let mut waiting = Waiting::new(&printer, "ml.g5.xlarge", second(1000), start);
+        waiting.tick(start, second(1000));
+        if !transitions.is_empty() {
+            waiting.observe(&job(transitions), end);
+        }
+        waiting.finish("ready", ready.map(second), end, second(1000 + ended));
+        sections(&captured.text()).into_iter().map(|(name, from, to)| (name, to.saturating_sub(from))).collect()
+    }
+
+    fn named<const N: usize>(sections: [(&str, u64); N]) -> Vec<(String, u64)> {
+        sections.map(|(name, seconds)| (format!("sagemaker_{name}"), seconds)).to_vec()
+    }
+
+    #[test]
+    fn phases_between_two_looks_have_the_services_own_times() {
+        let phases = [("Starting", 1000, ""), ("Downloading", 1006, ""), ("Training", 1014, "")];
+        assert_eq!(waited(&phases, Some(1014), 14), named([("provisioning", 6), ("download", 8)]));
+        // The stage began long after the agent was ready, as behind a slow clone.
+        assert_eq!(waited(&phases, Some(1014), 300), named([("provisioning", 6), ("download", 8)]));
+        let pending = [("Starting", 1000, ""), ("Pending", 1003, ""), ("Downloading", 1006, "")];
+        assert_eq!(waited(&pending, Some(1014), 14), named([("provisioning", 6), ("download", 8)]));
+        let again = [phases[0], phases[1], phases[2], ("Restarting", 1020, ""), ("Downloading", 1025, "")];
+        let all = named([("provisioning", 6), ("download", 14), ("provisioning_2", 5), ("download_3", 3)]);
+        assert_eq!(waited(&again, Some(1028), 30), all);
+    }
+
+    #[test]
+    fn the_clock_of_the_host_may_be_another() {
+        for shift in [0, 5000] {
+            let phases = [("Starting", shift, ""), ("Downloading", shift + 6, ""), ("Training", shift + 14, "")];
+            assert_eq!(waited(&phases, Some(shift + 14), 15), named([("provisioning", 6), ("download", 8)]));
+        }
+        // When the agent came up is not known: the download lasted at least from its first look on, and two minutes more at most.
+        let phases = [("Starting", 5000, ""), ("Downloading", 5006, "")];
+        assert_eq!(waited(&phases, None, 14), named([("provisioning", 6), ("download", 0)]));
+    }
+
+    #[test]
+    fn what_is_not_known_is_said() {
+        let (printer, captured) = Printer::captured();
+        let start = Instant::now();
+        let mut waiting = Waiting::new(&printer, "ml.g5.xlarge", second(1000), start);
+        waiting.unanswered("throttled", start);
+        waiting.finish("ready", Some(second(1014)), start, second(1020));
+        let text = captured.text();
+        assert!(text.contains("When the download began is not known"), "{text}");
+        assert_eq!(sections(&text), [("sagemaker_provisioning".to_owned(), 1000, 1014)]);
     }
 }

@@ -49,6 +49,7 @@ mod sagemaker_host;
 mod sagemaker_input;
 mod sagemaker_life;
 mod sagemaker_orphans;
+mod sagemaker_phases;
 mod sagemaker_records;
 mod sagemaker_results;
 mod sagemaker_resume;

@@ -1,0 +1,59 @@
+//! The look back when the agents are ready: when each phase of the training job began, and when they came up.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use crate::cloud::{CloudError, TrainingJob};
+use crate::session::Session;
+
+/// The script's output waits for this look.
+const WITHIN: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(400);
+
+/// What was found.
+pub(super) struct LookBack {
+    /// SageMaker's answer, or why there is none.
+    pub(super) job: Result<TrainingJob, String>,
+    /// When the last of the agents reported, by the store's clock.
+    pub(super) ready: Option<SystemTime>,
+}
+
+/// Looks at the training job and at the agents' reports, for a moment. `reports`: by node the number of the one that told that it
+/// is ready, where that is not the first.
+pub(super) async fn look_back(session: &Session<'_>, reports: &BTreeMap<String, u32>) -> LookBack {
+    let deadline = Instant::now() + WITHIN;
+    let ready = tokio::time::timeout(WITHIN, ready_at(session, reports));
+    let (job, ready) = tokio::join!(describe(session, deadline), ready);
+    let ready = ready.unwrap_or_else(|_| Ok(None)).unwrap_or_else(|error| {
+        tracing::debug!(%error, "failed to look when the agents came up");
+        None
+    });
+    LookBack { job, ready }
+}
+
+/// Tried again while it is throttled.
+async fn describe(session: &Session<'_>, deadline: Instant) -> Result<TrainingJob, String> {
+    let name = session.job_name();
+    loop {
+        let look = session.cloud.jobs.glance(&name);
+        let Ok(answer) = tokio::time::timeout_at(deadline, look).await else {
+            return Err(format!("DescribeTrainingJob has not answered within {} s", WITHIN.as_secs()));
+        };
+        match answer {
+            Ok(Some(job)) => return Ok(job),
+            Ok(None) => return Err("SageMaker does not show the training job".to_owned()),
+            Err(error) if error.kind.may_pass() && Instant::now() + PAUSE < deadline => tokio::time::sleep(PAUSE).await,
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+async fn ready_at(session: &Session<'_>, reports: &BTreeMap<String, u32>) -> Result<Option<SystemTime>, CloudError> {
+    let layout = &session.layout;
+    let number = |node: &String| reports.get(node).copied().unwrap_or(1);
+    let keys: Vec<_> = session.record.nodes.iter().map(|node| layout.report(node, number(node))).collect();
+    let listed = session.cloud.objects.inventory(&layout.all_reports()).await?;
+    Ok(listed.into_iter().filter(|object| keys.contains(&object.key)).filter_map(|object| object.modified).max())
+}
