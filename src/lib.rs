@@ -44,7 +44,7 @@ pub fn run(cli: Cli, env: Environment) -> ExitCode {
             small(stages::bounded(env, config, printer, stage))
         }
         Command::Run { script, stage } => {
-            let work = async |context| stages::run::run(context, &script, &stage).await;
+            let work = async |context| Box::pin(stages::run::run(context, &script, &stage)).await;
             let stage = async |context| stages::caller::guarded(context, work).await;
             small(stages::bounded(env, config, printer, stage))
         }

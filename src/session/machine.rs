@@ -97,6 +97,7 @@ struct Node {
 
 /// One run of one script on all nodes.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each says that one thing has happened; none excludes another")]
 pub struct RunMachine {
     terms: Terms,
     nodes: BTreeMap<String, Node>,

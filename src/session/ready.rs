@@ -26,7 +26,7 @@ pub(super) async fn look_back(session: &Session<'_>, reports: &BTreeMap<String, 
     let deadline = Instant::now() + WITHIN;
     let ready = tokio::time::timeout(WITHIN, ready_at(session, reports));
     let (job, ready) = tokio::join!(describe(session, deadline), ready);
-    let ready = ready.unwrap_or_else(|_| Ok(None)).unwrap_or_else(|error| {
+    let ready = ready.unwrap_or(Ok(None)).unwrap_or_else(|error| {
         tracing::debug!(%error, "failed to look when the agents came up");
         None
     });
