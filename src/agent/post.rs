@@ -18,6 +18,9 @@ const REPORT_WITHIN: Duration = Duration::from_mins(1);
 /// A refusal that lasts this long is no matter of credentials that are just being renewed.
 const DENIED_FOR: Duration = Duration::from_secs(10);
 
+/// How often it is looked whether another writer has stored a report of this node.
+const LOOK_FOR_OTHERS: Duration = Duration::from_secs(30);
+
 /// Where this agent reads and writes.
 pub(super) struct Post {
     pub(super) objects: Arc<dyn ObjectStore>,
@@ -25,6 +28,7 @@ pub(super) struct Post {
     node: String,
     orders: u32,
     reports: u32,
+    next_look_for_others: Instant,
     lease: LeaseWatch,
     /// Since when looking for orders is refused, and the last refusal.
     denied: Option<(Instant, String)>,
@@ -58,6 +62,7 @@ impl Post {
             node: node.name.clone(),
             orders: 0,
             reports: 0,
+            next_look_for_others: now + LOOK_FOR_OTHERS,
             lease: LeaseWatch { length, beat: None, changed: now, next_look: now + length / 6 },
             denied: None,
         }
@@ -138,6 +143,25 @@ impl Post {
                 Err(error) => {
                     return Err(error).context("failed to report to the driver with the role of the training job");
                 }
+            }
+        }
+    }
+
+    /// Fails when the number of the next report is taken: a driver may have acted on what it says, so no script may go on.
+    pub(super) async fn check_for_others(&mut self) -> anyhow::Result<()> {
+        let now = Instant::now();
+        if now < self.next_look_for_others {
+            return Ok(());
+        }
+        self.next_look_for_others = now + LOOK_FOR_OTHERS;
+        let key = self.layout.report(&self.node, self.reports + 1);
+        match self.objects.size(&key).await {
+            Ok(Some(_)) => Err(foreign(&key)),
+            Ok(None) => Ok(()),
+            // The lease decides how long the store may be out of reach.
+            Err(error) => {
+                tracing::debug!(%error, "failed to look for reports of another writer");
+                Ok(())
             }
         }
     }
@@ -252,5 +276,18 @@ mod tests {
         assert!(crate::failure::render(&error).contains("another writer"), "{error:#}");
         let error = post(&memory).resume(&ready).await.unwrap_err();
         assert!(error.to_string().contains("another writer"), "forged before the container began: {error:#}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_report_of_another_writer_is_seen_while_a_script_runs() {
+        let memory = Memory::new();
+        let mut post = post(&memory);
+        post.report(&Report::Started { run: 1 }).await.unwrap();
+        let forged = mailbox::encode(2, Report::Bye { reason: ByeReason::Finished });
+        memory.objects.insert("sessions/s/reports/algo-1/000002.json", forged);
+        post.check_for_others().await.unwrap();
+        tokio::time::advance(LOOK_FOR_OTHERS).await;
+        let error = post.check_for_others().await.unwrap_err();
+        assert!(error.to_string().contains("another writer"), "{error:#}");
     }
 }

@@ -149,6 +149,7 @@ impl<'s> Worker<'s> {
                 return Ok(End::Finish { collect });
             }
             self.post.check_access()?;
+            self.post.check_for_others().await?;
             if self.post.lease_expired().await {
                 tracing::error!("the runner host has not renewed the lease, leaving");
                 return Ok(End::LeaseExpired);
@@ -282,6 +283,7 @@ impl<'s> Worker<'s> {
                         if self.canceled.contains(&number) {
                             cancel.cancel();
                         }
+                        self.post.check_for_others().await?;
                         if end.is_none() && self.post.lease_expired().await {
                             end = Some(End::LeaseExpired);
                             cancel.cancel();

@@ -141,7 +141,7 @@ fn canceled_while_the_project_is_sent(desk: &Desk) -> Ended {
 fn a_signal_while_the_project_is_sent() {
     let desk = Desk::new(&Job::new().script(["true"]).after_script(["true"])).prepared();
     let is_up = || desk.emulator.session_objects().iter().any(|key| key.contains("/reports/")).then_some(());
-    assert!(poll(Duration::from_secs(60), is_up).is_some(), "the agent came up");
+    assert!(poll(Duration::from_mins(1), is_up).is_some(), "the agent came up");
     // The instance is there: `after_script` of the canceled job has the project all the same.
     let after = canceled_while_the_project_is_sent(&desk);
     after.passed();
