@@ -160,7 +160,14 @@ impl Records {
     pub fn staging(&self, id: &SessionId) -> anyhow::Result<PathBuf> {
         use std::os::unix::fs::DirBuilderExt as _;
         let dir = self.file(id, "scratch");
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+        let made = match fs::DirBuilder::new().mode(0o700).create(&dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                // What is a link now was not made here.
+                let is_directory = fs::symlink_metadata(&dir).is_ok_and(|found| found.is_dir());
+                if is_directory { Ok(()) } else { Err(error) }
+            }
+            made => made,
+        };
         made.map(|()| dir.join("results")).map_err(|error| not_writable(&dir, error))
     }
 

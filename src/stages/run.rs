@@ -17,7 +17,7 @@ use crate::session::machine::{Conclusion, LossKind, RunMachine, Terms};
 use crate::session::record::{CurrentRun, Records};
 use crate::session::supply::Supply;
 use crate::session::transport::LeaseKeeper;
-use crate::session::{Session, SessionId, results, trees};
+use crate::session::{Session, SessionId, check_links, results, trees};
 use crate::stages::Context;
 
 /// A host script that ignores SIGTERM is killed after this; the runner's own limit is longer.
@@ -40,6 +40,9 @@ async fn on_host(
     script: &Path,
     stage: &BuildStage,
 ) -> anyhow::Result<()> {
+    if let Ok(trees) = trees(&context.env, &context.settings, job) {
+        check_links(&trees, &context.settings, job, stage.uses_cache())?;
+    }
     let record = Records::open(&context.settings.runner.state_dir)?.load(id)?;
     if stage.reads_results() && record.is_some_and(|record| record.runs > 0 && !record.results_applied) {
         let mut session = attach(context, id.clone()).await?;

@@ -13,7 +13,7 @@ use super::entry::{DEEPEST, Entry, Instant, Kind, Mark, Place, ancestors, enters
 use super::fetching::FileEnd;
 use super::selection::view;
 use super::staging::{Staged, Staging};
-use super::tree::{Root, Walker, is_absent};
+use super::tree::{Walker, is_absent};
 use super::view::{Node, View};
 use super::{Roots, Selection, Snapshot, Stop, Summary, Trees, Warnings, restore};
 use crate::failure::Failure;
@@ -167,7 +167,7 @@ pub(super) fn apply(staging: &Staging, trees: &Trees, received: Vec<String>, sto
 
     // From here on only the host itself can fail.
     if roots.tmp.is_none() && entries.iter().any(|entry| entry.place == Place::Tmp && entry.kind == Kind::File) {
-        roots.tmp = Some(Root::create(&trees.tmp)?);
+        roots.tmp = Some(trees.create(&trees.tmp)?);
     }
     let mut summary = Summary::default();
     for place in [Place::Project, Place::Tmp] {

@@ -6,6 +6,7 @@
 //! knows no session, no job and no AWS.
 
 mod artifacts;
+pub mod below;
 mod chunk;
 mod compression;
 mod depot;
@@ -63,6 +64,20 @@ use tree::Root;
 pub struct Trees {
     pub project: PathBuf,
     pub tmp: PathBuf,
+    /// The operator's directory that both lie below on the host: from there on no link is followed. A container has none, for links on the
+    /// way to its trees are its image's own.
+    #[serde(skip)]
+    pub base: Option<PathBuf>,
+}
+
+impl Trees {
+    fn open(&self, path: &Path) -> anyhow::Result<Option<Root>> {
+        self.base.as_ref().map_or_else(|| Root::open(path), |base| Root::open_below(base, path))
+    }
+
+    fn create(&self, path: &Path) -> anyhow::Result<Root> {
+        self.base.as_ref().map_or_else(|| Root::create(path), |base| Root::create_below(base, path))
+    }
 }
 
 /// How much a container may send back. The operator sets them.
@@ -266,7 +281,7 @@ pub async fn receive(
 ) -> anyhow::Result<(Snapshot, Summary)> {
     let started = Instant::now();
     let received = async {
-        let roots = Roots { project: Root::create(&trees.project)?, tmp: Some(Root::create(&trees.tmp)?) };
+        let roots = Roots { project: trees.create(&trees.project)?, tmp: Some(trees.create(&trees.tmp)?) };
         let placing = Arc::new(Placing::new(roots));
         let all_sent = AllSent::default();
         let warnings = fetching::fetch(store, route, &all_sent, &Limits::none(), &placing, progress).await?;
@@ -409,9 +424,10 @@ struct Roots {
 
 impl Roots {
     fn open(trees: &Trees) -> anyhow::Result<Self> {
-        let project = Root::open(&trees.project)?
+        let project = trees
+            .open(&trees.project)?
             .with_context(|| format!("the project directory {} does not exist", trees.project.display()))?;
-        Ok(Self { project, tmp: Root::open(&trees.tmp)? })
+        Ok(Self { project, tmp: trees.open(&trees.tmp)? })
     }
 
     fn get(&self, place: Place) -> Option<&Root> {

@@ -30,6 +30,7 @@ impl World {
         let side = |name: &str| Trees {
             project: folder.path().join(name).join("project"),
             tmp: folder.path().join(name).join("project.tmp"),
+            base: (name == "host").then(|| folder.path().to_owned()),
         };
         let (host, container) = (side("host"), side("container"));
         fs::create_dir_all(&host.project).unwrap();

@@ -160,7 +160,7 @@ impl Transfer {
     fn trees(&self) -> Trees {
         let mut tmp = self.project.clone().into_os_string();
         tmp.push(".tmp");
-        Trees { project: self.project.clone(), tmp: tmp.into() }
+        Trees { project: self.project.clone(), tmp: tmp.into(), base: None }
     }
 
     fn staging(&self) -> PathBuf {

@@ -467,6 +467,28 @@ fn an_endless_depth_is_refused() {
     assert!(error.contains("more than 256 directories deep"), "{error}");
 }
 
+/// A host stage can replace the project, or what is above it, before or while a container works.
+#[test_case("host/project")]
+#[test_case("host")]
+#[test_case("host/project.tmp")]
+fn a_tree_that_is_a_link_is_neither_read_nor_written(place: &str) {
+    let world = host();
+    let victim = world.folder.path().join("victim");
+    put(&victim, "project/secret", b"confidential");
+    let place = world.folder.path().join(place);
+    fs::rename(&place, place.with_extension("moved")).unwrap();
+    symlink(if place.ends_with("host") { victim.clone() } else { victim.join("project") }, &place).unwrap();
+    let env = Entry { place: Place::Tmp, ..entry(FILE, b"gitlab_runner_env") };
+    Lie::of(&[entry(FILE, b"new"), env]).store(&world);
+    let before = picture(&victim);
+    let error = refusal(&world, &Limits::default());
+    assert!(error.contains("is refused") && error.contains("is a link"), "{error}");
+    let error = world.send().unwrap_err();
+    assert!(format!("{error:#}").contains("is a link"), "{error:#}");
+    assert_eq!(picture(&victim), before);
+    assert!(!world.store.keys().iter().any(|key| key.starts_with("packs/")));
+}
+
 fn nasty_path() -> impl Strategy<Value = Vec<u8>> {
     let names = vec![
         &b"."[..],
