@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::failure::Failure;
 use crate::session::SessionId;
 use crate::session::cursor::Cursor;
+use crate::workspace::Selection;
 
 const VERSION: u32 = 1;
 
@@ -72,6 +73,9 @@ pub struct SessionRecord {
     pub shown_events: Vec<String>,
     #[serde(default)]
     pub workspace_sent: bool,
+    /// What the container was told that later stages read; what comes back is held against it.
+    #[serde(default)]
+    pub selection: Option<Selection>,
     /// How often sending was begun.
     #[serde(default)]
     pub workspace_attempt: u32,

@@ -10,9 +10,10 @@ use anyhow::Context as _;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::Stop;
 use super::entry::{Kind, Place};
 use super::tree::{Root, Walker};
-use super::{Stop, Warnings};
+use super::warnings::Warnings;
 use crate::failure::Failure;
 
 const OPEN: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);

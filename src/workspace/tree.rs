@@ -14,9 +14,10 @@ use anyhow::Context as _;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
+use super::Stop;
 use super::below::Base;
 use super::entry::{Entry, Instant, Kind, LONGEST_PATH, Mark, Place, join, shown, split};
-use super::{Stop, Warnings};
+use super::warnings::{LeftOut, Warnings};
 
 const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -202,7 +203,7 @@ impl Walker {
                     continue;
                 };
                 let Some(mark) = Mark::of(&stat) else {
-                    warnings.add(format!("skipped: {}: a socket, FIFO or device does not travel", shown(&path)));
+                    warnings.leave_out(LeftOut::Special, &path);
                     continue;
                 };
                 let mut target = Vec::new();

@@ -235,9 +235,11 @@ fn applies(manifest: impl FnOnce(&[u8]) -> Vec<Vec<u8>>) -> bool {
     }
     store.insert(format!("down/packs/{}", name_of_pack()), lying::pack());
     let staging = host.folder.path().join("scratch/staging");
+    let selection = workspace::Selection { everything: true, ..workspace::Selection::default() };
+    let bounds = workspace::Bounds { selection: &selection, limits: &LIMITS };
     let (sent, progress) = (workspace::AllSent::default(), Arc::default());
     sent.tell();
-    let applied = workspace::apply_changes(&store, &route, &host.trees, &sent, &LIMITS, &staging, &progress);
+    let applied = workspace::apply_changes(&store, &route, &host.trees, bounds, &sent, &staging, &progress);
     let result = block_on(applied);
     let after = Host::seen(host.folder.path());
     match &result {

@@ -46,6 +46,7 @@ mod sagemaker;
 mod sagemaker_cancel;
 mod sagemaker_desk;
 mod sagemaker_input;
+mod sagemaker_kept;
 mod sagemaker_links;
 mod sagemaker_results;
 mod sagemaker_resume;
