@@ -252,6 +252,11 @@ impl BuildStage {
         }
     }
 
+    /// Host stages that read or write the runner's local cache.
+    pub fn uses_cache(&self) -> bool {
+        matches!(self, BuildStage::Other(name) if name.contains("cache"))
+    }
+
     /// Host stages that read what the container left: they need the results back first.
     pub fn reads_results(&self) -> bool {
         match self {

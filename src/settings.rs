@@ -30,6 +30,8 @@ pub struct Settings {
     pub limits: Limits,
     #[serde(default)]
     pub trace: Trace,
+    #[serde(default)]
+    pub results: Results,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -103,6 +105,12 @@ pub struct Trace {
     pub live_copy: bool,
     /// All drivers of a host together; the account has [`crate::cloud::JobLogs`] calls for 5 to 25 a second.
     pub log_requests_per_second: f64,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Results {
+    pub keep_outside_links: bool,
 }
 
 fn prefix() -> String {

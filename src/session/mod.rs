@@ -37,6 +37,7 @@ use crate::reader::{self, Feed, Pace};
 use crate::session::record::{Records, SessionRecord};
 use crate::settings::Settings;
 use crate::ui::Printer;
+use crate::workspace::below::Base;
 use crate::workspace::{Summary, Trees};
 
 /// Names a session everywhere: its first training job, the tag of all of them, the prefix in the store, the record on disk.
@@ -229,7 +230,7 @@ pub fn trees(env: &Environment, settings: &Settings, job: &JobContext) -> anyhow
     if project.strip_prefix(&base).is_ok_and(is_plain) {
         let mut tmp = project.clone().into_os_string();
         tmp.push(".tmp");
-        return Ok(Trees { project, tmp: PathBuf::from(tmp) });
+        return Ok(Trees { project, tmp: PathBuf::from(tmp), base: Some(settings.runner.builds_dir.clone()) });
     }
     Err(Failure::user("the job's project directory lies outside the builds directory of its project")
         .hint(format!(
@@ -237,6 +238,34 @@ pub fn trees(env: &Environment, settings: &Settings, job: &JobContext) -> anyhow
             base.display()
         ))
         .into())
+}
+
+/// Before a host stage: its script, and the runner's helper in it, follow links, so that there may be none on the way to what they work on.
+/// `of_cache`: the stage reads or writes the cache.
+pub fn check_links(trees: &Trees, settings: &Settings, job: &JobContext, of_cache: bool) -> anyhow::Result<()> {
+    if let Some(base) = Base::open(&settings.runner.builds_dir)? {
+        base.check(&trees.project)?;
+        base.check_all(&trees.tmp)?;
+    }
+    if of_cache && let Some(base) = Base::open(&settings.runner.cache_dir)? {
+        base.check_all(&cache_dir(settings, job))?;
+    }
+    Ok(())
+}
+
+/// Removes the links that [`check_links`] would refuse and an earlier job left, and returns them: it is not this job's mistake.
+pub fn remove_links(trees: Option<&Trees>, settings: &Settings, job: &JobContext) -> anyhow::Result<Vec<PathBuf>> {
+    let mut removed = Vec::new();
+    if let (Some(trees), Some(base)) = (trees, Base::open(&settings.runner.builds_dir)?) {
+        for path in [&trees.project, &trees.tmp] {
+            removed.extend(base.remove_links_to(path, &builds_dir(settings, job))?);
+        }
+        removed.extend(base.remove_links_below(&trees.tmp)?);
+    }
+    if let Some(base) = Base::open(&settings.runner.cache_dir)? {
+        removed.extend(base.remove_links_below(&cache_dir(settings, job))?);
+    }
+    Ok(removed)
 }
 
 fn is_plain(path: &Path) -> bool {

@@ -15,6 +15,7 @@ use crate::failure::Failure;
 use crate::session::SessionId;
 use crate::session::age::Stamp;
 use crate::session::cursor::Cursor;
+use crate::workspace::Selection;
 
 const VERSION: u32 = 1;
 
@@ -91,6 +92,9 @@ pub struct SessionRecord {
     pub shown_events: Vec<String>,
     #[serde(default)]
     pub workspace_sent: bool,
+    /// What the container was told that later stages read; what comes back is held against it.
+    #[serde(default)]
+    pub selection: Option<Selection>,
     /// How often sending was begun.
     #[serde(default)]
     pub workspace_attempt: u32,
@@ -224,7 +228,14 @@ impl Records {
     pub fn staging(&self, id: &SessionId) -> anyhow::Result<PathBuf> {
         use std::os::unix::fs::DirBuilderExt as _;
         let dir = self.file(id, "scratch");
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+        let made = match fs::DirBuilder::new().mode(0o700).create(&dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                // What is a link now was not made here.
+                let is_directory = fs::symlink_metadata(&dir).is_ok_and(|found| found.is_dir());
+                if is_directory { Ok(()) } else { Err(error) }
+            }
+            made => made,
+        };
         made.map(|()| dir.join("results")).map_err(|error| not_writable(&dir, error))
     }
 

@@ -13,7 +13,7 @@ use crate::session::Session;
 use crate::session::supply::with_bar;
 use crate::session::transport::{self, LeaseKeeper};
 use crate::signals::Cancellation;
-use crate::workspace::{self, AllSent, Limits, Progress, Rule, Selection, Trees};
+use crate::workspace::{self, AllSent, Bounds, Limits, Progress, Rule, Selection, Trees};
 
 const POLL: Duration = Duration::from_millis(40);
 const SLOW_POLL: Duration = Duration::from_millis(500);
@@ -50,7 +50,7 @@ pub fn selection(job: &JobContext, expanded: impl Fn(&str) -> Option<String>) ->
         pushed.map(|cache| Rule { include: cache.paths.clone(), untracked: cache.untracked, ..Rule::default() });
     let own = Rule { include: vec![ENV_FILE.to_owned()], ..Rule::default() };
     let rules = artifacts.chain(caches).map(|rule| rule.with_values(&value)).chain([own]).collect();
-    Selection { rules, everything: false }
+    Selection { rules, ..Selection::default() }
 }
 
 /// Orders the results and the end, and applies the results to the project directory. Does nothing the second time.
@@ -95,7 +95,11 @@ async fn fetch(
     let staging = session.records.staging(&session.id)?;
     let (objects, route) = (session.cloud.objects.clone(), session.layout.results());
     let all_sent = AllSent::default();
-    let applying = workspace::apply_changes(&*objects, &route, trees, &all_sent, &limits, &staging, progress);
+    // A record of an earlier version holds none.
+    let selection = session.record.selection.clone();
+    let selection = selection.unwrap_or_else(|| Selection { everything: true, ..Selection::default() });
+    let bounds = Bounds { selection: &selection, limits: &limits };
+    let applying = workspace::apply_changes(&*objects, &route, trees, bounds, &all_sent, &staging, progress);
     let applying = with_bar(session.printer, "Fetching the results", progress, applying);
     tokio::pin!(applying);
     // What has arrived is applied whatever happens.
@@ -299,7 +303,7 @@ mod tests {
         let side = |name: &str| {
             let project = folder.path().join(name);
             std::fs::create_dir(&project).unwrap();
-            Trees { tmp: project.with_extension("tmp"), project }
+            Trees { tmp: project.with_extension("tmp"), project, base: None }
         };
         let (container, host) = (side("container"), side("host"));
         std::fs::write(container.project.join("model"), "weights").unwrap();

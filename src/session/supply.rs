@@ -40,9 +40,14 @@ impl Supply {
         expanded: impl Fn(&str) -> Option<String>,
     ) -> Self {
         let scope = project_scope(job);
+        // The same in each order of a session: a stage whose process was killed may have seen other values.
+        let own = || {
+            let outside_links = session.settings.results.keep_outside_links;
+            Selection { outside_links, ..results::selection(job, expanded) }
+        };
         Self {
             trees: trees.clone(),
-            selection: results::selection(job, expanded),
+            selection: session.record.selection.clone().unwrap_or_else(own),
             packs: format!("projects/{scope}/packs"),
             cache: session.settings.runner.state_dir.join("projects").join(scope),
         }
@@ -96,6 +101,7 @@ impl Supply {
         cancellation: &Cancellation,
     ) -> anyhow::Result<()> {
         session.record.workspace_attempt += 1;
+        session.record.selection = Some(self.selection.clone());
         session.save()?;
         let route = self.route(session);
         // First of all: an agent that is up already receives while this side sends.

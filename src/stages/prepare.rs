@@ -13,6 +13,7 @@ use crate::policy::{self, Decision};
 use crate::session::record::{Records, SessionRecord};
 use crate::session::{self, Session, create, delivery, left_over, spec};
 use crate::stages::Context;
+use crate::workspace::below::{self, Base};
 
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let until = Instant::now() + create::PATIENCE;
@@ -93,15 +94,20 @@ fn console_host(arn: &str) -> Option<(&str, String)> {
 /// What the host stages will need: better one clear error now than a confusing one in a stage.
 fn check_host(context: &Context, job: &JobContext) -> anyhow::Result<()> {
     let settings = &context.settings;
-    for (key, dir) in [
-        ("runner.builds_dir", session::builds_dir(settings, job)),
-        ("runner.cache_dir", session::cache_dir(settings, job)),
+    for (key, base, dir) in [
+        ("runner.builds_dir", &settings.runner.builds_dir, session::builds_dir(settings, job)),
+        ("runner.cache_dir", &settings.runner.cache_dir, session::cache_dir(settings, job)),
     ] {
-        std::fs::create_dir_all(&dir).and_then(|()| tempfile::tempfile_in(&dir)).map_err(|error| {
+        let made = Base::create(base).and_then(|base| base.make(&dir));
+        made.and_then(|made| Ok(tempfile::tempfile_in(below::path_of(&made))?)).map_err(|error| {
             Failure::system(format!("failed to write {}", dir.display()))
                 .hint(format!("make `{key}` a directory that the runner's user can write"))
                 .caused_by(error)
         })?;
+    }
+    let trees = session::trees(&context.env, settings, job).ok();
+    for link in session::remove_links(trees.as_ref(), settings, job)? {
+        context.printer.warn(format!("the link {}, which an earlier job left, was removed", link.display()));
     }
     for program in [settings.runner.shell.as_str(), "git"] {
         if find(context.env.path(), program).is_none() {

@@ -18,7 +18,7 @@ use crate::session::record::{CurrentRun, Records, SessionRecord};
 use crate::session::replace::{self, Replaced, Wishes};
 use crate::session::supply::Supply;
 use crate::session::transport::LeaseKeeper;
-use crate::session::{Session, SessionId, results, trees};
+use crate::session::{Session, SessionId, check_links, results, trees};
 use crate::stages::{Context, abandoned};
 use crate::workspace::Trees;
 
@@ -43,6 +43,9 @@ async fn on_host(
     script: &Path,
     stage: &BuildStage,
 ) -> anyhow::Result<()> {
+    if let Ok(trees) = trees(&context.env, &context.settings, job) {
+        check_links(&trees, &context.settings, job, stage.uses_cache())?;
+    }
     let records = Records::at(&context.settings.runner.state_dir);
     if let Some(record) = records.load(id)?
         && !record.given_up

@@ -3,19 +3,22 @@
 //! The host's side assumes a hostile container. [`apply`] is given what was received, in a directory of its own, and checks
 //! every entry and every place it would touch before it changes anything. It never follows a link of either side.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read as _;
 
 use anyhow::{Context as _, bail};
 use rustix::fs::FileType;
 
-use super::entry::{DEEPEST, Entry, Instant, Kind, Mark, Place, ancestors, enters_git, malformed, shown, stray_link};
+use super::asked::{Verdict, verdicts};
+use super::entry::{DEEPEST, Entry, Instant, Kind, Mark, Place, ancestors, enters_git, malformed, shown, split};
 use super::fetching::FileEnd;
-use super::selection::view;
+use super::selection::Effort;
 use super::staging::{Staged, Staging};
-use super::tree::{Root, Walker, is_absent};
+use super::tree::{Walker, is_absent};
 use super::view::{Node, View};
-use super::{Roots, Selection, Snapshot, Stop, Summary, Trees, Warnings, restore};
+use super::warnings::{LeftOut, Warnings};
+use super::{Roots, Selection, Snapshot, Stop, Summary, Trees, restore};
 use crate::failure::Failure;
 
 /// The one file of the temporary tree that goes back: variables that the script leaves for later stages.
@@ -37,14 +40,30 @@ pub(super) fn changes(
     stop: &Stop,
 ) -> anyhow::Result<Vec<Entry>> {
     let project = roots.project_bytes();
-    let mut listing_warnings = Warnings::default();
-    let listed = Walker::new(&roots.project).list(Place::Project, b"", &enters_git, &mut listing_warnings, stop)?;
-    for line in listing_warnings.lines() {
-        warnings.add(line);
-    }
+    let of_git = RefCell::new(Vec::new());
+    let skip = |path: &[u8]| {
+        let is_of_git = enters_git(path);
+        if is_of_git {
+            of_git.borrow_mut().push(path.to_vec());
+        }
+        is_of_git
+    };
+    let listed = Walker::new(&roots.project).list(Place::Project, b"", &skip, warnings, stop)?;
+    let of_git = of_git.into_inner();
     let assigned = assigned(roots)?;
-    let wanted = selection.wanted(&view(project, &listed), &assigned);
+    let nodes = listed.iter().map(|(entry, _)| (entry.path.as_slice(), Node::of(entry)));
+    let now_there = View::new(project, nodes.chain(of_git.iter().map(|path| (path.as_slice(), Node::Other))));
+    let wanted = selection.wanted(&now_there, &assigned, Effort::Container);
+    for path in of_git {
+        // What came from the host is there still.
+        if wanted.wants(&path) && !snapshot.marks.contains_key(&(Place::Project, path.clone())) {
+            let is_repository = split(&path).1 == b".git";
+            warnings.leave_out(if is_repository { LeftOut::NestedRepository } else { LeftOut::GitName }, &path);
+        }
+    }
     let mut send: HashSet<&[u8]> = HashSet::new();
+    // Links that the host will not write, but has to know: what they lead to may be asked for through them.
+    let mut told: HashSet<&[u8]> = HashSet::new();
     let mut now: HashMap<&[u8], Kind> = HashMap::with_capacity(listed.len());
     for (entry, mark) in &listed {
         now.insert(&entry.path, mark.kind);
@@ -52,17 +71,16 @@ pub(super) fn changes(
         if before.is_some_and(|before| before.is_same(mark)) || !wanted.wants(&entry.path) {
             continue;
         }
-        if entry.kind == Kind::Link
-            && let Some(why) = stray_link(project, &entry.path, &entry.target)
-        {
-            warnings.add(format!("skipped: {}: {why}", shown(&entry.path)));
-            continue;
-        }
         if ancestors(&entry.path).count() > DEEPEST {
-            warnings.add(format!("skipped: {}: {TOO_DEEP}", shown(&entry.path)));
+            warnings.leave_out(LeftOut::TooDeep, &entry.path);
             continue;
         }
-        send.insert(&entry.path);
+        let is_left_out = selection.leaves_out(&wanted, project, entry).is_some();
+        if is_left_out {
+            told.insert(&entry.path)
+        } else {
+            send.insert(&entry.path)
+        };
         // Directories on the way that the host does not have, or has as something else, are part of the change.
         for above in ancestors(&entry.path) {
             let known = snapshot.marks.get(&(Place::Project, above.to_vec()));
@@ -79,11 +97,12 @@ pub(super) fn changes(
     let mut entries: Vec<Entry> = Vec::new();
     if !gone.is_empty() {
         // What the host still has is what it would search.
-        let wanted = selection.wanted(&view_before(project, snapshot, &listed), &assigned);
+        let wanted = selection.wanted(&view_before(project, snapshot, &listed), &assigned, Effort::Container);
         let deleted = gone.into_iter().filter(|path| wanted.wants(path) || replaced(path));
         entries.extend(deleted.map(|path| deletion(Place::Project, path)));
     }
-    entries.extend(listed.iter().filter(|(entry, _)| send.contains(&entry.path[..])).map(|(entry, _)| stripped(entry)));
+    let is_sent = |path: &[u8]| send.contains(path) || told.contains(path);
+    entries.extend(listed.iter().filter(|(entry, _)| is_sent(&entry.path)).map(|(entry, _)| stripped(entry)));
     entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     entries.extend(env_file(roots, snapshot)?);
     Ok(entries)
@@ -156,29 +175,47 @@ fn env_file_refused() -> anyhow::Error {
 }
 
 /// Judges what was staged against the trees, then puts it into them.
-pub(super) fn apply(staging: &Staging, trees: &Trees, received: Vec<String>, stop: &Stop) -> anyhow::Result<Summary> {
+pub(super) fn apply(
+    staging: &Staging,
+    trees: &Trees,
+    selection: &Selection,
+    received: Vec<String>,
+    stop: &Stop,
+) -> anyhow::Result<Summary> {
     let Staged { entries, contents } = staging.take();
     let mut warnings = Warnings::default();
     let mut roots = Roots::open(trees)?;
-    let wanted = judge(&entries, &roots, &mut warnings, stop)?;
+    judge_together(&entries)?;
+    let assigned = assigned_after(staging, &entries, &contents, &roots)?;
+    let verdicts = verdicts(&entries, &roots, selection, &assigned, stop)?;
+    // Files come in the order in which they were finished.
+    let left_out: BTreeMap<&[u8], LeftOut> = entries
+        .iter()
+        .zip(&verdicts)
+        .filter_map(|(entry, verdict)| verdict.left_out().map(|why| (entry.path.as_slice(), why)))
+        .collect();
+    left_out.into_iter().for_each(|(path, why)| warnings.leave_out(why, path));
+    let asked: Vec<(usize, &Entry)> =
+        entries.iter().enumerate().filter(|(at, _)| verdicts.get(*at) == Some(&Verdict::Apply)).collect();
+    judge(&asked, &roots, stop)?;
     for line in received.into_iter().take(Warnings::MOST) {
         warnings.add(one_line(&line));
     }
 
     // From here on only the host itself can fail.
-    if roots.tmp.is_none() && entries.iter().any(|entry| entry.place == Place::Tmp && entry.kind == Kind::File) {
-        roots.tmp = Some(Root::create(&trees.tmp)?);
+    if roots.tmp.is_none() && asked.iter().any(|(_, entry)| entry.place == Place::Tmp && entry.kind == Kind::File) {
+        roots.tmp = Some(trees.create(&trees.tmp)?);
     }
     let mut summary = Summary::default();
     for place in [Place::Project, Place::Tmp] {
         let Some(root) = roots.get(place) else { continue };
         let mut walker = Walker::unlocking(root);
-        for entry in deletions(&entries, place) {
+        for entry in deletions(&asked, place) {
             restore::delete(&mut walker, &entry.path)
                 .with_context(|| format!("failed to delete {}", shown(&entry.path)))?;
             summary.deleted += 1;
         }
-        let own = || entries.iter().enumerate().filter(|(at, entry)| wanted[*at] && entry.place == place);
+        let own = || asked.iter().copied().filter(|(_, entry)| entry.place == place && entry.kind != Kind::Deleted);
         put_in_place(&mut walker, own, &contents, staging, &mut summary)?;
         walker.relock().context("failed to restore the modes of directories")?;
     }
@@ -187,9 +224,9 @@ pub(super) fn apply(staging: &Staging, trees: &Trees, received: Vec<String>, sto
 }
 
 /// What a directory holds before the directory, in whatever order they came.
-fn deletions(entries: &[Entry], place: Place) -> Vec<&Entry> {
-    let own = entries.iter().filter(|entry| entry.place == place && entry.kind == Kind::Deleted);
-    let mut deletions: Vec<&Entry> = own.collect();
+fn deletions<'e>(asked: &[(usize, &'e Entry)], place: Place) -> Vec<&'e Entry> {
+    let own = asked.iter().map(|(_, entry)| *entry);
+    let mut deletions: Vec<&Entry> = own.filter(|entry| entry.place == place && entry.kind == Kind::Deleted).collect();
     deletions.sort_unstable_by(|a, b| b.path.cmp(&a.path));
     deletions
 }
@@ -239,8 +276,8 @@ fn one_line(line: &str) -> String {
     safe.strip_prefix('`').and_then(|safe| safe.strip_suffix('`')).unwrap_or_default().to_owned()
 }
 
-/// Every entry by itself, the entries among each other, then against what the host has. Tells which to write.
-fn judge(entries: &[Entry], roots: &Roots, warnings: &mut Warnings, stop: &Stop) -> anyhow::Result<Vec<bool>> {
+/// Every entry by itself, and the entries among each other.
+fn judge_together(entries: &[Entry]) -> anyhow::Result<()> {
     let mut known: HashMap<(Place, &[u8]), &Entry> = HashMap::with_capacity(entries.len());
     for entry in entries {
         judge_alone(entry).map_err(|why| refused(entry, why))?;
@@ -248,41 +285,53 @@ fn judge(entries: &[Entry], roots: &Roots, warnings: &mut Warnings, stop: &Stop)
             return Err(refused(entry, "it comes twice"));
         }
     }
-    let project = roots.project_bytes();
-    let mut wanted = Vec::with_capacity(entries.len());
-    for entry in entries {
-        stop.check()?;
-        let stray = match entry.kind {
-            Kind::Link => stray_link(project, &entry.path, &entry.target),
-            Kind::File | Kind::Directory | Kind::Deleted | Kind::Special => None,
-        };
-        if let Some(why) = stray {
-            warnings.add(format!("skipped: {}: {why}", shown(&entry.path)));
-        }
-        wanted.push(stray.is_none() && entry.kind != Kind::Deleted);
-        if entry.kind == Kind::Deleted {
-            continue;
-        }
+    for entry in entries.iter().filter(|entry| entry.kind != Kind::Deleted) {
         for above in ancestors(&entry.path) {
             if known.get(&(entry.place, above)).is_some_and(|above| above.kind != Kind::Directory) {
                 return Err(refused(entry, &format!("{} above it is no directory", shown(above))));
             }
         }
     }
+    Ok(())
+}
+
+/// What the job asked for, against what the host has.
+fn judge(asked: &[(usize, &Entry)], roots: &Roots, stop: &Stop) -> anyhow::Result<()> {
+    let known: HashMap<(Place, &[u8]), &Entry> =
+        asked.iter().map(|(_, entry)| ((entry.place, entry.path.as_slice()), *entry)).collect();
     let mut host = Host { walker: Walker::new(&roots.project), kinds: HashMap::new() };
-    for (entry, _) in entries.iter().zip(&wanted).filter(|(entry, wanted)| **wanted && entry.place == Place::Project) {
+    for (_, entry) in asked {
         stop.check()?;
-        host.judge(entry, &known)?;
+        if entry.place == Place::Project && entry.kind != Kind::Deleted {
+            host.judge(entry, &known)?;
+        }
     }
     host.judge_bare_repository(&known)?;
     if let Some(root) = &roots.tmp
-        && entries.iter().any(|entry| entry.place == Place::Tmp)
+        && asked.iter().any(|(_, entry)| entry.place == Place::Tmp)
         && let Some(stat) = Walker::new(root).stat(ENV_FILE)?
         && FileType::from_raw_mode(stat.st_mode) == FileType::Directory
     {
         bail!("`gitlab_runner_env` is a directory on the host");
     }
-    Ok(wanted)
+    Ok(())
+}
+
+/// What `gitlab_runner_env` will hold on the host.
+fn assigned_after(
+    staging: &Staging,
+    entries: &[Entry],
+    contents: &BTreeMap<usize, String>,
+    roots: &Roots,
+) -> anyhow::Result<Vec<u8>> {
+    let Some(at) = entries.iter().position(|entry| entry.place == Place::Tmp && entry.path == ENV_FILE) else {
+        return assigned(roots);
+    };
+    let mut content = Vec::new();
+    if let Some(name) = contents.get(&at) {
+        staging.open_to_read(name)?.take(ENV_FILE_MAX).read_to_end(&mut content).context(UNREADABLE_ENV)?;
+    }
+    Ok(content)
 }
 
 /// An entry by itself. Given to the receiver as well, so that nothing senseless is fetched, or kept in memory.
@@ -361,7 +410,7 @@ impl Host {
             .map(|(held, _)| held)
             .find(|held| known.get(&(held.place, &held.path[..])).is_none_or(|held| held.kind != Kind::Deleted));
         match kept {
-            None if ignored.lines.is_empty() => Ok(()),
+            None if ignored.is_empty() => Ok(()),
             None => Err(refused(entry, "it would replace a directory of the host that holds a socket, FIFO or device")),
             Some(kept) => Err(refused(
                 entry,

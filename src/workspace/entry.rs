@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{FileType, Stat};
 use serde::{Deserialize, Serialize};
 
+use super::warnings::LeftOut;
+
 /// Longest relative path that travels, in bytes. The kernel takes 4096 per call, but deeper trees can be made.
 pub(super) const LONGEST_PATH: usize = 16 * 1024;
 
@@ -248,18 +250,17 @@ fn is_ignorable(character: char) -> bool {
 
 /// Why a link of the project must not reach the host, if it must not: only leading `..` that stay inside, and absolute
 /// targets below `project`, are let through. `..` after a name is refused, for the name may be a link itself.
-pub(super) fn stray_link(project: &[u8], path: &[u8], target: &[u8]) -> Option<&'static str> {
-    const OUTSIDE: Option<&str> = Some("points outside the project");
-    if target.is_empty() || target.contains(&0) {
-        return Some("has no usable target");
+pub(super) fn stray_link(project: &[u8], path: &[u8], target: &[u8]) -> Option<LeftOut> {
+    if target.is_empty() || target.contains(&0) || target.len() > LONGEST_TARGET {
+        return Some(LeftOut::UnusableLink);
     }
-    if target.len() > LONGEST_TARGET {
-        return Some("has a target of more than 1023 bytes");
+    if enters_git(target.strip_prefix(project).unwrap_or(target)) {
+        return Some(LeftOut::GitLink);
     }
     let (mut depth, relative) = if target.starts_with(b"/") {
         match target.strip_prefix(project) {
             Some(rest) if rest.is_empty() || rest.starts_with(b"/") => (0, rest),
-            _ => return OUTSIDE,
+            _ => return Some(LeftOut::OutsideLink),
         }
     } else {
         (ancestors(path).count(), target)
@@ -268,14 +269,11 @@ pub(super) fn stray_link(project: &[u8], path: &[u8], target: &[u8]) -> Option<&
     for component in relative.split(|&byte| byte == b'/') {
         match component {
             b"" | b"." => {}
-            b".." if named => return Some("has a target with `..` after a name"),
-            b".." if depth == 0 => return OUTSIDE,
+            b".." if named => return Some(LeftOut::DotsLink),
+            b".." if depth == 0 => return Some(LeftOut::OutsideLink),
             b".." => depth -= 1,
             _ => named = true,
         }
-    }
-    if enters_git(relative) {
-        return Some("points into `.git`");
     }
     None
 }

@@ -6,6 +6,8 @@
 //! knows no session, no job and no AWS.
 
 mod artifacts;
+mod asked;
+pub mod below;
 mod chunk;
 mod compression;
 mod depot;
@@ -29,6 +31,7 @@ mod summary;
 mod tree;
 mod view;
 mod walking;
+mod warnings;
 
 #[cfg(test)]
 mod tests;
@@ -56,6 +59,7 @@ use placing::Placing;
 use source::{Job, Source, Unsteady};
 use staging::Staging;
 use tree::Root;
+use warnings::Warnings;
 
 /// The trees that travel: the project directory and, beside it, its temporary directory `<project>.tmp`. Absolute, and
 /// the same on both sides.
@@ -63,6 +67,20 @@ use tree::Root;
 pub struct Trees {
     pub project: PathBuf,
     pub tmp: PathBuf,
+    /// The operator's directory that both lie below on the host: from there on no link is followed. A container has none, for links on the
+    /// way to its trees are its image's own.
+    #[serde(skip)]
+    pub base: Option<PathBuf>,
+}
+
+impl Trees {
+    fn open(&self, path: &Path) -> anyhow::Result<Option<Root>> {
+        self.base.as_ref().map_or_else(|| Root::open(path), |base| Root::open_below(base, path))
+    }
+
+    fn create(&self, path: &Path) -> anyhow::Result<Root> {
+        self.base.as_ref().map_or_else(|| Root::create(path), |base| Root::create_below(base, path))
+    }
 }
 
 /// How much a container may send back. The operator sets them.
@@ -85,6 +103,14 @@ impl Limits {
     fn none() -> Self {
         Self { max_bytes: u64::MAX, max_files: u64::MAX }
     }
+}
+
+/// What may come back from a container.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds<'a> {
+    /// What the job asks for: the host's own, never one that came from a container.
+    pub selection: &'a Selection,
+    pub limits: &'a Limits,
 }
 
 /// What was there when the workspace arrived; [`send_changes`] finds what changed since.
@@ -266,7 +292,7 @@ pub async fn receive(
 ) -> anyhow::Result<(Snapshot, Summary)> {
     let started = Instant::now();
     let received = async {
-        let roots = Roots { project: Root::create(&trees.project)?, tmp: Some(Root::create(&trees.tmp)?) };
+        let roots = Roots { project: trees.create(&trees.project)?, tmp: Some(trees.create(&trees.tmp)?) };
         let placing = Arc::new(Placing::new(roots));
         let all_sent = AllSent::default();
         let warnings = fetching::fetch(store, route, &all_sent, &Limits::none(), &placing, progress).await?;
@@ -321,18 +347,19 @@ pub async fn send_changes(
 /// Everything is fetched into `staging` (a directory that need not exist, best on the file system of the trees) and checked
 /// first, contents included: on an offending entry the error names it and the host's trees are as they were. Only a
 /// failing disk can end in between. A call that was cut short leaves `staging`, and the next one goes on from it.
-/// Links that point outside the project are left out with a warning.
+/// What the selection does not ask for, by the host's own search, is not applied, with a warning, and so it is with links that lead out of
+/// the project unless the selection keeps them.
 pub async fn apply_changes(
     store: &dyn ObjectStore,
     route: &Route,
     trees: &Trees,
+    bounds: Bounds<'_>,
     all_sent: &AllSent,
-    limits: &Limits,
     staging: &Path,
     progress: &Arc<Progress>,
 ) -> anyhow::Result<Summary> {
     let started = Instant::now();
-    let trees = trees.clone();
+    let (trees, selection, limits) = (trees.clone(), bounds.selection.clone(), bounds.limits);
     let applied = async {
         let staging = Arc::new(Staging::open(staging)?);
         let warnings = match fetching::fetch(store, route, all_sent, limits, &staging, progress).await {
@@ -349,7 +376,7 @@ pub async fn apply_changes(
         let busy = progress.busy();
         on_thread(move |stop| {
             let _busy = busy;
-            let applied = artifacts::apply(&staging, &trees, warnings, stop);
+            let applied = artifacts::apply(&staging, &trees, &selection, warnings, stop);
             // Applied or refused, it is of no more use.
             staging.remove();
             applied
@@ -409,9 +436,10 @@ struct Roots {
 
 impl Roots {
     fn open(trees: &Trees) -> anyhow::Result<Self> {
-        let project = Root::open(&trees.project)?
+        let project = trees
+            .open(&trees.project)?
             .with_context(|| format!("the project directory {} does not exist", trees.project.display()))?;
-        Ok(Self { project, tmp: Root::open(&trees.tmp)? })
+        Ok(Self { project, tmp: trees.open(&trees.tmp)? })
     }
 
     fn get(&self, place: Place) -> Option<&Root> {
@@ -423,38 +451,6 @@ impl Roots {
 
     fn project_bytes(&self) -> &[u8] {
         self.project.path.as_os_str().as_bytes()
-    }
-}
-
-/// Lines for people, not endlessly many.
-#[derive(Debug, Default)]
-struct Warnings {
-    lines: Vec<String>,
-    more: u64,
-}
-
-impl Warnings {
-    const MOST: usize = 100;
-
-    fn add(&mut self, line: String) {
-        if self.lines.len() < Self::MOST {
-            self.lines.push(line);
-        } else {
-            self.more += 1;
-        }
-    }
-
-    fn append(&mut self, other: Self) {
-        self.more += other.more;
-        other.lines.into_iter().for_each(|line| self.add(line));
-    }
-
-    fn lines(&self) -> Vec<String> {
-        let mut lines = self.lines.clone();
-        if self.more > 0 {
-            lines.push(format!("and {} more", self.more));
-        }
-        lines
     }
 }
 

@@ -23,9 +23,14 @@ impl Budget {
     }
 
     pub(super) fn spend(&self, steps: usize) -> Result<(), Trouble> {
-        let left = self.0.get().checked_sub(u64::try_from(steps).unwrap_or(u64::MAX)).ok_or(Trouble::TooMuch)?;
-        self.0.set(left);
-        Ok(())
+        let left = self.0.get().checked_sub(u64::try_from(steps).unwrap_or(u64::MAX));
+        // Once it is spent there is nothing left for smaller steps either: the outcome may not depend on their order.
+        self.0.set(left.unwrap_or(0));
+        left.map(drop).ok_or(Trouble::TooMuch)
+    }
+
+    pub(super) fn is_spent(&self) -> bool {
+        self.0.get() == 0
     }
 }
 

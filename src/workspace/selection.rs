@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Entry, Kind, Mark, Place, enters_git};
+use super::Stop;
+use super::entry::{Entry, Kind, Mark, Place, enters_git, stray_link};
 use super::expansion::{expanded, with_values};
 use super::glob;
 use super::pattern::{Budget, Trouble, matches};
 use super::tree::{Root, Walker};
 use super::view::{Node, View};
-use super::{Stop, Warnings};
+use super::warnings::{LeftOut, Warnings};
 
 /// Steps that one selection may take, each of some nanoseconds: at least, and for each path there is. One that would take
 /// more wants everything.
@@ -31,6 +32,8 @@ pub struct Selection {
     pub rules: Vec<Rule>,
     /// Everything that changed.
     pub everything: bool,
+    /// Links that lead out of the project come back as well. They are written as links and never followed.
+    pub outside_links: bool,
 }
 
 /// One definition of artifacts, a report or a cache, as it stands in the job.
@@ -72,11 +75,29 @@ impl Rule {
 pub(super) struct Wanted {
     everything: bool,
     paths: HashSet<Vec<u8>>,
+    /// Links that are gone through, in truth or for all that is known.
+    followed: HashSet<Vec<u8>>,
+    /// A path goes nobody knows where.
+    is_unsure: bool,
+}
+
+/// How much work a search may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effort {
+    Container,
+    /// Half of it: where the container's search ends early, so does the host's.
+    Host,
 }
 
 impl Wanted {
     pub(super) fn wants(&self, path: &[u8]) -> bool {
         self.everything || self.paths.contains(path)
+    }
+
+    /// What is wanted cannot be known here, so everything is.
+    fn give_up(&mut self) {
+        self.everything = true;
+        self.is_unsure = true;
     }
 }
 
@@ -87,34 +108,48 @@ impl Selection {
         let Some(root) = Root::open(project)? else { return Ok(Vec::new()) };
         let (mut warnings, stop) = (Warnings::default(), Stop::default());
         let listed = Walker::new(&root).list(Place::Project, b"", &enters_git, &mut warnings, &stop)?;
-        let wanted = self.wanted(&view(project.as_os_str().as_bytes(), &listed), b"");
+        let wanted = self.wanted(&view(project.as_os_str().as_bytes(), &listed), b"", Effort::Container);
         let paths = listed.iter().map(|(entry, _)| &entry.path);
         Ok(paths.filter(|path| wanted.wants(path)).map(|path| OsStr::from_bytes(path).into()).collect())
     }
 
     /// What is wanted of a tree. `assigned` is the content of `gitlab_runner_env`.
-    pub(super) fn wanted(&self, view: &View<'_>, assigned: &[u8]) -> Wanted {
-        let mut wanted = Wanted { everything: self.everything, paths: HashSet::new() };
+    pub(super) fn wanted(&self, view: &View<'_>, assigned: &[u8], effort: Effort) -> Wanted {
+        let mut wanted = Wanted { everything: self.everything, ..Wanted::default() };
         let paths = u64::try_from(view.paths().count()).unwrap_or(u64::MAX);
-        let budget = Budget::new(paths.saturating_mul(STEPS_PER_PATH).saturating_add(LEAST_STEPS));
+        let steps = paths.saturating_mul(STEPS_PER_PATH).saturating_add(LEAST_STEPS);
+        let budget = Budget::new(if effort == Effort::Host { steps / 2 } else { steps });
         for rule in &self.rules {
-            if wanted.everything {
+            // Which links are gone through matters where some are kept.
+            if wanted.everything && !self.outside_links {
                 break;
             }
             Search::new(rule, view, &budget).run(rule, assigned, &mut wanted);
         }
+        if budget.is_spent() {
+            wanted.give_up();
+        }
         wanted
+    }
+
+    /// Why a link that is wanted does not come back, if it does not. One that leads out of the project does when the operator keeps those, and no path
+    /// of the job goes through it: the runner's helper would read what it leads to.
+    pub(super) fn leaves_out(&self, wanted: &Wanted, project: &[u8], entry: &Entry) -> Option<LeftOut> {
+        if entry.kind != Kind::Link {
+            return None;
+        }
+        let stray = stray_link(project, &entry.path, &entry.target)?;
+        let leads_out = matches!(stray, LeftOut::OutsideLink | LeftOut::DotsLink);
+        if !(leads_out && self.outside_links) {
+            return Some(stray);
+        }
+        (wanted.is_unsure || wanted.followed.contains(&entry.path)).then_some(LeftOut::FollowedLink)
     }
 }
 
 /// The tree as it was listed.
 pub(super) fn view<'a>(project: &[u8], listed: &'a [(Entry, Mark)]) -> View<'a> {
-    let node = |entry: &'a Entry| match entry.kind {
-        Kind::Directory => Node::Directory,
-        Kind::Link => Node::Link(&entry.target),
-        Kind::File | Kind::Deleted | Kind::Special => Node::Other,
-    };
-    View::new(project, listed.iter().map(|(entry, _)| (entry.path.as_slice(), node(entry))))
+    View::new(project, listed.iter().map(|(entry, _)| (entry.path.as_slice(), Node::of(entry))))
 }
 
 struct Search<'s, 'a> {
@@ -135,24 +170,24 @@ impl<'s, 'a> Search<'s, 'a> {
 
     fn run(mut self, rule: &Rule, assigned: &[u8], wanted: &mut Wanted) {
         if rule.variables.iter().any(|name| assigned.windows(name.len().max(1)).any(|part| part == name.as_bytes())) {
-            wanted.everything = true;
+            wanted.give_up();
             return;
         }
         if rule.untracked && self.exclude.is_empty() {
             wanted.everything = true;
-            return;
         }
         for path in &rule.include {
             if self.include(path, wanted).is_err() {
-                wanted.everything = true;
+                wanted.give_up();
                 return;
             }
         }
-        if rule.untracked {
+        if rule.untracked && !self.exclude.is_empty() {
             for path in self.view.paths() {
                 self.archive(path, path, wanted);
             }
         }
+        wanted.followed.extend(self.links.iter().cloned());
         wanted.paths.extend(self.links);
     }
 

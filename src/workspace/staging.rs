@@ -66,6 +66,12 @@ impl Staging {
         }
     }
 
+    /// The content of a file that is finished, by the name that it has here.
+    pub(super) fn open_to_read(&self, name: &str) -> anyhow::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.fd, name, flags, Mode::empty())?.into())
+    }
+
     fn open_to_write(&self, file: &Incoming) -> anyhow::Result<File> {
         // This user's own until it is in its place, whatever its mode will be.
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -1,5 +1,6 @@
 //! The way up and the way back, against plain pictures of the trees.
 
+mod asked;
 mod hostile;
 mod remembering;
 mod transfer;
@@ -30,6 +31,7 @@ impl World {
         let side = |name: &str| Trees {
             project: folder.path().join(name).join("project"),
             tmp: folder.path().join(name).join("project.tmp"),
+            base: (name == "host").then(|| folder.path().to_owned()),
         };
         let (host, container) = (side("host"), side("container"));
         fs::create_dir_all(&host.project).unwrap();
@@ -64,13 +66,18 @@ impl World {
     }
 
     fn apply(&self, limits: &Limits) -> anyhow::Result<Summary> {
+        self.apply_asked(&everything(), limits)
+    }
+
+    fn apply_asked(&self, selection: &Selection, limits: &Limits) -> anyhow::Result<Summary> {
         let (store, sent) = (&*self.store, all_sent());
-        block_on(apply_changes(store, &down(), &self.host, &sent, limits, &self.staging(), &Arc::default()))
+        let bounds = Bounds { selection, limits };
+        block_on(apply_changes(store, &down(), &self.host, bounds, &sent, &self.staging(), &Arc::default()))
     }
 
     fn down(&self, snapshot: &Snapshot, selection: &Selection) -> Summary {
         self.send_changes(snapshot, selection).unwrap();
-        self.apply(&Limits::default()).unwrap()
+        self.apply_asked(selection, &Limits::default()).unwrap()
     }
 }
 
@@ -99,7 +106,7 @@ fn everything() -> Selection {
 
 fn only(paths: &[&str]) -> Selection {
     let include = paths.iter().map(|path| (*path).to_owned()).collect();
-    Selection { rules: vec![Rule { include, ..Rule::default() }], everything: false }
+    Selection { rules: vec![Rule { include, ..Rule::default() }], ..Selection::default() }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,7 +237,7 @@ fn a_socket_stays_behind_with_a_warning() {
     let world = World::new();
     let _socket = std::os::unix::net::UnixListener::bind(world.host.project.join("sock")).unwrap();
     let summary = world.send().unwrap();
-    assert_eq!(summary.warnings, ["skipped: `sock`: a socket, FIFO or device does not travel"]);
+    assert_eq!(summary.warnings, ["left out: 1 socket, FIFO or device: `sock`"]);
     assert_eq!(summary.files, 0);
 }
 
@@ -400,7 +407,14 @@ fn only_wanted_changes_come_back() {
     }
     assert_eq!(fs::read(world.host.tmp.join("gitlab_runner_env")).unwrap(), b"A=1\n");
     assert!(!world.host.tmp.join("MASKED").exists());
-    assert_eq!(summary.warnings, ["skipped: `out/outside`: points outside the project"]);
+    assert_eq!(
+        summary.warnings,
+        [
+            "left out: 1 nested git repository: `out/sub/.git`; what is in a `.git` never comes back, the files beside it do",
+            "left out: 1 link that leads out of the project: `out/outside`; the operator can keep such links with \
+             `results.keep_outside_links`",
+        ]
+    );
     assert_eq!(summary.deleted, 3, "out/gone, swap/dir, swap/dir/x");
     assert_eq!(
         picture(&host.join("out"))[OsStr::new("deep")].mtime,
@@ -473,7 +487,7 @@ fn a_value_that_the_job_assigns_anew_is_not_trusted() {
     fs::write(world.container.tmp.join("gitlab_runner_env"), "OUT=new\n").unwrap();
     let rule = Rule { include: vec!["$OUT".to_owned()], ..Rule::default() };
     let rule = rule.with_values(&|_| Some("old".to_owned()));
-    world.down(&snapshot, &Selection { rules: vec![rule], everything: false });
+    world.down(&snapshot, &Selection { rules: vec![rule], ..Selection::default() });
     assert!(world.host.project.join("new").exists());
 }
 

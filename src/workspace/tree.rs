@@ -14,8 +14,10 @@ use anyhow::Context as _;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
+use super::Stop;
+use super::below::Base;
 use super::entry::{Entry, Instant, Kind, LONGEST_PATH, Mark, Place, join, shown, split};
-use super::{Stop, Warnings};
+use super::warnings::{LeftOut, Warnings};
 
 const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -27,14 +29,30 @@ pub(super) struct Root {
 }
 
 impl Root {
-    /// Opens the directory; `None` when there is none.
+    /// Opens the directory; `None` when there is none. Links on the way to it are followed: for a container, whose image may have some.
     pub(super) fn open(path: &Path) -> anyhow::Result<Option<Self>> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match rustix::fs::open(path, flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(Self { fd: Arc::new(fd), path: path.to_owned() })),
+            Ok(fd) => Ok(Some(Self::of(fd, path))),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error).with_context(|| format!("failed to open the directory {}", path.display())),
         }
+    }
+
+    /// Opens the directory, following links on the way to `base` alone.
+    pub(super) fn open_below(base: &Path, path: &Path) -> anyhow::Result<Option<Self>> {
+        let Some(base) = Base::open(base)? else { return Ok(None) };
+        Ok(base.directory(path)?.map(|fd| Self::of(fd, path)))
+    }
+
+    /// [`Root::open_below`]; makes the directory when it is missing.
+    pub(super) fn create_below(base: &Path, path: &Path) -> anyhow::Result<Self> {
+        let made = Base::create(base)?.make(path);
+        Ok(Self::of(made.with_context(|| format!("failed to create the directory {}", path.display()))?, path))
+    }
+
+    fn of(fd: OwnedFd, path: &Path) -> Self {
+        Self { fd: Arc::new(fd), path: path.to_owned() }
     }
 
     /// Opens the directory and makes it when it is missing.
@@ -185,7 +203,7 @@ impl Walker {
                     continue;
                 };
                 let Some(mark) = Mark::of(&stat) else {
-                    warnings.add(format!("skipped: {}: a socket, FIFO or device does not travel", shown(&path)));
+                    warnings.leave_out(LeftOut::Special, &path);
                     continue;
                 };
                 let mut target = Vec::new();

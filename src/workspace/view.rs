@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::entry::{join, split};
+use super::entry::{Entry, Kind, join, split};
 
 /// As many links on one path as the kernel follows.
 const MOST_LINKS: usize = 40;
@@ -16,6 +16,16 @@ pub(super) enum Node<'a> {
     /// With its target; empty when that is not known, so that it leads nowhere.
     Link(&'a [u8]),
     Other,
+}
+
+impl<'a> Node<'a> {
+    pub(super) fn of(entry: &'a Entry) -> Self {
+        match entry.kind {
+            Kind::Directory => Node::Directory,
+            Kind::Link => Node::Link(&entry.target),
+            Kind::File | Kind::Deleted | Kind::Special => Node::Other,
+        }
+    }
 }
 
 /// Absolute paths have no trailing slash here: the root of the file system is empty.
@@ -89,8 +99,8 @@ impl<'a> View<'a> {
     }
 
     /// Where the kernel ends for `path`, which is absolute or relative to the tree, and what is there. The links of the tree
-    /// that lead there, relative to it, go into `links`, also when they lead nowhere. A link at the end is followed if
-    /// asked.
+    /// that lead there, relative to it, go into `links`, also when they lead nowhere; so do directories that are left again
+    /// by `..`. A link at the end is followed if asked.
     pub(super) fn resolve(
         &self,
         path: &[u8],
@@ -101,11 +111,17 @@ impl<'a> View<'a> {
         let mut node = Node::Directory;
         let mut waiting: Vec<&[u8]> = components(path).collect();
         let mut followed = 0;
+        // Directories that were gone into by name since the beginning, or since the last link.
+        let mut entered = 0_usize;
         while let Some(name) = waiting.pop() {
             if node != Node::Directory {
                 return None;
             }
             if name == b".." {
+                if entered > 0 {
+                    entered -= 1;
+                    links.extend(self.inside(&at).filter(|path| !path.is_empty()).map(<[u8]>::to_vec));
+                }
                 at.truncate(split(&at).0.len());
                 continue;
             }
@@ -122,9 +138,13 @@ impl<'a> View<'a> {
                         at.clear();
                     }
                     node = Node::Directory;
+                    entered = 0;
                     waiting.extend(components(target));
                 }
-                _ => at = next,
+                _ => {
+                    entered += 1;
+                    at = next;
+                }
             }
         }
         Some((at, node))
@@ -155,6 +175,7 @@ mod tests {
     #[test_case("a/up", true, Some("/p/q/a"), &["a/up", "l"]; "a link upwards")]
     #[test_case("loop", true, None, &["loop"]; "a loop")]
     #[test_case("gone/b", true, None, &["gone"]; "a link with an unknown target")]
+    #[test_case("dots/b", true, Some("/p/q/a/b"), &["a", "dots"]; "a directory that is left again")]
     fn paths_end_where_the_kernel_ends(path: &str, follow: bool, expected: Option<&str>, through: &[&str]) {
         let nodes = [
             ("a", Node::Directory),
@@ -164,6 +185,7 @@ mod tests {
             ("abs", Node::Link(b"/p/q/l/")),
             ("loop", Node::Link(b"loop")),
             ("gone", Node::Link(b"")),
+            ("dots", Node::Link(b"a/../a")),
         ];
         let view = View::new(b"/p/q", nodes.map(|(path, node)| (path.as_bytes(), node)));
         let mut links = BTreeSet::new();

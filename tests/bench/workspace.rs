@@ -16,7 +16,8 @@ use clap::{Args, Parser, Subcommand};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use sagemaker_executor::cloud::{Access, MOST_BYTES, ObjectStore, aws};
 use sagemaker_executor::workspace::{
-    AllSent, Limits, Progress, Route, Selection, Snapshot, Summary, Trees, apply_changes, receive, send, send_changes,
+    AllSent, Bounds, Limits, Progress, Route, Selection, Snapshot, Summary, Trees, apply_changes, receive, send,
+    send_changes,
 };
 use serde_json::json;
 
@@ -160,7 +161,7 @@ impl Transfer {
     fn trees(&self) -> Trees {
         let mut tmp = self.project.clone().into_os_string();
         tmp.push(".tmp");
-        Trees { project: self.project.clone(), tmp: tmp.into() }
+        Trees { project: self.project.clone(), tmp: tmp.into(), base: None }
     }
 
     fn staging(&self) -> PathBuf {
@@ -193,7 +194,9 @@ impl Transfer {
         let (route, trees, limits, progress) = (self.place.route(), self.trees(), Limits::default(), Arc::default());
         // Not told: the sender may still be at work.
         let sent = AllSent::default();
-        measure(apply_changes(&*store, &route, &trees, &sent, &limits, &self.staging(), &progress)).await
+        let selection = Selection { everything: true, ..Selection::default() };
+        let bounds = Bounds { selection: &selection, limits: &limits };
+        measure(apply_changes(&*store, &route, &trees, bounds, &sent, &self.staging(), &progress)).await
     }
 }
 

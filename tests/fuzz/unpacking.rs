@@ -188,7 +188,7 @@ impl Host {
     fn new() -> Self {
         let folder = folder();
         let top = folder.path();
-        let trees = Trees { project: top.join("host/project"), tmp: top.join("host/project.tmp") };
+        let trees = Trees { project: top.join("host/project"), tmp: top.join("host/project.tmp"), base: None };
         put(top, "outside/precious", b"precious");
         put(top, "scratch/.keep", b"");
         for (path, content) in [
@@ -235,9 +235,11 @@ fn applies(manifest: impl FnOnce(&[u8]) -> Vec<Vec<u8>>) -> bool {
     }
     store.insert(format!("down/packs/{}", name_of_pack()), lying::pack());
     let staging = host.folder.path().join("scratch/staging");
+    let selection = workspace::Selection { everything: true, ..workspace::Selection::default() };
+    let bounds = workspace::Bounds { selection: &selection, limits: &LIMITS };
     let (sent, progress) = (workspace::AllSent::default(), Arc::default());
     sent.tell();
-    let applied = workspace::apply_changes(&store, &route, &host.trees, &sent, &LIMITS, &staging, &progress);
+    let applied = workspace::apply_changes(&store, &route, &host.trees, bounds, &sent, &staging, &progress);
     let result = block_on(applied);
     let after = Host::seen(host.folder.path());
     match &result {
@@ -331,7 +333,7 @@ fn arrives(pack: Vec<u8>, may_lie: bool) -> bool {
 fn arrives_from(top: &Path, pack: Vec<u8>, may_lie: bool) -> bool {
     let side = |name: &str| {
         let side = top.join(name);
-        Trees { project: side.join("project"), tmp: side.join("project.tmp") }
+        Trees { project: side.join("project"), tmp: side.join("project.tmp"), base: None }
     };
     let (host, container, cache) = (side("host"), side("container"), top.join("cache"));
     let store = Store::default();

@@ -26,7 +26,8 @@ fn rule(include: &[&str], exclude: &[&str]) -> Rule {
 }
 
 fn wanted(rules: &[Rule], assigned: &str) -> Vec<String> {
-    let wanted = Selection { rules: rules.to_vec(), everything: false }.wanted(&tree(), assigned.as_bytes());
+    let wanted = Selection { rules: rules.to_vec(), ..Selection::default() };
+    let wanted = wanted.wanted(&tree(), assigned.as_bytes(), Effort::Container);
     let mut paths: Vec<_> = tree().paths().filter(|path| wanted.wants(path)).map(<[u8]>::to_vec).collect();
     paths.sort();
     paths.into_iter().map(|path| String::from_utf8(path).unwrap()).collect()

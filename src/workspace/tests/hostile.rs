@@ -376,7 +376,11 @@ fn a_stray_link_is_left_out_and_the_rest_arrives() {
     let stray = Entry { target: b"../outside".to_vec(), ..entry(LINK, b"stray") };
     Lie::of(&[stray, entry(FILE, b"new")]).store(&world);
     let summary = world.apply(&Limits::default()).unwrap();
-    assert_eq!(summary.warnings, ["skipped: `stray`: points outside the project"]);
+    assert_eq!(
+        summary.warnings,
+        ["left out: 1 link that leads out of the project: `stray`; the operator can keep such links with \
+             `results.keep_outside_links`"]
+    );
     assert!(fs::symlink_metadata(world.host.project.join("stray")).is_err());
     assert_eq!(fs::read(world.host.project.join("new")).unwrap(), b"evil");
 }
@@ -387,7 +391,7 @@ fn a_link_with_an_endless_target_is_left_out_and_the_rest_arrives() {
     let long = Entry { target: vec![b'x'; 5000], ..entry(LINK, b"long") };
     Lie::of(&[entry(DELETED, b"good"), long, entry(FILE, b"new")]).store(&world);
     let summary = world.apply(&Limits::default()).unwrap();
-    assert_eq!(summary.warnings, ["skipped: `long`: has a target of more than 1023 bytes"]);
+    assert_eq!(summary.warnings, ["left out: 1 link with no target, or with one of more than 1023 bytes: `long`"]);
     assert_eq!(fs::read(world.host.project.join("new")).unwrap(), b"evil");
 }
 
@@ -450,7 +454,7 @@ fn a_warning_of_the_container_cannot_paint_the_terminal() {
     let snapshot = world.up();
     symlink("/etc", world.container.project.join("a\x1b[31m\nb")).unwrap();
     let summary = world.down(&snapshot, &everything());
-    assert_eq!(summary.warnings, [r"skipped: `a\u{1b}[31m\nb`: points outside the project"]);
+    assert!(summary.warnings[0].contains(r": `a\u{1b}[31m\nb`; "), "{:?}", summary.warnings);
     // Nor can one that did not come from this program.
     let mut lie = Lie::of(&[]);
     lie.part.end = Some(End { warnings: vec!["\u{1b}]0;owned\u{7}".to_owned()] });
@@ -465,6 +469,62 @@ fn an_endless_depth_is_refused() {
     let deep = [&b"a"[..]; 300].join(&b'/');
     let error = refused(&Lie::of(&[entry(FILE, &deep)]), &Limits::default());
     assert!(error.contains("more than 256 directories deep"), "{error}");
+}
+
+#[test]
+fn what_the_job_does_not_ask_for_is_refused_and_the_rest_arrives() {
+    let world = host();
+    let directory = |path: &[u8]| Entry { mode: 0o755, ..entry(DIRECTORY, path) };
+    let entries = [
+        directory(b"new"),
+        directory(b"new/deep"),
+        entry(FILE, b"new/deep/asked"),
+        entry(FILE, b"new/deep/unasked"),
+        directory(b"other"),
+        entry(FILE, b"other/x"),
+        entry(FILE, b"good"),
+        entry(DELETED, b"dir/inside"),
+        entry(DELETED, b"absent"),
+        Entry { target: b"dir".to_vec(), ..entry(LINK, b"way") },
+        entry(FILE, b"HEAD"),
+        entry(DIRECTORY, b"objects"),
+        entry(DIRECTORY, b"refs"),
+        Entry { place: Place::Tmp, ..entry(FILE, b"gitlab_runner_env") },
+    ];
+    Lie::of(&entries).store(&world);
+    let summary = world.apply_asked(&only(&["new/deep/asked"]), &Limits::default()).unwrap();
+    let read = |path: &str| fs::read(world.host.project.join(path)).ok();
+    assert_eq!(read("new/deep/asked").as_deref(), Some(&b"evil"[..]));
+    assert_eq!((read("good"), read("dir/inside")), (Some(b"good".to_vec()), Some(b"good".to_vec())));
+    for absent in ["new/deep/unasked", "other", "way", "HEAD", "objects", "refs"] {
+        assert!(fs::symlink_metadata(world.host.project.join(absent)).is_err(), "{absent}");
+    }
+    assert_eq!(fs::read(world.host.tmp.join("gitlab_runner_env")).unwrap(), b"evil");
+    let expected =
+        "`HEAD` is refused: the job asks for no such file, and so are 8 more: `dir/inside`, `good` and 6 more";
+    assert_eq!(summary.warnings, [expected]);
+}
+
+/// A host stage can replace the project, or what is above it, before or while a container works.
+#[test_case("host/project")]
+#[test_case("host")]
+#[test_case("host/project.tmp")]
+fn a_tree_that_is_a_link_is_neither_read_nor_written(place: &str) {
+    let world = host();
+    let victim = world.folder.path().join("victim");
+    put(&victim, "project/secret", b"confidential");
+    let place = world.folder.path().join(place);
+    fs::rename(&place, place.with_extension("moved")).unwrap();
+    symlink(if place.ends_with("host") { victim.clone() } else { victim.join("project") }, &place).unwrap();
+    let env = Entry { place: Place::Tmp, ..entry(FILE, b"gitlab_runner_env") };
+    Lie::of(&[entry(FILE, b"new"), env]).store(&world);
+    let before = picture(&victim);
+    let error = refusal(&world, &Limits::default());
+    assert!(error.contains("is refused") && error.contains("is a link"), "{error}");
+    let error = world.send().unwrap_err();
+    assert!(format!("{error:#}").contains("is a link"), "{error:#}");
+    assert_eq!(picture(&victim), before);
+    assert!(!world.store.keys().iter().any(|key| key.starts_with("packs/")));
 }
 
 fn nasty_path() -> impl Strategy<Value = Vec<u8>> {

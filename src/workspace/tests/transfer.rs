@@ -276,8 +276,9 @@ fn results_are_fetched_before_the_last_chunk_has_left() {
     block_on(async {
         let (route, all_sent, limits, staging) = (down(), AllSent::default(), Limits::default(), world.staging());
         let (snapshot, selection, there, here) = (Snapshot::default(), everything(), Arc::default(), Arc::default());
+        let bounds = Bounds { selection: &selection, limits: &limits };
         let sending = send_changes(&store, &route, &world.container, &snapshot, &selection, &there);
-        let applying = apply_changes(&store, &route, &world.host, &all_sent, &limits, &staging, &here);
+        let applying = apply_changes(&store, &route, &world.host, bounds, &all_sent, &staging, &here);
         let looking = async {
             while here.content() == 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -327,8 +328,10 @@ fn a_store_that_is_away_for_long_is_waited_for_while_the_sender_works() {
         Faulty::new(world.store.clone(), faults.map(|fault| fault.times(80)))
     };
     let (route, limits, staging, progress) = (down(), Limits::default(), world.staging(), Arc::default());
+    let selection = only(&["new"]);
+    let bounds = Bounds { selection: &selection, limits: &limits };
     let apply =
-        |store, sent| with_paused_time(apply_changes(&store, &route, &world.host, &sent, &limits, &staging, &progress));
+        |store, sent| with_paused_time(apply_changes(&store, &route, &world.host, bounds, &sent, &staging, &progress));
     apply(away(), all_sent()).unwrap_err();
     apply(away(), AllSent::default()).unwrap();
     assert_eq!(fs::read(world.host.project.join("new")).unwrap(), b"result");
@@ -406,8 +409,9 @@ fn results_that_broke_off_are_fetched_on() {
     let fault = Fault::new("get_range", 5, When::Before, CloudErrorKind::Transient).forever();
     let store = Faulty::new(world.store.clone(), [fault]);
     let (route, limits, staging, progress) = (down(), Limits::default(), world.staging(), Arc::default());
-    with_paused_time(apply_changes(&store, &route, &world.host, &all_sent(), &limits, &staging, &progress))
-        .unwrap_err();
+    let selection = everything();
+    let bounds = Bounds { selection: &selection, limits: &limits };
+    with_paused_time(apply_changes(&store, &route, &world.host, bounds, &all_sent(), &staging, &progress)).unwrap_err();
     assert_eq!(picture(&world.host.project), before, "nothing is applied by halves");
     let fetched: usize = picture(&world.staging()).values().filter_map(|seen| seen.bytes.as_ref()).map(Vec::len).sum();
     assert!(fetched > 1 << 20, "the first four fetches stay");
