@@ -33,7 +33,7 @@ pub const LOG: &str = "SAGEMAKER_EXECUTOR_LOG";
 pub const JOB_VARIABLES: [JobVariable; 6] = [
     JobVariable {
         name: "SAGEMAKER_INSTANCE_TYPE",
-        meaning: "Instance types in order of preference, separated by commas; the next one is asked for when the account's quota refuses one",
+        meaning: "Instance types in order of preference, separated by commas; the next one is asked for when the quota refuses one, or when there is no capacity before the container ran",
         default: "`job.instance_type`",
     },
     JobVariable {

@@ -25,12 +25,15 @@ const CA_BUNDLES: [&str; 4] = [
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LAST_PAUSE: Duration = Duration::from_secs(8);
+/// Another driver that sends the agent is waited for so long.
+const SENT_WITHIN: Duration = Duration::from_mins(1);
+const POLL: Duration = Duration::from_millis(100);
 
-/// As [`deliver`], and tries again while the store is throttled: many jobs that begin together meet its limits.
+/// Makes sure that the agent's files are in the store, and returns their key prefix, `agents/<hash>`. It tries again while the store is throttled: many jobs that begin together meet its limits.
 pub async fn deliver_until(objects: &dyn ObjectStore, settings: &Settings, until: Instant) -> anyhow::Result<String> {
     let mut pause = FIRST_PAUSE;
     loop {
-        let error = match deliver(objects, settings).await {
+        let error = match deliver(objects, settings, until).await {
             Ok(prefix) => return Ok(prefix),
             Err(error) => error,
         };
@@ -45,8 +48,7 @@ pub async fn deliver_until(objects: &dyn ObjectStore, settings: &Settings, until
     }
 }
 
-/// Makes sure that the agent's files are in the store, and returns their key prefix: `agents/<hash>`.
-pub async fn deliver(objects: &dyn ObjectStore, settings: &Settings) -> anyhow::Result<String> {
+async fn deliver(objects: &dyn ObjectStore, settings: &Settings, until: Instant) -> anyhow::Result<String> {
     // The link itself: it stays readable when the file was replaced by an upgrade.
     let binary = PathBuf::from("/proc/self/exe");
     let bundle = ca_bundle(settings)?;
@@ -61,17 +63,40 @@ pub async fn deliver(objects: &dyn ObjectStore, settings: &Settings) -> anyhow::
     let key = |name: &str| format!("{prefix}/{name}");
     let files: [(&str, Vec<u8>); 3] =
         [(launcher::START, start.into_bytes()), (launcher::STUB, stub), (launcher::CA_BUNDLE, bundle)];
-    let there = objects.list(&key("")).await?;
+    let is_whole = |there: &[String]| {
+        there.contains(&key(launcher::BINARY))
+            && files.iter().all(|(name, body)| body.is_empty() || there.contains(&key(name)))
+    };
+    let mut there = objects.list(&key("")).await?;
+    if is_whole(&there) {
+        return Ok(prefix);
+    }
+    // Of drivers that begin together after an upgrade one sends it, and the others find it.
+    let _turn = turn(&settings.runner.state_dir, until).await;
+    there = objects.list(&key("")).await?;
     let missing = |name: &str| !there.contains(&key(name));
-    for (name, body) in files {
+    for (name, body) in &files {
         if missing(name) && !body.is_empty() {
-            objects.put(&key(name), body).await?;
+            objects.put(&key(name), body.clone()).await?;
         }
     }
     if missing(launcher::BINARY) {
         objects.put_file(&key(launcher::BINARY), &binary).await?;
     }
     Ok(prefix)
+}
+
+/// The right to send the agent; without the file, or when another driver takes too long, a driver sends it as well.
+async fn turn(state_dir: &Path, until: Instant) -> Option<fs::File> {
+    let file = fs::File::options().create(true).append(true).open(state_dir.join("agent.lock")).ok()?;
+    let until = until.min(Instant::now() + SENT_WITHIN);
+    while file.try_lock().is_err() {
+        if Instant::now() >= until {
+            return None;
+        }
+        tokio::time::sleep(POLL.mul_f64(0.5 + chance())).await;
+    }
+    Some(file)
 }
 
 fn ca_bundle(settings: &Settings) -> anyhow::Result<Vec<u8>> {

@@ -31,8 +31,8 @@ pub async fn run(context: Context, script: &Path, stage: &str) -> anyhow::Result
     let stage = BuildStage::parse(stage);
     let _hold = Records::at(&context.settings.runner.state_dir).hold(&id).await;
     match stage.placement() {
-        Placement::Host => on_host(&context, &job, &id, script, &stage).await,
-        Placement::Container => in_container(&context, &job, id, script, &stage).await,
+        Placement::Host => Box::pin(on_host(&context, &job, &id, script, &stage)).await,
+        Placement::Container => Box::pin(in_container(&context, &job, id, script, &stage)).await,
     }
 }
 

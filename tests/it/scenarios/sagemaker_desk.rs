@@ -303,7 +303,7 @@ impl Desk {
         assert!(records.is_empty(), "session records are left: {records:?}");
         let state: Vec<_> = std::fs::read_dir(self.root().join("state")).into_iter().flatten().flatten().collect();
         let scratch = state.iter().filter(|entry| {
-            !["sessions", "agent.json", "logs", "projects", "create.json", "look.lock"]
+            !["sessions", "agent.json", "logs", "projects", "create.json", "look.lock", "agent.lock"]
                 .contains(&&*entry.file_name().to_string_lossy())
         });
         assert_eq!(scratch.count(), 0, "scratch is left: {state:?}");
