@@ -50,6 +50,14 @@ impl Pace {
         if self == Self::Patient { time } else { MOMENT }
     }
 
+    /// Beside another job's `prepare` a warning would stand in a trace that has nothing to do with it.
+    fn note(self, what: &str, error: &dyn std::fmt::Display) {
+        match self {
+            Self::Patient => tracing::warn!(%error, "{what}"),
+            Self::Brief => tracing::info!(%error, "{what}"),
+        }
+    }
+
     /// `StopTrainingJob` gives the container 120 s; a little more until SageMaker tells so.
     fn stopped_within(self) -> Duration {
         self.of(Duration::from_secs(150))
@@ -97,7 +105,8 @@ pub async fn close(mut session: Session<'_>, pace: Pace) -> anyhow::Result<Close
         Ok(None) => session.record.creating = has_files,
         Err(error) => {
             session.record.creating = true;
-            session.printer.warn(format!("{error:#}; the training job of {id} is looked for by its name"));
+            let text = format!("{error:#}; the training job of {id} is looked for by its name");
+            if pace == Pace::Patient { session.printer.warn(text) } else { tracing::info!(text) }
         }
     }
     if is_known && session.record.is_unused() {
@@ -210,9 +219,9 @@ async fn end_job(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
         Ok(job) => job,
         Err(error) => {
             // Blind; but an instance must not go on for want of a look at it.
-            tell_to_leave(session).await;
+            tell_to_leave(session, pace).await;
             if let Err(error) = session.cloud.jobs.stop(&name).await {
-                tracing::warn!(%error, "failed to stop the training job");
+                pace.note("failed to stop the training job", &error);
             }
             return Err(error.into());
         }
@@ -247,10 +256,10 @@ async fn end_job(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
         }
     }
     if !session.record.finished {
-        tell_to_leave(session).await;
+        tell_to_leave(session, pace).await;
     }
     if let Err(error) = session.cloud.jobs.stop(&name).await {
-        tracing::warn!(%error, "failed to stop the training job");
+        pace.note("failed to stop the training job", &error);
         // An agent that listens leaves all the same.
         return if wait_for_end(&session.cloud, &name, pace.leaves_within()).await? {
             Ok(Job::Ended)
@@ -290,12 +299,12 @@ async fn look(cloud: &Cloud, name: &str, pace: Pace) -> Result<Option<TrainingJo
 }
 
 /// An agent that listens leaves sooner than a stop takes; one that does not is stopped all the same.
-async fn tell_to_leave(session: &mut Session<'_>) {
+async fn tell_to_leave(session: &mut Session<'_>, pace: Pace) {
     let (objects, layout) = (session.cloud.objects.clone(), session.layout.clone());
     let order = Order::Finish { collect: false };
     match transport::send(&*objects, &layout, &mut session.record, &order).await {
         Ok(()) => session.record.finished = true,
-        Err(error) => tracing::warn!(%error, "failed to tell the agent to leave"),
+        Err(error) => pace.note("failed to tell the agent to leave", &format!("{error:#}")),
     }
 }
 
@@ -307,7 +316,7 @@ async fn wait_for_end(cloud: &Cloud, name: &str, within: Duration) -> anyhow::Re
         match cloud.jobs.describe(name).await {
             Ok(job) if job.as_ref().is_none_or(|job| job.status.is_terminal()) => return Ok(true),
             Ok(_) => {}
-            Err(error) if error.kind.may_pass() => tracing::warn!(%error, "failed to look at the training job"),
+            Err(error) if error.kind.may_pass() => tracing::info!(%error, "failed to look at the training job"),
             Err(error) => return Err(error.into()),
         }
         if Instant::now() >= deadline {

@@ -29,7 +29,8 @@ const LAST_PAUSE: Duration = Duration::from_secs(8);
 const SENT_WITHIN: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(100);
 
-/// Makes sure that the agent's files are in the store, and returns their key prefix, `agents/<hash>`. It tries again while the store is throttled: many jobs that begin together meet its limits.
+/// Makes sure that the agent's files are in the store, and returns their key prefix, `agents/<hash>`. It tries again while the
+/// store is throttled: many jobs that begin together meet its limits.
 pub async fn deliver_until(objects: &dyn ObjectStore, settings: &Settings, until: Instant) -> anyhow::Result<String> {
     let mut pause = FIRST_PAUSE;
     loop {

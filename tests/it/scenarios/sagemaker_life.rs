@@ -301,9 +301,8 @@ fn prepares_at_once_under_throttling() {
     let mut desk = Desk::with(&job(), &["--starting-delay", "600s"], "");
     desk.emulator.set_faults(&match wanted {
         Some(_) => json!({"quotas": {"CreateTrainingJob": 0.5}}),
-        // More than one process tries by the SDK's own means.
-        None => json!({"calls": [{"operation": "CreateTrainingJob", "count": 9, "error": "ThrottlingException",
-            "message": "Rate exceeded"}, {"operation": "ListObjectsV2", "count": 9, "error": "SlowDown", "status": 503}]}),
+        None => json!({"calls": [{"operation": "CreateTrainingJob", "count": 4, "error": "ThrottlingException",
+            "message": "Rate exceeded"}, {"operation": "ListObjectsV2", "count": 6, "error": "SlowDown", "status": 503}]}),
     });
     let sessions: Vec<_> = (1..=wanted.unwrap_or(2)).map(|number| format!("gitlab-231-{number}-abcdef12")).collect();
     let mut running = Vec::new();
