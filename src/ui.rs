@@ -177,11 +177,9 @@ impl Printer {
         self.lock().out_broken
     }
 
-    /// stdout and stderr, as far as they are pipes: whether their reader lives is told by the system.
-    pub fn pipes(&self) -> Vec<OwnedFd> {
-        let streams = self.lock();
-        let pipes = [&streams.pipes.0, &streams.pipes.1].into_iter().flatten();
-        pipes.filter_map(|pipe| pipe.try_clone().ok()).collect()
+    /// stdout where it is a pipe: whether its reader lives is told by the system.
+    pub fn output_pipe(&self) -> Option<OwnedFd> {
+        self.lock().pipes.0.as_ref()?.try_clone().ok()
     }
 
     fn painted(&self, text: &str, color: &str) -> String {

@@ -63,6 +63,7 @@ async fn sweep(args: &SweepArgs, config: &Path, printer: &Printer) -> anyhow::Re
             let session = Session::to_close(id.clone(), cloud.clone(), &settings, printer);
             match close::close(session, Pace::Patient).await {
                 Ok(Closed::Whole) => printer.line(format!("Ended {id}, untouched for {}", human_duration(age))),
+                Ok(Closed::Leaving) => printer.line(format!("Kept {id}: SageMaker is about to end its training job")),
                 Ok(Closed::MayCome) => {
                     printer.line(format!("Kept {id}: SageMaker may still create the training job that it asked for"));
                 }

@@ -12,7 +12,7 @@ use crate::mailbox::Order;
 use crate::reader;
 use crate::session::age::Stamp;
 use crate::session::output::Output;
-use crate::session::{Session, spec, transport};
+use crate::session::{Session, leaving, spec, transport};
 
 /// How long a stage that still lives is waited for before its session is taken away.
 const STAGE_GRACE: Duration = Duration::from_secs(15);
@@ -30,6 +30,8 @@ pub enum Closed {
     Whole,
     /// Its training job is not there and may still come: the record stays, and a later pass looks again.
     MayCome,
+    /// Nothing runs in its training job any more, and SageMaker has not told its end yet: as before.
+    Leaving,
 }
 
 /// How long a pass may wait for the ends of things.
@@ -82,6 +84,8 @@ enum Job {
     Absent,
     /// There is none, and there may still come one.
     MayCome,
+    /// Its agents have left, or were never to come: SageMaker ends it by itself.
+    Leaving,
 }
 
 /// Stops the training job, deletes the session's objects, forgets the record: in this order, and each whatever became of the
@@ -127,6 +131,7 @@ pub async fn close(mut session: Session<'_>, pace: Pace) -> anyhow::Result<Close
     let deleted = deleted.with_context(|| format!("failed to delete the objects of the session {id}"));
     let closed = match (job, deleted) {
         (Ok(Job::MayCome), Ok(())) => keep_for_later(&mut session).map(|()| Closed::MayCome),
+        (Ok(Job::Leaving), Ok(())) => leaving::keep(&mut session).map(|()| Closed::Leaving),
         (Ok(_), Ok(())) => forget(&session).map(|()| Closed::Whole),
         (Ok(_), Err(error)) | (Err(error), Ok(())) => Err(error),
         (Err(job), Err(objects)) => {
@@ -141,11 +146,17 @@ pub async fn close(mut session: Session<'_>, pace: Pace) -> anyhow::Result<Close
 
 /// Removes what the host keeps of the session.
 fn forget(session: &Session<'_>) -> anyhow::Result<()> {
+    let read = forget_log(session);
+    session.records.remove(&session.id)?;
+    read
+}
+
+/// Removes what the host keeps of the session's log.
+pub(super) fn forget_log(session: &Session<'_>) -> anyhow::Result<()> {
     let state_dir = &session.settings.runner.state_dir;
     let read = (1..=session.record.job_number.max(1))
         .map(|number| reader::forget(state_dir, &spec::job_name(&session.id, number)))
         .collect::<Result<Vec<_>, _>>();
-    session.records.remove(&session.id)?;
     read.map(drop)
 }
 
@@ -243,9 +254,14 @@ async fn end_job(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
     if job.status.is_terminal() {
         return Ok(Job::Ended);
     }
-    if session.record.finished {
-        if wait_for_end(&session.cloud, &name, pace.leaves_within()).await? {
-            return Ok(Job::Ended);
+    if let Some(since) = &session.record.leaving
+        && since.age(&Stamp::now()) < leaving::ENDS_WITHIN
+    {
+        return Ok(Job::Leaving);
+    }
+    if session.record.finished && session.record.leaving.is_none() {
+        if let Some(job) = wait_to_leave(session, &name, pace).await? {
+            return Ok(job);
         }
         // The container is gone and SageMaker stores what it left: a stop would win nothing.
         let uploading = |job: TrainingJob| job.secondary == "Uploading";
@@ -267,10 +283,44 @@ async fn end_job(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
             Err(error.into())
         };
     }
+    if session.record.given_up && session.record.leaving.is_none() {
+        // No agent was ever there, and none can begin a script any more.
+        return ended_or_leaving(session, &name, pace).await;
+    }
     if !wait_for_end(&session.cloud, &name, pace.stopped_within()).await? {
         anyhow::bail!("the training job {name} was asked to stop and has not ended yet");
     }
     Ok(Job::Ended)
+}
+
+/// Waits until every agent has said its last word, or the job has ended; `None` when neither came in time. The end is not
+/// waited for: what SageMaker does afterwards takes a minute, and nobody needs it. (A job that keeps what SageMaker uploads
+/// would wait for it here.)
+async fn wait_to_leave(session: &mut Session<'_>, name: &str, pace: Pace) -> anyhow::Result<Option<Job>> {
+    let deadline = Instant::now() + pace.leaves_within();
+    let (mut pause, mut look_at) = (FIRST_POLL, Instant::now());
+    loop {
+        if leaving::all_left(session).await? {
+            return ended_or_leaving(session, name, pace).await.map(Some);
+        }
+        if Instant::now() >= look_at {
+            if wait_for_end(&session.cloud, name, Duration::ZERO).await? {
+                return Ok(Some(Job::Ended));
+            }
+            look_at = Instant::now() + pause;
+        }
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+        tokio::time::sleep(pause.min(leaving::LOOK)).await;
+        pause = (pause * 2).min(LAST_POLL);
+    }
+}
+
+/// A job that ends at once leaves nothing for a later pass.
+async fn ended_or_leaving(session: &Session<'_>, name: &str, pace: Pace) -> anyhow::Result<Job> {
+    let ended = wait_for_end(&session.cloud, name, pace.of(leaving::ENDS_AT_ONCE)).await?;
+    Ok(if ended { Job::Ended } else { Job::Leaving })
 }
 
 /// A job that was asked for a moment ago may not be visible, or not be made yet.

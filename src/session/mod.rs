@@ -8,6 +8,7 @@ pub mod cursor;
 pub mod delivery;
 pub mod follow;
 pub mod hold;
+mod leaving;
 pub mod left_over;
 pub mod machine;
 mod output;

@@ -101,6 +101,9 @@ pub struct SessionRecord {
     /// The training job was stopped before any script began: nothing waits for it.
     #[serde(default)]
     pub given_up: bool,
+    /// When `cleanup` had done everything but to see the training job's end, which needs nobody.
+    #[serde(default)]
+    pub leaving: Option<Stamp>,
     /// `Finish` was sent.
     #[serde(default)]
     pub finished: bool,

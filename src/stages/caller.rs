@@ -29,7 +29,7 @@ const BETWEEN_TRIES: Duration = Duration::from_secs(5);
 /// How it showed that nobody waits for this process any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gone {
-    /// Nobody reads stdout and stderr.
+    /// Nobody reads stdout.
     Reader,
     /// Another process has become the parent.
     Parent,
@@ -49,8 +49,8 @@ impl Gone {
 
 /// What is known of the caller at the start.
 struct Caller {
-    /// stdout and stderr where they are pipes. A stage that writes into files has no reader to lose.
-    pipes: Vec<OwnedFd>,
+    /// stdout where it is a pipe, as the runner's. A stage that writes into a file has no reader to lose.
+    output: Option<OwnedFd>,
     parent: Option<Pid>,
     deadline: Option<Instant>,
 }
@@ -59,7 +59,7 @@ impl Caller {
     fn of(context: &Context) -> Self {
         let timeout = context.job().map_or(0, |job| job.runner_info.timeout);
         Self {
-            pipes: context.printer.pipes(),
+            output: context.printer.output_pipe(),
             parent: rustix::process::getppid(),
             deadline: (timeout > 0).then(|| Instant::now() + Duration::from_secs(timeout) + AFTER_TIMEOUT),
         }
@@ -69,16 +69,15 @@ impl Caller {
     async fn gone(&self, cancellation: &Cancellation) -> Gone {
         let mut orphaned = false;
         loop {
-            if self.lost_its_readers() {
+            if self.lost_its_reader() {
                 return Gone::Reader;
             }
             if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Gone::Timeout;
             }
-            // A wrapper that dies of the SIGTERM which this process heard too is no runner that died; without pipes it may
+            // A wrapper that dies of the SIGTERM which this process heard too is no runner that died; without a pipe it may
             // be anybody who starts a stage and leaves.
-            let is_orphan =
-                !self.pipes.is_empty() && !cancellation.asked() && rustix::process::getppid() != self.parent;
+            let is_orphan = self.output.is_some() && !cancellation.asked() && rustix::process::getppid() != self.parent;
             if is_orphan && orphaned {
                 return Gone::Parent;
             }
@@ -87,10 +86,11 @@ impl Caller {
         }
     }
 
-    fn lost_its_readers(&self) -> bool {
-        let mut pipes: Vec<_> = self.pipes.iter().map(|pipe| PollFd::new(pipe, PollFlags::empty())).collect();
-        let polled = rustix::event::poll(&mut pipes, Some(&Timespec::default()));
-        polled.is_ok() && !pipes.is_empty() && pipes.iter().all(|pipe| pipe.revents().contains(PollFlags::ERR))
+    fn lost_its_reader(&self) -> bool {
+        let Some(output) = &self.output else { return false };
+        let mut polled = [PollFd::new(output, PollFlags::empty())];
+        rustix::event::poll(&mut polled, Some(&Timespec::default())).is_ok()
+            && polled.iter().any(|pipe| pipe.revents().contains(PollFlags::ERR))
     }
 }
 
@@ -105,7 +105,7 @@ where
     let mut work = Box::pin(work(context.clone()));
     let gone = tokio::select! {
         result = &mut work => {
-            if !context.printer.is_broken() && !caller.lost_its_readers() {
+            if !context.printer.is_broken() && !caller.lost_its_reader() {
                 return result;
             }
             Gone::Reader
@@ -134,8 +134,8 @@ mod tests {
 
     const LONG: Duration = Duration::from_hours(48);
 
-    fn caller(pipes: Vec<OwnedFd>) -> Caller {
-        Caller { pipes, parent: rustix::process::getppid(), deadline: None }
+    fn caller(output: Option<OwnedFd>) -> Caller {
+        Caller { output, parent: rustix::process::getppid(), deadline: None }
     }
 
     async fn seen(caller: &Caller, cancellation: &Cancellation) -> Option<Gone> {
@@ -143,34 +143,32 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_runner_is_gone_when_nobody_reads_either_pipe() {
-        let ((out_reader, out), (err_reader, err)) = (pipe().unwrap(), pipe().unwrap());
-        let caller = caller(vec![out, err]);
+    async fn a_runner_is_gone_when_nobody_reads_the_output() {
+        let (reader, out) = pipe().unwrap();
+        let caller = caller(Some(out));
         assert_eq!(seen(&caller, &Cancellation::default()).await, None);
-        drop(out_reader);
-        assert_eq!(seen(&caller, &Cancellation::default()).await, None, "one reader is left");
-        drop(err_reader);
+        drop(reader);
         assert_eq!(seen(&caller, &Cancellation::default()).await, Some(Gone::Reader));
     }
 
     /// `exec > >(tee log)` before the driver: the reader outlives the runner.
     #[tokio::test(start_paused = true)]
-    async fn another_parent_is_a_sign_where_there_are_pipes_and_no_signal() {
+    async fn another_parent_is_a_sign_where_there_is_a_pipe_and_no_signal() {
         let (_reader, out) = pipe().unwrap();
-        let mut caller = caller(vec![out]);
+        let mut caller = caller(Some(out));
         caller.parent = Some(rustix::process::getpid());
         assert_eq!(seen(&caller, &Cancellation::default()).await, Some(Gone::Parent));
         let canceled = Cancellation::default();
         canceled.raise();
         assert_eq!(seen(&caller, &canceled).await, None, "a wrapper dies of the signal and the driver has its grace");
-        caller.pipes.clear();
+        caller.output = None;
         assert_eq!(seen(&caller, &Cancellation::default()).await, None, "output goes into a file");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_stage_does_not_outlive_the_jobs_own_time() {
         let deadline = Some(Instant::now() + Duration::from_hours(1));
-        let caller = Caller { deadline, ..caller(Vec::new()) };
+        let caller = Caller { deadline, ..caller(None) };
         assert_eq!(seen(&caller, &Cancellation::default()).await, Some(Gone::Timeout));
         assert_eq!(Some(Instant::now()), deadline);
     }

@@ -19,7 +19,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     for id in sessions {
         let session = Session::to_close(id.clone(), cloud.clone(), &context.settings, &context.printer);
         match close::close(session, Pace::Patient).await {
-            Ok(Closed::Whole) => {}
+            Ok(Closed::Whole | Closed::Leaving) => {}
             Ok(Closed::MayCome) => context.printer.line(format!(
                 "SageMaker may still create the training job of {id}; the next job's `prepare` on this host, or `sagemaker-executor sweep`, stops it then"
             )),

@@ -3,6 +3,7 @@
 use super::*;
 use crate::cloud::JobStatus;
 use crate::cloud::memory::{Memory, example_spec};
+use crate::mailbox::{self, ByeReason, Report};
 use crate::session::record::{Records, SessionRecord};
 use crate::session::{SessionId, spec};
 use crate::settings::Settings;
@@ -233,4 +234,78 @@ async fn each_part_is_ended_whatever_becomes_of_the_others() {
     assert!(format!("{error:#}").contains("failed to delete the objects"), "{error:#}");
     assert!(desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
     assert!(desk.attach().is_some());
+}
+
+/// A session whose agents were told to leave, with what each node said last, on a job that SageMaker does not end soon.
+async fn told_to_leave(desk: &Desk, byes: &[&str]) {
+    let nodes = vec!["algo-1".to_owned(), "algo-2".to_owned()];
+    desk.open(SessionRecord { finished: true, nodes, ..SessionRecord::default() }).await;
+    desk.memory.jobs.set_status(NAME, JobStatus::InProgress, "Uploading");
+    let layout = spec::layout(&Desk::id());
+    for node in byes {
+        let ready = Report::Ready { agent: "0".into(), nodes: Vec::new() };
+        desk.memory.objects.insert(&layout.report(node, 1), mailbox::encode(1, ready));
+        let bye = Report::Bye { reason: ByeReason::Finished };
+        desk.memory.objects.insert(&layout.report(node, 2), mailbox::encode(2, bye));
+    }
+}
+
+async fn closed(desk: &Desk, pace: Pace) -> Closed {
+    let session = Session::to_close(Desk::id(), desk.memory.cloud(), &desk.settings, &desk.printer);
+    close(session, pace).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_job_whose_agents_have_left_is_not_waited_for() {
+    let desk = Desk::new();
+    told_to_leave(&desk, &["algo-1", "algo-2"]).await;
+    let before = Instant::now();
+    assert_eq!(closed(&desk, Pace::Patient).await, Closed::Leaving);
+    assert!(before.elapsed() <= leaving::ENDS_AT_ONCE * 2, "{:?}", before.elapsed());
+    assert_eq!(desk.memory.objects.keys(), ["sessions/gitlab-1-2-abcdef123/orders/000001.json"]);
+    let records = Records::at(&desk.settings.runner.state_dir);
+    assert_eq!(records.files(&Desk::id()).unwrap().len(), 2, "the record and the mark");
+    // A later pass sees that it is still there, a further one that it ended.
+    assert_eq!(closed(&desk, Pace::Brief).await, Closed::Leaving);
+    assert!(!desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
+    desk.memory.jobs.set_status(NAME, JobStatus::Completed, "Completed");
+    assert_eq!(closed(&desk, Pace::Brief).await, Closed::Whole);
+    assert!(desk.attach().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_does_not_end_after_its_agents_is_stopped_by_a_later_pass() {
+    let desk = Desk::new();
+    told_to_leave(&desk, &["algo-1", "algo-2"]).await;
+    assert_eq!(closed(&desk, Pace::Patient).await, Closed::Leaving);
+    let records = Records::at(&desk.settings.runner.state_dir);
+    let mut record = records.load(&Desk::id()).unwrap().unwrap();
+    record.leaving = Some(Stamp::of_day(std::time::SystemTime::now() - leaving::ENDS_WITHIN - Duration::from_secs(1)));
+    records.save(&Desk::id(), &record).unwrap();
+    assert_eq!(closed(&desk, Pace::Patient).await, Closed::Whole);
+    assert!(desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_has_not_left_is_waited_for() {
+    let desk = Desk::new();
+    told_to_leave(&desk, &["algo-1"]).await;
+    desk.memory.jobs.set_status(NAME, JobStatus::InProgress, "Training");
+    let before = Instant::now();
+    assert_eq!(closed(&desk, Pace::Patient).await, Closed::Whole);
+    assert!(before.elapsed() >= Pace::Patient.leaves_within());
+    assert!(desk.memory.jobs.calls().contains(&format!("stop {NAME}")), "it did not leave");
+}
+
+/// Canceled before an agent was there: nothing of the job can run any more.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_job_that_was_given_up_is_not_waited_for() {
+    let desk = Desk::new();
+    desk.open(SessionRecord { given_up: true, ..SessionRecord::default() }).await;
+    let stopping = [(JobStatus::Stopping, "Stopping"); 200];
+    desk.memory.jobs.set_status(NAME, JobStatus::Stopping, "Stopping");
+    desk.memory.jobs.advance_on_describe(NAME, &stopping);
+    assert_eq!(closed(&desk, Pace::Patient).await, Closed::Leaving);
+    desk.memory.jobs.set_status(NAME, JobStatus::Stopped, "Stopped");
+    assert_eq!(closed(&desk, Pace::Brief).await, Closed::Whole);
 }

@@ -2,8 +2,30 @@
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
+use super::sagemaker::rows;
 use super::sagemaker_desk::Desk;
+use crate::support::driver::sagemaker_with;
 use crate::support::job::{Artifacts, Job};
+use crate::support::scenario::one;
+
+rows! {
+    /// SageMaker takes its time to end a job whose agent has left: the slot is free when the results are in, and the record
+    /// waits for whoever comes next.
+    an_end_that_takes_long {
+        driver: sagemaker_with(&["--uploading-delay", "25s"], ""),
+        needs: ["unzip"],
+        play: |world| one(world, &Job::new().script(["echo made > model.txt"]).artifacts(Artifacts::paths(["model.txt"]))),
+        expect: |world, outcomes| {
+            let files = outcomes[0].succeeded().called("cleanup", 1).artifact("archive").files();
+            assert_eq!(files["model.txt"], b"made\n");
+            let sessions = std::fs::read_dir(world.dirs.root().join("state/sessions")).unwrap().flatten();
+            let records = sessions.map(|entry| std::fs::read_to_string(entry.path()).unwrap_or_default());
+            let kept = records.filter(|text| text.contains("\"leaving\": {")).count();
+            assert_eq!(kept, 1, "a record stays until the end is seen");
+            assert!(world.emulator.as_ref().unwrap().session_objects().is_empty(), "the session's objects are gone");
+        },
+    }
+}
 
 #[test]
 fn files_keep_their_form_both_ways() {

@@ -141,11 +141,14 @@ impl Emulator {
             let id = name.split('.').next().unwrap_or_default();
             let text = std::fs::read_to_string(sessions.join(format!("{id}.json"))).unwrap_or_default();
             let record = serde_json::from_str::<Value>(&text).unwrap_or_default();
-            record["creating"] == true && [format!("{id}.json"), format!("{id}.closing")].contains(name)
+            (record["creating"] == true || !record["leaving"].is_null())
+                && [format!("{id}.json"), format!("{id}.closing")].contains(name)
         };
         let mut found = names();
         if !found.is_empty() && found.iter().all(stays) {
             self.set_faults(&json!({}));
+            // A job whose agents have left ends by itself.
+            poll(GONE_WITHIN, || self.live_jobs().is_empty().then_some(()));
             sweep();
             let jobs: Vec<_> = self.jobs().iter().map(|job| job["TrainingJobName"].to_string()).collect();
             let has_job = |name: &String| jobs.contains(&format!("\"{}\"", name.split('.').next().unwrap_or_default()));
