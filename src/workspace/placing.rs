@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Mutex, PoisonError};
 
@@ -11,7 +12,7 @@ use super::chunk::{ChunkHash, is_zero};
 use super::entry::{Entry, Kind, Mark, Place, shown};
 use super::fetching::{FileEnd, Incoming, Sink, State};
 use super::tree::Walker;
-use super::{Roots, Snapshot, Summary, restore};
+use super::{Roots, Snapshot, Summary, git_stat, restore};
 
 const PAGE: usize = 4096;
 
@@ -58,8 +59,9 @@ impl Placing {
         placed.marks.extend(mark.map(|mark| ((entry.place, entry.path.clone()), mark)));
     }
 
-    /// Modes and times of directories, once nothing more is written into them.
+    /// Git's settings, then modes and times of directories, once nothing more is written into them.
     pub(super) fn finish(&self) -> anyhow::Result<(Snapshot, Summary)> {
+        self.settle_git();
         let Placed { mut marks, directories, summary } =
             std::mem::take(&mut *self.placed.lock().unwrap_or_else(PoisonError::into_inner));
         for entry in directories.into_iter().rev() {
@@ -73,6 +75,40 @@ impl Placing {
         }
         Ok((Snapshot { marks: marks.into() }, summary))
     }
+}
+
+impl Placing {
+    /// A tree that was clean on the host is clean here. What cannot be changed costs git time, or a filter that the image lacks: no reason to fail.
+    fn settle_git(&self) {
+        let configurations: Vec<Vec<u8>> = {
+            let placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_file = |mark: &Mark| mark.kind == Kind::File && mark.size <= git_stat::LARGEST;
+            let files = placed.marks.iter().filter(|((place, _), mark)| *place == Place::Project && is_file(mark));
+            git_stat::configurations(files.map(|((_, path), _)| path.as_slice()))
+                .into_iter()
+                .map(<[u8]>::to_vec)
+                .collect()
+        };
+        for path in configurations {
+            if let Err(error) = self.with_walker(Place::Project, |walker| settle_configuration(walker, &path)) {
+                tracing::warn!(error = format!("{error:#}"), "failed to settle {}", shown(&path));
+            }
+        }
+    }
+}
+
+fn settle_configuration(walker: &mut Walker, path: &[u8]) -> anyhow::Result<()> {
+    let mut file = walker.open_file(path)?;
+    let mark = Mark::of(&rustix::fs::fstat(&file)?).context("it is no file")?;
+    let mut content = Vec::new();
+    file.read_to_end(&mut content)?;
+    let Some(content) = git_stat::with_minimal_stat(&content) else { return Ok(()) };
+    // A new file in its place: the old one may not be writable.
+    let new = restore::open_new(walker, path, true)?;
+    new.write_all_at(&content, 0)?;
+    let end = FileEnd { size: content.len() as u64, mode: mark.mode, mtime: mark.mtime };
+    restore::settle_file(&new, &end)?;
+    Ok(())
 }
 
 /// Leaves out pages of zeros: the file is new, so a hole reads the same.
