@@ -91,7 +91,9 @@ fn a_clean_tree_is_clean() {
         let world = World::new();
         let project = &world.host.project;
         repository(&world, project);
-        setup.iter().for_each(|args| drop(git(&world, project, args)));
+        for args in setup {
+            git(&world, project, args);
+        }
         is_clean(&world, project);
         let before = picture(project);
         let snapshot = world.up();
