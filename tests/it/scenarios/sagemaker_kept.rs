@@ -5,7 +5,9 @@ use super::sources::nested;
 use crate::support::driver::{sagemaker, sagemaker_with};
 use crate::support::job::{Cache, Job};
 use crate::support::outcome::Outcome;
-use crate::support::world::World;
+use crate::support::scenario::{Scenario, With, play};
+use crate::support::waiting::tell;
+use crate::support::world::{Settings, World};
 
 /// A virtualenv whose interpreter lies outside, a dependency that was cloned, and a name that stands for `.git` elsewhere.
 const INSTALL: &str = "mkdir -p venv/bin venv/src/dep/.git venv/lib && echo x = 1 > venv/lib/m.py && echo code > venv/src/dep/code
@@ -26,21 +28,56 @@ const LOOK: &str = "echo '* filter=f' > /tmp/attributes
     for each in . sub sub/inner; do (cd $each && look status --porcelain; look diff-files; look diff-index HEAD; look describe --always --dirty=-dirty); done
     rm a.txt; look status --porcelain; echo looked";
 
+/// The second job finds the checkout of the first one: its index knows the host's files.
+fn checkout_twice(world: &World) -> Vec<Outcome> {
+    let (repository, sha) = nested(world);
+    let job = |script| {
+        Job::new()
+            .sources(&repository, "main", &sha)
+            .set("GIT_STRATEGY", "fetch")
+            .set("GIT_SUBMODULE_STRATEGY", "recursive")
+            .script([script])
+    };
+    vec![world.run(&job("true")), world.run(&job(LOOK))]
+}
+
+fn is_clean(outcomes: &[Outcome]) {
+    outcomes[0].succeeded();
+    let second = outcomes[1].succeeded().shows("Reinitialized existing").shows("\n D a.txt\nlooked\n");
+    second.hides("failed-").hides("-dirty\n").hides("fatal:");
+}
+
+/// Nor does git find that the repository is another user's.
+fn for_the_user_of_the_image(with: With) {
+    if !rustix::process::geteuid().is_root() {
+        tell("SKIPPED: a clean checkout for the user of an image: starting a container as another user needs root");
+        return;
+    }
+    let row = Scenario {
+        name: "a_clean_checkout_is_clean_for_the_user_of_the_image",
+        needs: &["git"],
+        settings: Settings::default,
+        play: checkout_twice,
+        expect: |_, outcomes| is_clean(outcomes),
+    };
+    play(&row, with, sagemaker_with(&["--image-user", "registry.example.com/train:2.4=1000"], ""));
+}
+
+#[test]
+fn a_clean_checkout_is_clean_for_the_user_of_the_image_real() {
+    for_the_user_of_the_image(With::RealRunner);
+}
+#[test]
+fn a_clean_checkout_is_clean_for_the_user_of_the_image_double() {
+    for_the_user_of_the_image(With::RunnerDouble);
+}
+
 rows! {
-    /// The second job finds the checkout of the first one: its index knows the host's files.
     a_clean_checkout_is_clean {
         driver: sagemaker(),
         needs: ["git"],
-        play: |world| {
-            let (repository, sha) = nested(world);
-            let job = |script| Job::new().sources(&repository, "main", &sha).set("GIT_STRATEGY", "fetch")
-                .set("GIT_SUBMODULE_STRATEGY", "recursive").script([script]);
-            vec![world.run(&job("true")), world.run(&job(LOOK))]
-        },
-        expect: |_, outcomes| {
-            outcomes[0].succeeded();
-            outcomes[1].succeeded().shows("Reinitialized existing").shows("\n D a.txt\nlooked\n").hides("failed-").hides("-dirty\n").hides("fatal:");
-        },
+        play: checkout_twice,
+        expect: |_, outcomes| is_clean(outcomes),
     }
     /// What no path selects is gone with its container, whatever the flags of the next checkout.
     files_that_nothing_selects_are_gone {
