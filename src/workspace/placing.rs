@@ -1,6 +1,6 @@
 //! Content that arrives in the container: written under its own name at once, for nobody reads the trees yet.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
@@ -9,12 +9,14 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::Context as _;
 
 use super::chunk::{ChunkHash, is_zero};
-use super::entry::{Entry, Kind, Mark, Place, shown};
+use super::entry::{Entry, Kind, Mark, Place, shown, split};
 use super::fetching::{FileEnd, Incoming, Sink, State};
 use super::tree::Walker;
 use super::{Roots, Snapshot, Summary, git_stat, restore};
 
 const PAGE: usize = 4096;
+/// A `.git` that is a file holds one path.
+const LONGEST_GIT_FILE: u64 = 8192;
 
 /// Both trees while they are written.
 pub(super) struct Placing {
@@ -78,23 +80,50 @@ impl Placing {
 }
 
 impl Placing {
+    /// Each `.git` of the project that is no directory; and files that may be of use to find git's configurations, small ones alone.
+    fn git_files(&self) -> (Vec<(Vec<u8>, Kind)>, Vec<Vec<u8>>) {
+        let placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut gits, mut files) = (Vec::new(), Vec::new());
+        for ((_, path), mark) in placed.marks.iter().filter(|((place, _), _)| *place == Place::Project) {
+            match split(path).1 {
+                b".git" if matches!(mark.kind, Kind::File | Kind::Link) => gits.push((path.clone(), mark.kind)),
+                b"HEAD" | b"config" | b"config.worktree"
+                    if mark.kind == Kind::File && mark.size <= git_stat::LARGEST =>
+                {
+                    files.push(path.clone());
+                }
+                _ => {}
+            }
+        }
+        (gits, files)
+    }
+
     /// A tree that was clean on the host is clean here. What cannot be changed costs git time, or a filter that the image lacks: no reason to fail.
     fn settle_git(&self) {
-        let configurations: Vec<Vec<u8>> = {
-            let placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_file = |mark: &Mark| mark.kind == Kind::File && mark.size <= git_stat::LARGEST;
-            let files = placed.marks.iter().filter(|((place, _), mark)| *place == Place::Project && is_file(mark));
-            git_stat::configurations(files.map(|((_, path), _)| path.as_slice()))
-                .into_iter()
-                .map(<[u8]>::to_vec)
-                .collect()
-        };
+        let (gits, files) = self.git_files();
+        let mut named = BTreeSet::new();
+        for (git, kind) in gits {
+            let project = self.roots.project_bytes();
+            let place = self.with_walker(Place::Project, |walker| place_of_git(walker, &git, kind)).ok().flatten();
+            named.extend(place.and_then(|place| git_stat::named(project, &git, &place)));
+        }
+        let configurations = git_stat::configurations(files.iter().map(Vec::as_slice), &named);
         for path in configurations {
-            if let Err(error) = self.with_walker(Place::Project, |walker| settle_configuration(walker, &path)) {
-                tracing::warn!(error = format!("{error:#}"), "failed to settle {}", shown(&path));
+            if let Err(error) = self.with_walker(Place::Project, |walker| settle_configuration(walker, path)) {
+                tracing::warn!(error = format!("{error:#}"), "failed to settle {}", shown(path));
             }
         }
     }
+}
+
+/// What a `.git` that is a file or a link says of its directory's place.
+fn place_of_git(walker: &mut Walker, git: &[u8], kind: Kind) -> anyhow::Result<Option<Vec<u8>>> {
+    if kind == Kind::Link {
+        return Ok(Some(walker.target(git)?));
+    }
+    let mut content = Vec::new();
+    walker.open_file(git)?.take(LONGEST_GIT_FILE).read_to_end(&mut content)?;
+    Ok(git_stat::place_in(&content).map(<[u8]>::to_vec))
 }
 
 fn settle_configuration(walker: &mut Walker, path: &[u8]) -> anyhow::Result<()> {

@@ -170,11 +170,24 @@ fn submodules_and_linked_worktrees_are_clean() {
         age(&project.join(directory));
         git(&world, &project.join(directory), &["-c", "filter.f.clean=cat", "update-index", "--refresh"]);
     }
+    // A git directory that lies elsewhere in the project, named by a file and by a link.
+    fs::create_dir(project.join("store")).unwrap();
+    for (own, link) in [("apart", false), ("linked", true)] {
+        let own = project.join(own);
+        repository(&world, &own);
+        fs::rename(own.join(".git"), project.join("store").join(own.file_name().unwrap())).unwrap();
+        if link {
+            symlink("../store/linked", own.join(".git")).unwrap();
+        } else {
+            put(&own, ".git", b"gitdir: ../store/apart\n");
+        }
+    }
+    put(project, ".git/info/exclude", b"side\nvendor\napart\nlinked\nstore\n");
     // The same absolute paths are on both sides outside of tests; git's links between the directories are absolute.
     world.up();
     fs::rename(project, world.folder.path().join("moved")).unwrap();
     fs::rename(&world.container.project, project).unwrap();
-    for directory in ["", "deep/sub", "side", "vendor"] {
+    for directory in ["", "deep/sub", "side", "vendor", "apart", "linked"] {
         is_clean(&world, &project.join(directory));
     }
 }
