@@ -27,6 +27,14 @@ pub(super) struct Placing {
 }
 
 #[derive(Default)]
+struct GitFiles {
+    /// Each `.git` of the project that is a file or a link.
+    gits: Vec<(Vec<u8>, Kind)>,
+    /// Files of a name that a git directory has, small ones alone.
+    files: Vec<Vec<u8>>,
+}
+
+#[derive(Default)]
 struct Placed {
     marks: HashMap<(Place, Vec<u8>), Mark>,
     /// In the order in which they came: parents first.
@@ -80,27 +88,27 @@ impl Placing {
 }
 
 impl Placing {
-    /// Each `.git` of the project that is no directory; and files that may be of use to find git's configurations, small ones alone.
-    fn git_files(&self) -> (Vec<(Vec<u8>, Kind)>, Vec<Vec<u8>>) {
+    /// What tells where git's configurations are.
+    fn git_files(&self) -> GitFiles {
         let placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut gits, mut files) = (Vec::new(), Vec::new());
+        let mut found = GitFiles::default();
         for ((_, path), mark) in placed.marks.iter().filter(|((place, _), _)| *place == Place::Project) {
             match split(path).1 {
-                b".git" if matches!(mark.kind, Kind::File | Kind::Link) => gits.push((path.clone(), mark.kind)),
+                b".git" if matches!(mark.kind, Kind::File | Kind::Link) => found.gits.push((path.clone(), mark.kind)),
                 b"HEAD" | b"config" | b"config.worktree"
                     if mark.kind == Kind::File && mark.size <= git_stat::LARGEST =>
                 {
-                    files.push(path.clone());
+                    found.files.push(path.clone());
                 }
                 _ => {}
             }
         }
-        (gits, files)
+        found
     }
 
     /// A tree that was clean on the host is clean here. What cannot be changed costs git time, or a filter that the image lacks: no reason to fail.
     fn settle_git(&self) {
-        let (gits, files) = self.git_files();
+        let GitFiles { gits, files } = self.git_files();
         let mut named = BTreeSet::new();
         for (git, kind) in gits {
             let project = self.roots.project_bytes();
@@ -109,8 +117,13 @@ impl Placing {
         }
         let configurations = git_stat::configurations(files.iter().map(Vec::as_slice), &named);
         for path in configurations {
-            if let Err(error) = self.with_walker(Place::Project, |walker| settle_configuration(walker, path)) {
-                tracing::warn!(error = format!("{error:#}"), "failed to settle {}", shown(path));
+            match self.with_walker(Place::Project, |walker| settle_configuration(walker, path)) {
+                // It is as it arrived: a git directory of another name than `.git` may go back.
+                Ok(mark) => {
+                    let mut placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
+                    placed.marks.extend(mark.map(|mark| ((Place::Project, path.to_vec()), mark)));
+                }
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "failed to settle {}", shown(path)),
             }
         }
     }
@@ -126,18 +139,17 @@ fn place_of_git(walker: &mut Walker, git: &[u8], kind: Kind) -> anyhow::Result<O
     Ok(git_stat::place_in(&content).map(<[u8]>::to_vec))
 }
 
-fn settle_configuration(walker: &mut Walker, path: &[u8]) -> anyhow::Result<()> {
+fn settle_configuration(walker: &mut Walker, path: &[u8]) -> anyhow::Result<Option<Mark>> {
     let mut file = walker.open_file(path)?;
     let mark = Mark::of(&rustix::fs::fstat(&file)?).context("it is no file")?;
     let mut content = Vec::new();
     file.read_to_end(&mut content)?;
-    let Some(content) = git_stat::with_minimal_stat(&content) else { return Ok(()) };
+    let Some(content) = git_stat::with_minimal_stat(&content) else { return Ok(None) };
     // A new file in its place: the old one may not be writable.
     let new = restore::open_new(walker, path, true)?;
     new.write_all_at(&content, 0)?;
     let end = FileEnd { size: content.len() as u64, mode: mark.mode, mtime: mark.mtime };
-    restore::settle_file(&new, &end)?;
-    Ok(())
+    Ok(restore::settle_file(&new, &end)?)
 }
 
 /// Leaves out pages of zeros: the file is new, so a hole reads the same.

@@ -191,3 +191,17 @@ fn submodules_and_linked_worktrees_are_clean() {
         is_clean(&world, &project.join(directory));
     }
 }
+
+#[test]
+fn the_setting_is_no_change_of_the_container() {
+    let world = World::new();
+    let project = &world.host.project;
+    put(project, ".git", b"gitdir: store\n");
+    put(project, "store/HEAD", b"ref: refs/heads/main\n");
+    put(project, "store/config", b"[core]\n");
+    let snapshot = world.up();
+    assert!(fs::read(world.container.project.join("store/config")).unwrap().len() > 20);
+    let summary = world.down(&snapshot, &everything());
+    assert_eq!((summary.files, summary.warnings), (0, Vec::new()));
+    assert_eq!(fs::read(project.join("store/config")).unwrap(), b"[core]\n");
+}
