@@ -99,7 +99,8 @@ async fn fetch(
     let selection = session.record.selection.clone();
     let selection = selection.unwrap_or_else(|| Selection { everything: true, ..Selection::default() });
     let bounds = Bounds { selection: &selection, limits: &limits };
-    let applying = workspace::apply_changes(&*objects, &route, trees, bounds, &all_sent, &staging, progress);
+    // Large, and each stage's future would hold it.
+    let applying = Box::pin(workspace::apply_changes(&*objects, &route, trees, bounds, &all_sent, &staging, progress));
     let applying = with_bar(session.printer, "Fetching the results", progress, applying);
     tokio::pin!(applying);
     // What has arrived is applied whatever happens.

@@ -3,7 +3,9 @@
 //! The operator's path (`runner.builds_dir`, `runner.cache_dir`) may lead through links, and is resolved once. What lies below it was made by
 //! jobs: a link there is never followed, neither to read nor to write.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context as _;
@@ -11,7 +13,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::Stop;
-use super::entry::{Kind, Place};
+use super::entry::{Entry, Kind, Place};
 use super::tree::{Root, Walker};
 use super::warnings::Warnings;
 use crate::failure::Failure;
@@ -118,16 +120,18 @@ impl Base {
     }
 
     fn links_below(&self, path: &Path) -> anyhow::Result<Vec<PathBuf>> {
-        use std::os::unix::ffi::OsStrExt as _;
         let Some(root) = Root::open_below(&self.path, path)? else { return Ok(Vec::new()) };
         let mut links = Vec::new();
-        let mut ignored = Warnings::default();
-        Walker::new(&root).walk(Place::Project, b"", &|_| false, &mut ignored, &Stop::default(), &mut |entry, _| {
+        // A job may have closed a directory.
+        let (mut walker, mut ignored) = (Walker::unlocking(&root), Warnings::default());
+        let mut note = |entry: Entry, _| {
             if entry.kind == Kind::Link {
-                links.push(path.join(std::ffi::OsStr::from_bytes(&entry.path)));
+                links.push(path.join(OsStr::from_bytes(&entry.path)));
             }
             Ok(())
-        })?;
+        };
+        walker.walk(Place::Project, b"", &|_| false, &mut ignored, &Stop::default(), &mut note)?;
+        walker.relock().with_context(|| format!("failed to restore the modes of directories in {}", path.display()))?;
         Ok(links)
     }
 

@@ -15,6 +15,7 @@ mod entry;
 mod expansion;
 mod fetching;
 mod files_cache;
+mod git_stat;
 mod glob;
 mod known;
 mod pack;

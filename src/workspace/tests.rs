@@ -1,6 +1,7 @@
 //! The way up and the way back, against plain pictures of the trees.
 
 mod asked;
+mod git;
 mod hostile;
 mod remembering;
 mod transfer;

@@ -1,10 +1,13 @@
 //! What of a job's files is there in the next job: links that lead out, nested repositories, a clean tree for git.
 
 use super::sagemaker::rows;
+use super::sources::nested;
 use crate::support::driver::{sagemaker, sagemaker_with};
 use crate::support::job::{Cache, Job};
 use crate::support::outcome::Outcome;
-use crate::support::world::World;
+use crate::support::scenario::{Scenario, With, play};
+use crate::support::waiting::tell;
+use crate::support::world::{Settings, World};
 
 /// A virtualenv whose interpreter lies outside, a dependency that was cloned, and a name that stands for `.git` elsewhere.
 const INSTALL: &str = "mkdir -p venv/bin venv/src/dep/.git venv/lib && echo x = 1 > venv/lib/m.py && echo code > venv/src/dep/code
@@ -19,7 +22,82 @@ fn two_jobs(world: &World) -> Vec<Outcome> {
     vec![first, world.run(&job(USE))]
 }
 
+/// Every way of git to look for changes, with a filter for all files that the image lacks: it fails where git reads a file again.
+const LOOK: &str = "echo '* filter=f' > /tmp/attributes
+    look() { git -c core.attributesFile=/tmp/attributes -c filter.f.clean=missing -c filter.f.required=true \"$@\" || echo failed-$1; }
+    for each in . sub sub/inner; do (cd $each && look status --porcelain; look diff-files; look diff-index HEAD; look describe --always --dirty=-dirty); done
+    rm a.txt; look status --porcelain; echo looked";
+
+/// The second job finds the checkout of the first one: its index knows the host's files.
+fn checkout_twice(world: &World) -> Vec<Outcome> {
+    let (repository, sha) = nested(world);
+    let job = |script| {
+        Job::new()
+            .sources(&repository, "main", &sha)
+            .set("GIT_STRATEGY", "fetch")
+            .set("GIT_SUBMODULE_STRATEGY", "recursive")
+            .script([script])
+    };
+    vec![world.run(&job("true")), world.run(&job(LOOK))]
+}
+
+fn is_clean(outcomes: &[Outcome]) {
+    outcomes[0].succeeded();
+    let second = outcomes[1].succeeded().shows("Reinitialized existing").shows("\n D a.txt\nlooked\n");
+    second.hides("failed-").hides("-dirty\n").hides("fatal:");
+}
+
+/// Nor does git find that the repository is another user's.
+fn for_the_user_of_the_image(with: With) {
+    if !rustix::process::geteuid().is_root() {
+        tell("SKIPPED: a clean checkout for the user of an image: starting a container as another user needs root");
+        return;
+    }
+    let row = Scenario {
+        name: "a_clean_checkout_is_clean_for_the_user_of_the_image",
+        needs: &["git"],
+        settings: Settings::default,
+        play: checkout_twice,
+        expect: |_, outcomes| is_clean(outcomes),
+    };
+    play(&row, with, sagemaker_with(&["--image-user", "registry.example.com/train:2.4=1000"], ""));
+}
+
+#[test]
+fn a_clean_checkout_is_clean_for_the_user_of_the_image_real() {
+    for_the_user_of_the_image(With::RealRunner);
+}
+#[test]
+fn a_clean_checkout_is_clean_for_the_user_of_the_image_double() {
+    for_the_user_of_the_image(With::RunnerDouble);
+}
+
 rows! {
+    a_clean_checkout_is_clean {
+        driver: sagemaker(),
+        needs: ["git"],
+        play: checkout_twice,
+        expect: |_, outcomes| is_clean(outcomes),
+    }
+    /// What no path selects is gone with its container, whatever the flags of the next checkout.
+    files_that_nothing_selects_are_gone {
+        driver: sagemaker(),
+        needs: ["git", "tar"],
+        play: |world| {
+            let repository = world.repository("ml/churn");
+            let sha = repository.commit("main", &[("a.txt", "a")]);
+            let job = |script| Job::new().sources(&repository, "main", &sha).set("GIT_STRATEGY", "fetch")
+                .set("GIT_CLEAN_FLAGS", "-ffdx -e data/ -e kept/").cache(Cache::new("kept", ["kept/"])).script([script]);
+            vec![
+                world.run(&job("mkdir data kept && echo x > data/x && echo y > kept/y")),
+                world.run(&job("cat kept/y; ls data || echo gone")),
+            ]
+        },
+        expect: |_, outcomes| {
+            outcomes[0].succeeded();
+            outcomes[1].succeeded().shows("\ny\n").shows("\ngone\n");
+        },
+    }
     /// By default each kind that stays behind is named once.
     a_virtualenv_in_the_cache {
         driver: sagemaker(),
