@@ -198,7 +198,9 @@ pub(super) fn apply(
         .zip(&verdicts)
         .filter_map(|(entry, verdict)| verdict.left_out().map(|why| (entry.path.as_slice(), why)))
         .collect();
-    left_out.into_iter().for_each(|(path, why)| warnings.leave_out(why, path));
+    for (path, why) in left_out {
+        warnings.leave_out(why, path);
+    }
     let asked: Vec<(usize, &Entry)> =
         entries.iter().enumerate().filter(|(at, _)| verdicts.get(*at) == Some(&Verdict::Apply)).collect();
     judge(&asked, &roots, stop)?;

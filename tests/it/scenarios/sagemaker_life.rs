@@ -14,7 +14,7 @@ use crate::support::waiting::poll;
 
 const TYPES: &str = "ml.p4d.24xlarge, ml.m5.large";
 /// Nothing here takes so long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn no_p4d() -> Value {
     json!({"jobs": [{"instance_type": "ml.p4d.24xlarge", "trouble": "capacity"}]})
