@@ -26,6 +26,10 @@ const CONTRACT: [&str; 4] =
     ["JOB_RESPONSE_FILE", "BUILD_EXIT_CODE_FILE", "BUILD_FAILURE_EXIT_CODE", "SYSTEM_FAILURE_EXIT_CODE"];
 /// Set by `config` through the runner's `job_env`, so a job cannot change it.
 pub const SESSION: &str = "SAGEMAKER_EXECUTOR_SESSION";
+/// Set by `config` likewise: the number of the job's directory among those of its project.
+pub const SLOT: &str = "SAGEMAKER_EXECUTOR_SLOT";
+/// Set by `try`, whose scripts need no helper of GitLab Runner.
+pub const TRY: &str = "SAGEMAKER_EXECUTOR_TRY";
 /// Log filter for operators: `info`, `sagemaker_executor=debug`.
 pub const LOG: &str = "SAGEMAKER_EXECUTOR_LOG";
 
@@ -130,6 +134,23 @@ impl Environment {
         Ok(variables)
     }
 
+    /// Job variables that look like ours and are not, each with the nearest of ours.
+    pub fn unknown_wishes(&self) -> Vec<(String, &'static str)> {
+        let known = |name: &str| {
+            JOB_VARIABLES.iter().any(|variable| variable.name == name)
+                || name.strip_prefix(CONTAINER_ENV_PREFIX).is_some_and(|rest| !rest.is_empty())
+        };
+        let ours = self.0.keys().filter_map(|name| name.strip_prefix(JOB_PREFIX));
+        ours.filter(|name| name.to_ascii_uppercase().starts_with("SAGEMAKER_") && !known(name))
+            .map(|name| (name.to_owned(), nearest(&name.to_ascii_uppercase())))
+            .collect()
+    }
+
+    /// Whether `try` calls this stage.
+    pub fn is_try(&self) -> bool {
+        self.get(TRY).is_some()
+    }
+
     /// `PATH` as the host stages of the runner would search it.
     pub fn path(&self) -> &str {
         self.get("PATH").unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
@@ -159,6 +180,17 @@ impl Environment {
         let value = self.get(from)?.trim();
         (!value.is_empty()).then(|| (to.to_owned(), value.to_owned()))
     }
+}
+
+/// The name of a job variable that a wrong one is most like.
+fn nearest(name: &str) -> &'static str {
+    let likeness = |known: &str| {
+        // An `ENV` name may have any end.
+        let length = if known.ends_with('*') { name.len().min(CONTAINER_ENV_PREFIX.len() + 1) } else { name.len() };
+        strsim::jaro_winkler(known, name.get(..length).unwrap_or(name))
+    };
+    let by_likeness = |a: &&JobVariable, b: &&JobVariable| likeness(a.name).total_cmp(&likeness(b.name));
+    JOB_VARIABLES.iter().max_by(by_likeness).map_or("", |variable| variable.name)
 }
 
 /// The text of a job variable's documentation.
@@ -292,6 +324,33 @@ mod tests {
             environment(&[("CUSTOM_ENV_SAGEMAKER_ROLE_ARN", "arn"), ("CUSTOM_ENV_SAGEMAKER_INSTANCE_COUNT", "s3cret")]);
         let error = crate::failure::render(&env.job_variables().unwrap_err());
         assert!(error.contains("`SAGEMAKER_INSTANCE_COUNT`") && !error.contains("s3cret"), "{error}");
+    }
+
+    #[test]
+    fn a_misspelt_wish_is_told_with_the_name_that_was_meant() {
+        let misspelt = [
+            ("SAGEMAKER_INSTANCE_TYPES", "SAGEMAKER_INSTANCE_TYPE"),
+            ("SAGEMAKER_INSTANCE", "SAGEMAKER_INSTANCE_TYPE"),
+            ("SAGEMAKER_INSTANCES_COUNT", "SAGEMAKER_INSTANCE_COUNT"),
+            ("sagemaker_volume_size", "SAGEMAKER_VOLUME_SIZE_GB"),
+            ("SAGEMAKER_MAX_RUN_TIME", "SAGEMAKER_MAX_RUNTIME"),
+            ("SAGEMAKER_MAX_RUNTIME_SECONDS", "SAGEMAKER_MAX_RUNTIME"),
+            ("SAGEMAKER_ROLE", "SAGEMAKER_ROLE_ARN"),
+            ("SAGEMAKER_ENVIRONMENT_LR", "SAGEMAKER_ENV_*"),
+            ("SAGEMAKER_ENV_", "SAGEMAKER_ENV_*"),
+            ("SAGEMAKER_ENVS_LR", "SAGEMAKER_ENV_*"),
+        ];
+        for (name, meant) in misspelt {
+            let found = environment(&[(&format!("CUSTOM_ENV_{name}"), "x")]).unknown_wishes();
+            assert_eq!(found, [(name.to_owned(), meant)]);
+        }
+        let known = environment(&[
+            ("CUSTOM_ENV_SAGEMAKER_INSTANCE_TYPE", "x"),
+            ("CUSTOM_ENV_SAGEMAKER_ENV_LR", "x"),
+            ("SAGEMAKER_EXECUTOR_SESSION", "x"),
+            ("CUSTOM_ENV_MODEL", "x"),
+        ]);
+        assert_eq!(known.unknown_wishes(), []);
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub struct JobContext {
     #[serde(default, deserialize_with = "null_is_default")]
     pub cache: Vec<Cache>,
     #[serde(default, deserialize_with = "null_is_default")]
+    pub dependencies: Vec<Dependency>,
+    #[serde(default, deserialize_with = "null_is_default")]
     pub features: Features,
     /// Variables whose values the runner resolves from a secrets provider, by name; the values are masked.
     #[serde(default, deserialize_with = "keys")]
@@ -133,6 +135,9 @@ pub struct Artifact {
 
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Cache {
+    /// As in the job's definition, with variables in it; empty for the job's name and branch.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub key: String,
     #[serde(default)]
     pub untracked: bool,
     #[serde(default, deserialize_with = "null_is_default")]
@@ -140,6 +145,20 @@ pub struct Cache {
     /// `pull`, `push`, `pull-push`; empty for `pull-push`. May hold variables.
     #[serde(default, deserialize_with = "null_is_default")]
     pub policy: String,
+}
+
+/// An earlier job whose artifacts the runner fetches.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Dependency {
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub artifacts_file: ArtifactsFile,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct ArtifactsFile {
+    /// Empty when the job left none.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub filename: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -190,6 +209,13 @@ impl JobContext {
         values.sort();
         values.dedup();
         values
+    }
+
+    /// Whether a host stage calls the runner's own program, which moves caches and artifacts.
+    pub fn needs_helper(&self) -> bool {
+        let has_files = |dependency: &Dependency| !dependency.artifacts_file.filename.is_empty();
+        let moves = |cache: &Cache| cache.untracked || !cache.paths.is_empty();
+        !self.artifacts.is_empty() || self.cache.iter().any(moves) || self.dependencies.iter().any(has_files)
     }
 
     /// The build stages that run in the container, in the order of the payload. The runner calls `script` `build_script`.

@@ -10,6 +10,7 @@ pub mod env;
 pub mod failure;
 pub mod job;
 pub mod mailbox;
+pub mod names;
 pub mod operate;
 pub mod policy;
 pub mod process;

@@ -225,9 +225,8 @@ async fn choose_shell(spec: &ScriptRun, usual: &[&str]) -> anyhow::Result<Shell>
     Ok(Shell::Unfit {
         code: NOT_PARSED,
         explanation: format!(
-            "The script needs bash, and the only shell of the image, `{shell}`, cannot parse it.\n\
-             Install bash in the image, or set `FF_POSIXLY_CORRECT_ESCAPES = true` in `[runners.feature_flags]` of the \
-             runner's `config.toml`.\n"
+            "The script needs bash or busybox sh, and the only shell of the image, `{shell}`, cannot parse it.\n\
+             Install bash in the image, or busybox.\n"
         ),
     })
 }
@@ -515,7 +514,7 @@ mod tests {
         if let Some(shell) = shell_of("dash", "sh", "eval $'echo'").await {
             let Shell::Unfit { code, explanation } = shell else { panic!("dash was chosen") };
             assert_eq!(code, NOT_PARSED);
-            assert!(explanation.contains("`FF_POSIXLY_CORRECT_ESCAPES = true`"), "{explanation}");
+            assert!(explanation.contains("Install bash in the image, or busybox."), "{explanation}");
         }
         if let Some(shell) = shell_of("dash", "sh", "eval \"echo\"").await {
             assert!(matches!(shell, Shell::Found(words) if words[0].ends_with("sh")));

@@ -6,6 +6,7 @@
 mod payload;
 mod scripts;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus, Stdio};
@@ -13,9 +14,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use serde::Deserialize;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
+use crate::emulator;
 use crate::env::Environment;
 use crate::failure::{self, ExitCodes, Failure};
 use crate::signals::{Cancellation, Signals};
@@ -65,7 +68,8 @@ struct Place {
 
 impl Place {
     fn project(&self) -> PathBuf {
-        self.root.join("builds").join(payload::PROJECT_ID.to_string()).join("try").join("project")
+        // A state directory of its own: the first slot is free.
+        self.root.join("builds").join(payload::PROJECT_ID.to_string()).join("0").join("try").join("project")
     }
 }
 
@@ -80,6 +84,9 @@ async fn attempt(args: &TryArgs, config: &Path, env: &Environment, printer: &Pri
     };
     if args.keep {
         printer.line(format!("Kept: {}", folder.keep().display()));
+    } else {
+        // Containers leave directories that only root could remove as they are.
+        emulator::host::discard(folder.path())?;
     }
     result
 }
@@ -168,15 +175,15 @@ impl Stages<'_> {
     }
 
     async fn until_after_script(&self, printer: &Printer) -> anyhow::Result<Outcome> {
-        let session = self.config().await?;
-        self.must(&["prepare"], &session, "prepare").await?;
+        let job_env = self.config().await?;
+        self.must(&["prepare"], &job_env, "prepare").await?;
         for (stage, script) in
             [("prepare_script", scripts::nothing()), ("get_sources", scripts::get_sources(self.place))]
         {
-            self.stage(stage, &script, &session).await?.ok_or(stage)?;
+            self.stage(stage, &script, &job_env).await?.ok_or(stage)?;
         }
         let script = scripts::build(self.place, &self.args.command)?;
-        let built = self.stage("build_script", &script, &session).await?;
+        let built = self.stage("build_script", &script, &job_env).await?;
         let code = match built {
             StageEnd::Passed => 0,
             StageEnd::Failed(code) => code,
@@ -185,7 +192,7 @@ impl Stages<'_> {
             }
         };
         let upload = scripts::upload(self.place);
-        self.stage("upload_artifacts_on_success", &upload, &session).await?.ok_or("upload_artifacts")?;
+        self.stage("upload_artifacts_on_success", &upload, &job_env).await?.ok_or("upload_artifacts")?;
         if code == 0 {
             printer.line("The job succeeded");
         } else {
@@ -194,24 +201,22 @@ impl Stages<'_> {
         Ok(Outcome { code })
     }
 
-    /// Calls `config` and reads the session out of its answer.
-    async fn config(&self) -> anyhow::Result<String> {
+    /// Calls `config` and reads the environment of the other stages out of its answer.
+    async fn config(&self) -> anyhow::Result<JobEnv> {
         let mut command = self.command(&["config"], None);
         let output = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).output().await?;
         if !output.status.success() {
             anyhow::bail!(Failure::system("the stage `config` failed; the lines above say why"));
         }
-        let answer: serde_json::Value =
-            serde_json::from_slice(&output.stdout).context("failed to understand `config`")?;
-        let session = answer.pointer(&format!("/job_env/{}", crate::env::SESSION)).and_then(|value| value.as_str());
-        Ok(session.context("`config` named no session")?.to_owned())
+        let answer: Answer = serde_json::from_slice(&output.stdout).context("failed to understand `config`")?;
+        Ok(answer.job_env)
     }
 
-    async fn stage(&self, stage: &str, script: &str, session: &str) -> anyhow::Result<StageEnd> {
+    async fn stage(&self, stage: &str, script: &str, job_env: &JobEnv) -> anyhow::Result<StageEnd> {
         let path = self.place.root.join("script");
         write(&path, script)?;
         let path = path.display().to_string();
-        let status = self.call(&["run", &path, stage], Some(session)).await?;
+        let status = self.call(&["run", &path, stage], Some(job_env)).await?;
         Ok(match status.code() {
             Some(0) => StageEnd::Passed,
             Some(code) if code == i32::from(ExitCodes::default().build_failure) => {
@@ -223,16 +228,16 @@ impl Stages<'_> {
         })
     }
 
-    async fn must(&self, arguments: &[&str], session: &str, name: &str) -> anyhow::Result<()> {
-        if self.call(arguments, Some(session)).await?.success() {
+    async fn must(&self, arguments: &[&str], job_env: &JobEnv, name: &str) -> anyhow::Result<()> {
+        if self.call(arguments, Some(job_env)).await?.success() {
             return Ok(());
         }
         Err(Failure::system(format!("the stage `{name}` failed; the lines above say why")).into())
     }
 
     /// Runs one driver process; a signal to us is passed on, as the runner does.
-    async fn call(&self, arguments: &[&str], session: Option<&str>) -> anyhow::Result<ExitStatus> {
-        let mut child = self.command(arguments, session).spawn().context("failed to start a stage")?;
+    async fn call(&self, arguments: &[&str], job_env: Option<&JobEnv>) -> anyhow::Result<ExitStatus> {
+        let mut child = self.command(arguments, job_env).spawn().context("failed to start a stage")?;
         let pid = child.id().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?));
         loop {
             tokio::select! {
@@ -246,7 +251,7 @@ impl Stages<'_> {
         }
     }
 
-    fn command(&self, arguments: &[&str], session: Option<&str>) -> Command {
+    fn command(&self, arguments: &[&str], job_env: Option<&JobEnv>) -> Command {
         let project = self.place.project();
         let mut command = Command::new("/proc/self/exe");
         command.arg("--config").arg(&self.place.operator_file).args(arguments);
@@ -260,17 +265,27 @@ impl Stages<'_> {
             command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test");
         }
         command
+            .env(crate::env::TRY, "1")
             .env("JOB_RESPONSE_FILE", &self.place.payload)
             .env("BUILD_EXIT_CODE_FILE", &self.place.exit_code)
             .env("BUILD_FAILURE_EXIT_CODE", ExitCodes::default().build_failure.to_string())
             .env("SYSTEM_FAILURE_EXIT_CODE", ExitCodes::default().system_failure.to_string())
             .env("CUSTOM_ENV_RUNNER_TEMP_PROJECT_DIR", format!("{}.tmp", project.display()))
-            .envs(session.map(|session| (crate::env::SESSION, session)))
+            .envs(job_env.into_iter().flatten())
             .stdin(Stdio::null())
             .process_group(0)
             .kill_on_drop(true);
         command
     }
+}
+
+/// What `config` wants in the environment of the later calls.
+type JobEnv = BTreeMap<String, String>;
+
+/// The part of `config`'s answer that matters here: a try has one job, whose directories are known.
+#[derive(Deserialize)]
+struct Answer {
+    job_env: JobEnv,
 }
 
 enum StageEnd {

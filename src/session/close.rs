@@ -12,7 +12,7 @@ use crate::mailbox::Order;
 use crate::reader;
 use crate::session::age::Stamp;
 use crate::session::output::Output;
-use crate::session::{Session, leaving, spec, transport};
+use crate::session::{Session, leaving, slots, spec, transport};
 
 /// How long a stage that still lives is waited for before its session is taken away.
 const STAGE_GRACE: Duration = Duration::from_secs(15);
@@ -147,6 +147,7 @@ pub async fn close(mut session: Session<'_>, pace: Pace) -> anyhow::Result<Close
 /// Removes what the host keeps of the session.
 fn forget(session: &Session<'_>) -> anyhow::Result<()> {
     let read = forget_log(session);
+    slots::release(&session.settings.runner.state_dir, &session.id)?;
     session.records.remove(&session.id)?;
     read
 }
@@ -166,6 +167,8 @@ fn keep_for_later(session: &mut Session<'_>) -> anyhow::Result<()> {
     session.record.requested.get_or_insert_with(Stamp::now);
     session.record.job_number = session.record.job_number.max(1);
     session.save_for_good().context("failed to keep the record of a training job that may still come")?;
+    // The GitLab job is over all the same.
+    slots::release(&session.settings.runner.state_dir, &session.id)?;
     session.records.keep_record_alone(&session.id)
 }
 

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use crate::cloud::CloudError;
 use crate::mailbox::Report;
 use crate::session::age::Stamp;
-use crate::session::{Session, close, transport};
+use crate::session::{Session, close, slots, transport};
 
 /// How often the agents' last words are looked for.
 pub(super) const LOOK: Duration = Duration::from_millis(500);
@@ -44,5 +44,7 @@ pub(super) fn keep(session: &mut Session<'_>) -> anyhow::Result<()> {
     session.record.leaving.get_or_insert_with(Stamp::now);
     session.save_for_good().context("failed to keep the record of a training job that is about to end")?;
     close::forget_log(session)?;
+    // The GitLab job is over all the same.
+    slots::release(&session.settings.runner.state_dir, &session.id)?;
     session.records.keep_record_alone(&session.id)
 }

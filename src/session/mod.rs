@@ -18,6 +18,7 @@ mod ready;
 pub mod record;
 pub mod replace;
 pub mod results;
+pub mod slots;
 mod sources;
 pub mod spec;
 pub mod supply;
@@ -30,7 +31,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use crate::cloud::{Cloud, LogClient};
-use crate::env::Environment;
+use crate::env::{self, Environment};
 use crate::failure::Failure;
 use crate::job::JobContext;
 use crate::mailbox::{Layout, Order};
@@ -63,6 +64,11 @@ impl SessionId {
             |part: &str| !part.is_empty() && part.len() <= 20 && part.bytes().all(|byte| byte.is_ascii_digit());
         let hex = digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
         (number(project) && number(job) && hex && parts.next().is_none()).then(|| Self(text.to_owned()))
+    }
+
+    /// The number of the GitLab project.
+    pub fn project(&self) -> &str {
+        self.0.split('-').nth(1).unwrap_or_default()
     }
 
     pub fn as_str(&self) -> &str {
@@ -215,7 +221,12 @@ pub fn builds_dir(settings: &Settings, job: &JobContext) -> PathBuf {
     settings.runner.builds_dir.join(job.job_info.project_id.to_string())
 }
 
-/// The cache folder of one project.
+/// The builds folder of one job at a time of the project: [`slots`] gives the number.
+pub fn slot_dir(settings: &Settings, job: &JobContext, slot: u32) -> PathBuf {
+    builds_dir(settings, job).join(slot.to_string())
+}
+
+/// The cache folder of one project; its jobs share it, and the runner's helper replaces an archive whole.
 pub fn cache_dir(settings: &Settings, job: &JobContext) -> PathBuf {
     settings.runner.cache_dir.join(job.job_info.project_id.to_string())
 }
@@ -224,10 +235,12 @@ pub fn cache_dir(settings: &Settings, job: &JobContext) -> PathBuf {
 ///
 /// `RUNNER_TEMP_PROJECT_DIR` is the one variable about it that the runner sets after the job's own; the result must
 /// lie below the project's own builds folder all the same.
-pub fn trees(env: &Environment, settings: &Settings, job: &JobContext) -> anyhow::Result<Trees> {
-    let tmp = env.job_variable("RUNNER_TEMP_PROJECT_DIR").and_then(|dir| dir.strip_suffix(".tmp"));
-    let project = tmp.or_else(|| env.job_variable("CI_PROJECT_DIR")).map(PathBuf::from).unwrap_or_default();
-    let base = builds_dir(settings, job);
+pub fn trees(environment: &Environment, settings: &Settings, job: &JobContext) -> anyhow::Result<Trees> {
+    let tmp = environment.job_variable("RUNNER_TEMP_PROJECT_DIR").and_then(|dir| dir.strip_suffix(".tmp"));
+    let project = tmp.or_else(|| environment.job_variable("CI_PROJECT_DIR")).map(PathBuf::from).unwrap_or_default();
+    // Without a slot, as in a stage of a job that an older version prepared, the project's folder is all that is known.
+    let slot = environment.get(env::SLOT).and_then(|slot| slot.parse().ok());
+    let base = slot.map_or_else(|| builds_dir(settings, job), |slot| slot_dir(settings, job, slot));
     if project.strip_prefix(&base).is_ok_and(is_plain) {
         let mut tmp = project.clone().into_os_string();
         tmp.push(".tmp");

@@ -6,11 +6,12 @@ use std::collections::BTreeSet;
 use crate::cloud;
 use crate::session::close::{self, Closed, Pace};
 use crate::session::record::Records;
-use crate::session::{self, Session, SessionId};
+use crate::session::{self, Session, SessionId, slots};
 use crate::stages::Context;
 
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let sessions = sessions(&context);
+    release_slots(&context, &sessions);
     if sessions.is_empty() {
         return Ok(());
     }
@@ -33,6 +34,17 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
         }
     }
     failed.map_or(Ok(()), Err)
+}
+
+/// A session that `prepare` never began has its directory reserved all the same, and AWS is not needed to give it back.
+fn release_slots(context: &Context, sessions: &BTreeSet<SessionId>) {
+    let state_dir = &context.settings.runner.state_dir;
+    let records = Records::at(state_dir);
+    for id in sessions.iter().filter(|id| matches!(records.load(id), Ok(None))) {
+        if let Err(error) = slots::release(state_dir, id) {
+            tracing::warn!(error = format!("{error:#}"), "failed to release the job's directory");
+        }
+    }
 }
 
 /// This attempt's session, whether or not it has a record, and what an earlier attempt of the same job left because its own

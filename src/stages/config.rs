@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::env;
-use crate::session::{self, SessionId};
+use crate::session::{self, SessionId, slots};
 use crate::stages::Context;
 
 /// The answer as GitLab Runner 19 reads it; `job_env` takes strings only.
@@ -32,13 +32,14 @@ struct Driver {
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let job = context.job()?;
     let id = SessionId::derive(&job, &attempt(&context)?);
+    let slot = slots::reserve(&context.settings.runner.state_dir, &id, SystemTime::now())?;
     let answer = Answer {
-        builds_dir: session::builds_dir(&context.settings, &job),
+        builds_dir: session::slot_dir(&context.settings, &job, slot),
         cache_dir: session::cache_dir(&context.settings, &job),
         builds_dir_is_shared: true,
         hostname: hostname(),
         driver: Driver { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") },
-        job_env: BTreeMap::from([(env::SESSION, id.to_string())]),
+        job_env: BTreeMap::from([(env::SESSION, id.to_string()), (env::SLOT, slot.to_string())]),
     };
     let text = serde_json::to_string(&answer).context("failed to write the answer")?;
     context.printer.write_data(text.as_bytes()).context("failed to write the answer")
@@ -46,7 +47,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
 
 /// Differs between preparation attempts: each has its own temporary folder and moment.
 fn attempt(context: &Context) -> anyhow::Result<String> {
-    let now = std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(format!("{}:{}:{}", context.payload_path()?.display(), now.as_nanos(), std::process::id()))
 }
 

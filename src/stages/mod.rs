@@ -6,6 +6,7 @@ mod abandoned;
 pub mod caller;
 pub mod cleanup;
 pub mod config;
+mod host_script;
 pub mod prepare;
 pub mod run;
 

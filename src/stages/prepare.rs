@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::cloud;
 use crate::failure::Failure;
 use crate::job::JobContext;
+use crate::names::{self, Reach};
 use crate::policy::{self, Decision};
 use crate::session::record::{Records, SessionRecord};
 use crate::session::{self, Session, create, delivery, left_over, spec};
@@ -22,8 +23,11 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let id = context.session(&job)?;
     let wishes = context.env.job_variables()?;
     policy::refuse_secrets(&wishes, &job.masked_values(|name| context.env.job_variable(name).map(str::to_owned)))?;
+    policy::refuse_cache_keys(&job, |name| context.env.job_variable(name).map(str::to_owned))?;
     let decision = policy::decide(&job, &wishes, settings)?;
+    refuse_flags(&context, &job)?;
     check_host(&context, &job)?;
+    tell_about_variables(&context, &job);
     let records = Records::open(&settings.runner.state_dir)?;
     let record = records.load(&id)?.unwrap_or_else(|| new_record(&job, decision.instance_count));
     let cloud = cloud::aws::connect(&settings.access()).await?;
@@ -91,6 +95,48 @@ fn console_host(arn: &str) -> Option<(&str, String)> {
     Some((region, format!("{region}.{domain}")))
 }
 
+/// The runner tells the flag as it is in force, whoever set it.
+fn refuse_flags(context: &Context, job: &JobContext) -> Result<(), Failure> {
+    let is_on = |value: &str| ["1", "t", "true"].contains(&value.to_ascii_lowercase().as_str());
+    if context.env.job_variable(ESCAPES).is_some_and(is_on) {
+        return Err(escapes_refused(job.variables.iter().any(|variable| variable.key == ESCAPES)));
+    }
+    Ok(())
+}
+
+const ESCAPES: &str = "FF_POSIXLY_CORRECT_ESCAPES";
+
+/// Why no script is run that was written with the flag.
+pub(super) fn escapes_refused(by_job: bool) -> Failure {
+    let message = format!(
+        "the runner's feature flag `{ESCAPES}` is on: with it the runner quotes variables so that a value can run as a command on \
+         the runner's host"
+    );
+    let hint = format!("set `{ESCAPES} = false` in `[runners.feature_flags]` of the runner's `config.toml`");
+    if by_job {
+        return Failure::user(message).hint(format!("remove the variable `{ESCAPES}` from the job")).hint(hint);
+    }
+    Failure::system(message).hint(hint)
+}
+
+/// Variables that do less than the job's author may think.
+fn tell_about_variables(context: &Context, job: &JobContext) {
+    let mut own: Vec<&str> = job.variables.iter().map(|variable| variable.key.as_str()).collect();
+    own.retain(|name| names::reach(name) == Reach::Container);
+    own.sort_unstable();
+    own.dedup();
+    if !own.is_empty() {
+        context
+            .printer
+            .line(format!("For the container alone, not for stages on the runner's host: {}", own.join(", ")));
+    }
+    for (name, nearest) in context.env.unknown_wishes() {
+        context.printer.warn(format!(
+            "the job variable `{name}` is not known and has no effect on the training job; did you mean `{nearest}`?"
+        ));
+    }
+}
+
 /// What the host stages will need: better one clear error now than a confusing one in a stage.
 fn check_host(context: &Context, job: &JobContext) -> anyhow::Result<()> {
     let settings = &context.settings;
@@ -116,17 +162,25 @@ fn check_host(context: &Context, job: &JobContext) -> anyhow::Result<()> {
                 .into());
         }
     }
-    let needs_helper = !job.artifacts.is_empty() || !job.cache.is_empty();
-    if needs_helper && find(context.env.path(), "gitlab-runner").is_none() {
-        context
-            .printer
-            .warn("`gitlab-runner` is not in the runner's PATH: artifacts and cache of this job will be skipped");
+    if job.needs_helper() && !context.env.is_try() && find(context.env.path(), HELPER).is_none() {
+        return Err(Failure::system(format!(
+            "`{HELPER}` is not in the runner's PATH, and the job has artifacts, a cache or artifacts of other jobs, which it moves"
+        ))
+        .hint(format!(
+            "put the folder of `{HELPER}` into the PATH of the runner's service (`Environment=PATH=...` in its systemd unit), or link \
+             the program into a folder of it: `{}`",
+            context.env.path()
+        ))
+        .into());
     }
     if !job.services.is_empty() {
         context.printer.warn("`services:` are not available in a SageMaker training job and are ignored");
     }
     Ok(())
 }
+
+/// The runner's own program moves caches and artifacts in the host stages, called by this bare name.
+const HELPER: &str = "gitlab-runner";
 
 fn find(path: &str, program: &str) -> Option<PathBuf> {
     if program.contains('/') {

@@ -1,17 +1,20 @@
 //! `run SCRIPT STAGE`: a build stage on the host or in the training job.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tempfile::NamedTempFile;
 use tokio::process::{Child, Command};
 
 use crate::cloud::{self, LogClient};
 use crate::failure::Failure;
 use crate::job::{BuildStage, JobContext, Placement};
 use crate::mailbox::Order;
+use crate::policy;
 use crate::session::follow::Follower;
 use crate::session::machine::{Conclusion, LossKind, RunMachine, Terms};
 use crate::session::record::{CurrentRun, Records, SessionRecord};
@@ -19,8 +22,8 @@ use crate::session::replace::{self, Replaced, Wishes};
 use crate::session::supply::Supply;
 use crate::session::transport::LeaseKeeper;
 use crate::session::{Session, SessionId, check_links, results, trees};
-use crate::stages::{Context, abandoned};
-use crate::workspace::Trees;
+use crate::stages::{Context, abandoned, host_script, prepare};
+use crate::workspace::{self, Next, Trees};
 
 /// A host script that ignores SIGTERM is killed after this; the runner's own limit is longer.
 const HOST_GRACE: Duration = Duration::from_secs(30);
@@ -64,7 +67,9 @@ async fn on_host(
             }
         }
     }
-    let status = supervise(context, id, spawn(context, script)?).await?;
+    prepare_directories(context, job, stage)?;
+    let (child, _first) = spawn(context, script)?;
+    let status = supervise(context, id, child).await?;
     match exit_code(status) {
         0 => Ok(()),
         code => Err(Failure::script(code).into()),
@@ -94,17 +99,59 @@ async fn take_results(
     Ok(())
 }
 
-/// The runner's script with our own stdin and output: not a byte passes through this process.
-fn spawn(context: &Context, script: &Path) -> anyhow::Result<Child> {
+/// Takes away what a job left that would break this stage. Where the directories are not the job's own, the container's stage says
+/// so.
+fn prepare_directories(context: &Context, job: &JobContext, stage: &BuildStage) -> anyhow::Result<()> {
+    let BuildStage::Other(name) = stage else { return Ok(()) };
+    let next = match name.as_str() {
+        "get_sources" if context.env.job_variable("GIT_STRATEGY") == Some("none") => Next::Files,
+        "get_sources" | "clear_worktree" => Next::Git,
+        "download_artifacts" | "cleanup_file_variables" => Next::Files,
+        _ => return Ok(()),
+    };
+    let Ok(trees) = trees(&context.env, &context.settings, job) else { return Ok(()) };
+    for line in workspace::make_usable(&trees, next)? {
+        context.printer.warn(line);
+    }
+    Ok(())
+}
+
+/// The runner's script with our own stdin and output: not a byte passes through this process. The file is what bash reads first;
+/// it lives as long as the script.
+fn spawn(context: &Context, script: &Path) -> anyhow::Result<(Child, Option<NamedTempFile>)> {
     let shell = &context.settings.runner.shell;
+    let body =
+        std::fs::read(script).with_context(|| format!("failed to read the stage script {}", script.display()))?;
+    if host_script::is_badly_quoted(&body) {
+        return Err(prepare::escapes_refused(false).into());
+    }
+    if host_script::has_unsafe_key(&body) {
+        return Err(policy::unsafe_key("the `key` of a cache holds `$(`, `${`, a backquote or a line break").into());
+    }
     let mut command = Command::new(shell);
     command.arg(script).env_clear().envs(context.env.for_host_scripts()).stdin(Stdio::null()).kill_on_drop(true);
-    command.spawn().map_err(|error| {
+    let mut first = None;
+    if host_script::takes_prelude(shell) {
+        let file = write_prelude(script, &host_script::prelude(context.env.get("BASH_ENV")))
+            .context("failed to write what the shell of the stage reads first")?;
+        // In posix mode bash would not read it.
+        command.env_remove("POSIXLY_CORRECT").env("BASH_ENV", file.path());
+        first = Some(file);
+    }
+    let child = command.spawn().map_err(|error| {
         Failure::system(format!("failed to start `{shell}`"))
             .hint("set `runner.shell` to the shell that `config.toml` names")
             .caused_by(error)
-            .into()
-    })
+    })?;
+    Ok((child, first))
+}
+
+/// Beside the script, in a folder that is the runner's own and goes with the job.
+fn write_prelude(script: &Path, text: &str) -> anyhow::Result<NamedTempFile> {
+    let script = std::path::absolute(script)?;
+    let mut file = NamedTempFile::new_in(script.parent().context("the stage script lies in no folder")?)?;
+    file.write_all(text.as_bytes())?;
+    Ok(file)
 }
 
 /// Waits for the script. The runner signals the whole process group, script included; here it is only seen to that the

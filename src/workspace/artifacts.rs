@@ -18,7 +18,7 @@ use super::staging::{Staged, Staging};
 use super::tree::{Walker, is_absent};
 use super::view::{Node, View};
 use super::warnings::{LeftOut, Warnings};
-use super::{Roots, Selection, Snapshot, Stop, Summary, Trees, restore};
+use super::{Roots, Selection, Snapshot, Stop, Summary, Trees, env_lines, restore};
 use crate::failure::Failure;
 
 /// The one file of the temporary tree that goes back: variables that the script leaves for later stages.
@@ -48,7 +48,7 @@ pub(super) fn changes(
         }
         is_of_git
     };
-    let listed = Walker::new(&roots.project).list(Place::Project, b"", &skip, warnings, stop)?;
+    let listed = Walker::reading(&roots.project).list(Place::Project, b"", &skip, warnings, stop)?;
     let of_git = of_git.into_inner();
     let assigned = assigned(roots)?;
     let nodes = listed.iter().map(|(entry, _)| (entry.path.as_slice(), Node::of(entry)));
@@ -182,11 +182,15 @@ pub(super) fn apply(
     received: Vec<String>,
     stop: &Stop,
 ) -> anyhow::Result<Summary> {
-    let Staged { entries, contents } = staging.take();
+    let Staged { mut entries, contents } = staging.take();
     let mut warnings = Warnings::default();
     let mut roots = Roots::open(trees)?;
     judge_together(&entries)?;
     let assigned = assigned_after(staging, &entries, &contents, &roots)?;
+    filter_env(&mut entries, &contents, staging, &mut warnings)?;
+    for entry in &mut entries {
+        entry.mode |= owner_bits(entry.kind);
+    }
     let verdicts = verdicts(&entries, &roots, selection, &assigned, stop)?;
     // Files come in the order in which they were finished.
     let left_out: BTreeMap<&[u8], LeftOut> = entries
@@ -223,6 +227,36 @@ pub(super) fn apply(
     }
     summary.warnings = warnings.lines();
     Ok(summary)
+}
+
+/// What the host's own stages need of whatever a job leaves: git to clean it, the runner's helper to read it.
+fn owner_bits(kind: Kind) -> u32 {
+    match kind {
+        Kind::Directory => 0o700,
+        Kind::File => 0o400,
+        Kind::Link | Kind::Deleted | Kind::Special => 0,
+    }
+}
+
+/// Takes out of `gitlab_runner_env` what would steer the host's later stages.
+fn filter_env(
+    entries: &mut [Entry],
+    contents: &BTreeMap<usize, String>,
+    staging: &Staging,
+    warnings: &mut Warnings,
+) -> anyhow::Result<()> {
+    let env = entries.iter_mut().enumerate().find(|(_, entry)| entry.place == Place::Tmp && entry.kind == Kind::File);
+    let Some((at, entry)) = env else { return Ok(()) };
+    let Some(name) = contents.get(&at) else { return Ok(()) };
+    let content = staging.read(name, ENV_FILE_MAX).context(UNREADABLE_ENV)?;
+    if let Some((kept, explanation)) = env_lines::filtered(&content) {
+        staging.rewrite(name, &kept).context("failed to write `gitlab_runner_env`")?;
+        entry.size = kept.len() as u64;
+        if !explanation.is_empty() {
+            warnings.add(explanation);
+        }
+    }
+    Ok(())
 }
 
 /// What a directory holds before the directory, in whatever order they came.

@@ -82,7 +82,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(shared: &'a Shared<'a>) -> Self {
-        let walker = |place| shared.roots.get(place).map(Walker::new);
+        let walker = |place| shared.roots.get(place).map(Walker::reading);
         let (project, tmp) = (walker(Place::Project), walker(Place::Tmp));
         Self { shared, cutter: Cutter::default(), bench: Bench::default(), project, tmp }
     }

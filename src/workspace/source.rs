@@ -148,7 +148,7 @@ impl Shared<'_> {
 }
 
 pub(super) fn walker(shared: &Shared<'_>, place: Place) -> anyhow::Result<Walker> {
-    Ok(Walker::new(shared.roots.get(place).context("the temporary directory does not exist")?))
+    Ok(Walker::reading(shared.roots.get(place).context("the temporary directory does not exist")?))
 }
 
 /// The file and its state; `None` when it is gone or no file any more and that is no error.

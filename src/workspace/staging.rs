@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
@@ -57,6 +58,20 @@ impl Staging {
     /// What came, all of it finished.
     pub(super) fn take(&self) -> Staged {
         std::mem::take(&mut *self.staged.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The content of one that is finished, up to `most` bytes.
+    pub(super) fn read(&self, name: &str, most: u64) -> anyhow::Result<Vec<u8>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut content = Vec::new();
+        File::from(rustix::fs::openat(&self.fd, name, flags, Mode::empty())?).take(most).read_to_end(&mut content)?;
+        Ok(content)
+    }
+
+    /// Gives one that is finished another content.
+    pub(super) fn rewrite(&self, name: &str, content: &[u8]) -> anyhow::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(File::from(rustix::fs::openat(&self.fd, name, flags, Mode::empty())?).write_all(content)?)
     }
 
     /// What stays goes with the session, so failing is no more than a line.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, Stat, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::Stop;
@@ -66,18 +66,43 @@ impl Root {
 pub(super) struct Walker {
     root: Root,
     at: Option<(Vec<u8>, OwnedFd)>,
-    /// Modes of directories that were opened up to be worked in, by path; `None` when nothing may be opened up.
-    unlocked: Option<BTreeMap<Vec<u8>, u32>>,
+    /// Its owner's bits that a directory gets when it lacks them.
+    needed: u32,
+    /// What the modes of such directories were, by path.
+    unlocked: BTreeMap<Vec<u8>, u32>,
 }
 
 impl Walker {
     pub(super) fn new(root: &Root) -> Self {
-        Self { root: root.clone(), at: None, unlocked: None }
+        Self { root: root.clone(), at: None, needed: 0, unlocked: BTreeMap::new() }
     }
 
-    /// A walker that may give itself permission to work in directories; [`Walker::relock`] takes it back.
+    /// A walker that gives itself the permission to read where an owner that is not root lacks it, and leaves it so.
+    pub(super) fn reading(root: &Root) -> Self {
+        let needed = if rustix::process::geteuid().is_root() { 0 } else { 0o500 };
+        Self { needed, ..Self::new(root) }.with_root_unlocked()
+    }
+
+    /// A walker that gives itself the permission to work in directories; [`Walker::relock`] takes it back.
     pub(super) fn unlocking(root: &Root) -> Self {
-        Self { root: root.clone(), at: None, unlocked: Some(BTreeMap::new()) }
+        Self { needed: 0o700, ..Self::new(root) }.with_root_unlocked()
+    }
+
+    fn with_root_unlocked(mut self) -> Self {
+        let root = self.root.clone();
+        self.unlock(root.fd.as_fd(), b"");
+        self
+    }
+
+    /// Where it fails, the work there tells so.
+    fn unlock(&mut self, fd: BorrowedFd<'_>, path: &[u8]) {
+        if self.needed == 0 {
+            return;
+        }
+        let Ok(mode) = rustix::fs::fstat(fd).map(|stat| stat.st_mode & 0o7777) else { return };
+        if mode & self.needed != self.needed && change_mode(fd, mode | self.needed).is_ok() {
+            self.unlocked.entry(path.to_vec()).or_insert(mode);
+        }
     }
 
     /// Forgets the last directory, after something on the way to it may have been replaced.
@@ -108,12 +133,7 @@ impl Walker {
                 }
                 other => other?,
             };
-            if let Some(unlocked) = &mut self.unlocked {
-                let mode = rustix::fs::fstat(&next)?.st_mode & 0o7777;
-                if mode & 0o700 != 0o700 && change_mode(next.as_fd(), mode | 0o700).is_ok() {
-                    unlocked.entry(path[..end].to_vec()).or_insert(mode);
-                }
-            }
+            self.unlock(next.as_fd(), &path[..end]);
             fd = Some(next);
             done = end;
         }
@@ -125,14 +145,12 @@ impl Walker {
 
     /// The directory has been given a mode of its own; [`Walker::relock`] leaves it alone.
     pub(super) fn settle(&mut self, path: &[u8]) {
-        if let Some(unlocked) = &mut self.unlocked {
-            unlocked.remove(path);
-        }
+        self.unlocked.remove(path);
     }
 
     /// Gives the directories that were opened up their modes back, the deepest first.
     pub(super) fn relock(&mut self) -> io::Result<()> {
-        for (path, mode) in self.unlocked.take().unwrap_or_default().into_iter().rev() {
+        for (path, mode) in std::mem::take(&mut self.unlocked).into_iter().rev() {
             self.forget();
             match self.directory(&path, false) {
                 Ok(fd) => change_mode(fd, mode)?,
@@ -162,12 +180,27 @@ impl Walker {
         Ok(rustix::fs::readlinkat(fd, name, Vec::new())?.into_bytes())
     }
 
-    /// Opens a file to read. It may have become something else since it was listed: look at it with `fstat`.
+    /// Opens a file to read; a walker that may unlock gives itself the permission. It may have become something else since it was listed: look at it with `fstat`.
     pub(super) fn open_file(&mut self, path: &[u8]) -> io::Result<File> {
         let (directory, name) = split(path);
+        let may_unlock = self.needed != 0;
         let fd = self.directory(directory, false)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(fd, name, flags, Mode::empty())?.into())
+        let mut opened = rustix::fs::openat(fd, name, flags, Mode::empty());
+        if may_unlock && matches!(opened, Err(Errno::ACCESS)) {
+            let own = rustix::fs::openat(fd, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+            let mode = rustix::fs::fstat(&own)?.st_mode;
+            if FileType::from_raw_mode(mode) == FileType::RegularFile {
+                change_mode(own.as_fd(), (mode | 0o400) & 0o7777)?;
+                opened = rustix::fs::openat(fd, name, flags, Mode::empty());
+            }
+        }
+        Ok(opened?.into())
+    }
+
+    /// What the directory holds, with the kind of each.
+    pub(super) fn names(&mut self, path: &[u8]) -> io::Result<Vec<(Vec<u8>, FileType)>> {
+        names(self.directory(path, false)?)
     }
 
     /// Goes through everything below `top` (which is a directory), parents before what they hold. `skip` leaves out a path
@@ -184,15 +217,15 @@ impl Walker {
         let mut open = vec![top.to_vec()];
         while let Some(directory) = open.pop() {
             stop.check()?;
-            let mut names = match self.directory(&directory, false).and_then(names) {
+            let mut names = match self.names(&directory) {
                 Ok(names) => names,
                 Err(error) if is_absent(&error) && directory != top => continue,
                 Err(error) => return Err(error).with_context(|| format!("failed to list {}", shown(&directory))),
             };
             // The same order each time: neighbors stay neighbors in packs.
-            names.sort_unstable();
+            names.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
             let own = open.len();
-            for name in names {
+            for (name, _) in names {
                 let path = join(&directory, &name);
                 if skip(&path) {
                     continue;
@@ -244,15 +277,23 @@ impl Walker {
     }
 }
 
-fn names(fd: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
+fn names(fd: BorrowedFd<'_>) -> io::Result<Vec<(Vec<u8>, FileType)>> {
     let mut names = Vec::new();
     // Ours is open for its path alone, and that cannot be listed.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     for item in Dir::new(rustix::fs::openat(fd, ".", flags, Mode::empty())?)? {
-        let name = item?.file_name().to_bytes().to_vec();
-        if name != b"." && name != b".." {
-            names.push(name);
+        let item = item?;
+        let name = item.file_name().to_bytes().to_vec();
+        if name == b"." || name == b".." {
+            continue;
         }
+        let mut kind = item.file_type();
+        if kind == FileType::Unknown
+            && let Ok(stat) = rustix::fs::statat(fd, &name, AtFlags::SYMLINK_NOFOLLOW)
+        {
+            kind = FileType::from_raw_mode(stat.st_mode);
+        }
+        names.push((name, kind));
     }
     Ok(names)
 }

@@ -48,7 +48,7 @@ impl<'a> Walk<'a> {
                 let shared = self.shared;
                 for place in [Place::Project, Place::Tmp] {
                     let Some(root) = shared.roots.get(place) else { continue };
-                    let mut walker = Walker::new(root);
+                    let mut walker = Walker::reading(root);
                     let top = Mark::of(&rustix::fs::fstat(walker.directory(b"", false)?)?);
                     if let Some(mark) = top {
                         self.take(mark.entry(place, Vec::new(), Vec::new()))?;

@@ -168,7 +168,7 @@ fn the_runners_configuration_names_our_calls() {
     let loaded = Settings::load(&root().join(OPERATOR_FILE)).unwrap();
     assert!(i64::try_from(loaded.limits.cancel_grace_seconds).unwrap() < graceful);
     assert_eq!(runner["shell"].as_str(), Some(loaded.runner.shell.as_str()));
-    assert_eq!(runner["feature_flags"]["FF_POSIXLY_CORRECT_ESCAPES"].as_bool(), Some(true));
+    assert_eq!(runner["feature_flags"]["FF_POSIXLY_CORRECT_ESCAPES"].as_bool(), Some(false));
 }
 
 /// The actions of a policy's `Allow` statements.

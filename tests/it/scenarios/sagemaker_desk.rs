@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::driver::sagemaker_with;
+use crate::support::driver::{sagemaker_with, taken_slots};
 use crate::support::emulator::Emulator;
 use crate::support::job::Job;
 use crate::support::waiting::{Place, enter_gate, poll, search_path};
@@ -303,10 +303,12 @@ impl Desk {
         assert!(records.is_empty(), "session records are left: {records:?}");
         let state: Vec<_> = std::fs::read_dir(self.root().join("state")).into_iter().flatten().flatten().collect();
         let scratch = state.iter().filter(|entry| {
-            !["sessions", "agent.json", "logs", "projects", "create.json", "look.lock", "agent.lock"]
+            !["sessions", "agent.json", "logs", "projects", "create.json", "look.lock", "agent.lock", "slots"]
                 .contains(&&*entry.file_name().to_string_lossy())
         });
         assert_eq!(scratch.count(), 0, "scratch is left: {state:?}");
+        let taken = taken_slots(&self.root().join("state"));
+        assert!(taken.is_empty(), "directories are reserved still: {taken:?}");
         // What the host's drivers share of the log stays; what belongs to one job does not.
         let scopes = std::fs::read_dir(self.root().join("state/logs")).into_iter().flatten().flatten();
         let shared: Vec<_> = scopes.flat_map(|scope| std::fs::read_dir(scope.path()).unwrap().flatten()).collect();

@@ -167,17 +167,14 @@ fn dash_with_commands() -> Option<tempfile::TempDir> {
 }
 
 /// A job through the runner in an image with one shell and nothing else.
-fn in_image(root: Option<tempfile::TempDir>, posix: bool, with: With, row: &Scenario) {
+fn in_image(root: Option<tempfile::TempDir>, with: With, row: &Scenario) {
     let Some(root) = root else { return };
     if find_program("bwrap").is_none() {
         tell("SKIPPED: images of our own: no bwrap on PATH");
         return;
     }
     let image = format!("registry.example.com/train:2.4={}", root.path().display());
-    let mut driver = sagemaker_with(&["--image", &image, "--strict-images"], "");
-    if posix {
-        driver.adjust = |settings| settings.feature_flags.push(("FF_POSIXLY_CORRECT_ESCAPES", true));
-    }
+    let driver = sagemaker_with(&["--image", &image, "--strict-images"], "");
     play(row, with, driver);
 }
 
@@ -208,25 +205,20 @@ fn wrong_shell() -> Scenario {
         |world| vec![world.run(&Job::new().script(["echo never"]))],
         |_, outcomes| {
             assert_eq!(outcomes[0].state.as_deref(), Some("failed"), "{}", outcomes[0]);
-            outcomes[0].shows("`FF_POSIXLY_CORRECT_ESCAPES = true`").hides("\nnever");
+            outcomes[0].shows("Install bash in the image, or busybox.").hides("\nnever");
         },
     )
 }
 
 #[test]
 fn busybox_image_real() {
-    in_image(busybox_root(), false, With::RealRunner, &little_image());
+    in_image(busybox_root(), With::RealRunner, &little_image());
 }
 #[test]
 fn busybox_image_double() {
-    in_image(busybox_root(), false, With::RunnerDouble, &little_image());
+    in_image(busybox_root(), With::RunnerDouble, &little_image());
 }
 #[test]
 fn dash_image_real() {
-    in_image(dash_with_commands(), true, With::RealRunner, &little_image());
-}
-/// With real scripts only: the double writes them in one form.
-#[test]
-fn dash_image_without_the_flag_real() {
-    in_image(dash_with_commands(), false, With::RealRunner, &wrong_shell());
+    in_image(dash_with_commands(), With::RealRunner, &wrong_shell());
 }

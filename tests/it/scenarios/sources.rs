@@ -232,7 +232,7 @@ scenarios! {
 /// What the driver names as builds directory: ours has one for each project.
 fn builds(world: &World) -> std::path::PathBuf {
     let all = world.dirs.builds();
-    if world.driver.name == REFERENCE { all } else { all.join("231") }
+    if world.driver.name == REFERENCE { all } else { all.join("231/0") }
 }
 
 /// The job's cleanup removes an untracked file from the host. What a training job left beside its artifacts never came there.

@@ -67,6 +67,15 @@ pub(crate) fn sagemaker_with(emulator: &[&str], tail: &str) -> Driver {
     }
 }
 
+/// Reservations of project directories in the driver's state directory, besides the lock of each project.
+pub(crate) fn taken_slots(state: &Path) -> Vec<PathBuf> {
+    let list =
+        |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let projects: Vec<PathBuf> = list(&state.join("slots"));
+    let files = projects.iter().flat_map(|project| -> Vec<PathBuf> { list(project) });
+    files.filter(|path| path.file_name().is_none_or(|name| name != "lock")).collect()
+}
+
 /// Trouble at a driver call, instead of the driver.
 #[derive(Debug, Clone)]
 pub(crate) struct Fault {

@@ -42,6 +42,7 @@ pub(crate) enum Executor {
 
 /// The runner's `config.toml`, as far as a scenario cares. Times in seconds.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Settings {
     pub(crate) executor: Executor,
     pub(crate) graceful_kill_timeout: u64,
@@ -202,6 +203,8 @@ impl World {
         let records = emulator.left_records(&self.dirs.root().join("state/sessions"), || self.sweep());
         emulator.is_left_clean(&self.secrets.lock().unwrap());
         assert!(records.is_empty(), "session records are left: {records:?}");
+        let taken = super::driver::taken_slots(&self.dirs.root().join("state"));
+        assert!(taken.is_empty(), "directories are reserved still: {taken:?}");
         let root = self.dirs.root().to_string_lossy().into_owned();
         let left = || -> Vec<String> {
             let ours = |pid: &u32| {
@@ -246,6 +249,16 @@ impl World {
         env
     }
 
+    /// What GitLab knows of a job now.
+    pub(crate) fn outcome(&self, id: u64) -> Outcome {
+        self.gitlab.question(id, |record| {
+            let mut outcome = Outcome::new(id, record.trace.bytes().to_vec(), record.result.clone());
+            outcome.artifacts.clone_from(&record.artifacts);
+            outcome.events.clone_from(&record.events);
+            outcome
+        })
+    }
+
     /// Sends one job through the runner and waits for its end.
     pub(crate) fn run(&self, job: &Job) -> Outcome {
         let before = self.dirs.stages().len();
@@ -254,12 +267,7 @@ impl World {
             Runner::Real(program) => real_runner::run(self, program, id, job),
             Runner::Double => runner_double::run(self, job),
         };
-        let mut outcome = self.gitlab.question(id, |record| {
-            let mut outcome = Outcome::new(id, record.trace.bytes().to_vec(), record.result.clone());
-            outcome.artifacts.clone_from(&record.artifacts);
-            outcome.events.clone_from(&record.events);
-            outcome
-        });
+        let mut outcome = self.outcome(id);
         outcome.stages = self.dirs.stages().split_off(before);
         outcome.runner_log = runner_log;
         let mut secrets = job.masked_values();

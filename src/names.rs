@@ -1,0 +1,205 @@
+//! Names of environment variables, by what they steer on the runner's host: the one table of who may set what for the stages there.
+//!
+//! A job's variables reach the host stages because the runner's scripts export them; lines of `GITLAB_ENV` do so too, and
+//! those come from a container. Pure: no environment is read here.
+
+/// Who may set a variable for a stage on the runner's host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Nobody but the operator: it finds, loads or steers programs, so a job's value belongs to its container alone.
+    Container,
+    /// The job, when the path that it holds exists on the host.
+    JobPath,
+    /// The job: git, its credentials and the runner's helper read it. No container.
+    Job,
+    /// Everybody.
+    Anyone,
+}
+
+use Reach::{Anyone, Container, Job, JobPath};
+
+/// The first pattern that fits decides; `*` stands for any characters, at the start in any case of letters.
+const TABLE: &[(&str, Reach)] = &[
+    // What a program is found by, and where its files lie.
+    ("PATH", Container),
+    ("HOME", Container),
+    ("TMPDIR", Container),
+    ("TMP", Container),
+    ("TEMP", Container),
+    ("SHELL", Container),
+    ("XDG_CONFIG_HOME", Container),
+    ("XDG_CONFIG_DIRS", Container),
+    ("XDG_RUNTIME_DIR", Container),
+    ("XDG_*", Job),
+    // The shell of the stage. It refuses to set some of them, which would end the stage.
+    ("ENV", Container),
+    ("BASH_*", Container),
+    ("BASHOPTS", Container),
+    ("SHELLOPTS", Container),
+    ("POSIXLY_CORRECT", Container),
+    ("PROMPT_COMMAND", Container),
+    ("PS4", Container),
+    ("IFS", Container),
+    ("CDPATH", Container),
+    ("GLOBIGNORE", Container),
+    ("EXECIGNORE", Container),
+    ("FUNCNEST", Container),
+    ("TMOUT", Container),
+    ("UID", Container),
+    ("EUID", Container),
+    ("PPID", Container),
+    // Loader and C library.
+    ("LD_*", Container),
+    ("DYLD_*", Container),
+    ("GCONV_PATH", Container),
+    ("GETCONF_DIR", Container),
+    ("GLIBC_TUNABLES", Container),
+    ("MALLOC_*", Container),
+    ("LOCPATH", Container),
+    ("NLSPATH", Container),
+    ("TZDIR", Container),
+    ("HOSTALIASES", Container),
+    ("LOCALDOMAIN", Container),
+    ("RES_OPTIONS", Container),
+    ("LANG", Container),
+    ("LANGUAGE", Container),
+    ("LC_*", Container),
+    // Languages: git's own scripts, hooks, filters; the runner's helper is a Go program. Folders of packages are often named in
+    // `cache:paths`, which the helper expands, and steer nothing.
+    ("PYTHONUSERBASE", Job),
+    ("PYTHONPYCACHEPREFIX", Job),
+    ("PYTHON*", Container),
+    ("PERL*", Container),
+    ("RUBY*", Container),
+    ("LUA_*", Container),
+    ("NODE_*", Container),
+    ("JAVA_TOOL_OPTIONS", Container),
+    ("_JAVA_OPTIONS", Container),
+    ("JDK_*", Container),
+    ("GODEBUG", Container),
+    ("GOGC", Container),
+    ("GOMEMLIMIT", Container),
+    ("GOMAXPROCS", Container),
+    ("GOTRACEBACK", Container),
+    ("GOCOVERDIR", Container),
+    ("GO*", Job),
+    ("JAVA_*", Job),
+    // Tools that read options or programs from the environment.
+    ("TAR_OPTIONS", Container),
+    ("GREP_OPTIONS", Container),
+    ("GZIP", Container),
+    ("OPENSSL_*", Container),
+    ("TERMINFO*", Container),
+    ("TERMCAP", Container),
+    // Certificates: a file variable of the job is on the host, a path into the image is not.
+    ("SSL_CERT_FILE", JobPath),
+    ("SSL_CERT_DIR", JobPath),
+    ("GIT_SSL_CAINFO", JobPath),
+    ("GIT_SSL_CAPATH", JobPath),
+    ("CURL_CA_BUNDLE", JobPath),
+    ("SSL_*", Job),
+    ("CURL_*", Job),
+    // git, its credentials, its way to the network.
+    ("GIT_*", Job),
+    ("GCM_*", Job),
+    ("SSH_*", Job),
+    ("GNUPGHOME", Job),
+    ("GPG_*", Job),
+    ("KRB5*", Job),
+    ("NETRC", Job),
+    ("*_PROXY", Job),
+    ("EDITOR", Job),
+    ("VISUAL", Job),
+    ("PAGER", Job),
+    ("MANPAGER", Job),
+    ("LESS*", Job),
+    ("BROWSER", Job),
+    ("DISPLAY", Job),
+    ("DBUS_*", Job),
+    // The runner, its helper and clouds that may hold the cache; this executor.
+    ("CI", Job),
+    ("CI_*", Job),
+    ("GITLAB_*", Job),
+    ("GLR_*", Job),
+    ("RUNNER_*", Job),
+    ("CUSTOM_ENV_*", Job),
+    ("SAGEMAKER_EXECUTOR_*", Job),
+    ("FF_*", Job),
+    ("CACHE_*", Job),
+    ("ARTIFACT_*", Job),
+    ("ARCHIVER_*", Job),
+    ("FASTZIP_*", Job),
+    ("TRANSFER_METER_FREQUENCY", Job),
+    ("CPU_PROFILE", Job),
+    ("LOG_LEVEL", Job),
+    ("LOG_FORMAT", Job),
+    ("AWS_*", Job),
+    ("AZURE_*", Job),
+    ("GOOGLE_*", Job),
+    ("CLOUDSDK_*", Job),
+];
+
+/// Who may set this variable for a stage on the host.
+pub fn reach(name: &str) -> Reach {
+    let fits = |pattern: &str| match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+        (Some(end), _) => name.to_ascii_uppercase().ends_with(end),
+        (None, Some(start)) => name.starts_with(start),
+        (None, None) => name == pattern,
+    };
+    TABLE.iter().find(|(pattern, _)| fits(pattern)).map_or(Anyone, |(_, reach)| *reach)
+}
+
+/// The table in order, for who must say it in another language.
+pub fn table() -> impl Iterator<Item = (&'static str, Reach)> {
+    TABLE.iter().copied()
+}
+
+/// What a shell takes as the name of a variable.
+pub fn is_name(text: &str) -> bool {
+    !text.starts_with(|first: char| first.is_ascii_digit())
+        && !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_steers_programs_is_the_containers_and_what_git_needs_is_the_jobs() {
+        for name in
+            ["PATH", "LD_PRELOAD", "BASH_FUNC_x", "LC_ALL", "PYTHONPATH", "GODEBUG", "NODE_OPTIONS", "ENV", "UID"]
+        {
+            assert_eq!(reach(name), Container, "{name}");
+        }
+        for name in [
+            "GIT_SSH_COMMAND",
+            "http_proxy",
+            "HTTPS_PROXY",
+            "All_Proxy",
+            "CI",
+            "CI_X",
+            "GOPATH",
+            "XDG_CACHE_HOME",
+            "FF_X",
+            "PYTHONUSERBASE",
+            "SSH_AUTH_SOCK",
+            "KRB5CCNAME",
+            "AWS_PROFILE",
+            "CACHE_X",
+            "SAGEMAKER_EXECUTOR_SESSION",
+        ] {
+            assert_eq!(reach(name), Job, "{name}");
+        }
+        assert_eq!(reach("SSL_CERT_FILE"), JobPath);
+        for name in ["PATHX", "path", "MODEL", "CIRCLE", "HOMEDIR", "SAGEMAKER_INSTANCE_TYPE", "proxy", "ENVIRONMENT"] {
+            assert_eq!(reach(name), Anyone, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_plain_names_are_names() {
+        assert!(["A", "_", "a1_B"].iter().all(|name| is_name(name)));
+        assert!(["", "1a", "a-b", "a b", "é", "a[0]", "-p", "a%%"].iter().all(|name| !is_name(name)));
+    }
+}
