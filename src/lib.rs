@@ -11,6 +11,7 @@ pub mod failure;
 pub mod job;
 pub mod mailbox;
 pub mod operate;
+pub mod plain;
 pub mod policy;
 pub mod process;
 pub mod reader;

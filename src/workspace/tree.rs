@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -18,6 +18,7 @@ use super::Stop;
 use super::below::Base;
 use super::entry::{Entry, Instant, Kind, LONGEST_PATH, Mark, Place, join, shown, split};
 use super::warnings::{LeftOut, Warnings};
+use crate::failure::Failure;
 
 const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -25,7 +26,6 @@ const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLO
 #[derive(Debug, Clone)]
 pub(super) struct Root {
     fd: Arc<OwnedFd>,
-    pub(super) path: PathBuf,
 }
 
 impl Root {
@@ -33,7 +33,7 @@ impl Root {
     pub(super) fn open(path: &Path) -> anyhow::Result<Option<Self>> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match rustix::fs::open(path, flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(Self::of(fd, path))),
+            Ok(fd) => Ok(Some(Self::of(fd))),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error).with_context(|| format!("failed to open the directory {}", path.display())),
         }
@@ -42,17 +42,30 @@ impl Root {
     /// Opens the directory, following links on the way to `base` alone.
     pub(super) fn open_below(base: &Path, path: &Path) -> anyhow::Result<Option<Self>> {
         let Some(base) = Base::open(base)? else { return Ok(None) };
-        Ok(base.directory(path)?.map(|fd| Self::of(fd, path)))
+        Ok(base.directory(path)?.map(Self::of))
     }
 
     /// [`Root::open_below`]; makes the directory when it is missing.
     pub(super) fn create_below(base: &Path, path: &Path) -> anyhow::Result<Self> {
         let made = Base::create(base)?.make(path);
-        Ok(Self::of(made.with_context(|| format!("failed to create the directory {}", path.display()))?, path))
+        Ok(Self::of(made.with_context(|| format!("failed to create the directory {}", path.display()))?))
     }
 
-    fn of(fd: OwnedFd, path: &Path) -> Self {
-        Self { fd: Arc::new(fd), path: path.to_owned() }
+    fn of(fd: OwnedFd) -> Self {
+        Self { fd: Arc::new(fd) }
+    }
+
+    /// As [`Root::open`], after a script has had its way: what stands in the directory's place is not followed.
+    pub(super) fn left(path: &Path) -> anyhow::Result<Option<Self>> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(Self::of(fd))),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(error) => Err(Failure::user(format!("failed to open the directory {}", path.display()))
+                .hint("leave the directories above the project as they are")
+                .caused_by(error)
+                .into()),
+        }
     }
 
     /// Opens the directory and makes it when it is missing.
@@ -68,16 +81,23 @@ pub(super) struct Walker {
     at: Option<(Vec<u8>, OwnedFd)>,
     /// Modes of directories that were opened up to be worked in, by path; `None` when nothing may be opened up.
     unlocked: Option<BTreeMap<Vec<u8>, u32>>,
+    /// What the owner needs to work in a directory.
+    needs: u32,
 }
 
 impl Walker {
     pub(super) fn new(root: &Root) -> Self {
-        Self { root: root.clone(), at: None, unlocked: None }
+        Self { root: root.clone(), at: None, unlocked: None, needs: 0 }
     }
 
     /// A walker that may give itself permission to work in directories; [`Walker::relock`] takes it back.
     pub(super) fn unlocking(root: &Root) -> Self {
-        Self { root: root.clone(), at: None, unlocked: Some(BTreeMap::new()) }
+        Self { root: root.clone(), at: None, unlocked: Some(BTreeMap::new()), needs: 0o700 }
+    }
+
+    /// A walker that may give itself permission to look into directories.
+    pub(super) fn opening(root: &Root) -> Self {
+        Self { needs: 0o500, ..Self::unlocking(root) }
     }
 
     /// Forgets the last directory, after something on the way to it may have been replaced.
@@ -110,7 +130,7 @@ impl Walker {
             };
             if let Some(unlocked) = &mut self.unlocked {
                 let mode = rustix::fs::fstat(&next)?.st_mode & 0o7777;
-                if mode & 0o700 != 0o700 && change_mode(next.as_fd(), mode | 0o700).is_ok() {
+                if mode & self.needs != self.needs && change_mode(next.as_fd(), mode | self.needs).is_ok() {
                     unlocked.entry(path[..end].to_vec()).or_insert(mode);
                 }
             }

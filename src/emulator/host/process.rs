@@ -133,6 +133,10 @@ pub(super) async fn supervise(
     let head = head.context("failed to read the container's output")?;
     let status = status.context("failed to wait for the container")?;
     let (mut code, mut set_up) = (exit_code(status), control.set_up());
+    // `unshare` hands on a signal that ended its child, and some versions of it fail to.
+    if killed && matches!(control, Control::Unshare { .. }) {
+        code = 128 + Signal::KILL.as_raw();
+    }
     // All namespaces and mounts are there, only the entrypoint is not; docker has a code of its own for each reason.
     if !set_up && head.starts_with(b"bwrap: execvp ") {
         set_up = true;
