@@ -165,6 +165,9 @@ pub struct ArtifactsFile {
 pub struct Features {
     #[serde(default, deserialize_with = "null_is_default")]
     pub token_mask_prefixes: Vec<String>,
+    /// Whether whoever shows the trace understands section markers.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub trace_sections: bool,
 }
 
 fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {

@@ -12,6 +12,7 @@ pub mod job;
 pub mod mailbox;
 pub mod names;
 pub mod operate;
+pub mod plain;
 pub mod policy;
 pub mod process;
 pub mod reader;

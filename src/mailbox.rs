@@ -166,6 +166,9 @@ pub enum Report {
     Failed {
         order: String,
         reason: String,
+        /// The job's own mistake, or its image's: a retry would end the same way.
+        #[serde(default)]
+        by_job: bool,
     },
     /// The last report: the process ends now.
     Bye {

@@ -1,7 +1,8 @@
 //! What people and the runner see: the only writer to stdout and stderr.
 //!
 //! stdout is data (a script's bytes, the JSON of `config`), stderr is for people. It adds no timestamps, because the
-//! runner does, never reads the environment or the clock, and never says what a variable holds. A reader that has gone
+//! runner does, never reads the environment or the clock, and never says what a variable holds. What others wrote acts on no
+//! job log: every line for people goes through `plain`. A reader that has gone
 //! ([`Printer::is_broken`]) is not an error: what is left to print is dropped, and the work goes on or is stopped by
 //! whoever owns it.
 
@@ -15,6 +16,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing_subscriber::EnvFilter;
 
 use crate::failure::{Failure, render};
+use crate::plain;
 
 const RED: &str = "\x1b[31m";
 const YELLOW: &str = "\x1b[33m";
@@ -50,10 +52,20 @@ struct Streams {
     err_broken: bool,
     /// The last data did not end its line; both streams meet in the job trace.
     mid_line: bool,
+    sections: Sections,
     bar: Option<ProgressBar>,
     /// stdout and stderr, where they are pipes: their reader brings both into one job trace.
     pipes: (Option<OwnedFd>, Option<OwnedFd>),
     last: Stream,
+}
+
+/// How sections begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sections {
+    /// GitLab reads this, and folds what stands between two marks.
+    Marked,
+    /// People read this.
+    Titles,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +94,7 @@ impl Printer {
             out_broken: false,
             err_broken: false,
             mid_line: false,
+            sections: if terminal { Sections::Titles } else { Sections::Marked },
             bar: None,
             pipes: (None, None),
             last: Stream::Err,
@@ -127,38 +140,50 @@ impl Printer {
         })
     }
 
-    /// Begins a section of the job log that GitLab shows collapsed; `at` is when its matter began. Terminals get the title.
+    /// Whether whoever reads the job log understands section markers; others get the titles alone.
+    pub fn show_sections(&self, are_understood: bool) {
+        self.lock().sections = if are_understood && !self.terminal { Sections::Marked } else { Sections::Titles };
+    }
+
+    /// Begins a section of the job log that GitLab shows collapsed; `at` is when its matter began. Others get the title.
     /// `name` is of letters, digits, `_`, `.` and `-`, and used once in a job.
     pub fn begin_section(&self, name: &str, at: SystemTime, title: &str) {
-        if self.terminal {
-            self.line(title);
+        let mut streams = self.lock();
+        let title = plain::lines(title);
+        if streams.sections == Sections::Marked {
+            let start = format!("section_start:{}:{name}[collapsed=true]{SECTION_MARK}{title}", epoch_seconds(at));
+            streams.write_line(&start);
         } else {
-            self.line(format!("section_start:{}:{name}[collapsed=true]{SECTION_MARK}{title}", epoch_seconds(at)));
+            streams.write_line(&title);
         }
     }
 
     /// Ends the section; GitLab shows the time between.
     pub fn end_section(&self, name: &str, at: SystemTime) {
-        if !self.terminal {
-            self.line(format!("section_end:{}:{name}{SECTION_MARK}", epoch_seconds(at)));
+        let mut streams = self.lock();
+        if streams.sections == Sections::Marked {
+            streams.write_line(&format!("section_end:{}:{name}{SECTION_MARK}", epoch_seconds(at)));
         }
     }
 
-    /// A line, or several, for people.
+    /// A line, or several, for people. Whatever is in it, and wherever it is from, nothing in it acts on the job log.
     pub fn line(&self, text: impl AsRef<str>) {
-        self.lock().write_line(text.as_ref());
+        self.lock().write_line(&plain::lines(text.as_ref()));
     }
 
     /// `warning: <text>`: the work goes on.
     pub fn warn(&self, text: impl AsRef<str>) {
-        let label = self.painted("warning:", YELLOW);
-        self.lock().write_line(&format!("{label} {}", text.as_ref()));
+        self.labeled("warning:", YELLOW, text.as_ref());
     }
 
     /// `error: <text>`.
     pub fn error(&self, text: impl AsRef<str>) {
-        let label = self.painted("error:", RED);
-        self.lock().write_line(&format!("{label} {}", text.as_ref()));
+        self.labeled("error:", RED, text.as_ref());
+    }
+
+    fn labeled(&self, label: &str, color: &str, text: &str) {
+        let label = self.painted(label, color);
+        self.lock().write_line(&format!("{label} {}", plain::lines(text)));
     }
 
     /// An error with its causes and hints.
@@ -542,6 +567,23 @@ mod tests {
         printer.error("gone");
         assert_eq!(captured.data(), b"50 %\r\xff\x1b[0mend\n");
         assert_eq!(captured.text(), "\nWaiting\nwarning: spot is off\nerror: gone\n");
+    }
+
+    #[test]
+    fn sections_are_marked_for_readers_that_know_them_and_nobody_else_makes_one() {
+        let (printer, captured) = Printer::captured();
+        let at = UNIX_EPOCH + Duration::from_secs(7);
+        printer.begin_section("a", at, "Title \x1b[1m");
+        printer.warn("section_end:9:a\r\x1b[0K");
+        printer.end_section("a", at);
+        printer.show_sections(false);
+        printer.begin_section("b", at, "Plain");
+        printer.end_section("b", at);
+        assert_eq!(
+            captured.text(),
+            "section_start:7:a[collapsed=true]\r\x1b[0KTitle \\x1b[1m\nwarning: section-end:9:a\\x0d\\x1b[0K\n\
+             section_end:7:a\r\x1b[0K\nPlain\n"
+        );
     }
 
     #[test]

@@ -19,6 +19,10 @@ const ENDPOINT_URL: &str = "SAGEMAKER_EXECUTOR_ENDPOINT_URL";
 const KMS_KEY_ID: &str = "SAGEMAKER_EXECUTOR_KMS_KEY_ID";
 const LEASE_SECONDS: &str = "SAGEMAKER_EXECUTOR_LEASE_SECONDS";
 
+/// The platform names the endpoint of the role's credentials in one of these.
+pub(super) const ROLE_CREDENTIALS: [&str; 2] =
+    ["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"];
+
 /// Set by the driver in `CreateTrainingJob`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Configuration {
@@ -54,9 +58,9 @@ impl Configuration {
                     .hint("this command is the container's entrypoint; the driver sets it in CreateTrainingJob")
             })
         };
-        // The platform's own variables are the fallback; older platforms were said not to set AWS_REGION.
-        let of_arn = || env.get("TRAINING_JOB_ARN").and_then(|arn| arn.split(':').nth(3)).map(str::to_owned);
-        let region = env.get(REGION).or_else(|| env.get("AWS_REGION")).map(str::to_owned).or_else(of_arn);
+        // The platform's own variables are the fallback. AWS_REGION comes last: an image or a job may set it for itself.
+        let arn = env.get("TRAINING_JOB_ARN").and_then(|arn| arn.split(':').nth(3)).filter(|region| !region.is_empty());
+        let region = env.get(REGION).or(arn).or_else(|| env.get("AWS_REGION")).map(str::to_owned);
         Ok(Self {
             root: required(ROOT)?,
             bucket: required(BUCKET)?,

@@ -169,18 +169,32 @@ fn start(spec: &ScriptRun, shell: &[PathBuf]) -> anyhow::Result<(ProcessGroup, F
     enlarge(&reader);
     let (program, arguments) = shell.split_first().context("failed to name a shell")?;
     // The command holds the writing ends until it is dropped with the end of `spawn`.
+    let cwd = if can_enter(&spec.cwd) {
+        spec.cwd.as_path()
+    } else {
+        tracing::warn!(
+            stage = spec.stage,
+            "{} is no directory that can be entered any more: an earlier script removed or closed it",
+            spec.cwd.display()
+        );
+        Path::new("/")
+    };
     let mut command = Command::new(program);
     command
         .args(arguments)
         .arg(&spec.script)
         .env_clear()
         .envs(spec.env.iter().map(|(name, value)| (name, value)))
-        .current_dir(&spec.cwd)
+        .current_dir(cwd)
         .stdin(Stdio::null())
         .stdout(writer.try_clone().context("failed to duplicate a pipe")?)
         .stderr(writer);
     let group = ProcessGroup::spawn(command).with_context(|| format!("failed to run {}", spec.stage))?;
     Ok((group, File::from(OwnedFd::from(reader))))
+}
+
+fn can_enter(directory: &Path) -> bool {
+    directory.is_dir() && rustix::fs::access(directory, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
 /// Gives a pipe more room, so that its writers wait less; where the limit for users is lower it stays as it is.
@@ -333,6 +347,18 @@ mod tests {
         let (report, text) = run_all(&scene.spec, &CancellationToken::new()).await;
         assert_eq!(text, format!("{}\n1\n", scene.dir.path().canonicalize().unwrap().display()));
         assert_eq!(report.code, 0);
+    }
+
+    #[tokio::test]
+    async fn a_script_runs_although_its_directory_is_gone() {
+        let mut scene = scene("pwd; cd \"$OLD\"; exit 5");
+        for what in ["gone", "file"] {
+            scene.spec.cwd = scene.dir.path().join(what);
+            scene.spec.env.push(("OLD".to_owned(), scene.spec.cwd.display().to_string()));
+            std::fs::write(scene.dir.path().join("file"), "").unwrap();
+            let (report, text) = run_all(&scene.spec, &CancellationToken::new()).await;
+            assert!(report.code == 5 && text.starts_with("/\n"), "{report:?} {text}");
+        }
     }
 
     #[tokio::test]

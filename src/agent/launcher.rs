@@ -74,11 +74,20 @@ executable() {
 }
 
 if ! executable "$agent"; then
-    # A channel that is mounted read-only.
-    copy=/tmp/@BINARY@.$$
-    { cp "$agent" "$copy" || busybox cp "$agent" "$copy"; } 2>/dev/null
-    if [ -f "$copy" ] && executable "$copy"; then
-        agent=$copy
+    # A channel that is mounted read-only, or that is another user's. A file system may forbid programs.
+    copied=
+    for place in /tmp /var/tmp /dev/shm "$HOME"; do
+        [ -z "$copied" ] && [ -n "$place" ] || continue
+        copy=$place/@BINARY@.$$
+        { cp "$agent" "$copy" || busybox cp "$agent" "$copy"; } 2>/dev/null
+        if [ -f "$copy" ] && executable "$copy"; then
+            copied=$copy
+        else
+            rm -f "$copy" 2>/dev/null
+        fi
+    done
+    if [ -n "$copied" ]; then
+        agent=$copied
     else
         # The loader runs programs that have no execute bit, and this one sets it for the agent.
         for loader in /lib64/ld-linux-x86-64.so.2 /lib/ld-musl-x86_64.so.1; do

@@ -69,7 +69,13 @@ async fn supervised(env: &Environment, streams: &Streams) -> anyhow::Result<i32>
     let node = node::Node::read(Path::new(RESOURCE_CONFIG))?;
     let bundle = launcher::channel_dir().join(launcher::CA_BUNDLE);
     let access = configuration.access(bundle.exists().then_some(bundle));
-    let objects = cloud::aws::object_store(&access).await?;
+    // On SageMaker the platform says where the role's credentials are. What else the environment or a file says of AWS is the
+    // image's or the job's, and meant for the script.
+    let objects = if configuration::ROLE_CREDENTIALS.iter().any(|name| env.get(name).is_some()) {
+        cloud::aws::container_store(&access)?
+    } else {
+        cloud::aws::object_store(&access).await?
+    };
     let post = post::Post::new(objects, &configuration, &node);
     let worker = work::Worker::new(post, node, env.clone(), streams);
     tokio::select! {

@@ -107,7 +107,7 @@ impl<'s> Worker<'s> {
             // A script is run once: what it did elsewhere cannot be taken back, and what it left here is gone.
             let reason = "SageMaker started the container again after a script had begun; its files are lost";
             let order = "go on".to_owned();
-            self.post.report(&Report::Failed { order, reason: reason.to_owned() }).await?;
+            self.post.report(&Report::Failed { order, reason: reason.to_owned(), by_job: false }).await?;
             self.post.report(&Report::Bye { reason: ByeReason::Other }).await?;
             anyhow::bail!("{reason}");
         }
@@ -197,8 +197,8 @@ impl<'s> Worker<'s> {
             let receiving = {
                 let progress = progress.clone();
                 async move {
-                    place::make_room(&trees.project)?;
-                    workspace::receive(&*objects, &route, &trees, &progress).await
+                    place::make_room(&trees)?;
+                    workspace::receive(&*objects, &route, &trees, &progress).await.map_err(place::explained)
                 }
             };
             let mut receiving = Box::pin(receiving);
@@ -255,9 +255,12 @@ impl<'s> Worker<'s> {
         let (layout, node) = (self.post.layout.clone(), self.node.name.clone());
         let pace = if run.live_copy { Pace::Live } else { Pace::Late };
         let copy = TraceCopy::new(self.post.objects.clone(), pace, move |batch| layout.trace(&node, number, batch));
-        let scratch = place::scratch()?;
-        let spec = match self.script_run(run, scratch.path()).await {
-            Ok(spec) => spec,
+        let prepared = match place::scratch() {
+            Ok(scratch) => self.script_run(run, scratch.path()).await.map(|spec| (scratch, spec)),
+            Err(error) => Err(error),
+        };
+        let (_scratch, spec) = match prepared {
+            Ok(prepared) => prepared,
             Err(error) => {
                 self.post.report(&failed(&format!("start {stage}"), &error)).await?;
                 return Ok(None);
@@ -272,7 +275,7 @@ impl<'s> Worker<'s> {
             let mut pause = BUSY_POLL;
             loop {
                 tokio::select! {
-                    exit = &mut script => break exit?,
+                    exit = &mut script => break exit,
                     () = cancellation.token().cancelled(), if end.is_none() => {
                         end = Some(End::Stopped);
                         cancel.cancel();
@@ -290,6 +293,15 @@ impl<'s> Worker<'s> {
                         }
                     }
                 }
+            }
+        };
+        let exit = match exit {
+            Ok(exit) => exit,
+            Err(error) => {
+                // Another script may fare better, and the results are still here.
+                self.code = if self.code == 0 { 1 } else { self.code };
+                self.post.report(&failed(&format!("run {stage}"), &error)).await?;
+                return Ok(end);
             }
         };
         if stage != "after_script" && self.code == 0 {
@@ -355,5 +367,6 @@ fn trouble(error: &anyhow::Error, attempt: u32) -> Report {
 fn failed(order: &str, error: &anyhow::Error) -> Report {
     let text = failure::render(error);
     let reason = text.strip_prefix("error: ").unwrap_or(&text).replace("\n  ", "; ");
-    Report::Failed { order: order.to_owned(), reason }
+    let by_job = failure::kind_of(error) == failure::Kind::User;
+    Report::Failed { order: order.to_owned(), reason, by_job }
 }

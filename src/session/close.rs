@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::mailbox::Order;
 use crate::reader;
 use crate::session::age::Stamp;
+use crate::session::foreign::Foreign;
 use crate::session::output::Output;
 use crate::session::{Session, leaving, slots, spec, transport};
 
@@ -182,7 +183,8 @@ async fn print_rest(session: &Session<'_>) -> anyhow::Result<()> {
     let cursor = session.records.cursor(&session.id, current.run)?;
     let nodes = &session.record.nodes;
     let shown = session.record.shown_events.clone();
-    let mut output = Output::new(&session.layout, current.run, nodes, cursor, shown);
+    let mut output =
+        Output::new(&session.layout, current.run, nodes, cursor, shown, Foreign::new(session.record.foreign_bytes));
     for node in nodes {
         output.seek_copy(objects, node, None).await?;
         while output.read_copy(objects, node).await? {
@@ -191,6 +193,9 @@ async fn print_rest(session: &Session<'_>) -> anyhow::Result<()> {
     }
     output.print(printer, Duration::ZERO)?;
     output.print_incomplete(printer, Duration::ZERO)?;
+    if let Some(text) = output.take_left_out() {
+        printer.warn(text);
+    }
     Ok(())
 }
 

@@ -12,12 +12,13 @@ use crate::cloud::{CloudError, CloudErrorKind, TrainingJob};
 use crate::mailbox::{Order, Report};
 use crate::reader::Feed;
 use crate::session::Session;
-use crate::session::machine::{CancelReason, Conclusion, Effect, Event, RunMachine};
+use crate::session::foreign::Foreign;
+use crate::session::machine::{CancelReason, Conclusion, Effect, Event, LossKind, RunMachine};
 use crate::session::output::{EndSeen, Output};
 use crate::session::pace::{Describe, Poll};
 use crate::session::phases::Waiting;
 use crate::session::ready::look_back;
-use crate::session::sources::{GAP_PATIENCE, Sources};
+use crate::session::sources::{FIRST_EVENTS, GAP_PATIENCE, LAST_EVENTS, Sources};
 use crate::session::supply::Supply;
 use crate::session::transport::{self, LeaseKeeper};
 use crate::signals::Cancellation;
@@ -97,7 +98,14 @@ impl<'s, 'a> Follower<'s, 'a> {
         let describe = Describe::new(started, !session.record.left.is_empty());
         let cursor = session.records.cursor(&session.id, run)?;
         let shown = session.record.shown_events.clone();
-        let output = Output::new(&session.layout, run, &session.record.nodes, cursor, shown);
+        let output = Output::new(
+            &session.layout,
+            run,
+            &session.record.nodes,
+            cursor,
+            shown,
+            Foreign::new(session.record.foreign_bytes),
+        );
         let sources = Sources::new(output, feed, session.settings.trace.live_copy);
         let seen = session.record.nodes.iter().map(|node| (node.clone(), Seen::default())).collect();
         let created = match session.record.created {
@@ -337,6 +345,14 @@ impl<'s, 'a> Follower<'s, 'a> {
         match answer {
             Ok(job) => {
                 self.describe.learnt(self.machine.is_leaving());
+                if job.as_ref().is_some_and(|job| job.status.is_terminal()) {
+                    if self.store_silent.is_some() {
+                        // The agents' last words were stored before, and cannot be read at the moment.
+                        self.describe.hasten();
+                        return Ok(());
+                    }
+                    self.reports = Poll::new(Instant::now());
+                }
                 if let (Some(waiting), Some(job)) = (&mut self.waiting, &job) {
                     waiting.observe(job, Instant::now().into_std());
                 }
@@ -396,8 +412,11 @@ impl<'s, 'a> Follower<'s, 'a> {
         let ends = self.sources.output.print(self.session.printer, self.started.elapsed())?;
         // Noted as soon as it was shown: a process that takes over must not show it again.
         let shown = self.sources.output.shown();
-        if shown != self.session.record.shown_events {
-            self.session.record.shown_events = shown.to_vec();
+        let foreign_bytes = self.sources.output.foreign_bytes();
+        let record = &mut self.session.record;
+        if shown != record.shown_events || foreign_bytes != record.foreign_bytes {
+            record.shown_events = shown.to_vec();
+            record.foreign_bytes = foreign_bytes;
             self.session.save()?;
         }
         Ok(ends)
@@ -413,10 +432,17 @@ impl<'s, 'a> Follower<'s, 'a> {
             waiting.finish("ended", None, Instant::now().into_std(), SystemTime::now());
         }
         match conclusion {
-            Conclusion::Lost { .. } => {
-                let was_up = self.session.record.nodes.iter().any(|node| self.session.record.ready.contains(node));
+            Conclusion::Lost { by, .. } => {
+                let was_ready = self.session.record.nodes.iter().any(|node| self.session.record.ready.contains(node));
+                // A container that could not be started has mostly said why; one that was killed has not.
+                let patience = match by {
+                    _ if self.session.record.loss_told => Duration::ZERO,
+                    LossKind::System | LossKind::User if was_ready => LAST_EVENTS,
+                    LossKind::System | LossKind::User if self.machine.container_failed() => FIRST_EVENTS,
+                    LossKind::System | LossKind::User | LossKind::Script { .. } => Duration::ZERO,
+                };
                 let objects = self.session.cloud.objects.clone();
-                self.sources.read_to_end(&*objects, self.session.printer, was_up).await?;
+                self.sources.read_to_end(&*objects, self.session.printer, patience).await?;
                 self.print()?;
                 self.print_incomplete()?;
                 if self.machine.job_has_ended() {
@@ -432,6 +458,9 @@ impl<'s, 'a> Follower<'s, 'a> {
             Conclusion::Canceled { .. } | Conclusion::NeverBegan => {
                 self.print_incomplete()?;
             }
+        }
+        if let Some(text) = self.sources.output.take_left_out() {
+            self.session.printer.warn(text);
         }
         Ok(())
     }

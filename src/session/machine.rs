@@ -8,14 +8,18 @@ use std::time::Duration;
 
 use crate::cloud::{JobStatus, TrainingJob};
 use crate::mailbox::{ByeReason, ExitReport, Report};
+use crate::session::failure_reasons::{self, Verdict};
 
 /// How long output that is known to exist is waited for after its end was told and nothing of it came any more.
 const DRAIN: Duration = Duration::from_mins(1);
 /// How long a node's exit report is waited for once its output is complete: it follows at once, and it alone tells whether
 /// the script was ended from outside.
 const EXIT_REPORT: Duration = Duration::from_secs(10);
-/// How long an agent's last words are looked for after the training job has ended. They were stored before.
-const LAST_WORDS: Duration = Duration::from_secs(20);
+/// How long the output of scripts whose end is known is looked for after the training job has ended.
+const LAST_OUTPUT: Duration = Duration::from_secs(20);
+/// How long an agent's last words are looked for after the training job has ended. They were stored before, so that the
+/// next look finds them.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 /// How long SageMaker may not know a job that was created before it counts as gone: a new one may not be visible at once.
 const ABSENT: Duration = Duration::from_secs(30);
 /// How long the other nodes may go on once one has failed: mostly they wait for it in vain, and each is billed.
@@ -80,6 +84,10 @@ pub enum LossKind {
     /// The job's own limit or image: a retry would end the same way.
     User,
     System,
+    /// The script's end, told by the training job alone.
+    Script {
+        code: i32,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -110,7 +118,7 @@ pub struct RunMachine {
     stop_sent: bool,
     /// The nodes that went on after another's failure were told to end.
     rest_ended: bool,
-    failures: Vec<String>,
+    failures: Vec<(String, LossKind)>,
     concluded: bool,
 }
 
@@ -168,6 +176,12 @@ impl RunMachine {
     /// The training job has ended, as far as is known.
     pub fn job_has_ended(&self) -> bool {
         self.job_ended_at.is_some()
+    }
+
+    /// SageMaker says that the container itself failed: what it wrote before may say why.
+    pub fn container_failed(&self) -> bool {
+        let reason = self.job.as_ref().and_then(|job| job.failure_reason.as_deref());
+        reason.is_some_and(|reason| reason.starts_with("AlgorithmError") && !reason.contains("CannotStartContainer"))
     }
 
     /// Some node's agent has left.
@@ -229,9 +243,13 @@ impl RunMachine {
                 node.exited_at.get_or_insert(now);
             }
             Report::Damaged { pack, chunk } => {
-                self.failures.push(format!("{name}: the chunk {chunk} of the project, in the pack {pack}, is damaged"));
+                let reason = format!("{name}: the chunk {chunk} of the project, in the pack {pack}, is damaged");
+                self.failures.push((reason, LossKind::System));
             }
-            Report::Failed { order, reason } => self.failures.push(format!("{name}: {order}: {reason}")),
+            Report::Failed { order, reason, by_job } => {
+                let by = if *by_job { LossKind::User } else { LossKind::System };
+                self.failures.push((format!("{name}: {order}: {reason}"), by));
+            }
             Report::Bye { reason } => node.bye = Some(*reason),
             Report::Received { .. }
             | Report::Missing { .. }
@@ -281,11 +299,14 @@ impl RunMachine {
             self.rest_ended = true;
             effects.push(Effect::SendCancel);
         }
-        if let Some(reason) = self.failures.first() {
-            return Some(Conclusion::Lost { reason: reason.clone(), by: LossKind::System });
+        if let Some((reason, by)) = self.failures.first() {
+            return Some(Conclusion::Lost { reason: reason.clone(), by: *by });
         }
         let left = self.nodes.values().any(|node| node.bye.is_some() && node.exit.is_none());
-        if passed(self.job_ended_at, LAST_WORDS) || (self.job_ended_at.is_some() && (left || !self.any_ready())) {
+        let all_told = self.nodes.len() >= self.terms.nodes
+            && self.nodes.values().all(|node| node.exit.is_some() || node.end.is_some());
+        let last = if all_told { LAST_OUTPUT } else { LAST_WORDS };
+        if passed(self.job_ended_at, last) || (self.job_ended_at.is_some() && (left || !self.any_ready())) {
             return Some(self.lost());
         }
         if !self.any_ready() && now >= self.terms.provisioning {
@@ -391,20 +412,14 @@ impl RunMachine {
             },
             (JobStatus::Stopped, "MaxWaitTimeExceeded") => system("no instance was found within the longest waiting time".to_owned()),
             (JobStatus::Stopped, _) => system("the training job was stopped from outside this CI job".to_owned()),
-            (JobStatus::Failed, _) if is_image_failure(why) => Conclusion::Lost {
-                reason: format!("the training image cannot be used: {why}; check `image:` and the role's `ecr:*` permissions"),
-                by: LossKind::User,
-            },
-            (JobStatus::Failed, _) => system(format!("the training job failed: {why}")),
+            (JobStatus::Failed, _) => {
+                let Verdict { reason, by } = failure_reasons::verdict(why, self.any_ready());
+                Conclusion::Lost { reason, by }
+            }
             (JobStatus::Completed, _) => system("the training job ended without a word of its agent".to_owned()),
             (status, secondary) => system(format!("the training job is {status:?} ({secondary}): {why}")),
         }
     }
-}
-
-/// `ClientError: Cannot pull algorithm container.` and `Unable to download training image` of newer replies.
-fn is_image_failure(reason: &str) -> bool {
-    ["Cannot pull algorithm container", "Unable to download training image"].iter().any(|text| reason.contains(text))
 }
 
 #[cfg(test)]

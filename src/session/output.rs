@@ -9,6 +9,7 @@ use crate::cloud::{CloudError, LogEvent, ObjectStore};
 use crate::mailbox::Layout;
 use crate::session::copy::CopyReader;
 use crate::session::cursor::{Cursor, Position};
+use crate::session::foreign::Foreign;
 use crate::trace::{FrameDecoder, Interleaver, Line, TraceError};
 use crate::ui::Printer;
 
@@ -43,12 +44,20 @@ pub(super) struct Output {
     merge: Option<Interleaver>,
     cursor: Cursor,
     beside: Vec<String>,
+    foreign: Foreign,
     shown: Vec<String>,
 }
 
 impl Output {
     /// Begins, or goes on where `cursor` stands.
-    pub(super) fn new(layout: &Layout, run: u32, names: &[String], cursor: Cursor, shown: Vec<String>) -> Self {
+    pub(super) fn new(
+        layout: &Layout,
+        run: u32,
+        names: &[String],
+        cursor: Cursor,
+        shown: Vec<String>,
+        foreign: Foreign,
+    ) -> Self {
         let node = |(index, name): (usize, &String)| {
             let printed = cursor.get(index);
             Node {
@@ -62,7 +71,7 @@ impl Output {
         };
         let nodes = names.iter().enumerate().map(node).collect();
         let merge = (names.len() > 1).then(|| Interleaver::new(names));
-        Self { nodes, merge, cursor, beside: Vec::new(), shown }
+        Self { nodes, merge, cursor, beside: Vec::new(), foreign, shown }
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
@@ -99,6 +108,16 @@ impl Output {
     /// Ids of the events of other writers that were shown, the newest last.
     pub(super) fn shown(&self) -> &[String] {
         &self.shown
+    }
+
+    /// How much of other writers the job has printed so far, in bytes.
+    pub(super) fn foreign_bytes(&self) -> u64 {
+        self.foreign.job_printed()
+    }
+
+    /// What of other writers was not printed, in words; once.
+    pub(super) fn take_left_out(&mut self) -> Option<String> {
+        self.foreign.take_left_out()
     }
 
     /// Lines of other writers are here and not printed yet.
@@ -236,7 +255,9 @@ impl Output {
             return Ok(());
         }
         for text in self.beside.drain(..) {
-            printer.line(format!("[container] {text}"));
+            if let Some(line) = self.foreign.admit(&text) {
+                printer.line(format!("[container] {line}"));
+            }
         }
         for (index, node) in self.nodes.iter_mut().enumerate() {
             node.printed.beside = u32::try_from(node.decoder.beside()).unwrap_or(u32::MAX);
@@ -323,7 +344,7 @@ mod tests {
         fn output(&self, names: &[&str]) -> Output {
             let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
             let cursor = Cursor::open(&self.dir.path().join("cursor"), 1).unwrap();
-            Output::new(&Layout::new("sessions/x"), 1, &names, cursor, Vec::new())
+            Output::new(&Layout::new("sessions/x"), 1, &names, cursor, Vec::new(), Foreign::new(0))
         }
     }
 
@@ -391,7 +412,7 @@ mod tests {
         let line = frames(&mut FrameEncoder::new(1), &["hello\nwor"]);
         output.push_events(vec![event("a", &line[0])]);
         output.print(&desk.printer, Duration::ZERO).unwrap();
-        assert_eq!(desk.captured.data(), b"[algo-1] hello\n");
+        assert_eq!(desk.captured.data(), b"hello\n");
         assert_eq!(Cursor::open(&desk.dir.path().join("cursor"), 1).unwrap().get(0).offset, 6);
     }
 }

@@ -90,6 +90,9 @@ pub struct SessionRecord {
     /// Ids of the newest log events of other writers that were shown.
     #[serde(default)]
     pub shown_events: Vec<String>,
+    /// How much of other writers was shown, in bytes.
+    #[serde(default)]
+    pub foreign_bytes: u64,
     #[serde(default)]
     pub workspace_sent: bool,
     /// What the container was told that later stages read; what comes back is held against it.
@@ -104,6 +107,9 @@ pub struct SessionRecord {
     /// When `cleanup` had done everything but to see the training job's end, which needs nobody.
     #[serde(default)]
     pub leaving: Option<Stamp>,
+    /// Why the training job was lost stands in the trace.
+    #[serde(default)]
+    pub loss_told: bool,
     /// `Finish` was sent.
     #[serde(default)]
     pub finished: bool,

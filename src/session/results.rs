@@ -187,8 +187,9 @@ async fn wait_for_results(
                 session.record.collected = true;
                 continue;
             }
-            Some(Report::Failed { order, reason }) => {
-                return Err(Failure::system(format!("the agent failed to {order}: {reason}")).into());
+            Some(Report::Failed { order, reason, by_job }) => {
+                let message = format!("the agent failed to {order}: {reason}");
+                return Err(if by_job { Failure::user(message) } else { Failure::system(message) }.into());
             }
             Some(Report::Bye { .. }) => {
                 session.record.left.insert(leader.clone());
@@ -333,7 +334,11 @@ mod tests {
 
         // It may even have failed to tell, or be gone.
         for report in [
-            Report::Failed { order: "send the results".to_owned(), reason: "no time was left".to_owned() },
+            Report::Failed {
+                order: "send the results".to_owned(),
+                reason: "no time was left".to_owned(),
+                by_job: false,
+            },
             Report::Bye { reason: crate::mailbox::ByeReason::Stopped },
         ] {
             std::fs::remove_file(host.project.join("model")).unwrap();

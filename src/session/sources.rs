@@ -29,7 +29,9 @@ pub(super) const GAP_PATIENCE: Duration = Duration::from_secs(10);
 const LOG_PATIENCE: Duration = Duration::from_mins(1);
 /// How long what the log has beside frames is waited for after a job was lost. That takes 5 to 15 s to show, which mostly have
 /// passed when the loss is known.
-const LAST_EVENTS: Duration = Duration::from_secs(5);
+pub(super) const LAST_EVENTS: Duration = Duration::from_secs(5);
+/// As long as that takes, for a container that told nothing in any other way.
+pub(super) const FIRST_EVENTS: Duration = Duration::from_secs(15);
 const LAST_EVENTS_POLL: Duration = Duration::from_millis(250);
 
 /// A node's sources.
@@ -135,12 +137,12 @@ impl Sources {
     }
 
     /// Everything that is still to be had after the job was lost: the copy to its end, then what the log has beside frames,
-    /// which explains the loss. `was_up`: the container ran, so that there is a log.
+    /// which explains the loss and is waited for with `patience`.
     pub(super) async fn read_to_end(
         &mut self,
         objects: &dyn ObjectStore,
         printer: &Printer,
-        was_up: bool,
+        patience: Duration,
     ) -> std::io::Result<()> {
         for name in self.names() {
             if !self.live {
@@ -150,10 +152,11 @@ impl Sources {
                 self.output.print(printer, Duration::ZERO)?;
             }
         }
-        let deadline = Instant::now() + LAST_EVENTS;
+        let deadline = Instant::now() + patience;
+        self.feed.started();
         self.feed.hurry();
         // Frames alone explain nothing.
-        while was_up && !self.output.has_beside() && Instant::now() < deadline {
+        while !self.output.has_beside() && Instant::now() < deadline {
             match self.feed.take() {
                 Ok(events) if events.is_empty() => tokio::time::sleep(LAST_EVENTS_POLL).await,
                 Ok(events) => self.output.push_events(events),

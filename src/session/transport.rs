@@ -8,7 +8,11 @@ use tokio::time::Instant;
 use crate::cloud::{Cloud, ObjectStore};
 use crate::failure::Failure;
 use crate::mailbox::{self, Layout, Lease, Order, Report};
+use crate::plain;
 use crate::session::record::SessionRecord;
+
+/// Of a text in a report, in bytes.
+const LONGEST_TEXT: usize = 2000;
 
 /// Orders are numbered from 1 without gaps. A number that is taken was taken by a process of this job that was killed
 /// before it noted it, or that lives beside this one; an order that none of them can have sent is an error.
@@ -71,7 +75,23 @@ pub async fn receive(
     };
     *read += 1;
     let report = mailbox::decode(&key, *read, &bytes).context("failed to understand the agent")?;
-    Ok(Some(report))
+    Ok(Some(tamed(report)))
+}
+
+/// A container may write any text into its reports, and all of it may be printed.
+fn tamed(report: Report) -> Report {
+    let text = |text: String| plain::line(&text, LONGEST_TEXT);
+    match report {
+        Report::Received { summary } => Report::Received { summary: text(summary) },
+        Report::Collected { summary } => Report::Collected { summary: text(summary) },
+        Report::Damaged { pack, chunk } => Report::Damaged { pack: text(pack), chunk: text(chunk) },
+        Report::Failed { order, reason, by_job } => Report::Failed { order: text(order), reason: text(reason), by_job },
+        same @ (Report::Ready { .. }
+        | Report::Missing { .. }
+        | Report::Started { .. }
+        | Report::Exited { .. }
+        | Report::Bye { .. }) => same,
+    }
 }
 
 /// Renews the lease when a third of it has passed since the last time.

@@ -38,9 +38,11 @@ pub struct Context {
 }
 
 impl Context {
-    /// The trusted payload.
+    /// The trusted payload. From here on it is known who reads the output.
     pub fn job(&self) -> anyhow::Result<JobContext> {
-        JobContext::read(self.payload_path()?)
+        let job = JobContext::read(self.payload_path()?)?;
+        self.printer.show_sections(job.features.trace_sections);
+        Ok(job)
     }
 
     fn payload_path(&self) -> anyhow::Result<&Path> {

@@ -15,6 +15,7 @@ use crate::failure::Failure;
 use crate::job::{BuildStage, JobContext, Placement};
 use crate::mailbox::Order;
 use crate::policy;
+use crate::session::failure_reasons;
 use crate::session::follow::Follower;
 use crate::session::machine::{Conclusion, LossKind, RunMachine, Terms};
 use crate::session::record::{CurrentRun, Records, SessionRecord};
@@ -23,6 +24,7 @@ use crate::session::supply::Supply;
 use crate::session::transport::LeaseKeeper;
 use crate::session::{Session, SessionId, check_links, results, trees};
 use crate::stages::{Context, abandoned, host_script, prepare};
+use crate::ui::Printer;
 use crate::workspace::{self, Next, Trees};
 
 /// A host script that ignores SIGTERM is killed after this; the runner's own limit is longer.
@@ -246,6 +248,9 @@ async fn in_container(
     if conclusion == Conclusion::NeverBegan {
         session.give_up().await?;
     }
+    if let Conclusion::Exited { code, .. } = &conclusion {
+        tell_signal(&context.printer, *code);
+    }
     if let (Conclusion::Exited { code, .. }, Some(current)) = (&conclusion, &mut session.record.current) {
         current.code = Some(*code);
         session.save()?;
@@ -273,16 +278,37 @@ async fn in_container(
             Err(Failure::system("the script was ended because the runner asked for it").into())
         }
         Conclusion::NeverBegan => without_an_instance(context, stage),
-        Conclusion::Lost { reason, by: LossKind::User } => Err(Failure::user(reason).into()),
-        Conclusion::Lost { reason, by: LossKind::System } if session.record.ready.is_empty() => {
-            Err(Failure::system(reason).into())
+        Conclusion::Lost { reason, by } => {
+            let is_told = std::mem::replace(&mut session.record.loss_told, true);
+            session.save()?;
+            // The stages that follow need not say it again.
+            let reason = if is_told { "the training job was lost before, see above".to_owned() } else { reason };
+            Err(lost(&context.printer, &session, reason, by, is_told).into())
         }
-        Conclusion::Lost { reason, by: LossKind::System } => Err(Failure::system(reason)
-            .hint(format!(
-                "the log group `/aws/sagemaker/TrainingJobs`, streams `{}/...`, holds what the container wrote",
-                session.job_name()
-            ))
-            .into()),
+    }
+}
+
+fn lost(printer: &Printer, session: &Session<'_>, reason: String, by: LossKind, is_told: bool) -> Failure {
+    match by {
+        LossKind::User => Failure::user(reason),
+        LossKind::Script { code } => {
+            printer.error(reason);
+            Failure::script(code)
+        }
+        LossKind::System if session.record.ready.is_empty() || is_told => Failure::system(reason),
+        LossKind::System => Failure::system(reason).hint(format!(
+            "the log group `/aws/sagemaker/TrainingJobs`, streams `{}/...`, holds what the container wrote",
+            session.job_name()
+        )),
+    }
+}
+
+/// A bare number explains little to somebody whose program was killed.
+fn tell_signal(printer: &Printer, code: i32) {
+    let Some(how) = failure_reasons::ended_by_signal(code) else { return };
+    match failure_reasons::advice(code) {
+        Some(advice) => printer.warn(format!("the script, or a program in it, was {how}; {advice}")),
+        None => printer.warn(format!("the script, or a program in it, was {how}")),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Several nodes write into one trace: each line names its node, and nodes do not tear each other's lines. Pure.
+//! Several nodes write into one trace, and do not tear each other's lines. The first node's lines are as its script wrote them,
+//! so that patterns over the trace find them; the others' lines name their node. Pure.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -33,6 +34,7 @@ pub struct Interleaver {
 
 #[derive(Debug)]
 struct Node {
+    /// Empty for the first node.
     label: Vec<u8>,
     held: Vec<u8>,
     /// When the first of the held bytes came.
@@ -44,13 +46,13 @@ struct Node {
 impl Interleaver {
     /// `names` are at most 64 bytes each.
     pub fn new(names: &[String]) -> Self {
-        let node = |name: &String| Node {
-            label: format!("[{name}] ").into_bytes(),
+        let node = |(index, name): (usize, &String)| Node {
+            label: if index == 0 { Vec::new() } else { format!("[{name}] ").into_bytes() },
             held: Vec::new(),
             since: Duration::ZERO,
             mid_line: false,
         };
-        Self { nodes: names.iter().map(node).collect(), open: None, pieces: VecDeque::new() }
+        Self { nodes: names.iter().enumerate().map(node).collect(), open: None, pieces: VecDeque::new() }
     }
 
     /// Takes a node's next bytes.
@@ -185,41 +187,50 @@ mod tests {
     }
 
     #[test]
+    fn the_first_nodes_output_is_as_its_script_wrote_it() {
+        let mut nodes = two();
+        let output = "section_start:1:x\r\x1b[0Kx\nTOTAL 100 20 80%\n 10%\r 20%\r\nend";
+        nodes.push(0, output.as_bytes(), T0);
+        nodes.flush(0);
+        assert_eq!(text(&mut nodes), output);
+    }
+
+    #[test]
     fn a_prompt_is_shown_in_time_and_goes_on_unless_another_node_spoke() {
         let mut nodes = two();
         nodes.push(0, b"name: ", T0);
         nodes.tick(HELD / 2);
         assert_eq!(text(&mut nodes), "");
         nodes.tick(HELD);
-        assert_eq!(text(&mut nodes), "[algo-1] name: ");
+        assert_eq!(text(&mut nodes), "name: ");
         nodes.push(0, b"x\n", HELD);
         assert_eq!(text(&mut nodes), "x\n");
         nodes.push(0, b"again: ", HELD);
         nodes.tick(HELD * 2);
         nodes.push(1, b"hello\n", HELD * 2);
         nodes.push(0, b"y\n", HELD * 2);
-        assert_eq!(text(&mut nodes), "[algo-1] again: \n[algo-2] hello\n[algo-1] y\n");
+        assert_eq!(text(&mut nodes), "again: \n[algo-2] hello\ny\n");
     }
 
     #[test]
     fn a_progress_bar_keeps_its_label() {
         let mut nodes = two();
-        nodes.push(0, b" 10%\r 20%\r 30%", T0);
-        assert_eq!(text(&mut nodes), "[algo-1]  10%\r[algo-1]  20%\r");
-        nodes.push(0, b"\r", T0);
-        nodes.push(0, b"\nnext\r\n", T0);
-        assert_eq!(text(&mut nodes), "[algo-1]  30%\r\n[algo-1] next\r\n");
+        nodes.push(1, b" 10%\r 20%\r 30%", T0);
+        assert_eq!(text(&mut nodes), "[algo-2]  10%\r[algo-2]  20%\r");
+        nodes.push(1, b"\r", T0);
+        nodes.push(1, b"\nnext\r\n", T0);
+        assert_eq!(text(&mut nodes), "[algo-2]  30%\r\n[algo-2] next\r\n");
     }
 
     #[test]
     fn a_long_line_comes_in_parts_with_one_label() {
         let mut nodes = two();
         let line = format!("{}\n", "x".repeat(3 * LONGEST));
-        nodes.push(0, line.as_bytes(), T0);
+        nodes.push(1, line.as_bytes(), T0);
         let pieces = nodes.take();
         assert!(pieces.len() >= 3 && pieces.iter().all(|piece| piece.bytes.len() <= 4096));
         let bytes: Vec<u8> = pieces.into_iter().flat_map(|piece| piece.bytes).collect();
-        assert_eq!(bytes, format!("[algo-1] {line}").as_bytes());
+        assert_eq!(bytes, format!("[algo-2] {line}").as_bytes());
     }
 
     proptest! {
@@ -249,12 +260,12 @@ mod tests {
             let mut open = None;
             for piece in pieces {
                 consumed[piece.node] += piece.consumed;
-                let label = format!("[algo-{}] ", piece.node + 1);
+                let label = if piece.node == 0 { "\0" } else { "[algo-2] " };
                 let text = String::from_utf8(piece.bytes).unwrap();
                 // Another node's line that stands open is ended first.
                 let broken = open.is_some_and(|open| open != piece.node);
                 let own = if broken { text.strip_prefix('\n').unwrap() } else { &text };
-                shown[piece.node].push_str(&own.replace(&label, ""));
+                shown[piece.node].push_str(&own.replace(label, ""));
                 open = (!text.ends_with('\n')).then_some(piece.node);
             }
             prop_assert_eq!(&shown, &written);

@@ -48,7 +48,10 @@ pub(super) fn changes(
         }
         is_of_git
     };
-    let listed = Walker::reading(&roots.project).list(Place::Project, b"", &skip, warnings, stop)?;
+    let listed = match &roots.project {
+        Some(root) => Walker::reading(root).list(Place::Project, b"", &skip, warnings, stop)?,
+        None => Vec::new(),
+    };
     let of_git = of_git.into_inner();
     let assigned = assigned(roots)?;
     let nodes = listed.iter().map(|(entry, _)| (entry.path.as_slice(), Node::of(entry)));
@@ -134,12 +137,13 @@ fn view_before<'a>(project: &[u8], snapshot: &'a Snapshot, listed: &'a [(Entry, 
 fn assigned(roots: &Roots) -> anyhow::Result<Vec<u8>> {
     let mut content = Vec::new();
     let Some(root) = &roots.tmp else { return Ok(content) };
-    match Walker::new(root).open_file(ENV_FILE) {
-        Ok(file) => file.take(ENV_FILE_MAX).read_to_end(&mut content).context(UNREADABLE_ENV)?,
-        Err(error) if is_absent(&error) => 0,
-        Err(error) => return Err(error).context(UNREADABLE_ENV),
-    };
-    Ok(content)
+    let read = Walker::new(root).open_file(ENV_FILE).and_then(|file| file.take(ENV_FILE_MAX).read_to_end(&mut content));
+    match read {
+        Ok(_) => Ok(content),
+        Err(error) if is_absent(&error) => Ok(Vec::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => Err(env_file_refused()),
+        Err(error) => Err(error).context(UNREADABLE_ENV),
+    }
 }
 
 fn deletion(place: Place, path: &[u8]) -> Entry {
@@ -335,7 +339,7 @@ fn judge_together(entries: &[Entry]) -> anyhow::Result<()> {
 fn judge(asked: &[(usize, &Entry)], roots: &Roots, stop: &Stop) -> anyhow::Result<()> {
     let known: HashMap<(Place, &[u8]), &Entry> =
         asked.iter().map(|(_, entry)| ((entry.place, entry.path.as_slice()), *entry)).collect();
-    let mut host = Host { walker: Walker::new(&roots.project), kinds: HashMap::new() };
+    let mut host = Host { walker: Walker::new(roots.project()?), kinds: HashMap::new() };
     for (_, entry) in asked {
         stop.check()?;
         if entry.place == Place::Project && entry.kind != Kind::Deleted {

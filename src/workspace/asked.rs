@@ -100,7 +100,7 @@ fn above<'e>(entries: impl Iterator<Item = &'e Entry>) -> HashSet<&'e [u8]> {
 }
 
 fn list(roots: &Roots, stop: &Stop) -> anyhow::Result<Vec<(Entry, Mark)>> {
-    let mut walker = Walker::unlocking(&roots.project);
+    let mut walker = Walker::unlocking(roots.project()?);
     let listed = walker.list(Place::Project, b"", &enters_git, &mut Warnings::default(), stop);
     walker.relock()?;
     listed

@@ -296,8 +296,7 @@ pub async fn receive(
 ) -> anyhow::Result<(Snapshot, Summary)> {
     let started = Instant::now();
     let received = async {
-        let roots = Roots { project: trees.create(&trees.project)?, tmp: Some(trees.create(&trees.tmp)?) };
-        let placing = Arc::new(Placing::new(roots));
+        let placing = Arc::new(Placing::new(Roots::create(trees)?));
         let all_sent = AllSent::default();
         let warnings = fetching::fetch(store, route, &all_sent, &Limits::none(), &placing, progress).await?;
         let busy = progress.busy();
@@ -321,7 +320,7 @@ pub async fn receive(
 
 /// Container: finds what changed since `snapshot`, keeps what `selection` wants, and sends it.
 ///
-/// Deletions are changes. Nothing in a `.git` goes back, and of the temporary tree only `gitlab_runner_env`.
+/// Deletions are changes; a project directory that is gone, or is no directory any more, is empty. Nothing in a `.git` goes back, and of the temporary tree only `gitlab_runner_env`.
 /// A file that changes while it is read goes back as it was read, with a warning.
 pub async fn send_changes(
     store: &dyn ObjectStore,
@@ -335,7 +334,7 @@ pub async fn send_changes(
     let sent = async {
         let job = on_thread(move |stop| {
             let mut warnings = Warnings::default();
-            let roots = Roots::open(&trees)?;
+            let roots = Roots::left(&trees, &mut warnings)?;
             let entries = artifacts::changes(&roots, &snapshot, &selection, &mut warnings, stop)?;
             let files = Arc::default();
             Ok(Job { roots, source: Source::Entries(entries), unsteady: Unsteady::Keep, warnings, files })
@@ -434,7 +433,9 @@ const INDEXES: &str = "indexes";
 
 /// Both trees, open.
 struct Roots {
-    project: Root,
+    path: PathBuf,
+    /// `None` in a container alone, whose script has removed it.
+    project: Option<Root>,
     tmp: Option<Root>,
 }
 
@@ -443,18 +444,39 @@ impl Roots {
         let project = trees
             .open(&trees.project)?
             .with_context(|| format!("the project directory {} does not exist", trees.project.display()))?;
-        Ok(Self { project, tmp: trees.open(&trees.tmp)? })
+        Ok(Self { path: trees.project.clone(), project: Some(project), tmp: trees.open(&trees.tmp)? })
+    }
+
+    fn create(trees: &Trees) -> anyhow::Result<Self> {
+        let (project, tmp) = (trees.create(&trees.project)?, trees.create(&trees.tmp)?);
+        Ok(Self { path: trees.project.clone(), project: Some(project), tmp: Some(tmp) })
+    }
+
+    /// What a script has left of them: a directory that it removed, or put something else in the place of, is empty.
+    fn left(trees: &Trees, warnings: &mut Warnings) -> anyhow::Result<Self> {
+        let project = Root::left(&trees.project)?;
+        if project.is_none() {
+            warnings.add(format!(
+                "{} is no directory any more: the script removed or replaced it, so its files count as deleted",
+                trees.project.display()
+            ));
+        }
+        Ok(Self { path: trees.project.clone(), project, tmp: Root::left(&trees.tmp)? })
+    }
+
+    fn project(&self) -> anyhow::Result<&Root> {
+        self.project.as_ref().with_context(|| format!("the project directory {} does not exist", self.path.display()))
     }
 
     fn get(&self, place: Place) -> Option<&Root> {
         match place {
-            Place::Project => Some(&self.project),
+            Place::Project => self.project.as_ref(),
             Place::Tmp => self.tmp.as_ref(),
         }
     }
 
     fn project_bytes(&self) -> &[u8] {
-        self.project.path.as_os_str().as_bytes()
+        self.path.as_os_str().as_bytes()
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -18,6 +18,7 @@ use super::Stop;
 use super::below::Base;
 use super::entry::{Entry, Instant, Kind, LONGEST_PATH, Mark, Place, join, shown, split};
 use super::warnings::{LeftOut, Warnings};
+use crate::failure::Failure;
 
 const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -25,7 +26,6 @@ const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLO
 #[derive(Debug, Clone)]
 pub(super) struct Root {
     fd: Arc<OwnedFd>,
-    pub(super) path: PathBuf,
 }
 
 impl Root {
@@ -33,7 +33,7 @@ impl Root {
     pub(super) fn open(path: &Path) -> anyhow::Result<Option<Self>> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match rustix::fs::open(path, flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(Self::of(fd, path))),
+            Ok(fd) => Ok(Some(Self::of(fd))),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error).with_context(|| format!("failed to open the directory {}", path.display())),
         }
@@ -42,17 +42,30 @@ impl Root {
     /// Opens the directory, following links on the way to `base` alone.
     pub(super) fn open_below(base: &Path, path: &Path) -> anyhow::Result<Option<Self>> {
         let Some(base) = Base::open(base)? else { return Ok(None) };
-        Ok(base.directory(path)?.map(|fd| Self::of(fd, path)))
+        Ok(base.directory(path)?.map(Self::of))
     }
 
     /// [`Root::open_below`]; makes the directory when it is missing.
     pub(super) fn create_below(base: &Path, path: &Path) -> anyhow::Result<Self> {
         let made = Base::create(base)?.make(path);
-        Ok(Self::of(made.with_context(|| format!("failed to create the directory {}", path.display()))?, path))
+        Ok(Self::of(made.with_context(|| format!("failed to create the directory {}", path.display()))?))
     }
 
-    fn of(fd: OwnedFd, path: &Path) -> Self {
-        Self { fd: Arc::new(fd), path: path.to_owned() }
+    fn of(fd: OwnedFd) -> Self {
+        Self { fd: Arc::new(fd) }
+    }
+
+    /// As [`Root::open`], after a script has had its way: what stands in the directory's place is not followed.
+    pub(super) fn left(path: &Path) -> anyhow::Result<Option<Self>> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(Self::of(fd))),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(error) => Err(Failure::user(format!("failed to open the directory {}", path.display()))
+                .hint("leave the directories above the project as they are")
+                .caused_by(error)
+                .into()),
+        }
     }
 
     /// Opens the directory and makes it when it is missing.

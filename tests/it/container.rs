@@ -141,8 +141,25 @@ async fn read_until(receiver: &mut mpsc::Receiver<Vec<u8>>, marker: &str) -> Str
     text
 }
 
+/// These programs and the libraries they are linked to, or `None`, loudly.
+pub(crate) fn with_libraries(programs: &[&str]) -> Option<Vec<String>> {
+    let mut files: Vec<String> = programs.iter().map(ToString::to_string).collect();
+    let output = Command::new("ldd").args(programs).output().ok();
+    let Some(output) = output.filter(|output| output.status.success()) else {
+        eprintln!("SKIPPED: `ldd` does not work on this machine for {programs:?}");
+        return None;
+    };
+    let listed = String::from_utf8(output.stdout).unwrap();
+    files.extend(
+        listed.split_whitespace().filter(|word| word.starts_with('/') && !word.ends_with(':')).map(str::to_owned),
+    );
+    files.sort();
+    files.dedup();
+    Some(files)
+}
+
 /// A root directory with these executables (source on this machine, path inside), or `None`, loudly.
-fn root_of(files: &[(&str, &str)]) -> Option<tempfile::TempDir> {
+pub(crate) fn root_of(files: &[(&str, &str)]) -> Option<tempfile::TempDir> {
     let root = tempfile::tempdir().unwrap();
     fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
     for (source, inside) in files {

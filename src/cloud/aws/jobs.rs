@@ -20,9 +20,12 @@ use super::errors::Call;
 use crate::cloud::{
     CloudError, CloudErrorKind, JobStatus, TrainingJob, TrainingJobSpec, TrainingJobSummary, TrainingJobs, Transition,
 };
+use crate::plain;
 
 /// Jobs a page of `ListTrainingJobs`; the service's maximum.
 const LIST_PAGE: i32 = 100;
+/// In bytes; SageMaker's own limit is 1,024 characters.
+const LONGEST_TEXT: usize = 4096;
 
 #[derive(Debug)]
 pub(super) struct AwsJobs {
@@ -198,6 +201,8 @@ fn channel(channel: &crate::cloud::Channel) -> Channel {
 }
 
 fn training_job(name: &str, reply: DescribeTrainingJobOutput) -> TrainingJob {
+    // Partly from the container, and for people alone or searched for words.
+    let text = |text: &str| plain::line(text, LONGEST_TEXT);
     let time = |time: Option<&DateTime>| time.and_then(|time| SystemTime::try_from(*time).ok());
     let mut transitions: Vec<Transition> = reply
         .secondary_status_transitions()
@@ -205,20 +210,20 @@ fn training_job(name: &str, reply: DescribeTrainingJobOutput) -> TrainingJob {
         .map(|transition| Transition {
             status: transition.status().map(|status| status.as_str().to_owned()).unwrap_or_default(),
             started: time(transition.start_time()),
-            message: transition.status_message().map(str::to_owned),
+            message: transition.status_message().map(text),
         })
         .collect();
     transitions.sort_by_key(|transition| transition.started);
     TrainingJob {
         message: transitions.last().and_then(|transition| transition.message.clone()),
-        secondary: reply.secondary_status().map(|status| status.as_str().to_owned()).unwrap_or_default(),
+        secondary: reply.secondary_status().map(|status| text(status.as_str())).unwrap_or_default(),
         status: job_status(reply.training_job_status()),
         created: time(reply.creation_time()),
         training_seconds: reply.training_time_in_seconds().and_then(|seconds| u64::try_from(seconds).ok()),
         billable_seconds: reply.billable_time_in_seconds().and_then(|seconds| u64::try_from(seconds).ok()),
         name: reply.training_job_name.unwrap_or_else(|| name.to_owned()),
         arn: reply.training_job_arn.unwrap_or_default(),
-        failure_reason: reply.failure_reason,
+        failure_reason: reply.failure_reason.as_deref().map(text),
         transitions,
     }
 }

@@ -15,13 +15,18 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region, SdkConfig};
 
+use aws_sdk_s3::config::{SharedCredentialsProvider, SharedHttpClient};
+
+use self::trust::Surroundings;
 use crate::cloud::{Access, Cloud, ObjectStore};
 use crate::failure::Failure;
 
@@ -53,6 +58,28 @@ pub async fn connect(access: &Access) -> anyhow::Result<Cloud> {
 pub async fn object_store(access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>> {
     let clients = Clients::load(access).await?;
     Ok(Arc::new(objects::AwsObjects::new(clients, access)))
+}
+
+/// The object store alone, for a container whose image is somebody else's: with the credentials of the container's role and
+/// `access`, and nothing that the environment or a file of the image says of AWS, of a proxy or of trusted roots.
+///
+/// # Errors
+/// As [`connect`].
+pub fn container_store(access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>> {
+    let region = access.region.clone().ok_or_else(no_region)?;
+    let http_client = http_client(access, Surroundings::Container)?;
+    let role = ProviderConfig::without_region().with_http_client(http_client.clone());
+    let role = EcsCredentialsProvider::builder().configure(&role).build();
+    let mut config = SdkConfig::builder()
+        .behavior_version(behavior())
+        .http_client(http_client)
+        .app_name(app_name()?)
+        .timeout_config(timeouts(ATTEMPT_TIMEOUT))
+        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+        .region(Region::new(region))
+        .credentials_provider(SharedCredentialsProvider::new(role));
+    config.set_endpoint_url(access.endpoint_url.clone());
+    Ok(Arc::new(objects::AwsObjects::new(Clients::new(config.build()), access)))
 }
 
 /// Shared configuration and the service clients that have been needed so far.
@@ -96,27 +123,38 @@ impl Clients {
 async fn sdk_config(access: &Access) -> anyhow::Result<SdkConfig> {
     let config = loader(access)?.load().await;
     if config.region().is_none() {
-        return Err(Failure::system("no AWS region is known")
-            .hint("set `aws.region` in the operator file, or `AWS_REGION` in the environment of the runner")
-            .into());
+        return Err(no_region().into());
     }
     Ok(config)
 }
 
+fn no_region() -> Failure {
+    Failure::system("no AWS region is known")
+        .hint("set `aws.region` in the operator file, or `AWS_REGION` in the environment of the runner")
+}
+
+fn behavior() -> BehaviorVersion {
+    BehaviorVersion::v2026_01_12()
+}
+
+fn app_name() -> anyhow::Result<AppName> {
+    AppName::new(concat!("sagemaker-executor-", env!("CARGO_PKG_VERSION"))).context("failed to name the program to AWS")
+}
+
+fn http_client(access: &Access, surroundings: Surroundings) -> anyhow::Result<SharedHttpClient> {
+    let plain = access.endpoint_url.as_deref().is_some_and(|url| url.starts_with("http://"));
+    if plain {
+        // No TLS roots to read: that costs more than the rest of the start.
+        return Ok(aws_smithy_http_client::Builder::new().build_http());
+    }
+    trust::https_client(access.ca_bundle.as_deref(), surroundings)
+}
+
 /// Region, endpoint, time limits, retries and TLS.
 fn loader(access: &Access) -> anyhow::Result<ConfigLoader> {
-    let plain = access.endpoint_url.as_deref().is_some_and(|url| url.starts_with("http://"));
-    let http_client = if plain {
-        // No TLS roots to read: that costs more than the rest of the start.
-        aws_smithy_http_client::Builder::new().build_http()
-    } else {
-        trust::https_client(access.ca_bundle.as_deref())?
-    };
-    let app_name = AppName::new(concat!("sagemaker-executor-", env!("CARGO_PKG_VERSION")))
-        .context("failed to name the program to AWS")?;
-    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .http_client(http_client)
-        .app_name(app_name)
+    let mut loader = aws_config::defaults(behavior())
+        .http_client(http_client(access, Surroundings::Host)?)
+        .app_name(app_name()?)
         .timeout_config(timeouts(ATTEMPT_TIMEOUT))
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS));
     if let Some(region) = &access.region {

@@ -29,10 +29,30 @@ const SYSTEM_ROOTS: [&str; 6] = [
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 
-/// A client that trusts the host's roots and those of `ca_bundle`, and goes through the proxy of the environment.
-pub(super) fn https_client(ca_bundle: Option<&Path>) -> anyhow::Result<SharedHttpClient> {
-    let native = SYSTEM_ROOTS.iter().any(|file| std::fs::metadata(file).is_ok_and(|file| file.len() > 0));
-    let mut trust = TrustStore::empty().with_native_roots(native);
+/// Whose environment this process lives in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Surroundings {
+    /// The operator's: it may name a proxy and other roots.
+    Host,
+    /// An image's: what it says is meant for the job's own programs.
+    Container,
+}
+
+/// A client that trusts the system's roots and those of `ca_bundle`; on the host, it goes through the proxy of the environment.
+pub(super) fn https_client(ca_bundle: Option<&Path>, surroundings: Surroundings) -> anyhow::Result<SharedHttpClient> {
+    let system = SYSTEM_ROOTS.iter().find(|file| std::fs::metadata(file).is_ok_and(|file| file.len() > 0));
+    let native = system.is_some();
+    let mut trust = TrustStore::empty();
+    match (surroundings, system) {
+        (Surroundings::Host, _) => trust = trust.with_native_roots(native),
+        // Read as a file, because the client's own way follows `SSL_CERT_FILE`.
+        (Surroundings::Container, Some(file)) => {
+            if let Ok(roots) = readable_certificates(Path::new(file)) {
+                trust = trust.with_pem_certificate(roots);
+            }
+        }
+        (Surroundings::Container, None) => {}
+    }
     if let Some(path) = ca_bundle {
         trust = trust.with_pem_certificate(readable_certificates(path)?);
     } else if !native {
@@ -45,7 +65,11 @@ pub(super) fn https_client(ca_bundle: Option<&Path>) -> anyhow::Result<SharedHtt
         .build()
         .map_err(|error| Failure::system("failed to set up TLS").caused_by(error))?;
     Ok(Builder::new().build_with_connector_fn(move |settings, components| {
-        let mut connector = Connector::builder().proxy_config(ProxyConfig::from_env());
+        let proxy = match surroundings {
+            Surroundings::Host => ProxyConfig::from_env(),
+            Surroundings::Container => ProxyConfig::disabled(),
+        };
+        let mut connector = Connector::builder().proxy_config(proxy);
         connector.set_connector_settings(settings.cloned());
         connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
         connector.tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(context.clone()).build()
@@ -87,7 +111,7 @@ mod tests {
     fn a_bundle_without_a_certificate_is_an_error_with_a_hint() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), format!("{BEGIN}\nbm90IGEgY2VydGlmaWNhdGU=\n{END}\n")).unwrap();
-        let error = https_client(Some(file.path())).unwrap_err();
+        let error = https_client(Some(file.path()), Surroundings::Host).unwrap_err();
         let text = render(&error);
         assert!(text.contains("no certificate that TLS can use"), "{text}");
         assert!(text.contains("`aws.ca_bundle`"), "{text}");
@@ -95,7 +119,7 @@ mod tests {
 
     #[test]
     fn an_absent_bundle_is_an_error() {
-        let error = https_client(Some(Path::new("/nonexistent/bundle.pem"))).unwrap_err();
+        let error = https_client(Some(Path::new("/nonexistent/bundle.pem")), Surroundings::Host).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/bundle.pem"), "{error}");
     }
 }

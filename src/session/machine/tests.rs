@@ -122,7 +122,11 @@ fn reports_of_other_runs_do_not_count() {
 fn a_container_that_dies_without_a_word_is_never_a_success() {
     for (job, by, text) in [
         (job(JobStatus::Completed, "Completed", ""), LossKind::System, "without a word"),
-        (job(JobStatus::Failed, "Failed", "AlgorithmError: , exit code: 137"), LossKind::System, "exit code: 137"),
+        (
+            job(JobStatus::Failed, "Failed", "AlgorithmError: , exit code: 137"),
+            LossKind::Script { code: 137 },
+            "exit code: 137",
+        ),
         (
             job(JobStatus::Failed, "Failed", "ClientError: Cannot pull algorithm container. x"),
             LossKind::User,
@@ -135,13 +139,36 @@ fn a_container_that_dies_without_a_word_is_never_a_success() {
         machine.apply(&report(&ready()), at(1));
         machine.apply(&report(&Report::Started { run: 1 }), at(2));
         assert_eq!(conclusion(machine.apply(&Event::Job(Some(&job)), at(10))), None, "last words may still come");
-        match conclusion(machine.apply(&Event::Tick, at(30))) {
+        match conclusion(machine.apply(&Event::Tick, at(13))) {
             Some(Conclusion::Lost { reason, by: kind }) => {
                 assert_eq!(kind, by);
                 assert!(reason.contains(text), "{reason}");
             }
             other => panic!("{other:?}"),
         }
+    }
+}
+
+#[test]
+fn a_script_whose_end_is_known_is_given_time_for_its_output() {
+    let mut machine = RunMachine::new(TERMS);
+    machine.apply(&report(&ready()), at(1));
+    machine.apply(&report(&exited(3, false)), at(2));
+    let job = job(JobStatus::Failed, "Failed", "AlgorithmError: , exit code: 3");
+    assert_eq!(conclusion(machine.apply(&Event::Job(Some(&job)), at(10))), None);
+    assert_eq!(conclusion(machine.apply(&Event::Tick, at(29))), None);
+    let end = conclusion(machine.apply(&complete(3), at(29)));
+    assert!(matches!(end, Some(Conclusion::Exited { code: 3, .. })), "{end:?}");
+}
+
+#[test]
+fn what_the_jobs_image_cannot_do_is_the_jobs_failure() {
+    for (by_job, kind) in [(true, LossKind::User), (false, LossKind::System)] {
+        let mut machine = RunMachine::new(TERMS);
+        machine.apply(&report(&ready()), at(1));
+        let failed = Report::Failed { order: "fetch".into(), reason: "no".into(), by_job };
+        let end = conclusion(machine.apply(&report(&failed), at(2)));
+        assert!(matches!(end, Some(Conclusion::Lost { by, .. }) if by == kind), "{end:?}");
     }
 }
 

@@ -141,8 +141,13 @@ impl Desk {
 
     /// `tail`: further lines of the operator's file, from within `[limits]`.
     pub(super) fn with(job: &Job, emulator: &[&str], tail: &str) -> Self {
+        Self::below(&std::env::temp_dir(), job, emulator, tail)
+    }
+
+    /// Everything of it, the project included, lies below `folder`.
+    pub(super) fn below(folder: &Path, job: &Job, emulator: &[&str], tail: &str) -> Self {
         let place = enter_gate();
-        let dirs = tempfile::Builder::new().prefix("desk").tempdir().unwrap();
+        let dirs = tempfile::Builder::new().prefix("desk").tempdir_in(folder).unwrap();
         let driver = sagemaker_with(emulator, tail);
         let emulator = Emulator::start(&dirs.path().join("emulator"), &driver.emulator.clone().unwrap());
         let desk = Self {

@@ -90,6 +90,7 @@ fn a_command_runs_and_its_files_come_back() {
     for words in ["SageMaker training job: ", "The job succeeded", "Exit code 0, "] {
         assert!(said.contains(words), "{words:?} is not in {said}");
     }
+    assert!(said.contains("\nProvisioning ml.m5.large\n") && !said.contains("section_"), "{said}");
     desktop.is_left_clean();
 }
 

@@ -1,0 +1,113 @@
+//! Text that others wrote, made safe to print: a container, AWS, a file name. Pure.
+//!
+//! A job log obeys what is printed: escape sequences hide lines, a carriage return replaces one, a section marker folds
+//! what follows, and marks of direction turn text around. None of that passes here. A script's own output never comes here.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+/// The longest line for people, in bytes.
+const LONGEST_LINE: usize = 8 << 10;
+/// GitLab folds what stands between two of these.
+const SECTION_WORDS: [(&str, &str); 2] = [("section_start:", "section-start:"), ("section_end:", "section-end:")];
+
+/// Lines for people: line breaks and tabs stay, other control characters become visible, a very long line is cut.
+pub fn lines(text: &str) -> Cow<'_, str> {
+    let is_long = text.len() > LONGEST_LINE && text.split('\n').any(|line| line.len() > LONGEST_LINE);
+    if !is_long && !text.contains(is_active) && !SECTION_WORDS.iter().any(|(word, _)| text.contains(word)) {
+        return Cow::Borrowed(text);
+    }
+    let lines: Vec<String> =
+        text.split('\n').map(|line| safe(line.strip_suffix('\r').unwrap_or(line), LONGEST_LINE)).collect();
+    Cow::Owned(lines.join("\n"))
+}
+
+/// One line of at most about `most` bytes, for a text from elsewhere that becomes part of a line.
+pub fn line(text: &str, most: usize) -> String {
+    let mut parts = text.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty());
+    let mut joined = String::new();
+    // What lies behind the limit is not even looked at.
+    while joined.len() <= most
+        && let Some(part) = parts.next()
+    {
+        if !joined.is_empty() {
+            joined.push_str("; ");
+        }
+        joined.push_str(part);
+    }
+    safe(&joined, most)
+}
+
+/// Without line breaks in it.
+fn safe(line: &str, most: usize) -> String {
+    let kept = line.floor_char_boundary(most);
+    let (shown, rest) = line.split_at(kept);
+    let mut safe = String::with_capacity(shown.len());
+    for character in shown.chars() {
+        if is_active(character) {
+            // Writing into a string does not fail.
+            let _ = match u8::try_from(character) {
+                Ok(byte) => write!(safe, "\\x{byte:02x}"),
+                Err(_) => write!(safe, "\\u{{{:x}}}", u32::from(character)),
+            };
+        } else {
+            safe.push(character);
+        }
+    }
+    for (word, replaced) in SECTION_WORDS {
+        if safe.contains(word) {
+            safe = safe.replace(word, replaced);
+        }
+    }
+    if !rest.is_empty() {
+        let _ = write!(safe, "... ({} more bytes)", rest.len());
+    }
+    safe
+}
+
+/// Changes how other text is shown, instead of being shown.
+fn is_active(character: char) -> bool {
+    let turns = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
+    turns || (character.is_control() && !matches!(character, '\n' | '\t'))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_a_log_would_obey_is_shown() {
+        assert_eq!(lines("plain ü\n\ttext\n"), "plain ü\n\ttext\n");
+        assert_eq!(
+            lines("\x1b[2Khidden\r\nsection_start:1:x\r\x1b[0K"),
+            "\\x1b[2Khidden\nsection-start:1:x\\x0d\\x1b[0K"
+        );
+        assert_eq!(lines("a\u{202e}b\u{9b}c\0"), "a\\u{202e}b\\x9bc\\x00");
+    }
+
+    #[test]
+    fn a_long_line_is_cut_between_characters() {
+        let text = "ü".repeat(LONGEST_LINE);
+        let cut = lines(&text);
+        assert!(cut.ends_with(&format!("ü... ({LONGEST_LINE} more bytes)")), "{}", cut.len());
+        assert_eq!(line("äöü", 3), "ä... (4 more bytes)");
+    }
+
+    #[test]
+    fn one_line_stays_one_line() {
+        assert_eq!(line("first\r\n\n  second\nsection_end:3:y\r", 100), "first; second; section-end:3:y");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_active_passes(text in any::<String>(), most in 0..200_usize) {
+            let shown = lines(&text);
+            prop_assert!(!shown.contains(is_active));
+            let one = line(&text, most);
+            prop_assert!(!one.contains(is_active) && !one.contains('\n'));
+            prop_assert!(one.len() <= most * 8 + 40);
+        }
+    }
+}
