@@ -219,6 +219,11 @@ async fn wait_for_stage(session: &Session<'_>, pace: Pace) -> Option<std::fs::Fi
 /// Ends whichever training jobs of the session there are: without a record nobody knows their number.
 async fn end_all(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
     session.record.job_number = 1;
+    // Nor how many orders were sent: they are numbered without gaps, and the one to leave must be the next.
+    match session.cloud.objects.list(&session.layout.orders()).await {
+        Ok(orders) => session.record.orders = u32::try_from(orders.len()).unwrap_or(0),
+        Err(error) => pace.note("failed to look for the orders that were sent", &error),
+    }
     loop {
         match end_job(session, pace).await? {
             Job::Ended => {
@@ -246,8 +251,10 @@ async fn end_job(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
         }
     };
     if job.is_none() && may_come(session) {
-        // The request may still be on its way, or its effect not visible yet.
-        session.cloud.jobs.stop(&name).await?;
+        // The request may still be on its way, or its effect not visible yet. A later pass looks again.
+        if let Err(error) = session.cloud.jobs.stop(&name).await {
+            pace.note("failed to stop a training job that may still come", &error);
+        }
         if pace == Pace::Patient {
             tokio::time::sleep(LATE_CREATE).await;
             job = session.cloud.jobs.describe(&name).await?;
@@ -268,15 +275,11 @@ async fn end_job(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
         return Ok(Job::Leaving);
     }
     if session.record.finished && session.record.leaving.is_none() {
-        if let Some(job) = wait_to_leave(session, &name, pace).await? {
-            return Ok(job);
-        }
-        // The container is gone and SageMaker stores what it left: a stop would win nothing.
-        let uploading = |job: TrainingJob| job.secondary == "Uploading";
-        if session.cloud.jobs.describe(&name).await?.is_some_and(uploading)
-            && wait_for_end(&session.cloud, &name, pace.stopped_within()).await?
-        {
-            return Ok(Job::Ended);
+        // Reports that say nothing sensible, or cannot be read, are no reason to let the instance go on.
+        match wait_for_finished(session, &name, pace).await {
+            Ok(Some(job)) => return Ok(job),
+            Ok(None) => {}
+            Err(error) => pace.note("failed to see the agents leave", &format!("{error:#}")),
         }
     }
     if !session.record.finished {
@@ -299,6 +302,18 @@ async fn end_job(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
         anyhow::bail!("the training job {name} was asked to stop and has not ended yet");
     }
     Ok(Job::Ended)
+}
+
+/// Waits until a job whose agents were told to leave has ended, or is about to; `None` when it has to be stopped.
+async fn wait_for_finished(session: &mut Session<'_>, name: &str, pace: Pace) -> anyhow::Result<Option<Job>> {
+    if let Some(job) = wait_to_leave(session, name, pace).await? {
+        return Ok(Some(job));
+    }
+    // The container is gone and SageMaker stores what it left: a stop would win nothing.
+    let uploading = |job: TrainingJob| job.secondary == "Uploading";
+    let is_uploading = session.cloud.jobs.describe(name).await?.is_some_and(uploading);
+    let has_ended = is_uploading && wait_for_end(&session.cloud, name, pace.stopped_within()).await?;
+    Ok(has_ended.then_some(Job::Ended))
 }
 
 /// Waits until every agent has said its last word, or the job has ended; `None` when neither came in time. The end is not

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use anyhow::Context as _;
 use tokio::time::Instant;
 
 use crate::cloud::{CloudError, CloudErrorKind, TrainingJob};
@@ -409,7 +410,8 @@ impl<'s, 'a> Follower<'s, 'a> {
     }
 
     fn print(&mut self) -> anyhow::Result<Vec<EndSeen>> {
-        let ends = self.sources.output.print(self.session.printer, self.started.elapsed())?;
+        let printed = self.sources.output.print(self.session.printer, self.started.elapsed());
+        let ends = printed.context("failed to write the output of the job to stdout")?;
         // Noted as soon as it was shown: a process that takes over must not show it again.
         let shown = self.sources.output.shown();
         let foreign_bytes = self.sources.output.foreign_bytes();

@@ -106,19 +106,21 @@ impl Records {
     ///
     /// A lock that cannot be made, as on a full or read-only disk, is held by nobody.
     pub fn claim(&self, id: &SessionId) -> anyhow::Result<Option<Claim>> {
-        // A container stage holds the other lock too, and one of an older program that one alone.
-        for extension in ["lock", "alive"] {
+        // A container stage holds the other lock too, and one of an older program that one alone. It comes second: a stage that
+        // finds it taken, though only for this look, fails.
+        let mut claim = None;
+        for extension in ["alive", "lock"] {
             let path = self.file(id, extension);
             let opened = writable(&path).or_else(|_| File::open(&path));
             let Ok(file) = opened else { continue };
             match file.try_lock() {
-                Ok(()) if extension == "alive" => return Ok(Some(Claim(Some(file)))),
+                Ok(()) if extension == "alive" => claim = Some(file),
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(error)) => return Err(not_writable(&path, error)),
             }
         }
-        Ok(Some(Claim(None)))
+        Ok(Some(Claim(claim)))
     }
 
     /// Time since a stage of the session was last seen alive; `None` when nothing of the session is there.
@@ -172,6 +174,7 @@ mod tests {
         assert!(records.claim(&id()).unwrap().is_none());
         drop(first);
         assert!(records.claim(&id()).unwrap().is_none());
+        assert!(!records.file(&id(), "lock").exists(), "a stage that holds the session finds its lock free");
         drop(second);
         assert!(records.claim(&id()).unwrap().is_some());
         assert!(records.untouched_for(&id()).unwrap().unwrap() < Duration::from_mins(5));

@@ -18,6 +18,10 @@ use crate::session::cursor::Cursor;
 use crate::workspace::Selection;
 
 const VERSION: u32 = 1;
+/// No count of a session comes near it, ...
+const MOST: u32 = 1_000_000_000;
+/// ... nor a time: the year 9999.
+const LATEST: u64 = 253_402_300_800;
 
 /// What the next process of the job needs to know.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,6 +123,13 @@ pub struct SessionRecord {
 }
 
 impl SessionRecord {
+    /// No number is one that cannot be counted on from.
+    fn is_possible(&self) -> bool {
+        let counts = [self.job_number, self.orders, self.runs, self.workspace_attempt];
+        let mut counts = counts.iter().chain(self.reports.values());
+        counts.all(|count| *count < MOST) && self.created < LATEST
+    }
+
     /// No training job was ever asked for, so nothing is stored in the bucket either.
     pub fn is_unused(&self) -> bool {
         !self.creating && self.arn.is_none() && self.requested.is_none() && self.created == 0 && self.orders == 0
@@ -192,8 +203,11 @@ impl Records {
         if let Some(version) = version(&text).filter(|version| *version > VERSION.into()) {
             return Err(unusable(&format!("has version {version}; this program knows {VERSION}")).into());
         }
-        let record =
+        let record: SessionRecord =
             serde_json::from_slice(&text).map_err(|error| unusable("cannot be understood").caused_by(error))?;
+        if !record.is_possible() {
+            return Err(unusable("holds numbers that no session comes to").into());
+        }
         Ok(Some(record))
     }
 
@@ -394,5 +408,23 @@ mod tests {
         assert!(records.load(&id).unwrap_err().to_string().contains("version 9"));
         fs::write(records.file(&id, "json"), "").unwrap();
         assert!(records.load(&id).unwrap_err().to_string().contains("is empty"));
+    }
+
+    /// A pass over all sessions must not end by a number that cannot be added to.
+    #[test]
+    fn a_record_with_impossible_numbers_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        let id = SessionId::parse("gitlab-1-2-abcdef12").unwrap();
+        let bad = [
+            SessionRecord { created: u64::MAX, ..SessionRecord::default() },
+            SessionRecord { orders: u32::MAX, ..SessionRecord::default() },
+            SessionRecord { job_number: u32::MAX, ..SessionRecord::default() },
+            SessionRecord { reports: [("algo-1".to_owned(), u32::MAX)].into(), ..SessionRecord::default() },
+        ];
+        for record in bad {
+            records.save(&id, &record).unwrap();
+            assert!(records.load(&id).unwrap_err().to_string().contains("numbers"), "{record:?}");
+        }
     }
 }

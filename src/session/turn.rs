@@ -99,9 +99,9 @@ impl Turns {
                 Err(error) => return Err(error.into()),
             }
         }
-        let mut text = String::new();
-        file.read_to_string(&mut text)?;
-        let shared = serde_json::from_str::<Shared>(&text).ok().filter(|shared| shared.boot == self.boot);
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        let shared = serde_json::from_slice::<Shared>(&text).ok().filter(|shared| shared.boot == self.boot);
         let mut shared =
             shared.unwrap_or_else(|| Shared { boot: self.boot.clone(), budget: ReadBudget::new(CEILING, self.now()) });
         let result = act(&mut shared.budget);

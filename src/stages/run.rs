@@ -239,7 +239,9 @@ async fn in_container(
     let conclusion = match followed {
         Ok(conclusion) => conclusion,
         Err(error) => {
-            if context.cancellation.asked() && session.is_untouched().await.unwrap_or(false) {
+            // Without a training job, as when each further instance type was refused, no later stage has anything to wait for.
+            let is_over = context.cancellation.asked() || session.record.arn.is_none();
+            if is_over && session.is_untouched().await.unwrap_or(false) {
                 session.give_up().await?;
             }
             return Err(error);
@@ -385,7 +387,10 @@ async fn run_script(
         session.save()?;
     }
     let wishes = Wishes { job, env: &context.env, cancel: &context.cancellation };
-    replace::resume(session, wishes).await?;
+    if let Err(error) = replace::resume(session, wishes).await {
+        take_back(session, run).await;
+        return Err(error);
+    }
     loop {
         let limits = &session.settings.limits;
         let machine = RunMachine::new(Terms {
@@ -410,13 +415,17 @@ async fn run_script(
                 }
             }
         }
-        if matches!(conclusion, Err(_) | Ok(Conclusion::Lost { .. }))
-            // What was given up here must not begin, or go on, over there.
-            && let Err(error) = session.order(&Order::Cancel { run }).await
-        {
-            tracing::warn!(error = format!("{error:#}"), "failed to take the script back");
+        if matches!(conclusion, Err(_) | Ok(Conclusion::Lost { .. })) {
+            take_back(session, run).await;
         }
         return conclusion;
+    }
+}
+
+/// What was given up here must not begin, or go on, over there.
+async fn take_back(session: &mut Session<'_>, run: u32) {
+    if let Err(error) = session.order(&Order::Cancel { run }).await {
+        tracing::warn!(error = format!("{error:#}"), "failed to take the script back");
     }
 }
 

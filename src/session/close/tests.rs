@@ -187,6 +187,19 @@ async fn a_job_that_may_still_come_keeps_its_record_and_nothing_else() {
     assert!(records.sessions().unwrap().is_empty());
 }
 
+/// As where `StopTrainingJob` is not allowed, or not known: there is nothing to stop so far.
+#[tokio::test(start_paused = true)]
+async fn a_job_that_may_still_come_and_cannot_be_stopped_is_looked_for_later() {
+    use crate::cloud::faulty::{Fault, Faulty, When};
+
+    let desk = Desk::new();
+    let mut session = asked_for(&desk, Stamp::now());
+    let stop = Fault::new("stop", 1, When::Before, CloudErrorKind::Denied).forever();
+    session.cloud.jobs = std::sync::Arc::new(Faulty::new(desk.memory.jobs.clone(), [stop]));
+    assert_eq!(close(session, Pace::Patient).await.unwrap(), Closed::MayCome);
+    assert!(desk.attach().unwrap().record.creating);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_job_that_has_not_come_for_long_is_forgotten() {
     let desk = Desk::new();
@@ -308,4 +321,15 @@ async fn the_end_of_a_job_that_was_given_up_is_not_waited_for() {
     assert_eq!(closed(&desk, Pace::Patient).await, Closed::Leaving);
     desk.memory.jobs.set_status(NAME, JobStatus::Stopped, "Stopped");
     assert_eq!(closed(&desk, Pace::Brief).await, Closed::Whole);
+}
+
+/// A container may write what it likes where its reports stand, and goes on while nobody stops it.
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_reports_cannot_be_understood_is_stopped() {
+    let desk = Desk::new();
+    told_to_leave(&desk, &["algo-1"]).await;
+    desk.memory.jobs.set_status(NAME, JobStatus::InProgress, "Training");
+    desk.memory.objects.insert(&spec::layout(&Desk::id()).report("algo-1", 1), "not a report");
+    assert_eq!(closed(&desk, Pace::Patient).await, Closed::Whole);
+    assert!(desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
 }

@@ -149,6 +149,23 @@ fn the_last_type_has_no_capacity_either() {
     desk.close();
 }
 
+/// The first type has no capacity, and every other one is refused: no later stage waits for a training job that never was.
+#[test]
+fn the_other_types_are_refused() {
+    let mut desk = Desk::new(&job());
+    desk.set("SAGEMAKER_INSTANCE_TYPE", TYPES);
+    desk.emulator.set_faults(&json!({"jobs": [{"trouble": "capacity"}], "calls": [{"operation": "CreateTrainingJob",
+        "from": 2, "error": "ResourceLimitExceeded", "message": "The account-level service limit is 0 Instances"}]}));
+    let desk = desk.prepared();
+    let ended = desk.run("build_script", "echo never");
+    ended.with_code(SYSTEM_FAILURE).one_error().says("ml.p4d.24xlarge: CapacityError").says("ml.m5.large: ResourceLimit");
+    let after = desk.run("after_script", "echo never");
+    after.passed().says("`after_script` is skipped");
+    assert_eq!(after.out(), "");
+    desk.cleanup().passed();
+    desk.is_left_clean();
+}
+
 #[test]
 fn an_internal_error_is_met_once_more() {
     let desk = Desk::new(&job());
