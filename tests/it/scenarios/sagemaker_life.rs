@@ -158,7 +158,11 @@ fn the_other_types_are_refused() {
         "from": 2, "error": "ResourceLimitExceeded", "message": "The account-level service limit is 0 Instances"}]}));
     let desk = desk.prepared();
     let ended = desk.run("build_script", "echo never");
-    ended.with_code(SYSTEM_FAILURE).one_error().says("ml.p4d.24xlarge: CapacityError").says("ml.m5.large: ResourceLimit");
+    ended
+        .with_code(SYSTEM_FAILURE)
+        .one_error()
+        .says("ml.p4d.24xlarge: CapacityError")
+        .says("ml.m5.large: ResourceLimit");
     let after = desk.run("after_script", "echo never");
     after.passed().says("`after_script` is skipped");
     assert_eq!(after.out(), "");
