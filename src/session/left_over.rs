@@ -43,7 +43,10 @@ pub async fn look_after(session: &Session<'_>) {
     let look = async {
         let records = &session.records;
         let older_than = (session.settings.lease() * LEASES).max(AT_LEAST);
-        for id in records.sessions()?.into_iter().filter(|id| *id != session.id) {
+        let mut ids = records.sessions()?;
+        ids.retain(|id| *id != session.id);
+        begin_at(&mut ids, std::process::id());
+        for id in ids {
             let found = of(records, &id, older_than).unwrap_or_else(|error| {
                 tracing::info!(session = %id, error = format!("{error:#}"), "failed to look at a session");
                 None
@@ -62,6 +65,13 @@ pub async fn look_after(session: &Session<'_>) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::info!(error = format!("{error:#}"), "failed to look for what is left over"),
         Err(_) => tracing::info!("what is left over is looked after by the next job"),
+    }
+}
+
+/// The looks of different jobs begin at different sessions: some that take long each time keep no other from its turn.
+fn begin_at(ids: &mut [SessionId], number: u32) {
+    if let Some(first) = usize::try_from(number).ok().and_then(|number| number.checked_rem(ids.len())) {
+        ids.rotate_left(first);
     }
 }
 
@@ -208,6 +218,18 @@ mod tests {
         drop(looking);
         look_after(&session).await;
         assert!(desk.is_stopped(OLD));
+    }
+
+    #[test]
+    fn each_session_comes_first_in_some_look() {
+        let all = ["gitlab-1-1-aaaaaaaa", "gitlab-1-2-bbbbbbbb", "gitlab-1-3-cccccccc"].map(id);
+        for (number, first) in all.iter().enumerate() {
+            let mut ids = all.clone();
+            begin_at(&mut ids, 300 + u32::try_from(number).unwrap());
+            assert_eq!(ids[0], *first);
+            assert_eq!(std::collections::BTreeSet::from(ids), std::collections::BTreeSet::from(all.clone()));
+        }
+        begin_at(&mut [], 1);
     }
 
     #[tokio::test(start_paused = true)]
