@@ -32,7 +32,7 @@ impl Foreign {
         let line = plain::line(text.trim_end(), LINE_BYTES);
         // With the mark before it and its end.
         let cost = line.len() as u64 + 16;
-        if self.left_out.0 > 0 || cost > self.run_left || self.job_printed + cost > JOB_BYTES {
+        if self.left_out.0 > 0 || cost > self.run_left || self.job_printed.saturating_add(cost) > JOB_BYTES {
             // From here on nothing: lines with holes between them would look whole.
             self.left_out = (self.left_out.0 + 1, self.left_out.1 + text.len() as u64);
             return None;
