@@ -217,6 +217,11 @@ fn environment(
             return Err(Failure::user(format!("`{variable}` does not end in a usable variable name"))
                 .hint("letters, digits and `_`, not starting with a digit, not `SAGEMAKER_EXECUTOR_`"));
         }
+        // An agent that looks elsewhere for the credentials of its role does not start.
+        if name.starts_with("AWS_CONTAINER_") {
+            return Err(Failure::user(format!("`{variable}` cannot be set"))
+                .hint("the platform says there where the credentials of the training job's role are; export it in the script instead"));
+        }
         if value.chars().count() > ENVIRONMENT_VALUE {
             return Err(Failure::user(format!("`{variable}` is longer than {ENVIRONMENT_VALUE} characters"))
                 .hint("ordinary job variables have no such limit and reach the script as well"));
@@ -304,6 +309,8 @@ mod tests {
     #[test_case(&JobVariables { role_arn: Some("arn:aws:iam::1:role/x".into()), ..Default::default() }, "SAGEMAKER_ROLE_ARN")]
     #[test_case(&env("PW", "x-hunter22"), "SAGEMAKER_ENV_PW")]
     #[test_case(&env("SAGEMAKER_EXECUTOR_BUCKET", "mine"), "SAGEMAKER_ENV_SAGEMAKER_EXECUTOR_BUCKET")]
+    #[test_case(&env("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/x"), "SAGEMAKER_ENV_AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")]
+    #[test_case(&env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/x"), "SAGEMAKER_ENV_AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")]
     #[test_case(&env("1A", "x"), "SAGEMAKER_ENV_1A")]
     #[test_case(&env("LONG", &"x".repeat(513)), "SAGEMAKER_ENV_LONG")]
     fn a_wrong_wish_is_the_users_and_names_its_variable(wishes: &JobVariables, variable: &str) {

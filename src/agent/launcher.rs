@@ -79,7 +79,7 @@ if ! executable "$agent"; then
     for place in /tmp /var/tmp /dev/shm "$HOME"; do
         [ -z "$copied" ] && [ -n "$place" ] || continue
         copy=$place/@BINARY@.$$
-        { cp "$agent" "$copy" || busybox cp "$agent" "$copy"; } 2>/dev/null
+        { cp "$agent" "$copy" || busybox cp "$agent" "$copy" || cat "$agent" >"$copy"; } 2>/dev/null
         if [ -f "$copy" ] && executable "$copy"; then
             copied=$copy
         else
@@ -93,7 +93,7 @@ if ! executable "$agent"; then
         for loader in /lib64/ld-linux-x86-64.so.2 /lib/ld-musl-x86_64.so.1; do
             [ -x "$agent" ] || "$loader" "$directory/@STUB@" "$agent" 2>/dev/null
         done
-        [ -x "$agent" ] || fail "the image has no \`chmod\` that makes $agent executable; install \`coreutils\` or \`busybox\` in the image"
+        [ -x "$agent" ] || fail "the image has no \`chmod\` that makes $agent executable, and no \`cp\` that makes a copy its user may execute; install \`coreutils\` or \`busybox\` in the image"
     fi
 fi
 

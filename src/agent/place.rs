@@ -36,8 +36,12 @@ fn places() -> impl Iterator<Item = PathBuf> {
 
 /// What the first place gives that can.
 fn first_of<T>(make: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
+    first_among(places(), make)
+}
+
+fn first_among<T>(places: impl Iterator<Item = PathBuf>, make: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
     let mut refused = None;
-    for place in places() {
+    for place in places {
         // A script may have removed it whole.
         if place.as_path() == Path::new(TMP) && !place.is_dir() {
             let _ = fs::DirBuilder::new().mode(0o1777).create(&place);
@@ -50,10 +54,17 @@ fn first_of<T>(make: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
     Err(refused.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
 }
 
-/// A private folder for scripts and archives, removed with the value.
-pub(super) fn scratch() -> anyhow::Result<tempfile::TempDir> {
-    let make = |place: &Path| tempfile::Builder::new().prefix("sagemaker-executor-").tempdir_in(place);
-    first_of(make).context("failed to make a temporary folder")
+/// A file with a script, in a private folder that is removed with the value. An earlier script may have filled a place.
+pub(super) fn script(text: &[u8]) -> anyhow::Result<(tempfile::TempDir, PathBuf)> {
+    first_of(|place| script_in(place, text)).context("failed to store the script in the container")
+}
+
+fn script_in(place: &Path, text: &[u8]) -> io::Result<(tempfile::TempDir, PathBuf)> {
+    let folder = tempfile::Builder::new().prefix("sagemaker-executor-").tempdir_in(place)?;
+    let path = folder.path().join("script");
+    fs::write(&path, text)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
+    Ok((folder, path))
 }
 
 /// A queue on the volume, for output whose reader is slower than its writer: half of the free room at most, and no more than
@@ -218,6 +229,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(topmost_missing(dir.path()), None);
         assert_eq!(topmost_missing(&dir.path().join("a/b/c")), Some(dir.path().join("a")));
+    }
+
+    /// A folder fits where its script does not.
+    #[test]
+    fn a_script_is_stored_where_there_is_room_for_it() {
+        let (full, free) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let places = [full.path().to_owned(), free.path().to_owned()];
+        let make = |place: &Path| {
+            let stored = script_in(place, b"true")?;
+            if place == full.path() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(stored) }
+        };
+        let (_folder, path) = first_among(places.into_iter(), make).unwrap();
+        assert!(path.starts_with(free.path()) && fs::read(&path).unwrap() == b"true");
+        assert_eq!(fs::read_dir(full.path()).unwrap().count(), 0, "nothing is left behind");
     }
 
     fn trees(project: PathBuf) -> Trees {

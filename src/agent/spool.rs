@@ -136,12 +136,13 @@ impl Spool {
                 self.freed.notify_all();
                 return Ok(Read::Bytes(count));
             }
+            // Before the kick: somebody who kicks without a pause must not put off the end.
+            if state.is_closed {
+                return Ok(Read::End);
+            }
             if state.is_kicked {
                 state.is_kicked = false;
                 return Ok(Read::Kicked);
-            }
-            if state.is_closed {
-                return Ok(Read::End);
             }
             if state.reader == Reader::Busy {
                 state.reader = Reader::Idle;
@@ -341,8 +342,9 @@ mod tests {
         assert_eq!(spool.read(&mut [0; 4], Some(Instant::now())).unwrap(), Read::Idle);
         spool.write(b"x");
         spool.close();
+        spool.kick();
         assert_eq!(spool.read(&mut [0; 4], None).unwrap(), Read::Bytes(1));
-        assert_eq!(spool.read(&mut [0; 4], None).unwrap(), Read::End);
+        assert_eq!(spool.read(&mut [0; 4], None).unwrap(), Read::End, "kicks do not put off the end");
     }
 
     #[test]

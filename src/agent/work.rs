@@ -255,11 +255,7 @@ impl<'s> Worker<'s> {
         let (layout, node) = (self.post.layout.clone(), self.node.name.clone());
         let pace = if run.live_copy { Pace::Live } else { Pace::Late };
         let copy = TraceCopy::new(self.post.objects.clone(), pace, move |batch| layout.trace(&node, number, batch));
-        let prepared = match place::scratch() {
-            Ok(scratch) => self.script_run(run, scratch.path()).await.map(|spec| (scratch, spec)),
-            Err(error) => Err(error),
-        };
-        let (_scratch, spec) = match prepared {
+        let (_scratch, spec) = match self.script_run(run).await {
             Ok(prepared) => prepared,
             Err(error) => {
                 self.post.report(&failed(&format!("start {stage}"), &error)).await?;
@@ -312,17 +308,15 @@ impl<'s> Worker<'s> {
         Ok(end)
     }
 
-    async fn script_run(&self, run: PendingRun, scratch: &std::path::Path) -> anyhow::Result<ScriptRun> {
-        use std::os::unix::fs::PermissionsExt as _;
+    /// With the folder that holds the script.
+    async fn script_run(&self, run: PendingRun) -> anyhow::Result<(tempfile::TempDir, ScriptRun)> {
         let Some(project) = self.project.as_ref().filter(|project| project.snapshot.is_some()) else {
             anyhow::bail!("the project is not here");
         };
         let key = self.post.layout.script(run.run);
         let script = self.post.objects.get(&key).await?.context("the script is not in the store")?;
-        let path = scratch.join("script");
-        std::fs::write(&path, script).with_context(|| format!("failed to write {}", path.display()))?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
-        Ok(ScriptRun {
+        let (folder, path) = place::script(&script)?;
+        let spec = ScriptRun {
             run: run.run,
             stage: run.stage,
             script: path,
@@ -331,7 +325,8 @@ impl<'s> Worker<'s> {
             masks: run.masks.into_iter().map(String::into_bytes).collect(),
             mask_prefixes: run.mask_prefixes,
             term_grace: run.grace.min(STOP_GRACE),
-        })
+        };
+        Ok((folder, spec))
     }
 
     /// Sends back what later stages read. Failing is told to the driver, which makes it the job's failure.

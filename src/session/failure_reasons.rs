@@ -14,6 +14,7 @@ const ROLE: &str = "the trust policy of the role (`job.role_arn`, or the job's `
 const BUCKET: &str = "the executor's objects in the bucket were gone when the job began; look at the bucket's lifecycle rules, then try again";
 const STORE: &str = "check the role's `s3:*` and `kms:*` permissions on the executor's prefix of the bucket";
 const CAPACITY: &str = "name several types in `SAGEMAKER_INSTANCE_TYPE`, or try again later";
+const LATER: &str = "try again later";
 const INTERNAL: &str = "try again; when it comes back, check `image:`, because a bad image may also end so";
 
 struct Row {
@@ -32,6 +33,8 @@ const NO_IMAGE: &str = "the training image cannot be used";
 const NO_START: &str = "the container of the image cannot be started";
 const NO_MEMORY: &str = "the instance ran out of memory";
 const NO_SPACE: &str = "the instance ran out of disk space";
+const NO_INPUT: &str = "the training job could not read its input";
+const TOO_OFTEN: &str = "a service was asked too often";
 
 /// The first row that fits counts.
 const ROWS: &[Row] = &[
@@ -43,26 +46,39 @@ const ROWS: &[Row] = &[
     row(&["cannotstartcontainer"], LossKind::User, NO_START, IMAGE),
     row(&["cannot start container"], LossKind::User, NO_START, IMAGE),
     row(&["oci runtime"], LossKind::User, NO_START, IMAGE),
+    row(&["runc create failed"], LossKind::User, NO_START, IMAGE),
+    row(&["container process caused"], LossKind::User, NO_START, IMAGE),
+    row(&["exec user process"], LossKind::User, NO_START, IMAGE),
     row(&["exec format error"], LossKind::User, NO_START, IMAGE),
     row(&["executable file not found"], LossKind::User, NO_START, IMAGE),
     row(&["/bin/sh", "no such file"], LossKind::User, NO_START, IMAGE),
     row(&["/bin/sh", "permission denied"], LossKind::User, NO_START, IMAGE),
+    // A registry or a service that is asked too often, which an image or its input only happen to be asked of.
+    row(&["toomanyrequests"], LossKind::System, TOO_OFTEN, LATER),
+    row(&["too many requests"], LossKind::System, TOO_OFTEN, LATER),
+    row(&["rate exceeded"], LossKind::System, TOO_OFTEN, LATER),
+    row(&["throttl"], LossKind::System, TOO_OFTEN, LATER),
     row(&["pull", "container"], LossKind::User, NO_IMAGE, PULL),
     row(&["pull", "image"], LossKind::User, NO_IMAGE, PULL),
     row(&["cannotpullcontainer"], LossKind::User, NO_IMAGE, PULL),
     row(&["unable to download", "image"], LossKind::User, NO_IMAGE, PULL),
     row(&["failed to download", "image"], LossKind::User, NO_IMAGE, PULL),
     row(&["manifest", "not found"], LossKind::User, NO_IMAGE, PULL),
+    row(&["no matching manifest"], LossKind::User, NO_IMAGE, IMAGE),
     row(&["manifest unknown"], LossKind::User, NO_IMAGE, PULL),
     row(&["repository", "does not exist"], LossKind::User, NO_IMAGE, PULL),
     row(&["image", "does not exist"], LossKind::User, NO_IMAGE, PULL),
     row(&["assume", "role"], LossKind::System, "SageMaker may not act for the training job's role", ROLE),
     row(&["no s3 objects found"], LossKind::System, "the training job found no input", BUCKET),
-    row(&["data download failed"], LossKind::System, "the training job could not read its input", STORE),
+    row(&["data download failed"], LossKind::System, NO_INPUT, STORE),
+    row(&["failed to download data"], LossKind::System, NO_INPUT, STORE),
     row(&["artifact upload failed"], LossKind::System, "the training job could not store its output", STORE),
     row(&["capacityerror"], LossKind::System, "there is no free instance", CAPACITY),
-    row(&["insufficient capacity"], LossKind::System, "there is no free instance", CAPACITY),
+    row(&["insufficient", "capacity"], LossKind::System, "there is no free instance", CAPACITY),
+    row(&["unable to provision"], LossKind::System, "there is no free instance", CAPACITY),
     row(&["internalservererror"], LossKind::System, "SageMaker failed", INTERNAL),
+    row(&["clienterror", "image"], LossKind::User, NO_IMAGE, PULL),
+    row(&["clienterror", ".dkr.ecr."], LossKind::User, NO_IMAGE, PULL),
     // Without a row of its own, what SageMaker calls the client's mistake is the same the next time.
     row(&["clienterror"], LossKind::User, "SageMaker refuses the training job", "change what it names"),
 ];
@@ -115,10 +131,11 @@ fn of_container(why: &str, code: Option<i32>, was_ready: bool) -> Verdict {
 const SCRIPT_EXITED: &str = "the job's script exited with code ";
 const KILLED: i32 = 137;
 
-/// `exit code: 1` and `Exit Code: 1`, the last one; `text` is in lower case.
+/// `exit code: 1`, `Exit Code: 1`, `ExitCode 1`: the last one; `text` is in lower case.
 fn exit_code(text: &str) -> Option<i32> {
-    let (_, rest) = text.rsplit_once("exit code:")?;
-    let rest = rest.trim_start();
+    let after = |words: &str| text.rfind(words).map(|at| at + words.len());
+    let rest = text.get(after("exit code").max(after("exitcode"))?..)?;
+    let rest = rest.trim_start_matches([':', '=', ' ']);
     let digits = rest.len() - rest.trim_start_matches(|character: char| character.is_ascii_digit()).len();
     rest.get(..digits)?.parse().ok()
 }
@@ -202,6 +219,23 @@ mod tests {
         USER,
         "`/bin/sh`"
     )]
+    #[test_case("ClientError: Failed to pull image: toomanyrequests: Rate exceeded", SYSTEM, "later")]
+    #[test_case("ThrottlingException: Rate exceeded", SYSTEM, "later")]
+    #[test_case(
+        "ClientError: Please ensure that the role may read 1.dkr.ecr.eu-west-1.amazonaws.com/x:y",
+        USER,
+        "`ecr:*`"
+    )]
+    #[test_case("ClientError: Access denied for the training image", USER, "`ecr:*`")]
+    #[test_case("ClientError: Unable to provision requested ML compute capacity", SYSTEM, "`SAGEMAKER_INSTANCE_TYPE`")]
+    #[test_case("InsufficientInstanceCapacity: none in this zone", SYSTEM, "`SAGEMAKER_INSTANCE_TYPE`")]
+    #[test_case("ClientError: Failed to download data. Access denied", SYSTEM, "`s3:*`")]
+    #[test_case("no matching manifest for linux/amd64 in the manifest list entries", USER, "x86_64")]
+    #[test_case(
+        "AlgorithmError: standard_init_linux.go:228: exec user process caused: no such file or directory, exit code: 1",
+        USER,
+        "`/bin/sh`"
+    )]
     #[test_case("ClientError: something new", USER, "something new")]
     #[test_case("SomethingElse: something new", SYSTEM, "something new")]
     #[test_case("no reason given", SYSTEM, "the training job failed: no reason given")]
@@ -222,6 +256,9 @@ mod tests {
     #[test_case("AlgorithmError: , exit code: 1", true, SYSTEM, "exit code: 1")]
     #[test_case("AlgorithmError: , exit code: 126", true, SYSTEM, "exit code: 126")]
     #[test_case("AlgorithmError: , exit code: 137", true, LossKind::Script { code: 137 }, "killed with SIGKILL (137), most often out of memory")]
+    #[test_case("AlgorithmError: ExitCode 137", true, LossKind::Script { code: 137 }, "out of memory")]
+    #[test_case("AlgorithmError: Container ended with exit code 137.", true, LossKind::Script { code: 137 }, "out of memory")]
+    #[test_case("AlgorithmError: OutOfMemoryError: killed, exit code: 137", true, LossKind::Script { code: 137 }, "out of memory")]
     #[test_case("AlgorithmError: Exit Code: 137", false, LossKind::Script { code: 137 }, "`SAGEMAKER_INSTANCE_TYPE`")]
     #[test_case("AlgorithmError: the job's script exited with code 5, exit code: 5", true, LossKind::Script { code: 5 }, "code 5")]
     #[test_case("AlgorithmError: the job's script exited with code 139, exit code: 139", true, LossKind::Script { code: 139 }, "SIGSEGV")]

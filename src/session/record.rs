@@ -120,6 +120,9 @@ pub struct SessionRecord {
     /// The results are in the project directory, or there are none.
     #[serde(default)]
     pub results_applied: bool,
+    /// The training job ended with them.
+    #[serde(default)]
+    pub results_lost: Option<LostResults>,
 }
 
 impl SessionRecord {
@@ -134,6 +137,14 @@ impl SessionRecord {
     pub fn is_unused(&self) -> bool {
         !self.creating && self.arn.is_none() && self.requested.is_none() && self.created == 0 && self.orders == 0
     }
+}
+
+/// Results that ended with the training job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostResults {
+    pub why: String,
+    /// The same would happen the next time.
+    pub by_job: bool,
 }
 
 /// A script that was ordered and whose end has not been seen.

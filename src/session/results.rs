@@ -10,6 +10,9 @@ use crate::failure::Failure;
 use crate::job::JobContext;
 use crate::mailbox::{Order, Report};
 use crate::session::Session;
+use crate::session::failure_reasons::{self, Verdict};
+use crate::session::machine::LossKind;
+use crate::session::record::LostResults;
 use crate::session::supply::with_bar;
 use crate::session::transport::{self, LeaseKeeper};
 use crate::signals::Cancellation;
@@ -130,9 +133,27 @@ async fn fetch(
         (_, Ok(summary)) => session.tell("Results", &summary),
         (Ok(true), Err(error)) | (Err(error), Err(_)) => return Err(error),
         (Ok(false), Err(error)) if progress.has_arrived() => return Err(error),
-        (Ok(false), Err(error)) => tracing::debug!(error = format!("{error:#}"), "there are no results"),
+        (Ok(false), Err(error)) => {
+            tracing::debug!(error = format!("{error:#}"), "there are no results");
+            let leader = session.record.nodes.first();
+            if leader.is_some_and(|leader| session.record.ready.contains(leader)) {
+                session.record.results_lost = Some(lost_results(session).await);
+            }
+        }
     }
     Ok(())
+}
+
+/// Why there are no results, as far as SageMaker tells.
+async fn lost_results(session: &Session<'_>) -> LostResults {
+    let job = session.cloud.jobs.describe(&session.job_name()).await.ok().flatten();
+    match job.and_then(|job| job.failure_reason) {
+        Some(why) => {
+            let Verdict { reason, by } = failure_reasons::verdict(&why, true);
+            LostResults { why: format!("{NO_RESULTS}: {reason}"), by_job: by != LossKind::System }
+        }
+        None => LostResults { why: NO_RESULTS.to_owned(), by_job: false },
+    }
 }
 
 /// `false` when the container ended without results. A cancel ends the waiting: the results stay in the store, and a later

@@ -18,7 +18,7 @@ use crate::policy;
 use crate::session::failure_reasons;
 use crate::session::follow::Follower;
 use crate::session::machine::{Conclusion, LossKind, RunMachine, Terms};
-use crate::session::record::{CurrentRun, Records, SessionRecord};
+use crate::session::record::{CurrentRun, LostResults, Records, SessionRecord};
 use crate::session::replace::{self, Replaced, Wishes};
 use crate::session::supply::Supply;
 use crate::session::transport::LeaseKeeper;
@@ -69,6 +69,9 @@ async fn on_host(
             }
         }
     }
+    if let Some(record) = records.load(id)? {
+        check_results(stage, &record)?;
+    }
     prepare_directories(context, job, stage)?;
     let (child, _first) = spawn(context, script)?;
     let status = supervise(context, id, child).await?;
@@ -99,6 +102,17 @@ async fn take_results(
         results::bring_back(session, &trees, &mut lease(context), &context.cancellation).await?;
     }
     Ok(())
+}
+
+/// A job whose script succeeded must not succeed without its artifacts: the runner takes no notice of a failed `after_script`.
+fn check_results(stage: &BuildStage, record: &SessionRecord) -> anyhow::Result<()> {
+    match &record.results_lost {
+        Some(LostResults { why, by_job }) if *stage == BuildStage::Other("upload_artifacts_on_success".to_owned()) => {
+            let failure = if *by_job { Failure::user(why) } else { Failure::system(why) };
+            Err(failure.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Takes away what a job left that would break this stage. Where the directories are not the job's own, the container's stage says

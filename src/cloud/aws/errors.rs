@@ -113,7 +113,8 @@ impl Call {
             } else {
                 (CloudErrorKind::Transient, "the AWS credentials could not be loaded")
             };
-            let hint = "give the host an instance profile, or set `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`";
+            let hint = "give the host an instance profile, or set `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; in a training container, \
+                        check that the image does not set `AWS_CONTAINER_*`";
             return self.error(kind, format!("{what}; {hint}"));
         }
         if said("invalid peer certificate") {

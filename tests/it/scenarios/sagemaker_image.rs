@@ -105,6 +105,18 @@ fn the_root_is_smaller_than_the_volume() {
     desk.is_left_clean();
 }
 
+/// An image with a user and without `cp`: the user owns neither the channel nor its files.
+#[test]
+fn the_image_has_a_user_and_little_else() {
+    let Some(root) = small_image().filter(|_| is_root()) else { return };
+    let image = option(&root.path().display().to_string());
+    let desk = Desk::with(&job(), &["--image", &image, "--image-user", &option("1000:1000")], "").prepared();
+    let ended = desk.run("build_script", "echo $UID; exit 126");
+    ended.with_code(BUILD_FAILURE);
+    assert_eq!((ended.out().as_str(), ended.exit_code.as_deref()), ("1000\n", Some("126")), "{ended}");
+    desk.close();
+}
+
 /// With the project in it, it is gone as after the removal of the project; what follows still runs, and knows.
 #[test]
 fn a_script_empties_tmp() {

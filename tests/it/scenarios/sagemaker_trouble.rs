@@ -33,6 +33,24 @@ fn the_container_is_killed() {
     desk.close();
 }
 
+/// The runner takes no notice of a failed `after_script`: without its artifacts the job must not succeed all the same.
+#[test]
+fn the_container_is_killed_with_the_results() {
+    let mut desk = Desk::new(&job());
+    desk.emulator.set_faults(&json!({"jobs": [{"trouble": {"kill": {"after_ms": 3000}}}]}));
+    desk.config().passed();
+    desk.prepare().passed();
+    std::fs::create_dir_all(desk.project()).unwrap();
+    desk.run("build_script", "echo made > model.txt").passed();
+    let ended = desk.run("after_script", "echo after; sleep 3600");
+    ended.with_code(BUILD_FAILURE).one_error().says("killed with SIGKILL (137)");
+    let ended = desk.run("upload_artifacts_on_success", "echo never");
+    ended.with_code(BUILD_FAILURE).one_error().says("before it sent its results").says("SIGKILL");
+    assert_eq!((ended.out().as_str(), ended.exit_code.as_deref()), ("", None));
+    desk.run("cleanup_file_variables", "true").passed();
+    desk.close();
+}
+
 /// Whoever stops the job in the console leaves 120 s: the script is ended, its results are brought back.
 #[test]
 fn the_training_job_is_stopped_from_outside() {
