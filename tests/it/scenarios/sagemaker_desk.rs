@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::driver::{sagemaker_with, taken_slots};
+use crate::support::driver::{sagemaker_with, taken_slots, write_program};
 use crate::support::emulator::Emulator;
 use crate::support::job::Job;
 use crate::support::waiting::{Place, enter_gate, poll, search_path};
@@ -160,9 +160,11 @@ impl Desk {
             emulator,
             dirs,
         };
-        for folder in ["home", "temp"] {
+        for folder in ["home", "temp", "bin"] {
             std::fs::create_dir(desk.root().join(folder)).unwrap();
         }
+        // `prepare` wants the runner's helper on PATH for a job with artifacts, and not every machine has it.
+        write_program(&desk.root().join("bin/gitlab-runner"), include_str!("../../fixtures/gitlab/runner-helper.sh"));
         let operator = driver.operator_config.replace("{emulator}", &desk.emulator.endpoint);
         let operator =
             operator.replace("{builds_dir}", &desk.path("builds")).replace("{cache_dir}", &desk.path("cache"));
@@ -207,7 +209,7 @@ impl Desk {
             .arg(self.operator_file())
             .args(args)
             .env_clear()
-            .env("PATH", search_path())
+            .env("PATH", format!("{}:{}", search_path(), self.path("bin")))
             .env("HOME", self.root().join("home"))
             .env("TMPDIR", self.root().join("temp"))
             .env("JOB_RESPONSE_FILE", self.root().join("response.json"))
