@@ -123,6 +123,8 @@ mod tests {
         );
         // bash drops NUL bytes.
         becomes("PA\0TH=x\nA\0B=1\n", "A\0B=1\n", &["PATH"]);
+        // bash would compute, and so run, what is assigned to its own numbers.
+        becomes("RANDOM=a[$(id)]\nOPTIND=1\nSRANDOM=1\nHISTCMD=1\n", "", &["HISTCMD, OPTIND, RANDOM, SRANDOM"]);
         // Also without a last newline: a later line may end it.
         becomes("A=1\nBASH_ENV=x", "A=1\n", &["BASH_ENV"]);
     }
