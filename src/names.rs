@@ -247,7 +247,19 @@ mod tests {
             assert_eq!(reach(name), Job, "{name}");
         }
         assert_eq!(reach("SSL_CERT_FILE"), JobPath);
-        for name in ["PATHX", "path", "MODEL", "CIRCLE", "HOMEDIR", "SAGEMAKER_INSTANCE_TYPE", "proxy", "ENVIRONMENT", "JDK_VERSION", "GOAL", "LESSON"] {
+        for name in [
+            "PATHX",
+            "path",
+            "MODEL",
+            "CIRCLE",
+            "HOMEDIR",
+            "SAGEMAKER_INSTANCE_TYPE",
+            "proxy",
+            "ENVIRONMENT",
+            "JDK_VERSION",
+            "GOAL",
+            "LESSON",
+        ] {
             assert_eq!(reach(name), Anyone, "{name}");
         }
     }

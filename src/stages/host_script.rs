@@ -201,8 +201,7 @@ mod tests {
     fn a_hook_may_change_the_hosts_own_path() {
         let jobs = "export GCM_INTERACTIVE=Always\nexport PATH=/none";
         let runners = "export RUNNER_TEMP_PROJECT_DIR=/x\nexport GCM_INTERACTIVE=Never";
-        let text =
-            out(&format!("{jobs}\n{runners}\nexport PATH=$PATH:/opt/hook\nenv"), &["RUNNER_TEMP_PROJECT_DIR"]);
+        let text = out(&format!("{jobs}\n{runners}\nexport PATH=$PATH:/opt/hook\nenv"), &["RUNNER_TEMP_PROJECT_DIR"]);
         assert!(text.contains("PATH=/usr/bin:/bin:/opt/hook\n"), "{text}");
     }
 
