@@ -176,6 +176,22 @@ fn a_script_that_was_written_with_the_flag_is_not_run() {
     desk.close();
 }
 
+/// A runner that is killed removes neither file variables nor the lines of `GITLAB_ENV`; the next job of the directory must not get them.
+#[test]
+fn what_a_killed_job_left_beside_the_project_reaches_no_other_job() {
+    let desk = Desk::new(&Job::new().script(["true"])).prepared();
+    let tmp = format!("{}.tmp", desk.project().display());
+    std::fs::create_dir_all(&tmp).unwrap();
+    for name in ["DEPLOY_KEY", "gitlab_runner_env"] {
+        std::fs::write(format!("{tmp}/{name}"), "A=secret").unwrap();
+    }
+    let first = desk.run("get_sources", &format!("mkdir -p '{tmp}'; echo first > '{tmp}/OWN'; ls '{tmp}'"));
+    assert_eq!(first.passed().out(), "OWN\n");
+    let next = desk.run("download_artifacts", &format!("ls '{tmp}'"));
+    assert_eq!(next.passed().out(), "OWN\n");
+    desk.close();
+}
+
 fn sources(world: &World) -> (Repository, String) {
     let repository = world.repository("ml/churn");
     let sha = repository.commit("main", &[("train.py", "print(1)\n")]);
