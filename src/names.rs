@@ -24,8 +24,8 @@ const TABLE: &[(&str, Reach)] = &[
     ("PATH", Container),
     ("HOME", Container),
     ("TMPDIR", Container),
-    ("TMP", Container),
-    ("TEMP", Container),
+    ("TMP", Job),
+    ("TEMP", Job),
     ("SHELL", Container),
     ("XDG_CONFIG_HOME", Container),
     ("XDG_CONFIG_DIRS", Container),
@@ -33,8 +33,7 @@ const TABLE: &[(&str, Reach)] = &[
     ("XDG_*", Job),
     // The shell of the stage. It refuses to set some of them, which would end the stage.
     ("ENV", Container),
-    ("BASH_*", Container),
-    ("BASHOPTS", Container),
+    ("BASH*", Container),
     ("SHELLOPTS", Container),
     ("POSIXLY_CORRECT", Container),
     ("PROMPT_COMMAND", Container),
@@ -48,6 +47,15 @@ const TABLE: &[(&str, Reach)] = &[
     ("UID", Container),
     ("EUID", Container),
     ("PPID", Container),
+    // Numbers of the shell's own: it computes what is assigned to them, and a subscript in it, `a[$(id)]`, runs.
+    ("RANDOM", Container),
+    ("SRANDOM", Container),
+    ("SECONDS", Container),
+    ("EPOCHSECONDS", Container),
+    ("EPOCHREALTIME", Container),
+    ("LINENO", Container),
+    ("HISTCMD", Container),
+    ("OPTIND", Container),
     // Loader and C library.
     ("LD_*", Container),
     ("DYLD_*", Container),
@@ -61,34 +69,56 @@ const TABLE: &[(&str, Reach)] = &[
     ("HOSTALIASES", Container),
     ("LOCALDOMAIN", Container),
     ("RES_OPTIONS", Container),
+    ("RESOLV_*", Container),
     ("LANG", Container),
     ("LANGUAGE", Container),
     ("LC_*", Container),
-    // Languages: git's own scripts, hooks, filters; the runner's helper is a Go program. Folders of packages are often named in
-    // `cache:paths`, which the helper expands, and steer nothing.
+    // Languages: git's own scripts, hooks, filters; the runner's helper is a Go program. Folders of packages, versions and the like
+    // (`PYTHON_VERSION`) are often named in `artifacts` and `cache`, whose paths the helper expands, and steer nothing.
     ("PYTHONUSERBASE", Job),
     ("PYTHONPYCACHEPREFIX", Job),
+    ("PYTHON_*", Job),
     ("PYTHON*", Container),
+    ("PERL_*", Job),
     ("PERL*", Container),
+    ("RUBY_*", Job),
     ("RUBY*", Container),
-    ("LUA_*", Container),
-    ("NODE_*", Container),
+    ("LUA_INIT*", Container),
+    ("LUA_PATH*", Container),
+    ("LUA_CPATH*", Container),
+    ("NODE_OPTIONS", Container),
+    ("NODE_PATH", Container),
+    ("NODE_REPL_*", Container),
+    ("NODE_EXTRA_CA_CERTS", Container),
+    ("NODE_*", Job),
     ("JAVA_TOOL_OPTIONS", Container),
     ("_JAVA_OPTIONS", Container),
-    ("JDK_*", Container),
+    ("JDK_JAVA_OPTIONS", Container),
     ("GODEBUG", Container),
     ("GOGC", Container),
     ("GOMEMLIMIT", Container),
     ("GOMAXPROCS", Container),
     ("GOTRACEBACK", Container),
     ("GOCOVERDIR", Container),
-    ("GO*", Job),
+    ("GORACE", Container),
+    ("GOENV", Job),
+    ("GOFLAGS", Job),
+    ("GOPATH", Job),
+    ("GOPROXY", Job),
+    ("GOROOT", Job),
+    ("GOTOOLCHAIN", Job),
     ("JAVA_*", Job),
     // Tools that read options or programs from the environment.
     ("TAR_OPTIONS", Container),
     ("GREP_OPTIONS", Container),
     ("GZIP", Container),
+    ("OPENSSL_VERSION", Job),
     ("OPENSSL_*", Container),
+    ("GNUTLS_*", Container),
+    ("P11_KIT_*", Container),
+    // Files that git's library for TLS and QUIC would write keys and logs to.
+    ("SSLKEYLOGFILE", Container),
+    ("QLOGDIR", Container),
     ("TERMINFO*", Container),
     ("TERMCAP", Container),
     // Certificates: a file variable of the job is on the host, a path into the image is not.
@@ -97,6 +127,7 @@ const TABLE: &[(&str, Reach)] = &[
     ("GIT_SSL_CAINFO", JobPath),
     ("GIT_SSL_CAPATH", JobPath),
     ("CURL_CA_BUNDLE", JobPath),
+    ("GIT_EXEC_PATH", JobPath),
     ("SSL_*", Job),
     ("CURL_*", Job),
     // git, its credentials, its way to the network.
@@ -112,7 +143,9 @@ const TABLE: &[(&str, Reach)] = &[
     ("VISUAL", Job),
     ("PAGER", Job),
     ("MANPAGER", Job),
-    ("LESS*", Job),
+    ("LESS", Job),
+    ("LESSOPEN", Job),
+    ("LESSCLOSE", Job),
     ("BROWSER", Job),
     ("DISPLAY", Job),
     ("DBUS_*", Job),
@@ -137,6 +170,11 @@ const TABLE: &[(&str, Reach)] = &[
     ("AZURE_*", Job),
     ("GOOGLE_*", Job),
     ("CLOUDSDK_*", Job),
+    ("GCE_METADATA_*", Job),
+    ("STORAGE_EMULATOR_HOST", Job),
+    ("IDENTITY_*", Job),
+    ("IMDS_ENDPOINT", Job),
+    ("MSI_*", Job),
 ];
 
 /// Who may set this variable for a stage on the host.
@@ -167,9 +205,21 @@ mod tests {
 
     #[test]
     fn what_steers_programs_is_the_containers_and_what_git_needs_is_the_jobs() {
-        for name in
-            ["PATH", "LD_PRELOAD", "BASH_FUNC_x", "LC_ALL", "PYTHONPATH", "GODEBUG", "NODE_OPTIONS", "ENV", "UID"]
-        {
+        for name in [
+            "PATH",
+            "LD_PRELOAD",
+            "BASH_FUNC_x",
+            "BASHPID",
+            "LC_ALL",
+            "PYTHONPATH",
+            "GODEBUG",
+            "NODE_OPTIONS",
+            "ENV",
+            "UID",
+            "RANDOM",
+            "OPTIND",
+            "SSLKEYLOGFILE",
+        ] {
             assert_eq!(reach(name), Container, "{name}");
         }
         for name in [
@@ -183,6 +233,11 @@ mod tests {
             "XDG_CACHE_HOME",
             "FF_X",
             "PYTHONUSERBASE",
+            "PYTHON_VERSION",
+            "NODE_ENV",
+            "RUBY_VERSION",
+            "PERL_VERSION",
+            "STORAGE_EMULATOR_HOST",
             "SSH_AUTH_SOCK",
             "KRB5CCNAME",
             "AWS_PROFILE",
@@ -192,7 +247,19 @@ mod tests {
             assert_eq!(reach(name), Job, "{name}");
         }
         assert_eq!(reach("SSL_CERT_FILE"), JobPath);
-        for name in ["PATHX", "path", "MODEL", "CIRCLE", "HOMEDIR", "SAGEMAKER_INSTANCE_TYPE", "proxy", "ENVIRONMENT"] {
+        for name in [
+            "PATHX",
+            "path",
+            "MODEL",
+            "CIRCLE",
+            "HOMEDIR",
+            "SAGEMAKER_INSTANCE_TYPE",
+            "proxy",
+            "ENVIRONMENT",
+            "JDK_VERSION",
+            "GOAL",
+            "LESSON",
+        ] {
             assert_eq!(reach(name), Anyone, "{name}");
         }
     }

@@ -22,17 +22,10 @@ pub(super) fn prelude(bash_env: Option<&str>) -> String {
         || "unset -v BASH_ENV".to_owned(),
         |path| format!("BASH_ENV='{}'\nif [ -r \"$BASH_ENV\" ]; then . \"$BASH_ENV\"; fi", path.replace('\'', r"'\''")),
     );
-    let patterns = |wanted: Reach| {
-        let mut all = String::new();
-        for (pattern, _) in names::table().filter(|(_, reach)| *reach == wanted) {
-            let _ = write!(all, "{}{pattern}", if all.is_empty() { "" } else { "|" });
-        }
-        all
-    };
-    let earlier = exceptions();
     format!(
         // Posix mode would let `export` win. Under xtrace the call is shown, as ever, and nothing of what is in it.
         r#"{own}
+unset -v {BEFORE_LAST}
 set +o posix
 export() {{
 {{ local - && set +x; }} 2>/dev/null || :
@@ -40,37 +33,41 @@ case ${{1-}} in -*) builtin export "$@"; return ;; esac
 while [ $# -gt 0 ]; do
 case ${{1%%[+=]*}} in
 ''|[0-9]*|*[!A-Za-z0-9_]*) ;;
-{earlier}) builtin export "$1" || return ;;
-{container}) ;;
-{paths}) if [ -e "${{1#*=}}" ]; then builtin export "$1" || return; fi ;;
-{last}) builtin export "$1" || return; unset -f export ;;
-*) builtin export "$1" || return ;;
+{LAST_EXPORT}) builtin export "$1" || return; if [ -n "${{{BEFORE_LAST}-}}" ]; then unset -f export; fi ;;
+{arms}*) builtin export "$1" || return ;;
 esac
 shift
 done
 }}
 "#,
-        container = patterns(Reach::Container),
-        paths = patterns(Reach::JobPath),
-        last = LAST_EXPORT,
+        arms = arms(),
     )
 }
 
 /// The runner sets it after all variables of the job; what is exported after it is exported by hooks, which mean the host.
 const LAST_EXPORT: &str = "GCM_INTERACTIVE";
+/// The runner sets it after the job's own variables, too, and earlier: a job's own [`LAST_EXPORT`] comes before it.
+const BEFORE_LAST: &str = "RUNNER_TEMP_PROJECT_DIR";
 
-/// Names that an earlier row of the table takes out of a later pattern for the container.
-fn exceptions() -> String {
-    let own: Vec<_> = names::table()
-        .filter(|(pattern, reach)| !pattern.contains('*') && *reach == Reach::Job)
-        .filter(|(name, _)| {
-            names::table().any(|(pattern, reach)| {
-                reach == Reach::Container && pattern.strip_suffix('*').is_some_and(|start| name.starts_with(start))
-            })
-        })
-        .map(|(name, _)| name)
-        .collect();
-    own.join("|")
+/// The table, in its order, as arms of `case`.
+fn arms() -> String {
+    let mut arms = String::new();
+    let rows: Vec<_> = names::table().collect();
+    for group in rows.chunk_by(|(_, one), (_, other)| deed(*one) == deed(*other)) {
+        let Some((_, reach)) = group.first() else { continue };
+        let patterns: Vec<_> = group.iter().map(|(pattern, _)| *pattern).collect();
+        let _ = writeln!(arms, "{}) {} ;;", patterns.join("|"), deed(*reach));
+    }
+    arms
+}
+
+/// What the function does with a variable.
+fn deed(reach: Reach) -> &'static str {
+    match reach {
+        Reach::Container => "",
+        Reach::JobPath => r#"if [ -e "${1#*=}" ]; then builtin export "$1" || return; fi"#,
+        Reach::Job | Reach::Anyone => r#"builtin export "$1" || return"#,
+    }
 }
 
 /// Whether the runner wrote the script with `FF_POSIXLY_CORRECT_ESCAPES`. Its quoting then leaves line breaks, `;` and more of a
@@ -84,7 +81,8 @@ pub(super) fn is_badly_quoted(script: &[u8]) -> bool {
 /// Whether a cache's key would run in the here-document that the runner writes it into. `prepare` has refused what it knew of; this
 /// sees the key as the runner expanded it. In the script, `\n` stands for a line break.
 pub(super) fn has_unsafe_key(script: &[u8]) -> bool {
-    const BEGIN: &[u8] = b"CACHE_METADATA=";
+    // A line of its own, so no variable of that name that the job exports.
+    const BEGIN: &[u8] = b"\\nCACHE_METADATA=";
     let mut rest = script;
     while let Some(at) = rest.windows(BEGIN.len()).position(|window| window == BEGIN) {
         rest = rest.get(at + BEGIN.len()..).unwrap_or_default();
@@ -177,6 +175,21 @@ mod tests {
     }
 
     #[test]
+    fn a_variable_that_the_shell_computes_neither_runs_nor_ends_the_stage() {
+        for name in ["RANDOM", "SRANDOM", "SECONDS", "LINENO", "HISTCMD", "OPTIND", "BASHPID", "EPOCHSECONDS"] {
+            let script = format!("set -e\nexport {name}='a b' {name}='a[$(touch $HERE/ran)]'\nls $HERE");
+            assert!(!out(&script, &[]).contains("ran"), "{name}");
+        }
+    }
+
+    #[test]
+    fn versions_that_paths_of_artifacts_name_reach_the_helper() {
+        let text = out("export PYTHON_VERSION=3.12 NODE_ENV=test RUBY_VERSION=3 PYTHONPATH=/x NODE_PATH=/x\nenv", &[]);
+        assert!(text.contains("PYTHON_VERSION=3.12\n") && text.contains("NODE_ENV=test\n"), "{text}");
+        assert!(text.contains("RUBY_VERSION=3\n") && !text.contains("/x"), "{text}");
+    }
+
+    #[test]
     fn lines_of_a_file_are_exported_as_the_runner_does_it() {
         let script = "printf 'PATH=/none\\nA=1 2\\nB[$(echo run >&2)]=1\\n\\n' > $HERE/e\n\
                       while read -r line; do export \"$line\"; done < $HERE/e\nenv";
@@ -186,7 +199,9 @@ mod tests {
 
     #[test]
     fn a_hook_may_change_the_hosts_own_path() {
-        let text = out("export PATH=/none\nexport GCM_INTERACTIVE=Never\nexport PATH=$PATH:/opt/hook\nenv", &[]);
+        let jobs = "export GCM_INTERACTIVE=Always\nexport PATH=/none";
+        let runners = "export RUNNER_TEMP_PROJECT_DIR=/x\nexport GCM_INTERACTIVE=Never";
+        let text = out(&format!("{jobs}\n{runners}\nexport PATH=$PATH:/opt/hook\nenv"), &["RUNNER_TEMP_PROJECT_DIR"]);
         assert!(text.contains("PATH=/usr/bin:/bin:/opt/hook\n"), "{text}");
     }
 
@@ -248,6 +263,7 @@ mod tests {
             assert!(has_unsafe_key(&script(key)), "{key}");
         }
         assert!(!has_unsafe_key(b"echo on"));
+        assert!(!has_unsafe_key(b"(eval $'export A=1\\nexport CACHE_METADATA=$\\'$(x)\\'\\n')"));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::session::record::{Records, SessionRecord};
 use crate::session::{self, Session, create, delivery, left_over, spec};
 use crate::stages::Context;
 use crate::workspace::below::{self, Base};
+use crate::workspace::{self, Trees};
 
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let until = Instant::now() + create::PATIENCE;
@@ -140,6 +141,8 @@ fn tell_about_variables(context: &Context, job: &JobContext) {
 /// What the host stages will need: better one clear error now than a confusing one in a stage.
 fn check_host(context: &Context, job: &JobContext) -> anyhow::Result<()> {
     let settings = &context.settings;
+    let trees = session::trees(&context.env, settings, job).ok();
+    open_up(context, job, trees.as_ref());
     for (key, base, dir) in [
         ("runner.builds_dir", &settings.runner.builds_dir, session::builds_dir(settings, job)),
         ("runner.cache_dir", &settings.runner.cache_dir, session::cache_dir(settings, job)),
@@ -151,7 +154,6 @@ fn check_host(context: &Context, job: &JobContext) -> anyhow::Result<()> {
                 .caused_by(error)
         })?;
     }
-    let trees = session::trees(&context.env, settings, job).ok();
     for link in session::remove_links(trees.as_ref(), settings, job)? {
         context.printer.warn(format!("the link {}, which an earlier job left, was removed", link.display()));
     }
@@ -177,6 +179,22 @@ fn check_host(context: &Context, job: &JobContext) -> anyhow::Result<()> {
         context.printer.warn("`services:` are not available in a SageMaker training job and are ignored");
     }
     Ok(())
+}
+
+/// Mends what an earlier job did to the modes of the project's directories. What cannot be mended is told by what needs it.
+fn open_up(context: &Context, job: &JobContext, trees: Option<&Trees>) {
+    let settings = &context.settings;
+    let unlock = |base: &Path, path: &Path| Base::open(base)?.map_or(Ok(()), |base| base.unlock(path));
+    let cache = session::cache_dir(settings, job);
+    let slot = trees.and_then(|trees| trees.project.parent());
+    let opened = slot
+        .map_or(Ok(()), |slot| unlock(&settings.runner.builds_dir, slot))
+        .and_then(|()| unlock(&settings.runner.cache_dir, &cache))
+        .and_then(|()| workspace::make_cache_usable(&settings.runner.cache_dir, &cache));
+    match opened {
+        Ok(lines) => lines.into_iter().for_each(|line| context.printer.warn(line)),
+        Err(error) => tracing::warn!(error = format!("{error:#}"), "failed to open the project's directories"),
+    }
 }
 
 /// The runner's own program moves caches and artifacts in the host stages, called by this bare name.

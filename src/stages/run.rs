@@ -126,7 +126,12 @@ fn prepare_directories(context: &Context, job: &JobContext, stage: &BuildStage) 
         _ => return Ok(()),
     };
     let Ok(trees) = trees(&context.env, &context.settings, job) else { return Ok(()) };
-    for line in workspace::make_usable(&trees, next)? {
+    let mut lines = workspace::make_usable(&trees, next)?;
+    // The first stage that writes there.
+    if name == "get_sources" {
+        lines.extend(workspace::remove_temporary(&trees));
+    }
+    for line in lines {
         context.printer.warn(line);
     }
     Ok(())

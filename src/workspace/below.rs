@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::Stop;
 use super::entry::{Entry, Kind, Place};
-use super::tree::{Root, Walker};
+use super::tree::{Root, Walker, change_mode};
 use super::warnings::Warnings;
 use crate::failure::Failure;
 
@@ -64,6 +64,25 @@ impl Base {
             at = made.map_err(|error| self.explain(path, error))?;
         }
         Ok(at)
+    }
+
+    /// Gives `path` and the directories on the way to it their owner's bits, which a job may have taken.
+    pub fn unlock(&self, path: &Path) -> anyhow::Result<()> {
+        const OWNERS: u32 = 0o700;
+        let mut at = self.fd.try_clone()?;
+        for name in self.relative(path)?.components() {
+            at = match rustix::fs::openat(&at, name.as_os_str(), STEP, Mode::empty()) {
+                Ok(fd) => fd,
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => break,
+                Err(error) => return Err(self.explain(path, error)),
+            };
+            let mode = rustix::fs::fstat(&at)?.st_mode & 0o7777;
+            if mode & OWNERS != OWNERS {
+                // Another user's directory stays as it is; what needs it will tell.
+                let _ = change_mode(at.as_fd(), mode | OWNERS);
+            }
+        }
+        Ok(())
     }
 
     /// Fails when `path` or a directory on the way to it is a link. What is not there yet is none.

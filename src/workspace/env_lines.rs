@@ -3,7 +3,7 @@
 //! The runner reads the file with `while read -r line; do export "$line"; done`. So bash decides what a line means: it drops NUL
 //! bytes, strips blanks at both ends, and ends the stage at a name that is none; an array's subscript would even run commands.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::names::{self, Reach};
 
@@ -15,8 +15,9 @@ pub(super) fn filtered(content: &[u8]) -> Option<(Vec<u8>, String)> {
     let mut kept = Vec::with_capacity(content.len());
     let mut refused = BTreeSet::new();
     let (mut nameless, mut changed) = (0, false);
+    let mut lengths = BTreeMap::new();
     for line in content.split_inclusive(|byte| *byte == b'\n') {
-        match judge(line) {
+        match judge(line, &mut lengths) {
             Verdict::Keep => kept.extend_from_slice(line),
             Verdict::Empty => changed = true,
             Verdict::Refused(name) => {
@@ -40,7 +41,8 @@ enum Verdict {
     NoAssignment,
 }
 
-fn judge(line: &[u8]) -> Verdict {
+/// `lengths` holds what each variable has come to.
+fn judge(line: &[u8], lengths: &mut BTreeMap<String, usize>) -> Verdict {
     let line: Vec<u8> = line.iter().copied().filter(|byte| *byte != 0).collect();
     let line = trimmed(&line);
     if line.is_empty() {
@@ -48,11 +50,16 @@ fn judge(line: &[u8]) -> Verdict {
     }
     let end = line.iter().position(|byte| *byte == b'=').unwrap_or(line.len());
     let name = line.get(..end).unwrap_or_default();
-    // `A+=x` adds to `A`.
-    let name = if end < line.len() { name.strip_suffix(b"+").unwrap_or(name) } else { name };
+    // `A+=x` adds to `A`, `A` alone changes nothing.
+    let added = if end < line.len() { name.strip_suffix(b"+") } else { None };
+    let is_new = end < line.len() && added.is_none();
+    let name = added.unwrap_or(name);
     match std::str::from_utf8(name) {
         Ok(name) if names::is_name(name) => {
-            if names::reach(name) == Reach::Anyone && line.len() < LONGEST {
+            let before = if is_new { 0 } else { lengths.get(name).copied().unwrap_or_default() };
+            let length = before.saturating_add(line.len());
+            if names::reach(name) == Reach::Anyone && length < LONGEST {
+                lengths.insert(name.to_owned(), length);
                 Verdict::Keep
             } else {
                 Verdict::Refused(name.to_owned())
@@ -123,6 +130,8 @@ mod tests {
         );
         // bash drops NUL bytes.
         becomes("PA\0TH=x\nA\0B=1\n", "A\0B=1\n", &["PATH"]);
+        // bash would compute, and so run, what is assigned to its own numbers.
+        becomes("RANDOM=a[$(id)]\nOPTIND=1\nSRANDOM=1\nHISTCMD=1\n", "", &["HISTCMD, OPTIND, RANDOM, SRANDOM"]);
         // Also without a last newline: a later line may end it.
         becomes("A=1\nBASH_ENV=x", "A=1\n", &["BASH_ENV"]);
     }
@@ -142,6 +151,11 @@ mod tests {
         let line = |length: usize| format!("A={}\n", "x".repeat(length - 3));
         becomes(&line(LONGEST), &line(LONGEST), &[]);
         becomes(&line(LONGEST + 1), "", &["A"]);
+        // Also when it comes to that bit by bit.
+        let again = line(LONGEST / 2 + 1);
+        let more = again.replace('=', "+=");
+        becomes(&more.repeat(3), &more, &["A"]);
+        becomes(&again.repeat(3), &again.repeat(3), &[]);
     }
 
     #[test]

@@ -53,7 +53,7 @@ use crate::cloud::{CloudError, ObjectStore};
 use crate::failure::Failure;
 pub use selection::{Rule, Selection};
 pub use summary::Summary;
-pub use upkeep::{Next, make_usable};
+pub use upkeep::{Next, make_cache_usable, make_usable, remove_temporary};
 
 use entry::{Entry, Mark, Place};
 use files_cache::FilesCache;

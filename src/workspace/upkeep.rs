@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::Trees;
 use super::entry::{join, shown};
-use super::tree::{Walker, is_absent};
+use super::tree::{Root, Walker, is_absent};
 
 /// What the next stage does with the directories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,29 @@ pub fn make_usable(trees: &Trees, next: Next) -> anyhow::Result<Vec<String>> {
         }
     }
     Ok(lines)
+}
+
+/// The same for the caches of a project, below `base`.
+pub fn make_cache_usable(base: &Path, path: &Path) -> anyhow::Result<Vec<String>> {
+    let mut lines = Vec::new();
+    if !rustix::process::geteuid().is_root()
+        && let Some(root) = Root::open_below(base, path)?
+    {
+        open_up(&mut Walker::unlocking(&root), path, &mut lines)?;
+    }
+    Ok(lines)
+}
+
+/// Removes what an earlier job that never got to its end left beside the project: its file variables and its lines of `GITLAB_ENV`.
+/// Returns a line when it cannot be removed.
+pub fn remove_temporary(trees: &Trees) -> Option<String> {
+    match std::fs::remove_dir_all(&trees.tmp) {
+        Err(error) if !is_absent(&error) => Some(format!(
+            "failed to remove {}, which an earlier job left ({error}); remove it as root",
+            trees.tmp.display()
+        )),
+        _ => None,
+    }
 }
 
 /// A stage, or a script of the job that ran on the host, made it a file: the runner's `mkdir` would fail.
@@ -186,6 +209,19 @@ mod tests {
         assert_eq!(found, [0o2750, 0o700, 0o755, 0o444, 0o700]);
         assert_eq!(mode(&folder.path().join("else")), 0o500, "behind a link");
         fs::remove_dir_all(&trees.project).unwrap();
+    }
+
+    #[test]
+    fn what_lies_beside_the_project_goes_with_its_job() {
+        let folder = tempfile::tempdir().unwrap();
+        let trees = trees(folder.path());
+        assert_eq!(remove_temporary(&trees), None);
+        fs::create_dir_all(trees.tmp.join("deep")).unwrap();
+        fs::write(trees.tmp.join("TOKEN"), "secret").unwrap();
+        fs::write(folder.path().join("kept"), "").unwrap();
+        symlink(folder.path(), trees.tmp.join("deep/link")).unwrap();
+        assert_eq!(remove_temporary(&trees), None);
+        assert!(!trees.tmp.exists() && folder.path().join("kept").exists());
     }
 
     #[test]

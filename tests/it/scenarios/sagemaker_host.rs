@@ -176,6 +176,22 @@ fn a_script_that_was_written_with_the_flag_is_not_run() {
     desk.close();
 }
 
+/// A runner that is killed removes neither file variables nor the lines of `GITLAB_ENV`; the next job of the directory must not get them.
+#[test]
+fn what_a_killed_job_left_beside_the_project_reaches_no_other_job() {
+    let desk = Desk::new(&Job::new().script(["true"])).prepared();
+    let tmp = format!("{}.tmp", desk.project().display());
+    std::fs::create_dir_all(&tmp).unwrap();
+    for name in ["DEPLOY_KEY", "gitlab_runner_env"] {
+        std::fs::write(format!("{tmp}/{name}"), "A=secret").unwrap();
+    }
+    let first = desk.run("get_sources", &format!("mkdir -p '{tmp}'; echo first > '{tmp}/OWN'; ls '{tmp}'"));
+    assert_eq!(first.passed().out(), "OWN\n");
+    let next = desk.run("download_artifacts", &format!("ls '{tmp}'"));
+    assert_eq!(next.passed().out(), "OWN\n");
+    desk.close();
+}
+
 fn sources(world: &World) -> (Repository, String) {
     let repository = world.repository("ml/churn");
     let sha = repository.commit("main", &[("train.py", "print(1)\n")]);
@@ -357,6 +373,44 @@ rows! {
         },
     )));
 
+    /// Names that mean something to the host's shell, the runner or a version: all of them are a job's to use.
+    odd_names(ordinary(row(
+        "odd_names",
+        |world| {
+            // The runner's own name, before the one that is for the container.
+            let mut job = all_stages_and(
+                &sources(world),
+                "mkdir dist-$PYTHON_VERSION-$NODE_ENV && echo wheel > dist-$PYTHON_VERSION-$NODE_ENV/w",
+                "echo \"$RANDOM_SEED|$RUBY_VERSION|${#BIG}\"",
+            )
+            .set("GCM_INTERACTIVE", "Always")
+            .set("PATH", "/opt/conda/bin:/usr/bin:/bin")
+            .set("PYTHON_VERSION", "3.12")
+            .set("NODE_ENV", "test")
+            .set("RUBY_VERSION", "3")
+            .set("RANDOM_SEED", "7")
+            .set("CACHE_METADATA", "mine")
+            .set("BIG", &"x y".repeat(33_000));
+            for name in ["export", "line", "local", "eval", "readonly", "SECONDS", "RANDOM", "OPTIND", "HISTCMD"] {
+                job = job.set(name, "1");
+            }
+            for name in ["GROUPS", "FUNCNAME", "DIRSTACK", "PIPESTATUS", "PWD", "OLDPWD", "USER", "_", "BASH", "TMP"] {
+                job = job.set(name, "a b");
+            }
+            let job = job
+                .hook("post_get_sources_script", ["echo \"host: $PATH\"; export PATH=$PATH:/hook; echo \"own: $PATH\""])
+                .artifacts(Artifacts::paths(["out", "dist-$PYTHON_VERSION-$NODE_ENV"]));
+            vec![world.run(&job)]
+        },
+        |_, outcomes| {
+            has_note(&outcomes[0]);
+            let wheels = outcomes[0].artifact("archive").files();
+            assert_eq!(wheels["dist-3.12-test/w"], b"wheel\n");
+            outcomes[0].shows("\n7|3|99000\n").hides("host: /opt/conda").hides("syntax error");
+            assert!(outcomes[0].text().lines().any(|line| line.starts_with("own: ") && line.ends_with(":/hook")));
+        },
+    )));
+
     /// A container's variables for later stages do not choose the programs of the host.
     variables_of_the_container(ordinary(row(
         "variables_of_the_container",
@@ -368,8 +422,11 @@ rows! {
                     &program,
                     "chmod +x out/gitlab-runner && cp out/gitlab-runner out/git && echo r > out/report-7.txt",
                     "printf 'PATH=%s/out:/usr/bin:/bin\\nNUMBER=7\\n  LD_PRELOAD=x\\nhttps_proxy=http://x\\n\\n' \"$CI_PROJECT_DIR\" >> \"$GITLAB_ENV\"",
-                    "printf 'a[$(touch %s/owned)]=1\\nKEY =v\\nPA\\0TH=/x\\nGIT_SSH_COMMAND=x\\nBASH_ENV=x' /tmp >> \"$GITLAB_ENV\"",
+                    "printf 'a[$(touch %s/owned)]=1\\nKEY =v\\nPA\\0TH=/x\\nGIT_SSH_COMMAND=x\\nBASH_ENV=x\\n' \"$ROOT\" >> \"$GITLAB_ENV\"",
+                    "printf 'RANDOM=a[$(touch %s/owned)]\\nOPTIND=a[$(touch %s/owned)]\\n' \"$ROOT\" \"$ROOT\" >> \"$GITLAB_ENV\"",
+                    "for i in 1 2 3 4 5 6 7 8; do printf 'LONG+='; head -c 100000 /dev/zero | tr '\\0' x; echo; done >> \"$GITLAB_ENV\"",
                 ])
+                .set("ROOT", &world.dirs.root().display().to_string())
                 .artifacts(Artifacts::paths(["out/report-$NUMBER.txt"]));
             vec![world.run(&job)]
         },
@@ -379,7 +436,7 @@ rows! {
             assert!(!world.dirs.root().join("owned").exists(), "the container's program ran on the host\n{}", outcomes[0]);
             outcomes[0].shows(
                 "left out of `gitlab_runner_env`: variables that stages on the runner's host do not take from a container: \
-                 BASH_ENV, GIT_SSH_COMMAND, LD_PRELOAD, PATH, https_proxy; 2 lines that are no `KEY=value`",
+                 BASH_ENV, GIT_SSH_COMMAND, LD_PRELOAD, LONG, OPTIND, PATH, RANDOM, https_proxy; 2 lines that are no `KEY=value`",
             );
         },
     )));
@@ -418,10 +475,15 @@ rows! {
             let broken = |line: &str| all_stages(&sources).hook("post_get_sources_script", [line]);
             let mut outcomes: Vec<_> = lines.iter().map(|line| world.run(&broken(line))).collect();
             // These fail themselves, the first of them late.
+            let closed = format!(
+                "chmod 0500 .. ../..; chmod -R 0500 '{}/231'; chmod 0 ../../../..; exit 3",
+                world.dirs.cache().display()
+            );
             let lines = [
                 "chmod 0500 \"$CI_PROJECT_DIR.tmp\"",
                 "rm -rf .git; echo gone > .git; exit 3",
                 "cd ..; rm -rf \"$CI_PROJECT_DIR\"; touch \"$CI_PROJECT_DIR\"; exit 3",
+                &closed,
             ];
             for line in lines {
                 world.run(&broken(line));
