@@ -12,10 +12,10 @@ use anyhow::Context as _;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::Stop;
 use super::entry::{Entry, Kind, Place};
 use super::tree::{Root, Walker, change_mode};
 use super::warnings::Warnings;
+use super::{Stop, restore};
 use crate::failure::Failure;
 
 const OPEN: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -99,23 +99,19 @@ impl Base {
     /// Removes the links that [`Base::check`] would refuse, one after the other, if they lie below `own`; returns them. What they lead to
     /// is not touched.
     pub fn remove_links_to(&self, path: &Path, own: &Path) -> anyhow::Result<Vec<PathBuf>> {
-        let links = self.links_to(path)?.into_iter().filter(|link| link.starts_with(own) && link != own).collect();
-        self.remove(links)
+        let links: Vec<_> =
+            self.links_to(path)?.into_iter().filter(|link| link.starts_with(own) && link != own).collect();
+        for link in &links {
+            let (Some(above), Some(name)) = (link.parent(), link.file_name()) else { continue };
+            let Some(root) = Root::open_below(&self.path, above)? else { continue };
+            remove(&mut Walker::unlocking(&root), above, name.as_bytes())?;
+        }
+        Ok(links)
     }
 
     /// Removes the links anywhere below the directory `path`; returns them.
     pub fn remove_links_below(&self, path: &Path) -> anyhow::Result<Vec<PathBuf>> {
-        self.remove(self.links_below(path)?)
-    }
-
-    fn remove(&self, links: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
-        for link in &links {
-            let (Some(above), Some(name)) = (link.parent(), link.file_name()) else { continue };
-            let Some(above) = self.directory(above)? else { continue };
-            rustix::fs::unlinkat(above, name, AtFlags::empty())
-                .with_context(|| format!("failed to remove the link {}", link.display()))?;
-        }
-        Ok(links)
+        self.with_links_below(path, |walker, link| remove(walker, path, link))
     }
 
     /// The first link on the way to `path`, `path` included: beyond it nothing is looked at.
@@ -139,19 +135,39 @@ impl Base {
     }
 
     fn links_below(&self, path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+        self.with_links_below(path, |_, _| Ok(()))
+    }
+
+    /// Finds the links below `path`, which may be no directory at all, and does something about each.
+    fn with_links_below(
+        &self,
+        path: &Path,
+        act: impl Fn(&mut Walker, &[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Vec<PathBuf>> {
+        if self.is_in_the_way(path)? {
+            return Ok(Vec::new());
+        }
         let Some(root) = Root::open_below(&self.path, path)? else { return Ok(Vec::new()) };
         let mut links = Vec::new();
         // A job may have closed a directory.
         let (mut walker, mut ignored) = (Walker::unlocking(&root), Warnings::default());
         let mut note = |entry: Entry, _| {
             if entry.kind == Kind::Link {
-                links.push(path.join(OsStr::from_bytes(&entry.path)));
+                links.push(entry.path);
             }
             Ok(())
         };
-        walker.walk(Place::Project, b"", &|_| false, &mut ignored, &Stop::default(), &mut note)?;
+        let found = walker.walk(Place::Project, b"", &|_| false, &mut ignored, &Stop::default(), &mut note);
+        let done = found.and_then(|()| links.iter().try_for_each(|link| act(&mut walker, link)));
         walker.relock().with_context(|| format!("failed to restore the modes of directories in {}", path.display()))?;
-        Ok(links)
+        done?;
+        Ok(links.iter().map(|link| path.join(OsStr::from_bytes(link))).collect())
+    }
+
+    /// What is there, or on the way, is a file: the next stage takes it away, and nothing lies below it.
+    fn is_in_the_way(&self, path: &Path) -> anyhow::Result<bool> {
+        let opened = open(self.fd.as_fd(), self.relative(path)?);
+        Ok(matches!(opened, Err(Errno::NOTDIR)) && self.links_to(path)?.is_empty())
     }
 
     /// `path` below this directory. Nothing but plain names is: `..` would lead out again.
@@ -168,6 +184,12 @@ impl Base {
             None => anyhow::Error::from(error).context(format!("failed to open the directory {}", path.display())),
         }
     }
+}
+
+/// Removes a link; another job of the project may have been faster.
+fn remove(walker: &mut Walker, above: &Path, link: &[u8]) -> anyhow::Result<()> {
+    let path = || above.join(OsStr::from_bytes(link));
+    restore::delete(walker, link).with_context(|| format!("failed to remove the link {}", path().display()))
 }
 
 /// A path of this process to an open directory, for what takes no descriptor.
@@ -258,6 +280,18 @@ mod tests {
             assert!(format!("{error:#}").contains("is a link"), "{error:#}");
         }
         assert!(!folder.path().join("elsewhere/new").exists() && !folder.path().join("builds/7/slot/new").exists());
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_directory_holds_no_links() {
+        let (folder, base) = world();
+        let at = |path: &str| folder.path().join(path);
+        fs::write(at("builds/7/slot/p.tmp"), "").unwrap();
+        for path in ["builds/7/slot/p.tmp", "builds/7/slot/p.tmp/x"] {
+            base.check_all(&at(path)).unwrap();
+            assert!(base.remove_links_below(&at(path)).unwrap().is_empty());
+        }
+        assert!(base.check_all(&at("builds/7/out")).is_err(), "a link is no file");
     }
 
     #[test]

@@ -484,6 +484,8 @@ rows! {
                 "rm -rf .git; echo gone > .git; exit 3",
                 "cd ..; rm -rf \"$CI_PROJECT_DIR\"; touch \"$CI_PROJECT_DIR\"; exit 3",
                 &closed,
+                "rm -rf \"$CI_PROJECT_DIR.tmp\"; touch \"$CI_PROJECT_DIR.tmp\"; exit 3",
+                "mkdir \"$CI_PROJECT_DIR.tmp/d\" && ln -s / \"$CI_PROJECT_DIR.tmp/d/l\" && chmod 0555 \"$CI_PROJECT_DIR.tmp/d\"; exit 3",
             ];
             for line in lines {
                 world.run(&broken(line));
