@@ -1,5 +1,8 @@
 //! What of a job's files is there in the next job: links that lead out, nested repositories, a clean tree for git.
 
+use std::path::Path;
+use std::process::Command;
+
 use super::sagemaker::rows;
 use super::sources::nested;
 use crate::support::driver::{sagemaker, sagemaker_with};
@@ -38,7 +41,19 @@ fn checkout_twice(world: &World) -> Vec<Outcome> {
             .set("GIT_SUBMODULE_STRATEGY", "recursive")
             .script([script])
     };
-    vec![world.run(&job("true")), world.run(&job(LOOK))]
+    let first = world.run(&job("true"));
+    make_older(&world.dirs.builds());
+    vec![first, world.run(&job(LOOK))]
+}
+
+/// Makes all checked out files older than the indexes that tell of them. Git reads a file again whose second of change is
+/// that of the index, which happens when two jobs take less than a second.
+fn make_older(builds: &Path) {
+    let older = ["-name", ".git", "-prune", "-o", "-type", "f", "-exec", "touch", "-d", "-1 hour", "{}", "+"];
+    let tell = ["-name", ".git", "-prune", "-execdir", "git", "update-index", "-q", "--refresh", ";"];
+    for arguments in [&older[..], &tell] {
+        assert!(Command::new("find").arg(builds).args(arguments).status().unwrap().success());
+    }
 }
 
 fn is_clean(outcomes: &[Outcome]) {
