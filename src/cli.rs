@@ -4,10 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::emulator::EmulatorArgs;
-use crate::operate::sweep::SweepArgs;
-use crate::operate::try_job::TryArgs;
-use crate::settings;
+use executor::config::settings;
+use executor::operate::sweep::SweepArgs;
+use executor::operate::try_job::TryArgs;
 
 /// Run GitLab CI jobs inside Amazon SageMaker training jobs.
 ///
@@ -15,16 +14,16 @@ use crate::settings;
 /// this machine without an AWS account: `sagemaker-executor try -- COMMAND`.
 #[derive(Debug, Parser)]
 #[command(name = "sagemaker-executor", version, propagate_version = true)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// The operator's file
     #[arg(long, global = true, value_name = "FILE", default_value = settings::DEFAULT_PATH)]
-    pub config: PathBuf,
+    pub(crate) config: PathBuf,
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Tell the runner about directories and session (called by GitLab Runner)
     Config,
     /// Check the job and create its training job (called by GitLab Runner)
@@ -43,7 +42,8 @@ pub enum Command {
     /// End training jobs of this host that no cleanup reached
     Sweep(SweepArgs),
     /// Be SageMaker, CloudWatch Logs, S3 and STS on this machine
-    Emulator(Box<EmulatorArgs>),
+    #[cfg(feature = "emulator")]
+    Emulator(Box<emulator::EmulatorArgs>),
     /// Be the first process of a training container (called by SageMaker)
     #[command(hide = true)]
     Agent,

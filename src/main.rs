@@ -1,11 +1,12 @@
-//! Parses, runs, returns the exit code.
+//! Parses, builds the ports, runs, returns the exit code.
+
+mod cli;
+mod wiring;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use sagemaker_executor::cli::Cli;
-use sagemaker_executor::env::Environment;
 
 fn main() -> ExitCode {
-    sagemaker_executor::run(Cli::parse(), Environment::of_process())
+    wiring::run(cli::Cli::parse(), executor::config::env::Environment::of_process())
 }

@@ -30,7 +30,7 @@ use self::process::{Control, HostProcess};
 pub(super) use self::profile::parse_size;
 pub use self::profile::{Profile, User};
 use self::rootfs::{Layout, quote};
-use crate::failure::Failure;
+use crate::error::SetupError;
 
 /// What to run and where.
 #[derive(Debug, Clone)]
@@ -198,7 +198,7 @@ pub async fn run_with(
         return Ok(ContainerExit { code: outcome.code });
     }
     let said = String::from_utf8_lossy(&outcome.head);
-    let failure = Failure::system(format!("failed to set up container {}: {}", spec.id, said.trim()))
+    let failure = SetupError::new(format!("failed to set up container {}: {}", spec.id, said.trim()))
         .hint("allow user namespaces on this host (`sysctl user.max_user_namespaces`, and `kernel.apparmor_restrict_unprivileged_userns` on Ubuntu), or run as root");
     Err(failure.into())
 }
@@ -259,8 +259,8 @@ fn prepare(spec: &ContainerSpec, means: Means) -> anyhow::Result<Setup> {
     Ok(Setup { command, status: scratch.join("status") })
 }
 
-fn no_means() -> Failure {
-    Failure::system("failed to start a container: neither `bwrap` nor a working `unshare` is on PATH")
+fn no_means() -> SetupError {
+    SetupError::new("failed to start a container: neither `bwrap` nor a working `unshare` is on PATH")
         .hint("install the package `bubblewrap`, or give the emulator an image for podman or docker")
 }
 

@@ -11,14 +11,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use aws::Aws;
 use bytes::Bytes;
 use clap::{Args, Parser, Subcommand};
-use futures::{StreamExt as _, TryStreamExt as _, stream};
-use sagemaker_executor::cloud::{Access, MOST_BYTES, ObjectStore, aws};
-use sagemaker_executor::workspace::{
+use executor::cloud::{Access, Connect as _, MOST_BYTES, ObjectStore};
+use executor::workspace::{
     AllSent, Bounds, Limits, Progress, Route, Selection, Snapshot, Summary, Trees, apply_changes, receive, send,
     send_changes,
 };
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
 
 /// As many packs as the sender has on their way at a time.
@@ -148,7 +149,7 @@ impl Place {
             bucket: self.bucket.clone(),
             ..Access::default()
         };
-        aws::object_store(&access).await
+        Aws.object_store(&access).await
     }
 
     fn route(&self) -> Route {

@@ -1,10 +1,10 @@
 //! What holds for any bytes: the bodies of the fuzz targets, which an ordinary test feeds with the corpus as well.
 //!
-//! They take the module under test from `super::trace`. Each takes its choices from the bytes themselves, so every input
+//! They take the module under test from `executor::trace`. Each takes its choices from the bytes themselves, so every input
 //! means the same for ever.
 
 use super::choices::Choices;
-use super::trace::{FrameDecoder, FrameEncoder, Line, Masker, frame_start};
+use executor::trace::{FrameDecoder, FrameEncoder, Line, Masker, frame_start};
 
 /// What is kept out of order in these runs.
 const LIMIT: usize = 64 << 10;

@@ -1,7 +1,7 @@
 //! What holds for whatever a store says of a workspace: the body of a fuzz target, which an ordinary test feeds with the
 //! corpus as well.
 //!
-//! Takes the modules under test from `super::workspace` and `super::cloud`. Writes below one directory in memory, when there is
+//! Takes the modules under test from `executor`. Writes below one directory in memory, when there is
 //! such a thing, and waits for nothing: time is paused.
 
 mod lying;
@@ -21,8 +21,8 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::choices::Choices;
-use super::cloud::{CloudError, Listed, ObjectStore};
-use super::workspace::{self, Damaged, Limits, Route, Summary, Trees};
+use executor::cloud::{CloudError, Listed, ObjectStore};
+use executor::workspace::{self, Damaged, Limits, Route, Summary, Trees};
 
 const LIMITS: Limits = Limits { max_bytes: 1 << 20, max_files: 50 };
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
-use sagemaker_executor::emulator::{Emulator, EmulatorConfig};
+use emulator::{Emulator, EmulatorConfig};
 
 const PINS: &str = "tests/fixtures/conformance/requirements.txt";
 

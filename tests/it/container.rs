@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use sagemaker_executor::agent::launcher;
-use sagemaker_executor::emulator::host::{self, ContainerExit, ContainerSpec, Image, Means, Profile, Signals};
+use emulator::host::{self, ContainerExit, ContainerSpec, Image, Means, Profile, Signals};
+use executor::agent::launcher;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -579,7 +579,7 @@ fn without_any_means_the_error_names_the_package() {
         let mut bench = Bench::new(Image::Host, "exit 0");
         bench.means = Some(Means { bubblewrap: false, overlay: None, unshare: None });
         let (container, _receiver) = bench.start().await;
-        let said = sagemaker_executor::failure::render(&container.await.unwrap_err());
+        let said = executor::base::failure::render(&container.await.unwrap_err());
         assert!(said.contains("install the package `bubblewrap`"), "{said}");
     });
 }

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use executor::base::failure::render;
+use executor::config::env::JOB_VARIABLES;
+use executor::config::settings::{self, Settings};
 use regex::Regex;
-use sagemaker_executor::env::JOB_VARIABLES;
-use sagemaker_executor::failure::render;
-use sagemaker_executor::settings::{self, Settings};
 
 const OPERATOR_FILE: &str = "runner-config/sagemaker-executor.toml";
 /// What the example sets that has no default; everything else it sets is the default.
@@ -191,7 +191,7 @@ fn the_policies_allow_what_the_adapter_calls_and_no_more() {
     let action = Regex::new(r#""((?:sagemaker|s3|logs|iam|kms):[A-Za-z]+)""#).unwrap();
     let mut called = BTreeSet::new();
     for file in ["errors", "jobs", "logs", "objects"] {
-        let text = read(&format!("src/cloud/aws/{file}.rs"));
+        let text = read(&format!("src/aws/{file}.rs"));
         called.extend(action.captures_iter(&text).map(|found| found[1].to_owned()));
     }
     for unused in UNUSED_ACTIONS {

@@ -2,8 +2,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use sagemaker_executor::{cloud, trace, workspace};
-
 #[path = "../fuzz/properties.rs"]
 mod properties;
 

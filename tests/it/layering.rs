@@ -1,4 +1,4 @@
-//! Holds the layout: which module may use which, who may speak to AWS, to the environment and to people, and that no
+//! Holds the layout: which module and which package may use which, who may speak to the environment and to people, and that no
 //! file is forgotten, headless or too long. Reads sources as text; knows nothing of types.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,38 +6,42 @@ use std::path::{Path, PathBuf};
 
 use regex::Regex;
 
-/// Each module with the modules that it may use; the same table stands in words in `docs/ARCHITECTURE.md`.
+/// Each module of the executor with the modules that it may use; the same table stands in words in `docs/ARCHITECTURE.md`. The
+/// modules of a shared room are named one by one. What packages may use is held by their `Cargo.toml`.
 const DIRECTION: &[(&str, &[&str])] = &[
-    ("failure", &[]),
-    ("signals", &[]),
-    ("process", &["failure"]),
-    ("names", &[]),
-    ("env", &["failure"]),
-    ("plain", &[]),
-    ("ui", &["failure", "plain"]),
-    ("job", &["failure"]),
-    ("settings", &["cloud", "env", "failure"]),
-    ("policy", &["env", "failure", "job", "settings"]),
-    ("cloud", &["failure", "plain"]),
-    ("reader", &["cloud", "failure"]),
-    ("trace", &["failure"]),
-    ("workspace", &["cloud", "failure", "names"]),
+    ("base::failure", &[]),
+    ("base::signals", &[]),
+    ("base::process", &["base::failure"]),
+    ("base::names", &[]),
+    ("base::plain", &[]),
+    ("config::env", &["base::failure"]),
+    ("config::settings", &["base::failure", "cloud", "config::env"]),
+    ("config::policy", &["base::failure", "config::env", "config::settings", "gitlab"]),
+    ("gitlab", &["base::failure"]),
+    ("ui", &["base::failure", "base::plain"]),
+    ("cloud", &["base::failure", "base::plain"]),
+    ("reader", &["base::failure", "cloud"]),
+    ("trace", &["base::failure"]),
+    ("workspace", &["base::failure", "base::names", "cloud"]),
     ("mailbox", &["workspace"]),
-    ("agent", &["cloud", "env", "failure", "mailbox", "process", "signals", "trace", "workspace"]),
+    (
+        "agent",
+        &["base::failure", "base::process", "base::signals", "cloud", "config::env", "mailbox", "trace", "workspace"],
+    ),
     (
         "session",
         &[
             "agent",
+            "base::failure",
+            "base::plain",
+            "base::signals",
             "cloud",
-            "env",
-            "failure",
-            "job",
+            "config::env",
+            "config::policy",
+            "config::settings",
+            "gitlab",
             "mailbox",
-            "plain",
-            "policy",
             "reader",
-            "settings",
-            "signals",
             "trace",
             "ui",
             "workspace",
@@ -46,35 +50,46 @@ const DIRECTION: &[(&str, &[&str])] = &[
     (
         "stages",
         &[
+            "base::failure",
+            "base::names",
+            "base::process",
+            "base::signals",
             "cloud",
-            "env",
-            "failure",
-            "job",
+            "config::env",
+            "config::policy",
+            "config::settings",
+            "gitlab",
             "mailbox",
-            "names",
-            "policy",
-            "process",
             "session",
-            "settings",
-            "signals",
             "ui",
             "workspace",
         ],
     ),
-    ("emulator", &["failure"]),
-    ("operate", &["cloud", "emulator", "env", "failure", "process", "session", "settings", "signals", "ui"]),
-    ("cli", &["emulator", "operate", "settings"]),
+    (
+        "operate",
+        &[
+            "base::failure",
+            "base::process",
+            "base::signals",
+            "cloud",
+            "config::env",
+            "config::settings",
+            "session",
+            "ui",
+        ],
+    ),
 ];
 
-/// Places that may name the AWS adapter; everybody else has a port.
-const USES_THE_ADAPTER: &[&str] =
-    &["agent/mod.rs", "cloud/mod.rs", "operate/sweep.rs", "stages/cleanup.rs", "stages/prepare.rs", "stages/run.rs"];
-/// Calls of `std::env` outside `env.rs` that read no variable, with their files.
+/// Rooms whose modules are named one by one in the table of directions.
+const SHARED_ROOMS: &[&str] = &["base", "config"];
+/// The folders of the packages.
+const PACKAGES: &[&str] = &["src", "src/aws", "src/emulator", "src/executor"];
+/// Calls of `std::env` outside `config/env.rs` that read no variable, with their files.
 const ENVIRONMENT_EXCEPTIONS: &[(&str, &str)] =
-    &[("operate/try_job.rs", "current_dir"), ("agent/exec.rs", "split_paths")];
+    &[("executor/operate/try_job.rs", "current_dir"), ("executor/agent/exec.rs", "split_paths")];
 /// Files besides `ui.rs` that own a standard stream: the container's log takes frames, the emulator tells its address.
 const STREAM_EXCEPTIONS: &[(&str, &str)] =
-    &[("agent/streams.rs", "stdout"), ("agent/streams.rs", "stderr"), ("emulator/mod.rs", "stdout")];
+    &[("executor/agent/streams.rs", "stdout"), ("executor/agent/streams.rs", "stderr"), ("emulator/lib.rs", "stdout")];
 /// A file is split before it reaches this.
 const MAX_LINES: usize = 800;
 
@@ -92,8 +107,14 @@ impl Source {
         lines.collect::<Vec<_>>().join("\n")
     }
 
-    fn module(&self) -> &str {
-        self.name.split(['/', '.']).next().unwrap_or_default()
+    /// The module of the executor that the file belongs to: `session`, `base::failure`.
+    fn module(&self) -> String {
+        let mut parts = self.name.split(['/', '.']);
+        let room = parts.next().unwrap_or_default();
+        match parts.next() {
+            Some(module) if SHARED_ROOMS.contains(&room) => format!("{room}::{module}"),
+            _ => room.to_owned(),
+        }
     }
 
     /// Holds nothing but tests.
@@ -118,16 +139,23 @@ fn sources(root: &str) -> Vec<Source> {
         }
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
-    assert!(found.len() > 5, "no sources below {}", root.display());
+    assert!(found.len() > 2, "no sources below {}", root.display());
     found
 }
 
 /// The modules that follow `crate::`, alone or as the first level of a group.
 fn used_modules(code: &str) -> BTreeSet<String> {
     let start = Regex::new(r"\bcrate::(\{)?").unwrap();
-    let name = Regex::new(r"^\s*([a-z_0-9]+)").unwrap();
+    let name = Regex::new(r"^\s*([a-z_0-9]+)(?:::([a-z_0-9]+|\{))?").unwrap();
     let mut modules = BTreeSet::new();
-    let mut add = |text: &str| modules.extend(name.captures(text).map(|found| found[1].to_owned()));
+    let mut add = |text: &str| {
+        let Some(found) = name.captures(text) else { return };
+        let room = &found[1];
+        modules.insert(match found.get(2) {
+            Some(module) if SHARED_ROOMS.contains(&room) => format!("{room}::{}", module.as_str()),
+            _ => room.to_owned(),
+        });
+    };
     for found in start.captures_iter(code) {
         let rest = &code[found.get(0).unwrap().end()..];
         if found.get(1).is_none() {
@@ -155,8 +183,9 @@ fn used_modules(code: &str) -> BTreeSet<String> {
 
 #[test]
 fn groups_of_modules_are_read() {
-    let code = "use crate::{cloud::{self, Cloud}, env,\n failure};\nlet x = crate::ui::line(crate::VERSION);";
-    let expected = ["cloud", "env", "failure", "ui"].map(str::to_owned);
+    let code =
+        "use crate::{cloud::{self, Cloud}, config::env,\n base::{failure}};\nlet x = crate::ui::line(crate::VERSION);";
+    let expected = ["cloud", "config::env", "base::{", "ui"].map(str::to_owned);
     assert_eq!(used_modules(code), BTreeSet::from(expected));
 }
 
@@ -164,12 +193,12 @@ fn groups_of_modules_are_read() {
 fn modules_use_each_other_in_one_direction() {
     let table: BTreeMap<&str, &[&str]> = DIRECTION.iter().copied().collect();
     let mut wrong = Vec::new();
-    for source in sources("src") {
+    for source in sources("src/executor") {
         let module = source.module();
-        if ["lib", "main"].contains(&module) {
+        if ["lib", "base::mod", "config::mod"].contains(&module.as_str()) {
             continue;
         }
-        let Some(allowed) = table.get(module) else {
+        let Some(allowed) = table.get(module.as_str()) else {
             wrong.push(format!("{}: the module `{module}` is not in the table of directions", source.name));
             continue;
         };
@@ -180,6 +209,24 @@ fn modules_use_each_other_in_one_direction() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Cargo holds the direction between packages; this holds what their `Cargo.toml` may say.
+#[test]
+fn packages_depend_on_each_other_in_one_direction() {
+    for (package, ours, aws_crates) in
+        [("executor", &[][..], false), ("emulator", &[], false), ("aws", &["executor"], true)]
+    {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(package).join("Cargo.toml");
+        let manifest: toml::Table = toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        for (name, _) in
+            ["dependencies", "dev-dependencies"].iter().filter_map(|kind| manifest.get(*kind)?.as_table()).flatten()
+        {
+            let package_of_ours = ["sagemaker-executor", "executor", "aws", "emulator"].contains(&name.as_str());
+            assert!(!package_of_ours || ours.contains(&name.as_str()), "{package} may not depend on {name}");
+            assert!(aws_crates || !name.starts_with("aws-"), "{package} may not depend on {name}");
+        }
+    }
 }
 
 #[test]
@@ -195,30 +242,10 @@ fn the_table_of_directions_has_no_circle() {
 }
 
 #[test]
-fn only_the_adapter_names_the_sdk() {
-    let sdk = Regex::new(r"\baws_[a-z_]+(::|\b)").unwrap();
-    let names_adapter = Regex::new(r"\bcloud::aws\b|\baws::(connect|object_store)\b").unwrap();
-    let mut wrong = Vec::new();
-    for source in sources("src") {
-        let code = source.code();
-        if !source.name.starts_with("cloud/aws/")
-            && let Some(found) = sdk.find(&code)
-        {
-            wrong.push(format!("{}: {}", source.name, found.as_str()));
-        }
-        let inside = source.name.starts_with("cloud/aws/") || USES_THE_ADAPTER.contains(&source.name.as_str());
-        if !inside && names_adapter.is_match(&code) {
-            wrong.push(format!("{}: takes the adapter where a port should do", source.name));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-#[test]
 fn only_env_reads_the_environment() {
     let call = Regex::new(r"\bstd::env::([a-z_]+)|\benv::(vars|vars_os|var|var_os|set_var|remove_var|args)\(").unwrap();
     let mut wrong = Vec::new();
-    for source in sources("src").iter().filter(|source| source.name != "env.rs" && !source.is_test()) {
+    for source in sources("src").iter().filter(|source| source.name != "executor/config/env.rs" && !source.is_test()) {
         for found in call.captures_iter(&source.code()) {
             let name = found.get(1).or(found.get(2)).map_or("", |name| name.as_str());
             let excepted = ENVIRONMENT_EXCEPTIONS.contains(&(source.name.as_str(), name)) || name == "consts";
@@ -234,7 +261,7 @@ fn only_env_reads_the_environment() {
 fn only_ui_writes_to_people() {
     let print = Regex::new(r"\b(e?print(?:ln)?|dbg)!\s*[(\[{]|\bio::(stdout|stderr)\s*\(").unwrap();
     let mut wrong = Vec::new();
-    for source in sources("src").iter().filter(|source| source.module() != "ui" && !source.is_test()) {
+    for source in sources("src").iter().filter(|source| source.name != "executor/ui.rs" && !source.is_test()) {
         for found in print.captures_iter(&source.code()) {
             let name = found.get(1).or(found.get(2)).map_or("", |name| name.as_str());
             if !STREAM_EXCEPTIONS.contains(&(source.name.as_str(), name)) {
@@ -266,8 +293,11 @@ fn every_file_says_what_it_is_for_and_is_short() {
 #[test]
 fn no_file_is_forgotten() {
     let mut wrong = Vec::new();
-    for root in ["src", "tests/it"] {
-        let all = sources(root);
+    for root in PACKAGES.iter().chain(&["tests/it"]) {
+        let mut all = sources(root);
+        if *root == "src" {
+            all.retain(|file| !file.name.contains('/'));
+        }
         let texts: BTreeMap<&str, &str> = all.iter().map(|file| (file.name.as_str(), file.text.as_str())).collect();
         for source in &all {
             let path = Path::new(&source.name);

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use executor::config::env::{CONTAINER_ENV_PREFIX, JOB_VARIABLES};
 use regex::Regex;
-use sagemaker_executor::env::{CONTAINER_ENV_PREFIX, JOB_VARIABLES};
 
 fn templates() -> Vec<(PathBuf, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("ci-templates");

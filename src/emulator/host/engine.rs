@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::process::{Control, HostProcess, Outcome, supervise};
 use super::{ContainerExit, ContainerSpec, Signals, answers, environment};
-use crate::failure::Failure;
+use crate::error::SetupError;
 
 /// What podman and docker exit with when they could not start the container.
 const ENGINE_FAILED: i32 = 125;
@@ -26,7 +26,7 @@ pub(super) async fn run(
         }
     }
     let Some(engine) = engine else {
-        return Err(Failure::system(format!("failed to run image {image}: neither podman nor docker answers on this machine"))
+        return Err(SetupError::new(format!("failed to run image {image}: neither podman nor docker answers on this machine"))
             .hint("install podman or start docker (`podman info` or `docker info` must succeed), or unpack the image and give its root directory")
             .into());
     };
@@ -49,7 +49,7 @@ pub(super) async fn run(
     removal.now().await;
     if code == ENGINE_FAILED && !killed {
         let said = String::from_utf8_lossy(&head);
-        return Err(Failure::system(format!("failed to run image {image} with {engine}: {}", said.trim()))
+        return Err(SetupError::new(format!("failed to run image {image} with {engine}: {}", said.trim()))
             .hint(format!("try `{engine} run --rm {image}` by hand"))
             .into());
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{Means, Namespace};
-use crate::failure::Failure;
+use crate::error::SetupError;
 
 /// Everything absent is what most images have: root, no variables of their own, a root without a limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Profile {
     /// The means for a container of this image, or why this machine cannot run it.
     pub(super) fn fit(&self, id: &str, means: Means) -> anyhow::Result<Means> {
         if self.root_size.is_some() && means.overlay.is_none() {
-            return Err(Failure::system(format!(
+            return Err(SetupError::new(format!(
                 "failed to start container {id}: a limited root needs an overlay file system"
             ))
             .hint("run the emulator as root, or leave out `--root-size`")
@@ -49,7 +49,7 @@ impl Profile {
             return Ok(means);
         }
         if means.unshare != Some(Namespace::Mount) {
-            return Err(Failure::system(format!(
+            return Err(SetupError::new(format!(
                 "failed to start container {id}: only root can start it as another user"
             ))
             .hint("run the emulator as root, or leave out `--image-user`")
@@ -60,7 +60,7 @@ impl Profile {
 }
 
 /// `64M`, `1G`, or bytes.
-pub(in crate::emulator) fn parse_size(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text} is not a size: give bytes, or a number with K, M or G");
     let (digits, shift) = match text.as_bytes().last() {
         Some(b'K') => (text.trim_end_matches('K'), 10),

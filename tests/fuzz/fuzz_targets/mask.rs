@@ -1,10 +1,6 @@
 //! `cargo +nightly fuzz run --fuzz-dir tests/fuzz mask`: see `properties.rs`.
 #![no_main]
 
-#[expect(dead_code, unused_imports, reason = "the trace has more than this target needs")]
-#[path = "../../../src/trace/mod.rs"]
-mod trace;
-
 #[path = "../choices.rs"]
 mod choices;
 

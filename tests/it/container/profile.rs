@@ -1,6 +1,6 @@
 //! Images with a user, an environment or a small root of their own. Needs root, and no bubblewrap.
 
-use sagemaker_executor::emulator::host::{Image, Means, Namespace, Profile, User};
+use emulator::host::{Image, Means, Namespace, Profile, User};
 
 use super::Bench;
 

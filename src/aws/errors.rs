@@ -1,0 +1,352 @@
+//! From a failed AWS call to [`CloudError`]: what kind it is and what its reader can change.
+//!
+//! The kind is chosen from the code string, the HTTP status and the message, because most codes that AWS sends are not
+//! in the service models. The text keeps AWS's code and message; it never holds a header, a body or a credential.
+
+use std::error::Error;
+
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+
+use executor::cloud::{CloudError, CloudErrorKind};
+
+/// One call as its errors name it: what was tried, on what, and the IAM action that allows it.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    /// `create training job gitlab-231-...`.
+    pub(super) operation: String,
+    pub(super) action: &'static str,
+    /// What the action is on: `training job gitlab-231-...`.
+    pub(super) resource: String,
+}
+
+impl Call {
+    pub(super) fn new(verb: &str, resource: impl Into<String>, action: &'static str) -> Self {
+        let resource = resource.into();
+        Self { operation: format!("{verb} {resource}"), action, resource }
+    }
+
+    /// The error of a call that AWS answered, or that never got there.
+    pub(super) fn failed<E>(&self, error: &SdkError<E, HttpResponse>) -> CloudError
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let status = error.raw_response().map(|response| response.status().as_u16());
+        match error {
+            // Success that the SDK could not read: its own text would repeat the body.
+            SdkError::ServiceError(_) if error.code().is_none() && status.is_some_and(|status| status < 300) => {
+                self.error(CloudErrorKind::Other, "the call succeeded, but the reply is not one that AWS sends")
+            }
+            SdkError::ServiceError(_) => self.refused(error.code(), status, error.message().unwrap_or_default()),
+            SdkError::ResponseError(_) => {
+                let status = status.map_or_else(|| "no status".to_owned(), |status| format!("HTTP {status}"));
+                self.error(CloudErrorKind::Transient, format!("the reply is not one that AWS sends ({status})"))
+            }
+            SdkError::TimeoutError(_) => {
+                self.error(CloudErrorKind::Transient, "no reply within the time limit".to_owned())
+            }
+            SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_) => self.unsent(error),
+            _ => self.error(CloudErrorKind::Other, causes(error).join(": ")),
+        }
+    }
+
+    /// The error of a reply with this code and message; also for errors inside a successful reply.
+    pub(super) fn refused(&self, code: Option<&str>, status: Option<u16>, message: &str) -> CloudError {
+        let kind = classify(code, status, message);
+        let mut text = match (code, message) {
+            (Some(code), "") => code.to_owned(),
+            (Some(code), message) => format!("{code}: {message}"),
+            (None, "") => format!("HTTP {}", status.unwrap_or_default()),
+            (None, message) => message.to_owned(),
+        };
+        let mut action = self.action;
+        if kind == CloudErrorKind::Denied {
+            if is_credential_code(code.unwrap_or_default()) {
+                text.push_str("; AWS does not accept the credentials: check the instance profile of the host, or ");
+                text.push_str("`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`");
+            } else {
+                action = denied_action(message).unwrap_or(self.action);
+                text.push_str("; the credentials in use need `");
+                text.push_str(action);
+                text.push_str("` on ");
+                text.push_str(if action == self.action { self.resource.as_str() } else { "what AWS names" });
+                if action == "s3:GetObject" {
+                    text.push_str(" (without `s3:ListBucket` on the bucket, S3 answers so for absent objects too)");
+                }
+            }
+        }
+        match code.unwrap_or_default() {
+            "NoSuchBucket" => text.push_str("; set `storage.bucket` in the operator file to a bucket that exists"),
+            "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
+                text.push_str("; set `aws.region` in the operator file to the region of `storage.bucket`");
+            }
+            "RequestTimeTooSkewed" => text.push_str("; set the clock of the host"),
+            _ => {}
+        }
+        CloudError { kind, operation: self.operation.clone(), message: text, action }
+    }
+
+    pub(super) fn error(&self, kind: CloudErrorKind, message: impl Into<String>) -> CloudError {
+        CloudError { kind, operation: self.operation.clone(), message: message.into(), action: self.action }
+    }
+
+    /// A body that did not arrive whole, or not as its checksum says.
+    pub(super) fn broke_off(&self, error: &(dyn Error + 'static)) -> CloudError {
+        self.error(CloudErrorKind::Transient, format!("the body broke off: {}", causes(error).join(": ")))
+    }
+
+    /// A local file that stands in the way of a transfer.
+    pub(super) fn local(&self, verb: &str, path: &std::path::Path, error: &std::io::Error) -> CloudError {
+        self.error(CloudErrorKind::Other, format!("failed to {verb} {}: {error}", path.display()))
+    }
+
+    /// The request never left: no credentials, no connection, or it could not be built.
+    fn unsent(&self, error: &(dyn Error + 'static)) -> CloudError {
+        let causes = causes(error);
+        let said = |text: &str| causes.iter().any(|cause| cause.contains(text));
+        // A credential provider's own text may hold the output of a command, so it is not repeated.
+        if said("credential") {
+            let (kind, what) = if said("was not enabled") || said("no providers") {
+                (CloudErrorKind::Denied, "no AWS credentials were found")
+            } else if said("not properly configured") {
+                (CloudErrorKind::Denied, "the AWS profile or credential source is not configured as AWS expects")
+            } else {
+                (CloudErrorKind::Transient, "the AWS credentials could not be loaded")
+            };
+            let hint = "give the host an instance profile, or set `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; in a training container, \
+                        check that the image does not set `AWS_CONTAINER_*`";
+            return self.error(kind, format!("{what}; {hint}"));
+        }
+        if said("invalid peer certificate") {
+            let hint = "set `aws.ca_bundle` to a PEM file with the authority that signs for this endpoint";
+            return self.error(CloudErrorKind::Other, format!("{}; {hint}", causes.join(": ")));
+        }
+        if said("(Connect)") {
+            let hint = "check `aws.region` and `aws.endpoint_url`, and that this host reaches the service: a route, DNS, or a VPC endpoint";
+            return self.error(CloudErrorKind::Transient, format!("{}; {hint}", causes.join(": ")));
+        }
+        let kind = if said("failed to construct") { CloudErrorKind::Invalid } else { CloudErrorKind::Transient };
+        self.error(kind, causes.join(": "))
+    }
+}
+
+/// What a caller can do about a reply. Everything a service says about itself goes through here.
+pub(super) fn classify(code: Option<&str>, status: Option<u16>, message: &str) -> CloudErrorKind {
+    let code = code.unwrap_or_default();
+    let status = status.unwrap_or_default();
+    if message.contains("Rate exceeded") || is_throttling_code(code) || status == 429 {
+        return CloudErrorKind::Throttled;
+    }
+    if is_credential_code(code) || code.starts_with("AccessDenied") || code == "NotAuthorized" {
+        return CloudErrorKind::Denied;
+    }
+    if message.contains("CapacityError") || message.contains("Insufficient capacity") || code.contains("Capacity") {
+        return CloudErrorKind::Capacity;
+    }
+    match code {
+        "ResourceInUse" | "ResourceInUseException" | "PreconditionFailed" | "BucketAlreadyOwnedByYou" => {
+            CloudErrorKind::Exists
+        }
+        "ResourceLimitExceeded" if message.contains("is not available") => CloudErrorKind::Invalid,
+        "ResourceLimitExceeded" | "ServiceQuotaExceededException" => CloudErrorKind::Quota,
+        "ResourceNotFound"
+        | "ResourceNotFoundException"
+        | "NoSuchKey"
+        | "NoSuchBucket"
+        | "NoSuchUpload"
+        | "NotFound" => CloudErrorKind::NotFound,
+        "ValidationException" | "ValidationError" if is_absent_job(message) => CloudErrorKind::NotFound,
+        "ValidationException" | "ValidationError" => CloudErrorKind::Invalid,
+        "RequestTimeout"
+        | "RequestTimeoutException"
+        | "InternalError"
+        | "InternalFailure"
+        | "InternalServerError"
+        | "InternalServerException"
+        | "ServiceUnavailable"
+        | "ServiceUnavailableException"
+        | "OperationAborted"
+        | "ConditionalRequestConflict" => CloudErrorKind::Transient,
+        _ => match status {
+            403 | 401 => CloudErrorKind::Denied,
+            404 => CloudErrorKind::NotFound,
+            412 => CloudErrorKind::Exists,
+            500..=599 => CloudErrorKind::Transient,
+            300..=499 => CloudErrorKind::Invalid,
+            _ => CloudErrorKind::Other,
+        },
+    }
+}
+
+/// SageMaker has no job of this name; it says so with a `ValidationException`.
+fn is_absent_job(message: &str) -> bool {
+    ["Requested resource not found", "Could not find job", "Could not find training job"]
+        .iter()
+        .any(|text| message.contains(text))
+}
+
+fn is_throttling_code(code: &str) -> bool {
+    matches!(
+        code,
+        "Throttling"
+            | "ThrottlingException"
+            | "ThrottledException"
+            | "RequestThrottled"
+            | "RequestThrottledException"
+            | "TooManyRequestsException"
+            | "RequestLimitExceeded"
+            | "LimitExceededException"
+            | "SlowDown"
+            | "503 SlowDown"
+            | "BandwidthLimitExceeded"
+    )
+}
+
+/// AWS does not know, or no longer accepts, who is asking.
+fn is_credential_code(code: &str) -> bool {
+    matches!(
+        code,
+        "UnrecognizedClientException"
+            | "InvalidClientTokenId"
+            | "InvalidAccessKeyId"
+            | "InvalidSignatureException"
+            | "SignatureDoesNotMatch"
+            | "IncompleteSignature"
+            | "IncompleteSignatureException"
+            | "MissingAuthenticationToken"
+            | "MissingAuthenticationTokenException"
+            | "ExpiredToken"
+            | "ExpiredTokenException"
+            | "InvalidToken"
+            | "RequestExpired"
+            | "RequestTimeTooSkewed"
+    )
+}
+
+/// The action that AWS names, where it is another than that of the call: "not authorized to perform: iam:PassRole on".
+fn denied_action(message: &str) -> Option<&'static str> {
+    const NAMED: [&str; 9] = [
+        "iam:PassRole",
+        "sagemaker:AddTags",
+        "kms:CreateGrant",
+        "kms:GenerateDataKey",
+        "kms:DescribeKey",
+        "kms:Decrypt",
+        "kms:Encrypt",
+        "s3:ListBucket",
+        "s3:AbortMultipartUpload",
+    ];
+    let (_, rest) = message.split_once("to perform: ")?;
+    let action = rest.split_whitespace().next()?;
+    NAMED.into_iter().find(|named| *named == action)
+}
+
+/// The texts of an error and its sources, without repetitions.
+fn causes(error: &(dyn Error + 'static)) -> Vec<String> {
+    let mut texts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !texts.iter().any(|said| said.contains(&text)) {
+            texts.push(text);
+        }
+        next = cause.source();
+    }
+    texts
+}
+
+#[cfg(test)]
+mod tests {
+    use test_case::test_case;
+
+    use super::*;
+
+    #[test_case(Some("ValidationException"), 400, "Requested resource not found." => CloudErrorKind::NotFound; "describe of an unknown job")]
+    #[test_case(Some("ValidationException"), 400, "Could not find job to update with name: x" => CloudErrorKind::NotFound; "update of an unknown job")]
+    #[test_case(Some("ValidationException"), 400, "1 validation error detected: Value 'ml.x' at 'resourceConfig.instanceType'" => CloudErrorKind::Invalid; "bad enum")]
+    #[test_case(Some("ValidationException"), 400, "The request was rejected because the training job is in status Stopped." => CloudErrorKind::Invalid; "stop of a finished job")]
+    #[test_case(Some("ResourceNotFound"), 400, "" => CloudErrorKind::NotFound; "listed but unused code")]
+    #[test_case(Some("ResourceNotFoundException"), 400, "The specified log stream does not exist." => CloudErrorKind::NotFound; "absent log stream")]
+    #[test_case(Some("ResourceInUse"), 400, "Training job names must be unique within an AWS account and region" => CloudErrorKind::Exists; "taken name")]
+    #[test_case(Some("ResourceLimitExceeded"), 400, "The account-level service limit 'ml.g5.xlarge for training job usage' is 1 Instances" => CloudErrorKind::Quota; "quota in use")]
+    #[test_case(Some("ResourceLimitExceeded"), 400, "The requested resource training-job/ml.p2.xlarge is not available in this region" => CloudErrorKind::Invalid; "type not in region")]
+    #[test_case(Some("ThrottlingException"), 400, "Rate exceeded" => CloudErrorKind::Throttled; "throttled")]
+    #[test_case(Some("Throttling"), 400, "" => CloudErrorKind::Throttled; "older throttling code")]
+    #[test_case(Some("TooManyRequestsException"), 429, "" => CloudErrorKind::Throttled; "too many requests")]
+    #[test_case(Some("SlowDown"), 503, "Please reduce your request rate." => CloudErrorKind::Throttled; "s3 slow down")]
+    #[test_case(Some("SomethingNew"), 400, "Rate exceeded" => CloudErrorKind::Throttled; "throttled by text")]
+    #[test_case(Some("AccessDeniedException"), 400, "User: arn is not authorized" => CloudErrorKind::Denied; "json denial")]
+    #[test_case(Some("AccessDenied"), 403, "Access Denied" => CloudErrorKind::Denied; "s3 denial")]
+    #[test_case(None, 403, "" => CloudErrorKind::Denied; "head denial has no body")]
+    #[test_case(Some("ExpiredTokenException"), 400, "The security token included in the request is expired" => CloudErrorKind::Denied; "expired")]
+    #[test_case(None, 404, "" => CloudErrorKind::NotFound; "head of an absent object")]
+    #[test_case(Some("PreconditionFailed"), 412, "" => CloudErrorKind::Exists; "if none match")]
+    #[test_case(Some("ConditionalRequestConflict"), 409, "" => CloudErrorKind::Transient; "conflicting writers")]
+    #[test_case(Some("InternalFailure"), 500, "" => CloudErrorKind::Transient; "internal")]
+    #[test_case(None, 502, "" => CloudErrorKind::Transient; "gateway")]
+    #[test_case(Some("CapacityError"), 400, "Unable to provision requested ML compute capacity" => CloudErrorKind::Capacity; "capacity code")]
+    #[test_case(Some("ValidationException"), 400, "CapacityError: Unable to provision requested ML compute capacity." => CloudErrorKind::Capacity; "capacity text")]
+    #[test_case(Some("UnheardOf"), 400, "no" => CloudErrorKind::Invalid; "other 4xx")]
+    #[test_case(None, 0, "" => CloudErrorKind::Other; "nothing known")]
+    fn a_reply_has_a_kind(code: Option<&str>, status: u16, message: &str) -> CloudErrorKind {
+        classify(code, (status > 0).then_some(status), message)
+    }
+
+    #[test]
+    fn a_denial_names_the_action_and_the_resource() {
+        let call = Call::new("create", "training job gitlab-1", "sagemaker:CreateTrainingJob");
+        let error = call.refused(Some("AccessDeniedException"), Some(400), "not authorized");
+        assert_eq!(
+            error.to_string(),
+            "failed to create training job gitlab-1: AccessDeniedException: not authorized; the credentials in use need \
+             `sagemaker:CreateTrainingJob` on training job gitlab-1"
+        );
+        let error = call.refused(
+            Some("AccessDeniedException"),
+            Some(400),
+            "User: arn:aws:sts::1:x is not authorized to perform: iam:PassRole on resource: arn:aws:iam::1:role/train",
+        );
+        assert_eq!(error.action, "iam:PassRole");
+    }
+
+    /// An error with a chain of causes, as the transport makes them.
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Cause {
+        text: &'static str,
+        source: Option<Box<Cause>>,
+    }
+
+    fn unsent(text: &'static str) -> CloudError {
+        let source = Some(Box::new(Cause { text, source: None }));
+        Call::new("get", "object s3://b/k", "s3:GetObject").unsent(&Cause { text: "dispatch failure", source })
+    }
+
+    #[test_case("no providers in chain provided credentials" => (CloudErrorKind::Denied, "no AWS credentials were found"))]
+    #[test_case("the credentials provider was not properly configured" => (CloudErrorKind::Denied, "the AWS profile or credential source is not configured as AWS expects"))]
+    #[test_case("an error occurred while loading credentials: hunter2" => (CloudErrorKind::Transient, "the AWS credentials could not be loaded"))]
+    fn credentials_that_cannot_be_had_are_told_without_repeating_their_source(
+        text: &'static str,
+    ) -> (CloudErrorKind, &'static str) {
+        let error = unsent(text);
+        assert!(!error.message.contains("hunter2"), "{error}");
+        let (what, hint) = error.message.split_once("; ").unwrap();
+        assert!(hint.contains("`AWS_ACCESS_KEY_ID`"), "{error}");
+        (error.kind, String::leak(what.to_owned()))
+    }
+
+    #[test]
+    fn a_stranger_at_the_endpoint_is_no_passing_fault() {
+        let error = unsent("invalid peer certificate: UnknownIssuer");
+        assert_eq!(error.kind, CloudErrorKind::Other);
+        assert!(error.message.contains("`aws.ca_bundle`"), "{error}");
+        assert_eq!(unsent("connection refused").kind, CloudErrorKind::Transient);
+    }
+
+    #[test]
+    fn a_missing_bucket_is_named_as_the_operators_setting() {
+        let call = Call::new("put", "object s3://gone/a", "s3:PutObject");
+        let error = call.refused(Some("NoSuchBucket"), Some(404), "The specified bucket does not exist");
+        assert!(error.message.contains("`storage.bucket`"), "{error}");
+    }
+}

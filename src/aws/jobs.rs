@@ -1,0 +1,241 @@
+//! SageMaker training jobs over the SDK. It sends what it is told: names, tags and policy are the caller's business.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use aws_config::retry::RetryConfig;
+use aws_sdk_sagemaker::config::Builder;
+use aws_sdk_sagemaker::operation::describe_training_job::DescribeTrainingJobOutput;
+use aws_sdk_sagemaker::primitives::DateTime;
+use aws_sdk_sagemaker::types::{
+    AlgorithmSpecification, Channel, CompressionType, DataSource, OutputCompressionType, OutputDataConfig,
+    ResourceConfig, S3DataDistribution, S3DataSource, S3DataType, SortBy, SortOrder, StoppingCondition, Tag,
+    TrainingInputMode, TrainingInstanceType, TrainingJobStatus, VpcConfig,
+};
+
+use super::Clients;
+use super::errors::Call;
+use executor::base::plain;
+use executor::cloud::{
+    CloudError, CloudErrorKind, JobStatus, TrainingJob, TrainingJobSpec, TrainingJobSummary, TrainingJobs, Transition,
+};
+
+/// Jobs a page of `ListTrainingJobs`; the service's maximum.
+const LIST_PAGE: i32 = 100;
+/// In bytes; SageMaker's own limit is 1,024 characters.
+const LONGEST_TEXT: usize = 4096;
+
+#[derive(Debug)]
+pub(super) struct AwsJobs {
+    clients: Arc<Clients>,
+}
+
+impl AwsJobs {
+    pub(super) fn new(clients: Arc<Clients>) -> Self {
+        Self { clients }
+    }
+}
+
+#[async_trait]
+impl TrainingJobs for AwsJobs {
+    async fn create(&self, spec: &TrainingJobSpec) -> Result<String, CloudError> {
+        let call = Call::new("create", job(&spec.name), "sagemaker:CreateTrainingJob");
+        let number = |field: &str, value: u64| {
+            i32::try_from(value)
+                .map_err(|_| call.error(CloudErrorKind::Invalid, format!("{field} {value} is larger than AWS takes")))
+        };
+        let resources = ResourceConfig::builder()
+            .instance_type(TrainingInstanceType::from(spec.instance_type.as_str()))
+            .instance_count(number("the instance count", spec.instance_count.into())?)
+            .volume_size_in_gb(number("the volume size", spec.volume_size_gb.into())?)
+            .set_volume_kms_key_id(spec.volume_kms_key_id.clone())
+            .build();
+        let stopping = StoppingCondition::builder()
+            .max_runtime_in_seconds(number("the run time in seconds", spec.max_runtime)?)
+            .build();
+        let output = OutputDataConfig::builder()
+            .s3_output_path(&spec.output_uri)
+            .set_kms_key_id(spec.output_kms_key_id.clone())
+            // Files as they are: an archive would be packed and unpacked on billed and waiting machines.
+            .compression_type(OutputCompressionType::None)
+            .build();
+        let reply = self
+            .clients
+            .sagemaker()
+            .create_training_job()
+            .training_job_name(&spec.name)
+            .role_arn(&spec.role_arn)
+            .algorithm_specification(algorithm(spec))
+            .set_input_data_config(unless_empty(spec.channels.iter().map(channel).collect()))
+            .output_data_config(output)
+            .resource_config(resources)
+            .stopping_condition(stopping)
+            .set_environment((!spec.environment.is_empty()).then(|| spec.environment.clone().into_iter().collect()))
+            .set_vpc_config(spec.network.as_ref().map(|network| {
+                VpcConfig::builder()
+                    .set_subnets(Some(network.subnets.clone()))
+                    .set_security_group_ids(Some(network.security_group_ids.clone()))
+                    .build()
+            }))
+            .enable_inter_container_traffic_encryption(spec.encrypt_inter_container_traffic)
+            .set_tags(unless_empty(
+                spec.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect(),
+            ))
+            .customize()
+            .config_override(Builder::new().retry_config(RetryConfig::disabled()))
+            .send()
+            .await
+            .map_err(|error| call.failed(&error))?;
+        reply.training_job_arn.ok_or_else(|| call.error(CloudErrorKind::Other, "the reply holds no ARN"))
+    }
+
+    async fn describe(&self, name: &str) -> Result<Option<TrainingJob>, CloudError> {
+        self.describe_with(name, Builder::new()).await
+    }
+
+    async fn glance(&self, name: &str) -> Result<Option<TrainingJob>, CloudError> {
+        self.describe_with(name, Builder::new().retry_config(RetryConfig::disabled())).await
+    }
+
+    async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>, CloudError> {
+        let call = Call::new("list the tags of", arn, "sagemaker:ListTags");
+        let mut pages = self.clients.sagemaker().list_tags().resource_arn(arn).into_paginator().send();
+        let mut tags = BTreeMap::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| call.failed(&error))?;
+            for tag in page.tags.unwrap_or_default() {
+                if let (Some(key), Some(value)) = (tag.key, tag.value) {
+                    tags.insert(key, value);
+                }
+            }
+        }
+        Ok(tags)
+    }
+
+    async fn stop(&self, name: &str) -> Result<(), CloudError> {
+        let call = Call::new("stop", job(name), "sagemaker:StopTrainingJob");
+        match self.clients.sagemaker().stop_training_job().training_job_name(name).send().await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let error = call.failed(&error);
+                let ended = error.kind == CloudErrorKind::Invalid && error.message.contains("is in status");
+                if ended { Ok(()) } else { none_if_absent::<()>(error).map(|_| ()) }
+            }
+        }
+    }
+
+    async fn list(&self, name_contains: &str) -> Result<Vec<TrainingJobSummary>, CloudError> {
+        let call = Call::new("list", format!("training jobs named *{name_contains}*"), "sagemaker:ListTrainingJobs");
+        let mut pages = self
+            .clients
+            .sagemaker()
+            .list_training_jobs()
+            .set_name_contains((!name_contains.is_empty()).then(|| name_contains.to_owned()))
+            .max_results(LIST_PAGE)
+            .sort_by(SortBy::CreationTime)
+            .sort_order(SortOrder::Descending)
+            .into_paginator()
+            .send();
+        let mut jobs = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| call.failed(&error))?;
+            for summary in page.training_job_summaries.unwrap_or_default() {
+                jobs.push(TrainingJobSummary {
+                    name: summary.training_job_name.unwrap_or_default(),
+                    arn: summary.training_job_arn.unwrap_or_default(),
+                    status: job_status(summary.training_job_status.as_ref()),
+                });
+            }
+        }
+        Ok(jobs)
+    }
+}
+
+impl AwsJobs {
+    async fn describe_with(&self, name: &str, changes: Builder) -> Result<Option<TrainingJob>, CloudError> {
+        let call = Call::new("describe", job(name), "sagemaker:DescribeTrainingJob");
+        let request = self.clients.sagemaker().describe_training_job().training_job_name(name);
+        match request.customize().config_override(changes).send().await {
+            Ok(reply) => Ok(Some(training_job(name, reply))),
+            Err(error) => none_if_absent(call.failed(&error)),
+        }
+    }
+}
+
+fn job(name: &str) -> String {
+    format!("training job {name}")
+}
+
+fn none_if_absent<T>(error: CloudError) -> Result<Option<T>, CloudError> {
+    if error.kind == CloudErrorKind::NotFound { Ok(None) } else { Err(error) }
+}
+
+/// SageMaker refuses empty lists where it takes absent ones.
+fn unless_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
+}
+
+fn algorithm(spec: &TrainingJobSpec) -> AlgorithmSpecification {
+    AlgorithmSpecification::builder()
+        .training_image(&spec.image)
+        .training_input_mode(TrainingInputMode::File)
+        .set_container_entrypoint(unless_empty(spec.entrypoint.clone()))
+        .set_container_arguments(unless_empty(spec.arguments.clone()))
+        .build()
+}
+
+fn channel(channel: &executor::cloud::Channel) -> Channel {
+    let source = S3DataSource::builder()
+        .s3_data_type(S3DataType::S3Prefix)
+        .s3_uri(&channel.uri)
+        .s3_data_distribution_type(S3DataDistribution::FullyReplicated)
+        .build();
+    Channel::builder()
+        .channel_name(&channel.name)
+        .data_source(DataSource::builder().s3_data_source(source).build())
+        .compression_type(CompressionType::None)
+        .input_mode(TrainingInputMode::File)
+        .build()
+}
+
+fn training_job(name: &str, reply: DescribeTrainingJobOutput) -> TrainingJob {
+    // Partly from the container, and for people alone or searched for words.
+    let text = |text: &str| plain::line(text, LONGEST_TEXT);
+    let time = |time: Option<&DateTime>| time.and_then(|time| SystemTime::try_from(*time).ok());
+    let mut transitions: Vec<Transition> = reply
+        .secondary_status_transitions()
+        .iter()
+        .map(|transition| Transition {
+            status: transition.status().map(|status| status.as_str().to_owned()).unwrap_or_default(),
+            started: time(transition.start_time()),
+            message: transition.status_message().map(text),
+        })
+        .collect();
+    transitions.sort_by_key(|transition| transition.started);
+    TrainingJob {
+        message: transitions.last().and_then(|transition| transition.message.clone()),
+        secondary: reply.secondary_status().map(|status| text(status.as_str())).unwrap_or_default(),
+        status: job_status(reply.training_job_status()),
+        created: time(reply.creation_time()),
+        training_seconds: reply.training_time_in_seconds().and_then(|seconds| u64::try_from(seconds).ok()),
+        billable_seconds: reply.billable_time_in_seconds().and_then(|seconds| u64::try_from(seconds).ok()),
+        name: reply.training_job_name.unwrap_or_else(|| name.to_owned()),
+        arn: reply.training_job_arn.unwrap_or_default(),
+        failure_reason: reply.failure_reason.as_deref().map(text),
+        transitions,
+    }
+}
+
+fn job_status(status: Option<&TrainingJobStatus>) -> JobStatus {
+    match status.map(TrainingJobStatus::as_str) {
+        Some("InProgress") => JobStatus::InProgress,
+        Some("Completed") => JobStatus::Completed,
+        Some("Failed") => JobStatus::Failed,
+        Some("Stopping") => JobStatus::Stopping,
+        Some("Stopped") => JobStatus::Stopped,
+        Some("Deleting") => JobStatus::Deleting,
+        Some(_) | None => JobStatus::Unknown,
+    }
+}

@@ -1,0 +1,125 @@
+//! TLS for the AWS clients: whom to trust.
+//!
+//! The SDK's client ends the process on a certificate that it cannot read, and in a debug build on a host without any.
+//! This module looks first and turns both into errors. It never weakens verification.
+
+use std::path::Path;
+
+use aws_sdk_s3::config::{RuntimeComponents, SharedHttpClient};
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_http_client::{Builder, Connector};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+use executor::base::failure::Failure;
+
+/// Where distributions keep their trusted roots; the client reads the same places.
+const SYSTEM_ROOTS: [&str; 6] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+    "/etc/pki/tls/cacert.pem",
+];
+
+const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+const END: &str = "-----END CERTIFICATE-----";
+
+/// Whose environment this process lives in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Surroundings {
+    /// The operator's: it may name a proxy and other roots.
+    Host,
+    /// An image's: what it says is meant for the job's own programs.
+    Container,
+}
+
+/// A client that trusts the system's roots and those of `ca_bundle`; on the host, it goes through the proxy of the environment.
+pub(super) fn https_client(ca_bundle: Option<&Path>, surroundings: Surroundings) -> anyhow::Result<SharedHttpClient> {
+    let system = SYSTEM_ROOTS.iter().find(|file| std::fs::metadata(file).is_ok_and(|file| file.len() > 0));
+    let native = system.is_some();
+    let mut trust = TrustStore::empty();
+    match (surroundings, system) {
+        (Surroundings::Host, _) => trust = trust.with_native_roots(native),
+        // Read as a file, because the client's own way follows `SSL_CERT_FILE`.
+        (Surroundings::Container, Some(file)) => {
+            if let Ok(roots) = readable_certificates(Path::new(file)) {
+                trust = trust.with_pem_certificate(roots);
+            }
+        }
+        (Surroundings::Container, None) => {}
+    }
+    if let Some(path) = ca_bundle {
+        trust = trust.with_pem_certificate(readable_certificates(path)?);
+    } else if !native {
+        return Err(Failure::system("the host has no file of trusted TLS roots")
+            .hint("install the package `ca-certificates`, or set `aws.ca_bundle` to a PEM file")
+            .into());
+    }
+    let context = TlsContext::builder()
+        .with_trust_store(trust)
+        .build()
+        .map_err(|error| Failure::system("failed to set up TLS").caused_by(error))?;
+    Ok(Builder::new().build_with_connector_fn(move |settings, components| {
+        let proxy = match surroundings {
+            Surroundings::Host => ProxyConfig::from_env(),
+            Surroundings::Container => ProxyConfig::disabled(),
+        };
+        let mut connector = Connector::builder().proxy_config(proxy);
+        connector.set_connector_settings(settings.cloned());
+        connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
+        connector.tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(context.clone()).build()
+    }))
+}
+
+/// The certificates of a PEM file that TLS can use; one odd root among many does not spoil the rest.
+fn readable_certificates(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let unusable = |what: &str| {
+        Failure::system(format!("failed to read the CA bundle {}: {what}", path.display()))
+            .hint("set `aws.ca_bundle` to a PEM file of certificates, or remove the key")
+    };
+    let text = std::fs::read(path).map_err(|error| unusable(&error.to_string()))?;
+    let text = String::from_utf8_lossy(&text);
+    let mut kept = String::new();
+    for block in text.split(BEGIN).skip(1) {
+        let Some((body, _)) = block.split_once(END) else { continue };
+        let pem = format!("{BEGIN}{body}{END}\n");
+        let readable = CertificateDer::from_pem_slice(pem.as_bytes())
+            .is_ok_and(|certificate| RootCertStore::empty().add(certificate).is_ok());
+        if readable {
+            kept.push_str(&pem);
+        } else {
+            tracing::warn!(path = %path.display(), "a certificate of the CA bundle cannot be used");
+        }
+    }
+    if kept.is_empty() {
+        return Err(unusable("it holds no certificate that TLS can use").into());
+    }
+    Ok(kept.into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use executor::base::failure::render;
+
+    #[test]
+    fn a_bundle_without_a_certificate_is_an_error_with_a_hint() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), format!("{BEGIN}\nbm90IGEgY2VydGlmaWNhdGU=\n{END}\n")).unwrap();
+        let error = https_client(Some(file.path()), Surroundings::Host).unwrap_err();
+        let text = render(&error);
+        assert!(text.contains("no certificate that TLS can use"), "{text}");
+        assert!(text.contains("`aws.ca_bundle`"), "{text}");
+    }
+
+    #[test]
+    fn an_absent_bundle_is_an_error() {
+        let error = https_client(Some(Path::new("/nonexistent/bundle.pem")), Surroundings::Host).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent/bundle.pem"), "{error}");
+    }
+}

@@ -1,0 +1,20 @@
+//! Errors of the emulator's set-up, each with what its reader can change.
+
+/// The emulator, or one of its containers, cannot start.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct SetupError {
+    pub message: String,
+    /// What to change: an option, a package or a setting of the machine, in backticks.
+    pub hint: String,
+}
+
+impl SetupError {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: String::new() }
+    }
+
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: hint.into(), ..self }
+    }
+}

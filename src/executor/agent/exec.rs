@@ -1,0 +1,570 @@
+//! One script in the container: its shell, its process group, and its output on the way to the trace.
+//!
+//! Bytes go from one pipe (stdout and stderr, so that their order stays) by way of the disk, the `Masker` and the `FrameEncoder`
+//! to the container's log and the copy. A slow sink slows the script only when the disk has no more room. What a script
+//! leaves in the background lives on and its later output is read and dropped. This module knows no orders and
+//! reports nothing itself, and it never shows a variable's value.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::PipeReader;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use tokio::process::Command;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::beside::Beside;
+use super::copy::{TraceCopy, TraceOutput};
+use super::place;
+use super::pump::{self, Closing, FrameSink, Pump};
+use super::streams::{Streams, spawn};
+use crate::base::process::{Exit, ProcessGroup};
+use crate::mailbox::ExitReport;
+use crate::trace::Masker;
+
+/// The code of a script that the image has no shell for, as a shell says it of a command it cannot find.
+const NO_SHELL: i32 = 127;
+/// The code of a script that its shell cannot parse.
+const NOT_PARSED: i32 = 2;
+/// Where shells are when `PATH` does not name them.
+const USUAL_PLACES: [&str; 3] = ["/bin", "/usr/bin", "/usr/local/bin"];
+/// How long a shell may take to tell what it can parse.
+const PROBE_DEADLINE: Duration = Duration::from_secs(10);
+/// What a pipe holds where the system lets it: so much a script writes in one go.
+pub(super) const PIPE_BYTES: usize = 1 << 20;
+
+/// What is to be run.
+#[derive(Clone)]
+pub(super) struct ScriptRun {
+    /// Number of the run, carried by its frames.
+    pub(super) run: u32,
+    /// GitLab's name of the step, for messages.
+    pub(super) stage: String,
+    pub(super) script: PathBuf,
+    /// The whole environment of the script: nothing is inherited.
+    pub(super) env: Vec<(String, String)>,
+    pub(super) cwd: PathBuf,
+    /// Values that must not leave the container.
+    pub(super) masks: Vec<Vec<u8>>,
+    /// Prefixes of tokens, such as `glpat-`, whose rest must not leave the container.
+    pub(super) mask_prefixes: Vec<String>,
+    /// Time between TERM and KILL when the run is canceled.
+    pub(super) term_grace: Duration,
+}
+
+impl std::fmt::Debug for ScriptRun {
+    /// Without environment and masks: they hold secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { run, stage, script, cwd, .. } = self;
+        f.debug_struct("ScriptRun")
+            .field("run", run)
+            .field("stage", stage)
+            .field("script", script)
+            .field("cwd", cwd)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Runs a script to its end, with its frames in the container's log and in `copy`.
+///
+/// When it returns, the copy is complete, and the log has the frames or will have them. A canceled run ends within its grace, ten
+/// seconds for KILL and the time of the last upload. Errors are those of the system: a script that fails is an
+/// [`ExitReport`]. A copy that could not be stored is logged and no error: the container's log has the same frames.
+pub(super) async fn run(
+    spec: &ScriptRun,
+    copy: TraceCopy,
+    streams: &Streams,
+    cancel: &CancellationToken,
+) -> anyhow::Result<ExitReport> {
+    let output = TraceOutput::new(streams.log(), copy);
+    let (report, output) = run_into(spec, output, Some(streams.beside()), cancel).await?;
+    let copy = output.finish().await.inspect_err(|error| {
+        tracing::error!(run = spec.run, error = format!("{error:#}"), "the copy of the trace is not complete");
+    });
+    Ok(ExitReport { copy: copy.ok(), ..report })
+}
+
+/// Runs a script to its end and sends its frames, the end frame included, to `sink`; lines of others come from `beside`.
+async fn run_into<S: FrameSink + 'static>(
+    spec: &ScriptRun,
+    sink: S,
+    beside: Option<Arc<Beside>>,
+    cancel: &CancellationToken,
+) -> anyhow::Result<(ExitReport, S)> {
+    let shell = choose_shell(spec, &USUAL_PLACES).await?;
+    let spool = Arc::new(place::spool());
+    let shared = spool.clone();
+    // Ends the pump also when the script cannot be started.
+    let _closing = Closing(&shared);
+    let masker = || Masker::with_prefixes(spec.masks.clone(), spec.mask_prefixes.clone());
+    let pump = Pump::new(spec.run, masker, spool.clone(), beside, sink);
+    let (tell_code, code) = oneshot::channel();
+    let (tell_delivered, delivered) = oneshot::channel();
+    // Ends the script when its output cannot be delivered.
+    let broken = CancellationToken::new();
+    let guard = broken.clone().drop_guard();
+    spawn("output", move || {
+        let outcome = pump.run(|| code.blocking_recv().ok());
+        let is_delivered = outcome.is_ok();
+        let _ = tell_delivered.send(outcome);
+        if is_delivered {
+            guard.disarm();
+        }
+    })?;
+    let exit = match shell {
+        Shell::Found(words) => {
+            let (group, pipe) = start(spec, &words)?;
+            let (exited, exit_of) = std::io::pipe().context("failed to create a pipe")?;
+            spawn("script output", move || pump::drain(pipe, &exited, &spool))?;
+            let exit = supervise(spec, group, cancel, &broken).await;
+            drop(exit_of);
+            exit.with_context(|| format!("failed to run {}", spec.stage))
+        }
+        Shell::Unfit { code, explanation } => {
+            spool.write(explanation.as_bytes());
+            spool.close();
+            Ok(Exit { code, signal: None })
+        }
+    };
+    let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    if let Ok(exit) = &exit {
+        // Nobody listens when the output could not be delivered.
+        let _ = tell_code.send(exit.code);
+    } else {
+        drop(tell_code);
+    }
+    let delivered = delivered.await.context("the thread that delivers it has ended").and_then(|outcome| outcome);
+    let (sink, bytes, hash) = delivered.with_context(|| format!("failed to deliver the output of {}", spec.stage))?;
+    let code = exit?.code;
+    let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+    Ok((ExitReport { code, bytes, hash, canceled: cancel.is_cancelled(), at, copy: None }, sink))
+}
+
+/// Waits for the script's end, and brings it about when asked to.
+async fn supervise(
+    spec: &ScriptRun,
+    mut group: ProcessGroup,
+    cancel: &CancellationToken,
+    broken: &CancellationToken,
+) -> anyhow::Result<Exit> {
+    tokio::select! {
+        biased;
+        exit = group.wait() => return exit,
+        () = cancel.cancelled() => {}
+        () = broken.cancelled() => {}
+    }
+    group.terminate(spec.term_grace).await
+}
+
+/// Starts the script; both of its outputs write to the pipe.
+fn start(spec: &ScriptRun, shell: &[PathBuf]) -> anyhow::Result<(ProcessGroup, File)> {
+    let (reader, writer) = std::io::pipe().context("failed to create a pipe")?;
+    enlarge(&reader);
+    let (program, arguments) = shell.split_first().context("failed to name a shell")?;
+    // The command holds the writing ends until it is dropped with the end of `spawn`.
+    let cwd = if can_enter(&spec.cwd) {
+        spec.cwd.as_path()
+    } else {
+        tracing::warn!(
+            stage = spec.stage,
+            "{} is no directory that can be entered any more: an earlier script removed or closed it",
+            spec.cwd.display()
+        );
+        Path::new("/")
+    };
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .arg(&spec.script)
+        .env_clear()
+        .envs(spec.env.iter().map(|(name, value)| (name, value)))
+        .current_dir(cwd)
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone().context("failed to duplicate a pipe")?)
+        .stderr(writer);
+    let group = ProcessGroup::spawn(command).with_context(|| format!("failed to run {}", spec.stage))?;
+    Ok((group, File::from(OwnedFd::from(reader))))
+}
+
+fn can_enter(directory: &Path) -> bool {
+    directory.is_dir() && rustix::fs::access(directory, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
+/// Gives a pipe more room, so that its writers wait less; where the limit for users is lower it stays as it is.
+pub(super) fn enlarge(pipe: &PipeReader) {
+    if let Err(error) = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BYTES) {
+        tracing::debug!(%error, "failed to enlarge a pipe");
+    }
+}
+
+enum Shell {
+    /// Program and first arguments; the script's path follows.
+    Found(Vec<PathBuf>),
+    /// Nothing in the image can run the script.
+    Unfit { code: i32, explanation: String },
+}
+
+/// bash if the image has it; else the first of busybox, ash and sh that can parse the script.
+async fn choose_shell(spec: &ScriptRun, usual: &[&str]) -> anyhow::Result<Shell> {
+    let path = spec.env.iter().rev().find(|(name, _)| name == "PATH").map_or("", |(_, value)| value);
+    let find = |name: &str| find_program(path.as_ref(), usual, name);
+    if let Some(bash) = find("bash") {
+        return Ok(Shell::Found(vec![bash]));
+    }
+    let busybox = find("busybox").map(|busybox| vec![busybox, PathBuf::from("sh")]);
+    let plain = ["ash", "sh"].into_iter().filter_map(|name| find(name).map(|shell| vec![shell]));
+    let shells: Vec<Vec<PathBuf>> = busybox.into_iter().chain(plain).collect();
+    let Some(last) = shells.last() else {
+        let explanation = "The image has no shell that could run the script: install bash in it, or busybox.\n";
+        return Ok(Shell::Unfit { code: NO_SHELL, explanation: explanation.to_owned() });
+    };
+    let script = tokio::fs::read(&spec.script).await;
+    let script = script.with_context(|| format!("failed to read the script of {}", spec.stage))?;
+    if !script.windows(2).any(|pair| pair == b"$'") {
+        return Ok(Shell::Found(last.clone()));
+    }
+    for shell in &shells {
+        if parses_dollar_quotes(shell).await {
+            return Ok(Shell::Found(shell.clone()));
+        }
+    }
+    let shell = last.first().map_or_else(String::new, |shell| shell.display().to_string());
+    Ok(Shell::Unfit {
+        code: NOT_PARSED,
+        explanation: format!(
+            "The script needs bash or busybox sh, and the only shell of the image, `{shell}`, cannot parse it.\n\
+             Install bash in the image, or busybox.\n"
+        ),
+    })
+}
+
+fn find_program(path: &OsStr, usual: &[&str], name: &str) -> Option<PathBuf> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directories =
+        std::env::split_paths(path).filter(|directory| directory.is_absolute()).chain(usual.iter().map(PathBuf::from));
+    directories
+        .map(|directory| directory.join(name))
+        .find(|file| std::fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0))
+}
+
+/// Whether the shell knows `$'...'`, which GitLab's scripts use. dash does not.
+async fn parses_dollar_quotes(shell: &[PathBuf]) -> bool {
+    let Some((program, arguments)) = shell.split_first() else { return false };
+    let mut command = Command::new(program);
+    command.args(arguments).arg("-c").arg("[ $'a' = a ]").env_clear().current_dir(Path::new("/"));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let Ok(mut group) = ProcessGroup::spawn(command) else { return false };
+    matches!(timeout_at(Instant::now() + PROBE_DEADLINE, group.wait()).await, Ok(Ok(Exit { code: 0, .. })))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use tokio::sync::mpsc;
+
+    use super::super::spool::Spool;
+    use super::*;
+    use crate::trace::{FrameDecoder, Line};
+
+    const LONG: Duration = Duration::from_mins(1);
+
+    /// Hands every call's lines to the test.
+    struct Sink(mpsc::UnboundedSender<Vec<String>>);
+
+    impl FrameSink for Sink {
+        fn send(&mut self, lines: &[u8]) -> anyhow::Result<()> {
+            let lines = std::str::from_utf8(lines)?.strip_suffix('\n').context("a line without an end")?;
+            self.0.send(lines.split('\n').map(str::to_owned).collect()).context("nobody listens")
+        }
+    }
+
+    fn sink() -> (Sink, mpsc::UnboundedReceiver<Vec<String>>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Sink(sender), receiver)
+    }
+
+    struct Scene {
+        spec: ScriptRun,
+        dir: tempfile::TempDir,
+    }
+
+    fn scene(script: &str) -> Scene {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("script");
+        std::fs::write(&path, script).unwrap();
+        let spec = ScriptRun {
+            run: 4,
+            stage: "step_script".to_owned(),
+            script: path,
+            env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned()), ("GREETING".to_owned(), "hello".to_owned())],
+            cwd: dir.path().to_owned(),
+            masks: vec![b"hunter2".to_vec()],
+            mask_prefixes: Vec::new(),
+            term_grace: LONG,
+        };
+        Scene { spec, dir }
+    }
+
+    /// Runs to the end and returns the report with the decoded output.
+    async fn run_all(spec: &ScriptRun, cancel: &CancellationToken) -> (ExitReport, String) {
+        let (sink, mut lines) = sink();
+        let (report, _) = run_into(spec, sink, None, cancel).await.unwrap();
+        let mut decoder = FrameDecoder::new(spec.run);
+        while let Ok(lines) = lines.try_recv() {
+            for line in lines {
+                assert_eq!(decoder.push_message(&line), []);
+            }
+        }
+        let end = decoder.finish().unwrap();
+        assert_eq!((end.code, end.bytes, &end.hash), (report.code, report.bytes, &report.hash));
+        (report, String::from_utf8_lossy(&decoder.take()).into_owned())
+    }
+
+    async fn outcome(script: &str) -> (ExitReport, String) {
+        run_all(&scene(script).spec, &CancellationToken::new()).await
+    }
+
+    #[tokio::test]
+    async fn both_outputs_keep_their_order_and_the_code_is_the_scripts() {
+        let (report, text) =
+            outcome("echo one; echo two >&2; printf '\\tthree\\r\\n\\n'; echo $GREETING; exit 7").await;
+        assert_eq!(text, "one\ntwo\n\tthree\r\n\nhello\n");
+        assert_eq!((report.code, report.canceled), (7, false));
+    }
+
+    #[tokio::test]
+    async fn the_script_sees_its_directory_its_environment_alone_and_no_input() {
+        let scene = scene("pwd; cat; env | grep -c -e ^GREETING= -e ^HOME= -e ^CARGO");
+        let (report, text) = run_all(&scene.spec, &CancellationToken::new()).await;
+        assert_eq!(text, format!("{}\n1\n", scene.dir.path().canonicalize().unwrap().display()));
+        assert_eq!(report.code, 0);
+    }
+
+    #[tokio::test]
+    async fn a_script_runs_although_its_directory_is_gone() {
+        let mut scene = scene("pwd; cd \"$OLD\"; exit 5");
+        for what in ["gone", "file"] {
+            scene.spec.cwd = scene.dir.path().join(what);
+            scene.spec.env.push(("OLD".to_owned(), scene.spec.cwd.display().to_string()));
+            std::fs::write(scene.dir.path().join("file"), "").unwrap();
+            let (report, text) = run_all(&scene.spec, &CancellationToken::new()).await;
+            assert!(report.code == 5 && text.starts_with("/\n"), "{report:?} {text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn secrets_do_not_leave_also_in_pieces() {
+        let (_, text) = outcome("printf 'a hun'; sleep 0.3; printf 'ter2 b glpat-xyz hunt'").await;
+        assert_eq!(text, "a [MASKED] b glpat-[MASKED] hunt");
+    }
+
+    #[tokio::test]
+    async fn a_script_without_output_has_an_end() {
+        let (report, text) = outcome("exit 0").await;
+        assert_eq!((report.code, report.bytes, text.as_str()), (0, 0, ""));
+    }
+
+    #[tokio::test]
+    async fn a_signal_is_told_as_a_shell_tells_it() {
+        assert_eq!(outcome("kill -9 $$").await.0.code, 137);
+    }
+
+    #[tokio::test]
+    async fn much_output_makes_full_frames() {
+        let scene = scene("i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done");
+        let (sink, mut lines) = sink();
+        let (report, _) = run_into(&scene.spec, sink, None, &CancellationToken::new()).await.unwrap();
+        let mut frames = 0;
+        let mut decoder = FrameDecoder::new(4);
+        while let Ok(lines) = lines.try_recv() {
+            frames += lines.len();
+            for line in lines {
+                assert_eq!(decoder.push_message(&line), []);
+            }
+        }
+        let expected = (0..20_000).fold(String::new(), |text, number| text + "line " + &number.to_string() + "\n");
+        assert_eq!(decoder.take(), expected.as_bytes());
+        assert_eq!(report.bytes, expected.len() as u64);
+        assert!(frames < 4000, "{frames} frames for 20000 lines");
+    }
+
+    #[tokio::test]
+    async fn a_prompt_and_a_line_come_while_the_script_runs() {
+        let scene = scene("printf 'ready? '; while [ ! -e go ]; do sleep 0.01; done; echo gone");
+        let (sink, mut lines) = sink();
+        let cancel = CancellationToken::new();
+        let watch = async {
+            let mut decoder = FrameDecoder::new(4);
+            while decoder.bytes() < 7 {
+                for line in lines.recv().await.unwrap() {
+                    decoder.push_message(&line);
+                }
+            }
+            assert_eq!(decoder.take(), b"ready? ");
+            std::fs::write(scene.dir.path().join("go"), "").unwrap();
+        };
+        let (report, ()) =
+            tokio::time::timeout(LONG, async { tokio::join!(run_into(&scene.spec, sink, None, &cancel), watch) })
+                .await
+                .unwrap();
+        assert_eq!(report.unwrap().0.bytes, 12);
+    }
+
+    #[tokio::test]
+    async fn what_others_write_during_the_run_comes_beside_its_output() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let log = Arc::new(Spool::new(None, 0));
+        let beside = Arc::new(Beside::new(reader, log).unwrap());
+        let (stopped, stop) = std::io::pipe().unwrap();
+        let others = beside.clone();
+        let thread = std::thread::spawn(move || others.forward(&stopped));
+        let scene = scene("echo mine; : > here; while [ ! -e go ]; do sleep 0.01; done; echo still mine");
+        let (sink, mut lines) = sink();
+        let cancel = CancellationToken::new();
+        let mut decoder = FrameDecoder::new(4);
+        let watch = async {
+            while !scene.dir.path().join("here").exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            writer.write_all(b"theirs, hunt").unwrap();
+            writer.write_all(b"er2\n\ttheirs").unwrap();
+            let mut seen = Vec::new();
+            while seen.is_empty() {
+                for line in lines.recv().await.unwrap() {
+                    seen.extend(decoder.push_message(&line));
+                }
+            }
+            assert_eq!(seen, [Line::Beside("theirs, [MASKED]".to_owned())]);
+            std::fs::write(scene.dir.path().join("go"), "").unwrap();
+        };
+        let run = async { tokio::join!(run_into(&scene.spec, sink, Some(beside), &cancel), watch) };
+        let (report, ()) = tokio::time::timeout(LONG, run).await.unwrap();
+        assert_eq!(report.unwrap().0.bytes, 16);
+        let mut seen = Vec::new();
+        while let Ok(lines) = lines.try_recv() {
+            seen.extend(lines.iter().flat_map(|line| decoder.push_message(line)));
+        }
+        assert_eq!(seen, [Line::Beside("\ttheirs".to_owned())]);
+        assert_eq!(decoder.take(), b"mine\nstill mine\n");
+        assert!(decoder.is_complete());
+        assert_eq!(decoder.finish().unwrap().beside, 2);
+        drop(stop);
+        thread.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn cancel_ends_the_group_and_keeps_its_last_words() {
+        let scene = scene("trap 'echo bye; exit 1' TERM; echo here; : > ready; while :; do sleep 0.01; done");
+        let cancel = CancellationToken::new();
+        let watch = async {
+            while !scene.dir.path().join("ready").exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            cancel.cancel();
+        };
+        let run = async { tokio::join!(run_all(&scene.spec, &cancel), watch) };
+        let ((report, text), ()) = tokio::time::timeout(LONG, run).await.unwrap();
+        // The shell may tell in between that its foreground command was terminated.
+        assert!(text.starts_with("here\n") && text.ends_with("bye\n"), "{text}");
+        assert_eq!((report.code, report.canceled), (1, true));
+    }
+
+    #[tokio::test]
+    async fn a_background_process_neither_holds_the_run_nor_dies_of_its_output() {
+        let script = "(while [ ! -e go ]; do echo noise || exit; done; : > alive) & echo started; exit 3";
+        let scene = scene(script);
+        let cancel = CancellationToken::new();
+        let run = run_all(&scene.spec, &cancel);
+        let (report, text) = tokio::time::timeout(LONG, run).await.unwrap();
+        assert_eq!(report.code, 3);
+        assert!(text.contains("started\n"));
+        // It can still write more than a pipe holds.
+        std::fs::write(scene.dir.path().join("go"), "").unwrap();
+        let deadline = Instant::now() + LONG;
+        while !scene.dir.path().join("alive").exists() {
+            assert!(Instant::now() < deadline, "the background process is gone");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_broken_sink_ends_the_script() {
+        let scene = scene("while :; do echo noise; done");
+        let (sink, lines) = sink();
+        drop(lines);
+        let cancel = CancellationToken::new();
+        let run = run_into(&scene.spec, sink, None, &cancel);
+        let error = tokio::time::timeout(LONG, run).await.unwrap().err().unwrap();
+        assert_eq!(error.to_string(), "failed to deliver the output of step_script");
+    }
+
+    fn program(directory: &Path, name: &str, text: &str) {
+        let path = directory.join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_shell_is_asked_before_it_is_given_dollar_quotes() {
+        let dir = tempfile::tempdir().unwrap();
+        program(dir.path(), "knows", "#!/bin/sh\nexit 0\n");
+        program(dir.path(), "knows-not", "#!/bin/sh\nexit 2\n");
+        assert!(parses_dollar_quotes(&[dir.path().join("knows")]).await);
+        assert!(!parses_dollar_quotes(&[dir.path().join("knows-not")]).await);
+        assert!(!parses_dollar_quotes(&[dir.path().join("absent")]).await);
+    }
+
+    /// An image that has `program` alone, as `name`.
+    async fn shell_of(program: &str, name: &str, script: &str) -> Option<Shell> {
+        let Some(file) = find_program(OsStr::new(""), &USUAL_PLACES, program) else {
+            eprintln!("SKIPPED: {program} is not on this machine");
+            return None;
+        };
+        let mut scene = scene(script);
+        std::os::unix::fs::symlink(file, scene.dir.path().join(name)).unwrap();
+        scene.spec.env = vec![("PATH".to_owned(), scene.dir.path().display().to_string())];
+        Some(choose_shell(&scene.spec, &[]).await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn dash_gets_plain_scripts_and_a_person_learns_why_it_gets_no_others() {
+        if let Some(shell) = shell_of("dash", "sh", "eval $'echo'").await {
+            let Shell::Unfit { code, explanation } = shell else { panic!("dash was chosen") };
+            assert_eq!(code, NOT_PARSED);
+            assert!(explanation.contains("Install bash in the image, or busybox."), "{explanation}");
+        }
+        if let Some(shell) = shell_of("dash", "sh", "eval \"echo\"").await {
+            assert!(matches!(shell, Shell::Found(words) if words[0].ends_with("sh")));
+        }
+        if let Some(shell) = shell_of("busybox", "busybox", "eval $'echo'").await {
+            assert!(matches!(shell, Shell::Found(words) if words[1] == Path::new("sh")));
+        }
+        if let Some(shell) = shell_of("bash", "bash", "eval $'echo'").await {
+            assert!(matches!(shell, Shell::Found(words) if words.len() == 1));
+        }
+        if let Some(shell) = shell_of("dash", "other", "true").await {
+            assert!(matches!(shell, Shell::Unfit { code: NO_SHELL, .. }));
+        }
+    }
+
+    #[test]
+    fn a_program_is_an_executable_file_of_the_path_or_of_a_usual_place() {
+        let dir = tempfile::tempdir().unwrap();
+        program(dir.path(), "tool-of-the-image", "");
+        std::fs::write(dir.path().join("plain"), "").unwrap();
+        let path = dir.path().as_os_str();
+        assert_eq!(find_program(path, &[], "tool-of-the-image"), Some(dir.path().join("tool-of-the-image")));
+        assert_eq!(find_program(path, &[], "plain"), None);
+        assert!(find_program(OsStr::new(""), &USUAL_PLACES, "sh").is_some());
+        assert_eq!(find_program(OsStr::new("."), &[], "sh"), None);
+    }
+}

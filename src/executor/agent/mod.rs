@@ -1,0 +1,85 @@
+//! The in-container side: the same binary, as the training container's first process.
+//!
+//! It reads orders from the mailbox, runs the scripts, sends their output as frames, and leaves when it is told to,
+//! when SageMaker stops the job (SIGTERM, then 120 s), or when nobody renews the lease. It never talks to the driver
+//! directly and knows nothing of sessions, policies or sandboxes.
+
+mod beside;
+pub mod configuration;
+mod copy;
+mod exec;
+pub mod launcher;
+pub mod node;
+mod place;
+mod post;
+mod pump;
+mod spool;
+mod streams;
+mod work;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+pub use configuration::Configuration;
+
+use crate::base::failure;
+use crate::base::process::Reaper;
+use crate::base::signals::{Cancellation, Signals};
+use crate::cloud::Connect;
+use crate::config::env::Environment;
+use streams::Streams;
+
+/// Written for SageMaker: its first 1,024 characters become the job's `FailureReason`.
+const FAILURE_FILE: &str = "/opt/ml/output/failure";
+const RESOURCE_CONFIG: &str = "/opt/ml/input/config/resourceconfig.json";
+
+/// Runs until the end of the training job; the exit code is that of the job's script, so that SageMaker's status tells
+/// the same as GitLab's.
+pub async fn run(env: &Environment, connect: &dyn Connect) -> ExitCode {
+    let streams = Streams::take_over().context("failed to take over the container's log");
+    let outcome = match &streams {
+        Ok(streams) => supervised(env, connect, streams).await,
+        Err(error) => Err(anyhow::anyhow!("{error:#}")),
+    };
+    let (code, text) = match outcome {
+        Ok(0) => (0, None),
+        Ok(code) => (code, Some(format!("the job's script exited with code {code}"))),
+        Err(error) => {
+            let text = failure::render(&error);
+            tracing::error!("{text}");
+            (1, Some(text))
+        }
+    };
+    if let Some(text) = text {
+        let short: String = text.chars().take(1024).collect();
+        if let Err(error) = std::fs::write(FAILURE_FILE, short) {
+            tracing::warn!(%error, "failed to write {FAILURE_FILE}");
+        }
+    }
+    ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1).max(u8::from(code != 0)))
+}
+
+async fn supervised(env: &Environment, connect: &dyn Connect, streams: &Streams) -> anyhow::Result<i32> {
+    let signals = Signals::install().context("failed to install the signal handlers")?;
+    let cancellation = Cancellation::default();
+    let _reaper = Reaper::start()?;
+    let configuration = Configuration::from_environment(env)?;
+    let node = node::Node::read(Path::new(RESOURCE_CONFIG))?;
+    let bundle = launcher::channel_dir().join(launcher::CA_BUNDLE);
+    let access = configuration.access(bundle.exists().then_some(bundle));
+    // On SageMaker the platform says where the role's credentials are. What else the environment or a file says of AWS is the
+    // image's or the job's, and meant for the script.
+    let objects = if configuration::ROLE_CREDENTIALS.iter().any(|name| env.get(name).is_some()) {
+        connect.container_store(&access)?
+    } else {
+        connect.object_store(&access).await?
+    };
+    let post = post::Post::new(objects, &configuration, &node);
+    let worker = work::Worker::new(post, node, env.clone(), streams);
+    tokio::select! {
+        result = worker.work(&cancellation) => result,
+        never = signals.watch(&cancellation) => match never {},
+    }
+}

@@ -1,0 +1,293 @@
+//! The agent's end of the mailbox: orders in, reports out, the lease watched.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::time::Instant;
+
+use crate::agent::configuration::Configuration;
+use crate::agent::node::Node;
+use crate::base::failure::Failure;
+use crate::cloud::{CloudError, CloudErrorKind, ObjectStore};
+use crate::mailbox::{self, Layout, Lease, Order, Report};
+
+/// A report is tried this long; S3 has then been out of reach for longer than any of its faults.
+const REPORT_WITHIN: Duration = Duration::from_mins(1);
+
+/// A refusal that lasts this long is no matter of credentials that are just being renewed.
+const DENIED_FOR: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether another writer has stored a report of this node.
+const LOOK_FOR_OTHERS: Duration = Duration::from_secs(30);
+
+/// Where this agent reads and writes.
+pub(super) struct Post {
+    pub(super) objects: Arc<dyn ObjectStore>,
+    pub(super) layout: Layout,
+    node: String,
+    orders: u32,
+    reports: u32,
+    next_look_for_others: Instant,
+    lease: LeaseWatch,
+    /// Since when looking for orders is refused, and the last refusal.
+    denied: Option<(Instant, String)>,
+}
+
+/// What this container did before SageMaker started it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Past {
+    /// This is the first start.
+    None,
+    /// It had begun no script.
+    Idle,
+    Worked,
+}
+
+/// The lease as seen on this machine's own clock.
+struct LeaseWatch {
+    length: Duration,
+    beat: Option<u64>,
+    changed: Instant,
+    next_look: Instant,
+}
+
+impl Post {
+    pub(super) fn new(objects: Arc<dyn ObjectStore>, configuration: &Configuration, node: &Node) -> Self {
+        let now = Instant::now();
+        let length = Duration::from_secs(configuration.lease_seconds);
+        Self {
+            objects,
+            layout: Layout::new(configuration.root.clone()),
+            node: node.name.clone(),
+            orders: 0,
+            reports: 0,
+            next_look_for_others: now + LOOK_FOR_OTHERS,
+            lease: LeaseWatch { length, beat: None, changed: now, next_look: now + length / 6 },
+            denied: None,
+        }
+    }
+
+    /// Looks for what an earlier start of this container reported, and goes on after it. An agent reports `ready` first.
+    pub(super) async fn resume(&mut self, ready: &Report) -> anyhow::Result<Past> {
+        let mut past = Past::None;
+        loop {
+            let seq = self.reports + 1;
+            let key = self.layout.report(&self.node, seq);
+            let Some(bytes) = self.objects.get(&key).await.context("failed to look for earlier reports")? else {
+                return Ok(past);
+            };
+            let report: Report =
+                mailbox::decode(&key, seq, &bytes).context("failed to understand an earlier report")?;
+            if seq == 1 && report != *ready {
+                return Err(foreign(&key));
+            }
+            let idle = matches!(report, Report::Ready { .. } | Report::Received { .. } | Report::Missing { .. });
+            past = if idle && past != Past::Worked { Past::Idle } else { Past::Worked };
+            self.reports = seq;
+        }
+    }
+
+    /// The next order, if one has come. A fault of the store is logged and looks like silence: the lease decides how
+    /// long it may last.
+    pub(super) async fn next_order(&mut self) -> anyhow::Result<Option<Order>> {
+        let key = self.layout.order(self.orders + 1);
+        let found = self.objects.get(&key).await;
+        self.denied = match &found {
+            Err(error) if error.kind == CloudErrorKind::Denied => {
+                let since = self.denied.take().map_or_else(Instant::now, |(since, _)| since);
+                Some((since, error.to_string()))
+            }
+            Ok(_) | Err(_) => None,
+        };
+        match found {
+            Ok(Some(bytes)) => {
+                self.orders += 1;
+                mailbox::decode(&key, self.orders, &bytes).map(Some).context("failed to understand the driver")
+            }
+            Ok(None) => Ok(None),
+            Err(error) => {
+                tracing::warn!(%error, "failed to look for orders");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Fails once this role may not read its orders: no order will ever come, and the instance costs money.
+    pub(super) fn check_access(&self) -> anyhow::Result<()> {
+        match &self.denied {
+            Some((since, error)) if since.elapsed() >= DENIED_FOR => {
+                Err(anyhow::anyhow!(error.clone())
+                    .context("failed to look for orders with the role of the training job"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) async fn report(&mut self, report: &Report) -> anyhow::Result<()> {
+        let started = Instant::now();
+        let seq = self.reports + 1;
+        let key = self.layout.report(&self.node, seq);
+        let body = mailbox::encode(seq, report);
+        loop {
+            match self.put_once(&key, &body).await {
+                Ok(Stored::Ours) => {
+                    self.reports = seq;
+                    return Ok(());
+                }
+                Ok(Stored::Foreign) => return Err(foreign(&key)),
+                Err(error) if started.elapsed() < patience(&error) => {
+                    tracing::warn!(%error, "failed to send a report, trying again");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                Err(error) => {
+                    return Err(error).context("failed to report to the driver with the role of the training job");
+                }
+            }
+        }
+    }
+
+    /// Fails when the number of the next report is taken: a driver may have acted on what it says, so no script may go on.
+    pub(super) async fn check_for_others(&mut self) -> anyhow::Result<()> {
+        let now = Instant::now();
+        if now < self.next_look_for_others {
+            return Ok(());
+        }
+        self.next_look_for_others = now + LOOK_FOR_OTHERS;
+        let key = self.layout.report(&self.node, self.reports + 1);
+        match self.objects.size(&key).await {
+            Ok(Some(_)) => Err(foreign(&key)),
+            Ok(None) => Ok(()),
+            // The lease decides how long the store may be out of reach.
+            Err(error) => {
+                tracing::debug!(%error, "failed to look for reports of another writer");
+                Ok(())
+            }
+        }
+    }
+
+    /// A report that is there already is our own when it says the same: its reply was lost.
+    async fn put_once(&self, key: &str, body: &[u8]) -> Result<Stored, CloudError> {
+        if self.objects.put_if_absent(key, body.to_vec().into()).await? {
+            return Ok(Stored::Ours);
+        }
+        let found = self.objects.get(key).await?;
+        Ok(if found.is_none_or(|found| found == body) { Stored::Ours } else { Stored::Foreign })
+    }
+
+    /// `true` when the driver has given no sign of life for the length of the lease.
+    pub(super) async fn lease_expired(&mut self) -> bool {
+        let now = Instant::now();
+        if now < self.lease.next_look {
+            return false;
+        }
+        self.lease.next_look = now + self.lease.length / 6;
+        let beat = match self.objects.get(&self.layout.lease()).await {
+            Ok(bytes) => bytes.and_then(|bytes| serde_json::from_slice::<Lease>(&bytes).ok()).map(|lease| lease.beat),
+            Err(error) => {
+                tracing::warn!(%error, "failed to look at the lease");
+                self.lease.beat
+            }
+        };
+        if beat != self.lease.beat {
+            self.lease.beat = beat;
+            self.lease.changed = now;
+        }
+        self.lease.changed.elapsed() >= self.lease.length
+    }
+}
+
+/// What stands under a report's number.
+enum Stored {
+    /// Ours, or one that `cleanup` has deleted since.
+    Ours,
+    Foreign,
+}
+
+/// This node has no other writer, so nothing that its reports say can be relied on any more.
+fn foreign(key: &str) -> anyhow::Error {
+    Failure::system(format!("another writer has stored a report of this container under `{key}`"))
+        .hint("allow `s3:PutObject` on `sessions/` to the runner host and the training job's own role only; give projects that do not trust each other roles of their own")
+        .into()
+}
+
+fn patience(error: &CloudError) -> Duration {
+    if error.kind == CloudErrorKind::Denied { DENIED_FOR } else { REPORT_WITHIN }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cloud::memory::Memory;
+    use crate::mailbox::ByeReason;
+
+    fn post(memory: &Memory) -> Post {
+        let configuration = Configuration {
+            root: "sessions/s".into(),
+            bucket: "b".into(),
+            prefix: "p".into(),
+            region: None,
+            endpoint_url: None,
+            kms_key_id: None,
+            lease_seconds: 60,
+        };
+        let node = Node { name: "algo-1".into(), hosts: vec!["algo-1".into()], is_leader: true };
+        Post::new(memory.cloud().objects, &configuration, &node)
+    }
+
+    #[tokio::test]
+    async fn a_container_that_is_started_again_knows_what_it_did() {
+        let memory = Memory::new();
+        let ready = Report::Ready { agent: "0".into(), nodes: Vec::new() };
+        let mut first = post(&memory);
+        assert_eq!(first.resume(&ready).await.unwrap(), Past::None);
+        first.report(&ready).await.unwrap();
+
+        let mut second = post(&memory);
+        assert_eq!(second.resume(&ready).await.unwrap(), Past::Idle, "no script had begun");
+        second.report(&ready).await.unwrap();
+        second.report(&Report::Started { run: 1 }).await.unwrap();
+
+        let mut third = post(&memory);
+        assert_eq!(third.resume(&ready).await.unwrap(), Past::Worked);
+        third.report(&Report::Bye { reason: ByeReason::Other }).await.unwrap();
+        let last = memory.objects.contents("sessions/s/reports/algo-1/000004.json").expect("old reports stay");
+        assert_eq!(mailbox::decode::<Report>("k", 4, &last).unwrap(), Report::Bye { reason: ByeReason::Other });
+    }
+
+    #[tokio::test]
+    async fn a_report_whose_reply_was_lost_is_our_own() {
+        let memory = Memory::new();
+        let ready = Report::Ready { agent: "0".into(), nodes: Vec::new() };
+        memory.objects.insert("sessions/s/reports/algo-1/000001.json", mailbox::encode(1, &ready));
+        let mut post = post(&memory);
+        post.report(&ready).await.unwrap();
+        post.report(&Report::Started { run: 1 }).await.unwrap();
+        assert_eq!(memory.objects.keys().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_report_of_another_writer_is_an_error() {
+        let memory = Memory::new();
+        let forged = mailbox::encode(1, Report::Bye { reason: ByeReason::Finished });
+        memory.objects.insert("sessions/s/reports/algo-1/000001.json", forged);
+        let ready = Report::Ready { agent: "0".into(), nodes: Vec::new() };
+        let error = post(&memory).report(&ready).await.unwrap_err();
+        assert!(crate::base::failure::render(&error).contains("another writer"), "{error:#}");
+        let error = post(&memory).resume(&ready).await.unwrap_err();
+        assert!(error.to_string().contains("another writer"), "forged before the container began: {error:#}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_report_of_another_writer_is_seen_while_a_script_runs() {
+        let memory = Memory::new();
+        let mut post = post(&memory);
+        post.report(&Report::Started { run: 1 }).await.unwrap();
+        let forged = mailbox::encode(2, Report::Bye { reason: ByeReason::Finished });
+        memory.objects.insert("sessions/s/reports/algo-1/000002.json", forged);
+        post.check_for_others().await.unwrap();
+        tokio::time::advance(LOOK_FOR_OTHERS).await;
+        let error = post.check_for_others().await.unwrap_err();
+        assert!(error.to_string().contains("another writer"), "{error:#}");
+    }
+}

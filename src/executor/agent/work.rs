@@ -1,0 +1,367 @@
+//! The agent's day: orders are drained first and then carried out, one script at a time.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::configuration::PREFIX;
+use crate::agent::copy::{Pace, TraceCopy};
+use crate::agent::exec::{self, ScriptRun};
+use crate::agent::node::Node;
+use crate::agent::place;
+use crate::agent::post::{Past, Post};
+use crate::agent::streams::Streams;
+use crate::base::failure;
+use crate::base::signals::Cancellation;
+use crate::config::env::Environment;
+use crate::mailbox::{ByeReason, ExitReport, Order, Report};
+use crate::workspace::{self, Damaged, MissingPacks, Progress, Selection, Snapshot, Trees};
+
+const BUSY_POLL: Duration = Duration::from_millis(40);
+const IDLE_POLL: Duration = Duration::from_secs(1);
+/// While a script runs, nothing but a cancel is waited for.
+const RUNNING_POLL: Duration = Duration::from_secs(2);
+/// Of the 120 s that `StopTrainingJob` leaves, the script gets this much; the rest is for output and results.
+const STOP_GRACE: Duration = Duration::from_secs(30);
+/// Results of a stopped job are sent within this time or not at all.
+const LAST_RESULTS: Duration = Duration::from_mins(1);
+/// The code of a script that never began because it was canceled: as killed by SIGTERM.
+const NEVER_BEGAN: i32 = 143;
+
+/// The project in this container.
+struct Project {
+    trees: Trees,
+    selection: Selection,
+    /// What came; without it nothing can go back.
+    snapshot: Option<Snapshot>,
+}
+
+/// The order to fetch the project.
+struct Delivery {
+    attempt: u32,
+    packs: String,
+    trees: Trees,
+    selection: Selection,
+}
+
+struct PendingRun {
+    run: u32,
+    stage: String,
+    masks: Vec<String>,
+    mask_prefixes: Vec<String>,
+    grace: Duration,
+    live_copy: bool,
+}
+
+pub(super) struct Worker<'s> {
+    post: Post,
+    node: Node,
+    env: Environment,
+    streams: &'s Streams,
+    project: Option<Project>,
+    delivery: Option<Delivery>,
+    /// A part of it was missing: another attempt comes.
+    awaits_project: bool,
+    pending: VecDeque<PendingRun>,
+    seen: BTreeSet<u32>,
+    canceled: BTreeSet<u32>,
+    finish: Option<bool>,
+    /// Of the first script that failed, `after_script` apart.
+    code: i32,
+}
+
+/// Why the loop is left.
+enum End {
+    Finish { collect: bool },
+    Stopped,
+    LeaseExpired,
+}
+
+impl<'s> Worker<'s> {
+    pub(super) fn new(post: Post, node: Node, env: Environment, streams: &'s Streams) -> Self {
+        Self {
+            post,
+            node,
+            env,
+            streams,
+            project: None,
+            delivery: None,
+            awaits_project: false,
+            pending: VecDeque::new(),
+            seen: BTreeSet::new(),
+            canceled: BTreeSet::new(),
+            finish: None,
+            code: 0,
+        }
+    }
+
+    /// Works until told to leave; returns the code for SageMaker.
+    pub(super) async fn work(mut self, cancellation: &Cancellation) -> anyhow::Result<i32> {
+        let agent = env!("CARGO_PKG_VERSION").to_owned();
+        let ready = Report::Ready { agent, nodes: self.node.hosts.clone() };
+        let past = self.post.resume(&ready).await?;
+        if past == Past::Worked {
+            // A script is run once: what it did elsewhere cannot be taken back, and what it left here is gone.
+            let reason = "SageMaker started the container again after a script had begun; its files are lost";
+            let order = "go on".to_owned();
+            self.post.report(&Report::Failed { order, reason: reason.to_owned(), by_job: false }).await?;
+            self.post.report(&Report::Bye { reason: ByeReason::Other }).await?;
+            anyhow::bail!("{reason}");
+        }
+        self.post.report(&ready).await?;
+        let end = self.until_end(cancellation).await?;
+        let (collect, reason) = match end {
+            End::Finish { collect } => (collect, ByeReason::Finished),
+            End::Stopped => (true, ByeReason::Stopped),
+            End::LeaseExpired => (true, ByeReason::LeaseExpired),
+        };
+        if collect && self.node.is_leader {
+            let limit = if reason == ByeReason::Finished { Duration::MAX } else { LAST_RESULTS };
+            self.collect(limit).await?;
+        }
+        self.post.report(&Report::Bye { reason }).await?;
+        Ok(self.code)
+    }
+
+    async fn until_end(&mut self, cancellation: &Cancellation) -> anyhow::Result<End> {
+        let mut pause = BUSY_POLL;
+        loop {
+            let mut progress = self.drain_orders().await?;
+            if cancellation.asked() {
+                return Ok(End::Stopped);
+            }
+            if let Some(end) = self.receive(cancellation).await? {
+                return Ok(end);
+            }
+            while !self.awaits_project
+                && let Some(run) = self.pending.pop_front()
+            {
+                progress = true;
+                if let Some(end) = self.run(run, cancellation).await? {
+                    return Ok(end);
+                }
+                self.drain_orders().await?;
+            }
+            if let Some(collect) = self.finish {
+                return Ok(End::Finish { collect });
+            }
+            self.post.check_access()?;
+            self.post.check_for_others().await?;
+            if self.post.lease_expired().await {
+                tracing::error!("the runner host has not renewed the lease, leaving");
+                return Ok(End::LeaseExpired);
+            }
+            pause = if progress { BUSY_POLL } else { (pause * 3 / 2).min(IDLE_POLL) };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = cancellation.changed() => {}
+            }
+        }
+    }
+
+    /// Takes every order that is there, so that a cancel is known before its script begins.
+    async fn drain_orders(&mut self) -> anyhow::Result<bool> {
+        let mut progress = false;
+        while let Some(order) = self.post.next_order().await? {
+            progress = true;
+            match order {
+                Order::Workspace { attempt, packs, trees, selection } if !self.has_project() => {
+                    self.delivery = Some(Delivery { attempt, packs, trees, selection });
+                }
+                // A number comes twice when the driver's first try was stored although its reply was lost; a project that is
+                // here is not fetched again.
+                Order::Run { run, stage, masks, mask_prefixes, grace, live_copy } if self.seen.insert(run) => {
+                    let grace = Duration::from_secs(grace);
+                    self.pending.push_back(PendingRun { run, stage, masks, mask_prefixes, grace, live_copy });
+                }
+                Order::Run { .. } | Order::Workspace { .. } => {}
+                Order::Cancel { run } => {
+                    self.canceled.insert(run);
+                }
+                Order::Finish { collect } => self.finish = Some(collect),
+            }
+        }
+        Ok(progress)
+    }
+
+    /// Receives the project; `Some` when the agent has to leave. Orders are taken meanwhile: a later attempt of the driver's
+    /// takes the place of this one, for a driver that was killed sends nothing more.
+    async fn receive(&mut self, cancellation: &Cancellation) -> anyhow::Result<Option<End>> {
+        while let Some(delivery) = self.delivery.take() {
+            let (objects, trees) = (self.post.objects.clone(), delivery.trees.clone());
+            let route = self.post.layout.workspace(delivery.attempt, &delivery.packs);
+            let progress = Arc::<Progress>::default();
+            let receiving = {
+                let progress = progress.clone();
+                async move {
+                    place::make_room(&trees)?;
+                    workspace::receive(&*objects, &route, &trees, &progress).await.map_err(place::explained)
+                }
+            };
+            let mut receiving = Box::pin(receiving);
+            let mut pause = BUSY_POLL;
+            let outcome = loop {
+                tokio::select! {
+                    outcome = &mut receiving => break Some(outcome),
+                    () = cancellation.token().cancelled() => {
+                        break Some(Err(anyhow::anyhow!("stopped while the project was fetched")));
+                    }
+                    () = tokio::time::sleep(pause) => {
+                        pause = (pause * 3 / 2).min(IDLE_POLL);
+                        self.drain_orders().await?;
+                        if self.delivery.is_some() {
+                            break None;
+                        }
+                        if self.finish.is_some() {
+                            break Some(Err(anyhow::anyhow!("told to leave while the project was fetched")));
+                        }
+                        if self.post.lease_expired().await {
+                            return Ok(Some(End::LeaseExpired));
+                        }
+                    }
+                }
+            };
+            drop(receiving);
+            progress.at_rest().await;
+            let Some(outcome) = outcome else { continue };
+            let (snapshot, report) = match outcome {
+                Ok((snapshot, summary)) => (Some(snapshot), Report::Received { summary: summary.to_string() }),
+                Err(error) => (None, trouble(&error, delivery.attempt)),
+            };
+            self.awaits_project = matches!(report, Report::Missing { .. });
+            self.project = Some(Project { trees: delivery.trees, selection: delivery.selection, snapshot });
+            self.post.report(&report).await?;
+        }
+        Ok(None)
+    }
+
+    fn has_project(&self) -> bool {
+        self.project.as_ref().is_some_and(|project| project.snapshot.is_some())
+    }
+
+    /// Runs one script to its end; `Some` when the agent has to leave as well.
+    async fn run(&mut self, run: PendingRun, cancellation: &Cancellation) -> anyhow::Result<Option<End>> {
+        let number = run.run;
+        if self.canceled.contains(&number) || cancellation.asked() {
+            let exit =
+                ExitReport { code: NEVER_BEGAN, bytes: 0, hash: String::new(), canceled: true, at: 0, copy: Some(0) };
+            self.post.report(&Report::Exited { run: number, exit }).await?;
+            return Ok(None);
+        }
+        let stage = run.stage.clone();
+        let (layout, node) = (self.post.layout.clone(), self.node.name.clone());
+        let pace = if run.live_copy { Pace::Live } else { Pace::Late };
+        let copy = TraceCopy::new(self.post.objects.clone(), pace, move |batch| layout.trace(&node, number, batch));
+        let (_scratch, spec) = match self.script_run(run).await {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                self.post.report(&failed(&format!("start {stage}"), &error)).await?;
+                return Ok(None);
+            }
+        };
+        self.post.report(&Report::Started { run: number }).await?;
+        let cancel = CancellationToken::new();
+        let mut end = None;
+        let exit = {
+            let script = exec::run(&spec, copy, self.streams, &cancel);
+            tokio::pin!(script);
+            let mut pause = BUSY_POLL;
+            loop {
+                tokio::select! {
+                    exit = &mut script => break exit,
+                    () = cancellation.token().cancelled(), if end.is_none() => {
+                        end = Some(End::Stopped);
+                        cancel.cancel();
+                    }
+                    () = tokio::time::sleep(pause) => {
+                        pause = (pause * 3 / 2).min(RUNNING_POLL);
+                        self.drain_orders().await?;
+                        if self.canceled.contains(&number) {
+                            cancel.cancel();
+                        }
+                        self.post.check_for_others().await?;
+                        if end.is_none() && self.post.lease_expired().await {
+                            end = Some(End::LeaseExpired);
+                            cancel.cancel();
+                        }
+                    }
+                }
+            }
+        };
+        let exit = match exit {
+            Ok(exit) => exit,
+            Err(error) => {
+                // Another script may fare better, and the results are still here.
+                self.code = if self.code == 0 { 1 } else { self.code };
+                self.post.report(&failed(&format!("run {stage}"), &error)).await?;
+                return Ok(end);
+            }
+        };
+        if stage != "after_script" && self.code == 0 {
+            self.code = exit.code;
+        }
+        let exit = ExitReport { canceled: cancel.is_cancelled(), ..exit };
+        self.post.report(&Report::Exited { run: number, exit }).await?;
+        Ok(end)
+    }
+
+    /// With the folder that holds the script.
+    async fn script_run(&self, run: PendingRun) -> anyhow::Result<(tempfile::TempDir, ScriptRun)> {
+        let Some(project) = self.project.as_ref().filter(|project| project.snapshot.is_some()) else {
+            anyhow::bail!("the project is not here");
+        };
+        let key = self.post.layout.script(run.run);
+        let script = self.post.objects.get(&key).await?.context("the script is not in the store")?;
+        let (folder, path) = place::script(&script)?;
+        let spec = ScriptRun {
+            run: run.run,
+            stage: run.stage,
+            script: path,
+            env: self.env.all().filter(|(name, _)| !name.starts_with(PREFIX)).collect(),
+            cwd: project.trees.project.clone(),
+            masks: run.masks.into_iter().map(String::into_bytes).collect(),
+            mask_prefixes: run.mask_prefixes,
+            term_grace: run.grace.min(STOP_GRACE),
+        };
+        Ok((folder, spec))
+    }
+
+    /// Sends back what later stages read. Failing is told to the driver, which makes it the job's failure.
+    async fn collect(&mut self, limit: Duration) -> anyhow::Result<()> {
+        let Some(Project { trees, selection, snapshot: Some(snapshot) }) = &self.project else {
+            return Ok(());
+        };
+        let sent = async {
+            let (objects, route) = (&*self.post.objects, self.post.layout.results());
+            workspace::send_changes(objects, &route, trees, snapshot, selection, &Arc::default()).await
+        };
+        let sent = tokio::time::timeout(limit, sent).await.context("no time was left").and_then(|sent| sent);
+        let report = match sent {
+            Ok(summary) => Report::Collected { summary: summary.to_string() },
+            Err(error) => failed("send the results", &error),
+        };
+        self.post.report(&report).await
+    }
+}
+
+/// What to say of a project that could not be received.
+fn trouble(error: &anyhow::Error, attempt: u32) -> Report {
+    if error.chain().find_map(|cause| cause.downcast_ref::<MissingPacks>()).is_some() {
+        tracing::warn!(error = format!("{error:#}"), "waiting for another attempt");
+        return Report::Missing { attempt };
+    }
+    match error.chain().find_map(|cause| cause.downcast_ref::<Damaged>()) {
+        Some(Damaged { pack, chunk }) => Report::Damaged { pack: pack.clone(), chunk: chunk.clone() },
+        None => failed("fetch the project", error),
+    }
+}
+
+fn failed(order: &str, error: &anyhow::Error) -> Report {
+    let text = failure::render(error);
+    let reason = text.strip_prefix("error: ").unwrap_or(&text).replace("\n  ", "; ");
+    let by_job = failure::kind_of(error) == failure::Kind::User;
+    Report::Failed { order: order.to_owned(), reason, by_job }
+}

@@ -1,0 +1,7 @@
+//! Foundations that know no AWS, no GitLab and no stage.
+
+pub mod failure;
+pub mod names;
+pub mod plain;
+pub mod process;
+pub mod signals;

@@ -1,0 +1,328 @@
+//! The operator's configuration: one TOML file, read and checked once, immutable afterwards.
+//!
+//! Unknown keys and wrong types are refused with the key's full name. Each key's meaning stands in `docs/CONFIG.md`,
+//! and `runner-config/sagemaker-executor.toml` holds all of them; tests compare both with this file.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::base::failure::Failure;
+use crate::cloud::{Access, Network};
+use crate::config::env::Environment;
+
+/// Where the file is looked for without `--config`.
+pub const DEFAULT_PATH: &str = "/etc/sagemaker-executor/sagemaker-executor.toml";
+
+/// The whole file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    #[serde(default)]
+    pub aws: Aws,
+    pub storage: Storage,
+    pub job: Job,
+    #[serde(default)]
+    pub runner: Runner,
+    #[serde(default)]
+    pub limits: Limits,
+    #[serde(default)]
+    pub trace: Trace,
+    #[serde(default)]
+    pub results: Results,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Aws {
+    pub region: Option<String>,
+    pub endpoint_url: Option<String>,
+    /// The endpoint as the container sees it, when it differs.
+    pub container_endpoint_url: Option<String>,
+    pub ca_bundle: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Storage {
+    pub bucket: String,
+    #[serde(default = "prefix")]
+    pub prefix: String,
+    pub kms_key_id: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    pub role_arn: Option<String>,
+    pub image: Option<String>,
+    #[serde(default = "instance_type")]
+    pub instance_type: String,
+    #[serde(default = "one")]
+    pub instance_count: u32,
+    #[serde(default = "volume_size_gb")]
+    pub volume_size_gb: u32,
+    pub volume_kms_key_id: Option<String>,
+    /// Upper bound of every job's run time.
+    #[serde(default = "day")]
+    pub max_runtime_seconds: u64,
+    #[serde(default)]
+    pub subnets: Vec<String>,
+    #[serde(default)]
+    pub security_group_ids: Vec<String>,
+    #[serde(default)]
+    pub encrypt_inter_container_traffic: bool,
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Runner {
+    pub builds_dir: PathBuf,
+    pub cache_dir: PathBuf,
+    pub state_dir: PathBuf,
+    pub shell: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    pub lease_seconds: u64,
+    pub cancel_grace_seconds: u64,
+    pub provisioning_seconds: u64,
+    pub results_max_bytes: u64,
+    pub results_max_files: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Trace {
+    pub live_copy: bool,
+    /// All drivers of a host together; the account has [`crate::cloud::JobLogs`] calls for 5 to 25 a second.
+    pub log_requests_per_second: f64,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Results {
+    pub keep_outside_links: bool,
+}
+
+fn prefix() -> String {
+    "sagemaker-executor".to_owned()
+}
+fn instance_type() -> String {
+    "ml.m5.large".to_owned()
+}
+fn one() -> u32 {
+    1
+}
+fn volume_size_gb() -> u32 {
+    50
+}
+fn day() -> u64 {
+    86_400
+}
+
+impl Default for Runner {
+    fn default() -> Self {
+        Self {
+            builds_dir: PathBuf::from("/var/lib/sagemaker-executor/builds"),
+            cache_dir: PathBuf::from("/var/lib/sagemaker-executor/cache"),
+            state_dir: PathBuf::from("/var/lib/sagemaker-executor/state"),
+            shell: "bash".to_owned(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            lease_seconds: 900,
+            cancel_grace_seconds: 30,
+            provisioning_seconds: 3600,
+            results_max_bytes: 100 << 30,
+            results_max_files: 1_000_000,
+        }
+    }
+}
+
+impl Default for Trace {
+    fn default() -> Self {
+        Self { live_copy: true, log_requests_per_second: 5.0 }
+    }
+}
+
+impl Settings {
+    /// Reads and checks the file.
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Failure::system(format!("failed to read the operator's file {}", path.display()))
+                .hint("create it from `runner-config/sagemaker-executor.toml`, readable by the runner's user, or name another with `--config`")
+                .caused_by(error)
+        })?;
+        Self::parse(&text).map_err(|failure| {
+            Failure::system(format!("the operator's file {} is not usable", path.display())).caused_by(failure).into()
+        })
+    }
+
+    fn parse(text: &str) -> Result<Self, Failure> {
+        let deserializer = toml::Deserializer::parse(text).map_err(|error| wrong_syntax(text, &error))?;
+        let settings: Self = serde_path_to_error::deserialize(deserializer).map_err(|error| {
+            let (path, reason) = (error.path().to_string(), error.inner().message().to_owned());
+            let key = if path == "." { String::new() } else { format!("`{path}`: ") };
+            Failure::system(format!("{key}{reason}")).hint("`docs/CONFIG.md` lists every key with its type")
+        })?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// What the types cannot say.
+    fn check(&self) -> Result<(), Failure> {
+        let wrong = |key: &str, why: &str| Err(Failure::system(format!("`{key}` {why}")));
+        if self.storage.bucket.trim().is_empty() {
+            return wrong("storage.bucket", "is empty; set it to a bucket in the region of the training jobs");
+        }
+        if self.storage.prefix.is_empty() || self.storage.prefix.starts_with('/') || self.storage.prefix.ends_with('/')
+        {
+            return wrong("storage.prefix", "needs at least one character and no slash at its ends");
+        }
+        if self.job.subnets.is_empty() != self.job.security_group_ids.is_empty() {
+            return wrong("job.subnets", "and `job.security_group_ids` belong together: set both or none");
+        }
+        for (key, dir) in [
+            ("runner.builds_dir", &self.runner.builds_dir),
+            ("runner.cache_dir", &self.runner.cache_dir),
+            ("runner.state_dir", &self.runner.state_dir),
+        ] {
+            if !dir.is_absolute() {
+                return wrong(key, "is not an absolute path; scripts on the host and in the container contain it");
+            }
+        }
+        if self.limits.lease_seconds < 60 {
+            return wrong("limits.lease_seconds", "is below 60; a slow host would lose its jobs");
+        }
+        if !(0.2..=100.0).contains(&self.trace.log_requests_per_second) {
+            return wrong(
+                "trace.log_requests_per_second",
+                &format!("is {}; it needs to lie between 0.2 and 100", self.trace.log_requests_per_second),
+            );
+        }
+        if let Some(url) =
+            self.aws.endpoint_url.iter().chain(&self.aws.container_endpoint_url).find(|url| !is_http(url))
+        {
+            return wrong("aws.endpoint_url", &format!("is `{url}`; it needs to start with http:// or https://"));
+        }
+        Ok(())
+    }
+
+    /// The AWS SDK's own variables for an endpoint, where the file names none: the container must learn it too, since it
+    /// does not see the runner's environment.
+    pub fn adopt_endpoint(&mut self, env: &Environment) {
+        if self.aws.endpoint_url.is_some() {
+            return;
+        }
+        let services = ["AWS_ENDPOINT_URL_SAGEMAKER", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS"];
+        let url = env.get("AWS_ENDPOINT_URL").map(str::to_owned);
+        if services.iter().all(|name| env.get(name).is_none()) {
+            self.aws.endpoint_url = url;
+        } else if self.aws.container_endpoint_url.is_none() {
+            // The agent speaks to S3 alone.
+            self.aws.container_endpoint_url = env.get("AWS_ENDPOINT_URL_S3").map(str::to_owned).or(url);
+        }
+    }
+
+    /// How the driver reaches AWS.
+    pub fn access(&self) -> Access {
+        Access {
+            region: self.aws.region.clone(),
+            endpoint_url: self.aws.endpoint_url.clone(),
+            bucket: self.storage.bucket.clone(),
+            prefix: self.storage.prefix.clone(),
+            kms_key_id: self.storage.kms_key_id.clone(),
+            ca_bundle: self.aws.ca_bundle.clone(),
+        }
+    }
+
+    /// The VPC of the training instances, if the operator set one.
+    pub fn network(&self) -> Option<Network> {
+        (!self.job.subnets.is_empty()).then(|| Network {
+            subnets: self.job.subnets.clone(),
+            security_group_ids: self.job.security_group_ids.clone(),
+        })
+    }
+
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs(self.limits.lease_seconds)
+    }
+}
+
+fn is_http(url: &str) -> bool {
+    url.starts_with("http://") || url.starts_with("https://")
+}
+
+fn wrong_syntax(text: &str, error: &toml::de::Error) -> Failure {
+    let line = error.span().map_or(0, |span| text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1);
+    Failure::system(format!("line {line} is not TOML: {}", error.message()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "[storage]\nbucket = \"b\"\n[job]\nrole_arn = \"arn:aws:iam::000000000000:role/r\"\n";
+
+    #[test]
+    fn two_keys_are_enough() {
+        let settings = Settings::parse(MINIMAL).unwrap();
+        assert_eq!(settings.storage.prefix, "sagemaker-executor");
+        assert_eq!(settings.network(), None);
+    }
+
+    #[test]
+    fn the_container_learns_an_endpoint_of_the_environment() {
+        let adopted = |text: &str, pairs: &[(&str, &str)]| {
+            let mut settings = Settings::parse(text).unwrap();
+            settings.adopt_endpoint(&Environment::from_pairs(pairs.iter().map(|(k, v)| (k.into(), v.into()))));
+            (settings.aws.endpoint_url, settings.aws.container_endpoint_url)
+        };
+        let url = |text: &str| Some(text.to_owned());
+        assert_eq!(adopted(MINIMAL, &[]), (None, None));
+        assert_eq!(adopted(MINIMAL, &[("AWS_ENDPOINT_URL", "http://a")]), (url("http://a"), None));
+        assert_eq!(
+            adopted(MINIMAL, &[("AWS_ENDPOINT_URL", "http://a"), ("AWS_ENDPOINT_URL_S3", "http://s3")]),
+            (None, url("http://s3"))
+        );
+        let named = format!("{MINIMAL}[aws]\nendpoint_url = \"http://file\"\n");
+        assert_eq!(adopted(&named, &[("AWS_ENDPOINT_URL", "http://a")]), (url("http://file"), None));
+    }
+
+    #[test]
+    fn mistakes_name_their_key() {
+        for (text, key) in [
+            ("[storage]\nbucket = \"b\"\n[job]\nrole = \"x\"\n", "unknown field `role`"),
+            ("[storage]\nbucket = 3\n[job]\n", "`storage.bucket`"),
+            ("[job]\n", "missing field `storage`"),
+            ("[storage]\nbucket = \"b\"\n[job]\ninstance_count = \"two\"\n", "`job.instance_count`"),
+            ("[storage]\nbucket = \"b\"\n[job]\nsubnets = [\"s\"]\n", "`job.subnets`"),
+            ("[storage]\nbucket = \"b\"\n[job]\n[runner]\nbuilds_dir = \"x\"\n", "`runner.builds_dir`"),
+            (
+                "[storage]\nbucket = \"b\"\n[job]\n[trace]\nlog_requests_per_second = 0\n",
+                "`trace.log_requests_per_second`",
+            ),
+            (
+                "[storage]\nbucket = \"b\"\n[job]\n[trace]\nlog_requests_per_second = nan\n",
+                "`trace.log_requests_per_second`",
+            ),
+            ("[storage\n", "line 1"),
+        ] {
+            let error = crate::base::failure::render(&Settings::parse(text).unwrap_err().into());
+            assert!(error.contains(key), "{key}: {error}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! What GitLab says of a job.
+
+pub mod job;

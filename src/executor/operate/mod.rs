@@ -1,0 +1,4 @@
+//! What an operator types.
+
+pub mod sweep;
+pub mod try_job;

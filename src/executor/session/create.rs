@@ -1,0 +1,245 @@
+//! Creating the training job so that it exists once, whatever is retried: create means adopt.
+//!
+//! The port tries once; here it is tried again with the same name, and remembered whether a try without an answer may have had
+//! its effect: after that no refusal says that there is no job.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+use crate::base::failure::Failure;
+use crate::base::signals::Cancellation;
+use crate::cloud::{Cloud, CloudError, CloudErrorKind, TrainingJobSpec};
+use crate::reader::chance;
+use crate::session::Session;
+use crate::session::age::Stamp;
+use crate::session::spec::{job_name, tag};
+use crate::session::turn::Turns;
+
+/// How long throttling is waited out, from the beginning of the stage: with the last try, which takes a minute at most, it fits
+/// into the `prepare_exec_timeout` of 300 s that `runner-config/config.toml` sets.
+pub const PATIENCE: Duration = Duration::from_secs(225);
+/// Tries in a row that bring no answer.
+const UNANSWERED_TRIES: u32 = 5;
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LAST_PAUSE: Duration = Duration::from_secs(8);
+/// A job whose name is taken is looked for this often before it counts as somebody else's.
+const VISIBLE_TRIES: u32 = 10;
+const VISIBLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Asks for each instance type in turn until one is granted, and keeps the record true to it: whatever happens to the process,
+/// `cleanup` knows which training job may exist.
+///
+/// A first signal ends the tries; the one under way is waited for, a minute at most, and a job that came of it is stopped. A second
+/// signal ends the waiting.
+pub async fn launch(
+    session: &mut Session<'_>,
+    mut spec: TrainingJobSpec,
+    types: &[String],
+    until: Instant,
+    cancel: &Cancellation,
+) -> anyhow::Result<()> {
+    let turns = Turns::of(&session.settings.runner.state_dir);
+    let mut asking = Asking { turns, until, cancel, pause: FIRST_PAUSE, unanswered: 0, may_exist: false };
+    for (index, instance_type) in types.iter().enumerate() {
+        let record = &mut session.record;
+        record.job_number = record.job_number.max(1);
+        spec.name = job_name(&session.id, record.job_number);
+        spec.instance_type.clone_from(instance_type);
+        record.instance_type.clone_from(instance_type);
+        record.types_left = types.get(index + 1..).unwrap_or_default().to_vec();
+        // Written before the call: a job that was created and not recorded would be nobody's.
+        record.creating = true;
+        record.arn = None;
+        record.requested = Some(Stamp::now());
+        record.created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        session.save_for_good()?;
+        match asking.ask(&session.cloud, &spec).await {
+            Ok(arn) => {
+                session.record.creating = false;
+                session.record.arn = Some(arn);
+                if cancel.asked() {
+                    // `cleanup` looks whether it has ended.
+                    if let Err(error) = session.cloud.jobs.stop(&spec.name).await {
+                        tracing::warn!(%error, "failed to stop the training job");
+                    }
+                    session.save_for_good()?;
+                    return Err(canceled());
+                }
+                return session.save_for_good();
+            }
+            Err(Refusal::OfType(reason)) => session.record.types_tried.push(format!("{instance_type}: {reason}")),
+            Err(Refusal::Final(error)) => {
+                session.record.creating = asking.may_exist;
+                session.save_for_good()?;
+                return Err(error);
+            }
+        }
+    }
+    session.record.creating = asking.may_exist;
+    session.save_for_good()?;
+    Err(Failure::system(none_left(&session.record.types_tried))
+        .hint("add another type to `SAGEMAKER_INSTANCE_TYPE`, or raise the quota in Service Quotas, `Amazon SageMaker`, `for training job usage`")
+        .into())
+}
+
+/// Every instance type was refused, or ended without capacity.
+pub(super) fn none_left(tried: &[String]) -> String {
+    format!("no instance type of the job can be had: {}", tried.join("; "))
+}
+
+fn canceled() -> anyhow::Error {
+    Failure::system("canceled while the training job was created").into()
+}
+
+/// Why there is no job.
+enum Refusal {
+    /// Another instance type may be granted.
+    OfType(String),
+    Final(anyhow::Error),
+}
+
+/// What the tries of one launch have in common.
+struct Asking<'a> {
+    turns: Turns,
+    until: Instant,
+    cancel: &'a Cancellation,
+    pause: Duration,
+    unanswered: u32,
+    /// A try had no answer, so a job may come of it whatever later tries say.
+    may_exist: bool,
+}
+
+impl Asking<'_> {
+    async fn ask(&mut self, cloud: &Cloud, spec: &TrainingJobSpec) -> Result<String, Refusal> {
+        loop {
+            let turn = tokio::select! {
+                turn = self.turns.take(self.until) => turn,
+                () = self.cancel.token().cancelled() => return Err(Refusal::Final(canceled())),
+            };
+            if self.cancel.asked() {
+                return Err(Refusal::Final(canceled()));
+            }
+            if !turn {
+                return Err(Refusal::Final(throttled(spec).into()));
+            }
+            let answer = tokio::select! {
+                answer = cloud.jobs.create(spec) => answer,
+                () = at_once(self.cancel) => {
+                    self.may_exist = true;
+                    return Err(Refusal::Final(canceled()));
+                }
+            };
+            let answer = match answer {
+                Err(error) if error.kind == CloudErrorKind::Exists => {
+                    self.may_exist = true;
+                    adopt(cloud, spec).await
+                }
+                answer => answer.map_err(anyhow::Error::from),
+            };
+            let error = match answer {
+                Ok(arn) => {
+                    self.turns.answered(false).await;
+                    return Ok(arn);
+                }
+                Err(error) => error,
+            };
+            let kind = error.downcast_ref::<CloudError>().map(|error| error.kind);
+            let is_throttled = kind == Some(CloudErrorKind::Throttled);
+            if is_throttled {
+                self.turns.answered(true).await;
+            }
+            match kind {
+                Some(CloudErrorKind::Throttled) => self.unanswered = 0,
+                Some(CloudErrorKind::Transient | CloudErrorKind::Other) => {
+                    self.may_exist = true;
+                    self.unanswered += 1;
+                }
+                Some(CloudErrorKind::Quota | CloudErrorKind::Capacity) => {
+                    let reason =
+                        error.downcast::<CloudError>().map_or_else(|error| error.to_string(), |error| error.message);
+                    return Err(Refusal::OfType(reason));
+                }
+                _ => return Err(Refusal::Final(refusal(error, spec))),
+            }
+            let pause = self.pause.mul_f64(0.5 + chance());
+            if self.unanswered >= UNANSWERED_TRIES || Instant::now() + pause >= self.until {
+                let error = if is_throttled { throttled(spec).caused_by(error).into() } else { refusal(error, spec) };
+                return Err(Refusal::Final(error));
+            }
+            tracing::debug!(error = format!("{error:#}"), "failed to create the training job; it is tried again");
+            self.pause = (self.pause * 2).min(LAST_PAUSE);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.cancel.token().cancelled() => return Err(Refusal::Final(canceled())),
+            }
+        }
+    }
+}
+
+async fn at_once(cancel: &Cancellation) {
+    while !cancel.at_once() {
+        cancel.changed().await;
+    }
+}
+
+fn throttled(spec: &TrainingJobSpec) -> Failure {
+    Failure::system(format!(
+        "the training job {} was not created within {}: SageMaker throttles `CreateTrainingJob`",
+        spec.name,
+        humantime::format_duration(PATIENCE)
+    ))
+    .hint("let fewer jobs begin at once (`concurrent` in the runner's `config.toml`), or ask AWS for a higher rate of `CreateTrainingJob`")
+}
+
+/// The name is taken: it is ours when it carries our session's tag, as after a reply that was lost.
+async fn adopt(cloud: &Cloud, spec: &TrainingJobSpec) -> anyhow::Result<String> {
+    let foreign = || Failure::system(format!("a training job {} exists already and is not of this session", spec.name));
+    let mut tries = 0;
+    let job = loop {
+        match cloud.jobs.describe(&spec.name).await? {
+            Some(job) => break job,
+            // Created a moment ago and not visible yet.
+            None if tries < VISIBLE_TRIES => tries += 1,
+            None => return Err(foreign().into()),
+        }
+        tokio::time::sleep(VISIBLE_PAUSE).await;
+    };
+    let tags = cloud.jobs.tags(&job.arn).await?;
+    if tags.get(tag::SESSION) != spec.tags.get(tag::SESSION) {
+        return Err(foreign().into());
+    }
+    if job.status.is_terminal() {
+        return Err(Failure::system(format!("the training job {} of this session has ended already", spec.name)).into());
+    }
+    Ok(job.arn)
+}
+
+/// Whose mistake a refused request is, and what to change.
+fn refusal(error: anyhow::Error, spec: &TrainingJobSpec) -> anyhow::Error {
+    let error = match error.downcast::<CloudError>() {
+        Ok(error) => error,
+        // Said already.
+        Err(error) => return error,
+    };
+    let text = format!("failed to create the training job {}", spec.name);
+    let failure = match error.kind {
+        CloudErrorKind::Denied => Failure::system(text).hint(format!(
+            "allow the runner host's role `{}`, and `iam:PassRole` for `{}`",
+            error.action, spec.role_arn
+        )),
+        CloudErrorKind::Invalid if error.message.contains("nstanceType") => Failure::user(text)
+            .hint("set `SAGEMAKER_INSTANCE_TYPE` to a type that SageMaker training offers in this region"),
+        CloudErrorKind::Invalid if error.message.contains("mage") => {
+            Failure::user(text).hint("check the job's `image:`")
+        }
+        CloudErrorKind::Invalid if error.message.contains("ole") => {
+            Failure::system(text).hint("check `job.role_arn` and that the role trusts `sagemaker.amazonaws.com`")
+        }
+        _ => Failure::system(text),
+    };
+    failure.caused_by(error).into()
+}
+
+#[cfg(test)]
+mod tests;

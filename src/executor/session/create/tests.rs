@@ -1,0 +1,339 @@
+//! Creating a training job with the fakes, in paused time.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use crate::base::failure::{Kind, kind_of, render};
+use crate::cloud::faulty::{Fault, Faulty, When};
+use crate::cloud::memory::{Memory, MemoryJobs, example_spec};
+use crate::cloud::{JobStatus, TrainingJob, TrainingJobSummary, TrainingJobs};
+use crate::config::settings::Settings;
+use crate::session::SessionId;
+use crate::session::record::{Records, SessionRecord};
+use crate::ui::Printer;
+
+const NAME: &str = "gitlab-1-2-abcdef12";
+
+struct Desk {
+    settings: Settings,
+    printer: Printer,
+    cancel: Cancellation,
+    _dir: tempfile::TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = \"{}\"\n", dir.path().display());
+        let settings: Settings = toml::from_str(&text).unwrap();
+        Records::open(dir.path()).unwrap();
+        Self { settings, printer: Printer::captured().0, cancel: Cancellation::default(), _dir: dir }
+    }
+
+    fn session(&self, cloud: Cloud) -> Session<'_> {
+        Session::to_close(SessionId::parse(NAME).unwrap(), cloud, &self.settings, &self.printer)
+    }
+
+    async fn launch(&self, cloud: Cloud, types: &[&str]) -> (anyhow::Result<()>, SessionRecord) {
+        let types: Vec<_> = types.iter().map(|name| (*name).to_owned()).collect();
+        let mut session = self.session(cloud);
+        let until = Instant::now() + PATIENCE;
+        let result = launch(&mut session, example_spec(NAME), &types, until, &self.cancel).await;
+        let id = SessionId::parse(NAME).unwrap();
+        let kept = Records::at(&self.settings.runner.state_dir).load(&id).unwrap().unwrap();
+        let record = SessionRecord { version: kept.version, session: kept.session.clone(), ..session.record };
+        assert_eq!(kept, record, "what is known is on disk");
+        (result, record)
+    }
+}
+
+fn faulty(memory: &Memory, plan: impl IntoIterator<Item = Fault>) -> Cloud {
+    Cloud { jobs: Arc::new(Faulty::new(memory.jobs.clone(), plan)), ..memory.cloud() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_reply_was_lost_is_adopted() {
+    let memory = Memory::new();
+    let (desk, cloud) =
+        (Desk::new(), faulty(&memory, [Fault::new("create", 1, When::After, CloudErrorKind::Transient)]));
+    let (result, record) = desk.launch(cloud, &["ml.a.b"]).await;
+    result.unwrap();
+    assert!(record.arn.is_some() && !record.creating);
+    assert_eq!(memory.jobs.names(), [NAME]);
+    let (result, _) = desk.launch(memory.cloud(), &["ml.a.b"]).await;
+    result.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_of_somebody_else_or_an_ended_one_is_not_adopted() {
+    let memory = Memory::new();
+    let mut foreign = example_spec(NAME);
+    foreign.tags.insert(tag::SESSION.into(), "other".into());
+    memory.cloud().jobs.create(&foreign).await.unwrap();
+    let (result, _) = Desk::new().launch(memory.cloud(), &["ml.a.b"]).await;
+    assert!(render(&result.unwrap_err()).contains("not of this session"));
+
+    let (desk, memory) = (Desk::new(), Memory::new());
+    desk.launch(memory.cloud(), &["ml.a.b"]).await.0.unwrap();
+    memory.jobs.set_status(NAME, JobStatus::Stopped, "Stopped");
+    let (result, _) = desk.launch(memory.cloud(), &["ml.a.b"]).await;
+    assert!(render(&result.unwrap_err()).contains("ended already"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_type_is_asked_for_when_the_quota_refuses_one() {
+    for kind in [CloudErrorKind::Quota, CloudErrorKind::Capacity] {
+        let memory = Memory::new();
+        let cloud = faulty(&memory, [Fault::new("create", 2, When::Before, kind)]);
+        let (result, record) = Desk::new().launch(cloud, &["ml.a.b", "ml.c.d", "ml.e.f"]).await;
+        result.unwrap();
+        assert_eq!((record.instance_type.as_str(), record.types_left.len()), ("ml.a.b", 2));
+
+        let memory = Memory::new();
+        let cloud = faulty(&memory, [Fault::new("create", 1, When::Before, kind)]);
+        let (result, record) = Desk::new().launch(cloud, &["ml.a.b", "ml.c.d", "ml.e.f"]).await;
+        result.unwrap();
+        assert_eq!(
+            (record.instance_type.as_str(), record.types_left.as_slice()),
+            ("ml.c.d", ["ml.e.f".to_owned()].as_slice())
+        );
+        assert_eq!(memory.jobs.spec(NAME).unwrap().instance_type, "ml.c.d");
+
+        let memory = Memory::new();
+        let cloud = faulty(&memory, [Fault::new("create", 1, When::Before, kind).forever()]);
+        let (result, record) = Desk::new().launch(cloud, &["ml.a.b", "ml.c.d"]).await;
+        let error = result.unwrap_err();
+        assert_eq!(kind_of(&error), Kind::System);
+        let text = render(&error);
+        assert!(
+            text.contains("`SAGEMAKER_INSTANCE_TYPE`") && text.contains("ml.a.b: ") && text.contains("ml.c.d: "),
+            "{text}"
+        );
+        assert!(!record.creating);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_is_not_visible_yet_is_adopted_all_the_same() {
+    let (desk, memory) = (Desk::new(), Memory::new());
+    desk.launch(memory.cloud(), &["ml.a.b"]).await.0.unwrap();
+    let late = Odd { jobs: memory.jobs.clone(), hidden: Mutex::new(3), takes: Duration::ZERO };
+    let cloud = Cloud { jobs: Arc::new(late), ..memory.cloud() };
+    desk.launch(cloud, &["ml.a.b"]).await.0.unwrap();
+}
+
+/// Shows a job only after some looks, and takes its time to create one.
+struct Odd {
+    jobs: Arc<MemoryJobs>,
+    hidden: Mutex<u32>,
+    takes: Duration,
+}
+
+#[async_trait::async_trait]
+impl TrainingJobs for Odd {
+    async fn create(&self, spec: &TrainingJobSpec) -> Result<String, CloudError> {
+        tokio::time::sleep(self.takes).await;
+        self.jobs.create(spec).await
+    }
+    async fn describe(&self, name: &str) -> Result<Option<TrainingJob>, CloudError> {
+        let hidden = {
+            let mut left = self.hidden.lock().unwrap();
+            *left = left.saturating_sub(1);
+            *left > 0
+        };
+        if hidden { Ok(None) } else { self.jobs.describe(name).await }
+    }
+    async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>, CloudError> {
+        self.jobs.tags(arn).await
+    }
+    async fn stop(&self, name: &str) -> Result<(), CloudError> {
+        self.jobs.stop(name).await
+    }
+    async fn list(&self, name_contains: &str) -> Result<Vec<TrainingJobSummary>, CloudError> {
+        self.jobs.list(name_contains).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttling_is_waited_out_for_minutes_and_no_longer() {
+    let memory = Memory::new();
+    let cloud = faulty(&memory, [Fault::new("create", 1, When::Before, CloudErrorKind::Throttled).times(20)]);
+    let start = Instant::now();
+    Desk::new().launch(cloud, &["ml.a.b"]).await.0.unwrap();
+    assert!(start.elapsed() > Duration::from_mins(1), "{:?}", start.elapsed());
+
+    let memory = Memory::new();
+    let cloud = faulty(&memory, [Fault::new("create", 1, When::Before, CloudErrorKind::Throttled).forever()]);
+    let start = Instant::now();
+    let (result, record) = Desk::new().launch(cloud, &["ml.a.b"]).await;
+    let error = result.unwrap_err();
+    assert_eq!(kind_of(&error), Kind::System);
+    assert!(render(&error).contains("throttles `CreateTrainingJob`"), "{}", render(&error));
+    assert!(!record.creating, "every try was refused");
+    let took = start.elapsed();
+    assert!(took <= PATIENCE && took + Duration::from_secs(20) > PATIENCE, "{took:?}");
+}
+
+/// After a try without an answer no refusal says that there is no job.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_after_a_lost_reply_leaves_it_open_whether_there_is_a_job() {
+    for kind in [CloudErrorKind::Throttled, CloudErrorKind::Quota, CloudErrorKind::Denied, CloudErrorKind::Invalid] {
+        for when in [When::Before, When::After] {
+            let memory = Memory::new();
+            let plan = [
+                Fault::new("create", 1, when, CloudErrorKind::Transient),
+                Fault::new("create", 2, When::Before, kind).forever(),
+            ];
+            let (result, record) = Desk::new().launch(faulty(&memory, plan), &["ml.a.b"]).await;
+            assert!(result.is_err());
+            assert!(record.creating, "{kind:?} {when:?}");
+        }
+        let memory = Memory::new();
+        let plan = [Fault::new("create", 1, When::Before, kind).forever()];
+        let (result, record) = Desk::new().launch(faulty(&memory, plan), &["ml.a.b"]).await;
+        assert!(result.is_err());
+        assert!(!record.creating, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_brings_no_answer_is_tried_a_few_times() {
+    let memory = Memory::new();
+    let jobs = Arc::new(Faulty::new(
+        memory.jobs.clone(),
+        [Fault::new("create", 1, When::Before, CloudErrorKind::Transient).forever()],
+    ));
+    let (result, record) = Desk::new().launch(Cloud { jobs: jobs.clone(), ..memory.cloud() }, &["ml.a.b"]).await;
+    assert!(result.is_err() && record.creating);
+    assert_eq!(jobs.calls("create"), 5);
+}
+
+/// A cancel waits for the answer of the try under way, and stops the job that came of it.
+#[tokio::test(start_paused = true)]
+async fn a_canceled_creation_is_waited_for_and_its_job_stopped() {
+    let (desk, memory) = (Desk::new(), Memory::new());
+    let slow = Odd { jobs: memory.jobs.clone(), hidden: Mutex::new(0), takes: Duration::from_secs(40) };
+    let cloud = Cloud { jobs: Arc::new(slow), ..memory.cloud() };
+    let cancel = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        desk.cancel.raise();
+        std::future::pending::<()>().await;
+    };
+    let (result, record) = tokio::select! {
+        launched = desk.launch(cloud, &["ml.a.b"]) => launched,
+        () = cancel => unreachable!(),
+    };
+    assert!(render(&result.unwrap_err()).contains("canceled while the training job was created"));
+    assert!(memory.jobs.calls().contains(&format!("stop {NAME}")));
+    assert!(record.arn.is_some() && !record.creating);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_signal_ends_the_waiting() {
+    let (desk, memory) = (Desk::new(), Memory::new());
+    let slow = Odd { jobs: memory.jobs.clone(), hidden: Mutex::new(0), takes: Duration::from_secs(40) };
+    let cloud = Cloud { jobs: Arc::new(slow), ..memory.cloud() };
+    let start = Instant::now();
+    let cancel = async {
+        for _ in 0..2 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            desk.cancel.raise();
+        }
+        std::future::pending::<()>().await;
+    };
+    let (result, record) = tokio::select! {
+        launched = desk.launch(cloud, &["ml.a.b"]) => launched,
+        () = cancel => unreachable!(),
+    };
+    assert!(result.is_err() && record.creating);
+    assert_eq!(start.elapsed(), Duration::from_secs(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_ends_the_tries_under_throttling() {
+    let (desk, memory) = (Desk::new(), Memory::new());
+    let cloud = faulty(&memory, [Fault::new("create", 1, When::Before, CloudErrorKind::Throttled).forever()]);
+    let start = Instant::now();
+    let cancel = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        desk.cancel.raise();
+        std::future::pending::<()>().await;
+    };
+    let (result, record) = tokio::select! {
+        launched = desk.launch(cloud, &["ml.a.b"]) => launched,
+        () = cancel => unreachable!(),
+    };
+    assert!(render(&result.unwrap_err()).contains("canceled"));
+    assert!(!record.creating);
+    assert!(start.elapsed() < Duration::from_secs(4));
+}
+
+/// A host whose jobs begin together, beside others that take their part of the account's requests: every job is created within
+/// the patience.
+#[tokio::test(start_paused = true)]
+async fn sixty_jobs_at_once_are_all_created_at_one_request_in_two_seconds() {
+    let desk = Desk::new();
+    let memory = Memory::new();
+    let limited: Arc<dyn TrainingJobs> =
+        Arc::new(Limited { jobs: memory.jobs.clone(), next: Mutex::new(Instant::now()) });
+    let until = Instant::now() + PATIENCE;
+    let launches = (0..60).map(|number| {
+        let (desk, cloud) = (&desk, Cloud { jobs: limited.clone(), ..memory.cloud() });
+        async move {
+            let id = SessionId::parse(&format!("gitlab-1-{number}-abcdef12")).unwrap();
+            let mut session = Session::to_close(id, cloud, &desk.settings, &desk.printer);
+            launch(&mut session, example_spec("x"), &["ml.a.b".to_owned()], until, &desk.cancel).await
+        }
+    });
+    for launched in futures::future::join_all(launches).await {
+        launched.unwrap();
+    }
+    assert_eq!(memory.jobs.names().len(), 60);
+}
+
+/// Admits a request in two seconds.
+struct Limited {
+    jobs: Arc<MemoryJobs>,
+    next: Mutex<Instant>,
+}
+
+#[async_trait::async_trait]
+impl TrainingJobs for Limited {
+    async fn create(&self, spec: &TrainingJobSpec) -> Result<String, CloudError> {
+        {
+            let mut next = self.next.lock().unwrap();
+            if Instant::now() < *next {
+                return Err(CloudError {
+                    kind: CloudErrorKind::Throttled,
+                    operation: "create".into(),
+                    message: "Rate exceeded".into(),
+                    action: "",
+                });
+            }
+            *next = Instant::now() + Duration::from_secs(2);
+        }
+        self.jobs.create(spec).await
+    }
+    async fn describe(&self, name: &str) -> Result<Option<TrainingJob>, CloudError> {
+        self.jobs.describe(name).await
+    }
+    async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>, CloudError> {
+        self.jobs.tags(arn).await
+    }
+    async fn stop(&self, name: &str) -> Result<(), CloudError> {
+        self.jobs.stop(name).await
+    }
+    async fn list(&self, name_contains: &str) -> Result<Vec<TrainingJobSummary>, CloudError> {
+        self.jobs.list(name_contains).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denied_call_names_the_permission() {
+    let memory = Memory::new();
+    let cloud = faulty(&memory, [Fault::new("create", 1, When::Before, CloudErrorKind::Denied)]);
+    let error = Desk::new().launch(cloud, &["ml.a.b"]).await.0.unwrap_err();
+    assert_eq!(kind_of(&error), Kind::System);
+    assert!(render(&error).contains("`iam:PassRole`"));
+}

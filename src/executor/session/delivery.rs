@@ -1,0 +1,159 @@
+//! The agent's way into the container: this very executable, uploaded once per version as an input channel.
+
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::agent::launcher;
+use crate::cloud::{CloudError, CloudErrorKind, ObjectStore};
+use crate::config::settings::Settings;
+use crate::reader::chance;
+
+/// Certificate files of common hosts, tried in order: an image may have none of its own.
+const CA_BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/ca-bundle.pem",
+];
+
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LAST_PAUSE: Duration = Duration::from_secs(8);
+/// Another driver that sends the agent is waited for so long.
+const SENT_WITHIN: Duration = Duration::from_mins(1);
+const POLL: Duration = Duration::from_millis(100);
+
+/// Makes sure that the agent's files are in the store, and returns their key prefix, `agents/<hash>`. It tries again while the
+/// store is throttled: many jobs that begin together meet its limits.
+pub async fn deliver_until(objects: &dyn ObjectStore, settings: &Settings, until: Instant) -> anyhow::Result<String> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let error = match deliver(objects, settings, until).await {
+            Ok(prefix) => return Ok(prefix),
+            Err(error) => error,
+        };
+        let wait = pause.mul_f64(0.5 + chance());
+        let throttled = error.downcast_ref::<CloudError>().is_some_and(|error| error.kind == CloudErrorKind::Throttled);
+        if !throttled || Instant::now() + wait >= until {
+            return Err(error);
+        }
+        tracing::debug!(error = format!("{error:#}"), "failed to put the agent into the bucket; it is tried again");
+        tokio::time::sleep(wait).await;
+        pause = (pause * 2).min(LAST_PAUSE);
+    }
+}
+
+async fn deliver(objects: &dyn ObjectStore, settings: &Settings, until: Instant) -> anyhow::Result<String> {
+    // The link itself: it stays readable when the file was replaced by an upgrade.
+    let binary = PathBuf::from("/proc/self/exe");
+    let bundle = ca_bundle(settings)?;
+    let start = launcher::start_script();
+    let stub = launcher::exec_stub();
+    let mut hash = blake3::Hasher::new();
+    for part in [binary_hash(&binary, &settings.runner.state_dir)?.as_bytes(), start.as_bytes(), &stub, &bundle] {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    let prefix = format!("agents/{}", &hash.finalize().to_hex()[..32]);
+    let key = |name: &str| format!("{prefix}/{name}");
+    let files: [(&str, Vec<u8>); 3] =
+        [(launcher::START, start.into_bytes()), (launcher::STUB, stub), (launcher::CA_BUNDLE, bundle)];
+    let is_whole = |there: &[String]| {
+        there.contains(&key(launcher::BINARY))
+            && files.iter().all(|(name, body)| body.is_empty() || there.contains(&key(name)))
+    };
+    let mut there = objects.list(&key("")).await?;
+    if is_whole(&there) {
+        return Ok(prefix);
+    }
+    // Of drivers that begin together after an upgrade one sends it, and the others find it.
+    let _turn = turn(&settings.runner.state_dir, until).await;
+    there = objects.list(&key("")).await?;
+    let missing = |name: &str| !there.contains(&key(name));
+    for (name, body) in &files {
+        if missing(name) && !body.is_empty() {
+            objects.put(&key(name), body.clone()).await?;
+        }
+    }
+    if missing(launcher::BINARY) {
+        objects.put_file(&key(launcher::BINARY), &binary).await?;
+    }
+    Ok(prefix)
+}
+
+/// The right to send the agent; without the file, or when another driver takes too long, a driver sends it as well.
+async fn turn(state_dir: &Path, until: Instant) -> Option<fs::File> {
+    let file = fs::File::options().create(true).append(true).open(state_dir.join("agent.lock")).ok()?;
+    let until = until.min(Instant::now() + SENT_WITHIN);
+    while file.try_lock().is_err() {
+        if Instant::now() >= until {
+            return None;
+        }
+        tokio::time::sleep(POLL.mul_f64(0.5 + chance())).await;
+    }
+    Some(file)
+}
+
+fn ca_bundle(settings: &Settings) -> anyhow::Result<Vec<u8>> {
+    if let Some(path) = &settings.aws.ca_bundle {
+        return fs::read(path).with_context(|| format!("failed to read `aws.ca_bundle` {}", path.display()));
+    }
+    let plain_http = settings.aws.endpoint_url.as_ref().is_some_and(|url| url.starts_with("http://"));
+    if plain_http {
+        return Ok(Vec::new());
+    }
+    Ok(CA_BUNDLES.iter().find_map(|path| fs::read(path).ok()).unwrap_or_default())
+}
+
+/// The note that saves hashing the executable for every job.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct HashNote {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    hash: String,
+}
+
+fn binary_hash(binary: &Path, state_dir: &Path) -> anyhow::Result<String> {
+    let note_path = state_dir.join("agent.json");
+    let mut file = fs::File::open(binary).with_context(|| format!("failed to open {}", binary.display()))?;
+    let meta = file.metadata()?;
+    let fresh = |note: &HashNote| {
+        (note.device, note.inode, note.size) == (meta.dev(), meta.ino(), meta.size())
+            && note.modified == (meta.mtime(), meta.mtime_nsec())
+    };
+    let note = fs::read(&note_path).ok().and_then(|text| serde_json::from_slice::<HashNote>(&text).ok());
+    if let Some(note) = note.filter(fresh) {
+        return Ok(note.hash);
+    }
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            n => hasher.update(buffer.get(..n).unwrap_or_default()),
+        };
+    }
+    let hash = hasher.finalize().to_hex().to_string();
+    let note = HashNote {
+        device: meta.dev(),
+        inode: meta.ino(),
+        size: meta.size(),
+        modified: (meta.mtime(), meta.mtime_nsec()),
+        hash: hash.clone(),
+    };
+    // A note only: without it the next job hashes again.
+    if let Ok(file) = tempfile::NamedTempFile::new_in(state_dir)
+        && serde_json::to_writer(&file, &note).is_ok()
+    {
+        drop(file.persist(&note_path));
+    }
+    Ok(hash)
+}

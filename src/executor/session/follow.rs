@@ -1,0 +1,492 @@
+//! One container stage as the driver sees it: prints its output and tells how it ended.
+//!
+//! Three things are looked at, each at its own pace: the mailbox, the two sources of the output (`Sources`), and the training
+//! job (`Describe`). What follows from anything seen is decided by [`RunMachine`]; what is printed, by `Output`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use tokio::time::Instant;
+
+use crate::base::signals::Cancellation;
+use crate::cloud::{CloudError, CloudErrorKind, TrainingJob};
+use crate::mailbox::{Order, Report};
+use crate::reader::Feed;
+use crate::session::Session;
+use crate::session::foreign::Foreign;
+use crate::session::machine::{CancelReason, Conclusion, Effect, Event, LossKind, RunMachine};
+use crate::session::output::{EndSeen, Output};
+use crate::session::pace::{Describe, Poll};
+use crate::session::phases::Waiting;
+use crate::session::ready::look_back;
+use crate::session::sources::{FIRST_EVENTS, GAP_PATIENCE, LAST_EVENTS, Sources};
+use crate::session::supply::Supply;
+use crate::session::transport::{self, LeaseKeeper};
+use crate::ui::{human_bytes, human_duration};
+
+/// A script's first moments: most stages are short.
+const OPENING: Duration = Duration::from_secs(3);
+/// Until then the store is looked at this often after something came, ...
+const OPENING_POLL: Duration = Duration::from_millis(40);
+/// ... later like this: under steady output the agent stores a batch a second.
+const BUSY_POLL: Duration = Duration::from_millis(600);
+const IDLE_POLL: Duration = Duration::from_secs(1);
+/// While output flows from the copy, whose end frame comes before any report of the exit.
+const REPORTS_BESIDE_COPY: Duration = Duration::from_secs(5);
+/// What was read of the log is looked for this often: local files. It is waited for, ...
+const FEED_POLL: Duration = Duration::from_millis(250);
+/// ... or comes after the copy has brought the same.
+const FEED_BESIDE_COPY: Duration = Duration::from_secs(1);
+/// Most packs that are examined because a node called them damaged.
+const MOST_EXAMINED: usize = 8;
+/// Until a new job's tags are visible, a policy that looks at them may deny the call.
+const TAGS_VISIBLE: Duration = Duration::from_mins(5);
+/// What is known of a node beside its output.
+#[derive(Debug, Default)]
+struct Seen {
+    started: Option<SystemTime>,
+    exited: Option<SystemTime>,
+    code: Option<i32>,
+    /// Of its output, in order.
+    bytes: u64,
+}
+
+/// Follows one run until it is over.
+pub struct Follower<'s, 'a> {
+    session: &'s mut Session<'a>,
+    supply: &'s Supply,
+    machine: RunMachine,
+    run: u32,
+    sources: Sources,
+    seen: BTreeMap<String, Seen>,
+    lease: LeaseKeeper,
+    started: Instant,
+    reports: Poll,
+    copy: Poll,
+    describe: Describe,
+    waiting: Option<Waiting>,
+    /// By node, the number of the report that told that it is ready.
+    ready_reports: BTreeMap<String, u32>,
+    /// The order to end the script is in the store.
+    cancel_sent: bool,
+    /// Since when the store cannot be read.
+    store_silent: Option<Instant>,
+    /// The attempt at sending the project of which a node misses something.
+    missing: Option<u32>,
+    /// Packs that were held against their names because a node called them damaged.
+    examined: BTreeSet<String>,
+}
+
+impl<'s, 'a> Follower<'s, 'a> {
+    /// Follows the session's run `run`, from where its output was printed up to.
+    pub fn new(
+        session: &'s mut Session<'a>,
+        supply: &'s Supply,
+        mut machine: RunMachine,
+        run: u32,
+        lease: LeaseKeeper,
+        feed: Feed,
+    ) -> anyhow::Result<Self> {
+        let started = Instant::now();
+        for node in &session.record.ready {
+            machine.already_ready(node);
+        }
+        for node in &session.record.left {
+            machine.already_left(node);
+        }
+        let cancel_sent = machine.is_canceled();
+        let describe = Describe::new(started, !session.record.left.is_empty());
+        let cursor = session.records.cursor(&session.id, run)?;
+        let shown = session.record.shown_events.clone();
+        let output = Output::new(
+            &session.layout,
+            run,
+            &session.record.nodes,
+            cursor,
+            shown,
+            Foreign::new(session.record.foreign_bytes),
+        );
+        let sources = Sources::new(output, feed, session.settings.trace.live_copy);
+        let seen = session.record.nodes.iter().map(|node| (node.clone(), Seen::default())).collect();
+        let created = match session.record.created {
+            0 => SystemTime::now(),
+            seconds => UNIX_EPOCH + Duration::from_secs(seconds),
+        };
+        let waiting = (!machine.is_ready())
+            .then(|| Waiting::new(session.printer, &session.record.instance_type, created, started.into_std()));
+        Ok(Self {
+            session,
+            supply,
+            machine,
+            run,
+            sources,
+            seen,
+            lease,
+            started,
+            reports: Poll::new(started),
+            copy: Poll::new(started),
+            describe,
+            waiting,
+            ready_reports: BTreeMap::new(),
+            cancel_sent,
+            store_silent: None,
+            missing: None,
+            examined: BTreeSet::new(),
+        })
+    }
+
+    /// Runs until the machine concludes. Output is printed as it comes.
+    pub async fn follow(mut self, cancel: &Cancellation) -> anyhow::Result<Conclusion> {
+        let followed = self.until_concluded(cancel).await;
+        if let Some(waiting) = self.waiting.take() {
+            waiting.finish("failed", None, Instant::now().into_std(), SystemTime::now());
+        }
+        // What is known of the log is of use to the next stage, however this one ended.
+        self.session.record.log_floors.clone_from(self.sources.feed.floors());
+        self.session.save()?;
+        followed
+    }
+
+    async fn until_concluded(&mut self, cancel: &Cancellation) -> anyhow::Result<Conclusion> {
+        self.sources.resume(&*self.session.cloud.objects).await;
+        let mut canceled = (false, false);
+        loop {
+            let mut effects = Vec::new();
+            self.turn(&mut effects).await?;
+            if let Some(attempt) = self.missing.take() {
+                self.supply.send_again(self.session, attempt, &mut self.lease, cancel).await?;
+            }
+            if self.session.printer.is_broken() {
+                // GitLab Runner was killed: nobody reads on, and the stage's boundary closes the session.
+                anyhow::bail!("the reader of the job's output has gone");
+            }
+            if cancel.asked() && !canceled.0 {
+                canceled.0 = true;
+                effects.extend(self.apply(&Event::Cancel(CancelReason::Asked)));
+            }
+            let closing = self.session.records.is_closing(&self.session.id);
+            if (cancel.at_once() || closing) && !canceled.1 {
+                canceled.1 = true;
+                effects.extend(self.apply(&Event::Cancel(CancelReason::AtOnce)));
+            }
+            effects.extend(self.apply(&Event::Tick));
+            for effect in effects {
+                if let Some(conclusion) = self.perform(effect).await? {
+                    self.finish(&conclusion).await?;
+                    return Ok(conclusion);
+                }
+            }
+            let next = self.reports.next.min(self.copy.next).min(self.describe.wake()).min(self.feed_due());
+            tokio::select! {
+                () = tokio::time::sleep_until(next) => {}
+                () = cancel.changed() => self.reports.next = Instant::now(),
+            }
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.sources.output.names().map(str::to_owned).collect()
+    }
+
+    fn apply(&mut self, event: &Event<'_>) -> Vec<Effect> {
+        self.machine.apply(event, self.started.elapsed())
+    }
+
+    /// Looks at everything that is due.
+    async fn turn(&mut self, effects: &mut Vec<Effect>) -> anyhow::Result<()> {
+        if self.lease.is_due() {
+            self.lease.renew(&self.session.cloud, &self.session.layout).await;
+        }
+        let names = self.names();
+        let now = Instant::now();
+        if self.reports.is_due(now) {
+            let (mut came, mut all_read) = (false, true);
+            for node in &names {
+                match self.read_reports(node, effects).await {
+                    Ok(read) => {
+                        came |= read;
+                        self.store_silent = None;
+                    }
+                    Err(error) => {
+                        all_read = false;
+                        self.endure(error)?;
+                    }
+                }
+            }
+            if all_read && self.cancel_sent {
+                effects.extend(self.apply(&Event::ReadSinceCancel));
+            }
+            let (least, most) = self.reports_pace();
+            self.reports.done(Instant::now(), came, least, most);
+            if came {
+                self.copy.next = now;
+            }
+        }
+        if self.copy.is_due(now) {
+            let came = self.sources.read_copy(&*self.session.cloud.objects).await;
+            let most = if self.sources.wants_copy() { IDLE_POLL } else { GAP_PATIENCE };
+            self.copy.done(Instant::now(), came, self.least_poll(), most);
+            if came && self.sources.output.copy_is_behind() {
+                self.copy.next = now;
+            }
+        }
+        self.sources.read_log(self.session.printer)?;
+        self.show_waiting().await;
+        let ends = self.print()?;
+        // After printing: a reader of ours that is slow is no silence of the node's.
+        for node in &names {
+            let bytes = self.sources.output.bytes(node);
+            if let Some(seen) = self.seen.get_mut(node)
+                && bytes > seen.bytes
+            {
+                seen.bytes = bytes;
+                self.machine.progress(node, self.started.elapsed());
+            }
+        }
+        for end in ends {
+            if let Some(seen) = self.seen.get_mut(&end.node) {
+                seen.code = seen.code.or(end.end.map(|(code, _)| code));
+            }
+            // The report follows its output at once.
+            self.reports = Poll::new(Instant::now());
+            let event = Event::Trace { node: &end.node, end: end.end, complete: end.complete };
+            effects.extend(self.machine.apply(&event, self.started.elapsed()));
+        }
+        if let Some(answer) = self.describe.turn(self.session).await {
+            self.learn(answer, effects)?;
+        }
+        Ok(())
+    }
+
+    fn feed_due(&self) -> Instant {
+        let beside_copy = self.session.settings.trace.live_copy && !self.machine.any_ended();
+        Instant::now() + if beside_copy { FEED_BESIDE_COPY } else { FEED_POLL }
+    }
+
+    fn least_poll(&self) -> Duration {
+        if self.started.elapsed() < OPENING { OPENING_POLL } else { BUSY_POLL }
+    }
+
+    /// Between two looks for reports, at least and at most.
+    fn reports_pace(&self) -> (Duration, Duration) {
+        let quiet = self.machine.is_ready() && self.machine.all_started() && !self.machine.is_canceled();
+        if self.machine.any_ended() {
+            (OPENING_POLL, IDLE_POLL)
+        } else if quiet && self.session.settings.trace.live_copy && self.started.elapsed() >= OPENING {
+            (REPORTS_BESIDE_COPY, REPORTS_BESIDE_COPY)
+        } else {
+            (self.least_poll(), IDLE_POLL)
+        }
+    }
+
+    /// A store that cannot be read is endured as long as the agent endures it: for one lease.
+    fn endure(&mut self, error: anyhow::Error) -> anyhow::Result<()> {
+        let since = *self.store_silent.get_or_insert_with(Instant::now);
+        if !CloudError::may_pass(&error) || since.elapsed() >= self.session.settings.lease() {
+            return Err(error);
+        }
+        tracing::warn!(error = format!("{error:#}"), "failed to look for reports");
+        Ok(())
+    }
+
+    async fn read_reports(&mut self, node: &str, effects: &mut Vec<Effect>) -> anyhow::Result<bool> {
+        let mut came = false;
+        let session = &mut *self.session;
+        let is_leader = session.record.nodes.first().is_some_and(|first| first == node);
+        while let Some(report) =
+            transport::receive(&*session.cloud.objects, &session.layout, &mut session.record, node).await?
+        {
+            came = true;
+            let now = SystemTime::now();
+            let mut unseen = Seen::default();
+            let seen = self.seen.get_mut(node).unwrap_or(&mut unseen);
+            match &report {
+                Report::Ready { .. } => {
+                    session.record.ready.insert(node.to_owned());
+                    let number = session.record.reports.get(node).copied().unwrap_or(1);
+                    self.ready_reports.insert(node.to_owned(), number);
+                }
+                Report::Received { summary } if session.record.told.insert(node.to_owned()) => {
+                    session.printer.line(format!("Project received by {node}: {summary}"));
+                    session.save()?;
+                }
+                Report::Missing { attempt } => self.missing = Some(*attempt),
+                Report::Damaged { pack, .. } => {
+                    // A container may call as many as it likes damaged.
+                    if self.examined.len() < MOST_EXAMINED
+                        && self.examined.insert(pack.clone())
+                        && let Err(error) = self.supply.forget(session, pack).await
+                    {
+                        tracing::warn!(error = format!("{error:#}"), "failed to drop a damaged pack");
+                    }
+                }
+                Report::Started { run } if *run == self.run => seen.started = Some(now),
+                Report::Exited { run, exit } if *run == self.run => {
+                    (seen.exited, seen.code) = (Some(now), Some(exit.code));
+                    self.sources.exited(node, exit);
+                }
+                Report::Collected { .. } if is_leader => session.record.collected = true,
+                Report::Bye { .. } => {
+                    session.record.left.insert(node.to_owned());
+                    self.describe.hasten();
+                }
+                _ => {}
+            }
+            effects.extend(self.machine.apply(&Event::Report { node, report: &report }, self.started.elapsed()));
+        }
+        Ok(came)
+    }
+
+    fn learn(
+        &mut self,
+        answer: Result<Option<TrainingJob>, CloudError>,
+        effects: &mut Vec<Effect>,
+    ) -> anyhow::Result<()> {
+        match answer {
+            Ok(job) => {
+                self.describe.learnt(self.machine.is_leaving());
+                if job.as_ref().is_some_and(|job| job.status.is_terminal()) {
+                    if self.store_silent.is_some() {
+                        // The agents' last words were stored before, and cannot be read at the moment.
+                        self.describe.hasten();
+                        return Ok(());
+                    }
+                    self.reports = Poll::new(Instant::now());
+                }
+                if let (Some(waiting), Some(job)) = (&mut self.waiting, &job) {
+                    waiting.observe(job, Instant::now().into_std());
+                }
+                effects.extend(self.machine.apply(&Event::Job(job.as_ref()), self.started.elapsed()));
+                Ok(())
+            }
+            Err(error) if error.kind.may_pass() || self.may_be_denied(&error) => {
+                self.describe.refused();
+                tracing::debug!(%error, "failed to look at the training job");
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn may_be_denied(&self, error: &CloudError) -> bool {
+        error.kind == CloudErrorKind::Denied && self.started.elapsed() < TAGS_VISIBLE
+    }
+
+    async fn show_waiting(&mut self) {
+        let now = Instant::now().into_std();
+        let Some(waiting) = &mut self.waiting else { return };
+        if !self.machine.is_ready() {
+            waiting.tick(now, SystemTime::now());
+            return;
+        }
+        // When each phase began is worth a look: some may have begun and ended since the last one.
+        let found = look_back(self.session, &self.ready_reports).await;
+        let now = Instant::now().into_std();
+        match found.job {
+            Ok(job) => {
+                waiting.observe(&job, now);
+                self.describe.learnt(false);
+            }
+            Err(why) => waiting.unanswered(&why, now),
+        }
+        self.sources.feed.started();
+        if let Some(waiting) = self.waiting.take() {
+            waiting.finish("ready", found.ready, now, SystemTime::now());
+        }
+    }
+
+    async fn perform(&mut self, effect: Effect) -> anyhow::Result<Option<Conclusion>> {
+        match effect {
+            Effect::SendCancel => {
+                self.session.order(&Order::Cancel { run: self.run }).await?;
+                self.cancel_sent = true;
+                self.reports.next = Instant::now();
+            }
+            Effect::StopJob => self.session.stop_job().await,
+            Effect::Conclude(conclusion) => return Ok(Some(conclusion)),
+        }
+        Ok(None)
+    }
+
+    fn print(&mut self) -> anyhow::Result<Vec<EndSeen>> {
+        let printed = self.sources.output.print(self.session.printer, self.started.elapsed());
+        let ends = printed.context("failed to write the output of the job to stdout")?;
+        // Noted as soon as it was shown: a process that takes over must not show it again.
+        let shown = self.sources.output.shown();
+        let foreign_bytes = self.sources.output.foreign_bytes();
+        let record = &mut self.session.record;
+        if shown != record.shown_events || foreign_bytes != record.foreign_bytes {
+            record.shown_events = shown.to_vec();
+            record.foreign_bytes = foreign_bytes;
+            self.session.save()?;
+        }
+        Ok(ends)
+    }
+
+    fn print_incomplete(&mut self) -> std::io::Result<()> {
+        self.sources.output.print_incomplete(self.session.printer, self.started.elapsed())
+    }
+
+    /// The last look: what the log holds beside frames explains a lost job, gaps are told, and how the script ended.
+    async fn finish(&mut self, conclusion: &Conclusion) -> anyhow::Result<()> {
+        if let Some(waiting) = self.waiting.take() {
+            waiting.finish("ended", None, Instant::now().into_std(), SystemTime::now());
+        }
+        match conclusion {
+            Conclusion::Lost { by, .. } => {
+                let was_ready = self.session.record.nodes.iter().any(|node| self.session.record.ready.contains(node));
+                // A container that could not be started has mostly said why; one that was killed has not.
+                let patience = match by {
+                    _ if self.session.record.loss_told => Duration::ZERO,
+                    LossKind::System | LossKind::User if was_ready => LAST_EVENTS,
+                    LossKind::System | LossKind::User if self.machine.container_failed() => FIRST_EVENTS,
+                    LossKind::System | LossKind::User | LossKind::Script { .. } => Duration::ZERO,
+                };
+                let objects = self.session.cloud.objects.clone();
+                self.sources.read_to_end(&*objects, self.session.printer, patience).await?;
+                self.print()?;
+                self.print_incomplete()?;
+                if self.machine.job_has_ended() {
+                    self.session.record.left.extend(self.session.record.nodes.iter().cloned());
+                }
+            }
+            Conclusion::Exited { incomplete, .. } => {
+                if !incomplete.is_empty() {
+                    self.print_incomplete()?;
+                }
+                self.tell_running(conclusion);
+            }
+            Conclusion::Canceled { .. } | Conclusion::NeverBegan => {
+                self.print_incomplete()?;
+            }
+        }
+        if let Some(text) = self.sources.output.take_left_out() {
+            self.session.printer.warn(text);
+        }
+        Ok(())
+    }
+
+    /// One collapsed section about the time that the script ran; what several nodes said of their ends stands below it.
+    fn tell_running(&self, conclusion: &Conclusion) {
+        let Conclusion::Exited { code, node, others, .. } = conclusion else { return };
+        let printer = self.session.printer;
+        let start = self.seen.values().filter_map(|seen| seen.started).min();
+        let end = self.seen.values().filter_map(|seen| seen.exited).max();
+        if let (Some(start), Some(end)) = (start, end) {
+            let ran = end.duration_since(start).unwrap_or_default();
+            let name = format!("sagemaker_running_{}", self.run);
+            printer.begin_section(&name, start, &format!("Running: exit code {code} after {}", human_duration(ran)));
+            for (name, seen) in &self.seen {
+                let code = seen.code.map_or_else(|| "unknown".to_owned(), |code| code.to_string());
+                let bytes = human_bytes(self.sources.output.bytes(name));
+                printer.line(format!("{name}: exit code {code}, {bytes} of output"));
+            }
+            printer.end_section(&name, end);
+        }
+        if !others.is_empty() {
+            let others: Vec<_> = others.iter().map(|(node, code)| format!("{node} (exit code {code})")).collect();
+            printer.warn(format!("{node} failed first, with exit code {code}; {} failed too", others.join(", ")));
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! How much of what others write into a container's log is printed. Pure.
+//!
+//! GitLab keeps 4 MiB of a trace by default, and they belong to the script. What is left out is counted, and stands in
+//! CloudWatch.
+
+use crate::base::plain;
+use crate::ui::human_bytes;
+
+/// For one container stage, in bytes.
+const RUN_BYTES: u64 = 256 << 10;
+/// For all stages of a job.
+const JOB_BYTES: u64 = 512 << 10;
+/// A line is cut here.
+const LINE_BYTES: usize = 1000;
+
+/// Counts what is printed.
+#[derive(Debug)]
+pub(super) struct Foreign {
+    run_left: u64,
+    job_printed: u64,
+    left_out: (u64, u64),
+}
+
+impl Foreign {
+    /// `job_printed`: by earlier stages of the job, and by an earlier process of this one.
+    pub(super) fn new(job_printed: u64) -> Self {
+        Self { run_left: RUN_BYTES, job_printed, left_out: (0, 0) }
+    }
+
+    /// The line as it is printed, if it still is.
+    pub(super) fn admit(&mut self, text: &str) -> Option<String> {
+        let line = plain::line(text.trim_end(), LINE_BYTES);
+        // With the mark before it and its end.
+        let cost = line.len() as u64 + 16;
+        if self.left_out.0 > 0 || cost > self.run_left || self.job_printed.saturating_add(cost) > JOB_BYTES {
+            // From here on nothing: lines with holes between them would look whole.
+            self.left_out = (self.left_out.0 + 1, self.left_out.1 + text.len() as u64);
+            return None;
+        }
+        self.run_left -= cost;
+        self.job_printed += cost;
+        Some(line)
+    }
+
+    /// Of the whole job, for the next stage.
+    pub(super) fn job_printed(&self) -> u64 {
+        self.job_printed
+    }
+
+    /// What was not printed, in words; once.
+    pub(super) fn take_left_out(&mut self) -> Option<String> {
+        let (lines, bytes) = std::mem::take(&mut self.left_out);
+        (lines > 0).then(|| {
+            self.run_left = 0;
+            format!(
+                "{lines} lines ({}) that others than the script wrote into the container's log are left out here; they are in \
+                 CloudWatch",
+                human_bytes(bytes)
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_bounded_and_counted() {
+        let mut foreign = Foreign::new(0);
+        assert_eq!(foreign.take_left_out(), None);
+        let line = "x".repeat(100);
+        let printed = (0..100_000).filter(|_| foreign.admit(&line).is_some()).count() as u64;
+        assert!(printed * 116 <= RUN_BYTES && (printed + 1) * 116 > RUN_BYTES, "{printed}");
+        assert_eq!(foreign.admit("short"), None, "nothing after a hole");
+        let told = foreign.take_left_out().unwrap();
+        assert!(told.starts_with(&format!("{} lines (", 100_001 - printed)), "{told}");
+        assert_eq!(foreign.take_left_out(), None, "told once");
+        assert_eq!(foreign.admit("short"), None);
+        assert!(foreign.job_printed() <= RUN_BYTES);
+    }
+
+    #[test]
+    fn the_stages_of_a_job_share_its_bound() {
+        let mut foreign = Foreign::new(JOB_BYTES - 100);
+        assert!(foreign.admit("short").is_some());
+        assert_eq!(foreign.admit(&"x".repeat(100)), None);
+    }
+
+    #[test]
+    fn a_long_line_is_cut_and_made_plain() {
+        let line = Foreign::new(0).admit(&format!("\x1b[1m{}\r\n", "x".repeat(5000))).unwrap();
+        assert!(line.starts_with("\\x1b[1mxx") && line.ends_with(" more bytes)") && line.len() < 1100, "{line}");
+    }
+}

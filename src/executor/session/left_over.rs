@@ -1,0 +1,246 @@
+//! What earlier jobs of this host left behind: found by `sweep`, and beside each `prepare`, so that something ends it without a
+//! person.
+//!
+//! A session is left over when no stage holds it and either its `cleanup` was begun and did not come to its end, or no stage has
+//! touched it for long.
+
+use std::fs::File;
+use std::time::Duration;
+
+use crate::session::close::{self, Pace};
+use crate::session::hold::Claim;
+use crate::session::record::Records;
+use crate::session::{Session, SessionId};
+
+/// What a look beside a `prepare` may take of its time.
+const LOOK: Duration = Duration::from_secs(5);
+/// A session that no stage has touched for so many leases is over: its agent has left, or never came.
+const LEASES: u32 = 4;
+const AT_LEAST: Duration = Duration::from_hours(1);
+
+/// A session that nobody looks after any more, and what keeps others from it.
+#[derive(Debug)]
+pub struct LeftOver {
+    pub id: SessionId,
+    /// Since a stage has touched it.
+    pub age: Duration,
+    pub claim: Claim,
+}
+
+/// The session when it is left over: untouched for `older_than`, or closed half way.
+pub fn of(records: &Records, id: &SessionId, older_than: Duration) -> anyhow::Result<Option<LeftOver>> {
+    let Some(age) = records.untouched_for(id)? else { return Ok(None) };
+    if age < older_than && !records.is_closing(id) {
+        return Ok(None);
+    }
+    Ok(records.claim(id)?.map(|claim| LeftOver { id: id.clone(), age, claim }))
+}
+
+/// Ends what is left over, within a few seconds and beside the session of a job that begins, which it never fails. Of drivers
+/// that begin together one looks.
+pub async fn look_after(session: &Session<'_>) {
+    let Some(_turn) = turn(session) else { return };
+    let look = async {
+        let records = &session.records;
+        let older_than = (session.settings.lease() * LEASES).max(AT_LEAST);
+        let mut ids = records.sessions()?;
+        ids.retain(|id| *id != session.id);
+        begin_at(&mut ids, std::process::id());
+        for id in ids {
+            let found = of(records, &id, older_than).unwrap_or_else(|error| {
+                tracing::info!(session = %id, error = format!("{error:#}"), "failed to look at a session");
+                None
+            });
+            let Some(LeftOver { id, claim, .. }) = found else { continue };
+            let other = Session::to_close(id.clone(), session.cloud.clone(), session.settings, session.printer);
+            match close::close(other, Pace::Brief).await {
+                Ok(closed) => tracing::info!(session = %id, ?closed, "looked after a session that was left over"),
+                Err(error) => tracing::info!(session = %id, error = format!("{error:#}"), "failed to end a session"),
+            }
+            drop(claim);
+        }
+        anyhow::Ok(())
+    };
+    match tokio::time::timeout(LOOK, look).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::info!(error = format!("{error:#}"), "failed to look for what is left over"),
+        Err(_) => tracing::info!("what is left over is looked after by the next job"),
+    }
+}
+
+/// The looks of different jobs begin at different sessions: some that take long each time keep no other from its turn.
+fn begin_at(ids: &mut [SessionId], number: u32) {
+    if let Some(first) = usize::try_from(number).ok().and_then(|number| number.checked_rem(ids.len())) {
+        ids.rotate_left(first);
+    }
+}
+
+/// The right to look, when nobody else does.
+fn turn(session: &Session<'_>) -> Option<File> {
+    let path = session.settings.runner.state_dir.join("look.lock");
+    let file = File::options().create(true).append(true).open(path).ok()?;
+    file.try_lock().ok()?;
+    Some(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cloud::faulty::{Fault, Faulty, When};
+    use crate::cloud::memory::{Memory, example_spec};
+    use crate::cloud::{Cloud, CloudErrorKind, JobStatus};
+    use crate::config::settings::Settings;
+    use crate::session::record::SessionRecord;
+    use crate::ui::Printer;
+
+    struct Desk {
+        memory: Memory,
+        settings: Settings,
+        printer: Printer,
+        _dir: tempfile::TempDir,
+    }
+
+    fn id(name: &str) -> SessionId {
+        SessionId::parse(name).unwrap()
+    }
+
+    const OLD: &str = "gitlab-1-1-aaaaaaaa";
+    const NEW: &str = "gitlab-1-2-bbbbbbbb";
+
+    impl Desk {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let text =
+                format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = \"{}\"\n", dir.path().display());
+            let settings: Settings = toml::from_str(&text).unwrap();
+            Records::open(dir.path()).unwrap();
+            Self { memory: Memory::new(), settings, printer: Printer::captured().0, _dir: dir }
+        }
+
+        fn records(&self) -> Records {
+            Records::at(&self.settings.runner.state_dir)
+        }
+
+        /// A session with a live training job.
+        async fn open(&self, name: &str) {
+            self.memory.cloud().jobs.create(&example_spec(name)).await.unwrap();
+            let record = SessionRecord { arn: Some("arn".into()), ..SessionRecord::default() };
+            self.records().save(&id(name), &record).unwrap();
+        }
+
+        fn session(&self, cloud: Cloud) -> Session<'_> {
+            Session::to_close(id(NEW), cloud, &self.settings, &self.printer)
+        }
+
+        fn is_stopped(&self, name: &str) -> bool {
+            self.memory.jobs.calls().contains(&format!("stop {name}"))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_cleanup_left_is_ended_by_the_next_job() {
+        let desk = Desk::new();
+        desk.open(OLD).await;
+        let describe = Fault::new("describe", 1, When::Before, CloudErrorKind::Denied).forever();
+        let jobs = std::sync::Arc::new(Faulty::new(desk.memory.jobs.clone(), [describe]));
+        let blind = Cloud { jobs, ..desk.memory.cloud() };
+        let failed = Session::to_close(id(OLD), blind.clone(), &desk.settings, &desk.printer);
+        assert!(close::close(failed, Pace::Patient).await.is_err());
+        // A look that fails too changes nothing and fails nothing.
+        look_after(&desk.session(blind)).await;
+        assert_eq!(desk.records().sessions().unwrap(), [id(OLD)]);
+        desk.memory.jobs.set_status(OLD, JobStatus::Stopped, "Stopped");
+        look_after(&desk.session(desk.memory.cloud())).await;
+        assert!(desk.records().sessions().unwrap().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_lives_and_what_is_young_is_left_alone() {
+        let desk = Desk::new();
+        desk.open(OLD).await;
+        desk.open(NEW).await;
+        look_after(&desk.session(desk.memory.cloud())).await;
+        assert!(!desk.is_stopped(OLD), "it is young");
+        // Closed half way, but a stage still runs.
+        desk.records().mark_closing(&id(OLD)).unwrap();
+        let hold = desk.records().hold(&id(OLD)).await;
+        look_after(&desk.session(desk.memory.cloud())).await;
+        assert!(!desk.is_stopped(OLD), "it is held");
+        drop(hold);
+        // The job's own session is nobody's rest.
+        desk.records().mark_closing(&id(NEW)).unwrap();
+        look_after(&desk.session(desk.memory.cloud())).await;
+        assert!(desk.is_stopped(OLD) && !desk.is_stopped(NEW));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_hangs_does_not_hold_up_the_next_job() {
+        use std::collections::BTreeMap;
+
+        use crate::cloud::{CloudError, TrainingJob, TrainingJobSpec, TrainingJobSummary, TrainingJobs};
+
+        struct Hangs;
+        #[async_trait::async_trait]
+        impl TrainingJobs for Hangs {
+            async fn create(&self, _: &TrainingJobSpec) -> Result<String, CloudError> {
+                std::future::pending().await
+            }
+            async fn describe(&self, _: &str) -> Result<Option<TrainingJob>, CloudError> {
+                std::future::pending().await
+            }
+            async fn tags(&self, _: &str) -> Result<BTreeMap<String, String>, CloudError> {
+                std::future::pending().await
+            }
+            async fn stop(&self, _: &str) -> Result<(), CloudError> {
+                std::future::pending().await
+            }
+            async fn list(&self, _: &str) -> Result<Vec<TrainingJobSummary>, CloudError> {
+                std::future::pending().await
+            }
+        }
+        let desk = Desk::new();
+        desk.open(OLD).await;
+        desk.records().mark_closing(&id(OLD)).unwrap();
+        let start = tokio::time::Instant::now();
+        look_after(&desk.session(Cloud { jobs: std::sync::Arc::new(Hangs), ..desk.memory.cloud() })).await;
+        assert_eq!(start.elapsed(), LOOK);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_driver_looks_and_the_others_go_on() {
+        let desk = Desk::new();
+        desk.open(OLD).await;
+        desk.records().mark_closing(&id(OLD)).unwrap();
+        let session = desk.session(desk.memory.cloud());
+        let looking = turn(&session).unwrap();
+        look_after(&session).await;
+        assert!(!desk.is_stopped(OLD));
+        drop(looking);
+        look_after(&session).await;
+        assert!(desk.is_stopped(OLD));
+    }
+
+    #[test]
+    fn each_session_comes_first_in_some_look() {
+        let all = ["gitlab-1-1-aaaaaaaa", "gitlab-1-2-bbbbbbbb", "gitlab-1-3-cccccccc"].map(id);
+        for (number, first) in all.iter().enumerate() {
+            let mut ids = all.clone();
+            begin_at(&mut ids, 300 + u32::try_from(number).unwrap());
+            assert_eq!(ids[0], *first);
+            assert_eq!(std::collections::BTreeSet::from(ids), std::collections::BTreeSet::from(all.clone()));
+        }
+        begin_at(&mut [], 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_bad_record_does_not_hide_the_others() {
+        let desk = Desk::new();
+        desk.open(OLD).await;
+        std::fs::write(desk.records().file(&id("gitlab-1-0-cccccccc"), "json"), "").unwrap();
+        for name in [OLD, "gitlab-1-0-cccccccc"] {
+            desk.records().mark_closing(&id(name)).unwrap();
+        }
+        look_after(&desk.session(desk.memory.cloud())).await;
+        assert!(desk.is_stopped(OLD));
+    }
+}

@@ -1,0 +1,349 @@
+//! One GitLab job bound to its training job: opened by `prepare`, attached by each container stage, closed by `cleanup`.
+
+pub mod age;
+pub mod close;
+mod copy;
+pub mod create;
+pub mod cursor;
+pub mod delivery;
+pub mod failure_reasons;
+pub mod follow;
+mod foreign;
+pub mod hold;
+mod leaving;
+pub mod left_over;
+pub mod machine;
+mod output;
+mod pace;
+mod phases;
+mod ready;
+pub mod record;
+pub mod replace;
+pub mod results;
+pub mod slots;
+mod sources;
+pub mod spec;
+pub mod supply;
+pub mod transport;
+mod turn;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use crate::base::failure::Failure;
+use crate::cloud::{Cloud, LogClient};
+use crate::config::env::{self, Environment};
+use crate::config::settings::Settings;
+use crate::gitlab::job::JobContext;
+use crate::mailbox::{Layout, Order};
+use crate::reader::{self, Feed, Pace};
+use crate::session::record::{Records, SessionRecord};
+use crate::ui::Printer;
+use crate::workspace::below::Base;
+use crate::workspace::{Summary, Trees};
+
+/// Names a session everywhere: its first training job, the tag of all of them, the prefix in the store, the record on disk.
+///
+/// `gitlab-<project>-<job>-<8 hex digits>`: at most 57 of the 63 characters of a training job name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(String);
+
+impl SessionId {
+    /// Derived from the trusted payload and `attempt`, which differs between preparation attempts. The digits tell apart
+    /// GitLab instances and attempts; the job token in them cannot be guessed from the name.
+    pub fn derive(job: &JobContext, attempt: &str) -> Self {
+        let digits = &digest("sagemaker-executor session id v1", job, attempt)[..8];
+        Self(format!("gitlab-{}-{}-{digits}", job.job_info.project_id, job.id))
+    }
+
+    /// A name as `derive` makes them; `None` for anything else, so that it can be used in paths and keys.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.strip_prefix("gitlab-")?.split('-');
+        let (project, job, digits) = (parts.next()?, parts.next()?, parts.next()?);
+        let number =
+            |part: &str| !part.is_empty() && part.len() <= 20 && part.bytes().all(|byte| byte.is_ascii_digit());
+        let hex = digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        (number(project) && number(job) && hex && parts.next().is_none()).then(|| Self(text.to_owned()))
+    }
+
+    /// The number of the GitLab project.
+    pub fn project(&self) -> &str {
+        self.0.split('-').nth(1).unwrap_or_default()
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "session:{}", self.0)
+    }
+}
+
+/// The same for all attempts of one GitLab job, and for no other job of any instance.
+pub fn job_key(job: &JobContext) -> String {
+    digest("sagemaker-executor job key v1", job, "")
+}
+
+fn digest(purpose: &str, job: &JobContext, attempt: &str) -> String {
+    let mut hash = blake3::Hasher::new_derive_key(purpose);
+    let ids = format!("{}/{}", job.job_info.project_id, job.id);
+    for part in
+        [&job.job_info.instance_uuid, &job.job_info.instance_id, &job.git_info.repo_url, &job.token, &ids, attempt]
+    {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    hash.finalize().to_hex().to_string()
+}
+
+/// What the processes of one job work on after `prepare`.
+pub struct Session<'a> {
+    pub id: SessionId,
+    pub layout: Layout,
+    pub records: Records,
+    pub record: SessionRecord,
+    pub cloud: Cloud,
+    pub settings: &'a Settings,
+    pub printer: &'a Printer,
+}
+
+impl<'a> Session<'a> {
+    /// The session that `prepare` opened.
+    pub fn attach(
+        id: SessionId,
+        cloud: Cloud,
+        settings: &'a Settings,
+        printer: &'a Printer,
+    ) -> anyhow::Result<Option<Self>> {
+        let records = Records::open(&settings.runner.state_dir)?;
+        let Some(record) = records.load(&id)? else {
+            return Ok(None);
+        };
+        let layout = spec::layout(&id);
+        Ok(Some(Self { id, layout, records, record, cloud, settings, printer }))
+    }
+
+    /// A session that is to be closed, of which the record may be lost, damaged, or of a newer program.
+    pub fn to_close(id: SessionId, cloud: Cloud, settings: &'a Settings, printer: &'a Printer) -> Self {
+        let records = Records::at(&settings.runner.state_dir);
+        let layout = spec::layout(&id);
+        Self { id, layout, records, record: SessionRecord::default(), cloud, settings, printer }
+    }
+
+    /// The name of the current training job.
+    pub fn job_name(&self) -> String {
+        spec::job_name(&self.id, self.record.job_number)
+    }
+
+    /// What a transfer moved, and what it left out.
+    pub fn tell(&self, what: &str, summary: &Summary) {
+        self.printer.line(format!("{what}: {summary}"));
+        for warning in &summary.warnings {
+            self.printer.warn(warning);
+        }
+    }
+
+    pub fn save(&self) -> anyhow::Result<()> {
+        self.records.save(&self.id, &self.record)
+    }
+
+    /// As [`Session::save`], so that it is there after a power failure: for what tells that a training job may exist.
+    pub fn save_for_good(&self) -> anyhow::Result<()> {
+        self.records.save_for_good(&self.id, &self.record)
+    }
+
+    /// Joins those drivers of the host that read the log together; `connect` makes a client for the one that reads.
+    pub fn join_log(&self, connect: LogClient) -> anyhow::Result<Feed> {
+        let settings = self.settings;
+        let endpoint = settings.aws.endpoint_url.as_deref();
+        let terms = reader::Terms {
+            dir: settings.runner.state_dir.clone(),
+            scope: log_scope(self.record.arn.as_deref(), endpoint),
+            job: self.job_name(),
+            nodes: self.record.nodes.len(),
+            floors: self.record.log_floors.clone(),
+            pace: if settings.trace.live_copy { Pace::Record } else { Pace::Live },
+            requests_per_second: settings.trace.log_requests_per_second,
+        };
+        Feed::join(terms, connect).context("failed to follow the log of the training job")
+    }
+
+    /// No agent has ever reported: no script can have begun.
+    pub async fn is_untouched(&self) -> anyhow::Result<bool> {
+        for node in &self.record.nodes {
+            let first = self.layout.report(node, 1);
+            if self.record.ready.contains(node) || self.cloud.objects.size(&first).await?.is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// No script has begun and none is to: the training job is stopped, and no stage waits for it any more.
+    pub async fn give_up(&mut self) -> anyhow::Result<()> {
+        self.record.given_up = true;
+        self.save()?;
+        self.stop_job().await;
+        Ok(())
+    }
+
+    /// A stop that fails is tried again by `cleanup`.
+    pub async fn stop_job(&self) {
+        if let Err(error) = self.cloud.jobs.stop(&self.job_name()).await {
+            tracing::warn!(%error, "failed to stop the training job");
+        }
+    }
+
+    /// Sends an order and remembers its number.
+    pub async fn order(&mut self, order: &Order) -> anyhow::Result<()> {
+        transport::send(&*self.cloud.objects, &self.layout, &mut self.record, order).await?;
+        self.save()
+    }
+}
+
+/// Jobs that share CloudWatch's quota: those of one account and region, at one endpoint.
+fn log_scope(arn: Option<&str>, endpoint: Option<&str>) -> String {
+    let account: Vec<_> = arn.unwrap_or_default().split(':').take(5).collect();
+    format!("{} {}", account.join(":"), endpoint.unwrap_or_default())
+}
+
+/// The builds folder of one project: jobs of other projects never share a path with it.
+pub fn builds_dir(settings: &Settings, job: &JobContext) -> PathBuf {
+    settings.runner.builds_dir.join(job.job_info.project_id.to_string())
+}
+
+/// The builds folder of one job at a time of the project: [`slots`] gives the number.
+pub fn slot_dir(settings: &Settings, job: &JobContext, slot: u32) -> PathBuf {
+    builds_dir(settings, job).join(slot.to_string())
+}
+
+/// The cache folder of one project; its jobs share it, and the runner's helper replaces an archive whole.
+pub fn cache_dir(settings: &Settings, job: &JobContext) -> PathBuf {
+    settings.runner.cache_dir.join(job.job_info.project_id.to_string())
+}
+
+/// The project directory and its `.tmp` neighbour, as the runner's scripts use them.
+///
+/// `RUNNER_TEMP_PROJECT_DIR` is the one variable about it that the runner sets after the job's own; the result must
+/// lie below the project's own builds folder all the same.
+pub fn trees(environment: &Environment, settings: &Settings, job: &JobContext) -> anyhow::Result<Trees> {
+    let tmp = environment.job_variable("RUNNER_TEMP_PROJECT_DIR").and_then(|dir| dir.strip_suffix(".tmp"));
+    let project = tmp.or_else(|| environment.job_variable("CI_PROJECT_DIR")).map(PathBuf::from).unwrap_or_default();
+    // Without a slot, as in a stage of a job that an older version prepared, the project's folder is all that is known.
+    let slot = environment.get(env::SLOT).and_then(|slot| slot.parse().ok());
+    let base = slot.map_or_else(|| builds_dir(settings, job), |slot| slot_dir(settings, job, slot));
+    if project.strip_prefix(&base).is_ok_and(is_plain) {
+        let mut tmp = project.clone().into_os_string();
+        tmp.push(".tmp");
+        return Ok(Trees { project, tmp: PathBuf::from(tmp), base: Some(settings.runner.builds_dir.clone()) });
+    }
+    Err(Failure::user("the job's project directory lies outside the builds directory of its project")
+        .hint(format!(
+            "remove `CI_PROJECT_DIR` or `GIT_CLONE_PATH` from the job's variables; the project belongs below `{}`",
+            base.display()
+        ))
+        .into())
+}
+
+/// Before a host stage: its script, and the runner's helper in it, follow links, so that there may be none on the way to what they work on.
+/// `of_cache`: the stage reads or writes the cache.
+pub fn check_links(trees: &Trees, settings: &Settings, job: &JobContext, of_cache: bool) -> anyhow::Result<()> {
+    if let Some(base) = Base::open(&settings.runner.builds_dir)? {
+        base.check(&trees.project)?;
+        base.check_all(&trees.tmp)?;
+    }
+    if of_cache && let Some(base) = Base::open(&settings.runner.cache_dir)? {
+        base.check_all(&cache_dir(settings, job))?;
+    }
+    Ok(())
+}
+
+/// Removes the links that [`check_links`] would refuse and an earlier job left, and returns them: it is not this job's mistake.
+pub fn remove_links(trees: Option<&Trees>, settings: &Settings, job: &JobContext) -> anyhow::Result<Vec<PathBuf>> {
+    let mut removed = Vec::new();
+    if let (Some(trees), Some(base)) = (trees, Base::open(&settings.runner.builds_dir)?) {
+        for path in [&trees.project, &trees.tmp] {
+            removed.extend(base.remove_links_to(path, &builds_dir(settings, job))?);
+        }
+        removed.extend(base.remove_links_below(&trees.tmp)?);
+    }
+    if let Some(base) = Base::open(&settings.runner.cache_dir)? {
+        removed.extend(base.remove_links_below(&cache_dir(settings, job))?);
+    }
+    Ok(removed)
+}
+
+fn is_plain(path: &Path) -> bool {
+    path.components().next().is_some() && path.components().all(|part| matches!(part, std::path::Component::Normal(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(token: &str) -> JobContext {
+        serde_json::from_value(serde_json::json!({
+            "id": u64::MAX, "token": token, "job_info": {"project_id": u64::MAX}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_session_id_is_a_training_job_name() {
+        let id = SessionId::derive(&job("t"), "/tmp/a");
+        assert!(id.as_str().len() <= 63, "{id}");
+        assert_eq!(SessionId::parse(id.as_str()), Some(id.clone()));
+        assert_eq!(SessionId::derive(&job("t"), "/tmp/a"), id);
+        assert_ne!(SessionId::derive(&job("t"), "/tmp/b"), id);
+        assert_ne!(SessionId::derive(&job("u"), "/tmp/a"), id);
+    }
+
+    #[test]
+    fn jobs_of_one_account_region_and_endpoint_share_the_reader() {
+        let arn = |account: &str, job: &str| format!("arn:aws:sagemaker:eu-west-1:{account}:training-job/{job}");
+        let scope = |account: &str, job: &str, endpoint| log_scope(Some(&arn(account, job)), endpoint);
+        assert_eq!(scope("1", "a", None), scope("1", "b", None));
+        assert_ne!(scope("1", "a", None), scope("2", "a", None));
+        assert_ne!(scope("1", "a", None), scope("1", "a", Some("http://127.0.0.1:1")));
+    }
+
+    #[test]
+    fn names_that_are_not_ours_are_not_parsed() {
+        for text in
+            ["", "gitlab-1-2", "gitlab-1-2-abcdef12-x", "gitlab-../-2-abcdef12", "gitlab-1-2-xyz", "other-1-2-abcdef12"]
+        {
+            assert_eq!(SessionId::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_project_directory_must_lie_in_the_projects_folder() {
+        let settings: Settings =
+            toml::from_str("[storage]\nbucket = \"b\"\n[job]\n[runner]\nbuilds_dir = \"/b\"\n").unwrap();
+        let mut job = job("t");
+        job.job_info.project_id = crate::gitlab::job::ProjectId(7);
+        let env = |tmp: &str| {
+            Environment::from_pairs([
+                ("CUSTOM_ENV_RUNNER_TEMP_PROJECT_DIR".into(), tmp.into()),
+                ("CUSTOM_ENV_CI_PROJECT_DIR".into(), "/b/8/other".into()),
+            ])
+        };
+        let found = trees(&env("/b/7/tok/0/ml/churn.tmp"), &settings, &job).unwrap();
+        assert_eq!(found.project, Path::new("/b/7/tok/0/ml/churn"));
+        assert_eq!(found.tmp, Path::new("/b/7/tok/0/ml/churn.tmp"));
+        for wrong in ["/b/8/x.tmp", "/b/7/../8/x.tmp", "/b/7.tmp", "relative.tmp", ""] {
+            assert!(trees(&env(wrong), &settings, &job).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! The session's note on disk: one small versioned file in `runner.state_dir`, replaced atomically.
+//!
+//! It saves look-ups between the processes of one job and tells `cleanup` what may exist. Losing it costs requests, not
+//! jobs: the names of the training jobs follow from the session id, and everything else can be read again from AWS.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, TryLockError};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use crate::base::failure::Failure;
+use crate::session::SessionId;
+use crate::session::age::Stamp;
+use crate::session::cursor::Cursor;
+use crate::workspace::Selection;
+
+const VERSION: u32 = 1;
+/// No count of a session comes near it, ...
+const MOST: u32 = 1_000_000_000;
+/// ... nor a time: the year 9999.
+const LATEST: u64 = 253_402_300_800;
+
+/// What the next process of the job needs to know.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each says that one thing has happened; none excludes another")]
+pub struct SessionRecord {
+    pub version: u32,
+    pub session: String,
+    /// [`crate::session::job_key`]: which GitLab job this belongs to.
+    pub job_key: String,
+    /// The training job's ARN; absent until `CreateTrainingJob` has answered.
+    #[serde(default)]
+    pub arn: Option<String>,
+    /// `CreateTrainingJob` was called and its answer is not known.
+    #[serde(default)]
+    pub creating: bool,
+    /// Key prefix of the agent's files, the same for all training jobs of the session.
+    #[serde(default)]
+    pub agent: String,
+    /// When `CreateTrainingJob` was called last.
+    #[serde(default)]
+    pub requested: Option<Stamp>,
+    /// Which of the session's training jobs this is, from 1: the first one has the session's name, each further one a
+    /// name of its own ([`crate::session::spec::job_name`]).
+    #[serde(default)]
+    pub job_number: u32,
+    #[serde(default)]
+    pub instance_type: String,
+    /// Instance types to ask for when this one cannot be had, in order.
+    #[serde(default)]
+    pub types_left: Vec<String>,
+    /// Instance types that could not be had, each with the reason.
+    #[serde(default)]
+    pub types_tried: Vec<String>,
+    /// After an internal error of SageMaker the same type was asked for once more.
+    #[serde(default)]
+    pub repeated: bool,
+    /// Number of orders sent.
+    #[serde(default)]
+    pub orders: u32,
+    /// Number of container stages begun.
+    #[serde(default)]
+    pub runs: u32,
+    /// Number of reports read, by node.
+    #[serde(default)]
+    pub reports: BTreeMap<String, u32>,
+    /// `algo-1` ... `algo-n`: their names in the mailbox.
+    #[serde(default)]
+    pub nodes: Vec<String>,
+    /// Nodes whose agent has told that it is ready.
+    #[serde(default)]
+    pub ready: BTreeSet<String>,
+    /// Nodes whose agent has left, or ended with the training job.
+    #[serde(default)]
+    pub left: BTreeSet<String>,
+    /// The leader has told that the results are in the store; a report is read once, whoever reads it.
+    #[serde(default)]
+    pub collected: bool,
+    /// When the training job was created: seconds since 1970 by this host's clock.
+    #[serde(default)]
+    pub created: u64,
+    /// The run that is followed, or was when its process was killed.
+    #[serde(default)]
+    pub current: Option<CurrentRun>,
+    /// Nodes whose receipt of the project was told.
+    #[serde(default)]
+    pub told: BTreeSet<String>,
+    /// By log stream, the time (milliseconds since 1970) up to which its events are known.
+    #[serde(default)]
+    pub log_floors: BTreeMap<String, u64>,
+    /// Ids of the newest log events of other writers that were shown.
+    #[serde(default)]
+    pub shown_events: Vec<String>,
+    /// How much of other writers was shown, in bytes.
+    #[serde(default)]
+    pub foreign_bytes: u64,
+    #[serde(default)]
+    pub workspace_sent: bool,
+    /// What the container was told that later stages read; what comes back is held against it.
+    #[serde(default)]
+    pub selection: Option<Selection>,
+    /// How often sending was begun.
+    #[serde(default)]
+    pub workspace_attempt: u32,
+    /// The training job was stopped before any script began: nothing waits for it.
+    #[serde(default)]
+    pub given_up: bool,
+    /// When `cleanup` had done everything but to see the training job's end, which needs nobody.
+    #[serde(default)]
+    pub leaving: Option<Stamp>,
+    /// Why the training job was lost stands in the trace.
+    #[serde(default)]
+    pub loss_told: bool,
+    /// `Finish` was sent.
+    #[serde(default)]
+    pub finished: bool,
+    /// The results are in the project directory, or there are none.
+    #[serde(default)]
+    pub results_applied: bool,
+    /// The training job ended with them.
+    #[serde(default)]
+    pub results_lost: Option<LostResults>,
+}
+
+impl SessionRecord {
+    /// No number is one that cannot be counted on from.
+    fn is_possible(&self) -> bool {
+        let counts = [self.job_number, self.orders, self.runs, self.workspace_attempt];
+        let mut counts = counts.iter().chain(self.reports.values());
+        counts.all(|count| *count < MOST) && self.created < LATEST
+    }
+
+    /// No training job was ever asked for, so nothing is stored in the bucket either.
+    pub fn is_unused(&self) -> bool {
+        !self.creating && self.arn.is_none() && self.requested.is_none() && self.created == 0 && self.orders == 0
+    }
+}
+
+/// Results that ended with the training job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostResults {
+    pub why: String,
+    /// The same would happen the next time.
+    pub by_job: bool,
+}
+
+/// A script that was ordered and whose end has not been seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CurrentRun {
+    pub run: u32,
+    pub stage: String,
+    /// BLAKE3 of the script, in hex: the same script again is the same run, begun anew by its caller.
+    pub script: String,
+    /// The order was sent.
+    #[serde(default)]
+    pub ordered: bool,
+    /// The script's exit code, once it is known and only the results are still to be brought back.
+    #[serde(default)]
+    pub code: Option<i32>,
+    /// Number of reports read by node when it began: its own follow.
+    #[serde(default)]
+    pub reports: BTreeMap<String, u32>,
+}
+
+/// The folder of all records of this host.
+#[derive(Debug, Clone)]
+pub struct Records {
+    dir: PathBuf,
+}
+
+impl Records {
+    /// Makes the folder (mode 0700) when it is missing.
+    pub fn open(state_dir: &Path) -> anyhow::Result<Self> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let records = Self::at(state_dir);
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&records.dir);
+        made.map_err(|error| not_writable(&records.dir, error))?;
+        Ok(records)
+    }
+
+    /// The folder as it is, for a pass that must go on when nothing can be written. It may be absent.
+    pub fn at(state_dir: &Path) -> Self {
+        Self { dir: state_dir.join("sessions") }
+    }
+
+    pub(super) fn file(&self, id: &SessionId, extension: &str) -> PathBuf {
+        self.dir.join(format!("{id}.{extension}"))
+    }
+
+    /// The record, or `None` when there is none.
+    pub fn load(&self, id: &SessionId) -> anyhow::Result<Option<SessionRecord>> {
+        let path = self.file(id, "json");
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(error).with_context(|| format!("failed to read the session record {}", path.display()));
+            }
+        };
+        let unusable = |why: &str| {
+            Failure::system(format!("the session record {} {why}", path.display())).hint(
+                "leave `runner.state_dir` as it is while jobs run, and do not go back to an older program between the stages of a job; \
+                 `cleanup` ends the training job all the same",
+            )
+        };
+        if text.is_empty() {
+            return Err(unusable("is empty").into());
+        }
+        // The version comes first: what a newer program writes may not fit the fields below.
+        let version = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).ok()?.get("version")?.as_u64();
+        if let Some(version) = version(&text).filter(|version| *version > VERSION.into()) {
+            return Err(unusable(&format!("has version {version}; this program knows {VERSION}")).into());
+        }
+        let record: SessionRecord =
+            serde_json::from_slice(&text).map_err(|error| unusable("cannot be understood").caused_by(error))?;
+        if !record.is_possible() {
+            return Err(unusable("holds numbers that no session comes to").into());
+        }
+        Ok(Some(record))
+    }
+
+    /// Writes the record whole.
+    pub fn save(&self, id: &SessionId, record: &SessionRecord) -> anyhow::Result<()> {
+        self.write(id, record, false)
+    }
+
+    /// Removes what is of no use to a later pass that looks for the training job: all but the record and the mark.
+    pub fn keep_record_alone(&self, id: &SessionId) -> anyhow::Result<()> {
+        let kept = [self.file(id, "json"), self.file(id, "closing")];
+        self.remove_but(id, &kept)
+    }
+
+    /// Writes the record whole, so that it is there after a power failure.
+    pub fn save_for_good(&self, id: &SessionId, record: &SessionRecord) -> anyhow::Result<()> {
+        self.write(id, record, true)
+    }
+
+    fn write(&self, id: &SessionId, record: &SessionRecord, synced: bool) -> anyhow::Result<()> {
+        let path = self.file(id, "json");
+        let record = SessionRecord { version: VERSION, session: id.to_string(), ..record.clone() };
+        let write = || -> std::io::Result<()> {
+            let name = format!("{id}.");
+            let mut file = tempfile::Builder::new().prefix(&name).suffix(".tmp").tempfile_in(&self.dir)?;
+            file.write_all(&serde_json::to_vec_pretty(&record)?)?;
+            if synced {
+                file.as_file().sync_all()?;
+            }
+            file.persist(&path)?;
+            if synced {
+                File::open(&self.dir)?.sync_all()?;
+            }
+            Ok(())
+        };
+        write().map_err(|error| not_writable(&path, error))
+    }
+
+    /// Where results wait to be judged; they may hold the job's secrets. It goes with the session, whatever happens to the
+    /// process. What is to lie in it is made by whoever uses it.
+    pub fn staging(&self, id: &SessionId) -> anyhow::Result<PathBuf> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let dir = self.file(id, "scratch");
+        let made = match fs::DirBuilder::new().mode(0o700).create(&dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                // What is a link now was not made here.
+                let is_directory = fs::symlink_metadata(&dir).is_ok_and(|found| found.is_dir());
+                if is_directory { Ok(()) } else { Err(error) }
+            }
+            made => made,
+        };
+        made.map(|()| dir.join("results")).map_err(|error| not_writable(&dir, error))
+    }
+
+    /// How far the output of the session's runs was printed.
+    pub fn cursor(&self, id: &SessionId, run: u32) -> anyhow::Result<Cursor> {
+        let path = self.file(id, "cursor");
+        Cursor::open(&path, run).map_err(|error| not_writable(&path, error))
+    }
+
+    /// Forgets the session: its record and every other file of it, those too that a killed stage left. The record goes
+    /// last, so that a pass that fails half way finds the session again.
+    pub fn remove(&self, id: &SessionId) -> anyhow::Result<()> {
+        let record = self.file(id, "json");
+        self.remove_but(id, std::slice::from_ref(&record))?;
+        match fs::remove_file(&record) {
+            Err(error) if !is_absent(&error) => Err(not_writable(&record, error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn remove_but(&self, id: &SessionId, kept: &[PathBuf]) -> anyhow::Result<()> {
+        let scratch = self.file(id, "scratch");
+        match fs::remove_dir_all(&scratch) {
+            Err(error) if !is_absent(&error) => return Err(not_writable(&scratch, error)),
+            _ => {}
+        }
+        let paths = self.files(id).map_err(|error| not_writable(&self.dir, error))?;
+        for path in paths.into_iter().filter(|path| !kept.contains(path)) {
+            match fs::remove_file(&path) {
+                Err(error) if !is_absent(&error) => return Err(not_writable(&path, error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Every file of the session.
+    pub(super) fn files(&self, id: &SessionId) -> std::io::Result<Vec<PathBuf>> {
+        let own = format!("{id}.");
+        let mut paths = Vec::new();
+        for name in self.names()? {
+            if name.starts_with(&own) {
+                paths.push(self.dir.join(name));
+            }
+        }
+        Ok(paths)
+    }
+
+    /// Sessions of which anything is left here, a record or less: for sweeps.
+    pub fn sessions(&self) -> anyhow::Result<Vec<SessionId>> {
+        let names = self.names().with_context(|| format!("failed to read {}", self.dir.display()))?;
+        let ids = names.iter().filter_map(|name| SessionId::parse(name.split('.').next()?));
+        Ok(ids.collect::<BTreeSet<_>>().into_iter().collect())
+    }
+
+    fn names(&self) -> std::io::Result<Vec<String>> {
+        match fs::read_dir(&self.dir) {
+            Ok(entries) => {
+                entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned())).collect()
+            }
+            Err(error) if is_absent(&error) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the session's lock while a container stage lives; `None` when another process holds it.
+    pub fn lock(&self, id: &SessionId) -> anyhow::Result<Option<File>> {
+        let path = self.file(id, "lock");
+        let file = File::options().create(true).append(true).open(&path).map_err(|error| not_writable(&path, error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(not_writable(&path, error)),
+        }
+    }
+
+    /// Tells a stage that may still live that the session is being closed.
+    pub fn mark_closing(&self, id: &SessionId) -> anyhow::Result<()> {
+        let path = self.file(id, "closing");
+        fs::write(&path, b"").map_err(|error| not_writable(&path, error))
+    }
+
+    pub fn is_closing(&self, id: &SessionId) -> bool {
+        self.file(id, "closing").exists()
+    }
+}
+
+/// Nothing of the name is there, also because a folder above it is none.
+fn is_absent(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+}
+
+pub(super) fn not_writable(path: &Path, error: std::io::Error) -> anyhow::Error {
+    Failure::system(format!("failed to write {}", path.display()))
+        .hint("make `runner.state_dir` a directory that the runner's user can write")
+        .caused_by(error)
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_kept_and_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        let id = SessionId::parse("gitlab-1-2-abcdef12").unwrap();
+        assert_eq!(records.load(&id).unwrap(), None);
+        let record = SessionRecord { job_key: "k".into(), runs: 1, ..SessionRecord::default() };
+        records.save(&id, &record).unwrap();
+        let loaded = records.load(&id).unwrap().unwrap();
+        assert_eq!((loaded.job_key.as_str(), loaded.runs, loaded.version), ("k", 1, VERSION));
+        assert_eq!(records.sessions().unwrap(), std::slice::from_ref(&id));
+        // A stage that was killed leaves its packs, and a record that is half written.
+        let left = records.staging(&id).unwrap();
+        fs::create_dir(&left).unwrap();
+        fs::write(records.file(&id, "Xy12.tmp"), "{").unwrap();
+        records.remove(&id).unwrap();
+        assert!(!left.exists());
+        assert_eq!(fs::read_dir(&records.dir).unwrap().count(), 0);
+        records.remove(&id).unwrap();
+        assert!(records.sessions().unwrap().is_empty());
+    }
+
+    #[test]
+    fn one_stage_at_a_time_holds_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        let id = SessionId::parse("gitlab-1-2-abcdef12").unwrap();
+        let held = records.lock(&id).unwrap();
+        assert!(held.is_some());
+        assert!(records.lock(&id).unwrap().is_none());
+        drop(held);
+        assert!(records.lock(&id).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_record_of_a_newer_program_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        let id = SessionId::parse("gitlab-1-2-abcdef12").unwrap();
+        fs::write(records.file(&id, "json"), r#"{"version": 9, "session": "x", "job_key": "k"}"#).unwrap();
+        assert!(records.load(&id).unwrap_err().to_string().contains("version 9"));
+        // Also when its fields are others.
+        fs::write(records.file(&id, "json"), r#"{"version": 9, "session": {"id": "x"}}"#).unwrap();
+        assert!(records.load(&id).unwrap_err().to_string().contains("version 9"));
+        fs::write(records.file(&id, "json"), "").unwrap();
+        assert!(records.load(&id).unwrap_err().to_string().contains("is empty"));
+    }
+
+    /// A pass over all sessions must not end by a number that cannot be added to.
+    #[test]
+    fn a_record_with_impossible_numbers_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        let id = SessionId::parse("gitlab-1-2-abcdef12").unwrap();
+        let bad = [
+            SessionRecord { created: u64::MAX, ..SessionRecord::default() },
+            SessionRecord { orders: u32::MAX, ..SessionRecord::default() },
+            SessionRecord { job_number: u32::MAX, ..SessionRecord::default() },
+            SessionRecord { reports: [("algo-1".to_owned(), u32::MAX)].into(), ..SessionRecord::default() },
+        ];
+        for record in bad {
+            records.save(&id, &record).unwrap();
+            assert!(records.load(&id).unwrap_err().to_string().contains("numbers"), "{record:?}");
+        }
+    }
+}

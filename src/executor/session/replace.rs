@@ -1,0 +1,311 @@
+//! Another training job for a session whose training job ended before its container ran: on the next instance type of the
+//! job's list when there was no capacity, once more on the same type after an internal error of SageMaker.
+//!
+//! The mailbox stays: what was sent to the first job's agent, which never ran, is read by the next one's.
+
+use tokio::time::Instant;
+
+use crate::base::signals::Cancellation;
+use crate::cloud::{JobStatus, TrainingJob};
+use crate::config::env::Environment;
+use crate::config::policy;
+use crate::gitlab::job::JobContext;
+use crate::session::{Session, create, delivery, spec};
+
+/// Why a job came to nothing, as far as another one may do better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Capacity,
+    Internal,
+}
+
+/// What became of a lost training job.
+pub enum Replaced {
+    /// Another one was created; the stage goes on with it.
+    Another,
+    /// Every instance type of the job was asked for: why there is no job.
+    NoneLeft(String),
+    /// Another one would not help: the loss stands.
+    No,
+}
+
+/// What the next job is made from, beside the session.
+#[derive(Clone, Copy)]
+pub struct Wishes<'a> {
+    pub job: &'a JobContext,
+    pub env: &'a Environment,
+    pub cancel: &'a Cancellation,
+}
+
+/// Looks why the training job ended, and creates the next one when that may help.
+pub async fn replace(session: &mut Session<'_>, wishes: Wishes<'_>) -> anyhow::Result<Replaced> {
+    let name = session.job_name();
+    if wishes.cancel.asked() || !session.record.ready.is_empty() {
+        return Ok(Replaced::No);
+    }
+    let ended = match session.cloud.jobs.describe(&name).await {
+        Ok(job) => job,
+        Err(error) => {
+            tracing::warn!(%error, "failed to look why the training job ended");
+            return Ok(Replaced::No);
+        }
+    };
+    let Some((ended, cause)) = ended.and_then(|job| cause(&job).map(|cause| (job, cause))) else {
+        return Ok(Replaced::No);
+    };
+    // An agent that has spoken may have run the script.
+    for node in session.record.nodes.clone() {
+        if !session.cloud.objects.list(&session.layout.reports(&node)).await?.is_empty() {
+            return Ok(Replaced::No);
+        }
+    }
+    let lost = session.record.instance_type.clone();
+    let reason = ended.failure_reason.or(ended.message).unwrap_or(ended.secondary);
+    let mut types = session.record.types_left.clone();
+    let line = match cause {
+        Cause::Capacity => format!("There is no capacity for {lost}"),
+        Cause::Internal if session.record.repeated => return Ok(Replaced::No),
+        Cause::Internal => {
+            session.record.repeated = true;
+            types.insert(0, lost.clone());
+            format!("SageMaker met an internal error before the container on {lost} ran")
+        }
+    };
+    let tried = format!("{lost}: {reason}");
+    if !session.record.types_tried.contains(&tried) {
+        session.record.types_tried.push(tried);
+    }
+    let Some(next) = types.first() else {
+        session.save()?;
+        let tried = create::none_left(&session.record.types_tried);
+        return Ok(Replaced::NoneLeft(format!("{tried}; add another type to `SAGEMAKER_INSTANCE_TYPE`")));
+    };
+    session.record.job_number = session.record.job_number.max(1) + 1;
+    session.record.left.clear();
+    session.record.log_floors.clear();
+    session.printer.line(format!("{line}: {next} is asked for, as the training job {}", session.job_name()));
+    Box::pin(create_next(session, &types, wishes)).await?;
+    Ok(Replaced::Another)
+}
+
+/// Completes a creation that a killed process of this stage began.
+pub async fn resume(session: &mut Session<'_>, wishes: Wishes<'_>) -> anyhow::Result<()> {
+    if !session.record.creating || session.record.job_number < 2 {
+        return Ok(());
+    }
+    let mut types = vec![session.record.instance_type.clone()];
+    types.extend(session.record.types_left.iter().cloned());
+    Box::pin(create_next(session, &types, wishes)).await
+}
+
+/// The same decision as in `prepare`, with the types that are left.
+async fn create_next(session: &mut Session<'_>, types: &[String], wishes: Wishes<'_>) -> anyhow::Result<()> {
+    let until = Instant::now() + create::PATIENCE;
+    let decision = policy::decide(wishes.job, &wishes.env.job_variables()?, session.settings)?;
+    let objects = session.cloud.objects.clone();
+    if session.record.agent.is_empty() {
+        session.record.agent = delivery::deliver_until(&*objects, session.settings, until).await?;
+    }
+    let agent = &session.record.agent;
+    let spec = spec::training_job(&session.id, wishes.job, &decision, session.settings, &*objects, agent);
+    create::launch(session, spec, types, until, wishes.cancel).await
+}
+
+/// `None` for a job whose container ran, that was stopped by somebody, or whose failure would come again.
+fn cause(job: &TrainingJob) -> Option<Cause> {
+    match job.status {
+        // SageMaker waited for an instance for as long as it was allowed to.
+        JobStatus::Stopped => ["MaxPendingTimeExceeded", "MaxWaitTimeExceeded"]
+            .contains(&job.secondary.as_str())
+            .then_some(Cause::Capacity),
+        JobStatus::Failed => {
+            let reason = job.failure_reason.as_deref()?;
+            let class = reason.split(':').next().unwrap_or_default().trim();
+            let text = reason.to_lowercase();
+            if class == "AlgorithmError" {
+                None
+            } else if text.contains("capacity") || text.contains("maxpendingtime") {
+                Some(Cause::Capacity)
+            } else {
+                let is_internal = ["internalservererror", "internalerror", "internalfailure", "internal error"];
+                is_internal.iter().any(|word| text.contains(word)).then_some(Cause::Internal)
+            }
+        }
+        JobStatus::InProgress
+        | JobStatus::Completed
+        | JobStatus::Stopping
+        | JobStatus::Deleting
+        | JobStatus::Unknown => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use test_case::test_case;
+
+    use super::*;
+    use crate::cloud::memory::{Memory, example_spec};
+    use crate::config::settings::Settings;
+    use crate::session::SessionId;
+    use crate::session::record::{Records, SessionRecord};
+    use crate::ui::{Captured, Printer};
+
+    const NAME: &str = "gitlab-1-2-abcdef12";
+    const CAPACITY: &str = "CapacityError: Unable to provision requested ML compute capacity. Please retry using a different ML instance type.";
+    const INTERNAL: &str = "InternalServerError: We encountered an internal error. Please try again.";
+
+    #[test_case("Failed", "Failed", CAPACITY => Some(Cause::Capacity))]
+    #[test_case("Failed", "Failed", "InsufficientCapacityError: none" => Some(Cause::Capacity))]
+    #[test_case("Failed", "Failed", "ClientError: Insufficient capacity error from EC2 while launching instances" => Some(Cause::Capacity))]
+    #[test_case("Failed", "Failed", INTERNAL => Some(Cause::Internal))]
+    #[test_case("Failed", "Failed", "AlgorithmError: InternalServerError, no capacity, exit code: 1" => None; "a script that says so")]
+    #[test_case("Failed", "Failed", "ClientError: Cannot pull algorithm container." => None; "an image")]
+    #[test_case("Stopped", "MaxPendingTimeExceeded", "" => Some(Cause::Capacity); "pending for too long")]
+    #[test_case("Stopped", "MaxWaitTimeExceeded", "" => Some(Cause::Capacity); "waited for too long")]
+    #[test_case("Stopped", "Stopped", "" => None; "stopped by somebody")]
+    #[test_case("Stopped", "MaxRuntimeExceeded", "" => None; "out of time")]
+    fn a_lost_job_has_a_cause(status: &str, secondary: &str, reason: &str) -> Option<Cause> {
+        let status = if status == "Failed" { JobStatus::Failed } else { JobStatus::Stopped };
+        cause(&TrainingJob {
+            name: NAME.into(),
+            arn: "arn".into(),
+            status,
+            secondary: secondary.into(),
+            message: None,
+            failure_reason: (!reason.is_empty()).then(|| reason.into()),
+            created: None,
+            training_seconds: None,
+            billable_seconds: None,
+            transitions: Vec::new(),
+        })
+    }
+
+    struct Desk {
+        memory: Memory,
+        settings: Settings,
+        printer: Printer,
+        captured: Captured,
+        job: JobContext,
+        cancel: Cancellation,
+        env: Environment,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Desk {
+        async fn new(types_left: &[&str]) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let text = format!(
+                "[aws]\nendpoint_url = \"http://127.0.0.1:1\"\n[storage]\nbucket = \"b\"\n[job]\nimage = \"i\"\n\
+                 role_arn = \"arn:aws:iam::123456789012:role/x\"\n[runner]\nstate_dir = \"{}\"\n",
+                dir.path().display()
+            );
+            let (printer, captured) = Printer::captured();
+            let memory = Memory::new();
+            memory.cloud().jobs.create(&example_spec(NAME)).await.unwrap();
+            let record = SessionRecord {
+                arn: Some("arn".into()),
+                agent: "agents/0".into(),
+                instance_type: "ml.a.b".into(),
+                types_left: types_left.iter().map(|name| (*name).to_owned()).collect(),
+                nodes: vec!["algo-1".into()],
+                left: ["algo-1".to_owned()].into(),
+                ..SessionRecord::default()
+            };
+            Records::open(dir.path()).unwrap().save(&SessionId::parse(NAME).unwrap(), &record).unwrap();
+            Self {
+                memory,
+                settings: toml::from_str(&text).unwrap(),
+                printer,
+                captured,
+                job: serde_json::from_value(serde_json::json!({"id": 2, "job_info": {"project_id": 1}})).unwrap(),
+                cancel: Cancellation::default(),
+                env: Environment::default(),
+                _dir: dir,
+            }
+        }
+
+        fn attach(&self) -> Session<'_> {
+            let id = SessionId::parse(NAME).unwrap();
+            Session::attach(id, self.memory.cloud(), &self.settings, &self.printer).unwrap().unwrap()
+        }
+
+        fn fail(&self, name: &str, reason: &str) {
+            self.memory.jobs.set_status(name, JobStatus::Failed, "Failed");
+            self.memory.jobs.change(name, |job| job.failure_reason = Some(reason.into()));
+        }
+
+        async fn replace(&self, session: &mut Session<'_>) -> Replaced {
+            replace(session, Wishes { job: &self.job, env: &self.env, cancel: &self.cancel }).await.unwrap()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_type_is_asked_for_and_the_last_failure_lists_them() {
+        let desk = Desk::new(&["ml.a.b", "ml.c.d"]).await;
+        let mut session = desk.attach();
+        desk.fail(NAME, CAPACITY);
+        assert!(matches!(desk.replace(&mut session).await, Replaced::Another), "the same type may stand there twice");
+        desk.fail(&format!("{NAME}-2"), CAPACITY);
+        assert!(matches!(desk.replace(&mut session).await, Replaced::Another));
+        assert_eq!(session.job_name(), format!("{NAME}-3"));
+        assert!(session.record.left.is_empty() && !session.record.creating);
+        let spec = desk.memory.jobs.spec(&format!("{NAME}-3")).unwrap();
+        assert_eq!(spec.instance_type, "ml.c.d");
+        assert_eq!(spec.tags.get(spec::tag::SESSION).map(String::as_str), Some(NAME));
+        assert!(
+            desk.captured.text().contains("no capacity for ml.a.b: ml.c.d is asked for"),
+            "{}",
+            desk.captured.text()
+        );
+        // What the next process reads is what this one knows.
+        assert_eq!(desk.attach().record, SessionRecord { version: 1, session: NAME.into(), ..session.record.clone() });
+        desk.fail(&format!("{NAME}-3"), CAPACITY);
+        let Replaced::NoneLeft(text) = desk.replace(&mut session).await else { panic!("nothing is left to ask for") };
+        for word in ["ml.a.b: CapacityError", "ml.c.d: CapacityError", "`SAGEMAKER_INSTANCE_TYPE`"] {
+            assert!(text.contains(word), "{text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_internal_error_is_met_once_more_on_the_same_type() {
+        let desk = Desk::new(&[]).await;
+        let mut session = desk.attach();
+        desk.fail(NAME, INTERNAL);
+        assert!(matches!(desk.replace(&mut session).await, Replaced::Another));
+        assert_eq!(desk.memory.jobs.spec(&format!("{NAME}-2")).unwrap().instance_type, "ml.a.b");
+        desk.fail(&format!("{NAME}-2"), INTERNAL);
+        assert!(matches!(desk.replace(&mut session).await, Replaced::No));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_whose_container_ran_or_that_is_canceled_is_not_replaced() {
+        let desk = Desk::new(&["ml.c.d"]).await;
+        let mut session = desk.attach();
+        desk.fail(NAME, CAPACITY);
+        desk.memory.objects.insert(&session.layout.report("algo-1", 1), "said something");
+        assert!(matches!(desk.replace(&mut session).await, Replaced::No));
+        desk.memory.objects.expire(&session.layout.report("algo-1", 1));
+        session.record.ready.insert("algo-1".into());
+        assert!(matches!(desk.replace(&mut session).await, Replaced::No));
+        session.record.ready.clear();
+        desk.cancel.raise();
+        assert!(matches!(desk.replace(&mut session).await, Replaced::No));
+        assert_eq!(desk.memory.jobs.names(), [NAME]);
+    }
+
+    /// The process was killed between the request and its answer.
+    #[tokio::test(start_paused = true)]
+    async fn a_creation_that_broke_off_is_completed_with_the_same_name() {
+        let desk = Desk::new(&["ml.c.d"]).await;
+        let mut session = desk.attach();
+        desk.fail(NAME, CAPACITY);
+        desk.replace(&mut session).await;
+        session.record.creating = true;
+        session.record.arn = None;
+        session.save().unwrap();
+        let mut taken_over = desk.attach();
+        resume(&mut taken_over, Wishes { job: &desk.job, env: &desk.env, cancel: &desk.cancel }).await.unwrap();
+        assert!(taken_over.record.arn.is_some() && !taken_over.record.creating);
+        assert_eq!(desk.memory.jobs.names(), [NAME.to_owned(), format!("{NAME}-2")]);
+    }
+}

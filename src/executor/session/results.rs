@@ -1,0 +1,414 @@
+//! What later stages read comes back to the host, and the instance is let go.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use crate::base::failure::Failure;
+use crate::base::signals::Cancellation;
+use crate::cloud::CloudError;
+use crate::gitlab::job::JobContext;
+use crate::mailbox::{Order, Report};
+use crate::session::Session;
+use crate::session::failure_reasons::{self, Verdict};
+use crate::session::machine::LossKind;
+use crate::session::record::LostResults;
+use crate::session::supply::with_bar;
+use crate::session::transport::{self, LeaseKeeper};
+use crate::workspace::{self, AllSent, Bounds, Limits, Progress, Rule, Selection, Trees};
+
+const POLL: Duration = Duration::from_millis(40);
+const SLOW_POLL: Duration = Duration::from_millis(500);
+/// The training job is looked at when the agent has been silent for this long.
+const DESCRIBE_EVERY: Duration = Duration::from_secs(15);
+
+/// GitLab's name of the section of the job log.
+const SECTION: &str = "sagemaker_upload";
+const NO_RESULTS: &str = "The training job ended before it sent its results";
+
+/// A file that a job may leave at the top of its project for the executor.
+const ENV_FILE: &str = "sagemaker.env";
+
+/// Paths that the later host stages of the job read. The runner expands their variables in the stage itself, so only those
+/// whose values it has told (`expanded`) and that stay as they are can be replaced here.
+pub fn selection(job: &JobContext, expanded: impl Fn(&str) -> Option<String>) -> Selection {
+    let value = |name: &str| {
+        let mut same = job.variables.iter().filter(|variable| variable.key == name).peekable();
+        let is_known = name == "CI_PROJECT_DIR" || same.peek().is_some();
+        // A stage sees a file's path instead of its content, and an order is no place for secrets.
+        let is_plain =
+            same.all(|variable| !variable.file && !variable.masked) && !job.secrets.iter().any(|key| key == name);
+        expanded(name).filter(|_| is_known && is_plain)
+    };
+    let artifacts = job.artifacts.iter().map(|artifact| Rule {
+        include: artifact.paths.clone(),
+        exclude: artifact.exclude.clone(),
+        untracked: artifact.untracked,
+        follow: artifact.format == "raw",
+        ..Rule::default()
+    });
+    let pushed = job.cache.iter().filter(|cache| cache.policy != "pull");
+    let caches =
+        pushed.map(|cache| Rule { include: cache.paths.clone(), untracked: cache.untracked, ..Rule::default() });
+    let own = Rule { include: vec![ENV_FILE.to_owned()], ..Rule::default() };
+    let rules = artifacts.chain(caches).map(|rule| rule.with_values(&value)).chain([own]).collect();
+    Selection { rules, ..Selection::default() }
+}
+
+/// Orders the results and the end, and applies the results to the project directory. Does nothing the second time.
+pub async fn bring_back(
+    session: &mut Session<'_>,
+    trees: &Trees,
+    lease: &mut LeaseKeeper,
+    cancel: &Cancellation,
+) -> anyhow::Result<()> {
+    if session.record.results_applied {
+        return Ok(());
+    }
+    if !session.record.finished {
+        session.order(&Order::Finish { collect: true }).await?;
+        session.record.finished = true;
+        session.save()?;
+    }
+    let printer = session.printer;
+    printer.begin_section(SECTION, SystemTime::now(), "Uploading and fetching results");
+    let progress = Arc::default();
+    let fetched = fetch(session, trees, lease, cancel, &progress).await;
+    // Of a transfer that was given up, threads may still write.
+    progress.at_rest().await;
+    printer.end_section(SECTION, SystemTime::now());
+    fetched?;
+    session.record.results_applied = true;
+    session.save()
+}
+
+/// Fetches the results while the agent sends them, and applies them.
+async fn fetch(
+    session: &mut Session<'_>,
+    trees: &Trees,
+    lease: &mut LeaseKeeper,
+    cancel: &Cancellation,
+    progress: &Arc<Progress>,
+) -> anyhow::Result<()> {
+    let limits = Limits {
+        max_bytes: session.settings.limits.results_max_bytes,
+        max_files: session.settings.limits.results_max_files,
+    };
+    let staging = session.records.staging(&session.id)?;
+    let (objects, route) = (session.cloud.objects.clone(), session.layout.results());
+    let all_sent = AllSent::default();
+    // A record of an earlier version holds none.
+    let selection = session.record.selection.clone();
+    let selection = selection.unwrap_or_else(|| Selection { everything: true, ..Selection::default() });
+    let bounds = Bounds { selection: &selection, limits: &limits };
+    // Large, and each stage's future would hold it.
+    let applying = Box::pin(workspace::apply_changes(&*objects, &route, trees, bounds, &all_sent, &staging, progress));
+    let applying = with_bar(session.printer, "Fetching the results", progress, applying);
+    tokio::pin!(applying);
+    // What has arrived is applied whatever happens.
+    let is_canceled =
+        |session: &Session<'_>| !progress.has_arrived() && (cancel.asked() || session.records.is_closing(&session.id));
+    let waited = tokio::select! {
+        summary = &mut applying => {
+            session.tell("Results", &summary?);
+            return Ok(());
+        }
+        is_there = wait_for_results(session, lease, cancel) => is_there,
+    };
+    if waited.is_err() && is_canceled(session) {
+        return waited.map(drop);
+    }
+    // The agent has sent all it will send, whatever it said of it.
+    all_sent.tell();
+    let applied = loop {
+        tokio::select! {
+            applied = &mut applying => break applied,
+            () = tokio::time::sleep(SLOW_POLL) => {
+                anyhow::ensure!(!is_canceled(session), "canceled while the results were fetched");
+            }
+        }
+    };
+    match (waited, applied) {
+        (_, Ok(summary)) => session.tell("Results", &summary),
+        (Ok(true), Err(error)) | (Err(error), Err(_)) => return Err(error),
+        (Ok(false), Err(error)) if progress.has_arrived() => return Err(error),
+        (Ok(false), Err(error)) => {
+            tracing::debug!(error = format!("{error:#}"), "there are no results");
+            let leader = session.record.nodes.first();
+            if leader.is_some_and(|leader| session.record.ready.contains(leader)) {
+                session.record.results_lost = Some(lost_results(session).await);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Why there are no results, as far as SageMaker tells.
+async fn lost_results(session: &Session<'_>) -> LostResults {
+    let job = session.cloud.jobs.describe(&session.job_name()).await.ok().flatten();
+    match job.and_then(|job| job.failure_reason) {
+        Some(why) => {
+            let Verdict { reason, by } = failure_reasons::verdict(&why, true);
+            LostResults { why: format!("{NO_RESULTS}: {reason}"), by_job: by != LossKind::System }
+        }
+        None => LostResults { why: NO_RESULTS.to_owned(), by_job: false },
+    }
+}
+
+/// `false` when the container ended without results. A cancel ends the waiting: the results stay in the store, and a later
+/// stage goes on where this one left.
+async fn wait_for_results(
+    session: &mut Session<'_>,
+    lease: &mut LeaseKeeper,
+    cancel: &Cancellation,
+) -> anyhow::Result<bool> {
+    // The leader alone collects.
+    let leader = session.record.nodes.first().cloned().unwrap_or_default();
+    let mut pause = POLL;
+    let mut look_at = Instant::now() + DESCRIBE_EVERY;
+    let mut ended = false;
+    // The training job cannot live longer.
+    let deadline = Instant::now() + Duration::from_secs(session.settings.job.max_runtime_seconds);
+    let mut silent = None;
+    loop {
+        // Whoever reads a report reads it for all: an earlier stage may have seen these.
+        if session.record.collected {
+            return Ok(true);
+        }
+        if session.record.left.contains(&leader) {
+            if session.record.ready.contains(&leader) {
+                session.printer.warn(NO_RESULTS);
+            }
+            return Ok(false);
+        }
+        if lease.is_due() {
+            lease.renew(&session.cloud, &session.layout).await;
+        }
+        let objects = session.cloud.objects.clone();
+        let report = match transport::receive(&*objects, &session.layout, &mut session.record, &leader).await {
+            Ok(report) => {
+                silent = None;
+                report
+            }
+            Err(error) => {
+                let since = *silent.get_or_insert_with(Instant::now);
+                if !CloudError::may_pass(&error) || since.elapsed() >= session.settings.lease() {
+                    return Err(error);
+                }
+                tracing::warn!(error = format!("{error:#}"), "failed to look for results");
+                // Nothing was learnt, so that an ended job does not count as one without results.
+                ended = false;
+                None
+            }
+        };
+        match report {
+            Some(Report::Collected { summary }) => {
+                tracing::info!(summary, "results collected");
+                session.record.collected = true;
+                continue;
+            }
+            Some(Report::Failed { order, reason, by_job }) => {
+                let message = format!("the agent failed to {order}: {reason}");
+                return Err(if by_job { Failure::user(message) } else { Failure::system(message) }.into());
+            }
+            Some(Report::Bye { .. }) => {
+                session.record.left.insert(leader.clone());
+                continue;
+            }
+            Some(Report::Ready { .. }) => {
+                session.record.ready.insert(leader.clone());
+                continue;
+            }
+            Some(_) => continue,
+            // No agent has ever spoken, as after a cancel while the job was provisioned: there is nothing to wait for.
+            None if silent.is_none() && !session.record.ready.contains(&leader) => return Ok(false),
+            None if ended => {
+                session.printer.warn(NO_RESULTS);
+                return Ok(false);
+            }
+            None => {}
+        }
+        if Instant::now() >= look_at {
+            look_at = Instant::now() + DESCRIBE_EVERY;
+            match session.cloud.jobs.describe(&session.job_name()).await {
+                Ok(job) => ended = job.is_none_or(|job| job.status.is_terminal()),
+                Err(error) if error.kind.may_pass() => tracing::warn!(%error, "failed to look at the training job"),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // A later stage takes the results up where this one left them.
+        anyhow::ensure!(
+            !cancel.asked() && !session.records.is_closing(&session.id),
+            "canceled while waiting for results"
+        );
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "the results did not come before the training job's longest run time"
+        );
+        pause = (pause * 3 / 2).min(SLOW_POLL);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = cancel.changed() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::cloud::faulty::{Fault, Faulty, When};
+    use crate::cloud::memory::{Memory, example_spec};
+    use crate::cloud::{Cloud, CloudErrorKind};
+    use crate::config::settings::Settings;
+    use crate::mailbox;
+    use crate::session::record::{Records, SessionRecord};
+    use crate::session::{SessionId, spec};
+    use crate::ui::Printer;
+
+    const NAME: &str = "gitlab-1-2-abcdef12";
+
+    async fn wait(memory: &Memory, cloud: Cloud, record: SessionRecord, cancel: &Cancellation) -> anyhow::Result<bool> {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = \"{}\"\n", dir.path().display());
+        let settings: Settings = toml::from_str(&text).unwrap();
+        let printer = Printer::captured().0;
+        memory.cloud().jobs.create(&example_spec(NAME)).await.unwrap();
+        let id = SessionId::parse(NAME).unwrap();
+        let record = SessionRecord { nodes: vec!["algo-1".into()], ..record };
+        Records::open(dir.path()).unwrap().save(&id, &record).unwrap();
+        let mut session = Session::attach(id, cloud, &settings, &printer).unwrap().unwrap();
+        wait_for_results(&mut session, &mut LeaseKeeper::new(settings.lease(), 0), cancel).await
+    }
+
+    #[test]
+    fn each_definition_selects_for_itself() {
+        let job = r#"{"id": 1, "job_info": {"project_id": 2},
+            "variables": [{"key": "OUT", "value": "out"}, {"key": "KEY", "value": "k", "file": true},
+                          {"key": "TOKEN", "value": "t", "masked": true}],
+            "artifacts": [{"paths": ["$OUT/*", "$KEY", "$TOKEN", "$HOME"], "exclude": ["$CI_PROJECT_DIR/out/x"]},
+                          {"paths": ["report.xml"], "artifact_format": "raw"}, {"untracked": true}],
+            "cache": [{"paths": ["kept"], "policy": "pull-push"}, {"paths": ["seen"], "policy": "pull"}]}"#;
+        let job: JobContext = serde_json::from_str(job).unwrap();
+        let expanded = |name: &str| (name != "UNSET").then(|| format!("/{name}"));
+        let rule = |include: &[&str]| Rule {
+            include: include.iter().map(|path| (*path).to_owned()).collect(),
+            ..Rule::default()
+        };
+        let archive = Rule {
+            exclude: vec!["/CI_PROJECT_DIR/out/x".to_owned()],
+            variables: vec!["OUT".to_owned(), "CI_PROJECT_DIR".to_owned()],
+            ..rule(&["/OUT/*", "$KEY", "$TOKEN", "$HOME"])
+        };
+        let report = Rule { follow: true, ..rule(&["report.xml"]) };
+        let untracked = Rule { untracked: true, ..Rule::default() };
+        assert_eq!(
+            selection(&job, expanded).rules,
+            [archive, report, untracked, rule(&["kept"]), rule(&["sagemaker.env"])]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn results_that_were_told_to_an_earlier_stage_are_fetched_although_the_job_has_ended() {
+        let memory = Memory::new();
+        let record = SessionRecord { collected: true, left: ["algo-1".to_owned()].into(), ..SessionRecord::default() };
+        assert!(wait(&memory, memory.cloud(), record, &Cancellation::default()).await.unwrap());
+        let record = SessionRecord { left: ["algo-1".to_owned()].into(), ..SessionRecord::default() };
+        let memory = Memory::new();
+        assert!(!wait(&memory, memory.cloud(), record, &Cancellation::default()).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn results_are_applied_once_they_are_there_whatever_the_agent_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let side = |name: &str| {
+            let project = folder.path().join(name);
+            std::fs::create_dir(&project).unwrap();
+            Trees { tmp: project.with_extension("tmp"), project, base: None }
+        };
+        let (container, host) = (side("container"), side("host"));
+        std::fs::write(container.project.join("model"), "weights").unwrap();
+        let (memory, id) = (Memory::new(), SessionId::parse(NAME).unwrap());
+        let route = spec::layout(&id).results();
+        let selection = Selection { everything: true, ..Selection::default() };
+        let (snapshot, progress) = (workspace::Snapshot::default(), Arc::default());
+        workspace::send_changes(&*memory.objects, &route, &container, &snapshot, &selection, &progress).await.unwrap();
+
+        let text = format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = \"{}\"\n", folder.path().display());
+        let settings: Settings = toml::from_str(&text).unwrap();
+        let record = SessionRecord {
+            nodes: vec!["algo-1".into()],
+            ready: ["algo-1".to_owned()].into(),
+            finished: true,
+            ..SessionRecord::default()
+        };
+        Records::open(folder.path()).unwrap().save(&id, &record).unwrap();
+        let (printer, _) = Printer::captured();
+        let mut session = Session::attach(id, memory.cloud(), &settings, &printer).unwrap().unwrap();
+        memory.cloud().jobs.create(&example_spec(NAME)).await.unwrap();
+        let mut lease = LeaseKeeper::new(settings.lease(), 0);
+        bring_back(&mut session, &host, &mut lease, &Cancellation::default()).await.unwrap();
+        assert_eq!(std::fs::read_to_string(host.project.join("model")).unwrap(), "weights");
+        assert!(session.record.results_applied);
+
+        // It may even have failed to tell, or be gone.
+        for report in [
+            Report::Failed {
+                order: "send the results".to_owned(),
+                reason: "no time was left".to_owned(),
+                by_job: false,
+            },
+            Report::Bye { reason: crate::mailbox::ByeReason::Stopped },
+        ] {
+            std::fs::remove_file(host.project.join("model")).unwrap();
+            session.record.results_applied = false;
+            session.record.left.clear();
+            let number = session.record.reports.get("algo-1").copied().unwrap_or(0) + 1;
+            memory.objects.insert(&session.layout.report("algo-1", number), mailbox::encode(number, &report));
+            bring_back(&mut session, &host, &mut lease, &Cancellation::default()).await.unwrap();
+            assert_eq!(std::fs::read_to_string(host.project.join("model")).unwrap(), "weights");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_and_a_service_that_falter_are_waited_for() {
+        let memory = Memory::new();
+        let key = spec::layout(&SessionId::parse(NAME).unwrap()).report("algo-1", 1);
+        memory.objects.insert(&key, mailbox::encode(1, &Report::Collected { summary: String::new() }));
+        let get = Fault::new("get", 1, When::Before, CloudErrorKind::Transient).times(100);
+        let describe = Fault::new("describe", 1, When::Before, CloudErrorKind::Throttled);
+        let cloud = Cloud {
+            objects: Arc::new(Faulty::new(memory.objects.clone(), [get])),
+            jobs: Arc::new(Faulty::new(memory.jobs.clone(), [describe])),
+            ..memory.cloud()
+        };
+        assert!(wait(&memory, cloud, SessionRecord::default(), &Cancellation::default()).await.unwrap());
+
+        let memory = Memory::new();
+        let get = Fault::new("get", 1, When::Before, CloudErrorKind::Transient).forever();
+        let cloud = Cloud { objects: Arc::new(Faulty::new(memory.objects.clone(), [get])), ..memory.cloud() };
+        assert!(
+            wait(&memory, cloud, SessionRecord::default(), &Cancellation::default()).await.is_err(),
+            "for one lease"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancel_ends_the_wait() {
+        let memory = Memory::new();
+        let cancel = Cancellation::default();
+        cancel.raise();
+        let record = SessionRecord { ready: ["algo-1".to_owned()].into(), ..SessionRecord::default() };
+        assert!(wait(&memory, memory.cloud(), record, &cancel).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_container_that_never_came_is_not_waited_for() {
+        let memory = Memory::new();
+        let before = Instant::now();
+        assert!(!wait(&memory, memory.cloud(), SessionRecord::default(), &Cancellation::default()).await.unwrap());
+        assert_eq!(before.elapsed(), Duration::ZERO);
+    }
+}

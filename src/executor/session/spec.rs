@@ -1,0 +1,124 @@
+//! Pure: from a decision to the request for a training job, its name and its tags.
+
+use std::collections::BTreeMap;
+
+use crate::agent;
+use crate::cloud::{Channel, ObjectStore, TrainingJobSpec};
+use crate::config::policy::Decision;
+use crate::config::settings::Settings;
+use crate::gitlab::job::JobContext;
+use crate::mailbox::Layout;
+use crate::session::SessionId;
+
+/// Tags of every training job. `SESSION` is what adoption and sweeps compare.
+pub mod tag {
+    pub const SESSION: &str = "sagemaker-executor:session";
+    pub const JOB: &str = "gitlab:job-id";
+    pub const PROJECT: &str = "gitlab:project-id";
+    pub const PIPELINE: &str = "gitlab:pipeline-id";
+    pub const PATH: &str = "gitlab:project-path";
+}
+
+/// The name of one of the session's training jobs, numbered from 1: the session's own for the first one. A name stays taken
+/// after its job has ended, so each further one gets a name of its own. At most 63 characters: 57 of the session and five digits.
+pub fn job_name(id: &SessionId, number: u32) -> String {
+    match number {
+        0 | 1 => id.to_string(),
+        number => format!("{id}-{number}"),
+    }
+}
+
+/// Builds the request. `agent_key` is the prefix under which the agent's files lie.
+pub fn training_job(
+    id: &SessionId,
+    job: &JobContext,
+    decision: &Decision,
+    settings: &Settings,
+    objects: &dyn ObjectStore,
+    agent_key: &str,
+) -> TrainingJobSpec {
+    TrainingJobSpec {
+        // Set with the instance type, when the request is sent.
+        name: id.to_string(),
+        image: decision.image.clone(),
+        role_arn: decision.role_arn.clone(),
+        entrypoint: vec!["/bin/sh".to_owned(), agent::launcher::start_path()],
+        arguments: Vec::new(),
+        environment: environment(id, decision, settings),
+        channels: vec![Channel {
+            name: agent::launcher::CHANNEL.to_owned(),
+            uri: objects.uri(&format!("{agent_key}/")),
+        }],
+        output_uri: objects.uri("output"),
+        output_kms_key_id: settings.storage.kms_key_id.clone(),
+        instance_type: decision.instance_types.first().cloned().unwrap_or_default(),
+        instance_count: decision.instance_count,
+        volume_size_gb: decision.volume_size_gb,
+        volume_kms_key_id: settings.job.volume_kms_key_id.clone(),
+        max_runtime: decision.max_runtime,
+        network: settings.network(),
+        encrypt_inter_container_traffic: settings.job.encrypt_inter_container_traffic,
+        tags: tags(id, job, settings),
+    }
+}
+
+/// The session's place in the store.
+pub fn layout(id: &SessionId) -> Layout {
+    Layout::new(format!("sessions/{id}"))
+}
+
+fn environment(id: &SessionId, decision: &Decision, settings: &Settings) -> BTreeMap<String, String> {
+    let endpoint = settings.aws.container_endpoint_url.as_ref().or(settings.aws.endpoint_url.as_ref());
+    let own = agent::Configuration {
+        root: format!("sessions/{id}"),
+        bucket: settings.storage.bucket.clone(),
+        prefix: settings.storage.prefix.clone(),
+        region: settings.aws.region.clone(),
+        endpoint_url: endpoint.cloned(),
+        kms_key_id: settings.storage.kms_key_id.clone(),
+        lease_seconds: settings.limits.lease_seconds,
+    };
+    let mut environment = decision.environment.clone();
+    environment.extend(own.to_environment());
+    environment
+}
+
+fn tags(id: &SessionId, job: &JobContext, settings: &Settings) -> BTreeMap<String, String> {
+    let mut tags = settings.job.tags.clone();
+    tags.extend([
+        (tag::SESSION.to_owned(), id.to_string()),
+        (tag::JOB.to_owned(), job.id.to_string()),
+        (tag::PROJECT.to_owned(), job.job_info.project_id.to_string()),
+        (tag::PIPELINE.to_owned(), job.job_info.pipeline_id.to_string()),
+        (tag::PATH.to_owned(), tag_value(&job.job_info.project_full_path)),
+    ]);
+    tags
+}
+
+/// `^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$`, 256 characters at most. `CreateTrainingJob`, `Tags`.
+fn tag_value(text: &str) -> String {
+    let allowed = |c: char| if c.is_alphanumeric() || "_.:/=+-@ ".contains(c) { c } else { '_' };
+    text.chars().map(allowed).take(256).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_training_job_of_a_session_has_a_name_of_its_own() {
+        let number = u64::MAX;
+        let id = SessionId::parse(&format!("gitlab-{number}-{number}-abcdef12")).unwrap();
+        assert_eq!(job_name(&id, 0), id.as_str());
+        assert_eq!(job_name(&id, 1), id.as_str());
+        assert_eq!(job_name(&id, 2), format!("{id}-2"));
+        assert!(job_name(&id, 99_999).len() <= 63);
+    }
+
+    #[test]
+    fn tag_values_keep_to_the_pattern() {
+        assert_eq!(tag_value("ml/chürn"), "ml/chürn");
+        assert_eq!(tag_value("a<b>\n'"), "a_b___");
+        assert_eq!(tag_value(&"x".repeat(300)).len(), 256);
+    }
+}

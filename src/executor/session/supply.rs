@@ -1,0 +1,195 @@
+//! The project on its way to the container: sent while the container comes up, and again when chunks vanished meanwhile.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::failure::Failure;
+use crate::base::signals::Cancellation;
+use crate::gitlab::job::JobContext;
+use crate::mailbox::Order;
+use crate::session::transport::LeaseKeeper;
+use crate::session::{Session, results};
+use crate::ui::{self, Printer};
+use crate::workspace::{self, Progress, Route, Selection, Trees};
+
+/// How often it is looked whether the lease is due.
+const LOOK: Duration = Duration::from_secs(1);
+/// So often the project is sent at most.
+const MOST_ATTEMPTS: u32 = 5;
+/// How often a bar moves.
+const MOVE: Duration = Duration::from_millis(200);
+
+/// What a job sends, and where to.
+#[derive(Debug, Clone)]
+pub struct Supply {
+    trees: Trees,
+    selection: Selection,
+    /// Prefix of the project's packs.
+    packs: String,
+    /// This host's notes about them.
+    cache: PathBuf,
+}
+
+impl Supply {
+    /// `expanded` gives the values of the job's variables as the runner told them.
+    pub fn new(
+        session: &Session<'_>,
+        job: &JobContext,
+        trees: &Trees,
+        expanded: impl Fn(&str) -> Option<String>,
+    ) -> Self {
+        let scope = project_scope(job);
+        // The same in each order of a session: a stage whose process was killed may have seen other values.
+        let own = || {
+            let outside_links = session.settings.results.keep_outside_links;
+            Selection { outside_links, ..results::selection(job, expanded) }
+        };
+        Self {
+            trees: trees.clone(),
+            selection: session.record.selection.clone().unwrap_or_else(own),
+            packs: format!("projects/{scope}/packs"),
+            cache: session.settings.runner.state_dir.join("projects").join(scope),
+        }
+    }
+
+    fn route(&self, session: &Session<'_>) -> Route {
+        session.layout.workspace(session.record.workspace_attempt, &self.packs)
+    }
+
+    /// Sends the project, if no stage has done so yet. The lease is renewed meanwhile: the agent may be up long before a big
+    /// project is sent. A cancel ends it; a later stage, as `after_script`, begins anew.
+    pub async fn send_once(
+        &self,
+        session: &mut Session<'_>,
+        lease: &mut LeaseKeeper,
+        cancellation: &Cancellation,
+    ) -> anyhow::Result<()> {
+        if session.record.workspace_sent {
+            return Ok(());
+        }
+        self.send(session, lease, cancellation).await?;
+        session.record.workspace_sent = true;
+        session.save()
+    }
+
+    /// A node found a pack missing in this attempt: what is missing is sent again, once for all nodes.
+    pub async fn send_again(
+        &self,
+        session: &mut Session<'_>,
+        attempt: u32,
+        lease: &mut LeaseKeeper,
+        cancellation: &Cancellation,
+    ) -> anyhow::Result<()> {
+        if attempt != session.record.workspace_attempt {
+            return Ok(());
+        }
+        anyhow::ensure!(attempt < MOST_ATTEMPTS, "parts of the project have vanished from the bucket {attempt} times");
+        session.printer.warn("parts of the project have vanished from the bucket and are sent again");
+        self.send(session, lease, cancellation).await
+    }
+
+    /// The pack is dropped, so that the next job sends its chunks again.
+    pub async fn forget(&self, session: &Session<'_>, pack: &str) -> anyhow::Result<()> {
+        workspace::forget(&*session.cloud.objects, &self.route(session), pack, &self.cache).await
+    }
+
+    async fn send(
+        &self,
+        session: &mut Session<'_>,
+        lease: &mut LeaseKeeper,
+        cancellation: &Cancellation,
+    ) -> anyhow::Result<()> {
+        session.record.workspace_attempt += 1;
+        session.record.selection = Some(self.selection.clone());
+        session.save()?;
+        let route = self.route(session);
+        // First of all: an agent that is up already receives while this side sends.
+        let order = Order::Workspace {
+            attempt: session.record.workspace_attempt,
+            packs: self.packs.clone(),
+            trees: self.trees.clone(),
+            selection: self.selection.clone(),
+        };
+        tokio::select! {
+            ordered = session.order(&order) => ordered?,
+            () = cancellation.token().cancelled() => return Err(canceled()),
+        }
+        let (cloud, progress) = (session.cloud.clone(), Arc::<Progress>::default());
+        let sending = workspace::send(&*cloud.objects, &route, &self.trees, &self.cache, &progress);
+        let sending = with_bar(session.printer, "Sending the project", &progress, sending);
+        tokio::pin!(sending);
+        let summary = loop {
+            tokio::select! {
+                summary = &mut sending => break summary?,
+                () = cancellation.token().cancelled() => return Err(canceled()),
+                () = tokio::time::sleep(LOOK) => {
+                    if lease.is_due() {
+                        lease.renew(&cloud, &session.layout).await;
+                    }
+                }
+            }
+        };
+        session.tell("Project", &summary);
+        Ok(())
+    }
+}
+
+fn canceled() -> anyhow::Error {
+    Failure::system("canceled while the project was sent").into()
+}
+
+/// Shows on a terminal how far a transfer is.
+pub(super) async fn with_bar<T>(
+    printer: &Printer,
+    task: &str,
+    progress: &Progress,
+    transfer: impl Future<Output = T>,
+) -> T {
+    let Some(mut bar) = ui::Progress::on_terminal(printer, task, std::time::Instant::now()) else {
+        return transfer.await;
+    };
+    tokio::pin!(transfer);
+    loop {
+        tokio::select! {
+            done = &mut transfer => return done,
+            () = tokio::time::sleep(MOVE) => bar.bytes_of(progress.content(), progress.total()),
+        }
+    }
+}
+
+/// Names what belongs to one project of one GitLab instance, and to no other: projects share no chunks.
+fn project_scope(job: &JobContext) -> String {
+    let mut hash = blake3::Hasher::new_derive_key("sagemaker-executor project scope v1");
+    let url = &job.git_info.repo_url;
+    // The credentials in it are the job's own.
+    let url = url.rsplit_once('@').map_or(url.as_str(), |(_, place)| place);
+    let id = job.job_info.project_id.to_string();
+    for part in [job.job_info.instance_uuid.as_str(), job.job_info.instance_id.as_str(), url, &id] {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    let digest = hash.finalize().to_hex();
+    format!("{id}-{}", digest.get(..16).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(id: u64, url: &str, token: &str) -> String {
+        let job = serde_json::json!({
+            "id": 1, "token": token, "job_info": {"project_id": id}, "git_info": {"repo_url": url}
+        });
+        project_scope(&serde_json::from_value(job).unwrap())
+    }
+
+    #[test]
+    fn a_scope_is_one_projects_and_the_same_for_all_its_jobs() {
+        let own = scope(7, "https://gitlab-ci-token:first@gitlab.example.com/ml/churn.git", "a");
+        assert!(own.starts_with("7-") && own.len() == 18, "{own}");
+        assert_eq!(own, scope(7, "https://gitlab-ci-token:other@gitlab.example.com/ml/churn.git", "b"));
+        assert_ne!(own, scope(8, "https://gitlab-ci-token:first@gitlab.example.com/ml/churn.git", "a"));
+        assert_ne!(own, scope(7, "https://gitlab-ci-token:first@gitlab.example.org/ml/churn.git", "a"));
+    }
+}

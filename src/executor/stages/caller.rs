@@ -1,0 +1,175 @@
+//! Whether GitLab Runner, which called this process, is still there. A runner that is killed tells nobody: its drivers
+//! live on in groups of their own, and no cleanup follows.
+//!
+//! `PR_SET_PDEATHSIG` is not used: it fires when the thread ends that started this process, and the runner's threads come
+//! and go.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::Pid;
+use tokio::time::Instant;
+
+use crate::base::failure::Failure;
+use crate::base::process;
+use crate::base::signals::Cancellation;
+use crate::stages::{Context, cleanup};
+
+/// How often it is looked.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long the runner may take, after the job's time is over, to end a stage: it waits 5 min for one that was told to end.
+const AFTER_TIMEOUT: Duration = Duration::from_mins(10);
+/// A host script that nobody waits for has so long between SIGTERM and SIGKILL.
+const GRACE: Duration = Duration::from_secs(10);
+/// How often the session's end is tried; what is left after that is a sweep's.
+const TRIES: u32 = 3;
+const BETWEEN_TRIES: Duration = Duration::from_secs(5);
+
+/// How it showed that nobody waits for this process any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gone {
+    /// Nobody reads stdout.
+    Reader,
+    /// Another process has become the parent.
+    Parent,
+    /// The job's own time is long over.
+    Timeout,
+}
+
+impl Gone {
+    fn reason(self) -> &'static str {
+        match self {
+            Gone::Reader => "the reader of the job's output has gone",
+            Gone::Parent => "the process that started this stage has gone",
+            Gone::Timeout => "the job's `timeout` has long passed and nobody has ended this stage",
+        }
+    }
+}
+
+/// What is known of the caller at the start.
+struct Caller {
+    /// stdout where it is a pipe, as the runner's. A stage that writes into a file has no reader to lose.
+    output: Option<OwnedFd>,
+    parent: Option<Pid>,
+    deadline: Option<Instant>,
+}
+
+impl Caller {
+    fn of(context: &Context) -> Self {
+        let timeout = context.job().map_or(0, |job| job.runner_info.timeout);
+        Self {
+            output: context.printer.output_pipe(),
+            parent: rustix::process::getppid(),
+            deadline: (timeout > 0).then(|| Instant::now() + Duration::from_secs(timeout) + AFTER_TIMEOUT),
+        }
+    }
+
+    /// Completes when the caller has gone, and never while it is there.
+    async fn gone(&self, cancellation: &Cancellation) -> Gone {
+        let mut orphaned = false;
+        loop {
+            if self.lost_its_reader() {
+                return Gone::Reader;
+            }
+            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Gone::Timeout;
+            }
+            // A wrapper that dies of the SIGTERM which this process heard too is no runner that died; without a pipe it may
+            // be anybody who starts a stage and leaves.
+            let is_orphan = self.output.is_some() && !cancellation.asked() && rustix::process::getppid() != self.parent;
+            if is_orphan && orphaned {
+                return Gone::Parent;
+            }
+            orphaned = is_orphan;
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn lost_its_reader(&self) -> bool {
+        let Some(output) = &self.output else { return false };
+        let mut polled = [PollFd::new(output, PollFlags::empty())];
+        rustix::event::poll(&mut polled, Some(&Timespec::default())).is_ok()
+            && polled.iter().any(|pipe| pipe.revents().contains(PollFlags::ERR))
+    }
+}
+
+/// Does a stage's work as long as its caller is there. Without one, what the stage has started on the host is ended, and the
+/// session closed as by `cleanup`: its training job, its scripts and orders, its record.
+pub async fn guarded<Fut>(context: Context, work: impl FnOnce(Context) -> Fut) -> anyhow::Result<()>
+where
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    let caller = Caller::of(&context);
+    // Dropped before the session is closed: it may hold the session's lock.
+    let mut work = Box::pin(work(context.clone()));
+    let gone = tokio::select! {
+        result = &mut work => {
+            if !context.printer.is_broken() && !caller.lost_its_reader() {
+                return result;
+            }
+            Gone::Reader
+        }
+        gone = caller.gone(&context.cancellation) => gone,
+    };
+    tracing::warn!("{}, so the job is ended", gone.reason());
+    process::end_family(GRACE).await;
+    drop(work);
+    let mut tries = 1;
+    while let Err(error) = cleanup::run(context.clone()).await {
+        if tries == TRIES {
+            return Err(error.context(format!("{}, and the job could not be ended", gone.reason())));
+        }
+        tries += 1;
+        tokio::time::sleep(BETWEEN_TRIES).await;
+    }
+    Err(Failure::system(format!("{}, so the training job was stopped", gone.reason())).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::pipe::pipe;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_hours(48);
+
+    fn caller(output: Option<OwnedFd>) -> Caller {
+        Caller { output, parent: rustix::process::getppid(), deadline: None }
+    }
+
+    async fn seen(caller: &Caller, cancellation: &Cancellation) -> Option<Gone> {
+        tokio::time::timeout(LONG, caller.gone(cancellation)).await.ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runner_is_gone_when_nobody_reads_the_output() {
+        let (reader, out) = pipe().unwrap();
+        let caller = caller(Some(out));
+        assert_eq!(seen(&caller, &Cancellation::default()).await, None);
+        drop(reader);
+        assert_eq!(seen(&caller, &Cancellation::default()).await, Some(Gone::Reader));
+    }
+
+    /// `exec > >(tee log)` before the driver: the reader outlives the runner.
+    #[tokio::test(start_paused = true)]
+    async fn another_parent_is_a_sign_where_there_is_a_pipe_and_no_signal() {
+        let (_reader, out) = pipe().unwrap();
+        let mut caller = caller(Some(out));
+        caller.parent = Some(rustix::process::getpid());
+        assert_eq!(seen(&caller, &Cancellation::default()).await, Some(Gone::Parent));
+        let canceled = Cancellation::default();
+        canceled.raise();
+        assert_eq!(seen(&caller, &canceled).await, None, "a wrapper dies of the signal and the driver has its grace");
+        caller.output = None;
+        assert_eq!(seen(&caller, &Cancellation::default()).await, None, "output goes into a file");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stage_does_not_outlive_the_jobs_own_time() {
+        let deadline = Some(Instant::now() + Duration::from_hours(1));
+        let caller = Caller { deadline, ..caller(None) };
+        assert_eq!(seen(&caller, &Cancellation::default()).await, Some(Gone::Timeout));
+        assert_eq!(Some(Instant::now()), deadline);
+    }
+}

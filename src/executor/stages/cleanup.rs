@@ -1,0 +1,66 @@
+//! `cleanup`: whatever the job left is gone afterwards. Its exit code changes nothing for the runner, so it says what
+//! failed and keeps the record for a later pass.
+
+use std::collections::BTreeSet;
+
+use crate::session::close::{self, Closed, Pace};
+use crate::session::record::Records;
+use crate::session::{self, Session, SessionId, slots};
+use crate::stages::Context;
+
+pub async fn run(context: Context) -> anyhow::Result<()> {
+    let sessions = sessions(&context);
+    release_slots(&context, &sessions);
+    if sessions.is_empty() {
+        return Ok(());
+    }
+    let cloud = context.connect.connect(&context.settings.access()).await?;
+    let mut failed = None;
+    for id in sessions {
+        let session = Session::to_close(id.clone(), cloud.clone(), &context.settings, &context.printer);
+        match close::close(session, Pace::Patient).await {
+            Ok(Closed::Whole | Closed::Leaving) => {}
+            Ok(Closed::MayCome) => context.printer.line(format!(
+                "SageMaker may still create the training job of {id}; the next job's `prepare` on this host, or `sagemaker-executor sweep`, stops it then"
+            )),
+            Err(error) => {
+                let error = error.context(format!("failed to clean up the session {id}"));
+                // The last one is told by whoever called.
+                if let Some(earlier) = failed.replace(error) {
+                    context.printer.failure(&earlier);
+                }
+            }
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// A session that `prepare` never began has its directory reserved all the same, and AWS is not needed to give it back.
+fn release_slots(context: &Context, sessions: &BTreeSet<SessionId>) {
+    let state_dir = &context.settings.runner.state_dir;
+    let records = Records::at(state_dir);
+    for id in sessions.iter().filter(|id| matches!(records.load(id), Ok(None))) {
+        if let Err(error) = slots::release(state_dir, id) {
+            tracing::warn!(error = format!("{error:#}"), "failed to release the job's directory");
+        }
+    }
+}
+
+/// This attempt's session, whether or not it has a record, and what an earlier attempt of the same job left because its own
+/// cleanup failed.
+fn sessions(context: &Context) -> BTreeSet<SessionId> {
+    let records = Records::at(&context.settings.runner.state_dir);
+    let mut sessions = BTreeSet::new();
+    sessions.extend(context.contract.session.as_deref().and_then(SessionId::parse));
+    // Without the payload, as when the runner could not make its temporary folder, there is no earlier attempt to find.
+    if let Ok(job) = context.job() {
+        let key = session::job_key(&job);
+        let same_job = |id: &SessionId| records.load(id).ok().flatten().is_some_and(|record| record.job_key == key);
+        sessions.extend(records.sessions().unwrap_or_default().into_iter().filter(same_job));
+        // A runner that kept no `job_env` leaves the place of the payload as the session's name, as in `prepare`.
+        if context.contract.session.is_none() {
+            sessions.extend(context.session(&job).ok());
+        }
+    }
+    sessions
+}

@@ -1,0 +1,58 @@
+//! `config`: tells the runner where things lie and which session this is. Prints one JSON object and nothing else.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use crate::config::env;
+use crate::session::{self, SessionId, slots};
+use crate::stages::Context;
+
+/// The answer as GitLab Runner 19 reads it; `job_env` takes strings only.
+#[derive(Serialize)]
+struct Answer {
+    builds_dir: PathBuf,
+    cache_dir: PathBuf,
+    /// The project then lies below the runner's token and the job's concurrent id, so no two jobs share it.
+    builds_dir_is_shared: bool,
+    hostname: String,
+    driver: Driver,
+    job_env: BTreeMap<&'static str, String>,
+}
+
+#[derive(Serialize)]
+struct Driver {
+    name: &'static str,
+    version: &'static str,
+}
+
+pub fn run(context: &Context) -> anyhow::Result<()> {
+    let job = context.job()?;
+    let id = SessionId::derive(&job, &attempt(context)?);
+    let slot = slots::reserve(&context.settings.runner.state_dir, &id, SystemTime::now())?;
+    let answer = Answer {
+        builds_dir: session::slot_dir(&context.settings, &job, slot),
+        cache_dir: session::cache_dir(&context.settings, &job),
+        builds_dir_is_shared: true,
+        hostname: hostname(),
+        driver: Driver { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") },
+        job_env: BTreeMap::from([(env::SESSION, id.to_string()), (env::SLOT, slot.to_string())]),
+    };
+    let text = serde_json::to_string(&answer).context("failed to write the answer")?;
+    context.printer.write_data(text.as_bytes()).context("failed to write the answer")
+}
+
+/// Differs between preparation attempts: each has its own temporary folder and moment.
+fn attempt(context: &Context) -> anyhow::Result<String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(format!("{}:{}:{}", context.payload_path()?.display(), now.as_nanos(), std::process::id()))
+}
+
+/// The text stands in double quotes in a shell script of the runner.
+fn hostname() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    name.chars().filter(|c| c.is_ascii_alphanumeric() || ".-_".contains(*c)).collect()
+}

@@ -1,0 +1,164 @@
+//! The four calls of GitLab Runner, and the boundary around them: signals, panics, and how each ends for the runner.
+//!
+//! Nothing below knows an exit code; nothing above knows a stage.
+
+mod abandoned;
+pub mod caller;
+pub mod cleanup;
+pub mod config;
+mod host_script;
+pub mod prepare;
+pub mod run;
+
+use std::future::Future;
+use std::io::Write as _;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use futures::FutureExt as _;
+
+use crate::base::failure::{self, Failure, Kind};
+use crate::base::signals::{Cancellation, Signals};
+use crate::cloud::Connect;
+use crate::config::env::{Contract, Environment};
+use crate::config::settings::Settings;
+use crate::gitlab::job::JobContext;
+use crate::session::SessionId;
+use crate::ui::Printer;
+
+/// What every stage works with.
+#[derive(Clone)]
+pub struct Context {
+    pub env: Environment,
+    pub contract: Contract,
+    pub settings: Settings,
+    pub printer: Printer,
+    pub cancellation: Cancellation,
+    pub connect: Arc<dyn Connect>,
+}
+
+impl Context {
+    /// The trusted payload. From here on it is known who reads the output.
+    pub fn job(&self) -> anyhow::Result<JobContext> {
+        let job = JobContext::read(self.payload_path()?)?;
+        self.printer.show_sections(job.features.trace_sections);
+        Ok(job)
+    }
+
+    fn payload_path(&self) -> anyhow::Result<&Path> {
+        self.contract.job_response_file.as_deref().ok_or_else(|| {
+            Failure::system("the variable `JOB_RESPONSE_FILE` is not set")
+                .hint("start the driver through GitLab Runner's custom executor, version 16.9 or newer; to try a command by hand, use `sagemaker-executor try -- COMMAND`")
+                .into()
+        })
+    }
+
+    /// The session that `config` named, or the one that the payload's place names when the runner kept no `job_env`.
+    pub fn session(&self, job: &JobContext) -> anyhow::Result<SessionId> {
+        match &self.contract.session {
+            Some(name) => {
+                SessionId::parse(name).context("the runner's `job_env` holds a session name that is not ours")
+            }
+            None => Ok(SessionId::derive(job, &self.payload_path()?.to_string_lossy())),
+        }
+    }
+}
+
+/// The process that a stage runs in, as `main` found it.
+pub struct Caller {
+    pub env: Environment,
+    /// The operator file.
+    pub config: PathBuf,
+    pub printer: Printer,
+    pub connect: Arc<dyn Connect>,
+}
+
+/// Runs a stage inside the boundary. A panic, a signal and an error each become an exit code that the runner maps to
+/// the right failure; a script's own code goes into `BUILD_EXIT_CODE_FILE`.
+pub async fn bounded<F, Fut>(caller: Caller, stage: F) -> ExitCode
+where
+    F: FnOnce(Context) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    let Caller { env, config, printer, connect } = caller;
+    let mut contract = Contract::default();
+    let outcome = async {
+        contract = env.contract()?;
+        // The file is never cleared by the runner, and a stale number would speak for this stage.
+        remove_exit_code(contract.build_exit_code_file.as_deref())?;
+        let signals = Signals::install().context("failed to install the signal handlers")?;
+        let cancellation = Cancellation::default();
+        let mut settings = Settings::load(&config)?;
+        settings.adopt_endpoint(&env);
+        let context = Context {
+            env,
+            contract: contract.clone(),
+            settings,
+            printer: printer.clone(),
+            cancellation: cancellation.clone(),
+            connect,
+        };
+        let result = tokio::select! {
+            result = AssertUnwindSafe(stage(context)).catch_unwind() => result,
+            never = signals.watch(&cancellation) => match never {},
+        };
+        match result {
+            Ok(Ok(())) if cancellation.asked() => Err(Failure::system("ended because the runner asked for it").into()),
+            Ok(result) => result,
+            Err(panic) => Err(Failure::system(format!("a bug in sagemaker-executor: {}", panic_text(&*panic)))
+                .hint("please report it with the lines above")
+                .into()),
+        }
+    };
+    let result = outcome.await;
+    conclude(result, &contract, &printer)
+}
+
+fn conclude(result: anyhow::Result<()>, contract: &Contract, printer: &Printer) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    let mut kind = failure::kind_of(&error);
+    match kind {
+        // The trace shows the script's own words; the runner adds "exit code N".
+        Kind::Script { code } => {
+            if let Err(error) = write_exit_code(contract.build_exit_code_file.as_deref(), code) {
+                printer.failure(&error);
+                kind = Kind::System;
+            }
+        }
+        Kind::User | Kind::System => printer.failure(&error),
+    }
+    ExitCode::from(kind.exit_code(contract.exit_codes))
+}
+
+fn remove_exit_code(path: Option<&Path>) -> anyhow::Result<()> {
+    match path.map(std::fs::remove_file) {
+        Some(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).context("failed to clear `BUILD_EXIT_CODE_FILE`")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The number alone, whole or not at all: a half-written file is a system failure to the runner.
+fn write_exit_code(path: Option<&Path>, code: i32) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let write = || -> std::io::Result<()> {
+        let dir = path.parent().unwrap_or(Path::new("."));
+        let mut file = tempfile::NamedTempFile::new_in(dir)?;
+        write!(file, "{code}")?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().with_context(|| format!("failed to write `BUILD_EXIT_CODE_FILE` {}", path.display()))
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("panicked without a message")
+}

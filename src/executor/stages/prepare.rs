@@ -1,0 +1,225 @@
+//! `prepare`: checks the job and the host, and creates the training job without waiting for it. Provisioning then
+//! overlaps with clone, cache and artifact download.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use tokio::time::Instant;
+
+use crate::base::failure::Failure;
+use crate::base::names::{self, Reach};
+use crate::config::policy::{self, Decision};
+use crate::gitlab::job::JobContext;
+use crate::session::record::{Records, SessionRecord};
+use crate::session::{self, Session, create, delivery, left_over, spec};
+use crate::stages::Context;
+use crate::workspace::below::{self, Base};
+use crate::workspace::{self, Trees};
+
+pub async fn run(context: Context) -> anyhow::Result<()> {
+    let until = Instant::now() + create::PATIENCE;
+    let job = context.job()?;
+    let settings = &context.settings;
+    let id = context.session(&job)?;
+    let wishes = context.env.job_variables()?;
+    policy::refuse_secrets(&wishes, &job.masked_values(|name| context.env.job_variable(name).map(str::to_owned)))?;
+    policy::refuse_cache_keys(&job, |name| context.env.job_variable(name).map(str::to_owned))?;
+    let decision = policy::decide(&job, &wishes, settings)?;
+    refuse_flags(&context, &job)?;
+    check_host(&context, &job)?;
+    tell_about_variables(&context, &job);
+    let records = Records::open(&settings.runner.state_dir)?;
+    let record = records.load(&id)?.unwrap_or_else(|| new_record(&job, decision.instance_count));
+    let cloud = context.connect.connect(&settings.access()).await?;
+    let layout = spec::layout(&id);
+    let mut session = Session { id, layout, records, record, cloud, settings, printer: &context.printer };
+    session.save_for_good()?;
+    let _hold = session.records.hold(&session.id).await;
+    let objects = session.cloud.objects.clone();
+    session.record.agent = tokio::select! {
+        key = delivery::deliver_until(&*objects, settings, until) => key?,
+        () = context.cancellation.token().cancelled() => {
+            return Err(Failure::system("canceled while the agent was uploaded").into());
+        }
+    };
+    let spec = spec::training_job(&session.id, &job, &decision, settings, &*objects, &session.record.agent);
+    let types = types(&session, &decision);
+    create::launch(&mut session, spec, &types, until, &context.cancellation).await?;
+    announce(&context, &session, &decision.image);
+    tokio::select! {
+        () = left_over::look_after(&session) => {}
+        () = context.cancellation.token().cancelled() => {}
+    }
+    Ok(())
+}
+
+/// The types to ask for. A second `prepare` of the session begins with the one that the first came to.
+fn types(session: &Session<'_>, decision: &Decision) -> Vec<String> {
+    if session.record.arn.is_none() {
+        return decision.instance_types.clone();
+    }
+    let record = &session.record;
+    [&record.instance_type].into_iter().chain(&record.types_left).cloned().collect()
+}
+
+fn new_record(job: &JobContext, instance_count: u32) -> SessionRecord {
+    SessionRecord {
+        job_key: session::job_key(job),
+        nodes: (1..=instance_count).map(|number| format!("algo-{number}")).collect(),
+        ..SessionRecord::default()
+    }
+}
+
+fn announce(context: &Context, session: &Session<'_>, image: &str) {
+    let (name, record) = (session.job_name(), &session.record);
+    let count = record.nodes.len();
+    context.printer.line(format!("SageMaker training job: {name}"));
+    context.printer.line(format!("Instance: {} x {count}, image: {image}", record.instance_type));
+    // Another endpoint than AWS's own has no console.
+    let of_aws = context.settings.aws.endpoint_url.is_none();
+    if let Some((region, console)) = record.arn.as_deref().filter(|_| of_aws).and_then(console_host) {
+        context.printer.line(format!("Console: https://{console}/sagemaker/home?region={region}#/jobs/{name}"));
+    }
+}
+
+/// Region and console of an ARN's partition; partitions whose console is not public have none.
+fn console_host(arn: &str) -> Option<(&str, String)> {
+    let mut parts = arn.split(':').skip(1);
+    let (partition, region) = (parts.next()?, parts.nth(1)?);
+    let domain = match partition {
+        "aws" => "console.aws.amazon.com",
+        "aws-cn" => "console.amazonaws.cn",
+        "aws-us-gov" => "console.amazonaws-us-gov.com",
+        _ => return None,
+    };
+    Some((region, format!("{region}.{domain}")))
+}
+
+/// The runner tells the flag as it is in force, whoever set it.
+fn refuse_flags(context: &Context, job: &JobContext) -> Result<(), Failure> {
+    let is_on = |value: &str| ["1", "t", "true"].contains(&value.to_ascii_lowercase().as_str());
+    if context.env.job_variable(ESCAPES).is_some_and(is_on) {
+        return Err(escapes_refused(job.variables.iter().any(|variable| variable.key == ESCAPES)));
+    }
+    Ok(())
+}
+
+const ESCAPES: &str = "FF_POSIXLY_CORRECT_ESCAPES";
+
+/// Why no script is run that was written with the flag.
+pub(super) fn escapes_refused(by_job: bool) -> Failure {
+    let message = format!(
+        "the runner's feature flag `{ESCAPES}` is on: with it the runner quotes variables so that a value can run as a command on \
+         the runner's host"
+    );
+    let hint = format!("set `{ESCAPES} = false` in `[runners.feature_flags]` of the runner's `config.toml`");
+    if by_job {
+        return Failure::user(message).hint(format!("remove the variable `{ESCAPES}` from the job")).hint(hint);
+    }
+    Failure::system(message).hint(hint)
+}
+
+/// Variables that do less than the job's author may think.
+fn tell_about_variables(context: &Context, job: &JobContext) {
+    let mut own: Vec<&str> = job.variables.iter().map(|variable| variable.key.as_str()).collect();
+    own.retain(|name| names::reach(name) == Reach::Container);
+    own.sort_unstable();
+    own.dedup();
+    if !own.is_empty() {
+        context
+            .printer
+            .line(format!("For the container alone, not for stages on the runner's host: {}", own.join(", ")));
+    }
+    for (name, nearest) in context.env.unknown_wishes() {
+        context.printer.warn(format!(
+            "the job variable `{name}` is not known and has no effect on the training job; did you mean `{nearest}`?"
+        ));
+    }
+}
+
+/// What the host stages will need: better one clear error now than a confusing one in a stage.
+fn check_host(context: &Context, job: &JobContext) -> anyhow::Result<()> {
+    let settings = &context.settings;
+    let trees = session::trees(&context.env, settings, job).ok();
+    open_up(context, job, trees.as_ref());
+    for (key, base, dir) in [
+        ("runner.builds_dir", &settings.runner.builds_dir, session::builds_dir(settings, job)),
+        ("runner.cache_dir", &settings.runner.cache_dir, session::cache_dir(settings, job)),
+    ] {
+        let made = Base::create(base).and_then(|base| base.make(&dir));
+        made.and_then(|made| Ok(tempfile::tempfile_in(below::path_of(&made))?)).map_err(|error| {
+            Failure::system(format!("failed to write {}", dir.display()))
+                .hint(format!("make `{key}` a directory that the runner's user can write"))
+                .caused_by(error)
+        })?;
+    }
+    for link in session::remove_links(trees.as_ref(), settings, job)? {
+        context.printer.warn(format!("the link {}, which an earlier job left, was removed", link.display()));
+    }
+    for program in [settings.runner.shell.as_str(), "git"] {
+        if find(context.env.path(), program).is_none() {
+            return Err(Failure::system(format!("`{program}` is not in the runner's PATH"))
+                .hint(format!("install `{program}` on the runner host; sources are fetched there"))
+                .into());
+        }
+    }
+    if job.needs_helper() && !context.env.is_try() && find(context.env.path(), HELPER).is_none() {
+        return Err(Failure::system(format!(
+            "`{HELPER}` is not in the runner's PATH, and the job has artifacts, a cache or artifacts of other jobs, which it moves"
+        ))
+        .hint(format!(
+            "put the folder of `{HELPER}` into the PATH of the runner's service (`Environment=PATH=...` in its systemd unit), or link \
+             the program into a folder of it: `{}`",
+            context.env.path()
+        ))
+        .into());
+    }
+    if !job.services.is_empty() {
+        context.printer.warn("`services:` are not available in a SageMaker training job and are ignored");
+    }
+    Ok(())
+}
+
+/// Mends what an earlier job did to the modes of the project's directories. What cannot be mended is told by what needs it.
+fn open_up(context: &Context, job: &JobContext, trees: Option<&Trees>) {
+    let settings = &context.settings;
+    let unlock = |base: &Path, path: &Path| Base::open(base)?.map_or(Ok(()), |base| base.unlock(path));
+    let cache = session::cache_dir(settings, job);
+    let slot = trees.and_then(|trees| trees.project.parent());
+    let opened = slot
+        .map_or(Ok(()), |slot| unlock(&settings.runner.builds_dir, slot))
+        .and_then(|()| unlock(&settings.runner.cache_dir, &cache))
+        .and_then(|()| workspace::make_cache_usable(&settings.runner.cache_dir, &cache));
+    match opened {
+        Ok(lines) => lines.into_iter().for_each(|line| context.printer.warn(line)),
+        Err(error) => tracing::warn!(error = format!("{error:#}"), "failed to open the project's directories"),
+    }
+}
+
+/// The runner's own program moves caches and artifacts in the host stages, called by this bare name.
+const HELPER: &str = "gitlab-runner";
+
+fn find(path: &str, program: &str) -> Option<PathBuf> {
+    if program.contains('/') {
+        return is_executable(Path::new(program)).then(|| PathBuf::from(program));
+    }
+    path.split(':').map(|dir| Path::new(dir).join(program)).find(|file| is_executable(file))
+}
+
+fn is_executable(file: &Path) -> bool {
+    file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_console_follows_the_partition() {
+        let arn =
+            |partition: &str, region: &str| format!("arn:{partition}:sagemaker:{region}:000000000000:training-job/x");
+        assert_eq!(console_host(&arn("aws", "eu-west-1")).unwrap().1, "eu-west-1.console.aws.amazon.com");
+        assert_eq!(console_host(&arn("aws-cn", "cn-north-1")).unwrap().1, "cn-north-1.console.amazonaws.cn");
+        assert_eq!(console_host(&arn("aws-iso", "us-iso-east-1")), None);
+    }
+}

@@ -1,0 +1,125 @@
+//! Hands the ports to the commands and starts the runtime that each of them needs.
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use aws::Aws;
+use executor::base::failure::ExitCodes;
+use executor::config::env::{self, Environment};
+use executor::stages::{self, Caller, caller};
+use executor::ui::{self, Printer};
+use executor::{agent, operate};
+
+use crate::cli::{Cli, Command};
+
+/// Runs one command to its end.
+pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
+    let printer = Printer::standard();
+    if let Err(error) = ui::init_tracing(&printer, env.get(env::LOG)) {
+        printer.failure(&error);
+        return ExitCode::from(ExitCodes::default().system_failure);
+    }
+    let Cli { config, command } = cli;
+    let stage_caller = |env, config| Caller { env, config, printer: printer.clone(), connect: Arc::new(Aws) };
+    match command {
+        Command::Config => {
+            small(stages::bounded(stage_caller(env, config), async |context| stages::config::run(&context)))
+        }
+        Command::Prepare => {
+            let stage = async |context| caller::guarded(context, stages::prepare::run).await;
+            small(stages::bounded(stage_caller(env, config), stage))
+        }
+        Command::Run { script, stage } => {
+            let work = async |context| Box::pin(stages::run::run(context, &script, &stage)).await;
+            let stage = async |context| caller::guarded(context, work).await;
+            small(stages::bounded(stage_caller(env, config), stage))
+        }
+        Command::Cleanup => small(stages::bounded(stage_caller(env, config), stages::cleanup::run)),
+        Command::Agent => few_threads(agent::run(&env, &Aws)),
+        Command::Sweep(args) => small(operate::sweep::run(args, &config, &Aws, &printer)),
+        Command::Try(args) => large(operate::try_job::run(args, config, &env, embedded::LOCAL, &printer)),
+        #[cfg(feature = "emulator")]
+        Command::Emulator(args) => large(embedded::run(*args, &printer)),
+    }
+}
+
+/// The emulator in this binary.
+#[cfg(feature = "emulator")]
+mod embedded {
+    use std::process::ExitCode;
+
+    use anyhow::Context as _;
+    use emulator::{EmulatorArgs, SetupError};
+    use executor::base::failure::{ExitCodes, Failure};
+    use executor::base::signals::{Cancellation, Signals};
+    use executor::operate::try_job::LocalEmulator;
+    use executor::ui::Printer;
+
+    pub(super) const LOCAL: Option<LocalEmulator> = Some(LocalEmulator { discard: emulator::host::discard });
+
+    /// `sagemaker-executor emulator`: serves until a signal.
+    pub(super) async fn run(args: EmulatorArgs, printer: &Printer) -> ExitCode {
+        match serve(args).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                printer.failure(&with_hint(error));
+                ExitCode::from(ExitCodes::default().system_failure)
+            }
+        }
+    }
+
+    async fn serve(args: EmulatorArgs) -> anyhow::Result<()> {
+        let signals = Signals::install().context("failed to install the signal handlers")?;
+        let cancellation = Cancellation::default();
+        let server = emulator::run(args, cancellation.token().clone());
+        tokio::select! {
+            result = server => result,
+            never = signals.watch(&cancellation) => match never {},
+        }
+    }
+
+    /// The emulator's own errors carry a hint that only a failure can show.
+    fn with_hint(error: anyhow::Error) -> anyhow::Error {
+        match error.downcast::<SetupError>() {
+            Ok(SetupError { message, hint }) => Failure::system(message).hint(hint).into(),
+            Err(error) => error,
+        }
+    }
+}
+
+#[cfg(not(feature = "emulator"))]
+mod embedded {
+    use executor::operate::try_job::LocalEmulator;
+
+    pub(super) const LOCAL: Option<LocalEmulator> = None;
+}
+
+/// A driver stage waits more than it computes: one thread, made quickly.
+fn small(task: impl Future<Output = ExitCode>) -> ExitCode {
+    block_on(tokio::runtime::Builder::new_current_thread().enable_all().build(), task)
+}
+
+/// Two threads: an instance has many processors, and they are the script's.
+fn few_threads(task: impl Future<Output = ExitCode>) -> ExitCode {
+    block_on(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build(), task)
+}
+
+fn large(task: impl Future<Output = ExitCode>) -> ExitCode {
+    block_on(tokio::runtime::Builder::new_multi_thread().enable_all().build(), task)
+}
+
+fn block_on(runtime: std::io::Result<tokio::runtime::Runtime>, task: impl Future<Output = ExitCode>) -> ExitCode {
+    match runtime {
+        Ok(runtime) => {
+            let code = runtime.block_on(task);
+            // A blocking task that still runs must not hold the process, whose pipes the runner waits for.
+            runtime.shutdown_background();
+            code
+        }
+        Err(error) => {
+            tracing::error!(%error, "failed to start the runtime");
+            ExitCode::from(ExitCodes::default().system_failure)
+        }
+    }
+}
