@@ -49,10 +49,10 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
 mod embedded {
     use std::process::ExitCode;
 
-    use anyhow::Context as _;
     use emulator::{EmulatorArgs, SetupError};
-    use executor::base::failure::{ExitCodes, Failure};
-    use executor::base::signals::{Cancellation, Signals};
+    use executor::base::failure::Failure;
+    use executor::base::signals::Cancellation;
+    use executor::boundary;
     use executor::operate::try_job::LocalEmulator;
     use executor::ui::Printer;
 
@@ -60,23 +60,10 @@ mod embedded {
 
     /// `sagemaker-executor emulator`: serves until a signal.
     pub(super) async fn run(args: EmulatorArgs, printer: &Printer) -> ExitCode {
-        match serve(args).await {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                printer.failure(&with_hint(error));
-                ExitCode::from(ExitCodes::default().system_failure)
-            }
-        }
-    }
-
-    async fn serve(args: EmulatorArgs) -> anyhow::Result<()> {
-        let signals = Signals::install().context("failed to install the signal handlers")?;
-        let cancellation = Cancellation::default();
-        let server = emulator::run(args, cancellation.token().clone());
-        tokio::select! {
-            result = server => result,
-            never = signals.watch(&cancellation) => match never {},
-        }
+        let work = async |cancellation: Cancellation| {
+            emulator::run(args, cancellation.token().clone()).await.map_err(with_hint)
+        };
+        boundary::command(printer, work).await
     }
 
     /// The emulator's own errors carry a hint that only a failure can show.

@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod base;
+pub mod boundary;
 pub mod cloud;
 pub mod config;
 pub mod gitlab;

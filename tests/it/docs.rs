@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use executor::base::exit_codes::TABLE;
 use executor::base::failure::render;
 use executor::config::env::JOB_VARIABLES;
 use executor::config::settings::{self, Settings};
@@ -287,4 +288,13 @@ fn files_that_are_named_exist() {
         }
     }
     assert!(missing.is_empty(), "{}", missing.join("\n"));
+}
+
+#[test]
+fn the_exit_codes_of_commands_are_those_of_the_code() {
+    let text = read("docs/EXIT-CODES.md");
+    let section = text.split("## Commands typed by hand").nth(1).unwrap();
+    let rows: Vec<String> = section.lines().filter(|line| line.starts_with("| ")).skip(2).map(str::to_owned).collect();
+    let code: Vec<String> = TABLE.iter().map(|(code, meaning)| format!("| {code} | {meaning} |")).collect();
+    assert_eq!(rows, code);
 }

@@ -10,6 +10,7 @@ use regex::Regex;
 /// modules of a shared room are named one by one. What packages may use is held by their `Cargo.toml`.
 const DIRECTION: &[(&str, &[&str])] = &[
     ("base::failure", &[]),
+    ("base::exit_codes", &["base::failure"]),
     ("base::signals", &[]),
     ("base::process", &["base::failure"]),
     ("base::names", &[]),
@@ -21,6 +22,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("ui", &["base::failure", "base::plain"]),
     ("cloud", &["base::failure", "base::plain"]),
     ("reader", &["base::failure", "cloud"]),
+    ("boundary", &["base::exit_codes", "base::failure", "base::signals", "ui"]),
     ("trace", &["base::failure"]),
     ("workspace", &["base::failure", "base::names", "cloud"]),
     ("mailbox", &["workspace"]),
@@ -54,6 +56,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "base::names",
             "base::process",
             "base::signals",
+            "boundary",
             "cloud",
             "config::env",
             "config::policy",
@@ -71,6 +74,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "base::failure",
             "base::process",
             "base::signals",
+            "boundary",
             "cloud",
             "config::env",
             "config::settings",

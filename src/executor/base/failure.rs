@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-/// Whose failure it is. There are only three ways to end badly.
+/// Whose failure it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The job's own script left with this code.
@@ -15,6 +15,8 @@ pub enum Kind {
     User,
     /// Everything else: the cloud, the network, the operator's configuration, a bug. The runner may retry.
     System,
+    /// A signal ended it: the runner canceled the job or its time was over, or a person pressed Ctrl-C.
+    Canceled,
 }
 
 impl Kind {
@@ -22,7 +24,7 @@ impl Kind {
     pub fn exit_code(self, codes: ExitCodes) -> u8 {
         match self {
             Kind::Script { .. } | Kind::User => codes.build_failure,
-            Kind::System => codes.system_failure,
+            Kind::System | Kind::Canceled => codes.system_failure,
         }
     }
 }
@@ -64,6 +66,11 @@ impl Failure {
     /// A failure of the runner host, its configuration or the cloud.
     pub fn system(message: impl Into<String>) -> Self {
         Self::new(Kind::System, message.into())
+    }
+
+    /// A signal ended the work.
+    pub fn canceled(message: impl Into<String>) -> Self {
+        Self::new(Kind::Canceled, message.into())
     }
 
     fn new(kind: Kind, message: String) -> Self {

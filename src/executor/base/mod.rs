@@ -1,5 +1,6 @@
 //! Foundations that know no AWS, no GitLab and no stage.
 
+pub mod exit_codes;
 pub mod failure;
 pub mod names;
 pub mod plain;

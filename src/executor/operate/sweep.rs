@@ -7,8 +7,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use serde::Serialize;
 
-use crate::base::failure::{self, ExitCodes, Failure};
+use crate::base::failure::Failure;
+use crate::base::signals::Cancellation;
+use crate::boundary;
 use crate::cloud::Connect;
 use crate::config::settings::Settings;
 use crate::session::close::{self, Closed, Pace};
@@ -26,58 +29,128 @@ pub struct SweepArgs {
     /// Say what would be ended, and end nothing
     #[arg(long)]
     dry_run: bool,
+    /// Print one JSON object on stdout in place of the lines
+    #[arg(long)]
+    json: bool,
 }
 
-pub async fn run(args: SweepArgs, config: &Path, connect: &dyn Connect, printer: &Printer) -> ExitCode {
-    match sweep(&args, config, connect, printer).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            printer.failure(&error);
-            ExitCode::from(failure::kind_of(&error).exit_code(ExitCodes::default()))
+/// Everything that one sweep found.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    sessions: Vec<Row>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    session: String,
+    /// Seconds since a stage touched it; absent when that could not be found out.
+    untouched_for: Option<u64>,
+    outcome: Outcome,
+    /// The error's own text, for [`Outcome::Failed`].
+    error: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    WouldEnd,
+    Ended,
+    /// SageMaker is about to end its training job.
+    KeptLeaving,
+    /// SageMaker may still create the training job that it asked for.
+    KeptMayCome,
+    Failed,
+}
+
+impl Row {
+    fn line(&self) -> String {
+        let Row { session, untouched_for, .. } = self;
+        let age = human_duration(Duration::from_secs(untouched_for.unwrap_or_default()));
+        match self.outcome {
+            Outcome::WouldEnd => format!("Would end {session}, untouched for {age}"),
+            Outcome::Ended => format!("Ended {session}, untouched for {age}"),
+            Outcome::KeptLeaving => format!("Kept {session}: SageMaker is about to end its training job"),
+            Outcome::KeptMayCome => {
+                format!("Kept {session}: SageMaker may still create the training job that it asked for")
+            }
+            Outcome::Failed => format!("Failed to end {session}"),
         }
     }
 }
 
-async fn sweep(args: &SweepArgs, config: &Path, connect: &dyn Connect, printer: &Printer) -> anyhow::Result<()> {
+pub async fn run(args: SweepArgs, config: &Path, connect: &dyn Connect, printer: &Printer) -> ExitCode {
+    boundary::command(printer, async |cancellation| sweep(&args, config, connect, printer, &cancellation).await).await
+}
+
+async fn sweep(
+    args: &SweepArgs,
+    config: &Path,
+    connect: &dyn Connect,
+    printer: &Printer,
+    cancellation: &Cancellation,
+) -> anyhow::Result<()> {
     let settings = Settings::load(config)?;
     let records = Records::at(&settings.runner.state_dir);
-    let mut failed = 0;
-    let mut tell = |error: anyhow::Error, id: &SessionId| {
-        failed += 1;
-        printer.failure(&error.context(format!("failed to end the session {id}")));
+    let mut report = Report::default();
+    let mut tell = |row: Row| {
+        if !args.json && row.outcome != Outcome::Failed {
+            printer.line(row.line());
+        }
+        report.sessions.push(row);
+    };
+    let failed = |session: &SessionId, untouched_for, error: anyhow::Error| {
+        let error = error.context(format!("failed to end the session {session}"));
+        printer.failure(&error);
+        Row { session: session.to_string(), untouched_for, outcome: Outcome::Failed, error: Some(format!("{error:#}")) }
     };
     let mut left = Vec::new();
     for id in records.sessions()? {
         match left_over::of(&records, &id, args.older_than) {
             Ok(found) => left.extend(found),
-            Err(error) => tell(error, &id),
+            Err(error) => tell(failed(&id, None, error)),
         }
     }
-    if args.dry_run {
-        for LeftOver { id, age, .. } in &left {
-            printer.line(format!("Would end {id}, untouched for {}", human_duration(*age)));
-        }
-    } else if !left.is_empty() {
-        let cloud = connect.connect(&settings.access()).await?;
-        for LeftOver { id, age, claim } in left.drain(..) {
-            let session = Session::to_close(id.clone(), cloud.clone(), &settings, printer);
-            match close::close(session, Pace::Patient).await {
-                Ok(Closed::Whole) => printer.line(format!("Ended {id}, untouched for {}", human_duration(age))),
-                Ok(Closed::Leaving) => printer.line(format!("Kept {id}: SageMaker is about to end its training job")),
-                Ok(Closed::MayCome) => {
-                    printer.line(format!("Kept {id}: SageMaker may still create the training job that it asked for"));
+    let cloud = if args.dry_run || left.is_empty() { None } else { Some(connect.connect(&settings.access()).await?) };
+    for LeftOver { id, age, claim } in left {
+        let outcome = match &cloud {
+            None => Ok(Outcome::WouldEnd),
+            Some(_) if cancellation.asked() => break,
+            Some(cloud) => {
+                let closing =
+                    close::close(Session::to_close(id.clone(), cloud.clone(), &settings, printer), Pace::Patient);
+                tokio::select! {
+                    closed = closing => closed.map(|closed| match closed {
+                        Closed::Whole => Outcome::Ended,
+                        Closed::Leaving => Outcome::KeptLeaving,
+                        Closed::MayCome => Outcome::KeptMayCome,
+                    }),
+                    () = cancellation.token().cancelled() => Err(Failure::canceled("the sweep was interrupted").into()),
                 }
-                Err(error) => tell(error, &id),
             }
-            drop(claim);
-        }
-    } else if failed == 0 {
+        };
+        let untouched_for = Some(age.as_secs());
+        tell(match outcome {
+            Ok(outcome) => Row { session: id.to_string(), untouched_for, outcome, error: None },
+            Err(error) => failed(&id, untouched_for, error),
+        });
+        drop(claim);
+    }
+    conclude(&report, args, printer, cancellation)
+}
+
+fn conclude(report: &Report, args: &SweepArgs, printer: &Printer, cancellation: &Cancellation) -> anyhow::Result<()> {
+    if args.json {
+        printer.write_data(format!("{}\n", serde_json::to_string(report)?).as_bytes())?;
+    } else if report.sessions.is_empty() {
         printer.line("Nothing is left over");
     }
-    if failed == 0 {
-        return Ok(());
+    if cancellation.asked() {
+        return Err(Failure::canceled("the sweep was interrupted; what it did not reach is kept").into());
     }
-    Err(Failure::system(format!("{failed} sessions could not be ended; their records are kept"))
-        .hint("run `sagemaker-executor sweep` again once the errors above are mended")
-        .into())
+    match report.sessions.iter().filter(|row| row.outcome == Outcome::Failed).count() {
+        0 => Ok(()),
+        failed => Err(Failure::system(format!("{failed} sessions could not be ended; their records are kept"))
+            .hint("run `sagemaker-executor sweep` again once the errors above are mended")
+            .into()),
+    }
 }

@@ -18,8 +18,9 @@ use serde::Deserialize;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-use crate::base::failure::{self, ExitCodes, Failure};
-use crate::base::signals::{Cancellation, Signals};
+use crate::base::failure::{ExitCodes, Failure};
+use crate::base::signals::Cancellation;
+use crate::boundary;
 use crate::config::env::Environment;
 use crate::ui::{self, Printer};
 
@@ -60,13 +61,8 @@ pub async fn run(
     local: Option<LocalEmulator>,
     printer: &Printer,
 ) -> ExitCode {
-    match attempt(&args, &config, env, local, printer).await {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            printer.failure(&error);
-            ExitCode::from(failure::kind_of(&error).exit_code(ExitCodes::default()))
-        }
-    }
+    let work = async |cancellation| attempt(&args, &config, env, local, printer, &cancellation).await;
+    boundary::command(printer, work).await
 }
 
 /// Folders and files of one try, removed at its end.
@@ -91,20 +87,19 @@ async fn attempt(
     env: &Environment,
     local: Option<LocalEmulator>,
     printer: &Printer,
-) -> anyhow::Result<u8> {
+    cancellation: &Cancellation,
+) -> anyhow::Result<()> {
     if local.is_none() && !args.aws {
         return Err(Failure::system("this build of sagemaker-executor has no emulator")
             .hint("use `--aws`, or build with the feature `emulator`")
             .into());
     }
-    let signals = Signals::install().context("failed to install the signal handlers")?;
-    let cancellation = Cancellation::default();
     let folder =
         tempfile::Builder::new().prefix("sagemaker-executor-try-").tempdir().context("failed to make a folder")?;
-    let result = tokio::select! {
-        result = in_folder(args, config, env, printer, folder.path(), &cancellation) => result,
-        never = signals.watch(&cancellation) => match never {},
-    };
+    let mut result = in_folder(args, config, env, printer, folder.path(), cancellation).await;
+    if cancellation.asked() {
+        result = Err(Failure::canceled("the try was interrupted").into());
+    }
     if args.keep {
         printer.line(format!("Kept: {}", folder.keep().display()));
     } else if let Some(LocalEmulator { discard }) = local {
@@ -121,7 +116,7 @@ async fn in_folder(
     printer: &Printer,
     root: &Path,
     cancellation: &Cancellation,
-) -> anyhow::Result<u8> {
+) -> anyhow::Result<()> {
     let place = Place {
         root: root.to_owned(),
         operator_file: root.join("sagemaker-executor.toml"),
@@ -139,7 +134,7 @@ async fn in_folder(
     }
     let outcome = outcome?;
     printer.line(format!("Exit code {}, {} in all", outcome.code, ui::human_duration(started.elapsed())));
-    Ok(u8::try_from(outcome.code).unwrap_or(1))
+    if outcome.code == 0 { Ok(()) } else { Err(Failure::script(outcome.code).into()) }
 }
 
 /// The operator's file of the try: its own folders, and either the emulator or the real file's account.

@@ -12,16 +12,15 @@ pub mod run;
 
 use std::future::Future;
 use std::io::Write as _;
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use futures::FutureExt as _;
 
 use crate::base::failure::{self, Failure, Kind};
-use crate::base::signals::{Cancellation, Signals};
+use crate::base::signals::Cancellation;
+use crate::boundary;
 use crate::cloud::Connect;
 use crate::config::env::{Contract, Environment};
 use crate::config::settings::Settings;
@@ -89,29 +88,18 @@ where
         contract = env.contract()?;
         // The file is never cleared by the runner, and a stale number would speak for this stage.
         remove_exit_code(contract.build_exit_code_file.as_deref())?;
-        let signals = Signals::install().context("failed to install the signal handlers")?;
-        let cancellation = Cancellation::default();
         let mut settings = Settings::load(&config)?;
         settings.adopt_endpoint(&env);
-        let context = Context {
-            env,
-            contract: contract.clone(),
-            settings,
-            printer: printer.clone(),
-            cancellation: cancellation.clone(),
-            connect,
-        };
-        let result = tokio::select! {
-            result = AssertUnwindSafe(stage(context)).catch_unwind() => result,
-            never = signals.watch(&cancellation) => match never {},
-        };
-        match result {
-            Ok(Ok(())) if cancellation.asked() => Err(Failure::system("ended because the runner asked for it").into()),
-            Ok(result) => result,
-            Err(panic) => Err(Failure::system(format!("a bug in sagemaker-executor: {}", panic_text(&*panic)))
-                .hint("please report it with the lines above")
-                .into()),
-        }
+        let (contract, printer) = (contract.clone(), printer.clone());
+        boundary::guarded(async |cancellation| {
+            let asked = cancellation.clone();
+            stage(Context { env, contract, settings, printer, cancellation, connect }).await?;
+            if asked.asked() {
+                return Err(Failure::canceled("ended because the runner asked for it").into());
+            }
+            Ok(())
+        })
+        .await
     };
     let result = outcome.await;
     conclude(result, &contract, &printer)
@@ -128,7 +116,7 @@ fn conclude(result: anyhow::Result<()>, contract: &Contract, printer: &Printer) 
                 kind = Kind::System;
             }
         }
-        Kind::User | Kind::System => printer.failure(&error),
+        Kind::User | Kind::System | Kind::Canceled => printer.failure(&error),
     }
     ExitCode::from(kind.exit_code(contract.exit_codes))
 }
@@ -153,12 +141,4 @@ fn write_exit_code(path: Option<&Path>, code: i32) -> anyhow::Result<()> {
         Ok(())
     };
     write().with_context(|| format!("failed to write `BUILD_EXIT_CODE_FILE` {}", path.display()))
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("panicked without a message")
 }

@@ -296,7 +296,7 @@ async fn in_container(
             Err(Failure::script(code).into())
         }
         Conclusion::Canceled { .. } => {
-            Err(Failure::system("the script was ended because the runner asked for it").into())
+            Err(Failure::canceled("the script was ended because the runner asked for it").into())
         }
         Conclusion::NeverBegan => without_an_instance(context, stage),
         Conclusion::Lost { reason, by } => {
@@ -341,7 +341,7 @@ fn without_an_instance(context: &Context, stage: &BuildStage) -> anyhow::Result<
             .line("`after_script` is skipped: the job ended before its instance was there, so no script ran");
         return Ok(());
     }
-    Err(Failure::system("the job was canceled before its instance was there, so the training job was stopped").into())
+    Err(Failure::canceled("the job was canceled before its instance was there, so the training job was stopped").into())
 }
 
 fn supply(context: &Context, session: &Session<'_>, job: &JobContext, trees: &Trees) -> Supply {

@@ -89,6 +89,9 @@ fn a_host_that_lost_everything_is_swept_up_after() {
     run.end();
     desk.call(&["sweep"]).with_code(0).says("Nothing is left over");
     desk.call(&["sweep", "--older-than", "0s", "--dry-run"]).with_code(0).says("Would end gitlab-");
+    let listed = desk.call(&["sweep", "--older-than", "0s", "--dry-run", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(report["sessions"][0]["outcome"], "would_end", "{report}");
     desk.call(&["sweep", "--older-than", "0s"]).with_code(0).says("Ended gitlab-");
     desk.is_left_clean();
     desk.close();
