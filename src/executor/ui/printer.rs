@@ -1,21 +1,16 @@
-//! What people and the runner see: the only writer to stdout and stderr.
-//!
-//! stdout is data (a script's bytes, the JSON of `config`), stderr is for people. It adds no timestamps, because the
-//! runner does, never reads the environment or the clock, and never says what a variable holds. What others wrote acts on no
-//! job log: every line for people goes through `plain`. A reader that has gone
-//! ([`Printer::is_broken`]) is not an error: what is left to print is dropped, and the work goes on or is stopped by
-//! whoever owns it.
+//! Data on stdout, lines for people on stderr, and both in one order.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tracing_subscriber::EnvFilter;
+use indicatif::ProgressBar;
 
-use crate::base::failure::{Failure, render};
+use super::captured::Captured;
+use super::streams::{FULL_PIPE_PAUSE, PIECE, pipe, write_through};
+use crate::base::failure::render;
 use crate::base::plain;
 
 const RED: &str = "\x1b[31m";
@@ -24,13 +19,6 @@ const RESET: &str = "\x1b[0m";
 
 /// Makes the section marker vanish from the line it stands on.
 const SECTION_MARK: &str = "\r\x1b[0K";
-/// A pipe takes so many bytes whole or not at all (`PIPE_BUF`), so a kill cannot divide them.
-pub const PIECE: usize = 4096;
-/// A line about a number that grows comes at most this often, unless a terminal shows a bar.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
-/// How long one write waits for a reader of a non-blocking pipe before it counts as an error.
-const FULL_PIPE_LIMIT: u32 = 60_000;
-const FULL_PIPE_PAUSE: Duration = Duration::from_millis(1);
 /// How long a reader may have data in hand before it stands in the trace.
 const IN_HAND: Duration = Duration::from_millis(10);
 /// How many pauses a reader gets to empty one pipe before the other is written to.
@@ -105,9 +93,8 @@ impl Printer {
     /// A printer that keeps what it is given, for tests.
     pub fn captured() -> (Self, Captured) {
         let captured = Captured::default();
-        let printer =
-            Self::new(Box::new(Sink(Arc::clone(&captured.out))), Box::new(Sink(Arc::clone(&captured.err))), false);
-        (printer, captured)
+        let (out, err) = captured.streams();
+        (Self::new(out, err, false), captured)
     }
 
     /// Writes data as it is and flushes it. `Ok` also when the reader has gone.
@@ -211,6 +198,11 @@ impl Printer {
         if self.terminal { format!("{color}{text}{RESET}") } else { text.to_owned() }
     }
 
+    /// The bar that steps aside for each line, or none any more.
+    pub(super) fn show_bar(&self, bar: Option<ProgressBar>) {
+        self.lock().bar = bar;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Streams> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -263,299 +255,14 @@ impl Streams {
         }
     }
 }
-
-fn pipe(stream: BorrowedFd<'_>) -> Option<OwnedFd> {
-    let status = rustix::fs::fstat(stream).ok()?;
-    let is_pipe = rustix::fs::FileType::from_raw_mode(status.st_mode) == rustix::fs::FileType::Fifo;
-    is_pipe.then(|| stream.try_clone_to_owned().ok())?
-}
-
 fn epoch_seconds(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// All of `bytes` and a flush; a reader that has gone sets `broken` and is no error.
-fn write_through(stream: &mut impl Write, broken: &mut bool, bytes: &[u8]) -> io::Result<()> {
-    if *broken {
-        return Ok(());
-    }
-    let result = write_all(stream, bytes).and_then(|()| retried(|| stream.flush()));
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-            *broken = true;
-            Ok(())
-        }
-        result => result,
-    }
-}
-
-fn write_all(stream: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let written = retried(|| stream.write(bytes))?;
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        bytes = bytes.get(written..).unwrap_or_default();
-    }
-    Ok(())
-}
-
-/// Once more after an interruption, and while the pipe is full: another process may have made it non-blocking.
-fn retried<R>(mut write: impl FnMut() -> io::Result<R>) -> io::Result<R> {
-    let mut full = 0;
-    loop {
-        match write() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && full < FULL_PIPE_LIMIT => {
-                full += 1;
-                std::thread::park_timeout(FULL_PIPE_PAUSE);
-            }
-            result => return result,
-        }
-    }
-}
-
-/// What a [`Printer::captured`] was given.
-#[derive(Debug, Clone, Default)]
-pub struct Captured {
-    out: Arc<Mutex<Vec<u8>>>,
-    err: Arc<Mutex<Vec<u8>>>,
-}
-
-impl Captured {
-    /// stdout so far.
-    pub fn data(&self) -> Vec<u8> {
-        self.out.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// stderr so far.
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.err.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
-    }
-}
-
-struct Sink(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// One piece of work that people wait for. On a terminal a spinner or a bar; elsewhere a line at the start, one per
-/// change (a growing number: at most one in 10 s), one at the end. A terminal shows one at a time.
-#[derive(Debug)]
-pub struct Progress {
-    printer: Printer,
-    task: String,
-    total: Option<u64>,
-    started: Instant,
-    said: String,
-    said_at: Instant,
-    bar: Option<ProgressBar>,
-}
-
-impl Progress {
-    /// `task` is a present participle: `Uploading the workspace`. `total` in bytes, when [`Progress::bytes`] follows.
-    pub fn start(printer: &Printer, task: &str, total: Option<u64>, now: Instant) -> Self {
-        let bar = printer.terminal.then(|| terminal_bar(task, total));
-        let progress = Self {
-            printer: printer.clone(),
-            task: task.to_owned(),
-            total,
-            started: now,
-            said: String::new(),
-            said_at: now,
-            bar,
-        };
-        match &progress.bar {
-            Some(bar) => progress.printer.lock().bar = Some(bar.clone()),
-            None => progress.printer.line(match total {
-                Some(total) => format!("{task} ({})", human_bytes(total)),
-                None => task.to_owned(),
-            }),
-        }
-        progress
-    }
-
-    /// A bar where there is a terminal, elsewhere nothing; [`Progress::bytes_of`] moves it.
-    pub fn on_terminal(printer: &Printer, task: &str, now: Instant) -> Option<Self> {
-        printer.terminal.then(|| Self::start(printer, task, Some(0), now))
-    }
-
-    /// Bytes done so far, of so many as are known by now.
-    pub fn bytes_of(&mut self, done: u64, total: u64) {
-        if let Some(bar) = &self.bar {
-            bar.set_length(total);
-            bar.set_position(done);
-        }
-    }
-
-    /// The state as it is now, `Downloading`; said when it differs from the last one, and again every 10 s: GitLab
-    /// Runner notices a cancel soon only while there is output. Call it on every poll: it also moves the spinner.
-    pub fn state(&mut self, state: &str, now: Instant) {
-        if let Some(bar) = &self.bar {
-            bar.set_message(format!("{state} ({})", human_duration(now.saturating_duration_since(self.started))));
-            bar.tick();
-        } else if self.said != state || now.saturating_duration_since(self.said_at) >= PROGRESS_INTERVAL {
-            let elapsed = human_duration(now.saturating_duration_since(self.started));
-            self.printer.line(format!("{}: {state} after {elapsed}", self.task));
-            state.clone_into(&mut self.said);
-            self.said_at = now;
-        }
-    }
-
-    /// Bytes done so far.
-    pub fn bytes(&mut self, done: u64, now: Instant) {
-        if let Some(bar) = &self.bar {
-            bar.set_position(done);
-            return;
-        }
-        if now.saturating_duration_since(self.said_at) < PROGRESS_INTERVAL {
-            return;
-        }
-        let text = match self.total {
-            Some(total) => format!("{} of {}", human_bytes(done), human_bytes(total)),
-            None => human_bytes(done),
-        };
-        if self.said != text {
-            self.printer.line(format!("{}: {text}", self.task));
-            self.said = text;
-            self.said_at = now;
-        }
-    }
-
-    /// The end: `done`, `canceled`.
-    pub fn finish(mut self, outcome: &str, now: Instant) {
-        self.clear();
-        let elapsed = human_duration(now.saturating_duration_since(self.started));
-        self.printer.line(format!("{}: {outcome} after {elapsed}", self.task));
-    }
-
-    fn clear(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            self.printer.lock().bar = None;
-            bar.finish_and_clear();
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.clear();
-    }
-}
-
-fn terminal_bar(task: &str, total: Option<u64>) -> ProgressBar {
-    let template = match total {
-        Some(_) => "{prefix} [{bar:30}] {bytes} of {total_bytes}, {eta} left",
-        None => "{spinner} {prefix}: {wide_msg}",
-    };
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr())
-        .with_style(style.progress_chars("=> "))
-        .with_prefix(task.to_owned())
-}
-
-/// Sends the program's own log to stderr through `printer`. `filter` is the value of `SAGEMAKER_EXECUTOR_LOG`:
-/// `debug`, or `info,executor::trace=debug`; warnings alone when it is absent or empty. The first call of a
-/// process counts.
-///
-/// # Errors
-/// A [`Failure`] with a hint when the filter cannot be understood.
-pub fn init_tracing(printer: &Printer, filter: Option<&str>) -> anyhow::Result<()> {
-    let filter = filter.filter(|filter| !filter.trim().is_empty()).unwrap_or("warn");
-    let filter = EnvFilter::try_new(filter).map_err(|error| {
-        Failure::system("failed to read the log filter")
-            .hint("set `SAGEMAKER_EXECUTOR_LOG` to `error`, `warn`, `info`, `debug` or `trace`")
-            .caused_by(error)
-    })?;
-    let printer = printer.clone();
-    // A second subscriber is refused, and the first one goes on.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(false)
-        .without_time()
-        .log_internal_errors(false)
-        .with_writer(move || LogWriter(printer.clone()))
-        .try_init();
-    Ok(())
-}
-
-/// One event a write, as a line for people.
-struct LogWriter(Printer);
-
-impl Write for LogWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.line(String::from_utf8_lossy(bytes));
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// `512 B`, `1.5 KiB`, `16.0 MiB`: powers of 1024.
-pub fn human_bytes(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut tenths = u128::from(bytes) * 10;
-    let mut name = "";
-    for unit in UNITS {
-        tenths = (tenths + 512) / 1024;
-        name = unit;
-        if tenths < 10 * 1024 {
-            break;
-        }
-    }
-    format!("{}.{} {name}", tenths / 10, tenths % 10)
-}
-
-/// `45 s`, `2 min 5 s`, `3 h 20 min`: two units at most, cut down to whole ones.
-pub fn human_duration(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, seconds) => format!("{seconds} s"),
-        (0, minutes, 0) => format!("{minutes} min"),
-        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
-        (hours, 0, _) => format!("{hours} h"),
-        (hours, minutes, _) => format!("{hours} h {minutes} min"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use test_case::test_case;
-
     use super::*;
-
-    #[test_case(0 => "0 B")]
-    #[test_case(1023 => "1023 B")]
-    #[test_case(1536 => "1.5 KiB")]
-    #[test_case(16 * 1024 * 1024 => "16.0 MiB")]
-    #[test_case(1024 * 1024 - 1 => "1.0 MiB")]
-    #[test_case(u64::MAX => "16.0 EiB")]
-    fn bytes_read_well(bytes: u64) -> String {
-        human_bytes(bytes)
-    }
-
-    #[test_case(0 => "0 s")]
-    #[test_case(45 => "45 s")]
-    #[test_case(120 => "2 min")]
-    #[test_case(125 => "2 min 5 s")]
-    #[test_case(3600 => "1 h")]
-    #[test_case(12_000 => "3 h 20 min")]
-    fn durations_read_well(seconds: u64) -> String {
-        human_duration(Duration::from_secs(seconds))
-    }
+    use crate::base::failure::Failure;
 
     #[test]
     fn data_goes_out_unchanged_and_lines_start_on_their_own_line() {
@@ -673,51 +380,5 @@ mod tests {
         let (printer, _) = stubborn(vec![io::ErrorKind::StorageFull]);
         assert_eq!(printer.write_data(b"x").unwrap_err().kind(), io::ErrorKind::StorageFull);
         assert!(!printer.is_broken());
-    }
-
-    #[test]
-    fn off_a_terminal_a_state_is_said_once_per_change() {
-        let (printer, captured) = Printer::captured();
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let mut progress = Progress::start(&printer, "Waiting for the training job", None, start);
-        for (seconds, state) in [(0, "Starting"), (5, "Starting"), (95, "Pending"), (100, "Pending"), (185, "Training")]
-        {
-            progress.state(state, at(seconds));
-        }
-        progress.finish("ready", at(190));
-        insta::assert_snapshot!(captured.text(), @r"
-        Waiting for the training job
-        Waiting for the training job: Starting after 0 s
-        Waiting for the training job: Pending after 1 min 35 s
-        Waiting for the training job: Training after 3 min 5 s
-        Waiting for the training job: ready after 3 min 10 s
-        ");
-    }
-
-    #[test]
-    fn off_a_terminal_bytes_are_said_every_ten_seconds() {
-        let (printer, captured) = Printer::captured();
-        let start = Instant::now();
-        let mut progress = Progress::start(&printer, "Uploading the workspace", Some(64 << 20), start);
-        for second in 0..=25_u64 {
-            progress.bytes(second << 20, start + Duration::from_secs(second));
-        }
-        // Nothing moves: nothing is said.
-        progress.bytes(20 << 20, start + Duration::from_mins(1));
-        progress.finish("done", start + Duration::from_secs(61));
-        insta::assert_snapshot!(captured.text(), @r"
-        Uploading the workspace (64.0 MiB)
-        Uploading the workspace: 10.0 MiB of 64.0 MiB
-        Uploading the workspace: 20.0 MiB of 64.0 MiB
-        Uploading the workspace: done after 1 min 1 s
-        ");
-    }
-
-    #[test]
-    fn a_bad_log_filter_is_an_error_with_a_hint() {
-        let (printer, _) = Printer::captured();
-        let error = init_tracing(&printer, Some("=,=")).unwrap_err();
-        assert!(render(&error).contains("`SAGEMAKER_EXECUTOR_LOG`"), "{error}");
     }
 }

@@ -1,0 +1,60 @@
+//! Sizes and durations as people read them.
+
+use std::time::Duration;
+
+/// `512 B`, `1.5 KiB`, `16.0 MiB`: powers of 1024.
+pub fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut tenths = u128::from(bytes) * 10;
+    let mut name = "";
+    for unit in UNITS {
+        tenths = (tenths + 512) / 1024;
+        name = unit;
+        if tenths < 10 * 1024 {
+            break;
+        }
+    }
+    format!("{}.{} {name}", tenths / 10, tenths % 10)
+}
+
+/// `45 s`, `2 min 5 s`, `3 h 20 min`: two units at most, cut down to whole ones.
+pub fn human_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, 0) => format!("{minutes} min"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, 0, _) => format!("{hours} h"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use test_case::test_case;
+
+    use super::*;
+
+    #[test_case(0 => "0 B")]
+    #[test_case(1023 => "1023 B")]
+    #[test_case(1536 => "1.5 KiB")]
+    #[test_case(16 * 1024 * 1024 => "16.0 MiB")]
+    #[test_case(1024 * 1024 - 1 => "1.0 MiB")]
+    #[test_case(u64::MAX => "16.0 EiB")]
+    fn bytes_read_well(bytes: u64) -> String {
+        human_bytes(bytes)
+    }
+
+    #[test_case(0 => "0 s")]
+    #[test_case(45 => "45 s")]
+    #[test_case(120 => "2 min")]
+    #[test_case(125 => "2 min 5 s")]
+    #[test_case(3600 => "1 h")]
+    #[test_case(12_000 => "3 h 20 min")]
+    fn durations_read_well(seconds: u64) -> String {
+        human_duration(Duration::from_secs(seconds))
+    }
+}

@@ -1,0 +1,60 @@
+//! The program's own log, for operators.
+
+use std::io::{self, Write};
+
+use tracing_subscriber::EnvFilter;
+
+use super::printer::Printer;
+use crate::base::failure::Failure;
+
+/// Sends the program's own log to stderr through `printer`. `filter` is the value of `SAGEMAKER_EXECUTOR_LOG`:
+/// `debug`, or `info,executor::trace=debug`; warnings alone when it is absent or empty. The first call of a
+/// process counts.
+///
+/// # Errors
+/// A [`Failure`] with a hint when the filter cannot be understood.
+pub fn init_tracing(printer: &Printer, filter: Option<&str>) -> anyhow::Result<()> {
+    let filter = filter.filter(|filter| !filter.trim().is_empty()).unwrap_or("warn");
+    let filter = EnvFilter::try_new(filter).map_err(|error| {
+        Failure::system("failed to read the log filter")
+            .hint("set `SAGEMAKER_EXECUTOR_LOG` to `error`, `warn`, `info`, `debug` or `trace`")
+            .caused_by(error)
+    })?;
+    let printer = printer.clone();
+    // A second subscriber is refused, and the first one goes on.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .without_time()
+        .log_internal_errors(false)
+        .with_writer(move || LogWriter(printer.clone()))
+        .try_init();
+    Ok(())
+}
+
+/// One event a write, as a line for people.
+struct LogWriter(Printer);
+
+impl Write for LogWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.line(String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::failure::render;
+
+    #[test]
+    fn a_bad_log_filter_is_an_error_with_a_hint() {
+        let (printer, _) = Printer::captured();
+        let error = init_tracing(&printer, Some("=,=")).unwrap_err();
+        assert!(render(&error).contains("`SAGEMAKER_EXECUTOR_LOG`"), "{error}");
+    }
+}
