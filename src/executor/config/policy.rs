@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use crate::base::failure::Failure;
 use crate::config::env::{CONTAINER_ENV_PREFIX, JobVariables};
 use crate::config::settings::Settings;
-use crate::gitlab::job::JobContext;
+use crate::gitlab::JobContext;
 
 /// Values of an environment entry: 512 characters at most, 100 entries. `CreateTrainingJob`, `Environment`.
 const ENVIRONMENT_VALUE: usize = 512;

@@ -1,3 +1,7 @@
-//! What GitLab says of a job.
+//! What GitLab and its runner say of a job.
 
-pub mod job;
+mod payload;
+mod stage;
+
+pub use payload::*;
+pub use stage::{BuildStage, Placement};

@@ -36,7 +36,7 @@ use crate::base::failure::Failure;
 use crate::cloud::{Cloud, LogClient};
 use crate::config::env::{self, Environment};
 use crate::config::settings::Settings;
-use crate::gitlab::job::JobContext;
+use crate::gitlab::JobContext;
 use crate::mailbox::{Layout, Order};
 use crate::reader::{self, Feed, Pace};
 use crate::session::record::{Records, SessionRecord};
@@ -332,7 +332,7 @@ mod tests {
         let settings: Settings =
             toml::from_str("[storage]\nbucket = \"b\"\n[job]\n[runner]\nbuilds_dir = \"/b\"\n").unwrap();
         let mut job = job("t");
-        job.job_info.project_id = crate::gitlab::job::ProjectId(7);
+        job.job_info.project_id = crate::gitlab::ProjectId(7);
         let env = |tmp: &str| {
             Environment::from_pairs([
                 ("CUSTOM_ENV_RUNNER_TEMP_PROJECT_DIR".into(), tmp.into()),

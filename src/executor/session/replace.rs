@@ -9,7 +9,7 @@ use crate::base::signals::Cancellation;
 use crate::cloud::{JobStatus, TrainingJob};
 use crate::config::env::Environment;
 use crate::config::policy;
-use crate::gitlab::job::JobContext;
+use crate::gitlab::JobContext;
 use crate::session::{Session, create, delivery, spec};
 
 /// Why a job came to nothing, as far as another one may do better.

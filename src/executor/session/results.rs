@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 use crate::cloud::CloudError;
-use crate::gitlab::job::JobContext;
+use crate::gitlab::JobContext;
 use crate::mailbox::{Order, Report};
 use crate::session::Session;
 use crate::session::failure_reasons::{self, Verdict};

@@ -6,7 +6,7 @@ use crate::agent;
 use crate::cloud::{Channel, ObjectStore, TrainingJobSpec};
 use crate::config::policy::Decision;
 use crate::config::settings::Settings;
-use crate::gitlab::job::JobContext;
+use crate::gitlab::JobContext;
 use crate::mailbox::Layout;
 use crate::session::SessionId;
 

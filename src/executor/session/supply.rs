@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
-use crate::gitlab::job::JobContext;
+use crate::gitlab::JobContext;
 use crate::mailbox::Order;
 use crate::session::transport::LeaseKeeper;
 use crate::session::{Session, results};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::gitlab::job::BuildStage;
+use crate::gitlab::BuildStage;
 use crate::mailbox::Order;
 use crate::session::Session;
 use crate::session::follow::Follower;

@@ -24,7 +24,7 @@ use crate::boundary;
 use crate::cloud::Connect;
 use crate::config::env::{Contract, Environment};
 use crate::config::settings::Settings;
-use crate::gitlab::job::JobContext;
+use crate::gitlab::JobContext;
 use crate::session::SessionId;
 use crate::ui::Printer;
 

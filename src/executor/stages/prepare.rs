@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::base::failure::Failure;
 use crate::base::names::{self, Reach};
 use crate::config::policy::{self, Decision};
-use crate::gitlab::job::JobContext;
+use crate::gitlab::JobContext;
 use crate::session::record::{Records, SessionRecord};
 use crate::session::{self, Session, create, delivery, left_over, spec};
 use crate::stages::Context;

@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use crate::base::failure::Failure;
 use crate::cloud::LogClient;
 use crate::config::policy;
-use crate::gitlab::job::{BuildStage, JobContext, Placement};
+use crate::gitlab::{BuildStage, JobContext, Placement};
 use crate::mailbox::Order;
 use crate::session::failure_reasons;
 use crate::session::follow::Follower;
