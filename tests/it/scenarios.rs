@@ -49,6 +49,7 @@ mod sagemaker_host;
 mod sagemaker_image;
 mod sagemaker_input;
 mod sagemaker_kept;
+mod sagemaker_kills;
 mod sagemaker_life;
 mod sagemaker_links;
 mod sagemaker_loss;

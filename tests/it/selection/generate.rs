@@ -7,22 +7,9 @@ use std::path::{Path, PathBuf};
 
 use executor::workspace::Rule;
 
-/// `SplitMix64`, so that a seed gives the same cases everywhere.
-pub(super) struct Random(pub(super) u64);
+pub(super) use crate::support::random::Random;
 
 impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ mixed >> 31) % limit
-    }
-
-    fn one<T: Clone>(&mut self, of: &[T]) -> T {
-        of[usize::try_from(self.below(of.len() as u64)).unwrap()].clone()
-    }
-
     fn name(&mut self) -> OsString {
         const NAMES: &[&[u8]] = &[
             b"a",

@@ -21,6 +21,8 @@ pub(crate) mod emulator;
 pub(crate) mod gitlab;
 pub(crate) mod job;
 pub(crate) mod outcome;
+pub(crate) mod proxy;
+pub(crate) mod random;
 pub(crate) mod real_runner;
 pub(crate) mod runner_double;
 pub(crate) mod scenario;
