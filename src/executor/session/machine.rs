@@ -357,7 +357,9 @@ impl RunMachine {
             let since = |limit: Duration| node.exited_at.is_some_and(|at| now >= at + limit);
             let told = node.exit.is_some() || node.bye.is_some() || since(EXIT_REPORT);
             let is_silent = since(DRAIN) && node.progress_at.is_none_or(|at| now >= at + DRAIN);
-            known && ((node.complete && node.end.is_some() && told) || is_silent)
+            // Canceled before it began, it has no output, and no end of it comes.
+            let never_began = node.exit.as_ref().is_some_and(|exit| exit.canceled && exit.copy == Some(0));
+            known && (never_began || (node.complete && node.end.is_some() && told) || is_silent)
         };
         if self.nodes.len() < self.terms.nodes || self.terms.nodes == 0 || !self.nodes.values().all(done) {
             return None;

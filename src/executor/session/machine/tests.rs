@@ -98,6 +98,17 @@ fn output_that_never_comes_is_told_and_the_code_kept() {
     assert_eq!(end, Conclusion::Exited { code: 7, node: NODE.into(), others: vec![], incomplete: vec![NODE.into()] });
 }
 
+/// An agent that finds the order to end the script beside the one to run it prints nothing, not even an end.
+#[test]
+fn a_script_that_was_canceled_before_it_began_has_no_output_to_wait_for() {
+    let mut machine = RunMachine::new(TERMS);
+    machine.apply(&report(&ready()), at(1));
+    machine.apply(&Event::Cancel(CancelReason::Asked), at(2));
+    let exit = ExitReport { code: 143, bytes: 0, hash: String::new(), canceled: true, at: 0, copy: Some(0) };
+    let end = conclusion(machine.apply(&report(&Report::Exited { run: 1, exit }), at(3)));
+    assert_eq!(end, Some(Conclusion::Canceled { code: Some(143) }));
+}
+
 #[test]
 fn output_that_still_comes_is_not_cut() {
     let mut machine = RunMachine::new(TERMS);
