@@ -123,6 +123,9 @@ impl Bench {
         let id = 5000 + self.jobs;
         let folder = self.desk.root().join(format!("job-{id}"));
         std::fs::create_dir(&folder).unwrap();
+        if point.is_some_and(|point| point.stage == "prepare" && sends_agent(point.kind)) {
+            self.desk.emulator.expire("sagemaker-executor/agents/");
+        }
         let mut play = Play {
             main: Script::main(id, if fails { 7 } else { 0 }, &self.notes),
             after: Script::after(id, &self.notes),
@@ -144,6 +147,11 @@ impl Bench {
 fn job(fails: bool) -> Job {
     let job = Job::new().script(["true"]).artifacts(Artifacts::paths(["out/*"]).when("always"));
     if fails { job.after_script(["true"]) } else { job }
+}
+
+/// A `prepare` that is killed sends the agent anew, for its upload is worth a kill; one that nothing follows need not.
+fn sends_agent(kind: Kind) -> bool {
+    matches!(kind, Kind::Again | Kind::Next)
 }
 
 /// What `get_sources` would do: an old job's files go, and a project of some chunks comes.
@@ -205,6 +213,8 @@ enum Came {
 impl Play<'_> {
     fn job(&mut self) {
         let absent = if self.fails { Fate::Ended } else { Fate::Absent };
+        // A job that ends before `get_sources` leaves the files of the one before it.
+        let _ = std::fs::remove_dir_all(self.desk.project());
         self.attempt(1);
         if let Came::Cut(ended) = self.stage("prepare", None) {
             self.is_own_end_or_cut(&ended, 0, None);
@@ -341,6 +351,7 @@ impl Play<'_> {
         self.proxy.settle(false);
         self.played.requests.entry(stage.to_owned()).or_insert_with(|| self.proxy.seen());
         println!("  {stage}: {:?}, {} requests, held {held:?}", ended.code, self.proxy.seen());
+        ended.stderr.lines().for_each(|line| println!("    {line}"));
         let was_held = held.is_some();
         self.played.held.extend(held);
         self.pieces.push(Piece { bytes: ended.stdout.clone(), killed: was_held && ended.code.is_none() });
@@ -361,7 +372,8 @@ fn drawn(random: &mut Random, bench: &mut Bench, kind: Kind) -> Point {
     let fails = random.below(2) == 0;
     let script = if fails { ["build_script", "after_script"] } else { ["build_script"; 2] };
     let stage = random.one(&["prepare", "build_script", script[0], script[1], script[1], "cleanup"]);
-    let most = bench.usual(fails)[stage].max(1);
+    // Without the upload of the agent, which `Bench::play` asks for where something comes after `prepare`.
+    let most = if stage == "prepare" && !sends_agent(kind) { 3 } else { bench.usual(fails)[stage].max(1) };
     let at = match random.below(3) {
         0 => 1 + random.below(most.min(20)),
         1 => most - random.below(most.min(12)),
@@ -387,28 +399,29 @@ fn plays(kind: Kind) {
     let points = if one.is_some() { 1 } else { number("KILLS").map_or(POINTS, |all| all.div_ceil(4) as usize) };
     let seed = number("KILL_SEED").unwrap_or(1);
     let mut random = Random(seed << 8 | kind as u64);
-    let mut bench = Bench::new();
+    let mut bench = Some(Bench::new());
     let (mut failed, mut held, mut twice) = (String::new(), 0, 0);
     for _ in 0..points {
-        if bench.jobs >= JOBS_PER_DESK {
-            bench = Bench::new();
-        }
-        let point = one.unwrap_or_else(|| drawn(&mut random, &mut bench, kind));
+        // Gives its place at the gate back before another one is made.
+        bench = bench.filter(|bench| bench.jobs < JOBS_PER_DESK);
+        let now = bench.get_or_insert_with(Bench::new);
+        let point = one.unwrap_or_else(|| drawn(&mut random, now, kind));
         println!("KILL_POINT=\"{point}\" (KILL_SEED={seed})");
-        match catch_unwind(AssertUnwindSafe(|| bench.play(point.fails, Some(point)))) {
+        match catch_unwind(AssertUnwindSafe(|| now.play(point.fails, Some(point)))) {
             Ok(played) => {
                 held += usize::from(!played.held.is_empty());
                 twice += played.twice;
             }
             Err(_) => {
                 let _ = writeln!(failed, "KILL_POINT=\"{point}\"");
-                bench = Bench::new();
+                bench = None;
             }
         }
     }
     if asked("KILLS").is_some() {
         tell(&format!("{kind:?}: {points} points, {held} of them met, {twice} bytes printed twice"));
     }
+    assert!(one.is_some() || held * 2 >= points, "{held} of {points} points were met: most are none");
     assert!(failed.is_empty(), "what happened stands above; to play one again:\n{failed}");
 }
 
