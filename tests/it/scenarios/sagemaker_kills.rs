@@ -28,7 +28,7 @@ use crate::support::waiting::{poll, tell};
 /// Nothing here takes so long.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// Of each kind, in the ordinary suite.
-const POINTS: usize = 4;
+const POINTS: usize = 5;
 /// An emulator is asked about all its jobs at the end of each.
 const JOBS_PER_DESK: u64 = 12;
 
@@ -367,16 +367,19 @@ impl Play<'_> {
     }
 }
 
-/// Draws a point of a kind: mostly in the script's stage, and mostly near its begin or its end.
-fn drawn(random: &mut Random, bench: &mut Bench, kind: Kind) -> Point {
+/// Draws the point with this number of a kind: in turn while the results come back, amid the output, near the script's begin, and
+/// in the stages around it.
+fn drawn(random: &mut Random, bench: &mut Bench, kind: Kind, number: u64) -> Point {
     let fails = random.below(2) == 0;
-    let script = if fails { ["build_script", "after_script"] } else { ["build_script"; 2] };
-    let stage = random.one(&["prepare", "build_script", script[0], script[1], script[1], "cleanup"]);
+    let last = if fails { "after_script" } else { "build_script" };
+    let stage = [last, "build_script", "build_script", random.one(&["prepare", last, "cleanup"])];
+    let stage = stage[usize::try_from(number % 4).unwrap()];
     // Without the upload of the agent, which `Bench::play` asks for where something comes after `prepare`.
     let most = if stage == "prepare" && !sends_agent(kind) { 3 } else { bench.usual(fails)[stage].max(1) };
-    let at = match random.below(3) {
-        0 => 1 + random.below(most.min(20)),
-        1 => most - random.below(most.min(12)),
+    let at = match number % 4 {
+        0 => most.saturating_sub(2 + random.below(9)).max(1),
+        1 => (most / 2 + random.below(most / 2)).max(1),
+        2 => 1 + random.below(most.min(20)),
         _ => 1 + random.below(most),
     };
     let hold = random.one(&[Hold::Before, Hold::After]);
@@ -401,11 +404,11 @@ fn plays(kind: Kind) {
     let mut random = Random(seed << 8 | kind as u64);
     let mut bench = Some(Bench::new());
     let (mut failed, mut held, mut twice) = (String::new(), 0, 0);
-    for _ in 0..points {
+    for number in 0..points {
         // Gives its place at the gate back before another one is made.
         bench = bench.filter(|bench| bench.jobs < JOBS_PER_DESK);
         let now = bench.get_or_insert_with(Bench::new);
-        let point = one.unwrap_or_else(|| drawn(&mut random, now, kind));
+        let point = one.unwrap_or_else(|| drawn(&mut random, now, kind, number as u64));
         println!("KILL_POINT=\"{point}\" (KILL_SEED={seed})");
         match catch_unwind(AssertUnwindSafe(|| now.play(point.fails, Some(point)))) {
             Ok(played) => {
