@@ -28,7 +28,7 @@ use crate::support::waiting::{poll, tell};
 /// Nothing here takes so long.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// Of each kind, in the ordinary suite.
-const POINTS: usize = 5;
+const POINTS: u64 = 5;
 /// An emulator is asked about all its jobs at the end of each.
 const JOBS_PER_DESK: u64 = 12;
 
@@ -238,7 +238,7 @@ impl Play<'_> {
         let whole = if self.fails { Fate::Whole } else { Fate::Absent };
         let (mut main, mut after) = (Fate::Whole, whole);
         let mut failed = self.fails;
-        match self.stage("build_script", Some(self.main.text())) {
+        match self.stage("build_script", Some(&self.main.text())) {
             Came::Ended(ended) => {
                 ended.with_code(code);
                 assert_eq!(ended.exit_code.as_deref(), file, "{ended}");
@@ -252,7 +252,7 @@ impl Play<'_> {
             }
         }
         if self.fails {
-            match self.stage("after_script", Some(self.after.text())) {
+            match self.stage("after_script", Some(&self.after.text())) {
                 Came::Ended(ended) => {
                     let skipped = ended.passed().stderr.contains("`after_script` is skipped");
                     after = if skipped && main == Fate::Ended { Fate::Absent } else { Fate::Whole };
@@ -267,7 +267,7 @@ impl Play<'_> {
             }
         }
         let upload = if failed { "upload_artifacts_on_failure" } else { "upload_artifacts_on_success" };
-        let results = match self.stage(upload, Some("true".to_owned())) {
+        let results = match self.stage(upload, Some("true")) {
             Came::Ended(ended) => {
                 ended.passed();
                 Results::All
@@ -316,9 +316,9 @@ impl Play<'_> {
         self.call(stage, Some(script)).0
     }
 
-    fn stage(&mut self, stage: &str, script: Option<String>) -> Came {
+    fn stage(&mut self, stage: &str, script: Option<&str>) -> Came {
         loop {
-            let (ended, was_held) = self.call(stage, script.as_deref());
+            let (ended, was_held) = self.call(stage, script);
             let killed = was_held && ended.code.is_none();
             match self.kind {
                 Kind::Term if was_held => return Came::Cut(ended),
@@ -399,7 +399,7 @@ fn plays(kind: Kind) {
     if one.is_some_and(|point| point.kind != kind) {
         return;
     }
-    let points = if one.is_some() { 1 } else { number("KILLS").map_or(POINTS, |all| all.div_ceil(4) as usize) };
+    let points = if one.is_some() { 1 } else { number("KILLS").map_or(POINTS, |all| all.div_ceil(4)) };
     let seed = number("KILL_SEED").unwrap_or(1);
     let mut random = Random(seed << 8 | kind as u64);
     let mut bench = Some(Bench::new());
@@ -408,17 +408,14 @@ fn plays(kind: Kind) {
         // Gives its place at the gate back before another one is made.
         bench = bench.filter(|bench| bench.jobs < JOBS_PER_DESK);
         let now = bench.get_or_insert_with(Bench::new);
-        let point = one.unwrap_or_else(|| drawn(&mut random, now, kind, number as u64));
+        let point = one.unwrap_or_else(|| drawn(&mut random, now, kind, number));
         println!("KILL_POINT=\"{point}\" (KILL_SEED={seed})");
-        match catch_unwind(AssertUnwindSafe(|| now.play(point.fails, Some(point)))) {
-            Ok(played) => {
-                held += usize::from(!played.held.is_empty());
-                twice += played.twice;
-            }
-            Err(_) => {
-                let _ = writeln!(failed, "KILL_POINT=\"{point}\"");
-                bench = None;
-            }
+        if let Ok(played) = catch_unwind(AssertUnwindSafe(|| now.play(point.fails, Some(point)))) {
+            held += u64::from(!played.held.is_empty());
+            twice += played.twice;
+        } else {
+            let _ = writeln!(failed, "KILL_POINT=\"{point}\"");
+            bench = None;
         }
     }
     if asked("KILLS").is_some() {

@@ -192,7 +192,7 @@ fn shown(pieces: &[Piece]) -> String {
 
 #[test]
 fn the_judge_sees_gaps_and_long_repeats() {
-    let text = (1..2000).map(|number| format!("{number}\n")).collect::<String>().into_bytes();
+    let text = (1..2000).map(|number| number.to_string()).collect::<Vec<_>>().join("\n").into_bytes();
     let judged = |parts: &[&[u8]]| {
         let piece = |part: &&[u8]| Piece { bytes: part.to_vec(), killed: true };
         repeated(&parts.iter().map(piece).collect::<Vec<_>>(), &text)
