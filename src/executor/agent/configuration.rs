@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::base::arn::Arn;
 use crate::base::failure::Failure;
 use crate::cloud::Access;
 use crate::config::env::Environment;
@@ -59,7 +60,8 @@ impl Configuration {
             })
         };
         // The platform's own variables are the fallback. AWS_REGION comes last: an image or a job may set it for itself.
-        let arn = env.get("TRAINING_JOB_ARN").and_then(|arn| arn.split(':').nth(3)).filter(|region| !region.is_empty());
+        let arn =
+            env.get("TRAINING_JOB_ARN").and_then(Arn::parse).map(|arn| arn.region).filter(|region| !region.is_empty());
         let region = env.get(REGION).or(arn).or_else(|| env.get("AWS_REGION")).map(str::to_owned);
         Ok(Self {
             root: required(ROOT)?,

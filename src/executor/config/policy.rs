@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::arn::Arn;
 use crate::base::failure::Failure;
 use crate::config::env::{CONTAINER_ENV_PREFIX, JobVariables};
 use crate::config::settings::Settings;
@@ -189,12 +190,9 @@ fn role_arn(wishes: &JobVariables, settings: &Settings) -> Result<String, Failur
 
 /// `^arn:aws[a-z\-]*:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+$`, 20 to 2048 characters. `CreateTrainingJob`, `RoleArn`.
 fn is_role_arn(text: &str) -> bool {
-    let mut parts = text.splitn(6, ':');
-    let mut next = || parts.next().unwrap_or_default();
-    let (arn, partition, service, region, account, resource) = (next(), next(), next(), next(), next(), next());
+    let Some(Arn { partition, service, region, account, resource }) = Arn::parse(text) else { return false };
     let name = resource.strip_prefix("role").map(|name| name.strip_prefix('/').unwrap_or(name)).unwrap_or_default();
-    arn == "arn"
-        && partition.strip_prefix("aws").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'))
+    partition.strip_prefix("aws").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'))
         && service == "iam"
         && region.is_empty()
         && account.len() == 12

@@ -32,6 +32,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use crate::base::arn::Arn;
 use crate::base::failure::Failure;
 use crate::cloud::{Cloud, LogClient};
 use crate::config::env::{self, Environment};
@@ -214,8 +215,8 @@ impl<'a> Session<'a> {
 
 /// Jobs that share CloudWatch's quota: those of one account and region, at one endpoint.
 fn log_scope(arn: Option<&str>, endpoint: Option<&str>) -> String {
-    let account: Vec<_> = arn.unwrap_or_default().split(':').take(5).collect();
-    format!("{} {}", account.join(":"), endpoint.unwrap_or_default())
+    let account = arn.and_then(Arn::parse).map(|arn| arn.without_resource()).unwrap_or_default();
+    format!("{account} {}", endpoint.unwrap_or_default())
 }
 
 /// The builds folder of one project: jobs of other projects never share a path with it.

@@ -5,6 +5,7 @@
 use std::io;
 use std::time::Duration;
 
+use crate::base::stream::StreamName;
 use crate::cloud::{CloudError, LogEvent, ObjectStore};
 use crate::mailbox::Layout;
 use crate::session::copy::CopyReader;
@@ -128,8 +129,9 @@ impl Output {
     /// Takes events of the log.
     pub(super) fn push_events(&mut self, events: Vec<LogEvent>) {
         for event in events {
-            let Some(node) = node_of(&event.stream) else { continue };
-            let Some(node) = self.nodes.iter_mut().find(|other| other.name == node) else { continue };
+            let Some(stream) = StreamName::parse(&event.stream) else { continue };
+            let name = stream.node.to_string();
+            let Some(node) = self.nodes.iter_mut().find(|other| other.name == name) else { continue };
             let mut foreign = Vec::new();
             sort(node.decoder.push_message(&event.message), &mut self.beside, Some(&mut foreign));
             if !foreign.is_empty() && !self.shown.contains(&event.id) {
@@ -312,22 +314,10 @@ fn sort(lines: Vec<Line>, beside: &mut Vec<String>, mut foreign: Option<&mut Vec
     }
 }
 
-/// `<job>/algo-1-1700000000` → `algo-1`.
-fn node_of(stream: &str) -> Option<&str> {
-    let (_, host) = stream.split_once('/')?;
-    Some(host.rsplit_once('-')?.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::trace::FrameEncoder;
-
-    #[test]
-    fn a_stream_names_its_node() {
-        assert_eq!(node_of("gitlab-1-2-abcdef12/algo-10-1700000000"), Some("algo-10"));
-        assert_eq!(node_of("nothing"), None);
-    }
 
     struct Desk {
         dir: tempfile::TempDir,

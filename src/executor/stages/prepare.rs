@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::time::Instant;
 
+use crate::base::arn::Arn;
 use crate::base::failure::Failure;
 use crate::base::names::{self, Reach};
 use crate::config::policy::{self, Decision};
@@ -84,8 +85,7 @@ fn announce(context: &Context, session: &Session<'_>, image: &str) {
 
 /// Region and console of an ARN's partition; partitions whose console is not public have none.
 fn console_host(arn: &str) -> Option<(&str, String)> {
-    let mut parts = arn.split(':').skip(1);
-    let (partition, region) = (parts.next()?, parts.nth(1)?);
+    let Arn { partition, region, .. } = Arn::parse(arn)?;
     let domain = match partition {
         "aws" => "console.aws.amazon.com",
         "aws-cn" => "console.amazonaws.cn",

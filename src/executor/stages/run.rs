@@ -11,6 +11,7 @@ use tempfile::NamedTempFile;
 use tokio::process::{Child, Command};
 
 use crate::base::failure::Failure;
+use crate::base::stream::{self, StreamName};
 use crate::cloud::LogClient;
 use crate::config::policy;
 use crate::gitlab::{BuildStage, JobContext, Placement};
@@ -318,8 +319,9 @@ fn lost(printer: &Printer, session: &Session<'_>, reason: String, by: LossKind, 
         }
         LossKind::System if session.record.ready.is_empty() || is_told => Failure::system(reason),
         LossKind::System => Failure::system(reason).hint(format!(
-            "the log group `/aws/sagemaker/TrainingJobs`, streams `{}/...`, holds what the container wrote",
-            session.job_name()
+            "the log group `{}`, streams `{}...`, holds what the container wrote",
+            stream::GROUP,
+            StreamName::prefix(&session.job_name())
         )),
     }
 }
