@@ -22,7 +22,9 @@ use tokio::runtime::Runtime;
 
 use super::choices::Choices;
 use executor::cloud::{CloudError, Listed, ObjectStore};
-use executor::workspace::{self, Damaged, Limits, Route, Summary, Trees};
+use executor::protocol::keys::Route;
+use executor::protocol::project::Trees;
+use executor::workspace::{self, Damaged, Limits, Summary};
 
 const LIMITS: Limits = Limits { max_bytes: 1 << 20, max_files: 50 };
 

@@ -20,13 +20,13 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::beside::Beside;
 use super::copy::{TraceCopy, TraceOutput};
+use super::foreign_output::ForeignOutput;
 use super::place;
 use super::pump::{self, Closing, FrameSink, Pump};
 use super::streams::{Streams, spawn};
 use crate::base::process::{Exit, ProcessGroup};
-use crate::mailbox::ExitReport;
+use crate::protocol::mailbox::ExitReport;
 use crate::trace::Masker;
 
 /// The code of a script that the image has no shell for, as a shell says it of a command it cannot find.
@@ -84,18 +84,18 @@ pub(super) async fn run(
     cancel: &CancellationToken,
 ) -> anyhow::Result<ExitReport> {
     let output = TraceOutput::new(streams.log(), copy);
-    let (report, output) = run_into(spec, output, Some(streams.beside()), cancel).await?;
+    let (report, output) = run_into(spec, output, Some(streams.foreign()), cancel).await?;
     let copy = output.finish().await.inspect_err(|error| {
         tracing::error!(run = spec.run, error = format!("{error:#}"), "the copy of the trace is not complete");
     });
     Ok(ExitReport { copy: copy.ok(), ..report })
 }
 
-/// Runs a script to its end and sends its frames, the end frame included, to `sink`; lines of others come from `beside`.
+/// Runs a script to its end and sends its frames, the end frame included, to `sink`; lines of others come from `foreign`.
 async fn run_into<S: FrameSink + 'static>(
     spec: &ScriptRun,
     sink: S,
-    beside: Option<Arc<Beside>>,
+    foreign: Option<Arc<ForeignOutput>>,
     cancel: &CancellationToken,
 ) -> anyhow::Result<(ExitReport, S)> {
     let shell = choose_shell(spec, &USUAL_PLACES).await?;
@@ -104,7 +104,7 @@ async fn run_into<S: FrameSink + 'static>(
     // Ends the pump also when the script cannot be started.
     let _closing = Closing(&shared);
     let masker = || Masker::with_prefixes(spec.masks.clone(), spec.mask_prefixes.clone());
-    let pump = Pump::new(spec.run, masker, spool.clone(), beside, sink);
+    let pump = Pump::new(spec.run, masker, spool.clone(), foreign, sink);
     let (tell_code, code) = oneshot::channel();
     let (tell_delivered, delivered) = oneshot::channel();
     // Ends the script when its output cannot be delivered.
@@ -423,9 +423,9 @@ mod tests {
     async fn what_others_write_during_the_run_comes_beside_its_output() {
         let (reader, mut writer) = std::io::pipe().unwrap();
         let log = Arc::new(Spool::new(None, 0));
-        let beside = Arc::new(Beside::new(reader, log).unwrap());
+        let foreign = Arc::new(ForeignOutput::new(reader, log).unwrap());
         let (stopped, stop) = std::io::pipe().unwrap();
-        let others = beside.clone();
+        let others = foreign.clone();
         let thread = std::thread::spawn(move || others.forward(&stopped));
         let scene = scene("echo mine; : > here; while [ ! -e go ]; do sleep 0.01; done; echo still mine");
         let (sink, mut lines) = sink();
@@ -446,7 +446,7 @@ mod tests {
             assert_eq!(seen, [Line::Beside("theirs, [MASKED]".to_owned())]);
             std::fs::write(scene.dir.path().join("go"), "").unwrap();
         };
-        let run = async { tokio::join!(run_into(&scene.spec, sink, Some(beside), &cancel), watch) };
+        let run = async { tokio::join!(run_into(&scene.spec, sink, Some(foreign), &cancel), watch) };
         let (report, ()) = tokio::time::timeout(LONG, run).await.unwrap();
         assert_eq!(report.unwrap().0.bytes, 16);
         let mut seen = Vec::new();

@@ -10,6 +10,7 @@ use crate::base::failure::Failure;
 use crate::config::env::{CONTAINER_ENV_PREFIX, JobVariables};
 use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
+use crate::protocol::agent_env;
 
 /// Values of an environment entry: 512 characters at most, 100 entries. `CreateTrainingJob`, `Environment`.
 const ENVIRONMENT_VALUE: usize = 512;
@@ -211,7 +212,7 @@ fn environment(
     let secrets = job.masked_values(|_| None);
     for (name, value) in &wishes.environment {
         let variable = format!("{CONTAINER_ENV_PREFIX}{name}");
-        if !is_environment_name(name) || name.starts_with("SAGEMAKER_EXECUTOR_") {
+        if !is_environment_name(name) || name.starts_with(agent_env::PREFIX) {
             return Err(Failure::user(format!("`{variable}` does not end in a usable variable name"))
                 .hint("letters, digits and `_`, not starting with a digit, not `SAGEMAKER_EXECUTOR_`"));
         }

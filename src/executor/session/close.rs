@@ -8,12 +8,12 @@ use tokio::time::Instant;
 
 use crate::base::failure::Failure;
 use crate::cloud::{Cloud, CloudError, CloudErrorKind, TrainingJob};
-use crate::mailbox::Order;
+use crate::protocol::mailbox::Order;
 use crate::reader;
 use crate::session::age::Stamp;
 use crate::session::foreign::Foreign;
 use crate::session::output::Output;
-use crate::session::{Session, leaving, slots, spec, transport};
+use crate::session::{Session, leaving, mailbox, slots, spec};
 
 /// How long a stage that still lives is waited for before its session is taken away.
 const STAGE_GRACE: Duration = Duration::from_secs(15);
@@ -375,7 +375,7 @@ async fn look(cloud: &Cloud, name: &str, pace: Pace) -> Result<Option<TrainingJo
 async fn tell_to_leave(session: &mut Session<'_>, pace: Pace) {
     let (objects, layout) = (session.cloud.objects.clone(), session.layout.clone());
     let order = Order::Finish { collect: false };
-    match transport::send(&*objects, &layout, &mut session.record, &order).await {
+    match mailbox::send(&*objects, &layout, &mut session.record, &order).await {
         Ok(()) => session.record.finished = true,
         Err(error) => pace.note("failed to tell the agent to leave", &format!("{error:#}")),
     }

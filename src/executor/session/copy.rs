@@ -4,7 +4,7 @@ use anyhow::Result;
 use futures::future::join;
 
 use crate::cloud::{CloudError, ObjectStore};
-use crate::mailbox::Layout;
+use crate::protocol::keys::Layout;
 use crate::trace::frame_start;
 
 /// A batch of this size was closed because it was full: the next one is there, or nearly.

@@ -11,18 +11,18 @@ use tokio::time::Instant;
 
 use crate::base::signals::Cancellation;
 use crate::cloud::{CloudError, CloudErrorKind, TrainingJob};
-use crate::mailbox::{Order, Report};
+use crate::protocol::mailbox::{Order, Report};
 use crate::reader::Feed;
 use crate::session::Session;
 use crate::session::foreign::Foreign;
 use crate::session::machine::{CancelReason, Conclusion, Effect, Event, LossKind, RunMachine};
+use crate::session::mailbox::{self, LeaseKeeper};
 use crate::session::output::{EndSeen, Output};
 use crate::session::pace::{Describe, Poll};
 use crate::session::phases::Waiting;
 use crate::session::ready::look_back;
 use crate::session::sources::{FIRST_EVENTS, GAP_PATIENCE, LAST_EVENTS, Sources};
 use crate::session::supply::Supply;
-use crate::session::transport::{self, LeaseKeeper};
 use crate::ui::{human_bytes, human_duration};
 
 /// A script's first moments: most stages are short.
@@ -295,7 +295,7 @@ impl<'s, 'a> Follower<'s, 'a> {
         let session = &mut *self.session;
         let is_leader = session.record.nodes.first().is_some_and(|first| first == node);
         while let Some(report) =
-            transport::receive(&*session.cloud.objects, &session.layout, &mut session.record, node).await?
+            mailbox::receive(&*session.cloud.objects, &session.layout, &mut session.record, node).await?
         {
             came = true;
             let now = SystemTime::now();

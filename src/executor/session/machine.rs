@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::cloud::{JobStatus, TrainingJob};
-use crate::mailbox::{ByeReason, ExitReport, Report};
+use crate::protocol::mailbox::{ByeReason, ExitReport, Report};
 use crate::session::failure_reasons::{self, Verdict};
 
 /// How long output that is known to exist is waited for after its end was told and nothing of it came any more.

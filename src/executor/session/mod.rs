@@ -13,6 +13,7 @@ pub mod hold;
 mod leaving;
 pub mod left_over;
 pub mod machine;
+pub mod mailbox;
 mod output;
 mod pace;
 mod phases;
@@ -24,7 +25,6 @@ pub mod slots;
 mod sources;
 pub mod spec;
 pub mod supply;
-pub mod transport;
 mod turn;
 
 use std::fmt;
@@ -38,12 +38,14 @@ use crate::cloud::{Cloud, LogClient};
 use crate::config::env::{self, Environment};
 use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
-use crate::mailbox::{Layout, Order};
+use crate::protocol::keys::Layout;
+use crate::protocol::mailbox::Order;
+use crate::protocol::project::Trees;
 use crate::reader::{self, Feed, Pace};
 use crate::session::record::{Records, SessionRecord};
 use crate::ui::Printer;
+use crate::workspace::Summary;
 use crate::workspace::below::Base;
-use crate::workspace::{Summary, Trees};
 
 /// Names a session everywhere: its first training job, the tag of all of them, the prefix in the store, the record on disk.
 ///
@@ -208,7 +210,7 @@ impl<'a> Session<'a> {
 
     /// Sends an order and remembers its number.
     pub async fn order(&mut self, order: &Order) -> anyhow::Result<()> {
-        transport::send(&*self.cloud.objects, &self.layout, &mut self.record, order).await?;
+        mailbox::send(&*self.cloud.objects, &self.layout, &mut self.record, order).await?;
         self.save()
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::base::stream::StreamName;
 use crate::cloud::{CloudError, LogEvent, ObjectStore};
-use crate::mailbox::Layout;
+use crate::protocol::keys::Layout;
 use crate::session::copy::CopyReader;
 use crate::session::cursor::{Cursor, Position};
 use crate::session::foreign::Foreign;

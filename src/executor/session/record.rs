@@ -12,10 +12,10 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use crate::base::failure::Failure;
+use crate::protocol::project::Selection;
 use crate::session::SessionId;
 use crate::session::age::Stamp;
 use crate::session::cursor::Cursor;
-use crate::workspace::Selection;
 
 const VERSION: u32 = 1;
 /// No count of a session comes near it, ...

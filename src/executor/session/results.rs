@@ -9,14 +9,15 @@ use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 use crate::cloud::CloudError;
 use crate::gitlab::JobContext;
-use crate::mailbox::{Order, Report};
+use crate::protocol::mailbox::{Order, Report};
+use crate::protocol::project::{Rule, Selection, Trees};
 use crate::session::Session;
 use crate::session::failure_reasons::{self, Verdict};
 use crate::session::machine::LossKind;
+use crate::session::mailbox::{self, LeaseKeeper};
 use crate::session::record::LostResults;
 use crate::session::supply::with_bar;
-use crate::session::transport::{self, LeaseKeeper};
-use crate::workspace::{self, AllSent, Bounds, Limits, Progress, Rule, Selection, Trees};
+use crate::workspace::{self, AllSent, Bounds, Limits, Progress};
 
 const POLL: Duration = Duration::from_millis(40);
 const SLOW_POLL: Duration = Duration::from_millis(500);
@@ -186,7 +187,7 @@ async fn wait_for_results(
             lease.renew(&session.cloud, &session.layout).await;
         }
         let objects = session.cloud.objects.clone();
-        let report = match transport::receive(&*objects, &session.layout, &mut session.record, &leader).await {
+        let report = match mailbox::receive(&*objects, &session.layout, &mut session.record, &leader).await {
             Ok(report) => {
                 silent = None;
                 report
@@ -263,7 +264,7 @@ mod tests {
     use crate::cloud::memory::{Memory, example_spec};
     use crate::cloud::{Cloud, CloudErrorKind};
     use crate::config::settings::Settings;
-    use crate::mailbox;
+    use crate::protocol::mailbox;
     use crate::session::record::{Records, SessionRecord};
     use crate::session::{SessionId, spec};
     use crate::ui::Printer;
@@ -360,7 +361,7 @@ mod tests {
                 reason: "no time was left".to_owned(),
                 by_job: false,
             },
-            Report::Bye { reason: crate::mailbox::ByeReason::Stopped },
+            Report::Bye { reason: crate::protocol::mailbox::ByeReason::Stopped },
         ] {
             std::fs::remove_file(host.project.join("model")).unwrap();
             session.record.results_applied = false;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::cloud::ObjectStore;
-use crate::mailbox::ExitReport;
+use crate::protocol::mailbox::ExitReport;
 use crate::reader::Feed;
 use crate::session::output::Output;
 use crate::ui::Printer;

@@ -7,11 +7,13 @@ use std::time::Duration;
 use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 use crate::gitlab::JobContext;
-use crate::mailbox::Order;
-use crate::session::transport::LeaseKeeper;
+use crate::protocol::keys::{self, Route};
+use crate::protocol::mailbox::Order;
+use crate::protocol::project::{Selection, Trees};
+use crate::session::mailbox::LeaseKeeper;
 use crate::session::{Session, results};
 use crate::ui::{self, Printer};
-use crate::workspace::{self, Progress, Route, Selection, Trees};
+use crate::workspace::{self, Progress};
 
 /// How often it is looked whether the lease is due.
 const LOOK: Duration = Duration::from_secs(1);
@@ -48,7 +50,7 @@ impl Supply {
         Self {
             trees: trees.clone(),
             selection: session.record.selection.clone().unwrap_or_else(own),
-            packs: format!("projects/{scope}/packs"),
+            packs: keys::project_packs(&scope),
             cache: session.settings.runner.state_dir.join("projects").join(scope),
         }
     }

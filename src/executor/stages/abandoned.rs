@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::gitlab::BuildStage;
-use crate::mailbox::Order;
+use crate::protocol::mailbox::Order;
 use crate::session::Session;
 use crate::session::follow::Follower;
 use crate::session::machine::{Conclusion, RunMachine, Terms};

@@ -11,11 +11,12 @@ use crate::base::failure::Failure;
 use crate::base::names::{self, Reach};
 use crate::config::policy::{self, Decision};
 use crate::gitlab::JobContext;
+use crate::protocol::project::Trees;
 use crate::session::record::{Records, SessionRecord};
 use crate::session::{self, Session, create, delivery, left_over, spec};
 use crate::stages::Context;
+use crate::workspace;
 use crate::workspace::below::{self, Base};
-use crate::workspace::{self, Trees};
 
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let until = Instant::now() + create::PATIENCE;

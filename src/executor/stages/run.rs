@@ -15,18 +15,19 @@ use crate::base::stream::{self, StreamName};
 use crate::cloud::LogClient;
 use crate::config::policy;
 use crate::gitlab::{BuildStage, JobContext, Placement};
-use crate::mailbox::Order;
+use crate::protocol::mailbox::Order;
+use crate::protocol::project::Trees;
 use crate::session::failure_reasons;
 use crate::session::follow::Follower;
 use crate::session::machine::{Conclusion, LossKind, RunMachine, Terms};
+use crate::session::mailbox::LeaseKeeper;
 use crate::session::record::{CurrentRun, LostResults, Records, SessionRecord};
 use crate::session::replace::{self, Replaced, Wishes};
 use crate::session::supply::Supply;
-use crate::session::transport::LeaseKeeper;
 use crate::session::{Session, SessionId, check_links, results, trees};
 use crate::stages::{Context, abandoned, host_script, prepare};
 use crate::ui::Printer;
-use crate::workspace::{self, Next, Trees};
+use crate::workspace::{self, Next};
 
 /// A host script that ignores SIGTERM is killed after this; the runner's own limit is longer.
 const HOST_GRACE: Duration = Duration::from_secs(30);

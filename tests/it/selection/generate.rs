@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use executor::workspace::Rule;
+use executor::protocol::project::Rule;
 
 /// `SplitMix64`, so that a seed gives the same cases everywhere.
 pub(super) struct Random(pub(super) u64);

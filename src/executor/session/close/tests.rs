@@ -4,7 +4,7 @@ use super::*;
 use crate::cloud::JobStatus;
 use crate::cloud::memory::{Memory, example_spec};
 use crate::config::settings::Settings;
-use crate::mailbox::{self, ByeReason, Report};
+use crate::protocol::mailbox::{self, ByeReason, Report};
 use crate::session::record::{Records, SessionRecord};
 use crate::session::{SessionId, spec};
 use crate::ui::Printer;

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use crate::base::failure::Failure;
 use crate::base::plain;
 use crate::cloud::{Cloud, ObjectStore};
-use crate::mailbox::{self, Layout, Lease, Order, Report};
+use crate::protocol::keys::Layout;
+use crate::protocol::mailbox::{self, Lease, Order, Report};
 use crate::session::record::SessionRecord;
 
 /// Of a text in a report, in bytes.
