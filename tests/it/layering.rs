@@ -26,7 +26,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("cloud", &["base::failure", "base::plain"]),
     ("reader", &["base::failure", "base::node", "base::stream", "cloud"]),
     ("boundary", &["base::exit_codes", "base::failure", "base::signals", "ui"]),
-    ("trace", &["base::failure"]),
+    ("trace", &["base::failure", "base::node"]),
     ("protocol", &["base::arn", "base::failure", "base::node"]),
     ("workspace", &["base::failure", "base::names", "cloud", "protocol"]),
     (

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::time::Instant;
 
-use crate::agent::node::Node;
 use crate::base::failure::Failure;
+use crate::base::node::NodeId;
 use crate::cloud::{CloudError, CloudErrorKind, ObjectStore};
 use crate::protocol::agent_env::AgentEnv;
 use crate::protocol::keys::Layout;
@@ -26,7 +26,7 @@ const LOOK_FOR_OTHERS: Duration = Duration::from_secs(30);
 pub(super) struct Mailbox {
     pub(super) objects: Arc<dyn ObjectStore>,
     pub(super) layout: Layout,
-    node: String,
+    node: NodeId,
     orders: u32,
     reports: u32,
     next_look_for_others: Instant,
@@ -54,13 +54,13 @@ struct LeaseWatch {
 }
 
 impl Mailbox {
-    pub(super) fn new(objects: Arc<dyn ObjectStore>, env: &AgentEnv, node: &Node) -> Self {
+    pub(super) fn new(objects: Arc<dyn ObjectStore>, env: &AgentEnv, node: NodeId) -> Self {
         let now = Instant::now();
         let length = Duration::from_secs(env.lease_seconds);
         Self {
             objects,
             layout: env.layout.clone(),
-            node: node.name.clone(),
+            node,
             orders: 0,
             reports: 0,
             next_look_for_others: now + LOOK_FOR_OTHERS,
@@ -74,7 +74,7 @@ impl Mailbox {
         let mut past = Past::None;
         loop {
             let seq = self.reports + 1;
-            let key = self.layout.report(&self.node, seq);
+            let key = self.layout.report(self.node, seq);
             let Some(bytes) = self.objects.get(&key).await.context("failed to look for earlier reports")? else {
                 return Ok(past);
             };
@@ -128,7 +128,7 @@ impl Mailbox {
     pub(super) async fn report(&mut self, report: &Report) -> anyhow::Result<()> {
         let started = Instant::now();
         let seq = self.reports + 1;
-        let key = self.layout.report(&self.node, seq);
+        let key = self.layout.report(self.node, seq);
         let body = mailbox::encode(seq, report);
         loop {
             match self.put_once(&key, &body).await {
@@ -155,7 +155,7 @@ impl Mailbox {
             return Ok(());
         }
         self.next_look_for_others = now + LOOK_FOR_OTHERS;
-        let key = self.layout.report(&self.node, self.reports + 1);
+        let key = self.layout.report(self.node, self.reports + 1);
         match self.objects.size(&key).await {
             Ok(Some(_)) => Err(foreign(&key)),
             Ok(None) => Ok(()),
@@ -232,8 +232,7 @@ mod tests {
             kms_key_id: None,
             lease_seconds: 60,
         };
-        let node = Node { name: "algo-1".into(), hosts: vec!["algo-1".into()], is_leader: true };
-        Mailbox::new(memory.cloud().objects, &env, &node)
+        Mailbox::new(memory.cloud().objects, &env, NodeId::LEADER)
     }
 
     #[tokio::test]

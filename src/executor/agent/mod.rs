@@ -28,6 +28,7 @@ use crate::config::env::Environment;
 use crate::protocol::agent_env::AgentEnv;
 use crate::protocol::bootstrap;
 use mailbox::Mailbox;
+use node::ThisNode;
 use streams::Streams;
 
 /// Written for SageMaker: its first 1,024 characters become the job's `FailureReason`.
@@ -68,7 +69,7 @@ async fn supervised(env: &Environment, connect: &dyn Connect, streams: &Streams)
     let cancellation = Cancellation::default();
     let _reaper = Reaper::start()?;
     let agent_env = AgentEnv::read(|name| env.get(name))?;
-    let node = node::Node::read(Path::new(RESOURCE_CONFIG))?;
+    let node = ThisNode::read(Path::new(RESOURCE_CONFIG))?;
     let bundle = bootstrap::channel_dir().join(bootstrap::CA_BUNDLE);
     let access = access(&agent_env, bundle.exists().then_some(bundle));
     // On SageMaker the platform says where the role's credentials are. What else the environment or a file says of AWS is the
@@ -78,7 +79,7 @@ async fn supervised(env: &Environment, connect: &dyn Connect, streams: &Streams)
     } else {
         connect.object_store(&access).await?
     };
-    let mailbox = Mailbox::new(objects, &agent_env, &node);
+    let mailbox = Mailbox::new(objects, &agent_env, node.id);
     let worker = work::Worker::new(mailbox, node, env.clone(), streams);
     tokio::select! {
         result = worker.work(&cancellation) => result,

@@ -10,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::copy::{Pace, TraceCopy};
 use crate::agent::exec::{self, ScriptRun};
 use crate::agent::mailbox::{Mailbox, Past};
-use crate::agent::node::Node;
+use crate::agent::node::ThisNode;
 use crate::agent::place;
 use crate::agent::streams::Streams;
 use crate::base::failure;
+use crate::base::node::NodeId;
 use crate::base::signals::Cancellation;
 use crate::config::env::Environment;
 use crate::protocol::agent_env::PREFIX;
@@ -59,7 +60,7 @@ struct PendingRun {
 
 pub(super) struct Worker<'s> {
     mailbox: Mailbox,
-    node: Node,
+    node: ThisNode,
     env: Environment,
     streams: &'s Streams,
     project: Option<Project>,
@@ -82,7 +83,7 @@ enum End {
 }
 
 impl<'s> Worker<'s> {
-    pub(super) fn new(mailbox: Mailbox, node: Node, env: Environment, streams: &'s Streams) -> Self {
+    pub(super) fn new(mailbox: Mailbox, node: ThisNode, env: Environment, streams: &'s Streams) -> Self {
         Self {
             mailbox,
             node,
@@ -119,7 +120,7 @@ impl<'s> Worker<'s> {
             End::Stopped => (true, ByeReason::Stopped),
             End::LeaseExpired => (true, ByeReason::LeaseExpired),
         };
-        if collect && self.node.is_leader {
+        if collect && self.node.id == NodeId::LEADER {
             let limit = if reason == ByeReason::Finished { Duration::MAX } else { LAST_RESULTS };
             self.collect(limit).await?;
         }
@@ -253,9 +254,9 @@ impl<'s> Worker<'s> {
             return Ok(None);
         }
         let stage = run.stage.clone();
-        let (layout, node) = (self.mailbox.layout.clone(), self.node.name.clone());
+        let (layout, node) = (self.mailbox.layout.clone(), self.node.id);
         let pace = if run.live_copy { Pace::Live } else { Pace::Late };
-        let copy = TraceCopy::new(self.mailbox.objects.clone(), pace, move |batch| layout.trace(&node, number, batch));
+        let copy = TraceCopy::new(self.mailbox.objects.clone(), pace, move |batch| layout.trace(node, number, batch));
         let (_scratch, spec) = match self.script_run(run).await {
             Ok(prepared) => prepared,
             Err(error) => {

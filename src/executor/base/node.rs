@@ -107,6 +107,11 @@ impl<Row> Nodes<Row> {
     pub fn get_mut(&mut self, node: NodeId) -> Option<&mut Row> {
         self.0.get_mut(node.index())
     }
+
+    /// Changes a node's row, if there is one.
+    pub fn change(&mut self, node: NodeId, change: impl FnOnce(&mut Row)) {
+        self.get_mut(node).map(change);
+    }
 }
 
 #[cfg(test)]

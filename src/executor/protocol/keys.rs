@@ -2,6 +2,8 @@
 
 use std::fmt::Display;
 
+use crate::base::node::NodeId;
+
 /// Where SageMaker puts its own output, which nobody reads.
 pub const OUTPUT: &str = "output";
 
@@ -47,10 +49,10 @@ impl Layout {
     pub fn orders(&self) -> String {
         format!("{}/orders/", self.root)
     }
-    pub fn report(&self, node: &str, seq: u32) -> String {
+    pub fn report(&self, node: NodeId, seq: u32) -> String {
         format!("{}/reports/{node}/{seq:06}.json", self.root)
     }
-    pub fn reports(&self, node: &str) -> String {
+    pub fn reports(&self, node: NodeId) -> String {
         format!("{}/reports/{node}/", self.root)
     }
     /// Those of all nodes.
@@ -65,7 +67,7 @@ impl Layout {
         format!("{}/scripts/{run:06}", self.root)
     }
     /// The agent's copy of one run's frames, in batches numbered from 0.
-    pub fn trace(&self, node: &str, run: u32, batch: u32) -> String {
+    pub fn trace(&self, node: NodeId, run: u32, batch: u32) -> String {
         format!("{}/trace/{node}/{run:06}/{batch:06}", self.root)
     }
     /// The workspace on its way to the container; `packs` is as [`project_packs`] gives it.
@@ -115,7 +117,7 @@ mod tests {
     /// Processes of different versions meet at these, so none may change.
     #[test]
     fn keys_are_as_documented() {
-        let layout = Layout::of_session("gitlab-1-2-abcdef12");
+        let (layout, node) = (Layout::of_session("gitlab-1-2-abcdef12"), NodeId::at(1));
         assert_eq!(layout.name(), "sessions/gitlab-1-2-abcdef12");
         assert_eq!(Layout::new(layout.name()), layout);
         let below = |key: &str| key.strip_prefix("sessions/gitlab-1-2-abcdef12").unwrap().to_owned();
@@ -124,11 +126,11 @@ mod tests {
             layout.orders(),
             layout.order(7),
             layout.all_reports(),
-            layout.reports(NODE),
-            layout.report(NODE, 12),
+            layout.reports(node),
+            layout.report(node, 12),
             layout.lease(),
             layout.script(3),
-            layout.trace(NODE, 3, 0),
+            layout.trace(node, 3, 0),
         ];
         let expected = [
             "/",
@@ -151,8 +153,6 @@ mod tests {
         assert_eq!((below(&down.shared_pack("ab")), below(&down.private_pack("ab"))), twice("/results/packs/ab"));
         assert_eq!(agent_file(&agent("00ff"), "start.sh"), "agents/00ff/start.sh");
     }
-
-    const NODE: &str = "algo-2";
 
     fn twice(text: &str) -> (String, String) {
         (text.to_owned(), text.to_owned())

@@ -181,12 +181,17 @@ async fn print_rest(session: &Session<'_>) -> anyhow::Result<()> {
     };
     let (objects, printer) = (&*session.cloud.objects, session.printer);
     let cursor = session.records.cursor(&session.id, current.run)?;
-    let nodes = &session.record.nodes;
     let shown = session.record.shown_events.clone();
-    let mut output =
-        Output::new(&session.layout, current.run, nodes, cursor, shown, Foreign::new(session.record.foreign_bytes));
-    for node in nodes {
-        output.seek_copy(objects, node, None).await?;
+    let mut output = Output::new(
+        &session.layout,
+        current.run,
+        session.record.nodes.len(),
+        cursor,
+        shown,
+        Foreign::new(session.record.foreign_bytes),
+    );
+    for node in output.nodes.ids() {
+        output.seek_copy(objects, node).await?;
         while output.read_copy(objects, node).await? {
             output.print(printer, Duration::ZERO)?;
         }

@@ -6,11 +6,12 @@ use anyhow::Context as _;
 use tokio::time::Instant;
 
 use crate::base::failure::Failure;
+use crate::base::node::NodeId;
 use crate::base::plain;
 use crate::cloud::{Cloud, ObjectStore};
 use crate::protocol::keys::Layout;
 use crate::protocol::mailbox::{self, Lease, Order, Report};
-use crate::session::record::SessionRecord;
+use crate::session::record::{NodeRecord, SessionRecord};
 
 /// Of a text in a report, in bytes.
 const LONGEST_TEXT: usize = 2000;
@@ -67,9 +68,11 @@ pub async fn receive(
     objects: &dyn ObjectStore,
     layout: &Layout,
     record: &mut SessionRecord,
-    node: &str,
+    node: NodeId,
 ) -> anyhow::Result<Option<Report>> {
-    let read = record.reports.entry(node.to_owned()).or_default();
+    let Some(NodeRecord { reports: read, .. }) = record.nodes.get_mut(node) else {
+        return Ok(None);
+    };
     let key = layout.report(node, *read + 1);
     let Some(bytes) = objects.get(&key).await? else {
         return Ok(None);

@@ -184,9 +184,9 @@ impl<'a> Session<'a> {
 
     /// No agent has ever reported: no script can have begun.
     pub async fn is_untouched(&self) -> anyhow::Result<bool> {
-        for node in &self.record.nodes {
-            let first = self.layout.report(node, 1);
-            if self.record.ready.contains(node) || self.cloud.objects.size(&first).await?.is_some() {
+        for (id, node) in self.record.nodes.iter() {
+            let first = self.layout.report(id, 1);
+            if node.ready || self.cloud.objects.size(&first).await?.is_some() {
                 return Ok(false);
             }
         }

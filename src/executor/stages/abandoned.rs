@@ -46,7 +46,7 @@ pub(super) async fn end(context: &Context, session: &mut Session<'_>, supply: &S
         if left.ordered {
             let stage = &left.stage;
             context.printer.warn(format!("the driver's process of `{stage}` was killed; its script is ended first"));
-            session.record.reports.clone_from(&left.reports);
+            session.record.rewind(&left.reports);
         }
         // Whether an order was stored before the kill is not always known; an agent that never got it ignores this.
         session.order(&Order::Cancel { run: left.run }).await?;

@@ -9,10 +9,11 @@ use tokio::time::Instant;
 use crate::base::arn::Arn;
 use crate::base::failure::Failure;
 use crate::base::names::{self, Reach};
+use crate::base::node::Nodes;
 use crate::config::policy::{self, Decision};
 use crate::gitlab::JobContext;
 use crate::protocol::project::Trees;
-use crate::session::record::{Records, SessionRecord};
+use crate::session::record::{NodeRecord, Records, SessionRecord};
 use crate::session::{self, Session, create, delivery, left_over, spec};
 use crate::stages::Context;
 use crate::workspace;
@@ -67,7 +68,7 @@ fn types(session: &Session<'_>, decision: &Decision) -> Vec<String> {
 fn new_record(job: &JobContext, instance_count: u32) -> SessionRecord {
     SessionRecord {
         job_key: session::job_key(job),
-        nodes: (1..=instance_count).map(|number| format!("algo-{number}")).collect(),
+        nodes: Nodes::new(instance_count as usize, |_| NodeRecord::default()),
         ..SessionRecord::default()
     }
 }

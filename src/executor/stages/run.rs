@@ -11,6 +11,7 @@ use tempfile::NamedTempFile;
 use tokio::process::{Child, Command};
 
 use crate::base::failure::Failure;
+use crate::base::node::NodeId;
 use crate::base::stream::{self, StreamName};
 use crate::cloud::LogClient;
 use crate::config::policy;
@@ -318,7 +319,7 @@ fn lost(printer: &Printer, session: &Session<'_>, reason: String, by: LossKind, 
             printer.error(reason);
             Failure::script(code)
         }
-        LossKind::System if session.record.ready.is_empty() || is_told => Failure::system(reason),
+        LossKind::System if !session.record.any_ready() || is_told => Failure::system(reason),
         LossKind::System => Failure::system(reason).hint(format!(
             "the log group `{}`, streams `{}...`, holds what the container wrote",
             stream::GROUP,
@@ -373,19 +374,18 @@ async fn run_script(
     let body = abandoned::read_script(script)?;
     let current = match session.record.current.clone() {
         Some(current) if abandoned::is_same(&current, stage, &body) => {
-            session.record.reports.clone_from(&current.reports);
+            session.record.rewind(&current.reports);
             current
         }
         _ => {
             session.record.runs += 1;
-            let reports = session.record.reports.clone();
+            let reports = session.record.reports();
             let (stage, script) = (stage.to_string(), abandoned::digest(&body));
             CurrentRun { run: session.record.runs, stage, script, reports, ..CurrentRun::default() }
         }
     };
     if let Some(code) = current.code {
-        let node = session.record.nodes.first().cloned().unwrap_or_default();
-        return Ok(Conclusion::Exited { code, node, others: Vec::new(), incomplete: Vec::new() });
+        return Ok(Conclusion::Exited { code, node: NodeId::LEADER, others: Vec::new(), incomplete: Vec::new() });
     }
     let run = current.run;
     let is_ordered = current.ordered;
