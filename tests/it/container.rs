@@ -63,8 +63,8 @@ impl Bench {
         let channel = self.ml().join("input/data/agent");
         fs::create_dir_all(&channel).unwrap();
         for (name, content) in [
-            (bootstrap::START, launcher::start_script().into_bytes()),
-            (bootstrap::STUB, launcher::exec_stub()),
+            (bootstrap::START, bootstrap::start_script().into_bytes()),
+            (bootstrap::STUB, bootstrap::exec_stub()),
             (bootstrap::BINARY, agent.to_vec()),
         ] {
             fs::write(channel.join(name), content).unwrap();

@@ -108,7 +108,7 @@ const SHARED_ROOMS: &[&str] = &["base", "config"];
 const PACKAGES: &[&str] = &["src", "src/aws", "src/emulator", "src/executor"];
 /// Calls of `std::env` outside `config/env.rs` that read no variable, with their files.
 const ENVIRONMENT_EXCEPTIONS: &[(&str, &str)] =
-    &[("executor/operate/try_job.rs", "current_dir"), ("executor/agent/exec.rs", "split_paths")];
+    &[("executor/operate/try_job.rs", "current_dir"), ("executor/agent/shell.rs", "split_paths")];
 /// Files besides `ui.rs` that own a standard stream: the container's log takes frames, the emulator tells its address.
 const STREAM_EXCEPTIONS: &[(&str, &str)] =
     &[("executor/agent/streams.rs", "stdout"), ("executor/agent/streams.rs", "stderr"), ("emulator/lib.rs", "stdout")];

@@ -11,6 +11,7 @@ mod mailbox;
 pub mod node;
 mod place;
 mod pump;
+mod shell;
 mod spool;
 mod streams;
 mod work;

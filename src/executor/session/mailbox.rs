@@ -11,7 +11,8 @@ use crate::base::plain;
 use crate::cloud::{Cloud, ObjectStore};
 use crate::protocol::keys::Layout;
 use crate::protocol::mailbox::{self, Lease, Order, Report};
-use crate::session::record::{NodeRecord, SessionRecord};
+use crate::session::node_record::NodeRecord;
+use crate::session::record::SessionRecord;
 
 /// Of a text in a report, in bytes.
 const LONGEST_TEXT: usize = 2000;

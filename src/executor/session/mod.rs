@@ -14,6 +14,7 @@ mod leaving;
 pub mod left_over;
 pub mod machine;
 pub mod mailbox;
+pub mod node_record;
 mod output;
 mod pace;
 mod phases;

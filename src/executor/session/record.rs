@@ -17,6 +17,7 @@ use crate::protocol::project::Selection;
 use crate::session::SessionId;
 use crate::session::age::Stamp;
 use crate::session::cursor::Cursor;
+use crate::session::node_record::{self, NodeRecord};
 
 const VERSION: u32 = 1;
 /// No count of a session comes near it, ...
@@ -65,7 +66,7 @@ pub struct SessionRecord {
     /// Number of container stages begun.
     #[serde(default)]
     pub runs: u32,
-    #[serde(flatten, with = "columns")]
+    #[serde(flatten, with = "node_record")]
     pub nodes: Nodes<NodeRecord>,
     /// The leader has told that the results are in the store; a report is read once, whoever reads it.
     #[serde(default)]
@@ -137,7 +138,7 @@ impl SessionRecord {
 
     /// Number of reports read, by node.
     pub fn reports(&self) -> BTreeMap<NodeId, u32> {
-        self.nodes.iter().filter(|(_, node)| node.reports > 0).map(|(id, node)| (id, node.reports)).collect()
+        node_record::reports(&self.nodes)
     }
 
     /// Reads the reports again that came after [`SessionRecord::reports`] had told `reports`.
@@ -145,61 +146,6 @@ impl SessionRecord {
         for (id, node) in self.nodes.iter_mut() {
             node.reports = reports.get(&id).copied().unwrap_or_default();
         }
-    }
-}
-
-/// What the processes of the job know of one node.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct NodeRecord {
-    /// Its agent has told that it is ready.
-    pub ready: bool,
-    /// Its agent has left, or ended with the training job.
-    pub left: bool,
-    /// Its receipt of the project was told.
-    pub told: bool,
-    /// Number of its reports that were read.
-    pub reports: u32,
-}
-
-/// The table of nodes as it is stored: a field for each of its columns.
-mod columns {
-    use serde::{Deserializer, Serializer};
-
-    use super::{BTreeMap, BTreeSet, Deserialize, NodeId, NodeRecord, Nodes, Serialize};
-
-    #[derive(Default, Serialize, Deserialize)]
-    #[serde(default)]
-    struct Columns {
-        nodes: Vec<NodeId>,
-        ready: BTreeSet<NodeId>,
-        left: BTreeSet<NodeId>,
-        told: BTreeSet<NodeId>,
-        reports: BTreeMap<NodeId, u32>,
-    }
-
-    pub(super) fn serialize<S: Serializer>(nodes: &Nodes<NodeRecord>, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut columns = Columns { nodes: nodes.ids().collect(), ..Columns::default() };
-        for (id, node) in nodes.iter() {
-            let marks =
-                [(node.ready, &mut columns.ready), (node.left, &mut columns.left), (node.told, &mut columns.told)];
-            marks.into_iter().filter(|(is_marked, _)| *is_marked).for_each(|(_, column)| {
-                column.insert(id);
-            });
-            if node.reports > 0 {
-                columns.reports.insert(id, node.reports);
-            }
-        }
-        columns.serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Nodes<NodeRecord>, D::Error> {
-        let Columns { nodes, ready, left, told, reports } = Columns::deserialize(deserializer)?;
-        Ok(Nodes::new(nodes.len(), |id| NodeRecord {
-            ready: ready.contains(&id),
-            left: left.contains(&id),
-            told: told.contains(&id),
-            reports: reports.get(&id).copied().unwrap_or_default(),
-        }))
     }
 }
 

@@ -148,7 +148,8 @@ mod tests {
     use crate::cloud::memory::{Memory, example_spec};
     use crate::config::settings::Settings;
     use crate::session::SessionId;
-    use crate::session::record::{NodeRecord, Records, SessionRecord};
+    use crate::session::node_record::NodeRecord;
+    use crate::session::record::{Records, SessionRecord};
     use crate::ui::{Captured, Printer};
 
     const NAME: &str = "gitlab-1-2-abcdef12";

@@ -277,7 +277,8 @@ mod tests {
     use crate::cloud::{Cloud, CloudErrorKind};
     use crate::config::settings::Settings;
     use crate::protocol::mailbox;
-    use crate::session::record::{NodeRecord, Records, SessionRecord};
+    use crate::session::node_record::NodeRecord;
+    use crate::session::record::{Records, SessionRecord};
     use crate::session::{SessionId, spec};
     use crate::ui::Printer;
 

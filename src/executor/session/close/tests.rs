@@ -6,7 +6,8 @@ use crate::cloud::JobStatus;
 use crate::cloud::memory::{Memory, example_spec};
 use crate::config::settings::Settings;
 use crate::protocol::mailbox::{self, ByeReason, Report};
-use crate::session::record::{NodeRecord, Records, SessionRecord};
+use crate::session::node_record::NodeRecord;
+use crate::session::record::{Records, SessionRecord};
 use crate::session::{SessionId, spec};
 use crate::ui::Printer;
 
