@@ -18,8 +18,7 @@ use crate::base::node::NodeId;
 use crate::base::signals::Cancellation;
 use crate::config::env::Environment;
 use crate::protocol::agent_env::PREFIX;
-use crate::protocol::mailbox::{ByeReason, ExitReport, Order, Report};
-use crate::protocol::project::{Selection, Trees};
+use crate::protocol::mailbox::{ByeReason, ExitReport, Order, Report, RunOrder, WorkspaceOrder};
 use crate::workspace::{self, Damaged, MissingPacks, Progress, Snapshot};
 
 const BUSY_POLL: Duration = Duration::from_millis(40);
@@ -35,27 +34,9 @@ const NEVER_BEGAN: i32 = 143;
 
 /// The project in this container.
 struct Project {
-    trees: Trees,
-    selection: Selection,
+    order: WorkspaceOrder,
     /// What came; without it nothing can go back.
     snapshot: Option<Snapshot>,
-}
-
-/// The order to fetch the project.
-struct Delivery {
-    attempt: u32,
-    packs: String,
-    trees: Trees,
-    selection: Selection,
-}
-
-struct PendingRun {
-    run: u32,
-    stage: String,
-    masks: Vec<String>,
-    mask_prefixes: Vec<String>,
-    grace: Duration,
-    live_copy: bool,
 }
 
 pub(super) struct Worker<'s> {
@@ -64,10 +45,11 @@ pub(super) struct Worker<'s> {
     env: Environment,
     streams: &'s Streams,
     project: Option<Project>,
-    delivery: Option<Delivery>,
+    /// The order to fetch the project.
+    delivery: Option<WorkspaceOrder>,
     /// A part of it was missing: another attempt comes.
     awaits_project: bool,
-    pending: VecDeque<PendingRun>,
+    pending: VecDeque<RunOrder>,
     seen: BTreeSet<u32>,
     canceled: BTreeSet<u32>,
     finish: Option<bool>,
@@ -170,16 +152,11 @@ impl<'s> Worker<'s> {
         while let Some(order) = self.mailbox.next_order().await? {
             progress = true;
             match order {
-                Order::Workspace { attempt, packs, trees, selection } if !self.has_project() => {
-                    self.delivery = Some(Delivery { attempt, packs, trees, selection });
-                }
+                Order::Workspace(order) if !self.has_project() => self.delivery = Some(order),
                 // A number comes twice when the driver's first try was stored although its reply was lost; a project that is
                 // here is not fetched again.
-                Order::Run { run, stage, masks, mask_prefixes, grace, live_copy } if self.seen.insert(run) => {
-                    let grace = Duration::from_secs(grace);
-                    self.pending.push_back(PendingRun { run, stage, masks, mask_prefixes, grace, live_copy });
-                }
-                Order::Run { .. } | Order::Workspace { .. } => {}
+                Order::Run(order) if self.seen.insert(order.run) => self.pending.push_back(order),
+                Order::Run(_) | Order::Workspace(_) => {}
                 Order::Cancel { run } => {
                     self.canceled.insert(run);
                 }
@@ -234,7 +211,7 @@ impl<'s> Worker<'s> {
                 Err(error) => (None, trouble(&error, delivery.attempt)),
             };
             self.awaits_project = matches!(report, Report::Missing { .. });
-            self.project = Some(Project { trees: delivery.trees, selection: delivery.selection, snapshot });
+            self.project = Some(Project { order: delivery, snapshot });
             self.mailbox.report(&report).await?;
         }
         Ok(None)
@@ -245,19 +222,19 @@ impl<'s> Worker<'s> {
     }
 
     /// Runs one script to its end; `Some` when the agent has to leave as well.
-    async fn run(&mut self, run: PendingRun, cancellation: &Cancellation) -> anyhow::Result<Option<End>> {
-        let number = run.run;
+    async fn run(&mut self, order: RunOrder, cancellation: &Cancellation) -> anyhow::Result<Option<End>> {
+        let number = order.run;
         if self.canceled.contains(&number) || cancellation.asked() {
             let exit =
                 ExitReport { code: NEVER_BEGAN, bytes: 0, hash: String::new(), canceled: true, at: 0, copy: Some(0) };
             self.mailbox.report(&Report::Exited { run: number, exit }).await?;
             return Ok(None);
         }
-        let stage = run.stage.clone();
+        let stage = order.stage.clone();
         let (layout, node) = (self.mailbox.layout.clone(), self.node.id);
-        let pace = if run.live_copy { Pace::Live } else { Pace::Late };
+        let pace = if order.live_copy { Pace::Live } else { Pace::Late };
         let copy = TraceCopy::new(self.mailbox.objects.clone(), pace, move |batch| layout.trace(node, number, batch));
-        let (_scratch, spec) = match self.script_run(run).await {
+        let (_scratch, spec) = match self.script_run(order).await {
             Ok(prepared) => prepared,
             Err(error) => {
                 self.mailbox.report(&failed(&format!("start {stage}"), &error)).await?;
@@ -311,29 +288,30 @@ impl<'s> Worker<'s> {
     }
 
     /// With the folder that holds the script.
-    async fn script_run(&self, run: PendingRun) -> anyhow::Result<(tempfile::TempDir, ScriptRun)> {
+    async fn script_run(&self, order: RunOrder) -> anyhow::Result<(tempfile::TempDir, ScriptRun)> {
         let Some(project) = self.project.as_ref().filter(|project| project.snapshot.is_some()) else {
             anyhow::bail!("the project is not here");
         };
-        let key = self.mailbox.layout.script(run.run);
+        let key = self.mailbox.layout.script(order.run);
         let script = self.mailbox.objects.get(&key).await?.context("the script is not in the store")?;
         let (folder, path) = place::script(&script)?;
         let spec = ScriptRun {
-            run: run.run,
-            stage: run.stage,
+            run: order.run,
+            stage: order.stage,
             script: path,
             env: self.env.all().filter(|(name, _)| !name.starts_with(PREFIX)).collect(),
-            cwd: project.trees.project.clone(),
-            masks: run.masks.into_iter().map(String::into_bytes).collect(),
-            mask_prefixes: run.mask_prefixes,
-            term_grace: run.grace.min(STOP_GRACE),
+            cwd: project.order.trees.project.clone(),
+            masks: order.masks.into_iter().map(String::into_bytes).collect(),
+            mask_prefixes: order.mask_prefixes,
+            term_grace: Duration::from_secs(order.grace).min(STOP_GRACE),
         };
         Ok((folder, spec))
     }
 
     /// Sends back what later stages read. Failing is told to the driver, which makes it the job's failure.
     async fn collect(&mut self, limit: Duration) -> anyhow::Result<()> {
-        let Some(Project { trees, selection, snapshot: Some(snapshot) }) = &self.project else {
+        let Some(Project { order: WorkspaceOrder { trees, selection, .. }, snapshot: Some(snapshot) }) = &self.project
+        else {
             return Ok(());
         };
         let sent = async {

@@ -56,14 +56,8 @@ impl From<NodeId> for String {
 }
 
 /// A table with one row for each node of a training job. The nodes are known when it is made, so no row is added later.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Nodes<Row>(Vec<Row>);
-
-impl<Row> Default for Nodes<Row> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
 
 impl<Row> Nodes<Row> {
     pub fn new(count: usize, row: impl FnMut(NodeId) -> Row) -> Self {

@@ -3,6 +3,7 @@
 //! The driver writes orders and renews the lease, each node's agent writes reports. Keys are in
 //! [`keys`](super::keys).
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::project::{Selection, Trees};
@@ -22,29 +23,10 @@ pub struct Envelope<T> {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// Fetch the project before anything else. Holds all that is needed to send results back unasked, when the agent
-    /// is stopped or its lease expires.
-    Workspace {
-        /// Counted from 1; a higher one takes the place of those before. The manifest is at [`Layout::workspace`](super::keys::Layout::workspace).
-        attempt: u32,
-        /// Prefix of the packs.
-        packs: String,
-        trees: Trees,
-        selection: Selection,
-    },
+    /// Fetch the project before anything else.
+    Workspace(WorkspaceOrder),
     /// Run the script stored under [`Layout::script`](super::keys::Layout::script).
-    Run {
-        run: u32,
-        stage: String,
-        /// Values that may not appear in the output.
-        masks: Vec<String>,
-        mask_prefixes: Vec<String>,
-        /// Seconds between SIGTERM and SIGKILL when canceled.
-        grace: u64,
-        /// Whether the driver reads the copy of the output while the script runs; else the copy may come late.
-        #[serde(default = "yes")]
-        live_copy: bool,
-    },
+    Run(RunOrder),
     Cancel {
         run: u32,
     },
@@ -54,12 +36,38 @@ pub enum Order {
     },
 }
 
+/// Holds all that is needed to send results back unasked, when the agent is stopped or its lease expires.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkspaceOrder {
+    /// Counted from 1; a higher one takes the place of those before. The manifest is at
+    /// [`Layout::workspace`](super::keys::Layout::workspace).
+    pub attempt: u32,
+    /// Prefix of the packs.
+    pub packs: String,
+    pub trees: Trees,
+    pub selection: Selection,
+}
+
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunOrder {
+    pub run: u32,
+    pub stage: String,
+    /// Values that may not appear in the output.
+    pub masks: Vec<String>,
+    pub mask_prefixes: Vec<String>,
+    /// Seconds between SIGTERM and SIGKILL when canceled.
+    pub grace: u64,
+    /// Whether the driver reads the copy of the output while the script runs; else the copy may come late.
+    #[serde(default = "yes")]
+    pub live_copy: bool,
+}
+
 impl Order {
     /// For logs: the kind alone, since a `Run` carries secrets.
     pub fn kind(&self) -> &'static str {
         match self {
-            Order::Workspace { .. } => "workspace",
-            Order::Run { .. } => "run",
+            Order::Workspace(_) => "workspace",
+            Order::Run(_) => "run",
             Order::Cancel { .. } => "cancel",
             Order::Finish { .. } => "finish",
         }
@@ -187,17 +195,12 @@ pub fn encode<T: Serialize>(seq: u32, body: T) -> Vec<u8> {
 
 /// The body of message `seq`, read from `key`.
 pub fn decode<T: for<'de> Deserialize<'de>>(key: &str, seq: u32, bytes: &[u8]) -> Result<T, MailboxError> {
-    /// Versions are compared before the body is looked at: a newer body may not parse.
-    #[derive(Deserialize)]
-    struct Head {
-        version: u32,
-        seq: u32,
-    }
     if bytes.len() > MAX_BYTES {
         return Err(MailboxError::TooLarge(key.to_owned()));
     }
     let malformed = |error: serde_json::Error| MailboxError::Malformed(key.to_owned(), error.line(), error.column());
-    let head: Head = serde_json::from_slice(bytes).map_err(malformed)?;
+    // Versions are compared before the body is looked at: a newer body may not parse.
+    let head: Envelope<IgnoredAny> = serde_json::from_slice(bytes).map_err(malformed)?;
     if head.version > VERSION {
         return Err(MailboxError::Version(key.to_owned(), head.version));
     }
@@ -228,15 +231,16 @@ mod tests {
         let trees = Trees { project: "/b/p".into(), tmp: "/b/p.tmp".into(), base: Some("/b".into()) };
         let rule = Rule { include: vec!["out".into()], ..Rule::default() };
         let selection = Selection { rules: vec![rule], ..Selection::default() };
-        let workspace = Order::Workspace { attempt: 1, packs: "projects/1-0/packs".into(), trees, selection };
-        let run = Order::Run {
+        let workspace =
+            Order::Workspace(WorkspaceOrder { attempt: 1, packs: "projects/1-0/packs".into(), trees, selection });
+        let run = Order::Run(RunOrder {
             run: 1,
             stage: "step_script".into(),
             masks: vec!["m".into()],
             mask_prefixes: vec!["glpat-".into()],
             grace: 10,
             live_copy: false,
-        };
+        });
         let orders = [workspace, run, Order::Finish { collect: true }];
         insta::assert_snapshot!(orders.map(|order| body(encode(1, order))).join("\n"), @r#"
         {"workspace":{"attempt":1,"packs":"projects/1-0/packs","selection":{"everything":false,"outside_links":false,"rules":[{"exclude":[],"follow":false,"include":["out"],"untracked":false,"variables":[]}]},"trees":{"project":"/b/p","tmp":"/b/p.tmp"}}}
@@ -282,7 +286,7 @@ mod tests {
     fn what_an_older_writer_does_not_tell_has_a_cautious_meaning() {
         let run =
             br#"{"version":1,"seq":1,"body":{"run":{"run":1,"stage":"x","masks":[],"mask_prefixes":[],"grace":1}}}"#;
-        assert!(matches!(decode::<Order>("k", 1, run).unwrap(), Order::Run { live_copy: true, .. }));
+        assert!(matches!(decode::<Order>("k", 1, run).unwrap(), Order::Run(RunOrder { live_copy: true, .. })));
         let exit = br#"{"code":0,"bytes":0,"hash":"","canceled":false}"#;
         let exit: ExitReport = serde_json::from_slice(exit).unwrap();
         assert_eq!((exit.at, exit.copy), (0, None));
@@ -300,14 +304,14 @@ mod tests {
         assert!(
             !format!(
                 "{:?}",
-                Order::Run {
+                Order::Run(RunOrder {
                     run: 1,
                     stage: "x".into(),
                     masks: vec!["s3cret".into()],
                     mask_prefixes: vec![],
                     grace: 1,
                     live_copy: true
-                }
+                })
             )
             .contains("s3cret")
         );

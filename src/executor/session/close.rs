@@ -11,7 +11,6 @@ use crate::cloud::{Cloud, CloudError, CloudErrorKind, TrainingJob};
 use crate::protocol::mailbox::Order;
 use crate::reader;
 use crate::session::age::Stamp;
-use crate::session::foreign::Foreign;
 use crate::session::output::Output;
 use crate::session::{Session, leaving, mailbox, slots, spec};
 
@@ -180,16 +179,7 @@ async fn print_rest(session: &Session<'_>) -> anyhow::Result<()> {
         return Ok(());
     };
     let (objects, printer) = (&*session.cloud.objects, session.printer);
-    let cursor = session.records.cursor(&session.id, current.run)?;
-    let shown = session.record.shown_events.clone();
-    let mut output = Output::new(
-        &session.layout,
-        current.run,
-        session.record.nodes.len(),
-        cursor,
-        shown,
-        Foreign::new(session.record.foreign_bytes),
-    );
+    let mut output = Output::of(session, current.run)?;
     for node in output.nodes.ids() {
         output.seek_copy(objects, node).await?;
         while output.read_copy(objects, node).await? {

@@ -15,9 +15,8 @@ use crate::cloud::{CloudError, CloudErrorKind, TrainingJob};
 use crate::protocol::mailbox::{Order, Report};
 use crate::reader::Feed;
 use crate::session::Session;
-use crate::session::foreign::Foreign;
-use crate::session::machine::{CancelReason, Conclusion, Effect, Event, LossKind, RunMachine};
-use crate::session::mailbox::{self, LeaseKeeper};
+use crate::session::machine::{CancelReason, Conclusion, Effect, Event, LossKind, RunMachine, Terms};
+use crate::session::mailbox::LeaseKeeper;
 use crate::session::output::{EndSeen, Output};
 use crate::session::pace::{Describe, Poll};
 use crate::session::phases::Waiting;
@@ -72,12 +71,18 @@ impl<'s, 'a> Follower<'s, 'a> {
     pub fn new(
         session: &'s mut Session<'a>,
         supply: &'s Supply,
-        mut machine: RunMachine,
         run: u32,
         lease: LeaseKeeper,
         feed: Feed,
     ) -> anyhow::Result<Self> {
         let started = Instant::now();
+        let limits = &session.settings.limits;
+        let mut machine = RunMachine::new(Terms {
+            run,
+            nodes: session.record.nodes.len(),
+            grace: Duration::from_secs(limits.cancel_grace_seconds),
+            provisioning: Duration::from_secs(limits.provisioning_seconds),
+        });
         for (id, node) in session.record.nodes.iter() {
             if node.ready {
                 machine.already_ready(id);
@@ -86,19 +91,8 @@ impl<'s, 'a> Follower<'s, 'a> {
                 machine.already_left(id);
             }
         }
-        let cancel_sent = machine.is_canceled();
         let describe = Describe::new(started, machine.is_leaving());
-        let cursor = session.records.cursor(&session.id, run)?;
-        let shown = session.record.shown_events.clone();
-        let output = Output::new(
-            &session.layout,
-            run,
-            session.record.nodes.len(),
-            cursor,
-            shown,
-            Foreign::new(session.record.foreign_bytes),
-        );
-        let sources = Sources::new(output, feed, session.settings.trace.live_copy);
+        let sources = Sources::new(Output::of(session, run)?, feed, session.settings.trace.live_copy);
         let created = match session.record.created {
             0 => SystemTime::now(),
             seconds => UNIX_EPOCH + Duration::from_secs(seconds),
@@ -117,11 +111,19 @@ impl<'s, 'a> Follower<'s, 'a> {
             copy: Poll::new(started),
             describe,
             waiting,
-            cancel_sent,
+            cancel_sent: false,
             store_silent: None,
             missing: None,
             examined: BTreeSet::new(),
         })
+    }
+
+    /// The order to end the script was sent before.
+    #[must_use]
+    pub fn already_canceled(mut self) -> Self {
+        self.machine.already_canceled();
+        self.cancel_sent = true;
+        self
     }
 
     /// Runs until the machine concludes. Output is printed as it comes.
@@ -186,16 +188,8 @@ impl<'s, 'a> Follower<'s, 'a> {
         if self.reports.is_due(now) {
             let (mut came, mut all_read) = (false, true);
             for node in self.sources.output.nodes.ids() {
-                match self.read_reports(node, effects).await {
-                    Ok(read) => {
-                        came |= read;
-                        self.store_silent = None;
-                    }
-                    Err(error) => {
-                        all_read = false;
-                        self.endure(error)?;
-                    }
-                }
+                came |= self.read_reports(node, effects).await?;
+                all_read &= self.store_silent.is_none();
             }
             if all_read && self.cancel_sent {
                 effects.extend(self.apply(&Event::ReadSinceCancel));
@@ -258,22 +252,10 @@ impl<'s, 'a> Follower<'s, 'a> {
         }
     }
 
-    /// A store that cannot be read is endured as long as the agent endures it: for one lease.
-    fn endure(&mut self, error: anyhow::Error) -> anyhow::Result<()> {
-        let since = *self.store_silent.get_or_insert_with(Instant::now);
-        if !CloudError::may_pass(&error) || since.elapsed() >= self.session.settings.lease() {
-            return Err(error);
-        }
-        tracing::warn!(error = format!("{error:#}"), "failed to look for reports");
-        Ok(())
-    }
-
     async fn read_reports(&mut self, id: NodeId, effects: &mut Vec<Effect>) -> anyhow::Result<bool> {
         let mut came = false;
         let session = &mut *self.session;
-        while let Some(report) =
-            mailbox::receive(&*session.cloud.objects, &session.layout, &mut session.record, id).await?
-        {
+        while let Some(report) = session.receive(id, &mut self.store_silent).await? {
             came = true;
             let record = &mut session.record;
             let (Some(node), Some(output)) = (record.nodes.get_mut(id), self.sources.output.nodes.get_mut(id)) else {

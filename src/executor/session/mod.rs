@@ -32,15 +32,17 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use tokio::time::Instant;
 
 use crate::base::arn::Arn;
 use crate::base::failure::Failure;
-use crate::cloud::{Cloud, LogClient};
+use crate::base::node::NodeId;
+use crate::cloud::{Cloud, CloudError, LogClient};
 use crate::config::env::{self, Environment};
 use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
 use crate::protocol::keys::Layout;
-use crate::protocol::mailbox::Order;
+use crate::protocol::mailbox::{Order, Report};
 use crate::protocol::project::Trees;
 use crate::reader::{self, Feed, Pace};
 use crate::session::record::{Records, SessionRecord};
@@ -206,6 +208,25 @@ impl<'a> Session<'a> {
     pub async fn stop_job(&self) {
         if let Err(error) = self.cloud.jobs.stop(&self.job_name()).await {
             tracing::warn!(%error, "failed to stop the training job");
+        }
+    }
+
+    /// The next report of a node. A store that cannot be read is endured as long as the agent endures it, for one lease, and looks
+    /// like silence; `silent` is since when.
+    pub async fn receive(&mut self, node: NodeId, silent: &mut Option<Instant>) -> anyhow::Result<Option<Report>> {
+        match mailbox::receive(&*self.cloud.objects, &self.layout, &mut self.record, node).await {
+            Ok(report) => {
+                *silent = None;
+                Ok(report)
+            }
+            Err(error) => {
+                let since = *silent.get_or_insert_with(Instant::now);
+                if !CloudError::may_pass(&error) || since.elapsed() >= self.settings.lease() {
+                    return Err(error);
+                }
+                tracing::warn!(error = format!("{error:#}"), "failed to look for reports");
+                Ok(None)
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use crate::base::stream::StreamName;
 use crate::cloud::{CloudError, LogEvent, ObjectStore};
 use crate::protocol::keys::Layout;
 use crate::protocol::mailbox::ExitReport;
+use crate::session::Session;
 use crate::session::copy::CopyReader;
 use crate::session::cursor::{Cursor, Position};
 use crate::session::foreign::Foreign;
@@ -66,15 +67,15 @@ pub(super) struct Output {
 }
 
 impl Output {
+    /// A run of the session, from where its output was printed up to.
+    pub(super) fn of(session: &Session<'_>, run: u32) -> anyhow::Result<Self> {
+        let (record, cursor) = (&session.record, session.records.cursor(&session.id, run)?);
+        let foreign = Foreign::new(record.foreign_bytes);
+        Ok(Self::new(&session.layout, run, record.nodes.len(), cursor, record.shown_events.clone(), foreign))
+    }
+
     /// Begins, or goes on where `cursor` stands.
-    pub(super) fn new(
-        layout: &Layout,
-        run: u32,
-        count: usize,
-        cursor: Cursor,
-        shown: Vec<String>,
-        foreign: Foreign,
-    ) -> Self {
+    fn new(layout: &Layout, run: u32, count: usize, cursor: Cursor, shown: Vec<String>, foreign: Foreign) -> Self {
         let nodes = Nodes::new(count, |id| {
             let printed = cursor.get(id);
             NodeOutput {

@@ -8,14 +8,13 @@ use tokio::time::Instant;
 use crate::base::failure::Failure;
 use crate::base::node::NodeId;
 use crate::base::signals::Cancellation;
-use crate::cloud::CloudError;
 use crate::gitlab::JobContext;
 use crate::protocol::mailbox::{Order, Report};
 use crate::protocol::project::{Rule, Selection, Trees};
 use crate::session::Session;
 use crate::session::failure_reasons::{self, Verdict};
 use crate::session::machine::LossKind;
-use crate::session::mailbox::{self, LeaseKeeper};
+use crate::session::mailbox::LeaseKeeper;
 use crate::session::record::LostResults;
 use crate::session::supply::with_bar;
 use crate::workspace::{self, AllSent, Bounds, Limits, Progress};
@@ -185,7 +184,8 @@ async fn wait_for_results(
         if lease.is_due() {
             lease.renew(&session.cloud, &session.layout).await;
         }
-        match receive(session, &mut silent).await? {
+        // The leader alone collects.
+        match session.receive(NodeId::LEADER, &mut silent).await? {
             Some(report) => {
                 learn(session, report)?;
                 continue;
@@ -221,25 +221,6 @@ async fn wait_for_results(
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = cancel.changed() => {}
-        }
-    }
-}
-
-/// The leader's next report: it alone collects. A store that cannot be read is endured for one lease; `silent` is since when.
-async fn receive(session: &mut Session<'_>, silent: &mut Option<Instant>) -> anyhow::Result<Option<Report>> {
-    let objects = session.cloud.objects.clone();
-    match mailbox::receive(&*objects, &session.layout, &mut session.record, NodeId::LEADER).await {
-        Ok(report) => {
-            *silent = None;
-            Ok(report)
-        }
-        Err(error) => {
-            let since = *silent.get_or_insert_with(Instant::now);
-            if !CloudError::may_pass(&error) || since.elapsed() >= session.settings.lease() {
-                return Err(error);
-            }
-            tracing::warn!(error = format!("{error:#}"), "failed to look for results");
-            Ok(None)
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 use crate::gitlab::JobContext;
 use crate::protocol::keys::{self, Route};
-use crate::protocol::mailbox::Order;
+use crate::protocol::mailbox::{Order, WorkspaceOrder};
 use crate::protocol::project::{Selection, Trees};
 use crate::session::mailbox::LeaseKeeper;
 use crate::session::{Session, results};
@@ -107,12 +107,12 @@ impl Supply {
         session.save()?;
         let route = self.route(session);
         // First of all: an agent that is up already receives while this side sends.
-        let order = Order::Workspace {
+        let order = Order::Workspace(WorkspaceOrder {
             attempt: session.record.workspace_attempt,
             packs: self.packs.clone(),
             trees: self.trees.clone(),
             selection: self.selection.clone(),
-        };
+        });
         tokio::select! {
             ordered = session.order(&order) => ordered?,
             () = cancellation.token().cancelled() => return Err(canceled()),

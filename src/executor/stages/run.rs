@@ -16,11 +16,11 @@ use crate::base::stream::{self, StreamName};
 use crate::cloud::LogClient;
 use crate::config::policy;
 use crate::gitlab::{BuildStage, JobContext, Placement};
-use crate::protocol::mailbox::Order;
+use crate::protocol::mailbox::{Order, RunOrder};
 use crate::protocol::project::Trees;
 use crate::session::failure_reasons;
 use crate::session::follow::Follower;
-use crate::session::machine::{Conclusion, LossKind, RunMachine, Terms};
+use crate::session::machine::{Conclusion, LossKind};
 use crate::session::mailbox::LeaseKeeper;
 use crate::session::record::{CurrentRun, LostResults, Records, SessionRecord};
 use crate::session::replace::{self, Replaced, Wishes};
@@ -394,14 +394,14 @@ async fn run_script(
     let limits = &session.settings.limits;
     if !is_ordered {
         session.cloud.objects.put(&session.layout.script(run), body).await?;
-        let order = Order::Run {
+        let order = Order::Run(RunOrder {
             run,
             stage: stage.to_string(),
             masks: job.masked_values(|name| context.env.job_variable(name).map(str::to_owned)),
             mask_prefixes: job.features.token_mask_prefixes.clone(),
             grace: limits.cancel_grace_seconds,
             live_copy: session.settings.trace.live_copy,
-        };
+        });
         session.order(&order).await?;
         if let Some(current) = &mut session.record.current {
             current.ordered = true;
@@ -414,16 +414,9 @@ async fn run_script(
         return Err(error);
     }
     loop {
-        let limits = &session.settings.limits;
-        let machine = RunMachine::new(Terms {
-            run,
-            nodes: session.record.nodes.len(),
-            grace: Duration::from_secs(limits.cancel_grace_seconds),
-            provisioning: Duration::from_secs(limits.provisioning_seconds),
-        });
         let feed = session.join_log(log_client(context))?;
         let mut conclusion =
-            Follower::new(session, supply, machine, run, lease(context), feed)?.follow(&context.cancellation).await;
+            Follower::new(session, supply, run, lease(context), feed)?.follow(&context.cancellation).await;
         if matches!(conclusion, Ok(Conclusion::Lost { .. })) {
             // The order waits in the mailbox for the next training job's agent.
             match replace::replace(session, wishes).await {
