@@ -84,12 +84,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             provisioning: Duration::from_secs(limits.provisioning_seconds),
         });
         for (id, node) in session.record.nodes.iter() {
-            if node.ready {
-                machine.already_ready(id);
-            }
-            if node.left {
-                machine.already_left(id);
-            }
+            machine.already(id, node.ready, node.left);
         }
         let describe = Describe::new(started, machine.is_leaving());
         let sources = Sources::new(Output::of(session, run)?, feed, session.settings.trace.live_copy);

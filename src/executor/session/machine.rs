@@ -153,14 +153,9 @@ impl RunMachine {
         }
     }
 
-    /// A node that was ready before this stage began.
-    pub fn already_ready(&mut self, node: NodeId) {
-        self.nodes.change(node, |node| node.ready = true);
-    }
-
-    /// A node whose agent was gone before this stage began.
-    pub fn already_left(&mut self, node: NodeId) {
-        self.nodes.change(node, |node| node.bye = Some(ByeReason::Other));
+    /// What was known of a node before this stage began: its agent was ready, or gone.
+    pub fn already(&mut self, node: NodeId, is_ready: bool, has_left: bool) {
+        self.nodes.change(node, |node| (node.ready, node.bye) = (is_ready, has_left.then_some(ByeReason::Other)));
     }
 
     /// The order to end the script was sent before this stage began.

@@ -86,8 +86,7 @@ fn the_end_of_the_output_does_not_hide_a_stop() {
 #[test]
 fn an_agent_that_had_left_says_nothing_more() {
     let mut machine = RunMachine::new(TERMS);
-    machine.already_ready(NODE);
-    machine.already_left(NODE);
+    machine.already(NODE, true, true);
     let ended = job(JobStatus::Failed, "Failed", "AlgorithmError: x");
     let end = conclusion(machine.apply(&Event::Job(Some(&ended)), at(1)));
     assert!(matches!(end, Some(Conclusion::Lost { .. })), "{end:?}");
