@@ -13,10 +13,8 @@ use aws_sdk_cloudwatchlogs::types::OrderBy;
 
 use super::Clients;
 use super::errors::Call;
+use executor::base::stream::{GROUP, StreamName};
 use executor::cloud::{CloudError, CloudErrorKind, FilterPage, JobLogs, LogEvent, StreamPage};
-
-/// The group of every training job of an account and region.
-const GROUP: &str = "/aws/sagemaker/TrainingJobs";
 
 /// A page is 1 MB at most; a reply that takes longer than this is asked for again.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -48,7 +46,7 @@ impl AwsLogs {
             Ok(page) => {
                 let names = page.log_streams.unwrap_or_default().into_iter();
                 let streams =
-                    names.filter_map(|stream| stream.log_stream_name).filter(|name| is_container_stream(name));
+                    names.filter_map(|stream| stream.log_stream_name).filter(|name| StreamName::parse(name).is_some());
                 Ok(StreamPage { streams: streams.collect(), token: page.next_token })
             }
             Err(error) => {
@@ -67,7 +65,7 @@ impl JobLogs for AwsLogs {
         let mut token = None;
         loop {
             let request = self.clients.logs().describe_log_streams();
-            let request = request.log_stream_name_prefix(format!("{job_name}/")).set_next_token(token.clone());
+            let request = request.log_stream_name_prefix(StreamName::prefix(job_name)).set_next_token(token.clone());
             let page = self.page(&call, request).await?;
             streams.extend(page.streams);
             // A service that repeats its token would be asked for ever.
@@ -118,32 +116,5 @@ impl JobLogs for AwsLogs {
         let call = Call::new("list", format!("log streams of {GROUP}"), "logs:DescribeLogStreams");
         let request = self.clients.logs().describe_log_streams().order_by(OrderBy::LastEventTime).descending(true);
         self.page(&call, request.set_next_token(token.map(str::to_owned))).await
-    }
-}
-
-/// `<job>/algo-<n>-<epoch>` and nothing after it: remote debugging adds streams that end in `/ssm`.
-fn is_container_stream(stream: &str) -> bool {
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    stream
-        .split_once('/')
-        .and_then(|(_, container)| container.strip_prefix("algo-"))
-        .and_then(|rest| rest.split_once('-'))
-        .is_some_and(|(node, epoch)| is_number(node) && is_number(epoch))
-}
-
-#[cfg(test)]
-mod tests {
-    use test_case::test_case;
-
-    use super::*;
-
-    #[test_case("job-1/algo-1-1700000000" => true; "first node")]
-    #[test_case("job-1/algo-12-1700000000" => true; "twelfth node")]
-    #[test_case("job-1/algo-1-1700000000/ssm" => false; "remote debug")]
-    #[test_case("job-1/algo-1-" => false; "no epoch")]
-    #[test_case("job-1/profiler-1-17" => false; "other container")]
-    #[test_case("algo-1-17" => false; "no job")]
-    fn only_container_streams_count(stream: &str) -> bool {
-        is_container_stream(stream)
     }
 }

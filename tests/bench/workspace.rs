@@ -15,9 +15,10 @@ use aws::Aws;
 use bytes::Bytes;
 use clap::{Args, Parser, Subcommand};
 use executor::cloud::{Access, Connect as _, MOST_BYTES, ObjectStore};
+use executor::protocol::keys::Route;
+use executor::protocol::project::{Selection, Trees};
 use executor::workspace::{
-    AllSent, Bounds, Limits, Progress, Route, Selection, Snapshot, Summary, Trees, apply_changes, receive, send,
-    send_changes,
+    AllSent, Bounds, Limits, Progress, Snapshot, Summary, apply_changes, receive, send, send_changes,
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;

@@ -22,7 +22,9 @@ use tokio::runtime::Runtime;
 
 use super::choices::Choices;
 use executor::cloud::{CloudError, Listed, ObjectStore};
-use executor::workspace::{self, Damaged, Limits, Route, Summary, Trees};
+use executor::protocol::keys::Route;
+use executor::protocol::project::{Selection, Trees};
+use executor::workspace::{self, Damaged, Limits, Summary};
 
 const LIMITS: Limits = Limits { max_bytes: 1 << 20, max_files: 50 };
 
@@ -235,7 +237,7 @@ fn applies(manifest: impl FnOnce(&[u8]) -> Vec<Vec<u8>>) -> bool {
     }
     store.insert(format!("down/packs/{}", name_of_pack()), lying::pack());
     let staging = host.folder.path().join("scratch/staging");
-    let selection = workspace::Selection { everything: true, ..workspace::Selection::default() };
+    let selection = Selection { everything: true, ..Selection::default() };
     let bounds = workspace::Bounds { selection: &selection, limits: &LIMITS };
     let (sent, progress) = (workspace::AllSent::default(), Arc::default());
     sent.tell();

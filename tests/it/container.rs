@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use emulator::host::{self, ContainerExit, ContainerSpec, Image, Means, Profile, Signals};
-use executor::agent::launcher;
+use executor::protocol::bootstrap;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -63,14 +63,14 @@ impl Bench {
         let channel = self.ml().join("input/data/agent");
         fs::create_dir_all(&channel).unwrap();
         for (name, content) in [
-            (launcher::START, launcher::start_script().into_bytes()),
-            (launcher::STUB, launcher::exec_stub()),
-            (launcher::BINARY, agent.to_vec()),
+            (bootstrap::START, bootstrap::start_script().into_bytes()),
+            (bootstrap::STUB, bootstrap::exec_stub()),
+            (bootstrap::BINARY, agent.to_vec()),
         ] {
             fs::write(channel.join(name), content).unwrap();
             fs::set_permissions(channel.join(name), fs::Permissions::from_mode(0o644)).unwrap();
         }
-        self.spec.arguments = vec![format!("/opt/ml/input/data/agent/{}", launcher::START)];
+        self.spec.arguments = vec![format!("/opt/ml/input/data/agent/{}", bootstrap::START)];
         self
     }
 
@@ -522,7 +522,7 @@ fn an_image_that_cannot_start_the_agent_says_what_it_lacks() {
     let Some(root) = dash_root() else { return };
     in_containers(async {
         let bench = Bench::new(Image::Root(root.path().to_owned()), "").with_channel(&fake_agent());
-        fs::write(bench.ml().join("input/data/agent").join(launcher::STUB), b"").unwrap();
+        fs::write(bench.ml().join("input/data/agent").join(bootstrap::STUB), b"").unwrap();
         let ended = bench.run().await;
         assert_eq!(ended.code, 126);
         assert!(ended.output.contains("install `coreutils` or `busybox` in the image"), "{}", ended.output);
@@ -535,7 +535,7 @@ fn an_image_that_cannot_start_the_agent_says_what_it_lacks() {
 fn a_missing_agent_is_named() {
     in_containers(async {
         let bench = Bench::new(Image::Host, "").with_channel(&fake_agent());
-        fs::remove_file(bench.ml().join("input/data/agent").join(launcher::BINARY)).unwrap();
+        fs::remove_file(bench.ml().join("input/data/agent").join(bootstrap::BINARY)).unwrap();
         let ended = bench.run().await;
         assert_eq!(ended.code, 126);
         assert!(ended.output.contains("/sagemaker-executor is missing"), "{}", ended.output);
@@ -608,11 +608,11 @@ fn a_channel_that_cannot_be_changed_is_copied() {
             fs::set_permissions(programs.join(name), fs::Permissions::from_mode(0o755)).unwrap();
         }
         // Without the stub the loader cannot help either.
-        fs::write(bench.ml().join("input/data/agent").join(launcher::STUB), b"").unwrap();
+        fs::write(bench.ml().join("input/data/agent").join(bootstrap::STUB), b"").unwrap();
         bench.spec.environment.insert("PATH".into(), "/opt/ml/programs:/usr/bin:/bin".into());
         let ended = bench.run().await;
         assert_eq!((ended.code, ended.output.as_str()), (41, "agent"));
-        let channel = fs::metadata(bench.ml().join("input/data/agent").join(launcher::BINARY)).unwrap();
+        let channel = fs::metadata(bench.ml().join("input/data/agent").join(bootstrap::BINARY)).unwrap();
         assert_eq!(channel.permissions().mode() & 0o111, 0);
     });
 }

@@ -15,34 +15,49 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("base::process", &["base::failure"]),
     ("base::names", &[]),
     ("base::plain", &[]),
+    ("base::arn", &[]),
+    ("base::node", &[]),
+    ("base::stream", &["base::node"]),
     ("config::env", &["base::failure"]),
     ("config::settings", &["base::failure", "cloud", "config::env"]),
-    ("config::policy", &["base::failure", "config::env", "config::settings", "gitlab"]),
+    ("config::policy", &["base::arn", "base::failure", "config::env", "config::settings", "gitlab", "protocol"]),
     ("gitlab", &["base::failure"]),
     ("ui", &["base::failure", "base::plain"]),
     ("cloud", &["base::failure", "base::plain"]),
-    ("reader", &["base::failure", "cloud"]),
+    ("reader", &["base::failure", "base::node", "base::stream", "cloud"]),
     ("boundary", &["base::exit_codes", "base::failure", "base::signals", "ui"]),
-    ("trace", &["base::failure"]),
-    ("workspace", &["base::failure", "base::names", "cloud"]),
-    ("mailbox", &["workspace"]),
+    ("trace", &["base::failure", "base::node"]),
+    ("protocol", &["base::arn", "base::failure", "base::node"]),
+    ("workspace", &["base::failure", "base::names", "cloud", "protocol"]),
     (
         "agent",
-        &["base::failure", "base::process", "base::signals", "cloud", "config::env", "mailbox", "trace", "workspace"],
+        &[
+            "base::failure",
+            "base::node",
+            "base::process",
+            "base::signals",
+            "cloud",
+            "config::env",
+            "protocol",
+            "trace",
+            "workspace",
+        ],
     ),
     (
         "session",
         &[
-            "agent",
+            "base::arn",
             "base::failure",
+            "base::node",
             "base::plain",
             "base::signals",
+            "base::stream",
             "cloud",
             "config::env",
             "config::policy",
             "config::settings",
             "gitlab",
-            "mailbox",
+            "protocol",
             "reader",
             "trace",
             "ui",
@@ -52,17 +67,20 @@ const DIRECTION: &[(&str, &[&str])] = &[
     (
         "stages",
         &[
+            "base::arn",
             "base::failure",
             "base::names",
+            "base::node",
             "base::process",
             "base::signals",
+            "base::stream",
             "boundary",
             "cloud",
             "config::env",
             "config::policy",
             "config::settings",
             "gitlab",
-            "mailbox",
+            "protocol",
             "session",
             "ui",
             "workspace",
@@ -90,7 +108,7 @@ const SHARED_ROOMS: &[&str] = &["base", "config"];
 const PACKAGES: &[&str] = &["src", "src/aws", "src/emulator", "src/executor"];
 /// Calls of `std::env` outside `config/env.rs` that read no variable, with their files.
 const ENVIRONMENT_EXCEPTIONS: &[(&str, &str)] =
-    &[("executor/operate/try_job.rs", "current_dir"), ("executor/agent/exec.rs", "split_paths")];
+    &[("executor/operate/try_job.rs", "current_dir"), ("executor/agent/shell.rs", "split_paths")];
 /// Files besides `ui.rs` that own a standard stream: the container's log takes frames, the emulator tells its address.
 const STREAM_EXCEPTIONS: &[(&str, &str)] =
     &[("executor/agent/streams.rs", "stdout"), ("executor/agent/streams.rs", "stderr"), ("emulator/lib.rs", "stdout")];

@@ -11,7 +11,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use executor::workspace::{Rule, Selection};
+use executor::protocol::project::{Rule, Selection};
 
 use crate::support::waiting;
 use crate::support::world::Runner;

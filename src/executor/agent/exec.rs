@@ -5,7 +5,6 @@
 //! leaves in the background lives on and its later output is read and dropped. This module knows no orders and
 //! reports nothing itself, and it never shows a variable's value.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::PipeReader;
 use std::os::fd::OwnedFd;
@@ -17,26 +16,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use tokio::process::Command;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::beside::Beside;
 use super::copy::{TraceCopy, TraceOutput};
+use super::foreign_output::ForeignOutput;
 use super::place;
 use super::pump::{self, Closing, FrameSink, Pump};
+use super::shell::{Shell, USUAL_PLACES, choose_shell};
 use super::streams::{Streams, spawn};
 use crate::base::process::{Exit, ProcessGroup};
-use crate::mailbox::ExitReport;
+use crate::protocol::mailbox::ExitReport;
 use crate::trace::Masker;
 
-/// The code of a script that the image has no shell for, as a shell says it of a command it cannot find.
-const NO_SHELL: i32 = 127;
-/// The code of a script that its shell cannot parse.
-const NOT_PARSED: i32 = 2;
-/// Where shells are when `PATH` does not name them.
-const USUAL_PLACES: [&str; 3] = ["/bin", "/usr/bin", "/usr/local/bin"];
-/// How long a shell may take to tell what it can parse.
-const PROBE_DEADLINE: Duration = Duration::from_secs(10);
 /// What a pipe holds where the system lets it: so much a script writes in one go.
 pub(super) const PIPE_BYTES: usize = 1 << 20;
 
@@ -84,27 +75,29 @@ pub(super) async fn run(
     cancel: &CancellationToken,
 ) -> anyhow::Result<ExitReport> {
     let output = TraceOutput::new(streams.log(), copy);
-    let (report, output) = run_into(spec, output, Some(streams.beside()), cancel).await?;
+    let (report, output) = run_into(spec, output, Some(streams.foreign()), cancel).await?;
     let copy = output.finish().await.inspect_err(|error| {
         tracing::error!(run = spec.run, error = format!("{error:#}"), "the copy of the trace is not complete");
     });
     Ok(ExitReport { copy: copy.ok(), ..report })
 }
 
-/// Runs a script to its end and sends its frames, the end frame included, to `sink`; lines of others come from `beside`.
+/// Runs a script to its end and sends its frames, the end frame included, to `sink`; lines of others come from `foreign`.
 async fn run_into<S: FrameSink + 'static>(
     spec: &ScriptRun,
     sink: S,
-    beside: Option<Arc<Beside>>,
+    foreign: Option<Arc<ForeignOutput>>,
     cancel: &CancellationToken,
 ) -> anyhow::Result<(ExitReport, S)> {
-    let shell = choose_shell(spec, &USUAL_PLACES).await?;
+    let path = spec.env.iter().rev().find(|(name, _)| name == "PATH").map_or("", |(_, value)| value);
+    let shell = choose_shell(path, &spec.script, &USUAL_PLACES).await;
+    let shell = shell.with_context(|| format!("failed to read the script of {}", spec.stage))?;
     let spool = Arc::new(place::spool());
     let shared = spool.clone();
     // Ends the pump also when the script cannot be started.
     let _closing = Closing(&shared);
     let masker = || Masker::with_prefixes(spec.masks.clone(), spec.mask_prefixes.clone());
-    let pump = Pump::new(spec.run, masker, spool.clone(), beside, sink);
+    let pump = Pump::new(spec.run, masker, spool.clone(), foreign, sink);
     let (tell_code, code) = oneshot::channel();
     let (tell_delivered, delivered) = oneshot::channel();
     // Ends the script when its output cannot be delivered.
@@ -204,72 +197,12 @@ pub(super) fn enlarge(pipe: &PipeReader) {
     }
 }
 
-enum Shell {
-    /// Program and first arguments; the script's path follows.
-    Found(Vec<PathBuf>),
-    /// Nothing in the image can run the script.
-    Unfit { code: i32, explanation: String },
-}
-
-/// bash if the image has it; else the first of busybox, ash and sh that can parse the script.
-async fn choose_shell(spec: &ScriptRun, usual: &[&str]) -> anyhow::Result<Shell> {
-    let path = spec.env.iter().rev().find(|(name, _)| name == "PATH").map_or("", |(_, value)| value);
-    let find = |name: &str| find_program(path.as_ref(), usual, name);
-    if let Some(bash) = find("bash") {
-        return Ok(Shell::Found(vec![bash]));
-    }
-    let busybox = find("busybox").map(|busybox| vec![busybox, PathBuf::from("sh")]);
-    let plain = ["ash", "sh"].into_iter().filter_map(|name| find(name).map(|shell| vec![shell]));
-    let shells: Vec<Vec<PathBuf>> = busybox.into_iter().chain(plain).collect();
-    let Some(last) = shells.last() else {
-        let explanation = "The image has no shell that could run the script: install bash in it, or busybox.\n";
-        return Ok(Shell::Unfit { code: NO_SHELL, explanation: explanation.to_owned() });
-    };
-    let script = tokio::fs::read(&spec.script).await;
-    let script = script.with_context(|| format!("failed to read the script of {}", spec.stage))?;
-    if !script.windows(2).any(|pair| pair == b"$'") {
-        return Ok(Shell::Found(last.clone()));
-    }
-    for shell in &shells {
-        if parses_dollar_quotes(shell).await {
-            return Ok(Shell::Found(shell.clone()));
-        }
-    }
-    let shell = last.first().map_or_else(String::new, |shell| shell.display().to_string());
-    Ok(Shell::Unfit {
-        code: NOT_PARSED,
-        explanation: format!(
-            "The script needs bash or busybox sh, and the only shell of the image, `{shell}`, cannot parse it.\n\
-             Install bash in the image, or busybox.\n"
-        ),
-    })
-}
-
-fn find_program(path: &OsStr, usual: &[&str], name: &str) -> Option<PathBuf> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let directories =
-        std::env::split_paths(path).filter(|directory| directory.is_absolute()).chain(usual.iter().map(PathBuf::from));
-    directories
-        .map(|directory| directory.join(name))
-        .find(|file| std::fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0))
-}
-
-/// Whether the shell knows `$'...'`, which GitLab's scripts use. dash does not.
-async fn parses_dollar_quotes(shell: &[PathBuf]) -> bool {
-    let Some((program, arguments)) = shell.split_first() else { return false };
-    let mut command = Command::new(program);
-    command.args(arguments).arg("-c").arg("[ $'a' = a ]").env_clear().current_dir(Path::new("/"));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let Ok(mut group) = ProcessGroup::spawn(command) else { return false };
-    matches!(timeout_at(Instant::now() + PROBE_DEADLINE, group.wait()).await, Ok(Ok(Exit { code: 0, .. })))
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
-    use std::os::unix::fs::PermissionsExt as _;
 
     use tokio::sync::mpsc;
+    use tokio::time::Instant;
 
     use super::super::spool::Spool;
     use super::*;
@@ -423,9 +356,9 @@ mod tests {
     async fn what_others_write_during_the_run_comes_beside_its_output() {
         let (reader, mut writer) = std::io::pipe().unwrap();
         let log = Arc::new(Spool::new(None, 0));
-        let beside = Arc::new(Beside::new(reader, log).unwrap());
+        let foreign = Arc::new(ForeignOutput::new(reader, log).unwrap());
         let (stopped, stop) = std::io::pipe().unwrap();
-        let others = beside.clone();
+        let others = foreign.clone();
         let thread = std::thread::spawn(move || others.forward(&stopped));
         let scene = scene("echo mine; : > here; while [ ! -e go ]; do sleep 0.01; done; echo still mine");
         let (sink, mut lines) = sink();
@@ -446,7 +379,7 @@ mod tests {
             assert_eq!(seen, [Line::Beside("theirs, [MASKED]".to_owned())]);
             std::fs::write(scene.dir.path().join("go"), "").unwrap();
         };
-        let run = async { tokio::join!(run_into(&scene.spec, sink, Some(beside), &cancel), watch) };
+        let run = async { tokio::join!(run_into(&scene.spec, sink, Some(foreign), &cancel), watch) };
         let (report, ()) = tokio::time::timeout(LONG, run).await.unwrap();
         assert_eq!(report.unwrap().0.bytes, 16);
         let mut seen = Vec::new();
@@ -505,66 +438,5 @@ mod tests {
         let run = run_into(&scene.spec, sink, None, &cancel);
         let error = tokio::time::timeout(LONG, run).await.unwrap().err().unwrap();
         assert_eq!(error.to_string(), "failed to deliver the output of step_script");
-    }
-
-    fn program(directory: &Path, name: &str, text: &str) {
-        let path = directory.join(name);
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_shell_is_asked_before_it_is_given_dollar_quotes() {
-        let dir = tempfile::tempdir().unwrap();
-        program(dir.path(), "knows", "#!/bin/sh\nexit 0\n");
-        program(dir.path(), "knows-not", "#!/bin/sh\nexit 2\n");
-        assert!(parses_dollar_quotes(&[dir.path().join("knows")]).await);
-        assert!(!parses_dollar_quotes(&[dir.path().join("knows-not")]).await);
-        assert!(!parses_dollar_quotes(&[dir.path().join("absent")]).await);
-    }
-
-    /// An image that has `program` alone, as `name`.
-    async fn shell_of(program: &str, name: &str, script: &str) -> Option<Shell> {
-        let Some(file) = find_program(OsStr::new(""), &USUAL_PLACES, program) else {
-            eprintln!("SKIPPED: {program} is not on this machine");
-            return None;
-        };
-        let mut scene = scene(script);
-        std::os::unix::fs::symlink(file, scene.dir.path().join(name)).unwrap();
-        scene.spec.env = vec![("PATH".to_owned(), scene.dir.path().display().to_string())];
-        Some(choose_shell(&scene.spec, &[]).await.unwrap())
-    }
-
-    #[tokio::test]
-    async fn dash_gets_plain_scripts_and_a_person_learns_why_it_gets_no_others() {
-        if let Some(shell) = shell_of("dash", "sh", "eval $'echo'").await {
-            let Shell::Unfit { code, explanation } = shell else { panic!("dash was chosen") };
-            assert_eq!(code, NOT_PARSED);
-            assert!(explanation.contains("Install bash in the image, or busybox."), "{explanation}");
-        }
-        if let Some(shell) = shell_of("dash", "sh", "eval \"echo\"").await {
-            assert!(matches!(shell, Shell::Found(words) if words[0].ends_with("sh")));
-        }
-        if let Some(shell) = shell_of("busybox", "busybox", "eval $'echo'").await {
-            assert!(matches!(shell, Shell::Found(words) if words[1] == Path::new("sh")));
-        }
-        if let Some(shell) = shell_of("bash", "bash", "eval $'echo'").await {
-            assert!(matches!(shell, Shell::Found(words) if words.len() == 1));
-        }
-        if let Some(shell) = shell_of("dash", "other", "true").await {
-            assert!(matches!(shell, Shell::Unfit { code: NO_SHELL, .. }));
-        }
-    }
-
-    #[test]
-    fn a_program_is_an_executable_file_of_the_path_or_of_a_usual_place() {
-        let dir = tempfile::tempdir().unwrap();
-        program(dir.path(), "tool-of-the-image", "");
-        std::fs::write(dir.path().join("plain"), "").unwrap();
-        let path = dir.path().as_os_str();
-        assert_eq!(find_program(path, &[], "tool-of-the-image"), Some(dir.path().join("tool-of-the-image")));
-        assert_eq!(find_program(path, &[], "plain"), None);
-        assert!(find_program(OsStr::new(""), &USUAL_PLACES, "sh").is_some());
-        assert_eq!(find_program(OsStr::new("."), &[], "sh"), None);
     }
 }

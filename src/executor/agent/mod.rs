@@ -4,36 +4,40 @@
 //! when SageMaker stops the job (SIGTERM, then 120 s), or when nobody renews the lease. It never talks to the driver
 //! directly and knows nothing of sessions, policies or sandboxes.
 
-mod beside;
-pub mod configuration;
 mod copy;
 mod exec;
-pub mod launcher;
+mod foreign_output;
+mod mailbox;
 pub mod node;
 mod place;
-mod post;
 mod pump;
+mod shell;
 mod spool;
 mod streams;
 mod work;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-pub use configuration::Configuration;
-
 use crate::base::failure;
 use crate::base::process::Reaper;
 use crate::base::signals::{Cancellation, Signals};
-use crate::cloud::Connect;
+use crate::cloud::{Access, Connect};
 use crate::config::env::Environment;
+use crate::protocol::agent_env::AgentEnv;
+use crate::protocol::bootstrap;
+use mailbox::Mailbox;
+use node::ThisNode;
 use streams::Streams;
 
 /// Written for SageMaker: its first 1,024 characters become the job's `FailureReason`.
 const FAILURE_FILE: &str = "/opt/ml/output/failure";
 const RESOURCE_CONFIG: &str = "/opt/ml/input/config/resourceconfig.json";
+
+/// The platform names the endpoint of the role's credentials in one of these.
+const ROLE_CREDENTIALS: [&str; 2] = ["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"];
 
 /// Runs until the end of the training job; the exit code is that of the job's script, so that SageMaker's status tells
 /// the same as GitLab's.
@@ -65,21 +69,32 @@ async fn supervised(env: &Environment, connect: &dyn Connect, streams: &Streams)
     let signals = Signals::install().context("failed to install the signal handlers")?;
     let cancellation = Cancellation::default();
     let _reaper = Reaper::start()?;
-    let configuration = Configuration::from_environment(env)?;
-    let node = node::Node::read(Path::new(RESOURCE_CONFIG))?;
-    let bundle = launcher::channel_dir().join(launcher::CA_BUNDLE);
-    let access = configuration.access(bundle.exists().then_some(bundle));
+    let agent_env = AgentEnv::read(|name| env.get(name))?;
+    let node = ThisNode::read(Path::new(RESOURCE_CONFIG))?;
+    let bundle = bootstrap::channel_dir().join(bootstrap::CA_BUNDLE);
+    let access = access(&agent_env, bundle.exists().then_some(bundle));
     // On SageMaker the platform says where the role's credentials are. What else the environment or a file says of AWS is the
     // image's or the job's, and meant for the script.
-    let objects = if configuration::ROLE_CREDENTIALS.iter().any(|name| env.get(name).is_some()) {
+    let objects = if ROLE_CREDENTIALS.iter().any(|name| env.get(name).is_some()) {
         connect.container_store(&access)?
     } else {
         connect.object_store(&access).await?
     };
-    let post = post::Post::new(objects, &configuration, &node);
-    let worker = work::Worker::new(post, node, env.clone(), streams);
+    let mailbox = Mailbox::new(objects, &agent_env, node.id);
+    let worker = work::Worker::new(mailbox, node, env.clone(), streams);
     tokio::select! {
         result = worker.work(&cancellation) => result,
         never = signals.watch(&cancellation) => match never {},
+    }
+}
+
+fn access(env: &AgentEnv, ca_bundle: Option<PathBuf>) -> Access {
+    Access {
+        region: env.region.clone(),
+        endpoint_url: env.endpoint_url.clone(),
+        bucket: env.bucket.clone(),
+        prefix: env.prefix.clone(),
+        kms_key_id: env.kms_key_id.clone(),
+        ca_bundle,
     }
 }

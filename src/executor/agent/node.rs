@@ -5,15 +5,15 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde::Deserialize;
 
+use crate::base::node::NodeId;
+
 /// This container among its neighbours.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
-    /// `algo-<n>` by position: its name in the mailbox, whatever the platform calls the host.
-    pub name: String,
+pub struct ThisNode {
+    /// By position, whatever the platform calls the host.
+    pub id: NodeId,
     /// Host names as the platform gives them, in order.
     pub hosts: Vec<String>,
-    /// The first node sends the results.
-    pub is_leader: bool,
 }
 
 #[derive(Deserialize)]
@@ -22,7 +22,7 @@ struct ResourceConfig {
     hosts: Vec<String>,
 }
 
-impl Node {
+impl ThisNode {
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
         let config: ResourceConfig =
@@ -34,7 +34,7 @@ impl Node {
         // The platform sorts by text: algo-10 stands before algo-2.
         config.hosts.sort_by_key(|host| (trailing_number(host), host.clone()));
         let position = config.hosts.iter().position(|host| *host == config.current_host).unwrap_or(0);
-        Self { name: format!("algo-{}", position + 1), hosts: config.hosts, is_leader: position == 0 }
+        Self { id: NodeId::at(position), hosts: config.hosts }
     }
 }
 
@@ -50,8 +50,8 @@ mod tests {
     #[test]
     fn nodes_are_counted_by_number() {
         let hosts = ["algo-1", "algo-10", "algo-2"].map(str::to_owned).to_vec();
-        let node = Node::of(ResourceConfig { current_host: "algo-10".into(), hosts: hosts.clone() });
-        assert_eq!((node.name.as_str(), node.is_leader), ("algo-3", false));
-        assert!(Node::of(ResourceConfig { current_host: "algo-1".into(), hosts }).is_leader);
+        let node = ThisNode::of(ResourceConfig { current_host: "algo-10".into(), hosts: hosts.clone() });
+        assert_eq!(node.id, NodeId::at(2));
+        assert_eq!(ThisNode::of(ResourceConfig { current_host: "algo-1".into(), hosts }).id, NodeId::LEADER);
     }
 }

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use rustix::fs::Access;
 
-use super::launcher;
 use super::spool::Spool;
 use crate::base::failure::Failure;
-use crate::workspace::Trees;
+use crate::protocol::bootstrap;
+use crate::protocol::project::Trees;
 
 const TMP: &str = "/tmp";
 /// Where a file can be made even when the script has had its way with the places before.
@@ -31,7 +31,7 @@ const OWN_USER: &str = "set `USER root` in the image, or ask the operator for a 
 
 /// Where files of ours may lie, best first.
 fn places() -> impl Iterator<Item = PathBuf> {
-    [launcher::channel_dir(), PathBuf::from(TMP)].into_iter().chain(LAST_PLACES.map(PathBuf::from))
+    [bootstrap::channel_dir(), PathBuf::from(TMP)].into_iter().chain(LAST_PLACES.map(PathBuf::from))
 }
 
 /// What the first place gives that can.
@@ -91,7 +91,7 @@ pub(super) fn make_room(trees: &Trees) -> anyhow::Result<()> {
     if let Some(parent) = trees.project.parent() {
         // Below the builds directory no link is followed.
         let highest = trees.base.as_deref().unwrap_or(parent);
-        let moved = move_to_volume(highest, &[launcher::channel_dir(), PathBuf::from(TMP)]);
+        let moved = move_to_volume(highest, &[bootstrap::channel_dir(), PathBuf::from(TMP)]);
         moved.and_then(|()| make(parent)).map_err(|error| refused(&trees.project, error))?;
     }
     for tree in [&trees.project, &trees.tmp] {

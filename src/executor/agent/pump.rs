@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use super::beside::Beside;
+use super::foreign_output::ForeignOutput;
 use super::spool::{Read, Spool};
 use crate::trace::frame::complete_len;
 use crate::trace::{FrameEncoder, Masker};
@@ -162,18 +162,18 @@ impl Pending {
 }
 
 impl<S: FrameSink> Pump<S> {
-    /// `masker` makes one for each of two streams. Lines of others come from `beside`, from now on.
+    /// `masker` makes one for each of two streams. Lines of others come from `foreign`, from now on.
     pub(super) fn new(
         run: u32,
         masker: impl Fn() -> Masker,
         spool: Arc<Spool>,
-        beside: Option<Arc<Beside>>,
+        foreign: Option<Arc<ForeignOutput>>,
         sink: S,
     ) -> Self {
-        if let Some(beside) = &beside {
-            beside.begin(spool.clone());
+        if let Some(foreign) = &foreign {
+            foreign.begin(spool.clone());
         }
-        let sources = Sources { spool, beside };
+        let sources = Sources { spool, foreign };
         let (script, others) = (Pending::new(masker()), Pending::new(masker()));
         Self { sink, sources, encoder: FrameEncoder::new(run), script, others, frames: Vec::new() }
     }
@@ -191,7 +191,7 @@ impl<S: FrameSink> Pump<S> {
     fn until_closed(&mut self) -> anyhow::Result<()> {
         let mut buffer = vec![0; READ_BYTES];
         loop {
-            let until = self.flush_at().into_iter().chain(self.flush_beside_at()).min();
+            let until = self.flush_at().into_iter().chain(self.flush_foreign_at()).min();
             let read = self.sources.spool.read(&mut buffer, until).context("failed to read from a temporary file")?;
             if let Read::Bytes(count) = read {
                 self.script.take(buffer.get(..count).unwrap_or_default());
@@ -201,9 +201,9 @@ impl<S: FrameSink> Pump<S> {
             if is_due || is_first || self.script.bytes.len() >= FLUSH_BYTES {
                 self.flush()?;
             }
-            self.read_beside()?;
-            if self.flush_beside_at().is_some_and(|at| at <= Instant::now()) {
-                self.frame_beside(true);
+            self.read_foreign()?;
+            if self.flush_foreign_at().is_some_and(|at| at <= Instant::now()) {
+                self.frame_foreign(true);
             }
             self.send()?;
             if read == Read::End {
@@ -217,7 +217,7 @@ impl<S: FrameSink> Pump<S> {
         Some(since + if self.script.bytes.ends_with(b"\n") { FLUSH_LINE_AFTER } else { FLUSH_AFTER })
     }
 
-    fn flush_beside_at(&self) -> Option<Instant> {
+    fn flush_foreign_at(&self) -> Option<Instant> {
         Some(self.others.since? + FLUSH_BESIDE_AFTER)
     }
 
@@ -234,19 +234,19 @@ impl<S: FrameSink> Pump<S> {
         self.send()
     }
 
-    fn read_beside(&mut self) -> anyhow::Result<()> {
-        let Some(beside) = &self.sources.beside else { return Ok(()) };
-        let text = beside.take();
+    fn read_foreign(&mut self) -> anyhow::Result<()> {
+        let Some(foreign) = &self.sources.foreign else { return Ok(()) };
+        let text = foreign.take();
         if text.is_empty() {
             return Ok(());
         }
         self.others.take(&text);
-        self.frame_beside(false);
+        self.frame_foreign(false);
         self.send()
     }
 
     /// Frames whole lines of others, and the rest when `is_end` or when it is long.
-    fn frame_beside(&mut self, is_end: bool) {
+    fn frame_foreign(&mut self, is_end: bool) {
         let pending = &mut self.others.bytes;
         let mut done = 0;
         for line in pending.split_inclusive(|byte| *byte == b'\n') {
@@ -266,11 +266,11 @@ impl<S: FrameSink> Pump<S> {
         self.script.masker.flush(&mut self.script.bytes);
         self.encoder.encode(&self.script.bytes, &mut self.frames);
         self.script.bytes.clear();
-        if let Some(text) = self.sources.beside.as_ref().map(|beside| beside.end()) {
+        if let Some(text) = self.sources.foreign.as_ref().map(|foreign| foreign.end()) {
             self.others.take(&text);
         }
         self.others.masker.flush(&mut self.others.bytes);
-        self.frame_beside(true);
+        self.frame_foreign(true);
         if let Some(code) = code {
             self.encoder.end(code, &mut self.frames);
         }
@@ -290,15 +290,15 @@ impl<S: FrameSink> Pump<S> {
 /// Where a pump reads. However it ends, nobody must wait for a reader that is gone.
 struct Sources {
     spool: Arc<Spool>,
-    beside: Option<Arc<Beside>>,
+    foreign: Option<Arc<ForeignOutput>>,
 }
 
 impl Drop for Sources {
     fn drop(&mut self) {
         self.spool.abandon();
-        if let Some(beside) = &self.beside {
+        if let Some(foreign) = &self.foreign {
             // What nobody framed goes to the log as it is.
-            beside.give_up();
+            foreign.give_up();
         }
     }
 }

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use super::beside::Beside;
 use super::exec::enlarge;
+use super::foreign_output::ForeignOutput;
 use super::place;
 use super::pump::give_way;
 use super::spool::{Read, Spool};
@@ -26,7 +26,7 @@ const READ_BYTES: usize = 256 << 10;
 #[derive(Debug)]
 pub(super) struct Streams {
     log: Arc<Spool>,
-    beside: Arc<Beside>,
+    foreign: Arc<ForeignOutput>,
     before: (OwnedFd, OwnedFd),
     /// Closed to end the thread that reads the pipe.
     stop: Option<PipeWriter>,
@@ -44,13 +44,13 @@ impl Streams {
         spawn("log", move || write_lines(&lines, &mut File::from(target)))?;
         let (reader, writer) = io::pipe().context("failed to create a pipe")?;
         enlarge(&reader);
-        let beside = Arc::new(Beside::new(reader, log.clone()).context("failed to set up a pipe")?);
+        let foreign = Arc::new(ForeignOutput::new(reader, log.clone()).context("failed to set up a pipe")?);
         let (stopped, stop) = io::pipe().context("failed to create a pipe")?;
-        let others = beside.clone();
+        let others = foreign.clone();
         let forward = spawn("other writers", move || others.forward(&stopped))?;
         rustix::stdio::dup2_stdout(&writer).context("failed to replace stdout")?;
         rustix::stdio::dup2_stderr(&writer).context("failed to replace stderr")?;
-        Ok(Self { log, beside, before: (stdout, stderr), stop: Some(stop), forward: Some(forward) })
+        Ok(Self { log, foreign, before: (stdout, stderr), stop: Some(stop), forward: Some(forward) })
     }
 
     /// The container's log. Each write is of whole lines.
@@ -58,8 +58,8 @@ impl Streams {
         self.log.clone()
     }
 
-    pub(super) fn beside(&self) -> Arc<Beside> {
-        self.beside.clone()
+    pub(super) fn foreign(&self) -> Arc<ForeignOutput> {
+        self.foreign.clone()
     }
 }
 

@@ -7,18 +7,19 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::configuration::PREFIX;
 use crate::agent::copy::{Pace, TraceCopy};
 use crate::agent::exec::{self, ScriptRun};
-use crate::agent::node::Node;
+use crate::agent::mailbox::{Mailbox, Past};
+use crate::agent::node::ThisNode;
 use crate::agent::place;
-use crate::agent::post::{Past, Post};
 use crate::agent::streams::Streams;
 use crate::base::failure;
+use crate::base::node::NodeId;
 use crate::base::signals::Cancellation;
 use crate::config::env::Environment;
-use crate::mailbox::{ByeReason, ExitReport, Order, Report};
-use crate::workspace::{self, Damaged, MissingPacks, Progress, Selection, Snapshot, Trees};
+use crate::protocol::agent_env::PREFIX;
+use crate::protocol::mailbox::{ByeReason, ExitReport, Order, Report, RunOrder, WorkspaceOrder};
+use crate::workspace::{self, Damaged, MissingPacks, Progress, Snapshot};
 
 const BUSY_POLL: Duration = Duration::from_millis(40);
 const IDLE_POLL: Duration = Duration::from_secs(1);
@@ -33,39 +34,22 @@ const NEVER_BEGAN: i32 = 143;
 
 /// The project in this container.
 struct Project {
-    trees: Trees,
-    selection: Selection,
+    order: WorkspaceOrder,
     /// What came; without it nothing can go back.
     snapshot: Option<Snapshot>,
 }
 
-/// The order to fetch the project.
-struct Delivery {
-    attempt: u32,
-    packs: String,
-    trees: Trees,
-    selection: Selection,
-}
-
-struct PendingRun {
-    run: u32,
-    stage: String,
-    masks: Vec<String>,
-    mask_prefixes: Vec<String>,
-    grace: Duration,
-    live_copy: bool,
-}
-
 pub(super) struct Worker<'s> {
-    post: Post,
-    node: Node,
+    mailbox: Mailbox,
+    node: ThisNode,
     env: Environment,
     streams: &'s Streams,
     project: Option<Project>,
-    delivery: Option<Delivery>,
+    /// The order to fetch the project.
+    delivery: Option<WorkspaceOrder>,
     /// A part of it was missing: another attempt comes.
     awaits_project: bool,
-    pending: VecDeque<PendingRun>,
+    pending: VecDeque<RunOrder>,
     seen: BTreeSet<u32>,
     canceled: BTreeSet<u32>,
     finish: Option<bool>,
@@ -81,9 +65,9 @@ enum End {
 }
 
 impl<'s> Worker<'s> {
-    pub(super) fn new(post: Post, node: Node, env: Environment, streams: &'s Streams) -> Self {
+    pub(super) fn new(mailbox: Mailbox, node: ThisNode, env: Environment, streams: &'s Streams) -> Self {
         Self {
-            post,
+            mailbox,
             node,
             env,
             streams,
@@ -102,27 +86,27 @@ impl<'s> Worker<'s> {
     pub(super) async fn work(mut self, cancellation: &Cancellation) -> anyhow::Result<i32> {
         let agent = env!("CARGO_PKG_VERSION").to_owned();
         let ready = Report::Ready { agent, nodes: self.node.hosts.clone() };
-        let past = self.post.resume(&ready).await?;
+        let past = self.mailbox.resume(&ready).await?;
         if past == Past::Worked {
             // A script is run once: what it did elsewhere cannot be taken back, and what it left here is gone.
             let reason = "SageMaker started the container again after a script had begun; its files are lost";
             let order = "go on".to_owned();
-            self.post.report(&Report::Failed { order, reason: reason.to_owned(), by_job: false }).await?;
-            self.post.report(&Report::Bye { reason: ByeReason::Other }).await?;
+            self.mailbox.report(&Report::Failed { order, reason: reason.to_owned(), by_job: false }).await?;
+            self.mailbox.report(&Report::Bye { reason: ByeReason::Other }).await?;
             anyhow::bail!("{reason}");
         }
-        self.post.report(&ready).await?;
+        self.mailbox.report(&ready).await?;
         let end = self.until_end(cancellation).await?;
         let (collect, reason) = match end {
             End::Finish { collect } => (collect, ByeReason::Finished),
             End::Stopped => (true, ByeReason::Stopped),
             End::LeaseExpired => (true, ByeReason::LeaseExpired),
         };
-        if collect && self.node.is_leader {
+        if collect && self.node.id == NodeId::LEADER {
             let limit = if reason == ByeReason::Finished { Duration::MAX } else { LAST_RESULTS };
             self.collect(limit).await?;
         }
-        self.post.report(&Report::Bye { reason }).await?;
+        self.mailbox.report(&Report::Bye { reason }).await?;
         Ok(self.code)
     }
 
@@ -148,9 +132,9 @@ impl<'s> Worker<'s> {
             if let Some(collect) = self.finish {
                 return Ok(End::Finish { collect });
             }
-            self.post.check_access()?;
-            self.post.check_for_others().await?;
-            if self.post.lease_expired().await {
+            self.mailbox.check_access()?;
+            self.mailbox.check_for_others().await?;
+            if self.mailbox.lease_expired().await {
                 tracing::error!("the runner host has not renewed the lease, leaving");
                 return Ok(End::LeaseExpired);
             }
@@ -165,19 +149,14 @@ impl<'s> Worker<'s> {
     /// Takes every order that is there, so that a cancel is known before its script begins.
     async fn drain_orders(&mut self) -> anyhow::Result<bool> {
         let mut progress = false;
-        while let Some(order) = self.post.next_order().await? {
+        while let Some(order) = self.mailbox.next_order().await? {
             progress = true;
             match order {
-                Order::Workspace { attempt, packs, trees, selection } if !self.has_project() => {
-                    self.delivery = Some(Delivery { attempt, packs, trees, selection });
-                }
+                Order::Workspace(order) if !self.has_project() => self.delivery = Some(order),
                 // A number comes twice when the driver's first try was stored although its reply was lost; a project that is
                 // here is not fetched again.
-                Order::Run { run, stage, masks, mask_prefixes, grace, live_copy } if self.seen.insert(run) => {
-                    let grace = Duration::from_secs(grace);
-                    self.pending.push_back(PendingRun { run, stage, masks, mask_prefixes, grace, live_copy });
-                }
-                Order::Run { .. } | Order::Workspace { .. } => {}
+                Order::Run(order) if self.seen.insert(order.run) => self.pending.push_back(order),
+                Order::Run(_) | Order::Workspace(_) => {}
                 Order::Cancel { run } => {
                     self.canceled.insert(run);
                 }
@@ -191,8 +170,8 @@ impl<'s> Worker<'s> {
     /// takes the place of this one, for a driver that was killed sends nothing more.
     async fn receive(&mut self, cancellation: &Cancellation) -> anyhow::Result<Option<End>> {
         while let Some(delivery) = self.delivery.take() {
-            let (objects, trees) = (self.post.objects.clone(), delivery.trees.clone());
-            let route = self.post.layout.workspace(delivery.attempt, &delivery.packs);
+            let (objects, trees) = (self.mailbox.objects.clone(), delivery.trees.clone());
+            let route = self.mailbox.layout.workspace(delivery.attempt, &delivery.packs);
             let progress = Arc::<Progress>::default();
             let receiving = {
                 let progress = progress.clone();
@@ -218,7 +197,7 @@ impl<'s> Worker<'s> {
                         if self.finish.is_some() {
                             break Some(Err(anyhow::anyhow!("told to leave while the project was fetched")));
                         }
-                        if self.post.lease_expired().await {
+                        if self.mailbox.lease_expired().await {
                             return Ok(Some(End::LeaseExpired));
                         }
                     }
@@ -232,8 +211,8 @@ impl<'s> Worker<'s> {
                 Err(error) => (None, trouble(&error, delivery.attempt)),
             };
             self.awaits_project = matches!(report, Report::Missing { .. });
-            self.project = Some(Project { trees: delivery.trees, selection: delivery.selection, snapshot });
-            self.post.report(&report).await?;
+            self.project = Some(Project { order: delivery, snapshot });
+            self.mailbox.report(&report).await?;
         }
         Ok(None)
     }
@@ -243,26 +222,26 @@ impl<'s> Worker<'s> {
     }
 
     /// Runs one script to its end; `Some` when the agent has to leave as well.
-    async fn run(&mut self, run: PendingRun, cancellation: &Cancellation) -> anyhow::Result<Option<End>> {
-        let number = run.run;
+    async fn run(&mut self, order: RunOrder, cancellation: &Cancellation) -> anyhow::Result<Option<End>> {
+        let number = order.run;
         if self.canceled.contains(&number) || cancellation.asked() {
             let exit =
                 ExitReport { code: NEVER_BEGAN, bytes: 0, hash: String::new(), canceled: true, at: 0, copy: Some(0) };
-            self.post.report(&Report::Exited { run: number, exit }).await?;
+            self.mailbox.report(&Report::Exited { run: number, exit }).await?;
             return Ok(None);
         }
-        let stage = run.stage.clone();
-        let (layout, node) = (self.post.layout.clone(), self.node.name.clone());
-        let pace = if run.live_copy { Pace::Live } else { Pace::Late };
-        let copy = TraceCopy::new(self.post.objects.clone(), pace, move |batch| layout.trace(&node, number, batch));
-        let (_scratch, spec) = match self.script_run(run).await {
+        let stage = order.stage.clone();
+        let (layout, node) = (self.mailbox.layout.clone(), self.node.id);
+        let pace = if order.live_copy { Pace::Live } else { Pace::Late };
+        let copy = TraceCopy::new(self.mailbox.objects.clone(), pace, move |batch| layout.trace(node, number, batch));
+        let (_scratch, spec) = match self.script_run(order).await {
             Ok(prepared) => prepared,
             Err(error) => {
-                self.post.report(&failed(&format!("start {stage}"), &error)).await?;
+                self.mailbox.report(&failed(&format!("start {stage}"), &error)).await?;
                 return Ok(None);
             }
         };
-        self.post.report(&Report::Started { run: number }).await?;
+        self.mailbox.report(&Report::Started { run: number }).await?;
         let cancel = CancellationToken::new();
         let mut end = None;
         let exit = {
@@ -282,8 +261,8 @@ impl<'s> Worker<'s> {
                         if self.canceled.contains(&number) {
                             cancel.cancel();
                         }
-                        self.post.check_for_others().await?;
-                        if end.is_none() && self.post.lease_expired().await {
+                        self.mailbox.check_for_others().await?;
+                        if end.is_none() && self.mailbox.lease_expired().await {
                             end = Some(End::LeaseExpired);
                             cancel.cancel();
                         }
@@ -296,7 +275,7 @@ impl<'s> Worker<'s> {
             Err(error) => {
                 // Another script may fare better, and the results are still here.
                 self.code = if self.code == 0 { 1 } else { self.code };
-                self.post.report(&failed(&format!("run {stage}"), &error)).await?;
+                self.mailbox.report(&failed(&format!("run {stage}"), &error)).await?;
                 return Ok(end);
             }
         };
@@ -304,38 +283,39 @@ impl<'s> Worker<'s> {
             self.code = exit.code;
         }
         let exit = ExitReport { canceled: cancel.is_cancelled(), ..exit };
-        self.post.report(&Report::Exited { run: number, exit }).await?;
+        self.mailbox.report(&Report::Exited { run: number, exit }).await?;
         Ok(end)
     }
 
     /// With the folder that holds the script.
-    async fn script_run(&self, run: PendingRun) -> anyhow::Result<(tempfile::TempDir, ScriptRun)> {
+    async fn script_run(&self, order: RunOrder) -> anyhow::Result<(tempfile::TempDir, ScriptRun)> {
         let Some(project) = self.project.as_ref().filter(|project| project.snapshot.is_some()) else {
             anyhow::bail!("the project is not here");
         };
-        let key = self.post.layout.script(run.run);
-        let script = self.post.objects.get(&key).await?.context("the script is not in the store")?;
+        let key = self.mailbox.layout.script(order.run);
+        let script = self.mailbox.objects.get(&key).await?.context("the script is not in the store")?;
         let (folder, path) = place::script(&script)?;
         let spec = ScriptRun {
-            run: run.run,
-            stage: run.stage,
+            run: order.run,
+            stage: order.stage,
             script: path,
             env: self.env.all().filter(|(name, _)| !name.starts_with(PREFIX)).collect(),
-            cwd: project.trees.project.clone(),
-            masks: run.masks.into_iter().map(String::into_bytes).collect(),
-            mask_prefixes: run.mask_prefixes,
-            term_grace: run.grace.min(STOP_GRACE),
+            cwd: project.order.trees.project.clone(),
+            masks: order.masks.into_iter().map(String::into_bytes).collect(),
+            mask_prefixes: order.mask_prefixes,
+            term_grace: Duration::from_secs(order.grace).min(STOP_GRACE),
         };
         Ok((folder, spec))
     }
 
     /// Sends back what later stages read. Failing is told to the driver, which makes it the job's failure.
     async fn collect(&mut self, limit: Duration) -> anyhow::Result<()> {
-        let Some(Project { trees, selection, snapshot: Some(snapshot) }) = &self.project else {
+        let Some(Project { order: WorkspaceOrder { trees, selection, .. }, snapshot: Some(snapshot) }) = &self.project
+        else {
             return Ok(());
         };
         let sent = async {
-            let (objects, route) = (&*self.post.objects, self.post.layout.results());
+            let (objects, route) = (&*self.mailbox.objects, self.mailbox.layout.results());
             workspace::send_changes(objects, &route, trees, snapshot, selection, &Arc::default()).await
         };
         let sent = tokio::time::timeout(limit, sent).await.context("no time was left").and_then(|sent| sent);
@@ -343,7 +323,7 @@ impl<'s> Worker<'s> {
             Ok(summary) => Report::Collected { summary: summary.to_string() },
             Err(error) => failed("send the results", &error),
         };
-        self.post.report(&report).await
+        self.mailbox.report(&report).await
     }
 }
 

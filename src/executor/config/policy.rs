@@ -5,10 +5,12 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::arn::Arn;
 use crate::base::failure::Failure;
 use crate::config::env::{CONTAINER_ENV_PREFIX, JobVariables};
 use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
+use crate::protocol::agent_env;
 
 /// Values of an environment entry: 512 characters at most, 100 entries. `CreateTrainingJob`, `Environment`.
 const ENVIRONMENT_VALUE: usize = 512;
@@ -189,12 +191,9 @@ fn role_arn(wishes: &JobVariables, settings: &Settings) -> Result<String, Failur
 
 /// `^arn:aws[a-z\-]*:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+$`, 20 to 2048 characters. `CreateTrainingJob`, `RoleArn`.
 fn is_role_arn(text: &str) -> bool {
-    let mut parts = text.splitn(6, ':');
-    let mut next = || parts.next().unwrap_or_default();
-    let (arn, partition, service, region, account, resource) = (next(), next(), next(), next(), next(), next());
+    let Some(Arn { partition, service, region, account, resource }) = Arn::parse(text) else { return false };
     let name = resource.strip_prefix("role").map(|name| name.strip_prefix('/').unwrap_or(name)).unwrap_or_default();
-    arn == "arn"
-        && partition.strip_prefix("aws").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'))
+    partition.strip_prefix("aws").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'))
         && service == "iam"
         && region.is_empty()
         && account.len() == 12
@@ -213,7 +212,7 @@ fn environment(
     let secrets = job.masked_values(|_| None);
     for (name, value) in &wishes.environment {
         let variable = format!("{CONTAINER_ENV_PREFIX}{name}");
-        if !is_environment_name(name) || name.starts_with("SAGEMAKER_EXECUTOR_") {
+        if !is_environment_name(name) || name.starts_with(agent_env::PREFIX) {
             return Err(Failure::user(format!("`{variable}` does not end in a usable variable name"))
                 .hint("letters, digits and `_`, not starting with a digit, not `SAGEMAKER_EXECUTOR_`"));
         }

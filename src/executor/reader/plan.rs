@@ -13,6 +13,7 @@ use super::budget::Grant;
 use super::seen::Meeting;
 use super::state::{Job, Reach};
 use super::subscription::{Subscription, Tempo};
+use crate::base::stream::StreamName;
 use crate::cloud::{CloudErrorKind, FILTER_STREAMS, LogEvent};
 
 /// Bytes of a reply that are planned for. AWS cuts a page at 1 MB of messages; three replies at a time must stay small.
@@ -503,7 +504,7 @@ impl Plan {
         // Streams that are read already are newer than those that were silent since they began.
         let (mut ours, mut found) = (false, self.survey.found);
         for stream in streams {
-            let Some((name, _)) = stream.split_once('/') else { continue };
+            let Some(StreamName { job: name, .. }) = StreamName::parse(stream) else { continue };
             for job in self.jobs.values_mut().filter(|job| job.wish.job == name) {
                 ours = true;
                 if !job.is_complete() && job.add(stream, &BTreeMap::new(), self.tempo.deep, now) {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::seen::Seen;
 use super::subscription::{Pace, Pause, Subscription, Tempo};
+use crate::base::node::NodeId;
+use crate::base::stream::StreamName;
 
 /// Events become visible at most this long after they were written, in milliseconds: the log agent's batches of 5 s, 5
 /// to 15 s of the service, and a wide margin. What is later still is found by deep reads, and by a driver that misses it.
@@ -232,15 +234,15 @@ impl Job {
     }
 
     fn count_nodes(&mut self) {
-        let nodes: BTreeSet<&str> = self.streams.keys().filter_map(|stream| node_of(stream)).collect();
+        let nodes: BTreeSet<NodeId> = self.streams.keys().filter_map(|stream| node_of(stream)).collect();
         self.nodes = nodes.len();
     }
 
     /// A node's newest output is this old.
     fn silence(&self, now: Duration) -> Duration {
-        let mut newest: BTreeMap<&str, Duration> = BTreeMap::new();
+        let mut newest: BTreeMap<Option<NodeId>, Duration> = BTreeMap::new();
         for (name, stream) in &self.streams {
-            let last = newest.entry(node_of(name).unwrap_or_default()).or_default();
+            let last = newest.entry(node_of(name)).or_default();
             *last = (*last).max(stream.last_event);
         }
         now.saturating_sub(newest.into_values().min().unwrap_or_default())
@@ -283,8 +285,6 @@ impl Job {
     }
 }
 
-/// `<job>/algo-1-1700000000` → `algo-1`.
-fn node_of(stream: &str) -> Option<&str> {
-    let (_, host) = stream.split_once('/')?;
-    Some(host.rsplit_once('-')?.0)
+fn node_of(stream: &str) -> Option<NodeId> {
+    StreamName::parse(stream).map(|stream| stream.node)
 }

@@ -8,12 +8,11 @@ use tokio::time::Instant;
 
 use crate::base::failure::Failure;
 use crate::cloud::{Cloud, CloudError, CloudErrorKind, TrainingJob};
-use crate::mailbox::Order;
+use crate::protocol::mailbox::Order;
 use crate::reader;
 use crate::session::age::Stamp;
-use crate::session::foreign::Foreign;
 use crate::session::output::Output;
-use crate::session::{Session, leaving, slots, spec, transport};
+use crate::session::{Session, leaving, mailbox, slots, spec};
 
 /// How long a stage that still lives is waited for before its session is taken away.
 const STAGE_GRACE: Duration = Duration::from_secs(15);
@@ -180,13 +179,9 @@ async fn print_rest(session: &Session<'_>) -> anyhow::Result<()> {
         return Ok(());
     };
     let (objects, printer) = (&*session.cloud.objects, session.printer);
-    let cursor = session.records.cursor(&session.id, current.run)?;
-    let nodes = &session.record.nodes;
-    let shown = session.record.shown_events.clone();
-    let mut output =
-        Output::new(&session.layout, current.run, nodes, cursor, shown, Foreign::new(session.record.foreign_bytes));
-    for node in nodes {
-        output.seek_copy(objects, node, None).await?;
+    let mut output = Output::of(session, current.run)?;
+    for node in output.nodes.ids() {
+        output.seek_copy(objects, node).await?;
         while output.read_copy(objects, node).await? {
             output.print(printer, Duration::ZERO)?;
         }
@@ -375,7 +370,7 @@ async fn look(cloud: &Cloud, name: &str, pace: Pace) -> Result<Option<TrainingJo
 async fn tell_to_leave(session: &mut Session<'_>, pace: Pace) {
     let (objects, layout) = (session.cloud.objects.clone(), session.layout.clone());
     let order = Order::Finish { collect: false };
-    match transport::send(&*objects, &layout, &mut session.record, &order).await {
+    match mailbox::send(&*objects, &layout, &mut session.record, &order).await {
         Ok(()) => session.record.finished = true,
         Err(error) => pace.note("failed to tell the agent to leave", &format!("{error:#}")),
     }

@@ -3,8 +3,9 @@
 use anyhow::Result;
 use futures::future::join;
 
+use crate::base::node::NodeId;
 use crate::cloud::{CloudError, ObjectStore};
-use crate::mailbox::Layout;
+use crate::protocol::keys::Layout;
 use crate::trace::frame_start;
 
 /// A batch of this size was closed because it was full: the next one is there, or nearly.
@@ -19,7 +20,7 @@ const BEFORE: u32 = 2;
 #[derive(Debug)]
 pub(super) struct CopyReader {
     layout: Layout,
-    node: String,
+    node: NodeId,
     run: u32,
     /// Number of the next batch.
     next: u32,
@@ -33,8 +34,8 @@ pub(super) struct CopyReader {
 pub(super) type Take<'t> = &'t mut (dyn FnMut(&str) + Send);
 
 impl CopyReader {
-    pub(super) fn new(layout: &Layout, node: &str, run: u32) -> Self {
-        Self { layout: layout.clone(), node: node.to_owned(), run, next: 0, full: false, there: 0 }
+    pub(super) fn new(layout: &Layout, node: NodeId, run: u32) -> Self {
+        Self { layout: layout.clone(), node, run, next: 0, full: false, there: 0 }
     }
 
     /// More is there, or nearly.
@@ -123,7 +124,7 @@ impl CopyReader {
     }
 
     async fn fetch(&self, objects: &dyn ObjectStore, batch: u32) -> Result<Option<String>, CloudError> {
-        let key = self.layout.trace(&self.node, self.run, batch);
+        let key = self.layout.trace(self.node, self.run, batch);
         let body = objects.get(&key).await?;
         Ok(body.map(|body| match String::from_utf8(body) {
             Ok(text) => text,
@@ -149,7 +150,7 @@ mod tests {
         for batch in 0..batches {
             let mut lines = Vec::new();
             (0..10).for_each(|_| encoder.encode(b"123456789\n", &mut lines));
-            memory.objects.insert(&layout().trace("algo-1", 1, batch), lines);
+            memory.objects.insert(&layout().trace(NodeId::LEADER, 1, batch), lines);
         }
         memory
     }
@@ -159,7 +160,7 @@ mod tests {
         let memory = store(200);
         for known in [Some(200), None] {
             for wanted in [0, 99, 100, 9_999, 10_000, 19_899, 19_900, 19_999] {
-                let mut reader = CopyReader::new(&layout(), "algo-1", 1);
+                let mut reader = CopyReader::new(&layout(), NodeId::LEADER, 1);
                 reader.seek(&*memory.objects, wanted, known).await.unwrap();
                 let found = u32::try_from(wanted / 100).unwrap();
                 assert_eq!(reader.next, found.saturating_sub(BEFORE), "{wanted} {known:?}");
@@ -179,11 +180,11 @@ mod tests {
             } else {
                 encoder.encode_beside(b"NCCL INFO", &mut lines);
             }
-            memory.objects.insert(&layout().trace("algo-1", 1, batch), lines);
+            memory.objects.insert(&layout().trace(NodeId::LEADER, 1, batch), lines);
         }
         for known in [Some(40), None] {
             for (wanted, holder) in [(0, 5), (9, 5), (10, 30), (19, 30)] {
-                let mut reader = CopyReader::new(&layout(), "algo-1", 1);
+                let mut reader = CopyReader::new(&layout(), NodeId::LEADER, 1);
                 reader.seek(&*memory.objects, wanted, known).await.unwrap();
                 assert!(reader.next <= holder, "{wanted} {known:?}: {}", reader.next);
                 assert!(reader.next + 6 > holder || wanted < 10, "{wanted} {known:?}: {}", reader.next);
@@ -195,7 +196,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_found_is_read_in_one_go() {
         let memory = store(200);
-        let mut reader = CopyReader::new(&layout(), "algo-1", 1);
+        let mut reader = CopyReader::new(&layout(), NodeId::LEADER, 1);
         reader.seek(&*memory.objects, 19_950, Some(200)).await.unwrap();
         let mut batches = 0;
         assert!(reader.is_behind());
@@ -206,7 +207,7 @@ mod tests {
     #[tokio::test]
     async fn reading_goes_on_where_it_ended() {
         let memory = store(3);
-        let mut reader = CopyReader::new(&layout(), "algo-1", 1);
+        let mut reader = CopyReader::new(&layout(), NodeId::LEADER, 1);
         let mut texts = Vec::new();
         for expected in [true, true, true, false] {
             let read = reader.read_on(&*memory.objects, &mut |text| texts.push(text.to_owned())).await.unwrap();

@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use crate::base::node::NodeId;
+
 /// Per node: the run (u32), the number of the next line of other writers (u32), the offset of the next byte to print (u64),
 /// little endian.
 const SLOT: usize = 16;
@@ -35,7 +37,7 @@ impl Cursor {
         Ok(Self { file, run })
     }
 
-    pub fn get(&self, node: usize) -> Position {
+    pub fn get(&self, node: NodeId) -> Position {
         let mut slot = [0; SLOT];
         if self.file.read_exact_at(&mut slot, place(node)).is_err() {
             return Position::default();
@@ -49,7 +51,7 @@ impl Cursor {
         Position { offset: number(offset), beside: u32::try_from(number(beside)).unwrap_or(u32::MAX) }
     }
 
-    pub fn set(&self, node: usize, position: Position) -> io::Result<()> {
+    pub fn set(&self, node: NodeId, position: Position) -> io::Result<()> {
         let mut slot = Vec::with_capacity(SLOT);
         slot.extend_from_slice(&self.run.to_le_bytes());
         slot.extend_from_slice(&position.beside.to_le_bytes());
@@ -58,8 +60,8 @@ impl Cursor {
     }
 }
 
-fn place(node: usize) -> u64 {
-    (node * SLOT) as u64
+fn place(node: NodeId) -> u64 {
+    (node.index() * SLOT) as u64
 }
 
 #[cfg(test)]
@@ -71,13 +73,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cursor");
         let cursor = Cursor::open(&path, 3).unwrap();
+        let [first, second, last] = [0, 1, 7].map(NodeId::at);
         let (start, far) = (Position::default(), Position { offset: u64::MAX - 1, beside: 9 });
-        assert_eq!((cursor.get(0), cursor.get(7)), (start, start));
-        cursor.set(7, far).unwrap();
+        assert_eq!((cursor.get(first), cursor.get(last)), (start, start));
+        cursor.set(last, far).unwrap();
         let near = Position { offset: 12, beside: 0 };
-        cursor.set(0, near).unwrap();
+        cursor.set(first, near).unwrap();
         let cursor = Cursor::open(&path, 3).unwrap();
-        assert_eq!((cursor.get(0), cursor.get(1), cursor.get(7)), (near, start, far));
-        assert_eq!(Cursor::open(&path, 4).unwrap().get(0), start, "another run begins at its start");
+        assert_eq!((cursor.get(first), cursor.get(second), cursor.get(last)), (near, start, far));
+        assert_eq!(Cursor::open(&path, 4).unwrap().get(first), start, "another run begins at its start");
     }
 }

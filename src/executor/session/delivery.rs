@@ -10,9 +10,9 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::agent::launcher;
 use crate::cloud::{CloudError, CloudErrorKind, ObjectStore};
 use crate::config::settings::Settings;
+use crate::protocol::{bootstrap, keys};
 use crate::reader::chance;
 
 /// Certificate files of common hosts, tried in order: an image may have none of its own.
@@ -53,19 +53,19 @@ async fn deliver(objects: &dyn ObjectStore, settings: &Settings, until: Instant)
     // The link itself: it stays readable when the file was replaced by an upgrade.
     let binary = PathBuf::from("/proc/self/exe");
     let bundle = ca_bundle(settings)?;
-    let start = launcher::start_script();
-    let stub = launcher::exec_stub();
+    let start = bootstrap::start_script();
+    let stub = bootstrap::exec_stub();
     let mut hash = blake3::Hasher::new();
     for part in [binary_hash(&binary, &settings.runner.state_dir)?.as_bytes(), start.as_bytes(), &stub, &bundle] {
         hash.update(&(part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    let prefix = format!("agents/{}", &hash.finalize().to_hex()[..32]);
-    let key = |name: &str| format!("{prefix}/{name}");
+    let prefix = keys::agent(&hash.finalize().to_hex()[..32]);
+    let key = |name: &str| keys::agent_file(&prefix, name);
     let files: [(&str, Vec<u8>); 3] =
-        [(launcher::START, start.into_bytes()), (launcher::STUB, stub), (launcher::CA_BUNDLE, bundle)];
+        [(bootstrap::START, start.into_bytes()), (bootstrap::STUB, stub), (bootstrap::CA_BUNDLE, bundle)];
     let is_whole = |there: &[String]| {
-        there.contains(&key(launcher::BINARY))
+        there.contains(&key(bootstrap::BINARY))
             && files.iter().all(|(name, body)| body.is_empty() || there.contains(&key(name)))
     };
     let mut there = objects.list(&key("")).await?;
@@ -81,8 +81,8 @@ async fn deliver(objects: &dyn ObjectStore, settings: &Settings, until: Instant)
             objects.put(&key(name), body.clone()).await?;
         }
     }
-    if missing(launcher::BINARY) {
-        objects.put_file(&key(launcher::BINARY), &binary).await?;
+    if missing(bootstrap::BINARY) {
+        objects.put_file(&key(bootstrap::BINARY), &binary).await?;
     }
     Ok(prefix)
 }

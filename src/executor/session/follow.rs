@@ -3,26 +3,26 @@
 //! Three things are looked at, each at its own pace: the mailbox, the two sources of the output (`Sources`), and the training
 //! job (`Describe`). What follows from anything seen is decided by [`RunMachine`]; what is printed, by `Output`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use tokio::time::Instant;
 
+use crate::base::node::NodeId;
 use crate::base::signals::Cancellation;
 use crate::cloud::{CloudError, CloudErrorKind, TrainingJob};
-use crate::mailbox::{Order, Report};
+use crate::protocol::mailbox::{Order, Report};
 use crate::reader::Feed;
 use crate::session::Session;
-use crate::session::foreign::Foreign;
-use crate::session::machine::{CancelReason, Conclusion, Effect, Event, LossKind, RunMachine};
+use crate::session::machine::{CancelReason, Conclusion, Effect, Event, LossKind, RunMachine, Terms};
+use crate::session::mailbox::LeaseKeeper;
 use crate::session::output::{EndSeen, Output};
 use crate::session::pace::{Describe, Poll};
 use crate::session::phases::Waiting;
 use crate::session::ready::look_back;
 use crate::session::sources::{FIRST_EVENTS, GAP_PATIENCE, LAST_EVENTS, Sources};
 use crate::session::supply::Supply;
-use crate::session::transport::{self, LeaseKeeper};
 use crate::ui::{human_bytes, human_duration};
 
 /// A script's first moments: most stages are short.
@@ -42,15 +42,6 @@ const FEED_BESIDE_COPY: Duration = Duration::from_secs(1);
 const MOST_EXAMINED: usize = 8;
 /// Until a new job's tags are visible, a policy that looks at them may deny the call.
 const TAGS_VISIBLE: Duration = Duration::from_mins(5);
-/// What is known of a node beside its output.
-#[derive(Debug, Default)]
-struct Seen {
-    started: Option<SystemTime>,
-    exited: Option<SystemTime>,
-    code: Option<i32>,
-    /// Of its output, in order.
-    bytes: u64,
-}
 
 /// Follows one run until it is over.
 pub struct Follower<'s, 'a> {
@@ -59,15 +50,12 @@ pub struct Follower<'s, 'a> {
     machine: RunMachine,
     run: u32,
     sources: Sources,
-    seen: BTreeMap<String, Seen>,
     lease: LeaseKeeper,
     started: Instant,
     reports: Poll,
     copy: Poll,
     describe: Describe,
     waiting: Option<Waiting>,
-    /// By node, the number of the report that told that it is ready.
-    ready_reports: BTreeMap<String, u32>,
     /// The order to end the script is in the store.
     cancel_sent: bool,
     /// Since when the store cannot be read.
@@ -83,32 +71,23 @@ impl<'s, 'a> Follower<'s, 'a> {
     pub fn new(
         session: &'s mut Session<'a>,
         supply: &'s Supply,
-        mut machine: RunMachine,
         run: u32,
         lease: LeaseKeeper,
         feed: Feed,
     ) -> anyhow::Result<Self> {
         let started = Instant::now();
-        for node in &session.record.ready {
-            machine.already_ready(node);
-        }
-        for node in &session.record.left {
-            machine.already_left(node);
-        }
-        let cancel_sent = machine.is_canceled();
-        let describe = Describe::new(started, !session.record.left.is_empty());
-        let cursor = session.records.cursor(&session.id, run)?;
-        let shown = session.record.shown_events.clone();
-        let output = Output::new(
-            &session.layout,
+        let limits = &session.settings.limits;
+        let mut machine = RunMachine::new(Terms {
             run,
-            &session.record.nodes,
-            cursor,
-            shown,
-            Foreign::new(session.record.foreign_bytes),
-        );
-        let sources = Sources::new(output, feed, session.settings.trace.live_copy);
-        let seen = session.record.nodes.iter().map(|node| (node.clone(), Seen::default())).collect();
+            nodes: session.record.nodes.len(),
+            grace: Duration::from_secs(limits.cancel_grace_seconds),
+            provisioning: Duration::from_secs(limits.provisioning_seconds),
+        });
+        for (id, node) in session.record.nodes.iter() {
+            machine.already(id, node.ready, node.left);
+        }
+        let describe = Describe::new(started, machine.is_leaving());
+        let sources = Sources::new(Output::of(session, run)?, feed, session.settings.trace.live_copy);
         let created = match session.record.created {
             0 => SystemTime::now(),
             seconds => UNIX_EPOCH + Duration::from_secs(seconds),
@@ -121,19 +100,25 @@ impl<'s, 'a> Follower<'s, 'a> {
             machine,
             run,
             sources,
-            seen,
             lease,
             started,
             reports: Poll::new(started),
             copy: Poll::new(started),
             describe,
             waiting,
-            ready_reports: BTreeMap::new(),
-            cancel_sent,
+            cancel_sent: false,
             store_silent: None,
             missing: None,
             examined: BTreeSet::new(),
         })
+    }
+
+    /// The order to end the script was sent before.
+    #[must_use]
+    pub fn already_canceled(mut self) -> Self {
+        self.machine.already_canceled();
+        self.cancel_sent = true;
+        self
     }
 
     /// Runs until the machine concludes. Output is printed as it comes.
@@ -185,10 +170,6 @@ impl<'s, 'a> Follower<'s, 'a> {
         }
     }
 
-    fn names(&self) -> Vec<String> {
-        self.sources.output.names().map(str::to_owned).collect()
-    }
-
     fn apply(&mut self, event: &Event<'_>) -> Vec<Effect> {
         self.machine.apply(event, self.started.elapsed())
     }
@@ -198,21 +179,12 @@ impl<'s, 'a> Follower<'s, 'a> {
         if self.lease.is_due() {
             self.lease.renew(&self.session.cloud, &self.session.layout).await;
         }
-        let names = self.names();
         let now = Instant::now();
         if self.reports.is_due(now) {
             let (mut came, mut all_read) = (false, true);
-            for node in &names {
-                match self.read_reports(node, effects).await {
-                    Ok(read) => {
-                        came |= read;
-                        self.store_silent = None;
-                    }
-                    Err(error) => {
-                        all_read = false;
-                        self.endure(error)?;
-                    }
-                }
+            for node in self.sources.output.nodes.ids() {
+                came |= self.read_reports(node, effects).await?;
+                all_read &= self.store_silent.is_none();
             }
             if all_read && self.cancel_sent {
                 effects.extend(self.apply(&Event::ReadSinceCancel));
@@ -235,22 +207,17 @@ impl<'s, 'a> Follower<'s, 'a> {
         self.show_waiting().await;
         let ends = self.print()?;
         // After printing: a reader of ours that is slow is no silence of the node's.
-        for node in &names {
-            let bytes = self.sources.output.bytes(node);
-            if let Some(seen) = self.seen.get_mut(node)
-                && bytes > seen.bytes
-            {
-                seen.bytes = bytes;
-                self.machine.progress(node, self.started.elapsed());
+        for (id, node) in self.sources.output.nodes.iter_mut() {
+            let bytes = node.bytes();
+            if bytes > node.followed {
+                node.followed = bytes;
+                self.machine.progress(id, self.started.elapsed());
             }
         }
         for end in ends {
-            if let Some(seen) = self.seen.get_mut(&end.node) {
-                seen.code = seen.code.or(end.end.map(|(code, _)| code));
-            }
             // The report follows its output at once.
             self.reports = Poll::new(Instant::now());
-            let event = Event::Trace { node: &end.node, end: end.end, complete: end.complete };
+            let event = Event::Trace { node: end.node, end: end.end, complete: end.complete };
             effects.extend(self.machine.apply(&event, self.started.elapsed()));
         }
         if let Some(answer) = self.describe.turn(self.session).await {
@@ -280,35 +247,23 @@ impl<'s, 'a> Follower<'s, 'a> {
         }
     }
 
-    /// A store that cannot be read is endured as long as the agent endures it: for one lease.
-    fn endure(&mut self, error: anyhow::Error) -> anyhow::Result<()> {
-        let since = *self.store_silent.get_or_insert_with(Instant::now);
-        if !CloudError::may_pass(&error) || since.elapsed() >= self.session.settings.lease() {
-            return Err(error);
-        }
-        tracing::warn!(error = format!("{error:#}"), "failed to look for reports");
-        Ok(())
-    }
-
-    async fn read_reports(&mut self, node: &str, effects: &mut Vec<Effect>) -> anyhow::Result<bool> {
+    async fn read_reports(&mut self, id: NodeId, effects: &mut Vec<Effect>) -> anyhow::Result<bool> {
         let mut came = false;
         let session = &mut *self.session;
-        let is_leader = session.record.nodes.first().is_some_and(|first| first == node);
-        while let Some(report) =
-            transport::receive(&*session.cloud.objects, &session.layout, &mut session.record, node).await?
-        {
+        while let Some(report) = session.receive(id, &mut self.store_silent).await? {
             came = true;
-            let now = SystemTime::now();
-            let mut unseen = Seen::default();
-            let seen = self.seen.get_mut(node).unwrap_or(&mut unseen);
+            let record = &mut session.record;
+            let (Some(node), Some(output)) = (record.nodes.get_mut(id), self.sources.output.nodes.get_mut(id)) else {
+                return Ok(came);
+            };
             match &report {
                 Report::Ready { .. } => {
-                    session.record.ready.insert(node.to_owned());
-                    let number = session.record.reports.get(node).copied().unwrap_or(1);
-                    self.ready_reports.insert(node.to_owned(), number);
+                    node.ready = true;
+                    output.ready_report = node.reports;
                 }
-                Report::Received { summary } if session.record.told.insert(node.to_owned()) => {
-                    session.printer.line(format!("Project received by {node}: {summary}"));
+                Report::Received { summary } if !node.told => {
+                    node.told = true;
+                    session.printer.line(format!("Project received by {id}: {summary}"));
                     session.save()?;
                 }
                 Report::Missing { attempt } => self.missing = Some(*attempt),
@@ -321,19 +276,16 @@ impl<'s, 'a> Follower<'s, 'a> {
                         tracing::warn!(error = format!("{error:#}"), "failed to drop a damaged pack");
                     }
                 }
-                Report::Started { run } if *run == self.run => seen.started = Some(now),
-                Report::Exited { run, exit } if *run == self.run => {
-                    (seen.exited, seen.code) = (Some(now), Some(exit.code));
-                    self.sources.exited(node, exit);
-                }
-                Report::Collected { .. } if is_leader => session.record.collected = true,
+                Report::Started { run } if *run == self.run => output.started = Some(SystemTime::now()),
+                Report::Exited { run, exit } if *run == self.run => output.exited(exit, SystemTime::now()),
+                Report::Collected { .. } if id == NodeId::LEADER => record.collected = true,
                 Report::Bye { .. } => {
-                    session.record.left.insert(node.to_owned());
+                    node.left = true;
                     self.describe.hasten();
                 }
                 _ => {}
             }
-            effects.extend(self.machine.apply(&Event::Report { node, report: &report }, self.started.elapsed()));
+            effects.extend(self.machine.apply(&Event::Report { node: id, report: &report }, self.started.elapsed()));
         }
         Ok(came)
     }
@@ -381,7 +333,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             return;
         }
         // When each phase began is worth a look: some may have begun and ended since the last one.
-        let found = look_back(self.session, &self.ready_reports).await;
+        let found = look_back(self.session, &self.sources.output.nodes).await;
         let now = Instant::now().into_std();
         match found.job {
             Ok(job) => {
@@ -435,7 +387,7 @@ impl<'s, 'a> Follower<'s, 'a> {
         }
         match conclusion {
             Conclusion::Lost { by, .. } => {
-                let was_ready = self.session.record.nodes.iter().any(|node| self.session.record.ready.contains(node));
+                let was_ready = self.session.record.any_ready();
                 // A container that could not be started has mostly said why; one that was killed has not.
                 let patience = match by {
                     _ if self.session.record.loss_told => Duration::ZERO,
@@ -448,7 +400,7 @@ impl<'s, 'a> Follower<'s, 'a> {
                 self.print()?;
                 self.print_incomplete()?;
                 if self.machine.job_has_ended() {
-                    self.session.record.left.extend(self.session.record.nodes.iter().cloned());
+                    self.session.record.nodes.rows_mut().for_each(|node| node.left = true);
                 }
             }
             Conclusion::Exited { incomplete, .. } => {
@@ -471,16 +423,17 @@ impl<'s, 'a> Follower<'s, 'a> {
     fn tell_running(&self, conclusion: &Conclusion) {
         let Conclusion::Exited { code, node, others, .. } = conclusion else { return };
         let printer = self.session.printer;
-        let start = self.seen.values().filter_map(|seen| seen.started).min();
-        let end = self.seen.values().filter_map(|seen| seen.exited).max();
+        let nodes = &self.sources.output.nodes;
+        let start = nodes.rows().filter_map(|node| node.started).min();
+        let end = nodes.rows().filter_map(|node| node.exited).max();
         if let (Some(start), Some(end)) = (start, end) {
             let ran = end.duration_since(start).unwrap_or_default();
             let name = format!("sagemaker_running_{}", self.run);
             printer.begin_section(&name, start, &format!("Running: exit code {code} after {}", human_duration(ran)));
-            for (name, seen) in &self.seen {
-                let code = seen.code.map_or_else(|| "unknown".to_owned(), |code| code.to_string());
-                let bytes = human_bytes(self.sources.output.bytes(name));
-                printer.line(format!("{name}: exit code {code}, {bytes} of output"));
+            for (id, node) in nodes.iter() {
+                let code = node.code.map_or_else(|| "unknown".to_owned(), |code| code.to_string());
+                let bytes = human_bytes(node.bytes());
+                printer.line(format!("{id}: exit code {code}, {bytes} of output"));
             }
             printer.end_section(&name, end);
         }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::cloud::CloudError;
-use crate::mailbox::Report;
+use crate::protocol::mailbox::Report;
 use crate::session::age::Stamp;
-use crate::session::{Session, close, slots, transport};
+use crate::session::{Session, close, mailbox, slots};
 
 /// How often the agents' last words are looked for.
 pub(super) const LOOK: Duration = Duration::from_millis(500);
@@ -20,12 +20,10 @@ pub(super) const ENDS_WITHIN: Duration = Duration::from_mins(10);
 /// Reads what the agents have reported; `true` when each has said that it leaves. A store that cannot be read tells nothing.
 pub(super) async fn all_left(session: &mut Session<'_>) -> anyhow::Result<bool> {
     let objects = session.cloud.objects.clone();
-    for node in session.record.nodes.clone() {
-        while !session.record.left.contains(&node) {
-            match transport::receive(&*objects, &session.layout, &mut session.record, &node).await {
-                Ok(Some(Report::Bye { .. })) => {
-                    session.record.left.insert(node.clone());
-                }
+    for node in session.record.nodes.ids() {
+        while session.record.nodes.get(node).is_some_and(|row| !row.left) {
+            match mailbox::receive(&*objects, &session.layout, &mut session.record, node).await {
+                Ok(Some(Report::Bye { .. })) => session.record.nodes.change(node, |row| row.left = true),
                 Ok(Some(_)) => {}
                 Ok(None) => return Ok(false),
                 Err(error) if CloudError::may_pass(&error) => {

@@ -3,11 +3,11 @@
 //! Reports of the nodes, the state of the training job, the completeness of each trace and the wish to cancel come in
 //! as [`Event`]s; [`Effect`]s go out. No I/O, no clock: the time since the stage began is a parameter.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::base::node::{NodeId, Nodes};
 use crate::cloud::{JobStatus, TrainingJob};
-use crate::mailbox::{ByeReason, ExitReport, Report};
+use crate::protocol::mailbox::{ByeReason, ExitReport, Report};
 use crate::session::failure_reasons::{self, Verdict};
 
 /// How long output that is known to exist is waited for after its end was told and nothing of it came any more.
@@ -39,14 +39,14 @@ pub enum CancelReason {
 #[derive(Debug)]
 pub enum Event<'a> {
     Report {
-        node: &'a str,
+        node: NodeId,
         report: &'a Report,
     },
     /// `None`: no such job.
     Job(Option<&'a TrainingJob>),
     /// The end frame of a node's output is in, and `complete` says whether every byte before it is.
     Trace {
-        node: &'a str,
+        node: NodeId,
         end: Option<(i32, u64)>,
         complete: bool,
     },
@@ -69,7 +69,7 @@ pub enum Effect {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Conclusion {
     /// Every node's script ended; the code is that of the node that failed first. `others` failed later, in this order.
-    Exited { code: i32, node: String, others: Vec<(String, i32)>, incomplete: Vec<String> },
+    Exited { code: i32, node: NodeId, others: Vec<(NodeId, i32)>, incomplete: Vec<NodeId> },
     /// We were asked to leave and the script has ended, or never began.
     Canceled { code: Option<i32> },
     /// We were asked to leave while no agent was up: no script began, and none will, for the training job is stopped.
@@ -90,8 +90,9 @@ pub enum LossKind {
     },
 }
 
+/// One node's part of the run.
 #[derive(Debug, Default)]
-struct Node {
+struct NodeRun {
     ready: bool,
     started: bool,
     exit: Option<ExitReport>,
@@ -108,7 +109,7 @@ struct Node {
 #[expect(clippy::struct_excessive_bools, reason = "each says that one thing has happened; none excludes another")]
 pub struct RunMachine {
     terms: Terms,
-    nodes: BTreeMap<String, Node>,
+    nodes: Nodes<NodeRun>,
     job: Option<TrainingJob>,
     job_ended_at: Option<Duration>,
     absent_since: Option<Duration>,
@@ -138,7 +139,7 @@ impl RunMachine {
     pub fn new(terms: Terms) -> Self {
         Self {
             terms,
-            nodes: BTreeMap::new(),
+            nodes: Nodes::new(terms.nodes, |_| NodeRun::default()),
             job: None,
             job_ended_at: None,
             absent_since: None,
@@ -152,14 +153,9 @@ impl RunMachine {
         }
     }
 
-    /// A node that was ready before this stage began.
-    pub fn already_ready(&mut self, node: &str) {
-        self.nodes.entry(node.to_owned()).or_default().ready = true;
-    }
-
-    /// A node whose agent was gone before this stage began.
-    pub fn already_left(&mut self, node: &str) {
-        self.nodes.entry(node.to_owned()).or_default().bye = Some(ByeReason::Other);
+    /// What was known of a node before this stage began: its agent was ready, or gone.
+    pub fn already(&mut self, node: NodeId, is_ready: bool, has_left: bool) {
+        self.nodes.change(node, |node| (node.ready, node.bye) = (is_ready, has_left.then_some(ByeReason::Other)));
     }
 
     /// The order to end the script was sent before this stage began.
@@ -169,8 +165,8 @@ impl RunMachine {
     }
 
     /// Some of a node's output came: what is missing is waited for from now on.
-    pub fn progress(&mut self, node: &str, now: Duration) {
-        self.nodes.entry(node.to_owned()).or_default().progress_at = Some(now);
+    pub fn progress(&mut self, node: NodeId, now: Duration) {
+        self.nodes.change(node, |node| node.progress_at = Some(now));
     }
 
     /// The training job has ended, as far as is known.
@@ -186,21 +182,21 @@ impl RunMachine {
 
     /// Some node's agent has left.
     pub fn is_leaving(&self) -> bool {
-        self.nodes.values().any(|node| node.bye.is_some())
+        self.nodes.rows().any(|node| node.bye.is_some())
     }
 
     pub fn is_ready(&self) -> bool {
-        self.nodes.values().filter(|node| node.ready).count() >= self.terms.nodes
+        self.nodes.rows().all(|node| node.ready)
     }
 
     /// Every node's script has begun.
     pub fn all_started(&self) -> bool {
-        self.nodes.values().filter(|node| node.started).count() >= self.terms.nodes
+        self.nodes.rows().all(|node| node.started)
     }
 
     /// Some node's script has ended, as far as is known.
     pub fn any_ended(&self) -> bool {
-        self.nodes.values().any(|node| node.exit.is_some() || node.end.is_some())
+        self.nodes.rows().any(|node| node.exit.is_some() || node.end.is_some())
     }
 
     pub fn is_canceled(&self) -> bool {
@@ -213,15 +209,14 @@ impl RunMachine {
         }
         let mut effects = Vec::new();
         match event {
-            Event::Report { node, report } => self.report(node, report, now),
+            Event::Report { node, report } => self.report(*node, report, now),
             Event::Job(job) => self.job(*job, now),
-            Event::Trace { node, end, complete } => {
-                let node = self.nodes.entry((*node).to_owned()).or_default();
+            Event::Trace { node, end, complete } => self.nodes.change(*node, |node| {
                 (node.end, node.complete) = (*end, *complete);
                 if end.is_some() {
                     node.exited_at.get_or_insert(now);
                 }
-            }
+            }),
             Event::Cancel(reason) => self.cancel(*reason, now, &mut effects),
             Event::ReadSinceCancel => self.read_since_cancel = self.cancel.is_some(),
             Event::Tick => {}
@@ -233,8 +228,8 @@ impl RunMachine {
         effects
     }
 
-    fn report(&mut self, name: &str, report: &Report, now: Duration) {
-        let node = self.nodes.entry(name.to_owned()).or_default();
+    fn report(&mut self, id: NodeId, report: &Report, now: Duration) {
+        let Some(node) = self.nodes.get_mut(id) else { return };
         match report {
             Report::Ready { .. } => node.ready = true,
             Report::Started { run } if *run == self.terms.run => node.started = true,
@@ -243,12 +238,12 @@ impl RunMachine {
                 node.exited_at.get_or_insert(now);
             }
             Report::Damaged { pack, chunk } => {
-                let reason = format!("{name}: the chunk {chunk} of the project, in the pack {pack}, is damaged");
+                let reason = format!("{id}: the chunk {chunk} of the project, in the pack {pack}, is damaged");
                 self.failures.push((reason, LossKind::System));
             }
             Report::Failed { order, reason, by_job } => {
                 let by = if *by_job { LossKind::User } else { LossKind::System };
-                self.failures.push((format!("{name}: {order}: {reason}"), by));
+                self.failures.push((format!("{id}: {order}: {reason}"), by));
             }
             Report::Bye { reason } => node.bye = Some(*reason),
             Report::Received { .. }
@@ -302,9 +297,8 @@ impl RunMachine {
         if let Some((reason, by)) = self.failures.first() {
             return Some(Conclusion::Lost { reason: reason.clone(), by: *by });
         }
-        let left = self.nodes.values().any(|node| node.bye.is_some() && node.exit.is_none());
-        let all_told = self.nodes.len() >= self.terms.nodes
-            && self.nodes.values().all(|node| node.exit.is_some() || node.end.is_some());
+        let left = self.nodes.rows().any(|node| node.bye.is_some() && node.exit.is_none());
+        let all_told = self.nodes.rows().all(|node| node.exit.is_some() || node.end.is_some());
         let last = if all_told { LAST_OUTPUT } else { LAST_WORDS };
         if passed(self.job_ended_at, last) || (self.job_ended_at.is_some() && (left || !self.any_ready())) {
             return Some(self.lost());
@@ -342,17 +336,17 @@ impl RunMachine {
 
     /// When it was seen that a script failed by itself.
     fn first_failure(&self) -> Option<Duration> {
-        let failed = |node: &&Node| node.exit.as_ref().is_some_and(|exit| exit.code != 0 && !exit.canceled);
-        self.nodes.values().filter(failed).filter_map(|node| node.exited_at).min()
+        let failed = |node: &&NodeRun| node.exit.as_ref().is_some_and(|exit| exit.code != 0 && !exit.canceled);
+        self.nodes.rows().filter(failed).filter_map(|node| node.exited_at).min()
     }
 
     fn any_ready(&self) -> bool {
-        self.nodes.values().any(|node| node.ready)
+        self.nodes.rows().any(|node| node.ready)
     }
 
     /// Done when every node has told its exit and all its output is here, or was waited for long enough.
     fn all_exited(&self, now: Duration) -> Option<Conclusion> {
-        let done = |node: &Node| {
+        let done = |node: &NodeRun| {
             let known = node.exit.is_some() || node.end.is_some();
             let since = |limit: Duration| node.exited_at.is_some_and(|at| now >= at + limit);
             let told = node.exit.is_some() || node.bye.is_some() || since(EXIT_REPORT);
@@ -361,35 +355,35 @@ impl RunMachine {
             let never_began = node.exit.as_ref().is_some_and(|exit| exit.canceled && exit.copy == Some(0));
             known && (never_began || (node.complete && node.end.is_some() && told) || is_silent)
         };
-        if self.nodes.len() < self.terms.nodes || self.terms.nodes == 0 || !self.nodes.values().all(done) {
+        if self.nodes.is_empty() || !self.nodes.rows().all(done) {
             return None;
         }
         let code =
-            |node: &Node| node.exit.as_ref().map(|exit| exit.code).or(node.end.map(|(code, _)| code)).unwrap_or(1);
+            |node: &NodeRun| node.exit.as_ref().map(|exit| exit.code).or(node.end.map(|(code, _)| code)).unwrap_or(1);
         // The nodes' own clocks tell their order more finely than the moments at which it was seen; 0 is no time.
-        let exit_time = |node: &Node| node.exit.as_ref().map_or(0, |exit| exit.at);
+        let exit_time = |node: &NodeRun| node.exit.as_ref().map_or(0, |exit| exit.at);
         let mut failed: Vec<_> = self.nodes.iter().filter(|(_, node)| code(node) != 0).collect();
         if failed.iter().all(|(_, node)| exit_time(node) > 0) {
             failed.sort_by_key(|(_, node)| exit_time(node));
         } else {
             failed.sort_by_key(|(_, node)| node.exited_at);
         }
-        let (name, node) = failed.first().copied().or_else(|| self.nodes.iter().next())?;
-        let others = failed.iter().skip(1).map(|(name, node)| ((*name).clone(), code(node))).collect();
-        let canceled = self.nodes.values().any(|node| node.exit.as_ref().is_some_and(|exit| exit.canceled));
+        let (id, node) = failed.first().copied().or_else(|| self.nodes.iter().next())?;
+        let others = failed.iter().skip(1).map(|(id, node)| (*id, code(node))).collect();
+        let canceled = self.nodes.rows().any(|node| node.exit.as_ref().is_some_and(|exit| exit.canceled));
         if self.cancel.is_some() {
             return Some(Conclusion::Canceled { code: Some(code(node)) });
         }
         if canceled && !self.rest_ended {
             return self.stopped_from_outside();
         }
-        let incomplete = self.nodes.iter().filter(|(_, node)| !node.complete).map(|(name, _)| name.clone()).collect();
-        Some(Conclusion::Exited { code: code(node), node: name.clone(), others, incomplete })
+        let incomplete = self.nodes.iter().filter(|(_, node)| !node.complete).map(|(id, _)| id).collect();
+        Some(Conclusion::Exited { code: code(node), node: id, others, incomplete })
     }
 
     /// The agent was told to stop, not by us: by whom is known once the training job has ended.
     fn stopped_from_outside(&self) -> Option<Conclusion> {
-        let lease = self.nodes.values().any(|node| node.bye == Some(ByeReason::LeaseExpired));
+        let lease = self.nodes.rows().any(|node| node.bye == Some(ByeReason::LeaseExpired));
         if lease {
             return Some(Conclusion::Lost {
                 reason: "the agent stopped the script because the runner host gave no sign of life".to_owned(),

@@ -13,6 +13,8 @@ pub mod hold;
 mod leaving;
 pub mod left_over;
 pub mod machine;
+pub mod mailbox;
+pub mod node_record;
 mod output;
 mod pace;
 mod phases;
@@ -24,25 +26,29 @@ pub mod slots;
 mod sources;
 pub mod spec;
 pub mod supply;
-pub mod transport;
 mod turn;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use tokio::time::Instant;
 
+use crate::base::arn::Arn;
 use crate::base::failure::Failure;
-use crate::cloud::{Cloud, LogClient};
+use crate::base::node::NodeId;
+use crate::cloud::{Cloud, CloudError, LogClient};
 use crate::config::env::{self, Environment};
 use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
-use crate::mailbox::{Layout, Order};
+use crate::protocol::keys::Layout;
+use crate::protocol::mailbox::{Order, Report};
+use crate::protocol::project::Trees;
 use crate::reader::{self, Feed, Pace};
 use crate::session::record::{Records, SessionRecord};
 use crate::ui::Printer;
+use crate::workspace::Summary;
 use crate::workspace::below::Base;
-use crate::workspace::{Summary, Trees};
 
 /// Names a session everywhere: its first training job, the tag of all of them, the prefix in the store, the record on disk.
 ///
@@ -181,9 +187,9 @@ impl<'a> Session<'a> {
 
     /// No agent has ever reported: no script can have begun.
     pub async fn is_untouched(&self) -> anyhow::Result<bool> {
-        for node in &self.record.nodes {
-            let first = self.layout.report(node, 1);
-            if self.record.ready.contains(node) || self.cloud.objects.size(&first).await?.is_some() {
+        for (id, node) in self.record.nodes.iter() {
+            let first = self.layout.report(id, 1);
+            if node.ready || self.cloud.objects.size(&first).await?.is_some() {
                 return Ok(false);
             }
         }
@@ -205,17 +211,36 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// The next report of a node. A store that cannot be read is endured as long as the agent endures it, for one lease, and looks
+    /// like silence; `silent` is since when.
+    pub async fn receive(&mut self, node: NodeId, silent: &mut Option<Instant>) -> anyhow::Result<Option<Report>> {
+        match mailbox::receive(&*self.cloud.objects, &self.layout, &mut self.record, node).await {
+            Ok(report) => {
+                *silent = None;
+                Ok(report)
+            }
+            Err(error) => {
+                let since = *silent.get_or_insert_with(Instant::now);
+                if !CloudError::may_pass(&error) || since.elapsed() >= self.settings.lease() {
+                    return Err(error);
+                }
+                tracing::warn!(error = format!("{error:#}"), "failed to look for reports");
+                Ok(None)
+            }
+        }
+    }
+
     /// Sends an order and remembers its number.
     pub async fn order(&mut self, order: &Order) -> anyhow::Result<()> {
-        transport::send(&*self.cloud.objects, &self.layout, &mut self.record, order).await?;
+        mailbox::send(&*self.cloud.objects, &self.layout, &mut self.record, order).await?;
         self.save()
     }
 }
 
 /// Jobs that share CloudWatch's quota: those of one account and region, at one endpoint.
 fn log_scope(arn: Option<&str>, endpoint: Option<&str>) -> String {
-    let account: Vec<_> = arn.unwrap_or_default().split(':').take(5).collect();
-    format!("{} {}", account.join(":"), endpoint.unwrap_or_default())
+    let account = arn.and_then(Arn::parse).map(|arn| arn.without_resource()).unwrap_or_default();
+    format!("{account} {}", endpoint.unwrap_or_default())
 }
 
 /// The builds folder of one project: jobs of other projects never share a path with it.

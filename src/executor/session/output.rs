@@ -3,10 +3,16 @@
 //! What was printed is noted as it goes out, so that a process that takes over prints on without a gap and nothing twice.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use tokio::time::Instant;
+
+use crate::base::node::{NodeId, Nodes};
+use crate::base::stream::StreamName;
 use crate::cloud::{CloudError, LogEvent, ObjectStore};
-use crate::mailbox::Layout;
+use crate::protocol::keys::Layout;
+use crate::protocol::mailbox::ExitReport;
+use crate::session::Session;
 use crate::session::copy::CopyReader;
 use crate::session::cursor::{Cursor, Position};
 use crate::session::foreign::Foreign;
@@ -16,9 +22,8 @@ use crate::ui::Printer;
 /// How many shown events of other writers are remembered, so that none is shown twice.
 const REMEMBERED: usize = 256;
 
-/// A node's output.
-struct Node {
-    name: String,
+/// One node's part of the run: its output, from which sources that came, and what the node told of its script.
+pub(super) struct NodeOutput {
     decoder: FrameDecoder,
     copy: CopyReader,
     printed: Position,
@@ -26,12 +31,25 @@ struct Node {
     expected: u64,
     /// What was told of its end.
     told: (bool, bool),
+    /// Batches of the copy when it is complete.
+    batches: Option<u32>,
+    /// The copy is read on although it is not live.
+    pub(super) sought: bool,
+    /// Since when something is missing that must exist.
+    pub(super) gap_since: Option<Instant>,
+    /// Of its output, in order, when it was looked at last.
+    pub(super) followed: u64,
+    pub(super) started: Option<SystemTime>,
+    pub(super) exited: Option<SystemTime>,
+    pub(super) code: Option<i32>,
+    /// Number of the report that told that it is ready.
+    pub(super) ready_report: u32,
 }
 
 /// Something about the end of a node's output has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct EndSeen {
-    pub(super) node: String,
+    pub(super) node: NodeId,
     /// Exit code and size, from the end frame.
     pub(super) end: Option<(i32, u64)>,
     pub(super) complete: bool,
@@ -39,7 +57,7 @@ pub(super) struct EndSeen {
 
 /// The output of one run.
 pub(super) struct Output {
-    nodes: Vec<Node>,
+    pub(super) nodes: Nodes<NodeOutput>,
     /// Where several nodes write into one trace.
     merge: Option<Interleaver>,
     cursor: Cursor,
@@ -49,60 +67,44 @@ pub(super) struct Output {
 }
 
 impl Output {
+    /// A run of the session, from where its output was printed up to.
+    pub(super) fn of(session: &Session<'_>, run: u32) -> anyhow::Result<Self> {
+        let (record, cursor) = (&session.record, session.records.cursor(&session.id, run)?);
+        let foreign = Foreign::new(record.foreign_bytes);
+        Ok(Self::new(&session.layout, run, record.nodes.len(), cursor, record.shown_events.clone(), foreign))
+    }
+
     /// Begins, or goes on where `cursor` stands.
-    pub(super) fn new(
-        layout: &Layout,
-        run: u32,
-        names: &[String],
-        cursor: Cursor,
-        shown: Vec<String>,
-        foreign: Foreign,
-    ) -> Self {
-        let node = |(index, name): (usize, &String)| {
-            let printed = cursor.get(index);
-            Node {
-                name: name.clone(),
+    fn new(layout: &Layout, run: u32, count: usize, cursor: Cursor, shown: Vec<String>, foreign: Foreign) -> Self {
+        let nodes = Nodes::new(count, |id| {
+            let printed = cursor.get(id);
+            NodeOutput {
                 decoder: FrameDecoder::resume(run, printed.offset).after_beside(u64::from(printed.beside)),
-                copy: CopyReader::new(layout, name, run),
+                copy: CopyReader::new(layout, id, run),
                 printed,
                 expected: 0,
                 told: (false, false),
+                batches: None,
+                sought: false,
+                gap_since: None,
+                followed: 0,
+                started: None,
+                exited: None,
+                code: None,
+                ready_report: 1,
             }
-        };
-        let nodes = names.iter().enumerate().map(node).collect();
-        let merge = (names.len() > 1).then(|| Interleaver::new(names));
+        });
+        let merge = (count > 1).then(|| Interleaver::new(count));
         Self { nodes, merge, cursor, beside: Vec::new(), foreign, shown }
-    }
-
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.nodes.iter().map(|node| node.name.as_str())
     }
 
     /// Something was printed by a process before this one.
     pub(super) fn is_resumed(&self) -> bool {
-        self.nodes.iter().any(|node| node.printed != Position::default())
+        self.nodes.rows().any(|node| node.printed != Position::default())
     }
 
     pub(super) fn is_complete(&self) -> bool {
-        self.nodes.iter().all(|node| node.decoder.is_complete())
-    }
-
-    /// Bytes of a node's output that are known to exist and are not here.
-    pub(super) fn has_gap(&self, node: &str) -> bool {
-        self.node(node).is_some_and(|node| {
-            node.decoder.missing().is_some()
-                || node.decoder.missing_beside() > 0
-                || node.expected > node.decoder.bytes()
-        })
-    }
-
-    /// The end of a node's output is here, and all before it.
-    pub(super) fn has_all(&self, node: &str) -> bool {
-        self.node(node).is_some_and(|node| node.decoder.is_complete())
-    }
-
-    pub(super) fn bytes(&self, node: &str) -> u64 {
-        self.node(node).map_or(0, |node| node.decoder.bytes())
+        self.nodes.rows().all(|node| node.decoder.is_complete())
     }
 
     /// Ids of the events of other writers that were shown, the newest last.
@@ -128,8 +130,8 @@ impl Output {
     /// Takes events of the log.
     pub(super) fn push_events(&mut self, events: Vec<LogEvent>) {
         for event in events {
-            let Some(node) = node_of(&event.stream) else { continue };
-            let Some(node) = self.nodes.iter_mut().find(|other| other.name == node) else { continue };
+            let Some(stream) = StreamName::parse(&event.stream) else { continue };
+            let Some(node) = self.nodes.get_mut(stream.node) else { continue };
             let mut foreign = Vec::new();
             sort(node.decoder.push_message(&event.message), &mut self.beside, Some(&mut foreign));
             if !foreign.is_empty() && !self.shown.contains(&event.id) {
@@ -142,8 +144,8 @@ impl Output {
     }
 
     /// Reads a node's copy on. `true` when something came.
-    pub(super) async fn read_copy(&mut self, objects: &dyn ObjectStore, node: &str) -> Result<bool, CloudError> {
-        let Some(state) = self.nodes.iter_mut().find(|other| other.name == node) else { return Ok(false) };
+    pub(super) async fn read_copy(&mut self, objects: &dyn ObjectStore, node: NodeId) -> Result<bool, CloudError> {
+        let Some(state) = self.nodes.get_mut(node) else { return Ok(false) };
         let (decoder, beside) = (&mut state.decoder, &mut self.beside);
         if decoder.is_complete() {
             return Ok(false);
@@ -153,31 +155,21 @@ impl Output {
 
     /// The agent is ahead of some node's reader.
     pub(super) fn copy_is_behind(&self) -> bool {
-        self.nodes.iter().any(|node| node.copy.is_behind())
+        self.nodes.rows().any(|node| node.copy.is_behind())
     }
 
-    /// Goes to the first byte of a node that is missing; `batches` is their number when the copy is complete.
-    pub(super) async fn seek_copy(
-        &mut self,
-        objects: &dyn ObjectStore,
-        node: &str,
-        batches: Option<u32>,
-    ) -> Result<(), CloudError> {
-        let Some(state) = self.nodes.iter_mut().find(|other| other.name == node) else { return Ok(()) };
-        state.copy.seek(objects, state.decoder.bytes(), batches).await
-    }
-
-    /// A node has told how much output its script made.
-    pub(super) fn expect(&mut self, node: &str, bytes: u64) {
-        if let Some(state) = self.nodes.iter_mut().find(|other| other.name == node) {
-            state.expected = bytes;
-        }
+    /// Goes to the first byte of a node that is missing in the copy.
+    pub(super) async fn seek_copy(&mut self, objects: &dyn ObjectStore, node: NodeId) -> Result<(), CloudError> {
+        let Some(state) = self.nodes.get_mut(node) else { return Ok(()) };
+        state.copy.seek(objects, state.decoder.bytes(), state.batches).await?;
+        state.sought = true;
+        Ok(())
     }
 
     /// Prints what is in order, notes it, and tells what became known of ends.
     pub(super) fn print(&mut self, printer: &Printer, now: Duration) -> io::Result<Vec<EndSeen>> {
-        for index in 0..self.nodes.len() {
-            self.print_node(printer, index, now)?;
+        for id in self.nodes.ids() {
+            self.print_node(printer, id, now)?;
             self.print_merged(printer)?;
         }
         if let Some(merge) = &mut self.merge {
@@ -185,57 +177,48 @@ impl Output {
         }
         self.print_merged(printer)?;
         self.print_beside(printer)?;
-        Ok(self.nodes.iter_mut().filter_map(|node| node.end_seen(printer)).collect())
+        Ok(self.nodes.iter_mut().filter_map(|(id, node)| node.end_seen(id, printer)).collect())
     }
 
     /// Prints whatever is here, with a line for each gap.
     pub(super) fn print_incomplete(&mut self, printer: &Printer, now: Duration) -> io::Result<()> {
-        for index in 0..self.nodes.len() {
+        for id in self.nodes.ids() {
             loop {
-                self.print_node(printer, index, now)?;
+                self.print_node(printer, id, now)?;
                 if let Some(merge) = &mut self.merge {
-                    merge.flush(index);
+                    merge.flush(id);
                 }
                 self.print_merged(printer)?;
-                let Some(node) = self.nodes.get_mut(index) else { break };
+                let Some(node) = self.nodes.get_mut(id) else { break };
                 let lines = node.decoder.missing_beside();
                 if lines > 0 {
-                    printer.warn(format!("{lines} lines of other writers on {} are missing", node.name));
+                    printer.warn(format!("{lines} lines of other writers on {id} are missing"));
                 }
                 let Some(gap) = node.decoder.skip_missing() else { break };
                 node.printed.offset = gap.end;
                 printer.warn(format!(
-                    "{} bytes of output of {} are missing, from byte {}",
+                    "{} bytes of output of {id} are missing, from byte {}",
                     gap.end - gap.start,
-                    node.name,
                     gap.start
                 ));
             }
-            if let Some(node) = self.nodes.get(index)
+            if let Some(node) = self.nodes.get(id)
                 && node.expected > node.decoder.bytes()
             {
                 let (at, all) = (node.decoder.bytes(), node.expected);
-                printer.warn(format!(
-                    "the last {} bytes of output of {} are missing, from byte {at}",
-                    all - at,
-                    node.name
-                ));
+                printer.warn(format!("the last {} bytes of output of {id} are missing, from byte {at}", all - at));
             }
         }
         self.print_beside(printer)
     }
 
-    fn node(&self, name: &str) -> Option<&Node> {
-        self.nodes.iter().find(|node| node.name == name)
-    }
-
-    fn print_node(&mut self, printer: &Printer, index: usize, now: Duration) -> io::Result<()> {
-        let Some(node) = self.nodes.get_mut(index) else { return Ok(()) };
+    fn print_node(&mut self, printer: &Printer, id: NodeId, now: Duration) -> io::Result<()> {
+        let Some(node) = self.nodes.get_mut(id) else { return Ok(()) };
         let bytes = node.decoder.take();
         if let Some(merge) = &mut self.merge {
-            merge.push(index, &bytes, now);
+            merge.push(id, &bytes, now);
             if node.decoder.is_complete() {
-                merge.flush(index);
+                merge.flush(id);
             }
             return Ok(());
         }
@@ -244,7 +227,7 @@ impl Output {
         printer.write_counted(&bytes, |count| {
             position.offset = start + count as u64;
             if noted.is_ok() {
-                noted = self.cursor.set(index, *position);
+                noted = self.cursor.set(id, *position);
             }
         })?;
         noted
@@ -259,9 +242,9 @@ impl Output {
                 printer.line(format!("[container] {line}"));
             }
         }
-        for (index, node) in self.nodes.iter_mut().enumerate() {
+        for (id, node) in self.nodes.iter_mut() {
             node.printed.beside = u32::try_from(node.decoder.beside()).unwrap_or(u32::MAX);
-            self.cursor.set(index, node.printed)?;
+            self.cursor.set(id, node.printed)?;
         }
         Ok(())
     }
@@ -280,20 +263,41 @@ impl Output {
     }
 }
 
-impl Node {
-    fn end_seen(&mut self, printer: &Printer) -> Option<EndSeen> {
+impl NodeOutput {
+    /// Bytes that are known to exist and are not here.
+    pub(super) fn has_gap(&self) -> bool {
+        self.decoder.missing().is_some() || self.decoder.missing_beside() > 0 || self.expected > self.decoder.bytes()
+    }
+
+    /// The end is here, and all before it.
+    pub(super) fn has_all(&self) -> bool {
+        self.decoder.is_complete()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.decoder.bytes()
+    }
+
+    /// The script has ended, and the node told how.
+    pub(super) fn exited(&mut self, exit: &ExitReport, now: SystemTime) {
+        (self.exited, self.code) = (Some(now), Some(exit.code));
+        (self.expected, self.batches) = (exit.bytes, exit.copy);
+    }
+
+    fn end_seen(&mut self, id: NodeId, printer: &Printer) -> Option<EndSeen> {
         let end = self.decoder.end().map(|end| (end.code, end.bytes));
         let now = (end.is_some(), self.decoder.is_complete());
         if now == self.told {
             return None;
         }
         self.told = now;
+        self.code = self.code.or(end.map(|(code, _)| code));
         if now.1
             && let Err(error @ TraceError::Mismatch { .. }) = self.decoder.finish()
         {
-            printer.warn(format!("the output of {} was damaged on its way: {error}", self.name));
+            printer.warn(format!("the output of {id} was damaged on its way: {error}"));
         }
-        Some(EndSeen { node: self.name.clone(), end, complete: now.1 })
+        Some(EndSeen { node: id, end, complete: now.1 })
     }
 }
 
@@ -312,22 +316,10 @@ fn sort(lines: Vec<Line>, beside: &mut Vec<String>, mut foreign: Option<&mut Vec
     }
 }
 
-/// `<job>/algo-1-1700000000` → `algo-1`.
-fn node_of(stream: &str) -> Option<&str> {
-    let (_, host) = stream.split_once('/')?;
-    Some(host.rsplit_once('-')?.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::trace::FrameEncoder;
-
-    #[test]
-    fn a_stream_names_its_node() {
-        assert_eq!(node_of("gitlab-1-2-abcdef12/algo-10-1700000000"), Some("algo-10"));
-        assert_eq!(node_of("nothing"), None);
-    }
 
     struct Desk {
         dir: tempfile::TempDir,
@@ -341,10 +333,9 @@ mod tests {
             Self { dir: tempfile::tempdir().unwrap(), printer, captured }
         }
 
-        fn output(&self, names: &[&str]) -> Output {
-            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        fn output(&self, nodes: usize) -> Output {
             let cursor = Cursor::open(&self.dir.path().join("cursor"), 1).unwrap();
-            Output::new(&Layout::new("sessions/x"), 1, &names, cursor, Vec::new(), Foreign::new(0))
+            Output::new(&Layout::new("sessions/x"), 1, nodes, cursor, Vec::new(), Foreign::new(0))
         }
     }
 
@@ -369,15 +360,15 @@ mod tests {
         let mut end = Vec::new();
         encoder.end(0, &mut end);
         lines.push(String::from_utf8(end).unwrap().trim_end().to_owned());
-        let mut first = desk.output(&["algo-1"]);
+        let mut first = desk.output(1);
         first.push_events(vec![event("a", &lines[0]), event("b", &lines[1])]);
         first.print(&desk.printer, Duration::ZERO).unwrap();
         drop(first);
-        let mut second = desk.output(&["algo-1"]);
+        let mut second = desk.output(1);
         assert!(second.is_resumed());
         second.push_events(lines.iter().enumerate().map(|(id, line)| event(&id.to_string(), line)).collect());
         let ends = second.print(&desk.printer, Duration::ZERO).unwrap();
-        assert_eq!(ends, [EndSeen { node: "algo-1".into(), end: Some((0, 14)), complete: true }]);
+        assert_eq!(ends, [EndSeen { node: NodeId::LEADER, end: Some((0, 14)), complete: true }]);
         assert_eq!(desk.captured.data(), b"one\ntwo\nthree\n");
         assert_eq!(desk.captured.text(), "", "no damage is told");
     }
@@ -385,7 +376,7 @@ mod tests {
     #[test]
     fn text_of_other_writers_is_shown_once_and_marked() {
         let desk = Desk::new();
-        let mut output = desk.output(&["algo-1"]);
+        let mut output = desk.output(1);
         output.push_events(vec![event("a", "library says"), event("a", "library says"), event("b", "library says")]);
         output.print(&desk.printer, Duration::ZERO).unwrap();
         assert_eq!(desk.captured.text(), "[container] library says\n[container] library says\n");
@@ -397,22 +388,22 @@ mod tests {
     fn a_gap_is_told_in_one_line_and_the_rest_is_printed() {
         let desk = Desk::new();
         let lines = frames(&mut FrameEncoder::new(1), &["one\n", "two\n", "three\n"]);
-        let mut output = desk.output(&["algo-1"]);
+        let mut output = desk.output(1);
         output.push_events(vec![event("a", &lines[0]), event("c", &lines[2])]);
         output.print_incomplete(&desk.printer, Duration::ZERO).unwrap();
         assert_eq!(desk.captured.data(), b"one\nthree\n");
         assert_eq!(desk.captured.text(), "warning: 4 bytes of output of algo-1 are missing, from byte 4\n");
-        assert_eq!(Cursor::open(&desk.dir.path().join("cursor"), 1).unwrap().get(0).offset, 14);
+        assert_eq!(Cursor::open(&desk.dir.path().join("cursor"), 1).unwrap().get(NodeId::LEADER).offset, 14);
     }
 
     #[test]
     fn lines_of_several_nodes_are_labeled_and_counted_apart() {
         let desk = Desk::new();
-        let mut output = desk.output(&["algo-1", "algo-2"]);
+        let mut output = desk.output(2);
         let line = frames(&mut FrameEncoder::new(1), &["hello\nwor"]);
         output.push_events(vec![event("a", &line[0])]);
         output.print(&desk.printer, Duration::ZERO).unwrap();
         assert_eq!(desk.captured.data(), b"hello\n");
-        assert_eq!(Cursor::open(&desk.dir.path().join("cursor"), 1).unwrap().get(0).offset, 6);
+        assert_eq!(Cursor::open(&desk.dir.path().join("cursor"), 1).unwrap().get(NodeId::LEADER).offset, 6);
     }
 }

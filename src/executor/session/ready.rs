@@ -1,12 +1,13 @@
 //! The look back when the agents are ready: when each phase of the training job began, and when they came up.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use crate::base::node::Nodes;
 use crate::cloud::{CloudError, TrainingJob};
 use crate::session::Session;
+use crate::session::output::NodeOutput;
 
 /// The script's output waits for this look.
 const WITHIN: Duration = Duration::from_secs(2);
@@ -20,11 +21,10 @@ pub(super) struct LookBack {
     pub(super) ready: Option<SystemTime>,
 }
 
-/// Looks at the training job and at the agents' reports, for a moment. `reports`: by node the number of the one that told that it
-/// is ready, where that is not the first.
-pub(super) async fn look_back(session: &Session<'_>, reports: &BTreeMap<String, u32>) -> LookBack {
+/// Looks at the training job and at the agents' reports, for a moment.
+pub(super) async fn look_back(session: &Session<'_>, nodes: &Nodes<NodeOutput>) -> LookBack {
     let deadline = Instant::now() + WITHIN;
-    let ready = tokio::time::timeout(WITHIN, ready_at(session, reports));
+    let ready = tokio::time::timeout(WITHIN, ready_at(session, nodes));
     let (job, ready) = tokio::join!(describe(session, deadline), ready);
     let ready = ready.unwrap_or(Ok(None)).unwrap_or_else(|error| {
         tracing::debug!(%error, "failed to look when the agents came up");
@@ -50,10 +50,9 @@ async fn describe(session: &Session<'_>, deadline: Instant) -> Result<TrainingJo
     }
 }
 
-async fn ready_at(session: &Session<'_>, reports: &BTreeMap<String, u32>) -> Result<Option<SystemTime>, CloudError> {
+async fn ready_at(session: &Session<'_>, nodes: &Nodes<NodeOutput>) -> Result<Option<SystemTime>, CloudError> {
     let layout = &session.layout;
-    let number = |node: &String| reports.get(node).copied().unwrap_or(1);
-    let keys: Vec<_> = session.record.nodes.iter().map(|node| layout.report(node, number(node))).collect();
+    let keys: Vec<_> = nodes.iter().map(|(id, node)| layout.report(id, node.ready_report)).collect();
     let listed = session.cloud.objects.inventory(&layout.all_reports()).await?;
     Ok(listed.into_iter().filter(|object| keys.contains(&object.key)).filter_map(|object| object.modified).max())
 }

@@ -12,10 +12,12 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use crate::base::failure::Failure;
+use crate::base::node::{NodeId, Nodes};
+use crate::protocol::project::Selection;
 use crate::session::SessionId;
 use crate::session::age::Stamp;
 use crate::session::cursor::Cursor;
-use crate::workspace::Selection;
+use crate::session::node_record::{self, NodeRecord};
 
 const VERSION: u32 = 1;
 /// No count of a session comes near it, ...
@@ -64,18 +66,8 @@ pub struct SessionRecord {
     /// Number of container stages begun.
     #[serde(default)]
     pub runs: u32,
-    /// Number of reports read, by node.
-    #[serde(default)]
-    pub reports: BTreeMap<String, u32>,
-    /// `algo-1` ... `algo-n`: their names in the mailbox.
-    #[serde(default)]
-    pub nodes: Vec<String>,
-    /// Nodes whose agent has told that it is ready.
-    #[serde(default)]
-    pub ready: BTreeSet<String>,
-    /// Nodes whose agent has left, or ended with the training job.
-    #[serde(default)]
-    pub left: BTreeSet<String>,
+    #[serde(flatten, with = "node_record")]
+    pub nodes: Nodes<NodeRecord>,
     /// The leader has told that the results are in the store; a report is read once, whoever reads it.
     #[serde(default)]
     pub collected: bool,
@@ -85,9 +77,6 @@ pub struct SessionRecord {
     /// The run that is followed, or was when its process was killed.
     #[serde(default)]
     pub current: Option<CurrentRun>,
-    /// Nodes whose receipt of the project was told.
-    #[serde(default)]
-    pub told: BTreeSet<String>,
     /// By log stream, the time (milliseconds since 1970) up to which its events are known.
     #[serde(default)]
     pub log_floors: BTreeMap<String, u64>,
@@ -129,13 +118,34 @@ impl SessionRecord {
     /// No number is one that cannot be counted on from.
     fn is_possible(&self) -> bool {
         let counts = [self.job_number, self.orders, self.runs, self.workspace_attempt];
-        let mut counts = counts.iter().chain(self.reports.values());
-        counts.all(|count| *count < MOST) && self.created < LATEST
+        let mut counts = counts.into_iter().chain(self.nodes.rows().map(|node| node.reports));
+        counts.all(|count| count < MOST) && self.created < LATEST
     }
 
     /// No training job was ever asked for, so nothing is stored in the bucket either.
     pub fn is_unused(&self) -> bool {
         !self.creating && self.arn.is_none() && self.requested.is_none() && self.created == 0 && self.orders == 0
+    }
+
+    /// The node that sends the results; nothing is known of it in a session without nodes.
+    pub fn leader(&self) -> NodeRecord {
+        self.nodes.get(NodeId::LEADER).copied().unwrap_or_default()
+    }
+
+    pub fn any_ready(&self) -> bool {
+        self.nodes.rows().any(|node| node.ready)
+    }
+
+    /// Number of reports read, by node.
+    pub fn reports(&self) -> BTreeMap<NodeId, u32> {
+        node_record::reports(&self.nodes)
+    }
+
+    /// Reads the reports again that came after [`SessionRecord::reports`] had told `reports`.
+    pub fn rewind(&mut self, reports: &BTreeMap<NodeId, u32>) {
+        for (id, node) in self.nodes.iter_mut() {
+            node.reports = reports.get(&id).copied().unwrap_or_default();
+        }
     }
 }
 
@@ -162,7 +172,7 @@ pub struct CurrentRun {
     pub code: Option<i32>,
     /// Number of reports read by node when it began: its own follow.
     #[serde(default)]
-    pub reports: BTreeMap<String, u32>,
+    pub reports: BTreeMap<NodeId, u32>,
 }
 
 /// The folder of all records of this host.
@@ -395,6 +405,35 @@ mod tests {
         assert!(records.sessions().unwrap().is_empty());
     }
 
+    /// The next stage of the job may be one of the program before this one, or after it.
+    #[test]
+    fn the_table_of_nodes_stands_in_columns() {
+        let text = r#"{"version": 1, "session": "gitlab-1-2-abcdef12", "job_key": "k", "orders": 4, "runs": 1,
+            "reports": {"algo-1": 3, "algo-10": 2}, "told": ["algo-1"], "log_floors": {"x/algo-1-17": 5},
+            "nodes": ["algo-1", "algo-2", "algo-3", "algo-4", "algo-5", "algo-6", "algo-7", "algo-8", "algo-9", "algo-10"],
+            "ready": ["algo-1", "algo-10"], "left": ["algo-10"],
+            "current": {"run": 1, "stage": "step_script", "script": "s", "reports": {"algo-1": 1}}}"#;
+        let dir = tempfile::tempdir().unwrap();
+        let (records, id) = (Records::open(dir.path()).unwrap(), SessionId::parse("gitlab-1-2-abcdef12").unwrap());
+        fs::write(records.file(&id, "json"), text).unwrap();
+        let mut record = records.load(&id).unwrap().unwrap();
+        assert_eq!(record.nodes.len(), 10);
+        assert_eq!(record.leader(), NodeRecord { ready: true, left: false, told: true, reports: 3 });
+        let last = NodeRecord { ready: true, left: true, told: false, reports: 2 };
+        assert_eq!(record.nodes.get(NodeId::at(9)), Some(&last));
+        assert_eq!(record.nodes.get(NodeId::at(1)), Some(&NodeRecord::default()));
+        records.save(&id, &record).unwrap();
+        let written: serde_json::Value = serde_json::from_slice(&fs::read(records.file(&id, "json")).unwrap()).unwrap();
+        let read: serde_json::Value = serde_json::from_str(text).unwrap();
+        for (name, value) in read.as_object().unwrap().iter().filter(|(name, _)| *name != "current") {
+            assert_eq!(written[name], *value, "{name}");
+        }
+        assert_eq!(written["current"]["reports"], read["current"]["reports"]);
+        let began = record.current.clone().unwrap().reports;
+        record.rewind(&began);
+        assert_eq!(record.reports(), began);
+    }
+
     #[test]
     fn one_stage_at_a_time_holds_the_lock() {
         let dir = tempfile::tempdir().unwrap();
@@ -431,7 +470,10 @@ mod tests {
             SessionRecord { created: u64::MAX, ..SessionRecord::default() },
             SessionRecord { orders: u32::MAX, ..SessionRecord::default() },
             SessionRecord { job_number: u32::MAX, ..SessionRecord::default() },
-            SessionRecord { reports: [("algo-1".to_owned(), u32::MAX)].into(), ..SessionRecord::default() },
+            SessionRecord {
+                nodes: Nodes::new(1, |_| NodeRecord { reports: u32::MAX, ..NodeRecord::default() }),
+                ..SessionRecord::default()
+            },
         ];
         for record in bad {
             records.save(&id, &record).unwrap();

@@ -40,7 +40,7 @@ pub struct Wishes<'a> {
 /// Looks why the training job ended, and creates the next one when that may help.
 pub async fn replace(session: &mut Session<'_>, wishes: Wishes<'_>) -> anyhow::Result<Replaced> {
     let name = session.job_name();
-    if wishes.cancel.asked() || !session.record.ready.is_empty() {
+    if wishes.cancel.asked() || session.record.any_ready() {
         return Ok(Replaced::No);
     }
     let ended = match session.cloud.jobs.describe(&name).await {
@@ -54,8 +54,8 @@ pub async fn replace(session: &mut Session<'_>, wishes: Wishes<'_>) -> anyhow::R
         return Ok(Replaced::No);
     };
     // An agent that has spoken may have run the script.
-    for node in session.record.nodes.clone() {
-        if !session.cloud.objects.list(&session.layout.reports(&node)).await?.is_empty() {
+    for node in session.record.nodes.ids() {
+        if !session.cloud.objects.list(&session.layout.reports(node)).await?.is_empty() {
             return Ok(Replaced::No);
         }
     }
@@ -81,7 +81,7 @@ pub async fn replace(session: &mut Session<'_>, wishes: Wishes<'_>) -> anyhow::R
         return Ok(Replaced::NoneLeft(format!("{tried}; add another type to `SAGEMAKER_INSTANCE_TYPE`")));
     };
     session.record.job_number = session.record.job_number.max(1) + 1;
-    session.record.left.clear();
+    session.record.nodes.rows_mut().for_each(|node| node.left = false);
     session.record.log_floors.clear();
     session.printer.line(format!("{line}: {next} is asked for, as the training job {}", session.job_name()));
     Box::pin(create_next(session, &types, wishes)).await?;
@@ -144,9 +144,11 @@ mod tests {
     use test_case::test_case;
 
     use super::*;
+    use crate::base::node::{NodeId, Nodes};
     use crate::cloud::memory::{Memory, example_spec};
     use crate::config::settings::Settings;
     use crate::session::SessionId;
+    use crate::session::node_record::NodeRecord;
     use crate::session::record::{Records, SessionRecord};
     use crate::ui::{Captured, Printer};
 
@@ -207,8 +209,7 @@ mod tests {
                 agent: "agents/0".into(),
                 instance_type: "ml.a.b".into(),
                 types_left: types_left.iter().map(|name| (*name).to_owned()).collect(),
-                nodes: vec!["algo-1".into()],
-                left: ["algo-1".to_owned()].into(),
+                nodes: Nodes::new(1, |_| NodeRecord { left: true, ..NodeRecord::default() }),
                 ..SessionRecord::default()
             };
             Records::open(dir.path()).unwrap().save(&SessionId::parse(NAME).unwrap(), &record).unwrap();
@@ -248,7 +249,7 @@ mod tests {
         desk.fail(&format!("{NAME}-2"), CAPACITY);
         assert!(matches!(desk.replace(&mut session).await, Replaced::Another));
         assert_eq!(session.job_name(), format!("{NAME}-3"));
-        assert!(session.record.left.is_empty() && !session.record.creating);
+        assert!(!session.record.leader().left && !session.record.creating);
         let spec = desk.memory.jobs.spec(&format!("{NAME}-3")).unwrap();
         assert_eq!(spec.instance_type, "ml.c.d");
         assert_eq!(spec.tags.get(spec::tag::SESSION).map(String::as_str), Some(NAME));
@@ -277,17 +278,21 @@ mod tests {
         assert!(matches!(desk.replace(&mut session).await, Replaced::No));
     }
 
+    fn set_ready(session: &mut Session<'_>, is_ready: bool) {
+        session.record.nodes.rows_mut().for_each(|node| node.ready = is_ready);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_job_whose_container_ran_or_that_is_canceled_is_not_replaced() {
         let desk = Desk::new(&["ml.c.d"]).await;
         let mut session = desk.attach();
         desk.fail(NAME, CAPACITY);
-        desk.memory.objects.insert(&session.layout.report("algo-1", 1), "said something");
+        desk.memory.objects.insert(&session.layout.report(NodeId::LEADER, 1), "said something");
         assert!(matches!(desk.replace(&mut session).await, Replaced::No));
-        desk.memory.objects.expire(&session.layout.report("algo-1", 1));
-        session.record.ready.insert("algo-1".into());
+        desk.memory.objects.expire(&session.layout.report(NodeId::LEADER, 1));
+        set_ready(&mut session, true);
         assert!(matches!(desk.replace(&mut session).await, Replaced::No));
-        session.record.ready.clear();
+        set_ready(&mut session, false);
         desk.cancel.raise();
         assert!(matches!(desk.replace(&mut session).await, Replaced::No));
         assert_eq!(desk.memory.jobs.names(), [NAME]);

@@ -6,17 +6,18 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use crate::base::failure::Failure;
+use crate::base::node::NodeId;
 use crate::base::signals::Cancellation;
-use crate::cloud::CloudError;
 use crate::gitlab::JobContext;
-use crate::mailbox::{Order, Report};
+use crate::protocol::mailbox::{Order, Report};
+use crate::protocol::project::{Rule, Selection, Trees};
 use crate::session::Session;
 use crate::session::failure_reasons::{self, Verdict};
 use crate::session::machine::LossKind;
+use crate::session::mailbox::LeaseKeeper;
 use crate::session::record::LostResults;
 use crate::session::supply::with_bar;
-use crate::session::transport::{self, LeaseKeeper};
-use crate::workspace::{self, AllSent, Bounds, Limits, Progress, Rule, Selection, Trees};
+use crate::workspace::{self, AllSent, Bounds, Limits, Progress};
 
 const POLL: Duration = Duration::from_millis(40);
 const SLOW_POLL: Duration = Duration::from_millis(500);
@@ -135,8 +136,7 @@ async fn fetch(
         (Ok(false), Err(error)) if progress.has_arrived() => return Err(error),
         (Ok(false), Err(error)) => {
             tracing::debug!(error = format!("{error:#}"), "there are no results");
-            let leader = session.record.nodes.first();
-            if leader.is_some_and(|leader| session.record.ready.contains(leader)) {
+            if session.record.leader().ready {
                 session.record.results_lost = Some(lost_results(session).await);
             }
         }
@@ -163,8 +163,6 @@ async fn wait_for_results(
     lease: &mut LeaseKeeper,
     cancel: &Cancellation,
 ) -> anyhow::Result<bool> {
-    // The leader alone collects.
-    let leader = session.record.nodes.first().cloned().unwrap_or_default();
     let mut pause = POLL;
     let mut look_at = Instant::now() + DESCRIBE_EVERY;
     let mut ended = false;
@@ -176,8 +174,9 @@ async fn wait_for_results(
         if session.record.collected {
             return Ok(true);
         }
-        if session.record.left.contains(&leader) {
-            if session.record.ready.contains(&leader) {
+        let leader = session.record.leader();
+        if leader.left {
+            if leader.ready {
                 session.printer.warn(NO_RESULTS);
             }
             return Ok(false);
@@ -185,44 +184,16 @@ async fn wait_for_results(
         if lease.is_due() {
             lease.renew(&session.cloud, &session.layout).await;
         }
-        let objects = session.cloud.objects.clone();
-        let report = match transport::receive(&*objects, &session.layout, &mut session.record, &leader).await {
-            Ok(report) => {
-                silent = None;
-                report
-            }
-            Err(error) => {
-                let since = *silent.get_or_insert_with(Instant::now);
-                if !CloudError::may_pass(&error) || since.elapsed() >= session.settings.lease() {
-                    return Err(error);
-                }
-                tracing::warn!(error = format!("{error:#}"), "failed to look for results");
-                // Nothing was learnt, so that an ended job does not count as one without results.
-                ended = false;
-                None
-            }
-        };
-        match report {
-            Some(Report::Collected { summary }) => {
-                tracing::info!(summary, "results collected");
-                session.record.collected = true;
+        // The leader alone collects.
+        match session.receive(NodeId::LEADER, &mut silent).await? {
+            Some(report) => {
+                learn(session, report)?;
                 continue;
             }
-            Some(Report::Failed { order, reason, by_job }) => {
-                let message = format!("the agent failed to {order}: {reason}");
-                return Err(if by_job { Failure::user(message) } else { Failure::system(message) }.into());
-            }
-            Some(Report::Bye { .. }) => {
-                session.record.left.insert(leader.clone());
-                continue;
-            }
-            Some(Report::Ready { .. }) => {
-                session.record.ready.insert(leader.clone());
-                continue;
-            }
-            Some(_) => continue,
+            // Nothing was learnt, so that an ended job does not count as one without results.
+            None if silent.is_some() => ended = false,
             // No agent has ever spoken, as after a cancel while the job was provisioned: there is nothing to wait for.
-            None if silent.is_none() && !session.record.ready.contains(&leader) => return Ok(false),
+            None if !leader.ready => return Ok(false),
             None if ended => {
                 session.printer.warn(NO_RESULTS);
                 return Ok(false);
@@ -254,21 +225,58 @@ async fn wait_for_results(
     }
 }
 
+fn learn(session: &mut Session<'_>, report: Report) -> anyhow::Result<()> {
+    let record = &mut session.record;
+    match report {
+        Report::Collected { summary } => {
+            tracing::info!(summary, "results collected");
+            record.collected = true;
+        }
+        Report::Failed { order, reason, by_job } => {
+            let message = format!("the agent failed to {order}: {reason}");
+            return Err(if by_job { Failure::user(message) } else { Failure::system(message) }.into());
+        }
+        Report::Bye { .. } => record.nodes.change(NodeId::LEADER, |leader| leader.left = true),
+        Report::Ready { .. } => record.nodes.change(NodeId::LEADER, |leader| leader.ready = true),
+        Report::Received { .. }
+        | Report::Missing { .. }
+        | Report::Damaged { .. }
+        | Report::Started { .. }
+        | Report::Exited { .. } => {}
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::base::node::Nodes;
     use crate::cloud::faulty::{Fault, Faulty, When};
     use crate::cloud::memory::{Memory, example_spec};
     use crate::cloud::{Cloud, CloudErrorKind};
     use crate::config::settings::Settings;
-    use crate::mailbox;
+    use crate::protocol::mailbox;
+    use crate::session::node_record::NodeRecord;
     use crate::session::record::{Records, SessionRecord};
     use crate::session::{SessionId, spec};
     use crate::ui::Printer;
 
     const NAME: &str = "gitlab-1-2-abcdef12";
+
+    const NEW: NodeRecord = NodeRecord { ready: false, left: false, told: false, reports: 0 };
+    const READY: NodeRecord = NodeRecord { ready: true, ..NEW };
+    const LEFT: NodeRecord = NodeRecord { left: true, ..NEW };
+
+    fn one(node: NodeRecord) -> Nodes<NodeRecord> {
+        Nodes::new(1, |_| node)
+    }
+
+    /// A job of one node that has said nothing.
+    fn silent() -> SessionRecord {
+        SessionRecord { nodes: one(NEW), ..SessionRecord::default() }
+    }
 
     async fn wait(memory: &Memory, cloud: Cloud, record: SessionRecord, cancel: &Cancellation) -> anyhow::Result<bool> {
         let dir = tempfile::tempdir().unwrap();
@@ -277,7 +285,6 @@ mod tests {
         let printer = Printer::captured().0;
         memory.cloud().jobs.create(&example_spec(NAME)).await.unwrap();
         let id = SessionId::parse(NAME).unwrap();
-        let record = SessionRecord { nodes: vec!["algo-1".into()], ..record };
         Records::open(dir.path()).unwrap().save(&id, &record).unwrap();
         let mut session = Session::attach(id, cloud, &settings, &printer).unwrap().unwrap();
         wait_for_results(&mut session, &mut LeaseKeeper::new(settings.lease(), 0), cancel).await
@@ -313,9 +320,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn results_that_were_told_to_an_earlier_stage_are_fetched_although_the_job_has_ended() {
         let memory = Memory::new();
-        let record = SessionRecord { collected: true, left: ["algo-1".to_owned()].into(), ..SessionRecord::default() };
+        let record = SessionRecord { collected: true, nodes: one(LEFT), ..SessionRecord::default() };
         assert!(wait(&memory, memory.cloud(), record, &Cancellation::default()).await.unwrap());
-        let record = SessionRecord { left: ["algo-1".to_owned()].into(), ..SessionRecord::default() };
+        let record = SessionRecord { nodes: one(LEFT), ..SessionRecord::default() };
         let memory = Memory::new();
         assert!(!wait(&memory, memory.cloud(), record, &Cancellation::default()).await.unwrap());
     }
@@ -338,12 +345,7 @@ mod tests {
 
         let text = format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = \"{}\"\n", folder.path().display());
         let settings: Settings = toml::from_str(&text).unwrap();
-        let record = SessionRecord {
-            nodes: vec!["algo-1".into()],
-            ready: ["algo-1".to_owned()].into(),
-            finished: true,
-            ..SessionRecord::default()
-        };
+        let record = SessionRecord { nodes: one(READY), finished: true, ..SessionRecord::default() };
         Records::open(folder.path()).unwrap().save(&id, &record).unwrap();
         let (printer, _) = Printer::captured();
         let mut session = Session::attach(id, memory.cloud(), &settings, &printer).unwrap().unwrap();
@@ -360,13 +362,13 @@ mod tests {
                 reason: "no time was left".to_owned(),
                 by_job: false,
             },
-            Report::Bye { reason: crate::mailbox::ByeReason::Stopped },
+            Report::Bye { reason: crate::protocol::mailbox::ByeReason::Stopped },
         ] {
             std::fs::remove_file(host.project.join("model")).unwrap();
             session.record.results_applied = false;
-            session.record.left.clear();
-            let number = session.record.reports.get("algo-1").copied().unwrap_or(0) + 1;
-            memory.objects.insert(&session.layout.report("algo-1", number), mailbox::encode(number, &report));
+            session.record.nodes.change(NodeId::LEADER, |leader| leader.left = false);
+            let number = session.record.leader().reports + 1;
+            memory.objects.insert(&session.layout.report(NodeId::LEADER, number), mailbox::encode(number, &report));
             bring_back(&mut session, &host, &mut lease, &Cancellation::default()).await.unwrap();
             assert_eq!(std::fs::read_to_string(host.project.join("model")).unwrap(), "weights");
         }
@@ -375,7 +377,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_store_and_a_service_that_falter_are_waited_for() {
         let memory = Memory::new();
-        let key = spec::layout(&SessionId::parse(NAME).unwrap()).report("algo-1", 1);
+        let key = spec::layout(&SessionId::parse(NAME).unwrap()).report(NodeId::LEADER, 1);
         memory.objects.insert(&key, mailbox::encode(1, &Report::Collected { summary: String::new() }));
         let get = Fault::new("get", 1, When::Before, CloudErrorKind::Transient).times(100);
         let describe = Fault::new("describe", 1, When::Before, CloudErrorKind::Throttled);
@@ -384,15 +386,12 @@ mod tests {
             jobs: Arc::new(Faulty::new(memory.jobs.clone(), [describe])),
             ..memory.cloud()
         };
-        assert!(wait(&memory, cloud, SessionRecord::default(), &Cancellation::default()).await.unwrap());
+        assert!(wait(&memory, cloud, silent(), &Cancellation::default()).await.unwrap());
 
         let memory = Memory::new();
         let get = Fault::new("get", 1, When::Before, CloudErrorKind::Transient).forever();
         let cloud = Cloud { objects: Arc::new(Faulty::new(memory.objects.clone(), [get])), ..memory.cloud() };
-        assert!(
-            wait(&memory, cloud, SessionRecord::default(), &Cancellation::default()).await.is_err(),
-            "for one lease"
-        );
+        assert!(wait(&memory, cloud, silent(), &Cancellation::default()).await.is_err(), "for one lease");
     }
 
     #[tokio::test(start_paused = true)]
@@ -400,7 +399,7 @@ mod tests {
         let memory = Memory::new();
         let cancel = Cancellation::default();
         cancel.raise();
-        let record = SessionRecord { ready: ["algo-1".to_owned()].into(), ..SessionRecord::default() };
+        let record = SessionRecord { nodes: one(READY), ..SessionRecord::default() };
         assert!(wait(&memory, memory.cloud(), record, &cancel).await.is_err());
     }
 
@@ -408,7 +407,7 @@ mod tests {
     async fn a_container_that_never_came_is_not_waited_for() {
         let memory = Memory::new();
         let before = Instant::now();
-        assert!(!wait(&memory, memory.cloud(), SessionRecord::default(), &Cancellation::default()).await.unwrap());
+        assert!(!wait(&memory, memory.cloud(), silent(), &Cancellation::default()).await.unwrap());
         assert_eq!(before.elapsed(), Duration::ZERO);
     }
 }

@@ -4,15 +4,14 @@
 //! With the copy read live, the log is the record beside it. Without, the log alone is live, and the copy serves what the log
 //! does not bring: gaps that stay, the end, and everything while the log cannot be read.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::base::node::NodeId;
 use crate::cloud::ObjectStore;
-use crate::mailbox::ExitReport;
 use crate::reader::Feed;
-use crate::session::output::Output;
+use crate::session::output::{NodeOutput, Output};
 use crate::ui::Printer;
 
 /// How often in a row more is taken of the log while there is more, before the rest of the work gets its turn.
@@ -34,23 +33,9 @@ pub(super) const LAST_EVENTS: Duration = Duration::from_secs(5);
 pub(super) const FIRST_EVENTS: Duration = Duration::from_secs(15);
 const LAST_EVENTS_POLL: Duration = Duration::from_millis(250);
 
-/// A node's sources.
-#[derive(Debug, Default)]
-struct Node {
-    /// The script has ended ...
-    exited: bool,
-    /// ... and the copy is complete with so many batches.
-    copy: Option<u32>,
-    /// Since when something is missing that must exist.
-    gap_since: Option<Instant>,
-    /// The copy is read on although it is not live.
-    sought: bool,
-}
-
 pub(super) struct Sources {
     pub(super) output: Output,
     pub(super) feed: Feed,
-    nodes: BTreeMap<String, Node>,
     live: bool,
     next_again: Instant,
     trouble_told: bool,
@@ -59,28 +44,19 @@ pub(super) struct Sources {
 impl Sources {
     /// `live`: the copy is read while the script runs.
     pub(super) fn new(output: Output, feed: Feed, live: bool) -> Self {
-        let nodes = output.names().map(|name| (name.to_owned(), Node::default())).collect();
-        Self { output, feed, nodes, live, next_again: Instant::now(), trouble_told: false }
-    }
-
-    /// A node's script has ended.
-    pub(super) fn exited(&mut self, name: &str, exit: &ExitReport) {
-        self.output.expect(name, exit.bytes);
-        if let Some(node) = self.nodes.get_mut(name) {
-            (node.exited, node.copy) = (true, exit.copy);
-        }
+        Self { output, feed, live, next_again: Instant::now(), trouble_told: false }
     }
 
     /// The copy is of use now, and not only when a gap stays.
     pub(super) fn wants_copy(&self) -> bool {
-        self.live || self.nodes.values().any(|node| node.exited)
+        self.live || self.any_exited()
     }
 
     /// Goes on where a process that was killed had printed up to.
     pub(super) async fn resume(&mut self, objects: &dyn ObjectStore) {
         if self.output.is_resumed() {
-            for name in self.names() {
-                self.seek(objects, &name).await;
+            for node in self.output.nodes.ids() {
+                self.seek(objects, node).await;
             }
         }
     }
@@ -89,17 +65,16 @@ impl Sources {
     pub(super) async fn read_copy(&mut self, objects: &dyn ObjectStore) -> bool {
         let log_is_silent = self.feed.unserved().is_some_and(|since| since >= GAP_PATIENCE);
         let mut came = false;
-        for name in self.names() {
-            let has_all = self.output.has_all(&name);
-            let Some(node) = self.nodes.get_mut(&name) else { continue };
-            let is_needed = node.exited || log_is_silent;
+        for id in self.output.nodes.ids() {
+            let Some(node) = self.output.nodes.get_mut(id) else { continue };
+            let is_needed = node.exited.is_some() || log_is_silent;
             let is_old = node.gap_since.is_some_and(|since| since.elapsed() >= GAP_PATIENCE);
             node.sought &= is_needed || node.gap_since.is_some();
-            if !self.live && !node.sought && !has_all && (is_needed || is_old) {
-                self.seek(objects, &name).await;
+            if !self.live && !node.sought && !node.has_all() && (is_needed || is_old) {
+                self.seek(objects, id).await;
             }
-            if self.live || self.nodes.get(&name).is_some_and(|node| node.sought) {
-                came |= self.read_on(objects, &name).await;
+            if self.live || self.output.nodes.get(id).is_some_and(|node| node.sought) {
+                came |= self.read_on(objects, id).await;
             }
         }
         came
@@ -122,7 +97,7 @@ impl Sources {
             }
             self.output.push_events(events);
         }
-        if self.nodes.values().any(|node| node.exited) && !self.output.is_complete() {
+        if self.any_exited() && !self.output.is_complete() {
             self.feed.hurry();
         }
         self.look_for_gaps();
@@ -144,11 +119,11 @@ impl Sources {
         printer: &Printer,
         patience: Duration,
     ) -> std::io::Result<()> {
-        for name in self.names() {
+        for node in self.output.nodes.ids() {
             if !self.live {
-                self.seek(objects, &name).await;
+                self.seek(objects, node).await;
             }
-            while self.read_on(objects, &name).await {
+            while self.read_on(objects, node).await {
                 self.output.print(printer, Duration::ZERO)?;
             }
         }
@@ -169,17 +144,18 @@ impl Sources {
         Ok(())
     }
 
-    fn names(&self) -> Vec<String> {
-        self.nodes.keys().cloned().collect()
+    /// Some node's script has ended.
+    fn any_exited(&self) -> bool {
+        self.output.nodes.rows().any(|node| node.exited.is_some())
     }
 
     fn look_for_gaps(&mut self) {
         let now = Instant::now();
-        for (name, node) in &mut self.nodes {
-            node.gap_since = self.output.has_gap(name).then(|| node.gap_since.unwrap_or(now));
+        for node in self.output.nodes.rows_mut() {
+            node.gap_since = node.has_gap().then(|| node.gap_since.unwrap_or(now));
         }
-        let is_late = |node: &Node| node.gap_since.is_some_and(|since| since.elapsed() >= LATE_EVENTS);
-        if now >= self.next_again && self.nodes.values().any(is_late) {
+        let is_late = |node: &NodeOutput| node.gap_since.is_some_and(|since| since.elapsed() >= LATE_EVENTS);
+        if now >= self.next_again && self.output.nodes.rows().any(is_late) {
             self.next_again = now + GAP_EVERY;
             let reached = self.feed.floors().values().min().copied().unwrap_or_default();
             self.feed.read_again(reached.saturating_sub(u64::try_from(GAP_REACH.as_millis()).unwrap_or_default()));
@@ -187,19 +163,17 @@ impl Sources {
     }
 
     /// A failure is not the end: the log carries the same frames.
-    async fn read_on(&mut self, objects: &dyn ObjectStore, name: &str) -> bool {
-        self.output.read_copy(objects, name).await.unwrap_or_else(|error| {
+    async fn read_on(&mut self, objects: &dyn ObjectStore, node: NodeId) -> bool {
+        self.output.read_copy(objects, node).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "failed to read the copy of the output");
             false
         })
     }
 
     /// Goes to the first byte that is missing in the copy.
-    async fn seek(&mut self, objects: &dyn ObjectStore, name: &str) {
-        let Some(node) = self.nodes.get_mut(name) else { return };
-        match self.output.seek_copy(objects, name, node.copy).await {
-            Ok(()) => node.sought = true,
-            Err(error) => tracing::warn!(%error, "failed to read the copy of the output"),
+    async fn seek(&mut self, objects: &dyn ObjectStore, node: NodeId) {
+        if let Err(error) = self.output.seek_copy(objects, node).await {
+            tracing::warn!(%error, "failed to read the copy of the output");
         }
     }
 }

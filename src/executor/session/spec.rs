@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::agent;
 use crate::cloud::{Channel, ObjectStore, TrainingJobSpec};
 use crate::config::policy::Decision;
 use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
-use crate::mailbox::Layout;
+use crate::protocol::agent_env::AgentEnv;
+use crate::protocol::bootstrap;
+use crate::protocol::keys::{self, Layout};
 use crate::session::SessionId;
 
 /// Tags of every training job. `SESSION` is what adoption and sweeps compare.
@@ -42,14 +43,14 @@ pub fn training_job(
         name: id.to_string(),
         image: decision.image.clone(),
         role_arn: decision.role_arn.clone(),
-        entrypoint: vec!["/bin/sh".to_owned(), agent::launcher::start_path()],
+        entrypoint: vec!["/bin/sh".to_owned(), bootstrap::start_path()],
         arguments: Vec::new(),
         environment: environment(id, decision, settings),
         channels: vec![Channel {
-            name: agent::launcher::CHANNEL.to_owned(),
-            uri: objects.uri(&format!("{agent_key}/")),
+            name: bootstrap::CHANNEL.to_owned(),
+            uri: objects.uri(&keys::agent_file(agent_key, "")),
         }],
-        output_uri: objects.uri("output"),
+        output_uri: objects.uri(keys::OUTPUT),
         output_kms_key_id: settings.storage.kms_key_id.clone(),
         instance_type: decision.instance_types.first().cloned().unwrap_or_default(),
         instance_count: decision.instance_count,
@@ -64,13 +65,13 @@ pub fn training_job(
 
 /// The session's place in the store.
 pub fn layout(id: &SessionId) -> Layout {
-    Layout::new(format!("sessions/{id}"))
+    Layout::of_session(id.as_str())
 }
 
 fn environment(id: &SessionId, decision: &Decision, settings: &Settings) -> BTreeMap<String, String> {
     let endpoint = settings.aws.container_endpoint_url.as_ref().or(settings.aws.endpoint_url.as_ref());
-    let own = agent::Configuration {
-        root: format!("sessions/{id}"),
+    let own = AgentEnv {
+        layout: layout(id),
         bucket: settings.storage.bucket.clone(),
         prefix: settings.storage.prefix.clone(),
         region: settings.aws.region.clone(),
@@ -79,7 +80,7 @@ fn environment(id: &SessionId, decision: &Decision, settings: &Settings) -> BTre
         lease_seconds: settings.limits.lease_seconds,
     };
     let mut environment = decision.environment.clone();
-    environment.extend(own.to_environment());
+    environment.extend(own.to_variables());
     environment
 }
 

@@ -7,11 +7,13 @@ use std::time::Duration;
 use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 use crate::gitlab::JobContext;
-use crate::mailbox::Order;
-use crate::session::transport::LeaseKeeper;
+use crate::protocol::keys::{self, Route};
+use crate::protocol::mailbox::{Order, WorkspaceOrder};
+use crate::protocol::project::{Selection, Trees};
+use crate::session::mailbox::LeaseKeeper;
 use crate::session::{Session, results};
 use crate::ui::{self, Printer};
-use crate::workspace::{self, Progress, Route, Selection, Trees};
+use crate::workspace::{self, Progress};
 
 /// How often it is looked whether the lease is due.
 const LOOK: Duration = Duration::from_secs(1);
@@ -48,7 +50,7 @@ impl Supply {
         Self {
             trees: trees.clone(),
             selection: session.record.selection.clone().unwrap_or_else(own),
-            packs: format!("projects/{scope}/packs"),
+            packs: keys::project_packs(&scope),
             cache: session.settings.runner.state_dir.join("projects").join(scope),
         }
     }
@@ -105,12 +107,12 @@ impl Supply {
         session.save()?;
         let route = self.route(session);
         // First of all: an agent that is up already receives while this side sends.
-        let order = Order::Workspace {
+        let order = Order::Workspace(WorkspaceOrder {
             attempt: session.record.workspace_attempt,
             packs: self.packs.clone(),
             trees: self.trees.clone(),
             selection: self.selection.clone(),
-        };
+        });
         tokio::select! {
             ordered = session.order(&order) => ordered?,
             () = cancellation.token().cancelled() => return Err(canceled()),

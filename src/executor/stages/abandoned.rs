@@ -1,15 +1,14 @@
 //! A script whose driver was killed: the stage that comes next ends it, and prints its output to its end.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::Context as _;
 
 use crate::gitlab::BuildStage;
-use crate::mailbox::Order;
+use crate::protocol::mailbox::Order;
 use crate::session::Session;
 use crate::session::follow::Follower;
-use crate::session::machine::{Conclusion, RunMachine, Terms};
+use crate::session::machine::Conclusion;
 use crate::session::record::{CurrentRun, SessionRecord};
 use crate::session::supply::Supply;
 use crate::stages::Context;
@@ -46,7 +45,7 @@ pub(super) async fn end(context: &Context, session: &mut Session<'_>, supply: &S
         if left.ordered {
             let stage = &left.stage;
             context.printer.warn(format!("the driver's process of `{stage}` was killed; its script is ended first"));
-            session.record.reports.clone_from(&left.reports);
+            session.record.rewind(&left.reports);
         }
         // Whether an order was stored before the kill is not always known; an agent that never got it ignores this.
         session.order(&Order::Cancel { run: left.run }).await?;
@@ -64,15 +63,7 @@ async fn follow(
     supply: &Supply,
     left: &CurrentRun,
 ) -> anyhow::Result<Conclusion> {
-    let limits = &session.settings.limits;
-    let mut machine = RunMachine::new(Terms {
-        run: left.run,
-        nodes: session.record.nodes.len(),
-        grace: Duration::from_secs(limits.cancel_grace_seconds),
-        provisioning: Duration::from_secs(limits.provisioning_seconds),
-    });
-    machine.already_canceled();
     let feed = session.join_log(log_client(context))?;
-    let follower = Follower::new(session, supply, machine, left.run, lease(context), feed)?;
-    follower.follow(&context.cancellation).await
+    let follower = Follower::new(session, supply, left.run, lease(context), feed)?;
+    follower.already_canceled().follow(&context.cancellation).await
 }

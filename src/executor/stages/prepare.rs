@@ -6,15 +6,19 @@ use std::path::{Path, PathBuf};
 
 use tokio::time::Instant;
 
+use crate::base::arn::Arn;
 use crate::base::failure::Failure;
 use crate::base::names::{self, Reach};
+use crate::base::node::Nodes;
 use crate::config::policy::{self, Decision};
 use crate::gitlab::JobContext;
+use crate::protocol::project::Trees;
+use crate::session::node_record::NodeRecord;
 use crate::session::record::{Records, SessionRecord};
 use crate::session::{self, Session, create, delivery, left_over, spec};
 use crate::stages::Context;
+use crate::workspace;
 use crate::workspace::below::{self, Base};
-use crate::workspace::{self, Trees};
 
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let until = Instant::now() + create::PATIENCE;
@@ -65,7 +69,7 @@ fn types(session: &Session<'_>, decision: &Decision) -> Vec<String> {
 fn new_record(job: &JobContext, instance_count: u32) -> SessionRecord {
     SessionRecord {
         job_key: session::job_key(job),
-        nodes: (1..=instance_count).map(|number| format!("algo-{number}")).collect(),
+        nodes: Nodes::new(instance_count as usize, |_| NodeRecord::default()),
         ..SessionRecord::default()
     }
 }
@@ -84,8 +88,7 @@ fn announce(context: &Context, session: &Session<'_>, image: &str) {
 
 /// Region and console of an ARN's partition; partitions whose console is not public have none.
 fn console_host(arn: &str) -> Option<(&str, String)> {
-    let mut parts = arn.split(':').skip(1);
-    let (partition, region) = (parts.next()?, parts.nth(1)?);
+    let Arn { partition, region, .. } = Arn::parse(arn)?;
     let domain = match partition {
         "aws" => "console.aws.amazon.com",
         "aws-cn" => "console.amazonaws.cn",

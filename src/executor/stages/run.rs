@@ -11,21 +11,24 @@ use tempfile::NamedTempFile;
 use tokio::process::{Child, Command};
 
 use crate::base::failure::Failure;
+use crate::base::node::NodeId;
+use crate::base::stream::{self, StreamName};
 use crate::cloud::LogClient;
 use crate::config::policy;
 use crate::gitlab::{BuildStage, JobContext, Placement};
-use crate::mailbox::Order;
+use crate::protocol::mailbox::{Order, RunOrder};
+use crate::protocol::project::Trees;
 use crate::session::failure_reasons;
 use crate::session::follow::Follower;
-use crate::session::machine::{Conclusion, LossKind, RunMachine, Terms};
+use crate::session::machine::{Conclusion, LossKind};
+use crate::session::mailbox::LeaseKeeper;
 use crate::session::record::{CurrentRun, LostResults, Records, SessionRecord};
 use crate::session::replace::{self, Replaced, Wishes};
 use crate::session::supply::Supply;
-use crate::session::transport::LeaseKeeper;
 use crate::session::{Session, SessionId, check_links, results, trees};
 use crate::stages::{Context, abandoned, host_script, prepare};
 use crate::ui::Printer;
-use crate::workspace::{self, Next, Trees};
+use crate::workspace::{self, Next};
 
 /// A host script that ignores SIGTERM is killed after this; the runner's own limit is longer.
 const HOST_GRACE: Duration = Duration::from_secs(30);
@@ -316,10 +319,11 @@ fn lost(printer: &Printer, session: &Session<'_>, reason: String, by: LossKind, 
             printer.error(reason);
             Failure::script(code)
         }
-        LossKind::System if session.record.ready.is_empty() || is_told => Failure::system(reason),
+        LossKind::System if !session.record.any_ready() || is_told => Failure::system(reason),
         LossKind::System => Failure::system(reason).hint(format!(
-            "the log group `/aws/sagemaker/TrainingJobs`, streams `{}/...`, holds what the container wrote",
-            session.job_name()
+            "the log group `{}`, streams `{}...`, holds what the container wrote",
+            stream::GROUP,
+            StreamName::prefix(&session.job_name())
         )),
     }
 }
@@ -370,19 +374,18 @@ async fn run_script(
     let body = abandoned::read_script(script)?;
     let current = match session.record.current.clone() {
         Some(current) if abandoned::is_same(&current, stage, &body) => {
-            session.record.reports.clone_from(&current.reports);
+            session.record.rewind(&current.reports);
             current
         }
         _ => {
             session.record.runs += 1;
-            let reports = session.record.reports.clone();
+            let reports = session.record.reports();
             let (stage, script) = (stage.to_string(), abandoned::digest(&body));
             CurrentRun { run: session.record.runs, stage, script, reports, ..CurrentRun::default() }
         }
     };
     if let Some(code) = current.code {
-        let node = session.record.nodes.first().cloned().unwrap_or_default();
-        return Ok(Conclusion::Exited { code, node, others: Vec::new(), incomplete: Vec::new() });
+        return Ok(Conclusion::Exited { code, node: NodeId::LEADER, others: Vec::new(), incomplete: Vec::new() });
     }
     let run = current.run;
     let is_ordered = current.ordered;
@@ -391,14 +394,14 @@ async fn run_script(
     let limits = &session.settings.limits;
     if !is_ordered {
         session.cloud.objects.put(&session.layout.script(run), body).await?;
-        let order = Order::Run {
+        let order = Order::Run(RunOrder {
             run,
             stage: stage.to_string(),
             masks: job.masked_values(|name| context.env.job_variable(name).map(str::to_owned)),
             mask_prefixes: job.features.token_mask_prefixes.clone(),
             grace: limits.cancel_grace_seconds,
             live_copy: session.settings.trace.live_copy,
-        };
+        });
         session.order(&order).await?;
         if let Some(current) = &mut session.record.current {
             current.ordered = true;
@@ -411,16 +414,9 @@ async fn run_script(
         return Err(error);
     }
     loop {
-        let limits = &session.settings.limits;
-        let machine = RunMachine::new(Terms {
-            run,
-            nodes: session.record.nodes.len(),
-            grace: Duration::from_secs(limits.cancel_grace_seconds),
-            provisioning: Duration::from_secs(limits.provisioning_seconds),
-        });
         let feed = session.join_log(log_client(context))?;
         let mut conclusion =
-            Follower::new(session, supply, machine, run, lease(context), feed)?.follow(&context.cancellation).await;
+            Follower::new(session, supply, run, lease(context), feed)?.follow(&context.cancellation).await;
         if matches!(conclusion, Ok(Conclusion::Lost { .. })) {
             // The order waits in the mailbox for the next training job's agent.
             match replace::replace(session, wishes).await {

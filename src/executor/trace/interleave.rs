@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::base::node::{NodeId, Nodes};
+
 /// A line without an end is shown after it was held for so long: a prompt, a progress bar.
 pub const HELD: Duration = Duration::from_secs(1);
 /// Longer pieces of a line are shown in parts, its label before the first.
@@ -14,8 +16,8 @@ const PIECE: usize = 4096;
 /// What may be written at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
-    /// Index of the node, as given to [`Interleaver::push`].
-    pub node: usize,
+    /// As given to [`Interleaver::push`].
+    pub node: NodeId,
     /// With label, and with the end of another node's open line when there is one. At most 4,096 bytes.
     pub bytes: Vec<u8>,
     /// How many bytes of the node's own output this is.
@@ -26,14 +28,15 @@ pub struct Piece {
 /// progress bar writes next replaces the label too.
 #[derive(Debug)]
 pub struct Interleaver {
-    nodes: Vec<Node>,
+    nodes: Nodes<Pending>,
     /// The node whose line stands unfinished at the end of the trace.
-    open: Option<usize>,
+    open: Option<NodeId>,
     pieces: VecDeque<Piece>,
 }
 
+/// What was not shown yet of a node.
 #[derive(Debug)]
-struct Node {
+struct Pending {
     /// Empty for the first node.
     label: Vec<u8>,
     held: Vec<u8>,
@@ -44,19 +47,18 @@ struct Node {
 }
 
 impl Interleaver {
-    /// `names` are at most 64 bytes each.
-    pub fn new(names: &[String]) -> Self {
-        let node = |(index, name): (usize, &String)| Node {
-            label: if index == 0 { Vec::new() } else { format!("[{name}] ").into_bytes() },
+    pub fn new(count: usize) -> Self {
+        let node = |id: NodeId| Pending {
+            label: if id == NodeId::LEADER { Vec::new() } else { format!("[{id}] ").into_bytes() },
             held: Vec::new(),
             since: Duration::ZERO,
             mid_line: false,
         };
-        Self { nodes: names.iter().enumerate().map(node).collect(), open: None, pieces: VecDeque::new() }
+        Self { nodes: Nodes::new(count, node), open: None, pieces: VecDeque::new() }
     }
 
     /// Takes a node's next bytes.
-    pub fn push(&mut self, node: usize, bytes: &[u8], now: Duration) {
+    pub fn push(&mut self, node: NodeId, bytes: &[u8], now: Duration) {
         let Some(state) = self.nodes.get_mut(node) else { return };
         if bytes.is_empty() {
             return;
@@ -76,7 +78,7 @@ impl Interleaver {
 
     /// Lets held bytes go whose time has come.
     pub fn tick(&mut self, now: Duration) {
-        for node in 0..self.nodes.len() {
+        for node in self.nodes.ids() {
             if self.nodes.get(node).is_some_and(|state| !state.held.is_empty() && now >= state.since + HELD) {
                 self.flush(node);
             }
@@ -84,7 +86,7 @@ impl Interleaver {
     }
 
     /// Lets go whatever a node still holds: nothing of it will come any more.
-    pub fn flush(&mut self, node: usize) {
+    pub fn flush(&mut self, node: NodeId) {
         let Some(state) = self.nodes.get_mut(node) else { return };
         let held = std::mem::take(&mut state.held);
         self.write(node, &held);
@@ -104,7 +106,7 @@ impl Interleaver {
         self.pieces.drain(..).collect()
     }
 
-    fn write(&mut self, node: usize, bytes: &[u8]) {
+    fn write(&mut self, node: NodeId, bytes: &[u8]) {
         let mut rest = bytes;
         while !rest.is_empty() {
             // A `\n` right behind the longest part belongs to a `\r` at its end.
@@ -117,7 +119,7 @@ impl Interleaver {
     }
 
     /// A part of one line.
-    fn write_part(&mut self, node: usize, part: &[u8]) {
+    fn write_part(&mut self, node: NodeId, part: &[u8]) {
         let mut bytes = Vec::new();
         if self.open.is_some_and(|open| open != node) {
             bytes.push(b'\n');
@@ -166,8 +168,12 @@ mod tests {
 
     const T0: Duration = Duration::ZERO;
 
+    fn node(index: usize) -> NodeId {
+        NodeId::at(index)
+    }
+
     fn two() -> Interleaver {
-        Interleaver::new(&["algo-1".to_owned(), "algo-2".to_owned()])
+        Interleaver::new(2)
     }
 
     fn text(interleaver: &mut Interleaver) -> String {
@@ -179,10 +185,10 @@ mod tests {
     fn each_line_names_its_node_whatever_the_pieces() {
         let mut nodes = two();
         for piece in ["a", "b\nc", "\n\n", "end"] {
-            nodes.push(1, piece.as_bytes(), T0);
+            nodes.push(node(1), piece.as_bytes(), T0);
         }
         assert_eq!(text(&mut nodes), "[algo-2] ab\n[algo-2] c\n[algo-2] \n");
-        nodes.flush(1);
+        nodes.flush(node(1));
         assert_eq!(text(&mut nodes), "[algo-2] end");
     }
 
@@ -190,35 +196,35 @@ mod tests {
     fn the_first_nodes_output_is_as_its_script_wrote_it() {
         let mut nodes = two();
         let output = "section_start:1:x\r\x1b[0Kx\nTOTAL 100 20 80%\n 10%\r 20%\r\nend";
-        nodes.push(0, output.as_bytes(), T0);
-        nodes.flush(0);
+        nodes.push(node(0), output.as_bytes(), T0);
+        nodes.flush(node(0));
         assert_eq!(text(&mut nodes), output);
     }
 
     #[test]
     fn a_prompt_is_shown_in_time_and_goes_on_unless_another_node_spoke() {
         let mut nodes = two();
-        nodes.push(0, b"name: ", T0);
+        nodes.push(node(0), b"name: ", T0);
         nodes.tick(HELD / 2);
         assert_eq!(text(&mut nodes), "");
         nodes.tick(HELD);
         assert_eq!(text(&mut nodes), "name: ");
-        nodes.push(0, b"x\n", HELD);
+        nodes.push(node(0), b"x\n", HELD);
         assert_eq!(text(&mut nodes), "x\n");
-        nodes.push(0, b"again: ", HELD);
+        nodes.push(node(0), b"again: ", HELD);
         nodes.tick(HELD * 2);
-        nodes.push(1, b"hello\n", HELD * 2);
-        nodes.push(0, b"y\n", HELD * 2);
+        nodes.push(node(1), b"hello\n", HELD * 2);
+        nodes.push(node(0), b"y\n", HELD * 2);
         assert_eq!(text(&mut nodes), "again: \n[algo-2] hello\ny\n");
     }
 
     #[test]
     fn a_progress_bar_keeps_its_label() {
         let mut nodes = two();
-        nodes.push(1, b" 10%\r 20%\r 30%", T0);
+        nodes.push(node(1), b" 10%\r 20%\r 30%", T0);
         assert_eq!(text(&mut nodes), "[algo-2]  10%\r[algo-2]  20%\r");
-        nodes.push(1, b"\r", T0);
-        nodes.push(1, b"\nnext\r\n", T0);
+        nodes.push(node(1), b"\r", T0);
+        nodes.push(node(1), b"\nnext\r\n", T0);
         assert_eq!(text(&mut nodes), "[algo-2]  30%\r\n[algo-2] next\r\n");
     }
 
@@ -226,7 +232,7 @@ mod tests {
     fn a_long_line_comes_in_parts_with_one_label() {
         let mut nodes = two();
         let line = format!("{}\n", "x".repeat(3 * LONGEST));
-        nodes.push(1, line.as_bytes(), T0);
+        nodes.push(node(1), line.as_bytes(), T0);
         let pieces = nodes.take();
         assert!(pieces.len() >= 3 && pieces.iter().all(|piece| piece.bytes.len() <= 4096));
         let bytes: Vec<u8> = pieces.into_iter().flat_map(|piece| piece.bytes).collect();
@@ -247,25 +253,25 @@ mod tests {
             let mut pieces = Vec::new();
             for (node, bytes, wait) in steps {
                 written[node].push_str(&bytes);
-                nodes.push(node, bytes.as_bytes(), now);
+                nodes.push(NodeId::at(node), bytes.as_bytes(), now);
                 if wait {
                     now += HELD;
                     nodes.tick(now);
                 }
                 pieces.extend(nodes.take());
             }
-            nodes.flush(0);
-            nodes.flush(1);
+            nodes.flush(node(0));
+            nodes.flush(node(1));
             pieces.extend(nodes.take());
             let mut open = None;
             for piece in pieces {
-                consumed[piece.node] += piece.consumed;
-                let label = if piece.node == 0 { "\0" } else { "[algo-2] " };
+                consumed[piece.node.index()] += piece.consumed;
+                let label = if piece.node == NodeId::LEADER { "\0" } else { "[algo-2] " };
                 let text = String::from_utf8(piece.bytes).unwrap();
                 // Another node's line that stands open is ended first.
                 let broken = open.is_some_and(|open| open != piece.node);
                 let own = if broken { text.strip_prefix('\n').unwrap() } else { &text };
-                shown[piece.node].push_str(&own.replace(label, ""));
+                shown[piece.node.index()].push_str(&own.replace(label, ""));
                 open = (!text.ends_with('\n')).then_some(piece.node);
             }
             prop_assert_eq!(&shown, &written);

@@ -230,7 +230,7 @@ async fn get(
     all_sent: &AllSent,
     progress: &Progress,
 ) -> anyhow::Result<Bytes> {
-    let key = route.pack(fetch.pack);
+    let key = fetch.pack.key(route);
     let (start, length) = (fetch.start(), fetch.end() - fetch.start());
     let found = loop {
         match persist(|| store.get_range(&key, u64::from(start), u64::from(length))).await {

@@ -47,35 +47,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use serde::{Deserialize, Serialize};
 
 use crate::base::failure::Failure;
 use crate::cloud::{CloudError, ObjectStore};
-pub use selection::{Rule, Selection};
+use crate::protocol::keys::Route;
+use crate::protocol::project::{Selection, Trees};
 pub use summary::Summary;
 pub use upkeep::{Next, make_cache_usable, make_usable, remove_temporary};
 
 use entry::{Entry, Mark, Place};
 use files_cache::FilesCache;
 use known::Known;
-use pack::{Audience, PackName};
 use placing::Placing;
 use source::{Job, Source, Unsteady};
 use staging::Staging;
 use tree::Root;
 use warnings::Warnings;
-
-/// The trees that travel: the project directory and, beside it, its temporary directory `<project>.tmp`. Absolute, and
-/// the same on both sides.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trees {
-    pub project: PathBuf,
-    pub tmp: PathBuf,
-    /// The operator's directory that both lie below on the host: from there on no link is followed. A container has none, for links on the
-    /// way to its trees are its image's own.
-    #[serde(skip)]
-    pub base: Option<PathBuf>,
-}
 
 impl Trees {
     fn open(&self, path: &Path) -> anyhow::Result<Option<Root>> {
@@ -121,30 +108,6 @@ pub struct Bounds<'a> {
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     marks: Arc<HashMap<(Place, Vec<u8>), Mark>>,
-}
-
-/// Where a transfer lies in the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// Prefix of the parts of its manifest; nobody else's.
-    pub manifest: String,
-    /// Prefix of packs that stay for other transfers of the project.
-    pub packs: String,
-    /// Prefix of packs that are this transfer's own and vanish with it: what may hold secrets of the job.
-    pub private: String,
-}
-
-impl Route {
-    fn part(&self, number: u32) -> String {
-        format!("{}/{number:06}", self.manifest)
-    }
-
-    fn pack(&self, name: PackName) -> String {
-        match name.audience {
-            Audience::Project => format!("{}/{}", self.packs, name.id),
-            Audience::Session => format!("{}/{}", self.private, name.id),
-        }
-    }
 }
 
 /// Whether all of a transfer is known to be in the store.

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::chunk::{ChunkHash, LARGEST};
+use crate::protocol::keys::Route;
 
 const MAGIC: [u8; 8] = *b"SMEXPAK2";
 /// Of the index: its length and the magic number again.
@@ -78,6 +79,15 @@ pub(super) enum Audience {
 pub(super) struct PackName {
     pub(super) id: PackId,
     pub(super) audience: Audience,
+}
+
+impl PackName {
+    pub(super) fn key(&self, route: &Route) -> String {
+        match self.audience {
+            Audience::Project => route.shared_pack(self.id),
+            Audience::Session => route.private_pack(self.id),
+        }
+    }
 }
 
 /// A block as the index of its pack has it.

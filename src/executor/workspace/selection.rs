@@ -9,8 +9,6 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use super::Stop;
 use super::entry::{Entry, Kind, Mark, Place, enters_git, stray_link};
 use super::expansion::{expanded, with_values};
@@ -19,43 +17,12 @@ use super::pattern::{Budget, Trouble, matches};
 use super::tree::{Root, Walker};
 use super::view::{Node, View};
 use super::warnings::{LeftOut, Warnings};
+use crate::protocol::project::{Rule, Selection};
 
 /// Steps that one selection may take, each of some nanoseconds: at least, and for each path there is. One that would take
 /// more wants everything.
 const LEAST_STEPS: u64 = 4_000_000;
 const STEPS_PER_PATH: u64 = 2000;
-
-/// What later host stages read of the project directory: what any of the rules wants.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Selection {
-    pub rules: Vec<Rule>,
-    /// Everything that changed.
-    pub everything: bool,
-    /// Links that lead out of the project come back as well. They are written as links and never followed.
-    pub outside_links: bool,
-}
-
-/// One definition of artifacts, a report or a cache, as it stands in the job.
-///
-/// Relative paths start at the project directory. The helper expands paths as a shell would within double quotes, with the
-/// environment of its stage, so backslashes count twice, and a path with a `$` or a backquote that is left wants
-/// everything: what it comes to is known to the host stage alone.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Rule {
-    /// Files, directories (with all they hold) and patterns.
-    pub include: Vec<String>,
-    /// Files and patterns. A directory is left out with what it holds by a pattern such as `out/**` alone.
-    pub exclude: Vec<String>,
-    /// Files that git does not track: everything but `exclude`.
-    pub untracked: bool,
-    /// The content of a link that is taken is read through it, as in a report that is uploaded raw.
-    pub follow: bool,
-    /// Names of variables whose values stand in the paths already. Should `gitlab_runner_env` speak of one, the rule wants
-    /// everything.
-    pub variables: Vec<String>,
-}
 
 impl Rule {
     /// The rule with the values of plain variables, `$NAME` and `${NAME}`, in its paths, so that they stay what they are when

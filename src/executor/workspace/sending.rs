@@ -55,7 +55,7 @@ pub(super) async fn send(
     let uploading = async {
         let mut uploads = in_order(parcels)
             .map(|parcel: Parcel| async move {
-                let key = route.pack(PackName { id: parcel.pack.id, audience: parcel.audience });
+                let key = PackName { id: parcel.pack.id, audience: parcel.audience }.key(route);
                 // Somebody else may have stored the same just now. What expires soon is written anew.
                 if known.is_old(parcel.pack.id) {
                     persist(|| store.put(&key, parcel.pack.bytes.to_vec())).await?;

@@ -17,6 +17,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cloud::memory::MemoryObjects;
+use crate::protocol::project::Rule;
 
 /// A host, a container and the store between them. Both sides have the trees in places of their own.
 struct World {

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use executor::workspace::Rule;
+use executor::protocol::project::Rule;
 
 pub(super) use crate::support::random::Random;
 

@@ -1,10 +1,12 @@
 //! The end of a session with the fakes, in paused time.
 
 use super::*;
+use crate::base::node::{NodeId, Nodes};
 use crate::cloud::JobStatus;
 use crate::cloud::memory::{Memory, example_spec};
 use crate::config::settings::Settings;
-use crate::mailbox::{self, ByeReason, Report};
+use crate::protocol::mailbox::{self, ByeReason, Report};
+use crate::session::node_record::NodeRecord;
 use crate::session::record::{Records, SessionRecord};
 use crate::session::{SessionId, spec};
 use crate::ui::Printer;
@@ -250,12 +252,12 @@ async fn each_part_is_ended_whatever_becomes_of_the_others() {
 }
 
 /// A session whose agents were told to leave, with what each node said last, on a job that SageMaker does not end soon.
-async fn told_to_leave(desk: &Desk, byes: &[&str]) {
-    let nodes = vec!["algo-1".to_owned(), "algo-2".to_owned()];
+async fn told_to_leave(desk: &Desk, byes: &[NodeId]) {
+    let nodes = Nodes::new(2, |_| NodeRecord::default());
     desk.open(SessionRecord { finished: true, nodes, ..SessionRecord::default() }).await;
     desk.memory.jobs.set_status(NAME, JobStatus::InProgress, "Uploading");
     let layout = spec::layout(&Desk::id());
-    for node in byes {
+    for node in byes.iter().copied() {
         let ready = Report::Ready { agent: "0".into(), nodes: Vec::new() };
         desk.memory.objects.insert(&layout.report(node, 1), mailbox::encode(1, ready));
         let bye = Report::Bye { reason: ByeReason::Finished };
@@ -271,7 +273,7 @@ async fn closed(desk: &Desk, pace: Pace) -> Closed {
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_job_whose_agents_have_left_is_not_waited_for() {
     let desk = Desk::new();
-    told_to_leave(&desk, &["algo-1", "algo-2"]).await;
+    told_to_leave(&desk, &[NodeId::LEADER, NodeId::at(1)]).await;
     let before = Instant::now();
     assert_eq!(closed(&desk, Pace::Patient).await, Closed::Leaving);
     assert!(before.elapsed() <= leaving::ENDS_AT_ONCE * 2, "{:?}", before.elapsed());
@@ -289,7 +291,7 @@ async fn the_end_of_a_job_whose_agents_have_left_is_not_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn a_job_that_does_not_end_after_its_agents_is_stopped_by_a_later_pass() {
     let desk = Desk::new();
-    told_to_leave(&desk, &["algo-1", "algo-2"]).await;
+    told_to_leave(&desk, &[NodeId::LEADER, NodeId::at(1)]).await;
     assert_eq!(closed(&desk, Pace::Patient).await, Closed::Leaving);
     let records = Records::at(&desk.settings.runner.state_dir);
     let mut record = records.load(&Desk::id()).unwrap().unwrap();
@@ -302,7 +304,7 @@ async fn a_job_that_does_not_end_after_its_agents_is_stopped_by_a_later_pass() {
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_has_not_left_is_waited_for() {
     let desk = Desk::new();
-    told_to_leave(&desk, &["algo-1"]).await;
+    told_to_leave(&desk, &[NodeId::LEADER]).await;
     desk.memory.jobs.set_status(NAME, JobStatus::InProgress, "Training");
     let before = Instant::now();
     assert_eq!(closed(&desk, Pace::Patient).await, Closed::Whole);
@@ -327,9 +329,9 @@ async fn the_end_of_a_job_that_was_given_up_is_not_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn a_job_whose_reports_cannot_be_understood_is_stopped() {
     let desk = Desk::new();
-    told_to_leave(&desk, &["algo-1"]).await;
+    told_to_leave(&desk, &[NodeId::LEADER]).await;
     desk.memory.jobs.set_status(NAME, JobStatus::InProgress, "Training");
-    desk.memory.objects.insert(&spec::layout(&Desk::id()).report("algo-1", 1), "not a report");
+    desk.memory.objects.insert(&spec::layout(&Desk::id()).report(NodeId::LEADER, 1), "not a report");
     assert_eq!(closed(&desk, Pace::Patient).await, Closed::Whole);
     assert!(desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
 }

@@ -3,14 +3,18 @@
 use super::*;
 
 const TERMS: Terms = Terms { run: 1, nodes: 1, grace: Duration::from_secs(30), provisioning: Duration::from_mins(10) };
-const NODE: &str = "algo-1";
+const NODE: NodeId = NodeId::LEADER;
+
+fn node(number: usize) -> NodeId {
+    NodeId::at(number - 1)
+}
 
 fn at(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
 fn ready() -> Report {
-    Report::Ready { agent: "0".into(), nodes: vec![NODE.into()] }
+    Report::Ready { agent: "0".into(), nodes: vec![NODE.to_string()] }
 }
 
 fn exited(code: i32, canceled: bool) -> Report {
@@ -54,7 +58,7 @@ fn an_exit_alone_is_not_the_end() {
     assert!(machine.all_started() && !machine.any_ended());
     assert_eq!(machine.apply(&report(&exited(3, false)), at(3)), []);
     let end = conclusion(machine.apply(&complete(3), at(4))).unwrap();
-    assert_eq!(end, Conclusion::Exited { code: 3, node: NODE.into(), others: vec![], incomplete: vec![] });
+    assert_eq!(end, Conclusion::Exited { code: 3, node: NODE, others: vec![], incomplete: vec![] });
     assert_eq!(machine.apply(&Event::Tick, at(5)), [], "concluded once");
 }
 
@@ -82,8 +86,7 @@ fn the_end_of_the_output_does_not_hide_a_stop() {
 #[test]
 fn an_agent_that_had_left_says_nothing_more() {
     let mut machine = RunMachine::new(TERMS);
-    machine.already_ready(NODE);
-    machine.already_left(NODE);
+    machine.already(NODE, true, true);
     let ended = job(JobStatus::Failed, "Failed", "AlgorithmError: x");
     let end = conclusion(machine.apply(&Event::Job(Some(&ended)), at(1)));
     assert!(matches!(end, Some(Conclusion::Lost { .. })), "{end:?}");
@@ -95,7 +98,7 @@ fn output_that_never_comes_is_told_and_the_code_kept() {
     machine.apply(&report(&exited(7, false)), at(3));
     assert_eq!(conclusion(machine.apply(&Event::Tick, at(62))), None);
     let end = conclusion(machine.apply(&Event::Tick, at(63))).unwrap();
-    assert_eq!(end, Conclusion::Exited { code: 7, node: NODE.into(), others: vec![], incomplete: vec![NODE.into()] });
+    assert_eq!(end, Conclusion::Exited { code: 7, node: NODE, others: vec![], incomplete: vec![NODE] });
 }
 
 /// An agent that finds the order to end the script beside the one to run it prints nothing, not even an end.
@@ -278,11 +281,11 @@ fn provisioning_has_an_end() {
 fn the_code_is_that_of_the_node_that_failed_first() {
     let mut machine = RunMachine::new(Terms { nodes: 2, ..TERMS });
     let (failed, passed) = (exited(4, false), exited(0, false));
-    machine.apply(&Event::Report { node: "algo-1", report: &passed }, at(1));
-    machine.apply(&Event::Trace { node: "algo-1", end: Some((0, 3)), complete: true }, at(1));
-    machine.apply(&Event::Report { node: "algo-2", report: &failed }, at(2));
-    let effects = machine.apply(&Event::Trace { node: "algo-2", end: Some((4, 3)), complete: true }, at(2));
-    let end = Conclusion::Exited { code: 4, node: "algo-2".into(), others: vec![], incomplete: vec![] };
+    machine.apply(&Event::Report { node: node(1), report: &passed }, at(1));
+    machine.apply(&Event::Trace { node: node(1), end: Some((0, 3)), complete: true }, at(1));
+    machine.apply(&Event::Report { node: node(2), report: &failed }, at(2));
+    let effects = machine.apply(&Event::Trace { node: node(2), end: Some((4, 3)), complete: true }, at(2));
+    let end = Conclusion::Exited { code: 4, node: node(2), others: vec![], incomplete: vec![] };
     assert_eq!(conclusion(effects), Some(end));
 }
 
@@ -290,30 +293,30 @@ fn the_code_is_that_of_the_node_that_failed_first() {
 fn who_failed_first_is_told_by_the_nodes_own_clocks() {
     let mut machine = RunMachine::new(Terms { nodes: 3, ..TERMS });
     let mut effects = Vec::new();
-    for (node, code, when) in [("algo-1", 5, 900), ("algo-2", 6, 300), ("algo-3", 7, 600)] {
+    for (node, code, when) in [(node(1), 5, 900), (node(2), 6, 300), (node(3), 7, 600)] {
         let exit = ExitReport { code, bytes: 3, hash: String::new(), canceled: false, at: when, copy: Some(1) };
         machine.apply(&Event::Report { node, report: &Report::Exited { run: 1, exit } }, at(2));
         effects = machine.apply(&Event::Trace { node, end: Some((code, 3)), complete: true }, at(2));
     }
-    let others = vec![("algo-3".into(), 7), ("algo-1".into(), 5)];
-    let end = Conclusion::Exited { code: 6, node: "algo-2".into(), others, incomplete: vec![] };
+    let others = vec![(node(3), 7), (node(1), 5)];
+    let end = Conclusion::Exited { code: 6, node: node(2), others, incomplete: vec![] };
     assert_eq!(conclusion(effects), Some(end));
 }
 
 #[test]
 fn nodes_that_go_on_after_a_failure_are_ended_and_the_failure_counts() {
     let mut machine = RunMachine::new(Terms { nodes: 2, ..TERMS });
-    for node in ["algo-1", "algo-2"] {
+    for node in [node(1), node(2)] {
         machine.apply(&Event::Report { node, report: &ready() }, at(1));
     }
-    machine.apply(&Event::Report { node: "algo-2", report: &exited(4, false) }, at(5));
-    machine.apply(&Event::Trace { node: "algo-2", end: Some((4, 3)), complete: true }, at(5));
+    machine.apply(&Event::Report { node: node(2), report: &exited(4, false) }, at(5));
+    machine.apply(&Event::Trace { node: node(2), end: Some((4, 3)), complete: true }, at(5));
     assert_eq!(machine.apply(&Event::Tick, at(64)), []);
     assert_eq!(machine.apply(&Event::Tick, at(65)), [Effect::SendCancel]);
     assert_eq!(machine.apply(&Event::Tick, at(66)), [], "told once");
-    machine.apply(&Event::Report { node: "algo-1", report: &exited(143, true) }, at(67));
-    let effects = machine.apply(&Event::Trace { node: "algo-1", end: Some((143, 3)), complete: true }, at(67));
-    let others = vec![("algo-1".into(), 143)];
-    let end = Conclusion::Exited { code: 4, node: "algo-2".into(), others, incomplete: vec![] };
+    machine.apply(&Event::Report { node: node(1), report: &exited(143, true) }, at(67));
+    let effects = machine.apply(&Event::Trace { node: node(1), end: Some((143, 3)), complete: true }, at(67));
+    let others = vec![(node(1), 143)];
+    let end = Conclusion::Exited { code: 4, node: node(2), others, incomplete: vec![] };
     assert_eq!(conclusion(effects), Some(end));
 }

@@ -3,11 +3,10 @@
 //! Everybody who may describe the job can read them, so none is a secret.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
+use crate::base::arn::Arn;
 use crate::base::failure::Failure;
-use crate::cloud::Access;
-use crate::config::env::Environment;
+use crate::protocol::keys::Layout;
 
 /// Prefix of the executor's own variables; the script does not see them.
 pub const PREFIX: &str = "SAGEMAKER_EXECUTOR_";
@@ -19,15 +18,11 @@ const ENDPOINT_URL: &str = "SAGEMAKER_EXECUTOR_ENDPOINT_URL";
 const KMS_KEY_ID: &str = "SAGEMAKER_EXECUTOR_KMS_KEY_ID";
 const LEASE_SECONDS: &str = "SAGEMAKER_EXECUTOR_LEASE_SECONDS";
 
-/// The platform names the endpoint of the role's credentials in one of these.
-pub(super) const ROLE_CREDENTIALS: [&str; 2] =
-    ["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"];
-
 /// Set by the driver in `CreateTrainingJob`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Configuration {
-    /// The session's place in the store.
-    pub root: String,
+pub struct AgentEnv {
+    /// The session's keys.
+    pub layout: Layout,
     pub bucket: String,
     pub prefix: String,
     pub region: Option<String>,
@@ -36,11 +31,11 @@ pub struct Configuration {
     pub lease_seconds: u64,
 }
 
-impl Configuration {
-    pub fn to_environment(&self) -> BTreeMap<String, String> {
+impl AgentEnv {
+    pub fn to_variables(&self) -> BTreeMap<String, String> {
         let optional = |name: &str, value: &Option<String>| value.clone().map(|value| (name.to_owned(), value));
         let mut environment = BTreeMap::from([
-            (ROOT.to_owned(), self.root.clone()),
+            (ROOT.to_owned(), self.layout.name().to_owned()),
             (BUCKET.to_owned(), self.bucket.clone()),
             (STORE_PREFIX.to_owned(), self.prefix.clone()),
             (LEASE_SECONDS.to_owned(), self.lease_seconds.to_string()),
@@ -51,38 +46,29 @@ impl Configuration {
         environment
     }
 
-    pub fn from_environment(env: &Environment) -> anyhow::Result<Self> {
+    /// `get` gives the value of a variable.
+    pub fn read<'e>(get: impl Fn(&str) -> Option<&'e str>) -> anyhow::Result<Self> {
         let required = |name: &str| {
-            env.get(name).map(str::to_owned).ok_or_else(|| {
+            get(name).map(str::to_owned).ok_or_else(|| {
                 Failure::system(format!("the variable `{name}` is not set"))
                     .hint("this command is the container's entrypoint; the driver sets it in CreateTrainingJob")
             })
         };
         // The platform's own variables are the fallback. AWS_REGION comes last: an image or a job may set it for itself.
-        let arn = env.get("TRAINING_JOB_ARN").and_then(|arn| arn.split(':').nth(3)).filter(|region| !region.is_empty());
-        let region = env.get(REGION).or(arn).or_else(|| env.get("AWS_REGION")).map(str::to_owned);
+        let arn =
+            get("TRAINING_JOB_ARN").and_then(Arn::parse).map(|arn| arn.region).filter(|region| !region.is_empty());
+        let region = get(REGION).or(arn).or_else(|| get("AWS_REGION")).map(str::to_owned);
         Ok(Self {
-            root: required(ROOT)?,
+            layout: Layout::new(required(ROOT)?),
             bucket: required(BUCKET)?,
             prefix: required(STORE_PREFIX)?,
             region,
-            endpoint_url: env.get(ENDPOINT_URL).map(str::to_owned),
-            kms_key_id: env.get(KMS_KEY_ID).map(str::to_owned),
+            endpoint_url: get(ENDPOINT_URL).map(str::to_owned),
+            kms_key_id: get(KMS_KEY_ID).map(str::to_owned),
             lease_seconds: required(LEASE_SECONDS)?
                 .parse()
                 .map_err(|_| Failure::system(format!("the variable `{LEASE_SECONDS}` is not a number")))?,
         })
-    }
-
-    pub fn access(&self, ca_bundle: Option<PathBuf>) -> Access {
-        Access {
-            region: self.region.clone(),
-            endpoint_url: self.endpoint_url.clone(),
-            bucket: self.bucket.clone(),
-            prefix: self.prefix.clone(),
-            kms_key_id: self.kms_key_id.clone(),
-            ca_bundle,
-        }
     }
 }
 
@@ -92,8 +78,8 @@ mod tests {
 
     #[test]
     fn what_the_driver_sets_is_what_the_agent_reads() {
-        let configuration = Configuration {
-            root: "sessions/gitlab-1-2-abcdef12".into(),
+        let env = AgentEnv {
+            layout: Layout::of_session("gitlab-1-2-abcdef12"),
             bucket: "b".into(),
             prefix: "p".into(),
             region: Some("eu-west-1".into()),
@@ -101,15 +87,28 @@ mod tests {
             kms_key_id: None,
             lease_seconds: 900,
         };
-        let pairs = configuration.to_environment().into_iter().map(|(name, value)| (name.into(), value.into()));
-        assert_eq!(Configuration::from_environment(&Environment::from_pairs(pairs)).unwrap(), configuration);
+        let variables = env.to_variables();
+        let expected = [
+            ("SAGEMAKER_EXECUTOR_BUCKET", "b"),
+            ("SAGEMAKER_EXECUTOR_ENDPOINT_URL", "http://127.0.0.1:1"),
+            ("SAGEMAKER_EXECUTOR_LEASE_SECONDS", "900"),
+            ("SAGEMAKER_EXECUTOR_PREFIX", "p"),
+            ("SAGEMAKER_EXECUTOR_REGION", "eu-west-1"),
+            ("SAGEMAKER_EXECUTOR_ROOT", "sessions/gitlab-1-2-abcdef12"),
+        ];
+        assert!(variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).eq(expected), "{variables:?}");
+        assert_eq!(AgentEnv::read(|name| variables.get(name).map(String::as_str)).unwrap(), env);
     }
 
     #[test]
     fn the_region_is_found_in_the_arn() {
-        let mut pairs = vec![("TRAINING_JOB_ARN", "arn:aws:sagemaker:eu-west-3:000000000000:training-job/x")];
-        pairs.extend([(ROOT, "r"), (BUCKET, "b"), (STORE_PREFIX, "p"), (LEASE_SECONDS, "60")]);
-        let env = Environment::from_pairs(pairs.into_iter().map(|(name, value)| (name.into(), value.into())));
-        assert_eq!(Configuration::from_environment(&env).unwrap().region.as_deref(), Some("eu-west-3"));
+        let variables = BTreeMap::from([
+            ("TRAINING_JOB_ARN", "arn:aws:sagemaker:eu-west-3:000000000000:training-job/x"),
+            (ROOT, "r"),
+            (BUCKET, "b"),
+            (STORE_PREFIX, "p"),
+            (LEASE_SECONDS, "60"),
+        ]);
+        assert_eq!(AgentEnv::read(|name| variables.get(name).copied()).unwrap().region.as_deref(), Some("eu-west-3"));
     }
 }

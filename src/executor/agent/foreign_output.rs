@@ -27,7 +27,7 @@ const LAST_READS: usize = 64;
 
 /// The pipe of other writers.
 #[derive(Debug)]
-pub(super) struct Beside {
+pub(super) struct ForeignOutput {
     pipe: PipeReader,
     log: Arc<Spool>,
     state: Mutex<State>,
@@ -49,7 +49,7 @@ struct State {
     has_ended: bool,
 }
 
-impl Beside {
+impl ForeignOutput {
     /// Other writers write into `pipe`; `log` is the container's.
     pub(super) fn new(pipe: PipeReader, log: Arc<Spool>) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&pipe, true)?;
@@ -209,7 +209,7 @@ mod tests {
     /// Another writer, the log, and what reads the writer's pipe.
     struct Scene {
         writer: PipeWriter,
-        beside: Arc<Beside>,
+        foreign: Arc<ForeignOutput>,
         log: Arc<Spool>,
         stop: PipeWriter,
         thread: JoinHandle<()>,
@@ -219,10 +219,10 @@ mod tests {
         let (reader, writer) = io::pipe().unwrap();
         let (stopped, stop) = io::pipe().unwrap();
         let log = Arc::new(Spool::new(None, 0));
-        let beside = Arc::new(Beside { patience, ..Beside::new(reader, log.clone()).unwrap() });
-        let others = beside.clone();
+        let foreign = Arc::new(ForeignOutput { patience, ..ForeignOutput::new(reader, log.clone()).unwrap() });
+        let others = foreign.clone();
         let thread = std::thread::spawn(move || others.forward(&stopped));
-        Scene { writer, beside, log, stop, thread }
+        Scene { writer, foreign, log, stop, thread }
     }
 
     fn read(spool: &Spool) -> String {
@@ -243,14 +243,14 @@ mod tests {
         scene.writer.write_all(b"before\nhalf").unwrap();
         assert_eq!(read(&scene.log), "before\n");
         let run = Arc::new(Spool::new(None, 0));
-        scene.beside.begin(run.clone());
+        scene.foreign.begin(run.clone());
         kicked(&run);
         scene.writer.write_all(b" a line\nduring").unwrap();
         kicked(&run);
-        assert_eq!(scene.beside.take(), b"half a line\nduring");
+        assert_eq!(scene.foreign.take(), b"half a line\nduring");
         scene.writer.write_all(b" it").unwrap();
         // Whoever was first to the pipe, nothing is missing.
-        assert_eq!(scene.beside.end(), b" it");
+        assert_eq!(scene.foreign.end(), b" it");
         scene.writer.write_all(b"after\nthe end").unwrap();
         assert_eq!(read(&scene.log), "after\n");
         let reader = std::thread::spawn(move || read(&scene.log));
@@ -263,14 +263,14 @@ mod tests {
     fn a_pump_that_takes_nothing_does_not_block_the_writer() {
         let mut scene = scene(Duration::from_millis(10));
         let run = Arc::new(Spool::new(None, 0));
-        scene.beside.begin(run.clone());
+        scene.foreign.begin(run.clone());
         let line = [b'x'; 1000];
         for _ in 0..2000 {
             scene.writer.write_all(&line).unwrap();
         }
         drop(scene.writer);
         scene.thread.join().unwrap();
-        let text = String::from_utf8(scene.beside.end()).unwrap();
+        let text = String::from_utf8(scene.foreign.end()).unwrap();
         let kept = text.bytes().filter(|byte| *byte == b'x').count();
         assert!(kept < PENDING_BYTES + READ_BYTES, "{kept}");
         assert!(text.ends_with(&format!(
@@ -283,10 +283,10 @@ mod tests {
     fn a_pump_that_fails_leaves_the_text_to_the_log() {
         let mut scene = scene(LONG);
         let run = Arc::new(Spool::new(None, 0));
-        scene.beside.begin(run.clone());
+        scene.foreign.begin(run.clone());
         scene.writer.write_all(b"text").unwrap();
         kicked(&run);
-        scene.beside.give_up();
+        scene.foreign.give_up();
         assert_eq!(read(&scene.log), "text\n");
         drop(scene.writer);
         scene.thread.join().unwrap();

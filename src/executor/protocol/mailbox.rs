@@ -1,70 +1,15 @@
 //! What driver and agent tell each other: numbered, versioned objects with one writer each, never rewritten.
 //!
-//! The driver writes orders and renews the lease, each node's agent writes reports. This module owns the key layout,
-//! the types and their decoding; it does no I/O. The wire format is described in `docs/WIRE-FORMATS.md`.
+//! The driver writes orders and renews the lease, each node's agent writes reports. Keys are in
+//! [`keys`](super::keys).
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use crate::workspace::{Route, Selection, Trees};
+use crate::protocol::project::{Selection, Trees};
 
 /// Version of every message. A reader refuses a higher one and tolerates unknown fields.
 pub const VERSION: u32 = 1;
-
-/// Object keys of one session, relative to the store's prefix.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layout {
-    root: String,
-}
-
-impl Layout {
-    /// `root` is `sessions/<session id>`.
-    pub fn new(root: impl Into<String>) -> Self {
-        Self { root: root.into() }
-    }
-    pub fn root(&self) -> String {
-        format!("{}/", self.root)
-    }
-    pub fn order(&self, seq: u32) -> String {
-        format!("{}/orders/{seq:06}.json", self.root)
-    }
-    pub fn orders(&self) -> String {
-        format!("{}/orders/", self.root)
-    }
-    pub fn report(&self, node: &str, seq: u32) -> String {
-        format!("{}/reports/{node}/{seq:06}.json", self.root)
-    }
-    pub fn reports(&self, node: &str) -> String {
-        format!("{}/reports/{node}/", self.root)
-    }
-    /// Those of all nodes.
-    pub fn all_reports(&self) -> String {
-        format!("{}/reports/", self.root)
-    }
-    pub fn lease(&self) -> String {
-        format!("{}/lease.json", self.root)
-    }
-    /// The script of one run: holds the job's variables in clear, deleted by cleanup.
-    pub fn script(&self, run: u32) -> String {
-        format!("{}/scripts/{run:06}", self.root)
-    }
-    /// The agent's copy of one run's frames, in batches numbered from 0.
-    pub fn trace(&self, node: &str, run: u32, batch: u32) -> String {
-        format!("{}/trace/{node}/{run:06}/{batch:06}", self.root)
-    }
-    /// The workspace on its way to the container; `packs` is the prefix of the project's packs.
-    pub fn workspace(&self, attempt: u32, packs: &str) -> Route {
-        Route {
-            manifest: format!("{}/workspace/{attempt:06}", self.root),
-            packs: packs.to_owned(),
-            private: format!("{}/workspace/packs", self.root),
-        }
-    }
-    /// What comes back to the host.
-    pub fn results(&self) -> Route {
-        let packs = format!("{}/results/packs", self.root);
-        Route { manifest: format!("{}/results/manifest", self.root), packs: packs.clone(), private: packs }
-    }
-}
 
 /// A message with its version and number. The body's kind is its tag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,29 +23,10 @@ pub struct Envelope<T> {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// Fetch the project before anything else. Holds all that is needed to send results back unasked, when the agent
-    /// is stopped or its lease expires.
-    Workspace {
-        /// Counted from 1; a higher one takes the place of those before. The manifest is at [`Layout::workspace`].
-        attempt: u32,
-        /// Prefix of the packs.
-        packs: String,
-        trees: Trees,
-        selection: Selection,
-    },
-    /// Run the script stored under [`Layout::script`].
-    Run {
-        run: u32,
-        stage: String,
-        /// Values that may not appear in the output.
-        masks: Vec<String>,
-        mask_prefixes: Vec<String>,
-        /// Seconds between SIGTERM and SIGKILL when canceled.
-        grace: u64,
-        /// Whether the driver reads the copy of the output while the script runs; else the copy may come late.
-        #[serde(default = "yes")]
-        live_copy: bool,
-    },
+    /// Fetch the project before anything else.
+    Workspace(WorkspaceOrder),
+    /// Run the script stored under [`Layout::script`](super::keys::Layout::script).
+    Run(RunOrder),
     Cancel {
         run: u32,
     },
@@ -110,12 +36,38 @@ pub enum Order {
     },
 }
 
+/// Holds all that is needed to send results back unasked, when the agent is stopped or its lease expires.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkspaceOrder {
+    /// Counted from 1; a higher one takes the place of those before. The manifest is at
+    /// [`Layout::workspace`](super::keys::Layout::workspace).
+    pub attempt: u32,
+    /// Prefix of the packs.
+    pub packs: String,
+    pub trees: Trees,
+    pub selection: Selection,
+}
+
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunOrder {
+    pub run: u32,
+    pub stage: String,
+    /// Values that may not appear in the output.
+    pub masks: Vec<String>,
+    pub mask_prefixes: Vec<String>,
+    /// Seconds between SIGTERM and SIGKILL when canceled.
+    pub grace: u64,
+    /// Whether the driver reads the copy of the output while the script runs; else the copy may come late.
+    #[serde(default = "yes")]
+    pub live_copy: bool,
+}
+
 impl Order {
     /// For logs: the kind alone, since a `Run` carries secrets.
     pub fn kind(&self) -> &'static str {
         match self {
-            Order::Workspace { .. } => "workspace",
-            Order::Run { .. } => "run",
+            Order::Workspace(_) => "workspace",
+            Order::Run(_) => "run",
             Order::Cancel { .. } => "cancel",
             Order::Finish { .. } => "finish",
         }
@@ -243,17 +195,12 @@ pub fn encode<T: Serialize>(seq: u32, body: T) -> Vec<u8> {
 
 /// The body of message `seq`, read from `key`.
 pub fn decode<T: for<'de> Deserialize<'de>>(key: &str, seq: u32, bytes: &[u8]) -> Result<T, MailboxError> {
-    /// Versions are compared before the body is looked at: a newer body may not parse.
-    #[derive(Deserialize)]
-    struct Head {
-        version: u32,
-        seq: u32,
-    }
     if bytes.len() > MAX_BYTES {
         return Err(MailboxError::TooLarge(key.to_owned()));
     }
     let malformed = |error: serde_json::Error| MailboxError::Malformed(key.to_owned(), error.line(), error.column());
-    let head: Head = serde_json::from_slice(bytes).map_err(malformed)?;
+    // Versions are compared before the body is looked at: a newer body may not parse.
+    let head: Envelope<IgnoredAny> = serde_json::from_slice(bytes).map_err(malformed)?;
     if head.version > VERSION {
         return Err(MailboxError::Version(key.to_owned(), head.version));
     }
@@ -267,6 +214,7 @@ pub fn decode<T: for<'de> Deserialize<'de>>(key: &str, seq: u32, bytes: &[u8]) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::project::Rule;
 
     #[test]
     fn a_message_survives_the_journey() {
@@ -274,6 +222,54 @@ mod tests {
         let bytes = encode(7, &order);
         assert_eq!(decode::<Order>("orders/7", 7, &bytes).unwrap(), order);
         assert_eq!(String::from_utf8(bytes).unwrap(), r#"{"version":1,"seq":7,"body":{"cancel":{"run":3}}}"#);
+    }
+
+    /// Driver and agent may be of different versions, so none of these may change.
+    #[test]
+    fn messages_are_as_documented() {
+        let body = |bytes: Vec<u8>| serde_json::from_slice::<serde_json::Value>(&bytes).unwrap()["body"].to_string();
+        let trees = Trees { project: "/b/p".into(), tmp: "/b/p.tmp".into(), base: Some("/b".into()) };
+        let rule = Rule { include: vec!["out".into()], ..Rule::default() };
+        let selection = Selection { rules: vec![rule], ..Selection::default() };
+        let workspace =
+            Order::Workspace(WorkspaceOrder { attempt: 1, packs: "projects/1-0/packs".into(), trees, selection });
+        let run = Order::Run(RunOrder {
+            run: 1,
+            stage: "step_script".into(),
+            masks: vec!["m".into()],
+            mask_prefixes: vec!["glpat-".into()],
+            grace: 10,
+            live_copy: false,
+        });
+        let orders = [workspace, run, Order::Finish { collect: true }];
+        insta::assert_snapshot!(orders.map(|order| body(encode(1, order))).join("\n"), @r#"
+        {"workspace":{"attempt":1,"packs":"projects/1-0/packs","selection":{"everything":false,"outside_links":false,"rules":[{"exclude":[],"follow":false,"include":["out"],"untracked":false,"variables":[]}]},"trees":{"project":"/b/p","tmp":"/b/p.tmp"}}}
+        {"run":{"grace":10,"live_copy":false,"mask_prefixes":["glpat-"],"masks":["m"],"run":1,"stage":"step_script"}}
+        {"finish":{"collect":true}}
+        "#);
+        let exit = ExitReport { code: 1, bytes: 2, hash: "h".into(), canceled: false, at: 3, copy: Some(4) };
+        let reports = [
+            Report::Ready { agent: "0.1.0".into(), nodes: vec!["algo-1".into()] },
+            Report::Received { summary: "s".into() },
+            Report::Missing { attempt: 1 },
+            Report::Damaged { pack: "p".into(), chunk: "c".into() },
+            Report::Started { run: 1 },
+            Report::Exited { run: 1, exit },
+            Report::Collected { summary: "s".into() },
+            Report::Failed { order: "o".into(), reason: "r".into(), by_job: true },
+            Report::Bye { reason: ByeReason::LeaseExpired },
+        ];
+        insta::assert_snapshot!(reports.map(|report| body(encode(1, report))).join("\n"), @r#"
+        {"ready":{"agent":"0.1.0","nodes":["algo-1"]}}
+        {"received":{"summary":"s"}}
+        {"missing":{"attempt":1}}
+        {"damaged":{"chunk":"c","pack":"p"}}
+        {"started":{"run":1}}
+        {"exited":{"exit":{"at":3,"bytes":2,"canceled":false,"code":1,"copy":4,"hash":"h"},"run":1}}
+        {"collected":{"summary":"s"}}
+        {"failed":{"by_job":true,"order":"o","reason":"r"}}
+        {"bye":{"reason":"lease_expired"}}
+        "#);
     }
 
     #[test]
@@ -290,7 +286,7 @@ mod tests {
     fn what_an_older_writer_does_not_tell_has_a_cautious_meaning() {
         let run =
             br#"{"version":1,"seq":1,"body":{"run":{"run":1,"stage":"x","masks":[],"mask_prefixes":[],"grace":1}}}"#;
-        assert!(matches!(decode::<Order>("k", 1, run).unwrap(), Order::Run { live_copy: true, .. }));
+        assert!(matches!(decode::<Order>("k", 1, run).unwrap(), Order::Run(RunOrder { live_copy: true, .. })));
         let exit = br#"{"code":0,"bytes":0,"hash":"","canceled":false}"#;
         let exit: ExitReport = serde_json::from_slice(exit).unwrap();
         assert_eq!((exit.at, exit.copy), (0, None));
@@ -308,14 +304,14 @@ mod tests {
         assert!(
             !format!(
                 "{:?}",
-                Order::Run {
+                Order::Run(RunOrder {
                     run: 1,
                     stage: "x".into(),
                     masks: vec!["s3cret".into()],
                     mask_prefixes: vec![],
                     grace: 1,
                     live_copy: true
-                }
+                })
             )
             .contains("s3cret")
         );

@@ -6,11 +6,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::time::Instant;
 
-use crate::agent::configuration::Configuration;
-use crate::agent::node::Node;
 use crate::base::failure::Failure;
+use crate::base::node::NodeId;
 use crate::cloud::{CloudError, CloudErrorKind, ObjectStore};
-use crate::mailbox::{self, Layout, Lease, Order, Report};
+use crate::protocol::agent_env::AgentEnv;
+use crate::protocol::keys::Layout;
+use crate::protocol::mailbox::{self, Lease, Order, Report};
 
 /// A report is tried this long; S3 has then been out of reach for longer than any of its faults.
 const REPORT_WITHIN: Duration = Duration::from_mins(1);
@@ -22,10 +23,10 @@ const DENIED_FOR: Duration = Duration::from_secs(10);
 const LOOK_FOR_OTHERS: Duration = Duration::from_secs(30);
 
 /// Where this agent reads and writes.
-pub(super) struct Post {
+pub(super) struct Mailbox {
     pub(super) objects: Arc<dyn ObjectStore>,
     pub(super) layout: Layout,
-    node: String,
+    node: NodeId,
     orders: u32,
     reports: u32,
     next_look_for_others: Instant,
@@ -52,14 +53,14 @@ struct LeaseWatch {
     next_look: Instant,
 }
 
-impl Post {
-    pub(super) fn new(objects: Arc<dyn ObjectStore>, configuration: &Configuration, node: &Node) -> Self {
+impl Mailbox {
+    pub(super) fn new(objects: Arc<dyn ObjectStore>, env: &AgentEnv, node: NodeId) -> Self {
         let now = Instant::now();
-        let length = Duration::from_secs(configuration.lease_seconds);
+        let length = Duration::from_secs(env.lease_seconds);
         Self {
             objects,
-            layout: Layout::new(configuration.root.clone()),
-            node: node.name.clone(),
+            layout: env.layout.clone(),
+            node,
             orders: 0,
             reports: 0,
             next_look_for_others: now + LOOK_FOR_OTHERS,
@@ -73,7 +74,7 @@ impl Post {
         let mut past = Past::None;
         loop {
             let seq = self.reports + 1;
-            let key = self.layout.report(&self.node, seq);
+            let key = self.layout.report(self.node, seq);
             let Some(bytes) = self.objects.get(&key).await.context("failed to look for earlier reports")? else {
                 return Ok(past);
             };
@@ -127,7 +128,7 @@ impl Post {
     pub(super) async fn report(&mut self, report: &Report) -> anyhow::Result<()> {
         let started = Instant::now();
         let seq = self.reports + 1;
-        let key = self.layout.report(&self.node, seq);
+        let key = self.layout.report(self.node, seq);
         let body = mailbox::encode(seq, report);
         loop {
             match self.put_once(&key, &body).await {
@@ -154,7 +155,7 @@ impl Post {
             return Ok(());
         }
         self.next_look_for_others = now + LOOK_FOR_OTHERS;
-        let key = self.layout.report(&self.node, self.reports + 1);
+        let key = self.layout.report(self.node, self.reports + 1);
         match self.objects.size(&key).await {
             Ok(Some(_)) => Err(foreign(&key)),
             Ok(None) => Ok(()),
@@ -219,11 +220,11 @@ fn patience(error: &CloudError) -> Duration {
 mod tests {
     use super::*;
     use crate::cloud::memory::Memory;
-    use crate::mailbox::ByeReason;
+    use crate::protocol::mailbox::ByeReason;
 
-    fn post(memory: &Memory) -> Post {
-        let configuration = Configuration {
-            root: "sessions/s".into(),
+    fn mailbox(memory: &Memory) -> Mailbox {
+        let env = AgentEnv {
+            layout: Layout::new("sessions/s"),
             bucket: "b".into(),
             prefix: "p".into(),
             region: None,
@@ -231,24 +232,23 @@ mod tests {
             kms_key_id: None,
             lease_seconds: 60,
         };
-        let node = Node { name: "algo-1".into(), hosts: vec!["algo-1".into()], is_leader: true };
-        Post::new(memory.cloud().objects, &configuration, &node)
+        Mailbox::new(memory.cloud().objects, &env, NodeId::LEADER)
     }
 
     #[tokio::test]
     async fn a_container_that_is_started_again_knows_what_it_did() {
         let memory = Memory::new();
         let ready = Report::Ready { agent: "0".into(), nodes: Vec::new() };
-        let mut first = post(&memory);
+        let mut first = mailbox(&memory);
         assert_eq!(first.resume(&ready).await.unwrap(), Past::None);
         first.report(&ready).await.unwrap();
 
-        let mut second = post(&memory);
+        let mut second = mailbox(&memory);
         assert_eq!(second.resume(&ready).await.unwrap(), Past::Idle, "no script had begun");
         second.report(&ready).await.unwrap();
         second.report(&Report::Started { run: 1 }).await.unwrap();
 
-        let mut third = post(&memory);
+        let mut third = mailbox(&memory);
         assert_eq!(third.resume(&ready).await.unwrap(), Past::Worked);
         third.report(&Report::Bye { reason: ByeReason::Other }).await.unwrap();
         let last = memory.objects.contents("sessions/s/reports/algo-1/000004.json").expect("old reports stay");
@@ -260,9 +260,9 @@ mod tests {
         let memory = Memory::new();
         let ready = Report::Ready { agent: "0".into(), nodes: Vec::new() };
         memory.objects.insert("sessions/s/reports/algo-1/000001.json", mailbox::encode(1, &ready));
-        let mut post = post(&memory);
-        post.report(&ready).await.unwrap();
-        post.report(&Report::Started { run: 1 }).await.unwrap();
+        let mut mailbox = mailbox(&memory);
+        mailbox.report(&ready).await.unwrap();
+        mailbox.report(&Report::Started { run: 1 }).await.unwrap();
         assert_eq!(memory.objects.keys().len(), 2);
     }
 
@@ -272,22 +272,22 @@ mod tests {
         let forged = mailbox::encode(1, Report::Bye { reason: ByeReason::Finished });
         memory.objects.insert("sessions/s/reports/algo-1/000001.json", forged);
         let ready = Report::Ready { agent: "0".into(), nodes: Vec::new() };
-        let error = post(&memory).report(&ready).await.unwrap_err();
+        let error = mailbox(&memory).report(&ready).await.unwrap_err();
         assert!(crate::base::failure::render(&error).contains("another writer"), "{error:#}");
-        let error = post(&memory).resume(&ready).await.unwrap_err();
+        let error = mailbox(&memory).resume(&ready).await.unwrap_err();
         assert!(error.to_string().contains("another writer"), "forged before the container began: {error:#}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_report_of_another_writer_is_seen_while_a_script_runs() {
         let memory = Memory::new();
-        let mut post = post(&memory);
-        post.report(&Report::Started { run: 1 }).await.unwrap();
+        let mut mailbox = mailbox(&memory);
+        mailbox.report(&Report::Started { run: 1 }).await.unwrap();
         let forged = mailbox::encode(2, Report::Bye { reason: ByeReason::Finished });
         memory.objects.insert("sessions/s/reports/algo-1/000002.json", forged);
-        post.check_for_others().await.unwrap();
+        mailbox.check_for_others().await.unwrap();
         tokio::time::advance(LOOK_FOR_OTHERS).await;
-        let error = post.check_for_others().await.unwrap_err();
+        let error = mailbox.check_for_others().await.unwrap_err();
         assert!(error.to_string().contains("another writer"), "{error:#}");
     }
 }

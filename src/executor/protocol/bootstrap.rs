@@ -111,17 +111,8 @@ fail "$useless"
 /// dynamic one. So this is the smallest dynamic program: no library, no symbol, no relocation.
 /// Run it as `/lib64/ld-linux-x86-64.so.2 exec-stub <file>`.
 pub fn exec_stub() -> Vec<u8> {
-    const HEADER_SIZE: u64 = 64;
-    const SEGMENT_SIZE: u64 = 56;
-    const SEGMENTS: u64 = 5;
-    const PAGE: u64 = 0x1000;
-    const INTERPRETER: &[u8] = b"/lib64/ld-linux-x86-64.so.2\0";
-    const STRINGS: &[u8] = b"\0";
-    /// One symbol table entry, the reserved empty one, of 24 bytes.
-    const SYMBOLS: [u8; 24] = [0; 24];
-    /// One bucket, one chain entry, both of the empty symbol.
-    const HASH: [u32; 4] = [1, 1, 0, 0];
-    const CODE: &[u8] = &[
+    const INTERPRETER: &[u8; 32] = b"/lib64/ld-linux-x86-64.so.2\0\0\0\0\0";
+    const CODE: [u8; 32] = [
         0x48, 0x8b, 0x7c, 0x24, 0x10, // mov rdi, [rsp+16]    argv[1]; argc is at rsp, argv[0] at rsp+8
         0xbe, 0xed, 0x01, 0x00, 0x00, // mov esi, 0755
         0xb8, 0x5a, 0x00, 0x00, 0x00, // mov eax, 90          chmod
@@ -130,88 +121,41 @@ pub fn exec_stub() -> Vec<u8> {
         0x89, 0xc7, //                   mov edi, eax
         0xb8, 0xe7, 0x00, 0x00, 0x00, // mov eax, 231         exit_group
         0x0f, 0x05, //                   syscall
+        0x00, 0x00, 0x00, 0x00,
     ];
-    // File layout, everything aligned to 8: header, segments, interpreter, strings, symbols, hash, code | dynamic section.
+    // Where each part begins: header and segments, interpreter, strings, symbols, hash, code | dynamic section.
     // The first part is mapped at 0, readable and executable; the dynamic section one page above its file offset,
     // writable, because older loaders relocate its addresses in place.
-    let length = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
-    let interpreter = HEADER_SIZE + SEGMENTS * SEGMENT_SIZE;
-    let strings = align(interpreter + length(INTERPRETER.len()));
-    let symbols = align(strings + length(STRINGS.len()));
-    let hash = align(symbols + length(SYMBOLS.len()));
-    let code = align(hash + length(size_of_val(&HASH)));
-    let dynamic = align(code + length(CODE.len()));
-    let entries: [[u64; 2]; 6] = [
-        [4, hash],                           // DT_HASH
-        [5, strings],                        // DT_STRTAB
-        [6, symbols],                        // DT_SYMTAB
-        [10, length(STRINGS.len())],         // DT_STRSZ
-        [11, length(size_of_val(&SYMBOLS))], // DT_SYMENT
-        [0, 0],                              // DT_NULL
+    const AT_INTERPRETER: u64 = 64 + 5 * 56;
+    const AT_STRINGS: u64 = AT_INTERPRETER + 32;
+    const AT_SYMBOLS: u64 = AT_STRINGS + 8;
+    const AT_HASH: u64 = AT_SYMBOLS + 24;
+    const AT_CODE: u64 = AT_HASH + 16;
+    const AT_DYNAMIC: u64 = AT_CODE + 32;
+    const DYNAMIC_SIZE: u64 = 96;
+    const PAGE: u64 = 0x1000;
+
+    // Magic, 64 bits, little endian, System V; ET_DYN, EM_X86_64, version 1; entry, program headers, no section headers; sizes of
+    // the header and of a segment's entry; segments.
+    let header = [0x0001_0102_464c_457f, 0, 3 | 62 << 16 | 1 << 32, AT_CODE, 64, 0, 64 << 32 | 56 << 48, 5];
+    // In memory each segment is as long as in the file. Flags: read 4, write 2, execute 1.
+    let segment = |kind: u64, flags: u64, offset, address, size, alignment| {
+        [kind | flags << 32, offset, address, address, size, size, alignment]
+    };
+    let segments = [
+        segment(3, 4, AT_INTERPRETER, AT_INTERPRETER, 28, 1), // PT_INTERP, before the loadable ones
+        segment(1, 5, 0, 0, AT_DYNAMIC, PAGE),                // PT_LOAD
+        segment(1, 6, AT_DYNAMIC, PAGE + AT_DYNAMIC, DYNAMIC_SIZE, PAGE), // PT_LOAD
+        segment(2, 6, AT_DYNAMIC, PAGE + AT_DYNAMIC, DYNAMIC_SIZE, 8), // PT_DYNAMIC
+        segment(0x6474_e551, 6, 0, 0, 0, 16),                 // PT_GNU_STACK: the stack is not to be executable
     ];
-    let dynamic_size = length(size_of_val(&entries));
-
-    let mut file = Image::default();
-    file.bytes(b"\x7fELF");
-    file.bytes(&[2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]); // 64 bits, little endian, version 1, System V
-    file.halves(&[3, 62]); // ET_DYN, EM_X86_64
-    file.words(&[1]); // version
-    file.longs(&[code, HEADER_SIZE, 0]); // entry, program headers, no section headers
-    file.words(&[0]); // flags
-    file.halves(&[64, 56, 5, 0, 0, 0]); // sizes: header, segment entry, segments; no sections
-    // Type, flags (read 4, write 2, execute 1), offset, address, size, alignment.
-    file.segment(3, 4, interpreter, interpreter, length(INTERPRETER.len()), 1); // PT_INTERP, before the loadable ones
-    file.segment(1, 5, 0, 0, dynamic, PAGE); // PT_LOAD
-    file.segment(1, 6, dynamic, PAGE + dynamic, dynamic_size, PAGE); // PT_LOAD
-    file.segment(2, 6, dynamic, PAGE + dynamic, dynamic_size, 8); // PT_DYNAMIC
-    file.segment(0x6474_e551, 6, 0, 0, 0, 16); // PT_GNU_STACK: the stack is not to be executable
-    file.aligned(INTERPRETER);
-    file.aligned(STRINGS);
-    file.aligned(&SYMBOLS);
-    file.words(&HASH);
-    file.aligned(CODE);
-    for entry in &entries {
-        file.longs(entry);
-    }
-    file.0
-}
-
-fn align(offset: u64) -> u64 {
-    offset.next_multiple_of(8)
-}
-
-/// Little-endian bytes of a file in the making.
-#[derive(Default)]
-struct Image(Vec<u8>);
-
-impl Image {
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
-    }
-
-    /// The bytes, then zeros up to a multiple of 8.
-    fn aligned(&mut self, bytes: &[u8]) {
-        self.bytes(bytes);
-        self.0.resize(self.0.len().next_multiple_of(8), 0);
-    }
-
-    fn halves(&mut self, values: &[u16]) {
-        self.0.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-    }
-
-    fn words(&mut self, values: &[u32]) {
-        self.0.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-    }
-
-    fn longs(&mut self, values: &[u64]) {
-        self.0.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-    }
-
-    /// One program header, in memory as long as in the file.
-    fn segment(&mut self, kind: u32, flags: u32, offset: u64, address: u64, size: u64, alignment: u64) {
-        self.words(&[kind, flags]);
-        self.longs(&[offset, address, address, size, size, alignment]);
-    }
+    // No string and no symbol but the empty ones; a hash table of one bucket and one chain entry, both of the empty symbol.
+    let tables = [0, 0, 0, 0, 1 | 1 << 32, 0];
+    // DT_HASH, DT_STRTAB, DT_SYMTAB, DT_STRSZ, DT_SYMENT, DT_NULL
+    let dynamic = [4, AT_HASH, 5, AT_STRINGS, 6, AT_SYMBOLS, 10, 1, 11, 24, 0, 0];
+    let bytes = |words: &[u64]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
+    let head = [bytes(&header), bytes(segments.as_flattened())].concat();
+    [head, INTERPRETER.to_vec(), bytes(&tables), CODE.to_vec(), bytes(&dynamic)].concat()
 }
 
 #[cfg(test)]

@@ -6,9 +6,12 @@ use anyhow::Context as _;
 use tokio::time::Instant;
 
 use crate::base::failure::Failure;
+use crate::base::node::NodeId;
 use crate::base::plain;
 use crate::cloud::{Cloud, ObjectStore};
-use crate::mailbox::{self, Layout, Lease, Order, Report};
+use crate::protocol::keys::Layout;
+use crate::protocol::mailbox::{self, Lease, Order, Report};
+use crate::session::node_record::NodeRecord;
 use crate::session::record::SessionRecord;
 
 /// Of a text in a report, in bytes.
@@ -46,9 +49,9 @@ pub async fn send(
 /// Whether a process of this job may have sent the order: each notes what it is about to send.
 fn is_possible(record: &SessionRecord, order: &Order) -> bool {
     match order {
-        Order::Workspace { attempt, .. } => *attempt <= record.workspace_attempt,
-        Order::Run { run, stage, .. } => {
-            record.current.as_ref().is_some_and(|current| current.run == *run && current.stage == *stage)
+        Order::Workspace(order) => order.attempt <= record.workspace_attempt,
+        Order::Run(order) => {
+            record.current.as_ref().is_some_and(|current| current.run == order.run && current.stage == order.stage)
         }
         Order::Cancel { run } => *run <= record.runs,
         Order::Finish { .. } => true,
@@ -66,9 +69,11 @@ pub async fn receive(
     objects: &dyn ObjectStore,
     layout: &Layout,
     record: &mut SessionRecord,
-    node: &str,
+    node: NodeId,
 ) -> anyhow::Result<Option<Report>> {
-    let read = record.reports.entry(node.to_owned()).or_default();
+    let Some(NodeRecord { reports: read, .. }) = record.nodes.get_mut(node) else {
+        return Ok(None);
+    };
     let key = layout.report(node, *read + 1);
     let Some(bytes) = objects.get(&key).await? else {
         return Ok(None);
@@ -129,11 +134,12 @@ impl LeaseKeeper {
 mod tests {
     use super::*;
     use crate::cloud::memory::Memory;
+    use crate::protocol::mailbox::RunOrder;
     use crate::session::record::CurrentRun;
 
     fn run(stage: &str) -> Order {
         let (masks, mask_prefixes) = (Vec::new(), Vec::new());
-        Order::Run { run: 1, stage: stage.to_owned(), masks, mask_prefixes, grace: 1, live_copy: true }
+        Order::Run(RunOrder { run: 1, stage: stage.to_owned(), masks, mask_prefixes, grace: 1, live_copy: true })
     }
 
     /// Sends a cancel where `found` has its number already; the number of orders afterwards.

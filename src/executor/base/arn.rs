@@ -1,0 +1,38 @@
+//! Names of AWS resources.
+
+/// `arn:<partition>:<service>:<region>:<account>:<resource>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arn<'a> {
+    pub partition: &'a str,
+    pub service: &'a str,
+    pub region: &'a str,
+    pub account: &'a str,
+    pub resource: &'a str,
+}
+
+impl<'a> Arn<'a> {
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let parts: Vec<_> = text.splitn(6, ':').collect();
+        let ["arn", partition, service, region, account, resource] = parts[..] else { return None };
+        Some(Self { partition, service, region, account, resource })
+    }
+
+    /// The same for all resources of a service in one account and region.
+    pub fn without_resource(&self) -> String {
+        format!("arn:{}:{}:{}:{}", self.partition, self.service, self.region, self.account)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_arn_has_six_parts_and_the_resource_may_hold_colons() {
+        let arn = Arn::parse("arn:aws:logs:eu-west-1:123456789012:log-group:x:*").unwrap();
+        assert_eq!((arn.region, arn.resource), ("eu-west-1", "log-group:x:*"));
+        assert_eq!(arn.without_resource(), "arn:aws:logs:eu-west-1:123456789012");
+        assert_eq!(Arn::parse("arn:aws:iam::123456789012"), None);
+        assert_eq!(Arn::parse("urn:aws:iam::123456789012:role/x"), None);
+    }
+}
