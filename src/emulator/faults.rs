@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::ingest::Event;
+use super::event::Event;
 use super::quirks::mixed;
 
 /// A whole plan. Read from JSON; unknown keys are refused.

@@ -54,7 +54,7 @@ fn find_clients() -> Option<PathBuf> {
     if works(&system) {
         return Some(system.parent()?.to_owned());
     }
-    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("conformance-clients");
+    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("conformance-clients-{}", pinned("botocore")));
     let python = venv.join("bin/python3");
     if !works(&python) {
         let made = Command::new("python3").args(["-m", "venv"]).arg(&venv).status().ok()?;
@@ -64,6 +64,13 @@ fn find_clients() -> Option<PathBuf> {
         }
     }
     Some(venv.join("bin"))
+}
+
+/// The version of a package that the tests are written for.
+fn pinned(package: &str) -> String {
+    let pins = std::fs::read_to_string(PINS).unwrap();
+    let mut pairs = pins.lines().filter_map(|line| line.split_once("=="));
+    pairs.find(|(name, _)| *name == package).unwrap().1.to_owned()
 }
 
 fn skipped(test: &str, what: &str) {
@@ -129,4 +136,41 @@ fn the_aws_cli_accepts_the_replies() {
     assert!(aws(&["s3", "ls", "s3://from-cli/"]).contains("PRE some/"));
     assert!(aws(&["sagemaker", "list-training-jobs"]).contains("\"TrainingJobSummaries\": []"));
     assert!(aws(&["logs", "describe-log-groups"]).contains("\"logGroups\": []"));
+}
+
+#[test]
+fn the_constraint_tables_are_what_the_tool_makes_of_the_service_models() {
+    let Some(clients) = clients() else {
+        return skipped("the constraint tables", "neither the machine nor the package index has botocore");
+    };
+    let python = |arguments: &[&str]| {
+        let output = Command::new(clients.join("python3")).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", shown(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let version = python(&["-c", "import botocore; print(botocore.__version__)"]);
+    if version.trim() != pinned("botocore") {
+        let what = format!("the tables are those of botocore {}, and here is {}", pinned("botocore"), version.trim());
+        return skipped("the constraint tables", &what);
+    }
+    let (folder, model) = (tempfile::tempdir().unwrap(), Path::new("src/emulator/model"));
+    let operations = model.join("operations.json");
+    python(&[
+        "tests/fixtures/conformance/constraints.py",
+        operations.to_str().unwrap(),
+        folder.path().to_str().unwrap(),
+    ]);
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let entry = entry.unwrap();
+        let committed = std::fs::read_to_string(model.join(entry.file_name())).unwrap_or_default();
+        let made = std::fs::read_to_string(entry.path()).unwrap();
+        assert!(
+            committed == made,
+            "{} is not what the tool writes; run `python3 tests/fixtures/conformance/constraints.py {} {}` with botocore {}",
+            entry.file_name().display(),
+            operations.display(),
+            model.display(),
+            version.trim()
+        );
+    }
 }

@@ -2,13 +2,11 @@
 //!
 //! A record and its changes; what makes it change stands in `life.rs`.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::clock;
-use super::protocol::{epoch_seconds, text};
+use crate::clock;
+use crate::protocol::{epoch_seconds, text};
 
 /// Where a job stands. The service shows it as a primary and a secondary status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +80,6 @@ pub(crate) struct Job {
     pub(crate) region: String,
     /// The request that created it, as it was sent.
     pub(crate) request: Value,
-    pub(crate) tags: BTreeMap<String, String>,
     pub(crate) created_ms: u64,
     /// Order of creation, since several jobs can share a millisecond.
     pub(crate) number: u64,
@@ -102,13 +99,11 @@ impl Job {
     /// A job that was just accepted.
     pub(crate) fn new(request: Value, arn: String, region: String, number: u64, stop: CancellationToken) -> Self {
         let now = clock::now_ms();
-        let tags = tag_map(request.get("Tags"));
         let mut job = Self {
             name: text(&request, "TrainingJobName").unwrap_or_default().to_owned(),
             arn,
             region,
             request,
-            tags,
             created_ms: now,
             number,
             stop,
@@ -263,14 +258,4 @@ impl Job {
     pub(crate) fn modified_ms(&self) -> u64 {
         self.modified_ms
     }
-}
-
-/// A tag list as a map; the last value of a key counts.
-pub(crate) fn tag_map(tags: Option<&Value>) -> BTreeMap<String, String> {
-    let tags = tags.and_then(Value::as_array).into_iter().flatten();
-    tags.map(|tag| {
-        let part = |name| text(tag, name).unwrap_or_default().to_owned();
-        (part("Key"), part("Value"))
-    })
-    .collect()
 }

@@ -1,0 +1,15 @@
+//! `SageMaker` training jobs: operations, the life of each job, its containers and what they write.
+
+mod channels;
+mod containers;
+mod handle;
+mod job;
+mod life;
+mod operations;
+mod rules;
+mod shipping;
+mod state;
+
+#[cfg(test)]
+pub(crate) use self::shipping::ship;
+pub(crate) use self::state::Training;
