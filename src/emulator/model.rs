@@ -141,6 +141,11 @@ impl Model {
         self.shape(name.expect("a unit test finds every operation that a service has in its table"))
     }
 
+    #[cfg(test)]
+    pub(crate) fn operations(&self) -> impl Iterator<Item = &str> {
+        self.operations.keys().map(String::as_str)
+    }
+
     pub(crate) fn shape(&self, name: &str) -> &Shape {
         self.shapes.get(name).expect("the generator writes every shape that is reached")
     }

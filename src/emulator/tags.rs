@@ -67,3 +67,22 @@ pub(crate) fn check_tags(tags: Option<&Value>) -> Result<(), ApiError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn tags_live_as_long_as_their_resource() {
+        let tags = Tags::default();
+        let read = |arn: &str| tags.with(arn, |one| one.tags.clone());
+        tags.create("one", tag_map(Some(&json!([{"Key": "a", "Value": "1"}, {"Key": "a", "Value": "2"}]))));
+        tags.create("bare", tag_map(None));
+        assert_eq!(read("one"), Some(TagMap::from([("a".to_owned(), "2".to_owned())])));
+        assert_eq!(read("bare"), Some(TagMap::new()), "a resource without tags can get some");
+        tags.remove("one");
+        assert_eq!(read("one"), None);
+    }
+}

@@ -111,3 +111,25 @@ impl Service for Unknown {
         Ok(json_reply(Err(ApiError::unknown_operation())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::config::EmulatorConfig;
+    use crate::model::Model;
+
+    #[test]
+    fn each_operation_of_the_tables_has_one_service_and_the_other_way_round() {
+        let folder = tempfile::tempdir().unwrap();
+        let shared = Shared::new(EmulatorConfig::new(folder.path()), String::new());
+        let services = Services::new(&Arc::new(shared), Arc::new(Store::open(folder.path().join("s3")).unwrap()));
+        let routed: Vec<_> =
+            services.json.iter().flat_map(|one| one.operations.iter().map(|name| (one.target, *name))).collect();
+        let listed = [Model::sagemaker(), Model::logs()];
+        let listed = listed.iter().flat_map(|one| one.operations().map(|name| (one.target.as_str(), name)));
+        assert_eq!(routed.len(), routed.iter().collect::<BTreeSet<_>>().len(), "{routed:?}");
+        assert_eq!(routed.into_iter().collect::<BTreeSet<_>>(), listed.collect::<BTreeSet<_>>());
+    }
+}
