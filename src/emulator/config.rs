@@ -12,29 +12,14 @@ use super::quirks::Quirks;
 /// Folder of the data directory for files that containers share.
 const SHARED: &str = "shared";
 
-/// Time a job spends in each phase, besides its real work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Time a job spends in each phase, besides its real work; none by default.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Delays {
     pub starting: Duration,
     pub pending: Duration,
     pub downloading: Duration,
     pub training: Duration,
     pub uploading: Duration,
-}
-
-impl Default for Delays {
-    fn default() -> Self {
-        let second = Duration::from_secs(1);
-        Self { starting: second, pending: Duration::ZERO, downloading: second, training: second, uploading: second }
-    }
-}
-
-impl Delays {
-    /// Jobs go through their phases as fast as they can.
-    pub fn none() -> Self {
-        let none = Duration::ZERO;
-        Self { starting: none, pending: none, downloading: none, training: none, uploading: none }
-    }
 }
 
 /// How an emulator behaves.
@@ -65,6 +50,7 @@ pub struct EmulatorConfig {
 impl EmulatorConfig {
     /// The defaults of the command line.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        let second = Duration::from_secs(1);
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             data_dir: data_dir.into(),
@@ -73,7 +59,13 @@ impl EmulatorConfig {
             images: BTreeMap::new(),
             profiles: BTreeMap::new(),
             strict_images: false,
-            delays: Delays::default(),
+            delays: Delays {
+                starting: second,
+                downloading: second,
+                training: second,
+                uploading: second,
+                ..Delays::default()
+            },
             stop_grace: Duration::from_mins(2),
             quirks: Quirks::default(),
             quotas: BTreeMap::new(),
@@ -86,7 +78,7 @@ impl EmulatorConfig {
     /// Without any delay of jobs and logs; the other quirks stay.
     #[must_use]
     pub fn without_delays(mut self) -> Self {
-        self.delays = Delays::none();
+        self.delays = Delays::default();
         self.quirks.batch_delay = Duration::ZERO;
         self.quirks.ingestion_lag = Duration::ZERO;
         self

@@ -52,9 +52,8 @@ pub(crate) async fn own(gate: &Gate, request: Request<Body>) -> anyhow::Result<R
             }
         }
         (&Method::GET, path) => {
-            let account = &gate.shared.config.account;
-            let found = path.strip_prefix(ROLE_PATH).and_then(|role| gate.services.roles.credentials(role, account));
-            match found {
+            let (roles, account) = (&gate.shared.roles, &gate.shared.config.account);
+            match path.strip_prefix(ROLE_PATH).and_then(|session| roles.credentials(session, account)) {
                 Some(credentials) => reply(StatusCode::OK, json, credentials.to_string()),
                 None => reply(StatusCode::NOT_FOUND, json, json!({"message": "no such resource"}).to_string()),
             }

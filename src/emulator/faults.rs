@@ -45,7 +45,7 @@ pub struct CallFault {
     #[serde(default)]
     pub delay_ms: u64,
     /// The delayed operation happens even when the caller hangs up meanwhile, as with a request that AWS has accepted. For
-    /// operations of SageMaker and CloudWatch Logs.
+    /// requests of 8 MiB at most.
     #[serde(default)]
     pub accepted: bool,
     /// Answers with this error code; the operation does not happen.

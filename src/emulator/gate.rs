@@ -11,12 +11,11 @@ use super::faults::{CallFault, DropPoint, FaultPlan};
 use super::protocol::{ApiError, Reply};
 use super::quirks::Quotas;
 use super::service::{Call, Service, read};
-use super::services::{Services, Target};
+use super::services::Services;
 use super::shared::Shared;
 use super::store::Store;
 
 /// The services, and what stands before them.
-#[derive(Debug)]
 pub(crate) struct Gate {
     pub(crate) shared: Arc<Shared>,
     pub(crate) services: Services,
@@ -43,14 +42,13 @@ impl Gate {
     }
 
     /// Lets a call through to its service, or refuses it; an error drops the connection without an answer.
-    pub(crate) async fn pass(&self, target: Target, call: Call) -> anyhow::Result<Reply> {
-        let Target { service, json } = target;
+    pub(crate) async fn pass(&self, service: &Arc<dyn Service>, call: Call) -> anyhow::Result<Reply> {
         let operation = call.operation.clone();
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(operation.clone()).or_default() += 1;
         let fault = self.shared.faults.call(&operation);
         if let Some(fault) = &fault {
-            if fault.accepted && json {
-                return self.accepted(service, call, fault.delay_ms).await;
+            if fault.accepted {
+                return self.accepted(Arc::clone(service), call, fault.delay_ms).await;
             }
             if let Some(error) = trouble(fault, &operation).await? {
                 return Ok(service.refuse(error));

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use hyper::Request;
 use hyper::header::HeaderValue;
 use hyper_util::rt::TokioIo;
@@ -62,11 +61,11 @@ async fn handle(gate: &Gate, request: Request<Body>) -> anyhow::Result<Reply> {
     if control::is_own(request.uri().path()) {
         return control::own(gate, request).await;
     }
-    let (target, operation) = gate.services.route(&request);
+    let (service, operation) = gate.services.route(&request);
     let caller = Caller::of(request.headers(), request.uri().query(), &gate.shared.config.account);
     let request_id = gate.shared.next_id();
     let call = Call { operation, request, caller, request_id: request_id.clone() };
-    Ok(identified(gate.pass(target, call).await?, &request_id))
+    Ok(identified(gate.pass(service, call).await?, &request_id))
 }
 
 fn identified(mut reply: Reply, request_id: &str) -> Reply {
@@ -75,9 +74,4 @@ fn identified(mut reply: Reply, request_id: &str) -> Reply {
         reply.headers_mut().entry("x-amz-request-id").or_insert(id);
     }
     reply
-}
-
-/// Binds the port of the emulator.
-pub(crate) async fn bind(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("failed to listen on {address}"))
 }

@@ -32,6 +32,11 @@ pub(crate) trait Service: Send + Sync {
     /// Answers a request; an error drops the connection without an answer.
     async fn call(&self, call: Call) -> anyhow::Result<Reply>;
 
+    /// Whether an operation of the JSON protocol is for this service.
+    fn serves(&self, _target: &str, _operation: &str) -> bool {
+        false
+    }
+
     /// An error that the server found, in the form of this service.
     fn refuse(&self, error: ApiError) -> Reply {
         json_reply(Err(error))
@@ -53,6 +58,10 @@ pub(crate) trait JsonService: Sized + Send + Sync + 'static {
 
 #[async_trait::async_trait]
 impl<T: JsonService> Service for Arc<T> {
+    fn serves(&self, target: &str, operation: &str) -> bool {
+        T::model().target == target && T::OPERATIONS.iter().any(|(name, _)| *name == operation)
+    }
+
     async fn call(&self, call: Call) -> anyhow::Result<Reply> {
         let body = read(call.request.into_body()).await?;
         let body = if body.is_empty() { b"{}".as_slice() } else { &body };

@@ -1,4 +1,4 @@
-//! What all services share: configuration, faults, identifiers, the tasks that run and the signal that ends them.
+//! What all services share: configuration, faults, role sessions, tags, identifiers, tasks and the signal that ends them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,6 +9,8 @@ use super::clock;
 use super::config::EmulatorConfig;
 use super::faults::Faults;
 use super::quirks::mixed;
+use super::roles::Roles;
+use super::tags::Tags;
 
 /// Handed to each service; what belongs to one service alone stands in that service.
 #[derive(Debug)]
@@ -17,6 +19,8 @@ pub(crate) struct Shared {
     /// `http://127.0.0.1:PORT`.
     pub(crate) endpoint: String,
     pub(crate) faults: Faults,
+    pub(crate) roles: Roles,
+    pub(crate) tags: Tags,
     pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,
     numbers: AtomicU64,
@@ -29,6 +33,8 @@ impl Shared {
             faults: Faults::new(config.faults.clone(), config.seed),
             config,
             endpoint,
+            roles: Roles::default(),
+            tags: Tags::default(),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             numbers: AtomicU64::new(1),

@@ -14,7 +14,6 @@ mod engine;
 mod files;
 mod launch;
 mod means;
-mod mounts;
 mod process;
 mod profile;
 mod rootfs;

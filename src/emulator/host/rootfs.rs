@@ -15,9 +15,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use rustix::fs::{XattrFlags, setxattr};
 
-use super::files::{create_dir, quote};
+use super::files::{create_dir, mount_points, quote};
 use super::means::Namespace;
-use super::mounts::mount_points;
 use super::spec::{ContainerSpec, Image};
 
 /// Made afresh, never the host's.

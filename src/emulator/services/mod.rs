@@ -6,7 +6,6 @@ mod sts;
 mod tagging;
 mod training;
 
-use std::fmt;
 use std::sync::Arc;
 
 use hyper::{Method, Request};
@@ -17,88 +16,51 @@ use self::s3::S3;
 use self::sts::Sts;
 use self::tagging::Tagging;
 use self::training::Training;
-#[cfg(test)]
-pub(crate) use self::training::ship;
 use super::protocol::{ApiError, Reply, json_reply};
-use super::roles::Roles;
-use super::service::{Call, JsonService, Service};
+use super::service::{Call, Service};
 use super::shared::Shared;
 use super::store::Store;
-use super::tags::Tags;
 
 /// All services, with what the emulator's own paths show of them.
 pub(crate) struct Services {
-    json: Vec<Route>,
+    json: Vec<Arc<dyn Service>>,
     s3: Arc<dyn Service>,
     sts: Arc<dyn Service>,
+    unknown: Arc<dyn Service>,
     pub(crate) logs: Arc<Logs>,
     pub(crate) store: Arc<Store>,
-    pub(crate) roles: Arc<Roles>,
-}
-
-/// Operations of the JSON protocol, and the service that answers them.
-struct Route {
-    target: &'static str,
-    operations: Vec<&'static str>,
-    service: Arc<dyn Service>,
-}
-
-/// The service that a request is for.
-pub(crate) struct Target {
-    pub(crate) service: Arc<dyn Service>,
-    /// Whether it speaks the JSON protocol.
-    pub(crate) json: bool,
 }
 
 impl Services {
     pub(crate) fn new(shared: &Arc<Shared>, store: Arc<Store>) -> Self {
-        let (tags, roles) = (Arc::new(Tags::default()), Arc::new(Roles::default()));
         let logs = Arc::new(Logs::new(shared.config.seed, &shared.config.quirks));
-        let tagging = Arc::new(Tagging { shared: Arc::clone(shared), tags: Arc::clone(&tags) });
-        let training = Arc::new(Training::new(shared, &store, &logs, tags, &roles));
+        let training = Arc::new(Training::new(shared, &store, &logs));
+        let tagging = Arc::new(Tagging(Arc::clone(shared)));
         Self {
-            json: vec![route(&training), route(&tagging), route(&logs)],
+            json: vec![Arc::new(training), Arc::new(tagging), Arc::new(Arc::clone(&logs))],
             s3: Arc::new(S3::new(Arc::clone(&store))),
             sts: Arc::new(Sts),
+            unknown: Arc::new(Unknown),
             logs,
             store,
-            roles,
         }
     }
 
     /// The service that a request is for, and the operation's name.
-    pub(crate) fn route(&self, request: &Request<Body>) -> (Target, String) {
+    pub(crate) fn route(&self, request: &Request<Body>) -> (&Arc<dyn Service>, String) {
         let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
         if let Some(target) = header("x-amz-target") {
             let (target, operation) = target.split_once('.').unwrap_or((target, ""));
-            let known = self.json.iter().find(|one| one.target == target && one.operations.contains(&operation));
-            let service = known.map_or_else(|| Arc::new(Unknown) as Arc<dyn Service>, |one| Arc::clone(&one.service));
-            return (Target { service, json: true }, operation.to_owned());
+            let service = self.json.iter().find(|one| one.serves(target, operation));
+            return (service.unwrap_or(&self.unknown), operation.to_owned());
         }
-        let (path, form) = (request.uri().path(), header("content-type"));
-        if request.method() == Method::POST
-            && path == "/"
-            && form.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"))
-        {
-            return (Target { service: Arc::clone(&self.sts), json: false }, sts::OPERATION.to_owned());
+        let (method, path) = (request.method(), request.uri().path());
+        let form = header("content-type").is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
+        if method == Method::POST && path == "/" && form {
+            return (&self.sts, sts::OPERATION.to_owned());
         }
-        let operation =
-            s3::operation(request.method(), path, request.uri().query().unwrap_or_default(), request.headers());
-        (Target { service: Arc::clone(&self.s3), json: false }, operation.to_owned())
-    }
-}
-
-impl fmt::Debug for Services {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Services").field("logs", &self.logs).field("store", &self.store).finish_non_exhaustive()
-    }
-}
-
-fn route<T: JsonService>(service: &Arc<T>) -> Route {
-    Route {
-        target: &T::model().target,
-        operations: T::OPERATIONS.iter().map(|(name, _)| *name).collect(),
-        service: Arc::new(Arc::clone(service)),
+        let query = request.uri().query().unwrap_or_default();
+        (&self.s3, s3::operation(method, path, query, request.headers()).to_owned())
     }
 }
 
@@ -114,22 +76,24 @@ impl Service for Unknown {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::config::EmulatorConfig;
     use crate::model::Model;
+    use crate::service::JsonService as _;
 
     #[test]
     fn each_operation_of_the_tables_has_one_service_and_the_other_way_round() {
         let folder = tempfile::tempdir().unwrap();
         let shared = Shared::new(EmulatorConfig::new(folder.path()), String::new());
         let services = Services::new(&Arc::new(shared), Arc::new(Store::open(folder.path().join("s3")).unwrap()));
-        let routed: Vec<_> =
-            services.json.iter().flat_map(|one| one.operations.iter().map(|name| (one.target, *name))).collect();
-        let listed = [Model::sagemaker(), Model::logs()];
-        let listed = listed.iter().flat_map(|one| one.operations().map(|name| (one.target.as_str(), name)));
-        assert_eq!(routed.len(), routed.iter().collect::<BTreeSet<_>>().len(), "{routed:?}");
-        assert_eq!(routed.into_iter().collect::<BTreeSet<_>>(), listed.collect::<BTreeSet<_>>());
+        let mut handled = 0;
+        for model in [Model::sagemaker(), Model::logs()] {
+            for operation in model.operations.keys() {
+                let services = services.json.iter().filter(|one| one.serves(&model.target, operation)).count();
+                assert_eq!(services, 1, "{operation}");
+                handled += 1;
+            }
+        }
+        assert_eq!(handled, Training::OPERATIONS.len() + Tagging::OPERATIONS.len() + Logs::OPERATIONS.len());
     }
 }

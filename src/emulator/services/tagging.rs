@@ -9,14 +9,11 @@ use crate::model::Model;
 use crate::protocol::{Answer, ApiError, text};
 use crate::service::{JsonService, Operation};
 use crate::shared::Shared;
-use crate::tags::{TagMap, Tags, check_tags, tag_map};
+use crate::tags::{TagMap, check_tags, tag_map};
 
-/// The operations on the tags that all services keep.
+/// The operations on the tags that all services share.
 #[derive(Debug)]
-pub(crate) struct Tagging {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) tags: Arc<Tags>,
-}
+pub(crate) struct Tagging(pub(crate) Arc<Shared>);
 
 impl JsonService for Tagging {
     const OPERATIONS: &'static [(&'static str, Operation<Self>)] =
@@ -27,9 +24,9 @@ impl JsonService for Tagging {
     }
 }
 
-fn with_tags(tagging: &Tagging, request: &Value, act: impl FnOnce(&mut TagMap) -> Answer) -> Answer {
+fn with_tags(Tagging(shared): &Tagging, request: &Value, act: impl FnOnce(&mut TagMap) -> Answer) -> Answer {
     let arn = text(request, "ResourceArn").unwrap_or_default();
-    let found = tagging.tags.with(arn, |one| tagging.shared.is_visible(one.created_ms).then(|| act(&mut one.tags)));
+    let found = shared.tags.with(arn, |one| shared.is_visible(one.created_ms).then(|| act(&mut one.tags)));
     found.flatten().unwrap_or_else(|| Err(ApiError::validation(format!("Could not find resource {arn}."))))
 }
 

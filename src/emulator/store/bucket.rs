@@ -62,11 +62,7 @@ impl Bucket {
             journal.write_all(&line_of(key, Some(object)))?;
         }
         std::fs::rename(&compact, &path)?;
-        let stored = |object| {
-            let stored = Stored::new(object, data.clone());
-            stored.keep();
-            Arc::new(stored)
-        };
+        let stored = |object| Arc::new(Stored::new(object, data.clone(), false));
         let objects = objects.into_iter().map(|(key, object)| (key, stored(object))).collect();
         Ok(Self { folder, created_ms: clock::now_ms(), index: Mutex::new(Index { objects, journal }) })
     }

@@ -10,8 +10,7 @@ use anyhow::Context as _;
 
 use super::bucket::Bucket;
 use super::listing::Page;
-use super::object::{Attributes, Object, Precondition, Segment, StoreError, Stored, tag_of};
-use super::upload::Upload;
+use super::object::{Attributes, Object, Precondition, Segment, StoreError, Stored, Upload, tag_of};
 use crate::clock;
 
 /// All buckets below one folder.
@@ -103,7 +102,7 @@ impl Store {
         precondition: &Precondition,
     ) -> Result<(), StoreError> {
         let bucket = self.bucket(bucket)?;
-        let stored = Arc::new(Stored::new(object, bucket.folder.join("data")));
+        let stored = Arc::new(Stored::new(object, bucket.folder.join("data"), true));
         let mut index = bucket.lock();
         index.check(key, precondition)?;
         index.record(key, Some(&stored.object))?;

@@ -11,8 +11,6 @@ mod multipart;
 mod object;
 #[cfg(test)]
 mod tests;
-mod upload;
 
 pub(crate) use self::buckets::Store;
-pub(crate) use self::object::{Attributes, Object, Precondition, Segment, StoreError, Stored, tag_of};
-pub(crate) use self::upload::Part;
+pub(crate) use self::object::{Attributes, Object, Part, Precondition, Segment, StoreError, Stored, tag_of};

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{MutexGuard, PoisonError};
 
 use super::buckets::Store;
-use super::object::{Attributes, Object, Precondition, StoreError, tag_of};
-use super::upload::{Part, Upload};
+use super::object::{Attributes, Object, Part, Precondition, StoreError, Upload, tag_of};
 use crate::clock;
 
 impl Store {

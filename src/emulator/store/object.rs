@@ -1,4 +1,4 @@
-//! An object: what it is, where its body lies, and when its files vanish.
+//! An object and the upload that becomes one: what they are, where their bytes lie, when files vanish.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -83,9 +83,9 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    /// In the folder `data`, whose files of this object vanish unless it is kept.
-    pub(super) fn new(object: Object, data: PathBuf) -> Self {
-        Self { object, data, doomed: AtomicBool::new(true) }
+    /// With its files in the folder `data`; they vanish with it when it is doomed.
+    pub(super) fn new(object: Object, data: PathBuf, doomed: bool) -> Self {
+        Self { object, data, doomed: AtomicBool::new(doomed) }
     }
 
     pub(super) fn keep(&self) {
@@ -112,6 +112,24 @@ impl Drop for Stored {
             }
         }
     }
+}
+
+/// A multipart upload in progress; lost when the emulator ends.
+#[derive(Debug, Clone)]
+pub(crate) struct Upload {
+    pub(crate) bucket: String,
+    pub(crate) key: String,
+    pub(crate) attributes: Attributes,
+    pub(crate) started_ms: u64,
+    pub(crate) parts: BTreeMap<i32, Part>,
+}
+
+/// A part of an upload.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    pub(crate) tag: String,
+    pub(crate) segment: Segment,
+    pub(crate) modified_ms: u64,
 }
 
 /// The entity tag of a hashed body. Like that of a KMS-encrypted object it is not the MD5 of the content.

@@ -6,7 +6,6 @@
 mod groups;
 mod ingest;
 mod listing;
-mod operations;
 mod reading;
 mod stream;
 #[cfg(test)]
@@ -15,3 +14,24 @@ mod writing;
 
 pub(crate) use self::groups::{JOB_GROUP, Logs};
 pub(crate) use self::ingest::Ingest;
+use crate::model::Model;
+use crate::service::{JsonService, Operation};
+
+impl JsonService for Logs {
+    const OPERATIONS: &'static [(&'static str, Operation<Self>)] = &[
+        ("GetLogEvents", reading::get),
+        ("FilterLogEvents", reading::filter),
+        ("DescribeLogStreams", listing::describe_streams),
+        ("DescribeLogGroups", listing::describe_groups),
+        ("CreateLogGroup", writing::create_group),
+        ("DeleteLogGroup", writing::delete_group),
+        ("CreateLogStream", writing::create_stream),
+        ("DeleteLogStream", writing::delete_stream),
+        ("PutLogEvents", writing::put),
+    ];
+    const INVALID: &'static str = "InvalidParameterException";
+
+    fn model() -> &'static Model {
+        Model::logs()
+    }
+}

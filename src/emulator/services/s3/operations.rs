@@ -226,32 +226,20 @@ impl S3 for Objects {
         &self,
         req: S3Request<dto::ListObjectsInput>,
     ) -> S3Result<S3Response<dto::ListObjectsOutput>> {
-        let input = req.input;
-        let prefix = input.prefix.clone().unwrap_or_default();
-        let limit = input.max_keys.unwrap_or(1000).clamp(0, 1000);
-        let page = self
-            .store
-            .list(
-                &input.bucket,
-                &prefix,
-                input.marker.as_deref(),
-                input.delimiter.as_deref(),
-                usize::try_from(limit).unwrap_or_default(),
-            )
-            .map_err(fault)?;
-        Ok(S3Response::new(dto::ListObjectsOutput {
-            name: Some(input.bucket),
-            prefix: Some(prefix),
-            marker: input.marker,
-            max_keys: Some(limit),
-            is_truncated: Some(page.next.is_some()),
-            next_marker: page.next,
-            contents: Some(page.objects.into_iter().map(|(key, stored)| listed(key, &stored)).collect()),
-            common_prefixes: Some(
-                page.prefixes.into_iter().map(|prefix| dto::CommonPrefix { prefix: Some(prefix) }).collect(),
-            ),
-            delimiter: input.delimiter,
-            encoding_type: input.encoding_type,
+        let marker = req.input.marker.clone();
+        let v2 = |v1: dto::ListObjectsInput| dto::ListObjectsV2Input { start_after: v1.marker.clone(), ..v1.into() };
+        let page = self.list_objects_v2(req.map_input(v2));
+        Ok(page.await?.map_output(|v2| dto::ListObjectsOutput {
+            name: v2.name,
+            prefix: v2.prefix,
+            marker,
+            max_keys: v2.max_keys,
+            is_truncated: v2.is_truncated,
+            next_marker: v2.next_continuation_token,
+            contents: v2.contents,
+            common_prefixes: v2.common_prefixes,
+            delimiter: v2.delimiter,
+            encoding_type: v2.encoding_type,
             ..Default::default()
         }))
     }

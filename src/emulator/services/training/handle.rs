@@ -1,5 +1,6 @@
 //! A job while it lives: what does not change, and the way to its record.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,27 +20,22 @@ pub(super) struct JobHandle {
     pub(super) region: String,
     pub(super) arn: String,
     pub(super) stop: CancellationToken,
-    pub(super) spot: bool,
+    /// Where its hosts' files are.
+    pub(super) folder: PathBuf,
 }
 
 impl JobHandle {
-    /// `None` when there is no job of this name.
-    pub(super) fn of(training: Arc<Training>, name: String) -> Option<Self> {
-        let (request, region, arn, stop) = {
-            let jobs = training.jobs();
-            let job = jobs.get(&name)?;
-            (job.request.clone(), job.region.clone(), job.arn.clone(), job.stop.clone())
-        };
-        let spot = request.get("EnableManagedSpotTraining").and_then(Value::as_bool).unwrap_or(false);
-        Some(Self { training, name, request, region, arn, stop, spot })
-    }
-
     pub(super) fn config(&self) -> &EmulatorConfig {
         &self.training.shared.config
     }
 
     pub(super) fn image_name(&self) -> &str {
         self.request.pointer("/AlgorithmSpecification/TrainingImage").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Whether a flag of the request is on.
+    pub(super) fn asks_for(&self, flag: &str) -> bool {
+        self.request.get(flag).and_then(Value::as_bool).unwrap_or(false)
     }
 
     pub(super) fn seconds(&self, pointer: &str) -> Option<Duration> {

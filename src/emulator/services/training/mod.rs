@@ -10,6 +10,4 @@ mod rules;
 mod shipping;
 mod state;
 
-#[cfg(test)]
-pub(crate) use self::shipping::ship;
 pub(crate) use self::state::Training;

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::channels::S3Location;
+use super::handle::JobHandle;
 use super::job::{Job, Phase};
+use super::rules;
 use super::state::Training;
-use super::{life, rules};
 use crate::caller::Caller;
 use crate::model::Model;
 use crate::protocol::{Answer, ApiError, text};
@@ -39,7 +40,7 @@ fn not_found() -> ApiError {
 fn create(training: &Arc<Training>, request: &Value, caller: &Caller) -> Answer {
     rules::check_create(request)?;
     let name = text(request, "TrainingJobName").unwrap_or_default().to_owned();
-    let Caller { account, region, .. } = caller;
+    let (shared, Caller { account, region, .. }) = (&training.shared, caller);
     let arn = format!("arn:aws:sagemaker:{region}:{account}:training-job/{name}");
     let taken = || {
         ApiError::new(
@@ -58,11 +59,14 @@ fn create(training: &Arc<Training>, request: &Value, caller: &Caller) -> Answer 
     if jobs.contains_key(&name) {
         return Err(taken());
     }
-    let (number, stop) = (training.shared.next_number(), training.shared.shutdown.child_token());
-    training.tags.create(&arn, tag_map(request.get("Tags")));
-    jobs.insert(name.clone(), Job::new(request.clone(), arn.clone(), region.clone(), number, stop));
+    let (number, stop) = (shared.next_number(), shared.shutdown.child_token());
+    shared.tags.create(&arn, tag_map(request.get("Tags")));
+    jobs.insert(name.clone(), Job::new(request.clone(), arn.clone(), number, stop.clone()));
     drop(jobs);
-    training.shared.tasks.spawn(life::run(Arc::clone(training), name));
+    let folder = shared.config.data_dir.join("jobs").join(format!("{name}-{}", shared.next_number()));
+    let (training, request, region) = (Arc::clone(training), request.clone(), region.clone());
+    let job = JobHandle { training, name, request, region, arn: arn.clone(), stop, folder };
+    shared.tasks.spawn(job.run());
     Ok(Some(json!({"TrainingJobArn": arn})))
 }
 
@@ -117,8 +121,8 @@ fn update(training: &Arc<Training>, request: &Value, _: &Caller) -> Answer {
             if !matches!(job.phase(), Phase::Downloading | Phase::Training) {
                 return Err(ApiError::validation(format!(
                     "RemoteDebugConfig can be updated only while the training job is Downloading or Training, but it \
-                     is in status {}.",
-                    job.phase().secondary()
+                     is in status {:?}.",
+                    job.phase()
                 )));
             }
             job.request["RemoteDebugConfig"] = debug.clone();
@@ -140,7 +144,7 @@ fn delete(training: &Arc<Training>, request: &Value, _: &Caller) -> Answer {
             format!("Training job {name} is in status {} and cannot be deleted.", job.phase().primary()),
         ));
     }
-    training.tags.remove(&job.arn);
+    training.shared.tags.remove(&job.arn);
     jobs.remove(name);
     Ok(None)
 }

@@ -32,19 +32,14 @@ pub(crate) fn check_create(request: &Value) -> Result<(), ApiError> {
     if run > 2_419_200 {
         return fail("MaxRuntimeInSeconds must be at most 2419200 seconds.");
     }
-    match stopping.get("MaxWaitTimeInSeconds").and_then(Value::as_i64) {
-        Some(_) if !spot => return fail("MaxWaitTimeInSeconds is supported only with managed spot training."),
-        Some(wait) if wait < run => {
-            return fail(
-                "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to MaxRuntimeInSeconds.",
-            );
-        }
-        None if spot => {
-            return fail(
-                "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to MaxRuntimeInSeconds.",
-            );
-        }
-        _ => {}
+    let wait = stopping.get("MaxWaitTimeInSeconds").and_then(Value::as_i64);
+    if wait.is_some() && !spot {
+        return fail("MaxWaitTimeInSeconds is supported only with managed spot training.");
+    }
+    if spot && wait.is_none_or(|wait| wait < run) {
+        return fail(
+            "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to MaxRuntimeInSeconds.",
+        );
     }
     check_channels(request)?;
     check_tags(request.get("Tags"))

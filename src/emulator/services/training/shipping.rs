@@ -12,7 +12,7 @@ use crate::services::logs::{Ingest, JOB_GROUP, Logs};
 use crate::shared::Shared;
 
 /// Carries one container's output to its log stream, in batches, also after the job has ended.
-pub(crate) async fn ship(shared: Arc<Shared>, logs: Arc<Logs>, stream: String, mut output: mpsc::Receiver<Vec<u8>>) {
+pub(super) async fn ship(shared: Arc<Shared>, logs: Arc<Logs>, stream: String, mut output: mpsc::Receiver<Vec<u8>>) {
     let delay = shared.config.quirks.batch_delay;
     let mut ingest = Ingest::new(&shared.config.quirks);
     let mut due: Option<Instant> = None;
@@ -54,4 +54,39 @@ pub(crate) async fn ship(shared: Arc<Shared>, logs: Arc<Logs>, stream: String, m
         }
     }
     publish(tail);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::config::EmulatorConfig;
+
+    #[tokio::test]
+    async fn batches_are_ingested_late_and_in_order() {
+        let lag = Duration::from_mins(1);
+        let mut config = EmulatorConfig::new("unused").without_delays();
+        config.quirks.ingestion_lag = lag;
+        let logs = Arc::new(Logs::new(config.seed, &config.quirks));
+        let shared = Arc::new(Shared::new(config, String::new()));
+        let before = clock::now_ms();
+        let (sender, receiver) = tokio::sync::mpsc::channel(8);
+        for number in 0..8 {
+            sender.send(format!("{number}\n").into_bytes()).await.unwrap();
+        }
+        drop(sender);
+        ship(shared, Arc::clone(&logs), "job/algo-1-1".into(), receiver).await;
+        let dump = logs.dump("job/");
+        let events: Vec<Value> = dump.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let times: Vec<u64> = events.iter().map(|event| event["ingestionTime"].as_u64().unwrap()).collect();
+        assert_eq!(times.len(), 8);
+        assert!(times.is_sorted(), "{times:?}");
+        let latest = clock::now_ms() + u64::try_from(lag.as_millis()).unwrap();
+        assert!(times.iter().all(|time| (before..latest).contains(time)), "{times:?}");
+        assert!(times.iter().any(|time| *time > before + 1000), "{times:?}");
+        assert_eq!(logs.dump("other/"), "");
+    }
 }

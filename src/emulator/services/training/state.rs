@@ -7,11 +7,9 @@ use tokio::sync::OnceCell;
 
 use super::job::Job;
 use crate::host::Means;
-use crate::roles::Roles;
 use crate::services::logs::Logs;
 use crate::shared::Shared;
 use crate::store::Store;
-use crate::tags::Tags;
 
 /// All training jobs of the account.
 #[derive(Debug)]
@@ -19,26 +17,16 @@ pub(crate) struct Training {
     pub(super) shared: Arc<Shared>,
     pub(super) store: Arc<Store>,
     pub(super) logs: Arc<Logs>,
-    pub(super) tags: Arc<Tags>,
-    pub(super) roles: Arc<Roles>,
     jobs: Mutex<BTreeMap<String, Job>>,
     means: OnceCell<Means>,
 }
 
 impl Training {
-    pub(crate) fn new(
-        shared: &Arc<Shared>,
-        store: &Arc<Store>,
-        logs: &Arc<Logs>,
-        tags: Arc<Tags>,
-        roles: &Arc<Roles>,
-    ) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared>, store: &Arc<Store>, logs: &Arc<Logs>) -> Self {
         Self {
             shared: Arc::clone(shared),
             store: Arc::clone(store),
             logs: Arc::clone(logs),
-            tags,
-            roles: Arc::clone(roles),
             jobs: Mutex::default(),
             means: OnceCell::new(),
         }
