@@ -19,7 +19,7 @@ use super::store::Store;
 pub(crate) struct Gate {
     pub(crate) shared: Arc<Shared>,
     pub(crate) services: Services,
-    pub(crate) quotas: Quotas,
+    quotas: Quotas,
     counts: Mutex<BTreeMap<String, u64>>,
 }
 
@@ -95,4 +95,27 @@ async fn trouble(fault: &CallFault, operation: &str) -> anyhow::Result<Option<Ap
         let message = fault.message.clone().unwrap_or_else(|| "Injected by the fault plan".to_owned());
         ApiError { code: code.clone(), message, status: fault.status.unwrap_or(400) }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::EmulatorConfig;
+
+    #[test]
+    fn a_plan_eats_from_a_quota_until_the_next_one() {
+        let start = Instant::now();
+        let others_take_nine = r#"{"quotas": {"FilterLogEvents": 1}}"#;
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = EmulatorConfig::new(folder.path());
+        config.faults = serde_json::from_str(others_take_nine).unwrap();
+        let store = Arc::new(Store::open(folder.path().to_owned()).unwrap());
+        let gate = Gate::new(&Arc::new(Shared::new(config, String::new())), store);
+        let admitted = || (0..20).filter(|_| gate.quotas.admit("FilterLogEvents", start)).count();
+        assert_eq!(admitted(), 1);
+        gate.set_faults(FaultPlan::default());
+        assert_eq!(admitted(), 10);
+        gate.set_faults(serde_json::from_str(r#"{"quotas": {"FilterLogEvents": 0}}"#).unwrap());
+        assert_eq!(admitted(), 20);
+    }
 }

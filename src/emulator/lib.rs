@@ -26,7 +26,6 @@ mod store;
 mod tags;
 mod validate;
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -52,7 +51,6 @@ const SHUTDOWN: Duration = Duration::from_secs(10);
 /// A running emulator. Dropping it stops everything soon; [`Emulator::stop`] waits for that.
 pub struct Emulator {
     shared: Arc<Shared>,
-    gate: Arc<Gate>,
 }
 
 impl Emulator {
@@ -88,23 +86,13 @@ impl Emulator {
         let endpoint = format!("http://{}", listener.local_addr().context("failed to read the port")?);
         let shared = Arc::new(Shared::new(config, endpoint));
         let gate = Arc::new(Gate::new(&shared, store));
-        shared.tasks.spawn(server::serve(Arc::clone(&gate), listener));
-        Ok(Self { shared, gate })
+        shared.tasks.spawn(server::serve(gate, listener));
+        Ok(Self { shared })
     }
 
     /// `http://127.0.0.1:PORT`, for all services.
     pub fn endpoint(&self) -> &str {
         &self.shared.endpoint
-    }
-
-    /// Requests so far by operation, also those that were refused.
-    pub fn requests(&self) -> BTreeMap<String, u64> {
-        self.gate.counts()
-    }
-
-    /// Puts a fault plan in force; its counts begin at zero.
-    pub fn set_faults(&self, plan: FaultPlan) {
-        self.gate.set_faults(plan);
     }
 
     /// Kills the containers, closes the connections and waits for both, ten seconds at most.
@@ -149,34 +137,4 @@ fn announce(path: &Path, endpoint: &str) -> anyhow::Result<()> {
         Ok(())
     };
     write().with_context(|| format!("failed to write the ready file {}", path.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use super::*;
-
-    async fn emulator(change: impl FnOnce(&mut EmulatorConfig)) -> (tempfile::TempDir, Emulator) {
-        let folder = tempfile::tempdir().unwrap();
-        let mut config = EmulatorConfig::new(folder.path()).without_delays();
-        change(&mut config);
-        let emulator = Emulator::start(config).await.unwrap();
-        (folder, emulator)
-    }
-
-    #[tokio::test]
-    async fn a_plan_eats_from_a_quota_until_the_next_one() {
-        let start = Instant::now();
-        let others_take_nine = r#"{"quotas": {"FilterLogEvents": 1}}"#;
-        let (_folder, emulator) =
-            emulator(|config| config.faults = serde_json::from_str(others_take_nine).unwrap()).await;
-        let admitted = || (0..20).filter(|_| emulator.gate.quotas.admit("FilterLogEvents", start)).count();
-        assert_eq!(admitted(), 1);
-        emulator.set_faults(FaultPlan::default());
-        assert_eq!(admitted(), 10);
-        emulator.set_faults(serde_json::from_str(r#"{"quotas": {"FilterLogEvents": 0}}"#).unwrap());
-        assert_eq!(admitted(), 20);
-        emulator.stop().await;
-    }
 }

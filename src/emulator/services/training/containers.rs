@@ -12,10 +12,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::channels::{self, HostPlace};
-use super::handle::JobHandle;
 use super::job::Phase;
 use super::shipping::ship;
-use super::state::Training;
+use super::state::{JobHandle, Training};
 use crate::clock;
 use crate::faults::JobTrouble;
 use crate::host::{self, ContainerExit, ContainerSpec, Image, Signals};

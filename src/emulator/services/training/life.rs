@@ -11,9 +11,8 @@ use tokio::time::Instant;
 
 use super::channels::{self, HostPlace};
 use super::containers::{Ending, INTERNAL, Round};
-use super::handle::JobHandle;
 use super::job::{Job, Phase};
-use super::state::Training;
+use super::state::{JobHandle, Training};
 use crate::faults::JobTrouble;
 use crate::protocol::text;
 

@@ -2,7 +2,6 @@
 
 mod channels;
 mod containers;
-mod handle;
 mod job;
 mod life;
 mod operations;

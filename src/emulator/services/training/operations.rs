@@ -7,10 +7,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::channels::S3Location;
-use super::handle::JobHandle;
 use super::job::{Job, Phase};
 use super::rules;
-use super::state::Training;
+use super::state::{JobHandle, Training};
 use crate::caller::Caller;
 use crate::model::Model;
 use crate::protocol::{Answer, ApiError, text};
