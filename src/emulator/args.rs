@@ -1,12 +1,13 @@
 //! The command line of the emulator.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, FromArgMatches as _};
 
 use super::config::{Delays, EmulatorConfig};
 use super::faults::FaultPlan;
@@ -94,6 +95,16 @@ pub struct EmulatorArgs {
     /// Seed of everything random
     #[arg(long, default_value_t = 1, value_name = "NUMBER")]
     pub seed: u64,
+}
+
+impl EmulatorConfig {
+    /// The defaults of the command line.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        let command = EmulatorArgs::augment_args(clap::Command::new("emulator").no_binary_name(true));
+        let given = command.try_get_matches_from([OsString::from("--data-dir"), data_dir.into().into()]);
+        let args = given.and_then(|given| EmulatorArgs::from_arg_matches(&given)).expect("the defaults are valid");
+        Self::try_from(args).expect("without a fault plan nothing is read")
+    }
 }
 
 impl TryFrom<EmulatorArgs> for EmulatorConfig {

@@ -48,33 +48,6 @@ pub struct EmulatorConfig {
 }
 
 impl EmulatorConfig {
-    /// The defaults of the command line.
-    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        let second = Duration::from_secs(1);
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            data_dir: data_dir.into(),
-            buckets: Vec::new(),
-            account: "000000000000".to_owned(),
-            images: BTreeMap::new(),
-            profiles: BTreeMap::new(),
-            strict_images: false,
-            delays: Delays {
-                starting: second,
-                downloading: second,
-                training: second,
-                uploading: second,
-                ..Delays::default()
-            },
-            stop_grace: Duration::from_mins(2),
-            quirks: Quirks::default(),
-            quotas: BTreeMap::new(),
-            faults: FaultPlan::default(),
-            share_channels: false,
-            seed: 1,
-        }
-    }
-
     /// Without any delay of jobs and logs; the other quirks stay.
     #[must_use]
     pub fn without_delays(mut self) -> Self {

@@ -2,7 +2,7 @@
 
 use hyper::{Method, Request, StatusCode};
 use s3s::Body;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::faults::FaultPlan;
 use super::gate::Gate;
@@ -20,10 +20,11 @@ pub(crate) fn is_own(path: &str) -> bool {
 
 /// What only the emulator has: role credentials, the fault plan, counts, log events with their times of ingestion, expiry.
 pub(crate) async fn own(gate: &Gate, request: Request<Body>) -> anyhow::Result<Reply> {
-    let json = "application/json";
+    let answer = |status, value: Value| reply(status, "application/json", value.to_string());
+    let failed = |status, message: String| answer(status, json!({"message": message}));
     let path = request.uri().path().to_owned();
     Ok(match (request.method(), path.as_str()) {
-        (&Method::GET, "/_emulator/requests") => reply(StatusCode::OK, json, json!(gate.counts()).to_string()),
+        (&Method::GET, "/_emulator/requests") => answer(StatusCode::OK, json!(gate.counts())),
         (&Method::GET, "/_emulator/logs") => {
             let query = request.uri().query().unwrap_or_default();
             let prefix = query.split('&').find_map(|pair| pair.strip_prefix("prefix=")).unwrap_or_default();
@@ -33,31 +34,28 @@ pub(crate) async fn own(gate: &Gate, request: Request<Body>) -> anyhow::Result<R
             let (bucket, prefix) =
                 path.strip_prefix(OBJECTS_PATH).and_then(|rest| rest.split_once('/')).unwrap_or_default();
             match gate.services.store.expire(bucket, prefix) {
-                Ok(expired) => reply(StatusCode::OK, json, json!({"expired": expired}).to_string()),
-                Err(error) => reply(StatusCode::NOT_FOUND, json, json!({"message": error.to_string()}).to_string()),
+                Ok(expired) => answer(StatusCode::OK, json!({"expired": expired})),
+                Err(error) => failed(StatusCode::NOT_FOUND, error.to_string()),
             }
         }
-        (&Method::GET, "/_emulator/health") => reply(StatusCode::OK, json, "{}"),
+        (&Method::GET, "/_emulator/health") => answer(StatusCode::OK, json!({})),
         (&Method::PUT, "/_emulator/faults") => {
             let body = read(request.into_body()).await?;
             match serde_json::from_slice::<FaultPlan>(&body) {
                 Ok(plan) => {
                     gate.set_faults(plan);
-                    reply(StatusCode::OK, json, "{}")
+                    answer(StatusCode::OK, json!({}))
                 }
-                Err(error) => {
-                    let text = format!("failed to read the fault plan: {error}");
-                    reply(StatusCode::BAD_REQUEST, json, json!({"message": text}).to_string())
-                }
+                Err(error) => failed(StatusCode::BAD_REQUEST, format!("failed to read the fault plan: {error}")),
             }
         }
-        (&Method::GET, path) => {
+        (method, path) => {
             let (roles, account) = (&gate.shared.roles, &gate.shared.config.account);
-            match path.strip_prefix(ROLE_PATH).and_then(|session| roles.credentials(session, account)) {
-                Some(credentials) => reply(StatusCode::OK, json, credentials.to_string()),
-                None => reply(StatusCode::NOT_FOUND, json, json!({"message": "no such resource"}).to_string()),
+            let session = path.strip_prefix(ROLE_PATH).filter(|_| method == Method::GET);
+            match session.and_then(|session| roles.credentials(session, account)) {
+                Some(credentials) => answer(StatusCode::OK, credentials),
+                None => failed(StatusCode::NOT_FOUND, "no such resource".to_owned()),
             }
         }
-        _ => reply(StatusCode::NOT_FOUND, json, json!({"message": "no such resource"}).to_string()),
     })
 }
