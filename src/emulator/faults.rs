@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::ingest::Event;
+use super::event::Event;
 use super::quirks::mixed;
 
 /// A whole plan. Read from JSON; unknown keys are refused.
@@ -45,7 +45,7 @@ pub struct CallFault {
     #[serde(default)]
     pub delay_ms: u64,
     /// The delayed operation happens even when the caller hangs up meanwhile, as with a request that AWS has accepted. For
-    /// operations of SageMaker.
+    /// requests of 8 MiB at most.
     #[serde(default)]
     pub accepted: bool,
     /// Answers with this error code; the operation does not happen.

@@ -29,6 +29,9 @@ impl ApiError {
     pub(crate) fn serialization(message: impl Into<String>) -> Self {
         Self::new("SerializationException", message)
     }
+    pub(crate) fn unknown_operation() -> Self {
+        Self::new("UnknownOperationException", "")
+    }
     pub(crate) fn throttled() -> Self {
         Self::new("ThrottlingException", "Rate exceeded")
     }

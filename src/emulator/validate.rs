@@ -1,86 +1,21 @@
-//! Checks a request against constraints that are data, and words the complaint as the service does.
+//! Checks a request against the service's model, and words the complaint as the service does.
 //!
-//! Knows nothing about a particular operation; the tables stand in `constraints.rs`. Unknown members are ignored, as on
-//! the real wire.
+//! Knows nothing about a particular operation; the tables stand in `model.rs`. Unknown members are ignored, as on the real
+//! wire.
 
-use std::collections::HashMap;
-use std::fmt::Write as _;
-use std::sync::{Mutex, PoisonError};
+use std::fmt::{Display, Write as _};
 
-use regex::Regex;
 use serde_json::Value;
 
+use super::model::{Length, Model, Shape, Text};
 use super::protocol::ApiError;
-
-/// What a value must look like.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Rule {
-    /// Characters, both ends included; the pattern is anchored here.
-    Text {
-        min: usize,
-        max: usize,
-        pattern: Option<&'static str>,
-    },
-    /// One of these words.
-    Enum(&'static [&'static str]),
-    /// One of the words that the function lists; used for sets that grow.
-    GrowingEnum(fn() -> Vec<String>),
-    /// A whole number, both ends included.
-    Integer {
-        min: i64,
-        max: i64,
-    },
-    /// A point in time, in epoch seconds.
-    Time,
-    Flag,
-    List {
-        min: usize,
-        max: usize,
-        each: &'static Rule,
-    },
-    Map {
-        max: usize,
-        key: &'static Rule,
-        value: &'static Rule,
-    },
-    Struct(&'static [Member]),
-    /// Not looked at.
-    Anything,
-}
-
-/// A member of a structure.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Member {
-    pub(crate) name: &'static str,
-    pub(crate) required: bool,
-    pub(crate) rule: Rule,
-}
-
-/// A required member of a table.
-pub(crate) const fn must(name: &'static str, rule: Rule) -> Member {
-    Member { name, required: true, rule }
-}
-
-/// An optional member of a table.
-pub(crate) const fn may(name: &'static str, rule: Rule) -> Member {
-    Member { name, required: false, rule }
-}
-
-/// Text without a pattern.
-pub(crate) const fn text(min: usize, max: usize) -> Rule {
-    Rule::Text { min, max, pattern: None }
-}
-
-/// Text with a pattern.
-pub(crate) const fn matching(min: usize, max: usize, pattern: &'static str) -> Rule {
-    Rule::Text { min, max, pattern: Some(pattern) }
-}
 
 /// Checks a whole request. All violations come in one `ValidationException`, a value of the wrong type in a
 /// `SerializationException`.
-pub(crate) fn check(request: &Value, members: &'static [Member]) -> Result<(), ApiError> {
-    let mut violations = Vec::new();
-    check_value(request, &Rule::Struct(members), "", &mut violations)?;
+pub(crate) fn check(request: &Value, model: &Model, operation: &str) -> Result<(), ApiError> {
+    let mut check = Check { model, violations: Vec::new() };
+    check.value(request, model.request(operation), "")?;
+    let violations = check.violations;
     if violations.is_empty() {
         return Ok(());
     }
@@ -92,143 +27,144 @@ pub(crate) fn check(request: &Value, members: &'static [Member]) -> Result<(), A
     )))
 }
 
-fn check_value(value: &Value, rule: &Rule, path: &str, violations: &mut Vec<String>) -> Result<(), ApiError> {
-    match rule {
-        Rule::Anything => {}
-        Rule::Flag => {
-            value.as_bool().ok_or_else(|| wrong_type(path, "Boolean"))?;
-        }
-        Rule::Time => {
-            value.as_f64().ok_or_else(|| wrong_type(path, "Timestamp"))?;
-        }
-        Rule::Integer { min, max } => {
-            let number = value.as_i64().ok_or_else(|| wrong_type(path, "Integer"))?;
-            for complaint in integer_complaints(number, *min, *max) {
-                violations.push(violation(&number.to_string(), path, &complaint));
+struct Check<'a> {
+    model: &'a Model,
+    violations: Vec<String>,
+}
+
+impl Check<'_> {
+    fn value(&mut self, value: &Value, shape: &Shape, path: &str) -> Result<(), ApiError> {
+        match shape {
+            Shape::Boolean => {
+                value.as_bool().ok_or_else(|| wrong_type(path, "Boolean"))?;
             }
-        }
-        Rule::Text { .. } | Rule::Enum(_) | Rule::GrowingEnum(_) => {
-            let content = value.as_str().ok_or_else(|| wrong_type(path, "String"))?;
-            for complaint in text_complaints(content, rule) {
-                violations.push(violation(content, path, &complaint));
+            Shape::Timestamp => {
+                value.as_f64().ok_or_else(|| wrong_type(path, "Timestamp"))?;
             }
-        }
-        Rule::List { min, max, each } => {
-            let items = value.as_array().ok_or_else(|| wrong_type(path, "List"))?;
-            for complaint in length_complaints(items.len(), *min, *max) {
-                violations.push(violation(&shown(value), path, &complaint));
+            Shape::Blob => {
+                value.as_str().ok_or_else(|| wrong_type(path, "Blob"))?;
             }
-            for (index, item) in items.iter().enumerate() {
-                check_value(item, each, &format!("{path}.{}.member", index + 1), violations)?;
+            Shape::Integer { min, max } => {
+                let number = value.as_i64().ok_or_else(|| wrong_type(path, "Integer"))?;
+                self.complain(value, path, range_complaints("value", number, *min, *max));
             }
-        }
-        Rule::Map { max, key, value: each } => {
-            let entries = value.as_object().ok_or_else(|| wrong_type(path, "Map"))?;
-            for complaint in length_complaints(entries.len(), 0, *max) {
-                violations.push(violation(&shown(value), path, &complaint));
+            Shape::Float { min, max } => {
+                let number = value.as_f64().ok_or_else(|| wrong_type(path, "Float"))?;
+                self.complain(value, path, range_complaints("value", number, *min, *max));
             }
-            for (name, entry) in entries {
-                if !text_complaints(name, key).is_empty() {
-                    violations.push(map_violation(value, path, "keys", key));
+            Shape::String(text) => {
+                let content = value.as_str().ok_or_else(|| wrong_type(path, "String"))?;
+                self.complain(value, path, text_complaints(content, text));
+            }
+            Shape::List { length, member } => {
+                let items = value.as_array().ok_or_else(|| wrong_type(path, "List"))?;
+                self.complain(value, path, length_complaints(items.len(), *length));
+                let each = self.model.shape(member);
+                for (index, item) in items.iter().enumerate() {
+                    self.value(item, each, &format!("{path}.{}.member", index + 1))?;
                 }
+            }
+            Shape::Map { length, key, value: each } => self.map(value, *length, [key, each], path)?,
+            Shape::Structure { members } => {
+                let entries = value.as_object().ok_or_else(|| wrong_type(path, "Structure"))?;
+                for member in members {
+                    let name = lower(&member.name);
+                    let path = if path.is_empty() { name } else { format!("{path}.{name}") };
+                    match entries.get(&member.name).filter(|value| !value.is_null()) {
+                        Some(value) => self.value(value, self.model.shape(&member.shape), &path)?,
+                        None if member.required => self.violations.push(format!(
+                            "Value null at '{path}' failed to satisfy constraint: Member must not be null"
+                        )),
+                        None => {}
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Maps of texts are complained about as a whole: the value shown is the map, the constraint lists all of its parts.
+    fn map(&mut self, map: &Value, length: Length, parts: [&String; 2], path: &str) -> Result<(), ApiError> {
+        let entries = map.as_object().ok_or_else(|| wrong_type(path, "Map"))?;
+        self.complain(map, path, length_complaints(entries.len(), length));
+        let [key, each] = parts.map(|name| self.model.shape(name));
+        for (name, entry) in entries {
+            self.part(map, "keys", name, key, path);
+            if let Shape::String(_) = each {
                 let content = entry.as_str().ok_or_else(|| wrong_type(path, "String"))?;
-                if !text_complaints(content, each).is_empty() {
-                    violations.push(map_violation(value, path, "value", each));
-                }
+                self.part(map, "value", content, each, path);
+            } else {
+                self.value(entry, each, &format!("{path}.{name}.member"))?;
             }
         }
-        Rule::Struct(members) => {
-            let entries = value.as_object().ok_or_else(|| wrong_type(path, "Structure"))?;
-            for member in *members {
-                let path = if path.is_empty() { lower(member.name) } else { format!("{path}.{}", lower(member.name)) };
-                match entries.get(member.name).filter(|value| !value.is_null()) {
-                    Some(value) => check_value(value, &member.rule, &path, violations)?,
-                    None if member.required => violations
-                        .push(format!("Value null at '{path}' failed to satisfy constraint: Member must not be null")),
-                    None => {}
-                }
-            }
+        Ok(())
+    }
+
+    fn part(&mut self, map: &Value, part: &str, content: &str, shape: &Shape, path: &str) {
+        let Shape::String(text) = shape else { return };
+        if !text_complaints(content, text).is_empty() {
+            let constraint = constraints(text).join(", ");
+            self.complain(map, path, vec![format!("Map {part} must satisfy constraint: [{constraint}]")]);
         }
     }
-    Ok(())
+
+    fn complain(&mut self, value: &Value, path: &str, complaints: Vec<String>) {
+        self.violations.extend(complaints.into_iter().map(|complaint| {
+            format!("Value '{}' at '{path}' failed to satisfy constraint: {complaint}", shown(value))
+        }));
+    }
 }
 
-fn violation(value: &str, path: &str, complaint: &str) -> String {
-    format!("Value '{value}' at '{path}' failed to satisfy constraint: {complaint}")
-}
-
-/// Maps are complained about as a whole: the value shown is the map, the constraint lists all of its parts.
-fn map_violation(map: &Value, path: &str, part: &str, rule: &Rule) -> String {
+/// All that a text must satisfy.
+fn constraints(text: &Text) -> Vec<String> {
     let mut parts = Vec::new();
-    if let Rule::Text { min, max, pattern } = rule {
+    if let Some(max) = text.length.max {
         parts.push(format!("Member must have length less than or equal to {max}"));
-        parts.push(format!("Member must have length greater than or equal to {min}"));
-        if let Some(pattern) = pattern {
-            parts.push(format!("Member must satisfy regular expression pattern: {pattern}"));
-        }
     }
-    violation(&shown(map), path, &format!("Map {part} must satisfy constraint: [{}]", parts.join(", ")))
+    parts.push(format!("Member must have length greater than or equal to {}", text.length.min));
+    parts.extend(text.pattern.as_ref().map(|pattern| unlike(&pattern.text)));
+    parts
 }
 
-fn text_complaints(content: &str, rule: &Rule) -> Vec<String> {
-    match rule {
-        Rule::Text { min, max, pattern } => {
-            let mut complaints = length_complaints(content.chars().count(), *min, *max);
-            // A length that is wrong is complained about once, not a second time by a pattern that bounds it too.
-            let well_sized = complaints.is_empty();
-            if let Some(pattern) = pattern.filter(|pattern| well_sized && !matches(pattern, content)) {
-                complaints.push(format!("Member must satisfy regular expression pattern: {pattern}"));
-            }
-            complaints
-        }
-        Rule::Enum(words) if !words.contains(&content) => {
-            vec![format!("Member must satisfy enum value set: [{}]", words.join(", "))]
-        }
-        Rule::GrowingEnum(words) => {
-            let words = words();
-            if words.iter().any(|word| word == content) {
-                return Vec::new();
-            }
-            vec![format!("Member must satisfy enum value set: [{}]", words.join(", "))]
-        }
-        _ => Vec::new(),
-    }
+fn unlike(pattern: &str) -> String {
+    format!("Member must satisfy regular expression pattern: {pattern}")
 }
 
-fn length_complaints(length: usize, min: usize, max: usize) -> Vec<String> {
-    let mut complaints = Vec::new();
-    if length > max {
-        complaints.push(format!("Member must have length less than or equal to {max}"));
+fn text_complaints(content: &str, text: &Text) -> Vec<String> {
+    if !text.words.is_empty() {
+        let known = text.words.iter().any(|word| word == content);
+        let words = || vec![format!("Member must satisfy enum value set: [{}]", text.words.join(", "))];
+        return if known { Vec::new() } else { words() };
     }
-    if length < min {
-        complaints.push(format!("Member must have length greater than or equal to {min}"));
-    }
+    let mut complaints = length_complaints(content.chars().count(), text.length);
+    // A length that is wrong is complained about once, not a second time by a pattern that bounds it too.
+    let pattern = text.pattern.as_ref().filter(|_| complaints.is_empty());
+    complaints.extend(pattern.filter(|pattern| !pattern.matches(content)).map(|pattern| unlike(&pattern.text)));
     complaints
 }
 
-fn integer_complaints(number: i64, min: i64, max: i64) -> Vec<String> {
+fn length_complaints(length: usize, Length { min, max }: Length) -> Vec<String> {
+    range_complaints("length", length, Some(min), max)
+}
+
+fn range_complaints<T: Copy + PartialOrd + Display>(
+    what: &str,
+    number: T,
+    min: Option<T>,
+    max: Option<T>,
+) -> Vec<String> {
     let mut complaints = Vec::new();
-    if number > max {
-        complaints.push(format!("Member must have value less than or equal to {max}"));
+    if let Some(max) = max.filter(|max| number > *max) {
+        complaints.push(format!("Member must have {what} less than or equal to {max}"));
     }
-    if number < min {
-        complaints.push(format!("Member must have value greater than or equal to {min}"));
+    if let Some(min) = min.filter(|min| number < *min) {
+        complaints.push(format!("Member must have {what} greater than or equal to {min}"));
     }
     complaints
 }
 
 fn wrong_type(path: &str, wanted: &str) -> ApiError {
     ApiError::serialization(format!("value at '{path}' can not be converted to a {wanted}"))
-}
-
-/// Whether the whole text matches; patterns are compiled once per process.
-fn matches(pattern: &'static str, content: &str) -> bool {
-    static COMPILED: Mutex<Option<HashMap<&'static str, Regex>>> = Mutex::new(None);
-    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
-    let regex = compiled.get_or_insert_default().entry(pattern).or_insert_with(|| {
-        Regex::new(&format!("^(?:{pattern})$")).expect("a unit test compiles every pattern of the tables")
-    });
-    regex.is_match(content)
 }
 
 /// A value as the service prints it in a complaint: lists in brackets, structures as `Name(Member=..)`, maps as `{k=v}`.
@@ -260,22 +196,33 @@ mod tests {
 
     use super::*;
 
-    const NAME: Rule = matching(1, 5, "[a-z]+");
-    const TABLE: &[Member] = &[
-        must("JobName", NAME),
-        may("Words", Rule::List { min: 1, max: 2, each: &NAME }),
-        may("Labels", Rule::Map { max: 2, key: &NAME, value: &text(0, 3) }),
-        may("Mode", Rule::Enum(&["File", "Pipe"])),
-        may("Count", Rule::Integer { min: 1, max: 3 }),
-    ];
+    fn model() -> Model {
+        Model::parse(
+            r#"{"target": "T", "operations": {"Create": "Create"}, "shapes": {
+                "Create": {"type": "structure", "members": [
+                    ["JobName", "Name", true], ["Words", "Words", false], ["Labels", "Labels", false],
+                    ["Mode", "Mode", false], ["Count", "Count", false]]},
+                "Name": {"type": "string", "min": 1, "max": 5, "pattern": "[a-z]+"},
+                "Words": {"type": "list", "min": 1, "max": 2, "member": "Name"},
+                "Labels": {"type": "map", "max": 2, "key": "Name", "value": "Label"},
+                "Label": {"type": "string", "min": 0, "max": 3},
+                "Mode": {"type": "string", "enum": ["File", "Pipe"]},
+                "Count": {"type": "integer", "min": 1, "max": 3}
+            }}"#,
+        )
+    }
+
+    fn verdict(request: &Value) -> Result<(), ApiError> {
+        check(request, &model(), "Create")
+    }
 
     fn complaint(request: &Value) -> String {
-        check(request, TABLE).expect_err("the request is wrong").message
+        verdict(request).expect_err("the request is wrong").message
     }
 
     #[test]
     fn a_good_request_with_unknown_members_passes() {
-        assert_eq!(check(&json!({"JobName": "abc", "Other": 1, "Count": 3, "Mode": null}), TABLE), Ok(()));
+        assert_eq!(verdict(&json!({"JobName": "abc", "Other": 1, "Count": 3, "Mode": null})), Ok(()));
     }
 
     #[test]
@@ -315,13 +262,13 @@ mod tests {
 
     #[test]
     fn patterns_are_anchored_and_lengths_count_characters() {
-        assert!(check(&json!({"JobName": "a1"}), TABLE).is_err());
-        assert_eq!(check(&json!({"JobName": "a", "Labels": {"k": "äöü"}}), TABLE), Ok(()));
+        assert!(verdict(&json!({"JobName": "a1"})).is_err());
+        assert_eq!(verdict(&json!({"JobName": "a", "Labels": {"k": "äöü"}})), Ok(()));
     }
 
     #[test]
     fn a_wrong_type_is_a_serialization_error() {
-        let error = check(&json!({"JobName": 1}), TABLE).unwrap_err();
+        let error = verdict(&json!({"JobName": 1})).unwrap_err();
         assert_eq!(error.code, "SerializationException");
     }
 }

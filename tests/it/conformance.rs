@@ -45,25 +45,32 @@ fn clients() -> Option<&'static Path> {
 }
 
 fn find_clients() -> Option<PathBuf> {
-    let works = |python: &Path| {
-        let import = Command::new(python).args(["-c", "import boto3, awscli"]).stderr(Stdio::null()).status();
-        import.is_ok_and(|status| status.success())
+    let prints = |python: &Path, code: &str| {
+        let output = Command::new(python).args(["-c", code]).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
-    let where_is = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().ok()?;
-    let system = PathBuf::from(String::from_utf8(where_is.stdout).ok()?.trim());
-    if works(&system) {
-        return Some(system.parent()?.to_owned());
+    let version = |python: &Path| prints(python, "import boto3, awscli, botocore; print(botocore.__version__)");
+    let pinned = pinned("botocore");
+    let system = PathBuf::from(prints(Path::new("python3"), "import sys; print(sys.executable)")?);
+    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("conformance-clients-{pinned}"));
+    let of_the_gate = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/python/bin/python3");
+    let own = venv.join("bin/python3");
+    let found = [&system, &of_the_gate, &own].into_iter().find(|one| version(one) == Some(pinned.clone()));
+    if let Some(python) = found {
+        return Some(python.parent()?.to_owned());
     }
-    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("conformance-clients");
-    let python = venv.join("bin/python3");
-    if !works(&python) {
-        let made = Command::new("python3").args(["-m", "venv"]).arg(&venv).status().ok()?;
-        let filled = Command::new(&python).args(["-m", "pip", "install", "--quiet", "-r", PINS]).status().ok()?;
-        if !made.success() || !filled.success() || !works(&python) {
-            return None;
-        }
-    }
-    Some(venv.join("bin"))
+    let made = Command::new("python3").args(["-m", "venv"]).arg(&venv).status().ok()?;
+    let filled = Command::new(&own).args(["-m", "pip", "install", "--quiet", "-r", PINS]).status().ok()?;
+    // Clients of another version are better than none.
+    let usable = if made.success() && filled.success() { own } else { system };
+    version(&usable).and_then(|_| Some(usable.parent()?.to_owned()))
+}
+
+/// The version of a package that the tests are written for.
+fn pinned(package: &str) -> String {
+    let pins = std::fs::read_to_string(PINS).unwrap();
+    let mut pairs = pins.lines().filter_map(|line| line.split_once("=="));
+    pairs.find(|(name, _)| *name == package).unwrap().1.to_owned()
 }
 
 fn skipped(test: &str, what: &str) {
@@ -129,4 +136,40 @@ fn the_aws_cli_accepts_the_replies() {
     assert!(aws(&["s3", "ls", "s3://from-cli/"]).contains("PRE some/"));
     assert!(aws(&["sagemaker", "list-training-jobs"]).contains("\"TrainingJobSummaries\": []"));
     assert!(aws(&["logs", "describe-log-groups"]).contains("\"logGroups\": []"));
+}
+
+#[test]
+fn the_constraint_tables_are_what_the_tool_makes_of_the_service_models() {
+    let Some(clients) = clients() else {
+        return skipped("the constraint tables", "neither the machine nor the package index has botocore");
+    };
+    let python = |arguments: &[&str]| {
+        let output = Command::new(clients.join("python3")).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", shown(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (version, pinned) = (python(&["-c", "import botocore; print(botocore.__version__)"]), pinned("botocore"));
+    if version.trim() != pinned {
+        return skipped("the constraint tables", &format!("they are those of botocore {pinned}, not of {version}"));
+    }
+    let (folder, model) = (tempfile::tempdir().unwrap(), Path::new("src/emulator/model"));
+    let operations = model.join("operations.json");
+    python(&[
+        "tests/fixtures/conformance/constraints.py",
+        operations.to_str().unwrap(),
+        folder.path().to_str().unwrap(),
+    ]);
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let entry = entry.unwrap();
+        let committed = std::fs::read_to_string(model.join(entry.file_name())).unwrap_or_default();
+        let made = std::fs::read_to_string(entry.path()).unwrap();
+        assert!(
+            committed == made,
+            "{} is not what the tool writes; run `python3 tests/fixtures/conformance/constraints.py {} {}` with botocore {}",
+            entry.file_name().display(),
+            operations.display(),
+            model.display(),
+            version.trim()
+        );
+    }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use emulator::SetupError;
 use emulator::host::{self, ContainerExit, ContainerSpec, Image, Means, Profile, Signals};
 use executor::protocol::bootstrap;
 use tokio::sync::mpsc;
@@ -579,8 +580,8 @@ fn without_any_means_the_error_names_the_package() {
         let mut bench = Bench::new(Image::Host, "exit 0");
         bench.means = Some(Means { bubblewrap: false, overlay: None, unshare: None });
         let (container, _receiver) = bench.start().await;
-        let said = executor::base::failure::render(&container.await.unwrap_err());
-        assert!(said.contains("install the package `bubblewrap`"), "{said}");
+        let error = container.await.unwrap_err().downcast::<SetupError>().unwrap();
+        assert!(error.hint.contains("install the package `bubblewrap`"), "{error:?}");
     });
 }
 

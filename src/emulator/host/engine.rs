@@ -6,8 +6,9 @@ use std::process::{Command, Stdio};
 
 use tokio::sync::mpsc;
 
+use super::means::answers;
 use super::process::{Control, HostProcess, Outcome, supervise};
-use super::{ContainerExit, ContainerSpec, Signals, answers, environment};
+use super::spec::{ContainerExit, ContainerSpec, Signals, environment};
 use crate::error::SetupError;
 
 /// What podman and docker exit with when they could not start the container.

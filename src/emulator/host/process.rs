@@ -14,7 +14,8 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
 
-use super::Signals;
+use super::means::answers;
+use super::spec::Signals;
 
 /// How long a stop waits for the entrypoint to be executed, so that its signal does not meet the launcher.
 const START_PATIENCE: Duration = Duration::from_secs(10);
@@ -182,7 +183,7 @@ impl Control {
     /// SIGTERM to PID 1, once it is the entrypoint. A PID 1 without a handler ignores it, as in any container.
     async fn terminate(&self, launcher: u32) {
         if let Control::Engine { program, container } = self {
-            super::answers(program, &["kill", "--signal", "TERM", container], &[], Path::new("/")).await;
+            answers(program, &["kill", "--signal", "TERM", container], &[], Path::new("/")).await;
             return;
         }
         let patience = tokio::time::Instant::now() + START_PATIENCE;
@@ -197,9 +198,7 @@ impl Control {
     /// SIGKILL to PID 1, so that the launcher tells its end; to the launcher when there is no PID 1 yet.
     async fn kill(&self, launcher: u32, handle: &OwnedFd) {
         let killed = match self {
-            Control::Engine { program, container } => {
-                super::answers(program, &["kill", container], &[], Path::new("/")).await
-            }
+            Control::Engine { program, container } => answers(program, &["kill", container], &[], Path::new("/")).await,
             Control::Bubblewrap { .. } | Control::Unshare { .. } => {
                 self.open_init(launcher).is_some_and(|init| pidfd_send_signal(init, Signal::KILL).is_ok())
             }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Means, Namespace};
+use super::means::{Means, Namespace};
 use crate::error::SetupError;
 
 /// Everything absent is what most images have: root, no variables of their own, a root without a limit.

@@ -10,8 +10,8 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
-use super::protocol::text;
-use super::store::{Store, Stored};
+use crate::protocol::text;
+use crate::store::{Store, Stored};
 
 /// Smaller files are never shared, in bytes.
 const SHARED_FROM: u64 = 1 << 20;

@@ -1,20 +1,14 @@
 //! From the bytes a container writes to the events a reader sees: cut, escaped, glued.
 //!
-//! Pure: bytes and times in, events out. When a batch becomes visible is decided in `logs.rs`.
+//! Pure: bytes and times in, events out. When a batch becomes visible is decided in `training/shipping.rs`.
 
-use super::quirks::Quirks;
+use crate::event::Event;
+use crate::quirks::Quirks;
 
 /// Where the container runtime cuts a line, in bytes before escaping.
 pub(crate) const CUT: usize = 16_384;
 /// The largest event the service takes, in bytes.
 const LARGEST: usize = 1_048_576 - 26;
-
-/// A finished event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Event {
-    pub(crate) timestamp: u64,
-    pub(crate) message: String,
-}
 
 /// The state of one container's output between two chunks.
 #[derive(Debug)]

@@ -2,16 +2,15 @@
 //!
 //! A record and its changes; what makes it change stands in `life.rs`.
 
-use std::collections::BTreeMap;
-
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::clock;
-use super::protocol::{epoch_seconds, text};
+use crate::clock;
+use crate::protocol::{epoch_seconds, text};
 
-/// Where a job stands. The service shows it as a primary and a secondary status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where a job stands: its secondary status, of which the primary one follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) enum Phase {
     Starting,
     Pending,
@@ -30,33 +29,16 @@ pub(crate) enum Phase {
 impl Phase {
     pub(crate) fn primary(self) -> &'static str {
         match self {
+            Phase::Stopping => "Stopping",
+            Phase::Completed => "Completed",
+            Phase::Failed => "Failed",
+            Phase::Stopped | Phase::MaxRuntimeExceeded | Phase::MaxWaitTimeExceeded => "Stopped",
             Phase::Starting
             | Phase::Pending
             | Phase::Downloading
             | Phase::Training
             | Phase::Interrupted
             | Phase::Uploading => "InProgress",
-            Phase::Stopping => "Stopping",
-            Phase::Completed => "Completed",
-            Phase::Failed => "Failed",
-            Phase::Stopped | Phase::MaxRuntimeExceeded | Phase::MaxWaitTimeExceeded => "Stopped",
-        }
-    }
-
-    pub(crate) fn secondary(self) -> &'static str {
-        match self {
-            Phase::Starting => "Starting",
-            Phase::Pending => "Pending",
-            Phase::Downloading => "Downloading",
-            Phase::Training => "Training",
-            Phase::Interrupted => "Interrupted",
-            Phase::Uploading => "Uploading",
-            Phase::Stopping => "Stopping",
-            Phase::Completed => "Completed",
-            Phase::Failed => "Failed",
-            Phase::Stopped => "Stopped",
-            Phase::MaxRuntimeExceeded => "MaxRuntimeExceeded",
-            Phase::MaxWaitTimeExceeded => "MaxWaitTimeExceeded",
         }
     }
 
@@ -79,10 +61,8 @@ struct Transition {
 pub(crate) struct Job {
     pub(crate) name: String,
     pub(crate) arn: String,
-    pub(crate) region: String,
     /// The request that created it, as it was sent.
     pub(crate) request: Value,
-    pub(crate) tags: BTreeMap<String, String>,
     pub(crate) created_ms: u64,
     /// Order of creation, since several jobs can share a millisecond.
     pub(crate) number: u64,
@@ -100,15 +80,12 @@ pub(crate) struct Job {
 
 impl Job {
     /// A job that was just accepted.
-    pub(crate) fn new(request: Value, arn: String, region: String, number: u64, stop: CancellationToken) -> Self {
+    pub(crate) fn new(request: Value, arn: String, number: u64, stop: CancellationToken) -> Self {
         let now = clock::now_ms();
-        let tags = tag_map(request.get("Tags"));
         let mut job = Self {
             name: text(&request, "TrainingJobName").unwrap_or_default().to_owned(),
             arn,
-            region,
             request,
-            tags,
             created_ms: now,
             number,
             stop,
@@ -208,7 +185,7 @@ impl Job {
             json!({"S3ModelArtifacts": format!("{}/{}/output/model.tar.gz", output.trim_end_matches('/'), self.name)});
         shown["TrainingJobArn"] = json!(self.arn);
         shown["TrainingJobStatus"] = json!(self.phase.primary());
-        shown["SecondaryStatus"] = json!(self.phase.secondary());
+        shown["SecondaryStatus"] = json!(self.phase);
         shown["CreationTime"] = epoch_seconds(self.created_ms);
         shown["LastModifiedTime"] = epoch_seconds(self.modified_ms);
         shown["SecondaryStatusTransitions"] = self
@@ -216,7 +193,7 @@ impl Job {
             .iter()
             .map(|transition| {
                 let mut entry = json!({
-                    "Status": transition.phase.secondary(),
+                    "Status": transition.phase,
                     "StartTime": epoch_seconds(transition.start_ms),
                     "StatusMessage": transition.message,
                 });
@@ -252,7 +229,7 @@ impl Job {
             "CreationTime": epoch_seconds(self.created_ms),
             "LastModifiedTime": epoch_seconds(self.modified_ms),
             "TrainingJobStatus": self.phase.primary(),
-            "SecondaryStatus": self.phase.secondary(),
+            "SecondaryStatus": self.phase,
         });
         if let Some(end) = self.training_end_ms {
             entry["TrainingEndTime"] = epoch_seconds(end);
@@ -263,14 +240,4 @@ impl Job {
     pub(crate) fn modified_ms(&self) -> u64 {
         self.modified_ms
     }
-}
-
-/// A tag list as a map; the last value of a key counts.
-pub(crate) fn tag_map(tags: Option<&Value>) -> BTreeMap<String, String> {
-    let tags = tags.and_then(Value::as_array).into_iter().flatten();
-    tags.map(|tag| {
-        let part = |name| text(tag, name).unwrap_or_default().to_owned();
-        (part("Key"), part("Value"))
-    })
-    .collect()
 }

@@ -1,7 +1,7 @@
 //! The events of one log stream in their order, and the pages and tokens that walk through them.
 //!
 //! Pure: a look at a stream takes the time as a parameter and costs what it returns, however long the stream is. What
-//! a request may ask for is decided in `logs.rs`.
+//! a request may ask for is decided in `reading.rs`.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -1,0 +1,198 @@
+//! The command line of the emulator.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, FromArgMatches as _};
+
+use super::config::{Delays, EmulatorConfig};
+use super::faults::FaultPlan;
+use super::host::{self, Image, Profile};
+use super::quirks::Quirks;
+
+/// Run a local AWS emulator: SageMaker training jobs, CloudWatch Logs, S3 and STS on one port
+///
+/// Use AWS_ACCESS_KEY_ID=test and AWS_SECRET_ACCESS_KEY=test, and set AWS_ENDPOINT_URL to the printed address. Training
+/// jobs really run, in containers on this machine.
+#[derive(Debug, Clone, Args)]
+#[expect(clippy::doc_markdown, reason = "the comments are the help text")]
+pub struct EmulatorArgs {
+    /// Address to listen on; loopback only. Port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// Directory for buckets and running jobs; created when missing
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Write the endpoint URL to this file once the emulator listens
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+    /// Create this bucket when it does not exist; may be repeated
+    #[arg(long = "bucket", value_name = "NAME")]
+    pub buckets: Vec<String>,
+    /// Use DIR as the root of containers of the image NAME, or `engine:IMAGE` to run it with podman or docker; may be
+    /// repeated
+    #[arg(long = "image", value_name = "NAME=DIR", value_parser = parse_image)]
+    pub images: Vec<(String, Image)>,
+    /// Start containers of the image NAME as this user, like `USER` in its Dockerfile; may be repeated. Needs root
+    #[arg(long = "image-user", value_name = "NAME=UID[:GID]", value_parser = parse_image_user)]
+    pub image_users: Vec<(String, host::User)>,
+    /// Give containers of the image NAME this variable, like `ENV` in its Dockerfile; may be repeated
+    #[arg(long = "image-env", value_name = "NAME=KEY=VALUE", value_parser = parse_image_env)]
+    pub image_env: Vec<(String, (String, String))>,
+    /// Let containers of the image NAME write only so much outside /tmp and /opt/ml: `64M`, `1G`; may be repeated
+    #[arg(long = "root-size", value_name = "NAME=SIZE", value_parser = parse_root_size)]
+    pub root_sizes: Vec<(String, u64)>,
+    /// Fail jobs whose image is not given with --image, instead of running them on this machine's root
+    #[arg(long)]
+    pub strict_images: bool,
+    /// Account id in ARNs
+    #[arg(long, default_value = "000000000000", value_name = "ID")]
+    pub account: String,
+    /// Time a job spends in Starting
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub starting_delay: Duration,
+    /// Time a job spends in Pending
+    #[arg(long, default_value = "0s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub pending_delay: Duration,
+    /// Time a job spends in Downloading, besides the download
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub downloading_delay: Duration,
+    /// Time the download of the training image takes
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub training_delay: Duration,
+    /// Time a job spends in Uploading, besides the upload
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub uploading_delay: Duration,
+    /// Time between SIGTERM and SIGKILL when a job is stopped
+    #[arg(long, default_value = "120s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub stop_grace: Duration,
+    /// Time log lines are gathered before they become visible
+    #[arg(long, default_value = "5s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub log_delay: Duration,
+    /// Time until gathered log lines are ingested: random for each batch, up to this
+    #[arg(long, default_value = "0s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub log_lag: Duration,
+    /// Set all delays of jobs and logs to zero
+    #[arg(long)]
+    pub no_delays: bool,
+    /// Turn one nuisance of the real services off; may be repeated
+    #[arg(long = "without", value_name = "QUIRK", value_parser = Quirks::NAMES)]
+    pub without: Vec<String>,
+    /// Requests a second that an operation allows; 0 lifts the quota; may be repeated
+    #[arg(long = "quota", value_name = "OPERATION=RATE", value_parser = parse_quota)]
+    pub quotas: Vec<(String, f64)>,
+    /// Fault plan to begin with, as JSON; `PUT /_emulator/faults` replaces it
+    #[arg(long, value_name = "FILE")]
+    pub faults: Option<PathBuf>,
+    /// Give containers large files of their channels as links to one copy: for hundreds of jobs. What one container does to
+    /// such a file, all see
+    #[arg(long)]
+    pub share_channels: bool,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 1, value_name = "NUMBER")]
+    pub seed: u64,
+}
+
+impl EmulatorConfig {
+    /// The defaults of the command line.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        let command = EmulatorArgs::augment_args(clap::Command::new("emulator").no_binary_name(true));
+        let given = command.try_get_matches_from([OsString::from("--data-dir"), data_dir.into().into()]);
+        let args = given.and_then(|given| EmulatorArgs::from_arg_matches(&given)).expect("the defaults are valid");
+        Self::try_from(args).expect("without a fault plan nothing is read")
+    }
+}
+
+impl TryFrom<EmulatorArgs> for EmulatorConfig {
+    type Error = anyhow::Error;
+
+    fn try_from(args: EmulatorArgs) -> anyhow::Result<Self> {
+        let faults = args.faults.as_deref().map(read_plan).transpose()?.unwrap_or_default();
+        let profiles = profiles(&args);
+        let mut quirks = Quirks { batch_delay: args.log_delay, ingestion_lag: args.log_lag, ..Quirks::default() };
+        for name in &args.without {
+            quirks.turn_off(name);
+        }
+        let config = Self {
+            listen: args.listen,
+            data_dir: args.data_dir,
+            buckets: args.buckets,
+            account: args.account,
+            images: args.images.into_iter().collect(),
+            profiles,
+            strict_images: args.strict_images,
+            delays: Delays {
+                starting: args.starting_delay,
+                pending: args.pending_delay,
+                downloading: args.downloading_delay,
+                training: args.training_delay,
+                uploading: args.uploading_delay,
+            },
+            stop_grace: args.stop_grace,
+            quirks,
+            quotas: args.quotas.into_iter().collect(),
+            faults,
+            share_channels: args.share_channels,
+            seed: args.seed,
+        };
+        Ok(if args.no_delays { config.without_delays() } else { config })
+    }
+}
+
+fn read_plan(path: &Path) -> anyhow::Result<FaultPlan> {
+    let content = std::fs::read(path).with_context(|| format!("failed to read the fault plan {}", path.display()))?;
+    serde_json::from_slice(&content).with_context(|| format!("failed to understand the fault plan {}", path.display()))
+}
+
+fn parse_image(text: &str) -> Result<(String, Image), String> {
+    let (name, root) = text.split_once('=').ok_or("give NAME=DIR or NAME=engine:IMAGE")?;
+    let image = match root.strip_prefix("engine:") {
+        Some(image) => Image::Engine(image.to_owned()),
+        None if Path::new(root).is_dir() => Image::Root(PathBuf::from(root)),
+        None => return Err(format!("{root} is not a directory")),
+    };
+    Ok((name.to_owned(), image))
+}
+
+fn profiles(args: &EmulatorArgs) -> BTreeMap<String, Profile> {
+    let mut profiles: BTreeMap<String, Profile> = BTreeMap::new();
+    for (name, user) in &args.image_users {
+        profiles.entry(name.clone()).or_default().user = Some(*user);
+    }
+    for (name, (key, value)) in &args.image_env {
+        profiles.entry(name.clone()).or_default().environment.insert(key.clone(), value.clone());
+    }
+    for (name, size) in &args.root_sizes {
+        profiles.entry(name.clone()).or_default().root_size = Some(*size);
+    }
+    profiles
+}
+
+fn parse_image_user(text: &str) -> Result<(String, host::User), String> {
+    let (name, user) = text.split_once('=').ok_or("give NAME=UID or NAME=UID:GID")?;
+    Ok((name.to_owned(), user.parse()?))
+}
+
+fn parse_image_env(text: &str) -> Result<(String, (String, String)), String> {
+    let parts = text.split_once('=').and_then(|(name, pair)| Some((name, pair.split_once('=')?)));
+    let (name, (key, value)) = parts.ok_or("give NAME=KEY=VALUE")?;
+    Ok((name.to_owned(), (key.to_owned(), value.to_owned())))
+}
+
+fn parse_root_size(text: &str) -> Result<(String, u64), String> {
+    let (name, size) = text.split_once('=').ok_or("give NAME=SIZE")?;
+    Ok((name.to_owned(), host::parse_size(size)?))
+}
+
+fn parse_quota(text: &str) -> Result<(String, f64), String> {
+    let (operation, rate) = text.split_once('=').ok_or("give OPERATION=RATE")?;
+    let rate: f64 = rate.parse().map_err(|_| format!("{rate} is not a number"))?;
+    if !rate.is_finite() || rate < 0.0 {
+        return Err("the rate must not be negative".to_owned());
+    }
+    Ok((operation.to_owned(), rate))
+}

@@ -1,0 +1,186 @@
+//! The script that builds a container: by bubblewrap, or by util-linux alone.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context as _;
+
+use super::files::{discard, quote, write_private};
+use super::means::{Means, Namespace};
+use super::profile::User;
+use super::rootfs::Layout;
+use super::spec::{ContainerSpec, environment};
+use crate::error::SetupError;
+
+pub(super) struct Setup {
+    pub(super) command: Command,
+    /// Where the launcher tells that the container exists.
+    pub(super) status: PathBuf,
+}
+
+/// Lays out the root and writes the launch script. Blocking.
+pub(super) fn prepare(spec: &ContainerSpec, means: Means) -> anyhow::Result<Setup> {
+    let scratch = fs::canonicalize(&spec.scratch).context("failed to find the container's scratch directory")?;
+    // Fresh at each start, and closed to other users: a container's root may have left setuid programs there.
+    let scratch = scratch.join("container");
+    discard(&scratch)?;
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&scratch)
+        .with_context(|| format!("failed to create {}", scratch.display()))?;
+    let opt_ml = fs::canonicalize(&spec.opt_ml).context("failed to find the container's `/opt/ml`")?;
+    if !means.bubblewrap && means.unshare.is_none() {
+        return Err(no_means().into());
+    }
+    if means.overlay.is_none() {
+        tracing::info!(
+            container = spec.id,
+            "no overlay file system here; system directories are read-only in the container"
+        );
+    }
+    let namespace = means.overlay.or(if means.bubblewrap { None } else { means.unshare });
+    let layout = Layout::prepare(spec, &scratch, &opt_ml, means.overlay)?;
+    let script = if means.bubblewrap {
+        with_bubblewrap(spec, &layout, namespace, &scratch)?
+    } else {
+        with_unshare(spec, &layout)
+    };
+    let launch = scratch.join("launch.sh");
+    fs::write(&launch, script).with_context(|| format!("failed to write {}", launch.display()))?;
+    let mut command = match namespace {
+        Some(namespace) => {
+            let mut command = Command::new("unshare");
+            command.args(namespace.flags());
+            if !means.bubblewrap {
+                command.args(["--pid", "--fork", "--kill-child", "--ipc", "--uts"]);
+            }
+            command.arg("sh");
+            command
+        }
+        None => Command::new("sh"),
+    };
+    command.arg(&launch).args(&spec.entrypoint).args(&spec.arguments).current_dir(&scratch);
+    Ok(Setup { command, status: scratch.join("status") })
+}
+
+fn no_means() -> SetupError {
+    SetupError::new("failed to start a container: neither `bwrap` nor a working `unshare` is on PATH")
+        .hint("install the package `bubblewrap`, or give the emulator an image for podman or docker")
+}
+
+/// What docker grants by default, without the making of device nodes.
+const CAPABILITIES: &[&str] = &[
+    "chown",
+    "dac_override",
+    "fowner",
+    "fsetid",
+    "kill",
+    "setgid",
+    "setuid",
+    "setpcap",
+    "net_bind_service",
+    "net_raw",
+    "sys_chroot",
+    "audit_write",
+    "setfcap",
+];
+
+fn with_bubblewrap(
+    spec: &ContainerSpec,
+    layout: &Layout,
+    namespace: Option<Namespace>,
+    scratch: &Path,
+) -> anyhow::Result<String> {
+    let mut arguments: Vec<String> =
+        ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--as-pid-1", "--die-with-parent"]
+            .map(String::from)
+            .to_vec();
+    let mut add = |words: &[&str]| arguments.extend(words.iter().map(ToString::to_string));
+    if namespace.is_none() && !rustix::process::geteuid().is_root() {
+        add(&["--unshare-user", "--uid", "0", "--gid", "0"]);
+    }
+    add(&["--hostname", &spec.hostname, "--chdir", "/", "--clearenv", "--cap-drop", "ALL"]);
+    for capability in CAPABILITIES {
+        add(&["--cap-add", &format!("CAP_{}", capability.to_uppercase())]);
+    }
+    for (name, value) in environment(spec) {
+        add(&["--setenv", name, value]);
+    }
+    add(&["--bind", text(&layout.root)?, "/", "--dev", "/dev", "--proc", "/proc"]);
+    for bind in &layout.binds {
+        add(&[if bind.writable { "--bind" } else { "--ro-bind" }, text(&bind.from)?, text(&bind.at)?]);
+    }
+    let mut packed = Vec::new();
+    for argument in &arguments {
+        anyhow::ensure!(
+            !argument.contains('\0'),
+            "failed to start container {}: a setting contains a NUL byte",
+            spec.id
+        );
+        packed.extend_from_slice(argument.as_bytes());
+        packed.push(0);
+    }
+    // In a file rather than on the command line: an environment may be long, and `ps` shows command lines to everybody.
+    let file = scratch.join("arguments");
+    write_private(&file, &packed)?;
+    Ok(format!(
+        "set -e\n{}exec bwrap --args 4 --json-status-fd 3 -- \"$@\" 3>status 4<arguments\n",
+        layout.overlay_script()
+    ))
+}
+
+/// The same container from util-linux alone: the script is PID 1 of a fresh PID namespace and becomes the entrypoint.
+/// It keeps mistakes in, not malice: a root process can leave a `chroot` on purpose.
+fn with_unshare(spec: &ContainerSpec, layout: &Layout) -> String {
+    use std::fmt::Write as _;
+    let mut script = format!("set -e\nPATH=\"$PATH:/usr/sbin:/sbin\"\n{}", layout.overlay_script());
+    script.push_str(
+        "mkdir -p root/proc root/dev\nmount -t proc proc root/proc\nmount -t tmpfs -o mode=755 tmpfs root/dev\n",
+    );
+    script.push_str("mkdir root/dev/shm root/dev/pts\nchmod 1777 root/dev/shm\n");
+    script.push_str(
+        "for n in null zero full random urandom tty; do : >root/dev/$n; mount --bind /dev/$n root/dev/$n; done\n",
+    );
+    script.push_str("ln -s /proc/self/fd root/dev/fd; ln -s fd/0 root/dev/stdin; ln -s fd/1 root/dev/stdout; ln -s fd/2 root/dev/stderr\n");
+    for bind in &layout.binds {
+        let at = quote(&layout.inside(&bind.at));
+        let from = quote(&bind.from);
+        let _ = writeln!(
+            script,
+            "if [ -d {from} ]; then mkdir -p {at}; else [ -e {at} ] || : >{at}; fi; mount --rbind {from} {at}"
+        );
+        if !bind.writable {
+            let _ = writeln!(
+                script,
+                "mount -o remount,bind,ro {at} 2>/dev/null || mount -o remount,bind,ro,nosuid,nodev,noexec {at}"
+            );
+        }
+    }
+    let _ = writeln!(
+        script,
+        "hostname {} 2>/dev/null || echo {0} >/proc/sys/kernel/hostname",
+        quote(Path::new(&spec.hostname))
+    );
+    script.push_str("bound=\nif command -v setpriv >/dev/null; then bound='setpriv --no-new-privs --bounding-set=-all");
+    for capability in CAPABILITIES {
+        let _ = write!(script, ",+{capability}");
+    }
+    script.push_str("'; fi\necho started >status\n");
+    // `chroot` is named with its full path: after `env -i` the search path is the container's.
+    script.push_str("change=$(command -v chroot)\nexec $bound env -i");
+    for (name, value) in environment(spec) {
+        let _ = write!(script, " {}", quote(Path::new(&format!("{name}={value}"))));
+    }
+    script.push_str(" \"$change\"");
+    if let Some(User { uid, gid }) = spec.profile.user {
+        let _ = write!(script, " --userspec=+{uid}:+{gid} --groups=");
+    }
+    script.push_str(" root \"$@\"\n");
+    script
+}
+
+fn text(path: &Path) -> anyhow::Result<&str> {
+    path.to_str().with_context(|| format!("failed to hand {} to bubblewrap: the path is not UTF-8", path.display()))
+}

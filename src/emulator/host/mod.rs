@@ -1,0 +1,94 @@
+//! Runs one training container on this machine: namespaces by bubblewrap (or `unshare`), or a container engine.
+//!
+//! A container has its own processes, IPC, host name and files, and shares the machine's network: the agent talks to the
+//! emulator on loopback. It is root inside with the usual capabilities of a container, and its entrypoint is PID 1.
+//! Without bubblewrap and without an engine nothing runs. This module never writes outside the two directories
+//! it is given, never leaves a mount on the host (mounts live in a namespace that ends with the container), and knows
+//! nothing of training jobs: `/opt/ml` is a directory that somebody else has filled.
+//!
+//! Limits: as an ordinary user only uid 0 exists inside, so `chown` to others, package managers that switch users and images
+//! with a user of their own fail; `sudo` fails everywhere, since bubblewrap forbids new privileges. A container of another user
+//! is built by `unshare` and `chroot`, because bubblewrap as root cannot change the user.
+
+mod engine;
+mod files;
+mod launch;
+mod means;
+mod process;
+mod profile;
+mod rootfs;
+mod spec;
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+pub use self::files::discard;
+use self::launch::prepare;
+pub use self::means::{Means, Namespace};
+use self::process::{Control, HostProcess};
+pub(super) use self::profile::parse_size;
+pub use self::profile::{Profile, User};
+pub use self::spec::{ContainerExit, ContainerSpec, Image, Signals};
+use crate::error::SetupError;
+
+/// Runs a container to its end.
+///
+/// Output (stdout and stderr, one pipe) is sent in chunks as written, complete before this returns; when the receiver is gone
+/// it is read and dropped. `stop` sends SIGTERM to PID 1 once and SIGKILL after `grace`; `kill` sends SIGKILL at once.
+/// When this returns no process of the container lives. Dropping the future kills the container.
+///
+/// # Errors
+/// When the container could not be set up: no bubblewrap, namespaces forbidden, an engine that does not answer. A container
+/// that ran, however badly, is a [`ContainerExit`].
+pub async fn run(
+    spec: ContainerSpec,
+    output: mpsc::Sender<Vec<u8>>,
+    stop: CancellationToken,
+    kill: CancellationToken,
+    grace: Duration,
+) -> anyhow::Result<ContainerExit> {
+    fs::create_dir_all(&spec.scratch).with_context(|| format!("failed to create {}", spec.scratch.display()))?;
+    let signals = Signals { stop, kill, grace };
+    if let Image::Engine(image) = &spec.root {
+        return engine::run(&spec, image, output, &signals).await;
+    }
+    let means = Means::detect(&spec.scratch).await?;
+    run_with(spec, means, output, signals).await
+}
+
+/// [`run`] for [`Image::Host`] and [`Image::Root`] with the given means, so that each way can be taken on purpose.
+pub async fn run_with(
+    spec: ContainerSpec,
+    means: Means,
+    output: mpsc::Sender<Vec<u8>>,
+    signals: Signals,
+) -> anyhow::Result<ContainerExit> {
+    anyhow::ensure!(!spec.entrypoint.is_empty(), "failed to start container {}: it has no entrypoint", spec.id);
+    anyhow::ensure!(
+        spec.opt_ml.is_dir(),
+        "failed to start container {}: {} is not a directory",
+        spec.id,
+        spec.opt_ml.display()
+    );
+    let means = spec.profile.fit(&spec.id, means)?;
+    let setup = {
+        let spec = spec.clone();
+        let task = tokio::task::spawn_blocking(move || prepare(&spec, means));
+        task.await.context("failed to prepare the container's root")??
+    };
+    let process = HostProcess::spawn(setup.command).await.context("failed to start the container")?;
+    let status = setup.status;
+    let control = if means.bubblewrap { Control::Bubblewrap { status } } else { Control::Unshare { status } };
+    let outcome = process::supervise(process, &control, output, &signals).await?;
+    if outcome.set_up || outcome.killed {
+        return Ok(ContainerExit { code: outcome.code });
+    }
+    let said = String::from_utf8_lossy(&outcome.head);
+    let failure = SetupError::new(format!("failed to set up container {}: {}", spec.id, said.trim()))
+        .hint("allow user namespaces on this host (`sysctl user.max_user_namespaces`, and `kernel.apparmor_restrict_unprivileged_userns` on Ubuntu), or run as root");
+    Err(failure.into())
+}

@@ -1,0 +1,70 @@
+//! What to run in a container, and how it ends.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::profile::Profile;
+
+/// What to run and where.
+#[derive(Debug, Clone)]
+pub struct ContainerSpec {
+    /// Names the container to an engine; letters, digits, `-`, `_` and `.`.
+    pub id: String,
+    pub root: Image,
+    /// What the image says beside its files.
+    pub profile: Profile,
+    /// Program and leading arguments; must not be empty unless an engine's image has its own.
+    pub entrypoint: Vec<String>,
+    pub arguments: Vec<String>,
+    /// Set over the image's own variables, and over `PATH` and `HOME` (and `PWD`, which bubblewrap sets).
+    pub environment: BTreeMap<String, String>,
+    pub hostname: String,
+    /// Directory of the host that appears at `/opt/ml`, writable.
+    pub opt_ml: PathBuf,
+    /// A directory of the host for this container alone: what it writes outside `/opt/ml` lands here. The caller removes
+    /// it; [`super::discard`] does so even for what a container made unreadable.
+    pub scratch: PathBuf,
+}
+
+/// Which files a container starts from. All of them are copy-on-write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Image {
+    /// The host's own root; `/tmp`, `/var/tmp`, `/run` and the runner's directories appear empty.
+    Host,
+    /// An unpacked root directory.
+    Root(PathBuf),
+    /// An image name for podman or docker; the image's own environment and working directory apply.
+    Engine(String),
+}
+
+/// How the entrypoint ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContainerExit {
+    /// The exit code; 128 + signal when killed by one; 126 or 127 when the entrypoint could not be executed.
+    pub code: i32,
+}
+
+/// How the owner of a container ends it.
+#[derive(Debug, Clone)]
+pub struct Signals {
+    /// SIGTERM to PID 1, SIGKILL after `grace`.
+    pub stop: CancellationToken,
+    /// SIGKILL at once.
+    pub kill: CancellationToken,
+    pub grace: Duration,
+}
+
+/// All variables of the container: the usual ones, the image's, the job's.
+pub(super) fn environment(spec: &ContainerSpec) -> BTreeMap<&str, &str> {
+    // An engine looks the home directory up in the image, and takes this one for a user that the image does not know.
+    let home = if spec.profile.user.is_some_and(|user| user.uid != 0) { "/" } else { "/root" };
+    let defaults = [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("HOME", home)];
+    let mut all = BTreeMap::from(defaults);
+    for layer in [&spec.profile.environment, &spec.environment] {
+        all.extend(layer.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    }
+    all
+}

@@ -1,0 +1,178 @@
+//! What requests of each service must look like, as the public service models say.
+//!
+//! The tables are generated: `model/operations.json` lists the operations, `tests/fixtures/conformance/constraints.py`
+//! writes the rest. How a request is judged by them is decided in `validate.rs`.
+
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, OnceLock};
+
+use regex::Regex;
+use serde::Deserialize;
+
+/// The requests of one service.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Model {
+    /// What the header `x-amz-target` begins with.
+    pub(crate) target: String,
+    /// The shape of each operation's request.
+    pub(crate) operations: BTreeMap<String, String>,
+    shapes: BTreeMap<String, Shape>,
+}
+
+/// What a value must look like. Bounds include both ends; shapes below a shape are named.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub(crate) enum Shape {
+    Structure {
+        members: Vec<Member>,
+    },
+    List {
+        #[serde(flatten)]
+        length: Length,
+        member: String,
+    },
+    Map {
+        #[serde(flatten)]
+        length: Length,
+        key: String,
+        value: String,
+    },
+    String(Text),
+    #[serde(alias = "long")]
+    Integer {
+        min: Option<i64>,
+        max: Option<i64>,
+    },
+    #[serde(alias = "double")]
+    Float {
+        min: Option<f64>,
+        max: Option<f64>,
+    },
+    /// In epoch seconds.
+    Timestamp,
+    Boolean,
+    /// In base64.
+    Blob,
+}
+
+/// Bounds of a list, a map or a text in characters.
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+pub(crate) struct Length {
+    #[serde(default)]
+    pub(crate) min: usize,
+    pub(crate) max: Option<usize>,
+}
+
+/// A text, or one of some words when there are any.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Text {
+    #[serde(flatten)]
+    pub(crate) length: Length,
+    pub(crate) pattern: Option<Pattern>,
+    #[serde(default, rename = "enum")]
+    pub(crate) words: Vec<String>,
+}
+
+/// A member of a structure.
+#[derive(Debug, Deserialize)]
+#[serde(from = "(String, String, bool)")]
+pub(crate) struct Member {
+    pub(crate) name: String,
+    pub(crate) shape: String,
+    pub(crate) required: bool,
+}
+
+impl From<(String, String, bool)> for Member {
+    fn from((name, shape, required): (String, String, bool)) -> Self {
+        Self { name, shape, required }
+    }
+}
+
+/// A regular expression for a whole text, compiled when it is first used.
+#[derive(Debug, Deserialize)]
+#[serde(from = "String")]
+pub(crate) struct Pattern {
+    pub(crate) text: String,
+    compiled: OnceLock<Regex>,
+}
+
+impl From<String> for Pattern {
+    fn from(text: String) -> Self {
+        Self { text, compiled: OnceLock::new() }
+    }
+}
+
+/// What the models write in Java's dialect alone, and the same for the crate `regex`. Bounds that the length of the whole
+/// text keeps anyway would take too much memory.
+const DIALECT: &[(&str, &str)] = &[
+    (r"\p{Alnum}", "[:alnum:]"),
+    (r"([a-zA-Z0-9]([a-zA-Z0-9-]){0,62})(?<!-)", "([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)"),
+    (r"[\S]{1,2048}", r"\S+"),
+];
+
+impl Pattern {
+    pub(crate) fn matches(&self, content: &str) -> bool {
+        let regex = self.compiled.get_or_init(|| {
+            let text = DIALECT.iter().fold(self.text.clone(), |text, (java, ours)| text.replace(java, ours));
+            Regex::new(&format!("^(?:{text})$")).expect("a unit test compiles every pattern of the tables")
+        });
+        regex.is_match(content)
+    }
+}
+
+impl Model {
+    pub(crate) fn sagemaker() -> &'static Self {
+        static MODEL: LazyLock<Model> = LazyLock::new(|| Model::parse(include_str!("model/sagemaker.json")));
+        &MODEL
+    }
+
+    pub(crate) fn logs() -> &'static Self {
+        static MODEL: LazyLock<Model> = LazyLock::new(|| Model::parse(include_str!("model/logs.json")));
+        &MODEL
+    }
+
+    pub(crate) fn parse(json: &str) -> Self {
+        serde_json::from_str(json).expect("a unit test reads every table")
+    }
+
+    /// The request of an operation.
+    pub(crate) fn request(&self, operation: &str) -> &Shape {
+        let name = self.operations.get(operation);
+        self.shape(name.expect("a unit test finds every operation that a service has in its table"))
+    }
+
+    pub(crate) fn shape(&self, name: &str) -> &Shape {
+        self.shapes.get(name).expect("the generator writes every shape that is reached")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pattern_of_the_tables_compiles() {
+        for model in [Model::sagemaker(), Model::logs()] {
+            for shape in model.shapes.values() {
+                if let Shape::String(Text { pattern: Some(pattern), .. }) = shape {
+                    pattern.matches("");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_shape_that_is_named_is_there() {
+        for model in [Model::sagemaker(), Model::logs()] {
+            let named = model.shapes.values().flat_map(|shape| match shape {
+                Shape::Structure { members } => members.iter().map(|member| &member.shape).collect(),
+                Shape::List { member, .. } => vec![member],
+                Shape::Map { key, value, .. } => vec![key, value],
+                _ => Vec::new(),
+            });
+            for name in named.chain(model.operations.values()) {
+                assert!(model.shapes.contains_key(name), "{name}");
+            }
+        }
+    }
+}

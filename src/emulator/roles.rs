@@ -1,0 +1,47 @@
+//! The credentials that containers get for their role: lent when a container starts, gone when it has ended.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use super::clock;
+
+/// Where containers get the credentials of their role.
+pub(crate) const ROLE_PATH: &str = "/v2/credentials/";
+/// What the access keys of roles begin with.
+pub(crate) const ROLE_KEY_PREFIX: &str = "EMULATORROLE";
+/// The only secret there is; every access key that the emulator takes has it.
+pub(crate) const SECRET: &str = "test";
+
+/// The role sessions of all containers that run.
+#[derive(Debug, Default)]
+pub(crate) struct Roles(Mutex<BTreeSet<String>>);
+
+impl Roles {
+    /// Makes the credentials of a session readable until it is returned.
+    pub(crate) fn lend(&self, session: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(session);
+    }
+
+    pub(crate) fn give_back(&self, session: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(session);
+    }
+
+    /// Credentials in the form of the container credential provider; `None` for a session that is not lent.
+    pub(crate) fn credentials(&self, session: &str, account: &str) -> Option<Value> {
+        if !self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(session) {
+            return None;
+        }
+        let expires = Duration::from_millis(clock::now_ms()) + Duration::from_hours(6);
+        let expires = humantime::format_rfc3339_seconds(UNIX_EPOCH + expires).to_string();
+        Some(json!({
+            "RoleArn": format!("arn:aws:iam::{account}:role/emulator"),
+            "AccessKeyId": format!("{ROLE_KEY_PREFIX}{session}"),
+            "SecretAccessKey": SECRET,
+            "Token": "emulator-session-token",
+            "Expiration": expires,
+        }))
+    }
+}

@@ -1,0 +1,90 @@
+//! What the server hands a request to: a service, with state of its own, that answers it.
+//!
+//! A service of the JSON protocol lists its operations; each sees a request that fits the service's model.
+
+use std::sync::Arc;
+
+use http_body_util::{BodyExt as _, Limited};
+use hyper::Request;
+use s3s::Body;
+use serde_json::Value;
+
+use super::caller::Caller;
+use super::model::Model;
+use super::protocol::{Answer, ApiError, Reply, json_reply};
+use super::validate::check;
+
+/// No request but those of S3 is larger.
+const LARGEST_BODY: usize = 8 << 20;
+
+/// A request that was counted and let through.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) operation: String,
+    pub(crate) request: Request<Body>,
+    pub(crate) caller: Caller,
+    pub(crate) request_id: String,
+}
+
+/// One AWS service, or a part of one, with its own state.
+#[async_trait::async_trait]
+pub(crate) trait Service: Send + Sync {
+    /// Answers a request; an error drops the connection without an answer.
+    async fn call(&self, call: Call) -> anyhow::Result<Reply>;
+
+    /// Whether an operation of the JSON protocol is for this service.
+    fn serves(&self, _target: &str, _operation: &str) -> bool {
+        false
+    }
+
+    /// An error that the server found, in the form of this service.
+    fn refuse(&self, error: ApiError) -> Reply {
+        json_reply(Err(error))
+    }
+}
+
+/// What one operation of a JSON service does with a request that fits the model.
+pub(crate) type Operation<T> = fn(&Arc<T>, &Value, &Caller) -> Answer;
+
+/// A service of the awsJson protocol.
+pub(crate) trait JsonService: Sized + Send + Sync + 'static {
+    /// Each operation by its name; the generated tables hold the shape of its request.
+    const OPERATIONS: &'static [(&'static str, Operation<Self>)];
+    /// The code of the error for a request that breaks a constraint.
+    const INVALID: &'static str = "ValidationException";
+
+    fn model() -> &'static Model;
+}
+
+#[async_trait::async_trait]
+impl<T: JsonService> Service for Arc<T> {
+    fn serves(&self, target: &str, operation: &str) -> bool {
+        T::model().target == target && T::OPERATIONS.iter().any(|(name, _)| *name == operation)
+    }
+
+    async fn call(&self, call: Call) -> anyhow::Result<Reply> {
+        let body = read(call.request.into_body()).await?;
+        let body = if body.is_empty() { b"{}".as_slice() } else { &body };
+        let request = serde_json::from_slice::<Value>(body)
+            .map_err(|error| ApiError::serialization(format!("the body is not JSON: {error}")));
+        Ok(json_reply(request.and_then(|request| answer(self, &call.operation, &request, &call.caller))))
+    }
+}
+
+/// Checks a request and runs its operation.
+pub(crate) fn answer<T: JsonService>(service: &Arc<T>, operation: &str, request: &Value, caller: &Caller) -> Answer {
+    let known = T::OPERATIONS.iter().find(|(name, _)| *name == operation);
+    let (name, run) = known.ok_or_else(ApiError::unknown_operation)?;
+    check(request, T::model(), name).map_err(|error| match error.code.as_str() {
+        "ValidationException" => ApiError { code: T::INVALID.to_owned(), ..error },
+        _ => error,
+    })?;
+    run(service, request, caller)
+}
+
+/// The whole body of a request.
+pub(crate) async fn read(body: Body) -> anyhow::Result<Vec<u8>> {
+    let body = Limited::new(body, LARGEST_BODY).collect().await;
+    let body = body.map_err(|error| anyhow::anyhow!("failed to read a request's body: {error}"))?;
+    Ok(body.to_bytes().to_vec())
+}

@@ -1,0 +1,99 @@
+//! The services that are emulated, and which of them a request is for.
+
+mod logs;
+mod s3;
+mod sts;
+mod tagging;
+mod training;
+
+use std::sync::Arc;
+
+use hyper::{Method, Request};
+use s3s::Body;
+
+use self::logs::Logs;
+use self::s3::S3;
+use self::sts::Sts;
+use self::tagging::Tagging;
+use self::training::Training;
+use super::protocol::{ApiError, Reply, json_reply};
+use super::service::{Call, Service};
+use super::shared::Shared;
+use super::store::Store;
+
+/// All services, with what the emulator's own paths show of them.
+pub(crate) struct Services {
+    json: Vec<Arc<dyn Service>>,
+    s3: Arc<dyn Service>,
+    sts: Arc<dyn Service>,
+    unknown: Arc<dyn Service>,
+    pub(crate) logs: Arc<Logs>,
+    pub(crate) store: Arc<Store>,
+}
+
+impl Services {
+    pub(crate) fn new(shared: &Arc<Shared>, store: Arc<Store>) -> Self {
+        let logs = Arc::new(Logs::new(shared.config.seed, &shared.config.quirks));
+        let training = Arc::new(Training::new(shared, &store, &logs));
+        let tagging = Arc::new(Tagging(Arc::clone(shared)));
+        Self {
+            json: vec![Arc::new(training), Arc::new(tagging), Arc::new(Arc::clone(&logs))],
+            s3: Arc::new(S3::new(Arc::clone(&store))),
+            sts: Arc::new(Sts),
+            unknown: Arc::new(Unknown),
+            logs,
+            store,
+        }
+    }
+
+    /// The service that a request is for, and the operation's name.
+    pub(crate) fn route(&self, request: &Request<Body>) -> (&Arc<dyn Service>, String) {
+        let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+        if let Some(target) = header("x-amz-target") {
+            let (target, operation) = target.split_once('.').unwrap_or((target, ""));
+            let service = self.json.iter().find(|one| one.serves(target, operation));
+            return (service.unwrap_or(&self.unknown), operation.to_owned());
+        }
+        let (method, path) = (request.method(), request.uri().path());
+        let form = header("content-type").is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
+        if method == Method::POST && path == "/" && form {
+            return (&self.sts, sts::OPERATION.to_owned());
+        }
+        let query = request.uri().query().unwrap_or_default();
+        (&self.s3, s3::operation(method, path, query, request.headers()).to_owned())
+    }
+}
+
+/// Answers operations that no service has.
+struct Unknown;
+
+#[async_trait::async_trait]
+impl Service for Unknown {
+    async fn call(&self, _: Call) -> anyhow::Result<Reply> {
+        Ok(json_reply(Err(ApiError::unknown_operation())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::EmulatorConfig;
+    use crate::model::Model;
+    use crate::service::JsonService as _;
+
+    #[test]
+    fn each_operation_of_the_tables_has_one_service_and_the_other_way_round() {
+        let folder = tempfile::tempdir().unwrap();
+        let shared = Shared::new(EmulatorConfig::new(folder.path()), String::new());
+        let services = Services::new(&Arc::new(shared), Arc::new(Store::open(folder.path().join("s3")).unwrap()));
+        let mut handled = 0;
+        for model in [Model::sagemaker(), Model::logs()] {
+            for operation in model.operations.keys() {
+                let services = services.json.iter().filter(|one| one.serves(&model.target, operation)).count();
+                assert_eq!(services, 1, "{operation}");
+                handled += 1;
+            }
+        }
+        assert_eq!(handled, Training::OPERATIONS.len() + Tagging::OPERATIONS.len() + Logs::OPERATIONS.len());
+    }
+}

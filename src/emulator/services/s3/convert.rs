@@ -1,0 +1,110 @@
+//! Between the words of the store and those of the protocol.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use s3s::dto::{self, ETag, ETagCondition, Timestamp};
+use s3s::{S3Result, s3_error};
+
+use crate::store::{Attributes, Precondition, StoreError, Stored};
+
+pub(super) fn io_fault(error: std::io::Error) -> s3s::S3Error {
+    fault(error.into())
+}
+
+pub(super) fn fault(error: StoreError) -> s3s::S3Error {
+    match error {
+        StoreError::NoSuchBucket => s3_error!(NoSuchBucket, "The specified bucket does not exist"),
+        StoreError::NoSuchKey => s3_error!(NoSuchKey, "The specified key does not exist."),
+        StoreError::NoSuchUpload => s3_error!(NoSuchUpload, "The specified upload does not exist."),
+        StoreError::InvalidPart => s3_error!(InvalidPart, "One or more of the specified parts could not be found."),
+        StoreError::InvalidPartOrder => s3_error!(InvalidPartOrder, "The list of parts was not in ascending order."),
+        StoreError::Precondition => {
+            s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold")
+        }
+        StoreError::Io(error) => s3_error!(InternalError, "{error}"),
+    }
+}
+
+/// The condition of a write; `If-None-Match` takes only `*`, as on S3.
+pub(super) fn precondition(
+    matches: Option<&ETagCondition>,
+    none_match: Option<&ETagCondition>,
+) -> S3Result<Precondition> {
+    match (matches, none_match) {
+        (None, None) => Ok(Precondition::None),
+        (None, Some(ETagCondition::Any)) => Ok(Precondition::Absent),
+        (Some(ETagCondition::Any), None) => Ok(Precondition::Present),
+        (Some(ETagCondition::ETag(tag)), None) => Ok(Precondition::Tag(tag.value().to_owned())),
+        _ => Err(s3_error!(NotImplemented, "A header you provided implies functionality that is not implemented")),
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "every member of the protocol is optional")]
+pub(super) fn tag(tag: &str) -> Option<ETag> {
+    Some(ETag::Strong(tag.to_owned()))
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "every member of the protocol is optional")]
+pub(super) fn time(ms: u64) -> Option<Timestamp> {
+    let time: SystemTime = UNIX_EPOCH + Duration::from_millis(ms);
+    Some(Timestamp::from(time))
+}
+
+pub(super) fn length(bytes: u64) -> Option<i64> {
+    i64::try_from(bytes).ok()
+}
+
+pub(super) fn listed(key: String, stored: &Stored) -> dto::Object {
+    dto::Object {
+        key: Some(key),
+        e_tag: tag(&stored.object.tag),
+        size: length(stored.object.bytes),
+        last_modified: time(stored.object.modified_ms),
+        storage_class: Some(dto::ObjectStorageClass::from_static(dto::ObjectStorageClass::STANDARD)),
+        ..Default::default()
+    }
+}
+
+/// Whether a reader's conditions let the object through.
+pub(super) fn check_read(
+    stored: &Stored,
+    matches: Option<&ETagCondition>,
+    none_match: Option<&ETagCondition>,
+) -> S3Result<()> {
+    let holds = |condition: &ETagCondition| match condition {
+        ETagCondition::Any => true,
+        ETagCondition::ETag(wanted) => wanted.value() == stored.object.tag,
+    };
+    if matches.is_some_and(|condition| !holds(condition)) {
+        return Err(fault(StoreError::Precondition));
+    }
+    if none_match.is_some_and(holds) {
+        return Err(s3_error!(NotModified));
+    }
+    Ok(())
+}
+
+pub(super) fn metadata_of(attributes: &Attributes) -> Option<dto::Metadata> {
+    (!attributes.metadata.is_empty()).then(|| attributes.metadata.clone().into_iter().collect())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "every member of the protocol is optional")]
+pub(super) fn encryption_of(attributes: &Attributes) -> Option<dto::ServerSideEncryption> {
+    let algorithm = attributes.encryption.clone().unwrap_or_else(|| "AES256".to_owned());
+    Some(dto::ServerSideEncryption::from(algorithm))
+}
+
+/// The encoding of the object itself: the framing of the upload is not part of it.
+pub(super) fn stored_encoding(sent: Option<&str>) -> Option<String> {
+    let kept: Vec<_> = sent?.split(',').map(str::trim).filter(|one| *one != "aws-chunked").collect();
+    (!kept.is_empty()).then(|| kept.join(","))
+}
+
+pub(super) fn with_checksum(mut attributes: Attributes, checksum: &dto::Checksum) -> Attributes {
+    attributes.crc32.clone_from(&checksum.checksum_crc32);
+    attributes.crc32c.clone_from(&checksum.checksum_crc32c);
+    attributes.crc64nvme.clone_from(&checksum.checksum_crc64nvme);
+    attributes.sha1.clone_from(&checksum.checksum_sha1);
+    attributes.sha256.clone_from(&checksum.checksum_sha256);
+    attributes
+}

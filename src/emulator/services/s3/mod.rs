@@ -1,0 +1,53 @@
+//! S3: the operations of the protocol on the store, with checksums that are verified and returned.
+//!
+//! Signatures, chunked bodies and XML are the work of `s3s`; disk and conditions that of the store.
+
+mod body;
+mod convert;
+mod names;
+mod operations;
+
+use std::sync::Arc;
+
+use s3s::S3Result;
+use s3s::auth::{S3Auth, SecretKey};
+use s3s::service::{S3Service, S3ServiceBuilder};
+
+pub(crate) use self::names::operation;
+use self::operations::Objects;
+use crate::protocol::{ApiError, Reply, xml_error};
+use crate::roles::SECRET;
+use crate::service::{Call, Service};
+use crate::store::Store;
+
+/// The service; its state is the store.
+pub(crate) struct S3(S3Service);
+
+impl S3 {
+    pub(crate) fn new(store: Arc<Store>) -> Self {
+        let mut builder = S3ServiceBuilder::new(Objects { store });
+        builder.set_auth(TestSecret);
+        Self(builder.build())
+    }
+}
+
+#[async_trait::async_trait]
+impl Service for S3 {
+    async fn call(&self, call: Call) -> anyhow::Result<Reply> {
+        let reply = self.0.call(call.request).await;
+        reply.map_err(|error| anyhow::anyhow!("failed to answer {}: {error:?}", call.operation))
+    }
+
+    fn refuse(&self, error: ApiError) -> Reply {
+        xml_error(&error, false)
+    }
+}
+
+struct TestSecret;
+
+#[async_trait::async_trait]
+impl S3Auth for TestSecret {
+    async fn get_secret_key(&self, _access_key: &str) -> S3Result<SecretKey> {
+        Ok(SecretKey::from(SECRET))
+    }
+}

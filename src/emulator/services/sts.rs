@@ -1,0 +1,40 @@
+//! STS: who is calling. Query protocol in, XML out; any other action is unknown.
+
+use hyper::StatusCode;
+
+use crate::protocol::{ApiError, Reply, reply, xml_error};
+use crate::service::{Call, Service, read};
+
+/// What each request counts as.
+pub(crate) const OPERATION: &str = "GetCallerIdentity";
+
+/// Answers from the caller alone; has no state.
+pub(crate) struct Sts;
+
+#[async_trait::async_trait]
+impl Service for Sts {
+    async fn call(&self, call: Call) -> anyhow::Result<Reply> {
+        let form = read(call.request.into_body()).await?;
+        let form = String::from_utf8_lossy(&form);
+        let action = form.split('&').find_map(|pair| pair.strip_prefix("Action=")).unwrap_or_default();
+        if action != OPERATION {
+            return Ok(self.refuse(ApiError::new("InvalidAction", format!("Could not find operation {action}"))));
+        }
+        let account = &call.caller.account;
+        let (arn, user) = match call.caller.role {
+            Some(_) => (format!("arn:aws:sts::{account}:assumed-role/emulator/SageMaker"), "AROAEMULATOR:SageMaker"),
+            None => (format!("arn:aws:iam::{account}:user/test"), "AIDAEMULATOR"),
+        };
+        let request_id = call.request_id;
+        let body = format!(
+            "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><GetCallerIdentityResult>\
+             <Arn>{arn}</Arn><UserId>{user}</UserId><Account>{account}</Account></GetCallerIdentityResult>\
+             <ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></GetCallerIdentityResponse>"
+        );
+        Ok(reply(StatusCode::OK, "text/xml", body))
+    }
+
+    fn refuse(&self, error: ApiError) -> Reply {
+        xml_error(&error, true)
+    }
+}

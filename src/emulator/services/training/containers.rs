@@ -1,0 +1,222 @@
+//! The containers of one job: one a host, run together to their end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::channels::{self, HostPlace};
+use super::job::Phase;
+use super::shipping::ship;
+use super::state::{JobHandle, Training};
+use crate::clock;
+use crate::faults::JobTrouble;
+use crate::host::{self, ContainerExit, ContainerSpec, Image, Signals};
+use crate::roles::ROLE_PATH;
+
+/// How a job comes to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ending {
+    Completed,
+    Failed(String),
+    Stopped,
+    MaxRuntimeExceeded,
+    MaxWaitTimeExceeded,
+}
+
+/// What a round of containers ended with.
+pub(super) enum Round {
+    Over(Ending),
+    /// The spot instances were taken away.
+    Interrupted,
+}
+
+/// Why a job fails when the platform is to blame.
+pub(super) const INTERNAL: &str = "InternalServerError: We encountered an internal error. Please try again.";
+
+type Containers = JoinSet<(HostPlace, anyhow::Result<ContainerExit>)>;
+
+impl JobHandle {
+    /// Runs a container on each host until all have ended; the first cause counts.
+    pub(super) async fn run_containers(
+        &self,
+        places: &[HostPlace],
+        image: &Image,
+        trouble: Option<JobTrouble>,
+        until: Instant,
+    ) -> Round {
+        let grace = self.config().stop_grace;
+        let signals = Signals { stop: CancellationToken::new(), kill: CancellationToken::new(), grace };
+        let session = self.training.shared.next_id();
+        self.training.shared.roles.lend(session.clone());
+        let round = match self.start(places, image, &session, &signals) {
+            Ok(containers) => self.wait(containers, &signals, self.incident(trouble), until).await,
+            Err(error) => Round::Over(internal(&error)),
+        };
+        self.training.shared.roles.give_back(&session);
+        round
+    }
+
+    fn start(
+        &self,
+        places: &[HostPlace],
+        image: &Image,
+        session: &str,
+        signals: &Signals,
+    ) -> anyhow::Result<Containers> {
+        let mut containers = JoinSet::new();
+        for place in places {
+            let spec = self.spec(place, image, session)?;
+            let (sender, receiver) = mpsc::channel(64);
+            let stream = format!("{}/{}-{}", self.name, place.hostname(), clock::now_ms());
+            let (shared, logs) = (Arc::clone(&self.training.shared), Arc::clone(&self.training.logs));
+            self.training.shared.tasks.spawn(ship(shared, logs, stream, receiver));
+            let (training, place, signals) = (Arc::clone(&self.training), place.clone(), signals.clone());
+            containers.spawn(async move { (place, contain(&training, spec, sender, signals).await) });
+        }
+        Ok(containers)
+    }
+
+    /// The trouble that comes while containers run, and when it comes.
+    fn incident(&self, trouble: Option<JobTrouble>) -> Option<(JobTrouble, Instant)> {
+        let after_ms = match trouble {
+            Some(JobTrouble::SpotInterruption { after_ms }) if self.asks_for("EnableManagedSpotTraining") => after_ms,
+            Some(JobTrouble::Kill { after_ms }) => after_ms,
+            _ => return None,
+        };
+        Some((trouble?, Instant::now() + Duration::from_millis(after_ms)))
+    }
+
+    async fn wait(
+        &self,
+        mut containers: Containers,
+        signals: &Signals,
+        incident: Option<(JobTrouble, Instant)>,
+        until: Instant,
+    ) -> Round {
+        // The first cause counts; the containers are always waited for.
+        let mut cause: Option<Round> = None;
+        let mut over = false;
+        let mut incident_over = incident.is_none();
+        while !over {
+            tokio::select! {
+                ended = containers.join_next() => match ended {
+                    None => over = true,
+                    Some(Ok((_, Ok(exit)))) if exit.code == 0 => {}
+                    Some(Ok((place, Ok(exit)))) => {
+                        let reason = format!("AlgorithmError: {}, exit code: {}", channels::failure_text(&place), exit.code);
+                        cause.get_or_insert(Round::Over(Ending::Failed(reason)));
+                        signals.kill.cancel();
+                    }
+                    Some(Ok((_, Err(error)))) => {
+                        cause.get_or_insert(Round::Over(internal(&error)));
+                        signals.kill.cancel();
+                    }
+                    Some(Err(error)) => {
+                        cause.get_or_insert(Round::Over(internal(&error.into())));
+                        signals.kill.cancel();
+                    }
+                },
+                () = self.stop.cancelled(), if !signals.stop.is_cancelled() => {
+                    cause.get_or_insert(Round::Over(Ending::Stopped));
+                    signals.stop.cancel();
+                }
+                () = tokio::time::sleep_until(until), if !signals.stop.is_cancelled() => {
+                    self.enter(Phase::Stopping, "Training job runtime exceeded MaxRuntimeInSeconds provided");
+                    cause.get_or_insert(Round::Over(Ending::MaxRuntimeExceeded));
+                    signals.stop.cancel();
+                }
+                () = tokio::time::sleep_until(incident.as_ref().map_or(until, |(_, at)| *at)), if !incident_over => {
+                    incident_over = true;
+                    if matches!(incident, Some((JobTrouble::Kill { .. }, _))) {
+                        signals.kill.cancel();
+                    } else if !signals.stop.is_cancelled() {
+                        cause.get_or_insert(Round::Interrupted);
+                        signals.stop.cancel();
+                    }
+                }
+                () = self.training.shared.shutdown.cancelled(), if !signals.kill.is_cancelled() => {
+                    cause.get_or_insert(Round::Over(Ending::Stopped));
+                    signals.kill.cancel();
+                }
+            }
+        }
+        cause.unwrap_or(Round::Over(Ending::Completed))
+    }
+
+    fn spec(&self, place: &HostPlace, image: &Image, session: &str) -> anyhow::Result<ContainerSpec> {
+        let scratch = place.opt_ml.with_file_name("scratch");
+        std::fs::create_dir_all(&scratch).with_context(|| format!("failed to create {}", scratch.display()))?;
+        let algorithm = self.request.get("AlgorithmSpecification").cloned().unwrap_or_default();
+        let words = |name: &str| -> Vec<String> {
+            let words = algorithm.get(name).and_then(Value::as_array).into_iter().flatten();
+            words.filter_map(Value::as_str).map(str::to_owned).collect()
+        };
+        let entrypoint = words("ContainerEntrypoint");
+        let mut arguments = words("ContainerArguments");
+        if entrypoint.is_empty() && arguments.is_empty() {
+            arguments.push("train".to_owned());
+        }
+        Ok(ContainerSpec {
+            id: format!("{}-{}", self.name, place.hostname()),
+            root: image.clone(),
+            profile: self.config().profiles.get(self.image_name()).cloned().unwrap_or_default(),
+            entrypoint,
+            arguments,
+            environment: self.environment(session),
+            hostname: place.hostname(),
+            opt_ml: place.opt_ml.clone(),
+            scratch,
+        })
+    }
+
+    /// What the platform gives every container, then what the job asks for.
+    fn environment(&self, session: &str) -> BTreeMap<String, String> {
+        let mut environment: BTreeMap<String, String> = [
+            ("PWD", "/"),
+            ("TRAINING_JOB_NAME", self.name.as_str()),
+            ("TRAINING_JOB_ARN", self.arn.as_str()),
+            ("AWS_REGION", self.region.as_str()),
+            ("AWS_EXECUTION_ENV", "AWS_ECS_EC2"),
+            ("SAGEMAKER_METRICS_DIRECTORY", "/opt/ml/output/metrics/sagemaker"),
+            ("DMLC_INTERFACE", "eth0"),
+            ("NVIDIA_VISIBLE_DEVICES", "void"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        if !self.asks_for("EnableNetworkIsolation") {
+            let endpoint = &self.training.shared.endpoint;
+            environment
+                .insert("AWS_CONTAINER_CREDENTIALS_FULL_URI".to_owned(), format!("{endpoint}{ROLE_PATH}{session}"));
+            // The real platform needs no such hint: its services are where the region says.
+            environment.insert("AWS_ENDPOINT_URL".to_owned(), endpoint.clone());
+        }
+        let own = self.request.get("Environment").and_then(Value::as_object).into_iter().flatten();
+        environment.extend(own.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))));
+        environment
+    }
+}
+
+/// Runs a container; what the machine offers for it is found out for the first one only.
+async fn contain(
+    training: &Training,
+    spec: ContainerSpec,
+    output: mpsc::Sender<Vec<u8>>,
+    signals: Signals,
+) -> anyhow::Result<ContainerExit> {
+    if matches!(spec.root, Image::Engine(_)) {
+        return host::run(spec, output, signals.stop, signals.kill, signals.grace).await;
+    }
+    host::run_with(spec, training.means().await?, output, signals).await
+}
+
+fn internal(error: &anyhow::Error) -> Ending {
+    tracing::error!(error = format!("{error:#}"), "failed to run a training container");
+    Ending::Failed(INTERNAL.to_owned())
+}

@@ -1,0 +1,12 @@
+//! `SageMaker` training jobs: operations, the life of each job, its containers and what they write.
+
+mod channels;
+mod containers;
+mod job;
+mod life;
+mod operations;
+mod rules;
+mod shipping;
+mod state;
+
+pub(crate) use self::state::Training;

@@ -1,0 +1,104 @@
+//! The state of the training service: its jobs, and the parts of other services that they use.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+use super::job::{Job, Phase};
+use crate::config::EmulatorConfig;
+use crate::host::Means;
+use crate::services::logs::Logs;
+use crate::shared::Shared;
+use crate::store::Store;
+
+/// All training jobs of the account.
+#[derive(Debug)]
+pub(crate) struct Training {
+    pub(super) shared: Arc<Shared>,
+    pub(super) store: Arc<Store>,
+    pub(super) logs: Arc<Logs>,
+    jobs: Mutex<BTreeMap<String, Job>>,
+    means: OnceCell<Means>,
+}
+
+impl Training {
+    pub(crate) fn new(shared: &Arc<Shared>, store: &Arc<Store>, logs: &Arc<Logs>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            store: Arc::clone(store),
+            logs: Arc::clone(logs),
+            jobs: Mutex::default(),
+            means: OnceCell::new(),
+        }
+    }
+
+    /// Jobs by name.
+    pub(super) fn jobs(&self) -> MutexGuard<'_, BTreeMap<String, Job>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What this machine offers for containers; tried out once.
+    pub(super) async fn means(&self) -> anyhow::Result<Means> {
+        self.means.get_or_try_init(|| Means::detect(&self.shared.config.data_dir)).await.copied()
+    }
+}
+
+/// A job while it lives: what does not change, and the way to its record.
+pub(super) struct JobHandle {
+    pub(super) training: Arc<Training>,
+    pub(super) name: String,
+    /// The request that created it.
+    pub(super) request: Value,
+    pub(super) region: String,
+    pub(super) arn: String,
+    pub(super) stop: CancellationToken,
+    /// Where its hosts' files are.
+    pub(super) folder: PathBuf,
+}
+
+impl JobHandle {
+    pub(super) fn config(&self) -> &EmulatorConfig {
+        &self.training.shared.config
+    }
+
+    pub(super) fn image_name(&self) -> &str {
+        self.request.pointer("/AlgorithmSpecification/TrainingImage").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Whether a flag of the request is on.
+    pub(super) fn asks_for(&self, flag: &str) -> bool {
+        self.request.get(flag).and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    pub(super) fn seconds(&self, pointer: &str) -> Option<Duration> {
+        self.request.pointer(pointer).and_then(Value::as_u64).map(Duration::from_secs)
+    }
+
+    pub(super) fn change(&self, change: impl FnOnce(&mut Job)) {
+        if let Some(job) = self.training.jobs().get_mut(&self.name) {
+            change(job);
+        }
+    }
+
+    /// Enters a phase, unless a stop was accepted in the meantime and this is not the end.
+    pub(super) fn enter(&self, phase: Phase, message: &str) {
+        self.change(|job| {
+            if phase.ended() || job.phase() != Phase::Stopping {
+                job.enter(phase, message);
+            }
+        });
+    }
+
+    pub(super) fn say(&self, message: &str) {
+        self.change(|job| {
+            if job.phase() != Phase::Stopping {
+                job.say(message);
+            }
+        });
+    }
+}

@@ -1,0 +1,62 @@
+//! What all services share: configuration, faults, role sessions, tags, identifiers, tasks and the signal that ends them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::clock;
+use super::config::EmulatorConfig;
+use super::faults::Faults;
+use super::quirks::mixed;
+use super::roles::Roles;
+use super::tags::Tags;
+
+/// Handed to each service; what belongs to one service alone stands in that service.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: EmulatorConfig,
+    /// `http://127.0.0.1:PORT`.
+    pub(crate) endpoint: String,
+    pub(crate) faults: Faults,
+    pub(crate) roles: Roles,
+    pub(crate) tags: Tags,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) shutdown: CancellationToken,
+    numbers: AtomicU64,
+    started_ms: u64,
+}
+
+impl Shared {
+    pub(crate) fn new(config: EmulatorConfig, endpoint: String) -> Self {
+        Self {
+            faults: Faults::new(config.faults.clone(), config.seed),
+            config,
+            endpoint,
+            roles: Roles::default(),
+            tags: Tags::default(),
+            tasks: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
+            numbers: AtomicU64::new(1),
+            started_ms: clock::now_ms(),
+        }
+    }
+
+    pub(crate) fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// An identifier in the form of a UUID, never the same twice.
+    pub(crate) fn next_id(&self) -> String {
+        let number = self.next_number();
+        let (high, low) = (mixed(self.started_ms, "id", number), mixed(number, "id", self.started_ms));
+        let hex = format!("{high:016x}{low:016x}");
+        let cut = |from, to| hex.get(from..to).unwrap_or_default();
+        format!("{}-{}-{}-{}-{}", cut(0, 8), cut(8, 12), cut(12, 16), cut(16, 20), cut(20, 32))
+    }
+
+    /// Whether a resource is seen by now: one that was created a moment ago may not be.
+    pub(crate) fn is_visible(&self, created_ms: u64) -> bool {
+        clock::now_ms() >= created_ms.saturating_add(self.faults.hidden_ms())
+    }
+}

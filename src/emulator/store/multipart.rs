@@ -1,0 +1,116 @@
+//! Multipart uploads: parts become one object without being copied.
+
+use std::collections::BTreeMap;
+use std::sync::{MutexGuard, PoisonError};
+
+use super::buckets::Store;
+use super::object::{Attributes, Object, Part, Precondition, StoreError, Upload, tag_of};
+use crate::clock;
+
+impl Store {
+    /// Starts a multipart upload.
+    pub(crate) fn start_upload(&self, bucket: &str, key: &str, attributes: Attributes) -> Result<String, StoreError> {
+        self.bucket(bucket)?;
+        let id = self.fresh_name();
+        let upload = Upload {
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+            attributes,
+            started_ms: clock::now_ms(),
+            parts: BTreeMap::new(),
+        };
+        self.uploads().insert(id.clone(), upload);
+        Ok(id)
+    }
+
+    /// The upload of an id, when it belongs to this key.
+    pub(crate) fn upload(&self, bucket: &str, key: &str, id: &str) -> Result<Upload, StoreError> {
+        let uploads = self.uploads();
+        let upload = uploads.get(id).filter(|upload| upload.bucket == bucket && upload.key == key);
+        upload.cloned().ok_or(StoreError::NoSuchUpload)
+    }
+
+    /// Adds or replaces a part.
+    pub(crate) fn add_part(&self, id: &str, number: i32, part: Part) -> Result<(), StoreError> {
+        let mut uploads = self.uploads();
+        let upload = uploads.get_mut(id).ok_or(StoreError::NoSuchUpload)?;
+        let replaced = upload.parts.insert(number, part);
+        let bucket = upload.bucket.clone();
+        drop(uploads);
+        self.remove_parts(&bucket, replaced);
+        Ok(())
+    }
+
+    /// Ends an upload: with the chosen parts as an object, or with an error and the upload as it was.
+    pub(crate) fn complete_upload(
+        &self,
+        id: &str,
+        chosen: &[(i32, Option<String>)],
+        precondition: &Precondition,
+    ) -> Result<Object, StoreError> {
+        let upload = self.uploads().get(id).cloned().ok_or(StoreError::NoSuchUpload)?;
+        let mut segments = Vec::with_capacity(chosen.len());
+        let mut tags = blake3::Hasher::new();
+        let mut previous = 0;
+        for (number, tag) in chosen {
+            if *number <= previous {
+                return Err(StoreError::InvalidPartOrder);
+            }
+            previous = *number;
+            let part = upload.parts.get(number).ok_or(StoreError::InvalidPart)?;
+            if tag.as_ref().is_some_and(|tag| *tag != part.tag) {
+                return Err(StoreError::InvalidPart);
+            }
+            tags.update(part.tag.as_bytes());
+            segments.push(part.segment.clone());
+        }
+        if segments.is_empty() {
+            return Err(StoreError::InvalidPart);
+        }
+        let object = Object {
+            tag: format!("{}-{}", tag_of(&tags), segments.len()),
+            bytes: segments.iter().map(|segment| segment.bytes).sum(),
+            modified_ms: clock::now_ms(),
+            segments,
+            attributes: upload.attributes.clone(),
+        };
+        // Only one of two racing completions gets the upload.
+        let Some(taken) = self.uploads().remove(id) else { return Err(StoreError::NoSuchUpload) };
+        let bucket = self.bucket(&upload.bucket)?;
+        let refused = bucket.lock().check(&upload.key, precondition);
+        if refused.is_err() {
+            self.uploads().insert(id.to_owned(), taken);
+            return refused.map(|()| object);
+        }
+        self.commit(&upload.bucket, &upload.key, object.clone(), precondition)?;
+        let unused = taken.parts.into_values().filter(|part| !object.segments.contains(&part.segment));
+        self.remove_parts(&upload.bucket, unused);
+        Ok(object)
+    }
+
+    /// Forgets an upload and its parts.
+    pub(crate) fn abort_upload(&self, id: &str) -> Result<(), StoreError> {
+        let upload = self.uploads().remove(id).ok_or(StoreError::NoSuchUpload)?;
+        self.remove_parts(&upload.bucket, upload.parts.into_values());
+        Ok(())
+    }
+
+    /// Uploads of a bucket by id.
+    pub(crate) fn uploads_of(&self, bucket: &str) -> Vec<(String, Upload)> {
+        let uploads = self.uploads();
+        uploads.iter().filter(|(_, one)| one.bucket == bucket).map(|(id, one)| (id.clone(), one.clone())).collect()
+    }
+
+    fn remove_parts(&self, bucket: &str, parts: impl IntoIterator<Item = Part>) {
+        if let Ok(bucket) = self.bucket(bucket) {
+            for part in parts {
+                // A file that cannot be removed only costs space.
+                drop(std::fs::remove_file(bucket.folder.join("data").join(part.segment.file)));
+            }
+        }
+    }
+
+    fn uploads(&self) -> MutexGuard<'_, BTreeMap<String, Upload>> {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
