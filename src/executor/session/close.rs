@@ -174,8 +174,8 @@ fn keep_for_later(session: &mut Session<'_>) -> anyhow::Result<()> {
 
 /// What a stage whose process was killed had not printed: GitLab Runner writes it to its own log.
 async fn print_rest(session: &Session<'_>) -> anyhow::Result<()> {
-    let Some(current) = session.record.current.as_ref().filter(|current| current.ordered && current.code.is_none())
-    else {
+    // Whether it was ordered is not always noted; of a script that was not there is nothing to print.
+    let Some(current) = session.record.current.as_ref().filter(|current| current.code.is_none()) else {
         return Ok(());
     };
     let (objects, printer) = (&*session.cloud.objects, session.printer);

@@ -40,17 +40,21 @@ pub(super) fn read_script(script: &Path) -> anyhow::Result<Vec<u8>> {
 
 /// Ends the script that is noted as running, and prints its rest. One whose agent never came up never began.
 pub(super) async fn end(context: &Context, session: &mut Session<'_>, supply: &Supply) -> anyhow::Result<()> {
-    let Some(left) = session.record.current.clone() else { return Ok(()) };
+    let Some(mut left) = session.record.current.clone() else { return Ok(()) };
     if left.code.is_none() {
-        if left.ordered {
+        let orders = session.record.orders;
+        session.order(&Order::Cancel { run: left.run }).await?;
+        // The order to run it may have been stored, and the kill have come before that was noted: then it had this number.
+        if left.ordered || session.record.orders > orders + 1 {
             let stage = &left.stage;
             context.printer.warn(format!("the driver's process of `{stage}` was killed; its script is ended first"));
             session.record.rewind(&left.reports);
-        }
-        // Whether an order was stored before the kill is not always known; an agent that never got it ignores this.
-        session.order(&Order::Cancel { run: left.run }).await?;
-        if left.ordered && follow(context, session, supply, &left).await? == Conclusion::NeverBegan {
-            session.give_up().await?;
+            left.ordered = true;
+            session.record.current = Some(left.clone());
+            session.save()?;
+            if follow(context, session, supply, &left).await? == Conclusion::NeverBegan {
+                session.give_up().await?;
+            }
         }
     }
     session.record.current = None;
