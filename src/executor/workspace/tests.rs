@@ -11,13 +11,24 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
+use super::path::{ancestors, enters_git};
+use super::task::{Stop, on_thread};
+use super::tree::Root;
+use super::tree::Roots;
+use super::tree::Walker;
+use super::warnings::Warnings;
 use super::*;
 use crate::cloud::memory::MemoryObjects;
-use crate::protocol::project::Rule;
+use crate::cloud::{CloudError, ObjectStore};
+use crate::protocol::keys::Route;
+use crate::protocol::project::{Rule, Selection, Trees};
 
 /// A host, a container and the store between them. Both sides have the trees in places of their own.
 struct World {
@@ -73,8 +84,9 @@ impl World {
 
     fn apply_asked(&self, selection: &Selection, limits: &Limits) -> anyhow::Result<Summary> {
         let (store, sent) = (&*self.store, all_sent());
+        let destination = Destination { trees: &self.host, staging: &self.staging() };
         let bounds = Bounds { selection, limits };
-        block_on(apply_changes(store, &down(), &self.host, bounds, &sent, &self.staging(), &Arc::default()))
+        block_on(apply_changes(store, &down(), destination, bounds, &sent, &Arc::default()))
     }
 
     fn down(&self, snapshot: &Snapshot, selection: &Selection) -> Summary {
@@ -147,7 +159,7 @@ fn picture(top: &Path) -> Picture {
 }
 
 fn without_git(picture: Picture) -> Picture {
-    picture.into_iter().filter(|(path, _)| !entry::enters_git(path.as_bytes())).collect()
+    picture.into_iter().filter(|(path, _)| !enters_git(path.as_bytes())).collect()
 }
 
 fn put(top: &Path, path: impl AsRef<Path>, content: &[u8]) {
@@ -199,7 +211,7 @@ fn paths_longer_than_the_kernel_takes_travel() {
     let name = "d".repeat(250);
     let make = |content: Option<&[u8]>, trees: &Trees| -> Vec<u8> {
         let root = Root::open(&trees.project).unwrap().unwrap();
-        let mut walker = tree::Walker::new(&root);
+        let mut walker = Walker::new(&root);
         let path = [name.as_str(); 20].join("/");
         let fd = walker.directory(path.as_bytes(), true).unwrap();
         if let Some(content) = content {
@@ -546,7 +558,7 @@ fn deeds() -> impl Strategy<Value = Vec<(Vec<u8>, Deed)>> {
 /// Does what can be done; a deed below a file or through a link is left out.
 fn act(top: &Path, deeds: &[(Vec<u8>, Deed)]) {
     for (path, deed) in deeds {
-        if entry::ancestors(path).any(|above| {
+        if ancestors(path).any(|above| {
             fs::symlink_metadata(top.join(OsStr::from_bytes(above))).is_ok_and(|metadata| !metadata.is_dir())
         }) {
             continue;
@@ -589,7 +601,7 @@ proptest! {
         let during: Vec<_> = during
             .into_iter()
             .filter(|(path, _)| !sent.keys().any(|held| {
-                entry::enters_git(held.as_bytes()) && held.as_bytes().starts_with(path) && !entry::enters_git(path)
+                enters_git(held.as_bytes()) && held.as_bytes().starts_with(path) && !enters_git(path)
             }))
             .collect();
         act(&world.container.project, &during);
@@ -597,7 +609,7 @@ proptest! {
         world.down(&snapshot, &everything());
         let mut got = picture(&world.host.project);
         for (path, seen) in &sent {
-            if entry::enters_git(path.as_bytes()) {
+            if enters_git(path.as_bytes()) {
                 prop_assert_eq!(got.get(path), Some(seen), "of the host's .git");
             }
         }
