@@ -1,5 +1,8 @@
 //! What the job asks for: an honest container is never refused, and one that sends more is, entry by entry.
 
+use proptest::prelude::*;
+
+use super::deeds::{Deed, act, deed, deeds, path};
 use super::*;
 
 const OUTSIDE: &str = "left out: 1 link that leads out of the project: ";

@@ -1,5 +1,6 @@
 //! A container that lies: each attack ends in an error that names it, and the host's side is as it was.
 
+use proptest::prelude::*;
 use test_case::test_case;
 
 use super::super::manifest::{End, Part, PartBlock, PartChunk, Record};
