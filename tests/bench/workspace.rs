@@ -18,7 +18,7 @@ use executor::cloud::{Access, Connect as _, MOST_BYTES, ObjectStore};
 use executor::protocol::keys::Route;
 use executor::protocol::project::{Selection, Trees};
 use executor::workspace::{
-    AllSent, Bounds, Limits, Progress, Snapshot, Summary, apply_changes, receive, send, send_changes,
+    AllSent, Bounds, Destination, Limits, Progress, Snapshot, Summary, apply_changes, receive, send, send_changes,
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
@@ -198,7 +198,8 @@ impl Transfer {
         let sent = AllSent::default();
         let selection = Selection { everything: true, ..Selection::default() };
         let bounds = Bounds { selection: &selection, limits: &limits };
-        measure(apply_changes(&*store, &route, &trees, bounds, &sent, &self.staging(), &progress)).await
+        let destination = Destination { trees: &trees, staging: &self.staging() };
+        measure(apply_changes(&*store, &route, destination, bounds, &sent, &progress)).await
     }
 }
 

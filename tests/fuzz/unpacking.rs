@@ -239,9 +239,10 @@ fn applies(manifest: impl FnOnce(&[u8]) -> Vec<Vec<u8>>) -> bool {
     let staging = host.folder.path().join("scratch/staging");
     let selection = Selection { everything: true, ..Selection::default() };
     let bounds = workspace::Bounds { selection: &selection, limits: &LIMITS };
+    let destination = workspace::Destination { trees: &host.trees, staging: &staging };
     let (sent, progress) = (workspace::AllSent::default(), Arc::default());
     sent.tell();
-    let applied = workspace::apply_changes(&store, &route, &host.trees, bounds, &sent, &staging, &progress);
+    let applied = workspace::apply_changes(&store, &route, destination, bounds, &sent, &progress);
     let result = block_on(applied);
     let after = Host::seen(host.folder.path());
     match &result {

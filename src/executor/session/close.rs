@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use crate::base::failure::Failure;
 use crate::cloud::{Cloud, CloudError, CloudErrorKind, TrainingJob};
+use crate::logs;
 use crate::protocol::mailbox::Order;
-use crate::reader;
 use crate::session::age::Stamp;
 use crate::session::output::Output;
 use crate::session::{Session, leaving, mailbox, slots, spec};
@@ -156,7 +156,7 @@ fn forget(session: &Session<'_>) -> anyhow::Result<()> {
 pub(super) fn forget_log(session: &Session<'_>) -> anyhow::Result<()> {
     let state_dir = &session.settings.runner.state_dir;
     let read = (1..=session.record.job_number.max(1))
-        .map(|number| reader::forget(state_dir, &spec::job_name(&session.id, number)))
+        .map(|number| logs::forget(state_dir, &spec::job_name(&session.id, number)))
         .collect::<Result<Vec<_>, _>>();
     read.map(drop)
 }

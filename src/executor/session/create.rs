@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 use crate::cloud::{Cloud, CloudError, CloudErrorKind, TrainingJobSpec};
-use crate::reader::chance;
+use crate::logs::chance;
 use crate::session::Session;
 use crate::session::age::Stamp;
 use crate::session::spec::{job_name, tag};

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use crate::cloud::{CloudError, CloudErrorKind, ObjectStore};
 use crate::config::settings::Settings;
+use crate::logs::chance;
 use crate::protocol::{bootstrap, keys};
-use crate::reader::chance;
 
 /// Certificate files of common hosts, tried in order: an image may have none of its own.
 const CA_BUNDLES: [&str; 4] = [

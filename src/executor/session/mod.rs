@@ -41,14 +41,13 @@ use crate::cloud::{Cloud, CloudError, LogClient};
 use crate::config::env::{self, Environment};
 use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
+use crate::logs::{self, Feed, Pace};
 use crate::protocol::keys::Layout;
 use crate::protocol::mailbox::{Order, Report};
 use crate::protocol::project::Trees;
-use crate::reader::{self, Feed, Pace};
 use crate::session::record::{Records, SessionRecord};
 use crate::ui::Printer;
-use crate::workspace::Summary;
-use crate::workspace::below::Base;
+use crate::workspace::{Base, Summary};
 
 /// Names a session everywhere: its first training job, the tag of all of them, the prefix in the store, the record on disk.
 ///
@@ -173,7 +172,7 @@ impl<'a> Session<'a> {
     pub fn join_log(&self, connect: LogClient) -> anyhow::Result<Feed> {
         let settings = self.settings;
         let endpoint = settings.aws.endpoint_url.as_deref();
-        let terms = reader::Terms {
+        let terms = logs::Terms {
             dir: settings.runner.state_dir.clone(),
             scope: log_scope(self.record.arn.as_deref(), endpoint),
             job: self.job_name(),

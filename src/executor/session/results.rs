@@ -17,7 +17,7 @@ use crate::session::machine::LossKind;
 use crate::session::mailbox::LeaseKeeper;
 use crate::session::record::LostResults;
 use crate::session::supply::with_bar;
-use crate::workspace::{self, AllSent, Bounds, Limits, Progress};
+use crate::workspace::{self, AllSent, Bounds, Destination, Limits, Progress};
 
 const POLL: Duration = Duration::from_millis(40);
 const SLOW_POLL: Duration = Duration::from_millis(500);
@@ -103,8 +103,9 @@ async fn fetch(
     let selection = session.record.selection.clone();
     let selection = selection.unwrap_or_else(|| Selection { everything: true, ..Selection::default() });
     let bounds = Bounds { selection: &selection, limits: &limits };
+    let destination = Destination { trees, staging: &staging };
     // Large, and each stage's future would hold it.
-    let applying = Box::pin(workspace::apply_changes(&*objects, &route, trees, bounds, &all_sent, &staging, progress));
+    let applying = Box::pin(workspace::apply_changes(&*objects, &route, destination, bounds, &all_sent, progress));
     let applying = with_bar(session.printer, "Fetching the results", progress, applying);
     tokio::pin!(applying);
     // What has arrived is applied whatever happens.

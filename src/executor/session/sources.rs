@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::base::node::NodeId;
 use crate::cloud::ObjectStore;
-use crate::reader::Feed;
+use crate::logs::Feed;
 use crate::session::output::{NodeOutput, Output};
 use crate::ui::Printer;
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::reader::budget::{Grant, ReadBudget};
-use crate::reader::chance;
+use crate::logs::budget::{Grant, ReadBudget};
+use crate::logs::chance;
 use crate::session::age::Stamp;
 
 /// Requests a second of one host at most; a new host begins at half of it. What AWS allows is not public.

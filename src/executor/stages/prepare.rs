@@ -17,8 +17,7 @@ use crate::session::node_record::NodeRecord;
 use crate::session::record::{Records, SessionRecord};
 use crate::session::{self, Session, create, delivery, left_over, spec};
 use crate::stages::Context;
-use crate::workspace;
-use crate::workspace::below::{self, Base};
+use crate::workspace::{self, Base};
 
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let until = Instant::now() + create::PATIENCE;
@@ -150,7 +149,7 @@ fn check_host(context: &Context, job: &JobContext) -> anyhow::Result<()> {
         ("runner.cache_dir", &settings.runner.cache_dir, session::cache_dir(settings, job)),
     ] {
         let made = Base::create(base).and_then(|base| base.make(&dir));
-        made.and_then(|made| Ok(tempfile::tempfile_in(below::path_of(&made))?)).map_err(|error| {
+        made.and_then(|made| Ok(tempfile::tempfile_in(workspace::path_of(&made))?)).map_err(|error| {
             Failure::system(format!("failed to write {}", dir.display()))
                 .hint(format!("make `{key}` a directory that the runner's user can write"))
                 .caused_by(error)

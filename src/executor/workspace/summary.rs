@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::entry::{Entry, Kind};
+use crate::workspace::manifest::{Entry, Kind};
 
 /// What one transfer did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Summary {
 
 impl Summary {
     /// Counts what one entry adds, content aside.
-    pub(super) fn count(&mut self, entry: &Entry) {
+    pub(crate) fn count(&mut self, entry: &Entry) {
         match entry.kind {
             Kind::File | Kind::Link => self.files += 1,
             Kind::Deleted => self.deleted += 1,

@@ -1,6 +1,7 @@
 //! The way up and the way back, against plain pictures of the trees.
 
 mod asked;
+mod deeds;
 mod git;
 mod hostile;
 mod remembering;
@@ -11,13 +12,22 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use proptest::prelude::*;
-
+use super::path::{ancestors, enters_git};
+use super::task::{Stop, on_thread};
+use super::tree::Root;
+use super::tree::Roots;
+use super::tree::Walker;
+use super::warnings::Warnings;
 use super::*;
 use crate::cloud::memory::MemoryObjects;
-use crate::protocol::project::Rule;
+use crate::cloud::{CloudError, ObjectStore};
+use crate::protocol::keys::Route;
+use crate::protocol::project::{Rule, Selection, Trees};
 
 /// A host, a container and the store between them. Both sides have the trees in places of their own.
 struct World {
@@ -73,8 +83,9 @@ impl World {
 
     fn apply_asked(&self, selection: &Selection, limits: &Limits) -> anyhow::Result<Summary> {
         let (store, sent) = (&*self.store, all_sent());
+        let destination = Destination { trees: &self.host, staging: &self.staging() };
         let bounds = Bounds { selection, limits };
-        block_on(apply_changes(store, &down(), &self.host, bounds, &sent, &self.staging(), &Arc::default()))
+        block_on(apply_changes(store, &down(), destination, bounds, &sent, &Arc::default()))
     }
 
     fn down(&self, snapshot: &Snapshot, selection: &Selection) -> Summary {
@@ -147,7 +158,7 @@ fn picture(top: &Path) -> Picture {
 }
 
 fn without_git(picture: Picture) -> Picture {
-    picture.into_iter().filter(|(path, _)| !entry::enters_git(path.as_bytes())).collect()
+    picture.into_iter().filter(|(path, _)| !enters_git(path.as_bytes())).collect()
 }
 
 fn put(top: &Path, path: impl AsRef<Path>, content: &[u8]) {
@@ -199,7 +210,7 @@ fn paths_longer_than_the_kernel_takes_travel() {
     let name = "d".repeat(250);
     let make = |content: Option<&[u8]>, trees: &Trees| -> Vec<u8> {
         let root = Root::open(&trees.project).unwrap().unwrap();
-        let mut walker = tree::Walker::new(&root);
+        let mut walker = Walker::new(&root);
         let path = [name.as_str(); 20].join("/");
         let fd = walker.directory(path.as_bytes(), true).unwrap();
         if let Some(content) = content {
@@ -508,101 +519,4 @@ fn a_selection_travels_as_json() {
     let selection: Selection =
         serde_json::from_str(r#"{"rules": [{"include": ["out/"], "newer": 1}], "newer": 1}"#).unwrap();
     assert_eq!(selection, only(&["out/"]));
-}
-
-#[derive(Debug, Clone)]
-enum Deed {
-    File(Vec<u8>, u32),
-    Directory(u32),
-    Link(&'static str),
-    Remove,
-}
-
-fn path() -> impl Strategy<Value = Vec<u8>> {
-    let name =
-        prop::sample::select(vec![&b"a"[..], b"b", b"c d", b"\n", b"-", b"\xff", b"*", b".git", b"a.b", b"\xc3\xa9"]);
-    prop::collection::vec(name, 1..4).prop_map(|names| names.join(&b'/'))
-}
-
-fn deed() -> impl Strategy<Value = Deed> {
-    let content = prop_oneof![
-        prop::collection::vec(any::<u8>(), 0..40),
-        Just(vec![0; 20_000]),
-        Just([vec![7; 300_000], vec![0; 300_000], vec![8; 5]].concat()),
-    ];
-    let mode = prop::sample::select(vec![0o644, 0o600, 0o755, 0o700, 0o444]);
-    prop_oneof![
-        4 => (content, mode).prop_map(|(content, mode)| Deed::File(content, mode)),
-        2 => prop::sample::select(vec![0o755, 0o700, 0o750]).prop_map(Deed::Directory),
-        1 => prop::sample::select(vec!["a", "b/a", "nowhere", "./a.b"]).prop_map(Deed::Link),
-        2 => Just(Deed::Remove),
-    ]
-}
-
-fn deeds() -> impl Strategy<Value = Vec<(Vec<u8>, Deed)>> {
-    prop::collection::vec((path(), deed()), 0..16)
-}
-
-/// Does what can be done; a deed below a file or through a link is left out.
-fn act(top: &Path, deeds: &[(Vec<u8>, Deed)]) {
-    for (path, deed) in deeds {
-        if entry::ancestors(path).any(|above| {
-            fs::symlink_metadata(top.join(OsStr::from_bytes(above))).is_ok_and(|metadata| !metadata.is_dir())
-        }) {
-            continue;
-        }
-        let path = top.join(OsStr::from_bytes(path));
-        if fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
-            fs::remove_dir_all(&path).unwrap();
-        } else {
-            let _ = fs::remove_file(&path);
-        }
-        if !matches!(deed, Deed::Remove) {
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-        }
-        match deed {
-            Deed::File(content, mode) => {
-                fs::write(&path, content).unwrap();
-                chmod(&path, *mode);
-            }
-            Deed::Directory(mode) => {
-                fs::create_dir(&path).unwrap();
-                chmod(&path, *mode);
-            }
-            Deed::Link(target) => symlink(target, &path).unwrap(),
-            Deed::Remove => {}
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn both_sides_agree_after_both_ways(before in deeds(), during in deeds()) {
-        let world = World::new();
-        act(&world.host.project, &before);
-        let snapshot = world.up();
-        let sent = picture(&world.host.project);
-        prop_assert_eq!(&picture(&world.container.project), &sent);
-        // `.git` is the host's alone: a job that replaces a directory with one in it is refused, so none is.
-        let during: Vec<_> = during
-            .into_iter()
-            .filter(|(path, _)| !sent.keys().any(|held| {
-                entry::enters_git(held.as_bytes()) && held.as_bytes().starts_with(path) && !entry::enters_git(path)
-            }))
-            .collect();
-        act(&world.container.project, &during);
-        let wanted = without_git(picture(&world.container.project));
-        world.down(&snapshot, &everything());
-        let mut got = picture(&world.host.project);
-        for (path, seen) in &sent {
-            if entry::enters_git(path.as_bytes()) {
-                prop_assert_eq!(got.get(path), Some(seen), "of the host's .git");
-            }
-        }
-        got = without_git(got);
-        prop_assert_eq!(got.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>());
-        prop_assert_eq!(got, wanted);
-    }
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::entry::shown;
+use super::path::shown;
 
 /// Why something does not travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum LeftOut {
+pub(crate) enum LeftOut {
     /// The job asks for no such file.
     Unasked,
     Special,
@@ -87,19 +87,19 @@ fn listed(examples: &[String], count: u64) -> String {
 
 /// Lines for people, not endlessly many.
 #[derive(Debug, Default)]
-pub(super) struct Warnings {
+pub(crate) struct Warnings {
     lines: Vec<String>,
     more: u64,
     left_out: BTreeMap<LeftOut, (u64, Vec<String>)>,
 }
 
 impl Warnings {
-    pub(super) const MOST: usize = 100;
+    pub(crate) const MOST: usize = 100;
     const EXAMPLES: usize = 3;
     /// Most characters of a path that is an example.
     const EXAMPLE: usize = 200;
 
-    pub(super) fn add(&mut self, line: String) {
+    pub(crate) fn add(&mut self, line: String) {
         if self.lines.len() < Self::MOST {
             self.lines.push(line);
         } else {
@@ -107,7 +107,7 @@ impl Warnings {
         }
     }
 
-    pub(super) fn leave_out(&mut self, why: LeftOut, path: &[u8]) {
+    pub(crate) fn leave_out(&mut self, why: LeftOut, path: &[u8]) {
         let (count, examples) = self.left_out.entry(why).or_default();
         *count += 1;
         if examples.len() < Self::EXAMPLES {
@@ -120,7 +120,7 @@ impl Warnings {
         }
     }
 
-    pub(super) fn append(&mut self, other: Self) {
+    pub(crate) fn append(&mut self, other: Self) {
         self.more += other.more;
         other.lines.into_iter().for_each(|line| self.add(line));
         for (why, (count, examples)) in other.left_out {
@@ -131,11 +131,11 @@ impl Warnings {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.lines.is_empty() && self.left_out.is_empty()
     }
 
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = self.lines.clone();
         if self.more > 0 {
             lines.push(format!("and {} more", self.more));

@@ -1,5 +1,8 @@
 //! What the job asks for: an honest container is never refused, and one that sends more is, entry by entry.
 
+use proptest::prelude::*;
+
+use super::deeds::{Deed, act, deed, deeds, path};
 use super::*;
 
 const OUTSIDE: &str = "left out: 1 link that leads out of the project: ";
@@ -84,7 +87,7 @@ proptest! {
         let during: Vec<_> = during
             .into_iter()
             .filter(|(path, _)| !sent.keys().any(|held| {
-                entry::enters_git(held.as_bytes()) && held.as_bytes().starts_with(path) && !entry::enters_git(path)
+                enters_git(held.as_bytes()) && held.as_bytes().starts_with(path) && !enters_git(path)
             }))
             .collect();
         act(&world.container.project, &during);
@@ -98,7 +101,7 @@ proptest! {
             let seen = &there[path.as_os_str()];
             let is_link = world.container.project.join(&path).is_symlink();
             let project = world.container.project.as_os_str().as_bytes();
-            if is_link && entry::stray_link(project, bytes, seen.bytes.as_deref().unwrap_or_default()).is_some() {
+            if is_link && select::stray_link(project, bytes, seen.bytes.as_deref().unwrap_or_default()).is_some() {
                 continue;
             }
             let found = here.get(path.as_os_str()).map(|found| (&found.bytes, found.mode));

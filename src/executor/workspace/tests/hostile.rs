@@ -1,11 +1,12 @@
 //! A container that lies: each attack ends in an error that names it, and the host's side is as it was.
 
+use proptest::prelude::*;
 use test_case::test_case;
 
-use super::super::chunk::ChunkHash;
-use super::super::entry::{Entry, Instant, Kind, Place, enters_git};
-use super::super::pack::{Audience, OpenBlock, OpenPack, PackName, SealedPack};
-use super::super::part::{End, Part, PartBlock, PartChunk, Record};
+use super::super::manifest::{End, Part, PartBlock, PartChunk, Record};
+use super::super::manifest::{Entry, Kind, Place, Timestamp};
+use super::super::store::ChunkHash;
+use super::super::store::{OpenBlock, OpenPack, PackName, SealedPack, Visibility};
 use super::*;
 use crate::base::failure::{Kind as FailureKind, kind_of};
 
@@ -17,7 +18,7 @@ const DELETED: Kind = Kind::Deleted;
 fn entry(kind: Kind, path: &[u8]) -> Entry {
     let size = if kind == FILE { 4 } else { 0 };
     let target = if kind == LINK { b"elsewhere".to_vec() } else { Vec::new() };
-    Entry { place: Place::Project, kind, path: path.to_vec(), mode: 0o644, mtime: Instant::default(), size, target }
+    Entry { place: Place::Project, kind, path: path.to_vec(), mode: 0o644, mtime: Timestamp::default(), size, target }
 }
 
 /// A pack with one chunk.
@@ -43,7 +44,7 @@ impl Lie {
         let block = &pack.index[0];
         let (hash, length) = block.chunks[0];
         let part = Part {
-            packs: vec![PackName { id: pack.id, audience: Audience::Project }],
+            packs: vec![PackName { id: pack.id, visibility: Visibility::Project }],
             blocks: vec![PartBlock { pack: 0, at: block.at, stored: block.stored, raw: block.raw }],
             chunks: vec![PartChunk { hash, block: 0, at: 0, length }],
             records,
@@ -158,7 +159,7 @@ fn large(name: &[u8], place: Place, size: u64, mode: u32) -> Vec<Record> {
     vec![
         Record::Begin { file: 7, entry: Entry { place, ..entry(FILE, name) } },
         Record::Data { file: 7, offset: 0, chunks: vec![0] },
-        Record::End { file: 7, size, mode, mtime: Instant::default() },
+        Record::End { file: 7, size, mode, mtime: Timestamp::default() },
     ]
 }
 
@@ -259,7 +260,7 @@ fn a_bomb_is_refused() {
     let whole = Entry { size: 1_400_000, ..entry(FILE, b"bomb") };
     let begin = Record::Begin { file: 0, entry: entry(FILE, b"bomb") };
     let data = Record::Data { file: 0, offset: 0, chunks: vec![0] };
-    let end = |size| Record::End { file: 0, size, mode: 0o644, mtime: Instant::default() };
+    let end = |size| Record::End { file: 0, size, mode: 0o644, mtime: Timestamp::default() };
     for records in [
         vec![Record::File { entry: whole, chunks: vec![0, 0] }],
         vec![begin.clone(), data.clone(), data.clone(), end(700_000)],
@@ -276,7 +277,7 @@ fn a_bomb_is_refused() {
 #[test]
 fn a_manifest_that_makes_no_sense_is_refused() {
     let begin = |file| Record::Begin { file, entry: entry(FILE, b"f") };
-    let end = Record::End { file: 0, size: 4, mode: 0o644, mtime: Instant::default() };
+    let end = Record::End { file: 0, size: 4, mode: 0o644, mtime: Timestamp::default() };
     for (records, expected) in [
         (vec![begin(0), begin(0)], "a file begins twice"),
         (vec![begin(0)], "a file has no end"),

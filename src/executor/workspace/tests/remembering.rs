@@ -1,8 +1,9 @@
 //! What the host remembers of files, so that it need not read them again.
 
-use super::super::chunk::ChunkHash;
-use super::super::entry::StateId;
-use super::super::part::Located;
+use super::super::send::files_cache::FilesCache;
+use super::super::store::ChunkHash;
+use super::super::store::Located;
+use super::super::tree::{FileStat, StateId};
 use super::transfer::{noise, project};
 use super::*;
 
@@ -18,7 +19,7 @@ impl World {
 
     /// The state of a file as it is now.
     fn state(&self, path: &str) -> Option<StateId> {
-        Mark::of(&rustix::fs::stat(self.host.project.join(path)).unwrap()).unwrap().state(path.as_bytes())
+        FileStat::of(&rustix::fs::stat(self.host.project.join(path)).unwrap()).unwrap().state(path.as_bytes())
     }
 
     /// Leaves notes of this file alone, that say what is not true.
@@ -89,7 +90,7 @@ fn wrong_notes_about_the_only_file_are_replaced() {
 fn a_file_that_changed_just_now_is_not_remembered() {
     let world = World::new();
     put(&world.host.project, "new", b"content");
-    let mark = Mark::of(&rustix::fs::stat(world.host.project.join("new")).unwrap()).unwrap();
+    let mark = FileStat::of(&rustix::fs::stat(world.host.project.join("new")).unwrap()).unwrap();
     // As slow as this test may run, a second look at the clock says whether the first one could tell.
     let state = mark.state(b"new");
     assert!(state.is_none() || !mark.is_fresh());

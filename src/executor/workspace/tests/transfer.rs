@@ -10,8 +10,8 @@ use bytes::Bytes;
 use super::*;
 use crate::cloud::faulty::{Fault, Faulty, When};
 use crate::cloud::{CloudErrorKind, Listed};
-use crate::workspace::chunk::ChunkHash;
-use crate::workspace::pack::Index;
+use crate::workspace::store::ChunkHash;
+use crate::workspace::store::Index;
 
 /// Bytes without any pattern, different for each seed.
 pub(super) fn noise(seed: u64, length: usize) -> Vec<u8> {
@@ -277,10 +277,11 @@ fn results_are_fetched_before_the_last_chunk_has_left() {
     let store = Gated { inner: world.store.clone(), free: 3.into(), gate };
     block_on(async {
         let (route, all_sent, limits, staging) = (down(), AllSent::default(), Limits::default(), world.staging());
+        let destination = Destination { trees: &world.host, staging: &staging };
         let (snapshot, selection, there, here) = (Snapshot::default(), everything(), Arc::default(), Arc::default());
         let bounds = Bounds { selection: &selection, limits: &limits };
         let sending = send_changes(&store, &route, &world.container, &snapshot, &selection, &there);
-        let applying = apply_changes(&store, &route, &world.host, bounds, &all_sent, &staging, &here);
+        let applying = apply_changes(&store, &route, destination, bounds, &all_sent, &here);
         let looking = async {
             while here.content() == 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -330,10 +331,10 @@ fn a_store_that_is_away_for_long_is_waited_for_while_the_sender_works() {
         Faulty::new(world.store.clone(), faults.map(|fault| fault.times(80)))
     };
     let (route, limits, staging, progress) = (down(), Limits::default(), world.staging(), Arc::default());
+    let destination = Destination { trees: &world.host, staging: &staging };
     let selection = only(&["new"]);
     let bounds = Bounds { selection: &selection, limits: &limits };
-    let apply =
-        |store, sent| with_paused_time(apply_changes(&store, &route, &world.host, bounds, &sent, &staging, &progress));
+    let apply = |store, sent| with_paused_time(apply_changes(&store, &route, destination, bounds, &sent, &progress));
     apply(away(), all_sent()).unwrap_err();
     apply(away(), AllSent::default()).unwrap();
     assert_eq!(fs::read(world.host.project.join("new")).unwrap(), b"result");
@@ -376,24 +377,26 @@ fn an_error_ends_the_walk_too() {
 /// A reading error with far more work behind it than the queue holds.
 #[test]
 fn an_unreadable_file_ends_the_walk_too() {
-    use super::super::entry::{Entry, Instant, Kind, Place};
-    use super::super::known::Known;
+    use super::super::manifest::{Entry, Kind, Place, Timestamp};
+    use super::super::send::sending;
+    use super::super::send::source::{SendJob, Source, Unsteady};
+    use super::super::store::KnownPacks;
     let world = World::new();
     let mut entries = Vec::new();
     for number in 0..60 {
         let path = format!("{number:02}");
         put(&world.host.project, &path, &noise(number, 1 << 20));
-        let (mode, mtime, size) = (0o644, Instant::default(), 1 << 20);
+        let (mode, mtime, size) = (0o644, Timestamp::default(), 1 << 20);
         let (place, kind, target) = (Place::Project, Kind::File, Vec::new());
         entries.push(Entry { place, kind, path: path.into_bytes(), mode, mtime, size, target });
     }
     fs::remove_file(world.host.project.join("03")).unwrap();
     let roots = Roots::open(&world.host).unwrap();
     let (source, unsteady) = (Source::Entries(entries), Unsteady::Refuse);
-    let job = Job { roots, source, unsteady, warnings: Warnings::default(), files: Arc::default() };
+    let job = SendJob { roots, source, unsteady, warnings: Warnings::default(), files: Arc::default() };
     let (route, progress) = (up(), Arc::default());
     let sent = block_on(async {
-        let sending = sending::send(&*world.store, &route, job, Known::nothing(), &progress);
+        let sending = sending::send(&*world.store, &route, job, KnownPacks::nothing(), &progress);
         tokio::time::timeout(Duration::from_mins(1), sending).await.expect("it ends")
     });
     assert!(format!("{:#}", sent.unwrap_err()).contains("failed to read `03`"));
@@ -411,9 +414,10 @@ fn results_that_broke_off_are_fetched_on() {
     let fault = Fault::new("get_range", 5, When::Before, CloudErrorKind::Transient).forever();
     let store = Faulty::new(world.store.clone(), [fault]);
     let (route, limits, staging, progress) = (down(), Limits::default(), world.staging(), Arc::default());
+    let destination = Destination { trees: &world.host, staging: &staging };
     let selection = everything();
     let bounds = Bounds { selection: &selection, limits: &limits };
-    with_paused_time(apply_changes(&store, &route, &world.host, bounds, &all_sent(), &staging, &progress)).unwrap_err();
+    with_paused_time(apply_changes(&store, &route, destination, bounds, &all_sent(), &progress)).unwrap_err();
     assert_eq!(picture(&world.host.project), before, "nothing is applied by halves");
     let fetched: usize = picture(&world.staging()).values().filter_map(|seen| seen.bytes.as_ref()).map(Vec::len).sum();
     assert!(fetched > 1 << 20, "the first four fetches stay");

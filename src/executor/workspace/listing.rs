@@ -1,0 +1,39 @@
+//! A tree as it is listed, for a selection to search.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use super::path::enters_git;
+use super::task::Stop;
+use super::warnings::Warnings;
+use crate::protocol::project::Selection;
+use crate::workspace::manifest::{Entry, Kind};
+use crate::workspace::select::{Effort, Node, View};
+use crate::workspace::tree::{FileStat, Root, Scope, Walker};
+
+impl Selection {
+    /// The paths of `project` (an absolute directory) that the selection wants as things are now, relative to it, sorted.
+    /// Never any in a `.git`. Fails when the directory cannot be read.
+    pub fn list(&self, project: &Path) -> anyhow::Result<Vec<PathBuf>> {
+        let Some(root) = Root::open(project)? else { return Ok(Vec::new()) };
+        let (mut warnings, stop) = (Warnings::default(), Stop::default());
+        let listed = Walker::new(&root).list(&Scope::project(&enters_git, &stop), &mut warnings)?;
+        let wanted = self.wanted(&view(project.as_os_str().as_bytes(), &listed), b"", Effort::Container);
+        let paths = listed.iter().map(|(entry, _)| &entry.path);
+        Ok(paths.filter(|path| wanted.wants(path)).map(|path| OsStr::from_bytes(path).into()).collect())
+    }
+}
+
+/// The tree as it was listed.
+pub(crate) fn view<'a>(project: &[u8], listed: &'a [(Entry, FileStat)]) -> View<'a> {
+    View::new(project, listed.iter().map(|(entry, _)| (entry.path.as_slice(), node(entry))))
+}
+
+pub(crate) fn node(entry: &Entry) -> Node<'_> {
+    match entry.kind {
+        Kind::Directory => Node::Directory,
+        Kind::Link => Node::Link(&entry.target),
+        Kind::File | Kind::Deleted | Kind::Special => Node::Other,
+    }
+}

@@ -1,0 +1,351 @@
+//! The manifest of a transfer, in parts: each tells of files whose content is stored already and where it is, so that a
+//! receiver can work while the sender does. Described in `docs/WIRE-FORMATS.md`.
+//!
+//! Parts are numbered from 0; the last one has an [`End`]. Nothing here does I/O. [`Part::decode`] trusts nothing: what it
+//! returns refers to nothing that is not there, and asks for no more than its limits.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use anyhow::{Context as _, ensure};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::entry::{Entry, Kind, Timestamp};
+use crate::workspace::path::LONGEST_PATH;
+use crate::workspace::store::{ChunkHash, LARGEST, Located, PackName, decompress, is_sound};
+
+const MAGIC: [u8; 8] = *b"SMEXPRT2";
+const LEVEL: i32 = 1;
+/// Largest part, uncompressed: a sender's has less than 5 MiB.
+pub(crate) const PART_MOST: usize = 8 << 20;
+/// Most records: a sender's part has less than 44,000. A record of two bytes has a hundred in memory.
+const RECORDS: usize = 1 << 16;
+/// Most chunks that records refer to, each as often as it is named: a sender's part has less than 100,000.
+const REFERENCES: usize = 1 << 18;
+/// Most warnings and the longest one, in bytes.
+const WARNINGS: usize = 101;
+const WARNING: usize = 20 << 10;
+
+/// One part. Its records refer to its chunks by their position here, chunks to blocks, blocks to packs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Part {
+    pub(crate) packs: Vec<PackName>,
+    pub(crate) blocks: Vec<PartBlock>,
+    pub(crate) chunks: Vec<PartChunk>,
+    #[serde(deserialize_with = "few::<_, _, RECORDS>")]
+    pub(crate) records: Vec<Record>,
+    pub(crate) end: Option<End>,
+}
+
+/// Where in which pack a block is, and its size: stored and as content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PartBlock {
+    pub(crate) pack: u32,
+    pub(crate) at: u32,
+    pub(crate) stored: u32,
+    pub(crate) raw: u32,
+}
+
+/// Where in which block's content a chunk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PartChunk {
+    pub(crate) hash: ChunkHash,
+    pub(crate) block: u32,
+    pub(crate) at: u32,
+    pub(crate) length: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Record<C = u32> {
+    /// A directory, link or deletion.
+    Entry(Entry),
+    /// A file, whole: its chunks in order.
+    File { entry: Entry, chunks: Vec<C> },
+    /// A large file begins. It has this number, counted from 0, and its entry's size, mode and time are those of its end.
+    Begin { file: u32, entry: Entry },
+    /// Chunks of it from `offset` on. What no chunk covers is zeros.
+    Data { file: u32, offset: u64, chunks: Vec<C> },
+    /// It is complete.
+    End { file: u32, size: u64, mode: u32, mtime: Timestamp },
+    /// It changed while it was read: all of its content so far is void and comes again.
+    Void { file: u32 },
+    /// It vanished while it was read: there is no such file.
+    Gone { file: u32 },
+}
+
+/// The end of the transfer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct End {
+    /// What the sender wants people to know.
+    #[serde(deserialize_with = "few::<_, _, WARNINGS>")]
+    pub(crate) warnings: Vec<String>,
+}
+
+impl<C> Record<C> {
+    /// The same with its chunks told in another way.
+    pub(crate) fn with_chunks<D>(self, tell: impl FnMut(C) -> anyhow::Result<D>) -> anyhow::Result<Record<D>> {
+        Ok(match self {
+            Self::Entry(entry) => Record::Entry(entry),
+            Self::File { entry, chunks } => {
+                Record::File { entry, chunks: chunks.into_iter().map(tell).collect::<Result<_, _>>()? }
+            }
+            Self::Begin { file, entry } => Record::Begin { file, entry },
+            Self::Data { file, offset, chunks } => {
+                Record::Data { file, offset, chunks: chunks.into_iter().map(tell).collect::<Result<_, _>>()? }
+            }
+            Self::End { file, size, mode, mtime } => Record::End { file, size, mode, mtime },
+            Self::Void { file } => Record::Void { file },
+            Self::Gone { file } => Record::Gone { file },
+        })
+    }
+
+    fn references(&self) -> usize {
+        match self {
+            Self::File { chunks, .. } | Self::Data { chunks, .. } => chunks.len(),
+            Self::Entry(_) | Self::Begin { .. } | Self::End { .. } | Self::Void { .. } | Self::Gone { .. } => 0,
+        }
+    }
+}
+
+/// Reads at most so many, and no more than that into memory.
+fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(items: D) -> Result<Vec<T>, D::Error> {
+    struct Few<T, const MOST: usize>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Few<T, MOST> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {MOST} items")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+            let mut found = Vec::new();
+            while let Some(item) = items.next_element()? {
+                if found.len() == MOST {
+                    return Err(A::Error::invalid_length(MOST + 1, &self));
+                }
+                found.push(item);
+            }
+            Ok(found)
+        }
+    }
+
+    items.deserialize_seq(Few::<T, MOST>(PhantomData))
+}
+
+impl Part {
+    pub(crate) fn encode(&self) -> anyhow::Result<Vec<u8>> {
+        let plain = postcard::to_stdvec(self).context("failed to encode the manifest")?;
+        let mut encoded = MAGIC.to_vec();
+        encoded.extend_from_slice(blake3::hash(&plain).as_bytes());
+        encoded.extend(zstd::bulk::compress(&plain, LEVEL).context("failed to compress the manifest")?);
+        Ok(encoded)
+    }
+
+    pub(crate) fn decode(encoded: &[u8]) -> anyhow::Result<Self> {
+        let (magic, rest) = encoded.split_at_checked(MAGIC.len()).context(DAMAGED)?;
+        ensure!(magic == MAGIC, "this is no manifest that this version of the program reads");
+        let (hash, compressed) = rest.split_at_checked(32).context(DAMAGED)?;
+        let plain = decompress(compressed, PART_MOST).context(DAMAGED)?;
+        ensure!(blake3::hash(&plain).as_bytes() == hash, DAMAGED);
+        let part: Self = postcard::from_bytes(&plain).context(DAMAGED)?;
+        part.check().context(DAMAGED)?;
+        Ok(part)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        for block in &self.blocks {
+            ensure!((block.pack as usize) < self.packs.len(), "a block in no pack");
+            ensure!(is_sound(block.at, block.stored, block.raw), "an impossible block");
+        }
+        for chunk in &self.chunks {
+            let block = self.blocks.get(chunk.block as usize).context("a chunk in no block")?;
+            let end = u64::from(chunk.at) + u64::from(chunk.length);
+            let fits = chunk.length > 0 && chunk.length as usize <= LARGEST && end <= u64::from(block.raw);
+            ensure!(fits, "an impossible chunk");
+        }
+        let references: usize = self.records.iter().map(Record::references).sum();
+        ensure!(references <= REFERENCES, "too many references to chunks");
+        for record in &self.records {
+            match record {
+                Record::Entry(entry) => {
+                    ensure!(entry.kind != Kind::File, "a file without content");
+                    check_entry(entry)?;
+                }
+                Record::File { entry, chunks } => {
+                    ensure!(entry.kind == Kind::File, "content of no file");
+                    check_entry(entry)?;
+                    ensure!(self.length(chunks)? == entry.size, "a file of another size than its content");
+                }
+                Record::Begin { entry, .. } => {
+                    ensure!(entry.kind == Kind::File, "content of no file");
+                    check_entry(entry)?;
+                }
+                Record::Data { offset, chunks, .. } => {
+                    ensure!(offset.checked_add(self.length(chunks)?).is_some(), "content beyond the end");
+                }
+                Record::End { mode, mtime, .. } => check_attributes(*mode, *mtime)?,
+                Record::Void { .. } | Record::Gone { .. } => {}
+            }
+        }
+        if let Some(end) = &self.end {
+            ensure!(end.warnings.iter().all(|line| line.len() <= WARNING), "too long a warning");
+        }
+        Ok(())
+    }
+
+    /// Bytes of these chunks together.
+    pub(crate) fn length(&self, chunks: &[u32]) -> anyhow::Result<u64> {
+        chunks.iter().try_fold(0u64, |length, chunk| {
+            let chunk = self.chunks.get(*chunk as usize).context("a chunk that is not there")?;
+            Ok(length + u64::from(chunk.length))
+        })
+    }
+}
+
+const DAMAGED: &str = "the manifest is damaged";
+
+fn check_entry(entry: &Entry) -> anyhow::Result<()> {
+    ensure!(entry.path.len() <= LONGEST_PATH && entry.target.len() <= LONGEST_PATH, "too long a name");
+    check_attributes(entry.mode, entry.mtime)
+}
+
+fn check_attributes(mode: u32, mtime: Timestamp) -> anyhow::Result<()> {
+    ensure!(mode <= 0o7777 && mtime.nanos < 1_000_000_000, "impossible attributes");
+    Ok(())
+}
+
+/// A part in the making.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    pub(crate) part: Part,
+    packs: HashMap<PackName, u32>,
+    blocks: HashMap<u32, u32>,
+    chunks: HashMap<(u32, u32), u32>,
+    /// About how many bytes it will have, uncompressed.
+    weight: usize,
+}
+
+impl Draft {
+    /// The chunk's position in this part; `place` tells where its block is.
+    pub(crate) fn chunk(&mut self, chunk: &Located, place: impl FnOnce() -> (PackName, u32, u32, u32)) -> u32 {
+        if let Some(known) = self.chunks.get(&(chunk.block, chunk.at)) {
+            self.weight += 10;
+            return *known;
+        }
+        let part = &mut self.part;
+        let block = *self.blocks.entry(chunk.block).or_insert_with(|| {
+            let (name, at, stored, raw) = place();
+            let pack = *self.packs.entry(name).or_insert_with(|| {
+                part.packs.push(name);
+                position(part.packs.len())
+            });
+            part.blocks.push(PartBlock { pack, at, stored, raw });
+            position(part.blocks.len())
+        });
+        part.chunks.push(PartChunk { hash: chunk.hash, block, at: chunk.at, length: chunk.length });
+        let new = position(part.chunks.len());
+        self.chunks.insert((chunk.block, chunk.at), new);
+        self.weight += 64;
+        new
+    }
+
+    pub(crate) fn record(&mut self, record: Record) {
+        self.weight += 48;
+        if let Record::Entry(entry) | Record::File { entry, .. } | Record::Begin { entry, .. } = &record {
+            self.weight += entry.path.len() + entry.target.len();
+        }
+        self.part.records.push(record);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.part.records.is_empty()
+    }
+
+    pub(crate) fn weight(&self) -> usize {
+        self.weight
+    }
+}
+
+/// Of the last one of so many.
+fn position(count: usize) -> u32 {
+    u32::try_from(count.saturating_sub(1)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use test_case::test_case;
+
+    use super::super::entry::Place;
+    use super::*;
+    use crate::workspace::store::{Located, Visibility};
+
+    fn entry(kind: Kind, size: u64) -> Entry {
+        let (mode, mtime) = (0o644, Timestamp::default());
+        Entry { place: Place::Project, kind, path: b"f".to_vec(), mode, mtime, size, target: Vec::new() }
+    }
+
+    fn part() -> Part {
+        let mut draft = Draft::default();
+        let pack =
+            PackName { id: "00112233445566778899aabbccddeeff".parse().unwrap(), visibility: Visibility::Session };
+        let located = |at, length| Located { hash: ChunkHash::of(b"x"), length, block: 9, at };
+        let first = draft.chunk(&located(0, 10), || (pack, 8, 20, 30));
+        let second = draft.chunk(&located(10, 20), || unreachable!("the block is known"));
+        assert_eq!(draft.chunk(&located(0, 10), || unreachable!()), first);
+        draft.record(Record::Entry(entry(Kind::Directory, 0)));
+        draft.record(Record::File { entry: entry(Kind::File, 30), chunks: vec![first, second] });
+        draft.part
+    }
+
+    #[test]
+    fn a_part_comes_back() {
+        let part = Part { end: Some(End { warnings: vec!["skipped".to_owned()] }), ..part() };
+        assert_eq!(Part::decode(&part.encode().unwrap()).unwrap(), part);
+    }
+
+    #[test]
+    fn no_bit_can_change() {
+        let encoded = part().encode().unwrap();
+        for at in 0..encoded.len() {
+            let mut bent = encoded.clone();
+            bent[at] ^= 1;
+            assert!(Part::decode(&bent).is_err(), "byte {at}");
+            assert!(Part::decode(&encoded[..at]).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test_case(|part| part.blocks[0].pack = 1; "block in no pack")]
+    #[test_case(|part| part.blocks[0].stored = 31; "block larger than its content")]
+    #[test_case(|part| part.blocks[0].at = u32::MAX; "block beyond its pack")]
+    #[test_case(|part| part.chunks[0].block = 1; "chunk in no block")]
+    #[test_case(|part| part.chunks[1].length = 21; "chunk beyond its block")]
+    #[test_case(|part| part.chunks[1].length = 0; "empty chunk")]
+    #[test_case(|part| part.records.push(Record::Entry(entry(Kind::File, 0))); "file without content")]
+    #[test_case(|part| part.records.push(Record::File { entry: entry(Kind::Link, 0), chunks: vec![] }); "content of a link")]
+    #[test_case(|part| part.records.push(Record::File { entry: entry(Kind::File, 9), chunks: vec![0] }); "another size")]
+    #[test_case(|part| part.records.push(Record::Data { file: 0, offset: 0, chunks: vec![2] }); "no such chunk")]
+    #[test_case(|part| part.records.push(Record::Data { file: 0, offset: u64::MAX, chunks: vec![0] }); "beyond the end")]
+    #[test_case(|part| part.records.push(Record::End { file: 0, size: 0, mode: 0o10000, mtime: Timestamp::default() }); "mode")]
+    #[test_case(|part| part.end = Some(End { warnings: vec![String::new(); 102] }); "warnings")]
+    fn an_impossible_part_is_refused(change: fn(&mut Part)) {
+        let mut part = part();
+        change(&mut part);
+        assert!(Part::decode(&part.encode().unwrap()).is_err());
+    }
+
+    #[test]
+    fn records_have_a_limit() {
+        let with = |count| Part { records: vec![Record::Void { file: 0 }; count], ..Part::default() }.encode().unwrap();
+        assert_eq!(Part::decode(&with(RECORDS)).unwrap().records.len(), RECORDS);
+        assert!(Part::decode(&with(RECORDS + 1)).is_err());
+    }
+
+    #[test]
+    fn another_version_is_told() {
+        let error = Part::decode(b"SMEXPACKxxxx").unwrap_err();
+        assert!(error.to_string().contains("version"), "{error}");
+    }
+}

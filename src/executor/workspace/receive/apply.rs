@@ -1,0 +1,170 @@
+//! Puts what was staged into the host's trees, after all of it was judged.
+//!
+//! The container is assumed to be hostile: [`apply`] checks every entry and every place it would touch before it changes
+//! anything. It never follows a link of either side.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+
+use anyhow::Context as _;
+
+use super::asked::{Verdict, verdicts};
+use super::env_lines;
+use super::judge::{judge, judge_together};
+use super::staging::{Staged, Staging};
+use crate::protocol::project::{Selection, Trees};
+use crate::workspace::manifest::{Entry, Kind, Place};
+use crate::workspace::path::shown;
+use crate::workspace::summary::Summary;
+use crate::workspace::task::Stop;
+use crate::workspace::tree::{ENV_FILE, ENV_FILE_MAX, FileEnd, Roots, UNREADABLE_ENV, Walker, assigned, write};
+use crate::workspace::warnings::{LeftOut, Warnings};
+
+/// Judges what was staged against the trees, then puts it into them.
+pub(crate) fn apply(
+    staging: &Staging,
+    trees: &Trees,
+    selection: &Selection,
+    received: Vec<String>,
+    stop: &Stop,
+) -> anyhow::Result<Summary> {
+    let Staged { mut entries, contents } = staging.take();
+    let mut warnings = Warnings::default();
+    let mut roots = Roots::open(trees)?;
+    judge_together(&entries)?;
+    let assigned = assigned_after(staging, &entries, &contents, &roots)?;
+    filter_env(&mut entries, &contents, staging, &mut warnings)?;
+    for entry in &mut entries {
+        entry.mode |= owner_bits(entry.kind);
+    }
+    let verdicts = verdicts(&entries, &roots, selection, &assigned, stop)?;
+    // Files come in the order in which they were finished.
+    let left_out: BTreeMap<&[u8], LeftOut> = entries
+        .iter()
+        .zip(&verdicts)
+        .filter_map(|(entry, verdict)| verdict.left_out().map(|why| (entry.path.as_slice(), why)))
+        .collect();
+    for (path, why) in left_out {
+        warnings.leave_out(why, path);
+    }
+    let asked: Vec<(usize, &Entry)> =
+        entries.iter().enumerate().filter(|(at, _)| verdicts.get(*at) == Some(&Verdict::Apply)).collect();
+    judge(&asked, &roots, stop)?;
+    for line in received.into_iter().take(Warnings::MOST) {
+        warnings.add(one_line(&line));
+    }
+
+    // From here on only the host itself can fail.
+    if roots.tmp.is_none() && asked.iter().any(|(_, entry)| entry.place == Place::Tmp && entry.kind == Kind::File) {
+        roots.tmp = Some(trees.create(&trees.tmp)?);
+    }
+    let mut summary = Summary::default();
+    for place in [Place::Project, Place::Tmp] {
+        let Some(root) = roots.get(place) else { continue };
+        let mut walker = Walker::unlocking(root);
+        for entry in deletions(&asked, place) {
+            write::delete(&mut walker, &entry.path)
+                .with_context(|| format!("failed to delete {}", shown(&entry.path)))?;
+            summary.deleted += 1;
+        }
+        let own = || asked.iter().copied().filter(|(_, entry)| entry.place == place && entry.kind != Kind::Deleted);
+        put_in_place(&mut walker, own, &contents, staging, &mut summary)?;
+        walker.relock().context("failed to restore the modes of directories")?;
+    }
+    summary.warnings = warnings.lines();
+    Ok(summary)
+}
+
+/// What the host's own stages need of whatever a job leaves: git to clean it, the runner's helper to read it.
+fn owner_bits(kind: Kind) -> u32 {
+    match kind {
+        Kind::Directory => 0o700,
+        Kind::File => 0o400,
+        Kind::Link | Kind::Deleted | Kind::Special => 0,
+    }
+}
+
+/// Takes out of `gitlab_runner_env` what would steer the host's later stages.
+fn filter_env(
+    entries: &mut [Entry],
+    contents: &BTreeMap<usize, String>,
+    staging: &Staging,
+    warnings: &mut Warnings,
+) -> anyhow::Result<()> {
+    let env = entries.iter_mut().enumerate().find(|(_, entry)| entry.place == Place::Tmp && entry.kind == Kind::File);
+    let Some((at, entry)) = env else { return Ok(()) };
+    let Some(name) = contents.get(&at) else { return Ok(()) };
+    let content = staging.read(name, ENV_FILE_MAX).context(UNREADABLE_ENV)?;
+    if let Some((kept, explanation)) = env_lines::filtered(&content) {
+        staging.rewrite(name, &kept).context("failed to write `gitlab_runner_env`")?;
+        entry.size = kept.len() as u64;
+        if !explanation.is_empty() {
+            warnings.add(explanation);
+        }
+    }
+    Ok(())
+}
+
+/// What a directory holds before the directory, in whatever order they came.
+fn deletions<'e>(asked: &[(usize, &'e Entry)], place: Place) -> Vec<&'e Entry> {
+    let own = asked.iter().map(|(_, entry)| *entry);
+    let mut deletions: Vec<&Entry> = own.filter(|entry| entry.place == place && entry.kind == Kind::Deleted).collect();
+    deletions.sort_unstable_by(|a, b| b.path.cmp(&a.path));
+    deletions
+}
+
+/// Directories, then files and links, then the modes and times of directories.
+fn put_in_place<'a, I: DoubleEndedIterator<Item = (usize, &'a Entry)>>(
+    walker: &mut Walker,
+    entries: impl Fn() -> I,
+    contents: &BTreeMap<usize, String>,
+    staging: &Staging,
+    summary: &mut Summary,
+) -> anyhow::Result<()> {
+    let failed = |entry: &Entry| format!("failed to write {}", shown(&entry.path));
+    for (_, entry) in entries().filter(|(_, entry)| entry.kind == Kind::Directory) {
+        write::make_directory(walker, &entry.path).with_context(|| failed(entry))?;
+    }
+    for (at, entry) in entries() {
+        match (entry.kind, contents.get(&at)) {
+            (Kind::File, Some(content)) => {
+                let end = FileEnd { size: entry.size, mode: entry.mode, mtime: entry.mtime };
+                write::place_file(walker, &entry.path, staging.fd(), content, &end).with_context(|| failed(entry))?;
+                summary.bytes += entry.size;
+            }
+            (Kind::Link, _) => {
+                write::write_link(walker, entry).with_context(|| failed(entry))?;
+            }
+            _ => continue,
+        }
+        summary.count(entry);
+    }
+    for (_, entry) in entries().rev().filter(|(_, entry)| entry.kind == Kind::Directory) {
+        write::finish_directory(walker, entry).with_context(|| failed(entry))?;
+    }
+    Ok(())
+}
+
+/// A container's warning, made safe to print.
+fn one_line(line: &str) -> String {
+    let line: String = line.chars().take(1000).collect();
+    let safe = shown(line.as_bytes());
+    safe.strip_prefix('`').and_then(|safe| safe.strip_suffix('`')).unwrap_or_default().to_owned()
+}
+
+/// What `gitlab_runner_env` will hold on the host.
+fn assigned_after(
+    staging: &Staging,
+    entries: &[Entry],
+    contents: &BTreeMap<usize, String>,
+    roots: &Roots,
+) -> anyhow::Result<Vec<u8>> {
+    let Some(at) = entries.iter().position(|entry| entry.place == Place::Tmp && entry.path == ENV_FILE) else {
+        return assigned(roots);
+    };
+    let mut content = Vec::new();
+    if let Some(name) = contents.get(&at) {
+        staging.open_to_read(name)?.take(ENV_FILE_MAX).read_to_end(&mut content).context(UNREADABLE_ENV)?;
+    }
+    Ok(content)
+}

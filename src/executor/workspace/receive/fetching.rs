@@ -1,0 +1,152 @@
+//! The receiver: takes the parts of a manifest as they come, fetches the blocks they name, and hands checked content to a
+//! [`Sink`].
+//!
+//! It works while the sender does. Every chunk is held against its hash before a byte of it is used. What a container
+//! claims is bounded here; whether a path may be written is judged elsewhere.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use futures::{TryStreamExt as _, stream};
+use tokio::sync::Semaphore;
+
+use super::fetch_plan::{Fetch, Target};
+use super::manifest_reader::{AllSent, FIRST_PAUSE, ManifestReader};
+use super::quota::Limits;
+use super::sink::Sink;
+use crate::cloud::ObjectStore;
+use crate::protocol::keys::Route;
+use crate::workspace::path::shown;
+use crate::workspace::store::{ChunkHash, open_block};
+use crate::workspace::task::{Progress, Stop, StopOnDrop, lock, on_thread, persist};
+
+/// A pack is not in the store although the manifest counts on it, as after its expiry: sending again mends it.
+#[derive(Debug, thiserror::Error)]
+#[error("the object {uri} does not exist")]
+pub struct MissingPacks {
+    pub uri: String,
+}
+
+/// A chunk is not what its name says: somebody, or a fault, changed the pack.
+#[derive(Debug, thiserror::Error)]
+#[error("the chunk {chunk} in the pack {pack} is damaged")]
+pub struct Damaged {
+    /// Hexadecimal.
+    pub pack: String,
+    pub chunk: String,
+}
+
+/// Fetches at a time: with the largest one, about half of the memory that they cost.
+const FETCHES: usize = 8;
+
+/// Receives a whole transfer; returns the sender's warnings. Once it has returned, with an error too, nothing is written any
+/// more: `sink` must be held by nobody else.
+pub(crate) async fn fetch<S: Sink>(
+    store: &dyn ObjectStore,
+    route: &Route,
+    all_sent: &AllSent,
+    limits: &Limits,
+    sink: &Arc<S>,
+    progress: &Arc<Progress>,
+) -> anyhow::Result<Vec<String>> {
+    let stop = Stop::default();
+    let _guard = StopOnDrop(stop.clone());
+    let reader = ManifestReader::new(store, route, all_sent, limits, sink.clone(), progress);
+    let warnings = Mutex::new(Vec::new());
+    // More threads than processors stand in each other's way: a directory takes one new file at a time.
+    let writers = std::thread::available_parallelism().map_or(1, usize::from).clamp(2, FETCHES);
+    let writers = &Semaphore::new(writers);
+    let fetches = stream::try_unfold(reader, |mut reader| async {
+        if let Some(found) = reader.warnings.take() {
+            *lock(&warnings) = found;
+            return Ok::<_, anyhow::Error>(None);
+        }
+        let part = reader.part().await?;
+        let fetches = reader.plan(part).await?;
+        Ok(Some((stream::iter(fetches.into_iter().map(anyhow::Ok)), reader)))
+    });
+    let outcome = fetches
+        .try_flatten()
+        .map_ok(|fetch| async {
+            let bytes = get(store, route, &fetch, all_sent, progress).await?;
+            let _writer = writers.acquire().await?;
+            write(fetch, bytes, sink, &stop, progress).await
+        })
+        .try_buffer_unordered(FETCHES)
+        .try_for_each(|()| std::future::ready(Ok(())))
+        .await;
+    // After an error, threads end at their next check.
+    stop.stop();
+    while Arc::strong_count(sink) > 1 {
+        tokio::time::sleep(FIRST_PAUSE).await;
+    }
+    outcome?;
+    Ok(warnings.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// The bytes of a fetch.
+async fn get(
+    store: &dyn ObjectStore,
+    route: &Route,
+    fetch: &Fetch,
+    all_sent: &AllSent,
+    progress: &Progress,
+) -> anyhow::Result<Bytes> {
+    let key = fetch.pack.key(route);
+    let (start, length) = (fetch.start(), fetch.end() - fetch.start());
+    let found = loop {
+        match persist(|| store.get_range(&key, u64::from(start), u64::from(length))).await {
+            Err(error) if error.kind.may_pass() && !all_sent.is_told() => {
+                tracing::warn!(%error, "failed to fetch a part of a transfer");
+            }
+            found => break found?,
+        }
+    };
+    let bytes = found.ok_or_else(|| MissingPacks { uri: store.uri(&key) })?;
+    progress.sent(bytes.len());
+    Ok(bytes)
+}
+
+pub(crate) async fn write<S: Sink>(
+    fetch: Fetch,
+    bytes: Bytes,
+    sink: &Arc<S>,
+    stop: &Stop,
+    progress: &Arc<Progress>,
+) -> anyhow::Result<()> {
+    let (sink, stop, busy) = (sink.clone(), stop.clone(), progress.busy());
+    let written = on_thread(move |_| {
+        let _busy = busy;
+        unpack(&fetch, &bytes, &*sink, &stop)
+    })
+    .await?;
+    progress.read(written);
+    Ok(())
+}
+
+/// Opens the blocks, checks the chunks and writes them. Returns the bytes written.
+fn unpack<S: Sink>(fetch: &Fetch, bytes: &Bytes, sink: &S, stop: &Stop) -> anyhow::Result<u64> {
+    let mut content = Vec::new();
+    let mut written = 0;
+    for block in &fetch.blocks {
+        stop.check()?;
+        let from = (block.at - fetch.start()) as usize;
+        let stored = bytes.get(from..from + block.stored as usize);
+        let is_open = stored.is_some_and(|stored| open_block(stored, block.raw, &mut content).is_ok());
+        for (hash, at, length, targets) in &block.chunks {
+            let chunk = content.get(*at as usize..).and_then(|rest| rest.get(..*length as usize));
+            let Some(chunk) = chunk.filter(|chunk| is_open && ChunkHash::of(chunk) == *hash) else {
+                return Err(Damaged { pack: fetch.pack.id.to_string(), chunk: hash.to_string() }.into());
+            };
+            for Target { file, offset, .. } in targets {
+                stop.check()?;
+                sink.write(file, *offset, chunk)
+                    .with_context(|| format!("failed to write {}", shown(&file.entry.path)))?;
+                file.settle(sink)?;
+                written += u64::from(*length);
+            }
+        }
+    }
+    Ok(written)
+}

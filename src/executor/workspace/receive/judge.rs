@@ -1,0 +1,175 @@
+//! Whether entries may be written: each by itself, all together, and against what the host has. Every rule against a hostile
+//! container is here, except what the job asked for (`asked`).
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, bail};
+use rustix::fs::FileType;
+
+use crate::base::failure::Failure;
+use crate::workspace::manifest::{Entry, Kind, Place};
+use crate::workspace::path::{DEEPEST, ancestors, enters_git, malformed, shown};
+use crate::workspace::task::Stop;
+use crate::workspace::tree::{ENV_FILE, ENV_FILE_MAX, Roots, Scope, Walker};
+use crate::workspace::warnings::Warnings;
+
+/// Set-user-id and set-group-id: never come back.
+const SET_ID: u32 = 0o6000;
+const TOO_DEEP: &str = "it is more than 256 directories deep";
+
+/// An entry by itself. Given to the receiver as well, so that nothing senseless is fetched, or kept in memory.
+pub(crate) fn judge_alone(entry: &Entry) -> Result<(), &'static str> {
+    if let Some(why) = malformed(&entry.path) {
+        return Err(why);
+    }
+    if ancestors(&entry.path).count() > DEEPEST {
+        return Err(TOO_DEEP);
+    }
+    if enters_git(&entry.path) {
+        return Err("nothing may be written into `.git`");
+    }
+    if entry.kind == Kind::Special {
+        return Err("it is neither a file, a directory nor a link");
+    }
+    if entry.mode & SET_ID != 0 {
+        return Err("it is set-user-id or set-group-id");
+    }
+    if entry.kind != Kind::Link && !entry.target.is_empty() {
+        return Err("it has a target and is no link");
+    }
+    if entry.place == Place::Tmp {
+        if entry.path != ENV_FILE || !matches!(entry.kind, Kind::File | Kind::Deleted) {
+            return Err("of the temporary directory only the file `gitlab_runner_env` may come back");
+        }
+        if entry.size > ENV_FILE_MAX {
+            return Err("it is larger than 1 MiB");
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn refused(entry: &Entry, why: &str) -> anyhow::Error {
+    Failure::user(format!("{} is refused: {why}", shown(&entry.path)))
+        .hint("keep the file out of the job's `artifacts` and `cache` paths, or let the script remove it")
+        .into()
+}
+
+/// Every entry by itself, and the entries among each other.
+pub(crate) fn judge_together(entries: &[Entry]) -> anyhow::Result<()> {
+    let mut known: HashMap<(Place, &[u8]), &Entry> = HashMap::with_capacity(entries.len());
+    for entry in entries {
+        judge_alone(entry).map_err(|why| refused(entry, why))?;
+        if known.insert((entry.place, &entry.path), entry).is_some() {
+            return Err(refused(entry, "it comes twice"));
+        }
+    }
+    for entry in entries.iter().filter(|entry| entry.kind != Kind::Deleted) {
+        for above in ancestors(&entry.path) {
+            if known.get(&(entry.place, above)).is_some_and(|above| above.kind != Kind::Directory) {
+                return Err(refused(entry, &format!("{} above it is no directory", shown(above))));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the job asked for, against what the host has.
+pub(crate) fn judge(asked: &[(usize, &Entry)], roots: &Roots, stop: &Stop) -> anyhow::Result<()> {
+    let known: HashMap<(Place, &[u8]), &Entry> =
+        asked.iter().map(|(_, entry)| ((entry.place, entry.path.as_slice()), *entry)).collect();
+    let mut host = Host { walker: Walker::new(roots.project()?), kinds: HashMap::new() };
+    for (_, entry) in asked {
+        stop.check()?;
+        if entry.place == Place::Project && entry.kind != Kind::Deleted {
+            host.judge(entry, &known)?;
+        }
+    }
+    host.judge_bare_repository(&known)?;
+    if let Some(root) = &roots.tmp
+        && asked.iter().any(|(_, entry)| entry.place == Place::Tmp)
+        && let Some(stat) = Walker::new(root).stat(ENV_FILE)?
+        && FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+    {
+        bail!("`gitlab_runner_env` is a directory on the host");
+    }
+    Ok(())
+}
+
+/// What the host has where entries are to be written.
+struct Host {
+    walker: Walker,
+    /// By path; `None`: not there.
+    kinds: HashMap<Vec<u8>, Option<FileType>>,
+}
+
+impl Host {
+    fn kind(&mut self, path: &[u8]) -> anyhow::Result<Option<FileType>> {
+        if let Some(kind) = self.kinds.get(path) {
+            return Ok(*kind);
+        }
+        let stat = self.walker.stat(path).with_context(|| format!("failed to look at {}", shown(path)))?;
+        let kind = stat.map(|stat| FileType::from_raw_mode(stat.st_mode));
+        self.kinds.insert(path.to_vec(), kind);
+        Ok(kind)
+    }
+
+    fn judge(&mut self, entry: &Entry, known: &HashMap<(Place, &[u8]), &Entry>) -> anyhow::Result<()> {
+        for above in ancestors(&entry.path) {
+            match self.kind(above)? {
+                Some(FileType::Directory) => {}
+                // Nothing below it on the host either.
+                None => return Ok(()),
+                Some(_) if known.get(&(entry.place, above)).is_some_and(|above| above.kind == Kind::Directory) => {
+                    return Ok(());
+                }
+                Some(_) => return Err(refused(entry, &format!("{} is no directory on the host", shown(above)))),
+            }
+        }
+        if entry.kind != Kind::Directory && self.kind(&entry.path)? == Some(FileType::Directory) {
+            self.judge_replaced(entry, known)?;
+        }
+        Ok(())
+    }
+
+    /// A directory of the host may become a file or a link only if the container deleted all it holds.
+    fn judge_replaced(&mut self, entry: &Entry, known: &HashMap<(Place, &[u8]), &Entry>) -> anyhow::Result<()> {
+        let mut ignored = Warnings::default();
+        let stop = Stop::default();
+        let scope = Scope { place: entry.place, top: &entry.path, skip: &|_| false, stop: &stop };
+        let held = self.walker.list(&scope, &mut ignored)?;
+        let kept = held
+            .iter()
+            .map(|(held, _)| held)
+            .find(|held| known.get(&(held.place, &held.path[..])).is_none_or(|held| held.kind != Kind::Deleted));
+        match kept {
+            None if ignored.is_empty() => Ok(()),
+            None => Err(refused(entry, "it would replace a directory of the host that holds a socket, FIFO or device")),
+            Some(kept) => Err(refused(
+                entry,
+                &format!("it would replace a directory of the host that holds {}", shown(&kept.path)),
+            )),
+        }
+    }
+
+    /// Without a `.git`, git takes a directory with a `HEAD` for a repository when it finds objects and references, there or where
+    /// `commondir` leads, and obeys its configuration.
+    fn judge_bare_repository(&mut self, known: &HashMap<(Place, &[u8]), &Entry>) -> anyhow::Result<()> {
+        const PARTS: [&[u8]; 6] = [b"HEAD", b"objects", b"refs", b"commondir", b"config", b"config.worktree"];
+        let coming = |name: &[u8]| {
+            known.values().copied().find(|entry| {
+                entry.place == Place::Project && entry.kind != Kind::Deleted && entry.path.eq_ignore_ascii_case(name)
+            })
+        };
+        let Some(first) = PARTS.iter().find_map(|part| coming(part)) else { return Ok(()) };
+        if self.kind(b".git")?.is_some() {
+            return Ok(());
+        }
+        let mut is_there = |name: &[u8]| anyhow::Ok(coming(name).is_some() || self.kind(name)?.is_some());
+        let is_repository =
+            is_there(b"HEAD")? && (is_there(b"commondir")? || (is_there(b"objects")? && is_there(b"refs")?));
+        if is_repository {
+            return Err(refused(first, "it would make the project directory a bare git repository"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,227 @@
+//! Reads the parts of a manifest in order, and turns them into fetches.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+
+use super::fetch_plan::{Fetch, WantedChunks, absent, fetches, want};
+use super::judge::refused;
+use super::quota::{Limits, Quota};
+use super::sink::{Incoming, Sink};
+use crate::base::failure::Failure;
+use crate::cloud::ObjectStore;
+use crate::protocol::keys::Route;
+use crate::workspace::manifest::{Entry, Part, Record};
+use crate::workspace::task::{Progress, on_thread, persist};
+use crate::workspace::tree::FileEnd;
+
+/// Whether all of a transfer is known to be in the store.
+#[derive(Debug, Clone, Default)]
+pub struct AllSent(Arc<AtomicBool>);
+
+impl AllSent {
+    pub fn tell(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_told(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// So often a large file's content may be void.
+const VOIDS: u32 = 8;
+/// How often a part that is not there yet is looked for.
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+const NOT_BEGUN: &str = "the manifest tells of a file that has not begun";
+
+/// A large file that has begun.
+struct OpenFile {
+    file: Arc<Incoming>,
+    /// How much of it data covers.
+    covered: u64,
+    /// How often its content was void.
+    voids: u32,
+    /// Chunks of it that are noted and not planned yet: those of the part that is read.
+    noted: usize,
+}
+
+impl OpenFile {
+    /// What is noted of the file is of no use any more; waits until what is on its way has come.
+    async fn forget(&mut self) {
+        self.file.generation.fetch_add(1, Ordering::AcqRel);
+        while self.file.pending.load(Ordering::Acquire) > 1 + self.noted {
+            tokio::time::sleep(FIRST_PAUSE).await;
+        }
+    }
+}
+
+/// What is done about a part's records before its content is fetched, in order.
+enum Step {
+    Entry(Entry),
+    Settle(Arc<Incoming>),
+    Restart(Arc<Incoming>),
+    Drop(Arc<Incoming>),
+}
+
+impl Step {
+    fn take(self, sink: &impl Sink) -> anyhow::Result<()> {
+        match self {
+            Step::Entry(entry) => sink.entry(entry),
+            Step::Settle(file) => file.settle(sink),
+            Step::Restart(file) => sink.restart(&file),
+            Step::Drop(file) => sink.drop(&file),
+        }
+    }
+}
+
+/// Reads parts in order and turns them into fetches.
+pub(crate) struct ManifestReader<'a, S> {
+    store: &'a dyn ObjectStore,
+    route: &'a Route,
+    all_sent: &'a AllSent,
+    sink: Arc<S>,
+    progress: &'a Arc<Progress>,
+    next: u32,
+    /// By the sender's number.
+    large: HashMap<u32, OpenFile>,
+    files: u64,
+    quota: Quota,
+    /// The sender's, once the last part was read.
+    pub(super) warnings: Option<Vec<String>>,
+}
+
+impl<'a, S: Sink> ManifestReader<'a, S> {
+    pub(super) fn new(
+        store: &'a dyn ObjectStore,
+        route: &'a Route,
+        all_sent: &'a AllSent,
+        limits: &Limits,
+        sink: Arc<S>,
+        progress: &'a Arc<Progress>,
+    ) -> Self {
+        let (next, large, files, quota, warnings) = (0, HashMap::new(), 0, Quota::new(limits), None);
+        Self { store, route, all_sent, sink, progress, next, large, files, quota, warnings }
+    }
+
+    pub(super) async fn part(&mut self) -> anyhow::Result<Part> {
+        let key = self.route.part(self.next);
+        let mut pause = FIRST_PAUSE;
+        let encoded = loop {
+            // What was all there before it was looked for must be found.
+            let is_all_sent = self.all_sent.is_told();
+            match persist(|| self.store.get(&key)).await {
+                Ok(Some(encoded)) => break encoded,
+                // Whoever waits for the sender knows how long.
+                Err(error) if error.kind.may_pass() && !is_all_sent => {
+                    tracing::warn!(%error, "failed to look for the next part of a transfer");
+                }
+                Err(error) => return Err(error.into()),
+                Ok(None) if is_all_sent => {
+                    let text = format!("the object {} does not exist", self.store.uri(&key));
+                    return Err(Failure::system(text)
+                        .hint("check that no lifecycle rule of the bucket deletes objects of running jobs")
+                        .into());
+                }
+                Ok(None) => tokio::time::sleep(pause).await,
+            }
+            pause = (pause * 3 / 2).min(LAST_PAUSE);
+        };
+        self.next += 1;
+        self.progress.sent(encoded.len());
+        Part::decode(&encoded).with_context(|| format!("failed to read {}", self.store.uri(&key)))
+    }
+
+    /// Takes up a part's entries and tells what to fetch for its files.
+    pub(super) async fn plan(&mut self, part: Part) -> anyhow::Result<Vec<Fetch>> {
+        let mut wanted = WantedChunks::new();
+        let mut steps = Vec::new();
+        let Part { packs, blocks, chunks, records, end } = part;
+        let is_empty = records.is_empty();
+        for record in records {
+            match record {
+                Record::Entry(entry) => {
+                    self.quota.entry(&entry)?;
+                    self.judge(&entry)?;
+                    steps.push(Step::Entry(entry));
+                }
+                Record::File { entry, chunks: own } => {
+                    let end = FileEnd { size: entry.size, mode: entry.mode, mtime: entry.mtime };
+                    let file = self.begin(entry)?;
+                    self.quota.bytes(end.size, &file.entry)?;
+                    file.set_end(end);
+                    want(&mut wanted, &chunks, &file, 0, &own);
+                    steps.push(Step::Settle(file));
+                }
+                Record::Begin { file, entry } => {
+                    let open = OpenFile { file: self.begin(entry)?, covered: 0, voids: 0, noted: 0 };
+                    ensure!(self.large.insert(file, open).is_none(), "a file begins twice");
+                }
+                Record::Data { file, offset, chunks: own } => {
+                    let open = self.large.get_mut(&file).context(NOT_BEGUN)?;
+                    let length = want(&mut wanted, &chunks, &open.file, offset, &own);
+                    open.covered = open.covered.saturating_add(length);
+                    open.noted += own.len();
+                    self.quota.bytes(length, &open.file.entry)?;
+                }
+                Record::End { file, size, mode, mtime } => {
+                    let OpenFile { file, covered, .. } = self.large.remove(&file).context(NOT_BEGUN)?;
+                    self.quota.bytes(size.saturating_sub(covered), &file.entry)?;
+                    file.set_end(FileEnd { size, mode, mtime });
+                    steps.push(Step::Settle(file));
+                }
+                Record::Void { file } => {
+                    let open = self.large.get_mut(&file).context(NOT_BEGUN)?;
+                    open.voids += 1;
+                    ensure!(open.voids <= VOIDS, "a file's content is void {VOIDS} times and more");
+                    self.quota.give_back(std::mem::take(&mut open.covered));
+                    open.forget().await;
+                    steps.push(Step::Restart(open.file.clone()));
+                }
+                Record::Gone { file } => {
+                    let mut open = self.large.remove(&file).context(NOT_BEGUN)?;
+                    open.forget().await;
+                    steps.push(Step::Drop(open.file));
+                }
+            }
+        }
+        self.large.values_mut().for_each(|open| open.noted = 0);
+        ensure!(end.is_some() || !is_empty, "a part of the manifest tells nothing");
+        if let Some(end) = end {
+            ensure!(self.large.is_empty(), "a file has no end");
+            self.warnings = Some(end.warnings);
+        }
+        let (sink, busy) = (self.sink.clone(), self.progress.busy());
+        let blocks = on_thread(move |stop| {
+            let _busy = busy;
+            for step in steps {
+                stop.check()?;
+                step.take(&*sink)?;
+            }
+            absent(wanted, &blocks, &chunks, &*sink)
+        })
+        .await?;
+        let fetches = fetches(blocks, &packs);
+        self.progress.found(fetches.iter().map(Fetch::content).sum());
+        for fetch in &fetches {
+            self.quota.fetch(u64::from(fetch.end() - fetch.start()))?;
+        }
+        Ok(fetches)
+    }
+
+    /// What cannot be written anyway is not fetched first.
+    fn judge(&self, entry: &Entry) -> anyhow::Result<()> {
+        self.sink.judge(entry).map_err(|why| refused(entry, why))
+    }
+
+    fn begin(&mut self, entry: Entry) -> anyhow::Result<Arc<Incoming>> {
+        self.quota.entry(&entry)?;
+        self.judge(&entry)?;
+        self.files += 1;
+        Ok(Incoming::new(entry, self.files - 1))
+    }
+}

@@ -1,0 +1,163 @@
+//! Content that arrives on the host: in a private directory first, for nothing of it is trusted until all of it is judged.
+//!
+//! Each file has its number in the manifest as its name, a thousand to a directory. A transfer that broke off leaves the directory; what of it is
+//! right, by its hash, is not fetched again.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use anyhow::Context as _;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::judge::judge_alone;
+use super::sink::{Incoming, Sink, WriteState};
+use crate::workspace::manifest::Entry;
+use crate::workspace::store::{ChunkHash, LARGEST};
+use crate::workspace::task::lock;
+use crate::workspace::tree::FileEnd;
+
+/// What was received: the entries, each file with the name of its content.
+#[derive(Debug, Default)]
+pub(crate) struct Staged {
+    pub(crate) entries: Vec<Entry>,
+    /// The content of a file, by its position among the entries.
+    pub(crate) contents: BTreeMap<usize, String>,
+}
+
+pub(crate) struct Staging {
+    path: PathBuf,
+    fd: OwnedFd,
+    /// Something may be left of an earlier transfer.
+    is_old: bool,
+    staged: Mutex<Staged>,
+}
+
+impl Staging {
+    /// Opens the directory, or makes it for this user alone.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        let made = std::fs::DirBuilder::new().mode(0o700).create(path);
+        let is_old = match made {
+            Ok(()) => false,
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => true,
+            Err(error) => return Err(error).with_context(|| format!("failed to create {}", path.display())),
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty())
+            .with_context(|| format!("failed to open {}", path.display()))?;
+        Ok(Self { path: path.to_owned(), fd, is_old, staged: Mutex::default() })
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// What came, all of it finished.
+    pub(crate) fn take(&self) -> Staged {
+        std::mem::take(&mut *lock(&self.staged))
+    }
+
+    /// The content of one that is finished, up to `most` bytes.
+    pub(crate) fn read(&self, name: &str, most: u64) -> anyhow::Result<Vec<u8>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut content = Vec::new();
+        File::from(rustix::fs::openat(&self.fd, name, flags, Mode::empty())?).take(most).read_to_end(&mut content)?;
+        Ok(content)
+    }
+
+    /// Gives one that is finished another content.
+    pub(crate) fn rewrite(&self, name: &str, content: &[u8]) -> anyhow::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(File::from(rustix::fs::openat(&self.fd, name, flags, Mode::empty())?).write_all(content)?)
+    }
+
+    /// What stays goes with the session, so failing is no more than a line.
+    pub(crate) fn remove(&self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.path) {
+            tracing::warn!(%error, "failed to remove {}", self.path.display());
+        }
+    }
+
+    /// The content of a file that is finished, by the name that it has here.
+    pub(crate) fn open_to_read(&self, name: &str) -> anyhow::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.fd, name, flags, Mode::empty())?.into())
+    }
+
+    fn open_to_write(&self, file: &Incoming) -> anyhow::Result<File> {
+        // This user's own until it is in its place, whatever its mode will be.
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || rustix::fs::openat(&self.fd, name(file), flags, Mode::from_raw_mode(0o600));
+        let opened = match open() {
+            Err(Errno::NOENT) => match rustix::fs::mkdirat(&self.fd, folder(file), Mode::from_raw_mode(0o700)) {
+                Ok(()) | Err(Errno::EXIST) => open(),
+                Err(error) => Err(error),
+            },
+            opened => opened,
+        };
+        Ok(opened?.into())
+    }
+}
+
+/// Threads that write neighbors into one directory wait for each other, and large directories are slow.
+fn folder(file: &Incoming) -> String {
+    (file.number / 1000).to_string()
+}
+
+fn name(file: &Incoming) -> String {
+    format!("{}/{}", folder(file), file.number)
+}
+
+impl Sink for Staging {
+    fn judge(&self, entry: &Entry) -> Result<(), &'static str> {
+        judge_alone(entry)
+    }
+
+    fn entry(&self, entry: Entry) -> anyhow::Result<()> {
+        lock(&self.staged).entries.push(entry);
+        Ok(())
+    }
+
+    fn has(&self, file: &Incoming, offset: u64, length: u32, hash: ChunkHash) -> bool {
+        if !self.is_old || length as usize > LARGEST {
+            return false;
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let Ok(open) = rustix::fs::openat(&self.fd, name(file), flags, Mode::empty()) else { return false };
+        let mut content = vec![0; length as usize];
+        File::from(open).read_exact_at(&mut content, offset).is_ok() && ChunkHash::of(&content) == hash
+    }
+
+    fn write(&self, file: &Incoming, offset: u64, content: &[u8]) -> anyhow::Result<()> {
+        let open = self.open_to_write(file)?;
+        *file.state() = WriteState::Made;
+        Ok(open.write_all_at(content, offset)?)
+    }
+
+    fn finish(&self, file: &Incoming, end: &FileEnd) -> anyhow::Result<()> {
+        self.open_to_write(file)?.set_len(end.size)?;
+        let mut staged = lock(&self.staged);
+        let at = staged.entries.len();
+        staged.contents.insert(at, name(file));
+        let FileEnd { size, mode, mtime } = *end;
+        staged.entries.push(Entry { mode, mtime, size, ..file.entry.clone() });
+        Ok(())
+    }
+
+    fn restart(&self, file: &Incoming) -> anyhow::Result<()> {
+        *file.state() = WriteState::Announced;
+        Ok(self.open_to_write(file)?.set_len(0)?)
+    }
+
+    fn drop(&self, file: &Incoming) -> anyhow::Result<()> {
+        match rustix::fs::unlinkat(&self.fd, name(file), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

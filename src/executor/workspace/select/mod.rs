@@ -1,0 +1,13 @@
+//! Which paths later host stages read, as GitLab Runner's helper would find them. No I/O.
+
+mod expansion;
+mod glob;
+mod link;
+mod pattern;
+mod selection;
+mod tree_view;
+
+#[cfg(test)]
+pub(super) use link::stray_link;
+pub(super) use selection::{Effort, Wanted};
+pub(super) use tree_view::{Node, View};

@@ -1,0 +1,81 @@
+//! The sender: what the reading threads find goes into packs and parts of the manifest, and both into the store, all at the same
+//! time.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use futures::{StreamExt as _, stream};
+use tokio::sync::mpsc;
+
+use super::publishing::{FINDINGS, Publisher};
+use super::reading;
+use super::source::SendJob;
+use crate::cloud::ObjectStore;
+use crate::protocol::keys::Route;
+use crate::workspace::store::{KnownPacks, PackName, PackUpload, Packer, Visibility};
+use crate::workspace::summary::Summary;
+use crate::workspace::task::{Progress, Stop, StopOnDrop, persist};
+
+/// Packs that are sent at a time: enough for a long way to the store, and 8 MiB of memory each.
+const UPLOADS: usize = 5;
+/// Packs that wait for their turn.
+const WAITING: usize = 1;
+
+/// Does the job; returns once the last part is stored.
+pub(crate) async fn send(
+    store: &dyn ObjectStore,
+    route: &Route,
+    job: SendJob,
+    mut known: KnownPacks,
+    progress: &Arc<Progress>,
+) -> anyhow::Result<Summary> {
+    let started = Instant::now();
+    let stop = Stop::default();
+    let _guard = StopOnDrop(stop.clone());
+    let (give_upload, uploads) = mpsc::channel(WAITING);
+    let (give_found, found) = mpsc::channel(FINDINGS);
+    let (give_stored, stored) = mpsc::unbounded_channel();
+    let packer = Arc::new(Packer::new(&known, give_upload));
+    known.forget_indexes();
+    let known = &known;
+    let reading = tokio::task::spawn_blocking({
+        let (packer, progress) = (packer.clone(), progress.clone());
+        move || reading::read(job, &packer, &give_found, &progress, &stop)
+    });
+    let reading = async { reading.await.context("the reading threads ended early")? };
+    let uploading = async {
+        let mut uploads = in_order(uploads)
+            .map(|upload: PackUpload| async move {
+                let key = PackName { id: upload.pack.id, visibility: upload.visibility }.key(route);
+                // Somebody else may have stored the same just now. What expires soon is written anew.
+                if known.is_old(upload.pack.id) {
+                    persist(|| store.put(&key, upload.pack.bytes.to_vec())).await?;
+                } else {
+                    persist(|| store.put_if_absent(&key, upload.pack.bytes.clone())).await?;
+                }
+                Ok::<_, anyhow::Error>(upload)
+            })
+            .buffer_unordered(UPLOADS);
+        while let Some(upload) = uploads.next().await {
+            let PackUpload { number, pack, visibility } = upload?;
+            progress.sent(pack.bytes.len());
+            if visibility == Visibility::Project {
+                known.remember(pack.id, &pack.encoded);
+            }
+            // The other side ends before this one only with an error.
+            let _ = give_stored.send(packer.stored(number));
+            packer.reuse(pack.bytes);
+        }
+        Ok(())
+    };
+    let publisher = Publisher::new(store, route, &packer, progress);
+    let ((), (), mut summary) = tokio::try_join!(reading, uploading, publisher.run(found, stored))?;
+    summary.sent = progress.transferred();
+    summary.elapsed = started.elapsed();
+    Ok(summary)
+}
+
+fn in_order<T>(mut receiver: mpsc::Receiver<T>) -> impl futures::Stream<Item = T> {
+    stream::poll_fn(move |context| receiver.poll_recv(context))
+}

@@ -1,0 +1,137 @@
+//! The work of a transfer: how far it is, on which threads it runs, how it is stopped, and which calls are tried again.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::cloud::CloudError;
+
+/// How far a transfer is, for whoever shows it meanwhile.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Threads that write.
+    busy: AtomicU64,
+    has_arrived: AtomicBool,
+    total: AtomicU64,
+    content: AtomicU64,
+    transferred: AtomicU64,
+}
+
+impl Progress {
+    /// Until nothing of a transfer that nobody waits for any more is written: its threads end at their next look.
+    pub async fn at_rest(&self) {
+        while self.busy.load(Ordering::Acquire) > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// All of it was received; what is left is to apply it, and that is better not ended.
+    pub fn has_arrived(&self) -> bool {
+        self.has_arrived.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn arrived(&self) {
+        self.has_arrived.store(true, Ordering::Release);
+    }
+
+    /// A thread writes until the value is dropped.
+    pub(crate) fn busy(self: &Arc<Self>) -> Busy {
+        self.busy.fetch_add(1, Ordering::AcqRel);
+        Busy(self.clone())
+    }
+
+    pub(crate) fn found(&self, bytes: u64) {
+        self.total.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(&self, bytes: u64) {
+        self.content.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.transferred.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes of content that are known of.
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of content that have travelled, or did not need to.
+    pub fn content(&self) -> u64 {
+        self.content.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that went through the object store.
+    pub fn transferred(&self) -> u64 {
+        self.transferred.load(Ordering::Relaxed)
+    }
+}
+
+pub(crate) struct Busy(Arc<Progress>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Tells work on another thread that nobody waits for it any more.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    pub(crate) fn stop(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(!self.0.load(Ordering::Relaxed), "the transfer was canceled");
+        Ok(())
+    }
+}
+
+pub(crate) struct StopOnDrop(pub(crate) Stop);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Runs work that keeps a processor or a disk busy. When the caller stops waiting, the work ends at its next check.
+pub(crate) async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce(&Stop) -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let stop = Stop::default();
+    let _guard = StopOnDrop(stop.clone());
+    tokio::task::spawn_blocking(move || work(&stop)).await.context("the transfer's thread ended early")?
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How long a call is tried again that may well succeed later, as under throttling; the SDK's own tries come first.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Calls until there is an answer.
+pub(crate) async fn persist<T, F>(mut call: impl FnMut() -> F) -> Result<T, CloudError>
+where
+    F: Future<Output = Result<T, CloudError>>,
+{
+    let started = tokio::time::Instant::now();
+    let mut pause = Duration::from_millis(200);
+    loop {
+        match call().await {
+            Err(error) if error.kind.may_pass() && started.elapsed() < PATIENCE => {
+                tracing::debug!(%error, "a transfer's call is tried again");
+            }
+            other => return other,
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}

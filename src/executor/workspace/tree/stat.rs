@@ -1,0 +1,99 @@
+//! The state of an entry as the file system tells it, and whether it changed since.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{FileType, Stat};
+use serde::{Deserialize, Serialize};
+
+use crate::workspace::manifest::{Entry, Kind, Place, Timestamp};
+
+/// File systems tell time in ticks of up to 10 ms.
+pub(crate) const TICK: Duration = Duration::from_millis(20);
+/// Some tell it in whole seconds.
+const COARSE_TICK: Duration = Duration::from_secs(2);
+
+/// A state of a file: another content, another name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct StateId(pub(crate) [u8; 16]);
+
+/// What tells whether an entry changed: any change of content or attributes changes at least `ctime`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileStat {
+    pub(crate) kind: Kind,
+    pub(crate) mode: u32,
+    pub(crate) size: u64,
+    pub(crate) mtime: Timestamp,
+    ctime: Timestamp,
+    inode: u64,
+}
+
+impl FileStat {
+    /// `None` for what never travels: sockets, FIFOs, devices.
+    pub(crate) fn of(stat: &Stat) -> Option<Self> {
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Kind::Directory,
+            FileType::RegularFile => Kind::File,
+            FileType::Symlink => Kind::Link,
+            _ => return None,
+        };
+        Some(Self {
+            kind,
+            mode: stat.st_mode & 0o7777,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            mtime: mtime(stat),
+            ctime: Timestamp { seconds: stat.st_ctime, nanos: u32::try_from(stat.st_ctime_nsec).unwrap_or(0) },
+            inode: stat.st_ino,
+        })
+    }
+
+    /// Names this state of the file at `path`, for whoever reads it afterwards. `None` while another change could leave no trace.
+    pub(crate) fn state(&self, path: &[u8]) -> Option<StateId> {
+        if self.is_fresh() {
+            return None;
+        }
+        let mut hash = blake3::Hasher::new();
+        hash.update(&self.mode.to_le_bytes());
+        hash.update(&self.size.to_le_bytes());
+        hash.update(&self.inode.to_le_bytes());
+        for time in [self.mtime, self.ctime] {
+            hash.update(&time.seconds.to_le_bytes());
+            hash.update(&time.nanos.to_le_bytes());
+        }
+        hash.update(path);
+        let mut id = [0; 16];
+        hash.finalize_xof().fill(&mut id);
+        Some(StateId(id))
+    }
+
+    /// It changed just now, and may change again without a trace.
+    pub(crate) fn is_fresh(&self) -> bool {
+        let changed = Duration::new(u64::try_from(self.ctime.seconds).unwrap_or(0), self.ctime.nanos);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let tick = if self.ctime.nanos == 0 { COARSE_TICK } else { TICK };
+        now.checked_sub(changed).is_none_or(|age| age < tick)
+    }
+
+    /// The same state of the same entry. A directory's size and inode say nothing about it.
+    pub(crate) fn is_same(&self, other: &FileStat) -> bool {
+        match (self.kind, other.kind) {
+            (Kind::Directory, Kind::Directory) => self.mode == other.mode && self.mtime == other.mtime,
+            _ => self == other,
+        }
+    }
+
+    pub(crate) fn entry(&self, place: Place, path: Vec<u8>, target: Vec<u8>) -> Entry {
+        Entry { place, kind: self.kind, path, mode: self.mode, mtime: self.mtime, size: self.size, target }
+    }
+}
+
+pub(crate) fn mtime(stat: &Stat) -> Timestamp {
+    Timestamp { seconds: stat.st_mtime, nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0) }
+}
+
+/// What was there when the workspace arrived; [`send_changes`] finds what changed since.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    pub(crate) stats: Arc<HashMap<(Place, Vec<u8>), FileStat>>,
+}

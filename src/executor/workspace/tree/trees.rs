@@ -1,0 +1,74 @@
+//! The trees that travel, as a caller names them and open.
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use super::walker::Root;
+use crate::protocol::project::Trees;
+use crate::workspace::manifest::Place;
+use crate::workspace::warnings::Warnings;
+
+impl Trees {
+    pub(crate) fn open(&self, path: &Path) -> anyhow::Result<Option<Root>> {
+        self.base.as_ref().map_or_else(|| Root::open(path), |base| Root::open_below(base, path))
+    }
+
+    pub(crate) fn create(&self, path: &Path) -> anyhow::Result<Root> {
+        self.base.as_ref().map_or_else(|| Root::create(path), |base| Root::create_below(base, path))
+    }
+}
+
+/// Both trees, open.
+pub(crate) struct Roots {
+    path: PathBuf,
+    /// `None` in a container alone, whose script has removed it.
+    pub(crate) project: Option<Root>,
+    pub(crate) tmp: Option<Root>,
+}
+
+impl Roots {
+    pub(crate) fn open(trees: &Trees) -> anyhow::Result<Self> {
+        let project = trees
+            .open(&trees.project)?
+            .with_context(|| format!("the project directory {} does not exist", trees.project.display()))?;
+        Ok(Self { path: trees.project.clone(), project: Some(project), tmp: trees.open(&trees.tmp)? })
+    }
+
+    pub(crate) fn create(trees: &Trees) -> anyhow::Result<Self> {
+        let (project, tmp) = (trees.create(&trees.project)?, trees.create(&trees.tmp)?);
+        Ok(Self { path: trees.project.clone(), project: Some(project), tmp: Some(tmp) })
+    }
+
+    /// What a script has left of them: a directory that it removed, or put something else in the place of, is empty.
+    pub(crate) fn left(trees: &Trees, warnings: &mut Warnings) -> anyhow::Result<Self> {
+        let project = Root::left(&trees.project)?;
+        if project.is_none() {
+            warnings.add(format!(
+                "{} is no directory any more: the script removed or replaced it, so its files count as deleted",
+                trees.project.display()
+            ));
+        }
+        Ok(Self { path: trees.project.clone(), project, tmp: Root::left(&trees.tmp)? })
+    }
+
+    pub(crate) fn project(&self) -> anyhow::Result<&Root> {
+        self.project.as_ref().with_context(|| format!("the project directory {} does not exist", self.path.display()))
+    }
+
+    pub(crate) fn get(&self, place: Place) -> Option<&Root> {
+        match place {
+            Place::Project => self.project.as_ref(),
+            Place::Tmp => self.tmp.as_ref(),
+        }
+    }
+
+    pub(crate) fn existing(&self, place: Place) -> anyhow::Result<&Root> {
+        self.get(place).context("the temporary directory does not exist")
+    }
+
+    pub(crate) fn project_bytes(&self) -> &[u8] {
+        self.path.as_os_str().as_bytes()
+    }
+}
