@@ -13,9 +13,10 @@ use axum::response::Response;
 use tokio::task::JoinSet;
 
 use super::{Clients, jobs, loader, logs, objects};
-use executor::cloud::memory::example_spec;
+use executor::cloud::testing::example_spec;
 use executor::cloud::{
-    Access, Cloud, CloudErrorKind, FilterPage, JobStatus, LogEvent, MOST_BYTES, Network, StreamPage,
+    Access, CloudErrorKind, FilterPage, JobLogs, JobStatus, LogEvent, MOST_BYTES, Network, ObjectStore, Parameter,
+    SecondaryStatus, StreamPage, TrainingJobs,
 };
 
 /// One request as the server saw it.
@@ -41,10 +42,12 @@ struct Script {
     seen: Vec<Seen>,
 }
 
-/// The server and a cloud that talks to it.
+/// The server and the ports that talk to it.
 struct Stub {
     script: Arc<Mutex<Script>>,
-    cloud: Cloud,
+    jobs: Arc<dyn TrainingJobs>,
+    objects: Arc<dyn ObjectStore>,
+    logs: Arc<dyn JobLogs>,
     _server: JoinSet<()>,
 }
 
@@ -77,7 +80,14 @@ impl Stub {
             ..Access::default()
         };
         change(&mut access);
-        Self { script, cloud: cloud(&access, retries).await, _server: server }
+        let clients = clients(&access, retries).await;
+        Self {
+            script,
+            jobs: Arc::new(jobs::AwsJobs::new(Arc::clone(&clients))),
+            objects: Arc::new(objects::AwsObjects::new(Arc::clone(&clients), &access)),
+            logs: Arc::new(logs::AwsLogs::new(clients)),
+            _server: server,
+        }
     }
 
     fn push(&self, response: Response) {
@@ -93,20 +103,15 @@ impl Stub {
     }
 }
 
-/// As `connect`, with fixed credentials.
-async fn cloud(access: &Access, retries: RetryConfig) -> Cloud {
+/// As in the program, with fixed credentials.
+async fn clients(access: &Access, retries: RetryConfig) -> Arc<Clients> {
     let config = loader(access)
         .unwrap()
         .credentials_provider(Credentials::new("AKIDTEST", "test-secret", None, None, "test"))
         .retry_config(retries)
         .load()
         .await;
-    let clients = Clients::new(config);
-    Cloud {
-        jobs: Arc::new(jobs::AwsJobs::new(Arc::clone(&clients))),
-        objects: Arc::new(objects::AwsObjects::new(Arc::clone(&clients), access)),
-        logs: Arc::new(logs::AwsLogs::new(clients)),
-    }
+    Clients::new(config)
 }
 
 async fn answer(State(script): State<Arc<Mutex<Script>>>, request: Request) -> Response {
@@ -150,7 +155,7 @@ async fn create_sends_every_field() {
     spec.network = Some(Network { subnets: vec!["subnet-1".to_owned()], security_group_ids: vec!["sg-1".to_owned()] });
     spec.volume_kms_key_id = Some("volume-key".to_owned());
     spec.output_kms_key_id = Some("output-key".to_owned());
-    let arn = stub.cloud.jobs.create(&spec).await.unwrap();
+    let arn = stub.jobs.create(&spec).await.unwrap();
     assert_eq!(arn, "arn:aws:sagemaker:eu-west-1:1:training-job/a");
     let seen = stub.seen();
     assert_eq!(seen[0].target.as_deref(), Some("SageMaker.CreateTrainingJob"));
@@ -196,10 +201,20 @@ async fn create_tells_a_taken_name_from_a_quota_and_a_throttle() {
         ("ResourceLimitExceeded", "The account-level service limit 'x' is 0 Instances", CloudErrorKind::Quota),
         ("ThrottlingException", "Rate exceeded", CloudErrorKind::Throttled),
         ("com.amazonaws#ValidationException", "1 validation error detected", CloudErrorKind::Invalid),
+        (
+            "ValidationException",
+            "1 validation error detected: Value 'ml.q1.large' at 'resourceConfig.instanceType' failed",
+            CloudErrorKind::Refused(Parameter::InstanceType),
+        ),
+        (
+            "ValidationException",
+            "Could not assume role arn:aws:iam::1:role/x.",
+            CloudErrorKind::Refused(Parameter::Role),
+        ),
     ];
     for (code, message, kind) in cases {
         stub.push(refusal(400, code, message));
-        let error = stub.cloud.jobs.create(&example_spec("a")).await.unwrap_err();
+        let error = stub.jobs.create(&example_spec("a")).await.unwrap_err();
         assert_eq!(error.kind, kind, "{error}");
         assert!(error.to_string().starts_with("failed to create training job a: "), "{error}");
         assert!(error.to_string().contains(message), "{error}");
@@ -221,8 +236,8 @@ async fn describe_reads_the_newest_transition_and_unknown_values() {
         })
         .to_string(),
     ));
-    let job = stub.cloud.jobs.describe("a").await.unwrap().unwrap();
-    assert_eq!((job.status, job.secondary.as_str()), (JobStatus::InProgress, "Levitating"));
+    let job = stub.jobs.describe("a").await.unwrap().unwrap();
+    assert_eq!((job.status, job.secondary), (JobStatus::InProgress, SecondaryStatus::Other("Levitating".to_owned())));
     assert_eq!(job.message.as_deref(), Some("Downloading the image"));
     assert_eq!((job.billable_seconds, job.training_seconds), (Some(12), None));
     let created = job.created.unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
@@ -233,13 +248,13 @@ async fn describe_reads_the_newest_transition_and_unknown_values() {
 async fn an_unknown_job_is_none_and_a_stop_of_what_ended_is_success() {
     let stub = Stub::start().await;
     stub.push(refusal(400, "ValidationException", "Requested resource not found."));
-    assert_eq!(stub.cloud.jobs.describe("a").await.unwrap(), None);
+    assert_eq!(stub.jobs.describe("a").await.unwrap(), None);
     stub.push(refusal(400, "ValidationException", "Requested resource not found."));
-    stub.cloud.jobs.stop("a").await.unwrap();
+    stub.jobs.stop("a").await.unwrap();
     stub.push(refusal(400, "ValidationException", "The training job is in status Stopped. Cannot stop it."));
-    stub.cloud.jobs.stop("a").await.unwrap();
+    stub.jobs.stop("a").await.unwrap();
     stub.push(refusal(400, "AccessDeniedException", "User: x is not authorized to perform: sagemaker:StopTrainingJob"));
-    let error = stub.cloud.jobs.stop("a").await.unwrap_err();
+    let error = stub.jobs.stop("a").await.unwrap_err();
     assert_eq!((error.kind, error.action), (CloudErrorKind::Denied, "sagemaker:StopTrainingJob"));
 }
 
@@ -254,7 +269,7 @@ async fn a_list_of_jobs_follows_its_pages() {
         200,
         r#"{"TrainingJobSummaries":[{"TrainingJobName":"a","TrainingJobArn":"arn-a","CreationTime":1,"TrainingJobStatus":"New"}]}"#,
     ));
-    let jobs = stub.cloud.jobs.list("gitlab").await.unwrap();
+    let jobs = stub.jobs.list("gitlab").await.unwrap();
     let jobs: Vec<_> = jobs.iter().map(|job| (job.name.as_str(), job.status)).collect();
     assert_eq!(jobs, [("b", JobStatus::Failed), ("a", JobStatus::Unknown)]);
 }
@@ -270,7 +285,7 @@ async fn a_refused_connection_is_transient_and_keeps_no_credentials() {
         bucket: "bucket".to_owned(),
         ..Access::default()
     };
-    let error = cloud(&access, RetryConfig::disabled()).await.jobs.describe("a").await.unwrap_err();
+    let error = jobs::AwsJobs::new(clients(&access, RetryConfig::disabled()).await).describe("a").await.unwrap_err();
     assert_eq!(error.kind, CloudErrorKind::Transient);
     let text = error.to_string();
     assert!(text.starts_with("failed to describe training job a: "), "{text}");
@@ -282,7 +297,7 @@ async fn a_refused_connection_is_transient_and_keeps_no_credentials() {
 async fn a_page_of_a_proxy_is_not_taken_for_an_answer() {
     let stub = Stub::start().await;
     stub.push(reply(502, "<html>password=hunter2</html>"));
-    let error = stub.cloud.jobs.describe("a").await.unwrap_err();
+    let error = stub.jobs.describe("a").await.unwrap_err();
     assert_eq!(error.kind, CloudErrorKind::Transient);
     assert!(!error.to_string().contains("hunter2"), "{error}");
 }
@@ -296,17 +311,17 @@ async fn streams_of_all_pages_are_found_and_a_missing_group_has_none() {
     ));
     stub.push(reply(200, r#"{"logStreams":[{"logStreamName":"a/algo-2-1"}]}"#));
     stub.push(refusal(400, "ResourceNotFoundException", "The specified log group does not exist."));
-    assert_eq!(stub.cloud.logs.streams("a").await.unwrap(), ["a/algo-1-1", "a/algo-2-1"]);
-    assert_eq!(stub.cloud.logs.streams("a").await.unwrap(), Vec::<String>::new());
+    assert_eq!(stub.logs.streams("a").await.unwrap(), ["a/algo-1-1", "a/algo-2-1"]);
+    assert_eq!(stub.logs.streams("a").await.unwrap(), Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn an_absent_key_is_none_and_an_absent_bucket_is_an_error() {
     let stub = Stub::start().await;
     stub.push(s3_refusal(404, "NoSuchKey"));
-    assert_eq!(stub.cloud.objects.get("a").await.unwrap(), None);
+    assert_eq!(stub.objects.get("a").await.unwrap(), None);
     stub.push(s3_refusal(404, "NoSuchBucket"));
-    let error = stub.cloud.objects.get("a").await.unwrap_err();
+    let error = stub.objects.get("a").await.unwrap_err();
     assert!(error.to_string().contains("`storage.bucket`"), "{error}");
     assert_eq!(stub.seen()[0].uri.split('?').next(), Some("/bucket/pre/fix/a"));
 }
@@ -315,10 +330,10 @@ async fn an_absent_key_is_none_and_an_absent_bucket_is_an_error() {
 async fn put_if_absent_tells_who_was_first_and_tries_conflicts_again() {
     let stub = Stub::with(|access| access.kms_key_id = Some("key-1".to_owned())).await;
     stub.push(s3_refusal(412, "PreconditionFailed"));
-    assert!(!stub.cloud.objects.put_if_absent("a", b"1".as_slice().into()).await.unwrap());
+    assert!(!stub.objects.put_if_absent("a", b"1".as_slice().into()).await.unwrap());
     stub.push(s3_refusal(409, "ConditionalRequestConflict"));
     stub.push(reply(200, ""));
-    assert!(stub.cloud.objects.put_if_absent("a", b"1".as_slice().into()).await.unwrap());
+    assert!(stub.objects.put_if_absent("a", b"1".as_slice().into()).await.unwrap());
     let seen = stub.seen();
     assert_eq!(seen.len(), 3);
     assert!(seen.iter().all(|seen| seen.if_none_match.as_deref() == Some("*") && seen.kms.as_deref() == Some("key-1")));
@@ -346,10 +361,10 @@ async fn a_body_that_breaks_off_is_asked_for_again() {
     let stub = Stub::start().await;
     stub.push(broken_body(10, b"01234"));
     stub.push(reply(200, "0123456789"));
-    assert_eq!(stub.cloud.objects.get("a").await.unwrap().as_deref(), Some(&b"0123456789"[..]));
+    assert_eq!(stub.objects.get("a").await.unwrap().as_deref(), Some(&b"0123456789"[..]));
     stub.push(broken_body(4, b"3"));
     stub.push(reply(206, "3456"));
-    assert_eq!(stub.cloud.objects.get_range("a", 3, 4).await.unwrap().as_deref(), Some(&b"3456"[..]));
+    assert_eq!(stub.objects.get_range("a", 3, 4).await.unwrap().as_deref(), Some(&b"3456"[..]));
     let ranges: Vec<_> = stub.seen().into_iter().map(|seen| seen.range).collect();
     assert_eq!(ranges, [None, None, Some("bytes=3-6".to_owned()), Some("bytes=3-6".to_owned())]);
 }
@@ -379,7 +394,7 @@ async fn a_large_file_goes_in_parts() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
     large_file(&path);
-    stub.cloud.objects.put_file("a", &path).await.unwrap();
+    stub.objects.put_file("a", &path).await.unwrap();
     let seen = stub.seen();
     let last = seen.last().unwrap();
     let body = String::from_utf8_lossy(&last.body);
@@ -402,7 +417,7 @@ async fn an_upload_that_was_completed_before_its_reply_was_lost_is_a_success() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
     large_file(&path);
-    stub.cloud.objects.put_file("a", &path).await.unwrap();
+    stub.objects.put_file("a", &path).await.unwrap();
     assert_eq!(stub.seen().last().unwrap().method, "HEAD");
 }
 
@@ -420,7 +435,7 @@ async fn an_upload_whose_success_cannot_be_read_is_looked_at() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         large_file(&path);
-        assert_eq!(stub.cloud.objects.put_file("a", &path).await.is_ok(), succeeds);
+        assert_eq!(stub.objects.put_file("a", &path).await.is_ok(), succeeds);
     }
 }
 
@@ -428,9 +443,9 @@ async fn an_upload_whose_success_cannot_be_read_is_looked_at() {
 async fn a_404_without_a_code_is_an_absent_object_and_an_absent_bucket_is_an_error() {
     let stub = Stub::start().await;
     stub.push(reply(404, ""));
-    assert_eq!(stub.cloud.objects.get("a").await.unwrap(), None);
+    assert_eq!(stub.objects.get("a").await.unwrap(), None);
     stub.push(s3_refusal(404, "NoSuchBucket"));
-    assert!(stub.cloud.objects.get("a").await.is_err());
+    assert!(stub.objects.get("a").await.is_err());
 }
 
 #[tokio::test]
@@ -440,7 +455,7 @@ async fn an_upload_that_fails_is_aborted() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
     large_file(&path);
-    let error = stub.cloud.objects.put_file("a", &path).await.unwrap_err();
+    let error = stub.objects.put_file("a", &path).await.unwrap_err();
     assert_eq!((error.kind, error.action), (CloudErrorKind::Denied, "s3:PutObject"));
     let last = stub.seen().pop().unwrap();
     assert!(last.method == "DELETE" && last.uri.contains("uploadId=up-1"), "{last:?}");
@@ -451,9 +466,9 @@ async fn an_upload_that_fails_is_aborted() {
 async fn an_object_that_would_fill_the_memory_is_refused() {
     let stub = Stub::start().await;
     stub.push(reply(200, vec![b'x'; 100]));
-    assert_eq!(stub.cloud.objects.get("a").await.unwrap().map(|body| body.len()), Some(100));
+    assert_eq!(stub.objects.get("a").await.unwrap().map(|body| body.len()), Some(100));
     stub.push(reply(200, vec![0; usize::try_from(MOST_BYTES).unwrap() + 1]));
-    let error = stub.cloud.objects.get("a").await.unwrap_err();
+    let error = stub.objects.get("a").await.unwrap_err();
     assert_eq!(error.kind, CloudErrorKind::Other);
     assert!(error.to_string().contains("at most 67108864 are read"), "{error}");
 }
@@ -466,7 +481,7 @@ async fn a_list_is_relative_to_the_prefix_and_follows_its_pages() {
     };
     stub.push(page("s/1", "<IsTruncated>true</IsTruncated><NextContinuationToken>n</NextContinuationToken>"));
     stub.push(page("s/2", ""));
-    assert_eq!(stub.cloud.objects.list("s/").await.unwrap(), ["s/1", "s/2"]);
+    assert_eq!(stub.objects.list("s/").await.unwrap(), ["s/1", "s/2"]);
     assert!(stub.seen()[0].uri.contains("prefix=pre%2Ffix%2Fs%2F"), "{:?}", stub.seen());
 }
 
@@ -479,11 +494,11 @@ async fn errors_inside_a_deletion_are_errors_and_passing_ones_are_tried_again() 
     let keys = ["a".to_owned(), "b".to_owned()];
     stub.push(failed("SlowDown"));
     stub.push(reply(200, "<DeleteResult/>"));
-    stub.cloud.objects.delete(&keys).await.unwrap();
+    stub.objects.delete(&keys).await.unwrap();
     let again = String::from_utf8_lossy(&stub.seen()[1].body).into_owned();
     assert!(again.contains("pre/fix/a") && !again.contains("pre/fix/b"), "{again}");
     stub.push(failed("AccessDenied"));
-    let error = stub.cloud.objects.delete(&keys).await.unwrap_err();
+    let error = stub.objects.delete(&keys).await.unwrap_err();
     assert_eq!(error.kind, CloudErrorKind::Denied);
     assert!(error.to_string().contains("s3://bucket/pre/fix/a"), "{error}");
 }
@@ -493,9 +508,9 @@ async fn more_keys_than_a_batch_takes_go_in_several() {
     let stub = Stub::start().await;
     stub.answer(|_| Some(reply(200, "<DeleteResult/>")));
     let keys: Vec<String> = (0..1001).map(|number| format!("k{number}")).collect();
-    stub.cloud.objects.delete(&keys).await.unwrap();
+    stub.objects.delete(&keys).await.unwrap();
     assert_eq!(stub.seen().len(), 2);
-    stub.cloud.objects.delete(&[]).await.unwrap();
+    stub.objects.delete(&[]).await.unwrap();
     assert_eq!(stub.seen().len(), 2);
 }
 
@@ -509,7 +524,7 @@ async fn events_of_several_streams_come_with_time_id_and_token() {
     ));
     stub.push(reply(200, r#"{"events":[]}"#));
     let streams = ["a/algo-1-1".to_owned(), "b/algo-1-1".to_owned()];
-    let first = stub.cloud.logs.filter(&streams, 4, None).await.unwrap();
+    let first = stub.logs.filter(&streams, 4, None).await.unwrap();
     let event = |stream: &str, timestamp, id: &str, message: &str| LogEvent {
         stream: stream.to_owned(),
         timestamp,
@@ -518,7 +533,7 @@ async fn events_of_several_streams_come_with_time_id_and_token() {
     };
     assert_eq!(first.events, [event("a/algo-1-1", 5, "e1", "x\n y"), event("b/algo-1-1", 6, "e2", "z")]);
     assert_eq!((first.ingested, first.token.as_deref()), (Some(9), Some("n")));
-    assert_eq!(stub.cloud.logs.filter(&streams, 4, Some("n")).await.unwrap(), FilterPage::default());
+    assert_eq!(stub.logs.filter(&streams, 4, Some("n")).await.unwrap(), FilterPage::default());
     let seen = stub.seen();
     let sent: serde_json::Value = serde_json::from_slice(&seen[1].body).unwrap();
     assert_eq!(sent["logStreamNames"], serde_json::json!(streams));
@@ -531,9 +546,9 @@ async fn a_throttled_read_of_logs_is_one_request() {
     stub.answer(|_| Some(refusal(400, "ThrottlingException", "Rate exceeded")));
     let streams = ["a/algo-1-1".to_owned()];
     let kinds = [
-        stub.cloud.logs.filter(&streams, 0, None).await.unwrap_err().kind,
-        stub.cloud.logs.streams("a").await.unwrap_err().kind,
-        stub.cloud.logs.newest_streams(None).await.unwrap_err().kind,
+        stub.logs.filter(&streams, 0, None).await.unwrap_err().kind,
+        stub.logs.streams("a").await.unwrap_err().kind,
+        stub.logs.newest_streams(None).await.unwrap_err().kind,
     ];
     assert_eq!(kinds, [CloudErrorKind::Throttled; 3]);
     assert_eq!(stub.seen().len(), 3);
@@ -547,8 +562,8 @@ async fn the_newest_streams_of_all_jobs_are_listed_without_debug_streams() {
         r#"{"logStreams":[{"logStreamName":"b/algo-1-1"},{"logStreamName":"a/algo-1-1/ssm"}],"nextToken":"n"}"#,
     ));
     stub.push(refusal(400, "ResourceNotFoundException", "The specified log group does not exist."));
-    let page = stub.cloud.logs.newest_streams(None).await.unwrap();
+    let page = stub.logs.newest_streams(None).await.unwrap();
     assert_eq!((page.streams, page.token.as_deref()), (vec!["b/algo-1-1".to_owned()], Some("n")));
-    assert_eq!(stub.cloud.logs.newest_streams(Some("n")).await.unwrap(), StreamPage::default());
+    assert_eq!(stub.logs.newest_streams(Some("n")).await.unwrap(), StreamPage::default());
     assert!(String::from_utf8_lossy(&stub.seen()[0].body).contains("LastEventTime"));
 }

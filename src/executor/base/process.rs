@@ -371,7 +371,7 @@ mod tests {
     async fn an_orphan_is_collected_and_owned_children_keep_their_status() {
         const MARK: &str = "SAGEMAKER_EXECUTOR_TEST_REAPER";
         if std::env::var_os(MARK).is_none() {
-            let name = "process::tests::an_orphan_is_collected_and_owned_children_keep_their_status";
+            let name = "base::process::tests::an_orphan_is_collected_and_owned_children_keep_their_status";
             let mut again = Command::new(std::env::current_exe().unwrap());
             again.args(["--exact", name]).env(MARK, "1").stdin(Stdio::null());
             let output = again.output().await.unwrap();
@@ -397,7 +397,7 @@ mod tests {
         const MARK: &str = "SAGEMAKER_EXECUTOR_TEST_FAMILY";
         if std::env::var_os(MARK).is_none() {
             let mut again = Command::new(std::env::current_exe().unwrap());
-            again.args(["--exact", "process::tests::a_family_ends_and_its_parent_lives"]).env(MARK, "1");
+            again.args(["--exact", "base::process::tests::a_family_ends_and_its_parent_lives"]).env(MARK, "1");
             // It leads its group, as a driver that the runner has started.
             let output = again.process_group(0).stdin(Stdio::null()).output().await.unwrap();
             let text = String::from_utf8_lossy(&output.stdout);

@@ -4,20 +4,23 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 
+use crate::base::clock::Clock;
 use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 use crate::boundary;
 use crate::cloud::Connect;
 use crate::config::settings::Settings;
+use crate::session::age::Stamp;
 use crate::session::close::{self, Closed, Pace};
 use crate::session::left_over::{self, LeftOver};
 use crate::session::record::Records;
-use crate::session::{Session, SessionId};
+use crate::session::{Host, Session, SessionId};
 use crate::ui::{Printer, human_duration};
 
 #[derive(Debug, Args)]
@@ -78,18 +81,27 @@ impl Row {
     }
 }
 
-pub async fn run(args: SweepArgs, config: &Path, connect: &dyn Connect, printer: &Printer) -> ExitCode {
-    boundary::command(printer, async |cancellation| sweep(&args, config, connect, printer, &cancellation).await).await
+pub async fn run(
+    args: SweepArgs,
+    config: &Path,
+    connect: &dyn Connect,
+    clock: Arc<dyn Clock>,
+    printer: &Printer,
+) -> ExitCode {
+    let sweeping = async |cancellation| sweep(&args, config, connect, clock, printer, &cancellation).await;
+    boundary::command(printer, sweeping).await
 }
 
 async fn sweep(
     args: &SweepArgs,
     config: &Path,
     connect: &dyn Connect,
+    clock: Arc<dyn Clock>,
     printer: &Printer,
     cancellation: &Cancellation,
 ) -> anyhow::Result<()> {
     let settings = Settings::load(config)?;
+    let host = Host { settings: &settings, printer, clock };
     let records = Records::at(&settings.runner.state_dir);
     let mut report = Report::default();
     let mut tell = |row: Row| {
@@ -105,19 +117,24 @@ async fn sweep(
     };
     let mut left = Vec::new();
     for id in records.sessions()? {
-        match left_over::of(&records, &id, args.older_than) {
+        match left_over::of(&records, &id, args.older_than, &Stamp::of(&*host.clock)) {
             Ok(found) => left.extend(found),
             Err(error) => tell(failed(&id, None, error)),
         }
     }
-    let cloud = if args.dry_run || left.is_empty() { None } else { Some(connect.connect(&settings.access()).await?) };
+    let access = settings.access();
+    let ports = if args.dry_run || left.is_empty() {
+        None
+    } else {
+        Some((connect.jobs(&access).await?, connect.objects(&access).await?))
+    };
     for LeftOver { id, age, claim } in left {
-        let outcome = match &cloud {
+        let outcome = match &ports {
             None => Ok(Outcome::WouldEnd),
             Some(_) if cancellation.asked() => break,
-            Some(cloud) => {
-                let closing =
-                    close::close(Session::to_close(id.clone(), cloud.clone(), &settings, printer), Pace::Patient);
+            Some((jobs, objects)) => {
+                let session = Session::to_close(id.clone(), jobs.clone(), objects.clone(), host.clone());
+                let closing = close::close(session, Pace::Patient);
                 tokio::select! {
                     closed = closing => closed.map(|closed| match closed {
                         Closed::Whole => Outcome::Ended,

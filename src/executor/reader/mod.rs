@@ -32,6 +32,7 @@ use self::state::LATEST;
 pub use self::subscription::Pace;
 use self::subscription::{Again, Subscription, Tempo, VERSION};
 use self::worker::{Errand, Worker};
+use crate::base::clock::Clock;
 use crate::cloud::{LogClient, LogEvent};
 
 /// Ids of a stream that a driver remembers, and for how long before the newest event (milliseconds).
@@ -56,6 +57,7 @@ pub struct Terms {
     pub pace: Pace,
     /// The host's budget, if this driver is elected: `trace.log_requests_per_second`.
     pub requests_per_second: f64,
+    pub clock: Arc<dyn Clock>,
 }
 
 /// One driver's share in the host's reader. Dropping it leaves, and ends the reader if it runs in this process.
@@ -69,6 +71,7 @@ pub struct Feed {
     seen: BTreeMap<String, Seen>,
     connect: LogClient,
     requests_per_second: f64,
+    clock: Arc<dyn Clock>,
     tempo: Tempo,
     joined: SystemTime,
     next_election: Instant,
@@ -121,8 +124,9 @@ impl Feed {
             seen: BTreeMap::new(),
             connect,
             requests_per_second: terms.requests_per_second,
+            joined: terms.clock.now(),
+            clock: terms.clock,
             tempo: *tempo,
-            joined: SystemTime::now(),
             next_election: now,
             next_watch: now,
             next_publish: now,
@@ -198,7 +202,7 @@ impl Feed {
 
     /// For how long nothing could be read: throttled, denied, out of reach. `None` when all is well.
     pub fn unserved(&self) -> Option<Duration> {
-        let now = SystemTime::now();
+        let now = self.clock.now();
         match &self.state {
             Some((State { unserved_since: Some(since), .. }, _)) => {
                 now.duration_since(UNIX_EPOCH + Duration::from_millis(*since)).ok()
@@ -254,7 +258,7 @@ impl Feed {
             return;
         }
         let beat = self.state.as_ref().map_or(self.joined, |(_, beat)| (*beat).max(self.joined));
-        if SystemTime::now().duration_since(beat).is_ok_and(|age| age > self.tempo.hung) {
+        if self.clock.now().duration_since(beat).is_ok_and(|age| age > self.tempo.hung) {
             let from = *self.alone_from.get_or_insert_with(|| now + self.tempo.alone.longest.mul_f64(chance()));
             if self.worker.is_none() && now >= from {
                 match Worker::start(self.errand(None)) {
@@ -275,6 +279,7 @@ impl Feed {
             lead,
             connect: Arc::clone(&self.connect),
             requests_per_second: self.requests_per_second,
+            clock: Arc::clone(&self.clock),
             tempo: self.tempo,
         }
     }

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::ErrorKind;
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use futures::StreamExt as _;
@@ -21,6 +21,7 @@ use super::budget::{Grant, ReadBudget};
 use super::plan::{Call, Delivery, Plan};
 use super::spool::{FEED_BYTES, Spool, State, Wishes};
 use super::subscription::Tempo;
+use crate::base::clock::Clock;
 use crate::cloud::{CloudError, CloudErrorKind, FilterPage, JobLogs, LogClient, StreamPage};
 
 /// Requests at the same time: a reply takes a good part of a second, and 1 MB of memory.
@@ -45,6 +46,7 @@ pub(super) struct Errand {
     pub(super) only: Option<String>,
     pub(super) connect: LogClient,
     pub(super) requests_per_second: f64,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) tempo: Tempo,
 }
 
@@ -111,7 +113,7 @@ async fn connect(errand: &Errand) -> anyhow::Result<Arc<dyn JobLogs>> {
     if errand.lead.is_some() {
         errand.spool.tell(&State::default())?;
     }
-    let since = epoch_ms();
+    let since = epoch_ms(&*errand.clock);
     loop {
         let error = match (errand.connect)().await {
             Ok(logs) => return Ok(logs),
@@ -125,7 +127,7 @@ async fn connect(errand: &Errand) -> anyhow::Result<Arc<dyn JobLogs>> {
         while Instant::now() < again {
             tokio::time::sleep(errand.tempo.beat).await;
             if errand.lead.is_some() {
-                errand.spool.beat(SystemTime::now());
+                errand.spool.beat(errand.clock.now());
             }
         }
     }
@@ -146,10 +148,10 @@ struct Health {
 }
 
 impl Health {
-    fn note(&mut self, error: Option<&CloudError>) {
+    fn note(&mut self, error: Option<&CloudError>, clock: &dyn Clock) {
         match error {
             Some(error) if error.kind != CloudErrorKind::NotFound => {
-                self.failing_since.get_or_insert_with(epoch_ms);
+                self.failing_since.get_or_insert_with(|| epoch_ms(clock));
                 self.trouble = (!error.kind.may_pass()).then(|| error.to_string());
             }
             _ => *self = Self::default(),
@@ -243,7 +245,7 @@ impl<'a> Reading<'a> {
         if leads && now >= self.next_beat {
             self.next_beat = now + self.errand.tempo.beat;
             self.tell();
-            self.errand.spool.beat(SystemTime::now());
+            self.errand.spool.beat(self.errand.clock.now());
         }
         if now < self.next_look {
             return Ok(());
@@ -252,14 +254,14 @@ impl<'a> Reading<'a> {
         let spool = &self.errand.spool;
         if leads
             && self.looks.is_multiple_of(BURY_EVERY)
-            && let Err(error) = Wishes::bury(spool, SystemTime::now())
+            && let Err(error) = Wishes::bury(spool, self.errand.clock.now())
         {
             tracing::warn!(%error, "failed to look for killed drivers");
         }
         self.looks = self.looks.wrapping_add(1);
         let changes = self
             .wishes
-            .look(spool, self.errand.only.as_deref(), SystemTime::now())
+            .look(spool, self.errand.only.as_deref(), self.errand.clock.now())
             .context("failed to look for wishes")?;
         for key in &changes.gone {
             self.plan.unsubscribe(key);
@@ -278,7 +280,7 @@ impl<'a> Reading<'a> {
         let passing = u64::try_from((self.errand.tempo.beat * PASSING_BEATS).as_millis()).unwrap_or(u64::MAX);
         let since = [self.reads.failing_since, self.lists.failing_since].into_iter().flatten().min();
         let state = State {
-            unserved_since: since.filter(|since| epoch_ms().saturating_sub(*since) >= passing),
+            unserved_since: since.filter(|since| epoch_ms(&*self.errand.clock).saturating_sub(*since) >= passing),
             trouble: self.reads.trouble.clone().or_else(|| self.lists.trouble.clone()),
         };
         if state != self.told {
@@ -294,7 +296,7 @@ impl<'a> Reading<'a> {
         let chance = self.chance();
         match reply {
             Reply::Page { walk, page } => {
-                self.reads.note(page.as_ref().err());
+                self.reads.note(page.as_ref().err(), &*self.errand.clock);
                 self.pay(page.as_ref().err());
                 match page {
                     Ok(page) => {
@@ -313,7 +315,7 @@ impl<'a> Reading<'a> {
                 }
             }
             Reply::Streams { key, streams } => {
-                self.lists.note(streams.as_ref().err());
+                self.lists.note(streams.as_ref().err(), &*self.errand.clock);
                 self.pay(streams.as_ref().err());
                 match streams {
                     Ok(streams) => self.plan.listed(&key, &streams, now),
@@ -324,7 +326,7 @@ impl<'a> Reading<'a> {
                 }
             }
             Reply::Newest(page) => {
-                self.lists.note(page.as_ref().err());
+                self.lists.note(page.as_ref().err(), &*self.errand.clock);
                 self.pay(page.as_ref().err());
                 match page {
                     Ok(page) => self.plan.surveyed(&page.streams, page.token, now),
@@ -398,7 +400,7 @@ fn send(logs: Arc<dyn JobLogs>, call: Call) -> BoxFuture<'static, Reply> {
 }
 
 /// Now, by the host's clock, which all drivers share.
-pub(super) fn epoch_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+fn epoch_ms(clock: &dyn Clock) -> u64 {
+    let since = clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

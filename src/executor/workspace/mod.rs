@@ -44,7 +44,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 
@@ -208,7 +208,8 @@ pub struct Damaged {
 
 /// Host: sends both trees. A missing temporary tree is empty. What may hold secrets of the job, the temporary tree and git's
 /// configuration, goes into private packs. Chunks that the store has below the route's packs are not sent. `cache` is a directory of
-/// this host that remembers which ones those are, and what the project's files held the last time; it may be lost or wrong.
+/// this host that remembers which ones those are, and what the project's files held the last time; it may be lost or wrong. `now` is the
+/// time of day, by which packs become too old to count on.
 ///
 /// A receiver may work at the same time. Fails, naming the file, when one cannot be read or keeps changing.
 pub async fn send(
@@ -216,13 +217,14 @@ pub async fn send(
     route: &Route,
     trees: &Trees,
     cache: &Path,
+    now: SystemTime,
     progress: &Arc<Progress>,
 ) -> anyhow::Result<Summary> {
     let sent = async {
         let roots = Roots::open(trees)?;
         let (indexes, notes, project) = (cache.join(INDEXES), cache.join("files"), trees.project.clone());
         let files = on_thread(move |_| Ok(Arc::new(FilesCache::open(&notes, &project))));
-        let (known, files) = tokio::join!(Known::look(store, &route.packs, &indexes), files);
+        let (known, files) = tokio::join!(Known::look(store, &route.packs, &indexes, now), files);
         let files = files?;
         let job = Job {
             roots,

@@ -16,7 +16,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
-use crate::cloud::memory::MemoryObjects;
+use crate::cloud::testing::MemoryObjects;
 use crate::protocol::project::Rule;
 
 /// A host, a container and the store between them. Both sides have the trees in places of their own.
@@ -51,7 +51,7 @@ impl World {
     }
 
     fn send(&self) -> anyhow::Result<Summary> {
-        block_on(send(&*self.store, &up(), &self.host, &self.cache(), &Arc::default()))
+        block_on(send(&*self.store, &up(), &self.host, &self.cache(), SystemTime::now(), &Arc::default()))
     }
 
     fn receive(&self) -> anyhow::Result<(Snapshot, Summary)> {

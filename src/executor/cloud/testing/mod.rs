@@ -1,0 +1,53 @@
+//! The ports in memory, for unit tests of stages, commands and sessions: deterministic, scriptable, and they remember calls.
+//!
+//! They do what the ports promise and no more; what goes wrong is planned by the test ([`Fault`]). They never imitate AWS's wire
+//! or its quirks; that is the emulator's work.
+
+mod faults;
+mod jobs;
+mod logs;
+mod objects;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub use faults::{Fake, Fault, When};
+pub use jobs::{MemoryJobs, example_job, example_spec};
+pub use logs::MemoryLogs;
+pub use objects::MemoryObjects;
+
+use super::{Access, Connect, JobLogs, ObjectStore, TrainingJobs};
+
+/// One fake of each port, to script and to question them; it hands them out like an account.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    pub jobs: Arc<MemoryJobs>,
+    pub objects: Arc<MemoryObjects>,
+    pub logs: Arc<MemoryLogs>,
+}
+
+impl Memory {
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+#[async_trait]
+impl Connect for Memory {
+    async fn jobs(&self, _: &Access) -> anyhow::Result<Arc<dyn TrainingJobs>> {
+        Ok(self.jobs.clone())
+    }
+
+    async fn objects(&self, _: &Access) -> anyhow::Result<Arc<dyn ObjectStore>> {
+        Ok(self.objects.clone())
+    }
+
+    async fn logs(&self, _: &Access) -> anyhow::Result<Arc<dyn JobLogs>> {
+        Ok(self.logs.clone())
+    }
+
+    fn container_objects(&self, _: &Access) -> anyhow::Result<Arc<dyn ObjectStore>> {
+        Ok(self.objects.clone())
+    }
+}
