@@ -11,6 +11,7 @@ use regex::Regex;
 const DIRECTION: &[(&str, &[&str])] = &[
     ("base::failure", &[]),
     ("base::exit_codes", &["base::failure"]),
+    ("base::clock", &[]),
     ("base::signals", &[]),
     ("base::process", &["base::failure"]),
     ("base::names", &[]),
@@ -23,8 +24,8 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("config::policy", &["base::arn", "base::failure", "config::env", "config::settings", "gitlab", "protocol"]),
     ("gitlab", &["base::failure"]),
     ("ui", &["base::failure", "base::plain"]),
-    ("cloud", &["base::failure", "base::plain"]),
-    ("reader", &["base::failure", "base::node", "base::stream", "cloud"]),
+    ("cloud", &["base::clock", "base::failure", "base::plain"]),
+    ("reader", &["base::clock", "base::failure", "base::node", "base::stream", "cloud"]),
     ("boundary", &["base::exit_codes", "base::failure", "base::signals", "ui"]),
     ("trace", &["base::failure", "base::node"]),
     ("protocol", &["base::arn", "base::failure", "base::node"]),
@@ -32,6 +33,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     (
         "agent",
         &[
+            "base::clock",
             "base::failure",
             "base::node",
             "base::process",
@@ -47,6 +49,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
         "session",
         &[
             "base::arn",
+            "base::clock",
             "base::failure",
             "base::node",
             "base::plain",
@@ -68,6 +71,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
         "stages",
         &[
             "base::arn",
+            "base::clock",
             "base::failure",
             "base::names",
             "base::node",
@@ -89,6 +93,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     (
         "operate",
         &[
+            "base::clock",
             "base::failure",
             "base::process",
             "base::signals",
@@ -112,6 +117,10 @@ const ENVIRONMENT_EXCEPTIONS: &[(&str, &str)] =
 /// Files besides `ui.rs` that own a standard stream: the container's log takes frames, the emulator tells its address.
 const STREAM_EXCEPTIONS: &[(&str, &str)] =
     &[("executor/agent/streams.rs", "stdout"), ("executor/agent/streams.rs", "stderr"), ("emulator/lib.rs", "stdout")];
+/// Files besides `base/clock.rs` that read the time of day: the emulator has a clock of its own, and two files compare it with the
+/// times that the kernel gives to files.
+const CLOCK_EXCEPTIONS: &[&str] =
+    &["emulator/clock.rs", "executor/workspace/entry.rs", "executor/workspace/files_cache.rs"];
 /// A file is split before it reaches this.
 const MAX_LINES: usize = 800;
 
@@ -277,6 +286,16 @@ fn only_env_reads_the_environment() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn only_the_clock_reads_the_time_of_day() {
+    let call = Regex::new(r"\bSystemTime::now\b|/proc/uptime").unwrap();
+    let reads = |source: &Source| call.is_match(&source.code()) && !source.is_test();
+    let read: Vec<_> = sources("src").into_iter().filter(reads).map(|source| source.name).collect();
+    let mut expected = [&["executor/base/clock.rs"], CLOCK_EXCEPTIONS].concat();
+    expected.sort_unstable();
+    assert_eq!(read, expected);
 }
 
 #[test]

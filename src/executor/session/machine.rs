@@ -177,7 +177,7 @@ impl RunMachine {
     /// SageMaker says that the container itself failed: what it wrote before may say why.
     pub fn container_failed(&self) -> bool {
         let reason = self.job.as_ref().and_then(|job| job.failure_reason.as_deref());
-        reason.is_some_and(|reason| reason.starts_with("AlgorithmError") && !reason.contains("CannotStartContainer"))
+        reason.is_some_and(failure_reasons::container_ran)
     }
 
     /// Some node's agent has left.

@@ -10,14 +10,8 @@ use crate::cloud::{JobStatus, SecondaryStatus, TrainingJob};
 use crate::config::env::Environment;
 use crate::config::policy;
 use crate::gitlab::JobContext;
+use crate::session::failure_reasons::{self, Cause};
 use crate::session::{Session, create, delivery, spec};
-
-/// Why a job came to nothing, as far as another one may do better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
-    Capacity,
-    Internal,
-}
 
 /// What became of a lost training job.
 pub enum Replaced {
@@ -118,19 +112,7 @@ fn cause(job: &TrainingJob) -> Option<Cause> {
         JobStatus::Stopped => [SecondaryStatus::MaxPendingTimeExceeded, SecondaryStatus::MaxWaitTimeExceeded]
             .contains(&job.secondary)
             .then_some(Cause::Capacity),
-        JobStatus::Failed => {
-            let reason = job.failure_reason.as_deref()?;
-            let class = reason.split(':').next().unwrap_or_default().trim();
-            let text = reason.to_lowercase();
-            if class == "AlgorithmError" {
-                None
-            } else if text.contains("capacity") || text.contains("maxpendingtime") {
-                Some(Cause::Capacity)
-            } else {
-                let is_internal = ["internalservererror", "internalerror", "internalfailure", "internal error"];
-                is_internal.iter().any(|word| text.contains(word)).then_some(Cause::Internal)
-            }
-        }
+        JobStatus::Failed => job.failure_reason.as_deref().and_then(failure_reasons::passing_cause),
         JobStatus::InProgress
         | JobStatus::Completed
         | JobStatus::Stopping

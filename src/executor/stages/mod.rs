@@ -9,6 +9,8 @@ pub mod config;
 mod host_script;
 pub mod prepare;
 pub mod run;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::io::Write as _;
