@@ -244,3 +244,6 @@ fn job_status(status: Option<&TrainingJobStatus>) -> JobStatus {
         Some(_) | None => JobStatus::Unknown,
     }
 }
+
+#[cfg(test)]
+mod tests;

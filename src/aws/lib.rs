@@ -8,7 +8,7 @@ mod jobs;
 mod logs;
 mod objects;
 #[cfg(test)]
-mod tests;
+mod stub;
 mod trust;
 
 use std::sync::{Arc, OnceLock};
@@ -189,4 +189,24 @@ fn timeouts(attempt: Duration) -> TimeoutConfig {
         .operation_attempt_timeout(attempt)
         .operation_timeout(attempt * 3)
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The log's port has clients of its own, because its thread and runtime are not those of the others.
+    #[tokio::test]
+    async fn ports_of_one_account_share_credentials_and_connections() {
+        let access = |bucket: &str| Access {
+            region: Some("eu-west-1".to_owned()),
+            endpoint_url: Some("http://127.0.0.1:1".to_owned()),
+            bucket: bucket.to_owned(),
+            ..Access::default()
+        };
+        let aws = Aws::default();
+        let first = aws.shared(&access("a")).await.unwrap();
+        assert!(Arc::ptr_eq(&first, &aws.shared(&access("a")).await.unwrap()));
+        assert!(!Arc::ptr_eq(&first, &aws.shared(&access("b")).await.unwrap()));
+    }
 }

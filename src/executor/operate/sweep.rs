@@ -171,3 +171,40 @@ fn conclude(report: &Report, args: &SweepArgs, printer: &Printer, cancellation: 
             .into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::HostClock;
+    use crate::cloud::TrainingJobs as _;
+    use crate::cloud::testing::{Memory, example_spec};
+    use crate::session::record::SessionRecord;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_over_is_told_then_ended_and_nothing_is_asked_of_an_account_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("sagemaker-executor.toml");
+        let state = dir.path().join("state");
+        std::fs::write(&config, format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = {state:?}\n"))
+            .unwrap();
+        let (memory, id) = (Memory::new(), SessionId::parse("gitlab-1-2-abcdef12").unwrap());
+        memory.jobs.create(&example_spec(id.as_str())).await.unwrap();
+        let record = SessionRecord { arn: Some("arn".into()), ..SessionRecord::default() };
+        let records = Records::open(&state).unwrap();
+        records.save(&id, &record).unwrap();
+        let sweep = async |older_than: u64, dry_run: bool| {
+            let args = SweepArgs { older_than: Duration::from_secs(older_than), dry_run, json: false };
+            let (printer, captured) = Printer::captured();
+            let (clock, cancellation) = (Arc::new(HostClock), Cancellation::default());
+            sweep(&args, &config, &memory, clock, &printer, &cancellation).await.unwrap();
+            captured.text()
+        };
+        assert!(sweep(3600, false).await.contains("Nothing is left over"));
+        assert!(sweep(0, true).await.contains("Would end gitlab-1-2-abcdef12"));
+        assert!(memory.made().is_empty() && !records.sessions().unwrap().is_empty());
+        assert!(sweep(0, false).await.contains("Ended gitlab-1-2-abcdef12"));
+        assert!(memory.jobs.calls().contains(&"stop gitlab-1-2-abcdef12".to_owned()));
+        assert_eq!(memory.made(), ["jobs", "objects"]);
+        assert!(records.sessions().unwrap().is_empty());
+    }
+}

@@ -56,6 +56,7 @@ impl StageHarness {
         let mut harness = Self { dir, memory: Memory::new(), clock, printer, captured, job_env: BTreeMap::new() };
         config::run(&harness.context()).unwrap();
         let answer: serde_json::Value = serde_json::from_slice(&harness.captured.data()).unwrap();
+        assert!(harness.memory.made().is_empty(), "`config` needs no account");
         harness.job_env = serde_json::from_value(answer["job_env"].clone()).unwrap();
         std::fs::create_dir_all(harness.host().project).unwrap();
         harness
@@ -193,8 +194,8 @@ async fn a_stage_on_the_host_runs_the_runners_script() {
     assert_eq!(std::fs::read_to_string(wrote).unwrap(), "fetched\n");
     let failed = run::run(harness.context(), &harness.script("exit 3\n"), "get_sources").await.unwrap_err();
     assert_eq!(kind_of(&failed), Kind::Script { code: 3 });
-    assert!(harness.memory.logs.calls().is_empty(), "no stage on the host reads the log");
     cleanup::run(harness.context()).await.unwrap();
+    assert_eq!(harness.memory.made(), ["jobs", "objects"], "no stage on the host reads the log");
     assert!(harness.records().sessions().unwrap().is_empty());
     assert!(harness.memory.objects.keys().iter().all(|key| key.starts_with("agents/")), "the agent alone is kept");
 }
