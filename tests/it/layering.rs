@@ -224,7 +224,8 @@ fn groups_of_modules_are_read() {
 fn modules_use_each_other_in_one_direction() {
     let table: BTreeMap<&str, &[&str]> = DIRECTION.iter().copied().collect();
     let mut wrong = Vec::new();
-    for source in sources("src/executor") {
+    // Unit tests may play any part, in a file of their own as at the end of a module.
+    for source in sources("src/executor").into_iter().filter(|source| !source.is_test()) {
         let module = source.module();
         if ["lib", "base::mod", "config::mod"].contains(&module.as_str()) {
             continue;
