@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use aws::Aws;
+use executor::base::clock::{Clock, HostClock};
 use executor::base::failure::ExitCodes;
 use executor::config::env::{self, Environment};
 use executor::stages::{self, Caller, caller};
@@ -21,7 +22,14 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
         return ExitCode::from(ExitCodes::default().system_failure);
     }
     let Cli { config, command } = cli;
-    let stage_caller = |env, config| Caller { env, config, printer: printer.clone(), connect: Arc::new(Aws) };
+    let (connect, clock) = (Arc::new(Aws::default()), Arc::new(HostClock) as Arc<dyn Clock>);
+    let stage_caller = |env, config| Caller {
+        env,
+        config,
+        printer: printer.clone(),
+        connect: connect.clone(),
+        clock: Arc::clone(&clock),
+    };
     match command {
         Command::Config => {
             small(stages::bounded(stage_caller(env, config), async |context| stages::config::run(&context)))
@@ -36,8 +44,8 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
             small(stages::bounded(stage_caller(env, config), stage))
         }
         Command::Cleanup => small(stages::bounded(stage_caller(env, config), stages::cleanup::run)),
-        Command::Agent => few_threads(agent::run(&env, &Aws)),
-        Command::Sweep(args) => small(operate::sweep::run(args, &config, &Aws, &printer)),
+        Command::Agent => few_threads(agent::run(&env, &*connect, clock)),
+        Command::Sweep(args) => small(operate::sweep::run(args, &config, &*connect, clock, &printer)),
         Command::Try(args) => large(operate::try_job::run(args, config, &env, embedded::LOCAL, &printer)),
         #[cfg(feature = "emulator")]
         Command::Emulator(args) => large(embedded::run(*args, &printer)),

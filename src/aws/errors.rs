@@ -8,7 +8,7 @@ use std::error::Error;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
-use executor::cloud::{CloudError, CloudErrorKind};
+use executor::cloud::{CloudError, CloudErrorKind, Parameter};
 
 /// One call as its errors name it: what was tried, on what, and the IAM action that allows it.
 #[derive(Debug, Clone)]
@@ -48,6 +48,16 @@ impl Call {
             SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_) => self.unsent(error),
             _ => self.error(CloudErrorKind::Other, causes(error).join(": ")),
         }
+    }
+
+    /// As [`Call::failed`], for a request of which AWS may refuse one parameter.
+    pub(super) fn refused_request<E>(&self, error: &SdkError<E, HttpResponse>) -> CloudError
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let failed = self.failed(error);
+        let parameter = error.message().filter(|_| failed.kind == CloudErrorKind::Invalid).and_then(parameter);
+        CloudError { kind: parameter.map_or(failed.kind, CloudErrorKind::Refused), ..failed }
     }
 
     /// The error of a reply with this code and message; also for errors inside a successful reply.
@@ -178,6 +188,34 @@ pub(super) fn classify(code: Option<&str>, status: Option<u16>, message: &str) -
     }
 }
 
+/// The parameter of `CreateTrainingJob` that a refusal is about. Constraints of the service's model are told as `Value '...' at
+/// 'resourceConfig.instanceType' failed to satisfy constraint: ...`; all others in words.
+fn parameter(message: &str) -> Option<Parameter> {
+    if message.contains("validation error") {
+        let places = message.split("' at '").skip(1).filter_map(|rest| rest.split('\'').next());
+        return places.filter_map(|place| place.rsplit('.').next()).find_map(|name| match name {
+            "instanceType" => Some(Parameter::InstanceType),
+            "trainingImage" => Some(Parameter::Image),
+            "roleArn" => Some(Parameter::Role),
+            _ => None,
+        });
+    }
+    // An ARN or an image is one word, so that its parts are none.
+    let words: Vec<_> =
+        message.split_whitespace().map(|word| word.trim_matches(|c: char| !c.is_alphanumeric())).collect();
+    let has = |names: &[&str]| words.iter().any(|word| names.iter().any(|name| word.eq_ignore_ascii_case(name)));
+    let is_pair = |pair: &[&str]| pair[0].eq_ignore_ascii_case("instance") && pair[1].eq_ignore_ascii_case("type");
+    if has(&["InstanceType"]) || words.windows(2).any(is_pair) {
+        Some(Parameter::InstanceType)
+    } else if has(&["TrainingImage", "image"]) {
+        Some(Parameter::Image)
+    } else if has(&["RoleArn", "role"]) {
+        Some(Parameter::Role)
+    } else {
+        None
+    }
+}
+
 /// SageMaker has no job of this name; it says so with a `ValidationException`.
 fn is_absent_job(message: &str) -> bool {
     ["Requested resource not found", "Could not find job", "Could not find training job"]
@@ -290,6 +328,24 @@ mod tests {
     #[test_case(None, 0, "" => CloudErrorKind::Other; "nothing known")]
     fn a_reply_has_a_kind(code: Option<&str>, status: u16, message: &str) -> CloudErrorKind {
         classify(code, (status > 0).then_some(status), message)
+    }
+
+    #[test_case("1 validation error detected: Value 'ml.q1.large' at 'resourceConfig.instanceType' failed to satisfy constraint: Member must satisfy enum value set: [ml.m5.large]" => Some(Parameter::InstanceType); "type that is none")]
+    #[test_case("1 validation error detected: Value 'ml.x' at 'resourceConfig.instanceGroups.1.member.instanceType' failed to satisfy constraint" => Some(Parameter::InstanceType); "type in a group")]
+    #[test_case("1 validation error detected: Value '' at 'algorithmSpecification.trainingImage' failed to satisfy constraint: Member must satisfy regular expression pattern: .*" => Some(Parameter::Image); "image that matches no pattern")]
+    #[test_case("2 validation errors detected: Value 'x' at 'trainingJobName' failed to satisfy constraint: y; Value 'role' at 'roleArn' failed to satisfy constraint: z" => Some(Parameter::Role); "second of two")]
+    #[test_case("1 validation error detected: Value 'my image role' at 'tags.1.member.value' failed to satisfy constraint" => None; "value that holds the words")]
+    #[test_case("1 validation error detected: Value '0' at 'resourceConfig.volumeSizeInGB' failed to satisfy constraint" => None; "another parameter")]
+    #[test_case("Invalid image URI pytorch:2.4. Please provide a valid Amazon Elastic Container Registry path of the Docker image to run." => Some(Parameter::Image); "image of another registry")]
+    #[test_case("Cannot find repository: train in registry ID: 123456789012. Please check if your ECR repository and image exist and role arn:aws:iam::123456789012:role/x has proper pull permissions for SageMaker: ecr:BatchCheckLayerAvailability, ecr:BatchGetImage, ecr:GetDownloadUrlForLayer" => Some(Parameter::Image); "repository that is not there")]
+    #[test_case("Could not assume role arn:aws:iam::123456789012:role/image-builder. Please ensure that the role exists and allows principal 'sagemaker.amazonaws.com' to assume the role." => Some(Parameter::Role); "role that does not trust")]
+    #[test_case("RoleArn: Cross-account pass role is not allowed." => Some(Parameter::Role); "role of another account")]
+    #[test_case("The instance type ml.p3.2xlarge does not support the requested volume size" => Some(Parameter::InstanceType); "type in words")]
+    #[test_case("InstanceType ml.trn1.2xlarge is not supported for Training." => Some(Parameter::InstanceType); "type by its name")]
+    #[test_case("The whole console did damage to the images' imagery" => None; "words that hold the names of parameters")]
+    #[test_case("Subnets: subnet-1 is not in any whole zone; see the console" => None; "nothing of these")]
+    fn a_refusal_names_a_parameter(message: &str) -> Option<Parameter> {
+        parameter(message)
     }
 
     #[test]

@@ -19,7 +19,8 @@ use super::Clients;
 use super::errors::Call;
 use executor::base::plain;
 use executor::cloud::{
-    CloudError, CloudErrorKind, JobStatus, TrainingJob, TrainingJobSpec, TrainingJobSummary, TrainingJobs, Transition,
+    CloudError, CloudErrorKind, JobStatus, SecondaryStatus, TrainingJob, TrainingJobSpec, TrainingJobSummary,
+    TrainingJobs, Transition,
 };
 
 /// Jobs a page of `ListTrainingJobs`; the service's maximum.
@@ -87,7 +88,7 @@ impl TrainingJobs for AwsJobs {
             .config_override(Builder::new().retry_config(RetryConfig::disabled()))
             .send()
             .await
-            .map_err(|error| call.failed(&error))?;
+            .map_err(|error| call.refused_request(&error))?;
         reply.training_job_arn.ok_or_else(|| call.error(CloudErrorKind::Other, "the reply holds no ARN"))
     }
 
@@ -208,7 +209,7 @@ fn training_job(name: &str, reply: DescribeTrainingJobOutput) -> TrainingJob {
         .secondary_status_transitions()
         .iter()
         .map(|transition| Transition {
-            status: transition.status().map(|status| status.as_str().to_owned()).unwrap_or_default(),
+            status: secondary(transition.status()),
             started: time(transition.start_time()),
             message: transition.status_message().map(text),
         })
@@ -216,7 +217,7 @@ fn training_job(name: &str, reply: DescribeTrainingJobOutput) -> TrainingJob {
     transitions.sort_by_key(|transition| transition.started);
     TrainingJob {
         message: transitions.last().and_then(|transition| transition.message.clone()),
-        secondary: reply.secondary_status().map(|status| text(status.as_str())).unwrap_or_default(),
+        secondary: secondary(reply.secondary_status()),
         status: job_status(reply.training_job_status()),
         created: time(reply.creation_time()),
         training_seconds: reply.training_time_in_seconds().and_then(|seconds| u64::try_from(seconds).ok()),
@@ -226,6 +227,10 @@ fn training_job(name: &str, reply: DescribeTrainingJobOutput) -> TrainingJob {
         failure_reason: reply.failure_reason.as_deref().map(text),
         transitions,
     }
+}
+
+fn secondary(status: Option<&aws_sdk_sagemaker::types::SecondaryStatus>) -> SecondaryStatus {
+    SecondaryStatus::from(plain::line(status.map_or("", |status| status.as_str()), LONGEST_TEXT).as_str())
 }
 
 fn job_status(status: Option<&TrainingJobStatus>) -> JobStatus {
@@ -239,3 +244,6 @@ fn job_status(status: Option<&TrainingJobStatus>) -> JobStatus {
         Some(_) | None => JobStatus::Unknown,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,14 @@
 //! The ports of the executor over the AWS SDK: the only package that names an `aws_*` crate.
 //!
-//! [`Aws`] loads region and endpoint once; each service client is built on its first call, because a driver process
-//! lives for moments and most need S3 alone. Nothing here decides what to do about an error, see `errors`.
+//! [`Aws`] loads region and endpoint once; each port, and the service client in it, is made when it is first used, because a
+//! driver process lives for moments and most need S3 alone. Nothing here decides what to do about an error, see `errors`.
 
 mod errors;
 mod jobs;
 mod logs;
 mod objects;
 #[cfg(test)]
-mod tests;
+mod stub;
 mod trust;
 
 use std::sync::{Arc, OnceLock};
@@ -29,7 +29,8 @@ use aws_sdk_s3::config::{SharedCredentialsProvider, SharedHttpClient};
 use self::trust::Surroundings;
 use async_trait::async_trait;
 use executor::base::failure::Failure;
-use executor::cloud::{Access, Cloud, Connect, ObjectStore};
+use executor::cloud::{Access, Connect, JobLogs, ObjectStore, TrainingJobs};
+use tokio::sync::Mutex;
 
 /// Tries of one call, the first included; the SDK backs off between them with jitter.
 const ATTEMPTS: u32 = 5;
@@ -39,27 +40,42 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_mins(1);
 /// One try of a call that carries a piece of a file, at most [`objects::PART_BYTES`] or what 10,000 parts demand.
 const TRANSFER_ATTEMPT_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// Builds the ports of the executor on AWS.
-#[derive(Debug, Clone, Copy)]
-pub struct Aws;
+/// Makes the ports of the executor on AWS.
+#[derive(Debug, Default)]
+pub struct Aws {
+    /// Region, credentials and connections, which the ports of one account share.
+    loaded: Mutex<Option<(Access, Arc<Clients>)>>,
+}
+
+impl Aws {
+    async fn shared(&self, access: &Access) -> anyhow::Result<Arc<Clients>> {
+        let mut loaded = self.loaded.lock().await;
+        if let Some((known, clients)) = &*loaded
+            && known == access
+        {
+            return Ok(Arc::clone(clients));
+        }
+        let clients = Clients::load(access).await?;
+        *loaded = Some((access.clone(), Arc::clone(&clients)));
+        Ok(clients)
+    }
+}
 
 #[async_trait]
 impl Connect for Aws {
-    async fn connect(&self, access: &Access) -> anyhow::Result<Cloud> {
-        let clients = Clients::load(access).await?;
-        Ok(Cloud {
-            jobs: Arc::new(jobs::AwsJobs::new(Arc::clone(&clients))),
-            objects: Arc::new(objects::AwsObjects::new(Arc::clone(&clients), access)),
-            logs: Arc::new(logs::AwsLogs::new(clients)),
-        })
+    async fn jobs(&self, access: &Access) -> anyhow::Result<Arc<dyn TrainingJobs>> {
+        Ok(Arc::new(jobs::AwsJobs::new(self.shared(access).await?)))
     }
 
-    async fn object_store(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>> {
-        let clients = Clients::load(access).await?;
-        Ok(Arc::new(objects::AwsObjects::new(clients, access)))
+    async fn objects(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>> {
+        Ok(Arc::new(objects::AwsObjects::new(self.shared(access).await?, access)))
     }
 
-    fn container_store(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>> {
+    async fn logs(&self, access: &Access) -> anyhow::Result<Arc<dyn JobLogs>> {
+        Ok(Arc::new(logs::AwsLogs::new(Clients::load(access).await?)))
+    }
+
+    fn container_objects(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>> {
         let region = access.region.clone().ok_or_else(no_region)?;
         let http_client = http_client(access, Surroundings::Container)?;
         let role = ProviderConfig::without_region().with_http_client(http_client.clone());
@@ -173,4 +189,24 @@ fn timeouts(attempt: Duration) -> TimeoutConfig {
         .operation_attempt_timeout(attempt)
         .operation_timeout(attempt * 3)
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The log's port has clients of its own, because its thread and runtime are not those of the others.
+    #[tokio::test]
+    async fn ports_of_one_account_share_credentials_and_connections() {
+        let access = |bucket: &str| Access {
+            region: Some("eu-west-1".to_owned()),
+            endpoint_url: Some("http://127.0.0.1:1".to_owned()),
+            bucket: bucket.to_owned(),
+            ..Access::default()
+        };
+        let aws = Aws::default();
+        let first = aws.shared(&access("a")).await.unwrap();
+        assert!(Arc::ptr_eq(&first, &aws.shared(&access("a")).await.unwrap()));
+        assert!(!Arc::ptr_eq(&first, &aws.shared(&access("b")).await.unwrap()));
+    }
 }

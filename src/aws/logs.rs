@@ -118,3 +118,6 @@ impl JobLogs for AwsLogs {
         self.page(&call, request.set_next_token(token.map(str::to_owned))).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -434,3 +434,6 @@ fn parts_of(size: u64) -> impl Iterator<Item = Part> {
 fn pause(tries: u32) -> Duration {
     Duration::from_millis(100 << tries.saturating_sub(1).min(6))
 }
+
+#[cfg(test)]
+mod tests;

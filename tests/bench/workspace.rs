@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use anyhow::Context as _;
 use aws::Aws;
@@ -150,7 +150,7 @@ impl Place {
             bucket: self.bucket.clone(),
             ..Access::default()
         };
-        Aws.object_store(&access).await
+        Aws::default().objects(&access).await
     }
 
     fn route(&self) -> Route {
@@ -174,7 +174,7 @@ impl Transfer {
         let store = self.place.store().await?;
         let cache = self.state.join("packs");
         let (route, trees, progress) = (self.place.route(), self.trees(), Arc::default());
-        measure(send(&*store, &route, &trees, &cache, &progress)).await
+        measure(send(&*store, &route, &trees, &cache, SystemTime::now(), &progress)).await
     }
 
     async fn receive(&self) -> anyhow::Result<Figures> {

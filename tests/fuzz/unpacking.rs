@@ -349,7 +349,8 @@ fn arrives_from(top: &Path, pack: Vec<u8>, may_lie: bool) -> bool {
                 fs::remove_dir_all(leftover).expect("it is ours");
             }
         }
-        block_on(workspace::send(&store, &route, &host, &cache, &Arc::default())).expect("the project is sent");
+        block_on(workspace::send(&store, &route, &host, &cache, SystemTime::now(), &Arc::default()))
+            .expect("the project is sent");
         let received = block_on(workspace::receive(&store, &route, &container, &Arc::default()));
         let Err(error) = received else {
             assert_eq!(picture(&host.project), picture(&container.project));

@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use tokio::process::Command;
@@ -24,6 +24,7 @@ use super::place;
 use super::pump::{self, Closing, FrameSink, Pump};
 use super::shell::{Shell, USUAL_PLACES, choose_shell};
 use super::streams::{Streams, spawn};
+use crate::base::clock::Clock;
 use crate::base::process::{Exit, ProcessGroup};
 use crate::protocol::mailbox::ExitReport;
 use crate::trace::Masker;
@@ -48,6 +49,7 @@ pub(super) struct ScriptRun {
     pub(super) mask_prefixes: Vec<String>,
     /// Time between TERM and KILL when the run is canceled.
     pub(super) term_grace: Duration,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 impl std::fmt::Debug for ScriptRun {
@@ -126,7 +128,7 @@ async fn run_into<S: FrameSink + 'static>(
             Ok(Exit { code, signal: None })
         }
     };
-    let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let at = spec.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
     if let Ok(exit) = &exit {
         // Nobody listens when the output could not be delivered.
         let _ = tell_code.send(exit.code);
@@ -206,6 +208,7 @@ mod tests {
 
     use super::super::spool::Spool;
     use super::*;
+    use crate::base::clock::HostClock;
     use crate::trace::{FrameDecoder, Line};
 
     const LONG: Duration = Duration::from_mins(1);
@@ -243,6 +246,7 @@ mod tests {
             masks: vec![b"hunter2".to_vec()],
             mask_prefixes: Vec::new(),
             term_grace: LONG,
+            clock: Arc::new(HostClock),
         };
         Scene { spec, dir }
     }

@@ -219,7 +219,7 @@ fn patience(error: &CloudError) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cloud::memory::Memory;
+    use crate::cloud::testing::Memory;
     use crate::protocol::mailbox::ByeReason;
 
     fn mailbox(memory: &Memory) -> Mailbox {
@@ -232,7 +232,7 @@ mod tests {
             kms_key_id: None,
             lease_seconds: 60,
         };
-        Mailbox::new(memory.cloud().objects, &env, NodeId::LEADER)
+        Mailbox::new(memory.objects.clone(), &env, NodeId::LEADER)
     }
 
     #[tokio::test]

@@ -18,9 +18,11 @@ mod work;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use crate::base::clock::Clock;
 use crate::base::failure;
 use crate::base::process::Reaper;
 use crate::base::signals::{Cancellation, Signals};
@@ -41,10 +43,10 @@ const ROLE_CREDENTIALS: [&str; 2] = ["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "
 
 /// Runs until the end of the training job; the exit code is that of the job's script, so that SageMaker's status tells
 /// the same as GitLab's.
-pub async fn run(env: &Environment, connect: &dyn Connect) -> ExitCode {
+pub async fn run(env: &Environment, connect: &dyn Connect, clock: Arc<dyn Clock>) -> ExitCode {
     let streams = Streams::take_over().context("failed to take over the container's log");
     let outcome = match &streams {
-        Ok(streams) => supervised(env, connect, streams).await,
+        Ok(streams) => supervised(env, connect, clock, streams).await,
         Err(error) => Err(anyhow::anyhow!("{error:#}")),
     };
     let (code, text) = match outcome {
@@ -65,7 +67,12 @@ pub async fn run(env: &Environment, connect: &dyn Connect) -> ExitCode {
     ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1).max(u8::from(code != 0)))
 }
 
-async fn supervised(env: &Environment, connect: &dyn Connect, streams: &Streams) -> anyhow::Result<i32> {
+async fn supervised(
+    env: &Environment,
+    connect: &dyn Connect,
+    clock: Arc<dyn Clock>,
+    streams: &Streams,
+) -> anyhow::Result<i32> {
     let signals = Signals::install().context("failed to install the signal handlers")?;
     let cancellation = Cancellation::default();
     let _reaper = Reaper::start()?;
@@ -76,12 +83,12 @@ async fn supervised(env: &Environment, connect: &dyn Connect, streams: &Streams)
     // On SageMaker the platform says where the role's credentials are. What else the environment or a file says of AWS is the
     // image's or the job's, and meant for the script.
     let objects = if ROLE_CREDENTIALS.iter().any(|name| env.get(name).is_some()) {
-        connect.container_store(&access)?
+        connect.container_objects(&access)?
     } else {
-        connect.object_store(&access).await?
+        connect.objects(&access).await?
     };
     let mailbox = Mailbox::new(objects, &agent_env, node.id);
-    let worker = work::Worker::new(mailbox, node, env.clone(), streams);
+    let worker = work::Worker::new(mailbox, node, env.clone(), clock, streams);
     tokio::select! {
         result = worker.work(&cancellation) => result,
         never = signals.watch(&cancellation) => match never {},

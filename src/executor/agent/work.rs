@@ -13,6 +13,7 @@ use crate::agent::mailbox::{Mailbox, Past};
 use crate::agent::node::ThisNode;
 use crate::agent::place;
 use crate::agent::streams::Streams;
+use crate::base::clock::Clock;
 use crate::base::failure;
 use crate::base::node::NodeId;
 use crate::base::signals::Cancellation;
@@ -43,6 +44,7 @@ pub(super) struct Worker<'s> {
     mailbox: Mailbox,
     node: ThisNode,
     env: Environment,
+    clock: Arc<dyn Clock>,
     streams: &'s Streams,
     project: Option<Project>,
     /// The order to fetch the project.
@@ -65,11 +67,18 @@ enum End {
 }
 
 impl<'s> Worker<'s> {
-    pub(super) fn new(mailbox: Mailbox, node: ThisNode, env: Environment, streams: &'s Streams) -> Self {
+    pub(super) fn new(
+        mailbox: Mailbox,
+        node: ThisNode,
+        env: Environment,
+        clock: Arc<dyn Clock>,
+        streams: &'s Streams,
+    ) -> Self {
         Self {
             mailbox,
             node,
             env,
+            clock,
             streams,
             project: None,
             delivery: None,
@@ -304,6 +313,7 @@ impl<'s> Worker<'s> {
             masks: order.masks.into_iter().map(String::into_bytes).collect(),
             mask_prefixes: order.mask_prefixes,
             term_grace: Duration::from_secs(order.grace).min(STOP_GRACE),
+            clock: Arc::clone(&self.clock),
         };
         Ok((folder, spec))
     }

@@ -1,6 +1,7 @@
 //! Foundations that know no AWS, no GitLab and no stage.
 
 pub mod arn;
+pub mod clock;
 pub mod exit_codes;
 pub mod failure;
 pub mod names;

@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Access, Cloud, ObjectStore};
+use super::{Access, JobLogs, ObjectStore, TrainingJobs};
 
-/// Builds ports. No request is sent here, except for what finds the region when none is set.
+/// Makes each port when it is needed. No request is sent here, except for what finds the region when none is set.
+///
+/// The errors are failures with a hint: no region is known, or `ca_bundle` cannot be used.
 #[async_trait]
 pub trait Connect: Send + Sync {
-    /// All ports on one account.
-    ///
-    /// # Errors
-    /// A failure with a hint when no region is known or `ca_bundle` cannot be used.
-    async fn connect(&self, access: &Access) -> anyhow::Result<Cloud>;
-    /// The object store alone: all that the agent may reach.
-    async fn object_store(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>>;
-    /// The object store alone, for a container whose image is somebody else's: with the credentials of the container's role
-    /// and `access`, and nothing that the environment or a file of the image says of AWS, of a proxy or of trusted roots.
-    fn container_store(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>>;
+    async fn jobs(&self, access: &Access) -> anyhow::Result<Arc<dyn TrainingJobs>>;
+    async fn objects(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>>;
+    /// For a thread with a runtime of its own: it shares no connection and no credentials with the other ports, whose thread
+    /// may stand still.
+    async fn logs(&self, access: &Access) -> anyhow::Result<Arc<dyn JobLogs>>;
+    /// The object store for a container whose image is somebody else's: with the credentials of the container's role and
+    /// `access`, and nothing that the environment or a file of the image says of AWS, of a proxy or of trusted roots.
+    fn container_objects(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>>;
 }

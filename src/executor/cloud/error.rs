@@ -32,11 +32,21 @@ pub enum CloudErrorKind {
     /// An account limit: `ResourceLimitExceeded`.
     Quota,
     Denied,
-    /// AWS refuses the request as it is.
+    /// AWS refuses the request because of this parameter.
+    Refused(Parameter),
+    /// AWS refuses the request as it is, for another reason.
     Invalid,
     /// Connection, timeout, 5xx: after the SDK's own retries.
     Transient,
     Other,
+}
+
+/// A parameter of `CreateTrainingJob` that AWS may refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parameter {
+    InstanceType,
+    Image,
+    Role,
 }
 
 impl CloudErrorKind {

@@ -34,6 +34,7 @@ use self::state::LATEST;
 pub use self::subscription::Pace;
 use self::subscription::{Again, Intervals, Subscription, VERSION};
 use self::worker::{Worker, WorkerConfig};
+use crate::base::clock::Clock;
 use crate::cloud::{LogClient, LogEvent};
 
 /// Ids of a stream that a driver remembers, and for how long before the newest event (milliseconds).
@@ -58,6 +59,7 @@ pub struct Terms {
     pub pace: Pace,
     /// The host's budget, if this driver is elected: `trace.log_requests_per_second`.
     pub requests_per_second: f64,
+    pub clock: Arc<dyn Clock>,
 }
 
 /// One driver's share in the host's reader. Dropping it leaves, and ends the reader if it runs in this process.
@@ -71,6 +73,7 @@ pub struct Feed {
     seen: BTreeMap<String, Seen>,
     connect: LogClient,
     requests_per_second: f64,
+    clock: Arc<dyn Clock>,
     intervals: Intervals,
     joined: SystemTime,
     next_election: Instant,
@@ -123,8 +126,9 @@ impl Feed {
             seen: BTreeMap::new(),
             connect,
             requests_per_second: terms.requests_per_second,
+            joined: terms.clock.now(),
+            clock: terms.clock,
             intervals: *intervals,
-            joined: SystemTime::now(),
             next_election: now,
             next_watch: now,
             next_publish: now,
@@ -200,7 +204,7 @@ impl Feed {
 
     /// For how long nothing could be read: throttled, denied, out of reach. `None` when all is well.
     pub fn unserved(&self) -> Option<Duration> {
-        let now = SystemTime::now();
+        let now = self.clock.now();
         match &self.state {
             Some((State { unserved_since: Some(since), .. }, _)) => {
                 now.duration_since(UNIX_EPOCH + Duration::from_millis(*since)).ok()
@@ -256,7 +260,7 @@ impl Feed {
             return;
         }
         let beat = self.state.as_ref().map_or(self.joined, |(_, beat)| (*beat).max(self.joined));
-        if SystemTime::now().duration_since(beat).is_ok_and(|age| age > self.intervals.hung) {
+        if self.clock.now().duration_since(beat).is_ok_and(|age| age > self.intervals.hung) {
             let from = *self.alone_from.get_or_insert_with(|| now + self.intervals.alone.longest.mul_f64(chance()));
             if self.worker.is_none() && now >= from {
                 match Worker::start(self.worker_config(None)) {
@@ -277,6 +281,7 @@ impl Feed {
             lead,
             connect: Arc::clone(&self.connect),
             requests_per_second: self.requests_per_second,
+            clock: Arc::clone(&self.clock),
             intervals: self.intervals,
         }
     }

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 
 use super::*;
-use crate::cloud::faulty::{Fault, Faulty, When};
-use crate::cloud::memory::{Memory, MemoryLogs};
+use crate::base::clock::HostClock;
+use crate::cloud::testing::{Fault, Memory, MemoryLogs, When};
 use crate::cloud::{CloudError, CloudErrorKind, FilterPage, JobLogs, StreamPage};
 
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -36,6 +36,7 @@ impl Host {
             floors: BTreeMap::new(),
             pace: Pace::Live,
             requests_per_second: 100.0,
+            clock: Arc::new(HostClock),
         }
     }
 
@@ -207,11 +208,11 @@ async fn throttled_requests_are_made_again() {
         fault("filter", CloudErrorKind::Throttled),
         Fault::new("filter", 3, When::After, CloudErrorKind::Transient),
     ];
-    let faulty = Arc::new(Faulty::new(host.logs.clone(), plan));
-    let mut a = host.join_over("a", faulty.clone());
+    host.logs.plan(plan);
+    let mut a = host.join("a");
     host.logs.push("a/algo-1-1", "x");
     assert_eq!(take(&mut a, 1).await, ["x"]);
-    assert!(faulty.calls("filter") >= 4);
+    assert!(host.logs.count("filter") >= 4);
     assert_eq!(a.trouble(), None);
 }
 
@@ -219,8 +220,8 @@ async fn throttled_requests_are_made_again() {
 async fn a_refusal_reaches_people_once_and_passes() {
     let host = Host::new();
     let plan = [Fault::new("filter", 1, When::Before, CloudErrorKind::Denied).times(2)];
-    let faulty = Arc::new(Faulty::new(host.logs.clone(), plan));
-    let (mut a, mut b) = (host.join_over("a", faulty.clone()), host.join_over("b", faulty));
+    host.logs.plan(plan);
+    let (mut a, mut b) = (host.join("a"), host.join("b"));
     host.logs.push("a/algo-1-1", "x");
     let (mut told_a, mut told_b) = (Vec::new(), Vec::new());
     let mut unserved = false;

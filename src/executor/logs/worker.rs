@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::ErrorKind;
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use futures::StreamExt as _;
@@ -20,6 +20,7 @@ use super::plan::{Delivery, Plan};
 use super::query::Call;
 use super::spool::{FEED_BYTES, Spool, State, Subscriptions};
 use super::subscription::Intervals;
+use crate::base::clock::Clock;
 use crate::cloud::{CloudError, CloudErrorKind, FilterPage, JobLogs, LogClient, StreamPage};
 
 /// Requests at the same time: a reply takes a good part of a second, and 1 MB of memory.
@@ -44,6 +45,7 @@ pub(super) struct WorkerConfig {
     pub(super) only: Option<String>,
     pub(super) connect: LogClient,
     pub(super) requests_per_second: f64,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) intervals: Intervals,
 }
 
@@ -110,7 +112,7 @@ async fn connect(config: &WorkerConfig) -> anyhow::Result<Arc<dyn JobLogs>> {
     if config.lead.is_some() {
         config.spool.tell(&State::default())?;
     }
-    let since = epoch_ms();
+    let since = epoch_ms(&*config.clock);
     loop {
         let error = match (config.connect)().await {
             Ok(logs) => return Ok(logs),
@@ -124,7 +126,7 @@ async fn connect(config: &WorkerConfig) -> anyhow::Result<Arc<dyn JobLogs>> {
         while Instant::now() < again {
             tokio::time::sleep(config.intervals.beat).await;
             if config.lead.is_some() {
-                config.spool.beat(SystemTime::now());
+                config.spool.beat(config.clock.now());
             }
         }
     }
@@ -145,10 +147,10 @@ struct Health {
 }
 
 impl Health {
-    fn note(&mut self, error: Option<&CloudError>) {
+    fn note(&mut self, error: Option<&CloudError>, clock: &dyn Clock) {
         match error {
             Some(error) if error.kind != CloudErrorKind::NotFound => {
-                self.failing_since.get_or_insert_with(epoch_ms);
+                self.failing_since.get_or_insert_with(|| epoch_ms(clock));
                 self.trouble = (!error.kind.may_pass()).then(|| error.to_string());
             }
             _ => *self = Self::default(),
@@ -238,7 +240,7 @@ impl<'a> Reading<'a> {
         if leads && now >= self.next_beat {
             self.next_beat = now + self.config.intervals.beat;
             self.tell();
-            self.config.spool.beat(SystemTime::now());
+            self.config.spool.beat(self.config.clock.now());
         }
         if now < self.next_look {
             return Ok(());
@@ -247,14 +249,14 @@ impl<'a> Reading<'a> {
         let spool = &self.config.spool;
         if leads
             && self.looks.is_multiple_of(BURY_EVERY)
-            && let Err(error) = Subscriptions::bury(spool, SystemTime::now())
+            && let Err(error) = Subscriptions::bury(spool, self.config.clock.now())
         {
             tracing::warn!(%error, "failed to look for killed drivers");
         }
         self.looks = self.looks.wrapping_add(1);
         let changes = self
             .subscriptions
-            .look(spool, self.config.only.as_deref(), SystemTime::now())
+            .look(spool, self.config.only.as_deref(), self.config.clock.now())
             .context("failed to look for subscriptions")?;
         for key in &changes.gone {
             self.plan.unsubscribe(key);
@@ -273,7 +275,7 @@ impl<'a> Reading<'a> {
         let passing = u64::try_from((self.config.intervals.beat * PASSING_BEATS).as_millis()).unwrap_or(u64::MAX);
         let since = [self.reads.failing_since, self.lists.failing_since].into_iter().flatten().min();
         let state = State {
-            unserved_since: since.filter(|since| epoch_ms().saturating_sub(*since) >= passing),
+            unserved_since: since.filter(|since| epoch_ms(&*self.config.clock).saturating_sub(*since) >= passing),
             trouble: self.reads.trouble.clone().or_else(|| self.lists.trouble.clone()),
         };
         if state != self.told {
@@ -289,7 +291,7 @@ impl<'a> Reading<'a> {
         let chance = chance();
         match reply {
             Reply::Page { query, page } => {
-                self.reads.note(page.as_ref().err());
+                self.reads.note(page.as_ref().err(), &*self.config.clock);
                 self.pay(page.as_ref().err());
                 match page {
                     Ok(page) => {
@@ -308,7 +310,7 @@ impl<'a> Reading<'a> {
                 }
             }
             Reply::Streams { key, streams } => {
-                self.lists.note(streams.as_ref().err());
+                self.lists.note(streams.as_ref().err(), &*self.config.clock);
                 self.pay(streams.as_ref().err());
                 match streams {
                     Ok(streams) => self.plan.listed(&key, &streams, now),
@@ -319,7 +321,7 @@ impl<'a> Reading<'a> {
                 }
             }
             Reply::Newest(page) => {
-                self.lists.note(page.as_ref().err());
+                self.lists.note(page.as_ref().err(), &*self.config.clock);
                 self.pay(page.as_ref().err());
                 match page {
                     Ok(page) => self.plan.discovered(&page.streams, page.token, now),
@@ -385,7 +387,7 @@ fn send(logs: Arc<dyn JobLogs>, call: Call) -> BoxFuture<'static, Reply> {
 }
 
 /// Now, by the host's clock, which all drivers share.
-pub(super) fn epoch_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+fn epoch_ms(clock: &dyn Clock) -> u64 {
+    let since = clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -4,20 +4,23 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 
+use crate::base::clock::Clock;
 use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 use crate::boundary;
 use crate::cloud::Connect;
 use crate::config::settings::Settings;
+use crate::session::age::Stamp;
 use crate::session::close::{self, Closed, Pace};
 use crate::session::left_over::{self, LeftOver};
 use crate::session::record::Records;
-use crate::session::{Session, SessionId};
+use crate::session::{Host, Session, SessionId};
 use crate::ui::{Printer, human_duration};
 
 #[derive(Debug, Args)]
@@ -78,18 +81,27 @@ impl Row {
     }
 }
 
-pub async fn run(args: SweepArgs, config: &Path, connect: &dyn Connect, printer: &Printer) -> ExitCode {
-    boundary::command(printer, async |cancellation| sweep(&args, config, connect, printer, &cancellation).await).await
+pub async fn run(
+    args: SweepArgs,
+    config: &Path,
+    connect: &dyn Connect,
+    clock: Arc<dyn Clock>,
+    printer: &Printer,
+) -> ExitCode {
+    let sweeping = async |cancellation| sweep(&args, config, connect, clock, printer, &cancellation).await;
+    boundary::command(printer, sweeping).await
 }
 
 async fn sweep(
     args: &SweepArgs,
     config: &Path,
     connect: &dyn Connect,
+    clock: Arc<dyn Clock>,
     printer: &Printer,
     cancellation: &Cancellation,
 ) -> anyhow::Result<()> {
     let settings = Settings::load(config)?;
+    let host = Host { settings: &settings, printer, clock };
     let records = Records::at(&settings.runner.state_dir);
     let mut report = Report::default();
     let mut tell = |row: Row| {
@@ -105,19 +117,24 @@ async fn sweep(
     };
     let mut left = Vec::new();
     for id in records.sessions()? {
-        match left_over::of(&records, &id, args.older_than) {
+        match left_over::of(&records, &id, args.older_than, &Stamp::of(&*host.clock)) {
             Ok(found) => left.extend(found),
             Err(error) => tell(failed(&id, None, error)),
         }
     }
-    let cloud = if args.dry_run || left.is_empty() { None } else { Some(connect.connect(&settings.access()).await?) };
+    let access = settings.access();
+    let ports = if args.dry_run || left.is_empty() {
+        None
+    } else {
+        Some((connect.jobs(&access).await?, connect.objects(&access).await?))
+    };
     for LeftOver { id, age, claim } in left {
-        let outcome = match &cloud {
+        let outcome = match &ports {
             None => Ok(Outcome::WouldEnd),
             Some(_) if cancellation.asked() => break,
-            Some(cloud) => {
-                let closing =
-                    close::close(Session::to_close(id.clone(), cloud.clone(), &settings, printer), Pace::Patient);
+            Some((jobs, objects)) => {
+                let session = Session::to_close(id.clone(), jobs.clone(), objects.clone(), host.clone());
+                let closing = close::close(session, Pace::Patient);
                 tokio::select! {
                     closed = closing => closed.map(|closed| match closed {
                         Closed::Whole => Outcome::Ended,
@@ -152,5 +169,42 @@ fn conclude(report: &Report, args: &SweepArgs, printer: &Printer, cancellation: 
         failed => Err(Failure::system(format!("{failed} sessions could not be ended; their records are kept"))
             .hint("run `sagemaker-executor sweep` again once the errors above are mended")
             .into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::HostClock;
+    use crate::cloud::TrainingJobs as _;
+    use crate::cloud::testing::{Memory, example_spec};
+    use crate::session::record::SessionRecord;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_over_is_told_then_ended_and_nothing_is_asked_of_an_account_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("sagemaker-executor.toml");
+        let state = dir.path().join("state");
+        std::fs::write(&config, format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = {state:?}\n"))
+            .unwrap();
+        let (memory, id) = (Memory::new(), SessionId::parse("gitlab-1-2-abcdef12").unwrap());
+        memory.jobs.create(&example_spec(id.as_str())).await.unwrap();
+        let record = SessionRecord { arn: Some("arn".into()), ..SessionRecord::default() };
+        let records = Records::open(&state).unwrap();
+        records.save(&id, &record).unwrap();
+        let sweep = async |older_than: u64, dry_run: bool| {
+            let args = SweepArgs { older_than: Duration::from_secs(older_than), dry_run, json: false };
+            let (printer, captured) = Printer::captured();
+            let (clock, cancellation) = (Arc::new(HostClock), Cancellation::default());
+            sweep(&args, &config, &memory, clock, &printer, &cancellation).await.unwrap();
+            captured.text()
+        };
+        assert!(sweep(3600, false).await.contains("Nothing is left over"));
+        assert!(sweep(0, true).await.contains("Would end gitlab-1-2-abcdef12"));
+        assert!(memory.made().is_empty() && !records.sessions().unwrap().is_empty());
+        assert!(sweep(0, false).await.contains("Ended gitlab-1-2-abcdef12"));
+        assert!(memory.jobs.calls().contains(&"stop gitlab-1-2-abcdef12".to_owned()));
+        assert_eq!(memory.made(), ["jobs", "objects"]);
+        assert!(records.sessions().unwrap().is_empty());
     }
 }

@@ -3,10 +3,11 @@
 //! Two stamps of one boot are compared by the time since the start, which no clock change touches; stamps of different
 //! boots by the time of day.
 
-use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+
+use crate::base::clock::Clock;
 
 /// A moment, as one process writes it down for another.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,17 +24,10 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    pub fn now() -> Self {
-        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let uptime = read("/proc/uptime").split(' ').next().and_then(|seconds| seconds.parse::<f64>().ok());
-        let boot = read("/proc/sys/kernel/random/boot_id").trim().to_owned();
-        let uptime = uptime.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        Self {
-            // Without both there is nothing to compare by.
-            boot: if uptime.is_some() { boot } else { String::new() },
-            uptime: uptime.map_or(0, |uptime| u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX)),
-            unix: seconds_of(SystemTime::now()),
-        }
+    /// Now.
+    pub fn of(clock: &dyn Clock) -> Self {
+        let (boot, uptime) = clock.since_boot();
+        Self { boot, uptime: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX), unix: seconds_of(clock.now()) }
     }
 
     /// A moment of which only the time of day is known, as of a file's change.
@@ -62,6 +56,7 @@ fn seconds_of(time: SystemTime) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::HostClock;
 
     fn stamp(boot: &str, uptime: u64, unix: u64) -> Stamp {
         Stamp { boot: boot.into(), uptime, unix }
@@ -84,8 +79,8 @@ mod tests {
 
     #[test]
     fn this_host_tells_its_time() {
-        let first = Stamp::now();
-        assert!(first.age(&Stamp::now()) < Duration::from_mins(1));
+        let first = Stamp::of(&HostClock);
+        assert!(first.age(&Stamp::of(&HostClock)) < Duration::from_mins(1));
         assert!(!first.since_boot().0.is_empty(), "{first:?}");
     }
 }

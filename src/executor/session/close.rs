@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use tokio::time::Instant;
 
 use crate::base::failure::Failure;
-use crate::cloud::{Cloud, CloudError, CloudErrorKind, TrainingJob};
+use crate::cloud::{CloudError, CloudErrorKind, ObjectStore, SecondaryStatus, TrainingJob, TrainingJobs};
 use crate::logs;
 use crate::protocol::mailbox::Order;
 use crate::session::age::Stamp;
@@ -127,7 +127,7 @@ pub async fn close(mut session: Session<'_>, pace: Pace) -> anyhow::Result<Close
     // An agent that still lives may have to find the order to leave, which holds none.
     let leaves = job.is_err() && session.record.finished;
     let kept = leaves.then(|| session.layout.order(session.record.orders));
-    let deleted = delete_objects(&session.cloud, &session.layout.root(), kept.as_deref()).await;
+    let deleted = delete_objects(&*session.objects, &session.layout.root(), kept.as_deref()).await;
     let deleted = deleted.with_context(|| format!("failed to delete the objects of the session {id}"));
     let closed = match (job, deleted) {
         (Ok(Job::MayCome), Ok(())) => keep_for_later(&mut session).map(|()| Closed::MayCome),
@@ -164,7 +164,8 @@ pub(super) fn forget_log(session: &Session<'_>) -> anyhow::Result<()> {
 /// The record stays until the training job has been absent for long enough after it was asked for.
 fn keep_for_later(session: &mut Session<'_>) -> anyhow::Result<()> {
     session.record.creating = true;
-    session.record.requested.get_or_insert_with(Stamp::now);
+    let now = Stamp::of(&*session.clock);
+    session.record.requested.get_or_insert(now);
     session.record.job_number = session.record.job_number.max(1);
     session.save_for_good().context("failed to keep the record of a training job that may still come")?;
     // The GitLab job is over all the same.
@@ -178,7 +179,7 @@ async fn print_rest(session: &Session<'_>) -> anyhow::Result<()> {
     let Some(current) = session.record.current.as_ref().filter(|current| current.code.is_none()) else {
         return Ok(());
     };
-    let (objects, printer) = (&*session.cloud.objects, session.printer);
+    let (objects, printer) = (&*session.objects, session.printer);
     let mut output = Output::of(session, current.run)?;
     for node in output.nodes.ids() {
         output.seek_copy(objects, node).await?;
@@ -215,7 +216,7 @@ async fn wait_for_stage(session: &Session<'_>, pace: Pace) -> Option<std::fs::Fi
 async fn end_all(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
     session.record.job_number = 1;
     // Nor how many orders were sent: they are numbered without gaps, and the one to leave must be the next.
-    match session.cloud.objects.list(&session.layout.orders()).await {
+    match session.objects.list(&session.layout.orders()).await {
         Ok(orders) => session.record.orders = u32::try_from(orders.len()).unwrap_or(0),
         Err(error) => pace.note("failed to look for the orders that were sent", &error),
     }
@@ -234,12 +235,12 @@ async fn end_all(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
 
 async fn end_job(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
     let name = session.job_name();
-    let mut job = match look(&session.cloud, &name, pace).await {
+    let mut job = match look(&*session.jobs, &name, pace).await {
         Ok(job) => job,
         Err(error) => {
             // Blind; but an instance must not go on for want of a look at it.
             tell_to_leave(session, pace).await;
-            if let Err(error) = session.cloud.jobs.stop(&name).await {
+            if let Err(error) = session.jobs.stop(&name).await {
                 pace.note("failed to stop the training job", &error);
             }
             return Err(error.into());
@@ -247,12 +248,12 @@ async fn end_job(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
     };
     if job.is_none() && may_come(session) {
         // The request may still be on its way, or its effect not visible yet. A later pass looks again.
-        if let Err(error) = session.cloud.jobs.stop(&name).await {
+        if let Err(error) = session.jobs.stop(&name).await {
             pace.note("failed to stop a training job that may still come", &error);
         }
         if pace == Pace::Patient {
             tokio::time::sleep(LATE_CREATE).await;
-            job = session.cloud.jobs.describe(&name).await?;
+            job = session.jobs.describe(&name).await?;
         }
         if job.is_none() {
             return Ok(Job::MayCome);
@@ -265,7 +266,7 @@ async fn end_job(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
         return Ok(Job::Ended);
     }
     if let Some(since) = &session.record.leaving
-        && since.age(&Stamp::now()) < leaving::ENDS_WITHIN
+        && since.age(&Stamp::of(&*session.clock)) < leaving::ENDS_WITHIN
     {
         return Ok(Job::Leaving);
     }
@@ -280,10 +281,10 @@ async fn end_job(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
     if !session.record.finished {
         tell_to_leave(session, pace).await;
     }
-    if let Err(error) = session.cloud.jobs.stop(&name).await {
+    if let Err(error) = session.jobs.stop(&name).await {
         pace.note("failed to stop the training job", &error);
         // An agent that listens leaves all the same.
-        return if wait_for_end(&session.cloud, &name, pace.leaves_within()).await? {
+        return if wait_for_end(&*session.jobs, &name, pace.leaves_within()).await? {
             Ok(Job::Ended)
         } else {
             Err(error.into())
@@ -293,7 +294,7 @@ async fn end_job(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
         // No agent was ever there, and none can begin a script any more.
         return ended_or_leaving(session, &name, pace).await;
     }
-    if !wait_for_end(&session.cloud, &name, pace.stopped_within()).await? {
+    if !wait_for_end(&*session.jobs, &name, pace.stopped_within()).await? {
         anyhow::bail!("the training job {name} was asked to stop and has not ended yet");
     }
     Ok(Job::Ended)
@@ -305,9 +306,9 @@ async fn wait_for_finished(session: &mut Session<'_>, name: &str, pace: Pace) ->
         return Ok(Some(job));
     }
     // The container is gone and SageMaker stores what it left: a stop would win nothing.
-    let uploading = |job: TrainingJob| job.secondary == "Uploading";
-    let is_uploading = session.cloud.jobs.describe(name).await?.is_some_and(uploading);
-    let has_ended = is_uploading && wait_for_end(&session.cloud, name, pace.stopped_within()).await?;
+    let uploading = |job: TrainingJob| job.secondary == SecondaryStatus::Uploading;
+    let is_uploading = session.jobs.describe(name).await?.is_some_and(uploading);
+    let has_ended = is_uploading && wait_for_end(&*session.jobs, name, pace.stopped_within()).await?;
     Ok(has_ended.then_some(Job::Ended))
 }
 
@@ -322,7 +323,7 @@ async fn wait_to_leave(session: &mut Session<'_>, name: &str, pace: Pace) -> any
             return ended_or_leaving(session, name, pace).await.map(Some);
         }
         if Instant::now() >= look_at {
-            if wait_for_end(&session.cloud, name, Duration::ZERO).await? {
+            if wait_for_end(&*session.jobs, name, Duration::ZERO).await? {
                 return Ok(Some(Job::Ended));
             }
             look_at = Instant::now() + pause;
@@ -337,7 +338,7 @@ async fn wait_to_leave(session: &mut Session<'_>, name: &str, pace: Pace) -> any
 
 /// A job that ends at once leaves nothing for a later pass.
 async fn ended_or_leaving(session: &Session<'_>, name: &str, pace: Pace) -> anyhow::Result<Job> {
-    let ended = wait_for_end(&session.cloud, name, pace.of(leaving::ENDS_AT_ONCE)).await?;
+    let ended = wait_for_end(&*session.jobs, name, pace.of(leaving::ENDS_AT_ONCE)).await?;
     Ok(if ended { Job::Ended } else { Job::Leaving })
 }
 
@@ -346,16 +347,16 @@ fn may_come(session: &Session<'_>) -> bool {
     let record = &session.record;
     let of_day = || (record.created > 0).then(|| Stamp::of_day(UNIX_EPOCH + Duration::from_secs(record.created)));
     let requested = record.requested.clone().or_else(of_day);
-    let is_recent = requested.is_none_or(|requested| requested.age(&Stamp::now()) < COMES_WITHIN);
+    let is_recent = requested.is_none_or(|requested| requested.age(&Stamp::of(&*session.clock)) < COMES_WITHIN);
     (record.creating || record.arn.is_some()) && is_recent
 }
 
 /// Looks at the job. Hundreds of jobs that end together are throttled, which passes.
-async fn look(cloud: &Cloud, name: &str, pace: Pace) -> Result<Option<TrainingJob>, CloudError> {
+async fn look(jobs: &dyn TrainingJobs, name: &str, pace: Pace) -> Result<Option<TrainingJob>, CloudError> {
     let deadline = Instant::now() + pace.throttled_within();
     let mut pause = FIRST_POLL;
     loop {
-        match cloud.jobs.describe(name).await {
+        match jobs.describe(name).await {
             Err(error) if error.kind == CloudErrorKind::Throttled && Instant::now() < deadline => {
                 tracing::debug!(%error, "failed to look at the training job");
             }
@@ -368,7 +369,7 @@ async fn look(cloud: &Cloud, name: &str, pace: Pace) -> Result<Option<TrainingJo
 
 /// An agent that listens leaves sooner than a stop takes; one that does not is stopped all the same.
 async fn tell_to_leave(session: &mut Session<'_>, pace: Pace) {
-    let (objects, layout) = (session.cloud.objects.clone(), session.layout.clone());
+    let (objects, layout) = (session.objects.clone(), session.layout.clone());
     let order = Order::Finish { collect: false };
     match mailbox::send(&*objects, &layout, &mut session.record, &order).await {
         Ok(()) => session.record.finished = true,
@@ -377,11 +378,11 @@ async fn tell_to_leave(session: &mut Session<'_>, pace: Pace) {
 }
 
 /// `true` when the job has ended within the time.
-async fn wait_for_end(cloud: &Cloud, name: &str, within: Duration) -> anyhow::Result<bool> {
+async fn wait_for_end(jobs: &dyn TrainingJobs, name: &str, within: Duration) -> anyhow::Result<bool> {
     let deadline = Instant::now() + within;
     let mut pause = FIRST_POLL;
     loop {
-        match cloud.jobs.describe(name).await {
+        match jobs.describe(name).await {
             Ok(job) if job.as_ref().is_none_or(|job| job.status.is_terminal()) => return Ok(true),
             Ok(_) => {}
             Err(error) if error.kind.may_pass() => tracing::info!(%error, "failed to look at the training job"),
@@ -396,11 +397,11 @@ async fn wait_for_end(cloud: &Cloud, name: &str, within: Duration) -> anyhow::Re
 }
 
 /// Deletes page by page until nothing is left: an agent that is killed may write until its end.
-async fn delete_objects(cloud: &Cloud, prefix: &str, kept: Option<&str>) -> anyhow::Result<()> {
-    let mut keys = cloud.objects.list(prefix).await?;
+async fn delete_objects(objects: &dyn ObjectStore, prefix: &str, kept: Option<&str>) -> anyhow::Result<()> {
+    let mut keys = objects.list(prefix).await?;
     keys.retain(|key| Some(key.as_str()) != kept);
     if !keys.is_empty() {
-        cloud.objects.delete(&keys).await?;
+        objects.delete(&keys).await?;
     }
     Ok(())
 }

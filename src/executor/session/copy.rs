@@ -136,7 +136,7 @@ impl CopyReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cloud::memory::Memory;
+    use crate::cloud::testing::Memory;
     use crate::trace::FrameEncoder;
 
     fn layout() -> Layout {

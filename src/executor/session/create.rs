@@ -3,13 +3,13 @@
 //! The port tries once; here it is tried again with the same name, and remembered whether a try without an answer may have had
 //! its effect: after that no refusal says that there is no job.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
 use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
-use crate::cloud::{Cloud, CloudError, CloudErrorKind, TrainingJobSpec};
+use crate::cloud::{CloudError, CloudErrorKind, Parameter, TrainingJobSpec, TrainingJobs};
 use crate::logs::chance;
 use crate::session::Session;
 use crate::session::age::Stamp;
@@ -39,7 +39,7 @@ pub async fn launch(
     until: Instant,
     cancel: &Cancellation,
 ) -> anyhow::Result<()> {
-    let turns = Turns::of(&session.settings.runner.state_dir);
+    let turns = Turns::of(&session.settings.runner.state_dir, &Stamp::of(&*session.clock));
     let mut asking = Asking { turns, until, cancel, pause: FIRST_PAUSE, unanswered: 0, may_exist: false };
     for (index, instance_type) in types.iter().enumerate() {
         let record = &mut session.record;
@@ -51,16 +51,16 @@ pub async fn launch(
         // Written before the call: a job that was created and not recorded would be nobody's.
         record.creating = true;
         record.arn = None;
-        record.requested = Some(Stamp::now());
-        record.created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        record.requested = Some(Stamp::of(&*session.clock));
+        record.created = session.clock.now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         session.save_for_good()?;
-        match asking.ask(&session.cloud, &spec).await {
+        match asking.ask(&*session.jobs, &spec).await {
             Ok(arn) => {
                 session.record.creating = false;
                 session.record.arn = Some(arn);
                 if cancel.asked() {
                     // `cleanup` looks whether it has ended.
-                    if let Err(error) = session.cloud.jobs.stop(&spec.name).await {
+                    if let Err(error) = session.jobs.stop(&spec.name).await {
                         tracing::warn!(%error, "failed to stop the training job");
                     }
                     session.save_for_good()?;
@@ -111,7 +111,7 @@ struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    async fn ask(&mut self, cloud: &Cloud, spec: &TrainingJobSpec) -> Result<String, Refusal> {
+    async fn ask(&mut self, jobs: &dyn TrainingJobs, spec: &TrainingJobSpec) -> Result<String, Refusal> {
         loop {
             let turn = tokio::select! {
                 turn = self.turns.take(self.until) => turn,
@@ -124,7 +124,7 @@ impl Asking<'_> {
                 return Err(Refusal::Final(throttled(spec).into()));
             }
             let answer = tokio::select! {
-                answer = cloud.jobs.create(spec) => answer,
+                answer = jobs.create(spec) => answer,
                 () = at_once(self.cancel) => {
                     self.may_exist = true;
                     return Err(Refusal::Final(canceled()));
@@ -133,7 +133,7 @@ impl Asking<'_> {
             let answer = match answer {
                 Err(error) if error.kind == CloudErrorKind::Exists => {
                     self.may_exist = true;
-                    adopt(cloud, spec).await
+                    adopt(jobs, spec).await
                 }
                 answer => answer.map_err(anyhow::Error::from),
             };
@@ -193,11 +193,11 @@ fn throttled(spec: &TrainingJobSpec) -> Failure {
 }
 
 /// The name is taken: it is ours when it carries our session's tag, as after a reply that was lost.
-async fn adopt(cloud: &Cloud, spec: &TrainingJobSpec) -> anyhow::Result<String> {
+async fn adopt(jobs: &dyn TrainingJobs, spec: &TrainingJobSpec) -> anyhow::Result<String> {
     let foreign = || Failure::system(format!("a training job {} exists already and is not of this session", spec.name));
     let mut tries = 0;
     let job = loop {
-        match cloud.jobs.describe(&spec.name).await? {
+        match jobs.describe(&spec.name).await? {
             Some(job) => break job,
             // Created a moment ago and not visible yet.
             None if tries < VISIBLE_TRIES => tries += 1,
@@ -205,7 +205,7 @@ async fn adopt(cloud: &Cloud, spec: &TrainingJobSpec) -> anyhow::Result<String> 
         }
         tokio::time::sleep(VISIBLE_PAUSE).await;
     };
-    let tags = cloud.jobs.tags(&job.arn).await?;
+    let tags = jobs.tags(&job.arn).await?;
     if tags.get(tag::SESSION) != spec.tags.get(tag::SESSION) {
         return Err(foreign().into());
     }
@@ -228,12 +228,10 @@ fn refusal(error: anyhow::Error, spec: &TrainingJobSpec) -> anyhow::Error {
             "allow the runner host's role `{}`, and `iam:PassRole` for `{}`",
             error.action, spec.role_arn
         )),
-        CloudErrorKind::Invalid if error.message.contains("nstanceType") => Failure::user(text)
+        CloudErrorKind::Refused(Parameter::InstanceType) => Failure::user(text)
             .hint("set `SAGEMAKER_INSTANCE_TYPE` to a type that SageMaker training offers in this region"),
-        CloudErrorKind::Invalid if error.message.contains("mage") => {
-            Failure::user(text).hint("check the job's `image:`")
-        }
-        CloudErrorKind::Invalid if error.message.contains("ole") => {
+        CloudErrorKind::Refused(Parameter::Image) => Failure::user(text).hint("check the job's `image:`"),
+        CloudErrorKind::Refused(Parameter::Role) => {
             Failure::system(text).hint("check `job.role_arn` and that the role trusts `sagemaker.amazonaws.com`")
         }
         _ => Failure::system(text),

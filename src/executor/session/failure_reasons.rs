@@ -106,6 +106,32 @@ pub(super) fn verdict(why: &str, was_ready: bool) -> Verdict {
     }
 }
 
+/// Why a job came to nothing, as far as another one may do better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    Capacity,
+    Internal,
+}
+
+/// `None` for a failure of the container, and for one that would come again.
+pub(super) fn passing_cause(why: &str) -> Option<Cause> {
+    let text = why.to_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if why.split(':').next().unwrap_or_default().trim() == CONTAINERS {
+        None
+    } else if has(&["capacity", "maxpendingtime"]) {
+        Some(Cause::Capacity)
+    } else {
+        let is_internal = has(&["internalservererror", "internalerror", "internalfailure", "internal error"]);
+        is_internal.then_some(Cause::Internal)
+    }
+}
+
+/// The container itself failed, and it had been started.
+pub(super) fn container_ran(why: &str) -> bool {
+    why.starts_with(CONTAINERS) && !why.contains("CannotStartContainer")
+}
+
 /// The container ran, or tried to.
 fn of_container(why: &str, code: Option<i32>, was_ready: bool) -> Verdict {
     let failed = |by, hint: &str| {
@@ -127,6 +153,8 @@ fn of_container(why: &str, code: Option<i32>, was_ready: bool) -> Verdict {
     }
 }
 
+/// SageMaker's word for a failure of the container.
+const CONTAINERS: &str = "AlgorithmError";
 /// What the agent writes for SageMaker before a script's code.
 const SCRIPT_EXITED: &str = "the job's script exited with code ";
 const KILLED: i32 = 137;

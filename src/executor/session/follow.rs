@@ -4,7 +4,7 @@
 //! job (`Describe`). What follows from anything seen is decided by [`RunMachine`]; what is printed, by `Output`.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use tokio::time::Instant;
@@ -89,7 +89,7 @@ impl<'s, 'a> Follower<'s, 'a> {
         let describe = Describe::new(started, machine.is_leaving());
         let sources = Sources::new(Output::of(session, run)?, feed, session.settings.trace.live_copy);
         let created = match session.record.created {
-            0 => SystemTime::now(),
+            0 => session.clock.now(),
             seconds => UNIX_EPOCH + Duration::from_secs(seconds),
         };
         let waiting = (!machine.is_ready())
@@ -125,7 +125,7 @@ impl<'s, 'a> Follower<'s, 'a> {
     pub async fn follow(mut self, cancel: &Cancellation) -> anyhow::Result<Conclusion> {
         let followed = self.until_concluded(cancel).await;
         if let Some(waiting) = self.waiting.take() {
-            waiting.finish("failed", None, Instant::now().into_std(), SystemTime::now());
+            waiting.finish("failed", None, Instant::now().into_std(), self.session.clock.now());
         }
         // What is known of the log is of use to the next stage, however this one ended.
         self.session.record.log_floors.clone_from(self.sources.feed.floors());
@@ -134,7 +134,7 @@ impl<'s, 'a> Follower<'s, 'a> {
     }
 
     async fn until_concluded(&mut self, cancel: &Cancellation) -> anyhow::Result<Conclusion> {
-        self.sources.resume(&*self.session.cloud.objects).await;
+        self.sources.resume(&*self.session.objects).await;
         let mut canceled = (false, false);
         loop {
             let mut effects = Vec::new();
@@ -177,7 +177,7 @@ impl<'s, 'a> Follower<'s, 'a> {
     /// Looks at everything that is due.
     async fn turn(&mut self, effects: &mut Vec<Effect>) -> anyhow::Result<()> {
         if self.lease.is_due() {
-            self.lease.renew(&self.session.cloud, &self.session.layout).await;
+            self.lease.renew(&*self.session.objects, &self.session.layout).await;
         }
         let now = Instant::now();
         if self.reports.is_due(now) {
@@ -196,7 +196,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             }
         }
         if self.copy.is_due(now) {
-            let came = self.sources.read_copy(&*self.session.cloud.objects).await;
+            let came = self.sources.read_copy(&*self.session.objects).await;
             let most = if self.sources.wants_copy() { IDLE_POLL } else { GAP_PATIENCE };
             self.copy.done(Instant::now(), came, self.least_poll(), most);
             if came && self.sources.output.copy_is_behind() {
@@ -276,8 +276,8 @@ impl<'s, 'a> Follower<'s, 'a> {
                         tracing::warn!(error = format!("{error:#}"), "failed to drop a damaged pack");
                     }
                 }
-                Report::Started { run } if *run == self.run => output.started = Some(SystemTime::now()),
-                Report::Exited { run, exit } if *run == self.run => output.exited(exit, SystemTime::now()),
+                Report::Started { run } if *run == self.run => output.started = Some(session.clock.now()),
+                Report::Exited { run, exit } if *run == self.run => output.exited(exit, session.clock.now()),
                 Report::Collected { .. } if id == NodeId::LEADER => record.collected = true,
                 Report::Bye { .. } => {
                     node.left = true;
@@ -329,7 +329,7 @@ impl<'s, 'a> Follower<'s, 'a> {
         let now = Instant::now().into_std();
         let Some(waiting) = &mut self.waiting else { return };
         if !self.machine.is_ready() {
-            waiting.tick(now, SystemTime::now());
+            waiting.tick(now, self.session.clock.now());
             return;
         }
         // When each phase began is worth a look: some may have begun and ended since the last one.
@@ -344,7 +344,7 @@ impl<'s, 'a> Follower<'s, 'a> {
         }
         self.sources.feed.started();
         if let Some(waiting) = self.waiting.take() {
-            waiting.finish("ready", found.ready, now, SystemTime::now());
+            waiting.finish("ready", found.ready, now, self.session.clock.now());
         }
     }
 
@@ -383,7 +383,7 @@ impl<'s, 'a> Follower<'s, 'a> {
     /// The last look: what the log holds beside frames explains a lost job, gaps are told, and how the script ended.
     async fn finish(&mut self, conclusion: &Conclusion) -> anyhow::Result<()> {
         if let Some(waiting) = self.waiting.take() {
-            waiting.finish("ended", None, Instant::now().into_std(), SystemTime::now());
+            waiting.finish("ended", None, Instant::now().into_std(), self.session.clock.now());
         }
         match conclusion {
             Conclusion::Lost { by, .. } => {
@@ -395,7 +395,7 @@ impl<'s, 'a> Follower<'s, 'a> {
                     LossKind::System | LossKind::User if self.machine.container_failed() => FIRST_EVENTS,
                     LossKind::System | LossKind::User | LossKind::Script { .. } => Duration::ZERO,
                 };
-                let objects = self.session.cloud.objects.clone();
+                let objects = self.session.objects.clone();
                 self.sources.read_to_end(&*objects, self.session.printer, patience).await?;
                 self.print()?;
                 self.print_incomplete()?;

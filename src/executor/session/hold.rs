@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::base::clock::Clock;
 use crate::session::SessionId;
 use crate::session::age::Stamp;
 use crate::session::record::{Records, not_writable};
@@ -30,55 +31,64 @@ pub struct Claim(#[expect(dead_code, reason = "held for its lock")] Option<File>
 /// A stage's hold on its session, until it is dropped.
 #[derive(Debug, Default)]
 pub struct Hold {
-    file: Option<Arc<File>>,
+    file: Option<Arc<Alive>>,
     _beat: Option<AbortOnDropHandle<()>>,
+}
+
+/// The file that says so.
+#[derive(Debug)]
+struct Alive {
+    file: File,
+    clock: Arc<dyn Clock>,
 }
 
 impl Hold {
     /// Writes down now and then that the session is alive: a stage that is killed writes nothing at its end.
-    fn of(file: File) -> Self {
-        let file = Arc::new(file);
-        touch(&file);
-        let beating = Arc::clone(&file);
+    fn of(file: File, clock: Arc<dyn Clock>) -> Self {
+        let alive = Arc::new(Alive { file, clock });
+        alive.touch();
+        let beating = Arc::clone(&alive);
         let beat = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(BEAT).await;
-                touch(&beating);
+                beating.touch();
             }
         });
-        Self { file: Some(file), _beat: Some(AbortOnDropHandle::new(beat)) }
+        Self { file: Some(alive), _beat: Some(AbortOnDropHandle::new(beat)) }
     }
 }
 
 impl Drop for Hold {
     /// The next stage follows: the pause begins now.
     fn drop(&mut self) {
-        if let Some(file) = &self.file {
-            touch(file);
+        if let Some(alive) = &self.file {
+            alive.touch();
             // The task that shares the file may end a moment later.
-            if let Err(error) = file.unlock() {
+            if let Err(error) = alive.file.unlock() {
                 tracing::debug!(%error, "failed to let the session go");
             }
         }
     }
 }
 
-fn touch(file: &File) {
-    let write = || -> std::io::Result<()> {
-        let mut text = serde_json::to_vec(&Stamp::now())?;
-        text.resize(text.len().max(STAMP_BYTES), b' ');
-        // One write over the old text: there is no moment without a stamp.
-        file.write_all_at(&text, 0)
-    };
-    if let Err(error) = write() {
-        tracing::debug!(%error, "failed to write down that the session is alive");
+impl Alive {
+    fn touch(&self) {
+        let write = || -> std::io::Result<()> {
+            let mut text = serde_json::to_vec(&Stamp::of(&*self.clock))?;
+            text.resize(text.len().max(STAMP_BYTES), b' ');
+            // One write over the old text: there is no moment without a stamp.
+            self.file.write_all_at(&text, 0)
+        };
+        if let Err(error) = write() {
+            tracing::debug!(%error, "failed to write down that the session is alive");
+        }
     }
 }
 
 impl Records {
     /// Holds the session for a stage. A hold that cannot be had, as on a full disk or beside a pass that ends the session, is no
     /// reason to fail a job. Without a record there is nothing to hold.
-    pub async fn hold(&self, id: &SessionId) -> Hold {
+    pub async fn hold(&self, id: &SessionId, clock: &Arc<dyn Clock>) -> Hold {
         let deadline = Instant::now() + CLAIMED_FOR;
         if !self.file(id, "json").exists() {
             return Hold::default();
@@ -92,7 +102,7 @@ impl Records {
                 }
             };
             match file.try_lock_shared() {
-                Ok(()) => return Hold::of(file),
+                Ok(()) => return Hold::of(file, Arc::clone(clock)),
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => tokio::time::sleep(POLL).await,
                 Err(error) => {
                     tracing::warn!(%error, "failed to hold the session");
@@ -124,17 +134,16 @@ impl Records {
     }
 
     /// Time since a stage of the session was last seen alive; `None` when nothing of the session is there.
-    pub fn untouched_for(&self, id: &SessionId) -> anyhow::Result<Option<Duration>> {
-        let now = Stamp::now();
+    pub fn untouched_for(&self, id: &SessionId, now: &Stamp) -> anyhow::Result<Option<Duration>> {
         let mut text = String::new();
         let stamp = File::open(self.file(id, "alive")).and_then(|mut file| file.read_to_string(&mut text));
         if let Some(stamp) = stamp.ok().and_then(|_| serde_json::from_str::<Stamp>(&text).ok()) {
-            return Ok(Some(stamp.age(&now)));
+            return Ok(Some(stamp.age(now)));
         }
         // The disk was full when the stages began, or the program that wrote the record knew no stamps. Locks that were made
         // for a look are younger than the session, so the record's own time comes first.
         if let Ok(modified) = fs::metadata(self.file(id, "json")).and_then(|metadata| metadata.modified()) {
-            return Ok(Some(Stamp::of_day(modified).age(&now)));
+            return Ok(Some(Stamp::of_day(modified).age(now)));
         }
         let failed = || format!("failed to look at the files of the session {id}");
         let mut newest = None;
@@ -145,7 +154,7 @@ impl Records {
                 Err(error) => return Err(error).with_context(failed),
             }
         }
-        Ok(newest.map(|modified| Stamp::of_day(modified).age(&now)))
+        Ok(newest.map(|modified| Stamp::of_day(modified).age(now)))
     }
 }
 
@@ -156,7 +165,12 @@ fn writable(path: &Path) -> std::io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::HostClock;
     use crate::session::record::SessionRecord;
+
+    fn clock() -> Arc<dyn Clock> {
+        Arc::new(HostClock)
+    }
 
     fn id() -> SessionId {
         SessionId::parse("gitlab-1-2-abcdef12").unwrap()
@@ -166,18 +180,18 @@ mod tests {
     async fn what_a_stage_holds_is_not_claimed_and_the_pause_begins_with_its_end() {
         let dir = tempfile::tempdir().unwrap();
         let records = Records::open(dir.path()).unwrap();
-        assert!(records.untouched_for(&id()).unwrap().is_none());
-        drop(records.hold(&id()).await);
+        assert!(records.untouched_for(&id(), &Stamp::of(&HostClock)).unwrap().is_none());
+        drop(records.hold(&id(), &clock()).await);
         assert!(records.sessions().unwrap().is_empty(), "without a record nothing is held");
         records.save(&id(), &SessionRecord::default()).unwrap();
-        let (first, second) = (records.hold(&id()).await, records.hold(&id()).await);
+        let (first, second) = (records.hold(&id(), &clock()).await, records.hold(&id(), &clock()).await);
         assert!(records.claim(&id()).unwrap().is_none());
         drop(first);
         assert!(records.claim(&id()).unwrap().is_none());
         assert!(!records.file(&id(), "lock").exists(), "a stage that holds the session finds its lock free");
         drop(second);
         assert!(records.claim(&id()).unwrap().is_some());
-        assert!(records.untouched_for(&id()).unwrap().unwrap() < Duration::from_mins(5));
+        assert!(records.untouched_for(&id(), &Stamp::of(&HostClock)).unwrap().unwrap() < Duration::from_mins(5));
     }
 
     /// A clock that jumps ahead makes every file look old.
@@ -186,15 +200,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let records = Records::open(dir.path()).unwrap();
         records.save(&id(), &SessionRecord::default()).unwrap();
-        drop(records.hold(&id()).await);
+        drop(records.hold(&id(), &clock()).await);
         let yesterday = std::time::SystemTime::now() - Duration::from_hours(48);
         for path in records.files(&id()).unwrap() {
             File::options().append(true).open(path).unwrap().set_modified(yesterday).unwrap();
         }
-        assert!(records.untouched_for(&id()).unwrap().unwrap() < Duration::from_mins(5));
+        assert!(records.untouched_for(&id(), &Stamp::of(&HostClock)).unwrap().unwrap() < Duration::from_mins(5));
         // Without the stamp the files' times are all there is.
         fs::remove_file(records.file(&id(), "alive")).unwrap();
-        assert!(records.untouched_for(&id()).unwrap().unwrap() > Duration::from_hours(24));
+        assert!(records.untouched_for(&id(), &Stamp::of(&HostClock)).unwrap().unwrap() > Duration::from_hours(24));
     }
 
     #[tokio::test]
@@ -212,6 +226,6 @@ mod tests {
         let records = Records::open(dir.path()).unwrap();
         records.save(&id(), &SessionRecord::default()).unwrap();
         let _claim = records.claim(&id()).unwrap().unwrap();
-        assert!(records.hold(&id()).await.file.is_none());
+        assert!(records.hold(&id(), &clock()).await.file.is_none());
     }
 }

@@ -19,7 +19,7 @@ pub(super) const ENDS_WITHIN: Duration = Duration::from_mins(10);
 
 /// Reads what the agents have reported; `true` when each has said that it leaves. A store that cannot be read tells nothing.
 pub(super) async fn all_left(session: &mut Session<'_>) -> anyhow::Result<bool> {
-    let objects = session.cloud.objects.clone();
+    let objects = session.objects.clone();
     for node in session.record.nodes.ids() {
         while session.record.nodes.get(node).is_some_and(|row| !row.left) {
             match mailbox::receive(&*objects, &session.layout, &mut session.record, node).await {
@@ -39,7 +39,8 @@ pub(super) async fn all_left(session: &mut Session<'_>) -> anyhow::Result<bool> 
 
 /// Keeps the record alone, for a later pass.
 pub(super) fn keep(session: &mut Session<'_>) -> anyhow::Result<()> {
-    session.record.leaving.get_or_insert_with(Stamp::now);
+    let now = Stamp::of(&*session.clock);
+    session.record.leaving.get_or_insert(now);
     session.save_for_good().context("failed to keep the record of a training job that is about to end")?;
     close::forget_log(session)?;
     // The GitLab job is over all the same.

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::time::Duration;
 
+use crate::session::age::Stamp;
 use crate::session::close::{self, Pace};
 use crate::session::hold::Claim;
 use crate::session::record::Records;
@@ -28,8 +29,8 @@ pub struct LeftOver {
 }
 
 /// The session when it is left over: untouched for `older_than`, or closed half way.
-pub fn of(records: &Records, id: &SessionId, older_than: Duration) -> anyhow::Result<Option<LeftOver>> {
-    let Some(age) = records.untouched_for(id)? else { return Ok(None) };
+pub fn of(records: &Records, id: &SessionId, older_than: Duration, now: &Stamp) -> anyhow::Result<Option<LeftOver>> {
+    let Some(age) = records.untouched_for(id, now)? else { return Ok(None) };
     if age < older_than && !records.is_closing(id) {
         return Ok(None);
     }
@@ -47,12 +48,12 @@ pub async fn look_after(session: &Session<'_>) {
         ids.retain(|id| *id != session.id);
         begin_at(&mut ids, std::process::id());
         for id in ids {
-            let found = of(records, &id, older_than).unwrap_or_else(|error| {
+            let found = of(records, &id, older_than, &Stamp::of(&*session.clock)).unwrap_or_else(|error| {
                 tracing::info!(session = %id, error = format!("{error:#}"), "failed to look at a session");
                 None
             });
             let Some(LeftOver { id, claim, .. }) = found else { continue };
-            let other = Session::to_close(id.clone(), session.cloud.clone(), session.settings, session.printer);
+            let other = Session::to_close(id.clone(), session.jobs.clone(), session.objects.clone(), session.host());
             match close::close(other, Pace::Brief).await {
                 Ok(closed) => tracing::info!(session = %id, ?closed, "looked after a session that was left over"),
                 Err(error) => tracing::info!(session = %id, error = format!("{error:#}"), "failed to end a session"),
@@ -86,10 +87,10 @@ fn turn(session: &Session<'_>) -> Option<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cloud::faulty::{Fault, Faulty, When};
-    use crate::cloud::memory::{Memory, example_spec};
-    use crate::cloud::{Cloud, CloudErrorKind, JobStatus};
+    use crate::cloud::testing::{Fault, Memory, When, example_spec};
+    use crate::cloud::{CloudErrorKind, JobStatus, SecondaryStatus, TrainingJobs as _};
     use crate::config::settings::Settings;
+    use crate::session::Host;
     use crate::session::record::SessionRecord;
     use crate::ui::Printer;
 
@@ -123,13 +124,14 @@ mod tests {
 
         /// A session with a live training job.
         async fn open(&self, name: &str) {
-            self.memory.cloud().jobs.create(&example_spec(name)).await.unwrap();
+            self.memory.jobs.create(&example_spec(name)).await.unwrap();
             let record = SessionRecord { arn: Some("arn".into()), ..SessionRecord::default() };
             self.records().save(&id(name), &record).unwrap();
         }
 
-        fn session(&self, cloud: Cloud) -> Session<'_> {
-            Session::to_close(id(NEW), cloud, &self.settings, &self.printer)
+        fn session(&self, name: &str) -> Session<'_> {
+            let host = Host::with_real_time(&self.settings, &self.printer);
+            Session::to_close(id(name), self.memory.jobs.clone(), self.memory.objects.clone(), host)
         }
 
         fn is_stopped(&self, name: &str) -> bool {
@@ -142,15 +144,14 @@ mod tests {
         let desk = Desk::new();
         desk.open(OLD).await;
         let describe = Fault::new("describe", 1, When::Before, CloudErrorKind::Denied).forever();
-        let jobs = std::sync::Arc::new(Faulty::new(desk.memory.jobs.clone(), [describe]));
-        let blind = Cloud { jobs, ..desk.memory.cloud() };
-        let failed = Session::to_close(id(OLD), blind.clone(), &desk.settings, &desk.printer);
-        assert!(close::close(failed, Pace::Patient).await.is_err());
+        desk.memory.jobs.plan([describe]);
+        assert!(close::close(desk.session(OLD), Pace::Patient).await.is_err());
         // A look that fails too changes nothing and fails nothing.
-        look_after(&desk.session(blind)).await;
+        look_after(&desk.session(NEW)).await;
         assert_eq!(desk.records().sessions().unwrap(), [id(OLD)]);
-        desk.memory.jobs.set_status(OLD, JobStatus::Stopped, "Stopped");
-        look_after(&desk.session(desk.memory.cloud())).await;
+        desk.memory.jobs.plan([]);
+        desk.memory.jobs.set_status(OLD, JobStatus::Stopped, SecondaryStatus::Stopped);
+        look_after(&desk.session(NEW)).await;
         assert!(desk.records().sessions().unwrap().is_empty());
     }
 
@@ -159,50 +160,28 @@ mod tests {
         let desk = Desk::new();
         desk.open(OLD).await;
         desk.open(NEW).await;
-        look_after(&desk.session(desk.memory.cloud())).await;
+        look_after(&desk.session(NEW)).await;
         assert!(!desk.is_stopped(OLD), "it is young");
         // Closed half way, but a stage still runs.
         desk.records().mark_closing(&id(OLD)).unwrap();
-        let hold = desk.records().hold(&id(OLD)).await;
-        look_after(&desk.session(desk.memory.cloud())).await;
+        let hold = desk.records().hold(&id(OLD), &desk.session(NEW).clock).await;
+        look_after(&desk.session(NEW)).await;
         assert!(!desk.is_stopped(OLD), "it is held");
         drop(hold);
         // The job's own session is nobody's rest.
         desk.records().mark_closing(&id(NEW)).unwrap();
-        look_after(&desk.session(desk.memory.cloud())).await;
+        look_after(&desk.session(NEW)).await;
         assert!(desk.is_stopped(OLD) && !desk.is_stopped(NEW));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_service_that_hangs_does_not_hold_up_the_next_job() {
-        use std::collections::BTreeMap;
-
-        use crate::cloud::{CloudError, TrainingJob, TrainingJobSpec, TrainingJobSummary, TrainingJobs};
-
-        struct Hangs;
-        #[async_trait::async_trait]
-        impl TrainingJobs for Hangs {
-            async fn create(&self, _: &TrainingJobSpec) -> Result<String, CloudError> {
-                std::future::pending().await
-            }
-            async fn describe(&self, _: &str) -> Result<Option<TrainingJob>, CloudError> {
-                std::future::pending().await
-            }
-            async fn tags(&self, _: &str) -> Result<BTreeMap<String, String>, CloudError> {
-                std::future::pending().await
-            }
-            async fn stop(&self, _: &str) -> Result<(), CloudError> {
-                std::future::pending().await
-            }
-            async fn list(&self, _: &str) -> Result<Vec<TrainingJobSummary>, CloudError> {
-                std::future::pending().await
-            }
-        }
         let desk = Desk::new();
         desk.open(OLD).await;
         desk.records().mark_closing(&id(OLD)).unwrap();
         let start = tokio::time::Instant::now();
-        look_after(&desk.session(Cloud { jobs: std::sync::Arc::new(Hangs), ..desk.memory.cloud() })).await;
+        desk.memory.jobs.plan(["describe", "stop"].map(|method| Fault::slow(method, Duration::from_hours(24))));
+        look_after(&desk.session(NEW)).await;
         assert_eq!(start.elapsed(), LOOK);
     }
 
@@ -211,7 +190,7 @@ mod tests {
         let desk = Desk::new();
         desk.open(OLD).await;
         desk.records().mark_closing(&id(OLD)).unwrap();
-        let session = desk.session(desk.memory.cloud());
+        let session = desk.session(NEW);
         let looking = turn(&session).unwrap();
         look_after(&session).await;
         assert!(!desk.is_stopped(OLD));
@@ -240,7 +219,7 @@ mod tests {
         for name in [OLD, "gitlab-1-0-cccccccc"] {
             desk.records().mark_closing(&id(name)).unwrap();
         }
-        look_after(&desk.session(desk.memory.cloud())).await;
+        look_after(&desk.session(NEW)).await;
         assert!(desk.is_stopped(OLD));
     }
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::base::node::{NodeId, Nodes};
-use crate::cloud::{JobStatus, TrainingJob};
+use crate::cloud::{JobStatus, SecondaryStatus, TrainingJob};
 use crate::protocol::mailbox::{ByeReason, ExitReport, Report};
 use crate::session::failure_reasons::{self, Verdict};
 
@@ -177,7 +177,7 @@ impl RunMachine {
     /// SageMaker says that the container itself failed: what it wrote before may say why.
     pub fn container_failed(&self) -> bool {
         let reason = self.job.as_ref().and_then(|job| job.failure_reason.as_deref());
-        reason.is_some_and(|reason| reason.starts_with("AlgorithmError") && !reason.contains("CannotStartContainer"))
+        reason.is_some_and(failure_reasons::container_ran)
     }
 
     /// Some node's agent has left.
@@ -400,13 +400,13 @@ impl RunMachine {
             return system("the training job does not exist any more".to_owned());
         };
         let why = job.failure_reason.as_deref().or(job.message.as_deref()).unwrap_or("no reason given");
-        match (job.status, job.secondary.as_str()) {
-            (JobStatus::Stopped, "MaxRuntimeExceeded") => Conclusion::Lost {
+        match (job.status, &job.secondary) {
+            (JobStatus::Stopped, SecondaryStatus::MaxRuntimeExceeded) => Conclusion::Lost {
                 reason: "the training job reached its longest run time; raise `SAGEMAKER_MAX_RUNTIME` or the job's `timeout`"
                     .to_owned(),
                 by: LossKind::User,
             },
-            (JobStatus::Stopped, "MaxWaitTimeExceeded") => system("no instance was found within the longest waiting time".to_owned()),
+            (JobStatus::Stopped, SecondaryStatus::MaxWaitTimeExceeded) => system("no instance was found within the longest waiting time".to_owned()),
             (JobStatus::Stopped, _) => system("the training job was stopped from outside this CI job".to_owned()),
             (JobStatus::Failed, _) => {
                 let Verdict { reason, by } = failure_reasons::verdict(why, self.any_ready());

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::base::failure::Failure;
 use crate::base::node::NodeId;
 use crate::base::plain;
-use crate::cloud::{Cloud, ObjectStore};
+use crate::cloud::ObjectStore;
 use crate::protocol::keys::Layout;
 use crate::protocol::mailbox::{self, Lease, Order, Report};
 use crate::session::node_record::NodeRecord;
@@ -118,12 +118,12 @@ impl LeaseKeeper {
     }
 
     /// Failing to renew is not worth a job while the lease lasts: it is tried again at the next turn.
-    pub async fn renew(&mut self, cloud: &Cloud, layout: &Layout) {
+    pub async fn renew(&mut self, objects: &dyn ObjectStore, layout: &Layout) {
         self.last = Some(Instant::now());
         self.beat += 1;
         let lease = Lease { version: mailbox::VERSION, beat: self.beat };
         let body = serde_json::to_vec(&lease).unwrap_or_default();
-        if let Err(error) = cloud.objects.put(&layout.lease(), body).await {
+        if let Err(error) = objects.put(&layout.lease(), body).await {
             tracing::warn!(%error, "failed to renew the lease");
             self.last = None;
         }
@@ -133,7 +133,7 @@ impl LeaseKeeper {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cloud::memory::Memory;
+    use crate::cloud::testing::Memory;
     use crate::protocol::mailbox::RunOrder;
     use crate::session::record::CurrentRun;
 

@@ -30,14 +30,16 @@ mod turn;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::time::Instant;
 
 use crate::base::arn::Arn;
+use crate::base::clock::Clock;
 use crate::base::failure::Failure;
 use crate::base::node::NodeId;
-use crate::cloud::{Cloud, CloudError, LogClient};
+use crate::cloud::{CloudError, LogClient, ObjectStore, TrainingJobs};
 use crate::config::env::{self, Environment};
 use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
@@ -112,38 +114,62 @@ fn digest(purpose: &str, job: &JobContext, attempt: &str) -> String {
     hash.finalize().to_hex().to_string()
 }
 
+/// What the host gives to every session: the operator's settings, the way to people, the time.
+#[derive(Clone)]
+pub struct Host<'a> {
+    pub settings: &'a Settings,
+    pub printer: &'a Printer,
+    pub clock: Arc<dyn Clock>,
+}
+
+#[cfg(test)]
+impl<'a> Host<'a> {
+    /// On the clocks of this machine.
+    pub(crate) fn with_real_time(settings: &'a Settings, printer: &'a Printer) -> Self {
+        Self { settings, printer, clock: Arc::new(crate::base::clock::HostClock) }
+    }
+}
+
 /// What the processes of one job work on after `prepare`.
 pub struct Session<'a> {
     pub id: SessionId,
     pub layout: Layout,
     pub records: Records,
     pub record: SessionRecord,
-    pub cloud: Cloud,
+    pub jobs: Arc<dyn TrainingJobs>,
+    pub objects: Arc<dyn ObjectStore>,
     pub settings: &'a Settings,
     pub printer: &'a Printer,
+    pub clock: Arc<dyn Clock>,
 }
 
 impl<'a> Session<'a> {
     /// The session that `prepare` opened.
     pub fn attach(
         id: SessionId,
-        cloud: Cloud,
-        settings: &'a Settings,
-        printer: &'a Printer,
+        jobs: Arc<dyn TrainingJobs>,
+        objects: Arc<dyn ObjectStore>,
+        host: Host<'a>,
     ) -> anyhow::Result<Option<Self>> {
-        let records = Records::open(&settings.runner.state_dir)?;
-        let Some(record) = records.load(&id)? else {
+        Records::open(&host.settings.runner.state_dir)?;
+        let session = Self::to_close(id, jobs, objects, host);
+        let Some(record) = session.records.load(&session.id)? else {
             return Ok(None);
         };
-        let layout = spec::layout(&id);
-        Ok(Some(Self { id, layout, records, record, cloud, settings, printer }))
+        Ok(Some(Self { record, ..session }))
     }
 
     /// A session that is to be closed, of which the record may be lost, damaged, or of a newer program.
-    pub fn to_close(id: SessionId, cloud: Cloud, settings: &'a Settings, printer: &'a Printer) -> Self {
+    pub fn to_close(id: SessionId, jobs: Arc<dyn TrainingJobs>, objects: Arc<dyn ObjectStore>, host: Host<'a>) -> Self {
+        let Host { settings, printer, clock } = host;
         let records = Records::at(&settings.runner.state_dir);
-        let layout = spec::layout(&id);
-        Self { id, layout, records, record: SessionRecord::default(), cloud, settings, printer }
+        let (layout, record) = (spec::layout(&id), SessionRecord::default());
+        Self { id, layout, records, record, jobs, objects, settings, printer, clock }
+    }
+
+    /// The same for another session.
+    pub fn host(&self) -> Host<'a> {
+        Host { settings: self.settings, printer: self.printer, clock: Arc::clone(&self.clock) }
     }
 
     /// The name of the current training job.
@@ -180,6 +206,7 @@ impl<'a> Session<'a> {
             floors: self.record.log_floors.clone(),
             pace: if settings.trace.live_copy { Pace::Record } else { Pace::Live },
             requests_per_second: settings.trace.log_requests_per_second,
+            clock: Arc::clone(&self.clock),
         };
         Feed::join(terms, connect).context("failed to follow the log of the training job")
     }
@@ -188,7 +215,7 @@ impl<'a> Session<'a> {
     pub async fn is_untouched(&self) -> anyhow::Result<bool> {
         for (id, node) in self.record.nodes.iter() {
             let first = self.layout.report(id, 1);
-            if node.ready || self.cloud.objects.size(&first).await?.is_some() {
+            if node.ready || self.objects.size(&first).await?.is_some() {
                 return Ok(false);
             }
         }
@@ -205,7 +232,7 @@ impl<'a> Session<'a> {
 
     /// A stop that fails is tried again by `cleanup`.
     pub async fn stop_job(&self) {
-        if let Err(error) = self.cloud.jobs.stop(&self.job_name()).await {
+        if let Err(error) = self.jobs.stop(&self.job_name()).await {
             tracing::warn!(%error, "failed to stop the training job");
         }
     }
@@ -213,7 +240,7 @@ impl<'a> Session<'a> {
     /// The next report of a node. A store that cannot be read is endured as long as the agent endures it, for one lease, and looks
     /// like silence; `silent` is since when.
     pub async fn receive(&mut self, node: NodeId, silent: &mut Option<Instant>) -> anyhow::Result<Option<Report>> {
-        match mailbox::receive(&*self.cloud.objects, &self.layout, &mut self.record, node).await {
+        match mailbox::receive(&*self.objects, &self.layout, &mut self.record, node).await {
             Ok(report) => {
                 *silent = None;
                 Ok(report)
@@ -231,7 +258,7 @@ impl<'a> Session<'a> {
 
     /// Sends an order and remembers its number.
     pub async fn order(&mut self, order: &Order) -> anyhow::Result<()> {
-        mailbox::send(&*self.cloud.objects, &self.layout, &mut self.record, order).await?;
+        mailbox::send(&*self.objects, &self.layout, &mut self.record, order).await?;
         self.save()
     }
 }

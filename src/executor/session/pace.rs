@@ -57,7 +57,7 @@ impl Describe {
     /// Begins a look when one is due, and returns the answer of one that has ended.
     pub(super) async fn turn(&mut self, session: &Session<'_>) -> Option<Result<Option<TrainingJob>, CloudError>> {
         if self.running.is_none() && Instant::now() >= self.next {
-            let (jobs, name) = (session.cloud.jobs.clone(), session.job_name());
+            let (jobs, name) = (session.jobs.clone(), session.job_name());
             self.running = Some(AbortOnDropHandle::new(tokio::spawn(async move { jobs.glance(&name).await })));
             self.next = Instant::now() + self.every;
         }

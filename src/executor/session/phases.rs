@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::cloud::{TrainingJob, Transition};
+use crate::cloud::{SecondaryStatus, TrainingJob, Transition};
 use crate::ui::{Printer, Progress, human_duration};
 
 /// While nothing changes a line comes this often: GitLab Runner notices a cancel soon only while there is output.
@@ -22,16 +22,27 @@ enum Phase {
 
 impl Phase {
     /// Of a `SecondaryStatus`; `None` for those that are no waiting, and for values newer than this program.
-    fn of(status: &str) -> Option<Self> {
+    fn of(status: &SecondaryStatus) -> Option<Self> {
         match status {
-            "Starting"
-            | "LaunchingMLInstances"
-            | "PreparingTrainingStack"
-            | "Pending"
-            | "Interrupted"
-            | "Restarting" => Some(Self::Provisioning),
-            "Downloading" | "DownloadingTrainingImage" | "Training" => Some(Self::Download),
-            _ => None,
+            SecondaryStatus::Starting
+            | SecondaryStatus::LaunchingMLInstances
+            | SecondaryStatus::PreparingTrainingStack
+            | SecondaryStatus::Pending
+            | SecondaryStatus::Interrupted
+            | SecondaryStatus::Restarting => Some(Self::Provisioning),
+            SecondaryStatus::Downloading | SecondaryStatus::DownloadingTrainingImage | SecondaryStatus::Training => {
+                Some(Self::Download)
+            }
+            SecondaryStatus::Uploading
+            | SecondaryStatus::Stopping
+            | SecondaryStatus::Stopped
+            | SecondaryStatus::Completed
+            | SecondaryStatus::Failed
+            | SecondaryStatus::Updating
+            | SecondaryStatus::MaxRuntimeExceeded
+            | SecondaryStatus::MaxWaitTimeExceeded
+            | SecondaryStatus::MaxPendingTimeExceeded
+            | SecondaryStatus::Other(_) => None,
         }
     }
 
@@ -140,7 +151,7 @@ impl Waiting {
     pub(super) fn observe(&mut self, job: &TrainingJob, now: Instant) {
         self.state = match &job.message {
             Some(message) => format!("{}: {message}", job.secondary),
-            None => job.secondary.clone(),
+            None => job.secondary.to_string(),
         };
         if self.spinner.is_some() {
             return;
@@ -245,6 +256,7 @@ mod tests {
 
     use super::*;
     use crate::cloud::JobStatus;
+    use crate::cloud::testing::example_job;
 
     fn second(second: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(second)
@@ -253,15 +265,7 @@ mod tests {
     fn job(transitions: &[(&str, u64, &str)]) -> TrainingJob {
         let last = transitions.last().unwrap();
         TrainingJob {
-            name: "x".into(),
-            arn: "arn".into(),
-            status: JobStatus::InProgress,
-            secondary: last.0.into(),
             message: Some(last.2.into()),
-            failure_reason: None,
-            created: None,
-            training_seconds: None,
-            billable_seconds: None,
             transitions: transitions
                 .iter()
                 .map(|(status, at, message)| Transition {
@@ -270,6 +274,7 @@ mod tests {
                     message: Some((*message).into()),
                 })
                 .collect(),
+            ..example_job("x", JobStatus::InProgress, last.0.into())
         }
     }
 

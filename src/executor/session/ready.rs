@@ -37,7 +37,7 @@ pub(super) async fn look_back(session: &Session<'_>, nodes: &Nodes<NodeOutput>) 
 async fn describe(session: &Session<'_>, deadline: Instant) -> Result<TrainingJob, String> {
     let name = session.job_name();
     loop {
-        let look = session.cloud.jobs.glance(&name);
+        let look = session.jobs.glance(&name);
         let Ok(answer) = tokio::time::timeout_at(deadline, look).await else {
             return Err(format!("DescribeTrainingJob has not answered within {} s", WITHIN.as_secs()));
         };
@@ -53,6 +53,6 @@ async fn describe(session: &Session<'_>, deadline: Instant) -> Result<TrainingJo
 async fn ready_at(session: &Session<'_>, nodes: &Nodes<NodeOutput>) -> Result<Option<SystemTime>, CloudError> {
     let layout = &session.layout;
     let keys: Vec<_> = nodes.iter().map(|(id, node)| layout.report(id, node.ready_report)).collect();
-    let listed = session.cloud.objects.inventory(&layout.all_reports()).await?;
+    let listed = session.objects.inventory(&layout.all_reports()).await?;
     Ok(listed.into_iter().filter(|object| keys.contains(&object.key)).filter_map(|object| object.modified).max())
 }

@@ -6,18 +6,12 @@
 use tokio::time::Instant;
 
 use crate::base::signals::Cancellation;
-use crate::cloud::{JobStatus, TrainingJob};
+use crate::cloud::{JobStatus, SecondaryStatus, TrainingJob};
 use crate::config::env::Environment;
 use crate::config::policy;
 use crate::gitlab::JobContext;
+use crate::session::failure_reasons::{self, Cause};
 use crate::session::{Session, create, delivery, spec};
-
-/// Why a job came to nothing, as far as another one may do better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
-    Capacity,
-    Internal,
-}
 
 /// What became of a lost training job.
 pub enum Replaced {
@@ -43,7 +37,7 @@ pub async fn replace(session: &mut Session<'_>, wishes: Wishes<'_>) -> anyhow::R
     if wishes.cancel.asked() || session.record.any_ready() {
         return Ok(Replaced::No);
     }
-    let ended = match session.cloud.jobs.describe(&name).await {
+    let ended = match session.jobs.describe(&name).await {
         Ok(job) => job,
         Err(error) => {
             tracing::warn!(%error, "failed to look why the training job ended");
@@ -55,12 +49,12 @@ pub async fn replace(session: &mut Session<'_>, wishes: Wishes<'_>) -> anyhow::R
     };
     // An agent that has spoken may have run the script.
     for node in session.record.nodes.ids() {
-        if !session.cloud.objects.list(&session.layout.reports(node)).await?.is_empty() {
+        if !session.objects.list(&session.layout.reports(node)).await?.is_empty() {
             return Ok(Replaced::No);
         }
     }
     let lost = session.record.instance_type.clone();
-    let reason = ended.failure_reason.or(ended.message).unwrap_or(ended.secondary);
+    let reason = ended.failure_reason.or(ended.message).unwrap_or_else(|| ended.secondary.to_string());
     let mut types = session.record.types_left.clone();
     let line = match cause {
         Cause::Capacity => format!("There is no capacity for {lost}"),
@@ -102,7 +96,7 @@ pub async fn resume(session: &mut Session<'_>, wishes: Wishes<'_>) -> anyhow::Re
 async fn create_next(session: &mut Session<'_>, types: &[String], wishes: Wishes<'_>) -> anyhow::Result<()> {
     let until = Instant::now() + create::PATIENCE;
     let decision = policy::decide(wishes.job, &wishes.env.job_variables()?, session.settings)?;
-    let objects = session.cloud.objects.clone();
+    let objects = session.objects.clone();
     if session.record.agent.is_empty() {
         session.record.agent = delivery::deliver_until(&*objects, session.settings, until).await?;
     }
@@ -115,22 +109,10 @@ async fn create_next(session: &mut Session<'_>, types: &[String], wishes: Wishes
 fn cause(job: &TrainingJob) -> Option<Cause> {
     match job.status {
         // SageMaker waited for an instance for as long as it was allowed to.
-        JobStatus::Stopped => ["MaxPendingTimeExceeded", "MaxWaitTimeExceeded"]
-            .contains(&job.secondary.as_str())
+        JobStatus::Stopped => [SecondaryStatus::MaxPendingTimeExceeded, SecondaryStatus::MaxWaitTimeExceeded]
+            .contains(&job.secondary)
             .then_some(Cause::Capacity),
-        JobStatus::Failed => {
-            let reason = job.failure_reason.as_deref()?;
-            let class = reason.split(':').next().unwrap_or_default().trim();
-            let text = reason.to_lowercase();
-            if class == "AlgorithmError" {
-                None
-            } else if text.contains("capacity") || text.contains("maxpendingtime") {
-                Some(Cause::Capacity)
-            } else {
-                let is_internal = ["internalservererror", "internalerror", "internalfailure", "internal error"];
-                is_internal.iter().any(|word| text.contains(word)).then_some(Cause::Internal)
-            }
-        }
+        JobStatus::Failed => job.failure_reason.as_deref().and_then(failure_reasons::passing_cause),
         JobStatus::InProgress
         | JobStatus::Completed
         | JobStatus::Stopping
@@ -145,41 +127,31 @@ mod tests {
 
     use super::*;
     use crate::base::node::{NodeId, Nodes};
-    use crate::cloud::memory::{Memory, example_spec};
+    use crate::cloud::TrainingJobs as _;
+    use crate::cloud::testing::{Memory, example_job, example_spec};
     use crate::config::settings::Settings;
-    use crate::session::SessionId;
     use crate::session::node_record::NodeRecord;
     use crate::session::record::{Records, SessionRecord};
+    use crate::session::{Host, SessionId};
     use crate::ui::{Captured, Printer};
 
     const NAME: &str = "gitlab-1-2-abcdef12";
     const CAPACITY: &str = "CapacityError: Unable to provision requested ML compute capacity. Please retry using a different ML instance type.";
     const INTERNAL: &str = "InternalServerError: We encountered an internal error. Please try again.";
 
-    #[test_case("Failed", "Failed", CAPACITY => Some(Cause::Capacity))]
-    #[test_case("Failed", "Failed", "InsufficientCapacityError: none" => Some(Cause::Capacity))]
-    #[test_case("Failed", "Failed", "ClientError: Insufficient capacity error from EC2 while launching instances" => Some(Cause::Capacity))]
-    #[test_case("Failed", "Failed", INTERNAL => Some(Cause::Internal))]
-    #[test_case("Failed", "Failed", "AlgorithmError: InternalServerError, no capacity, exit code: 1" => None; "a script that says so")]
-    #[test_case("Failed", "Failed", "ClientError: Cannot pull algorithm container." => None; "an image")]
-    #[test_case("Stopped", "MaxPendingTimeExceeded", "" => Some(Cause::Capacity); "pending for too long")]
-    #[test_case("Stopped", "MaxWaitTimeExceeded", "" => Some(Cause::Capacity); "waited for too long")]
-    #[test_case("Stopped", "Stopped", "" => None; "stopped by somebody")]
-    #[test_case("Stopped", "MaxRuntimeExceeded", "" => None; "out of time")]
-    fn a_lost_job_has_a_cause(status: &str, secondary: &str, reason: &str) -> Option<Cause> {
-        let status = if status == "Failed" { JobStatus::Failed } else { JobStatus::Stopped };
-        cause(&TrainingJob {
-            name: NAME.into(),
-            arn: "arn".into(),
-            status,
-            secondary: secondary.into(),
-            message: None,
-            failure_reason: (!reason.is_empty()).then(|| reason.into()),
-            created: None,
-            training_seconds: None,
-            billable_seconds: None,
-            transitions: Vec::new(),
-        })
+    #[test_case(JobStatus::Failed, SecondaryStatus::Failed, CAPACITY => Some(Cause::Capacity))]
+    #[test_case(JobStatus::Failed, SecondaryStatus::Failed, "InsufficientCapacityError: none" => Some(Cause::Capacity))]
+    #[test_case(JobStatus::Failed, SecondaryStatus::Failed, "ClientError: Insufficient capacity error from EC2 while launching instances" => Some(Cause::Capacity))]
+    #[test_case(JobStatus::Failed, SecondaryStatus::Failed, INTERNAL => Some(Cause::Internal))]
+    #[test_case(JobStatus::Failed, SecondaryStatus::Failed, "AlgorithmError: InternalServerError, no capacity, exit code: 1" => None; "a script that says so")]
+    #[test_case(JobStatus::Failed, SecondaryStatus::Failed, "ClientError: Cannot pull algorithm container." => None; "an image")]
+    #[test_case(JobStatus::Stopped, SecondaryStatus::MaxPendingTimeExceeded, "" => Some(Cause::Capacity); "pending for too long")]
+    #[test_case(JobStatus::Stopped, SecondaryStatus::MaxWaitTimeExceeded, "" => Some(Cause::Capacity); "waited for too long")]
+    #[test_case(JobStatus::Stopped, SecondaryStatus::Stopped, "" => None; "stopped by somebody")]
+    #[test_case(JobStatus::Stopped, SecondaryStatus::MaxRuntimeExceeded, "" => None; "out of time")]
+    fn a_lost_job_has_a_cause(status: JobStatus, secondary: SecondaryStatus, reason: &str) -> Option<Cause> {
+        let failure_reason = (!reason.is_empty()).then(|| reason.into());
+        cause(&TrainingJob { failure_reason, ..example_job(NAME, status, secondary) })
     }
 
     struct Desk {
@@ -203,7 +175,7 @@ mod tests {
             );
             let (printer, captured) = Printer::captured();
             let memory = Memory::new();
-            memory.cloud().jobs.create(&example_spec(NAME)).await.unwrap();
+            memory.jobs.create(&example_spec(NAME)).await.unwrap();
             let record = SessionRecord {
                 arn: Some("arn".into()),
                 agent: "agents/0".into(),
@@ -227,11 +199,13 @@ mod tests {
 
         fn attach(&self) -> Session<'_> {
             let id = SessionId::parse(NAME).unwrap();
-            Session::attach(id, self.memory.cloud(), &self.settings, &self.printer).unwrap().unwrap()
+            let host = Host::with_real_time(&self.settings, &self.printer);
+            let (jobs, objects) = (self.memory.jobs.clone(), self.memory.objects.clone());
+            Session::attach(id, jobs, objects, host).unwrap().unwrap()
         }
 
         fn fail(&self, name: &str, reason: &str) {
-            self.memory.jobs.set_status(name, JobStatus::Failed, "Failed");
+            self.memory.jobs.set_status(name, JobStatus::Failed, SecondaryStatus::Failed);
             self.memory.jobs.change(name, |job| job.failure_reason = Some(reason.into()));
         }
 

@@ -1,7 +1,7 @@
 //! What later stages read comes back to the host, and the instance is let go.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -73,12 +73,12 @@ pub async fn bring_back(
         session.save()?;
     }
     let printer = session.printer;
-    printer.begin_section(SECTION, SystemTime::now(), "Uploading and fetching results");
+    printer.begin_section(SECTION, session.clock.now(), "Uploading and fetching results");
     let progress = Arc::default();
     let fetched = fetch(session, trees, lease, cancel, &progress).await;
     // Of a transfer that was given up, threads may still write.
     progress.at_rest().await;
-    printer.end_section(SECTION, SystemTime::now());
+    printer.end_section(SECTION, session.clock.now());
     fetched?;
     session.record.results_applied = true;
     session.save()
@@ -97,7 +97,7 @@ async fn fetch(
         max_files: session.settings.limits.results_max_files,
     };
     let staging = session.records.staging(&session.id)?;
-    let (objects, route) = (session.cloud.objects.clone(), session.layout.results());
+    let (objects, route) = (session.objects.clone(), session.layout.results());
     let all_sent = AllSent::default();
     // A record of an earlier version holds none.
     let selection = session.record.selection.clone();
@@ -147,7 +147,7 @@ async fn fetch(
 
 /// Why there are no results, as far as SageMaker tells.
 async fn lost_results(session: &Session<'_>) -> LostResults {
-    let job = session.cloud.jobs.describe(&session.job_name()).await.ok().flatten();
+    let job = session.jobs.describe(&session.job_name()).await.ok().flatten();
     match job.and_then(|job| job.failure_reason) {
         Some(why) => {
             let Verdict { reason, by } = failure_reasons::verdict(&why, true);
@@ -183,7 +183,7 @@ async fn wait_for_results(
             return Ok(false);
         }
         if lease.is_due() {
-            lease.renew(&session.cloud, &session.layout).await;
+            lease.renew(&*session.objects, &session.layout).await;
         }
         // The leader alone collects.
         match session.receive(NodeId::LEADER, &mut silent).await? {
@@ -203,7 +203,7 @@ async fn wait_for_results(
         }
         if Instant::now() >= look_at {
             look_at = Instant::now() + DESCRIBE_EVERY;
-            match session.cloud.jobs.describe(&session.job_name()).await {
+            match session.jobs.describe(&session.job_name()).await {
                 Ok(job) => ended = job.is_none_or(|job| job.status.is_terminal()),
                 Err(error) if error.kind.may_pass() => tracing::warn!(%error, "failed to look at the training job"),
                 Err(error) => return Err(error.into()),
@@ -254,14 +254,13 @@ mod tests {
 
     use super::*;
     use crate::base::node::Nodes;
-    use crate::cloud::faulty::{Fault, Faulty, When};
-    use crate::cloud::memory::{Memory, example_spec};
-    use crate::cloud::{Cloud, CloudErrorKind};
+    use crate::cloud::testing::{Fault, Memory, When, example_spec};
+    use crate::cloud::{CloudErrorKind, TrainingJobs as _};
     use crate::config::settings::Settings;
     use crate::protocol::mailbox;
     use crate::session::node_record::NodeRecord;
     use crate::session::record::{Records, SessionRecord};
-    use crate::session::{SessionId, spec};
+    use crate::session::{Host, SessionId, spec};
     use crate::ui::Printer;
 
     const NAME: &str = "gitlab-1-2-abcdef12";
@@ -279,15 +278,20 @@ mod tests {
         SessionRecord { nodes: one(NEW), ..SessionRecord::default() }
     }
 
-    async fn wait(memory: &Memory, cloud: Cloud, record: SessionRecord, cancel: &Cancellation) -> anyhow::Result<bool> {
+    fn attach<'a>(id: SessionId, memory: &Memory, settings: &'a Settings, printer: &'a Printer) -> Session<'a> {
+        let host = Host::with_real_time(settings, printer);
+        Session::attach(id, memory.jobs.clone(), memory.objects.clone(), host).unwrap().unwrap()
+    }
+
+    async fn wait(memory: &Memory, record: SessionRecord, cancel: &Cancellation) -> anyhow::Result<bool> {
         let dir = tempfile::tempdir().unwrap();
         let text = format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = \"{}\"\n", dir.path().display());
         let settings: Settings = toml::from_str(&text).unwrap();
         let printer = Printer::captured().0;
-        memory.cloud().jobs.create(&example_spec(NAME)).await.unwrap();
+        memory.jobs.create(&example_spec(NAME)).await.unwrap();
         let id = SessionId::parse(NAME).unwrap();
         Records::open(dir.path()).unwrap().save(&id, &record).unwrap();
-        let mut session = Session::attach(id, cloud, &settings, &printer).unwrap().unwrap();
+        let mut session = attach(id, memory, &settings, &printer);
         wait_for_results(&mut session, &mut LeaseKeeper::new(settings.lease(), 0), cancel).await
     }
 
@@ -322,10 +326,10 @@ mod tests {
     async fn results_that_were_told_to_an_earlier_stage_are_fetched_although_the_job_has_ended() {
         let memory = Memory::new();
         let record = SessionRecord { collected: true, nodes: one(LEFT), ..SessionRecord::default() };
-        assert!(wait(&memory, memory.cloud(), record, &Cancellation::default()).await.unwrap());
+        assert!(wait(&memory, record, &Cancellation::default()).await.unwrap());
         let record = SessionRecord { nodes: one(LEFT), ..SessionRecord::default() };
         let memory = Memory::new();
-        assert!(!wait(&memory, memory.cloud(), record, &Cancellation::default()).await.unwrap());
+        assert!(!wait(&memory, record, &Cancellation::default()).await.unwrap());
     }
 
     #[tokio::test]
@@ -349,8 +353,8 @@ mod tests {
         let record = SessionRecord { nodes: one(READY), finished: true, ..SessionRecord::default() };
         Records::open(folder.path()).unwrap().save(&id, &record).unwrap();
         let (printer, _) = Printer::captured();
-        let mut session = Session::attach(id, memory.cloud(), &settings, &printer).unwrap().unwrap();
-        memory.cloud().jobs.create(&example_spec(NAME)).await.unwrap();
+        let mut session = attach(id, &memory, &settings, &printer);
+        memory.jobs.create(&example_spec(NAME)).await.unwrap();
         let mut lease = LeaseKeeper::new(settings.lease(), 0);
         bring_back(&mut session, &host, &mut lease, &Cancellation::default()).await.unwrap();
         assert_eq!(std::fs::read_to_string(host.project.join("model")).unwrap(), "weights");
@@ -382,17 +386,14 @@ mod tests {
         memory.objects.insert(&key, mailbox::encode(1, &Report::Collected { summary: String::new() }));
         let get = Fault::new("get", 1, When::Before, CloudErrorKind::Transient).times(100);
         let describe = Fault::new("describe", 1, When::Before, CloudErrorKind::Throttled);
-        let cloud = Cloud {
-            objects: Arc::new(Faulty::new(memory.objects.clone(), [get])),
-            jobs: Arc::new(Faulty::new(memory.jobs.clone(), [describe])),
-            ..memory.cloud()
-        };
-        assert!(wait(&memory, cloud, silent(), &Cancellation::default()).await.unwrap());
+        memory.objects.plan([get]);
+        memory.jobs.plan([describe]);
+        assert!(wait(&memory, silent(), &Cancellation::default()).await.unwrap());
 
         let memory = Memory::new();
         let get = Fault::new("get", 1, When::Before, CloudErrorKind::Transient).forever();
-        let cloud = Cloud { objects: Arc::new(Faulty::new(memory.objects.clone(), [get])), ..memory.cloud() };
-        assert!(wait(&memory, cloud, silent(), &Cancellation::default()).await.is_err(), "for one lease");
+        memory.objects.plan([get]);
+        assert!(wait(&memory, silent(), &Cancellation::default()).await.is_err(), "for one lease");
     }
 
     #[tokio::test(start_paused = true)]
@@ -401,14 +402,14 @@ mod tests {
         let cancel = Cancellation::default();
         cancel.raise();
         let record = SessionRecord { nodes: one(READY), ..SessionRecord::default() };
-        assert!(wait(&memory, memory.cloud(), record, &cancel).await.is_err());
+        assert!(wait(&memory, record, &cancel).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_container_that_never_came_is_not_waited_for() {
         let memory = Memory::new();
         let before = Instant::now();
-        assert!(!wait(&memory, memory.cloud(), silent(), &Cancellation::default()).await.unwrap());
+        assert!(!wait(&memory, silent(), &Cancellation::default()).await.unwrap());
         assert_eq!(before.elapsed(), Duration::ZERO);
     }
 }

@@ -93,7 +93,7 @@ impl Supply {
 
     /// The pack is dropped, so that the next job sends its chunks again.
     pub async fn forget(&self, session: &Session<'_>, pack: &str) -> anyhow::Result<()> {
-        workspace::forget(&*session.cloud.objects, &self.route(session), pack, &self.cache).await
+        workspace::forget(&*session.objects, &self.route(session), pack, &self.cache).await
     }
 
     async fn send(
@@ -117,8 +117,8 @@ impl Supply {
             ordered = session.order(&order) => ordered?,
             () = cancellation.token().cancelled() => return Err(canceled()),
         }
-        let (cloud, progress) = (session.cloud.clone(), Arc::<Progress>::default());
-        let sending = workspace::send(&*cloud.objects, &route, &self.trees, &self.cache, &progress);
+        let (objects, progress) = (session.objects.clone(), Arc::<Progress>::default());
+        let sending = workspace::send(&*objects, &route, &self.trees, &self.cache, session.clock.now(), &progress);
         let sending = with_bar(session.printer, "Sending the project", &progress, sending);
         tokio::pin!(sending);
         let summary = loop {
@@ -127,7 +127,7 @@ impl Supply {
                 () = cancellation.token().cancelled() => return Err(canceled()),
                 () = tokio::time::sleep(LOOK) => {
                     if lease.is_due() {
-                        lease.renew(&cloud, &session.layout).await;
+                        lease.renew(&*objects, &session.layout).await;
                     }
                 }
             }

@@ -40,8 +40,7 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    pub(super) fn of(state_dir: &Path) -> Self {
-        let stamp = Stamp::now();
+    pub(super) fn of(state_dir: &Path, stamp: &Stamp) -> Self {
         let (boot, uptime) = stamp.since_boot();
         Self { path: state_dir.join("create.json"), boot: boot.to_owned(), uptime, made: Instant::now() }
     }
@@ -116,11 +115,12 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::HostClock;
 
     #[tokio::test(start_paused = true)]
     async fn a_lone_job_waits_for_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let turns = Turns::of(dir.path());
+        let turns = Turns::of(dir.path(), &Stamp::of(&HostClock));
         let start = Instant::now();
         assert!(turns.take(start + Duration::from_mins(1)).await);
         assert_eq!(start.elapsed(), Duration::ZERO);
@@ -129,7 +129,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn drivers_that_begin_together_are_spread_and_yield_to_throttling() {
         let dir = tempfile::tempdir().unwrap();
-        let turns = Turns::of(dir.path());
+        let turns = Turns::of(dir.path(), &Stamp::of(&HostClock));
         let start = Instant::now();
         let until = start + Duration::from_hours(1);
         for _ in 0..11 {
@@ -150,7 +150,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_the_file_a_driver_goes_on() {
-        let turns = Turns::of(Path::new("/proc/no-such-folder"));
+        let turns = Turns::of(Path::new("/proc/no-such-folder"), &Stamp::of(&HostClock));
         assert!(turns.take(Instant::now() + Duration::from_secs(1)).await);
         turns.answered(true).await;
     }

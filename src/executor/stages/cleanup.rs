@@ -14,10 +14,10 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     if sessions.is_empty() {
         return Ok(());
     }
-    let cloud = context.connect.connect(&context.settings.access()).await?;
+    let (jobs, objects) = context.session_ports().await?;
     let mut failed = None;
     for id in sessions {
-        let session = Session::to_close(id.clone(), cloud.clone(), &context.settings, &context.printer);
+        let session = Session::to_close(id.clone(), jobs.clone(), objects.clone(), context.host());
         match close::close(session, Pace::Patient).await {
             Ok(Closed::Whole | Closed::Leaving) => {}
             Ok(Closed::MayCome) => context.printer.line(format!(

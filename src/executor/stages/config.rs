@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -32,7 +32,7 @@ struct Driver {
 pub fn run(context: &Context) -> anyhow::Result<()> {
     let job = context.job()?;
     let id = SessionId::derive(&job, &attempt(context)?);
-    let slot = slots::reserve(&context.settings.runner.state_dir, &id, SystemTime::now())?;
+    let slot = slots::reserve(&context.settings.runner.state_dir, &id, context.clock.now())?;
     let answer = Answer {
         builds_dir: session::slot_dir(&context.settings, &job, slot),
         cache_dir: session::cache_dir(&context.settings, &job),
@@ -47,7 +47,7 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
 
 /// Differs between preparation attempts: each has its own temporary folder and moment.
 fn attempt(context: &Context) -> anyhow::Result<String> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = context.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(format!("{}:{}:{}", context.payload_path()?.display(), now.as_nanos(), std::process::id()))
 }
 

@@ -9,6 +9,8 @@ pub mod config;
 mod host_script;
 pub mod prepare;
 pub mod run;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::io::Write as _;
@@ -18,14 +20,15 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use crate::base::clock::Clock;
 use crate::base::failure::{self, Failure, Kind};
 use crate::base::signals::Cancellation;
 use crate::boundary;
-use crate::cloud::Connect;
+use crate::cloud::{Connect, ObjectStore, TrainingJobs};
 use crate::config::env::{Contract, Environment};
 use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
-use crate::session::SessionId;
+use crate::session::{Host, SessionId};
 use crate::ui::Printer;
 
 /// What every stage works with.
@@ -37,9 +40,21 @@ pub struct Context {
     pub printer: Printer,
     pub cancellation: Cancellation,
     pub connect: Arc<dyn Connect>,
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Context {
+    /// What every session needs of this host.
+    pub fn host(&self) -> Host<'_> {
+        Host { settings: &self.settings, printer: &self.printer, clock: Arc::clone(&self.clock) }
+    }
+
+    /// The ports that a session works with.
+    async fn session_ports(&self) -> anyhow::Result<(Arc<dyn TrainingJobs>, Arc<dyn ObjectStore>)> {
+        let access = self.settings.access();
+        Ok((self.connect.jobs(&access).await?, self.connect.objects(&access).await?))
+    }
+
     /// The trusted payload. From here on it is known who reads the output.
     pub fn job(&self) -> anyhow::Result<JobContext> {
         let job = JobContext::read(self.payload_path()?)?;
@@ -73,6 +88,7 @@ pub struct Caller {
     pub config: PathBuf,
     pub printer: Printer,
     pub connect: Arc<dyn Connect>,
+    pub clock: Arc<dyn Clock>,
 }
 
 /// Runs a stage inside the boundary. A panic, a signal and an error each become an exit code that the runner maps to
@@ -82,7 +98,7 @@ where
     F: FnOnce(Context) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    let Caller { env, config, printer, connect } = caller;
+    let Caller { env, config, printer, connect, clock } = caller;
     let mut contract = Contract::default();
     let outcome = async {
         contract = env.contract()?;
@@ -93,7 +109,7 @@ where
         let (contract, printer) = (contract.clone(), printer.clone());
         boundary::guarded(async |cancellation| {
             let asked = cancellation.clone();
-            stage(Context { env, contract, settings, printer, cancellation, connect }).await?;
+            stage(Context { env, contract, settings, printer, cancellation, connect, clock }).await?;
             if asked.asked() {
                 return Err(Failure::canceled("ended because the runner asked for it").into());
             }

@@ -33,12 +33,11 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     tell_about_variables(&context, &job);
     let records = Records::open(&settings.runner.state_dir)?;
     let record = records.load(&id)?.unwrap_or_else(|| new_record(&job, decision.instance_count));
-    let cloud = context.connect.connect(&settings.access()).await?;
-    let layout = spec::layout(&id);
-    let mut session = Session { id, layout, records, record, cloud, settings, printer: &context.printer };
+    let (jobs, objects) = context.session_ports().await?;
+    let mut session = Session { record, ..Session::to_close(id, jobs, objects, context.host()) };
     session.save_for_good()?;
-    let _hold = session.records.hold(&session.id).await;
-    let objects = session.cloud.objects.clone();
+    let _hold = session.records.hold(&session.id, &context.clock).await;
+    let objects = session.objects.clone();
     session.record.agent = tokio::select! {
         key = delivery::deliver_until(&*objects, settings, until) => key?,
         () = context.cancellation.token().cancelled() => {

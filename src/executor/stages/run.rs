@@ -37,7 +37,7 @@ pub async fn run(context: Context, script: &Path, stage: &str) -> anyhow::Result
     let job = context.job()?;
     let id = context.session(&job)?;
     let stage = BuildStage::parse(stage);
-    let _hold = Records::at(&context.settings.runner.state_dir).hold(&id).await;
+    let _hold = Records::at(&context.settings.runner.state_dir).hold(&id, &context.clock).await;
     match stage.placement() {
         Placement::Host => Box::pin(on_host(&context, &job, &id, script, &stage)).await,
         Placement::Container => Box::pin(in_container(&context, &job, id, script, &stage)).await,
@@ -207,7 +207,7 @@ async fn supervise(context: &Context, id: &SessionId, mut child: Child) -> anyho
                     session = attach(context, id.clone()).await.ok();
                 }
                 if let Some(session) = &session {
-                    lease.renew(&session.cloud, &session.layout).await;
+                    lease.renew(&*session.objects, &session.layout).await;
                 }
             }
         }
@@ -220,8 +220,8 @@ fn exit_code(status: ExitStatus) -> i32 {
 }
 
 async fn attach(context: &Context, id: SessionId) -> anyhow::Result<Session<'_>> {
-    let cloud = context.connect.connect(&context.settings.access()).await?;
-    Session::attach(id.clone(), cloud, &context.settings, &context.printer)?.ok_or_else(|| {
+    let (jobs, objects) = context.session_ports().await?;
+    Session::attach(id.clone(), jobs, objects, context.host())?.ok_or_else(|| {
         Failure::system(format!("the session {id} has no record in {}", context.settings.runner.state_dir.display()))
             .hint("`prepare` writes it; `runner.state_dir` must be the same for all stages and not be cleared between them")
             .into()
@@ -253,7 +253,7 @@ async fn in_container(
         return without_an_instance(context, stage);
     }
     let mut lease = lease(context);
-    lease.renew(&session.cloud, &session.layout).await;
+    lease.renew(&*session.objects, &session.layout).await;
     let followed = match supply.send_once(&mut session, &mut lease, &context.cancellation).await {
         Ok(()) => run_script(context, &mut session, job, &supply, script, stage).await,
         Err(error) => Err(error),
@@ -393,7 +393,7 @@ async fn run_script(
     session.save()?;
     let limits = &session.settings.limits;
     if !is_ordered {
-        session.cloud.objects.put(&session.layout.script(run), body).await?;
+        session.objects.put(&session.layout.script(run), body).await?;
         let order = Order::Run(RunOrder {
             run,
             stage: stage.to_string(),
@@ -450,7 +450,7 @@ pub(super) fn log_client(context: &Context) -> LogClient {
     let connect = Arc::clone(&context.connect);
     Arc::new(move || {
         let (access, connect) = (access.clone(), Arc::clone(&connect));
-        Box::pin(async move { Ok(connect.connect(&access).await?.logs) })
+        Box::pin(async move { connect.logs(&access).await })
     })
 }
 

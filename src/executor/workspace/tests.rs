@@ -15,7 +15,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::path::{ancestors, enters_git};
 use super::task::{Stop, on_thread};
@@ -24,7 +24,7 @@ use super::tree::Roots;
 use super::tree::Walker;
 use super::warnings::Warnings;
 use super::*;
-use crate::cloud::memory::MemoryObjects;
+use crate::cloud::testing::MemoryObjects;
 use crate::cloud::{CloudError, ObjectStore};
 use crate::protocol::keys::Route;
 use crate::protocol::project::{Rule, Selection, Trees};
@@ -61,7 +61,7 @@ impl World {
     }
 
     fn send(&self) -> anyhow::Result<Summary> {
-        block_on(send(&*self.store, &up(), &self.host, &self.cache(), &Arc::default()))
+        block_on(send(&*self.store, &up(), &self.host, &self.cache(), SystemTime::now(), &Arc::default()))
     }
 
     fn receive(&self) -> anyhow::Result<(Snapshot, Summary)> {

@@ -5,12 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::base::failure::{Kind, kind_of, render};
-use crate::cloud::faulty::{Fault, Faulty, When};
-use crate::cloud::memory::{Memory, MemoryJobs, example_spec};
-use crate::cloud::{JobStatus, TrainingJob, TrainingJobSummary, TrainingJobs};
+use crate::cloud::testing::{Fault, Memory, MemoryJobs, When, example_spec};
+use crate::cloud::{JobStatus, ObjectStore, SecondaryStatus, TrainingJob, TrainingJobSummary};
 use crate::config::settings::Settings;
-use crate::session::SessionId;
 use crate::session::record::{Records, SessionRecord};
+use crate::session::{Host, SessionId};
 use crate::ui::Printer;
 
 const NAME: &str = "gitlab-1-2-abcdef12";
@@ -31,13 +30,15 @@ impl Desk {
         Self { settings, printer: Printer::captured().0, cancel: Cancellation::default(), _dir: dir }
     }
 
-    fn session(&self, cloud: Cloud) -> Session<'_> {
-        Session::to_close(SessionId::parse(NAME).unwrap(), cloud, &self.settings, &self.printer)
+    fn session(&self, name: &str, jobs: Arc<dyn TrainingJobs>) -> Session<'_> {
+        let objects: Arc<dyn ObjectStore> = Memory::new().objects;
+        let host = Host::with_real_time(&self.settings, &self.printer);
+        Session::to_close(SessionId::parse(name).unwrap(), jobs, objects, host)
     }
 
-    async fn launch(&self, cloud: Cloud, types: &[&str]) -> (anyhow::Result<()>, SessionRecord) {
+    async fn launch(&self, memory: &Memory, types: &[&str]) -> (anyhow::Result<()>, SessionRecord) {
         let types: Vec<_> = types.iter().map(|name| (*name).to_owned()).collect();
-        let mut session = self.session(cloud);
+        let mut session = self.session(NAME, memory.jobs.clone());
         let until = Instant::now() + PATIENCE;
         let result = launch(&mut session, example_spec(NAME), &types, until, &self.cancel).await;
         let id = SessionId::parse(NAME).unwrap();
@@ -48,20 +49,20 @@ impl Desk {
     }
 }
 
-fn faulty(memory: &Memory, plan: impl IntoIterator<Item = Fault>) -> Cloud {
-    Cloud { jobs: Arc::new(Faulty::new(memory.jobs.clone(), plan)), ..memory.cloud() }
+fn faulty(plan: impl IntoIterator<Item = Fault>) -> Memory {
+    let memory = Memory::new();
+    memory.jobs.plan(plan);
+    memory
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_job_whose_reply_was_lost_is_adopted() {
-    let memory = Memory::new();
-    let (desk, cloud) =
-        (Desk::new(), faulty(&memory, [Fault::new("create", 1, When::After, CloudErrorKind::Transient)]));
-    let (result, record) = desk.launch(cloud, &["ml.a.b"]).await;
+    let (desk, memory) = (Desk::new(), faulty([Fault::new("create", 1, When::After, CloudErrorKind::Transient)]));
+    let (result, record) = desk.launch(&memory, &["ml.a.b"]).await;
     result.unwrap();
     assert!(record.arn.is_some() && !record.creating);
     assert_eq!(memory.jobs.names(), [NAME]);
-    let (result, _) = desk.launch(memory.cloud(), &["ml.a.b"]).await;
+    let (result, _) = desk.launch(&memory, &["ml.a.b"]).await;
     result.unwrap();
 }
 
@@ -70,29 +71,27 @@ async fn a_job_of_somebody_else_or_an_ended_one_is_not_adopted() {
     let memory = Memory::new();
     let mut foreign = example_spec(NAME);
     foreign.tags.insert(tag::SESSION.into(), "other".into());
-    memory.cloud().jobs.create(&foreign).await.unwrap();
-    let (result, _) = Desk::new().launch(memory.cloud(), &["ml.a.b"]).await;
+    memory.jobs.create(&foreign).await.unwrap();
+    let (result, _) = Desk::new().launch(&memory, &["ml.a.b"]).await;
     assert!(render(&result.unwrap_err()).contains("not of this session"));
 
     let (desk, memory) = (Desk::new(), Memory::new());
-    desk.launch(memory.cloud(), &["ml.a.b"]).await.0.unwrap();
-    memory.jobs.set_status(NAME, JobStatus::Stopped, "Stopped");
-    let (result, _) = desk.launch(memory.cloud(), &["ml.a.b"]).await;
+    desk.launch(&memory, &["ml.a.b"]).await.0.unwrap();
+    memory.jobs.set_status(NAME, JobStatus::Stopped, SecondaryStatus::Stopped);
+    let (result, _) = desk.launch(&memory, &["ml.a.b"]).await;
     assert!(render(&result.unwrap_err()).contains("ended already"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_next_type_is_asked_for_when_the_quota_refuses_one() {
     for kind in [CloudErrorKind::Quota, CloudErrorKind::Capacity] {
-        let memory = Memory::new();
-        let cloud = faulty(&memory, [Fault::new("create", 2, When::Before, kind)]);
-        let (result, record) = Desk::new().launch(cloud, &["ml.a.b", "ml.c.d", "ml.e.f"]).await;
+        let memory = faulty([Fault::new("create", 2, When::Before, kind)]);
+        let (result, record) = Desk::new().launch(&memory, &["ml.a.b", "ml.c.d", "ml.e.f"]).await;
         result.unwrap();
         assert_eq!((record.instance_type.as_str(), record.types_left.len()), ("ml.a.b", 2));
 
-        let memory = Memory::new();
-        let cloud = faulty(&memory, [Fault::new("create", 1, When::Before, kind)]);
-        let (result, record) = Desk::new().launch(cloud, &["ml.a.b", "ml.c.d", "ml.e.f"]).await;
+        let memory = faulty([Fault::new("create", 1, When::Before, kind)]);
+        let (result, record) = Desk::new().launch(&memory, &["ml.a.b", "ml.c.d", "ml.e.f"]).await;
         result.unwrap();
         assert_eq!(
             (record.instance_type.as_str(), record.types_left.as_slice()),
@@ -100,9 +99,8 @@ async fn the_next_type_is_asked_for_when_the_quota_refuses_one() {
         );
         assert_eq!(memory.jobs.spec(NAME).unwrap().instance_type, "ml.c.d");
 
-        let memory = Memory::new();
-        let cloud = faulty(&memory, [Fault::new("create", 1, When::Before, kind).forever()]);
-        let (result, record) = Desk::new().launch(cloud, &["ml.a.b", "ml.c.d"]).await;
+        let memory = faulty([Fault::new("create", 1, When::Before, kind).forever()]);
+        let (result, record) = Desk::new().launch(&memory, &["ml.a.b", "ml.c.d"]).await;
         let error = result.unwrap_err();
         assert_eq!(kind_of(&error), Kind::System);
         let text = render(&error);
@@ -117,56 +115,21 @@ async fn the_next_type_is_asked_for_when_the_quota_refuses_one() {
 #[tokio::test(start_paused = true)]
 async fn a_job_that_is_not_visible_yet_is_adopted_all_the_same() {
     let (desk, memory) = (Desk::new(), Memory::new());
-    desk.launch(memory.cloud(), &["ml.a.b"]).await.0.unwrap();
-    let late = Odd { jobs: memory.jobs.clone(), hidden: Mutex::new(3), takes: Duration::ZERO };
-    let cloud = Cloud { jobs: Arc::new(late), ..memory.cloud() };
-    desk.launch(cloud, &["ml.a.b"]).await.0.unwrap();
-}
-
-/// Shows a job only after some looks, and takes its time to create one.
-struct Odd {
-    jobs: Arc<MemoryJobs>,
-    hidden: Mutex<u32>,
-    takes: Duration,
-}
-
-#[async_trait::async_trait]
-impl TrainingJobs for Odd {
-    async fn create(&self, spec: &TrainingJobSpec) -> Result<String, CloudError> {
-        tokio::time::sleep(self.takes).await;
-        self.jobs.create(spec).await
-    }
-    async fn describe(&self, name: &str) -> Result<Option<TrainingJob>, CloudError> {
-        let hidden = {
-            let mut left = self.hidden.lock().unwrap();
-            *left = left.saturating_sub(1);
-            *left > 0
-        };
-        if hidden { Ok(None) } else { self.jobs.describe(name).await }
-    }
-    async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>, CloudError> {
-        self.jobs.tags(arn).await
-    }
-    async fn stop(&self, name: &str) -> Result<(), CloudError> {
-        self.jobs.stop(name).await
-    }
-    async fn list(&self, name_contains: &str) -> Result<Vec<TrainingJobSummary>, CloudError> {
-        self.jobs.list(name_contains).await
-    }
+    desk.launch(&memory, &["ml.a.b"]).await.0.unwrap();
+    memory.jobs.hide(NAME, 2);
+    desk.launch(&memory, &["ml.a.b"]).await.0.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn throttling_is_waited_out_for_minutes_and_no_longer() {
-    let memory = Memory::new();
-    let cloud = faulty(&memory, [Fault::new("create", 1, When::Before, CloudErrorKind::Throttled).times(20)]);
+    let memory = faulty([Fault::new("create", 1, When::Before, CloudErrorKind::Throttled).times(20)]);
     let start = Instant::now();
-    Desk::new().launch(cloud, &["ml.a.b"]).await.0.unwrap();
+    Desk::new().launch(&memory, &["ml.a.b"]).await.0.unwrap();
     assert!(start.elapsed() > Duration::from_mins(1), "{:?}", start.elapsed());
 
-    let memory = Memory::new();
-    let cloud = faulty(&memory, [Fault::new("create", 1, When::Before, CloudErrorKind::Throttled).forever()]);
+    let memory = faulty([Fault::new("create", 1, When::Before, CloudErrorKind::Throttled).forever()]);
     let start = Instant::now();
-    let (result, record) = Desk::new().launch(cloud, &["ml.a.b"]).await;
+    let (result, record) = Desk::new().launch(&memory, &["ml.a.b"]).await;
     let error = result.unwrap_err();
     assert_eq!(kind_of(&error), Kind::System);
     assert!(render(&error).contains("throttles `CreateTrainingJob`"), "{}", render(&error));
@@ -180,18 +143,16 @@ async fn throttling_is_waited_out_for_minutes_and_no_longer() {
 async fn a_refusal_after_a_lost_reply_leaves_it_open_whether_there_is_a_job() {
     for kind in [CloudErrorKind::Throttled, CloudErrorKind::Quota, CloudErrorKind::Denied, CloudErrorKind::Invalid] {
         for when in [When::Before, When::After] {
-            let memory = Memory::new();
             let plan = [
                 Fault::new("create", 1, when, CloudErrorKind::Transient),
                 Fault::new("create", 2, When::Before, kind).forever(),
             ];
-            let (result, record) = Desk::new().launch(faulty(&memory, plan), &["ml.a.b"]).await;
+            let (result, record) = Desk::new().launch(&faulty(plan), &["ml.a.b"]).await;
             assert!(result.is_err());
             assert!(record.creating, "{kind:?} {when:?}");
         }
-        let memory = Memory::new();
         let plan = [Fault::new("create", 1, When::Before, kind).forever()];
-        let (result, record) = Desk::new().launch(faulty(&memory, plan), &["ml.a.b"]).await;
+        let (result, record) = Desk::new().launch(&faulty(plan), &["ml.a.b"]).await;
         assert!(result.is_err());
         assert!(!record.creating, "{kind:?}");
     }
@@ -199,29 +160,23 @@ async fn a_refusal_after_a_lost_reply_leaves_it_open_whether_there_is_a_job() {
 
 #[tokio::test(start_paused = true)]
 async fn what_brings_no_answer_is_tried_a_few_times() {
-    let memory = Memory::new();
-    let jobs = Arc::new(Faulty::new(
-        memory.jobs.clone(),
-        [Fault::new("create", 1, When::Before, CloudErrorKind::Transient).forever()],
-    ));
-    let (result, record) = Desk::new().launch(Cloud { jobs: jobs.clone(), ..memory.cloud() }, &["ml.a.b"]).await;
+    let memory = faulty([Fault::new("create", 1, When::Before, CloudErrorKind::Transient).forever()]);
+    let (result, record) = Desk::new().launch(&memory, &["ml.a.b"]).await;
     assert!(result.is_err() && record.creating);
-    assert_eq!(jobs.calls("create"), 5);
+    assert_eq!(memory.jobs.count("create"), 5);
 }
 
 /// A cancel waits for the answer of the try under way, and stops the job that came of it.
 #[tokio::test(start_paused = true)]
 async fn a_canceled_creation_is_waited_for_and_its_job_stopped() {
-    let (desk, memory) = (Desk::new(), Memory::new());
-    let slow = Odd { jobs: memory.jobs.clone(), hidden: Mutex::new(0), takes: Duration::from_secs(40) };
-    let cloud = Cloud { jobs: Arc::new(slow), ..memory.cloud() };
+    let (desk, memory) = (Desk::new(), faulty([Fault::slow("create", Duration::from_secs(40))]));
     let cancel = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         desk.cancel.raise();
         std::future::pending::<()>().await;
     };
     let (result, record) = tokio::select! {
-        launched = desk.launch(cloud, &["ml.a.b"]) => launched,
+        launched = desk.launch(&memory, &["ml.a.b"]) => launched,
         () = cancel => unreachable!(),
     };
     assert!(render(&result.unwrap_err()).contains("canceled while the training job was created"));
@@ -231,9 +186,7 @@ async fn a_canceled_creation_is_waited_for_and_its_job_stopped() {
 
 #[tokio::test(start_paused = true)]
 async fn a_second_signal_ends_the_waiting() {
-    let (desk, memory) = (Desk::new(), Memory::new());
-    let slow = Odd { jobs: memory.jobs.clone(), hidden: Mutex::new(0), takes: Duration::from_secs(40) };
-    let cloud = Cloud { jobs: Arc::new(slow), ..memory.cloud() };
+    let (desk, memory) = (Desk::new(), faulty([Fault::slow("create", Duration::from_secs(40))]));
     let start = Instant::now();
     let cancel = async {
         for _ in 0..2 {
@@ -243,7 +196,7 @@ async fn a_second_signal_ends_the_waiting() {
         std::future::pending::<()>().await;
     };
     let (result, record) = tokio::select! {
-        launched = desk.launch(cloud, &["ml.a.b"]) => launched,
+        launched = desk.launch(&memory, &["ml.a.b"]) => launched,
         () = cancel => unreachable!(),
     };
     assert!(result.is_err() && record.creating);
@@ -252,8 +205,8 @@ async fn a_second_signal_ends_the_waiting() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cancel_ends_the_tries_under_throttling() {
-    let (desk, memory) = (Desk::new(), Memory::new());
-    let cloud = faulty(&memory, [Fault::new("create", 1, When::Before, CloudErrorKind::Throttled).forever()]);
+    let (desk, memory) =
+        (Desk::new(), faulty([Fault::new("create", 1, When::Before, CloudErrorKind::Throttled).forever()]));
     let start = Instant::now();
     let cancel = async {
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -261,7 +214,7 @@ async fn a_cancel_ends_the_tries_under_throttling() {
         std::future::pending::<()>().await;
     };
     let (result, record) = tokio::select! {
-        launched = desk.launch(cloud, &["ml.a.b"]) => launched,
+        launched = desk.launch(&memory, &["ml.a.b"]) => launched,
         () = cancel => unreachable!(),
     };
     assert!(render(&result.unwrap_err()).contains("canceled"));
@@ -279,10 +232,9 @@ async fn sixty_jobs_at_once_are_all_created_at_one_request_in_two_seconds() {
         Arc::new(Limited { jobs: memory.jobs.clone(), next: Mutex::new(Instant::now()) });
     let until = Instant::now() + PATIENCE;
     let launches = (0..60).map(|number| {
-        let (desk, cloud) = (&desk, Cloud { jobs: limited.clone(), ..memory.cloud() });
+        let (desk, jobs) = (&desk, limited.clone());
         async move {
-            let id = SessionId::parse(&format!("gitlab-1-{number}-abcdef12")).unwrap();
-            let mut session = Session::to_close(id, cloud, &desk.settings, &desk.printer);
+            let mut session = desk.session(&format!("gitlab-1-{number}-abcdef12"), jobs);
             launch(&mut session, example_spec("x"), &["ml.a.b".to_owned()], until, &desk.cancel).await
         }
     });
@@ -331,9 +283,8 @@ impl TrainingJobs for Limited {
 
 #[tokio::test(start_paused = true)]
 async fn a_denied_call_names_the_permission() {
-    let memory = Memory::new();
-    let cloud = faulty(&memory, [Fault::new("create", 1, When::Before, CloudErrorKind::Denied)]);
-    let error = Desk::new().launch(cloud, &["ml.a.b"]).await.0.unwrap_err();
+    let memory = faulty([Fault::new("create", 1, When::Before, CloudErrorKind::Denied)]);
+    let error = Desk::new().launch(&memory, &["ml.a.b"]).await.0.unwrap_err();
     assert_eq!(kind_of(&error), Kind::System);
     assert!(render(&error).contains("`iam:PassRole`"));
 }

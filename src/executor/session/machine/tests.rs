@@ -1,6 +1,7 @@
 //! The machine's decisions, one event after the other.
 
 use super::*;
+use crate::cloud::testing::example_job;
 
 const TERMS: Terms = Terms { run: 1, nodes: 1, grace: Duration::from_secs(30), provisioning: Duration::from_mins(10) };
 const NODE: NodeId = NodeId::LEADER;
@@ -26,18 +27,8 @@ fn report(report: &Report) -> Event<'_> {
 }
 
 fn job(status: JobStatus, secondary: &str, reason: &str) -> TrainingJob {
-    TrainingJob {
-        name: "x".into(),
-        arn: "arn".into(),
-        status,
-        secondary: secondary.into(),
-        message: None,
-        failure_reason: (!reason.is_empty()).then(|| reason.into()),
-        created: None,
-        training_seconds: None,
-        billable_seconds: None,
-        transitions: Vec::new(),
-    }
+    let failure_reason = (!reason.is_empty()).then(|| reason.into());
+    TrainingJob { failure_reason, ..example_job("x", status, secondary.into()) }
 }
 
 fn conclusion(effects: Vec<Effect>) -> Option<Conclusion> {

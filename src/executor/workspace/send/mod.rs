@@ -10,6 +10,7 @@ mod walking;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 
@@ -29,7 +30,8 @@ const INDEXES: &str = "indexes";
 
 /// Host: sends both trees. A missing temporary tree is empty. What may hold secrets of the job, the temporary tree and git's
 /// configuration, goes into private packs. Chunks that the store has below the route's packs are not sent. `cache` is a directory of
-/// this host that remembers which ones those are, and what the project's files held the last time; it may be lost or wrong.
+/// this host that remembers which ones those are, and what the project's files held the last time; it may be lost or wrong. `now` is the
+/// time of day, by which packs become too old to count on.
 ///
 /// A receiver may work at the same time. Fails, naming the file, when one cannot be read or keeps changing.
 pub async fn send(
@@ -37,13 +39,14 @@ pub async fn send(
     route: &Route,
     trees: &Trees,
     cache: &Path,
+    now: SystemTime,
     progress: &Arc<Progress>,
 ) -> anyhow::Result<Summary> {
     let sent = async {
         let roots = Roots::open(trees)?;
         let (indexes, notes, project) = (cache.join(INDEXES), cache.join("files"), trees.project.clone());
         let files = on_thread(move |_| Ok(Arc::new(FilesCache::open(&notes, &project))));
-        let (known, files) = tokio::join!(KnownPacks::look(store, &route.packs, &indexes), files);
+        let (known, files) = tokio::join!(KnownPacks::look(store, &route.packs, &indexes, now), files);
         let files = files?;
         let job = SendJob {
             roots,

@@ -42,7 +42,7 @@ impl KnownPacks {
     }
 
     /// Looks at what lies below `prefix`. `cache` is this host's own directory for these packs.
-    pub(crate) async fn look(store: &dyn ObjectStore, prefix: &str, cache: &Path) -> Self {
+    pub(crate) async fn look(store: &dyn ObjectStore, prefix: &str, cache: &Path, now: SystemTime) -> Self {
         let cache = IndexCache { dir: cache.to_owned() };
         let listed = match store.inventory(&format!("{prefix}/")).await {
             Ok(listed) => listed,
@@ -51,7 +51,7 @@ impl KnownPacks {
                 return Self { cache: Some(cache), ..Self::default() };
             }
         };
-        let (usable, old) = usable(&listed, SystemTime::now());
+        let (usable, old) = usable(&listed, now);
         cache.keep(&usable.iter().map(|(id, _)| *id).collect());
         let names: Vec<PackId> = usable.iter().map(|(id, _)| *id).collect();
         let (cache, cached) = read_cache(cache, names).await;

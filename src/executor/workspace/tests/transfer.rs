@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::*;
-use crate::cloud::faulty::{Fault, Faulty, When};
+use crate::cloud::testing::{Fault, When};
 use crate::cloud::{CloudErrorKind, Listed};
 use crate::workspace::store::ChunkHash;
 use crate::workspace::store::Index;
@@ -247,7 +247,7 @@ fn the_first_file_is_there_before_the_last_chunk_has_left() {
     block_on(async {
         let (route, progress) = (up(), Arc::default());
         let (cache, progress_of_receiver) = (world.cache(), Arc::default());
-        let sending = send(&store, &route, &world.host, &cache, &progress);
+        let sending = send(&store, &route, &world.host, &cache, SystemTime::now(), &progress);
         let receiving = receive(&store, &route, &world.container, &progress_of_receiver);
         let looking = async {
             while !world.container.project.exists() || !seen() {
@@ -312,10 +312,10 @@ fn throttling_and_faults_are_endured() {
         Fault::new("get", 1, When::Before, CloudErrorKind::Throttled).times(3),
         Fault::new("get_range", 2, When::Before, CloudErrorKind::Transient).times(4),
     ];
-    let store = Faulty::new(world.store.clone(), faults);
+    world.store.plan(faults);
     with_paused_time(async {
-        send(&store, &up(), &world.host, &world.cache(), &Arc::default()).await.unwrap();
-        receive(&store, &up(), &world.container, &Arc::default()).await.unwrap();
+        send(&*world.store, &up(), &world.host, &world.cache(), SystemTime::now(), &Arc::default()).await.unwrap();
+        receive(&*world.store, &up(), &world.container, &Arc::default()).await.unwrap();
     });
     assert!(picture(&world.container.project) == picture(&world.host.project));
 }
@@ -326,17 +326,17 @@ fn a_store_that_is_away_for_long_is_waited_for_while_the_sender_works() {
     world.up();
     fs::write(world.container.project.join("new"), "result").unwrap();
     world.send_changes(&Snapshot::default(), &only(&["new"])).unwrap();
-    let away = || {
-        let faults = ["get", "get_range"].map(|method| Fault::new(method, 1, When::Before, CloudErrorKind::Transient));
-        Faulty::new(world.store.clone(), faults.map(|fault| fault.times(80)))
-    };
     let (route, limits, staging, progress) = (down(), Limits::default(), world.staging(), Arc::default());
     let destination = Destination { trees: &world.host, staging: &staging };
     let selection = only(&["new"]);
     let bounds = Bounds { selection: &selection, limits: &limits };
-    let apply = |store, sent| with_paused_time(apply_changes(&store, &route, destination, bounds, &sent, &progress));
-    apply(away(), all_sent()).unwrap_err();
-    apply(away(), AllSent::default()).unwrap();
+    let apply = |sent| {
+        let faults = ["get", "get_range"].map(|method| Fault::new(method, 1, When::Before, CloudErrorKind::Transient));
+        world.store.plan(faults.map(|fault| fault.times(80)));
+        with_paused_time(apply_changes(&*world.store, &route, destination, bounds, &sent, &progress))
+    };
+    apply(all_sent()).unwrap_err();
+    apply(AllSent::default()).unwrap();
     assert_eq!(fs::read(world.host.project.join("new")).unwrap(), b"result");
 }
 
@@ -344,8 +344,9 @@ fn a_store_that_is_away_for_long_is_waited_for_while_the_sender_works() {
 fn a_send_that_broke_off_is_not_begun_from_the_start() {
     let world = project();
     let fault = Fault::new("put_if_absent", 3, When::Before, CloudErrorKind::Denied).forever();
-    let store = Faulty::new(world.store.clone(), [fault]);
-    block_on(send(&store, &up(), &world.host, &world.cache(), &Arc::default())).unwrap_err();
+    world.store.plan([fault]);
+    block_on(send(&*world.store, &up(), &world.host, &world.cache(), SystemTime::now(), &Arc::default())).unwrap_err();
+    world.store.plan([]);
     let stored = world.packs();
     assert_eq!(stored.len(), 2);
     world.send().unwrap();
@@ -365,10 +366,10 @@ fn an_error_ends_the_walk_too() {
         put(&world.host.project, format!("{number}"), &noise(number, 4 << 20));
     }
     let fault = Fault::new("put_if_absent", 1, When::Before, CloudErrorKind::Denied).forever();
-    let store = Faulty::new(world.store.clone(), [fault]);
+    world.store.plan([fault]);
     let (route, cache, progress) = (up(), world.cache(), Arc::default());
     let sent = block_on(async {
-        let sending = send(&store, &route, &world.host, &cache, &progress);
+        let sending = send(&*world.store, &route, &world.host, &cache, SystemTime::now(), &progress);
         tokio::time::timeout(Duration::from_mins(1), sending).await.expect("it ends")
     });
     assert!(format!("{:#}", sent.unwrap_err()).contains("put_if_absent"));
@@ -412,12 +413,13 @@ fn results_that_broke_off_are_fetched_on() {
     world.send_changes(&snapshot, &everything()).unwrap();
     let before = picture(&world.host.project);
     let fault = Fault::new("get_range", 5, When::Before, CloudErrorKind::Transient).forever();
-    let store = Faulty::new(world.store.clone(), [fault]);
+    world.store.plan([fault]);
     let (route, limits, staging, progress) = (down(), Limits::default(), world.staging(), Arc::default());
     let destination = Destination { trees: &world.host, staging: &staging };
     let selection = everything();
     let bounds = Bounds { selection: &selection, limits: &limits };
-    with_paused_time(apply_changes(&store, &route, destination, bounds, &all_sent(), &progress)).unwrap_err();
+    with_paused_time(apply_changes(&*world.store, &route, destination, bounds, &all_sent(), &progress)).unwrap_err();
+    world.store.plan([]);
     assert_eq!(picture(&world.host.project), before, "nothing is applied by halves");
     let fetched: usize = picture(&world.staging()).values().filter_map(|seen| seen.bytes.as_ref()).map(Vec::len).sum();
     assert!(fetched > 1 << 20, "the first four fetches stay");

@@ -1,0 +1,165 @@
+//! Training jobs: the request, the states, and what a refusal means.
+
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use executor::cloud::testing::example_spec;
+use executor::cloud::{Access, CloudErrorKind, JobStatus, Network, Parameter, SecondaryStatus, TrainingJobs as _};
+
+use super::AwsJobs;
+use crate::stub::{Stub, clients, refusal, reply};
+
+#[tokio::test]
+async fn create_sends_every_field() {
+    let stub = Stub::start().await;
+    stub.push(reply(200, r#"{"TrainingJobArn":"arn:aws:sagemaker:eu-west-1:1:training-job/a"}"#));
+    let mut spec = example_spec("a");
+    spec.network = Some(Network { subnets: vec!["subnet-1".to_owned()], security_group_ids: vec!["sg-1".to_owned()] });
+    spec.volume_kms_key_id = Some("volume-key".to_owned());
+    spec.output_kms_key_id = Some("output-key".to_owned());
+    let arn = stub.jobs.create(&spec).await.unwrap();
+    assert_eq!(arn, "arn:aws:sagemaker:eu-west-1:1:training-job/a");
+    let seen = stub.seen();
+    assert_eq!(seen[0].target.as_deref(), Some("SageMaker.CreateTrainingJob"));
+    let sent: serde_json::Value = serde_json::from_slice(&seen[0].body).unwrap();
+    let expected = serde_json::json!({
+        "TrainingJobName": "a",
+        "RoleArn": "arn:aws:iam::123456789012:role/train",
+        "AlgorithmSpecification": {
+            "TrainingImage": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/train:2.4",
+            "TrainingInputMode": "File",
+            "ContainerEntrypoint": ["/bin/sh", "/opt/ml/input/data/agent/start"],
+        },
+        "Environment": { "AGENT_SESSION": "a" },
+        "InputDataConfig": [{
+            "ChannelName": "agent",
+            "InputMode": "File",
+            "CompressionType": "None",
+            "DataSource": { "S3DataSource": {
+                "S3DataType": "S3Prefix",
+                "S3Uri": "s3://memory/agent/1/",
+                "S3DataDistributionType": "FullyReplicated",
+            } },
+        }],
+        "OutputDataConfig": {
+            "S3OutputPath": "s3://memory/output", "KmsKeyId": "output-key", "CompressionType": "NONE",
+        },
+        "ResourceConfig": {
+            "InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 30, "VolumeKmsKeyId": "volume-key",
+        },
+        "StoppingCondition": { "MaxRuntimeInSeconds": 3600 },
+        "VpcConfig": { "Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"] },
+        "EnableInterContainerTrafficEncryption": false,
+        "Tags": [{ "Key": "sagemaker-executor:session", "Value": "a" }],
+    });
+    assert_eq!(sent, expected);
+}
+
+#[tokio::test]
+async fn create_tells_a_taken_name_from_a_quota_and_a_throttle() {
+    let stub = Stub::start().await;
+    let cases = [
+        ("ResourceInUse", "Training job names must be unique", CloudErrorKind::Exists),
+        ("ResourceLimitExceeded", "The account-level service limit 'x' is 0 Instances", CloudErrorKind::Quota),
+        ("ThrottlingException", "Rate exceeded", CloudErrorKind::Throttled),
+        ("com.amazonaws#ValidationException", "1 validation error detected", CloudErrorKind::Invalid),
+        (
+            "ValidationException",
+            "1 validation error detected: Value 'ml.q1.large' at 'resourceConfig.instanceType' failed",
+            CloudErrorKind::Refused(Parameter::InstanceType),
+        ),
+        (
+            "ValidationException",
+            "Could not assume role arn:aws:iam::1:role/x.",
+            CloudErrorKind::Refused(Parameter::Role),
+        ),
+    ];
+    for (code, message, kind) in cases {
+        stub.push(refusal(400, code, message));
+        let error = stub.jobs.create(&example_spec("a")).await.unwrap_err();
+        assert_eq!(error.kind, kind, "{error}");
+        assert!(error.to_string().starts_with("failed to create training job a: "), "{error}");
+        assert!(error.to_string().contains(message), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn describe_reads_the_newest_transition_and_unknown_values() {
+    let stub = Stub::start().await;
+    stub.push(reply(
+        200,
+        serde_json::json!({
+            "TrainingJobName": "a", "TrainingJobArn": "arn", "TrainingJobStatus": "InProgress",
+            "SecondaryStatus": "Levitating", "CreationTime": 1_700_000_000.5, "BillableTimeInSeconds": 12,
+            "SecondaryStatusTransitions": [
+                { "Status": "Starting", "StartTime": 1_700_000_001, "StatusMessage": "Launching" },
+                { "Status": "Training", "StartTime": 1_700_000_100, "StatusMessage": "Downloading the image" },
+            ],
+        })
+        .to_string(),
+    ));
+    let job = stub.jobs.describe("a").await.unwrap().unwrap();
+    assert_eq!((job.status, job.secondary), (JobStatus::InProgress, SecondaryStatus::Other("Levitating".to_owned())));
+    assert_eq!(job.message.as_deref(), Some("Downloading the image"));
+    assert_eq!((job.billable_seconds, job.training_seconds), (Some(12), None));
+    let created = job.created.unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
+    assert_eq!(created, Duration::from_millis(1_700_000_000_500));
+}
+
+#[tokio::test]
+async fn an_unknown_job_is_none_and_a_stop_of_what_ended_is_success() {
+    let stub = Stub::start().await;
+    stub.push(refusal(400, "ValidationException", "Requested resource not found."));
+    assert_eq!(stub.jobs.describe("a").await.unwrap(), None);
+    stub.push(refusal(400, "ValidationException", "Requested resource not found."));
+    stub.jobs.stop("a").await.unwrap();
+    stub.push(refusal(400, "ValidationException", "The training job is in status Stopped. Cannot stop it."));
+    stub.jobs.stop("a").await.unwrap();
+    stub.push(refusal(400, "AccessDeniedException", "User: x is not authorized to perform: sagemaker:StopTrainingJob"));
+    let error = stub.jobs.stop("a").await.unwrap_err();
+    assert_eq!((error.kind, error.action), (CloudErrorKind::Denied, "sagemaker:StopTrainingJob"));
+}
+
+#[tokio::test]
+async fn a_list_of_jobs_follows_its_pages() {
+    let stub = Stub::start().await;
+    stub.push(reply(
+        200,
+        r#"{"TrainingJobSummaries":[{"TrainingJobName":"b","TrainingJobArn":"arn-b","CreationTime":2,"TrainingJobStatus":"Failed"}],"NextToken":"n"}"#,
+    ));
+    stub.push(reply(
+        200,
+        r#"{"TrainingJobSummaries":[{"TrainingJobName":"a","TrainingJobArn":"arn-a","CreationTime":1,"TrainingJobStatus":"New"}]}"#,
+    ));
+    let jobs = stub.jobs.list("gitlab").await.unwrap();
+    let jobs: Vec<_> = jobs.iter().map(|job| (job.name.as_str(), job.status)).collect();
+    assert_eq!(jobs, [("b", JobStatus::Failed), ("a", JobStatus::Unknown)]);
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_transient_and_keeps_no_credentials() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let access = Access {
+        region: Some("eu-west-1".to_owned()),
+        endpoint_url: Some(endpoint),
+        bucket: "bucket".to_owned(),
+        ..Access::default()
+    };
+    let error = AwsJobs::new(clients(&access, RetryConfig::disabled()).await).describe("a").await.unwrap_err();
+    assert_eq!(error.kind, CloudErrorKind::Transient);
+    let text = error.to_string();
+    assert!(text.starts_with("failed to describe training job a: "), "{text}");
+    assert!(text.contains("refused"), "{text}");
+    assert!(!text.contains("test-secret") && !text.contains("AKIDTEST"), "{text}");
+}
+
+#[tokio::test]
+async fn a_page_of_a_proxy_is_not_taken_for_an_answer() {
+    let stub = Stub::start().await;
+    stub.push(reply(502, "<html>password=hunter2</html>"));
+    let error = stub.jobs.describe("a").await.unwrap_err();
+    assert_eq!(error.kind, CloudErrorKind::Transient);
+    assert!(!error.to_string().contains("hunter2"), "{error}");
+}

@@ -1,0 +1,145 @@
+//! For tests: the ports over a scripted server on loopback, which sees the shapes of requests and gives replies and errors.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use aws_config::retry::RetryConfig;
+use aws_sdk_s3::config::Credentials;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use executor::cloud::{Access, JobLogs, ObjectStore, TrainingJobs};
+use tokio::task::JoinSet;
+
+use crate::jobs::AwsJobs;
+use crate::logs::AwsLogs;
+use crate::objects::AwsObjects;
+use crate::{Clients, loader};
+
+/// One request as the server saw it.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) method: String,
+    pub(crate) uri: String,
+    pub(crate) range: Option<String>,
+    pub(crate) if_none_match: Option<String>,
+    pub(crate) kms: Option<String>,
+    pub(crate) target: Option<String>,
+    pub(crate) body: Vec<u8>,
+}
+
+type Answer = Box<dyn Fn(&Seen) -> Option<Response> + Send>;
+
+#[derive(Default)]
+struct Script {
+    /// Each answers once, in order, whatever is asked.
+    queue: VecDeque<Response>,
+    /// Asked when the queue is empty.
+    answer: Option<Answer>,
+    seen: Vec<Seen>,
+}
+
+/// The server and the ports that talk to it.
+pub(crate) struct Stub {
+    script: Arc<Mutex<Script>>,
+    pub(crate) jobs: Arc<dyn TrainingJobs>,
+    pub(crate) objects: Arc<dyn ObjectStore>,
+    pub(crate) logs: Arc<dyn JobLogs>,
+    _server: JoinSet<()>,
+}
+
+impl Stub {
+    pub(crate) async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub(crate) async fn with(change: impl FnOnce(&mut Access)) -> Self {
+        Self::build(change, RetryConfig::disabled()).await
+    }
+
+    /// With the SDK's own tries, as in the program.
+    pub(crate) async fn start_with_retries() -> Self {
+        Self::build(|_| {}, RetryConfig::standard().with_max_attempts(3)).await
+    }
+
+    async fn build(change: impl FnOnce(&mut Access), retries: RetryConfig) -> Self {
+        let script: Arc<Mutex<Script>> = Arc::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let app = axum::Router::new().fallback(answer).with_state(Arc::clone(&script));
+        let mut server = JoinSet::new();
+        server.spawn(async move { axum::serve(listener, app).await.unwrap() });
+        let mut access = Access {
+            region: Some("eu-west-1".to_owned()),
+            endpoint_url: Some(endpoint),
+            bucket: "bucket".to_owned(),
+            prefix: "pre/fix".to_owned(),
+            ..Access::default()
+        };
+        change(&mut access);
+        let clients = clients(&access, retries).await;
+        Self {
+            script,
+            jobs: Arc::new(AwsJobs::new(Arc::clone(&clients))),
+            objects: Arc::new(AwsObjects::new(Arc::clone(&clients), &access)),
+            logs: Arc::new(AwsLogs::new(clients)),
+            _server: server,
+        }
+    }
+
+    pub(crate) fn push(&self, response: Response) {
+        self.script.lock().unwrap().queue.push_back(response);
+    }
+
+    pub(crate) fn answer(&self, answer: impl Fn(&Seen) -> Option<Response> + Send + 'static) {
+        self.script.lock().unwrap().answer = Some(Box::new(answer));
+    }
+
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.script.lock().unwrap().seen.clone()
+    }
+}
+
+/// As in the program, with fixed credentials.
+pub(crate) async fn clients(access: &Access, retries: RetryConfig) -> Arc<Clients> {
+    let config = loader(access)
+        .unwrap()
+        .credentials_provider(Credentials::new("AKIDTEST", "test-secret", None, None, "test"))
+        .retry_config(retries)
+        .load()
+        .await;
+    Clients::new(config)
+}
+
+async fn answer(State(script): State<Arc<Mutex<Script>>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let header = |name: &str| parts.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+    let seen = Seen {
+        method: parts.method.to_string(),
+        uri: parts.uri.to_string(),
+        range: header("range"),
+        if_none_match: header("if-none-match"),
+        kms: header("x-amz-server-side-encryption-aws-kms-key-id"),
+        target: header("x-amz-target"),
+        body: axum::body::to_bytes(body, usize::MAX).await.unwrap().to_vec(),
+    };
+    let mut script = script.lock().unwrap();
+    script.seen.push(seen.clone());
+    script
+        .queue
+        .pop_front()
+        .or_else(|| script.answer.as_ref().and_then(|answer| answer(&seen)))
+        .unwrap_or_else(|| reply(500, "the test has no answer"))
+}
+
+pub(crate) fn reply(status: u16, body: impl Into<Body>) -> Response {
+    Response::builder().status(status).header("content-type", "application/x-amz-json-1.1").body(body.into()).unwrap()
+}
+
+pub(crate) fn refusal(status: u16, code: &str, message: &str) -> Response {
+    reply(status, serde_json::json!({ "__type": code, "message": message }).to_string())
+}
+
+pub(crate) fn s3_refusal(status: u16, code: &str) -> Response {
+    reply(status, format!("<Error><Code>{code}</Code><Message>text of {code}</Message></Error>"))
+}

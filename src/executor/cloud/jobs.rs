@@ -1,0 +1,192 @@
+//! The port of SageMaker's training jobs, and their types. Knows no service: `aws` and `testing` implement it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use serde::de::IntoDeserializer as _;
+
+use super::error::CloudError;
+
+/// SageMaker training jobs.
+#[async_trait]
+pub trait TrainingJobs: Send + Sync {
+    /// Creates the job and returns its ARN, in a single try: after a lost reply only the caller knows what a further answer
+    /// means. A taken name is [`CloudErrorKind::Exists`](super::CloudErrorKind::Exists), never an implicit adoption; a refused
+    /// parameter of the request is [`CloudErrorKind::Refused`](super::CloudErrorKind::Refused).
+    async fn create(&self, spec: &TrainingJobSpec) -> Result<String, CloudError>;
+    /// The job's state, or `None` when no job of this name exists (AWS answers `ValidationException`,
+    /// "Requested resource not found").
+    async fn describe(&self, name: &str) -> Result<Option<TrainingJob>, CloudError>;
+    /// As [`TrainingJobs::describe`], in a single try: whoever looks again and again needs no other.
+    async fn glance(&self, name: &str) -> Result<Option<TrainingJob>, CloudError> {
+        self.describe(name).await
+    }
+    /// The tags of the resource.
+    async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>, CloudError>;
+    /// Asks for a stop. A job that has ended already, or does not exist, is success.
+    async fn stop(&self, name: &str) -> Result<(), CloudError>;
+    /// Names and statuses of jobs whose name contains `name_contains`, newest first. Two requests a second per account:
+    /// for sweeps only, never to poll.
+    async fn list(&self, name_contains: &str) -> Result<Vec<TrainingJobSummary>, CloudError>;
+}
+
+/// What is asked of SageMaker. Limits: [`CreateTrainingJob`](https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.html).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrainingJobSpec {
+    /// 1..63 characters, `^[a-zA-Z0-9](-*[a-zA-Z0-9])*$`.
+    pub name: String,
+    pub image: String,
+    pub role_arn: String,
+    pub entrypoint: Vec<String>,
+    pub arguments: Vec<String>,
+    /// At most 100 entries of 512 characters; readable by everybody who may describe the job.
+    pub environment: BTreeMap<String, String>,
+    pub channels: Vec<Channel>,
+    /// `s3://...` for what the container leaves in `/opt/ml/model` and `/opt/ml/output/data`.
+    pub output_uri: String,
+    pub output_kms_key_id: Option<String>,
+    pub instance_type: String,
+    pub instance_count: u32,
+    pub volume_size_gb: u32,
+    pub volume_kms_key_id: Option<String>,
+    /// Seconds.
+    pub max_runtime: u64,
+    pub network: Option<Network>,
+    pub encrypt_inter_container_traffic: bool,
+    /// At most 50.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// An input channel in File mode: `/opt/ml/input/data/<name>/...`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Channel {
+    pub name: String,
+    /// A prefix that ends with `/`; it must hold an object when the job is created.
+    pub uri: String,
+}
+
+/// The VPC of the training instances.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    pub subnets: Vec<String>,
+    pub security_group_ids: Vec<String>,
+}
+
+/// `DescribeTrainingJob`, as far as the executor reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrainingJob {
+    pub name: String,
+    pub arn: String,
+    pub status: JobStatus,
+    pub secondary: SecondaryStatus,
+    /// The newest transition's message; for people, never for decisions.
+    pub message: Option<String>,
+    pub failure_reason: Option<String>,
+    pub created: Option<SystemTime>,
+    pub training_seconds: Option<u64>,
+    pub billable_seconds: Option<u64>,
+    /// `SecondaryStatusTransitions` in order of time: what happened between two looks.
+    pub transitions: Vec<Transition>,
+}
+
+/// The job came into another phase.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    pub status: SecondaryStatus,
+    pub started: Option<SystemTime>,
+    /// For people, never for decisions.
+    pub message: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrainingJobSummary {
+    pub name: String,
+    pub arn: String,
+    pub status: JobStatus,
+}
+
+/// `SecondaryStatus`: the phase of a job, or why it was stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub enum SecondaryStatus {
+    Starting,
+    LaunchingMLInstances,
+    PreparingTrainingStack,
+    Downloading,
+    DownloadingTrainingImage,
+    Training,
+    Uploading,
+    Stopping,
+    Stopped,
+    Completed,
+    Failed,
+    Interrupted,
+    Restarting,
+    Updating,
+    Pending,
+    MaxRuntimeExceeded,
+    MaxWaitTimeExceeded,
+    /// In no model, but in the service's documentation.
+    MaxPendingTimeExceeded,
+    /// A value newer than this program.
+    #[serde(skip)]
+    Other(String),
+}
+
+impl From<&str> for SecondaryStatus {
+    fn from(text: &str) -> Self {
+        let known: Result<Self, serde::de::value::Error> = Self::deserialize(text.into_deserializer());
+        known.unwrap_or_else(|_| Self::Other(text.to_owned()))
+    }
+}
+
+impl fmt::Display for SecondaryStatus {
+    /// As SageMaker writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Other(text) => f.write_str(text),
+            known => write!(f, "{known:?}"),
+        }
+    }
+}
+
+/// `TrainingJobStatus`. `Stopped` is not success: time limits end there too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobStatus {
+    InProgress,
+    Completed,
+    Failed,
+    Stopping,
+    Stopped,
+    Deleting,
+    /// A value newer than this program.
+    Unknown,
+}
+
+impl JobStatus {
+    /// No instance is left and none will come.
+    pub fn is_terminal(self) -> bool {
+        match self {
+            JobStatus::Completed | JobStatus::Failed | JobStatus::Stopped | JobStatus::Deleting => true,
+            JobStatus::InProgress | JobStatus::Stopping | JobStatus::Unknown => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secondary_status_is_read_and_written_as_sagemaker_writes_it() {
+        assert_eq!(SecondaryStatus::from("LaunchingMLInstances"), SecondaryStatus::LaunchingMLInstances);
+        for text in
+            ["Starting", "LaunchingMLInstances", "MaxPendingTimeExceeded", "Levitating", "Other", "starting", ""]
+        {
+            assert_eq!(SecondaryStatus::from(text).to_string(), text);
+        }
+        assert_eq!(SecondaryStatus::from("Other"), SecondaryStatus::Other("Other".to_owned()));
+    }
+}

@@ -1,0 +1,261 @@
+//! SageMaker's training jobs in memory: they change by hand or by one step a describe. No delays and no limits of their own.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+
+use super::faults::Fake;
+use crate::cloud::{
+    Channel, CloudError, CloudErrorKind, JobStatus, SecondaryStatus, TrainingJob, TrainingJobSpec, TrainingJobSummary,
+    TrainingJobs,
+};
+
+/// Training jobs that change by hand ([`MemoryJobs::set_status`]) or by one step a describe
+/// ([`MemoryJobs::advance_on_describe`]).
+pub type MemoryJobs = Fake<Jobs>;
+
+#[derive(Debug, Default)]
+pub struct Jobs {
+    jobs: BTreeMap<String, Job>,
+    created: u64,
+}
+
+#[derive(Debug)]
+struct Job {
+    spec: TrainingJobSpec,
+    now: TrainingJob,
+    steps: VecDeque<(JobStatus, SecondaryStatus)>,
+    /// Describes that do not show the job yet.
+    hidden: u32,
+}
+
+impl MemoryJobs {
+    /// Sets `status` and `secondary` of a job at once and forgets steps to come. A job that does not exist stays so.
+    pub fn set_status(&self, name: &str, status: JobStatus, secondary: SecondaryStatus) {
+        if let Some(job) = self.inner().service.jobs.get_mut(name) {
+            job.steps.clear();
+            job.step(status, secondary);
+        }
+    }
+
+    /// Changes any field of the described job, a failure reason for one. A job that does not exist stays so.
+    pub fn change(&self, name: &str, change: impl FnOnce(&mut TrainingJob)) {
+        if let Some(job) = self.inner().service.jobs.get_mut(name) {
+            change(&mut job.now);
+        }
+    }
+
+    /// Each describe from now on takes the next of these before it answers; the last one stays.
+    pub fn advance_on_describe(&self, name: &str, steps: &[(JobStatus, SecondaryStatus)]) {
+        if let Some(job) = self.inner().service.jobs.get_mut(name) {
+            job.steps.extend(steps.iter().cloned());
+        }
+    }
+
+    /// So many describes from now on do not show the job yet.
+    pub fn hide(&self, name: &str, describes: u32) {
+        if let Some(job) = self.inner().service.jobs.get_mut(name) {
+            job.hidden = describes;
+        }
+    }
+
+    /// What was asked for under this name.
+    pub fn spec(&self, name: &str) -> Option<TrainingJobSpec> {
+        self.inner().service.jobs.get(name).map(|job| job.spec.clone())
+    }
+
+    /// Names of all jobs, in order.
+    pub fn names(&self) -> Vec<String> {
+        self.inner().service.jobs.keys().cloned().collect()
+    }
+}
+
+impl Job {
+    fn step(&mut self, status: JobStatus, secondary: SecondaryStatus) {
+        (self.now.status, self.now.secondary) = (status, secondary);
+    }
+}
+
+#[async_trait]
+impl TrainingJobs for MemoryJobs {
+    async fn create(&self, spec: &TrainingJobSpec) -> Result<String, CloudError> {
+        let act = |service: &mut Jobs| {
+            if service.jobs.contains_key(&spec.name) {
+                return Err(CloudError {
+                    kind: CloudErrorKind::Exists,
+                    operation: format!("create training job {}", spec.name),
+                    message: "ResourceInUse: Training job names must be unique".to_owned(),
+                    action: "sagemaker:CreateTrainingJob",
+                });
+            }
+            service.created += 1;
+            let now = TrainingJob {
+                created: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(service.created)),
+                ..example_job(&spec.name, JobStatus::InProgress, SecondaryStatus::Starting)
+            };
+            let arn = now.arn.clone();
+            let job = Job { spec: spec.clone(), now, steps: VecDeque::new(), hidden: 0 };
+            service.jobs.insert(spec.name.clone(), job);
+            Ok(arn)
+        };
+        self.call("create", &spec.name, act).await
+    }
+
+    async fn describe(&self, name: &str) -> Result<Option<TrainingJob>, CloudError> {
+        let act = |service: &mut Jobs| {
+            let Some(job) = service.jobs.get_mut(name) else { return Ok(None) };
+            if job.hidden > 0 {
+                job.hidden -= 1;
+                return Ok(None);
+            }
+            if let Some((status, secondary)) = job.steps.pop_front() {
+                job.step(status, secondary);
+            }
+            Ok(Some(job.now.clone()))
+        };
+        self.call("describe", name, act).await
+    }
+
+    async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>, CloudError> {
+        let absent = || CloudError {
+            kind: CloudErrorKind::NotFound,
+            operation: format!("list the tags of {arn}"),
+            message: "ValidationException: Requested resource not found".to_owned(),
+            action: "sagemaker:ListTags",
+        };
+        let tagged = |service: &mut Jobs| {
+            let job = service.jobs.values().find(|job| job.now.arn == arn);
+            job.map(|job| job.spec.tags.clone()).ok_or_else(absent)
+        };
+        self.call("tags", arn, tagged).await
+    }
+
+    /// The job is `Stopping` now, and `Stopped` from the second describe on.
+    async fn stop(&self, name: &str) -> Result<(), CloudError> {
+        let act = |service: &mut Jobs| {
+            if let Some(job) = service.jobs.get_mut(name)
+                && job.now.status == JobStatus::InProgress
+            {
+                job.step(JobStatus::Stopping, SecondaryStatus::Stopping);
+                job.steps = VecDeque::from([
+                    (JobStatus::Stopping, SecondaryStatus::Stopping),
+                    (JobStatus::Stopped, SecondaryStatus::Stopped),
+                ]);
+            }
+            Ok(())
+        };
+        self.call("stop", name, act).await
+    }
+
+    async fn list(&self, name_contains: &str) -> Result<Vec<TrainingJobSummary>, CloudError> {
+        let act = |service: &mut Jobs| {
+            let jobs = service.jobs.values().map(|job| &job.now);
+            let mut jobs: Vec<&TrainingJob> = jobs.filter(|job| job.name.contains(name_contains)).collect();
+            jobs.sort_by_key(|job| std::cmp::Reverse(job.created));
+            let summary = |job: &TrainingJob| TrainingJobSummary {
+                name: job.name.clone(),
+                arn: job.arn.clone(),
+                status: job.status,
+            };
+            Ok(jobs.into_iter().map(summary).collect())
+        };
+        self.call("list", name_contains, act).await
+    }
+}
+
+/// A described job without times and texts.
+pub fn example_job(name: &str, status: JobStatus, secondary: SecondaryStatus) -> TrainingJob {
+    TrainingJob {
+        name: name.to_owned(),
+        arn: format!("arn:aws:sagemaker:eu-west-1:123456789012:training-job/{name}"),
+        status,
+        secondary,
+        message: None,
+        failure_reason: None,
+        created: None,
+        training_seconds: None,
+        billable_seconds: None,
+        transitions: Vec::new(),
+    }
+}
+
+/// A small request for tests: one channel, one instance, no network.
+pub fn example_spec(name: &str) -> TrainingJobSpec {
+    TrainingJobSpec {
+        name: name.to_owned(),
+        image: "123456789012.dkr.ecr.eu-west-1.amazonaws.com/train:2.4".to_owned(),
+        role_arn: "arn:aws:iam::123456789012:role/train".to_owned(),
+        entrypoint: vec!["/bin/sh".to_owned(), "/opt/ml/input/data/agent/start".to_owned()],
+        arguments: Vec::new(),
+        environment: BTreeMap::from([("AGENT_SESSION".to_owned(), name.to_owned())]),
+        channels: vec![Channel { name: "agent".to_owned(), uri: "s3://memory/agent/1/".to_owned() }],
+        output_uri: "s3://memory/output".to_owned(),
+        output_kms_key_id: None,
+        instance_type: "ml.m5.large".to_owned(),
+        instance_count: 1,
+        volume_size_gb: 30,
+        volume_kms_key_id: None,
+        max_runtime: 3600,
+        network: None,
+        encrypt_inter_container_traffic: false,
+        tags: BTreeMap::from([("sagemaker-executor:session".to_owned(), name.to_owned())]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_taken_name_exists_and_keeps_the_first_spec() {
+        let jobs = MemoryJobs::default();
+        let arn = jobs.create(&example_spec("a")).await.unwrap();
+        let mut other = example_spec("a");
+        other.instance_type = "ml.p5.48xlarge".to_owned();
+        assert_eq!(jobs.create(&other).await.unwrap_err().kind, CloudErrorKind::Exists);
+        assert_eq!(jobs.spec("a").unwrap().instance_type, "ml.m5.large");
+        assert_eq!(jobs.tags(&arn).await.unwrap(), example_spec("a").tags);
+        assert_eq!(jobs.calls(), ["create a", "create a", &format!("tags {arn}")]);
+    }
+
+    #[tokio::test]
+    async fn a_job_advances_by_describe_and_by_hand_and_stops() {
+        let jobs = MemoryJobs::default();
+        jobs.create(&example_spec("a")).await.unwrap();
+        let steps =
+            [(JobStatus::InProgress, SecondaryStatus::Downloading), (JobStatus::InProgress, SecondaryStatus::Training)];
+        jobs.advance_on_describe("a", &steps);
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            seen.push(jobs.describe("a").await.unwrap().unwrap().secondary);
+        }
+        assert_eq!(seen, [SecondaryStatus::Downloading, SecondaryStatus::Training, SecondaryStatus::Training]);
+        jobs.stop("a").await.unwrap();
+        assert_eq!(jobs.describe("a").await.unwrap().unwrap().status, JobStatus::Stopping);
+        assert_eq!(jobs.describe("a").await.unwrap().unwrap().status, JobStatus::Stopped);
+        jobs.set_status("a", JobStatus::Failed, SecondaryStatus::Failed);
+        jobs.stop("a").await.unwrap();
+        assert_eq!(jobs.describe("a").await.unwrap().unwrap().status, JobStatus::Failed);
+        assert_eq!(jobs.describe("b").await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn newest_jobs_are_listed_first() {
+        let jobs = MemoryJobs::default();
+        for name in ["gitlab-1", "other", "gitlab-2"] {
+            jobs.create(&example_spec(name)).await.unwrap();
+        }
+        let names: Vec<String> = jobs.list("gitlab").await.unwrap().into_iter().map(|job| job.name).collect();
+        assert_eq!(names, ["gitlab-2", "gitlab-1"]);
+    }
+
+    #[tokio::test]
+    async fn a_hidden_job_is_shown_after_so_many_describes() {
+        let jobs = MemoryJobs::default();
+        jobs.create(&example_spec("a")).await.unwrap();
+        jobs.hide("a", 1);
+        assert_eq!(jobs.describe("a").await.unwrap(), None);
+        assert!(jobs.describe("a").await.unwrap().is_some());
+    }
+}

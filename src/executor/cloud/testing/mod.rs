@@ -1,0 +1,68 @@
+//! The ports in memory, for unit tests of stages, commands and sessions: deterministic, scriptable, and they remember calls.
+//!
+//! They do what the ports promise and no more; what goes wrong is planned by the test ([`Fault`]). They never imitate AWS's wire
+//! or its quirks; that is the emulator's work.
+
+mod faults;
+mod jobs;
+mod logs;
+mod objects;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+pub use faults::{Fake, Fault, When};
+pub use jobs::{MemoryJobs, example_job, example_spec};
+pub use logs::MemoryLogs;
+pub use objects::MemoryObjects;
+
+use super::{Access, Connect, JobLogs, ObjectStore, TrainingJobs};
+
+/// One fake of each port, to script and to question them; it hands them out like an account, and remembers which.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    made: Arc<Mutex<BTreeSet<&'static str>>>,
+    pub jobs: Arc<MemoryJobs>,
+    pub objects: Arc<MemoryObjects>,
+    pub logs: Arc<MemoryLogs>,
+}
+
+impl Memory {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The ports that were asked for as of an account: `jobs`, `objects`, `logs`.
+    pub fn made(&self) -> Vec<&'static str> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
+    fn make(&self, port: &'static str) {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(port);
+    }
+}
+
+#[async_trait]
+impl Connect for Memory {
+    async fn jobs(&self, _: &Access) -> anyhow::Result<Arc<dyn TrainingJobs>> {
+        self.make("jobs");
+        Ok(self.jobs.clone())
+    }
+
+    async fn objects(&self, _: &Access) -> anyhow::Result<Arc<dyn ObjectStore>> {
+        self.make("objects");
+        Ok(self.objects.clone())
+    }
+
+    async fn logs(&self, _: &Access) -> anyhow::Result<Arc<dyn JobLogs>> {
+        self.make("logs");
+        Ok(self.logs.clone())
+    }
+
+    fn container_objects(&self, _: &Access) -> anyhow::Result<Arc<dyn ObjectStore>> {
+        self.make("objects");
+        Ok(self.objects.clone())
+    }
+}

@@ -1,0 +1,257 @@
+//! Every stage on fakes: `config`, `prepare`, a stage on the host, a stage in the container against a scripted agent, `cleanup`.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::{Context, cleanup, config, prepare, run};
+use crate::base::clock::{Clock as _, HostClock, TestClock};
+use crate::base::failure::{ExitCodes, Kind, kind_of};
+use crate::base::node::NodeId;
+use crate::base::signals::Cancellation;
+use crate::cloud::testing::Memory;
+use crate::cloud::{JobStatus, ObjectStore as _, SecondaryStatus};
+use crate::config::env::{Contract, Environment};
+use crate::protocol::keys::Layout;
+use crate::protocol::mailbox::{self, ByeReason, Envelope, ExitReport, Order, Report, RunOrder};
+use crate::protocol::project::Trees;
+use crate::session::age::Stamp;
+use crate::session::record::Records;
+use crate::session::{SessionId, left_over, spec};
+use crate::trace::FrameEncoder;
+use crate::ui::{Captured, Printer};
+use crate::workspace::{self, Snapshot};
+
+const NODE: NodeId = NodeId::LEADER;
+
+/// One job on a host of its own, whose account is in memory.
+struct StageHarness {
+    dir: tempfile::TempDir,
+    memory: Memory,
+    clock: Arc<TestClock>,
+    printer: Printer,
+    captured: Captured,
+    /// What `config` asked the runner to set for the later stages.
+    job_env: BTreeMap<String, String>,
+}
+
+impl StageHarness {
+    /// After `config`.
+    fn configured() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("bin")).unwrap();
+        let git = dir.path().join("bin/git");
+        std::fs::write(&git, "#!/bin/sh\n").unwrap();
+        std::fs::set_permissions(&git, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let payload = serde_json::json!({
+            "id": 2, "token": "t", "job_info": {"project_id": 1},
+            "steps": [{"name": "script", "script": ["train"]}],
+            "artifacts": [{"paths": ["model"]}],
+        });
+        std::fs::write(dir.path().join("response.json"), payload.to_string()).unwrap();
+        let clock = Arc::new(TestClock::at(HostClock.now()));
+        let (printer, captured) = Printer::captured();
+        let mut harness = Self { dir, memory: Memory::new(), clock, printer, captured, job_env: BTreeMap::new() };
+        config::run(&harness.context()).unwrap();
+        let answer: serde_json::Value = serde_json::from_slice(&harness.captured.data()).unwrap();
+        assert!(harness.memory.made().is_empty(), "`config` needs no account");
+        harness.job_env = serde_json::from_value(answer["job_env"].clone()).unwrap();
+        std::fs::create_dir_all(harness.host().project).unwrap();
+        harness
+    }
+
+    /// As the runner calls a stage.
+    fn context(&self) -> Context {
+        let place = |name: &str| self.dir.path().join(name);
+        let settings = format!(
+            "[aws]\nendpoint_url = \"http://127.0.0.1:1\"\n[storage]\nbucket = \"b\"\n\
+             [job]\nimage = \"i\"\ninstance_type = \"ml.m5.large\"\nrole_arn = \"arn:aws:iam::123456789012:role/x\"\n\
+             [runner]\nshell = \"/bin/sh\"\nbuilds_dir = {:?}\ncache_dir = {:?}\nstate_dir = {:?}\n",
+            place("builds"),
+            place("cache"),
+            place("state")
+        );
+        let mut pairs = vec![
+            ("PATH".into(), format!("{}:/usr/bin:/bin", place("bin").display()).into()),
+            ("CUSTOM_ENV_RUNNER_TEMP_PROJECT_DIR".into(), self.host().tmp.into()),
+            // The runner's helper is asked for by jobs with artifacts, where it is not a try.
+            (crate::config::env::TRY.into(), "1".into()),
+        ];
+        pairs.extend(self.job_env.iter().map(|(name, value)| (name.into(), value.into())));
+        Context {
+            env: Environment::from_pairs(pairs),
+            contract: Contract {
+                job_response_file: Some(place("response.json")),
+                build_exit_code_file: Some(place("build_exit_code")),
+                exit_codes: ExitCodes::default(),
+                session: self.job_env.get(crate::config::env::SESSION).cloned(),
+            },
+            settings: toml::from_str(&settings).unwrap(),
+            printer: self.printer.clone(),
+            cancellation: Cancellation::default(),
+            connect: Arc::new(self.memory.clone()),
+            clock: self.clock.clone(),
+        }
+    }
+
+    fn host(&self) -> Trees {
+        let slot = self.job_env.get(crate::config::env::SLOT).map_or("0", String::as_str);
+        trees(&self.dir.path().join("builds/1").join(slot).join("ml"))
+    }
+
+    fn id(&self) -> SessionId {
+        SessionId::parse(&self.job_env[crate::config::env::SESSION]).unwrap()
+    }
+
+    fn records(&self) -> Records {
+        Records::at(&self.dir.path().join("state"))
+    }
+
+    fn script(&self, text: &str) -> PathBuf {
+        let path = self.dir.path().join("script");
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn agent(&self) -> Agent {
+        let container = trees(&self.dir.path().join("container"));
+        std::fs::create_dir_all(&container.project).unwrap();
+        let layout = spec::layout(&self.id());
+        Agent { memory: self.memory.clone(), job: self.id().to_string(), layout, container, reports: 0 }
+    }
+}
+
+fn trees(project: &Path) -> Trees {
+    Trees { project: project.to_owned(), tmp: project.with_extension("tmp"), base: None }
+}
+
+/// Does what a container's agent does, without a container.
+struct Agent {
+    memory: Memory,
+    job: String,
+    layout: Layout,
+    container: Trees,
+    reports: u32,
+}
+
+impl Agent {
+    fn report(&mut self, report: &Report) {
+        self.reports += 1;
+        let key = self.layout.report(NODE, self.reports);
+        self.memory.objects.insert(&key, mailbox::encode(self.reports, report));
+    }
+
+    /// Obeys until it is told to leave. Its script prints a line, runs for `takes`, and leaves a file.
+    async fn work(mut self, takes: Duration, code: i32) {
+        self.memory.jobs.set_status(&self.job, JobStatus::InProgress, SecondaryStatus::Training);
+        self.report(&Report::Ready { agent: "0".into(), nodes: vec![NODE.to_string()] });
+        let mut asked = None;
+        for seq in 1.. {
+            let key = self.layout.order(seq);
+            let order = loop {
+                if let Some(body) = self.memory.objects.get(&key).await.unwrap() {
+                    break serde_json::from_slice::<Envelope<Order>>(&body).unwrap().body;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            };
+            match order {
+                Order::Workspace(order) => asked = Some(order.selection),
+                Order::Run(RunOrder { run, .. }) => {
+                    self.report(&Report::Started { run });
+                    tokio::time::sleep(takes).await;
+                    std::fs::write(self.container.project.join("model"), "weights").unwrap();
+                    let (mut encoder, mut lines) = (FrameEncoder::new(run), Vec::new());
+                    encoder.encode(b"trained\n", &mut lines);
+                    encoder.end(code, &mut lines);
+                    self.memory.objects.insert(&self.layout.trace(NODE, run, 0), lines);
+                    let (bytes, hash) = (encoder.bytes(), encoder.hash());
+                    let exit = ExitReport { code, bytes, hash, canceled: false, at: 1, copy: Some(1) };
+                    self.report(&Report::Exited { run, exit });
+                }
+                Order::Cancel { .. } => {}
+                Order::Finish { .. } => break,
+            }
+        }
+        let (selection, snapshot, progress) = (asked.unwrap(), Snapshot::default(), Arc::default());
+        let (objects, route) = (self.memory.objects.clone(), self.layout.results());
+        workspace::send_changes(&*objects, &route, &self.container, &snapshot, &selection, &progress).await.unwrap();
+        self.report(&Report::Collected { summary: String::new() });
+        self.report(&Report::Bye { reason: ByeReason::Finished });
+        self.memory.jobs.set_status(&self.job, JobStatus::Completed, SecondaryStatus::Completed);
+    }
+}
+
+#[tokio::test]
+async fn a_stage_on_the_host_runs_the_runners_script() {
+    let harness = StageHarness::configured();
+    prepare::run(harness.context()).await.unwrap();
+    assert_eq!(harness.memory.jobs.names(), [harness.id().to_string()]);
+    let wrote = harness.dir.path().join("wrote");
+    let script = harness.script(&format!("echo fetched > {}; exit ${{CODE:-0}}\n", wrote.display()));
+    run::run(harness.context(), &script, "get_sources").await.unwrap();
+    assert_eq!(std::fs::read_to_string(wrote).unwrap(), "fetched\n");
+    let failed = run::run(harness.context(), &harness.script("exit 3\n"), "get_sources").await.unwrap_err();
+    assert_eq!(kind_of(&failed), Kind::Script { code: 3 });
+    cleanup::run(harness.context()).await.unwrap();
+    assert_eq!(harness.memory.made(), ["jobs", "objects"], "no stage on the host reads the log");
+    assert!(harness.records().sessions().unwrap().is_empty());
+    assert!(harness.memory.objects.keys().iter().all(|key| key.starts_with("agents/")), "the agent alone is kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stage_in_the_container_brings_its_output_its_code_and_its_results() {
+    for code in [0, 7] {
+        let harness = StageHarness::configured();
+        prepare::run(harness.context()).await.unwrap();
+        let script = harness.script("train\n");
+        let agent = tokio::spawn(harness.agent().work(Duration::from_secs(5), code));
+        let ended = run::run(harness.context(), &script, "build_script").await;
+        match code {
+            0 => ended.unwrap(),
+            code => assert_eq!(kind_of(&ended.unwrap_err()), Kind::Script { code }),
+        }
+        agent.await.unwrap();
+        assert!(harness.captured.data().ends_with(b"trained\n"), "{}", harness.captured.text());
+        assert_eq!(std::fs::read_to_string(harness.host().project.join("model")).unwrap(), "weights");
+        cleanup::run(harness.context()).await.unwrap();
+        assert!(harness.records().sessions().unwrap().is_empty());
+        assert!(!harness.memory.jobs.calls().contains(&format!("stop {}", harness.id())), "it left by itself");
+    }
+}
+
+/// The host's clock is set twice meanwhile, and a look for what is left over finds the session alive.
+#[tokio::test(start_paused = true)]
+async fn a_job_of_thirty_hours_does_not_mind_a_clock_that_jumps() {
+    let harness = StageHarness::configured();
+    prepare::run(harness.context()).await.unwrap();
+    let script = harness.script("train\n");
+    let agent = tokio::spawn(harness.agent().work(Duration::from_hours(30), 0));
+    let (clock, records, id) = (harness.clock.clone(), harness.records(), harness.id());
+    let jumps = async {
+        let jumps: [fn(SystemTime) -> SystemTime; 2] =
+            [|day| day + Duration::from_hours(48), |day| day - Duration::from_hours(96)];
+        for jump in jumps {
+            tokio::time::sleep(Duration::from_hours(10)).await;
+            clock.jump(jump);
+            let now = Stamp::of(&*clock);
+            let age = records.untouched_for(&id, &now).unwrap().unwrap();
+            assert!(age <= Duration::from_mins(1), "{age:?}");
+            assert!(left_over::of(&records, &id, Duration::from_hours(1), &now).unwrap().is_none());
+        }
+        std::future::pending::<()>().await;
+    };
+    let started = tokio::time::Instant::now();
+    let context = harness.context();
+    tokio::select! {
+        ended = run::run(context, &script, "build_script") => ended.unwrap(),
+        () = jumps => unreachable!(),
+    }
+    agent.await.unwrap();
+    let took = started.elapsed();
+    assert!(took >= Duration::from_hours(30) && took < Duration::from_hours(30) + Duration::from_mins(2), "{took:?}");
+    assert_eq!(std::fs::read_to_string(harness.host().project.join("model")).unwrap(), "weights");
+    cleanup::run(harness.context()).await.unwrap();
+    assert!(harness.records().sessions().unwrap().is_empty());
+}
