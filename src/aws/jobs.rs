@@ -15,7 +15,7 @@ use aws_sdk_sagemaker::types::{
     TrainingInputMode, TrainingInstanceType, TrainingJobStatus, VpcConfig,
 };
 
-use super::Clients;
+use super::clients::Clients;
 use super::errors::Call;
 use executor::base::plain;
 use executor::cloud::{

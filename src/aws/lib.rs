@@ -3,6 +3,7 @@
 //! [`Aws`] loads region and endpoint once; each port, and the service client in it, is made when it is first used, because a
 //! driver process lives for moments and most need S3 alone. Nothing here decides what to do about an error, see `errors`.
 
+mod clients;
 mod errors;
 mod jobs;
 mod logs;
@@ -11,34 +12,13 @@ mod objects;
 mod stub;
 mod trust;
 
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::Arc;
 
-use anyhow::Context as _;
-use aws_config::ecs::EcsCredentialsProvider;
-use aws_config::environment::EnvironmentVariableRegionProvider;
-use aws_config::meta::region::RegionProviderChain;
-use aws_config::profile::ProfileFileRegionProvider;
-use aws_config::provider_config::ProviderConfig;
-use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region, SdkConfig};
-
-use aws_sdk_s3::config::{SharedCredentialsProvider, SharedHttpClient};
-
-use self::trust::Surroundings;
 use async_trait::async_trait;
-use executor::base::failure::Failure;
 use executor::cloud::{Access, Connect, JobLogs, ObjectStore, TrainingJobs};
 use tokio::sync::Mutex;
 
-/// Tries of one call, the first included; the SDK backs off between them with jitter.
-const ATTEMPTS: u32 = 5;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// One try of a call whose body is small.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_mins(1);
-/// One try of a call that carries a piece of a file, at most [`objects::PART_BYTES`] or what 10,000 parts demand.
-const TRANSFER_ATTEMPT_TIMEOUT: Duration = Duration::from_mins(10);
+use clients::Clients;
 
 /// Makes the ports of the executor on AWS.
 #[derive(Debug, Default)]
@@ -76,119 +56,8 @@ impl Connect for Aws {
     }
 
     fn container_objects(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>> {
-        let region = access.region.clone().ok_or_else(no_region)?;
-        let http_client = http_client(access, Surroundings::Container)?;
-        let role = ProviderConfig::without_region().with_http_client(http_client.clone());
-        let role = EcsCredentialsProvider::builder().configure(&role).build();
-        let mut config = SdkConfig::builder()
-            .behavior_version(behavior())
-            .http_client(http_client)
-            .app_name(app_name()?)
-            .timeout_config(timeouts(ATTEMPT_TIMEOUT))
-            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
-            .region(Region::new(region))
-            .credentials_provider(SharedCredentialsProvider::new(role));
-        config.set_endpoint_url(access.endpoint_url.clone());
-        Ok(Arc::new(objects::AwsObjects::new(Clients::new(config.build()), access)))
+        Ok(Arc::new(objects::AwsObjects::new(Clients::of_container(access)?, access)))
     }
-}
-
-/// Shared configuration and the service clients that have been needed so far.
-#[derive(Debug)]
-struct Clients {
-    config: SdkConfig,
-    sagemaker: OnceLock<aws_sdk_sagemaker::Client>,
-    s3: OnceLock<aws_sdk_s3::Client>,
-    logs: OnceLock<aws_sdk_cloudwatchlogs::Client>,
-}
-
-impl Clients {
-    async fn load(access: &Access) -> anyhow::Result<Arc<Self>> {
-        Ok(Self::new(sdk_config(access).await?))
-    }
-
-    fn new(config: SdkConfig) -> Arc<Self> {
-        Arc::new(Self { config, sagemaker: OnceLock::new(), s3: OnceLock::new(), logs: OnceLock::new() })
-    }
-
-    fn sagemaker(&self) -> &aws_sdk_sagemaker::Client {
-        self.sagemaker.get_or_init(|| aws_sdk_sagemaker::Client::new(&self.config))
-    }
-
-    fn s3(&self) -> &aws_sdk_s3::Client {
-        self.s3.get_or_init(|| {
-            let config = aws_sdk_s3::config::Builder::from(&self.config)
-                // Host names such as `bucket.127.0.0.1` do not resolve.
-                .force_path_style(self.config.endpoint_url().is_some())
-                .build();
-            aws_sdk_s3::Client::from_conf(config)
-        })
-    }
-
-    fn logs(&self) -> &aws_sdk_cloudwatchlogs::Client {
-        self.logs.get_or_init(|| aws_sdk_cloudwatchlogs::Client::new(&self.config))
-    }
-}
-
-/// The configuration of every client, or an error that says which setting is missing.
-async fn sdk_config(access: &Access) -> anyhow::Result<SdkConfig> {
-    let config = loader(access)?.load().await;
-    if config.region().is_none() {
-        return Err(no_region().into());
-    }
-    Ok(config)
-}
-
-fn no_region() -> Failure {
-    Failure::system("no AWS region is known")
-        .hint("set `aws.region` in the operator file, or `AWS_REGION` in the environment of the runner")
-}
-
-fn behavior() -> BehaviorVersion {
-    BehaviorVersion::v2026_01_12()
-}
-
-fn app_name() -> anyhow::Result<AppName> {
-    AppName::new(concat!("sagemaker-executor-", env!("CARGO_PKG_VERSION"))).context("failed to name the program to AWS")
-}
-
-fn http_client(access: &Access, surroundings: Surroundings) -> anyhow::Result<SharedHttpClient> {
-    let plain = access.endpoint_url.as_deref().is_some_and(|url| url.starts_with("http://"));
-    if plain {
-        // No TLS roots to read: that costs more than the rest of the start.
-        return Ok(aws_smithy_http_client::Builder::new().build_http());
-    }
-    trust::https_client(access.ca_bundle.as_deref(), surroundings)
-}
-
-/// Region, endpoint, time limits, retries and TLS.
-fn loader(access: &Access) -> anyhow::Result<ConfigLoader> {
-    let mut loader = aws_config::defaults(behavior())
-        .http_client(http_client(access, Surroundings::Host)?)
-        .app_name(app_name()?)
-        .timeout_config(timeouts(ATTEMPT_TIMEOUT))
-        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS));
-    if let Some(region) = &access.region {
-        loader = loader.region(Region::new(region.clone()));
-    } else if access.endpoint_url.is_some() {
-        // An emulator's host has no instance metadata, and asking for it takes seconds to fail.
-        let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
-            .or_else(ProfileFileRegionProvider::new());
-        loader = loader.region(chain);
-    }
-    if let Some(endpoint_url) = &access.endpoint_url {
-        loader = loader.endpoint_url(endpoint_url);
-    }
-    Ok(loader)
-}
-
-/// The time limits of a call with `attempt` for each try; all tries together get three times as much.
-fn timeouts(attempt: Duration) -> TimeoutConfig {
-    TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .operation_attempt_timeout(attempt)
-        .operation_timeout(attempt * 3)
-        .build()
 }
 
 #[cfg(test)]

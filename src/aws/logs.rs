@@ -11,7 +11,7 @@ use aws_sdk_cloudwatchlogs::config::Builder;
 use aws_sdk_cloudwatchlogs::operation::describe_log_streams::builders::DescribeLogStreamsFluentBuilder;
 use aws_sdk_cloudwatchlogs::types::OrderBy;
 
-use super::Clients;
+use super::clients::{Clients, timeouts};
 use super::errors::Call;
 use executor::base::stream::{GROUP, StreamName};
 use executor::cloud::{CloudError, CloudErrorKind, FilterPage, JobLogs, LogEvent, StreamPage};
@@ -35,8 +35,8 @@ impl AwsLogs {
 
 /// One try: the reader that makes these calls keeps to a budget, in which tries of the SDK's own would not be counted.
 fn once() -> Builder {
-    let timeouts = super::timeouts(TIMEOUT).to_builder().operation_timeout(TIMEOUT).build();
-    Builder::new().retry_config(RetryConfig::disabled()).timeout_config(timeouts)
+    let limits = timeouts(TIMEOUT).to_builder().operation_timeout(TIMEOUT).build();
+    Builder::new().retry_config(RetryConfig::disabled()).timeout_config(limits)
 }
 
 impl AwsLogs {

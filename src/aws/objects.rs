@@ -16,8 +16,8 @@ use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, Delete, ObjectI
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 
+use super::clients::{ATTEMPT_TIMEOUT, Clients, TRANSFER_ATTEMPT_TIMEOUT, timeouts};
 use super::errors::Call;
-use super::{Clients, TRANSFER_ATTEMPT_TIMEOUT, timeouts};
 use executor::cloud::{Access, CloudError, CloudErrorKind, Listed, MOST_BYTES, ObjectStore};
 
 /// Files up to this size go in one request, larger ones in parts of it.
@@ -383,7 +383,7 @@ impl ObjectStore for AwsObjects {
 
 /// A large body takes its time.
 fn put_limit(bytes: usize) -> TimeoutConfig {
-    timeouts(if bytes > 1 << 20 { TRANSFER_ATTEMPT_TIMEOUT } else { super::ATTEMPT_TIMEOUT })
+    timeouts(if bytes > 1 << 20 { TRANSFER_ATTEMPT_TIMEOUT } else { ATTEMPT_TIMEOUT })
 }
 
 /// A piece of a file as a body that can be sent again; read while it is sent.

@@ -11,10 +11,10 @@ use axum::response::Response;
 use executor::cloud::{Access, JobLogs, ObjectStore, TrainingJobs};
 use tokio::task::JoinSet;
 
+use crate::clients::{Clients, loader};
 use crate::jobs::AwsJobs;
 use crate::logs::AwsLogs;
 use crate::objects::AwsObjects;
-use crate::{Clients, loader};
 
 /// One request as the server saw it.
 #[derive(Debug, Clone)]

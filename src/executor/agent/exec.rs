@@ -6,7 +6,6 @@
 //! reports nothing itself, and it never shows a variable's value.
 
 use std::fs::File;
-use std::io::PipeReader;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -20,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::copy::{TraceCopy, TraceOutput};
 use super::foreign_output::ForeignOutput;
+use super::pipe::enlarge;
 use super::place;
 use super::pump::{self, Closing, FrameSink, Pump};
 use super::shell::{Shell, USUAL_PLACES, choose_shell};
@@ -28,9 +28,6 @@ use crate::base::clock::Clock;
 use crate::base::process::{Exit, ProcessGroup};
 use crate::protocol::mailbox::ExitReport;
 use crate::trace::Masker;
-
-/// What a pipe holds where the system lets it: so much a script writes in one go.
-pub(super) const PIPE_BYTES: usize = 1 << 20;
 
 /// What is to be run.
 #[derive(Clone)]
@@ -190,13 +187,6 @@ fn start(spec: &ScriptRun, shell: &[PathBuf]) -> anyhow::Result<(ProcessGroup, F
 
 fn can_enter(directory: &Path) -> bool {
     directory.is_dir() && rustix::fs::access(directory, rustix::fs::Access::EXEC_OK).is_ok()
-}
-
-/// Gives a pipe more room, so that its writers wait less; where the limit for users is lower it stays as it is.
-pub(super) fn enlarge(pipe: &PipeReader) {
-    if let Err(error) = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BYTES) {
-        tracing::debug!(%error, "failed to enlarge a pipe");
-    }
 }
 
 #[cfg(test)]

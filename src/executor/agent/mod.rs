@@ -9,6 +9,7 @@ mod exec;
 mod foreign_output;
 mod mailbox;
 pub mod node;
+mod pipe;
 mod place;
 mod pump;
 mod shell;

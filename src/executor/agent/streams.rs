@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use super::exec::enlarge;
 use super::foreign_output::ForeignOutput;
+use super::pipe::enlarge;
 use super::place;
 use super::pump::give_way;
 use super::spool::{Read, Spool};

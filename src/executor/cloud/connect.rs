@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Access, JobLogs, ObjectStore, TrainingJobs};
+use super::access::Access;
+use super::jobs::TrainingJobs;
+use super::logs::JobLogs;
+use super::objects::ObjectStore;
 
 /// Makes each port when it is needed. No request is sent here, except for what finds the region when none is set.
 ///

@@ -4,6 +4,7 @@
 //! The stages run as child processes of this same binary: what is seen here is what a runner would see.
 
 mod payload;
+mod place;
 mod scripts;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use crate::base::signals::Cancellation;
 use crate::boundary;
 use crate::config::env::Environment;
 use crate::ui::{self, Printer};
+use place::Place;
 
 /// The emulator is ready within this time, or something is wrong.
 const EMULATOR_READY: Duration = Duration::from_secs(20);
@@ -63,22 +65,6 @@ pub async fn run(
 ) -> ExitCode {
     let work = async |cancellation| attempt(&args, &config, env, local, printer, &cancellation).await;
     boundary::command(printer, work).await
-}
-
-/// Folders and files of one try, removed at its end.
-struct Place {
-    root: PathBuf,
-    operator_file: PathBuf,
-    payload: PathBuf,
-    exit_code: PathBuf,
-    origin: PathBuf,
-}
-
-impl Place {
-    fn project(&self) -> PathBuf {
-        // A state directory of its own: the first slot is free.
-        self.root.join("builds").join(payload::PROJECT_ID.to_string()).join("0").join("try").join("project")
-    }
 }
 
 async fn attempt(

@@ -17,10 +17,12 @@
 
 mod scan;
 mod search;
+mod stretch;
 pub mod url;
 
 use scan::Scanner;
 use search::{Search, Wanted};
+use stretch::Stretch;
 
 /// What stands for a secret.
 pub const MASK: &[u8] = b"[MASKED]";
@@ -56,14 +58,6 @@ pub struct Masker {
 enum Level {
     Search(Search),
     Url(url::Parameters),
-}
-
-/// Output of a level: bytes, and where among them a mask stands.
-#[derive(Default)]
-struct Stretch {
-    bytes: Vec<u8>,
-    /// Indexes into `bytes`, ascending; the mask stands before the byte of this index.
-    masks: Vec<usize>,
 }
 
 impl Masker {

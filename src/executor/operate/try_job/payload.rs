@@ -5,10 +5,7 @@ use std::ffi::OsString;
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::Place;
-
-/// GitLab numbers projects from 1, so this one is nobody's.
-pub(super) const PROJECT_ID: u64 = 0;
+use super::place::{PROJECT_ID, Place};
 
 pub(super) fn payload(image: Option<&str>, place: &Place, command: &[OsString]) -> anyhow::Result<String> {
     let shown: Vec<_> = command.iter().map(|part| part.to_string_lossy()).collect();

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use super::Place;
+use super::place::Place;
 
 pub(super) fn nothing() -> String {
     "#!/bin/sh\n".to_owned()

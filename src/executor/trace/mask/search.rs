@@ -1,6 +1,6 @@
 //! The search for one value, or for the prefix of a token: Knuth, Morris and Pratt's, so that no byte is looked at twice.
 
-use super::Stretch;
+use super::stretch::Stretch;
 
 /// One level's state.
 pub(super) struct Search {

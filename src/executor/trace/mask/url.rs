@@ -3,7 +3,7 @@
 //! A parameter begins with `?` or `&` anywhere in the output, its name ends with `=`, and its value with `?`, `&`, white space or a control
 //! character. The value becomes the mask even when it is empty.
 
-use super::Stretch;
+use super::stretch::Stretch;
 
 /// What a parameter begins with.
 pub(super) const BEGINNINGS: [u8; 2] = *b"?&";
