@@ -63,11 +63,9 @@ impl Bench {
     fn with_channel(mut self, agent: &[u8]) -> Self {
         let channel = self.ml().join("input/data/agent");
         fs::create_dir_all(&channel).unwrap();
-        for (name, content) in [
-            (bootstrap::START, bootstrap::start_script().into_bytes()),
-            (bootstrap::STUB, bootstrap::exec_stub()),
-            (bootstrap::BINARY, agent.to_vec()),
-        ] {
+        for (name, content) in
+            [(bootstrap::START, bootstrap::start_script().into_bytes()), (bootstrap::BINARY, agent.to_vec())]
+        {
             fs::write(channel.join(name), content).unwrap();
             fs::set_permissions(channel.join(name), fs::Permissions::from_mode(0o644)).unwrap();
         }
@@ -513,17 +511,10 @@ fn the_agent_starts_in_an_image_that_is_one_file() {
 }
 
 #[test]
-fn the_agent_starts_in_an_image_of_dash_and_a_loader() {
-    let Some(root) = dash_root() else { return };
-    in_containers(starts_the_agent(Image::Root(root.path().to_owned())));
-}
-
-#[test]
 fn an_image_that_cannot_start_the_agent_says_what_it_lacks() {
     let Some(root) = dash_root() else { return };
     in_containers(async {
         let bench = Bench::new(Image::Root(root.path().to_owned()), "").with_channel(&fake_agent());
-        fs::write(bench.ml().join("input/data/agent").join(bootstrap::STUB), b"").unwrap();
         let ended = bench.run().await;
         assert_eq!(ended.code, 126);
         assert!(ended.output.contains("install `coreutils` or `busybox` in the image"), "{}", ended.output);
@@ -608,8 +599,6 @@ fn a_channel_that_cannot_be_changed_is_copied() {
             fs::write(programs.join(name), refusing).unwrap();
             fs::set_permissions(programs.join(name), fs::Permissions::from_mode(0o755)).unwrap();
         }
-        // Without the stub the loader cannot help either.
-        fs::write(bench.ml().join("input/data/agent").join(bootstrap::STUB), b"").unwrap();
         bench.spec.environment.insert("PATH".into(), "/opt/ml/programs:/usr/bin:/bin".into());
         let ended = bench.run().await;
         assert_eq!((ended.code, ended.output.as_str()), (41, "agent"));

@@ -54,16 +54,14 @@ async fn deliver(objects: &dyn ObjectStore, settings: &Settings, until: Instant)
     let binary = PathBuf::from("/proc/self/exe");
     let bundle = ca_bundle(settings)?;
     let start = bootstrap::start_script();
-    let stub = bootstrap::exec_stub();
     let mut hash = blake3::Hasher::new();
-    for part in [binary_hash(&binary, &settings.runner.state_dir)?.as_bytes(), start.as_bytes(), &stub, &bundle] {
+    for part in [binary_hash(&binary, &settings.runner.state_dir)?.as_bytes(), start.as_bytes(), &bundle] {
         hash.update(&(part.len() as u64).to_le_bytes());
         hash.update(part);
     }
     let prefix = keys::agent(&hash.finalize().to_hex()[..32]);
     let key = |name: &str| keys::agent_file(&prefix, name);
-    let files: [(&str, Vec<u8>); 3] =
-        [(bootstrap::START, start.into_bytes()), (bootstrap::STUB, stub), (bootstrap::CA_BUNDLE, bundle)];
+    let files = [(bootstrap::START, start.into_bytes()), (bootstrap::CA_BUNDLE, bundle)];
     let is_whole = |there: &[String]| {
         there.contains(&key(bootstrap::BINARY))
             && files.iter().all(|(name, body)| body.is_empty() || there.contains(&key(name)))
