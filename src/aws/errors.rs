@@ -207,7 +207,7 @@ fn parameter(message: &str) -> Option<Parameter> {
     let is_pair = |pair: &[&str]| pair[0].eq_ignore_ascii_case("instance") && pair[1].eq_ignore_ascii_case("type");
     if has(&["InstanceType"]) || words.windows(2).any(is_pair) {
         Some(Parameter::InstanceType)
-    } else if has(&["TrainingImage", "image"]) {
+    } else if has(&["TrainingImage", "image", "repository"]) {
         Some(Parameter::Image)
     } else if has(&["RoleArn", "role"]) {
         Some(Parameter::Role)
@@ -338,6 +338,7 @@ mod tests {
     #[test_case("1 validation error detected: Value '0' at 'resourceConfig.volumeSizeInGB' failed to satisfy constraint" => None; "another parameter")]
     #[test_case("Invalid image URI pytorch:2.4. Please provide a valid Amazon Elastic Container Registry path of the Docker image to run." => Some(Parameter::Image); "image of another registry")]
     #[test_case("Cannot find repository: train in registry ID: 123456789012. Please check if your ECR repository and image exist and role arn:aws:iam::123456789012:role/x has proper pull permissions for SageMaker: ecr:BatchCheckLayerAvailability, ecr:BatchGetImage, ecr:GetDownloadUrlForLayer" => Some(Parameter::Image); "repository that is not there")]
+    #[test_case("Cannot find repository: train in registry ID: 123456789012 Please check if your ECR repository exists and role arn:aws:iam::123456789012:role/x has proper pull permissions for SageMaker: ecr:BatchCheckLayerAvailability, ecr:BatchGetImage, ecr:GetDownloadUrlForLayer" => Some(Parameter::Image); "repository that is not there, in older words")]
     #[test_case("Could not assume role arn:aws:iam::123456789012:role/image-builder. Please ensure that the role exists and allows principal 'sagemaker.amazonaws.com' to assume the role." => Some(Parameter::Role); "role that does not trust")]
     #[test_case("RoleArn: Cross-account pass role is not allowed." => Some(Parameter::Role); "role of another account")]
     #[test_case("The instance type ml.p3.2xlarge does not support the requested volume size" => Some(Parameter::InstanceType); "type in words")]
