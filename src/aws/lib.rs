@@ -51,6 +51,10 @@ impl Connect for Aws {
         Ok(Arc::new(objects::AwsObjects::new(self.shared(access).await?, access)))
     }
 
+    async fn objects_apart(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>> {
+        Ok(Arc::new(objects::AwsObjects::new(Clients::load(access).await?, access)))
+    }
+
     async fn logs(&self, access: &Access) -> anyhow::Result<Arc<dyn JobLogs>> {
         Ok(Arc::new(logs::AwsLogs::new(Clients::load(access).await?)))
     }

@@ -10,3 +10,4 @@ pub mod plain;
 pub mod process;
 pub mod signals;
 pub mod stream;
+pub mod worker;

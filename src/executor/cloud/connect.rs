@@ -16,6 +16,8 @@ use super::objects::ObjectStore;
 pub trait Connect: Send + Sync {
     async fn jobs(&self, access: &Access) -> anyhow::Result<Arc<dyn TrainingJobs>>;
     async fn objects(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>>;
+    /// As [`Connect::objects`], for a thread with a runtime of its own; see [`Connect::logs`].
+    async fn objects_apart(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>>;
     /// For a thread with a runtime of its own: it shares no connection and no credentials with the other ports, whose thread
     /// may stand still.
     async fn logs(&self, access: &Access) -> anyhow::Result<Arc<dyn JobLogs>>;

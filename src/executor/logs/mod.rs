@@ -33,8 +33,9 @@ use self::spool::{Spool, State, SubscriptionGuard, Taken};
 use self::state::LATEST;
 pub use self::subscription::Pace;
 use self::subscription::{Again, Intervals, Subscription, VERSION};
-use self::worker::{Worker, WorkerConfig};
+use self::worker::WorkerConfig;
 use crate::base::clock::Clock;
+use crate::base::worker::Worker;
 use crate::cloud::{LogClient, LogEvent};
 
 /// Ids of a stream that a driver remembers, and for how long before the newest event (milliseconds).
@@ -247,7 +248,7 @@ impl Feed {
         if let Some(lock) = self.spool.try_lead()? {
             self.worker = None;
             self.alone_from = None;
-            let worker = Worker::start(self.worker_config(Some(lock)))?;
+            let worker = worker::start(self.worker_config(Some(lock)))?;
             self.worker = Some((Role::Elected, worker));
         }
         Ok(())
@@ -263,7 +264,7 @@ impl Feed {
         if self.clock.now().duration_since(beat).is_ok_and(|age| age > self.intervals.hung) {
             let from = *self.alone_from.get_or_insert_with(|| now + self.intervals.alone.longest.mul_f64(chance()));
             if self.worker.is_none() && now >= from {
-                match Worker::start(self.worker_config(None)) {
+                match worker::start(self.worker_config(None)) {
                     Ok(worker) => self.worker = Some((Role::Alone, worker)),
                     Err(error) => tracing::warn!(error = format!("{error:#}"), "failed to read the log alone"),
                 }

@@ -5,14 +5,13 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::budget::{Grant, ReadBudget, chance};
@@ -21,6 +20,7 @@ use super::query::Call;
 use super::spool::{FEED_BYTES, Spool, State, Subscriptions};
 use super::subscription::Intervals;
 use crate::base::clock::Clock;
+use crate::base::worker::Worker;
 use crate::cloud::{CloudError, CloudErrorKind, FilterPage, JobLogs, LogClient, StreamPage};
 
 /// Requests at the same time: a reply takes a good part of a second, and 1 MB of memory.
@@ -33,8 +33,6 @@ const BURY_EVERY: u32 = 20;
 /// Failures shorter than this many beats are nobody's business.
 const PASSING_BEATS: u32 = 3;
 const SHORTEST_SLEEP: Duration = Duration::from_millis(5);
-/// A thread that does not end by then is left to itself: it waits for a disk.
-const END_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a thread is sent to do.
 pub(super) struct WorkerConfig {
@@ -49,57 +47,14 @@ pub(super) struct WorkerConfig {
     pub(super) intervals: Intervals,
 }
 
-/// The running thread.
-#[derive(Debug)]
-pub(super) struct Worker {
-    stop: Option<oneshot::Sender<()>>,
-    /// Closed when the thread has ended.
-    ended: mpsc::Receiver<()>,
-}
-
-impl Worker {
-    pub(super) fn start(config: WorkerConfig) -> anyhow::Result<Self> {
-        let (stop, stopped) = oneshot::channel();
-        let (end, ended) = mpsc::channel();
-        std::thread::Builder::new()
-            .name("log-reader".to_owned())
-            .spawn(move || {
-                let _end: mpsc::Sender<()> = end;
-                if let Err(error) = run(&config, stopped) {
-                    tracing::warn!(error = format!("{error:#}"), "the log reader ended");
-                }
-                // The lock goes with the config, before the end is told.
-                drop(config);
-            })
-            .context("failed to start the thread of the log reader")?;
-        Ok(Self { stop: Some(stop), ended })
-    }
-
-    pub(super) fn has_ended(&self) -> bool {
-        matches!(self.ended.try_recv(), Err(mpsc::TryRecvError::Disconnected))
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Err(mpsc::RecvTimeoutError::Timeout) = self.ended.recv_timeout(END_WITHIN) {
-            tracing::warn!("the log reader does not end");
-        }
-    }
-}
-
-fn run(config: &WorkerConfig, stopped: oneshot::Receiver<()>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(async {
+/// Starts the thread. The lock goes with the config, before the end is told.
+pub(super) fn start(config: WorkerConfig) -> anyhow::Result<Worker> {
+    Worker::start("log-reader", |stopped| async move {
         tokio::select! {
             _ = stopped => Ok(()),
-            result = read(config) => result,
+            result = read(&config) => result,
         }
-    });
-    // A name that is just being looked up must not hold the thread.
-    runtime.shutdown_background();
-    result
+    })
 }
 
 async fn read(config: &WorkerConfig) -> anyhow::Result<()> {

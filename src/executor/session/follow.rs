@@ -16,7 +16,6 @@ use crate::logs::Feed;
 use crate::protocol::mailbox::{Order, Report};
 use crate::session::Session;
 use crate::session::machine::{CancelReason, Conclusion, Effect, Event, LossKind, RunMachine, Terms};
-use crate::session::mailbox::LeaseKeeper;
 use crate::session::output::{EndSeen, Output};
 use crate::session::pace::{Describe, Poll};
 use crate::session::phases::Waiting;
@@ -50,7 +49,6 @@ pub struct Follower<'s, 'a> {
     machine: RunMachine,
     run: u32,
     sources: Sources,
-    lease: LeaseKeeper,
     started: Instant,
     reports: Poll,
     copy: Poll,
@@ -68,13 +66,7 @@ pub struct Follower<'s, 'a> {
 
 impl<'s, 'a> Follower<'s, 'a> {
     /// Follows the session's run `run`, from where its output was printed up to.
-    pub fn new(
-        session: &'s mut Session<'a>,
-        supply: &'s Supply,
-        run: u32,
-        lease: LeaseKeeper,
-        feed: Feed,
-    ) -> anyhow::Result<Self> {
+    pub fn new(session: &'s mut Session<'a>, supply: &'s Supply, run: u32, feed: Feed) -> anyhow::Result<Self> {
         let started = Instant::now();
         let limits = &session.settings.limits;
         let mut machine = RunMachine::new(Terms {
@@ -100,7 +92,6 @@ impl<'s, 'a> Follower<'s, 'a> {
             machine,
             run,
             sources,
-            lease,
             started,
             reports: Poll::new(started),
             copy: Poll::new(started),
@@ -140,7 +131,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             let mut effects = Vec::new();
             self.turn(&mut effects).await?;
             if let Some(attempt) = self.missing.take() {
-                self.supply.send_again(self.session, attempt, &mut self.lease, cancel).await?;
+                self.supply.send_again(self.session, attempt, cancel).await?;
             }
             if self.session.printer.is_broken() {
                 // GitLab Runner was killed: nobody reads on, and the stage's boundary closes the session.
@@ -176,9 +167,6 @@ impl<'s, 'a> Follower<'s, 'a> {
 
     /// Looks at everything that is due.
     async fn turn(&mut self, effects: &mut Vec<Effect>) -> anyhow::Result<()> {
-        if self.lease.is_due() {
-            self.lease.renew(&*self.session.objects, &self.session.layout).await;
-        }
         let now = Instant::now();
         if self.reports.is_due(now) {
             let (mut came, mut all_read) = (false, true);

@@ -1,16 +1,13 @@
-//! The driver's end of the mailbox: numbered orders out, numbered reports in, the lease renewed.
-
-use std::time::Duration;
+//! The driver's end of the mailbox: numbered orders out, numbered reports in.
 
 use anyhow::Context as _;
-use tokio::time::Instant;
 
 use crate::base::failure::Failure;
 use crate::base::node::NodeId;
 use crate::base::plain;
 use crate::cloud::ObjectStore;
 use crate::protocol::keys::Layout;
-use crate::protocol::mailbox::{self, Lease, Order, Report};
+use crate::protocol::mailbox::{self, Order, Report};
 use crate::session::node_record::NodeRecord;
 use crate::session::record::SessionRecord;
 
@@ -96,37 +93,6 @@ fn tamed(report: Report) -> Report {
         | Report::Started { .. }
         | Report::Exited { .. }
         | Report::Bye { .. }) => same,
-    }
-}
-
-/// Renews the lease when a third of it has passed since the last time.
-#[derive(Debug)]
-pub struct LeaseKeeper {
-    every: Duration,
-    last: Option<Instant>,
-    beat: u64,
-}
-
-impl LeaseKeeper {
-    /// `started` tells beats of one process from another's: any number that differs will do.
-    pub fn new(lease: Duration, started: u64) -> Self {
-        Self { every: lease / 3, last: None, beat: started }
-    }
-
-    pub fn is_due(&self) -> bool {
-        self.last.is_none_or(|last| last.elapsed() >= self.every)
-    }
-
-    /// Failing to renew is not worth a job while the lease lasts: it is tried again at the next turn.
-    pub async fn renew(&mut self, objects: &dyn ObjectStore, layout: &Layout) {
-        self.last = Some(Instant::now());
-        self.beat += 1;
-        let lease = Lease { version: mailbox::VERSION, beat: self.beat };
-        let body = serde_json::to_vec(&lease).unwrap_or_default();
-        if let Err(error) = objects.put(&layout.lease(), body).await {
-            tracing::warn!(%error, "failed to renew the lease");
-            self.last = None;
-        }
     }
 }
 

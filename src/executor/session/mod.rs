@@ -10,6 +10,7 @@ pub mod failure_reasons;
 pub mod follow;
 mod foreign;
 pub mod hold;
+pub mod lease;
 mod leaving;
 pub mod left_over;
 pub mod machine;

@@ -14,7 +14,6 @@ use crate::protocol::project::{Rule, Selection, Trees};
 use crate::session::Session;
 use crate::session::failure_reasons::{self, Verdict};
 use crate::session::machine::LossKind;
-use crate::session::mailbox::LeaseKeeper;
 use crate::session::record::LostResults;
 use crate::session::supply::with_bar;
 use crate::workspace::{self, AllSent, Bounds, Destination, Limits, Progress};
@@ -58,12 +57,7 @@ pub fn selection(job: &JobContext, expanded: impl Fn(&str) -> Option<String>) ->
 }
 
 /// Orders the results and the end, and applies the results to the project directory. Does nothing the second time.
-pub async fn bring_back(
-    session: &mut Session<'_>,
-    trees: &Trees,
-    lease: &mut LeaseKeeper,
-    cancel: &Cancellation,
-) -> anyhow::Result<()> {
+pub async fn bring_back(session: &mut Session<'_>, trees: &Trees, cancel: &Cancellation) -> anyhow::Result<()> {
     if session.record.results_applied {
         return Ok(());
     }
@@ -75,7 +69,7 @@ pub async fn bring_back(
     let printer = session.printer;
     printer.begin_section(SECTION, session.clock.now(), "Uploading and fetching results");
     let progress = Arc::default();
-    let fetched = fetch(session, trees, lease, cancel, &progress).await;
+    let fetched = fetch(session, trees, cancel, &progress).await;
     // Of a transfer that was given up, threads may still write.
     progress.at_rest().await;
     printer.end_section(SECTION, session.clock.now());
@@ -88,7 +82,6 @@ pub async fn bring_back(
 async fn fetch(
     session: &mut Session<'_>,
     trees: &Trees,
-    lease: &mut LeaseKeeper,
     cancel: &Cancellation,
     progress: &Arc<Progress>,
 ) -> anyhow::Result<()> {
@@ -116,7 +109,7 @@ async fn fetch(
             session.tell("Results", &summary?);
             return Ok(());
         }
-        is_there = wait_for_results(session, lease, cancel) => is_there,
+        is_there = wait_for_results(session, cancel) => is_there,
     };
     if waited.is_err() && is_canceled(session) {
         return waited.map(drop);
@@ -159,11 +152,7 @@ async fn lost_results(session: &Session<'_>) -> LostResults {
 
 /// `false` when the container ended without results. A cancel ends the waiting: the results stay in the store, and a later
 /// stage goes on where this one left.
-async fn wait_for_results(
-    session: &mut Session<'_>,
-    lease: &mut LeaseKeeper,
-    cancel: &Cancellation,
-) -> anyhow::Result<bool> {
+async fn wait_for_results(session: &mut Session<'_>, cancel: &Cancellation) -> anyhow::Result<bool> {
     let mut pause = POLL;
     let mut look_at = Instant::now() + DESCRIBE_EVERY;
     let mut ended = false;
@@ -181,9 +170,6 @@ async fn wait_for_results(
                 session.printer.warn(NO_RESULTS);
             }
             return Ok(false);
-        }
-        if lease.is_due() {
-            lease.renew(&*session.objects, &session.layout).await;
         }
         // The leader alone collects.
         match session.receive(NodeId::LEADER, &mut silent).await? {
@@ -292,7 +278,7 @@ mod tests {
         let id = SessionId::parse(NAME).unwrap();
         Records::open(dir.path()).unwrap().save(&id, &record).unwrap();
         let mut session = attach(id, memory, &settings, &printer);
-        wait_for_results(&mut session, &mut LeaseKeeper::new(settings.lease(), 0), cancel).await
+        wait_for_results(&mut session, cancel).await
     }
 
     #[test]
@@ -355,8 +341,7 @@ mod tests {
         let (printer, _) = Printer::captured();
         let mut session = attach(id, &memory, &settings, &printer);
         memory.jobs.create(&example_spec(NAME)).await.unwrap();
-        let mut lease = LeaseKeeper::new(settings.lease(), 0);
-        bring_back(&mut session, &host, &mut lease, &Cancellation::default()).await.unwrap();
+        bring_back(&mut session, &host, &Cancellation::default()).await.unwrap();
         assert_eq!(std::fs::read_to_string(host.project.join("model")).unwrap(), "weights");
         assert!(session.record.results_applied);
 
@@ -374,7 +359,7 @@ mod tests {
             session.record.nodes.change(NodeId::LEADER, |leader| leader.left = false);
             let number = session.record.leader().reports + 1;
             memory.objects.insert(&session.layout.report(NodeId::LEADER, number), mailbox::encode(number, &report));
-            bring_back(&mut session, &host, &mut lease, &Cancellation::default()).await.unwrap();
+            bring_back(&mut session, &host, &Cancellation::default()).await.unwrap();
             assert_eq!(std::fs::read_to_string(host.project.join("model")).unwrap(), "weights");
         }
     }

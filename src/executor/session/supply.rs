@@ -10,13 +10,10 @@ use crate::gitlab::JobContext;
 use crate::protocol::keys::{self, Route};
 use crate::protocol::mailbox::{Order, WorkspaceOrder};
 use crate::protocol::project::{Selection, Trees};
-use crate::session::mailbox::LeaseKeeper;
 use crate::session::{Session, results};
 use crate::ui::{self, Printer};
 use crate::workspace::{self, Progress};
 
-/// How often it is looked whether the lease is due.
-const LOOK: Duration = Duration::from_secs(1);
 /// So often the project is sent at most.
 const MOST_ATTEMPTS: u32 = 5;
 /// How often a bar moves.
@@ -59,18 +56,12 @@ impl Supply {
         session.layout.workspace(session.record.workspace_attempt, &self.packs)
     }
 
-    /// Sends the project, if no stage has done so yet. The lease is renewed meanwhile: the agent may be up long before a big
-    /// project is sent. A cancel ends it; a later stage, as `after_script`, begins anew.
-    pub async fn send_once(
-        &self,
-        session: &mut Session<'_>,
-        lease: &mut LeaseKeeper,
-        cancellation: &Cancellation,
-    ) -> anyhow::Result<()> {
+    /// Sends the project, if no stage has done so yet. A cancel ends it; a later stage, as `after_script`, begins anew.
+    pub async fn send_once(&self, session: &mut Session<'_>, cancellation: &Cancellation) -> anyhow::Result<()> {
         if session.record.workspace_sent {
             return Ok(());
         }
-        self.send(session, lease, cancellation).await?;
+        self.send(session, cancellation).await?;
         session.record.workspace_sent = true;
         session.save()
     }
@@ -80,7 +71,6 @@ impl Supply {
         &self,
         session: &mut Session<'_>,
         attempt: u32,
-        lease: &mut LeaseKeeper,
         cancellation: &Cancellation,
     ) -> anyhow::Result<()> {
         if attempt != session.record.workspace_attempt {
@@ -88,7 +78,7 @@ impl Supply {
         }
         anyhow::ensure!(attempt < MOST_ATTEMPTS, "parts of the project have vanished from the bucket {attempt} times");
         session.printer.warn("parts of the project have vanished from the bucket and are sent again");
-        self.send(session, lease, cancellation).await
+        self.send(session, cancellation).await
     }
 
     /// The pack is dropped, so that the next job sends its chunks again.
@@ -96,12 +86,7 @@ impl Supply {
         workspace::forget(&*session.objects, &self.route(session), pack, &self.cache).await
     }
 
-    async fn send(
-        &self,
-        session: &mut Session<'_>,
-        lease: &mut LeaseKeeper,
-        cancellation: &Cancellation,
-    ) -> anyhow::Result<()> {
+    async fn send(&self, session: &mut Session<'_>, cancellation: &Cancellation) -> anyhow::Result<()> {
         session.record.workspace_attempt += 1;
         session.record.selection = Some(self.selection.clone());
         session.save()?;
@@ -120,17 +105,9 @@ impl Supply {
         let (objects, progress) = (session.objects.clone(), Arc::<Progress>::default());
         let sending = workspace::send(&*objects, &route, &self.trees, &self.cache, session.clock.now(), &progress);
         let sending = with_bar(session.printer, "Sending the project", &progress, sending);
-        tokio::pin!(sending);
-        let summary = loop {
-            tokio::select! {
-                summary = &mut sending => break summary?,
-                () = cancellation.token().cancelled() => return Err(canceled()),
-                () = tokio::time::sleep(LOOK) => {
-                    if lease.is_due() {
-                        lease.renew(&*objects, &session.layout).await;
-                    }
-                }
-            }
+        let summary = tokio::select! {
+            summary = sending => summary?,
+            () = cancellation.token().cancelled() => return Err(canceled()),
         };
         session.tell("Project", &summary);
         Ok(())

@@ -12,7 +12,7 @@ use crate::session::machine::Conclusion;
 use crate::session::record::{CurrentRun, SessionRecord};
 use crate::session::supply::Supply;
 use crate::stages::Context;
-use crate::stages::run::{lease, log_client};
+use crate::stages::run::log_client;
 
 /// A script was begun, or about to, and nobody has seen its end.
 pub(super) fn is_running(record: &SessionRecord) -> bool {
@@ -68,6 +68,6 @@ async fn follow(
     left: &CurrentRun,
 ) -> anyhow::Result<Conclusion> {
     let feed = session.join_log(log_client(context))?;
-    let follower = Follower::new(session, supply, left.run, lease(context), feed)?;
+    let follower = Follower::new(session, supply, left.run, feed)?;
     follower.already_canceled().follow(&context.cancellation).await
 }

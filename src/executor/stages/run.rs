@@ -7,25 +7,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::future::BoxFuture;
 use tempfile::NamedTempFile;
 use tokio::process::{Child, Command};
 
 use crate::base::failure::Failure;
 use crate::base::node::NodeId;
 use crate::base::stream::{self, StreamName};
-use crate::cloud::LogClient;
+use crate::cloud::{LogClient, ObjectStore};
 use crate::config::policy;
 use crate::gitlab::{BuildStage, JobContext, Placement};
 use crate::protocol::mailbox::{Order, RunOrder};
 use crate::protocol::project::Trees;
 use crate::session::failure_reasons;
 use crate::session::follow::Follower;
+use crate::session::lease::LeaseKeeper;
 use crate::session::machine::{Conclusion, LossKind};
-use crate::session::mailbox::LeaseKeeper;
 use crate::session::record::{CurrentRun, LostResults, Records, SessionRecord};
 use crate::session::replace::{self, Replaced, Wishes};
 use crate::session::supply::Supply;
-use crate::session::{Session, SessionId, check_links, results, trees};
+use crate::session::{Session, SessionId, check_links, results, spec, trees};
 use crate::stages::{Context, abandoned, host_script, prepare};
 use crate::ui::Printer;
 use crate::workspace::{self, Next};
@@ -55,7 +56,10 @@ async fn on_host(
         check_links(&trees, &context.settings, job, stage.uses_cache())?;
     }
     let records = Records::at(&context.settings.runner.state_dir);
-    if let Some(record) = records.load(id)?
+    let record = records.load(id)?;
+    // Without a record there is no training job.
+    let lease = record.as_ref().map(|_| keep_lease(context, id)).transpose()?;
+    if let (Some(record), Some(lease)) = (record, &lease)
         && !record.given_up
         && (abandoned::is_running(&record) || is_awaited(stage, &record))
     {
@@ -63,6 +67,7 @@ async fn on_host(
             return Err(Failure::system("a container stage of this job still runs on this host").into());
         };
         let mut session = attach(context, id.clone()).await?;
+        lease.renew(&*session.objects).await;
         if let Err(error) = take_results(context, job, &mut session, stage).await {
             // The stage still has work without them; that they are missing is told and fails no second stage.
             session.record.results_applied = true;
@@ -77,7 +82,7 @@ async fn on_host(
     }
     prepare_directories(context, job, stage)?;
     let (child, _first) = spawn(context, script)?;
-    let status = supervise(context, id, child).await?;
+    let status = supervise(context, child).await?;
     match exit_code(status) {
         0 => Ok(()),
         code => Err(Failure::script(code).into()),
@@ -102,7 +107,7 @@ async fn take_results(
         abandoned::end(context, session, &supply).await?;
     }
     if !session.record.given_up && is_awaited(stage, &session.record) {
-        results::bring_back(session, &trees, &mut lease(context), &context.cancellation).await?;
+        results::bring_back(session, &trees, &context.cancellation).await?;
     }
     Ok(())
 }
@@ -179,11 +184,9 @@ fn write_prelude(script: &Path, text: &str) -> anyhow::Result<NamedTempFile> {
 }
 
 /// Waits for the script. The runner signals the whole process group, script included; here it is only seen to that the
-/// script does end, and that the lease lives as long as the stage.
-async fn supervise(context: &Context, id: &SessionId, mut child: Child) -> anyhow::Result<ExitStatus> {
+/// script does end.
+async fn supervise(context: &Context, mut child: Child) -> anyhow::Result<ExitStatus> {
     let cancellation = &context.cancellation;
-    let mut lease = lease(context);
-    let mut session = None;
     let overdue = async {
         cancellation.token().cancelled().await;
         tokio::select! {
@@ -193,22 +196,12 @@ async fn supervise(context: &Context, id: &SessionId, mut child: Child) -> anyho
     };
     tokio::pin!(overdue);
     let mut killed = false;
-    let mut renewal = tokio::time::interval(context.settings.lease() / 3);
-    renewal.reset();
     loop {
         tokio::select! {
             status = child.wait() => return status.context("failed to wait for the script"),
             () = &mut overdue, if !killed => {
                 killed = true;
                 child.start_kill().context("failed to end the script")?;
-            }
-            _ = renewal.tick() => {
-                if session.is_none() {
-                    session = attach(context, id.clone()).await.ok();
-                }
-                if let Some(session) = &session {
-                    lease.renew(&*session.objects, &session.layout).await;
-                }
             }
         }
     }
@@ -228,9 +221,15 @@ async fn attach(context: &Context, id: SessionId) -> anyhow::Result<Session<'_>>
     })
 }
 
-/// Beats of different processes differ by the process id.
-pub(super) fn lease(context: &Context) -> LeaseKeeper {
-    LeaseKeeper::new(context.settings.lease(), u64::from(std::process::id()) << 32)
+/// Keeps the session's lease from now on, until the keeper is dropped.
+fn keep_lease(context: &Context, id: &SessionId) -> anyhow::Result<LeaseKeeper> {
+    let access = context.settings.access();
+    let connect = Arc::clone(&context.connect);
+    let client = move || -> BoxFuture<'static, anyhow::Result<Arc<dyn ObjectStore>>> {
+        let (access, connect) = (access.clone(), Arc::clone(&connect));
+        Box::pin(async move { connect.objects_apart(&access).await })
+    };
+    LeaseKeeper::start(&spec::layout(id), context.settings.lease(), Arc::new(client))
 }
 
 async fn in_container(
@@ -246,15 +245,17 @@ async fn in_container(
         return Err(Failure::system("another container stage of this job still runs on this host").into());
     };
     let supply = supply(context, &session, job, &trees);
+    let lease = keep_lease(context, &id)?;
+    if !session.record.given_up {
+        lease.renew(&*session.objects).await;
+    }
     if !session.record.given_up && abandoned::is_left(&session.record, stage, script)? {
         abandoned::end(context, &mut session, &supply).await?;
     }
     if session.record.given_up {
         return without_an_instance(context, stage);
     }
-    let mut lease = lease(context);
-    lease.renew(&*session.objects, &session.layout).await;
-    let followed = match supply.send_once(&mut session, &mut lease, &context.cancellation).await {
+    let followed = match supply.send_once(&mut session, &context.cancellation).await {
         Ok(()) => run_script(context, &mut session, job, &supply, script, stage).await,
         Err(error) => Err(error),
     };
@@ -284,7 +285,7 @@ async fn in_container(
         && !matches!(conclusion, Conclusion::Lost { .. } | Conclusion::NeverBegan)
         && !context.cancellation.asked()
     {
-        results::bring_back(&mut session, &trees, &mut lease, &context.cancellation).await
+        results::bring_back(&mut session, &trees, &context.cancellation).await
     } else {
         Ok(())
     };
@@ -415,8 +416,7 @@ async fn run_script(
     }
     loop {
         let feed = session.join_log(log_client(context))?;
-        let mut conclusion =
-            Follower::new(session, supply, run, lease(context), feed)?.follow(&context.cancellation).await;
+        let mut conclusion = Follower::new(session, supply, run, feed)?.follow(&context.cancellation).await;
         if matches!(conclusion, Ok(Conclusion::Lost { .. })) {
             // The order waits in the mailbox for the next training job's agent.
             match replace::replace(session, wishes).await {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::sagemaker_desk::{BUILD_FAILURE, Desk};
+use crate::support::driver::write_program;
 use crate::support::job::{Job, Variable};
 use crate::support::waiting::poll;
 
@@ -226,5 +227,38 @@ fn a_log_that_cannot_be_read_is_replaced_by_the_copy() {
     run.signal(rustix::process::Signal::TERM);
     assert_eq!(run.end().out(), "first\n");
     desk.emulator.set_faults(&json!({}));
+    desk.close();
+}
+
+/// As GitLab Runner does while GitLab is out of reach: the driver's own thread stands still on the full pipe, for longer than the lease.
+#[test]
+fn a_reader_that_stalls_for_longer_than_the_lease_loses_no_job() {
+    let mut desk = Desk::with(&Job::new().script(["true"]), &[], "lease_seconds = 60").prepared();
+    let read_on = desk.root().join("read-on");
+    let reader = desk.root().join("reader-that-stalls");
+    let driver = std::mem::replace(&mut desk.program, reader);
+    let script = format!(
+        "#!/usr/bin/env bash\n'{}' \"$@\" | {{ dd bs=1 count=1000 status=none; until [ -e '{}' ]; do sleep 0.1; done; cat; }}\n\
+         exit ${{PIPESTATUS[0]}}\n",
+        driver.display(),
+        read_on.display()
+    );
+    write_program(&desk.program, &script);
+    let mut run = desk.start_run("build_script", "seq 200000; echo the last");
+    run.until("\n200\n");
+    let lease = desk.emulator.session_objects().into_iter().find(|key| key.ends_with("/lease.json")).unwrap();
+    // Between two renewals is a third of the lease.
+    let mut beats = std::collections::BTreeSet::new();
+    let stalled = poll(Duration::from_mins(3), || {
+        beats.insert(std::fs::read(desk.emulator.object_file(&lease)).ok()?);
+        (beats.len() == 5).then_some(())
+    });
+    std::fs::write(read_on, "").unwrap();
+    let ended = run.end();
+    assert!(stalled.is_some(), "the lease was renewed {} times\n{ended}", beats.len());
+    ended.passed();
+    let lines: String = (1..=200_000).map(|number| format!("{number}\n")).collect();
+    assert!(ended.out() == lines + "the last\n", "{ended}");
+    desk.program = driver;
     desk.close();
 }

@@ -56,6 +56,10 @@ impl Connect for Memory {
         Ok(self.objects.clone())
     }
 
+    async fn objects_apart(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>> {
+        self.objects(access).await
+    }
+
     async fn logs(&self, _: &Access) -> anyhow::Result<Arc<dyn JobLogs>> {
         self.make("logs");
         Ok(self.logs.clone())

@@ -1,0 +1,68 @@
+//! Work in a thread with a runtime of its own: it goes on while the main thread stands still on a full stdout.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::oneshot;
+
+/// A thread that does not end by then is left to itself: it waits for a disk or for the network.
+const END_WITHIN: Duration = Duration::from_secs(2);
+
+/// The running thread. Dropping it tells the work to end, and waits for that.
+#[derive(Debug)]
+pub struct Worker {
+    name: &'static str,
+    stop: Option<oneshot::Sender<()>>,
+    /// Closed when the thread has ended.
+    ended: mpsc::Receiver<()>,
+}
+
+impl Worker {
+    /// `work` makes the work inside the thread; its argument completes when the work has to end.
+    pub fn start<W>(
+        name: &'static str,
+        work: impl FnOnce(oneshot::Receiver<()>) -> W + Send + 'static,
+    ) -> anyhow::Result<Self>
+    where
+        W: Future<Output = anyhow::Result<()>>,
+    {
+        let (stop, stopped) = oneshot::channel();
+        let (end, ended) = mpsc::channel();
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                // Dropped last: what the work held is free when the end is told.
+                let _end: mpsc::Sender<()> = end;
+                if let Err(error) = run(work, stopped) {
+                    tracing::warn!(error = format!("{error:#}"), "the thread `{name}` ended");
+                }
+            })
+            .with_context(|| format!("failed to start the thread `{name}`"))?;
+        Ok(Self { name, stop: Some(stop), ended })
+    }
+
+    pub fn has_ended(&self) -> bool {
+        matches!(self.ended.try_recv(), Err(mpsc::TryRecvError::Disconnected))
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Err(mpsc::RecvTimeoutError::Timeout) = self.ended.recv_timeout(END_WITHIN) {
+            tracing::warn!("the thread `{}` does not end", self.name);
+        }
+    }
+}
+
+fn run<W>(work: impl FnOnce(oneshot::Receiver<()>) -> W, stopped: oneshot::Receiver<()>) -> anyhow::Result<()>
+where
+    W: Future<Output = anyhow::Result<()>>,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(work(stopped));
+    // A name that is just being looked up must not hold the thread.
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,162 @@
+//! The lease of a session: renewed for as long as a stage works on it.
+//!
+//! The stage renews it once when it attaches. From then on a thread with a client of its own does, because the stage's thread
+//! stands still while nobody reads the job's output.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::sync::oneshot;
+
+use crate::base::worker::Worker;
+use crate::cloud::ObjectStore;
+use crate::protocol::keys::Layout;
+use crate::protocol::mailbox::{self, Lease};
+
+/// Makes the thread's client of the object store.
+pub type ObjectClient = Arc<dyn Fn() -> BoxFuture<'static, anyhow::Result<Arc<dyn ObjectStore>>> + Send + Sync>;
+
+/// Renews the lease every third of its length until it is dropped.
+pub struct LeaseKeeper {
+    beats: Arc<Beats>,
+    _worker: Worker,
+}
+
+impl LeaseKeeper {
+    /// The first renewal is a third of `lease` away, and `connect` is not called before.
+    pub fn start(layout: &Layout, lease: Duration, connect: ObjectClient) -> anyhow::Result<Self> {
+        // Beats of different processes differ by the process id.
+        let beats = Arc::new(Beats { key: layout.lease(), last: AtomicU64::new(u64::from(std::process::id()) << 32) });
+        let kept = Arc::clone(&beats);
+        let worker = Worker::start("lease", move |stopped| kept.keep(lease / 3, connect, stopped))?;
+        Ok(Self { beats, _worker: worker })
+    }
+
+    /// Renews it now, beside the thread. A failure is not worth a job while the lease lasts.
+    pub async fn renew(&self, objects: &dyn ObjectStore) {
+        if let Err(error) = self.beats.renew(objects).await {
+            tracing::warn!(error = format!("{error:#}"), "failed to renew the lease");
+        }
+    }
+}
+
+struct Beats {
+    key: String,
+    last: AtomicU64,
+}
+
+impl Beats {
+    async fn keep(
+        self: Arc<Self>,
+        every: Duration,
+        connect: ObjectClient,
+        mut stopped: oneshot::Receiver<()>,
+    ) -> anyhow::Result<()> {
+        let mut client = None;
+        let mut pause = every;
+        loop {
+            // A renewal is not broken off: one that comes late would follow the cleanup of the session.
+            tokio::select! {
+                _ = &mut stopped => return Ok(()),
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = match self.renew_with(&mut client, &connect).await {
+                Ok(()) => every,
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "failed to renew the lease");
+                    every / 10
+                }
+            };
+        }
+    }
+
+    async fn renew_with(
+        &self,
+        client: &mut Option<Arc<dyn ObjectStore>>,
+        connect: &ObjectClient,
+    ) -> anyhow::Result<()> {
+        let objects = match client {
+            Some(objects) => objects,
+            None => client.insert(connect().await?),
+        };
+        self.renew(&**objects).await
+    }
+
+    async fn renew(&self, objects: &dyn ObjectStore) -> anyhow::Result<()> {
+        let beat = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let body = serde_json::to_vec(&Lease { version: mailbox::VERSION, beat })?;
+        Ok(objects.put(&self.key, body).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::cloud::CloudErrorKind;
+    use crate::cloud::testing::{Fault, Memory, When};
+
+    const LEASE: Duration = Duration::from_millis(60);
+
+    struct Kept {
+        memory: Memory,
+        layout: Layout,
+        keeper: LeaseKeeper,
+    }
+
+    impl Kept {
+        fn start(faults: impl IntoIterator<Item = Fault>) -> Self {
+            let (memory, layout) = (Memory::new(), Layout::new("sessions/s"));
+            memory.objects.plan(faults);
+            let objects = memory.objects.clone();
+            let connect: ObjectClient = Arc::new(move || {
+                let objects = objects.clone();
+                Box::pin(async move { Ok(objects as Arc<dyn ObjectStore>) })
+            });
+            let keeper = LeaseKeeper::start(&layout, LEASE, connect).unwrap();
+            Self { memory, layout, keeper }
+        }
+
+        /// How many beats there were until the one that is stored.
+        fn beats(&self) -> u64 {
+            let Some(body) = self.memory.objects.contents(&self.layout.lease()) else { return 0 };
+            serde_json::from_slice::<Lease>(&body).unwrap().beat - (u64::from(std::process::id()) << 32)
+        }
+
+        /// Holds this thread until that many were stored.
+        fn stand_still_until(&self, beats: u64) {
+            let deadline = Instant::now() + Duration::from_mins(1);
+            while self.beats() < beats {
+                assert!(Instant::now() < deadline, "the lease is not renewed");
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// The runtime of the test has one thread, as a stage's.
+    #[tokio::test]
+    async fn the_lease_goes_on_while_the_main_thread_stands_still() {
+        let kept = Kept::start([]);
+        kept.keeper.renew(&*kept.memory.objects).await;
+        let before = Instant::now();
+        kept.stand_still_until(8);
+        assert!(before.elapsed() > LEASE, "for longer than a lease");
+    }
+
+    #[test]
+    fn a_renewal_that_fails_is_tried_again() {
+        let kept = Kept::start([Fault::new("put", 1, When::Before, CloudErrorKind::Transient).times(2)]);
+        kept.stand_still_until(4);
+    }
+
+    #[test]
+    fn a_keeper_that_is_dropped_renews_nothing_and_lets_its_client_go() {
+        let kept = Kept::start([]);
+        kept.stand_still_until(1);
+        drop(kept.keeper);
+        assert_eq!(Arc::strong_count(&kept.memory.objects), 1);
+    }
+}
