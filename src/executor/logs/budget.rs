@@ -99,8 +99,31 @@ impl ReadBudget {
 
 /// From 0 to 1.
 pub(crate) fn chance() -> f64 {
+    #[cfg(test)]
+    if let Some(chance) = seeded::next() {
+        return chance;
+    }
     let roll = RandomState::new().build_hasher().finish() >> 48;
     f64::from(u16::try_from(roll).unwrap_or(0)) / f64::from(u16::MAX)
+}
+
+/// Chance that comes again with the same seed, for a test that plays in one thread.
+#[cfg(test)]
+pub(crate) mod seeded {
+    use std::cell::Cell;
+
+    thread_local!(static STATE: Cell<Option<u32>> = const { Cell::new(None) });
+
+    /// From now on in this thread; `None` is chance again.
+    pub(crate) fn set(seed: Option<u32>) {
+        STATE.set(seed);
+    }
+
+    pub(super) fn next() -> Option<f64> {
+        let state = STATE.get()?.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        STATE.set(Some(state));
+        Some(f64::from(state >> 16) / f64::from(u16::MAX))
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Every stage on fakes: `config`, `prepare`, a stage on the host, a stage in the container against a scripted agent, `cleanup`.
 
+mod simulation;
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -35,11 +37,19 @@ struct StageHarness {
     captured: Captured,
     /// What `config` asked the runner to set for the later stages.
     job_env: BTreeMap<String, String>,
+    /// Variables of the job.
+    variables: BTreeMap<&'static str, String>,
+    /// `runner.shell`.
+    shell: PathBuf,
 }
 
 impl StageHarness {
     /// After `config`.
     fn configured() -> Self {
+        Self::with_steps(&serde_json::json!([{"name": "script", "script": ["train"]}]))
+    }
+
+    fn with_steps(steps: &serde_json::Value) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("bin")).unwrap();
         let git = dir.path().join("bin/git");
@@ -47,13 +57,22 @@ impl StageHarness {
         std::fs::set_permissions(&git, std::fs::Permissions::from_mode(0o755)).unwrap();
         let payload = serde_json::json!({
             "id": 2, "token": "t", "job_info": {"project_id": 1},
-            "steps": [{"name": "script", "script": ["train"]}],
+            "steps": steps,
             "artifacts": [{"paths": ["model"]}],
         });
         std::fs::write(dir.path().join("response.json"), payload.to_string()).unwrap();
         let clock = Arc::new(TestClock::at(HostClock.now()));
         let (printer, captured) = Printer::captured();
-        let mut harness = Self { dir, memory: Memory::new(), clock, printer, captured, job_env: BTreeMap::new() };
+        let mut harness = Self {
+            dir,
+            memory: Memory::new(),
+            clock,
+            printer,
+            captured,
+            job_env: BTreeMap::new(),
+            variables: BTreeMap::new(),
+            shell: "/bin/sh".into(),
+        };
         config::run(&harness.context()).unwrap();
         let answer: serde_json::Value = serde_json::from_slice(&harness.captured.data()).unwrap();
         assert!(harness.memory.made().is_empty(), "`config` needs no account");
@@ -68,7 +87,8 @@ impl StageHarness {
         let settings = format!(
             "[aws]\nendpoint_url = \"http://127.0.0.1:1\"\n[storage]\nbucket = \"b\"\n\
              [job]\nimage = \"i\"\ninstance_type = \"ml.m5.large\"\nrole_arn = \"arn:aws:iam::123456789012:role/x\"\n\
-             [runner]\nshell = \"/bin/sh\"\nbuilds_dir = {:?}\ncache_dir = {:?}\nstate_dir = {:?}\n",
+             [runner]\nshell = {:?}\nbuilds_dir = {:?}\ncache_dir = {:?}\nstate_dir = {:?}\n",
+            self.shell,
             place("builds"),
             place("cache"),
             place("state")
@@ -80,6 +100,8 @@ impl StageHarness {
             (crate::config::env::TRY.into(), "1".into()),
         ];
         pairs.extend(self.job_env.iter().map(|(name, value)| (name.into(), value.into())));
+        let variables = self.variables.iter();
+        pairs.extend(variables.map(|(name, value)| (format!("CUSTOM_ENV_{name}").into(), value.into())));
         Context {
             env: Environment::from_pairs(pairs),
             contract: Contract {

@@ -2,7 +2,8 @@
 //! it reaches the service, fail after it, or take long. It never invents results.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::cloud::{CloudError, CloudErrorKind};
@@ -57,6 +58,21 @@ impl Fault {
     }
 }
 
+/// Decides about each call as it comes: for a test that plays faults by the time, or ends the caller in a call.
+pub trait Watch: Debug + Send + Sync {
+    /// Asked before the call has its effect, and after.
+    fn look(&self, method: &'static str, thing: &str, when: When) -> Verdict;
+}
+
+/// What a [`Watch`] says of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Passes,
+    Fails(CloudErrorKind),
+    /// The caller gets no answer: its process is dead, or about to be.
+    Hangs,
+}
+
 /// A port in memory: the state `S` of its service, the calls so far, and a plan of faults.
 #[derive(Debug, Default)]
 pub struct Fake<S> {
@@ -68,6 +84,7 @@ pub(super) struct Inner<S> {
     pub(super) service: S,
     seen: Vec<String>,
     plan: Vec<Fault>,
+    watch: Option<Arc<dyn Watch>>,
     /// By method, since the plan was made.
     counts: BTreeMap<&'static str, usize>,
 }
@@ -88,6 +105,20 @@ impl<S> Fake<S> {
         let mut inner = self.inner();
         inner.plan = faults.into_iter().collect();
         inner.counts.clear();
+    }
+
+    /// Asks `watch` about each call from now on, beside the plan.
+    pub fn watch(&self, watch: Arc<dyn Watch>) {
+        self.inner().watch = Some(watch);
+    }
+
+    async fn watched(&self, method: &'static str, thing: &str, when: When) -> Result<(), CloudErrorKind> {
+        let watch = self.inner().watch.clone();
+        match watch.map_or(Verdict::Passes, |watch| watch.look(method, thing, when)) {
+            Verdict::Passes => Ok(()),
+            Verdict::Fails(kind) => Err(kind),
+            Verdict::Hangs => std::future::pending().await,
+        }
     }
 
     /// A test that failed while it held the lock has said so already.
@@ -113,9 +144,15 @@ impl<S> Fake<S> {
             Some(Effect::Takes(time)) => tokio::time::sleep(time).await,
             Some(Effect::Fails(When::After, _)) | None => {}
         }
-        let mut inner = self.inner();
-        inner.seen.push(format!("{method} {thing}").trim_end().to_owned());
-        let answer = act(&mut inner.service)?;
+        self.watched(method, thing, When::Before).await.map_err(fault)?;
+        let answer = {
+            let mut inner = self.inner();
+            inner.seen.push(format!("{method} {thing}").trim_end().to_owned());
+            act(&mut inner.service)
+        };
+        let after = self.watched(method, thing, When::After).await;
+        let answer = answer?;
+        after.map_err(fault)?;
         match effect {
             Some(Effect::Fails(When::After, kind)) => Err(fault(kind)),
             _ => Ok(answer),

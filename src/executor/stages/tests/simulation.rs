@@ -1,0 +1,76 @@
+//! Whole sessions on fakes in virtual time: GitLab Runner's calls in their order, a SageMaker that moves through its statuses, agents
+//! that obey, faults, and processes that are killed. All of it follows from one seed.
+//!
+//! A kill drops the future of a stage: what was in memory is lost, what is on disk and in the fakes stays. Beyond the seed's
+//! reach are the log's reader, whose thread has a runtime of its own and whose log is empty here, and threads that read or write files:
+//! no virtual time passes while they do.
+
+mod agent;
+mod judge;
+mod plan;
+mod runner;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use self::plan::Plan;
+use crate::logs::budget::seeded;
+
+/// Sessions of the ordinary run.
+const SEEDS: u64 = 200;
+
+/// What was seen of one session, in order.
+type Trail = Vec<String>;
+
+fn play(seed: u64) -> (Trail, Result<(), String>) {
+    seeded::set(Some(u32::try_from(seed & 0xffff_ffff).unwrap()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let plan = Plan::drawn(seed);
+    let played = catch_unwind(AssertUnwindSafe(|| runtime.block_on(runner::play(&plan))));
+    seeded::set(None);
+    let (mut trail, verdict) = played.unwrap_or_else(|_| (Vec::new(), Err("a panic, see above".to_owned())));
+    trail.insert(0, format!("{plan:?}"));
+    (trail, verdict)
+}
+
+fn number(name: &str) -> Option<u64> {
+    Some(std::env::var(name).ok()?.parse().unwrap_or_else(|_| panic!("`{name}` is a number")))
+}
+
+/// `SIMULATE=5000` plays so many sessions, `SIMULATE_SEED=17` that one alone, and shows what happened in it.
+#[test]
+fn a_session_comes_to_its_documented_end_wherever_its_processes_are_killed() {
+    if let Some(seed) = number("SIMULATE_SEED") {
+        let (trail, verdict) = play(seed);
+        println!("{}", trail.join("\n"));
+        return verdict.unwrap();
+    }
+    let (seeds, next) = (number("SIMULATE").unwrap_or(SEEDS), AtomicU64::new(1));
+    let failed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed > seeds {
+                        break;
+                    }
+                    if let (_, Err(why)) = play(seed) {
+                        failed.lock().unwrap().push(format!("SIMULATE_SEED={seed}: {why}"));
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "{} of {seeds} sessions went wrong:\n{}", failed.len(), failed.join("\n"));
+}
+
+#[test]
+fn the_same_seed_is_the_same_session() {
+    for seed in 1..=5 {
+        assert_eq!(play(seed), play(seed), "seed {seed}");
+    }
+}

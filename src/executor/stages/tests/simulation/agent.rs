@@ -1,0 +1,250 @@
+//! An agent without a container: it obeys orders, reports, writes its output in batches, and sends results. Its own objects go
+//! straight into the store, so that calls of a port are the host's alone.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::plan::Plan;
+use super::world::{Ended, LOOK, World};
+use crate::base::node::NodeId;
+use crate::cloud::JobStatus;
+use crate::cloud::testing::Memory;
+use crate::protocol::mailbox::{self, ByeReason, ExitReport, Lease, Order, Report, RunOrder};
+use crate::protocol::project::{Selection, Trees};
+use crate::trace::FrameEncoder;
+use crate::workspace::{self, Snapshot};
+
+/// Of a script that was ended from outside.
+const TERMINATED: i32 = 143;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Finish {
+        collect: bool,
+    },
+    Stopped,
+    LeaseExpired,
+    /// The container is gone.
+    Dead,
+}
+
+pub(super) struct Agent {
+    world: Arc<World>,
+    job: String,
+    node: NodeId,
+    nodes: usize,
+    pieces: Vec<(Duration, String)>,
+    code: i32,
+    trees: Trees,
+    orders: u32,
+    reports: u32,
+    selection: Option<Selection>,
+    pending: VecDeque<RunOrder>,
+    seen: BTreeSet<u32>,
+    canceled: BTreeSet<u32>,
+    finish: Option<bool>,
+    beat: (Option<u64>, Instant),
+}
+
+impl Agent {
+    pub(super) fn new(world: &Arc<World>, job: &str, node: NodeId, plan: &Plan) -> Self {
+        let project: PathBuf = world.container.join(job).join(node.to_string());
+        let trees = Trees { tmp: project.with_extension("tmp"), project, base: None };
+        Self {
+            world: world.clone(),
+            job: job.to_owned(),
+            node,
+            nodes: plan.nodes,
+            pieces: plan.pieces.clone(),
+            // The last one alone may fail.
+            code: if node.index() + 1 == plan.nodes { plan.code } else { 0 },
+            trees,
+            orders: 0,
+            reports: 0,
+            selection: None,
+            pending: VecDeque::new(),
+            seen: BTreeSet::new(),
+            canceled: BTreeSet::new(),
+            finish: None,
+            beat: (None, Instant::now()),
+        }
+    }
+
+    pub(super) async fn work(mut self) {
+        std::fs::create_dir_all(&self.trees.project).unwrap();
+        self.beat.1 = Instant::now();
+        let nodes = (0..self.nodes).map(|index| NodeId::at(index).to_string()).collect();
+        self.report(&Report::Ready { agent: "0".into(), nodes });
+        let end = loop {
+            self.take_orders();
+            if let Some(order) = self.pending.pop_front() {
+                if let Some(end) = self.run(order).await {
+                    break end;
+                }
+            } else if let Some(end) = self.finish.map(|collect| End::Finish { collect }).or_else(|| self.is_over()) {
+                break end;
+            } else {
+                sleep(LOOK).await;
+            }
+        };
+        let (reason, collect) = match end {
+            End::Finish { collect } => (ByeReason::Finished, collect),
+            End::Stopped => (ByeReason::Stopped, true),
+            End::LeaseExpired => (ByeReason::LeaseExpired, true),
+            End::Dead => return,
+        };
+        if collect && self.node == NodeId::LEADER && !self.collect().await {
+            return;
+        }
+        self.report(&Report::Bye { reason });
+    }
+
+    fn report(&mut self, report: &Report) {
+        self.reports += 1;
+        let key = self.world.layout.report(self.node, self.reports);
+        self.world.note(&format!("{} reports {report:?}", self.node));
+        self.world.memory.objects.insert(&key, mailbox::encode(self.reports, report));
+    }
+
+    fn take_orders(&mut self) {
+        while let Some(body) = self.world.memory.objects.contents(&self.world.layout.order(self.orders + 1)) {
+            self.orders += 1;
+            match mailbox::decode("order", self.orders, &body).unwrap() {
+                Order::Workspace(order) => {
+                    if self.selection.replace(order.selection).is_none() {
+                        self.report(&Report::Received { summary: "all".into() });
+                    }
+                }
+                Order::Run(order) if self.seen.insert(order.run) => self.pending.push_back(order),
+                Order::Run(_) => {}
+                Order::Cancel { run } => drop(self.canceled.insert(run)),
+                Order::Finish { collect } => self.finish = Some(collect),
+            }
+        }
+    }
+
+    /// Why it has to leave, whatever it does.
+    fn is_over(&mut self) -> Option<End> {
+        match self.world.status(&self.job) {
+            Some(JobStatus::InProgress) => {}
+            Some(JobStatus::Stopping) => return Some(End::Stopped),
+            _ => return Some(End::Dead),
+        }
+        let lease = self.world.memory.objects.contents(&self.world.layout.lease());
+        let beat = lease.and_then(|lease| serde_json::from_slice::<Lease>(&lease).ok()).map(|lease| lease.beat);
+        if beat != self.beat.0 {
+            self.beat = (beat, Instant::now());
+        }
+        (self.beat.1.elapsed() >= self.world.lease).then_some(End::LeaseExpired)
+    }
+
+    /// Runs a script to its end; `Some` when the agent has to leave as well.
+    async fn run(&mut self, order: RunOrder) -> Option<End> {
+        let (run, node) = (order.run, self.node);
+        let nothing = ExitReport { code: TERMINATED, bytes: 0, hash: String::new(), canceled: true, at: 0, copy: Some(0) };
+        if self.canceled.contains(&run) {
+            self.report(&Report::Exited { run, exit: nothing });
+            return None;
+        }
+        let Some(script) = self.world.memory.objects.contents(&self.world.layout.script(run)) else {
+            let reason = "the script is not in the store".to_owned();
+            self.report(&Report::Failed { order: format!("start {}", order.stage), reason, by_job: false });
+            return None;
+        };
+        let is_after_script = order.stage == "after_script";
+        {
+            let mut ledger = self.world.ledger();
+            *ledger.begun.entry((node, script)).or_default() += 1;
+            ledger.runs.entry((run, node)).or_default().is_after_script = is_after_script;
+        }
+        self.report(&Report::Started { run });
+        let pieces = if is_after_script { vec![(Duration::from_secs(1), "after\n".to_owned())] } else { self.pieces.clone() };
+        let (mut encoder, mut batch, mut end) = (FrameEncoder::new(run), 0, None);
+        for (number, (pause, piece)) in pieces.into_iter().enumerate() {
+            end = self.wait(run, pause).await;
+            if end == Some(End::Dead) {
+                return end;
+            }
+            if end.is_some() || self.canceled.contains(&run) {
+                break;
+            }
+            let piece = if number == 0 { format!("run {run} {piece}") } else { piece };
+            self.write(run, &mut batch, &mut encoder, piece.as_bytes());
+        }
+        let canceled = end.is_some() || self.canceled.contains(&run);
+        let code = match (canceled, is_after_script) {
+            (true, _) => TERMINATED,
+            (false, true) => 0,
+            (false, false) => self.code,
+        };
+        if !is_after_script {
+            self.leave_files();
+        }
+        let mut lines = Vec::new();
+        encoder.end(code, &mut lines);
+        self.world.memory.objects.insert(&self.world.layout.trace(node, run, batch), lines);
+        let ended = Ended { code, canceled };
+        self.world.ledger().runs.entry((run, node)).or_default().ended = Some(ended);
+        sleep(LOOK / 5).await;
+        if self.is_over() == Some(End::Dead) {
+            return Some(End::Dead);
+        }
+        let (bytes, hash) = (encoder.bytes(), encoder.hash());
+        let exit = ExitReport { code, bytes, hash, canceled, at: u64::from(run), copy: Some(batch + 1) };
+        self.report(&Report::Exited { run, exit });
+        end
+    }
+
+    /// While the script goes on.
+    async fn wait(&mut self, run: u32, pause: Duration) -> Option<End> {
+        let until = Instant::now() + pause;
+        loop {
+            self.take_orders();
+            let end = self.is_over();
+            if end.is_some() || self.canceled.contains(&run) || Instant::now() >= until {
+                return end;
+            }
+            sleep(LOOK.min(until - Instant::now())).await;
+        }
+    }
+
+    fn write(&self, run: u32, batch: &mut u32, encoder: &mut FrameEncoder, bytes: &[u8]) {
+        let mut lines = Vec::new();
+        encoder.encode(bytes, &mut lines);
+        self.world.memory.objects.insert(&self.world.layout.trace(self.node, run, *batch), lines);
+        *batch += 1;
+        self.world.ledger().runs.entry((run, self.node)).or_default().bytes.extend_from_slice(bytes);
+    }
+
+    fn leave_files(&self) {
+        let model = self.trees.project.join("model");
+        std::fs::create_dir_all(&model).unwrap();
+        for name in super::judge::RESULTS {
+            std::fs::write(model.join(name), format!("{name} of {}\n", self.job).repeat(200)).unwrap();
+        }
+    }
+
+    /// Packs before the manifest that counts on them, one after the other. `false` when the container was killed meanwhile.
+    async fn collect(&mut self) -> bool {
+        if let Some(selection) = self.selection.clone() {
+            let (scratch, route) = (Memory::new(), self.world.layout.results());
+            let (objects, snapshot, progress) = (scratch.objects.clone(), Snapshot::default(), Arc::default());
+            workspace::send_changes(&*objects, &route, &self.trees, &snapshot, &selection, &progress).await.unwrap();
+            let (manifest, packs): (Vec<_>, Vec<_>) =
+                objects.keys().into_iter().partition(|key| key.starts_with(&route.manifest));
+            for key in packs.into_iter().chain(manifest) {
+                sleep(LOOK / 2).await;
+                if self.is_over() == Some(End::Dead) {
+                    return false;
+                }
+                self.world.memory.objects.insert(&key, objects.contents(&key).unwrap());
+            }
+            self.report(&Report::Collected { summary: String::new() });
+        }
+        true
+    }
+}

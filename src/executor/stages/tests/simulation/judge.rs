@@ -1,0 +1,130 @@
+//! Whether a simulated session kept the promises of `docs/SEMANTICS.md`.
+
+use std::path::Path;
+
+use super::plan::Plan;
+use super::runner::{Called, Outcome};
+use super::world::{Ledger, World};
+use crate::base::node::NodeId;
+
+/// Files below `model/` that the script leaves.
+pub(super) const RESULTS: [&str; 3] = ["metrics", "optimizer", "weights"];
+
+/// What the host's processes printed to stdout, in order, and how each ended.
+pub(super) fn judge(plan: &Plan, world: &World, calls: &[Called], project: &Path) -> Result<(), String> {
+    let ledger = world.ledger();
+    if let Some(crowd) = ledger.crowds.first() {
+        return Err(format!("two training jobs at a time: {crowd}"));
+    }
+    if let Some(((node, script), times)) = ledger.begun.iter().find(|(_, times)| **times > 1) {
+        return Err(format!("{node} began {:?} {times} times", String::from_utf8_lossy(script)));
+    }
+    let printed: Vec<u8> = calls.iter().flat_map(|call| call.printed.iter().copied()).collect();
+    let is_complete = judge_output(plan, &ledger, &printed)?;
+    judge_codes(plan, &ledger, calls, &is_complete)?;
+    judge_results(&ledger, calls, project)
+}
+
+/// For each run, whether all of it was printed.
+type Complete = Vec<(u32, bool)>;
+
+/// Each node's bytes are printed run by run, in order, once.
+fn judge_output(plan: &Plan, ledger: &Ledger, printed: &[u8]) -> Result<Complete, String> {
+    let mut complete = Complete::new();
+    for node in (0..plan.nodes).map(NodeId::at) {
+        let own = if plan.nodes == 1 { printed.to_vec() } else { of_node(printed, node) };
+        let mut rest = own.as_slice();
+        for ((run, _), written) in ledger.runs.iter().filter(|((_, of), _)| *of == node) {
+            let same = rest.iter().zip(&written.bytes).take_while(|(one, other)| one == other).count();
+            rest = &rest[same..];
+            complete.push((*run, same == written.bytes.len()));
+        }
+        if !rest.is_empty() {
+            let at = own.len() - rest.len();
+            return Err(format!("{node}: out of order, or twice, from byte {at} on: {:?}", text(rest)));
+        }
+    }
+    Ok(complete)
+}
+
+fn of_node(printed: &[u8], node: NodeId) -> Vec<u8> {
+    let mark = format!("[{node}] ");
+    let lines = printed.split_inclusive(|byte| *byte == b'\n');
+    let own = lines.filter_map(|line| match node {
+        NodeId::LEADER => (!line.starts_with(b"[algo-")).then_some(line),
+        _ => line.strip_prefix(mark.as_bytes()),
+    });
+    own.flatten().copied().collect()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(80)]).into_owned()
+}
+
+/// A stage that says how its script ended says the truth, and has printed all of it.
+fn judge_codes(plan: &Plan, ledger: &Ledger, calls: &[Called], complete: &Complete) -> Result<(), String> {
+    for call in calls.iter().filter(|call| ["build_script", "after_script"].contains(&call.stage)) {
+        let is_after_script = call.stage == "after_script";
+        let code = match call.outcome {
+            Outcome::Done => 0,
+            Outcome::Script(code) => code,
+            Outcome::Killed => continue,
+            Outcome::Canceled if plan.cancel.is_some() => continue,
+            // A script whose driver was killed while there was no instance never begins: the training job is stopped.
+            Outcome::Canceled if is_after_script => continue,
+            Outcome::Lost if !plan.is_calm() => continue,
+            Outcome::Canceled | Outcome::Lost => return Err(format!("{} ended as {:?}: {}", call.stage, call.outcome, call.why)),
+        };
+        let runs: Vec<_> = ledger.runs.iter().filter(|(_, run)| run.is_after_script == is_after_script).collect();
+        if runs.is_empty() && is_after_script && code == 0 {
+            // Skipped, since no script ran.
+            continue;
+        }
+        let is_lost = plan.leaves.is_some() && [137, 1].contains(&code);
+        let has_ended = |code: i32| runs.iter().any(|(_, run)| run.ended.is_some_and(|ended| ended.code == code));
+        if !has_ended(code) && !is_lost {
+            return Err(format!("{} ended with {code}, its script did not", call.stage));
+        }
+        if is_after_script || is_lost {
+            continue;
+        }
+        if code == 0 && runs.iter().any(|(_, run)| run.ended.is_none_or(|ended| ended.code != 0)) {
+            return Err("the stage succeeded, and not each node's script".to_owned());
+        }
+        if runs.iter().any(|((run, _), _)| complete.contains(&(*run, false))) {
+            return Err(format!("{} ended with {code} and its output is not complete", call.stage));
+        }
+    }
+    Ok(())
+}
+
+/// Whole or absent; and there when the host's stages may count on them.
+fn judge_results(ledger: &Ledger, calls: &[Called], project: &Path) -> Result<(), String> {
+    let found: Vec<_> = RESULTS.iter().filter_map(|name| std::fs::read_to_string(project.join("model").join(name)).ok()).collect();
+    let is_whole = |text: &String| {
+        let line = text.lines().next().unwrap_or_default();
+        text.lines().count() == 200 && text.lines().all(|other| other == line) && line.contains(" of gitlab-")
+    };
+    if !(found.is_empty() || found.len() == RESULTS.len() && found.iter().all(is_whole)) {
+        return Err(format!("{} of {} results are there", found.len(), RESULTS.len()));
+    }
+    if ledger.runs.is_empty() && !found.is_empty() {
+        return Err("results of a script that never ran".to_owned());
+    }
+    let uploaded = |call: &Called| call.stage == "upload_artifacts_on_success" && call.outcome == Outcome::Done;
+    if calls.iter().any(uploaded) && found.is_empty() {
+        return Err("a successful job uploads artifacts that are not there".to_owned());
+    }
+    Ok(())
+}
+
+/// After the last pass.
+pub(super) fn judge_end(world: &World, sessions: &[String], slots: usize) -> Result<(), String> {
+    let alive = world.alive();
+    let mut objects = world.memory.objects.keys();
+    objects.retain(|key| key.starts_with(&world.layout.root()));
+    if !alive.is_empty() || !objects.is_empty() || !sessions.is_empty() || slots > 0 {
+        return Err(format!("left: jobs {alive:?}, objects {objects:?}, sessions {sessions:?}, {slots} slots"));
+    }
+    Ok(())
+}

@@ -1,0 +1,200 @@
+//! What happens in one simulated session, drawn from its seed before it begins.
+
+use std::time::Duration;
+
+/// A linear congruential generator: the same numbers everywhere.
+#[derive(Debug, Clone)]
+pub(super) struct Dice(u64);
+
+impl Dice {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut dice = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        dice.below(2);
+        dice
+    }
+
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+
+    pub(super) fn one_in(&mut self, chances: u64) -> bool {
+        self.below(chances) == 0
+    }
+
+    /// From nothing up to this many milliseconds.
+    fn millis(&mut self, most: u64) -> Duration {
+        Duration::from_millis(self.below(most))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) seed: u64,
+    pub(super) nodes: usize,
+    pub(super) code: i32,
+    pub(super) has_after_script: bool,
+    /// The script's output: when each piece comes after the one before, and the piece.
+    pub(super) pieces: Vec<(Duration, String)>,
+    /// Between the creation of a training job and its container.
+    pub(super) provisioning: Duration,
+    /// Looks at SageMaker that do not show the new job.
+    pub(super) hidden: u32,
+    /// So many training jobs end for want of capacity.
+    pub(super) without_capacity: u32,
+    /// The container ends so long after its start.
+    pub(super) leaves: Option<(Duration, Leaving)>,
+    pub(super) kills: Vec<Kill>,
+    pub(super) cancel: Option<Cancel>,
+    pub(super) trouble: Option<Trouble>,
+    /// When the host's clock jumps, and by how many hours.
+    pub(super) jump: Option<(Duration, i64)>,
+    /// Between two calls of the runner.
+    pub(super) gap: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leaving {
+    /// Killed, by the kernel for one: no last word.
+    Killed,
+    /// SageMaker stops it at the end of its time: the agent ends the script and sends the results.
+    Stopped,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Prepare,
+    Container,
+    AfterScript,
+    Host,
+    Cleanup,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kill {
+    pub(super) stage: Stage,
+    pub(super) at: Moment,
+    pub(super) then: Then,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Moment {
+    /// Each call of a port has two: before it has its effect, and after.
+    Call(u64),
+    Time(Duration),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    /// The same stage again.
+    Again,
+    /// The stages of a failed job.
+    Next,
+    Cleanup,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cancel {
+    pub(super) stage: Stage,
+    pub(super) after: Duration,
+    /// A second signal follows.
+    pub(super) twice: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Trouble {
+    /// The store is away from then on, for so long.
+    pub(super) away: Option<(Duration, Duration)>,
+    /// One call in so many is throttled, or its answer lost.
+    pub(super) one_in: u64,
+}
+
+impl Plan {
+    pub(super) fn drawn(seed: u64) -> Self {
+        let mut dice = Dice::new(seed);
+        let nodes = if dice.one_in(4) { 2 } else { 1 };
+        let pieces = pieces(&mut dice, nodes > 1);
+        let length = pieces.iter().map(|(pause, _)| *pause).sum::<Duration>();
+        let provisioning = dice.millis(90_000);
+        let session = u64::try_from((length + provisioning).as_millis()).unwrap() + 20_000;
+        let trouble = dice.one_in(4).then(|| Trouble {
+            away: dice.one_in(2).then(|| (dice.millis(session), dice.millis(40_000))),
+            one_in: 10 + dice.below(60),
+        });
+        let leaving = if dice.one_in(2) { Leaving::Killed } else { Leaving::Stopped };
+        Self {
+            seed,
+            nodes,
+            code: if dice.one_in(3) { 1 + i32::try_from(dice.below(100)).unwrap() } else { 0 },
+            has_after_script: dice.one_in(2),
+            pieces,
+            provisioning,
+            hidden: if dice.one_in(4) { u32::try_from(dice.below(3)).unwrap() } else { 0 },
+            without_capacity: if dice.one_in(6) { 1 + u32::try_from(dice.below(2)).unwrap() } else { 0 },
+            leaves: dice.one_in(6).then(|| (dice.millis(session), leaving)),
+            kills: kills(&mut dice, session),
+            cancel: dice.one_in(6).then(|| Cancel {
+                stage: [Stage::Prepare, Stage::Container, Stage::Container, Stage::AfterScript]
+                    [usize::try_from(dice.below(4)).unwrap()],
+                after: dice.millis(session),
+                twice: dice.one_in(3),
+            }),
+            trouble,
+            jump: dice.one_in(4).then(|| {
+                (dice.millis(session), [-96, -1, 1, 48][usize::try_from(dice.below(4)).unwrap()])
+            }),
+            gap: if dice.one_in(20) { Duration::from_mins(20) } else { dice.millis(5000) },
+        }
+    }
+
+    /// Nothing but kills, and what no job notices.
+    pub(super) fn is_calm(&self) -> bool {
+        self.leaves.is_none()
+            && self.cancel.is_none()
+            && self.trouble.is_none()
+            && self.without_capacity < 2
+            && self.gap < Duration::from_mins(1)
+    }
+}
+
+/// Numbered, so that no two are the same. Those of several nodes are whole lines: half a line waits for its other half a second only.
+fn pieces(dice: &mut Dice, whole: bool) -> Vec<(Duration, String)> {
+    let mut pieces = Vec::new();
+    for number in 0..dice.below(12) {
+        let pause = if dice.one_in(8) { dice.millis(90_000) } else { dice.millis(4000) };
+        let size = if dice.one_in(6) { usize::try_from(dice.below(9000)).unwrap() } else { 10 };
+        let end = if whole || !dice.one_in(4) { "\n" } else { "" };
+        pieces.push((pause, format!("<{number}>{}{end}", "-".repeat(size))));
+    }
+    pieces
+}
+
+fn kills(dice: &mut Dice, session: u64) -> Vec<Kill> {
+    let stages = [
+        Stage::Prepare,
+        Stage::Container,
+        Stage::Container,
+        Stage::Container,
+        Stage::Container,
+        Stage::AfterScript,
+        Stage::Host,
+        Stage::Cleanup,
+    ];
+    let mut kills = Vec::new();
+    for _ in 0..1 + dice.below(3) {
+        let stage = stages[usize::try_from(dice.below(8)).unwrap()];
+        let calls = match stage {
+            Stage::Container => 160,
+            Stage::AfterScript => 60,
+            Stage::Prepare | Stage::Host | Stage::Cleanup => 24,
+        };
+        let at = if dice.one_in(3) {
+            Moment::Time(dice.millis(session))
+        } else {
+            Moment::Call(1 + dice.below(calls))
+        };
+        let then = [Then::Again, Then::Again, Then::Next, Then::Cleanup][usize::try_from(dice.below(4)).unwrap()];
+        kills.push(Kill { stage, at, then });
+    }
+    kills
+}

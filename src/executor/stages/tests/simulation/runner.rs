@@ -1,0 +1,269 @@
+//! GitLab Runner's part: calls the stages one after the other, kills their processes as planned, and goes on as it would.
+
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::Trail;
+use super::judge;
+use super::plan::{Cancel, Kill, Moment, Plan, Stage, Then};
+use super::world::{World, sagemaker};
+use crate::base::clock::Clock;
+use crate::base::failure::{Kind, kind_of, render};
+use crate::cloud::ObjectStore as _;
+use crate::cloud::testing::Memory;
+use crate::session::age::Stamp;
+use crate::session::close::{self, Pace};
+use crate::session::{Session, delivery, left_over, spec};
+use crate::stages::tests::StageHarness;
+use crate::stages::{cleanup, prepare, run};
+use crate::ui::Printer;
+
+/// No session takes so long.
+const LONGEST: Duration = Duration::from_hours(12);
+/// Between cleanup and sweep: SageMaker has told by then what it will tell.
+const UNTIL_SWEEP: Duration = Duration::from_mins(15);
+/// Sweeps until all is gone: the first may have to stop what did not end, and the next sees the end.
+const SWEEPS: usize = 3;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Done,
+    Script(i32),
+    Canceled,
+    /// Failed in another way.
+    Lost,
+    Killed,
+}
+
+/// One process.
+#[derive(Debug)]
+pub(super) struct Called {
+    pub(super) stage: &'static str,
+    pub(super) outcome: Outcome,
+    pub(super) why: String,
+    /// To stdout.
+    pub(super) printed: Vec<u8>,
+}
+
+struct Runner<'p> {
+    plan: &'p Plan,
+    harness: StageHarness,
+    world: Arc<World>,
+    kills: VecDeque<Kill>,
+    calls: Vec<Called>,
+}
+
+pub(super) async fn play(plan: &Plan) -> (Trail, Result<(), String>) {
+    let harness = harness(plan).await;
+    let layout = spec::layout(&harness.id());
+    let lease = harness.context().settings.lease();
+    let world = World::new(plan, harness.memory.clone(), layout, harness.dir.path().join("container"), lease);
+    let clock = harness.clock.clone();
+    let mut runner = Runner { plan, harness, world: world.clone(), kills: plan.kills.iter().copied().collect(), calls: Vec::new() };
+    let jumps = async {
+        if let Some((after, hours)) = plan.jump {
+            sleep(after).await;
+            let by = Duration::from_hours(hours.unsigned_abs());
+            clock.jump(|day| if hours < 0 { day - by } else { day + by });
+        }
+        std::future::pending::<()>().await;
+    };
+    let verdict = tokio::select! {
+        biased;
+        verdict = tokio::time::timeout(LONGEST, runner.session()) => verdict.unwrap_or_else(|_| Err("it does not end".to_owned())),
+        () = sagemaker(world.clone(), plan) => unreachable!(),
+        () = jumps => unreachable!(),
+    };
+    let (id, place) = (runner.harness.id().to_string(), runner.harness.dir.path().display().to_string());
+    let trail = world.trail().into_iter().map(|line| line.replace(&id, "ID").replace(&place, "DIR")).collect();
+    (trail, verdict)
+}
+
+/// A host with a project, and a bucket that has the agent: to hash this program and to send it takes longer than all else.
+async fn harness(plan: &Plan) -> StageHarness {
+    static AGENT: OnceLock<(Vec<u8>, Vec<String>)> = OnceLock::new();
+    let mut steps = vec![serde_json::json!({"name": "script", "script": ["train"]})];
+    if plan.has_after_script {
+        steps.push(serde_json::json!({"name": "after_script", "script": ["after"]}));
+    }
+    let mut harness = StageHarness::with_steps(&steps.into());
+    // It cannot be started, which is as far as a stage on the host is played: a process takes real time.
+    harness.shell = harness.dir.path().join("bin/git");
+    std::fs::write(&harness.shell, "#!/no/such/shell\n").unwrap();
+    harness.variables.insert("SAGEMAKER_INSTANCE_TYPE", "ml.m5.large,ml.m5.xlarge".to_owned());
+    harness.variables.insert("SAGEMAKER_INSTANCE_COUNT", plan.nodes.to_string());
+    let code = harness.host().project.join("train.py");
+    std::fs::write(&code, "print('training')\n").unwrap();
+    let long_ago = harness.clock.now() - Duration::from_hours(24);
+    std::fs::File::options().write(true).open(&code).unwrap().set_modified(long_ago).unwrap();
+
+    let settings = harness.context().settings;
+    let note = settings.runner.state_dir.join("agent.json");
+    if AGENT.get().is_none() {
+        let objects = Memory::new().objects;
+        delivery::deliver_until(&*objects, &settings, Instant::now() + LONGEST).await.unwrap();
+        drop(AGENT.set((std::fs::read(&note).unwrap(), objects.keys())));
+    }
+    let (text, keys) = AGENT.get().unwrap();
+    std::fs::write(note, text).unwrap();
+    for key in keys {
+        harness.memory.objects.put(key, b"agent".to_vec()).await.unwrap();
+    }
+    harness
+}
+
+impl Runner<'_> {
+    async fn session(&mut self) -> Result<(), String> {
+        let project = self.harness.host().project;
+        self.job().await;
+        // GitLab Runner calls `cleanup` once; who looks after what a killed one left is another job, or a person.
+        self.stage(Stage::Cleanup, "cleanup").await;
+        judge::judge(self.plan, &self.world, &self.calls, &project)?;
+        for _ in 0..SWEEPS {
+            sleep(UNTIL_SWEEP).await;
+            self.sweep().await;
+        }
+        let sessions: Vec<_> = self.harness.records().sessions().unwrap().iter().map(ToString::to_string).collect();
+        let slots = self.harness.dir.path().join("state/slots/1");
+        let slots = std::fs::read_dir(slots).unwrap().filter(|entry| entry.as_ref().unwrap().file_name() != "lock").count();
+        judge::judge_end(&self.world, &sessions, slots)
+    }
+
+    /// Everything before `cleanup`.
+    async fn job(&mut self) {
+        let Some(Outcome::Done) = self.stage(Stage::Prepare, "prepare").await else { return };
+        if self.stage(Stage::Host, "get_sources").await.is_none() {
+            return;
+        }
+        let Some(script) = self.stage(Stage::Container, "build_script").await else { return };
+        if self.plan.has_after_script && self.stage(Stage::AfterScript, "after_script").await.is_none() {
+            return;
+        }
+        let upload = match script {
+            Outcome::Done => "upload_artifacts_on_success",
+            _ => "upload_artifacts_on_failure",
+        };
+        if self.stage(Stage::Host, upload).await.is_some() {
+            self.stage(Stage::Host, "cleanup_file_variables").await;
+        }
+    }
+
+    /// Calls a stage until it ends or the runner goes on without it; `None` when `cleanup` comes next.
+    async fn stage(&mut self, stage: Stage, name: &'static str) -> Option<Outcome> {
+        loop {
+            let kill = self.kills.iter().position(|kill| kill.stage == stage).and_then(|index| self.kills.remove(index));
+            let cancel = self.plan.cancel.filter(|cancel| cancel.stage == stage);
+            let outcome = self.process(name, kill.map(|kill| kill.at), cancel).await;
+            sleep(self.plan.gap).await;
+            if outcome != Outcome::Killed {
+                return Some(outcome);
+            }
+            match kill.map(|kill| kill.then) {
+                Some(Then::Again) => {}
+                // Without `prepare` there is no next stage.
+                Some(Then::Next) if stage != Stage::Prepare => return Some(outcome),
+                _ => return None,
+            }
+        }
+    }
+
+    async fn process(&mut self, stage: &'static str, kill: Option<Moment>, cancel: Option<Cancel>) -> Outcome {
+        let (printer, captured) = Printer::captured();
+        self.harness.printer = printer;
+        let (context, world) = (self.harness.context(), self.world.clone());
+        let cancellation = context.cancellation.clone();
+        let is_after_script = stage == "after_script";
+        let script = self.harness.script(if is_after_script { "after\n" } else { "train\n" });
+        let (call, time) = match kill {
+            Some(Moment::Call(call)) => (Some(call), None),
+            Some(Moment::Time(time)) => (None, Some(time)),
+            None => (None, None),
+        };
+        world.note(&format!("begin {stage}"));
+        world.begin_process(call);
+        let work = async {
+            match stage {
+                "prepare" => prepare::run(context).await,
+                "cleanup" => cleanup::run(context).await,
+                _ => run::run(context, &script, stage).await,
+            }
+        };
+        let signals = async {
+            if let Some(cancel) = cancel {
+                sleep(cancel.after).await;
+                cancellation.raise();
+                if cancel.twice {
+                    sleep(Duration::from_secs(5)).await;
+                    cancellation.raise();
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        let killed = async {
+            match time {
+                Some(time) => sleep(time).await,
+                None => world.killed().await,
+            }
+        };
+        let ended = {
+            // Large.
+            let (work, signals, killed) = (Box::pin(work), pin!(signals), pin!(killed));
+            tokio::select! {
+                biased;
+                () = killed => None,
+                () = signals => None,
+                ended = work => Some(ended),
+            }
+        };
+        world.end_process();
+        // Threads of the process end before time goes on.
+        sleep(Duration::from_millis(1)).await;
+        let (outcome, why) = match ended {
+            None => (Outcome::Killed, String::new()),
+            Some(Ok(())) if cancellation.asked() && stage != "cleanup" => (Outcome::Canceled, String::new()),
+            Some(Ok(())) => (Outcome::Done, String::new()),
+            Some(Err(error)) => self.failed(&error),
+        };
+        self.world.note(&format!("end {stage} {outcome:?} {why}"));
+        for line in captured.text().lines() {
+            self.world.note(&format!("      {line}"));
+        }
+        self.calls.push(Called { stage, outcome, why, printed: captured.data() });
+        outcome
+    }
+
+    fn failed(&self, error: &anyhow::Error) -> (Outcome, String) {
+        let why = render(error);
+        let outcome = match kind_of(error) {
+            Kind::Script { code } => Outcome::Script(code),
+            Kind::Canceled => Outcome::Canceled,
+            // All that a host stage has to do before its script was done.
+            _ if why.contains(&format!("failed to start `{}`", self.harness.shell.display())) => Outcome::Done,
+            Kind::User | Kind::System => Outcome::Lost,
+        };
+        (outcome, why)
+    }
+
+    /// As `sagemaker-executor sweep`.
+    async fn sweep(&mut self) {
+        let (printer, _) = Printer::captured();
+        self.harness.printer = printer;
+        let (context, records) = (self.harness.context(), self.harness.records());
+        self.world.note("sweep");
+        self.world.begin_process(None);
+        let now = Stamp::of(&*self.harness.clock);
+        for id in records.sessions().unwrap() {
+            let Some(left) = left_over::of(&records, &id, Duration::ZERO, &now).unwrap() else { continue };
+            let (jobs, objects) = (self.harness.memory.jobs.clone(), self.harness.memory.objects.clone());
+            let session = Session::to_close(id, jobs, objects, context.host());
+            let closed = close::close(session, Pace::Patient).await;
+            self.world.note(&format!("swept {closed:?}"));
+            drop(left);
+        }
+        self.world.end_process();
+    }
+}

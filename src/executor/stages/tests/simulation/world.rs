@@ -1,0 +1,275 @@
+//! What is outside the host: SageMaker, which makes, moves and ends training jobs, and what befalls calls on their way there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::agent::Agent;
+use super::plan::{Dice, Leaving, Plan, Trouble};
+use crate::base::node::NodeId;
+use crate::cloud::testing::{Memory, Verdict, Watch, When};
+use crate::cloud::{CloudErrorKind, JobStatus, SecondaryStatus};
+use crate::protocol::keys::Layout;
+
+/// How often SageMaker, or an agent, looks whether something is asked of it.
+pub(super) const LOOK: Duration = Duration::from_millis(500);
+
+/// What really happened, whoever has heard of it.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    /// How often each script began, by node and text.
+    pub(super) begun: BTreeMap<(NodeId, Vec<u8>), u32>,
+    /// What each run has written, and how it ended.
+    pub(super) runs: BTreeMap<(u32, NodeId), Written>,
+    /// More than one training job was alive.
+    pub(super) crowds: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub(super) bytes: Vec<u8>,
+    pub(super) ended: Option<Ended>,
+    pub(super) is_after_script: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub(super) code: i32,
+    pub(super) canceled: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) memory: Memory,
+    pub(super) layout: Layout,
+    pub(super) container: PathBuf,
+    pub(super) lease: Duration,
+    ledger: Mutex<Ledger>,
+    calls: Mutex<Calls>,
+    killed: Notify,
+    trouble: Option<Trouble>,
+    started: Instant,
+}
+
+#[derive(Debug)]
+struct Calls {
+    dice: Dice,
+    /// Moments until the kill.
+    left: Option<u64>,
+    /// No process of the host lives.
+    dead: bool,
+    trail: Vec<String>,
+}
+
+impl World {
+    pub(super) fn new(plan: &Plan, memory: Memory, layout: Layout, container: PathBuf, lease: Duration) -> Arc<Self> {
+        let calls = Calls { dice: Dice::new(plan.seed ^ 0xca11), left: None, dead: false, trail: Vec::new() };
+        let world = Arc::new(Self {
+            memory,
+            layout,
+            container,
+            lease,
+            ledger: Mutex::default(),
+            calls: Mutex::new(calls),
+            killed: Notify::new(),
+            trouble: plan.trouble,
+            started: Instant::now(),
+        });
+        world.memory.jobs.watch(Arc::new(Arc::downgrade(&world)));
+        world.memory.objects.watch(Arc::new(Arc::downgrade(&world)));
+        world
+    }
+
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap()
+    }
+
+    fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap()
+    }
+
+    /// A process of the host begins; it is killed at this moment of its calls.
+    pub(super) fn begin_process(&self, killed_at: Option<u64>) {
+        let mut calls = self.calls();
+        (calls.left, calls.dead) = (killed_at, false);
+    }
+
+    /// No call of the process has an effect any more.
+    pub(super) fn end_process(&self) {
+        self.calls().dead = true;
+    }
+
+    pub(super) async fn killed(&self) {
+        self.killed.notified().await;
+    }
+
+    pub(super) fn note(&self, text: &str) {
+        let at = self.started.elapsed().as_millis();
+        self.calls().trail.push(format!("{at:>9} {text}"));
+    }
+
+    pub(super) fn trail(&self) -> Vec<String> {
+        self.calls().trail.clone()
+    }
+
+    /// Of the training job, without a call.
+    pub(super) fn status(&self, job: &str) -> Option<JobStatus> {
+        let mut status = None;
+        self.memory.jobs.change(job, |job| status = Some(job.status));
+        status
+    }
+
+    pub(super) fn alive(&self) -> Vec<String> {
+        let mut names = self.memory.jobs.names();
+        names.retain(|name| self.status(name).is_some_and(|status| !status.is_terminal()));
+        names
+    }
+}
+
+impl Watch for Weak<World> {
+    fn look(&self, method: &'static str, thing: &str, when: When) -> Verdict {
+        self.upgrade().map_or(Verdict::Passes, |world| world.look(method, thing, when))
+    }
+}
+
+impl World {
+    fn look(&self, method: &'static str, thing: &str, when: When) -> Verdict {
+        let at = self.started.elapsed();
+        let mut calls = self.calls();
+        if calls.dead {
+            return Verdict::Hangs;
+        }
+        if let Some(left) = &mut calls.left {
+            *left -= 1;
+            if *left == 0 {
+                calls.dead = true;
+                calls.trail.push(format!("{:>9} killed {when:?} {method} {thing}", at.as_millis()));
+                self.killed.notify_one();
+                return Verdict::Hangs;
+            }
+        }
+        let verdict = self.trouble.map_or(Verdict::Passes, |trouble| {
+            let is_away = trouble.away.is_some_and(|(from, takes)| at >= from && at < from + takes);
+            let is_of_store = !["create", "describe", "tags", "stop"].contains(&method);
+            if is_away && is_of_store {
+                Verdict::Fails(CloudErrorKind::Transient)
+            } else if calls.dice.one_in(trouble.one_in) {
+                Verdict::Fails(if when == When::Before { CloudErrorKind::Throttled } else { CloudErrorKind::Transient })
+            } else {
+                Verdict::Passes
+            }
+        });
+        if when == When::Before || verdict != Verdict::Passes {
+            calls.trail.push(format!("{:>9} {method} {thing} {verdict:?}", at.as_millis()));
+        }
+        verdict
+    }
+}
+
+/// Gives each new training job a life, for ever.
+pub(super) async fn sagemaker(world: Arc<World>, plan: &Plan) {
+    let (mut known, mut lives) = (BTreeSet::new(), JoinSet::new());
+    loop {
+        for name in world.memory.jobs.names() {
+            if !known.insert(name.clone()) {
+                continue;
+            }
+            world.memory.jobs.hide(&name, plan.hidden);
+            let alive = world.alive();
+            if alive.len() > 1 {
+                world.ledger().crowds.push(alive.join(", "));
+            }
+            let has_capacity = known.len() > usize::try_from(plan.without_capacity).unwrap();
+            lives.spawn(Life::new(world.clone(), name, plan, has_capacity).live());
+        }
+        while let Some(ended) = lives.try_join_next() {
+            ended.unwrap();
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// One training job.
+struct Life {
+    world: Arc<World>,
+    job: String,
+    provisioning: Duration,
+    has_capacity: bool,
+    leaves: Option<(Duration, Leaving)>,
+    agents: Vec<Agent>,
+}
+
+impl Life {
+    fn new(world: Arc<World>, job: String, plan: &Plan, has_capacity: bool) -> Self {
+        let agents = (0..plan.nodes).map(|index| Agent::new(&world, &job, NodeId::at(index), plan)).collect();
+        Self { world, job, provisioning: plan.provisioning, has_capacity, leaves: plan.leaves, agents }
+    }
+
+    fn is_asked_to_stop(&self) -> bool {
+        self.world.status(&self.job) != Some(JobStatus::InProgress)
+    }
+
+    /// What has ended stays as it is.
+    fn becomes(&self, status: JobStatus, secondary: SecondaryStatus, reason: Option<&str>) {
+        if self.world.status(&self.job).is_some_and(|status| !status.is_terminal()) {
+            self.world.memory.jobs.set_status(&self.job, status, secondary);
+            self.world.memory.jobs.change(&self.job, |job| job.failure_reason = reason.map(str::to_owned));
+            self.world.note(&format!("{} is {status:?}", self.job));
+        }
+    }
+
+    async fn live(mut self) {
+        let until = Instant::now() + self.provisioning;
+        while Instant::now() < until {
+            if self.is_asked_to_stop() {
+                sleep(LOOK * 4).await;
+                return self.becomes(JobStatus::Stopped, SecondaryStatus::Stopped, None);
+            }
+            sleep(LOOK).await;
+        }
+        if !self.has_capacity {
+            let reason = "CapacityError: Unable to provision requested ML compute capacity.";
+            return self.becomes(JobStatus::Failed, SecondaryStatus::Failed, Some(reason));
+        }
+        self.becomes(JobStatus::InProgress, SecondaryStatus::Training, None);
+        let mut work: JoinSet<()> = std::mem::take(&mut self.agents).into_iter().map(Agent::work).collect();
+        let leaves = async {
+            match self.leaves {
+                Some((after, leaving)) => {
+                    sleep(after).await;
+                    leaving
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let left = tokio::select! {
+            left = leaves => Some(left),
+            () = async { while work.join_next().await.is_some() {} } => None,
+        };
+        match left {
+            Some(Leaving::Killed) => {
+                drop(work);
+                let reason = "AlgorithmError: Exit code: 137";
+                return self.becomes(JobStatus::Failed, SecondaryStatus::Failed, Some(reason));
+            }
+            Some(Leaving::Stopped) => {
+                self.becomes(JobStatus::Stopping, SecondaryStatus::Stopping, None);
+                while work.join_next().await.is_some() {}
+                return self.becomes(JobStatus::Stopped, SecondaryStatus::MaxRuntimeExceeded, None);
+            }
+            None => {}
+        }
+        let is_stopped = self.is_asked_to_stop();
+        sleep(self.provisioning / 2).await;
+        if is_stopped {
+            self.becomes(JobStatus::Stopped, SecondaryStatus::Stopped, None);
+        } else {
+            self.becomes(JobStatus::Completed, SecondaryStatus::Completed, None);
+        }
+    }
+}
