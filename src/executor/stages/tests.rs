@@ -39,8 +39,6 @@ struct StageHarness {
     job_env: BTreeMap<String, String>,
     /// Variables of the job.
     variables: BTreeMap<&'static str, String>,
-    /// `runner.shell`.
-    shell: PathBuf,
 }
 
 impl StageHarness {
@@ -71,7 +69,6 @@ impl StageHarness {
             captured,
             job_env: BTreeMap::new(),
             variables: BTreeMap::new(),
-            shell: "/bin/sh".into(),
         };
         config::run(&harness.context()).unwrap();
         let answer: serde_json::Value = serde_json::from_slice(&harness.captured.data()).unwrap();
@@ -87,8 +84,7 @@ impl StageHarness {
         let settings = format!(
             "[aws]\nendpoint_url = \"http://127.0.0.1:1\"\n[storage]\nbucket = \"b\"\n\
              [job]\nimage = \"i\"\ninstance_type = \"ml.m5.large\"\nrole_arn = \"arn:aws:iam::123456789012:role/x\"\n\
-             [runner]\nshell = {:?}\nbuilds_dir = {:?}\ncache_dir = {:?}\nstate_dir = {:?}\n",
-            self.shell,
+             [runner]\nshell = \"/bin/sh\"\nbuilds_dir = {:?}\ncache_dir = {:?}\nstate_dir = {:?}\n",
             place("builds"),
             place("cache"),
             place("state")

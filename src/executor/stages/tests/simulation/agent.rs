@@ -105,6 +105,7 @@ impl Agent {
 
     fn report(&mut self, report: &Report) {
         self.reports += 1;
+        self.world.reported();
         let key = self.world.layout.report(self.node, self.reports);
         self.world.note(&format!("{} reports {report:?}", self.node));
         self.world.memory.objects.insert(&key, mailbox::encode(self.reports, report));
