@@ -59,7 +59,9 @@ impl StageHarness {
             "artifacts": [{"paths": ["model"]}],
         });
         std::fs::write(dir.path().join("response.json"), payload.to_string()).unwrap();
-        let clock = Arc::new(TestClock::at(HostClock.now()));
+        // Whole seconds: what is rounded is rounded alike each time.
+        let now = HostClock.now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let clock = Arc::new(TestClock::at(SystemTime::UNIX_EPOCH + Duration::from_secs(now)));
         let (printer, captured) = Printer::captured();
         let mut harness = Self {
             dir,

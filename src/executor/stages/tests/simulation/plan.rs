@@ -186,7 +186,7 @@ fn kills(dice: &mut Dice, session: u64) -> Vec<Kill> {
         Stage::Cleanup,
     ];
     let mut kills = Vec::new();
-    for _ in 0..1 + dice.below(3) {
+    for _ in 0..2 + dice.below(3) {
         let stage = stages[usize::try_from(dice.below(8)).unwrap()];
         let calls = match stage {
             Stage::Container => 120,

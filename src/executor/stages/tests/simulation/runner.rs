@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::Trail;
+use super::{Trail, Verdict};
+use super::agent::age;
 use super::judge;
 use super::plan::{Cancel, Kill, Moment, Plan, Stage, Then};
 use super::world::{LOOK, Left, World, sagemaker};
-use crate::base::clock::Clock;
 use crate::base::failure::{Kind, kind_of, render};
 use crate::cloud::ObjectStore as _;
 use crate::cloud::testing::Memory;
@@ -30,7 +30,7 @@ const UNTIL_SWEEP: Duration = Duration::from_mins(15);
 const SWEEPS: usize = 3;
 
 /// It cannot be started, which is as far as a stage on the host is played: a process takes real time.
-const NO_SHELL: &str = "no\0shell";
+const NO_SHELL: &str = "/no\0shell";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -60,7 +60,7 @@ struct Runner<'p> {
     calls: Vec<Called>,
 }
 
-pub(super) async fn play(plan: &Plan) -> (Trail, Result<(), String>) {
+pub(super) async fn play(plan: &Plan) -> (Trail, Verdict) {
     let harness = harness(plan).await;
     let layout = spec::layout(&harness.id());
     let lease = harness.context().settings.lease();
@@ -81,6 +81,7 @@ pub(super) async fn play(plan: &Plan) -> (Trail, Result<(), String>) {
         () = sagemaker(world.clone(), plan) => unreachable!(),
         () = jumps => unreachable!(),
     };
+    let verdict = verdict.map(|()| runner.calls.iter().filter(|call| call.outcome == Outcome::Killed).count());
     let (id, place) = (runner.harness.id().to_string(), runner.harness.dir.path().display().to_string());
     let trail = world.trail().into_iter().map(|line| line.replace(&id, "ID").replace(&place, "DIR")).collect();
     (trail, verdict)
@@ -96,10 +97,10 @@ async fn harness(plan: &Plan) -> StageHarness {
     let mut harness = StageHarness::with_steps(&steps.into());
     harness.variables.insert("SAGEMAKER_INSTANCE_TYPE", "ml.m5.large,ml.m5.xlarge".to_owned());
     harness.variables.insert("SAGEMAKER_INSTANCE_COUNT", plan.nodes.to_string());
-    let code = harness.host().project.join("train.py");
+    let project = harness.host().project;
+    let code = project.join("train.py");
     std::fs::write(&code, "print('training')\n").unwrap();
-    let long_ago = harness.clock.now() - Duration::from_hours(24);
-    std::fs::File::options().write(true).open(&code).unwrap().set_modified(long_ago).unwrap();
+    age([code, project]);
 
     let settings = harness.context().settings;
     let note = settings.runner.state_dir.join("agent.json");
@@ -243,6 +244,8 @@ impl Runner<'_> {
         };
         self.world.note(&format!("end {stage} {outcome:?} {why}"));
         for line in captured.text().lines() {
+            // How long a transfer took is told in real time.
+            let line = line.split(" transferred, ").next().unwrap_or_default();
             self.world.note(&format!("      {line}"));
         }
         self.calls.push(Called { stage, outcome, why, printed: captured.data() });
