@@ -105,6 +105,8 @@ async fn fetch(
     let is_canceled =
         |session: &Session<'_>| !progress.has_arrived() && (cancel.asked() || session.records.is_closing(&session.id));
     let waited = tokio::select! {
+        // In one order each time: both ask the store.
+        biased;
         summary = &mut applying => {
             session.tell("Results", &summary?);
             return Ok(());

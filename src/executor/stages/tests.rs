@@ -39,8 +39,6 @@ struct StageHarness {
     job_env: BTreeMap<String, String>,
     /// Variables of the job.
     variables: BTreeMap<&'static str, String>,
-    /// `runner.shell`.
-    shell: PathBuf,
 }
 
 impl StageHarness {
@@ -61,7 +59,9 @@ impl StageHarness {
             "artifacts": [{"paths": ["model"]}],
         });
         std::fs::write(dir.path().join("response.json"), payload.to_string()).unwrap();
-        let clock = Arc::new(TestClock::at(HostClock.now()));
+        // Whole seconds: what is rounded is rounded alike each time.
+        let now = HostClock.now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let clock = Arc::new(TestClock::at(SystemTime::UNIX_EPOCH + Duration::from_secs(now)));
         let (printer, captured) = Printer::captured();
         let mut harness = Self {
             dir,
@@ -71,7 +71,6 @@ impl StageHarness {
             captured,
             job_env: BTreeMap::new(),
             variables: BTreeMap::new(),
-            shell: "/bin/sh".into(),
         };
         config::run(&harness.context()).unwrap();
         let answer: serde_json::Value = serde_json::from_slice(&harness.captured.data()).unwrap();
@@ -87,8 +86,7 @@ impl StageHarness {
         let settings = format!(
             "[aws]\nendpoint_url = \"http://127.0.0.1:1\"\n[storage]\nbucket = \"b\"\n\
              [job]\nimage = \"i\"\ninstance_type = \"ml.m5.large\"\nrole_arn = \"arn:aws:iam::123456789012:role/x\"\n\
-             [runner]\nshell = {:?}\nbuilds_dir = {:?}\ncache_dir = {:?}\nstate_dir = {:?}\n",
-            self.shell,
+             [runner]\nshell = \"/bin/sh\"\nbuilds_dir = {:?}\ncache_dir = {:?}\nstate_dir = {:?}\n",
             place("builds"),
             place("cache"),
             place("state")

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep};
 
@@ -105,6 +105,7 @@ impl Agent {
 
     fn report(&mut self, report: &Report) {
         self.reports += 1;
+        self.world.reported();
         let key = self.world.layout.report(self.node, self.reports);
         self.world.note(&format!("{} reports {report:?}", self.node));
         self.world.memory.objects.insert(&key, mailbox::encode(self.reports, report));
@@ -224,8 +225,10 @@ impl Agent {
         let model = self.trees.project.join("model");
         std::fs::create_dir_all(&model).unwrap();
         for name in super::judge::RESULTS {
-            std::fs::write(model.join(name), format!("{name} of {}\n", self.job).repeat(200)).unwrap();
+            std::fs::write(model.join(name), format!("{name} of the job\n").repeat(200)).unwrap();
         }
+        let files = super::judge::RESULTS.iter().map(|name| model.join(name));
+        age(files.chain([model.clone(), self.trees.project.clone()]));
     }
 
     /// Packs before the manifest that counts on them, one after the other. `false` when the container was killed meanwhile.
@@ -246,5 +249,13 @@ impl Agent {
             self.report(&Report::Collected { summary: String::new() });
         }
         true
+    }
+}
+
+/// Times of files travel, and must not be those of this run.
+pub(super) fn age(paths: impl IntoIterator<Item = PathBuf>) {
+    let day = SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 365 * 50);
+    for path in paths {
+        std::fs::File::open(path).unwrap().set_modified(day).unwrap();
     }
 }

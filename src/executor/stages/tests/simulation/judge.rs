@@ -21,6 +21,7 @@ pub(super) fn judge(plan: &Plan, world: &World, calls: &[Called], project: &Path
     }
     let printed: Vec<u8> = calls.iter().flat_map(|call| call.printed.iter().copied()).collect();
     let is_complete = judge_output(plan, &ledger, &printed)?;
+    judge_ends(plan, calls)?;
     judge_codes(plan, &ledger, calls, &is_complete)?;
     judge_results(&ledger, calls, project)
 }
@@ -61,6 +62,20 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(80)]).into_owned()
 }
 
+/// Without a fault, a cancel or a container that leaves, no stage fails by itself.
+fn judge_ends(plan: &Plan, calls: &[Called]) -> Result<(), String> {
+    let is_excused = |call: &Called| match call.outcome {
+        Outcome::Done | Outcome::Killed => true,
+        Outcome::Script(_) => call.stage == "build_script" || !plan.is_calm(),
+        Outcome::Canceled => plan.cancel.is_some(),
+        Outcome::Lost => !plan.is_calm(),
+    };
+    match calls.iter().find(|call| !is_excused(call)) {
+        Some(Called { stage, outcome, why, .. }) => Err(format!("{stage} ended as {outcome:?}: {why}")),
+        None => Ok(()),
+    }
+}
+
 /// A stage that says how its script ended says the truth, and has printed all of it.
 fn judge_codes(plan: &Plan, ledger: &Ledger, calls: &[Called], complete: &Complete) -> Result<(), String> {
     for call in calls.iter().filter(|call| ["build_script", "after_script"].contains(&call.stage)) {
@@ -69,12 +84,11 @@ fn judge_codes(plan: &Plan, ledger: &Ledger, calls: &[Called], complete: &Comple
             Outcome::Done => 0,
             Outcome::Script(code) => code,
             Outcome::Killed => continue,
-            Outcome::Canceled if plan.cancel.is_some() => continue,
-            // A script whose driver was killed while there was no instance never begins: the training job is stopped.
-            Outcome::Canceled if is_after_script => continue,
-            Outcome::Lost if !plan.is_calm() => continue,
-            Outcome::Canceled | Outcome::Lost => return Err(format!("{} ended as {:?}: {}", call.stage, call.outcome, call.why)),
+            Outcome::Canceled | Outcome::Lost => continue,
         };
+        if plan.is_calm() && !is_after_script && code != plan.code {
+            return Err(format!("{} ended with {code} in place of {}", call.stage, plan.code));
+        }
         let runs: Vec<_> = ledger.runs.iter().filter(|(_, run)| run.is_after_script == is_after_script).collect();
         if runs.is_empty() && is_after_script && code == 0 {
             // Skipped, since no script ran.
@@ -103,7 +117,7 @@ fn judge_results(ledger: &Ledger, calls: &[Called], project: &Path) -> Result<()
     let found: Vec<_> = RESULTS.iter().filter_map(|name| std::fs::read_to_string(project.join("model").join(name)).ok()).collect();
     let is_whole = |text: &String| {
         let line = text.lines().next().unwrap_or_default();
-        text.lines().count() == 200 && text.lines().all(|other| other == line) && line.contains(" of gitlab-")
+        text.lines().count() == 200 && text.lines().all(|other| other == line) && line.ends_with(" of the job")
     };
     if !(found.is_empty() || found.len() == RESULTS.len() && found.iter().all(is_whole)) {
         return Err(format!("{} of {} results are there", found.len(), RESULTS.len()));

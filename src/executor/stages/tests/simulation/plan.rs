@@ -81,6 +81,10 @@ pub(super) struct Kill {
 pub(super) enum Moment {
     /// Each call of a port has two: before it has its effect, and after.
     Call(u64),
+    /// The same of calls that change something.
+    Write(u64),
+    /// So long after so many reports of the agents.
+    Report(u64, Duration),
     Time(Duration),
 }
 
@@ -115,7 +119,8 @@ impl Plan {
         let nodes = if dice.one_in(4) { 2 } else { 1 };
         let pieces = pieces(&mut dice, nodes > 1);
         let length = pieces.iter().map(|(pause, _)| *pause).sum::<Duration>();
-        let provisioning = dice.millis(90_000);
+        let longest = if dice.one_in(8) { 120_000 } else { 30_000 };
+        let provisioning = dice.millis(longest);
         let session = u64::try_from((length + provisioning).as_millis()).unwrap() + 20_000;
         let trouble = dice.one_in(4).then(|| Trouble {
             away: dice.one_in(2).then(|| (dice.millis(session), dice.millis(40_000))),
@@ -161,7 +166,7 @@ impl Plan {
 fn pieces(dice: &mut Dice, whole: bool) -> Vec<(Duration, String)> {
     let mut pieces = Vec::new();
     for number in 0..dice.below(12) {
-        let pause = if dice.one_in(8) { dice.millis(90_000) } else { dice.millis(4000) };
+        let pause = if dice.one_in(16) { dice.millis(90_000) } else { dice.millis(3000) };
         let size = if dice.one_in(6) { usize::try_from(dice.below(9000)).unwrap() } else { 10 };
         let end = if whole || !dice.one_in(4) { "\n" } else { "" };
         pieces.push((pause, format!("<{number}>{}{end}", "-".repeat(size))));
@@ -181,17 +186,18 @@ fn kills(dice: &mut Dice, session: u64) -> Vec<Kill> {
         Stage::Cleanup,
     ];
     let mut kills = Vec::new();
-    for _ in 0..1 + dice.below(3) {
+    for _ in 0..2 + dice.below(3) {
         let stage = stages[usize::try_from(dice.below(8)).unwrap()];
         let calls = match stage {
-            Stage::Container => 160,
+            Stage::Container => 120,
             Stage::AfterScript => 60,
             Stage::Prepare | Stage::Host | Stage::Cleanup => 24,
         };
-        let at = if dice.one_in(3) {
-            Moment::Time(dice.millis(session))
-        } else {
-            Moment::Call(1 + dice.below(calls))
+        let at = match dice.below(4) {
+            0 => Moment::Time(dice.millis(session)),
+            1 => Moment::Report(1 + dice.below(10), dice.millis(3000)),
+            2 => Moment::Write(1 + dice.below(20)),
+            _ => Moment::Call(1 + dice.below(calls)),
         };
         let then = [Then::Again, Then::Again, Then::Next, Then::Cleanup][usize::try_from(dice.below(4)).unwrap()];
         kills.push(Kill { stage, at, then });

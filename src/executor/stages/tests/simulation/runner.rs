@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::Trail;
+use super::{Trail, Verdict};
+use super::agent::age;
 use super::judge;
 use super::plan::{Cancel, Kill, Moment, Plan, Stage, Then};
-use super::world::{World, sagemaker};
-use crate::base::clock::Clock;
+use super::world::{LOOK, Left, World, sagemaker};
 use crate::base::failure::{Kind, kind_of, render};
 use crate::cloud::ObjectStore as _;
 use crate::cloud::testing::Memory;
@@ -28,6 +28,9 @@ const LONGEST: Duration = Duration::from_hours(12);
 const UNTIL_SWEEP: Duration = Duration::from_mins(15);
 /// Sweeps until all is gone: the first may have to stop what did not end, and the next sees the end.
 const SWEEPS: usize = 3;
+
+/// It cannot be started, which is as far as a stage on the host is played: a process takes real time.
+const NO_SHELL: &str = "/no\0shell";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -57,7 +60,7 @@ struct Runner<'p> {
     calls: Vec<Called>,
 }
 
-pub(super) async fn play(plan: &Plan) -> (Trail, Result<(), String>) {
+pub(super) async fn play(plan: &Plan) -> (Trail, Verdict) {
     let harness = harness(plan).await;
     let layout = spec::layout(&harness.id());
     let lease = harness.context().settings.lease();
@@ -78,6 +81,7 @@ pub(super) async fn play(plan: &Plan) -> (Trail, Result<(), String>) {
         () = sagemaker(world.clone(), plan) => unreachable!(),
         () = jumps => unreachable!(),
     };
+    let verdict = verdict.map(|()| runner.calls.iter().filter(|call| call.outcome == Outcome::Killed).count());
     let (id, place) = (runner.harness.id().to_string(), runner.harness.dir.path().display().to_string());
     let trail = world.trail().into_iter().map(|line| line.replace(&id, "ID").replace(&place, "DIR")).collect();
     (trail, verdict)
@@ -91,15 +95,12 @@ async fn harness(plan: &Plan) -> StageHarness {
         steps.push(serde_json::json!({"name": "after_script", "script": ["after"]}));
     }
     let mut harness = StageHarness::with_steps(&steps.into());
-    // It cannot be started, which is as far as a stage on the host is played: a process takes real time.
-    harness.shell = harness.dir.path().join("bin/git");
-    std::fs::write(&harness.shell, "#!/no/such/shell\n").unwrap();
     harness.variables.insert("SAGEMAKER_INSTANCE_TYPE", "ml.m5.large,ml.m5.xlarge".to_owned());
     harness.variables.insert("SAGEMAKER_INSTANCE_COUNT", plan.nodes.to_string());
-    let code = harness.host().project.join("train.py");
+    let project = harness.host().project;
+    let code = project.join("train.py");
     std::fs::write(&code, "print('training')\n").unwrap();
-    let long_ago = harness.clock.now() - Duration::from_hours(24);
-    std::fs::File::options().write(true).open(&code).unwrap().set_modified(long_ago).unwrap();
+    age([code, project]);
 
     let settings = harness.context().settings;
     let note = settings.runner.state_dir.join("agent.json");
@@ -123,9 +124,13 @@ impl Runner<'_> {
         // GitLab Runner calls `cleanup` once; who looks after what a killed one left is another job, or a person.
         self.stage(Stage::Cleanup, "cleanup").await;
         judge::judge(self.plan, &self.world, &self.calls, &project)?;
+        self.world.calm_down();
+        sleep(UNTIL_SWEEP).await;
         for _ in 0..SWEEPS {
+            if !self.sweep().await {
+                break;
+            }
             sleep(UNTIL_SWEEP).await;
-            self.sweep().await;
         }
         let sessions: Vec<_> = self.harness.records().sessions().unwrap().iter().map(ToString::to_string).collect();
         let slots = self.harness.dir.path().join("state/slots/1");
@@ -174,17 +179,19 @@ impl Runner<'_> {
     async fn process(&mut self, stage: &'static str, kill: Option<Moment>, cancel: Option<Cancel>) -> Outcome {
         let (printer, captured) = Printer::captured();
         self.harness.printer = printer;
-        let (context, world) = (self.harness.context(), self.world.clone());
+        let (mut context, world) = (self.harness.context(), self.world.clone());
+        if stage != "prepare" {
+            NO_SHELL.clone_into(&mut context.settings.runner.shell);
+        }
         let cancellation = context.cancellation.clone();
         let is_after_script = stage == "after_script";
         let script = self.harness.script(if is_after_script { "after\n" } else { "train\n" });
-        let (call, time) = match kill {
-            Some(Moment::Call(call)) => (Some(call), None),
-            Some(Moment::Time(time)) => (None, Some(time)),
-            None => (None, None),
-        };
         world.note(&format!("begin {stage}"));
-        world.begin_process(call);
+        world.begin_process(match kill {
+            Some(Moment::Call(moments)) => Some(Left { moments, writes_alone: false }),
+            Some(Moment::Write(moments)) => Some(Left { moments, writes_alone: true }),
+            Some(Moment::Time(_) | Moment::Report(..)) | None => None,
+        });
         let work = async {
             match stage {
                 "prepare" => prepare::run(context).await,
@@ -204,9 +211,15 @@ impl Runner<'_> {
             std::future::pending::<()>().await;
         };
         let killed = async {
-            match time {
-                Some(time) => sleep(time).await,
-                None => world.killed().await,
+            match kill {
+                Some(Moment::Time(time)) => sleep(time).await,
+                Some(Moment::Report(reports, after)) => {
+                    while world.reports() < reports {
+                        sleep(LOOK).await;
+                    }
+                    sleep(after).await;
+                }
+                Some(Moment::Call(_) | Moment::Write(_)) | None => world.killed().await,
             }
         };
         let ended = {
@@ -222,48 +235,62 @@ impl Runner<'_> {
         world.end_process();
         // Threads of the process end before time goes on.
         sleep(Duration::from_millis(1)).await;
+        self.wait_for_locks();
         let (outcome, why) = match ended {
             None => (Outcome::Killed, String::new()),
             Some(Ok(())) if cancellation.asked() && stage != "cleanup" => (Outcome::Canceled, String::new()),
             Some(Ok(())) => (Outcome::Done, String::new()),
-            Some(Err(error)) => self.failed(&error),
+            Some(Err(error)) => failed(&error),
         };
         self.world.note(&format!("end {stage} {outcome:?} {why}"));
         for line in captured.text().lines() {
+            // How long a transfer took is told in real time.
+            let line = line.split(" transferred, ").next().unwrap_or_default();
             self.world.note(&format!("      {line}"));
         }
         self.calls.push(Called { stage, outcome, why, printed: captured.data() });
         outcome
     }
 
-    fn failed(&self, error: &anyhow::Error) -> (Outcome, String) {
-        let why = render(error);
-        let outcome = match kind_of(error) {
-            Kind::Script { code } => Outcome::Script(code),
-            Kind::Canceled => Outcome::Canceled,
-            // All that a host stage has to do before its script was done.
-            _ if why.contains(&format!("failed to start `{}`", self.harness.shell.display())) => Outcome::Done,
-            Kind::User | Kind::System => Outcome::Lost,
-        };
-        (outcome, why)
+    /// A dead process holds no lock. Another test of this program may just be starting a child, which has all its files for a moment.
+    fn wait_for_locks(&self) {
+        let (records, id) = (self.harness.records(), self.harness.id());
+        while matches!(records.load(&id), Ok(Some(_))) && records.claim(&id).unwrap().is_none() {
+            std::thread::yield_now();
+        }
     }
 
-    /// As `sagemaker-executor sweep`.
-    async fn sweep(&mut self) {
+    /// As `sagemaker-executor sweep`; `false` when there was nothing to do.
+    async fn sweep(&mut self) -> bool {
         let (printer, _) = Printer::captured();
         self.harness.printer = printer;
         let (context, records) = (self.harness.context(), self.harness.records());
         self.world.note("sweep");
         self.world.begin_process(None);
         let now = Stamp::of(&*self.harness.clock);
-        for id in records.sessions().unwrap() {
+        let sessions = records.sessions().unwrap();
+        let is_needed = !sessions.is_empty();
+        for id in sessions {
             let Some(left) = left_over::of(&records, &id, Duration::ZERO, &now).unwrap() else { continue };
             let (jobs, objects) = (self.harness.memory.jobs.clone(), self.harness.memory.objects.clone());
             let session = Session::to_close(id, jobs, objects, context.host());
             let closed = close::close(session, Pace::Patient).await;
-            self.world.note(&format!("swept {closed:?}"));
+            self.world.note(&format!("swept: {:?}", closed.map_err(|error| format!("{error:#}"))));
             drop(left);
         }
         self.world.end_process();
+        is_needed
     }
+}
+
+fn failed(error: &anyhow::Error) -> (Outcome, String) {
+    let why = render(error);
+    let outcome = match kind_of(error) {
+        Kind::Script { code } => Outcome::Script(code),
+        Kind::Canceled => Outcome::Canceled,
+        // All that a host stage has to do before its script was done.
+        _ if why.contains(NO_SHELL) => Outcome::Done,
+        Kind::User | Kind::System => Outcome::Lost,
+    };
+    (outcome, why)
 }

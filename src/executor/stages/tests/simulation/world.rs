@@ -52,15 +52,27 @@ pub(super) struct World {
     ledger: Mutex<Ledger>,
     calls: Mutex<Calls>,
     killed: Notify,
+    created: Notify,
     trouble: Option<Trouble>,
     started: Instant,
+}
+
+/// So many moments of calls are left to a process, of those that change something or of all.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Left {
+    pub(super) moments: u64,
+    pub(super) writes_alone: bool,
 }
 
 #[derive(Debug)]
 struct Calls {
     dice: Dice,
-    /// Moments until the kill.
-    left: Option<u64>,
+    /// Until the kill.
+    left: Option<Left>,
+    /// Reports of all agents.
+    reports: u64,
+    /// Faults are over.
+    is_quiet: bool,
     /// No process of the host lives.
     dead: bool,
     trail: Vec<String>,
@@ -68,7 +80,14 @@ struct Calls {
 
 impl World {
     pub(super) fn new(plan: &Plan, memory: Memory, layout: Layout, container: PathBuf, lease: Duration) -> Arc<Self> {
-        let calls = Calls { dice: Dice::new(plan.seed ^ 0xca11), left: None, dead: false, trail: Vec::new() };
+        let calls = Calls {
+            dice: Dice::new(plan.seed ^ 0xca11),
+            left: None,
+            reports: 0,
+            is_quiet: false,
+            dead: false,
+            trail: Vec::new(),
+        };
         let world = Arc::new(Self {
             memory,
             layout,
@@ -77,6 +96,7 @@ impl World {
             ledger: Mutex::default(),
             calls: Mutex::new(calls),
             killed: Notify::new(),
+            created: Notify::new(),
             trouble: plan.trouble,
             started: Instant::now(),
         });
@@ -94,7 +114,7 @@ impl World {
     }
 
     /// A process of the host begins; it is killed at this moment of its calls.
-    pub(super) fn begin_process(&self, killed_at: Option<u64>) {
+    pub(super) fn begin_process(&self, killed_at: Option<Left>) {
         let mut calls = self.calls();
         (calls.left, calls.dead) = (killed_at, false);
     }
@@ -106,6 +126,19 @@ impl World {
 
     pub(super) async fn killed(&self) {
         self.killed.notified().await;
+    }
+
+    pub(super) fn reported(&self) {
+        self.calls().reports += 1;
+    }
+
+    pub(super) fn reports(&self) -> u64 {
+        self.calls().reports
+    }
+
+    /// No fault from now on.
+    pub(super) fn calm_down(&self) {
+        self.calls().is_quiet = true;
     }
 
     pub(super) fn note(&self, text: &str) {
@@ -144,16 +177,20 @@ impl World {
         if calls.dead {
             return Verdict::Hangs;
         }
-        if let Some(left) = &mut calls.left {
-            *left -= 1;
-            if *left == 0 {
+        if method == "create" && when == When::After {
+            self.created.notify_one();
+        }
+        let is_write = ["create", "stop", "put", "put_if_absent", "delete"].contains(&method);
+        if let Some(left) = calls.left.as_mut().filter(|left| is_write || !left.writes_alone) {
+            left.moments -= 1;
+            if left.moments == 0 {
                 calls.dead = true;
                 calls.trail.push(format!("{:>9} killed {when:?} {method} {thing}", at.as_millis()));
                 self.killed.notify_one();
                 return Verdict::Hangs;
             }
         }
-        let verdict = self.trouble.map_or(Verdict::Passes, |trouble| {
+        let verdict = self.trouble.filter(|_| !calls.is_quiet).map_or(Verdict::Passes, |trouble| {
             let is_away = trouble.away.is_some_and(|(from, takes)| at >= from && at < from + takes);
             let is_of_store = !["create", "describe", "tags", "stop"].contains(&method);
             if is_away && is_of_store {
@@ -187,10 +224,10 @@ pub(super) async fn sagemaker(world: Arc<World>, plan: &Plan) {
             let has_capacity = known.len() > usize::try_from(plan.without_capacity).unwrap();
             lives.spawn(Life::new(world.clone(), name, plan, has_capacity).live());
         }
-        while let Some(ended) = lives.try_join_next() {
-            ended.unwrap();
+        tokio::select! {
+            () = world.created.notified() => {}
+            Some(ended) = lives.join_next() => ended.unwrap(),
         }
-        sleep(LOOK).await;
     }
 }
 
