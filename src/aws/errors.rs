@@ -200,9 +200,9 @@ fn parameter(message: &str) -> Option<Parameter> {
             _ => None,
         });
     }
-    // An ARN or an image is one word, so that its parts are none.
-    let words: Vec<_> =
-        message.split_whitespace().map(|word| word.trim_matches(|c: char| !c.is_alphanumeric())).collect();
+    // An ARN or an image is one word, so that its parts are none; of a path like `ResourceConfig.InstanceType` the last name counts.
+    let trimmed = message.split_whitespace().map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()));
+    let words: Vec<_> = trimmed.filter_map(|word| word.rsplit('.').next()).collect();
     let has = |names: &[&str]| words.iter().any(|word| names.iter().any(|name| word.eq_ignore_ascii_case(name)));
     let is_pair = |pair: &[&str]| pair[0].eq_ignore_ascii_case("instance") && pair[1].eq_ignore_ascii_case("type");
     if has(&["InstanceType"]) || words.windows(2).any(is_pair) {
@@ -343,6 +343,7 @@ mod tests {
     #[test_case("RoleArn: Cross-account pass role is not allowed." => Some(Parameter::Role); "role of another account")]
     #[test_case("The instance type ml.p3.2xlarge does not support the requested volume size" => Some(Parameter::InstanceType); "type in words")]
     #[test_case("InstanceType ml.trn1.2xlarge is not supported for Training." => Some(Parameter::InstanceType); "type by its name")]
+    #[test_case("ResourceConfig.InstanceType cannot be used with EnableManagedSpotTraining." => Some(Parameter::InstanceType); "type by its path")]
     #[test_case("The whole console did damage to the images' imagery" => None; "words that hold the names of parameters")]
     #[test_case("Subnets: subnet-1 is not in any whole zone; see the console" => None; "nothing of these")]
     fn a_refusal_names_a_parameter(message: &str) -> Option<Parameter> {
