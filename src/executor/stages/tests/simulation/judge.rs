@@ -114,7 +114,8 @@ fn judge_codes(plan: &Plan, ledger: &Ledger, calls: &[Called], complete: &Comple
 
 /// Whole or absent; and there when the host's stages may count on them.
 fn judge_results(ledger: &Ledger, calls: &[Called], project: &Path) -> Result<(), String> {
-    let found: Vec<_> = RESULTS.iter().filter_map(|name| std::fs::read_to_string(project.join("model").join(name)).ok()).collect();
+    let found: Vec<_> =
+        RESULTS.iter().filter_map(|name| std::fs::read_to_string(project.join("model").join(name)).ok()).collect();
     let is_whole = |text: &String| {
         let line = text.lines().next().unwrap_or_default();
         text.lines().count() == 200 && text.lines().all(|other| other == line) && line.ends_with(" of the job")
