@@ -196,13 +196,14 @@ fn kills(dice: &mut Dice, session: u64) -> Vec<Kill> {
             Stage::Host => (12, 2),
             Stage::Cleanup => (10, 4),
         };
-        let at = match dice.below(4) {
+        let at = match dice.below(6) {
             0 if stage == Stage::Container => Moment::Time(dice.millis(session)),
             1 if stage == Stage::Container => Moment::Report(1 + dice.below(6), dice.millis(3000)),
-            2 => Moment::Write(1 + dice.below(writes)),
+            2 | 3 => Moment::Write(1 + dice.below(writes)),
             _ => Moment::Call(1 + dice.below(calls)),
         };
-        let then = [Then::Again, Then::Again, Then::Next, Then::Cleanup][usize::try_from(dice.below(4)).unwrap()];
+        let then =
+            [Then::Again, Then::Again, Then::Next, Then::Next, Then::Cleanup][usize::try_from(dice.below(5)).unwrap()];
         kills.push(Kill { stage, at, then });
     }
     kills
