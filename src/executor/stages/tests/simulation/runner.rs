@@ -248,8 +248,8 @@ impl Runner<'_> {
         };
         self.world.note(&format!("end {stage} {outcome:?} {why}"));
         for line in captured.text().lines() {
-            // How long a transfer took is told in real time.
-            let line = line.split(" transferred, ").next().unwrap_or_default();
+            // How long a transfer took is told in real time, and how well it was compressed depends on the threads' pace.
+            let line = if line.contains(" transferred, ") { line.split(" (").next().unwrap_or_default() } else { line };
             self.world.note(&format!("      {line}"));
         }
         self.calls.push(Called { stage, outcome, why, printed: captured.data() });
