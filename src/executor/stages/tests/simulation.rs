@@ -16,6 +16,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use self::plan::Plan;
+use crate::config::env::Environment;
 use crate::logs::budget::seeded;
 
 /// Sessions of the ordinary run.
@@ -39,7 +40,7 @@ fn play(seed: u64) -> (Trail, Verdict) {
 }
 
 fn number(name: &str) -> Option<u64> {
-    Some(std::env::var(name).ok()?.parse().unwrap_or_else(|_| panic!("`{name}` is a number")))
+    Environment::of_process().get(name).map(|text| text.parse().unwrap_or_else(|_| panic!("`{name}` is no number")))
 }
 
 /// `SIMULATE=5000` plays so many sessions, `SIMULATE_SEED=17` that one alone, and shows what happened in it.

@@ -108,7 +108,7 @@ impl Agent {
         self.world.reported();
         let key = self.world.layout.report(self.node, self.reports);
         self.world.note(&format!("{} reports {report:?}", self.node));
-        self.world.memory.objects.insert(&key, mailbox::encode(self.reports, report));
+        self.world.store(&self.job, &key, mailbox::encode(self.reports, report));
     }
 
     fn take_orders(&mut self) {
@@ -146,7 +146,8 @@ impl Agent {
     /// Runs a script to its end; `Some` when the agent has to leave as well.
     async fn run(&mut self, order: RunOrder) -> Option<End> {
         let (run, node) = (order.run, self.node);
-        let nothing = ExitReport { code: TERMINATED, bytes: 0, hash: String::new(), canceled: true, at: 0, copy: Some(0) };
+        let nothing =
+            ExitReport { code: TERMINATED, bytes: 0, hash: String::new(), canceled: true, at: 0, copy: Some(0) };
         if self.canceled.contains(&run) {
             self.report(&Report::Exited { run, exit: nothing });
             return None;
@@ -163,7 +164,8 @@ impl Agent {
             ledger.runs.entry((run, node)).or_default().is_after_script = is_after_script;
         }
         self.report(&Report::Started { run });
-        let pieces = if is_after_script { vec![(Duration::from_secs(1), "after\n".to_owned())] } else { self.pieces.clone() };
+        let pieces =
+            if is_after_script { vec![(Duration::from_secs(1), "after\n".to_owned())] } else { self.pieces.clone() };
         let (mut encoder, mut batch, mut end) = (FrameEncoder::new(run), 0, None);
         for (number, (pause, piece)) in pieces.into_iter().enumerate() {
             end = self.wait(run, pause).await;
@@ -187,7 +189,7 @@ impl Agent {
         }
         let mut lines = Vec::new();
         encoder.end(code, &mut lines);
-        self.world.memory.objects.insert(&self.world.layout.trace(node, run, batch), lines);
+        self.world.store(&self.job, &self.world.layout.trace(node, run, batch), lines);
         let ended = Ended { code, canceled };
         self.world.ledger().runs.entry((run, node)).or_default().ended = Some(ended);
         sleep(LOOK / 5).await;
@@ -216,7 +218,7 @@ impl Agent {
     fn write(&self, run: u32, batch: &mut u32, encoder: &mut FrameEncoder, bytes: &[u8]) {
         let mut lines = Vec::new();
         encoder.encode(bytes, &mut lines);
-        self.world.memory.objects.insert(&self.world.layout.trace(self.node, run, *batch), lines);
+        self.world.store(&self.job, &self.world.layout.trace(self.node, run, *batch), lines);
         *batch += 1;
         self.world.ledger().runs.entry((run, self.node)).or_default().bytes.extend_from_slice(bytes);
     }
@@ -244,7 +246,7 @@ impl Agent {
                 if self.is_over() == Some(End::Dead) {
                     return false;
                 }
-                self.world.memory.objects.insert(&key, objects.contents(&key).unwrap());
+                self.world.store(&self.job, &key, objects.contents(&key).unwrap());
             }
             self.report(&Report::Collected { summary: String::new() });
         }

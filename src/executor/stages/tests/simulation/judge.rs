@@ -22,6 +22,7 @@ pub(super) fn judge(plan: &Plan, world: &World, calls: &[Called], project: &Path
     let printed: Vec<u8> = calls.iter().flat_map(|call| call.printed.iter().copied()).collect();
     let is_complete = judge_output(plan, &ledger, &printed)?;
     judge_ends(plan, calls)?;
+    judge_rest(plan, calls, &is_complete)?;
     judge_codes(plan, &ledger, calls, &is_complete)?;
     judge_results(&ledger, calls, project)
 }
@@ -76,6 +77,18 @@ fn judge_ends(plan: &Plan, calls: &[Called]) -> Result<(), String> {
     }
 }
 
+/// The stage that follows a killed one ends its script and prints the rest, a stage on the host too.
+fn judge_rest(plan: &Plan, calls: &[Called], complete: &Complete) -> Result<(), String> {
+    let uploaded = |call: &Called| call.stage.starts_with("upload_artifacts") && call.outcome == Outcome::Done;
+    if !plan.is_calm() || !calls.iter().any(uploaded) {
+        return Ok(());
+    }
+    match complete.iter().find(|(_, is_complete)| !is_complete) {
+        Some((run, _)) => Err(format!("the rest of run {run} was never printed")),
+        None => Ok(()),
+    }
+}
+
 /// A stage that says how its script ended says the truth, and has printed all of it.
 fn judge_codes(plan: &Plan, ledger: &Ledger, calls: &[Called], complete: &Complete) -> Result<(), String> {
     for call in calls.iter().filter(|call| ["build_script", "after_script"].contains(&call.stage)) {
@@ -83,8 +96,7 @@ fn judge_codes(plan: &Plan, ledger: &Ledger, calls: &[Called], complete: &Comple
         let code = match call.outcome {
             Outcome::Done => 0,
             Outcome::Script(code) => code,
-            Outcome::Killed => continue,
-            Outcome::Canceled | Outcome::Lost => continue,
+            Outcome::Killed | Outcome::Canceled | Outcome::Lost => continue,
         };
         if plan.is_calm() && !is_after_script && code != plan.code {
             return Err(format!("{} ended with {code} in place of {}", call.stage, plan.code));
@@ -114,7 +126,8 @@ fn judge_codes(plan: &Plan, ledger: &Ledger, calls: &[Called], complete: &Comple
 
 /// Whole or absent; and there when the host's stages may count on them.
 fn judge_results(ledger: &Ledger, calls: &[Called], project: &Path) -> Result<(), String> {
-    let found: Vec<_> = RESULTS.iter().filter_map(|name| std::fs::read_to_string(project.join("model").join(name)).ok()).collect();
+    let found: Vec<_> =
+        RESULTS.iter().filter_map(|name| std::fs::read_to_string(project.join("model").join(name)).ok()).collect();
     let is_whole = |text: &String| {
         let line = text.lines().next().unwrap_or_default();
         text.lines().count() == 200 && text.lines().all(|other| other == line) && line.ends_with(" of the job")

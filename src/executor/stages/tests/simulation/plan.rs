@@ -145,9 +145,9 @@ impl Plan {
                 twice: dice.one_in(3),
             }),
             trouble,
-            jump: dice.one_in(4).then(|| {
-                (dice.millis(session), [-96, -1, 1, 48][usize::try_from(dice.below(4)).unwrap()])
-            }),
+            jump: dice
+                .one_in(4)
+                .then(|| (dice.millis(session), [-96, -1, 1, 48][usize::try_from(dice.below(4)).unwrap()])),
             gap: if dice.one_in(20) { Duration::from_mins(20) } else { dice.millis(5000) },
         }
     }
@@ -188,18 +188,22 @@ fn kills(dice: &mut Dice, session: u64) -> Vec<Kill> {
     let mut kills = Vec::new();
     for _ in 0..2 + dice.below(3) {
         let stage = stages[usize::try_from(dice.below(8)).unwrap()];
-        let calls = match stage {
-            Stage::Container => 120,
-            Stage::AfterScript => 60,
-            Stage::Prepare | Stage::Host | Stage::Cleanup => 24,
+        // As many as there mostly are.
+        let (calls, writes) = match stage {
+            Stage::Prepare => (4, 2),
+            Stage::Container => (110, 16),
+            Stage::AfterScript => (40, 8),
+            Stage::Host => (12, 2),
+            Stage::Cleanup => (10, 4),
         };
-        let at = match dice.below(4) {
-            0 => Moment::Time(dice.millis(session)),
-            1 => Moment::Report(1 + dice.below(10), dice.millis(3000)),
-            2 => Moment::Write(1 + dice.below(20)),
+        let at = match dice.below(6) {
+            0 if stage == Stage::Container => Moment::Time(dice.millis(session)),
+            1 if stage == Stage::Container => Moment::Report(1 + dice.below(6), dice.millis(3000)),
+            2 | 3 => Moment::Write(1 + dice.below(writes)),
             _ => Moment::Call(1 + dice.below(calls)),
         };
-        let then = [Then::Again, Then::Again, Then::Next, Then::Cleanup][usize::try_from(dice.below(4)).unwrap()];
+        let then =
+            [Then::Again, Then::Again, Then::Next, Then::Next, Then::Cleanup][usize::try_from(dice.below(5)).unwrap()];
         kills.push(Kill { stage, at, then });
     }
     kills

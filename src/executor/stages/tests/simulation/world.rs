@@ -157,6 +157,13 @@ impl World {
         status
     }
 
+    /// A container puts an object; one that is gone puts none.
+    pub(super) fn store(&self, job: &str, key: &str, body: Vec<u8>) {
+        if self.status(job).is_some_and(|status| !status.is_terminal()) {
+            self.memory.objects.insert(key, body);
+        }
+    }
+
     pub(super) fn alive(&self) -> Vec<String> {
         let mut names = self.memory.jobs.names();
         names.retain(|name| self.status(name).is_some_and(|status| !status.is_terminal()));
@@ -262,12 +269,12 @@ impl Life {
 
     async fn live(mut self) {
         let until = Instant::now() + self.provisioning;
-        while Instant::now() < until {
-            if self.is_asked_to_stop() {
-                sleep(LOOK * 4).await;
-                return self.becomes(JobStatus::Stopped, SecondaryStatus::Stopped, None);
-            }
+        while Instant::now() < until && !self.is_asked_to_stop() {
             sleep(LOOK).await;
+        }
+        if self.is_asked_to_stop() {
+            sleep(LOOK * 4).await;
+            return self.becomes(JobStatus::Stopped, SecondaryStatus::Stopped, None);
         }
         if !self.has_capacity {
             let reason = "CapacityError: Unable to provision requested ML compute capacity.";
