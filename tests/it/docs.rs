@@ -298,3 +298,37 @@ fn the_exit_codes_of_commands_are_those_of_the_code() {
     let code: Vec<String> = TABLE.iter().map(|(code, meaning)| format!("| {code} | {meaning} |")).collect();
     assert_eq!(rows, code);
 }
+
+/// The names of an enum's variants, as they stand in its source.
+fn variants(source: &str, name: &str) -> Vec<String> {
+    let (_, body) = source.split_once(&format!("pub enum {name}")).unwrap_or_else(|| panic!("no enum {name}"));
+    let (body, _) = body.split_once("\n}\n").expect("an enum has an end");
+    let variant = Regex::new(r"(?m)^    ([A-Z]\w+)").unwrap();
+    variant.captures_iter(body).map(|found| found[1].to_owned()).collect()
+}
+
+#[test]
+fn the_states_and_events_of_a_session_are_those_of_the_code() {
+    let source = read("src/executor/session/state.rs") + &read("src/executor/session/record.rs");
+    let rows = rows(&read("docs/ARCHITECTURE.md"));
+    for part in ["Creation", "RunStep", "Results"] {
+        let row = rows.iter().find(|row| row[0].starts_with(&format!("`{part}`"))).unwrap_or_else(|| panic!("{part}"));
+        let states: Vec<_> = variants(&source, part).iter().map(|name| format!("`{name}`")).collect();
+        assert_eq!(row[1], states.join(", "), "{part}");
+    }
+    let (_, saved) = source.split_once("pub fn saved").expect("each event tells how soon it is saved");
+    let arm = Regex::new(r"((?:[\s|]*Self::\w+(?: \{ \.\. \}|\(_\))?)+) => Saved::(\w+)").unwrap();
+    let event = Regex::new(r"Self::(\w+)").unwrap();
+    let mut coded = BTreeMap::new();
+    for found in arm.captures_iter(saved) {
+        for name in event.captures_iter(&found[1]) {
+            coded.insert(name[1].to_owned(), found[2].to_owned());
+        }
+    }
+    let plain = |cell: &str| cell.trim_matches('`').to_owned();
+    let of_event = |row: &&Vec<String>| row.len() == 3 && ["`Later`", "`Now`", "`ForGood`"].contains(&row[2].as_str());
+    let documented: Vec<_> = rows.iter().filter(of_event).map(|row| (plain(&row[0]), plain(&row[2]))).collect();
+    let names: Vec<_> = documented.iter().map(|(name, _)| name.clone()).collect();
+    assert_eq!(names, variants(&source, "SessionEvent"));
+    assert_eq!(documented.into_iter().collect::<BTreeMap<_, _>>(), coded);
+}

@@ -8,11 +8,11 @@ use tokio::time::Instant;
 
 use crate::base::failure::Failure;
 use crate::cloud::{CloudError, CloudErrorKind, ObjectStore, SecondaryStatus, TrainingJob, TrainingJobs};
-use crate::logs;
 use crate::protocol::mailbox::Order;
 use crate::session::age::Stamp;
 use crate::session::output::Output;
-use crate::session::{Session, leaving, mailbox, slots, spec};
+use crate::session::state::{Creation, SessionEvent};
+use crate::session::{Session, leaving, mailbox, slots};
 
 /// How long a stage that still lives is waited for before its session is taken away.
 const STAGE_GRACE: Duration = Duration::from_secs(15);
@@ -103,17 +103,19 @@ pub async fn close(mut session: Session<'_>, pace: Pace) -> anyhow::Result<Close
     let lock = wait_for_stage(&session, pace).await;
     // The stage may have written since.
     let record = session.records.load(&id).or(record);
-    let is_known = matches!(record, Ok(Some(_)));
+    let (is_known, now) = (matches!(record, Ok(Some(_))), Stamp::of(&*session.clock));
+    // In memory alone, where nothing of the session is known: no record comes of a look.
     match record {
-        Ok(Some(record)) => session.record = record,
-        Ok(None) => session.record.creating = has_files,
+        Ok(Some(record)) => session.state = record.into(),
+        Ok(None) if has_files => session.state.apply(SessionEvent::JobMayCome(&now)),
+        Ok(None) => {}
         Err(error) => {
-            session.record.creating = true;
+            session.state.apply(SessionEvent::JobMayCome(&now));
             let text = format!("{error:#}; the training job of {id} is looked for by its name");
             if pace == Pace::Patient { session.printer.warn(text) } else { tracing::info!(text) }
         }
     }
-    if is_known && session.record.is_unused() {
+    if is_known && session.state.is_unused() {
         // `prepare` did not come so far: there is nothing to look for in AWS, which may be what it failed at.
         return forget(&session).map(|()| Closed::Whole);
     }
@@ -125,8 +127,8 @@ pub async fn close(mut session: Session<'_>, pace: Pace) -> anyhow::Result<Close
     }
     // Scripts and orders hold secrets: they go even when the job cannot be ended now.
     // An agent that still lives may have to find the order to leave, which holds none.
-    let leaves = job.is_err() && session.record.finished;
-    let kept = leaves.then(|| session.layout.order(session.record.orders));
+    let leaves = job.is_err() && session.state.is_finished();
+    let kept = leaves.then(|| session.layout.order(session.state.orders()));
     let deleted = delete_objects(&*session.objects, &session.layout.root(), kept.as_deref()).await;
     let deleted = deleted.with_context(|| format!("failed to delete the objects of the session {id}"));
     let closed = match (job, deleted) {
@@ -146,28 +148,17 @@ pub async fn close(mut session: Session<'_>, pace: Pace) -> anyhow::Result<Close
 
 /// Removes what the host keeps of the session.
 fn forget(session: &Session<'_>) -> anyhow::Result<()> {
-    let read = forget_log(session);
+    let read = leaving::forget_log(session);
     slots::release(&session.settings.runner.state_dir, &session.id)?;
     session.records.remove(&session.id)?;
     read
 }
 
-/// Removes what the host keeps of the session's log.
-pub(super) fn forget_log(session: &Session<'_>) -> anyhow::Result<()> {
-    let state_dir = &session.settings.runner.state_dir;
-    let read = (1..=session.record.job_number.max(1))
-        .map(|number| logs::forget(state_dir, &spec::job_name(&session.id, number)))
-        .collect::<Result<Vec<_>, _>>();
-    read.map(drop)
-}
-
 /// The record stays until the training job has been absent for long enough after it was asked for.
 fn keep_for_later(session: &mut Session<'_>) -> anyhow::Result<()> {
-    session.record.creating = true;
     let now = Stamp::of(&*session.clock);
-    session.record.requested.get_or_insert(now);
-    session.record.job_number = session.record.job_number.max(1);
-    session.save_for_good().context("failed to keep the record of a training job that may still come")?;
+    let kept = session.apply(SessionEvent::JobMayCome(&now));
+    kept.context("failed to keep the record of a training job that may still come")?;
     // The GitLab job is over all the same.
     slots::release(&session.settings.runner.state_dir, &session.id)?;
     session.records.keep_record_alone(&session.id)
@@ -176,7 +167,7 @@ fn keep_for_later(session: &mut Session<'_>) -> anyhow::Result<()> {
 /// What a stage whose process was killed had not printed: GitLab Runner writes it to its own log.
 async fn print_rest(session: &Session<'_>) -> anyhow::Result<()> {
     // Whether it was ordered is not always noted; of a script that was not there is nothing to print.
-    let Some(current) = session.record.current.as_ref().filter(|current| current.code.is_none()) else {
+    let Some(current) = session.state.run().filter(|current| current.code.is_none()) else {
         return Ok(());
     };
     let (objects, printer) = (&*session.objects, session.printer);
@@ -214,20 +205,22 @@ async fn wait_for_stage(session: &Session<'_>, pace: Pace) -> Option<std::fs::Fi
 
 /// Ends whichever training jobs of the session there are: without a record nobody knows their number.
 async fn end_all(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
-    session.record.job_number = 1;
     // Nor how many orders were sent: they are numbered without gaps, and the one to leave must be the next.
     match session.objects.list(&session.layout.orders()).await {
-        Ok(orders) => session.record.orders = u32::try_from(orders.len()).unwrap_or(0),
+        Ok(orders) => {
+            let number = u32::try_from(orders.len()).unwrap_or(0);
+            session.state.apply(SessionEvent::OrdersFound(number));
+        }
         Err(error) => pace.note("failed to look for the orders that were sent", &error),
     }
     loop {
         match end_job(session, pace).await? {
             Job::Ended => {
-                session.record.job_number += 1;
+                session.state.apply(SessionEvent::ContainerRenewed);
                 // What comes behind one that is there was not asked for before this one had ended.
-                session.record.creating = false;
+                session.state.apply(SessionEvent::JobRefused);
             }
-            Job::Absent if session.record.job_number > 1 => return Ok(Job::Ended),
+            Job::Absent if session.state.incarnation() > 1 => return Ok(Job::Ended),
             job => return Ok(job),
         }
     }
@@ -265,12 +258,12 @@ async fn end_job(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
     if job.status.is_terminal() {
         return Ok(Job::Ended);
     }
-    if let Some(since) = &session.record.leaving
+    if let Some(since) = session.state.leaving()
         && since.age(&Stamp::of(&*session.clock)) < leaving::ENDS_WITHIN
     {
         return Ok(Job::Leaving);
     }
-    if session.record.finished && session.record.leaving.is_none() {
+    if session.state.is_finished() && session.state.leaving().is_none() {
         // Reports that say nothing sensible, or cannot be read, are no reason to let the instance go on.
         match wait_for_finished(session, &name, pace).await {
             Ok(Some(job)) => return Ok(job),
@@ -278,7 +271,7 @@ async fn end_job(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
             Err(error) => pace.note("failed to see the agents leave", &format!("{error:#}")),
         }
     }
-    if !session.record.finished {
+    if !session.state.is_finished() {
         tell_to_leave(session, pace).await;
     }
     if let Err(error) = session.jobs.stop(&name).await {
@@ -290,7 +283,7 @@ async fn end_job(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
             Err(error.into())
         };
     }
-    if session.record.given_up && session.record.leaving.is_none() {
+    if session.state.is_given_up() && session.state.leaving().is_none() {
         // No agent was ever there, and none can begin a script any more.
         return ended_or_leaving(session, &name, pace).await;
     }
@@ -344,11 +337,11 @@ async fn ended_or_leaving(session: &Session<'_>, name: &str, pace: Pace) -> anyh
 
 /// A job that was asked for a moment ago may not be visible, or not be made yet.
 fn may_come(session: &Session<'_>) -> bool {
-    let record = &session.record;
-    let of_day = || (record.created > 0).then(|| Stamp::of_day(UNIX_EPOCH + Duration::from_secs(record.created)));
-    let requested = record.requested.clone().or_else(of_day);
+    let state = &session.state;
+    let of_day = || (state.created() > 0).then(|| Stamp::of_day(UNIX_EPOCH + Duration::from_secs(state.created())));
+    let requested = state.requested().cloned().or_else(of_day);
     let is_recent = requested.is_none_or(|requested| requested.age(&Stamp::of(&*session.clock)) < COMES_WITHIN);
-    (record.creating || record.arn.is_some()) && is_recent
+    state.creation() != Creation::None && is_recent
 }
 
 /// Looks at the job. Hundreds of jobs that end together are throttled, which passes.
@@ -369,10 +362,10 @@ async fn look(jobs: &dyn TrainingJobs, name: &str, pace: Pace) -> Result<Option<
 
 /// An agent that listens leaves sooner than a stop takes; one that does not is stopped all the same.
 async fn tell_to_leave(session: &mut Session<'_>, pace: Pace) {
-    let (objects, layout) = (session.objects.clone(), session.layout.clone());
     let order = Order::Finish { collect: false };
-    match mailbox::send(&*objects, &layout, &mut session.record, &order).await {
-        Ok(()) => session.record.finished = true,
+    match mailbox::send(&*session.objects, &session.layout, &session.state, &order).await {
+        // Not on disk: there may be no record, and nothing may be written.
+        Ok(number) => session.state.apply(SessionEvent::OrderStored { number, order: &order }),
         Err(error) => pace.note("failed to tell the agent to leave", &format!("{error:#}")),
     }
 }

@@ -13,7 +13,8 @@ use crate::cloud::{CloudError, CloudErrorKind, Parameter, TrainingJobSpec, Train
 use crate::logs::chance;
 use crate::session::Session;
 use crate::session::age::Stamp;
-use crate::session::spec::{job_name, tag};
+use crate::session::spec::tag;
+use crate::session::state::SessionEvent;
 use crate::session::turn::Turns;
 
 /// How long throttling is waited out, from the beginning of the stage: with the last try, which takes a minute at most, it fits
@@ -42,43 +43,36 @@ pub async fn launch(
     let turns = Turns::of(&session.settings.runner.state_dir, &Stamp::of(&*session.clock));
     let mut asking = Asking { turns, until, cancel, pause: FIRST_PAUSE, unanswered: 0, may_exist: false };
     for (index, instance_type) in types.iter().enumerate() {
-        let record = &mut session.record;
-        record.job_number = record.job_number.max(1);
-        spec.name = job_name(&session.id, record.job_number);
+        spec.name = session.job_name();
         spec.instance_type.clone_from(instance_type);
-        record.instance_type.clone_from(instance_type);
-        record.types_left = types.get(index + 1..).unwrap_or_default().to_vec();
+        let types_left = types.get(index + 1..).unwrap_or_default();
+        let at = Stamp::of(&*session.clock);
+        let created = session.clock.now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         // Written before the call: a job that was created and not recorded would be nobody's.
-        record.creating = true;
-        record.arn = None;
-        record.requested = Some(Stamp::of(&*session.clock));
-        record.created = session.clock.now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        session.save_for_good()?;
+        session.apply(SessionEvent::JobRequested { instance_type, types_left, at: &at, created })?;
         match asking.ask(&*session.jobs, &spec).await {
             Ok(arn) => {
-                session.record.creating = false;
-                session.record.arn = Some(arn);
+                let kept = session.apply(SessionEvent::JobCreated(&arn));
                 if cancel.asked() {
                     // `cleanup` looks whether it has ended.
                     if let Err(error) = session.jobs.stop(&spec.name).await {
                         tracing::warn!(%error, "failed to stop the training job");
                     }
-                    session.save_for_good()?;
-                    return Err(canceled());
+                    return Err(kept.err().unwrap_or_else(canceled));
                 }
-                return session.save_for_good();
+                return kept;
             }
-            Err(Refusal::OfType(reason)) => session.record.types_tried.push(format!("{instance_type}: {reason}")),
+            Err(Refusal::OfType(reason)) => {
+                session.apply(SessionEvent::TypeRefused(&format!("{instance_type}: {reason}")))?;
+            }
             Err(Refusal::Final(error)) => {
-                session.record.creating = asking.may_exist;
-                session.save_for_good()?;
+                asking.note_refusal(session)?;
                 return Err(error);
             }
         }
     }
-    session.record.creating = asking.may_exist;
-    session.save_for_good()?;
-    Err(Failure::system(none_left(&session.record.types_tried))
+    asking.note_refusal(session)?;
+    Err(Failure::system(none_left(session.state.types_tried()))
         .hint("add another type to `SAGEMAKER_INSTANCE_TYPE`, or raise the quota in Service Quotas, `Amazon SageMaker`, `for training job usage`")
         .into())
 }
@@ -111,6 +105,11 @@ struct Asking<'a> {
 }
 
 impl Asking<'_> {
+    fn note_refusal(&self, session: &mut Session<'_>) -> anyhow::Result<()> {
+        let at = Stamp::of(&*session.clock);
+        session.apply(if self.may_exist { SessionEvent::JobMayCome(&at) } else { SessionEvent::JobRefused })
+    }
+
     async fn ask(&mut self, jobs: &dyn TrainingJobs, spec: &TrainingJobSpec) -> Result<String, Refusal> {
         loop {
             let turn = tokio::select! {

@@ -3,7 +3,17 @@
 //! The texts are for people and change over the years, so they are searched for words, and an unknown one is shown as it is.
 //! A failure that a retry would only repeat is the job's, whoever can mend it; one that may pass is the system's.
 
-use super::machine::LossKind;
+/// Whose failure a loss is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LossKind {
+    /// The job's own limit or image: a retry would end the same way.
+    User,
+    System,
+    /// The script's end, told by the training job alone.
+    Script {
+        code: i32,
+    },
+}
 
 /// The image cannot be had, or cannot be started.
 const IMAGE: &str = "check `image:`: it needs `/bin/sh`, must be built for x86_64, and must not change the start of a container for other users than root";

@@ -15,12 +15,15 @@ use crate::cloud::{CloudError, CloudErrorKind, TrainingJob};
 use crate::logs::Feed;
 use crate::protocol::mailbox::{Order, Report};
 use crate::session::Session;
-use crate::session::machine::{CancelReason, Conclusion, Effect, Event, LossKind, RunMachine, Terms};
+use crate::session::failure_reasons::LossKind;
+use crate::session::inbox::Inbox;
+use crate::session::machine::{CancelReason, Conclusion, Effect, Event, RunMachine, Terms};
 use crate::session::output::{EndSeen, Output};
 use crate::session::pace::{Describe, Poll};
 use crate::session::phases::Waiting;
 use crate::session::ready::look_back;
 use crate::session::sources::{FIRST_EVENTS, GAP_PATIENCE, LAST_EVENTS, Sources};
+use crate::session::state::SessionEvent;
 use crate::session::supply::Supply;
 use crate::ui::{human_bytes, human_duration};
 
@@ -56,8 +59,7 @@ pub struct Follower<'s, 'a> {
     waiting: Option<Waiting>,
     /// The order to end the script is in the store.
     cancel_sent: bool,
-    /// Since when the store cannot be read.
-    store_silent: Option<Instant>,
+    inbox: Inbox,
     /// The attempt at sending the project of which a node misses something.
     missing: Option<u32>,
     /// Packs that were held against their names because a node called them damaged.
@@ -71,21 +73,26 @@ impl<'s, 'a> Follower<'s, 'a> {
         let limits = &session.settings.limits;
         let mut machine = RunMachine::new(Terms {
             run,
-            nodes: session.record.nodes.len(),
+            nodes: session.state.nodes().len(),
             grace: Duration::from_secs(limits.cancel_grace_seconds),
             provisioning: Duration::from_secs(limits.provisioning_seconds),
         });
-        for (id, node) in session.record.nodes.iter() {
-            machine.already(id, node.ready, node.left);
+        for (node, row) in session.state.nodes().iter() {
+            let (is_ready, has_left) = (row.ready, row.left);
+            machine.apply(&Event::Known { node, is_ready, has_left }, Duration::ZERO);
+        }
+        let cancel_sent = session.state.is_ending(run);
+        if cancel_sent {
+            machine.apply(&Event::CancelSent, Duration::ZERO);
         }
         let describe = Describe::new(started, machine.is_leaving());
         let sources = Sources::new(Output::of(session, run)?, feed, session.settings.trace.live_copy);
-        let created = match session.record.created {
+        let created = match session.state.created() {
             0 => session.clock.now(),
             seconds => UNIX_EPOCH + Duration::from_secs(seconds),
         };
         let waiting = (!machine.is_ready())
-            .then(|| Waiting::new(session.printer, &session.record.instance_type, created, started.into_std()));
+            .then(|| Waiting::new(session.printer, session.state.instance_type(), created, started.into_std()));
         Ok(Self {
             session,
             supply,
@@ -97,19 +104,11 @@ impl<'s, 'a> Follower<'s, 'a> {
             copy: Poll::new(started),
             describe,
             waiting,
-            cancel_sent: false,
-            store_silent: None,
+            cancel_sent,
+            inbox: Inbox::default(),
             missing: None,
             examined: BTreeSet::new(),
         })
-    }
-
-    /// The order to end the script was sent before.
-    #[must_use]
-    pub fn already_canceled(mut self) -> Self {
-        self.machine.already_canceled();
-        self.cancel_sent = true;
-        self
     }
 
     /// Runs until the machine concludes. Output is printed as it comes.
@@ -119,8 +118,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             waiting.finish("failed", None, Instant::now().into_std(), self.session.clock.now());
         }
         // What is known of the log is of use to the next stage, however this one ended.
-        self.session.record.log_floors.clone_from(self.sources.feed.floors());
-        self.session.save()?;
+        self.session.apply(SessionEvent::LogRead(self.sources.feed.floors()))?;
         followed
     }
 
@@ -172,7 +170,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             let (mut came, mut all_read) = (false, true);
             for node in self.sources.output.nodes.ids() {
                 came |= self.read_reports(node, effects).await?;
-                all_read &= self.store_silent.is_none();
+                all_read &= !self.inbox.is_silent();
             }
             if all_read && self.cancel_sent {
                 effects.extend(self.apply(&Event::ReadSinceCancel));
@@ -199,7 +197,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             let bytes = node.bytes();
             if bytes > node.followed {
                 node.followed = bytes;
-                self.machine.progress(id, self.started.elapsed());
+                self.machine.apply(&Event::Progress { node: id }, self.started.elapsed());
             }
         }
         for end in ends {
@@ -235,47 +233,45 @@ impl<'s, 'a> Follower<'s, 'a> {
         }
     }
 
-    async fn read_reports(&mut self, id: NodeId, effects: &mut Vec<Effect>) -> anyhow::Result<bool> {
+    async fn read_reports(&mut self, node: NodeId, effects: &mut Vec<Effect>) -> anyhow::Result<bool> {
         let mut came = false;
-        let session = &mut *self.session;
-        while let Some(report) = session.receive(id, &mut self.store_silent).await? {
+        while let Some(report) = self.inbox.next(self.session, node).await? {
             came = true;
-            let record = &mut session.record;
-            let (Some(node), Some(output)) = (record.nodes.get_mut(id), self.sources.output.nodes.get_mut(id)) else {
-                return Ok(came);
-            };
-            match &report {
-                Report::Ready { .. } => {
-                    node.ready = true;
-                    output.ready_report = node.reports;
-                }
-                Report::Received { summary } if !node.told => {
-                    node.told = true;
-                    session.printer.line(format!("Project received by {id}: {summary}"));
-                    session.save()?;
-                }
-                Report::Missing { attempt } => self.missing = Some(*attempt),
-                Report::Damaged { pack, .. } => {
-                    // A container may call as many as it likes damaged.
-                    if self.examined.len() < MOST_EXAMINED
-                        && self.examined.insert(pack.clone())
-                        && let Err(error) = self.supply.forget(session, pack).await
-                    {
-                        tracing::warn!(error = format!("{error:#}"), "failed to drop a damaged pack");
-                    }
-                }
-                Report::Started { run } if *run == self.run => output.started = Some(session.clock.now()),
-                Report::Exited { run, exit } if *run == self.run => output.exited(exit, session.clock.now()),
-                Report::Collected { .. } if id == NodeId::LEADER => record.collected = true,
-                Report::Bye { .. } => {
-                    node.left = true;
-                    self.describe.hasten();
-                }
-                _ => {}
-            }
-            effects.extend(self.machine.apply(&Event::Report { node: id, report: &report }, self.started.elapsed()));
+            self.see(node, &report).await?;
+            effects.extend(self.apply(&Event::Report { node, report: &report }));
         }
         Ok(came)
+    }
+
+    /// What a report means for the output and for the project's way.
+    async fn see(&mut self, id: NodeId, report: &Report) -> anyhow::Result<()> {
+        let session = &mut *self.session;
+        let (Some(node), Some(output)) = (session.state.nodes().get(id), self.sources.output.nodes.get_mut(id)) else {
+            return Ok(());
+        };
+        match report {
+            Report::Ready { .. } => output.ready_report = node.reports,
+            Report::Received { .. } if node.told => {}
+            Report::Received { summary } => {
+                session.printer.line(format!("Project received by {id}: {summary}"));
+                session.apply(SessionEvent::ReceiptTold(id))?;
+            }
+            Report::Missing { attempt } => self.missing = Some(*attempt),
+            Report::Damaged { pack, .. } => {
+                // A container may call as many as it likes damaged.
+                if self.examined.len() < MOST_EXAMINED
+                    && self.examined.insert(pack.clone())
+                    && let Err(error) = self.supply.forget(session, pack).await
+                {
+                    tracing::warn!(error = format!("{error:#}"), "failed to drop a damaged pack");
+                }
+            }
+            Report::Started { run } if *run == self.run => output.started = Some(session.clock.now()),
+            Report::Exited { run, exit } if *run == self.run => output.exited(exit, session.clock.now()),
+            Report::Bye { .. } => self.describe.hasten(),
+            Report::Started { .. } | Report::Exited { .. } | Report::Collected { .. } | Report::Failed { .. } => {}
+        }
+        Ok(())
     }
 
     fn learn(
@@ -287,7 +283,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             Ok(job) => {
                 self.describe.learnt(self.machine.is_leaving());
                 if job.as_ref().is_some_and(|job| job.status.is_terminal()) {
-                    if self.store_silent.is_some() {
+                    if self.inbox.is_silent() {
                         // The agents' last words were stored before, and cannot be read at the moment.
                         self.describe.hasten();
                         return Ok(());
@@ -355,11 +351,9 @@ impl<'s, 'a> Follower<'s, 'a> {
         // Noted as soon as it was shown: a process that takes over must not show it again.
         let shown = self.sources.output.shown();
         let foreign_bytes = self.sources.output.foreign_bytes();
-        let record = &mut self.session.record;
-        if shown != record.shown_events || foreign_bytes != record.foreign_bytes {
-            record.shown_events = shown.to_vec();
-            record.foreign_bytes = foreign_bytes;
-            self.session.save()?;
+        let state = &self.session.state;
+        if shown != state.shown_events() || foreign_bytes != state.foreign_bytes() {
+            self.session.apply(SessionEvent::OthersShown { events: shown, bytes: foreign_bytes })?;
         }
         Ok(ends)
     }
@@ -375,10 +369,10 @@ impl<'s, 'a> Follower<'s, 'a> {
         }
         match conclusion {
             Conclusion::Lost { by, .. } => {
-                let was_ready = self.session.record.any_ready();
+                let was_ready = self.session.state.any_ready();
                 // A container that could not be started has mostly said why; one that was killed has not.
                 let patience = match by {
-                    _ if self.session.record.loss_told => Duration::ZERO,
+                    _ if self.session.state.is_loss_told() => Duration::ZERO,
                     LossKind::System | LossKind::User if was_ready => LAST_EVENTS,
                     LossKind::System | LossKind::User if self.machine.container_failed() => FIRST_EVENTS,
                     LossKind::System | LossKind::User | LossKind::Script { .. } => Duration::ZERO,
@@ -388,7 +382,7 @@ impl<'s, 'a> Follower<'s, 'a> {
                 self.print()?;
                 self.print_incomplete()?;
                 if self.machine.job_has_ended() {
-                    self.session.record.nodes.rows_mut().for_each(|node| node.left = true);
+                    self.session.apply(SessionEvent::AgentsEnded)?;
                 }
             }
             Conclusion::Exited { incomplete, .. } => {

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::base::clock::Clock;
-use crate::session::SessionId;
 use crate::session::age::Stamp;
+use crate::session::id::SessionId;
 use crate::session::record::{Records, not_writable};
 
 /// A stage that meets a claim waits for so long: a look at the age takes a moment, an end of the session longer.

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::cloud::CloudError;
-use crate::protocol::mailbox::Report;
+use crate::logs;
 use crate::session::age::Stamp;
-use crate::session::{Session, close, mailbox, slots};
+use crate::session::inbox::Inbox;
+use crate::session::state::SessionEvent;
+use crate::session::{Session, slots, spec};
 
 /// How often the agents' last words are looked for.
 pub(super) const LOOK: Duration = Duration::from_millis(500);
@@ -17,33 +18,35 @@ pub(super) const ENDS_AT_ONCE: Duration = Duration::from_secs(1);
 /// How long SageMaker may take to end such a job; it is stopped after that.
 pub(super) const ENDS_WITHIN: Duration = Duration::from_mins(10);
 
-/// Reads what the agents have reported; `true` when each has said that it leaves. A store that cannot be read tells nothing.
+/// Reads until each agent has said that it leaves; `false` when one has not. A store that cannot be read tells nothing.
 pub(super) async fn all_left(session: &mut Session<'_>) -> anyhow::Result<bool> {
-    let objects = session.objects.clone();
-    for node in session.record.nodes.ids() {
-        while session.record.nodes.get(node).is_some_and(|row| !row.left) {
-            match mailbox::receive(&*objects, &session.layout, &mut session.record, node).await {
-                Ok(Some(Report::Bye { .. })) => session.record.nodes.change(node, |row| row.left = true),
-                Ok(Some(_)) => {}
-                Ok(None) => return Ok(false),
-                Err(error) if CloudError::may_pass(&error) => {
-                    tracing::warn!(error = format!("{error:#}"), "failed to look for reports");
-                    return Ok(false);
-                }
-                Err(error) => return Err(error),
+    let mut inbox = Inbox::default();
+    for node in session.state.nodes().ids() {
+        while session.state.nodes().get(node).is_some_and(|row| !row.left) {
+            if inbox.next(session, node).await?.is_none() {
+                return Ok(false);
             }
         }
     }
-    Ok(!session.record.nodes.is_empty())
+    Ok(session.state.all_left())
 }
 
 /// Keeps the record alone, for a later pass.
 pub(super) fn keep(session: &mut Session<'_>) -> anyhow::Result<()> {
     let now = Stamp::of(&*session.clock);
-    session.record.leaving.get_or_insert(now);
-    session.save_for_good().context("failed to keep the record of a training job that is about to end")?;
-    close::forget_log(session)?;
+    let kept = session.apply(SessionEvent::Leaving(&now));
+    kept.context("failed to keep the record of a training job that is about to end")?;
+    forget_log(session)?;
     // The GitLab job is over all the same.
     slots::release(&session.settings.runner.state_dir, &session.id)?;
     session.records.keep_record_alone(&session.id)
+}
+
+/// Removes what the host keeps of the session's log.
+pub(super) fn forget_log(session: &Session<'_>) -> anyhow::Result<()> {
+    let state_dir = &session.settings.runner.state_dir;
+    let read = (1..=session.state.incarnation())
+        .map(|number| logs::forget(state_dir, &spec::job_name(&session.id, number)))
+        .collect::<Result<Vec<_>, _>>();
+    read.map(drop)
 }

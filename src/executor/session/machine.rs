@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::base::node::{NodeId, Nodes};
 use crate::cloud::{JobStatus, SecondaryStatus, TrainingJob};
 use crate::protocol::mailbox::{ByeReason, ExitReport, Report};
-use crate::session::failure_reasons::{self, Verdict};
+use crate::session::failure_reasons::{self, LossKind, Verdict};
 
 /// How long output that is known to exist is waited for after its end was told and nothing of it came any more.
 const DRAIN: Duration = Duration::from_mins(1);
@@ -50,6 +50,18 @@ pub enum Event<'a> {
         end: Option<(i32, u64)>,
         complete: bool,
     },
+    /// What was known of a node before this stage began: its agent was ready, or gone.
+    Known {
+        node: NodeId,
+        is_ready: bool,
+        has_left: bool,
+    },
+    /// Some of a node's output came: what is missing is waited for from now on.
+    Progress {
+        node: NodeId,
+    },
+    /// The order to end the script was sent before this stage began.
+    CancelSent,
     Cancel(CancelReason),
     /// Every report that was stored when the order to end the script had been sent is in.
     ReadSinceCancel,
@@ -76,18 +88,6 @@ pub enum Conclusion {
     NeverBegan,
     /// The training job ended, or never came, without the script's exit.
     Lost { reason: String, by: LossKind },
-}
-
-/// Whose failure a loss is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LossKind {
-    /// The job's own limit or image: a retry would end the same way.
-    User,
-    System,
-    /// The script's end, told by the training job alone.
-    Script {
-        code: i32,
-    },
 }
 
 /// One node's part of the run.
@@ -153,22 +153,6 @@ impl RunMachine {
         }
     }
 
-    /// What was known of a node before this stage began: its agent was ready, or gone.
-    pub fn already(&mut self, node: NodeId, is_ready: bool, has_left: bool) {
-        self.nodes.change(node, |node| (node.ready, node.bye) = (is_ready, has_left.then_some(ByeReason::Other)));
-    }
-
-    /// The order to end the script was sent before this stage began.
-    pub fn already_canceled(&mut self) {
-        self.cancel = Some(CancelReason::Asked);
-        self.canceled_at = Some(Duration::ZERO);
-    }
-
-    /// Some of a node's output came: what is missing is waited for from now on.
-    pub fn progress(&mut self, node: NodeId, now: Duration) {
-        self.nodes.change(node, |node| node.progress_at = Some(now));
-    }
-
     /// The training job has ended, as far as is known.
     pub fn job_has_ended(&self) -> bool {
         self.job_ended_at.is_some()
@@ -217,6 +201,20 @@ impl RunMachine {
                     node.exited_at.get_or_insert(now);
                 }
             }),
+            // Nothing follows from these alone.
+            Event::Known { node, is_ready, has_left } => {
+                let bye = has_left.then_some(ByeReason::Other);
+                self.nodes.change(*node, |node| (node.ready, node.bye) = (*is_ready, bye));
+                return effects;
+            }
+            Event::Progress { node } => {
+                self.nodes.change(*node, |node| node.progress_at = Some(now));
+                return effects;
+            }
+            Event::CancelSent => {
+                (self.cancel, self.canceled_at) = (Some(CancelReason::Asked), Some(now));
+                return effects;
+            }
             Event::Cancel(reason) => self.cancel(*reason, now, &mut effects),
             Event::ReadSinceCancel => self.read_since_cancel = self.cancel.is_some(),
             Event::Tick => {}

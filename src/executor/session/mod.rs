@@ -1,6 +1,7 @@
 //! One GitLab job bound to its training job: opened by `prepare`, attached by each container stage, closed by `cleanup`.
 
 pub mod age;
+mod bar;
 pub mod close;
 mod copy;
 pub mod create;
@@ -10,6 +11,8 @@ pub mod failure_reasons;
 pub mod follow;
 mod foreign;
 pub mod hold;
+pub mod id;
+mod inbox;
 pub mod lease;
 mod leaving;
 pub mod left_over;
@@ -26,94 +29,32 @@ pub mod results;
 pub mod slots;
 mod sources;
 pub mod spec;
+pub mod state;
 pub mod supply;
 mod turn;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use tokio::time::Instant;
 
 use crate::base::arn::Arn;
 use crate::base::clock::Clock;
 use crate::base::failure::Failure;
-use crate::base::node::NodeId;
-use crate::cloud::{CloudError, LogClient, ObjectStore, TrainingJobs};
+use crate::cloud::{LogClient, ObjectStore, TrainingJobs};
 use crate::config::env::{self, Environment};
 use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
 use crate::logs::{self, Feed, Pace};
 use crate::protocol::keys::Layout;
-use crate::protocol::mailbox::{Order, Report};
+use crate::protocol::mailbox::Order;
 use crate::protocol::project::Trees;
-use crate::session::record::{Records, SessionRecord};
+use crate::session::record::Records;
+use crate::session::state::{Saved, SessionEvent, SessionState};
 use crate::ui::Printer;
 use crate::workspace::{Base, Summary};
 
-/// Names a session everywhere: its first training job, the tag of all of them, the prefix in the store, the record on disk.
-///
-/// `gitlab-<project>-<job>-<8 hex digits>`: at most 57 of the 63 characters of a training job name.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(String);
-
-impl SessionId {
-    /// Derived from the trusted payload and `attempt`, which differs between preparation attempts. The digits tell apart
-    /// GitLab instances and attempts; the job token in them cannot be guessed from the name.
-    pub fn derive(job: &JobContext, attempt: &str) -> Self {
-        let digits = &digest("sagemaker-executor session id v1", job, attempt)[..8];
-        Self(format!("gitlab-{}-{}-{digits}", job.job_info.project_id, job.id))
-    }
-
-    /// A name as `derive` makes them; `None` for anything else, so that it can be used in paths and keys.
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.strip_prefix("gitlab-")?.split('-');
-        let (project, job, digits) = (parts.next()?, parts.next()?, parts.next()?);
-        let number =
-            |part: &str| !part.is_empty() && part.len() <= 20 && part.bytes().all(|byte| byte.is_ascii_digit());
-        let hex = digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-        (number(project) && number(job) && hex && parts.next().is_none()).then(|| Self(text.to_owned()))
-    }
-
-    /// The number of the GitLab project.
-    pub fn project(&self) -> &str {
-        self.0.split('-').nth(1).unwrap_or_default()
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "session:{}", self.0)
-    }
-}
-
-/// The same for all attempts of one GitLab job, and for no other job of any instance.
-pub fn job_key(job: &JobContext) -> String {
-    digest("sagemaker-executor job key v1", job, "")
-}
-
-fn digest(purpose: &str, job: &JobContext, attempt: &str) -> String {
-    let mut hash = blake3::Hasher::new_derive_key(purpose);
-    let ids = format!("{}/{}", job.job_info.project_id, job.id);
-    for part in
-        [&job.job_info.instance_uuid, &job.job_info.instance_id, &job.git_info.repo_url, &job.token, &ids, attempt]
-    {
-        hash.update(&(part.len() as u64).to_le_bytes());
-        hash.update(part.as_bytes());
-    }
-    hash.finalize().to_hex().to_string()
-}
+pub use id::{SessionId, job_key};
 
 /// What the host gives to every session: the operator's settings, the way to people, the time.
 #[derive(Clone)]
@@ -136,7 +77,7 @@ pub struct Session<'a> {
     pub id: SessionId,
     pub layout: Layout,
     pub records: Records,
-    pub record: SessionRecord,
+    state: SessionState,
     pub jobs: Arc<dyn TrainingJobs>,
     pub objects: Arc<dyn ObjectStore>,
     pub settings: &'a Settings,
@@ -157,15 +98,29 @@ impl<'a> Session<'a> {
         let Some(record) = session.records.load(&session.id)? else {
             return Ok(None);
         };
-        Ok(Some(Self { record, ..session }))
+        Ok(Some(Self { state: record.into(), ..session }))
+    }
+
+    /// The session of a `prepare`: `new`, unless an earlier call has begun it already. It is on disk from now on.
+    pub fn open(
+        id: SessionId,
+        jobs: Arc<dyn TrainingJobs>,
+        objects: Arc<dyn ObjectStore>,
+        host: Host<'a>,
+        new: SessionState,
+    ) -> anyhow::Result<Self> {
+        let records = Records::open(&host.settings.runner.state_dir)?;
+        let state = records.load(&id)?.map_or(new, SessionState::from);
+        records.save_for_good(&id, state.snapshot())?;
+        Ok(Self { state, ..Self::to_close(id, jobs, objects, host) })
     }
 
     /// A session that is to be closed, of which the record may be lost, damaged, or of a newer program.
     pub fn to_close(id: SessionId, jobs: Arc<dyn TrainingJobs>, objects: Arc<dyn ObjectStore>, host: Host<'a>) -> Self {
         let Host { settings, printer, clock } = host;
         let records = Records::at(&settings.runner.state_dir);
-        let (layout, record) = (spec::layout(&id), SessionRecord::default());
-        Self { id, layout, records, record, jobs, objects, settings, printer, clock }
+        let (layout, state) = (spec::layout(&id), SessionState::default());
+        Self { id, layout, records, state, jobs, objects, settings, printer, clock }
     }
 
     /// The same for another session.
@@ -175,7 +130,7 @@ impl<'a> Session<'a> {
 
     /// The name of the current training job.
     pub fn job_name(&self) -> String {
-        spec::job_name(&self.id, self.record.job_number)
+        spec::job_name(&self.id, self.state.incarnation())
     }
 
     /// What a transfer moved, and what it left out.
@@ -186,13 +141,18 @@ impl<'a> Session<'a> {
         }
     }
 
-    pub fn save(&self) -> anyhow::Result<()> {
-        self.records.save(&self.id, &self.record)
+    pub fn state(&self) -> &SessionState {
+        &self.state
     }
 
-    /// As [`Session::save`], so that it is there after a power failure: for what tells that a training job may exist.
-    pub fn save_for_good(&self) -> anyhow::Result<()> {
-        self.records.save_for_good(&self.id, &self.record)
+    /// Changes the state by what happened, and saves it as soon as the event asks: the only writer of a session's record.
+    pub fn apply(&mut self, event: SessionEvent<'_>) -> anyhow::Result<()> {
+        self.state.apply(event);
+        match event.saved() {
+            Saved::Later => Ok(()),
+            Saved::Now => self.records.save(&self.id, self.state.snapshot()),
+            Saved::ForGood => self.records.save_for_good(&self.id, self.state.snapshot()),
+        }
     }
 
     /// Joins those drivers of the host that read the log together; `connect` makes a client for the one that reads.
@@ -201,10 +161,10 @@ impl<'a> Session<'a> {
         let endpoint = settings.aws.endpoint_url.as_deref();
         let terms = logs::Terms {
             dir: settings.runner.state_dir.clone(),
-            scope: log_scope(self.record.arn.as_deref(), endpoint),
+            scope: log_scope(self.state.arn(), endpoint),
             job: self.job_name(),
-            nodes: self.record.nodes.len(),
-            floors: self.record.log_floors.clone(),
+            nodes: self.state.nodes().len(),
+            floors: self.state.log_floors().clone(),
             pace: if settings.trace.live_copy { Pace::Record } else { Pace::Live },
             requests_per_second: settings.trace.log_requests_per_second,
             clock: Arc::clone(&self.clock),
@@ -214,7 +174,7 @@ impl<'a> Session<'a> {
 
     /// No agent has ever reported: no script can have begun.
     pub async fn is_untouched(&self) -> anyhow::Result<bool> {
-        for (id, node) in self.record.nodes.iter() {
+        for (id, node) in self.state.nodes().iter() {
             let first = self.layout.report(id, 1);
             if node.ready || self.objects.size(&first).await?.is_some() {
                 return Ok(false);
@@ -225,8 +185,7 @@ impl<'a> Session<'a> {
 
     /// No script has begun and none is to: the training job is stopped, and no stage waits for it any more.
     pub async fn give_up(&mut self) -> anyhow::Result<()> {
-        self.record.given_up = true;
-        self.save()?;
+        self.apply(SessionEvent::GivenUp)?;
         self.stop_job().await;
         Ok(())
     }
@@ -238,29 +197,10 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The next report of a node. A store that cannot be read is endured as long as the agent endures it, for one lease, and looks
-    /// like silence; `silent` is since when.
-    pub async fn receive(&mut self, node: NodeId, silent: &mut Option<Instant>) -> anyhow::Result<Option<Report>> {
-        match mailbox::receive(&*self.objects, &self.layout, &mut self.record, node).await {
-            Ok(report) => {
-                *silent = None;
-                Ok(report)
-            }
-            Err(error) => {
-                let since = *silent.get_or_insert_with(Instant::now);
-                if !CloudError::may_pass(&error) || since.elapsed() >= self.settings.lease() {
-                    return Err(error);
-                }
-                tracing::warn!(error = format!("{error:#}"), "failed to look for reports");
-                Ok(None)
-            }
-        }
-    }
-
     /// Sends an order and remembers its number.
     pub async fn order(&mut self, order: &Order) -> anyhow::Result<()> {
-        mailbox::send(&*self.objects, &self.layout, &mut self.record, order).await?;
-        self.save()
+        let number = mailbox::send(&*self.objects, &self.layout, &self.state, order).await?;
+        self.apply(SessionEvent::OrderStored { number, order })
     }
 }
 
@@ -344,23 +284,6 @@ fn is_plain(path: &Path) -> bool {
 mod tests {
     use super::*;
 
-    fn job(token: &str) -> JobContext {
-        serde_json::from_value(serde_json::json!({
-            "id": u64::MAX, "token": token, "job_info": {"project_id": u64::MAX}
-        }))
-        .unwrap()
-    }
-
-    #[test]
-    fn a_session_id_is_a_training_job_name() {
-        let id = SessionId::derive(&job("t"), "/tmp/a");
-        assert!(id.as_str().len() <= 63, "{id}");
-        assert_eq!(SessionId::parse(id.as_str()), Some(id.clone()));
-        assert_eq!(SessionId::derive(&job("t"), "/tmp/a"), id);
-        assert_ne!(SessionId::derive(&job("t"), "/tmp/b"), id);
-        assert_ne!(SessionId::derive(&job("u"), "/tmp/a"), id);
-    }
-
     #[test]
     fn jobs_of_one_account_region_and_endpoint_share_the_reader() {
         let arn = |account: &str, job: &str| format!("arn:aws:sagemaker:eu-west-1:{account}:training-job/{job}");
@@ -371,20 +294,10 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_not_ours_are_not_parsed() {
-        for text in
-            ["", "gitlab-1-2", "gitlab-1-2-abcdef12-x", "gitlab-../-2-abcdef12", "gitlab-1-2-xyz", "other-1-2-abcdef12"]
-        {
-            assert_eq!(SessionId::parse(text), None, "{text}");
-        }
-    }
-
-    #[test]
     fn the_project_directory_must_lie_in_the_projects_folder() {
         let settings: Settings =
             toml::from_str("[storage]\nbucket = \"b\"\n[job]\n[runner]\nbuilds_dir = \"/b\"\n").unwrap();
-        let mut job = job("t");
-        job.job_info.project_id = crate::gitlab::ProjectId(7);
+        let job = serde_json::from_value(serde_json::json!({"id": 1, "job_info": {"project_id": 7}})).unwrap();
         let env = |tmp: &str| {
             Environment::from_pairs([
                 ("CUSTOM_ENV_RUNNER_TEMP_PROJECT_DIR".into(), tmp.into()),

@@ -69,9 +69,9 @@ pub(super) struct Output {
 impl Output {
     /// A run of the session, from where its output was printed up to.
     pub(super) fn of(session: &Session<'_>, run: u32) -> anyhow::Result<Self> {
-        let (record, cursor) = (&session.record, session.records.cursor(&session.id, run)?);
-        let foreign = Foreign::new(record.foreign_bytes);
-        Ok(Self::new(&session.layout, run, record.nodes.len(), cursor, record.shown_events.clone(), foreign))
+        let (state, cursor) = (session.state(), session.records.cursor(&session.id, run)?);
+        let foreign = Foreign::new(state.foreign_bytes());
+        Ok(Self::new(&session.layout, run, state.nodes().len(), cursor, state.shown_events().to_vec(), foreign))
     }
 
     /// Begins, or goes on where `cursor` stands.

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::base::failure::Failure;
 use crate::base::node::{NodeId, Nodes};
 use crate::protocol::project::Selection;
-use crate::session::SessionId;
 use crate::session::age::Stamp;
 use crate::session::cursor::Cursor;
+use crate::session::id::SessionId;
 use crate::session::node_record::{self, NodeRecord};
 
 const VERSION: u32 = 1;
@@ -25,7 +25,7 @@ const MOST: u32 = 1_000_000_000;
 /// ... nor a time: the year 9999.
 const LATEST: u64 = 253_402_300_800;
 
-/// What the next process of the job needs to know.
+/// What the next process of the job needs to know: the snapshot of a [`SessionState`](crate::session::state::SessionState) on disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each says that one thing has happened; none excludes another")]
 pub struct SessionRecord {
@@ -121,32 +121,6 @@ impl SessionRecord {
         let mut counts = counts.into_iter().chain(self.nodes.rows().map(|node| node.reports));
         counts.all(|count| count < MOST) && self.created < LATEST
     }
-
-    /// No training job was ever asked for, so nothing is stored in the bucket either.
-    pub fn is_unused(&self) -> bool {
-        !self.creating && self.arn.is_none() && self.requested.is_none() && self.created == 0 && self.orders == 0
-    }
-
-    /// The node that sends the results; nothing is known of it in a session without nodes.
-    pub fn leader(&self) -> NodeRecord {
-        self.nodes.get(NodeId::LEADER).copied().unwrap_or_default()
-    }
-
-    pub fn any_ready(&self) -> bool {
-        self.nodes.rows().any(|node| node.ready)
-    }
-
-    /// Number of reports read, by node.
-    pub fn reports(&self) -> BTreeMap<NodeId, u32> {
-        node_record::reports(&self.nodes)
-    }
-
-    /// Reads the reports again that came after [`SessionRecord::reports`] had told `reports`.
-    pub fn rewind(&mut self, reports: &BTreeMap<NodeId, u32>) {
-        for (id, node) in self.nodes.iter_mut() {
-            node.reports = reports.get(&id).copied().unwrap_or_default();
-        }
-    }
 }
 
 /// Results that ended with the training job.
@@ -173,6 +147,26 @@ pub struct CurrentRun {
     /// Number of reports read by node when it began: its own follow.
     #[serde(default)]
     pub reports: BTreeMap<NodeId, u32>,
+}
+
+impl CurrentRun {
+    pub fn step(&self) -> RunStep {
+        match self.code {
+            Some(code) => RunStep::Ended(code),
+            None if self.ordered => RunStep::Ordered,
+            None => RunStep::Noted,
+        }
+    }
+}
+
+/// How far a script has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunStep {
+    /// It is about to be ordered; the order may be stored.
+    Noted,
+    Ordered,
+    /// Its exit code is known, and only the results are still to be brought back.
+    Ended(i32),
 }
 
 /// The folder of all records of this host.
@@ -382,6 +376,7 @@ pub(super) fn not_writable(path: &Path, error: std::io::Error) -> anyhow::Error 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::state::{SessionEvent, SessionState};
 
     #[test]
     fn a_record_is_kept_and_forgotten() {
@@ -416,9 +411,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (records, id) = (Records::open(dir.path()).unwrap(), SessionId::parse("gitlab-1-2-abcdef12").unwrap());
         fs::write(records.file(&id, "json"), text).unwrap();
-        let mut record = records.load(&id).unwrap().unwrap();
+        let record = records.load(&id).unwrap().unwrap();
+        let mut state = SessionState::from(record.clone());
         assert_eq!(record.nodes.len(), 10);
-        assert_eq!(record.leader(), NodeRecord { ready: true, left: false, told: true, reports: 3 });
+        assert_eq!(state.leader(), NodeRecord { ready: true, left: false, told: true, reports: 3 });
         let last = NodeRecord { ready: true, left: true, told: false, reports: 2 };
         assert_eq!(record.nodes.get(NodeId::at(9)), Some(&last));
         assert_eq!(record.nodes.get(NodeId::at(1)), Some(&NodeRecord::default()));
@@ -429,9 +425,9 @@ mod tests {
             assert_eq!(written[name], *value, "{name}");
         }
         assert_eq!(written["current"]["reports"], read["current"]["reports"]);
-        let began = record.current.clone().unwrap().reports;
-        record.rewind(&began);
-        assert_eq!(record.reports(), began);
+        state.apply(SessionEvent::RunTakenOver);
+        let reports = node_record::reports(state.nodes());
+        assert_eq!(reports, record.current.unwrap().reports);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::config::env::Environment;
 use crate::config::policy;
 use crate::gitlab::JobContext;
 use crate::session::failure_reasons::{self, Cause};
+use crate::session::state::{Creation, SessionEvent};
 use crate::session::{Session, create, delivery, spec};
 
 /// What became of a lost training job.
@@ -34,7 +35,7 @@ pub struct Wishes<'a> {
 /// Looks why the training job ended, and creates the next one when that may help.
 pub async fn replace(session: &mut Session<'_>, wishes: Wishes<'_>) -> anyhow::Result<Replaced> {
     let name = session.job_name();
-    if wishes.cancel.asked() || session.record.any_ready() {
+    if wishes.cancel.asked() || session.state.any_ready() {
         return Ok(Replaced::No);
     }
     let ended = match session.jobs.describe(&name).await {
@@ -48,35 +49,32 @@ pub async fn replace(session: &mut Session<'_>, wishes: Wishes<'_>) -> anyhow::R
         return Ok(Replaced::No);
     };
     // An agent that has spoken may have run the script.
-    for node in session.record.nodes.ids() {
+    for node in session.state.nodes().ids() {
         if !session.objects.list(&session.layout.reports(node)).await?.is_empty() {
             return Ok(Replaced::No);
         }
     }
-    let lost = session.record.instance_type.clone();
+    let lost = session.state.instance_type().to_owned();
     let reason = ended.failure_reason.or(ended.message).unwrap_or_else(|| ended.secondary.to_string());
-    let mut types = session.record.types_left.clone();
+    let mut types = session.state.types_left().to_vec();
     let line = match cause {
         Cause::Capacity => format!("There is no capacity for {lost}"),
-        Cause::Internal if session.record.repeated => return Ok(Replaced::No),
+        Cause::Internal if session.state.was_repeated() => return Ok(Replaced::No),
         Cause::Internal => {
-            session.record.repeated = true;
             types.insert(0, lost.clone());
             format!("SageMaker met an internal error before the container on {lost} ran")
         }
     };
     let tried = format!("{lost}: {reason}");
-    if !session.record.types_tried.contains(&tried) {
-        session.record.types_tried.push(tried);
-    }
+    session.apply(match cause {
+        Cause::Capacity => SessionEvent::CapacityLacked(&tried),
+        Cause::Internal => SessionEvent::InternalErrorMet(&tried),
+    })?;
     let Some(next) = types.first() else {
-        session.save()?;
-        let tried = create::none_left(&session.record.types_tried);
+        let tried = create::none_left(session.state.types_tried());
         return Ok(Replaced::NoneLeft(format!("{tried}; add another type to `SAGEMAKER_INSTANCE_TYPE`")));
     };
-    session.record.job_number = session.record.job_number.max(1) + 1;
-    session.record.nodes.rows_mut().for_each(|node| node.left = false);
-    session.record.log_floors.clear();
+    session.apply(SessionEvent::ContainerRenewed)?;
     session.printer.line(format!("{line}: {next} is asked for, as the training job {}", session.job_name()));
     Box::pin(create_next(session, &types, wishes)).await?;
     Ok(Replaced::Another)
@@ -84,11 +82,10 @@ pub async fn replace(session: &mut Session<'_>, wishes: Wishes<'_>) -> anyhow::R
 
 /// Completes a creation that a killed process of this stage began.
 pub async fn resume(session: &mut Session<'_>, wishes: Wishes<'_>) -> anyhow::Result<()> {
-    if !session.record.creating || session.record.job_number < 2 {
+    if session.state.creation() != Creation::Requested || session.state.incarnation() < 2 {
         return Ok(());
     }
-    let mut types = vec![session.record.instance_type.clone()];
-    types.extend(session.record.types_left.iter().cloned());
+    let types = session.state.types();
     Box::pin(create_next(session, &types, wishes)).await
 }
 
@@ -97,10 +94,11 @@ async fn create_next(session: &mut Session<'_>, types: &[String], wishes: Wishes
     let until = Instant::now() + create::PATIENCE;
     let decision = policy::decide(wishes.job, &wishes.env.job_variables()?, session.settings)?;
     let objects = session.objects.clone();
-    if session.record.agent.is_empty() {
-        session.record.agent = delivery::deliver_until(&*objects, session.settings, until).await?;
+    if session.state.agent().is_empty() {
+        let agent = delivery::deliver_until(&*objects, session.settings, until).await?;
+        session.apply(SessionEvent::AgentDelivered(&agent))?;
     }
-    let agent = &session.record.agent;
+    let agent = session.state.agent();
     let spec = spec::training_job(&session.id, wishes.job, &decision, session.settings, &*objects, agent);
     create::launch(session, spec, types, until, wishes.cancel).await
 }
@@ -130,6 +128,7 @@ mod tests {
     use crate::cloud::TrainingJobs as _;
     use crate::cloud::testing::{Memory, example_job, example_spec};
     use crate::config::settings::Settings;
+    use crate::session::age::Stamp;
     use crate::session::node_record::NodeRecord;
     use crate::session::record::{Records, SessionRecord};
     use crate::session::{Host, SessionId};
@@ -223,7 +222,7 @@ mod tests {
         desk.fail(&format!("{NAME}-2"), CAPACITY);
         assert!(matches!(desk.replace(&mut session).await, Replaced::Another));
         assert_eq!(session.job_name(), format!("{NAME}-3"));
-        assert!(!session.record.leader().left && !session.record.creating);
+        assert!(!session.state.leader().left && session.state.creation() != Creation::Requested);
         let spec = desk.memory.jobs.spec(&format!("{NAME}-3")).unwrap();
         assert_eq!(spec.instance_type, "ml.c.d");
         assert_eq!(spec.tags.get(spec::tag::SESSION).map(String::as_str), Some(NAME));
@@ -233,7 +232,9 @@ mod tests {
             desk.captured.text()
         );
         // What the next process reads is what this one knows.
-        assert_eq!(desk.attach().record, SessionRecord { version: 1, session: NAME.into(), ..session.record.clone() });
+        let known = session.state.snapshot().clone();
+        let record = SessionRecord { version: 1, session: NAME.into(), ..known };
+        assert_eq!(*desk.attach().state.snapshot(), record);
         desk.fail(&format!("{NAME}-3"), CAPACITY);
         let Replaced::NoneLeft(text) = desk.replace(&mut session).await else { panic!("nothing is left to ask for") };
         for word in ["ml.a.b: CapacityError", "ml.c.d: CapacityError", "`SAGEMAKER_INSTANCE_TYPE`"] {
@@ -253,7 +254,8 @@ mod tests {
     }
 
     fn set_ready(session: &mut Session<'_>, is_ready: bool) {
-        session.record.nodes.rows_mut().for_each(|node| node.ready = is_ready);
+        let nodes = Nodes::new(1, |_| NodeRecord { ready: is_ready, left: true, ..NodeRecord::default() });
+        session.state = SessionRecord { nodes, ..session.state.snapshot().clone() }.into();
     }
 
     #[tokio::test(start_paused = true)]
@@ -279,12 +281,11 @@ mod tests {
         let mut session = desk.attach();
         desk.fail(NAME, CAPACITY);
         desk.replace(&mut session).await;
-        session.record.creating = true;
-        session.record.arn = None;
-        session.save().unwrap();
+        let at = Stamp::of(&*session.clock);
+        session.apply(SessionEvent::JobMayCome(&at)).unwrap();
         let mut taken_over = desk.attach();
         resume(&mut taken_over, Wishes { job: &desk.job, env: &desk.env, cancel: &desk.cancel }).await.unwrap();
-        assert!(taken_over.record.arn.is_some() && !taken_over.record.creating);
+        assert!(matches!(taken_over.state.creation(), Creation::Created(_)));
         assert_eq!(desk.memory.jobs.names(), [NAME.to_owned(), format!("{NAME}-2")]);
     }
 }

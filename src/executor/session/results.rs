@@ -12,10 +12,11 @@ use crate::gitlab::JobContext;
 use crate::protocol::mailbox::{Order, Report};
 use crate::protocol::project::{Rule, Selection, Trees};
 use crate::session::Session;
-use crate::session::failure_reasons::{self, Verdict};
-use crate::session::machine::LossKind;
+use crate::session::bar::with_bar;
+use crate::session::failure_reasons::{self, LossKind, Verdict};
+use crate::session::inbox::Inbox;
 use crate::session::record::LostResults;
-use crate::session::supply::with_bar;
+use crate::session::state::{Results as Outcome, SessionEvent};
 use crate::workspace::{self, AllSent, Bounds, Destination, Limits, Progress};
 
 const POLL: Duration = Duration::from_millis(40);
@@ -58,13 +59,11 @@ pub fn selection(job: &JobContext, expanded: impl Fn(&str) -> Option<String>) ->
 
 /// Orders the results and the end, and applies the results to the project directory. Does nothing the second time.
 pub async fn bring_back(session: &mut Session<'_>, trees: &Trees, cancel: &Cancellation) -> anyhow::Result<()> {
-    if session.record.results_applied {
+    if session.state.results() != Outcome::Pending {
         return Ok(());
     }
-    if !session.record.finished {
+    if !session.state.is_finished() {
         session.order(&Order::Finish { collect: true }).await?;
-        session.record.finished = true;
-        session.save()?;
     }
     let printer = session.printer;
     printer.begin_section(SECTION, session.clock.now(), "Uploading and fetching results");
@@ -74,8 +73,7 @@ pub async fn bring_back(session: &mut Session<'_>, trees: &Trees, cancel: &Cance
     progress.at_rest().await;
     printer.end_section(SECTION, session.clock.now());
     fetched?;
-    session.record.results_applied = true;
-    session.save()
+    session.apply(SessionEvent::ResultsSettled)
 }
 
 /// Fetches the results while the agent sends them, and applies them.
@@ -93,7 +91,7 @@ async fn fetch(
     let (objects, route) = (session.objects.clone(), session.layout.results());
     let all_sent = AllSent::default();
     // A record of an earlier version holds none.
-    let selection = session.record.selection.clone();
+    let selection = session.state.selection().cloned();
     let selection = selection.unwrap_or_else(|| Selection { everything: true, ..Selection::default() });
     let bounds = Bounds { selection: &selection, limits: &limits };
     let destination = Destination { trees, staging: &staging };
@@ -132,8 +130,9 @@ async fn fetch(
         (Ok(false), Err(error)) if progress.has_arrived() => return Err(error),
         (Ok(false), Err(error)) => {
             tracing::debug!(error = format!("{error:#}"), "there are no results");
-            if session.record.leader().ready {
-                session.record.results_lost = Some(lost_results(session).await);
+            if session.state.leader().ready {
+                let lost = lost_results(session).await;
+                session.apply(SessionEvent::ResultsLost(&lost))?;
             }
         }
     }
@@ -160,13 +159,13 @@ async fn wait_for_results(session: &mut Session<'_>, cancel: &Cancellation) -> a
     let mut ended = false;
     // The training job cannot live longer.
     let deadline = Instant::now() + Duration::from_secs(session.settings.job.max_runtime_seconds);
-    let mut silent = None;
+    let mut inbox = Inbox::default();
     loop {
-        // Whoever reads a report reads it for all: an earlier stage may have seen these.
-        if session.record.collected {
+        // An earlier stage may have read these reports.
+        if session.state.is_collected() {
             return Ok(true);
         }
-        let leader = session.record.leader();
+        let leader = session.state.leader();
         if leader.left {
             if leader.ready {
                 session.printer.warn(NO_RESULTS);
@@ -174,13 +173,13 @@ async fn wait_for_results(session: &mut Session<'_>, cancel: &Cancellation) -> a
             return Ok(false);
         }
         // The leader alone collects.
-        match session.receive(NodeId::LEADER, &mut silent).await? {
+        match inbox.next(session, NodeId::LEADER).await? {
             Some(report) => {
-                learn(session, report)?;
+                see(report)?;
                 continue;
             }
             // Nothing was learnt, so that an ended job does not count as one without results.
-            None if silent.is_some() => ended = false,
+            None if inbox.is_silent() => ended = false,
             // No agent has ever spoken, as after a cancel while the job was provisioned: there is nothing to wait for.
             None if !leader.ready => return Ok(false),
             None if ended => {
@@ -214,24 +213,21 @@ async fn wait_for_results(session: &mut Session<'_>, cancel: &Cancellation) -> a
     }
 }
 
-fn learn(session: &mut Session<'_>, report: Report) -> anyhow::Result<()> {
-    let record = &mut session.record;
+/// What a report means beside what the session's state holds of it.
+fn see(report: Report) -> anyhow::Result<()> {
     match report {
-        Report::Collected { summary } => {
-            tracing::info!(summary, "results collected");
-            record.collected = true;
-        }
+        Report::Collected { summary } => tracing::info!(summary, "results collected"),
         Report::Failed { order, reason, by_job } => {
             let message = format!("the agent failed to {order}: {reason}");
             return Err(if by_job { Failure::user(message) } else { Failure::system(message) }.into());
         }
-        Report::Bye { .. } => record.nodes.change(NodeId::LEADER, |leader| leader.left = true),
-        Report::Ready { .. } => record.nodes.change(NodeId::LEADER, |leader| leader.ready = true),
-        Report::Received { .. }
+        Report::Ready { .. }
+        | Report::Received { .. }
         | Report::Missing { .. }
         | Report::Damaged { .. }
         | Report::Started { .. }
-        | Report::Exited { .. } => {}
+        | Report::Exited { .. }
+        | Report::Bye { .. } => {}
     }
     Ok(())
 }
@@ -248,6 +244,7 @@ mod tests {
     use crate::protocol::mailbox;
     use crate::session::node_record::NodeRecord;
     use crate::session::record::{Records, SessionRecord};
+    use crate::session::state::SessionState;
     use crate::session::{Host, SessionId, spec};
     use crate::ui::Printer;
 
@@ -345,7 +342,7 @@ mod tests {
         memory.jobs.create(&example_spec(NAME)).await.unwrap();
         bring_back(&mut session, &host, &Cancellation::default()).await.unwrap();
         assert_eq!(std::fs::read_to_string(host.project.join("model")).unwrap(), "weights");
-        assert!(session.record.results_applied);
+        assert_eq!(session.state.results(), Outcome::Applied);
 
         // It may even have failed to tell, or be gone.
         for report in [
@@ -357,9 +354,10 @@ mod tests {
             Report::Bye { reason: crate::protocol::mailbox::ByeReason::Stopped },
         ] {
             std::fs::remove_file(host.project.join("model")).unwrap();
-            session.record.results_applied = false;
-            session.record.nodes.change(NodeId::LEADER, |leader| leader.left = false);
-            let number = session.record.leader().reports + 1;
+            let known = session.state.snapshot().clone();
+            let number = session.state.leader().reports + 1;
+            let nodes = one(NodeRecord { reports: number - 1, ..READY });
+            session.state = SessionState::from(SessionRecord { results_applied: false, nodes, ..known });
             memory.objects.insert(&session.layout.report(NodeId::LEADER, number), mailbox::encode(number, &report));
             bring_back(&mut session, &host, &Cancellation::default()).await.unwrap();
             assert_eq!(std::fs::read_to_string(host.project.join("model")).unwrap(), "weights");

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 
 use crate::base::failure::Failure;
-use crate::session::SessionId;
+use crate::session::id::SessionId;
 use crate::session::record::Records;
 
 /// `prepare` has written the session's record by then, or never will.

@@ -9,7 +9,7 @@ use crate::gitlab::JobContext;
 use crate::protocol::agent_env::AgentEnv;
 use crate::protocol::bootstrap;
 use crate::protocol::keys::{self, Layout};
-use crate::session::SessionId;
+use crate::session::id::SessionId;
 
 /// Tags of every training job. `SESSION` is what adoption and sweeps compare.
 pub mod tag {

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
@@ -10,15 +9,13 @@ use crate::gitlab::JobContext;
 use crate::protocol::keys::{self, Route};
 use crate::protocol::mailbox::{Order, WorkspaceOrder};
 use crate::protocol::project::{Selection, Trees};
+use crate::session::bar::with_bar;
+use crate::session::state::SessionEvent;
 use crate::session::{Session, results};
-use crate::ui::{self, Printer};
 use crate::workspace::{self, Progress};
 
 /// So often the project is sent at most.
 const MOST_ATTEMPTS: u32 = 5;
-/// How often a bar moves.
-const MOVE: Duration = Duration::from_millis(200);
-
 /// What a job sends, and where to.
 #[derive(Debug, Clone)]
 pub struct Supply {
@@ -46,24 +43,23 @@ impl Supply {
         };
         Self {
             trees: trees.clone(),
-            selection: session.record.selection.clone().unwrap_or_else(own),
+            selection: session.state.selection().cloned().unwrap_or_else(own),
             packs: keys::project_packs(&scope),
             cache: session.settings.runner.state_dir.join("projects").join(scope),
         }
     }
 
     fn route(&self, session: &Session<'_>) -> Route {
-        session.layout.workspace(session.record.workspace_attempt, &self.packs)
+        session.layout.workspace(session.state.project_attempt(), &self.packs)
     }
 
     /// Sends the project, if no stage has done so yet. A cancel ends it; a later stage, as `after_script`, begins anew.
     pub async fn send_once(&self, session: &mut Session<'_>, cancellation: &Cancellation) -> anyhow::Result<()> {
-        if session.record.workspace_sent {
+        if session.state.is_project_sent() {
             return Ok(());
         }
         self.send(session, cancellation).await?;
-        session.record.workspace_sent = true;
-        session.save()
+        session.apply(SessionEvent::ProjectSent)
     }
 
     /// A node found a pack missing in this attempt: what is missing is sent again, once for all nodes.
@@ -73,7 +69,7 @@ impl Supply {
         attempt: u32,
         cancellation: &Cancellation,
     ) -> anyhow::Result<()> {
-        if attempt != session.record.workspace_attempt {
+        if attempt != session.state.project_attempt() {
             return Ok(());
         }
         anyhow::ensure!(attempt < MOST_ATTEMPTS, "parts of the project have vanished from the bucket {attempt} times");
@@ -87,13 +83,11 @@ impl Supply {
     }
 
     async fn send(&self, session: &mut Session<'_>, cancellation: &Cancellation) -> anyhow::Result<()> {
-        session.record.workspace_attempt += 1;
-        session.record.selection = Some(self.selection.clone());
-        session.save()?;
+        session.apply(SessionEvent::ProjectSending(&self.selection))?;
         let route = self.route(session);
         // First of all: an agent that is up already receives while this side sends.
         let order = Order::Workspace(WorkspaceOrder {
-            attempt: session.record.workspace_attempt,
+            attempt: session.state.project_attempt(),
             packs: self.packs.clone(),
             trees: self.trees.clone(),
             selection: self.selection.clone(),
@@ -116,25 +110,6 @@ impl Supply {
 
 fn canceled() -> anyhow::Error {
     Failure::system("canceled while the project was sent").into()
-}
-
-/// Shows on a terminal how far a transfer is.
-pub(super) async fn with_bar<T>(
-    printer: &Printer,
-    task: &str,
-    progress: &Progress,
-    transfer: impl Future<Output = T>,
-) -> T {
-    let Some(mut bar) = ui::Progress::on_terminal(printer, task, std::time::Instant::now()) else {
-        return transfer.await;
-    };
-    tokio::pin!(transfer);
-    loop {
-        tokio::select! {
-            done = &mut transfer => return done,
-            () = tokio::time::sleep(MOVE) => bar.bytes_of(progress.content(), progress.total()),
-        }
-    }
 }
 
 /// Names what belongs to one project of one GitLab instance, and to no other: projects share no chunks.

@@ -24,7 +24,7 @@ use crate::base::clock::Clock;
 use crate::base::failure::{self, Failure, Kind};
 use crate::base::signals::Cancellation;
 use crate::boundary;
-use crate::cloud::{Connect, ObjectStore, TrainingJobs};
+use crate::cloud::{Connect, LogClient, ObjectStore, TrainingJobs};
 use crate::config::env::{Contract, Environment};
 use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
@@ -53,6 +53,16 @@ impl Context {
     async fn session_ports(&self) -> anyhow::Result<(Arc<dyn TrainingJobs>, Arc<dyn ObjectStore>)> {
         let access = self.settings.access();
         Ok((self.connect.jobs(&access).await?, self.connect.objects(&access).await?))
+    }
+
+    /// Makes the client of the host's log reader, which has a thread of its own.
+    fn log_client(&self) -> LogClient {
+        let access = self.settings.access();
+        let connect = Arc::clone(&self.connect);
+        Arc::new(move || {
+            let (access, connect) = (access.clone(), Arc::clone(&connect));
+            Box::pin(async move { connect.logs(&access).await })
+        })
     }
 
     /// The trusted payload. From here on it is known who reads the output.

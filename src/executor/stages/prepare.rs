@@ -9,12 +9,10 @@ use tokio::time::Instant;
 use crate::base::arn::Arn;
 use crate::base::failure::Failure;
 use crate::base::names::{self, Reach};
-use crate::base::node::Nodes;
 use crate::config::policy::{self, Decision};
 use crate::gitlab::JobContext;
 use crate::protocol::project::Trees;
-use crate::session::node_record::NodeRecord;
-use crate::session::record::{Records, SessionRecord};
+use crate::session::state::{SessionEvent, SessionState};
 use crate::session::{self, Session, create, delivery, left_over, spec};
 use crate::stages::Context;
 use crate::workspace::{self, Base};
@@ -31,20 +29,19 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     refuse_flags(&context, &job)?;
     check_host(&context, &job)?;
     tell_about_variables(&context, &job);
-    let records = Records::open(&settings.runner.state_dir)?;
-    let record = records.load(&id)?.unwrap_or_else(|| new_record(&job, decision.instance_count));
+    let new = SessionState::new(session::job_key(&job), decision.instance_count as usize);
     let (jobs, objects) = context.session_ports().await?;
-    let mut session = Session { record, ..Session::to_close(id, jobs, objects, context.host()) };
-    session.save_for_good()?;
+    let mut session = Session::open(id, jobs, objects, context.host(), new)?;
     let _hold = session.records.hold(&session.id, &context.clock).await;
     let objects = session.objects.clone();
-    session.record.agent = tokio::select! {
+    let agent = tokio::select! {
         key = delivery::deliver_until(&*objects, settings, until) => key?,
         () = context.cancellation.token().cancelled() => {
             return Err(Failure::system("canceled while the agent was uploaded").into());
         }
     };
-    let spec = spec::training_job(&session.id, &job, &decision, settings, &*objects, &session.record.agent);
+    let spec = spec::training_job(&session.id, &job, &decision, settings, &*objects, &agent);
+    session.apply(SessionEvent::AgentDelivered(&agent))?;
     let types = types(&session, &decision);
     create::launch(&mut session, spec, &types, until, &context.cancellation).await?;
     announce(&context, &session, &decision.image);
@@ -57,29 +54,18 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
 
 /// The types to ask for. A second `prepare` of the session begins with the one that the first came to.
 fn types(session: &Session<'_>, decision: &Decision) -> Vec<String> {
-    if session.record.arn.is_none() {
-        return decision.instance_types.clone();
-    }
-    let record = &session.record;
-    [&record.instance_type].into_iter().chain(&record.types_left).cloned().collect()
-}
-
-fn new_record(job: &JobContext, instance_count: u32) -> SessionRecord {
-    SessionRecord {
-        job_key: session::job_key(job),
-        nodes: Nodes::new(instance_count as usize, |_| NodeRecord::default()),
-        ..SessionRecord::default()
-    }
+    let is_created = session.state().arn().is_some();
+    if is_created { session.state().types() } else { decision.instance_types.clone() }
 }
 
 fn announce(context: &Context, session: &Session<'_>, image: &str) {
-    let (name, record) = (session.job_name(), &session.record);
-    let count = record.nodes.len();
+    let (name, state) = (session.job_name(), session.state());
+    let count = state.nodes().len();
     context.printer.line(format!("SageMaker training job: {name}"));
-    context.printer.line(format!("Instance: {} x {count}, image: {image}", record.instance_type));
+    context.printer.line(format!("Instance: {} x {count}, image: {image}", state.instance_type()));
     // Another endpoint than AWS's own has no console.
     let of_aws = context.settings.aws.endpoint_url.is_none();
-    if let Some((region, console)) = record.arn.as_deref().filter(|_| of_aws).and_then(console_host) {
+    if let Some((region, console)) = state.arn().filter(|_| of_aws).and_then(console_host) {
         context.printer.line(format!("Console: https://{console}/sagemaker/home?region={region}#/jobs/{name}"));
     }
 }

@@ -14,17 +14,18 @@ use tokio::process::{Child, Command};
 use crate::base::failure::Failure;
 use crate::base::node::NodeId;
 use crate::base::stream::{self, StreamName};
-use crate::cloud::{LogClient, ObjectStore};
+use crate::cloud::ObjectStore;
 use crate::config::policy;
 use crate::gitlab::{BuildStage, JobContext, Placement};
 use crate::protocol::mailbox::{Order, RunOrder};
 use crate::protocol::project::Trees;
-use crate::session::failure_reasons;
+use crate::session::failure_reasons::{self, LossKind};
 use crate::session::follow::Follower;
 use crate::session::lease::LeaseKeeper;
-use crate::session::machine::{Conclusion, LossKind};
-use crate::session::record::{CurrentRun, LostResults, Records, SessionRecord};
+use crate::session::machine::Conclusion;
+use crate::session::record::{LostResults, Records, RunStep};
 use crate::session::replace::{self, Replaced, Wishes};
+use crate::session::state::{Results, SessionEvent, SessionState};
 use crate::session::supply::Supply;
 use crate::session::{Session, SessionId, check_links, results, spec, trees};
 use crate::stages::{Context, abandoned, host_script, prepare};
@@ -56,12 +57,13 @@ async fn on_host(
         check_links(&trees, &context.settings, job, stage.uses_cache())?;
     }
     let records = Records::at(&context.settings.runner.state_dir);
-    let record = records.load(id)?;
+    let load = || anyhow::Ok(records.load(id)?.map(SessionState::from));
+    let known = load()?;
     // Without a record there is no training job.
-    let lease = record.as_ref().map(|_| keep_lease(context, id)).transpose()?;
-    if let (Some(record), Some(lease)) = (record, &lease)
-        && !record.given_up
-        && (abandoned::is_running(&record) || is_awaited(stage, &record))
+    let lease = known.as_ref().map(|_| keep_lease(context, id)).transpose()?;
+    if let (Some(known), Some(lease)) = (known, &lease)
+        && !known.is_given_up()
+        && (known.is_running() || is_awaited(stage, &known))
     {
         let Some(_lock) = records.lock(id)? else {
             return Err(Failure::system("a container stage of this job still runs on this host").into());
@@ -70,15 +72,14 @@ async fn on_host(
         lease.renew(&*session.objects).await;
         if let Err(error) = take_results(context, job, &mut session, stage).await {
             // The stage still has work without them; that they are missing is told and fails no second stage.
-            session.record.results_applied = true;
-            session.save()?;
+            session.apply(SessionEvent::ResultsSettled)?;
             if *stage != BuildStage::Other("cleanup_file_variables".to_owned()) {
                 return Err(error.context("failed to bring the results back"));
             }
         }
     }
-    if let Some(record) = records.load(id)? {
-        check_results(stage, &record)?;
+    if let Some(known) = load()? {
+        check_results(stage, &known)?;
     }
     prepare_directories(context, job, stage)?;
     let (child, _first) = spawn(context, script)?;
@@ -90,8 +91,8 @@ async fn on_host(
 }
 
 /// The stage reads what the container stages left, and it is not here yet.
-fn is_awaited(stage: &BuildStage, record: &SessionRecord) -> bool {
-    stage.reads_results() && record.runs > 0 && !record.results_applied
+fn is_awaited(stage: &BuildStage, known: &SessionState) -> bool {
+    stage.reads_results() && known.runs() > 0 && known.results() == Results::Pending
 }
 
 /// Ends a script that a killed driver left, and fetches what the stage reads.
@@ -102,24 +103,26 @@ async fn take_results(
     stage: &BuildStage,
 ) -> anyhow::Result<()> {
     let trees = trees(&context.env, &context.settings, job)?;
-    if abandoned::is_running(&session.record) {
+    if session.state().is_running() {
         let supply = supply(context, session, job, &trees);
         abandoned::end(context, session, &supply).await?;
     }
-    if !session.record.given_up && is_awaited(stage, &session.record) {
+    if !session.state().is_given_up() && is_awaited(stage, session.state()) {
         results::bring_back(session, &trees, &context.cancellation).await?;
     }
     Ok(())
 }
 
 /// A job whose script succeeded must not succeed without its artifacts: the runner takes no notice of a failed `after_script`.
-fn check_results(stage: &BuildStage, record: &SessionRecord) -> anyhow::Result<()> {
-    match &record.results_lost {
-        Some(LostResults { why, by_job }) if *stage == BuildStage::Other("upload_artifacts_on_success".to_owned()) => {
+fn check_results(stage: &BuildStage, known: &SessionState) -> anyhow::Result<()> {
+    match known.results() {
+        Results::Lost(LostResults { why, by_job })
+            if *stage == BuildStage::Other("upload_artifacts_on_success".to_owned()) =>
+        {
             let failure = if *by_job { Failure::user(why) } else { Failure::system(why) };
             Err(failure.into())
         }
-        _ => Ok(()),
+        Results::Lost(_) | Results::Applied | Results::Pending => Ok(()),
     }
 }
 
@@ -246,13 +249,13 @@ async fn in_container(
     };
     let supply = supply(context, &session, job, &trees);
     let lease = keep_lease(context, &id)?;
-    if !session.record.given_up {
+    if !session.state().is_given_up() {
         lease.renew(&*session.objects).await;
     }
-    if !session.record.given_up && abandoned::is_left(&session.record, stage, script)? {
+    if !session.state().is_given_up() && abandoned::is_left(session.state(), stage, script)? {
         abandoned::end(context, &mut session, &supply).await?;
     }
-    if session.record.given_up {
+    if session.state().is_given_up() {
         return without_an_instance(context, stage);
     }
     let followed = match supply.send_once(&mut session, &context.cancellation).await {
@@ -263,7 +266,7 @@ async fn in_container(
         Ok(conclusion) => conclusion,
         Err(error) => {
             // Without a training job, as when each further instance type was refused, no later stage has anything to wait for.
-            let is_over = context.cancellation.asked() || session.record.arn.is_none();
+            let is_over = context.cancellation.asked() || session.state().arn().is_none();
             if is_over && session.is_untouched().await.unwrap_or(false) {
                 session.give_up().await?;
             }
@@ -276,9 +279,8 @@ async fn in_container(
     if let Conclusion::Exited { code, .. } = &conclusion {
         tell_signal(&context.printer, *code);
     }
-    if let (Conclusion::Exited { code, .. }, Some(current)) = (&conclusion, &mut session.record.current) {
-        current.code = Some(*code);
-        session.save()?;
+    if let Conclusion::Exited { code, .. } = conclusion {
+        session.apply(SessionEvent::RunEnded(code))?;
     }
     let failed = !matches!(conclusion, Conclusion::Exited { code: 0, .. });
     let brought = if is_last(job, stage, failed)
@@ -289,8 +291,7 @@ async fn in_container(
     } else {
         Ok(())
     };
-    session.record.current = None;
-    session.save()?;
+    session.apply(SessionEvent::RunOver)?;
     match conclusion {
         Conclusion::Exited { code: 0, .. } => brought.context("failed to bring the results back"),
         Conclusion::Exited { code, .. } => {
@@ -304,8 +305,8 @@ async fn in_container(
         }
         Conclusion::NeverBegan => without_an_instance(context, stage),
         Conclusion::Lost { reason, by } => {
-            let is_told = std::mem::replace(&mut session.record.loss_told, true);
-            session.save()?;
+            let is_told = session.state().is_loss_told();
+            session.apply(SessionEvent::LossTold)?;
             // The stages that follow need not say it again.
             let reason = if is_told { "the training job was lost before, see above".to_owned() } else { reason };
             Err(lost(&context.printer, &session, reason, by, is_told).into())
@@ -320,7 +321,7 @@ fn lost(printer: &Printer, session: &Session<'_>, reason: String, by: LossKind, 
             printer.error(reason);
             Failure::script(code)
         }
-        LossKind::System if !session.record.any_ready() || is_told => Failure::system(reason),
+        LossKind::System if !session.state().any_ready() || is_told => Failure::system(reason),
         LossKind::System => Failure::system(reason).hint(format!(
             "the log group `{}`, streams `{}...`, holds what the container wrote",
             stream::GROUP,
@@ -373,27 +374,19 @@ async fn run_script(
     stage: &BuildStage,
 ) -> anyhow::Result<Conclusion> {
     let body = abandoned::read_script(script)?;
-    let current = match session.record.current.clone() {
-        Some(current) if abandoned::is_same(&current, stage, &body) => {
-            session.record.rewind(&current.reports);
-            current
-        }
-        _ => {
-            session.record.runs += 1;
-            let reports = session.record.reports();
-            let (stage, script) = (stage.to_string(), abandoned::digest(&body));
-            CurrentRun { run: session.record.runs, stage, script, reports, ..CurrentRun::default() }
-        }
-    };
-    if let Some(code) = current.code {
+    if session.state().run().is_some_and(|current| abandoned::is_same(current, stage, &body)) {
+        session.apply(SessionEvent::RunTakenOver)?;
+    } else {
+        let (stage, script) = (&stage.to_string(), &abandoned::digest(&body));
+        session.apply(SessionEvent::RunBegun { stage, script })?;
+    }
+    let (run, step) =
+        session.state().run().map(|current| (current.run, current.step())).context("no script was begun")?;
+    if let RunStep::Ended(code) = step {
         return Ok(Conclusion::Exited { code, node: NodeId::LEADER, others: Vec::new(), incomplete: Vec::new() });
     }
-    let run = current.run;
-    let is_ordered = current.ordered;
-    session.record.current = Some(current);
-    session.save()?;
     let limits = &session.settings.limits;
-    if !is_ordered {
+    if step == RunStep::Noted {
         session.objects.put(&session.layout.script(run), body).await?;
         let order = Order::Run(RunOrder {
             run,
@@ -404,10 +397,6 @@ async fn run_script(
             live_copy: session.settings.trace.live_copy,
         });
         session.order(&order).await?;
-        if let Some(current) = &mut session.record.current {
-            current.ordered = true;
-        }
-        session.save()?;
     }
     let wishes = Wishes { job, env: &context.env, cancel: &context.cancellation };
     if let Err(error) = replace::resume(session, wishes).await {
@@ -415,7 +404,7 @@ async fn run_script(
         return Err(error);
     }
     loop {
-        let feed = session.join_log(log_client(context))?;
+        let feed = session.join_log(context.log_client())?;
         let mut conclusion = Follower::new(session, supply, run, feed)?.follow(&context.cancellation).await;
         if matches!(conclusion, Ok(Conclusion::Lost { .. })) {
             // The order waits in the mailbox for the next training job's agent.
@@ -425,8 +414,9 @@ async fn run_script(
                 Ok(Replaced::No) => {}
                 Err(error) => {
                     // The script never began.
-                    session.record.current = None;
-                    conclusion = Err(error);
+                    take_back(session, run).await;
+                    session.apply(SessionEvent::RunOver)?;
+                    return Err(error);
                 }
             }
         }
@@ -442,16 +432,6 @@ async fn take_back(session: &mut Session<'_>, run: u32) {
     if let Err(error) = session.order(&Order::Cancel { run }).await {
         tracing::warn!(error = format!("{error:#}"), "failed to take the script back");
     }
-}
-
-/// Makes the client of the host's log reader, which has a thread of its own.
-pub(super) fn log_client(context: &Context) -> LogClient {
-    let access = context.settings.access();
-    let connect = Arc::clone(&context.connect);
-    Arc::new(move || {
-        let (access, connect) = (access.clone(), Arc::clone(&connect));
-        Box::pin(async move { connect.logs(&access).await })
-    })
 }
 
 #[cfg(test)]

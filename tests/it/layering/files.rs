@@ -25,18 +25,7 @@ const WORKSPACE: &[(&str, &[&str])] = &[
 ];
 
 /// Circles that are still there, each with all its files. A circle that is gone comes off this list.
-const CIRCLES: &[&[&str]] = &[
-    &["src/executor/session/close.rs", "src/executor/session/leaving.rs"],
-    &["src/executor/session/failure_reasons.rs", "src/executor/session/machine.rs"],
-    &[
-        "src/executor/session/mailbox.rs",
-        "src/executor/session/mod.rs",
-        "src/executor/session/record.rs",
-        "src/executor/session/spec.rs",
-    ],
-    &["src/executor/session/results.rs", "src/executor/session/supply.rs"],
-    &["src/executor/stages/abandoned.rs", "src/executor/stages/run.rs"],
-];
+const CIRCLES: &[&[&str]] = &[];
 
 /// Files by the modules that they are.
 type Files = BTreeMap<Vec<String>, String>;

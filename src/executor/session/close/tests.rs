@@ -212,7 +212,7 @@ async fn a_job_that_may_still_come_and_cannot_be_stopped_is_looked_for_later() {
     let stop = Fault::new("stop", 1, When::Before, CloudErrorKind::Denied).forever();
     desk.memory.jobs.plan([stop]);
     assert_eq!(close(session, Pace::Patient).await.unwrap(), Closed::MayCome);
-    assert!(desk.attach().unwrap().record.creating);
+    assert!(desk.attach().unwrap().state.creation() == Creation::Requested);
 }
 
 #[tokio::test(start_paused = true)]

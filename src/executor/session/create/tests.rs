@@ -43,7 +43,8 @@ impl Desk {
         let result = launch(&mut session, example_spec(NAME), &types, until, &self.cancel).await;
         let id = SessionId::parse(NAME).unwrap();
         let kept = Records::at(&self.settings.runner.state_dir).load(&id).unwrap().unwrap();
-        let record = SessionRecord { version: kept.version, session: kept.session.clone(), ..session.record };
+        let record =
+            SessionRecord { version: kept.version, session: kept.session.clone(), ..session.state.snapshot().clone() };
         assert_eq!(kept, record, "what is known is on disk");
         (result, record)
     }

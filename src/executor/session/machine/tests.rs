@@ -77,7 +77,7 @@ fn the_end_of_the_output_does_not_hide_a_stop() {
 #[test]
 fn an_agent_that_had_left_says_nothing_more() {
     let mut machine = RunMachine::new(TERMS);
-    machine.already(NODE, true, true);
+    machine.apply(&Event::Known { node: NODE, is_ready: true, has_left: true }, Duration::ZERO);
     let ended = job(JobStatus::Failed, "Failed", "AlgorithmError: x");
     let end = conclusion(machine.apply(&Event::Job(Some(&ended)), at(1)));
     assert!(matches!(end, Some(Conclusion::Lost { .. })), "{end:?}");
@@ -107,7 +107,7 @@ fn a_script_that_was_canceled_before_it_began_has_no_output_to_wait_for() {
 fn output_that_still_comes_is_not_cut() {
     let mut machine = RunMachine::new(TERMS);
     machine.apply(&report(&exited(7, false)), at(3));
-    machine.progress(NODE, at(60));
+    machine.apply(&Event::Progress { node: NODE }, at(60));
     assert_eq!(conclusion(machine.apply(&Event::Tick, at(119))), None);
     assert!(conclusion(machine.apply(&Event::Tick, at(120))).is_some());
 }

@@ -1,0 +1,280 @@
+//! Kills and takeovers: a process of the job that is killed between any two events changes nothing for the next.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::protocol::mailbox::{ByeReason, ExitReport, RunOrder};
+use crate::session::machine::{Conclusion, Effect, Event, RunMachine, Terms};
+use crate::session::record::RunStep;
+
+const HASH: &str = "the script's hash";
+/// Longer than anything is waited for.
+const LONG: Duration = Duration::from_hours(1);
+
+/// The process was killed.
+#[derive(Debug)]
+struct Killed;
+
+/// How a run ended for the stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Outcome {
+    Exited(i32),
+    Canceled,
+    Lost,
+}
+
+/// What outlives a process: the record as it was saved last, the bucket, the trace.
+#[derive(Debug, Default)]
+struct World {
+    saved: String,
+    orders: Vec<Order>,
+    /// How each node's script ends; `None`: its agent is stopped before.
+    ends: Vec<Option<i32>>,
+    trace: Vec<String>,
+}
+
+impl World {
+    fn new(ends: &[Option<i32>]) -> Self {
+        let state = SessionState::new("key".to_owned(), ends.len());
+        let saved = serde_json::to_string(state.snapshot()).unwrap();
+        Self { saved, ends: ends.to_vec(), ..Self::default() }
+    }
+
+    fn is_stored(&self, order: &Order) -> bool {
+        self.orders.contains(order)
+    }
+
+    /// The reports that a node has stored, for the orders that it has found.
+    fn reports(&self, node: NodeId) -> Vec<Report> {
+        let ready = Report::Ready { agent: String::new(), nodes: Vec::new() };
+        let mut reports = vec![ready, Report::Received { summary: "all".to_owned() }];
+        if self.is_stored(&run_order()) {
+            reports.push(Report::Started { run: 1 });
+            let hash = String::new();
+            match self.ends[node.index()] {
+                Some(code) => reports.push(Report::Exited {
+                    run: 1,
+                    exit: ExitReport { code, bytes: 0, hash, canceled: false, at: 0, copy: None },
+                }),
+                None => reports.push(Report::Bye { reason: ByeReason::Stopped }),
+            }
+        }
+        if self.is_stored(&Order::Finish { collect: true }) {
+            reports.push(Report::Collected { summary: String::new() });
+            reports.push(Report::Bye { reason: ByeReason::Finished });
+        }
+        reports
+    }
+}
+
+/// A process of the job, which is killed before the event of this number.
+struct Process<'w> {
+    world: &'w mut World,
+    state: SessionState,
+    killed_at: Option<usize>,
+}
+
+fn run_order() -> Order {
+    let (masks, mask_prefixes) = (Vec::new(), Vec::new());
+    Order::Run(RunOrder { run: 1, stage: "step_script".to_owned(), masks, mask_prefixes, grace: 1, live_copy: true })
+}
+
+impl<'w> Process<'w> {
+    fn begin(world: &'w mut World, killed_at: Option<usize>) -> Self {
+        let record: SessionRecord = serde_json::from_str(&world.saved).unwrap();
+        Self { world, state: record.into(), killed_at }
+    }
+
+    fn apply(&mut self, event: SessionEvent<'_>) -> Result<(), Killed> {
+        match &mut self.killed_at {
+            Some(0) => return Err(Killed),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        self.state.apply(event);
+        if event.saved() != Saved::Later {
+            self.world.saved = serde_json::to_string(self.state.snapshot()).unwrap();
+        }
+        Ok(())
+    }
+
+    /// The order is stored; the kill may come before that is noted.
+    fn order(&mut self, order: &Order) -> Result<(), Killed> {
+        let mut number = self.state.orders() + 1;
+        while self.world.orders.get(number as usize - 1).is_some_and(|found| found != order) {
+            number += 1;
+        }
+        if self.world.orders.len() < number as usize {
+            self.world.orders.push(order.clone());
+        }
+        self.apply(SessionEvent::OrderStored { number, order })
+    }
+
+    fn next(&mut self, node: NodeId) -> Result<Option<Report>, Killed> {
+        let read = self.state.nodes().get(node).unwrap().reports;
+        let Some(report) = self.world.reports(node).get(read as usize).cloned() else { return Ok(None) };
+        self.apply(SessionEvent::Reported { node, report: Some(&report) })?;
+        Ok(Some(report))
+    }
+
+    fn follow(&mut self) -> Result<Outcome, Killed> {
+        let nodes = self.state.nodes().len();
+        let mut machine = RunMachine::new(Terms { run: 1, nodes, grace: Duration::ZERO, provisioning: LONG });
+        let mut effects = Vec::new();
+        for (node, row) in self.state.nodes().iter() {
+            machine.apply(&Event::Known { node, is_ready: row.ready, has_left: row.left }, Duration::ZERO);
+        }
+        if self.state.is_ending(1) {
+            machine.apply(&Event::CancelSent, Duration::ZERO);
+        }
+        for node in self.state.nodes().ids() {
+            while let Some(report) = self.next(node)? {
+                if matches!(report, Report::Received { .. }) && !self.state.nodes().get(node).unwrap().told {
+                    self.apply(SessionEvent::ReceiptTold(node))?;
+                    // One with its event: a kill between them would print this line of ours again.
+                    self.world.trace.push(format!("received by {node}"));
+                }
+                if let Report::Exited { exit, .. } = &report {
+                    let end = Some((exit.code, 0));
+                    effects.extend(machine.apply(&Event::Trace { node, end, complete: true }, Duration::ZERO));
+                }
+                effects.extend(machine.apply(&Event::Report { node, report: &report }, Duration::ZERO));
+            }
+        }
+        // Then the training job ends.
+        effects.extend(machine.apply(&Event::Job(None), Duration::ZERO));
+        effects.extend(machine.apply(&Event::Job(None), LONG / 2));
+        effects.extend(machine.apply(&Event::Tick, LONG));
+        let concluded = effects.into_iter().find_map(|effect| match effect {
+            Effect::Conclude(conclusion) => Some(conclusion),
+            Effect::SendCancel | Effect::StopJob => None,
+        });
+        Ok(match concluded.unwrap() {
+            Conclusion::Exited { code, .. } => Outcome::Exited(code),
+            Conclusion::Canceled { .. } | Conclusion::NeverBegan => Outcome::Canceled,
+            Conclusion::Lost { .. } => Outcome::Lost,
+        })
+    }
+
+    /// The stage of the script; begun again after a kill, it goes on.
+    fn stage(&mut self) -> Result<Outcome, Killed> {
+        let event = match self.state.run() {
+            Some(_) => SessionEvent::RunTakenOver,
+            None => SessionEvent::RunBegun { stage: "step_script", script: HASH },
+        };
+        self.apply(event)?;
+        let outcome = match self.state.run().unwrap().step() {
+            RunStep::Ended(code) => Outcome::Exited(code),
+            step => {
+                if step == RunStep::Noted {
+                    self.order(&run_order())?;
+                }
+                self.follow()?
+            }
+        };
+        if let Outcome::Exited(code) = outcome {
+            self.apply(SessionEvent::RunEnded(code))?;
+            self.bring_back()?;
+        }
+        self.apply(SessionEvent::RunOver)?;
+        Ok(outcome)
+    }
+
+    fn bring_back(&mut self) -> Result<(), Killed> {
+        if self.state.results() != Results::Pending {
+            return Ok(());
+        }
+        if !self.state.is_finished() {
+            self.order(&Order::Finish { collect: true })?;
+        }
+        while !self.state.is_collected() {
+            assert!(self.next(NodeId::LEADER)?.is_some(), "the results are waited for in vain");
+        }
+        self.apply(SessionEvent::ResultsSettled)
+    }
+
+    /// Another stage ends the script that is noted as running; tells whether it was followed.
+    fn end_abandoned(&mut self) -> Result<bool, Killed> {
+        let Some(left) = self.state.run().cloned().filter(|run| run.code.is_none()) else { return Ok(false) };
+        self.order(&Order::Cancel { run: left.run })?;
+        let is_ordered = self.state.run().is_some_and(|run| run.ordered);
+        if is_ordered {
+            self.apply(SessionEvent::RunTakenOver)?;
+            self.follow()?;
+        }
+        self.apply(SessionEvent::RunOver)?;
+        Ok(is_ordered)
+    }
+}
+
+/// What a later stage can tell apart.
+fn facts(world: &World, outcome: &Outcome) -> impl PartialEq + std::fmt::Debug + use<> {
+    let record: SessionRecord = serde_json::from_str(&world.saved).unwrap();
+    let said: Vec<_> = record.nodes.rows().map(|node| (node.ready, node.told)).collect();
+    let results = (record.results_applied, record.finished, record.current);
+    (outcome.clone(), said, results, (record.runs, record.orders), world.orders.clone(), world.trace.clone())
+}
+
+fn ends() -> impl Strategy<Value = Vec<Option<i32>>> {
+    prop::collection::vec(prop::option::weighted(0.8, 0..3_i32), 1..4)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn kills_between_any_two_events_change_nothing(ends in ends(), kills in prop::collection::vec(0..25_usize, 0..5)) {
+        let mut calm = World::new(&ends);
+        let outcome = Process::begin(&mut calm, None).stage().unwrap();
+        let mut world = World::new(&ends);
+        let mut ended = None;
+        for killed_at in kills.into_iter().map(Some).chain([None]) {
+            if ended.is_none() {
+                ended = Process::begin(&mut world, killed_at).stage().ok();
+            }
+        }
+        prop_assert_eq!(facts(&world, &ended.unwrap()), facts(&calm, &outcome));
+    }
+
+    #[test]
+    fn another_stage_follows_a_script_that_was_ordered_and_no_other(
+        ends in ends(),
+        kill in 1..25_usize,
+        second in 0..25_usize,
+    ) {
+        let mut world = World::new(&ends);
+        prop_assume!(Process::begin(&mut world, Some(kill)).stage().is_err());
+        let is_open = Process::begin(&mut world, None).state.is_running();
+        let mut followed = Process::begin(&mut world, Some(second)).end_abandoned();
+        if followed.is_err() {
+            followed = Process::begin(&mut world, None).end_abandoned();
+        }
+        prop_assert_eq!(followed.unwrap(), is_open && world.is_stored(&run_order()));
+        prop_assert!(!Process::begin(&mut world, None).state.is_running());
+        let told = world.trace.len();
+        world.trace.dedup();
+        prop_assert_eq!(world.trace.len(), told);
+    }
+}
+
+#[test]
+fn each_state_of_a_training_job_follows_from_an_event() {
+    let (at, types) = (Stamp::default(), ["ml.c.d".to_owned()]);
+    let mut state = SessionState::new("key".to_owned(), 1);
+    assert!(state.is_unused() && state.creation() == Creation::None);
+    let requested = SessionEvent::JobRequested { instance_type: "ml.a.b", types_left: &types, at: &at, created: 7 };
+    state.apply(requested);
+    assert_eq!((state.creation(), state.incarnation()), (Creation::Requested, 1));
+    assert_eq!(state.types(), ["ml.a.b", "ml.c.d"]);
+    state.apply(SessionEvent::JobCreated("arn"));
+    assert_eq!(state.creation(), Creation::Created("arn"));
+    state.apply(SessionEvent::AgentsEnded);
+    assert!(state.all_left());
+    state.apply(SessionEvent::ContainerRenewed);
+    assert!(!state.all_left() && state.incarnation() == 2, "the next container has the nodes anew");
+    state.apply(requested);
+    state.apply(SessionEvent::JobRefused);
+    assert!(state.creation() == Creation::None && !state.is_unused());
+}
