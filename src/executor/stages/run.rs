@@ -18,6 +18,7 @@ use crate::config::policy;
 use crate::gitlab::{BuildStage, JobContext, Placement};
 use crate::protocol::mailbox::{Order, RunOrder};
 use crate::protocol::project::Trees;
+use crate::session::exchange::Exchange as _;
 use crate::session::failure_reasons;
 use crate::session::follow::Follower;
 use crate::session::lease::LeaseKeeper;
@@ -242,9 +243,9 @@ async fn in_container(
     let lease = keep_lease(context, &id)?;
     if !session.record.given_up {
         lease.renew(&*session.objects).await;
-    }
-    if !session.record.given_up && abandoned::is_left(&session.record, stage, script)? {
-        abandoned::end(context, &mut session, &supply).await?;
+        if abandoned::is_left(&session.record, stage, script)? {
+            abandoned::end(context, &mut session, &supply).await?;
+        }
     }
     if session.record.given_up {
         return without_an_instance(context, stage);
@@ -388,7 +389,7 @@ async fn run_script(
     session.save()?;
     let limits = &session.settings.limits;
     if !is_ordered {
-        session.objects.put(&session.layout.script(run), body).await?;
+        session.exchange().deliver_script(run, body).await?;
         let order = Order::Run(RunOrder {
             run,
             stage: stage.to_string(),
