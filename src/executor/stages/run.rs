@@ -7,18 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures::future::BoxFuture;
 use tempfile::NamedTempFile;
 use tokio::process::{Child, Command};
 
 use crate::base::failure::Failure;
 use crate::base::node::NodeId;
 use crate::base::stream::{self, StreamName};
-use crate::cloud::ObjectStore;
 use crate::config::policy;
 use crate::gitlab::{BuildStage, JobContext, Placement};
 use crate::protocol::mailbox::{Order, RunOrder};
 use crate::protocol::project::Trees;
+use crate::session::exchange::Exchange as _;
 use crate::session::failure_reasons::{self, LossKind};
 use crate::session::follow::Follower;
 use crate::session::lease::LeaseKeeper;
@@ -226,13 +225,8 @@ async fn attach(context: &Context, id: SessionId) -> anyhow::Result<Session<'_>>
 
 /// Keeps the session's lease from now on, until the keeper is dropped.
 fn keep_lease(context: &Context, id: &SessionId) -> anyhow::Result<LeaseKeeper> {
-    let access = context.settings.access();
-    let connect = Arc::clone(&context.connect);
-    let client = move || -> BoxFuture<'static, anyhow::Result<Arc<dyn ObjectStore>>> {
-        let (access, connect) = (access.clone(), Arc::clone(&connect));
-        Box::pin(async move { connect.objects_apart(&access).await })
-    };
-    LeaseKeeper::start(&spec::layout(id), context.settings.lease(), Arc::new(client))
+    let settings = &context.settings;
+    LeaseKeeper::start(&spec::layout(id), settings.lease(), Arc::clone(&context.connect), settings.access())
 }
 
 async fn in_container(
@@ -251,9 +245,9 @@ async fn in_container(
     let lease = keep_lease(context, &id)?;
     if !session.state().is_given_up() {
         lease.renew(&*session.objects).await;
-    }
-    if !session.state().is_given_up() && abandoned::is_left(session.state(), stage, script)? {
-        abandoned::end(context, &mut session, &supply).await?;
+        if abandoned::is_left(session.state(), stage, script)? {
+            abandoned::end(context, &mut session, &supply).await?;
+        }
     }
     if session.state().is_given_up() {
         return without_an_instance(context, stage);
@@ -387,7 +381,7 @@ async fn run_script(
     }
     let limits = &session.settings.limits;
     if step == RunStep::Noted {
-        session.objects.put(&session.layout.script(run), body).await?;
+        session.exchange().deliver_script(run, body).await?;
         let order = Order::Run(RunOrder {
             run,
             stage: stage.to_string(),
