@@ -20,13 +20,10 @@ pub struct Worker {
 
 impl Worker {
     /// `work` makes the work inside the thread; its argument completes when the work has to end.
-    pub fn start<W>(
+    pub fn start<W: Future<Output = anyhow::Result<()>>>(
         name: &'static str,
         work: impl FnOnce(oneshot::Receiver<()>) -> W + Send + 'static,
-    ) -> anyhow::Result<Self>
-    where
-        W: Future<Output = anyhow::Result<()>>,
-    {
+    ) -> anyhow::Result<Self> {
         let (stop, stopped) = oneshot::channel();
         let (end, ended) = mpsc::channel();
         std::thread::Builder::new()
@@ -34,7 +31,14 @@ impl Worker {
             .spawn(move || {
                 // Dropped last: what the work held is free when the end is told.
                 let _end: mpsc::Sender<()> = end;
-                if let Err(error) = run(work, stopped) {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+                    let done = runtime.block_on(work(stopped));
+                    // A name that is just being looked up must not hold the thread.
+                    runtime.shutdown_background();
+                    done
+                });
+                if let Err(error) = done {
                     tracing::warn!(error = format!("{error:#}"), "the thread `{name}` ended");
                 }
             })
@@ -54,15 +58,4 @@ impl Drop for Worker {
             tracing::warn!("the thread `{}` does not end", self.name);
         }
     }
-}
-
-fn run<W>(work: impl FnOnce(oneshot::Receiver<()>) -> W, stopped: oneshot::Receiver<()>) -> anyhow::Result<()>
-where
-    W: Future<Output = anyhow::Result<()>>,
-{
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(work(stopped));
-    // A name that is just being looked up must not hold the thread.
-    runtime.shutdown_background();
-    result
 }

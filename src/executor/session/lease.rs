@@ -7,16 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use tokio::sync::oneshot;
+use tokio::sync::{OnceCell, oneshot};
 
 use crate::base::worker::Worker;
-use crate::cloud::ObjectStore;
+use crate::cloud::{Access, Connect, ObjectStore};
 use crate::protocol::keys::Layout;
 use crate::protocol::mailbox::{self, Lease};
-
-/// Makes the thread's client of the object store.
-pub type ObjectClient = Arc<dyn Fn() -> BoxFuture<'static, anyhow::Result<Arc<dyn ObjectStore>>> + Send + Sync>;
 
 /// Renews the lease every third of its length until it is dropped.
 pub struct LeaseKeeper {
@@ -25,13 +21,13 @@ pub struct LeaseKeeper {
 }
 
 impl LeaseKeeper {
-    /// The first renewal is a third of `lease` away, and `connect` is not called before.
-    pub fn start(layout: &Layout, lease: Duration, connect: ObjectClient) -> anyhow::Result<Self> {
+    /// The first renewal is a third of `lease` away, and no client is made before.
+    pub fn start(layout: &Layout, lease: Duration, connect: Arc<dyn Connect>, access: Access) -> anyhow::Result<Self> {
         // Beats of different processes differ by the process id.
         let beats = Arc::new(Beats { key: layout.lease(), last: AtomicU64::new(u64::from(std::process::id()) << 32) });
         let kept = Arc::clone(&beats);
-        let worker = Worker::start("lease", move |stopped| kept.keep(lease / 3, connect, stopped))?;
-        Ok(Self { beats, _worker: worker })
+        let keep = move |stopped| async move { kept.keep(lease / 3, &*connect, &access, stopped).await };
+        Ok(Self { beats, _worker: Worker::start("lease", keep)? })
     }
 
     /// Renews it now, beside the thread. A failure is not worth a job while the lease lasts.
@@ -49,12 +45,13 @@ struct Beats {
 
 impl Beats {
     async fn keep(
-        self: Arc<Self>,
+        &self,
         every: Duration,
-        connect: ObjectClient,
+        connect: &dyn Connect,
+        access: &Access,
         mut stopped: oneshot::Receiver<()>,
     ) -> anyhow::Result<()> {
-        let mut client = None;
+        let client = OnceCell::new();
         let mut pause = every;
         loop {
             // A renewal is not broken off: one that comes late would follow the cleanup of the session.
@@ -62,26 +59,16 @@ impl Beats {
                 _ = &mut stopped => return Ok(()),
                 () = tokio::time::sleep(pause) => {}
             }
-            pause = match self.renew_with(&mut client, &connect).await {
-                Ok(()) => every,
-                Err(error) => {
-                    tracing::warn!(error = format!("{error:#}"), "failed to renew the lease");
-                    every / 10
-                }
+            let renewed = async {
+                let objects = client.get_or_try_init(|| connect.objects_apart(access)).await?;
+                self.renew(&**objects).await
             };
+            pause = every;
+            if let Err(error) = renewed.await {
+                tracing::warn!(error = format!("{error:#}"), "failed to renew the lease");
+                pause = every / 10;
+            }
         }
-    }
-
-    async fn renew_with(
-        &self,
-        client: &mut Option<Arc<dyn ObjectStore>>,
-        connect: &ObjectClient,
-    ) -> anyhow::Result<()> {
-        let objects = match client {
-            Some(objects) => objects,
-            None => client.insert(connect().await?),
-        };
-        self.renew(&**objects).await
     }
 
     async fn renew(&self, objects: &dyn ObjectStore) -> anyhow::Result<()> {
@@ -111,12 +98,8 @@ mod tests {
         fn start(faults: impl IntoIterator<Item = Fault>) -> Self {
             let (memory, layout) = (Memory::new(), Layout::new("sessions/s"));
             memory.objects.plan(faults);
-            let objects = memory.objects.clone();
-            let connect: ObjectClient = Arc::new(move || {
-                let objects = objects.clone();
-                Box::pin(async move { Ok(objects as Arc<dyn ObjectStore>) })
-            });
-            let keeper = LeaseKeeper::start(&layout, LEASE, connect).unwrap();
+            let connect = Arc::new(memory.clone());
+            let keeper = LeaseKeeper::start(&layout, LEASE, connect, Access::default()).unwrap();
             Self { memory, layout, keeper }
         }
 

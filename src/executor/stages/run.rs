@@ -7,14 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures::future::BoxFuture;
 use tempfile::NamedTempFile;
 use tokio::process::{Child, Command};
 
 use crate::base::failure::Failure;
 use crate::base::node::NodeId;
 use crate::base::stream::{self, StreamName};
-use crate::cloud::ObjectStore;
 use crate::config::policy;
 use crate::gitlab::{BuildStage, JobContext, Placement};
 use crate::protocol::mailbox::{Order, RunOrder};
@@ -226,13 +224,8 @@ async fn attach(context: &Context, id: SessionId) -> anyhow::Result<Session<'_>>
 
 /// Keeps the session's lease from now on, until the keeper is dropped.
 fn keep_lease(context: &Context, id: &SessionId) -> anyhow::Result<LeaseKeeper> {
-    let access = context.settings.access();
-    let connect = Arc::clone(&context.connect);
-    let client = move || -> BoxFuture<'static, anyhow::Result<Arc<dyn ObjectStore>>> {
-        let (access, connect) = (access.clone(), Arc::clone(&connect));
-        Box::pin(async move { connect.objects_apart(&access).await })
-    };
-    LeaseKeeper::start(&spec::layout(id), context.settings.lease(), Arc::new(client))
+    let settings = &context.settings;
+    LeaseKeeper::start(&spec::layout(id), settings.lease(), Arc::clone(&context.connect), settings.access())
 }
 
 async fn in_container(
