@@ -52,11 +52,7 @@ impl Layout {
     pub fn report(&self, node: NodeId, seq: u32) -> String {
         format!("{}/reports/{node}/{seq:06}.json", self.root)
     }
-    pub fn reports(&self, node: NodeId) -> String {
-        format!("{}/reports/{node}/", self.root)
-    }
-    /// Those of all nodes.
-    pub fn all_reports(&self) -> String {
+    pub fn reports(&self) -> String {
         format!("{}/reports/", self.root)
     }
     pub fn lease(&self) -> String {
@@ -125,8 +121,7 @@ mod tests {
             layout.root(),
             layout.orders(),
             layout.order(7),
-            layout.all_reports(),
-            layout.reports(node),
+            layout.reports(),
             layout.report(node, 12),
             layout.lease(),
             layout.script(3),
@@ -137,7 +132,6 @@ mod tests {
             "/orders/",
             "/orders/000007.json",
             "/reports/",
-            "/reports/algo-2/",
             "/reports/algo-2/000012.json",
             "/lease.json",
             "/scripts/000003",

@@ -7,9 +7,10 @@ use anyhow::Context as _;
 use tokio::time::Instant;
 
 use crate::base::failure::Failure;
-use crate::cloud::{CloudError, CloudErrorKind, ObjectStore, SecondaryStatus, TrainingJob, TrainingJobs};
+use crate::cloud::{CloudError, CloudErrorKind, SecondaryStatus, TrainingJob, TrainingJobs};
 use crate::protocol::mailbox::Order;
 use crate::session::age::Stamp;
+use crate::session::exchange::Exchange as _;
 use crate::session::output::Output;
 use crate::session::state::{Creation, SessionEvent};
 use crate::session::{Session, leaving, mailbox, slots};
@@ -128,8 +129,8 @@ pub async fn close(mut session: Session<'_>, pace: Pace) -> anyhow::Result<Close
     // Scripts and orders hold secrets: they go even when the job cannot be ended now.
     // An agent that still lives may have to find the order to leave, which holds none.
     let leaves = job.is_err() && session.state.is_finished();
-    let kept = leaves.then(|| session.layout.order(session.state.orders()));
-    let deleted = delete_objects(&*session.objects, &session.layout.root(), kept.as_deref()).await;
+    let kept = leaves.then_some(session.state.orders());
+    let deleted = session.exchange().delete(kept).await;
     let deleted = deleted.with_context(|| format!("failed to delete the objects of the session {id}"));
     let closed = match (job, deleted) {
         (Ok(Job::MayCome), Ok(())) => keep_for_later(&mut session).map(|()| Closed::MayCome),
@@ -170,11 +171,11 @@ async fn print_rest(session: &Session<'_>) -> anyhow::Result<()> {
     let Some(current) = session.state.run().filter(|current| current.code.is_none()) else {
         return Ok(());
     };
-    let (objects, printer) = (&*session.objects, session.printer);
+    let (exchange, printer) = (session.exchange(), session.printer);
     let mut output = Output::of(session, current.run)?;
     for node in output.nodes.ids() {
-        output.seek_copy(objects, node).await?;
-        while output.read_copy(objects, node).await? {
+        output.seek_copy(&exchange, node).await?;
+        while output.read_copy(&exchange, node).await? {
             output.print(printer, Duration::ZERO)?;
         }
     }
@@ -206,11 +207,8 @@ async fn wait_for_stage(session: &Session<'_>, pace: Pace) -> Option<std::fs::Fi
 /// Ends whichever training jobs of the session there are: without a record nobody knows their number.
 async fn end_all(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
     // Nor how many orders were sent: they are numbered without gaps, and the one to leave must be the next.
-    match session.objects.list(&session.layout.orders()).await {
-        Ok(orders) => {
-            let number = u32::try_from(orders.len()).unwrap_or(0);
-            session.state.apply(SessionEvent::OrdersFound(number));
-        }
+    match session.exchange().orders().await {
+        Ok(number) => session.state.apply(SessionEvent::OrdersFound(number)),
         Err(error) => pace.note("failed to look for the orders that were sent", &error),
     }
     loop {
@@ -387,16 +385,6 @@ async fn wait_for_end(jobs: &dyn TrainingJobs, name: &str, within: Duration) -> 
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LAST_POLL);
     }
-}
-
-/// Deletes page by page until nothing is left: an agent that is killed may write until its end.
-async fn delete_objects(objects: &dyn ObjectStore, prefix: &str, kept: Option<&str>) -> anyhow::Result<()> {
-    let mut keys = objects.list(prefix).await?;
-    keys.retain(|key| Some(key.as_str()) != kept);
-    if !keys.is_empty() {
-        objects.delete(&keys).await?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

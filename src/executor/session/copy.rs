@@ -4,8 +4,8 @@ use anyhow::Result;
 use futures::future::join;
 
 use crate::base::node::NodeId;
-use crate::cloud::{CloudError, ObjectStore};
-use crate::protocol::keys::Layout;
+use crate::cloud::CloudError;
+use crate::session::exchange::Exchange;
 use crate::trace::frame_start;
 
 /// A batch of this size was closed because it was full: the next one is there, or nearly.
@@ -19,7 +19,6 @@ const BEFORE: u32 = 2;
 /// Where reading goes on.
 #[derive(Debug)]
 pub(super) struct CopyReader {
-    layout: Layout,
     node: NodeId,
     run: u32,
     /// Number of the next batch.
@@ -34,8 +33,8 @@ pub(super) struct CopyReader {
 pub(super) type Take<'t> = &'t mut (dyn FnMut(&str) + Send);
 
 impl CopyReader {
-    pub(super) fn new(layout: &Layout, node: NodeId, run: u32) -> Self {
-        Self { layout: layout.clone(), node, run, next: 0, full: false, there: 0 }
+    pub(super) fn new(node: NodeId, run: u32) -> Self {
+        Self { node, run, next: 0, full: false, there: 0 }
     }
 
     /// More is there, or nearly.
@@ -44,16 +43,16 @@ impl CopyReader {
     }
 
     /// Reads on, a few batches at most. `true` when something came.
-    pub(super) async fn read_on(&mut self, objects: &dyn ObjectStore, take: Take<'_>) -> Result<bool, CloudError> {
+    pub(super) async fn read_on(&mut self, exchange: &dyn Exchange, take: Take<'_>) -> Result<bool, CloudError> {
         let start = self.next;
         while self.next < start + AT_ONCE {
             // Two at a time while the agent is ahead of us; else a question for a batch that is not there would be doubled.
             let (first, second) = if self.is_behind() {
                 let (first, second) =
-                    join(self.fetch(objects, self.next), self.fetch(objects, self.next.saturating_add(1))).await;
+                    join(self.fetch(exchange, self.next), self.fetch(exchange, self.next.saturating_add(1))).await;
                 (first?, second?)
             } else {
-                (self.fetch(objects, self.next).await?, None)
+                (self.fetch(exchange, self.next).await?, None)
             };
             let Some(first) = first else {
                 (self.full, self.there) = (false, self.next);
@@ -81,7 +80,7 @@ impl CopyReader {
     /// double, and bisection does the rest.
     pub(super) async fn seek(
         &mut self,
-        objects: &dyn ObjectStore,
+        exchange: &dyn Exchange,
         offset: u64,
         batches: Option<u32>,
     ) -> Result<(), CloudError> {
@@ -96,7 +95,7 @@ impl CopyReader {
                 None => low.saturating_add(step),
             };
             step = step.saturating_mul(2);
-            match self.start_from(objects, probe, high).await? {
+            match self.start_from(exchange, probe, high).await? {
                 Some((batch, start)) if start <= offset => low = batch,
                 _ => high = Some(probe),
             }
@@ -109,12 +108,12 @@ impl CopyReader {
     /// The first batch from `batch` on, and before `until`, that holds output, and where its output begins.
     async fn start_from(
         &self,
-        objects: &dyn ObjectStore,
+        exchange: &dyn Exchange,
         mut batch: u32,
         until: Option<u32>,
     ) -> Result<Option<(u32, u64)>, CloudError> {
         while until.is_none_or(|until| batch < until) {
-            let Some(text) = self.fetch(objects, batch).await? else { return Ok(None) };
+            let Some(text) = self.fetch(exchange, batch).await? else { return Ok(None) };
             if let Some((_, start)) = text.lines().find_map(frame_start) {
                 return Ok(Some((batch, start)));
             }
@@ -123,9 +122,8 @@ impl CopyReader {
         Ok(None)
     }
 
-    async fn fetch(&self, objects: &dyn ObjectStore, batch: u32) -> Result<Option<String>, CloudError> {
-        let key = self.layout.trace(self.node, self.run, batch);
-        let body = objects.get(&key).await?;
+    async fn fetch(&self, exchange: &dyn Exchange, batch: u32) -> Result<Option<String>, CloudError> {
+        let body = exchange.output(self.node, self.run, batch).await?;
         Ok(body.map(|body| match String::from_utf8(body) {
             Ok(text) => text,
             Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
@@ -137,6 +135,8 @@ impl CopyReader {
 mod tests {
     use super::*;
     use crate::cloud::testing::Memory;
+    use crate::protocol::keys::Layout;
+    use crate::session::exchange::Mailbox;
     use crate::trace::FrameEncoder;
 
     fn layout() -> Layout {
@@ -160,8 +160,8 @@ mod tests {
         let memory = store(200);
         for known in [Some(200), None] {
             for wanted in [0, 99, 100, 9_999, 10_000, 19_899, 19_900, 19_999] {
-                let mut reader = CopyReader::new(&layout(), NodeId::LEADER, 1);
-                reader.seek(&*memory.objects, wanted, known).await.unwrap();
+                let mut reader = CopyReader::new(NodeId::LEADER, 1);
+                reader.seek(&Mailbox::new(&*memory.objects, &layout()), wanted, known).await.unwrap();
                 let found = u32::try_from(wanted / 100).unwrap();
                 assert_eq!(reader.next, found.saturating_sub(BEFORE), "{wanted} {known:?}");
             }
@@ -184,8 +184,8 @@ mod tests {
         }
         for known in [Some(40), None] {
             for (wanted, holder) in [(0, 5), (9, 5), (10, 30), (19, 30)] {
-                let mut reader = CopyReader::new(&layout(), NodeId::LEADER, 1);
-                reader.seek(&*memory.objects, wanted, known).await.unwrap();
+                let mut reader = CopyReader::new(NodeId::LEADER, 1);
+                reader.seek(&Mailbox::new(&*memory.objects, &layout()), wanted, known).await.unwrap();
                 assert!(reader.next <= holder, "{wanted} {known:?}: {}", reader.next);
                 assert!(reader.next + 6 > holder || wanted < 10, "{wanted} {known:?}: {}", reader.next);
             }
@@ -196,21 +196,24 @@ mod tests {
     #[tokio::test]
     async fn what_was_found_is_read_in_one_go() {
         let memory = store(200);
-        let mut reader = CopyReader::new(&layout(), NodeId::LEADER, 1);
-        reader.seek(&*memory.objects, 19_950, Some(200)).await.unwrap();
+        let mut reader = CopyReader::new(NodeId::LEADER, 1);
+        reader.seek(&Mailbox::new(&*memory.objects, &layout()), 19_950, Some(200)).await.unwrap();
         let mut batches = 0;
         assert!(reader.is_behind());
-        assert!(reader.read_on(&*memory.objects, &mut |_| batches += 1).await.unwrap());
+        assert!(reader.read_on(&Mailbox::new(&*memory.objects, &layout()), &mut |_| batches += 1).await.unwrap());
         assert_eq!((batches, reader.next, reader.is_behind()), (3, 200, false));
     }
 
     #[tokio::test]
     async fn reading_goes_on_where_it_ended() {
         let memory = store(3);
-        let mut reader = CopyReader::new(&layout(), NodeId::LEADER, 1);
+        let mut reader = CopyReader::new(NodeId::LEADER, 1);
         let mut texts = Vec::new();
         for expected in [true, true, true, false] {
-            let read = reader.read_on(&*memory.objects, &mut |text| texts.push(text.to_owned())).await.unwrap();
+            let read = reader
+                .read_on(&Mailbox::new(&*memory.objects, &layout()), &mut |text| texts.push(text.to_owned()))
+                .await
+                .unwrap();
             assert_eq!(read, expected);
         }
         assert_eq!(texts.len(), 3);

@@ -123,7 +123,7 @@ impl<'s, 'a> Follower<'s, 'a> {
     }
 
     async fn until_concluded(&mut self, cancel: &Cancellation) -> anyhow::Result<Conclusion> {
-        self.sources.resume(&*self.session.objects).await;
+        self.sources.resume(&self.session.exchange()).await;
         let mut canceled = (false, false);
         loop {
             let mut effects = Vec::new();
@@ -182,7 +182,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             }
         }
         if self.copy.is_due(now) {
-            let came = self.sources.read_copy(&*self.session.objects).await;
+            let came = self.sources.read_copy(&self.session.exchange()).await;
             let most = if self.sources.wants_copy() { IDLE_POLL } else { GAP_PATIENCE };
             self.copy.done(Instant::now(), came, self.least_poll(), most);
             if came && self.sources.output.copy_is_behind() {
@@ -377,8 +377,7 @@ impl<'s, 'a> Follower<'s, 'a> {
                     LossKind::System | LossKind::User if self.machine.container_failed() => FIRST_EVENTS,
                     LossKind::System | LossKind::User | LossKind::Script { .. } => Duration::ZERO,
                 };
-                let objects = self.session.objects.clone();
-                self.sources.read_to_end(&*objects, self.session.printer, patience).await?;
+                self.sources.read_to_end(&self.session.exchange(), self.session.printer, patience).await?;
                 self.print()?;
                 self.print_incomplete()?;
                 if self.machine.job_has_ended() {

@@ -7,6 +7,7 @@ mod copy;
 pub mod create;
 pub mod cursor;
 pub mod delivery;
+pub mod exchange;
 pub mod failure_reasons;
 pub mod follow;
 mod foreign;
@@ -49,6 +50,7 @@ use crate::logs::{self, Feed, Pace};
 use crate::protocol::keys::Layout;
 use crate::protocol::mailbox::Order;
 use crate::protocol::project::Trees;
+use crate::session::exchange::{Exchange as _, Mailbox};
 use crate::session::record::Records;
 use crate::session::state::{Saved, SessionEvent, SessionState};
 use crate::ui::Printer;
@@ -172,11 +174,14 @@ impl<'a> Session<'a> {
         Feed::join(terms, connect).context("failed to follow the log of the training job")
     }
 
+    pub fn exchange(&self) -> Mailbox<'_> {
+        Mailbox::new(&*self.objects, &self.layout)
+    }
+
     /// No agent has ever reported: no script can have begun.
     pub async fn is_untouched(&self) -> anyhow::Result<bool> {
         for (id, node) in self.state.nodes().iter() {
-            let first = self.layout.report(id, 1);
-            if node.ready || self.objects.size(&first).await?.is_some() {
+            if node.ready || self.exchange().has_reported(id).await? {
                 return Ok(false);
             }
         }

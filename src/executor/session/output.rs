@@ -9,12 +9,12 @@ use tokio::time::Instant;
 
 use crate::base::node::{NodeId, Nodes};
 use crate::base::stream::StreamName;
-use crate::cloud::{CloudError, LogEvent, ObjectStore};
-use crate::protocol::keys::Layout;
+use crate::cloud::{CloudError, LogEvent};
 use crate::protocol::mailbox::ExitReport;
 use crate::session::Session;
 use crate::session::copy::CopyReader;
 use crate::session::cursor::{Cursor, Position};
+use crate::session::exchange::Exchange;
 use crate::session::foreign::Foreign;
 use crate::trace::{FrameDecoder, Interleaver, Line, TraceError};
 use crate::ui::Printer;
@@ -71,16 +71,16 @@ impl Output {
     pub(super) fn of(session: &Session<'_>, run: u32) -> anyhow::Result<Self> {
         let (state, cursor) = (session.state(), session.records.cursor(&session.id, run)?);
         let foreign = Foreign::new(state.foreign_bytes());
-        Ok(Self::new(&session.layout, run, state.nodes().len(), cursor, state.shown_events().to_vec(), foreign))
+        Ok(Self::new(run, state.nodes().len(), cursor, state.shown_events().to_vec(), foreign))
     }
 
     /// Begins, or goes on where `cursor` stands.
-    fn new(layout: &Layout, run: u32, count: usize, cursor: Cursor, shown: Vec<String>, foreign: Foreign) -> Self {
+    fn new(run: u32, count: usize, cursor: Cursor, shown: Vec<String>, foreign: Foreign) -> Self {
         let nodes = Nodes::new(count, |id| {
             let printed = cursor.get(id);
             NodeOutput {
                 decoder: FrameDecoder::resume(run, printed.offset).after_beside(u64::from(printed.beside)),
-                copy: CopyReader::new(layout, id, run),
+                copy: CopyReader::new(id, run),
                 printed,
                 expected: 0,
                 told: (false, false),
@@ -144,13 +144,13 @@ impl Output {
     }
 
     /// Reads a node's copy on. `true` when something came.
-    pub(super) async fn read_copy(&mut self, objects: &dyn ObjectStore, node: NodeId) -> Result<bool, CloudError> {
+    pub(super) async fn read_copy(&mut self, exchange: &dyn Exchange, node: NodeId) -> Result<bool, CloudError> {
         let Some(state) = self.nodes.get_mut(node) else { return Ok(false) };
         let (decoder, beside) = (&mut state.decoder, &mut self.beside);
         if decoder.is_complete() {
             return Ok(false);
         }
-        state.copy.read_on(objects, &mut |text| sort(decoder.push_message(text), beside, None)).await
+        state.copy.read_on(exchange, &mut |text| sort(decoder.push_message(text), beside, None)).await
     }
 
     /// The agent is ahead of some node's reader.
@@ -159,9 +159,9 @@ impl Output {
     }
 
     /// Goes to the first byte of a node that is missing in the copy.
-    pub(super) async fn seek_copy(&mut self, objects: &dyn ObjectStore, node: NodeId) -> Result<(), CloudError> {
+    pub(super) async fn seek_copy(&mut self, exchange: &dyn Exchange, node: NodeId) -> Result<(), CloudError> {
         let Some(state) = self.nodes.get_mut(node) else { return Ok(()) };
-        state.copy.seek(objects, state.decoder.bytes(), state.batches).await?;
+        state.copy.seek(exchange, state.decoder.bytes(), state.batches).await?;
         state.sought = true;
         Ok(())
     }
@@ -335,7 +335,7 @@ mod tests {
 
         fn output(&self, nodes: usize) -> Output {
             let cursor = Cursor::open(&self.dir.path().join("cursor"), 1).unwrap();
-            Output::new(&Layout::new("sessions/x"), 1, nodes, cursor, Vec::new(), Foreign::new(0))
+            Output::new(1, nodes, cursor, Vec::new(), Foreign::new(0))
         }
     }
 

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::base::node::Nodes;
 use crate::cloud::{CloudError, TrainingJob};
 use crate::session::Session;
+use crate::session::exchange::Exchange as _;
 use crate::session::output::NodeOutput;
 
 /// The script's output waits for this look.
@@ -51,8 +52,6 @@ async fn describe(session: &Session<'_>, deadline: Instant) -> Result<TrainingJo
 }
 
 async fn ready_at(session: &Session<'_>, nodes: &Nodes<NodeOutput>) -> Result<Option<SystemTime>, CloudError> {
-    let layout = &session.layout;
-    let keys: Vec<_> = nodes.iter().map(|(id, node)| layout.report(id, node.ready_report)).collect();
-    let listed = session.objects.inventory(&layout.all_reports()).await?;
-    Ok(listed.into_iter().filter(|object| keys.contains(&object.key)).filter_map(|object| object.modified).max())
+    let reports: Vec<_> = nodes.iter().map(|(id, node)| (id, node.ready_report)).collect();
+    session.exchange().last_reported(&reports).await
 }

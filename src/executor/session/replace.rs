@@ -10,6 +10,7 @@ use crate::cloud::{JobStatus, SecondaryStatus, TrainingJob};
 use crate::config::env::Environment;
 use crate::config::policy;
 use crate::gitlab::JobContext;
+use crate::session::exchange::Exchange as _;
 use crate::session::failure_reasons::{self, Cause};
 use crate::session::state::{Creation, SessionEvent};
 use crate::session::{Session, create, delivery, spec};
@@ -50,7 +51,7 @@ pub async fn replace(session: &mut Session<'_>, wishes: Wishes<'_>) -> anyhow::R
     };
     // An agent that has spoken may have run the script.
     for node in session.state.nodes().ids() {
-        if !session.objects.list(&session.layout.reports(node)).await?.is_empty() {
+        if session.exchange().has_reported(node).await? {
             return Ok(Replaced::No);
         }
     }

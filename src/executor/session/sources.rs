@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::base::node::NodeId;
-use crate::cloud::ObjectStore;
 use crate::logs::Feed;
+use crate::session::exchange::Exchange;
 use crate::session::output::{NodeOutput, Output};
 use crate::ui::Printer;
 
@@ -53,16 +53,16 @@ impl Sources {
     }
 
     /// Goes on where a process that was killed had printed up to.
-    pub(super) async fn resume(&mut self, objects: &dyn ObjectStore) {
+    pub(super) async fn resume(&mut self, exchange: &dyn Exchange) {
         if self.output.is_resumed() {
             for node in self.output.nodes.ids() {
-                self.seek(objects, node).await;
+                self.seek(exchange, node).await;
             }
         }
     }
 
     /// Reads the copy on where it is of use. `true` when something came.
-    pub(super) async fn read_copy(&mut self, objects: &dyn ObjectStore) -> bool {
+    pub(super) async fn read_copy(&mut self, exchange: &dyn Exchange) -> bool {
         let log_is_silent = self.feed.unserved().is_some_and(|since| since >= GAP_PATIENCE);
         let mut came = false;
         for id in self.output.nodes.ids() {
@@ -71,10 +71,10 @@ impl Sources {
             let is_old = node.gap_since.is_some_and(|since| since.elapsed() >= GAP_PATIENCE);
             node.sought &= is_needed || node.gap_since.is_some();
             if !self.live && !node.sought && !node.has_all() && (is_needed || is_old) {
-                self.seek(objects, id).await;
+                self.seek(exchange, id).await;
             }
             if self.live || self.output.nodes.get(id).is_some_and(|node| node.sought) {
-                came |= self.read_on(objects, id).await;
+                came |= self.read_on(exchange, id).await;
             }
         }
         came
@@ -115,15 +115,15 @@ impl Sources {
     /// which explains the loss and is waited for with `patience`.
     pub(super) async fn read_to_end(
         &mut self,
-        objects: &dyn ObjectStore,
+        exchange: &dyn Exchange,
         printer: &Printer,
         patience: Duration,
     ) -> std::io::Result<()> {
         for node in self.output.nodes.ids() {
             if !self.live {
-                self.seek(objects, node).await;
+                self.seek(exchange, node).await;
             }
-            while self.read_on(objects, node).await {
+            while self.read_on(exchange, node).await {
                 self.output.print(printer, Duration::ZERO)?;
             }
         }
@@ -163,16 +163,16 @@ impl Sources {
     }
 
     /// A failure is not the end: the log carries the same frames.
-    async fn read_on(&mut self, objects: &dyn ObjectStore, node: NodeId) -> bool {
-        self.output.read_copy(objects, node).await.unwrap_or_else(|error| {
+    async fn read_on(&mut self, exchange: &dyn Exchange, node: NodeId) -> bool {
+        self.output.read_copy(exchange, node).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "failed to read the copy of the output");
             false
         })
     }
 
     /// Goes to the first byte that is missing in the copy.
-    async fn seek(&mut self, objects: &dyn ObjectStore, node: NodeId) {
-        if let Err(error) = self.output.seek_copy(objects, node).await {
+    async fn seek(&mut self, exchange: &dyn Exchange, node: NodeId) {
+        if let Err(error) = self.output.seek_copy(exchange, node).await {
             tracing::warn!(%error, "failed to read the copy of the output");
         }
     }

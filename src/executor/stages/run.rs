@@ -17,6 +17,7 @@ use crate::config::policy;
 use crate::gitlab::{BuildStage, JobContext, Placement};
 use crate::protocol::mailbox::{Order, RunOrder};
 use crate::protocol::project::Trees;
+use crate::session::exchange::Exchange as _;
 use crate::session::failure_reasons::{self, LossKind};
 use crate::session::follow::Follower;
 use crate::session::lease::LeaseKeeper;
@@ -244,9 +245,9 @@ async fn in_container(
     let lease = keep_lease(context, &id)?;
     if !session.state().is_given_up() {
         lease.renew(&*session.objects).await;
-    }
-    if !session.state().is_given_up() && abandoned::is_left(session.state(), stage, script)? {
-        abandoned::end(context, &mut session, &supply).await?;
+        if abandoned::is_left(session.state(), stage, script)? {
+            abandoned::end(context, &mut session, &supply).await?;
+        }
     }
     if session.state().is_given_up() {
         return without_an_instance(context, stage);
@@ -380,7 +381,7 @@ async fn run_script(
     }
     let limits = &session.settings.limits;
     if step == RunStep::Noted {
-        session.objects.put(&session.layout.script(run), body).await?;
+        session.exchange().deliver_script(run, body).await?;
         let order = Order::Run(RunOrder {
             run,
             stage: stage.to_string(),

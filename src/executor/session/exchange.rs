@@ -1,0 +1,76 @@
+//! What a session and its agents exchange, apart from the way it takes. Today it takes the mailbox in the object store.
+
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+
+use crate::base::node::NodeId;
+use crate::cloud::{CloudError, ObjectStore};
+use crate::protocol::keys::Layout;
+
+#[async_trait]
+pub trait Exchange: Send + Sync {
+    /// Makes the script of a run available, which the order to run it names.
+    async fn deliver_script(&self, run: u32, body: Vec<u8>) -> Result<(), CloudError>;
+    /// How many orders were sent.
+    async fn orders(&self) -> Result<u32, CloudError>;
+    /// A node's report of this number, from 1 on, if it has come.
+    async fn report(&self, node: NodeId, seq: u32) -> Result<Option<Vec<u8>>, CloudError>;
+    /// A node has sent a report.
+    async fn has_reported(&self, node: NodeId) -> Result<bool, CloudError>;
+    /// When the last of these reports was sent, by the clock of the exchange.
+    async fn last_reported(&self, reports: &[(NodeId, u32)]) -> Result<Option<SystemTime>, CloudError>;
+    /// One batch of the agent's copy of a run's output, from 0 on, if it has come.
+    async fn output(&self, node: NodeId, run: u32, batch: u32) -> Result<Option<Vec<u8>>, CloudError>;
+    /// Deletes what is there of the session but the order `kept`: an agent that is killed may write until its end.
+    async fn delete(&self, kept: Option<u32>) -> Result<(), CloudError>;
+}
+
+/// The exchange by way of the object store.
+pub struct Mailbox<'s> {
+    objects: &'s dyn ObjectStore,
+    layout: &'s Layout,
+}
+
+impl<'s> Mailbox<'s> {
+    pub fn new(objects: &'s dyn ObjectStore, layout: &'s Layout) -> Self {
+        Self { objects, layout }
+    }
+}
+
+#[async_trait]
+impl Exchange for Mailbox<'_> {
+    async fn deliver_script(&self, run: u32, body: Vec<u8>) -> Result<(), CloudError> {
+        self.objects.put(&self.layout.script(run), body).await
+    }
+
+    async fn orders(&self) -> Result<u32, CloudError> {
+        let orders = self.objects.list(&self.layout.orders()).await?;
+        Ok(u32::try_from(orders.len()).unwrap_or(0))
+    }
+
+    async fn report(&self, node: NodeId, seq: u32) -> Result<Option<Vec<u8>>, CloudError> {
+        self.objects.get(&self.layout.report(node, seq)).await
+    }
+
+    async fn has_reported(&self, node: NodeId) -> Result<bool, CloudError> {
+        Ok(self.objects.size(&self.layout.report(node, 1)).await?.is_some())
+    }
+
+    async fn last_reported(&self, reports: &[(NodeId, u32)]) -> Result<Option<SystemTime>, CloudError> {
+        let keys: Vec<_> = reports.iter().map(|(node, seq)| self.layout.report(*node, *seq)).collect();
+        let listed = self.objects.inventory(&self.layout.reports()).await?;
+        Ok(listed.into_iter().filter(|object| keys.contains(&object.key)).filter_map(|object| object.modified).max())
+    }
+
+    async fn output(&self, node: NodeId, run: u32, batch: u32) -> Result<Option<Vec<u8>>, CloudError> {
+        self.objects.get(&self.layout.trace(node, run, batch)).await
+    }
+
+    async fn delete(&self, kept: Option<u32>) -> Result<(), CloudError> {
+        let kept = kept.map(|seq| self.layout.order(seq));
+        let mut keys = self.objects.list(&self.layout.root()).await?;
+        keys.retain(|key| Some(key) != kept.as_ref());
+        if keys.is_empty() { Ok(()) } else { self.objects.delete(&keys).await }
+    }
+}
