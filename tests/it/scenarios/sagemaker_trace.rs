@@ -244,7 +244,8 @@ fn a_reader_that_stalls_for_longer_than_the_lease_loses_no_job() {
         read_on.display()
     );
     write_program(&desk.program, &script);
-    let mut run = desk.start_run("build_script", "seq 200000; echo the last");
+    // The script outlives the lease, without which the agent would end it.
+    let mut run = desk.start_run("build_script", "seq 200000; sleep 90; echo the last");
     run.until("\n200\n");
     let lease = desk.emulator.session_objects().into_iter().find(|key| key.ends_with("/lease.json")).unwrap();
     // Between two renewals is a third of the lease.
