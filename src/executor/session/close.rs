@@ -208,7 +208,7 @@ async fn wait_for_stage(session: &Session<'_>, pace: Pace) -> Option<std::fs::Fi
 async fn end_all(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
     // Nor how many orders were sent: they are numbered without gaps, and the one to leave must be the next.
     match session.exchange().orders().await {
-        Ok(orders) => session.state.apply(SessionEvent::OrdersFound(orders)),
+        Ok(number) => session.state.apply(SessionEvent::OrdersFound(number)),
         Err(error) => pace.note("failed to look for the orders that were sent", &error),
     }
     loop {

@@ -14,6 +14,8 @@ pub trait Exchange: Send + Sync {
     async fn deliver_script(&self, run: u32, body: Vec<u8>) -> Result<(), CloudError>;
     /// How many orders were sent.
     async fn orders(&self) -> Result<u32, CloudError>;
+    /// A node's report of this number, from 1 on, if it has come.
+    async fn report(&self, node: NodeId, seq: u32) -> Result<Option<Vec<u8>>, CloudError>;
     /// A node has sent a report.
     async fn has_reported(&self, node: NodeId) -> Result<bool, CloudError>;
     /// When the last of these reports was sent, by the clock of the exchange.
@@ -45,6 +47,10 @@ impl Exchange for Mailbox<'_> {
     async fn orders(&self) -> Result<u32, CloudError> {
         let orders = self.objects.list(&self.layout.orders()).await?;
         Ok(u32::try_from(orders.len()).unwrap_or(0))
+    }
+
+    async fn report(&self, node: NodeId, seq: u32) -> Result<Option<Vec<u8>>, CloudError> {
+        self.objects.get(&self.layout.report(node, seq)).await
     }
 
     async fn has_reported(&self, node: NodeId) -> Result<bool, CloudError> {

@@ -8,6 +8,7 @@ use crate::base::node::NodeId;
 use crate::base::plain;
 use crate::protocol::mailbox::{self, Report};
 use crate::session::Session;
+use crate::session::exchange::Exchange as _;
 use crate::session::state::SessionEvent;
 
 /// Of a text in a report, in bytes.
@@ -30,7 +31,7 @@ impl Inbox {
         let Some(row) = session.state.nodes().get(node) else { return Ok(None) };
         let number = row.reports + 1;
         let key = session.layout.report(node, number);
-        let bytes = match session.objects.get(&key).await {
+        let bytes = match session.exchange().report(node, number).await {
             Ok(bytes) => bytes,
             Err(error) => {
                 let since = *self.silent_since.get_or_insert_with(Instant::now);
