@@ -6,6 +6,7 @@ mod abandoned;
 pub mod caller;
 pub mod cleanup;
 pub mod config;
+mod context;
 mod host_script;
 pub mod prepare;
 pub mod run;
@@ -22,74 +23,13 @@ use anyhow::Context as _;
 
 use crate::base::clock::Clock;
 use crate::base::failure::{self, Failure, Kind};
-use crate::base::signals::Cancellation;
 use crate::boundary;
-use crate::cloud::{Connect, LogClient, ObjectStore, TrainingJobs};
+use crate::cloud::Connect;
 use crate::config::env::{Contract, Environment};
 use crate::config::settings::Settings;
-use crate::gitlab::JobContext;
-use crate::session::{Host, SessionId};
 use crate::ui::Printer;
 
-/// What every stage works with.
-#[derive(Clone)]
-pub struct Context {
-    pub env: Environment,
-    pub contract: Contract,
-    pub settings: Settings,
-    pub printer: Printer,
-    pub cancellation: Cancellation,
-    pub connect: Arc<dyn Connect>,
-    pub clock: Arc<dyn Clock>,
-}
-
-impl Context {
-    /// What every session needs of this host.
-    pub fn host(&self) -> Host<'_> {
-        Host { settings: &self.settings, printer: &self.printer, clock: Arc::clone(&self.clock) }
-    }
-
-    /// The ports that a session works with.
-    async fn session_ports(&self) -> anyhow::Result<(Arc<dyn TrainingJobs>, Arc<dyn ObjectStore>)> {
-        let access = self.settings.access();
-        Ok((self.connect.jobs(&access).await?, self.connect.objects(&access).await?))
-    }
-
-    /// Makes the client of the host's log reader, which has a thread of its own.
-    fn log_client(&self) -> LogClient {
-        let access = self.settings.access();
-        let connect = Arc::clone(&self.connect);
-        Arc::new(move || {
-            let (access, connect) = (access.clone(), Arc::clone(&connect));
-            Box::pin(async move { connect.logs(&access).await })
-        })
-    }
-
-    /// The trusted payload. From here on it is known who reads the output.
-    pub fn job(&self) -> anyhow::Result<JobContext> {
-        let job = JobContext::read(self.payload_path()?)?;
-        self.printer.show_sections(job.features.trace_sections);
-        Ok(job)
-    }
-
-    fn payload_path(&self) -> anyhow::Result<&Path> {
-        self.contract.job_response_file.as_deref().ok_or_else(|| {
-            Failure::system("the variable `JOB_RESPONSE_FILE` is not set")
-                .hint("start the driver through GitLab Runner's custom executor, version 16.9 or newer; to try a command by hand, use `sagemaker-executor try -- COMMAND`")
-                .into()
-        })
-    }
-
-    /// The session that `config` named, or the one that the payload's place names when the runner kept no `job_env`.
-    pub fn session(&self, job: &JobContext) -> anyhow::Result<SessionId> {
-        match &self.contract.session {
-            Some(name) => {
-                SessionId::parse(name).context("the runner's `job_env` holds a session name that is not ours")
-            }
-            None => Ok(SessionId::derive(job, &self.payload_path()?.to_string_lossy())),
-        }
-    }
-}
+pub use context::Context;
 
 /// The process that a stage runs in, as `main` found it.
 pub struct Caller {

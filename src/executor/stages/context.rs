@@ -1,0 +1,101 @@
+//! What every stage works with, and the session that it attaches to.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use crate::base::clock::Clock;
+use crate::base::failure::Failure;
+use crate::base::signals::Cancellation;
+use crate::cloud::{Connect, LogClient, ObjectStore, TrainingJobs};
+use crate::config::env::{Contract, Environment};
+use crate::config::settings::Settings;
+use crate::gitlab::JobContext;
+use crate::protocol::project::Trees;
+use crate::session::lease::LeaseKeeper;
+use crate::session::supply::Supply;
+use crate::session::{Host, Session, SessionId, spec};
+use crate::ui::Printer;
+
+/// What every stage works with.
+#[derive(Clone)]
+pub struct Context {
+    pub env: Environment,
+    pub contract: Contract,
+    pub settings: Settings,
+    pub printer: Printer,
+    pub cancellation: Cancellation,
+    pub connect: Arc<dyn Connect>,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Context {
+    /// What every session needs of this host.
+    pub fn host(&self) -> Host<'_> {
+        Host { settings: &self.settings, printer: &self.printer, clock: Arc::clone(&self.clock) }
+    }
+
+    /// The ports that a session works with.
+    pub(super) async fn session_ports(&self) -> anyhow::Result<(Arc<dyn TrainingJobs>, Arc<dyn ObjectStore>)> {
+        let access = self.settings.access();
+        Ok((self.connect.jobs(&access).await?, self.connect.objects(&access).await?))
+    }
+
+    /// Makes the client of the host's log reader, which has a thread of its own.
+    pub(super) fn log_client(&self) -> LogClient {
+        let access = self.settings.access();
+        let connect = Arc::clone(&self.connect);
+        Arc::new(move || {
+            let (access, connect) = (access.clone(), Arc::clone(&connect));
+            Box::pin(async move { connect.logs(&access).await })
+        })
+    }
+
+    /// The trusted payload. From here on it is known who reads the output.
+    pub fn job(&self) -> anyhow::Result<JobContext> {
+        let job = JobContext::read(self.payload_path()?)?;
+        self.printer.show_sections(job.features.trace_sections);
+        Ok(job)
+    }
+
+    pub(super) fn payload_path(&self) -> anyhow::Result<&Path> {
+        self.contract.job_response_file.as_deref().ok_or_else(|| {
+            Failure::system("the variable `JOB_RESPONSE_FILE` is not set")
+                .hint("start the driver through GitLab Runner's custom executor, version 16.9 or newer; to try a command by hand, use `sagemaker-executor try -- COMMAND`")
+                .into()
+        })
+    }
+
+    /// The session that `config` named, or the one that the payload's place names when the runner kept no `job_env`.
+    pub fn session(&self, job: &JobContext) -> anyhow::Result<SessionId> {
+        match &self.contract.session {
+            Some(name) => {
+                SessionId::parse(name).context("the runner's `job_env` holds a session name that is not ours")
+            }
+            None => Ok(SessionId::derive(job, &self.payload_path()?.to_string_lossy())),
+        }
+    }
+
+    /// The session that `prepare` opened.
+    ///
+    /// # Errors
+    /// A failure with a hint when it has no record.
+    pub(super) async fn attach(&self, id: &SessionId) -> anyhow::Result<Session<'_>> {
+        let (jobs, objects) = self.session_ports().await?;
+        Session::attach(id.clone(), jobs, objects, self.host())?.ok_or_else(|| {
+            Failure::system(format!("the session {id} has no record in {}", self.settings.runner.state_dir.display()))
+                .hint("`prepare` writes it; `runner.state_dir` must be the same for all stages and not be cleared between them")
+                .into()
+        })
+    }
+
+    /// Keeps the session's lease from now on, until the keeper is dropped.
+    pub(super) fn keep_lease(&self, id: &SessionId) -> anyhow::Result<LeaseKeeper> {
+        LeaseKeeper::start(&spec::layout(id), self.settings.lease(), Arc::clone(&self.connect), self.settings.access())
+    }
+
+    pub(super) fn supply(&self, session: &Session<'_>, job: &JobContext, trees: &Trees) -> Supply {
+        Supply::new(session, job, trees, |name| self.env.job_variable(name).map(str::to_owned))
+    }
+}

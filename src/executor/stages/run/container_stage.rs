@@ -1,0 +1,241 @@
+//! A build stage in the training job: sends the project, orders the script, follows it to its end, and brings the results back
+//! after the last one.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use crate::base::failure::Failure;
+use crate::base::node::NodeId;
+use crate::base::stream::{self, StreamName};
+use crate::gitlab::{BuildStage, JobContext};
+use crate::protocol::mailbox::{Order, RunOrder};
+use crate::session::exchange::Exchange as _;
+use crate::session::failure_reasons::{self, LossKind};
+use crate::session::follow::Follower;
+use crate::session::machine::Conclusion;
+use crate::session::record::RunStep;
+use crate::session::replace::{self, Replaced, Wishes};
+use crate::session::state::SessionEvent;
+use crate::session::supply::Supply;
+use crate::session::{Session, SessionId, results, trees};
+use crate::stages::{Context, abandoned};
+use crate::ui::Printer;
+
+pub(super) async fn run(
+    context: &Context,
+    job: &JobContext,
+    id: SessionId,
+    script: &Path,
+    stage: &BuildStage,
+) -> anyhow::Result<()> {
+    let trees = trees(&context.env, &context.settings, job)?;
+    let mut session = context.attach(&id).await?;
+    let Some(_lock) = session.records.lock(&id)? else {
+        return Err(Failure::system("another container stage of this job still runs on this host").into());
+    };
+    let supply = context.supply(&session, job, &trees);
+    let lease = context.keep_lease(&id)?;
+    if !session.state().is_given_up() {
+        lease.renew(&*session.objects).await;
+        if abandoned::is_left(session.state(), stage, script)? {
+            abandoned::end(context, &mut session, &supply).await?;
+        }
+    }
+    if session.state().is_given_up() {
+        return without_an_instance(context, stage);
+    }
+    let followed = match supply.send_once(&mut session, &context.cancellation).await {
+        Ok(()) => run_script(context, &mut session, job, &supply, script, stage).await,
+        Err(error) => Err(error),
+    };
+    let conclusion = match followed {
+        Ok(conclusion) => conclusion,
+        Err(error) => {
+            // Without a training job, as when each further instance type was refused, no later stage has anything to wait for.
+            let is_over = context.cancellation.asked() || session.state().arn().is_none();
+            if is_over && session.is_untouched().await.unwrap_or(false) {
+                session.give_up().await?;
+            }
+            return Err(error);
+        }
+    };
+    if conclusion == Conclusion::NeverBegan {
+        session.give_up().await?;
+    }
+    if let Conclusion::Exited { code, .. } = &conclusion {
+        tell_signal(&context.printer, *code);
+    }
+    if let Conclusion::Exited { code, .. } = conclusion {
+        session.apply(SessionEvent::RunEnded(code))?;
+    }
+    let failed = !matches!(conclusion, Conclusion::Exited { code: 0, .. });
+    let brought = if is_last(job, stage, failed)
+        && !matches!(conclusion, Conclusion::Lost { .. } | Conclusion::NeverBegan)
+        && !context.cancellation.asked()
+    {
+        results::bring_back(&mut session, &trees, &context.cancellation).await
+    } else {
+        Ok(())
+    };
+    session.apply(SessionEvent::RunOver)?;
+    match conclusion {
+        Conclusion::Exited { code: 0, .. } => brought.context("failed to bring the results back"),
+        Conclusion::Exited { code, .. } => {
+            if let Err(error) = brought {
+                context.printer.failure(&error.context("failed to bring the results back"));
+            }
+            Err(Failure::script(code).into())
+        }
+        Conclusion::Canceled { .. } => {
+            Err(Failure::canceled("the script was ended because the runner asked for it").into())
+        }
+        Conclusion::NeverBegan => without_an_instance(context, stage),
+        Conclusion::Lost { reason, by } => {
+            let is_told = session.state().is_loss_told();
+            session.apply(SessionEvent::LossTold)?;
+            // The stages that follow need not say it again.
+            let reason = if is_told { "the training job was lost before, see above".to_owned() } else { reason };
+            Err(lost(&context.printer, &session, reason, by, is_told).into())
+        }
+    }
+}
+
+fn lost(printer: &Printer, session: &Session<'_>, reason: String, by: LossKind, is_told: bool) -> Failure {
+    match by {
+        LossKind::User => Failure::user(reason),
+        LossKind::Script { code } => {
+            printer.error(reason);
+            Failure::script(code)
+        }
+        LossKind::System if !session.state().any_ready() || is_told => Failure::system(reason),
+        LossKind::System => Failure::system(reason).hint(format!(
+            "the log group `{}`, streams `{}...`, holds what the container wrote",
+            stream::GROUP,
+            StreamName::prefix(&session.job_name())
+        )),
+    }
+}
+
+/// A bare number explains little to somebody whose program was killed.
+fn tell_signal(printer: &Printer, code: i32) {
+    let Some(how) = failure_reasons::ended_by_signal(code) else { return };
+    match failure_reasons::advice(code) {
+        Some(advice) => printer.warn(format!("the script, or a program in it, was {how}; {advice}")),
+        None => printer.warn(format!("the script, or a program in it, was {how}")),
+    }
+}
+
+/// The job was canceled before an instance was up. No script ran that `after_script` could follow, and none will.
+fn without_an_instance(context: &Context, stage: &BuildStage) -> anyhow::Result<()> {
+    if *stage == BuildStage::AfterScript {
+        context
+            .printer
+            .line("`after_script` is skipped: the job ended before its instance was there, so no script ran");
+        return Ok(());
+    }
+    Err(Failure::canceled("the job was canceled before its instance was there, so the training job was stopped").into())
+}
+
+/// No container stage follows: after `after_script`, after a failure without one, after the last step.
+fn is_last(job: &JobContext, stage: &BuildStage, failed: bool) -> bool {
+    let stages = job.container_stages();
+    if failed {
+        !stages.contains(&BuildStage::AfterScript) || *stage == BuildStage::AfterScript
+    } else {
+        stages.last() == Some(stage)
+    }
+}
+
+/// Orders the script and follows it. Begun again after its process was killed, it follows on: a script runs once.
+async fn run_script(
+    context: &Context,
+    session: &mut Session<'_>,
+    job: &JobContext,
+    supply: &Supply,
+    script: &Path,
+    stage: &BuildStage,
+) -> anyhow::Result<Conclusion> {
+    let body = abandoned::read_script(script)?;
+    if session.state().run().is_some_and(|current| abandoned::is_same(current, stage, &body)) {
+        session.apply(SessionEvent::RunTakenOver)?;
+    } else {
+        let (stage, script) = (&stage.to_string(), &abandoned::digest(&body));
+        session.apply(SessionEvent::RunBegun { stage, script })?;
+    }
+    let (run, step) =
+        session.state().run().map(|current| (current.run, current.step())).context("no script was begun")?;
+    if let RunStep::Ended(code) = step {
+        return Ok(Conclusion::Exited { code, node: NodeId::LEADER, others: Vec::new(), incomplete: Vec::new() });
+    }
+    let limits = &session.settings.limits;
+    if step == RunStep::Noted {
+        session.exchange().deliver_script(run, body).await?;
+        let order = Order::Run(RunOrder {
+            run,
+            stage: stage.to_string(),
+            masks: job.masked_values(|name| context.env.job_variable(name).map(str::to_owned)),
+            mask_prefixes: job.features.token_mask_prefixes.clone(),
+            grace: limits.cancel_grace_seconds,
+            live_copy: session.settings.trace.live_copy,
+        });
+        session.order(&order).await?;
+    }
+    let wishes = Wishes { job, env: &context.env, cancel: &context.cancellation };
+    if let Err(error) = replace::resume(session, wishes).await {
+        take_back(session, run).await;
+        return Err(error);
+    }
+    loop {
+        let feed = session.join_log(context.log_client())?;
+        let mut conclusion = Follower::new(session, supply, run, feed)?.follow(&context.cancellation).await;
+        if matches!(conclusion, Ok(Conclusion::Lost { .. })) {
+            // The order waits in the mailbox for the next training job's agent.
+            match replace::replace(session, wishes).await {
+                Ok(Replaced::Another) => continue,
+                Ok(Replaced::NoneLeft(reason)) => conclusion = Ok(Conclusion::Lost { reason, by: LossKind::System }),
+                Ok(Replaced::No) => {}
+                Err(error) => {
+                    // The script never began.
+                    take_back(session, run).await;
+                    session.apply(SessionEvent::RunOver)?;
+                    return Err(error);
+                }
+            }
+        }
+        if matches!(conclusion, Err(_) | Ok(Conclusion::Lost { .. })) {
+            take_back(session, run).await;
+        }
+        return conclusion;
+    }
+}
+
+/// What was given up here must not begin, or go on, over there.
+async fn take_back(session: &mut Session<'_>, run: u32) {
+    if let Err(error) = session.order(&Order::Cancel { run }).await {
+        tracing::warn!(error = format!("{error:#}"), "failed to take the script back");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(steps: &[&str]) -> JobContext {
+        let steps: Vec<_> = steps.iter().map(|name| serde_json::json!({"name": name, "script": ["x"]})).collect();
+        serde_json::from_value(serde_json::json!({"id": 1, "job_info": {"project_id": 2}, "steps": steps})).unwrap()
+    }
+
+    #[test]
+    fn the_last_container_stage_is_known() {
+        let release = BuildStage::Step("release".into());
+        let full = job(&["script", "release", "after_script"]);
+        assert!(!is_last(&full, &BuildStage::Script, false));
+        assert!(!is_last(&full, &BuildStage::Script, true));
+        assert!(is_last(&full, &BuildStage::AfterScript, false));
+        let plain = job(&["script", "release"]);
+        assert!(!is_last(&plain, &BuildStage::Script, false));
+        assert!(is_last(&plain, &BuildStage::Script, true));
+        assert!(is_last(&plain, &release, false));
+    }
+}

@@ -1,0 +1,192 @@
+//! A build stage on the runner's host: the runner's script with the runner's shell, and around it the results that the stage
+//! reads.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tempfile::NamedTempFile;
+use tokio::process::{Child, Command};
+
+use crate::base::failure::Failure;
+use crate::config::policy;
+use crate::gitlab::{BuildStage, JobContext};
+use crate::session::record::{LostResults, Records};
+use crate::session::state::{Results, SessionEvent, SessionState};
+use crate::session::{Session, SessionId, check_links, results, trees};
+use crate::stages::{Context, abandoned, host_script, prepare};
+use crate::workspace::{self, Next};
+
+/// A host script that ignores SIGTERM is killed after this; the runner's own limit is longer.
+const HOST_GRACE: Duration = Duration::from_secs(30);
+
+pub(super) async fn run(
+    context: &Context,
+    job: &JobContext,
+    id: &SessionId,
+    script: &Path,
+    stage: &BuildStage,
+) -> anyhow::Result<()> {
+    if let Ok(trees) = trees(&context.env, &context.settings, job) {
+        check_links(&trees, &context.settings, job, stage.uses_cache())?;
+    }
+    let records = Records::at(&context.settings.runner.state_dir);
+    let load = || anyhow::Ok(records.load(id)?.map(SessionState::from));
+    let known = load()?;
+    // Without a record there is no training job.
+    let lease = known.as_ref().map(|_| context.keep_lease(id)).transpose()?;
+    if let (Some(known), Some(lease)) = (known, &lease)
+        && !known.is_given_up()
+        && (known.is_running() || is_awaited(stage, &known))
+    {
+        let Some(_lock) = records.lock(id)? else {
+            return Err(Failure::system("a container stage of this job still runs on this host").into());
+        };
+        let mut session = context.attach(id).await?;
+        lease.renew(&*session.objects).await;
+        if let Err(error) = take_results(context, job, &mut session, stage).await {
+            // The stage still has work without them; that they are missing is told and fails no second stage.
+            session.apply(SessionEvent::ResultsSettled)?;
+            if *stage != BuildStage::Other("cleanup_file_variables".to_owned()) {
+                return Err(error.context("failed to bring the results back"));
+            }
+        }
+    }
+    if let Some(known) = load()? {
+        check_results(stage, &known)?;
+    }
+    prepare_directories(context, job, stage)?;
+    let (child, _first) = spawn(context, script)?;
+    let status = supervise(context, child).await?;
+    match exit_code(status) {
+        0 => Ok(()),
+        code => Err(Failure::script(code).into()),
+    }
+}
+
+/// The stage reads what the container stages left, and it is not here yet.
+fn is_awaited(stage: &BuildStage, known: &SessionState) -> bool {
+    stage.reads_results() && known.runs() > 0 && known.results() == Results::Pending
+}
+
+/// Ends a script that a killed driver left, and fetches what the stage reads.
+async fn take_results(
+    context: &Context,
+    job: &JobContext,
+    session: &mut Session<'_>,
+    stage: &BuildStage,
+) -> anyhow::Result<()> {
+    let trees = trees(&context.env, &context.settings, job)?;
+    if session.state().is_running() {
+        let supply = context.supply(session, job, &trees);
+        abandoned::end(context, session, &supply).await?;
+    }
+    if !session.state().is_given_up() && is_awaited(stage, session.state()) {
+        results::bring_back(session, &trees, &context.cancellation).await?;
+    }
+    Ok(())
+}
+
+/// A job whose script succeeded must not succeed without its artifacts: the runner takes no notice of a failed `after_script`.
+fn check_results(stage: &BuildStage, known: &SessionState) -> anyhow::Result<()> {
+    match known.results() {
+        Results::Lost(LostResults { why, by_job })
+            if *stage == BuildStage::Other("upload_artifacts_on_success".to_owned()) =>
+        {
+            let failure = if *by_job { Failure::user(why) } else { Failure::system(why) };
+            Err(failure.into())
+        }
+        Results::Lost(_) | Results::Applied | Results::Pending => Ok(()),
+    }
+}
+
+/// Takes away what a job left that would break this stage. Where the directories are not the job's own, the container's stage says
+/// so.
+fn prepare_directories(context: &Context, job: &JobContext, stage: &BuildStage) -> anyhow::Result<()> {
+    let BuildStage::Other(name) = stage else { return Ok(()) };
+    let next = match name.as_str() {
+        "get_sources" if context.env.job_variable("GIT_STRATEGY") == Some("none") => Next::Files,
+        "get_sources" | "clear_worktree" => Next::Git,
+        "download_artifacts" | "cleanup_file_variables" => Next::Files,
+        _ => return Ok(()),
+    };
+    let Ok(trees) = trees(&context.env, &context.settings, job) else { return Ok(()) };
+    let mut lines = workspace::make_usable(&trees, next)?;
+    // The first stage that writes there.
+    if name == "get_sources" {
+        lines.extend(workspace::remove_temporary(&trees));
+    }
+    for line in lines {
+        context.printer.warn(line);
+    }
+    Ok(())
+}
+
+/// The runner's script with our own stdin and output: not a byte passes through this process. The file is what bash reads first;
+/// it lives as long as the script.
+fn spawn(context: &Context, script: &Path) -> anyhow::Result<(Child, Option<NamedTempFile>)> {
+    let shell = &context.settings.runner.shell;
+    let body =
+        std::fs::read(script).with_context(|| format!("failed to read the stage script {}", script.display()))?;
+    if host_script::is_badly_quoted(&body) {
+        return Err(prepare::escapes_refused(false).into());
+    }
+    if host_script::has_unsafe_key(&body) {
+        return Err(policy::unsafe_key("the `key` of a cache holds `$(`, `${`, a backquote or a line break").into());
+    }
+    let mut command = Command::new(shell);
+    command.arg(script).env_clear().envs(context.env.for_host_scripts()).stdin(Stdio::null()).kill_on_drop(true);
+    let mut first = None;
+    if host_script::takes_prelude(shell) {
+        let file = write_prelude(script, &host_script::prelude(context.env.get("BASH_ENV")))
+            .context("failed to write what the shell of the stage reads first")?;
+        // In posix mode bash would not read it.
+        command.env_remove("POSIXLY_CORRECT").env("BASH_ENV", file.path());
+        first = Some(file);
+    }
+    let child = command.spawn().map_err(|error| {
+        Failure::system(format!("failed to start `{shell}`"))
+            .hint("set `runner.shell` to the shell that `config.toml` names")
+            .caused_by(error)
+    })?;
+    Ok((child, first))
+}
+
+/// Beside the script, in a folder that is the runner's own and goes with the job.
+fn write_prelude(script: &Path, text: &str) -> anyhow::Result<NamedTempFile> {
+    let script = std::path::absolute(script)?;
+    let mut file = NamedTempFile::new_in(script.parent().context("the stage script lies in no folder")?)?;
+    file.write_all(text.as_bytes())?;
+    Ok(file)
+}
+
+/// Waits for the script. The runner signals the whole process group, script included; here it is only seen to that the
+/// script does end.
+async fn supervise(context: &Context, mut child: Child) -> anyhow::Result<ExitStatus> {
+    let cancellation = &context.cancellation;
+    let overdue = async {
+        cancellation.token().cancelled().await;
+        tokio::select! {
+            () = tokio::time::sleep(HOST_GRACE) => {}
+            () = cancellation.changed() => {}
+        }
+    };
+    tokio::pin!(overdue);
+    let mut killed = false;
+    loop {
+        tokio::select! {
+            status = child.wait() => return status.context("failed to wait for the script"),
+            () = &mut overdue, if !killed => {
+                killed = true;
+                child.start_kill().context("failed to end the script")?;
+            }
+        }
+    }
+}
+
+fn exit_code(status: ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt as _;
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
