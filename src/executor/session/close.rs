@@ -13,7 +13,7 @@ use crate::session::age::Stamp;
 use crate::session::exchange::Exchange as _;
 use crate::session::output::Output;
 use crate::session::state::{Creation, SessionEvent};
-use crate::session::{Session, leaving, mailbox, slots};
+use crate::session::{Session, leaving, slots};
 
 /// How long a stage that still lives is waited for before its session is taken away.
 const STAGE_GRACE: Duration = Duration::from_secs(15);
@@ -361,7 +361,7 @@ async fn look(jobs: &dyn TrainingJobs, name: &str, pace: Pace) -> Result<Option<
 /// An agent that listens leaves sooner than a stop takes; one that does not is stopped all the same.
 async fn tell_to_leave(session: &mut Session<'_>, pace: Pace) {
     let order = Order::Finish { collect: false };
-    match mailbox::send(&*session.objects, &session.layout, &session.state, &order).await {
+    match session.exchange().send(&session.state, &order).await {
         // Not on disk: there may be no record, and nothing may be written.
         Ok(number) => session.state.apply(SessionEvent::OrderStored { number, order: &order }),
         Err(error) => pace.note("failed to tell the agent to leave", &format!("{error:#}")),

@@ -161,7 +161,7 @@ mod tests {
         for known in [Some(200), None] {
             for wanted in [0, 99, 100, 9_999, 10_000, 19_899, 19_900, 19_999] {
                 let mut reader = CopyReader::new(NodeId::LEADER, 1);
-                reader.seek(&Mailbox::new(&*memory.objects, &layout()), wanted, known).await.unwrap();
+                reader.seek(&Mailbox::new(memory.objects.clone(), layout()), wanted, known).await.unwrap();
                 let found = u32::try_from(wanted / 100).unwrap();
                 assert_eq!(reader.next, found.saturating_sub(BEFORE), "{wanted} {known:?}");
             }
@@ -185,7 +185,7 @@ mod tests {
         for known in [Some(40), None] {
             for (wanted, holder) in [(0, 5), (9, 5), (10, 30), (19, 30)] {
                 let mut reader = CopyReader::new(NodeId::LEADER, 1);
-                reader.seek(&Mailbox::new(&*memory.objects, &layout()), wanted, known).await.unwrap();
+                reader.seek(&Mailbox::new(memory.objects.clone(), layout()), wanted, known).await.unwrap();
                 assert!(reader.next <= holder, "{wanted} {known:?}: {}", reader.next);
                 assert!(reader.next + 6 > holder || wanted < 10, "{wanted} {known:?}: {}", reader.next);
             }
@@ -197,10 +197,10 @@ mod tests {
     async fn what_was_found_is_read_in_one_go() {
         let memory = store(200);
         let mut reader = CopyReader::new(NodeId::LEADER, 1);
-        reader.seek(&Mailbox::new(&*memory.objects, &layout()), 19_950, Some(200)).await.unwrap();
+        reader.seek(&Mailbox::new(memory.objects.clone(), layout()), 19_950, Some(200)).await.unwrap();
         let mut batches = 0;
         assert!(reader.is_behind());
-        assert!(reader.read_on(&Mailbox::new(&*memory.objects, &layout()), &mut |_| batches += 1).await.unwrap());
+        assert!(reader.read_on(&Mailbox::new(memory.objects.clone(), layout()), &mut |_| batches += 1).await.unwrap());
         assert_eq!((batches, reader.next, reader.is_behind()), (3, 200, false));
     }
 
@@ -211,7 +211,7 @@ mod tests {
         let mut texts = Vec::new();
         for expected in [true, true, true, false] {
             let read = reader
-                .read_on(&Mailbox::new(&*memory.objects, &layout()), &mut |text| texts.push(text.to_owned()))
+                .read_on(&Mailbox::new(memory.objects.clone(), layout()), &mut |text| texts.push(text.to_owned()))
                 .await
                 .unwrap();
             assert_eq!(read, expected);

@@ -83,7 +83,7 @@ pub(super) fn none_left(tried: &[String]) -> String {
 }
 
 fn canceled() -> anyhow::Error {
-    Failure::system("canceled while the training job was created").into()
+    Failure::canceled("canceled while the training job was created").into()
 }
 
 /// Why there is no job.

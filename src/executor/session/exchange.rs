@@ -1,15 +1,47 @@
 //! What a session and its agents exchange, apart from the way it takes. Today it takes the mailbox in the object store.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 
 use crate::base::node::NodeId;
 use crate::cloud::{CloudError, ObjectStore};
-use crate::protocol::keys::Layout;
+use crate::protocol::keys::{Layout, Route};
+use crate::protocol::mailbox::Order;
+use crate::protocol::project::Trees;
+use crate::session::mailbox;
+use crate::session::state::SessionState;
+use crate::workspace::{self, AllSent, Bounds, Destination, Progress, Summary};
 
-#[async_trait]
+/// The project as one attempt sends it.
+#[derive(Debug, Clone, Copy)]
+pub struct ProjectUpload<'a> {
+    pub attempt: u32,
+    /// Prefix of the project's packs.
+    pub packs: &'a str,
+    pub trees: &'a Trees,
+    /// This host's notes about the packs.
+    pub cache: &'a Path,
+    pub now: SystemTime,
+}
+
+#[async_trait(?Send)]
 pub trait Exchange: Send + Sync {
+    /// Sends an order under the next number, which it returns. One that a killed process of this job sent keeps its number.
+    async fn send(&self, state: &SessionState, order: &Order) -> anyhow::Result<u32>;
+    async fn deliver_project(&self, project: ProjectUpload<'_>, progress: &Arc<Progress>) -> anyhow::Result<Summary>;
+    /// Drops a pack that a node found damaged, so that its chunks are sent again.
+    async fn forget_pack(&self, project: ProjectUpload<'_>, pack: &str) -> anyhow::Result<()>;
+    /// Fetches the results while they come, and applies them; see [`workspace::apply_changes`].
+    async fn fetch_results(
+        &self,
+        destination: Destination<'_>,
+        bounds: Bounds<'_>,
+        all_sent: &AllSent,
+        progress: &Arc<Progress>,
+    ) -> anyhow::Result<Summary>;
     /// Makes the script of a run available, which the order to run it names.
     async fn deliver_script(&self, run: u32, body: Vec<u8>) -> Result<(), CloudError>;
     /// How many orders were sent.
@@ -27,19 +59,47 @@ pub trait Exchange: Send + Sync {
 }
 
 /// The exchange by way of the object store.
-pub struct Mailbox<'s> {
-    objects: &'s dyn ObjectStore,
-    layout: &'s Layout,
+#[derive(Clone)]
+pub struct Mailbox {
+    objects: Arc<dyn ObjectStore>,
+    layout: Layout,
 }
 
-impl<'s> Mailbox<'s> {
-    pub fn new(objects: &'s dyn ObjectStore, layout: &'s Layout) -> Self {
+impl Mailbox {
+    pub fn new(objects: Arc<dyn ObjectStore>, layout: Layout) -> Self {
         Self { objects, layout }
+    }
+
+    fn route(&self, project: ProjectUpload<'_>) -> Route {
+        self.layout.workspace(project.attempt, project.packs)
     }
 }
 
-#[async_trait]
-impl Exchange for Mailbox<'_> {
+#[async_trait(?Send)]
+impl Exchange for Mailbox {
+    async fn send(&self, state: &SessionState, order: &Order) -> anyhow::Result<u32> {
+        mailbox::send(&*self.objects, &self.layout, state, order).await
+    }
+
+    async fn deliver_project(&self, project: ProjectUpload<'_>, progress: &Arc<Progress>) -> anyhow::Result<Summary> {
+        let ProjectUpload { trees, cache, now, .. } = project;
+        workspace::send(&*self.objects, &self.route(project), trees, cache, now, progress).await
+    }
+
+    async fn forget_pack(&self, project: ProjectUpload<'_>, pack: &str) -> anyhow::Result<()> {
+        workspace::forget(&*self.objects, &self.route(project), pack, project.cache).await
+    }
+
+    async fn fetch_results(
+        &self,
+        destination: Destination<'_>,
+        bounds: Bounds<'_>,
+        all_sent: &AllSent,
+        progress: &Arc<Progress>,
+    ) -> anyhow::Result<Summary> {
+        workspace::apply_changes(&*self.objects, &self.layout.results(), destination, bounds, all_sent, progress).await
+    }
+
     async fn deliver_script(&self, run: u32, body: Vec<u8>) -> Result<(), CloudError> {
         self.objects.put(&self.layout.script(run), body).await
     }

@@ -174,8 +174,8 @@ impl<'a> Session<'a> {
         Feed::join(terms, connect).context("failed to follow the log of the training job")
     }
 
-    pub fn exchange(&self) -> Mailbox<'_> {
-        Mailbox::new(&*self.objects, &self.layout)
+    pub fn exchange(&self) -> Mailbox {
+        Mailbox::new(Arc::clone(&self.objects), self.layout.clone())
     }
 
     /// No agent has ever reported: no script can have begun.
@@ -204,7 +204,7 @@ impl<'a> Session<'a> {
 
     /// Sends an order and remembers its number.
     pub async fn order(&mut self, order: &Order) -> anyhow::Result<()> {
-        let number = mailbox::send(&*self.objects, &self.layout, &self.state, order).await?;
+        let number = self.exchange().send(&self.state, order).await?;
         self.apply(SessionEvent::OrderStored { number, order })
     }
 }

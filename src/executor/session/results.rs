@@ -13,11 +13,12 @@ use crate::protocol::mailbox::{Order, Report};
 use crate::protocol::project::{Rule, Selection, Trees};
 use crate::session::Session;
 use crate::session::bar::with_bar;
+use crate::session::exchange::Exchange as _;
 use crate::session::failure_reasons::{self, LossKind, Verdict};
 use crate::session::inbox::Inbox;
 use crate::session::record::LostResults;
 use crate::session::state::{Results as Outcome, SessionEvent};
-use crate::workspace::{self, AllSent, Bounds, Destination, Limits, Progress};
+use crate::workspace::{AllSent, Bounds, Destination, Limits, Progress};
 
 const POLL: Duration = Duration::from_millis(40);
 const SLOW_POLL: Duration = Duration::from_millis(500);
@@ -88,15 +89,13 @@ async fn fetch(
         max_files: session.settings.limits.results_max_files,
     };
     let staging = session.records.staging(&session.id)?;
-    let (objects, route) = (session.objects.clone(), session.layout.results());
-    let all_sent = AllSent::default();
+    let (exchange, all_sent) = (session.exchange(), AllSent::default());
     // A record of an earlier version holds none.
     let selection = session.state.selection().cloned();
     let selection = selection.unwrap_or_else(|| Selection { everything: true, ..Selection::default() });
     let bounds = Bounds { selection: &selection, limits: &limits };
     let destination = Destination { trees, staging: &staging };
-    // Large, and each stage's future would hold it.
-    let applying = Box::pin(workspace::apply_changes(&*objects, &route, destination, bounds, &all_sent, progress));
+    let applying = exchange.fetch_results(destination, bounds, &all_sent, progress);
     let applying = with_bar(session.printer, "Fetching the results", progress, applying);
     tokio::pin!(applying);
     // What has arrived is applied whatever happens.
@@ -120,7 +119,9 @@ async fn fetch(
         tokio::select! {
             applied = &mut applying => break applied,
             () = tokio::time::sleep(SLOW_POLL) => {
-                anyhow::ensure!(!is_canceled(session), "canceled while the results were fetched");
+                if is_canceled(session) {
+                    return Err(Failure::canceled("canceled while the results were fetched").into());
+                }
             }
         }
     };
@@ -197,10 +198,9 @@ async fn wait_for_results(session: &mut Session<'_>, cancel: &Cancellation) -> a
             }
         }
         // A later stage takes the results up where this one left them.
-        anyhow::ensure!(
-            !cancel.asked() && !session.records.is_closing(&session.id),
-            "canceled while waiting for results"
-        );
+        if cancel.asked() || session.records.is_closing(&session.id) {
+            return Err(Failure::canceled("canceled while waiting for results").into());
+        }
         anyhow::ensure!(
             Instant::now() < deadline,
             "the results did not come before the training job's longest run time"
@@ -247,6 +247,7 @@ mod tests {
     use crate::session::state::SessionState;
     use crate::session::{Host, SessionId, spec};
     use crate::ui::Printer;
+    use crate::workspace;
 
     const NAME: &str = "gitlab-1-2-abcdef12";
 

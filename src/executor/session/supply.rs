@@ -6,13 +6,14 @@ use std::sync::Arc;
 use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 use crate::gitlab::JobContext;
-use crate::protocol::keys::{self, Route};
+use crate::protocol::keys;
 use crate::protocol::mailbox::{Order, WorkspaceOrder};
 use crate::protocol::project::{Selection, Trees};
 use crate::session::bar::with_bar;
+use crate::session::exchange::{Exchange as _, ProjectUpload};
 use crate::session::state::SessionEvent;
 use crate::session::{Session, results};
-use crate::workspace::{self, Progress};
+use crate::workspace::Progress;
 
 /// So often the project is sent at most.
 const MOST_ATTEMPTS: u32 = 5;
@@ -49,8 +50,9 @@ impl Supply {
         }
     }
 
-    fn route(&self, session: &Session<'_>) -> Route {
-        session.layout.workspace(session.state.project_attempt(), &self.packs)
+    fn project(&self, session: &Session<'_>) -> ProjectUpload<'_> {
+        let (attempt, now) = (session.state.project_attempt(), session.clock.now());
+        ProjectUpload { attempt, packs: &self.packs, trees: &self.trees, cache: &self.cache, now }
     }
 
     /// Sends the project, if no stage has done so yet. A cancel ends it; a later stage, as `after_script`, begins anew.
@@ -79,12 +81,11 @@ impl Supply {
 
     /// The pack is dropped, so that the next job sends its chunks again.
     pub async fn forget(&self, session: &Session<'_>, pack: &str) -> anyhow::Result<()> {
-        workspace::forget(&*session.objects, &self.route(session), pack, &self.cache).await
+        session.exchange().forget_pack(self.project(session), pack).await
     }
 
     async fn send(&self, session: &mut Session<'_>, cancellation: &Cancellation) -> anyhow::Result<()> {
         session.apply(SessionEvent::ProjectSending(&self.selection))?;
-        let route = self.route(session);
         // First of all: an agent that is up already receives while this side sends.
         let order = Order::Workspace(WorkspaceOrder {
             attempt: session.state.project_attempt(),
@@ -96,8 +97,8 @@ impl Supply {
             ordered = session.order(&order) => ordered?,
             () = cancellation.token().cancelled() => return Err(canceled()),
         }
-        let (objects, progress) = (session.objects.clone(), Arc::<Progress>::default());
-        let sending = workspace::send(&*objects, &route, &self.trees, &self.cache, session.clock.now(), &progress);
+        let (exchange, progress) = (session.exchange(), Arc::<Progress>::default());
+        let sending = exchange.deliver_project(self.project(session), &progress);
         let sending = with_bar(session.printer, "Sending the project", &progress, sending);
         let summary = tokio::select! {
             summary = sending => summary?,
@@ -109,7 +110,7 @@ impl Supply {
 }
 
 fn canceled() -> anyhow::Error {
-    Failure::system("canceled while the project was sent").into()
+    Failure::canceled("canceled while the project was sent").into()
 }
 
 /// Names what belongs to one project of one GitLab instance, and to no other: projects share no chunks.

@@ -37,7 +37,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let agent = tokio::select! {
         key = delivery::deliver_until(&*objects, settings, until) => key?,
         () = context.cancellation.token().cancelled() => {
-            return Err(Failure::system("canceled while the agent was uploaded").into());
+            return Err(Failure::canceled("canceled while the agent was uploaded").into());
         }
     };
     let spec = spec::training_job(&session.id, &job, &decision, settings, &*objects, &agent);
