@@ -23,7 +23,7 @@ const ATTEMPTS: u32 = 5;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// One try of a call whose body is small.
 pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_mins(1);
-/// One try of a call that carries a piece of a file, at most [`objects::PART_BYTES`] or what 10,000 parts demand.
+/// One try of a call that carries a piece of a file, at most [`crate::objects::PART_BYTES`] or what 10,000 parts demand.
 pub(super) const TRANSFER_ATTEMPT_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// Shared configuration and the service clients that have been needed so far.

@@ -15,7 +15,7 @@ pub trait JobLogs: Send + Sync {
     /// One page of what streams of any jobs hold from `since_ms` on (epoch milliseconds, inclusive), by time; `token` is
     /// that of the page before. Pages may be empty while more follow, and may repeat events.
     ///
-    /// At most [`FILTER_STREAMS`] names. A name that no stream has is [`CloudErrorKind::NotFound`] for the whole call.
+    /// At most [`FILTER_STREAMS`] names. A name that no stream has is [`super::CloudErrorKind::NotFound`] for the whole call.
     async fn filter(&self, streams: &[String], since_ms: u64, token: Option<&str>) -> Result<FilterPage, CloudError>;
     /// One page of the streams of all jobs of the account, those with the newest events first. AWS knows the newest
     /// event "eventually": a stream that is absent here may exist.

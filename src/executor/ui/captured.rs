@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What a [`Printer::captured`] was given.
+/// What a [`super::Printer::captured`] was given.
 #[derive(Debug, Clone, Default)]
 pub struct Captured {
     out: Arc<Mutex<Vec<u8>>>,

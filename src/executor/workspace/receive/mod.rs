@@ -46,7 +46,7 @@ pub struct Destination<'a> {
     pub staging: &'a Path,
 }
 
-/// Container: receives what [`send`] sends, while it does, and returns the state of every entry for [`send_changes`].
+/// Container: receives what [`crate::workspace::send()`] sends, while it does, and returns the state of every entry for [`crate::workspace::send_changes`].
 /// Whatever is there already and does not travel stays. It waits for the sender without end: whoever calls ends it, and then
 /// waits for [`Progress::at_rest`].
 ///
@@ -81,7 +81,7 @@ pub async fn receive(
     Ok((snapshot, summary))
 }
 
-/// Host: fetches what [`send_changes`] sends, while it does, and applies it. When `all_sent` was told, what is missing is an
+/// Host: fetches what [`crate::workspace::send_changes`] sends, while it does, and applies it. When `all_sent` was told, what is missing is an
 /// error; before, it is waited for without end.
 ///
 /// Everything is fetched into the staging directory and checked

@@ -91,7 +91,7 @@ pub async fn send_changes(
     sent.await.context("failed to send the results of the job")
 }
 
-/// Host: drops a pack that a receiver found [`Damaged`], so that its chunks are sent again by whoever needs them next.
+/// Host: drops a pack that a receiver found [`crate::workspace::Damaged`], so that its chunks are sent again by whoever needs them next.
 pub async fn forget(store: &dyn ObjectStore, route: &Route, pack: &str, cache: &Path) -> anyhow::Result<()> {
     index_cache::forget(store, &route.packs, pack.parse()?, &cache.join(INDEXES)).await
 }

@@ -92,7 +92,7 @@ pub(crate) fn mtime(stat: &Stat) -> Timestamp {
     Timestamp { seconds: stat.st_mtime, nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0) }
 }
 
-/// What was there when the workspace arrived; [`send_changes`] finds what changed since.
+/// What was there when the workspace arrived; [`crate::workspace::send_changes`] finds what changed since.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     pub(crate) stats: Arc<HashMap<(Place, Vec<u8>), FileStat>>,
