@@ -16,7 +16,7 @@ pub(super) struct Call {
     /// `create training job gitlab-231-...`.
     pub(super) operation: String,
     pub(super) action: &'static str,
-    /// What the action is on: `training job gitlab-231-...`.
+    /// The thing that the action is on: `training job gitlab-231-...`.
     pub(super) resource: String,
 }
 
@@ -140,7 +140,7 @@ impl Call {
     }
 }
 
-/// What a caller can do about a reply. Everything a service says about itself goes through here.
+/// Classifies a reply by the reaction that it leaves to the caller. Every error of a service goes through here.
 pub(super) fn classify(code: Option<&str>, status: Option<u16>, message: &str) -> CloudErrorKind {
     let code = code.unwrap_or_default();
     let status = status.unwrap_or_default();

@@ -1,6 +1,6 @@
 //! The CloudWatch log of a training job over the SDK: which streams there are, and one page after another.
 //!
-//! What the messages mean, and how often to ask, is decided elsewhere.
+//! Neither reads the messages nor chooses how often to ask: `logs` of the executor does.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -18,7 +18,7 @@ pub(crate) fn is_own(path: &str) -> bool {
     path.starts_with("/_emulator/") || path.starts_with(ROLE_PATH)
 }
 
-/// What only the emulator has: role credentials, the fault plan, counts, log events with their times of ingestion, expiry.
+/// Answers requests that AWS does not have: role credentials, the fault plan, counts, log events with their times of ingestion, expiry.
 pub(crate) async fn own(gate: &Gate, request: Request<Body>) -> anyhow::Result<Reply> {
     let answer = |status, value: Value| reply(status, "application/json", value.to_string());
     let failed = |status, message: String| answer(status, json!({"message": message}));

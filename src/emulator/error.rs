@@ -5,7 +5,7 @@
 #[error("{message}")]
 pub struct SetupError {
     pub message: String,
-    /// What to change: an option, a package or a setting of the machine, in backticks.
+    /// The thing to change: an option, a package or a setting of the machine, in backticks.
     pub hint: String,
 }
 

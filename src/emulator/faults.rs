@@ -19,7 +19,7 @@ pub struct FaultPlan {
     pub calls: Vec<CallFault>,
     /// Rules for training jobs; the first that matches acts.
     pub jobs: Vec<JobFault>,
-    /// What happens to log events on their way.
+    /// Faults of log events on their way.
     pub logs: LogFault,
     /// Requests a second that an operation allows while the plan is in force, as when other hosts of the account use up the
     /// rest; 0 lifts the quota.
@@ -83,7 +83,7 @@ pub struct JobFault {
     pub trouble: JobTrouble,
 }
 
-/// What happens to a job.
+/// One fault of a training job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum JobTrouble {
@@ -101,7 +101,7 @@ pub enum JobTrouble {
     Kill { after_ms: u64 },
 }
 
-/// What happens to log events. Chances are of 1000.
+/// Faults of log events. Chances are of 1000.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogFault {
