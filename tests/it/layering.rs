@@ -120,7 +120,7 @@ const ENVIRONMENT_EXCEPTIONS: &[(&str, &str)] =
     &[("executor/operate/try_job.rs", "current_dir"), ("executor/agent/shell.rs", "split_paths")];
 /// Files besides `ui.rs` that own a standard stream: the container's log takes frames, the emulator tells its address.
 const STREAM_EXCEPTIONS: &[(&str, &str)] =
-    &[("executor/agent/streams.rs", "stdout"), ("executor/agent/streams.rs", "stderr"), ("emulator/lib.rs", "stdout")];
+    &[("executor/agent/stdio.rs", "stdout"), ("executor/agent/stdio.rs", "stderr"), ("emulator/lib.rs", "stdout")];
 /// Files besides `base/clock.rs` that read the time of day: the emulator has a clock of its own, and two files compare it with the
 /// times that the kernel gives to files.
 const CLOCK_EXCEPTIONS: &[&str] =

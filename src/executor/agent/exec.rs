@@ -1,9 +1,9 @@
-//! One script in the container: its shell, its process group, and its output on the way to the trace.
+//! Runs one script in the container: shell, process group, output.
 //!
-//! Bytes go from one pipe (stdout and stderr, so that their order stays) by way of the disk, the `Masker` and the `FrameEncoder`
-//! to the container's log and the copy. A slow sink slows the script only when the disk has no more room. What a script
-//! leaves in the background lives on and its later output is read and dropped. This module knows no orders and
-//! reports nothing itself, and it never shows a variable's value.
+//! stdout and stderr share one pipe, so that their order stays. The bytes go through the spool on disk, the `Masker` and the
+//! `FrameEncoder` to the container's log and the copy. A slow sink slows the script only when the disk is full. Background
+//! processes of the script live on; their later output is read and dropped. This module knows no orders, sends no reports, and
+//! never shows a variable's value.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -17,19 +17,19 @@ use tokio::process::Command;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::copy::{TraceCopy, TraceOutput};
 use super::foreign_output::ForeignOutput;
 use super::pipe::enlarge;
-use super::place;
-use super::pump::{self, Closing, FrameSink, Pump};
-use super::shell::{Shell, USUAL_PLACES, choose_shell};
-use super::streams::{Streams, spawn};
+use super::pump::{self, CloseOnDrop, FrameSink, Pump};
+use super::shell::{DEFAULT_DIRS, Shell, choose_shell};
+use super::stdio::{CapturedStdio, spawn};
+use super::trace_copy::{TraceCopy, TraceOutput};
+use super::volume;
 use crate::base::clock::Clock;
 use crate::base::process::{Exit, ProcessGroup};
 use crate::protocol::mailbox::ExitReport;
 use crate::trace::Masker;
 
-/// What is to be run.
+/// The script to run, with its environment and masks.
 #[derive(Clone)]
 pub(super) struct ScriptRun {
     /// Number of the run, carried by its frames.
@@ -40,11 +40,11 @@ pub(super) struct ScriptRun {
     /// The whole environment of the script: nothing is inherited.
     pub(super) env: Vec<(String, String)>,
     pub(super) cwd: PathBuf,
-    /// Values that must not leave the container.
+    /// Secret values: removed from the output.
     pub(super) masks: Vec<Vec<u8>>,
-    /// Prefixes of tokens, such as `glpat-`, whose rest must not leave the container.
+    /// Prefixes of tokens, such as `glpat-`: the text after a prefix is removed from the output.
     pub(super) mask_prefixes: Vec<String>,
-    /// Time between TERM and KILL when the run is canceled.
+    /// Time between SIGTERM and SIGKILL when the run is canceled.
     pub(super) term_grace: Duration,
     pub(super) clock: Arc<dyn Clock>,
 }
@@ -62,26 +62,26 @@ impl std::fmt::Debug for ScriptRun {
     }
 }
 
-/// Runs a script to its end, with its frames in the container's log and in `copy`.
+/// Runs a script to its end; its frames go to the container's log and to `copy`.
 ///
-/// When it returns, the copy is complete, and the log has the frames or will have them. A canceled run ends within its grace, ten
-/// seconds for KILL and the time of the last upload. Errors are those of the system: a script that fails is an
-/// [`ExitReport`]. A copy that could not be stored is logged and no error: the container's log has the same frames.
+/// On return the copy is complete; the log has the frames or will get them. A canceled run takes at most its grace period, ten
+/// seconds after SIGKILL and the last upload. Errors are system errors: a script that fails is an [`ExitReport`]. A copy that
+/// could not be stored is logged and is no error, for the container's log has the same frames.
 pub(super) async fn run(
     spec: &ScriptRun,
     copy: TraceCopy,
-    streams: &Streams,
+    stdio: &CapturedStdio,
     cancel: &CancellationToken,
 ) -> anyhow::Result<ExitReport> {
-    let output = TraceOutput::new(streams.log(), copy);
-    let (report, output) = run_into(spec, output, Some(streams.foreign()), cancel).await?;
+    let output = TraceOutput::new(stdio.log(), copy);
+    let (report, output) = run_into(spec, output, Some(stdio.foreign()), cancel).await?;
     let copy = output.finish().await.inspect_err(|error| {
         tracing::error!(run = spec.run, error = format!("{error:#}"), "the copy of the trace is not complete");
     });
     Ok(ExitReport { copy: copy.ok(), ..report })
 }
 
-/// Runs a script to its end and sends its frames, the end frame included, to `sink`; lines of others come from `foreign`.
+/// Runs a script to its end and sends its frames, the end frame included, to `sink`. `foreign` gives the lines of other writers.
 async fn run_into<S: FrameSink + 'static>(
     spec: &ScriptRun,
     sink: S,
@@ -89,17 +89,17 @@ async fn run_into<S: FrameSink + 'static>(
     cancel: &CancellationToken,
 ) -> anyhow::Result<(ExitReport, S)> {
     let path = spec.env.iter().rev().find(|(name, _)| name == "PATH").map_or("", |(_, value)| value);
-    let shell = choose_shell(path, &spec.script, &USUAL_PLACES).await;
+    let shell = choose_shell(path, &spec.script, &DEFAULT_DIRS).await;
     let shell = shell.with_context(|| format!("failed to read the script of {}", spec.stage))?;
-    let spool = Arc::new(place::spool());
+    let spool = Arc::new(volume::spool());
     let shared = spool.clone();
-    // Ends the pump also when the script cannot be started.
-    let _closing = Closing(&shared);
+    // Closes the spool, and so ends the pump, also when the script cannot be started.
+    let _closing = CloseOnDrop(&shared);
     let masker = || Masker::with_prefixes(spec.masks.clone(), spec.mask_prefixes.clone());
     let pump = Pump::new(spec.run, masker, spool.clone(), foreign, sink);
     let (tell_code, code) = oneshot::channel();
     let (tell_delivered, delivered) = oneshot::channel();
-    // Ends the script when its output cannot be delivered.
+    // Canceled when the output cannot be delivered; ends the script.
     let broken = CancellationToken::new();
     let guard = broken.clone().drop_guard();
     spawn("output", move || {
@@ -127,7 +127,7 @@ async fn run_into<S: FrameSink + 'static>(
     };
     let at = spec.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
     if let Ok(exit) = &exit {
-        // Nobody listens when the output could not be delivered.
+        // The receiver is gone when the output could not be delivered.
         let _ = tell_code.send(exit.code);
     } else {
         drop(tell_code);
@@ -139,7 +139,7 @@ async fn run_into<S: FrameSink + 'static>(
     Ok((ExitReport { code, bytes, hash, canceled: cancel.is_cancelled(), at, copy: None }, sink))
 }
 
-/// Waits for the script's end, and brings it about when asked to.
+/// Waits for the script to end; terminates it when `cancel` or `broken` is canceled.
 async fn supervise(
     spec: &ScriptRun,
     mut group: ProcessGroup,
@@ -155,18 +155,18 @@ async fn supervise(
     group.terminate(spec.term_grace).await
 }
 
-/// Starts the script; both of its outputs write to the pipe.
+/// Starts the script with stdout and stderr on one pipe; returns the process group and the pipe's reading end.
 fn start(spec: &ScriptRun, shell: &[PathBuf]) -> anyhow::Result<(ProcessGroup, File)> {
     let (reader, writer) = std::io::pipe().context("failed to create a pipe")?;
     enlarge(&reader);
     let (program, arguments) = shell.split_first().context("failed to name a shell")?;
-    // The command holds the writing ends until it is dropped with the end of `spawn`.
+    // `command` holds the writing ends; `spawn` drops it.
     let cwd = if can_enter(&spec.cwd) {
         spec.cwd.as_path()
     } else {
         tracing::warn!(
             stage = spec.stage,
-            "{} is no directory that can be entered any more: an earlier script removed or closed it",
+            "cannot enter {}: an earlier script removed it or its permissions; the script starts in `/`",
             spec.cwd.display()
         );
         Path::new("/")
@@ -196,7 +196,7 @@ mod tests {
     use tokio::sync::mpsc;
     use tokio::time::Instant;
 
-    use super::super::spool::Spool;
+    use super::super::spool::OutputSpool;
     use super::*;
     use crate::base::clock::HostClock;
     use crate::trace::{FrameDecoder, Line};
@@ -209,7 +209,7 @@ mod tests {
     impl FrameSink for Sink {
         fn send(&mut self, lines: &[u8]) -> anyhow::Result<()> {
             let lines = std::str::from_utf8(lines)?.strip_suffix('\n').context("a line without an end")?;
-            self.0.send(lines.split('\n').map(str::to_owned).collect()).context("nobody listens")
+            self.0.send(lines.split('\n').map(str::to_owned).collect()).context("the receiver is gone")
         }
     }
 
@@ -349,7 +349,7 @@ mod tests {
     #[tokio::test]
     async fn what_others_write_during_the_run_comes_beside_its_output() {
         let (reader, mut writer) = std::io::pipe().unwrap();
-        let log = Arc::new(Spool::new(None, 0));
+        let log = Arc::new(OutputSpool::new(None, 0));
         let foreign = Arc::new(ForeignOutput::new(reader, log).unwrap());
         let (stopped, stop) = std::io::pipe().unwrap();
         let others = foreign.clone();

@@ -1,9 +1,8 @@
-//! What others write into the container's log past the agent: a library that opens `/proc/1/fd/1`, the agent's own
-//! messages, a panic.
+//! Output of other writers to the container's log: a library that opens `/proc/1/fd/1`, the agent's own messages, a panic.
 //!
-//! Their pipe is always read. Outside of a run a line goes to the log as it is; during a run the run's pump takes
-//! the text and frames it, so that it reaches the driver as soon as the script's own output. Whoever reads here never waits for
-//! long and never writes a message of its own: that would come back to it.
+//! One thread always reads their pipe. Between runs it writes whole lines to the log; during a run the run's pump takes the text
+//! and frames it, so that it reaches the driver as fast as the script's output. The thread never waits for long and never logs:
+//! its message would come back through the same pipe.
 
 use std::io::{self, PipeReader, Read as _};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,47 +10,47 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use super::spool::Spool;
+use super::spool::OutputSpool;
 
-/// Text that waits for the pump of a run.
+/// Upper bound of the text that waits for the pump of a run.
 const PENDING_BYTES: usize = 256 << 10;
-/// How long the pipe is left full for a pump that is busy, before text is dropped.
+/// Wait for a busy pump, with the pipe full, before text is dropped.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long a line waits for its end outside of a run.
+/// Wait for the end of a line, between runs.
 const LINE_PATIENCE: Duration = Duration::from_secs(1);
-/// A longer line is divided outside of a run.
+/// Longer lines are split, between runs.
 const LINE_BYTES: usize = 12 << 10;
 const READ_BYTES: usize = 64 << 10;
-/// Reads at the end of a run, and at the end of all, for a writer that never pauses.
+/// Limit of the reads at the end of a run and of the agent, for a writer that never pauses.
 const LAST_READS: usize = 64;
 
-/// The pipe of other writers.
+/// The pipe of the other writers, and the text read from it.
 #[derive(Debug)]
 pub(super) struct ForeignOutput {
     pipe: PipeReader,
-    log: Arc<Spool>,
+    log: Arc<OutputSpool>,
     state: Mutex<State>,
-    /// The pump has taken what was pending.
+    /// Signals that the pump has taken the pending text.
     taken: Condvar,
     patience: Duration,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The run's spool, whose reader is the pump.
-    run: Option<Arc<Spool>>,
-    /// During a run what waits for the pump, else a line without an end.
+    /// The spool of the current run; its reader is the pump.
+    run: Option<Arc<OutputSpool>>,
+    /// During a run the text for the pump, else a line without an end.
     pending: Vec<u8>,
     since: Option<Instant>,
-    /// Bytes that nobody took in time.
+    /// Bytes dropped because the pump was too slow.
     dropped: u64,
     is_dropping: bool,
     has_ended: bool,
 }
 
 impl ForeignOutput {
-    /// Other writers write into `pipe`; `log` is the container's.
-    pub(super) fn new(pipe: PipeReader, log: Arc<Spool>) -> io::Result<Self> {
+    /// `pipe` is the reading end of the other writers' pipe; `log` is the container's log.
+    pub(super) fn new(pipe: PipeReader, log: Arc<OutputSpool>) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&pipe, true)?;
         Ok(Self { pipe, log, state: Mutex::default(), taken: Condvar::new(), patience: PATIENCE })
     }
@@ -86,17 +85,17 @@ impl ForeignOutput {
         }
     }
 
-    /// From here on text waits for [`take`](Self::take), and `spool`'s reader is told when there is some.
-    pub(super) fn begin(&self, spool: Arc<Spool>) {
+    /// Starts a run: text now waits for [`take`](Self::take), and the reader of `spool` is woken when there is some.
+    pub(super) fn begin(&self, spool: Arc<OutputSpool>) {
         let mut state = self.state();
         state.since = None;
         if !state.pending.is_empty() {
-            spool.kick();
+            spool.wake();
         }
         state.run = Some(spool);
     }
 
-    /// What has come since the last call.
+    /// Takes the text that arrived since the last call.
     pub(super) fn take(&self) -> Vec<u8> {
         let mut state = self.state();
         let mut text = std::mem::take(&mut state.pending);
@@ -114,7 +113,7 @@ impl ForeignOutput {
         text
     }
 
-    /// The rest of the run's text, what is still in the pipe included. What comes afterwards belongs to no run.
+    /// Ends the run and takes the rest of its text, including what is still in the pipe. Later text belongs to no run.
     pub(super) fn end(&self) -> Vec<u8> {
         let mut buffer = vec![0; READ_BYTES];
         let mut state = self.state();
@@ -131,7 +130,7 @@ impl ForeignOutput {
         self.take()
     }
 
-    /// As [`end`](Self::end), for a pump that could not go on: the text goes to the log.
+    /// Ends the run of a pump that failed: the text goes to the log.
     pub(super) fn give_up(&self) {
         let mut state = self.state();
         if state.run.take().is_some() {
@@ -139,7 +138,7 @@ impl ForeignOutput {
         }
     }
 
-    /// Waits for room, for a while and once: then text is dropped until there is some.
+    /// Waits once, for [`patience`](Self::patience), until there is room; after that, text is dropped until there is.
     fn with_room(&self) -> MutexGuard<'_, State> {
         let mut state = self.state();
         let until = Instant::now() + self.patience;
@@ -154,7 +153,7 @@ impl ForeignOutput {
         state
     }
 
-    /// Reads once, without waiting; false when nothing was there. The lock is held, so that [`end`](Self::end) misses nothing.
+    /// Reads once, without waiting; returns false when there was nothing. Holds the lock, so that [`end`](Self::end) misses nothing.
     fn read(&self, state: &mut State, buffer: &mut [u8]) -> bool {
         let count = match (&self.pipe).read(buffer) {
             Ok(0) => {
@@ -171,13 +170,13 @@ impl ForeignOutput {
         }
         state.pending.extend_from_slice(text);
         match &state.run {
-            Some(spool) => spool.kick(),
+            Some(spool) => spool.wake(),
             None => self.pass_on(state, false),
         }
         true
     }
 
-    /// Gives whole lines to the log, and the rest when `is_end` or when it is long. A line never shares its line with a frame.
+    /// Writes whole lines to the log, and the rest when `is_end` or when it is long. A frame always starts on a new line.
     fn pass_on(&self, state: &mut State, is_end: bool) {
         let whole = state.pending.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let rest = state.pending.split_off(whole);
@@ -187,7 +186,7 @@ impl ForeignOutput {
             lines.push(b'\n');
         }
         state.since = (!state.pending.is_empty()).then(Instant::now);
-        // Without room the log is blocked for good, and a message about it would end here as well.
+        // No room means that the log is blocked for good. A warning would go to the same log.
         let _ = self.log.offer(&lines);
     }
 
@@ -210,7 +209,7 @@ mod tests {
     struct Scene {
         writer: PipeWriter,
         foreign: Arc<ForeignOutput>,
-        log: Arc<Spool>,
+        log: Arc<OutputSpool>,
         stop: PipeWriter,
         thread: JoinHandle<()>,
     }
@@ -218,14 +217,14 @@ mod tests {
     fn scene(patience: Duration) -> Scene {
         let (reader, writer) = io::pipe().unwrap();
         let (stopped, stop) = io::pipe().unwrap();
-        let log = Arc::new(Spool::new(None, 0));
+        let log = Arc::new(OutputSpool::new(None, 0));
         let foreign = Arc::new(ForeignOutput { patience, ..ForeignOutput::new(reader, log.clone()).unwrap() });
         let others = foreign.clone();
         let thread = std::thread::spawn(move || others.forward(&stopped));
         Scene { writer, foreign, log, stop, thread }
     }
 
-    fn read(spool: &Spool) -> String {
+    fn read(spool: &OutputSpool) -> String {
         let mut buffer = [0; 1000];
         match spool.read(&mut buffer, Some(Instant::now() + LONG)).unwrap() {
             Read::Bytes(count) => String::from_utf8(buffer[..count].to_vec()).unwrap(),
@@ -233,8 +232,8 @@ mod tests {
         }
     }
 
-    fn kicked(spool: &Spool) {
-        assert_eq!(spool.read(&mut [0; 1], Some(Instant::now() + LONG)).unwrap(), Read::Kicked);
+    fn woken(spool: &OutputSpool) {
+        assert_eq!(spool.read(&mut [0; 1], Some(Instant::now() + LONG)).unwrap(), Read::Woken);
     }
 
     #[test]
@@ -242,14 +241,14 @@ mod tests {
         let mut scene = scene(LONG);
         scene.writer.write_all(b"before\nhalf").unwrap();
         assert_eq!(read(&scene.log), "before\n");
-        let run = Arc::new(Spool::new(None, 0));
+        let run = Arc::new(OutputSpool::new(None, 0));
         scene.foreign.begin(run.clone());
-        kicked(&run);
+        woken(&run);
         scene.writer.write_all(b" a line\nduring").unwrap();
-        kicked(&run);
+        woken(&run);
         assert_eq!(scene.foreign.take(), b"half a line\nduring");
         scene.writer.write_all(b" it").unwrap();
-        // Whoever was first to the pipe, nothing is missing.
+        // Complete, in whatever order the two threads read the pipe.
         assert_eq!(scene.foreign.end(), b" it");
         scene.writer.write_all(b"after\nthe end").unwrap();
         assert_eq!(read(&scene.log), "after\n");
@@ -262,7 +261,7 @@ mod tests {
     #[test]
     fn a_pump_that_takes_nothing_does_not_block_the_writer() {
         let mut scene = scene(Duration::from_millis(10));
-        let run = Arc::new(Spool::new(None, 0));
+        let run = Arc::new(OutputSpool::new(None, 0));
         scene.foreign.begin(run.clone());
         let line = [b'x'; 1000];
         for _ in 0..2000 {
@@ -282,10 +281,10 @@ mod tests {
     #[test]
     fn a_pump_that_fails_leaves_the_text_to_the_log() {
         let mut scene = scene(LONG);
-        let run = Arc::new(Spool::new(None, 0));
+        let run = Arc::new(OutputSpool::new(None, 0));
         scene.foreign.begin(run.clone());
         scene.writer.write_all(b"text").unwrap();
-        kicked(&run);
+        woken(&run);
         scene.foreign.give_up();
         assert_eq!(read(&scene.log), "text\n");
         drop(scene.writer);

@@ -1,4 +1,4 @@
-//! The agent's end of the mailbox: orders in, reports out, the lease watched.
+//! The agent's side of the mailbox: reads orders, writes reports, watches the lease.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,42 +10,43 @@ use crate::base::failure::Failure;
 use crate::base::node::NodeId;
 use crate::cloud::{CloudError, CloudErrorKind, ObjectStore};
 use crate::protocol::agent_env::AgentEnv;
-use crate::protocol::keys::Layout;
+use crate::protocol::keys::SessionKeys;
 use crate::protocol::mailbox::{self, Lease, Order, Report};
 
 /// A report is tried this long; S3 has then been out of reach for longer than any of its faults.
 const REPORT_WITHIN: Duration = Duration::from_mins(1);
 
-/// A refusal that lasts this long is no matter of credentials that are just being renewed.
+/// A refusal that lasts this long is permanent; a shorter one may come from credentials being renewed.
 const DENIED_FOR: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether another writer has stored a report of this node.
+/// Interval of the check for reports by another writer under this node's name.
 const LOOK_FOR_OTHERS: Duration = Duration::from_secs(30);
 
-/// Where this agent reads and writes.
-pub(super) struct Mailbox {
+/// Reads the orders of one session and writes the reports of one node, each numbered from 1.
+pub(super) struct AgentMailbox {
     pub(super) objects: Arc<dyn ObjectStore>,
-    pub(super) layout: Layout,
+    pub(super) layout: SessionKeys,
     node: NodeId,
     orders: u32,
     reports: u32,
     next_look_for_others: Instant,
     lease: LeaseWatch,
-    /// Since when looking for orders is refused, and the last refusal.
+    /// Start of the current series of refused reads of orders, and the last error.
     denied: Option<(Instant, String)>,
 }
 
-/// What this container did before SageMaker started it again.
+/// This start of the container, judged by the reports of earlier starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Past {
-    /// This is the first start.
-    None,
-    /// It had begun no script.
-    Idle,
-    Worked,
+pub(super) enum Incarnation {
+    /// First start.
+    First,
+    /// Restarted before a script began.
+    RestartedIdle,
+    /// Restarted after a script began.
+    RestartedAfterScript,
 }
 
-/// The lease as seen on this machine's own clock.
+/// The lease, timed on this machine's own clock.
 struct LeaseWatch {
     length: Duration,
     beat: Option<u64>,
@@ -53,7 +54,7 @@ struct LeaseWatch {
     next_look: Instant,
 }
 
-impl Mailbox {
+impl AgentMailbox {
     pub(super) fn new(objects: Arc<dyn ObjectStore>, env: &AgentEnv, node: NodeId) -> Self {
         let now = Instant::now();
         let length = Duration::from_secs(env.lease_seconds);
@@ -69,14 +70,14 @@ impl Mailbox {
         }
     }
 
-    /// Looks for what an earlier start of this container reported, and goes on after it. An agent reports `ready` first.
-    pub(super) async fn resume(&mut self, ready: &Report) -> anyhow::Result<Past> {
-        let mut past = Past::None;
+    /// Reads the reports of earlier starts of this container and continues their numbers. The first report must equal `ready`.
+    pub(super) async fn resume(&mut self, ready: &Report) -> anyhow::Result<Incarnation> {
+        let mut incarnation = Incarnation::First;
         loop {
             let seq = self.reports + 1;
             let key = self.layout.report(self.node, seq);
             let Some(bytes) = self.objects.get(&key).await.context("failed to look for earlier reports")? else {
-                return Ok(past);
+                return Ok(incarnation);
             };
             let report: Report =
                 mailbox::decode(&key, seq, &bytes).context("failed to understand an earlier report")?;
@@ -84,13 +85,17 @@ impl Mailbox {
                 return Err(foreign(&key));
             }
             let idle = matches!(report, Report::Ready { .. } | Report::Received { .. } | Report::Missing { .. });
-            past = if idle && past != Past::Worked { Past::Idle } else { Past::Worked };
+            incarnation = if idle && incarnation != Incarnation::RestartedAfterScript {
+                Incarnation::RestartedIdle
+            } else {
+                Incarnation::RestartedAfterScript
+            };
             self.reports = seq;
         }
     }
 
-    /// The next order, if one has come. A fault of the store is logged and looks like silence: the lease decides how
-    /// long it may last.
+    /// Returns the next order, if there is one. A failed read is logged and counts as no order: the lease limits how long that may
+    /// last.
     pub(super) async fn next_order(&mut self) -> anyhow::Result<Option<Order>> {
         let key = self.layout.order(self.orders + 1);
         let found = self.objects.get(&key).await;
@@ -104,7 +109,7 @@ impl Mailbox {
         match found {
             Ok(Some(bytes)) => {
                 self.orders += 1;
-                mailbox::decode(&key, self.orders, &bytes).map(Some).context("failed to understand the driver")
+                mailbox::decode(&key, self.orders, &bytes).map(Some).context("failed to read an order of the driver")
             }
             Ok(None) => Ok(None),
             Err(error) => {
@@ -114,7 +119,7 @@ impl Mailbox {
         }
     }
 
-    /// Fails once this role may not read its orders: no order will ever come, and the instance costs money.
+    /// Fails when reading orders has been refused for [`DENIED_FOR`]: no order will arrive, and the instance costs money.
     pub(super) fn check_access(&self) -> anyhow::Result<()> {
         match &self.denied {
             Some((since, error)) if since.elapsed() >= DENIED_FOR => {
@@ -148,7 +153,7 @@ impl Mailbox {
         }
     }
 
-    /// Fails when the number of the next report is taken: a driver may have acted on what it says, so no script may go on.
+    /// Fails when another writer has stored this node's next report: the driver may have acted on it, so no script may go on.
     pub(super) async fn check_for_others(&mut self) -> anyhow::Result<()> {
         let now = Instant::now();
         if now < self.next_look_for_others {
@@ -159,7 +164,7 @@ impl Mailbox {
         match self.objects.size(&key).await {
             Ok(Some(_)) => Err(foreign(&key)),
             Ok(None) => Ok(()),
-            // The lease decides how long the store may be out of reach.
+            // The lease limits how long the store may be out of reach.
             Err(error) => {
                 tracing::debug!(%error, "failed to look for reports of another writer");
                 Ok(())
@@ -167,7 +172,7 @@ impl Mailbox {
         }
     }
 
-    /// A report that is there already is our own when it says the same: its reply was lost.
+    /// Stores a report. One with the same content under the same key is ours: its reply was lost.
     async fn put_once(&self, key: &str, body: &[u8]) -> Result<Stored, CloudError> {
         if self.objects.put_if_absent(key, body.to_vec().into()).await? {
             return Ok(Stored::Ours);
@@ -176,7 +181,7 @@ impl Mailbox {
         Ok(if found.is_none_or(|found| found == body) { Stored::Ours } else { Stored::Foreign })
     }
 
-    /// `true` when the driver has given no sign of life for the length of the lease.
+    /// True when the lease has not changed for its length.
     pub(super) async fn lease_expired(&mut self) -> bool {
         let now = Instant::now();
         if now < self.lease.next_look {
@@ -186,7 +191,7 @@ impl Mailbox {
         let beat = match self.objects.get(&self.layout.lease()).await {
             Ok(bytes) => bytes.and_then(|bytes| serde_json::from_slice::<Lease>(&bytes).ok()).map(|lease| lease.beat),
             Err(error) => {
-                tracing::warn!(%error, "failed to look at the lease");
+                tracing::warn!(%error, "failed to read the lease");
                 self.lease.beat
             }
         };
@@ -198,14 +203,14 @@ impl Mailbox {
     }
 }
 
-/// What stands under a report's number.
+/// The writer of a stored report.
 enum Stored {
-    /// Ours, or one that `cleanup` has deleted since.
+    /// This agent; also when `cleanup` has deleted the report since.
     Ours,
     Foreign,
 }
 
-/// This node has no other writer, so nothing that its reports say can be relied on any more.
+/// A second writer: the reports of this node can no longer be trusted.
 fn foreign(key: &str) -> anyhow::Error {
     Failure::system(format!("another writer has stored a report of this container under `{key}`"))
         .hint("allow `s3:PutObject` on `sessions/` to the runner host and the training job's own role only; give projects that do not trust each other roles of their own")
@@ -222,9 +227,9 @@ mod tests {
     use crate::cloud::testing::Memory;
     use crate::protocol::mailbox::ByeReason;
 
-    fn mailbox(memory: &Memory) -> Mailbox {
+    fn mailbox(memory: &Memory) -> AgentMailbox {
         let env = AgentEnv {
-            layout: Layout::new("sessions/s"),
+            layout: SessionKeys::new("sessions/s"),
             bucket: "b".into(),
             prefix: "p".into(),
             region: None,
@@ -232,7 +237,7 @@ mod tests {
             kms_key_id: None,
             lease_seconds: 60,
         };
-        Mailbox::new(memory.objects.clone(), &env, NodeId::LEADER)
+        AgentMailbox::new(memory.objects.clone(), &env, NodeId::LEADER)
     }
 
     #[tokio::test]
@@ -240,16 +245,16 @@ mod tests {
         let memory = Memory::new();
         let ready = Report::Ready { agent: "0".into(), nodes: Vec::new() };
         let mut first = mailbox(&memory);
-        assert_eq!(first.resume(&ready).await.unwrap(), Past::None);
+        assert_eq!(first.resume(&ready).await.unwrap(), Incarnation::First);
         first.report(&ready).await.unwrap();
 
         let mut second = mailbox(&memory);
-        assert_eq!(second.resume(&ready).await.unwrap(), Past::Idle, "no script had begun");
+        assert_eq!(second.resume(&ready).await.unwrap(), Incarnation::RestartedIdle, "no script had begun");
         second.report(&ready).await.unwrap();
         second.report(&Report::Started { run: 1 }).await.unwrap();
 
         let mut third = mailbox(&memory);
-        assert_eq!(third.resume(&ready).await.unwrap(), Past::Worked);
+        assert_eq!(third.resume(&ready).await.unwrap(), Incarnation::RestartedAfterScript);
         third.report(&Report::Bye { reason: ByeReason::Other }).await.unwrap();
         let last = memory.objects.contents("sessions/s/reports/algo-1/000004.json").expect("old reports stay");
         assert_eq!(mailbox::decode::<Report>("k", 4, &last).unwrap(), Report::Bye { reason: ByeReason::Other });

@@ -1,21 +1,21 @@
 //! The in-container side: the same binary, as the training container's first process.
 //!
-//! It reads orders from the mailbox, runs the scripts, sends their output as frames, and leaves when it is told to,
-//! when SageMaker stops the job (SIGTERM, then 120 s), or when nobody renews the lease. It never talks to the driver
-//! directly and knows nothing of sessions, policies or sandboxes.
+//! The agent reads orders from the mailbox, runs the scripts and sends their output as frames. It ends on a `Finish` order, when
+//! SageMaker stops the job (SIGTERM, then 120 s until SIGKILL), or when the driver stops renewing the lease. It reaches the driver
+//! through the object store only, and knows no sessions, policies or sandboxes.
 
-mod copy;
 mod exec;
 mod foreign_output;
 mod mailbox;
 pub mod node;
 mod pipe;
-mod place;
 mod pump;
+mod run_loop;
 mod shell;
 mod spool;
-mod streams;
-mod work;
+mod stdio;
+mod trace_copy;
+mod volume;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -31,23 +31,22 @@ use crate::cloud::{Access, Connect};
 use crate::config::env::Environment;
 use crate::protocol::agent_env::AgentEnv;
 use crate::protocol::bootstrap;
-use mailbox::Mailbox;
+use mailbox::AgentMailbox;
 use node::ThisNode;
-use streams::Streams;
+use stdio::CapturedStdio;
 
-/// Written for SageMaker: its first 1,024 characters become the job's `FailureReason`.
+/// SageMaker copies the first 1,024 characters of this file into the job's `FailureReason`.
 const FAILURE_FILE: &str = "/opt/ml/output/failure";
 const RESOURCE_CONFIG: &str = "/opt/ml/input/config/resourceconfig.json";
 
-/// The platform names the endpoint of the role's credentials in one of these.
+/// SageMaker sets one of these to the endpoint of the role's credentials.
 const ROLE_CREDENTIALS: [&str; 2] = ["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"];
 
-/// Runs until the end of the training job; the exit code is that of the job's script, so that SageMaker's status tells
-/// the same as GitLab's.
+/// Runs until the end of the training job. The exit code is that of the job's script, so SageMaker's status agrees with GitLab's.
 pub async fn run(env: &Environment, connect: &dyn Connect, clock: Arc<dyn Clock>) -> ExitCode {
-    let streams = Streams::take_over().context("failed to take over the container's log");
-    let outcome = match &streams {
-        Ok(streams) => supervised(env, connect, clock, streams).await,
+    let stdio = CapturedStdio::take_over().context("failed to take over the container's log");
+    let outcome = match &stdio {
+        Ok(stdio) => run_signaled(env, connect, clock, stdio).await,
         Err(error) => Err(anyhow::anyhow!("{error:#}")),
     };
     let (code, text) = match outcome {
@@ -68,11 +67,11 @@ pub async fn run(env: &Environment, connect: &dyn Connect, clock: Arc<dyn Clock>
     ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1).max(u8::from(code != 0)))
 }
 
-async fn supervised(
+async fn run_signaled(
     env: &Environment,
     connect: &dyn Connect,
     clock: Arc<dyn Clock>,
-    streams: &Streams,
+    stdio: &CapturedStdio,
 ) -> anyhow::Result<i32> {
     let signals = Signals::install().context("failed to install the signal handlers")?;
     let cancellation = Cancellation::default();
@@ -81,17 +80,17 @@ async fn supervised(
     let node = ThisNode::read(Path::new(RESOURCE_CONFIG))?;
     let bundle = bootstrap::channel_dir().join(bootstrap::CA_BUNDLE);
     let access = access(&agent_env, bundle.exists().then_some(bundle));
-    // On SageMaker the platform says where the role's credentials are. What else the environment or a file says of AWS is the
-    // image's or the job's, and meant for the script.
+    // On SageMaker the agent uses the role's credentials alone: other AWS settings in the environment or in files come from the image
+    // or the job and are meant for the script.
     let objects = if ROLE_CREDENTIALS.iter().any(|name| env.get(name).is_some()) {
         connect.container_objects(&access)?
     } else {
         connect.objects(&access).await?
     };
-    let mailbox = Mailbox::new(objects, &agent_env, node.id);
-    let worker = work::Worker::new(mailbox, node, env.clone(), clock, streams);
+    let mailbox = AgentMailbox::new(objects, &agent_env, node.id);
+    let run_loop = run_loop::RunLoop::new(mailbox, node, env.clone(), clock, stdio);
     tokio::select! {
-        result = worker.work(&cancellation) => result,
+        result = run_loop.serve(&cancellation) => result,
         never = signals.watch(&cancellation) => match never {},
     }
 }

@@ -1,4 +1,4 @@
-//! Which node of the training job this container is: `/opt/ml/input/config/resourceconfig.json`.
+//! Reads this container's node of the training job from `/opt/ml/input/config/resourceconfig.json`.
 
 use std::path::Path;
 
@@ -7,12 +7,12 @@ use serde::Deserialize;
 
 use crate::base::node::NodeId;
 
-/// This container among its neighbours.
+/// This container's node and the hosts of all nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ThisNode {
-    /// By position, whatever the platform calls the host.
+    /// Position in `hosts`, independent of the host's name.
     pub id: NodeId,
-    /// Host names as the platform gives them, in order.
+    /// Host names as SageMaker gives them, sorted by their number.
     pub hosts: Vec<String>,
 }
 
@@ -31,7 +31,7 @@ impl ThisNode {
     }
 
     fn of(mut config: ResourceConfig) -> Self {
-        // The platform sorts by text: algo-10 stands before algo-2.
+        // SageMaker sorts them as text: algo-10 before algo-2.
         config.hosts.sort_by_key(|host| (trailing_number(host), host.clone()));
         let position = config.hosts.iter().position(|host| *host == config.current_host).unwrap_or(0);
         Self { id: NodeId::at(position), hosts: config.hosts }

@@ -1,11 +1,11 @@
-//! How much a pipe holds.
+//! The capacity of a pipe.
 
 use std::io::PipeReader;
 
-/// What a pipe holds where the system lets it: so much a script writes in one go.
+/// Wanted capacity: what a script can write without waiting.
 const PIPE_BYTES: usize = 1 << 20;
 
-/// Gives a pipe more room, so that its writers wait less; where the limit for users is lower it stays as it is.
+/// Raises the capacity of a pipe, so that its writers wait less. A user's limit may forbid it; then it stays as it is.
 pub(super) fn enlarge(pipe: &PipeReader) {
     if let Err(error) = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BYTES) {
         tracing::debug!(%error, "failed to enlarge a pipe");

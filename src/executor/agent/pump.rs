@@ -1,8 +1,8 @@
-//! Output on its way from a script to the trace, in two threads.
+//! Moves output from a script to the trace, in two threads.
 //!
-//! The drain empties the script's pipe into a [`Spool`] as fast as the script writes, so that the script never waits for
-//! the trace. The pump reads behind: bytes through the [`Masker`] and the [`FrameEncoder`] to the sink, small pieces at once
-//! and a backlog in large ones. Neither knows what a script or an order is.
+//! The drain copies the script's pipe into an [`OutputSpool`] as fast as the script writes, so the script never waits for the trace.
+//! The pump reads the spool and sends the bytes through the [`Masker`] and the [`FrameEncoder`] to the sink: little output at once,
+//! a backlog in large pieces. Neither knows scripts or orders.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -14,58 +14,57 @@ use anyhow::Context as _;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::foreign_output::ForeignOutput;
-use super::spool::{Read, Spool};
+use super::spool::{OutputSpool, Read};
 use crate::trace::frame::complete_len;
 use crate::trace::{FrameEncoder, Masker};
 
-/// One read from the pipe, and one from the spool.
+/// Size of one read from the pipe or the spool.
 const READ_BYTES: usize = 256 << 10;
-/// Output is framed at once when so much is there: about one full frame of ordinary text.
+/// This much output is framed at once: about one full frame of ordinary text.
 const FLUSH_BYTES: usize = 10 << 10;
-/// The longest that output waits for more.
+/// Output without a line end waits this long for more.
 const FLUSH_AFTER: Duration = Duration::from_millis(100);
-/// How long output waits that ends with a whole line.
+/// Output that ends with a whole line waits this long for more.
 const FLUSH_LINE_AFTER: Duration = Duration::from_millis(10);
-/// How long a line of somebody else waits for its end.
-const FLUSH_BESIDE_AFTER: Duration = Duration::from_secs(1);
-/// A line of somebody else is divided when it is so long.
-const BESIDE_BYTES: usize = 8 << 10;
-/// After the script's end its background processes may keep the pipe: silence of this length ends the output ...
+/// A foreign line waits this long for its end.
+const FLUSH_FOREIGN_AFTER: Duration = Duration::from_secs(1);
+/// Longer foreign lines are split.
+const FOREIGN_LINE_BYTES: usize = 8 << 10;
+/// Background processes may hold the pipe after the script's end: the output ends after this much silence ...
 const LEFTOVER_IDLE: Duration = Duration::from_millis(500);
-/// ... and so does this much time.
+/// ... or after this much time.
 const LEFTOVER_LIMIT: Duration = Duration::from_secs(2);
-/// Where processors are short, what follows the drain gives way to the script, which waits for nothing of it. It still gets
-/// its turn within milliseconds.
+/// Priority of the threads behind the drain, which the script does not wait for. On a busy machine they still run within
+/// milliseconds.
 const NICENESS: i32 = 15;
 
-/// Takes frame lines in order, whole ones, each with its newline. A call may wait for a slow receiver.
+/// Receives whole frame lines in order, each with its newline. A call may block while the receiver is slow.
 pub(super) trait FrameSink: Send {
     fn send(&mut self, lines: &[u8]) -> anyhow::Result<()>;
 }
 
-/// Reads `pipe` into the spool until it ends, or until the script has ended, which is when `exited` is closed, and what it
-/// left behind is silent. Then keeps the pipe of background processes open and empty for the rest of the agent's life, so that
-/// they neither block nor die when they write.
-pub(super) fn drain(mut pipe: File, exited: &io::PipeReader, spool: &Spool) {
-    let closing = Closing(spool);
+/// Copies `pipe` into the spool until the pipe ends, or until the script has exited (`exited` is closed) and its background processes
+/// are silent. Then reads and drops their output for the rest of the agent's life, so that they neither block nor get SIGPIPE.
+pub(super) fn drain(mut pipe: File, exited: &io::PipeReader, spool: &OutputSpool) {
+    let closing = CloseOnDrop(spool);
     if let Err(error) = drain_until_silent(&mut pipe, exited, spool) {
         tracing::error!(%error, "failed to read the script's output");
     }
     drop(closing);
-    // An error is the end of the pipe as well.
+    // After an error there is nothing more to read.
     let _ = io::copy(&mut pipe, &mut io::sink());
 }
 
-/// Closes the spool however its holder ends.
-pub(super) struct Closing<'s>(pub(super) &'s Spool);
+/// Closes the spool when dropped.
+pub(super) struct CloseOnDrop<'s>(pub(super) &'s OutputSpool);
 
-impl Drop for Closing<'_> {
+impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
         self.0.close();
     }
 }
 
-fn drain_until_silent(pipe: &mut File, exited: &io::PipeReader, spool: &Spool) -> io::Result<()> {
+fn drain_until_silent(pipe: &mut File, exited: &io::PipeReader, spool: &OutputSpool) -> io::Result<()> {
     let mut buffer = vec![0; READ_BYTES];
     let mut leftover: Option<Leftover> = None;
     loop {
@@ -99,13 +98,13 @@ fn drain_until_silent(pipe: &mut File, exited: &io::PipeReader, spool: &Spool) -
     }
 }
 
-/// The end of a pipe that processes in the background may still hold.
+/// Decides when to stop reading a pipe that background processes still hold.
 struct Leftover {
-    /// Bytes that were in the pipe at the script's end: all of them belong to its output.
+    /// Bytes in the pipe at the script's end that were not read yet: they belong to its output.
     owed: u64,
-    /// When to stop unless more comes.
+    /// When to stop if no more arrives.
     idle: Instant,
-    /// When to stop whatever comes, but not before what is owed was read.
+    /// When to stop in any case, but not before `owed` is 0.
     limit: Instant,
 }
 
@@ -125,26 +124,26 @@ impl Leftover {
 }
 
 /// Lowers the priority of the calling thread, and of no other.
-pub(super) fn give_way() {
-    // Where it is refused, the thread works as well without.
+pub(super) fn lower_priority() {
+    // Not needed for correctness.
     let _ = rustix::process::setpriority_process(None, NICENESS);
 }
 
-/// Frames on their way from the spool to the sink.
+/// Masks and frames the output of one run.
 pub(super) struct Pump<S> {
     sink: S,
-    sources: Sources,
+    sources: PumpInputs,
     encoder: FrameEncoder,
     script: Pending,
     others: Pending,
     frames: Vec<u8>,
 }
 
-/// Masked and not framed yet.
+/// Output that is masked and not framed yet.
 struct Pending {
     masker: Masker,
     bytes: Vec<u8>,
-    /// When the first of the bytes came.
+    /// Arrival of the first byte.
     since: Option<Instant>,
 }
 
@@ -162,26 +161,26 @@ impl Pending {
 }
 
 impl<S: FrameSink> Pump<S> {
-    /// `masker` makes one for each of two streams. Lines of others come from `foreign`, from now on.
+    /// `masker` is called for each of the two streams: the script's and the foreign one. Starts the run in `foreign`.
     pub(super) fn new(
         run: u32,
         masker: impl Fn() -> Masker,
-        spool: Arc<Spool>,
+        spool: Arc<OutputSpool>,
         foreign: Option<Arc<ForeignOutput>>,
         sink: S,
     ) -> Self {
         if let Some(foreign) = &foreign {
             foreign.begin(spool.clone());
         }
-        let sources = Sources { spool, foreign };
+        let sources = PumpInputs { spool, foreign };
         let (script, others) = (Pending::new(masker()), Pending::new(masker()));
         Self { sink, sources, encoder: FrameEncoder::new(run), script, others, frames: Vec::new() }
     }
 
-    /// Frames all output, then the end, whose exit code `code` tells after the last output; nothing is the end without a code,
-    /// and then there is no end frame. Returns the sink with the size and the hash of the output.
+    /// Frames all output, then calls `code` and writes the end frame; `None` means that there is no exit code and no end frame. Returns the
+    /// sink with the size and the hash of the output.
     pub(super) fn run(mut self, code: impl FnOnce() -> Option<i32>) -> anyhow::Result<(S, u64, String)> {
-        give_way();
+        lower_priority();
         self.until_closed().context("failed to deliver the output")?;
         let code = code();
         self.finish(code).context("failed to deliver the end of the output")?;
@@ -218,10 +217,10 @@ impl<S: FrameSink> Pump<S> {
     }
 
     fn flush_foreign_at(&self) -> Option<Instant> {
-        Some(self.others.since? + FLUSH_BESIDE_AFTER)
+        Some(self.others.since? + FLUSH_FOREIGN_AFTER)
     }
 
-    /// Frames what is pending. A character whose last bytes are still to come waits once.
+    /// Frames the pending output. An incomplete UTF-8 character is kept back once.
     fn flush(&mut self) -> anyhow::Result<()> {
         let pending = &mut self.script.bytes;
         let whole = match complete_len(pending) {
@@ -245,23 +244,23 @@ impl<S: FrameSink> Pump<S> {
         self.send()
     }
 
-    /// Frames whole lines of others, and the rest when `is_end` or when it is long.
+    /// Frames whole foreign lines, and the rest when `is_end` or when it is long.
     fn frame_foreign(&mut self, is_end: bool) {
         let pending = &mut self.others.bytes;
         let mut done = 0;
         for line in pending.split_inclusive(|byte| *byte == b'\n') {
             let text = line.strip_suffix(b"\n");
-            if text.is_none() && !is_end && line.len() < BESIDE_BYTES {
+            if text.is_none() && !is_end && line.len() < FOREIGN_LINE_BYTES {
                 break;
             }
-            self.encoder.encode_beside(text.unwrap_or(line), &mut self.frames);
+            self.encoder.encode_foreign(text.unwrap_or(line), &mut self.frames);
             done += line.len();
         }
         pending.drain(..done);
         self.others.since = (!self.others.bytes.is_empty()).then(Instant::now);
     }
 
-    /// Frames everything that is left, and the end.
+    /// Frames the remaining output and the end.
     fn finish(&mut self, code: Option<i32>) -> anyhow::Result<()> {
         self.script.masker.flush(&mut self.script.bytes);
         self.encoder.encode(&self.script.bytes, &mut self.frames);
@@ -287,17 +286,17 @@ impl<S: FrameSink> Pump<S> {
     }
 }
 
-/// Where a pump reads. However it ends, nobody must wait for a reader that is gone.
-struct Sources {
-    spool: Arc<Spool>,
+/// Sources of a pump. Dropped, it releases the writers, which would wait for the reader for ever.
+struct PumpInputs {
+    spool: Arc<OutputSpool>,
     foreign: Option<Arc<ForeignOutput>>,
 }
 
-impl Drop for Sources {
+impl Drop for PumpInputs {
     fn drop(&mut self) {
         self.spool.abandon();
         if let Some(foreign) = &self.foreign {
-            // What nobody framed goes to the log as it is.
+            // Text that was not framed goes to the log as it is.
             foreign.give_up();
         }
     }

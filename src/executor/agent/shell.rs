@@ -1,4 +1,4 @@
-//! Which shell of the image runs a script: GitLab's scripts need `$'...'`, and not every image has bash.
+//! Chooses the shell of the image that runs a script: GitLab's scripts need `$'...'`, and not every image has bash.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -10,25 +10,25 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::base::process::{Exit, ProcessGroup};
 
-/// The code of a script that the image has no shell for, as a shell says it of a command it cannot find.
+/// Exit code when the image has no shell: 127, a shell's "command not found".
 const NO_SHELL: i32 = 127;
-/// The code of a script that its shell cannot parse.
+/// Exit code when no shell of the image can parse the script.
 const NOT_PARSED: i32 = 2;
-/// Where shells are when `PATH` does not name them.
-pub(super) const USUAL_PLACES: [&str; 3] = ["/bin", "/usr/bin", "/usr/local/bin"];
-/// How long a shell may take to tell what it can parse.
+/// Directories searched after those of `PATH`.
+pub(super) const DEFAULT_DIRS: [&str; 3] = ["/bin", "/usr/bin", "/usr/local/bin"];
+/// Time limit of the test command that checks what a shell can parse.
 const PROBE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How the script is run.
+/// Result of [`choose_shell`].
 pub(super) enum Shell {
     /// Program and first arguments; the script's path follows.
     Found(Vec<PathBuf>),
-    /// Nothing in the image can run the script.
+    /// No shell of the image can run the script; `explanation` goes into the job log.
     Unfit { code: i32, explanation: String },
 }
 
-/// bash if the image has it; else the first of busybox, ash and sh that can parse the script.
-/// `path` is the script's `PATH`; the error is that of reading the script.
+/// Returns bash if the image has it, else the first of busybox, ash and sh that can parse the script.
+/// `path` is the script's `PATH`. Fails only when the script cannot be read.
 pub(super) async fn choose_shell(path: &str, script: &Path, usual: &[&str]) -> std::io::Result<Shell> {
     let find = |name: &str| find_program(path.as_ref(), usual, name);
     if let Some(bash) = find("bash") {
@@ -68,7 +68,7 @@ fn find_program(path: &OsStr, usual: &[&str], name: &str) -> Option<PathBuf> {
         .find(|file| std::fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0))
 }
 
-/// Whether the shell knows `$'...'`, which GitLab's scripts use. dash does not.
+/// Runs a test command to check that the shell knows `$'...'`. dash does not.
 async fn parses_dollar_quotes(shell: &[PathBuf]) -> bool {
     let Some((program, arguments)) = shell.split_first() else { return false };
     let mut command = Command::new(program);
@@ -102,7 +102,7 @@ mod tests {
 
     /// An image that has `program` alone, as `name`.
     async fn shell_of(program: &str, name: &str, script: &str) -> Option<Shell> {
-        let Some(file) = find_program(OsStr::new(""), &USUAL_PLACES, program) else {
+        let Some(file) = find_program(OsStr::new(""), &DEFAULT_DIRS, program) else {
             eprintln!("SKIPPED: {program} is not on this machine");
             return None;
         };
@@ -142,7 +142,7 @@ mod tests {
         let path = dir.path().as_os_str();
         assert_eq!(find_program(path, &[], "tool-of-the-image"), Some(dir.path().join("tool-of-the-image")));
         assert_eq!(find_program(path, &[], "plain"), None);
-        assert!(find_program(OsStr::new(""), &USUAL_PLACES, "sh").is_some());
+        assert!(find_program(OsStr::new(""), &DEFAULT_DIRS, "sh").is_some());
         assert_eq!(find_program(OsStr::new("."), &[], "sh"), None);
     }
 }

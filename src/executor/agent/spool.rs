@@ -1,8 +1,8 @@
-//! A queue of bytes between a thread that must not wait and one that may be slow: on disk, so that it can be long.
+//! A byte queue on disk between a fast writer and a slow reader.
 //!
-//! The file has no name and holds what was written and not read: it is cut when the reader has caught up, and given back in
-//! pieces meanwhile. Up to its limit the writer is never slowed; beyond it, and where the disk has no room, writer and
-//! reader go at one speed. Bytes come out as they went in; nothing is ever dropped while there is a reader.
+//! An unnamed file holds the bytes that were written and not read. It is truncated when the reader has caught up, and parts that were
+//! read are freed meanwhile. Writers never wait below the limit; above it, or on a full disk, they wait for the reader. No byte is lost
+//! while there is a reader.
 
 use std::fs::File;
 use std::io;
@@ -13,37 +13,37 @@ use std::time::Instant;
 
 use rustix::fs::FallocateFlags;
 
-/// A file that is not longer than this is not cut when it is empty, but written anew from its start.
+/// A file up to this length is reused without truncation when it is empty.
 const KEEP: u64 = 1 << 20;
-/// So much is given back to the disk at once while the reader is behind.
+/// Size of the parts that are freed while the reader is behind.
 const GIVE_BACK: u64 = 8 << 20;
 
-/// The queue. One thread reads; several may write, each call as a whole.
+/// The queue. One thread reads; several may write, each call atomic.
 #[derive(Debug)]
-pub(super) struct Spool {
-    /// `None`: every write is handed over in memory.
+pub(super) struct OutputSpool {
+    /// `None`: each write waits in memory for the reader.
     file: Option<File>,
     limit: u64,
-    /// Not every file system can; then the limit bounds the file's length instead of what it holds.
+    /// The file system can free parts of a file. If it cannot, the limit bounds the file's length instead of its content.
     can_give_back: AtomicBool,
     state: Mutex<State>,
-    /// The reader has a reason to look.
+    /// Signals the reader: bytes, a wake-up or the end.
     arrived: Condvar,
-    /// A writer has, or somebody who waits for the end.
+    /// Signals writers that wait for room, and `wait_done`.
     freed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// What is in the file: from `read` up to `written`; what lies before `given_back` takes no room.
+    /// The file's content is `read..written`; everything before `given_back` is freed.
     given_back: u64,
     read: u64,
     written: u64,
-    /// Somebody writes behind `written`.
+    /// A writer is writing behind `written`.
     is_writing: bool,
-    /// What the disk had no room for; it comes after everything in the file.
+    /// Bytes that did not fit on the disk; they follow the file's content.
     overflow: Vec<u8>,
-    is_kicked: bool,
+    is_woken: bool,
     is_closed: bool,
     reader: Reader,
 }
@@ -52,7 +52,7 @@ struct State {
 enum Reader {
     #[default]
     Busy,
-    /// It has done everything it took.
+    /// It has processed all that it read.
     Idle,
     Gone,
 }
@@ -63,21 +63,21 @@ impl State {
     }
 }
 
-/// What a look into the queue gives.
+/// Result of [`OutputSpool::read`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Read {
-    /// So many bytes, at least one.
+    /// Number of bytes, at least one.
     Bytes(usize),
-    /// Nothing came in time.
+    /// No bytes before the time limit.
     Idle,
-    /// Somebody [kicked](Spool::kick) the reader.
-    Kicked,
-    /// Closed, and everything was read.
+    /// The reader was [woken](OutputSpool::wake).
+    Woken,
+    /// Closed and fully read.
     End,
 }
 
-impl Spool {
-    /// Holds up to `limit` bytes in `file`, which is empty and nobody else's.
+impl OutputSpool {
+    /// Holds up to `limit` bytes in `file`, which must be empty and used by nothing else.
     pub(super) fn new(file: Option<File>, limit: u64) -> Self {
         let limit = if file.is_some() { limit } else { 0 };
         Self {
@@ -90,37 +90,37 @@ impl Spool {
         }
     }
 
-    /// Takes the bytes; waits while there is no room. After [`abandon`](Self::abandon) they are dropped.
+    /// Appends the bytes; waits while there is no room. After [`abandon`](Self::abandon) they are dropped.
     pub(super) fn write(&self, bytes: &[u8]) {
         self.put(bytes, true);
     }
 
-    /// Takes the bytes if there is room now.
+    /// Appends the bytes if there is room; returns false, without waiting, if there is none.
     #[must_use]
     pub(super) fn offer(&self, bytes: &[u8]) -> bool {
         self.put(bytes, false)
     }
 
-    /// No bytes follow; the reader ends with what is there.
+    /// Ends the queue: the reader gets the remaining bytes, then [`Read::End`].
     pub(super) fn close(&self) {
         self.state().is_closed = true;
         self.arrived.notify_all();
     }
 
-    /// Nobody reads any more: what is there and what comes is dropped.
+    /// Ends reading: present and future bytes are dropped.
     pub(super) fn abandon(&self) {
         self.state().reader = Reader::Gone;
         self.freed.notify_all();
     }
 
-    /// Wakes the reader.
-    pub(super) fn kick(&self) {
-        self.state().is_kicked = true;
+    /// Makes the reader return [`Read::Woken`].
+    pub(super) fn wake(&self) {
+        self.state().is_woken = true;
         self.arrived.notify_all();
     }
 
-    /// Fills the beginning of `buffer`; waits for the first byte until the given moment, or for ever. Coming back here
-    /// tells that everything that was taken before is done.
+    /// Reads into the beginning of `buffer`; waits for the first byte until the given moment, or for ever. The call also says that the
+    /// reader has processed the bytes of earlier calls.
     pub(super) fn read(&self, buffer: &mut [u8], until: Option<Instant>) -> io::Result<Read> {
         let mut state = self.state();
         loop {
@@ -136,13 +136,13 @@ impl Spool {
                 self.freed.notify_all();
                 return Ok(Read::Bytes(count));
             }
-            // Before the kick: somebody who kicks without a pause must not put off the end.
+            // Checked before the wake-up, so that constant wake-ups cannot put off the end.
             if state.is_closed {
                 return Ok(Read::End);
             }
-            if state.is_kicked {
-                state.is_kicked = false;
-                return Ok(Read::Kicked);
+            if state.is_woken {
+                state.is_woken = false;
+                return Ok(Read::Woken);
             }
             if state.reader == Reader::Busy {
                 state.reader = Reader::Idle;
@@ -161,7 +161,7 @@ impl Spool {
         }
     }
 
-    /// Waits until the reader has done everything; false when the time was not enough.
+    /// Waits until the reader has processed everything; returns false after the time limit.
     pub(super) fn wait_done(&self, until: Instant) -> bool {
         let mut state = self.state();
         while state.reader == Reader::Busy || (state.reader == Reader::Idle && (!state.is_empty() || state.is_writing))
@@ -204,7 +204,7 @@ impl Spool {
         if let Some(Ok(())) = stored {
             state.written += length;
         } else {
-            // The room was checked before: whatever the disk lacks, this much is handed over in memory.
+            // Room was checked above, so after a failed write the bytes may wait in memory.
             state.overflow.extend_from_slice(bytes);
         }
         drop(state);
@@ -259,11 +259,11 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(20);
 
-    fn on_disk(limit: u64) -> Spool {
-        Spool::new(Some(tempfile::tempfile().unwrap()), limit)
+    fn on_disk(limit: u64) -> OutputSpool {
+        OutputSpool::new(Some(tempfile::tempfile().unwrap()), limit)
     }
 
-    fn read_all(spool: &Spool, size: usize) -> Vec<u8> {
+    fn read_all(spool: &OutputSpool, size: usize) -> Vec<u8> {
         let mut all = Vec::new();
         let mut buffer = vec![0; size];
         while let Read::Bytes(count) = spool.read(&mut buffer, Some(Instant::now() + LONG)).unwrap() {
@@ -280,7 +280,8 @@ mod tests {
     fn what_goes_in_comes_out_whatever_the_room() {
         let pieces: Vec<Vec<u8>> = (0..300).map(|number| bytes(number * 37 % 5000 + 1, number)).collect();
         let full = std::fs::OpenOptions::new().read(true).write(true).open("/dev/full").unwrap();
-        let spools = [on_disk(u64::MAX), on_disk(9000), Spool::new(None, u64::MAX), Spool::new(Some(full), 1 << 20)];
+        let spools =
+            [on_disk(u64::MAX), on_disk(9000), OutputSpool::new(None, u64::MAX), OutputSpool::new(Some(full), 1 << 20)];
         for spool in spools {
             let spool = Arc::new(spool);
             let writer = spool.clone();
@@ -300,7 +301,7 @@ mod tests {
     fn the_file_is_cut_when_the_reader_has_caught_up_and_punched_before() {
         use std::os::unix::fs::MetadataExt as _;
         let spool = on_disk(u64::MAX);
-        let blocks = |spool: &Spool| spool.file.as_ref().unwrap().metadata().unwrap().blocks() * 512;
+        let blocks = |spool: &OutputSpool| spool.file.as_ref().unwrap().metadata().unwrap().blocks() * 512;
         for number in 0..20 {
             spool.write(&bytes(1 << 20, number));
         }
@@ -337,12 +338,12 @@ mod tests {
     #[test]
     fn a_reader_is_woken_by_a_kick_and_by_time() {
         let spool = on_disk(10);
-        spool.kick();
-        assert_eq!(spool.read(&mut [0; 4], None).unwrap(), Read::Kicked);
+        spool.wake();
+        assert_eq!(spool.read(&mut [0; 4], None).unwrap(), Read::Woken);
         assert_eq!(spool.read(&mut [0; 4], Some(Instant::now())).unwrap(), Read::Idle);
         spool.write(b"x");
         spool.close();
-        spool.kick();
+        spool.wake();
         assert_eq!(spool.read(&mut [0; 4], None).unwrap(), Read::Bytes(1));
         assert_eq!(spool.read(&mut [0; 4], None).unwrap(), Read::End, "kicks do not put off the end");
     }

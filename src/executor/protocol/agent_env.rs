@@ -1,14 +1,14 @@
-//! What the agent must know before it can read its mailbox: a few environment variables of the training job.
+//! The agent's configuration: environment variables of the training job that it needs to reach its mailbox.
 //!
-//! Everybody who may describe the job can read them, so none is a secret.
+//! `DescribeTrainingJob` shows them, so none is a secret.
 
 use std::collections::BTreeMap;
 
 use crate::base::arn::Arn;
 use crate::base::failure::Failure;
-use crate::protocol::keys::Layout;
+use crate::protocol::keys::SessionKeys;
 
-/// Prefix of the executor's own variables; the script does not see them.
+/// Prefix of the executor's own variables; removed from the script's environment.
 pub const PREFIX: &str = "SAGEMAKER_EXECUTOR_";
 const ROOT: &str = "SAGEMAKER_EXECUTOR_ROOT";
 const BUCKET: &str = "SAGEMAKER_EXECUTOR_BUCKET";
@@ -18,11 +18,11 @@ const ENDPOINT_URL: &str = "SAGEMAKER_EXECUTOR_ENDPOINT_URL";
 const KMS_KEY_ID: &str = "SAGEMAKER_EXECUTOR_KMS_KEY_ID";
 const LEASE_SECONDS: &str = "SAGEMAKER_EXECUTOR_LEASE_SECONDS";
 
-/// Set by the driver in `CreateTrainingJob`.
+/// The variables, which the driver sets in `CreateTrainingJob`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentEnv {
     /// The session's keys.
-    pub layout: Layout,
+    pub layout: SessionKeys,
     pub bucket: String,
     pub prefix: String,
     pub region: Option<String>,
@@ -46,7 +46,7 @@ impl AgentEnv {
         environment
     }
 
-    /// `get` gives the value of a variable.
+    /// Reads the variables with `get`, which returns a variable's value.
     pub fn read<'e>(get: impl Fn(&str) -> Option<&'e str>) -> anyhow::Result<Self> {
         let required = |name: &str| {
             get(name).map(str::to_owned).ok_or_else(|| {
@@ -54,12 +54,12 @@ impl AgentEnv {
                     .hint("this command is the container's entrypoint; the driver sets it in CreateTrainingJob")
             })
         };
-        // The platform's own variables are the fallback. AWS_REGION comes last: an image or a job may set it for itself.
+        // SageMaker's own variables are the fallback. AWS_REGION comes last: an image or a job may set it for itself.
         let arn =
             get("TRAINING_JOB_ARN").and_then(Arn::parse).map(|arn| arn.region).filter(|region| !region.is_empty());
         let region = get(REGION).or(arn).or_else(|| get("AWS_REGION")).map(str::to_owned);
         Ok(Self {
-            layout: Layout::new(required(ROOT)?),
+            layout: SessionKeys::new(required(ROOT)?),
             bucket: required(BUCKET)?,
             prefix: required(STORE_PREFIX)?,
             region,
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn what_the_driver_sets_is_what_the_agent_reads() {
         let env = AgentEnv {
-            layout: Layout::of_session("gitlab-1-2-abcdef12"),
+            layout: SessionKeys::of_session("gitlab-1-2-abcdef12"),
             bucket: "b".into(),
             prefix: "p".into(),
             region: Some("eu-west-1".into()),

@@ -1,8 +1,7 @@
-//! What the agent's input channel contains beside the agent itself: the way from `/bin/sh` to a running agent.
+//! The files of the agent's input channel, and the start script that runs the agent.
 //!
-//! Files that come from S3 have no execute bit, so the container's entrypoint is `/bin/sh` with [`START`]. The script finds a
-//! way to make the agent executable and `exec`s it: the agent becomes PID 1 and gets the SIGTERM of a stop. This module makes
-//! bytes; it never runs anything.
+//! Files from S3 have no execute bit, so the container's entrypoint is `/bin/sh` with [`START`]. The script makes the agent
+//! executable and `exec`s it: the agent becomes PID 1 and gets the SIGTERM of a stop. This module only produces text.
 
 use std::path::{Path, PathBuf};
 
@@ -10,12 +9,12 @@ use std::path::{Path, PathBuf};
 pub const BINARY: &str = "sagemaker-executor";
 /// The script that the container's entrypoint runs: `/bin/sh /opt/ml/input/data/<channel>/start.sh`.
 pub const START: &str = "start.sh";
-/// Trusted roots of the runner host, for images without any; absent when the host needs none.
+/// CA certificates of the runner host, for images without any; absent when the host needs none.
 pub const CA_BUNDLE: &str = "ca-bundle.pem";
 /// The input channel that holds these files.
 pub const CHANNEL: &str = "sagemaker-executor";
 
-/// Where the channel lies in the container.
+/// Directory of the channel in the container.
 pub fn channel_dir() -> PathBuf {
     Path::new("/opt/ml/input/data").join(CHANNEL)
 }
@@ -25,10 +24,9 @@ pub fn start_path() -> String {
     channel_dir().join(START).display().to_string()
 }
 
-/// The start script, for any POSIX shell (dash, busybox sh, bash), without an external command where it can do without.
+/// The start script, for any POSIX shell (dash, busybox sh, bash). It uses external commands only where it must.
 ///
-/// Ends as the agent, or with exit code 126 and a line that tells what the image lacks, on stderr and in
-/// `/opt/ml/output/failure`.
+/// It `exec`s the agent, or ends with exit code 126 and names what the image lacks, on stderr and in `/opt/ml/output/failure`.
 pub fn start_script() -> String {
     SCRIPT.replace("@BINARY@", BINARY)
 }

@@ -1,42 +1,42 @@
-//! Keys of the bucket, relative to the store's prefix.
+//! Object keys in the bucket, relative to the configured prefix.
 
 use std::fmt::Display;
 
 use crate::base::node::NodeId;
 
-/// Where SageMaker puts its own output, which nobody reads.
+/// Key prefix of SageMaker's own output, which the executor does not read.
 pub const OUTPUT: &str = "output";
 
-/// Prefix of the agent's files; `hash` covers all of them.
+/// Key prefix of the agent's files; `hash` is over all of them.
 pub fn agent(hash: &str) -> String {
     format!("agents/{hash}")
 }
 
-/// One of the agent's files; with an empty name, the folder of all.
+/// Key of one of the agent's files; with an empty name, the folder of all.
 pub fn agent_file(agent: &str, name: &str) -> String {
     format!("{agent}/{name}")
 }
 
-/// Prefix of the packs that stay for later jobs of a project.
+/// Key prefix of the packs that later jobs of the project reuse.
 pub fn project_packs(scope: &str) -> String {
     format!("projects/{scope}/packs")
 }
 
-/// Object keys of one session.
+/// Object keys of one session, below its root.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layout {
+pub struct SessionKeys {
     root: String,
 }
 
-impl Layout {
-    /// `root` as another process gives it with [`Layout::name`].
+impl SessionKeys {
+    /// `root` is another process's [`SessionKeys::name`].
     pub fn new(root: impl Into<String>) -> Self {
         Self { root: root.into() }
     }
     pub fn of_session(id: &str) -> Self {
         Self::new(format!("sessions/{id}"))
     }
-    /// The root without a slash at its end: the session's place in the store.
+    /// The session's key prefix, without a slash at its end.
     pub fn name(&self) -> &str {
         &self.root
     }
@@ -58,7 +58,7 @@ impl Layout {
     pub fn lease(&self) -> String {
         format!("{}/lease.json", self.root)
     }
-    /// The script of one run: holds the job's variables in clear, deleted by cleanup.
+    /// The script of one run. It holds the job's variables in clear; `cleanup` deletes it.
     pub fn script(&self, run: u32) -> String {
         format!("{}/scripts/{run:06}", self.root)
     }
@@ -66,33 +66,33 @@ impl Layout {
     pub fn trace(&self, node: NodeId, run: u32, batch: u32) -> String {
         format!("{}/trace/{node}/{run:06}/{batch:06}", self.root)
     }
-    /// The workspace on its way to the container; `packs` is as [`project_packs`] gives it.
-    pub fn workspace(&self, attempt: u32, packs: &str) -> Route {
-        Route {
+    /// The workspace's transfer to the container; `packs` comes from [`project_packs`].
+    pub fn workspace(&self, attempt: u32, packs: &str) -> TransferKeys {
+        TransferKeys {
             manifest: format!("{}/workspace/{attempt:06}", self.root),
             packs: packs.to_owned(),
             private: format!("{}/workspace/packs", self.root),
         }
     }
-    /// What comes back to the host.
-    pub fn results(&self) -> Route {
+    /// The results' transfer to the host.
+    pub fn results(&self) -> TransferKeys {
         let packs = format!("{}/results/packs", self.root);
-        Route { manifest: format!("{}/results/manifest", self.root), packs: packs.clone(), private: packs }
+        TransferKeys { manifest: format!("{}/results/manifest", self.root), packs: packs.clone(), private: packs }
     }
 }
 
-/// Where a transfer lies in the store.
+/// Object keys of one transfer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// Prefix of the parts of its manifest; nobody else's.
+pub struct TransferKeys {
+    /// Key prefix of the manifest's parts, used by this transfer alone.
     pub manifest: String,
-    /// Prefix of packs that stay for other transfers of the project.
+    /// Key prefix of the packs that other transfers of the project may reuse.
     pub packs: String,
-    /// Prefix of packs that are this transfer's own and vanish with it: what may hold secrets of the job.
+    /// Key prefix of the packs that are deleted with this transfer: they may hold secrets of the job.
     pub private: String,
 }
 
-impl Route {
+impl TransferKeys {
     pub fn part(&self, number: u32) -> String {
         format!("{}/{number:06}", self.manifest)
     }
@@ -113,9 +113,9 @@ mod tests {
     /// Processes of different versions meet at these, so none may change.
     #[test]
     fn keys_are_as_documented() {
-        let (layout, node) = (Layout::of_session("gitlab-1-2-abcdef12"), NodeId::at(1));
+        let (layout, node) = (SessionKeys::of_session("gitlab-1-2-abcdef12"), NodeId::at(1));
         assert_eq!(layout.name(), "sessions/gitlab-1-2-abcdef12");
-        assert_eq!(Layout::new(layout.name()), layout);
+        assert_eq!(SessionKeys::new(layout.name()), layout);
         let below = |key: &str| key.strip_prefix("sessions/gitlab-1-2-abcdef12").unwrap().to_owned();
         let keys = [
             layout.root(),

@@ -1,17 +1,16 @@
-//! What driver and agent tell each other: numbered, versioned objects with one writer each, never rewritten.
+//! Messages between driver and agent: numbered, versioned objects with one writer each, never rewritten.
 //!
-//! The driver writes orders and renews the lease, each node's agent writes reports. Keys are in
-//! [`keys`](super::keys).
+//! The driver writes orders and renews the lease; each node's agent writes reports. [`keys`](super::keys) has their keys.
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::project::{Selection, Trees};
 
-/// Version of every message. A reader refuses a higher one and tolerates unknown fields.
+/// Version of every message. A reader refuses a higher version and ignores unknown fields.
 pub const VERSION: u32 = 1;
 
-/// A message with its version and number. The body's kind is its tag.
+/// A message with its version and number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope<T> {
     pub version: u32,
@@ -19,30 +18,30 @@ pub struct Envelope<T> {
     pub body: T,
 }
 
-/// From the driver. Sent in this order: `Workspace`, then `Run` (and `Cancel`) as stages come, then `Finish`.
+/// A message of the driver. The sequence is `Workspace`, then `Run` (and `Cancel`) for each stage, then `Finish`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
     /// Fetch the project before anything else.
     Workspace(WorkspaceOrder),
-    /// Run the script stored under [`Layout::script`](super::keys::Layout::script).
+    /// Run the script stored under [`SessionKeys::script`](super::keys::SessionKeys::script).
     Run(RunOrder),
     Cancel {
         run: u32,
     },
-    /// No script follows: send the results when asked, then leave.
+    /// No script follows: send the results if `collect`, then end.
     Finish {
         collect: bool,
     },
 }
 
-/// Holds all that is needed to send results back unasked, when the agent is stopped or its lease expires.
+/// Also holds what the agent needs to send results without a further order, when it is stopped or its lease expires.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkspaceOrder {
-    /// Counted from 1; a higher one takes the place of those before. The manifest is at
-    /// [`Layout::workspace`](super::keys::Layout::workspace).
+    /// Counted from 1; a higher attempt replaces the earlier ones. The manifest is at
+    /// [`SessionKeys::workspace`](super::keys::SessionKeys::workspace).
     pub attempt: u32,
-    /// Prefix of the packs.
+    /// Key prefix of the packs.
     pub packs: String,
     pub trees: Trees,
     pub selection: Selection,
@@ -52,18 +51,18 @@ pub struct WorkspaceOrder {
 pub struct RunOrder {
     pub run: u32,
     pub stage: String,
-    /// Values that may not appear in the output.
+    /// Values to remove from the output.
     pub masks: Vec<String>,
     pub mask_prefixes: Vec<String>,
-    /// Seconds between SIGTERM and SIGKILL when canceled.
+    /// Seconds between SIGTERM and SIGKILL when the run is canceled.
     pub grace: u64,
-    /// Whether the driver reads the copy of the output while the script runs; else the copy may come late.
+    /// The driver reads the copy of the output while the script runs; if not, batches are stored less often.
     #[serde(default = "yes")]
     pub live_copy: bool,
 }
 
 impl Order {
-    /// For logs: the kind alone, since a `Run` carries secrets.
+    /// The kind alone, for logs: a `Run` carries secrets.
     pub fn kind(&self) -> &'static str {
         match self {
             Order::Workspace(_) => "workspace",
@@ -80,11 +79,11 @@ impl std::fmt::Debug for Order {
     }
 }
 
-/// From the agent of one node.
+/// A message of the agent of one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Report {
-    /// The first report: the container runs and can reach the mailbox.
+    /// The first report: the container runs and reaches the mailbox.
     Ready {
         agent: String,
         nodes: Vec<String>,
@@ -93,11 +92,11 @@ pub enum Report {
     Received {
         summary: String,
     },
-    /// A pack that the manifest of this attempt counts on is not in the store. Another attempt is waited for.
+    /// A pack named by the manifest of this attempt is not in the store. The agent waits for another attempt.
     Missing {
         attempt: u32,
     },
-    /// A chunk of the project is not what its name says; the pack is of no use to anybody.
+    /// The content of a chunk does not match its hash; the pack is unusable.
     Damaged {
         pack: String,
         chunk: String,
@@ -114,34 +113,34 @@ pub enum Report {
     Collected {
         summary: String,
     },
-    /// The agent could not do what an order asked; it goes on to listen.
+    /// The agent could not carry out an order; it waits for the next one.
     Failed {
         order: String,
         reason: String,
-        /// The job's own mistake, or its image's: a retry would end the same way.
+        /// A mistake of the job or its image: a retry would fail in the same way.
         #[serde(default)]
         by_job: bool,
     },
-    /// The last report: the process ends now.
+    /// The last report: the agent ends now.
     Bye {
         reason: ByeReason,
     },
 }
 
-/// How a script ended on one node.
+/// The end of a script on one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitReport {
-    /// As a shell counts: 128 + n when killed by signal n.
+    /// Exit code; 128 + n when killed by signal n, as in a shell.
     pub code: i32,
-    /// Bytes of output, and their hash as in the end frame.
+    /// Size of the output in bytes, and its hash as in the end frame.
     pub bytes: u64,
     pub hash: String,
-    /// Ended because an order, a stop of the job or the lease asked for it.
+    /// The agent ended the script: after an order, a stop of the job or the end of the lease.
     pub canceled: bool,
-    /// When the script ended: milliseconds since 1970 by the node's clock. 0 when it never began, or from an agent that does not tell.
+    /// When the script ended: milliseconds since 1970 by the node's clock. 0: the script never began, or an older agent does not say.
     #[serde(default)]
     pub at: u64,
-    /// Batches in the copy of the output, which is then complete. `None`: it is not, and only the log has every frame.
+    /// Number of batches in the complete copy of the output. `None`: the copy is incomplete, and only the log has every frame.
     #[serde(default)]
     pub copy: Option<u32>,
 }
@@ -150,7 +149,7 @@ fn yes() -> bool {
     true
 }
 
-/// Why an agent leaves.
+/// Why an agent ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ByeReason {
@@ -158,21 +157,21 @@ pub enum ByeReason {
     Finished,
     /// SIGTERM: `StopTrainingJob`, or the job's longest run time.
     Stopped,
-    /// Nobody renewed the lease.
+    /// The driver did not renew the lease.
     LeaseExpired,
     /// A reason that this version does not know.
     #[serde(other)]
     Other,
 }
 
-/// The driver's sign of life; the agent watches the number change on its own clock.
+/// The driver's heartbeat. The agent times the changes of `beat` on its own clock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     pub version: u32,
     pub beat: u64,
 }
 
-/// Why a message cannot be used. Its content is never shown: orders carry secrets, reports come from a container.
+/// Why a message cannot be used. Messages never show its content: orders carry secrets, reports come from a container.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum MailboxError {
     #[error("message {0} is larger than {MAX_BYTES} bytes")]
@@ -199,7 +198,7 @@ pub fn decode<T: for<'de> Deserialize<'de>>(key: &str, seq: u32, bytes: &[u8]) -
         return Err(MailboxError::TooLarge(key.to_owned()));
     }
     let malformed = |error: serde_json::Error| MailboxError::Malformed(key.to_owned(), error.line(), error.column());
-    // Versions are compared before the body is looked at: a newer body may not parse.
+    // Check the version first: a newer body may not parse.
     let head: Envelope<IgnoredAny> = serde_json::from_slice(bytes).map_err(malformed)?;
     if head.version > VERSION {
         return Err(MailboxError::Version(key.to_owned(), head.version));

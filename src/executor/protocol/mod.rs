@@ -1,5 +1,5 @@
-//! The contract of driver and agent, used by both: what they tell each other, where it lies in the bucket, and how the agent is
-//! started. Pure: no I/O, no clock. [WIRE-FORMATS](../../../docs/WIRE-FORMATS.md) describes it.
+//! The contract between driver and agent: messages, object keys, and the start of the agent. Pure: no I/O, no clock.
+//! [WIRE-FORMATS](../../../docs/WIRE-FORMATS.md) describes it.
 
 pub mod agent_env;
 pub mod bootstrap;

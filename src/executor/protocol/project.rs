@@ -1,49 +1,48 @@
-//! What of the job's project travels between host and container. The rules are applied by `workspace`.
+//! The files of a project that are transferred between host and container. `workspace` applies the rules.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// The trees that travel: the project directory and, beside it, its temporary directory `<project>.tmp`. Absolute, and
-/// the same on both sides.
+/// The directory trees to transfer: the project directory and its temporary directory `<project>.tmp`. Absolute paths, the same on
+/// both sides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trees {
     pub project: PathBuf,
     pub tmp: PathBuf,
-    /// The operator's directory that both lie below on the host: from there on no link is followed. A container has none, for links on the
-    /// way to its trees are its image's own.
+    /// The operator's directory on the host that contains both trees: below it no link is followed. `None` in a container, where the image
+    /// may have links on the way to the trees.
     #[serde(skip)]
     pub base: Option<PathBuf>,
 }
 
-/// What later host stages read of the project directory: what any of the rules wants.
+/// The files that later host stages read: those that any rule selects.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Selection {
     pub rules: Vec<Rule>,
-    /// Everything that changed.
+    /// Select every changed file.
     pub everything: bool,
-    /// Links that lead out of the project come back as well. They are written as links and never followed.
+    /// Also select links that point out of the project. They are written as links and never followed.
     pub outside_links: bool,
 }
 
-/// One definition of artifacts, a report or a cache, as it stands in the job.
+/// One definition of artifacts, a report or a cache in the job.
 ///
-/// Relative paths start at the project directory. The helper expands paths as a shell would within double quotes, with the
-/// environment of its stage, so backslashes count twice, and a path with a `$` or a backquote that is left wants
-/// everything: what it comes to is known to the host stage alone.
+/// Relative paths start at the project directory. The runner's helper expands paths as a shell does within double quotes, with the
+/// environment of its stage. So a backslash is escaped once more, and a rule with an unexpanded `$` or backquote selects everything:
+/// only the host stage knows its value.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Rule {
-    /// Files, directories (with all they hold) and patterns.
+    /// Files, directories (with their content) and patterns.
     pub include: Vec<String>,
-    /// Files and patterns. A directory is left out with what it holds by a pattern such as `out/**` alone.
+    /// Files and patterns. To exclude a directory with its content, a pattern such as `out/**` is needed.
     pub exclude: Vec<String>,
-    /// Files that git does not track: everything but `exclude`.
+    /// Select all files that git does not track, except `exclude`.
     pub untracked: bool,
-    /// The content of a link that is taken is read through it, as in a report that is uploaded raw.
+    /// Follow a selected link and read its target, as for a report that is uploaded raw.
     pub follow: bool,
-    /// Names of variables whose values stand in the paths already. Should `gitlab_runner_env` speak of one, the rule wants
-    /// everything.
+    /// Names of the variables whose values are in the paths already. If `gitlab_runner_env` sets one of them, the rule selects everything.
     pub variables: Vec<String>,
 }

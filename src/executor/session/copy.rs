@@ -135,12 +135,12 @@ impl CopyReader {
 mod tests {
     use super::*;
     use crate::cloud::testing::Memory;
-    use crate::protocol::keys::Layout;
+    use crate::protocol::keys::SessionKeys;
     use crate::session::exchange::Mailbox;
     use crate::trace::FrameEncoder;
 
-    fn layout() -> Layout {
-        Layout::new("sessions/x")
+    fn layout() -> SessionKeys {
+        SessionKeys::new("sessions/x")
     }
 
     /// `batches` batches of ten frames of ten bytes each.
@@ -178,7 +178,7 @@ mod tests {
             if batch == 5 || batch == 30 {
                 encoder.encode(b"123456789\n", &mut lines);
             } else {
-                encoder.encode_beside(b"NCCL INFO", &mut lines);
+                encoder.encode_foreign(b"NCCL INFO", &mut lines);
             }
             memory.objects.insert(&layout().trace(NodeId::LEADER, 1, batch), lines);
         }

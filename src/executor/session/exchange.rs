@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use crate::base::node::NodeId;
 use crate::cloud::{CloudError, ObjectStore};
-use crate::protocol::keys::{Layout, Route};
+use crate::protocol::keys::{SessionKeys, TransferKeys};
 use crate::protocol::mailbox::Order;
 use crate::protocol::project::Trees;
 use crate::session::mailbox;
@@ -62,15 +62,15 @@ pub trait Exchange: Send + Sync {
 #[derive(Clone)]
 pub struct Mailbox {
     objects: Arc<dyn ObjectStore>,
-    layout: Layout,
+    layout: SessionKeys,
 }
 
 impl Mailbox {
-    pub fn new(objects: Arc<dyn ObjectStore>, layout: Layout) -> Self {
+    pub fn new(objects: Arc<dyn ObjectStore>, layout: SessionKeys) -> Self {
         Self { objects, layout }
     }
 
-    fn route(&self, project: ProjectUpload<'_>) -> Route {
+    fn route(&self, project: ProjectUpload<'_>) -> TransferKeys {
         self.layout.workspace(project.attempt, project.packs)
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::{OnceCell, oneshot};
 
 use crate::base::worker::Worker;
 use crate::cloud::{Access, Connect, ObjectStore};
-use crate::protocol::keys::Layout;
+use crate::protocol::keys::SessionKeys;
 use crate::protocol::mailbox::{self, Lease};
 
 /// Renews the lease every third of its length until it is dropped.
@@ -22,7 +22,12 @@ pub struct LeaseKeeper {
 
 impl LeaseKeeper {
     /// The first renewal is a third of `lease` away, and no client is made before.
-    pub fn start(layout: &Layout, lease: Duration, connect: Arc<dyn Connect>, access: Access) -> anyhow::Result<Self> {
+    pub fn start(
+        layout: &SessionKeys,
+        lease: Duration,
+        connect: Arc<dyn Connect>,
+        access: Access,
+    ) -> anyhow::Result<Self> {
         // Beats of different processes differ by the process id.
         let beats = Arc::new(Beats { key: layout.lease(), last: AtomicU64::new(u64::from(std::process::id()) << 32) });
         let kept = Arc::clone(&beats);
@@ -90,13 +95,13 @@ mod tests {
 
     struct Kept {
         memory: Memory,
-        layout: Layout,
+        layout: SessionKeys,
         keeper: LeaseKeeper,
     }
 
     impl Kept {
         fn start(faults: impl IntoIterator<Item = Fault>) -> Self {
-            let (memory, layout) = (Memory::new(), Layout::new("sessions/s"));
+            let (memory, layout) = (Memory::new(), SessionKeys::new("sessions/s"));
             memory.objects.plan(faults);
             let connect = Arc::new(memory.clone());
             let keeper = LeaseKeeper::start(&layout, LEASE, connect, Access::default()).unwrap();

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 
 use crate::base::failure::Failure;
 use crate::cloud::ObjectStore;
-use crate::protocol::keys::Layout;
+use crate::protocol::keys::SessionKeys;
 use crate::protocol::mailbox::{self, Order};
 use crate::session::state::SessionState;
 
@@ -12,7 +12,7 @@ use crate::session::state::SessionState;
 /// before it noted it, or that lives beside this one; an order that none of them can have sent is an error. Returns the number.
 pub async fn send(
     objects: &dyn ObjectStore,
-    layout: &Layout,
+    layout: &SessionKeys,
     state: &SessionState,
     order: &Order,
 ) -> anyhow::Result<u32> {
@@ -68,7 +68,7 @@ mod tests {
 
     /// Sends a cancel where `found` has its number already; the number that it gets.
     async fn sent_after(found: &Order) -> anyhow::Result<u32> {
-        let (memory, layout) = (Memory::new(), Layout::new("sessions/s"));
+        let (memory, layout) = (Memory::new(), SessionKeys::new("sessions/s"));
         memory.objects.insert(&layout.order(1), mailbox::encode(1, found));
         let mut state = SessionState::default();
         state.apply(SessionEvent::RunBegun { stage: "step_script", script: "" });

@@ -47,7 +47,7 @@ use crate::config::env::{self, Environment};
 use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
 use crate::logs::{self, Feed, Pace};
-use crate::protocol::keys::Layout;
+use crate::protocol::keys::SessionKeys;
 use crate::protocol::mailbox::Order;
 use crate::protocol::project::Trees;
 use crate::session::exchange::{Exchange as _, Mailbox};
@@ -77,7 +77,7 @@ impl<'a> Host<'a> {
 /// What the processes of one job work on after `prepare`.
 pub struct Session<'a> {
     pub id: SessionId,
-    pub layout: Layout,
+    pub layout: SessionKeys,
     pub records: Records,
     state: SessionState,
     pub jobs: Arc<dyn TrainingJobs>,

@@ -8,7 +8,7 @@ use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
 use crate::protocol::agent_env::AgentEnv;
 use crate::protocol::bootstrap;
-use crate::protocol::keys::{self, Layout};
+use crate::protocol::keys::{self, SessionKeys};
 use crate::session::id::SessionId;
 
 /// Tags of every training job. `SESSION` is what adoption and sweeps compare.
@@ -64,8 +64,8 @@ pub fn training_job(
 }
 
 /// The session's place in the store.
-pub fn layout(id: &SessionId) -> Layout {
-    Layout::of_session(id.as_str())
+pub fn layout(id: &SessionId) -> SessionKeys {
+    SessionKeys::of_session(id.as_str())
 }
 
 fn environment(id: &SessionId, decision: &Decision, settings: &Settings) -> BTreeMap<String, String> {

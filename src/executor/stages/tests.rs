@@ -16,7 +16,7 @@ use crate::base::signals::Cancellation;
 use crate::cloud::testing::Memory;
 use crate::cloud::{JobStatus, ObjectStore as _, SecondaryStatus};
 use crate::config::env::{Contract, Environment};
-use crate::protocol::keys::Layout;
+use crate::protocol::keys::SessionKeys;
 use crate::protocol::mailbox::{self, ByeReason, Envelope, ExitReport, Order, Report, RunOrder};
 use crate::protocol::project::Trees;
 use crate::session::age::Stamp;
@@ -151,7 +151,7 @@ fn trees(project: &Path) -> Trees {
 struct Agent {
     memory: Memory,
     job: String,
-    layout: Layout,
+    layout: SessionKeys,
     container: Trees,
     reports: u32,
 }

@@ -74,7 +74,7 @@ impl FrameEncoder {
     }
 
     /// Appends the frames of one line, without its newline, that is not the script's; a long one is divided.
-    pub fn encode_beside(&mut self, line: &[u8], out: &mut Vec<u8>) {
+    pub fn encode_foreign(&mut self, line: &[u8], out: &mut Vec<u8>) {
         let mut rest = line;
         loop {
             let taken = frame_of(self.run, self.beside, BESIDE, rest, out);
@@ -377,10 +377,10 @@ mod tests {
     fn lines_of_others_are_counted_and_long_ones_divided() {
         let mut encoder = FrameEncoder::new(2);
         let mut out = Vec::new();
-        encoder.encode_beside(b"GPU 0\tbusy ", &mut out);
-        encoder.encode_beside(b"", &mut out);
+        encoder.encode_foreign(b"GPU 0\tbusy ", &mut out);
+        encoder.encode_foreign(b"", &mut out);
         let long = "x".repeat(20_000);
-        encoder.encode_beside(long.as_bytes(), &mut out);
+        encoder.encode_foreign(long.as_bytes(), &mut out);
         encoder.end(0, &mut out);
         let lines = lines(out);
         assert!(lines[0].starts_with("2:0:") && lines[0].ends_with(r">GPU 0\tbusy\x20"), "{lines:?}");

@@ -26,7 +26,7 @@ use super::warnings::Warnings;
 use super::*;
 use crate::cloud::testing::MemoryObjects;
 use crate::cloud::{CloudError, ObjectStore};
-use crate::protocol::keys::Route;
+use crate::protocol::keys::TransferKeys;
 use crate::protocol::project::{Rule, Selection, Trees};
 
 /// A host, a container and the store between them. Both sides have the trees in places of their own.
@@ -94,13 +94,13 @@ impl World {
     }
 }
 
-fn up() -> Route {
-    Route { manifest: "up".to_owned(), packs: "packs".to_owned(), private: "private".to_owned() }
+fn up() -> TransferKeys {
+    TransferKeys { manifest: "up".to_owned(), packs: "packs".to_owned(), private: "private".to_owned() }
 }
 
-fn down() -> Route {
+fn down() -> TransferKeys {
     let packs = "down/packs".to_owned();
-    Route { manifest: "down".to_owned(), packs: packs.clone(), private: packs }
+    TransferKeys { manifest: "down".to_owned(), packs: packs.clone(), private: packs }
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

@@ -279,7 +279,7 @@ proptest! {
         for (index, piece) in pieces.iter().enumerate() {
             encoder.encode(piece, &mut out);
             if let Some(text) = others.get(index) {
-                encoder.encode_beside(text.as_bytes(), &mut out);
+                encoder.encode_foreign(text.as_bytes(), &mut out);
             }
         }
         let others = &others[..others.len().min(pieces.len())];
@@ -377,7 +377,7 @@ fn lines_of_others_come_once_and_are_waited_for() {
     let mut encoder = FrameEncoder::new(1);
     let mut out = Vec::new();
     for text in [b"one".as_slice(), b"two\xff", b"three"] {
-        encoder.encode_beside(text, &mut out);
+        encoder.encode_foreign(text, &mut out);
     }
     encoder.end(0, &mut out);
     let lines = lines(out);

@@ -16,7 +16,7 @@ use super::manifest_reader::{AllSent, FIRST_PAUSE, ManifestReader};
 use super::quota::Limits;
 use super::sink::Sink;
 use crate::cloud::ObjectStore;
-use crate::protocol::keys::Route;
+use crate::protocol::keys::TransferKeys;
 use crate::workspace::path::shown;
 use crate::workspace::store::{ChunkHash, open_block};
 use crate::workspace::task::{Progress, Stop, StopOnDrop, lock, on_thread, persist};
@@ -44,7 +44,7 @@ const FETCHES: usize = 8;
 /// more: `sink` must be held by nobody else.
 pub(crate) async fn fetch<S: Sink>(
     store: &dyn ObjectStore,
-    route: &Route,
+    route: &TransferKeys,
     all_sent: &AllSent,
     limits: &Limits,
     sink: &Arc<S>,
@@ -88,7 +88,7 @@ pub(crate) async fn fetch<S: Sink>(
 /// The bytes of a fetch.
 async fn get(
     store: &dyn ObjectStore,
-    route: &Route,
+    route: &TransferKeys,
     fetch: &Fetch,
     all_sent: &AllSent,
     progress: &Progress,

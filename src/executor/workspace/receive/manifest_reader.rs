@@ -13,7 +13,7 @@ use super::quota::{Limits, Quota};
 use super::sink::{Incoming, Sink};
 use crate::base::failure::Failure;
 use crate::cloud::ObjectStore;
-use crate::protocol::keys::Route;
+use crate::protocol::keys::TransferKeys;
 use crate::workspace::manifest::{Entry, Part, Record};
 use crate::workspace::task::{Progress, on_thread, persist};
 use crate::workspace::tree::FileEnd;
@@ -82,7 +82,7 @@ impl Step {
 /// Reads parts in order and turns them into fetches.
 pub(crate) struct ManifestReader<'a, S> {
     store: &'a dyn ObjectStore,
-    route: &'a Route,
+    route: &'a TransferKeys,
     all_sent: &'a AllSent,
     sink: Arc<S>,
     progress: &'a Arc<Progress>,
@@ -98,7 +98,7 @@ pub(crate) struct ManifestReader<'a, S> {
 impl<'a, S: Sink> ManifestReader<'a, S> {
     pub(super) fn new(
         store: &'a dyn ObjectStore,
-        route: &'a Route,
+        route: &'a TransferKeys,
         all_sent: &'a AllSent,
         limits: &Limits,
         sink: Arc<S>,

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cloud::{CloudError, ObjectStore};
-use crate::protocol::keys::Route;
+use crate::protocol::keys::TransferKeys;
 use crate::protocol::project::{Selection, Trees};
 use crate::workspace::summary::Summary;
 use crate::workspace::task::{Progress, Stop, on_thread};
@@ -53,7 +53,7 @@ pub struct Destination<'a> {
 /// [`MissingPacks`] and [`Damaged`] are among the causes of its errors.
 pub async fn receive(
     store: &dyn ObjectStore,
-    route: &Route,
+    route: &TransferKeys,
     trees: &Trees,
     progress: &Arc<Progress>,
 ) -> anyhow::Result<(Snapshot, Summary)> {
@@ -91,7 +91,7 @@ pub async fn receive(
 /// the project unless the selection keeps them.
 pub async fn apply_changes(
     store: &dyn ObjectStore,
-    route: &Route,
+    route: &TransferKeys,
     destination: Destination<'_>,
     bounds: Bounds<'_>,
     all_sent: &AllSent,

@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 
 use crate::cloud::ObjectStore;
-use crate::protocol::keys::Route;
+use crate::protocol::keys::TransferKeys;
 use crate::protocol::project::{Selection, Trees};
 use crate::workspace::store::index_cache::{self, KnownPacks};
 use crate::workspace::summary::Summary;
@@ -36,7 +36,7 @@ const INDEXES: &str = "indexes";
 /// A receiver may work at the same time. Fails, naming the file, when one cannot be read or keeps changing.
 pub async fn send(
     store: &dyn ObjectStore,
-    route: &Route,
+    route: &TransferKeys,
     trees: &Trees,
     cache: &Path,
     now: SystemTime,
@@ -71,7 +71,7 @@ pub async fn send(
 /// A file that changes while it is read goes back as it was read, with a warning.
 pub async fn send_changes(
     store: &dyn ObjectStore,
-    route: &Route,
+    route: &TransferKeys,
     trees: &Trees,
     snapshot: &Snapshot,
     selection: &Selection,
@@ -92,6 +92,6 @@ pub async fn send_changes(
 }
 
 /// Host: drops a pack that a receiver found [`crate::workspace::Damaged`], so that its chunks are sent again by whoever needs them next.
-pub async fn forget(store: &dyn ObjectStore, route: &Route, pack: &str, cache: &Path) -> anyhow::Result<()> {
+pub async fn forget(store: &dyn ObjectStore, route: &TransferKeys, pack: &str, cache: &Path) -> anyhow::Result<()> {
     index_cache::forget(store, &route.packs, pack.parse()?, &cache.join(INDEXES)).await
 }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::source::{Finding, ScanEvent};
 use crate::cloud::ObjectStore;
-use crate::protocol::keys::Route;
+use crate::protocol::keys::TransferKeys;
 use crate::workspace::manifest::{Draft, End, PART_MOST, Record};
 use crate::workspace::store::Packer;
 use crate::workspace::summary::Summary;
@@ -25,7 +25,7 @@ const PART_AGE: Duration = Duration::from_millis(250);
 /// Tells of files once all their chunks are stored. Files may overtake each other; what is told of one large file may not.
 pub(crate) struct Publisher<'a> {
     store: &'a dyn ObjectStore,
-    route: &'a Route,
+    route: &'a TransferKeys,
     packer: &'a Packer,
     progress: &'a Progress,
     draft: Draft,
@@ -52,7 +52,7 @@ struct HeldFile {
 impl<'a> Publisher<'a> {
     pub(super) fn new(
         store: &'a dyn ObjectStore,
-        route: &'a Route,
+        route: &'a TransferKeys,
         packer: &'a Packer,
         progress: &'a Progress,
     ) -> Self {

@@ -12,7 +12,7 @@ use super::publishing::{FINDINGS, Publisher};
 use super::reading;
 use super::source::SendJob;
 use crate::cloud::ObjectStore;
-use crate::protocol::keys::Route;
+use crate::protocol::keys::TransferKeys;
 use crate::workspace::store::{KnownPacks, PackName, PackUpload, Packer, Visibility};
 use crate::workspace::summary::Summary;
 use crate::workspace::task::{Progress, Stop, StopOnDrop, persist};
@@ -25,7 +25,7 @@ const WAITING: usize = 1;
 /// Does the job; returns once the last part is stored.
 pub(crate) async fn send(
     store: &dyn ObjectStore,
-    route: &Route,
+    route: &TransferKeys,
     job: SendJob,
     mut known: KnownPacks,
     progress: &Arc<Progress>,

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::chunk::{ChunkHash, LARGEST};
-use crate::protocol::keys::Route;
+use crate::protocol::keys::TransferKeys;
 
 const MAGIC: [u8; 8] = *b"SMEXPAK2";
 /// Of the index: its length and the magic number again.
@@ -82,7 +82,7 @@ pub(crate) struct PackName {
 }
 
 impl PackName {
-    pub(crate) fn key(&self, route: &Route) -> String {
+    pub(crate) fn key(&self, route: &TransferKeys) -> String {
         match self.visibility {
             Visibility::Project => route.shared_pack(self.id),
             Visibility::Session => route.private_pack(self.id),

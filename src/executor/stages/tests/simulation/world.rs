@@ -14,7 +14,7 @@ use super::plan::{Dice, Leaving, Plan, Trouble};
 use crate::base::node::NodeId;
 use crate::cloud::testing::{Memory, Verdict, Watch, When};
 use crate::cloud::{CloudErrorKind, JobStatus, SecondaryStatus};
-use crate::protocol::keys::Layout;
+use crate::protocol::keys::SessionKeys;
 
 /// How often SageMaker, or an agent, looks whether something is asked of it.
 pub(super) const LOOK: Duration = Duration::from_millis(500);
@@ -46,7 +46,7 @@ pub(super) struct Ended {
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) memory: Memory,
-    pub(super) layout: Layout,
+    pub(super) layout: SessionKeys,
     pub(super) container: PathBuf,
     pub(super) lease: Duration,
     ledger: Mutex<Ledger>,
@@ -79,7 +79,13 @@ struct Calls {
 }
 
 impl World {
-    pub(super) fn new(plan: &Plan, memory: Memory, layout: Layout, container: PathBuf, lease: Duration) -> Arc<Self> {
+    pub(super) fn new(
+        plan: &Plan,
+        memory: Memory,
+        layout: SessionKeys,
+        container: PathBuf,
+        lease: Duration,
+    ) -> Arc<Self> {
         let calls = Calls {
             dice: Dice::new(plan.seed ^ 0xca11),
             left: None,

@@ -1,9 +1,9 @@
-//! Where frames go: the container's log, and a copy of the same lines in the object store.
+//! Sends frames to the container's log and copies them to the object store.
 //!
-//! The copy is written as numbered batches: no gaps, none written anew with other content. It is quick for the first line
-//! after a pause and thrifty under steady output. Up to two batches are on their way at once, so a later one may be
-//! there before an earlier one. Lines are forgotten only after they are stored; [`TraceCopy::finish`] is the barrier
-//! before an exit may be reported. This module never reads the copy back, and it never divides a frame.
+//! The copy consists of numbered batches without gaps; a stored batch is never replaced by other content. The first line after a
+//! pause is stored soon, steady output in larger batches. Up to two uploads run at once, so a later batch may be stored before an
+//! earlier one. Lines are dropped only once they are stored; [`TraceCopy::finish`] must return before an exit is reported. This
+//! module never reads the copy and never splits a frame.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,40 +16,40 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::pump::FrameSink;
-use super::spool::Spool;
+use super::spool::OutputSpool;
 use crate::cloud::ObjectStore;
 
-/// How long the first batch after a pause collects, and the step from which the wait grows.
+/// Collecting time of the first batch after a pause; doubles under steady output.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
-/// How long a batch collects at most while somebody reads the copy live.
+/// Longest collecting time in [`CopyMode::Live`].
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// How long every batch collects when nobody does.
+/// Collecting time in [`CopyMode::Late`].
 const LATE_WAIT: Duration = Duration::from_secs(10);
-/// A batch is closed when it has so many bytes; the last lines may exceed it by one call of `send`.
+/// A batch is closed at this size; the last call of `send` may exceed it.
 const BATCH_BYTES: usize = 512 << 10;
-/// Batches on their way at once.
+/// Uploads that run at once.
 const IN_FLIGHT: usize = 2;
-/// What waits behind slow uploads, in bytes: an outage of the store delays neither the log nor ordinary output.
+/// Limit of the lines that wait for uploads: enough that an outage of the store delays neither the log nor ordinary output.
 const QUEUE_BYTES: usize = 2 << 20;
-/// Longer calls of `send` are divided.
+/// Longer input of `send` is split.
 const SEND_BYTES: usize = 128 << 10;
-/// How long one batch is tried to upload, beyond the store's own retries.
+/// Time limit for uploading one batch, on top of the store's own retries.
 pub(super) const UPLOAD_DEADLINE: Duration = Duration::from_mins(2);
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
 
-/// The container's log, and the copy.
+/// Writes frames to the container's log and to the copy.
 ///
-/// A copy that failed does not end the log: the run goes on and [`finish`](Self::finish) tells. Nor does a log that is slow
-/// delay the copy, as long as the disk has room for what the log has not taken.
+/// A failed copy does not end the log: the run goes on and [`finish`](Self::finish) returns the error. A slow log does not delay the
+/// copy as long as the disk has room for the lines that wait for the log.
 #[derive(Debug)]
 pub(super) struct TraceOutput {
-    log: Arc<Spool>,
+    log: Arc<OutputSpool>,
     copy: TraceCopy,
 }
 
 impl TraceOutput {
-    pub(super) fn new(log: Arc<Spool>, copy: TraceCopy) -> Self {
+    pub(super) fn new(log: Arc<OutputSpool>, copy: TraceCopy) -> Self {
         Self { log, copy }
     }
 
@@ -67,16 +67,16 @@ impl FrameSink for TraceOutput {
     }
 }
 
-/// How soon lines are stored.
+/// The collecting time of batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pace {
-    /// Somebody reads the copy while it grows.
+pub(super) enum CopyMode {
+    /// The driver reads the copy while the script runs: short.
     Live,
-    /// It serves gaps and the tail only: few, large batches.
+    /// The driver reads the copy for gaps and the tail only: few, large batches.
     Late,
 }
 
-/// The copy of one run's frames. Dropped before [`finish`](Self::finish), it stops and may lack its tail.
+/// Uploads the frames of one run. Dropped before [`finish`](Self::finish), it stops and the tail may be missing.
 #[derive(Debug)]
 pub(super) struct TraceCopy {
     lines: mpsc::UnboundedSender<Piece>,
@@ -88,19 +88,19 @@ pub(super) struct TraceCopy {
 impl TraceCopy {
     /// Starts the copy; `key_of` names the object of each batch, counted from 0.
     ///
-    /// Keeps at most about 7 MiB. Each batch is tried for [`UPLOAD_DEADLINE`].
+    /// Holds about 7 MiB at most. Each batch is tried for [`UPLOAD_DEADLINE`].
     pub(super) fn new(
         store: Arc<dyn ObjectStore>,
-        pace: Pace,
+        mode: CopyMode,
         key_of: impl Fn(u32) -> String + Send + 'static,
     ) -> Self {
         let (lines, queue) = mpsc::unbounded_channel();
-        let uploads = AbortOnDropHandle::new(tokio::spawn(upload_all(store, pace, key_of, queue)));
+        let uploads = AbortOnDropHandle::new(tokio::spawn(upload_all(store, mode, key_of, queue)));
         Self { lines, room: Arc::new(Semaphore::new(QUEUE_BYTES)), runtime: Handle::current(), uploads }
     }
 
-    /// Takes whole lines; waits while the queue is full, so it is not for a thread of the runtime. After an upload failed
-    /// for good, lines are dropped and the log alone has them.
+    /// Queues whole lines. Blocks while the queue is full, so call it from a thread outside the runtime. After an upload has failed for
+    /// good, lines are dropped; only the log has them.
     pub(super) fn send(&self, lines: &[u8]) {
         for piece in pieces(lines) {
             self.runtime.block_on(self.queue(piece));
@@ -114,21 +114,21 @@ impl TraceCopy {
         }
     }
 
-    /// Uploads the last batch, waits for all and returns the number of batches. An error means that the copy is not complete.
+    /// Waits for all uploads and returns the number of batches. An error means that the copy is incomplete.
     pub(super) async fn finish(self) -> anyhow::Result<u32> {
         drop(self.lines);
         self.uploads.await.context("failed to finish the copy of the trace")?
     }
 }
 
-/// Lines on their way, and the room they take in the queue.
+/// Queued lines with their share of the queue's limit.
 #[derive(Debug)]
 struct Piece {
     lines: Vec<u8>,
     _room: OwnedSemaphorePermit,
 }
 
-/// The lines in pieces of [`SEND_BYTES`] and one line at most.
+/// Splits the lines into pieces of at most [`SEND_BYTES`] and one line.
 fn pieces(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = lines;
     std::iter::from_fn(move || {
@@ -140,10 +140,10 @@ fn pieces(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Collects and uploads batch after batch until the sender is gone.
+/// Collects and uploads batches until the sender is gone.
 async fn upload_all(
     store: Arc<dyn ObjectStore>,
-    pace: Pace,
+    mode: CopyMode,
     key_of: impl Fn(u32) -> String + Send,
     mut queue: mpsc::UnboundedReceiver<Piece>,
 ) -> anyhow::Result<u32> {
@@ -153,10 +153,10 @@ async fn upload_all(
     let mut closed_at: Option<Instant> = None;
     while let Some(first) = queue.recv().await {
         let is_steady = closed_at.is_some_and(|closed_at| closed_at.elapsed() < LONGEST_WAIT);
-        wait = match pace {
-            Pace::Late => LATE_WAIT,
-            Pace::Live if is_steady => (wait * 2).min(LONGEST_WAIT),
-            Pace::Live => FIRST_WAIT,
+        wait = match mode {
+            CopyMode::Late => LATE_WAIT,
+            CopyMode::Live if is_steady => (wait * 2).min(LONGEST_WAIT),
+            CopyMode::Live => FIRST_WAIT,
         };
         let batch = collect(first, &mut queue, Instant::now() + wait).await;
         closed_at = Some(Instant::now());
@@ -178,9 +178,9 @@ async fn upload_all(
     Ok(number)
 }
 
-/// Adds lines until the batch is large enough, its time is over or no more can come; no newline at the end.
+/// Adds lines until the batch is full, its time is over or the sender is gone. Removes the last newline.
 async fn collect(first: Piece, queue: &mut mpsc::UnboundedReceiver<Piece>, until: Instant) -> Vec<u8> {
-    // In one piece: a batch that grows would leave its smaller selves behind in the allocator.
+    // Allocated once: growing would leave freed blocks of many sizes in the allocator.
     let mut batch = Vec::with_capacity(BATCH_BYTES + SEND_BYTES * 2);
     batch.extend_from_slice(&first.lines);
     drop(first);
@@ -300,7 +300,7 @@ mod tests {
     }
 
     fn copy_to(store: &Arc<Store>) -> TraceCopy {
-        TraceCopy::new(store.clone(), Pace::Live, |batch| format!("trace/{batch:06}"))
+        TraceCopy::new(store.clone(), CopyMode::Live, |batch| format!("trace/{batch:06}"))
     }
 
     /// As [`TraceCopy::send`] does from a thread of its own.
@@ -386,7 +386,7 @@ mod tests {
     async fn a_store_that_never_answers_ends_the_copy_but_not_the_log() {
         let store = Arc::new(Store::default());
         *store.failures.lock().unwrap() = u32::MAX;
-        let log = Arc::new(Spool::new(None, 0));
+        let log = Arc::new(OutputSpool::new(None, 0));
         let mut output = TraceOutput::new(log.clone(), copy_to(&store));
         send(&output.copy, "first").await;
         sleep(UPLOAD_DEADLINE + FIRST_WAIT * 2).await;
@@ -406,7 +406,7 @@ mod tests {
     #[tokio::test]
     async fn a_log_that_takes_nothing_does_not_keep_lines_from_the_copy() {
         let store = Arc::new(Store::default());
-        let log = Arc::new(Spool::new(Some(tempfile::tempfile().unwrap()), 1 << 20));
+        let log = Arc::new(OutputSpool::new(Some(tempfile::tempfile().unwrap()), 1 << 20));
         let mut output = TraceOutput::new(log, copy_to(&store));
         let output = tokio::task::spawn_blocking(move || {
             for _ in 0..100 {
@@ -435,7 +435,7 @@ mod tests {
     async fn without_a_live_reader_batches_are_few_and_the_end_does_not_wait() {
         let store = Arc::new(Store::default());
         let start = Instant::now();
-        let copy = TraceCopy::new(store.clone(), Pace::Late, |batch| format!("trace/{batch:06}"));
+        let copy = TraceCopy::new(store.clone(), CopyMode::Late, |batch| format!("trace/{batch:06}"));
         for number in 0..250 {
             send(&copy, &format!("line {number}")).await;
             sleep(Duration::from_millis(100)).await;

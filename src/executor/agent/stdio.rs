@@ -1,7 +1,8 @@
-//! The container's log, which the agent has for itself: whatever else is written to its stdout or stderr passes through it.
+//! Captures the agent's stdout and stderr: the agent alone writes to the container's log, and output of other writers passes
+//! through it.
 //!
-//! A log driver that blocks delays nobody here: lines wait in a [`Spool`] for the one thread that writes them. This module
-//! knows no frames; it never writes a message of its own.
+//! A log driver that blocks delays only the thread that writes: lines wait in an [`OutputSpool`]. This module knows no frames and
+//! never logs.
 
 use std::fs::File;
 use std::io::{self, PipeWriter, Write as _};
@@ -14,31 +15,31 @@ use anyhow::Context as _;
 
 use super::foreign_output::ForeignOutput;
 use super::pipe::enlarge;
-use super::place;
-use super::pump::give_way;
-use super::spool::{Read, Spool};
+use super::pump::lower_priority;
+use super::spool::{OutputSpool, Read};
+use super::volume;
 
-/// How long the last lines may take to be written: SageMaker leaves a stopped container 120 s for all.
+/// Time limit for writing the last lines: SageMaker grants a stopped container 120 s in total.
 const LAST_LINES: Duration = Duration::from_secs(10);
 const READ_BYTES: usize = 256 << 10;
 
-/// The streams while the agent holds them; dropped, they are what they were before, and the last lines are written.
+/// The captured streams. Dropped, it writes the last lines and restores stdout and stderr.
 #[derive(Debug)]
-pub(super) struct Streams {
-    log: Arc<Spool>,
+pub(super) struct CapturedStdio {
+    log: Arc<OutputSpool>,
     foreign: Arc<ForeignOutput>,
     before: (OwnedFd, OwnedFd),
-    /// Closed to end the thread that reads the pipe.
+    /// Closed to end the thread that reads the other writers' pipe.
     stop: Option<PipeWriter>,
     forward: Option<JoinHandle<()>>,
 }
 
-impl Streams {
-    /// Puts a pipe in the place of stdout and stderr. The log itself is no longer inherited by anybody.
+impl CapturedStdio {
+    /// Replaces stdout and stderr by a pipe. Child processes no longer inherit the log itself.
     pub(super) fn take_over() -> anyhow::Result<Self> {
         let stdout = io::stdout().as_fd().try_clone_to_owned().context("failed to duplicate stdout")?;
         let stderr = io::stderr().as_fd().try_clone_to_owned().context("failed to duplicate stderr")?;
-        let log = Arc::new(place::spool());
+        let log = Arc::new(volume::spool());
         let target = stdout.try_clone().context("failed to duplicate stdout")?;
         let lines = log.clone();
         spawn("log", move || write_lines(&lines, &mut File::from(target)))?;
@@ -53,8 +54,8 @@ impl Streams {
         Ok(Self { log, foreign, before: (stdout, stderr), stop: Some(stop), forward: Some(forward) })
     }
 
-    /// The container's log. Each write is of whole lines.
-    pub(super) fn log(&self) -> Arc<Spool> {
+    /// The container's log. Write whole lines only.
+    pub(super) fn log(&self) -> Arc<OutputSpool> {
         self.log.clone()
     }
 
@@ -63,9 +64,9 @@ impl Streams {
     }
 }
 
-impl Drop for Streams {
+impl Drop for CapturedStdio {
     fn drop(&mut self) {
-        // Fails for a number that is no descriptor only.
+        // Can fail for an invalid descriptor only.
         let _ = rustix::stdio::dup2_stdout(&self.before.0);
         let _ = rustix::stdio::dup2_stderr(&self.before.1);
         drop(self.stop.take());
@@ -80,10 +81,9 @@ pub(super) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> anyhow:
     std::thread::Builder::new().name(name.to_owned()).spawn(work).context("failed to start a thread")
 }
 
-/// Writes what the spool holds, to its end. A log that can no longer be written to is no reason to stop: the copy
-/// has the frames.
-fn write_lines(spool: &Spool, log: &mut File) {
-    give_way();
+/// Writes the spool to the log until its end. A log that fails does not stop the agent: the copy has the frames.
+fn write_lines(spool: &OutputSpool, log: &mut File) {
+    lower_priority();
     let mut buffer = vec![0; READ_BYTES];
     while let Ok(Read::Bytes(count)) = spool.read(&mut buffer, None) {
         if log.write_all(buffer.get(..count).unwrap_or_default()).is_err() {

@@ -1,4 +1,4 @@
-//! The agent's day: orders are drained first and then carried out, one script at a time.
+//! The agent's main loop: reads all orders that have arrived, then carries them out, one script at a time.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::copy::{Pace, TraceCopy};
 use crate::agent::exec::{self, ScriptRun};
-use crate::agent::mailbox::{Mailbox, Past};
+use crate::agent::mailbox::{AgentMailbox, Incarnation};
 use crate::agent::node::ThisNode;
-use crate::agent::place;
-use crate::agent::streams::Streams;
+use crate::agent::stdio::CapturedStdio;
+use crate::agent::trace_copy::{CopyMode, TraceCopy};
+use crate::agent::volume;
 use crate::base::clock::Clock;
 use crate::base::failure;
 use crate::base::node::NodeId;
@@ -24,64 +24,64 @@ use crate::workspace::{self, Damaged, MissingPacks, Progress, Snapshot};
 
 const BUSY_POLL: Duration = Duration::from_millis(40);
 const IDLE_POLL: Duration = Duration::from_secs(1);
-/// While a script runs, nothing but a cancel is waited for.
+/// Poll interval while a script runs: only a cancel can arrive.
 const RUNNING_POLL: Duration = Duration::from_secs(2);
-/// Of the 120 s that `StopTrainingJob` leaves, the script gets this much; the rest is for output and results.
+/// The script's share of the 120 s that `StopTrainingJob` grants; the rest is for output and results.
 const STOP_GRACE: Duration = Duration::from_secs(30);
-/// Results of a stopped job are sent within this time or not at all.
+/// Time limit for sending the results of a stopped job.
 const LAST_RESULTS: Duration = Duration::from_mins(1);
-/// The code of a script that never began because it was canceled: as killed by SIGTERM.
+/// Exit code of a script that was canceled before it began: as after SIGTERM.
 const NEVER_BEGAN: i32 = 143;
 
-/// The project in this container.
+/// The project in this container, or the failed attempt to fetch it.
 struct Project {
     order: WorkspaceOrder,
-    /// What came; without it nothing can go back.
+    /// The received state, compared with the tree when results are collected. `None`: the project was not received.
     snapshot: Option<Snapshot>,
 }
 
-pub(super) struct Worker<'s> {
-    mailbox: Mailbox,
+pub(super) struct RunLoop<'s> {
+    mailbox: AgentMailbox,
     node: ThisNode,
     env: Environment,
     clock: Arc<dyn Clock>,
-    streams: &'s Streams,
+    stdio: &'s CapturedStdio,
     project: Option<Project>,
-    /// The order to fetch the project.
-    delivery: Option<WorkspaceOrder>,
-    /// A part of it was missing: another attempt comes.
+    /// An order to fetch the project that was not carried out yet.
+    workspace_order: Option<WorkspaceOrder>,
+    /// A pack was missing; the driver will send another attempt.
     awaits_project: bool,
     pending: VecDeque<RunOrder>,
     seen: BTreeSet<u32>,
     canceled: BTreeSet<u32>,
     finish: Option<bool>,
-    /// Of the first script that failed, `after_script` apart.
+    /// Exit code of the first script that failed, not counting `after_script`.
     code: i32,
 }
 
-/// Why the loop is left.
-enum End {
+/// The reason to leave the loop.
+enum LoopEnd {
     Finish { collect: bool },
     Stopped,
     LeaseExpired,
 }
 
-impl<'s> Worker<'s> {
+impl<'s> RunLoop<'s> {
     pub(super) fn new(
-        mailbox: Mailbox,
+        mailbox: AgentMailbox,
         node: ThisNode,
         env: Environment,
         clock: Arc<dyn Clock>,
-        streams: &'s Streams,
+        stdio: &'s CapturedStdio,
     ) -> Self {
         Self {
             mailbox,
             node,
             env,
             clock,
-            streams,
+            stdio,
             project: None,
-            delivery: None,
+            workspace_order: None,
             awaits_project: false,
             pending: VecDeque::new(),
             seen: BTreeSet::new(),
@@ -91,13 +91,13 @@ impl<'s> Worker<'s> {
         }
     }
 
-    /// Works until told to leave; returns the code for SageMaker.
-    pub(super) async fn work(mut self, cancellation: &Cancellation) -> anyhow::Result<i32> {
+    /// Serves orders until the end of the session; returns the exit code for SageMaker.
+    pub(super) async fn serve(mut self, cancellation: &Cancellation) -> anyhow::Result<i32> {
         let agent = env!("CARGO_PKG_VERSION").to_owned();
         let ready = Report::Ready { agent, nodes: self.node.hosts.clone() };
-        let past = self.mailbox.resume(&ready).await?;
-        if past == Past::Worked {
-            // A script is run once: what it did elsewhere cannot be taken back, and what it left here is gone.
+        let incarnation = self.mailbox.resume(&ready).await?;
+        if incarnation == Incarnation::RestartedAfterScript {
+            // A script must not run twice: its effects elsewhere cannot be undone, and its files in this container are gone.
             let reason = "SageMaker started the container again after a script had begun; its files are lost";
             let order = "go on".to_owned();
             self.mailbox.report(&Report::Failed { order, reason: reason.to_owned(), by_job: false }).await?;
@@ -105,11 +105,11 @@ impl<'s> Worker<'s> {
             anyhow::bail!("{reason}");
         }
         self.mailbox.report(&ready).await?;
-        let end = self.until_end(cancellation).await?;
+        let end = self.serve_orders(cancellation).await?;
         let (collect, reason) = match end {
-            End::Finish { collect } => (collect, ByeReason::Finished),
-            End::Stopped => (true, ByeReason::Stopped),
-            End::LeaseExpired => (true, ByeReason::LeaseExpired),
+            LoopEnd::Finish { collect } => (collect, ByeReason::Finished),
+            LoopEnd::Stopped => (true, ByeReason::Stopped),
+            LoopEnd::LeaseExpired => (true, ByeReason::LeaseExpired),
         };
         if collect && self.node.id == NodeId::LEADER {
             let limit = if reason == ByeReason::Finished { Duration::MAX } else { LAST_RESULTS };
@@ -119,12 +119,12 @@ impl<'s> Worker<'s> {
         Ok(self.code)
     }
 
-    async fn until_end(&mut self, cancellation: &Cancellation) -> anyhow::Result<End> {
+    async fn serve_orders(&mut self, cancellation: &Cancellation) -> anyhow::Result<LoopEnd> {
         let mut pause = BUSY_POLL;
         loop {
             let mut progress = self.drain_orders().await?;
             if cancellation.asked() {
-                return Ok(End::Stopped);
+                return Ok(LoopEnd::Stopped);
             }
             if let Some(end) = self.receive(cancellation).await? {
                 return Ok(end);
@@ -133,19 +133,19 @@ impl<'s> Worker<'s> {
                 && let Some(run) = self.pending.pop_front()
             {
                 progress = true;
-                if let Some(end) = self.run(run, cancellation).await? {
+                if let Some(end) = self.run_script(run, cancellation).await? {
                     return Ok(end);
                 }
                 self.drain_orders().await?;
             }
             if let Some(collect) = self.finish {
-                return Ok(End::Finish { collect });
+                return Ok(LoopEnd::Finish { collect });
             }
             self.mailbox.check_access()?;
             self.mailbox.check_for_others().await?;
             if self.mailbox.lease_expired().await {
                 tracing::error!("the runner host has not renewed the lease, leaving");
-                return Ok(End::LeaseExpired);
+                return Ok(LoopEnd::LeaseExpired);
             }
             pause = if progress { BUSY_POLL } else { (pause * 3 / 2).min(IDLE_POLL) };
             tokio::select! {
@@ -155,15 +155,14 @@ impl<'s> Worker<'s> {
         }
     }
 
-    /// Takes every order that is there, so that a cancel is known before its script begins.
+    /// Reads every order that has arrived, so that a cancel is seen before its script begins. Returns true when there was one.
     async fn drain_orders(&mut self) -> anyhow::Result<bool> {
         let mut progress = false;
         while let Some(order) = self.mailbox.next_order().await? {
             progress = true;
             match order {
-                Order::Workspace(order) if !self.has_project() => self.delivery = Some(order),
-                // A number comes twice when the driver's first try was stored although its reply was lost; a project that is
-                // here is not fetched again.
+                Order::Workspace(order) if !self.has_project() => self.workspace_order = Some(order),
+                // A number arrives twice when the driver lost the reply to its first write. A received project is not fetched again.
                 Order::Run(order) if self.seen.insert(order.run) => self.pending.push_back(order),
                 Order::Run(_) | Order::Workspace(_) => {}
                 Order::Cancel { run } => {
@@ -175,18 +174,18 @@ impl<'s> Worker<'s> {
         Ok(progress)
     }
 
-    /// Receives the project; `Some` when the agent has to leave. Orders are taken meanwhile: a later attempt of the driver's
-    /// takes the place of this one, for a driver that was killed sends nothing more.
-    async fn receive(&mut self, cancellation: &Cancellation) -> anyhow::Result<Option<End>> {
-        while let Some(delivery) = self.delivery.take() {
-            let (objects, trees) = (self.mailbox.objects.clone(), delivery.trees.clone());
-            let route = self.mailbox.layout.workspace(delivery.attempt, &delivery.packs);
+    /// Receives the project; returns `Some` when the agent has to leave. Reads orders meanwhile: a later attempt replaces this one, for
+    /// a killed driver will not finish the earlier one.
+    async fn receive(&mut self, cancellation: &Cancellation) -> anyhow::Result<Option<LoopEnd>> {
+        while let Some(workspace_order) = self.workspace_order.take() {
+            let (objects, trees) = (self.mailbox.objects.clone(), workspace_order.trees.clone());
+            let route = self.mailbox.layout.workspace(workspace_order.attempt, &workspace_order.packs);
             let progress = Arc::<Progress>::default();
             let receiving = {
                 let progress = progress.clone();
                 async move {
-                    place::make_room(&trees)?;
-                    workspace::receive(&*objects, &route, &trees, &progress).await.map_err(place::explained)
+                    volume::create_trees(&trees)?;
+                    workspace::receive(&*objects, &route, &trees, &progress).await.map_err(volume::explained)
                 }
             };
             let mut receiving = Box::pin(receiving);
@@ -200,14 +199,14 @@ impl<'s> Worker<'s> {
                     () = tokio::time::sleep(pause) => {
                         pause = (pause * 3 / 2).min(IDLE_POLL);
                         self.drain_orders().await?;
-                        if self.delivery.is_some() {
+                        if self.workspace_order.is_some() {
                             break None;
                         }
                         if self.finish.is_some() {
                             break Some(Err(anyhow::anyhow!("told to leave while the project was fetched")));
                         }
                         if self.mailbox.lease_expired().await {
-                            return Ok(Some(End::LeaseExpired));
+                            return Ok(Some(LoopEnd::LeaseExpired));
                         }
                     }
                 }
@@ -217,10 +216,10 @@ impl<'s> Worker<'s> {
             let Some(outcome) = outcome else { continue };
             let (snapshot, report) = match outcome {
                 Ok((snapshot, summary)) => (Some(snapshot), Report::Received { summary: summary.to_string() }),
-                Err(error) => (None, trouble(&error, delivery.attempt)),
+                Err(error) => (None, receive_failure(&error, workspace_order.attempt)),
             };
             self.awaits_project = matches!(report, Report::Missing { .. });
-            self.project = Some(Project { order: delivery, snapshot });
+            self.project = Some(Project { order: workspace_order, snapshot });
             self.mailbox.report(&report).await?;
         }
         Ok(None)
@@ -230,8 +229,8 @@ impl<'s> Worker<'s> {
         self.project.as_ref().is_some_and(|project| project.snapshot.is_some())
     }
 
-    /// Runs one script to its end; `Some` when the agent has to leave as well.
-    async fn run(&mut self, order: RunOrder, cancellation: &Cancellation) -> anyhow::Result<Option<End>> {
+    /// Runs one script to its end; returns `Some` when the agent has to leave afterwards.
+    async fn run_script(&mut self, order: RunOrder, cancellation: &Cancellation) -> anyhow::Result<Option<LoopEnd>> {
         let number = order.run;
         if self.canceled.contains(&number) || cancellation.asked() {
             let exit =
@@ -241,8 +240,8 @@ impl<'s> Worker<'s> {
         }
         let stage = order.stage.clone();
         let (layout, node) = (self.mailbox.layout.clone(), self.node.id);
-        let pace = if order.live_copy { Pace::Live } else { Pace::Late };
-        let copy = TraceCopy::new(self.mailbox.objects.clone(), pace, move |batch| layout.trace(node, number, batch));
+        let mode = if order.live_copy { CopyMode::Live } else { CopyMode::Late };
+        let copy = TraceCopy::new(self.mailbox.objects.clone(), mode, move |batch| layout.trace(node, number, batch));
         let (_scratch, spec) = match self.script_run(order).await {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -254,14 +253,14 @@ impl<'s> Worker<'s> {
         let cancel = CancellationToken::new();
         let mut end = None;
         let exit = {
-            let script = exec::run(&spec, copy, self.streams, &cancel);
+            let script = exec::run(&spec, copy, self.stdio, &cancel);
             tokio::pin!(script);
             let mut pause = BUSY_POLL;
             loop {
                 tokio::select! {
                     exit = &mut script => break exit,
                     () = cancellation.token().cancelled(), if end.is_none() => {
-                        end = Some(End::Stopped);
+                        end = Some(LoopEnd::Stopped);
                         cancel.cancel();
                     }
                     () = tokio::time::sleep(pause) => {
@@ -272,7 +271,7 @@ impl<'s> Worker<'s> {
                         }
                         self.mailbox.check_for_others().await?;
                         if end.is_none() && self.mailbox.lease_expired().await {
-                            end = Some(End::LeaseExpired);
+                            end = Some(LoopEnd::LeaseExpired);
                             cancel.cancel();
                         }
                     }
@@ -282,7 +281,7 @@ impl<'s> Worker<'s> {
         let exit = match exit {
             Ok(exit) => exit,
             Err(error) => {
-                // Another script may fare better, and the results are still here.
+                // Not fatal: the next script may succeed, and the results can still be collected.
                 self.code = if self.code == 0 { 1 } else { self.code };
                 self.mailbox.report(&failed(&format!("run {stage}"), &error)).await?;
                 return Ok(end);
@@ -296,14 +295,14 @@ impl<'s> Worker<'s> {
         Ok(end)
     }
 
-    /// With the folder that holds the script.
+    /// Downloads the script and describes its run. The folder holds the script; dropped, it is removed.
     async fn script_run(&self, order: RunOrder) -> anyhow::Result<(tempfile::TempDir, ScriptRun)> {
         let Some(project) = self.project.as_ref().filter(|project| project.snapshot.is_some()) else {
             anyhow::bail!("the project is not here");
         };
         let key = self.mailbox.layout.script(order.run);
         let script = self.mailbox.objects.get(&key).await?.context("the script is not in the store")?;
-        let (folder, path) = place::script(&script)?;
+        let (folder, path) = volume::script(&script)?;
         let spec = ScriptRun {
             run: order.run,
             stage: order.stage,
@@ -318,7 +317,7 @@ impl<'s> Worker<'s> {
         Ok((folder, spec))
     }
 
-    /// Sends back what later stages read. Failing is told to the driver, which makes it the job's failure.
+    /// Sends the files that later stages read. A failure is reported to the driver, which fails the job.
     async fn collect(&mut self, limit: Duration) -> anyhow::Result<()> {
         let Some(Project { order: WorkspaceOrder { trees, selection, .. }, snapshot: Some(snapshot) }) = &self.project
         else {
@@ -337,8 +336,8 @@ impl<'s> Worker<'s> {
     }
 }
 
-/// What to say of a project that could not be received.
-fn trouble(error: &anyhow::Error, attempt: u32) -> Report {
+/// The report about a project that could not be received.
+fn receive_failure(error: &anyhow::Error, attempt: u32) -> Report {
     if error.chain().find_map(|cause| cause.downcast_ref::<MissingPacks>()).is_some() {
         tracing::warn!(error = format!("{error:#}"), "waiting for another attempt");
         return Report::Missing { attempt };

@@ -1,8 +1,8 @@
-//! Where things lie in the container: the project where the host has it, on the volume that is big.
+//! Places the project and the agent's temporary files on the container's large volume.
 //!
-//! SageMaker's volume is behind `/opt/ml` and `/tmp`; other directories are on a small system disk. Scripts empty `/tmp`, so
-//! what is ours lies elsewhere on the volume where that can be written. Paths are the same in every container: an
-//! environment that was made in one job and cached works in the next.
+//! SageMaker mounts the volume at `/opt/ml` and `/tmp`; other directories are on a small system disk. Scripts may empty `/tmp`, so
+//! the agent prefers other directories of the volume that it can write to. The project has the same path in every container, so
+//! an environment that one job made and cached works in the next.
 
 use std::fs;
 use std::io;
@@ -12,29 +12,29 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use rustix::fs::Access;
 
-use super::spool::Spool;
+use super::spool::OutputSpool;
 use crate::base::failure::Failure;
 use crate::protocol::bootstrap;
 use crate::protocol::project::Trees;
 
 const TMP: &str = "/tmp";
-/// Where a file can be made even when the script has had its way with the places before.
+/// Last resorts for temporary files, for when scripts filled or removed the directories before.
 const LAST_PLACES: [&str; 3] = ["/var/tmp", "/dev/shm", "/"];
-/// Our folder in [`TMP`].
+/// The agent's folder in [`TMP`].
 const FOLDER: &str = "sagemaker-executor";
-/// What lies in our folder in the place of a directory that is on the small disk.
+/// Subfolder for directories that would otherwise be on the small disk.
 const MOVED: &str = "volume";
-/// How much output may wait on the disk for its reader.
+/// Upper bound of the output that waits on disk for its reader.
 const SPOOL_BYTES: u64 = 1 << 30;
 
 const OWN_USER: &str = "set `USER root` in the image, or ask the operator for a `runner.builds_dir` below `/tmp`";
 
-/// Where files of ours may lie, best first.
+/// Directories for the agent's temporary files, best first.
 fn places() -> impl Iterator<Item = PathBuf> {
     [bootstrap::channel_dir(), PathBuf::from(TMP)].into_iter().chain(LAST_PLACES.map(PathBuf::from))
 }
 
-/// What the first place gives that can.
+/// Calls `make` with each of [`places`] and returns the first success.
 fn first_of<T>(make: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
     first_among(places(), make)
 }
@@ -42,7 +42,7 @@ fn first_of<T>(make: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
 fn first_among<T>(places: impl Iterator<Item = PathBuf>, make: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
     let mut refused = None;
     for place in places {
-        // A script may have removed it whole.
+        // A script may have removed the directory.
         if place.as_path() == Path::new(TMP) && !place.is_dir() {
             let _ = fs::DirBuilder::new().mode(0o1777).create(&place);
         }
@@ -54,7 +54,7 @@ fn first_among<T>(places: impl Iterator<Item = PathBuf>, make: impl Fn(&Path) ->
     Err(refused.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
 }
 
-/// A file with a script, in a private folder that is removed with the value. An earlier script may have filled a place.
+/// Writes a script into a private folder, which is removed with the returned value.
 pub(super) fn script(text: &[u8]) -> anyhow::Result<(tempfile::TempDir, PathBuf)> {
     first_of(|place| script_in(place, text)).context("failed to store the script in the container")
 }
@@ -67,27 +67,27 @@ fn script_in(place: &Path, text: &[u8]) -> io::Result<(tempfile::TempDir, PathBu
     Ok((folder, path))
 }
 
-/// A queue on the volume, for output whose reader is slower than its writer: half of the free room at most, and no more than
-/// `SPOOL_BYTES`. Where no file can be made the two go at one speed.
-pub(super) fn spool() -> Spool {
+/// Makes a spool on the volume. Its limit is half of the free space, [`SPOOL_BYTES`] at most; without a file the writer waits
+/// for the reader.
+pub(super) fn spool() -> OutputSpool {
     let make = |place: &Path| {
         let file = tempfile::tempfile_in(place)?;
         Ok((file, rustix::fs::statvfs(place).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))))
     };
     match first_of(make) {
-        Ok((file, free)) => Spool::new(Some(file), SPOOL_BYTES.min(free / 2)),
+        Ok((file, free)) => OutputSpool::new(Some(file), SPOOL_BYTES.min(free / 2)),
         Err(error) => {
             tracing::warn!(%error, "failed to make a temporary file");
-            Spool::new(None, 0)
+            OutputSpool::new(None, 0)
         }
     }
 }
 
-/// Makes the two trees' directories. When the builds directory does not exist yet and would lie on a disk that is smaller than the
-/// volume, the topmost missing directory on the way to it becomes a link to a fixed place on the volume.
+/// Makes the directories of both trees. When the builds directory does not exist yet and its disk is smaller than the volume, the
+/// topmost missing directory on the way becomes a link to a fixed path on the volume.
 ///
-/// A directory that cannot be made is the image's failure, and the error says what to change.
-pub(super) fn make_room(trees: &Trees) -> anyhow::Result<()> {
+/// A directory that cannot be made is a failure of the image; the error says what to change.
+pub(super) fn create_trees(trees: &Trees) -> anyhow::Result<()> {
     if let Some(parent) = trees.project.parent() {
         // Below the builds directory no link is followed.
         let highest = trees.base.as_deref().unwrap_or(parent);
@@ -96,7 +96,7 @@ pub(super) fn make_room(trees: &Trees) -> anyhow::Result<()> {
     }
     for tree in [&trees.project, &trees.tmp] {
         make(tree).map_err(|error| refused(&trees.project, error))?;
-        // Made by the image, it may be another user's.
+        // A directory of the image may belong to another user.
         let may_write = rustix::fs::access(tree, Access::WRITE_OK | Access::EXEC_OK);
         may_write.map_err(|error| refused(&trees.project, error.into()))?;
     }
@@ -107,7 +107,7 @@ fn make(directory: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)
 }
 
-/// `volumes`: directories that may lie on it, best first.
+/// Links the topmost missing parent of `directory` to the first of `volumes` that is larger than its disk.
 fn move_to_volume(directory: &Path, volumes: &[PathBuf]) -> io::Result<()> {
     let Some(missing) = topmost_missing(directory) else { return Ok(()) };
     let Some(existing) = missing.parent() else { return Ok(()) };
@@ -115,7 +115,7 @@ fn move_to_volume(directory: &Path, volumes: &[PathBuf]) -> io::Result<()> {
         return Ok(());
     }
     for volume in volumes.iter().filter(|volume| is_larger(volume, existing)) {
-        match fixed_place(volume, &missing) {
+        match volume_dir(volume, &missing) {
             Ok(target) => return symlink(target, &missing),
             Err(error) => tracing::info!(%error, "no room for the project in {}", volume.display()),
         }
@@ -123,8 +123,8 @@ fn move_to_volume(directory: &Path, volumes: &[PathBuf]) -> io::Result<()> {
     Ok(())
 }
 
-/// An empty directory for `missing` on the volume, at a path that follows from it alone.
-fn fixed_place(volume: &Path, missing: &Path) -> io::Result<PathBuf> {
+/// Makes an empty directory for `missing` on the volume; its path depends on `missing` alone.
+fn volume_dir(volume: &Path, missing: &Path) -> io::Result<PathBuf> {
     let folder = if volume == Path::new(TMP) { volume.join(FOLDER) } else { volume.to_owned() };
     if folder != volume {
         own_directory(&folder)?;
@@ -132,14 +132,14 @@ fn fixed_place(volume: &Path, missing: &Path) -> io::Result<PathBuf> {
     let moved = folder.join(MOVED);
     own_directory(&moved)?;
     let target = moved.join(missing.strip_prefix("/").unwrap_or(missing));
-    // Nothing here leads to it, so whatever it holds is an earlier container's on the same instance.
+    // No link of this container leads there: its content is left from an earlier container on the same instance.
     remove(&moved)?;
     own_directory(&moved)?;
     make(&target)?;
     Ok(target)
 }
 
-/// A directory that nobody else can change; made when it is missing. No link is followed.
+/// Makes the directory, or checks that it is ours and that no other user may write to it. Follows no link.
 fn own_directory(path: &Path) -> io::Result<()> {
     match fs::DirBuilder::new().mode(0o755).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -147,10 +147,10 @@ fn own_directory(path: &Path) -> io::Result<()> {
     }
     let found = fs::symlink_metadata(path)?;
     let is_ours = found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o022 == 0;
-    if is_ours { Ok(()) } else { Err(io::Error::other(format!("{} belongs to somebody else", path.display()))) }
+    if is_ours { Ok(()) } else { Err(io::Error::other(format!("{} is writable by another user", path.display()))) }
 }
 
-/// Removes a tree, also directories that were closed; follows no link.
+/// Removes a tree, including directories without permissions; follows no link.
 fn remove(tree: &Path) -> io::Result<()> {
     fn unlock(directory: &Path) {
         let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
@@ -173,19 +173,19 @@ fn topmost_missing(path: &Path) -> Option<PathBuf> {
     path.ancestors().take_while(|path| fs::symlink_metadata(path).is_err()).last().map(Path::to_path_buf)
 }
 
-/// The volume is another disk, and holds more than what is free on this one. Sizes alone count, not what is free on the volume: the answer is the same
-/// in every container of the image.
+/// True when the volume is another disk and its size exceeds the free space of the disk of `than`. Free space of the volume does
+/// not count, so that every container of the image decides the same.
 fn is_larger(volume: &Path, than: &Path) -> bool {
     let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev());
     let Ok((a, b)) = device(volume).and_then(|a| Ok((a, device(than)?))) else { return false };
     let (Ok(volume), Ok(than)) = (rustix::fs::statvfs(volume), rustix::fs::statvfs(than)) else { return false };
     let bytes = |blocks: u64, size: u64| blocks.saturating_mul(size);
     let (all, there) = (bytes(volume.f_blocks, volume.f_frsize), bytes(than.f_blocks, than.f_frsize));
-    // Layers of a file system show the size of the disk below them: of one size, it is one disk.
+    // An overlay reports the size of the disk below it, so equal sizes mean one disk.
     a != b && all != there && all > bytes(than.f_bavail, than.f_frsize)
 }
 
-/// Why the project's directory cannot be made or written to.
+/// The failure of a project directory that cannot be made or written to.
 fn refused(project: &Path, error: io::Error) -> anyhow::Error {
     let user = rustix::process::geteuid().as_raw();
     let failure = |why: String, hint: &str| {
@@ -207,7 +207,7 @@ fn refused(project: &Path, error: io::Error) -> anyhow::Error {
     }
 }
 
-/// Says of an error while the project is written whether a retry would meet it again.
+/// Turns a full disk into a failure of the job: a retry would meet it again.
 pub(super) fn explained(error: anyhow::Error) -> anyhow::Error {
     let is_full = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
     let is_full = is_full
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn directories_are_made() {
         let dir = tempfile::tempdir().unwrap();
-        make_room(&trees(dir.path().join("a/b/project"))).unwrap();
+        create_trees(&trees(dir.path().join("a/b/project"))).unwrap();
         assert!(dir.path().join("a/b/project").is_dir() && dir.path().join("a/b/project.tmp").is_dir());
     }
 
@@ -262,7 +262,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("file"), "").unwrap();
         for project in ["file", "file/below"] {
-            let error = make_room(&trees(dir.path().join(project))).unwrap_err();
+            let error = create_trees(&trees(dir.path().join(project))).unwrap_err();
             assert_eq!(crate::base::failure::kind_of(&error), crate::base::failure::Kind::User);
             assert!(crate::base::failure::render(&error).contains("`runner.builds_dir`"), "{error:#}");
         }
@@ -274,7 +274,7 @@ mod tests {
     fn a_place_on_the_volume_is_fixed_empty_and_ours() {
         let volume = tempfile::tempdir().unwrap();
         let missing = Path::new("/var/lib/builds");
-        let place = fixed_place(volume.path(), missing).unwrap();
+        let place = volume_dir(volume.path(), missing).unwrap();
         assert_eq!(place, volume.path().join("volume/var/lib/builds"));
         // An earlier container's files, and a link that leads elsewhere.
         let outside = tempfile::tempdir().unwrap();
@@ -283,15 +283,15 @@ mod tests {
         fs::write(place.join("old/file"), "").unwrap();
         fs::set_permissions(place.join("old"), fs::Permissions::from_mode(0o500)).unwrap();
         symlink(outside.path(), place.join("link")).unwrap();
-        assert_eq!(fixed_place(volume.path(), missing).unwrap(), place);
+        assert_eq!(volume_dir(volume.path(), missing).unwrap(), place);
         assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
         assert!(outside.path().join("kept").exists());
         fs::remove_dir_all(volume.path().join("volume")).unwrap();
         symlink(outside.path(), volume.path().join("volume")).unwrap();
-        assert!(fixed_place(volume.path(), missing).is_err(), "a link is not followed");
+        assert!(volume_dir(volume.path(), missing).is_err(), "a link is not followed");
         fs::remove_file(volume.path().join("volume")).unwrap();
         fs::create_dir(volume.path().join("volume")).unwrap();
         fs::set_permissions(volume.path().join("volume"), fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(fixed_place(volume.path(), missing).is_err(), "others may write there");
+        assert!(volume_dir(volume.path(), missing).is_err(), "others may write there");
     }
 }
