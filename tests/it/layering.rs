@@ -2,6 +2,7 @@
 //! file is forgotten, headless or too long. Reads sources as text; knows nothing of types.
 
 mod files;
+mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -1,0 +1,103 @@
+//! One name, one meaning: no two public types of the product share a name, but for those on the list.
+
+use std::collections::BTreeMap;
+
+use regex::Regex;
+
+use super::{Source, sources};
+
+/// Type names with more than one meaning: the modules that define them (a module twice when it has two), and why each may keep
+/// the name. An entry that is no longer needed comes off this list.
+const SHARED_NAMES: &[(&str, &[&str], &str)] = &[
+    ("Aws", &["aws", "executor::config"], "the adapter; the section `[aws]` of the operator's file"),
+    ("Call", &["aws", "emulator", "executor::logs"], "to be renamed"),
+    ("Caller", &["emulator", "executor::stages"], "to be renamed"),
+    ("End", &["executor::trace", "executor::workspace"], "to be renamed"),
+    ("Event", &["emulator", "executor::session"], "to be renamed"),
+    ("Image", &["emulator", "executor::gitlab"], "to be renamed"),
+    ("Index", &["emulator", "executor::workspace"], "to be renamed"),
+    ("Job", &["emulator", "executor::config", "executor::logs"], "to be renamed"),
+    ("Jobs", &["executor::cloud", "executor::logs"], "to be renamed"),
+    ("Kind", &["executor::base", "executor::workspace"], "to be renamed"),
+    ("Layout", &["emulator", "executor::protocol"], "to be renamed"),
+    ("Limits", &["executor::config", "executor::workspace"], "to be renamed"),
+    ("LogEvent", &["emulator", "executor::cloud"], "the same thing on both sides of the wire; they share no code"),
+    ("Logs", &["emulator", "executor::cloud"], "to be renamed"),
+    ("Mailbox", &["executor::agent", "executor::session"], "to be renamed"),
+    ("Objects", &["emulator", "executor::cloud"], "to be renamed"),
+    ("Pace", &["executor::agent", "executor::logs", "executor::session"], "to be renamed"),
+    ("Page", &["emulator", "emulator"], "to be renamed"),
+    ("Part", &["emulator", "executor::workspace"], "to be renamed"),
+    ("Place", &["emulator", "executor::operate", "executor::workspace"], "to be renamed"),
+    ("Progress", &["executor::ui", "executor::workspace"], "to be renamed"),
+    ("Reach", &["executor::base", "executor::logs"], "to be renamed"),
+    ("Results", &["executor::config", "executor::session"], "to be renamed"),
+    ("Seen", &["aws", "executor::logs"], "to be renamed"),
+    ("Shared", &["emulator", "executor::workspace"], "to be renamed"),
+    ("Signals", &["emulator", "executor::base"], "to be renamed"),
+    ("Spool", &["executor::agent", "executor::logs"], "to be renamed"),
+    ("Stream", &["emulator", "executor::logs"], "to be renamed"),
+    ("Terms", &["executor::logs", "executor::session"], "to be renamed"),
+    ("Verdict", &["executor::cloud", "executor::session", "executor::workspace"], "to be renamed"),
+    ("Wanted", &["executor::trace", "executor::workspace"], "to be renamed"),
+    ("Worker", &["executor::agent", "executor::base"], "to be renamed"),
+];
+
+/// The module that a file of `src` belongs to: its package, and within the executor the folder too.
+fn module(source: &Source) -> String {
+    let mut parts = source.name.split(['/', '.']);
+    match parts.next().unwrap_or_default() {
+        "executor" => format!("executor::{}", parts.next().unwrap_or_default()),
+        "main" | "cli" | "wiring" => "sagemaker-executor".to_owned(),
+        package => package.to_owned(),
+    }
+}
+
+/// The types that are visible outside their file, with the modules that define them.
+fn public_types(sources: &[Source]) -> BTreeMap<String, Vec<String>> {
+    let public = Regex::new(r"(?m)^\s*pub(?:\([a-z]+\))? (?:struct|enum|trait|type) (\w+)").unwrap();
+    let mut types: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for source in sources.iter().filter(|source| !source.is_test()) {
+        for found in public.captures_iter(&source.code()) {
+            types.entry(found[1].to_owned()).or_default().push(module(source));
+        }
+    }
+    types
+}
+
+#[test]
+fn one_name_one_meaning() {
+    let shared: BTreeMap<String, Vec<String>> =
+        public_types(&sources("src")).into_iter().filter(|(_, modules)| modules.len() > 1).collect();
+    let listed: BTreeMap<&str, &[&str]> = SHARED_NAMES.iter().map(|(name, modules, _)| (*name, *modules)).collect();
+    assert_eq!(listed.len(), SHARED_NAMES.len(), "a name stands twice on the list");
+    let mut wrong = Vec::new();
+    for (name, modules) in &shared {
+        if listed.get(name.as_str()).is_none_or(|listed| modules != listed) {
+            wrong.push(format!("`{name}` is defined in {}: rename all but one", modules.join(", ")));
+        }
+    }
+    for (name, _, reason) in SHARED_NAMES {
+        if !shared.contains_key(*name) {
+            wrong.push(format!("`{name}` is defined once now: take it off the list"));
+        }
+        assert!(!reason.is_empty(), "`{name}` has no reason");
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn only_public_types_of_the_product_count() {
+    let source = |name: &str, text: &str| Source { name: name.to_owned(), text: text.to_owned() };
+    let types = public_types(&[
+        source("main.rs", "pub struct A;\nstruct Private;\n// pub struct Comment;\n"),
+        source(
+            "executor/logs/plan.rs",
+            "    pub(super) enum A {}\npub type B = u8;\n\n#[cfg(test)]\nmod tests {\n    pub struct C;\n}\n",
+        ),
+        source("emulator/store/tests.rs", "pub struct D;\n"),
+    ]);
+    let modules = ["sagemaker-executor", "executor::logs"].map(str::to_owned).to_vec();
+    assert_eq!(types["A"], modules);
+    assert_eq!(types.keys().collect::<Vec<_>>(), ["A", "B"]);
+}
