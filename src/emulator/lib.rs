@@ -45,6 +45,10 @@ pub use self::quirks::Quirks;
 use self::shared::Shared;
 use self::store::Store;
 
+/// The second line of the command's output.
+const NOT_CHECKED: &str = "not checked: IAM permissions, whether roles, accounts, subnets, security groups and KMS keys exist, \
+                           and pulls from a registry (docs/EMULATOR.md)";
+
 /// How long a shutdown waits for containers and connections.
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
@@ -117,7 +121,8 @@ pub async fn run(args: EmulatorArgs, shutdown: CancellationToken) -> anyhow::Res
     let emulator = Emulator::start(EmulatorConfig::try_from(args)?).await?;
     {
         let mut out = std::io::stdout().lock();
-        writeln!(out, "listening on {}", emulator.endpoint()).and_then(|()| out.flush()).context("failed to print")?;
+        let lines = format!("listening on {}\n{NOT_CHECKED}\n", emulator.endpoint());
+        out.write_all(lines.as_bytes()).and_then(|()| out.flush()).context("failed to print")?;
     }
     if let Some(path) = ready_file {
         announce(&path, emulator.endpoint())?;

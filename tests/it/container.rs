@@ -32,6 +32,7 @@ struct Bench {
 
 struct Ended {
     code: i32,
+    started: bool,
     output: String,
 }
 
@@ -99,7 +100,7 @@ impl Bench {
         let both = async { tokio::join!(container, collect) };
         let (exit, output) = tokio::time::timeout(PATIENCE, both).await.expect("the container ends in time");
         let exit = exit.unwrap_or_else(|error| panic!("{error:#}; output: {output}"));
-        Ended { code: exit.code, output }
+        Ended { code: exit.code, started: exit.started, output }
     }
 }
 
@@ -334,6 +335,27 @@ fn exit_codes_are_those_of_the_entrypoint() {
         let mut forbidden = Bench::new(Image::Host, "");
         forbidden.spec.entrypoint = vec!["/etc/passwd".into()];
         assert_eq!(forbidden.run().await.code, 126);
+    });
+}
+
+#[test]
+fn a_script_that_ends_like_a_missing_entrypoint_did_start() {
+    in_containers(async {
+        let scratch = tempfile::tempdir().unwrap();
+        let means = Means::detect(scratch.path()).await.unwrap();
+        let mut ways = vec![means];
+        if means.unshare.is_some() {
+            ways.push(Means { bubblewrap: false, ..means });
+        }
+        for means in ways {
+            let mut bench = Bench::new(Image::Host, "exit 127");
+            bench.means = Some(means);
+            assert!(bench.run().await.started, "{means:?}");
+            // `docker run image train`, without an entrypoint.
+            (bench.spec.entrypoint, bench.spec.arguments) = (Vec::new(), vec!["train".into()]);
+            let ended = bench.run().await;
+            assert_eq!((ended.started, ended.code), (false, 127), "{means:?}: {}", ended.output);
+        }
     });
 }
 
@@ -583,7 +605,7 @@ fn run_finds_out_by_itself_what_works_here() {
         let (sender, mut receiver) = mpsc::channel(16);
         let exit =
             host::run(bench.spec.clone(), sender, bench.stop.clone(), bench.kill.clone(), PATIENCE).await.unwrap();
-        assert_eq!(exit, ContainerExit { code: 0 });
+        assert_eq!(exit, ContainerExit { code: 0, started: true });
         assert_eq!(receiver.recv().await.as_deref(), Some(b"hello\n".as_slice()));
     });
 }

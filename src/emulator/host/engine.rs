@@ -46,7 +46,7 @@ pub(super) async fn run(
     command.arg(image).args(spec.entrypoint.iter().skip(1)).args(&spec.arguments);
     let process = HostProcess::spawn(command).await?;
     let control = Control::Engine { program: engine, container: name };
-    let Outcome { code, killed, head, .. } = supervise(process, &control, output, signals).await?;
+    let Outcome { code, started, killed, head, .. } = supervise(process, &control, output, signals).await?;
     removal.now().await;
     if code == ENGINE_FAILED && !killed {
         let said = String::from_utf8_lossy(&head);
@@ -54,7 +54,7 @@ pub(super) async fn run(
             .hint(format!("try `{engine} run --rm {image}` by hand"))
             .into());
     }
-    Ok(ContainerExit { code })
+    Ok(ContainerExit { code, started })
 }
 
 /// Removes the container, whatever state it is in.

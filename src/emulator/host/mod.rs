@@ -67,7 +67,8 @@ pub async fn run_with(
     output: mpsc::Sender<Vec<u8>>,
     signals: Signals,
 ) -> anyhow::Result<ContainerExit> {
-    anyhow::ensure!(!spec.entrypoint.is_empty(), "failed to start container {}: it has no entrypoint", spec.id);
+    let programs = spec.entrypoint.len() + spec.arguments.len();
+    anyhow::ensure!(programs > 0, "failed to start container {}: it has neither entrypoint nor arguments", spec.id);
     anyhow::ensure!(
         spec.opt_ml.is_dir(),
         "failed to start container {}: {} is not a directory",
@@ -85,7 +86,7 @@ pub async fn run_with(
     let control = if means.bubblewrap { Control::Bubblewrap { status } } else { Control::Unshare { status } };
     let outcome = process::supervise(process, &control, output, &signals).await?;
     if outcome.set_up || outcome.killed {
-        return Ok(ContainerExit { code: outcome.code });
+        return Ok(ContainerExit { code: outcome.code, started: outcome.started });
     }
     let said = String::from_utf8_lossy(&outcome.head);
     let failure = SetupError::new(format!("failed to set up container {}: {}", spec.id, said.trim()))

@@ -97,6 +97,8 @@ pub(super) struct Outcome {
     pub(super) code: i32,
     /// The container was complete when it ended: what happened is its own doing.
     pub(super) set_up: bool,
+    /// The entrypoint was executed.
+    pub(super) started: bool,
     pub(super) killed: bool,
     pub(super) head: Vec<u8>,
 }
@@ -143,7 +145,8 @@ pub(super) async fn supervise(
         set_up = true;
         code = if head.trim_ascii_end().ends_with(b"No such file or directory") { 127 } else { 126 };
     }
-    Ok(Outcome { code, set_up, killed, head })
+    let started = killed || !matches!(code, 126 | 127) || !control.says_no_entrypoint(&head);
+    Ok(Outcome { code, set_up, started, killed, head })
 }
 
 /// 128 + signal when a signal ended it, as shells tell it.
@@ -177,6 +180,18 @@ impl Control {
             }
             Control::Unshare { status } => status.exists(),
             Control::Engine { .. } => true,
+        }
+    }
+
+    /// Whether the first output is the launcher's complaint that the entrypoint cannot be executed.
+    fn says_no_entrypoint(&self, head: &[u8]) -> bool {
+        let head = String::from_utf8_lossy(head);
+        match self {
+            Control::Bubblewrap { .. } => head.starts_with("bwrap: execvp "),
+            Control::Unshare { .. } => head.starts_with("chroot: "),
+            Control::Engine { .. } => {
+                ["docker: Error", "Error: "].iter().any(|start| head.starts_with(start)) && head.contains("OCI runtime")
+            }
         }
     }
 

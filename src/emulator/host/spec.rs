@@ -16,7 +16,8 @@ pub struct ContainerSpec {
     pub root: Image,
     /// What the image says beside its files.
     pub profile: Profile,
-    /// Program and leading arguments; must not be empty unless an engine's image has its own.
+    /// Program and leading arguments, in place of the image's; when empty, an image that is a directory has none, and the
+    /// first of `arguments` is the program.
     pub entrypoint: Vec<String>,
     pub arguments: Vec<String>,
     /// Set over the image's own variables, and over `PATH` and `HOME` (and `PWD`, which bubblewrap sets).
@@ -40,11 +41,13 @@ pub enum Image {
     Engine(String),
 }
 
-/// How the entrypoint ended.
+/// The exit of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContainerExit {
     /// The exit code; 128 + signal when killed by one; 126 or 127 when the entrypoint could not be executed.
     pub code: i32,
+    /// `false` when the entrypoint could not be executed.
+    pub started: bool,
 }
 
 /// How the owner of a container ends it.

@@ -40,6 +40,11 @@ pub(super) enum Round {
 /// Why a job fails when the platform is to blame.
 pub(super) const INTERNAL: &str = "InternalServerError: We encountered an internal error. Please try again.";
 
+/// Why a job fails when its entrypoint cannot be executed, as with an image that has neither `ENTRYPOINT` nor `train`.
+const NO_START: &str = "AlgorithmError: CannotStartContainerError. Please make sure the container can be run with 'docker run \
+                        <image> train'. Please refer SageMaker documentation for details. It is possible that the \
+                        Dockerfile's entrypoint is not properly defined, or missing permissions.";
+
 type Containers = JoinSet<(HostPlace, anyhow::Result<ContainerExit>)>;
 
 impl JobHandle {
@@ -109,6 +114,10 @@ impl JobHandle {
                 ended = containers.join_next() => match ended {
                     None => over = true,
                     Some(Ok((_, Ok(exit)))) if exit.code == 0 => {}
+                    Some(Ok((_, Ok(exit)))) if !exit.started => {
+                        cause.get_or_insert(Round::Over(Ending::Failed(NO_START.to_owned())));
+                        signals.kill.cancel();
+                    }
                     Some(Ok((place, Ok(exit)))) => {
                         let reason = format!("AlgorithmError: {}, exit code: {}", channels::failure_text(&place), exit.code);
                         cause.get_or_insert(Round::Over(Ending::Failed(reason)));

@@ -8,5 +8,7 @@ mod operations;
 mod rules;
 mod shipping;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use self::state::Training;

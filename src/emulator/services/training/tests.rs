@@ -1,0 +1,89 @@
+//! Whole training jobs through the operations, in containers of this machine.
+
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::Training;
+use crate::caller::Caller;
+use crate::config::EmulatorConfig;
+use crate::protocol::Answer;
+use crate::service::answer;
+use crate::services::logs::Logs;
+use crate::shared::Shared;
+use crate::store::Store;
+
+/// A job ends within this time.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The service on a directory of its own; `None`, and a line that says so, where containers cannot be made.
+fn training() -> Option<(Arc<Training>, TempDir)> {
+    let tried = Command::new("bwrap").args(["--dev-bind", "/", "/", "true"]).stderr(Stdio::null()).status();
+    if !tried.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: bubblewrap cannot create a container here");
+        return None;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let config = EmulatorConfig::new(folder.path()).without_delays();
+    let logs = Arc::new(Logs::new(config.seed, &config.quirks));
+    let store = Arc::new(Store::open(folder.path().join("s3")).unwrap());
+    store.create_bucket("bucket").unwrap();
+    Some((Arc::new(Training::new(&Arc::new(Shared::new(config, String::new())), &store, &logs)), folder))
+}
+
+fn call(training: &Arc<Training>, operation: &str, request: &Value) -> Answer {
+    answer(training, operation, request, &Caller::of(&hyper::HeaderMap::new(), None, "000000000000"))
+}
+
+/// Runs a job to its end and returns its description.
+async fn run(training: &Arc<Training>, algorithm: &Value) -> Value {
+    let mut request = json!({
+        "TrainingJobName": "job",
+        "AlgorithmSpecification": {"TrainingImage": "image", "TrainingInputMode": "File"},
+        "RoleArn": "arn:aws:iam::000000000000:role/test",
+        "OutputDataConfig": {"S3OutputPath": "s3://bucket/out"},
+        "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 5},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 60},
+    });
+    for (name, value) in algorithm.as_object().unwrap() {
+        request["AlgorithmSpecification"][name] = value.clone();
+    }
+    call(training, "CreateTrainingJob", &request).unwrap();
+    let ended = async {
+        loop {
+            let job = call(training, "DescribeTrainingJob", &json!({"TrainingJobName": "job"})).unwrap().unwrap();
+            if job["TrainingEndTime"].is_number() && job["TrainingJobStatus"] != "InProgress" {
+                return job;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ended).await.expect("the job ends in time")
+}
+
+/// `SageMaker` runs `docker run <image> train` when the request names no entrypoint.
+#[test_case::test_case(&json!({}); "an image without entrypoint and train")]
+#[test_case::test_case(&json!({"ContainerArguments": ["no-such-program", "x"]}); "arguments alone")]
+#[test_case::test_case(&json!({"ContainerEntrypoint": ["/no/such/program"]}); "an entrypoint that is missing")]
+#[test_case::test_case(&json!({"ContainerEntrypoint": ["/etc/passwd"]}); "an entrypoint that cannot be executed")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_that_cannot_be_started_fails_the_job(algorithm: &Value) {
+    let Some((training, _folder)) = training() else { return };
+    let job = run(&training, algorithm).await;
+    assert_eq!(job["TrainingJobStatus"], "Failed");
+    let reason = job["FailureReason"].as_str().unwrap();
+    assert!(reason.starts_with("AlgorithmError: CannotStartContainerError. "), "{reason}");
+    assert!(reason.contains("'docker run <image> train'"), "{reason}");
+}
+
+#[test_case::test_case(&json!({"ContainerArguments": ["/bin/true"]}), "Completed", Value::Null; "the first argument is the program")]
+#[test_case::test_case(&json!({"ContainerEntrypoint": ["/bin/sh", "-c", "exit 127"]}), "Failed", json!("AlgorithmError: , exit code: 127"); "a script's own 127")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_that_started_tells_its_exit_code(algorithm: &Value, status: &str, reason: Value) {
+    let Some((training, _folder)) = training() else { return };
+    let job = run(&training, algorithm).await;
+    assert_eq!((&job["TrainingJobStatus"], &job["FailureReason"]), (&json!(status), &reason));
+}
