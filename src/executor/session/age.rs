@@ -1,7 +1,7 @@
-//! A moment that survives a change of the host's clock: the time since the host was started, beside the time of day.
+//! Time stamps that survive a change of the host's clock: time since boot and time of day.
 //!
-//! Two stamps of one boot are compared by the time since the start, which no clock change touches; stamps of different
-//! boots by the time of day.
+//! Two stamps of one boot are compared by the time since boot, which no clock change affects; stamps of different boots
+//! by the time of day.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::clock::Clock;
 
-/// A moment, as one process writes it down for another.
+/// A moment that one process writes down for another.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
-    /// Which start of the host the other number counts from; empty when the kernel does not tell.
+    /// Id of the boot that `uptime` counts from; empty when the kernel does not give it.
     #[serde(default)]
     boot: String,
-    /// Milliseconds since that start.
+    /// Milliseconds since boot.
     #[serde(default)]
     uptime: u64,
     /// Seconds since 1970.
@@ -30,12 +30,12 @@ impl Stamp {
         Self { boot, uptime: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX), unix: seconds_of(clock.now()) }
     }
 
-    /// A moment of which only the time of day is known, as of a file's change.
+    /// A moment known by its time of day alone, such as a file's modification time.
     pub fn of_day(time: SystemTime) -> Self {
         Self { unix: seconds_of(time), ..Self::default() }
     }
 
-    /// Time from this moment to `now`. A clock that was set back makes it zero, which is the safe side: too young.
+    /// Time from this moment to `now`; zero when the clock was set back, so that nothing looks older than it is.
     pub fn age(&self, now: &Self) -> Duration {
         if !self.boot.is_empty() && self.boot == now.boot {
             return Duration::from_millis(now.uptime.saturating_sub(self.uptime));
@@ -43,7 +43,7 @@ impl Stamp {
         Duration::from_secs(now.unix.saturating_sub(self.unix))
     }
 
-    /// Of which start of the host it is, and the time since then.
+    /// Id of the boot, and the time since then.
     pub fn since_boot(&self) -> (&str, Duration) {
         (&self.boot, Duration::from_millis(self.uptime))
     }

@@ -1,14 +1,14 @@
-//! A transfer with a bar beside it, where people look at a terminal.
+//! Progress bar of a transfer on a terminal.
 
 use std::time::Duration;
 
 use crate::ui::{self, Printer};
 use crate::workspace::Progress;
 
-/// How often a bar moves.
+/// Time between two updates of the bar.
 const MOVE: Duration = Duration::from_millis(200);
 
-/// Shows on a terminal how far a transfer is.
+/// Runs a transfer and shows its progress on a terminal.
 pub(super) async fn with_bar<T>(
     printer: &Printer,
     task: &str,

@@ -1,5 +1,5 @@
-//! The end of a session as a reconcile pass: whatever is left is gone afterwards. It may run twice, beside a live
-//! stage, or never.
+//! Closes a session as a reconcile pass: stops and deletes whatever exists of it. Safe to run twice, or beside a live
+//! stage.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -15,37 +15,37 @@ use crate::session::output::Output;
 use crate::session::state::{Creation, SessionEvent};
 use crate::session::{Session, leaving, slots};
 
-/// How long a stage that still lives is waited for before its session is taken away.
+/// Grace for a stage that still runs, before its session is closed regardless.
 const STAGE_GRACE: Duration = Duration::from_secs(15);
-/// How late a `CreateTrainingJob` whose caller was killed mostly takes effect ...
+/// A `CreateTrainingJob` whose caller was killed mostly takes effect within this time ...
 const LATE_CREATE: Duration = Duration::from_secs(5);
-/// ... and how late it may: until then a job that is not there may still come.
+/// ... and at the latest within this time: until then a job that is absent may still appear.
 const COMES_WITHIN: Duration = Duration::from_mins(10);
 const FIRST_POLL: Duration = Duration::from_millis(50);
 const LAST_POLL: Duration = Duration::from_secs(15);
 
-/// What came of a pass.
+/// Outcome of a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closed {
     /// Nothing of the session is left.
     Whole,
-    /// Its training job is not there and may still come: the record stays, and a later pass looks again.
+    /// The training job is absent and may still appear: the record stays for a later pass.
     MayCome,
-    /// Nothing runs in its training job any more, and SageMaker has not told its end yet: as before.
+    /// Every agent has left, and SageMaker has not reported the job's end yet: the record stays for a later pass.
     Leaving,
 }
 
-/// How long a pass may wait for the ends of things.
+/// How long a pass waits for a stage or a training job to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
     /// `cleanup` and `sweep`.
     Patient,
-    /// Beside another job's `prepare`: what has not ended in a moment is looked at by the next one. Nothing of the session is
+    /// Beside another job's `prepare`: one moment at most, the rest is left to a later pass. Nothing of the session is
     /// printed.
     Brief,
 }
 
-/// What a pass beside a `prepare` waits for an end.
+/// Longest wait of a brief pass.
 const MOMENT: Duration = Duration::from_secs(2);
 
 impl Pace {
@@ -53,7 +53,8 @@ impl Pace {
         if self == Self::Patient { time } else { MOMENT }
     }
 
-    /// Beside another job's `prepare` a warning would stand in a trace that has nothing to do with it.
+    /// Logs a failed step. Beside another job's `prepare` not as a warning: its trace has nothing to do with this
+    /// session.
     fn note(self, what: &str, error: &dyn std::fmt::Display) {
         match self {
             Self::Patient => tracing::warn!(%error, "{what}"),
@@ -61,63 +62,65 @@ impl Pace {
         }
     }
 
-    /// `StopTrainingJob` gives the container 120 s; a little more until SageMaker tells so.
+    /// `StopTrainingJob` gives the container 120 s, and SageMaker takes a little longer to report the end.
     fn stopped_within(self) -> Duration {
         self.of(Duration::from_secs(150))
     }
 
-    /// A finished agent leaves by itself within this time; SageMaker's upload of outputs included.
+    /// A finished agent leaves within this time, SageMaker's upload of outputs included.
     fn leaves_within(self) -> Duration {
         self.of(Duration::from_secs(30))
     }
 
-    /// How long a look that is throttled is tried again; the job is stopped blindly after that.
+    /// Retries of a throttled `DescribeTrainingJob` end after this time; then the job is stopped without knowing its
+    /// status.
     fn throttled_within(self) -> Duration {
         self.of(Duration::from_mins(1))
     }
 }
 
-/// How a training job was found and left.
+/// State of a training job after the pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Job {
     Ended,
-    /// There is none.
+    /// No such job.
     Absent,
-    /// There is none, and there may still come one.
+    /// No such job yet; one may still appear.
     MayCome,
-    /// Its agents have left, or were never to come: SageMaker ends it by itself.
+    /// Its agents have left, or will never come: SageMaker ends it by itself.
     Leaving,
 }
 
-/// Stops the training job, deletes the session's objects, forgets the record: in this order, and each whatever became of the
-/// others. What failed is told; then the record stays, so that a later pass finds the session again.
+/// Stops the training job, deletes the session's objects and forgets the record, in this order; a failed step does not
+/// keep the others from running. Failures are reported, and then the record stays, so that a later pass finds the
+/// session again.
 ///
-/// It works without a record too, as after a lost disk: names and places follow from the session's id.
+/// Works without a record too, as after a lost disk: all names follow from the session's id.
 pub async fn close(mut session: Session<'_>, pace: Pace) -> anyhow::Result<Closed> {
     let id = session.id.clone();
     let record = session.records.load(&id);
-    // Of a session that has files here and no record that can be read, nobody knows whether its job was asked for.
+    // With files here but no readable record, the job may have been requested.
     let has_files = session.records.files(&id).is_ok_and(|files| !files.is_empty());
     if let Err(error) = session.records.mark_closing(&id) {
         tracing::info!(error = format!("{error:#}"), "failed to mark the session as closing");
     }
     let lock = wait_for_stage(&session, pace).await;
-    // The stage may have written since.
+    // The stage may have written it in the meantime.
     let record = session.records.load(&id).or(record);
     let (is_known, now) = (matches!(record, Ok(Some(_))), Stamp::of(&*session.clock));
-    // In memory alone, where nothing of the session is known: no record comes of a look.
+    // In memory only: closing never creates a record.
     match record {
         Ok(Some(record)) => session.state = record.into(),
         Ok(None) if has_files => session.state.apply(SessionEvent::JobMayCome(&now)),
         Ok(None) => {}
         Err(error) => {
             session.state.apply(SessionEvent::JobMayCome(&now));
-            let text = format!("{error:#}; the training job of {id} is looked for by its name");
+            let text = format!("{error:#}; looking for the training job of {id} by its name");
             if pace == Pace::Patient { session.printer.warn(text) } else { tracing::info!(text) }
         }
     }
     if is_known && session.state.is_unused() {
-        // `prepare` did not come so far: there is nothing to look for in AWS, which may be what it failed at.
+        // `prepare` failed before it requested a job, perhaps for lack of AWS access: nothing to look for in AWS.
         return forget(&session).map(|()| Closed::Whole);
     }
     let job = if is_known { end_job(&mut session, pace).await } else { end_all(&mut session, pace).await };
@@ -126,8 +129,8 @@ pub async fn close(mut session: Session<'_>, pace: Pace) -> anyhow::Result<Close
     {
         tracing::warn!(error = format!("{error:#}"), "failed to print the rest of the job's output");
     }
-    // Scripts and orders hold secrets: they go even when the job cannot be ended now.
-    // An agent that still lives may have to find the order to leave, which holds none.
+    // Scripts and orders hold secrets: delete them even when the job cannot be ended now. Keep the order to leave,
+    // which holds none: an agent that still lives may have to find it.
     let leaves = job.is_err() && session.state.is_finished();
     let kept = leaves.then_some(session.state.orders());
     let deleted = session.exchange().delete(kept).await;
@@ -147,7 +150,7 @@ pub async fn close(mut session: Session<'_>, pace: Pace) -> anyhow::Result<Close
     closed
 }
 
-/// Removes what the host keeps of the session.
+/// Removes the session's files on this host.
 fn forget(session: &Session<'_>) -> anyhow::Result<()> {
     let read = leaving::forget_log(session);
     slots::release(&session.settings.runner.state_dir, &session.id)?;
@@ -155,19 +158,19 @@ fn forget(session: &Session<'_>) -> anyhow::Result<()> {
     read
 }
 
-/// The record stays until the training job has been absent for long enough after it was asked for.
+/// Keeps the record until the training job has been absent for long enough after it was requested.
 fn keep_for_later(session: &mut Session<'_>) -> anyhow::Result<()> {
     let now = Stamp::of(&*session.clock);
     let kept = session.apply(SessionEvent::JobMayCome(&now));
     kept.context("failed to keep the record of a training job that may still come")?;
-    // The GitLab job is over all the same.
+    // The GitLab job has ended regardless.
     slots::release(&session.settings.runner.state_dir, &session.id)?;
     session.records.keep_record_alone(&session.id)
 }
 
-/// What a stage whose process was killed had not printed: GitLab Runner writes it to its own log.
+/// Prints the output that a killed stage had not printed. GitLab Runner writes it to its own log.
 async fn print_rest(session: &Session<'_>) -> anyhow::Result<()> {
-    // Whether it was ordered is not always noted; of a script that was not there is nothing to print.
+    // The order is not always noted; without a script there is nothing to print.
     let Some(current) = session.state.run().filter(|current| current.code.is_none()) else {
         return Ok(());
     };
@@ -187,7 +190,7 @@ async fn print_rest(session: &Session<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The lock of the session's container stage; a lock that cannot be had, as on a full disk, holds nothing up.
+/// Takes the lock of the session's container stage. Goes on without a lock that cannot be had, as on a full disk.
 async fn wait_for_stage(session: &Session<'_>, pace: Pace) -> Option<std::fs::File> {
     let deadline = Instant::now() + pace.of(STAGE_GRACE);
     loop {
@@ -204,9 +207,9 @@ async fn wait_for_stage(session: &Session<'_>, pace: Pace) -> Option<std::fs::Fi
     }
 }
 
-/// Ends whichever training jobs of the session there are: without a record nobody knows their number.
+/// Ends every training job of the session: without a record their number is unknown.
 async fn end_all(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
-    // Nor how many orders were sent: they are numbered without gaps, and the one to leave must be the next.
+    // The number of orders is unknown too: they are numbered without gaps, and the order to leave must be the next.
     match session.exchange().orders().await {
         Ok(number) => session.state.apply(SessionEvent::OrdersFound(number)),
         Err(error) => pace.note("failed to look for the orders that were sent", &error),
@@ -215,7 +218,7 @@ async fn end_all(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
         match end_job(session, pace).await? {
             Job::Ended => {
                 session.state.apply(SessionEvent::ContainerRenewed);
-                // What comes behind one that is there was not asked for before this one had ended.
+                // A job with a higher number is requested only after this one has ended.
                 session.state.apply(SessionEvent::JobRefused);
             }
             Job::Absent if session.state.incarnation() > 1 => return Ok(Job::Ended),
@@ -229,7 +232,7 @@ async fn end_job(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
     let mut job = match look(&*session.jobs, &name, pace).await {
         Ok(job) => job,
         Err(error) => {
-            // Blind; but an instance must not go on for want of a look at it.
+            // The status is unknown; but the instance must not run on because of that.
             tell_to_leave(session, pace).await;
             if let Err(error) = session.jobs.stop(&name).await {
                 pace.note("failed to stop the training job", &error);
@@ -238,7 +241,7 @@ async fn end_job(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
         }
     };
     if job.is_none() && may_come(session) {
-        // The request may still be on its way, or its effect not visible yet. A later pass looks again.
+        // The request may still be on its way, or its effect not visible yet. A later pass checks again.
         if let Err(error) = session.jobs.stop(&name).await {
             pace.note("failed to stop a training job that may still come", &error);
         }
@@ -262,7 +265,7 @@ async fn end_job(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
         return Ok(Job::Leaving);
     }
     if session.state.is_finished() && session.state.leaving().is_none() {
-        // Reports that say nothing sensible, or cannot be read, are no reason to let the instance go on.
+        // Damaged or unreadable reports are no reason to keep the instance running.
         match wait_for_finished(session, &name, pace).await {
             Ok(Some(job)) => return Ok(job),
             Ok(None) => {}
@@ -274,7 +277,7 @@ async fn end_job(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
     }
     if let Err(error) = session.jobs.stop(&name).await {
         pace.note("failed to stop the training job", &error);
-        // An agent that listens leaves all the same.
+        // A live agent leaves on the order alone.
         return if wait_for_end(&*session.jobs, &name, pace.leaves_within()).await? {
             Ok(Job::Ended)
         } else {
@@ -282,7 +285,7 @@ async fn end_job(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
         };
     }
     if session.state.is_given_up() && session.state.leaving().is_none() {
-        // No agent was ever there, and none can begin a script any more.
+        // No agent ever came up, and none can begin a script any more.
         return ended_or_leaving(session, &name, pace).await;
     }
     if !wait_for_end(&*session.jobs, &name, pace.stopped_within()).await? {
@@ -291,21 +294,21 @@ async fn end_job(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
     Ok(Job::Ended)
 }
 
-/// Waits until a job whose agents were told to leave has ended, or is about to; `None` when it has to be stopped.
+/// Waits until a job whose agents were ordered to leave has ended or is about to; `None` when it must be stopped.
 async fn wait_for_finished(session: &mut Session<'_>, name: &str, pace: Pace) -> anyhow::Result<Option<Job>> {
     if let Some(job) = wait_to_leave(session, name, pace).await? {
         return Ok(Some(job));
     }
-    // The container is gone and SageMaker stores what it left: a stop would win nothing.
+    // The container is gone and SageMaker uploads its outputs: a stop gains nothing.
     let uploading = |job: TrainingJob| job.secondary == SecondaryStatus::Uploading;
     let is_uploading = session.jobs.describe(name).await?.is_some_and(uploading);
     let has_ended = is_uploading && wait_for_end(&*session.jobs, name, pace.stopped_within()).await?;
     Ok(has_ended.then_some(Job::Ended))
 }
 
-/// Waits until every agent has said its last word, or the job has ended; `None` when neither came in time. The end is not
-/// waited for: what SageMaker does afterwards takes a minute, and nobody needs it. (A job that keeps what SageMaker uploads
-/// would wait for it here.)
+/// Waits until every agent has reported that it leaves, or the job has ended; `None` on timeout. Does not wait for the
+/// job's end: SageMaker takes a minute for it, and no later step needs it. (A job that keeps SageMaker's uploads would
+/// have to wait.)
 async fn wait_to_leave(session: &mut Session<'_>, name: &str, pace: Pace) -> anyhow::Result<Option<Job>> {
     let deadline = Instant::now() + pace.leaves_within();
     let (mut pause, mut look_at) = (FIRST_POLL, Instant::now());
@@ -327,13 +330,13 @@ async fn wait_to_leave(session: &mut Session<'_>, name: &str, pace: Pace) -> any
     }
 }
 
-/// A job that ends at once leaves nothing for a later pass.
+/// Waits a moment for the end: a job that ends at once needs no later pass.
 async fn ended_or_leaving(session: &Session<'_>, name: &str, pace: Pace) -> anyhow::Result<Job> {
     let ended = wait_for_end(&*session.jobs, name, pace.of(leaving::ENDS_AT_ONCE)).await?;
     Ok(if ended { Job::Ended } else { Job::Leaving })
 }
 
-/// A job that was asked for a moment ago may not be visible, or not be made yet.
+/// A job that was requested a moment ago may not be visible, or not be created yet.
 fn may_come(session: &Session<'_>) -> bool {
     let state = &session.state;
     let of_day = || (state.created() > 0).then(|| Stamp::of_day(UNIX_EPOCH + Duration::from_secs(state.created())));
@@ -342,7 +345,7 @@ fn may_come(session: &Session<'_>) -> bool {
     state.creation() != Creation::None && is_recent
 }
 
-/// Looks at the job. Hundreds of jobs that end together are throttled, which passes.
+/// Describes the job, and retries while throttled, as when hundreds of jobs end together.
 async fn look(jobs: &dyn TrainingJobs, name: &str, pace: Pace) -> Result<Option<TrainingJob>, CloudError> {
     let deadline = Instant::now() + pace.throttled_within();
     let mut pause = FIRST_POLL;
@@ -358,17 +361,17 @@ async fn look(jobs: &dyn TrainingJobs, name: &str, pace: Pace) -> Result<Option<
     }
 }
 
-/// An agent that listens leaves sooner than a stop takes; one that does not is stopped all the same.
+/// Orders the agents to leave, which is faster than a stop. An agent that does not listen is stopped afterwards.
 async fn tell_to_leave(session: &mut Session<'_>, pace: Pace) {
     let order = Order::Finish { collect: false };
     match session.exchange().send(&session.state, &order).await {
-        // Not on disk: there may be no record, and nothing may be written.
+        // In memory only: there may be no record, and closing creates none.
         Ok(number) => session.state.apply(SessionEvent::OrderStored { number, order: &order }),
         Err(error) => pace.note("failed to tell the agent to leave", &format!("{error:#}")),
     }
 }
 
-/// `true` when the job has ended within the time.
+/// Returns `true` when the job ends within the time.
 async fn wait_for_end(jobs: &dyn TrainingJobs, name: &str, within: Duration) -> anyhow::Result<bool> {
     let deadline = Instant::now() + within;
     let mut pause = FIRST_POLL;

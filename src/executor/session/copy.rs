@@ -1,4 +1,5 @@
-//! Reads the agent's copy of one node's output: on and on while it is live, or from wherever a byte is missing.
+//! Reads the agent's copy of one node's output from the mailbox: continuously while it is live, or from a missing byte
+//! on.
 
 use anyhow::Result;
 use futures::future::join;
@@ -8,15 +9,15 @@ use crate::cloud::CloudError;
 use crate::session::exchange::Exchange;
 use crate::trace::frame_start;
 
-/// A batch of this size was closed because it was full: the next one is there, or nearly.
+/// A batch of this size was closed because it was full: the next one exists, or soon will.
 const FULL: usize = 512 << 10;
-/// Batches read in one go before the rest of the work gets its turn.
+/// Batches read in one go, before other work gets its turn.
 const AT_ONCE: u32 = 4;
 
-/// Lines of other writers stand a little before the output they came with; they may not be printed yet.
+/// Lines of other writers are stored a little before the output they came with, and may not be printed yet.
 const BEFORE: u32 = 2;
 
-/// Where reading goes on.
+/// Reader of one node's copy, with its position.
 #[derive(Debug)]
 pub(super) struct CopyReader {
     node: NodeId,
@@ -25,11 +26,11 @@ pub(super) struct CopyReader {
     next: u32,
     /// The last batch was full.
     full: bool,
-    /// So many batches are there for sure.
+    /// Number of batches known to exist.
     there: u32,
 }
 
-/// Takes the text of a batch.
+/// Callback that takes the text of a batch.
 pub(super) type Take<'t> = &'t mut (dyn FnMut(&str) + Send);
 
 impl CopyReader {
@@ -37,16 +38,16 @@ impl CopyReader {
         Self { node, run, next: 0, full: false, there: 0 }
     }
 
-    /// More is there, or nearly.
+    /// `true` when the next batch exists, or soon will.
     pub(super) fn is_behind(&self) -> bool {
         self.full || self.next < self.there
     }
 
-    /// Reads on, a few batches at most. `true` when something came.
+    /// Reads the next batches, a few at most. Returns `true` when something came.
     pub(super) async fn read_on(&mut self, exchange: &dyn Exchange, take: Take<'_>) -> Result<bool, CloudError> {
         let start = self.next;
         while self.next < start + AT_ONCE {
-            // Two at a time while the agent is ahead of us; else a question for a batch that is not there would be doubled.
+            // Two at a time while the agent is ahead; otherwise requests for a batch that does not exist would double.
             let (first, second) = if self.is_behind() {
                 let (first, second) =
                     join(self.fetch(exchange, self.next), self.fetch(exchange, self.next.saturating_add(1))).await;
@@ -73,11 +74,11 @@ impl CopyReader {
         Ok(self.next > start)
     }
 
-    /// Goes to the batch that holds the byte at `offset`, or a little before, so that [`CopyReader::read_on`] begins there.
-    /// `batches` is their number when the copy is complete.
+    /// Positions the reader at the batch that holds the byte at `offset`, or a little before. `batches` is their number
+    /// when the copy is complete.
     ///
-    /// The byte that is missing is mostly near the end, so with a known end the steps go back from there, else forward; they
-    /// double, and bisection does the rest.
+    /// The missing byte is mostly near the end: with a known end the search steps back from there, otherwise forward,
+    /// in doubling steps, and then bisects.
     pub(super) async fn seek(
         &mut self,
         exchange: &dyn Exchange,
@@ -105,7 +106,7 @@ impl CopyReader {
         Ok(())
     }
 
-    /// The first batch from `batch` on, and before `until`, that holds output, and where its output begins.
+    /// Returns the first batch in `batch..until` that holds output, and the offset of that output.
     async fn start_from(
         &self,
         exchange: &dyn Exchange,
@@ -168,7 +169,7 @@ mod tests {
         }
     }
 
-    /// Batches without a byte of the script's output say nothing about where its bytes are.
+    /// Batches without script output do not tell where its bytes are.
     #[tokio::test]
     async fn batches_of_other_writers_hide_no_byte() {
         let memory = Memory::new();
@@ -192,7 +193,7 @@ mod tests {
         }
     }
 
-    /// What is known to be there is not waited for: the end of a stage would be late by as many turns.
+    /// Batches known to exist are read without waiting: otherwise the end of a stage would be late by as many turns.
     #[tokio::test]
     async fn what_was_found_is_read_in_one_go() {
         let memory = store(200);

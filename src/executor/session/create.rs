@@ -1,7 +1,7 @@
-//! Creating the training job so that it exists once, whatever is retried: create means adopt.
+//! Creates the training job exactly once, with retries: a job that exists already under the name is adopted.
 //!
-//! The port tries once; here it is tried again with the same name, and remembered whether a try without an answer may have had
-//! its effect: after that no refusal says that there is no job.
+//! The port tries once. This module retries with the same name, and remembers when a try without an answer may have
+//! created the job: after that no refusal means that there is none.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -17,22 +17,22 @@ use crate::session::spec::tag;
 use crate::session::state::SessionEvent;
 use crate::session::turn::Turns;
 
-/// How long throttling is waited out, from the beginning of the stage: with the last try, which takes a minute at most, it fits
-/// into the `prepare_exec_timeout` of 300 s that `runner-config/config.toml` sets.
+/// Retries under throttling end this long after the beginning of the stage. With the last try, a minute at most, that
+/// fits into the `prepare_exec_timeout` of 300 s that `runner-config/config.toml` sets.
 pub const PATIENCE: Duration = Duration::from_secs(225);
-/// Tries in a row that bring no answer.
+/// Tries in a row without an answer.
 const UNANSWERED_TRIES: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LAST_PAUSE: Duration = Duration::from_secs(8);
-/// A job whose name is taken is looked for this often before it counts as somebody else's.
+/// How often a job whose name is taken is described before the name counts as foreign.
 const VISIBLE_TRIES: u32 = 10;
 const VISIBLE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Asks for each instance type in turn until one is granted, and keeps the record true to it: whatever happens to the process,
-/// `cleanup` knows which training job may exist.
+/// Requests each instance type in turn until one is granted. The record is saved before each request, so that `cleanup`
+/// knows which training job may exist even if this process is killed.
 ///
-/// A first signal ends the tries; the one under way is waited for, a minute at most, and a job that came of it is stopped. A second
-/// signal ends the waiting.
+/// The first signal ends the retries; the request under way is awaited, a minute at most, and a job that it created is
+/// stopped. The second signal ends the wait.
 pub async fn launch(
     session: &mut Session<'_>,
     mut spec: TrainingJobSpec,
@@ -48,13 +48,13 @@ pub async fn launch(
         let types_left = types.get(index + 1..).unwrap_or_default();
         let at = Stamp::of(&*session.clock);
         let created = session.clock.now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        // Written before the call: a job that was created and not recorded would be nobody's.
+        // Saved before the call: a job that was created and not recorded would never be stopped.
         session.apply(SessionEvent::JobRequested { instance_type, types_left, at: &at, created })?;
         match asking.ask(&*session.jobs, &spec).await {
             Ok(arn) => {
                 let kept = session.apply(SessionEvent::JobCreated(&arn));
                 if cancel.asked() {
-                    // `cleanup` looks whether it has ended.
+                    // `cleanup` checks that it has ended.
                     if let Err(error) = session.jobs.stop(&spec.name).await {
                         tracing::warn!(%error, "failed to stop the training job");
                     }
@@ -86,21 +86,21 @@ fn canceled() -> anyhow::Error {
     Failure::canceled("canceled while the training job was created").into()
 }
 
-/// Why there is no job.
+/// Why a request created no job.
 enum Refusal {
     /// Another instance type may be granted.
     OfType(String),
     Final(anyhow::Error),
 }
 
-/// What the tries of one launch have in common.
+/// State of the retries of one launch.
 struct Asking<'a> {
     turns: Turns,
     until: Instant,
     cancel: &'a Cancellation,
     pause: Duration,
     unanswered: u32,
-    /// A try had no answer, so a job may come of it whatever later tries say.
+    /// A try had no answer: a job may exist whatever later tries answer.
     may_exist: bool,
 }
 
@@ -166,7 +166,7 @@ impl Asking<'_> {
                 let error = if is_throttled { throttled(spec).caused_by(error).into() } else { refusal(error, spec) };
                 return Err(Refusal::Final(error));
             }
-            tracing::debug!(error = format!("{error:#}"), "failed to create the training job; it is tried again");
+            tracing::debug!(error = format!("{error:#}"), "failed to create the training job; trying again");
             self.pause = (self.pause * 2).min(LAST_PAUSE);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -191,7 +191,7 @@ fn throttled(spec: &TrainingJobSpec) -> Failure {
     .hint("let fewer jobs begin at once (`concurrent` in the runner's `config.toml`), or ask AWS for a higher rate of `CreateTrainingJob`")
 }
 
-/// The name is taken: it is ours when it carries our session's tag, as after a reply that was lost.
+/// The name is taken: adopts the job when it carries this session's tag, as after a lost reply.
 async fn adopt(jobs: &dyn TrainingJobs, spec: &TrainingJobSpec) -> anyhow::Result<String> {
     let foreign = || Failure::system(format!("a training job {} exists already and is not of this session", spec.name));
     let mut tries = 0;
@@ -214,11 +214,11 @@ async fn adopt(jobs: &dyn TrainingJobs, spec: &TrainingJobSpec) -> anyhow::Resul
     Ok(job.arn)
 }
 
-/// Whose mistake a refused request is, and what to change.
+/// Classifies a refused request as the job's or the system's failure, with a hint.
 fn refusal(error: anyhow::Error, spec: &TrainingJobSpec) -> anyhow::Error {
     let error = match error.downcast::<CloudError>() {
         Ok(error) => error,
-        // Said already.
+        // It is a `Failure` already.
         Err(error) => return error,
     };
     let text = format!("failed to create the training job {}", spec.name);

@@ -1,7 +1,7 @@
-//! How far each node's output was printed: a few bytes on disk that a kill of the process does not outrun.
+//! Print position of each node's output, on disk, so that it survives a kill of the process.
 //!
-//! Written after each piece that stdout took. A process that begins where another was killed prints on from here: nothing
-//! twice, nothing missing, except for a kill in the instant between the two calls.
+//! Written after each write to stdout. A process that takes over prints on from here: nothing twice and nothing
+//! missing, except after a kill in the instant between the two writes.
 
 use std::fs::File;
 use std::io;
@@ -14,12 +14,12 @@ use crate::base::node::NodeId;
 /// little endian.
 const SLOT: usize = 16;
 
-/// What of a node's output was printed.
+/// How far a node's output was printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Position {
-    /// Of the first byte that was not.
+    /// Offset of the first byte that was not printed.
     pub offset: u64,
-    /// Of the first line of other writers that was not.
+    /// Number of the first line of other writers that was not printed.
     pub beside: u32,
 }
 
@@ -31,7 +31,7 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// Opens or makes the file; positions of other runs count as zero.
+    /// Opens or creates the file; positions of other runs count as zero.
     pub fn open(path: &Path, run: u32) -> io::Result<Self> {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
         Ok(Self { file, run })

@@ -1,4 +1,4 @@
-//! The agent's way into the container: this very executable, uploaded once per version as an input channel.
+//! Delivers the agent to the container: uploads this executable once per version, as an input channel.
 
 use std::fs;
 use std::io::Read as _;
@@ -15,7 +15,7 @@ use crate::config::settings::Settings;
 use crate::logs::chance;
 use crate::protocol::{bootstrap, keys};
 
-/// Certificate files of common hosts, tried in order: an image may have none of its own.
+/// CA bundles of common distributions, tried in order: an image may have none of its own.
 const CA_BUNDLES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -25,12 +25,12 @@ const CA_BUNDLES: [&str; 4] = [
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LAST_PAUSE: Duration = Duration::from_secs(8);
-/// Another driver that sends the agent is waited for so long.
+/// Longest wait for another driver that uploads the agent.
 const SENT_WITHIN: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(100);
 
-/// Makes sure that the agent's files are in the store, and returns their key prefix, `agents/<hash>`. It tries again while the
-/// store is throttled: many jobs that begin together meet its limits.
+/// Ensures that the agent's files are in the bucket, and returns their key prefix, `agents/<hash>`. Retries while S3
+/// throttles: many jobs that begin together reach its limits.
 pub async fn deliver_until(objects: &dyn ObjectStore, settings: &Settings, until: Instant) -> anyhow::Result<String> {
     let mut pause = FIRST_PAUSE;
     loop {
@@ -43,14 +43,14 @@ pub async fn deliver_until(objects: &dyn ObjectStore, settings: &Settings, until
         if !throttled || Instant::now() + wait >= until {
             return Err(error);
         }
-        tracing::debug!(error = format!("{error:#}"), "failed to put the agent into the bucket; it is tried again");
+        tracing::debug!(error = format!("{error:#}"), "failed to put the agent into the bucket; trying again");
         tokio::time::sleep(wait).await;
         pause = (pause * 2).min(LAST_PAUSE);
     }
 }
 
 async fn deliver(objects: &dyn ObjectStore, settings: &Settings, until: Instant) -> anyhow::Result<String> {
-    // The link itself: it stays readable when the file was replaced by an upgrade.
+    // The link itself: it stays readable after an upgrade replaced the file.
     let binary = PathBuf::from("/proc/self/exe");
     let bundle = ca_bundle(settings)?;
     let start = bootstrap::start_script();
@@ -70,7 +70,7 @@ async fn deliver(objects: &dyn ObjectStore, settings: &Settings, until: Instant)
     if is_whole(&there) {
         return Ok(prefix);
     }
-    // Of drivers that begin together after an upgrade one sends it, and the others find it.
+    // After an upgrade one of the drivers that begin together uploads, and the others find its files.
     let _turn = turn(&settings.runner.state_dir, until).await;
     there = objects.list(&key("")).await?;
     let missing = |name: &str| !there.contains(&key(name));
@@ -85,7 +85,8 @@ async fn deliver(objects: &dyn ObjectStore, settings: &Settings, until: Instant)
     Ok(prefix)
 }
 
-/// The right to send the agent; without the file, or when another driver takes too long, a driver sends it as well.
+/// Takes the lock for uploading the agent. Without the lock file, or when another driver holds it for too long, this
+/// driver uploads too.
 async fn turn(state_dir: &Path, until: Instant) -> Option<fs::File> {
     let file = fs::File::options().create(true).append(true).open(state_dir.join("agent.lock")).ok()?;
     let until = until.min(Instant::now() + SENT_WITHIN);
@@ -109,7 +110,7 @@ fn ca_bundle(settings: &Settings) -> anyhow::Result<Vec<u8>> {
     Ok(CA_BUNDLES.iter().find_map(|path| fs::read(path).ok()).unwrap_or_default())
 }
 
-/// The note that saves hashing the executable for every job.
+/// Cached hash of the executable, so that not every job computes it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct HashNote {
     device: u64,
@@ -147,7 +148,7 @@ fn binary_hash(binary: &Path, state_dir: &Path) -> anyhow::Result<String> {
         modified: (meta.mtime(), meta.mtime_nsec()),
         hash: hash.clone(),
     };
-    // A note only: without it the next job hashes again.
+    // Only a cache: without it the next job hashes again.
     if let Ok(file) = tempfile::NamedTempFile::new_in(state_dir)
         && serde_json::to_writer(&file, &note).is_ok()
     {

@@ -1,4 +1,5 @@
-//! What a session and its agents exchange, apart from the way it takes. Today it takes the mailbox in the object store.
+//! The exchange of a session with its agents, as a trait without its transport. The one implementation is the mailbox
+//! in S3.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,19 +23,20 @@ pub struct ProjectUpload<'a> {
     /// Prefix of the project's packs.
     pub packs: &'a str,
     pub trees: &'a Trees,
-    /// This host's notes about the packs.
+    /// This host's cache of which packs are in the bucket.
     pub cache: &'a Path,
     pub now: SystemTime,
 }
 
 #[async_trait(?Send)]
 pub trait Exchange: Send + Sync {
-    /// Sends an order under the next number, which it returns. One that a killed process of this job sent keeps its number.
+    /// Sends an order under the next number, and returns the number. An order that a killed process of this job sent
+    /// keeps its number.
     async fn send(&self, state: &SessionState, order: &Order) -> anyhow::Result<u32>;
     async fn deliver_project(&self, project: ProjectUpload<'_>, progress: &Arc<Progress>) -> anyhow::Result<Summary>;
-    /// Drops a pack that a node found damaged, so that its chunks are sent again.
+    /// Deletes a pack that a node found damaged, so that its chunks are sent again.
     async fn forget_pack(&self, project: ProjectUpload<'_>, pack: &str) -> anyhow::Result<()>;
-    /// Fetches the results while they come, and applies them; see [`workspace::apply_changes`].
+    /// Downloads the results as they arrive, and applies them; see [`workspace::apply_changes`].
     async fn fetch_results(
         &self,
         destination: Destination<'_>,
@@ -42,23 +44,23 @@ pub trait Exchange: Send + Sync {
         all_sent: &AllSent,
         progress: &Arc<Progress>,
     ) -> anyhow::Result<Summary>;
-    /// Makes the script of a run available, which the order to run it names.
+    /// Stores the script of a run, which the order to run it names.
     async fn deliver_script(&self, run: u32, body: Vec<u8>) -> Result<(), CloudError>;
-    /// How many orders were sent.
+    /// Number of orders sent.
     async fn orders(&self) -> Result<u32, CloudError>;
-    /// A node's report of this number, from 1 on, if it has come.
+    /// Returns a node's report of this number, from 1 on, if it has arrived.
     async fn report(&self, node: NodeId, seq: u32) -> Result<Option<Vec<u8>>, CloudError>;
-    /// A node has sent a report.
+    /// `true` when the node has sent a report.
     async fn has_reported(&self, node: NodeId) -> Result<bool, CloudError>;
     /// When the last of these reports was sent, by the clock of the exchange.
     async fn last_reported(&self, reports: &[(NodeId, u32)]) -> Result<Option<SystemTime>, CloudError>;
-    /// One batch of the agent's copy of a run's output, from 0 on, if it has come.
+    /// Returns one batch of the agent's copy of a run's output, from 0 on, if it has arrived.
     async fn output(&self, node: NodeId, run: u32, batch: u32) -> Result<Option<Vec<u8>>, CloudError>;
-    /// Deletes what is there of the session but the order `kept`: an agent that is killed may write until its end.
+    /// Deletes the session's objects, except the order `kept`. An agent that is being killed may write until its end.
     async fn delete(&self, kept: Option<u32>) -> Result<(), CloudError>;
 }
 
-/// The exchange by way of the object store.
+/// The exchange through objects in S3.
 #[derive(Clone)]
 pub struct Mailbox {
     objects: Arc<dyn ObjectStore>,

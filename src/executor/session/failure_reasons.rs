@@ -1,21 +1,22 @@
-//! SageMaker's failure reasons: whose failure each is, and what its reader can change. Pure.
+//! Classifies SageMaker's failure reasons: the job's failure or the system's, and what to change. Pure.
 //!
-//! The texts are for people and change over the years, so they are searched for words, and an unknown one is shown as it is.
-//! A failure that a retry would only repeat is the job's, whoever can mend it; one that may pass is the system's.
+//! The texts are free and change over the years, so they are searched for words, and an unknown text is shown
+//! unchanged. A failure that a retry would only repeat is the job's, even when the operator has to mend it; one that
+//! may pass is the system's.
 
-/// Whose failure a loss is.
+/// Whose failure a lost training job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LossKind {
     /// The job's own limit or image: a retry would end the same way.
     User,
     System,
-    /// The script's end, told by the training job alone.
+    /// The script's exit code, known from the training job alone.
     Script {
         code: i32,
     },
 }
 
-/// The image cannot be had, or cannot be started.
+/// Hints: what to change.
 const IMAGE: &str = "check `image:`: it needs `/bin/sh`, must be built for x86_64, and must not change the start of a container for other users than root";
 const PULL: &str = "check `image:`, and the `ecr:*` permissions of the training job's role";
 const MEMORY: &str = "choose an instance type with more memory in `SAGEMAKER_INSTANCE_TYPE`";
@@ -28,7 +29,7 @@ const LATER: &str = "try again later";
 const INTERNAL: &str = "try again; when it comes back, check `image:`, because a bad image may also end so";
 
 struct Row {
-    /// Lower case; all of them occur.
+    /// Lower case; all of them must occur.
     words: &'static [&'static str],
     by: LossKind,
     means: &'static str,
@@ -46,7 +47,7 @@ const NO_SPACE: &str = "the instance ran out of disk space";
 const NO_INPUT: &str = "the training job could not read its input";
 const TOO_OFTEN: &str = "a service was asked too often";
 
-/// The first row that fits counts.
+/// The first row that matches counts.
 const ROWS: &[Row] = &[
     row(&["more memory"], LossKind::User, NO_MEMORY, MEMORY),
     row(&["out of memory"], LossKind::User, NO_MEMORY, MEMORY),
@@ -63,7 +64,7 @@ const ROWS: &[Row] = &[
     row(&["executable file not found"], LossKind::User, NO_START, IMAGE),
     row(&["/bin/sh", "no such file"], LossKind::User, NO_START, IMAGE),
     row(&["/bin/sh", "permission denied"], LossKind::User, NO_START, IMAGE),
-    // A registry or a service that is asked too often, which an image or its input only happen to be asked of.
+    // A registry or service that throttles; the image or input is not at fault.
     row(&["toomanyrequests"], LossKind::System, TOO_OFTEN, LATER),
     row(&["too many requests"], LossKind::System, TOO_OFTEN, LATER),
     row(&["rate exceeded"], LossKind::System, TOO_OFTEN, LATER),
@@ -89,24 +90,25 @@ const ROWS: &[Row] = &[
     row(&["internalservererror"], LossKind::System, "SageMaker failed", INTERNAL),
     row(&["clienterror", "image"], LossKind::User, NO_IMAGE, PULL),
     row(&["clienterror", ".dkr.ecr."], LossKind::User, NO_IMAGE, PULL),
-    // Without a row of its own, what SageMaker calls the client's mistake is the same the next time.
+    // For a client error without a row of its own: it would be the same the next time.
     row(&["clienterror"], LossKind::User, "SageMaker refuses the training job", "change what it names"),
 ];
 
-/// What to say of a failed training job, and whose failure it is.
+/// Classification of a failed training job: the text to print, and whose failure it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub(super) reason: String,
     pub(super) by: LossKind,
 }
 
-/// Judges the `FailureReason` of a training job whose script's end is not known. `was_ready`: its agent had begun to work.
+/// Classifies the `FailureReason` of a training job whose script's exit is unknown. `was_ready`: its agent had reported
+/// ready.
 pub(super) fn verdict(why: &str, was_ready: bool) -> Verdict {
     let text = why.to_lowercase();
     let is_containers = text.trim_start().starts_with("algorithmerror");
     let code = exit_code(&text);
     let is_known = code == Some(KILLED) || text.contains(SCRIPT_EXITED);
-    // The text of an `AlgorithmError` is mostly the container's own: only few words in it are the platform's.
+    // The text of an `AlgorithmError` is mostly the container's own: few words in it are SageMaker's.
     let may_count =
         |row: &&Row| !is_containers || (!is_known && (row.means == NO_MEMORY || (row.means == NO_START && !was_ready)));
     let row = ROWS.iter().filter(may_count).find(|row| row.words.iter().all(|word| text.contains(word)));
@@ -116,14 +118,14 @@ pub(super) fn verdict(why: &str, was_ready: bool) -> Verdict {
     }
 }
 
-/// Why a job came to nothing, as far as another one may do better.
+/// Cause of a failure that another training job may not meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
     Capacity,
     Internal,
 }
 
-/// `None` for a failure of the container, and for one that would come again.
+/// Returns `None` for a failure of the container, and for one that would come again.
 pub(super) fn passing_cause(why: &str) -> Option<Cause> {
     let text = why.to_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
@@ -137,19 +139,19 @@ pub(super) fn passing_cause(why: &str) -> Option<Cause> {
     }
 }
 
-/// The container itself failed, and it had been started.
+/// `true` when the container was started and failed by itself.
 pub(super) fn container_ran(why: &str) -> bool {
     why.starts_with(CONTAINERS) && !why.contains("CannotStartContainer")
 }
 
-/// The container ran, or tried to.
+/// Classifies a failure of a container that ran, or could not be started.
 fn of_container(why: &str, code: Option<i32>, was_ready: bool) -> Verdict {
     let failed = |by, hint: &str| {
         let hint = if hint.is_empty() { String::new() } else { format!("; {hint}") };
         Verdict { reason: format!("the training job failed: {why}{hint}"), by }
     };
     match code {
-        // The agent's own words: it leaves as the script did.
+        // The agent's own text: it exits with the script's code.
         Some(code) if code != 0 && why.contains(&format!("{SCRIPT_EXITED}{code}")) => {
             failed(LossKind::Script { code }, ended_by_signal(code).unwrap_or_default().as_str())
         }
@@ -157,19 +159,19 @@ fn of_container(why: &str, code: Option<i32>, was_ready: bool) -> Verdict {
             let signal = ended_by_signal(code).unwrap_or_default();
             Verdict { reason: format!("the container was {signal}: {why}; {MEMORY}"), by: LossKind::Script { code } }
         }
-        // The start script, or a shell that cannot run it. The agent itself never ends so.
+        // The start script failed, or the shell could not run it. The agent itself never exits with these codes.
         Some(2 | 126 | 127 | 132 | 134 | 135 | 136 | 139) if !was_ready => failed(LossKind::User, IMAGE),
         _ => failed(LossKind::System, ""),
     }
 }
 
-/// SageMaker's word for a failure of the container.
+/// SageMaker's prefix for a failure of the container.
 const CONTAINERS: &str = "AlgorithmError";
-/// What the agent writes for SageMaker before a script's code.
+/// The agent's text before the script's code.
 const SCRIPT_EXITED: &str = "the job's script exited with code ";
 const KILLED: i32 = 137;
 
-/// `exit code: 1`, `Exit Code: 1`, `ExitCode 1`: the last one; `text` is in lower case.
+/// Parses the last `exit code: 1`, `Exit Code: 1` or `ExitCode 1`; `text` is in lower case.
 fn exit_code(text: &str) -> Option<i32> {
     let after = |words: &str| text.rfind(words).map(|at| at + words.len());
     let rest = text.get(after("exit code").max(after("exitcode"))?..)?;
@@ -178,7 +180,7 @@ fn exit_code(text: &str) -> Option<i32> {
     rest.get(..digits)?.parse().ok()
 }
 
-/// How a script or a container ended that has such a code, in words that follow "was" or stand alone.
+/// Describes an exit code that stands for a signal, in words that follow "was" or stand alone.
 pub fn ended_by_signal(code: i32) -> Option<String> {
     let (name, remark) = match code {
         132 => ("SIGILL", "a program is built for another processor"),
@@ -193,7 +195,7 @@ pub fn ended_by_signal(code: i32) -> Option<String> {
     Some(format!("killed with {name} ({code}), {remark}"))
 }
 
-/// What can be done about a code, where something can.
+/// Hint for an exit code, if there is one.
 pub fn advice(code: i32) -> Option<&'static str> {
     (code == KILLED).then_some(MEMORY)
 }

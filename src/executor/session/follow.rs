@@ -1,7 +1,7 @@
-//! One container stage as the driver sees it: prints its output and tells how it ended.
+//! Follows one container stage: prints its output and returns how it ended.
 //!
-//! Three things are looked at, each at its own pace: the mailbox, the two sources of the output (`Sources`), and the training
-//! job (`Describe`). What follows from anything seen is decided by [`RunMachine`]; what is printed, by `Output`.
+//! Polls the mailbox, the two sources of the output (`Sources`) and the training job (`Describe`), each at its own
+//! interval. [`RunMachine`] decides what follows from each answer; `Output` decides what is printed.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, UNIX_EPOCH};
@@ -27,25 +27,25 @@ use crate::session::state::SessionEvent;
 use crate::session::supply::Supply;
 use crate::ui::{human_bytes, human_duration};
 
-/// A script's first moments: most stages are short.
+/// The first moments of a run, polled more often: most stages are short.
 const OPENING: Duration = Duration::from_secs(3);
-/// Until then the store is looked at this often after something came, ...
+/// Poll interval of the mailbox during that time, after something came ...
 const OPENING_POLL: Duration = Duration::from_millis(40);
-/// ... later like this: under steady output the agent stores a batch a second.
+/// ... and later: under steady output the agent stores one batch a second.
 const BUSY_POLL: Duration = Duration::from_millis(600);
 const IDLE_POLL: Duration = Duration::from_secs(1);
-/// While output flows from the copy, whose end frame comes before any report of the exit.
+/// Poll interval of the reports while output flows from the copy, whose end frame comes before the exit report.
 const REPORTS_BESIDE_COPY: Duration = Duration::from_secs(5);
-/// What was read of the log is looked for this often: local files. It is waited for, ...
+/// Poll interval of what the log reader fetched (local files) while output is expected from the log ...
 const FEED_POLL: Duration = Duration::from_millis(250);
-/// ... or comes after the copy has brought the same.
+/// ... and while the copy has brought the same.
 const FEED_BESIDE_COPY: Duration = Duration::from_secs(1);
-/// Most packs that are examined because a node called them damaged.
+/// Most packs that are checked because a node reported them damaged.
 const MOST_EXAMINED: usize = 8;
-/// Until a new job's tags are visible, a policy that looks at them may deny the call.
+/// Until a new job's tags are visible, an IAM policy with a tag condition may deny the call.
 const TAGS_VISIBLE: Duration = Duration::from_mins(5);
 
-/// Follows one run until it is over.
+/// Follows one run until it ends.
 pub struct Follower<'s, 'a> {
     session: &'s mut Session<'a>,
     supply: &'s Supply,
@@ -57,17 +57,17 @@ pub struct Follower<'s, 'a> {
     copy: Poll,
     describe: Describe,
     waiting: Option<Waiting>,
-    /// The order to end the script is in the store.
+    /// The order to end the script is in the mailbox.
     cancel_sent: bool,
     inbox: Inbox,
-    /// The attempt at sending the project of which a node misses something.
+    /// The upload attempt of which a node misses chunks.
     missing: Option<u32>,
-    /// Packs that were held against their names because a node called them damaged.
+    /// Packs that were checked because a node reported them damaged.
     examined: BTreeSet<String>,
 }
 
 impl<'s, 'a> Follower<'s, 'a> {
-    /// Follows the session's run `run`, from where its output was printed up to.
+    /// Follows run `run` of the session, and prints from its cursor on.
     pub fn new(session: &'s mut Session<'a>, supply: &'s Supply, run: u32, feed: Feed) -> anyhow::Result<Self> {
         let started = Instant::now();
         let limits = &session.settings.limits;
@@ -111,13 +111,13 @@ impl<'s, 'a> Follower<'s, 'a> {
         })
     }
 
-    /// Runs until the machine concludes. Output is printed as it comes.
+    /// Polls and prints until the machine concludes.
     pub async fn follow(mut self, cancel: &Cancellation) -> anyhow::Result<Conclusion> {
         let followed = self.until_concluded(cancel).await;
         if let Some(waiting) = self.waiting.take() {
             waiting.finish("failed", None, Instant::now().into_std(), self.session.clock.now());
         }
-        // What is known of the log is of use to the next stage, however this one ended.
+        // The next stage reads the log on from here, however this one ended.
         self.session.apply(SessionEvent::LogRead(self.sources.feed.floors()))?;
         followed
     }
@@ -132,7 +132,7 @@ impl<'s, 'a> Follower<'s, 'a> {
                 self.supply.send_again(self.session, attempt, cancel).await?;
             }
             if self.session.printer.is_broken() {
-                // GitLab Runner was killed: nobody reads on, and the stage's boundary closes the session.
+                // GitLab Runner was killed: no one reads the output, and the stage's boundary closes the session.
                 anyhow::bail!("the reader of the job's output has gone");
             }
             if cancel.asked() && !canceled.0 {
@@ -163,7 +163,7 @@ impl<'s, 'a> Follower<'s, 'a> {
         self.machine.apply(event, self.started.elapsed())
     }
 
-    /// Looks at everything that is due.
+    /// Polls everything that is due.
     async fn turn(&mut self, effects: &mut Vec<Effect>) -> anyhow::Result<()> {
         let now = Instant::now();
         if self.reports.is_due(now) {
@@ -192,7 +192,7 @@ impl<'s, 'a> Follower<'s, 'a> {
         self.sources.read_log(self.session.printer)?;
         self.show_waiting().await;
         let ends = self.print()?;
-        // After printing: a reader of ours that is slow is no silence of the node's.
+        // After printing: a slow reader of our stdout is no silence of the node.
         for (id, node) in self.sources.output.nodes.iter_mut() {
             let bytes = node.bytes();
             if bytes > node.followed {
@@ -201,7 +201,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             }
         }
         for end in ends {
-            // The report follows its output at once.
+            // The exit report follows the output at once.
             self.reports = Poll::new(Instant::now());
             let event = Event::Trace { node: end.node, end: end.end, complete: end.complete };
             effects.extend(self.machine.apply(&event, self.started.elapsed()));
@@ -221,7 +221,7 @@ impl<'s, 'a> Follower<'s, 'a> {
         if self.started.elapsed() < OPENING { OPENING_POLL } else { BUSY_POLL }
     }
 
-    /// Between two looks for reports, at least and at most.
+    /// Shortest and longest interval between two polls for reports.
     fn reports_pace(&self) -> (Duration, Duration) {
         let quiet = self.machine.is_ready() && self.machine.all_started() && !self.machine.is_canceled();
         if self.machine.any_ended() {
@@ -243,7 +243,7 @@ impl<'s, 'a> Follower<'s, 'a> {
         Ok(came)
     }
 
-    /// What a report means for the output and for the project's way.
+    /// Applies a report to the output, and to the upload of the project.
     async fn see(&mut self, id: NodeId, report: &Report) -> anyhow::Result<()> {
         let session = &mut *self.session;
         let (Some(node), Some(output)) = (session.state.nodes().get(id), self.sources.output.nodes.get_mut(id)) else {
@@ -258,7 +258,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             }
             Report::Missing { attempt } => self.missing = Some(*attempt),
             Report::Damaged { pack, .. } => {
-                // A container may call as many as it likes damaged.
+                // Bounded: a container may report any number of packs as damaged.
                 if self.examined.len() < MOST_EXAMINED
                     && self.examined.insert(pack.clone())
                     && let Err(error) = self.supply.forget(session, pack).await
@@ -284,7 +284,8 @@ impl<'s, 'a> Follower<'s, 'a> {
                 self.describe.learnt(self.machine.is_leaving());
                 if job.as_ref().is_some_and(|job| job.status.is_terminal()) {
                     if self.inbox.is_silent() {
-                        // The agents' last words were stored before, and cannot be read at the moment.
+                        // The agents stored their last reports before the job ended; the mailbox cannot be read at the
+                        // moment.
                         self.describe.hasten();
                         return Ok(());
                     }
@@ -316,7 +317,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             waiting.tick(now, self.session.clock.now());
             return;
         }
-        // When each phase began is worth a look: some may have begun and ended since the last one.
+        // Look up when each phase began: some may have begun and ended between two polls.
         let found = look_back(self.session, &self.sources.output.nodes).await;
         let now = Instant::now().into_std();
         match found.job {
@@ -348,7 +349,7 @@ impl<'s, 'a> Follower<'s, 'a> {
     fn print(&mut self) -> anyhow::Result<Vec<EndSeen>> {
         let printed = self.sources.output.print(self.session.printer, self.started.elapsed());
         let ends = printed.context("failed to write the output of the job to stdout")?;
-        // Noted as soon as it was shown: a process that takes over must not show it again.
+        // Saved as soon as it is printed: a process that takes over must not print it again.
         let shown = self.sources.output.shown();
         let foreign_bytes = self.sources.output.foreign_bytes();
         let state = &self.session.state;
@@ -362,7 +363,8 @@ impl<'s, 'a> Follower<'s, 'a> {
         self.sources.output.print_incomplete(self.session.printer, self.started.elapsed())
     }
 
-    /// The last look: what the log holds beside frames explains a lost job, gaps are told, and how the script ended.
+    /// Reads what is left after the conclusion: log lines that explain a lost job. Then prints gaps, and how the script
+    /// ended.
     async fn finish(&mut self, conclusion: &Conclusion) -> anyhow::Result<()> {
         if let Some(waiting) = self.waiting.take() {
             waiting.finish("ended", None, Instant::now().into_std(), self.session.clock.now());
@@ -370,7 +372,7 @@ impl<'s, 'a> Follower<'s, 'a> {
         match conclusion {
             Conclusion::Lost { by, .. } => {
                 let was_ready = self.session.state.any_ready();
-                // A container that could not be started has mostly said why; one that was killed has not.
+                // A container that could not be started has mostly logged why; one that was killed has not.
                 let patience = match by {
                     _ if self.session.state.is_loss_told() => Duration::ZERO,
                     LossKind::System | LossKind::User if was_ready => LAST_EVENTS,
@@ -400,7 +402,7 @@ impl<'s, 'a> Follower<'s, 'a> {
         Ok(())
     }
 
-    /// One collapsed section about the time that the script ran; what several nodes said of their ends stands below it.
+    /// Prints one collapsed section for the script's run time, with one line per node when there are several.
     fn tell_running(&self, conclusion: &Conclusion) {
         let Conclusion::Exited { code, node, others, .. } = conclusion else { return };
         let printer = self.session.printer;

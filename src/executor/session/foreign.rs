@@ -1,19 +1,19 @@
-//! How much of what others write into a container's log is printed. Pure.
+//! Limits how much text of other writers in the container's log is printed. Pure.
 //!
-//! GitLab keeps 4 MiB of a trace by default, and they belong to the script. What is left out is counted, and stands in
-//! CloudWatch.
+//! GitLab keeps 4 MiB of a trace by default, and that is for the script's output. Lines over the limit are counted, and
+//! stay in CloudWatch.
 
 use crate::base::plain;
 use crate::ui::human_bytes;
 
-/// For one container stage, in bytes.
+/// Limit for one container stage, in bytes.
 const RUN_BYTES: u64 = 256 << 10;
-/// For all stages of a job.
+/// Limit for all stages of a job, in bytes.
 const JOB_BYTES: u64 = 512 << 10;
-/// A line is cut here.
+/// Longest printed line, in bytes.
 const LINE_BYTES: usize = 1000;
 
-/// Counts what is printed.
+/// Budget of printed foreign text.
 #[derive(Debug)]
 pub(super) struct Foreign {
     run_left: u64,
@@ -22,18 +22,18 @@ pub(super) struct Foreign {
 }
 
 impl Foreign {
-    /// `job_printed`: by earlier stages of the job, and by an earlier process of this one.
+    /// `job_printed`: bytes printed by earlier stages of the job, and by an earlier process of this stage.
     pub(super) fn new(job_printed: u64) -> Self {
         Self { run_left: RUN_BYTES, job_printed, left_out: (0, 0) }
     }
 
-    /// The line as it is printed, if it still is.
+    /// Returns the line as it is to be printed, or `None` once the budget is spent.
     pub(super) fn admit(&mut self, text: &str) -> Option<String> {
         let line = plain::line(text.trim_end(), LINE_BYTES);
-        // With the mark before it and its end.
+        // Prefix and newline included.
         let cost = line.len() as u64 + 16;
         if self.left_out.0 > 0 || cost > self.run_left || self.job_printed.saturating_add(cost) > JOB_BYTES {
-            // From here on nothing: lines with holes between them would look whole.
+            // Nothing more from here on: the reader would not notice holes between the lines.
             self.left_out = (self.left_out.0 + 1, self.left_out.1 + text.len() as u64);
             return None;
         }
@@ -42,12 +42,12 @@ impl Foreign {
         Some(line)
     }
 
-    /// Of the whole job, for the next stage.
+    /// Bytes printed in the whole job, for the next stage.
     pub(super) fn job_printed(&self) -> u64 {
         self.job_printed
     }
 
-    /// What was not printed, in words; once.
+    /// Returns a sentence about what was left out, once.
     pub(super) fn take_left_out(&mut self) -> Option<String> {
         let (lines, bytes) = std::mem::take(&mut self.left_out);
         (lines > 0).then(|| {

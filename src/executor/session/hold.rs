@@ -1,5 +1,6 @@
-//! Which sessions are alive on this host: each stage holds its session's `.alive` file by a shared lock and writes down when
-//! it did so last, which covers the pause between two stages. A pass that ends what is left over claims the file alone.
+//! Liveness of sessions on this host. Each stage holds a shared lock on its session's `.alive` file and writes a time
+//! stamp into it, which covers the pause between two stages. A pass that closes left-over sessions takes the lock
+//! exclusively.
 
 use std::fs::{self, File, TryLockError};
 use std::io::Read as _;
@@ -17,14 +18,14 @@ use crate::session::age::Stamp;
 use crate::session::id::SessionId;
 use crate::session::record::{Records, not_writable};
 
-/// A stage that meets a claim waits for so long: a look at the age takes a moment, an end of the session longer.
+/// How long a stage waits for a claim to end: checking the age takes a moment, closing a session longer.
 const CLAIMED_FOR: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(20);
 const BEAT: Duration = Duration::from_mins(1);
-/// Room for the longest stamp.
+/// Size of the file; the longest stamp fits.
 const STAMP_BYTES: usize = 160;
 
-/// A session that nobody else ends meanwhile.
+/// Exclusive claim on a session, for closing it.
 #[derive(Debug)]
 pub struct Claim(#[expect(dead_code, reason = "held for its lock")] Option<File>);
 
@@ -35,7 +36,7 @@ pub struct Hold {
     _beat: Option<AbortOnDropHandle<()>>,
 }
 
-/// The file that says so.
+/// The locked `.alive` file.
 #[derive(Debug)]
 struct Alive {
     file: File,
@@ -43,7 +44,7 @@ struct Alive {
 }
 
 impl Hold {
-    /// Writes down now and then that the session is alive: a stage that is killed writes nothing at its end.
+    /// Writes the stamp every minute: a killed stage writes none at its end.
     fn of(file: File, clock: Arc<dyn Clock>) -> Self {
         let alive = Arc::new(Alive { file, clock });
         alive.touch();
@@ -59,7 +60,7 @@ impl Hold {
 }
 
 impl Drop for Hold {
-    /// The next stage follows: the pause begins now.
+    /// The pause until the next stage begins now.
     fn drop(&mut self) {
         if let Some(alive) = &self.file {
             alive.touch();
@@ -76,7 +77,7 @@ impl Alive {
         let write = || -> std::io::Result<()> {
             let mut text = serde_json::to_vec(&Stamp::of(&*self.clock))?;
             text.resize(text.len().max(STAMP_BYTES), b' ');
-            // One write over the old text: there is no moment without a stamp.
+            // One write over the old text, so that the file always holds a stamp.
             self.file.write_all_at(&text, 0)
         };
         if let Err(error) = write() {
@@ -86,8 +87,8 @@ impl Alive {
 }
 
 impl Records {
-    /// Holds the session for a stage. A hold that cannot be had, as on a full disk or beside a pass that ends the session, is no
-    /// reason to fail a job. Without a record there is nothing to hold.
+    /// Holds the session for a stage. A job goes on without a hold that cannot be had, as on a full disk or beside a
+    /// pass that closes the session. Without a record there is nothing to hold.
     pub async fn hold(&self, id: &SessionId, clock: &Arc<dyn Clock>) -> Hold {
         let deadline = Instant::now() + CLAIMED_FOR;
         if !self.file(id, "json").exists() {
@@ -114,10 +115,10 @@ impl Records {
 
     /// Claims a session that no stage holds; `None` when one does. The claim lasts until it is dropped.
     ///
-    /// A lock that cannot be made, as on a full or read-only disk, is held by nobody.
+    /// A lock file that cannot be made, as on a full or read-only disk, counts as free.
     pub fn claim(&self, id: &SessionId) -> anyhow::Result<Option<Claim>> {
-        // A container stage holds the other lock too, and one of an older program that one alone. It comes second: a stage that
-        // finds it taken, though only for this look, fails.
+        // A container stage holds the session's lock too, and one of an older program holds only that. It is tried
+        // second: a stage that finds it taken fails, even if only this check took it.
         let mut claim = None;
         for extension in ["alive", "lock"] {
             let path = self.file(id, extension);
@@ -133,15 +134,15 @@ impl Records {
         Ok(Some(Claim(claim)))
     }
 
-    /// Time since a stage of the session was last seen alive; `None` when nothing of the session is there.
+    /// Time since a stage of the session last wrote its stamp; `None` when the session has no files.
     pub fn untouched_for(&self, id: &SessionId, now: &Stamp) -> anyhow::Result<Option<Duration>> {
         let mut text = String::new();
         let stamp = File::open(self.file(id, "alive")).and_then(|mut file| file.read_to_string(&mut text));
         if let Some(stamp) = stamp.ok().and_then(|_| serde_json::from_str::<Stamp>(&text).ok()) {
             return Ok(Some(stamp.age(now)));
         }
-        // The disk was full when the stages began, or the program that wrote the record knew no stamps. Locks that were made
-        // for a look are younger than the session, so the record's own time comes first.
+        // No stamp: the disk was full when the stages began, or an older program wrote the record. Lock files made by
+        // this check are younger than the session, so the record's modification time comes first.
         if let Ok(modified) = fs::metadata(self.file(id, "json")).and_then(|metadata| metadata.modified()) {
             return Ok(Some(Stamp::of_day(modified).age(now)));
         }

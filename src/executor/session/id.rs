@@ -1,24 +1,24 @@
-//! The name of a session, which follows from the GitLab job alone.
+//! Session ids, derived from the GitLab job.
 
 use std::fmt;
 
 use crate::gitlab::JobContext;
 
-/// Names a session everywhere: its first training job, the tag of all of them, the prefix in the store, the record on disk.
+/// Name of a session: of its first training job, its tag on all of them, its key prefix in S3, and its record on disk.
 ///
 /// `gitlab-<project>-<job>-<8 hex digits>`: at most 57 of the 63 characters of a training job name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(String);
 
 impl SessionId {
-    /// Derived from the trusted payload and `attempt`, which differs between preparation attempts. The digits tell apart
-    /// GitLab instances and attempts; the job token in them cannot be guessed from the name.
+    /// Derives the id from the trusted payload and `attempt`, which differs between preparation attempts. The digits
+    /// distinguish GitLab instances and attempts; the job token in their hash cannot be guessed from the name.
     pub fn derive(job: &JobContext, attempt: &str) -> Self {
         let digits = &digest("sagemaker-executor session id v1", job, attempt)[..8];
         Self(format!("gitlab-{}-{}-{digits}", job.job_info.project_id, job.id))
     }
 
-    /// A name as `derive` makes them; `None` for anything else, so that it can be used in paths and keys.
+    /// Parses an id as `derive` makes it; `None` for anything else, so that an id is safe in paths and keys.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.strip_prefix("gitlab-")?.split('-');
         let (project, job, digits) = (parts.next()?, parts.next()?, parts.next()?);
@@ -28,7 +28,7 @@ impl SessionId {
         (number(project) && number(job) && hex && parts.next().is_none()).then(|| Self(text.to_owned()))
     }
 
-    /// The number of the GitLab project.
+    /// The GitLab project's number.
     pub fn project(&self) -> &str {
         self.0.split('-').nth(1).unwrap_or_default()
     }
@@ -50,7 +50,7 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// The same for all attempts of one GitLab job, and for no other job of any instance.
+/// Key of the GitLab job: the same for all its attempts, and different for every other job of any instance.
 pub fn job_key(job: &JobContext) -> String {
     digest("sagemaker-executor job key v1", job, "")
 }

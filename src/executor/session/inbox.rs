@@ -1,5 +1,5 @@
-//! The driver's reading end of the mailbox: the only reader of the agents' reports. Each is read once, in its order, folded into
-//! the session's state, and handed out to the stage that waits.
+//! The driver's reader of reports, and the only one: reads each report once and in order, applies it to the session's
+//! state, and returns it to the stage that waits.
 
 use anyhow::Context as _;
 use tokio::time::Instant;
@@ -11,22 +11,22 @@ use crate::session::Session;
 use crate::session::exchange::Exchange as _;
 use crate::session::state::SessionEvent;
 
-/// Of a text in a report, in bytes.
+/// Longest text kept of a report, in bytes.
 const LONGEST_TEXT: usize = 2000;
 
-/// A store that cannot be read is endured as long as the agent endures it, for one lease, and looks like silence.
+/// An unreadable mailbox is tolerated for one lease, as the agent tolerates it, and looks like silence.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     silent_since: Option<Instant>,
 }
 
 impl Inbox {
-    /// The store could not be read at the last look: that nothing was reported is not known.
+    /// `true` when the last poll failed: no report may mean that none could be read.
     pub(super) fn is_silent(&self) -> bool {
         self.silent_since.is_some()
     }
 
-    /// The next report of a node, if it has come.
+    /// Returns the next report of a node, if it has arrived.
     pub(super) async fn next(&mut self, session: &mut Session<'_>, node: NodeId) -> anyhow::Result<Option<Report>> {
         let Some(row) = session.state.nodes().get(node) else { return Ok(None) };
         let number = row.reports + 1;
@@ -50,7 +50,7 @@ impl Inbox {
     }
 }
 
-/// A container may write any text into its reports, and all of it may be printed.
+/// Cuts the texts of a report and makes them safe to print: a container may write anything into them.
 fn tamed(report: Report) -> Report {
     let text = |text: String| plain::line(&text, LONGEST_TEXT);
     match report {

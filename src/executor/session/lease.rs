@@ -1,7 +1,7 @@
-//! The lease of a session: renewed for as long as a stage works on it.
+//! Renews the lease of a session while a stage works on it. Agents leave when the lease expires.
 //!
-//! The stage renews it once when it attaches. From then on a thread with a client of its own does, because the stage's thread
-//! stands still while nobody reads the job's output.
+//! The stage renews it once when it attaches. From then on a thread with a client of its own renews it, because the
+//! stage's thread blocks while stdout is not read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,28 +14,29 @@ use crate::cloud::{Access, Connect, ObjectStore};
 use crate::protocol::keys::SessionKeys;
 use crate::protocol::mailbox::{self, Lease};
 
-/// Renews the lease every third of its length until it is dropped.
+/// Renews the lease every third of its length, until it is dropped.
 pub struct LeaseKeeper {
     beats: Arc<Beats>,
     _worker: Worker,
 }
 
 impl LeaseKeeper {
-    /// The first renewal is a third of `lease` away, and no client is made before.
+    /// Starts the thread. It makes its client at the first renewal, a third of `lease` from now.
     pub fn start(
         layout: &SessionKeys,
         lease: Duration,
         connect: Arc<dyn Connect>,
         access: Access,
     ) -> anyhow::Result<Self> {
-        // Beats of different processes differ by the process id.
+        // The counter starts at the process id, so that values of different processes differ.
         let beats = Arc::new(Beats { key: layout.lease(), last: AtomicU64::new(u64::from(std::process::id()) << 32) });
         let kept = Arc::clone(&beats);
         let keep = move |stopped| async move { kept.keep(lease / 3, &*connect, &access, stopped).await };
         Ok(Self { beats, _worker: Worker::start("lease", keep)? })
     }
 
-    /// Renews it now, beside the thread. A failure is not worth a job while the lease lasts.
+    /// Renews the lease now, besides the thread. A failure does not fail the job: the lease lasts longer than one
+    /// interval.
     pub async fn renew(&self, objects: &dyn ObjectStore) {
         if let Err(error) = self.beats.renew(objects).await {
             tracing::warn!(error = format!("{error:#}"), "failed to renew the lease");
@@ -59,7 +60,7 @@ impl Beats {
         let client = OnceCell::new();
         let mut pause = every;
         loop {
-            // A renewal is not broken off: one that comes late would follow the cleanup of the session.
+            // A renewal is never aborted: it could take effect after the session was cleaned up.
             tokio::select! {
                 _ = &mut stopped => return Ok(()),
                 () = tokio::time::sleep(pause) => {}
@@ -108,13 +109,13 @@ mod tests {
             Self { memory, layout, keeper }
         }
 
-        /// How many beats there were until the one that is stored.
+        /// Number of renewals up to the stored one.
         fn beats(&self) -> u64 {
             let Some(body) = self.memory.objects.contents(&self.layout.lease()) else { return 0 };
             serde_json::from_slice::<Lease>(&body).unwrap().beat - (u64::from(std::process::id()) << 32)
         }
 
-        /// Holds this thread until that many were stored.
+        /// Blocks this thread until that many were stored.
         fn stand_still_until(&self, beats: u64) {
             let deadline = Instant::now() + Duration::from_mins(1);
             while self.beats() < beats {
@@ -124,7 +125,7 @@ mod tests {
         }
     }
 
-    /// The runtime of the test has one thread, as a stage's.
+    /// The test's runtime has one thread, like a stage's.
     #[tokio::test]
     async fn the_lease_goes_on_while_the_main_thread_stands_still() {
         let kept = Kept::start([]);

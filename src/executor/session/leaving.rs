@@ -1,5 +1,5 @@
-//! A training job whose agents have left: it costs nothing any more, and SageMaker tells its end up to minutes later. The
-//! session's record stays until then, so that a later pass sees that the job did end, and stops it otherwise.
+//! Handles training jobs whose agents have left: SageMaker reports their end up to minutes later. The session's record
+//! stays until then, so that a later pass sees that the job did end, and stops it otherwise.
 
 use std::time::Duration;
 
@@ -11,14 +11,15 @@ use crate::session::inbox::Inbox;
 use crate::session::state::SessionEvent;
 use crate::session::{Session, slots, spec};
 
-/// How often the agents' last words are looked for.
+/// Poll interval of the agents' last reports.
 pub(super) const LOOK: Duration = Duration::from_millis(500);
-/// How long the end of such a job is waited for all the same: one that comes at once leaves no record.
+/// Short wait for the end of such a job: one that ends at once leaves no record.
 pub(super) const ENDS_AT_ONCE: Duration = Duration::from_secs(1);
-/// How long SageMaker may take to end such a job; it is stopped after that.
+/// Time that SageMaker may take to end such a job; then it is stopped.
 pub(super) const ENDS_WITHIN: Duration = Duration::from_mins(10);
 
-/// Reads until each agent has said that it leaves; `false` when one has not. A store that cannot be read tells nothing.
+/// Reads reports until each agent has reported that it leaves; `false` when one has not. An unreadable mailbox counts
+/// as no report.
 pub(super) async fn all_left(session: &mut Session<'_>) -> anyhow::Result<bool> {
     let mut inbox = Inbox::default();
     for node in session.state.nodes().ids() {
@@ -31,18 +32,18 @@ pub(super) async fn all_left(session: &mut Session<'_>) -> anyhow::Result<bool> 
     Ok(session.state.all_left())
 }
 
-/// Keeps the record alone, for a later pass.
+/// Keeps only the record, for a later pass.
 pub(super) fn keep(session: &mut Session<'_>) -> anyhow::Result<()> {
     let now = Stamp::of(&*session.clock);
     let kept = session.apply(SessionEvent::Leaving(&now));
     kept.context("failed to keep the record of a training job that is about to end")?;
     forget_log(session)?;
-    // The GitLab job is over all the same.
+    // The GitLab job has ended regardless.
     slots::release(&session.settings.runner.state_dir, &session.id)?;
     session.records.keep_record_alone(&session.id)
 }
 
-/// Removes what the host keeps of the session's log.
+/// Removes the log reader's files of the session.
 pub(super) fn forget_log(session: &Session<'_>) -> anyhow::Result<()> {
     let state_dir = &session.settings.runner.state_dir;
     let read = (1..=session.state.incarnation())

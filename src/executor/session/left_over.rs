@@ -1,8 +1,8 @@
-//! What earlier jobs of this host left behind: found by `sweep`, and beside each `prepare`, so that something ends it without a
-//! person.
+//! Finds and closes sessions that earlier jobs of this host left over. Used by `sweep`, and beside each `prepare`, so
+//! that they end without an operator.
 //!
-//! A session is left over when no stage holds it and either its `cleanup` was begun and did not come to its end, or no stage has
-//! touched it for long.
+//! A session is left over when no stage holds it and either its `cleanup` began and did not finish, or no stage has
+//! touched it for a long time.
 
 use std::fs::File;
 use std::time::Duration;
@@ -13,22 +13,22 @@ use crate::session::hold::Claim;
 use crate::session::record::Records;
 use crate::session::{Session, SessionId};
 
-/// What a look beside a `prepare` may take of its time.
+/// Time limit of a pass beside a `prepare`.
 const LOOK: Duration = Duration::from_secs(5);
-/// A session that no stage has touched for so many leases is over: its agent has left, or never came.
+/// A session that no stage has touched for this many leases is over: its agent has left, or never came up.
 const LEASES: u32 = 4;
 const AT_LEAST: Duration = Duration::from_hours(1);
 
-/// A session that nobody looks after any more, and what keeps others from it.
+/// A left-over session, with the claim that keeps stages and other passes away.
 #[derive(Debug)]
 pub struct LeftOver {
     pub id: SessionId,
-    /// Since a stage has touched it.
+    /// Time since a stage touched it.
     pub age: Duration,
     pub claim: Claim,
 }
 
-/// The session when it is left over: untouched for `older_than`, or closed half way.
+/// Returns the session when it is left over: untouched for `older_than`, or not closed completely.
 pub fn of(records: &Records, id: &SessionId, older_than: Duration, now: &Stamp) -> anyhow::Result<Option<LeftOver>> {
     let Some(age) = records.untouched_for(id, now)? else { return Ok(None) };
     if age < older_than && !records.is_closing(id) {
@@ -37,8 +37,8 @@ pub fn of(records: &Records, id: &SessionId, older_than: Duration, now: &Stamp) 
     Ok(records.claim(id)?.map(|claim| LeftOver { id: id.clone(), age, claim }))
 }
 
-/// Ends what is left over, within a few seconds and beside the session of a job that begins, which it never fails. Of drivers
-/// that begin together one looks.
+/// Closes left-over sessions within a few seconds, beside the session of a job that begins; never fails that job. Of
+/// drivers that begin together only one does it.
 pub async fn look_after(session: &Session<'_>) {
     let Some(_turn) = turn(session) else { return };
     let look = async {
@@ -49,14 +49,14 @@ pub async fn look_after(session: &Session<'_>) {
         begin_at(&mut ids, std::process::id());
         for id in ids {
             let found = of(records, &id, older_than, &Stamp::of(&*session.clock)).unwrap_or_else(|error| {
-                tracing::info!(session = %id, error = format!("{error:#}"), "failed to look at a session");
+                tracing::info!(session = %id, error = format!("{error:#}"), "failed to check a session");
                 None
             });
             let Some(LeftOver { id, claim, .. }) = found else { continue };
             let other = Session::to_close(id.clone(), session.jobs.clone(), session.objects.clone(), session.host());
             match close::close(other, Pace::Brief).await {
-                Ok(closed) => tracing::info!(session = %id, ?closed, "looked after a session that was left over"),
-                Err(error) => tracing::info!(session = %id, error = format!("{error:#}"), "failed to end a session"),
+                Ok(closed) => tracing::info!(session = %id, ?closed, "closed a left-over session"),
+                Err(error) => tracing::info!(session = %id, error = format!("{error:#}"), "failed to close a left-over session"),
             }
             drop(claim);
         }
@@ -64,19 +64,19 @@ pub async fn look_after(session: &Session<'_>) {
     };
     match tokio::time::timeout(LOOK, look).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::info!(error = format!("{error:#}"), "failed to look for what is left over"),
-        Err(_) => tracing::info!("what is left over is looked after by the next job"),
+        Ok(Err(error)) => tracing::info!(error = format!("{error:#}"), "failed to look for left-over sessions"),
+        Err(_) => tracing::info!("left-over sessions remain for the next job"),
     }
 }
 
-/// The looks of different jobs begin at different sessions: some that take long each time keep no other from its turn.
+/// Starts each job's pass at a different session, so that a few slow ones do not block the others every time.
 fn begin_at(ids: &mut [SessionId], number: u32) {
     if let Some(first) = usize::try_from(number).ok().and_then(|number| number.checked_rem(ids.len())) {
         ids.rotate_left(first);
     }
 }
 
-/// The right to look, when nobody else does.
+/// Takes the lock of the pass; `None` when another driver holds it.
 fn turn(session: &Session<'_>) -> Option<File> {
     let path = session.settings.runner.state_dir.join("look.lock");
     let file = File::options().create(true).append(true).open(path).ok()?;
@@ -122,7 +122,7 @@ mod tests {
             Records::at(&self.settings.runner.state_dir)
         }
 
-        /// A session with a live training job.
+        /// Opens a session with a live training job.
         async fn open(&self, name: &str) {
             self.memory.jobs.create(&example_spec(name)).await.unwrap();
             let record = SessionRecord { arn: Some("arn".into()), ..SessionRecord::default() };
@@ -146,7 +146,7 @@ mod tests {
         let describe = Fault::new("describe", 1, When::Before, CloudErrorKind::Denied).forever();
         desk.memory.jobs.plan([describe]);
         assert!(close::close(desk.session(OLD), Pace::Patient).await.is_err());
-        // A look that fails too changes nothing and fails nothing.
+        // A pass that fails again changes nothing and fails nothing.
         look_after(&desk.session(NEW)).await;
         assert_eq!(desk.records().sessions().unwrap(), [id(OLD)]);
         desk.memory.jobs.plan([]);
@@ -162,13 +162,13 @@ mod tests {
         desk.open(NEW).await;
         look_after(&desk.session(NEW)).await;
         assert!(!desk.is_stopped(OLD), "it is young");
-        // Closed half way, but a stage still runs.
+        // Not closed completely, but a stage still runs.
         desk.records().mark_closing(&id(OLD)).unwrap();
         let hold = desk.records().hold(&id(OLD), &desk.session(NEW).clock).await;
         look_after(&desk.session(NEW)).await;
         assert!(!desk.is_stopped(OLD), "it is held");
         drop(hold);
-        // The job's own session is nobody's rest.
+        // The job's own session is never left over.
         desk.records().mark_closing(&id(NEW)).unwrap();
         look_after(&desk.session(NEW)).await;
         assert!(desk.is_stopped(OLD) && !desk.is_stopped(NEW));

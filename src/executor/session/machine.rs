@@ -1,7 +1,7 @@
-//! Pure: what one container stage has seen so far, and what follows from it.
+//! State machine of one run on all nodes. Pure.
 //!
-//! Reports of the nodes, the state of the training job, the completeness of each trace and the wish to cancel come in
-//! as [`Event`]s; [`Effect`]s go out. No I/O, no clock: the time since the stage began is a parameter.
+//! Takes [`RunEvent`]s: the nodes' reports, the state of the training job, the completeness of each trace, a cancel.
+//! Returns [`Effect`]s. No I/O and no clock: the time since the stage began is a parameter.
 
 use std::time::Duration;
 
@@ -10,29 +10,30 @@ use crate::cloud::{JobStatus, SecondaryStatus, TrainingJob};
 use crate::protocol::mailbox::{ByeReason, ExitReport, Report};
 use crate::session::failure_reasons::{self, LossKind, Verdict};
 
-/// How long output that is known to exist is waited for after its end was told and nothing of it came any more.
+/// Wait for output that is known to exist, after its end was reported and while nothing more of it arrives.
 const DRAIN: Duration = Duration::from_mins(1);
-/// How long a node's exit report is waited for once its output is complete: it follows at once, and it alone tells whether
-/// the script was ended from outside.
+/// Wait for a node's exit report once its output is complete: it follows at once, and only it tells whether the script
+/// was ended from outside.
 const EXIT_REPORT: Duration = Duration::from_secs(10);
-/// How long the output of scripts whose end is known is looked for after the training job has ended.
+/// Wait for the output of scripts whose exit is known, after the training job has ended.
 const LAST_OUTPUT: Duration = Duration::from_secs(20);
-/// How long an agent's last words are looked for after the training job has ended. They were stored before, so that the
-/// next look finds them.
+/// Wait for an agent's last reports after the training job has ended. They were stored before, so the next poll finds
+/// them.
 const LAST_WORDS: Duration = Duration::from_secs(3);
-/// How long SageMaker may not know a job that was created before it counts as gone: a new one may not be visible at once.
+/// Time that SageMaker may not show a job after its creation before it counts as gone: a new job may not be visible at
+/// once.
 const ABSENT: Duration = Duration::from_secs(30);
-/// How long the other nodes may go on once one has failed: mostly they wait for it in vain, and each is billed.
+/// Time that the other nodes may run on after one has failed: mostly they wait for it in vain, and each is billed.
 const AFTER_A_FAILURE: Duration = Duration::from_mins(1);
-/// How long a canceled script may take beyond its own grace until the training job itself is stopped.
+/// Time beyond its own grace that a canceled script may take before the training job is stopped.
 const CANCEL_SLACK: Duration = Duration::from_secs(30);
 
-/// Why a stage is to end early, in order of severity.
+/// Why a stage must end early, by increasing severity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CancelReason {
     /// SIGTERM from the runner: the script gets its grace.
     Asked,
-    /// A second signal, or cleanup beside us: leave at once.
+    /// A second signal, or a cleanup of this session: leave at once.
     AtOnce,
 }
 
@@ -42,33 +43,33 @@ pub enum Event<'a> {
         node: NodeId,
         report: &'a Report,
     },
-    /// `None`: no such job.
+    /// `None`: SageMaker knows no such job.
     Job(Option<&'a TrainingJob>),
-    /// The end frame of a node's output is in, and `complete` says whether every byte before it is.
+    /// The end frame of a node's output has arrived; `complete` tells whether every byte before it has too.
     Trace {
         node: NodeId,
         end: Option<(i32, u64)>,
         complete: bool,
     },
-    /// What was known of a node before this stage began: its agent was ready, or gone.
+    /// State of a node before this stage began: its agent was ready, or had left.
     Known {
         node: NodeId,
         is_ready: bool,
         has_left: bool,
     },
-    /// Some of a node's output came: what is missing is waited for from now on.
+    /// Some of a node's output arrived: the wait for missing bytes starts anew.
     Progress {
         node: NodeId,
     },
     /// The order to end the script was sent before this stage began.
     CancelSent,
     Cancel(CancelReason),
-    /// Every report that was stored when the order to end the script had been sent is in.
+    /// Every report that was stored before the order to end the script was sent has been read.
     ReadSinceCancel,
     Tick,
 }
 
-/// What the caller is to do.
+/// Action for the caller to perform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Order the agents to end the script.
@@ -80,24 +81,25 @@ pub enum Effect {
 /// How a container stage ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Conclusion {
-    /// Every node's script ended; the code is that of the node that failed first. `others` failed later, in this order.
+    /// The script has ended on every node; `code` and `node` are of the one that failed first, `others` failed later,
+    /// in this order.
     Exited { code: i32, node: NodeId, others: Vec<(NodeId, i32)>, incomplete: Vec<NodeId> },
-    /// We were asked to leave and the script has ended, or never began.
+    /// Canceled, and the script has ended or never began.
     Canceled { code: Option<i32> },
-    /// We were asked to leave while no agent was up: no script began, and none will, for the training job is stopped.
+    /// Canceled while no agent was up: no script began, and none will, because the training job is stopped.
     NeverBegan,
-    /// The training job ended, or never came, without the script's exit.
+    /// The training job ended, or never started, without the script's exit.
     Lost { reason: String, by: LossKind },
 }
 
-/// One node's part of the run.
+/// State of the run on one node.
 #[derive(Debug, Default)]
 struct NodeRun {
     ready: bool,
     started: bool,
     exit: Option<ExitReport>,
     exited_at: Option<Duration>,
-    /// When some of its output came last.
+    /// When output of the node last arrived.
     progress_at: Option<Duration>,
     end: Option<(i32, u64)>,
     complete: bool,
@@ -117,21 +119,21 @@ pub struct RunMachine {
     canceled_at: Option<Duration>,
     read_since_cancel: bool,
     stop_sent: bool,
-    /// The nodes that went on after another's failure were told to end.
+    /// The nodes that went on after another one failed were ordered to end.
     rest_ended: bool,
     failures: Vec<(String, LossKind)>,
     concluded: bool,
 }
 
-/// What does not change during a run.
+/// Constants of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
     pub run: u32,
-    /// Nodes that run the script.
+    /// Number of nodes that run the script.
     pub nodes: usize,
-    /// Between SIGTERM and SIGKILL in the container.
+    /// Time between SIGTERM and SIGKILL in the container.
     pub grace: Duration,
-    /// How long the first report may take.
+    /// Longest wait for the first report.
     pub provisioning: Duration,
 }
 
@@ -158,13 +160,13 @@ impl RunMachine {
         self.job_ended_at.is_some()
     }
 
-    /// SageMaker says that the container itself failed: what it wrote before may say why.
+    /// SageMaker reports that the container itself failed: its output may say why.
     pub fn container_failed(&self) -> bool {
         let reason = self.job.as_ref().and_then(|job| job.failure_reason.as_deref());
         reason.is_some_and(failure_reasons::container_ran)
     }
 
-    /// Some node's agent has left.
+    /// At least one agent has left.
     pub fn is_leaving(&self) -> bool {
         self.nodes.rows().any(|node| node.bye.is_some())
     }
@@ -173,12 +175,12 @@ impl RunMachine {
         self.nodes.rows().all(|node| node.ready)
     }
 
-    /// Every node's script has begun.
+    /// The script has begun on every node.
     pub fn all_started(&self) -> bool {
         self.nodes.rows().all(|node| node.started)
     }
 
-    /// Some node's script has ended, as far as is known.
+    /// The script has ended on at least one node, as far as is known.
     pub fn any_ended(&self) -> bool {
         self.nodes.rows().any(|node| node.exit.is_some() || node.end.is_some())
     }
@@ -201,7 +203,7 @@ impl RunMachine {
                     node.exited_at.get_or_insert(now);
                 }
             }),
-            // Nothing follows from these alone.
+            // These alone change no decision.
             Event::Known { node, is_ready, has_left } => {
                 let bye = has_left.then_some(ByeReason::Other);
                 self.nodes.change(*node, |node| (node.ready, node.bye) = (*is_ready, bye));
@@ -314,13 +316,13 @@ impl RunMachine {
         None
     }
 
-    /// What follows from the wish to cancel, while some node's end is not known.
+    /// Decides about a canceled run while some node's exit is unknown.
     fn canceled(&mut self, reason: CancelReason, now: Duration, effects: &mut Vec<Effect>) -> Option<Conclusion> {
         let waited = |limit: Duration| self.canceled_at.is_some_and(|since| now >= since + limit);
         let (overdue, given_up) =
             (waited(self.terms.grace + CANCEL_SLACK), waited(self.terms.grace + CANCEL_SLACK * 2));
         let at_once = reason == CancelReason::AtOnce;
-        // An agent that comes up from now on finds the order to end the script together with the one to run it.
+        // An agent that comes up later finds the order to end the script together with the order to run it.
         let never_began = !self.any_ready() && (self.read_since_cancel || at_once || given_up);
         if (never_began || overdue) && !self.stop_sent {
             self.stop_sent = true;
@@ -332,7 +334,7 @@ impl RunMachine {
         (at_once || given_up).then_some(Conclusion::Canceled { code: None })
     }
 
-    /// When it was seen that a script failed by itself.
+    /// When a script was first seen to have failed by itself.
     fn first_failure(&self) -> Option<Duration> {
         let failed = |node: &&NodeRun| node.exit.as_ref().is_some_and(|exit| exit.code != 0 && !exit.canceled);
         self.nodes.rows().filter(failed).filter_map(|node| node.exited_at).min()
@@ -342,14 +344,14 @@ impl RunMachine {
         self.nodes.rows().any(|node| node.ready)
     }
 
-    /// Done when every node has told its exit and all its output is here, or was waited for long enough.
+    /// Concludes when every node has reported its exit and its output has arrived, or was waited for long enough.
     fn all_exited(&self, now: Duration) -> Option<Conclusion> {
         let done = |node: &NodeRun| {
             let known = node.exit.is_some() || node.end.is_some();
             let since = |limit: Duration| node.exited_at.is_some_and(|at| now >= at + limit);
             let told = node.exit.is_some() || node.bye.is_some() || since(EXIT_REPORT);
             let is_silent = since(DRAIN) && node.progress_at.is_none_or(|at| now >= at + DRAIN);
-            // Canceled before it began, it has no output, and no end of it comes.
+            // A script canceled before it began has no output and no end frame.
             let never_began = node.exit.as_ref().is_some_and(|exit| exit.canceled && exit.copy == Some(0));
             known && (never_began || (node.complete && node.end.is_some() && told) || is_silent)
         };
@@ -358,7 +360,7 @@ impl RunMachine {
         }
         let code =
             |node: &NodeRun| node.exit.as_ref().map(|exit| exit.code).or(node.end.map(|(code, _)| code)).unwrap_or(1);
-        // The nodes' own clocks tell their order more finely than the moments at which it was seen; 0 is no time.
+        // The nodes' own clocks order their exits better than the moments at which the exits were seen; 0 is unknown.
         let exit_time = |node: &NodeRun| node.exit.as_ref().map_or(0, |exit| exit.at);
         let mut failed: Vec<_> = self.nodes.iter().filter(|(_, node)| code(node) != 0).collect();
         if failed.iter().all(|(_, node)| exit_time(node) > 0) {
@@ -379,7 +381,7 @@ impl RunMachine {
         Some(Conclusion::Exited { code: code(node), node: id, others, incomplete })
     }
 
-    /// The agent was told to stop, not by us: by whom is known once the training job has ended.
+    /// An agent was told to stop by something else than this driver; the training job's end will tell by what.
     fn stopped_from_outside(&self) -> Option<Conclusion> {
         let lease = self.nodes.rows().any(|node| node.bye == Some(ByeReason::LeaseExpired));
         if lease {
@@ -391,7 +393,7 @@ impl RunMachine {
         self.job_ended_at.map(|_| self.lost())
     }
 
-    /// The training job has ended and the script's exit is not known.
+    /// Concludes that the training job ended without the script's exit.
     fn lost(&self) -> Conclusion {
         let system = |reason: String| Conclusion::Lost { reason, by: LossKind::System };
         let Some(job) = &self.job else {

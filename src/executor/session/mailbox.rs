@@ -1,4 +1,4 @@
-//! The driver's writing end of the mailbox: numbered orders.
+//! Sends numbered orders into the mailbox.
 
 use anyhow::Context as _;
 
@@ -8,8 +8,9 @@ use crate::protocol::keys::SessionKeys;
 use crate::protocol::mailbox::{self, Order};
 use crate::session::state::SessionState;
 
-/// Orders are numbered from 1 without gaps. A number that is taken was taken by a process of this job that was killed
-/// before it noted it, or that lives beside this one; an order that none of them can have sent is an error. Returns the number.
+/// Stores an order under the next free number, from 1 without gaps, and returns the number. A taken number was taken by
+/// a process of this job that was killed before it saved the number, or that still runs; an order that none of them can
+/// have sent is an error.
 pub async fn send(
     objects: &dyn ObjectStore,
     layout: &SessionKeys,
@@ -23,12 +24,12 @@ pub async fn send(
         if objects.put_if_absent(&key, body.clone().into()).await.with_context(failed)? {
             return Ok(seq);
         }
-        // Deleted since, as by a cleanup: the number is free again.
+        // Deleted in the meantime, as by a cleanup: the number is free again.
         let Some(found) = objects.get(&key).await.with_context(failed)? else { continue };
         if found != body && !mailbox::decode(&key, seq, &found).is_ok_and(|found| is_possible(state, &found)) {
             return Err(foreign(&key));
         }
-        // Our own, whose reply was lost, or a predecessor's that says the same.
+        // Our own, whose reply was lost, or the same order of an earlier process.
         if found == body {
             return Ok(seq);
         }
@@ -36,7 +37,7 @@ pub async fn send(
     }
 }
 
-/// Whether a process of this job may have sent the order: each notes what it is about to send.
+/// `true` when a process of this job may have sent the order: each saves what it is about to send.
 fn is_possible(state: &SessionState, order: &Order) -> bool {
     match order {
         Order::Workspace(order) => order.attempt <= state.project_attempt(),
@@ -66,7 +67,7 @@ mod tests {
         Order::Run(RunOrder { run: 1, stage: stage.to_owned(), masks, mask_prefixes, grace: 1, live_copy: true })
     }
 
-    /// Sends a cancel where `found` has its number already; the number that it gets.
+    /// Sends a cancel where `found` has taken its number; returns the number that the cancel gets.
     async fn sent_after(found: &Order) -> anyhow::Result<u32> {
         let (memory, layout) = (Memory::new(), SessionKeys::new("sessions/s"));
         memory.objects.insert(&layout.order(1), mailbox::encode(1, found));

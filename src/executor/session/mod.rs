@@ -58,7 +58,7 @@ use crate::workspace::{Base, Summary};
 
 pub use id::{SessionId, job_key};
 
-/// What the host gives to every session: the operator's settings, the way to people, the time.
+/// The operator's settings, the printer and the clock that every session of this host shares.
 #[derive(Clone)]
 pub struct Host<'a> {
     pub settings: &'a Settings,
@@ -68,13 +68,13 @@ pub struct Host<'a> {
 
 #[cfg(test)]
 impl<'a> Host<'a> {
-    /// On the clocks of this machine.
+    /// With the clocks of this machine.
     pub(crate) fn with_real_time(settings: &'a Settings, printer: &'a Printer) -> Self {
         Self { settings, printer, clock: Arc::new(crate::base::clock::HostClock) }
     }
 }
 
-/// What the processes of one job work on after `prepare`.
+/// The session as the processes after `prepare` use it: its state, its records on disk, and the ports to AWS.
 pub struct Session<'a> {
     pub id: SessionId,
     pub layout: SessionKeys,
@@ -88,7 +88,7 @@ pub struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// The session that `prepare` opened.
+    /// Loads the session that `prepare` opened.
     pub fn attach(
         id: SessionId,
         jobs: Arc<dyn TrainingJobs>,
@@ -103,7 +103,8 @@ impl<'a> Session<'a> {
         Ok(Some(Self { state: record.into(), ..session }))
     }
 
-    /// The session of a `prepare`: `new`, unless an earlier call has begun it already. It is on disk from now on.
+    /// Opens the session of a `prepare`: `new`, unless an earlier call has begun it already. The record is on disk from
+    /// now on.
     pub fn open(
         id: SessionId,
         jobs: Arc<dyn TrainingJobs>,
@@ -117,7 +118,7 @@ impl<'a> Session<'a> {
         Ok(Self { state, ..Self::to_close(id, jobs, objects, host) })
     }
 
-    /// A session that is to be closed, of which the record may be lost, damaged, or of a newer program.
+    /// A session to close; its record may be lost, damaged, or written by a newer program.
     pub fn to_close(id: SessionId, jobs: Arc<dyn TrainingJobs>, objects: Arc<dyn ObjectStore>, host: Host<'a>) -> Self {
         let Host { settings, printer, clock } = host;
         let records = Records::at(&settings.runner.state_dir);
@@ -125,7 +126,7 @@ impl<'a> Session<'a> {
         Self { id, layout, records, state, jobs, objects, settings, printer, clock }
     }
 
-    /// The same for another session.
+    /// The host's part, to open another session with.
     pub fn host(&self) -> Host<'a> {
         Host { settings: self.settings, printer: self.printer, clock: Arc::clone(&self.clock) }
     }
@@ -135,7 +136,7 @@ impl<'a> Session<'a> {
         spec::job_name(&self.id, self.state.incarnation())
     }
 
-    /// What a transfer moved, and what it left out.
+    /// Prints the summary of a transfer, and warns of each path that it left out.
     pub fn tell(&self, what: &str, summary: &Summary) {
         self.printer.line(format!("{what}: {summary}"));
         for warning in &summary.warnings {
@@ -147,7 +148,8 @@ impl<'a> Session<'a> {
         &self.state
     }
 
-    /// Changes the state by what happened, and saves it as soon as the event asks: the only writer of a session's record.
+    /// Applies an event to the state, and saves the record as soon as the event asks for it. Nothing else writes a
+    /// session's record.
     pub fn apply(&mut self, event: SessionEvent<'_>) -> anyhow::Result<()> {
         self.state.apply(event);
         match event.saved() {
@@ -157,7 +159,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Joins those drivers of the host that read the log together; `connect` makes a client for the one that reads.
+    /// Subscribes to the host's shared log reader; `connect` makes a client in the one process that reads CloudWatch.
     pub fn join_log(&self, connect: LogClient) -> anyhow::Result<Feed> {
         let settings = self.settings;
         let endpoint = settings.aws.endpoint_url.as_deref();
@@ -178,7 +180,7 @@ impl<'a> Session<'a> {
         Mailbox::new(Arc::clone(&self.objects), self.layout.clone())
     }
 
-    /// No agent has ever reported: no script can have begun.
+    /// `true` while no agent has ever reported, so that no script can have begun.
     pub async fn is_untouched(&self) -> anyhow::Result<bool> {
         for (id, node) in self.state.nodes().iter() {
             if node.ready || self.exchange().has_reported(id).await? {
@@ -188,28 +190,28 @@ impl<'a> Session<'a> {
         Ok(true)
     }
 
-    /// No script has begun and none is to: the training job is stopped, and no stage waits for it any more.
+    /// Stops the training job and notes that no script has begun and none will: later stages do not wait for the job.
     pub async fn give_up(&mut self) -> anyhow::Result<()> {
         self.apply(SessionEvent::GivenUp)?;
         self.stop_job().await;
         Ok(())
     }
 
-    /// A stop that fails is tried again by `cleanup`.
+    /// Stops the training job; `cleanup` tries again when it fails.
     pub async fn stop_job(&self) {
         if let Err(error) = self.jobs.stop(&self.job_name()).await {
             tracing::warn!(%error, "failed to stop the training job");
         }
     }
 
-    /// Sends an order and remembers its number.
+    /// Sends an order and notes its number.
     pub async fn order(&mut self, order: &Order) -> anyhow::Result<()> {
         let number = self.exchange().send(&self.state, order).await?;
         self.apply(SessionEvent::OrderStored { number, order })
     }
 }
 
-/// Jobs that share CloudWatch's quota: those of one account and region, at one endpoint.
+/// Scope of CloudWatch's quota: jobs of one account and region, at one endpoint, share it.
 fn log_scope(arn: Option<&str>, endpoint: Option<&str>) -> String {
     let account = arn.and_then(Arn::parse).map(|arn| arn.without_resource()).unwrap_or_default();
     format!("{account} {}", endpoint.unwrap_or_default())
@@ -237,7 +239,7 @@ pub fn cache_dir(settings: &Settings, job: &JobContext) -> PathBuf {
 pub fn trees(environment: &Environment, settings: &Settings, job: &JobContext) -> anyhow::Result<Trees> {
     let tmp = environment.job_variable("RUNNER_TEMP_PROJECT_DIR").and_then(|dir| dir.strip_suffix(".tmp"));
     let project = tmp.or_else(|| environment.job_variable("CI_PROJECT_DIR")).map(PathBuf::from).unwrap_or_default();
-    // Without a slot, as in a stage of a job that an older version prepared, the project's folder is all that is known.
+    // Without a slot, as in a job that an older version prepared, only the project's folder is known.
     let slot = environment.get(env::SLOT).and_then(|slot| slot.parse().ok());
     let base = slot.map_or_else(|| builds_dir(settings, job), |slot| slot_dir(settings, job, slot));
     if project.strip_prefix(&base).is_ok_and(is_plain) {
@@ -253,8 +255,8 @@ pub fn trees(environment: &Environment, settings: &Settings, job: &JobContext) -
         .into())
 }
 
-/// Before a host stage: its script, and the runner's helper in it, follow links, so that there may be none on the way to what they work on.
-/// `of_cache`: the stage reads or writes the cache.
+/// Refuses symbolic links on the way to the directories of a host stage, because its script and the runner's helper
+/// follow links. `of_cache`: the stage reads or writes the cache.
 pub fn check_links(trees: &Trees, settings: &Settings, job: &JobContext, of_cache: bool) -> anyhow::Result<()> {
     if let Some(base) = Base::open(&settings.runner.builds_dir)? {
         base.check(&trees.project)?;
@@ -266,7 +268,8 @@ pub fn check_links(trees: &Trees, settings: &Settings, job: &JobContext, of_cach
     Ok(())
 }
 
-/// Removes the links that [`check_links`] would refuse and an earlier job left, and returns them: it is not this job's mistake.
+/// Removes the links that an earlier job left and [`check_links`] would refuse, and returns them: they are not this
+/// job's mistake.
 pub fn remove_links(trees: Option<&Trees>, settings: &Settings, job: &JobContext) -> anyhow::Result<Vec<PathBuf>> {
     let mut removed = Vec::new();
     if let (Some(trees), Some(base)) = (trees, Base::open(&settings.runner.builds_dir)?) {

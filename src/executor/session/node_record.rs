@@ -1,4 +1,4 @@
-//! What the session's note on disk holds of each node: a table in memory, and a field for each of its columns in the file.
+//! Per-node part of the session record: a table in memory, and one JSON field per column on disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,14 +6,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::base::node::{NodeId, Nodes};
 
-/// What the processes of the job know of one node.
+/// State of one node, as the processes of the job know it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NodeRecord {
-    /// Its agent has told that it is ready.
+    /// Its agent has reported that it is ready.
     pub ready: bool,
     /// Its agent has left, or ended with the training job.
     pub left: bool,
-    /// Its receipt of the project was told.
+    /// Its receipt of the project was printed.
     pub told: bool,
     /// Number of its reports that were read.
     pub reports: u32,

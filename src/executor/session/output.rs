@@ -1,6 +1,7 @@
-//! The output of one run on all nodes: from two sources into one decoder a node, and out to the job log in order.
+//! Merges one run's output of all nodes: decodes it from two sources, and prints it in order to the job log.
 //!
-//! What was printed is noted as it goes out, so that a process that takes over prints on without a gap and nothing twice.
+//! The print position is saved with each write, so that a process that takes over prints on without a gap and nothing
+//! twice.
 
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -19,34 +20,34 @@ use crate::session::foreign::Foreign;
 use crate::trace::{FrameDecoder, Interleaver, Line, TraceError};
 use crate::ui::Printer;
 
-/// How many shown events of other writers are remembered, so that none is shown twice.
+/// Number of printed events of other writers that are remembered, so that none is printed twice.
 const REMEMBERED: usize = 256;
 
-/// One node's part of the run: its output, from which sources that came, and what the node told of its script.
+/// Output of one node, its sources, and the node's reports about its script.
 pub(super) struct NodeOutput {
     decoder: FrameDecoder,
     copy: CopyReader,
     printed: Position,
-    /// Size of the whole, from the node's report; 0 while it is not known.
+    /// Size of the whole output, from the node's report; 0 while unknown.
     expected: u64,
-    /// What was told of its end.
+    /// The parts of the end that were returned as [`EndSeen`] already: exit code, completeness.
     told: (bool, bool),
-    /// Batches of the copy when it is complete.
+    /// Number of batches of the copy, once it is complete.
     batches: Option<u32>,
-    /// The copy is read on although it is not live.
+    /// The copy is read although it is not live.
     pub(super) sought: bool,
-    /// Since when something is missing that must exist.
+    /// When bytes that must exist were first found missing.
     pub(super) gap_since: Option<Instant>,
-    /// Of its output, in order, when it was looked at last.
+    /// Number of bytes in order at the last poll.
     pub(super) followed: u64,
     pub(super) started: Option<SystemTime>,
     pub(super) exited: Option<SystemTime>,
     pub(super) code: Option<i32>,
-    /// Number of the report that told that it is ready.
+    /// Number of the report in which the agent said that it is ready.
     pub(super) ready_report: u32,
 }
 
-/// Something about the end of a node's output has changed.
+/// News about the end of a node's output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct EndSeen {
     pub(super) node: NodeId,
@@ -58,7 +59,7 @@ pub(super) struct EndSeen {
 /// The output of one run.
 pub(super) struct Output {
     pub(super) nodes: Nodes<NodeOutput>,
-    /// Where several nodes write into one trace.
+    /// Interleaves the lines when several nodes write into one trace.
     merge: Option<Interleaver>,
     cursor: Cursor,
     beside: Vec<String>,
@@ -67,14 +68,14 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// A run of the session, from where its output was printed up to.
+    /// Opens the output of a run, at the position up to which it was printed.
     pub(super) fn of(session: &Session<'_>, run: u32) -> anyhow::Result<Self> {
         let (state, cursor) = (session.state(), session.records.cursor(&session.id, run)?);
         let foreign = Foreign::new(state.foreign_bytes());
         Ok(Self::new(run, state.nodes().len(), cursor, state.shown_events().to_vec(), foreign))
     }
 
-    /// Begins, or goes on where `cursor` stands.
+    /// Begins, or continues at the position of `cursor`.
     fn new(run: u32, count: usize, cursor: Cursor, shown: Vec<String>, foreign: Foreign) -> Self {
         let nodes = Nodes::new(count, |id| {
             let printed = cursor.get(id);
@@ -98,7 +99,7 @@ impl Output {
         Self { nodes, merge, cursor, beside: Vec::new(), foreign, shown }
     }
 
-    /// Something was printed by a process before this one.
+    /// An earlier process printed some of this output.
     pub(super) fn is_resumed(&self) -> bool {
         self.nodes.rows().any(|node| node.printed != Position::default())
     }
@@ -107,22 +108,22 @@ impl Output {
         self.nodes.rows().all(|node| node.decoder.is_complete())
     }
 
-    /// Ids of the events of other writers that were shown, the newest last.
+    /// Ids of the printed events of other writers, the newest last.
     pub(super) fn shown(&self) -> &[String] {
         &self.shown
     }
 
-    /// How much of other writers the job has printed so far, in bytes.
+    /// Bytes of other writers printed in the job so far.
     pub(super) fn foreign_bytes(&self) -> u64 {
         self.foreign.job_printed()
     }
 
-    /// What of other writers was not printed, in words; once.
+    /// Returns a sentence about the text of other writers that was left out, once.
     pub(super) fn take_left_out(&mut self) -> Option<String> {
         self.foreign.take_left_out()
     }
 
-    /// Lines of other writers are here and not printed yet.
+    /// Lines of other writers have arrived and are not printed yet.
     pub(super) fn has_beside(&self) -> bool {
         !self.beside.is_empty()
     }
@@ -143,7 +144,7 @@ impl Output {
         }
     }
 
-    /// Reads a node's copy on. `true` when something came.
+    /// Reads the next batches of a node's copy. Returns `true` when something came.
     pub(super) async fn read_copy(&mut self, exchange: &dyn Exchange, node: NodeId) -> Result<bool, CloudError> {
         let Some(state) = self.nodes.get_mut(node) else { return Ok(false) };
         let (decoder, beside) = (&mut state.decoder, &mut self.beside);
@@ -153,12 +154,12 @@ impl Output {
         state.copy.read_on(exchange, &mut |text| sort(decoder.push_message(text), beside, None)).await
     }
 
-    /// The agent is ahead of some node's reader.
+    /// Some node's copy has more batches than were read.
     pub(super) fn copy_is_behind(&self) -> bool {
         self.nodes.rows().any(|node| node.copy.is_behind())
     }
 
-    /// Goes to the first byte of a node that is missing in the copy.
+    /// Positions the copy's reader at the first missing byte of a node.
     pub(super) async fn seek_copy(&mut self, exchange: &dyn Exchange, node: NodeId) -> Result<(), CloudError> {
         let Some(state) = self.nodes.get_mut(node) else { return Ok(()) };
         state.copy.seek(exchange, state.decoder.bytes(), state.batches).await?;
@@ -166,7 +167,7 @@ impl Output {
         Ok(())
     }
 
-    /// Prints what is in order, notes it, and tells what became known of ends.
+    /// Prints the output that is in order, saves the position, and returns news about its ends.
     pub(super) fn print(&mut self, printer: &Printer, now: Duration) -> io::Result<Vec<EndSeen>> {
         for id in self.nodes.ids() {
             self.print_node(printer, id, now)?;
@@ -180,7 +181,7 @@ impl Output {
         Ok(self.nodes.iter_mut().filter_map(|(id, node)| node.end_seen(id, printer)).collect())
     }
 
-    /// Prints whatever is here, with a line for each gap.
+    /// Prints all output that has arrived, with a line for each gap.
     pub(super) fn print_incomplete(&mut self, printer: &Printer, now: Duration) -> io::Result<()> {
         for id in self.nodes.ids() {
             loop {
@@ -264,12 +265,12 @@ impl Output {
 }
 
 impl NodeOutput {
-    /// Bytes that are known to exist and are not here.
+    /// Bytes that are known to exist are missing.
     pub(super) fn has_gap(&self) -> bool {
         self.decoder.missing().is_some() || self.decoder.missing_beside() > 0 || self.expected > self.decoder.bytes()
     }
 
-    /// The end is here, and all before it.
+    /// The end frame has arrived, and all output before it.
     pub(super) fn has_all(&self) -> bool {
         self.decoder.is_complete()
     }
@@ -278,7 +279,7 @@ impl NodeOutput {
         self.decoder.bytes()
     }
 
-    /// The script has ended, and the node told how.
+    /// Takes the node's exit report.
     pub(super) fn exited(&mut self, exit: &ExitReport, now: SystemTime) {
         (self.exited, self.code) = (Some(now), Some(exit.code));
         (self.expected, self.batches) = (exit.bytes, exit.copy);
@@ -301,7 +302,7 @@ impl NodeOutput {
     }
 }
 
-/// Keeps what other writers wrote. The copy holds frames alone, so what is none there is damage.
+/// Sorts lines by writer. The copy holds only frames, so any other line in it is damage.
 fn sort(lines: Vec<Line>, beside: &mut Vec<String>, mut foreign: Option<&mut Vec<String>>) {
     for line in lines {
         match line {

@@ -1,4 +1,4 @@
-//! How often what is looked at: the store ever less while nothing comes, the training job at most once in 15 s.
+//! Poll intervals: exponential back-off for S3, at most one `DescribeTrainingJob` per 15 s.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::cloud::{CloudError, TrainingJob};
 use crate::session::Session;
 
-/// `DescribeTrainingJob` is asked this often at most: its rate is shared by all jobs of the account.
+/// Shortest interval of `DescribeTrainingJob`: all jobs of the account share its rate.
 const DESCRIBE_EVERY: Duration = Duration::from_secs(15);
-/// Under throttling it is asked ever less, down to this.
+/// Longest interval, reached under throttling.
 const DESCRIBE_RARELY: Duration = Duration::from_mins(2);
-/// The first look comes sooner: a refused image or role shows at once.
+/// Delay of the first call: shorter, so that a refused image or role shows soon.
 const FIRST_DESCRIBE: Duration = Duration::from_secs(3);
-/// The pause after the first look.
+/// Delay of the second call.
 const FIRST_PAUSE: Duration = Duration::from_millis(40);
 
-/// Something that is looked for again and again: soon after it came, ever less while it does not.
+/// Interval of one polled thing: short after something came, doubling while nothing does.
 #[derive(Debug)]
 pub(super) struct Poll {
     pub(super) next: Instant,
@@ -39,7 +39,7 @@ impl Poll {
     }
 }
 
-/// Looks at the training job. A look that takes long, as under throttling, keeps nothing else from its turn.
+/// Polls the training job in a task of its own, so that a slow call, as under throttling, delays nothing else.
 #[derive(Debug)]
 pub(super) struct Describe {
     next: Instant,
@@ -48,13 +48,13 @@ pub(super) struct Describe {
 }
 
 impl Describe {
-    /// `at_once`: what is known already makes the first look urgent.
+    /// `at_once`: the first call must not wait.
     pub(super) fn new(now: Instant, at_once: bool) -> Self {
         let next = if at_once { now } else { now + FIRST_DESCRIBE };
         Self { next, every: DESCRIBE_EVERY, running: None }
     }
 
-    /// Begins a look when one is due, and returns the answer of one that has ended.
+    /// Starts a call when one is due, and returns the answer of a finished one.
     pub(super) async fn turn(&mut self, session: &Session<'_>) -> Option<Result<Option<TrainingJob>, CloudError>> {
         if self.running.is_none() && Instant::now() >= self.next {
             let (jobs, name) = (session.jobs.clone(), session.job_name());
@@ -65,24 +65,24 @@ impl Describe {
         self.running.take_if(|_| is_over)?.await.ok()
     }
 
-    /// There was an answer, here or to somebody else's question.
+    /// A status is known, from this call or another one: resets the interval.
     pub(super) fn learnt(&mut self, is_leaving: bool) {
         self.every = if is_leaving { (self.every * 2).min(DESCRIBE_EVERY) } else { DESCRIBE_EVERY };
         self.next = Instant::now() + self.every;
     }
 
-    /// There was none: it is asked more rarely.
+    /// The call failed: doubles the interval.
     pub(super) fn refused(&mut self) {
         self.every = (self.every * 2).min(DESCRIBE_RARELY);
         self.next = Instant::now() + self.every;
     }
 
-    /// When to wake up for it.
+    /// When the caller must wake up for it.
     pub(super) fn wake(&self) -> Instant {
         if self.running.is_some() { Instant::now() + FIRST_PAUSE } else { self.next }
     }
 
-    /// An agent has left, so the job ends: looked at soon, and then less and less up to the usual pace.
+    /// An agent has left, so the job is about to end: polls soon, and then with back-off up to the usual interval.
     pub(super) fn hasten(&mut self) {
         self.every = FIRST_DESCRIBE;
         self.next = Instant::now();

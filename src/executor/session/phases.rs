@@ -1,27 +1,28 @@
-//! The phases of a training job as sections of the job log: provisioning and download, while the first container stage
-//! waits. What the phases are is decided purely, from SageMaker's own transitions and times.
+//! Prints the phases of a training job as sections of the job log while the first container stage waits: provisioning,
+//! download. Pure functions derive the phases from SageMaker's transitions and their times.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::cloud::{SecondaryStatus, TrainingJob, Transition};
 use crate::ui::{Printer, Progress, human_duration};
 
-/// While nothing changes a line comes this often: GitLab Runner notices a cancel soon only while there is output.
+/// Interval of the status line while nothing changes: GitLab Runner notices a cancel soon only while there is output.
 const REMINDER: Duration = Duration::from_secs(10);
-/// A phase began at most so long before it was first seen: the job is looked at more often than that.
+/// Longest time between two `DescribeTrainingJob` calls, and so between the beginning of a phase and its first
+/// sighting.
 const BETWEEN_LOOKS: Duration = Duration::from_mins(2);
 
-/// What is waited for.
+/// A phase that the stage waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// SageMaker looks for an instance and starts it; not billed.
+    /// SageMaker finds an instance and starts it; not billed.
     Provisioning,
-    /// The instance fetches image and input, and starts the container; billed.
+    /// The instance downloads image and input, and starts the container; billed.
     Download,
 }
 
 impl Phase {
-    /// Of a `SecondaryStatus`; `None` for those that are no waiting, and for values newer than this program.
+    /// Phase of a `SecondaryStatus`; `None` for those that are no waiting, and for values newer than this program.
     fn of(status: &SecondaryStatus) -> Option<Self> {
         match status {
             SecondaryStatus::Starting
@@ -61,7 +62,7 @@ impl Phase {
     }
 }
 
-/// A phase from its beginning to the beginning of the next one.
+/// A phase, from its beginning to the beginning of the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Span {
     phase: Phase,
@@ -69,7 +70,7 @@ struct Span {
     to: Option<SystemTime>,
 }
 
-/// The phases so far, in order; neighbours of one phase are one.
+/// Returns the phases so far, in order; adjacent entries of one phase are merged.
 fn spans(transitions: &[Transition]) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     for transition in transitions {
@@ -84,40 +85,40 @@ fn spans(transitions: &[Transition]) -> Vec<Span> {
     spans
 }
 
-/// A section that was begun.
+/// The open section.
 #[derive(Debug)]
 struct Open {
     phase: Phase,
     nth: usize,
     name: String,
-    /// What was printed as its beginning.
+    /// Time printed as its beginning.
     shown: SystemTime,
-    /// Its beginning by SageMaker's clock: the host's own may be another one.
+    /// Its beginning by SageMaker's clock, which may differ from the host's.
     from: Option<SystemTime>,
     seen: Instant,
 }
 
 impl Open {
-    /// What to print as the end: the section lasts as long as by SageMaker's clock.
+    /// Time to print as the end, so that the section lasts as long as by SageMaker's clock.
     fn end(&self, to: SystemTime) -> SystemTime {
         let lasted = to.duration_since(self.from.unwrap_or(self.shown)).unwrap_or_default();
         self.shown + lasted
     }
 
-    /// The same by the host's clock, within what was seen of the phase.
+    /// The same by the host's clock, limited to the time in which the phase was seen.
     fn end_by_host(&self, now: Instant, wall: SystemTime) -> SystemTime {
         let least = self.shown + now.saturating_duration_since(self.seen);
         if self.from.is_none() { wall.max(least) } else { wall.clamp(least, least + BETWEEN_LOOKS) }
     }
 }
 
-/// Shows the waiting. On a terminal a spinner; in a job log one collapsed section a phase.
+/// Shows that the stage waits: a spinner on a terminal, one collapsed section per phase in a job log.
 #[derive(Debug)]
 pub(super) struct Waiting {
     printer: Printer,
     instance: String,
     spinner: Option<Progress>,
-    /// Sections that were ended.
+    /// Number of sections ended.
     ended: usize,
     open: Option<Open>,
     /// Names of the sections so far.
@@ -147,7 +148,7 @@ impl Waiting {
         }
     }
 
-    /// Takes what SageMaker says of the job.
+    /// Takes a new status of the job.
     pub(super) fn observe(&mut self, job: &TrainingJob, now: Instant) {
         self.state = match &job.message {
             Some(message) => format!("{}: {message}", job.secondary),
@@ -164,7 +165,7 @@ impl Waiting {
         }
     }
 
-    /// Says the state when it is new, and now and then again. Call it on every turn.
+    /// Prints the status when it is new, and again at intervals. The caller calls this on every turn.
     pub(super) fn tick(&mut self, now: Instant, wall: SystemTime) {
         if let Some(spinner) = &mut self.spinner {
             spinner.state(&self.state, now);
@@ -180,7 +181,7 @@ impl Waiting {
         }
     }
 
-    /// SageMaker could not be asked, now that the agent is ready: what the open section leaves out is said in it.
+    /// Takes note that SageMaker did not answer once the agent was ready: says in the open section what is unknown.
     pub(super) fn unanswered(&mut self, why: &str, now: Instant) {
         if self.spinner.is_none() && self.open.as_ref().is_none_or(|open| open.phase == Phase::Provisioning) {
             self.begin_unseen(now);
@@ -188,14 +189,14 @@ impl Waiting {
         }
     }
 
-    /// The waiting is over. `ready`: when the agent came up, by the service's clock.
+    /// Ends the waiting. `ready`: when the agent came up, by the service's clock.
     pub(super) fn finish(mut self, outcome: &str, ready: Option<SystemTime>, now: Instant, wall: SystemTime) {
         if let Some(spinner) = self.spinner.take() {
             spinner.finish(outcome, now);
         } else if let Some(open) = &self.open {
             let end = match ready {
                 Some(ready) if open.from.is_some() => open.end(ready),
-                // Both clocks agree, as far as can be told.
+                // The two clocks agree, as far as can be seen.
                 Some(ready) if ready >= open.shown && ready <= wall => ready,
                 _ => open.end_by_host(now, wall),
             };
@@ -203,7 +204,7 @@ impl Waiting {
         }
     }
 
-    /// Begins the first section before SageMaker has said anything.
+    /// Begins the first section before SageMaker has answered.
     fn begin_unseen(&mut self, now: Instant) {
         if self.open.is_none() && self.ended == 0 {
             self.begin_section(Phase::Provisioning, 0, self.since, None, now);

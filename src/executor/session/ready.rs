@@ -1,4 +1,4 @@
-//! The look back when the agents are ready: when each phase of the training job began, and when they came up.
+//! Looks up, once the agents are ready, when each phase of the training job began and when they came up.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,19 +10,19 @@ use crate::session::Session;
 use crate::session::exchange::Exchange as _;
 use crate::session::output::NodeOutput;
 
-/// The script's output waits for this look.
+/// Longest time for both requests: the script's output waits for them.
 const WITHIN: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(400);
 
-/// What was found.
+/// Times of a training job whose agents are ready.
 pub(super) struct LookBack {
     /// SageMaker's answer, or why there is none.
     pub(super) job: Result<TrainingJob, String>,
-    /// When the last of the agents reported, by the store's clock.
+    /// When the last agent reported ready, by the store's clock.
     pub(super) ready: Option<SystemTime>,
 }
 
-/// Looks at the training job and at the agents' reports, for a moment.
+/// Requests the training job's status and the times of the agents' reports.
 pub(super) async fn look_back(session: &Session<'_>, nodes: &Nodes<NodeOutput>) -> LookBack {
     let deadline = Instant::now() + WITHIN;
     let ready = tokio::time::timeout(WITHIN, ready_at(session, nodes));
@@ -34,7 +34,7 @@ pub(super) async fn look_back(session: &Session<'_>, nodes: &Nodes<NodeOutput>) 
     LookBack { job, ready }
 }
 
-/// Tried again while it is throttled.
+/// Describes the job, and retries while throttled.
 async fn describe(session: &Session<'_>, deadline: Instant) -> Result<TrainingJob, String> {
     let name = session.job_name();
     loop {

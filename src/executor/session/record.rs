@@ -1,7 +1,8 @@
-//! The session's note on disk: one small versioned file in `runner.state_dir`, replaced atomically.
+//! Session records on disk: one small versioned JSON file per session in `runner.state_dir`, replaced atomically.
 //!
-//! It saves look-ups between the processes of one job and tells `cleanup` what may exist. Losing it costs requests, not
-//! jobs: the names of the training jobs follow from the session id, and everything else can be read again from AWS.
+//! A record saves requests between the processes of one job, and tells `cleanup` which resources may exist. Losing it
+//! costs requests, not jobs: the names of the training jobs follow from the session id, and everything else can be read
+//! again from AWS.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
@@ -20,44 +21,44 @@ use crate::session::id::SessionId;
 use crate::session::node_record::{self, NodeRecord};
 
 const VERSION: u32 = 1;
-/// No count of a session comes near it, ...
+/// Upper bound of every count; real ones stay far below ...
 const MOST: u32 = 1_000_000_000;
-/// ... nor a time: the year 9999.
+/// ... and of every time: the year 9999.
 const LATEST: u64 = 253_402_300_800;
 
-/// What the next process of the job needs to know: the snapshot of a [`SessionState`](crate::session::state::SessionState) on disk.
+/// The saved form of a [`SessionState`](crate::session::state::SessionState), for the next process of the job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each says that one thing has happened; none excludes another")]
 pub struct SessionRecord {
     pub version: u32,
     pub session: String,
-    /// [`crate::session::job_key`]: which GitLab job this belongs to.
+    /// [`crate::session::job_key`]: the GitLab job that the record belongs to.
     pub job_key: String,
     /// The training job's ARN; absent until `CreateTrainingJob` has answered.
     #[serde(default)]
     pub arn: Option<String>,
-    /// `CreateTrainingJob` was called and its answer is not known.
+    /// `CreateTrainingJob` was called and its answer is unknown.
     #[serde(default)]
     pub creating: bool,
     /// Key prefix of the agent's files, the same for all training jobs of the session.
     #[serde(default)]
     pub agent: String,
-    /// When `CreateTrainingJob` was called last.
+    /// When `CreateTrainingJob` was last called.
     #[serde(default)]
     pub requested: Option<Stamp>,
-    /// Which of the session's training jobs this is, from 1: the first one has the session's name, each further one a
+    /// Number of the current training job in the session, from 1: the first has the session's name, each further one a
     /// name of its own ([`crate::session::spec::job_name`]).
     #[serde(default)]
     pub job_number: u32,
     #[serde(default)]
     pub instance_type: String,
-    /// Instance types to ask for when this one cannot be had, in order.
+    /// Instance types to request next if this one is refused, in order.
     #[serde(default)]
     pub types_left: Vec<String>,
-    /// Instance types that could not be had, each with the reason.
+    /// Instance types that were refused or had no capacity, each with the reason.
     #[serde(default)]
     pub types_tried: Vec<String>,
-    /// After an internal error of SageMaker the same type was asked for once more.
+    /// The same type was requested once more after an internal error of SageMaker.
     #[serde(default)]
     pub repeated: bool,
     /// Number of orders sent.
@@ -68,54 +69,54 @@ pub struct SessionRecord {
     pub runs: u32,
     #[serde(flatten, with = "node_record")]
     pub nodes: Nodes<NodeRecord>,
-    /// The leader has told that the results are in the store; a report is read once, whoever reads it.
+    /// The leader has reported that the results are in the store; each report is read only once.
     #[serde(default)]
     pub collected: bool,
     /// When the training job was created: seconds since 1970 by this host's clock.
     #[serde(default)]
     pub created: u64,
-    /// The run that is followed, or was when its process was killed.
+    /// The run that is followed, or was followed by a process that was killed.
     #[serde(default)]
     pub current: Option<CurrentRun>,
     /// By log stream, the time (milliseconds since 1970) up to which its events are known.
     #[serde(default)]
     pub log_floors: BTreeMap<String, u64>,
-    /// Ids of the newest log events of other writers that were shown.
+    /// Ids of the newest printed log events of other writers.
     #[serde(default)]
     pub shown_events: Vec<String>,
-    /// How much of other writers was shown, in bytes.
+    /// Bytes of other writers' text that were printed.
     #[serde(default)]
     pub foreign_bytes: u64,
     #[serde(default)]
     pub workspace_sent: bool,
-    /// What the container was told that later stages read; what comes back is held against it.
+    /// Paths that later stages read, as sent to the container; received results are checked against it.
     #[serde(default)]
     pub selection: Option<Selection>,
-    /// How often sending was begun.
+    /// Number of attempts to send the project.
     #[serde(default)]
     pub workspace_attempt: u32,
-    /// The training job was stopped before any script began: nothing waits for it.
+    /// The training job was stopped before any script began: no stage waits for it.
     #[serde(default)]
     pub given_up: bool,
-    /// When `cleanup` had done everything but to see the training job's end, which needs nobody.
+    /// When `cleanup` had finished all but waiting for the training job's end.
     #[serde(default)]
     pub leaving: Option<Stamp>,
-    /// Why the training job was lost stands in the trace.
+    /// The reason of the training job's loss was printed.
     #[serde(default)]
     pub loss_told: bool,
-    /// `Finish` was sent.
+    /// The order `Finish` was sent.
     #[serde(default)]
     pub finished: bool,
     /// The results are in the project directory, or there are none.
     #[serde(default)]
     pub results_applied: bool,
-    /// The training job ended with them.
+    /// The results were lost with the training job.
     #[serde(default)]
     pub results_lost: Option<LostResults>,
 }
 
 impl SessionRecord {
-    /// No number is one that cannot be counted on from.
+    /// `true` when all numbers are small enough to count on from.
     fn is_possible(&self) -> bool {
         let counts = [self.job_number, self.orders, self.runs, self.workspace_attempt];
         let mut counts = counts.into_iter().chain(self.nodes.rows().map(|node| node.reports));
@@ -123,28 +124,28 @@ impl SessionRecord {
     }
 }
 
-/// Results that ended with the training job.
+/// Results lost with the training job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LostResults {
     pub why: String,
-    /// The same would happen the next time.
+    /// A retry would lose them too.
     pub by_job: bool,
 }
 
-/// A script that was ordered and whose end has not been seen.
+/// A script that was ordered and whose exit is not known yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CurrentRun {
     pub run: u32,
     pub stage: String,
-    /// BLAKE3 of the script, in hex: the same script again is the same run, begun anew by its caller.
+    /// BLAKE3 hash of the script, in hex: the same script again is the same run, repeated by its caller.
     pub script: String,
     /// The order was sent.
     #[serde(default)]
     pub ordered: bool,
-    /// The script's exit code, once it is known and only the results are still to be brought back.
+    /// The script's exit code, once only the download of the results is left to do.
     #[serde(default)]
     pub code: Option<i32>,
-    /// Number of reports read by node when it began: its own follow.
+    /// Number of reports read, by node, when the run began.
     #[serde(default)]
     pub reports: BTreeMap<NodeId, u32>,
 }
@@ -159,24 +160,24 @@ impl CurrentRun {
     }
 }
 
-/// How far a script has come.
+/// Progress of a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunStep {
-    /// It is about to be ordered; the order may be stored.
+    /// About to be ordered; the order may be stored already.
     Noted,
     Ordered,
-    /// Its exit code is known, and only the results are still to be brought back.
+    /// Its exit code is known, and only the download of the results is left to do.
     Ended(i32),
 }
 
-/// The folder of all records of this host.
+/// The directory of all records of this host.
 #[derive(Debug, Clone)]
 pub struct Records {
     dir: PathBuf,
 }
 
 impl Records {
-    /// Makes the folder (mode 0700) when it is missing.
+    /// Opens the directory, and makes it (mode 0700) when it is missing.
     pub fn open(state_dir: &Path) -> anyhow::Result<Self> {
         use std::os::unix::fs::DirBuilderExt as _;
         let records = Self::at(state_dir);
@@ -185,7 +186,7 @@ impl Records {
         Ok(records)
     }
 
-    /// The folder as it is, for a pass that must go on when nothing can be written. It may be absent.
+    /// Uses the directory as it is, for a pass that must go on when nothing can be written. It may be absent.
     pub fn at(state_dir: &Path) -> Self {
         Self { dir: state_dir.join("sessions") }
     }
@@ -194,7 +195,7 @@ impl Records {
         self.dir.join(format!("{id}.{extension}"))
     }
 
-    /// The record, or `None` when there is none.
+    /// Reads the record; `None` when there is none.
     pub fn load(&self, id: &SessionId) -> anyhow::Result<Option<SessionRecord>> {
         let path = self.file(id, "json");
         let text = match fs::read(&path) {
@@ -213,7 +214,7 @@ impl Records {
         if text.is_empty() {
             return Err(unusable("is empty").into());
         }
-        // The version comes first: what a newer program writes may not fit the fields below.
+        // Checks the version first: the record of a newer program may not fit the fields below.
         let version = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).ok()?.get("version")?.as_u64();
         if let Some(version) = version(&text).filter(|version| *version > VERSION.into()) {
             return Err(unusable(&format!("has version {version}; this program knows {VERSION}")).into());
@@ -226,18 +227,18 @@ impl Records {
         Ok(Some(record))
     }
 
-    /// Writes the record whole.
+    /// Replaces the record atomically.
     pub fn save(&self, id: &SessionId, record: &SessionRecord) -> anyhow::Result<()> {
         self.write(id, record, false)
     }
 
-    /// Removes what is of no use to a later pass that looks for the training job: all but the record and the mark.
+    /// Removes all files of the session but those that a later pass needs: the record and the closing mark.
     pub fn keep_record_alone(&self, id: &SessionId) -> anyhow::Result<()> {
         let kept = [self.file(id, "json"), self.file(id, "closing")];
         self.remove_but(id, &kept)
     }
 
-    /// Writes the record whole, so that it is there after a power failure.
+    /// Replaces the record atomically and durably, so that it survives a power failure.
     pub fn save_for_good(&self, id: &SessionId, record: &SessionRecord) -> anyhow::Result<()> {
         self.write(id, record, true)
     }
@@ -261,14 +262,14 @@ impl Records {
         write().map_err(|error| not_writable(&path, error))
     }
 
-    /// Where results wait to be judged; they may hold the job's secrets. It goes with the session, whatever happens to the
-    /// process. What is to lie in it is made by whoever uses it.
+    /// Directory where results wait to be checked; they may hold the job's secrets. It is removed with the session,
+    /// even after a kill. The caller makes the directory inside it.
     pub fn staging(&self, id: &SessionId) -> anyhow::Result<PathBuf> {
         use std::os::unix::fs::DirBuilderExt as _;
         let dir = self.file(id, "scratch");
         let made = match fs::DirBuilder::new().mode(0o700).create(&dir) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                // What is a link now was not made here.
+                // A link was not made by this program.
                 let is_directory = fs::symlink_metadata(&dir).is_ok_and(|found| found.is_dir());
                 if is_directory { Ok(()) } else { Err(error) }
             }
@@ -277,14 +278,14 @@ impl Records {
         made.map(|()| dir.join("results")).map_err(|error| not_writable(&dir, error))
     }
 
-    /// How far the output of the session's runs was printed.
+    /// Opens the print positions of a run.
     pub fn cursor(&self, id: &SessionId, run: u32) -> anyhow::Result<Cursor> {
         let path = self.file(id, "cursor");
         Cursor::open(&path, run).map_err(|error| not_writable(&path, error))
     }
 
-    /// Forgets the session: its record and every other file of it, those too that a killed stage left. The record goes
-    /// last, so that a pass that fails half way finds the session again.
+    /// Removes the session's files, including those of a killed stage. The record goes last, so that a pass that fails
+    /// half-way finds the session again.
     pub fn remove(&self, id: &SessionId) -> anyhow::Result<()> {
         let record = self.file(id, "json");
         self.remove_but(id, std::slice::from_ref(&record))?;
@@ -322,7 +323,7 @@ impl Records {
         Ok(paths)
     }
 
-    /// Sessions of which anything is left here, a record or less: for sweeps.
+    /// Sessions with at least one file here, for sweeps.
     pub fn sessions(&self) -> anyhow::Result<Vec<SessionId>> {
         let names = self.names().with_context(|| format!("failed to read {}", self.dir.display()))?;
         let ids = names.iter().filter_map(|name| SessionId::parse(name.split('.').next()?));
@@ -339,7 +340,7 @@ impl Records {
         }
     }
 
-    /// Takes the session's lock while a container stage lives; `None` when another process holds it.
+    /// Takes the session's lock for a container stage; `None` when another process holds it.
     pub fn lock(&self, id: &SessionId) -> anyhow::Result<Option<File>> {
         let path = self.file(id, "lock");
         let file = File::options().create(true).append(true).open(&path).map_err(|error| not_writable(&path, error))?;
@@ -350,7 +351,7 @@ impl Records {
         }
     }
 
-    /// Tells a stage that may still live that the session is being closed.
+    /// Marks the session as closing, for a stage that may still run.
     pub fn mark_closing(&self, id: &SessionId) -> anyhow::Result<()> {
         let path = self.file(id, "closing");
         fs::write(&path, b"").map_err(|error| not_writable(&path, error))
@@ -361,7 +362,7 @@ impl Records {
     }
 }
 
-/// Nothing of the name is there, also because a folder above it is none.
+/// Nothing exists under the name, or a parent is not a directory.
 fn is_absent(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
 }

@@ -1,7 +1,7 @@
-//! Another training job for a session whose training job ended before its container ran: on the next instance type of the
-//! job's list when there was no capacity, once more on the same type after an internal error of SageMaker.
+//! Replaces a training job that ended before its container ran: on the next instance type of the job's list when there
+//! was no capacity, and once more on the same type after an internal error of SageMaker.
 //!
-//! The mailbox stays: what was sent to the first job's agent, which never ran, is read by the next one's.
+//! The mailbox stays: the next job's agent reads the orders sent to the first one's, which never ran.
 
 use tokio::time::Instant;
 
@@ -15,17 +15,17 @@ use crate::session::failure_reasons::{self, Cause};
 use crate::session::state::{Creation, SessionEvent};
 use crate::session::{Session, create, delivery, spec};
 
-/// What became of a lost training job.
+/// Outcome of the replacement.
 pub enum Replaced {
-    /// Another one was created; the stage goes on with it.
+    /// Another job was created; the stage goes on with it.
     Another,
-    /// Every instance type of the job was asked for: why there is no job.
+    /// No instance type is left to request; the text lists the reasons.
     NoneLeft(String),
-    /// Another one would not help: the loss stands.
+    /// Another job would not help: the loss stands.
     No,
 }
 
-/// What the next job is made from, beside the session.
+/// Inputs of the next job, besides the session.
 #[derive(Clone, Copy)]
 pub struct Wishes<'a> {
     pub job: &'a JobContext,
@@ -33,7 +33,7 @@ pub struct Wishes<'a> {
     pub cancel: &'a Cancellation,
 }
 
-/// Looks why the training job ended, and creates the next one when that may help.
+/// Looks up why the training job ended, and creates the next one when that may help.
 pub async fn replace(session: &mut Session<'_>, wishes: Wishes<'_>) -> anyhow::Result<Replaced> {
     let name = session.job_name();
     if wishes.cancel.asked() || session.state.any_ready() {
@@ -42,14 +42,14 @@ pub async fn replace(session: &mut Session<'_>, wishes: Wishes<'_>) -> anyhow::R
     let ended = match session.jobs.describe(&name).await {
         Ok(job) => job,
         Err(error) => {
-            tracing::warn!(%error, "failed to look why the training job ended");
+            tracing::warn!(%error, "failed to look up why the training job ended");
             return Ok(Replaced::No);
         }
     };
     let Some((ended, cause)) = ended.and_then(|job| cause(&job).map(|cause| (job, cause))) else {
         return Ok(Replaced::No);
     };
-    // An agent that has spoken may have run the script.
+    // An agent that has reported may have run the script.
     for node in session.state.nodes().ids() {
         if session.exchange().has_reported(node).await? {
             return Ok(Replaced::No);
@@ -90,7 +90,7 @@ pub async fn resume(session: &mut Session<'_>, wishes: Wishes<'_>) -> anyhow::Re
     Box::pin(create_next(session, &types, wishes)).await
 }
 
-/// The same decision as in `prepare`, with the types that are left.
+/// Creates the next job by the same decision as `prepare`, with the types that are left.
 async fn create_next(session: &mut Session<'_>, types: &[String], wishes: Wishes<'_>) -> anyhow::Result<()> {
     let until = Instant::now() + create::PATIENCE;
     let decision = policy::decide(wishes.job, &wishes.env.job_variables()?, session.settings)?;
@@ -104,10 +104,10 @@ async fn create_next(session: &mut Session<'_>, types: &[String], wishes: Wishes
     create::launch(session, spec, types, until, wishes.cancel).await
 }
 
-/// `None` for a job whose container ran, that was stopped by somebody, or whose failure would come again.
+/// `None` for a job whose container ran, that was stopped, or whose failure would come again.
 fn cause(job: &TrainingJob) -> Option<Cause> {
     match job.status {
-        // SageMaker waited for an instance for as long as it was allowed to.
+        // SageMaker waited for an instance as long as it was allowed to.
         JobStatus::Stopped => [SecondaryStatus::MaxPendingTimeExceeded, SecondaryStatus::MaxWaitTimeExceeded]
             .contains(&job.secondary)
             .then_some(Cause::Capacity),
@@ -232,7 +232,7 @@ mod tests {
             "{}",
             desk.captured.text()
         );
-        // What the next process reads is what this one knows.
+        // The next process reads the state that this one has.
         let known = session.state.snapshot().clone();
         let record = SessionRecord { version: 1, session: NAME.into(), ..known };
         assert_eq!(*desk.attach().state.snapshot(), record);

@@ -1,4 +1,4 @@
-//! What later stages read comes back to the host, and the instance is let go.
+//! Downloads the results of a session, applies them to the project directory, and lets the instance go.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,23 +22,24 @@ use crate::workspace::{AllSent, Bounds, Destination, Limits, Progress};
 
 const POLL: Duration = Duration::from_millis(40);
 const SLOW_POLL: Duration = Duration::from_millis(500);
-/// The training job is looked at when the agent has been silent for this long.
+/// Time of silence of the agent after which the training job is described.
 const DESCRIBE_EVERY: Duration = Duration::from_secs(15);
 
-/// GitLab's name of the section of the job log.
+/// Section name in the job log.
 const SECTION: &str = "sagemaker_upload";
 const NO_RESULTS: &str = "The training job ended before it sent its results";
 
-/// A file that a job may leave at the top of its project for the executor.
+/// File at the top of the project in which a job may leave variables for the executor.
 const ENV_FILE: &str = "sagemaker.env";
 
-/// Paths that the later host stages of the job read. The runner expands their variables in the stage itself, so only those
-/// whose values it has told (`expanded`) and that stay as they are can be replaced here.
+/// Selects the paths that later host stages of the job read. The runner expands their variables within the stage, so
+/// only variables whose values it passed to this process (`expanded`), and that cannot change until then, are expanded
+/// here.
 pub fn selection(job: &JobContext, expanded: impl Fn(&str) -> Option<String>) -> Selection {
     let value = |name: &str| {
         let mut same = job.variables.iter().filter(|variable| variable.key == name).peekable();
         let is_known = name == "CI_PROJECT_DIR" || same.peek().is_some();
-        // A stage sees a file's path instead of its content, and an order is no place for secrets.
+        // In a stage a file variable holds a path instead of the content, and orders must hold no secrets.
         let is_plain =
             same.all(|variable| !variable.file && !variable.masked) && !job.secrets.iter().any(|key| key == name);
         expanded(name).filter(|_| is_known && is_plain)
@@ -58,7 +59,8 @@ pub fn selection(job: &JobContext, expanded: impl Fn(&str) -> Option<String>) ->
     Selection { rules, ..Selection::default() }
 }
 
-/// Orders the results and the end, and applies the results to the project directory. Does nothing the second time.
+/// Orders the results and the agents' end, and applies the results to the project directory. A second call does
+/// nothing.
 pub async fn bring_back(session: &mut Session<'_>, trees: &Trees, cancel: &Cancellation) -> anyhow::Result<()> {
     if session.state.results() != Outcome::Pending {
         return Ok(());
@@ -70,14 +72,14 @@ pub async fn bring_back(session: &mut Session<'_>, trees: &Trees, cancel: &Cance
     printer.begin_section(SECTION, session.clock.now(), "Uploading and fetching results");
     let progress = Arc::default();
     let fetched = fetch(session, trees, cancel, &progress).await;
-    // Of a transfer that was given up, threads may still write.
+    // Threads of an abandoned transfer may still write.
     progress.at_rest().await;
     printer.end_section(SECTION, session.clock.now());
     fetched?;
     session.apply(SessionEvent::ResultsSettled)
 }
 
-/// Fetches the results while the agent sends them, and applies them.
+/// Downloads the results while the agent sends them, and applies them.
 async fn fetch(
     session: &mut Session<'_>,
     trees: &Trees,
@@ -90,7 +92,7 @@ async fn fetch(
     };
     let staging = session.records.staging(&session.id)?;
     let (exchange, all_sent) = (session.exchange(), AllSent::default());
-    // A record of an earlier version holds none.
+    // The record of an earlier version holds no selection.
     let selection = session.state.selection().cloned();
     let selection = selection.unwrap_or_else(|| Selection { everything: true, ..Selection::default() });
     let bounds = Bounds { selection: &selection, limits: &limits };
@@ -98,11 +100,11 @@ async fn fetch(
     let applying = exchange.fetch_results(destination, bounds, &all_sent, progress);
     let applying = with_bar(session.printer, "Fetching the results", progress, applying);
     tokio::pin!(applying);
-    // What has arrived is applied whatever happens.
+    // Results that have arrived are applied even after a failure or a cancel.
     let is_canceled =
         |session: &Session<'_>| !progress.has_arrived() && (cancel.asked() || session.records.is_closing(&session.id));
     let waited = tokio::select! {
-        // In one order each time: both ask the store.
+        // Polled in a fixed order, so that the requests to the store have one too.
         biased;
         summary = &mut applying => {
             session.tell("Results", &summary?);
@@ -113,7 +115,7 @@ async fn fetch(
     if waited.is_err() && is_canceled(session) {
         return waited.map(drop);
     }
-    // The agent has sent all it will send, whatever it said of it.
+    // The agent sends nothing more, whatever it reported.
     all_sent.tell();
     let applied = loop {
         tokio::select! {
@@ -140,7 +142,7 @@ async fn fetch(
     Ok(())
 }
 
-/// Why there are no results, as far as SageMaker tells.
+/// Looks up why there are no results.
 async fn lost_results(session: &Session<'_>) -> LostResults {
     let job = session.jobs.describe(&session.job_name()).await.ok().flatten();
     match job.and_then(|job| job.failure_reason) {
@@ -152,13 +154,13 @@ async fn lost_results(session: &Session<'_>) -> LostResults {
     }
 }
 
-/// `false` when the container ended without results. A cancel ends the waiting: the results stay in the store, and a later
-/// stage goes on where this one left.
+/// Waits for the results; `false` when the container ended without them. A cancel ends the wait: the results stay in
+/// the store, and a later stage continues.
 async fn wait_for_results(session: &mut Session<'_>, cancel: &Cancellation) -> anyhow::Result<bool> {
     let mut pause = POLL;
     let mut look_at = Instant::now() + DESCRIBE_EVERY;
     let mut ended = false;
-    // The training job cannot live longer.
+    // The training job cannot run longer than this.
     let deadline = Instant::now() + Duration::from_secs(session.settings.job.max_runtime_seconds);
     let mut inbox = Inbox::default();
     loop {
@@ -173,15 +175,15 @@ async fn wait_for_results(session: &mut Session<'_>, cancel: &Cancellation) -> a
             }
             return Ok(false);
         }
-        // The leader alone collects.
+        // Only the leader collects results.
         match inbox.next(session, NodeId::LEADER).await? {
             Some(report) => {
                 see(report)?;
                 continue;
             }
-            // Nothing was learnt, so that an ended job does not count as one without results.
+            // Nothing is known, so an ended job must not count as one without results yet.
             None if inbox.is_silent() => ended = false,
-            // No agent has ever spoken, as after a cancel while the job was provisioned: there is nothing to wait for.
+            // No agent ever reported, as after a cancel during provisioning: there is nothing to wait for.
             None if !leader.ready => return Ok(false),
             None if ended => {
                 session.printer.warn(NO_RESULTS);
@@ -197,7 +199,7 @@ async fn wait_for_results(session: &mut Session<'_>, cancel: &Cancellation) -> a
                 Err(error) => return Err(error.into()),
             }
         }
-        // A later stage takes the results up where this one left them.
+        // A later stage continues the download.
         if cancel.asked() || session.records.is_closing(&session.id) {
             return Err(Failure::canceled("canceled while waiting for results").into());
         }
@@ -213,7 +215,7 @@ async fn wait_for_results(session: &mut Session<'_>, cancel: &Cancellation) -> a
     }
 }
 
-/// What a report means beside what the session's state holds of it.
+/// Prints the content of a report that the session's state does not keep.
 fn see(report: Report) -> anyhow::Result<()> {
     match report {
         Report::Collected { summary } => tracing::info!(summary, "results collected"),
@@ -259,7 +261,7 @@ mod tests {
         Nodes::new(1, |_| node)
     }
 
-    /// A job of one node that has said nothing.
+    /// A one-node job without any report.
     fn silent() -> SessionRecord {
         SessionRecord { nodes: one(NEW), ..SessionRecord::default() }
     }
@@ -345,7 +347,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(host.project.join("model")).unwrap(), "weights");
         assert_eq!(session.state.results(), Outcome::Applied);
 
-        // It may even have failed to tell, or be gone.
+        // Its report may even be a failure, or never come.
         for report in [
             Report::Failed {
                 order: "send the results".to_owned(),

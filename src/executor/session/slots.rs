@@ -1,9 +1,8 @@
-//! Slots: which of a project's directories on this host a job works in.
+//! Slots: numbered directories of a project on this host, one for each of its concurrent jobs.
 //!
-//! The runner numbers the jobs that it runs at once, but two runner processes with one token both begin at 0. So each session
-//! reserves the lowest free number of its project, and its directories lie below it. A reservation is one file,
-//! `state_dir/slots/<project id>/<number>`, with the session's id in it. It ends with the session; one whose session has no record
-//! ends with its age.
+//! The runner numbers its concurrent jobs, but two runner processes with one token both begin at 0. So each session
+//! reserves the lowest free number of its project. A reservation is one file, `state_dir/slots/<project id>/<number>`,
+//! that holds the session's id. It ends with the session, or after 20 minutes when the session has no record.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,12 +15,12 @@ use crate::base::failure::Failure;
 use crate::session::id::SessionId;
 use crate::session::record::Records;
 
-/// `prepare` has written the session's record by then, or never will.
+/// Age at which a reservation without a record ends: `prepare` has written the record by then, or never will.
 const UNRECORDED: Duration = Duration::from_mins(20);
-/// Jobs of one project at once on one host; a bound for a loop, no limit that anybody meets.
+/// Upper bound of the numbers, only to bound the loop.
 const MOST: u32 = 10_000;
 
-/// Reserves the lowest number that no session holds.
+/// Reserves the lowest free number.
 pub fn reserve(state_dir: &Path, id: &SessionId, now: SystemTime) -> anyhow::Result<u32> {
     let records = Records::open(state_dir)?;
     let folder = folder(state_dir, id);
@@ -45,7 +44,7 @@ pub fn reserve(state_dir: &Path, id: &SessionId, now: SystemTime) -> anyhow::Res
     })
 }
 
-/// Gives the session's number back. It may have none.
+/// Releases the session's number, if it has one.
 pub fn release(state_dir: &Path, id: &SessionId) -> anyhow::Result<()> {
     let folder = folder(state_dir, id);
     if !folder.exists() {
@@ -66,14 +65,14 @@ fn folder(state_dir: &Path, id: &SessionId) -> PathBuf {
     state_dir.join("slots").join(id.project())
 }
 
-/// Held until it is dropped. The file stays: removing it would let two hold two locks.
+/// Locks the folder until the file is dropped. The file stays: after a removal two processes could hold two locks.
 fn lock(folder: &Path) -> io::Result<File> {
     let file = File::options().create(true).truncate(false).write(true).open(folder.join("lock"))?;
     file.lock()?;
     Ok(file)
 }
 
-/// Who holds the number; nobody when the file is missing or was never finished.
+/// Session that holds the number; `None` when the file is missing or incomplete.
 fn holder(file: &Path) -> io::Result<Option<SessionId>> {
     match fs::read_to_string(file) {
         Ok(text) => Ok(SessionId::parse(&text)),
@@ -84,7 +83,7 @@ fn holder(file: &Path) -> io::Result<Option<SessionId>> {
 
 fn is_free(file: &Path, records: &Records, now: SystemTime) -> io::Result<bool> {
     let Some(holder) = holder(file)? else { return Ok(true) };
-    // A record that cannot be read is of a session that may live.
+    // An unreadable record may belong to a live session.
     if !matches!(records.load(&holder), Ok(None)) {
         return Ok(false);
     }

@@ -1,8 +1,8 @@
-//! The two sources of a run's output on the driver's side: the agent's copy in the store and the log. Which of them is read
-//! when, and what is done about a gap.
+//! Reads the two sources of a run's output, the agent's copy in S3 and the log; decides which one is read when, and how
+//! gaps are filled.
 //!
-//! With the copy read live, the log is the record beside it. Without, the log alone is live, and the copy serves what the log
-//! does not bring: gaps that stay, the end, and everything while the log cannot be read.
+//! With the copy read live, the log serves as a record. Without, only the log is live, and the copy provides lasting
+//! gaps, the end, and everything while the log cannot be read.
 
 use std::time::Duration;
 
@@ -14,22 +14,22 @@ use crate::session::exchange::Exchange;
 use crate::session::output::{NodeOutput, Output};
 use crate::ui::Printer;
 
-/// How often in a row more is taken of the log while there is more, before the rest of the work gets its turn.
+/// How often more is taken of the log without a pause, before other work gets its turn.
 const FEED_TAKES: u32 = 4;
-/// A gap mostly closes by itself within this time: batches come late.
+/// Time within which a gap mostly closes by itself: log batches arrive late.
 const LATE_EVENTS: Duration = Duration::from_secs(3);
-/// A gap in what the log brought is asked for again this often ...
+/// Interval of requests for a gap in the log ...
 const GAP_EVERY: Duration = Duration::from_secs(5);
-/// ... among events this much older.
+/// ... and how much older than the gap the requested events may be.
 const GAP_REACH: Duration = Duration::from_mins(1);
-/// A gap that the log has not filled for so long is filled from the copy; so is everything when the log cannot be read.
+/// Age at which a gap in the log is filled from the copy, and at which everything is while the log cannot be read.
 pub(super) const GAP_PATIENCE: Duration = Duration::from_secs(10);
-/// Nothing of the log is told to be out of reach before this.
+/// Time before a warning that the log cannot be read.
 const LOG_PATIENCE: Duration = Duration::from_mins(1);
-/// How long what the log has beside frames is waited for after a job was lost. That takes 5 to 15 s to show, which mostly have
-/// passed when the loss is known.
+/// Wait for log lines of other writers after a job was lost. They take 5 to 15 s to appear, most of which has passed
+/// when the loss is known.
 pub(super) const LAST_EVENTS: Duration = Duration::from_secs(5);
-/// As long as that takes, for a container that told nothing in any other way.
+/// The same for a container that reported nothing else: the full 15 s.
 pub(super) const FIRST_EVENTS: Duration = Duration::from_secs(15);
 const LAST_EVENTS_POLL: Duration = Duration::from_millis(250);
 
@@ -47,12 +47,12 @@ impl Sources {
         Self { output, feed, live, next_again: Instant::now(), trouble_told: false }
     }
 
-    /// The copy is of use now, and not only when a gap stays.
+    /// The copy is needed now, and not only for a lasting gap.
     pub(super) fn wants_copy(&self) -> bool {
         self.live || self.any_exited()
     }
 
-    /// Goes on where a process that was killed had printed up to.
+    /// Continues at the print position of a process that was killed.
     pub(super) async fn resume(&mut self, exchange: &dyn Exchange) {
         if self.output.is_resumed() {
             for node in self.output.nodes.ids() {
@@ -61,7 +61,7 @@ impl Sources {
         }
     }
 
-    /// Reads the copy on where it is of use. `true` when something came.
+    /// Reads the next batches of the copy where it is needed. Returns `true` when something came.
     pub(super) async fn read_copy(&mut self, exchange: &dyn Exchange) -> bool {
         let log_is_silent = self.feed.unserved().is_some_and(|since| since >= GAP_PATIENCE);
         let mut came = false;
@@ -80,12 +80,12 @@ impl Sources {
         came
     }
 
-    /// Takes what was read of the log, by this process or another.
+    /// Takes the events that the log reader, in this or another process, has fetched.
     pub(super) fn read_log(&mut self, printer: &Printer) -> anyhow::Result<()> {
         for _ in 0..FEED_TAKES {
             let events = match self.feed.take() {
                 Ok(events) => events,
-                // The copy has the same output.
+                // The copy brings the same output.
                 Err(error) if self.live => {
                     tracing::debug!(error = format!("{error:#}"), "failed to take what was read of the log");
                     break;
@@ -111,8 +111,8 @@ impl Sources {
         Ok(())
     }
 
-    /// Everything that is still to be had after the job was lost: the copy to its end, then what the log has beside frames,
-    /// which explains the loss and is waited for with `patience`.
+    /// Reads what is left after a job was lost: the copy to its end, then lines of other writers in the log, which
+    /// explain the loss and are waited for up to `patience`.
     pub(super) async fn read_to_end(
         &mut self,
         exchange: &dyn Exchange,
@@ -130,7 +130,7 @@ impl Sources {
         let deadline = Instant::now() + patience;
         self.feed.started();
         self.feed.hurry();
-        // Frames alone explain nothing.
+        // Frames do not explain a loss.
         while !self.output.has_beside() && Instant::now() < deadline {
             match self.feed.take() {
                 Ok(events) if events.is_empty() => tokio::time::sleep(LAST_EVENTS_POLL).await,
@@ -144,7 +144,7 @@ impl Sources {
         Ok(())
     }
 
-    /// Some node's script has ended.
+    /// The script has ended on at least one node.
     fn any_exited(&self) -> bool {
         self.output.nodes.rows().any(|node| node.exited.is_some())
     }
@@ -162,7 +162,7 @@ impl Sources {
         }
     }
 
-    /// A failure is not the end: the log carries the same frames.
+    /// Reads the copy. A failure is logged only: the log carries the same frames.
     async fn read_on(&mut self, exchange: &dyn Exchange, node: NodeId) -> bool {
         self.output.read_copy(exchange, node).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "failed to read the copy of the output");
@@ -170,7 +170,7 @@ impl Sources {
         })
     }
 
-    /// Goes to the first byte that is missing in the copy.
+    /// Positions the copy's reader at the first missing byte.
     async fn seek(&mut self, exchange: &dyn Exchange, node: NodeId) {
         if let Err(error) = self.output.seek_copy(exchange, node).await {
             tracing::warn!(%error, "failed to read the copy of the output");

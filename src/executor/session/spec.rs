@@ -1,4 +1,4 @@
-//! Pure: from a decision to the request for a training job, its name and its tags.
+//! Builds the request for a training job from a decision, with its name and tags. Pure.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::protocol::bootstrap;
 use crate::protocol::keys::{self, SessionKeys};
 use crate::session::id::SessionId;
 
-/// Tags of every training job. `SESSION` is what adoption and sweeps compare.
+/// Tags of every training job. Adoption and sweeps compare `SESSION`.
 pub mod tag {
     pub const SESSION: &str = "sagemaker-executor:session";
     pub const JOB: &str = "gitlab:job-id";
@@ -20,8 +20,9 @@ pub mod tag {
     pub const PATH: &str = "gitlab:project-path";
 }
 
-/// The name of one of the session's training jobs, numbered from 1: the session's own for the first one. A name stays taken
-/// after its job has ended, so each further one gets a name of its own. At most 63 characters: 57 of the session and five digits.
+/// Name of one of the session's training jobs, numbered from 1: the first has the session's own name. A name stays
+/// taken after its job has ended, so each further job needs another one. At most 63 characters: 57 of the session and
+/// five digits.
 pub fn job_name(id: &SessionId, number: u32) -> String {
     match number {
         0 | 1 => id.to_string(),
@@ -29,7 +30,7 @@ pub fn job_name(id: &SessionId, number: u32) -> String {
     }
 }
 
-/// Builds the request. `agent_key` is the prefix under which the agent's files lie.
+/// Builds the request. `agent_key` is the key prefix of the agent's files.
 pub fn training_job(
     id: &SessionId,
     job: &JobContext,
@@ -39,7 +40,7 @@ pub fn training_job(
     agent_key: &str,
 ) -> TrainingJobSpec {
     TrainingJobSpec {
-        // Set with the instance type, when the request is sent.
+        // Set when the request is sent, like the instance type.
         name: id.to_string(),
         image: decision.image.clone(),
         role_arn: decision.role_arn.clone(),
@@ -63,7 +64,7 @@ pub fn training_job(
     }
 }
 
-/// The session's place in the store.
+/// Keys of the session in the bucket.
 pub fn layout(id: &SessionId) -> SessionKeys {
     SessionKeys::of_session(id.as_str())
 }
@@ -96,7 +97,8 @@ fn tags(id: &SessionId, job: &JobContext, settings: &Settings) -> BTreeMap<Strin
     tags
 }
 
-/// `^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$`, 256 characters at most. `CreateTrainingJob`, `Tags`.
+/// Replaces characters outside `^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$` and cuts at 256 characters (`CreateTrainingJob`,
+/// `Tags`).
 fn tag_value(text: &str) -> String {
     let allowed = |c: char| if c.is_alphanumeric() || "_.:/=+-@ ".contains(c) { c } else { '_' };
     text.chars().map(allowed).take(256).collect()

@@ -1,8 +1,8 @@
-//! Pure: what a session is, all that the processes of one GitLab job know together. It is changed by [`SessionEvent`]s alone and
-//! read through what it tells; no I/O, no clock.
+//! State of a session, shared by the processes of one GitLab job. Changed only by [`SessionEvent`]s. Pure: no I/O, no
+//! clock.
 //!
-//! The record on disk is its snapshot. `Session::apply` saves it as the event asks; an event that is not saved at once follows
-//! again from what the store or AWS still holds.
+//! Its record on disk is its snapshot. `Session::apply` saves the record as the event requires; an event that is not
+//! saved at once can be derived again from the store or AWS.
 
 use std::collections::BTreeMap;
 
@@ -13,33 +13,33 @@ use crate::session::age::Stamp;
 use crate::session::node_record::{self, NodeRecord};
 use crate::session::record::{CurrentRun, LostResults, SessionRecord};
 
-/// What is known of the session's current training job.
+/// State of the session's current training job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Creation<'a> {
-    /// It was not asked for, or was refused.
+    /// Not requested, or refused.
     None,
-    /// `CreateTrainingJob` was called and its answer is not known.
+    /// `CreateTrainingJob` was called and its answer is unknown.
     Requested,
-    /// It has this ARN.
+    /// Created, with this ARN.
     Created(&'a str),
 }
 
-/// What became of the results, as far as the host is concerned.
+/// State of the results on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Results<'a> {
     Pending,
-    /// They are in the project directory, or there are none to wait for.
+    /// Applied to the project directory, or none are expected.
     Applied,
-    /// They ended with the training job.
+    /// Lost with the training job.
     Lost(&'a LostResults),
 }
 
-/// What can happen to a session.
+/// Event in the life of a session.
 #[derive(Debug, Clone, Copy)]
 pub enum SessionEvent<'a> {
     /// The agent's files are in the bucket under this prefix.
     AgentDelivered(&'a str),
-    /// The training job is about to be asked for; `created` is in seconds since 1970.
+    /// The training job is about to be requested; `created` is in seconds since 1970.
     JobRequested {
         instance_type: &'a str,
         types_left: &'a [String],
@@ -50,15 +50,15 @@ pub enum SessionEvent<'a> {
     JobCreated(&'a str),
     /// The instance type was refused: its name with the reason.
     TypeRefused(&'a str),
-    /// No training job came of the request.
+    /// The request created no training job.
     JobRefused,
-    /// A training job may come of a request.
+    /// The request may have created a training job.
     JobMayCome(&'a Stamp),
-    /// The training job ended before its container ran, for want of capacity: the instance type with the reason.
+    /// The training job ended before its container ran, without capacity: the instance type with the reason.
     CapacityLacked(&'a str),
-    /// It ended so by an internal error of SageMaker: the type is asked for once more.
+    /// The same by an internal error of SageMaker: the type is requested once more.
     InternalErrorMet(&'a str),
-    /// The container begins anew, in the session's next training job.
+    /// The session's next training job starts a new container.
     ContainerRenewed,
     /// Every agent ended with the training job.
     AgentsEnded,
@@ -70,11 +70,11 @@ pub enum SessionEvent<'a> {
         stage: &'a str,
         script: &'a str,
     },
-    /// Another process follows the current script from its begin: its reports are read again.
+    /// Another process follows the current script from its beginning: its reports are read again.
     RunTakenOver,
-    /// The current script's end is known.
+    /// The current script's exit code is known.
     RunEnded(i32),
-    /// Nothing follows from the current script any more.
+    /// The current script needs no further work.
     RunOver,
     /// The orders up to this number are in the store.
     OrdersFound(u32),
@@ -83,38 +83,38 @@ pub enum SessionEvent<'a> {
         number: u32,
         order: &'a Order,
     },
-    /// The next report of a node was read; `None`: it cannot be understood.
+    /// The next report of a node was read; `None`: it cannot be decoded.
     Reported {
         node: NodeId,
         report: Option<&'a Report>,
     },
-    /// That the node has the project stands in the trace.
+    /// The node's receipt of the project was printed.
     ReceiptTold(NodeId),
     /// The events of the log are known up to these times, by stream.
     LogRead(&'a BTreeMap<String, u64>),
-    /// Of other writers' log events these were shown last, and so many bytes in all.
+    /// These log events of other writers were printed last, and this many bytes in all.
     OthersShown {
         events: &'a [String],
         bytes: u64,
     },
-    /// No script has begun and none is to: nothing waits for the training job.
+    /// No script has begun and none will: no stage waits for the training job.
     GivenUp,
-    /// Why the training job was lost stands in the trace.
+    /// The reason of the training job's loss was printed.
     LossTold,
     ResultsLost(&'a LostResults),
-    /// Nothing of the results is waited for any more.
+    /// The results need no further wait.
     ResultsSettled,
-    /// `cleanup` had done everything but to see the training job's end, which needs nobody.
+    /// `cleanup` has finished all but waiting for the training job's end.
     Leaving(&'a Stamp),
 }
 
-/// How soon the record on disk must hold an event.
+/// How soon the record on disk must contain an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Saved {
-    /// With the next one: it can be read again.
+    /// With the next saved event: it can be read again from its source.
     Later,
     Now,
-    /// Now, and it is there after a power failure: it tells that a training job may exist.
+    /// Now and durably, because it tells that a training job may exist.
     ForGood,
 }
 
@@ -152,11 +152,11 @@ impl SessionEvent<'_> {
     }
 }
 
-/// All that the processes of one GitLab job know together.
+/// The state that the processes of one GitLab job share.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SessionState {
     record: SessionRecord,
-    /// The run whose end this process has ordered. Not on disk: a process that takes over orders it again.
+    /// The run that this process ordered to end. Not on disk: a process that takes over sends the order again.
     ending: Option<u32>,
 }
 
@@ -167,7 +167,7 @@ impl From<SessionRecord> for SessionState {
 }
 
 impl SessionState {
-    /// A session of which nothing has happened yet.
+    /// State of a new session.
     pub fn new(job_key: String, nodes: usize) -> Self {
         let nodes = Nodes::new(nodes, |_| NodeRecord::default());
         Self::from(SessionRecord { job_key, nodes, ..SessionRecord::default() })
@@ -266,7 +266,8 @@ impl SessionState {
     }
 
     fn stored(&mut self, number: u32, order: &Order) {
-        // A number that was taken was taken by a process that was killed before it noted it: by the order to run the script.
+        // The number was taken by the order to run the script, sent by a process that was killed before it saved the
+        // number.
         let was_taken = number > std::mem::replace(&mut self.record.orders, number) + 1;
         match order {
             Order::Run(order) => self.change_run(|current| current.ordered |= current.run == order.run),
@@ -286,7 +287,7 @@ impl SessionState {
             Some(Report::Ready { .. }) => node.ready = true,
             Some(Report::Bye { .. }) => node.left = true,
             Some(Report::Collected { .. }) => self.record.collected |= id == NodeId::LEADER,
-            // Each concerns the run that is followed, or the stage that reads it.
+            // These concern the run that is followed, or the stage that reads them.
             Some(
                 Report::Received { .. }
                 | Report::Missing { .. }
@@ -303,7 +304,7 @@ impl SessionState {
         &self.record
     }
 
-    /// No training job was ever asked for, so nothing is stored in the bucket either.
+    /// No training job was ever requested, so the bucket holds nothing either.
     pub fn is_unused(&self) -> bool {
         let record = &self.record;
         self.creation() == Creation::None && record.requested.is_none() && record.created == 0 && record.orders == 0
@@ -321,22 +322,22 @@ impl SessionState {
         self.record.arn.as_deref()
     }
 
-    /// When `CreateTrainingJob` was called last.
+    /// When `CreateTrainingJob` was last called.
     pub fn requested(&self) -> Option<&Stamp> {
         self.record.requested.as_ref()
     }
 
-    /// The same by this host's clock, in seconds since 1970; 0 when it was not.
+    /// The same by this host's clock, in seconds since 1970; 0 when it never was.
     pub fn created(&self) -> u64 {
         self.record.created
     }
 
-    /// Which of the session's training jobs the current one is, from 1: each is another container.
+    /// Number of the current training job in the session, from 1: each has another container.
     pub fn incarnation(&self) -> u32 {
         self.record.job_number.max(1)
     }
 
-    /// Prefix of the agent's files; empty until they were delivered.
+    /// Key prefix of the agent's files; empty until they are delivered.
     pub fn agent(&self) -> &str {
         &self.record.agent
     }
@@ -345,7 +346,7 @@ impl SessionState {
         &self.record.instance_type
     }
 
-    /// The current instance type and those that are left, in order.
+    /// The current instance type and the remaining ones, in order.
     pub fn types(&self) -> Vec<String> {
         [&self.record.instance_type].into_iter().chain(&self.record.types_left).cloned().collect()
     }
@@ -358,7 +359,7 @@ impl SessionState {
         &self.record.types_tried
     }
 
-    /// After an internal error of SageMaker the same type was asked for once more.
+    /// The same type was requested once more after an internal error of SageMaker.
     pub fn was_repeated(&self) -> bool {
         self.record.repeated
     }
@@ -367,7 +368,7 @@ impl SessionState {
         &self.record.nodes
     }
 
-    /// The node that sends the results; nothing is known of it in a session without nodes.
+    /// The node that sends the results; the default in a session without nodes.
     pub fn leader(&self) -> NodeRecord {
         self.record.nodes.get(NodeId::LEADER).copied().unwrap_or_default()
     }
@@ -393,12 +394,12 @@ impl SessionState {
         self.record.current.as_ref()
     }
 
-    /// The order to end the run was sent by this process.
+    /// This process ordered the run to end.
     pub fn is_ending(&self, run: u32) -> bool {
         self.ending == Some(run)
     }
 
-    /// A script was begun, or about to, and nobody has seen its end.
+    /// A script has begun, or is about to, and its exit is not known.
     pub fn is_running(&self) -> bool {
         self.run().is_some_and(|run| run.code.is_none())
     }
@@ -407,7 +408,7 @@ impl SessionState {
         self.record.workspace_sent
     }
 
-    /// How often sending the project was begun.
+    /// Number of attempts to send the project.
     pub fn project_attempt(&self) -> u32 {
         self.record.workspace_attempt
     }
@@ -424,12 +425,12 @@ impl SessionState {
         self.record.loss_told
     }
 
-    /// The agents were told to leave.
+    /// The agents were ordered to leave.
     pub fn is_finished(&self) -> bool {
         self.record.finished
     }
 
-    /// The leader has told that the results are in the store.
+    /// The leader has reported that the results are in the store.
     pub fn is_collected(&self) -> bool {
         self.record.collected
     }

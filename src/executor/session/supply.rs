@@ -1,4 +1,5 @@
-//! The project on its way to the container: sent while the container comes up, and again when chunks vanished meanwhile.
+//! Uploads the project for the container: once while the container starts, and again when chunks vanish from the
+//! bucket.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,21 +16,21 @@ use crate::session::state::SessionEvent;
 use crate::session::{Session, results};
 use crate::workspace::Progress;
 
-/// So often the project is sent at most.
+/// Most attempts to send the project.
 const MOST_ATTEMPTS: u32 = 5;
-/// What a job sends, and where to.
+/// The project to upload, and where to.
 #[derive(Debug, Clone)]
 pub struct Supply {
     trees: Trees,
     selection: Selection,
     /// Prefix of the project's packs.
     packs: String,
-    /// This host's notes about them.
+    /// This host's cache of which packs are in the bucket.
     cache: PathBuf,
 }
 
 impl Supply {
-    /// `expanded` gives the values of the job's variables as the runner told them.
+    /// `expanded` returns the values of the job's variables, as the runner passed them.
     pub fn new(
         session: &Session<'_>,
         job: &JobContext,
@@ -37,7 +38,7 @@ impl Supply {
         expanded: impl Fn(&str) -> Option<String>,
     ) -> Self {
         let scope = project_scope(job);
-        // The same in each order of a session: a stage whose process was killed may have seen other values.
+        // Every order of a session sends the same selection: a killed stage may have seen other values.
         let own = || {
             let outside_links = session.settings.results.keep_outside_links;
             Selection { outside_links, ..results::selection(job, expanded) }
@@ -55,7 +56,8 @@ impl Supply {
         ProjectUpload { attempt, packs: &self.packs, trees: &self.trees, cache: &self.cache, now }
     }
 
-    /// Sends the project, if no stage has done so yet. A cancel ends it; a later stage, as `after_script`, begins anew.
+    /// Sends the project unless a stage has done so already. A cancel ends it; a later stage, such as `after_script`,
+    /// starts over.
     pub async fn send_once(&self, session: &mut Session<'_>, cancellation: &Cancellation) -> anyhow::Result<()> {
         if session.state.is_project_sent() {
             return Ok(());
@@ -64,7 +66,7 @@ impl Supply {
         session.apply(SessionEvent::ProjectSent)
     }
 
-    /// A node found a pack missing in this attempt: what is missing is sent again, once for all nodes.
+    /// Sends the project again after a node missed a pack in this attempt; once for all nodes.
     pub async fn send_again(
         &self,
         session: &mut Session<'_>,
@@ -79,14 +81,14 @@ impl Supply {
         self.send(session, cancellation).await
     }
 
-    /// The pack is dropped, so that the next job sends its chunks again.
+    /// Deletes a damaged pack, so that the next job sends its chunks again.
     pub async fn forget(&self, session: &Session<'_>, pack: &str) -> anyhow::Result<()> {
         session.exchange().forget_pack(self.project(session), pack).await
     }
 
     async fn send(&self, session: &mut Session<'_>, cancellation: &Cancellation) -> anyhow::Result<()> {
         session.apply(SessionEvent::ProjectSending(&self.selection))?;
-        // First of all: an agent that is up already receives while this side sends.
+        // The order goes first: an agent that is up receives while this side sends.
         let order = Order::Workspace(WorkspaceOrder {
             attempt: session.state.project_attempt(),
             packs: self.packs.clone(),
@@ -113,11 +115,11 @@ fn canceled() -> anyhow::Error {
     Failure::canceled("canceled while the project was sent").into()
 }
 
-/// Names what belongs to one project of one GitLab instance, and to no other: projects share no chunks.
+/// Scope of shared chunks: one project of one GitLab instance. Projects share no chunks.
 fn project_scope(job: &JobContext) -> String {
     let mut hash = blake3::Hasher::new_derive_key("sagemaker-executor project scope v1");
     let url = &job.git_info.repo_url;
-    // The credentials in it are the job's own.
+    // The URL's credentials differ from job to job.
     let url = url.rsplit_once('@').map_or(url.as_str(), |(_, place)| place);
     let id = job.job_info.project_id.to_string();
     for part in [job.job_info.instance_uuid.as_str(), job.job_info.instance_id.as_str(), url, &id] {

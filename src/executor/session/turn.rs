@@ -1,5 +1,5 @@
-//! The host's share of `CreateTrainingJob`: its drivers take turns through one small file, so that sixty jobs that begin together
-//! do not spend their requests on throttling each other. The rate yields to other callers of the account.
+//! Rate limit of `CreateTrainingJob` for the drivers of one host, kept in one small file, so that sixty jobs that begin
+//! together do not throttle each other. The rate drops when other callers of the account need it.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -13,28 +13,28 @@ use crate::logs::budget::{Grant, ReadBudget};
 use crate::logs::chance;
 use crate::session::age::Stamp;
 
-/// Requests a second of one host at most; a new host begins at half of it. What AWS allows is not public.
+/// Highest rate of one host, in requests a second; a new host begins at half of it. AWS does not publish its own limit.
 const CEILING: f64 = 4.0;
-/// The file is locked for a moment only; without it a driver goes on by itself.
+/// Longest wait for the file's lock, which is held for a moment only; after that a driver goes on without it.
 const LOCKED_FOR: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(10);
-/// A look for a turn at least this often: the rate may have grown.
+/// Longest pause between two checks for a turn: the rate may have grown.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// What stands in the file.
+/// Content of the file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Shared {
-    /// The start of the host that the budget's times count from.
+    /// Id of the boot that the budget's times count from.
     boot: String,
     budget: ReadBudget,
 }
 
-/// The turns of one host.
+/// The rate limit of one host.
 #[derive(Debug, Clone)]
 pub(super) struct Turns {
     path: PathBuf,
     boot: String,
-    /// Time since the host's start, when this was made.
+    /// Time since boot when this was made.
     uptime: Duration,
     made: Instant,
 }
@@ -45,7 +45,7 @@ impl Turns {
         Self { path: state_dir.join("create.json"), boot: boot.to_owned(), uptime, made: Instant::now() }
     }
 
-    /// Waits for a turn; `false` when there is none before `until`.
+    /// Waits for a turn; `false` when none comes before `until`.
     pub(super) async fn take(&self, until: Instant) -> bool {
         loop {
             let now = self.now();
@@ -72,7 +72,7 @@ impl Turns {
         }
     }
 
-    /// What the answer says about the rate.
+    /// Adapts the rate to an answer.
     pub(super) async fn answered(&self, is_throttled: bool) {
         let now = self.now();
         let told =

@@ -51,7 +51,7 @@ fn cleanup_without_a_usable_record() {
         // The orders of this job are not taken for somebody else's, so the agent is told to leave.
         ended.passed().hides("failed to tell the agent to leave");
         if content.is_some() {
-            ended.says("the session record").says("looked for by its name");
+            ended.says("the session record").says("looking for the training job of");
         }
         assert!(desk.emulator.live_jobs().is_empty() && desk.emulator.session_objects().is_empty(), "{content:?}");
         desk.close();
