@@ -96,7 +96,7 @@ impl TrainingJobs for AwsJobs {
         self.describe_with(name, Builder::new()).await
     }
 
-    async fn glance(&self, name: &str) -> Result<Option<TrainingJob>, CloudError> {
+    async fn describe_once(&self, name: &str) -> Result<Option<TrainingJob>, CloudError> {
         self.describe_with(name, Builder::new().retry_config(RetryConfig::disabled())).await
     }
 

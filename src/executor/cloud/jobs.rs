@@ -21,7 +21,7 @@ pub trait TrainingJobs: Send + Sync {
     /// "Requested resource not found").
     async fn describe(&self, name: &str) -> Result<Option<TrainingJob>, CloudError>;
     /// As [`TrainingJobs::describe`], in a single try: whoever looks again and again needs no other.
-    async fn glance(&self, name: &str) -> Result<Option<TrainingJob>, CloudError> {
+    async fn describe_once(&self, name: &str) -> Result<Option<TrainingJob>, CloudError> {
         self.describe(name).await
     }
     /// The tags of the resource.

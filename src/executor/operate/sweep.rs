@@ -17,7 +17,7 @@ use crate::boundary;
 use crate::cloud::Connect;
 use crate::config::settings::Settings;
 use crate::session::age::Stamp;
-use crate::session::close::{self, Closed, Pace};
+use crate::session::close::{self, Closed, Patience};
 use crate::session::left_over::{self, LeftOver};
 use crate::session::record::Records;
 use crate::session::{Host, Session, SessionId};
@@ -134,7 +134,7 @@ async fn sweep(
             Some(_) if cancellation.asked() => break,
             Some((jobs, objects)) => {
                 let session = Session::to_close(id.clone(), jobs.clone(), objects.clone(), host.clone());
-                let closing = close::close(session, Pace::Patient);
+                let closing = close::close(session, Patience::Long);
                 tokio::select! {
                     closed = closing => closed.map(|closed| match closed {
                         Closed::Whole => Outcome::Ended,

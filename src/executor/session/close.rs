@@ -37,9 +37,9 @@ pub enum Closed {
 
 /// How long a pass waits for a stage or a training job to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
+pub enum Patience {
     /// `cleanup` and `sweep`.
-    Patient,
+    Long,
     /// Beside another job's `prepare`: one moment at most, the rest is left to a later pass. Nothing of the session is
     /// printed.
     Brief,
@@ -48,16 +48,16 @@ pub enum Pace {
 /// Longest wait of a brief pass.
 const MOMENT: Duration = Duration::from_secs(2);
 
-impl Pace {
+impl Patience {
     fn of(self, time: Duration) -> Duration {
-        if self == Self::Patient { time } else { MOMENT }
+        if self == Self::Long { time } else { MOMENT }
     }
 
     /// Logs a failed step. Beside another job's `prepare` not as a warning: its trace has nothing to do with this
     /// session.
     fn note(self, what: &str, error: &dyn std::fmt::Display) {
         match self {
-            Self::Patient => tracing::warn!(%error, "{what}"),
+            Self::Long => tracing::warn!(%error, "{what}"),
             Self::Brief => tracing::info!(%error, "{what}"),
         }
     }
@@ -81,7 +81,7 @@ impl Pace {
 
 /// State of a training job after the pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Job {
+enum JobEnd {
     Ended,
     /// No such job.
     Absent,
@@ -96,7 +96,7 @@ enum Job {
 /// session again.
 ///
 /// Works without a record too, as after a lost disk: all names follow from the session's id.
-pub async fn close(mut session: Session<'_>, pace: Pace) -> anyhow::Result<Closed> {
+pub async fn close(mut session: Session<'_>, patience: Patience) -> anyhow::Result<Closed> {
     let id = session.id.clone();
     let record = session.records.load(&id);
     // With files here but no readable record, the job may have been requested.
@@ -104,7 +104,7 @@ pub async fn close(mut session: Session<'_>, pace: Pace) -> anyhow::Result<Close
     if let Err(error) = session.records.mark_closing(&id) {
         tracing::info!(error = format!("{error:#}"), "failed to mark the session as closing");
     }
-    let lock = wait_for_stage(&session, pace).await;
+    let lock = wait_for_stage(&session, patience).await;
     // The stage may have written it in the meantime.
     let record = session.records.load(&id).or(record);
     let (is_known, now) = (matches!(record, Ok(Some(_))), Stamp::of(&*session.clock));
@@ -116,15 +116,15 @@ pub async fn close(mut session: Session<'_>, pace: Pace) -> anyhow::Result<Close
         Err(error) => {
             session.state.apply(SessionEvent::JobMayCome(&now));
             let text = format!("{error:#}; looking for the training job of {id} by its name");
-            if pace == Pace::Patient { session.printer.warn(text) } else { tracing::info!(text) }
+            if patience == Patience::Long { session.printer.warn(text) } else { tracing::info!(text) }
         }
     }
     if is_known && session.state.is_unused() {
         // `prepare` failed before it requested a job, perhaps for lack of AWS access: nothing to look for in AWS.
         return forget(&session).map(|()| Closed::Whole);
     }
-    let job = if is_known { end_job(&mut session, pace).await } else { end_all(&mut session, pace).await };
-    if pace == Pace::Patient
+    let job = if is_known { end_job(&mut session, patience).await } else { end_all(&mut session, patience).await };
+    if patience == Patience::Long
         && let Err(error) = print_rest(&session).await
     {
         tracing::warn!(error = format!("{error:#}"), "failed to print the rest of the job's output");
@@ -136,8 +136,8 @@ pub async fn close(mut session: Session<'_>, pace: Pace) -> anyhow::Result<Close
     let deleted = session.exchange().delete(kept).await;
     let deleted = deleted.with_context(|| format!("failed to delete the objects of the session {id}"));
     let closed = match (job, deleted) {
-        (Ok(Job::MayCome), Ok(())) => keep_for_later(&mut session).map(|()| Closed::MayCome),
-        (Ok(Job::Leaving), Ok(())) => leaving::keep(&mut session).map(|()| Closed::Leaving),
+        (Ok(JobEnd::MayCome), Ok(())) => keep_for_later(&mut session).map(|()| Closed::MayCome),
+        (Ok(JobEnd::Leaving), Ok(())) => leaving::keep(&mut session).map(|()| Closed::Leaving),
         (Ok(_), Ok(())) => forget(&session).map(|()| Closed::Whole),
         (Ok(_), Err(error)) | (Err(error), Ok(())) => Err(error),
         (Err(job), Err(objects)) => {
@@ -191,8 +191,8 @@ async fn print_rest(session: &Session<'_>) -> anyhow::Result<()> {
 }
 
 /// Takes the lock of the session's container stage. Goes on without a lock that cannot be had, as on a full disk.
-async fn wait_for_stage(session: &Session<'_>, pace: Pace) -> Option<std::fs::File> {
-    let deadline = Instant::now() + pace.of(STAGE_GRACE);
+async fn wait_for_stage(session: &Session<'_>, patience: Patience) -> Option<std::fs::File> {
+    let deadline = Instant::now() + patience.of(STAGE_GRACE);
     loop {
         match session.records.lock(&session.id) {
             Ok(Some(lock)) => return Some(lock),
@@ -208,34 +208,34 @@ async fn wait_for_stage(session: &Session<'_>, pace: Pace) -> Option<std::fs::Fi
 }
 
 /// Ends every training job of the session: without a record their number is unknown.
-async fn end_all(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
+async fn end_all(session: &mut Session<'_>, patience: Patience) -> anyhow::Result<JobEnd> {
     // The number of orders is unknown too: they are numbered without gaps, and the order to leave must be the next.
     match session.exchange().orders().await {
         Ok(number) => session.state.apply(SessionEvent::OrdersFound(number)),
-        Err(error) => pace.note("failed to look for the orders that were sent", &error),
+        Err(error) => patience.note("failed to look for the orders that were sent", &error),
     }
     loop {
-        match end_job(session, pace).await? {
-            Job::Ended => {
+        match end_job(session, patience).await? {
+            JobEnd::Ended => {
                 session.state.apply(SessionEvent::ContainerRenewed);
                 // A job with a higher number is requested only after this one has ended.
                 session.state.apply(SessionEvent::JobRefused);
             }
-            Job::Absent if session.state.incarnation() > 1 => return Ok(Job::Ended),
+            JobEnd::Absent if session.state.incarnation() > 1 => return Ok(JobEnd::Ended),
             job => return Ok(job),
         }
     }
 }
 
-async fn end_job(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
+async fn end_job(session: &mut Session<'_>, patience: Patience) -> anyhow::Result<JobEnd> {
     let name = session.job_name();
-    let mut job = match look(&*session.jobs, &name, pace).await {
+    let mut job = match look(&*session.jobs, &name, patience).await {
         Ok(job) => job,
         Err(error) => {
             // The status is unknown; but the instance must not run on because of that.
-            tell_to_leave(session, pace).await;
+            tell_to_leave(session, patience).await;
             if let Err(error) = session.jobs.stop(&name).await {
-                pace.note("failed to stop the training job", &error);
+                patience.note("failed to stop the training job", &error);
             }
             return Err(error.into());
         }
@@ -243,82 +243,86 @@ async fn end_job(session: &mut Session<'_>, pace: Pace) -> anyhow::Result<Job> {
     if job.is_none() && may_come(session) {
         // The request may still be on its way, or its effect not visible yet. A later pass checks again.
         if let Err(error) = session.jobs.stop(&name).await {
-            pace.note("failed to stop a training job that may still come", &error);
+            patience.note("failed to stop a training job that may still come", &error);
         }
-        if pace == Pace::Patient {
+        if patience == Patience::Long {
             tokio::time::sleep(LATE_CREATE).await;
             job = session.jobs.describe(&name).await?;
         }
         if job.is_none() {
-            return Ok(Job::MayCome);
+            return Ok(JobEnd::MayCome);
         }
     }
     let Some(job) = job else {
-        return Ok(Job::Absent);
+        return Ok(JobEnd::Absent);
     };
     if job.status.is_terminal() {
-        return Ok(Job::Ended);
+        return Ok(JobEnd::Ended);
     }
     if let Some(since) = session.state.leaving()
         && since.age(&Stamp::of(&*session.clock)) < leaving::ENDS_WITHIN
     {
-        return Ok(Job::Leaving);
+        return Ok(JobEnd::Leaving);
     }
     if session.state.is_finished() && session.state.leaving().is_none() {
         // Damaged or unreadable reports are no reason to keep the instance running.
-        match wait_for_finished(session, &name, pace).await {
+        match wait_for_finished(session, &name, patience).await {
             Ok(Some(job)) => return Ok(job),
             Ok(None) => {}
-            Err(error) => pace.note("failed to see the agents leave", &format!("{error:#}")),
+            Err(error) => patience.note("failed to see the agents leave", &format!("{error:#}")),
         }
     }
     if !session.state.is_finished() {
-        tell_to_leave(session, pace).await;
+        tell_to_leave(session, patience).await;
     }
     if let Err(error) = session.jobs.stop(&name).await {
-        pace.note("failed to stop the training job", &error);
+        patience.note("failed to stop the training job", &error);
         // A live agent leaves on the order alone.
-        return if wait_for_end(&*session.jobs, &name, pace.leaves_within()).await? {
-            Ok(Job::Ended)
+        return if wait_for_end(&*session.jobs, &name, patience.leaves_within()).await? {
+            Ok(JobEnd::Ended)
         } else {
             Err(error.into())
         };
     }
     if session.state.is_given_up() && session.state.leaving().is_none() {
         // No agent ever came up, and none can begin a script any more.
-        return ended_or_leaving(session, &name, pace).await;
+        return ended_or_leaving(session, &name, patience).await;
     }
-    if !wait_for_end(&*session.jobs, &name, pace.stopped_within()).await? {
+    if !wait_for_end(&*session.jobs, &name, patience.stopped_within()).await? {
         anyhow::bail!("the training job {name} was asked to stop and has not ended yet");
     }
-    Ok(Job::Ended)
+    Ok(JobEnd::Ended)
 }
 
 /// Waits until a job whose agents were ordered to leave has ended or is about to; `None` when it must be stopped.
-async fn wait_for_finished(session: &mut Session<'_>, name: &str, pace: Pace) -> anyhow::Result<Option<Job>> {
-    if let Some(job) = wait_to_leave(session, name, pace).await? {
+async fn wait_for_finished(
+    session: &mut Session<'_>,
+    name: &str,
+    patience: Patience,
+) -> anyhow::Result<Option<JobEnd>> {
+    if let Some(job) = wait_to_leave(session, name, patience).await? {
         return Ok(Some(job));
     }
     // The container is gone and SageMaker uploads its outputs: a stop gains nothing.
     let uploading = |job: TrainingJob| job.secondary == SecondaryStatus::Uploading;
     let is_uploading = session.jobs.describe(name).await?.is_some_and(uploading);
-    let has_ended = is_uploading && wait_for_end(&*session.jobs, name, pace.stopped_within()).await?;
-    Ok(has_ended.then_some(Job::Ended))
+    let has_ended = is_uploading && wait_for_end(&*session.jobs, name, patience.stopped_within()).await?;
+    Ok(has_ended.then_some(JobEnd::Ended))
 }
 
 /// Waits until every agent has reported that it leaves, or the job has ended; `None` on timeout. Does not wait for the
 /// job's end: SageMaker takes a minute for it, and no later step needs it. (A job that keeps SageMaker's uploads would
 /// have to wait.)
-async fn wait_to_leave(session: &mut Session<'_>, name: &str, pace: Pace) -> anyhow::Result<Option<Job>> {
-    let deadline = Instant::now() + pace.leaves_within();
+async fn wait_to_leave(session: &mut Session<'_>, name: &str, patience: Patience) -> anyhow::Result<Option<JobEnd>> {
+    let deadline = Instant::now() + patience.leaves_within();
     let (mut pause, mut look_at) = (FIRST_POLL, Instant::now());
     loop {
         if leaving::all_left(session).await? {
-            return ended_or_leaving(session, name, pace).await.map(Some);
+            return ended_or_leaving(session, name, patience).await.map(Some);
         }
         if Instant::now() >= look_at {
             if wait_for_end(&*session.jobs, name, Duration::ZERO).await? {
-                return Ok(Some(Job::Ended));
+                return Ok(Some(JobEnd::Ended));
             }
             look_at = Instant::now() + pause;
         }
@@ -331,9 +335,9 @@ async fn wait_to_leave(session: &mut Session<'_>, name: &str, pace: Pace) -> any
 }
 
 /// Waits a moment for the end: a job that ends at once needs no later pass.
-async fn ended_or_leaving(session: &Session<'_>, name: &str, pace: Pace) -> anyhow::Result<Job> {
-    let ended = wait_for_end(&*session.jobs, name, pace.of(leaving::ENDS_AT_ONCE)).await?;
-    Ok(if ended { Job::Ended } else { Job::Leaving })
+async fn ended_or_leaving(session: &Session<'_>, name: &str, patience: Patience) -> anyhow::Result<JobEnd> {
+    let ended = wait_for_end(&*session.jobs, name, patience.of(leaving::ENDS_AT_ONCE)).await?;
+    Ok(if ended { JobEnd::Ended } else { JobEnd::Leaving })
 }
 
 /// A job that was requested a moment ago may not be visible, or not be created yet.
@@ -346,8 +350,8 @@ fn may_come(session: &Session<'_>) -> bool {
 }
 
 /// Describes the job, and retries while throttled, as when hundreds of jobs end together.
-async fn look(jobs: &dyn TrainingJobs, name: &str, pace: Pace) -> Result<Option<TrainingJob>, CloudError> {
-    let deadline = Instant::now() + pace.throttled_within();
+async fn look(jobs: &dyn TrainingJobs, name: &str, patience: Patience) -> Result<Option<TrainingJob>, CloudError> {
+    let deadline = Instant::now() + patience.throttled_within();
     let mut pause = FIRST_POLL;
     loop {
         match jobs.describe(name).await {
@@ -362,12 +366,12 @@ async fn look(jobs: &dyn TrainingJobs, name: &str, pace: Pace) -> Result<Option<
 }
 
 /// Orders the agents to leave, which is faster than a stop. An agent that does not listen is stopped afterwards.
-async fn tell_to_leave(session: &mut Session<'_>, pace: Pace) {
+async fn tell_to_leave(session: &mut Session<'_>, patience: Patience) {
     let order = Order::Finish { collect: false };
     match session.exchange().send(&session.state, &order).await {
         // In memory only: there may be no record, and closing creates none.
         Ok(number) => session.state.apply(SessionEvent::OrderStored { number, order: &order }),
-        Err(error) => pace.note("failed to tell the agent to leave", &format!("{error:#}")),
+        Err(error) => patience.note("failed to tell the agent to leave", &format!("{error:#}")),
     }
 }
 

@@ -41,7 +41,7 @@ pub async fn launch(
     cancel: &Cancellation,
 ) -> anyhow::Result<()> {
     let turns = Turns::of(&session.settings.runner.state_dir, &Stamp::of(&*session.clock));
-    let mut asking = Asking { turns, until, cancel, pause: FIRST_PAUSE, unanswered: 0, may_exist: false };
+    let mut attempts = Attempts { turns, until, cancel, pause: FIRST_PAUSE, unanswered: 0, may_exist: false };
     for (index, instance_type) in types.iter().enumerate() {
         spec.name = session.job_name();
         spec.instance_type.clone_from(instance_type);
@@ -50,7 +50,7 @@ pub async fn launch(
         let created = session.clock.now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         // Saved before the call: a job that was created and not recorded would never be stopped.
         session.apply(SessionEvent::JobRequested { instance_type, types_left, at: &at, created })?;
-        match asking.ask(&*session.jobs, &spec).await {
+        match attempts.ask(&*session.jobs, &spec).await {
             Ok(arn) => {
                 let kept = session.apply(SessionEvent::JobCreated(&arn));
                 if cancel.asked() {
@@ -66,12 +66,12 @@ pub async fn launch(
                 session.apply(SessionEvent::TypeRefused(&format!("{instance_type}: {reason}")))?;
             }
             Err(Refusal::Final(error)) => {
-                asking.note_refusal(session)?;
+                attempts.note_refusal(session)?;
                 return Err(error);
             }
         }
     }
-    asking.note_refusal(session)?;
+    attempts.note_refusal(session)?;
     Err(Failure::system(none_left(session.state.types_tried()))
         .hint("add another type to `SAGEMAKER_INSTANCE_TYPE`, or raise the quota in Service Quotas, `Amazon SageMaker`, `for training job usage`")
         .into())
@@ -94,7 +94,7 @@ enum Refusal {
 }
 
 /// State of the retries of one launch.
-struct Asking<'a> {
+struct Attempts<'a> {
     turns: Turns,
     until: Instant,
     cancel: &'a Cancellation,
@@ -104,7 +104,7 @@ struct Asking<'a> {
     may_exist: bool,
 }
 
-impl Asking<'_> {
+impl Attempts<'_> {
     fn note_refusal(&self, session: &mut Session<'_>) -> anyhow::Result<()> {
         let at = Stamp::of(&*session.clock);
         session.apply(if self.may_exist { SessionEvent::JobMayCome(&at) } else { SessionEvent::JobRefused })

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use crate::base::node::NodeId;
 
-/// Per node: the run (u32), the number of the next line of other writers (u32), the offset of the next byte to print (u64),
+/// Bytes per node: the run (u32), the number of the next foreign line (u32), the offset of the next byte to print (u64),
 /// little endian.
 const SLOT: usize = 16;
 
@@ -20,7 +20,7 @@ pub struct Position {
     /// Offset of the first byte that was not printed.
     pub offset: u64,
     /// Number of the first line of other writers that was not printed.
-    pub beside: u32,
+    pub foreign_lines: u32,
 }
 
 /// The positions of one session's current run.
@@ -43,18 +43,18 @@ impl Cursor {
             return Position::default();
         }
         let (run, rest) = slot.split_at(4);
-        let (beside, offset) = rest.split_at(4);
+        let (foreign_lines, offset) = rest.split_at(4);
         if run != self.run.to_le_bytes() {
             return Position::default();
         }
         let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
-        Position { offset: number(offset), beside: u32::try_from(number(beside)).unwrap_or(u32::MAX) }
+        Position { offset: number(offset), foreign_lines: u32::try_from(number(foreign_lines)).unwrap_or(u32::MAX) }
     }
 
     pub fn set(&self, node: NodeId, position: Position) -> io::Result<()> {
         let mut slot = Vec::with_capacity(SLOT);
         slot.extend_from_slice(&self.run.to_le_bytes());
-        slot.extend_from_slice(&position.beside.to_le_bytes());
+        slot.extend_from_slice(&position.foreign_lines.to_le_bytes());
         slot.extend_from_slice(&position.offset.to_le_bytes());
         self.file.write_all_at(&slot, place(node))
     }
@@ -74,10 +74,10 @@ mod tests {
         let path = dir.path().join("cursor");
         let cursor = Cursor::open(&path, 3).unwrap();
         let [first, second, last] = [0, 1, 7].map(NodeId::at);
-        let (start, far) = (Position::default(), Position { offset: u64::MAX - 1, beside: 9 });
+        let (start, far) = (Position::default(), Position { offset: u64::MAX - 1, foreign_lines: 9 });
         assert_eq!((cursor.get(first), cursor.get(last)), (start, start));
         cursor.set(last, far).unwrap();
-        let near = Position { offset: 12, beside: 0 };
+        let near = Position { offset: 12, foreign_lines: 0 };
         cursor.set(first, near).unwrap();
         let cursor = Cursor::open(&path, 3).unwrap();
         assert_eq!((cursor.get(first), cursor.get(second), cursor.get(last)), (near, start, far));

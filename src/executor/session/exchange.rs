@@ -62,25 +62,25 @@ pub trait Exchange: Send + Sync {
 
 /// The exchange through objects in S3.
 #[derive(Clone)]
-pub struct Mailbox {
+pub struct StoreExchange {
     objects: Arc<dyn ObjectStore>,
-    layout: SessionKeys,
+    keys: SessionKeys,
 }
 
-impl Mailbox {
-    pub fn new(objects: Arc<dyn ObjectStore>, layout: SessionKeys) -> Self {
-        Self { objects, layout }
+impl StoreExchange {
+    pub fn new(objects: Arc<dyn ObjectStore>, keys: SessionKeys) -> Self {
+        Self { objects, keys }
     }
 
     fn route(&self, project: ProjectUpload<'_>) -> TransferKeys {
-        self.layout.workspace(project.attempt, project.packs)
+        self.keys.workspace(project.attempt, project.packs)
     }
 }
 
 #[async_trait(?Send)]
-impl Exchange for Mailbox {
+impl Exchange for StoreExchange {
     async fn send(&self, state: &SessionState, order: &Order) -> anyhow::Result<u32> {
-        mailbox::send(&*self.objects, &self.layout, state, order).await
+        mailbox::send(&*self.objects, &self.keys, state, order).await
     }
 
     async fn deliver_project(&self, project: ProjectUpload<'_>, progress: &Arc<Progress>) -> anyhow::Result<Summary> {
@@ -99,39 +99,39 @@ impl Exchange for Mailbox {
         all_sent: &AllSent,
         progress: &Arc<Progress>,
     ) -> anyhow::Result<Summary> {
-        workspace::apply_changes(&*self.objects, &self.layout.results(), destination, bounds, all_sent, progress).await
+        workspace::apply_changes(&*self.objects, &self.keys.results(), destination, bounds, all_sent, progress).await
     }
 
     async fn deliver_script(&self, run: u32, body: Vec<u8>) -> Result<(), CloudError> {
-        self.objects.put(&self.layout.script(run), body).await
+        self.objects.put(&self.keys.script(run), body).await
     }
 
     async fn orders(&self) -> Result<u32, CloudError> {
-        let orders = self.objects.list(&self.layout.orders()).await?;
+        let orders = self.objects.list(&self.keys.orders()).await?;
         Ok(u32::try_from(orders.len()).unwrap_or(0))
     }
 
     async fn report(&self, node: NodeId, seq: u32) -> Result<Option<Vec<u8>>, CloudError> {
-        self.objects.get(&self.layout.report(node, seq)).await
+        self.objects.get(&self.keys.report(node, seq)).await
     }
 
     async fn has_reported(&self, node: NodeId) -> Result<bool, CloudError> {
-        Ok(self.objects.size(&self.layout.report(node, 1)).await?.is_some())
+        Ok(self.objects.size(&self.keys.report(node, 1)).await?.is_some())
     }
 
     async fn last_reported(&self, reports: &[(NodeId, u32)]) -> Result<Option<SystemTime>, CloudError> {
-        let keys: Vec<_> = reports.iter().map(|(node, seq)| self.layout.report(*node, *seq)).collect();
-        let listed = self.objects.inventory(&self.layout.reports()).await?;
+        let keys: Vec<_> = reports.iter().map(|(node, seq)| self.keys.report(*node, *seq)).collect();
+        let listed = self.objects.inventory(&self.keys.reports()).await?;
         Ok(listed.into_iter().filter(|object| keys.contains(&object.key)).filter_map(|object| object.modified).max())
     }
 
     async fn output(&self, node: NodeId, run: u32, batch: u32) -> Result<Option<Vec<u8>>, CloudError> {
-        self.objects.get(&self.layout.trace(node, run, batch)).await
+        self.objects.get(&self.keys.trace(node, run, batch)).await
     }
 
     async fn delete(&self, kept: Option<u32>) -> Result<(), CloudError> {
-        let kept = kept.map(|seq| self.layout.order(seq));
-        let mut keys = self.objects.list(&self.layout.root()).await?;
+        let kept = kept.map(|seq| self.keys.order(seq));
+        let mut keys = self.objects.list(&self.keys.root()).await?;
         keys.retain(|key| Some(key) != kept.as_ref());
         if keys.is_empty() { Ok(()) } else { self.objects.delete(&keys).await }
     }

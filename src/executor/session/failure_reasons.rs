@@ -96,14 +96,14 @@ const ROWS: &[Row] = &[
 
 /// Classification of a failed training job: the text to print, and whose failure it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(super) struct Diagnosis {
     pub(super) reason: String,
     pub(super) by: LossKind,
 }
 
 /// Classifies the `FailureReason` of a training job whose script's exit is unknown. `was_ready`: its agent had reported
 /// ready.
-pub(super) fn verdict(why: &str, was_ready: bool) -> Verdict {
+pub(super) fn diagnose(why: &str, was_ready: bool) -> Diagnosis {
     let text = why.to_lowercase();
     let is_containers = text.trim_start().starts_with("algorithmerror");
     let code = exit_code(&text);
@@ -113,7 +113,7 @@ pub(super) fn verdict(why: &str, was_ready: bool) -> Verdict {
         |row: &&Row| !is_containers || (!is_known && (row.means == NO_MEMORY || (row.means == NO_START && !was_ready)));
     let row = ROWS.iter().filter(may_count).find(|row| row.words.iter().all(|word| text.contains(word)));
     match row {
-        Some(row) => Verdict { reason: format!("{}: {why}; {}", row.means, row.hint), by: row.by },
+        Some(row) => Diagnosis { reason: format!("{}: {why}; {}", row.means, row.hint), by: row.by },
         None => of_container(why, code, was_ready),
     }
 }
@@ -145,10 +145,10 @@ pub(super) fn container_ran(why: &str) -> bool {
 }
 
 /// Classifies a failure of a container that ran, or could not be started.
-fn of_container(why: &str, code: Option<i32>, was_ready: bool) -> Verdict {
+fn of_container(why: &str, code: Option<i32>, was_ready: bool) -> Diagnosis {
     let failed = |by, hint: &str| {
         let hint = if hint.is_empty() { String::new() } else { format!("; {hint}") };
-        Verdict { reason: format!("the training job failed: {why}{hint}"), by }
+        Diagnosis { reason: format!("the training job failed: {why}{hint}"), by }
     };
     match code {
         // The agent's own text: it exits with the script's code.
@@ -157,7 +157,7 @@ fn of_container(why: &str, code: Option<i32>, was_ready: bool) -> Verdict {
         }
         Some(code @ KILLED) => {
             let signal = ended_by_signal(code).unwrap_or_default();
-            Verdict { reason: format!("the container was {signal}: {why}; {MEMORY}"), by: LossKind::Script { code } }
+            Diagnosis { reason: format!("the container was {signal}: {why}; {MEMORY}"), by: LossKind::Script { code } }
         }
         // The start script failed, or the shell could not run it. The agent itself never exits with these codes.
         Some(2 | 126 | 127 | 132 | 134 | 135 | 136 | 139) if !was_ready => failed(LossKind::User, IMAGE),
@@ -280,7 +280,7 @@ mod tests {
     #[test_case("SomethingElse: something new", SYSTEM, "something new")]
     #[test_case("no reason given", SYSTEM, "the training job failed: no reason given")]
     fn the_platforms_words_have_a_class_and_a_hint(why: &str, by: LossKind, words: &str) {
-        let verdict = verdict(why, false);
+        let verdict = diagnose(why, false);
         assert!(verdict.by == by && verdict.reason.contains(words) && verdict.reason.contains(why), "{verdict:?}");
     }
 
@@ -313,7 +313,7 @@ mod tests {
     #[test_case("ClientError: CannotStartContainerError: exec: \"/bin/sh\" not found", false, USER, "`/bin/sh`")]
     #[test_case("AlgorithmError: exit code: nothing", true, SYSTEM, "nothing")]
     fn a_container_is_judged_by_its_code(why: &str, was_ready: bool, by: LossKind, words: &str) {
-        let verdict = verdict(why, was_ready);
+        let verdict = diagnose(why, was_ready);
         assert!(verdict.by == by && verdict.reason.contains(words) && verdict.reason.contains(why), "{verdict:?}");
     }
 }

@@ -17,14 +17,14 @@ use crate::protocol::mailbox::{Order, Report};
 use crate::session::Session;
 use crate::session::failure_reasons::LossKind;
 use crate::session::inbox::Inbox;
-use crate::session::machine::{CancelReason, Conclusion, Effect, Event, RunMachine, Terms};
+use crate::session::machine::{CancelReason, Conclusion, RunConfig, RunEffect, RunEvent, RunMachine};
 use crate::session::output::{EndSeen, Output};
-use crate::session::pace::{Describe, Poll};
 use crate::session::phases::Waiting;
+use crate::session::poll::{Describe, Poll};
 use crate::session::ready::look_back;
 use crate::session::sources::{FIRST_EVENTS, GAP_PATIENCE, LAST_EVENTS, Sources};
 use crate::session::state::SessionEvent;
-use crate::session::supply::Supply;
+use crate::session::workspace_upload::WorkspaceUpload;
 use crate::ui::{human_bytes, human_duration};
 
 /// The first moments of a run, polled more often: most stages are short.
@@ -48,7 +48,7 @@ const TAGS_VISIBLE: Duration = Duration::from_mins(5);
 /// Follows one run until it ends.
 pub struct Follower<'s, 'a> {
     session: &'s mut Session<'a>,
-    supply: &'s Supply,
+    upload: &'s WorkspaceUpload,
     machine: RunMachine,
     run: u32,
     sources: Sources,
@@ -68,10 +68,15 @@ pub struct Follower<'s, 'a> {
 
 impl<'s, 'a> Follower<'s, 'a> {
     /// Follows run `run` of the session, and prints from its cursor on.
-    pub fn new(session: &'s mut Session<'a>, supply: &'s Supply, run: u32, feed: Feed) -> anyhow::Result<Self> {
+    pub fn new(
+        session: &'s mut Session<'a>,
+        upload: &'s WorkspaceUpload,
+        run: u32,
+        feed: Feed,
+    ) -> anyhow::Result<Self> {
         let started = Instant::now();
         let limits = &session.settings.limits;
-        let mut machine = RunMachine::new(Terms {
+        let mut machine = RunMachine::new(RunConfig {
             run,
             nodes: session.state.nodes().len(),
             grace: Duration::from_secs(limits.cancel_grace_seconds),
@@ -79,11 +84,11 @@ impl<'s, 'a> Follower<'s, 'a> {
         });
         for (node, row) in session.state.nodes().iter() {
             let (is_ready, has_left) = (row.ready, row.left);
-            machine.apply(&Event::Known { node, is_ready, has_left }, Duration::ZERO);
+            machine.apply(&RunEvent::Known { node, is_ready, has_left }, Duration::ZERO);
         }
         let cancel_sent = session.state.is_ending(run);
         if cancel_sent {
-            machine.apply(&Event::CancelSent, Duration::ZERO);
+            machine.apply(&RunEvent::CancelSent, Duration::ZERO);
         }
         let describe = Describe::new(started, machine.is_leaving());
         let sources = Sources::new(Output::of(session, run)?, feed, session.settings.trace.live_copy);
@@ -95,7 +100,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             .then(|| Waiting::new(session.printer, session.state.instance_type(), created, started.into_std()));
         Ok(Self {
             session,
-            supply,
+            upload,
             machine,
             run,
             sources,
@@ -129,7 +134,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             let mut effects = Vec::new();
             self.turn(&mut effects).await?;
             if let Some(attempt) = self.missing.take() {
-                self.supply.send_again(self.session, attempt, cancel).await?;
+                self.upload.send_again(self.session, attempt, cancel).await?;
             }
             if self.session.printer.is_broken() {
                 // GitLab Runner was killed: no one reads the output, and the stage's boundary closes the session.
@@ -137,14 +142,14 @@ impl<'s, 'a> Follower<'s, 'a> {
             }
             if cancel.asked() && !canceled.0 {
                 canceled.0 = true;
-                effects.extend(self.apply(&Event::Cancel(CancelReason::Asked)));
+                effects.extend(self.apply(&RunEvent::Cancel(CancelReason::Asked)));
             }
             let closing = self.session.records.is_closing(&self.session.id);
             if (cancel.at_once() || closing) && !canceled.1 {
                 canceled.1 = true;
-                effects.extend(self.apply(&Event::Cancel(CancelReason::AtOnce)));
+                effects.extend(self.apply(&RunEvent::Cancel(CancelReason::AtOnce)));
             }
-            effects.extend(self.apply(&Event::Tick));
+            effects.extend(self.apply(&RunEvent::Tick));
             for effect in effects {
                 if let Some(conclusion) = self.perform(effect).await? {
                     self.finish(&conclusion).await?;
@@ -159,12 +164,12 @@ impl<'s, 'a> Follower<'s, 'a> {
         }
     }
 
-    fn apply(&mut self, event: &Event<'_>) -> Vec<Effect> {
+    fn apply(&mut self, event: &RunEvent<'_>) -> Vec<RunEffect> {
         self.machine.apply(event, self.started.elapsed())
     }
 
     /// Polls everything that is due.
-    async fn turn(&mut self, effects: &mut Vec<Effect>) -> anyhow::Result<()> {
+    async fn turn(&mut self, effects: &mut Vec<RunEffect>) -> anyhow::Result<()> {
         let now = Instant::now();
         if self.reports.is_due(now) {
             let (mut came, mut all_read) = (false, true);
@@ -173,7 +178,7 @@ impl<'s, 'a> Follower<'s, 'a> {
                 all_read &= !self.inbox.is_silent();
             }
             if all_read && self.cancel_sent {
-                effects.extend(self.apply(&Event::ReadSinceCancel));
+                effects.extend(self.apply(&RunEvent::ReadSinceCancel));
             }
             let (least, most) = self.reports_pace();
             self.reports.done(Instant::now(), came, least, most);
@@ -197,13 +202,13 @@ impl<'s, 'a> Follower<'s, 'a> {
             let bytes = node.bytes();
             if bytes > node.followed {
                 node.followed = bytes;
-                self.machine.apply(&Event::Progress { node: id }, self.started.elapsed());
+                self.machine.apply(&RunEvent::Progress { node: id }, self.started.elapsed());
             }
         }
         for end in ends {
             // The exit report follows the output at once.
             self.reports = Poll::new(Instant::now());
-            let event = Event::Trace { node: end.node, end: end.end, complete: end.complete };
+            let event = RunEvent::Trace { node: end.node, end: end.end, complete: end.complete };
             effects.extend(self.machine.apply(&event, self.started.elapsed()));
         }
         if let Some(answer) = self.describe.turn(self.session).await {
@@ -233,12 +238,12 @@ impl<'s, 'a> Follower<'s, 'a> {
         }
     }
 
-    async fn read_reports(&mut self, node: NodeId, effects: &mut Vec<Effect>) -> anyhow::Result<bool> {
+    async fn read_reports(&mut self, node: NodeId, effects: &mut Vec<RunEffect>) -> anyhow::Result<bool> {
         let mut came = false;
         while let Some(report) = self.inbox.next(self.session, node).await? {
             came = true;
             self.see(node, &report).await?;
-            effects.extend(self.apply(&Event::Report { node, report: &report }));
+            effects.extend(self.apply(&RunEvent::Report { node, report: &report }));
         }
         Ok(came)
     }
@@ -261,7 +266,7 @@ impl<'s, 'a> Follower<'s, 'a> {
                 // Bounded: a container may report any number of packs as damaged.
                 if self.examined.len() < MOST_EXAMINED
                     && self.examined.insert(pack.clone())
-                    && let Err(error) = self.supply.forget(session, pack).await
+                    && let Err(error) = self.upload.forget(session, pack).await
                 {
                     tracing::warn!(error = format!("{error:#}"), "failed to drop a damaged pack");
                 }
@@ -277,7 +282,7 @@ impl<'s, 'a> Follower<'s, 'a> {
     fn learn(
         &mut self,
         answer: Result<Option<TrainingJob>, CloudError>,
-        effects: &mut Vec<Effect>,
+        effects: &mut Vec<RunEffect>,
     ) -> anyhow::Result<()> {
         match answer {
             Ok(job) => {
@@ -294,7 +299,7 @@ impl<'s, 'a> Follower<'s, 'a> {
                 if let (Some(waiting), Some(job)) = (&mut self.waiting, &job) {
                     waiting.observe(job, Instant::now().into_std());
                 }
-                effects.extend(self.machine.apply(&Event::Job(job.as_ref()), self.started.elapsed()));
+                effects.extend(self.machine.apply(&RunEvent::Job(job.as_ref()), self.started.elapsed()));
                 Ok(())
             }
             Err(error) if error.kind.may_pass() || self.may_be_denied(&error) => {
@@ -333,15 +338,15 @@ impl<'s, 'a> Follower<'s, 'a> {
         }
     }
 
-    async fn perform(&mut self, effect: Effect) -> anyhow::Result<Option<Conclusion>> {
+    async fn perform(&mut self, effect: RunEffect) -> anyhow::Result<Option<Conclusion>> {
         match effect {
-            Effect::SendCancel => {
+            RunEffect::SendCancel => {
                 self.session.order(&Order::Cancel { run: self.run }).await?;
                 self.cancel_sent = true;
                 self.reports.next = Instant::now();
             }
-            Effect::StopJob => self.session.stop_job().await,
-            Effect::Conclude(conclusion) => return Ok(Some(conclusion)),
+            RunEffect::StopJob => self.session.stop_job().await,
+            RunEffect::Conclude(conclusion) => return Ok(Some(conclusion)),
         }
         Ok(None)
     }

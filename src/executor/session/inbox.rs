@@ -30,7 +30,7 @@ impl Inbox {
     pub(super) async fn next(&mut self, session: &mut Session<'_>, node: NodeId) -> anyhow::Result<Option<Report>> {
         let Some(row) = session.state.nodes().get(node) else { return Ok(None) };
         let number = row.reports + 1;
-        let key = session.layout.report(node, number);
+        let key = session.keys.report(node, number);
         let bytes = match session.exchange().report(node, number).await {
             Ok(bytes) => bytes,
             Err(error) => {

@@ -16,40 +16,41 @@ use crate::protocol::mailbox::{self, Lease};
 
 /// Renews the lease every third of its length, until it is dropped.
 pub struct LeaseKeeper {
-    beats: Arc<Beats>,
+    renewals: Arc<Renewals>,
     _worker: Worker,
 }
 
 impl LeaseKeeper {
     /// Starts the thread. It makes its client at the first renewal, a third of `lease` from now.
     pub fn start(
-        layout: &SessionKeys,
+        keys: &SessionKeys,
         lease: Duration,
         connect: Arc<dyn Connect>,
         access: Access,
     ) -> anyhow::Result<Self> {
         // The counter starts at the process id, so that values of different processes differ.
-        let beats = Arc::new(Beats { key: layout.lease(), last: AtomicU64::new(u64::from(std::process::id()) << 32) });
-        let kept = Arc::clone(&beats);
+        let renewals =
+            Arc::new(Renewals { key: keys.lease(), last: AtomicU64::new(u64::from(std::process::id()) << 32) });
+        let kept = Arc::clone(&renewals);
         let keep = move |stopped| async move { kept.keep(lease / 3, &*connect, &access, stopped).await };
-        Ok(Self { beats, _worker: Worker::start("lease", keep)? })
+        Ok(Self { renewals, _worker: Worker::start("lease", keep)? })
     }
 
     /// Renews the lease now, besides the thread. A failure does not fail the job: the lease lasts longer than one
     /// interval.
     pub async fn renew(&self, objects: &dyn ObjectStore) {
-        if let Err(error) = self.beats.renew(objects).await {
+        if let Err(error) = self.renewals.renew(objects).await {
             tracing::warn!(error = format!("{error:#}"), "failed to renew the lease");
         }
     }
 }
 
-struct Beats {
+struct Renewals {
     key: String,
     last: AtomicU64,
 }
 
-impl Beats {
+impl Renewals {
     async fn keep(
         &self,
         every: Duration,
@@ -96,29 +97,29 @@ mod tests {
 
     struct Kept {
         memory: Memory,
-        layout: SessionKeys,
+        keys: SessionKeys,
         keeper: LeaseKeeper,
     }
 
     impl Kept {
         fn start(faults: impl IntoIterator<Item = Fault>) -> Self {
-            let (memory, layout) = (Memory::new(), SessionKeys::new("sessions/s"));
+            let (memory, keys) = (Memory::new(), SessionKeys::new("sessions/s"));
             memory.objects.plan(faults);
             let connect = Arc::new(memory.clone());
-            let keeper = LeaseKeeper::start(&layout, LEASE, connect, Access::default()).unwrap();
-            Self { memory, layout, keeper }
+            let keeper = LeaseKeeper::start(&keys, LEASE, connect, Access::default()).unwrap();
+            Self { memory, keys, keeper }
         }
 
         /// Number of renewals up to the stored one.
-        fn beats(&self) -> u64 {
-            let Some(body) = self.memory.objects.contents(&self.layout.lease()) else { return 0 };
+        fn renewals(&self) -> u64 {
+            let Some(body) = self.memory.objects.contents(&self.keys.lease()) else { return 0 };
             serde_json::from_slice::<Lease>(&body).unwrap().beat - (u64::from(std::process::id()) << 32)
         }
 
         /// Blocks this thread until that many were stored.
-        fn stand_still_until(&self, beats: u64) {
+        fn stand_still_until(&self, renewals: u64) {
             let deadline = Instant::now() + Duration::from_mins(1);
-            while self.beats() < beats {
+            while self.renewals() < renewals {
                 assert!(Instant::now() < deadline, "the lease is not renewed");
                 std::thread::park_timeout(Duration::from_millis(1));
             }

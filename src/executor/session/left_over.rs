@@ -8,7 +8,7 @@ use std::fs::File;
 use std::time::Duration;
 
 use crate::session::age::Stamp;
-use crate::session::close::{self, Pace};
+use crate::session::close::{self, Patience};
 use crate::session::hold::Claim;
 use crate::session::record::Records;
 use crate::session::{Session, SessionId};
@@ -39,7 +39,7 @@ pub fn of(records: &Records, id: &SessionId, older_than: Duration, now: &Stamp) 
 
 /// Closes left-over sessions within a few seconds, beside the session of a job that begins; never fails that job. Of
 /// drivers that begin together only one does it.
-pub async fn look_after(session: &Session<'_>) {
+pub async fn close_all(session: &Session<'_>) {
     let Some(_turn) = turn(session) else { return };
     let look = async {
         let records = &session.records;
@@ -54,9 +54,11 @@ pub async fn look_after(session: &Session<'_>) {
             });
             let Some(LeftOver { id, claim, .. }) = found else { continue };
             let other = Session::to_close(id.clone(), session.jobs.clone(), session.objects.clone(), session.host());
-            match close::close(other, Pace::Brief).await {
+            match close::close(other, Patience::Brief).await {
                 Ok(closed) => tracing::info!(session = %id, ?closed, "closed a left-over session"),
-                Err(error) => tracing::info!(session = %id, error = format!("{error:#}"), "failed to close a left-over session"),
+                Err(error) => {
+                    tracing::info!(session = %id, error = format!("{error:#}"), "failed to close a left-over session");
+                }
             }
             drop(claim);
         }
@@ -94,7 +96,7 @@ mod tests {
     use crate::session::record::SessionRecord;
     use crate::ui::Printer;
 
-    struct Desk {
+    struct Harness {
         memory: Memory,
         settings: Settings,
         printer: Printer,
@@ -108,7 +110,7 @@ mod tests {
     const OLD: &str = "gitlab-1-1-aaaaaaaa";
     const NEW: &str = "gitlab-1-2-bbbbbbbb";
 
-    impl Desk {
+    impl Harness {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             let text =
@@ -141,62 +143,62 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_a_cleanup_left_is_ended_by_the_next_job() {
-        let desk = Desk::new();
-        desk.open(OLD).await;
+        let harness = Harness::new();
+        harness.open(OLD).await;
         let describe = Fault::new("describe", 1, When::Before, CloudErrorKind::Denied).forever();
-        desk.memory.jobs.plan([describe]);
-        assert!(close::close(desk.session(OLD), Pace::Patient).await.is_err());
+        harness.memory.jobs.plan([describe]);
+        assert!(close::close(harness.session(OLD), Patience::Long).await.is_err());
         // A pass that fails again changes nothing and fails nothing.
-        look_after(&desk.session(NEW)).await;
-        assert_eq!(desk.records().sessions().unwrap(), [id(OLD)]);
-        desk.memory.jobs.plan([]);
-        desk.memory.jobs.set_status(OLD, JobStatus::Stopped, SecondaryStatus::Stopped);
-        look_after(&desk.session(NEW)).await;
-        assert!(desk.records().sessions().unwrap().is_empty());
+        close_all(&harness.session(NEW)).await;
+        assert_eq!(harness.records().sessions().unwrap(), [id(OLD)]);
+        harness.memory.jobs.plan([]);
+        harness.memory.jobs.set_status(OLD, JobStatus::Stopped, SecondaryStatus::Stopped);
+        close_all(&harness.session(NEW)).await;
+        assert!(harness.records().sessions().unwrap().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_lives_and_what_is_young_is_left_alone() {
-        let desk = Desk::new();
-        desk.open(OLD).await;
-        desk.open(NEW).await;
-        look_after(&desk.session(NEW)).await;
-        assert!(!desk.is_stopped(OLD), "it is young");
+        let harness = Harness::new();
+        harness.open(OLD).await;
+        harness.open(NEW).await;
+        close_all(&harness.session(NEW)).await;
+        assert!(!harness.is_stopped(OLD), "it is young");
         // Not closed completely, but a stage still runs.
-        desk.records().mark_closing(&id(OLD)).unwrap();
-        let hold = desk.records().hold(&id(OLD), &desk.session(NEW).clock).await;
-        look_after(&desk.session(NEW)).await;
-        assert!(!desk.is_stopped(OLD), "it is held");
+        harness.records().mark_closing(&id(OLD)).unwrap();
+        let hold = harness.records().hold(&id(OLD), &harness.session(NEW).clock).await;
+        close_all(&harness.session(NEW)).await;
+        assert!(!harness.is_stopped(OLD), "it is held");
         drop(hold);
         // The job's own session is never left over.
-        desk.records().mark_closing(&id(NEW)).unwrap();
-        look_after(&desk.session(NEW)).await;
-        assert!(desk.is_stopped(OLD) && !desk.is_stopped(NEW));
+        harness.records().mark_closing(&id(NEW)).unwrap();
+        close_all(&harness.session(NEW)).await;
+        assert!(harness.is_stopped(OLD) && !harness.is_stopped(NEW));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_service_that_hangs_does_not_hold_up_the_next_job() {
-        let desk = Desk::new();
-        desk.open(OLD).await;
-        desk.records().mark_closing(&id(OLD)).unwrap();
+        let harness = Harness::new();
+        harness.open(OLD).await;
+        harness.records().mark_closing(&id(OLD)).unwrap();
         let start = tokio::time::Instant::now();
-        desk.memory.jobs.plan(["describe", "stop"].map(|method| Fault::slow(method, Duration::from_hours(24))));
-        look_after(&desk.session(NEW)).await;
+        harness.memory.jobs.plan(["describe", "stop"].map(|method| Fault::slow(method, Duration::from_hours(24))));
+        close_all(&harness.session(NEW)).await;
         assert_eq!(start.elapsed(), LOOK);
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_driver_looks_and_the_others_go_on() {
-        let desk = Desk::new();
-        desk.open(OLD).await;
-        desk.records().mark_closing(&id(OLD)).unwrap();
-        let session = desk.session(NEW);
+        let harness = Harness::new();
+        harness.open(OLD).await;
+        harness.records().mark_closing(&id(OLD)).unwrap();
+        let session = harness.session(NEW);
         let looking = turn(&session).unwrap();
-        look_after(&session).await;
-        assert!(!desk.is_stopped(OLD));
+        close_all(&session).await;
+        assert!(!harness.is_stopped(OLD));
         drop(looking);
-        look_after(&session).await;
-        assert!(desk.is_stopped(OLD));
+        close_all(&session).await;
+        assert!(harness.is_stopped(OLD));
     }
 
     #[test]
@@ -213,13 +215,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_bad_record_does_not_hide_the_others() {
-        let desk = Desk::new();
-        desk.open(OLD).await;
-        std::fs::write(desk.records().file(&id("gitlab-1-0-cccccccc"), "json"), "").unwrap();
+        let harness = Harness::new();
+        harness.open(OLD).await;
+        std::fs::write(harness.records().file(&id("gitlab-1-0-cccccccc"), "json"), "").unwrap();
         for name in [OLD, "gitlab-1-0-cccccccc"] {
-            desk.records().mark_closing(&id(name)).unwrap();
+            harness.records().mark_closing(&id(name)).unwrap();
         }
-        look_after(&desk.session(NEW)).await;
-        assert!(desk.is_stopped(OLD));
+        close_all(&harness.session(NEW)).await;
+        assert!(harness.is_stopped(OLD));
     }
 }

@@ -1,14 +1,14 @@
 //! State machine of one run on all nodes. Pure.
 //!
 //! Takes [`RunEvent`]s: the nodes' reports, the state of the training job, the completeness of each trace, a cancel.
-//! Returns [`Effect`]s. No I/O and no clock: the time since the stage began is a parameter.
+//! Returns [[`RunEffect`]]s. No I/O and no clock: the time since the stage began is a parameter.
 
 use std::time::Duration;
 
 use crate::base::node::{NodeId, Nodes};
 use crate::cloud::{JobStatus, SecondaryStatus, TrainingJob};
 use crate::protocol::mailbox::{ByeReason, ExitReport, Report};
-use crate::session::failure_reasons::{self, LossKind, Verdict};
+use crate::session::failure_reasons::{self, Diagnosis, LossKind};
 
 /// Wait for output that is known to exist, after its end was reported and while nothing more of it arrives.
 const DRAIN: Duration = Duration::from_mins(1);
@@ -38,7 +38,7 @@ pub enum CancelReason {
 }
 
 #[derive(Debug)]
-pub enum Event<'a> {
+pub enum RunEvent<'a> {
     Report {
         node: NodeId,
         report: &'a Report,
@@ -71,7 +71,7 @@ pub enum Event<'a> {
 
 /// Action for the caller to perform.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
+pub enum RunEffect {
     /// Order the agents to end the script.
     SendCancel,
     StopJob,
@@ -110,7 +110,7 @@ struct NodeRun {
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each says that one thing has happened; none excludes another")]
 pub struct RunMachine {
-    terms: Terms,
+    config: RunConfig,
     nodes: Nodes<NodeRun>,
     job: Option<TrainingJob>,
     job_ended_at: Option<Duration>,
@@ -127,7 +127,7 @@ pub struct RunMachine {
 
 /// Constants of a run.
 #[derive(Debug, Clone, Copy)]
-pub struct Terms {
+pub struct RunConfig {
     pub run: u32,
     /// Number of nodes that run the script.
     pub nodes: usize,
@@ -138,10 +138,10 @@ pub struct Terms {
 }
 
 impl RunMachine {
-    pub fn new(terms: Terms) -> Self {
+    pub fn new(config: RunConfig) -> Self {
         Self {
-            terms,
-            nodes: Nodes::new(terms.nodes, |_| NodeRun::default()),
+            config,
+            nodes: Nodes::new(config.nodes, |_| NodeRun::default()),
             job: None,
             job_ended_at: None,
             absent_since: None,
@@ -189,41 +189,41 @@ impl RunMachine {
         self.cancel.is_some()
     }
 
-    pub fn apply(&mut self, event: &Event<'_>, now: Duration) -> Vec<Effect> {
+    pub fn apply(&mut self, event: &RunEvent<'_>, now: Duration) -> Vec<RunEffect> {
         if self.concluded {
             return Vec::new();
         }
         let mut effects = Vec::new();
         match event {
-            Event::Report { node, report } => self.report(*node, report, now),
-            Event::Job(job) => self.job(*job, now),
-            Event::Trace { node, end, complete } => self.nodes.change(*node, |node| {
+            RunEvent::Report { node, report } => self.report(*node, report, now),
+            RunEvent::Job(job) => self.job(*job, now),
+            RunEvent::Trace { node, end, complete } => self.nodes.change(*node, |node| {
                 (node.end, node.complete) = (*end, *complete);
                 if end.is_some() {
                     node.exited_at.get_or_insert(now);
                 }
             }),
             // These alone change no decision.
-            Event::Known { node, is_ready, has_left } => {
+            RunEvent::Known { node, is_ready, has_left } => {
                 let bye = has_left.then_some(ByeReason::Other);
                 self.nodes.change(*node, |node| (node.ready, node.bye) = (*is_ready, bye));
                 return effects;
             }
-            Event::Progress { node } => {
+            RunEvent::Progress { node } => {
                 self.nodes.change(*node, |node| node.progress_at = Some(now));
                 return effects;
             }
-            Event::CancelSent => {
+            RunEvent::CancelSent => {
                 (self.cancel, self.canceled_at) = (Some(CancelReason::Asked), Some(now));
                 return effects;
             }
-            Event::Cancel(reason) => self.cancel(*reason, now, &mut effects),
-            Event::ReadSinceCancel => self.read_since_cancel = self.cancel.is_some(),
-            Event::Tick => {}
+            RunEvent::Cancel(reason) => self.cancel(*reason, now, &mut effects),
+            RunEvent::ReadSinceCancel => self.read_since_cancel = self.cancel.is_some(),
+            RunEvent::Tick => {}
         }
         if let Some(conclusion) = self.conclusion(now, &mut effects) {
             self.concluded = true;
-            effects.push(Effect::Conclude(conclusion));
+            effects.push(RunEffect::Conclude(conclusion));
         }
         effects
     }
@@ -232,8 +232,8 @@ impl RunMachine {
         let Some(node) = self.nodes.get_mut(id) else { return };
         match report {
             Report::Ready { .. } => node.ready = true,
-            Report::Started { run } if *run == self.terms.run => node.started = true,
-            Report::Exited { run, exit } if *run == self.terms.run => {
+            Report::Started { run } if *run == self.config.run => node.started = true,
+            Report::Exited { run, exit } if *run == self.config.run => {
                 node.exit = Some(exit.clone());
                 node.exited_at.get_or_insert(now);
             }
@@ -272,15 +272,15 @@ impl RunMachine {
         }
     }
 
-    fn cancel(&mut self, reason: CancelReason, now: Duration, effects: &mut Vec<Effect>) {
+    fn cancel(&mut self, reason: CancelReason, now: Duration, effects: &mut Vec<RunEffect>) {
         if self.cancel.is_none() {
-            effects.push(Effect::SendCancel);
+            effects.push(RunEffect::SendCancel);
             self.canceled_at = Some(now);
         }
         self.cancel = self.cancel.max(Some(reason));
     }
 
-    fn conclusion(&mut self, now: Duration, effects: &mut Vec<Effect>) -> Option<Conclusion> {
+    fn conclusion(&mut self, now: Duration, effects: &mut Vec<RunEffect>) -> Option<Conclusion> {
         let passed = |since: Option<Duration>, limit: Duration| since.is_some_and(|since| now >= since + limit);
         if let Some(conclusion) = self.all_exited(now) {
             return Some(conclusion);
@@ -292,7 +292,7 @@ impl RunMachine {
         }
         if !self.rest_ended && passed(self.first_failure(), AFTER_A_FAILURE) {
             self.rest_ended = true;
-            effects.push(Effect::SendCancel);
+            effects.push(RunEffect::SendCancel);
         }
         if let Some((reason, by)) = self.failures.first() {
             return Some(Conclusion::Lost { reason: reason.clone(), by: *by });
@@ -303,12 +303,12 @@ impl RunMachine {
         if passed(self.job_ended_at, last) || (self.job_ended_at.is_some() && (left || !self.any_ready())) {
             return Some(self.lost());
         }
-        if !self.any_ready() && now >= self.terms.provisioning {
-            effects.push(Effect::StopJob);
+        if !self.any_ready() && now >= self.config.provisioning {
+            effects.push(RunEffect::StopJob);
             return Some(Conclusion::Lost {
                 reason: format!(
                     "the training job did not start within {}",
-                    humantime::format_duration(Duration::from_secs(self.terms.provisioning.as_secs()))
+                    humantime::format_duration(Duration::from_secs(self.config.provisioning.as_secs()))
                 ),
                 by: LossKind::System,
             });
@@ -317,16 +317,16 @@ impl RunMachine {
     }
 
     /// Decides about a canceled run while some node's exit is unknown.
-    fn canceled(&mut self, reason: CancelReason, now: Duration, effects: &mut Vec<Effect>) -> Option<Conclusion> {
+    fn canceled(&mut self, reason: CancelReason, now: Duration, effects: &mut Vec<RunEffect>) -> Option<Conclusion> {
         let waited = |limit: Duration| self.canceled_at.is_some_and(|since| now >= since + limit);
         let (overdue, given_up) =
-            (waited(self.terms.grace + CANCEL_SLACK), waited(self.terms.grace + CANCEL_SLACK * 2));
+            (waited(self.config.grace + CANCEL_SLACK), waited(self.config.grace + CANCEL_SLACK * 2));
         let at_once = reason == CancelReason::AtOnce;
         // An agent that comes up later finds the order to end the script together with the order to run it.
         let never_began = !self.any_ready() && (self.read_since_cancel || at_once || given_up);
         if (never_began || overdue) && !self.stop_sent {
             self.stop_sent = true;
-            effects.push(Effect::StopJob);
+            effects.push(RunEffect::StopJob);
         }
         if never_began {
             return Some(Conclusion::NeverBegan);
@@ -409,7 +409,7 @@ impl RunMachine {
             (JobStatus::Stopped, SecondaryStatus::MaxWaitTimeExceeded) => system("no instance was found within the longest waiting time".to_owned()),
             (JobStatus::Stopped, _) => system("the training job was stopped from outside this CI job".to_owned()),
             (JobStatus::Failed, _) => {
-                let Verdict { reason, by } = failure_reasons::verdict(why, self.any_ready());
+                let Diagnosis { reason, by } = failure_reasons::diagnose(why, self.any_ready());
                 Conclusion::Lost { reason, by }
             }
             (JobStatus::Completed, _) => system("the training job ended without a word of its agent".to_owned()),

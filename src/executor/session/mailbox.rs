@@ -13,14 +13,14 @@ use crate::session::state::SessionState;
 /// have sent is an error.
 pub async fn send(
     objects: &dyn ObjectStore,
-    layout: &SessionKeys,
+    keys: &SessionKeys,
     state: &SessionState,
     order: &Order,
 ) -> anyhow::Result<u32> {
     let failed = || format!("failed to send the order `{}` to the agent", order.kind());
     let mut seq = state.orders() + 1;
     loop {
-        let (key, body) = (layout.order(seq), mailbox::encode(seq, order));
+        let (key, body) = (keys.order(seq), mailbox::encode(seq, order));
         if objects.put_if_absent(&key, body.clone().into()).await.with_context(failed)? {
             return Ok(seq);
         }
@@ -69,11 +69,11 @@ mod tests {
 
     /// Sends a cancel where `found` has taken its number; returns the number that the cancel gets.
     async fn sent_after(found: &Order) -> anyhow::Result<u32> {
-        let (memory, layout) = (Memory::new(), SessionKeys::new("sessions/s"));
-        memory.objects.insert(&layout.order(1), mailbox::encode(1, found));
+        let (memory, keys) = (Memory::new(), SessionKeys::new("sessions/s"));
+        memory.objects.insert(&keys.order(1), mailbox::encode(1, found));
         let mut state = SessionState::default();
         state.apply(SessionEvent::RunBegun { stage: "step_script", script: "" });
-        send(&*memory.objects, &layout, &state, &Order::Cancel { run: 1 }).await
+        send(&*memory.objects, &keys, &state, &Order::Cancel { run: 1 }).await
     }
 
     #[tokio::test]

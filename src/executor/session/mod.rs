@@ -3,7 +3,6 @@
 pub mod age;
 mod bar;
 pub mod close;
-mod copy;
 pub mod create;
 pub mod cursor;
 pub mod delivery;
@@ -21,8 +20,8 @@ pub mod machine;
 pub mod mailbox;
 pub mod node_record;
 mod output;
-mod pace;
 mod phases;
+mod poll;
 mod ready;
 pub mod record;
 pub mod replace;
@@ -31,8 +30,9 @@ pub mod slots;
 mod sources;
 pub mod spec;
 pub mod state;
-pub mod supply;
+mod trace_copy_reader;
 mod turn;
+pub mod workspace_upload;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,7 +50,7 @@ use crate::logs::{self, Feed, Pace};
 use crate::protocol::keys::SessionKeys;
 use crate::protocol::mailbox::Order;
 use crate::protocol::project::Trees;
-use crate::session::exchange::{Exchange as _, Mailbox};
+use crate::session::exchange::{Exchange as _, StoreExchange};
 use crate::session::record::Records;
 use crate::session::state::{Saved, SessionEvent, SessionState};
 use crate::ui::Printer;
@@ -77,7 +77,7 @@ impl<'a> Host<'a> {
 /// The session as the processes after `prepare` use it: its state, its records on disk, and the ports to AWS.
 pub struct Session<'a> {
     pub id: SessionId,
-    pub layout: SessionKeys,
+    pub keys: SessionKeys,
     pub records: Records,
     state: SessionState,
     pub jobs: Arc<dyn TrainingJobs>,
@@ -122,8 +122,8 @@ impl<'a> Session<'a> {
     pub fn to_close(id: SessionId, jobs: Arc<dyn TrainingJobs>, objects: Arc<dyn ObjectStore>, host: Host<'a>) -> Self {
         let Host { settings, printer, clock } = host;
         let records = Records::at(&settings.runner.state_dir);
-        let (layout, state) = (spec::layout(&id), SessionState::default());
-        Self { id, layout, records, state, jobs, objects, settings, printer, clock }
+        let (keys, state) = (spec::session_keys(&id), SessionState::default());
+        Self { id, keys, records, state, jobs, objects, settings, printer, clock }
     }
 
     /// The host's part, to open another session with.
@@ -137,7 +137,7 @@ impl<'a> Session<'a> {
     }
 
     /// Prints the summary of a transfer, and warns of each path that it left out.
-    pub fn tell(&self, what: &str, summary: &Summary) {
+    pub fn print_summary(&self, what: &str, summary: &Summary) {
         self.printer.line(format!("{what}: {summary}"));
         for warning in &summary.warnings {
             self.printer.warn(warning);
@@ -176,8 +176,8 @@ impl<'a> Session<'a> {
         Feed::join(terms, connect).context("failed to follow the log of the training job")
     }
 
-    pub fn exchange(&self) -> Mailbox {
-        Mailbox::new(Arc::clone(&self.objects), self.layout.clone())
+    pub fn exchange(&self) -> StoreExchange {
+        StoreExchange::new(Arc::clone(&self.objects), self.keys.clone())
     }
 
     /// `true` while no agent has ever reported, so that no script can have begun.

@@ -13,10 +13,10 @@ use crate::base::stream::StreamName;
 use crate::cloud::{CloudError, LogEvent};
 use crate::protocol::mailbox::ExitReport;
 use crate::session::Session;
-use crate::session::copy::CopyReader;
 use crate::session::cursor::{Cursor, Position};
 use crate::session::exchange::Exchange;
 use crate::session::foreign::Foreign;
+use crate::session::trace_copy_reader::TraceCopyReader;
 use crate::trace::{FrameDecoder, Interleaver, Line, TraceError};
 use crate::ui::Printer;
 
@@ -26,7 +26,7 @@ const REMEMBERED: usize = 256;
 /// Output of one node, its sources, and the node's reports about its script.
 pub(super) struct NodeOutput {
     decoder: FrameDecoder,
-    copy: CopyReader,
+    copy: TraceCopyReader,
     printed: Position,
     /// Size of the whole output, from the node's report; 0 while unknown.
     expected: u64,
@@ -62,7 +62,7 @@ pub(super) struct Output {
     /// Interleaves the lines when several nodes write into one trace.
     merge: Option<Interleaver>,
     cursor: Cursor,
-    beside: Vec<String>,
+    foreign_lines: Vec<String>,
     foreign: Foreign,
     shown: Vec<String>,
 }
@@ -80,8 +80,8 @@ impl Output {
         let nodes = Nodes::new(count, |id| {
             let printed = cursor.get(id);
             NodeOutput {
-                decoder: FrameDecoder::resume(run, printed.offset).after_beside(u64::from(printed.beside)),
-                copy: CopyReader::new(id, run),
+                decoder: FrameDecoder::resume(run, printed.offset).after_beside(u64::from(printed.foreign_lines)),
+                copy: TraceCopyReader::new(id, run),
                 printed,
                 expected: 0,
                 told: (false, false),
@@ -96,7 +96,7 @@ impl Output {
             }
         });
         let merge = (count > 1).then(|| Interleaver::new(count));
-        Self { nodes, merge, cursor, beside: Vec::new(), foreign, shown }
+        Self { nodes, merge, cursor, foreign_lines: Vec::new(), foreign, shown }
     }
 
     /// An earlier process printed some of this output.
@@ -124,8 +124,8 @@ impl Output {
     }
 
     /// Lines of other writers have arrived and are not printed yet.
-    pub(super) fn has_beside(&self) -> bool {
-        !self.beside.is_empty()
+    pub(super) fn has_foreign_lines(&self) -> bool {
+        !self.foreign_lines.is_empty()
     }
 
     /// Takes events of the log.
@@ -134,9 +134,9 @@ impl Output {
             let Some(stream) = StreamName::parse(&event.stream) else { continue };
             let Some(node) = self.nodes.get_mut(stream.node) else { continue };
             let mut foreign = Vec::new();
-            sort(node.decoder.push_message(&event.message), &mut self.beside, Some(&mut foreign));
+            sort(node.decoder.push_message(&event.message), &mut self.foreign_lines, Some(&mut foreign));
             if !foreign.is_empty() && !self.shown.contains(&event.id) {
-                self.beside.append(&mut foreign);
+                self.foreign_lines.append(&mut foreign);
                 self.shown.push(event.id);
                 let over = self.shown.len().saturating_sub(REMEMBERED);
                 self.shown.drain(..over);
@@ -147,11 +147,11 @@ impl Output {
     /// Reads the next batches of a node's copy. Returns `true` when something came.
     pub(super) async fn read_copy(&mut self, exchange: &dyn Exchange, node: NodeId) -> Result<bool, CloudError> {
         let Some(state) = self.nodes.get_mut(node) else { return Ok(false) };
-        let (decoder, beside) = (&mut state.decoder, &mut self.beside);
+        let (decoder, lines) = (&mut state.decoder, &mut self.foreign_lines);
         if decoder.is_complete() {
             return Ok(false);
         }
-        state.copy.read_on(exchange, &mut |text| sort(decoder.push_message(text), beside, None)).await
+        state.copy.read_on(exchange, &mut |text| sort(decoder.push_message(text), lines, None)).await
     }
 
     /// Some node's copy has more batches than were read.
@@ -177,7 +177,7 @@ impl Output {
             merge.tick(now);
         }
         self.print_merged(printer)?;
-        self.print_beside(printer)?;
+        self.print_foreign_lines(printer)?;
         Ok(self.nodes.iter_mut().filter_map(|(id, node)| node.end_seen(id, printer)).collect())
     }
 
@@ -210,7 +210,7 @@ impl Output {
                 printer.warn(format!("the last {} bytes of output of {id} are missing, from byte {at}", all - at));
             }
         }
-        self.print_beside(printer)
+        self.print_foreign_lines(printer)
     }
 
     fn print_node(&mut self, printer: &Printer, id: NodeId, now: Duration) -> io::Result<()> {
@@ -234,17 +234,17 @@ impl Output {
         noted
     }
 
-    fn print_beside(&mut self, printer: &Printer) -> io::Result<()> {
-        if self.beside.is_empty() {
+    fn print_foreign_lines(&mut self, printer: &Printer) -> io::Result<()> {
+        if self.foreign_lines.is_empty() {
             return Ok(());
         }
-        for text in self.beside.drain(..) {
+        for text in self.foreign_lines.drain(..) {
             if let Some(line) = self.foreign.admit(&text) {
                 printer.line(format!("[container] {line}"));
             }
         }
         for (id, node) in self.nodes.iter_mut() {
-            node.printed.beside = u32::try_from(node.decoder.beside()).unwrap_or(u32::MAX);
+            node.printed.foreign_lines = u32::try_from(node.decoder.beside()).unwrap_or(u32::MAX);
             self.cursor.set(id, node.printed)?;
         }
         Ok(())
@@ -322,13 +322,13 @@ mod tests {
     use super::*;
     use crate::trace::FrameEncoder;
 
-    struct Desk {
+    struct Harness {
         dir: tempfile::TempDir,
         printer: Printer,
         captured: crate::ui::Captured,
     }
 
-    impl Desk {
+    impl Harness {
         fn new() -> Self {
             let (printer, captured) = Printer::captured();
             Self { dir: tempfile::tempdir().unwrap(), printer, captured }
@@ -355,56 +355,56 @@ mod tests {
 
     #[test]
     fn a_process_that_takes_over_prints_on() {
-        let desk = Desk::new();
+        let harness = Harness::new();
         let mut encoder = FrameEncoder::new(1);
         let mut lines = frames(&mut encoder, &["one\n", "two\n", "three\n"]);
         let mut end = Vec::new();
         encoder.end(0, &mut end);
         lines.push(String::from_utf8(end).unwrap().trim_end().to_owned());
-        let mut first = desk.output(1);
+        let mut first = harness.output(1);
         first.push_events(vec![event("a", &lines[0]), event("b", &lines[1])]);
-        first.print(&desk.printer, Duration::ZERO).unwrap();
+        first.print(&harness.printer, Duration::ZERO).unwrap();
         drop(first);
-        let mut second = desk.output(1);
+        let mut second = harness.output(1);
         assert!(second.is_resumed());
         second.push_events(lines.iter().enumerate().map(|(id, line)| event(&id.to_string(), line)).collect());
-        let ends = second.print(&desk.printer, Duration::ZERO).unwrap();
+        let ends = second.print(&harness.printer, Duration::ZERO).unwrap();
         assert_eq!(ends, [EndSeen { node: NodeId::LEADER, end: Some((0, 14)), complete: true }]);
-        assert_eq!(desk.captured.data(), b"one\ntwo\nthree\n");
-        assert_eq!(desk.captured.text(), "", "no damage is told");
+        assert_eq!(harness.captured.data(), b"one\ntwo\nthree\n");
+        assert_eq!(harness.captured.text(), "", "no damage is told");
     }
 
     #[test]
     fn text_of_other_writers_is_shown_once_and_marked() {
-        let desk = Desk::new();
-        let mut output = desk.output(1);
+        let harness = Harness::new();
+        let mut output = harness.output(1);
         output.push_events(vec![event("a", "library says"), event("a", "library says"), event("b", "library says")]);
-        output.print(&desk.printer, Duration::ZERO).unwrap();
-        assert_eq!(desk.captured.text(), "[container] library says\n[container] library says\n");
+        output.print(&harness.printer, Duration::ZERO).unwrap();
+        assert_eq!(harness.captured.text(), "[container] library says\n[container] library says\n");
         assert_eq!(output.shown(), ["a", "b"]);
-        assert_eq!(desk.captured.data(), b"");
+        assert_eq!(harness.captured.data(), b"");
     }
 
     #[test]
     fn a_gap_is_told_in_one_line_and_the_rest_is_printed() {
-        let desk = Desk::new();
+        let harness = Harness::new();
         let lines = frames(&mut FrameEncoder::new(1), &["one\n", "two\n", "three\n"]);
-        let mut output = desk.output(1);
+        let mut output = harness.output(1);
         output.push_events(vec![event("a", &lines[0]), event("c", &lines[2])]);
-        output.print_incomplete(&desk.printer, Duration::ZERO).unwrap();
-        assert_eq!(desk.captured.data(), b"one\nthree\n");
-        assert_eq!(desk.captured.text(), "warning: 4 bytes of output of algo-1 are missing, from byte 4\n");
-        assert_eq!(Cursor::open(&desk.dir.path().join("cursor"), 1).unwrap().get(NodeId::LEADER).offset, 14);
+        output.print_incomplete(&harness.printer, Duration::ZERO).unwrap();
+        assert_eq!(harness.captured.data(), b"one\nthree\n");
+        assert_eq!(harness.captured.text(), "warning: 4 bytes of output of algo-1 are missing, from byte 4\n");
+        assert_eq!(Cursor::open(&harness.dir.path().join("cursor"), 1).unwrap().get(NodeId::LEADER).offset, 14);
     }
 
     #[test]
     fn lines_of_several_nodes_are_labeled_and_counted_apart() {
-        let desk = Desk::new();
-        let mut output = desk.output(2);
+        let harness = Harness::new();
+        let mut output = harness.output(2);
         let line = frames(&mut FrameEncoder::new(1), &["hello\nwor"]);
         output.push_events(vec![event("a", &line[0])]);
-        output.print(&desk.printer, Duration::ZERO).unwrap();
-        assert_eq!(desk.captured.data(), b"hello\n");
-        assert_eq!(Cursor::open(&desk.dir.path().join("cursor"), 1).unwrap().get(NodeId::LEADER).offset, 6);
+        output.print(&harness.printer, Duration::ZERO).unwrap();
+        assert_eq!(harness.captured.data(), b"hello\n");
+        assert_eq!(Cursor::open(&harness.dir.path().join("cursor"), 1).unwrap().get(NodeId::LEADER).offset, 6);
     }
 }

@@ -38,7 +38,7 @@ pub(super) async fn look_back(session: &Session<'_>, nodes: &Nodes<NodeOutput>) 
 async fn describe(session: &Session<'_>, deadline: Instant) -> Result<TrainingJob, String> {
     let name = session.job_name();
     loop {
-        let look = session.jobs.glance(&name);
+        let look = session.jobs.describe_once(&name);
         let Ok(answer) = tokio::time::timeout_at(deadline, look).await else {
             return Err(format!("DescribeTrainingJob has not answered within {} s", WITHIN.as_secs()));
         };

@@ -27,16 +27,16 @@ pub enum Replaced {
 
 /// Inputs of the next job, besides the session.
 #[derive(Clone, Copy)]
-pub struct Wishes<'a> {
+pub struct JobInputs<'a> {
     pub job: &'a JobContext,
     pub env: &'a Environment,
     pub cancel: &'a Cancellation,
 }
 
 /// Looks up why the training job ended, and creates the next one when that may help.
-pub async fn replace(session: &mut Session<'_>, wishes: Wishes<'_>) -> anyhow::Result<Replaced> {
+pub async fn replace(session: &mut Session<'_>, inputs: JobInputs<'_>) -> anyhow::Result<Replaced> {
     let name = session.job_name();
-    if wishes.cancel.asked() || session.state.any_ready() {
+    if inputs.cancel.asked() || session.state.any_ready() {
         return Ok(Replaced::No);
     }
     let ended = match session.jobs.describe(&name).await {
@@ -77,31 +77,31 @@ pub async fn replace(session: &mut Session<'_>, wishes: Wishes<'_>) -> anyhow::R
     };
     session.apply(SessionEvent::ContainerRenewed)?;
     session.printer.line(format!("{line}: {next} is asked for, as the training job {}", session.job_name()));
-    Box::pin(create_next(session, &types, wishes)).await?;
+    Box::pin(create_next(session, &types, inputs)).await?;
     Ok(Replaced::Another)
 }
 
 /// Completes a creation that a killed process of this stage began.
-pub async fn resume(session: &mut Session<'_>, wishes: Wishes<'_>) -> anyhow::Result<()> {
+pub async fn resume(session: &mut Session<'_>, inputs: JobInputs<'_>) -> anyhow::Result<()> {
     if session.state.creation() != Creation::Requested || session.state.incarnation() < 2 {
         return Ok(());
     }
     let types = session.state.types();
-    Box::pin(create_next(session, &types, wishes)).await
+    Box::pin(create_next(session, &types, inputs)).await
 }
 
 /// Creates the next job by the same decision as `prepare`, with the types that are left.
-async fn create_next(session: &mut Session<'_>, types: &[String], wishes: Wishes<'_>) -> anyhow::Result<()> {
+async fn create_next(session: &mut Session<'_>, types: &[String], inputs: JobInputs<'_>) -> anyhow::Result<()> {
     let until = Instant::now() + create::PATIENCE;
-    let decision = policy::decide(wishes.job, &wishes.env.job_variables()?, session.settings)?;
+    let decision = policy::decide(inputs.job, &inputs.env.job_variables()?, session.settings)?;
     let objects = session.objects.clone();
     if session.state.agent().is_empty() {
         let agent = delivery::deliver_until(&*objects, session.settings, until).await?;
         session.apply(SessionEvent::AgentDelivered(&agent))?;
     }
     let agent = session.state.agent();
-    let spec = spec::training_job(&session.id, wishes.job, &decision, session.settings, &*objects, agent);
-    create::launch(session, spec, types, until, wishes.cancel).await
+    let spec = spec::training_job(&session.id, inputs.job, &decision, session.settings, &*objects, agent);
+    create::launch(session, spec, types, until, inputs.cancel).await
 }
 
 /// `None` for a job whose container ran, that was stopped, or whose failure would come again.
@@ -154,7 +154,7 @@ mod tests {
         cause(&TrainingJob { failure_reason, ..example_job(NAME, status, secondary) })
     }
 
-    struct Desk {
+    struct Harness {
         memory: Memory,
         settings: Settings,
         printer: Printer,
@@ -165,7 +165,7 @@ mod tests {
         _dir: tempfile::TempDir,
     }
 
-    impl Desk {
+    impl Harness {
         async fn new(types_left: &[&str]) -> Self {
             let dir = tempfile::tempdir().unwrap();
             let text = format!(
@@ -210,34 +210,39 @@ mod tests {
         }
 
         async fn replace(&self, session: &mut Session<'_>) -> Replaced {
-            replace(session, Wishes { job: &self.job, env: &self.env, cancel: &self.cancel }).await.unwrap()
+            replace(session, JobInputs { job: &self.job, env: &self.env, cancel: &self.cancel }).await.unwrap()
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn each_type_is_asked_for_and_the_last_failure_lists_them() {
-        let desk = Desk::new(&["ml.a.b", "ml.c.d"]).await;
-        let mut session = desk.attach();
-        desk.fail(NAME, CAPACITY);
-        assert!(matches!(desk.replace(&mut session).await, Replaced::Another), "the same type may stand there twice");
-        desk.fail(&format!("{NAME}-2"), CAPACITY);
-        assert!(matches!(desk.replace(&mut session).await, Replaced::Another));
+        let harness = Harness::new(&["ml.a.b", "ml.c.d"]).await;
+        let mut session = harness.attach();
+        harness.fail(NAME, CAPACITY);
+        assert!(
+            matches!(harness.replace(&mut session).await, Replaced::Another),
+            "the same type may stand there twice"
+        );
+        harness.fail(&format!("{NAME}-2"), CAPACITY);
+        assert!(matches!(harness.replace(&mut session).await, Replaced::Another));
         assert_eq!(session.job_name(), format!("{NAME}-3"));
         assert!(!session.state.leader().left && session.state.creation() != Creation::Requested);
-        let spec = desk.memory.jobs.spec(&format!("{NAME}-3")).unwrap();
+        let spec = harness.memory.jobs.spec(&format!("{NAME}-3")).unwrap();
         assert_eq!(spec.instance_type, "ml.c.d");
         assert_eq!(spec.tags.get(spec::tag::SESSION).map(String::as_str), Some(NAME));
         assert!(
-            desk.captured.text().contains("no capacity for ml.a.b: ml.c.d is asked for"),
+            harness.captured.text().contains("no capacity for ml.a.b: ml.c.d is asked for"),
             "{}",
-            desk.captured.text()
+            harness.captured.text()
         );
         // The next process reads the state that this one has.
         let known = session.state.snapshot().clone();
         let record = SessionRecord { version: 1, session: NAME.into(), ..known };
-        assert_eq!(*desk.attach().state.snapshot(), record);
-        desk.fail(&format!("{NAME}-3"), CAPACITY);
-        let Replaced::NoneLeft(text) = desk.replace(&mut session).await else { panic!("nothing is left to ask for") };
+        assert_eq!(*harness.attach().state.snapshot(), record);
+        harness.fail(&format!("{NAME}-3"), CAPACITY);
+        let Replaced::NoneLeft(text) = harness.replace(&mut session).await else {
+            panic!("nothing is left to ask for")
+        };
         for word in ["ml.a.b: CapacityError", "ml.c.d: CapacityError", "`SAGEMAKER_INSTANCE_TYPE`"] {
             assert!(text.contains(word), "{text}");
         }
@@ -245,13 +250,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_internal_error_is_met_once_more_on_the_same_type() {
-        let desk = Desk::new(&[]).await;
-        let mut session = desk.attach();
-        desk.fail(NAME, INTERNAL);
-        assert!(matches!(desk.replace(&mut session).await, Replaced::Another));
-        assert_eq!(desk.memory.jobs.spec(&format!("{NAME}-2")).unwrap().instance_type, "ml.a.b");
-        desk.fail(&format!("{NAME}-2"), INTERNAL);
-        assert!(matches!(desk.replace(&mut session).await, Replaced::No));
+        let harness = Harness::new(&[]).await;
+        let mut session = harness.attach();
+        harness.fail(NAME, INTERNAL);
+        assert!(matches!(harness.replace(&mut session).await, Replaced::Another));
+        assert_eq!(harness.memory.jobs.spec(&format!("{NAME}-2")).unwrap().instance_type, "ml.a.b");
+        harness.fail(&format!("{NAME}-2"), INTERNAL);
+        assert!(matches!(harness.replace(&mut session).await, Replaced::No));
     }
 
     fn set_ready(session: &mut Session<'_>, is_ready: bool) {
@@ -261,32 +266,34 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_job_whose_container_ran_or_that_is_canceled_is_not_replaced() {
-        let desk = Desk::new(&["ml.c.d"]).await;
-        let mut session = desk.attach();
-        desk.fail(NAME, CAPACITY);
-        desk.memory.objects.insert(&session.layout.report(NodeId::LEADER, 1), "said something");
-        assert!(matches!(desk.replace(&mut session).await, Replaced::No));
-        desk.memory.objects.expire(&session.layout.report(NodeId::LEADER, 1));
+        let harness = Harness::new(&["ml.c.d"]).await;
+        let mut session = harness.attach();
+        harness.fail(NAME, CAPACITY);
+        harness.memory.objects.insert(&session.keys.report(NodeId::LEADER, 1), "said something");
+        assert!(matches!(harness.replace(&mut session).await, Replaced::No));
+        harness.memory.objects.expire(&session.keys.report(NodeId::LEADER, 1));
         set_ready(&mut session, true);
-        assert!(matches!(desk.replace(&mut session).await, Replaced::No));
+        assert!(matches!(harness.replace(&mut session).await, Replaced::No));
         set_ready(&mut session, false);
-        desk.cancel.raise();
-        assert!(matches!(desk.replace(&mut session).await, Replaced::No));
-        assert_eq!(desk.memory.jobs.names(), [NAME]);
+        harness.cancel.raise();
+        assert!(matches!(harness.replace(&mut session).await, Replaced::No));
+        assert_eq!(harness.memory.jobs.names(), [NAME]);
     }
 
     /// The process was killed between the request and its answer.
     #[tokio::test(start_paused = true)]
     async fn a_creation_that_broke_off_is_completed_with_the_same_name() {
-        let desk = Desk::new(&["ml.c.d"]).await;
-        let mut session = desk.attach();
-        desk.fail(NAME, CAPACITY);
-        desk.replace(&mut session).await;
+        let harness = Harness::new(&["ml.c.d"]).await;
+        let mut session = harness.attach();
+        harness.fail(NAME, CAPACITY);
+        harness.replace(&mut session).await;
         let at = Stamp::of(&*session.clock);
         session.apply(SessionEvent::JobMayCome(&at)).unwrap();
-        let mut taken_over = desk.attach();
-        resume(&mut taken_over, Wishes { job: &desk.job, env: &desk.env, cancel: &desk.cancel }).await.unwrap();
+        let mut taken_over = harness.attach();
+        resume(&mut taken_over, JobInputs { job: &harness.job, env: &harness.env, cancel: &harness.cancel })
+            .await
+            .unwrap();
         assert!(matches!(taken_over.state.creation(), Creation::Created(_)));
-        assert_eq!(desk.memory.jobs.names(), [NAME.to_owned(), format!("{NAME}-2")]);
+        assert_eq!(harness.memory.jobs.names(), [NAME.to_owned(), format!("{NAME}-2")]);
     }
 }

@@ -14,10 +14,10 @@ use crate::protocol::project::{Rule, Selection, Trees};
 use crate::session::Session;
 use crate::session::bar::with_bar;
 use crate::session::exchange::Exchange as _;
-use crate::session::failure_reasons::{self, LossKind, Verdict};
+use crate::session::failure_reasons::{self, Diagnosis, LossKind};
 use crate::session::inbox::Inbox;
 use crate::session::record::LostResults;
-use crate::session::state::{Results as Outcome, SessionEvent};
+use crate::session::state::{ResultsState as Outcome, SessionEvent};
 use crate::workspace::{AllSent, Bounds, Destination, Limits, Progress};
 
 const POLL: Duration = Duration::from_millis(40);
@@ -61,7 +61,7 @@ pub fn selection(job: &JobContext, expanded: impl Fn(&str) -> Option<String>) ->
 
 /// Orders the results and the agents' end, and applies the results to the project directory. A second call does
 /// nothing.
-pub async fn bring_back(session: &mut Session<'_>, trees: &Trees, cancel: &Cancellation) -> anyhow::Result<()> {
+pub async fn download_results(session: &mut Session<'_>, trees: &Trees, cancel: &Cancellation) -> anyhow::Result<()> {
     if session.state.results() != Outcome::Pending {
         return Ok(());
     }
@@ -107,7 +107,7 @@ async fn fetch(
         // Polled in a fixed order, so that the requests to the store have one too.
         biased;
         summary = &mut applying => {
-            session.tell("Results", &summary?);
+            session.print_summary("Results", &summary?);
             return Ok(());
         }
         is_there = wait_for_results(session, cancel) => is_there,
@@ -128,7 +128,7 @@ async fn fetch(
         }
     };
     match (waited, applied) {
-        (_, Ok(summary)) => session.tell("Results", &summary),
+        (_, Ok(summary)) => session.print_summary("Results", &summary),
         (Ok(true), Err(error)) | (Err(error), Err(_)) => return Err(error),
         (Ok(false), Err(error)) if progress.has_arrived() => return Err(error),
         (Ok(false), Err(error)) => {
@@ -147,7 +147,7 @@ async fn lost_results(session: &Session<'_>) -> LostResults {
     let job = session.jobs.describe(&session.job_name()).await.ok().flatten();
     match job.and_then(|job| job.failure_reason) {
         Some(why) => {
-            let Verdict { reason, by } = failure_reasons::verdict(&why, true);
+            let Diagnosis { reason, by } = failure_reasons::diagnose(&why, true);
             LostResults { why: format!("{NO_RESULTS}: {reason}"), by_job: by != LossKind::System }
         }
         None => LostResults { why: NO_RESULTS.to_owned(), by_job: false },
@@ -331,7 +331,7 @@ mod tests {
         let (container, host) = (side("container"), side("host"));
         std::fs::write(container.project.join("model"), "weights").unwrap();
         let (memory, id) = (Memory::new(), SessionId::parse(NAME).unwrap());
-        let route = spec::layout(&id).results();
+        let route = spec::session_keys(&id).results();
         let selection = Selection { everything: true, ..Selection::default() };
         let (snapshot, progress) = (workspace::Snapshot::default(), Arc::default());
         workspace::send_changes(&*memory.objects, &route, &container, &snapshot, &selection, &progress).await.unwrap();
@@ -343,7 +343,7 @@ mod tests {
         let (printer, _) = Printer::captured();
         let mut session = attach(id, &memory, &settings, &printer);
         memory.jobs.create(&example_spec(NAME)).await.unwrap();
-        bring_back(&mut session, &host, &Cancellation::default()).await.unwrap();
+        download_results(&mut session, &host, &Cancellation::default()).await.unwrap();
         assert_eq!(std::fs::read_to_string(host.project.join("model")).unwrap(), "weights");
         assert_eq!(session.state.results(), Outcome::Applied);
 
@@ -361,8 +361,8 @@ mod tests {
             let number = session.state.leader().reports + 1;
             let nodes = one(NodeRecord { reports: number - 1, ..READY });
             session.state = SessionState::from(SessionRecord { results_applied: false, nodes, ..known });
-            memory.objects.insert(&session.layout.report(NodeId::LEADER, number), mailbox::encode(number, &report));
-            bring_back(&mut session, &host, &Cancellation::default()).await.unwrap();
+            memory.objects.insert(&session.keys.report(NodeId::LEADER, number), mailbox::encode(number, &report));
+            download_results(&mut session, &host, &Cancellation::default()).await.unwrap();
             assert_eq!(std::fs::read_to_string(host.project.join("model")).unwrap(), "weights");
         }
     }
@@ -370,7 +370,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_store_and_a_service_that_falter_are_waited_for() {
         let memory = Memory::new();
-        let key = spec::layout(&SessionId::parse(NAME).unwrap()).report(NodeId::LEADER, 1);
+        let key = spec::session_keys(&SessionId::parse(NAME).unwrap()).report(NodeId::LEADER, 1);
         memory.objects.insert(&key, mailbox::encode(1, &Report::Collected { summary: String::new() }));
         let get = Fault::new("get", 1, When::Before, CloudErrorKind::Transient).times(100);
         let describe = Fault::new("describe", 1, When::Before, CloudErrorKind::Throttled);

@@ -131,7 +131,7 @@ impl Sources {
         self.feed.started();
         self.feed.hurry();
         // Frames do not explain a loss.
-        while !self.output.has_beside() && Instant::now() < deadline {
+        while !self.output.has_foreign_lines() && Instant::now() < deadline {
             match self.feed.take() {
                 Ok(events) if events.is_empty() => tokio::time::sleep(LAST_EVENTS_POLL).await,
                 Ok(events) => self.output.push_events(events),

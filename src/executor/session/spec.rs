@@ -65,14 +65,14 @@ pub fn training_job(
 }
 
 /// Keys of the session in the bucket.
-pub fn layout(id: &SessionId) -> SessionKeys {
+pub fn session_keys(id: &SessionId) -> SessionKeys {
     SessionKeys::of_session(id.as_str())
 }
 
 fn environment(id: &SessionId, decision: &Decision, settings: &Settings) -> BTreeMap<String, String> {
     let endpoint = settings.aws.container_endpoint_url.as_ref().or(settings.aws.endpoint_url.as_ref());
     let own = AgentEnv {
-        layout: layout(id),
+        layout: session_keys(id),
         bucket: settings.storage.bucket.clone(),
         prefix: settings.storage.prefix.clone(),
         region: settings.aws.region.clone(),

@@ -26,7 +26,7 @@ pub enum Creation<'a> {
 
 /// State of the results on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Results<'a> {
+pub enum ResultsState<'a> {
     Pending,
     /// Applied to the project directory, or none are expected.
     Applied,
@@ -435,11 +435,11 @@ impl SessionState {
         self.record.collected
     }
 
-    pub fn results(&self) -> Results<'_> {
+    pub fn results(&self) -> ResultsState<'_> {
         match &self.record.results_lost {
-            Some(lost) => Results::Lost(lost),
-            None if self.record.results_applied => Results::Applied,
-            None => Results::Pending,
+            Some(lost) => ResultsState::Lost(lost),
+            None if self.record.results_applied => ResultsState::Applied,
+            None => ResultsState::Pending,
         }
     }
 

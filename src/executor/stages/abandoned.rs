@@ -11,7 +11,7 @@ use crate::session::follow::Follower;
 use crate::session::machine::Conclusion;
 use crate::session::record::CurrentRun;
 use crate::session::state::{SessionEvent, SessionState};
-use crate::session::supply::Supply;
+use crate::session::workspace_upload::WorkspaceUpload;
 use crate::stages::Context;
 
 /// A script other than this one is still noted as running.
@@ -34,7 +34,7 @@ pub(super) fn read_script(script: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 /// Ends the script that is noted as running, and prints its rest. One whose agent never came up never began.
-pub(super) async fn end(context: &Context, session: &mut Session<'_>, supply: &Supply) -> anyhow::Result<()> {
+pub(super) async fn end(context: &Context, session: &mut Session<'_>, upload: &WorkspaceUpload) -> anyhow::Result<()> {
     let Some(left) = session.state().run().cloned() else { return Ok(()) };
     if left.code.is_none() {
         session.order(&Order::Cancel { run: left.run }).await?;
@@ -43,7 +43,7 @@ pub(super) async fn end(context: &Context, session: &mut Session<'_>, supply: &S
             let stage = &left.stage;
             context.printer.warn(format!("the driver's process of `{stage}` was killed; its script is ended first"));
             session.apply(SessionEvent::RunTakenOver)?;
-            if follow(context, session, supply, left.run).await? == Conclusion::NeverBegan {
+            if follow(context, session, upload, left.run).await? == Conclusion::NeverBegan {
                 session.give_up().await?;
             }
         }
@@ -51,7 +51,12 @@ pub(super) async fn end(context: &Context, session: &mut Session<'_>, supply: &S
     session.apply(SessionEvent::RunOver)
 }
 
-async fn follow(context: &Context, session: &mut Session<'_>, supply: &Supply, run: u32) -> anyhow::Result<Conclusion> {
+async fn follow(
+    context: &Context,
+    session: &mut Session<'_>,
+    upload: &WorkspaceUpload,
+    run: u32,
+) -> anyhow::Result<Conclusion> {
     let feed = session.join_log(context.log_client())?;
-    Follower::new(session, supply, run, feed)?.follow(&context.cancellation).await
+    Follower::new(session, upload, run, feed)?.follow(&context.cancellation).await
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::session::close::{self, Closed, Pace};
+use crate::session::close::{self, Closed, Patience};
 use crate::session::record::Records;
 use crate::session::{self, Session, SessionId, slots};
 use crate::stages::Context;
@@ -18,7 +18,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let mut failed = None;
     for id in sessions {
         let session = Session::to_close(id.clone(), jobs.clone(), objects.clone(), context.host());
-        match close::close(session, Pace::Patient).await {
+        match close::close(session, Patience::Long).await {
             Ok(Closed::Whole | Closed::Leaving) => {}
             Ok(Closed::MayCome) => context.printer.line(format!(
                 "SageMaker may still create the training job of {id}; the next job's `prepare` on this host, or `sagemaker-executor sweep`, stops it then"

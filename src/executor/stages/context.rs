@@ -14,7 +14,7 @@ use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
 use crate::protocol::project::Trees;
 use crate::session::lease::LeaseKeeper;
-use crate::session::supply::Supply;
+use crate::session::workspace_upload::WorkspaceUpload;
 use crate::session::{Host, Session, SessionId, spec};
 use crate::ui::Printer;
 
@@ -92,10 +92,15 @@ impl Context {
 
     /// Keeps the session's lease from now on, until the keeper is dropped.
     pub(super) fn keep_lease(&self, id: &SessionId) -> anyhow::Result<LeaseKeeper> {
-        LeaseKeeper::start(&spec::layout(id), self.settings.lease(), Arc::clone(&self.connect), self.settings.access())
+        LeaseKeeper::start(
+            &spec::session_keys(id),
+            self.settings.lease(),
+            Arc::clone(&self.connect),
+            self.settings.access(),
+        )
     }
 
-    pub(super) fn supply(&self, session: &Session<'_>, job: &JobContext, trees: &Trees) -> Supply {
-        Supply::new(session, job, trees, |name| self.env.job_variable(name).map(str::to_owned))
+    pub(super) fn workspace_upload(&self, session: &Session<'_>, job: &JobContext, trees: &Trees) -> WorkspaceUpload {
+        WorkspaceUpload::new(session, job, trees, |name| self.env.job_variable(name).map(str::to_owned))
     }
 }

@@ -46,7 +46,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     create::launch(&mut session, spec, &types, until, &context.cancellation).await?;
     announce(&context, &session, &decision.image);
     tokio::select! {
-        () = left_over::look_after(&session) => {}
+        () = left_over::close_all(&session) => {}
         () = context.cancellation.token().cancelled() => {}
     }
     Ok(())

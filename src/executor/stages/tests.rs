@@ -138,8 +138,8 @@ impl StageHarness {
     fn agent(&self) -> Agent {
         let container = trees(&self.dir.path().join("container"));
         std::fs::create_dir_all(&container.project).unwrap();
-        let layout = spec::layout(&self.id());
-        Agent { memory: self.memory.clone(), job: self.id().to_string(), layout, container, reports: 0 }
+        let keys = spec::session_keys(&self.id());
+        Agent { memory: self.memory.clone(), job: self.id().to_string(), keys, container, reports: 0 }
     }
 }
 
@@ -151,7 +151,7 @@ fn trees(project: &Path) -> Trees {
 struct Agent {
     memory: Memory,
     job: String,
-    layout: SessionKeys,
+    keys: SessionKeys,
     container: Trees,
     reports: u32,
 }
@@ -159,7 +159,7 @@ struct Agent {
 impl Agent {
     fn report(&mut self, report: &Report) {
         self.reports += 1;
-        let key = self.layout.report(NODE, self.reports);
+        let key = self.keys.report(NODE, self.reports);
         self.memory.objects.insert(&key, mailbox::encode(self.reports, report));
     }
 
@@ -169,7 +169,7 @@ impl Agent {
         self.report(&Report::Ready { agent: "0".into(), nodes: vec![NODE.to_string()] });
         let mut asked = None;
         for seq in 1.. {
-            let key = self.layout.order(seq);
+            let key = self.keys.order(seq);
             let order = loop {
                 if let Some(body) = self.memory.objects.get(&key).await.unwrap() {
                     break serde_json::from_slice::<Envelope<Order>>(&body).unwrap().body;
@@ -185,7 +185,7 @@ impl Agent {
                     let (mut encoder, mut lines) = (FrameEncoder::new(run), Vec::new());
                     encoder.encode(b"trained\n", &mut lines);
                     encoder.end(code, &mut lines);
-                    self.memory.objects.insert(&self.layout.trace(NODE, run, 0), lines);
+                    self.memory.objects.insert(&self.keys.trace(NODE, run, 0), lines);
                     let (bytes, hash) = (encoder.bytes(), encoder.hash());
                     let exit = ExitReport { code, bytes, hash, canceled: false, at: 1, copy: Some(1) };
                     self.report(&Report::Exited { run, exit });
@@ -195,7 +195,7 @@ impl Agent {
             }
         }
         let (selection, snapshot, progress) = (asked.unwrap(), Snapshot::default(), Arc::default());
-        let (objects, route) = (self.memory.objects.clone(), self.layout.results());
+        let (objects, route) = (self.memory.objects.clone(), self.keys.results());
         workspace::send_changes(&*objects, &route, &self.container, &snapshot, &selection, &progress).await.unwrap();
         self.report(&Report::Collected { summary: String::new() });
         self.report(&Report::Bye { reason: ByeReason::Finished });

@@ -1,4 +1,4 @@
-//! The end of a session with the fakes, in paused time.
+//! Closes sessions on fakes, in paused time.
 
 use super::*;
 use crate::base::clock::HostClock;
@@ -14,14 +14,14 @@ use crate::ui::Printer;
 
 const NAME: &str = "gitlab-1-2-abcdef12";
 
-struct Desk {
+struct Harness {
     memory: Memory,
     settings: Settings,
     printer: Printer,
     _dir: tempfile::TempDir,
 }
 
-impl Desk {
+impl Harness {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let text = format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = \"{}\"\n", dir.path().display());
@@ -35,7 +35,7 @@ impl Desk {
 
     async fn open(&self, record: SessionRecord) {
         self.memory.jobs.create(&example_spec(NAME)).await.unwrap();
-        self.memory.objects.insert(&spec::layout(&Self::id()).script(1), "secret");
+        self.memory.objects.insert(&spec::session_keys(&Self::id()).script(1), "secret");
         self.memory.objects.insert("sessions/gitlab-1-2-abcdef123/orders/000001.json", "a neighbour's");
         let record = SessionRecord { arn: record.arn.clone().or_else(|| Some("arn".into())), ..record };
         Records::open(&self.settings.runner.state_dir).unwrap().save(&Self::id(), &record).unwrap();
@@ -64,10 +64,10 @@ impl Desk {
 
 #[tokio::test(start_paused = true)]
 async fn a_running_job_is_stopped_and_everything_of_the_session_is_gone() {
-    let desk = Desk::new();
-    desk.open(SessionRecord::default()).await;
-    let session = desk.attach().unwrap();
-    desk.memory.jobs.advance_on_describe(
+    let harness = Harness::new();
+    harness.open(SessionRecord::default()).await;
+    let session = harness.attach().unwrap();
+    harness.memory.jobs.advance_on_describe(
         NAME,
         &[
             (JobStatus::InProgress, SecondaryStatus::Training),
@@ -75,18 +75,18 @@ async fn a_running_job_is_stopped_and_everything_of_the_session_is_gone() {
             (JobStatus::Stopped, SecondaryStatus::Stopped),
         ],
     );
-    close(session, Pace::Patient).await.unwrap();
-    assert!(desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
-    assert_eq!(desk.memory.objects.keys(), ["sessions/gitlab-1-2-abcdef123/orders/000001.json"]);
-    assert!(desk.attach().is_none(), "the record is forgotten");
+    close(session, Patience::Long).await.unwrap();
+    assert!(harness.memory.jobs.calls().contains(&format!("stop {NAME}")));
+    assert_eq!(harness.memory.objects.keys(), ["sessions/gitlab-1-2-abcdef123/orders/000001.json"]);
+    assert!(harness.attach().is_none(), "the record is forgotten");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_finished_job_is_given_time_to_leave_by_itself() {
-    let desk = Desk::new();
-    desk.open(SessionRecord { finished: true, ..SessionRecord::default() }).await;
-    let session = desk.attach().unwrap();
-    desk.memory.jobs.advance_on_describe(
+    let harness = Harness::new();
+    harness.open(SessionRecord { finished: true, ..SessionRecord::default() }).await;
+    let session = harness.attach().unwrap();
+    harness.memory.jobs.advance_on_describe(
         NAME,
         &[
             (JobStatus::InProgress, SecondaryStatus::Training),
@@ -94,19 +94,19 @@ async fn a_finished_job_is_given_time_to_leave_by_itself() {
             (JobStatus::Completed, SecondaryStatus::Completed),
         ],
     );
-    close(session, Pace::Patient).await.unwrap();
-    assert!(!desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
+    close(session, Patience::Long).await.unwrap();
+    assert!(!harness.memory.jobs.calls().contains(&format!("stop {NAME}")));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_job_that_does_not_end_keeps_its_record() {
-    let desk = Desk::new();
-    desk.open(SessionRecord::default()).await;
-    let session = desk.attach().unwrap();
-    desk.memory.jobs.advance_on_describe(NAME, &[const { (JobStatus::Stopping, SecondaryStatus::Stopping) }; 200]);
-    assert!(close(session, Pace::Patient).await.is_err());
-    assert!(desk.attach().is_some());
-    let left = desk.memory.objects.keys();
+    let harness = Harness::new();
+    harness.open(SessionRecord::default()).await;
+    let session = harness.attach().unwrap();
+    harness.memory.jobs.advance_on_describe(NAME, &[const { (JobStatus::Stopping, SecondaryStatus::Stopping) }; 200]);
+    assert!(close(session, Patience::Long).await.is_err());
+    assert!(harness.attach().is_some());
+    let left = harness.memory.objects.keys();
     assert_eq!(
         left,
         ["sessions/gitlab-1-2-abcdef12/orders/000001.json", "sessions/gitlab-1-2-abcdef123/orders/000001.json"],
@@ -116,33 +116,33 @@ async fn a_job_that_does_not_end_keeps_its_record() {
 
 #[tokio::test(start_paused = true)]
 async fn a_second_pass_finds_nothing_to_do() {
-    let desk = Desk::new();
-    desk.open(SessionRecord::default()).await;
-    desk.memory.jobs.set_status(NAME, JobStatus::Stopped, SecondaryStatus::Stopped);
-    let (first, second) = (desk.attach().unwrap(), desk.attach().unwrap());
-    close(first, Pace::Patient).await.unwrap();
-    close(second, Pace::Patient).await.unwrap();
+    let harness = Harness::new();
+    harness.open(SessionRecord::default()).await;
+    harness.memory.jobs.set_status(NAME, JobStatus::Stopped, SecondaryStatus::Stopped);
+    let (first, second) = (harness.attach().unwrap(), harness.attach().unwrap());
+    close(first, Patience::Long).await.unwrap();
+    close(second, Patience::Long).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_job_that_was_created_and_is_not_visible_yet_is_looked_for_again() {
-    let desk = Desk::new();
-    desk.open(SessionRecord { arn: Some("arn".into()), ..SessionRecord::default() }).await;
+    let harness = Harness::new();
+    harness.open(SessionRecord { arn: Some("arn".into()), ..SessionRecord::default() }).await;
     let record = SessionRecord { arn: Some("arn".into()), ..SessionRecord::default() };
     let id = SessionId::parse("gitlab-9-9-abcdef12").unwrap();
-    Records::open(&desk.settings.runner.state_dir).unwrap().save(&id, &record).unwrap();
-    let session = desk.attach_to(id).unwrap();
+    Records::open(&harness.settings.runner.state_dir).unwrap().save(&id, &record).unwrap();
+    let session = harness.attach_to(id).unwrap();
     let before = Instant::now();
-    close(session, Pace::Patient).await.unwrap();
+    close(session, Patience::Long).await.unwrap();
     assert!(before.elapsed() >= LATE_CREATE, "it was given time to appear");
-    assert!(desk.memory.jobs.calls().contains(&"stop gitlab-9-9-abcdef12".to_owned()));
+    assert!(harness.memory.jobs.calls().contains(&"stop gitlab-9-9-abcdef12".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_that_is_refused_because_the_job_ends_by_itself_is_none() {
-    let desk = Desk::new();
-    desk.open(SessionRecord::default()).await;
-    desk.memory.jobs.advance_on_describe(
+    let harness = Harness::new();
+    harness.open(SessionRecord::default()).await;
+    harness.memory.jobs.advance_on_describe(
         NAME,
         &[
             (JobStatus::InProgress, SecondaryStatus::Training),
@@ -151,198 +151,198 @@ async fn a_stop_that_is_refused_because_the_job_ends_by_itself_is_none() {
         ],
     );
     let stop = Fault::new("stop", 1, When::Before, CloudErrorKind::Invalid).forever();
-    desk.memory.jobs.plan([stop]);
-    let session = desk.attach().unwrap();
-    close(session, Pace::Patient).await.unwrap();
+    harness.memory.jobs.plan([stop]);
+    let session = harness.attach().unwrap();
+    close(session, Patience::Long).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_job_that_may_not_be_looked_at_is_stopped_and_its_record_kept() {
-    let desk = Desk::new();
-    desk.open(SessionRecord::default()).await;
+    let harness = Harness::new();
+    harness.open(SessionRecord::default()).await;
     let describe = Fault::new("describe", 1, When::Before, CloudErrorKind::Denied).forever();
-    desk.memory.jobs.plan([describe]);
-    let session = desk.attach().unwrap();
-    assert!(close(session, Pace::Patient).await.is_err());
-    assert!(desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
-    assert!(desk.attach().is_some());
+    harness.memory.jobs.plan([describe]);
+    let session = harness.attach().unwrap();
+    assert!(close(session, Patience::Long).await.is_err());
+    assert!(harness.memory.jobs.calls().contains(&format!("stop {NAME}")));
+    assert!(harness.attach().is_some());
 }
-/// Hundreds of jobs that end together meet the quota of `DescribeTrainingJob`: no reason to fail.
+/// Hundreds of jobs that end together exceed the rate of `DescribeTrainingJob`; their cleanups must not fail.
 #[tokio::test(start_paused = true)]
 async fn throttling_is_waited_out() {
-    let desk = Desk::new();
-    desk.open(SessionRecord::default()).await;
-    desk.memory.jobs.set_status(NAME, JobStatus::Completed, SecondaryStatus::Completed);
+    let harness = Harness::new();
+    harness.open(SessionRecord::default()).await;
+    harness.memory.jobs.set_status(NAME, JobStatus::Completed, SecondaryStatus::Completed);
     let describe = Fault::new("describe", 1, When::Before, CloudErrorKind::Throttled).times(5);
-    desk.memory.jobs.plan([describe]);
-    let session = desk.attach().unwrap();
-    close(session, Pace::Patient).await.unwrap();
-    assert!(!desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
-    assert!(desk.attach().is_none());
+    harness.memory.jobs.plan([describe]);
+    let session = harness.attach().unwrap();
+    close(session, Patience::Long).await.unwrap();
+    assert!(!harness.memory.jobs.calls().contains(&format!("stop {NAME}")));
+    assert!(harness.attach().is_none());
 }
 
-/// A session whose training job was asked for, and of which SageMaker knows nothing.
-fn asked_for(desk: &Desk, requested: Stamp) -> Session<'_> {
+/// A session whose training job was requested and is unknown to SageMaker.
+fn asked_for(harness: &Harness, requested: Stamp) -> Session<'_> {
     let record = SessionRecord { creating: true, requested: Some(requested), ..SessionRecord::default() };
-    let records = Records::open(&desk.settings.runner.state_dir).unwrap();
-    records.save(&Desk::id(), &record).unwrap();
-    records.staging(&Desk::id()).unwrap();
-    desk.to_close()
+    let records = Records::open(&harness.settings.runner.state_dir).unwrap();
+    records.save(&Harness::id(), &record).unwrap();
+    records.staging(&Harness::id()).unwrap();
+    harness.to_close()
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_job_that_may_still_come_keeps_its_record_and_nothing_else() {
-    let desk = Desk::new();
-    assert_eq!(close(asked_for(&desk, Stamp::of(&HostClock)), Pace::Patient).await.unwrap(), Closed::MayCome);
-    let records = Records::at(&desk.settings.runner.state_dir);
-    assert_eq!(records.files(&Desk::id()).unwrap().len(), 2, "the record and the mark");
-    // Later it is there, and a further pass ends it.
-    desk.memory.jobs.create(&example_spec(NAME)).await.unwrap();
-    let again = desk.to_close();
-    assert_eq!(close(again, Pace::Patient).await.unwrap(), Closed::Whole);
-    assert!(desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
+    let harness = Harness::new();
+    assert_eq!(close(asked_for(&harness, Stamp::of(&HostClock)), Patience::Long).await.unwrap(), Closed::MayCome);
+    let records = Records::at(&harness.settings.runner.state_dir);
+    assert_eq!(records.files(&Harness::id()).unwrap().len(), 2, "the record and the mark");
+    // The job appears later, and another pass ends it.
+    harness.memory.jobs.create(&example_spec(NAME)).await.unwrap();
+    let again = harness.to_close();
+    assert_eq!(close(again, Patience::Long).await.unwrap(), Closed::Whole);
+    assert!(harness.memory.jobs.calls().contains(&format!("stop {NAME}")));
     assert!(records.sessions().unwrap().is_empty());
 }
 
-/// As where `StopTrainingJob` is not allowed, or not known: there is nothing to stop so far.
+/// `StopTrainingJob` may be denied or unsupported while there is nothing to stop.
 #[tokio::test(start_paused = true)]
 async fn a_job_that_may_still_come_and_cannot_be_stopped_is_looked_for_later() {
-    let desk = Desk::new();
-    let session = asked_for(&desk, Stamp::of(&HostClock));
+    let harness = Harness::new();
+    let session = asked_for(&harness, Stamp::of(&HostClock));
     let stop = Fault::new("stop", 1, When::Before, CloudErrorKind::Denied).forever();
-    desk.memory.jobs.plan([stop]);
-    assert_eq!(close(session, Pace::Patient).await.unwrap(), Closed::MayCome);
-    assert!(desk.attach().unwrap().state.creation() == Creation::Requested);
+    harness.memory.jobs.plan([stop]);
+    assert_eq!(close(session, Patience::Long).await.unwrap(), Closed::MayCome);
+    assert!(harness.attach().unwrap().state.creation() == Creation::Requested);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_job_that_has_not_come_for_long_is_forgotten() {
-    let desk = Desk::new();
+    let harness = Harness::new();
     let requested = Stamp::of_day(std::time::SystemTime::now() - COMES_WITHIN - Duration::from_secs(1));
-    assert_eq!(close(asked_for(&desk, requested), Pace::Patient).await.unwrap(), Closed::Whole);
-    assert!(Records::at(&desk.settings.runner.state_dir).sessions().unwrap().is_empty());
+    assert_eq!(close(asked_for(&harness, requested), Patience::Long).await.unwrap(), Closed::Whole);
+    assert!(Records::at(&harness.settings.runner.state_dir).sessions().unwrap().is_empty());
 }
 
-/// Nothing was asked for: `cleanup` of a job that `prepare` refused needs no AWS.
+/// No job was requested: `cleanup` of a job that `prepare` refused needs no AWS.
 #[tokio::test(start_paused = true)]
 async fn a_session_that_asked_for_nothing_is_forgotten_without_a_call() {
-    let desk = Desk::new();
-    Records::open(&desk.settings.runner.state_dir).unwrap().save(&Desk::id(), &SessionRecord::default()).unwrap();
-    let session = desk.to_close();
-    assert_eq!(close(session, Pace::Patient).await.unwrap(), Closed::Whole);
-    assert!(desk.memory.jobs.calls().is_empty() && desk.memory.objects.calls().is_empty());
+    let harness = Harness::new();
+    Records::open(&harness.settings.runner.state_dir).unwrap().save(&Harness::id(), &SessionRecord::default()).unwrap();
+    let session = harness.to_close();
+    assert_eq!(close(session, Patience::Long).await.unwrap(), Closed::Whole);
+    assert!(harness.memory.jobs.calls().is_empty() && harness.memory.objects.calls().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_a_record_every_training_job_of_the_session_is_ended() {
-    let desk = Desk::new();
+    let harness = Harness::new();
     let second = format!("{NAME}-2");
     for name in [NAME, &second] {
-        desk.memory.jobs.create(&example_spec(name)).await.unwrap();
+        harness.memory.jobs.create(&example_spec(name)).await.unwrap();
     }
-    desk.memory.jobs.set_status(NAME, JobStatus::Failed, SecondaryStatus::Failed);
-    desk.memory.objects.insert(&spec::layout(&Desk::id()).script(1), "secret");
-    let session = desk.to_close();
-    assert_eq!(close(session, Pace::Patient).await.unwrap(), Closed::Whole);
-    assert!(desk.memory.jobs.calls().contains(&format!("stop {second}")));
-    assert!(desk.memory.objects.contents(&spec::layout(&Desk::id()).script(1)).is_none());
+    harness.memory.jobs.set_status(NAME, JobStatus::Failed, SecondaryStatus::Failed);
+    harness.memory.objects.insert(&spec::session_keys(&Harness::id()).script(1), "secret");
+    let session = harness.to_close();
+    assert_eq!(close(session, Patience::Long).await.unwrap(), Closed::Whole);
+    assert!(harness.memory.jobs.calls().contains(&format!("stop {second}")));
+    assert!(harness.memory.objects.contents(&spec::session_keys(&Harness::id()).script(1)).is_none());
 }
 
-/// Objects that may not be deleted keep nothing from being stopped, and the record stays for a later pass.
+/// The job is stopped even if the objects cannot be deleted; the record stays for a later pass.
 #[tokio::test(start_paused = true)]
 async fn each_part_is_ended_whatever_becomes_of_the_others() {
-    let desk = Desk::new();
-    desk.open(SessionRecord::default()).await;
+    let harness = Harness::new();
+    harness.open(SessionRecord::default()).await;
     let delete = Fault::new("delete", 1, When::Before, CloudErrorKind::Denied).forever();
-    desk.memory.objects.plan([delete]);
-    let session = desk.to_close();
-    let error = close(session, Pace::Patient).await.unwrap_err();
+    harness.memory.objects.plan([delete]);
+    let session = harness.to_close();
+    let error = close(session, Patience::Long).await.unwrap_err();
     assert!(format!("{error:#}").contains("failed to delete the objects"), "{error:#}");
-    assert!(desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
-    assert!(desk.attach().is_some());
+    assert!(harness.memory.jobs.calls().contains(&format!("stop {NAME}")));
+    assert!(harness.attach().is_some());
 }
 
-/// A session whose agents were told to leave, with what each node said last, on a job that SageMaker does not end soon.
-async fn told_to_leave(desk: &Desk, byes: &[NodeId]) {
+/// A session whose agents were ordered to leave; those of `byes` have reported it. SageMaker does not end the job soon.
+async fn told_to_leave(harness: &Harness, byes: &[NodeId]) {
     let nodes = Nodes::new(2, |_| NodeRecord::default());
-    desk.open(SessionRecord { finished: true, nodes, ..SessionRecord::default() }).await;
-    desk.memory.jobs.set_status(NAME, JobStatus::InProgress, SecondaryStatus::Uploading);
-    let layout = spec::layout(&Desk::id());
+    harness.open(SessionRecord { finished: true, nodes, ..SessionRecord::default() }).await;
+    harness.memory.jobs.set_status(NAME, JobStatus::InProgress, SecondaryStatus::Uploading);
+    let keys = spec::session_keys(&Harness::id());
     for node in byes.iter().copied() {
         let ready = Report::Ready { agent: "0".into(), nodes: Vec::new() };
-        desk.memory.objects.insert(&layout.report(node, 1), mailbox::encode(1, ready));
+        harness.memory.objects.insert(&keys.report(node, 1), mailbox::encode(1, ready));
         let bye = Report::Bye { reason: ByeReason::Finished };
-        desk.memory.objects.insert(&layout.report(node, 2), mailbox::encode(2, bye));
+        harness.memory.objects.insert(&keys.report(node, 2), mailbox::encode(2, bye));
     }
 }
 
-async fn closed(desk: &Desk, pace: Pace) -> Closed {
-    let session = desk.to_close();
-    close(session, pace).await.unwrap()
+async fn closed(harness: &Harness, patience: Patience) -> Closed {
+    let session = harness.to_close();
+    close(session, patience).await.unwrap()
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_job_whose_agents_have_left_is_not_waited_for() {
-    let desk = Desk::new();
-    told_to_leave(&desk, &[NodeId::LEADER, NodeId::at(1)]).await;
+    let harness = Harness::new();
+    told_to_leave(&harness, &[NodeId::LEADER, NodeId::at(1)]).await;
     let before = Instant::now();
-    assert_eq!(closed(&desk, Pace::Patient).await, Closed::Leaving);
+    assert_eq!(closed(&harness, Patience::Long).await, Closed::Leaving);
     assert!(before.elapsed() <= leaving::ENDS_AT_ONCE * 2, "{:?}", before.elapsed());
-    assert_eq!(desk.memory.objects.keys(), ["sessions/gitlab-1-2-abcdef123/orders/000001.json"]);
-    let records = Records::at(&desk.settings.runner.state_dir);
-    assert_eq!(records.files(&Desk::id()).unwrap().len(), 2, "the record and the mark");
-    // A later pass sees that it is still there, a further one that it ended.
-    assert_eq!(closed(&desk, Pace::Brief).await, Closed::Leaving);
-    assert!(!desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
-    desk.memory.jobs.set_status(NAME, JobStatus::Completed, SecondaryStatus::Completed);
-    assert_eq!(closed(&desk, Pace::Brief).await, Closed::Whole);
-    assert!(desk.attach().is_none());
+    assert_eq!(harness.memory.objects.keys(), ["sessions/gitlab-1-2-abcdef123/orders/000001.json"]);
+    let records = Records::at(&harness.settings.runner.state_dir);
+    assert_eq!(records.files(&Harness::id()).unwrap().len(), 2, "the record and the mark");
+    // The next pass sees that the job still exists, the one after it that it ended.
+    assert_eq!(closed(&harness, Patience::Brief).await, Closed::Leaving);
+    assert!(!harness.memory.jobs.calls().contains(&format!("stop {NAME}")));
+    harness.memory.jobs.set_status(NAME, JobStatus::Completed, SecondaryStatus::Completed);
+    assert_eq!(closed(&harness, Patience::Brief).await, Closed::Whole);
+    assert!(harness.attach().is_none());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_job_that_does_not_end_after_its_agents_is_stopped_by_a_later_pass() {
-    let desk = Desk::new();
-    told_to_leave(&desk, &[NodeId::LEADER, NodeId::at(1)]).await;
-    assert_eq!(closed(&desk, Pace::Patient).await, Closed::Leaving);
-    let records = Records::at(&desk.settings.runner.state_dir);
-    let mut record = records.load(&Desk::id()).unwrap().unwrap();
+    let harness = Harness::new();
+    told_to_leave(&harness, &[NodeId::LEADER, NodeId::at(1)]).await;
+    assert_eq!(closed(&harness, Patience::Long).await, Closed::Leaving);
+    let records = Records::at(&harness.settings.runner.state_dir);
+    let mut record = records.load(&Harness::id()).unwrap().unwrap();
     record.leaving = Some(Stamp::of_day(std::time::SystemTime::now() - leaving::ENDS_WITHIN - Duration::from_secs(1)));
-    records.save(&Desk::id(), &record).unwrap();
-    assert_eq!(closed(&desk, Pace::Patient).await, Closed::Whole);
-    assert!(desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
+    records.save(&Harness::id(), &record).unwrap();
+    assert_eq!(closed(&harness, Patience::Long).await, Closed::Whole);
+    assert!(harness.memory.jobs.calls().contains(&format!("stop {NAME}")));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_has_not_left_is_waited_for() {
-    let desk = Desk::new();
-    told_to_leave(&desk, &[NodeId::LEADER]).await;
-    desk.memory.jobs.set_status(NAME, JobStatus::InProgress, SecondaryStatus::Training);
+    let harness = Harness::new();
+    told_to_leave(&harness, &[NodeId::LEADER]).await;
+    harness.memory.jobs.set_status(NAME, JobStatus::InProgress, SecondaryStatus::Training);
     let before = Instant::now();
-    assert_eq!(closed(&desk, Pace::Patient).await, Closed::Whole);
-    assert!(before.elapsed() >= Pace::Patient.leaves_within());
-    assert!(desk.memory.jobs.calls().contains(&format!("stop {NAME}")), "it did not leave");
+    assert_eq!(closed(&harness, Patience::Long).await, Closed::Whole);
+    assert!(before.elapsed() >= Patience::Long.leaves_within());
+    assert!(harness.memory.jobs.calls().contains(&format!("stop {NAME}")), "it did not leave");
 }
 
-/// Canceled before an agent was there: nothing of the job can run any more.
+/// Canceled before an agent came up: no script of the job can run any more.
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_job_that_was_given_up_is_not_waited_for() {
-    let desk = Desk::new();
-    desk.open(SessionRecord { given_up: true, ..SessionRecord::default() }).await;
+    let harness = Harness::new();
+    harness.open(SessionRecord { given_up: true, ..SessionRecord::default() }).await;
     let stopping = [const { (JobStatus::Stopping, SecondaryStatus::Stopping) }; 200];
-    desk.memory.jobs.set_status(NAME, JobStatus::Stopping, SecondaryStatus::Stopping);
-    desk.memory.jobs.advance_on_describe(NAME, &stopping);
-    assert_eq!(closed(&desk, Pace::Patient).await, Closed::Leaving);
-    desk.memory.jobs.set_status(NAME, JobStatus::Stopped, SecondaryStatus::Stopped);
-    assert_eq!(closed(&desk, Pace::Brief).await, Closed::Whole);
+    harness.memory.jobs.set_status(NAME, JobStatus::Stopping, SecondaryStatus::Stopping);
+    harness.memory.jobs.advance_on_describe(NAME, &stopping);
+    assert_eq!(closed(&harness, Patience::Long).await, Closed::Leaving);
+    harness.memory.jobs.set_status(NAME, JobStatus::Stopped, SecondaryStatus::Stopped);
+    assert_eq!(closed(&harness, Patience::Brief).await, Closed::Whole);
 }
 
-/// A container may write what it likes where its reports stand, and goes on while nobody stops it.
+/// A container may store anything as its report, and runs on until it is stopped.
 #[tokio::test(start_paused = true)]
 async fn a_job_whose_reports_cannot_be_understood_is_stopped() {
-    let desk = Desk::new();
-    told_to_leave(&desk, &[NodeId::LEADER]).await;
-    desk.memory.jobs.set_status(NAME, JobStatus::InProgress, SecondaryStatus::Training);
-    desk.memory.objects.insert(&spec::layout(&Desk::id()).report(NodeId::LEADER, 1), "not a report");
-    assert_eq!(closed(&desk, Pace::Patient).await, Closed::Whole);
-    assert!(desk.memory.jobs.calls().contains(&format!("stop {NAME}")));
+    let harness = Harness::new();
+    told_to_leave(&harness, &[NodeId::LEADER]).await;
+    harness.memory.jobs.set_status(NAME, JobStatus::InProgress, SecondaryStatus::Training);
+    harness.memory.objects.insert(&spec::session_keys(&Harness::id()).report(NodeId::LEADER, 1), "not a report");
+    assert_eq!(closed(&harness, Patience::Long).await, Closed::Whole);
+    assert!(harness.memory.jobs.calls().contains(&format!("stop {NAME}")));
 }

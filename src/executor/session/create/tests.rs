@@ -1,4 +1,4 @@
-//! Creating a training job with the fakes, in paused time.
+//! Creates training jobs on fakes, in paused time.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -14,14 +14,14 @@ use crate::ui::Printer;
 
 const NAME: &str = "gitlab-1-2-abcdef12";
 
-struct Desk {
+struct Harness {
     settings: Settings,
     printer: Printer,
     cancel: Cancellation,
     _dir: tempfile::TempDir,
 }
 
-impl Desk {
+impl Harness {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let text = format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = \"{}\"\n", dir.path().display());
@@ -58,12 +58,12 @@ fn faulty(plan: impl IntoIterator<Item = Fault>) -> Memory {
 
 #[tokio::test(start_paused = true)]
 async fn a_job_whose_reply_was_lost_is_adopted() {
-    let (desk, memory) = (Desk::new(), faulty([Fault::new("create", 1, When::After, CloudErrorKind::Transient)]));
-    let (result, record) = desk.launch(&memory, &["ml.a.b"]).await;
+    let (harness, memory) = (Harness::new(), faulty([Fault::new("create", 1, When::After, CloudErrorKind::Transient)]));
+    let (result, record) = harness.launch(&memory, &["ml.a.b"]).await;
     result.unwrap();
     assert!(record.arn.is_some() && !record.creating);
     assert_eq!(memory.jobs.names(), [NAME]);
-    let (result, _) = desk.launch(&memory, &["ml.a.b"]).await;
+    let (result, _) = harness.launch(&memory, &["ml.a.b"]).await;
     result.unwrap();
 }
 
@@ -73,13 +73,13 @@ async fn a_job_of_somebody_else_or_an_ended_one_is_not_adopted() {
     let mut foreign = example_spec(NAME);
     foreign.tags.insert(tag::SESSION.into(), "other".into());
     memory.jobs.create(&foreign).await.unwrap();
-    let (result, _) = Desk::new().launch(&memory, &["ml.a.b"]).await;
+    let (result, _) = Harness::new().launch(&memory, &["ml.a.b"]).await;
     assert!(render(&result.unwrap_err()).contains("not of this session"));
 
-    let (desk, memory) = (Desk::new(), Memory::new());
-    desk.launch(&memory, &["ml.a.b"]).await.0.unwrap();
+    let (harness, memory) = (Harness::new(), Memory::new());
+    harness.launch(&memory, &["ml.a.b"]).await.0.unwrap();
     memory.jobs.set_status(NAME, JobStatus::Stopped, SecondaryStatus::Stopped);
-    let (result, _) = desk.launch(&memory, &["ml.a.b"]).await;
+    let (result, _) = harness.launch(&memory, &["ml.a.b"]).await;
     assert!(render(&result.unwrap_err()).contains("ended already"));
 }
 
@@ -87,12 +87,12 @@ async fn a_job_of_somebody_else_or_an_ended_one_is_not_adopted() {
 async fn the_next_type_is_asked_for_when_the_quota_refuses_one() {
     for kind in [CloudErrorKind::Quota, CloudErrorKind::Capacity] {
         let memory = faulty([Fault::new("create", 2, When::Before, kind)]);
-        let (result, record) = Desk::new().launch(&memory, &["ml.a.b", "ml.c.d", "ml.e.f"]).await;
+        let (result, record) = Harness::new().launch(&memory, &["ml.a.b", "ml.c.d", "ml.e.f"]).await;
         result.unwrap();
         assert_eq!((record.instance_type.as_str(), record.types_left.len()), ("ml.a.b", 2));
 
         let memory = faulty([Fault::new("create", 1, When::Before, kind)]);
-        let (result, record) = Desk::new().launch(&memory, &["ml.a.b", "ml.c.d", "ml.e.f"]).await;
+        let (result, record) = Harness::new().launch(&memory, &["ml.a.b", "ml.c.d", "ml.e.f"]).await;
         result.unwrap();
         assert_eq!(
             (record.instance_type.as_str(), record.types_left.as_slice()),
@@ -101,7 +101,7 @@ async fn the_next_type_is_asked_for_when_the_quota_refuses_one() {
         assert_eq!(memory.jobs.spec(NAME).unwrap().instance_type, "ml.c.d");
 
         let memory = faulty([Fault::new("create", 1, When::Before, kind).forever()]);
-        let (result, record) = Desk::new().launch(&memory, &["ml.a.b", "ml.c.d"]).await;
+        let (result, record) = Harness::new().launch(&memory, &["ml.a.b", "ml.c.d"]).await;
         let error = result.unwrap_err();
         assert_eq!(kind_of(&error), Kind::System);
         let text = render(&error);
@@ -115,22 +115,22 @@ async fn the_next_type_is_asked_for_when_the_quota_refuses_one() {
 
 #[tokio::test(start_paused = true)]
 async fn a_job_that_is_not_visible_yet_is_adopted_all_the_same() {
-    let (desk, memory) = (Desk::new(), Memory::new());
-    desk.launch(&memory, &["ml.a.b"]).await.0.unwrap();
+    let (harness, memory) = (Harness::new(), Memory::new());
+    harness.launch(&memory, &["ml.a.b"]).await.0.unwrap();
     memory.jobs.hide(NAME, 2);
-    desk.launch(&memory, &["ml.a.b"]).await.0.unwrap();
+    harness.launch(&memory, &["ml.a.b"]).await.0.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn throttling_is_waited_out_for_minutes_and_no_longer() {
     let memory = faulty([Fault::new("create", 1, When::Before, CloudErrorKind::Throttled).times(20)]);
     let start = Instant::now();
-    Desk::new().launch(&memory, &["ml.a.b"]).await.0.unwrap();
+    Harness::new().launch(&memory, &["ml.a.b"]).await.0.unwrap();
     assert!(start.elapsed() > Duration::from_mins(1), "{:?}", start.elapsed());
 
     let memory = faulty([Fault::new("create", 1, When::Before, CloudErrorKind::Throttled).forever()]);
     let start = Instant::now();
-    let (result, record) = Desk::new().launch(&memory, &["ml.a.b"]).await;
+    let (result, record) = Harness::new().launch(&memory, &["ml.a.b"]).await;
     let error = result.unwrap_err();
     assert_eq!(kind_of(&error), Kind::System);
     assert!(render(&error).contains("throttles `CreateTrainingJob`"), "{}", render(&error));
@@ -139,7 +139,7 @@ async fn throttling_is_waited_out_for_minutes_and_no_longer() {
     assert!(took <= PATIENCE && took + Duration::from_secs(20) > PATIENCE, "{took:?}");
 }
 
-/// After a try without an answer no refusal says that there is no job.
+/// After a try without an answer a refusal does not mean that there is no job.
 #[tokio::test(start_paused = true)]
 async fn a_refusal_after_a_lost_reply_leaves_it_open_whether_there_is_a_job() {
     for kind in [CloudErrorKind::Throttled, CloudErrorKind::Quota, CloudErrorKind::Denied, CloudErrorKind::Invalid] {
@@ -148,12 +148,12 @@ async fn a_refusal_after_a_lost_reply_leaves_it_open_whether_there_is_a_job() {
                 Fault::new("create", 1, when, CloudErrorKind::Transient),
                 Fault::new("create", 2, When::Before, kind).forever(),
             ];
-            let (result, record) = Desk::new().launch(&faulty(plan), &["ml.a.b"]).await;
+            let (result, record) = Harness::new().launch(&faulty(plan), &["ml.a.b"]).await;
             assert!(result.is_err());
             assert!(record.creating, "{kind:?} {when:?}");
         }
         let plan = [Fault::new("create", 1, When::Before, kind).forever()];
-        let (result, record) = Desk::new().launch(&faulty(plan), &["ml.a.b"]).await;
+        let (result, record) = Harness::new().launch(&faulty(plan), &["ml.a.b"]).await;
         assert!(result.is_err());
         assert!(!record.creating, "{kind:?}");
     }
@@ -162,22 +162,22 @@ async fn a_refusal_after_a_lost_reply_leaves_it_open_whether_there_is_a_job() {
 #[tokio::test(start_paused = true)]
 async fn what_brings_no_answer_is_tried_a_few_times() {
     let memory = faulty([Fault::new("create", 1, When::Before, CloudErrorKind::Transient).forever()]);
-    let (result, record) = Desk::new().launch(&memory, &["ml.a.b"]).await;
+    let (result, record) = Harness::new().launch(&memory, &["ml.a.b"]).await;
     assert!(result.is_err() && record.creating);
     assert_eq!(memory.jobs.count("create"), 5);
 }
 
-/// A cancel waits for the answer of the try under way, and stops the job that came of it.
+/// A cancel waits for the answer of the request under way, and stops the job that it created.
 #[tokio::test(start_paused = true)]
 async fn a_canceled_creation_is_waited_for_and_its_job_stopped() {
-    let (desk, memory) = (Desk::new(), faulty([Fault::slow("create", Duration::from_secs(40))]));
+    let (harness, memory) = (Harness::new(), faulty([Fault::slow("create", Duration::from_secs(40))]));
     let cancel = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        desk.cancel.raise();
+        harness.cancel.raise();
         std::future::pending::<()>().await;
     };
     let (result, record) = tokio::select! {
-        launched = desk.launch(&memory, &["ml.a.b"]) => launched,
+        launched = harness.launch(&memory, &["ml.a.b"]) => launched,
         () = cancel => unreachable!(),
     };
     assert!(render(&result.unwrap_err()).contains("canceled while the training job was created"));
@@ -187,17 +187,17 @@ async fn a_canceled_creation_is_waited_for_and_its_job_stopped() {
 
 #[tokio::test(start_paused = true)]
 async fn a_second_signal_ends_the_waiting() {
-    let (desk, memory) = (Desk::new(), faulty([Fault::slow("create", Duration::from_secs(40))]));
+    let (harness, memory) = (Harness::new(), faulty([Fault::slow("create", Duration::from_secs(40))]));
     let start = Instant::now();
     let cancel = async {
         for _ in 0..2 {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            desk.cancel.raise();
+            harness.cancel.raise();
         }
         std::future::pending::<()>().await;
     };
     let (result, record) = tokio::select! {
-        launched = desk.launch(&memory, &["ml.a.b"]) => launched,
+        launched = harness.launch(&memory, &["ml.a.b"]) => launched,
         () = cancel => unreachable!(),
     };
     assert!(result.is_err() && record.creating);
@@ -206,16 +206,16 @@ async fn a_second_signal_ends_the_waiting() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cancel_ends_the_tries_under_throttling() {
-    let (desk, memory) =
-        (Desk::new(), faulty([Fault::new("create", 1, When::Before, CloudErrorKind::Throttled).forever()]));
+    let (harness, memory) =
+        (Harness::new(), faulty([Fault::new("create", 1, When::Before, CloudErrorKind::Throttled).forever()]));
     let start = Instant::now();
     let cancel = async {
         tokio::time::sleep(Duration::from_secs(3)).await;
-        desk.cancel.raise();
+        harness.cancel.raise();
         std::future::pending::<()>().await;
     };
     let (result, record) = tokio::select! {
-        launched = desk.launch(&memory, &["ml.a.b"]) => launched,
+        launched = harness.launch(&memory, &["ml.a.b"]) => launched,
         () = cancel => unreachable!(),
     };
     assert!(render(&result.unwrap_err()).contains("canceled"));
@@ -223,20 +223,20 @@ async fn a_cancel_ends_the_tries_under_throttling() {
     assert!(start.elapsed() < Duration::from_secs(4));
 }
 
-/// A host whose jobs begin together, beside others that take their part of the account's requests: every job is created within
-/// the patience.
+/// Jobs of one host that begin together, while other hosts use part of the account's rate: every job is created within
+/// the time limit.
 #[tokio::test(start_paused = true)]
 async fn sixty_jobs_at_once_are_all_created_at_one_request_in_two_seconds() {
-    let desk = Desk::new();
+    let harness = Harness::new();
     let memory = Memory::new();
     let limited: Arc<dyn TrainingJobs> =
         Arc::new(Limited { jobs: memory.jobs.clone(), next: Mutex::new(Instant::now()) });
     let until = Instant::now() + PATIENCE;
     let launches = (0..60).map(|number| {
-        let (desk, jobs) = (&desk, limited.clone());
+        let (harness, jobs) = (&harness, limited.clone());
         async move {
-            let mut session = desk.session(&format!("gitlab-1-{number}-abcdef12"), jobs);
-            launch(&mut session, example_spec("x"), &["ml.a.b".to_owned()], until, &desk.cancel).await
+            let mut session = harness.session(&format!("gitlab-1-{number}-abcdef12"), jobs);
+            launch(&mut session, example_spec("x"), &["ml.a.b".to_owned()], until, &harness.cancel).await
         }
     });
     for launched in futures::future::join_all(launches).await {
@@ -245,7 +245,7 @@ async fn sixty_jobs_at_once_are_all_created_at_one_request_in_two_seconds() {
     assert_eq!(memory.jobs.names().len(), 60);
 }
 
-/// Admits a request in two seconds.
+/// Admits one request in two seconds.
 struct Limited {
     jobs: Arc<MemoryJobs>,
     next: Mutex<Instant>,
@@ -285,7 +285,7 @@ impl TrainingJobs for Limited {
 #[tokio::test(start_paused = true)]
 async fn a_denied_call_names_the_permission() {
     let memory = faulty([Fault::new("create", 1, When::Before, CloudErrorKind::Denied)]);
-    let error = Desk::new().launch(&memory, &["ml.a.b"]).await.0.unwrap_err();
+    let error = Harness::new().launch(&memory, &["ml.a.b"]).await.0.unwrap_err();
     assert_eq!(kind_of(&error), Kind::System);
     assert!(render(&error).contains("`iam:PassRole`"));
 }

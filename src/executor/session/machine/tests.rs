@@ -1,9 +1,10 @@
-//! The machine's decisions, one event after the other.
+//! Feeds events to the machine and checks its decisions.
 
 use super::*;
 use crate::cloud::testing::example_job;
 
-const TERMS: Terms = Terms { run: 1, nodes: 1, grace: Duration::from_secs(30), provisioning: Duration::from_mins(10) };
+const CONFIG: RunConfig =
+    RunConfig { run: 1, nodes: 1, grace: Duration::from_secs(30), provisioning: Duration::from_mins(10) };
 const NODE: NodeId = NodeId::LEADER;
 
 fn node(number: usize) -> NodeId {
@@ -22,8 +23,8 @@ fn exited(code: i32, canceled: bool) -> Report {
     Report::Exited { run: 1, exit: ExitReport { code, bytes: 3, hash: String::new(), canceled, at: 0, copy: Some(1) } }
 }
 
-fn report(report: &Report) -> Event<'_> {
-    Event::Report { node: NODE, report }
+fn report(report: &Report) -> RunEvent<'_> {
+    RunEvent::Report { node: NODE, report }
 }
 
 fn job(status: JobStatus, secondary: &str, reason: &str) -> TrainingJob {
@@ -31,73 +32,73 @@ fn job(status: JobStatus, secondary: &str, reason: &str) -> TrainingJob {
     TrainingJob { failure_reason, ..example_job("x", status, secondary.into()) }
 }
 
-fn conclusion(effects: Vec<Effect>) -> Option<Conclusion> {
+fn conclusion(effects: Vec<RunEffect>) -> Option<Conclusion> {
     effects
         .into_iter()
-        .find_map(|effect| if let Effect::Conclude(conclusion) = effect { Some(conclusion) } else { None })
+        .find_map(|effect| if let RunEffect::Conclude(conclusion) = effect { Some(conclusion) } else { None })
 }
 
-fn complete(code: i32) -> Event<'static> {
-    Event::Trace { node: NODE, end: Some((code, 3)), complete: true }
+fn complete(code: i32) -> RunEvent<'static> {
+    RunEvent::Trace { node: NODE, end: Some((code, 3)), complete: true }
 }
 
 #[test]
 fn an_exit_alone_is_not_the_end() {
-    let mut machine = RunMachine::new(TERMS);
+    let mut machine = RunMachine::new(CONFIG);
     assert_eq!(machine.apply(&report(&ready()), at(1)), []);
     assert_eq!(machine.apply(&report(&Report::Started { run: 1 }), at(2)), []);
     assert!(machine.all_started() && !machine.any_ended());
     assert_eq!(machine.apply(&report(&exited(3, false)), at(3)), []);
     let end = conclusion(machine.apply(&complete(3), at(4))).unwrap();
     assert_eq!(end, Conclusion::Exited { code: 3, node: NODE, others: vec![], incomplete: vec![] });
-    assert_eq!(machine.apply(&Event::Tick, at(5)), [], "concluded once");
+    assert_eq!(machine.apply(&RunEvent::Tick, at(5)), [], "concluded once");
 }
 
 #[test]
 fn an_end_frame_is_enough_without_a_report() {
-    let mut machine = RunMachine::new(TERMS);
+    let mut machine = RunMachine::new(CONFIG);
     assert_eq!(conclusion(machine.apply(&complete(0), at(4))), None, "the report is given a moment");
-    let end = conclusion(machine.apply(&Event::Tick, at(14)));
+    let end = conclusion(machine.apply(&RunEvent::Tick, at(14)));
     assert!(matches!(end, Some(Conclusion::Exited { code: 0, .. })));
 }
 
-/// The output is complete before the report that tells of the stop: the code alone would look like the script's own.
+/// The output is complete before the report of the stop arrives: the code alone would look like the script's own.
 #[test]
 fn the_end_of_the_output_does_not_hide_a_stop() {
-    let mut machine = RunMachine::new(TERMS);
+    let mut machine = RunMachine::new(CONFIG);
     machine.apply(&report(&ready()), at(1));
     assert_eq!(conclusion(machine.apply(&complete(143), at(4))), None);
     machine.apply(&report(&exited(143, true)), at(5));
     let ended = job(JobStatus::Stopped, "MaxRuntimeExceeded", "");
-    let end = conclusion(machine.apply(&Event::Job(Some(&ended)), at(6)));
+    let end = conclusion(machine.apply(&RunEvent::Job(Some(&ended)), at(6)));
     assert!(matches!(end, Some(Conclusion::Lost { by: LossKind::User, .. })), "{end:?}");
 }
 
-/// The stage after a loss does not wait for the last words of an agent that is known to be gone.
+/// The stage after a loss does not wait for reports of an agent that is known to have left.
 #[test]
 fn an_agent_that_had_left_says_nothing_more() {
-    let mut machine = RunMachine::new(TERMS);
-    machine.apply(&Event::Known { node: NODE, is_ready: true, has_left: true }, Duration::ZERO);
+    let mut machine = RunMachine::new(CONFIG);
+    machine.apply(&RunEvent::Known { node: NODE, is_ready: true, has_left: true }, Duration::ZERO);
     let ended = job(JobStatus::Failed, "Failed", "AlgorithmError: x");
-    let end = conclusion(machine.apply(&Event::Job(Some(&ended)), at(1)));
+    let end = conclusion(machine.apply(&RunEvent::Job(Some(&ended)), at(1)));
     assert!(matches!(end, Some(Conclusion::Lost { .. })), "{end:?}");
 }
 
 #[test]
 fn output_that_never_comes_is_told_and_the_code_kept() {
-    let mut machine = RunMachine::new(TERMS);
+    let mut machine = RunMachine::new(CONFIG);
     machine.apply(&report(&exited(7, false)), at(3));
-    assert_eq!(conclusion(machine.apply(&Event::Tick, at(62))), None);
-    let end = conclusion(machine.apply(&Event::Tick, at(63))).unwrap();
+    assert_eq!(conclusion(machine.apply(&RunEvent::Tick, at(62))), None);
+    let end = conclusion(machine.apply(&RunEvent::Tick, at(63))).unwrap();
     assert_eq!(end, Conclusion::Exited { code: 7, node: NODE, others: vec![], incomplete: vec![NODE] });
 }
 
-/// An agent that finds the order to end the script beside the one to run it prints nothing, not even an end.
+/// An agent that finds the order to end the script together with the order to run it sends no output and no end frame.
 #[test]
 fn a_script_that_was_canceled_before_it_began_has_no_output_to_wait_for() {
-    let mut machine = RunMachine::new(TERMS);
+    let mut machine = RunMachine::new(CONFIG);
     machine.apply(&report(&ready()), at(1));
-    machine.apply(&Event::Cancel(CancelReason::Asked), at(2));
+    machine.apply(&RunEvent::Cancel(CancelReason::Asked), at(2));
     let exit = ExitReport { code: 143, bytes: 0, hash: String::new(), canceled: true, at: 0, copy: Some(0) };
     let end = conclusion(machine.apply(&report(&Report::Exited { run: 1, exit }), at(3)));
     assert_eq!(end, Some(Conclusion::Canceled { code: Some(143) }));
@@ -105,22 +106,22 @@ fn a_script_that_was_canceled_before_it_began_has_no_output_to_wait_for() {
 
 #[test]
 fn output_that_still_comes_is_not_cut() {
-    let mut machine = RunMachine::new(TERMS);
+    let mut machine = RunMachine::new(CONFIG);
     machine.apply(&report(&exited(7, false)), at(3));
-    machine.apply(&Event::Progress { node: NODE }, at(60));
-    assert_eq!(conclusion(machine.apply(&Event::Tick, at(119))), None);
-    assert!(conclusion(machine.apply(&Event::Tick, at(120))).is_some());
+    machine.apply(&RunEvent::Progress { node: NODE }, at(60));
+    assert_eq!(conclusion(machine.apply(&RunEvent::Tick, at(119))), None);
+    assert!(conclusion(machine.apply(&RunEvent::Tick, at(120))).is_some());
 }
 
 #[test]
 fn reports_of_other_runs_do_not_count() {
-    let mut machine = RunMachine::new(TERMS);
+    let mut machine = RunMachine::new(CONFIG);
     let other = Report::Exited {
         run: 2,
         exit: ExitReport { code: 0, bytes: 0, hash: String::new(), canceled: false, at: 0, copy: Some(0) },
     };
     machine.apply(&report(&other), at(1));
-    assert_eq!(conclusion(machine.apply(&Event::Tick, at(500))), None);
+    assert_eq!(conclusion(machine.apply(&RunEvent::Tick, at(500))), None);
 }
 
 #[test]
@@ -140,11 +141,11 @@ fn a_container_that_dies_without_a_word_is_never_a_success() {
         (job(JobStatus::Stopped, "MaxRuntimeExceeded", ""), LossKind::User, "SAGEMAKER_MAX_RUNTIME"),
         (job(JobStatus::Stopped, "Stopped", ""), LossKind::System, "from outside"),
     ] {
-        let mut machine = RunMachine::new(TERMS);
+        let mut machine = RunMachine::new(CONFIG);
         machine.apply(&report(&ready()), at(1));
         machine.apply(&report(&Report::Started { run: 1 }), at(2));
-        assert_eq!(conclusion(machine.apply(&Event::Job(Some(&job)), at(10))), None, "last words may still come");
-        match conclusion(machine.apply(&Event::Tick, at(13))) {
+        assert_eq!(conclusion(machine.apply(&RunEvent::Job(Some(&job)), at(10))), None, "last words may still come");
+        match conclusion(machine.apply(&RunEvent::Tick, at(13))) {
             Some(Conclusion::Lost { reason, by: kind }) => {
                 assert_eq!(kind, by);
                 assert!(reason.contains(text), "{reason}");
@@ -156,12 +157,12 @@ fn a_container_that_dies_without_a_word_is_never_a_success() {
 
 #[test]
 fn a_script_whose_end_is_known_is_given_time_for_its_output() {
-    let mut machine = RunMachine::new(TERMS);
+    let mut machine = RunMachine::new(CONFIG);
     machine.apply(&report(&ready()), at(1));
     machine.apply(&report(&exited(3, false)), at(2));
     let job = job(JobStatus::Failed, "Failed", "AlgorithmError: , exit code: 3");
-    assert_eq!(conclusion(machine.apply(&Event::Job(Some(&job)), at(10))), None);
-    assert_eq!(conclusion(machine.apply(&Event::Tick, at(29))), None);
+    assert_eq!(conclusion(machine.apply(&RunEvent::Job(Some(&job)), at(10))), None);
+    assert_eq!(conclusion(machine.apply(&RunEvent::Tick, at(29))), None);
     let end = conclusion(machine.apply(&complete(3), at(29)));
     assert!(matches!(end, Some(Conclusion::Exited { code: 3, .. })), "{end:?}");
 }
@@ -169,7 +170,7 @@ fn a_script_whose_end_is_known_is_given_time_for_its_output() {
 #[test]
 fn what_the_jobs_image_cannot_do_is_the_jobs_failure() {
     for (by_job, kind) in [(true, LossKind::User), (false, LossKind::System)] {
-        let mut machine = RunMachine::new(TERMS);
+        let mut machine = RunMachine::new(CONFIG);
         machine.apply(&report(&ready()), at(1));
         let failed = Report::Failed { order: "fetch".into(), reason: "no".into(), by_job };
         let end = conclusion(machine.apply(&report(&failed), at(2)));
@@ -179,19 +180,19 @@ fn what_the_jobs_image_cannot_do_is_the_jobs_failure() {
 
 #[test]
 fn a_job_that_fails_before_its_agent_is_lost_at_once() {
-    let mut machine = RunMachine::new(TERMS);
+    let mut machine = RunMachine::new(CONFIG);
     let job = job(JobStatus::Failed, "Failed", "CapacityError: none");
-    assert!(matches!(conclusion(machine.apply(&Event::Job(Some(&job)), at(10))), Some(Conclusion::Lost { .. })));
+    assert!(matches!(conclusion(machine.apply(&RunEvent::Job(Some(&job)), at(10))), Some(Conclusion::Lost { .. })));
 }
 
 #[test]
 fn a_job_that_is_not_visible_yet_is_not_lost() {
-    let mut machine = RunMachine::new(TERMS);
-    assert_eq!(machine.apply(&Event::Job(None), at(3)), [], "created a moment ago");
-    machine.apply(&Event::Job(Some(&job(JobStatus::InProgress, "Starting", ""))), at(18));
-    assert_eq!(machine.apply(&Event::Job(None), at(33)), []);
-    assert_eq!(machine.apply(&Event::Job(None), at(48)), []);
-    match conclusion(machine.apply(&Event::Job(None), at(63))) {
+    let mut machine = RunMachine::new(CONFIG);
+    assert_eq!(machine.apply(&RunEvent::Job(None), at(3)), [], "created a moment ago");
+    machine.apply(&RunEvent::Job(Some(&job(JobStatus::InProgress, "Starting", ""))), at(18));
+    assert_eq!(machine.apply(&RunEvent::Job(None), at(33)), []);
+    assert_eq!(machine.apply(&RunEvent::Job(None), at(48)), []);
+    match conclusion(machine.apply(&RunEvent::Job(None), at(63))) {
         Some(Conclusion::Lost { reason, by: LossKind::System }) => {
             assert!(reason.contains("does not exist"), "{reason}");
         }
@@ -201,93 +202,93 @@ fn a_job_that_is_not_visible_yet_is_not_lost() {
 
 #[test]
 fn a_cancel_ends_the_script_and_waits_for_it() {
-    let mut machine = RunMachine::new(TERMS);
+    let mut machine = RunMachine::new(CONFIG);
     machine.apply(&report(&ready()), at(1));
-    assert_eq!(machine.apply(&Event::Cancel(CancelReason::Asked), at(5)), [Effect::SendCancel]);
+    assert_eq!(machine.apply(&RunEvent::Cancel(CancelReason::Asked), at(5)), [RunEffect::SendCancel]);
     machine.apply(&report(&exited(143, true)), at(6));
     assert_eq!(conclusion(machine.apply(&complete(143), at(6))), Some(Conclusion::Canceled { code: Some(143) }));
 }
 
 #[test]
 fn a_cancel_that_nobody_hears_stops_the_job() {
-    let mut machine = RunMachine::new(TERMS);
+    let mut machine = RunMachine::new(CONFIG);
     machine.apply(&report(&ready()), at(1));
-    machine.apply(&Event::Cancel(CancelReason::Asked), at(5));
-    assert_eq!(machine.apply(&Event::Tick, at(64)), []);
-    assert_eq!(machine.apply(&Event::Tick, at(65)), [Effect::StopJob]);
-    assert_eq!(conclusion(machine.apply(&Event::Tick, at(95))), Some(Conclusion::Canceled { code: None }));
+    machine.apply(&RunEvent::Cancel(CancelReason::Asked), at(5));
+    assert_eq!(machine.apply(&RunEvent::Tick, at(64)), []);
+    assert_eq!(machine.apply(&RunEvent::Tick, at(65)), [RunEffect::StopJob]);
+    assert_eq!(conclusion(machine.apply(&RunEvent::Tick, at(95))), Some(Conclusion::Canceled { code: None }));
 }
 
-/// The order to end the script comes first; then the agent that may have come up meanwhile is looked for.
+/// The order to end the script goes first; then reports are read once more, for an agent that came up in the meantime.
 #[test]
 fn a_cancel_while_provisioning_stops_the_job_once_no_agent_is_there() {
-    let mut machine = RunMachine::new(TERMS);
-    assert_eq!(machine.apply(&Event::Cancel(CancelReason::Asked), at(5)), [Effect::SendCancel]);
-    assert_eq!(machine.apply(&Event::Tick, at(6)), []);
-    let never_began = [Effect::StopJob, Effect::Conclude(Conclusion::NeverBegan)];
-    assert_eq!(machine.apply(&Event::ReadSinceCancel, at(6)), never_began);
+    let mut machine = RunMachine::new(CONFIG);
+    assert_eq!(machine.apply(&RunEvent::Cancel(CancelReason::Asked), at(5)), [RunEffect::SendCancel]);
+    assert_eq!(machine.apply(&RunEvent::Tick, at(6)), []);
+    let never_began = [RunEffect::StopJob, RunEffect::Conclude(Conclusion::NeverBegan)];
+    assert_eq!(machine.apply(&RunEvent::ReadSinceCancel, at(6)), never_began);
 }
 
 #[test]
 fn an_agent_that_comes_up_at_the_moment_of_the_cancel_is_heard() {
-    let mut machine = RunMachine::new(TERMS);
-    machine.apply(&Event::Cancel(CancelReason::Asked), at(5));
+    let mut machine = RunMachine::new(CONFIG);
+    machine.apply(&RunEvent::Cancel(CancelReason::Asked), at(5));
     machine.apply(&report(&ready()), at(6));
-    assert_eq!(machine.apply(&Event::ReadSinceCancel, at(6)), [], "its script may have begun");
+    assert_eq!(machine.apply(&RunEvent::ReadSinceCancel, at(6)), [], "its script may have begun");
     machine.apply(&report(&exited(143, true)), at(7));
     assert_eq!(conclusion(machine.apply(&complete(143), at(7))), Some(Conclusion::Canceled { code: Some(143) }));
 }
 
 #[test]
 fn a_cancel_while_provisioning_ends_although_the_store_is_silent() {
-    let mut machine = RunMachine::new(TERMS);
-    machine.apply(&Event::Cancel(CancelReason::Asked), at(5));
-    assert_eq!(machine.apply(&Event::Tick, at(65)), [Effect::StopJob]);
-    assert_eq!(conclusion(machine.apply(&Event::Tick, at(95))), Some(Conclusion::NeverBegan));
-    let mut machine = RunMachine::new(TERMS);
-    let effects = machine.apply(&Event::Cancel(CancelReason::AtOnce), at(5));
-    assert_eq!(effects, [Effect::SendCancel, Effect::StopJob, Effect::Conclude(Conclusion::NeverBegan)]);
+    let mut machine = RunMachine::new(CONFIG);
+    machine.apply(&RunEvent::Cancel(CancelReason::Asked), at(5));
+    assert_eq!(machine.apply(&RunEvent::Tick, at(65)), [RunEffect::StopJob]);
+    assert_eq!(conclusion(machine.apply(&RunEvent::Tick, at(95))), Some(Conclusion::NeverBegan));
+    let mut machine = RunMachine::new(CONFIG);
+    let effects = machine.apply(&RunEvent::Cancel(CancelReason::AtOnce), at(5));
+    assert_eq!(effects, [RunEffect::SendCancel, RunEffect::StopJob, RunEffect::Conclude(Conclusion::NeverBegan)]);
 }
 
 #[test]
 fn a_stop_from_outside_is_a_loss_although_the_script_has_a_code() {
-    let mut machine = RunMachine::new(TERMS);
+    let mut machine = RunMachine::new(CONFIG);
     machine.apply(&report(&ready()), at(1));
     machine.apply(&report(&exited(143, true)), at(6));
     assert_eq!(conclusion(machine.apply(&complete(143), at(6))), None, "by whom is not known yet");
     let job = job(JobStatus::Stopped, "MaxRuntimeExceeded", "");
-    let end = conclusion(machine.apply(&Event::Job(Some(&job)), at(8)));
+    let end = conclusion(machine.apply(&RunEvent::Job(Some(&job)), at(8)));
     assert!(matches!(end, Some(Conclusion::Lost { by: LossKind::User, .. })), "{end:?}");
 }
 
 #[test]
 fn provisioning_has_an_end() {
-    let mut machine = RunMachine::new(TERMS);
-    let effects = machine.apply(&Event::Tick, at(600));
-    assert_eq!(effects.first(), Some(&Effect::StopJob));
-    assert!(matches!(effects.last(), Some(Effect::Conclude(Conclusion::Lost { .. }))));
+    let mut machine = RunMachine::new(CONFIG);
+    let effects = machine.apply(&RunEvent::Tick, at(600));
+    assert_eq!(effects.first(), Some(&RunEffect::StopJob));
+    assert!(matches!(effects.last(), Some(RunEffect::Conclude(Conclusion::Lost { .. }))));
 }
 
 #[test]
 fn the_code_is_that_of_the_node_that_failed_first() {
-    let mut machine = RunMachine::new(Terms { nodes: 2, ..TERMS });
+    let mut machine = RunMachine::new(RunConfig { nodes: 2, ..CONFIG });
     let (failed, passed) = (exited(4, false), exited(0, false));
-    machine.apply(&Event::Report { node: node(1), report: &passed }, at(1));
-    machine.apply(&Event::Trace { node: node(1), end: Some((0, 3)), complete: true }, at(1));
-    machine.apply(&Event::Report { node: node(2), report: &failed }, at(2));
-    let effects = machine.apply(&Event::Trace { node: node(2), end: Some((4, 3)), complete: true }, at(2));
+    machine.apply(&RunEvent::Report { node: node(1), report: &passed }, at(1));
+    machine.apply(&RunEvent::Trace { node: node(1), end: Some((0, 3)), complete: true }, at(1));
+    machine.apply(&RunEvent::Report { node: node(2), report: &failed }, at(2));
+    let effects = machine.apply(&RunEvent::Trace { node: node(2), end: Some((4, 3)), complete: true }, at(2));
     let end = Conclusion::Exited { code: 4, node: node(2), others: vec![], incomplete: vec![] };
     assert_eq!(conclusion(effects), Some(end));
 }
 
 #[test]
 fn who_failed_first_is_told_by_the_nodes_own_clocks() {
-    let mut machine = RunMachine::new(Terms { nodes: 3, ..TERMS });
+    let mut machine = RunMachine::new(RunConfig { nodes: 3, ..CONFIG });
     let mut effects = Vec::new();
     for (node, code, when) in [(node(1), 5, 900), (node(2), 6, 300), (node(3), 7, 600)] {
         let exit = ExitReport { code, bytes: 3, hash: String::new(), canceled: false, at: when, copy: Some(1) };
-        machine.apply(&Event::Report { node, report: &Report::Exited { run: 1, exit } }, at(2));
-        effects = machine.apply(&Event::Trace { node, end: Some((code, 3)), complete: true }, at(2));
+        machine.apply(&RunEvent::Report { node, report: &Report::Exited { run: 1, exit } }, at(2));
+        effects = machine.apply(&RunEvent::Trace { node, end: Some((code, 3)), complete: true }, at(2));
     }
     let others = vec![(node(3), 7), (node(1), 5)];
     let end = Conclusion::Exited { code: 6, node: node(2), others, incomplete: vec![] };
@@ -296,17 +297,17 @@ fn who_failed_first_is_told_by_the_nodes_own_clocks() {
 
 #[test]
 fn nodes_that_go_on_after_a_failure_are_ended_and_the_failure_counts() {
-    let mut machine = RunMachine::new(Terms { nodes: 2, ..TERMS });
+    let mut machine = RunMachine::new(RunConfig { nodes: 2, ..CONFIG });
     for node in [node(1), node(2)] {
-        machine.apply(&Event::Report { node, report: &ready() }, at(1));
+        machine.apply(&RunEvent::Report { node, report: &ready() }, at(1));
     }
-    machine.apply(&Event::Report { node: node(2), report: &exited(4, false) }, at(5));
-    machine.apply(&Event::Trace { node: node(2), end: Some((4, 3)), complete: true }, at(5));
-    assert_eq!(machine.apply(&Event::Tick, at(64)), []);
-    assert_eq!(machine.apply(&Event::Tick, at(65)), [Effect::SendCancel]);
-    assert_eq!(machine.apply(&Event::Tick, at(66)), [], "told once");
-    machine.apply(&Event::Report { node: node(1), report: &exited(143, true) }, at(67));
-    let effects = machine.apply(&Event::Trace { node: node(1), end: Some((143, 3)), complete: true }, at(67));
+    machine.apply(&RunEvent::Report { node: node(2), report: &exited(4, false) }, at(5));
+    machine.apply(&RunEvent::Trace { node: node(2), end: Some((4, 3)), complete: true }, at(5));
+    assert_eq!(machine.apply(&RunEvent::Tick, at(64)), []);
+    assert_eq!(machine.apply(&RunEvent::Tick, at(65)), [RunEffect::SendCancel]);
+    assert_eq!(machine.apply(&RunEvent::Tick, at(66)), [], "told once");
+    machine.apply(&RunEvent::Report { node: node(1), report: &exited(143, true) }, at(67));
+    let effects = machine.apply(&RunEvent::Trace { node: node(1), end: Some((143, 3)), complete: true }, at(67));
     let others = vec![(node(1), 143)];
     let end = Conclusion::Exited { code: 4, node: node(2), others, incomplete: vec![] };
     assert_eq!(conclusion(effects), Some(end));

@@ -1,4 +1,4 @@
-//! Kills and takeovers: a process of the job that is killed between any two events changes nothing for the next.
+//! Kills and takeovers: a process killed between any two events leaves a state from which the next one continues.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::protocol::mailbox::{ByeReason, ExitReport, RunOrder};
-use crate::session::machine::{Conclusion, Effect, Event, RunMachine, Terms};
+use crate::session::machine::{Conclusion, RunConfig, RunEffect, RunEvent, RunMachine};
 use crate::session::record::RunStep;
 
 const HASH: &str = "the script's hash";
-/// Longer than anything is waited for.
+/// Longer than every wait.
 const LONG: Duration = Duration::from_hours(1);
 
 /// The process was killed.
@@ -25,12 +25,12 @@ enum Outcome {
     Lost,
 }
 
-/// What outlives a process: the record as it was saved last, the bucket, the trace.
+/// State that outlives a process: the record as last saved, the bucket, the trace.
 #[derive(Debug, Default)]
 struct World {
     saved: String,
     orders: Vec<Order>,
-    /// How each node's script ends; `None`: its agent is stopped before.
+    /// Exit code of each node's script; `None`: its agent is stopped before.
     ends: Vec<Option<i32>>,
     trace: Vec<String>,
 }
@@ -100,7 +100,7 @@ impl<'w> Process<'w> {
         Ok(())
     }
 
-    /// The order is stored; the kill may come before that is noted.
+    /// Stores the order; the kill may come before that is saved.
     fn order(&mut self, order: &Order) -> Result<(), Killed> {
         let mut number = self.state.orders() + 1;
         while self.world.orders.get(number as usize - 1).is_some_and(|found| found != order) {
@@ -121,35 +121,35 @@ impl<'w> Process<'w> {
 
     fn follow(&mut self) -> Result<Outcome, Killed> {
         let nodes = self.state.nodes().len();
-        let mut machine = RunMachine::new(Terms { run: 1, nodes, grace: Duration::ZERO, provisioning: LONG });
+        let mut machine = RunMachine::new(RunConfig { run: 1, nodes, grace: Duration::ZERO, provisioning: LONG });
         let mut effects = Vec::new();
         for (node, row) in self.state.nodes().iter() {
-            machine.apply(&Event::Known { node, is_ready: row.ready, has_left: row.left }, Duration::ZERO);
+            machine.apply(&RunEvent::Known { node, is_ready: row.ready, has_left: row.left }, Duration::ZERO);
         }
         if self.state.is_ending(1) {
-            machine.apply(&Event::CancelSent, Duration::ZERO);
+            machine.apply(&RunEvent::CancelSent, Duration::ZERO);
         }
         for node in self.state.nodes().ids() {
             while let Some(report) = self.next(node)? {
                 if matches!(report, Report::Received { .. }) && !self.state.nodes().get(node).unwrap().told {
                     self.apply(SessionEvent::ReceiptTold(node))?;
-                    // One with its event: a kill between them would print this line of ours again.
+                    // Together with its event: a kill between the two would print the line again.
                     self.world.trace.push(format!("received by {node}"));
                 }
                 if let Report::Exited { exit, .. } = &report {
                     let end = Some((exit.code, 0));
-                    effects.extend(machine.apply(&Event::Trace { node, end, complete: true }, Duration::ZERO));
+                    effects.extend(machine.apply(&RunEvent::Trace { node, end, complete: true }, Duration::ZERO));
                 }
-                effects.extend(machine.apply(&Event::Report { node, report: &report }, Duration::ZERO));
+                effects.extend(machine.apply(&RunEvent::Report { node, report: &report }, Duration::ZERO));
             }
         }
         // Then the training job ends.
-        effects.extend(machine.apply(&Event::Job(None), Duration::ZERO));
-        effects.extend(machine.apply(&Event::Job(None), LONG / 2));
-        effects.extend(machine.apply(&Event::Tick, LONG));
+        effects.extend(machine.apply(&RunEvent::Job(None), Duration::ZERO));
+        effects.extend(machine.apply(&RunEvent::Job(None), LONG / 2));
+        effects.extend(machine.apply(&RunEvent::Tick, LONG));
         let concluded = effects.into_iter().find_map(|effect| match effect {
-            Effect::Conclude(conclusion) => Some(conclusion),
-            Effect::SendCancel | Effect::StopJob => None,
+            RunEffect::Conclude(conclusion) => Some(conclusion),
+            RunEffect::SendCancel | RunEffect::StopJob => None,
         });
         Ok(match concluded.unwrap() {
             Conclusion::Exited { code, .. } => Outcome::Exited(code),
@@ -158,7 +158,7 @@ impl<'w> Process<'w> {
         })
     }
 
-    /// The stage of the script; begun again after a kill, it goes on.
+    /// Runs the stage of the script; after a kill it is called again and continues.
     fn stage(&mut self) -> Result<Outcome, Killed> {
         let event = match self.state.run() {
             Some(_) => SessionEvent::RunTakenOver,
@@ -176,14 +176,14 @@ impl<'w> Process<'w> {
         };
         if let Outcome::Exited(code) = outcome {
             self.apply(SessionEvent::RunEnded(code))?;
-            self.bring_back()?;
+            self.download_results()?;
         }
         self.apply(SessionEvent::RunOver)?;
         Ok(outcome)
     }
 
-    fn bring_back(&mut self) -> Result<(), Killed> {
-        if self.state.results() != Results::Pending {
+    fn download_results(&mut self) -> Result<(), Killed> {
+        if self.state.results() != ResultsState::Pending {
             return Ok(());
         }
         if !self.state.is_finished() {
@@ -195,7 +195,7 @@ impl<'w> Process<'w> {
         self.apply(SessionEvent::ResultsSettled)
     }
 
-    /// Another stage ends the script that is noted as running; tells whether it was followed.
+    /// Another stage ends the script that is saved as running; returns whether it was followed.
     fn end_abandoned(&mut self) -> Result<bool, Killed> {
         let Some(left) = self.state.run().cloned().filter(|run| run.code.is_none()) else { return Ok(false) };
         self.order(&Order::Cancel { run: left.run })?;
@@ -209,7 +209,7 @@ impl<'w> Process<'w> {
     }
 }
 
-/// What a later stage can tell apart.
+/// Everything that a later stage can observe.
 fn facts(world: &World, outcome: &Outcome) -> impl PartialEq + std::fmt::Debug + use<> {
     let record: SessionRecord = serde_json::from_str(&world.saved).unwrap();
     let said: Vec<_> = record.nodes.rows().map(|node| (node.ready, node.told)).collect();

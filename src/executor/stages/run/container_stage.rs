@@ -15,9 +15,9 @@ use crate::session::failure_reasons::{self, LossKind};
 use crate::session::follow::Follower;
 use crate::session::machine::Conclusion;
 use crate::session::record::RunStep;
-use crate::session::replace::{self, Replaced, Wishes};
+use crate::session::replace::{self, JobInputs, Replaced};
 use crate::session::state::SessionEvent;
-use crate::session::supply::Supply;
+use crate::session::workspace_upload::WorkspaceUpload;
 use crate::session::{Session, SessionId, results, trees};
 use crate::stages::{Context, abandoned};
 use crate::ui::Printer;
@@ -34,19 +34,19 @@ pub(super) async fn run(
     let Some(_lock) = session.records.lock(&id)? else {
         return Err(Failure::system("another container stage of this job still runs on this host").into());
     };
-    let supply = context.supply(&session, job, &trees);
+    let upload = context.workspace_upload(&session, job, &trees);
     let lease = context.keep_lease(&id)?;
     if !session.state().is_given_up() {
         lease.renew(&*session.objects).await;
         if abandoned::is_left(session.state(), stage, script)? {
-            abandoned::end(context, &mut session, &supply).await?;
+            abandoned::end(context, &mut session, &upload).await?;
         }
     }
     if session.state().is_given_up() {
         return without_an_instance(context, stage);
     }
-    let followed = match supply.send_once(&mut session, &context.cancellation).await {
-        Ok(()) => run_script(context, &mut session, job, &supply, script, stage).await,
+    let followed = match upload.send_once(&mut session, &context.cancellation).await {
+        Ok(()) => run_script(context, &mut session, job, &upload, script, stage).await,
         Err(error) => Err(error),
     };
     let conclusion = match followed {
@@ -74,7 +74,7 @@ pub(super) async fn run(
         && !matches!(conclusion, Conclusion::Lost { .. } | Conclusion::NeverBegan)
         && !context.cancellation.asked()
     {
-        results::bring_back(&mut session, &trees, &context.cancellation).await
+        results::download_results(&mut session, &trees, &context.cancellation).await
     } else {
         Ok(())
     };
@@ -152,7 +152,7 @@ async fn run_script(
     context: &Context,
     session: &mut Session<'_>,
     job: &JobContext,
-    supply: &Supply,
+    upload: &WorkspaceUpload,
     script: &Path,
     stage: &BuildStage,
 ) -> anyhow::Result<Conclusion> {
@@ -181,17 +181,17 @@ async fn run_script(
         });
         session.order(&order).await?;
     }
-    let wishes = Wishes { job, env: &context.env, cancel: &context.cancellation };
-    if let Err(error) = replace::resume(session, wishes).await {
+    let inputs = JobInputs { job, env: &context.env, cancel: &context.cancellation };
+    if let Err(error) = replace::resume(session, inputs).await {
         take_back(session, run).await;
         return Err(error);
     }
     loop {
         let feed = session.join_log(context.log_client())?;
-        let mut conclusion = Follower::new(session, supply, run, feed)?.follow(&context.cancellation).await;
+        let mut conclusion = Follower::new(session, upload, run, feed)?.follow(&context.cancellation).await;
         if matches!(conclusion, Ok(Conclusion::Lost { .. })) {
             // The order waits in the mailbox for the next training job's agent.
-            match replace::replace(session, wishes).await {
+            match replace::replace(session, inputs).await {
                 Ok(Replaced::Another) => continue,
                 Ok(Replaced::NoneLeft(reason)) => conclusion = Ok(Conclusion::Lost { reason, by: LossKind::System }),
                 Ok(Replaced::No) => {}

@@ -14,7 +14,7 @@ use crate::base::failure::Failure;
 use crate::config::policy;
 use crate::gitlab::{BuildStage, JobContext};
 use crate::session::record::{LostResults, Records};
-use crate::session::state::{Results, SessionEvent, SessionState};
+use crate::session::state::{ResultsState, SessionEvent, SessionState};
 use crate::session::{Session, SessionId, check_links, results, trees};
 use crate::stages::{Context, abandoned, host_script, prepare};
 use crate::workspace::{self, Next};
@@ -68,7 +68,7 @@ pub(super) async fn run(
 
 /// The stage reads what the container stages left, and it is not here yet.
 fn is_awaited(stage: &BuildStage, known: &SessionState) -> bool {
-    stage.reads_results() && known.runs() > 0 && known.results() == Results::Pending
+    stage.reads_results() && known.runs() > 0 && known.results() == ResultsState::Pending
 }
 
 /// Ends a script that a killed driver left, and fetches what the stage reads.
@@ -80,11 +80,11 @@ async fn take_results(
 ) -> anyhow::Result<()> {
     let trees = trees(&context.env, &context.settings, job)?;
     if session.state().is_running() {
-        let supply = context.supply(session, job, &trees);
-        abandoned::end(context, session, &supply).await?;
+        let upload = context.workspace_upload(session, job, &trees);
+        abandoned::end(context, session, &upload).await?;
     }
     if !session.state().is_given_up() && is_awaited(stage, session.state()) {
-        results::bring_back(session, &trees, &context.cancellation).await?;
+        results::download_results(session, &trees, &context.cancellation).await?;
     }
     Ok(())
 }
@@ -92,13 +92,13 @@ async fn take_results(
 /// A job whose script succeeded must not succeed without its artifacts: the runner takes no notice of a failed `after_script`.
 fn check_results(stage: &BuildStage, known: &SessionState) -> anyhow::Result<()> {
     match known.results() {
-        Results::Lost(LostResults { why, by_job })
+        ResultsState::Lost(LostResults { why, by_job })
             if *stage == BuildStage::Other("upload_artifacts_on_success".to_owned()) =>
         {
             let failure = if *by_job { Failure::user(why) } else { Failure::system(why) };
             Err(failure.into())
         }
-        Results::Lost(_) | Results::Applied | Results::Pending => Ok(()),
+        ResultsState::Lost(_) | ResultsState::Applied | ResultsState::Pending => Ok(()),
     }
 }
 

@@ -106,13 +106,13 @@ impl Agent {
     fn report(&mut self, report: &Report) {
         self.reports += 1;
         self.world.reported();
-        let key = self.world.layout.report(self.node, self.reports);
+        let key = self.world.keys.report(self.node, self.reports);
         self.world.note(&format!("{} reports {report:?}", self.node));
         self.world.store(&self.job, &key, mailbox::encode(self.reports, report));
     }
 
     fn take_orders(&mut self) {
-        while let Some(body) = self.world.memory.objects.contents(&self.world.layout.order(self.orders + 1)) {
+        while let Some(body) = self.world.memory.objects.contents(&self.world.keys.order(self.orders + 1)) {
             self.orders += 1;
             match mailbox::decode("order", self.orders, &body).unwrap() {
                 Order::Workspace(order) => {
@@ -135,7 +135,7 @@ impl Agent {
             Some(JobStatus::Stopping) => return Some(End::Stopped),
             _ => return Some(End::Dead),
         }
-        let lease = self.world.memory.objects.contents(&self.world.layout.lease());
+        let lease = self.world.memory.objects.contents(&self.world.keys.lease());
         let beat = lease.and_then(|lease| serde_json::from_slice::<Lease>(&lease).ok()).map(|lease| lease.beat);
         if beat != self.beat.0 {
             self.beat = (beat, Instant::now());
@@ -152,7 +152,7 @@ impl Agent {
             self.report(&Report::Exited { run, exit: nothing });
             return None;
         }
-        let Some(script) = self.world.memory.objects.contents(&self.world.layout.script(run)) else {
+        let Some(script) = self.world.memory.objects.contents(&self.world.keys.script(run)) else {
             let reason = "the script is not in the store".to_owned();
             self.report(&Report::Failed { order: format!("start {}", order.stage), reason, by_job: false });
             return None;
@@ -189,7 +189,7 @@ impl Agent {
         }
         let mut lines = Vec::new();
         encoder.end(code, &mut lines);
-        self.world.store(&self.job, &self.world.layout.trace(node, run, batch), lines);
+        self.world.store(&self.job, &self.world.keys.trace(node, run, batch), lines);
         let ended = Ended { code, canceled };
         self.world.ledger().runs.entry((run, node)).or_default().ended = Some(ended);
         sleep(LOOK / 5).await;
@@ -218,7 +218,7 @@ impl Agent {
     fn write(&self, run: u32, batch: &mut u32, encoder: &mut FrameEncoder, bytes: &[u8]) {
         let mut lines = Vec::new();
         encoder.encode(bytes, &mut lines);
-        self.world.store(&self.job, &self.world.layout.trace(self.node, run, *batch), lines);
+        self.world.store(&self.job, &self.world.keys.trace(self.node, run, *batch), lines);
         *batch += 1;
         self.world.ledger().runs.entry((run, self.node)).or_default().bytes.extend_from_slice(bytes);
     }
@@ -236,7 +236,7 @@ impl Agent {
     /// Packs before the manifest that counts on them, one after the other. `false` when the container was killed meanwhile.
     async fn collect(&mut self) -> bool {
         if let Some(selection) = self.selection.clone() {
-            let (scratch, route) = (Memory::new(), self.world.layout.results());
+            let (scratch, route) = (Memory::new(), self.world.keys.results());
             let (objects, snapshot, progress) = (scratch.objects.clone(), Snapshot::default(), Arc::default());
             workspace::send_changes(&*objects, &route, &self.trees, &snapshot, &selection, &progress).await.unwrap();
             let (manifest, packs): (Vec<_>, Vec<_>) =

@@ -16,7 +16,7 @@ use crate::base::failure::{Kind, kind_of, render};
 use crate::cloud::ObjectStore as _;
 use crate::cloud::testing::Memory;
 use crate::session::age::Stamp;
-use crate::session::close::{self, Pace};
+use crate::session::close::{self, Patience};
 use crate::session::{Session, delivery, left_over, spec};
 use crate::stages::tests::StageHarness;
 use crate::stages::{cleanup, prepare, run};
@@ -62,9 +62,9 @@ struct Runner<'p> {
 
 pub(super) async fn play(plan: &Plan) -> (Trail, Verdict) {
     let harness = harness(plan).await;
-    let layout = spec::layout(&harness.id());
+    let keys = spec::session_keys(&harness.id());
     let lease = harness.context().settings.lease();
-    let world = World::new(plan, harness.memory.clone(), layout, harness.dir.path().join("container"), lease);
+    let world = World::new(plan, harness.memory.clone(), keys, harness.dir.path().join("container"), lease);
     let clock = harness.clock.clone();
     let mut runner =
         Runner { plan, harness, world: world.clone(), kills: plan.kills.iter().copied().collect(), calls: Vec::new() };
@@ -278,7 +278,7 @@ impl Runner<'_> {
             let Some(left) = left_over::of(&records, &id, Duration::ZERO, &now).unwrap() else { continue };
             let (jobs, objects) = (self.harness.memory.jobs.clone(), self.harness.memory.objects.clone());
             let session = Session::to_close(id, jobs, objects, context.host());
-            let closed = close::close(session, Pace::Patient).await;
+            let closed = close::close(session, Patience::Long).await;
             self.world.note(&format!("swept: {:?}", closed.map_err(|error| format!("{error:#}"))));
             drop(left);
         }

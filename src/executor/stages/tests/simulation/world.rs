@@ -46,7 +46,7 @@ pub(super) struct Ended {
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) memory: Memory,
-    pub(super) layout: SessionKeys,
+    pub(super) keys: SessionKeys,
     pub(super) container: PathBuf,
     pub(super) lease: Duration,
     ledger: Mutex<Ledger>,
@@ -82,7 +82,7 @@ impl World {
     pub(super) fn new(
         plan: &Plan,
         memory: Memory,
-        layout: SessionKeys,
+        keys: SessionKeys,
         container: PathBuf,
         lease: Duration,
     ) -> Arc<Self> {
@@ -96,7 +96,7 @@ impl World {
         };
         let world = Arc::new(Self {
             memory,
-            layout,
+            keys,
             container,
             lease,
             ledger: Mutex::default(),

@@ -58,7 +58,7 @@ impl Describe {
     pub(super) async fn turn(&mut self, session: &Session<'_>) -> Option<Result<Option<TrainingJob>, CloudError>> {
         if self.running.is_none() && Instant::now() >= self.next {
             let (jobs, name) = (session.jobs.clone(), session.job_name());
-            self.running = Some(AbortOnDropHandle::new(tokio::spawn(async move { jobs.glance(&name).await })));
+            self.running = Some(AbortOnDropHandle::new(tokio::spawn(async move { jobs.describe_once(&name).await })));
             self.next = Instant::now() + self.every;
         }
         let is_over = self.running.as_ref().is_some_and(AbortOnDropHandle::is_finished);

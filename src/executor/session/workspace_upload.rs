@@ -20,7 +20,7 @@ use crate::workspace::Progress;
 const MOST_ATTEMPTS: u32 = 5;
 /// The project to upload, and where to.
 #[derive(Debug, Clone)]
-pub struct Supply {
+pub struct WorkspaceUpload {
     trees: Trees,
     selection: Selection,
     /// Prefix of the project's packs.
@@ -29,7 +29,7 @@ pub struct Supply {
     cache: PathBuf,
 }
 
-impl Supply {
+impl WorkspaceUpload {
     /// `expanded` returns the values of the job's variables, as the runner passed them.
     pub fn new(
         session: &Session<'_>,
@@ -106,7 +106,7 @@ impl Supply {
             summary = sending => summary?,
             () = cancellation.token().cancelled() => return Err(canceled()),
         };
-        session.tell("Project", &summary);
+        session.print_summary("Project", &summary);
         Ok(())
     }
 }

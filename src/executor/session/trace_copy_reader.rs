@@ -19,7 +19,7 @@ const BEFORE: u32 = 2;
 
 /// Reader of one node's copy, with its position.
 #[derive(Debug)]
-pub(super) struct CopyReader {
+pub(super) struct TraceCopyReader {
     node: NodeId,
     run: u32,
     /// Number of the next batch.
@@ -33,7 +33,7 @@ pub(super) struct CopyReader {
 /// Callback that takes the text of a batch.
 pub(super) type Take<'t> = &'t mut (dyn FnMut(&str) + Send);
 
-impl CopyReader {
+impl TraceCopyReader {
     pub(super) fn new(node: NodeId, run: u32) -> Self {
         Self { node, run, next: 0, full: false, there: 0 }
     }
@@ -137,10 +137,10 @@ mod tests {
     use super::*;
     use crate::cloud::testing::Memory;
     use crate::protocol::keys::SessionKeys;
-    use crate::session::exchange::Mailbox;
+    use crate::session::exchange::StoreExchange;
     use crate::trace::FrameEncoder;
 
-    fn layout() -> SessionKeys {
+    fn keys() -> SessionKeys {
         SessionKeys::new("sessions/x")
     }
 
@@ -151,7 +151,7 @@ mod tests {
         for batch in 0..batches {
             let mut lines = Vec::new();
             (0..10).for_each(|_| encoder.encode(b"123456789\n", &mut lines));
-            memory.objects.insert(&layout().trace(NodeId::LEADER, 1, batch), lines);
+            memory.objects.insert(&keys().trace(NodeId::LEADER, 1, batch), lines);
         }
         memory
     }
@@ -161,8 +161,8 @@ mod tests {
         let memory = store(200);
         for known in [Some(200), None] {
             for wanted in [0, 99, 100, 9_999, 10_000, 19_899, 19_900, 19_999] {
-                let mut reader = CopyReader::new(NodeId::LEADER, 1);
-                reader.seek(&Mailbox::new(memory.objects.clone(), layout()), wanted, known).await.unwrap();
+                let mut reader = TraceCopyReader::new(NodeId::LEADER, 1);
+                reader.seek(&StoreExchange::new(memory.objects.clone(), keys()), wanted, known).await.unwrap();
                 let found = u32::try_from(wanted / 100).unwrap();
                 assert_eq!(reader.next, found.saturating_sub(BEFORE), "{wanted} {known:?}");
             }
@@ -181,12 +181,12 @@ mod tests {
             } else {
                 encoder.encode_foreign(b"NCCL INFO", &mut lines);
             }
-            memory.objects.insert(&layout().trace(NodeId::LEADER, 1, batch), lines);
+            memory.objects.insert(&keys().trace(NodeId::LEADER, 1, batch), lines);
         }
         for known in [Some(40), None] {
             for (wanted, holder) in [(0, 5), (9, 5), (10, 30), (19, 30)] {
-                let mut reader = CopyReader::new(NodeId::LEADER, 1);
-                reader.seek(&Mailbox::new(memory.objects.clone(), layout()), wanted, known).await.unwrap();
+                let mut reader = TraceCopyReader::new(NodeId::LEADER, 1);
+                reader.seek(&StoreExchange::new(memory.objects.clone(), keys()), wanted, known).await.unwrap();
                 assert!(reader.next <= holder, "{wanted} {known:?}: {}", reader.next);
                 assert!(reader.next + 6 > holder || wanted < 10, "{wanted} {known:?}: {}", reader.next);
             }
@@ -197,22 +197,24 @@ mod tests {
     #[tokio::test]
     async fn what_was_found_is_read_in_one_go() {
         let memory = store(200);
-        let mut reader = CopyReader::new(NodeId::LEADER, 1);
-        reader.seek(&Mailbox::new(memory.objects.clone(), layout()), 19_950, Some(200)).await.unwrap();
+        let mut reader = TraceCopyReader::new(NodeId::LEADER, 1);
+        reader.seek(&StoreExchange::new(memory.objects.clone(), keys()), 19_950, Some(200)).await.unwrap();
         let mut batches = 0;
         assert!(reader.is_behind());
-        assert!(reader.read_on(&Mailbox::new(memory.objects.clone(), layout()), &mut |_| batches += 1).await.unwrap());
+        assert!(
+            reader.read_on(&StoreExchange::new(memory.objects.clone(), keys()), &mut |_| batches += 1).await.unwrap()
+        );
         assert_eq!((batches, reader.next, reader.is_behind()), (3, 200, false));
     }
 
     #[tokio::test]
     async fn reading_goes_on_where_it_ended() {
         let memory = store(3);
-        let mut reader = CopyReader::new(NodeId::LEADER, 1);
+        let mut reader = TraceCopyReader::new(NodeId::LEADER, 1);
         let mut texts = Vec::new();
         for expected in [true, true, true, false] {
             let read = reader
-                .read_on(&Mailbox::new(memory.objects.clone(), layout()), &mut |text| texts.push(text.to_owned()))
+                .read_on(&StoreExchange::new(memory.objects.clone(), keys()), &mut |text| texts.push(text.to_owned()))
                 .await
                 .unwrap();
             assert_eq!(read, expected);
