@@ -29,14 +29,14 @@ fn any_text(data: &[u8]) {
     assert!(ready.len() <= text.len());
     // A second time brings nothing new.
     decoder.push_message(&text);
-    let _ = (decoder.is_complete(), decoder.missing(), decoder.missing_beside(), decoder.finish());
+    let _ = (decoder.is_complete(), decoder.missing(), decoder.missing_foreign_lines(), decoder.finish());
     while decoder.skip_missing().is_some() {}
     assert!(ready.len() + decoder.take().len() <= text.len() * 2);
 }
 
 fn length(line: &Line) -> usize {
     match line {
-        Line::Foreign(text) | Line::Beside(text) | Line::OtherRun(text) | Line::Damaged(text) => text.len(),
+        Line::Unframed(text) | Line::Foreign(text) | Line::OtherRun(text) | Line::Damaged(text) => text.len(),
     }
 }
 
@@ -108,7 +108,7 @@ fn true_frames(data: &[u8]) {
 }
 
 fn beside(lines: Vec<Line>) -> usize {
-    lines.into_iter().filter(|line| matches!(line, Line::Beside(_))).count()
+    lines.into_iter().filter(|line| matches!(line, Line::Foreign(_))).count()
 }
 
 /// The result does not depend on how the input is divided, shows no value, and grows no more than masks do.

@@ -370,7 +370,7 @@ mod tests {
                     seen.extend(decoder.push_message(&line));
                 }
             }
-            assert_eq!(seen, [Line::Beside("theirs, [MASKED]".to_owned())]);
+            assert_eq!(seen, [Line::Foreign("theirs, [MASKED]".to_owned())]);
             std::fs::write(scene.dir.path().join("go"), "").unwrap();
         };
         let run = async { tokio::join!(run_into(&scene.spec, sink, Some(foreign), &cancel), watch) };
@@ -380,10 +380,10 @@ mod tests {
         while let Ok(lines) = lines.try_recv() {
             seen.extend(lines.iter().flat_map(|line| decoder.push_message(line)));
         }
-        assert_eq!(seen, [Line::Beside("\ttheirs".to_owned())]);
+        assert_eq!(seen, [Line::Foreign("\ttheirs".to_owned())]);
         assert_eq!(decoder.take(), b"mine\nstill mine\n");
         assert!(decoder.is_complete());
-        assert_eq!(decoder.finish().unwrap().beside, 2);
+        assert_eq!(decoder.finish().unwrap().foreign_lines, 2);
         drop(stop);
         thread.join().unwrap();
     }

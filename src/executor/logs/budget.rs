@@ -1,7 +1,7 @@
-//! The host's share of requests of one kind, as those to CloudWatch: a token bucket whose rate yields when the account is throttled.
+//! Limits the host's rate of one kind of request: a token bucket whose rate falls when the account is throttled.
 //!
-//! The quota belongs to an account and region, and others read from it too, so the rate halves with each throttling and
-//! grows back slowly, as TCP does. It never waits and never looks at a clock: times are given, as time since a start.
+//! The quota belongs to an account and region, and other clients use it too. So the rate halves with each throttling and grows back
+//! slowly, as in TCP. No waiting, no clock: times are arguments, as time since the start.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Requests a second below which throttling does not push the rate.
+/// Lowest rate, in requests a second; throttling does not reduce it further.
 const LOWEST: f64 = 0.2;
-/// Growth of the rate in a second without throttling.
+/// Growth of the rate per second without throttling.
 const GROWTH: f64 = 1.10;
-/// Replies to requests that were sent before the last cut say nothing about the rate since.
+/// At most one cut in this time: later errors may belong to requests sent before the cut.
 const ONE_CUT_IN: Duration = Duration::from_secs(1);
-/// Tokens that can be saved up.
+/// Capacity of the bucket.
 const CAPACITY: f64 = 3.0;
-/// Tokens that an urgent request leaves over, and any other: one stays reserved for what is urgent.
+/// Tokens needed for an urgent request, and for any other: one token stays reserved for urgent ones.
 const URGENT_NEEDS: f64 = 1.0;
 const ANY_NEEDS: f64 = 2.0;
 
-/// What may be sent now.
+/// The requests that may be sent now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Grant {
     Nothing,
@@ -29,26 +29,26 @@ pub(crate) enum Grant {
     Any,
 }
 
-/// The bucket. Over `t` seconds at most `ceiling * t + 3` requests are granted.
+/// The token bucket. Grants at most `ceiling * t + 3` requests in `t` seconds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ReadBudget {
     ceiling: f64,
     rate: f64,
     tokens: f64,
-    /// Up to when tokens and growth are reckoned.
+    /// Time up to which tokens were added; `grown`: up to which the rate has grown.
     refilled: Duration,
     grown: Duration,
     cut: Option<Duration>,
 }
 
 impl ReadBudget {
-    /// Starts at half of `ceiling` (requests a second) with one token: another reader may just have spent its own.
+    /// Starts at half of `ceiling` (requests a second) with one token: another reader may just have used its tokens.
     pub(crate) fn new(ceiling: f64, now: Duration) -> Self {
         let ceiling = ceiling.max(LOWEST);
         Self { ceiling, rate: (ceiling / 2.0).max(LOWEST), tokens: 1.0, refilled: now, grown: now, cut: None }
     }
 
-    /// What may be sent at `now`.
+    /// Adds the tokens due at `now` and returns the requests that may be sent.
     pub(crate) fn grant(&mut self, now: Duration) -> Grant {
         let passed = now.saturating_sub(self.refilled).as_secs_f64();
         self.refilled = self.refilled.max(now);
@@ -62,7 +62,7 @@ impl ReadBudget {
         }
     }
 
-    /// How long until `grant` is reached when nothing is sent; after [`ReadBudget::grant`] at the same time.
+    /// Time until `grant` is reached when nothing is sent. Call it after [`ReadBudget::grant`] at the same time.
     pub(crate) fn wait(&self, grant: Grant) -> Duration {
         let needed = match grant {
             Grant::Nothing => return Duration::ZERO,
@@ -72,20 +72,20 @@ impl ReadBudget {
         Duration::try_from_secs_f64((needed - self.tokens).max(0.0) / self.rate).unwrap_or(ONE_CUT_IN)
     }
 
-    /// One request is sent.
+    /// Takes the token of one request.
     pub(crate) fn spend(&mut self) {
         self.tokens -= 1.0;
     }
 
-    /// A request was answered.
+    /// Records a successful request: the rate grows.
     pub(crate) fn succeeded(&mut self, now: Duration) {
-        // What was not asked for a while proves nothing about a higher rate.
+        // One second at most: a time without requests does not show that a higher rate is possible.
         let passed = now.saturating_sub(self.grown).as_secs_f64().min(1.0);
         self.grown = self.grown.max(now);
         self.rate = (self.rate * GROWTH.powf(passed)).min(self.ceiling);
     }
 
-    /// A request was throttled. `chance` (0 to 1) spreads hosts that were throttled together.
+    /// Records a throttled request: the rate halves. `chance` (0 to 1) spreads hosts that were throttled together.
     pub(crate) fn throttled(&mut self, now: Duration, chance: f64) {
         if self.cut.is_some_and(|cut| now.saturating_sub(cut) < ONE_CUT_IN) {
             return;
@@ -107,14 +107,14 @@ pub(crate) fn chance() -> f64 {
     f64::from(u16::try_from(roll).unwrap_or(0)) / f64::from(u16::MAX)
 }
 
-/// Chance that comes again with the same seed, for a test that plays in one thread.
+/// Random numbers that repeat with the same seed, for tests in one thread.
 #[cfg(test)]
 pub(crate) mod seeded {
     use std::cell::Cell;
 
     thread_local!(static STATE: Cell<Option<u32>> = const { Cell::new(None) });
 
-    /// From now on in this thread; `None` is chance again.
+    /// Sets the seed of this thread; `None`: random again.
     pub(crate) fn set(seed: Option<u32>) {
         STATE.set(seed);
     }

@@ -1,69 +1,69 @@
-//! Which streams the jobs have: listings for single jobs, and of the newest streams of all when many jobs look for theirs. No
-//! I/O, no clock.
+//! Finds the jobs' streams: by a listing of one job, or of the account's newest streams when many jobs wait for theirs. No I/O, no
+//! clock.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::query::{Call, PATIENCE, backoff};
-use super::state::Job;
+use super::query::{LogRequest, PATIENCE, backoff};
+use super::state::TrackedJob;
 use super::subscription::Intervals;
 use crate::base::stream::StreamName;
 use crate::cloud::CloudErrorKind;
 
-/// Jobs that look for a stream before a listing of the newest streams pays.
+/// Number of waiting jobs from which a listing of the newest streams pays.
 const CROWD: usize = 8;
-/// Listings of the newest streams in a row.
+/// Most pages of one listing of the newest streams.
 const PAGES: u32 = 20;
 
-/// By the drivers' keys.
-pub(super) type Jobs = BTreeMap<String, Job>;
+/// The jobs by their drivers' keys.
+pub(super) type TrackedJobs = BTreeMap<String, TrackedJob>;
 
-/// Jobs without a stream of every node.
-fn seekers(jobs: &Jobs) -> usize {
+/// Number of jobs that lack a node's stream.
+fn seekers(jobs: &TrackedJobs) -> usize {
     jobs.values().filter(|job| !job.is_complete()).count()
 }
 
-/// So many jobs look for streams that the newest ones are listed for all.
-pub(super) fn is_crowd(jobs: &Jobs) -> bool {
+/// True when so many jobs wait for streams that the newest streams are listed for all.
+pub(super) fn is_crowd(jobs: &TrackedJobs) -> bool {
     seekers(jobs) >= CROWD
 }
 
-/// Listing the newest streams of all jobs.
+/// The listing of the newest streams.
 #[derive(Debug, Clone, Default)]
 pub(super) struct StreamDiscovery {
     due: Duration,
     token: Option<String>,
     pages: u32,
-    /// Streams that were looked for, on the pages of this listing.
+    /// Streams of waiting jobs on the pages of this listing.
     found: u32,
     pause: Duration,
     in_flight: bool,
 }
 
 impl StreamDiscovery {
-    /// There is more to find.
-    pub(super) fn hasten(&mut self, intervals: &Intervals, now: Duration) {
+    /// Lists earlier: new streams are expected.
+    pub(super) fn expect_more(&mut self, intervals: &Intervals, now: Duration) {
         self.pause = Duration::ZERO;
         self.due = self.due.min(now + intervals.discovery.shortest);
     }
 
-    pub(super) fn due(&self, jobs: &Jobs) -> Option<Duration> {
+    pub(super) fn due(&self, jobs: &TrackedJobs) -> Option<Duration> {
         (is_crowd(jobs) && !self.in_flight).then_some(self.due)
     }
 
-    /// A listing that is due; without an ordinary grant only what is urgent or has waited for long.
+    /// Returns a listing that is due; with `only_urgent`, only an urgent or long overdue one.
     pub(super) fn next(
         &mut self,
-        jobs: &mut Jobs,
+        jobs: &mut TrackedJobs,
         only_urgent: bool,
         intervals: &Intervals,
         now: Duration,
-    ) -> Option<Call> {
+    ) -> Option<LogRequest> {
         let waits_long = |due: Duration| due + PATIENCE <= now;
         let is_allowed = !only_urgent || waits_long(self.due);
         if is_allowed && self.due(jobs).is_some_and(|due| due <= now) {
             self.in_flight = true;
-            return Some(Call::Newest { token: self.token.clone() });
+            return Some(LogRequest::Newest { token: self.token.clone() });
         }
         let (_, key, job) = jobs
             .iter_mut()
@@ -74,19 +74,19 @@ impl StreamDiscovery {
             })
             .min_by_key(|(rank, ..)| *rank)?;
         job.listing = true;
-        Some(Call::List { key: key.clone(), job: job.subscription.job.clone() })
+        Some(LogRequest::List { key: key.clone(), job: job.subscription.job.clone() })
     }
 
-    /// One page of the newest streams of the account; goes on while it is of use.
+    /// Takes one page of the account's newest streams; asks for the next page while it is worth it.
     pub(super) fn found(
         &mut self,
-        jobs: &mut Jobs,
+        jobs: &mut TrackedJobs,
         streams: &[String],
         token: Option<String>,
         intervals: &Intervals,
         now: Duration,
     ) {
-        // Streams that are read already are newer than those that were silent since they began.
+        // Streams that are read already come first in the listing, so they also are a reason to go on.
         let (mut ours, mut found) = (false, self.found);
         for stream in streams {
             let Some(StreamName { job: name, .. }) = StreamName::parse(stream) else { continue };
@@ -105,7 +105,7 @@ impl StreamDiscovery {
             *self = Self { due: now, token, pages, found, in_flight: false, ..*self };
             return;
         }
-        // A page that finds less than one stream is of no more use than a listing of one job.
+        // A page that finds less than one stream is worth no more than a listing of one job.
         let pause = match found {
             _ if found > pages * 4 => Duration::ZERO,
             _ if found > pages => intervals.discovery.shortest,
@@ -120,7 +120,7 @@ impl StreamDiscovery {
     }
 }
 
-/// What does not pass is asked again after a longer time.
+/// The pause after a failed request: longer for an error that a retry does not fix.
 pub(super) fn pause_after(kind: CloudErrorKind, chance: f64, intervals: &Intervals) -> Duration {
     if kind.may_pass() { backoff(2, chance) } else { intervals.refused }
 }

@@ -1,20 +1,19 @@
-//! The host's one reader of CloudWatch Logs: all drivers of a host that read the same account and region share it.
+//! Reads CloudWatch Logs for all drivers of a host that use the same account and region, through one elected reader.
 //!
 //! There is no daemon. A driver *joins* with a [`Feed`]: it writes a subscription into a shared directory and takes its events
-//! from a file there. One of the joined drivers is elected by a lock and reads for all, up to 100 streams a request,
-//! within one budget of requests. When it ends or is killed, the lock is free and the next one reads on: what it needs
-//! to know stands in the drivers' files. A reader that hangs is noticed, and each driver reads slowly for itself then.
+//! from a file there. A file lock elects one of the joined drivers, which reads for all, up to 100 streams a request, within one
+//! budget of requests. When it ends or is killed, the lock is free and the next driver takes over; the drivers' files hold all it
+//! needs. When a reader hangs, each driver reads slowly for itself.
 //!
-//! Every event is handed out once while a feed lives, as far as its id is remembered (the newest 20,000 of a stream, and
-//! three minutes); events with exactly the floor's timestamp may come again after the next join. Nothing here knows what
-//! a message means.
+//! A feed returns every event once, as long as its id is remembered (the newest 20,000 of a stream, and three minutes). Events with
+//! exactly the floor's timestamp may be repeated after the next join. This module does not interpret messages.
 
 pub(crate) mod budget;
 mod discovery;
 mod plan;
 mod query;
 mod seen;
-mod spool;
+mod shared_dir;
 mod state;
 mod subscription;
 #[cfg(test)]
@@ -27,51 +26,51 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub(crate) use self::budget::chance;
-use self::seen::{Novelty, Seen};
-pub use self::spool::forget;
-use self::spool::{Spool, State, SubscriptionGuard, Taken};
+use self::seen::{Novelty, SeenIds};
+pub use self::shared_dir::forget;
+use self::shared_dir::{ReaderState, SharedDir, SubscriptionGuard, Taken};
 use self::state::LATEST;
-pub use self::subscription::Pace;
+pub use self::subscription::FeedMode;
 use self::subscription::{Again, Intervals, Subscription, VERSION};
-use self::worker::WorkerConfig;
+use self::worker::ReaderConfig;
 use crate::base::clock::Clock;
 use crate::base::worker::Worker;
 use crate::cloud::{LogClient, LogEvent};
 
-/// Ids of a stream that a driver remembers, and for how long before the newest event (milliseconds).
+/// Remembered event ids of a stream: their number, and their age before the newest event in milliseconds.
 const IDS: usize = 20_000;
 const KEPT: u64 = 3 * LATEST;
-/// Election after a reader of this process has ended by itself, counted in ordinary pauses.
+/// Wait before the next election after this process's reader failed, in election intervals.
 const AFTER_A_FAILURE: u32 = 20;
 
-/// Why and how a driver joins.
+/// The configuration of a [`Feed`].
 #[derive(Debug, Clone)]
-pub struct Terms {
+pub struct FeedConfig {
     /// `runner.state_dir`; the shared directory is made below it.
     pub dir: PathBuf,
-    /// Region, endpoint and credentials in one text: drivers with the same scope share a reader.
+    /// Region, endpoint and credentials as one text: drivers with the same scope share a reader.
     pub scope: String,
     /// The training job's name.
     pub job: String,
-    /// Streams that are expected at least: one a node.
+    /// Expected number of nodes; each has at least one stream.
     pub nodes: usize,
-    /// Epoch milliseconds by stream: everything before is known. A stream that is absent is read from its head.
+    /// Epoch milliseconds by stream: earlier events are not returned. A stream that is absent is read from its start.
     pub floors: BTreeMap<String, u64>,
-    pub pace: Pace,
-    /// The host's budget, if this driver is elected: `trace.log_requests_per_second`.
+    pub mode: FeedMode,
+    /// Request budget of the host, used when this driver is elected: `trace.log_requests_per_second`.
     pub requests_per_second: f64,
     pub clock: Arc<dyn Clock>,
 }
 
-/// One driver's share in the host's reader. Dropping it leaves, and ends the reader if it runs in this process.
+/// One driver's log events, from the host's reader. Dropped, it unsubscribes, and ends the reader if it runs in this process.
 pub struct Feed {
-    // Ends before the guard's files go.
+    // Declared before `guard`, so that the reader ends before its files are removed.
     worker: Option<(Role, Worker)>,
     guard: SubscriptionGuard,
-    spool: Spool,
+    shared: SharedDir,
     subscription: Subscription,
     floors: BTreeMap<String, u64>,
-    seen: BTreeMap<String, Seen>,
+    seen: BTreeMap<String, SeenIds>,
     connect: LogClient,
     requests_per_second: f64,
     clock: Arc<dyn Clock>,
@@ -81,38 +80,38 @@ pub struct Feed {
     next_watch: Instant,
     next_publish: Instant,
     unpublished: bool,
-    /// A driver that reads for itself begins here.
+    /// When this driver begins to read for itself.
     alone_from: Option<Instant>,
-    state: Option<(State, SystemTime)>,
+    state: Option<(ReaderState, SystemTime)>,
     told: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Elected,
-    /// Beside an elected reader that hangs.
+    /// Reads for this driver alone, while the elected reader hangs.
     Alone,
 }
 
 impl Feed {
-    /// Joins; the first [`Feed::take`] stands for election.
-    pub fn join(terms: Terms, connect: LogClient) -> anyhow::Result<Self> {
-        Self::join_at(terms, connect, &Intervals::default())
+    /// Writes the subscription; the first [`Feed::take`] takes part in the election.
+    pub fn join(config: FeedConfig, connect: LogClient) -> anyhow::Result<Self> {
+        Self::join_at(config, connect, &Intervals::default())
     }
 
-    fn join_at(terms: Terms, connect: LogClient, intervals: &Intervals) -> anyhow::Result<Self> {
+    fn join_at(config: FeedConfig, connect: LogClient, intervals: &Intervals) -> anyhow::Result<Self> {
         anyhow::ensure!(
-            !terms.job.is_empty() && terms.job.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'),
+            !config.job.is_empty() && config.job.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'),
             "failed to subscribe to a log: `{}` is not the name of a training job",
-            terms.job
+            config.job
         );
-        let spool = Spool::open(&terms.dir, &terms.scope)?;
+        let shared = SharedDir::open(&config.dir, &config.scope)?;
         let subscription = Subscription {
             version: VERSION,
-            job: terms.job,
-            nodes: terms.nodes,
-            floors: terms.floors.clone(),
-            pace: terms.pace,
+            job: config.job,
+            nodes: config.nodes,
+            floors: config.floors.clone(),
+            mode: config.mode,
             started: false,
             urgent: false,
             again: None,
@@ -120,15 +119,15 @@ impl Feed {
         let now = Instant::now();
         Ok(Self {
             worker: None,
-            guard: spool.subscribe(&subscription)?,
-            spool,
+            guard: shared.subscribe(&subscription)?,
+            shared,
             subscription,
-            floors: terms.floors,
+            floors: config.floors,
             seen: BTreeMap::new(),
             connect,
-            requests_per_second: terms.requests_per_second,
-            joined: terms.clock.now(),
-            clock: terms.clock,
+            requests_per_second: config.requests_per_second,
+            joined: config.clock.now(),
+            clock: config.clock,
             intervals: *intervals,
             next_election: now,
             next_watch: now,
@@ -140,12 +139,12 @@ impl Feed {
         })
     }
 
-    /// What came since the last call, in the order of arrival; at most about 256 KB, so a busy caller asks again at
-    /// once. Also the moment to stand for election. Touches local files alone.
+    /// Returns the events that arrived since the last call, in order of arrival, about 256 KB at most; call again at once after a full
+    /// result. Also takes part in the election. Touches local files only.
     pub fn take(&mut self) -> anyhow::Result<Vec<LogEvent>> {
         let now = Instant::now();
-        if let Err(error) = self.stand(now) {
-            tracing::warn!(error = format!("{error:#}"), "failed to stand for election as the log reader");
+        if let Err(error) = self.elect(now) {
+            tracing::warn!(error = format!("{error:#}"), "failed to take part in the election of the log reader");
         }
         if now >= self.next_watch {
             self.next_watch = now + self.intervals.beat;
@@ -153,9 +152,9 @@ impl Feed {
         }
         let taken = self.guard.take()?;
         if taken.lost {
-            // Somebody cleaned the directory; the floors are what is known.
+            // The directory was cleaned from outside: subscribe again from the floors.
             self.subscription.floors.clone_from(&self.floors);
-            self.guard = self.spool.subscribe(&self.subscription)?;
+            self.guard = self.shared.subscribe(&self.subscription)?;
             return Ok(Vec::new());
         }
         if taken.torn {
@@ -166,7 +165,7 @@ impl Feed {
         if self.unpublished && now >= self.next_publish {
             self.next_publish = now + self.intervals.publish;
             self.unpublished = false;
-            // Without it a reader that is elected later begins earlier.
+            // Not fatal: a later reader then begins earlier.
             if let Err(error) = self.guard.publish(&self.floors) {
                 tracing::warn!(error = format!("{error:#}"), "failed to tell the log reader");
             }
@@ -174,12 +173,12 @@ impl Feed {
         Ok(events)
     }
 
-    /// Epoch milliseconds by stream, of what was taken: everything before is known. For the next [`Terms::floors`].
+    /// Epoch milliseconds by stream: all earlier events were taken. For the next [`FeedConfig::floors`].
     pub fn floors(&self) -> &BTreeMap<String, u64> {
         &self.floors
     }
 
-    /// The container runs: its streams must appear soon, and are looked for more often.
+    /// The container runs: its streams will appear soon, so they are listed more often.
     pub fn started(&mut self) {
         if !self.subscription.started {
             self.subscription.started = true;
@@ -187,7 +186,7 @@ impl Feed {
         }
     }
 
-    /// The stage has ended and waits for what the log alone has: it is read for first.
+    /// The stage has ended and waits for events that only the log has: its streams are read first.
     pub fn hurry(&mut self) {
         if !self.subscription.urgent {
             self.subscription.urgent = true;
@@ -195,19 +194,19 @@ impl Feed {
         }
     }
 
-    /// A gap was seen: the job's streams are read once more from `since` (epoch milliseconds). What was handed out
-    /// already comes again only where its id is forgotten.
+    /// Reads the job's streams once more from `since` (epoch milliseconds), after a gap. An event is returned again only when its id was
+    /// forgotten.
     pub fn read_again(&mut self, since: u64) {
         let number = self.subscription.again.map_or(1, |again| again.number.wrapping_add(1));
         self.subscription.again = Some(Again { number, since });
         self.rewrite();
     }
 
-    /// For how long nothing could be read: throttled, denied, out of reach. `None` when all is well.
+    /// Time since the last successful request: throttled, denied or unreachable. `None` when requests succeed.
     pub fn unserved(&self) -> Option<Duration> {
         let now = self.clock.now();
         match &self.state {
-            Some((State { unserved_since: Some(since), .. }, _)) => {
+            Some((ReaderState { unserved_since: Some(since), .. }, _)) => {
                 now.duration_since(UNIX_EPOCH + Duration::from_millis(*since)).ok()
             }
             _ if self.alone_from.is_some() && self.worker.is_none() => {
@@ -218,7 +217,7 @@ impl Feed {
         }
     }
 
-    /// What people have to change before logs can be read, each text once.
+    /// Error that the operator has to fix before logs can be read; each text is returned once.
     pub fn trouble(&mut self) -> Option<String> {
         let trouble = self.state.as_ref()?.0.trouble.clone()?;
         (self.told.as_ref() != Some(&trouble)).then(|| {
@@ -227,15 +226,15 @@ impl Feed {
         })
     }
 
-    /// A subscription that cannot be written is no reason to end a job: the old one holds.
+    /// Writes the subscription. A failure is logged only: the old subscription stays valid.
     fn rewrite(&self) {
         if let Err(error) = self.guard.rewrite(&self.subscription) {
             tracing::warn!(error = format!("{error:#}"), "failed to tell the log reader");
         }
     }
 
-    /// Becomes the reader for all when there is none.
-    fn stand(&mut self, now: Instant) -> anyhow::Result<()> {
+    /// Becomes the host's reader when there is none.
+    fn elect(&mut self, now: Instant) -> anyhow::Result<()> {
         if self.worker.as_ref().is_some_and(|(_, worker)| worker.has_ended()) {
             self.worker = None;
             self.next_election = now + self.intervals.elect * AFTER_A_FAILURE;
@@ -245,18 +244,18 @@ impl Feed {
             return Ok(());
         }
         self.next_election = now + self.intervals.elect;
-        if let Some(lock) = self.spool.try_lead()? {
+        if let Some(lock) = self.shared.try_lead()? {
             self.worker = None;
             self.alone_from = None;
-            let worker = worker::start(self.worker_config(Some(lock)))?;
+            let worker = worker::start(self.reader_config(Some(lock)))?;
             self.worker = Some((Role::Elected, worker));
         }
         Ok(())
     }
 
-    /// Looks after the elected reader: when it hangs, this driver reads for itself until it works again.
+    /// Checks the elected reader: while it hangs, this driver reads for itself.
     fn watch(&mut self, now: Instant) {
-        self.state = self.spool.state();
+        self.state = self.shared.state();
         if matches!(self.worker, Some((Role::Elected, _))) {
             return;
         }
@@ -264,7 +263,7 @@ impl Feed {
         if self.clock.now().duration_since(beat).is_ok_and(|age| age > self.intervals.hung) {
             let from = *self.alone_from.get_or_insert_with(|| now + self.intervals.alone.longest.mul_f64(chance()));
             if self.worker.is_none() && now >= from {
-                match worker::start(self.worker_config(None)) {
+                match worker::start(self.reader_config(None)) {
                     Ok(worker) => self.worker = Some((Role::Alone, worker)),
                     Err(error) => tracing::warn!(error = format!("{error:#}"), "failed to read the log alone"),
                 }
@@ -275,9 +274,9 @@ impl Feed {
         }
     }
 
-    fn worker_config(&self, lead: Option<std::fs::File>) -> WorkerConfig {
-        WorkerConfig {
-            spool: self.spool.clone(),
+    fn reader_config(&self, lead: Option<std::fs::File>) -> ReaderConfig {
+        ReaderConfig {
+            shared: self.shared.clone(),
             only: lead.is_none().then(|| self.guard.key().to_owned()),
             lead,
             connect: Arc::clone(&self.connect),
@@ -287,13 +286,13 @@ impl Feed {
         }
     }
 
-    /// What is new of it; floors follow.
+    /// Returns the new events and raises the floors.
     fn admit(&mut self, taken: Taken) -> Vec<LogEvent> {
         let again = self.subscription.again.map(|again| again.since);
         let mut events = taken.events;
         events.retain(|event| {
             let seen = self.seen.entry(event.stream.clone()).or_default();
-            match seen.meet(event.timestamp, &event.id) {
+            match seen.note(event.timestamp, &event.id) {
                 Novelty::First => true,
                 Novelty::Again => false,
                 Novelty::Unknown => again.is_some_and(|since| event.timestamp >= since),
@@ -315,11 +314,11 @@ impl Feed {
     }
 
     #[cfg(test)]
-    fn spool_file(&self, extension: &str) -> PathBuf {
-        self.spool.file(self.guard.key(), extension)
+    fn shared_file(&self, extension: &str) -> PathBuf {
+        self.shared.file(self.guard.key(), extension)
     }
 
-    /// As `kill -9` of this driver: its reader stops, its files stay.
+    /// Simulates `kill -9` of this driver: its reader stops, its files stay.
     #[cfg(test)]
     fn kill(self) {
         drop(self.worker);

@@ -1,31 +1,30 @@
-//! What the elected reader asks next, and what follows from the answer. No I/O and no clock: `now` is the time since a
-//! start, and whether a request may be sent at all is decided by `budget`.
+//! Decides the reader's next request and evaluates the reply. No I/O and no clock: `now` is the time since the reader's start;
+//! `budget` decides whether a request may be sent.
 //!
-//! A *query* reads up to 100 streams from one point in time to the end, page by page. Streams are put together when their
-//! floors are close and the page is not expected to overflow, so a heavy stream ends up alone. The stream that waits
-//! longest is served first, which is round robin; urgent ones come before all others, which get every other request at
-//! least once they have waited for a few seconds.
+//! A *query* reads up to 100 streams from one point in time to the end, page by page. It combines streams whose floors are close as
+//! long as the page is not expected to overflow, so a heavy stream is read alone. The stream that waits longest is served first
+//! (round robin). Urgent streams come before all others; but an ordinary one that has waited a few seconds gets every other request.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::budget::Grant;
-use super::discovery::{Jobs, StreamDiscovery, is_crowd, pause_after};
-use super::query::{Call, PATIENCE, Query, backoff};
+use super::discovery::{StreamDiscovery, TrackedJobs, is_crowd, pause_after};
+use super::query::{LogRequest, PATIENCE, Query, backoff};
 use super::seen::Novelty;
-use super::state::{Job, Reach};
+use super::state::{ReadStart, TrackedJob};
 use super::subscription::{Intervals, Subscription};
 use crate::cloud::{CloudErrorKind, FILTER_STREAMS, LogEvent};
 
-/// Bytes of a reply that are planned for. AWS cuts a page at 1 MB of messages; three replies at a time must stay small.
+/// Planned size of a reply in bytes. AWS limits a page to 1 MB of messages, and three replies are held at a time.
 const PAGE_BYTES: f64 = 700_000.0;
-/// Streams of one query have floors so close, in milliseconds: old ground is not read again for those that are far ahead.
+/// Largest distance of the floors of one query's streams, in milliseconds: streams that are far ahead are not read again.
 const SPREAD: u64 = 90_000;
-/// Ordinary disorder among the batches of a stream, which the service shows after 5 to 15 s.
+/// Ordinary disorder of a stream's batches, which become visible after 5 to 15 s.
 const LOOK_BACK: Duration = Duration::from_secs(15);
-/// Ids remembered for all streams together: about 5 MB.
+/// Limit of the remembered ids of all streams: about 5 MB.
 const IDS: usize = 120_000;
-/// New events of one driver's job.
+/// New events for one driver.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Delivery {
     pub(super) key: String,
@@ -33,35 +32,35 @@ pub(super) struct Delivery {
     pub(super) events: Vec<LogEvent>,
 }
 
-/// Floors that silent streams have reached, for one driver.
+/// New floors of silent streams, for one driver.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reached {
     pub(super) key: String,
     pub(super) floors: BTreeMap<String, u64>,
 }
 
-/// What can be read next, and since when.
+/// A query or stream that can be read next, and since when it waits.
 struct Turn {
     due: Duration,
-    what: What,
+    target: Target,
 }
 
-enum What {
+enum Target {
     Query(u64),
-    Stream { key: String, name: String },
+    TrackedStream { key: String, name: String },
 }
 
-/// All drivers' jobs, and what is being read.
+/// The jobs of all drivers and the running queries.
 #[derive(Debug)]
 pub(super) struct Plan {
     intervals: Intervals,
-    /// One driver reads for itself, slowly.
+    /// Reads slowly for one driver alone.
     alone: bool,
-    jobs: Jobs,
+    jobs: TrackedJobs,
     queries: BTreeMap<u64, Query>,
     queries_made: u64,
     discovery: StreamDiscovery,
-    /// The newest ingestion time that the service has told, epoch milliseconds.
+    /// The newest ingestion time seen in a reply, epoch milliseconds.
     newest: Option<u64>,
     listed_last: bool,
     urgent_last: bool,
@@ -82,7 +81,7 @@ impl Plan {
         }
     }
 
-    /// Takes a new driver or its newer subscription. `reached` are the floors that the driver wrote down since it joined.
+    /// Adds a driver or replaces its subscription. `reached` are the floors that the driver published since it joined.
     pub(super) fn subscribe(
         &mut self,
         key: &str,
@@ -92,16 +91,16 @@ impl Plan {
     ) {
         if let Some(job) = self.jobs.get_mut(key) {
             if subscription.started && !job.subscription.started {
-                self.discovery.hasten(&self.intervals, now);
+                self.discovery.expect_more(&self.intervals, now);
             }
             job.update(subscription, &self.intervals, now);
             return;
         }
-        self.discovery.hasten(&self.intervals, now);
+        self.discovery.expect_more(&self.intervals, now);
         let list_due = if is_crowd(&self.jobs) { now + self.intervals.discovery.shortest * 2 } else { now };
         let known: Vec<String> = subscription.floors.keys().chain(reached.keys()).cloned().collect();
         let again = subscription.again;
-        let mut job = Job::new(subscription, list_due);
+        let mut job = TrackedJob::new(subscription, list_due);
         for stream in known {
             job.add(&stream, reached, self.intervals.deep, now);
         }
@@ -115,7 +114,7 @@ impl Plan {
         self.jobs.remove(key);
     }
 
-    /// Whether a driver's feed can take more.
+    /// Sets whether a driver's feed is full.
     pub(super) fn block(&mut self, key: &str, blocked: bool) {
         if let Some(job) = self.jobs.get_mut(key) {
             job.blocked = blocked;
@@ -126,15 +125,15 @@ impl Plan {
         self.jobs.iter().filter(|(_, job)| job.blocked).map(|(key, _)| key.clone()).collect()
     }
 
-    /// The next request, if one is due that the grant allows.
-    pub(super) fn next(&mut self, grant: Grant, now: Duration) -> Option<Call> {
+    /// Returns the next request, if one is due and allowed by `grant`.
+    pub(super) fn next(&mut self, grant: Grant, now: Duration) -> Option<LogRequest> {
         if grant == Grant::Nothing {
             return None;
         }
         let waits_long = |turn: &Turn| turn.due + PATIENCE <= now;
         let urgent = self.turn(true, now);
         let ordinary = self.turn(false, now).filter(|turn| grant == Grant::Any || waits_long(turn));
-        // Listings get every other request at most.
+        // Listings get at most every other request.
         if (!self.listed_last || (urgent.is_none() && ordinary.is_none()))
             && let Some(call) = self.discovery.next(&mut self.jobs, grant == Grant::Urgent, &self.intervals, now)
         {
@@ -146,9 +145,9 @@ impl Plan {
             (Some(turn), _) | (None, Some(turn)) => turn,
             (None, None) => return None,
         };
-        let (query, urgent) = match turn.what {
-            What::Query(query) => (query, self.queries.get(&query)?.urgent),
-            What::Stream { key, name } => {
+        let (query, urgent) = match turn.target {
+            Target::Query(query) => (query, self.queries.get(&query)?.urgent),
+            Target::TrackedStream { key, name } => {
                 let query = self.begin(&key, &name, now)?;
                 (query, self.queries.get(&query)?.urgent)
             }
@@ -157,7 +156,7 @@ impl Plan {
         self.step(query)
     }
 
-    /// When something is due next, in-flight requests apart.
+    /// Time of the next request, apart from those in flight.
     pub(super) fn due(&self) -> Option<Duration> {
         let queries = self.queries.values().filter(|query| !query.in_flight).map(|query| query.due);
         let open = self.jobs.values().filter(|job| !job.blocked);
@@ -166,7 +165,7 @@ impl Plan {
         queries.chain(streams.map(|stream| stream.due)).chain(lists).chain(self.discovery.due(&self.jobs)).min()
     }
 
-    /// What waits longest to be read, among what is urgent or among the rest.
+    /// The query or stream that waits longest, among the urgent or among the ordinary ones.
     fn turn(&self, urgent: bool, now: Duration) -> Option<Turn> {
         let open =
             self.queries.iter().filter(|(_, query)| query.urgent == urgent && !query.in_flight && query.due <= now);
@@ -180,20 +179,20 @@ impl Plan {
             .min();
         match (query, stream) {
             (Some((due, query)), stream) if stream.is_none_or(|(other, ..)| due <= other) => {
-                Some(Turn { due, what: What::Query(query) })
+                Some(Turn { due, target: Target::Query(query) })
             }
             (_, Some((due, key, name))) => {
-                Some(Turn { due, what: What::Stream { key: key.clone(), name: name.clone() } })
+                Some(Turn { due, target: Target::TrackedStream { key: key.clone(), name: name.clone() } })
             }
             (_, None) => None,
         }
     }
 
-    /// Opens a query for the stream and others that are due and fit.
+    /// Opens a query for the stream and for others that are due and fit.
     fn begin(&mut self, key: &str, name: &str, now: Duration) -> Option<u64> {
         let job = self.jobs.get(key)?;
         let (urgent, seed) = (job.subscription.urgent, job.streams.get(name)?);
-        let (reach, floor) = (seed.reach(now), seed.since(Reach::Floor));
+        let (start, floor) = (seed.next_start(now), seed.since(ReadStart::Floor));
         let mut candidates = Vec::new();
         for (other_key, job) in &self.jobs {
             if job.blocked || job.subscription.urgent != urgent {
@@ -201,20 +200,21 @@ impl Plan {
             }
             for (other, stream) in &job.streams {
                 let soon = now + stream.pause / 2;
-                // Those whose turn to go back comes soon join a query that does, and those that it costs nothing; an ordinary
-                // query leaves them to their own.
-                let fits = match reach {
-                    Reach::Floor => stream.reach(now) == Reach::Floor,
-                    Reach::Deep => stream.is_silent() || stream.reach(now + self.intervals.deep / 4) == Reach::Deep,
-                    Reach::Again(_) => other_key == key && stream.again == seed.again,
+                // Streams that are soon due for a deep read join one, and so do silent streams; an ordinary query leaves them out.
+                let fits = match start {
+                    ReadStart::Floor => stream.next_start(now) == ReadStart::Floor,
+                    ReadStart::Deep => {
+                        stream.is_silent() || stream.next_start(now + self.intervals.deep / 4) == ReadStart::Deep
+                    }
+                    ReadStart::Again(_) => other_key == key && stream.again == seed.again,
                 };
                 let distance = stream.floor.abs_diff(floor);
                 if fits
                     && stream.query.is_none()
                     && stream.due <= soon
-                    && (distance <= SPREAD || matches!(reach, Reach::Again(_)))
+                    && (distance <= SPREAD || matches!(start, ReadStart::Again(_)))
                 {
-                    let since = stream.since(reach);
+                    let since = stream.since(start);
                     candidates.push((distance, other != name, other_key, other, since, stream.rate));
                 }
             }
@@ -224,7 +224,7 @@ impl Plan {
         for (_, _, other_key, other, from, bytes) in candidates {
             let (from, bytes) = (since.min(from), rate + bytes);
             let age = Duration::from_millis(self.newest.unwrap_or(0).saturating_sub(from)).as_secs_f64();
-            // One driver a stream: a second one of the same job gets its own query.
+            // One driver per stream: a second driver of the same job gets its own query.
             if members.contains_key(other) || (!members.is_empty() && from > 0 && bytes * age > PAGE_BYTES) {
                 continue;
             }
@@ -234,20 +234,20 @@ impl Plan {
                 break;
             }
         }
-        if reach == Reach::Floor && since > 0 {
+        if start == ReadStart::Floor && since > 0 {
             since = self.look_back(&members, since, rate);
         }
-        Some(self.open(members, since, reach, urgent, now))
+        Some(self.open(members, since, start, urgent, now))
     }
 
-    /// Batches become visible out of order, so a read begins as much earlier as the page has room for.
+    /// Moves the begin of a read back, as far as the page has room: batches become visible out of order.
     fn look_back(&self, members: &BTreeMap<String, String>, since: u64, rate: f64) -> u64 {
         let age = Duration::from_millis(self.newest.unwrap_or(0).saturating_sub(since)).as_secs_f64();
         let room = ((PAGE_BYTES - rate * age) / rate.max(1.0)).clamp(0.0, LOOK_BACK.as_secs_f64());
         let room = u64::try_from(Duration::from_secs_f64(room).as_millis()).unwrap_or(0);
         let stream = |(name, key): (&String, &String)| self.jobs.get(key)?.streams.get(name);
         let base = members.iter().filter_map(stream).map(|stream| stream.base).min().unwrap_or(0);
-        // What no member wants need not be read.
+        // Not before the time from which a member wants events.
         since.saturating_sub(room).max(base.min(since))
     }
 
@@ -255,7 +255,7 @@ impl Plan {
         &mut self,
         members: BTreeMap<String, String>,
         since: u64,
-        reach: Reach,
+        start: ReadStart,
         urgent: bool,
         now: Duration,
     ) -> u64 {
@@ -268,20 +268,20 @@ impl Plan {
         }
         let newest = self.newest;
         let query =
-            Query { members, since, token: None, reach, urgent, newest, due: now, in_flight: false, failures: 0 };
+            Query { members, since, token: None, start, urgent, newest, due: now, in_flight: false, failures: 0 };
         self.queries.insert(id, query);
         id
     }
 
-    fn step(&mut self, id: u64) -> Option<Call> {
+    fn step(&mut self, id: u64) -> Option<LogRequest> {
         let query = self.queries.get_mut(&id)?;
         query.in_flight = true;
         let streams = query.members.keys().cloned().collect();
-        Some(Call::Filter { query: id, streams, since: query.since, token: query.token.clone() })
+        Some(LogRequest::Filter { query: id, streams, since: query.since, token: query.token.clone() })
     }
 
-    /// Which of a page's events are new, and whose. Every delivery must be answered by [`Plan::delivered`] or
-    /// [`Plan::undelivered`] before the page is [`Plan::answered`].
+    /// Selects a page's new events by driver. Call [`Plan::delivered`] or [`Plan::undelivered`] for every delivery before
+    /// [`Plan::answered`] for the page.
     pub(super) fn sort(&mut self, id: u64, events: Vec<LogEvent>) -> Vec<Delivery> {
         let Some(query) = self.queries.get(&id) else { return Vec::new() };
         let mut by_key: BTreeMap<String, Vec<LogEvent>> = BTreeMap::new();
@@ -289,10 +289,10 @@ impl Plan {
             let Some(key) = query.members.get(&event.stream) else { continue };
             let stream = self.jobs.get_mut(key).and_then(|job| job.streams.get_mut(&event.stream));
             let Some(stream) = stream.filter(|stream| stream.query == Some(id)) else { continue };
-            let novelty = stream.seen.meet(event.timestamp, &event.id);
-            let wanted = match query.reach {
-                Reach::Again(since) => event.timestamp >= since,
-                Reach::Floor | Reach::Deep => event.timestamp >= stream.base && novelty == Novelty::First,
+            let novelty = stream.seen.note(event.timestamp, &event.id);
+            let wanted = match query.start {
+                ReadStart::Again(since) => event.timestamp >= since,
+                ReadStart::Floor | ReadStart::Deep => event.timestamp >= stream.base && novelty == Novelty::First,
             };
             if wanted {
                 by_key.entry(key.clone()).or_default().push(event);
@@ -301,7 +301,7 @@ impl Plan {
         by_key.into_iter().map(|(key, events)| Delivery { key, query: id, events }).collect()
     }
 
-    /// The driver's feed has the events.
+    /// Records that the events are in the driver's feed.
     pub(super) fn delivered(&mut self, delivery: &Delivery, now: Duration) {
         let Some(job) = self.jobs.get_mut(&delivery.key) else { return };
         for event in &delivery.events {
@@ -312,7 +312,7 @@ impl Plan {
         self.bound_ids(&delivery.key);
     }
 
-    /// The driver's feed could not take the events: they count as unread, and nothing more is read until it can.
+    /// Records that the events could not be appended: they count as unread, and nothing is read for the driver until its feed is free.
     pub(super) fn undelivered(&mut self, delivery: &Delivery, now: Duration) {
         let Some(job) = self.jobs.get_mut(&delivery.key) else { return };
         job.blocked = true;
@@ -327,7 +327,7 @@ impl Plan {
         }
     }
 
-    /// A page was read, with these as its newest ingestion time and token.
+    /// Records the end of a page, with its newest ingestion time and its token; returns new floors of silent streams.
     pub(super) fn answered(
         &mut self,
         id: u64,
@@ -342,7 +342,7 @@ impl Plan {
         if token.is_some() {
             let stuck = |key: &String| self.jobs.get(key).is_none_or(|job| job.blocked);
             if query.members.values().any(stuck) {
-                // Its token reads on for all members alike, so those that can go on begin anew where they are.
+                // The token continues for all members or none, so the others start a new query.
                 self.release(id, &query, now);
             } else {
                 query.token = token;
@@ -357,14 +357,14 @@ impl Plan {
             let pause = job.pause(&self.intervals, self.alone);
             let Some(stream) = job.streams.get_mut(name).filter(|stream| stream.query == Some(id)) else { continue };
             stream.query = None;
-            if let Some(floor) = stream.read_through(query.reach, query.newest, pause, self.intervals.deep, now) {
+            if let Some(floor) = stream.read_through(query.start, query.newest, pause, self.intervals.deep, now) {
                 reached.entry(key).or_default().insert(name.clone(), floor);
             }
         }
         reached.into_iter().map(|(key, floors)| Reached { key: key.to_owned(), floors }).collect()
     }
 
-    /// A page could not be read. `chance` (0 to 1) spreads what is tried again.
+    /// Records a failed request for a page. `chance` (0 to 1) spreads the retries.
     pub(super) fn failed(&mut self, id: u64, kind: CloudErrorKind, chance: f64, now: Duration) {
         let Some(mut query) = self.queries.remove(&id) else { return };
         query.in_flight = false;
@@ -375,19 +375,19 @@ impl Plan {
                 self.queries.insert(id, query);
             }
             CloudErrorKind::NotFound => self.split(id, query, now),
-            // A token can expire; without one the same request would be refused again.
+            // The token may have expired: read again without it.
             CloudErrorKind::Invalid if query.token.is_some() => self.release(id, &query, now),
             _ => self.release(id, &query, now + self.intervals.refused),
         }
     }
 
-    /// One of the query's streams does not exist: it is found by halves, and the others are read on.
+    /// Halves a query with a stream that does not exist, until that stream is found; the others are read on.
     fn split(&mut self, id: u64, mut query: Query, now: Duration) {
         if query.members.len() > 1 {
             let middle = query.members.keys().nth(query.members.len() / 2).cloned().unwrap_or_default();
             let second = query.members.split_off(&middle);
             for members in [query.members, second] {
-                self.open(members, query.since, query.reach, query.urgent, now);
+                self.open(members, query.since, query.start, query.urgent, now);
             }
             return;
         }
@@ -409,9 +409,9 @@ impl Plan {
         }
     }
 
-    /// A job's streams are these.
+    /// Takes the listing of a job's streams.
     pub(super) fn listed(&mut self, key: &str, streams: &[String], now: Duration) {
-        // The newest streams are looked at for all; most containers of a crowd are not even there yet.
+        // A listing of the newest streams serves all jobs; most containers of a crowd have not started yet.
         let stretch = if is_crowd(&self.jobs) { 8 } else { 1 };
         let Some(job) = self.jobs.get_mut(key) else { return };
         for stream in streams {
@@ -420,7 +420,7 @@ impl Plan {
         job.listed(stretch, &self.intervals, now);
     }
 
-    /// A job's streams could not be listed.
+    /// Records a failed listing.
     pub(super) fn not_listed(&mut self, key: &str, kind: CloudErrorKind, chance: f64, now: Duration) {
         let pause = pause_after(kind, chance, &self.intervals);
         if let Some(job) = self.jobs.get_mut(key) {
@@ -429,7 +429,7 @@ impl Plan {
         }
     }
 
-    /// One page of the newest streams of the account.
+    /// Takes one page of the account's newest streams.
     pub(super) fn discovered(&mut self, streams: &[String], token: Option<String>, now: Duration) {
         self.discovery.found(&mut self.jobs, streams, token, &self.intervals, now);
     }
@@ -438,7 +438,7 @@ impl Plan {
         self.discovery.failed(kind, chance, &self.intervals, now);
     }
 
-    /// Keeps the memory for ids within its bound, at the cost of the streams that have most.
+    /// Keeps the number of remembered ids within [`IDS`], at the cost of the driver's streams that have most.
     fn bound_ids(&mut self, key: &str) {
         let streams = || self.jobs.values().flat_map(|job| job.streams.values());
         let (total, number) = streams().fold((0, 0), |(ids, number), stream| (ids + stream.seen.len(), number + 1));

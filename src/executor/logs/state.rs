@@ -1,49 +1,51 @@
-//! What the reader knows of one job and of each of its streams. No I/O, no clock: `now` is the time since a start.
+//! The reader's state of one job and each of its streams. No I/O, no clock: `now` is the time since the reader's start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::seen::Seen;
-use super::subscription::{Intervals, Pace, Pause, Subscription};
+use super::seen::SeenIds;
+use super::subscription::{FeedMode, Intervals, Pause, Subscription};
 use crate::base::node::NodeId;
 use crate::base::stream::StreamName;
 
-/// Events become visible at most this long after they were written, in milliseconds: the log agent's batches of 5 s, 5
-/// to 15 s of the service, and a wide margin. What is later still is found by deep reads, and by a driver that misses it.
+/// Milliseconds from writing an event until it is visible at the latest: the log agent's batches of 5 s, 5 to 15 s of the service,
+/// and a wide margin. Deep reads find later events, and so does a driver that asks for a gap.
 pub(super) const LATEST: u64 = 60_000;
-/// A deep read of a heavy stream goes back less far.
+/// Expected size of a deep read in bytes: of a heavy stream it goes back less far.
 const DEEP_BYTES: f64 = 16e6;
-/// Ids are kept a little longer than a deep read goes back.
+/// Milliseconds that ids are kept: a little longer than a deep read goes back.
 pub(super) const KEPT: u64 = LATEST + 15_000;
-/// A driver is told of a silent stream's floor when it moved by so much, in milliseconds.
+/// Step in milliseconds in which a driver is told the floor of a silent stream.
 const WORTH_TELLING: u64 = 30_000;
-/// What an event costs in a reply beside its message: stream, id and times.
+/// Size of an event in a reply without its message: stream, id and times.
 const EVENT_BYTES: u32 = 300;
-/// The newest measurement's share in the estimated rate.
+/// Weight of the newest measurement in the estimated rate.
 const NEWEST_SHARE: f64 = 0.3;
 
-/// Bytes a second.
+/// Below this rate, in bytes a second, a stream counts as silent.
 const SILENT: f64 = 1.0;
-/// Seconds.
+/// Shortest time, in seconds, over which a rate is measured.
 const SHORTEST_MEASURE: f64 = 0.2;
 
-/// Reads from before the floor, at a driver's subscription or for late events, are told apart from ordinary ones.
+/// Where a read of a stream begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reach {
+pub(super) enum ReadStart {
+    /// At the floor: an ordinary read.
     Floor,
+    /// Before the floor, for late events.
     Deep,
-    /// Everything is passed on from here, known or not.
+    /// At this time, as a driver asked; delivers all events again, known or not.
     Again(u64),
 }
 
-/// One stream of one driver's job.
+/// A stream of one driver's job.
 #[derive(Debug)]
-pub(super) struct Stream {
-    /// Nothing before this is wanted.
+pub(super) struct TrackedStream {
+    /// The driver wants no events before this time.
     pub(super) base: u64,
-    /// Everything before this was passed on, late events apart; 0 while nothing is known.
+    /// All events before this time were delivered, except late ones; 0 while nothing is known.
     pub(super) floor: u64,
-    pub(super) seen: Seen,
+    pub(super) seen: SeenIds,
     pub(super) due: Duration,
     pub(super) pause: Duration,
     pub(super) deep_due: Duration,
@@ -51,24 +53,24 @@ pub(super) struct Stream {
     /// The query that reads it now.
     pub(super) query: Option<u64>,
     pub(super) last_event: Duration,
-    /// Estimated bytes a second in replies.
+    /// Estimated rate in replies, bytes a second.
     pub(super) rate: f64,
     fresh_bytes: f64,
     read: Option<Duration>,
-    /// The driver knows this floor.
+    /// The floor that the driver was told.
     told: u64,
 }
 
-impl Stream {
+impl TrackedStream {
     pub(super) fn new(base: u64, reached: u64, deep: Duration, now: Duration) -> Self {
         let floor = base.max(reached);
         Self {
             base,
             floor,
-            seen: Seen::default(),
+            seen: SeenIds::default(),
             due: now,
             pause: Duration::ZERO,
-            // A new reader knows no ids and would pass on again what its predecessor did.
+            // Not at once: a new reader knows no ids and would deliver again the events of the reader before.
             deep_due: now + deep,
             again: None,
             query: None,
@@ -80,34 +82,34 @@ impl Stream {
         }
     }
 
-    /// Nothing came for so long that reading from earlier costs nothing.
+    /// True when the rate is so low that a deep read costs nothing.
     pub(super) fn is_silent(&self) -> bool {
         self.rate < SILENT
     }
 
-    /// How far back the next read goes.
-    pub(super) fn reach(&self, now: Duration) -> Reach {
+    /// Where the next read begins.
+    pub(super) fn next_start(&self, now: Duration) -> ReadStart {
         match self.again {
-            Some(since) => Reach::Again(since),
-            None if self.floor > self.base && self.deep_due <= now => Reach::Deep,
-            None => Reach::Floor,
+            Some(since) => ReadStart::Again(since),
+            None if self.floor > self.base && self.deep_due <= now => ReadStart::Deep,
+            None => ReadStart::Floor,
         }
     }
 
-    /// Where a read of this reach begins.
-    pub(super) fn since(&self, reach: Reach) -> u64 {
-        match reach {
-            Reach::Floor => self.floor,
-            Reach::Deep => {
+    /// The time at which a read with this start begins, in epoch milliseconds.
+    pub(super) fn since(&self, start: ReadStart) -> u64 {
+        match start {
+            ReadStart::Floor => self.floor,
+            ReadStart::Deep => {
                 let affordable = Duration::try_from_secs_f64(DEEP_BYTES / self.rate.max(1.0)).unwrap_or_default();
                 let back = u64::try_from(affordable.as_millis()).unwrap_or(LATEST).min(LATEST);
                 self.floor.saturating_sub(back).max(self.base)
             }
-            Reach::Again(since) => since,
+            ReadStart::Again(since) => since,
         }
     }
 
-    /// An event was passed on.
+    /// Records that an event was delivered.
     pub(super) fn delivered(&mut self, timestamp: u64, message_bytes: usize, now: Duration) {
         self.floor = self.floor.max(timestamp);
         self.told = self.told.max(timestamp);
@@ -115,11 +117,11 @@ impl Stream {
         self.fresh_bytes += f64::from(u32::try_from(message_bytes).unwrap_or(u32::MAX).saturating_add(EVENT_BYTES));
     }
 
-    /// A read came to its end. `newest` is the newest ingestion that was known before it began: whatever was not visible
-    /// then is not older than `newest` less [`LATEST`]. Returns the floor when the driver should be told.
+    /// Records the end of a read. `newest` is the newest ingestion time known before it began: an event that was not visible then is
+    /// not older than `newest` - [`LATEST`]. Returns the floor when the driver should be told.
     pub(super) fn read_through(
         &mut self,
-        reach: Reach,
+        start: ReadStart,
         newest: Option<u64>,
         pause: Pause,
         deep: Duration,
@@ -131,18 +133,18 @@ impl Stream {
         self.seen.forget_before(self.floor.saturating_sub(KEPT));
         self.pause = if self.fresh_bytes > 0.0 { pause.shortest } else { pause.longer(self.pause) };
         self.due = now + self.pause;
-        // A first read, and one that goes back, brings the past too and tells nothing about the rate.
-        if let (Some(read), Reach::Floor) = (self.read, reach) {
+        // A first or deep read also returns older events, so it says nothing about the rate.
+        if let (Some(read), ReadStart::Floor) = (self.read, start) {
             let passed = now.saturating_sub(read).as_secs_f64().max(SHORTEST_MEASURE);
             self.rate += (self.fresh_bytes / passed - self.rate) * NEWEST_SHARE;
         }
         self.fresh_bytes = 0.0;
         self.read = Some(now);
-        match reach {
-            Reach::Deep => self.deep_due = now + deep,
-            Reach::Again(since) if self.again == Some(since) => self.again = None,
-            // A newer subscription stays.
-            Reach::Again(_) | Reach::Floor => {}
+        match start {
+            ReadStart::Deep => self.deep_due = now + deep,
+            ReadStart::Again(since) if self.again == Some(since) => self.again = None,
+            // Another `again` was asked meanwhile: it stays.
+            ReadStart::Again(_) | ReadStart::Floor => {}
         }
         if self.again.is_some() {
             self.due = now;
@@ -154,23 +156,23 @@ impl Stream {
     }
 }
 
-/// One driver's job.
+/// The job of one driver.
 #[derive(Debug)]
-pub(super) struct Job {
+pub(super) struct TrackedJob {
     pub(super) subscription: Subscription,
-    pub(super) streams: BTreeMap<String, Stream>,
-    /// That have a stream.
+    pub(super) streams: BTreeMap<String, TrackedStream>,
+    /// Number of nodes that have a stream.
     nodes: usize,
-    /// Its feed is full or out of reach: nothing is read for it.
+    /// The feed is full or cannot be written: nothing is read for the job.
     pub(super) blocked: bool,
     pub(super) listing: bool,
     pub(super) list_due: Duration,
     list_pause: Duration,
-    /// List although all is known.
+    /// List once although every node has a stream.
     list_once: bool,
 }
 
-impl Job {
+impl TrackedJob {
     pub(super) fn new(subscription: Subscription, list_due: Duration) -> Self {
         Self {
             subscription,
@@ -213,12 +215,13 @@ impl Job {
             return false;
         }
         let known = |floors: &BTreeMap<String, u64>| floors.get(name).copied().unwrap_or(0);
-        self.streams.insert(name.to_owned(), Stream::new(known(&self.subscription.floors), known(reached), deep, now));
+        self.streams
+            .insert(name.to_owned(), TrackedStream::new(known(&self.subscription.floors), known(reached), deep, now));
         self.count_nodes();
         true
     }
 
-    /// The stream does not exist any more. Should it come back, it is read on.
+    /// Removes a stream that no longer exists. If it reappears, it is read from its last floor.
     pub(super) fn remove(&mut self, name: &str, intervals: &Intervals, now: Duration) {
         if let Some(stream) = self.streams.remove(name) {
             self.subscription.floors.insert(name.to_owned(), stream.floor);
@@ -238,7 +241,7 @@ impl Job {
         self.nodes = nodes.len();
     }
 
-    /// A node's newest output is this old.
+    /// Time since the newest output of the most silent node.
     fn silence(&self, now: Duration) -> Duration {
         let mut newest: BTreeMap<Option<NodeId>, Duration> = BTreeMap::new();
         for (name, stream) in &self.streams {
@@ -248,7 +251,7 @@ impl Job {
         now.saturating_sub(newest.into_values().min().unwrap_or_default())
     }
 
-    /// Whether the streams have to be listed now; puts it off when there is no reason to.
+    /// True when the streams must be listed now; else moves the next check if there is no reason to list.
     pub(super) fn wants_list(&mut self, intervals: &Intervals, now: Duration) -> bool {
         if self.listing || self.list_due > now {
             return false;
@@ -261,7 +264,7 @@ impl Job {
         false
     }
 
-    /// The streams were listed. `stretch` spreads the listings of many jobs that wait for their first stream.
+    /// Records a listing. `stretch` lengthens the pause, to spread the listings of many jobs that wait for their first stream.
     pub(super) fn listed(&mut self, stretch: u32, intervals: &Intervals, now: Duration) {
         self.listing = false;
         self.list_once = false;
@@ -270,12 +273,12 @@ impl Job {
         self.list_due = now + self.list_pause * stretch;
     }
 
-    /// How often its streams are read.
+    /// The interval between reads of its streams.
     pub(super) fn pause(&self, intervals: &Intervals, alone: bool) -> Pause {
-        let usual = match self.subscription.pace {
+        let usual = match self.subscription.mode {
             _ if alone => intervals.alone,
-            Pace::Live => intervals.live,
-            Pace::Record => intervals.record,
+            FeedMode::Live => intervals.live,
+            FeedMode::Record => intervals.record,
         };
         if self.subscription.urgent {
             let pause = if alone { usual.shortest / 3 } else { intervals.urgent };

@@ -1,52 +1,53 @@
-//! What one driver wants read, and how fast: the words that drivers and the elected reader share. No I/O.
+//! A driver's subscription, and the reader's intervals. No I/O.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The version of what is written into the shared directory.
+/// Version of the files in the shared directory.
 pub(super) const VERSION: u32 = 1;
 
-/// How soon a driver needs what is new.
+/// How soon a driver needs new events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Pace {
-    /// CloudWatch is the only live source: 1 to 2 seconds.
+pub enum FeedMode {
+    /// CloudWatch is the only live source: read every 1 to 2 seconds.
     Live,
-    /// The copy in the store is live, CloudWatch is the record: 5 to 15 seconds.
+    /// The copy in the store is the live source: read every 5 to 15 seconds.
     Record,
 }
 
-/// A subscription to have the job's streams read from `since` on (epoch milliseconds) once more.
+/// A request to read the job's streams once more from `since` (epoch milliseconds).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Again {
-    /// Each subscription has its own, so that it is served once.
+    /// Differs from the request before, so that each is served once.
     pub(super) number: u32,
     pub(super) since: u64,
 }
 
-/// One driver's subscription; a file in the shared directory.
+/// A driver's subscription; a file in the shared directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Subscription {
     pub(super) version: u32,
     /// The training job's name.
     pub(super) job: String,
     pub(super) nodes: usize,
-    /// Everything of the stream before this time is known; a stream that is absent is read from its head.
+    /// Epoch milliseconds by stream: the driver has all earlier events. A stream that is absent is read from its start.
     pub(super) floors: BTreeMap<String, u64>,
-    pub(super) pace: Pace,
-    /// The container runs, so its streams must appear soon.
+    #[serde(rename = "pace")]
+    pub(super) mode: FeedMode,
+    /// The container runs, so its streams will appear soon.
     #[serde(default)]
     pub(super) started: bool,
-    /// The stage has ended and waits for what the log alone has.
+    /// The stage has ended and waits for events that only the log has.
     #[serde(default)]
     pub(super) urgent: bool,
     #[serde(default)]
     pub(super) again: Option<Again>,
 }
 
-/// A pause that grows from the first to the second while nothing happens.
+/// A pause that grows from `shortest` to `longest` while nothing happens.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pause {
     pub(super) shortest: Duration,
@@ -58,42 +59,41 @@ impl Pause {
         Self { shortest: Duration::from_secs(shortest), longest: Duration::from_secs(longest) }
     }
 
-    /// The pause after one of `pause` in which nothing happened.
+    /// The next pause after `pause` passed without an event.
     pub(super) fn longer(self, pause: Duration) -> Duration {
         (pause * 3 / 2).clamp(self.shortest, self.longest)
     }
 }
 
-/// Every interval of the reader, in one place; tests shorten them.
+/// The reader's intervals; tests shorten them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Intervals {
     pub(super) live: Pause,
     pub(super) record: Pause,
     pub(super) urgent: Duration,
-    /// Looking for the streams of a job that has fewer than nodes.
+    /// Between listings of a job that lacks a node's stream.
     pub(super) list: Pause,
-    /// Looking for new streams of a job of which one has been silent as long: a container that is started again writes
-    /// into a stream of its own.
+    /// Between listings of a job with a node that has been silent as long: a restarted container writes into a new stream.
     pub(super) list_silent: Pause,
-    /// After the stage has ended without its last event.
+    /// From a stage's end to a listing, when its last event is missing.
     pub(super) list_urgent: Duration,
-    /// One listing of the newest streams serves all jobs that look for theirs.
+    /// Between listings of the newest streams.
     pub(super) discovery: Pause,
-    /// Every stream is read once in this time from before its floor, for batches that arrive late.
+    /// Between deep reads of a stream, which begin before its floor to find late batches.
     pub(super) deep: Duration,
-    /// After a refusal that asking again does not change.
+    /// After an error that a retry does not fix.
     pub(super) refused: Duration,
-    /// The reader looks for new subscriptions.
+    /// Between the reader's checks for new subscriptions.
     pub(super) look: Duration,
-    /// Drivers try to become the reader this often.
+    /// Between a driver's attempts to become the reader.
     pub(super) elect: Duration,
-    /// The reader shows that it works; drivers look as often.
+    /// Between heartbeats of the reader, and between a driver's checks of it.
     pub(super) beat: Duration,
-    /// A reader that has not shown it for so long hangs.
+    /// A reader without a heartbeat for this long hangs.
     pub(super) hung: Duration,
-    /// A driver that reads for itself beside a reader that hangs.
+    /// Between reads of a driver that reads for itself.
     pub(super) alone: Pause,
-    /// A driver writes down how far it is at most this often.
+    /// Shortest time between a driver's writes of its floors.
     pub(super) publish: Duration,
 }
 
@@ -121,7 +121,7 @@ impl Default for Intervals {
 
 #[cfg(test)]
 impl Intervals {
-    /// 20 times as fast, except for what a busy machine could mistake for a hang.
+    /// 20 times as fast, except `hung`, which a busy machine could exceed.
     pub(super) fn fast() -> Self {
         let usual = Self::default();
         let pause = |pause: Pause| Pause { shortest: pause.shortest / 20, longest: pause.longest / 20 };

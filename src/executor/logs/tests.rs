@@ -1,8 +1,8 @@
-//! Feeds, threads and files together over fakes: several drivers of one host live in this process. Times are a
-//! twentieth of the real ones; every wait is for a condition, with a deadline.
+//! Tests of feeds, reader threads and files over fakes, with several drivers of one host in this process. Intervals are a twentieth of
+//! the real ones; every wait is for a condition, with a deadline.
 
+mod shared_dir;
 mod simulation;
-mod spool;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -27,14 +27,14 @@ impl Host {
         Self { dir: tempfile::tempdir().unwrap(), logs: Memory::new().logs }
     }
 
-    fn terms(&self, job: &str) -> Terms {
-        Terms {
+    fn config(&self, job: &str) -> FeedConfig {
+        FeedConfig {
             dir: self.dir.path().to_owned(),
             scope: "eu-west-1".to_owned(),
             job: job.to_owned(),
             nodes: 1,
             floors: BTreeMap::new(),
-            pace: Pace::Live,
+            mode: FeedMode::Live,
             requests_per_second: 100.0,
             clock: Arc::new(HostClock),
         }
@@ -45,10 +45,10 @@ impl Host {
     }
 
     fn join_over(&self, job: &str, logs: Arc<dyn JobLogs>) -> Feed {
-        Feed::join_at(self.terms(job), connect(logs), &Intervals::fast()).unwrap()
+        Feed::join_at(self.config(job), connect(logs), &Intervals::fast()).unwrap()
     }
 
-    /// Files of the one shared directory.
+    /// Files of the shared directory.
     fn files(&self) -> Vec<String> {
         let shared = fs::read_dir(self.dir.path().join("logs")).unwrap().next().unwrap().unwrap().path();
         fs::read_dir(shared).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
@@ -63,10 +63,10 @@ fn connect(logs: Arc<dyn JobLogs>) -> LogClient {
 }
 
 fn feed_file(feed: &Feed) -> PathBuf {
-    feed.spool_file("feed")
+    feed.shared_file("feed")
 }
 
-/// Lets `done` look, with whatever it takes, until it is content.
+/// Calls `done` until it returns true.
 async fn until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + DEADLINE;
     while !done() {
@@ -75,7 +75,7 @@ async fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Takes until there are `number` messages, and once more.
+/// Takes events until there are `number` messages, and once more.
 async fn take(feed: &mut Feed, number: usize) -> Vec<String> {
     let mut messages = Vec::new();
     until("messages are missing", || {
@@ -140,12 +140,12 @@ async fn another_driver_reads_on_when_the_reader_is_killed() {
         !dead()
     })
     .await;
-    // What was taken does not come again from the second reader.
+    // The second reader does not deliver again what was taken.
     host.logs.push("b/algo-1-1", "last");
     assert_eq!(take(&mut b, 1).await, ["last"]);
 }
 
-/// The reader was killed while it wrote: half a line stays, and what it held is read again.
+/// The reader was killed while it wrote: half a line stays, and its events are read again.
 #[tokio::test]
 async fn half_a_line_is_noticed_and_read_again() {
     let host = Host::new();
@@ -165,7 +165,7 @@ async fn half_a_line_is_noticed_and_read_again() {
     assert_eq!(messages, ["second", "third"]);
 }
 
-/// The next reader writes behind the half line, before the driver has looked.
+/// The next reader appends after the half line, before the driver has read it.
 #[tokio::test]
 async fn a_line_behind_half_a_line_is_whole() {
     let host = Host::new();
@@ -173,7 +173,7 @@ async fn a_line_behind_half_a_line_is_whole() {
     let file = feed_file(&a);
     OpenOptions::new().append(true).open(&file).unwrap().write_all(b"{\"event\":{\"stream\":\"a/al").unwrap();
     host.logs.push("a/algo-1-1", "whole");
-    a.stand(Instant::now()).unwrap();
+    a.elect(Instant::now()).unwrap();
     until("nothing is written", || fs::metadata(&file).unwrap().len() > 60).await;
     let taken = a.guard.take().unwrap();
     assert!(taken.torn);
@@ -184,9 +184,9 @@ async fn a_line_behind_half_a_line_is_whole() {
 async fn a_stream_that_vanished_does_not_starve_the_others() {
     let host = Host::new();
     let mut feeds: Vec<Feed> = (0..5).map(|job| host.join(&format!("j{job}"))).collect();
-    let mut terms = host.terms("old");
-    terms.floors.insert("old/algo-1-1".to_owned(), 1);
-    let mut old = Feed::join_at(terms, connect(host.logs.clone()), &Intervals::fast()).unwrap();
+    let mut config = host.config("old");
+    config.floors.insert("old/algo-1-1".to_owned(), 1);
+    let mut old = Feed::join_at(config, connect(host.logs.clone()), &Intervals::fast()).unwrap();
     for job in 0..5 {
         host.logs.push(&format!("j{job}/algo-1-1"), format!("m{job}"));
     }
@@ -254,7 +254,7 @@ async fn a_client_that_cannot_be_made_is_tried_again() {
         let logs: Arc<dyn JobLogs> = logs.clone();
         Box::pin(async move { if first { Err(anyhow::anyhow!("no AWS region is known")) } else { Ok(logs) } })
     });
-    let mut a = Feed::join_at(host.terms("a"), connect, &Intervals::fast()).unwrap();
+    let mut a = Feed::join_at(host.config("a"), connect, &Intervals::fast()).unwrap();
     let mut told = None;
     until("nobody is told", || {
         assert!(told.is_some() || a.take().unwrap().is_empty());
@@ -269,8 +269,8 @@ async fn a_client_that_cannot_be_made_is_tried_again() {
 #[tokio::test]
 async fn scopes_do_not_mix() {
     let (here, there) = (Host::new(), Host::new());
-    let terms = Terms { scope: "us-east-1".to_owned(), ..here.terms("a") };
-    let mut elsewhere = Feed::join_at(terms, connect(there.logs.clone()), &Intervals::fast()).unwrap();
+    let config = FeedConfig { scope: "us-east-1".to_owned(), ..here.config("a") };
+    let mut elsewhere = Feed::join_at(config, connect(there.logs.clone()), &Intervals::fast()).unwrap();
     let mut a = here.join("a");
     here.logs.push("a/algo-1-1", "here");
     there.logs.push("a/algo-1-1", "there");
@@ -293,15 +293,15 @@ async fn a_driver_that_does_not_take_is_not_read_for() {
     assert_eq!(take(&mut a, 1).await, ["a1"]);
     until("the feed is not filled", || {
         a.take().unwrap();
-        fs::metadata(&file).unwrap().len() > crate::logs::spool::FEED_BYTES
+        fs::metadata(&file).unwrap().len() > crate::logs::shared_dir::FEED_BYTES
     })
     .await;
-    // The other driver is still served, long enough for more of the first one's pages.
+    // The other driver is still served, while more pages of the first one could be read.
     for number in 0..10 {
         host.logs.push("a/algo-1-1", number.to_string());
         assert_eq!(take(&mut a, 1).await, [number.to_string()]);
     }
-    assert!(fs::metadata(&file).unwrap().len() < crate::logs::spool::FEED_BYTES + (4 << 20));
+    assert!(fs::metadata(&file).unwrap().len() < crate::logs::shared_dir::FEED_BYTES + (4 << 20));
     let taken = take(&mut b, 24).await;
     assert_eq!((taken.len(), taken.iter().all(|taken| *taken == message)), (24, true));
     until("the feed is not emptied", || {
@@ -315,8 +315,8 @@ async fn a_driver_that_does_not_take_is_not_read_for() {
 async fn beside_a_reader_that_hangs_a_driver_reads_for_itself() {
     let host = Host::new();
     let intervals = Intervals { hung: Duration::from_millis(50), ..Intervals::fast() };
-    let mut a = Feed::join_at(host.terms("a"), connect(host.logs.clone()), &intervals).unwrap();
-    let lock = a.spool.try_lead().unwrap().unwrap();
+    let mut a = Feed::join_at(host.config("a"), connect(host.logs.clone()), &intervals).unwrap();
+    let lock = a.shared.try_lead().unwrap().unwrap();
     host.logs.push("a/algo-1-1", "x");
     assert_eq!(take(&mut a, 1).await, ["x"]);
     assert!(matches!(a.worker, Some((Role::Alone, _))));
@@ -337,7 +337,7 @@ async fn a_gap_is_read_again_and_nothing_comes_twice() {
     host.logs.push_at("a/algo-1-1", 1_000_000, "early");
     host.logs.push_at("a/algo-1-1", 2_000_000, "now");
     assert_eq!(take(&mut a, 2).await, ["early", "now"]);
-    // So late that nobody looks for it any more.
+    // So late that no deep read finds it.
     host.logs.push_at("a/algo-1-1", 1_500_000, "late");
     host.logs.push_at("a/algo-1-1", 2_000_001, "next");
     assert_eq!(take(&mut a, 1).await, ["next"]);
@@ -361,21 +361,21 @@ async fn the_next_process_begins_where_the_last_one_was() {
     assert_eq!(floors["a/algo-1-1"], 300_000);
     a.kill();
     host.logs.push_at("a/algo-1-1", 400_000, "400000");
-    let terms = Terms { floors, ..host.terms("a") };
-    let mut again = Feed::join_at(terms, connect(host.logs.clone()), &Intervals::fast()).unwrap();
-    // What has exactly the floor's time may be known or not.
+    let config = FeedConfig { floors, ..host.config("a") };
+    let mut again = Feed::join_at(config, connect(host.logs.clone()), &Intervals::fast()).unwrap();
+    // An event with exactly the floor's time may be known or not.
     assert_eq!(take(&mut again, 2).await, ["300000", "400000"]);
 }
 
 #[tokio::test]
 async fn a_stage_that_has_ended_is_read_for_at_once() {
     let host = Host::new();
-    let mut terms = host.terms("a");
-    terms.pace = Pace::Record;
+    let mut config = host.config("a");
+    config.mode = FeedMode::Record;
     let hour = Duration::from_hours(1);
     let record = super::subscription::Pause { shortest: hour, longest: hour };
     let intervals = Intervals { record, ..Intervals::fast() };
-    let mut a = Feed::join_at(terms, connect(host.logs.clone()), &intervals).unwrap();
+    let mut a = Feed::join_at(config, connect(host.logs.clone()), &intervals).unwrap();
     host.logs.push("a/algo-1-1", "x");
     assert_eq!(take(&mut a, 1).await, ["x"]);
     // The next ordinary read is an hour away.
@@ -420,7 +420,7 @@ async fn a_directory_that_was_cleaned_is_made_again() {
     host.logs.push("a/algo-1-1", "x");
     assert_eq!(take(&mut a, 1).await, ["x"]);
     for extension in ["json", "alive", "feed", "floors"] {
-        let _ = fs::remove_file(a.spool_file(extension));
+        let _ = fs::remove_file(a.shared_file(extension));
     }
     host.logs.push("a/algo-1-1", "y");
     assert_eq!(take(&mut a, 1).await, ["y"]);
@@ -430,6 +430,6 @@ async fn a_directory_that_was_cleaned_is_made_again() {
 fn a_job_cannot_leave_the_directory() {
     let host = Host::new();
     for job in ["", "../a", "a/b", "a.json"] {
-        assert!(Feed::join(host.terms(job), connect(host.logs.clone())).is_err(), "{job}");
+        assert!(Feed::join(host.config(job), connect(host.logs.clone())).is_err(), "{job}");
     }
 }

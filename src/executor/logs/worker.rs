@@ -1,7 +1,7 @@
-//! The thread that reads: asks what `plan` says within `budget`, and passes the answers to the drivers' feeds.
+//! The reader's thread: sends the requests of `plan` within `budget` and appends the events to the drivers' feeds.
 //!
-//! It is a thread of its own because the driver's main thread may wait for a slow reader of the job's output. It ends
-//! when its handle is dropped, and gives the lock back then; it decides nothing about what to read.
+//! It has its own thread because the driver's main thread may block on a slow reader of the job's output. It ends when its handle is
+//! dropped and then releases the lock. It does not decide what to read.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -16,30 +16,30 @@ use tokio::time::Instant;
 
 use super::budget::{Grant, ReadBudget, chance};
 use super::plan::{Delivery, Plan};
-use super::query::Call;
-use super::spool::{FEED_BYTES, Spool, State, Subscriptions};
+use super::query::LogRequest;
+use super::shared_dir::{FEED_BYTES, ReaderState, SharedDir, Subscriptions};
 use super::subscription::Intervals;
 use crate::base::clock::Clock;
 use crate::base::worker::Worker;
 use crate::cloud::{CloudError, CloudErrorKind, FilterPage, JobLogs, LogClient, StreamPage};
 
-/// Requests at the same time: a reply takes a good part of a second, and 1 MB of memory.
+/// Concurrent requests: a reply takes most of a second and 1 MB of memory.
 const IN_FLIGHT: usize = 3;
-/// Tries to append to a feed that its driver is just taking from; it does that in less than a millisecond.
+/// Tries to append to a feed that its driver has locked; the driver holds the lock for less than a millisecond.
 const APPEND_TRIES: u32 = 10;
 const APPEND_PAUSE: Duration = Duration::from_millis(2);
-/// Looks for killed drivers, counted in looks for subscriptions.
-const BURY_EVERY: u32 = 20;
-/// Failures shorter than this many beats are nobody's business.
+/// Interval of the search for killed drivers, in checks of the subscriptions.
+const REMOVE_DEAD_EVERY: u32 = 20;
+/// Failures are reported to the drivers after this many heartbeats.
 const PASSING_BEATS: u32 = 3;
 const SHORTEST_SLEEP: Duration = Duration::from_millis(5);
 
-/// What a thread is sent to do.
-pub(super) struct WorkerConfig {
-    pub(super) spool: Spool,
+/// The configuration of a reader.
+pub(super) struct ReaderConfig {
+    pub(super) shared: SharedDir,
     /// The lock of the elected reader; `None` for a driver that reads for itself.
     pub(super) lead: Option<File>,
-    /// The one driver that is read for; all when `None`.
+    /// Key of the only driver to read for; `None`: all.
     pub(super) only: Option<String>,
     pub(super) connect: LogClient,
     pub(super) requests_per_second: f64,
@@ -47,8 +47,8 @@ pub(super) struct WorkerConfig {
     pub(super) intervals: Intervals,
 }
 
-/// Starts the thread. The lock goes with the config, before the end is told.
-pub(super) fn start(config: WorkerConfig) -> anyhow::Result<Worker> {
+/// Starts the thread. The lock is released with `config`, before [`Worker::has_ended`] is true.
+pub(super) fn start(config: ReaderConfig) -> anyhow::Result<Worker> {
     Worker::start("log-reader", |stopped| async move {
         tokio::select! {
             _ = stopped => Ok(()),
@@ -57,15 +57,15 @@ pub(super) fn start(config: WorkerConfig) -> anyhow::Result<Worker> {
     })
 }
 
-async fn read(config: &WorkerConfig) -> anyhow::Result<()> {
+async fn read(config: &ReaderConfig) -> anyhow::Result<()> {
     let logs = connect(config).await?;
-    Reading::new(config, logs)?.run().await
+    LogReader::new(config, logs)?.run().await
 }
 
-/// The client, however long it takes to get one.
-async fn connect(config: &WorkerConfig) -> anyhow::Result<Arc<dyn JobLogs>> {
+/// Connects to CloudWatch Logs; retries until it succeeds.
+async fn connect(config: &ReaderConfig) -> anyhow::Result<Arc<dyn JobLogs>> {
     if config.lead.is_some() {
-        config.spool.tell(&State::default())?;
+        config.shared.tell(&ReaderState::default())?;
     }
     let since = epoch_ms(&*config.clock);
     loop {
@@ -76,25 +76,25 @@ async fn connect(config: &WorkerConfig) -> anyhow::Result<Arc<dyn JobLogs>> {
         tracing::warn!(error, "failed to connect to CloudWatch Logs");
         let again = Instant::now() + config.intervals.refused;
         if config.lead.is_some() {
-            config.spool.tell(&State { unserved_since: Some(since), trouble: Some(error) })?;
+            config.shared.tell(&ReaderState { unserved_since: Some(since), trouble: Some(error) })?;
         }
         while Instant::now() < again {
             tokio::time::sleep(config.intervals.beat).await;
             if config.lead.is_some() {
-                config.spool.beat(config.clock.now());
+                config.shared.beat(config.clock.now());
             }
         }
     }
 }
 
-/// A request's reply.
+/// The reply to a request.
 enum Reply {
     Page { query: u64, page: Result<FilterPage, CloudError> },
     Streams { key: String, streams: Result<Vec<String>, CloudError> },
     Newest(Result<StreamPage, CloudError>),
 }
 
-/// How one kind of request fares.
+/// Failures of one kind of request.
 #[derive(Debug, Default)]
 struct Health {
     failing_since: Option<u64>,
@@ -113,9 +113,9 @@ impl Health {
     }
 }
 
-/// One reader at work.
-struct Reading<'a> {
-    config: &'a WorkerConfig,
+/// A running reader.
+struct LogReader<'a> {
+    config: &'a ReaderConfig,
     logs: Arc<dyn JobLogs>,
     plan: Plan,
     budget: ReadBudget,
@@ -126,13 +126,13 @@ struct Reading<'a> {
     next_beat: Duration,
     reads: Health,
     lists: Health,
-    told: State,
+    told: ReaderState,
 }
 
-impl<'a> Reading<'a> {
-    fn new(config: &'a WorkerConfig, logs: Arc<dyn JobLogs>) -> anyhow::Result<Self> {
+impl<'a> LogReader<'a> {
+    fn new(config: &'a ReaderConfig, logs: Arc<dyn JobLogs>) -> anyhow::Result<Self> {
         if config.lead.is_some() {
-            config.spool.tell(&State::default())?;
+            config.shared.tell(&ReaderState::default())?;
         }
         Ok(Self {
             config,
@@ -146,7 +146,7 @@ impl<'a> Reading<'a> {
             next_beat: Duration::ZERO,
             reads: Health::default(),
             lists: Health::default(),
-            told: State::default(),
+            told: ReaderState::default(),
         })
     }
 
@@ -173,7 +173,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// When there is something to do, replies apart.
+    /// The time of the next request or check, if no reply arrives before.
     fn wake(&self, grant: Grant, in_flight: usize) -> Duration {
         let now = self.now();
         let due = self.plan.due().filter(|_| in_flight < IN_FLIGHT);
@@ -188,30 +188,30 @@ impl<'a> Reading<'a> {
         next.min(self.next_look).max(now + SHORTEST_SLEEP)
     }
 
-    /// New subscriptions, feeds that were emptied, the sign of life.
+    /// Checks for new subscriptions and emptied feeds; sets the heartbeat.
     fn look(&mut self) -> anyhow::Result<()> {
         let now = self.now();
         let leads = self.config.lead.is_some();
         if leads && now >= self.next_beat {
             self.next_beat = now + self.config.intervals.beat;
             self.tell();
-            self.config.spool.beat(self.config.clock.now());
+            self.config.shared.beat(self.config.clock.now());
         }
         if now < self.next_look {
             return Ok(());
         }
         self.next_look = now + self.config.intervals.look;
-        let spool = &self.config.spool;
+        let shared = &self.config.shared;
         if leads
-            && self.looks.is_multiple_of(BURY_EVERY)
-            && let Err(error) = Subscriptions::bury(spool, self.config.clock.now())
+            && self.looks.is_multiple_of(REMOVE_DEAD_EVERY)
+            && let Err(error) = Subscriptions::remove_dead(shared, self.config.clock.now())
         {
             tracing::warn!(%error, "failed to look for killed drivers");
         }
         self.looks = self.looks.wrapping_add(1);
         let changes = self
             .subscriptions
-            .look(spool, self.config.only.as_deref(), self.config.clock.now())
+            .look(shared, self.config.only.as_deref(), self.config.clock.now())
             .context("failed to look for subscriptions")?;
         for key in &changes.gone {
             self.plan.unsubscribe(key);
@@ -220,21 +220,21 @@ impl<'a> Reading<'a> {
             self.plan.subscribe(&key, subscription, &reached, now);
         }
         for key in self.plan.blocked() {
-            self.plan.block(&key, spool.feed_bytes(&key).is_ok_and(|bytes| bytes > FEED_BYTES));
+            self.plan.block(&key, shared.feed_bytes(&key).is_ok_and(|bytes| bytes > FEED_BYTES));
         }
         Ok(())
     }
 
-    /// Tells all drivers when the reader cannot read.
+    /// Writes for all drivers whether the reader's requests fail.
     fn tell(&mut self) {
         let passing = u64::try_from((self.config.intervals.beat * PASSING_BEATS).as_millis()).unwrap_or(u64::MAX);
         let since = [self.reads.failing_since, self.lists.failing_since].into_iter().flatten().min();
-        let state = State {
+        let state = ReaderState {
             unserved_since: since.filter(|since| epoch_ms(&*self.config.clock).saturating_sub(*since) >= passing),
             trouble: self.reads.trouble.clone().or_else(|| self.lists.trouble.clone()),
         };
         if state != self.told {
-            match self.config.spool.tell(&state) {
+            match self.config.shared.tell(&state) {
                 Ok(()) => self.told = state,
                 Err(error) => tracing::warn!(error = format!("{error:#}"), "failed to tell the drivers"),
             }
@@ -254,8 +254,8 @@ impl<'a> Reading<'a> {
                             self.deliver(&delivery).await;
                         }
                         for reached in self.plan.answered(query, page.ingested, page.token, self.now()) {
-                            // Without it the next reader begins earlier, which costs a request.
-                            let _ = self.config.spool.append(&reached.key, &[], &reached.floors);
+                            // Not fatal: the next reader begins earlier, which costs a request.
+                            let _ = self.config.shared.append(&reached.key, &[], &reached.floors);
                         }
                     }
                     Err(error) => {
@@ -302,7 +302,7 @@ impl<'a> Reading<'a> {
         let mut tries = 0;
         let result = loop {
             tries += 1;
-            let result = self.config.spool.append(&delivery.key, &delivery.events, &std::collections::BTreeMap::new());
+            let result = self.config.shared.append(&delivery.key, &delivery.events, &std::collections::BTreeMap::new());
             match result {
                 Err(error) if error.kind() == ErrorKind::WouldBlock && tries < APPEND_TRIES => {
                     tokio::time::sleep(APPEND_PAUSE).await;
@@ -319,7 +319,7 @@ impl<'a> Reading<'a> {
                 }
             }
             Err(error) => {
-                // A driver that has just left has no feed any more. Whose it was is not for the log of the job that reads.
+                // A driver that has just left has no feed. Its name must not appear in the log of the job whose driver reads.
                 if error.kind() != ErrorKind::NotFound {
                     tracing::warn!(%error, "failed to pass on the log of another job of this host");
                 }
@@ -329,19 +329,19 @@ impl<'a> Reading<'a> {
     }
 }
 
-fn send(logs: Arc<dyn JobLogs>, call: Call) -> BoxFuture<'static, Reply> {
+fn send(logs: Arc<dyn JobLogs>, call: LogRequest) -> BoxFuture<'static, Reply> {
     Box::pin(async move {
         match call {
-            Call::Filter { query, streams, since, token } => {
+            LogRequest::Filter { query, streams, since, token } => {
                 Reply::Page { query, page: logs.filter(&streams, since, token.as_deref()).await }
             }
-            Call::List { key, job } => Reply::Streams { streams: logs.streams(&job).await, key },
-            Call::Newest { token } => Reply::Newest(logs.newest_streams(token.as_deref()).await),
+            LogRequest::List { key, job } => Reply::Streams { streams: logs.streams(&job).await, key },
+            LogRequest::Newest { token } => Reply::Newest(logs.newest_streams(token.as_deref()).await),
         }
     })
 }
 
-/// Now, by the host's clock, which all drivers share.
+/// The host's time, which all drivers share.
 fn epoch_ms(clock: &dyn Clock) -> u64 {
     let since = clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

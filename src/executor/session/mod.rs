@@ -46,7 +46,7 @@ use crate::cloud::{LogClient, ObjectStore, TrainingJobs};
 use crate::config::env::{self, Environment};
 use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
-use crate::logs::{self, Feed, Pace};
+use crate::logs::{self, Feed, FeedMode};
 use crate::protocol::keys::SessionKeys;
 use crate::protocol::mailbox::Order;
 use crate::protocol::project::Trees;
@@ -163,17 +163,17 @@ impl<'a> Session<'a> {
     pub fn join_log(&self, connect: LogClient) -> anyhow::Result<Feed> {
         let settings = self.settings;
         let endpoint = settings.aws.endpoint_url.as_deref();
-        let terms = logs::Terms {
+        let config = logs::FeedConfig {
             dir: settings.runner.state_dir.clone(),
             scope: log_scope(self.state.arn(), endpoint),
             job: self.job_name(),
             nodes: self.state.nodes().len(),
             floors: self.state.log_floors().clone(),
-            pace: if settings.trace.live_copy { Pace::Record } else { Pace::Live },
+            mode: if settings.trace.live_copy { FeedMode::Record } else { FeedMode::Live },
             requests_per_second: settings.trace.log_requests_per_second,
             clock: Arc::clone(&self.clock),
         };
-        Feed::join(terms, connect).context("failed to follow the log of the training job")
+        Feed::join(config, connect).context("failed to follow the log of the training job")
     }
 
     pub fn exchange(&self) -> StoreExchange {

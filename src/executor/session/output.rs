@@ -80,7 +80,7 @@ impl Output {
         let nodes = Nodes::new(count, |id| {
             let printed = cursor.get(id);
             NodeOutput {
-                decoder: FrameDecoder::resume(run, printed.offset).after_beside(u64::from(printed.foreign_lines)),
+                decoder: FrameDecoder::resume(run, printed.offset).after_foreign_lines(u64::from(printed.foreign_lines)),
                 copy: TraceCopyReader::new(id, run),
                 printed,
                 expected: 0,
@@ -191,7 +191,7 @@ impl Output {
                 }
                 self.print_merged(printer)?;
                 let Some(node) = self.nodes.get_mut(id) else { break };
-                let lines = node.decoder.missing_beside();
+                let lines = node.decoder.missing_foreign_lines();
                 if lines > 0 {
                     printer.warn(format!("{lines} lines of other writers on {id} are missing"));
                 }
@@ -244,7 +244,7 @@ impl Output {
             }
         }
         for (id, node) in self.nodes.iter_mut() {
-            node.printed.foreign_lines = u32::try_from(node.decoder.beside()).unwrap_or(u32::MAX);
+            node.printed.foreign_lines = u32::try_from(node.decoder.foreign_lines()).unwrap_or(u32::MAX);
             self.cursor.set(id, node.printed)?;
         }
         Ok(())
@@ -267,7 +267,9 @@ impl Output {
 impl NodeOutput {
     /// Bytes that are known to exist are missing.
     pub(super) fn has_gap(&self) -> bool {
-        self.decoder.missing().is_some() || self.decoder.missing_beside() > 0 || self.expected > self.decoder.bytes()
+        self.decoder.missing().is_some()
+            || self.decoder.missing_foreign_lines() > 0
+            || self.expected > self.decoder.bytes()
     }
 
     /// The end frame has arrived, and all output before it.
@@ -306,13 +308,13 @@ impl NodeOutput {
 fn sort(lines: Vec<Line>, beside: &mut Vec<String>, mut foreign: Option<&mut Vec<String>>) {
     for line in lines {
         match line {
-            Line::Beside(text) => beside.push(text),
-            Line::Foreign(text) if !text.trim().is_empty() => {
+            Line::Foreign(text) => beside.push(text),
+            Line::Unframed(text) if !text.trim().is_empty() => {
                 if let Some(foreign) = &mut foreign {
                     foreign.push(text);
                 }
             }
-            Line::Foreign(_) | Line::OtherRun(_) | Line::Damaged(_) => {}
+            Line::Unframed(_) | Line::OtherRun(_) | Line::Damaged(_) => {}
         }
     }
 }

@@ -1,41 +1,41 @@
-//! The reader of frames: puts one run's output together again from log messages of two sources.
+//! Decodes frames: restores one run's output from log messages of two sources.
 //!
-//! Messages may come late, twice, out of order, damaged, mixed with foreign text or never; CloudWatch and the copy in the
-//! object store feed the same decoder and whichever is first wins. It never panics, whatever the input, and
-//! never hands out a byte whose predecessors it has not handed out. It does no I/O and waits for nothing.
+//! Messages may be late, repeated, out of order, damaged, missing, or mixed with other text. CloudWatch and the copy in the object
+//! store feed the same decoder; the first source to deliver a frame wins. The decoder never panics, whatever the input, and returns
+//! bytes in order only. No I/O, no waiting.
 //!
-//! Memory: what was put in since the last [`take`](FrameDecoder::take), what is kept out of order (its limit), and
-//! `MAX_NUMBERS` numbers of lines of others. A call takes at most 40 bytes for each byte of its message, for lines of its answer.
+//! Memory: the bytes since the last [`take`](FrameDecoder::take), the bytes kept out of order (limited), and `MAX_NUMBERS` numbers of
+//! foreign lines. A call takes at most 40 bytes for each byte of its message, for the returned lines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use super::frame::{self, End};
+use super::frame::{self, EndFrame};
 
-/// Upper limit of what is kept out of order, in bytes, with `FRAME_OVERHEAD` for each frame.
+/// Limit of the bytes kept out of order, counting `FRAME_OVERHEAD` for each frame.
 pub const MAX_OUT_OF_ORDER: usize = 4 << 20;
 
-/// What the bookkeeping of one kept frame counts for, in bytes.
+/// Assumed memory, in bytes, of a kept frame without its payload.
 const FRAME_OVERHEAD: usize = 128;
 
-/// How many numbers of lines of others are kept out of order. Frames beyond it are refused like those beyond the limit.
+/// Limit of the numbers of foreign lines kept out of order. Frames beyond it are refused.
 const MAX_NUMBERS: usize = 1 << 16;
 
-/// A line that carries none of the run's output.
+/// A line that carries no output of the run's script.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
-    /// Text that no agent framed: the start script's, the platform's, or somebody's outside of a run.
+    /// Text without a frame: of the start script, of SageMaker, or of another writer outside a run.
+    Unframed(String),
+    /// A line that another writer wrote into the container's log during this run. Each is returned once, in order of arrival, with
+    /// invalid UTF-8 replaced.
     Foreign(String),
-    /// Text that somebody else than the script wrote into the container's log during this run; each comes once, in the order
-    /// of arrival. Invalid UTF-8 is replaced.
-    Beside(String),
-    /// A sound frame of another run.
+    /// A valid frame of another run.
     OtherRun(String),
-    /// Looks like a frame, but its checksum or its place is wrong. The other source has the sound one.
+    /// Looks like a frame, but the checksum or the offset is wrong. The other source has the valid frame.
     Damaged(String),
 }
 
-/// Why a run's output cannot be called finished.
+/// Why a run's output is not complete.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TraceError {
     #[error("the trace of run {run} has no end frame yet")]
@@ -50,35 +50,35 @@ pub enum TraceError {
 #[derive(Debug)]
 pub struct FrameDecoder {
     run: u32,
-    /// Offset of the first byte that is not in order yet.
+    /// Offset of the first byte that was not decoded yet.
     next: u64,
     ready: Vec<u8>,
-    /// `None` when the beginning of the output was read by somebody else.
+    /// `None` when another decoder read the beginning of the output.
     hasher: Option<blake3::Hasher>,
     waiting: BTreeMap<u64, Vec<u8>>,
     waiting_cost: usize,
     limit: usize,
     refused: u64,
-    end: Option<End>,
-    /// Lines of others: all below this number are known, and these beyond it.
-    next_beside: u64,
-    known_beside: BTreeSet<u64>,
+    end: Option<EndFrame>,
+    /// All foreign lines below this number are known, and those in `known_foreign`.
+    next_foreign: u64,
+    known_foreign: BTreeSet<u64>,
 }
 
-/// The run and the place of a frame's first byte, for a search through the copy of the output; the end frame
-/// lies behind the last byte. `None` for everything else. The checksum is not looked at.
+/// Returns the run and the offset of a data frame's first byte, for a search through the copy; for the end frame, the size of the
+/// output. `None` for other lines. Does not check the checksum.
 pub fn frame_start(line: &str) -> Option<(u32, u64)> {
-    parse(line).filter(|parts| parts.kind != frame::BESIDE).map(|parts| (parts.run, parts.number))
+    parse(line).filter(|raw| raw.kind != frame::FOREIGN).map(|raw| (raw.run, raw.number))
 }
 
 impl FrameDecoder {
-    /// A decoder that keeps up to [`MAX_OUT_OF_ORDER`].
+    /// A decoder that keeps up to [`MAX_OUT_OF_ORDER`] bytes out of order.
     pub fn new(run: u32) -> Self {
         Self::with_limit(run, MAX_OUT_OF_ORDER)
     }
 
-    /// A decoder that keeps up to `limit` bytes out of order. Frames beyond it are refused, counted by
-    /// [`refused`](Self::refused), and have to be pushed again once the gap before them is filled.
+    /// A decoder that keeps up to `limit` bytes out of order. Frames beyond the limit are refused and counted by
+    /// [`refused`](Self::refused); push them again when the gap before them is filled.
     pub fn with_limit(run: u32, limit: usize) -> Self {
         Self {
             run,
@@ -90,48 +90,48 @@ impl FrameDecoder {
             limit,
             refused: 0,
             end: None,
-            next_beside: 0,
-            known_beside: BTreeSet::new(),
+            next_foreign: 0,
+            known_foreign: BTreeSet::new(),
         }
     }
 
-    /// A decoder that goes on at byte `offset`, where another one stopped. What lies before is dropped as known.
+    /// A decoder that continues at byte `offset`, where another one stopped. Earlier bytes are dropped.
     ///
-    /// Unless it begins at 0 it cannot hash the whole: [`finish`](Self::finish) then checks the size alone, and each frame's
-    /// own checksum vouches for its bytes.
+    /// Unless `offset` is 0 it cannot check the hash of the whole output: [`finish`](Self::finish) then checks the size only, and each
+    /// frame's checksum its bytes.
     pub fn resume(run: u32, offset: u64) -> Self {
         let fresh = Self::new(run);
         let hasher = fresh.hasher.clone().filter(|_| offset == 0);
         Self { next: offset, hasher, ..fresh }
     }
 
-    /// Drops lines of others below number `beside`, which another decoder has handed out: its [`beside`](Self::beside).
+    /// Drops foreign lines below this number: another decoder returned them, see [`foreign_lines`](Self::foreign_lines).
     #[must_use]
-    pub fn after_beside(self, beside: u64) -> Self {
-        Self { next_beside: beside, ..self }
+    pub fn after_foreign_lines(self, foreign_lines: u64) -> Self {
+        Self { next_foreign: foreign_lines, ..self }
     }
 
-    /// Takes one log message, of one or several lines, and returns the lines that carry nothing of the output.
+    /// Takes a log message of one or several lines; returns the lines that carry no output of the script.
     pub fn push_message(&mut self, message: &str) -> Vec<Line> {
         message.split('\n').filter_map(|line| self.push_line(line)).collect()
     }
 
-    /// The bytes that are in order and were not taken yet.
+    /// Takes the bytes that are in order.
     pub fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.ready)
     }
 
-    /// What the end frame says, as soon as it is known; the output before it may still be missing.
-    pub fn end(&self) -> Option<&End> {
+    /// The end frame, once it has arrived; output before it may still be missing.
+    pub fn end(&self) -> Option<&EndFrame> {
         self.end.as_ref()
     }
 
-    /// The end frame, every byte before it and every line of others are in.
+    /// True when the end frame, every byte and every foreign line have arrived.
     pub fn is_complete(&self) -> bool {
-        self.end.as_ref().is_some_and(|end| self.next >= end.bytes && self.next_beside >= end.beside)
+        self.end.as_ref().is_some_and(|end| self.next >= end.bytes && self.next_foreign >= end.foreign_lines)
     }
 
-    /// The first gap that is known: bytes that must exist, because a later frame or the end frame is in.
+    /// The first gap: bytes that must exist, because a later frame or the end frame has arrived.
     pub fn missing(&self) -> Option<Range<u64>> {
         let until = match (self.waiting.keys().next(), &self.end) {
             (Some(&first), _) => first,
@@ -141,42 +141,42 @@ impl FrameDecoder {
         (until > self.next).then_some(self.next..until)
     }
 
-    /// How many lines of others are missing below the highest number that is known.
-    pub fn missing_beside(&self) -> u64 {
-        let highest = self.known_beside.last().map_or(0, |last| last + 1);
-        let until = self.end.as_ref().map_or(highest, |end| highest.max(end.beside));
-        until.saturating_sub(self.next_beside).saturating_sub(self.known_beside.len() as u64)
+    /// Number of foreign lines missing below the highest known number.
+    pub fn missing_foreign_lines(&self) -> u64 {
+        let highest = self.known_foreign.last().map_or(0, |last| last + 1);
+        let until = self.end.as_ref().map_or(highest, |end| highest.max(end.foreign_lines));
+        until.saturating_sub(self.next_foreign).saturating_sub(self.known_foreign.len() as u64)
     }
 
-    /// Gives up the first gap and returns it: no source has it. What follows becomes ready, and from then on
-    /// [`finish`](Self::finish) tells of a mismatch. Missing lines of others are given up too, whether there is a gap or not.
+    /// Skips the first gap, which no source has, and returns it. The bytes after it become ready, and [`finish`](Self::finish) will
+    /// report a mismatch. Missing foreign lines are skipped too, with or without a gap.
     pub fn skip_missing(&mut self) -> Option<Range<u64>> {
-        let highest = self.known_beside.pop_last().map_or(0, |last| last + 1);
-        self.known_beside.clear();
-        self.next_beside = self.next_beside.max(highest).max(self.end.as_ref().map_or(0, |end| end.beside));
+        let highest = self.known_foreign.pop_last().map_or(0, |last| last + 1);
+        self.known_foreign.clear();
+        self.next_foreign = self.next_foreign.max(highest).max(self.end.as_ref().map_or(0, |end| end.foreign_lines));
         let gap = self.missing()?;
         self.next = gap.end;
         self.settle();
         Some(gap)
     }
 
-    /// Bytes in order so far, taken or not.
+    /// Number of bytes in order so far, taken or not.
     pub fn bytes(&self) -> u64 {
         self.next
     }
 
-    /// Lines of others below this number were all handed out or given up.
-    pub fn beside(&self) -> u64 {
-        self.next_beside
+    /// All foreign lines below this number were returned or skipped.
+    pub fn foreign_lines(&self) -> u64 {
+        self.next_foreign
     }
 
-    /// How many frames the limit refused.
+    /// Number of frames that the limit refused.
     pub fn refused(&self) -> u64 {
         self.refused
     }
 
-    /// The end, after every byte came in and the hash of the whole output was compared.
-    pub fn finish(&self) -> Result<&End, TraceError> {
+    /// Checks that every byte has arrived and that the hash of the whole output is right; returns the end frame.
+    pub fn finish(&self) -> Result<&EndFrame, TraceError> {
         let run = self.run;
         let end = self.end.as_ref().ok_or(TraceError::NoEnd { run })?;
         if self.next < end.bytes {
@@ -192,52 +192,52 @@ impl FrameDecoder {
     }
 
     fn push_line(&mut self, line: &str) -> Option<Line> {
-        let Some(parts) = parse(line) else { return Some(Line::Foreign(line.to_owned())) };
-        if parts.run != self.run {
-            let is_sound = parts.payload().is_some();
+        let Some(raw) = parse(line) else { return Some(Line::Unframed(line.to_owned())) };
+        if raw.run != self.run {
+            let is_sound = raw.payload().is_some();
             return Some(if is_sound { Line::OtherRun(line.to_owned()) } else { Line::Damaged(line.to_owned()) });
         }
-        let taken = match parts.kind {
-            frame::DATA => self.accept(&parts).map(|()| None),
-            frame::BESIDE => self.accept_beside(&parts),
-            _ => self.accept_end(&parts).map(|()| None),
+        let taken = match raw.kind {
+            frame::DATA => self.accept(&raw).map(|()| None),
+            frame::FOREIGN => self.accept_foreign(&raw),
+            _ => self.accept_end(&raw).map(|()| None),
         };
         taken.unwrap_or_else(|Damage| Some(Line::Damaged(line.to_owned())))
     }
 
-    fn accept_end(&mut self, parts: &Parts<'_>) -> Result<(), Damage> {
-        let end = parts.end().ok_or(Damage)?;
+    fn accept_end(&mut self, raw: &RawFrame<'_>) -> Result<(), Damage> {
+        let end = raw.end().ok_or(Damage)?;
         if *self.end.get_or_insert_with(|| end.clone()) == end { Ok(()) } else { Err(Damage) }
     }
 
-    /// The line once; nothing when it is known or cannot be kept.
-    fn accept_beside(&mut self, parts: &Parts<'_>) -> Result<Option<Line>, Damage> {
-        let number = parts.number;
-        if number < self.next_beside || self.known_beside.contains(&number) {
+    /// Returns the line, or `None` when it is known or its number cannot be kept.
+    fn accept_foreign(&mut self, raw: &RawFrame<'_>) -> Result<Option<Line>, Damage> {
+        let number = raw.number;
+        if number < self.next_foreign || self.known_foreign.contains(&number) {
             return Ok(None);
         }
-        if number == u64::MAX || self.end.as_ref().is_some_and(|end| number >= end.beside) {
+        if number == u64::MAX || self.end.as_ref().is_some_and(|end| number >= end.foreign_lines) {
             return Err(Damage);
         }
-        let payload = parts.payload().ok_or(Damage)?;
-        if number == self.next_beside {
-            self.next_beside += 1;
-            while self.known_beside.remove(&self.next_beside) {
-                self.next_beside += 1;
+        let payload = raw.payload().ok_or(Damage)?;
+        if number == self.next_foreign {
+            self.next_foreign += 1;
+            while self.known_foreign.remove(&self.next_foreign) {
+                self.next_foreign += 1;
             }
-        } else if self.known_beside.len() >= MAX_NUMBERS {
+        } else if self.known_foreign.len() >= MAX_NUMBERS {
             self.refused += 1;
             return Ok(None);
         } else {
-            self.known_beside.insert(number);
+            self.known_foreign.insert(number);
         }
-        Ok(Some(Line::Beside(String::from_utf8_lossy(&payload).into_owned())))
+        Ok(Some(Line::Foreign(String::from_utf8_lossy(&payload).into_owned())))
     }
 
     /// Takes a data frame.
-    fn accept(&mut self, parts: &Parts<'_>) -> Result<(), Damage> {
-        let (offset, body) = (parts.number, parts.body.as_bytes());
-        // A payload is never longer than its body, and a known one is not worth a hash.
+    fn accept(&mut self, raw: &RawFrame<'_>) -> Result<(), Damage> {
+        let (offset, body) = (raw.number, raw.body.as_bytes());
+        // A payload is never longer than its body. A known payload is not hashed, to save time.
         let is_known = |length: usize| offset.checked_add(length as u64).is_some_and(|until| until <= self.next);
         if is_known(body.len()) || (offset < self.next && is_known(frame::unescaped_len(body))) {
             return Ok(());
@@ -246,7 +246,7 @@ impl FrameDecoder {
             return Ok(());
         }
         let start = self.ready.len();
-        let is_sound = frame::unescape(body, &mut self.ready).is_some() && self.is_sound(parts, start);
+        let is_sound = frame::unescape(body, &mut self.ready).is_some() && self.is_sound(raw, start);
         if !is_sound {
             self.ready.truncate(start);
             return Err(Damage);
@@ -265,12 +265,12 @@ impl FrameDecoder {
         Ok(())
     }
 
-    /// The payload at the end of `ready`, from `start` on, has its checksum and lies within the output.
-    fn is_sound(&self, parts: &Parts<'_>, start: usize) -> bool {
+    /// Checks the payload in `ready[start..]`: its checksum, and that it lies within the output.
+    fn is_sound(&self, raw: &RawFrame<'_>, start: usize) -> bool {
         let payload = self.ready.get(start..).unwrap_or_default();
-        let until = parts.number.checked_add(payload.len() as u64);
+        let until = raw.number.checked_add(payload.len() as u64);
         let fits = until.is_some_and(|until| self.end.as_ref().is_none_or(|end| until <= end.bytes));
-        fits && !payload.is_empty() && parts.has_checksum_of(payload)
+        fits && !payload.is_empty() && raw.has_checksum_of(payload)
     }
 
     fn keep(&mut self, offset: u64, payload: Vec<u8>) {
@@ -284,7 +284,7 @@ impl FrameDecoder {
         self.waiting.insert(offset, payload);
     }
 
-    /// Counts what follows `next` and stands in `ready` from `start` on.
+    /// Counts the bytes in `ready[start..]`, which follow `next`.
     fn count_from(&mut self, start: usize) {
         let fresh = self.ready.get(start..).unwrap_or_default();
         if let Some(hasher) = &mut self.hasher {
@@ -293,7 +293,7 @@ impl FrameDecoder {
         self.next += fresh.len() as u64;
     }
 
-    /// Moves waiting frames that have become contiguous.
+    /// Moves waiting frames to `ready` that have become contiguous.
     fn settle(&mut self) {
         while let Some(entry) = self.waiting.first_entry() {
             if *entry.key() > self.next {
@@ -309,25 +309,25 @@ impl FrameDecoder {
     }
 }
 
-/// A frame that is not to be used.
+/// A damaged frame.
 struct Damage;
 
-/// A line of a frame's outward shape; its checksum is not looked at yet.
-struct Parts<'a> {
+/// A line in the form of a frame, with an unchecked checksum.
+struct RawFrame<'a> {
     run: u32,
-    /// Of the first byte, of the line of others, or the size of the output, by kind.
+    /// By kind: offset of the first byte, number of the foreign line, or size of the output.
     number: u64,
     checksum: &'a str,
     kind: u8,
     body: &'a str,
 }
 
-impl Parts<'_> {
+impl RawFrame<'_> {
     fn has_checksum_of(&self, payload: &[u8]) -> bool {
         frame::checksum(self.run, self.number, self.kind, payload) == self.checksum.as_bytes()
     }
 
-    /// What a sound frame carries.
+    /// The payload, if the frame is valid.
     fn payload(&self) -> Option<Vec<u8>> {
         let mut payload = Vec::new();
         if self.kind == frame::END {
@@ -338,27 +338,33 @@ impl Parts<'_> {
         self.has_checksum_of(&payload).then_some(payload)
     }
 
-    fn end(&self) -> Option<End> {
+    fn end(&self) -> Option<EndFrame> {
         let (code, rest) = self.body.split_once(' ')?;
-        let (hash, beside) = rest.split_once(' ')?;
-        let (code, beside) = (code.parse().ok()?, decimal(beside)?);
-        let end = End { code, bytes: self.number, hash: hash.to_owned(), beside };
+        let (hash, foreign_lines) = rest.split_once(' ')?;
+        let (code, foreign_lines) = (code.parse().ok()?, decimal(foreign_lines)?);
+        let end = EndFrame { code, bytes: self.number, hash: hash.to_owned(), foreign_lines };
         (hash.len() == frame::HASH_DIGITS && self.has_checksum_of(self.body.as_bytes())).then_some(end)
     }
 }
 
-fn parse(line: &str) -> Option<Parts<'_>> {
+fn parse(line: &str) -> Option<RawFrame<'_>> {
     let (run, rest) = line.split_once(':')?;
     let (number, rest) = rest.split_once(':')?;
     let (checksum, rest) = rest.split_at_checked(frame::CHECKSUM_DIGITS)?;
     let kind = *rest.as_bytes().first()?;
-    let is_kind = [frame::DATA, frame::BESIDE, frame::END].contains(&kind);
+    let is_kind = [frame::DATA, frame::FOREIGN, frame::END].contains(&kind);
     let is_hex = checksum.bytes().all(|digit| digit.is_ascii_hexdigit());
     (is_kind && is_hex).then_some(())?;
-    Some(Parts { run: decimal(run)?.try_into().ok()?, number: decimal(number)?, checksum, kind, body: rest.get(1..)? })
+    Some(RawFrame {
+        run: decimal(run)?.try_into().ok()?,
+        number: decimal(number)?,
+        checksum,
+        kind,
+        body: rest.get(1..)?,
+    })
 }
 
-/// Digits only: the standard parser would take a sign too.
+/// Parses digits only; the standard parser also accepts a sign.
 fn decimal(text: &str) -> Option<u64> {
     text.bytes().all(|digit| digit.is_ascii_digit()).then(|| text.parse().ok())?
 }

@@ -1,68 +1,68 @@
-//! The frame: one log line that carries a piece of a run's output through a log service that is not a byte stream.
+//! The frame: a log line that carries a piece of a run's output through a log service that is not a byte stream.
 //!
-//! CloudWatch mangles control characters, glues blank and indented lines to the line before, cuts lines at 16,384 bytes
-//! and promises neither order nor completeness. A frame survives all of it and stays readable in the console:
+//! CloudWatch mangles control characters, joins blank and indented lines to the line before, cuts lines at 16,384 bytes and
+//! guarantees neither order nor completeness. A frame survives all of it and stays readable in the console:
 //!
 //! ```text
 //! <run>:<offset>:<checksum>|<payload>            data; the payload begins at byte <offset> of the run's output
-//! <run>:<number>:<checksum>><payload>            a line that somebody else wrote during the run, counted from 0
-//! <run>:<bytes>:<checksum>!<code> <hash> <lines> the end; the size of the whole output, and how many lines of others
+//! <run>:<number>:<checksum>><payload>            a line of another writer during the run, counted from 0
+//! <run>:<bytes>:<checksum>!<code> <hash> <lines> the end: size and hash of the whole output, number of foreign lines
 //! ```
 //!
 //! Run, offset, number, code and lines are decimal. The checksum is the first 4 bytes, in hex, of BLAKE3 over run (u32, little
-//! endian), offset or number (u64, little endian), the kind character and the payload before escaping; it tells a frame
-//! from damage and from look-alikes. The hash is the first 16 bytes, in hex, of BLAKE3 over the whole output.
+//! endian), offset or number (u64, little endian), the kind character and the payload before escaping; it detects damaged frames
+//! and text that looks like a frame. The hash is the first 16 bytes, in hex, of BLAKE3 over the whole output.
 //!
-//! Escapes: `\n` `\r` `\t` `\e` (ESC) `\\`, and `\xNN` for every byte of other control characters (C0, DEL, C1), of
-//! invalid UTF-8, of white space beyond ASCII, of the byte order mark, and for a blank that would end the line. All other
-//! UTF-8 stands as it is. This module does no I/O and never fails.
+//! Escapes: `\n` `\r` `\t` `\e` (ESC) `\\`, and `\xNN` for each byte of other control characters (C0, DEL, C1), of invalid UTF-8,
+//! of white space beyond ASCII, of the byte order mark, and for a space at the end of the line. Other UTF-8 is not escaped. This
+//! module does no I/O and never fails.
 
-/// Upper limit of a frame line in bytes, without its newline; every line is shorter. The log pipeline cuts at 16,384.
+/// Longest frame line in bytes, without its newline. The log pipeline cuts at 16,384.
 pub const MAX_LINE: usize = 12_288;
 
-/// Room for the prefix: u32, u64 and checksum in text, two colons and the kind.
+/// Longest prefix: u32, u64 and checksum in text, two colons and the kind.
 const MAX_PREFIX: usize = 10 + 1 + 20 + 1 + CHECKSUM_DIGITS + 1;
 pub(super) const CHECKSUM_DIGITS: usize = 8;
 pub(super) const HASH_DIGITS: usize = 32;
 /// Longest escape of one character: four bytes as `\xNN`.
 const MAX_ESCAPE: usize = 16;
-/// A body is closed when it is so long.
+/// Length at which a body is complete; the last escape may exceed it.
 const ROOM: usize = MAX_LINE - MAX_PREFIX - MAX_ESCAPE;
 
 pub(super) const DATA: u8 = b'|';
-pub(super) const BESIDE: u8 = b'>';
+pub(super) const FOREIGN: u8 = b'>';
 pub(super) const END: u8 = b'!';
 
-/// What the end frame of a run says.
+/// The content of the end frame of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct End {
-    /// The script's exit code, 128 + n after signal n.
+pub struct EndFrame {
+    /// The script's exit code; 128 + n after signal n.
     pub code: i32,
     /// Size of the whole output in bytes, after masking.
     pub bytes: u64,
     /// The first 16 bytes of BLAKE3 over the whole output, 32 hex digits.
     pub hash: String,
-    /// Lines that others wrote during the run.
-    pub beside: u64,
+    /// Number of lines that other writers wrote during the run.
+    pub foreign_lines: u64,
 }
 
-/// Turns one run's output into frames. Holds no output back: what goes in comes out with the same call.
+/// Encodes one run's output as frames. Each call encodes all of its input.
 #[derive(Debug, Clone)]
 pub struct FrameEncoder {
     run: u32,
     offset: u64,
-    beside: u64,
+    foreign_lines: u64,
     hasher: blake3::Hasher,
 }
 
 impl FrameEncoder {
     pub fn new(run: u32) -> Self {
-        Self { run, offset: 0, beside: 0, hasher: blake3::Hasher::new() }
+        Self { run, offset: 0, foreign_lines: 0, hasher: blake3::Hasher::new() }
     }
 
     /// Appends the frames of `bytes`, in order, each with a newline and shorter than [`MAX_LINE`] without it.
     ///
-    /// Valid characters are never divided between frames; a sequence that the input itself divides travels escaped.
+    /// A valid character is never split between frames. A character that is split between two calls is escaped.
     pub fn encode(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         self.hasher.update(bytes);
         let mut rest = bytes;
@@ -73,12 +73,12 @@ impl FrameEncoder {
         }
     }
 
-    /// Appends the frames of one line, without its newline, that is not the script's; a long one is divided.
+    /// Appends the frames of a line of another writer, given without its newline; a long line is split.
     pub fn encode_foreign(&mut self, line: &[u8], out: &mut Vec<u8>) {
         let mut rest = line;
         loop {
-            let taken = frame_of(self.run, self.beside, BESIDE, rest, out);
-            self.beside += 1;
+            let taken = frame_of(self.run, self.foreign_lines, FOREIGN, rest, out);
+            self.foreign_lines += 1;
             rest = rest.get(taken..).unwrap_or_default();
             if rest.is_empty() {
                 return;
@@ -86,9 +86,9 @@ impl FrameEncoder {
         }
     }
 
-    /// Appends the end frame. Nothing of this run may be encoded after it.
+    /// Appends the end frame. Encode nothing of this run afterwards.
     pub fn end(&self, code: i32, out: &mut Vec<u8>) {
-        let payload = format!("{code} {} {}", self.hash(), self.beside);
+        let payload = format!("{code} {} {}", self.hash(), self.foreign_lines);
         let checksum = checksum(self.run, self.offset, END, payload.as_bytes());
         out.extend_from_slice(format!("{}:{}:", self.run, self.offset).as_bytes());
         out.extend_from_slice(&checksum);
@@ -102,15 +102,15 @@ impl FrameEncoder {
         self.offset
     }
 
-    /// The hash of what was encoded so far, as [`End::hash`].
+    /// The hash of the bytes encoded so far, as in [`EndFrame::hash`].
     pub fn hash(&self) -> String {
         hash_text(&self.hasher)
     }
 }
 
-/// Appends one frame of the beginning of `bytes`, and returns how many of them it carries: none only of none.
+/// Appends one frame with the beginning of `bytes`; returns how many bytes it carries, 0 only for empty input.
 fn frame_of(run: u32, number: u64, kind: u8, bytes: &[u8], out: &mut Vec<u8>) -> usize {
-    // Every byte takes at least one in the body.
+    // Every byte takes at least one byte in the body.
     let mut window = bytes.get(..ROOM).unwrap_or(bytes);
     if window.len() < bytes.len() {
         window = window.get(..complete_len(window)).unwrap_or_default();
@@ -132,9 +132,9 @@ fn frame_of(run: u32, number: u64, kind: u8, bytes: &[u8], out: &mut Vec<u8>) ->
     taken
 }
 
-/// How many leading bytes of `bytes` do not end inside a UTF-8 sequence that more input could complete.
+/// Length of `bytes` without an incomplete UTF-8 sequence at its end, which more input could complete.
 ///
-/// At most three bytes are left out; invalid bytes are not waited for.
+/// At most three bytes are left out; invalid bytes are not.
 pub fn complete_len(bytes: &[u8]) -> usize {
     let tail_start = bytes.len().saturating_sub(3);
     for (back, byte) in bytes[tail_start..].iter().rev().enumerate() {
@@ -172,7 +172,7 @@ pub(super) fn hash_text(hasher: &blake3::Hasher) -> String {
     hasher.finalize().to_hex()[..HASH_DIGITS].to_owned()
 }
 
-/// Appends the escaped beginning of `bytes`, [`ROOM`] and one escape at most; returns how many bytes it stands for.
+/// Appends the escaped beginning of `bytes`, at most [`ROOM`] and one escape; returns the number of bytes that were escaped.
 fn escape(bytes: &[u8], out: &mut Vec<u8>) -> usize {
     let full = out.len() + ROOM;
     let mut taken = 0;
@@ -217,17 +217,17 @@ fn escape(bytes: &[u8], out: &mut Vec<u8>) -> usize {
     taken
 }
 
-/// How many bytes at the beginning stand for themselves.
+/// Number of leading bytes that need no escape.
 fn plain_len(bytes: &[u8]) -> usize {
     let is_plain = |byte: &u8| matches!(byte, b' '..=b'[' | b']'..=b'~');
-    // Without a branch for each byte this is done in a few instructions.
+    // No branch per byte, so the compiler vectorizes it.
     let blocks = bytes.chunks_exact(16).take_while(|block| block.iter().fold(true, |all, byte| all & is_plain(byte)));
     let whole = blocks.count() * 16;
     let rest = bytes.get(whole..).unwrap_or_default();
     whole + rest.iter().position(|byte| !is_plain(byte)).unwrap_or(rest.len())
 }
 
-/// The first character of `text`, which is beyond ASCII; returns its length.
+/// Appends the first character of `text`, which is not ASCII, escaped if needed; returns its length.
 fn escape_char(text: &str, out: &mut Vec<u8>) -> usize {
     let Some(character) = text.chars().next() else { return 0 };
     let raw = text.as_bytes().get(..character.len_utf8()).unwrap_or_default();
@@ -251,7 +251,7 @@ fn hex(byte: u8) -> [u8; 2] {
     [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]
 }
 
-/// Appends the bytes an escaped payload stands for; `None` when it is not one, and `out` then holds its beginning.
+/// Appends the unescaped payload; returns `None` for an invalid escape, and `out` then holds a part.
 pub(super) fn unescape(body: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let mut rest = body;
     while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
@@ -273,7 +273,7 @@ pub(super) fn unescape(body: &[u8], out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// How many bytes the body stands for if it is well formed; at most its length.
+/// Length of the unescaped body if it is valid; at most the body's length.
 pub(super) fn unescaped_len(body: &[u8]) -> usize {
     let mut escapes = 0;
     let mut rest = body;

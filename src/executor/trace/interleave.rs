@@ -1,48 +1,48 @@
-//! Several nodes write into one trace, and do not tear each other's lines. The first node's lines are as its script wrote them,
-//! so that patterns over the trace find them; the others' lines name their node. Pure.
+//! Interleaves the output of several nodes in one trace by whole lines. Lines of the first node are unchanged, so that patterns over
+//! the trace match them; lines of other nodes get a label with the node's name. Pure.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::base::node::{NodeId, Nodes};
 
-/// A line without an end is shown after it was held for so long: a prompt, a progress bar.
-pub const HELD: Duration = Duration::from_secs(1);
-/// Longer pieces of a line are shown in parts, its label before the first.
+/// A line without an end (a prompt, a progress bar) is held for this long.
+pub const HOLD_LIMIT: Duration = Duration::from_secs(1);
+/// Longer lines are written in parts, with the label before the first.
 const LONGEST: usize = 3072;
-/// Largest piece: what a pipe takes whole.
+/// Largest piece: a pipe write of this size is atomic.
 const PIECE: usize = 4096;
 
-/// What may be written at once.
+/// Bytes to write at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
     /// As given to [`Interleaver::push`].
     pub node: NodeId,
-    /// With label, and with the end of another node's open line when there is one. At most 4,096 bytes.
+    /// With the label, and with a newline that ends another node's open line. At most 4,096 bytes.
     pub bytes: Vec<u8>,
-    /// How many bytes of the node's own output this is.
+    /// Number of bytes of the node's own output in this piece.
     pub consumed: usize,
 }
 
-/// Puts the output of several nodes into one order. A line ends with `\n`, and with a `\r` that is not before `\n`: what a
-/// progress bar writes next replaces the label too.
+/// Merges the output of several nodes. A line ends with `\n`, or with a `\r` that is not before a `\n`: the next output of a progress
+/// bar then overwrites the label too.
 #[derive(Debug)]
 pub struct Interleaver {
     nodes: Nodes<Pending>,
-    /// The node whose line stands unfinished at the end of the trace.
+    /// The node whose unfinished line is at the end of the trace.
     open: Option<NodeId>,
     pieces: VecDeque<Piece>,
 }
 
-/// What was not shown yet of a node.
+/// Output of a node that was not written yet.
 #[derive(Debug)]
 struct Pending {
     /// Empty for the first node.
     label: Vec<u8>,
     held: Vec<u8>,
-    /// When the first of the held bytes came.
+    /// Arrival of the first held byte.
     since: Duration,
-    /// What was written last did not end its line.
+    /// The last written part did not end its line.
     mid_line: bool,
 }
 
@@ -76,23 +76,23 @@ impl Interleaver {
         }
     }
 
-    /// Lets held bytes go whose time has come.
+    /// Writes bytes that were held for [`HOLD_LIMIT`].
     pub fn tick(&mut self, now: Duration) {
         for node in self.nodes.ids() {
-            if self.nodes.get(node).is_some_and(|state| !state.held.is_empty() && now >= state.since + HELD) {
+            if self.nodes.get(node).is_some_and(|state| !state.held.is_empty() && now >= state.since + HOLD_LIMIT) {
                 self.flush(node);
             }
         }
     }
 
-    /// Lets go whatever a node still holds: nothing of it will come any more.
+    /// Writes all held bytes of a node: it has ended.
     pub fn flush(&mut self, node: NodeId) {
         let Some(state) = self.nodes.get_mut(node) else { return };
         let held = std::mem::take(&mut state.held);
         self.write(node, &held);
     }
 
-    /// Ends the line that stands open, if there is one: something else is to follow.
+    /// Closes the open line before other text is written; returns false when there is none.
     pub fn end_line(&mut self) -> bool {
         if let Some(node) = self.open.take().and_then(|node| self.nodes.get_mut(node)) {
             node.mid_line = false;
@@ -101,7 +101,7 @@ impl Interleaver {
         false
     }
 
-    /// What can be written, in order.
+    /// Takes the pieces to write, in order.
     pub fn take(&mut self) -> Vec<Piece> {
         self.pieces.drain(..).collect()
     }
@@ -109,7 +109,7 @@ impl Interleaver {
     fn write(&mut self, node: NodeId, bytes: &[u8]) {
         let mut rest = bytes;
         while !rest.is_empty() {
-            // A `\n` right behind the longest part belongs to a `\r` at its end.
+            // One byte more: a `\n` after a `\r` at the end of the part belongs to it.
             let ahead = rest.get(..=LONGEST).unwrap_or(rest);
             let end = line_end(ahead).unwrap_or(rest.len()).min(LONGEST);
             let (part, after) = rest.split_at(end);
@@ -118,7 +118,7 @@ impl Interleaver {
         }
     }
 
-    /// A part of one line.
+    /// Writes a part of one line.
     fn write_part(&mut self, node: NodeId, part: &[u8]) {
         let mut bytes = Vec::new();
         if self.open.is_some_and(|open| open != node) {
@@ -131,7 +131,7 @@ impl Interleaver {
         }
         bytes.extend_from_slice(part);
         let ended = part.ends_with(b"\n");
-        // After `\r` the line goes on in the trace, but from its start.
+        // After `\r` the line stays open in the trace, but the next output needs a label.
         state.mid_line = !ended && !part.ends_with(b"\r");
         self.open = (!ended).then_some(node);
         match self.pieces.back_mut() {
@@ -144,7 +144,7 @@ impl Interleaver {
     }
 }
 
-/// How many leading bytes are whole lines. A `\r` at the very end may belong to a `\n` that is still to come.
+/// Length of the whole lines at the beginning. A `\r` at the very end does not count: a `\n` may follow.
 fn whole_lines(bytes: &[u8]) -> usize {
     let newline = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     let tail = bytes.get(newline..).unwrap_or_default();
@@ -153,7 +153,7 @@ fn whole_lines(bytes: &[u8]) -> usize {
     newline + bar.map_or(0, |at| at + 1)
 }
 
-/// Where the first line ends, its end included.
+/// Length of the first line, including its end.
 fn line_end(bytes: &[u8]) -> Option<usize> {
     let at = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r'))?;
     let end = at + 1;
@@ -205,16 +205,16 @@ mod tests {
     fn a_prompt_is_shown_in_time_and_goes_on_unless_another_node_spoke() {
         let mut nodes = two();
         nodes.push(node(0), b"name: ", T0);
-        nodes.tick(HELD / 2);
+        nodes.tick(HOLD_LIMIT / 2);
         assert_eq!(text(&mut nodes), "");
-        nodes.tick(HELD);
+        nodes.tick(HOLD_LIMIT);
         assert_eq!(text(&mut nodes), "name: ");
-        nodes.push(node(0), b"x\n", HELD);
+        nodes.push(node(0), b"x\n", HOLD_LIMIT);
         assert_eq!(text(&mut nodes), "x\n");
-        nodes.push(node(0), b"again: ", HELD);
-        nodes.tick(HELD * 2);
-        nodes.push(node(1), b"hello\n", HELD * 2);
-        nodes.push(node(0), b"y\n", HELD * 2);
+        nodes.push(node(0), b"again: ", HOLD_LIMIT);
+        nodes.tick(HOLD_LIMIT * 2);
+        nodes.push(node(1), b"hello\n", HOLD_LIMIT * 2);
+        nodes.push(node(0), b"y\n", HOLD_LIMIT * 2);
         assert_eq!(text(&mut nodes), "again: \n[algo-2] hello\ny\n");
     }
 
@@ -240,7 +240,7 @@ mod tests {
     }
 
     proptest! {
-        /// Labels and breaks taken away, every node has its own bytes in its own order, and all of them are counted.
+        /// Without labels and breaks, every node's bytes are complete and in order, and all are counted.
         #[test]
         fn nothing_is_lost_and_order_is_kept(
             steps in prop::collection::vec((0..2_usize, "[a-c\r\n]{0,6}", any::<bool>()), 0..60)
@@ -255,7 +255,7 @@ mod tests {
                 written[node].push_str(&bytes);
                 nodes.push(NodeId::at(node), bytes.as_bytes(), now);
                 if wait {
-                    now += HELD;
+                    now += HOLD_LIMIT;
                     nodes.tick(now);
                 }
                 pieces.extend(nodes.take());
@@ -268,7 +268,7 @@ mod tests {
                 consumed[piece.node.index()] += piece.consumed;
                 let label = if piece.node == NodeId::LEADER { "\0" } else { "[algo-2] " };
                 let text = String::from_utf8(piece.bytes).unwrap();
-                // Another node's line that stands open is ended first.
+                // An open line of another node is ended first.
                 let broken = open.is_some_and(|open| open != piece.node);
                 let own = if broken { text.strip_prefix('\n').unwrap() } else { &text };
                 shown[piece.node.index()].push_str(&own.replace(label, ""));

@@ -1,33 +1,32 @@
-//! Takes the values of masked variables out of a byte stream, as GitLab Runner does with its own trace.
+//! Replaces the values of masked variables in a byte stream, as GitLab Runner does with its own trace.
 //!
-//! The runner masks only what it prints itself, but the log service and the object store see the output earlier. The rules
-//! are the runner's:
+//! The runner masks what it prints, but the log service and the object store receive the output earlier. The rules are the runner's:
 //!
-//! 1. Values are looked for without the white space around them, one after the other, the longest first (of equal ones the
-//!    greater); each occurrence, from the left, becomes `[MASKED]`.
-//! 2. Then the values of sensitive parameters of URLs, see [`url`].
-//! 3. Then what follows the prefix of a token.
+//! 1. Values are trimmed and searched one after the other, the longest first (of equal lengths the greater); each occurrence, from
+//!    the left, becomes `[MASKED]`.
+//! 2. Then the values of sensitive URL parameters are replaced, see [`url`].
+//! 3. Then the text after the prefix of a token.
 //!
-//! What one of them has replaced is not looked at again. Matching is on exact bytes, so an encoded or divided secret passes.
+//! Replaced text is not searched again. Matching is on exact bytes, so an encoded or split secret is not found.
 //!
-//! It differs from the runner where the runner's result depends on how the input was divided into writes, or where it
-//! changes the order of bytes (a value that begins before another one that was replaced), and in that there is no
-//! limit to the number of prefixes: what is replaced is what the runner replaces when it sees the whole input at once, or more.
-//! Nothing is kept but the beginning of a possible match, which is always shorter than the longest value.
+//! Differences from the runner: its result may depend on how the input was split into writes, and it may reorder bytes (when a value
+//! begins before another one that was replaced); this one replaces what the runner replaces when it gets the whole input at once, or
+//! more. The number of prefixes is not limited. The masker keeps only the beginning of a possible match, shorter than the longest
+//! value.
 
 mod scan;
 mod search;
-mod stretch;
+mod segment;
 pub mod url;
 
 use scan::Scanner;
-use search::{Search, Wanted};
-use stretch::Stretch;
+use search::{Search, SearchKind};
+use segment::Segment;
 
-/// What stands for a secret.
+/// Replacement of a secret.
 pub const MASK: &[u8] = b"[MASKED]";
 
-/// Prefixes that GitLab gives its own tokens.
+/// Prefixes of GitLab's own tokens.
 const TOKEN_PREFIXES: [&str; 14] = [
     "glpat-",
     "gloas-",
@@ -45,12 +44,12 @@ const TOKEN_PREFIXES: [&str; 14] = [
     "gltok-",
 ];
 
-/// Behind a possible beginning so many bytes are looked at closely before the quick search goes on.
+/// Number of bytes after a possible match that all levels read, before the fast scan continues.
 const CLOSE_LOOK: usize = 256;
 
-/// Replaces values, parameters of URLs, and what follows the prefix of a token, in a stream.
+/// Masks values, URL parameters and tokens in a stream.
 pub struct Masker {
-    /// Each level reads what the one before it left.
+    /// Each level reads the output of the one before.
     levels: Vec<Level>,
     scanner: Scanner,
 }
@@ -61,18 +60,17 @@ enum Level {
 }
 
 impl Masker {
-    /// Looks for values alone. Empty ones are ignored and equal ones are looked for once.
+    /// Masks values only. Empty and repeated values are ignored.
     pub fn new(values: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let values = unique(values);
         let scanner = Scanner::new(values.iter().cloned());
-        let levels = values.into_iter().map(|value| Level::Search(Search::new(value, Wanted::Value))).collect();
+        let levels = values.into_iter().map(|value| Level::Search(Search::new(value, SearchKind::Value))).collect();
         Self { levels, scanner }
     }
 
-    /// Looks for values, then for sensitive parameters of URLs, then for tokens by their prefix: GitLab's own prefixes and
-    /// the given ones.
+    /// Masks values, then sensitive URL parameters, then tokens with one of GitLab's own prefixes or of the given ones.
     ///
-    /// The prefix of a token stays and the letters, digits and `-._=` after it become `[MASKED]`.
+    /// A token's prefix stays; the letters, digits and `-._=` after it become `[MASKED]`.
     pub fn with_prefixes(
         values: impl IntoIterator<Item = Vec<u8>>,
         prefixes: impl IntoIterator<Item = String>,
@@ -82,19 +80,19 @@ impl Masker {
         let prefixes = unique(prefixes.into_iter().map(String::into_bytes).chain(own));
         let parameters = url::BEGINNINGS.map(|byte| vec![byte]);
         let scanner = Scanner::new(values.iter().chain(&prefixes).chain(&parameters).cloned());
-        let search = |wanted| move |value| Level::Search(Search::new(value, wanted));
-        let mut levels: Vec<Level> = values.into_iter().map(search(Wanted::Value)).collect();
+        let search = |kind| move |value| Level::Search(Search::new(value, kind));
+        let mut levels: Vec<Level> = values.into_iter().map(search(SearchKind::Value)).collect();
         levels.push(Level::Url(url::Parameters::default()));
-        levels.extend(prefixes.into_iter().map(search(Wanted::Prefix)));
+        levels.extend(prefixes.into_iter().map(search(SearchKind::Prefix)));
         Self { levels, scanner }
     }
 
-    /// Appends to `out` what is safe to show; a possible beginning of a value at the end stays here.
+    /// Appends the masked bytes to `out`; keeps back a possible beginning of a value at the end.
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         let mut rest = bytes;
         while !rest.is_empty() {
             if self.levels.iter().all(Level::is_at_rest) {
-                // Nothing begins in here, so no level would change it.
+                // No match begins before this point, so no level would change these bytes.
                 let (plain, after) = rest.split_at(self.scanner.find(rest).min(rest.len()));
                 out.extend_from_slice(plain);
                 rest = after;
@@ -107,28 +105,28 @@ impl Masker {
         }
     }
 
-    /// Appends what was held back. Call it at the end of the stream.
+    /// Appends the bytes that were kept back. Call it at the end of the stream.
     pub fn flush(&mut self, out: &mut Vec<u8>) {
         self.run(&[], true, out);
     }
 
     fn run(&mut self, bytes: &[u8], is_end: bool, out: &mut Vec<u8>) {
-        let mut stretch = Stretch { bytes: bytes.to_vec(), masks: Vec::new() };
+        let mut segment = Segment { bytes: bytes.to_vec(), masks: Vec::new() };
         for level in &mut self.levels {
-            let mut next = Stretch { bytes: Vec::with_capacity(stretch.bytes.len()), masks: Vec::new() };
-            level.pass(&stretch, &mut next);
+            let mut next = Segment { bytes: Vec::with_capacity(segment.bytes.len()), masks: Vec::new() };
+            level.pass(&segment, &mut next);
             if is_end {
                 level.finish(&mut next);
             }
-            stretch = next;
+            segment = next;
         }
         let mut from = 0;
-        for at in stretch.masks {
-            out.extend_from_slice(&stretch.bytes[from..at]);
+        for at in segment.masks {
+            out.extend_from_slice(&segment.bytes[from..at]);
             out.extend_from_slice(MASK);
             from = at;
         }
-        out.extend_from_slice(&stretch.bytes[from..]);
+        out.extend_from_slice(&segment.bytes[from..]);
     }
 }
 
@@ -140,34 +138,34 @@ impl std::fmt::Debug for Masker {
 }
 
 impl Level {
-    fn pass(&mut self, input: &Stretch, output: &mut Stretch) {
+    fn pass(&mut self, input: &Segment, output: &mut Segment) {
         let mut from = 0;
         for &at in &input.masks {
             self.read(&input.bytes[from..at], output);
             match self {
-                Level::Search(search) => search.meet_mask(output),
-                Level::Url(parameters) => parameters.meet_mask(output),
+                Level::Search(search) => search.pass_mask(output),
+                Level::Url(parameters) => parameters.pass_mask(output),
             }
             from = at;
         }
         self.read(&input.bytes[from..], output);
     }
 
-    fn read(&mut self, bytes: &[u8], output: &mut Stretch) {
+    fn read(&mut self, bytes: &[u8], output: &mut Segment) {
         match self {
             Level::Search(search) => search.read(bytes, output),
             Level::Url(parameters) => parameters.read(bytes, output),
         }
     }
 
-    fn finish(&mut self, output: &mut Stretch) {
+    fn finish(&mut self, output: &mut Segment) {
         match self {
             Level::Search(search) => search.finish(output),
             Level::Url(parameters) => parameters.finish(output),
         }
     }
 
-    /// Holds nothing back, and what comes is looked at as if it were the beginning.
+    /// True when the level keeps nothing back and is in its initial state.
     fn is_at_rest(&self) -> bool {
         match self {
             Level::Search(search) => search.is_at_rest(),
@@ -176,7 +174,7 @@ impl Level {
     }
 }
 
-/// Without empty ones and duplicates, in the order in which they are looked for.
+/// Trims the values, drops empty and repeated ones, and sorts them in the order of the search.
 fn unique(values: impl IntoIterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
     let mut values: Vec<Vec<u8>> =
         values.into_iter().map(|value| trimmed(&value)).filter(|value| !value.is_empty()).collect();
@@ -185,7 +183,7 @@ fn unique(values: impl IntoIterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
     values
 }
 
-/// The value without white space around it, in the Unicode sense where it is text.
+/// Trims white space: Unicode's if the value is UTF-8, else ASCII's.
 fn trimmed(value: &[u8]) -> Vec<u8> {
     match std::str::from_utf8(value) {
         Ok(text) => text.trim().as_bytes().to_vec(),

@@ -1,11 +1,9 @@
-//! The job log on its way from the container to the driver: frames, their reader, and the removal of secrets.
+//! Encodes the script's output as frames, decodes them on the driver, and masks secrets. Pure: no files, no clock, no network.
 //!
-//! Pure: bytes in, lines out and back. Nothing here reads a file, a clock or the network.
-//!
-//! - [`frame`]: the agent's side, bytes to log lines.
-//! - [`decode`]: the driver's side, log lines from two unreliable sources back to the same bytes.
-//! - [`interleave`]: the driver's side, output of several nodes in one trace.
-//! - [`mask`]: values of masked variables become `[MASKED]` before they leave the container.
+//! - [`frame`]: on the agent, bytes to log lines.
+//! - [`decode`]: on the driver, log lines from two unreliable sources back to the same bytes.
+//! - [`interleave`]: on the driver, output of several nodes to one trace.
+//! - [`mask`]: on the agent, replaces the values of masked variables by `[MASKED]`.
 
 pub mod decode;
 pub mod frame;
@@ -13,6 +11,6 @@ pub mod interleave;
 pub mod mask;
 
 pub use decode::{FrameDecoder, Line, TraceError, frame_start};
-pub use frame::{End, FrameEncoder};
+pub use frame::{EndFrame, FrameEncoder};
 pub use interleave::{Interleaver, Piece};
 pub use mask::Masker;

@@ -11,8 +11,8 @@ use proptest::test_runner::RngSeed;
 use crate::cloud::{CloudErrorKind, FilterPage, LogEvent};
 use crate::logs::budget::{Grant, ReadBudget};
 use crate::logs::plan::Plan;
-use crate::logs::query::Call;
-use crate::logs::subscription::{Intervals, Pace, Subscription, VERSION};
+use crate::logs::query::LogRequest;
+use crate::logs::subscription::{FeedMode, Intervals, Subscription, VERSION};
 
 /// The service's clock at the start, epoch milliseconds.
 const EPOCH: u64 = 1_700_000_000_000;
@@ -149,19 +149,19 @@ impl Service {
         self.streams.get(stream).and_then(|events| events.first()).is_some_and(|event| event.ingested <= now)
     }
 
-    fn answer(&mut self, call: Call, now: u64) -> Reply {
+    fn answer(&mut self, call: LogRequest, now: u64) -> Reply {
         let throttled = self.is_throttled(now) || self.trouble.is_some_and(|one_in| self.dice.below(one_in) == 0);
         match call {
-            Call::Filter { query, streams, since, token } => {
+            LogRequest::Filter { query, streams, since, token } => {
                 assert!(!streams.is_empty() && streams.len() <= 100);
                 Reply::Page(query, (!throttled).then(|| self.filter(&streams, since, token.as_deref(), now)))
             }
-            Call::List { key, job } => {
+            LogRequest::List { key, job } => {
                 let stream = format!("{job}/algo-1-17");
                 let streams = if self.exists(&stream, now) { vec![stream] } else { Vec::new() };
                 Reply::Streams(key, (!throttled).then_some(streams))
             }
-            Call::Newest { token } => {
+            LogRequest::Newest { token } => {
                 let from: usize = token.map_or(0, |token| token.parse().unwrap());
                 let all: Vec<&String> = self.streams.keys().filter(|stream| self.exists(stream, now)).collect();
                 let page: Vec<String> = all.iter().skip(from).take(50).map(|stream| (*stream).clone()).collect();
@@ -180,13 +180,13 @@ fn stream_of(job: usize) -> String {
     format!("{}/algo-1-17", job_of(job))
 }
 
-fn subscription(job: usize, pace: Pace) -> Subscription {
+fn subscription(job: usize, mode: FeedMode) -> Subscription {
     Subscription {
         version: VERSION,
         job: job_of(job),
         nodes: 1,
         floors: BTreeMap::new(),
-        pace,
+        mode,
         started: true,
         urgent: false,
         again: None,
@@ -239,7 +239,7 @@ impl Outcome {
     }
 }
 
-/// Runs `jobs` drivers of this pace for `seconds`. `change` may intervene each second.
+/// Runs `jobs` drivers of this mode for `seconds`. `change` may intervene each second.
 fn run(
     service: &mut Service,
     ceiling: f64,
@@ -322,8 +322,8 @@ fn run(
             let Some(call) = plan.next(grant, now) else { break };
             budget.spend();
             match call {
-                Call::Filter { .. } => outcome.reads.push(at),
-                Call::List { .. } | Call::Newest { .. } => outcome.lists.push(at),
+                LogRequest::Filter { .. } => outcome.reads.push(at),
+                LogRequest::List { .. } | LogRequest::Newest { .. } => outcome.lists.push(at),
             }
             let reply = service.answer(call, at);
             in_flight.push_back((at + 120 + service.dice.below(200), reply));
@@ -339,8 +339,8 @@ fn run(
     outcome
 }
 
-fn subscriptions(jobs: usize, pace: Pace) -> Vec<Subscription> {
-    (0..jobs).map(|job| subscription(job, pace)).collect()
+fn subscriptions(jobs: usize, mode: FeedMode) -> Vec<Subscription> {
+    (0..jobs).map(|job| subscription(job, mode)).collect()
 }
 
 fn assert_each_once(service: &Service, outcome: &Outcome) {
@@ -359,7 +359,7 @@ fn assert_each_once(service: &Service, outcome: &Outcome) {
 #[test]
 fn five_hundred_jobs_get_each_line_once_and_soon_within_the_budget() {
     let mut service = Service::new(500, |_| 1, 0, 45);
-    let outcome = run(&mut service, 5.0, 125, &subscriptions(500, Pace::Live), |_, _| {});
+    let outcome = run(&mut service, 5.0, 125, &subscriptions(500, FeedMode::Live), |_, _| {});
     let p50 = outcome.percentile(50, |_| true);
     assert_each_once(&service, &outcome);
     assert!(p50 <= 2000, "{p50}");
@@ -370,7 +370,7 @@ fn five_hundred_jobs_get_each_line_once_and_soon_within_the_budget() {
 fn a_throttling_account_slows_the_reader_and_loses_nothing() {
     let mut service = Service::new(300, |_| 1, 0, 60);
     service.quota = Some(2.0);
-    let outcome = run(&mut service, 5.0, 240, &subscriptions(300, Pace::Live), |_, _| {});
+    let outcome = run(&mut service, 5.0, 240, &subscriptions(300, FeedMode::Live), |_, _| {});
     assert_each_once(&service, &outcome);
     let all = outcome.requests().len();
     assert!(outcome.throttled * 4 < all, "{} of {all}", outcome.throttled);
@@ -379,7 +379,7 @@ fn a_throttling_account_slows_the_reader_and_loses_nothing() {
 #[test]
 fn a_heavy_stream_does_not_starve_the_others() {
     let mut service = Service::new(100, |job| if job == 0 { 1200 } else { 1 }, 0, 40);
-    let outcome = run(&mut service, 5.0, 110, &subscriptions(100, Pace::Live), |_, _| {});
+    let outcome = run(&mut service, 5.0, 110, &subscriptions(100, FeedMode::Live), |_, _| {});
     assert_each_once(&service, &outcome);
     let p50 = outcome.percentile(50, |line| line.job > 0);
     assert!(p50 <= 2500, "{p50}");
@@ -389,10 +389,10 @@ fn a_heavy_stream_does_not_starve_the_others() {
 fn jobs_that_end_are_read_first() {
     // What 200 jobs need is more than this budget allows, so that others wait; 300 more have no stream yet.
     let mut service = Service::new(200, |_| 1, 0, 50);
-    let outcome = run(&mut service, 0.6, 240, &subscriptions(500, Pace::Live), |second, plan| {
+    let outcome = run(&mut service, 0.6, 240, &subscriptions(500, FeedMode::Live), |second, plan| {
         if second == 30 {
             for job in 0..20 {
-                let subscription = Subscription { urgent: true, ..subscription(job, Pace::Live) };
+                let subscription = Subscription { urgent: true, ..subscription(job, FeedMode::Live) };
                 plan.subscribe(&subscription.job.clone(), subscription, &BTreeMap::new(), Duration::from_secs(second));
             }
         }
@@ -406,7 +406,7 @@ fn jobs_that_end_are_read_first() {
 #[test]
 fn quiet_jobs_cost_little() {
     let mut service = Service::new(100, |_| 1, 0, 1);
-    let outcome = run(&mut service, 5.0, 3600, &subscriptions(100, Pace::Record), |_, _| {});
+    let outcome = run(&mut service, 5.0, 3600, &subscriptions(100, FeedMode::Record), |_, _| {});
     assert_each_once(&service, &outcome);
     let reads = outcome.reads.len();
     let lists = outcome.lists.len();
@@ -422,7 +422,7 @@ proptest! {
         let mut service = Service::new(jobs, |_| rate, 0, 8);
         service.dice = Dice(seed);
         (service.page, service.trouble) = (page, Some(trouble));
-        let outcome = run(&mut service, 50.0, 1500, &subscriptions(jobs, Pace::Live), |_, _| {});
+        let outcome = run(&mut service, 50.0, 1500, &subscriptions(jobs, FeedMode::Live), |_, _| {});
         let twice = outcome.counts.values().filter(|count| **count > 1).count();
         prop_assert_eq!((outcome.counts.len(), twice), (service.total(), 0));
     }

@@ -1,4 +1,4 @@
-//! The reader of frames before damage, losses and the log service's habits; a plain model says what must come out.
+//! Tests of the decoder against damage, losses and the log service's changes; a simple model computes the expected result.
 
 use std::fmt::Write as _;
 
@@ -25,7 +25,7 @@ fn frames(run: u32, pieces: &[Vec<u8>], code: i32) -> Vec<String> {
     lines(out)
 }
 
-/// What the log service does to the lines a container writes: control characters become `#ooo`, lines are cut at
+/// Changes a container's lines as the log service does: control characters become `#ooo`, lines are cut at
 /// 16,384 bytes, and lines that are blank or begin with white space are joined to the message before.
 fn mangle(lines: &[String]) -> Vec<String> {
     let mut messages: Vec<String> = Vec::new();
@@ -64,11 +64,11 @@ fn foreign_text_other_runs_and_damage_are_told_apart() {
     assert_eq!(
         decoder.push_message(&message),
         [
-            Line::Foreign("12:30:59 starting".to_owned()),
+            Line::Unframed("12:30:59 starting".to_owned()),
             Line::OtherRun(other[0].clone()),
             Line::Damaged(damaged.clone()),
-            Line::Foreign("  indented".to_owned()),
-            Line::Foreign(String::new()),
+            Line::Unframed("  indented".to_owned()),
+            Line::Unframed(String::new()),
         ]
     );
     assert_eq!(decoder.take(), b"hello\n");
@@ -211,7 +211,7 @@ proptest! {
     }
 }
 
-/// What the log service delivers of the lines: mangled, and each lost, doubled, damaged or moved.
+/// The lines as the log service delivers them: mangled, and each lost, repeated, damaged or moved.
 #[derive(Debug, Clone)]
 struct Weather {
     /// For each line: 0 lost, 1 damaged, 2 twice, else once.
@@ -252,7 +252,7 @@ impl Weather {
     }
 }
 
-/// Output of every kind: any bytes, text, long lines, no newline at the end.
+/// Output of all kinds: any bytes, text, long lines, no newline at the end.
 fn output() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let piece = prop_oneof![
         4 => prop::collection::vec(any::<u8>(), 0..300),
@@ -263,10 +263,10 @@ fn output() -> impl Strategy<Value = Vec<Vec<u8>>> {
 }
 
 proptest! {
-    // Much output in each case.
+    // Each case has much output.
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// The output, or exactly the gaps that no source could fill; lines of others once each.
+    /// The result is the output, or exactly the gaps that no source could fill; each foreign line once.
     #[test]
     fn two_poor_sources_give_the_output_or_its_true_gaps(
         pieces in output(),
@@ -287,7 +287,7 @@ proptest! {
         let whole = pieces.concat();
         let lines = lines(out);
 
-        // The model: which bytes and lines came through at all.
+        // The model: the bytes and lines that arrived at all.
         let mut known = vec![false; whole.len()];
         let mut others_known = Vec::new();
         let mut end_known = false;
@@ -301,7 +301,7 @@ proptest! {
                     let from = usize::try_from(parts.number).unwrap();
                     known[from..from + parts.payload().unwrap().len()].fill(true);
                 }
-                frame::BESIDE => others_known.push(others[usize::try_from(parts.number).unwrap()].clone()),
+                frame::FOREIGN => others_known.push(others[usize::try_from(parts.number).unwrap()].clone()),
                 _ => end_known = true,
             }
         }
@@ -320,7 +320,7 @@ proptest! {
             }
         }
         let mut shown: Vec<String> = seen.into_iter().filter_map(|line| match line {
-            Line::Beside(text) => Some(text),
+            Line::Foreign(text) => Some(text),
             _ => None,
         }).collect();
         shown.sort();
@@ -382,20 +382,20 @@ fn lines_of_others_come_once_and_are_waited_for() {
     encoder.end(0, &mut out);
     let lines = lines(out);
     let mut decoder = FrameDecoder::new(1);
-    assert_eq!(decoder.push_message(&lines[2]), [Line::Beside("three".to_owned())]);
+    assert_eq!(decoder.push_message(&lines[2]), [Line::Foreign("three".to_owned())]);
     assert_eq!(decoder.push_message(&lines[2]), []);
-    assert_eq!(decoder.missing_beside(), 2);
-    assert_eq!(decoder.push_message(&lines[0]), [Line::Beside("one".to_owned())]);
+    assert_eq!(decoder.missing_foreign_lines(), 2);
+    assert_eq!(decoder.push_message(&lines[0]), [Line::Foreign("one".to_owned())]);
     assert_eq!(decoder.push_message(&lines[3]), []);
     assert!(!decoder.is_complete(), "a line is missing");
-    assert_eq!((decoder.missing(), decoder.missing_beside(), decoder.beside()), (None, 1, 1));
-    let mut given_up = FrameDecoder::resume(1, 0).after_beside(1);
+    assert_eq!((decoder.missing(), decoder.missing_foreign_lines(), decoder.foreign_lines()), (None, 1, 1));
+    let mut given_up = FrameDecoder::resume(1, 0).after_foreign_lines(1);
     given_up.push_message(&lines[3]);
-    assert_eq!((given_up.missing_beside(), given_up.skip_missing()), (2, None));
+    assert_eq!((given_up.missing_foreign_lines(), given_up.skip_missing()), (2, None));
     assert!(given_up.is_complete());
-    assert_eq!(decoder.push_message(&lines[1]), [Line::Beside("two\u{fffd}".to_owned())]);
+    assert_eq!(decoder.push_message(&lines[1]), [Line::Foreign("two\u{fffd}".to_owned())]);
     assert!(decoder.is_complete());
-    let beyond = format!("1:3:{}>x", sum(1, 3, frame::BESIDE, b"x"));
+    let beyond = format!("1:3:{}>x", sum(1, 3, frame::FOREIGN, b"x"));
     assert_eq!(decoder.push_message(&beyond), [Line::Damaged(beyond.clone())]);
 }
 
@@ -403,9 +403,9 @@ fn lines_of_others_come_once_and_are_waited_for() {
 fn numbers_of_lines_out_of_order_are_bounded() {
     let mut decoder = FrameDecoder::new(1);
     for number in 1..=MAX_NUMBERS as u64 + 5 {
-        decoder.push_message(&format!("1:{number}:{}>", sum(1, number, frame::BESIDE, b"")));
+        decoder.push_message(&format!("1:{number}:{}>", sum(1, number, frame::FOREIGN, b"")));
     }
-    assert_eq!((decoder.known_beside.len(), decoder.refused()), (MAX_NUMBERS, 5));
+    assert_eq!((decoder.known_foreign.len(), decoder.refused()), (MAX_NUMBERS, 5));
 }
 
 #[test]
@@ -413,6 +413,6 @@ fn the_place_of_a_frame_is_read_from_its_line() {
     let lines = frames(7, &[b"abc".to_vec(), b"d".to_vec()], 0);
     let starts: Vec<_> = lines.iter().map(|line| frame_start(line)).collect();
     assert_eq!(starts, [Some((7, 0)), Some((7, 3)), Some((7, 4))]);
-    assert_eq!(frame_start("7:0:00000000>beside"), None);
+    assert_eq!(frame_start("7:0:00000000>foreign_lines"), None);
     assert_eq!(frame_start("foreign"), None);
 }

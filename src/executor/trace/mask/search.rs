@@ -1,38 +1,38 @@
-//! The search for one value, or for the prefix of a token: Knuth, Morris and Pratt's, so that no byte is looked at twice.
+//! Searches for one value, or for the prefix of a token, with the Knuth-Morris-Pratt algorithm: each byte is read once.
 
-use super::stretch::Stretch;
+use super::segment::Segment;
 
-/// One level's state.
+/// The search of one level.
 pub(super) struct Search {
-    wanted: Wanted,
+    kind: SearchKind,
     value: Vec<u8>,
-    /// For each number of matched bytes less one: how many of them still match after a mismatch.
+    /// The failure table: after `i + 1` matched bytes and a mismatch, `fallback[i]` bytes still match.
     fallback: Vec<usize>,
     matched: usize,
     token: Token,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
-    /// Becomes the mask.
+pub(super) enum SearchKind {
+    /// The match becomes the mask.
     Value,
-    /// Stays; what follows becomes the mask.
+    /// The match stays; the token after it becomes the mask.
     Prefix,
 }
 
-/// Where the search for the end of a token stands.
+/// State of the search for the end of a token.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Token {
     Outside,
-    /// Behind a prefix.
+    /// After a prefix.
     Begun,
-    /// Behind a prefix and at least one byte that was left out.
+    /// After a prefix and at least one hidden byte.
     Hidden,
 }
 
 impl Search {
-    /// `value` is not empty.
-    pub(super) fn new(value: Vec<u8>, wanted: Wanted) -> Self {
+    /// `value` must not be empty.
+    pub(super) fn new(value: Vec<u8>, kind: SearchKind) -> Self {
         let mut fallback = vec![0; value.len()];
         let mut matched = 0;
         for at in 1..value.len() {
@@ -44,16 +44,16 @@ impl Search {
             }
             fallback[at] = matched;
         }
-        Self { wanted, value, fallback, matched: 0, token: Token::Outside }
+        Self { kind, value, fallback, matched: 0, token: Token::Outside }
     }
 
-    /// A mask of an earlier level: no value reaches over it.
-    pub(super) fn meet_mask(&mut self, output: &mut Stretch) {
+    /// Passes a mask of an earlier level: no match extends over it.
+    pub(super) fn pass_mask(&mut self, output: &mut Segment) {
         self.release(output);
         output.masks.push(output.bytes.len());
     }
 
-    pub(super) fn finish(&mut self, output: &mut Stretch) {
+    pub(super) fn finish(&mut self, output: &mut Segment) {
         self.release(output);
         self.close_token(output);
     }
@@ -62,7 +62,7 @@ impl Search {
         self.matched == 0 && self.token == Token::Outside
     }
 
-    pub(super) fn read(&mut self, mut bytes: &[u8], output: &mut Stretch) {
+    pub(super) fn read(&mut self, mut bytes: &[u8], output: &mut Segment) {
         while !bytes.is_empty() {
             if self.token != Token::Outside {
                 bytes = self.hide_token(bytes, output);
@@ -80,16 +80,16 @@ impl Search {
                 bytes = rest;
                 if self.matched == self.value.len() {
                     self.matched = 0;
-                    match self.wanted {
-                        Wanted::Value => output.masks.push(output.bytes.len()),
-                        Wanted::Prefix => {
+                    match self.kind {
+                        SearchKind::Value => output.masks.push(output.bytes.len()),
+                        SearchKind::Prefix => {
                             output.bytes.extend_from_slice(&self.value);
                             self.token = Token::Begun;
                         }
                     }
                 }
             } else {
-                // Not at zero: there the skip above stops at the first byte of the value only.
+                // `matched` is above 0: at 0, the skip above stops at the first byte of the value.
                 let kept = self.fallback[self.matched - 1];
                 output.bytes.extend_from_slice(&self.value[..self.matched - kept]);
                 self.matched = kept;
@@ -97,8 +97,8 @@ impl Search {
         }
     }
 
-    /// Leaves a token's bytes out and returns what follows it.
-    fn hide_token<'a>(&mut self, bytes: &'a [u8], output: &mut Stretch) -> &'a [u8] {
+    /// Drops the bytes of a token; returns the bytes after it.
+    fn hide_token<'a>(&mut self, bytes: &'a [u8], output: &mut Segment) -> &'a [u8] {
         let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._=".contains(byte);
         let (hidden, rest) = bytes.split_at(bytes.iter().take_while(|byte| is_part(byte)).count());
         if !hidden.is_empty() {
@@ -110,16 +110,16 @@ impl Search {
         rest
     }
 
-    /// Shows the mask of a token that has ended.
-    fn close_token(&mut self, output: &mut Stretch) {
+    /// Ends a token: writes its mask.
+    fn close_token(&mut self, output: &mut Segment) {
         if self.token == Token::Hidden {
             output.masks.push(output.bytes.len());
         }
         self.token = Token::Outside;
     }
 
-    /// Gives back a match that did not come to its end.
-    fn release(&mut self, output: &mut Stretch) {
+    /// Writes the bytes of an incomplete match.
+    fn release(&mut self, output: &mut Segment) {
         output.bytes.extend_from_slice(&self.value[..self.matched]);
         self.matched = 0;
     }

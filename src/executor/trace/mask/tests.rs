@@ -1,4 +1,4 @@
-//! The masker before a model of the runner's rules that sees the whole input at once, and before the runner's own examples.
+//! Tests of the masker against a model of the runner's rules that gets the whole input at once, and with the runner's own examples.
 
 use proptest::prelude::*;
 
@@ -69,10 +69,10 @@ fn debug_shows_no_value() {
     assert!(!format!("{:?}", Masker::new([b"hunter2".to_vec()])).contains("hunter2"));
 }
 
-/// A byte, or the place of a mask.
+/// A byte, or a mask.
 type Cell = Option<u8>;
 
-/// The runner's rules for parameters, over the whole input at once.
+/// The runner's rules for parameters, on the whole input at once.
 fn model_url(cells: &[Cell]) -> Vec<Cell> {
     let mut out = Vec::new();
     let mut at = 0;
@@ -106,17 +106,17 @@ fn model_url(cells: &[Cell]) -> Vec<Cell> {
 }
 
 fn model_token(prefix: &[u8], cells: &[Cell]) -> Vec<Cell> {
-    let wanted: Vec<Cell> = prefix.iter().copied().map(Some).collect();
+    let kind: Vec<Cell> = prefix.iter().copied().map(Some).collect();
     let mut out = Vec::new();
     let mut at = 0;
     while at < cells.len() {
-        if !cells[at..].starts_with(&wanted) {
+        if !cells[at..].starts_with(&kind) {
             out.push(cells[at]);
             at += 1;
             continue;
         }
-        out.extend(&wanted);
-        at += wanted.len();
+        out.extend(&kind);
+        at += kind.len();
         let mut is_hidden = false;
         while let Some(cell) = cells.get(at) {
             match cell {
@@ -139,13 +139,13 @@ fn model_values(values: &[Vec<u8>], input: &[u8]) -> Vec<Cell> {
     values.reverse();
     let mut cells: Vec<Cell> = input.iter().copied().map(Some).collect();
     for value in values {
-        let wanted: Vec<Cell> = value.iter().copied().map(Some).collect();
+        let kind: Vec<Cell> = value.iter().copied().map(Some).collect();
         let mut next = Vec::new();
         let mut at = 0;
         while at < cells.len() {
-            if cells[at..].starts_with(&wanted) {
+            if cells[at..].starts_with(&kind) {
                 next.push(None);
-                at += wanted.len();
+                at += kind.len();
             } else {
                 next.push(cells[at]);
                 at += 1;
@@ -160,7 +160,7 @@ fn shown(cells: &[Cell]) -> Vec<u8> {
     cells.iter().flat_map(|cell| cell.map_or(MASK.to_vec(), |byte| vec![byte])).collect()
 }
 
-/// All rules in their plainest form, over the whole input at once.
+/// All rules in their simplest form, on the whole input at once.
 fn model_all(values: &[Vec<u8>], prefixes: &[&str], input: &[u8]) -> Vec<u8> {
     let mut cells = model_url(&model_values(values, input));
     let mut prefixes: Vec<&str> = prefixes.iter().chain(&TOKEN_PREFIXES).copied().collect();
@@ -223,7 +223,7 @@ fn a_beginning_at_the_end_of_the_quick_search_is_not_missed() {
     }
 }
 
-/// Pieces of what the rules are about.
+/// Inputs made of pieces that the rules match.
 fn fragments() -> impl Strategy<Value = Vec<u8>> {
     let words = [
         "?",

@@ -1,21 +1,21 @@
-//! Values of sensitive parameters in URLs: `?private_token=...` and the like, as GitLab Runner hides them.
+//! Masks the values of sensitive URL parameters such as `?private_token=...`, as GitLab Runner does.
 //!
-//! A parameter begins with `?` or `&` anywhere in the output, its name ends with `=`, and its value with `?`, `&`, white space or a control
-//! character. The value becomes the mask even when it is empty.
+//! A parameter begins with `?` or `&` anywhere in the output; its name ends with `=`, its value with `?`, `&`, white space or a
+//! control character. An empty value is masked too.
 
-use super::stretch::Stretch;
+use super::segment::Segment;
 
-/// What a parameter begins with.
+/// First characters of a parameter.
 pub(super) const BEGINNINGS: [u8; 2] = *b"?&";
 
-/// Names whose values are hidden, in lower case; upper case means the same.
+/// Names of the sensitive parameters, in lower case; the comparison ignores case.
 pub const NAMES: [&str; 6] =
     ["private_token", "authenticity_token", "rss_token", "x-amz-signature", "x-amz-credential", "x-amz-security-token"];
 
-/// No name is longer.
+/// Longest of [`NAMES`].
 const LONGEST: usize = 20;
 
-/// Where the search stands.
+/// The search for parameters.
 #[derive(Default)]
 pub(super) struct Parameters {
     state: State,
@@ -25,14 +25,14 @@ pub(super) struct Parameters {
 enum State {
     #[default]
     Outside,
-    /// Behind `?` or `&`: the name so far.
+    /// After `?` or `&`: the name so far.
     Name(Vec<u8>),
-    /// Behind the `=` of a sensitive name; with the beginning of a character that may end the value.
+    /// After the `=` of a sensitive name: the beginning of a character that may end the value.
     Value(Vec<u8>),
 }
 
 impl Parameters {
-    pub(super) fn read(&mut self, bytes: &[u8], output: &mut Stretch) {
+    pub(super) fn read(&mut self, bytes: &[u8], output: &mut Segment) {
         for &byte in bytes {
             match &mut self.state {
                 State::Value(cut) => {
@@ -50,8 +50,8 @@ impl Parameters {
         }
     }
 
-    /// A mask of an earlier level: it is part of a value, and of no name.
-    pub(super) fn meet_mask(&mut self, output: &mut Stretch) {
+    /// Passes a mask of an earlier level: it may be part of a value, never of a name.
+    pub(super) fn pass_mask(&mut self, output: &mut Segment) {
         if let State::Value(cut) = &mut self.state {
             cut.clear();
         } else {
@@ -60,7 +60,7 @@ impl Parameters {
         }
     }
 
-    pub(super) fn finish(&mut self, output: &mut Stretch) {
+    pub(super) fn finish(&mut self, output: &mut Segment) {
         if let State::Value(_) = std::mem::take(&mut self.state) {
             output.masks.push(output.bytes.len());
         }
@@ -70,8 +70,8 @@ impl Parameters {
         matches!(self.state, State::Outside)
     }
 
-    /// A byte that is no part of a value.
-    fn show(&mut self, byte: u8, output: &mut Stretch) {
+    /// Writes a byte that is not part of a value.
+    fn show(&mut self, byte: u8, output: &mut Segment) {
         output.bytes.push(byte);
         if BEGINNINGS.contains(&byte) {
             self.state = State::Name(Vec::new());
@@ -88,7 +88,7 @@ impl Parameters {
     }
 }
 
-/// Drops from `cut` what belongs to the value; returns the character that ends it.
+/// Removes the value's bytes from `cut`; returns the character that ends the value.
 fn end_of_value(cut: &mut Vec<u8>) -> Option<Vec<u8>> {
     while !cut.is_empty() {
         match std::str::from_utf8(cut).map(|text| text.chars().next()) {
@@ -108,7 +108,7 @@ fn end_of_value(cut: &mut Vec<u8>) -> Option<Vec<u8>> {
 
 fn is_sensitive(name: &[u8]) -> bool {
     let Ok(name) = std::str::from_utf8(name) else { return false };
-    // The two characters beyond ASCII whose lower case the runner takes for an ASCII letter.
+    // The two non-ASCII characters that the runner's lower-casing turns into ASCII letters.
     let lower = |character| match character {
         '\u{212a}' => 'k',
         '\u{130}' => 'i',

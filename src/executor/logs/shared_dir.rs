@@ -1,9 +1,8 @@
-//! The directory that the drivers of a host share: subscriptions, feeds, and the election. Local files and short locks only.
+//! The directory that the drivers of a host share: subscriptions, feeds, and the election lock.
 //!
-//! One driver has `<key>.json` (its subscription, replaced as a whole), `<key>.alive` (locked while the driver lives),
-//! `<key>.feed` (lines for it: the reader appends, the driver empties, each under the file's lock) and `<key>.floors` (how
-//! far it is). `reader.lock` is held by the elected reader, `reader.state` is touched by it while it works. Nothing here
-//! waits for a lock, and nothing here decides anything.
+//! A driver has `<key>.json` (its subscription, replaced as a whole), `<key>.alive` (locked while the driver lives), `<key>.feed`
+//! (its events: the reader appends, the driver empties, each under the file's lock) and `<key>.floors` (its progress). The elected
+//! reader holds `reader.lock` and touches `reader.state` while it works. This module never waits for a lock and makes no decisions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -19,13 +18,13 @@ use super::subscription::{Subscription, VERSION};
 use crate::base::failure::Failure;
 use crate::cloud::LogEvent;
 
-/// A feed with more than this is not read for until its driver has caught up.
+/// Above this size of a feed nothing is read for it until its driver has caught up.
 pub(super) const FEED_BYTES: u64 = 16 << 20;
-/// A driver takes its feed in pieces of this size, or of one line.
+/// A driver takes its feed in pieces of this size, or one longer line.
 const PIECE_BYTES: u64 = 256 << 10;
-/// The clock of a directory may stand still for so long while files change.
+/// Granularity of a directory's modification time: changes within this time may not show.
 const CLOCK_STEP: Duration = Duration::from_millis(50);
-/// Files without a subscription are left over from a driver that was killed while it joined or left.
+/// Age at which files without a subscription are removed: left by a driver killed while it joined or left.
 const LEFT_OVER: Duration = Duration::from_hours(1);
 const EXTENSIONS: [&str; 4] = ["json", "feed", "floors", "alive"];
 
@@ -37,25 +36,25 @@ enum Line {
     Floors(BTreeMap<String, u64>),
 }
 
-/// How the reader fares, for all drivers.
+/// The reader's state, for all drivers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct State {
-    /// Since when no request succeeded: epoch milliseconds.
+pub(super) struct ReaderState {
+    /// Start of the time without a successful request: epoch milliseconds.
     #[serde(default)]
     pub(super) unserved_since: Option<u64>,
-    /// What people have to change.
+    /// Error that the operator has to fix.
     #[serde(default)]
     pub(super) trouble: Option<String>,
 }
 
-/// The directory.
+/// The shared directory of one scope.
 #[derive(Debug, Clone)]
-pub(super) struct Spool {
+pub(super) struct SharedDir {
     dir: PathBuf,
 }
 
-impl Spool {
-    /// The directory of `scope` below `state_dir`, made (mode 0700) when it is missing.
+impl SharedDir {
+    /// Opens the directory of `scope` below `state_dir`; makes it (mode 0700) when it is missing.
     pub(super) fn open(state_dir: &Path, scope: &str) -> anyhow::Result<Self> {
         let hash = blake3::hash(scope.as_bytes()).to_hex();
         let dir = state_dir.join("logs").join(hash.get(..16).unwrap_or_default());
@@ -75,7 +74,7 @@ impl Spool {
         self.dir.join(format!("{key}.{extension}"))
     }
 
-    /// The lock of the one who reads for all, when it is free.
+    /// Takes the lock of the elected reader, if it is free.
     pub(super) fn try_lead(&self) -> anyhow::Result<Option<File>> {
         let path = self.path("reader.lock");
         let file = writable().create(true).truncate(false).open(&path);
@@ -87,12 +86,12 @@ impl Spool {
         }
     }
 
-    /// Tells the drivers how the reader fares.
-    pub(super) fn tell(&self, state: &State) -> anyhow::Result<()> {
+    /// Writes the reader's state for the drivers.
+    pub(super) fn tell(&self, state: &ReaderState) -> anyhow::Result<()> {
         self.replace("reader.state", &serde_json::to_vec(state)?).context("failed to write the state of the log reader")
     }
 
-    /// Shows that the reader works.
+    /// Sets the reader's heartbeat.
     pub(super) fn beat(&self, now: SystemTime) {
         let touched = writable().open(self.path("reader.state")).and_then(|file| file.set_modified(now));
         if let Err(error) = touched {
@@ -100,8 +99,8 @@ impl Spool {
         }
     }
 
-    /// How the reader fares, and when it last showed that it works; `None` before there was any.
-    pub(super) fn state(&self) -> Option<(State, SystemTime)> {
+    /// Reads the reader's state and the time of its last heartbeat; `None` before the first reader.
+    pub(super) fn state(&self) -> Option<(ReaderState, SystemTime)> {
         let path = self.path("reader.state");
         let beat = fs::metadata(&path).and_then(|metadata| metadata.modified()).ok()?;
         let state = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
@@ -115,10 +114,10 @@ impl Spool {
         Ok(())
     }
 
-    /// Writes a driver's subscription, with the files that belong to it.
+    /// Writes a driver's subscription and its other files.
     pub(super) fn subscribe(&self, subscription: &Subscription) -> anyhow::Result<SubscriptionGuard> {
         let failed = || format!("failed to subscribe to the log of {} in {}", subscription.job, self.dir.display());
-        // Until the subscription is there nobody looks at the other files.
+        // The subscription is written last: without it the other files are ignored.
         let alive = tempfile::Builder::new()
             .prefix(&format!("{}@", subscription.job))
             .suffix(".alive")
@@ -128,12 +127,12 @@ impl Spool {
         alive.as_file().try_lock().with_context(failed)?;
         let feed = writable().read(true).create(true).truncate(true).open(self.file(&key, "feed"));
         let (alive, _) = alive.keep().with_context(failed)?;
-        let guard = SubscriptionGuard { spool: self.clone(), key, alive, feed: feed.with_context(failed)?, taken: 0 };
+        let guard = SubscriptionGuard { shared: self.clone(), key, alive, feed: feed.with_context(failed)?, taken: 0 };
         guard.rewrite(subscription)?;
         Ok(guard)
     }
 
-    /// Removes what belongs to a driver; the subscription goes first.
+    /// Removes a driver's files, the subscription first.
     fn remove(&self, key: &str) {
         for extension in EXTENSIONS {
             let path = self.file(key, extension);
@@ -146,7 +145,7 @@ impl Spool {
         }
     }
 
-    /// `false` when the driver was killed: nobody holds its lock.
+    /// False when the driver was killed: its lock is free.
     fn is_alive(&self, key: &str) -> bool {
         match File::open(self.file(key, "alive")) {
             Ok(file) => matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)),
@@ -154,7 +153,7 @@ impl Spool {
         }
     }
 
-    /// How far the driver was when it last wrote it down; nothing when the text is damaged.
+    /// Reads the floors that the driver published last; empty when the file is damaged.
     pub(super) fn reached(&self, key: &str) -> BTreeMap<String, u64> {
         let text = fs::read_to_string(self.file(key, "floors")).unwrap_or_default();
         let Some((hash, json)) = text.split_once(' ') else { return BTreeMap::new() };
@@ -164,8 +163,8 @@ impl Spool {
         serde_json::from_str(json).unwrap_or_default()
     }
 
-    /// Appends events and floors to the driver's feed, all or nothing; returns the feed's size. An error of the kind
-    /// `WouldBlock` says that the driver is just taking.
+    /// Appends events and floors to the driver's feed, all or nothing; returns the feed's size. `WouldBlock` means that the driver
+    /// holds the lock to take its events.
     pub(super) fn append(
         &self,
         key: &str,
@@ -187,7 +186,7 @@ impl Spool {
         feed.try_lock()?;
         let before = feed.metadata()?.len();
         if before > 0 {
-            // The end of a line that a killed reader left unfinished.
+            // Ends a line that a killed reader left unfinished.
             let mut last = [0];
             feed.seek(SeekFrom::Start(before - 1))?;
             feed.read_exact(&mut last)?;
@@ -202,33 +201,33 @@ impl Spool {
         Ok(before + text.len() as u64)
     }
 
-    /// Bytes in the driver's feed.
+    /// Size of the driver's feed in bytes.
     pub(super) fn feed_bytes(&self, key: &str) -> std::io::Result<u64> {
         Ok(fs::metadata(self.file(key, "feed"))?.len())
     }
 }
 
-/// A driver's own files; dropping it removes them.
+/// A driver's own files; removed when dropped.
 #[derive(Debug)]
 pub(super) struct SubscriptionGuard {
-    spool: Spool,
+    shared: SharedDir,
     key: String,
-    /// Unlocked when the process ends, however it does.
+    /// The kernel releases its lock when the process ends, in whatever way.
     #[cfg_attr(not(test), expect(dead_code, reason = "held for its lock"))]
     alive: File,
     feed: File,
-    /// Bytes at the feed's start that were taken.
+    /// Bytes from the start of the feed that were taken.
     taken: u64,
 }
 
-/// What a driver found in its feed.
+/// One piece of a driver's feed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Taken {
     pub(super) events: Vec<LogEvent>,
     pub(super) floors: BTreeMap<String, u64>,
-    /// A line was not whole: something may be missing.
+    /// A line was incomplete: events may be missing.
     pub(super) torn: bool,
-    /// Somebody removed the feed.
+    /// The feed's file was removed.
     pub(super) lost: bool,
 }
 
@@ -240,20 +239,20 @@ impl SubscriptionGuard {
     /// Replaces the subscription.
     pub(super) fn rewrite(&self, subscription: &Subscription) -> anyhow::Result<()> {
         let name = format!("{}.json", self.key);
-        self.spool
+        self.shared
             .replace(&name, &serde_json::to_vec(subscription)?)
-            .with_context(|| format!("failed to write the subscription {} in {}", name, self.spool.dir.display()))
+            .with_context(|| format!("failed to write the subscription {} in {}", name, self.shared.dir.display()))
     }
 
-    /// Writes down how far the driver is, for a reader that is elected later.
+    /// Writes the driver's floors, for a reader that is elected later.
     pub(super) fn publish(&self, floors: &BTreeMap<String, u64>) -> anyhow::Result<()> {
         let json = serde_json::to_string(floors)?;
         let text = format!("{} {json}", blake3::hash(json.as_bytes()).to_hex());
-        let path = self.spool.file(&self.key, "floors");
+        let path = self.shared.file(&self.key, "floors");
         fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))
     }
 
-    /// Takes the next piece of the feed; what the reader is just writing comes with the next call.
+    /// Takes the next piece of the feed. Returns nothing while the reader holds the lock.
     pub(super) fn take(&mut self) -> anyhow::Result<Taken> {
         self.take_piece().with_context(|| format!("failed to take the log of {}", self.key))
     }
@@ -300,7 +299,7 @@ impl SubscriptionGuard {
             }
         }
         self.taken += whole as u64;
-        // Writers hold the lock until a line is whole, so a rest without an end stays so.
+        // Writers hold the lock until a line is whole, so an incomplete line stays incomplete.
         let rest = self.taken + (text.len() - whole) as u64 >= end;
         if rest && !text.ends_with(b"\n") {
             taken.torn = taken.torn || !text.is_empty();
@@ -313,7 +312,7 @@ impl SubscriptionGuard {
         Ok(taken)
     }
 
-    /// As `kill -9`: the locks go, the files stay.
+    /// Simulates `kill -9`: the locks are released, the files stay.
     #[cfg(test)]
     pub(super) fn kill(self) {
         let guard = std::mem::ManuallyDrop::new(self);
@@ -323,31 +322,31 @@ impl SubscriptionGuard {
 
 impl Drop for SubscriptionGuard {
     fn drop(&mut self) {
-        self.spool.remove(&self.key);
+        self.shared.remove(&self.key);
     }
 }
 
-/// The reader's view of the subscriptions, kept from look to look.
+/// The subscriptions that the reader knows.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
-    /// File and time of change of each subscription that was read.
+    /// Inode and modification time of each subscription that was read.
     stamps: BTreeMap<String, (u64, SystemTime)>,
-    /// The directory's time of change at the last look.
+    /// The directory's modification time at the last check.
     dir: Option<SystemTime>,
 }
 
-/// What changed between two looks.
+/// Changes since the last check.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    /// Key, subscription, and the floors that the driver wrote down.
+    /// Key, subscription, and the floors that the driver published.
     pub(super) subscribed: Vec<(String, Subscription, BTreeMap<String, u64>)>,
     pub(super) gone: Vec<String>,
 }
 
 impl Subscriptions {
     /// Looks for new and changed subscriptions, of all drivers or of one.
-    pub(super) fn look(&mut self, spool: &Spool, only: Option<&str>, now: SystemTime) -> std::io::Result<Changes> {
-        let changed = fs::metadata(&spool.dir)?.modified()?;
+    pub(super) fn look(&mut self, shared: &SharedDir, only: Option<&str>, now: SystemTime) -> std::io::Result<Changes> {
+        let changed = fs::metadata(&shared.dir)?.modified()?;
         let settled = now.duration_since(changed).is_ok_and(|age| age > CLOCK_STEP);
         if self.dir == Some(changed) {
             return Ok(Changes::default());
@@ -356,7 +355,7 @@ impl Subscriptions {
         self.dir = settled.then_some(changed);
         let mut found = Changes::default();
         let mut present = BTreeSet::new();
-        for entry in fs::read_dir(&spool.dir)? {
+        for entry in fs::read_dir(&shared.dir)? {
             let entry = entry?;
             let name = entry.file_name();
             let Some(key) = name.to_str().and_then(|name| name.strip_suffix(".json")) else { continue };
@@ -373,7 +372,7 @@ impl Subscriptions {
             let first = self.stamps.insert(key.to_owned(), stamp).is_none();
             match serde_json::from_slice::<Subscription>(&text) {
                 Ok(subscription) if subscription.version <= VERSION => {
-                    let reached = if first { spool.reached(key) } else { BTreeMap::new() };
+                    let reached = if first { shared.reached(key) } else { BTreeMap::new() };
                     found.subscribed.push((key.to_owned(), subscription, reached));
                 }
                 Ok(subscription) => {
@@ -392,11 +391,11 @@ impl Subscriptions {
         Ok(found)
     }
 
-    /// Removes what killed drivers left behind.
-    pub(super) fn bury(spool: &Spool, now: SystemTime) -> std::io::Result<()> {
+    /// Removes the files of killed drivers.
+    pub(super) fn remove_dead(shared: &SharedDir, now: SystemTime) -> std::io::Result<()> {
         let mut others = BTreeSet::new();
         let mut subscriptions = BTreeSet::new();
-        for entry in fs::read_dir(&spool.dir)? {
+        for entry in fs::read_dir(&shared.dir)? {
             let entry = entry?;
             let name = entry.file_name();
             let Some((key, extension)) = name.to_str().and_then(|name| name.rsplit_once('.')) else { continue };
@@ -414,14 +413,14 @@ impl Subscriptions {
                 }
             }
         }
-        let killed = subscriptions.iter().filter(|key| !spool.is_alive(key));
-        let left = others.difference(&subscriptions).filter(|key| !spool.is_alive(key));
-        killed.chain(left).for_each(|key| spool.remove(key));
+        let killed = subscriptions.iter().filter(|key| !shared.is_alive(key));
+        let left = others.difference(&subscriptions).filter(|key| !shared.is_alive(key));
+        killed.chain(left).for_each(|key| shared.remove(key));
         Ok(())
     }
 }
 
-/// Removes every file of a job's drivers from all shared directories.
+/// Removes the files of all drivers of a job from every shared directory.
 pub fn forget(state_dir: &Path, job: &str) -> anyhow::Result<()> {
     let own = format!("{job}@");
     let failed = || format!("failed to remove what the log reader kept of {job} in {}", state_dir.display());
@@ -438,7 +437,7 @@ pub fn forget(state_dir: &Path, job: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Paths in a directory; none in one that does not exist.
+/// Paths in a directory; none when it does not exist.
 fn entries(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     match fs::read_dir(dir) {
         Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect(),
