@@ -8,7 +8,7 @@ use aws::Aws;
 use executor::base::clock::{Clock, HostClock};
 use executor::base::failure::ExitCodes;
 use executor::config::env::{self, Environment};
-use executor::stages::{self, Caller, caller};
+use executor::stages::{self, StageInputs, caller};
 use executor::ui::{self, Printer};
 use executor::{agent, operate};
 
@@ -23,7 +23,7 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
     }
     let Cli { config, command } = cli;
     let (connect, clock) = (Arc::new(Aws::default()), Arc::new(HostClock) as Arc<dyn Clock>);
-    let stage_caller = |env, config| Caller {
+    let stage_inputs = |env, config| StageInputs {
         env,
         config,
         printer: printer.clone(),
@@ -32,18 +32,18 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
     };
     match command {
         Command::Config => {
-            small(stages::bounded(stage_caller(env, config), async |context| stages::config::run(&context)))
+            small(stages::bounded(stage_inputs(env, config), async |context| stages::config::run(&context)))
         }
         Command::Prepare => {
             let stage = async |context| caller::guarded(context, stages::prepare::run).await;
-            small(stages::bounded(stage_caller(env, config), stage))
+            small(stages::bounded(stage_inputs(env, config), stage))
         }
         Command::Run { script, stage } => {
             let work = async |context| Box::pin(stages::run::run(context, &script, &stage)).await;
             let stage = async |context| caller::guarded(context, work).await;
-            small(stages::bounded(stage_caller(env, config), stage))
+            small(stages::bounded(stage_inputs(env, config), stage))
         }
-        Command::Cleanup => small(stages::bounded(stage_caller(env, config), stages::cleanup::run)),
+        Command::Cleanup => small(stages::bounded(stage_inputs(env, config), stages::cleanup::run)),
         Command::Agent => few_threads(agent::run(&env, &*connect, clock)),
         Command::Sweep(args) => small(operate::sweep::run(args, &config, &*connect, clock, &printer)),
         Command::Try(args) => large(operate::try_job::run(args, config, &env, embedded::LOCAL, &printer)),

@@ -1,5 +1,5 @@
-//! The boundary around each stage and command: signals become a cancellation, a panic becomes an error, and for commands that
-//! people type every end becomes an exit code.
+//! The boundary around each stage and command: a signal becomes a cancellation, a panic an error, and the end of a
+//! typed command an exit code.
 
 use std::any::Any;
 use std::future::Future;
@@ -14,7 +14,7 @@ use crate::base::failure::{self, Failure, Kind};
 use crate::base::signals::{Cancellation, Signals};
 use crate::ui::Printer;
 
-/// Runs `work` with the signals of the process as its cancellation.
+/// Runs `work` and cancels it on signals.
 ///
 /// # Errors
 /// Those of `work`; a [`Failure`] with a hint when it panics.
@@ -37,7 +37,8 @@ where
     }
 }
 
-/// Runs a command that a person typed, and prints the error that ends it. A script's own failure was told by its output.
+/// Runs a command that a person typed, and prints its error. A script's own failure is not printed: its output shows
+/// it.
 pub async fn command<F, Fut>(printer: &Printer, work: F) -> ExitCode
 where
     F: FnOnce(Cancellation) -> Fut,

@@ -1,6 +1,6 @@
-//! Driver and agent of the custom executor: everything but the AWS adapter and the emulator.
+//! Driver and agent of the custom executor, without the AWS adapter and the emulator.
 //!
-//! The map of the modules, with the direction in which they may use each other, stands in `docs/ARCHITECTURE.md`.
+//! `docs/ARCHITECTURE.md` has the map of the modules, and the directions in which they may use each other.
 
 pub mod agent;
 pub mod base;

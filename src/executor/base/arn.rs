@@ -1,4 +1,4 @@
-//! Names of AWS resources.
+//! ARNs of AWS resources.
 
 /// `arn:<partition>:<service>:<region>:<account>:<resource>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,7 @@ impl<'a> Arn<'a> {
         Some(Self { partition, service, region, account, resource })
     }
 
-    /// The same for all resources of a service in one account and region.
+    /// The common part of all ARNs of a service in one account and region.
     pub fn without_resource(&self) -> String {
         format!("arn:{}:{}:{}:{}", self.partition, self.service, self.region, self.account)
     }

@@ -1,5 +1,5 @@
-//! The time as a port. Sleeping and deadlines are tokio's; the time of day and the time since the host's start come from here,
-//! so that tests decide about both.
+//! Time as a port. Sleeps and deadlines are tokio's; the time of day and the time since boot come from here, so that
+//! tests control both.
 
 use std::fmt::Debug;
 use std::fs;
@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 
 /// The clocks of a host.
 pub trait Clock: Debug + Send + Sync {
-    /// The time of day. It jumps when somebody sets the clock.
+    /// The time of day. It jumps when the clock is set.
     fn now(&self) -> SystemTime;
-    /// Which start of the host it is, empty when the kernel does not tell, and the time since then, which no setting of the clock
+    /// Id of the boot, empty when the kernel does not give it, and the time since boot, which no setting of the clock
     /// changes.
     fn since_boot(&self) -> (String, Duration);
 }
@@ -27,7 +27,7 @@ impl Clock for HostClock {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let uptime = read("/proc/uptime").split(' ').next().and_then(|seconds| seconds.parse::<f64>().ok());
         let Some(uptime) = uptime.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) else {
-            // Without both there is nothing to compare by.
+            // Both are needed to compare two moments.
             return Default::default();
         };
         (read("/proc/sys/kernel/random/boot_id").trim().to_owned(), uptime)
@@ -46,7 +46,7 @@ mod testing {
 
     use super::{Clock, Duration, SystemTime};
 
-    /// Clocks that follow the time of the test's runtime, which may be paused, and jump on demand.
+    /// Clocks that follow the time of the test's runtime, which may be paused, and that jump on demand.
     #[derive(Debug)]
     pub struct TestClock {
         started: Instant,
@@ -56,20 +56,20 @@ mod testing {
 
     #[derive(Debug)]
     struct State {
-        /// The time of day when the clock was made, moved by every jump.
+        /// The time of day when the clock was made, plus every jump.
         day: SystemTime,
-        /// Other threads have a runtime of their own, so they see the time of the last look from home.
+        /// Threads with a runtime of their own get the time last read in the test's runtime.
         elapsed: Duration,
     }
 
     impl TestClock {
-        /// Begins at this time of day, an hour after the host's start.
+        /// A clock at this time of day, an hour after boot.
         pub fn at(day: SystemTime) -> Self {
             let state = Mutex::new(State { day, elapsed: Duration::ZERO });
             Self { started: Instant::now(), home: thread::current().id(), state }
         }
 
-        /// Somebody sets the clock.
+        /// Sets the clock.
         pub fn jump(&self, to: impl FnOnce(SystemTime) -> SystemTime) {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             state.day = to(state.day);

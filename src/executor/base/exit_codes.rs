@@ -1,6 +1,6 @@
-//! Exit codes of the commands that people type. `docs/EXIT-CODES.md` has the same table, and a test compares both.
+//! Exit codes of the commands that people type. `docs/EXIT-CODES.md` has the same table; a test compares the two.
 //!
-//! The stages that GitLab Runner calls take theirs from the runner, see [`super::failure::ExitCodes`].
+//! Stages get theirs from GitLab Runner, see [`super::failure::ExitCodes`].
 
 use super::failure::Kind;
 
@@ -10,7 +10,7 @@ pub const TROUBLE: u8 = 2;
 /// 128 and the number of SIGINT, as in a shell.
 pub const CANCELED: u8 = 130;
 
-/// Every code of ours with its meaning. `try` ends with the code of its command besides.
+/// Every exit code with its meaning. `try` also ends with the code of its command.
 pub const TABLE: &[(u8, &str)] = &[
     (DONE, "The command did its work"),
     (MISTAKE, "The job, or what was typed, asks for something impossible"),
@@ -18,7 +18,7 @@ pub const TABLE: &[(u8, &str)] = &[
     (CANCELED, "SIGINT or SIGTERM ended it"),
 ];
 
-/// The code of a command that ended badly.
+/// Exit code of a failed command.
 pub fn of(kind: Kind) -> u8 {
     match kind {
         Kind::Script { code } => u8::try_from(code).unwrap_or(MISTAKE),

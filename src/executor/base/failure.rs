@@ -1,26 +1,26 @@
-//! How a stage can end badly, and what its reader can change.
+//! Failures of a stage or command: their kind, their text, and the hints that say what to change.
 //!
-//! Every error travels as [`anyhow::Error`]. A [`Failure`] somewhere in the chain says whose mistake it is; an error
-//! without one is ours, the operator's or the cloud's: [`Kind::System`]. The exit code is chosen in one place,
-//! [`Kind::exit_code`], from the two codes that GitLab Runner hands over. This module never ends the process.
+//! Every error travels as [`anyhow::Error`]. The outermost [`Failure`] in its chain gives its kind; an error without
+//! one is [`Kind::System`]. The exit code is chosen in one place, [`Kind::exit_code`], from the two codes that GitLab
+//! Runner passes. This module never ends the process.
 
 use std::fmt;
 
-/// Whose failure it is.
+/// Kind of a failure: decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The job's own script left with this code.
+    /// The job's own script exited with this code.
     Script { code: i32 },
-    /// The job asks for something that a retry cannot mend: a bad variable, an image that is not allowed.
+    /// A mistake in the job that a retry would only repeat: a bad variable, an image that is not allowed.
     User,
     /// Everything else: the cloud, the network, the operator's configuration, a bug. The runner may retry.
     System,
-    /// A signal ended it: the runner canceled the job or its time was over, or a person pressed Ctrl-C.
+    /// Ended by a signal: the runner canceled the job, its time was over, or a person pressed Ctrl-C.
     Canceled,
 }
 
 impl Kind {
-    /// The exit code of the process, from `BUILD_FAILURE_EXIT_CODE` and `SYSTEM_FAILURE_EXIT_CODE`.
+    /// Exit code of the process, from `BUILD_FAILURE_EXIT_CODE` and `SYSTEM_FAILURE_EXIT_CODE`.
     pub fn exit_code(self, codes: ExitCodes) -> u8 {
         match self {
             Kind::Script { .. } | Kind::User => codes.build_failure,
@@ -37,13 +37,13 @@ pub struct ExitCodes {
 }
 
 impl Default for ExitCodes {
-    /// What GitLab Runner 19 sends; used only when a command is typed by hand.
+    /// The values of GitLab Runner 19, for commands typed by hand.
     fn default() -> Self {
         Self { build_failure: 1, system_failure: 2 }
     }
 }
 
-/// An error whose kind is known where it is made, with what the reader can change.
+/// An error with its kind and hints.
 #[derive(Debug)]
 pub struct Failure {
     pub kind: Kind,
@@ -53,7 +53,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The script's own exit code; the message is for operators, the trace already shows the script's output.
+    /// The script's own exit code. The message is for operators: the trace already shows the script's output.
     pub fn script(code: i32) -> Self {
         Self::new(Kind::Script { code }, format!("the script exited with code {code}"))
     }
@@ -77,14 +77,14 @@ impl Failure {
         Self { kind, message, hints: Vec::new(), source: None }
     }
 
-    /// Adds what to change: the exact key, variable, permission or command in backticks.
+    /// Adds a hint: the exact key, variable, permission or command to change, in backticks.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
     }
 
-    /// Keeps the cause, so that the chain tells it.
+    /// Keeps the cause in the error chain.
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<anyhow::Error>) -> Self {
         self.source = Some(source.into());
@@ -104,12 +104,12 @@ impl std::error::Error for Failure {
     }
 }
 
-/// The kind of an error: that of the outermost [`Failure`] in its chain, else [`Kind::System`].
+/// Kind of an error: that of the outermost [`Failure`] in its chain, else [`Kind::System`].
 pub fn kind_of(error: &anyhow::Error) -> Kind {
     error.chain().find_map(|cause| cause.downcast_ref::<Failure>()).map_or(Kind::System, |failure| failure.kind)
 }
 
-/// What people read: the error, its causes and its hints, a line each. Never a variable's value.
+/// Formats an error for people: its chain and its hints, one line each. Never contains a variable's value.
 pub fn render(error: &anyhow::Error) -> String {
     let mut text = format!("error: {error}");
     let mut said = error.to_string();

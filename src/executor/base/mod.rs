@@ -1,4 +1,4 @@
-//! Foundations that know no AWS, no GitLab and no stage.
+//! Foundations without knowledge of AWS, GitLab or stages.
 
 pub mod arn;
 pub mod clock;

@@ -1,26 +1,26 @@
-//! Names of environment variables, by what they steer on the runner's host: the one table of who may set what for the stages there.
+//! Table of environment variables by their effect on the runner's host: decides who may set which one for a host stage.
 //!
-//! A job's variables reach the host stages because the runner's scripts export them; lines of `GITLAB_ENV` do so too, and
-//! those come from a container. Pure: no environment is read here.
+//! A job's variables reach the host stages because the runner's scripts export them; so do lines of `GITLAB_ENV`, which
+//! a container writes. Pure: reads no environment.
 
-/// Who may set a variable for a stage on the runner's host.
+/// Who may set a variable for a host stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
-    /// Nobody but the operator: it finds, loads or steers programs, so a job's value belongs to its container alone.
+    /// Only the operator: it finds, loads or controls programs. The job's value reaches only its container.
     Container,
-    /// The job, when the path that it holds exists on the host.
+    /// The job, if the path in its value exists on the host.
     JobPath,
-    /// The job: git, its credentials and the runner's helper read it. No container.
+    /// The job, but no container: git, its credentials and the runner's helper read it.
     Job,
-    /// Everybody.
+    /// The job and its container.
     Anyone,
 }
 
 use Reach::{Anyone, Container, Job, JobPath};
 
-/// The first pattern that fits decides; `*` stands for any characters, at the start in any case of letters.
+/// The first pattern that matches decides. `*` stands for any characters; a pattern that starts with it ignores case.
 const TABLE: &[(&str, Reach)] = &[
-    // What a program is found by, and where its files lie.
+    // Search paths and directories of programs.
     ("PATH", Container),
     ("HOME", Container),
     ("TMPDIR", Container),
@@ -31,7 +31,7 @@ const TABLE: &[(&str, Reach)] = &[
     ("XDG_CONFIG_DIRS", Container),
     ("XDG_RUNTIME_DIR", Container),
     ("XDG_*", Job),
-    // The shell of the stage. It refuses to set some of them, which would end the stage.
+    // Variables of the stage's shell. Setting some of them is an error that would end the stage.
     ("ENV", Container),
     ("BASH*", Container),
     ("SHELLOPTS", Container),
@@ -47,7 +47,8 @@ const TABLE: &[(&str, Reach)] = &[
     ("UID", Container),
     ("EUID", Container),
     ("PPID", Container),
-    // Numbers of the shell's own: it computes what is assigned to them, and a subscript in it, `a[$(id)]`, runs.
+    // Numeric variables of the shell: it evaluates a value assigned to them, and a subscript in it, `a[$(id)]`, runs a
+    // command.
     ("RANDOM", Container),
     ("SRANDOM", Container),
     ("SECONDS", Container),
@@ -56,7 +57,7 @@ const TABLE: &[(&str, Reach)] = &[
     ("LINENO", Container),
     ("HISTCMD", Container),
     ("OPTIND", Container),
-    // Loader and C library.
+    // The loader and the C library.
     ("LD_*", Container),
     ("DYLD_*", Container),
     ("GCONV_PATH", Container),
@@ -73,8 +74,9 @@ const TABLE: &[(&str, Reach)] = &[
     ("LANG", Container),
     ("LANGUAGE", Container),
     ("LC_*", Container),
-    // Languages: git's own scripts, hooks, filters; the runner's helper is a Go program. Folders of packages, versions and the like
-    // (`PYTHON_VERSION`) are often named in `artifacts` and `cache`, whose paths the helper expands, and steer nothing.
+    // Languages: git's own scripts, hooks and filters; the runner's helper is a Go program. Version variables and the
+    // like (`PYTHON_VERSION`) often occur in paths of `artifacts` and `cache`, which the helper expands, and control
+    // nothing.
     ("PYTHONUSERBASE", Job),
     ("PYTHONPYCACHEPREFIX", Job),
     ("PYTHON_*", Job),
@@ -108,7 +110,7 @@ const TABLE: &[(&str, Reach)] = &[
     ("GOROOT", Job),
     ("GOTOOLCHAIN", Job),
     ("JAVA_*", Job),
-    // Tools that read options or programs from the environment.
+    // Tools that read options or program names from the environment.
     ("TAR_OPTIONS", Container),
     ("GREP_OPTIONS", Container),
     ("GZIP", Container),
@@ -116,12 +118,12 @@ const TABLE: &[(&str, Reach)] = &[
     ("OPENSSL_*", Container),
     ("GNUTLS_*", Container),
     ("P11_KIT_*", Container),
-    // Files that git's library for TLS and QUIC would write keys and logs to.
+    // Files to which git's TLS and QUIC library would write keys and logs.
     ("SSLKEYLOGFILE", Container),
     ("QLOGDIR", Container),
     ("TERMINFO*", Container),
     ("TERMCAP", Container),
-    // Certificates: a file variable of the job is on the host, a path into the image is not.
+    // Certificates: a file variable of the job exists on the host, a path into the image does not.
     ("SSL_CERT_FILE", JobPath),
     ("SSL_CERT_DIR", JobPath),
     ("GIT_SSL_CAINFO", JobPath),
@@ -130,7 +132,7 @@ const TABLE: &[(&str, Reach)] = &[
     ("GIT_EXEC_PATH", JobPath),
     ("SSL_*", Job),
     ("CURL_*", Job),
-    // git, its credentials, its way to the network.
+    // git, its credentials and its network access.
     ("GIT_*", Job),
     ("GCM_*", Job),
     ("SSH_*", Job),
@@ -149,7 +151,7 @@ const TABLE: &[(&str, Reach)] = &[
     ("BROWSER", Job),
     ("DISPLAY", Job),
     ("DBUS_*", Job),
-    // The runner, its helper and clouds that may hold the cache; this executor.
+    // The runner, its helper, clouds that may hold the cache, and this executor.
     ("CI", Job),
     ("CI_*", Job),
     ("GITLAB_*", Job),
@@ -177,7 +179,7 @@ const TABLE: &[(&str, Reach)] = &[
     ("MSI_*", Job),
 ];
 
-/// Who may set this variable for a stage on the host.
+/// Returns who may set this variable for a host stage.
 pub fn reach(name: &str) -> Reach {
     let fits = |pattern: &str| match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
         (Some(end), _) => name.to_ascii_uppercase().ends_with(end),
@@ -187,12 +189,12 @@ pub fn reach(name: &str) -> Reach {
     TABLE.iter().find(|(pattern, _)| fits(pattern)).map_or(Anyone, |(_, reach)| *reach)
 }
 
-/// The table in order, for who must say it in another language.
+/// The table in order, for code that generates it in another language.
 pub fn table() -> impl Iterator<Item = (&'static str, Reach)> {
     TABLE.iter().copied()
 }
 
-/// What a shell takes as the name of a variable.
+/// `true` for text that a shell accepts as the name of a variable.
 pub fn is_name(text: &str) -> bool {
     !text.starts_with(|first: char| first.is_ascii_digit())
         && !text.is_empty()

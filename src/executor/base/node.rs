@@ -1,10 +1,11 @@
-//! Nodes of a training job: their names, and a table of one row a node.
+//! Nodes of a training job: their names, and a table with one row per node.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A node, counted from 1. Its name is `algo-<n>`: in SageMaker's log streams, in keys of the bucket, in records and for people.
+/// A node, counted from 1. Its name, `algo-<n>`, is used in SageMaker's log streams, in object keys, in records and in
+/// messages.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NodeId(u16);
@@ -55,7 +56,7 @@ impl From<NodeId> for String {
     }
 }
 
-/// A table with one row for each node of a training job. The nodes are known when it is made, so no row is added later.
+/// A table with one row per node of a training job. Rows are made with the table and never added.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Nodes<Row>(Vec<Row>);
 

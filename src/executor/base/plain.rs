@@ -1,17 +1,18 @@
-//! Text that others wrote, made safe to print: a container, AWS, a file name. Pure.
+//! Makes foreign text safe to print: text of a container, of AWS, a file name. Pure.
 //!
-//! A job log obeys what is printed: escape sequences hide lines, a carriage return replaces one, a section marker folds
-//! what follows, and marks of direction turn text around. None of that passes here. A script's own output never comes here.
+//! A job log interprets its text: escape sequences hide lines, a carriage return overwrites one, a section marker folds
+//! the lines below, and direction marks reverse text. This module neutralizes all of them. A script's own output does
+//! not pass through here.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// The longest line for people, in bytes.
+/// Longest printed line, in bytes.
 const LONGEST_LINE: usize = 8 << 10;
-/// GitLab folds what stands between two of these.
+/// GitLab folds the lines between two of these.
 const SECTION_WORDS: [(&str, &str); 2] = [("section_start:", "section-start:"), ("section_end:", "section-end:")];
 
-/// Lines for people: line breaks and tabs stay, other control characters become visible, a very long line is cut.
+/// Neutralizes lines: line breaks and tabs stay, other control characters become visible, a very long line is cut.
 pub fn lines(text: &str) -> Cow<'_, str> {
     let is_long = text.len() > LONGEST_LINE && text.split('\n').any(|line| line.len() > LONGEST_LINE);
     if !is_long && !text.contains(is_active) && !SECTION_WORDS.iter().any(|(word, _)| text.contains(word)) {
@@ -22,11 +23,11 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     Cow::Owned(lines.join("\n"))
 }
 
-/// One line of at most about `most` bytes, for a text from elsewhere that becomes part of a line.
+/// Joins text to one line of about `most` bytes, to become part of another line.
 pub fn line(text: &str, most: usize) -> String {
     let mut parts = text.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty());
     let mut joined = String::new();
-    // What lies behind the limit is not even looked at.
+    // Stops reading at the limit.
     while joined.len() <= most
         && let Some(part) = parts.next()
     {
@@ -38,14 +39,14 @@ pub fn line(text: &str, most: usize) -> String {
     safe(&joined, most)
 }
 
-/// Without line breaks in it.
+/// Neutralizes a single line.
 fn safe(line: &str, most: usize) -> String {
     let kept = line.floor_char_boundary(most);
     let (shown, rest) = line.split_at(kept);
     let mut safe = String::with_capacity(shown.len());
     for character in shown.chars() {
         if is_active(character) {
-            // Writing into a string does not fail.
+            // Writing to a `String` cannot fail.
             let _ = match u8::try_from(character) {
                 Ok(byte) => write!(safe, "\\x{byte:02x}"),
                 Err(_) => write!(safe, "\\u{{{:x}}}", u32::from(character)),
@@ -65,7 +66,7 @@ fn safe(line: &str, most: usize) -> String {
     safe
 }
 
-/// Changes how other text is shown, instead of being shown.
+/// `true` for characters that change how other text is shown.
 fn is_active(character: char) -> bool {
     let turns = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
     turns || (character.is_control() && !matches!(character, '\n' | '\t'))

@@ -1,9 +1,9 @@
-//! Children: started in their own process group, ended as a group, reaped whoever their parent was.
+//! Child processes: started in a process group of their own, ended as a group, and reaped.
 //!
-//! A [`ProcessGroup`] ends by itself, or with TERM, a grace period and KILL, each sent to all of its processes. The
-//! [`Reaper`] collects orphans where this process is PID 1 or a subreaper. Output is the caller's: read
-//! it while waiting here, and to its end before the status is reported. Nothing here decides when to stop, and
-//! no process outside the group is ever signaled.
+//! A [`ProcessGroup`] ends by itself, or by TERM, a grace period and KILL, each sent to all of its processes. The
+//! [`Reaper`] collects orphans where this process is PID 1 or a subreaper. The caller reads the output: while it waits
+//! here, and to its end before it reports the status. This module does not decide when to stop, and never signals a
+//! process outside the group.
 
 use std::collections::HashSet;
 use std::os::unix::process::ExitStatusExt as _;
@@ -18,26 +18,27 @@ use tokio::signal::unix::SignalKind;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-/// How long a killed process may take to go. Only one that hangs in the kernel takes longer.
+/// Longest wait for a killed process. Only one that hangs in the kernel takes longer.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How often a group whose leader has ended is looked at.
+/// Poll interval of a group whose leader has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// How soon the reaper looks again while there are ended children it may not take: signals of several ends are one.
+/// Pause before the reaper checks again while children have ended that their owners must take: several ends give one
+/// signal.
 const REAP_AGAIN: Duration = Duration::from_millis(500);
 
-/// The least time between two looks.
+/// Shortest pause between two checks of the reaper.
 const REAP_PAUSE: Duration = Duration::from_millis(50);
 
-/// Children with an owner that waits for them. Held while a child is started, so that the reaper, which holds it too,
-/// cannot take one between its start and its entry.
+/// Pids of children whose owner waits for them. Locked while a child is started, and by the reaper, so that the reaper
+/// cannot take a child between its start and its entry here.
 static OWNED: Mutex<Option<HashSet<u32>>> = Mutex::new(None);
 
-/// How a process ended.
+/// Exit of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
-    /// The exit code, 128 + n after signal n, as a shell says it.
+    /// The exit code; 128 + n after signal n, as in a shell.
     pub code: i32,
     /// The signal that ended it.
     pub signal: Option<i32>,
@@ -51,9 +52,9 @@ impl From<ExitStatus> for Exit {
     }
 }
 
-/// A child that leads its own process group.
+/// A child process that leads its own process group.
 ///
-/// Dropped before its end, it is killed with its group. After its end, processes it left behind live on.
+/// Dropping it before its end kills the group. After its end, processes that it left behind live on.
 #[derive(Debug)]
 pub struct ProcessGroup {
     child: Child,
@@ -64,7 +65,7 @@ pub struct ProcessGroup {
 impl ProcessGroup {
     /// Starts `command` as the leader of a new process group.
     ///
-    /// Errors name the program; its arguments and environment may be secret and are never shown.
+    /// Errors name the program, but never its arguments and environment, which may be secret.
     pub fn spawn(mut command: Command) -> anyhow::Result<Self> {
         let program = command.as_std().get_program().to_string_lossy().into_owned();
         command.process_group(0);
@@ -93,9 +94,10 @@ impl ProcessGroup {
         Ok(exit)
     }
 
-    /// TERM to the group, KILL to what is left of it after `grace`, and the leader's exit. The others of the group have
-    /// the whole grace too: a shell may be gone long before the program that saves a checkpoint. Takes `grace` and ten seconds
-    /// at most, then it is an error. Keep reading the output meanwhile: a process that writes into a full pipe cannot end.
+    /// Sends TERM to the group, after `grace` KILL to the rest, and returns the leader's exit. The other processes get
+    /// the whole grace too: a shell may end long before the program that saves a checkpoint. Takes at most `grace` and
+    /// ten seconds, then returns an error. Keep reading the output meanwhile: a process that writes into a full pipe
+    /// cannot end.
     pub async fn terminate(&mut self, grace: Duration) -> anyhow::Result<Exit> {
         self.signal(Signal::TERM);
         let deadline = tokio::time::Instant::now() + grace;
@@ -110,7 +112,7 @@ impl ProcessGroup {
         }
     }
 
-    /// KILL to the group at once, and the leader's exit.
+    /// Sends KILL to the group and returns the leader's exit.
     pub async fn kill(&mut self) -> anyhow::Result<Exit> {
         self.signal(Signal::KILL);
         self.wait_killed().await
@@ -122,12 +124,12 @@ impl ProcessGroup {
         ended.with_context(|| format!("failed to end process {id} with SIGKILL within {KILL_DEADLINE:?}"))?
     }
 
-    /// Whether a process of the group still runs; ended ones that nobody has collected do not count.
+    /// `true` while a process of the group runs; zombies do not count.
     fn is_alive(&self) -> bool {
         processes().any(|(_, stat)| stat.group == self.id() && !stat.is_zombie)
     }
 
-    /// A group without processes is no error: it has ended, which is what was wanted.
+    /// A group without processes has ended already, which is no error.
     fn signal(&self, signal: Signal) {
         if let Err(error) = rustix::process::kill_process_group(self.pid, signal)
             && error != rustix::io::Errno::SRCH
@@ -147,30 +149,30 @@ impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if self.exit.is_none() {
             self.signal(Signal::KILL);
-            // Not waited for: the runtime's own orphan queue or the reaper collects it.
+            // Not awaited: the runtime's orphan queue or the reaper collects it.
             self.disown();
         }
     }
 }
 
-/// Collects processes that lost their parent, so that they do not stay as zombies. The agent starts one.
+/// Collects processes that lost their parent, so that no zombies remain. The agent starts one.
 ///
-/// It takes processes of foreign groups only, so a child that was started without a [`ProcessGroup`] keeps its
-/// status as long as it stays in this process's own group.
+/// It takes only processes of foreign groups: a child started without a [`ProcessGroup`] keeps its status as long as it
+/// stays in this process's own group.
 #[derive(Debug)]
 pub struct Reaper {
     _task: AbortOnDropHandle<()>,
 }
 
 impl Reaper {
-    /// Makes this process the parent of its descendants' orphans and starts to collect them, until it is dropped.
+    /// Makes this process the subreaper of its descendants and collects orphans until it is dropped.
     pub fn start() -> anyhow::Result<Self> {
         let me = rustix::process::getpid();
         rustix::process::set_child_subreaper(Some(me)).context("failed to become the reaper of orphaned processes")?;
         let mut children =
             tokio::signal::unix::signal(SignalKind::child()).context("failed to listen for ended children")?;
         let task = tokio::spawn(async move {
-            // The pause bounds the cost where many orphans end; signals that come meanwhile are one afterwards.
+            // The pause bounds the cost when many orphans end; signals during it merge into one.
             while children.recv().await.is_some() {
                 while !reap() {
                     tokio::time::sleep(REAP_AGAIN).await;
@@ -182,7 +184,7 @@ impl Reaper {
     }
 }
 
-/// Collects every ended orphan; false when ended children are left that their owners will wait for.
+/// Collects every ended orphan; `false` when ended children remain that their owners will take.
 fn reap() -> bool {
     let owned = owned();
     let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
@@ -195,16 +197,16 @@ fn reap() -> bool {
     for (pid, stat) in processes() {
         let is_owned = owned.as_ref().is_some_and(|owned| owned.contains(&pid.as_raw_nonzero().get().cast_unsigned()));
         if stat.is_zombie && stat.parent == me && stat.group != own_group && !is_owned {
-            // An error means that somebody was faster.
+            // An error means that another waiter was faster.
             let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
         }
     }
     !has_ended()
 }
 
-/// Ends what this process started: its descendants, and its own group when it leads one, itself apart. TERM, `grace`, KILL.
+/// Ends this process's descendants, and its own process group when it leads one, except itself: TERM, `grace`, KILL.
 ///
-/// For a process whose caller is gone: nobody else signals the group any more.
+/// For a process whose caller is gone, so that no one else signals the group.
 pub async fn end_family(grace: Duration) {
     signal_family(Signal::TERM);
     let deadline = tokio::time::Instant::now() + grace;
@@ -240,8 +242,8 @@ fn family() -> Vec<Pid> {
     members.into_iter().filter(|pid| *pid != me).filter_map(Pid::from_raw).collect()
 }
 
-/// 0 when the group's leader is outside of this pid namespace, as of a container whose starter made no group for it;
-/// `getpgrp` has no such value in its type.
+/// 0 when the group's leader is outside of this pid namespace, as in a container started without a group of its own;
+/// the type of `getpgrp` has no such value.
 fn own_group() -> i32 {
     std::fs::read("/proc/self/stat")
         .ok()
@@ -249,7 +251,7 @@ fn own_group() -> i32 {
         .map_or(0, |stat| stat.group)
 }
 
-/// What the reaper reads of `/proc/<pid>/stat`.
+/// Fields of `/proc/<pid>/stat` that the reaper reads.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     is_zombie: bool,
@@ -267,7 +269,7 @@ fn processes() -> impl Iterator<Item = (Pid, Stat)> {
     })
 }
 
-/// The command name in the middle may hold anything, so reading begins after its closing parenthesis.
+/// The command name may contain anything, so parsing begins after its closing parenthesis.
 fn parse_stat(text: &str) -> Option<Stat> {
     let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
     let is_zombie = fields.next()? == "Z";
@@ -275,7 +277,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
 }
 
 fn owned() -> MutexGuard<'static, Option<HashSet<u32>>> {
-    // A panic elsewhere leaves a set that is still a set.
+    // The set stays valid after a panic of another thread.
     OWNED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -293,7 +295,7 @@ mod tests {
         command
     }
 
-    /// Polls until `condition` holds; a test that waits in vain fails.
+    /// Polls until `condition` holds; fails the test after a deadline.
     async fn until(what: &str, mut condition: impl FnMut() -> bool) {
         let deadline = tokio::time::Instant::now() + LONG;
         while !condition() {
@@ -365,7 +367,7 @@ mod tests {
         until("the group ends", || group_is_gone(id)).await;
     }
 
-    /// The reaper would take the children of other tests, so this one runs in a process of its own: itself again.
+    /// Runs itself again as a separate process, because the reaper would take the children of other tests.
     #[tokio::test]
     #[expect(clippy::disallowed_methods, reason = "the mark of the second process")]
     async fn an_orphan_is_collected_and_owned_children_keep_their_status() {
@@ -382,7 +384,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let note = dir.path().join("pid");
         let _reaper = Reaper::start().unwrap();
-        // The background shell outlives its parent, comes to us, and ends.
+        // The background shell outlives its parent, becomes this process's child, and ends.
         let script = format!("(sleep 0.05; exit 3) & echo $! > '{}'; exit 4", note.display());
         let mut group = ProcessGroup::spawn(sh(&script)).unwrap();
         assert_eq!(group.wait().await.unwrap().code, 4);
@@ -390,7 +392,7 @@ mod tests {
         until("the orphan is collected", || processes().all(|(pid, _)| pid.as_raw_nonzero().get() != orphan)).await;
     }
 
-    /// Other tests have children too, so this one runs in a process of its own: itself again.
+    /// Runs itself again as a separate process, because other tests have children too.
     #[tokio::test]
     #[expect(clippy::disallowed_methods, reason = "the mark of the second process")]
     async fn a_family_ends_and_its_parent_lives() {
@@ -398,7 +400,7 @@ mod tests {
         if std::env::var_os(MARK).is_none() {
             let mut again = Command::new(std::env::current_exe().unwrap());
             again.args(["--exact", "base::process::tests::a_family_ends_and_its_parent_lives"]).env(MARK, "1");
-            // It leads its group, as a driver that the runner has started.
+            // It leads its group, like a driver that the runner started.
             let output = again.process_group(0).stdin(Stdio::null()).output().await.unwrap();
             let text = String::from_utf8_lossy(&output.stdout);
             assert!(output.status.success() && text.contains("1 passed"), "{text}");
@@ -406,7 +408,7 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let ready = dir.path().join("ready");
-        // A grandchild, a process that lost its parent, and one that is deaf.
+        // A grandchild, an orphan, and a process that ignores TERM.
         let lost = "(sleep 600 &)";
         let script = format!("{lost}; sh -c \"trap '' TERM; : > '{}'; sleep 600 & wait\" & wait", ready.display());
         let mut child = sh(&script).spawn().unwrap();

@@ -1,11 +1,12 @@
-//! SIGTERM and SIGINT as two tokens: the first signal asks for an orderly end, the second for one at once.
+//! Two-step cancellation by SIGTERM and SIGINT: the first signal asks for an orderly end, the second for an immediate
+//! one.
 //!
 //! GitLab Runner sends SIGTERM to the driver's process group, SageMaker to the container's first process.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// The wish to end, as it grows.
+/// The cancellation of this process, with its two steps.
 #[derive(Debug, Clone, Default)]
 pub struct Cancellation {
     asked: CancellationToken,
@@ -21,12 +22,12 @@ impl Cancellation {
         self.at_once.is_cancelled()
     }
 
-    /// Cancelled with the first signal.
+    /// Canceled by the first signal.
     pub fn token(&self) -> &CancellationToken {
         &self.asked
     }
 
-    /// Raises the wish by one step.
+    /// Goes to the next step.
     pub fn raise(&self) {
         if self.asked.is_cancelled() {
             self.at_once.cancel();
@@ -47,19 +48,19 @@ impl Cancellation {
     }
 }
 
-/// The signals of this process.
+/// The signal handlers of this process.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    /// From here on neither signal ends the process. Needs a running runtime.
+    /// Installs the handlers; from here on neither signal ends the process. Needs a running runtime.
     pub fn install() -> std::io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Raises `cancellation` with each signal, for ever.
+    /// Raises `cancellation` with each signal, forever.
     pub async fn watch(mut self, cancellation: &Cancellation) -> std::convert::Infallible {
         loop {
             tokio::select! {

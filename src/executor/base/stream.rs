@@ -1,8 +1,8 @@
-//! Names in CloudWatch Logs: the group of training jobs and the streams of their containers.
+//! Names in CloudWatch Logs: the log group of training jobs, and the log streams of their containers.
 
 use crate::base::node::NodeId;
 
-/// The group of every training job of an account and region.
+/// Log group of all training jobs of an account and region.
 pub const GROUP: &str = "/aws/sagemaker/TrainingJobs";
 
 /// The log stream of one container: `<job>/algo-<n>-<epoch>`.
@@ -21,7 +21,7 @@ impl<'a> StreamName<'a> {
         NodeId::parse(host).filter(|_| is_number).map(|node| Self { job, node })
     }
 
-    /// What the streams of a job begin with.
+    /// Common prefix of a job's log streams.
     pub fn prefix(job: &str) -> String {
         format!("{job}/")
     }

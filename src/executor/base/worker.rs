@@ -1,4 +1,4 @@
-//! Work in a thread with a runtime of its own: it goes on while the main thread stands still on a full stdout.
+//! Runs work in a thread with a runtime of its own, so that it continues while the main thread blocks on a full stdout.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::sync::oneshot;
 
-/// A thread that does not end by then is left to itself: it waits for a disk or for the network.
+/// Longest wait for the thread's end; after that it is abandoned: it waits for a disk or the network.
 const END_WITHIN: Duration = Duration::from_secs(2);
 
-/// The running thread. Dropping it tells the work to end, and waits for that.
+/// A running thread. Dropping it signals the work to end, and waits for that.
 #[derive(Debug)]
 pub struct Worker {
     name: &'static str,
@@ -19,7 +19,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// `work` makes the work inside the thread; its argument completes when the work has to end.
+    /// `work` creates the future inside the thread; its argument completes when the work must end.
     pub fn start<W: Future<Output = anyhow::Result<()>>>(
         name: &'static str,
         work: impl FnOnce(oneshot::Receiver<()>) -> W + Send + 'static,
@@ -29,12 +29,12 @@ impl Worker {
         std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
-                // Dropped last: what the work held is free when the end is told.
+                // Dropped last, so that everything the work held is released before the end is signaled.
                 let _end: mpsc::Sender<()> = end;
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
                 let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
                     let done = runtime.block_on(work(stopped));
-                    // A name that is just being looked up must not hold the thread.
+                    // A name lookup under way must not block the thread's end.
                     runtime.shutdown_background();
                     done
                 });

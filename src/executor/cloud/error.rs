@@ -1,40 +1,41 @@
-//! What a failed call says: enough for a caller to act on, in the executor's own words. Makes no error itself.
+//! Errors of the ports: a failed call and its kind.
 
-/// A failed call, with what a caller can act on. The text names the operation and the thing, and holds AWS's message.
+/// A failed call, with the kind by which a caller decides. The text names the operation and its object, and contains
+/// AWS's message.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to {operation}: {message}")]
 pub struct CloudError {
     pub kind: CloudErrorKind,
-    /// `create training job gitlab-231-...`: verb, thing and its id.
+    /// Verb, noun and id: `create training job gitlab-231-...`.
     pub operation: String,
     /// AWS's code and message, or the transport's.
     pub message: String,
-    /// The IAM action that was needed, when [`CloudErrorKind::Denied`]: `sagemaker:CreateTrainingJob`.
+    /// The missing IAM permission, when [`CloudErrorKind::Denied`]: `sagemaker:CreateTrainingJob`.
     pub action: &'static str,
 }
 
 impl CloudError {
-    /// `true` when `error` comes from a call that may well succeed a moment later: throttled, or out of reach.
+    /// `true` when `error` comes from a call that may succeed when repeated: throttled, or no connection.
     pub fn may_pass(error: &anyhow::Error) -> bool {
         error.chain().filter_map(|cause| cause.downcast_ref::<Self>()).any(|cause| cause.kind.may_pass())
     }
 }
 
-/// Chosen from the error code string and its message: most codes are not in the service model.
+/// Derived from the error code and its message: most codes are not in the service model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloudErrorKind {
     NotFound,
     /// The name or key is taken.
     Exists,
     Throttled,
-    /// SageMaker has no instance of the type now; another try may have.
+    /// SageMaker has no instance of the type at the moment; a retry may get one.
     Capacity,
     /// An account limit: `ResourceLimitExceeded`.
     Quota,
     Denied,
     /// AWS refuses the request because of this parameter.
     Refused(Parameter),
-    /// AWS refuses the request as it is, for another reason.
+    /// AWS refuses the request for another reason.
     Invalid,
     /// Connection, timeout, 5xx: after the SDK's own retries.
     Transient,
@@ -50,7 +51,7 @@ pub enum Parameter {
 }
 
 impl CloudErrorKind {
-    /// Another try of the same call, later, may succeed.
+    /// `true` when the same call may succeed later.
     pub fn may_pass(self) -> bool {
         matches!(self, Self::Throttled | Self::Transient)
     }

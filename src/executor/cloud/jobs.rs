@@ -1,4 +1,4 @@
-//! The port of SageMaker's training jobs, and their types. Knows no service: `aws` and `testing` implement it.
+//! Port of SageMaker training jobs, with its types. `aws` and `testing` implement it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,27 +13,28 @@ use super::error::CloudError;
 /// SageMaker training jobs.
 #[async_trait]
 pub trait TrainingJobs: Send + Sync {
-    /// Creates the job and returns its ARN, in a single try: after a lost reply only the caller knows what a further answer
-    /// means. A taken name is [`CloudErrorKind::Exists`](super::CloudErrorKind::Exists), never an implicit adoption; a refused
-    /// parameter of the request is [`CloudErrorKind::Refused`](super::CloudErrorKind::Refused).
+    /// Creates the job and returns its ARN, without retries: after a lost reply only the caller can interpret the next
+    /// answer. A taken name is [`CloudErrorKind::Exists`](super::CloudErrorKind::Exists), never adopted implicitly; a
+    /// refused parameter is [`CloudErrorKind::Refused`](super::CloudErrorKind::Refused).
     async fn create(&self, spec: &TrainingJobSpec) -> Result<String, CloudError>;
-    /// The job's state, or `None` when no job of this name exists (AWS answers `ValidationException`,
-    /// "Requested resource not found").
+    /// Returns the job's state; `None` when no job of this name exists (AWS answers `ValidationException`, "Requested
+    /// resource not found").
     async fn describe(&self, name: &str) -> Result<Option<TrainingJob>, CloudError>;
-    /// As [`TrainingJobs::describe`], in a single try: whoever looks again and again needs no other.
+    /// Like [`TrainingJobs::describe`], without the SDK's retries; for polling loops.
     async fn describe_once(&self, name: &str) -> Result<Option<TrainingJob>, CloudError> {
         self.describe(name).await
     }
     /// The tags of the resource.
     async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>, CloudError>;
-    /// Asks for a stop. A job that has ended already, or does not exist, is success.
+    /// Requests a stop. Success when the job has ended already, or does not exist.
     async fn stop(&self, name: &str) -> Result<(), CloudError>;
-    /// Names and statuses of jobs whose name contains `name_contains`, newest first. Two requests a second per account:
-    /// for sweeps only, never to poll.
+    /// Names and statuses of jobs whose name contains `name_contains`, newest first. AWS allows two requests a second
+    /// per account: for sweeps only, never to poll.
     async fn list(&self, name_contains: &str) -> Result<Vec<TrainingJobSummary>, CloudError>;
 }
 
-/// What is asked of SageMaker. Limits: [`CreateTrainingJob`](https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.html).
+/// The request for a training job. Limits:
+/// [`CreateTrainingJob`](https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.html).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrainingJobSpec {
     /// 1..63 characters, `^[a-zA-Z0-9](-*[a-zA-Z0-9])*$`.
@@ -42,10 +43,10 @@ pub struct TrainingJobSpec {
     pub role_arn: String,
     pub entrypoint: Vec<String>,
     pub arguments: Vec<String>,
-    /// At most 100 entries of 512 characters; readable by everybody who may describe the job.
+    /// At most 100 entries of 512 characters; readable by everyone who may describe the job.
     pub environment: BTreeMap<String, String>,
     pub channels: Vec<Channel>,
-    /// `s3://...` for what the container leaves in `/opt/ml/model` and `/opt/ml/output/data`.
+    /// `s3://...` prefix for the container's `/opt/ml/model` and `/opt/ml/output/data`.
     pub output_uri: String,
     pub output_kms_key_id: Option<String>,
     pub instance_type: String,
@@ -75,24 +76,24 @@ pub struct Network {
     pub security_group_ids: Vec<String>,
 }
 
-/// `DescribeTrainingJob`, as far as the executor reads it.
+/// The fields of `DescribeTrainingJob` that the executor reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrainingJob {
     pub name: String,
     pub arn: String,
     pub status: JobStatus,
     pub secondary: SecondaryStatus,
-    /// The newest transition's message; for people, never for decisions.
+    /// Message of the newest transition; for people, never for decisions.
     pub message: Option<String>,
     pub failure_reason: Option<String>,
     pub created: Option<SystemTime>,
     pub training_seconds: Option<u64>,
     pub billable_seconds: Option<u64>,
-    /// `SecondaryStatusTransitions` in order of time: what happened between two looks.
+    /// `SecondaryStatusTransitions` in order of time: they show what happened between two polls.
     pub transitions: Vec<Transition>,
 }
 
-/// The job came into another phase.
+/// A change of the secondary status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
     pub status: SecondaryStatus,
@@ -128,7 +129,7 @@ pub enum SecondaryStatus {
     Pending,
     MaxRuntimeExceeded,
     MaxWaitTimeExceeded,
-    /// In no model, but in the service's documentation.
+    /// Absent from the service model, but in the service's documentation.
     MaxPendingTimeExceeded,
     /// A value newer than this program.
     #[serde(skip)]

@@ -1,8 +1,8 @@
-//! The boundary to AWS in the executor's own words: one port for each capability, with its types, and [`CloudError`].
+//! Ports to AWS: one trait per capability with its types, and [`CloudError`].
 //!
-//! Stages, session and agent know these traits only, and take the ports that they use. `aws` is the one implementation that
-//! names `aws_*` crates, `testing` holds fakes with plans of faults. Every method retries transient faults itself (the SDK's own
-//! retries); callers decide about everything else by [`CloudErrorKind`].
+//! Stages, session and agent know only these traits, and take the ports that they use. Package `aws` implements them
+//! over the AWS SDK, `testing` has fakes with fault plans. Every method but the ones that say otherwise retries
+//! transient faults (the SDK's own retries); callers decide about other errors by [`CloudErrorKind`].
 
 mod access;
 mod connect;

@@ -1,9 +1,9 @@
-//! The only reader of the environment, with the list of every name the executor knows.
+//! Reads the environment, as the only module that does, and lists every variable that the executor knows.
 //!
-//! GitLab Runner puts its contract into plain names and every job variable into `CUSTOM_ENV_<KEY>`; a job can never set
-//! a name without that prefix. Structs are filled by `envy`, after the values were picked by exact name, stripped of
-//! their prefix once, trimmed, and emptied of blanks, because `envy` alone panics on bytes that are not UTF-8, strips a
-//! prefix again and again, and puts values into its error texts. No value is ever part of an error here.
+//! GitLab Runner passes its contract in plain names and every job variable as `CUSTOM_ENV_<KEY>`; a job can never set a
+//! name without that prefix. Values are picked by exact name, stripped of the prefix once, trimmed and dropped when
+//! blank before `envy` fills the structs: `envy` alone panics on bytes that are not UTF-8, strips a prefix repeatedly,
+//! and puts values into its error texts. No error of this module contains a value.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -24,16 +24,16 @@ pub const CONTAINER_ENV_PREFIX: &str = "SAGEMAKER_ENV_";
 /// The contract between GitLab Runner and a driver.
 const CONTRACT: [&str; 4] =
     ["JOB_RESPONSE_FILE", "BUILD_EXIT_CODE_FILE", "BUILD_FAILURE_EXIT_CODE", "SYSTEM_FAILURE_EXIT_CODE"];
-/// Set by `config` through the runner's `job_env`, so a job cannot change it.
+/// Set by `config` through the runner's `job_env`, so that a job cannot change it.
 pub const SESSION: &str = "SAGEMAKER_EXECUTOR_SESSION";
-/// Set by `config` likewise: the number of the job's directory among those of its project.
+/// Set by `config` likewise: the slot, the number of the job's directory in its project.
 pub const SLOT: &str = "SAGEMAKER_EXECUTOR_SLOT";
-/// Set by `try`, whose scripts need no helper of GitLab Runner.
+/// Set by `try`; its scripts need no GitLab Runner helper.
 pub const TRY: &str = "SAGEMAKER_EXECUTOR_TRY";
 /// Log filter for operators: `info`, `executor=debug`.
 pub const LOG: &str = "SAGEMAKER_EXECUTOR_LOG";
 
-/// What a job may set, in the order of the documentation.
+/// The variables that a job may set, in the order of the documentation.
 pub const JOB_VARIABLES: [JobVariable; 6] = [
     JobVariable {
         name: "SAGEMAKER_INSTANCE_TYPE",
@@ -75,12 +75,12 @@ pub struct JobVariable {
     pub default: &'static str,
 }
 
-/// The process environment as it was at the start; later reads never change.
+/// Snapshot of the process environment at the start.
 #[derive(Debug, Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// Variables that are not UTF-8 are left out: none of ours is.
+    /// Drops variables that are not UTF-8: the executor has none.
     pub fn of_process() -> Self {
         Self::from_pairs(std::env::vars_os())
     }
@@ -90,12 +90,12 @@ impl Environment {
         Self(pairs.into_iter().filter_map(text).collect())
     }
 
-    /// A name's value; empty counts as absent.
+    /// Value of a name; empty counts as absent.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// What the runner tells its driver.
+    /// Reads the variables that the runner passes to its driver.
     pub fn contract(&self) -> anyhow::Result<Contract> {
         let pairs = CONTRACT.iter().copied().chain([SESSION]).filter_map(|name| self.pair(name, name));
         let raw: RawContract = read(&pairs.collect::<Vec<_>>()).map_err(|name| {
@@ -114,7 +114,7 @@ impl Environment {
         })
     }
 
-    /// The job's own wishes: untrusted, checked by the policy.
+    /// Reads the job's `SAGEMAKER_*` variables: untrusted, checked by the policy.
     pub fn job_variables(&self) -> anyhow::Result<JobVariables> {
         let pairs = JOB_VARIABLES
             .iter()
@@ -134,7 +134,7 @@ impl Environment {
         Ok(variables)
     }
 
-    /// Job variables that look like ours and are not, each with the nearest of ours.
+    /// Job variables that look like the executor's and are unknown, each with the nearest known name.
     pub fn unknown_wishes(&self) -> Vec<(String, &'static str)> {
         let known = |name: &str| {
             JOB_VARIABLES.iter().any(|variable| variable.name == name)
@@ -146,23 +146,23 @@ impl Environment {
             .collect()
     }
 
-    /// Whether `try` calls this stage.
+    /// `true` when `try` calls this stage.
     pub fn is_try(&self) -> bool {
         self.get(TRY).is_some()
     }
 
-    /// `PATH` as the host stages of the runner would search it.
+    /// `PATH` as the runner's host stages search it.
     pub fn path(&self) -> &str {
         self.get("PATH").unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     }
 
-    /// The job's project directory as the runner computed it.
+    /// A job variable as the runner passes it.
     pub fn job_variable(&self, name: &str) -> Option<&str> {
         self.get(&format!("{JOB_PREFIX}{name}"))
     }
 
-    /// What a script on the host inherits: no job variable (scripts export them), nothing of this driver's contract, no
-    /// AWS credentials.
+    /// The environment that a script on the host inherits: no job variable (scripts export them), no variable of the
+    /// driver's contract, no AWS credentials.
     pub fn for_host_scripts(&self) -> impl Iterator<Item = (&String, &String)> {
         let hidden = |name: &str| {
             [JOB_PREFIX, "AWS_", "SAGEMAKER_EXECUTOR_"].iter().any(|prefix| name.starts_with(prefix))
@@ -182,10 +182,10 @@ impl Environment {
     }
 }
 
-/// The name of a job variable that a wrong one is most like.
+/// The known variable name nearest to an unknown one.
 fn nearest(name: &str) -> &'static str {
     let likeness = |known: &str| {
-        // An `ENV` name may have any end.
+        // An `ENV` name may have any suffix.
         let length = if known.ends_with('*') { name.len().min(CONTAINER_ENV_PREFIX.len() + 1) } else { name.len() };
         strsim::jaro_winkler(known, name.get(..length).unwrap_or(name))
     };
@@ -193,7 +193,7 @@ fn nearest(name: &str) -> &'static str {
     JOB_VARIABLES.iter().max_by(by_likeness).map_or("", |variable| variable.name)
 }
 
-/// The text of a job variable's documentation.
+/// Documentation text of a job variable.
 fn meaning_of(name: &str) -> &'static str {
     JOB_VARIABLES
         .iter()
@@ -201,8 +201,8 @@ fn meaning_of(name: &str) -> &'static str {
         .map_or("see `docs/CONFIG.md`", |variable| variable.meaning)
 }
 
-/// Fills `T` through `envy`. `Err` is the variable that does not fit: found by leaving the others out, because
-/// `envy`'s text would hold the value.
+/// Fills `T` through `envy`. `Err` holds the name of the variable that does not fit: found by reading each alone,
+/// because `envy`'s text would contain the value.
 fn read<T: DeserializeOwned>(pairs: &[(String, String)]) -> Result<T, String> {
     envy::from_iter(pairs.to_vec()).map_err(|_| {
         let alone = |pair: &&(String, String)| envy::from_iter::<_, T>([(*pair).clone()]).is_err();
@@ -221,18 +221,18 @@ struct RawContract {
     sagemaker_executor_session: Option<String>,
 }
 
-/// The runner's half of the contract, read once at the start of a stage.
+/// The variables of the runner's contract, read once at the start of a stage.
 #[derive(Debug, Clone, Default)]
 pub struct Contract {
     /// The job as GitLab sent it; absent only when the runner could not make its temporary directory.
     pub job_response_file: Option<PathBuf>,
     pub build_exit_code_file: Option<PathBuf>,
     pub exit_codes: ExitCodes,
-    /// The session that `config` named.
+    /// The session id that `config` set.
     pub session: Option<String>,
 }
 
-/// What the job wishes through `SAGEMAKER_*` variables. Absent and empty are the same.
+/// The job's `SAGEMAKER_*` variables. Absent and empty are the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct JobVariables {
     #[serde(default, rename = "sagemaker_instance_type", deserialize_with = "list")]

@@ -1,4 +1,4 @@
-//! What was set: the environment, the operator file, and the policy that joins both with a job.
+//! Configuration: the environment, the operator's file, and the policy that combines both with a job.
 
 pub mod env;
 pub mod policy;

@@ -1,7 +1,7 @@
-//! What a job gets: its wishes, checked against what SageMaker takes and what the operator allows.
+//! Decides the training job of a GitLab job: checks its variables against SageMaker's limits and the operator's.
 //!
-//! Pure: `JobContext + JobVariables + Settings -> Decision`. The one place that every wish of a job passes through;
-//! a refusal is a user's failure that names the variable to change.
+//! Pure: `JobContext + JobVariables + Settings -> Decision`. Every setting of a job passes through here; a refusal is a
+//! user failure that names the variable to change.
 
 use std::collections::BTreeMap;
 
@@ -12,16 +12,16 @@ use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
 use crate::protocol::agent_env;
 
-/// Values of an environment entry: 512 characters at most, 100 entries. `CreateTrainingJob`, `Environment`.
+/// Longest value of an environment variable (`CreateTrainingJob`, `Environment`: 512 characters, 100 entries).
 const ENVIRONMENT_VALUE: usize = 512;
-/// 100 less those that the executor itself sets.
+/// 100 minus those that the executor itself sets.
 const ENVIRONMENT_ENTRIES: usize = 85;
 /// `TrainingImage`: 255 characters at most.
 const IMAGE: usize = 255;
-/// SageMaker's own bound of a training job: 28 days.
+/// SageMaker's own limit of a training job: 28 days.
 const MAX_RUNTIME: u64 = 28 * 86_400;
 
-/// What is asked of SageMaker for one job.
+/// Parameters of the training job for one GitLab job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     pub image: String,
@@ -35,7 +35,7 @@ pub struct Decision {
     pub environment: BTreeMap<String, String>,
 }
 
-/// Decides, or says what to change.
+/// Returns the decision, or a failure that says what to change.
 pub fn decide(job: &JobContext, wishes: &JobVariables, settings: &Settings) -> Result<Decision, Failure> {
     Ok(Decision {
         image: image(job, settings)?,
@@ -58,7 +58,8 @@ pub fn decide(job: &JobContext, wishes: &JobVariables, settings: &Settings) -> R
     })
 }
 
-/// `secrets` are the values of masked variables as the runner expanded them, and of those it resolved from a provider.
+/// Refuses secrets in the container's environment. `secrets` are the values of masked variables as the runner expanded
+/// them, and of those that it resolved from a provider.
 pub fn refuse_secrets(wishes: &JobVariables, secrets: &[String]) -> Result<(), Failure> {
     let holds = |value: &String| secrets.iter().any(|secret| value.contains(secret.as_str()));
     match wishes.environment.iter().find(|(_, value)| holds(value)) {
@@ -67,8 +68,9 @@ pub fn refuse_secrets(wishes: &JobVariables, secrets: &[String]) -> Result<(), F
     }
 }
 
-/// The runner writes the key of a cache into an unquoted here-document, where the shell of the runner's host runs what stands in
-/// `$(...)` or backquotes, be it in the key or in the value of a variable that it names, such as a branch. `expanded` gives those values.
+/// Refuses cache keys that would run as commands. The runner writes the key into an unquoted here-document, where the
+/// host's shell runs `$(...)` and backquotes, in the key itself or in the value of a variable that it names, such as a
+/// branch. `expanded` returns those values.
 pub fn refuse_cache_keys(job: &JobContext, expanded: impl Fn(&str) -> Option<String>) -> Result<(), Failure> {
     const DEFAULT: &str = "$CI_JOB_NAME/$CI_COMMIT_REF_NAME";
     for cache in &job.cache {
@@ -134,7 +136,7 @@ fn instance_types(wishes: &JobVariables, settings: &Settings) -> Result<Vec<Stri
     }
 }
 
-/// `ml.<family>.<size>`; which ones exist is SageMaker's to say, the list grows.
+/// `ml.<family>.<size>`; only SageMaker knows which ones exist, and their list grows.
 fn is_instance_type(name: &str) -> bool {
     let part = |text: &str| {
         !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
@@ -159,7 +161,7 @@ fn in_range(
     Err(Failure::user(format!("`{variable}` is {value}; it goes from {} to {}", range.start(), range.end())))
 }
 
-/// The job's own limit, else GitLab's timeout of the job, capped by the operator and SageMaker.
+/// The job's own limit, else GitLab's timeout of the job; at most the operator's and SageMaker's limits.
 fn max_runtime(job: &JobContext, wishes: &JobVariables, settings: &Settings) -> Result<u64, Failure> {
     let cap = settings.job.max_runtime_seconds.clamp(1, MAX_RUNTIME);
     match wishes.max_runtime.map(|wish| wish.as_secs()) {
@@ -203,7 +205,8 @@ fn is_role_arn(text: &str) -> bool {
         && (20..=2048).contains(&text.len())
 }
 
-/// The operator's entries and the job's, which win. What the job calls masked may not become readable through the API.
+/// Merges the operator's entries and the job's, which win. Values of masked variables are refused: the API would make
+/// them readable.
 fn environment(
     job: &JobContext,
     wishes: &JobVariables,
@@ -216,7 +219,7 @@ fn environment(
             return Err(Failure::user(format!("`{variable}` does not end in a usable variable name"))
                 .hint("letters, digits and `_`, not starting with a digit, not `SAGEMAKER_EXECUTOR_`"));
         }
-        // An agent that looks elsewhere for the credentials of its role does not start.
+        // These would redirect the agent's lookup of its role's credentials, and the agent would not start.
         if name.starts_with("AWS_CONTAINER_") {
             return Err(Failure::user(format!("`{variable}` cannot be set"))
                 .hint("the platform says there where the credentials of the training job's role are; export it in the script instead"));

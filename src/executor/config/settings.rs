@@ -1,7 +1,7 @@
-//! The operator's configuration: one TOML file, read and checked once, immutable afterwards.
+//! The operator's file: one TOML file, read and checked once, immutable afterwards.
 //!
-//! Unknown keys and wrong types are refused with the key's full name. Each key's meaning stands in `docs/CONFIG.md`,
-//! and `runner-config/sagemaker-executor.toml` holds all of them; tests compare both with this file.
+//! Unknown keys and wrong types are refused with the key's full name. `docs/CONFIG.md` documents each key, and
+//! `runner-config/sagemaker-executor.toml` contains all of them; tests compare both with this file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,40 +13,40 @@ use crate::base::failure::Failure;
 use crate::cloud::{Access, Network};
 use crate::config::env::Environment;
 
-/// Where the file is looked for without `--config`.
+/// Path of the file without `--config`.
 pub const DEFAULT_PATH: &str = "/etc/sagemaker-executor/sagemaker-executor.toml";
 
-/// The whole file.
+/// All settings of the file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     #[serde(default)]
-    pub aws: Aws,
-    pub storage: Storage,
-    pub job: Job,
+    pub aws: AwsSettings,
+    pub storage: StorageSettings,
+    pub job: JobSettings,
     #[serde(default)]
-    pub runner: Runner,
+    pub runner: RunnerSettings,
     #[serde(default)]
-    pub limits: Limits,
+    pub limits: LimitsSettings,
     #[serde(default)]
-    pub trace: Trace,
+    pub trace: TraceSettings,
     #[serde(default)]
-    pub results: Results,
+    pub results: ResultsSettings,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Aws {
+pub struct AwsSettings {
     pub region: Option<String>,
     pub endpoint_url: Option<String>,
-    /// The endpoint as the container sees it, when it differs.
+    /// The endpoint as seen from the container, when it differs.
     pub container_endpoint_url: Option<String>,
     pub ca_bundle: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Storage {
+pub struct StorageSettings {
     pub bucket: String,
     #[serde(default = "prefix")]
     pub prefix: String,
@@ -55,7 +55,7 @@ pub struct Storage {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Job {
+pub struct JobSettings {
     pub role_arn: Option<String>,
     pub image: Option<String>,
     #[serde(default = "instance_type")]
@@ -65,7 +65,7 @@ pub struct Job {
     #[serde(default = "volume_size_gb")]
     pub volume_size_gb: u32,
     pub volume_kms_key_id: Option<String>,
-    /// Upper bound of every job's run time.
+    /// Upper limit of every job's run time.
     #[serde(default = "day")]
     pub max_runtime_seconds: u64,
     #[serde(default)]
@@ -82,7 +82,7 @@ pub struct Job {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Runner {
+pub struct RunnerSettings {
     pub builds_dir: PathBuf,
     pub cache_dir: PathBuf,
     pub state_dir: PathBuf,
@@ -91,7 +91,7 @@ pub struct Runner {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Limits {
+pub struct LimitsSettings {
     pub lease_seconds: u64,
     pub cancel_grace_seconds: u64,
     pub provisioning_seconds: u64,
@@ -101,15 +101,16 @@ pub struct Limits {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Trace {
+pub struct TraceSettings {
     pub live_copy: bool,
-    /// All drivers of a host together; the account has [`crate::cloud::JobLogs`] calls for 5 to 25 a second.
+    /// Limit for all drivers of a host together; AWS allows an account 5 to 25 [`crate::cloud::JobLogs`] calls a
+    /// second.
     pub log_requests_per_second: f64,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Results {
+pub struct ResultsSettings {
     pub keep_outside_links: bool,
 }
 
@@ -129,7 +130,7 @@ fn day() -> u64 {
     86_400
 }
 
-impl Default for Runner {
+impl Default for RunnerSettings {
     fn default() -> Self {
         Self {
             builds_dir: PathBuf::from("/var/lib/sagemaker-executor/builds"),
@@ -140,7 +141,7 @@ impl Default for Runner {
     }
 }
 
-impl Default for Limits {
+impl Default for LimitsSettings {
     fn default() -> Self {
         Self {
             lease_seconds: 900,
@@ -152,7 +153,7 @@ impl Default for Limits {
     }
 }
 
-impl Default for Trace {
+impl Default for TraceSettings {
     fn default() -> Self {
         Self { live_copy: true, log_requests_per_second: 5.0 }
     }
@@ -182,7 +183,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// What the types cannot say.
+    /// Checks what the types cannot express.
     fn check(&self) -> Result<(), Failure> {
         let wrong = |key: &str, why: &str| Err(Failure::system(format!("`{key}` {why}")));
         if self.storage.bucket.trim().is_empty() {
@@ -221,8 +222,8 @@ impl Settings {
         Ok(())
     }
 
-    /// The AWS SDK's own variables for an endpoint, where the file names none: the container must learn it too, since it
-    /// does not see the runner's environment.
+    /// Takes the AWS SDK's own endpoint variables when the file names no endpoint: the container, which does not see
+    /// the runner's environment, must use it too.
     pub fn adopt_endpoint(&mut self, env: &Environment) {
         if self.aws.endpoint_url.is_some() {
             return;
@@ -232,12 +233,12 @@ impl Settings {
         if services.iter().all(|name| env.get(name).is_none()) {
             self.aws.endpoint_url = url;
         } else if self.aws.container_endpoint_url.is_none() {
-            // The agent speaks to S3 alone.
+            // The agent only uses S3.
             self.aws.container_endpoint_url = env.get("AWS_ENDPOINT_URL_S3").map(str::to_owned).or(url);
         }
     }
 
-    /// How the driver reaches AWS.
+    /// Settings for reaching AWS, for the driver.
     pub fn access(&self) -> Access {
         Access {
             region: self.aws.region.clone(),

@@ -1,4 +1,4 @@
-//! What GitLab and its runner say of a job.
+//! The GitLab job and the runner's build stages.
 
 mod payload;
 mod stage;

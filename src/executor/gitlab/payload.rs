@@ -1,6 +1,6 @@
-//! The GitLab job: the trusted payload (`JOB_RESPONSE_FILE`) and its ids.
+//! The trusted job payload (`JOB_RESPONSE_FILE`): the GitLab job and its ids.
 //!
-//! Identity and decisions come from here, never from `CUSTOM_ENV_*`, which a job can override.
+//! Identity and decisions come from it, never from `CUSTOM_ENV_*`, which a job can override.
 
 use std::fmt;
 use std::path::Path;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use super::stage::BuildStage;
 use crate::base::failure::Failure;
 
-/// A number GitLab gives; `Debug` shows its kind.
+/// Declares an id type of GitLab; its `Debug` output shows the kind.
 macro_rules! id {
     ($name:ident, $kind:literal) => {
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
@@ -34,7 +34,7 @@ macro_rules! id {
 id!(JobId, "job");
 id!(ProjectId, "project");
 
-/// The job as GitLab sent it, as far as the executor reads it. Fields a newer GitLab adds are ignored, lists may be null.
+/// The fields of GitLab's job that the executor reads. Unknown fields of a newer GitLab are ignored, lists may be null.
 #[derive(Clone, Deserialize)]
 pub struct JobContext {
     pub id: JobId,
@@ -51,9 +51,9 @@ pub struct JobContext {
     #[serde(default, deserialize_with = "null_is_default")]
     pub steps: Vec<Step>,
     #[serde(default, deserialize_with = "null_is_default")]
-    pub image: Image,
+    pub image: JobImage,
     #[serde(default, deserialize_with = "null_is_default")]
-    pub services: Vec<Image>,
+    pub services: Vec<JobImage>,
     #[serde(default, deserialize_with = "null_is_default")]
     pub artifacts: Vec<Artifact>,
     #[serde(default, deserialize_with = "null_is_default")]
@@ -62,7 +62,7 @@ pub struct JobContext {
     pub dependencies: Vec<Dependency>,
     #[serde(default, deserialize_with = "null_is_default")]
     pub features: Features,
-    /// Variables whose values the runner resolves from a secrets provider, by name; the values are masked.
+    /// Names of the variables whose values the runner resolves from a secrets provider; the values are masked.
     #[serde(default, deserialize_with = "keys")]
     pub secrets: Vec<String>,
 }
@@ -84,14 +84,14 @@ pub struct JobInfo {
 
 #[derive(Clone, Default, Deserialize)]
 pub struct GitInfo {
-    /// Holds the job token.
+    /// Contains the job token.
     #[serde(default)]
     pub repo_url: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct RunnerInfo {
-    /// Seconds the job may take; 0 when the runner did not say.
+    /// Time limit of the job in seconds; 0 when the runner did not set one.
     #[serde(default)]
     pub timeout: u64,
 }
@@ -103,7 +103,7 @@ pub struct Variable {
     pub value: String,
     #[serde(default)]
     pub masked: bool,
-    /// Scripts see the path of a file that holds the value.
+    /// Scripts get the path of a file that holds the value.
     #[serde(default)]
     pub file: bool,
 }
@@ -116,7 +116,7 @@ pub struct Step {
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-pub struct Image {
+pub struct JobImage {
     #[serde(default)]
     pub name: String,
 }
@@ -136,7 +136,7 @@ pub struct Artifact {
 
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Cache {
-    /// As in the job's definition, with variables in it; empty for the job's name and branch.
+    /// As in the job's definition, with variables; empty for the default, the job's name and branch.
     #[serde(default, deserialize_with = "null_is_default")]
     pub key: String,
     #[serde(default)]
@@ -148,7 +148,7 @@ pub struct Cache {
     pub policy: String,
 }
 
-/// An earlier job whose artifacts the runner fetches.
+/// An earlier job whose artifacts the runner downloads.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Dependency {
     #[serde(default, deserialize_with = "null_is_default")]
@@ -157,7 +157,7 @@ pub struct Dependency {
 
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct ArtifactsFile {
-    /// Empty when the job left none.
+    /// Empty when the job has no artifacts.
     #[serde(default, deserialize_with = "null_is_default")]
     pub filename: String,
 }
@@ -166,7 +166,7 @@ pub struct ArtifactsFile {
 pub struct Features {
     #[serde(default, deserialize_with = "null_is_default")]
     pub token_mask_prefixes: Vec<String>,
-    /// Whether whoever shows the trace understands section markers.
+    /// `true` when the trace's viewer understands section markers.
     #[serde(default, deserialize_with = "null_is_default")]
     pub trace_sections: bool,
 }
@@ -175,14 +175,14 @@ fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(des
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// The names of a map whose values stay unread.
+/// The keys of a map whose values are ignored.
 fn keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let map: Option<serde_json::Map<String, serde_json::Value>> = Option::deserialize(deserializer)?;
     Ok(map.unwrap_or_default().into_iter().map(|(name, _)| name).collect())
 }
 
 impl JobContext {
-    /// Reads the payload the runner wrote. Its content is never part of an error.
+    /// Reads the payload that the runner wrote. Errors never contain its content.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read(path).with_context(|| format!("failed to read the job payload {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("failed to understand the job payload {}", path.display()))
@@ -202,8 +202,8 @@ impl JobContext {
         })
     }
 
-    /// Values that may appear in no log, without empty ones: masked variables as sent and as the runner expanded them
-    /// (`expanded`), resolved secrets, the token.
+    /// Values that must appear in no log, without empty ones: masked variables as sent and as the runner expanded them
+    /// (`expanded`), resolved secrets, the job token.
     pub fn masked_values(&self, expanded: impl Fn(&str) -> Option<String>) -> Vec<String> {
         let masked = self.variables.iter().filter(|variable| variable.masked);
         let names = masked.clone().map(|variable| &variable.key).chain(&self.secrets);
@@ -215,7 +215,7 @@ impl JobContext {
         values
     }
 
-    /// Whether a host stage calls the runner's own program, which moves caches and artifacts.
+    /// `true` when a host stage calls the `gitlab-runner` program, which moves caches and artifacts.
     pub fn needs_helper(&self) -> bool {
         let has_files = |dependency: &Dependency| !dependency.artifacts_file.filename.is_empty();
         let moves = |cache: &Cache| cache.untracked || !cache.paths.is_empty();
@@ -229,7 +229,7 @@ impl JobContext {
     }
 }
 
-/// Secrets stay out of every log: only the identity is shown.
+/// Shows only the identity, so that secrets stay out of every log.
 impl fmt::Debug for JobContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JobContext").field("id", &self.id).field("job_info", &self.job_info).finish_non_exhaustive()

@@ -1,4 +1,4 @@
-//! The runner's build stages: their names, where each runs, and what it needs.
+//! The runner's build stages: their names, where each runs, and which data it needs.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ pub enum Placement {
     Container,
 }
 
-/// A step of the runner's script sequence. Names a newer runner may add are kept as text and run on the host.
+/// A step of the runner's script sequence. Unknown names of a newer runner are kept as text, and run on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BuildStage {
     /// `build_script`, elsewhere called `step_script`.
@@ -48,12 +48,12 @@ impl BuildStage {
         }
     }
 
-    /// Host stages that read or write the runner's local cache.
+    /// `true` for host stages that read or write the runner's local cache.
     pub fn uses_cache(&self) -> bool {
         matches!(self, BuildStage::Other(name) if name.contains("cache"))
     }
 
-    /// Host stages that read what the container left: they need the results back first.
+    /// `true` for host stages that read files of the container, and so need the results first.
     pub fn reads_results(&self) -> bool {
         match self {
             BuildStage::Other(name) => {

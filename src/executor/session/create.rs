@@ -79,7 +79,7 @@ pub async fn launch(
 
 /// Every instance type was refused, or ended without capacity.
 pub(super) fn none_left(tried: &[String]) -> String {
-    format!("no instance type of the job can be had: {}", tried.join("; "))
+    format!("none of the job's instance types is available: {}", tried.join("; "))
 }
 
 fn canceled() -> anyhow::Error {

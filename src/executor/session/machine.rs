@@ -397,7 +397,7 @@ impl RunMachine {
     fn lost(&self) -> Conclusion {
         let system = |reason: String| Conclusion::Lost { reason, by: LossKind::System };
         let Some(job) = &self.job else {
-            return system("the training job does not exist any more".to_owned());
+            return system("the training job no longer exists".to_owned());
         };
         let why = job.failure_reason.as_deref().or(job.message.as_deref()).unwrap_or("no reason given");
         match (job.status, &job.secondary) {
@@ -412,7 +412,7 @@ impl RunMachine {
                 let Diagnosis { reason, by } = failure_reasons::diagnose(why, self.any_ready());
                 Conclusion::Lost { reason, by }
             }
-            (JobStatus::Completed, _) => system("the training job ended without a word of its agent".to_owned()),
+            (JobStatus::Completed, _) => system("the training job ended without a report of its agent".to_owned()),
             (status, secondary) => system(format!("the training job is {status:?} ({secondary}): {why}")),
         }
     }

@@ -76,7 +76,7 @@ pub async fn replace(session: &mut Session<'_>, inputs: JobInputs<'_>) -> anyhow
         return Ok(Replaced::NoneLeft(format!("{tried}; add another type to `SAGEMAKER_INSTANCE_TYPE`")));
     };
     session.apply(SessionEvent::ContainerRenewed)?;
-    session.printer.line(format!("{line}: {next} is asked for, as the training job {}", session.job_name()));
+    session.printer.line(format!("{line}: requesting {next} as the training job {}", session.job_name()));
     Box::pin(create_next(session, &types, inputs)).await?;
     Ok(Replaced::Another)
 }
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(spec.instance_type, "ml.c.d");
         assert_eq!(spec.tags.get(spec::tag::SESSION).map(String::as_str), Some(NAME));
         assert!(
-            harness.captured.text().contains("no capacity for ml.a.b: ml.c.d is asked for"),
+            harness.captured.text().contains("no capacity for ml.a.b: requesting ml.c.d"),
             "{}",
             harness.captured.text()
         );

@@ -1,4 +1,4 @@
-//! A script whose driver was killed: the stage that comes next ends it, and prints its output to its end.
+//! Handles a script whose driver was killed: the next stage ends it, and prints the rest of its output.
 
 use std::path::Path;
 
@@ -14,13 +14,13 @@ use crate::session::state::{SessionEvent, SessionState};
 use crate::session::workspace_upload::WorkspaceUpload;
 use crate::stages::Context;
 
-/// A script other than this one is still noted as running.
+/// `true` when another script than this one is saved as running.
 pub(super) fn is_left(known: &SessionState, stage: &BuildStage, script: &Path) -> anyhow::Result<bool> {
     let Some(current) = known.run() else { return Ok(false) };
     Ok(!is_same(current, stage, &read_script(script)?))
 }
 
-/// The same script again is the same run, begun anew by its caller.
+/// The same script again is the same run, repeated by its caller.
 pub(super) fn is_same(current: &CurrentRun, stage: &BuildStage, body: &[u8]) -> bool {
     current.stage == stage.to_string() && current.script == digest(body)
 }
@@ -33,12 +33,12 @@ pub(super) fn read_script(script: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(script).with_context(|| format!("failed to read the stage script {}", script.display()))
 }
 
-/// Ends the script that is noted as running, and prints its rest. One whose agent never came up never began.
+/// Ends the script that is saved as running, and prints the rest of its output. Without an agent it never began.
 pub(super) async fn end(context: &Context, session: &mut Session<'_>, upload: &WorkspaceUpload) -> anyhow::Result<()> {
     let Some(left) = session.state().run().cloned() else { return Ok(()) };
     if left.code.is_none() {
         session.order(&Order::Cancel { run: left.run }).await?;
-        // The order to run it may have been stored, and the kill have come before that was noted: the number of this one tells.
+        // The order may have been stored without the record being saved; the number of the cancel order shows it.
         if session.state().run().is_some_and(|run| run.ordered) {
             let stage = &left.stage;
             context.printer.warn(format!("the driver's process of `{stage}` was killed; its script is ended first"));

@@ -1,8 +1,8 @@
-//! Whether GitLab Runner, which called this process, is still there. A runner that is killed tells nobody: its drivers
-//! live on in groups of their own, and no cleanup follows.
+//! Detects that GitLab Runner, the caller of this process, has gone. A killed runner notifies no one: its drivers live
+//! on in process groups of their own, and no cleanup follows.
 //!
-//! `PR_SET_PDEATHSIG` is not used: it fires when the thread ends that started this process, and the runner's threads come
-//! and go.
+//! `PR_SET_PDEATHSIG` is not used: it fires when the thread ends that started this process, and the runner's threads
+//! come and go.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -16,24 +16,24 @@ use crate::base::process;
 use crate::base::signals::Cancellation;
 use crate::stages::{Context, cleanup};
 
-/// How often it is looked.
+/// Interval of the checks.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long the runner may take, after the job's time is over, to end a stage: it waits 5 min for one that was told to end.
+/// Time after the job's timeout in which the runner may still end a stage: it waits 5 min for one that was told to end.
 const AFTER_TIMEOUT: Duration = Duration::from_mins(10);
-/// A host script that nobody waits for has so long between SIGTERM and SIGKILL.
+/// Time between SIGTERM and SIGKILL of a host script whose runner has gone.
 const GRACE: Duration = Duration::from_secs(10);
-/// How often the session's end is tried; what is left after that is a sweep's.
+/// Attempts to close the session; the rest is left to a sweep.
 const TRIES: u32 = 3;
 const BETWEEN_TRIES: Duration = Duration::from_secs(5);
 
-/// How it showed that nobody waits for this process any more.
+/// How the caller was found to have gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gone {
-    /// Nobody reads stdout.
+    /// No process reads stdout.
     Reader,
     /// Another process has become the parent.
     Parent,
-    /// The job's own time is long over.
+    /// The job's own time limit has long passed.
     Timeout,
 }
 
@@ -47,9 +47,9 @@ impl Gone {
     }
 }
 
-/// What is known of the caller at the start.
+/// The caller, as observed at the start.
 struct Caller {
-    /// stdout where it is a pipe, as the runner's. A stage that writes into a file has no reader to lose.
+    /// stdout when it is a pipe, as from the runner. A stage that writes into a file has no reader to lose.
     output: Option<OwnedFd>,
     parent: Option<Pid>,
     deadline: Option<Instant>,
@@ -65,7 +65,7 @@ impl Caller {
         }
     }
 
-    /// Completes when the caller has gone, and never while it is there.
+    /// Completes when the caller has gone.
     async fn gone(&self, cancellation: &Cancellation) -> Gone {
         let mut orphaned = false;
         loop {
@@ -75,8 +75,8 @@ impl Caller {
             if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Gone::Timeout;
             }
-            // A wrapper that dies of the SIGTERM which this process heard too is no runner that died; without a pipe it may
-            // be anybody who starts a stage and leaves.
+            // After a SIGTERM, which a wrapper script also gets and dies of, a new parent does not mean a dead runner;
+            // without a pipe the caller may have started the stage and left on purpose.
             let is_orphan = self.output.is_some() && !cancellation.asked() && rustix::process::getppid() != self.parent;
             if is_orphan && orphaned {
                 return Gone::Parent;
@@ -94,8 +94,8 @@ impl Caller {
     }
 }
 
-/// Does a stage's work as long as its caller is there. Without one, what the stage has started on the host is ended, and the
-/// session closed as by `cleanup`: its training job, its scripts and orders, its record.
+/// Runs a stage's work while its caller is there. Once the caller has gone, ends the processes that the stage started
+/// on the host, and closes the session like `cleanup`: its training job, its scripts and orders, its record.
 pub async fn guarded<Fut>(context: Context, work: impl FnOnce(Context) -> Fut) -> anyhow::Result<()>
 where
     Fut: Future<Output = anyhow::Result<()>>,

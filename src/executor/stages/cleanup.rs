@@ -1,5 +1,5 @@
-//! `cleanup`: whatever the job left is gone afterwards. Its exit code changes nothing for the runner, so it says what
-//! failed and keeps the record for a later pass.
+//! `cleanup`: stops and deletes everything of the job. Its exit code changes nothing for the runner, so it prints its
+//! failures and keeps the record for a later pass.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
             )),
             Err(error) => {
                 let error = error.context(format!("failed to clean up the session {id}"));
-                // The last one is told by whoever called.
+                // The boundary prints the last one.
                 if let Some(earlier) = failed.replace(error) {
                     context.printer.failure(&earlier);
                 }
@@ -35,7 +35,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     failed.map_or(Ok(()), Err)
 }
 
-/// A session that `prepare` never began has its directory reserved all the same, and AWS is not needed to give it back.
+/// Releases the directory of a session that `prepare` never opened; that needs no AWS.
 fn release_slots(context: &Context, sessions: &BTreeSet<SessionId>) {
     let state_dir = &context.settings.runner.state_dir;
     let records = Records::at(state_dir);
@@ -46,18 +46,18 @@ fn release_slots(context: &Context, sessions: &BTreeSet<SessionId>) {
     }
 }
 
-/// This attempt's session, whether or not it has a record, and what an earlier attempt of the same job left because its own
-/// cleanup failed.
+/// Ids of this attempt's session, with or without a record, and of earlier attempts of the same job whose cleanup
+/// failed.
 fn sessions(context: &Context) -> BTreeSet<SessionId> {
     let records = Records::at(&context.settings.runner.state_dir);
     let mut sessions = BTreeSet::new();
     sessions.extend(context.contract.session.as_deref().and_then(SessionId::parse));
-    // Without the payload, as when the runner could not make its temporary folder, there is no earlier attempt to find.
+    // Without the payload, as when the runner could not make its temporary directory, earlier attempts cannot be found.
     if let Ok(job) = context.job() {
         let key = session::job_key(&job);
         let same_job = |id: &SessionId| records.load(id).ok().flatten().is_some_and(|record| record.job_key == key);
         sessions.extend(records.sessions().unwrap_or_default().into_iter().filter(same_job));
-        // A runner that kept no `job_env` leaves the place of the payload as the session's name, as in `prepare`.
+        // When the runner kept no `job_env`, the payload's path gives the session's id, as in `prepare`.
         if context.contract.session.is_none() {
             sessions.extend(context.session(&job).ok());
         }

@@ -1,4 +1,4 @@
-//! `config`: tells the runner where things lie and which session this is. Prints one JSON object and nothing else.
+//! `config`: returns directories, driver name and session id to the runner. Prints one JSON object and nothing else.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,12 +11,12 @@ use crate::config::env;
 use crate::session::{self, SessionId, slots};
 use crate::stages::Context;
 
-/// The answer as GitLab Runner 19 reads it; `job_env` takes strings only.
+/// The JSON object as GitLab Runner 19 reads it; values of `job_env` must be strings.
 #[derive(Serialize)]
 struct Answer {
     builds_dir: PathBuf,
     cache_dir: PathBuf,
-    /// The project then lies below the runner's token and the job's concurrent id, so no two jobs share it.
+    /// The project then lies below the runner's token and the job's concurrent id, so that no two jobs share it.
     builds_dir_is_shared: bool,
     hostname: String,
     driver: Driver,
@@ -45,13 +45,13 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
     context.printer.write_data(text.as_bytes()).context("failed to write the answer")
 }
 
-/// Differs between preparation attempts: each has its own temporary folder and moment.
+/// Differs between preparation attempts: each has its own temporary directory and time.
 fn attempt(context: &Context) -> anyhow::Result<String> {
     let now = context.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(format!("{}:{}:{}", context.payload_path()?.display(), now.as_nanos(), std::process::id()))
 }
 
-/// The text stands in double quotes in a shell script of the runner.
+/// Restricted to safe characters: the runner puts the text in double quotes in a shell script.
 fn hostname() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     name.chars().filter(|c| c.is_ascii_alphanumeric() || ".-_".contains(*c)).collect()

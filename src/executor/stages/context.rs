@@ -1,4 +1,4 @@
-//! What every stage works with, and the session that it attaches to.
+//! Inputs common to all stages, and the session that a stage attaches to.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::session::workspace_upload::WorkspaceUpload;
 use crate::session::{Host, Session, SessionId, spec};
 use crate::ui::Printer;
 
-/// What every stage works with.
+/// Inputs common to all stages.
 #[derive(Clone)]
 pub struct Context {
     pub env: Environment,
@@ -31,18 +31,18 @@ pub struct Context {
 }
 
 impl Context {
-    /// What every session needs of this host.
+    /// The host's part of every session.
     pub fn host(&self) -> Host<'_> {
         Host { settings: &self.settings, printer: &self.printer, clock: Arc::clone(&self.clock) }
     }
 
-    /// The ports that a session works with.
+    /// The ports of a session.
     pub(super) async fn session_ports(&self) -> anyhow::Result<(Arc<dyn TrainingJobs>, Arc<dyn ObjectStore>)> {
         let access = self.settings.access();
         Ok((self.connect.jobs(&access).await?, self.connect.objects(&access).await?))
     }
 
-    /// Makes the client of the host's log reader, which has a thread of its own.
+    /// Returns a constructor for the client of the host's log reader, which has a thread of its own.
     pub(super) fn log_client(&self) -> LogClient {
         let access = self.settings.access();
         let connect = Arc::clone(&self.connect);
@@ -52,7 +52,7 @@ impl Context {
         })
     }
 
-    /// The trusted payload. From here on it is known who reads the output.
+    /// Reads the trusted payload, and sets up the printer for the viewer that it names.
     pub fn job(&self) -> anyhow::Result<JobContext> {
         let job = JobContext::read(self.payload_path()?)?;
         self.printer.show_sections(job.features.trace_sections);
@@ -67,7 +67,7 @@ impl Context {
         })
     }
 
-    /// The session that `config` named, or the one that the payload's place names when the runner kept no `job_env`.
+    /// The session id that `config` set; without `job_env` the one that the payload's path gives.
     pub fn session(&self, job: &JobContext) -> anyhow::Result<SessionId> {
         match &self.contract.session {
             Some(name) => {
@@ -77,10 +77,10 @@ impl Context {
         }
     }
 
-    /// The session that `prepare` opened.
+    /// Attaches to the session that `prepare` opened.
     ///
     /// # Errors
-    /// A failure with a hint when it has no record.
+    /// A failure with a hint when the session has no record.
     pub(super) async fn attach(&self, id: &SessionId) -> anyhow::Result<Session<'_>> {
         let (jobs, objects) = self.session_ports().await?;
         Session::attach(id.clone(), jobs, objects, self.host())?.ok_or_else(|| {
@@ -90,7 +90,7 @@ impl Context {
         })
     }
 
-    /// Keeps the session's lease from now on, until the keeper is dropped.
+    /// Renews the session's lease from now on, until the keeper is dropped.
     pub(super) fn keep_lease(&self, id: &SessionId) -> anyhow::Result<LeaseKeeper> {
         LeaseKeeper::start(
             &spec::session_keys(id),

@@ -1,29 +1,31 @@
-//! How the runner's script is started on the host: what bash reads before it, and what is not started at all. No I/O.
+//! Prepares the runner's script for the host: the prelude that bash reads first, and checks that refuse unsafe scripts.
+//! No I/O.
 //!
-//! The script exports every variable of the job, so an environment alone keeps none of them from it. In bash a function takes
-//! precedence over `export`; the one defined here passes on what the host may have ([`crate::base::names`]) and drops the rest. bash reads it
-//! from the file that `BASH_ENV` names, so the script runs as it would without. It is not exported, so no program that the script
-//! starts knows it.
+//! The script exports every job variable, so setting the environment alone cannot keep any of them away. In bash a
+//! function takes precedence over the builtin `export`; the one defined here passes variables allowed on the host
+//! ([`crate::base::names`]) and drops the others. bash reads it from the file in `BASH_ENV`, so the script runs
+//! unchanged. The function is not exported, so programs started by the script do not see it.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::base::names::{self, Reach};
 
-/// Whether the shell reads `BASH_ENV` and lets a function stand in for `export`; others do not.
+/// `true` for shells that read `BASH_ENV` and let a function replace `export`.
 pub(super) fn takes_prelude(shell: &str) -> bool {
     Path::new(shell).file_name().is_some_and(|name| name == "bash")
 }
 
-/// What bash reads first. `bash_env` is the operator's own such file. The function declares no variable: one of its own would hide
-/// the job's of the same name.
+/// The file that bash reads first. `bash_env` is the operator's own such file. The function declares no variables: they
+/// would hide job variables of the same name.
 pub(super) fn prelude(bash_env: Option<&str>) -> String {
     let own = bash_env.map_or_else(
         || "unset -v BASH_ENV".to_owned(),
         |path| format!("BASH_ENV='{}'\nif [ -r \"$BASH_ENV\" ]; then . \"$BASH_ENV\"; fi", path.replace('\'', r"'\''")),
     );
     format!(
-        // Posix mode would let `export` win. Under xtrace the call is shown, as ever, and nothing of what is in it.
+        // In POSIX mode the builtin `export` would win. Under xtrace the call is shown as usual, but nothing inside the
+        // function.
         r#"{own}
 unset -v {BEFORE_LAST}
 set +o posix
@@ -44,12 +46,12 @@ done
     )
 }
 
-/// The runner sets it after all variables of the job; what is exported after it is exported by hooks, which mean the host.
+/// The runner sets it after all job variables; hooks export later variables, and those are for the host.
 const LAST_EXPORT: &str = "GCM_INTERACTIVE";
-/// The runner sets it after the job's own variables, too, and earlier: a job's own [`LAST_EXPORT`] comes before it.
+/// The runner sets it after the job's own variables, but before the last: a job's own [`LAST_EXPORT`] comes before it.
 const BEFORE_LAST: &str = "RUNNER_TEMP_PROJECT_DIR";
 
-/// The table, in its order, as arms of `case`.
+/// The table's rows, in order, as arms of `case`.
 fn arms() -> String {
     let mut arms = String::new();
     let rows: Vec<_> = names::table().collect();
@@ -61,7 +63,7 @@ fn arms() -> String {
     arms
 }
 
-/// What the function does with a variable.
+/// The function's action for a variable.
 fn deed(reach: Reach) -> &'static str {
     match reach {
         Reach::Container => "",
@@ -70,18 +72,19 @@ fn deed(reach: Reach) -> &'static str {
     }
 }
 
-/// Whether the runner wrote the script with `FF_POSIXLY_CORRECT_ESCAPES`. Its quoting then leaves line breaks, `;` and more of a
-/// variable's value bare, so a value may run as a command. The first `eval` is the runner's own, with the whole stage in it.
+/// `true` when the runner wrote the script with `FF_POSIXLY_CORRECT_ESCAPES`. Its quoting leaves line breaks, `;` and
+/// more of a variable's value bare, so that a value may run as a command. The first `eval` is the runner's own, with
+/// the whole stage in it.
 pub(super) fn is_badly_quoted(script: &[u8]) -> bool {
     const EVAL: &[u8] = b"eval ";
     let at = script.windows(EVAL.len()).position(|window| window == EVAL);
     at.is_some_and(|at| script.get(at + EVAL.len()) == Some(&b'"'))
 }
 
-/// Whether a cache's key would run in the here-document that the runner writes it into. `prepare` has refused what it knew of; this
-/// sees the key as the runner expanded it. In the script, `\n` stands for a line break.
+/// `true` when a cache's key would run in the runner's here-document. `prepare` has refused the keys it could expand;
+/// this check sees the key as the runner expanded it. In the script, `\n` stands for a line break.
 pub(super) fn has_unsafe_key(script: &[u8]) -> bool {
-    // A line of its own, so no variable of that name that the job exports.
+    // Must start a line, so that an exported job variable of that name does not match.
     const BEGIN: &[u8] = b"\\nCACHE_METADATA=";
     let mut rest = script;
     while let Some(at) = rest.windows(BEGIN.len()).position(|window| window == BEGIN) {
@@ -103,7 +106,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs a script as a stage would, with `KEY=host` for each key that the host has.
+    /// Runs a script as a stage would, with `KEY=host` for each of the host's keys.
     fn run(script: &str, host: &[&str]) -> Output {
         let folder = tempfile::tempdir().unwrap();
         let [path, first] = ["script", "first"].map(|name| folder.path().join(name));
@@ -152,7 +155,7 @@ mod tests {
             );
         }
         assert!(out("export HOME=job\nenv", &["HOME"]).contains("HOME=host\n"));
-        // bash would end the stage: these are its own.
+        // bash refuses to set these and would end the stage.
         assert_eq!(
             out(
                 "set -e\nexport UID=1\nexport PPID=1\nexport SHELLOPTS=x\nexport BASHOPTS=x\nexport 1A=x\necho on",

@@ -1,6 +1,6 @@
-//! The four calls of GitLab Runner, and the boundary around them: signals, panics, and how each ends for the runner.
+//! The four calls of GitLab Runner, and their boundary: signals, panics, and exit codes.
 //!
-//! Nothing below knows an exit code; nothing above knows a stage.
+//! Modules below know no exit codes; modules above know no stages.
 
 mod abandoned;
 pub mod caller;
@@ -31,28 +31,28 @@ use crate::ui::Printer;
 
 pub use context::Context;
 
-/// The process that a stage runs in, as `main` found it.
-pub struct Caller {
+/// The process-wide inputs of a stage, from `main`.
+pub struct StageInputs {
     pub env: Environment,
-    /// The operator file.
+    /// The operator's file.
     pub config: PathBuf,
     pub printer: Printer,
     pub connect: Arc<dyn Connect>,
     pub clock: Arc<dyn Clock>,
 }
 
-/// Runs a stage inside the boundary. A panic, a signal and an error each become an exit code that the runner maps to
-/// the right failure; a script's own code goes into `BUILD_EXIT_CODE_FILE`.
-pub async fn bounded<F, Fut>(caller: Caller, stage: F) -> ExitCode
+/// Runs a stage inside the boundary. A panic, a signal and an error each become the exit code for the right failure in
+/// GitLab; a script's own code goes into `BUILD_EXIT_CODE_FILE`.
+pub async fn bounded<F, Fut>(inputs: StageInputs, stage: F) -> ExitCode
 where
     F: FnOnce(Context) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    let Caller { env, config, printer, connect, clock } = caller;
+    let StageInputs { env, config, printer, connect, clock } = inputs;
     let mut contract = Contract::default();
     let outcome = async {
         contract = env.contract()?;
-        // The file is never cleared by the runner, and a stale number would speak for this stage.
+        // The runner never clears the file, and a stale code would count for this stage.
         remove_exit_code(contract.build_exit_code_file.as_deref())?;
         let mut settings = Settings::load(&config)?;
         settings.adopt_endpoint(&env);
@@ -75,7 +75,7 @@ fn conclude(result: anyhow::Result<()>, contract: &Contract, printer: &Printer) 
     let Err(error) = result else { return ExitCode::SUCCESS };
     let mut kind = failure::kind_of(&error);
     match kind {
-        // The trace shows the script's own words; the runner adds "exit code N".
+        // The trace shows the script's output; the runner adds "exit code N".
         Kind::Script { code } => {
             if let Err(error) = write_exit_code(contract.build_exit_code_file.as_deref(), code) {
                 printer.failure(&error);
@@ -96,7 +96,7 @@ fn remove_exit_code(path: Option<&Path>) -> anyhow::Result<()> {
     }
 }
 
-/// The number alone, whole or not at all: a half-written file is a system failure to the runner.
+/// Writes only the number, atomically: a half-written file is a system failure to the runner.
 fn write_exit_code(path: Option<&Path>, code: i32) -> anyhow::Result<()> {
     let Some(path) = path else { return Ok(()) };
     let write = || -> std::io::Result<()> {

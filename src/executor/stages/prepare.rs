@@ -1,4 +1,4 @@
-//! `prepare`: checks the job and the host, and creates the training job without waiting for it. Provisioning then
+//! `prepare`: checks the job and the host, and creates the training job without waiting for it, so that provisioning
 //! overlaps with clone, cache and artifact download.
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -52,7 +52,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The types to ask for. A second `prepare` of the session begins with the one that the first came to.
+/// Instance types to request. A second `prepare` of the session begins with the type that the first one reached.
 fn types(session: &Session<'_>, decision: &Decision) -> Vec<String> {
     let is_created = session.state().arn().is_some();
     if is_created { session.state().types() } else { decision.instance_types.clone() }
@@ -63,14 +63,14 @@ fn announce(context: &Context, session: &Session<'_>, image: &str) {
     let count = state.nodes().len();
     context.printer.line(format!("SageMaker training job: {name}"));
     context.printer.line(format!("Instance: {} x {count}, image: {image}", state.instance_type()));
-    // Another endpoint than AWS's own has no console.
+    // A custom endpoint has no console.
     let of_aws = context.settings.aws.endpoint_url.is_none();
     if let Some((region, console)) = state.arn().filter(|_| of_aws).and_then(console_host) {
         context.printer.line(format!("Console: https://{console}/sagemaker/home?region={region}#/jobs/{name}"));
     }
 }
 
-/// Region and console of an ARN's partition; partitions whose console is not public have none.
+/// Region and console of an ARN's partition; `None` for partitions without a public console.
 fn console_host(arn: &str) -> Option<(&str, String)> {
     let Arn { partition, region, .. } = Arn::parse(arn)?;
     let domain = match partition {
@@ -82,7 +82,7 @@ fn console_host(arn: &str) -> Option<(&str, String)> {
     Some((region, format!("{region}.{domain}")))
 }
 
-/// The runner tells the flag as it is in force, whoever set it.
+/// The runner passes the flag's effective value, from the job or its own configuration.
 fn refuse_flags(context: &Context, job: &JobContext) -> Result<(), Failure> {
     let is_on = |value: &str| ["1", "t", "true"].contains(&value.to_ascii_lowercase().as_str());
     if context.env.job_variable(ESCAPES).is_some_and(is_on) {
@@ -93,7 +93,7 @@ fn refuse_flags(context: &Context, job: &JobContext) -> Result<(), Failure> {
 
 const ESCAPES: &str = "FF_POSIXLY_CORRECT_ESCAPES";
 
-/// Why no script is run that was written with the flag.
+/// Failure for a script written with the flag.
 pub(super) fn escapes_refused(by_job: bool) -> Failure {
     let message = format!(
         "the runner's feature flag `{ESCAPES}` is on: with it the runner quotes variables so that a value can run as a command on \
@@ -106,7 +106,7 @@ pub(super) fn escapes_refused(by_job: bool) -> Failure {
     Failure::system(message).hint(hint)
 }
 
-/// Variables that do less than the job's author may think.
+/// Names variables that have less effect than the job's author may expect.
 fn tell_about_variables(context: &Context, job: &JobContext) {
     let mut own: Vec<&str> = job.variables.iter().map(|variable| variable.key.as_str()).collect();
     own.retain(|name| names::reach(name) == Reach::Container);
@@ -124,7 +124,7 @@ fn tell_about_variables(context: &Context, job: &JobContext) {
     }
 }
 
-/// What the host stages will need: better one clear error now than a confusing one in a stage.
+/// Checks the needs of the host stages, because one clear error here is better than a confusing one in a later stage.
 fn check_host(context: &Context, job: &JobContext) -> anyhow::Result<()> {
     let settings = &context.settings;
     let trees = session::trees(&context.env, settings, job).ok();
@@ -167,7 +167,8 @@ fn check_host(context: &Context, job: &JobContext) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Mends what an earlier job did to the modes of the project's directories. What cannot be mended is told by what needs it.
+/// Restores access to the project's directories after an earlier job changed their modes. Stages report what cannot be
+/// restored.
 fn open_up(context: &Context, job: &JobContext, trees: Option<&Trees>) {
     let settings = &context.settings;
     let unlock = |base: &Path, path: &Path| Base::open(base)?.map_or(Ok(()), |base| base.unlock(path));
@@ -183,7 +184,7 @@ fn open_up(context: &Context, job: &JobContext, trees: Option<&Trees>) {
     }
 }
 
-/// The runner's own program moves caches and artifacts in the host stages, called by this bare name.
+/// The program that moves caches and artifacts in the host stages, called by this bare name.
 const HELPER: &str = "gitlab-runner";
 
 fn find(path: &str, program: &str) -> Option<PathBuf> {

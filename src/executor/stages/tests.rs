@@ -1,4 +1,4 @@
-//! Every stage on fakes: `config`, `prepare`, a stage on the host, a stage in the container against a scripted agent, `cleanup`.
+//! Runs every stage on fakes: `config`, `prepare`, a host stage, a container stage with a scripted agent, `cleanup`.
 
 mod simulation;
 
@@ -28,7 +28,7 @@ use crate::workspace::{self, Snapshot};
 
 const NODE: NodeId = NodeId::LEADER;
 
-/// One job on a host of its own, whose account is in memory.
+/// One job on a host of its own, with fakes for AWS.
 struct StageHarness {
     dir: tempfile::TempDir,
     memory: Memory,
@@ -42,7 +42,7 @@ struct StageHarness {
 }
 
 impl StageHarness {
-    /// After `config`.
+    /// A job on which `config` has run.
     fn configured() -> Self {
         Self::with_steps(&serde_json::json!([{"name": "script", "script": ["train"]}]))
     }
@@ -59,7 +59,7 @@ impl StageHarness {
             "artifacts": [{"paths": ["model"]}],
         });
         std::fs::write(dir.path().join("response.json"), payload.to_string()).unwrap();
-        // Whole seconds: what is rounded is rounded alike each time.
+        // Whole seconds, so that rounding gives the same result each time.
         let now = HostClock.now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
         let clock = Arc::new(TestClock::at(SystemTime::UNIX_EPOCH + Duration::from_secs(now)));
         let (printer, captured) = Printer::captured();
@@ -80,7 +80,7 @@ impl StageHarness {
         harness
     }
 
-    /// As the runner calls a stage.
+    /// The context in which the runner calls a stage.
     fn context(&self) -> Context {
         let place = |name: &str| self.dir.path().join(name);
         let settings = format!(
@@ -94,7 +94,7 @@ impl StageHarness {
         let mut pairs = vec![
             ("PATH".into(), format!("{}:/usr/bin:/bin", place("bin").display()).into()),
             ("CUSTOM_ENV_RUNNER_TEMP_PROJECT_DIR".into(), self.host().tmp.into()),
-            // The runner's helper is asked for by jobs with artifacts, where it is not a try.
+            // Jobs with artifacts need the runner's helper, except in a try.
             (crate::config::env::TRY.into(), "1".into()),
         ];
         pairs.extend(self.job_env.iter().map(|(name, value)| (name.into(), value.into())));
@@ -147,7 +147,7 @@ fn trees(project: &Path) -> Trees {
     Trees { project: project.to_owned(), tmp: project.with_extension("tmp"), base: None }
 }
 
-/// Does what a container's agent does, without a container.
+/// An agent without a container.
 struct Agent {
     memory: Memory,
     job: String,
@@ -163,7 +163,7 @@ impl Agent {
         self.memory.objects.insert(&key, mailbox::encode(self.reports, report));
     }
 
-    /// Obeys until it is told to leave. Its script prints a line, runs for `takes`, and leaves a file.
+    /// Takes orders until the one to leave. Its script prints a line, runs for `takes`, and leaves a file.
     async fn work(mut self, takes: Duration, code: i32) {
         self.memory.jobs.set_status(&self.job, JobStatus::InProgress, SecondaryStatus::Training);
         self.report(&Report::Ready { agent: "0".into(), nodes: vec![NODE.to_string()] });
@@ -241,7 +241,7 @@ async fn a_stage_in_the_container_brings_its_output_its_code_and_its_results() {
     }
 }
 
-/// The host's clock is set twice meanwhile, and a look for what is left over finds the session alive.
+/// The host's clock is set twice during the job, and a pass over left-over sessions finds the session alive.
 #[tokio::test(start_paused = true)]
 async fn a_job_of_thirty_hours_does_not_mind_a_clock_that_jumps() {
     let harness = StageHarness::configured();

@@ -1,5 +1,5 @@
-//! What every fake has in common: it remembers its calls, and a plan of faults that makes the nth call of a method fail before
-//! it reaches the service, fail after it, or take long. It never invents results.
+//! Base of all fakes: records calls, and injects planned faults: the nth call of a method fails before or after it
+//! takes effect, or takes long. Never invents results.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use crate::cloud::{CloudError, CloudErrorKind};
 
-/// Whether the service has seen the call that fails.
+/// When a call fails: before or after it takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
-    /// The request is lost or refused: the fault takes the place of the call.
+    /// The request is lost or refused: the call has no effect.
     Before,
-    /// The reply is lost: the call has its effect, the caller sees the fault.
+    /// The reply is lost: the call takes effect, and the caller sees the fault.
     After,
 }
 
@@ -33,24 +33,24 @@ enum Effect {
 }
 
 impl Fault {
-    /// Call number `call` (from 1) of `method`, named as in the port, fails: `put_if_absent`.
+    /// Fails call number `call` (from 1) of `method`, named as in the port: `put_if_absent`.
     pub fn new(method: &'static str, call: usize, when: When, kind: CloudErrorKind) -> Self {
         Self { method, first: call, last: call, effect: Effect::Fails(when, kind) }
     }
 
-    /// Each call of `method` reaches the service after this time.
+    /// Delays the effect of each call of `method` by this time.
     pub fn slow(method: &'static str, takes: Duration) -> Self {
         Self { method, first: 1, last: usize::MAX, effect: Effect::Takes(takes) }
     }
 
-    /// As many calls in a row, instead of one.
+    /// Applies to this many calls in a row, instead of one.
     #[must_use]
     pub fn times(mut self, calls: usize) -> Self {
         self.last = self.first.saturating_add(calls.saturating_sub(1));
         self
     }
 
-    /// All calls from the first on.
+    /// Applies to all calls from the first one on.
     #[must_use]
     pub fn forever(mut self) -> Self {
         self.last = usize::MAX;
@@ -58,22 +58,22 @@ impl Fault {
     }
 }
 
-/// Decides about each call as it comes: for a test that plays faults by the time, or ends the caller in a call.
+/// Decides about each call when it comes: for tests with faults at certain times, or that end the caller within a call.
 pub trait Watch: Debug + Send + Sync {
-    /// Asked before the call has its effect, and after.
-    fn look(&self, method: &'static str, thing: &str, when: When) -> Verdict;
+    /// Called before and after the call takes effect.
+    fn look(&self, method: &'static str, thing: &str, when: When) -> FaultDecision;
 }
 
-/// What a [`Watch`] says of a call.
+/// Decision of a [`Watch`] about a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum FaultDecision {
     Passes,
     Fails(CloudErrorKind),
     /// The caller gets no answer: its process is dead, or about to be.
     Hangs,
 }
 
-/// A port in memory: the state `S` of its service, the calls so far, and a plan of faults.
+/// A port in memory: the state `S` of its service, the recorded calls, and a fault plan.
 #[derive(Debug, Default)]
 pub struct Fake<S> {
     inner: Mutex<Inner<S>>,
@@ -85,48 +85,48 @@ pub(super) struct Inner<S> {
     seen: Vec<String>,
     plan: Vec<Fault>,
     watch: Option<Arc<dyn Watch>>,
-    /// By method, since the plan was made.
+    /// Calls by method, since the plan was set.
     counts: BTreeMap<&'static str, usize>,
 }
 
 impl<S> Fake<S> {
-    /// The calls that reached the service so far: method and thing.
+    /// The calls that took effect: method and object.
     pub fn calls(&self) -> Vec<String> {
         self.inner().seen.clone()
     }
 
-    /// How often `method` was called since the plan was made, faults included.
+    /// Number of calls of `method` since the plan was set, with those that failed.
     pub fn count(&self, method: &str) -> usize {
         self.inner().counts.get(method).copied().unwrap_or(0)
     }
 
-    /// What happens to the calls from now on, in place of an earlier plan.
+    /// Replaces the fault plan.
     pub fn plan(&self, faults: impl IntoIterator<Item = Fault>) {
         let mut inner = self.inner();
         inner.plan = faults.into_iter().collect();
         inner.counts.clear();
     }
 
-    /// Asks `watch` about each call from now on, beside the plan.
+    /// Passes each call to `watch` from now on, besides the plan.
     pub fn watch(&self, watch: Arc<dyn Watch>) {
         self.inner().watch = Some(watch);
     }
 
     async fn watched(&self, method: &'static str, thing: &str, when: When) -> Result<(), CloudErrorKind> {
         let watch = self.inner().watch.clone();
-        match watch.map_or(Verdict::Passes, |watch| watch.look(method, thing, when)) {
-            Verdict::Passes => Ok(()),
-            Verdict::Fails(kind) => Err(kind),
-            Verdict::Hangs => std::future::pending().await,
+        match watch.map_or(FaultDecision::Passes, |watch| watch.look(method, thing, when)) {
+            FaultDecision::Passes => Ok(()),
+            FaultDecision::Fails(kind) => Err(kind),
+            FaultDecision::Hangs => std::future::pending().await,
         }
     }
 
-    /// A test that failed while it held the lock has said so already.
+    /// Ignores poisoning: the test that panicked has failed already.
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner<S>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The call, or the fault before or after it.
+    /// Performs the call, with its fault before or after it.
     pub(super) async fn call<R>(
         &self,
         method: &'static str,

@@ -1,4 +1,4 @@
-//! SageMaker's training jobs in memory: they change by hand or by one step a describe. No delays and no limits of their own.
+//! Fake of SageMaker's training jobs: they change by hand, or by one step per describe. No delays, no limits.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime};
@@ -11,27 +11,27 @@ use crate::cloud::{
     TrainingJobs,
 };
 
-/// Training jobs that change by hand ([`MemoryJobs::set_status`]) or by one step a describe
+/// Training jobs that change by hand ([`MemoryJobs::set_status`]), or by one step per describe
 /// ([`MemoryJobs::advance_on_describe`]).
-pub type MemoryJobs = Fake<Jobs>;
+pub type MemoryJobs = Fake<JobsState>;
 
 #[derive(Debug, Default)]
-pub struct Jobs {
-    jobs: BTreeMap<String, Job>,
+pub struct JobsState {
+    jobs: BTreeMap<String, FakeJob>,
     created: u64,
 }
 
 #[derive(Debug)]
-struct Job {
+struct FakeJob {
     spec: TrainingJobSpec,
     now: TrainingJob,
     steps: VecDeque<(JobStatus, SecondaryStatus)>,
-    /// Describes that do not show the job yet.
+    /// Number of describes that do not show the job yet.
     hidden: u32,
 }
 
 impl MemoryJobs {
-    /// Sets `status` and `secondary` of a job at once and forgets steps to come. A job that does not exist stays so.
+    /// Sets `status` and `secondary` of a job, and drops its planned steps. Ignores a job that does not exist.
     pub fn set_status(&self, name: &str, status: JobStatus, secondary: SecondaryStatus) {
         if let Some(job) = self.inner().service.jobs.get_mut(name) {
             job.steps.clear();
@@ -39,28 +39,28 @@ impl MemoryJobs {
         }
     }
 
-    /// Changes any field of the described job, a failure reason for one. A job that does not exist stays so.
+    /// Changes any field of the described job, such as the failure reason. Ignores a job that does not exist.
     pub fn change(&self, name: &str, change: impl FnOnce(&mut TrainingJob)) {
         if let Some(job) = self.inner().service.jobs.get_mut(name) {
             change(&mut job.now);
         }
     }
 
-    /// Each describe from now on takes the next of these before it answers; the last one stays.
+    /// Each following describe takes the next of these steps before it answers; the last one stays.
     pub fn advance_on_describe(&self, name: &str, steps: &[(JobStatus, SecondaryStatus)]) {
         if let Some(job) = self.inner().service.jobs.get_mut(name) {
             job.steps.extend(steps.iter().cloned());
         }
     }
 
-    /// So many describes from now on do not show the job yet.
+    /// The next `describes` describes do not show the job yet.
     pub fn hide(&self, name: &str, describes: u32) {
         if let Some(job) = self.inner().service.jobs.get_mut(name) {
             job.hidden = describes;
         }
     }
 
-    /// What was asked for under this name.
+    /// The request that created this job.
     pub fn spec(&self, name: &str) -> Option<TrainingJobSpec> {
         self.inner().service.jobs.get(name).map(|job| job.spec.clone())
     }
@@ -71,7 +71,7 @@ impl MemoryJobs {
     }
 }
 
-impl Job {
+impl FakeJob {
     fn step(&mut self, status: JobStatus, secondary: SecondaryStatus) {
         (self.now.status, self.now.secondary) = (status, secondary);
     }
@@ -80,7 +80,7 @@ impl Job {
 #[async_trait]
 impl TrainingJobs for MemoryJobs {
     async fn create(&self, spec: &TrainingJobSpec) -> Result<String, CloudError> {
-        let act = |service: &mut Jobs| {
+        let act = |service: &mut JobsState| {
             if service.jobs.contains_key(&spec.name) {
                 return Err(CloudError {
                     kind: CloudErrorKind::Exists,
@@ -95,7 +95,7 @@ impl TrainingJobs for MemoryJobs {
                 ..example_job(&spec.name, JobStatus::InProgress, SecondaryStatus::Starting)
             };
             let arn = now.arn.clone();
-            let job = Job { spec: spec.clone(), now, steps: VecDeque::new(), hidden: 0 };
+            let job = FakeJob { spec: spec.clone(), now, steps: VecDeque::new(), hidden: 0 };
             service.jobs.insert(spec.name.clone(), job);
             Ok(arn)
         };
@@ -103,7 +103,7 @@ impl TrainingJobs for MemoryJobs {
     }
 
     async fn describe(&self, name: &str) -> Result<Option<TrainingJob>, CloudError> {
-        let act = |service: &mut Jobs| {
+        let act = |service: &mut JobsState| {
             let Some(job) = service.jobs.get_mut(name) else { return Ok(None) };
             if job.hidden > 0 {
                 job.hidden -= 1;
@@ -124,16 +124,16 @@ impl TrainingJobs for MemoryJobs {
             message: "ValidationException: Requested resource not found".to_owned(),
             action: "sagemaker:ListTags",
         };
-        let tagged = |service: &mut Jobs| {
+        let tagged = |service: &mut JobsState| {
             let job = service.jobs.values().find(|job| job.now.arn == arn);
             job.map(|job| job.spec.tags.clone()).ok_or_else(absent)
         };
         self.call("tags", arn, tagged).await
     }
 
-    /// The job is `Stopping` now, and `Stopped` from the second describe on.
+    /// The job becomes `Stopping`, and `Stopped` at the second describe.
     async fn stop(&self, name: &str) -> Result<(), CloudError> {
-        let act = |service: &mut Jobs| {
+        let act = |service: &mut JobsState| {
             if let Some(job) = service.jobs.get_mut(name)
                 && job.now.status == JobStatus::InProgress
             {
@@ -149,7 +149,7 @@ impl TrainingJobs for MemoryJobs {
     }
 
     async fn list(&self, name_contains: &str) -> Result<Vec<TrainingJobSummary>, CloudError> {
-        let act = |service: &mut Jobs| {
+        let act = |service: &mut JobsState| {
             let jobs = service.jobs.values().map(|job| &job.now);
             let mut jobs: Vec<&TrainingJob> = jobs.filter(|job| job.name.contains(name_contains)).collect();
             jobs.sort_by_key(|job| std::cmp::Reverse(job.created));
@@ -180,7 +180,7 @@ pub fn example_job(name: &str, status: JobStatus, secondary: SecondaryStatus) ->
     }
 }
 
-/// A small request for tests: one channel, one instance, no network.
+/// A small request: one channel, one instance, no network.
 pub fn example_spec(name: &str) -> TrainingJobSpec {
     TrainingJobSpec {
         name: name.to_owned(),

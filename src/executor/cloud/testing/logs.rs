@@ -1,4 +1,4 @@
-//! The log of training jobs in memory: streams that grow by hand. No delays and no limits of its own.
+//! Fake of the training jobs' log: streams that tests append to. No delays, no limits.
 
 use std::collections::BTreeMap;
 
@@ -7,31 +7,31 @@ use async_trait::async_trait;
 use super::faults::Fake;
 use crate::cloud::{CloudError, CloudErrorKind, FilterPage, JobLogs, LogEvent, StreamPage};
 
-/// Log streams that grow by hand.
-pub type MemoryLogs = Fake<Logs>;
+/// Log streams that tests append to.
+pub type MemoryLogs = Fake<LogsState>;
 
 #[derive(Debug)]
-pub struct Logs {
+pub struct LogsState {
     streams: BTreeMap<String, Vec<LogEvent>>,
     page: usize,
     pushed: u64,
 }
 
-impl Default for Logs {
+impl Default for LogsState {
     fn default() -> Self {
         Self { streams: BTreeMap::new(), page: 10_000, pushed: 0 }
     }
 }
 
 impl MemoryLogs {
-    /// Appends a message; the stream is `<job>/algo-<n>-<epoch>` and comes into being with its first message. Its
-    /// timestamp is the number of messages pushed so far.
+    /// Appends a message; the stream is `<job>/algo-<n>-<epoch>` and is created by its first message. The timestamp is
+    /// the number of messages pushed so far.
     pub fn push(&self, stream: &str, message: impl Into<String>) {
         let timestamp = self.inner().service.pushed + 1;
         self.push_at(stream, timestamp, message);
     }
 
-    /// Appends a message with this timestamp, epoch milliseconds; it may be older than others of the stream.
+    /// Appends a message with this timestamp, in epoch milliseconds; it may be older than others of the stream.
     pub fn push_at(&self, stream: &str, timestamp: u64, message: impl Into<String>) {
         let mut inner = self.inner();
         let state = &mut inner.service;
@@ -41,18 +41,18 @@ impl MemoryLogs {
         state.streams.entry(stream.to_owned()).or_default().push(event);
     }
 
-    /// Takes a stream away, as its retention does.
+    /// Removes a stream, as its retention does.
     pub fn remove(&self, stream: &str) {
         self.inner().service.streams.remove(stream);
     }
 
-    /// At most this many messages a page; 0 makes every page empty, which AWS does now and then.
+    /// Limits the messages per page; with 0 every page is empty, as some of AWS's are.
     pub fn set_page(&self, messages: usize) {
         self.inner().service.page = messages;
     }
 }
 
-impl Logs {
+impl LogsState {
     fn page_of(&self, streams: &[String], since_ms: u64, token: Option<&str>) -> Result<FilterPage, CloudError> {
         if let Some(absent) = streams.iter().find(|stream| !self.streams.contains_key(*stream)) {
             return Err(CloudError {
@@ -69,7 +69,7 @@ impl Logs {
             .filter(|event| event.timestamp >= since_ms)
             .collect();
         events.sort_by_key(|event| (event.timestamp, &event.id));
-        // The token is the place of the last event; on a page of none it stays.
+        // The token is the position of the last event; an empty page keeps it.
         let after = token.and_then(|token| token.split_once('/')).map(|(time, id)| (time.parse().unwrap_or(0), id));
         let from =
             after.map_or(0, |place| events.partition_point(|event| (event.timestamp, event.id.as_str()) <= place));
@@ -102,12 +102,12 @@ impl JobLogs for MemoryLogs {
     async fn streams(&self, job_name: &str) -> Result<Vec<String>, CloudError> {
         let prefix = format!("{job_name}/algo-");
         let is_containers = |stream: &&String| stream.strip_prefix(&prefix).is_some_and(|rest| !rest.contains('/'));
-        let act = |service: &mut Logs| Ok(service.streams.keys().filter(is_containers).cloned().collect());
+        let act = |service: &mut LogsState| Ok(service.streams.keys().filter(is_containers).cloned().collect());
         self.call("streams", job_name, act).await
     }
 
     async fn filter(&self, streams: &[String], since_ms: u64, token: Option<&str>) -> Result<FilterPage, CloudError> {
-        let act = |service: &mut Logs| service.page_of(streams, since_ms, token);
+        let act = |service: &mut LogsState| service.page_of(streams, since_ms, token);
         self.call("filter", &format!("{} {since_ms}", streams.join(",")), act).await
     }
 

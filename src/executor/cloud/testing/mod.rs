@@ -1,7 +1,8 @@
-//! The ports in memory, for unit tests of stages, commands and sessions: deterministic, scriptable, and they remember calls.
+//! Fakes of the ports, for unit tests of stages, commands and sessions: deterministic, scriptable, recording their
+//! calls.
 //!
-//! They do what the ports promise and no more; what goes wrong is planned by the test ([`Fault`]). They never imitate AWS's wire
-//! or its quirks; that is the emulator's work.
+//! They do what the ports promise and no more; tests plan the faults ([`Fault`]). They do not imitate AWS's protocol or
+//! quirks; the emulator does.
 
 mod faults;
 mod jobs;
@@ -13,14 +14,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-pub use faults::{Fake, Fault, Verdict, Watch, When};
+pub use faults::{Fake, Fault, FaultDecision, Watch, When};
 pub use jobs::{MemoryJobs, example_job, example_spec};
 pub use logs::MemoryLogs;
 pub use objects::MemoryObjects;
 
 use super::{Access, Connect, JobLogs, ObjectStore, TrainingJobs};
 
-/// One fake of each port, to script and to question them; it hands them out like an account, and remembers which.
+/// One fake of each port. Implements [`Connect`], and records which ports were created.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
     made: Arc<Mutex<BTreeSet<&'static str>>>,
@@ -34,7 +35,7 @@ impl Memory {
         Self::default()
     }
 
-    /// The ports that were asked for as of an account: `jobs`, `objects`, `logs`.
+    /// The ports created so far: `jobs`, `objects`, `logs`.
     pub fn made(&self) -> Vec<&'static str> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }

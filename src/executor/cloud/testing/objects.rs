@@ -1,4 +1,4 @@
-//! The object store in memory. No delays and no limits of its own.
+//! Fake of the object store. No delays, no limits.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,32 +12,32 @@ use crate::base::clock::{Clock as _, HostClock};
 use crate::cloud::{CloudError, CloudErrorKind, Listed, ObjectStore};
 
 /// Objects in a map.
-pub type MemoryObjects = Fake<Objects>;
+pub type MemoryObjects = Fake<ObjectsState>;
 
 #[derive(Debug, Default)]
-pub struct Objects {
+pub struct ObjectsState {
     objects: BTreeMap<String, Vec<u8>>,
-    /// Objects that were not written just now.
+    /// Modification times set by tests.
     aged: BTreeMap<String, SystemTime>,
 }
 
 impl MemoryObjects {
-    /// Takes an object away, as a lifecycle rule does.
+    /// Removes an object, as a lifecycle rule does.
     pub fn expire(&self, key: &str) {
         self.inner().service.objects.remove(key);
     }
 
-    /// Listings show the object as written at `modified`.
+    /// Sets the modification time that listings show.
     pub fn set_modified(&self, key: &str, modified: SystemTime) {
         self.inner().service.aged.insert(key.to_owned(), modified);
     }
 
-    /// Puts an object without a call.
+    /// Stores an object without recording a call.
     pub fn insert(&self, key: &str, body: impl Into<Vec<u8>>) {
         self.inner().service.objects.insert(key.to_owned(), body.into());
     }
 
-    /// The object, without a call.
+    /// Reads an object without recording a call.
     pub fn contents(&self, key: &str) -> Option<Vec<u8>> {
         self.inner().service.objects.get(key).cloned()
     }
@@ -68,7 +68,7 @@ impl ObjectStore for MemoryObjects {
     }
 
     async fn put(&self, key: &str, body: Vec<u8>) -> Result<(), CloudError> {
-        let act = |service: &mut Objects| {
+        let act = |service: &mut ObjectsState| {
             service.aged.remove(key);
             service.objects.insert(key.to_owned(), body);
             Ok(())
@@ -77,7 +77,7 @@ impl ObjectStore for MemoryObjects {
     }
 
     async fn put_file(&self, key: &str, path: &Path) -> Result<(), CloudError> {
-        let act = |service: &mut Objects| {
+        let act = |service: &mut ObjectsState| {
             let body = std::fs::read(path).map_err(|error| CloudError {
                 kind: CloudErrorKind::Other,
                 operation: format!("put object s3://memory/{key}"),
@@ -91,7 +91,7 @@ impl ObjectStore for MemoryObjects {
     }
 
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<bool, CloudError> {
-        let act = |service: &mut Objects| {
+        let act = |service: &mut ObjectsState| {
             let is_absent = !service.objects.contains_key(key);
             if is_absent {
                 service.objects.insert(key.to_owned(), body.into());
@@ -102,7 +102,7 @@ impl ObjectStore for MemoryObjects {
     }
 
     async fn inventory(&self, prefix: &str) -> Result<Vec<Listed>, CloudError> {
-        let act = |service: &mut Objects| {
+        let act = |service: &mut ObjectsState| {
             let own = service.objects.iter().filter(|(key, _)| key.starts_with(prefix));
             let listed = own.map(|(key, body)| Listed {
                 key: key.clone(),
@@ -115,7 +115,7 @@ impl ObjectStore for MemoryObjects {
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), CloudError> {
-        let act = |service: &mut Objects| {
+        let act = |service: &mut ObjectsState| {
             service.objects.retain(|key, _| !keys.contains(key));
             Ok(())
         };

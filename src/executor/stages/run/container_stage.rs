@@ -1,5 +1,5 @@
-//! A build stage in the training job: sends the project, orders the script, follows it to its end, and brings the results back
-//! after the last one.
+//! Runs a build stage in the training job: sends the project, orders the script, follows it to its end, and downloads
+//! the results after the last one.
 
 use std::path::Path;
 
@@ -52,7 +52,7 @@ pub(super) async fn run(
     let conclusion = match followed {
         Ok(conclusion) => conclusion,
         Err(error) => {
-            // Without a training job, as when each further instance type was refused, no later stage has anything to wait for.
+            // Without a training job, as when every instance type was refused, later stages have nothing to wait for.
             let is_over = context.cancellation.asked() || session.state().arn().is_none();
             if is_over && session.is_untouched().await.unwrap_or(false) {
                 session.give_up().await?;
@@ -80,10 +80,10 @@ pub(super) async fn run(
     };
     session.apply(SessionEvent::RunOver)?;
     match conclusion {
-        Conclusion::Exited { code: 0, .. } => brought.context("failed to bring the results back"),
+        Conclusion::Exited { code: 0, .. } => brought.context("failed to download the results"),
         Conclusion::Exited { code, .. } => {
             if let Err(error) = brought {
-                context.printer.failure(&error.context("failed to bring the results back"));
+                context.printer.failure(&error.context("failed to download the results"));
             }
             Err(Failure::script(code).into())
         }
@@ -94,7 +94,7 @@ pub(super) async fn run(
         Conclusion::Lost { reason, by } => {
             let is_told = session.state().is_loss_told();
             session.apply(SessionEvent::LossTold)?;
-            // The stages that follow need not say it again.
+            // Later stages need not repeat it.
             let reason = if is_told { "the training job was lost before, see above".to_owned() } else { reason };
             Err(lost(&context.printer, &session, reason, by, is_told).into())
         }
@@ -110,14 +110,14 @@ fn lost(printer: &Printer, session: &Session<'_>, reason: String, by: LossKind, 
         }
         LossKind::System if !session.state().any_ready() || is_told => Failure::system(reason),
         LossKind::System => Failure::system(reason).hint(format!(
-            "the log group `{}`, streams `{}...`, holds what the container wrote",
+            "the log group `{}`, streams `{}...`, has the container's output",
             stream::GROUP,
             StreamName::prefix(&session.job_name())
         )),
     }
 }
 
-/// A bare number explains little to somebody whose program was killed.
+/// Explains an exit code that stands for a signal.
 fn tell_signal(printer: &Printer, code: i32) {
     let Some(how) = failure_reasons::ended_by_signal(code) else { return };
     match failure_reasons::advice(code) {
@@ -126,18 +126,18 @@ fn tell_signal(printer: &Printer, code: i32) {
     }
 }
 
-/// The job was canceled before an instance was up. No script ran that `after_script` could follow, and none will.
+/// Skips `after_script` of a job that was canceled before its instance was up: no script ran, and none will.
 fn without_an_instance(context: &Context, stage: &BuildStage) -> anyhow::Result<()> {
     if *stage == BuildStage::AfterScript {
         context
             .printer
-            .line("`after_script` is skipped: the job ended before its instance was there, so no script ran");
+            .line("`after_script` is skipped: the job ended before its instance was up, so no script ran");
         return Ok(());
     }
-    Err(Failure::canceled("the job was canceled before its instance was there, so the training job was stopped").into())
+    Err(Failure::canceled("the job was canceled before its instance was up, so the training job was stopped").into())
 }
 
-/// No container stage follows: after `after_script`, after a failure without one, after the last step.
+/// `true` when no container stage follows: after `after_script`, after a failure without one, after the last step.
 fn is_last(job: &JobContext, stage: &BuildStage, failed: bool) -> bool {
     let stages = job.container_stages();
     if failed {
@@ -147,7 +147,7 @@ fn is_last(job: &JobContext, stage: &BuildStage, failed: bool) -> bool {
     }
 }
 
-/// Orders the script and follows it. Begun again after its process was killed, it follows on: a script runs once.
+/// Orders the script and follows it. When repeated after a kill, it only follows on: a script runs once.
 async fn run_script(
     context: &Context,
     session: &mut Session<'_>,
@@ -190,7 +190,7 @@ async fn run_script(
         let feed = session.join_log(context.log_client())?;
         let mut conclusion = Follower::new(session, upload, run, feed)?.follow(&context.cancellation).await;
         if matches!(conclusion, Ok(Conclusion::Lost { .. })) {
-            // The order waits in the mailbox for the next training job's agent.
+            // The order stays in the mailbox for the next training job's agent.
             match replace::replace(session, inputs).await {
                 Ok(Replaced::Another) => continue,
                 Ok(Replaced::NoneLeft(reason)) => conclusion = Ok(Conclusion::Lost { reason, by: LossKind::System }),
@@ -210,7 +210,7 @@ async fn run_script(
     }
 }
 
-/// What was given up here must not begin, or go on, over there.
+/// Cancels a script that this stage gave up, so that it does not begin or go on in the container.
 async fn take_back(session: &mut Session<'_>, run: u32) {
     if let Err(error) = session.order(&Order::Cancel { run }).await {
         tracing::warn!(error = format!("{error:#}"), "failed to take the script back");

@@ -1,5 +1,5 @@
-//! A build stage on the runner's host: the runner's script with the runner's shell, and around it the results that the stage
-//! reads.
+//! Runs a build stage on the runner's host: downloads the results that the stage reads, and runs the runner's script
+//! with the runner's shell.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::session::{Session, SessionId, check_links, results, trees};
 use crate::stages::{Context, abandoned, host_script, prepare};
 use crate::workspace::{self, Next};
 
-/// A host script that ignores SIGTERM is killed after this; the runner's own limit is longer.
+/// Time between SIGTERM and SIGKILL of a host script; the runner's own limit is longer.
 const HOST_GRACE: Duration = Duration::from_secs(30);
 
 pub(super) async fn run(
@@ -47,10 +47,10 @@ pub(super) async fn run(
         let mut session = context.attach(id).await?;
         lease.renew(&*session.objects).await;
         if let Err(error) = take_results(context, job, &mut session, stage).await {
-            // The stage still has work without them; that they are missing is told and fails no second stage.
+            // The stage can still do other work; the missing results are reported once and fail no second stage.
             session.apply(SessionEvent::ResultsSettled)?;
             if *stage != BuildStage::Other("cleanup_file_variables".to_owned()) {
-                return Err(error.context("failed to bring the results back"));
+                return Err(error.context("failed to download the results"));
             }
         }
     }
@@ -66,12 +66,12 @@ pub(super) async fn run(
     }
 }
 
-/// The stage reads what the container stages left, and it is not here yet.
+/// `true` when the stage reads results that are not downloaded yet.
 fn is_awaited(stage: &BuildStage, known: &SessionState) -> bool {
     stage.reads_results() && known.runs() > 0 && known.results() == ResultsState::Pending
 }
 
-/// Ends a script that a killed driver left, and fetches what the stage reads.
+/// Ends a script that a killed driver left, and downloads the results that the stage reads.
 async fn take_results(
     context: &Context,
     job: &JobContext,
@@ -89,7 +89,7 @@ async fn take_results(
     Ok(())
 }
 
-/// A job whose script succeeded must not succeed without its artifacts: the runner takes no notice of a failed `after_script`.
+/// Fails a job whose script succeeded but whose results are missing: the runner ignores a failed `after_script`.
 fn check_results(stage: &BuildStage, known: &SessionState) -> anyhow::Result<()> {
     match known.results() {
         ResultsState::Lost(LostResults { why, by_job })
@@ -102,8 +102,8 @@ fn check_results(stage: &BuildStage, known: &SessionState) -> anyhow::Result<()>
     }
 }
 
-/// Takes away what a job left that would break this stage. Where the directories are not the job's own, the container's stage says
-/// so.
+/// Removes files of an earlier job that would break this stage. Directories outside the project's folder are refused by
+/// the container stage.
 fn prepare_directories(context: &Context, job: &JobContext, stage: &BuildStage) -> anyhow::Result<()> {
     let BuildStage::Other(name) = stage else { return Ok(()) };
     let next = match name.as_str() {
@@ -124,8 +124,8 @@ fn prepare_directories(context: &Context, job: &JobContext, stage: &BuildStage) 
     Ok(())
 }
 
-/// The runner's script with our own stdin and output: not a byte passes through this process. The file is what bash reads first;
-/// it lives as long as the script.
+/// Starts the runner's script with this process's stdin, stdout and stderr: no output passes through this process. The
+/// file is the prelude that bash reads first; it lives as long as the script.
 fn spawn(context: &Context, script: &Path) -> anyhow::Result<(Child, Option<NamedTempFile>)> {
     let shell = &context.settings.runner.shell;
     let body =
@@ -142,7 +142,7 @@ fn spawn(context: &Context, script: &Path) -> anyhow::Result<(Child, Option<Name
     if host_script::takes_prelude(shell) {
         let file = write_prelude(script, &host_script::prelude(context.env.get("BASH_ENV")))
             .context("failed to write what the shell of the stage reads first")?;
-        // In posix mode bash would not read it.
+        // In POSIX mode bash would not read it.
         command.env_remove("POSIXLY_CORRECT").env("BASH_ENV", file.path());
         first = Some(file);
     }
@@ -154,7 +154,7 @@ fn spawn(context: &Context, script: &Path) -> anyhow::Result<(Child, Option<Name
     Ok((child, first))
 }
 
-/// Beside the script, in a folder that is the runner's own and goes with the job.
+/// Writes the prelude next to the script, in a directory of the runner that is removed with the job.
 fn write_prelude(script: &Path, text: &str) -> anyhow::Result<NamedTempFile> {
     let script = std::path::absolute(script)?;
     let mut file = NamedTempFile::new_in(script.parent().context("the stage script lies in no folder")?)?;
@@ -162,8 +162,8 @@ fn write_prelude(script: &Path, text: &str) -> anyhow::Result<NamedTempFile> {
     Ok(file)
 }
 
-/// Waits for the script. The runner signals the whole process group, script included; here it is only seen to that the
-/// script does end.
+/// Waits for the script. The runner signals the whole process group, including the script; this only ensures that the
+/// script ends.
 async fn supervise(context: &Context, mut child: Child) -> anyhow::Result<ExitStatus> {
     let cancellation = &context.cancellation;
     let overdue = async {

@@ -1,9 +1,9 @@
-//! Whole sessions on fakes in virtual time: GitLab Runner's calls in their order, a SageMaker that moves through its statuses, agents
-//! that obey, faults, and processes that are killed. All of it follows from one seed.
+//! Simulates whole sessions on fakes in virtual time: GitLab Runner's calls in their order, a SageMaker that goes
+//! through its statuses, agents, faults, and processes that are killed. Everything follows from one seed.
 //!
-//! A kill drops the future of a stage: what was in memory is lost, what is on disk and in the fakes stays. Beyond the seed's
-//! reach are the log's reader, whose thread has a runtime of its own and whose log is empty here, and threads that read or write files:
-//! no virtual time passes while they do.
+//! A kill drops the future of a stage: its memory is lost, the disk and the fakes stay. Not simulated: the log's
+//! reader, whose thread has a runtime of its own (the log is empty here), and the timing of threads that read or write
+//! files: no virtual time passes meanwhile.
 
 mod agent;
 mod judge;
@@ -19,13 +19,13 @@ use self::plan::Plan;
 use crate::config::env::Environment;
 use crate::logs::budget::seeded;
 
-/// Sessions of the ordinary run.
+/// Number of sessions of the default run.
 const SEEDS: u64 = 200;
 
-/// What was seen of one session, in order.
+/// Log of one session, in order.
 type Trail = Vec<String>;
 
-/// How many processes were killed, or which promise was broken.
+/// Number of processes killed, or the broken promise.
 type Verdict = Result<usize, String>;
 
 fn play(seed: u64) -> (Trail, Verdict) {
@@ -43,7 +43,7 @@ fn number(name: &str) -> Option<u64> {
     Environment::of_process().get(name).map(|text| text.parse().unwrap_or_else(|_| panic!("`{name}` is no number")))
 }
 
-/// `SIMULATE=5000` plays so many sessions, `SIMULATE_SEED=17` that one alone, and shows what happened in it.
+/// `SIMULATE=5000` plays that many sessions; `SIMULATE_SEED=17` plays only that one and prints its log.
 #[test]
 fn a_session_comes_to_its_documented_end_wherever_its_processes_are_killed() {
     if let Some(seed) = number("SIMULATE_SEED") {

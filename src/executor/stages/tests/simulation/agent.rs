@@ -1,5 +1,5 @@
-//! An agent without a container: it obeys orders, reports, writes its output in batches, and sends results. Its own objects go
-//! straight into the store, so that calls of a port are the host's alone.
+//! An agent without a container: takes orders, reports, writes its output in batches, and sends results. It stores its
+//! objects directly, so that all calls of a port are the host's.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::protocol::project::{Selection, Trees};
 use crate::trace::FrameEncoder;
 use crate::workspace::{self, Snapshot};
 
-/// Of a script that was ended from outside.
+/// Exit code of a script that was ended from outside.
 const TERMINATED: i32 = 143;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Agent {
             node,
             nodes: plan.nodes,
             pieces: plan.pieces.clone(),
-            // The last one alone may fail.
+            // Only the last node may fail.
             code: if node.index() + 1 == plan.nodes { plan.code } else { 0 },
             trees,
             orders: 0,
@@ -128,7 +128,7 @@ impl Agent {
         }
     }
 
-    /// Why it has to leave, whatever it does.
+    /// Returns why the agent must leave, if it must.
     fn is_over(&mut self) -> Option<End> {
         match self.world.status(&self.job) {
             Some(JobStatus::InProgress) => {}
@@ -143,7 +143,7 @@ impl Agent {
         (self.beat.1.elapsed() >= self.world.lease).then_some(End::LeaseExpired)
     }
 
-    /// Runs a script to its end; `Some` when the agent has to leave as well.
+    /// Runs a script to its end; `Some` when the agent must leave as well.
     async fn run(&mut self, order: RunOrder) -> Option<End> {
         let (run, node) = (order.run, self.node);
         let nothing =
@@ -202,7 +202,7 @@ impl Agent {
         end
     }
 
-    /// While the script goes on.
+    /// Waits while the script runs.
     async fn wait(&mut self, run: u32, pause: Duration) -> Option<End> {
         let until = Instant::now() + pause;
         loop {
@@ -233,7 +233,8 @@ impl Agent {
         age(files.chain([model.clone(), self.trees.project.clone()]));
     }
 
-    /// Packs before the manifest that counts on them, one after the other. `false` when the container was killed meanwhile.
+    /// Stores the packs, one after the other, then the manifest that names them. `false` when the container was killed
+    /// meanwhile.
     async fn collect(&mut self) -> bool {
         if let Some(selection) = self.selection.clone() {
             let (scratch, route) = (Memory::new(), self.world.keys.results());
@@ -254,7 +255,7 @@ impl Agent {
     }
 }
 
-/// Times of files travel, and must not be those of this run.
+/// Sets fixed file times: they are part of the results, and must not depend on the run.
 pub(super) fn age(paths: impl IntoIterator<Item = PathBuf>) {
     let day = SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 365 * 50);
     for path in paths {

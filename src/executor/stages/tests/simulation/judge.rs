@@ -1,4 +1,4 @@
-//! Whether a simulated session kept the promises of `docs/SEMANTICS.md`.
+//! Checks that a simulated session kept the promises of `docs/SEMANTICS.md`.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use super::runner::{Called, Outcome};
 use super::world::{Ledger, World};
 use crate::base::node::NodeId;
 
-/// Files below `model/` that the script leaves.
+/// Files that the script leaves below `model/`.
 pub(super) const RESULTS: [&str; 3] = ["metrics", "optimizer", "weights"];
 
-/// What the host's processes printed to stdout, in order, and how each ended.
+/// Checks a whole session: the output of the host's processes, in order, and how each ended.
 pub(super) fn judge(plan: &Plan, world: &World, calls: &[Called], project: &Path) -> Result<(), String> {
     let ledger = world.ledger();
     if let Some(crowd) = ledger.crowds.first() {
@@ -27,10 +27,10 @@ pub(super) fn judge(plan: &Plan, world: &World, calls: &[Called], project: &Path
     judge_results(&ledger, calls, project)
 }
 
-/// For each run, whether all of it was printed.
+/// By run: `true` when its whole output was printed.
 type Complete = Vec<(u32, bool)>;
 
-/// Each node's bytes are printed run by run, in order, once.
+/// Checks that each node's output is printed run by run, in order, once.
 fn judge_output(plan: &Plan, ledger: &Ledger, printed: &[u8]) -> Result<Complete, String> {
     let mut complete = Complete::new();
     for node in (0..plan.nodes).map(NodeId::at) {
@@ -63,7 +63,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(80)]).into_owned()
 }
 
-/// Without a fault, a cancel or a container that leaves, no stage fails by itself.
+/// Checks that no stage fails by itself without a fault, a cancel or a container that leaves.
 fn judge_ends(plan: &Plan, calls: &[Called]) -> Result<(), String> {
     let is_excused = |call: &Called| match call.outcome {
         Outcome::Done | Outcome::Killed => true,
@@ -77,7 +77,7 @@ fn judge_ends(plan: &Plan, calls: &[Called]) -> Result<(), String> {
     }
 }
 
-/// The stage that follows a killed one ends its script and prints the rest, a stage on the host too.
+/// Checks that the stage after a killed one, a host stage too, ends its script and prints the rest.
 fn judge_rest(plan: &Plan, calls: &[Called], complete: &Complete) -> Result<(), String> {
     let uploaded = |call: &Called| call.stage.starts_with("upload_artifacts") && call.outcome == Outcome::Done;
     if !plan.is_calm() || !calls.iter().any(uploaded) {
@@ -89,7 +89,7 @@ fn judge_rest(plan: &Plan, calls: &[Called], complete: &Complete) -> Result<(), 
     }
 }
 
-/// A stage that says how its script ended says the truth, and has printed all of it.
+/// Checks that a stage with an exit code has the script's true one, and has printed its whole output.
 fn judge_codes(plan: &Plan, ledger: &Ledger, calls: &[Called], complete: &Complete) -> Result<(), String> {
     for call in calls.iter().filter(|call| ["build_script", "after_script"].contains(&call.stage)) {
         let is_after_script = call.stage == "after_script";
@@ -103,7 +103,7 @@ fn judge_codes(plan: &Plan, ledger: &Ledger, calls: &[Called], complete: &Comple
         }
         let runs: Vec<_> = ledger.runs.iter().filter(|(_, run)| run.is_after_script == is_after_script).collect();
         if runs.is_empty() && is_after_script && code == 0 {
-            // Skipped, since no script ran.
+            // Skipped: no script ran.
             continue;
         }
         let is_lost = plan.leaves.is_some() && [137, 1].contains(&code);
@@ -124,7 +124,7 @@ fn judge_codes(plan: &Plan, ledger: &Ledger, calls: &[Called], complete: &Comple
     Ok(())
 }
 
-/// Whole or absent; and there when the host's stages may count on them.
+/// Checks that the results are complete or absent, and present when host stages rely on them.
 fn judge_results(ledger: &Ledger, calls: &[Called], project: &Path) -> Result<(), String> {
     let found: Vec<_> =
         RESULTS.iter().filter_map(|name| std::fs::read_to_string(project.join("model").join(name)).ok()).collect();
@@ -145,7 +145,7 @@ fn judge_results(ledger: &Ledger, calls: &[Called], project: &Path) -> Result<()
     Ok(())
 }
 
-/// After the last pass.
+/// Checks that nothing is left after the last pass.
 pub(super) fn judge_end(world: &World, sessions: &[String], slots: usize) -> Result<(), String> {
     let alive = world.alive();
     let mut objects = world.memory.objects.keys();

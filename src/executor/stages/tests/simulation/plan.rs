@@ -1,4 +1,4 @@
-//! What happens in one simulated session, drawn from its seed before it begins.
+//! Plan of one simulated session, drawn from its seed before it begins.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ impl Dice {
         self.below(chances) == 0
     }
 
-    /// From nothing up to this many milliseconds.
+    /// A duration from zero to `most` milliseconds.
     fn millis(&mut self, most: u64) -> Duration {
         Duration::from_millis(self.below(most))
     }
@@ -34,30 +34,30 @@ pub(super) struct Plan {
     pub(super) nodes: usize,
     pub(super) code: i32,
     pub(super) has_after_script: bool,
-    /// The script's output: when each piece comes after the one before, and the piece.
+    /// The script's output: the pause before each piece, and the piece.
     pub(super) pieces: Vec<(Duration, String)>,
-    /// Between the creation of a training job and its container.
+    /// Time between the creation of a training job and its container.
     pub(super) provisioning: Duration,
-    /// Looks at SageMaker that do not show the new job.
+    /// Number of describes that do not show the new job yet.
     pub(super) hidden: u32,
-    /// So many training jobs end for want of capacity.
+    /// Number of training jobs that end without capacity.
     pub(super) without_capacity: u32,
-    /// The container ends so long after its start.
+    /// The container ends this long after its start.
     pub(super) leaves: Option<(Duration, Leaving)>,
     pub(super) kills: Vec<Kill>,
     pub(super) cancel: Option<Cancel>,
     pub(super) trouble: Option<Trouble>,
     /// When the host's clock jumps, and by how many hours.
     pub(super) jump: Option<(Duration, i64)>,
-    /// Between two calls of the runner.
+    /// Time between two calls of the runner.
     pub(super) gap: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leaving {
-    /// Killed, by the kernel for one: no last word.
+    /// Killed, for instance by the kernel: no last report.
     Killed,
-    /// SageMaker stops it at the end of its time: the agent ends the script and sends the results.
+    /// Stopped by SageMaker at its time limit: the agent ends the script and sends the results.
     Stopped,
 }
 
@@ -79,11 +79,11 @@ pub(super) struct Kill {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Moment {
-    /// Each call of a port has two: before it has its effect, and after.
+    /// At a call of a port. Each call has two moments: before and after it takes effect.
     Call(u64),
-    /// The same of calls that change something.
+    /// The same, counting only calls that change something.
     Write(u64),
-    /// So long after so many reports of the agents.
+    /// This long after this many reports of the agents.
     Report(u64, Duration),
     Time(Duration),
 }
@@ -107,9 +107,9 @@ pub(super) struct Cancel {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Trouble {
-    /// The store is away from then on, for so long.
+    /// The store is unreachable from this time on, for this long.
     pub(super) away: Option<(Duration, Duration)>,
-    /// One call in so many is throttled, or its answer lost.
+    /// One call in `one_in` is throttled, or its answer is lost.
     pub(super) one_in: u64,
 }
 
@@ -152,7 +152,7 @@ impl Plan {
         }
     }
 
-    /// Nothing but kills, and what no job notices.
+    /// `true` for a plan with nothing but kills and events that no job notices.
     pub(super) fn is_calm(&self) -> bool {
         self.leaves.is_none()
             && self.cancel.is_none()
@@ -162,7 +162,8 @@ impl Plan {
     }
 }
 
-/// Numbered, so that no two are the same. Those of several nodes are whole lines: half a line waits for its other half a second only.
+/// Output pieces, numbered so that all differ. With several nodes each is a whole line: half a line waits only a second
+/// for the rest.
 fn pieces(dice: &mut Dice, whole: bool) -> Vec<(Duration, String)> {
     let mut pieces = Vec::new();
     for number in 0..dice.below(12) {
@@ -188,7 +189,7 @@ fn kills(dice: &mut Dice, session: u64) -> Vec<Kill> {
     let mut kills = Vec::new();
     for _ in 0..2 + dice.below(3) {
         let stage = stages[usize::try_from(dice.below(8)).unwrap()];
-        // As many as there mostly are.
+        // The usual numbers of calls.
         let (calls, writes) = match stage {
             Stage::Prepare => (4, 2),
             Stage::Container => (110, 16),

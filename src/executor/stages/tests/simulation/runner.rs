@@ -1,4 +1,4 @@
-//! GitLab Runner's part: calls the stages one after the other, kills their processes as planned, and goes on as it would.
+//! Plays GitLab Runner: calls the stages in order, kills their processes as planned, and continues as the runner would.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -22,14 +22,14 @@ use crate::stages::tests::StageHarness;
 use crate::stages::{cleanup, prepare, run};
 use crate::ui::Printer;
 
-/// No session takes so long.
+/// Longer than every session.
 const LONGEST: Duration = Duration::from_hours(12);
-/// Between cleanup and sweep: SageMaker has told by then what it will tell.
+/// Time between cleanup and sweep: SageMaker reports all ends within it.
 const UNTIL_SWEEP: Duration = Duration::from_mins(15);
-/// Sweeps until all is gone: the first may have to stop what did not end, and the next sees the end.
+/// Most sweeps until nothing is left: the first may have to stop a job, and the next sees its end.
 const SWEEPS: usize = 3;
 
-/// It cannot be started, which is as far as a stage on the host is played: a process takes real time.
+/// A shell that cannot be started, because a process takes real time: host stages are played up to its start.
 const NO_SHELL: &str = "/no\0shell";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub(super) enum Outcome {
     Killed,
 }
 
-/// One process.
+/// One process of the host.
 #[derive(Debug)]
 pub(super) struct Called {
     pub(super) stage: &'static str,
@@ -88,7 +88,8 @@ pub(super) async fn play(plan: &Plan) -> (Trail, Verdict) {
     (trail, verdict)
 }
 
-/// A host with a project, and a bucket that has the agent: to hash this program and to send it takes longer than all else.
+/// A host with a project, and a bucket that has the agent already, because hashing and uploading this program takes
+/// longer than the rest.
 async fn harness(plan: &Plan) -> StageHarness {
     static AGENT: OnceLock<(Vec<u8>, Vec<String>)> = OnceLock::new();
     let mut steps = vec![serde_json::json!({"name": "script", "script": ["train"]})];
@@ -122,7 +123,7 @@ impl Runner<'_> {
     async fn session(&mut self) -> Result<(), String> {
         let project = self.harness.host().project;
         self.job().await;
-        // GitLab Runner calls `cleanup` once; who looks after what a killed one left is another job, or a person.
+        // GitLab Runner calls `cleanup` once; after a killed one another job or an operator cleans up.
         self.stage(Stage::Cleanup, "cleanup").await;
         judge::judge(self.plan, &self.world, &self.calls, &project)?;
         self.world.calm_down();
@@ -140,7 +141,7 @@ impl Runner<'_> {
         judge::judge_end(&self.world, &sessions, slots)
     }
 
-    /// Everything before `cleanup`.
+    /// Calls all stages before `cleanup`.
     async fn job(&mut self) {
         let Some(Outcome::Done) = self.stage(Stage::Prepare, "prepare").await else { return };
         if self.stage(Stage::Host, "get_sources").await.is_none() {
@@ -162,7 +163,7 @@ impl Runner<'_> {
     /// Calls a stage until it ends or the runner goes on without it; `None` when `cleanup` comes next.
     async fn stage(&mut self, stage: Stage, name: &'static str) -> Option<Outcome> {
         loop {
-            // Before there is something to fetch, a stage on the host calls no port.
+            // Without results to download, a host stage calls no port.
             let is_due = |kill: &Kill| kill.stage == stage && name != "get_sources";
             let kill = self.kills.iter().position(is_due).and_then(|index| self.kills.remove(index));
             let cancel = self.plan.cancel.filter(|cancel| cancel.stage == stage);
@@ -173,7 +174,7 @@ impl Runner<'_> {
             }
             match kill.map(|kill| kill.then) {
                 Some(Then::Again) => {}
-                // Without `prepare` there is no next stage.
+                // After a failed `prepare` there is no next stage.
                 Some(Then::Next) if stage != Stage::Prepare => return Some(outcome),
                 _ => return None,
             }
@@ -227,7 +228,7 @@ impl Runner<'_> {
             }
         };
         let ended = {
-            // Large.
+            // Boxed because the future is large.
             let (work, signals, killed) = (Box::pin(work), pin!(signals), pin!(killed));
             tokio::select! {
                 biased;
@@ -237,7 +238,7 @@ impl Runner<'_> {
             }
         };
         world.end_process();
-        // Threads of the process end before time goes on.
+        // The process's threads end before virtual time advances.
         sleep(Duration::from_millis(1)).await;
         self.wait_for_locks();
         let (outcome, why) = match ended {
@@ -248,7 +249,7 @@ impl Runner<'_> {
         };
         self.world.note(&format!("end {stage} {outcome:?} {why}"));
         for line in captured.text().lines() {
-            // How long a transfer took is told in real time, and how well it was compressed depends on the threads' pace.
+            // A transfer's duration is real time, and its compression depends on the timing of threads.
             let line = if line.contains(" transferred, ") { line.split(" (").next().unwrap_or_default() } else { line };
             self.world.note(&format!("      {line}"));
         }
@@ -256,7 +257,8 @@ impl Runner<'_> {
         outcome
     }
 
-    /// A dead process holds no lock. Another test of this program may just be starting a child, which has all its files for a moment.
+    /// Waits until the dead process's locks are free: a child that another test is just starting inherits its files for
+    /// a moment.
     fn wait_for_locks(&self) {
         let (records, id) = (self.harness.records(), self.harness.id());
         while matches!(records.load(&id), Ok(Some(_))) && records.claim(&id).unwrap().is_none() {
@@ -264,7 +266,7 @@ impl Runner<'_> {
         }
     }
 
-    /// As `sagemaker-executor sweep`; `false` when there was nothing to do.
+    /// Does the work of `sagemaker-executor sweep`; `false` when there was nothing to do.
     async fn sweep(&mut self) -> bool {
         let (printer, _) = Printer::captured();
         self.harness.printer = printer;
@@ -292,7 +294,7 @@ fn failed(error: &anyhow::Error) -> (Outcome, String) {
     let outcome = match kind_of(error) {
         Kind::Script { code } => Outcome::Script(code),
         Kind::Canceled => Outcome::Canceled,
-        // All that a host stage has to do before its script was done.
+        // The host stage has done everything up to the start of its script.
         _ if why.contains(NO_SHELL) => Outcome::Done,
         Kind::User | Kind::System => Outcome::Lost,
     };

@@ -1,4 +1,5 @@
-//! What is outside the host: SageMaker, which makes, moves and ends training jobs, and what befalls calls on their way there.
+//! Plays the world outside the host: SageMaker, which creates, advances and ends training jobs, and the faults of calls
+//! to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -12,21 +13,21 @@ use tokio::time::{Instant, sleep};
 use super::agent::Agent;
 use super::plan::{Dice, Leaving, Plan, Trouble};
 use crate::base::node::NodeId;
-use crate::cloud::testing::{Memory, Verdict, Watch, When};
+use crate::cloud::testing::{FaultDecision, Memory, Watch, When};
 use crate::cloud::{CloudErrorKind, JobStatus, SecondaryStatus};
 use crate::protocol::keys::SessionKeys;
 
-/// How often SageMaker, or an agent, looks whether something is asked of it.
+/// Poll interval of SageMaker and of the agents.
 pub(super) const LOOK: Duration = Duration::from_millis(500);
 
-/// What really happened, whoever has heard of it.
+/// Record of everything that happened, whether or not the host knows it.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    /// How often each script began, by node and text.
+    /// Number of times each script began, by node and text.
     pub(super) begun: BTreeMap<(NodeId, Vec<u8>), u32>,
-    /// What each run has written, and how it ended.
+    /// Output and end of each run.
     pub(super) runs: BTreeMap<(u32, NodeId), Written>,
-    /// More than one training job was alive.
+    /// Moments at which more than one training job was alive.
     pub(super) crowds: Vec<String>,
 }
 
@@ -57,7 +58,7 @@ pub(super) struct World {
     started: Instant,
 }
 
-/// So many moments of calls are left to a process, of those that change something or of all.
+/// Number of call moments until a process is killed, of all calls or only of those that change something.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Left {
     pub(super) moments: u64,
@@ -67,13 +68,13 @@ pub(super) struct Left {
 #[derive(Debug)]
 struct Calls {
     dice: Dice,
-    /// Until the kill.
+    /// Call moments until the kill.
     left: Option<Left>,
-    /// Reports of all agents.
+    /// Number of reports of all agents.
     reports: u64,
-    /// Faults are over.
+    /// No more faults.
     is_quiet: bool,
-    /// No process of the host lives.
+    /// No process of the host is alive.
     dead: bool,
     trail: Vec<String>,
 }
@@ -119,13 +120,13 @@ impl World {
         self.calls.lock().unwrap()
     }
 
-    /// A process of the host begins; it is killed at this moment of its calls.
+    /// Begins a process of the host, to be killed at this moment of its calls.
     pub(super) fn begin_process(&self, killed_at: Option<Left>) {
         let mut calls = self.calls();
         (calls.left, calls.dead) = (killed_at, false);
     }
 
-    /// No call of the process has an effect any more.
+    /// Ends the process: none of its calls takes effect any more.
     pub(super) fn end_process(&self) {
         self.calls().dead = true;
     }
@@ -142,7 +143,7 @@ impl World {
         self.calls().reports
     }
 
-    /// No fault from now on.
+    /// Ends all faults.
     pub(super) fn calm_down(&self) {
         self.calls().is_quiet = true;
     }
@@ -156,14 +157,14 @@ impl World {
         self.calls().trail.clone()
     }
 
-    /// Of the training job, without a call.
+    /// Status of the training job, without a call.
     pub(super) fn status(&self, job: &str) -> Option<JobStatus> {
         let mut status = None;
         self.memory.jobs.change(job, |job| status = Some(job.status));
         status
     }
 
-    /// A container puts an object; one that is gone puts none.
+    /// Stores an object of a container, if the container still exists.
     pub(super) fn store(&self, job: &str, key: &str, body: Vec<u8>) {
         if self.status(job).is_some_and(|status| !status.is_terminal()) {
             self.memory.objects.insert(key, body);
@@ -178,17 +179,17 @@ impl World {
 }
 
 impl Watch for Weak<World> {
-    fn look(&self, method: &'static str, thing: &str, when: When) -> Verdict {
-        self.upgrade().map_or(Verdict::Passes, |world| world.look(method, thing, when))
+    fn look(&self, method: &'static str, thing: &str, when: When) -> FaultDecision {
+        self.upgrade().map_or(FaultDecision::Passes, |world| world.look(method, thing, when))
     }
 }
 
 impl World {
-    fn look(&self, method: &'static str, thing: &str, when: When) -> Verdict {
+    fn look(&self, method: &'static str, thing: &str, when: When) -> FaultDecision {
         let at = self.started.elapsed();
         let mut calls = self.calls();
         if calls.dead {
-            return Verdict::Hangs;
+            return FaultDecision::Hangs;
         }
         if method == "create" && when == When::After {
             self.created.notify_one();
@@ -200,28 +201,32 @@ impl World {
                 calls.dead = true;
                 calls.trail.push(format!("{:>9} killed {when:?} {method} {thing}", at.as_millis()));
                 self.killed.notify_one();
-                return Verdict::Hangs;
+                return FaultDecision::Hangs;
             }
         }
-        let verdict = self.trouble.filter(|_| !calls.is_quiet).map_or(Verdict::Passes, |trouble| {
+        let verdict = self.trouble.filter(|_| !calls.is_quiet).map_or(FaultDecision::Passes, |trouble| {
             let is_away = trouble.away.is_some_and(|(from, takes)| at >= from && at < from + takes);
             let is_of_store = !["create", "describe", "tags", "stop"].contains(&method);
             if is_away && is_of_store {
-                Verdict::Fails(CloudErrorKind::Transient)
+                FaultDecision::Fails(CloudErrorKind::Transient)
             } else if calls.dice.one_in(trouble.one_in) {
-                Verdict::Fails(if when == When::Before { CloudErrorKind::Throttled } else { CloudErrorKind::Transient })
+                FaultDecision::Fails(if when == When::Before {
+                    CloudErrorKind::Throttled
+                } else {
+                    CloudErrorKind::Transient
+                })
             } else {
-                Verdict::Passes
+                FaultDecision::Passes
             }
         });
-        if when == When::Before || verdict != Verdict::Passes {
+        if when == When::Before || verdict != FaultDecision::Passes {
             calls.trail.push(format!("{:>9} {method} {thing} {verdict:?}", at.as_millis()));
         }
         verdict
     }
 }
 
-/// Gives each new training job a life, for ever.
+/// Plays SageMaker: starts a task for each new training job.
 pub(super) async fn sagemaker(world: Arc<World>, plan: &Plan) {
     let (mut known, mut lives) = (BTreeSet::new(), JoinSet::new());
     loop {
@@ -244,7 +249,7 @@ pub(super) async fn sagemaker(world: Arc<World>, plan: &Plan) {
     }
 }
 
-/// One training job.
+/// The life of one training job.
 struct Life {
     world: Arc<World>,
     job: String,
@@ -264,7 +269,7 @@ impl Life {
         self.world.status(&self.job) != Some(JobStatus::InProgress)
     }
 
-    /// What has ended stays as it is.
+    /// Changes the status, unless the job has ended.
     fn becomes(&self, status: JobStatus, secondary: SecondaryStatus, reason: Option<&str>) {
         if self.world.status(&self.job).is_some_and(|status| !status.is_terminal()) {
             self.world.memory.jobs.set_status(&self.job, status, secondary);
