@@ -15,7 +15,7 @@ use aws::Aws;
 use bytes::Bytes;
 use clap::{Args, Parser, Subcommand};
 use executor::cloud::{Access, Connect as _, MOST_BYTES, ObjectStore};
-use executor::protocol::keys::Route;
+use executor::protocol::keys::TransferKeys;
 use executor::protocol::project::{Selection, Trees};
 use executor::workspace::{
     AllSent, Bounds, Destination, Limits, Progress, Snapshot, Summary, apply_changes, receive, send, send_changes,
@@ -153,9 +153,9 @@ impl Place {
         Aws::default().objects(&access).await
     }
 
-    fn route(&self) -> Route {
+    fn route(&self) -> TransferKeys {
         let private = format!("{}/private", self.manifest);
-        Route { manifest: self.manifest.clone(), packs: self.packs.clone(), private }
+        TransferKeys { manifest: self.manifest.clone(), packs: self.packs.clone(), private }
     }
 }
 

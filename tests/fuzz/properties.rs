@@ -51,7 +51,7 @@ fn true_frames(data: &[u8]) {
         let piece = choices.bytes(200);
         match kind % 8 {
             0 => {
-                encoder.encode_beside(piece, &mut frames);
+                encoder.encode_foreign(piece, &mut frames);
                 others += 1;
             }
             // A frame is full after some kilobytes.
