@@ -80,7 +80,8 @@ impl Output {
         let nodes = Nodes::new(count, |id| {
             let printed = cursor.get(id);
             NodeOutput {
-                decoder: FrameDecoder::resume(run, printed.offset).after_foreign_lines(u64::from(printed.foreign_lines)),
+                decoder: FrameDecoder::resume(run, printed.offset)
+                    .after_foreign_lines(u64::from(printed.foreign_lines)),
                 copy: TraceCopyReader::new(id, run),
                 printed,
                 expected: 0,

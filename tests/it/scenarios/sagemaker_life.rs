@@ -54,7 +54,7 @@ rows! {
         },
         expect: |world, outcomes| {
             outcomes[0].succeeded().shows("\nthe-script-ran").shows("\nafter-success")
-                .shows("There is no capacity for ml.p4d.24xlarge: ml.m5.large is asked for");
+                .shows("There is no capacity for ml.p4d.24xlarge: requesting ml.m5.large");
             assert_eq!(outcomes[0].count("\nthe-script-ran"), 1);
             assert_eq!(outcomes[0].artifact("archive").files()["model.txt"], b"made\n");
             assert_eq!(world.emulator.as_ref().unwrap().jobs().len(), 2);
@@ -122,7 +122,7 @@ fn the_next_type_is_taken_when_there_is_no_capacity() {
         let desk = desk.prepared();
         let session = desk.session.clone().unwrap();
         let ended = desk.run("build_script", "echo there; echo made > model.txt");
-        ended.passed().says("There is no capacity for ml.p4d.24xlarge: ml.m5.large is asked for");
+        ended.passed().says("There is no capacity for ml.p4d.24xlarge: requesting ml.m5.large");
         assert_eq!(ended.out().matches("there").count(), 2, "{ended}");
         desk.run("after_script", "cat model.txt").passed();
         desk.run("upload_artifacts_on_success", "true").passed();

@@ -194,7 +194,7 @@ fn a_job_that_is_not_visible_yet_is_not_lost() {
     assert_eq!(machine.apply(&RunEvent::Job(None), at(48)), []);
     match conclusion(machine.apply(&RunEvent::Job(None), at(63))) {
         Some(Conclusion::Lost { reason, by: LossKind::System }) => {
-            assert!(reason.contains("does not exist"), "{reason}");
+            assert!(reason.contains("no longer exists"), "{reason}");
         }
         other => panic!("{other:?}"),
     }

@@ -129,9 +129,7 @@ fn tell_signal(printer: &Printer, code: i32) {
 /// Skips `after_script` of a job that was canceled before its instance was up: no script ran, and none will.
 fn without_an_instance(context: &Context, stage: &BuildStage) -> anyhow::Result<()> {
     if *stage == BuildStage::AfterScript {
-        context
-            .printer
-            .line("`after_script` is skipped: the job ended before its instance was up, so no script ran");
+        context.printer.line("`after_script` is skipped: the job ended before its instance was up, so no script ran");
         return Ok(());
     }
     Err(Failure::canceled("the job was canceled before its instance was up, so the training job was stopped").into())
