@@ -188,7 +188,7 @@ fn a_cancel_while_the_second_training_job_starts() {
     desk.emulator.set_faults(&no_p4d());
     let desk = desk.prepared();
     let mut run = desk.start_run("build_script", "echo never");
-    run.until("ml.m5.large is asked for");
+    run.until("requesting ml.m5.large");
     run.signal(Signal::TERM);
     let ended = run.end();
     ended.with_code(SYSTEM_FAILURE).one_error();
