@@ -20,7 +20,7 @@ use crate::base::signals::Cancellation;
 use crate::config::env::Environment;
 use crate::protocol::agent_env::PREFIX;
 use crate::protocol::mailbox::{ByeReason, ExitReport, Order, Report, RunOrder, WorkspaceOrder};
-use crate::workspace::{self, Damaged, MissingPacks, Progress, Snapshot};
+use crate::workspace::{self, Damaged, MissingPacks, Snapshot, TransferProgress};
 
 const BUSY_POLL: Duration = Duration::from_millis(40);
 const IDLE_POLL: Duration = Duration::from_secs(1);
@@ -180,7 +180,7 @@ impl<'s> RunLoop<'s> {
         while let Some(workspace_order) = self.workspace_order.take() {
             let (objects, trees) = (self.mailbox.objects.clone(), workspace_order.trees.clone());
             let route = self.mailbox.layout.workspace(workspace_order.attempt, &workspace_order.packs);
-            let progress = Arc::<Progress>::default();
+            let progress = Arc::<TransferProgress>::default();
             let receiving = {
                 let progress = progress.clone();
                 async move {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::ui::{self, Printer};
-use crate::workspace::Progress;
+use crate::workspace::TransferProgress;
 
 /// Time between two updates of the bar.
 const MOVE: Duration = Duration::from_millis(200);
@@ -12,7 +12,7 @@ const MOVE: Duration = Duration::from_millis(200);
 pub(super) async fn with_bar<T>(
     printer: &Printer,
     task: &str,
-    progress: &Progress,
+    progress: &TransferProgress,
     transfer: impl Future<Output = T>,
 ) -> T {
     let Some(mut bar) = ui::Progress::on_terminal(printer, task, std::time::Instant::now()) else {

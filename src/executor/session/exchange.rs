@@ -14,7 +14,7 @@ use crate::protocol::mailbox::Order;
 use crate::protocol::project::Trees;
 use crate::session::mailbox;
 use crate::session::state::SessionState;
-use crate::workspace::{self, AllSent, Bounds, Destination, Progress, Summary};
+use crate::workspace::{self, AllSent, Bounds, Destination, Summary, TransferProgress};
 
 /// The project as one attempt sends it.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +33,11 @@ pub trait Exchange: Send + Sync {
     /// Sends an order under the next number, and returns the number. An order that a killed process of this job sent
     /// keeps its number.
     async fn send(&self, state: &SessionState, order: &Order) -> anyhow::Result<u32>;
-    async fn deliver_project(&self, project: ProjectUpload<'_>, progress: &Arc<Progress>) -> anyhow::Result<Summary>;
+    async fn deliver_project(
+        &self,
+        project: ProjectUpload<'_>,
+        progress: &Arc<TransferProgress>,
+    ) -> anyhow::Result<Summary>;
     /// Deletes a pack that a node found damaged, so that its chunks are sent again.
     async fn forget_pack(&self, project: ProjectUpload<'_>, pack: &str) -> anyhow::Result<()>;
     /// Downloads the results as they arrive, and applies them; see [`workspace::apply_changes`].
@@ -42,7 +46,7 @@ pub trait Exchange: Send + Sync {
         destination: Destination<'_>,
         bounds: Bounds<'_>,
         all_sent: &AllSent,
-        progress: &Arc<Progress>,
+        progress: &Arc<TransferProgress>,
     ) -> anyhow::Result<Summary>;
     /// Stores the script of a run, which the order to run it names.
     async fn deliver_script(&self, run: u32, body: Vec<u8>) -> Result<(), CloudError>;
@@ -83,7 +87,11 @@ impl Exchange for StoreExchange {
         mailbox::send(&*self.objects, &self.keys, state, order).await
     }
 
-    async fn deliver_project(&self, project: ProjectUpload<'_>, progress: &Arc<Progress>) -> anyhow::Result<Summary> {
+    async fn deliver_project(
+        &self,
+        project: ProjectUpload<'_>,
+        progress: &Arc<TransferProgress>,
+    ) -> anyhow::Result<Summary> {
         let ProjectUpload { trees, cache, now, .. } = project;
         workspace::send(&*self.objects, &self.route(project), trees, cache, now, progress).await
     }
@@ -97,7 +105,7 @@ impl Exchange for StoreExchange {
         destination: Destination<'_>,
         bounds: Bounds<'_>,
         all_sent: &AllSent,
-        progress: &Arc<Progress>,
+        progress: &Arc<TransferProgress>,
     ) -> anyhow::Result<Summary> {
         workspace::apply_changes(&*self.objects, &self.keys.results(), destination, bounds, all_sent, progress).await
     }

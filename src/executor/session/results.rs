@@ -18,7 +18,7 @@ use crate::session::failure_reasons::{self, Diagnosis, LossKind};
 use crate::session::inbox::Inbox;
 use crate::session::record::LostResults;
 use crate::session::state::{ResultsState as Outcome, SessionEvent};
-use crate::workspace::{AllSent, Bounds, Destination, Limits, Progress};
+use crate::workspace::{AllSent, Bounds, Destination, TransferLimits, TransferProgress};
 
 const POLL: Duration = Duration::from_millis(40);
 const SLOW_POLL: Duration = Duration::from_millis(500);
@@ -84,9 +84,9 @@ async fn fetch(
     session: &mut Session<'_>,
     trees: &Trees,
     cancel: &Cancellation,
-    progress: &Arc<Progress>,
+    progress: &Arc<TransferProgress>,
 ) -> anyhow::Result<()> {
-    let limits = Limits {
+    let limits = TransferLimits {
         max_bytes: session.settings.limits.results_max_bytes,
         max_files: session.settings.limits.results_max_files,
     };

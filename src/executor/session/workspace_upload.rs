@@ -14,7 +14,7 @@ use crate::session::bar::with_bar;
 use crate::session::exchange::{Exchange as _, ProjectUpload};
 use crate::session::state::SessionEvent;
 use crate::session::{Session, results};
-use crate::workspace::Progress;
+use crate::workspace::TransferProgress;
 
 /// Most attempts to send the project.
 const MOST_ATTEMPTS: u32 = 5;
@@ -99,7 +99,7 @@ impl WorkspaceUpload {
             ordered = session.order(&order) => ordered?,
             () = cancellation.token().cancelled() => return Err(canceled()),
         }
-        let (exchange, progress) = (session.exchange(), Arc::<Progress>::default());
+        let (exchange, progress) = (session.exchange(), Arc::<TransferProgress>::default());
         let sending = exchange.deliver_project(self.project(session), &progress);
         let sending = with_bar(session.printer, "Sending the project", &progress, sending);
         let summary = tokio::select! {

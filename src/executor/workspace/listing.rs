@@ -8,8 +8,8 @@ use super::path::enters_git;
 use super::task::Stop;
 use super::warnings::Warnings;
 use crate::protocol::project::Selection;
-use crate::workspace::manifest::{Entry, Kind};
-use crate::workspace::select::{Effort, Node, View};
+use crate::workspace::manifest::{Entry, EntryKind};
+use crate::workspace::select::{Effort, Node, TreeView};
 use crate::workspace::tree::{FileStat, Root, Scope, Walker};
 
 impl Selection {
@@ -26,14 +26,14 @@ impl Selection {
 }
 
 /// The tree as it was listed.
-pub(crate) fn view<'a>(project: &[u8], listed: &'a [(Entry, FileStat)]) -> View<'a> {
-    View::new(project, listed.iter().map(|(entry, _)| (entry.path.as_slice(), node(entry))))
+pub(crate) fn view<'a>(project: &[u8], listed: &'a [(Entry, FileStat)]) -> TreeView<'a> {
+    TreeView::new(project, listed.iter().map(|(entry, _)| (entry.path.as_slice(), node(entry))))
 }
 
 pub(crate) fn node(entry: &Entry) -> Node<'_> {
     match entry.kind {
-        Kind::Directory => Node::Directory,
-        Kind::Link => Node::Link(&entry.target),
-        Kind::File | Kind::Deleted | Kind::Special => Node::Other,
+        EntryKind::Directory => Node::Directory,
+        EntryKind::Link => Node::Link(&entry.target),
+        EntryKind::File | EntryKind::Deleted | EntryKind::Special => Node::Other,
     }
 }

@@ -22,8 +22,8 @@ mod warnings;
 #[cfg(test)]
 mod tests;
 
-pub use receive::{AllSent, Bounds, Damaged, Destination, Limits, MissingPacks, apply_changes, receive};
+pub use receive::{AllSent, Bounds, Damaged, Destination, MissingPacks, TransferLimits, apply_changes, receive};
 pub use send::{forget, send, send_changes};
 pub use summary::Summary;
-pub use task::Progress;
+pub use task::TransferProgress;
 pub use tree::{Base, Next, Snapshot, make_cache_usable, make_usable, path_of, remove_temporary};

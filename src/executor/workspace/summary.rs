@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::workspace::manifest::{Entry, Kind};
+use crate::workspace::manifest::{Entry, EntryKind};
 
 /// What one transfer did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,9 +25,9 @@ impl Summary {
     /// Counts what one entry adds, content aside.
     pub(crate) fn count(&mut self, entry: &Entry) {
         match entry.kind {
-            Kind::File | Kind::Link => self.files += 1,
-            Kind::Deleted => self.deleted += 1,
-            Kind::Directory | Kind::Special => {}
+            EntryKind::File | EntryKind::Link => self.files += 1,
+            EntryKind::Deleted => self.deleted += 1,
+            EntryKind::Directory | EntryKind::Special => {}
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::cloud::CloudError;
 
 /// How far a transfer is, for whoever shows it meanwhile.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct TransferProgress {
     /// Threads that write.
     busy: AtomicU64,
     has_arrived: AtomicBool,
@@ -19,7 +19,7 @@ pub struct Progress {
     transferred: AtomicU64,
 }
 
-impl Progress {
+impl TransferProgress {
     /// Until nothing of a transfer that nobody waits for any more is written: its threads end at their next look.
     pub async fn at_rest(&self) {
         while self.busy.load(Ordering::Acquire) > 0 {
@@ -70,7 +70,7 @@ impl Progress {
     }
 }
 
-pub(crate) struct Busy(Arc<Progress>);
+pub(crate) struct Busy(Arc<TransferProgress>);
 
 impl Drop for Busy {
     fn drop(&mut self) {

@@ -77,11 +77,11 @@ impl World {
         block_on(send_changes(&*self.store, &down(), &self.container, snapshot, selection, &Arc::default()))
     }
 
-    fn apply(&self, limits: &Limits) -> anyhow::Result<Summary> {
+    fn apply(&self, limits: &TransferLimits) -> anyhow::Result<Summary> {
         self.apply_asked(&everything(), limits)
     }
 
-    fn apply_asked(&self, selection: &Selection, limits: &Limits) -> anyhow::Result<Summary> {
+    fn apply_asked(&self, selection: &Selection, limits: &TransferLimits) -> anyhow::Result<Summary> {
         let (store, sent) = (&*self.store, all_sent());
         let destination = Destination { trees: &self.host, staging: &self.staging() };
         let bounds = Bounds { selection, limits };
@@ -90,7 +90,7 @@ impl World {
 
     fn down(&self, snapshot: &Snapshot, selection: &Selection) -> Summary {
         self.send_changes(snapshot, selection).unwrap();
-        self.apply_asked(selection, &Limits::default()).unwrap()
+        self.apply_asked(selection, &TransferLimits::default()).unwrap()
     }
 }
 
@@ -304,7 +304,7 @@ fn a_file_that_keeps_changing_is_named_on_the_way_up_and_kept_on_the_way_back() 
             summary.warnings == ["changed while it was read: `log`"]
         }));
     });
-    world.apply(&Limits::default()).unwrap();
+    world.apply(&TransferLimits::default()).unwrap();
     let size = fs::metadata(world.host.project.join("log")).unwrap().len();
     assert!(size.abs_diff(SIZE) <= 4, "{size}");
 }
@@ -359,7 +359,7 @@ fn closed_directories_of_the_host_are_opened_and_closed_again() {
 #[test]
 fn what_is_missing_is_named() {
     let world = World::new();
-    let error = world.apply(&Limits::default()).unwrap_err();
+    let error = world.apply(&TransferLimits::default()).unwrap_err();
     assert!(format!("{error:#}").contains("s3://memory/down/000000"), "{error:#}");
     fs::remove_dir(&world.host.project).unwrap();
     let error = world.send().unwrap_err();

@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 /// Which of the two trees an entry belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) enum Place {
+pub(crate) enum Tree {
     Project,
     Tmp,
 }
 
 /// What an entry is. Sockets, FIFOs and devices never travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Kind {
+pub(crate) enum EntryKind {
     Directory,
     File,
     Link,
@@ -33,8 +33,8 @@ pub(crate) struct Timestamp {
 /// One entry of a transfer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
-    pub(crate) place: Place,
-    pub(crate) kind: Kind,
+    pub(crate) tree: Tree,
+    pub(crate) kind: EntryKind,
     /// Relative to the tree, `/` between components; empty for the tree's own directory.
     #[serde(with = "serde_bytes")]
     pub(crate) path: Vec<u8>,

@@ -3,5 +3,5 @@
 mod entry;
 mod part;
 
-pub(super) use entry::{Entry, Kind, Place, Timestamp};
-pub(super) use part::{Draft, End, PART_MOST, Part, PartBlock, PartChunk, Record};
+pub(super) use entry::{Entry, EntryKind, Timestamp, Tree};
+pub(super) use part::{ManifestPart, PART_MOST, PartBlock, PartBuilder, PartChunk, Record, TransferEnd};

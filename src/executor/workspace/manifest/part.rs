@@ -1,7 +1,7 @@
 //! The manifest of a transfer, in parts: each tells of files whose content is stored already and where it is, so that a
 //! receiver can work while the sender does. Described in `docs/WIRE-FORMATS.md`.
 //!
-//! Parts are numbered from 0; the last one has an [`End`]. Nothing here does I/O. [`Part::decode`] trusts nothing: what it
+//! Parts are numbered from 0; the last one has an [`TransferEnd`]. Nothing here does I/O. [`ManifestPart::decode`] trusts nothing: what it
 //! returns refers to nothing that is not there, and asks for no more than its limits.
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use anyhow::{Context as _, ensure};
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::entry::{Entry, Kind, Timestamp};
+use super::entry::{Entry, EntryKind, Timestamp};
 use crate::workspace::path::LONGEST_PATH;
 use crate::workspace::store::{ChunkHash, LARGEST, Located, PackName, decompress, is_sound};
 
@@ -30,13 +30,13 @@ const WARNING: usize = 20 << 10;
 
 /// One part. Its records refer to its chunks by their position here, chunks to blocks, blocks to packs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Part {
+pub(crate) struct ManifestPart {
     pub(crate) packs: Vec<PackName>,
     pub(crate) blocks: Vec<PartBlock>,
     pub(crate) chunks: Vec<PartChunk>,
-    #[serde(deserialize_with = "few::<_, _, RECORDS>")]
+    #[serde(deserialize_with = "at_most::<_, _, RECORDS>")]
     pub(crate) records: Vec<Record>,
-    pub(crate) end: Option<End>,
+    pub(crate) end: Option<TransferEnd>,
 }
 
 /// Where in which pack a block is, and its size: stored and as content.
@@ -77,9 +77,9 @@ pub(crate) enum Record<C = u32> {
 
 /// The end of the transfer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct End {
+pub(crate) struct TransferEnd {
     /// What the sender wants people to know.
-    #[serde(deserialize_with = "few::<_, _, WARNINGS>")]
+    #[serde(deserialize_with = "at_most::<_, _, WARNINGS>")]
     pub(crate) warnings: Vec<String>,
 }
 
@@ -110,10 +110,10 @@ impl<C> Record<C> {
 }
 
 /// Reads at most so many, and no more than that into memory.
-fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(items: D) -> Result<Vec<T>, D::Error> {
-    struct Few<T, const MOST: usize>(PhantomData<T>);
+fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(items: D) -> Result<Vec<T>, D::Error> {
+    struct AtMost<T, const MOST: usize>(PhantomData<T>);
 
-    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Few<T, MOST> {
+    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for AtMost<T, MOST> {
         type Value = Vec<T>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,10 +132,10 @@ fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(items:
         }
     }
 
-    items.deserialize_seq(Few::<T, MOST>(PhantomData))
+    items.deserialize_seq(AtMost::<T, MOST>(PhantomData))
 }
 
-impl Part {
+impl ManifestPart {
     pub(crate) fn encode(&self) -> anyhow::Result<Vec<u8>> {
         let plain = postcard::to_stdvec(self).context("failed to encode the manifest")?;
         let mut encoded = MAGIC.to_vec();
@@ -171,16 +171,16 @@ impl Part {
         for record in &self.records {
             match record {
                 Record::Entry(entry) => {
-                    ensure!(entry.kind != Kind::File, "a file without content");
+                    ensure!(entry.kind != EntryKind::File, "a file without content");
                     check_entry(entry)?;
                 }
                 Record::File { entry, chunks } => {
-                    ensure!(entry.kind == Kind::File, "content of no file");
+                    ensure!(entry.kind == EntryKind::File, "content of no file");
                     check_entry(entry)?;
                     ensure!(self.length(chunks)? == entry.size, "a file of another size than its content");
                 }
                 Record::Begin { entry, .. } => {
-                    ensure!(entry.kind == Kind::File, "content of no file");
+                    ensure!(entry.kind == EntryKind::File, "content of no file");
                     check_entry(entry)?;
                 }
                 Record::Data { offset, chunks, .. } => {
@@ -219,8 +219,8 @@ fn check_attributes(mode: u32, mtime: Timestamp) -> anyhow::Result<()> {
 
 /// A part in the making.
 #[derive(Debug, Default)]
-pub(crate) struct Draft {
-    pub(crate) part: Part,
+pub(crate) struct PartBuilder {
+    pub(crate) part: ManifestPart,
     packs: HashMap<PackName, u32>,
     blocks: HashMap<u32, u32>,
     chunks: HashMap<(u32, u32), u32>,
@@ -228,7 +228,7 @@ pub(crate) struct Draft {
     weight: usize,
 }
 
-impl Draft {
+impl PartBuilder {
     /// The chunk's position in this part; `place` tells where its block is.
     pub(crate) fn chunk(&mut self, chunk: &Located, place: impl FnOnce() -> (PackName, u32, u32, u32)) -> u32 {
         if let Some(known) = self.chunks.get(&(chunk.block, chunk.at)) {
@@ -278,32 +278,32 @@ fn position(count: usize) -> u32 {
 mod tests {
     use test_case::test_case;
 
-    use super::super::entry::Place;
+    use super::super::entry::Tree;
     use super::*;
     use crate::workspace::store::{Located, Visibility};
 
-    fn entry(kind: Kind, size: u64) -> Entry {
+    fn entry(kind: EntryKind, size: u64) -> Entry {
         let (mode, mtime) = (0o644, Timestamp::default());
-        Entry { place: Place::Project, kind, path: b"f".to_vec(), mode, mtime, size, target: Vec::new() }
+        Entry { tree: Tree::Project, kind, path: b"f".to_vec(), mode, mtime, size, target: Vec::new() }
     }
 
-    fn part() -> Part {
-        let mut draft = Draft::default();
+    fn part() -> ManifestPart {
+        let mut draft = PartBuilder::default();
         let pack =
             PackName { id: "00112233445566778899aabbccddeeff".parse().unwrap(), visibility: Visibility::Session };
         let located = |at, length| Located { hash: ChunkHash::of(b"x"), length, block: 9, at };
         let first = draft.chunk(&located(0, 10), || (pack, 8, 20, 30));
         let second = draft.chunk(&located(10, 20), || unreachable!("the block is known"));
         assert_eq!(draft.chunk(&located(0, 10), || unreachable!()), first);
-        draft.record(Record::Entry(entry(Kind::Directory, 0)));
-        draft.record(Record::File { entry: entry(Kind::File, 30), chunks: vec![first, second] });
+        draft.record(Record::Entry(entry(EntryKind::Directory, 0)));
+        draft.record(Record::File { entry: entry(EntryKind::File, 30), chunks: vec![first, second] });
         draft.part
     }
 
     #[test]
     fn a_part_comes_back() {
-        let part = Part { end: Some(End { warnings: vec!["skipped".to_owned()] }), ..part() };
-        assert_eq!(Part::decode(&part.encode().unwrap()).unwrap(), part);
+        let part = ManifestPart { end: Some(TransferEnd { warnings: vec!["skipped".to_owned()] }), ..part() };
+        assert_eq!(ManifestPart::decode(&part.encode().unwrap()).unwrap(), part);
     }
 
     #[test]
@@ -312,8 +312,8 @@ mod tests {
         for at in 0..encoded.len() {
             let mut bent = encoded.clone();
             bent[at] ^= 1;
-            assert!(Part::decode(&bent).is_err(), "byte {at}");
-            assert!(Part::decode(&encoded[..at]).is_err(), "cut at {at}");
+            assert!(ManifestPart::decode(&bent).is_err(), "byte {at}");
+            assert!(ManifestPart::decode(&encoded[..at]).is_err(), "cut at {at}");
         }
     }
 
@@ -323,29 +323,31 @@ mod tests {
     #[test_case(|part| part.chunks[0].block = 1; "chunk in no block")]
     #[test_case(|part| part.chunks[1].length = 21; "chunk beyond its block")]
     #[test_case(|part| part.chunks[1].length = 0; "empty chunk")]
-    #[test_case(|part| part.records.push(Record::Entry(entry(Kind::File, 0))); "file without content")]
-    #[test_case(|part| part.records.push(Record::File { entry: entry(Kind::Link, 0), chunks: vec![] }); "content of a link")]
-    #[test_case(|part| part.records.push(Record::File { entry: entry(Kind::File, 9), chunks: vec![0] }); "another size")]
+    #[test_case(|part| part.records.push(Record::Entry(entry(EntryKind::File, 0))); "file without content")]
+    #[test_case(|part| part.records.push(Record::File { entry: entry(EntryKind::Link, 0), chunks: vec![] }); "content of a link")]
+    #[test_case(|part| part.records.push(Record::File { entry: entry(EntryKind::File, 9), chunks: vec![0] }); "another size")]
     #[test_case(|part| part.records.push(Record::Data { file: 0, offset: 0, chunks: vec![2] }); "no such chunk")]
     #[test_case(|part| part.records.push(Record::Data { file: 0, offset: u64::MAX, chunks: vec![0] }); "beyond the end")]
     #[test_case(|part| part.records.push(Record::End { file: 0, size: 0, mode: 0o10000, mtime: Timestamp::default() }); "mode")]
-    #[test_case(|part| part.end = Some(End { warnings: vec![String::new(); 102] }); "warnings")]
-    fn an_impossible_part_is_refused(change: fn(&mut Part)) {
+    #[test_case(|part| part.end = Some(TransferEnd { warnings: vec![String::new(); 102] }); "warnings")]
+    fn an_impossible_part_is_refused(change: fn(&mut ManifestPart)) {
         let mut part = part();
         change(&mut part);
-        assert!(Part::decode(&part.encode().unwrap()).is_err());
+        assert!(ManifestPart::decode(&part.encode().unwrap()).is_err());
     }
 
     #[test]
     fn records_have_a_limit() {
-        let with = |count| Part { records: vec![Record::Void { file: 0 }; count], ..Part::default() }.encode().unwrap();
-        assert_eq!(Part::decode(&with(RECORDS)).unwrap().records.len(), RECORDS);
-        assert!(Part::decode(&with(RECORDS + 1)).is_err());
+        let with = |count| {
+            ManifestPart { records: vec![Record::Void { file: 0 }; count], ..ManifestPart::default() }.encode().unwrap()
+        };
+        assert_eq!(ManifestPart::decode(&with(RECORDS)).unwrap().records.len(), RECORDS);
+        assert!(ManifestPart::decode(&with(RECORDS + 1)).is_err());
     }
 
     #[test]
     fn another_version_is_told() {
-        let error = Part::decode(b"SMEXPACKxxxx").unwrap_err();
+        let error = ManifestPart::decode(b"SMEXPACKxxxx").unwrap_err();
         assert!(error.to_string().contains("version"), "{error}");
     }
 }

@@ -1,6 +1,6 @@
 //! Puts what was staged into the host's trees, after all of it was judged.
 //!
-//! The container is assumed to be hostile: [`apply`] checks every entry and every place it would touch before it changes
+//! The container is assumed to be hostile: [`apply`] checks every entry and every tree it would touch before it changes
 //! anything. It never follows a link of either side.
 
 use std::collections::BTreeMap;
@@ -8,12 +8,12 @@ use std::io::Read as _;
 
 use anyhow::Context as _;
 
-use super::asked::{Verdict, verdicts};
+use super::asked::{EntryDecision, decisions};
 use super::env_lines;
 use super::judge::{judge, judge_together};
 use super::staging::{Staged, Staging};
 use crate::protocol::project::{Selection, Trees};
-use crate::workspace::manifest::{Entry, Kind, Place};
+use crate::workspace::manifest::{Entry, EntryKind, Tree};
 use crate::workspace::path::shown;
 use crate::workspace::summary::Summary;
 use crate::workspace::task::Stop;
@@ -37,37 +37,37 @@ pub(crate) fn apply(
     for entry in &mut entries {
         entry.mode |= owner_bits(entry.kind);
     }
-    let verdicts = verdicts(&entries, &roots, selection, &assigned, stop)?;
+    let decisions = decisions(&entries, &roots, selection, &assigned, stop)?;
     // Files come in the order in which they were finished.
     let left_out: BTreeMap<&[u8], LeftOut> = entries
         .iter()
-        .zip(&verdicts)
-        .filter_map(|(entry, verdict)| verdict.left_out().map(|why| (entry.path.as_slice(), why)))
+        .zip(&decisions)
+        .filter_map(|(entry, decision)| decision.left_out().map(|why| (entry.path.as_slice(), why)))
         .collect();
     for (path, why) in left_out {
         warnings.leave_out(why, path);
     }
     let asked: Vec<(usize, &Entry)> =
-        entries.iter().enumerate().filter(|(at, _)| verdicts.get(*at) == Some(&Verdict::Apply)).collect();
+        entries.iter().enumerate().filter(|(at, _)| decisions.get(*at) == Some(&EntryDecision::Apply)).collect();
     judge(&asked, &roots, stop)?;
     for line in received.into_iter().take(Warnings::MOST) {
         warnings.add(one_line(&line));
     }
 
     // From here on only the host itself can fail.
-    if roots.tmp.is_none() && asked.iter().any(|(_, entry)| entry.place == Place::Tmp && entry.kind == Kind::File) {
+    if roots.tmp.is_none() && asked.iter().any(|(_, entry)| entry.tree == Tree::Tmp && entry.kind == EntryKind::File) {
         roots.tmp = Some(trees.create(&trees.tmp)?);
     }
     let mut summary = Summary::default();
-    for place in [Place::Project, Place::Tmp] {
-        let Some(root) = roots.get(place) else { continue };
+    for tree in [Tree::Project, Tree::Tmp] {
+        let Some(root) = roots.get(tree) else { continue };
         let mut walker = Walker::unlocking(root);
-        for entry in deletions(&asked, place) {
+        for entry in deletions(&asked, tree) {
             write::delete(&mut walker, &entry.path)
                 .with_context(|| format!("failed to delete {}", shown(&entry.path)))?;
             summary.deleted += 1;
         }
-        let own = || asked.iter().copied().filter(|(_, entry)| entry.place == place && entry.kind != Kind::Deleted);
+        let own = || asked.iter().copied().filter(|(_, entry)| entry.tree == tree && entry.kind != EntryKind::Deleted);
         put_in_place(&mut walker, own, &contents, staging, &mut summary)?;
         walker.relock().context("failed to restore the modes of directories")?;
     }
@@ -76,11 +76,11 @@ pub(crate) fn apply(
 }
 
 /// What the host's own stages need of whatever a job leaves: git to clean it, the runner's helper to read it.
-fn owner_bits(kind: Kind) -> u32 {
+fn owner_bits(kind: EntryKind) -> u32 {
     match kind {
-        Kind::Directory => 0o700,
-        Kind::File => 0o400,
-        Kind::Link | Kind::Deleted | Kind::Special => 0,
+        EntryKind::Directory => 0o700,
+        EntryKind::File => 0o400,
+        EntryKind::Link | EntryKind::Deleted | EntryKind::Special => 0,
     }
 }
 
@@ -91,7 +91,8 @@ fn filter_env(
     staging: &Staging,
     warnings: &mut Warnings,
 ) -> anyhow::Result<()> {
-    let env = entries.iter_mut().enumerate().find(|(_, entry)| entry.place == Place::Tmp && entry.kind == Kind::File);
+    let env =
+        entries.iter_mut().enumerate().find(|(_, entry)| entry.tree == Tree::Tmp && entry.kind == EntryKind::File);
     let Some((at, entry)) = env else { return Ok(()) };
     let Some(name) = contents.get(&at) else { return Ok(()) };
     let content = staging.read(name, ENV_FILE_MAX).context(UNREADABLE_ENV)?;
@@ -106,9 +107,10 @@ fn filter_env(
 }
 
 /// What a directory holds before the directory, in whatever order they came.
-fn deletions<'e>(asked: &[(usize, &'e Entry)], place: Place) -> Vec<&'e Entry> {
+fn deletions<'e>(asked: &[(usize, &'e Entry)], tree: Tree) -> Vec<&'e Entry> {
     let own = asked.iter().map(|(_, entry)| *entry);
-    let mut deletions: Vec<&Entry> = own.filter(|entry| entry.place == place && entry.kind == Kind::Deleted).collect();
+    let mut deletions: Vec<&Entry> =
+        own.filter(|entry| entry.tree == tree && entry.kind == EntryKind::Deleted).collect();
     deletions.sort_unstable_by(|a, b| b.path.cmp(&a.path));
     deletions
 }
@@ -122,24 +124,24 @@ fn put_in_place<'a, I: DoubleEndedIterator<Item = (usize, &'a Entry)>>(
     summary: &mut Summary,
 ) -> anyhow::Result<()> {
     let failed = |entry: &Entry| format!("failed to write {}", shown(&entry.path));
-    for (_, entry) in entries().filter(|(_, entry)| entry.kind == Kind::Directory) {
+    for (_, entry) in entries().filter(|(_, entry)| entry.kind == EntryKind::Directory) {
         write::make_directory(walker, &entry.path).with_context(|| failed(entry))?;
     }
     for (at, entry) in entries() {
         match (entry.kind, contents.get(&at)) {
-            (Kind::File, Some(content)) => {
+            (EntryKind::File, Some(content)) => {
                 let end = FileEnd { size: entry.size, mode: entry.mode, mtime: entry.mtime };
                 write::place_file(walker, &entry.path, staging.fd(), content, &end).with_context(|| failed(entry))?;
                 summary.bytes += entry.size;
             }
-            (Kind::Link, _) => {
+            (EntryKind::Link, _) => {
                 write::write_link(walker, entry).with_context(|| failed(entry))?;
             }
             _ => continue,
         }
         summary.count(entry);
     }
-    for (_, entry) in entries().rev().filter(|(_, entry)| entry.kind == Kind::Directory) {
+    for (_, entry) in entries().rev().filter(|(_, entry)| entry.kind == EntryKind::Directory) {
         write::finish_directory(walker, entry).with_context(|| failed(entry))?;
     }
     Ok(())
@@ -159,7 +161,7 @@ fn assigned_after(
     contents: &BTreeMap<usize, String>,
     roots: &Roots,
 ) -> anyhow::Result<Vec<u8>> {
-    let Some(at) = entries.iter().position(|entry| entry.place == Place::Tmp && entry.path == ENV_FILE) else {
+    let Some(at) = entries.iter().position(|entry| entry.tree == Tree::Tmp && entry.path == ENV_FILE) else {
         return assigned(roots);
     };
     let mut content = Vec::new();

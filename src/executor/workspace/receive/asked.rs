@@ -8,39 +8,39 @@ use std::collections::{HashMap, HashSet};
 
 use crate::protocol::project::Selection;
 use crate::workspace::listing::{node, view};
-use crate::workspace::manifest::{Entry, Kind, Place};
+use crate::workspace::manifest::{Entry, EntryKind, Tree};
 use crate::workspace::path::{ancestors, enters_git};
-use crate::workspace::select::{Effort, Node, View, Wanted};
+use crate::workspace::select::{Effort, Node, TreeView, Wanted};
 use crate::workspace::task::Stop;
 use crate::workspace::tree::{FileStat, Roots, Scope, Walker};
 use crate::workspace::warnings::{LeftOut, Warnings};
 
 /// What is done about an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum EntryDecision {
     Apply,
     /// There is nothing to do, and nothing to tell.
     Pass,
     LeaveOut(LeftOut),
 }
 
-impl Verdict {
+impl EntryDecision {
     pub(crate) fn left_out(self) -> Option<LeftOut> {
         match self {
-            Verdict::LeaveOut(why) => Some(why),
-            Verdict::Apply | Verdict::Pass => None,
+            EntryDecision::LeaveOut(why) => Some(why),
+            EntryDecision::Apply | EntryDecision::Pass => None,
         }
     }
 }
 
 /// Tells what to do about each entry. `assigned` is the content that `gitlab_runner_env` will have.
-pub(crate) fn verdicts(
+pub(crate) fn decisions(
     entries: &[Entry],
     roots: &Roots,
     selection: &Selection,
     assigned: &[u8],
     stop: &Stop,
-) -> anyhow::Result<Vec<Verdict>> {
+) -> anyhow::Result<Vec<EntryDecision>> {
     let project = roots.project_bytes();
     let listed = if selection.everything || entries.is_empty() { Vec::new() } else { list(roots, stop)? };
     let after = selection.wanted(&tree_after(project, &listed, entries), assigned, Effort::Host);
@@ -51,40 +51,40 @@ pub(crate) fn verdicts(
     let replaced: HashSet<&[u8]> = entries
         .iter()
         .zip(&written)
-        .filter(|(entry, why)| why.is_none() && !matches!(entry.kind, Kind::Directory | Kind::Deleted))
+        .filter(|(entry, why)| why.is_none() && !matches!(entry.kind, EntryKind::Directory | EntryKind::Deleted))
         .map(|(entry, _)| entry.path.as_slice())
         .collect();
-    let has_deletions = entries.iter().any(|entry| entry.kind == Kind::Deleted && entry.place == Place::Project);
+    let has_deletions = entries.iter().any(|entry| entry.kind == EntryKind::Deleted && entry.tree == Tree::Project);
     let before = if has_deletions && !selection.everything {
         selection.wanted(&view(project, &listed), assigned, Effort::Host)
     } else {
         Wanted::default()
     };
     let held: HashSet<&[u8]> = listed.iter().map(|(entry, _)| entry.path.as_slice()).collect();
-    let verdict = |(entry, why): (&Entry, &Option<LeftOut>)| match (entry.kind, why) {
-        _ if entry.place == Place::Tmp => Verdict::Apply,
-        (Kind::Deleted, _) => {
+    let decision = |(entry, why): (&Entry, &Option<LeftOut>)| match (entry.kind, why) {
+        _ if entry.tree == Tree::Tmp => EntryDecision::Apply,
+        (EntryKind::Deleted, _) => {
             let path = entry.path.as_slice();
             if selection.everything || before.wants(path) || ancestors(path).any(|above| replaced.contains(above)) {
-                Verdict::Apply
+                EntryDecision::Apply
             } else if held.contains(path) {
-                Verdict::LeaveOut(LeftOut::Unasked)
+                EntryDecision::LeaveOut(LeftOut::Unasked)
             } else {
-                Verdict::Pass
+                EntryDecision::Pass
             }
         }
-        (_, None) => Verdict::Apply,
-        (Kind::Directory, Some(_)) if above_written.contains(entry.path.as_slice()) => Verdict::Apply,
-        (Kind::Directory, Some(_)) if above_asked.contains(entry.path.as_slice()) => Verdict::Pass,
-        (_, Some(why)) => Verdict::LeaveOut(*why),
+        (_, None) => EntryDecision::Apply,
+        (EntryKind::Directory, Some(_)) if above_written.contains(entry.path.as_slice()) => EntryDecision::Apply,
+        (EntryKind::Directory, Some(_)) if above_asked.contains(entry.path.as_slice()) => EntryDecision::Pass,
+        (_, Some(why)) => EntryDecision::LeaveOut(*why),
     };
-    Ok(entries.iter().zip(&written).map(verdict).collect())
+    Ok(entries.iter().zip(&written).map(decision).collect())
 }
 
 /// Why each entry is not written, by itself.
 fn written(project: &[u8], entries: &[Entry], selection: &Selection, after: &Wanted) -> Vec<Option<LeftOut>> {
     let judge = |entry: &Entry| {
-        if entry.place == Place::Tmp || entry.kind == Kind::Deleted {
+        if entry.tree == Tree::Tmp || entry.kind == EntryKind::Deleted {
             None
         } else if !after.wants(&entry.path) {
             Some(LeftOut::Unasked)
@@ -97,7 +97,7 @@ fn written(project: &[u8], entries: &[Entry], selection: &Selection, after: &Wan
 
 /// Directories above entries of the project that are no deletions.
 fn above<'e>(entries: impl Iterator<Item = &'e Entry>) -> HashSet<&'e [u8]> {
-    let here = entries.filter(|entry| entry.place == Place::Project && entry.kind != Kind::Deleted);
+    let here = entries.filter(|entry| entry.tree == Tree::Project && entry.kind != EntryKind::Deleted);
     here.flat_map(|entry| ancestors(&entry.path)).collect()
 }
 
@@ -108,14 +108,14 @@ fn list(roots: &Roots, stop: &Stop) -> anyhow::Result<Vec<(Entry, FileStat)>> {
     listed
 }
 
-fn tree_after<'e>(project: &[u8], listed: &'e [(Entry, FileStat)], entries: &'e [Entry]) -> View<'e> {
+fn tree_after<'e>(project: &[u8], listed: &'e [(Entry, FileStat)], entries: &'e [Entry]) -> TreeView<'e> {
     let mut nodes: HashMap<&[u8], Node<'_>> = HashMap::with_capacity(listed.len() + entries.len());
     let own = listed.iter().map(|(entry, _)| entry);
-    for entry in own.chain(entries.iter().filter(|entry| entry.place == Place::Project)) {
+    for entry in own.chain(entries.iter().filter(|entry| entry.tree == Tree::Project)) {
         match entry.kind {
-            Kind::Deleted => nodes.remove(entry.path.as_slice()),
+            EntryKind::Deleted => nodes.remove(entry.path.as_slice()),
             _ => nodes.insert(&entry.path, node(entry)),
         };
     }
-    View::new(project, nodes)
+    TreeView::new(project, nodes)
 }

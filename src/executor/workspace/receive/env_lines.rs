@@ -18,13 +18,13 @@ pub(crate) fn filtered(content: &[u8]) -> Option<(Vec<u8>, String)> {
     let mut lengths = BTreeMap::new();
     for line in content.split_inclusive(|byte| *byte == b'\n') {
         match judge(line, &mut lengths) {
-            Verdict::Keep => kept.extend_from_slice(line),
-            Verdict::Empty => changed = true,
-            Verdict::Refused(name) => {
+            LineDecision::Keep => kept.extend_from_slice(line),
+            LineDecision::Empty => changed = true,
+            LineDecision::Refused(name) => {
                 changed = true;
                 refused.insert(name);
             }
-            Verdict::NoAssignment => {
+            LineDecision::NoAssignment => {
                 changed = true;
                 nameless += 1;
             }
@@ -33,7 +33,7 @@ pub(crate) fn filtered(content: &[u8]) -> Option<(Vec<u8>, String)> {
     changed.then(|| (kept, explain(&refused, nameless)))
 }
 
-enum Verdict {
+enum LineDecision {
     Keep,
     /// Says nothing; the runner would fail at it.
     Empty,
@@ -42,11 +42,11 @@ enum Verdict {
 }
 
 /// `lengths` holds what each variable has come to.
-fn judge(line: &[u8], lengths: &mut BTreeMap<String, usize>) -> Verdict {
+fn judge(line: &[u8], lengths: &mut BTreeMap<String, usize>) -> LineDecision {
     let line: Vec<u8> = line.iter().copied().filter(|byte| *byte != 0).collect();
     let line = trimmed(&line);
     if line.is_empty() {
-        return Verdict::Empty;
+        return LineDecision::Empty;
     }
     let end = line.iter().position(|byte| *byte == b'=').unwrap_or(line.len());
     let name = line.get(..end).unwrap_or_default();
@@ -60,13 +60,13 @@ fn judge(line: &[u8], lengths: &mut BTreeMap<String, usize>) -> Verdict {
             let length = before.saturating_add(line.len());
             if names::reach(name) == Reach::Anyone && length < LONGEST {
                 lengths.insert(name.to_owned(), length);
-                Verdict::Keep
+                LineDecision::Keep
             } else {
-                Verdict::Refused(name.to_owned())
+                LineDecision::Refused(name.to_owned())
             }
         }
         // Not shown: where there is no name, all of it may be a value.
-        _ => Verdict::NoAssignment,
+        _ => LineDecision::NoAssignment,
     }
 }
 

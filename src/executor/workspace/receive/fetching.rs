@@ -13,13 +13,13 @@ use tokio::sync::Semaphore;
 
 use super::fetch_plan::{Fetch, Target};
 use super::manifest_reader::{AllSent, FIRST_PAUSE, ManifestReader};
-use super::quota::Limits;
+use super::quota::TransferLimits;
 use super::sink::Sink;
 use crate::cloud::ObjectStore;
 use crate::protocol::keys::TransferKeys;
 use crate::workspace::path::shown;
 use crate::workspace::store::{ChunkHash, open_block};
-use crate::workspace::task::{Progress, Stop, StopOnDrop, lock, on_thread, persist};
+use crate::workspace::task::{Stop, StopOnDrop, TransferProgress, lock, on_thread, persist};
 
 /// A pack is not in the store although the manifest counts on it, as after its expiry: sending again mends it.
 #[derive(Debug, thiserror::Error)]
@@ -46,9 +46,9 @@ pub(crate) async fn fetch<S: Sink>(
     store: &dyn ObjectStore,
     route: &TransferKeys,
     all_sent: &AllSent,
-    limits: &Limits,
+    limits: &TransferLimits,
     sink: &Arc<S>,
-    progress: &Arc<Progress>,
+    progress: &Arc<TransferProgress>,
 ) -> anyhow::Result<Vec<String>> {
     let stop = Stop::default();
     let _guard = StopOnDrop(stop.clone());
@@ -91,7 +91,7 @@ async fn get(
     route: &TransferKeys,
     fetch: &Fetch,
     all_sent: &AllSent,
-    progress: &Progress,
+    progress: &TransferProgress,
 ) -> anyhow::Result<Bytes> {
     let key = fetch.pack.key(route);
     let (start, length) = (fetch.start(), fetch.end() - fetch.start());
@@ -113,7 +113,7 @@ pub(crate) async fn write<S: Sink>(
     bytes: Bytes,
     sink: &Arc<S>,
     stop: &Stop,
-    progress: &Arc<Progress>,
+    progress: &Arc<TransferProgress>,
 ) -> anyhow::Result<()> {
     let (sink, stop, busy) = (sink.clone(), stop.clone(), progress.busy());
     let written = on_thread(move |_| {

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use rustix::fs::FileType;
 
 use crate::base::failure::Failure;
-use crate::workspace::manifest::{Entry, Kind, Place};
+use crate::workspace::manifest::{Entry, EntryKind, Tree};
 use crate::workspace::path::{DEEPEST, ancestors, enters_git, malformed, shown};
 use crate::workspace::task::Stop;
 use crate::workspace::tree::{ENV_FILE, ENV_FILE_MAX, Roots, Scope, Walker};
@@ -28,17 +28,17 @@ pub(crate) fn judge_alone(entry: &Entry) -> Result<(), &'static str> {
     if enters_git(&entry.path) {
         return Err("nothing may be written into `.git`");
     }
-    if entry.kind == Kind::Special {
+    if entry.kind == EntryKind::Special {
         return Err("it is neither a file, a directory nor a link");
     }
     if entry.mode & SET_ID != 0 {
         return Err("it is set-user-id or set-group-id");
     }
-    if entry.kind != Kind::Link && !entry.target.is_empty() {
+    if entry.kind != EntryKind::Link && !entry.target.is_empty() {
         return Err("it has a target and is no link");
     }
-    if entry.place == Place::Tmp {
-        if entry.path != ENV_FILE || !matches!(entry.kind, Kind::File | Kind::Deleted) {
+    if entry.tree == Tree::Tmp {
+        if entry.path != ENV_FILE || !matches!(entry.kind, EntryKind::File | EntryKind::Deleted) {
             return Err("of the temporary directory only the file `gitlab_runner_env` may come back");
         }
         if entry.size > ENV_FILE_MAX {
@@ -56,16 +56,16 @@ pub(crate) fn refused(entry: &Entry, why: &str) -> anyhow::Error {
 
 /// Every entry by itself, and the entries among each other.
 pub(crate) fn judge_together(entries: &[Entry]) -> anyhow::Result<()> {
-    let mut known: HashMap<(Place, &[u8]), &Entry> = HashMap::with_capacity(entries.len());
+    let mut known: HashMap<(Tree, &[u8]), &Entry> = HashMap::with_capacity(entries.len());
     for entry in entries {
         judge_alone(entry).map_err(|why| refused(entry, why))?;
-        if known.insert((entry.place, &entry.path), entry).is_some() {
+        if known.insert((entry.tree, &entry.path), entry).is_some() {
             return Err(refused(entry, "it comes twice"));
         }
     }
-    for entry in entries.iter().filter(|entry| entry.kind != Kind::Deleted) {
+    for entry in entries.iter().filter(|entry| entry.kind != EntryKind::Deleted) {
         for above in ancestors(&entry.path) {
-            if known.get(&(entry.place, above)).is_some_and(|above| above.kind != Kind::Directory) {
+            if known.get(&(entry.tree, above)).is_some_and(|above| above.kind != EntryKind::Directory) {
                 return Err(refused(entry, &format!("{} above it is no directory", shown(above))));
             }
         }
@@ -75,18 +75,18 @@ pub(crate) fn judge_together(entries: &[Entry]) -> anyhow::Result<()> {
 
 /// What the job asked for, against what the host has.
 pub(crate) fn judge(asked: &[(usize, &Entry)], roots: &Roots, stop: &Stop) -> anyhow::Result<()> {
-    let known: HashMap<(Place, &[u8]), &Entry> =
-        asked.iter().map(|(_, entry)| ((entry.place, entry.path.as_slice()), *entry)).collect();
+    let known: HashMap<(Tree, &[u8]), &Entry> =
+        asked.iter().map(|(_, entry)| ((entry.tree, entry.path.as_slice()), *entry)).collect();
     let mut host = Host { walker: Walker::new(roots.project()?), kinds: HashMap::new() };
     for (_, entry) in asked {
         stop.check()?;
-        if entry.place == Place::Project && entry.kind != Kind::Deleted {
+        if entry.tree == Tree::Project && entry.kind != EntryKind::Deleted {
             host.judge(entry, &known)?;
         }
     }
     host.judge_bare_repository(&known)?;
     if let Some(root) = &roots.tmp
-        && asked.iter().any(|(_, entry)| entry.place == Place::Tmp)
+        && asked.iter().any(|(_, entry)| entry.tree == Tree::Tmp)
         && let Some(stat) = Walker::new(root).stat(ENV_FILE)?
         && FileType::from_raw_mode(stat.st_mode) == FileType::Directory
     {
@@ -113,34 +113,34 @@ impl Host {
         Ok(kind)
     }
 
-    fn judge(&mut self, entry: &Entry, known: &HashMap<(Place, &[u8]), &Entry>) -> anyhow::Result<()> {
+    fn judge(&mut self, entry: &Entry, known: &HashMap<(Tree, &[u8]), &Entry>) -> anyhow::Result<()> {
         for above in ancestors(&entry.path) {
             match self.kind(above)? {
                 Some(FileType::Directory) => {}
                 // Nothing below it on the host either.
                 None => return Ok(()),
-                Some(_) if known.get(&(entry.place, above)).is_some_and(|above| above.kind == Kind::Directory) => {
+                Some(_) if known.get(&(entry.tree, above)).is_some_and(|above| above.kind == EntryKind::Directory) => {
                     return Ok(());
                 }
                 Some(_) => return Err(refused(entry, &format!("{} is no directory on the host", shown(above)))),
             }
         }
-        if entry.kind != Kind::Directory && self.kind(&entry.path)? == Some(FileType::Directory) {
+        if entry.kind != EntryKind::Directory && self.kind(&entry.path)? == Some(FileType::Directory) {
             self.judge_replaced(entry, known)?;
         }
         Ok(())
     }
 
     /// A directory of the host may become a file or a link only if the container deleted all it holds.
-    fn judge_replaced(&mut self, entry: &Entry, known: &HashMap<(Place, &[u8]), &Entry>) -> anyhow::Result<()> {
+    fn judge_replaced(&mut self, entry: &Entry, known: &HashMap<(Tree, &[u8]), &Entry>) -> anyhow::Result<()> {
         let mut ignored = Warnings::default();
         let stop = Stop::default();
-        let scope = Scope { place: entry.place, top: &entry.path, skip: &|_| false, stop: &stop };
+        let scope = Scope { tree: entry.tree, top: &entry.path, skip: &|_| false, stop: &stop };
         let held = self.walker.list(&scope, &mut ignored)?;
         let kept = held
             .iter()
             .map(|(held, _)| held)
-            .find(|held| known.get(&(held.place, &held.path[..])).is_none_or(|held| held.kind != Kind::Deleted));
+            .find(|held| known.get(&(held.tree, &held.path[..])).is_none_or(|held| held.kind != EntryKind::Deleted));
         match kept {
             None if ignored.is_empty() => Ok(()),
             None => Err(refused(entry, "it would replace a directory of the host that holds a socket, FIFO or device")),
@@ -153,11 +153,11 @@ impl Host {
 
     /// Without a `.git`, git takes a directory with a `HEAD` for a repository when it finds objects and references, there or where
     /// `commondir` leads, and obeys its configuration.
-    fn judge_bare_repository(&mut self, known: &HashMap<(Place, &[u8]), &Entry>) -> anyhow::Result<()> {
+    fn judge_bare_repository(&mut self, known: &HashMap<(Tree, &[u8]), &Entry>) -> anyhow::Result<()> {
         const PARTS: [&[u8]; 6] = [b"HEAD", b"objects", b"refs", b"commondir", b"config", b"config.worktree"];
         let coming = |name: &[u8]| {
             known.values().copied().find(|entry| {
-                entry.place == Place::Project && entry.kind != Kind::Deleted && entry.path.eq_ignore_ascii_case(name)
+                entry.tree == Tree::Project && entry.kind != EntryKind::Deleted && entry.path.eq_ignore_ascii_case(name)
             })
         };
         let Some(first) = PARTS.iter().find_map(|part| coming(part)) else { return Ok(()) };

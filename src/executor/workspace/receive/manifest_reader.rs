@@ -9,13 +9,13 @@ use anyhow::{Context as _, ensure};
 
 use super::fetch_plan::{Fetch, WantedChunks, absent, fetches, want};
 use super::judge::refused;
-use super::quota::{Limits, Quota};
+use super::quota::{Quota, TransferLimits};
 use super::sink::{Incoming, Sink};
 use crate::base::failure::Failure;
 use crate::cloud::ObjectStore;
 use crate::protocol::keys::TransferKeys;
-use crate::workspace::manifest::{Entry, Part, Record};
-use crate::workspace::task::{Progress, on_thread, persist};
+use crate::workspace::manifest::{Entry, ManifestPart, Record};
+use crate::workspace::task::{TransferProgress, on_thread, persist};
 use crate::workspace::tree::FileEnd;
 
 /// Whether all of a transfer is known to be in the store.
@@ -85,7 +85,7 @@ pub(crate) struct ManifestReader<'a, S> {
     route: &'a TransferKeys,
     all_sent: &'a AllSent,
     sink: Arc<S>,
-    progress: &'a Arc<Progress>,
+    progress: &'a Arc<TransferProgress>,
     next: u32,
     /// By the sender's number.
     large: HashMap<u32, OpenFile>,
@@ -100,15 +100,15 @@ impl<'a, S: Sink> ManifestReader<'a, S> {
         store: &'a dyn ObjectStore,
         route: &'a TransferKeys,
         all_sent: &'a AllSent,
-        limits: &Limits,
+        limits: &TransferLimits,
         sink: Arc<S>,
-        progress: &'a Arc<Progress>,
+        progress: &'a Arc<TransferProgress>,
     ) -> Self {
         let (next, large, files, quota, warnings) = (0, HashMap::new(), 0, Quota::new(limits), None);
         Self { store, route, all_sent, sink, progress, next, large, files, quota, warnings }
     }
 
-    pub(super) async fn part(&mut self) -> anyhow::Result<Part> {
+    pub(super) async fn part(&mut self) -> anyhow::Result<ManifestPart> {
         let key = self.route.part(self.next);
         let mut pause = FIRST_PAUSE;
         let encoded = loop {
@@ -133,14 +133,14 @@ impl<'a, S: Sink> ManifestReader<'a, S> {
         };
         self.next += 1;
         self.progress.sent(encoded.len());
-        Part::decode(&encoded).with_context(|| format!("failed to read {}", self.store.uri(&key)))
+        ManifestPart::decode(&encoded).with_context(|| format!("failed to read {}", self.store.uri(&key)))
     }
 
     /// Takes up a part's entries and tells what to fetch for its files.
-    pub(super) async fn plan(&mut self, part: Part) -> anyhow::Result<Vec<Fetch>> {
+    pub(super) async fn plan(&mut self, part: ManifestPart) -> anyhow::Result<Vec<Fetch>> {
         let mut wanted = WantedChunks::new();
         let mut steps = Vec::new();
-        let Part { packs, blocks, chunks, records, end } = part;
+        let ManifestPart { packs, blocks, chunks, records, end } = part;
         let is_empty = records.is_empty();
         for record in records {
             match record {

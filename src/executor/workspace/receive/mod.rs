@@ -15,7 +15,7 @@ mod staging;
 
 pub use fetching::{Damaged, MissingPacks};
 pub use manifest_reader::AllSent;
-pub use quota::Limits;
+pub use quota::TransferLimits;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::cloud::{CloudError, ObjectStore};
 use crate::protocol::keys::TransferKeys;
 use crate::protocol::project::{Selection, Trees};
 use crate::workspace::summary::Summary;
-use crate::workspace::task::{Progress, Stop, on_thread};
+use crate::workspace::task::{Stop, TransferProgress, on_thread};
 use crate::workspace::tree::{Roots, Snapshot};
 use placing::Placing;
 use staging::Staging;
@@ -35,7 +35,7 @@ use staging::Staging;
 pub struct Bounds<'a> {
     /// What the job asks for: the host's own, never one that came from a container.
     pub selection: &'a Selection,
-    pub limits: &'a Limits,
+    pub limits: &'a TransferLimits,
 }
 
 /// Where on the host results go.
@@ -48,20 +48,20 @@ pub struct Destination<'a> {
 
 /// Container: receives what [`crate::workspace::send()`] sends, while it does, and returns the state of every entry for [`crate::workspace::send_changes`].
 /// Whatever is there already and does not travel stays. It waits for the sender without end: whoever calls ends it, and then
-/// waits for [`Progress::at_rest`].
+/// waits for [`TransferProgress::at_rest`].
 ///
 /// [`MissingPacks`] and [`Damaged`] are among the causes of its errors.
 pub async fn receive(
     store: &dyn ObjectStore,
     route: &TransferKeys,
     trees: &Trees,
-    progress: &Arc<Progress>,
+    progress: &Arc<TransferProgress>,
 ) -> anyhow::Result<(Snapshot, Summary)> {
     let started = Instant::now();
     let received = async {
         let placing = Arc::new(Placing::new(Roots::create(trees)?));
         let all_sent = AllSent::default();
-        let warnings = fetching::fetch(store, route, &all_sent, &Limits::none(), &placing, progress).await?;
+        let warnings = fetching::fetch(store, route, &all_sent, &TransferLimits::none(), &placing, progress).await?;
         let busy = progress.busy();
         let finish = move |_: &Stop| {
             let _busy = busy;
@@ -95,7 +95,7 @@ pub async fn apply_changes(
     destination: Destination<'_>,
     bounds: Bounds<'_>,
     all_sent: &AllSent,
-    progress: &Arc<Progress>,
+    progress: &Arc<TransferProgress>,
 ) -> anyhow::Result<Summary> {
     let started = Instant::now();
     let (trees, selection, limits) = (destination.trees.clone(), bounds.selection.clone(), bounds.limits);

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 
 use super::git_stat;
 use super::sink::{Incoming, Sink, WriteState};
-use crate::workspace::manifest::{Entry, Kind, Place};
+use crate::workspace::manifest::{Entry, EntryKind, Tree};
 use crate::workspace::path::{shown, split};
 use crate::workspace::store::{ChunkHash, is_zero};
 use crate::workspace::summary::Summary;
@@ -25,21 +25,21 @@ const LONGEST_GIT_FILE: u64 = 8192;
 pub(crate) struct Placing {
     roots: Roots,
     /// Walkers that no thread uses at the moment.
-    idle: Mutex<Vec<(Place, Walker)>>,
+    idle: Mutex<Vec<(Tree, Walker)>>,
     placed: Mutex<Placed>,
 }
 
 #[derive(Default)]
 struct GitFiles {
     /// Each `.git` of the project that is a file or a link.
-    gits: Vec<(Vec<u8>, Kind)>,
+    gits: Vec<(Vec<u8>, EntryKind)>,
     /// Files of a name that a git directory has, small ones alone.
     files: Vec<Vec<u8>>,
 }
 
 #[derive(Default)]
 struct Placed {
-    stats: HashMap<(Place, Vec<u8>), FileStat>,
+    stats: HashMap<(Tree, Vec<u8>), FileStat>,
     /// In the order in which they came: parents first.
     directories: Vec<Entry>,
     summary: Summary,
@@ -50,18 +50,18 @@ impl Placing {
         Self { roots, idle: Mutex::default(), placed: Mutex::default() }
     }
 
-    fn with_walker<T>(&self, place: Place, work: impl FnOnce(&mut Walker) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    fn with_walker<T>(&self, tree: Tree, work: impl FnOnce(&mut Walker) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let idle = || lock(&self.idle);
         let known = {
             let mut idle = idle();
-            idle.iter().position(|(own, _)| *own == place).map(|at| idle.swap_remove(at).1)
+            idle.iter().position(|(own, _)| *own == tree).map(|at| idle.swap_remove(at).1)
         };
         let mut walker = match known {
             Some(walker) => walker,
-            None => Walker::unlocking(self.roots.existing(place)?),
+            None => Walker::unlocking(self.roots.existing(tree)?),
         };
         let done = work(&mut walker);
-        idle().push((place, walker));
+        idle().push((tree, walker));
         done
     }
 
@@ -69,7 +69,7 @@ impl Placing {
         let mut placed = lock(&self.placed);
         placed.summary.count(entry);
         placed.summary.bytes += size;
-        placed.stats.extend(stat.map(|stat| ((entry.place, entry.path.clone()), stat)));
+        placed.stats.extend(stat.map(|stat| ((entry.tree, entry.path.clone()), stat)));
     }
 
     /// Git's settings, then modes and times of directories, once nothing more is written into them.
@@ -78,9 +78,9 @@ impl Placing {
         let Placed { mut stats, directories, summary } = std::mem::take(&mut *lock(&self.placed));
         for entry in directories.into_iter().rev() {
             let stat = self
-                .with_walker(entry.place, |walker| Ok(write::finish_directory(walker, &entry)?))
+                .with_walker(entry.tree, |walker| Ok(write::finish_directory(walker, &entry)?))
                 .with_context(|| failed(&entry))?;
-            stats.extend(stat.map(|stat| ((entry.place, entry.path), stat)));
+            stats.extend(stat.map(|stat| ((entry.tree, entry.path), stat)));
         }
         for (_, walker) in lock(&self.idle).iter_mut() {
             walker.relock().context("failed to restore the modes of directories")?;
@@ -94,11 +94,13 @@ impl Placing {
     fn git_files(&self) -> GitFiles {
         let placed = lock(&self.placed);
         let mut found = GitFiles::default();
-        for ((_, path), stat) in placed.stats.iter().filter(|((place, _), _)| *place == Place::Project) {
+        for ((_, path), stat) in placed.stats.iter().filter(|((tree, _), _)| *tree == Tree::Project) {
             match split(path).1 {
-                b".git" if matches!(stat.kind, Kind::File | Kind::Link) => found.gits.push((path.clone(), stat.kind)),
+                b".git" if matches!(stat.kind, EntryKind::File | EntryKind::Link) => {
+                    found.gits.push((path.clone(), stat.kind))
+                }
                 b"HEAD" | b"config" | b"config.worktree"
-                    if stat.kind == Kind::File && stat.size <= git_stat::LARGEST =>
+                    if stat.kind == EntryKind::File && stat.size <= git_stat::LARGEST =>
                 {
                     found.files.push(path.clone());
                 }
@@ -114,16 +116,16 @@ impl Placing {
         let mut named = BTreeSet::new();
         for (git, kind) in gits {
             let project = self.roots.project_bytes();
-            let place = self.with_walker(Place::Project, |walker| place_of_git(walker, &git, kind)).ok().flatten();
+            let place = self.with_walker(Tree::Project, |walker| place_of_git(walker, &git, kind)).ok().flatten();
             named.extend(place.and_then(|place| git_stat::named(project, &git, &place)));
         }
         let configurations = git_stat::configurations(files.iter().map(Vec::as_slice), &named);
         for path in configurations {
-            match self.with_walker(Place::Project, |walker| settle_configuration(walker, path)) {
+            match self.with_walker(Tree::Project, |walker| settle_configuration(walker, path)) {
                 // It is as it arrived: a git directory of another name than `.git` may go back.
                 Ok(stat) => {
                     let mut placed = lock(&self.placed);
-                    placed.stats.extend(stat.map(|stat| ((Place::Project, path.to_vec()), stat)));
+                    placed.stats.extend(stat.map(|stat| ((Tree::Project, path.to_vec()), stat)));
                 }
                 Err(error) => tracing::warn!(error = format!("{error:#}"), "failed to settle {}", shown(path)),
             }
@@ -132,8 +134,8 @@ impl Placing {
 }
 
 /// What a `.git` that is a file or a link says of its directory's place.
-fn place_of_git(walker: &mut Walker, git: &[u8], kind: Kind) -> anyhow::Result<Option<Vec<u8>>> {
-    if kind == Kind::Link {
+fn place_of_git(walker: &mut Walker, git: &[u8], kind: EntryKind) -> anyhow::Result<Option<Vec<u8>>> {
+    if kind == EntryKind::Link {
         return Ok(Some(walker.target(git)?));
     }
     let mut content = Vec::new();
@@ -180,20 +182,20 @@ impl Sink for Placing {
 
     fn entry(&self, entry: Entry) -> anyhow::Result<()> {
         match entry.kind {
-            Kind::Directory => {
+            EntryKind::Directory => {
                 if !entry.path.is_empty() {
-                    self.with_walker(entry.place, |walker| Ok(write::make_directory(walker, &entry.path)?))
+                    self.with_walker(entry.tree, |walker| Ok(write::make_directory(walker, &entry.path)?))
                         .with_context(|| failed(&entry))?;
                 }
                 lock(&self.placed).directories.push(entry);
             }
-            Kind::Link => {
+            EntryKind::Link => {
                 let stat = self
-                    .with_walker(entry.place, |walker| Ok(write::write_link(walker, &entry)?))
+                    .with_walker(entry.tree, |walker| Ok(write::write_link(walker, &entry)?))
                     .with_context(|| failed(&entry))?;
                 self.note(&entry, 0, stat);
             }
-            Kind::File | Kind::Deleted | Kind::Special => {}
+            EntryKind::File | EntryKind::Deleted | EntryKind::Special => {}
         }
         Ok(())
     }
@@ -205,7 +207,7 @@ impl Sink for Placing {
 
     fn write(&self, file: &Incoming, offset: u64, content: &[u8]) -> anyhow::Result<()> {
         let entry = &file.entry;
-        self.with_walker(entry.place, |walker| {
+        self.with_walker(entry.tree, |walker| {
             let mut state = file.state();
             let open = write::open_new(walker, &entry.path, *state == WriteState::Announced)?;
             *state = WriteState::Made;
@@ -232,7 +234,7 @@ impl Sink for Placing {
             return Ok(());
         }
         let make = *state == WriteState::Announced;
-        let stat = self.with_walker(entry.place, |walker| {
+        let stat = self.with_walker(entry.tree, |walker| {
             Ok(write::settle_file(&write::open_new(walker, &entry.path, make)?, end)?)
         })?;
         self.note(entry, end.size, stat);
@@ -251,6 +253,6 @@ impl Sink for Placing {
             return Ok(());
         }
         let entry = &file.entry;
-        self.with_walker(entry.place, |walker| Ok(write::delete(walker, &entry.path)?)).with_context(|| failed(entry))
+        self.with_walker(entry.tree, |walker| Ok(write::delete(walker, &entry.path)?)).with_context(|| failed(entry))
     }
 }

@@ -8,20 +8,20 @@ use crate::workspace::path::shown;
 
 /// How much a container may send back. The operator sets them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
+pub struct TransferLimits {
     /// Bytes of uncompressed content. Default 100 GiB.
     pub max_bytes: u64,
     /// Entries: files, directories, links and deletions. Default 1,000,000.
     pub max_files: u64,
 }
 
-impl Default for Limits {
+impl Default for TransferLimits {
     fn default() -> Self {
         Self { max_bytes: 100 << 30, max_files: 1_000_000 }
     }
 }
 
-impl Limits {
+impl TransferLimits {
     /// For what comes from the host itself.
     pub(crate) fn none() -> Self {
         Self { max_bytes: u64::MAX, max_files: u64::MAX }
@@ -40,16 +40,16 @@ pub(crate) struct Quota {
     fetched: u64,
     /// Bytes of paths and targets.
     names: u64,
-    limits: Limits,
+    limits: TransferLimits,
 }
 
 impl Quota {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &TransferLimits) -> Self {
         Self {
             bytes: limits.max_bytes,
             entries: limits.max_files,
             fetched: limits.max_bytes.saturating_add(FETCH_SLACK),
-            names: if *limits == Limits::none() { u64::MAX } else { NAMES },
+            names: if *limits == TransferLimits::none() { u64::MAX } else { NAMES },
             limits: limits.clone(),
         }
     }
@@ -81,12 +81,12 @@ impl Quota {
 
 const FEWER: &str = "select less with the job's `artifacts` and `cache` paths, or ask the operator for a higher limit";
 
-fn too_many(limits: &Limits) -> anyhow::Error {
+fn too_many(limits: &TransferLimits) -> anyhow::Error {
     let message = format!("there are more than {} entries, which are the most that may come", limits.max_files);
     Failure::user(message).hint(FEWER).into()
 }
 
-fn too_large(entry: &Entry, limits: &Limits) -> anyhow::Error {
+fn too_large(entry: &Entry, limits: &TransferLimits) -> anyhow::Error {
     let name = shown(&entry.path);
     let message = format!("with {name} the content exceeds the {} bytes that may come", limits.max_bytes);
     Failure::user(message).hint(FEWER).into()

@@ -1,4 +1,4 @@
-//! What the helper of GitLab Runner finds and archives for a path of a job, in a [`View`] instead of on a disk.
+//! What the helper of GitLab Runner finds and archives for a path of a job, in a [`TreeView`] instead of on a disk.
 //!
 //! The helper makes the path relative to the project, globs it with `doublestar` and walks what was found. A link is followed
 //! before the first wildcard and never in what a wildcard finds. The order of the steps is the library's, for what it
@@ -7,8 +7,8 @@
 use std::collections::BTreeSet;
 
 use super::pattern;
-use super::pattern::{Budget, Trouble, comma, is_valid, matches, unescaped};
-use super::tree_view::{Node, View};
+use super::pattern::{Budget, PatternError, comma, is_valid, matches, unescaped};
+use super::tree_view::{Node, TreeView};
 
 const WILD: &[u8] = b"*?[{";
 const SPECIAL: &[u8] = b"*?[]{}";
@@ -16,7 +16,7 @@ const SPECIAL: &[u8] = b"*?[]{}";
 /// What a path finds.
 #[derive(Debug)]
 pub(crate) struct Glob<'v, 'a> {
-    view: &'v View<'a>,
+    view: &'v TreeView<'a>,
     budget: &'v Budget,
     /// The directory that the names which are found are relative to.
     base: Vec<u8>,
@@ -28,22 +28,22 @@ pub(crate) struct Glob<'v, 'a> {
 
 /// The names, relative to the tree, that `pattern` (as [`relative`] gives it) finds. Adds the links on the way to `links`.
 pub(crate) fn find(
-    view: &View<'_>,
+    view: &TreeView<'_>,
     pattern: &[u8],
     budget: &Budget,
     links: &mut BTreeSet<Vec<u8>>,
-) -> Result<Vec<Vec<u8>>, Trouble> {
+) -> Result<Vec<Vec<u8>>, PatternError> {
     if pattern::is_deep(pattern) {
-        return Err(Trouble::TooMuch);
+        return Err(PatternError::TooMuch);
     }
     let pattern = clean(pattern);
     let (base, rest) = before_wild(&pattern);
     if matches!(rest, b"" | b"." | b"..") {
-        let name = if is_valid(&pattern) { unescape(&pattern) } else { return Err(Trouble::Malformed) };
+        let name = if is_valid(&pattern) { unescape(&pattern) } else { return Err(PatternError::Malformed) };
         return Ok(view.resolve(&name, false, links).map(|_| name).into_iter().collect());
     }
     if !is_valid(rest) {
-        return Err(Trouble::Malformed);
+        return Err(PatternError::Malformed);
     }
     let mut found = Vec::new();
     let mut glob = Glob { view, budget, base, hands_on: !has_early_stars(rest), links };
@@ -53,7 +53,7 @@ pub(crate) fn find(
 
 impl<'a> Glob<'_, 'a> {
     /// `last`: what is found need not be a directory.
-    fn find(&mut self, pattern: &[u8], found: &mut Vec<Vec<u8>>, last: bool) -> Result<(), Trouble> {
+    fn find(&mut self, pattern: &[u8], found: &mut Vec<Vec<u8>>, last: bool) -> Result<(), PatternError> {
         self.budget.spend(pattern.len() + 1)?;
         let Some((first_wild, _)) = unescaped(pattern).find(|(_, byte)| WILD.contains(byte)) else {
             let name = unescape(pattern);
@@ -89,7 +89,7 @@ impl<'a> Glob<'_, 'a> {
         close: usize,
         found: &mut Vec<Vec<u8>>,
         last: bool,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), PatternError> {
         let mut directories = vec![Vec::new()];
         let mut start = 0;
         if let Some(cut) = last_of(&pattern[..open], b"/}").filter(|&at| pattern.get(at) == Some(&b'/')) {
@@ -121,7 +121,7 @@ impl<'a> Glob<'_, 'a> {
         name: &[u8],
         found: &mut Vec<Vec<u8>>,
         last: bool,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), PatternError> {
         if name.is_empty() {
             if let Some((_, Node::Directory)) = self.look(directory) {
                 found.push(directory.to_vec());
@@ -140,7 +140,7 @@ impl<'a> Glob<'_, 'a> {
     }
 
     /// The directory and all below it.
-    fn below(&mut self, directory: &[u8], found: &mut Vec<Vec<u8>>, last: bool) -> Result<(), Trouble> {
+    fn below(&mut self, directory: &[u8], found: &mut Vec<Vec<u8>>, last: bool) -> Result<(), PatternError> {
         let mut waiting = vec![directory.to_vec()];
         while let Some(directory) = waiting.pop() {
             if !matches!(self.look(&directory), Some((_, Node::Directory))) {
@@ -158,7 +158,7 @@ impl<'a> Glob<'_, 'a> {
         Ok(())
     }
 
-    fn list(&mut self, directory: &[u8]) -> Result<Vec<(Vec<u8>, Node<'a>)>, Trouble> {
+    fn list(&mut self, directory: &[u8]) -> Result<Vec<(Vec<u8>, Node<'a>)>, PatternError> {
         let Some((path, Node::Directory)) = self.look(directory) else { return Ok(Vec::new()) };
         let names = self.view.list(&path);
         self.budget.spend(names.len())?;

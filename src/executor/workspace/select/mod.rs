@@ -10,4 +10,4 @@ mod tree_view;
 #[cfg(test)]
 pub(super) use link::stray_link;
 pub(super) use selection::{Effort, Wanted};
-pub(super) use tree_view::{Node, View};
+pub(super) use tree_view::{Node, TreeView};

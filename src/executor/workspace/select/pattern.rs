@@ -8,7 +8,7 @@ use std::cell::Cell;
 
 /// What the runner would refuse, or what costs too much to find out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Trouble {
+pub(crate) enum PatternError {
     Malformed,
     TooMuch,
 }
@@ -22,11 +22,11 @@ impl Budget {
         Self(Cell::new(steps))
     }
 
-    pub(crate) fn spend(&self, steps: usize) -> Result<(), Trouble> {
+    pub(crate) fn spend(&self, steps: usize) -> Result<(), PatternError> {
         let left = self.0.get().checked_sub(u64::try_from(steps).unwrap_or(u64::MAX));
         // Once it is spent there is nothing left for smaller steps either: the outcome may not depend on their order.
         self.0.set(left.unwrap_or(0));
-        left.map(drop).ok_or(Trouble::TooMuch)
+        left.map(drop).ok_or(PatternError::TooMuch)
     }
 
     pub(crate) fn is_spent(&self) -> bool {
@@ -51,9 +51,9 @@ pub(crate) fn is_deep(pattern: &[u8]) -> bool {
 
 /// Whether the whole pattern fits the whole name. `thorough`: a name that does not fit is still an error when the rest of
 /// the pattern is malformed.
-pub(crate) fn matches(pattern: &[u8], name: &[u8], thorough: bool, budget: &Budget) -> Result<bool, Trouble> {
+pub(crate) fn matches(pattern: &[u8], name: &[u8], thorough: bool, budget: &Budget) -> Result<bool, PatternError> {
     if is_deep(pattern) {
-        return Err(Trouble::TooMuch);
+        return Err(PatternError::TooMuch);
     }
     let (retry, at, from) = (Retry::default(), 0, 0);
     Matcher { pattern, name, thorough, budget, retry, at, from, starts: true }.fits()
@@ -82,7 +82,7 @@ enum Step {
 }
 
 impl Matcher<'_> {
-    fn fits(mut self) -> Result<bool, Trouble> {
+    fn fits(mut self) -> Result<bool, PatternError> {
         while self.from < self.name.len() {
             self.budget.spend(1)?;
             match self.step()? {
@@ -90,7 +90,7 @@ impl Matcher<'_> {
                 Step::Differs if self.go_back() => {}
                 Step::Differs => {
                     return match self.pattern.get(self.at..) {
-                        Some(rest) if self.thorough && !is_valid(rest) => Err(Trouble::Malformed),
+                        Some(rest) if self.thorough && !is_valid(rest) => Err(PatternError::Malformed),
                         _ => Ok(false),
                     };
                 }
@@ -101,7 +101,7 @@ impl Matcher<'_> {
     }
 
     /// Holds the next of the pattern against the next of the name.
-    fn step(&mut self) -> Result<Step, Trouble> {
+    fn step(&mut self) -> Result<Step, PatternError> {
         let (letter, length) = character(&self.name[self.from..]);
         match self.pattern.get(self.at) {
             Some(b'*') => return Ok(self.star()),
@@ -126,7 +126,7 @@ impl Matcher<'_> {
             Some(&byte) => {
                 let literal = if byte == b'\\' { self.at + 1 } else { self.at };
                 let Some(rest) = self.pattern.get(literal..).filter(|rest| !rest.is_empty()) else {
-                    return Err(Trouble::Malformed);
+                    return Err(PatternError::Malformed);
                 };
                 let (wanted, width) = character(rest);
                 if wanted == letter {
@@ -162,9 +162,9 @@ impl Matcher<'_> {
         Step::Fits
     }
 
-    fn alternatives(&self) -> Result<bool, Trouble> {
+    fn alternatives(&self) -> Result<bool, PatternError> {
         let (pattern, at) = (self.pattern, self.at);
-        let close = at + 1 + closing(&pattern[at + 1..]).ok_or(Trouble::Malformed)?;
+        let close = at + 1 + closing(&pattern[at + 1..]).ok_or(PatternError::Malformed)?;
         let mut choice = at + 1;
         loop {
             let end = comma(&pattern[choice..close]).map_or(close, |length| choice + length);
@@ -204,11 +204,11 @@ impl Matcher<'_> {
 
 /// Whether `letter` is in the class whose bracket stands before `at`; if so, where the pattern goes on, else how far it was
 /// looked at.
-fn class(pattern: &[u8], mut at: usize, letter: u32) -> Result<(bool, usize), Trouble> {
+fn class(pattern: &[u8], mut at: usize, letter: u32) -> Result<(bool, usize), PatternError> {
     let negated = matches!(pattern.get(at), Some(b'!' | b'^'));
     at += usize::from(negated);
     if matches!(pattern.get(at), None | Some(b']')) {
-        return Err(Trouble::Malformed);
+        return Err(PatternError::Malformed);
     }
     let next = |at: &mut usize| {
         let (letter, length) = character(pattern.get(*at..).unwrap_or_default());
@@ -242,19 +242,19 @@ fn class(pattern: &[u8], mut at: usize, letter: u32) -> Result<(bool, usize), Tr
     }
     let rest = pattern.get(at..).unwrap_or_default();
     if found == negated {
-        return if rest.is_empty() { Err(Trouble::Malformed) } else { Ok((false, at)) };
+        return if rest.is_empty() { Err(PatternError::Malformed) } else { Ok((false, at)) };
     }
-    let end = unescaped(rest).find(|&(_, byte)| byte == b']').ok_or(Trouble::Malformed)?.0;
+    let end = unescaped(rest).find(|&(_, byte)| byte == b']').ok_or(PatternError::Malformed)?.0;
     Ok((true, at + end + 1))
 }
 
 /// Whether the pattern fits a name that has ended.
-fn is_empty_enough(pattern: &[u8], thorough: bool, budget: &Budget) -> Result<bool, Trouble> {
+fn is_empty_enough(pattern: &[u8], thorough: bool, budget: &Budget) -> Result<bool, PatternError> {
     if matches!(pattern, b"" | b"*" | b"**" | b"/**" | b"**/" | b"/**/") {
         return Ok(true);
     }
     if pattern.first() == Some(&b'{') {
-        let close = 1 + closing(&pattern[1..]).ok_or(Trouble::Malformed)?;
+        let close = 1 + closing(&pattern[1..]).ok_or(PatternError::Malformed)?;
         let mut choice = 1;
         loop {
             let end = comma(&pattern[choice..close]).map_or(close, |length| choice + length);
@@ -269,7 +269,7 @@ fn is_empty_enough(pattern: &[u8], thorough: bool, budget: &Budget) -> Result<bo
             choice = end + 1;
         }
     }
-    if thorough && !is_valid(pattern) { Err(Trouble::Malformed) } else { Ok(false) }
+    if thorough && !is_valid(pattern) { Err(PatternError::Malformed) } else { Ok(false) }
 }
 
 /// Whether classes and alternatives are closed and nothing ends in a backslash.

@@ -9,8 +9,8 @@ use std::collections::{BTreeSet, HashSet};
 use super::expansion::{expanded, with_values};
 use super::glob;
 use super::link::stray_link;
-use super::pattern::{Budget, Trouble, matches};
-use super::tree_view::{Node, View};
+use super::pattern::{Budget, PatternError, matches};
+use super::tree_view::{Node, TreeView};
 use crate::protocol::project::{Rule, Selection};
 use crate::workspace::warnings::LeftOut;
 
@@ -65,7 +65,7 @@ impl Wanted {
 
 impl Selection {
     /// What is wanted of a tree. `assigned` is the content of `gitlab_runner_env`.
-    pub(crate) fn wanted(&self, view: &View<'_>, assigned: &[u8], effort: Effort) -> Wanted {
+    pub(crate) fn wanted(&self, view: &TreeView<'_>, assigned: &[u8], effort: Effort) -> Wanted {
         let mut wanted = Wanted { everything: self.everything, ..Wanted::default() };
         let paths = u64::try_from(view.paths().count()).unwrap_or(u64::MAX);
         let steps = paths.saturating_mul(STEPS_PER_PATH).saturating_add(LEAST_STEPS);
@@ -97,7 +97,7 @@ impl Selection {
 }
 
 struct Search<'s, 'a> {
-    view: &'s View<'a>,
+    view: &'s TreeView<'a>,
     budget: &'s Budget,
     exclude: Vec<Vec<u8>>,
     follow: bool,
@@ -105,7 +105,7 @@ struct Search<'s, 'a> {
 }
 
 impl<'s, 'a> Search<'s, 'a> {
-    fn new(rule: &Rule, view: &'s View<'a>, budget: &'s Budget) -> Self {
+    fn new(rule: &Rule, view: &'s TreeView<'a>, budget: &'s Budget) -> Self {
         // The helper looks no further than a pattern that leads out of the project.
         let relative = |pattern: &String| glob::relative(view.project(), &expanded(pattern)?);
         let exclude = rule.exclude.iter().map_while(relative).collect();
@@ -135,15 +135,15 @@ impl<'s, 'a> Search<'s, 'a> {
         wanted.paths.extend(self.links);
     }
 
-    fn include(&mut self, path: &str, wanted: &mut Wanted) -> Result<(), Trouble> {
-        let path = expanded(path).ok_or(Trouble::TooMuch)?;
+    fn include(&mut self, path: &str, wanted: &mut Wanted) -> Result<(), PatternError> {
+        let path = expanded(path).ok_or(PatternError::TooMuch)?;
         if path.is_empty() {
             return Ok(());
         }
         let Some(pattern) = glob::relative(self.view.project(), &path) else { return Ok(()) };
         let found = match glob::find(self.view, &pattern, self.budget, &mut self.links) {
             // The helper warns and goes on without it.
-            Err(Trouble::Malformed) => return Ok(()),
+            Err(PatternError::Malformed) => return Ok(()),
             other => other?,
         };
         for name in found {
@@ -153,7 +153,7 @@ impl<'s, 'a> Search<'s, 'a> {
     }
 
     /// Archives what is there and, of a directory, all it holds. A link is not followed at the end of the name.
-    fn walk(&mut self, name: Vec<u8>, wanted: &mut Wanted) -> Result<(), Trouble> {
+    fn walk(&mut self, name: Vec<u8>, wanted: &mut Wanted) -> Result<(), PatternError> {
         let Some((path, node)) = self.view.resolve(&name, false, &mut self.links) else { return Ok(()) };
         let mut waiting = vec![(name, path, node)];
         while let Some((name, path, node)) = waiting.pop() {

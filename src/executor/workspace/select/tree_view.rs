@@ -20,14 +20,14 @@ pub(crate) enum Node<'a> {
 
 /// Absolute paths have no trailing slash here: the root of the file system is empty.
 #[derive(Debug)]
-pub(crate) struct View<'a> {
+pub(crate) struct TreeView<'a> {
     project: Vec<u8>,
     nodes: HashMap<&'a [u8], Node<'a>>,
     /// Names by directory.
     names: HashMap<&'a [u8], Vec<&'a [u8]>>,
 }
 
-impl<'a> View<'a> {
+impl<'a> TreeView<'a> {
     /// `nodes` by their paths below the absolute directory `project`.
     pub(crate) fn new(project: &[u8], nodes: impl IntoIterator<Item = (&'a [u8], Node<'a>)>) -> Self {
         let mut view = Self { project: Vec::new(), nodes: HashMap::new(), names: HashMap::new() };
@@ -177,7 +177,7 @@ mod tests {
             ("gone", Node::Link(b"")),
             ("dots", Node::Link(b"a/../a")),
         ];
-        let view = View::new(b"/p/q", nodes.map(|(path, node)| (path.as_bytes(), node)));
+        let view = TreeView::new(b"/p/q", nodes.map(|(path, node)| (path.as_bytes(), node)));
         let mut links = BTreeSet::new();
         let end = view.resolve(path.as_bytes(), follow, &mut links).map(|(end, _)| String::from_utf8(end).unwrap());
         assert_eq!(end.as_deref(), expected);

@@ -7,9 +7,9 @@ use anyhow::Context as _;
 
 use crate::protocol::project::Selection;
 use crate::workspace::listing::node;
-use crate::workspace::manifest::{Entry, Kind, Place, Timestamp};
+use crate::workspace::manifest::{Entry, EntryKind, Timestamp, Tree};
 use crate::workspace::path::{DEEPEST, ancestors, enters_git, split};
-use crate::workspace::select::{Effort, Node, View};
+use crate::workspace::select::{Effort, Node, TreeView};
 use crate::workspace::task::Stop;
 use crate::workspace::tree::{
     ENV_FILE, ENV_FILE_MAX, FileStat, Roots, Scope, Snapshot, Walker, assigned, env_file_refused,
@@ -40,11 +40,11 @@ pub(crate) fn changes(
     let of_git = of_git.into_inner();
     let assigned = assigned(roots)?;
     let nodes = listed.iter().map(|(entry, _)| (entry.path.as_slice(), node(entry)));
-    let now_there = View::new(project, nodes.chain(of_git.iter().map(|path| (path.as_slice(), Node::Other))));
+    let now_there = TreeView::new(project, nodes.chain(of_git.iter().map(|path| (path.as_slice(), Node::Other))));
     let wanted = selection.wanted(&now_there, &assigned, Effort::Container);
     for path in of_git {
         // What came from the host is there still.
-        if wanted.wants(&path) && !snapshot.stats.contains_key(&(Place::Project, path.clone())) {
+        if wanted.wants(&path) && !snapshot.stats.contains_key(&(Tree::Project, path.clone())) {
             let is_repository = split(&path).1 == b".git";
             warnings.leave_out(if is_repository { LeftOut::NestedRepository } else { LeftOut::GitName }, &path);
         }
@@ -52,10 +52,10 @@ pub(crate) fn changes(
     let mut send: HashSet<&[u8]> = HashSet::new();
     // Links that the host will not write, but has to know: what they lead to may be asked for through them.
     let mut told: HashSet<&[u8]> = HashSet::new();
-    let mut now: HashMap<&[u8], Kind> = HashMap::with_capacity(listed.len());
+    let mut now: HashMap<&[u8], EntryKind> = HashMap::with_capacity(listed.len());
     for (entry, stat) in &listed {
         now.insert(&entry.path, stat.kind);
-        let before = snapshot.stats.get(&(Place::Project, entry.path.clone()));
+        let before = snapshot.stats.get(&(Tree::Project, entry.path.clone()));
         if before.is_some_and(|before| before.is_same(stat)) || !wanted.wants(&entry.path) {
             continue;
         }
@@ -71,14 +71,15 @@ pub(crate) fn changes(
         };
         // Directories on the way that the host does not have, or has as something else, are part of the change.
         for above in ancestors(&entry.path) {
-            let known = snapshot.stats.get(&(Place::Project, above.to_vec()));
-            if known.is_none_or(|stat| stat.kind != Kind::Directory) {
+            let known = snapshot.stats.get(&(Tree::Project, above.to_vec()));
+            if known.is_none_or(|stat| stat.kind != EntryKind::Directory) {
                 send.insert(above);
             }
         }
     }
     let replaced = |path: &[u8]| {
-        ancestors(path).any(|above| send.contains(above) && now.get(above).is_some_and(|kind| *kind != Kind::Directory))
+        ancestors(path)
+            .any(|above| send.contains(above) && now.get(above).is_some_and(|kind| *kind != EntryKind::Directory))
     };
     let is_gone = |path: &[u8]| ancestors(path).count() <= DEEPEST && !now.contains_key(path);
     let gone: Vec<&[u8]> = before(snapshot).map(|(path, _)| path).filter(|path| is_gone(path)).collect();
@@ -87,7 +88,7 @@ pub(crate) fn changes(
         // What the host still has is what it would search.
         let wanted = selection.wanted(&view_before(project, snapshot, &listed), &assigned, Effort::Container);
         let deleted = gone.into_iter().filter(|path| wanted.wants(path) || replaced(path));
-        entries.extend(deleted.map(|path| deletion(Place::Project, path)));
+        entries.extend(deleted.map(|path| deletion(Tree::Project, path)));
     }
     let is_sent = |path: &[u8]| send.contains(path) || told.contains(path);
     entries.extend(listed.iter().filter(|(entry, _)| is_sent(&entry.path)).map(|(entry, _)| stripped(entry)));
@@ -98,29 +99,29 @@ pub(crate) fn changes(
 
 /// What the project held when it arrived.
 fn before(snapshot: &Snapshot) -> impl Iterator<Item = (&[u8], &FileStat)> {
-    let paths = snapshot.stats.iter().filter(|((place, _), _)| *place == Place::Project);
+    let paths = snapshot.stats.iter().filter(|((tree, _), _)| *tree == Tree::Project);
     paths.map(|((_, path), stat)| (path.as_slice(), stat)).filter(|(path, _)| !path.is_empty() && !enters_git(path))
 }
 
 /// The project as it arrived. Where a link led is known if it is the same still.
-fn view_before<'a>(project: &[u8], snapshot: &'a Snapshot, listed: &'a [(Entry, FileStat)]) -> View<'a> {
-    let links = listed.iter().filter(|(entry, _)| entry.kind == Kind::Link);
+fn view_before<'a>(project: &[u8], snapshot: &'a Snapshot, listed: &'a [(Entry, FileStat)]) -> TreeView<'a> {
+    let links = listed.iter().filter(|(entry, _)| entry.kind == EntryKind::Link);
     let links: HashMap<&[u8], (&Entry, &FileStat)> =
         links.map(|(entry, stat)| (entry.path.as_slice(), (entry, stat))).collect();
     let node = |path: &[u8], stat: &FileStat| match stat.kind {
-        Kind::Directory => Node::Directory,
-        Kind::Link => match links.get(path) {
+        EntryKind::Directory => Node::Directory,
+        EntryKind::Link => match links.get(path) {
             Some((entry, now)) if stat.is_same(now) => Node::Link(&entry.target),
             _ => Node::Link(&[]),
         },
-        Kind::File | Kind::Deleted | Kind::Special => Node::Other,
+        EntryKind::File | EntryKind::Deleted | EntryKind::Special => Node::Other,
     };
-    View::new(project, before(snapshot).map(|(path, stat)| (path, node(path, stat))))
+    TreeView::new(project, before(snapshot).map(|(path, stat)| (path, node(path, stat))))
 }
 
-fn deletion(place: Place, path: &[u8]) -> Entry {
+fn deletion(tree: Tree, path: &[u8]) -> Entry {
     let mtime = Timestamp::default();
-    Entry { place, kind: Kind::Deleted, path: path.to_vec(), mode: 0, mtime, size: 0, target: Vec::new() }
+    Entry { tree, kind: EntryKind::Deleted, path: path.to_vec(), mode: 0, mtime, size: 0, target: Vec::new() }
 }
 
 /// Without set-id and sticky bits.
@@ -129,16 +130,16 @@ fn stripped(entry: &Entry) -> Entry {
 }
 
 fn env_file(roots: &Roots, snapshot: &Snapshot) -> anyhow::Result<Option<Entry>> {
-    let before = snapshot.stats.get(&(Place::Tmp, ENV_FILE.to_vec()));
+    let before = snapshot.stats.get(&(Tree::Tmp, ENV_FILE.to_vec()));
     let stat = match &roots.tmp {
         Some(root) => Walker::new(root).stat(ENV_FILE).context("failed to look at `gitlab_runner_env`")?,
         None => None,
     };
     let Some(stat) = stat.as_ref().and_then(FileStat::of) else {
-        return Ok(before.map(|_| deletion(Place::Tmp, ENV_FILE)));
+        return Ok(before.map(|_| deletion(Tree::Tmp, ENV_FILE)));
     };
-    let entry = stat.entry(Place::Tmp, ENV_FILE.to_vec(), Vec::new());
-    if entry.kind != Kind::File || entry.size > ENV_FILE_MAX {
+    let entry = stat.entry(Tree::Tmp, ENV_FILE.to_vec(), Vec::new());
+    if entry.kind != EntryKind::File || entry.size > ENV_FILE_MAX {
         return Err(env_file_refused());
     }
     Ok((before != Some(&stat)).then(|| stripped(&entry)))

@@ -19,11 +19,11 @@ use crate::protocol::keys::TransferKeys;
 use crate::protocol::project::{Selection, Trees};
 use crate::workspace::store::index_cache::{self, KnownPacks};
 use crate::workspace::summary::Summary;
-use crate::workspace::task::{Progress, on_thread};
+use crate::workspace::task::{TransferProgress, on_thread};
 use crate::workspace::tree::{Roots, Snapshot};
 use crate::workspace::warnings::Warnings;
 use files_cache::FilesCache;
-use source::{SendJob, Source, Unsteady};
+use source::{ChangePolicy, SendJob, Source};
 
 /// Where in a host's directory for one project its copies of the packs' indexes are.
 const INDEXES: &str = "indexes";
@@ -40,7 +40,7 @@ pub async fn send(
     trees: &Trees,
     cache: &Path,
     now: SystemTime,
-    progress: &Arc<Progress>,
+    progress: &Arc<TransferProgress>,
 ) -> anyhow::Result<Summary> {
     let sent = async {
         let roots = Roots::open(trees)?;
@@ -51,7 +51,7 @@ pub async fn send(
         let job = SendJob {
             roots,
             source: Source::Trees,
-            unsteady: Unsteady::Refuse,
+            on_change: ChangePolicy::Refuse,
             warnings: Warnings::default(),
             files: files.clone(),
         };
@@ -75,16 +75,16 @@ pub async fn send_changes(
     trees: &Trees,
     snapshot: &Snapshot,
     selection: &Selection,
-    progress: &Arc<Progress>,
+    progress: &Arc<TransferProgress>,
 ) -> anyhow::Result<Summary> {
     let (trees, snapshot, selection) = (trees.clone(), snapshot.clone(), selection.clone());
     let sent = async {
         let job = on_thread(move |stop| {
             let mut warnings = Warnings::default();
-            let roots = Roots::left(&trees, &mut warnings)?;
+            let roots = Roots::open_after_script(&trees, &mut warnings)?;
             let entries = changes::changes(&roots, &snapshot, &selection, &mut warnings, stop)?;
             let files = Arc::default();
-            Ok(SendJob { roots, source: Source::Entries(entries), unsteady: Unsteady::Keep, warnings, files })
+            Ok(SendJob { roots, source: Source::Entries(entries), on_change: ChangePolicy::Keep, warnings, files })
         });
         sending::send(store, route, job.await?, KnownPacks::nothing(), progress).await
     };

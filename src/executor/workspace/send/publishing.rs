@@ -11,10 +11,10 @@ use tokio::sync::mpsc;
 use super::source::{Finding, ScanEvent};
 use crate::cloud::ObjectStore;
 use crate::protocol::keys::TransferKeys;
-use crate::workspace::manifest::{Draft, End, PART_MOST, Record};
+use crate::workspace::manifest::{PART_MOST, PartBuilder, Record, TransferEnd};
 use crate::workspace::store::Packer;
 use crate::workspace::summary::Summary;
-use crate::workspace::task::{Progress, persist};
+use crate::workspace::task::{TransferProgress, persist};
 
 /// Findings that wait for their turn.
 pub(crate) const FINDINGS: usize = 1024;
@@ -27,8 +27,8 @@ pub(crate) struct Publisher<'a> {
     store: &'a dyn ObjectStore,
     route: &'a TransferKeys,
     packer: &'a Packer,
-    progress: &'a Progress,
-    draft: Draft,
+    progress: &'a TransferProgress,
+    draft: PartBuilder,
     /// When the draft got its first record.
     began: Option<tokio::time::Instant>,
     parts: u32,
@@ -36,7 +36,7 @@ pub(crate) struct Publisher<'a> {
     waiting: HashMap<u32, Vec<Finding>>,
     large: HashMap<u32, HeldFile>,
     /// Nothing more is found.
-    end: Option<End>,
+    end: Option<TransferEnd>,
     summary: Summary,
 }
 
@@ -54,7 +54,7 @@ impl<'a> Publisher<'a> {
         store: &'a dyn ObjectStore,
         route: &'a TransferKeys,
         packer: &'a Packer,
-        progress: &'a Progress,
+        progress: &'a TransferProgress,
     ) -> Self {
         let (draft, waiting, large, summary) = Default::default();
         Self { store, route, packer, progress, draft, began: None, parts: 0, waiting, large, end: None, summary }
@@ -104,7 +104,7 @@ impl<'a> Publisher<'a> {
             ScanEvent::Found(finding) => finding,
             ScanEvent::Done(warnings) => {
                 self.summary.warnings = warnings.lines();
-                self.end = Some(End { warnings: self.summary.warnings.clone() });
+                self.end = Some(TransferEnd { warnings: self.summary.warnings.clone() });
                 return Ok(());
             }
         };
@@ -113,14 +113,14 @@ impl<'a> Publisher<'a> {
                 self.large.entry(file).or_default().held.push_back(finding);
                 self.go_on(file)
             }
-            Record::Entry(_) | Record::File { .. } | Record::Begin { .. } => self.place(finding).map(drop),
+            Record::Entry(_) | Record::File { .. } | Record::Begin { .. } => self.record_or_wait(finding).map(drop),
         }
     }
 
     /// A block that this waited for is stored.
     fn waited(&mut self, found: Finding) -> anyhow::Result<()> {
         let file = if let Record::Data { file, .. } = &found { Some(*file) } else { None };
-        let is_placed = self.place(found)?;
+        let is_placed = self.record_or_wait(found)?;
         if let Some(file) = file
             && is_placed
         {
@@ -145,7 +145,7 @@ impl<'a> Publisher<'a> {
             if matches!(found, Record::End { .. } | Record::Gone { .. }) {
                 self.large.remove(&file);
             }
-            if !self.place(found)?
+            if !self.record_or_wait(found)?
                 && let Some(large) = self.large.get_mut(&file)
             {
                 large.waiting += 1;
@@ -155,7 +155,7 @@ impl<'a> Publisher<'a> {
     }
 
     /// Tells of it, or notes it with a block that is not stored yet; returns which.
-    fn place(&mut self, found: Finding) -> anyhow::Result<bool> {
+    fn record_or_wait(&mut self, found: Finding) -> anyhow::Result<bool> {
         let missing = match &found {
             // The last ones first: they are stored last, so what waits is looked at once or twice.
             Record::File { chunks, .. } | Record::Data { chunks, .. } => {

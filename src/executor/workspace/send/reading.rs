@@ -11,12 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, bail};
 use tokio::sync::mpsc;
 
-use super::source::{LargeFile, NOBODY, RUN, ScanEvent, SendJob, Shared, Unsteady, Work, open, visibility};
+use super::source::{
+    ChangePolicy, LargeFile, PUBLISHER_ENDED, RUN, ScanEvent, SendContext, SendJob, Work, open, visibility,
+};
 use super::walking::Walk;
-use crate::workspace::manifest::{Entry, Place, Record};
+use crate::workspace::manifest::{Entry, Record, Tree};
 use crate::workspace::path::shown;
 use crate::workspace::store::{Cutter, Located, Packer, ThreadBlocks, Visibility, is_zero};
-use crate::workspace::task::{Progress, Stop, lock};
+use crate::workspace::task::{Stop, TransferProgress, lock};
 use crate::workspace::tree::{FileStat, StateId, Walker};
 
 /// How often a file that changes under the reader is read before the reader gives up.
@@ -29,21 +31,21 @@ pub(crate) fn read(
     job: SendJob,
     packer: &Packer,
     found: &mpsc::Sender<ScanEvent>,
-    progress: &Progress,
+    progress: &TransferProgress,
     stop: &Stop,
 ) -> anyhow::Result<()> {
-    let SendJob { roots, source, unsteady, mut warnings, files } = job;
+    let SendJob { roots, source, on_change, mut warnings, files } = job;
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
     let (give, take) = sync_channel(2 * threads);
     let take = Arc::new(Mutex::new(take));
-    let shared = Shared {
+    let shared = SendContext {
         roots: &roots,
         packer,
         files: &files,
         found,
         stop,
         progress,
-        unsteady,
+        on_change,
         warnings: Mutex::default(),
         error: Mutex::default(),
     };
@@ -66,12 +68,12 @@ pub(crate) fn read(
     stop.check()?;
     packer.close()?;
     warnings.append(shared.warnings.into_inner().unwrap_or_else(PoisonError::into_inner));
-    found.blocking_send(ScanEvent::Done(warnings)).ok().context(NOBODY)
+    found.blocking_send(ScanEvent::Done(warnings)).ok().context(PUBLISHER_ENDED)
 }
 
 /// A thread that reads.
 struct Reader<'a> {
-    shared: &'a Shared<'a>,
+    shared: &'a SendContext<'a>,
     cutter: Cutter,
     blocks: ThreadBlocks,
     project: Option<Walker>,
@@ -79,9 +81,9 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(shared: &'a Shared<'a>) -> Self {
-        let walker = |place| shared.roots.get(place).map(Walker::reading);
-        let (project, tmp) = (walker(Place::Project), walker(Place::Tmp));
+    fn new(shared: &'a SendContext<'a>) -> Self {
+        let walker = |tree| shared.roots.get(tree).map(Walker::reading);
+        let (project, tmp) = (walker(Tree::Project), walker(Tree::Tmp));
         Self { shared, cutter: Cutter::default(), blocks: ThreadBlocks::default(), project, tmp }
     }
 
@@ -90,7 +92,7 @@ impl<'a> Reader<'a> {
             let next = lock(work).recv();
             match next {
                 Ok(Work::Files(entries)) => entries.into_iter().try_for_each(|entry| self.file(entry))?,
-                Ok(Work::Stretch { large, from, to }) => self.stretch(&large, from, to)?,
+                Ok(Work::Range { large, from, to }) => self.read_range(&large, from, to)?,
                 Err(_) => return self.shared.packer.close_blocks(&mut self.blocks),
             }
         }
@@ -98,9 +100,9 @@ impl<'a> Reader<'a> {
 
     fn open(&mut self, entry: &Entry) -> anyhow::Result<Option<(File, FileStat)>> {
         self.shared.stop.check()?;
-        let walker = match entry.place {
-            Place::Project => &mut self.project,
-            Place::Tmp => &mut self.tmp,
+        let walker = match entry.tree {
+            Tree::Project => &mut self.project,
+            Tree::Tmp => &mut self.tmp,
         };
         open(self.shared, walker.as_mut().context("the temporary directory does not exist")?, entry)
     }
@@ -157,7 +159,7 @@ impl<'a> Reader<'a> {
             let is_steady = reached == before.size && before == after;
             if is_steady || left == 0 {
                 if !is_steady {
-                    self.unsteady(&entry)?;
+                    self.report_change(&entry)?;
                 }
                 if is_steady {
                     self.note(&entry, id, [(0, chunks.as_slice())]);
@@ -170,7 +172,7 @@ impl<'a> Reader<'a> {
     }
 
     /// One stretch; whoever reads the last one looks whether the file is the same still.
-    fn stretch(&mut self, large: &LargeFile, from: u64, to: u64) -> anyhow::Result<()> {
+    fn read_range(&mut self, large: &LargeFile, from: u64, to: u64) -> anyhow::Result<()> {
         let opened = self.open(&large.entry)?;
         let is_whole = match &opened {
             Some((file, before)) => *before == large.before && self.send(large, file, from, to)? == to,
@@ -205,7 +207,7 @@ impl<'a> Reader<'a> {
                 return self.end_steady(large, id, after);
             }
             if left == 0 {
-                self.unsteady(&large.entry)?;
+                self.report_change(&large.entry)?;
                 return self.end(large, reached, after);
             }
         }
@@ -251,10 +253,10 @@ impl<'a> Reader<'a> {
     }
 
     /// Fails, or warns, that the file does not come to rest.
-    fn unsteady(&self, entry: &Entry) -> anyhow::Result<()> {
-        match self.shared.unsteady {
-            Unsteady::Keep => self.shared.warn(format!("changed while it was read: {}", shown(&entry.path))),
-            Unsteady::Refuse => bail!(
+    fn report_change(&self, entry: &Entry) -> anyhow::Result<()> {
+        match self.shared.on_change {
+            ChangePolicy::Keep => self.shared.warn(format!("changed while it was read: {}", shown(&entry.path))),
+            ChangePolicy::Refuse => bail!(
                 "failed to read {}: it changes while it is read; is a process of an earlier stage still running?",
                 shown(&entry.path)
             ),

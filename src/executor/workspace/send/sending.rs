@@ -15,7 +15,7 @@ use crate::cloud::ObjectStore;
 use crate::protocol::keys::TransferKeys;
 use crate::workspace::store::{KnownPacks, PackName, PackUpload, Packer, Visibility};
 use crate::workspace::summary::Summary;
-use crate::workspace::task::{Progress, Stop, StopOnDrop, persist};
+use crate::workspace::task::{Stop, StopOnDrop, TransferProgress, persist};
 
 /// Packs that are sent at a time: enough for a long way to the store, and 8 MiB of memory each.
 const UPLOADS: usize = 5;
@@ -28,7 +28,7 @@ pub(crate) async fn send(
     route: &TransferKeys,
     job: SendJob,
     mut known: KnownPacks,
-    progress: &Arc<Progress>,
+    progress: &Arc<TransferProgress>,
 ) -> anyhow::Result<Summary> {
     let started = Instant::now();
     let stop = Stop::default();

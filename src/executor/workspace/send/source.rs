@@ -9,10 +9,10 @@ use anyhow::Context as _;
 use tokio::sync::mpsc;
 
 use super::files_cache::FilesCache;
-use crate::workspace::manifest::{Entry, Kind, Place, Record};
+use crate::workspace::manifest::{Entry, EntryKind, Record, Tree};
 use crate::workspace::path::{is_private_of_git, shown};
 use crate::workspace::store::{Located, Packer, Visibility};
-use crate::workspace::task::{Progress, Stop, lock};
+use crate::workspace::task::{Stop, TransferProgress, lock};
 use crate::workspace::tree::{FileStat, Roots, StateId, TICK, Walker, is_absent};
 use crate::workspace::warnings::Warnings;
 
@@ -21,7 +21,7 @@ pub(crate) const RUN: usize = 8;
 
 /// What to do with a file that changes while it is read, again and again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unsteady {
+pub(crate) enum ChangePolicy {
     /// On the way up nothing should run: an error.
     Refuse,
     /// On the way back a process may still write its log: keep what was read, with a warning.
@@ -40,7 +40,7 @@ pub(crate) enum Source {
 pub(crate) struct SendJob {
     pub(crate) roots: Roots,
     pub(crate) source: Source,
-    pub(crate) unsteady: Unsteady,
+    pub(crate) on_change: ChangePolicy,
     /// What was left out so far.
     pub(crate) warnings: Warnings,
     /// What files of the project are known to hold.
@@ -59,7 +59,7 @@ pub(crate) enum ScanEvent {
 
 pub(crate) enum Work {
     Files(Vec<Entry>),
-    Stretch { large: Arc<LargeFile>, from: u64, to: u64 },
+    Range { large: Arc<LargeFile>, from: u64, to: u64 },
 }
 
 /// A large file that several threads read.
@@ -78,22 +78,22 @@ pub(crate) struct LargeFile {
 }
 
 /// What all threads share.
-pub(crate) struct Shared<'a> {
+pub(crate) struct SendContext<'a> {
     pub(crate) roots: &'a Roots,
     pub(crate) packer: &'a Packer,
     pub(crate) files: &'a FilesCache,
     pub(crate) found: &'a mpsc::Sender<ScanEvent>,
     pub(crate) stop: &'a Stop,
-    pub(crate) progress: &'a Progress,
-    pub(crate) unsteady: Unsteady,
+    pub(crate) progress: &'a TransferProgress,
+    pub(crate) on_change: ChangePolicy,
     pub(crate) warnings: Mutex<Warnings>,
     /// Why the threads were stopped.
     pub(crate) error: Mutex<Option<anyhow::Error>>,
 }
 
-pub(crate) const NOBODY: &str = "nobody takes what is sent";
+pub(crate) const PUBLISHER_ENDED: &str = "the publisher ended early";
 
-impl Shared<'_> {
+impl SendContext<'_> {
     /// The first error stops the others.
     pub(crate) fn note(&self, ended: anyhow::Result<()>) {
         if let Err(error) = ended {
@@ -103,14 +103,14 @@ impl Shared<'_> {
     }
 
     pub(crate) fn tell(&self, finding: Finding) -> anyhow::Result<()> {
-        self.found.blocking_send(ScanEvent::Found(finding)).ok().context(NOBODY)
+        self.found.blocking_send(ScanEvent::Found(finding)).ok().context(PUBLISHER_ENDED)
     }
 
     /// What travels of a mode: set-id and sticky bits stay where the way leads back to a host.
     pub(crate) fn mode(&self, mode: u32) -> u32 {
-        match self.unsteady {
-            Unsteady::Refuse => mode,
-            Unsteady::Keep => mode & 0o777,
+        match self.on_change {
+            ChangePolicy::Refuse => mode,
+            ChangePolicy::Keep => mode & 0o777,
         }
     }
 
@@ -125,17 +125,17 @@ impl Shared<'_> {
 
 /// The file and its state; `None` when it is gone or no file any more and that is no error.
 pub(crate) fn open(
-    shared: &Shared<'_>,
+    shared: &SendContext<'_>,
     walker: &mut Walker,
     entry: &Entry,
 ) -> anyhow::Result<Option<(File, FileStat)>> {
     let failed = || format!("failed to read {}", shown(&entry.path));
     let file = match walker.open_file(&entry.path) {
         Ok(file) => file,
-        Err(error) if is_absent(&error) && shared.unsteady == Unsteady::Keep => return Ok(None),
+        Err(error) if is_absent(&error) && shared.on_change == ChangePolicy::Keep => return Ok(None),
         Err(error) => return Err(error).with_context(failed),
     };
-    let look = || anyhow::Ok(FileStat::of(&rustix::fs::fstat(&file)?).filter(|stat| stat.kind == Kind::File));
+    let look = || anyhow::Ok(FileStat::of(&rustix::fs::fstat(&file)?).filter(|stat| stat.kind == EntryKind::File));
     let mut stat = look().with_context(failed)?;
     if stat.is_some_and(|stat| stat.is_fresh()) {
         // Where time is told in seconds, a change within the same one is not seen.
@@ -147,12 +147,12 @@ pub(crate) fn open(
     }
     match stat {
         Some(stat) => Ok(Some((file, stat))),
-        None if shared.unsteady == Unsteady::Keep => Ok(None),
+        None if shared.on_change == ChangePolicy::Keep => Ok(None),
         None => Err(anyhow::anyhow!("it became something else than a file")).with_context(failed),
     }
 }
 
 /// File variables and git's credentials are the job's own, and no later job's, nor anybody's who may read the project's packs.
 pub(crate) fn visibility(entry: &Entry) -> Visibility {
-    if entry.place == Place::Tmp || is_private_of_git(&entry.path) { Visibility::Session } else { Visibility::Project }
+    if entry.tree == Tree::Tmp || is_private_of_git(&entry.path) { Visibility::Session } else { Visibility::Project }
 }

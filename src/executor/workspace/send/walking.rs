@@ -9,16 +9,16 @@ use std::sync::{Arc, Mutex};
 use anyhow::Context as _;
 use rustix::fs::SeekFrom;
 
-use super::source::{LargeFile, RUN, Shared, Source, Work, open, visibility};
-use crate::workspace::manifest::{Entry, Kind, Place, Record};
+use super::source::{LargeFile, RUN, SendContext, Source, Work, open, visibility};
+use crate::workspace::manifest::{Entry, EntryKind, Record, Tree};
 use crate::workspace::store::{Located, Visibility};
 use crate::workspace::tree::{FileStat, Scope, Walker};
 use crate::workspace::warnings::Warnings;
 
-/// Files up to this size are read by one thread, larger ones in stretches.
+/// Files up to this size are read by one thread, larger ones in ranges.
 const LARGE: u64 = 8 << 20;
 /// One thread's stretch of a large file. Its ends are chunks' ends, which a change in the file's middle does not move far.
-const STRETCH: u64 = 64 << 20;
+const RANGE_BYTES: u64 = 64 << 20;
 /// Smaller holes are read: zeros make no chunk anyway.
 const SMALL_HOLE: u64 = 1 << 20;
 /// Small files are handed over together, so many bytes or so many files.
@@ -27,7 +27,7 @@ const BATCH_FILES: usize = 256;
 
 /// Goes through the trees and hands out work.
 pub(crate) struct Walk<'a> {
-    shared: &'a Shared<'a>,
+    shared: &'a SendContext<'a>,
     give: SyncSender<Work>,
     batch: Vec<Entry>,
     bytes: u64,
@@ -36,7 +36,7 @@ pub(crate) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub(crate) fn new(shared: &'a Shared<'a>, give: SyncSender<Work>) -> Self {
+    pub(crate) fn new(shared: &'a SendContext<'a>, give: SyncSender<Work>) -> Self {
         Self { shared, give, batch: Vec::new(), bytes: 0, files: 0 }
     }
 
@@ -45,15 +45,15 @@ impl<'a> Walk<'a> {
             Source::Entries(entries) => entries.into_iter().try_for_each(|entry| self.take(entry))?,
             Source::Trees => {
                 let shared = self.shared;
-                for place in [Place::Project, Place::Tmp] {
-                    let Some(root) = shared.roots.get(place) else { continue };
+                for tree in [Tree::Project, Tree::Tmp] {
+                    let Some(root) = shared.roots.get(tree) else { continue };
                     let mut walker = Walker::reading(root);
                     let top = FileStat::of(&rustix::fs::fstat(walker.directory(b"", false)?)?);
                     if let Some(stat) = top {
-                        self.take(stat.entry(place, Vec::new(), Vec::new()))?;
+                        self.take(stat.entry(tree, Vec::new(), Vec::new()))?;
                     }
-                    let scope = Scope { place, top: b"", skip: &|_| false, stop: shared.stop };
-                    walker.walk(&scope, warnings, &mut |entry, stat| self.meet(entry, &stat))?;
+                    let scope = Scope { tree, top: b"", skip: &|_| false, stop: shared.stop };
+                    walker.walk(&scope, warnings, &mut |entry, stat| self.scan_entry(entry, &stat))?;
                 }
             }
         }
@@ -61,7 +61,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Tells of a file whose content is known; anything else is taken.
-    fn meet(&mut self, entry: Entry, stat: &FileStat) -> anyhow::Result<()> {
+    fn scan_entry(&mut self, entry: Entry, stat: &FileStat) -> anyhow::Result<()> {
         match self.recall(&entry, stat) {
             Some(runs) => self.tell_known(entry, runs),
             None => self.take(entry),
@@ -70,7 +70,7 @@ impl<'a> Walk<'a> {
 
     /// The chunks of a file that is as it was when it was sent last, if all of them are there still.
     fn recall(&self, entry: &Entry, stat: &FileStat) -> Option<Vec<(u64, Vec<Located>)>> {
-        if entry.kind != Kind::File || self.shared.files.is_empty() || visibility(entry) != Visibility::Project {
+        if entry.kind != EntryKind::File || self.shared.files.is_empty() || visibility(entry) != Visibility::Project {
             return None;
         }
         let state = stat.state(&entry.path)?;
@@ -110,7 +110,7 @@ impl<'a> Walk<'a> {
     }
 
     fn take(&mut self, entry: Entry) -> anyhow::Result<()> {
-        if entry.kind != Kind::File {
+        if entry.kind != EntryKind::File {
             return self.shared.tell(Record::Entry(entry));
         }
         self.shared.progress.found(entry.size);
@@ -135,7 +135,7 @@ impl<'a> Walk<'a> {
 
     fn large(&mut self, entry: Entry) -> anyhow::Result<()> {
         let Some((file, before)) =
-            open(self.shared, &mut Walker::reading(self.shared.roots.existing(entry.place)?), &entry)?
+            open(self.shared, &mut Walker::reading(self.shared.roots.existing(entry.tree)?), &entry)?
         else {
             self.shared.warn_gone(&entry);
             return Ok(());
@@ -144,17 +144,17 @@ impl<'a> Walk<'a> {
         let is_noted = visibility(&entry) == Visibility::Project && self.shared.files.takes(before.size);
         let number = self.number();
         let entry = Entry { mode: self.shared.mode(before.mode), size: before.size, mtime: before.mtime, ..entry };
-        let mut stretches = Vec::new();
+        let mut ranges = Vec::new();
         for (start, end) in data(&file, before.size) {
             let mut from = start;
             while from < end {
-                let to = (from + STRETCH).min(end);
-                stretches.push((from, to));
+                let to = (from + RANGE_BYTES).min(end);
+                ranges.push((from, to));
                 from = to;
             }
         }
         self.shared.tell(Record::Begin { file: number, entry: entry.clone() })?;
-        if stretches.is_empty() {
+        if ranges.is_empty() {
             let (size, mode, mtime) = (before.size, entry.mode, entry.mtime);
             return self.shared.tell(Record::End { file: number, size, mode, mtime });
         }
@@ -163,13 +163,13 @@ impl<'a> Walk<'a> {
             entry,
             before,
             state,
-            left: AtomicUsize::new(stretches.len()),
+            left: AtomicUsize::new(ranges.len()),
             is_torn: AtomicBool::new(false),
             is_noted,
             told: Mutex::default(),
         });
-        for (from, to) in stretches {
-            self.give(Work::Stretch { large: large.clone(), from, to })?;
+        for (from, to) in ranges {
+            self.give(Work::Range { large: large.clone(), from, to })?;
         }
         Ok(())
     }
@@ -191,7 +191,7 @@ fn length(chunks: &[Located]) -> u64 {
     chunks.iter().map(|chunk| u64::from(chunk.length)).sum()
 }
 
-/// The stretches of a file that are not holes; all of it where the file system does not tell.
+/// The ranges of a file that are not holes; all of it where the file system does not tell.
 fn data(file: &File, size: u64) -> Vec<(u64, u64)> {
     let mut found: Vec<(u64, u64)> = Vec::new();
     let mut at = 0;

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use futures::{StreamExt as _, stream};
 
-use super::pack::{Index, IndexBlock, PACK_MOST, PackId, is_intact};
+use super::pack::{IndexBlock, PACK_MOST, PackId, PackIndex, is_intact};
 use crate::cloud::{Listed, ObjectStore};
 use crate::workspace::task::on_thread;
 
@@ -65,7 +65,7 @@ impl KnownPacks {
         while room > 0
             && let Some((id, index)) = fetched.next().await
         {
-            match index.and_then(|encoded| Ok((Index::of(id, &encoded)?, encoded))) {
+            match index.and_then(|encoded| Ok((PackIndex::of(id, &encoded)?, encoded))) {
                 Ok((index, encoded)) => {
                     cache.put(id, &encoded);
                     room = room.saturating_sub(chunks(&index));
@@ -146,10 +146,10 @@ async fn fetch_index(store: &dyn ObjectStore, object: &Listed) -> anyhow::Result
     for _ in 0..2 {
         let start = object.bytes.saturating_sub(reach);
         let tail = store.get_range(&object.key, start, object.bytes - start).await?.unwrap_or_default();
-        if let Some(index) = Index::within(&tail)? {
+        if let Some(index) = PackIndex::within(&tail)? {
             return Ok(index.to_vec());
         }
-        reach = Index::reach(&tail)? as u64;
+        reach = PackIndex::reach(&tail)? as u64;
     }
     anyhow::bail!("the pack is shorter than its index")
 }
@@ -162,7 +162,7 @@ struct IndexCache {
 impl IndexCache {
     fn get(&self, id: PackId) -> Option<Vec<IndexBlock>> {
         let encoded = std::fs::read(self.dir.join(id.to_string())).ok()?;
-        Index::of(id, &encoded).ok()
+        PackIndex::of(id, &encoded).ok()
     }
 
     fn put(&self, id: PackId, encoded: &[u8]) {

@@ -8,7 +8,7 @@ mod packer;
 
 pub(super) use chunk::{ChunkHash, Cutter, LARGEST, USUAL, is_zero};
 pub(super) use index_cache::KnownPacks;
-#[cfg(test)]
-pub(super) use pack::{Index, OpenBlock, OpenPack, SealedPack};
 pub(super) use pack::{Located, PackName, Visibility, decompress, is_sound, open_block};
+#[cfg(test)]
+pub(super) use pack::{OpenBlock, OpenPack, PackIndex, SealedPack};
 pub(super) use packer::{PackUpload, Packer, ThreadBlocks};

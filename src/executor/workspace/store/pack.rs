@@ -199,7 +199,7 @@ impl OpenPack {
 
     /// Ends the pack with its index.
     pub(crate) fn seal(mut self) -> anyhow::Result<SealedPack> {
-        let index = Index::encode(&self.index)?;
+        let index = PackIndex::encode(&self.index)?;
         self.bytes.extend_from_slice(&index);
         self.bytes.extend_from_slice(&u32::try_from(index.len())?.to_le_bytes());
         self.bytes.extend_from_slice(&MAGIC);
@@ -219,9 +219,9 @@ pub(crate) struct SealedPack {
 
 /// The index of a pack, at its end and, alone, in a host's cache.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Index;
+pub(crate) struct PackIndex;
 
-impl Index {
+impl PackIndex {
     fn encode(blocks: &[IndexBlock]) -> anyhow::Result<Vec<u8>> {
         let plain = postcard::to_stdvec(blocks).context("failed to encode the index of a pack")?;
         let mut encoded = blake3::hash(&plain).as_bytes().to_vec();
@@ -275,9 +275,9 @@ impl Index {
 /// The bytes are the whole pack of that name: every chunk in it is what the index says.
 pub(crate) fn is_intact(pack: &[u8], id: PackId) -> bool {
     let check = || -> anyhow::Result<()> {
-        let index = Index::within(pack)?.context(DAMAGED)?;
+        let index = PackIndex::within(pack)?.context(DAMAGED)?;
         let mut content = Vec::new();
-        for block in Index::of(id, index)? {
+        for block in PackIndex::of(id, index)? {
             let stored = pack.get(block.at as usize..(block.at + block.stored) as usize).context(DAMAGED)?;
             open_block(stored, block.raw, &mut content)?;
             let mut rest = content.as_slice();
@@ -361,7 +361,7 @@ mod tests {
     #[test]
     fn a_pack_holds_its_blocks_and_its_index() {
         let pack = pack();
-        let index = Index::decode(Index::within(&pack.bytes).unwrap().unwrap()).unwrap();
+        let index = PackIndex::decode(PackIndex::within(&pack.bytes).unwrap().unwrap()).unwrap();
         assert_eq!(index, pack.index);
         assert_eq!(pack.id.to_string().parse::<PackId>().unwrap(), pack.id);
         let mut content = Vec::new();
@@ -375,10 +375,10 @@ mod tests {
     #[test]
     fn the_index_is_found_from_the_end() {
         let pack = pack();
-        let reach = Index::reach(&pack.bytes[pack.bytes.len() - 12..]).unwrap();
+        let reach = PackIndex::reach(&pack.bytes[pack.bytes.len() - 12..]).unwrap();
         assert_eq!(reach, pack.encoded.len() + 12);
-        assert_eq!(Index::within(&pack.bytes[pack.bytes.len() - reach + 1..]).unwrap(), None);
-        assert_eq!(Index::within(&pack.bytes[pack.bytes.len() - reach..]).unwrap(), Some(&pack.encoded[..]));
+        assert_eq!(PackIndex::within(&pack.bytes[pack.bytes.len() - reach + 1..]).unwrap(), None);
+        assert_eq!(PackIndex::within(&pack.bytes[pack.bytes.len() - reach..]).unwrap(), Some(&pack.encoded[..]));
     }
 
     #[test]
@@ -402,10 +402,10 @@ mod tests {
         for at in 0..pack.encoded.len() {
             let mut bent = pack.encoded.clone();
             bent[at] ^= 4;
-            assert!(Index::decode(&bent).is_err(), "byte {at}");
+            assert!(PackIndex::decode(&bent).is_err(), "byte {at}");
         }
-        assert!(Index::decode(&pack.encoded[..pack.encoded.len() - 1]).is_err());
-        assert!(Index::reach(b"").is_err() && Index::reach(&[0; 40]).is_err());
+        assert!(PackIndex::decode(&pack.encoded[..pack.encoded.len() - 1]).is_err());
+        assert!(PackIndex::reach(b"").is_err() && PackIndex::reach(&[0; 40]).is_err());
     }
 
     #[test]
@@ -414,7 +414,7 @@ mod tests {
             [(0, 0, 5, 5), (0, 6, 5, 5), (0, 5, u32::MAX, 5), (u32::MAX, 5, 5, 5), (0, 5, 5, 4), (0, 5, 0, 0)]
         {
             let blocks = [IndexBlock { at, stored, raw, chunks: vec![(ChunkHash::of(b""), chunk)] }];
-            assert!(Index::decode(&Index::encode(&blocks).unwrap()).is_err(), "{blocks:?}");
+            assert!(PackIndex::decode(&PackIndex::encode(&blocks).unwrap()).is_err(), "{blocks:?}");
         }
     }
 

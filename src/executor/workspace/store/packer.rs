@@ -1,6 +1,6 @@
 //! Where the sender's chunks are: those the store has already, and those on their way into packs.
 //!
-//! Shared by the reading threads. A chunk belongs to a block, a block comes into a pack, and a pack is stored; which of that has
+//! SendContext by the reading threads. A chunk belongs to a block, a block comes into a pack, and a pack is stored; which of that has
 //! happened is known here.
 
 use std::collections::HashMap;

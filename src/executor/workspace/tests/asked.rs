@@ -122,7 +122,7 @@ proptest! {
         let sent = picture(&world.host.project);
         act(&world.container.project, &during);
         world.send_changes(&snapshot, &everything()).unwrap();
-        let Ok(summary) = world.apply_asked(&selection, &Limits::default()) else {
+        let Ok(summary) = world.apply_asked(&selection, &TransferLimits::default()) else {
             prop_assert!(picture(&world.host.project) == sent);
             return Ok(());
         };

@@ -3,22 +3,22 @@
 use proptest::prelude::*;
 use test_case::test_case;
 
-use super::super::manifest::{End, Part, PartBlock, PartChunk, Record};
-use super::super::manifest::{Entry, Kind, Place, Timestamp};
+use super::super::manifest::{Entry, EntryKind, Timestamp, Tree};
+use super::super::manifest::{ManifestPart, PartBlock, PartChunk, Record, TransferEnd};
 use super::super::store::ChunkHash;
 use super::super::store::{OpenBlock, OpenPack, PackName, SealedPack, Visibility};
 use super::*;
 use crate::base::failure::{Kind as FailureKind, kind_of};
 
-const FILE: Kind = Kind::File;
-const DIRECTORY: Kind = Kind::Directory;
-const LINK: Kind = Kind::Link;
-const DELETED: Kind = Kind::Deleted;
+const FILE: EntryKind = EntryKind::File;
+const DIRECTORY: EntryKind = EntryKind::Directory;
+const LINK: EntryKind = EntryKind::Link;
+const DELETED: EntryKind = EntryKind::Deleted;
 
-fn entry(kind: Kind, path: &[u8]) -> Entry {
+fn entry(kind: EntryKind, path: &[u8]) -> Entry {
     let size = if kind == FILE { 4 } else { 0 };
     let target = if kind == LINK { b"elsewhere".to_vec() } else { Vec::new() };
-    Entry { place: Place::Project, kind, path: path.to_vec(), mode: 0o644, mtime: Timestamp::default(), size, target }
+    Entry { tree: Tree::Project, kind, path: path.to_vec(), mode: 0o644, mtime: Timestamp::default(), size, target }
 }
 
 /// A pack with one chunk.
@@ -33,7 +33,7 @@ fn pack(chunk: &[u8]) -> SealedPack {
 
 /// What a container has stored: one part, the last, and one pack with one chunk.
 struct Lie {
-    part: Part,
+    part: ManifestPart,
     pack: SealedPack,
 }
 
@@ -43,12 +43,12 @@ impl Lie {
         let pack = pack(content);
         let block = &pack.index[0];
         let (hash, length) = block.chunks[0];
-        let part = Part {
+        let part = ManifestPart {
             packs: vec![PackName { id: pack.id, visibility: Visibility::Project }],
             blocks: vec![PartBlock { pack: 0, at: block.at, stored: block.stored, raw: block.raw }],
             chunks: vec![PartChunk { hash, block: 0, at: 0, length }],
             records,
-            end: Some(End::default()),
+            end: Some(TransferEnd::default()),
         };
         Self { part, pack }
     }
@@ -84,7 +84,7 @@ fn host() -> World {
 }
 
 /// Applies what is stored, which must fail and change nothing; returns the error.
-fn refusal(world: &World, limits: &Limits) -> String {
+fn refusal(world: &World, limits: &TransferLimits) -> String {
     let before = picture(world.folder.path());
     let result = world.apply(limits);
     let mut after = picture(world.folder.path());
@@ -101,7 +101,7 @@ fn refusal(world: &World, limits: &Limits) -> String {
     text
 }
 
-fn refused(lie: &Lie, limits: &Limits) -> String {
+fn refused(lie: &Lie, limits: &TransferLimits) -> String {
     let world = host();
     lie.store(&world);
     refusal(&world, limits)
@@ -129,35 +129,35 @@ fn refused(lie: &Lie, limits: &Limits) -> String {
 #[test_case(LINK, b"out/x", "`out/x` is refused"; "link through the host's link")]
 #[test_case(FILE, b"dir/inside/x", "`dir/inside/x` is refused: `dir/inside` is no directory on the host"; "below a file")]
 #[test_case(FILE, b"dir", "`dir` is refused: it would replace a directory of the host that holds `dir/inside`"; "over a directory")]
-fn an_entry_is_refused(kind: Kind, path: &[u8], expected: &str) {
+fn an_entry_is_refused(kind: EntryKind, path: &[u8], expected: &str) {
     // A good entry beside it must not be applied either.
     let mut bad = entry(kind, path);
     if path == b"../x" {
         bad.mode = 0o755;
     }
-    let error = refused(&Lie::of(&[entry(FILE, b"good"), bad]), &Limits::default());
+    let error = refused(&Lie::of(&[entry(FILE, b"good"), bad]), &TransferLimits::default());
     assert!(error.contains(expected), "{error}");
 }
 
 #[test]
 fn a_device_is_refused_by_name() {
-    let error = refused(&Lie::of(&[entry(Kind::Special, b"odd")]), &Limits::default());
+    let error = refused(&Lie::of(&[entry(EntryKind::Special, b"odd")]), &TransferLimits::default());
     assert!(error.contains("`odd` is refused: it is neither a file, a directory nor a link"), "{error}");
 }
 
 #[test_case(FILE, 0o4755)]
 #[test_case(FILE, 0o2755)]
 #[test_case(DIRECTORY, 0o2755)]
-fn set_id_bits_are_refused(kind: Kind, mode: u32) {
+fn set_id_bits_are_refused(kind: EntryKind, mode: u32) {
     let bad = Entry { mode, ..entry(kind, b"suid") };
-    let error = refused(&Lie::of(&[bad]), &Limits::default());
+    let error = refused(&Lie::of(&[bad]), &TransferLimits::default());
     assert!(error.contains("`suid` is refused: it is set-user-id or set-group-id"), "{error}");
 }
 
 /// A large file whose end says something else than its beginning.
-fn large(name: &[u8], place: Place, size: u64, mode: u32) -> Vec<Record> {
+fn large(name: &[u8], tree: Tree, size: u64, mode: u32) -> Vec<Record> {
     vec![
-        Record::Begin { file: 7, entry: Entry { place, ..entry(FILE, name) } },
+        Record::Begin { file: 7, entry: Entry { tree, ..entry(FILE, name) } },
         Record::Data { file: 7, offset: 0, chunks: vec![0] },
         Record::End { file: 7, size, mode, mtime: Timestamp::default() },
     ]
@@ -165,7 +165,7 @@ fn large(name: &[u8], place: Place, size: u64, mode: u32) -> Vec<Record> {
 
 #[test]
 fn set_id_bits_at_the_end_are_refused() {
-    let error = refused(&Lie::with(b"evil", large(b"suid", Place::Project, 4, 0o4755)), &Limits::default());
+    let error = refused(&Lie::with(b"evil", large(b"suid", Tree::Project, 4, 0o4755)), &TransferLimits::default());
     assert!(error.contains("`suid` is refused"), "{error}");
 }
 
@@ -176,17 +176,17 @@ fn set_id_bits_at_the_end_are_refused() {
 #[test_case(&[entry(FILE, b"f"), entry(FILE, b"f/x")], "`f/x` is refused"; "below its own file")]
 #[test_case(&[entry(DELETED, b"out"), entry(FILE, b"out/x")], "`out/x` is refused"; "deletes the host's link first")]
 #[test_case(&[Entry { target: b"/etc".to_vec(), ..entry(LINK, b"l") }, entry(FILE, b"l/x")], "`l/x` is refused"; "through a stray link")]
-#[test_case(&[Entry { place: Place::Tmp, ..entry(FILE, b"git-template") }], "`git-template` is refused"; "elsewhere in tmp")]
-#[test_case(&[Entry { place: Place::Tmp, ..entry(LINK, b"gitlab_runner_env") }], "`gitlab_runner_env` is refused"; "link in tmp")]
+#[test_case(&[Entry { tree: Tree::Tmp, ..entry(FILE, b"git-template") }], "`git-template` is refused"; "elsewhere in tmp")]
+#[test_case(&[Entry { tree: Tree::Tmp, ..entry(LINK, b"gitlab_runner_env") }], "`gitlab_runner_env` is refused"; "link in tmp")]
 fn entries_together_are_refused(entries: &[Entry], expected: &str) {
-    let error = refused(&Lie::of(entries), &Limits::default());
+    let error = refused(&Lie::of(entries), &TransferLimits::default());
     assert!(error.contains(expected), "{error}");
 }
 
 #[test]
 fn a_large_env_file_is_refused() {
-    let records = large(b"gitlab_runner_env", Place::Tmp, 2 << 20, 0o644);
-    let error = refused(&Lie::with(&[b'x'; 100], records), &Limits::default());
+    let records = large(b"gitlab_runner_env", Tree::Tmp, 2 << 20, 0o644);
+    let error = refused(&Lie::with(&[b'x'; 100], records), &TransferLimits::default());
     assert!(error.contains("`gitlab_runner_env` is refused: it is larger than 1 MiB"), "{error}");
 }
 
@@ -196,7 +196,7 @@ fn a_bare_repository_is_refused_where_no_git_is() {
     put(&world.host.project, "objects/x", b"x");
     let entries = [entry(FILE, b"HEAD"), entry(FILE, b"config"), entry(DIRECTORY, b"refs")];
     Lie::of(&entries).store(&world);
-    let error = refusal(&world, &Limits::default());
+    let error = refusal(&world, &TransferLimits::default());
     assert!(error.contains("`HEAD` is refused: it would make the project directory a bare git repository"), "{error}");
 }
 
@@ -205,7 +205,7 @@ fn a_bare_repository_is_refused_where_no_git_is() {
 fn a_repository_in_disguise_is_refused_where_no_git_is(entries: &[Entry]) {
     let world = World::new();
     Lie::of(entries).store(&world);
-    let error = refusal(&world, &Limits::default());
+    let error = refusal(&world, &TransferLimits::default());
     assert!(error.contains("is refused: it would make the project directory a bare git repository"), "{error}");
 }
 
@@ -216,7 +216,7 @@ fn a_config_that_completes_a_repository_is_refused_where_no_git_is() {
         put(&world.host.project, path, b"x");
     }
     Lie::of(&[entry(FILE, b"config.worktree")]).store(&world);
-    let error = refusal(&world, &Limits::default());
+    let error = refusal(&world, &TransferLimits::default());
     assert!(error.contains("`config.worktree` is refused"), "{error}");
 }
 
@@ -229,7 +229,7 @@ fn names_that_fill_the_memory_are_refused() {
     for part in 0..18 {
         world.store.insert(&format!("down/{part:06}"), lie.part.encode().unwrap());
     }
-    let error = refusal(&world, &Limits::default());
+    let error = refusal(&world, &TransferLimits::default());
     assert!(error.contains("the names of the manifest have more than 128 MiB together"), "{error}");
 }
 
@@ -237,24 +237,24 @@ fn names_that_fill_the_memory_are_refused() {
 fn a_part_that_tells_nothing_and_content_that_is_void_for_ever_are_refused() {
     let mut lie = Lie::with(b"evil", Vec::new());
     lie.part.end = None;
-    let error = refused(&lie, &Limits::default());
+    let error = refused(&lie, &TransferLimits::default());
     assert!(error.contains("a part of the manifest tells nothing"), "{error}");
     let mut records = vec![Record::Begin { file: 0, entry: entry(FILE, b"f") }];
     records.extend((0..9).map(|_| Record::Void { file: 0 }));
-    let error = refused(&Lie::with(b"evil", records), &Limits::default());
+    let error = refused(&Lie::with(b"evil", records), &TransferLimits::default());
     assert!(error.contains("void 8 times"), "{error}");
 }
 
 #[test]
 fn too_many_entries_are_refused() {
-    let limits = Limits { max_files: 2, ..Limits::default() };
+    let limits = TransferLimits { max_files: 2, ..TransferLimits::default() };
     let error = refused(&Lie::of(&[entry(FILE, b"a"), entry(LINK, b"b"), entry(DELETED, b"c")]), &limits);
     assert!(error.contains("more than 2 entries"), "{error}");
 }
 
 #[test]
 fn a_bomb_is_refused() {
-    let limits = Limits { max_bytes: 1 << 20, ..Limits::default() };
+    let limits = TransferLimits { max_bytes: 1 << 20, ..TransferLimits::default() };
     let content = vec![0; 700_000];
     // A file that says how large it is, content that comes again and again, and a hole.
     let whole = Entry { size: 1_400_000, ..entry(FILE, b"bomb") };
@@ -286,7 +286,7 @@ fn a_manifest_that_makes_no_sense_is_refused() {
         (vec![Record::Void { file: 3 }], "a file that has not begun"),
         (vec![Record::Gone { file: 3 }], "a file that has not begun"),
     ] {
-        let error = refused(&Lie::with(b"evil", records), &Limits::default());
+        let error = refused(&Lie::with(b"evil", records), &TransferLimits::default());
         assert!(error.contains(expected), "{error}");
     }
 }
@@ -298,7 +298,7 @@ fn a_wrong_chunk_is_refused_by_name() {
     let mut bent = lie.pack.bytes.to_vec();
     bent[8] ^= 1;
     lie.store_as(&world, lie.part.encode().unwrap(), bent);
-    let error = refusal(&world, &Limits::default());
+    let error = refusal(&world, &TransferLimits::default());
     let expected = format!("the chunk {} in the pack {} is damaged", ChunkHash::of(b"evil"), lie.pack.id);
     assert!(error.contains(&expected), "{error}");
 }
@@ -308,7 +308,7 @@ fn a_missing_pack_is_named() {
     let world = host();
     let lie = Lie::of(&[entry(FILE, b"new")]);
     world.store.insert("down/000000", lie.part.encode().unwrap());
-    let error = refusal(&world, &Limits::default());
+    let error = refusal(&world, &TransferLimits::default());
     assert!(error.contains(&format!("s3://memory/down/packs/{} does not exist", lie.pack.id)), "{error}");
 }
 
@@ -321,12 +321,14 @@ fn nothing_is_written_any_more_when_a_manifest_breaks_off() {
     });
     let mut lie = Lie::with(&vec![7; 800_000], records.collect());
     lie.part.end = None;
-    let second = Part { records: vec![Record::Entry(entry(DIRECTORY, b"new"))], ..Part::default() }.encode().unwrap();
+    let second = ManifestPart { records: vec![Record::Entry(entry(DIRECTORY, b"new"))], ..ManifestPart::default() }
+        .encode()
+        .unwrap();
     for _ in 0..20 {
         let world = host();
         lie.store(&world);
         world.store.insert("down/000001", second.clone());
-        let error = refusal(&world, &Limits::default());
+        let error = refusal(&world, &TransferLimits::default());
         assert!(error.contains("down/000002 does not exist"), "{error}");
         assert!(!world.staging().exists());
     }
@@ -339,15 +341,15 @@ fn a_manifest_or_pack_cut_anywhere_is_refused() {
     let (part, pack) = (lie.part.encode().unwrap(), lie.pack.bytes.to_vec());
     for length in 0..part.len() {
         lie.store_as(&world, part[..length].to_vec(), pack.clone());
-        refusal(&world, &Limits::default());
+        refusal(&world, &TransferLimits::default());
     }
     for length in 0..=11 {
         lie.store_as(&world, part.clone(), pack[..length].to_vec());
-        refusal(&world, &Limits::default());
+        refusal(&world, &TransferLimits::default());
     }
     let longer = [part, b"x".to_vec()].concat();
     lie.store_as(&world, longer, pack);
-    refusal(&world, &Limits::default());
+    refusal(&world, &TransferLimits::default());
 }
 
 #[test]
@@ -359,14 +361,14 @@ fn a_flipped_bit_never_brings_anything_else() {
     for bit in 0..part.len() * 8 {
         let mut flipped = part.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
-        if let Ok(read) = Part::decode(&flipped) {
+        if let Ok(read) = ManifestPart::decode(&flipped) {
             // A few bits of the compressed stream say nothing about the content, such as the size of the window.
             assert_eq!(read, lie.part, "bit {bit}");
             harmless += 1;
             continue;
         }
         lie.store_as(&world, flipped, lie.pack.bytes.to_vec());
-        refusal(&world, &Limits::default());
+        refusal(&world, &TransferLimits::default());
     }
     assert!(harmless < 16, "{harmless} of {} bits could change unseen", part.len() * 8);
 }
@@ -376,7 +378,7 @@ fn a_stray_link_is_left_out_and_the_rest_arrives() {
     let world = host();
     let stray = Entry { target: b"../outside".to_vec(), ..entry(LINK, b"stray") };
     Lie::of(&[stray, entry(FILE, b"new")]).store(&world);
-    let summary = world.apply(&Limits::default()).unwrap();
+    let summary = world.apply(&TransferLimits::default()).unwrap();
     assert_eq!(
         summary.warnings,
         ["left out: 1 link that leads out of the project: `stray`; the operator can keep such links with \
@@ -391,14 +393,14 @@ fn a_link_with_an_endless_target_is_left_out_and_the_rest_arrives() {
     let world = host();
     let long = Entry { target: vec![b'x'; 5000], ..entry(LINK, b"long") };
     Lie::of(&[entry(DELETED, b"good"), long, entry(FILE, b"new")]).store(&world);
-    let summary = world.apply(&Limits::default()).unwrap();
+    let summary = world.apply(&TransferLimits::default()).unwrap();
     assert_eq!(summary.warnings, ["left out: 1 link with no target, or with one of more than 1023 bytes: `long`"]);
     assert_eq!(fs::read(world.host.project.join("new")).unwrap(), b"evil");
 }
 
 #[test_case(FILE)]
 #[test_case(LINK)]
-fn deletions_in_a_senseless_order_make_room_all_the_same(kind: Kind) {
+fn deletions_in_a_senseless_order_make_room_all_the_same(kind: EntryKind) {
     let gone = [&b"dir/deep/leaf"[..], b"dir/inside", b"dir/deep"].map(|path| entry(DELETED, path));
     for order in [[0, 1, 2], [2, 0, 1], [2, 1, 0]] {
         let world = host();
@@ -406,7 +408,7 @@ fn deletions_in_a_senseless_order_make_room_all_the_same(kind: Kind) {
         let mut entries: Vec<Entry> = order.iter().map(|at| gone[*at].clone()).collect();
         entries.push(entry(kind, b"dir"));
         Lie::of(&entries).store(&world);
-        world.apply(&Limits::default()).unwrap();
+        world.apply(&TransferLimits::default()).unwrap();
         assert!(!fs::symlink_metadata(world.host.project.join("dir")).unwrap().is_dir());
     }
 }
@@ -437,14 +439,14 @@ fn a_link_of_the_host_is_replaced_not_followed() {
     let directory = Entry { mode: 0o755, ..entry(DIRECTORY, b"out") };
     let entries = [directory, entry(FILE, b"out/precious"), entry(DELETED, b"dir/inside")];
     Lie::of(&entries).store(&world);
-    world.apply(&Limits::default()).unwrap();
+    world.apply(&TransferLimits::default()).unwrap();
     assert_eq!(fs::read(world.folder.path().join("outside/precious")).unwrap(), b"precious");
     assert_eq!(fs::read(world.host.project.join("out/precious")).unwrap(), b"evil");
     assert!(fs::symlink_metadata(world.host.project.join("out")).unwrap().is_dir());
     // A deletion below the host's link touches nothing either.
     let world = host();
     Lie::of(&[entry(DELETED, b"out/precious")]).store(&world);
-    world.apply(&Limits::default()).unwrap();
+    world.apply(&TransferLimits::default()).unwrap();
     assert_eq!(fs::read(world.folder.path().join("outside/precious")).unwrap(), b"precious");
 }
 
@@ -458,9 +460,9 @@ fn a_warning_of_the_container_cannot_paint_the_terminal() {
     assert!(summary.warnings[0].contains(r": `a\u{1b}[31m\nb`; "), "{:?}", summary.warnings);
     // Nor can one that did not come from this program.
     let mut lie = Lie::of(&[]);
-    lie.part.end = Some(End { warnings: vec!["\u{1b}]0;owned\u{7}".to_owned()] });
+    lie.part.end = Some(TransferEnd { warnings: vec!["\u{1b}]0;owned\u{7}".to_owned()] });
     lie.store(&world);
-    let summary = world.apply(&Limits::default()).unwrap();
+    let summary = world.apply(&TransferLimits::default()).unwrap();
     assert_eq!(summary.warnings.len(), 1);
     assert!(!summary.warnings[0].contains(char::is_control), "{:?}", summary.warnings);
 }
@@ -468,7 +470,7 @@ fn a_warning_of_the_container_cannot_paint_the_terminal() {
 #[test]
 fn an_endless_depth_is_refused() {
     let deep = [&b"a"[..]; 300].join(&b'/');
-    let error = refused(&Lie::of(&[entry(FILE, &deep)]), &Limits::default());
+    let error = refused(&Lie::of(&[entry(FILE, &deep)]), &TransferLimits::default());
     assert!(error.contains("more than 256 directories deep"), "{error}");
 }
 
@@ -490,10 +492,10 @@ fn what_the_job_does_not_ask_for_is_refused_and_the_rest_arrives() {
         entry(FILE, b"HEAD"),
         entry(DIRECTORY, b"objects"),
         entry(DIRECTORY, b"refs"),
-        Entry { place: Place::Tmp, ..entry(FILE, b"gitlab_runner_env") },
+        Entry { tree: Tree::Tmp, ..entry(FILE, b"gitlab_runner_env") },
     ];
     Lie::of(&entries).store(&world);
-    let summary = world.apply_asked(&only(&["new/deep/asked"]), &Limits::default()).unwrap();
+    let summary = world.apply_asked(&only(&["new/deep/asked"]), &TransferLimits::default()).unwrap();
     let read = |path: &str| fs::read(world.host.project.join(path)).ok();
     assert_eq!(read("new/deep/asked").as_deref(), Some(&b"evil"[..]));
     assert_eq!((read("good"), read("dir/inside")), (Some(b"good".to_vec()), Some(b"good".to_vec())));
@@ -517,10 +519,10 @@ fn a_tree_that_is_a_link_is_neither_read_nor_written(place: &str) {
     let place = world.folder.path().join(place);
     fs::rename(&place, place.with_extension("moved")).unwrap();
     symlink(if place.ends_with("host") { victim.clone() } else { victim.join("project") }, &place).unwrap();
-    let env = Entry { place: Place::Tmp, ..entry(FILE, b"gitlab_runner_env") };
+    let env = Entry { tree: Tree::Tmp, ..entry(FILE, b"gitlab_runner_env") };
     Lie::of(&[entry(FILE, b"new"), env]).store(&world);
     let before = picture(&victim);
-    let error = refusal(&world, &Limits::default());
+    let error = refusal(&world, &TransferLimits::default());
     assert!(error.contains("is refused") && error.contains("is a link"), "{error}");
     let error = world.send().unwrap_err();
     assert!(format!("{error:#}").contains("is a link"), "{error:#}");
@@ -556,7 +558,7 @@ fn nasty_entry() -> impl Strategy<Value = Entry> {
             entry.target = target.as_bytes().to_vec();
         }
         if tmp == 0 {
-            entry.place = Place::Tmp;
+            entry.tree = Tree::Tmp;
         }
         entry
     })
@@ -570,7 +572,7 @@ proptest! {
         let world = host();
         let before = picture(world.folder.path());
         Lie::of(&entries).store(&world);
-        let result = world.apply(&Limits::default());
+        let result = world.apply(&TransferLimits::default());
         let after = picture(world.folder.path());
         let inside = |path: &OsStr| Path::new(path).starts_with("host/project") && !enters_git(path.as_bytes());
         let kept = |picture: &Picture| -> Picture {

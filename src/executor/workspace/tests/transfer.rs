@@ -11,7 +11,7 @@ use super::*;
 use crate::cloud::testing::{Fault, When};
 use crate::cloud::{CloudErrorKind, Listed};
 use crate::workspace::store::ChunkHash;
-use crate::workspace::store::Index;
+use crate::workspace::store::PackIndex;
 
 /// Bytes without any pattern, different for each seed.
 pub(super) fn noise(seed: u64, length: usize) -> Vec<u8> {
@@ -276,7 +276,8 @@ fn results_are_fetched_before_the_last_chunk_has_left() {
     let gate = tokio::sync::Semaphore::new(0);
     let store = Gated { inner: world.store.clone(), free: 3.into(), gate };
     block_on(async {
-        let (route, all_sent, limits, staging) = (down(), AllSent::default(), Limits::default(), world.staging());
+        let (route, all_sent, limits, staging) =
+            (down(), AllSent::default(), TransferLimits::default(), world.staging());
         let destination = Destination { trees: &world.host, staging: &staging };
         let (snapshot, selection, there, here) = (Snapshot::default(), everything(), Arc::default(), Arc::default());
         let bounds = Bounds { selection: &selection, limits: &limits };
@@ -326,7 +327,7 @@ fn a_store_that_is_away_for_long_is_waited_for_while_the_sender_works() {
     world.up();
     fs::write(world.container.project.join("new"), "result").unwrap();
     world.send_changes(&Snapshot::default(), &only(&["new"])).unwrap();
-    let (route, limits, staging, progress) = (down(), Limits::default(), world.staging(), Arc::default());
+    let (route, limits, staging, progress) = (down(), TransferLimits::default(), world.staging(), Arc::default());
     let destination = Destination { trees: &world.host, staging: &staging };
     let selection = only(&["new"]);
     let bounds = Bounds { selection: &selection, limits: &limits };
@@ -378,9 +379,9 @@ fn an_error_ends_the_walk_too() {
 /// A reading error with far more work behind it than the queue holds.
 #[test]
 fn an_unreadable_file_ends_the_walk_too() {
-    use super::super::manifest::{Entry, Kind, Place, Timestamp};
+    use super::super::manifest::{Entry, EntryKind, Timestamp, Tree};
     use super::super::send::sending;
-    use super::super::send::source::{SendJob, Source, Unsteady};
+    use super::super::send::source::{ChangePolicy, SendJob, Source};
     use super::super::store::KnownPacks;
     let world = World::new();
     let mut entries = Vec::new();
@@ -388,13 +389,13 @@ fn an_unreadable_file_ends_the_walk_too() {
         let path = format!("{number:02}");
         put(&world.host.project, &path, &noise(number, 1 << 20));
         let (mode, mtime, size) = (0o644, Timestamp::default(), 1 << 20);
-        let (place, kind, target) = (Place::Project, Kind::File, Vec::new());
-        entries.push(Entry { place, kind, path: path.into_bytes(), mode, mtime, size, target });
+        let (tree, kind, target) = (Tree::Project, EntryKind::File, Vec::new());
+        entries.push(Entry { tree, kind, path: path.into_bytes(), mode, mtime, size, target });
     }
     fs::remove_file(world.host.project.join("03")).unwrap();
     let roots = Roots::open(&world.host).unwrap();
-    let (source, unsteady) = (Source::Entries(entries), Unsteady::Refuse);
-    let job = SendJob { roots, source, unsteady, warnings: Warnings::default(), files: Arc::default() };
+    let (source, on_change) = (Source::Entries(entries), ChangePolicy::Refuse);
+    let job = SendJob { roots, source, on_change, warnings: Warnings::default(), files: Arc::default() };
     let (route, progress) = (up(), Arc::default());
     let sent = block_on(async {
         let sending = sending::send(&*world.store, &route, job, KnownPacks::nothing(), &progress);
@@ -414,7 +415,7 @@ fn results_that_broke_off_are_fetched_on() {
     let before = picture(&world.host.project);
     let fault = Fault::new("get_range", 5, When::Before, CloudErrorKind::Transient).forever();
     world.store.plan([fault]);
-    let (route, limits, staging, progress) = (down(), Limits::default(), world.staging(), Arc::default());
+    let (route, limits, staging, progress) = (down(), TransferLimits::default(), world.staging(), Arc::default());
     let destination = Destination { trees: &world.host, staging: &staging };
     let selection = everything();
     let bounds = Bounds { selection: &selection, limits: &limits };
@@ -423,7 +424,7 @@ fn results_that_broke_off_are_fetched_on() {
     assert_eq!(picture(&world.host.project), before, "nothing is applied by halves");
     let fetched: usize = picture(&world.staging()).values().filter_map(|seen| seen.bytes.as_ref()).map(Vec::len).sum();
     assert!(fetched > 1 << 20, "the first four fetches stay");
-    let summary = world.apply(&Limits::default()).unwrap();
+    let summary = world.apply(&TransferLimits::default()).unwrap();
     assert!(summary.sent < (31 << 20) - fetched as u64, "{fetched} and {summary}");
     assert!(picture(&world.host.project) == picture(&world.container.project));
     assert!(!world.staging().exists());
@@ -437,7 +438,7 @@ fn staging_that_somebody_spoilt_is_mended() {
     world.send_changes(&snapshot, &everything()).unwrap();
     fs::create_dir_all(world.staging().join("0")).unwrap();
     fs::write(world.staging().join("0/0"), noise(8, 12 << 20)).unwrap();
-    world.apply(&Limits::default()).unwrap();
+    world.apply(&TransferLimits::default()).unwrap();
     assert!(picture(&world.host.project) == picture(&world.container.project));
 }
 
@@ -501,7 +502,7 @@ fn secrets_of_the_job_do_not_stay_with_the_project() {
         let packs = world.store.keys().into_iter().filter(|key| key.starts_with(prefix));
         let indexes = packs.map(|key| {
             let bytes = world.store.contents(&key).unwrap();
-            Index::decode(Index::within(&bytes).unwrap().unwrap()).unwrap()
+            PackIndex::decode(PackIndex::within(&bytes).unwrap().unwrap()).unwrap()
         });
         indexes.flatten().flat_map(|block| block.chunks).map(|(hash, _)| hash.to_string()).collect()
     };
@@ -512,7 +513,7 @@ fn secrets_of_the_job_do_not_stay_with_the_project() {
         for file in fs::read_dir(world.cache().join(folder)).unwrap() {
             let mut notes = fs::read(file.unwrap().path()).unwrap();
             if folder == "indexes" {
-                notes = Index::decode(&notes).unwrap().into_iter().flat_map(|block| block.chunks).fold(
+                notes = PackIndex::decode(&notes).unwrap().into_iter().flat_map(|block| block.chunks).fold(
                     Vec::new(),
                     |notes, (hash, _)| {
                         [notes, blake3::Hash::from_hex(hash.to_string()).unwrap().as_bytes().to_vec()].concat()

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::base::{Base, open, refused};
 use super::walker::{Root, Scope, Walker};
 use super::write::delete;
-use crate::workspace::manifest::{Entry, Kind};
+use crate::workspace::manifest::{Entry, EntryKind};
 use crate::workspace::task::Stop;
 use crate::workspace::warnings::Warnings;
 
@@ -58,7 +58,7 @@ impl Base {
         // A job may have closed a directory.
         let (mut walker, mut ignored) = (Walker::unlocking(&root), Warnings::default());
         let mut note = |entry: Entry, _| {
-            if entry.kind == Kind::Link {
+            if entry.kind == EntryKind::Link {
                 links.push(entry.path);
             }
             Ok(())

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{FileType, Stat};
 use serde::{Deserialize, Serialize};
 
-use crate::workspace::manifest::{Entry, Kind, Place, Timestamp};
+use crate::workspace::manifest::{Entry, EntryKind, Timestamp, Tree};
 
 /// File systems tell time in ticks of up to 10 ms.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
@@ -21,7 +21,7 @@ pub(crate) struct StateId(pub(crate) [u8; 16]);
 /// What tells whether an entry changed: any change of content or attributes changes at least `ctime`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileStat {
-    pub(crate) kind: Kind,
+    pub(crate) kind: EntryKind,
     pub(crate) mode: u32,
     pub(crate) size: u64,
     pub(crate) mtime: Timestamp,
@@ -33,9 +33,9 @@ impl FileStat {
     /// `None` for what never travels: sockets, FIFOs, devices.
     pub(crate) fn of(stat: &Stat) -> Option<Self> {
         let kind = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => Kind::Directory,
-            FileType::RegularFile => Kind::File,
-            FileType::Symlink => Kind::Link,
+            FileType::Directory => EntryKind::Directory,
+            FileType::RegularFile => EntryKind::File,
+            FileType::Symlink => EntryKind::Link,
             _ => return None,
         };
         Some(Self {
@@ -78,13 +78,13 @@ impl FileStat {
     /// The same state of the same entry. A directory's size and inode say nothing about it.
     pub(crate) fn is_same(&self, other: &FileStat) -> bool {
         match (self.kind, other.kind) {
-            (Kind::Directory, Kind::Directory) => self.mode == other.mode && self.mtime == other.mtime,
+            (EntryKind::Directory, EntryKind::Directory) => self.mode == other.mode && self.mtime == other.mtime,
             _ => self == other,
         }
     }
 
-    pub(crate) fn entry(&self, place: Place, path: Vec<u8>, target: Vec<u8>) -> Entry {
-        Entry { place, kind: self.kind, path, mode: self.mode, mtime: self.mtime, size: self.size, target }
+    pub(crate) fn entry(&self, tree: Tree, path: Vec<u8>, target: Vec<u8>) -> Entry {
+        Entry { tree, kind: self.kind, path, mode: self.mode, mtime: self.mtime, size: self.size, target }
     }
 }
 
@@ -95,5 +95,5 @@ pub(crate) fn mtime(stat: &Stat) -> Timestamp {
 /// What was there when the workspace arrived; [`crate::workspace::send_changes`] finds what changed since.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    pub(crate) stats: Arc<HashMap<(Place, Vec<u8>), FileStat>>,
+    pub(crate) stats: Arc<HashMap<(Tree, Vec<u8>), FileStat>>,
 }

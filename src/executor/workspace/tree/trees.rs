@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use super::walker::Root;
 use crate::protocol::project::Trees;
-use crate::workspace::manifest::Place;
+use crate::workspace::manifest::Tree;
 use crate::workspace::warnings::Warnings;
 
 impl Trees {
@@ -41,31 +41,31 @@ impl Roots {
         Ok(Self { path: trees.project.clone(), project: Some(project), tmp: Some(tmp) })
     }
 
-    /// What a script has left of them: a directory that it removed, or put something else in the place of, is empty.
-    pub(crate) fn left(trees: &Trees, warnings: &mut Warnings) -> anyhow::Result<Self> {
-        let project = Root::left(&trees.project)?;
+    /// What a script has left of them: a directory that it removed, or put something else in the tree of, is empty.
+    pub(crate) fn open_after_script(trees: &Trees, warnings: &mut Warnings) -> anyhow::Result<Self> {
+        let project = Root::open_after_script(&trees.project)?;
         if project.is_none() {
             warnings.add(format!(
                 "{} is no directory any more: the script removed or replaced it, so its files count as deleted",
                 trees.project.display()
             ));
         }
-        Ok(Self { path: trees.project.clone(), project, tmp: Root::left(&trees.tmp)? })
+        Ok(Self { path: trees.project.clone(), project, tmp: Root::open_after_script(&trees.tmp)? })
     }
 
     pub(crate) fn project(&self) -> anyhow::Result<&Root> {
         self.project.as_ref().with_context(|| format!("the project directory {} does not exist", self.path.display()))
     }
 
-    pub(crate) fn get(&self, place: Place) -> Option<&Root> {
-        match place {
-            Place::Project => self.project.as_ref(),
-            Place::Tmp => self.tmp.as_ref(),
+    pub(crate) fn get(&self, tree: Tree) -> Option<&Root> {
+        match tree {
+            Tree::Project => self.project.as_ref(),
+            Tree::Tmp => self.tmp.as_ref(),
         }
     }
 
-    pub(crate) fn existing(&self, place: Place) -> anyhow::Result<&Root> {
-        self.get(place).context("the temporary directory does not exist")
+    pub(crate) fn existing(&self, tree: Tree) -> anyhow::Result<&Root> {
+        self.get(tree).context("the temporary directory does not exist")
     }
 
     pub(crate) fn project_bytes(&self) -> &[u8] {

@@ -18,7 +18,7 @@ use super::base::Base;
 use super::fs::{change_mode, is_absent};
 use super::stat::FileStat;
 use crate::base::failure::Failure;
-use crate::workspace::manifest::{Entry, Kind, Place};
+use crate::workspace::manifest::{Entry, EntryKind, Tree};
 use crate::workspace::path::{LONGEST_PATH, join, shown, split};
 use crate::workspace::task::Stop;
 use crate::workspace::warnings::{LeftOut, Warnings};
@@ -56,8 +56,8 @@ impl Root {
         Self { fd: Arc::new(fd) }
     }
 
-    /// As [`Root::open`], after a script has had its way: what stands in the directory's place is not followed.
-    pub(crate) fn left(path: &Path) -> anyhow::Result<Option<Self>> {
+    /// As [`Root::open`], after a script has had its way: what stands in the directory's tree is not followed.
+    pub(crate) fn open_after_script(path: &Path) -> anyhow::Result<Option<Self>> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::open(path, flags, Mode::empty()) {
             Ok(fd) => Ok(Some(Self::of(fd))),
@@ -80,7 +80,7 @@ const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLO
 
 /// What [`Walker::walk`] goes through.
 pub(crate) struct Scope<'a> {
-    pub(crate) place: Place,
+    pub(crate) tree: Tree,
     /// A directory; all below it is gone through.
     pub(crate) top: &'a [u8],
     /// Leaves out a path and all below it.
@@ -91,7 +91,7 @@ pub(crate) struct Scope<'a> {
 impl<'a> Scope<'a> {
     /// All of the project but what `skip` leaves out.
     pub(crate) fn project(skip: &'a dyn Fn(&[u8]) -> bool, stop: &'a Stop) -> Self {
-        Self { place: Place::Project, top: b"", skip, stop }
+        Self { tree: Tree::Project, top: b"", skip, stop }
     }
 }
 
@@ -270,17 +270,17 @@ impl Walker {
                 };
                 let mut target = Vec::new();
                 match stat.kind {
-                    Kind::Link => match self.target(&path) {
+                    EntryKind::Link => match self.target(&path) {
                         Ok(link) => target = link,
                         Err(error) if is_absent(&error) => continue,
                         Err(error) => {
                             return Err(error).with_context(|| format!("failed to read the link {}", shown(&path)));
                         }
                     },
-                    Kind::Directory => open.push(path.clone()),
-                    Kind::File | Kind::Deleted | Kind::Special => {}
+                    EntryKind::Directory => open.push(path.clone()),
+                    EntryKind::File | EntryKind::Deleted | EntryKind::Special => {}
                 }
-                found(stat.entry(scope.place, path, target), stat)?;
+                found(stat.entry(scope.tree, path, target), stat)?;
             }
             open[own..].reverse();
         }

@@ -4,7 +4,7 @@ use test_case::test_case;
 
 use super::*;
 
-fn tree() -> View<'static> {
+fn tree() -> TreeView<'static> {
     let nodes = [
         ("a", Node::Other),
         ("d", Node::Directory),
@@ -17,7 +17,7 @@ fn tree() -> View<'static> {
         ("runs/42/m.bin", Node::Other),
         ("report", Node::Link(b"latest/m.bin")),
     ];
-    View::new(b"/builds/p", nodes.map(|(path, node)| (path.as_bytes(), node)))
+    TreeView::new(b"/builds/p", nodes.map(|(path, node)| (path.as_bytes(), node)))
 }
 
 fn rule(include: &[&str], exclude: &[&str]) -> Rule {
