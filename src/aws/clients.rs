@@ -18,15 +18,16 @@ use executor::cloud::Access;
 
 use super::trust::{self, Surroundings};
 
-/// Tries of one call, the first included; the SDK backs off between them with jitter.
+/// Attempts of one call, the first included; the SDK backs off between them with jitter.
 const ATTEMPTS: u32 = 5;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// One try of a call whose body is small.
+/// Time limit of one attempt of a call with a small body.
 pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_mins(1);
-/// One try of a call that carries a piece of a file, at most [`crate::objects::PART_BYTES`] or what 10,000 parts demand.
+/// Time limit of one attempt of a call that carries a part of a file: at most [`crate::objects::PART_BYTES`], or more when a file
+/// would have over 10,000 parts.
 pub(super) const TRANSFER_ATTEMPT_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// Shared configuration and the service clients that have been needed so far.
+/// Shared configuration, and the service clients that have been used so far.
 #[derive(Debug)]
 pub(super) struct Clients {
     config: SdkConfig,
@@ -40,7 +41,7 @@ impl Clients {
         Ok(Self::new(sdk_config(access).await?))
     }
 
-    /// With the credentials of the container's role and `access` alone.
+    /// Clients with the credentials of the container's role, configured by `access` alone.
     pub(super) fn of_container(access: &Access) -> anyhow::Result<Arc<Self>> {
         let region = access.region.clone().ok_or_else(no_region)?;
         let http_client = http_client(access, Surroundings::Container)?;
@@ -106,7 +107,7 @@ fn app_name() -> anyhow::Result<AppName> {
 fn http_client(access: &Access, surroundings: Surroundings) -> anyhow::Result<SharedHttpClient> {
     let plain = access.endpoint_url.as_deref().is_some_and(|url| url.starts_with("http://"));
     if plain {
-        // No TLS roots to read: that costs more than the rest of the start.
+        // Without TLS no roots are read, which would cost more than the rest of the start.
         return Ok(aws_smithy_http_client::Builder::new().build_http());
     }
     trust::https_client(access.ca_bundle.as_deref(), surroundings)
@@ -122,7 +123,7 @@ pub(super) fn loader(access: &Access) -> anyhow::Result<ConfigLoader> {
     if let Some(region) = &access.region {
         loader = loader.region(Region::new(region.clone()));
     } else if access.endpoint_url.is_some() {
-        // An emulator's host has no instance metadata, and asking for it takes seconds to fail.
+        // A host with an emulator has no instance metadata, and the request for it takes seconds to fail.
         let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
             .or_else(ProfileFileRegionProvider::new());
         loader = loader.region(chain);
@@ -133,7 +134,7 @@ pub(super) fn loader(access: &Access) -> anyhow::Result<ConfigLoader> {
     Ok(loader)
 }
 
-/// The time limits of a call with `attempt` for each try; all tries together get three times as much.
+/// The time limits of a call: `attempt` for each attempt, three times as much for all together.
 pub(super) fn timeouts(attempt: Duration) -> TimeoutConfig {
     TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)

@@ -1,4 +1,4 @@
-//! From a failed AWS call to [`CloudError`]: what kind it is and what its reader can change.
+//! Makes a [`CloudError`] from a failed AWS call: its kind, and a hint.
 //!
 //! The kind is chosen from the code string, the HTTP status and the message, because most codes that AWS sends are not
 //! in the service models. The text keeps AWS's code and message; it never holds a header, a body or a credential.
@@ -10,30 +10,30 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use executor::cloud::{CloudError, CloudErrorKind, Parameter};
 
-/// One call as its errors name it: what was tried, on what, and the IAM action that allows it.
+/// The context of a call for its errors: operation, resource, and the IAM action that allows it.
 #[derive(Debug, Clone)]
-pub(super) struct Call {
+pub(super) struct AwsCall {
     /// `create training job gitlab-231-...`.
     pub(super) operation: String,
     pub(super) action: &'static str,
-    /// The thing that the action is on: `training job gitlab-231-...`.
+    /// The resource of the action: `training job gitlab-231-...`.
     pub(super) resource: String,
 }
 
-impl Call {
+impl AwsCall {
     pub(super) fn new(verb: &str, resource: impl Into<String>, action: &'static str) -> Self {
         let resource = resource.into();
         Self { operation: format!("{verb} {resource}"), action, resource }
     }
 
-    /// The error of a call that AWS answered, or that never got there.
+    /// The error of a call that AWS refused, or that did not reach it.
     pub(super) fn failed<E>(&self, error: &SdkError<E, HttpResponse>) -> CloudError
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
         let status = error.raw_response().map(|response| response.status().as_u16());
         match error {
-            // Success that the SDK could not read: its own text would repeat the body.
+            // A successful reply that the SDK could not parse: its own text would repeat the body.
             SdkError::ServiceError(_) if error.code().is_none() && status.is_some_and(|status| status < 300) => {
                 self.error(CloudErrorKind::Other, "the call succeeded, but the reply is not one that AWS sends")
             }
@@ -50,7 +50,7 @@ impl Call {
         }
     }
 
-    /// As [`Call::failed`], for a request of which AWS may refuse one parameter.
+    /// As [`AwsCall::failed`], for a request of which AWS may refuse one parameter.
     pub(super) fn refused_request<E>(&self, error: &SdkError<E, HttpResponse>) -> CloudError
     where
         E: ProvideErrorMetadata + Error + 'static,
@@ -105,7 +105,7 @@ impl Call {
         self.error(CloudErrorKind::Transient, format!("the body broke off: {}", causes(error).join(": ")))
     }
 
-    /// A local file that stands in the way of a transfer.
+    /// An error of the local file of a transfer.
     pub(super) fn local(&self, verb: &str, path: &std::path::Path, error: &std::io::Error) -> CloudError {
         self.error(CloudErrorKind::Other, format!("failed to {verb} {}: {error}", path.display()))
     }
@@ -140,7 +140,7 @@ impl Call {
     }
 }
 
-/// Classifies a reply by the reaction that it leaves to the caller. Every error of a service goes through here.
+/// Classifies an error by the caller's possible reaction. Each error of a service goes through here.
 pub(super) fn classify(code: Option<&str>, status: Option<u16>, message: &str) -> CloudErrorKind {
     let code = code.unwrap_or_default();
     let status = status.unwrap_or_default();
@@ -188,8 +188,8 @@ pub(super) fn classify(code: Option<&str>, status: Option<u16>, message: &str) -
     }
 }
 
-/// The parameter of `CreateTrainingJob` that a refusal is about. Constraints of the service's model are told as `Value '...' at
-/// 'resourceConfig.instanceType' failed to satisfy constraint: ...`; all others in words.
+/// The parameter of `CreateTrainingJob` that a refusal names. Constraints of the service's model read `Value '...' at
+/// 'resourceConfig.instanceType' failed to satisfy constraint: ...`; other refusals are free text.
 fn parameter(message: &str) -> Option<Parameter> {
     if message.contains("validation error") {
         let places = message.split("' at '").skip(1).filter_map(|rest| rest.split('\'').next());
@@ -200,7 +200,7 @@ fn parameter(message: &str) -> Option<Parameter> {
             _ => None,
         });
     }
-    // An ARN or an image is one word, so that its parts are none; of a path like `ResourceConfig.InstanceType` the last name counts.
+    // An ARN or an image counts as one word; of a path like `ResourceConfig.InstanceType` the last name counts.
     let trimmed = message.split_whitespace().map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()));
     let words: Vec<_> = trimmed.filter_map(|word| word.rsplit('.').next()).collect();
     let has = |names: &[&str]| words.iter().any(|word| names.iter().any(|name| word.eq_ignore_ascii_case(name)));
@@ -240,7 +240,7 @@ fn is_throttling_code(code: &str) -> bool {
     )
 }
 
-/// AWS does not know, or no longer accepts, who is asking.
+/// Whether the code says that AWS does not know, or no longer accepts, the credentials.
 fn is_credential_code(code: &str) -> bool {
     matches!(
         code,
@@ -261,7 +261,7 @@ fn is_credential_code(code: &str) -> bool {
     )
 }
 
-/// The action that AWS names, where it is another than that of the call: "not authorized to perform: iam:PassRole on".
+/// The IAM action that AWS names, if it differs from that of the call: "not authorized to perform: iam:PassRole on".
 fn denied_action(message: &str) -> Option<&'static str> {
     const NAMED: [&str; 9] = [
         "iam:PassRole",
@@ -279,7 +279,7 @@ fn denied_action(message: &str) -> Option<&'static str> {
     NAMED.into_iter().find(|named| *named == action)
 }
 
-/// The texts of an error and its sources, without repetitions.
+/// The texts of an error and its sources, without duplicates.
 fn causes(error: &(dyn Error + 'static)) -> Vec<String> {
     let mut texts: Vec<String> = Vec::new();
     let mut next = Some(error);
@@ -352,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_denial_names_the_action_and_the_resource() {
-        let call = Call::new("create", "training job gitlab-1", "sagemaker:CreateTrainingJob");
+        let call = AwsCall::new("create", "training job gitlab-1", "sagemaker:CreateTrainingJob");
         let error = call.refused(Some("AccessDeniedException"), Some(400), "not authorized");
         assert_eq!(
             error.to_string(),
@@ -377,7 +377,7 @@ mod tests {
 
     fn unsent(text: &'static str) -> CloudError {
         let source = Some(Box::new(Cause { text, source: None }));
-        Call::new("get", "object s3://b/k", "s3:GetObject").unsent(&Cause { text: "dispatch failure", source })
+        AwsCall::new("get", "object s3://b/k", "s3:GetObject").unsent(&Cause { text: "dispatch failure", source })
     }
 
     #[test_case("no providers in chain provided credentials" => (CloudErrorKind::Denied, "no AWS credentials were found"))]
@@ -403,7 +403,7 @@ mod tests {
 
     #[test]
     fn a_missing_bucket_is_named_as_the_operators_setting() {
-        let call = Call::new("put", "object s3://gone/a", "s3:PutObject");
+        let call = AwsCall::new("put", "object s3://gone/a", "s3:PutObject");
         let error = call.refused(Some("NoSuchBucket"), Some(404), "The specified bucket does not exist");
         assert!(error.message.contains("`storage.bucket`"), "{error}");
     }

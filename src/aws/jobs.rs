@@ -1,4 +1,4 @@
-//! SageMaker training jobs over the SDK. It sends what it is told: names, tags and policy are the caller's business.
+//! SageMaker training jobs over the SDK. Names, tags and policy are decided by the caller.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use aws_sdk_sagemaker::types::{
 };
 
 use super::clients::Clients;
-use super::errors::Call;
+use super::errors::AwsCall;
 use executor::base::plain;
 use executor::cloud::{
     CloudError, CloudErrorKind, JobStatus, SecondaryStatus, TrainingJob, TrainingJobSpec, TrainingJobSummary,
     TrainingJobs, Transition,
 };
 
-/// Jobs a page of `ListTrainingJobs`; the service's maximum.
+/// Page size of `ListTrainingJobs`; the service's maximum.
 const LIST_PAGE: i32 = 100;
 /// In bytes; SageMaker's own limit is 1,024 characters.
 const LONGEST_TEXT: usize = 4096;
@@ -42,7 +42,7 @@ impl AwsJobs {
 #[async_trait]
 impl TrainingJobs for AwsJobs {
     async fn create(&self, spec: &TrainingJobSpec) -> Result<String, CloudError> {
-        let call = Call::new("create", job(&spec.name), "sagemaker:CreateTrainingJob");
+        let call = AwsCall::new("create", job(&spec.name), "sagemaker:CreateTrainingJob");
         let number = |field: &str, value: u64| {
             i32::try_from(value)
                 .map_err(|_| call.error(CloudErrorKind::Invalid, format!("{field} {value} is larger than AWS takes")))
@@ -59,7 +59,7 @@ impl TrainingJobs for AwsJobs {
         let output = OutputDataConfig::builder()
             .s3_output_path(&spec.output_uri)
             .set_kms_key_id(spec.output_kms_key_id.clone())
-            // Files as they are: an archive would be packed and unpacked on billed and waiting machines.
+            // Single files: an archive would cost billed time to pack and the host's time to unpack.
             .compression_type(OutputCompressionType::None)
             .build();
         let reply = self
@@ -101,7 +101,7 @@ impl TrainingJobs for AwsJobs {
     }
 
     async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>, CloudError> {
-        let call = Call::new("list the tags of", arn, "sagemaker:ListTags");
+        let call = AwsCall::new("list the tags of", arn, "sagemaker:ListTags");
         let mut pages = self.clients.sagemaker().list_tags().resource_arn(arn).into_paginator().send();
         let mut tags = BTreeMap::new();
         while let Some(page) = pages.next().await {
@@ -116,7 +116,7 @@ impl TrainingJobs for AwsJobs {
     }
 
     async fn stop(&self, name: &str) -> Result<(), CloudError> {
-        let call = Call::new("stop", job(name), "sagemaker:StopTrainingJob");
+        let call = AwsCall::new("stop", job(name), "sagemaker:StopTrainingJob");
         match self.clients.sagemaker().stop_training_job().training_job_name(name).send().await {
             Ok(_) => Ok(()),
             Err(error) => {
@@ -128,7 +128,7 @@ impl TrainingJobs for AwsJobs {
     }
 
     async fn list(&self, name_contains: &str) -> Result<Vec<TrainingJobSummary>, CloudError> {
-        let call = Call::new("list", format!("training jobs named *{name_contains}*"), "sagemaker:ListTrainingJobs");
+        let call = AwsCall::new("list", format!("training jobs named *{name_contains}*"), "sagemaker:ListTrainingJobs");
         let mut pages = self
             .clients
             .sagemaker()
@@ -156,7 +156,7 @@ impl TrainingJobs for AwsJobs {
 
 impl AwsJobs {
     async fn describe_with(&self, name: &str, changes: Builder) -> Result<Option<TrainingJob>, CloudError> {
-        let call = Call::new("describe", job(name), "sagemaker:DescribeTrainingJob");
+        let call = AwsCall::new("describe", job(name), "sagemaker:DescribeTrainingJob");
         let request = self.clients.sagemaker().describe_training_job().training_job_name(name);
         match request.customize().config_override(changes).send().await {
             Ok(reply) => Ok(Some(training_job(name, reply))),
@@ -202,7 +202,7 @@ fn channel(channel: &executor::cloud::Channel) -> Channel {
 }
 
 fn training_job(name: &str, reply: DescribeTrainingJobOutput) -> TrainingJob {
-    // Partly from the container, and for people alone or searched for words.
+    // The container may have written part of it; it is printed, and searched for words.
     let text = |text: &str| plain::line(text, LONGEST_TEXT);
     let time = |time: Option<&DateTime>| time.and_then(|time| SystemTime::try_from(*time).ok());
     let mut transitions: Vec<Transition> = reply

@@ -1,7 +1,7 @@
 //! The ports of the executor over the AWS SDK: the only package that names an `aws_*` crate.
 //!
-//! [`Aws`] loads region and endpoint once; each port, and the service client in it, is made when it is first used, because a
-//! driver process lives for moments and most need S3 alone. Nothing here decides what to do about an error, see `errors`.
+//! [`Aws`] loads region and endpoint once; each port, and the service client in it, is made when it is first used, because
+//! driver processes are short and most need S3 alone. `errors` classifies errors; callers decide how to react.
 
 mod clients;
 mod errors;
@@ -68,7 +68,7 @@ impl Connect for Aws {
 mod tests {
     use super::*;
 
-    /// The log's port has clients of its own, because its thread and runtime are not those of the others.
+    /// The log's port has its own clients, because it is used on another thread and runtime.
     #[tokio::test]
     async fn ports_of_one_account_share_credentials_and_connections() {
         let access = |bucket: &str| Access {

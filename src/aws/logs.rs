@@ -1,6 +1,6 @@
-//! The CloudWatch log of a training job over the SDK: which streams there are, and one page after another.
+//! The CloudWatch log of a training job over the SDK: lists its streams and reads pages of events.
 //!
-//! Neither reads the messages nor chooses how often to ask: `logs` of the executor does.
+//! The executor's `logs` decodes the messages and chooses when to read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use aws_sdk_cloudwatchlogs::operation::describe_log_streams::builders::DescribeL
 use aws_sdk_cloudwatchlogs::types::OrderBy;
 
 use super::clients::{Clients, timeouts};
-use super::errors::Call;
+use super::errors::AwsCall;
 use executor::base::stream::{GROUP, StreamName};
 use executor::cloud::{CloudError, CloudErrorKind, FilterPage, JobLogs, LogEvent, StreamPage};
 
-/// A page is 1 MB at most; a reply that takes longer than this is asked for again.
+/// Time limit of one page, which is 1 MB at most; it is requested again after that.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Events a page: 10,000 short ones would be a reply of several MB, since each carries its stream and an id.
+/// Events per page: 10,000 short ones would be a reply of several MB, since each carries its stream and an id.
 const EVENTS: i32 = 5000;
 
 #[derive(Debug)]
@@ -33,15 +33,15 @@ impl AwsLogs {
     }
 }
 
-/// One try: the reader that makes these calls keeps to a budget, in which tries of the SDK's own would not be counted.
+/// One attempt without SDK retries: the reader has a budget of requests, which would not count them.
 fn once() -> Builder {
     let limits = timeouts(TIMEOUT).to_builder().operation_timeout(TIMEOUT).build();
     Builder::new().retry_config(RetryConfig::disabled()).timeout_config(limits)
 }
 
 impl AwsLogs {
-    /// One page of `DescribeLogStreams`, containers' streams alone; none when the group does not exist yet.
-    async fn page(&self, call: &Call, request: DescribeLogStreamsFluentBuilder) -> Result<StreamPage, CloudError> {
+    /// One page of `DescribeLogStreams`, with containers' streams alone; empty when the group does not exist yet.
+    async fn page(&self, call: &AwsCall, request: DescribeLogStreamsFluentBuilder) -> Result<StreamPage, CloudError> {
         match request.log_group_name(GROUP).customize().config_override(once()).send().await {
             Ok(page) => {
                 let names = page.log_streams.unwrap_or_default().into_iter();
@@ -60,7 +60,7 @@ impl AwsLogs {
 #[async_trait]
 impl JobLogs for AwsLogs {
     async fn streams(&self, job_name: &str) -> Result<Vec<String>, CloudError> {
-        let call = Call::new("list", format!("log streams of {GROUP}/{job_name}"), "logs:DescribeLogStreams");
+        let call = AwsCall::new("list", format!("log streams of {GROUP}/{job_name}"), "logs:DescribeLogStreams");
         let mut streams = Vec::new();
         let mut token = None;
         loop {
@@ -68,7 +68,7 @@ impl JobLogs for AwsLogs {
             let request = request.log_stream_name_prefix(StreamName::prefix(job_name)).set_next_token(token.clone());
             let page = self.page(&call, request).await?;
             streams.extend(page.streams);
-            // A service that repeats its token would be asked for ever.
+            // A service that repeats its token would cause an endless loop.
             if page.token.is_none() || page.token == token {
                 return Ok(streams);
             }
@@ -77,8 +77,8 @@ impl JobLogs for AwsLogs {
     }
 
     async fn filter(&self, streams: &[String], since_ms: u64, token: Option<&str>) -> Result<FilterPage, CloudError> {
-        // Without their names: the text is shown to all jobs of the host, whose projects are none of each other's business.
-        let call = Call::new("read", format!("{} log streams of {GROUP}", streams.len()), "logs:FilterLogEvents");
+        // Without stream names: the text is shown to all jobs of the host, and one project must not see another's names.
+        let call = AwsCall::new("read", format!("{} log streams of {GROUP}", streams.len()), "logs:FilterLogEvents");
         let reply = self
             .clients
             .logs()
@@ -113,7 +113,7 @@ impl JobLogs for AwsLogs {
     }
 
     async fn newest_streams(&self, token: Option<&str>) -> Result<StreamPage, CloudError> {
-        let call = Call::new("list", format!("log streams of {GROUP}"), "logs:DescribeLogStreams");
+        let call = AwsCall::new("list", format!("log streams of {GROUP}"), "logs:DescribeLogStreams");
         let request = self.clients.logs().describe_log_streams().order_by(OrderBy::LastEventTime).descending(true);
         self.page(&call, request.set_next_token(token.map(str::to_owned))).await
     }

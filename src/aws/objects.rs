@@ -1,7 +1,6 @@
 //! S3 objects over the SDK: whole, in ranges, streamed from files, conditional, listed, deleted in batches.
 //!
-//! Memory stays bounded for files of any size. What a key means is the caller's business; this module only puts the
-//! operator's prefix in front of it.
+//! Memory stays bounded for files of any size. This module gives keys no meaning; it only puts the operator's prefix in front.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::clients::{ATTEMPT_TIMEOUT, Clients, TRANSFER_ATTEMPT_TIMEOUT, timeouts};
-use super::errors::Call;
+use super::errors::AwsCall;
 use executor::cloud::{Access, CloudError, CloudErrorKind, Listed, MOST_BYTES, ObjectStore};
 
 /// Files up to this size go in one request, larger ones in parts of it.
@@ -27,7 +26,7 @@ const MAX_PARTS: u64 = 10_000;
 const PARALLEL_PARTS: usize = 4;
 /// S3's limit of keys in one deletion.
 const DELETE_BATCH: usize = 1000;
-/// Tries of what the SDK cannot repeat itself: a body that broke off, a key that a batch could not delete, a conflict.
+/// Attempts where the SDK cannot retry by itself: a body that broke off, a key that a batch could not delete, a conflict.
 const TRIES: u32 = 5;
 
 #[derive(Debug)]
@@ -52,15 +51,21 @@ impl AwsObjects {
         if self.prefix.is_empty() { key.to_owned() } else { format!("{}/{key}", self.prefix) }
     }
 
-    fn call(&self, verb: &str, key: &str, action: &'static str) -> Call {
-        Call::new(verb, format!("object {}", self.uri(key)), action)
+    fn call(&self, verb: &str, key: &str, action: &'static str) -> AwsCall {
+        AwsCall::new(verb, format!("object {}", self.uri(key)), action)
     }
 
     fn encryption(&self) -> Option<ServerSideEncryption> {
         self.kms_key_id.as_ref().map(|_| ServerSideEncryption::AwsKms)
     }
 
-    async fn put_body(&self, call: &Call, key: &str, body: ByteStream, limit: TimeoutConfig) -> Result<(), CloudError> {
+    async fn put_body(
+        &self,
+        call: &AwsCall,
+        key: &str,
+        body: ByteStream,
+        limit: TimeoutConfig,
+    ) -> Result<(), CloudError> {
         self.clients
             .s3()
             .put_object()
@@ -77,7 +82,7 @@ impl AwsObjects {
             .map_err(|error| call.failed(&error))
     }
 
-    async fn put_parts(&self, call: &Call, key: &str, path: &Path, size: u64) -> Result<(), CloudError> {
+    async fn put_parts(&self, call: &AwsCall, key: &str, path: &Path, size: u64) -> Result<(), CloudError> {
         let upload = self
             .clients
             .s3()
@@ -109,7 +114,14 @@ impl AwsObjects {
         sent
     }
 
-    async fn send_parts(&self, call: &Call, key: &str, path: &Path, size: u64, upload: &str) -> Result<(), CloudError> {
+    async fn send_parts(
+        &self,
+        call: &AwsCall,
+        key: &str,
+        path: &Path,
+        size: u64,
+        upload: &str,
+    ) -> Result<(), CloudError> {
         let mut parts: Vec<CompletedPart> = futures::stream::iter(parts_of(size))
             .map(|part| self.send_part(call, key, path, upload, part))
             .buffer_unordered(PARALLEL_PARTS)
@@ -128,8 +140,7 @@ impl AwsObjects {
             .await;
         match completed {
             Ok(_) => Ok(()),
-            // The upload has become the object when its first try was done and the reply lost, or the reply of a success
-            // cannot be read.
+            // The upload may be complete: the reply of the first attempt was lost, or the reply of a success cannot be parsed.
             Err(error) if may_be_complete(&error) && self.size(key).await? == Some(size) => Ok(()),
             Err(error) => Err(call.failed(&error)),
         }
@@ -137,7 +148,7 @@ impl AwsObjects {
 
     async fn send_part(
         &self,
-        call: &Call,
+        call: &AwsCall,
         key: &str,
         path: &Path,
         upload: &str,
@@ -165,13 +176,13 @@ impl AwsObjects {
             .build())
     }
 
-    /// One batch; the keys that could not be deleted for a reason that may pass, with the first such error.
+    /// Deletes one batch; returns the keys that failed for a transient reason, with the first such error.
     async fn delete_batch(&self, keys: Vec<String>) -> Result<Option<(Vec<String>, CloudError)>, CloudError> {
         let what = match keys.as_slice() {
             [key] => format!("object s3://{}/{key}", self.bucket),
             keys => format!("{} objects in s3://{}/{}", keys.len(), self.bucket, self.prefix),
         };
-        let call = Call::new("delete", what, "s3:DeleteObject");
+        let call = AwsCall::new("delete", what, "s3:DeleteObject");
         let unbuilt = |error: aws_sdk_s3::error::BuildError| call.error(CloudErrorKind::Invalid, error.to_string());
         let objects = keys
             .iter()
@@ -195,7 +206,7 @@ impl AwsObjects {
                 continue;
             }
             let key = failed.key.unwrap_or_default();
-            let call = Call::new("delete", format!("object s3://{}/{key}", self.bucket), "s3:DeleteObject");
+            let call = AwsCall::new("delete", format!("object s3://{}/{key}", self.bucket), "s3:DeleteObject");
             let error = call.refused(code, None, failed.message.as_deref().unwrap_or_default());
             if !matches!(error.kind, CloudErrorKind::Throttled | CloudErrorKind::Transient) {
                 return Err(error);
@@ -250,7 +261,7 @@ impl ObjectStore for AwsObjects {
             let reply = match request.send().await {
                 Ok(reply) => reply,
                 Err(error) if is_absent_object(&error) => return Ok(None),
-                // Nothing is there from `start` on.
+                // The object has no byte from `start` on.
                 Err(error) if error.code() == Some("InvalidRange") => return Ok(Some(Bytes::new())),
                 Err(error) => return Err(call.failed(&error)),
             };
@@ -287,8 +298,8 @@ impl ObjectStore for AwsObjects {
         self.put_body(&call, key, ByteStream::from(body), limit).await
     }
 
-    /// An upload in parts is aborted when it fails. One that is canceled or killed stays behind until the bucket's
-    /// lifecycle rule for incomplete uploads removes it.
+    /// A multipart upload is aborted when it fails. After a cancel or a kill it stays until the bucket's lifecycle rule for
+    /// incomplete uploads removes it.
     async fn put_file(&self, key: &str, path: &Path) -> Result<(), CloudError> {
         let call = self.call("put", key, "s3:PutObject");
         let metadata = tokio::fs::metadata(path).await.map_err(|error| call.local("read", path, &error))?;
@@ -299,8 +310,8 @@ impl ObjectStore for AwsObjects {
         self.put_body(&call, key, body, timeouts(TRANSFER_ATTEMPT_TIMEOUT)).await
     }
 
-    /// `false` also when the object is this caller's own: a reply was lost and the SDK asked again. A caller to whom
-    /// that matters compares the body.
+    /// `false` also when this caller created the object: a reply was lost and the SDK retried. A caller for whom that matters
+    /// compares the body.
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<bool, CloudError> {
         let call = self.call("put", key, "s3:PutObject");
         let limit = put_limit(body.len());
@@ -335,7 +346,7 @@ impl ObjectStore for AwsObjects {
     }
 
     async fn inventory(&self, prefix: &str) -> Result<Vec<Listed>, CloudError> {
-        let call = Call::new("list", format!("objects below {}", self.uri(prefix)), "s3:ListBucket");
+        let call = AwsCall::new("list", format!("objects below {}", self.uri(prefix)), "s3:ListBucket");
         let own = if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
         let mut pages = self
             .clients
@@ -381,13 +392,13 @@ impl ObjectStore for AwsObjects {
     }
 }
 
-/// A large body takes its time.
+/// Time limits of a put; larger for a large body.
 fn put_limit(bytes: usize) -> TimeoutConfig {
     timeouts(if bytes > 1 << 20 { TRANSFER_ATTEMPT_TIMEOUT } else { ATTEMPT_TIMEOUT })
 }
 
-/// A piece of a file as a body that can be sent again; read while it is sent.
-async fn file_body(call: &Call, path: &Path, offset: u64, length: u64) -> Result<ByteStream, CloudError> {
+/// A range of a file as a body that can be retried; it is read while it is sent.
+async fn file_body(call: &AwsCall, path: &Path, offset: u64, length: u64) -> Result<ByteStream, CloudError> {
     if length == 0 {
         return Ok(ByteStream::from_static(b""));
     }
@@ -409,18 +420,18 @@ struct Part {
     length: u64,
 }
 
-/// The upload is known no more, or the reply says success in a form that is not S3's.
+/// Whether an upload that failed to complete may be complete: it is unknown now, or the reply is a success that cannot be parsed.
 fn may_be_complete<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
     let succeeded = error.raw_response().is_some_and(|reply| reply.status().is_success());
     error.code() == Some("NoSuchUpload") || (succeeded && error.code().is_none())
 }
 
-/// The second code is the SDK's own for a 404 without a body, as of a proxy; an absent bucket has another one.
+/// Whether the object is absent. `NotFound` is the SDK's code for a 404 without a body, as of a proxy; an absent bucket has another.
 fn is_absent_object<E: ProvideErrorMetadata>(error: &E) -> bool {
     matches!(error.code(), Some("NoSuchKey" | "NotFound"))
 }
 
-/// How a file of `size` bytes is cut: equal parts within S3's limits, the last one shorter.
+/// The parts of a file of `size` bytes: equal lengths within S3's limits, the last one shorter.
 fn parts_of(size: u64) -> impl Iterator<Item = Part> {
     let length = PART_BYTES.max(size.div_ceil(MAX_PARTS));
     let count = size.div_ceil(length);
@@ -430,7 +441,7 @@ fn parts_of(size: u64) -> impl Iterator<Item = Part> {
     })
 }
 
-/// Before the next try: 100 ms, doubled each time.
+/// Back-off before the next attempt: 100 ms, doubled each time.
 fn pause(tries: u32) -> Duration {
     Duration::from_millis(100 << tries.saturating_sub(1).min(6))
 }

@@ -18,7 +18,7 @@ use crate::objects::AwsObjects;
 
 /// One request as the server saw it.
 #[derive(Debug, Clone)]
-pub(crate) struct Seen {
+pub(crate) struct SeenRequest {
     pub(crate) method: String,
     pub(crate) uri: String,
     pub(crate) range: Option<String>,
@@ -28,15 +28,15 @@ pub(crate) struct Seen {
     pub(crate) body: Vec<u8>,
 }
 
-type Answer = Box<dyn Fn(&Seen) -> Option<Response> + Send>;
+type Answer = Box<dyn Fn(&SeenRequest) -> Option<Response> + Send>;
 
 #[derive(Default)]
 struct Script {
-    /// Each answers once, in order, whatever is asked.
+    /// Replies to the next requests, in order, each used once.
     queue: VecDeque<Response>,
-    /// Asked when the queue is empty.
+    /// Makes the reply when the queue is empty.
     answer: Option<Answer>,
-    seen: Vec<Seen>,
+    seen: Vec<SeenRequest>,
 }
 
 /// The server and the ports that talk to it.
@@ -57,7 +57,7 @@ impl Stub {
         Self::build(change, RetryConfig::disabled()).await
     }
 
-    /// With the SDK's own tries, as in the program.
+    /// With the SDK's retries, as in the program.
     pub(crate) async fn start_with_retries() -> Self {
         Self::build(|_| {}, RetryConfig::standard().with_max_attempts(3)).await
     }
@@ -91,16 +91,16 @@ impl Stub {
         self.script.lock().unwrap().queue.push_back(response);
     }
 
-    pub(crate) fn answer(&self, answer: impl Fn(&Seen) -> Option<Response> + Send + 'static) {
+    pub(crate) fn answer(&self, answer: impl Fn(&SeenRequest) -> Option<Response> + Send + 'static) {
         self.script.lock().unwrap().answer = Some(Box::new(answer));
     }
 
-    pub(crate) fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<SeenRequest> {
         self.script.lock().unwrap().seen.clone()
     }
 }
 
-/// As in the program, with fixed credentials.
+/// Clients as in the program, with fixed credentials.
 pub(crate) async fn clients(access: &Access, retries: RetryConfig) -> Arc<Clients> {
     let config = loader(access)
         .unwrap()
@@ -114,7 +114,7 @@ pub(crate) async fn clients(access: &Access, retries: RetryConfig) -> Arc<Client
 async fn answer(State(script): State<Arc<Mutex<Script>>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let header = |name: &str| parts.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
-    let seen = Seen {
+    let seen = SeenRequest {
         method: parts.method.to_string(),
         uri: parts.uri.to_string(),
         range: header("range"),

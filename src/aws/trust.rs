@@ -1,7 +1,7 @@
-//! TLS for the AWS clients: whom to trust.
+//! TLS trust roots of the AWS clients.
 //!
 //! The SDK's client ends the process on a certificate that it cannot read, and in a debug build on a host without any.
-//! This module looks first and turns both into errors. It never weakens verification.
+//! This module checks first and turns both into errors. It never weakens verification.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use rustls::pki_types::pem::PemObject as _;
 
 use executor::base::failure::Failure;
 
-/// Where distributions keep their trusted roots; the client reads the same places.
+/// The files in which distributions keep their trusted roots; the client reads the same ones.
 const SYSTEM_ROOTS: [&str; 6] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -29,12 +29,12 @@ const SYSTEM_ROOTS: [&str; 6] = [
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 
-/// Whose environment this process lives in.
+/// The origin of this process's environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Surroundings {
     /// The operator's: it may name a proxy and other roots.
     Host,
-    /// An image's: what it says is meant for the job's own programs.
+    /// An image's: its variables are meant for the job's own programs.
     Container,
 }
 
@@ -45,7 +45,7 @@ pub(super) fn https_client(ca_bundle: Option<&Path>, surroundings: Surroundings)
     let mut trust = TrustStore::empty();
     match (surroundings, system) {
         (Surroundings::Host, _) => trust = trust.with_native_roots(native),
-        // Read as a file, because the client's own way follows `SSL_CERT_FILE`.
+        // Read here, because the client's own loader follows `SSL_CERT_FILE`.
         (Surroundings::Container, Some(file)) => {
             if let Ok(roots) = readable_certificates(Path::new(file)) {
                 trust = trust.with_pem_certificate(roots);
@@ -76,7 +76,7 @@ pub(super) fn https_client(ca_bundle: Option<&Path>, surroundings: Surroundings)
     }))
 }
 
-/// The certificates of a PEM file that TLS can use; one odd root among many does not spoil the rest.
+/// The certificates of a PEM file that TLS can use; unusable ones are skipped with a warning.
 fn readable_certificates(path: &Path) -> anyhow::Result<Vec<u8>> {
     let unusable = |what: &str| {
         Failure::system(format!("failed to read the CA bundle {}: {what}", path.display()))

@@ -11,7 +11,7 @@ use clap::{Args, FromArgMatches as _};
 
 use super::config::{Delays, EmulatorConfig};
 use super::faults::FaultPlan;
-use super::host::{self, Image, Profile};
+use super::host::{self, ContainerImage, Profile};
 use super::quirks::Quirks;
 
 /// Run a local AWS emulator: SageMaker training jobs, CloudWatch Logs, S3 and STS on one port
@@ -36,14 +36,14 @@ pub struct EmulatorArgs {
     /// Use DIR as the root of containers of the image NAME, or `engine:IMAGE` to run it with podman or docker; may be
     /// repeated
     #[arg(long = "image", value_name = "NAME=DIR", value_parser = parse_image)]
-    pub images: Vec<(String, Image)>,
+    pub images: Vec<(String, ContainerImage)>,
     /// Start containers of the image NAME as this user, like `USER` in its Dockerfile; may be repeated. Needs root
     #[arg(long = "image-user", value_name = "NAME=UID[:GID]", value_parser = parse_image_user)]
     pub image_users: Vec<(String, host::User)>,
     /// Give containers of the image NAME this variable, like `ENV` in its Dockerfile; may be repeated
     #[arg(long = "image-env", value_name = "NAME=KEY=VALUE", value_parser = parse_image_env)]
     pub image_env: Vec<(String, (String, String))>,
-    /// Let containers of the image NAME write only so much outside /tmp and /opt/ml: `64M`, `1G`; may be repeated
+    /// Limit the bytes that containers of the image NAME can write outside /tmp and /opt/ml: `64M`, `1G`; may be repeated
     #[arg(long = "root-size", value_name = "NAME=SIZE", value_parser = parse_root_size)]
     pub root_sizes: Vec<(String, u64)>,
     /// Fail jobs whose image is not given with --image, instead of running them on this machine's root
@@ -70,7 +70,7 @@ pub struct EmulatorArgs {
     /// Time between SIGTERM and SIGKILL when a job is stopped
     #[arg(long, default_value = "120s", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub stop_grace: Duration,
-    /// Time log lines are gathered before they become visible
+    /// Time for which log lines are gathered before they become visible
     #[arg(long, default_value = "5s", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub log_delay: Duration,
     /// Time until gathered log lines are ingested: random for each batch, up to this
@@ -79,7 +79,7 @@ pub struct EmulatorArgs {
     /// Set all delays of jobs and logs to zero
     #[arg(long)]
     pub no_delays: bool,
-    /// Turn one nuisance of the real services off; may be repeated
+    /// Turn one quirk of the real services off; may be repeated
     #[arg(long = "without", value_name = "QUIRK", value_parser = Quirks::NAMES)]
     pub without: Vec<String>,
     /// Requests a second that an operation allows; 0 lifts the quota; may be repeated
@@ -88,11 +88,11 @@ pub struct EmulatorArgs {
     /// Fault plan to begin with, as JSON; `PUT /_emulator/faults` replaces it
     #[arg(long, value_name = "FILE")]
     pub faults: Option<PathBuf>,
-    /// Give containers large files of their channels as links to one copy: for hundreds of jobs. What one container does to
-    /// such a file, all see
+    /// Give containers the large files of their channels as hard links to one copy, for hundreds of jobs. A change by one
+    /// container is seen by all
     #[arg(long)]
     pub share_channels: bool,
-    /// Seed of everything random
+    /// Seed of all random choices
     #[arg(long, default_value_t = 1, value_name = "NUMBER")]
     pub seed: u64,
 }
@@ -148,11 +148,11 @@ fn read_plan(path: &Path) -> anyhow::Result<FaultPlan> {
     serde_json::from_slice(&content).with_context(|| format!("failed to understand the fault plan {}", path.display()))
 }
 
-fn parse_image(text: &str) -> Result<(String, Image), String> {
+fn parse_image(text: &str) -> Result<(String, ContainerImage), String> {
     let (name, root) = text.split_once('=').ok_or("give NAME=DIR or NAME=engine:IMAGE")?;
     let image = match root.strip_prefix("engine:") {
-        Some(image) => Image::Engine(image.to_owned()),
-        None if Path::new(root).is_dir() => Image::Root(PathBuf::from(root)),
+        Some(image) => ContainerImage::Engine(image.to_owned()),
+        None if Path::new(root).is_dir() => ContainerImage::Root(PathBuf::from(root)),
         None => return Err(format!("{root} is not a directory")),
     };
     Ok((name.to_owned(), image))

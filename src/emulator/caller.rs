@@ -1,4 +1,4 @@
-//! Who signed a request, and for which account and region; the signature itself is verified for S3 only.
+//! The caller of a request: access key, account and region; the signature itself is verified for S3 only.
 
 use hyper::HeaderMap;
 

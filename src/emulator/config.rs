@@ -1,4 +1,4 @@
-//! How an emulator behaves.
+//! The configuration of an emulator.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::faults::FaultPlan;
-use super::host::{Image, Profile};
+use super::host::{ContainerImage, Profile};
 use super::quirks::Quirks;
 
-/// Folder of the data directory for files that containers share.
+/// Folder of the data directory with the channel files that containers share.
 const SHARED: &str = "shared";
 
 /// Time a job spends in each phase, besides its real work; none by default.
@@ -22,7 +22,7 @@ pub struct Delays {
     pub uploading: Duration,
 }
 
-/// How an emulator behaves.
+/// The configuration of an emulator; `args.rs` makes it from the command line.
 #[derive(Debug, Clone)]
 pub struct EmulatorConfig {
     /// Loopback only; port 0 takes a free one.
@@ -31,7 +31,7 @@ pub struct EmulatorConfig {
     pub buckets: Vec<String>,
     pub account: String,
     /// Roots of images by their name.
-    pub images: BTreeMap<String, Image>,
+    pub images: BTreeMap<String, ContainerImage>,
     /// User, environment and size of the root of images by their name.
     pub profiles: BTreeMap<String, Profile>,
     /// Whether an image that is not listed fails its job.
@@ -58,14 +58,14 @@ impl EmulatorConfig {
     }
 
     /// The files that containers of an image start from.
-    pub(crate) fn image(&self, name: &str) -> Option<Image> {
+    pub(crate) fn image(&self, name: &str) -> Option<ContainerImage> {
         match self.images.get(name) {
             Some(image) => Some(image.clone()),
-            None => (!self.strict_images).then_some(Image::Host),
+            None => (!self.strict_images).then_some(ContainerImage::Host),
         }
     }
 
-    /// Where the files are that containers share.
+    /// Folder of the channel files that containers share.
     pub(crate) fn shared_folder(&self) -> PathBuf {
         self.data_dir.join(SHARED)
     }

@@ -10,7 +10,7 @@ use super::protocol::{Reply, reply};
 use super::roles::ROLE_PATH;
 use super::service::read;
 
-/// `DELETE <this><bucket>/<prefix>` takes objects away, as a lifecycle rule does.
+/// `DELETE <this><bucket>/<prefix>` deletes objects, as a lifecycle rule does.
 const OBJECTS_PATH: &str = "/_emulator/objects/";
 
 /// Whether a request is for the emulator itself.
@@ -18,7 +18,8 @@ pub(crate) fn is_own(path: &str) -> bool {
     path.starts_with("/_emulator/") || path.starts_with(ROLE_PATH)
 }
 
-/// Answers requests that AWS does not have: role credentials, the fault plan, counts, log events with their times of ingestion, expiry.
+/// Answers the emulator's own requests: role credentials, the fault plan, counts of requests, log events with their times of
+/// ingestion, and deletion as by a lifecycle rule.
 pub(crate) async fn own(gate: &Gate, request: Request<Body>) -> anyhow::Result<Reply> {
     let answer = |status, value: Value| reply(status, "application/json", value.to_string());
     let failed = |status, message: String| answer(status, json!({"message": message}));

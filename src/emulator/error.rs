@@ -1,4 +1,4 @@
-//! Errors of the emulator's set-up, each with what its reader can change.
+//! Errors of the emulator's set-up, each with a hint.
 
 /// The emulator, or one of its containers, cannot start.
 #[derive(Debug, thiserror::Error)]

@@ -1,8 +1,8 @@
-//! A log event, from the container's output to a reader's page.
+//! A log event before it is stored: from the container's output, or from `PutLogEvents`.
 
-/// A finished event.
+/// Timestamp (epoch milliseconds) and text, as in the API of CloudWatch Logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Event {
+pub(crate) struct InputLogEvent {
     pub(crate) timestamp: u64,
     pub(crate) message: String,
 }

@@ -1,6 +1,6 @@
-//! Scripted trouble: a plan that says which call fails, how, and what happens to jobs and log events.
+//! Fault plans: rules for failing calls, failing training jobs and lost or late log events. `docs/EMULATOR.md` describes the keys.
 //!
-//! Matching is by operation and count only, so a plan always does the same.
+//! Rules match by operation and count only, so a plan has the same effect each time.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::Event;
+use super::event::InputLogEvent;
 use super::quirks::mixed;
 
 /// A whole plan. Read from JSON; unknown keys are refused.
@@ -19,7 +19,7 @@ pub struct FaultPlan {
     pub calls: Vec<CallFault>,
     /// Rules for training jobs; the first that matches acts.
     pub jobs: Vec<JobFault>,
-    /// Faults of log events on their way.
+    /// Faults of log events between the container and CloudWatch.
     pub logs: LogFault,
     /// Requests a second that an operation allows while the plan is in force, as when other hosts of the account use up the
     /// rest; 0 lifts the quota.
@@ -28,7 +28,7 @@ pub struct FaultPlan {
     pub hidden_ms: u64,
 }
 
-/// Trouble for some calls of one operation.
+/// A fault of some calls of one operation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CallFault {
@@ -41,11 +41,11 @@ pub struct CallFault {
     /// How many calls are hit in a row; without it all that follow.
     #[serde(default)]
     pub count: Option<u64>,
-    /// Waits before anything else, in milliseconds.
+    /// Delays the call, in milliseconds, before any other effect of the rule.
     #[serde(default)]
     pub delay_ms: u64,
-    /// The delayed operation happens even when the caller hangs up meanwhile, as with a request that AWS has accepted. For
-    /// requests of 8 MiB at most.
+    /// The delayed operation happens even if the caller closes the connection meanwhile, as a request that AWS has accepted
+    /// does; other effects of the rule are ignored. For requests of 8 MiB at most.
     #[serde(default)]
     pub accepted: bool,
     /// Answers with this error code; the operation does not happen.
@@ -70,7 +70,7 @@ pub enum DropPoint {
     After,
 }
 
-/// Trouble for a training job.
+/// A fault of some training jobs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobFault {
@@ -83,7 +83,7 @@ pub struct JobFault {
     pub trouble: JobTrouble,
 }
 
-/// One fault of a training job.
+/// The effect of a [`JobFault`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum JobTrouble {
@@ -109,7 +109,7 @@ pub struct LogFault {
     pub lost: u64,
     /// Events that arrive twice.
     pub doubled: u64,
-    /// Batches whose events arrive in another order, with the timestamps of their new places.
+    /// Batches whose events arrive in reverse order; the timestamps stay sorted.
     pub shuffled: u64,
     /// Batches that become visible later than those behind them.
     pub late: u64,
@@ -125,7 +125,7 @@ fn any() -> String {
     "*".to_owned()
 }
 
-/// A plan in force with its counts.
+/// The current plan and the counts of its rules.
 #[derive(Debug)]
 pub(crate) struct Faults {
     seed: u64,
@@ -141,10 +141,10 @@ struct State {
     events: u64,
 }
 
-/// A batch of events, and how much later than usual it is seen.
+/// A batch of events, and its extra delay until readers see it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Batch {
-    pub(crate) events: Vec<Event>,
+    pub(crate) events: Vec<InputLogEvent>,
     pub(crate) late: Duration,
 }
 
@@ -153,12 +153,12 @@ impl Faults {
         Self { seed, state: Mutex::new(State { plan, ..State::default() }) }
     }
 
-    /// Puts another plan in force; all counts begin again.
+    /// Replaces the plan; all counts begin again.
     pub(crate) fn set(&self, plan: FaultPlan) {
         *self.lock() = State { plan, ..State::default() };
     }
 
-    /// The trouble for the next call of an operation.
+    /// Counts a call of an operation and returns the rule that it meets.
     pub(crate) fn call(&self, operation: &str) -> Option<CallFault> {
         let mut state = self.lock();
         state.all_calls += 1;
@@ -177,7 +177,7 @@ impl Faults {
         state.plan.calls.iter().find(hit).cloned()
     }
 
-    /// The trouble for a new job on an instance type.
+    /// Counts a new job on an instance type and returns the fault that it meets.
     pub(crate) fn job(&self, instance_type: &str) -> Option<JobTrouble> {
         let mut state = self.lock();
         let State { plan, jobs, .. } = &mut *state;
@@ -192,13 +192,13 @@ impl Faults {
         None
     }
 
-    /// How long a new training job is unknown, in milliseconds.
+    /// Time for which a new training job is unknown, in milliseconds.
     pub(crate) fn hidden_ms(&self) -> u64 {
         self.lock().plan.hidden_ms
     }
 
-    /// What becomes of a batch of events.
-    pub(crate) fn events(&self, events: Vec<Event>) -> Batch {
+    /// Applies the plan's log faults to a batch of events.
+    pub(crate) fn events(&self, events: Vec<InputLogEvent>) -> Batch {
         let mut state = self.lock();
         let plan = state.plan.logs.clone();
         let mut roll = |kind: &str, chance: u64| {
@@ -264,8 +264,12 @@ mod tests {
 
     #[test]
     fn events_are_lost_doubled_and_reordered_by_plan() {
-        let events = |texts: &[&str]| -> Vec<Event> {
-            texts.iter().zip(1..).map(|(text, timestamp)| Event { timestamp, message: (*text).to_owned() }).collect()
+        let events = |texts: &[&str]| -> Vec<InputLogEvent> {
+            texts
+                .iter()
+                .zip(1..)
+                .map(|(text, timestamp)| InputLogEvent { timestamp, message: (*text).to_owned() })
+                .collect()
         };
         let faults = Faults::new(plan(r#"{"logs": {"lost": 1000}}"#), 1);
         assert_eq!(faults.events(events(&["a"])).events, []);

@@ -1,4 +1,4 @@
-//! What every request passes, whatever service it is for: counting, the fault plan, test accounts, quotas.
+//! Handles each request before its service: counts it, applies the fault plan, refuses real access keys, keeps the quotas.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,12 +10,12 @@ use s3s::Body;
 use super::faults::{CallFault, DropPoint, FaultPlan};
 use super::protocol::{ApiError, Reply};
 use super::quirks::Quotas;
-use super::service::{Call, Service, read};
+use super::service::{ApiCall, Service, read};
 use super::services::Services;
 use super::shared::Shared;
 use super::store::Store;
 
-/// The services, and what stands before them.
+/// The services, with the checks that each request passes first.
 pub(crate) struct Gate {
     pub(crate) shared: Arc<Shared>,
     pub(crate) services: Services,
@@ -30,19 +30,19 @@ impl Gate {
         Self { shared: Arc::clone(shared), services: Services::new(shared, store), quotas, counts: Mutex::default() }
     }
 
-    /// Puts a fault plan in force; all counts begin at zero.
+    /// Replaces the fault plan; its counts begin at zero.
     pub(crate) fn set_faults(&self, plan: FaultPlan) {
         self.quotas.change(&plan.quotas);
         self.shared.faults.set(plan);
     }
 
-    /// Requests so far by operation, also those that were refused.
+    /// Number of requests by operation, refused ones included.
     pub(crate) fn counts(&self) -> BTreeMap<String, u64> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Lets a call through to its service, or refuses it; an error drops the connection without an answer.
-    pub(crate) async fn pass(&self, service: &Arc<dyn Service>, call: Call) -> anyhow::Result<Reply> {
+    /// Hands a call to its service, or refuses it; an error drops the connection without an answer.
+    pub(crate) async fn pass(&self, service: &Arc<dyn Service>, call: ApiCall) -> anyhow::Result<Reply> {
         let operation = call.operation.clone();
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(operation.clone()).or_default() += 1;
         let fault = self.shared.faults.call(&operation);
@@ -67,8 +67,8 @@ impl Gate {
         Ok(reply)
     }
 
-    /// An operation that happens after its delay, whether or not the caller still waits for the answer.
-    async fn accepted(&self, service: Arc<dyn Service>, mut call: Call, delay_ms: u64) -> anyhow::Result<Reply> {
+    /// Runs an operation after its delay, even if the caller no longer waits for the answer.
+    async fn accepted(&self, service: Arc<dyn Service>, mut call: ApiCall, delay_ms: u64) -> anyhow::Result<Reply> {
         let body = read(std::mem::take(call.request.body_mut())).await?;
         *call.request.body_mut() = Body::from(body);
         let shutdown = self.shared.shutdown.clone();
@@ -83,7 +83,7 @@ impl Gate {
     }
 }
 
-/// What a fault does before the operation: it waits, drops the connection, or answers with an error.
+/// Applies a fault before the operation: delays it, drops the connection, or answers with an error.
 async fn trouble(fault: &CallFault, operation: &str) -> anyhow::Result<Option<ApiError>> {
     if fault.delay_ms > 0 {
         tokio::time::sleep(Duration::from_millis(fault.delay_ms)).await;

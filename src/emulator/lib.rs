@@ -1,7 +1,7 @@
 //! A local AWS that speaks the real protocols on loopback and really runs training jobs.
 //!
-//! `SageMaker`, `CloudWatch` Logs, S3 and STS answer on one port. It uses nothing of the driver: a judge that shares code
-//! with the judged proves nothing. Objects live on disk below the data directory; jobs and logs live in memory and end
+//! `SageMaker`, `CloudWatch` Logs, S3 and STS answer on one port. It shares no code with the driver: a test double with the
+//! driver's own mistakes would not find them. Objects live on disk below the data directory; jobs and logs live in memory and end
 //! with the process. It takes test credentials only, listens on loopback only, and never talks to AWS.
 
 mod args;
@@ -40,7 +40,7 @@ pub use self::config::{Delays, EmulatorConfig};
 pub use self::error::SetupError;
 pub use self::faults::{CallFault, DropPoint, FaultPlan, JobFault, JobTrouble, LogFault};
 use self::gate::Gate;
-pub use self::host::{Image, Profile};
+pub use self::host::{ContainerImage, Profile};
 pub use self::quirks::Quirks;
 use self::shared::Shared;
 use self::store::Store;
@@ -52,7 +52,7 @@ const NOT_CHECKED: &str = "not checked: IAM permissions, whether roles, accounts
 /// How long a shutdown waits for containers and connections.
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
-/// A running emulator. Dropping it stops everything soon; [`Emulator::stop`] waits for that.
+/// A running emulator. Dropping it begins the shutdown; [`Emulator::stop`] also waits for it.
 pub struct Emulator {
     shared: Arc<Shared>,
 }
@@ -72,7 +72,7 @@ impl Emulator {
         }
         let (folder, shared) = (config.data_dir.join("s3"), config.shared_folder());
         let open = move || {
-            // An earlier start's containers may have changed these. What cannot be removed only costs space.
+            // Containers of an earlier start may have changed these files. Those that cannot be removed only cost space.
             drop(std::fs::remove_dir_all(shared));
             Store::open(folder)
         };
@@ -115,7 +115,7 @@ impl Drop for Emulator {
     }
 }
 
-/// Runs the command: starts an emulator, says where, and serves until `shutdown` is canceled.
+/// Runs the command: starts an emulator, prints its address, and serves until `shutdown` is canceled.
 pub async fn run(args: EmulatorArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
     let ready_file = args.ready_file.clone();
     let emulator = Emulator::start(EmulatorConfig::try_from(args)?).await?;
@@ -132,7 +132,7 @@ pub async fn run(args: EmulatorArgs, shutdown: CancellationToken) -> anyhow::Res
     Ok(())
 }
 
-/// Writes the endpoint so that a reader sees all of it or nothing.
+/// Writes the ready file with the endpoint, atomically.
 fn announce(path: &Path, endpoint: &str) -> anyhow::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> anyhow::Result<()> {

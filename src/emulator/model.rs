@@ -1,7 +1,7 @@
-//! What requests of each service must look like, as the public service models say.
+//! The constraints of each service's requests, from the public service models.
 //!
 //! The tables are generated: `model/operations.json` lists the operations, `tests/fixtures/conformance/constraints.py`
-//! writes the rest. How a request is judged by them is decided in `validate.rs`.
+//! writes the rest. `validate.rs` checks requests against them.
 
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, OnceLock};
@@ -9,17 +9,17 @@ use std::sync::{LazyLock, OnceLock};
 use regex::Regex;
 use serde::Deserialize;
 
-/// The requests of one service.
+/// The request shapes of one service.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Model {
-    /// What the header `x-amz-target` begins with.
+    /// The part of the header `x-amz-target` before the dot.
     pub(crate) target: String,
     /// The shape of each operation's request.
     pub(crate) operations: BTreeMap<String, String>,
     shapes: BTreeMap<String, Shape>,
 }
 
-/// What a value must look like. Bounds include both ends; shapes below a shape are named.
+/// The constraints of a value. Bounds include both ends; a shape refers to its member shapes by name.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub(crate) enum Shape {
@@ -63,7 +63,7 @@ pub(crate) struct Length {
     pub(crate) max: Option<usize>,
 }
 
-/// A text, or one of some words when there are any.
+/// A string, with its length, its pattern, and the values that are allowed when there is a list of them.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Text {
     #[serde(flatten)]
@@ -102,8 +102,8 @@ impl From<String> for Pattern {
     }
 }
 
-/// What the models write in Java's dialect alone, and the same for the crate `regex`. Bounds that the length of the whole
-/// text keeps anyway would take too much memory.
+/// Parts of patterns in Java's dialect, and their translations for the crate `regex`. Bounds that the length of the whole text
+/// implies are left out, because they would take too much memory.
 const DIALECT: &[(&str, &str)] = &[
     (r"\p{Alnum}", "[:alnum:]"),
     (r"([a-zA-Z0-9]([a-zA-Z0-9-]){0,62})(?<!-)", "([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)"),
@@ -135,7 +135,7 @@ impl Model {
         serde_json::from_str(json).expect("a unit test reads every table")
     }
 
-    /// The request of an operation.
+    /// The shape of an operation's request.
     pub(crate) fn request(&self, operation: &str) -> &Shape {
         let name = self.operations.get(operation);
         self.shape(name.expect("a unit test finds every operation that a service has in its table"))

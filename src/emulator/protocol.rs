@@ -1,13 +1,13 @@
 //! The awsJson 1.1 replies that `SageMaker` and `CloudWatch` Logs give, and the errors of both.
 //!
-//! Knows how an answer looks on the wire, never what an operation does.
+//! Only the wire format; the operations are in `services/`.
 
 use bytes::Bytes;
 use hyper::{Response, StatusCode};
 use s3s::Body;
 use serde_json::{Value, json};
 
-/// A reply of any half of the emulator.
+/// An HTTP reply of any service.
 pub(crate) type Reply = Response<Body>;
 
 /// An error as a client of the service sees it: code, text, status.
@@ -25,7 +25,7 @@ impl ApiError {
     pub(crate) fn validation(message: impl Into<String>) -> Self {
         Self::new("ValidationException", message)
     }
-    /// The shape of malformed bodies and values of the wrong type.
+    /// For malformed bodies and values of the wrong type.
     pub(crate) fn serialization(message: impl Into<String>) -> Self {
         Self::new("SerializationException", message)
     }
@@ -37,7 +37,7 @@ impl ApiError {
     }
 }
 
-/// What an operation of a JSON service answers; `None` is an empty body.
+/// The result of an operation of a JSON service; `None` is an empty body.
 pub(crate) type Answer = Result<Option<Value>, ApiError>;
 
 /// Turns an answer into a reply with the headers of the JSON protocol.
@@ -59,7 +59,7 @@ pub(crate) fn json_reply(answer: Answer) -> Reply {
     }
 }
 
-/// An error of S3 or STS: the same code and text in the XML of the service.
+/// An error in the XML of S3 or STS.
 pub(crate) fn xml_error(error: &ApiError, sts: bool) -> Reply {
     let (code, message) = (escape_xml(&error.code), escape_xml(&error.message));
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);

@@ -1,12 +1,12 @@
-//! The nuisances of the real services that hurt clients, each one a switch, and the request quotas.
+//! The quirks of the real services that clients must handle, each with a switch, and the request quotas.
 //!
-//! All on by default. What is random follows from a seed and a count, never from the time.
+//! All are on by default. Random choices depend on a seed and a count, never on the time.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How faithful the emulator is where it hurts.
+/// The quirks that are on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches, each with its own flag")]
 pub struct Quirks {
@@ -16,13 +16,13 @@ pub struct Quirks {
     pub glue_lines: bool,
     /// Lines are cut at 16,384 bytes.
     pub cut_lines: bool,
-    /// How long output is gathered before it becomes visible; zero shows it at once.
+    /// Time for which output is gathered into a batch before it becomes visible; zero shows it at once.
     pub batch_delay: Duration,
-    /// How long a gathered batch takes to be ingested at most; each takes its own time, batches of a stream stay in order.
+    /// Longest time until a batch is ingested; it is random for each batch, and batches of a stream stay in order.
     pub ingestion_lag: Duration,
-    /// Now and then a page is empty although more follow.
+    /// One page in eight is empty although more follow.
     pub empty_pages: bool,
-    /// Now and then a page of `FilterLogEvents` repeats the last event of the page before.
+    /// One page of `FilterLogEvents` in eight repeats the last event of the page before.
     pub overlapping_pages: bool,
     /// Requests beyond the quota of an operation get a `ThrottlingException`.
     pub throttling: bool,
@@ -44,7 +44,7 @@ impl Default for Quirks {
 }
 
 impl Quirks {
-    /// A service without nuisances.
+    /// All quirks off.
     pub fn none() -> Self {
         Self {
             escape_controls: false,
@@ -78,12 +78,12 @@ impl Quirks {
         ["escape-controls", "glue-lines", "cut-lines", "batch-delay", "empty-pages", "overlapping-pages", "throttling"];
 }
 
-/// Whether the `nth` occasion of a kind is an unlucky one: one in eight, the same for the same seed.
+/// Whether a quirk occurs at its `nth` occasion: one in eight, the same for the same seed.
 pub(crate) fn unlucky(seed: u64, kind: &str, nth: u64) -> bool {
     mixed(seed, kind, nth).is_multiple_of(8)
 }
 
-/// A number that depends on nothing but its arguments.
+/// A hash of its arguments.
 pub(crate) fn mixed(seed: u64, kind: &str, nth: u64) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&seed.to_le_bytes()).update(kind.as_bytes()).update(&nth.to_le_bytes());
@@ -103,7 +103,7 @@ const QUOTAS: &[(&str, f64)] = &[
     ("DescribeTrainingJob", 10.0),
     ("StopTrainingJob", 10.0),
 ];
-/// Operations whose bucket holds more than one second's worth.
+/// Operations whose token bucket holds more than one second's requests.
 const BURSTS: &[(&str, f64)] = &[("CreateTrainingJob", 10.0)];
 
 /// Token buckets, one per operation.
@@ -130,7 +130,7 @@ impl Bucket {
 }
 
 impl Quotas {
-    /// The real quotas with those of `changes` instead; a rate of zero lifts one.
+    /// The real quotas, with `changes` over them; a rate of zero lifts a quota.
     pub(crate) fn new(changes: &BTreeMap<String, f64>) -> Self {
         let mut rates: BTreeMap<String, f64> =
             QUOTAS.iter().map(|(operation, rate)| ((*operation).to_owned(), *rate)).collect();
@@ -140,14 +140,14 @@ impl Quotas {
         quotas
     }
 
-    /// Puts other rates in force over those this began with, until the next change. Buckets of another rate begin full.
+    /// Replaces the rates by the initial ones with `changes` over them. A bucket whose rate changes begins full.
     pub(crate) fn change(&self, changes: &BTreeMap<String, f64>) {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let mut rates = self.rates.clone();
         rates.extend(changes.iter().map(|(operation, rate)| (operation.clone(), *rate)));
         let next = rates.into_iter().filter(|(_, rate)| *rate > 0.0).map(|(operation, rate)| {
             let full = Bucket::full(&operation, rate);
-            // Not full again: a change of something else must not give a burst away.
+            // A bucket whose rate stays the same keeps its tokens, so that another change allows no burst.
             let bucket = buckets.get(&operation).copied().filter(|now| (now.rate - rate).abs() < f64::EPSILON);
             (operation, bucket.unwrap_or(full))
         });

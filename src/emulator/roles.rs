@@ -1,4 +1,4 @@
-//! The credentials that containers get for their role: lent when a container starts, gone when it has ended.
+//! The role credentials of containers: valid from a container's start to its end.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::clock;
 
-/// Where containers get the credentials of their role.
+/// Path from which containers get the credentials of their role.
 pub(crate) const ROLE_PATH: &str = "/v2/credentials/";
-/// What the access keys of roles begin with.
+/// Prefix of the access keys of roles.
 pub(crate) const ROLE_KEY_PREFIX: &str = "EMULATORROLE";
 /// The only secret there is; every access key that the emulator takes has it.
 pub(crate) const SECRET: &str = "test";
@@ -20,7 +20,7 @@ pub(crate) const SECRET: &str = "test";
 pub(crate) struct Roles(Mutex<BTreeSet<String>>);
 
 impl Roles {
-    /// Makes the credentials of a session readable until it is returned.
+    /// Makes the credentials of a session readable until [`Roles::give_back`].
     pub(crate) fn lend(&self, session: String) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(session);
     }

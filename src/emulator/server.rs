@@ -1,4 +1,4 @@
-//! One port for all services: takes connections and reads who asks for which operation of which service.
+//! The HTTP server: accepts connections on one port and routes each request to its service and operation.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::caller::Caller;
 use super::control;
 use super::gate::Gate;
 use super::protocol::Reply;
-use super::service::Call;
+use super::service::ApiCall;
 
 /// Accepts connections until the shutdown.
 pub(crate) async fn serve(gate: Arc<Gate>, listener: TcpListener) {
@@ -64,7 +64,7 @@ async fn handle(gate: &Gate, request: Request<Body>) -> anyhow::Result<Reply> {
     let (service, operation) = gate.services.route(&request);
     let caller = Caller::of(request.headers(), request.uri().query(), &gate.shared.config.account);
     let request_id = gate.shared.next_id();
-    let call = Call { operation, request, caller, request_id: request_id.clone() };
+    let call = ApiCall { operation, request, caller, request_id: request_id.clone() };
     Ok(identified(gate.pass(service, call).await?, &request_id))
 }
 

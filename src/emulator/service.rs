@@ -1,6 +1,6 @@
-//! What the server hands a request to: a service, with state of its own, that answers it.
+//! The trait of the emulated services. Each has its own state.
 //!
-//! A service of the JSON protocol lists its operations; each sees a request that fits the service's model.
+//! A service of the JSON protocol lists its operations; each gets only requests that satisfy the service's model.
 
 use std::sync::Arc;
 
@@ -14,12 +14,12 @@ use super::model::Model;
 use super::protocol::{Answer, ApiError, Reply, json_reply};
 use super::validate::check;
 
-/// No request but those of S3 is larger.
+/// Largest body of a request, in bytes; S3 has no such limit.
 const LARGEST_BODY: usize = 8 << 20;
 
-/// A request that was counted and let through.
+/// A request with its operation and caller.
 #[derive(Debug)]
-pub(crate) struct Call {
+pub(crate) struct ApiCall {
     pub(crate) operation: String,
     pub(crate) request: Request<Body>,
     pub(crate) caller: Caller,
@@ -30,20 +30,20 @@ pub(crate) struct Call {
 #[async_trait::async_trait]
 pub(crate) trait Service: Send + Sync {
     /// Answers a request; an error drops the connection without an answer.
-    async fn call(&self, call: Call) -> anyhow::Result<Reply>;
+    async fn call(&self, call: ApiCall) -> anyhow::Result<Reply>;
 
     /// Whether an operation of the JSON protocol is for this service.
     fn serves(&self, _target: &str, _operation: &str) -> bool {
         false
     }
 
-    /// An error that the server found, in the form of this service.
+    /// Formats an error that was found before the operation as this service does.
     fn refuse(&self, error: ApiError) -> Reply {
         json_reply(Err(error))
     }
 }
 
-/// What one operation of a JSON service does with a request that fits the model.
+/// One operation of a JSON service; its request satisfies the model.
 pub(crate) type Operation<T> = fn(&Arc<T>, &Value, &Caller) -> Answer;
 
 /// A service of the awsJson protocol.
@@ -62,7 +62,7 @@ impl<T: JsonService> Service for Arc<T> {
         T::model().target == target && T::OPERATIONS.iter().any(|(name, _)| *name == operation)
     }
 
-    async fn call(&self, call: Call) -> anyhow::Result<Reply> {
+    async fn call(&self, call: ApiCall) -> anyhow::Result<Reply> {
         let body = read(call.request.into_body()).await?;
         let body = if body.is_empty() { b"{}".as_slice() } else { &body };
         let request = serde_json::from_slice::<Value>(body)
@@ -82,7 +82,7 @@ pub(crate) fn answer<T: JsonService>(service: &Arc<T>, operation: &str, request:
     run(service, request, caller)
 }
 
-/// The whole body of a request.
+/// Reads the whole body of a request.
 pub(crate) async fn read(body: Body) -> anyhow::Result<Vec<u8>> {
     let body = Limited::new(body, LARGEST_BODY).collect().await;
     let body = body.map_err(|error| anyhow::anyhow!("failed to read a request's body: {error}"))?;

@@ -1,4 +1,4 @@
-//! What all services share: configuration, faults, role sessions, tags, identifiers, tasks and the signal that ends them.
+//! State that all services share: configuration, faults, role sessions, tags, identifiers, tasks and the signal that ends them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,7 +12,7 @@ use super::quirks::mixed;
 use super::roles::Roles;
 use super::tags::Tags;
 
-/// Handed to each service; what belongs to one service alone stands in that service.
+/// Handed to each service; state of one service alone is in that service.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: EmulatorConfig,
@@ -55,7 +55,7 @@ impl Shared {
         format!("{}-{}-{}-{}-{}", cut(0, 8), cut(8, 12), cut(12, 16), cut(16, 20), cut(20, 32))
     }
 
-    /// Whether a resource is seen by now: one that was created a moment ago may not be.
+    /// Whether a resource is visible by now; the fault plan can hide new ones for a while.
     pub(crate) fn is_visible(&self, created_ms: u64) -> bool {
         clock::now_ms() >= created_ms.saturating_add(self.faults.hidden_ms())
     }

@@ -11,24 +11,24 @@ use super::protocol::{ApiError, text};
 /// Key and value of each tag.
 pub(crate) type TagMap = BTreeMap<String, String>;
 
-/// A resource as far as tags go.
+/// The tags of one resource.
 #[derive(Debug, Clone)]
 pub(crate) struct Tagged {
     pub(crate) tags: TagMap,
     pub(crate) created_ms: u64,
 }
 
-/// Every resource that can have tags, from its creation to its end.
+/// The tags of each existing resource that can have some.
 #[derive(Debug, Default)]
 pub(crate) struct Tags(Mutex<BTreeMap<String, Tagged>>);
 
 impl Tags {
-    /// A new resource with the tags of the request that creates it.
+    /// Adds a new resource with the tags of the request that creates it.
     pub(crate) fn create(&self, arn: &str, tags: TagMap) {
         self.lock().insert(arn.to_owned(), Tagged { tags, created_ms: clock::now_ms() });
     }
 
-    /// The end of a resource.
+    /// Removes a deleted resource.
     pub(crate) fn remove(&self, arn: &str) {
         self.lock().remove(arn);
     }

@@ -1,7 +1,7 @@
-//! Checks a request against the service's model, and words the complaint as the service does.
+//! Checks a request against the service's model, with the error texts of the service.
 //!
-//! Knows nothing about a particular operation; the tables stand in `model.rs`. Unknown members are ignored, as on the real
-//! wire.
+//! Nothing here is about a particular operation; the tables are in `model.rs`. Unknown members are ignored, as the real
+//! services do.
 
 use std::fmt::{Display, Write as _};
 
@@ -83,7 +83,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Maps of texts are complained about as a whole: the value shown is the map, the constraint lists all of its parts.
+    /// Errors in maps of strings show the whole map as the value, and list all constraints of the key or value.
     fn map(&mut self, map: &Value, length: Length, parts: [&String; 2], path: &str) -> Result<(), ApiError> {
         let entries = map.as_object().ok_or_else(|| wrong_type(path, "Map"))?;
         self.complain(map, path, length_complaints(entries.len(), length));
@@ -115,7 +115,7 @@ impl Check<'_> {
     }
 }
 
-/// All that a text must satisfy.
+/// All constraints of a string, as the service lists them.
 fn constraints(text: &Text) -> Vec<String> {
     let mut parts = Vec::new();
     if let Some(max) = text.length.max {
@@ -137,7 +137,7 @@ fn text_complaints(content: &str, text: &Text) -> Vec<String> {
         return if known { Vec::new() } else { words() };
     }
     let mut complaints = length_complaints(content.chars().count(), text.length);
-    // A length that is wrong is complained about once, not a second time by a pattern that bounds it too.
+    // A wrong length is reported once, not a second time by a pattern that bounds it too.
     let pattern = text.pattern.as_ref().filter(|_| complaints.is_empty());
     complaints.extend(pattern.filter(|pattern| !pattern.matches(content)).map(|pattern| unlike(&pattern.text)));
     complaints
@@ -167,7 +167,7 @@ fn wrong_type(path: &str, wanted: &str) -> ApiError {
     ApiError::serialization(format!("value at '{path}' can not be converted to a {wanted}"))
 }
 
-/// A value as the service prints it in a complaint: lists in brackets, structures as `Name(Member=..)`, maps as `{k=v}`.
+/// A value as the service prints it in an error: lists in brackets, structures as `Name(Member=..)`, maps as `{k=v}`.
 fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use emulator::SetupError;
-use emulator::host::{self, ContainerExit, ContainerSpec, Image, Means, Profile, Signals};
+use emulator::host::{self, ContainerExit, ContainerImage, ContainerSpec, Isolation, Profile, StopSignals};
 use executor::protocol::bootstrap;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 struct Bench {
     directory: tempfile::TempDir,
     spec: ContainerSpec,
-    means: Option<Means>,
+    isolation: Option<Isolation>,
     stop: CancellationToken,
     kill: CancellationToken,
     grace: Duration,
@@ -37,7 +37,7 @@ struct Ended {
 }
 
 impl Bench {
-    fn new(root: Image, script: &str) -> Self {
+    fn new(root: ContainerImage, script: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let opt_ml = directory.path().join("ml");
         fs::create_dir_all(opt_ml.join("output")).unwrap();
@@ -53,7 +53,7 @@ impl Bench {
             scratch: directory.path().join("scratch"),
         };
         let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
-        Self { directory, spec, means: None, stop, kill, grace: PATIENCE }
+        Self { directory, spec, isolation: None, stop, kill, grace: PATIENCE }
     }
 
     fn ml(&self) -> PathBuf {
@@ -80,12 +80,12 @@ impl Bench {
     ) -> (impl Future<Output = anyhow::Result<ContainerExit>> + Send + 'static, mpsc::Receiver<Vec<u8>>) {
         fs::create_dir_all(&self.spec.scratch).unwrap();
         let (sender, receiver) = mpsc::channel(16);
-        let signals = Signals { stop: self.stop.clone(), kill: self.kill.clone(), grace: self.grace };
-        let means = match self.means {
-            Some(means) => means,
-            None => Means::detect(&self.spec.scratch).await.unwrap(),
+        let signals = StopSignals { stop: self.stop.clone(), kill: self.kill.clone(), grace: self.grace };
+        let isolation = match self.isolation {
+            Some(isolation) => isolation,
+            None => Isolation::detect(&self.spec.scratch).await.unwrap(),
         };
-        (host::run_with(self.spec.clone(), means, sender, signals), receiver)
+        (host::run_with(self.spec.clone(), isolation, sender, signals), receiver)
     }
 
     async fn run(&self) -> Ended {
@@ -114,11 +114,11 @@ impl Drop for Bench {
 /// Whether containers can run here at all; says so when not.
 async fn available() -> bool {
     let scratch = tempfile::tempdir().unwrap();
-    let means = Means::detect(scratch.path()).await.unwrap();
-    if !means.bubblewrap {
+    let isolation = Isolation::detect(scratch.path()).await.unwrap();
+    if !isolation.bubblewrap {
         eprintln!("SKIPPED: `bwrap` is missing, so no container can be run (package bubblewrap)");
     }
-    means.bubblewrap
+    isolation.bubblewrap
 }
 
 /// Runs the async body when containers can run here.
@@ -221,7 +221,7 @@ fn fake_agent() -> Vec<u8> {
 fn a_container_has_its_own_names_processes_and_environment() {
     in_containers(async {
         let mut bench = Bench::new(
-            Image::Host,
+            ContainerImage::Host,
             "echo $$ $(hostname) $(id -u) $PWD; env; ls -d /proc/[0-9]* | wc -l; read x || echo eof",
         );
         bench.spec.environment.insert("SM_NAME".into(), "a 'quoted'\nvalue".into());
@@ -271,14 +271,14 @@ async fn writes_stay_inside(bench: Bench) {
 
 #[test]
 fn writes_to_the_host_image_stay_in_the_container() {
-    in_containers(writes_stay_inside(Bench::new(Image::Host, WRITES)));
+    in_containers(writes_stay_inside(Bench::new(ContainerImage::Host, WRITES)));
 }
 
 #[test]
 fn writes_stay_in_the_container_without_overlays() {
     in_containers(async {
-        let mut bench = Bench::new(Image::Host, WRITES);
-        bench.means = Some(Means { bubblewrap: true, overlay: None, unshare: None });
+        let mut bench = Bench::new(ContainerImage::Host, WRITES);
+        bench.isolation = Some(Isolation { bubblewrap: true, overlay: None, unshare: None });
         writes_stay_inside(bench).await;
     });
 }
@@ -287,11 +287,11 @@ fn writes_stay_in_the_container_without_overlays() {
 fn files_of_the_host_image_can_be_changed_in_the_container() {
     in_containers(async {
         let bench = Bench::new(
-            Image::Host,
+            ContainerImage::Host,
             "set -e; mkdir /usr/local/made-by-container; echo more >>/etc/hosts; tail -n1 /etc/hosts",
         );
         let scratch = tempfile::tempdir().unwrap();
-        if Means::detect(scratch.path()).await.unwrap().overlay.is_none() {
+        if Isolation::detect(scratch.path()).await.unwrap().overlay.is_none() {
             eprintln!("SKIPPED: overlay file systems cannot be mounted here");
             return;
         }
@@ -310,9 +310,9 @@ fn a_root_directory_stays_as_it_was() {
         for overlay in [true, false] {
             let script =
                 "echo new >/new; rm /bin/busybox; [ -d /opt/ml ] && [ -c /dev/null ] && echo >/tmp/x && [ -d /proc/1 ]";
-            let mut bench = Bench::new(Image::Root(root.path().to_owned()), script);
+            let mut bench = Bench::new(ContainerImage::Root(root.path().to_owned()), script);
             if !overlay {
-                bench.means = Some(Means { bubblewrap: true, overlay: None, unshare: None });
+                bench.isolation = Some(Isolation { bubblewrap: true, overlay: None, unshare: None });
             }
             let ended = bench.run().await;
             assert_eq!((ended.code, ended.output.as_str()), (0, ""));
@@ -327,12 +327,12 @@ fn a_root_directory_stays_as_it_was() {
 #[test]
 fn exit_codes_are_those_of_the_entrypoint() {
     in_containers(async {
-        assert_eq!(Bench::new(Image::Host, "exit 0").run().await.code, 0);
-        assert_eq!(Bench::new(Image::Host, "exit 43").run().await.code, 43);
-        let mut missing = Bench::new(Image::Host, "");
+        assert_eq!(Bench::new(ContainerImage::Host, "exit 0").run().await.code, 0);
+        assert_eq!(Bench::new(ContainerImage::Host, "exit 43").run().await.code, 43);
+        let mut missing = Bench::new(ContainerImage::Host, "");
         missing.spec.entrypoint = vec!["/no/such/program".into()];
         assert_eq!(missing.run().await.code, 127);
-        let mut forbidden = Bench::new(Image::Host, "");
+        let mut forbidden = Bench::new(ContainerImage::Host, "");
         forbidden.spec.entrypoint = vec!["/etc/passwd".into()];
         assert_eq!(forbidden.run().await.code, 126);
     });
@@ -342,19 +342,19 @@ fn exit_codes_are_those_of_the_entrypoint() {
 fn a_script_that_ends_like_a_missing_entrypoint_did_start() {
     in_containers(async {
         let scratch = tempfile::tempdir().unwrap();
-        let means = Means::detect(scratch.path()).await.unwrap();
-        let mut ways = vec![means];
-        if means.unshare.is_some() {
-            ways.push(Means { bubblewrap: false, ..means });
+        let isolation = Isolation::detect(scratch.path()).await.unwrap();
+        let mut ways = vec![isolation];
+        if isolation.unshare.is_some() {
+            ways.push(Isolation { bubblewrap: false, ..isolation });
         }
-        for means in ways {
-            let mut bench = Bench::new(Image::Host, "exit 127");
-            bench.means = Some(means);
-            assert!(bench.run().await.started, "{means:?}");
+        for isolation in ways {
+            let mut bench = Bench::new(ContainerImage::Host, "exit 127");
+            bench.isolation = Some(isolation);
+            assert!(bench.run().await.started, "{isolation:?}");
             // `docker run image train`, without an entrypoint.
             (bench.spec.entrypoint, bench.spec.arguments) = (Vec::new(), vec!["train".into()]);
             let ended = bench.run().await;
-            assert_eq!((ended.started, ended.code), (false, 127), "{means:?}: {}", ended.output);
+            assert_eq!((ended.started, ended.code), (false, 127), "{isolation:?}: {}", ended.output);
         }
     });
 }
@@ -362,7 +362,7 @@ fn a_script_that_ends_like_a_missing_entrypoint_did_start() {
 #[test]
 fn a_container_that_cannot_be_set_up_is_an_error() {
     in_containers(async {
-        let bench = Bench::new(Image::Root("/no/such/root".into()), "exit 0");
+        let bench = Bench::new(ContainerImage::Root("/no/such/root".into()), "exit 0");
         let (container, _receiver) = bench.start().await;
         let error = container.await.unwrap_err();
         assert!(error.to_string().contains("/no/such/root"), "{error:#}");
@@ -374,7 +374,7 @@ fn sigterm_reaches_pid_1_and_nobody_else() {
     in_containers(async {
         let child = "sh -c 'trap \"echo child got it\" TERM; echo ready; while :; do sleep 0.05; done'";
         let script = format!("trap 'echo caught; exit 3' TERM; {child} & while :; do sleep 0.05; done");
-        let bench = Bench::new(Image::Host, &script);
+        let bench = Bench::new(ContainerImage::Host, &script);
         let (container, mut receiver) = bench.start().await;
         let container = tokio::task::spawn(container);
         read_until(&mut receiver, "ready").await;
@@ -389,7 +389,7 @@ fn sigterm_reaches_pid_1_and_nobody_else() {
 #[test]
 fn a_container_that_ignores_sigterm_is_killed_after_the_grace() {
     in_containers(async {
-        let mut bench = Bench::new(Image::Host, "sleep 1000 & wait");
+        let mut bench = Bench::new(ContainerImage::Host, "sleep 1000 & wait");
         bench.grace = Duration::from_millis(50);
         bench.stop.cancel();
         assert_eq!(bench.run().await.code, 137);
@@ -399,7 +399,7 @@ fn a_container_that_ignores_sigterm_is_killed_after_the_grace() {
 #[test]
 fn kill_ends_it_at_once() {
     in_containers(async {
-        let bench = Bench::new(Image::Host, "trap '' TERM; echo ready; while :; do sleep 1; done");
+        let bench = Bench::new(ContainerImage::Host, "trap '' TERM; echo ready; while :; do sleep 1; done");
         let (container, mut receiver) = bench.start().await;
         let container = tokio::task::spawn(container);
         read_until(&mut receiver, "ready").await;
@@ -411,7 +411,7 @@ fn kill_ends_it_at_once() {
 #[test]
 fn kill_before_the_start_is_no_error() {
     in_containers(async {
-        let bench = Bench::new(Image::Host, "sleep 1000");
+        let bench = Bench::new(ContainerImage::Host, "sleep 1000");
         bench.kill.cancel();
         assert_eq!(bench.run().await.code, 137);
     });
@@ -433,8 +433,10 @@ fn lives(word: &str) -> bool {
 #[test]
 fn processes_left_in_the_background_end_with_the_container() {
     in_containers(async {
-        let bench =
-            Bench::new(Image::Host, &format!("setsid sleep {} </dev/null & sleep 0.05; echo done", long_time(1)));
+        let bench = Bench::new(
+            ContainerImage::Host,
+            &format!("setsid sleep {} </dev/null & sleep 0.05; echo done", long_time(1)),
+        );
         let ended = bench.run().await;
         assert_eq!((ended.code, ended.output.as_str()), (0, "done\n"));
         assert!(!lives(&long_time(1)));
@@ -444,7 +446,7 @@ fn processes_left_in_the_background_end_with_the_container() {
 #[test]
 fn dropping_the_future_kills_the_container() {
     in_containers(async {
-        let bench = Bench::new(Image::Host, &format!("echo ready; exec sleep {}", long_time(2)));
+        let bench = Bench::new(ContainerImage::Host, &format!("echo ready; exec sleep {}", long_time(2)));
         let (container, mut receiver) = bench.start().await;
         let container = tokio::task::spawn(container);
         read_until(&mut receiver, "ready").await;
@@ -467,7 +469,7 @@ fn dropping_the_future_kills_the_container() {
 #[test]
 fn ten_megabytes_arrive_complete() {
     in_containers(async {
-        let bench = Bench::new(Image::Host, "yes 0123456789abcdef | head -c 10000000; echo; echo end >&2");
+        let bench = Bench::new(ContainerImage::Host, "yes 0123456789abcdef | head -c 10000000; echo; echo end >&2");
         let ended = bench.run().await;
         assert_eq!(ended.output.len(), 10_000_000 + 5);
         assert!(ended.output.ends_with("\nend\n"));
@@ -477,7 +479,7 @@ fn ten_megabytes_arrive_complete() {
 #[test]
 fn a_lost_receiver_does_not_stop_the_container() {
     in_containers(async {
-        let bench = Bench::new(Image::Host, "yes | head -c 1000000; echo kept >/opt/ml/output/file");
+        let bench = Bench::new(ContainerImage::Host, "yes | head -c 1000000; echo kept >/opt/ml/output/file");
         let (container, receiver) = bench.start().await;
         drop(receiver);
         assert_eq!(container.await.unwrap().code, 0);
@@ -490,14 +492,14 @@ fn a_lost_receiver_does_not_stop_the_container() {
 fn unshare_alone_runs_a_container_too() {
     in_containers(async {
         let scratch = tempfile::tempdir().unwrap();
-        let means = Means::detect(scratch.path()).await.unwrap();
-        if means.unshare.is_none() {
+        let isolation = Isolation::detect(scratch.path()).await.unwrap();
+        if isolation.unshare.is_none() {
             eprintln!("SKIPPED: `unshare` does not work here");
             return;
         }
         let script = "trap 'exit 3' TERM; echo x >/opt/ml/output/file; echo $$ $(hostname) $(env | grep -c SM_); while :; do sleep 0.05; done";
-        let mut bench = Bench::new(Image::Host, script);
-        bench.means = Some(Means { bubblewrap: false, ..means });
+        let mut bench = Bench::new(ContainerImage::Host, script);
+        bench.isolation = Some(Isolation { bubblewrap: false, ..isolation });
         bench.spec.environment.insert("SM_A".into(), "it's".into());
         let (container, mut receiver) = bench.start().await;
         let container = tokio::task::spawn(container);
@@ -509,7 +511,7 @@ fn unshare_alone_runs_a_container_too() {
     });
 }
 
-async fn starts_the_agent(root: Image) {
+async fn starts_the_agent(root: ContainerImage) {
     let bench = Bench::new(root, "").with_channel(&fake_agent());
     let ended = bench.run().await;
     assert_eq!((ended.code, ended.output.as_str()), (41, "agent"), "the agent is PID 1 with its argument");
@@ -517,26 +519,26 @@ async fn starts_the_agent(root: Image) {
 
 #[test]
 fn the_agent_starts_in_the_host_image() {
-    in_containers(starts_the_agent(Image::Host));
+    in_containers(starts_the_agent(ContainerImage::Host));
 }
 
 #[test]
 fn the_agent_starts_in_an_image_of_busybox() {
     let Some(root) = busybox_root() else { return };
-    in_containers(starts_the_agent(Image::Root(root.path().to_owned())));
+    in_containers(starts_the_agent(ContainerImage::Root(root.path().to_owned())));
 }
 
 #[test]
 fn the_agent_starts_in_an_image_that_is_one_file() {
     let Some(root) = root_of(&[("/usr/bin/busybox", "bin/sh")]) else { return };
-    in_containers(starts_the_agent(Image::Root(root.path().to_owned())));
+    in_containers(starts_the_agent(ContainerImage::Root(root.path().to_owned())));
 }
 
 #[test]
 fn an_image_that_cannot_start_the_agent_says_what_it_lacks() {
     let Some(root) = dash_root() else { return };
     in_containers(async {
-        let bench = Bench::new(Image::Root(root.path().to_owned()), "").with_channel(&fake_agent());
+        let bench = Bench::new(ContainerImage::Root(root.path().to_owned()), "").with_channel(&fake_agent());
         let ended = bench.run().await;
         assert_eq!(ended.code, 126);
         assert!(ended.output.contains("install `coreutils` or `busybox` in the image"), "{}", ended.output);
@@ -548,7 +550,7 @@ fn an_image_that_cannot_start_the_agent_says_what_it_lacks() {
 #[test]
 fn a_missing_agent_is_named() {
     in_containers(async {
-        let bench = Bench::new(Image::Host, "").with_channel(&fake_agent());
+        let bench = Bench::new(ContainerImage::Host, "").with_channel(&fake_agent());
         fs::remove_file(bench.ml().join("input/data/agent").join(bootstrap::BINARY)).unwrap();
         let ended = bench.run().await;
         assert_eq!(ended.code, 126);
@@ -560,7 +562,7 @@ fn a_missing_agent_is_named() {
 fn a_restarted_container_finds_nothing_of_the_one_before() {
     in_containers(async {
         let bench = Bench::new(
-            Image::Host,
+            ContainerImage::Host,
             "[ ! -e /srv/before ] && [ ! -e /tmp/before ] && echo x >/srv/before && echo x >/tmp/before",
         );
         assert_eq!(bench.run().await.code, 0);
@@ -571,7 +573,7 @@ fn a_restarted_container_finds_nothing_of_the_one_before() {
 #[test]
 fn the_containers_own_files_on_the_host_are_hidden_from_it() {
     in_containers(async {
-        let mut bench = Bench::new(Image::Host, "");
+        let mut bench = Bench::new(ContainerImage::Host, "");
         // Best not below `/tmp`, which is the container's own anyway: there it is not even a folder.
         let Ok(beside) = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")) else {
             eprintln!("SKIPPED: the build directory is not writable");
@@ -588,10 +590,10 @@ fn the_containers_own_files_on_the_host_are_hidden_from_it() {
 }
 
 #[test]
-fn without_any_means_the_error_names_the_package() {
+fn without_any_isolation_the_error_names_the_package() {
     in_containers(async {
-        let mut bench = Bench::new(Image::Host, "exit 0");
-        bench.means = Some(Means { bubblewrap: false, overlay: None, unshare: None });
+        let mut bench = Bench::new(ContainerImage::Host, "exit 0");
+        bench.isolation = Some(Isolation { bubblewrap: false, overlay: None, unshare: None });
         let (container, _receiver) = bench.start().await;
         let error = container.await.unwrap_err().downcast::<SetupError>().unwrap();
         assert!(error.hint.contains("install the package `bubblewrap`"), "{error:?}");
@@ -601,7 +603,7 @@ fn without_any_means_the_error_names_the_package() {
 #[test]
 fn run_finds_out_by_itself_what_works_here() {
     in_containers(async {
-        let bench = Bench::new(Image::Host, "echo hello");
+        let bench = Bench::new(ContainerImage::Host, "echo hello");
         let (sender, mut receiver) = mpsc::channel(16);
         let exit =
             host::run(bench.spec.clone(), sender, bench.stop.clone(), bench.kill.clone(), PATIENCE).await.unwrap();
@@ -613,7 +615,7 @@ fn run_finds_out_by_itself_what_works_here() {
 #[test]
 fn a_channel_that_cannot_be_changed_is_copied() {
     in_containers(async {
-        let mut bench = Bench::new(Image::Host, "").with_channel(&fake_agent());
+        let mut bench = Bench::new(ContainerImage::Host, "").with_channel(&fake_agent());
         let programs = bench.ml().join("programs");
         fs::create_dir(&programs).unwrap();
         let refusing = "#!/bin/sh\ncase $* in *input/data*) exit 1 ;; esac\nexec /bin/chmod \"$@\"\n";
@@ -637,7 +639,7 @@ fn an_agent_that_cannot_be_executed_is_told_by_every_shell() {
                 eprintln!("SKIPPED: {shell} is missing on this machine");
                 continue;
             }
-            let mut bench = Bench::new(Image::Host, "").with_channel(b"#!/no/such/interpreter\n");
+            let mut bench = Bench::new(ContainerImage::Host, "").with_channel(b"#!/no/such/interpreter\n");
             bench.spec.entrypoint = vec![shell.into()];
             if shell.ends_with("busybox") {
                 bench.spec.entrypoint.push("sh".into());
@@ -654,17 +656,17 @@ fn an_agent_that_cannot_be_executed_is_told_by_every_shell() {
 fn the_hosts_kernel_cannot_be_changed_from_a_container() {
     in_containers(async {
         let scratch = tempfile::tempdir().unwrap();
-        let means = Means::detect(scratch.path()).await.unwrap();
-        let mut ways = vec![means, Means { overlay: None, ..means }];
-        if means.unshare.is_some() {
-            ways.push(Means { bubblewrap: false, ..means });
+        let isolation = Isolation::detect(scratch.path()).await.unwrap();
+        let mut ways = vec![isolation, Isolation { overlay: None, ..isolation }];
+        if isolation.unshare.is_some() {
+            ways.push(Isolation { bubblewrap: false, ..isolation });
         }
-        for means in ways {
+        for isolation in ways {
             let open = "[ -e /proc/sys/vm/swappiness ] || echo missing; for f in /proc/sys/vm/swappiness /proc/sys/kernel/core_pattern /proc/sysrq-trigger /sys/kernel; do \
                 [ ! -w $f ] || echo $f is writable; done";
-            let mut bench = Bench::new(Image::Host, open);
-            bench.means = Some(means);
-            assert_eq!(bench.run().await.output, "", "{means:?}");
+            let mut bench = Bench::new(ContainerImage::Host, open);
+            bench.isolation = Some(isolation);
+            assert_eq!(bench.run().await.output, "", "{isolation:?}");
         }
     });
 }

@@ -7,7 +7,7 @@ use axum::response::Response;
 use executor::cloud::{CloudErrorKind, MOST_BYTES};
 
 use super::PART_BYTES;
-use crate::stub::{Seen, Stub, reply, s3_refusal};
+use crate::stub::{SeenRequest, Stub, reply, s3_refusal};
 
 #[tokio::test]
 async fn an_absent_key_is_none_and_an_absent_bucket_is_an_error() {
@@ -68,7 +68,7 @@ fn large_file(path: &Path) {
     std::fs::File::create(path).unwrap().set_len(PART_BYTES + 1).unwrap();
 }
 
-fn multipart_answer(seen: &Seen, part_two: u16) -> Option<Response> {
+fn multipart_answer(seen: &SeenRequest, part_two: u16) -> Option<Response> {
     match seen.method.as_str() {
         "POST" if seen.uri.contains("uploads") => {
             Some(reply(200, "<InitiateMultipartUploadResult><UploadId>up-1</UploadId></InitiateMultipartUploadResult>"))

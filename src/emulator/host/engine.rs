@@ -1,24 +1,24 @@
-//! The same container by podman or docker, when the image has to be pulled.
+//! Runs a container by podman or docker, for images that have to be pulled.
 //!
-//! The engine's client carries output and exit code; signals go through the engine. It never leaves its container behind.
+//! The engine's client passes on output and exit code; signals go through the engine. The container is always removed.
 
 use std::process::{Command, Stdio};
 
 use tokio::sync::mpsc;
 
-use super::means::answers;
+use super::isolation::answers;
 use super::process::{Control, HostProcess, Outcome, supervise};
-use super::spec::{ContainerExit, ContainerSpec, Signals, environment};
+use super::spec::{ContainerExit, ContainerSpec, StopSignals, environment};
 use crate::error::SetupError;
 
-/// What podman and docker exit with when they could not start the container.
+/// Exit code of podman and docker when they could not start the container.
 const ENGINE_FAILED: i32 = 125;
 
 pub(super) async fn run(
     spec: &ContainerSpec,
     image: &str,
     output: mpsc::Sender<Vec<u8>>,
-    signals: &Signals,
+    signals: &StopSignals,
 ) -> anyhow::Result<ContainerExit> {
     let mut engine = None;
     for program in ["podman", "docker"] {
@@ -57,7 +57,7 @@ pub(super) async fn run(
     Ok(ContainerExit { code, started })
 }
 
-/// Removes the container, whatever state it is in.
+/// Removes the container in any state, at the latest when dropped.
 struct Removal {
     engine: &'static str,
     name: Option<String>,

@@ -1,4 +1,4 @@
-//! Files, folders and mounts of this machine for a container: listed, made private, quoted for a shell, removed.
+//! Functions on files, folders and mounts of this machine: list, make private, quote for a shell, remove.
 
 use std::collections::BTreeMap;
 use std::fs;

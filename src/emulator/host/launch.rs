@@ -8,20 +8,20 @@ use std::process::Command;
 use anyhow::Context as _;
 
 use super::files::{discard, quote, write_private};
-use super::means::{Means, Namespace};
+use super::isolation::{Isolation, Namespace};
 use super::profile::User;
-use super::rootfs::Layout;
+use super::rootfs::RootLayout;
 use super::spec::{ContainerSpec, environment};
 use crate::error::SetupError;
 
 pub(super) struct Setup {
     pub(super) command: Command,
-    /// Where the launcher tells that the container exists.
+    /// File that the launcher writes once the container exists.
     pub(super) status: PathBuf,
 }
 
 /// Lays out the root and writes the launch script. Blocking.
-pub(super) fn prepare(spec: &ContainerSpec, means: Means) -> anyhow::Result<Setup> {
+pub(super) fn prepare(spec: &ContainerSpec, isolation: Isolation) -> anyhow::Result<Setup> {
     let scratch = fs::canonicalize(&spec.scratch).context("failed to find the container's scratch directory")?;
     // Fresh at each start, and closed to other users: a container's root may have left setuid programs there.
     let scratch = scratch.join("container");
@@ -31,18 +31,18 @@ pub(super) fn prepare(spec: &ContainerSpec, means: Means) -> anyhow::Result<Setu
         .create(&scratch)
         .with_context(|| format!("failed to create {}", scratch.display()))?;
     let opt_ml = fs::canonicalize(&spec.opt_ml).context("failed to find the container's `/opt/ml`")?;
-    if !means.bubblewrap && means.unshare.is_none() {
-        return Err(no_means().into());
+    if !isolation.bubblewrap && isolation.unshare.is_none() {
+        return Err(no_isolation().into());
     }
-    if means.overlay.is_none() {
+    if isolation.overlay.is_none() {
         tracing::info!(
             container = spec.id,
             "no overlay file system here; system directories are read-only in the container"
         );
     }
-    let namespace = means.overlay.or(if means.bubblewrap { None } else { means.unshare });
-    let layout = Layout::prepare(spec, &scratch, &opt_ml, means.overlay)?;
-    let script = if means.bubblewrap {
+    let namespace = isolation.overlay.or(if isolation.bubblewrap { None } else { isolation.unshare });
+    let layout = RootLayout::prepare(spec, &scratch, &opt_ml, isolation.overlay)?;
+    let script = if isolation.bubblewrap {
         with_bubblewrap(spec, &layout, namespace, &scratch)?
     } else {
         with_unshare(spec, &layout)
@@ -53,7 +53,7 @@ pub(super) fn prepare(spec: &ContainerSpec, means: Means) -> anyhow::Result<Setu
         Some(namespace) => {
             let mut command = Command::new("unshare");
             command.args(namespace.flags());
-            if !means.bubblewrap {
+            if !isolation.bubblewrap {
                 command.args(["--pid", "--fork", "--kill-child", "--ipc", "--uts"]);
             }
             command.arg("sh");
@@ -65,12 +65,12 @@ pub(super) fn prepare(spec: &ContainerSpec, means: Means) -> anyhow::Result<Setu
     Ok(Setup { command, status: scratch.join("status") })
 }
 
-fn no_means() -> SetupError {
+fn no_isolation() -> SetupError {
     SetupError::new("failed to start a container: neither `bwrap` nor a working `unshare` is on PATH")
         .hint("install the package `bubblewrap`, or give the emulator an image for podman or docker")
 }
 
-/// What docker grants by default, without the making of device nodes.
+/// Docker's default capabilities, without `mknod`.
 const CAPABILITIES: &[&str] = &[
     "chown",
     "dac_override",
@@ -89,7 +89,7 @@ const CAPABILITIES: &[&str] = &[
 
 fn with_bubblewrap(
     spec: &ContainerSpec,
-    layout: &Layout,
+    layout: &RootLayout,
     namespace: Option<Namespace>,
     scratch: &Path,
 ) -> anyhow::Result<String> {
@@ -132,8 +132,8 @@ fn with_bubblewrap(
 }
 
 /// The same container from util-linux alone: the script is PID 1 of a fresh PID namespace and becomes the entrypoint.
-/// It keeps mistakes in, not malice: a root process can leave a `chroot` on purpose.
-fn with_unshare(spec: &ContainerSpec, layout: &Layout) -> String {
+/// It isolates by accident only: a root process can leave a `chroot` on purpose.
+fn with_unshare(spec: &ContainerSpec, layout: &RootLayout) -> String {
     use std::fmt::Write as _;
     let mut script = format!("set -e\nPATH=\"$PATH:/usr/sbin:/sbin\"\n{}", layout.overlay_script());
     script.push_str(

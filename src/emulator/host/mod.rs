@@ -4,7 +4,7 @@
 //! emulator on loopback. It is root inside with the usual capabilities of a container, and its entrypoint is PID 1.
 //! Without bubblewrap and without an engine nothing runs. This module never writes outside the two directories
 //! it is given, never leaves a mount on the host (mounts live in a namespace that ends with the container), and knows
-//! nothing of training jobs: `/opt/ml` is a directory that somebody else has filled.
+//! nothing of training jobs: its caller fills `/opt/ml`.
 //!
 //! Limits: as an ordinary user only uid 0 exists inside, so `chown` to others, package managers that switch users and images
 //! with a user of their own fail; `sudo` fails everywhere, since bubblewrap forbids new privileges. A container of another user
@@ -12,8 +12,8 @@
 
 mod engine;
 mod files;
+mod isolation;
 mod launch;
-mod means;
 mod process;
 mod profile;
 mod rootfs;
@@ -27,12 +27,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use self::files::discard;
+pub use self::isolation::{Isolation, Namespace};
 use self::launch::prepare;
-pub use self::means::{Means, Namespace};
 use self::process::{Control, HostProcess};
 pub(super) use self::profile::parse_size;
 pub use self::profile::{Profile, User};
-pub use self::spec::{ContainerExit, ContainerSpec, Image, Signals};
+pub use self::spec::{ContainerExit, ContainerImage, ContainerSpec, StopSignals};
 use crate::error::SetupError;
 
 /// Runs a container to its end.
@@ -52,20 +52,20 @@ pub async fn run(
     grace: Duration,
 ) -> anyhow::Result<ContainerExit> {
     fs::create_dir_all(&spec.scratch).with_context(|| format!("failed to create {}", spec.scratch.display()))?;
-    let signals = Signals { stop, kill, grace };
-    if let Image::Engine(image) = &spec.root {
+    let signals = StopSignals { stop, kill, grace };
+    if let ContainerImage::Engine(image) = &spec.root {
         return engine::run(&spec, image, output, &signals).await;
     }
-    let means = Means::detect(&spec.scratch).await?;
-    run_with(spec, means, output, signals).await
+    let isolation = Isolation::detect(&spec.scratch).await?;
+    run_with(spec, isolation, output, signals).await
 }
 
-/// [`run`] for [`Image::Host`] and [`Image::Root`] with the given means, so that each way can be taken on purpose.
+/// [`run`] for [`ContainerImage::Host`] and [`ContainerImage::Root`] with the given isolation, so that tests can choose each.
 pub async fn run_with(
     spec: ContainerSpec,
-    means: Means,
+    isolation: Isolation,
     output: mpsc::Sender<Vec<u8>>,
-    signals: Signals,
+    signals: StopSignals,
 ) -> anyhow::Result<ContainerExit> {
     let programs = spec.entrypoint.len() + spec.arguments.len();
     anyhow::ensure!(programs > 0, "failed to start container {}: it has neither entrypoint nor arguments", spec.id);
@@ -75,15 +75,15 @@ pub async fn run_with(
         spec.id,
         spec.opt_ml.display()
     );
-    let means = spec.profile.fit(&spec.id, means)?;
+    let isolation = spec.profile.fit(&spec.id, isolation)?;
     let setup = {
         let spec = spec.clone();
-        let task = tokio::task::spawn_blocking(move || prepare(&spec, means));
+        let task = tokio::task::spawn_blocking(move || prepare(&spec, isolation));
         task.await.context("failed to prepare the container's root")??
     };
     let process = HostProcess::spawn(setup.command).await.context("failed to start the container")?;
     let status = setup.status;
-    let control = if means.bubblewrap { Control::Bubblewrap { status } } else { Control::Unshare { status } };
+    let control = if isolation.bubblewrap { Control::Bubblewrap { status } } else { Control::Unshare { status } };
     let outcome = process::supervise(process, &control, output, &signals).await?;
     if outcome.set_up || outcome.killed {
         return Ok(ContainerExit { code: outcome.code, started: outcome.started });

@@ -1,6 +1,6 @@
-//! One process of the host that holds a container: started, watched, its output carried, ended.
+//! Supervises the host process of a container: starts it, passes on its output and signals, waits for its end.
 //!
-//! It never outlives its [`HostProcess`]: dropping that kills it. It knows no image and no file of the container.
+//! Dropping the [`HostProcess`] kills it. Nothing here is about images or files of the container.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -14,12 +14,12 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
 
-use super::means::answers;
-use super::spec::Signals;
+use super::isolation::answers;
+use super::spec::StopSignals;
 
-/// How long a stop waits for the entrypoint to be executed, so that its signal does not meet the launcher.
+/// Longest time that a stop waits for the entrypoint to be executed, so that its signal does not go to the launcher.
 const START_PATIENCE: Duration = Duration::from_secs(10);
-/// How much of the first output is kept to explain a failed set-up, in bytes.
+/// Bytes of the first output that are kept to explain a failed set-up.
 const HEAD: usize = 4096;
 
 /// A child of its own thread: a parent-death signal is bound to the thread that started the child, and the runtime's threads
@@ -78,11 +78,11 @@ impl HostProcess {
 
 impl Drop for HostProcess {
     fn drop(&mut self) {
-        self.signal(Signal::KILL); // bubblewrap and `unshare` pass their death on to PID 1, which takes the rest along.
+        self.signal(Signal::KILL); // The end of bubblewrap or `unshare` kills PID 1, and with it the whole container.
     }
 }
 
-/// How the container's PID 1 is reached.
+/// The way to the container's PID 1, for signals.
 pub(super) enum Control {
     /// bubblewrap writes its status documents to this file.
     Bubblewrap { status: PathBuf },
@@ -92,10 +92,10 @@ pub(super) enum Control {
     Engine { program: &'static str, container: String },
 }
 
-/// How it ended.
+/// The end of the process.
 pub(super) struct Outcome {
     pub(super) code: i32,
-    /// The container was complete when it ended: what happened is its own doing.
+    /// The container was set up completely before it ended, so the exit code is its own.
     pub(super) set_up: bool,
     /// The entrypoint was executed.
     pub(super) started: bool,
@@ -103,12 +103,12 @@ pub(super) struct Outcome {
     pub(super) head: Vec<u8>,
 }
 
-/// Carries output and signals until the end of the process and of its output.
+/// Passes on output and signals until the end of the process and of its output.
 pub(super) async fn supervise(
     mut process: HostProcess,
     control: &Control,
     output: mpsc::Sender<Vec<u8>>,
-    signals: &Signals,
+    signals: &StopSignals,
 ) -> anyhow::Result<Outcome> {
     let pipe = process.output.take().context("the container's output is read already")?;
     let watch = async {
@@ -149,13 +149,13 @@ pub(super) async fn supervise(
     Ok(Outcome { code, set_up, started, killed, head })
 }
 
-/// 128 + signal when a signal ended it, as shells tell it.
+/// The exit code, or 128 + signal as in shells.
 pub(super) fn exit_code(status: ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt as _;
     status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(255)
 }
 
-/// Reads to the end, forwards as read, and returns the first bytes. Reads on when nobody wants the rest.
+/// Forwards the output as it is read and returns its first bytes. Reads to the end even when the receiver is gone.
 async fn carry(mut pipe: pipe::Receiver, output: mpsc::Sender<Vec<u8>>) -> std::io::Result<Vec<u8>> {
     let mut head = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
@@ -171,7 +171,7 @@ async fn carry(mut pipe: pipe::Receiver, output: mpsc::Sender<Vec<u8>>) -> std::
 }
 
 impl Control {
-    /// Whether the container was complete at its end.
+    /// Whether the container was set up completely.
     fn set_up(&self) -> bool {
         match self {
             // bubblewrap tells an exit code only of a child that it has set up completely.

@@ -1,12 +1,11 @@
-//! What an image says beside its files: its user, its environment, and how much fits on its root. Pure, but for the question
-//! who runs the emulator.
+//! An image's settings beside its files: user, environment, and size of the root. Pure.
 
 use std::collections::BTreeMap;
 
-use super::means::{Means, Namespace};
+use super::isolation::{Isolation, Namespace};
 use crate::error::SetupError;
 
-/// Everything absent is what most images have: root, no variables of their own, a root without a limit.
+/// The defaults are those of most images: root, no variables, a root without a limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Profile {
     /// `USER`.
@@ -36,9 +35,9 @@ impl std::str::FromStr for User {
 }
 
 impl Profile {
-    /// The means for a container of this image, or why this machine cannot run it.
-    pub(super) fn fit(&self, id: &str, means: Means) -> anyhow::Result<Means> {
-        if self.root_size.is_some() && means.overlay.is_none() {
+    /// The isolation for a container of this image, or the reason why this machine cannot run it.
+    pub(super) fn fit(&self, id: &str, isolation: Isolation) -> anyhow::Result<Isolation> {
+        if self.root_size.is_some() && isolation.overlay.is_none() {
             return Err(SetupError::new(format!(
                 "failed to start container {id}: a limited root needs an overlay file system"
             ))
@@ -46,16 +45,16 @@ impl Profile {
             .into());
         }
         if self.user.is_none_or(|user| user.uid == 0) {
-            return Ok(means);
+            return Ok(isolation);
         }
-        if means.unshare != Some(Namespace::Mount) {
+        if isolation.unshare != Some(Namespace::Mount) {
             return Err(SetupError::new(format!(
                 "failed to start container {id}: only root can start it as another user"
             ))
             .hint("run the emulator as root, or leave out `--image-user`")
             .into());
         }
-        Ok(Means { bubblewrap: false, ..means })
+        Ok(Isolation { bubblewrap: false, ..isolation })
     }
 }
 
@@ -94,10 +93,10 @@ mod tests {
     fn a_machine_that_cannot_says_so() {
         let user = Profile { user: Some(User { uid: 1000, gid: 1000 }), ..Profile::default() };
         let small = Profile { root_size: Some(1 << 20), ..Profile::default() };
-        let ordinary = Means { bubblewrap: true, overlay: None, unshare: Some(Namespace::UserAndMount) };
+        let ordinary = Isolation { bubblewrap: true, overlay: None, unshare: Some(Namespace::UserAndMount) };
         assert!(user.fit("x", ordinary).is_err() && small.fit("x", ordinary).is_err());
         assert_eq!(Profile::default().fit("x", ordinary).unwrap(), ordinary);
-        let root = Means { bubblewrap: true, overlay: Some(Namespace::Mount), unshare: Some(Namespace::Mount) };
+        let root = Isolation { bubblewrap: true, overlay: Some(Namespace::Mount), unshare: Some(Namespace::Mount) };
         assert!(!user.fit("x", root).unwrap().bubblewrap);
     }
 }

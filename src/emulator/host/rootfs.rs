@@ -1,10 +1,10 @@
-//! The files of a container: which layers lie over which directories, and the commands that mount them.
+//! The root file system of a container: its overlay layers and bind mounts, and the commands that mount them.
 //!
 //! Copy-on-write by overlay file systems whose upper layers are in the container's scratch directory. As root one overlay
 //! covers `/`, and one more each file system mounted below it. In a user namespace the kernel refuses an overlay over a directory that has
 //! mounts below it, so there each directory without such mounts gets its own. Without overlays the host's
 //! directories appear read-only, with writable ones where jobs usually build, and a root directory is copied.
-//! Nothing here mounts: [`Layout::overlay_script`] is run inside the container's own mount namespace.
+//! Nothing here mounts: [`RootLayout::overlay_script`] is run inside the container's own mount namespace.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -16,10 +16,10 @@ use anyhow::Context as _;
 use rustix::fs::{XattrFlags, setxattr};
 
 use super::files::{create_dir, mount_points, quote};
-use super::means::Namespace;
-use super::spec::{ContainerSpec, Image};
+use super::isolation::Namespace;
+use super::spec::{ContainerImage, ContainerSpec};
 
-/// Made afresh, never the host's.
+/// Directories that a container gets fresh, never the host's.
 const OWN: &[&str] = &["/dev", "/proc", "/run", "/sys", "/tmp", "/var/tmp"];
 /// Where runners keep jobs' files and their own secrets: empty in a container.
 const HIDDEN: &[&str] = &["/builds", "/cache", "/etc/gitlab-runner", "/home/gitlab-runner", "/var/lib/gitlab-runner"];
@@ -38,7 +38,7 @@ const OPEN: &[&str] = &[
     "/var/lib",
     "/var/log",
 ];
-/// Windows into the host's kernel, read-only: the container's root may be the host's, and bubblewrap leaves some of them open.
+/// Files and directories of the host's kernel, read-only: the container's root may be the host's, and bubblewrap leaves some of them open.
 const KERNEL: &[&str] = &["/sys", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 /// Kinds of file systems that hold no files of an image.
 const PSEUDO: &[&str] = &[
@@ -64,7 +64,7 @@ const PSEUDO: &[&str] = &[
     "sysfs",
     "tracefs",
 ];
-/// How deep in a user namespace directories of other users can be written to (that is, in the container's layer).
+/// Depth up to which a container in a user namespace can write to directories of other users (in its own layer).
 const OPEN_DEPTH: usize = 3;
 
 /// A directory or file of the host at a path of the container.
@@ -74,8 +74,8 @@ pub(super) struct Bind {
     pub(super) writable: bool,
 }
 
-/// How the container's root comes about.
-pub(super) struct Layout {
+/// The plan of the container's root.
+pub(super) struct RootLayout {
     /// Directory of the host on which everything is mounted.
     pub(super) root: PathBuf,
     /// In the order in which they are to be mounted, after the overlays.
@@ -89,7 +89,7 @@ pub(super) struct Layout {
     size: Option<u64>,
 }
 
-impl Layout {
+impl RootLayout {
     /// Creates the layers in `scratch`. Both directories must be canonical.
     pub(super) fn prepare(
         spec: &ContainerSpec,
@@ -102,7 +102,7 @@ impl Layout {
         let mounts =
             mount_points(&fs::read_to_string("/proc/self/mountinfo").context("failed to read the list of mounts")?);
         let size = spec.profile.root_size;
-        let mut layout = Layout {
+        let mut layout = RootLayout {
             root,
             binds: Vec::new(),
             overlays: Vec::new(),
@@ -112,14 +112,14 @@ impl Layout {
             size,
         };
         match &spec.root {
-            Image::Host => layout.cover_host(scratch.parent().unwrap_or(scratch))?,
-            Image::Root(directory) => {
+            ContainerImage::Host => layout.cover_host(scratch.parent().unwrap_or(scratch))?,
+            ContainerImage::Root(directory) => {
                 layout.cover_directory(directory)?;
                 if size.is_some() {
                     layout.replace(Path::new("/tmp"), 0o1777)?;
                 }
             }
-            Image::Engine(name) => anyhow::bail!("failed to unpack image {name}: only an engine can"),
+            ContainerImage::Engine(name) => anyhow::bail!("failed to unpack image {name}: only an engine can"),
         }
         for kernel in KERNEL.iter().map(Path::new).filter(|kernel| kernel.exists()) {
             layout.binds.push(Bind { from: kernel.to_owned(), at: kernel.to_owned(), writable: false });
@@ -175,7 +175,7 @@ impl Layout {
         script
     }
 
-    /// Where a path of the container is while its root is being mounted.
+    /// The host's path of a container's path while its root is being mounted.
     pub(super) fn inside(&self, at: &Path) -> PathBuf {
         self.root.join(at.strip_prefix("/").unwrap_or(at))
     }
@@ -240,7 +240,7 @@ impl Layout {
     /// Shows `from` at `at`: by one overlay when possible, else a directory of ours with entry after entry.
     fn compose(&mut self, from: &Path, at: &Path) -> anyhow::Result<()> {
         let Ok(entries) = fs::read_dir(from) else {
-            return create_dir(&self.inside(at), 0o755); // Not readable for us; the container's own there.
+            return create_dir(&self.inside(at), 0o755); // Not readable for us: the container gets an empty one.
         };
         if self.overlay.is_some() && self.below(from).next().is_none() {
             return self.add_overlay(from, at);
@@ -346,8 +346,8 @@ impl Layout {
     /// Writes `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`, as every container runtime does.
     fn name_hosts(&self, spec: &ContainerSpec) -> anyhow::Result<()> {
         let known = match spec.root {
-            Image::Host => fs::read_to_string("/etc/hosts").unwrap_or_default(),
-            Image::Root(_) | Image::Engine(_) => "127.0.0.1 localhost\n::1 localhost\n".to_owned(),
+            ContainerImage::Host => fs::read_to_string("/etc/hosts").unwrap_or_default(),
+            ContainerImage::Root(_) | ContainerImage::Engine(_) => "127.0.0.1 localhost\n::1 localhost\n".to_owned(),
         };
         let Some(etc) = self.layer_dir(Path::new("/etc"), 0o755)? else { return Ok(()) };
         let contents = [

@@ -1,4 +1,4 @@
-//! What to run in a container, and how it ends.
+//! The specification of a container, its exit, and the signals that end it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,13 +8,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::profile::Profile;
 
-/// What to run and where.
+/// The specification of a container.
 #[derive(Debug, Clone)]
 pub struct ContainerSpec {
     /// Names the container to an engine; letters, digits, `-`, `_` and `.`.
     pub id: String,
-    pub root: Image,
-    /// What the image says beside its files.
+    pub root: ContainerImage,
+    /// The image's settings beside its files.
     pub profile: Profile,
     /// Program and leading arguments, in place of the image's; when empty, an image that is a directory has none, and the
     /// first of `arguments` is the program.
@@ -30,9 +30,9 @@ pub struct ContainerSpec {
     pub scratch: PathBuf,
 }
 
-/// Which files a container starts from. All of them are copy-on-write.
+/// The root file system of a container; always copy-on-write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Image {
+pub enum ContainerImage {
     /// The host's own root; `/tmp`, `/var/tmp`, `/run` and the runner's directories appear empty.
     Host,
     /// An unpacked root directory.
@@ -50,9 +50,9 @@ pub struct ContainerExit {
     pub started: bool,
 }
 
-/// How the owner of a container ends it.
+/// The signals by which the owner of a container ends it.
 #[derive(Debug, Clone)]
-pub struct Signals {
+pub struct StopSignals {
     /// SIGTERM to PID 1, SIGKILL after `grace`.
     pub stop: CancellationToken,
     /// SIGKILL at once.

@@ -1,4 +1,4 @@
-//! The services that are emulated, and which of them a request is for.
+//! The emulated services, and the routing of requests to them.
 
 mod logs;
 mod s3;
@@ -17,11 +17,11 @@ use self::sts::Sts;
 use self::tagging::Tagging;
 use self::training::Training;
 use super::protocol::{ApiError, Reply, json_reply};
-use super::service::{Call, Service};
+use super::service::{ApiCall, Service};
 use super::shared::Shared;
 use super::store::Store;
 
-/// All services, with what the emulator's own paths show of them.
+/// All services, with the state that the emulator's own paths show.
 pub(crate) struct Services {
     json: Vec<Arc<dyn Service>>,
     s3: Arc<dyn Service>,
@@ -64,12 +64,12 @@ impl Services {
     }
 }
 
-/// Answers operations that no service has.
+/// Answers unknown operations.
 struct Unknown;
 
 #[async_trait::async_trait]
 impl Service for Unknown {
-    async fn call(&self, _: Call) -> anyhow::Result<Reply> {
+    async fn call(&self, _: ApiCall) -> anyhow::Result<Reply> {
         Ok(json_reply(Err(ApiError::unknown_operation())))
     }
 }

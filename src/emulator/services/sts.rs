@@ -1,19 +1,19 @@
-//! STS: who is calling. Query protocol in, XML out; any other action is unknown.
+//! STS: `GetCallerIdentity` alone, by the query protocol with replies in XML.
 
 use hyper::StatusCode;
 
 use crate::protocol::{ApiError, Reply, reply, xml_error};
-use crate::service::{Call, Service, read};
+use crate::service::{ApiCall, Service, read};
 
-/// What each request counts as.
+/// The operation that each request is counted as.
 pub(crate) const OPERATION: &str = "GetCallerIdentity";
 
-/// Answers from the caller alone; has no state.
+/// The service; it has no state.
 pub(crate) struct Sts;
 
 #[async_trait::async_trait]
 impl Service for Sts {
-    async fn call(&self, call: Call) -> anyhow::Result<Reply> {
+    async fn call(&self, call: ApiCall) -> anyhow::Result<Reply> {
         let form = read(call.request.into_body()).await?;
         let form = String::from_utf8_lossy(&form);
         let action = form.split('&').find_map(|pair| pair.strip_prefix("Action=")).unwrap_or_default();

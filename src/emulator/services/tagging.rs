@@ -1,4 +1,4 @@
-//! `SageMaker`'s tags, of any kind of resource.
+//! `SageMaker`'s operations on the tags of any resource.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::service::{JsonService, Operation};
 use crate::shared::Shared;
 use crate::tags::{TagMap, check_tags, tag_map};
 
-/// The operations on the tags that all services share.
+/// Operations on the tags, which all services share.
 #[derive(Debug)]
 pub(crate) struct Tagging(pub(crate) Arc<Shared>);
 

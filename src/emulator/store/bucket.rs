@@ -1,4 +1,4 @@
-//! One bucket on disk: a folder of bodies, and the journal of what each key is.
+//! One bucket on disk: a folder of bodies, and the journal of its index.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::object::{Object, Precondition, StoreError, Stored};
 use crate::clock;
 
-/// One line of a bucket's index: the object of a key from now on, or its end.
+/// One line of a bucket's journal: the new object of a key, or its deletion.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     key: String,
@@ -19,7 +19,7 @@ struct Record {
 }
 
 #[derive(Debug)]
-pub(super) struct Index {
+pub(super) struct BucketIndex {
     pub(super) objects: BTreeMap<String, Arc<Stored>>,
     journal: File,
 }
@@ -28,7 +28,7 @@ pub(super) struct Index {
 pub(super) struct Bucket {
     pub(super) folder: PathBuf,
     pub(super) created_ms: u64,
-    index: Mutex<Index>,
+    index: Mutex<BucketIndex>,
 }
 
 impl Bucket {
@@ -64,15 +64,15 @@ impl Bucket {
         std::fs::rename(&compact, &path)?;
         let stored = |object| Arc::new(Stored::new(object, data.clone(), false));
         let objects = objects.into_iter().map(|(key, object)| (key, stored(object))).collect();
-        Ok(Self { folder, created_ms: clock::now_ms(), index: Mutex::new(Index { objects, journal }) })
+        Ok(Self { folder, created_ms: clock::now_ms(), index: Mutex::new(BucketIndex { objects, journal }) })
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Index> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, BucketIndex> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Index {
+impl BucketIndex {
     pub(super) fn check(&self, key: &str, precondition: &Precondition) -> Result<(), StoreError> {
         let existing = self.objects.get(key);
         match (precondition, existing) {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use anyhow::Context as _;
 
 use super::bucket::Bucket;
-use super::listing::Page;
+use super::listing::ObjectPage;
 use super::object::{Attributes, Object, Precondition, Segment, StoreError, Stored, Upload, tag_of};
 use crate::clock;
 
@@ -136,7 +136,7 @@ impl Store {
         Ok(())
     }
 
-    /// Takes every object away whose key starts with `prefix`; tells how many there were.
+    /// Deletes all objects whose key starts with `prefix`; returns their number.
     pub(crate) fn expire(&self, bucket: &str, prefix: &str) -> Result<usize, StoreError> {
         let page = self.list(bucket, prefix, None, None, usize::MAX)?;
         for (key, _) in &page.objects {
@@ -153,11 +153,11 @@ impl Store {
         after: Option<&str>,
         delimiter: Option<&str>,
         limit: usize,
-    ) -> Result<Page, StoreError> {
-        Ok(Page::of(&self.bucket(bucket)?.lock().objects, prefix, after, delimiter, limit))
+    ) -> Result<ObjectPage, StoreError> {
+        Ok(ObjectPage::of(&self.bucket(bucket)?.lock().objects, prefix, after, delimiter, limit))
     }
 
-    /// Takes a file of the host as an object; blocks.
+    /// Stores a file of the host as an object; blocks.
     pub(crate) fn put_file(&self, bucket: &str, key: &str, source: &Path) -> Result<(), StoreError> {
         let (file, path) = self.fresh_file(bucket)?;
         let bytes = std::fs::copy(source, &path)?;

@@ -1,4 +1,4 @@
-//! One page of a listing. Pure: from the keys to the page.
+//! Makes one page of an object listing. Pure.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -8,14 +8,14 @@ use super::object::Stored;
 
 /// One page of a listing.
 #[derive(Debug, Default)]
-pub(crate) struct Page {
+pub(crate) struct ObjectPage {
     pub(crate) objects: Vec<(String, Arc<Stored>)>,
     pub(crate) prefixes: Vec<String>,
     /// Where the next page begins, when there is one.
     pub(crate) next: Option<String>,
 }
 
-impl Page {
+impl ObjectPage {
     /// Keys with a prefix behind `after`, in order; with a delimiter, what lies below one is folded into a prefix.
     pub(super) fn of(
         objects: &BTreeMap<String, Arc<Stored>>,
@@ -24,7 +24,7 @@ impl Page {
         delimiter: Option<&str>,
         limit: usize,
     ) -> Self {
-        let mut page = Page::default();
+        let mut page = ObjectPage::default();
         let mut from = match after.filter(|after| *after >= prefix) {
             Some(after) => Bound::Excluded(after.to_owned()),
             None => Bound::Included(prefix.to_owned()),

@@ -1,10 +1,10 @@
-//! Multipart uploads: parts become one object without being copied.
+//! Multipart uploads, completed without copying the parts.
 
 use std::collections::BTreeMap;
 use std::sync::{MutexGuard, PoisonError};
 
 use super::buckets::Store;
-use super::object::{Attributes, Object, Part, Precondition, StoreError, Upload, tag_of};
+use super::object::{Attributes, Object, Precondition, StoreError, StoredPart, Upload, tag_of};
 use crate::clock;
 
 impl Store {
@@ -31,7 +31,7 @@ impl Store {
     }
 
     /// Adds or replaces a part.
-    pub(crate) fn add_part(&self, id: &str, number: i32, part: Part) -> Result<(), StoreError> {
+    pub(crate) fn add_part(&self, id: &str, number: i32, part: StoredPart) -> Result<(), StoreError> {
         let mut uploads = self.uploads();
         let upload = uploads.get_mut(id).ok_or(StoreError::NoSuchUpload)?;
         let replaced = upload.parts.insert(number, part);
@@ -41,7 +41,7 @@ impl Store {
         Ok(())
     }
 
-    /// Ends an upload: with the chosen parts as an object, or with an error and the upload as it was.
+    /// Completes an upload: the chosen parts become an object. On an error the upload stays as it was.
     pub(crate) fn complete_upload(
         &self,
         id: &str,
@@ -88,7 +88,7 @@ impl Store {
         Ok(object)
     }
 
-    /// Forgets an upload and its parts.
+    /// Removes an upload and its parts.
     pub(crate) fn abort_upload(&self, id: &str) -> Result<(), StoreError> {
         let upload = self.uploads().remove(id).ok_or(StoreError::NoSuchUpload)?;
         self.remove_parts(&upload.bucket, upload.parts.into_values());
@@ -101,7 +101,7 @@ impl Store {
         uploads.iter().filter(|(_, one)| one.bucket == bucket).map(|(id, one)| (id.clone(), one.clone())).collect()
     }
 
-    fn remove_parts(&self, bucket: &str, parts: impl IntoIterator<Item = Part>) {
+    fn remove_parts(&self, bucket: &str, parts: impl IntoIterator<Item = StoredPart>) {
         if let Ok(bucket) = self.bucket(bucket) {
             for part in parts {
                 // A file that cannot be removed only costs space.

@@ -1,4 +1,4 @@
-//! An object and the upload that becomes one: what they are, where their bytes lie, when files vanish.
+//! Objects and multipart uploads: their attributes, the files of their bytes, and the removal of those files.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-/// What a store operation can answer besides success.
+/// An error of a store operation.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     #[error("the specified bucket does not exist")]
@@ -25,7 +25,7 @@ pub(crate) enum StoreError {
     Io(#[from] std::io::Error),
 }
 
-/// What must hold for a write or a delete to happen.
+/// The condition of a write or a delete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Precondition {
     None,
@@ -44,7 +44,7 @@ pub(crate) struct Segment {
     pub(crate) bytes: u64,
 }
 
-/// What the writer said about an object; returned with it.
+/// Attributes that the writer gave; returned with the object.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Attributes {
@@ -74,7 +74,7 @@ pub(crate) struct Object {
     pub(crate) attributes: Attributes,
 }
 
-/// An object in the store. Its files vanish when it has been replaced and the last reader is gone.
+/// An object in the store. Its files are removed once it has been replaced and the last reader is done.
 #[derive(Debug)]
 pub(crate) struct Stored {
     pub(crate) object: Object,
@@ -83,7 +83,7 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    /// With its files in the folder `data`; they vanish with it when it is doomed.
+    /// An object with its files in the folder `data`; they are removed with it once it is doomed.
     pub(super) fn new(object: Object, data: PathBuf, doomed: bool) -> Self {
         Self { object, data, doomed: AtomicBool::new(doomed) }
     }
@@ -92,7 +92,7 @@ impl Stored {
         self.doomed.store(false, Ordering::Release);
     }
 
-    /// The files vanish when the last reader is gone.
+    /// Marks the object as replaced: its files are removed when the last reader is done.
     pub(super) fn doom(&self) {
         self.doomed.store(true, Ordering::Release);
     }
@@ -121,12 +121,12 @@ pub(crate) struct Upload {
     pub(crate) key: String,
     pub(crate) attributes: Attributes,
     pub(crate) started_ms: u64,
-    pub(crate) parts: BTreeMap<i32, Part>,
+    pub(crate) parts: BTreeMap<i32, StoredPart>,
 }
 
 /// A part of an upload.
 #[derive(Debug, Clone)]
-pub(crate) struct Part {
+pub(crate) struct StoredPart {
     pub(crate) tag: String,
     pub(crate) segment: Segment,
     pub(crate) modified_ms: u64,

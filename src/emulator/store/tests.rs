@@ -1,7 +1,7 @@
 //! Races, restarts, listings and parts.
 
-use super::listing::Page;
-use super::{Attributes, Object, Part, Precondition, Segment, Store, StoreError};
+use super::listing::ObjectPage;
+use super::{Attributes, Object, Precondition, Segment, Store, StoreError, StoredPart};
 
 fn put(store: &Store, key: &str, body: &str, precondition: &Precondition) -> Result<(), StoreError> {
     let (file, path) = store.fresh_file("b")?;
@@ -24,7 +24,7 @@ fn store() -> (tempfile::TempDir, Store) {
     (folder, store)
 }
 
-fn names(page: &Page) -> (Vec<&str>, Vec<&str>) {
+fn names(page: &ObjectPage) -> (Vec<&str>, Vec<&str>) {
     (page.objects.iter().map(|(key, _)| key.as_str()).collect(), page.prefixes.iter().map(String::as_str).collect())
 }
 
@@ -99,7 +99,7 @@ fn parts_become_one_object_in_order() {
         let (file, path) = store.fresh_file("b").unwrap();
         std::fs::write(path, body).unwrap();
         let segment = Segment { file, bytes: body.len() as u64 };
-        store.add_part(&id, number, Part { tag: body.into(), segment, modified_ms: 1 }).unwrap();
+        store.add_part(&id, number, StoredPart { tag: body.into(), segment, modified_ms: 1 }).unwrap();
     }
     let wrong = [(2, None), (1, None)];
     assert!(matches!(store.complete_upload(&id, &wrong, &Precondition::None), Err(StoreError::InvalidPartOrder)));

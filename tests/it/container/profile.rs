@@ -1,6 +1,6 @@
 //! Images with a user, an environment or a small root of their own. Needs root, and no bubblewrap.
 
-use emulator::host::{Image, Means, Namespace, Profile, User};
+use emulator::host::{ContainerImage, Isolation, Namespace, Profile, User};
 
 use super::Bench;
 
@@ -9,12 +9,12 @@ fn output_with(profile: Profile, script: &str) -> Option<String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
         let scratch = tempfile::tempdir().unwrap();
-        let means = Means::detect(scratch.path()).await.unwrap();
-        if means.overlay != Some(Namespace::Mount) || means.unshare != Some(Namespace::Mount) {
+        let isolation = Isolation::detect(scratch.path()).await.unwrap();
+        if isolation.overlay != Some(Namespace::Mount) || isolation.unshare != Some(Namespace::Mount) {
             eprintln!("SKIPPED: images with a user or a small root need root and overlay file systems");
             return None;
         }
-        let mut bench = Bench::new(Image::Host, script);
+        let mut bench = Bench::new(ContainerImage::Host, script);
         bench.spec.profile = profile;
         let ended = bench.run().await;
         assert_eq!(ended.code, 0, "{}", ended.output);

@@ -6,19 +6,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 
-use super::stream::{Place, Stream};
+use super::stream::{EventPosition, LogStream};
 use crate::clock;
-use crate::event::Event;
+use crate::event::InputLogEvent;
 use crate::protocol::{ApiError, text};
 use crate::quirks::{Quirks, unlucky};
 
-/// Where training jobs log to.
+/// The log group of training jobs.
 pub(crate) const JOB_GROUP: &str = "/aws/sagemaker/TrainingJobs";
 
 #[derive(Debug, Default)]
 pub(super) struct Group {
     pub(super) created: u64,
-    pub(super) streams: BTreeMap<String, Stream>,
+    pub(super) streams: BTreeMap<String, LogStream>,
 }
 
 /// All log groups of the account.
@@ -45,29 +45,29 @@ impl Logs {
     }
 
     /// Adds events, creating group and stream as the log agent does. They are ingested, and so visible, at `visible` (epoch ms).
-    pub(crate) fn append(&self, group: &str, stream: &str, events: Vec<Event>, visible: u64) {
+    pub(crate) fn append(&self, group: &str, stream: &str, events: Vec<InputLogEvent>, visible: u64) {
         let now = clock::now_ms();
         let mut groups = self.lock();
         let group = groups.entry(group.to_owned()).or_insert_with(|| Group { created: now, ..Group::default() });
-        let stream = group.streams.entry(stream.to_owned()).or_insert_with(|| Stream::new(now));
+        let stream = group.streams.entry(stream.to_owned()).or_insert_with(|| LogStream::new(now));
         self.insert(stream, events, visible);
     }
 
-    pub(super) fn insert(&self, stream: &mut Stream, events: Vec<Event>, ingested: u64) {
-        for Event { timestamp, message } in events {
+    pub(super) fn insert(&self, stream: &mut LogStream, events: Vec<InputLogEvent>, ingested: u64) {
+        for InputLogEvent { timestamp, message } in events {
             let arrival = self.arrivals.fetch_add(1, Ordering::Relaxed) + 1;
-            stream.insert(Place { timestamp, ingested, arrival }, message);
+            stream.insert(EventPosition { timestamp, ingested, arrival }, message);
         }
     }
 
-    /// Everything that streams of training jobs with this prefix hold, a JSON object a line, also what is not visible yet.
+    /// All events of training jobs' streams with this prefix as JSON lines, including those not yet visible.
     pub(crate) fn dump(&self, prefix: &str) -> String {
         let groups = self.lock();
         let streams = groups.get(JOB_GROUP).into_iter().flat_map(|group| &group.streams);
         let mut text = String::new();
         for (name, stream) in streams.filter(|(name, _)| name.starts_with(prefix)) {
             for event in stream.events() {
-                let Place { timestamp, ingested, .. } = event.place;
+                let EventPosition { timestamp, ingested, .. } = event.place;
                 let line = json!({"stream": name, "timestamp": timestamp, "ingestionTime": ingested, "message": event.message});
                 text.push_str(&line.to_string());
                 text.push('\n');
@@ -110,7 +110,7 @@ pub(super) fn named_group_and_name<'a, 'r>(
     groups.get_mut(name).map(|group| (name, group)).ok_or_else(no_group)
 }
 
-pub(super) fn named_stream<'a>(group: &'a mut Group, request: &Value) -> Result<&'a mut Stream, ApiError> {
+pub(super) fn named_stream<'a>(group: &'a mut Group, request: &Value) -> Result<&'a mut LogStream, ApiError> {
     group.streams.get_mut(text(request, "logStreamName").unwrap_or_default()).ok_or_else(no_stream)
 }
 

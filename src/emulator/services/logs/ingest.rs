@@ -1,11 +1,11 @@
-//! From the bytes a container writes to the events a reader sees: cut, escaped, glued.
+//! Makes log events from a container's bytes: cuts long lines, escapes control characters, joins indented lines.
 //!
-//! Pure: bytes and times in, events out. When a batch becomes visible is decided in `training/shipping.rs`.
+//! Pure: bytes and times in, events out. `training/shipping.rs` decides when a batch becomes visible.
 
-use crate::event::Event;
+use crate::event::InputLogEvent;
 use crate::quirks::Quirks;
 
-/// Where the container runtime cuts a line, in bytes before escaping.
+/// Length at which the container runtime cuts a line, in bytes before escaping.
 pub(crate) const CUT: usize = 16_384;
 /// The largest event the service takes, in bytes.
 const LARGEST: usize = 1_048_576 - 26;
@@ -18,8 +18,8 @@ pub(crate) struct Ingest {
     glue: bool,
     line: Vec<u8>,
     /// The event that a later blank or indented line may still join.
-    open: Option<Event>,
-    ready: Vec<Event>,
+    open: Option<InputLogEvent>,
+    ready: Vec<InputLogEvent>,
 }
 
 impl Ingest {
@@ -55,14 +55,14 @@ impl Ingest {
         }
     }
 
-    /// The events of a batch. The one that was still open goes too, so what should have joined it comes alone later.
-    pub(crate) fn flush(&mut self) -> Vec<Event> {
+    /// Ends a batch and returns its events, the open one included: lines that would have joined it become events of their own.
+    pub(crate) fn flush(&mut self) -> Vec<InputLogEvent> {
         self.close_event();
         std::mem::take(&mut self.ready)
     }
 
-    /// The last events: also of a line without an end.
-    pub(crate) fn finish(&mut self, now: u64) -> Vec<Event> {
+    /// Returns the last events, including that of a line without an end.
+    pub(crate) fn finish(&mut self, now: u64) -> Vec<InputLogEvent> {
         if !self.line.is_empty() {
             self.end_line(now);
         }
@@ -86,7 +86,7 @@ impl Ingest {
             }
             _ => {
                 self.close_event();
-                self.open = Some(Event { timestamp: now, message: text });
+                self.open = Some(InputLogEvent { timestamp: now, message: text });
             }
         }
     }
@@ -170,9 +170,9 @@ mod tests {
     fn a_flush_tears_continuation_lines_off_and_loses_lone_blanks() {
         let mut ingest = Ingest::new(&Quirks::default());
         ingest.push(b"one\n", 1);
-        assert_eq!(ingest.flush(), [Event { timestamp: 1, message: "one".into() }]);
+        assert_eq!(ingest.flush(), [InputLogEvent { timestamp: 1, message: "one".into() }]);
         ingest.push(b"  two\n", 2);
-        assert_eq!(ingest.flush(), [Event { timestamp: 2, message: "  two".into() }]);
+        assert_eq!(ingest.flush(), [InputLogEvent { timestamp: 2, message: "  two".into() }]);
         ingest.push(b"\n", 3);
         assert_eq!(ingest.flush(), []);
         assert!(!ingest.has_events());

@@ -1,4 +1,4 @@
-//! Which streams and groups there are.
+//! Lists streams and groups.
 
 use std::sync::Arc;
 

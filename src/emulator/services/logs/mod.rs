@@ -1,7 +1,7 @@
 //! `CloudWatch` Logs: groups, streams, events that become visible late, pages and tokens.
 //!
-//! Tokens walk by timestamp, as on the real service: an event that becomes visible behind a reader's position is passed
-//! over. What a container's bytes become is decided in `ingest.rs`.
+//! Tokens move by timestamp, as on the real service: a reader misses an event that becomes visible before its position.
+//! `ingest.rs` makes events from a container's bytes.
 
 mod groups;
 mod ingest;

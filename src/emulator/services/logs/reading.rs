@@ -1,4 +1,4 @@
-//! Reading events: `GetLogEvents` walks one stream, `FilterLogEvents` many.
+//! Reads events: `GetLogEvents` from one stream, `FilterLogEvents` from many.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::groups::{Logs, invalid_token, limit, named_group, named_stream, no_stream, number};
-use super::stream::{Page, Place, Stream, Token, merged};
+use super::stream::{EventPage, EventPosition, LogStream, Token, merged};
 use crate::caller::Caller;
 use crate::clock;
 use crate::protocol::{Answer, ApiError, text};
@@ -25,26 +25,26 @@ pub(super) fn get(logs: &Arc<Logs>, request: &Value, _: &Caller) -> Answer {
     let head = request.get("startFromHead").and_then(Value::as_bool).unwrap_or(false);
     let forward = token.as_ref().map_or(head, |token| token.forward);
     let seen = stream.between(start, end.saturating_sub(1)).iter().filter(|event| event.place.ingested <= now);
-    let page: Page<'_> = if forward {
+    let page: EventPage<'_> = if forward {
         let after = token.as_ref().map(|token| token.place);
-        Page::of(stream.after(after, start, end.saturating_sub(1), now), limit)
+        EventPage::of(stream.after(after, start, end.saturating_sub(1), now), limit)
     } else {
         let before = token.as_ref().map(|token| token.place);
         let seen = seen.rev().skip_while(|event| before.is_some_and(|before| event.place >= before));
-        Page::of(seen, limit).reversed()
+        EventPage::of(seen, limit).reversed()
     };
     let page = page.events;
     let rested = token.as_ref().is_some_and(|token| token.rested);
     if forward && !rested && logs.empty_pages && !page.is_empty() && logs.unlucky_page() {
         // An empty page whose token differs from the one sent: more follows.
-        let place = token.as_ref().map_or(Place::START, |token| token.place);
+        let place = token.as_ref().map_or(EventPosition::START, |token| token.place);
         return Ok(Some(json!({
             "events": [],
             "nextForwardToken": Token { forward: true, place, rested: true }.to_string(),
             "nextBackwardToken": Token { forward: false, place, rested: false }.to_string(),
         })));
     }
-    let own = token.as_ref().map_or(Place::START, |token| token.place);
+    let own = token.as_ref().map_or(EventPosition::START, |token| token.place);
     let first = page.first().map_or(own, |event| event.place);
     let last = page.last().map_or(own, |event| event.place);
     let mut next_forward = Token { forward: true, place: last, rested: false }.to_string();
@@ -58,7 +58,7 @@ pub(super) fn get(logs: &Arc<Logs>, request: &Value, _: &Caller) -> Answer {
     let events: Vec<Value> = page
         .iter()
         .map(|event| {
-            let Place { timestamp, ingested, .. } = event.place;
+            let EventPosition { timestamp, ingested, .. } = event.place;
             json!({"timestamp": timestamp, "message": event.message, "ingestionTime": ingested})
         })
         .collect();
@@ -88,9 +88,9 @@ pub(super) fn filter(logs: &Arc<Logs>, request: &Value, _: &Caller) -> Answer {
     let limit = limit(request, PAGE_EVENTS);
     let sent = text(request, "nextToken");
     let token = sent.map(|token| Token::parse(token).ok_or_else(invalid_token)).transpose()?;
-    let after = token.as_ref().map_or(Place::START, |token| token.place);
+    let after = token.as_ref().map_or(EventPosition::START, |token| token.place);
     let words = pattern_words(text(request, "filterPattern").unwrap_or_default());
-    let chosen: Vec<(&str, &Stream)> = if let Some(names) = &names {
+    let chosen: Vec<(&str, &LogStream)> = if let Some(names) = &names {
         names.iter().filter_map(|name| Some((*name, group.streams.get(*name)?))).collect()
     } else {
         let all = group.streams.iter().map(|(name, stream)| (name.as_str(), stream));
@@ -100,7 +100,7 @@ pub(super) fn filter(logs: &Arc<Logs>, request: &Value, _: &Caller) -> Answer {
         let seen = stream.after(Some(after), start, end, now);
         seen.filter(|event| words.iter().all(|word| event.message.contains(word)))
     });
-    let Page { events: page, sources, more } = merged(streams, limit);
+    let EventPage { events: page, sources, more } = merged(streams, limit);
     let rested = token.as_ref().is_some_and(|token| token.rested);
     if !rested && !page.is_empty() && logs.empty_pages && logs.unlucky_page() {
         let token = Token { forward: true, place: after, rested: true }.to_string();
@@ -123,7 +123,7 @@ pub(super) fn filter(logs: &Arc<Logs>, request: &Value, _: &Caller) -> Answer {
     if more && let Some(last) = page.last() {
         let mut place = last.place;
         if logs.overlapping_pages && page.len() > 1 && logs.unlucky_page() {
-            // The last event of this page opens the next one too; its id tells.
+            // The next page repeats the last event of this one, with the same id.
             place.arrival -= 1;
         }
         answer["nextToken"] = Token { forward: true, place, rested: false }.to_string().into();

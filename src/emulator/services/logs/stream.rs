@@ -1,27 +1,27 @@
-//! The events of one log stream in their order, and the pages and tokens that walk through them.
+//! The events of one log stream in order, with the pages and tokens to read them.
 //!
-//! Pure: a look at a stream takes the time as a parameter and costs what it returns, however long the stream is. What
-//! a request may ask for is decided in `reading.rs`.
+//! Pure: reads take the time as a parameter, and their cost depends on the events they return, not on the stream's length.
+//! `reading.rs` decides what a request may ask for.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt;
 
-/// What one page, and one batch of new events, holds at most: bytes, with [`EVENT_BYTES`] more for each event.
+/// Size limit of a page, and of a batch of new events: bytes, with [`EVENT_BYTES`] more for each event.
 pub(crate) const PAGE_BYTES: usize = 1_048_576;
 const EVENT_BYTES: usize = 26;
 
-/// Where an event stands: by time, then by ingestion (both epoch ms), then by arrival.
+/// The sort key of an event: time, then ingestion (both epoch ms), then arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
+pub(crate) struct EventPosition {
     pub(crate) timestamp: u64,
-    /// From then on a reader sees the event.
+    /// Readers see the event from this time on.
     pub(crate) ingested: u64,
     /// Counted from 1 over all streams.
     pub(crate) arrival: u64,
 }
 
-impl Place {
+impl EventPosition {
     /// Before every event.
     pub(crate) const START: Self = Self { timestamp: 0, ingested: 0, arrival: 0 };
 
@@ -37,8 +37,8 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
-    /// 56 digits, as event ids and tokens of the service have.
+impl fmt::Display for EventPosition {
+    /// 56 digits, like the service's event ids and tokens.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:020}{:020}{:016}", self.timestamp, self.ingested, self.arrival)
     }
@@ -46,29 +46,29 @@ impl fmt::Display for Place {
 
 #[derive(Debug)]
 pub(crate) struct LogEvent {
-    pub(crate) place: Place,
+    pub(crate) place: EventPosition,
     pub(crate) message: String,
 }
 
-/// Events of one writer, kept in the order of their places.
+/// The events of one writer in the order of their positions.
 #[derive(Debug)]
-pub(crate) struct Stream {
+pub(crate) struct LogStream {
     pub(crate) created: u64,
     events: Vec<LogEvent>,
 }
 
-impl Stream {
+impl LogStream {
     pub(crate) fn new(created: u64) -> Self {
         Self { created, events: Vec::new() }
     }
 
     /// Adds an event; almost always at the end.
-    pub(crate) fn insert(&mut self, place: Place, message: String) {
+    pub(crate) fn insert(&mut self, place: EventPosition, message: String) {
         let at = self.events.partition_point(|other| other.place < place);
         self.events.insert(at, LogEvent { place, message });
     }
 
-    /// All events, also those that no reader sees yet.
+    /// All events, including those not yet visible.
     pub(crate) fn events(&self) -> &[LogEvent] {
         &self.events
     }
@@ -80,10 +80,10 @@ impl Stream {
         self.events.get(from..to).unwrap_or_default()
     }
 
-    /// Those of [`between`](Self::between) that stand behind `place` and are visible at `now`.
+    /// Those of [`between`](Self::between) that come after `place` and are visible at `now`.
     pub(crate) fn after(
         &self,
-        place: Option<Place>,
+        place: Option<EventPosition>,
         start: u64,
         end: u64,
         now: u64,
@@ -96,7 +96,7 @@ impl Stream {
 
 /// One page of an answer.
 #[derive(Debug, Default)]
-pub(crate) struct Page<'a> {
+pub(crate) struct EventPage<'a> {
     pub(crate) events: Vec<&'a LogEvent>,
     /// For each event of [`merged`] the number of its stream.
     pub(crate) sources: Vec<usize>,
@@ -104,7 +104,7 @@ pub(crate) struct Page<'a> {
     pub(crate) more: bool,
 }
 
-impl<'a> Page<'a> {
+impl<'a> EventPage<'a> {
     /// As many events as one page holds.
     pub(crate) fn of(events: impl Iterator<Item = &'a LogEvent>, limit: usize) -> Self {
         merged(std::iter::once(events), limit)
@@ -117,7 +117,7 @@ impl<'a> Page<'a> {
 }
 
 /// A page of several streams, merged by place; a single stream keeps its own order.
-pub(crate) fn merged<'a, I>(streams: impl Iterator<Item = I>, limit: usize) -> Page<'a>
+pub(crate) fn merged<'a, I>(streams: impl Iterator<Item = I>, limit: usize) -> EventPage<'a>
 where
     I: Iterator<Item = &'a LogEvent>,
 {
@@ -128,7 +128,7 @@ where
         *head = stream.next();
         queue.extend(head.map(|event| Reverse((event.place, source))));
     }
-    let mut page = Page::default();
+    let mut page = EventPage::default();
     let mut bytes = 0;
     while let Some(Reverse((_, source))) = queue.pop() {
         let (Some(stream), Some(head)) = (streams.get_mut(source), heads.get_mut(source)) else { continue };
@@ -150,7 +150,7 @@ where
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Token {
     pub(crate) forward: bool,
-    pub(crate) place: Place,
+    pub(crate) place: EventPosition,
     pub(crate) rested: bool,
 }
 
@@ -173,7 +173,7 @@ impl Token {
             "b" => false,
             _ => return None,
         };
-        Some(Self { forward, place: Place::parse(digits)?, rested })
+        Some(Self { forward, place: EventPosition::parse(digits)?, rested })
     }
 }
 
@@ -181,15 +181,15 @@ impl Token {
 mod tests {
     use super::*;
 
-    fn stream(places: &[(u64, u64)]) -> Stream {
-        let mut stream = Stream::new(0);
+    fn stream(places: &[(u64, u64)]) -> LogStream {
+        let mut stream = LogStream::new(0);
         for ((timestamp, ingested), arrival) in places.iter().copied().zip(1..) {
-            stream.insert(Place { timestamp, ingested, arrival }, format!("{timestamp}/{ingested}"));
+            stream.insert(EventPosition { timestamp, ingested, arrival }, format!("{timestamp}/{ingested}"));
         }
         stream
     }
 
-    fn texts(page: &Page<'_>) -> Vec<String> {
+    fn texts(page: &EventPage<'_>) -> Vec<String> {
         page.events.iter().map(|event| event.message.clone()).collect()
     }
 
@@ -203,10 +203,10 @@ mod tests {
     #[test]
     fn a_look_is_bounded_by_times_place_and_visibility() {
         let stream = stream(&[(1, 1), (2, 2), (3, 30), (4, 4), (5, 5)]);
-        let page = Page::of(stream.after(None, 2, 4, 10), 100);
+        let page = EventPage::of(stream.after(None, 2, 4, 10), 100);
         assert_eq!(texts(&page), ["2/2", "4/4"]);
         let second = stream.events()[1].place;
-        assert_eq!(texts(&Page::of(stream.after(Some(second), 0, u64::MAX, 50), 100)), ["3/30", "4/4", "5/5"]);
+        assert_eq!(texts(&EventPage::of(stream.after(Some(second), 0, u64::MAX, 50), 100)), ["3/30", "4/4", "5/5"]);
         assert_eq!(stream.between(4, 2).len(), 0);
     }
 
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_token_survives_its_text() {
-        let place = Place { timestamp: 1_700_000_000_000, ingested: 1_700_000_005_000, arrival: 7 };
+        let place = EventPosition { timestamp: 1_700_000_000_000, ingested: 1_700_000_005_000, arrival: 7 };
         for (forward, rested) in [(true, false), (true, true), (false, false)] {
             let token = Token { forward, place, rested };
             assert_eq!(Token::parse(&token.to_string()), Some(token));

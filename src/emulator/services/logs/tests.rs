@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{JOB_GROUP, Logs};
 use crate::caller::Caller;
-use crate::event::Event;
+use crate::event::InputLogEvent;
 use crate::protocol::Answer;
 use crate::quirks::Quirks;
 use crate::service::answer;
@@ -19,8 +19,8 @@ fn call(logs: &Arc<Logs>, operation: &str, request: &Value) -> Answer {
     answer(logs, operation, request, &Caller::of(&hyper::HeaderMap::new(), None, "000000000000"))
 }
 
-fn events(range: std::ops::Range<u64>) -> Vec<Event> {
-    range.map(|time| Event { timestamp: time, message: format!("m{time}") }).collect()
+fn events(range: std::ops::Range<u64>) -> Vec<InputLogEvent> {
+    range.map(|time| InputLogEvent { timestamp: time, message: format!("m{time}") }).collect()
 }
 
 fn walk(logs: &Arc<Logs>, limit: u64) -> (Vec<String>, usize) {
@@ -65,7 +65,7 @@ fn a_late_event_with_an_older_time_is_passed_over() {
 #[test]
 fn a_page_holds_one_megabyte() {
     let logs = logs(&Quirks::none());
-    let big = (0..5).map(|timestamp| Event { timestamp, message: "x".repeat(400_000) }).collect();
+    let big = (0..5).map(|timestamp| InputLogEvent { timestamp, message: "x".repeat(400_000) }).collect();
     logs.append("g", "s", big, 0);
     let request = json!({"logGroupName": "g", "logStreamName": "s", "startFromHead": true});
     let answer = call(&logs, "GetLogEvents", &request).unwrap().unwrap();
@@ -126,7 +126,7 @@ fn a_filter_of_names_is_refused_as_a_whole_when_one_is_unknown() {
 #[test]
 fn equal_times_are_ordered_by_ingestion_and_ids_stay_the_same() {
     let logs = logs(&Quirks::none());
-    let event = |text: &str| vec![Event { timestamp: 5, message: text.to_owned() }];
+    let event = |text: &str| vec![InputLogEvent { timestamp: 5, message: text.to_owned() }];
     logs.append("g", "s", event("late"), 20);
     logs.append("g", "s", event("early"), 10);
     let request = json!({"logGroupName": "g", "logStreamNames": ["s"]});

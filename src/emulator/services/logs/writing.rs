@@ -1,4 +1,4 @@
-//! Creating and deleting groups and streams, and putting events into them.
+//! Creates and deletes groups and streams, and puts events into them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use serde_json::{Value, json};
 
 use super::groups::{Group, Logs, named_group, named_stream, no_group, no_stream, number};
-use super::stream::{PAGE_BYTES, Stream};
+use super::stream::{LogStream, PAGE_BYTES};
 use crate::caller::Caller;
 use crate::clock;
-use crate::event::Event;
+use crate::event::InputLogEvent;
 use crate::protocol::{Answer, ApiError, text};
 
 pub(super) fn create_group(logs: &Arc<Logs>, request: &Value, _: &Caller) -> Answer {
@@ -34,7 +34,7 @@ pub(super) fn create_stream(logs: &Arc<Logs>, request: &Value, _: &Caller) -> An
     if group.streams.contains_key(name) {
         return Err(ApiError::new("ResourceAlreadyExistsException", "The specified log stream already exists"));
     }
-    group.streams.insert(name.to_owned(), Stream::new(clock::now_ms()));
+    group.streams.insert(name.to_owned(), LogStream::new(clock::now_ms()));
     Ok(None)
 }
 
@@ -45,12 +45,12 @@ pub(super) fn delete_stream(logs: &Arc<Logs>, request: &Value, _: &Caller) -> An
 }
 
 pub(super) fn put(logs: &Arc<Logs>, request: &Value, _: &Caller) -> Answer {
-    let events: Vec<Event> = request
+    let events: Vec<InputLogEvent> = request
         .get("logEvents")
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
-        .map(|event| Event {
+        .map(|event| InputLogEvent {
             timestamp: number(event, "timestamp").unwrap_or_default(),
             message: text(event, "message").unwrap_or_default().to_owned(),
         })

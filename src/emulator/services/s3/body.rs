@@ -20,14 +20,14 @@ use crate::store::{Segment, Store, Stored, tag_of};
 const SMALL: u64 = 256 * 1024;
 const CHUNK: usize = 256 * 1024;
 
-/// A body on disk that is not yet an object, with what was computed on the way.
+/// A body on disk that is not yet an object, with the checksums computed while it was written.
 pub(super) struct Written {
     pub(super) segment: Segment,
     pub(super) tag: String,
     pub(super) checksum: dto::Checksum,
 }
 
-/// What the client says its body hashes to.
+/// The checksums that the client claims for its body.
 #[derive(Default)]
 pub(super) struct Claimed {
     pub(super) algorithm: Option<String>,
@@ -81,7 +81,7 @@ pub(super) async fn write(
     let computed = checksums.finalize();
     let verdict = verify(&claimed, &computed, md5.map(Md5::finalize));
     if let Err(error) = verdict {
-        // An orphan on disk only costs space until the next start.
+        // A file without an object only costs space until the next start.
         drop(tokio::fs::remove_file(&path).await);
         return Err(error);
     }

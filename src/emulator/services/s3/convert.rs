@@ -1,4 +1,4 @@
-//! Between the words of the store and those of the protocol.
+//! Conversions between the types of the store and those of the protocol.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -65,7 +65,7 @@ pub(super) fn listed(key: String, stored: &Stored) -> dto::Object {
     }
 }
 
-/// Whether a reader's conditions let the object through.
+/// Checks the conditions of a read.
 pub(super) fn check_read(
     stored: &Stored,
     matches: Option<&ETagCondition>,

@@ -1,6 +1,6 @@
 //! S3: the operations of the protocol on the store, with checksums that are verified and returned.
 //!
-//! Signatures, chunked bodies and XML are the work of `s3s`; disk and conditions that of the store.
+//! `s3s` handles signatures, chunked bodies and XML; the store handles the disk and conditional writes.
 
 mod body;
 mod convert;
@@ -14,10 +14,10 @@ use s3s::auth::{S3Auth, SecretKey};
 use s3s::service::{S3Service, S3ServiceBuilder};
 
 pub(crate) use self::names::operation;
-use self::operations::Objects;
+use self::operations::S3Operations;
 use crate::protocol::{ApiError, Reply, xml_error};
 use crate::roles::SECRET;
-use crate::service::{Call, Service};
+use crate::service::{ApiCall, Service};
 use crate::store::Store;
 
 /// The service; its state is the store.
@@ -25,7 +25,7 @@ pub(crate) struct S3(S3Service);
 
 impl S3 {
     pub(crate) fn new(store: Arc<Store>) -> Self {
-        let mut builder = S3ServiceBuilder::new(Objects { store });
+        let mut builder = S3ServiceBuilder::new(S3Operations { store });
         builder.set_auth(TestSecret);
         Self(builder.build())
     }
@@ -33,7 +33,7 @@ impl S3 {
 
 #[async_trait::async_trait]
 impl Service for S3 {
-    async fn call(&self, call: Call) -> anyhow::Result<Reply> {
+    async fn call(&self, call: ApiCall) -> anyhow::Result<Reply> {
         let reply = self.0.call(call.request).await;
         reply.map_err(|error| anyhow::anyhow!("failed to answer {}: {error:?}", call.operation))
     }

@@ -1,4 +1,4 @@
-//! The names of S3's operations, for counting and faults; the protocol's own routing decides what happens.
+//! The operation names of S3 requests, for counts and faults; `s3s` does its own routing.
 
 use hyper::{HeaderMap, Method};
 

@@ -12,15 +12,15 @@ use super::convert::{
     with_checksum,
 };
 use crate::clock;
-use crate::store::{Attributes, Object, Part, Precondition, Segment, Store, StoreError};
+use crate::store::{Attributes, Object, Precondition, Segment, Store, StoreError, StoredPart};
 
-/// The protocol's view of the store.
-pub(super) struct Objects {
+/// The implementation of the protocol's operations, for `s3s`.
+pub(super) struct S3Operations {
     pub(super) store: Arc<Store>,
 }
 
 #[async_trait::async_trait]
-impl S3 for Objects {
+impl S3 for S3Operations {
     async fn create_bucket(
         &self,
         req: S3Request<dto::CreateBucketInput>,
@@ -346,7 +346,7 @@ impl S3 for Objects {
             },
         };
         let written = write(&self.store, &input.bucket, input.body, claimed, req.trailing_headers).await?;
-        let part = Part { tag: written.tag.clone(), segment: written.segment, modified_ms: clock::now_ms() };
+        let part = StoredPart { tag: written.tag.clone(), segment: written.segment, modified_ms: clock::now_ms() };
         self.store.add_part(&input.upload_id, input.part_number, part).map_err(fault)?;
         Ok(S3Response::new(dto::UploadPartOutput {
             e_tag: tag(&written.tag),

@@ -1,6 +1,6 @@
-//! What lies under `/opt/ml`: configuration and channels before the container starts, results after it ended.
+//! The files below `/opt/ml`: writes configuration and channels before the container starts, uploads results after its end.
 //!
-//! Everything here blocks and runs on the blocking pool. It knows the store and the file system, never a container.
+//! All functions block and run on the blocking pool. They use the store and the file system, never a container.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -39,7 +39,7 @@ pub(crate) struct HostPlace {
     pub(crate) index: usize,
     pub(crate) count: usize,
     pub(crate) instance_type: String,
-    /// Becomes `/opt/ml`.
+    /// Directory that becomes `/opt/ml`.
     pub(crate) opt_ml: PathBuf,
 }
 
@@ -50,8 +50,8 @@ impl HostPlace {
     }
 }
 
-/// Lays out `/opt/ml` of a host: folders, configuration files, checkpoints and channels. With a folder for `shared` files
-/// large ones of the channels are links to one copy there.
+/// Fills `/opt/ml` of a host: folders, configuration files, checkpoints and channels. With a folder for `shared` files,
+/// large files of channels are hard links to one copy there.
 pub(crate) fn prepare(store: &Store, request: &Value, place: &HostPlace, shared: Option<&Path>) -> anyhow::Result<()> {
     for folder in ["input/config", "input/data", "model", "output/data", "output/metrics/sagemaker"] {
         let path = place.opt_ml.join(folder);
@@ -96,8 +96,8 @@ pub(crate) fn prepare(store: &Store, request: &Value, place: &HostPlace, shared:
     Ok(())
 }
 
-/// Uploads what the container left, also after a failure or stop. `model` and `output/data` of the first host count;
-/// those of the others join them, as on the service, where equal names overwrite each other.
+/// Uploads the files that the container left, also after a failure or stop. `model` and `output/data` of all hosts are merged,
+/// as on the service, where equal names overwrite each other.
 pub(crate) fn collect(store: &Store, request: &Value, job: &str, places: &[HostPlace]) -> anyhow::Result<()> {
     let target = request.pointer("/OutputDataConfig/S3OutputPath").and_then(Value::as_str).unwrap_or_default();
     let target = S3Location::parse(target).context("failed to understand the S3 output path")?;
@@ -128,7 +128,7 @@ pub(crate) fn collect(store: &Store, request: &Value, job: &str, places: &[HostP
     Ok(())
 }
 
-/// Copies the checkpoints of the first host to where the job wants them.
+/// Uploads the checkpoints of the first host to the job's `S3Uri`.
 pub(crate) fn save_checkpoints(store: &Store, request: &Value, places: &[HostPlace]) -> anyhow::Result<()> {
     let Some(target) = request.pointer("/CheckpointConfig/S3Uri").and_then(Value::as_str).and_then(S3Location::parse)
     else {
@@ -146,7 +146,7 @@ pub(crate) fn save_checkpoints(store: &Store, request: &Value, places: &[HostPla
     Ok(())
 }
 
-/// The first 1024 characters that a container left as its reason to fail.
+/// The first 1,024 characters of the container's `output/failure`.
 pub(crate) fn failure_text(place: &HostPlace) -> String {
     let content = std::fs::read(place.opt_ml.join("output/failure")).unwrap_or_default();
     String::from_utf8_lossy(&content).chars().take(1024).collect()
@@ -194,7 +194,7 @@ fn input_data_config(request: &Value) -> Value {
     Value::Object(entries)
 }
 
-/// Copies the objects below a prefix. Of several hosts each takes its share.
+/// Downloads the objects below a prefix; with several hosts, only the share of this one.
 fn copy_down(
     store: &Store,
     from: &S3Location,
@@ -236,7 +236,7 @@ fn relative_to<'a>(prefix: &str, key: &'a str) -> &'a str {
     if let Some(below) = rest.strip_prefix('/') {
         return below;
     }
-    // The prefix ends within a name: the folder it stands in counts.
+    // The prefix ends within a name: paths are relative to its folder.
     let parent = prefix.rfind('/').map_or(0, |at| at + 1);
     key.get(parent..).unwrap_or(rest)
 }
@@ -265,7 +265,7 @@ fn write_down(stored: &Stored, folder: &Path, relative: &str, shared: Option<&Pa
     };
     let one = shared.join(name);
     if !one.exists() {
-        // Complete before it gets its name, which several containers may try to give.
+        // Written completely before it is renamed, because several containers may create it at once.
         std::fs::create_dir_all(shared).with_context(|| format!("failed to create {}", shared.display()))?;
         let fresh = tempfile::NamedTempFile::new_in(shared).context("failed to create a temporary file")?;
         fill(&files, fresh.path())?;

@@ -1,4 +1,4 @@
-//! The containers of one job: one a host, run together to their end.
+//! Runs the containers of one job, one per host, to their end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use super::shipping::ship;
 use super::state::{JobHandle, Training};
 use crate::clock;
 use crate::faults::JobTrouble;
-use crate::host::{self, ContainerExit, ContainerSpec, Image, Signals};
+use crate::host::{self, ContainerExit, ContainerImage, ContainerSpec, StopSignals};
 use crate::roles::ROLE_PATH;
 
-/// How a job comes to its end.
+/// The end of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ending {
     Completed,
@@ -30,17 +30,17 @@ pub(super) enum Ending {
     MaxWaitTimeExceeded,
 }
 
-/// What a round of containers ended with.
+/// The end of one start of all containers: the job's end, or an interruption after which they start again.
 pub(super) enum Round {
     Over(Ending),
-    /// The spot instances were taken away.
+    /// The spot instances were reclaimed.
     Interrupted,
 }
 
-/// Why a job fails when the platform is to blame.
+/// The failure reason for errors of the platform.
 pub(super) const INTERNAL: &str = "InternalServerError: We encountered an internal error. Please try again.";
 
-/// Why a job fails when its entrypoint cannot be executed, as with an image that has neither `ENTRYPOINT` nor `train`.
+/// The failure reason when the entrypoint cannot be executed, as for an image with neither `ENTRYPOINT` nor `train`.
 const NO_START: &str = "AlgorithmError: CannotStartContainerError. Please make sure the container can be run with 'docker run \
                         <image> train'. Please refer SageMaker documentation for details. It is possible that the \
                         Dockerfile's entrypoint is not properly defined, or missing permissions.";
@@ -52,12 +52,12 @@ impl JobHandle {
     pub(super) async fn run_containers(
         &self,
         places: &[HostPlace],
-        image: &Image,
+        image: &ContainerImage,
         trouble: Option<JobTrouble>,
         until: Instant,
     ) -> Round {
         let grace = self.config().stop_grace;
-        let signals = Signals { stop: CancellationToken::new(), kill: CancellationToken::new(), grace };
+        let signals = StopSignals { stop: CancellationToken::new(), kill: CancellationToken::new(), grace };
         let session = self.training.shared.next_id();
         self.training.shared.roles.lend(session.clone());
         let round = match self.start(places, image, &session, &signals) {
@@ -71,9 +71,9 @@ impl JobHandle {
     fn start(
         &self,
         places: &[HostPlace],
-        image: &Image,
+        image: &ContainerImage,
         session: &str,
-        signals: &Signals,
+        signals: &StopSignals,
     ) -> anyhow::Result<Containers> {
         let mut containers = JoinSet::new();
         for place in places {
@@ -88,7 +88,7 @@ impl JobHandle {
         Ok(containers)
     }
 
-    /// The trouble that comes while containers run, and when it comes.
+    /// The fault that occurs while containers run, with its time.
     fn incident(&self, trouble: Option<JobTrouble>) -> Option<(JobTrouble, Instant)> {
         let after_ms = match trouble {
             Some(JobTrouble::SpotInterruption { after_ms }) if self.asks_for("EnableManagedSpotTraining") => after_ms,
@@ -101,7 +101,7 @@ impl JobHandle {
     async fn wait(
         &self,
         mut containers: Containers,
-        signals: &Signals,
+        signals: &StopSignals,
         incident: Option<(JobTrouble, Instant)>,
         until: Instant,
     ) -> Round {
@@ -159,7 +159,7 @@ impl JobHandle {
         cause.unwrap_or(Round::Over(Ending::Completed))
     }
 
-    fn spec(&self, place: &HostPlace, image: &Image, session: &str) -> anyhow::Result<ContainerSpec> {
+    fn spec(&self, place: &HostPlace, image: &ContainerImage, session: &str) -> anyhow::Result<ContainerSpec> {
         let scratch = place.opt_ml.with_file_name("scratch");
         std::fs::create_dir_all(&scratch).with_context(|| format!("failed to create {}", scratch.display()))?;
         let algorithm = self.request.get("AlgorithmSpecification").cloned().unwrap_or_default();
@@ -185,7 +185,7 @@ impl JobHandle {
         })
     }
 
-    /// What the platform gives every container, then what the job asks for.
+    /// The variables of the platform, with the job's own over them.
     fn environment(&self, session: &str) -> BTreeMap<String, String> {
         let mut environment: BTreeMap<String, String> = [
             ("PWD", "/"),
@@ -203,7 +203,7 @@ impl JobHandle {
             let endpoint = &self.training.shared.endpoint;
             environment
                 .insert("AWS_CONTAINER_CREDENTIALS_FULL_URI".to_owned(), format!("{endpoint}{ROLE_PATH}{session}"));
-            // The real platform needs no such hint: its services are where the region says.
+            // On the real platform the region alone gives the endpoints.
             environment.insert("AWS_ENDPOINT_URL".to_owned(), endpoint.clone());
         }
         let own = self.request.get("Environment").and_then(Value::as_object).into_iter().flatten();
@@ -212,17 +212,17 @@ impl JobHandle {
     }
 }
 
-/// Runs a container; what the machine offers for it is found out for the first one only.
+/// Runs a container; the machine's isolation is detected for the first one only.
 async fn contain(
     training: &Training,
     spec: ContainerSpec,
     output: mpsc::Sender<Vec<u8>>,
-    signals: Signals,
+    signals: StopSignals,
 ) -> anyhow::Result<ContainerExit> {
-    if matches!(spec.root, Image::Engine(_)) {
+    if matches!(spec.root, ContainerImage::Engine(_)) {
         return host::run(spec, output, signals.stop, signals.kill, signals.grace).await;
     }
-    host::run_with(spec, training.means().await?, output, signals).await
+    host::run_with(spec, training.isolation().await?, output, signals).await
 }
 
 fn internal(error: &anyhow::Error) -> Ending {

@@ -1,6 +1,6 @@
-//! What the emulator knows about one training job, and how Describe and List show it.
+//! The record of one training job, and its form in the replies of Describe and List.
 //!
-//! A record and its changes; what makes it change stands in `life.rs`.
+//! `life.rs` decides when it changes.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::protocol::{epoch_seconds, text};
 
-/// Where a job stands: its secondary status, of which the primary one follows.
+/// The secondary status of a job; the primary status follows from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) enum Phase {
     Starting,
@@ -125,7 +125,7 @@ impl Job {
         }
     }
 
-    /// Changes the text of the phase that the job is in.
+    /// Changes the status message of the current phase.
     pub(crate) fn say(&mut self, message: &str) {
         if let Some(last) = self.transitions.last_mut() {
             message.clone_into(&mut last.message);
@@ -213,7 +213,7 @@ impl Job {
             shown["TrainingEndTime"] = epoch_seconds(end);
             let training = end.saturating_sub(start);
             let spot = self.request.get("EnableManagedSpotTraining").and_then(Value::as_bool).unwrap_or(false);
-            // Spot is shown at the usual saving, so that clients that compute one have something to show.
+            // Spot jobs are billed at a typical saving, so that clients can compute one.
             let billable = if spot { self.billable_ms * 3 / 10 } else { training };
             shown["TrainingTimeInSeconds"] = json!(training.div_ceil(1000).max(1));
             shown["BillableTimeInSeconds"] = json!(billable.div_ceil(1000).max(1));

@@ -1,7 +1,6 @@
-//! The life of one training job: from Starting to its end, with its containers, its output and its results.
+//! The life cycle of one training job: its phases from Starting to the end, with containers, output and results.
 //!
-//! One task per job walks through the phases; whatever goes wrong becomes the job's failure reason, never an error of the
-//! emulator.
+//! One task per job goes through the phases; each error becomes the job's failure reason, never an error of the emulator.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +20,7 @@ const CAPACITY: &str = "CapacityError: Unable to provision requested ML compute 
                         instance type.";
 
 impl JobHandle {
-    /// Lives the life of a job that was accepted, to its end.
+    /// Runs an accepted job to its end.
     pub(super) async fn run(self) {
         let ending = self.live().await;
         self.finish(ending);
@@ -59,7 +58,7 @@ impl JobHandle {
         }
     }
 
-    /// From Starting until instances are there, or the reason why they never are.
+    /// Runs the phases until the instances exist; an error is the end of the job without them.
     async fn provision(&self) -> Result<(String, usize, Option<JobTrouble>), Ending> {
         let delays = &self.config().delays;
         self.say("Launching requested ML instances");
@@ -142,7 +141,7 @@ impl JobHandle {
         }
     }
 
-    /// The way out: results are uploaded, whatever the end was.
+    /// Uploads the results, whatever the end is, and removes the hosts' files.
     async fn leave(&self, places: &[HostPlace], ending: Ending) -> Ending {
         if matches!(ending, Ending::Failed(_)) {
             self.change(Job::training_ends);
@@ -160,7 +159,7 @@ impl JobHandle {
         };
         let uploaded = self.blocking(places, upload).await;
         let folder = self.folder.clone();
-        // What cannot be removed only costs space.
+        // Files that cannot be removed only cost space.
         drop(tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await);
         match (uploaded, ending) {
             (Err(error), Ending::Completed) => Ending::Failed(format!("ClientError: Artifact upload failed:{error:#}")),
@@ -186,7 +185,7 @@ impl JobHandle {
         }
     }
 
-    /// Works on the hosts' files, beside the runtime's threads.
+    /// Works on the hosts' files, on the blocking pool.
     async fn blocking(
         &self,
         places: &[HostPlace],

@@ -1,6 +1,6 @@
 //! The operations on training jobs.
 //!
-//! Reads or changes the records, starts the life of a job. Never runs anything itself.
+//! Reads and changes the records and starts the task of a new job.
 
 use std::sync::Arc;
 
@@ -69,7 +69,7 @@ fn create(training: &Arc<Training>, request: &Value, caller: &Caller) -> Answer 
     Ok(Some(json!({"TrainingJobArn": arn})))
 }
 
-/// Every channel needs objects when the job is created, and the output needs its bucket.
+/// Each channel must have objects when the job is created.
 fn check_inputs(store: &Store, request: &Value, region: &str) -> Result<(), ApiError> {
     let role = text(request, "RoleArn").unwrap_or_default();
     for channel in request.get("InputDataConfig").and_then(Value::as_array).into_iter().flatten() {
@@ -181,7 +181,7 @@ fn list(training: &Arc<Training>, request: &Value, _: &Caller) -> Answer {
             .and_then(|offset| offset.parse::<usize>().ok())
             .ok_or_else(|| ApiError::validation("Invalid pagination token."))?,
     };
-    // The status is looked at after a page was taken, so pages can be short.
+    // The status filter applies after a page was taken, so pages can be short.
     let page: Vec<Value> = chosen
         .iter()
         .skip(offset)

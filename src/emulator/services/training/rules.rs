@@ -1,15 +1,15 @@
-//! The rules of `CreateTrainingJob` between two members, which the service model does not say.
+//! The rules of `CreateTrainingJob` that relate two members; the service model does not hold them.
 
 use serde_json::Value;
 
 use crate::protocol::{ApiError, text as member};
 use crate::tags::check_tags;
 
-/// Families with a local disk, where a key for the volume is refused.
+/// Instance families with a local disk, where a key for the volume is refused.
 const LOCAL_DISK: &[&str] =
     &["g4dn", "g5", "g6", "g6e", "g7e", "p3dn", "p4d", "p4de", "p5", "p5e", "p5en", "r5d", "trn1", "trn1n", "trn2"];
 
-/// Judges a request that fits the model.
+/// Checks a request that satisfies the model.
 pub(crate) fn check_create(request: &Value) -> Result<(), ApiError> {
     let fail = |message: &str| Err(ApiError::validation(message));
     let Some(algorithm) = request.get("AlgorithmSpecification") else {

@@ -1,4 +1,4 @@
-//! From a container's output to its log stream.
+//! Ships a container's output to its log stream.
 
 use std::sync::Arc;
 
@@ -6,19 +6,19 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::clock;
-use crate::event::Event;
+use crate::event::InputLogEvent;
 use crate::quirks::mixed;
 use crate::services::logs::{Ingest, JOB_GROUP, Logs};
 use crate::shared::Shared;
 
-/// Carries one container's output to its log stream, in batches, also after the job has ended.
+/// Ships one container's output to its log stream, in batches, also after the job has ended.
 pub(super) async fn ship(shared: Arc<Shared>, logs: Arc<Logs>, stream: String, mut output: mpsc::Receiver<Vec<u8>>) {
     let delay = shared.config.quirks.batch_delay;
     let mut ingest = Ingest::new(&shared.config.quirks);
     let mut due: Option<Instant> = None;
     let longest_lag = u64::try_from(shared.config.quirks.ingestion_lag.as_millis()).unwrap_or(u64::MAX);
     let (mut batches, mut ingested) = (0, 0);
-    let mut publish = |events: Vec<Event>| {
+    let mut publish = |events: Vec<InputLogEvent>| {
         if events.is_empty() {
             return;
         }

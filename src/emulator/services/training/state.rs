@@ -1,4 +1,4 @@
-//! The state of the training service: its jobs, and the parts of other services that they use.
+//! The state of the training service: its jobs, and the state of other services that they use.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::job::{Job, Phase};
 use crate::config::EmulatorConfig;
-use crate::host::Means;
+use crate::host::Isolation;
 use crate::services::logs::Logs;
 use crate::shared::Shared;
 use crate::store::Store;
@@ -23,7 +23,7 @@ pub(crate) struct Training {
     pub(super) store: Arc<Store>,
     pub(super) logs: Arc<Logs>,
     jobs: Mutex<BTreeMap<String, Job>>,
-    means: OnceCell<Means>,
+    isolation: OnceCell<Isolation>,
 }
 
 impl Training {
@@ -33,7 +33,7 @@ impl Training {
             store: Arc::clone(store),
             logs: Arc::clone(logs),
             jobs: Mutex::default(),
-            means: OnceCell::new(),
+            isolation: OnceCell::new(),
         }
     }
 
@@ -42,13 +42,13 @@ impl Training {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What this machine offers for containers; tried out once.
-    pub(super) async fn means(&self) -> anyhow::Result<Means> {
-        self.means.get_or_try_init(|| Means::detect(&self.shared.config.data_dir)).await.copied()
+    /// The isolation that this machine offers; detected once.
+    pub(super) async fn isolation(&self) -> anyhow::Result<Isolation> {
+        self.isolation.get_or_try_init(|| Isolation::detect(&self.shared.config.data_dir)).await.copied()
     }
 }
 
-/// A job while it lives: what does not change, and the way to its record.
+/// A running job: its constant parts, and access to its record.
 pub(super) struct JobHandle {
     pub(super) training: Arc<Training>,
     pub(super) name: String,
@@ -57,7 +57,7 @@ pub(super) struct JobHandle {
     pub(super) region: String,
     pub(super) arn: String,
     pub(super) stop: CancellationToken,
-    /// Where its hosts' files are.
+    /// Folder of its hosts' files.
     pub(super) folder: PathBuf,
 }
 

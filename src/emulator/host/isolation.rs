@@ -1,4 +1,4 @@
-//! What this machine offers to build containers with.
+//! Detects which ways of isolation this machine offers for containers.
 
 use std::fs;
 use std::path::Path;
@@ -8,9 +8,9 @@ use anyhow::Context as _;
 
 use super::files::discard;
 
-/// What this machine offers to build a container without an engine.
+/// The ways of isolation for a container without an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Means {
+pub struct Isolation {
     /// `bwrap` is on `PATH`.
     pub bubblewrap: bool,
     /// A private mount namespace that may hold an overlay file system.
@@ -19,12 +19,12 @@ pub struct Means {
     pub unshare: Option<Namespace>,
 }
 
-/// How a private mount namespace is had.
+/// The kind of a private mount namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Namespace {
     /// As root: all user ids exist inside.
     Mount,
-    /// As an ordinary user: the user is root inside, nobody else exists.
+    /// As an ordinary user: that user is root inside, and no other user id exists.
     UserAndMount,
 }
 
@@ -45,7 +45,7 @@ impl Namespace {
     }
 }
 
-impl Means {
+impl Isolation {
     /// Tries out what works here; `scratch` must exist, as an overlay depends on its file system. Takes some milliseconds.
     pub async fn detect(scratch: &Path) -> anyhow::Result<Self> {
         let probe = scratch.join("probe");
