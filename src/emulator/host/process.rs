@@ -188,7 +188,8 @@ impl Control {
         let head = String::from_utf8_lossy(head);
         match self {
             Control::Bubblewrap { .. } => head.starts_with("bwrap: execvp "),
-            Control::Unshare { .. } => head.starts_with("chroot: "),
+            // It is named with its full path.
+            Control::Unshare { .. } => head.split(':').next().is_some_and(|program| program.ends_with("/chroot")),
             Control::Engine { .. } => {
                 ["docker: Error", "Error: "].iter().any(|start| head.starts_with(start)) && head.contains("OCI runtime")
             }

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 
 use super::bucket::Bucket;
 use super::listing::ObjectPage;
-use super::object::{Attributes, Object, Precondition, Segment, StoreError, Stored, Upload, tag_of};
+use super::object::{Attributes, FileSegment, Object, Precondition, StoreError, Stored, Upload, tag_of};
 use crate::clock;
 
 /// All buckets below one folder.
@@ -167,7 +167,7 @@ impl Store {
             tag: tag_of(&hasher),
             bytes,
             modified_ms: clock::now_ms(),
-            segments: vec![Segment { file, bytes }],
+            segments: vec![FileSegment { file, bytes }],
             attributes: Attributes::default(),
         };
         self.commit(bucket, key, object, &Precondition::None)

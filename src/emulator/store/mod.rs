@@ -13,4 +13,4 @@ mod object;
 mod tests;
 
 pub(crate) use self::buckets::Store;
-pub(crate) use self::object::{Attributes, Object, Precondition, Segment, StoreError, Stored, StoredPart, tag_of};
+pub(crate) use self::object::{Attributes, FileSegment, Object, Precondition, StoreError, Stored, StoredPart, tag_of};

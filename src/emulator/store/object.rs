@@ -39,7 +39,7 @@ pub(crate) enum Precondition {
 
 /// A piece of a body: a file of the bucket's data folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Segment {
+pub(crate) struct FileSegment {
     pub(crate) file: String,
     pub(crate) bytes: u64,
 }
@@ -69,7 +69,7 @@ pub(crate) struct Object {
     pub(crate) tag: String,
     pub(crate) bytes: u64,
     pub(crate) modified_ms: u64,
-    pub(crate) segments: Vec<Segment>,
+    pub(crate) segments: Vec<FileSegment>,
     #[serde(default)]
     pub(crate) attributes: Attributes,
 }
@@ -128,7 +128,7 @@ pub(crate) struct Upload {
 #[derive(Debug, Clone)]
 pub(crate) struct StoredPart {
     pub(crate) tag: String,
-    pub(crate) segment: Segment,
+    pub(crate) segment: FileSegment,
     pub(crate) modified_ms: u64,
 }
 

@@ -1,7 +1,7 @@
 //! Races, restarts, listings and parts.
 
 use super::listing::ObjectPage;
-use super::{Attributes, Object, Precondition, Segment, Store, StoreError, StoredPart};
+use super::{Attributes, FileSegment, Object, Precondition, Store, StoreError, StoredPart};
 
 fn put(store: &Store, key: &str, body: &str, precondition: &Precondition) -> Result<(), StoreError> {
     let (file, path) = store.fresh_file("b")?;
@@ -11,7 +11,7 @@ fn put(store: &Store, key: &str, body: &str, precondition: &Precondition) -> Res
         tag: format!("tag-{body}"),
         bytes,
         modified_ms: 1,
-        segments: vec![Segment { file, bytes }],
+        segments: vec![FileSegment { file, bytes }],
         attributes: Attributes::default(),
     };
     store.commit("b", key, object, precondition)
@@ -98,7 +98,7 @@ fn parts_become_one_object_in_order() {
     for (number, body) in [(2, "world"), (1, "hello ")] {
         let (file, path) = store.fresh_file("b").unwrap();
         std::fs::write(path, body).unwrap();
-        let segment = Segment { file, bytes: body.len() as u64 };
+        let segment = FileSegment { file, bytes: body.len() as u64 };
         store.add_part(&id, number, StoredPart { tag: body.into(), segment, modified_ms: 1 }).unwrap();
     }
     let wrong = [(2, None), (1, None)];

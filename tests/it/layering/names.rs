@@ -11,22 +11,19 @@ use super::{Source, sources};
 const SHARED_NAMES: &[(&str, &[&str], &str)] = &[
     ("Aws", &["aws", "executor::config"], "the adapter; the section `[aws]` of the operator's file"),
     ("Caller", &["emulator", "executor::stages"], "to be renamed"),
-    ("End", &["executor::trace", "executor::workspace"], "to be renamed"),
-    ("Job", &["emulator", "executor::config", "executor::logs"], "to be renamed"),
-    ("Jobs", &["executor::cloud", "executor::logs"], "to be renamed"),
+    ("Job", &["emulator", "executor::config"], "the emulated training job; the section `[job]` of the operator's file"),
     ("Kind", &["executor::base", "executor::workspace"], "to be renamed"),
-    ("Limits", &["executor::config", "executor::workspace"], "to be renamed"),
+    (
+        "Limits",
+        &["executor::config", "executor::workspace"],
+        "the section `[limits]` of the operator's file; the limits of received files",
+    ),
     ("LogEvent", &["emulator", "executor::cloud"], "an event of CloudWatch Logs, in two packages that share no code"),
     ("Logs", &["emulator", "executor::cloud"], "the emulated service; the fake of the same service for unit tests"),
-    ("Pace", &["executor::logs", "executor::session"], "to be renamed"),
     ("Place", &["executor::operate", "executor::workspace"], "to be renamed"),
     ("Progress", &["executor::ui", "executor::workspace"], "to be renamed"),
-    ("Reach", &["executor::base", "executor::logs"], "to be renamed"),
-    ("Results", &["executor::config", "executor::session"], "to be renamed"),
     ("Shared", &["emulator", "executor::workspace"], "to be renamed"),
-    ("Terms", &["executor::logs", "executor::session"], "to be renamed"),
-    ("Verdict", &["executor::cloud", "executor::session", "executor::workspace"], "to be renamed"),
-    ("Wanted", &["executor::trace", "executor::workspace"], "to be renamed"),
+    ("Verdict", &["executor::cloud", "executor::workspace"], "to be renamed"),
 ];
 
 /// The module that a file of `src` belongs to: its package, and within the executor the folder too.

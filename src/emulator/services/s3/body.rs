@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 use tokio_util::io::ReaderStream;
 
 use super::convert::{fault, io_fault};
-use crate::store::{Segment, Store, Stored, tag_of};
+use crate::store::{FileSegment, Store, Stored, tag_of};
 
 /// Bodies up to this size are answered from memory, larger ones streamed.
 const SMALL: u64 = 256 * 1024;
@@ -22,7 +22,7 @@ const CHUNK: usize = 256 * 1024;
 
 /// A body on disk that is not yet an object, with the checksums computed while it was written.
 pub(super) struct Written {
-    pub(super) segment: Segment,
+    pub(super) segment: FileSegment,
     pub(super) tag: String,
     pub(super) checksum: dto::Checksum,
 }
@@ -85,7 +85,7 @@ pub(super) async fn write(
         drop(tokio::fs::remove_file(&path).await);
         return Err(error);
     }
-    Ok(Written { segment: Segment { file, bytes }, tag: tag_of(&hasher), checksum: computed })
+    Ok(Written { segment: FileSegment { file, bytes }, tag: tag_of(&hasher), checksum: computed })
 }
 
 impl Claimed {

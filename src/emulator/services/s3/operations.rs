@@ -12,7 +12,7 @@ use super::convert::{
     with_checksum,
 };
 use crate::clock;
-use crate::store::{Attributes, Object, Precondition, Segment, Store, StoreError, StoredPart};
+use crate::store::{Attributes, FileSegment, Object, Precondition, Store, StoreError, StoredPart};
 
 /// The implementation of the protocol's operations, for `s3s`.
 pub(super) struct S3Operations {
@@ -289,7 +289,7 @@ impl S3 for S3Operations {
             let (file, target) = self.store.fresh_file(&input.bucket).map_err(fault)?;
             // Bodies never change, so both objects can share one.
             tokio::fs::hard_link(path, target).await.map_err(|error| fault(error.into()))?;
-            segments.push(Segment { file, bytes });
+            segments.push(FileSegment { file, bytes });
         }
         object.segments = segments;
         let copy_tag = object.tag.clone();
