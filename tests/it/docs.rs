@@ -1,6 +1,8 @@
 //! Compares what the documentation and the operator's files say with what the code does: keys, defaults, variables,
 //! permissions, commands, links. Judges no wording.
 
+mod emulator;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

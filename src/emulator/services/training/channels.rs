@@ -128,7 +128,7 @@ pub(crate) fn collect(store: &Store, request: &Value, job: &str, places: &[HostP
     Ok(())
 }
 
-/// Uploads the checkpoints of the first host to the job's `S3Uri`.
+/// Uploads the checkpoints of all hosts to the job's `S3Uri`.
 pub(crate) fn save_checkpoints(store: &Store, request: &Value, places: &[HostPlace]) -> anyhow::Result<()> {
     let Some(target) = request.pointer("/CheckpointConfig/S3Uri").and_then(Value::as_str).and_then(S3Location::parse)
     else {
