@@ -334,3 +334,33 @@ fn the_states_and_events_of_a_session_are_those_of_the_code() {
     assert_eq!(names, variants(&source, "SessionEvent"));
     assert_eq!(documented.into_iter().collect::<BTreeMap<_, _>>(), coded);
 }
+
+/// Each word leads to a file that defines the name beside it, or whose header has the word.
+#[test]
+fn the_words_of_the_glossary_lead_to_the_code() {
+    let page = read("docs/ARCHITECTURE.md");
+    let (_, glossary) = page.split_once("\n## Glossary\n").expect("there is a glossary");
+    let rows = rows(glossary.split("\n## ").next().unwrap());
+    let place = Regex::new(r"^(?:`(\w+)` in )?`([^`]+)`$").unwrap();
+    let mut wrong = Vec::new();
+    for row in rows.iter().skip(2) {
+        let found = place.captures(&row[2]).unwrap_or_else(|| panic!("no file for {row:?}"));
+        let Ok(text) = std::fs::read_to_string(root().join(&found[2])) else {
+            wrong.push(format!("{}: there is no {}", row[0], &found[2]));
+            continue;
+        };
+        let holds = if let Some(name) = found.get(1) {
+            let item = Regex::new(&format!(r"\b(?:struct|enum|trait|type|fn|const|static) {}\b", name.as_str())).unwrap();
+            item.is_match(&text)
+        } else {
+            let header: Vec<_> = text.lines().take_while(|line| line.starts_with("//!")).collect();
+            header.join("\n").to_lowercase().contains(&row[0].to_lowercase())
+        };
+        if !holds {
+            wrong.push(format!("{}: {} neither defines it nor heads it", row[0], &row[2]));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let words: Vec<_> = rows.iter().skip(2).map(|row| row[0].to_lowercase()).collect();
+    assert!(words.len() >= 30 && words.is_sorted(), "{words:?}");
+}
