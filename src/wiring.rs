@@ -8,7 +8,7 @@ use aws::Aws;
 use executor::base::clock::{Clock, HostClock};
 use executor::base::failure::ExitCodes;
 use executor::config::env::{self, Environment};
-use executor::stages::{self, StageInputs, caller};
+use executor::stages::{self, StageInputs, caller_watch};
 use executor::ui::{self, Printer};
 use executor::{agent, operate};
 
@@ -35,12 +35,12 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
             small(stages::bounded(stage_inputs(env, config), async |context| stages::config::run(&context)))
         }
         Command::Prepare => {
-            let stage = async |context| caller::guarded(context, stages::prepare::run).await;
+            let stage = async |context| caller_watch::guarded(context, stages::prepare::run).await;
             small(stages::bounded(stage_inputs(env, config), stage))
         }
         Command::Run { script, stage } => {
             let work = async |context| Box::pin(stages::run::run(context, &script, &stage)).await;
-            let stage = async |context| caller::guarded(context, work).await;
+            let stage = async |context| caller_watch::guarded(context, work).await;
             small(stages::bounded(stage_inputs(env, config), stage))
         }
         Command::Cleanup => small(stages::bounded(stage_inputs(env, config), stages::cleanup::run)),

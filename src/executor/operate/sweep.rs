@@ -16,10 +16,10 @@ use crate::base::signals::Cancellation;
 use crate::boundary;
 use crate::cloud::Connect;
 use crate::config::settings::Settings;
-use crate::session::age::Stamp;
 use crate::session::close::{self, Closed, Patience};
 use crate::session::left_over::{self, LeftOver};
 use crate::session::record::Records;
+use crate::session::stamp::Stamp;
 use crate::session::{Host, Session, SessionId};
 use crate::ui::{Printer, human_duration};
 
@@ -139,7 +139,7 @@ async fn sweep(
                     closed = closing => closed.map(|closed| match closed {
                         Closed::Whole => Outcome::Ended,
                         Closed::Leaving => Outcome::KeptLeaving,
-                        Closed::MayCome => Outcome::KeptMayCome,
+                        Closed::MayAppear => Outcome::KeptMayCome,
                     }),
                     () = cancellation.token().cancelled() => Err(Failure::canceled("the sweep was interrupted").into()),
                 }

@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use crate::base::failure::Failure;
 use crate::cloud::{CloudError, CloudErrorKind, SecondaryStatus, TrainingJob, TrainingJobs};
 use crate::protocol::mailbox::Order;
-use crate::session::age::Stamp;
 use crate::session::exchange::Exchange as _;
 use crate::session::output::Output;
+use crate::session::stamp::Stamp;
 use crate::session::state::{Creation, SessionEvent};
 use crate::session::{Session, leaving, slots};
 
@@ -20,7 +20,7 @@ const STAGE_GRACE: Duration = Duration::from_secs(15);
 /// A `CreateTrainingJob` whose caller was killed mostly takes effect within this time ...
 const LATE_CREATE: Duration = Duration::from_secs(5);
 /// ... and at the latest within this time: until then a job that is absent may still appear.
-const COMES_WITHIN: Duration = Duration::from_mins(10);
+const APPEARS_WITHIN: Duration = Duration::from_mins(10);
 const FIRST_POLL: Duration = Duration::from_millis(50);
 const LAST_POLL: Duration = Duration::from_secs(15);
 
@@ -30,7 +30,7 @@ pub enum Closed {
     /// Nothing of the session is left.
     Whole,
     /// The training job is absent and may still appear: the record stays for a later pass.
-    MayCome,
+    MayAppear,
     /// Every agent has left, and SageMaker has not reported the job's end yet: the record stays for a later pass.
     Leaving,
 }
@@ -86,7 +86,7 @@ enum JobEnd {
     /// No such job.
     Absent,
     /// No such job yet; one may still appear.
-    MayCome,
+    MayAppear,
     /// Its agents have left, or will never come: SageMaker ends it by itself.
     Leaving,
 }
@@ -111,10 +111,10 @@ pub async fn close(mut session: Session<'_>, patience: Patience) -> anyhow::Resu
     // In memory only: closing never creates a record.
     match record {
         Ok(Some(record)) => session.state = record.into(),
-        Ok(None) if has_files => session.state.apply(SessionEvent::JobMayCome(&now)),
+        Ok(None) if has_files => session.state.apply(SessionEvent::JobMayExist(&now)),
         Ok(None) => {}
         Err(error) => {
-            session.state.apply(SessionEvent::JobMayCome(&now));
+            session.state.apply(SessionEvent::JobMayExist(&now));
             let text = format!("{error:#}; looking for the training job of {id} by its name");
             if patience == Patience::Long { session.printer.warn(text) } else { tracing::info!(text) }
         }
@@ -136,7 +136,7 @@ pub async fn close(mut session: Session<'_>, patience: Patience) -> anyhow::Resu
     let deleted = session.exchange().delete(kept).await;
     let deleted = deleted.with_context(|| format!("failed to delete the objects of the session {id}"));
     let closed = match (job, deleted) {
-        (Ok(JobEnd::MayCome), Ok(())) => keep_for_later(&mut session).map(|()| Closed::MayCome),
+        (Ok(JobEnd::MayAppear), Ok(())) => keep_for_later(&mut session).map(|()| Closed::MayAppear),
         (Ok(JobEnd::Leaving), Ok(())) => leaving::keep(&mut session).map(|()| Closed::Leaving),
         (Ok(_), Ok(())) => forget(&session).map(|()| Closed::Whole),
         (Ok(_), Err(error)) | (Err(error), Ok(())) => Err(error),
@@ -161,8 +161,8 @@ fn forget(session: &Session<'_>) -> anyhow::Result<()> {
 /// Keeps the record until the training job has been absent for long enough after it was requested.
 fn keep_for_later(session: &mut Session<'_>) -> anyhow::Result<()> {
     let now = Stamp::of(&*session.clock);
-    let kept = session.apply(SessionEvent::JobMayCome(&now));
-    kept.context("failed to keep the record of a training job that may still come")?;
+    let kept = session.apply(SessionEvent::JobMayExist(&now));
+    kept.context("failed to keep the record of a training job that may still appear")?;
     // The GitLab job has ended regardless.
     slots::release(&session.settings.runner.state_dir, &session.id)?;
     session.records.keep_record_alone(&session.id)
@@ -212,7 +212,7 @@ async fn end_all(session: &mut Session<'_>, patience: Patience) -> anyhow::Resul
     // The number of orders is unknown too: they are numbered without gaps, and the order to leave must be the next.
     match session.exchange().orders().await {
         Ok(number) => session.state.apply(SessionEvent::OrdersFound(number)),
-        Err(error) => patience.note("failed to look for the orders that were sent", &error),
+        Err(error) => patience.note("failed to list the orders that were sent", &error),
     }
     loop {
         match end_job(session, patience).await? {
@@ -233,24 +233,24 @@ async fn end_job(session: &mut Session<'_>, patience: Patience) -> anyhow::Resul
         Ok(job) => job,
         Err(error) => {
             // The status is unknown; but the instance must not run on because of that.
-            tell_to_leave(session, patience).await;
+            order_to_leave(session, patience).await;
             if let Err(error) = session.jobs.stop(&name).await {
                 patience.note("failed to stop the training job", &error);
             }
             return Err(error.into());
         }
     };
-    if job.is_none() && may_come(session) {
+    if job.is_none() && may_appear(session) {
         // The request may still be on its way, or its effect not visible yet. A later pass checks again.
         if let Err(error) = session.jobs.stop(&name).await {
-            patience.note("failed to stop a training job that may still come", &error);
+            patience.note("failed to stop a training job that may still appear", &error);
         }
         if patience == Patience::Long {
             tokio::time::sleep(LATE_CREATE).await;
             job = session.jobs.describe(&name).await?;
         }
         if job.is_none() {
-            return Ok(JobEnd::MayCome);
+            return Ok(JobEnd::MayAppear);
         }
     }
     let Some(job) = job else {
@@ -269,11 +269,11 @@ async fn end_job(session: &mut Session<'_>, patience: Patience) -> anyhow::Resul
         match wait_for_finished(session, &name, patience).await {
             Ok(Some(job)) => return Ok(job),
             Ok(None) => {}
-            Err(error) => patience.note("failed to see the agents leave", &format!("{error:#}")),
+            Err(error) => patience.note("failed to wait for the agents to leave", &format!("{error:#}")),
         }
     }
     if !session.state.is_finished() {
-        tell_to_leave(session, patience).await;
+        order_to_leave(session, patience).await;
     }
     if let Err(error) = session.jobs.stop(&name).await {
         patience.note("failed to stop the training job", &error);
@@ -341,11 +341,11 @@ async fn ended_or_leaving(session: &Session<'_>, name: &str, patience: Patience)
 }
 
 /// A job that was requested a moment ago may not be visible, or not be created yet.
-fn may_come(session: &Session<'_>) -> bool {
+fn may_appear(session: &Session<'_>) -> bool {
     let state = &session.state;
     let of_day = || (state.created() > 0).then(|| Stamp::of_day(UNIX_EPOCH + Duration::from_secs(state.created())));
     let requested = state.requested().cloned().or_else(of_day);
-    let is_recent = requested.is_none_or(|requested| requested.age(&Stamp::of(&*session.clock)) < COMES_WITHIN);
+    let is_recent = requested.is_none_or(|requested| requested.age(&Stamp::of(&*session.clock)) < APPEARS_WITHIN);
     state.creation() != Creation::None && is_recent
 }
 
@@ -356,7 +356,7 @@ async fn look(jobs: &dyn TrainingJobs, name: &str, patience: Patience) -> Result
     loop {
         match jobs.describe(name).await {
             Err(error) if error.kind == CloudErrorKind::Throttled && Instant::now() < deadline => {
-                tracing::debug!(%error, "failed to look at the training job");
+                tracing::debug!(%error, "failed to describe the training job");
             }
             other => return other,
         }
@@ -366,12 +366,12 @@ async fn look(jobs: &dyn TrainingJobs, name: &str, patience: Patience) -> Result
 }
 
 /// Orders the agents to leave, which is faster than a stop. An agent that does not listen is stopped afterwards.
-async fn tell_to_leave(session: &mut Session<'_>, patience: Patience) {
+async fn order_to_leave(session: &mut Session<'_>, patience: Patience) {
     let order = Order::Finish { collect: false };
     match session.exchange().send(&session.state, &order).await {
         // In memory only: there may be no record, and closing creates none.
         Ok(number) => session.state.apply(SessionEvent::OrderStored { number, order: &order }),
-        Err(error) => patience.note("failed to tell the agent to leave", &format!("{error:#}")),
+        Err(error) => patience.note("failed to order the agent to leave", &format!("{error:#}")),
     }
 }
 
@@ -383,7 +383,7 @@ async fn wait_for_end(jobs: &dyn TrainingJobs, name: &str, within: Duration) -> 
         match jobs.describe(name).await {
             Ok(job) if job.as_ref().is_none_or(|job| job.status.is_terminal()) => return Ok(true),
             Ok(_) => {}
-            Err(error) if error.kind.may_pass() => tracing::info!(%error, "failed to look at the training job"),
+            Err(error) if error.kind.may_pass() => tracing::info!(%error, "failed to describe the training job"),
             Err(error) => return Err(error.into()),
         }
         if Instant::now() >= deadline {

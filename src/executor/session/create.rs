@@ -12,10 +12,10 @@ use crate::base::signals::Cancellation;
 use crate::cloud::{CloudError, CloudErrorKind, Parameter, TrainingJobSpec, TrainingJobs};
 use crate::logs::chance;
 use crate::session::Session;
-use crate::session::age::Stamp;
+use crate::session::create_rate::CreateRate;
 use crate::session::spec::tag;
+use crate::session::stamp::Stamp;
 use crate::session::state::SessionEvent;
-use crate::session::turn::Turns;
 
 /// Retries under throttling end this long after the beginning of the stage. With the last try, a minute at most, that
 /// fits into the `prepare_exec_timeout` of 300 s that `runner-config/config.toml` sets.
@@ -40,8 +40,8 @@ pub async fn launch(
     until: Instant,
     cancel: &Cancellation,
 ) -> anyhow::Result<()> {
-    let turns = Turns::of(&session.settings.runner.state_dir, &Stamp::of(&*session.clock));
-    let mut attempts = Attempts { turns, until, cancel, pause: FIRST_PAUSE, unanswered: 0, may_exist: false };
+    let rate = CreateRate::of(&session.settings.runner.state_dir, &Stamp::of(&*session.clock));
+    let mut attempts = Attempts { rate, until, cancel, pause: FIRST_PAUSE, unanswered: 0, may_exist: false };
     for (index, instance_type) in types.iter().enumerate() {
         spec.name = session.job_name();
         spec.instance_type.clone_from(instance_type);
@@ -95,7 +95,7 @@ enum Refusal {
 
 /// State of the retries of one launch.
 struct Attempts<'a> {
-    turns: Turns,
+    rate: CreateRate,
     until: Instant,
     cancel: &'a Cancellation,
     pause: Duration,
@@ -107,13 +107,13 @@ struct Attempts<'a> {
 impl Attempts<'_> {
     fn note_refusal(&self, session: &mut Session<'_>) -> anyhow::Result<()> {
         let at = Stamp::of(&*session.clock);
-        session.apply(if self.may_exist { SessionEvent::JobMayCome(&at) } else { SessionEvent::JobRefused })
+        session.apply(if self.may_exist { SessionEvent::JobMayExist(&at) } else { SessionEvent::JobRefused })
     }
 
     async fn ask(&mut self, jobs: &dyn TrainingJobs, spec: &TrainingJobSpec) -> Result<String, Refusal> {
         loop {
             let turn = tokio::select! {
-                turn = self.turns.take(self.until) => turn,
+                turn = self.rate.take(self.until) => turn,
                 () = self.cancel.token().cancelled() => return Err(Refusal::Final(canceled())),
             };
             if self.cancel.asked() {
@@ -138,7 +138,7 @@ impl Attempts<'_> {
             };
             let error = match answer {
                 Ok(arn) => {
-                    self.turns.answered(false).await;
+                    self.rate.answered(false).await;
                     return Ok(arn);
                 }
                 Err(error) => error,
@@ -146,7 +146,7 @@ impl Attempts<'_> {
             let kind = error.downcast_ref::<CloudError>().map(|error| error.kind);
             let is_throttled = kind == Some(CloudErrorKind::Throttled);
             if is_throttled {
-                self.turns.answered(true).await;
+                self.rate.answered(true).await;
             }
             match kind {
                 Some(CloudErrorKind::Throttled) => self.unanswered = 0,

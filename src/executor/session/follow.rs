@@ -286,7 +286,7 @@ impl<'s, 'a> Follower<'s, 'a> {
     ) -> anyhow::Result<()> {
         match answer {
             Ok(job) => {
-                self.describe.learnt(self.machine.is_leaving());
+                self.describe.answered(self.machine.is_leaving());
                 if job.as_ref().is_some_and(|job| job.status.is_terminal()) {
                     if self.inbox.is_silent() {
                         // The agents stored their last reports before the job ended; the mailbox cannot be read at the
@@ -303,7 +303,7 @@ impl<'s, 'a> Follower<'s, 'a> {
                 Ok(())
             }
             Err(error) if error.kind.may_pass() || self.may_be_denied(&error) => {
-                self.describe.refused();
+                self.describe.failed();
                 tracing::debug!(%error, "failed to look at the training job");
                 Ok(())
             }
@@ -328,7 +328,7 @@ impl<'s, 'a> Follower<'s, 'a> {
         match found.job {
             Ok(job) => {
                 waiting.observe(&job, now);
-                self.describe.learnt(false);
+                self.describe.answered(false);
             }
             Err(why) => waiting.unanswered(&why, now),
         }

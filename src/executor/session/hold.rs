@@ -14,9 +14,9 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::base::clock::Clock;
-use crate::session::age::Stamp;
 use crate::session::id::SessionId;
 use crate::session::record::{Records, not_writable};
+use crate::session::stamp::Stamp;
 
 /// How long a stage waits for a claim to end: checking the age takes a moment, closing a session longer.
 const CLAIMED_FOR: Duration = Duration::from_secs(1);
@@ -66,7 +66,7 @@ impl Drop for Hold {
             alive.touch();
             // The task that shares the file may end a moment later.
             if let Err(error) = alive.file.unlock() {
-                tracing::debug!(%error, "failed to let the session go");
+                tracing::debug!(%error, "failed to unlock the session");
             }
         }
     }
@@ -81,7 +81,7 @@ impl Alive {
             self.file.write_all_at(&text, 0)
         };
         if let Err(error) = write() {
-            tracing::debug!(%error, "failed to write down that the session is alive");
+            tracing::debug!(%error, "failed to write the session's time stamp");
         }
     }
 }
@@ -146,7 +146,7 @@ impl Records {
         if let Ok(modified) = fs::metadata(self.file(id, "json")).and_then(|metadata| metadata.modified()) {
             return Ok(Some(Stamp::of_day(modified).age(now)));
         }
-        let failed = || format!("failed to look at the files of the session {id}");
+        let failed = || format!("failed to read the files of the session {id}");
         let mut newest = None;
         for path in self.files(id).with_context(failed)? {
             match fs::metadata(&path).and_then(|metadata| metadata.modified()) {

@@ -38,7 +38,7 @@ impl Inbox {
                 if !error.kind.may_pass() || since.elapsed() >= session.settings.lease() {
                     return Err(error.into());
                 }
-                tracing::warn!(%error, "failed to look for reports");
+                tracing::warn!(%error, "failed to read reports");
                 return Ok(None);
             }
         };
@@ -46,7 +46,7 @@ impl Inbox {
         let Some(bytes) = bytes else { return Ok(None) };
         let report = mailbox::decode(&key, number, &bytes).map(tamed);
         session.apply(SessionEvent::Reported { node, report: report.as_ref().ok() })?;
-        report.map(Some).context("failed to understand the agent")
+        report.map(Some).context("failed to decode a report of the agent")
     }
 }
 

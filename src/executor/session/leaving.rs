@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::logs;
-use crate::session::age::Stamp;
 use crate::session::inbox::Inbox;
+use crate::session::stamp::Stamp;
 use crate::session::state::SessionEvent;
 use crate::session::{Session, slots, spec};
 

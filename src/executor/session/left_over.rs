@@ -7,10 +7,10 @@
 use std::fs::File;
 use std::time::Duration;
 
-use crate::session::age::Stamp;
 use crate::session::close::{self, Patience};
 use crate::session::hold::Claim;
 use crate::session::record::Records;
+use crate::session::stamp::Stamp;
 use crate::session::{Session, SessionId};
 
 /// Time limit of a pass beside a `prepare`.

@@ -1,11 +1,11 @@
 //! One GitLab job bound to its training job: opened by `prepare`, attached by each container stage, closed by `cleanup`.
 
-pub mod age;
+pub mod agent_delivery;
 mod bar;
 pub mod close;
 pub mod create;
+mod create_rate;
 pub mod cursor;
-pub mod delivery;
 pub mod exchange;
 pub mod failure_reasons;
 pub mod follow;
@@ -29,9 +29,9 @@ pub mod results;
 pub mod slots;
 mod sources;
 pub mod spec;
+pub mod stamp;
 pub mod state;
 mod trace_copy_reader;
-mod turn;
 pub mod workspace_upload;
 
 use std::path::{Path, PathBuf};

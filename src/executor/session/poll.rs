@@ -66,13 +66,13 @@ impl Describe {
     }
 
     /// A status is known, from this call or another one: resets the interval.
-    pub(super) fn learnt(&mut self, is_leaving: bool) {
+    pub(super) fn answered(&mut self, is_leaving: bool) {
         self.every = if is_leaving { (self.every * 2).min(DESCRIBE_EVERY) } else { DESCRIBE_EVERY };
         self.next = Instant::now() + self.every;
     }
 
     /// The call failed: doubles the interval.
-    pub(super) fn refused(&mut self) {
+    pub(super) fn failed(&mut self) {
         self.every = (self.every * 2).min(DESCRIBE_RARELY);
         self.next = Instant::now() + self.every;
     }

@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 use crate::base::failure::Failure;
 use crate::base::node::{NodeId, Nodes};
 use crate::protocol::project::Selection;
-use crate::session::age::Stamp;
 use crate::session::cursor::Cursor;
 use crate::session::id::SessionId;
 use crate::session::node_record::{self, NodeRecord};
+use crate::session::stamp::Stamp;
 
 const VERSION: u32 = 1;
 /// Upper bound of every count; real ones stay far below ...
@@ -222,7 +222,7 @@ impl Records {
         let record: SessionRecord =
             serde_json::from_slice(&text).map_err(|error| unusable("cannot be understood").caused_by(error))?;
         if !record.is_possible() {
-            return Err(unusable("holds numbers that no session comes to").into());
+            return Err(unusable("holds impossible numbers").into());
         }
         Ok(Some(record))
     }

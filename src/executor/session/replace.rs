@@ -13,7 +13,7 @@ use crate::gitlab::JobContext;
 use crate::session::exchange::Exchange as _;
 use crate::session::failure_reasons::{self, Cause};
 use crate::session::state::{Creation, SessionEvent};
-use crate::session::{Session, create, delivery, spec};
+use crate::session::{Session, agent_delivery, create, spec};
 
 /// Outcome of the replacement.
 pub enum Replaced {
@@ -96,7 +96,7 @@ async fn create_next(session: &mut Session<'_>, types: &[String], inputs: JobInp
     let decision = policy::decide(inputs.job, &inputs.env.job_variables()?, session.settings)?;
     let objects = session.objects.clone();
     if session.state.agent().is_empty() {
-        let agent = delivery::deliver_until(&*objects, session.settings, until).await?;
+        let agent = agent_delivery::deliver_until(&*objects, session.settings, until).await?;
         session.apply(SessionEvent::AgentDelivered(&agent))?;
     }
     let agent = session.state.agent();
@@ -129,9 +129,9 @@ mod tests {
     use crate::cloud::TrainingJobs as _;
     use crate::cloud::testing::{Memory, example_job, example_spec};
     use crate::config::settings::Settings;
-    use crate::session::age::Stamp;
     use crate::session::node_record::NodeRecord;
     use crate::session::record::{Records, SessionRecord};
+    use crate::session::stamp::Stamp;
     use crate::session::{Host, SessionId};
     use crate::ui::{Captured, Printer};
 
@@ -288,7 +288,7 @@ mod tests {
         harness.fail(NAME, CAPACITY);
         harness.replace(&mut session).await;
         let at = Stamp::of(&*session.clock);
-        session.apply(SessionEvent::JobMayCome(&at)).unwrap();
+        session.apply(SessionEvent::JobMayExist(&at)).unwrap();
         let mut taken_over = harness.attach();
         resume(&mut taken_over, JobInputs { job: &harness.job, env: &harness.env, cancel: &harness.cancel })
             .await

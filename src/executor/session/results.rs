@@ -178,7 +178,7 @@ async fn wait_for_results(session: &mut Session<'_>, cancel: &Cancellation) -> a
         // Only the leader collects results.
         match inbox.next(session, NodeId::LEADER).await? {
             Some(report) => {
-                see(report)?;
+                check_report(report)?;
                 continue;
             }
             // Nothing is known, so an ended job must not count as one without results yet.
@@ -195,7 +195,7 @@ async fn wait_for_results(session: &mut Session<'_>, cancel: &Cancellation) -> a
             look_at = Instant::now() + DESCRIBE_EVERY;
             match session.jobs.describe(&session.job_name()).await {
                 Ok(job) => ended = job.is_none_or(|job| job.status.is_terminal()),
-                Err(error) if error.kind.may_pass() => tracing::warn!(%error, "failed to look at the training job"),
+                Err(error) if error.kind.may_pass() => tracing::warn!(%error, "failed to describe the training job"),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -215,8 +215,8 @@ async fn wait_for_results(session: &mut Session<'_>, cancel: &Cancellation) -> a
     }
 }
 
-/// Prints the content of a report that the session's state does not keep.
-fn see(report: Report) -> anyhow::Result<()> {
+/// Returns the failure that a report tells, and logs a summary of the results.
+fn check_report(report: Report) -> anyhow::Result<()> {
     match report {
         Report::Collected { summary } => tracing::info!(summary, "results collected"),
         Report::Failed { order, reason, by_job } => {

@@ -87,10 +87,10 @@ impl Sources {
                 Ok(events) => events,
                 // The copy brings the same output.
                 Err(error) if self.live => {
-                    tracing::debug!(error = format!("{error:#}"), "failed to take what was read of the log");
+                    tracing::debug!(error = format!("{error:#}"), "failed to take the log reader's events");
                     break;
                 }
-                Err(error) => return Err(error.context("failed to take what was read of the log")),
+                Err(error) => return Err(error.context("failed to take the log reader's events")),
             };
             if events.is_empty() {
                 break;
@@ -136,7 +136,7 @@ impl Sources {
                 Ok(events) if events.is_empty() => tokio::time::sleep(LAST_EVENTS_POLL).await,
                 Ok(events) => self.output.push_events(events),
                 Err(error) => {
-                    tracing::debug!(error = format!("{error:#}"), "failed to take what was read of the log");
+                    tracing::debug!(error = format!("{error:#}"), "failed to take the log reader's events");
                     break;
                 }
             }

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use crate::base::node::{NodeId, Nodes};
 use crate::protocol::mailbox::{Order, Report};
 use crate::protocol::project::Selection;
-use crate::session::age::Stamp;
 use crate::session::node_record::{self, NodeRecord};
 use crate::session::record::{CurrentRun, LostResults, SessionRecord};
+use crate::session::stamp::Stamp;
 
 /// State of the session's current training job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub enum SessionEvent<'a> {
     /// The request created no training job.
     JobRefused,
     /// The request may have created a training job.
-    JobMayCome(&'a Stamp),
+    JobMayExist(&'a Stamp),
     /// The training job ended before its container ran, without capacity: the instance type with the reason.
     CapacityLacked(&'a str),
     /// The same by an internal error of SageMaker: the type is requested once more.
@@ -146,7 +146,7 @@ impl SessionEvent<'_> {
             Self::JobRequested { .. }
             | Self::JobCreated(_)
             | Self::JobRefused
-            | Self::JobMayCome(_)
+            | Self::JobMayExist(_)
             | Self::Leaving(_) => Saved::ForGood,
         }
     }
@@ -182,7 +182,7 @@ impl SessionState {
                 record.types_left = types_left.to_vec();
                 record.requested = Some(at.clone());
                 record.created = created;
-                self.may_come(at);
+                self.may_exist(at);
             }
             SessionEvent::JobCreated(arn) => {
                 record.creating = false;
@@ -190,7 +190,7 @@ impl SessionState {
             }
             SessionEvent::TypeRefused(tried) => record.types_tried.push(tried.to_owned()),
             SessionEvent::JobRefused => record.creating = false,
-            SessionEvent::JobMayCome(at) => self.may_come(at),
+            SessionEvent::JobMayExist(at) => self.may_exist(at),
             SessionEvent::CapacityLacked(tried) => self.tried(tried),
             SessionEvent::InternalErrorMet(tried) => {
                 record.repeated = true;
@@ -228,7 +228,7 @@ impl SessionState {
         }
     }
 
-    fn may_come(&mut self, at: &Stamp) {
+    fn may_exist(&mut self, at: &Stamp) {
         self.record.job_number = self.record.job_number.max(1);
         self.record.creating = true;
         self.record.arn = None;

@@ -20,7 +20,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
         let session = Session::to_close(id.clone(), jobs.clone(), objects.clone(), context.host());
         match close::close(session, Patience::Long).await {
             Ok(Closed::Whole | Closed::Leaving) => {}
-            Ok(Closed::MayCome) => context.printer.line(format!(
+            Ok(Closed::MayAppear) => context.printer.line(format!(
                 "SageMaker may still create the training job of {id}; the next job's `prepare` on this host, or `sagemaker-executor sweep`, stops it then"
             )),
             Err(error) => {

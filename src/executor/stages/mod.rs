@@ -3,7 +3,7 @@
 //! Modules below know no exit codes; modules above know no stages.
 
 mod abandoned;
-pub mod caller;
+pub mod caller_watch;
 pub mod cleanup;
 pub mod config;
 mod context;

@@ -13,7 +13,7 @@ use crate::config::policy::{self, Decision};
 use crate::gitlab::JobContext;
 use crate::protocol::project::Trees;
 use crate::session::state::{SessionEvent, SessionState};
-use crate::session::{self, Session, create, delivery, left_over, spec};
+use crate::session::{self, Session, agent_delivery, create, left_over, spec};
 use crate::stages::Context;
 use crate::workspace::{self, Base};
 
@@ -35,7 +35,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let _hold = session.records.hold(&session.id, &context.clock).await;
     let objects = session.objects.clone();
     let agent = tokio::select! {
-        key = delivery::deliver_until(&*objects, settings, until) => key?,
+        key = agent_delivery::deliver_until(&*objects, settings, until) => key?,
         () = context.cancellation.token().cancelled() => {
             return Err(Failure::canceled("canceled while the agent was uploaded").into());
         }
@@ -128,7 +128,7 @@ fn tell_about_variables(context: &Context, job: &JobContext) {
 fn check_host(context: &Context, job: &JobContext) -> anyhow::Result<()> {
     let settings = &context.settings;
     let trees = session::trees(&context.env, settings, job).ok();
-    open_up(context, job, trees.as_ref());
+    restore_access(context, job, trees.as_ref());
     for (key, base, dir) in [
         ("runner.builds_dir", &settings.runner.builds_dir, session::builds_dir(settings, job)),
         ("runner.cache_dir", &settings.runner.cache_dir, session::cache_dir(settings, job)),
@@ -169,7 +169,7 @@ fn check_host(context: &Context, job: &JobContext) -> anyhow::Result<()> {
 
 /// Restores access to the project's directories after an earlier job changed their modes. Stages report what cannot be
 /// restored.
-fn open_up(context: &Context, job: &JobContext, trees: Option<&Trees>) {
+fn restore_access(context: &Context, job: &JobContext, trees: Option<&Trees>) {
     let settings = &context.settings;
     let unlock = |base: &Path, path: &Path| Base::open(base)?.map_or(Ok(()), |base| base.unlock(path));
     let cache = session::cache_dir(settings, job);

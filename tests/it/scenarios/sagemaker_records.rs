@@ -49,7 +49,7 @@ fn cleanup_without_a_usable_record() {
         tamper(&desk, content);
         let ended = desk.cleanup();
         // The orders of this job are not taken for somebody else's, so the agent is told to leave.
-        ended.passed().hides("failed to tell the agent to leave");
+        ended.passed().hides("failed to order the agent to leave");
         if content.is_some() {
             ended.says("the session record").says("looking for the training job of");
         }

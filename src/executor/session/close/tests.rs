@@ -193,7 +193,7 @@ fn asked_for(harness: &Harness, requested: Stamp) -> Session<'_> {
 #[tokio::test(start_paused = true)]
 async fn a_job_that_may_still_come_keeps_its_record_and_nothing_else() {
     let harness = Harness::new();
-    assert_eq!(close(asked_for(&harness, Stamp::of(&HostClock)), Patience::Long).await.unwrap(), Closed::MayCome);
+    assert_eq!(close(asked_for(&harness, Stamp::of(&HostClock)), Patience::Long).await.unwrap(), Closed::MayAppear);
     let records = Records::at(&harness.settings.runner.state_dir);
     assert_eq!(records.files(&Harness::id()).unwrap().len(), 2, "the record and the mark");
     // The job appears later, and another pass ends it.
@@ -211,14 +211,14 @@ async fn a_job_that_may_still_come_and_cannot_be_stopped_is_looked_for_later() {
     let session = asked_for(&harness, Stamp::of(&HostClock));
     let stop = Fault::new("stop", 1, When::Before, CloudErrorKind::Denied).forever();
     harness.memory.jobs.plan([stop]);
-    assert_eq!(close(session, Patience::Long).await.unwrap(), Closed::MayCome);
+    assert_eq!(close(session, Patience::Long).await.unwrap(), Closed::MayAppear);
     assert!(harness.attach().unwrap().state.creation() == Creation::Requested);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_job_that_has_not_come_for_long_is_forgotten() {
     let harness = Harness::new();
-    let requested = Stamp::of_day(std::time::SystemTime::now() - COMES_WITHIN - Duration::from_secs(1));
+    let requested = Stamp::of_day(std::time::SystemTime::now() - APPEARS_WITHIN - Duration::from_secs(1));
     assert_eq!(close(asked_for(&harness, requested), Patience::Long).await.unwrap(), Closed::Whole);
     assert!(Records::at(&harness.settings.runner.state_dir).sessions().unwrap().is_empty());
 }

@@ -181,7 +181,7 @@ async fn run_script(
     }
     let inputs = JobInputs { job, env: &context.env, cancel: &context.cancellation };
     if let Err(error) = replace::resume(session, inputs).await {
-        take_back(session, run).await;
+        cancel_script(session, run).await;
         return Err(error);
     }
     loop {
@@ -195,23 +195,23 @@ async fn run_script(
                 Ok(Replaced::No) => {}
                 Err(error) => {
                     // The script never began.
-                    take_back(session, run).await;
+                    cancel_script(session, run).await;
                     session.apply(SessionEvent::RunOver)?;
                     return Err(error);
                 }
             }
         }
         if matches!(conclusion, Err(_) | Ok(Conclusion::Lost { .. })) {
-            take_back(session, run).await;
+            cancel_script(session, run).await;
         }
         return conclusion;
     }
 }
 
 /// Cancels a script that this stage gave up, so that it does not begin or go on in the container.
-async fn take_back(session: &mut Session<'_>, run: u32) {
+async fn cancel_script(session: &mut Session<'_>, run: u32) {
     if let Err(error) = session.order(&Order::Cancel { run }).await {
-        tracing::warn!(error = format!("{error:#}"), "failed to take the script back");
+        tracing::warn!(error = format!("{error:#}"), "failed to cancel the script");
     }
 }
 

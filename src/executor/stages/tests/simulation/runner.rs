@@ -15,9 +15,9 @@ use super::{Trail, Verdict};
 use crate::base::failure::{Kind, kind_of, render};
 use crate::cloud::ObjectStore as _;
 use crate::cloud::testing::Memory;
-use crate::session::age::Stamp;
 use crate::session::close::{self, Patience};
-use crate::session::{Session, delivery, left_over, spec};
+use crate::session::stamp::Stamp;
+use crate::session::{Session, agent_delivery, left_over, spec};
 use crate::stages::tests::StageHarness;
 use crate::stages::{cleanup, prepare, run};
 use crate::ui::Printer;
@@ -108,7 +108,7 @@ async fn harness(plan: &Plan) -> StageHarness {
     let note = settings.runner.state_dir.join("agent.json");
     if AGENT.get().is_none() {
         let objects = Memory::new().objects;
-        delivery::deliver_until(&*objects, &settings, Instant::now() + LONGEST).await.unwrap();
+        agent_delivery::deliver_until(&*objects, &settings, Instant::now() + LONGEST).await.unwrap();
         drop(AGENT.set((std::fs::read(&note).unwrap(), objects.keys())));
     }
     let (text, keys) = AGENT.get().unwrap();

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::logs::budget::{Grant, ReadBudget};
 use crate::logs::chance;
-use crate::session::age::Stamp;
+use crate::session::stamp::Stamp;
 
 /// Highest rate of one host, in requests a second; a new host begins at half of it. AWS does not publish its own limit.
 const CEILING: f64 = 4.0;
@@ -31,7 +31,7 @@ struct Shared {
 
 /// The rate limit of one host.
 #[derive(Debug, Clone)]
-pub(super) struct Turns {
+pub(super) struct CreateRate {
     path: PathBuf,
     boot: String,
     /// Time since boot when this was made.
@@ -39,7 +39,7 @@ pub(super) struct Turns {
     made: Instant,
 }
 
-impl Turns {
+impl CreateRate {
     pub(super) fn of(state_dir: &Path, stamp: &Stamp) -> Self {
         let (boot, uptime) = stamp.since_boot();
         Self { path: state_dir.join("create.json"), boot: boot.to_owned(), uptime, made: Instant::now() }
@@ -61,7 +61,7 @@ impl Turns {
                 Ok(None) => return true,
                 Ok(Some(wait)) => wait.clamp(POLL, LONGEST_PAUSE).mul_f64(1.0 + chance() / 2.0),
                 Err(error) => {
-                    tracing::debug!(%error, path = %self.path.display(), "failed to take turns");
+                    tracing::debug!(%error, path = %self.path.display(), "failed to lock the file of the request rate");
                     return true;
                 }
             };
@@ -78,7 +78,7 @@ impl Turns {
         let told =
             self.with(|budget| if is_throttled { budget.throttled(now, chance()) } else { budget.succeeded(now) });
         if let Err(error) = told.await {
-            tracing::debug!(%error, path = %self.path.display(), "failed to write down how fast training jobs are created");
+            tracing::debug!(%error, path = %self.path.display(), "failed to save the request rate");
         }
     }
 
@@ -120,38 +120,38 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lone_job_waits_for_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let turns = Turns::of(dir.path(), &Stamp::of(&HostClock));
+        let rate = CreateRate::of(dir.path(), &Stamp::of(&HostClock));
         let start = Instant::now();
-        assert!(turns.take(start + Duration::from_mins(1)).await);
+        assert!(rate.take(start + Duration::from_mins(1)).await);
         assert_eq!(start.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
     async fn drivers_that_begin_together_are_spread_and_yield_to_throttling() {
         let dir = tempfile::tempdir().unwrap();
-        let turns = Turns::of(dir.path(), &Stamp::of(&HostClock));
+        let rate = CreateRate::of(dir.path(), &Stamp::of(&HostClock));
         let start = Instant::now();
         let until = start + Duration::from_hours(1);
         for _ in 0..11 {
-            assert!(turns.clone().take(until).await);
-            turns.answered(false).await;
+            assert!(rate.clone().take(until).await);
+            rate.answered(false).await;
         }
         let quick = start.elapsed();
         assert!((Duration::from_millis(2500)..Duration::from_secs(10)).contains(&quick), "{quick:?}");
         for _ in 0..4 {
-            turns.answered(true).await;
-            assert!(turns.take(until).await);
+            rate.answered(true).await;
+            assert!(rate.take(until).await);
         }
         let slow = Instant::now();
-        assert!(turns.take(until).await);
+        assert!(rate.take(until).await);
         assert!(slow.elapsed() >= Duration::from_secs(1), "{:?}", slow.elapsed());
-        assert!(!turns.take(Instant::now() + POLL).await, "no turn comes so soon");
+        assert!(!rate.take(Instant::now() + POLL).await, "no turn comes so soon");
     }
 
     #[tokio::test(start_paused = true)]
     async fn without_the_file_a_driver_goes_on() {
-        let turns = Turns::of(Path::new("/proc/no-such-folder"), &Stamp::of(&HostClock));
-        assert!(turns.take(Instant::now() + Duration::from_secs(1)).await);
-        turns.answered(true).await;
+        let rate = CreateRate::of(Path::new("/proc/no-such-folder"), &Stamp::of(&HostClock));
+        assert!(rate.take(Instant::now() + Duration::from_secs(1)).await);
+        rate.answered(true).await;
     }
 }
