@@ -221,7 +221,7 @@ async fn end_all(session: &mut Session<'_>, patience: Patience) -> anyhow::Resul
                 // A job with a higher number is requested only after this one has ended.
                 session.state.apply(SessionEvent::JobRefused);
             }
-            JobEnd::Absent if session.state.incarnation() > 1 => return Ok(JobEnd::Ended),
+            JobEnd::Absent if session.state.job_number() > 1 => return Ok(JobEnd::Ended),
             job => return Ok(job),
         }
     }

@@ -46,7 +46,7 @@ pub(super) fn keep(session: &mut Session<'_>) -> anyhow::Result<()> {
 /// Removes the log reader's files of the session.
 pub(super) fn forget_log(session: &Session<'_>) -> anyhow::Result<()> {
     let state_dir = &session.settings.runner.state_dir;
-    let read = (1..=session.state.incarnation())
+    let read = (1..=session.state.job_number())
         .map(|number| logs::forget(state_dir, &spec::job_name(&session.id, number)))
         .collect::<Result<Vec<_>, _>>();
     read.map(drop)

@@ -133,7 +133,7 @@ impl<'a> Session<'a> {
 
     /// The name of the current training job.
     pub fn job_name(&self) -> String {
-        spec::job_name(&self.id, self.state.incarnation())
+        spec::job_name(&self.id, self.state.job_number())
     }
 
     /// Prints the summary of a transfer, and warns of each path that it left out.

@@ -83,7 +83,7 @@ pub async fn replace(session: &mut Session<'_>, inputs: JobInputs<'_>) -> anyhow
 
 /// Completes a creation that a killed process of this stage began.
 pub async fn resume(session: &mut Session<'_>, inputs: JobInputs<'_>) -> anyhow::Result<()> {
-    if session.state.creation() != Creation::Requested || session.state.incarnation() < 2 {
+    if session.state.creation() != Creation::Requested || session.state.job_number() < 2 {
         return Ok(());
     }
     let types = session.state.types();

@@ -333,7 +333,7 @@ impl SessionState {
     }
 
     /// Number of the current training job in the session, from 1: each has another container.
-    pub fn incarnation(&self) -> u32 {
+    pub fn job_number(&self) -> u32 {
         self.record.job_number.max(1)
     }
 

@@ -8,23 +8,11 @@ use super::{Source, sources};
 
 /// Type names with more than one meaning: the modules that define them (a module twice when it has two), and why each may keep
 /// the name. An entry that is no longer needed comes off this list.
-const SHARED_NAMES: &[(&str, &[&str], &str)] = &[
-    ("Aws", &["aws", "executor::config"], "the adapter; the section `[aws]` of the operator's file"),
-    ("Caller", &["emulator", "executor::stages"], "to be renamed"),
-    ("Job", &["emulator", "executor::config"], "the emulated training job; the section `[job]` of the operator's file"),
-    ("Kind", &["executor::base", "executor::workspace"], "to be renamed"),
-    (
-        "Limits",
-        &["executor::config", "executor::workspace"],
-        "the section `[limits]` of the operator's file; the limits of received files",
-    ),
-    ("LogEvent", &["emulator", "executor::cloud"], "an event of CloudWatch Logs, in two packages that share no code"),
-    ("Logs", &["emulator", "executor::cloud"], "the emulated service; the fake of the same service for unit tests"),
-    ("Place", &["executor::operate", "executor::workspace"], "to be renamed"),
-    ("Progress", &["executor::ui", "executor::workspace"], "to be renamed"),
-    ("Shared", &["emulator", "executor::workspace"], "to be renamed"),
-    ("Verdict", &["executor::cloud", "executor::workspace"], "to be renamed"),
-];
+const SHARED_NAMES: &[(&str, &[&str], &str)] = &[(
+    "LogEvent",
+    &["emulator", "executor::cloud"],
+    "an event of CloudWatch Logs, in two packages that share no code",
+)];
 
 /// The module that a file of `src` belongs to: its package, and within the executor the folder too.
 fn module(source: &Source) -> String {

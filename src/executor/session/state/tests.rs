@@ -266,14 +266,14 @@ fn each_state_of_a_training_job_follows_from_an_event() {
     assert!(state.is_unused() && state.creation() == Creation::None);
     let requested = SessionEvent::JobRequested { instance_type: "ml.a.b", types_left: &types, at: &at, created: 7 };
     state.apply(requested);
-    assert_eq!((state.creation(), state.incarnation()), (Creation::Requested, 1));
+    assert_eq!((state.creation(), state.job_number()), (Creation::Requested, 1));
     assert_eq!(state.types(), ["ml.a.b", "ml.c.d"]);
     state.apply(SessionEvent::JobCreated("arn"));
     assert_eq!(state.creation(), Creation::Created("arn"));
     state.apply(SessionEvent::AgentsEnded);
     assert!(state.all_left());
     state.apply(SessionEvent::ContainerRenewed);
-    assert!(!state.all_left() && state.incarnation() == 2, "the next container has the nodes anew");
+    assert!(!state.all_left() && state.job_number() == 2, "the next container has the nodes anew");
     state.apply(requested);
     state.apply(SessionEvent::JobRefused);
     assert!(state.creation() == Creation::None && !state.is_unused());
