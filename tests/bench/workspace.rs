@@ -18,7 +18,8 @@ use executor::cloud::{Access, Connect as _, MOST_BYTES, ObjectStore};
 use executor::protocol::keys::TransferKeys;
 use executor::protocol::project::{Selection, Trees};
 use executor::workspace::{
-    AllSent, Bounds, Destination, Limits, Progress, Snapshot, Summary, apply_changes, receive, send, send_changes,
+    AllSent, Bounds, Destination, Snapshot, Summary, TransferLimits, TransferProgress, apply_changes, receive, send,
+    send_changes,
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
@@ -180,7 +181,7 @@ impl Transfer {
     async fn receive(&self) -> anyhow::Result<Figures> {
         let store = self.place.store().await?;
         let (route, trees) = (self.place.route(), self.trees());
-        let progress = Arc::<Progress>::default();
+        let progress = Arc::<TransferProgress>::default();
         measure(async { Ok(receive(&*store, &route, &trees, &progress).await?.1) }).await
     }
 
@@ -193,7 +194,8 @@ impl Transfer {
 
     async fn apply(&self) -> anyhow::Result<Figures> {
         let store = self.place.store().await?;
-        let (route, trees, limits, progress) = (self.place.route(), self.trees(), Limits::default(), Arc::default());
+        let (route, trees, limits, progress) =
+            (self.place.route(), self.trees(), TransferLimits::default(), Arc::default());
         // Not told: the sender may still be at work.
         let sent = AllSent::default();
         let selection = Selection { everything: true, ..Selection::default() };

@@ -89,16 +89,16 @@ fn true_frames(data: &[u8]) {
             3 => line.get(..line.len() / 2).unwrap_or_default().to_owned(),
             _ => line.to_owned(),
         };
-        got_others += beside(decoder.push_message(&message));
+        got_others += foreign_lines(decoder.push_message(&message));
         got.extend(decoder.take());
         assert!(output.starts_with(&got), "what came out is not the beginning of the output");
     }
     for line in &lines {
-        got_others += beside(decoder.push_message(line));
+        got_others += foreign_lines(decoder.push_message(line));
     }
     // What the limit refused is asked for again.
     for line in &lines {
-        got_others += beside(decoder.push_message(line));
+        got_others += foreign_lines(decoder.push_message(line));
     }
     got.extend(decoder.take());
     assert_eq!(got, output);
@@ -107,7 +107,7 @@ fn true_frames(data: &[u8]) {
     decoder.finish().expect("the output is whole");
 }
 
-fn beside(lines: Vec<Line>) -> usize {
+fn foreign_lines(lines: Vec<Line>) -> usize {
     lines.into_iter().filter(|line| matches!(line, Line::Foreign(_))).count()
 }
 

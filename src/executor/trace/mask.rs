@@ -14,14 +14,14 @@
 //! more. The number of prefixes is not limited. The masker keeps only the beginning of a possible match, shorter than the longest
 //! value.
 
+mod masked_bytes;
 mod scan;
 mod search;
-mod segment;
 pub mod url;
 
+use masked_bytes::MaskedBytes;
 use scan::Scanner;
 use search::{Search, SearchKind};
-use segment::Segment;
 
 /// Replacement of a secret.
 pub const MASK: &[u8] = b"[MASKED]";
@@ -111,22 +111,22 @@ impl Masker {
     }
 
     fn run(&mut self, bytes: &[u8], is_end: bool, out: &mut Vec<u8>) {
-        let mut segment = Segment { bytes: bytes.to_vec(), masks: Vec::new() };
+        let mut masked = MaskedBytes { bytes: bytes.to_vec(), masks: Vec::new() };
         for level in &mut self.levels {
-            let mut next = Segment { bytes: Vec::with_capacity(segment.bytes.len()), masks: Vec::new() };
-            level.pass(&segment, &mut next);
+            let mut next = MaskedBytes { bytes: Vec::with_capacity(masked.bytes.len()), masks: Vec::new() };
+            level.pass(&masked, &mut next);
             if is_end {
                 level.finish(&mut next);
             }
-            segment = next;
+            masked = next;
         }
         let mut from = 0;
-        for at in segment.masks {
-            out.extend_from_slice(&segment.bytes[from..at]);
+        for at in masked.masks {
+            out.extend_from_slice(&masked.bytes[from..at]);
             out.extend_from_slice(MASK);
             from = at;
         }
-        out.extend_from_slice(&segment.bytes[from..]);
+        out.extend_from_slice(&masked.bytes[from..]);
     }
 }
 
@@ -138,7 +138,7 @@ impl std::fmt::Debug for Masker {
 }
 
 impl Level {
-    fn pass(&mut self, input: &Segment, output: &mut Segment) {
+    fn pass(&mut self, input: &MaskedBytes, output: &mut MaskedBytes) {
         let mut from = 0;
         for &at in &input.masks {
             self.read(&input.bytes[from..at], output);
@@ -151,14 +151,14 @@ impl Level {
         self.read(&input.bytes[from..], output);
     }
 
-    fn read(&mut self, bytes: &[u8], output: &mut Segment) {
+    fn read(&mut self, bytes: &[u8], output: &mut MaskedBytes) {
         match self {
             Level::Search(search) => search.read(bytes, output),
             Level::Url(parameters) => parameters.read(bytes, output),
         }
     }
 
-    fn finish(&mut self, output: &mut Segment) {
+    fn finish(&mut self, output: &mut MaskedBytes) {
         match self {
             Level::Search(search) => search.finish(output),
             Level::Url(parameters) => parameters.finish(output),

@@ -1,4 +1,4 @@
-//! A tree as it is listed, for a selection to search.
+//! Lists a tree and converts it to the view that a selection searches.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -13,8 +13,8 @@ use crate::workspace::select::{Effort, Node, TreeView};
 use crate::workspace::tree::{FileStat, Root, Scope, Walker};
 
 impl Selection {
-    /// The paths of `project` (an absolute directory) that the selection wants as things are now, relative to it, sorted.
-    /// Never any in a `.git`. Fails when the directory cannot be read.
+    /// The paths in `project` (an absolute directory) that the selection matches now, relative to it, sorted. Excludes everything in a
+    /// `.git`. Fails when the directory cannot be read.
     pub fn list(&self, project: &Path) -> anyhow::Result<Vec<PathBuf>> {
         let Some(root) = Root::open(project)? else { return Ok(Vec::new()) };
         let (mut warnings, stop) = (Warnings::default(), Stop::default());
@@ -25,7 +25,7 @@ impl Selection {
     }
 }
 
-/// The tree as it was listed.
+/// The view of a listed tree.
 pub(crate) fn view<'a>(project: &[u8], listed: &'a [(Entry, FileStat)]) -> TreeView<'a> {
     TreeView::new(project, listed.iter().map(|(entry, _)| (entry.path.as_slice(), node(entry))))
 }

@@ -1,11 +1,10 @@
-//! The workspace: the project directory on its way to the training container, and what later stages read on its way back.
+//! Transfers the project directory to the training container, and the files that later stages read back to the host.
 //!
-//! The interface says *what* moves; how (content-defined chunks in packs, and a manifest in parts, see
-//! `docs/WIRE-FORMATS.md`) is private. On the way up everything travels as it is. On the way back nothing a container says is trusted: the host
-//! checks all of it before it changes anything, writes through no link, and never writes into `.git`. This module
-//! knows no session, no job and no AWS.
+//! The format (content-defined chunks in packs, a manifest in parts, see `docs/WIRE-FORMATS.md`) is private to this module. To the
+//! container everything is sent as it is. On the way back the container is not trusted: the host checks all of it before it changes
+//! anything, writes through no link, and never writes into `.git`. This module knows no sessions, jobs or AWS.
 //!
-//! The files beside the folders are small parts that several of them use.
+//! The files beside the folders are used by several of them.
 
 mod listing;
 mod manifest;

@@ -1,11 +1,11 @@
-//! Paths of a transfer, as bytes: taken apart, put together, and judged by their names alone. No I/O.
+//! Functions on paths as bytes: splitting, joining, and checks by name only. No I/O.
 
-/// Longest relative path that travels, in bytes. The kernel takes 4096 per call, but deeper trees can be made.
+/// Longest relative path of a transfer, in bytes. The kernel accepts 4096 per call, but deeper trees can exist.
 pub(crate) const LONGEST_PATH: usize = 16 * 1024;
-/// Most directories above an entry that comes back: what a container makes up must not cost the host much.
+/// Most directories above an entry of the results: a container must not be able to cost the host much.
 pub(crate) const DEEPEST: usize = 256;
 
-/// The path for a message: control characters and invalid UTF-8 made visible, in backticks.
+/// Formats the path for a message, in backticks, with control characters and invalid UTF-8 escaped.
 pub(crate) fn shown(path: &[u8]) -> String {
     if path.is_empty() {
         return "the directory itself".to_owned();
@@ -27,7 +27,7 @@ pub(crate) fn shown(path: &[u8]) -> String {
     text
 }
 
-/// The directory that holds `path` (empty: the tree itself) and the last component.
+/// Splits `path` into its directory (empty: the tree itself) and its last component.
 pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|&byte| byte == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),
@@ -35,7 +35,7 @@ pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Every directory above `path` inside its tree, nearest the root first, without the tree itself.
+/// The directories above `path` inside its tree, from the top, without the tree itself.
 pub(crate) fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..at])
 }
@@ -44,7 +44,7 @@ pub(crate) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
 }
 
-/// Why `path` is no plain relative path, if it is none.
+/// Returns the reason why `path` is not a plain relative path, if it is not.
 pub(crate) fn malformed(path: &[u8]) -> Option<&'static str> {
     if path.is_empty() {
         return Some("its name is empty");
@@ -65,13 +65,13 @@ pub(crate) fn malformed(path: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// True when a component is `.git`, or would be on a file system that folds case, ignores code points or shortens names.
+/// True when a component is `.git`, or is treated as `.git` by a file system that folds case, ignores code points or shortens names.
 pub(crate) fn enters_git(path: &[u8]) -> bool {
     path.split(|&byte| byte == b'/' || byte == b'\\').any(is_git)
 }
 
-/// In a `.git`, and neither an object nor an index: configuration, hooks and references may hold the job's credentials. A
-/// submodule may be called as it likes, so an object is known by its own name.
+/// True for a file in a `.git` that is neither an object nor an index: configuration, hooks and references may contain the job's
+/// credentials. Submodules may have any name, so objects are recognized by their own names.
 pub(crate) fn is_private_of_git(path: &[u8]) -> bool {
     let names: Vec<&[u8]> = path.split(|&byte| byte == b'/').skip_while(|name| !is_git(name)).skip(1).collect();
     let is_hex =
@@ -88,7 +88,7 @@ pub(crate) fn is_private_of_git(path: &[u8]) -> bool {
 }
 
 fn is_git(component: &[u8]) -> bool {
-    // HFS+ ignores these when it compares names; invalid UTF-8 cannot be ignored and stays.
+    // HFS+ ignores these code points when it compares names; invalid UTF-8 stays.
     let mut name = Vec::with_capacity(component.len());
     for chunk in component.utf8_chunks() {
         for character in chunk.valid().chars().filter(|&character| !is_ignorable(character)) {
@@ -96,7 +96,7 @@ fn is_git(component: &[u8]) -> bool {
         }
         name.extend_from_slice(chunk.invalid());
     }
-    // NTFS: a stream name follows a colon, trailing dots and spaces are dropped.
+    // NTFS: the text after a colon is a stream name; trailing dots and spaces are ignored.
     let name = name.split(|&byte| byte == b':').next().unwrap_or(&[]);
     let end = name.iter().rposition(|byte| !matches!(byte, b'.' | b' ')).map_or(0, |at| at + 1);
     let name = name[..end].to_ascii_lowercase();

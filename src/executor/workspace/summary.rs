@@ -1,28 +1,28 @@
-//! What a transfer did, in one line.
+//! The result of a transfer, and its text in one line.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::workspace::manifest::{Entry, EntryKind};
 
-/// What one transfer did.
+/// The result of a transfer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Files and links.
     pub files: u64,
-    /// Deletions, on the way back.
+    /// Deletions; only for results.
     pub deleted: u64,
     /// Bytes of content.
     pub bytes: u64,
-    /// Bytes that went through the object store.
+    /// Bytes sent to or received from the object store.
     pub sent: u64,
     pub elapsed: Duration,
-    /// What did not travel, and why; a line each, safe to print, at most 101 lines.
+    /// Files that were not transferred, and the reasons; safe to print, at most 101 lines.
     pub warnings: Vec<String>,
 }
 
 impl Summary {
-    /// Counts what one entry adds, content aside.
+    /// Counts an entry, without its content.
     pub(crate) fn count(&mut self, entry: &Entry) {
         match entry.kind {
             EntryKind::File | EntryKind::Link => self.files += 1,

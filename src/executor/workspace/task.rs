@@ -1,4 +1,4 @@
-//! The work of a transfer: how far it is, on which threads it runs, how it is stopped, and which calls are tried again.
+//! Tools of a running transfer: progress, threads, cancellation and retries.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,10 +8,10 @@ use anyhow::Context as _;
 
 use crate::cloud::CloudError;
 
-/// How far a transfer is, for whoever shows it meanwhile.
+/// The progress of a transfer, for display.
 #[derive(Debug, Default)]
 pub struct TransferProgress {
-    /// Threads that write.
+    /// Number of writing threads.
     busy: AtomicU64,
     has_arrived: AtomicBool,
     total: AtomicU64,
@@ -20,14 +20,14 @@ pub struct TransferProgress {
 }
 
 impl TransferProgress {
-    /// Until nothing of a transfer that nobody waits for any more is written: its threads end at their next look.
+    /// Waits until the threads of an abandoned transfer have stopped writing: each ends at its next check.
     pub async fn at_rest(&self) {
         while self.busy.load(Ordering::Acquire) > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// All of it was received; what is left is to apply it, and that is better not ended.
+    /// True when everything was received and is being applied, which should not be interrupted.
     pub fn has_arrived(&self) -> bool {
         self.has_arrived.load(Ordering::Acquire)
     }
@@ -36,7 +36,7 @@ impl TransferProgress {
         self.has_arrived.store(true, Ordering::Release);
     }
 
-    /// A thread writes until the value is dropped.
+    /// Counts a writing thread until the value is dropped.
     pub(crate) fn busy(self: &Arc<Self>) -> Busy {
         self.busy.fetch_add(1, Ordering::AcqRel);
         Busy(self.clone())
@@ -54,17 +54,17 @@ impl TransferProgress {
         self.transferred.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Bytes of content that are known of.
+    /// Bytes of content found so far.
     pub fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Bytes of content that have travelled, or did not need to.
+    /// Bytes of content that were transferred or did not need to be.
     pub fn content(&self) -> u64 {
         self.content.load(Ordering::Relaxed)
     }
 
-    /// Bytes that went through the object store.
+    /// Bytes sent to or received from the object store.
     pub fn transferred(&self) -> u64 {
         self.transferred.load(Ordering::Relaxed)
     }
@@ -78,7 +78,7 @@ impl Drop for Busy {
     }
 }
 
-/// Tells work on another thread that nobody waits for it any more.
+/// Stops work on another thread when its result is no longer needed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stop(Arc<AtomicBool>);
 
@@ -101,7 +101,7 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// Runs work that keeps a processor or a disk busy. When the caller stops waiting, the work ends at its next check.
+/// Runs blocking work on its own thread. If the future is dropped, the work ends at its next check.
 pub(crate) async fn on_thread<T: Send + 'static>(
     work: impl FnOnce(&Stop) -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {

@@ -1,4 +1,4 @@
-//! The way up and the way back, against plain pictures of the trees.
+//! Tests of both directions of a transfer; compares the trees with plain snapshots.
 
 mod asked;
 mod deeds;
@@ -29,7 +29,7 @@ use crate::cloud::{CloudError, ObjectStore};
 use crate::protocol::keys::TransferKeys;
 use crate::protocol::project::{Rule, Selection, Trees};
 
-/// A host, a container and the store between them. Both sides have the trees in places of their own.
+/// A host, a container and the store between them. The trees have different paths on the two sides.
 struct World {
     folder: tempfile::TempDir,
     store: Arc<MemoryObjects>,
@@ -254,7 +254,7 @@ fn a_socket_stays_behind_with_a_warning() {
     assert_eq!(summary.files, 0);
 }
 
-/// Ends the writer when the test ends, a failed assertion included.
+/// Ends the writer when the test ends, also by a failed assertion.
 struct StopWriting<'a>(&'a AtomicBool);
 
 impl Drop for StopWriting<'_> {
@@ -278,7 +278,7 @@ fn a_file_that_keeps_changing_is_named_on_the_way_up_and_kept_on_the_way_back() 
         }
     };
     let deadline = Instant::now() + Duration::from_mins(1);
-    // Whether a read meets the writer is up to the scheduler, so it is tried until it does.
+    // The scheduler decides whether a read overlaps a write, so this repeats until it does.
     let until = |mut seen: Box<dyn FnMut() -> bool + '_>| {
         let _end = StopWriting(&writing);
         while !seen() {
@@ -347,7 +347,7 @@ fn closed_directories_of_the_host_are_opened_and_closed_again() {
     }
     world.down(&snapshot, &everything());
     let mut expected = picture(container);
-    // What came back is open for its owner, who has to clean it up.
+    // Results get the owner's permissions, so that the runner can clean them up.
     expected.get_mut(OsStr::new("mod/pkg")).unwrap().mode |= 0o700;
     assert_eq!(picture(host), expected);
     for path in ["mod", "mod/pkg"] {
@@ -484,7 +484,7 @@ fn what_is_gone_is_looked_for_where_it_was() {
     symlink("runs/1", host.join("latest")).unwrap();
     let snapshot = world.up();
     let container = &world.container.project;
-    // Through the link that is the same still, below what is a link now, and one that no path speaks of.
+    // Through an unchanged link, below a new link, and outside all paths of the job.
     fs::remove_file(container.join("runs/1/m")).unwrap();
     fs::remove_dir_all(container.join("d")).unwrap();
     symlink("e", container.join("d")).unwrap();

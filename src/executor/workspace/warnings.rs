@@ -1,31 +1,31 @@
-//! What a transfer tells people: lines, not endlessly many. What was left out is told by its kind, with a count and the first examples.
+//! The warnings of a transfer, limited in number. Files that are left out are grouped by reason, with a count and the first examples.
 
 use std::collections::BTreeMap;
 
 use super::path::shown;
 
-/// Why something does not travel.
+/// Why an entry is not transferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum LeftOut {
-    /// The job asks for no such file.
+    /// No path of the job matches it.
     Unasked,
     Special,
     /// `.git` of a repository below the project.
     NestedRepository,
-    /// A name that some file system takes for `.git`.
+    /// A name that some file systems treat as `.git`.
     GitName,
     TooDeep,
     OutsideLink,
-    /// `..` after a name may lead out, for the name may be a link.
+    /// A link with `..` after a name: the name may itself be a link, so the target may be outside.
     DotsLink,
-    /// A link out of the project that a path of the job goes through.
+    /// A link out of the project on the way of a job's path.
     FollowedLink,
     GitLink,
     UnusableLink,
 }
 
 impl LeftOut {
-    /// For one and for several.
+    /// Singular and plural.
     fn noun(self) -> [&'static str; 2] {
         match self {
             LeftOut::Unasked => ["entry that the job does not ask for", "entries that the job does not ask for"],
@@ -85,7 +85,7 @@ fn listed(examples: &[String], count: u64) -> String {
     if more > 0 { format!("{examples} and {more} more") } else { examples }
 }
 
-/// Lines for people, not endlessly many.
+/// The collected warnings.
 #[derive(Debug, Default)]
 pub(crate) struct Warnings {
     lines: Vec<String>,
@@ -96,7 +96,7 @@ pub(crate) struct Warnings {
 impl Warnings {
     pub(crate) const MOST: usize = 100;
     const EXAMPLES: usize = 3;
-    /// Most characters of a path that is an example.
+    /// Longest path of an example, in characters.
     const EXAMPLE: usize = 200;
 
     pub(crate) fn add(&mut self, line: String) {

@@ -205,7 +205,7 @@ struct Line {
     visible: u64,
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Default)]
 struct Outcome {
     /// How often each event was delivered.

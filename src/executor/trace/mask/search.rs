@@ -1,6 +1,6 @@
 //! Searches for one value, or for the prefix of a token, with the Knuth-Morris-Pratt algorithm: each byte is read once.
 
-use super::segment::Segment;
+use super::masked_bytes::MaskedBytes;
 
 /// The search of one level.
 pub(super) struct Search {
@@ -48,12 +48,12 @@ impl Search {
     }
 
     /// Passes a mask of an earlier level: no match extends over it.
-    pub(super) fn pass_mask(&mut self, output: &mut Segment) {
+    pub(super) fn pass_mask(&mut self, output: &mut MaskedBytes) {
         self.release(output);
         output.masks.push(output.bytes.len());
     }
 
-    pub(super) fn finish(&mut self, output: &mut Segment) {
+    pub(super) fn finish(&mut self, output: &mut MaskedBytes) {
         self.release(output);
         self.close_token(output);
     }
@@ -62,7 +62,7 @@ impl Search {
         self.matched == 0 && self.token == Token::Outside
     }
 
-    pub(super) fn read(&mut self, mut bytes: &[u8], output: &mut Segment) {
+    pub(super) fn read(&mut self, mut bytes: &[u8], output: &mut MaskedBytes) {
         while !bytes.is_empty() {
             if self.token != Token::Outside {
                 bytes = self.hide_token(bytes, output);
@@ -98,7 +98,7 @@ impl Search {
     }
 
     /// Drops the bytes of a token; returns the bytes after it.
-    fn hide_token<'a>(&mut self, bytes: &'a [u8], output: &mut Segment) -> &'a [u8] {
+    fn hide_token<'a>(&mut self, bytes: &'a [u8], output: &mut MaskedBytes) -> &'a [u8] {
         let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._=".contains(byte);
         let (hidden, rest) = bytes.split_at(bytes.iter().take_while(|byte| is_part(byte)).count());
         if !hidden.is_empty() {
@@ -111,7 +111,7 @@ impl Search {
     }
 
     /// Ends a token: writes its mask.
-    fn close_token(&mut self, output: &mut Segment) {
+    fn close_token(&mut self, output: &mut MaskedBytes) {
         if self.token == Token::Hidden {
             output.masks.push(output.bytes.len());
         }
@@ -119,7 +119,7 @@ impl Search {
     }
 
     /// Writes the bytes of an incomplete match.
-    fn release(&mut self, output: &mut Segment) {
+    fn release(&mut self, output: &mut MaskedBytes) {
         output.bytes.extend_from_slice(&self.value[..self.matched]);
         self.matched = 0;
     }

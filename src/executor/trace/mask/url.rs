@@ -3,7 +3,7 @@
 //! A parameter begins with `?` or `&` anywhere in the output; its name ends with `=`, its value with `?`, `&`, white space or a
 //! control character. An empty value is masked too.
 
-use super::segment::Segment;
+use super::masked_bytes::MaskedBytes;
 
 /// First characters of a parameter.
 pub(super) const BEGINNINGS: [u8; 2] = *b"?&";
@@ -32,7 +32,7 @@ enum State {
 }
 
 impl Parameters {
-    pub(super) fn read(&mut self, bytes: &[u8], output: &mut Segment) {
+    pub(super) fn read(&mut self, bytes: &[u8], output: &mut MaskedBytes) {
         for &byte in bytes {
             match &mut self.state {
                 State::Value(cut) => {
@@ -51,7 +51,7 @@ impl Parameters {
     }
 
     /// Passes a mask of an earlier level: it may be part of a value, never of a name.
-    pub(super) fn pass_mask(&mut self, output: &mut Segment) {
+    pub(super) fn pass_mask(&mut self, output: &mut MaskedBytes) {
         if let State::Value(cut) = &mut self.state {
             cut.clear();
         } else {
@@ -60,7 +60,7 @@ impl Parameters {
         }
     }
 
-    pub(super) fn finish(&mut self, output: &mut Segment) {
+    pub(super) fn finish(&mut self, output: &mut MaskedBytes) {
         if let State::Value(_) = std::mem::take(&mut self.state) {
             output.masks.push(output.bytes.len());
         }
@@ -71,7 +71,7 @@ impl Parameters {
     }
 
     /// Writes a byte that is not part of a value.
-    fn show(&mut self, byte: u8, output: &mut Segment) {
+    fn show(&mut self, byte: u8, output: &mut MaskedBytes) {
         output.bytes.push(byte);
         if BEGINNINGS.contains(&byte) {
             self.state = State::Name(Vec::new());

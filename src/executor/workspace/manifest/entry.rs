@@ -1,6 +1,4 @@
-//! What travels, one entry at a time: a path in one of the two trees, its kind and its attributes.
-//!
-//! Names are bytes, as the kernel has them. No I/O.
+//! The entry of a transfer: a path in one of the two trees, with its kind and attributes. Names are bytes, as in the kernel. No I/O.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,15 +9,15 @@ pub(crate) enum Tree {
     Tmp,
 }
 
-/// What an entry is. Sockets, FIFOs and devices never travel.
+/// The kind of an entry. Sockets, FIFOs and devices are never transferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum EntryKind {
     Directory,
     File,
     Link,
-    /// The path was there when the workspace arrived and is gone now.
+    /// The path existed when the workspace was received and is gone now.
     Deleted,
-    /// Anything else. No sender of ours tells of it.
+    /// Anything else; never sent by this program.
     Special,
 }
 
@@ -41,9 +39,9 @@ pub(crate) struct Entry {
     /// Permission bits, at most `0o7777`.
     pub(crate) mode: u32,
     pub(crate) mtime: Timestamp,
-    /// Bytes of a file's content.
+    /// Size of a file in bytes.
     pub(crate) size: u64,
-    /// Where a link points.
+    /// Target of a link.
     #[serde(with = "serde_bytes")]
     pub(crate) target: Vec<u8>,
 }

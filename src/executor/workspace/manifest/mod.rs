@@ -1,4 +1,4 @@
-//! The wire format of a transfer: entries, and the manifest that tells of them in parts. No I/O.
+//! The wire format of a transfer: entries, and the parts of the manifest that list them. No I/O.
 
 mod entry;
 mod part;

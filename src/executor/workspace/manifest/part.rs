@@ -1,8 +1,8 @@
-//! The manifest of a transfer, in parts: each tells of files whose content is stored already and where it is, so that a
-//! receiver can work while the sender does. Described in `docs/WIRE-FORMATS.md`.
+//! The parts of a transfer's manifest. Each lists files whose content is stored already, so a receiver can work while the sender
+//! does. Described in `docs/WIRE-FORMATS.md`.
 //!
-//! Parts are numbered from 0; the last one has an [`TransferEnd`]. Nothing here does I/O. [`ManifestPart::decode`] trusts nothing: what it
-//! returns refers to nothing that is not there, and asks for no more than its limits.
+//! Parts are numbered from 0; the last one has a [`TransferEnd`]. No I/O. [`ManifestPart::decode`] trusts nothing: all references of
+//! its result are valid, and all sizes are within the limits.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,17 +18,17 @@ use crate::workspace::store::{ChunkHash, LARGEST, Located, PackName, decompress,
 
 const MAGIC: [u8; 8] = *b"SMEXPRT2";
 const LEVEL: i32 = 1;
-/// Largest part, uncompressed: a sender's has less than 5 MiB.
+/// Largest accepted part, uncompressed; senders stay below 5 MiB.
 pub(crate) const PART_MOST: usize = 8 << 20;
-/// Most records: a sender's part has less than 44,000. A record of two bytes has a hundred in memory.
+/// Most accepted records of a part; senders stay below 44,000. A record of two bytes takes a hundred in memory.
 const RECORDS: usize = 1 << 16;
-/// Most chunks that records refer to, each as often as it is named: a sender's part has less than 100,000.
+/// Most accepted references to chunks in a part; senders stay below 100,000.
 const REFERENCES: usize = 1 << 18;
-/// Most warnings and the longest one, in bytes.
+/// Most warnings, and the length of the longest in bytes.
 const WARNINGS: usize = 101;
 const WARNING: usize = 20 << 10;
 
-/// One part. Its records refer to its chunks by their position here, chunks to blocks, blocks to packs.
+/// One part of the manifest. Records refer to chunks, chunks to blocks and blocks to packs, each by the position in this part.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ManifestPart {
     pub(crate) packs: Vec<PackName>,
@@ -39,7 +39,7 @@ pub(crate) struct ManifestPart {
     pub(crate) end: Option<TransferEnd>,
 }
 
-/// Where in which pack a block is, and its size: stored and as content.
+/// A block: its pack, its offset there, and its stored and uncompressed sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PartBlock {
     pub(crate) pack: u32,
@@ -48,7 +48,7 @@ pub(crate) struct PartBlock {
     pub(crate) raw: u32,
 }
 
-/// Where in which block's content a chunk is.
+/// A chunk: its block, and its offset in the block's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PartChunk {
     pub(crate) hash: ChunkHash,
@@ -61,30 +61,30 @@ pub(crate) struct PartChunk {
 pub(crate) enum Record<C = u32> {
     /// A directory, link or deletion.
     Entry(Entry),
-    /// A file, whole: its chunks in order.
+    /// A whole file: its chunks in order.
     File { entry: Entry, chunks: Vec<C> },
-    /// A large file begins. It has this number, counted from 0, and its entry's size, mode and time are those of its end.
+    /// Begins a large file with this number, counted from 0. Size, mode and time of the entry are those of its end.
     Begin { file: u32, entry: Entry },
-    /// Chunks of it from `offset` on. What no chunk covers is zeros.
+    /// Chunks of a large file from `offset` on. Bytes that no chunk covers are zeros.
     Data { file: u32, offset: u64, chunks: Vec<C> },
-    /// It is complete.
+    /// A large file is complete.
     End { file: u32, size: u64, mode: u32, mtime: Timestamp },
-    /// It changed while it was read: all of its content so far is void and comes again.
+    /// A large file changed while it was read: all its content so far is void and is sent again.
     Void { file: u32 },
-    /// It vanished while it was read: there is no such file.
+    /// A large file vanished while it was read: there is no such file.
     Gone { file: u32 },
 }
 
 /// The end of the transfer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TransferEnd {
-    /// What the sender wants people to know.
+    /// The sender's warnings.
     #[serde(deserialize_with = "at_most::<_, _, WARNINGS>")]
     pub(crate) warnings: Vec<String>,
 }
 
 impl<C> Record<C> {
-    /// The same with its chunks told in another way.
+    /// Converts the references to chunks.
     pub(crate) fn with_chunks<D>(self, tell: impl FnMut(C) -> anyhow::Result<D>) -> anyhow::Result<Record<D>> {
         Ok(match self {
             Self::Entry(entry) => Record::Entry(entry),
@@ -109,7 +109,7 @@ impl<C> Record<C> {
     }
 }
 
-/// Reads at most so many, and no more than that into memory.
+/// Deserializes at most `MOST` items, so that a lie about their number costs no memory.
 fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(items: D) -> Result<Vec<T>, D::Error> {
     struct AtMost<T, const MOST: usize>(PhantomData<T>);
 
@@ -146,7 +146,7 @@ impl ManifestPart {
 
     pub(crate) fn decode(encoded: &[u8]) -> anyhow::Result<Self> {
         let (magic, rest) = encoded.split_at_checked(MAGIC.len()).context(DAMAGED)?;
-        ensure!(magic == MAGIC, "this is no manifest that this version of the program reads");
+        ensure!(magic == MAGIC, "this version of the program cannot read this manifest");
         let (hash, compressed) = rest.split_at_checked(32).context(DAMAGED)?;
         let plain = decompress(compressed, PART_MOST).context(DAMAGED)?;
         ensure!(blake3::hash(&plain).as_bytes() == hash, DAMAGED);
@@ -196,7 +196,7 @@ impl ManifestPart {
         Ok(())
     }
 
-    /// Bytes of these chunks together.
+    /// Total length of these chunks.
     pub(crate) fn length(&self, chunks: &[u32]) -> anyhow::Result<u64> {
         chunks.iter().try_fold(0u64, |length, chunk| {
             let chunk = self.chunks.get(*chunk as usize).context("a chunk that is not there")?;
@@ -217,19 +217,19 @@ fn check_attributes(mode: u32, mtime: Timestamp) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A part in the making.
+/// Builds a part.
 #[derive(Debug, Default)]
 pub(crate) struct PartBuilder {
     pub(crate) part: ManifestPart,
     packs: HashMap<PackName, u32>,
     blocks: HashMap<u32, u32>,
     chunks: HashMap<(u32, u32), u32>,
-    /// About how many bytes it will have, uncompressed.
+    /// Estimated size of the part, uncompressed.
     weight: usize,
 }
 
 impl PartBuilder {
-    /// The chunk's position in this part; `place` tells where its block is.
+    /// Adds a chunk if it is new and returns its position in this part; `place` returns the location of its block.
     pub(crate) fn chunk(&mut self, chunk: &Located, place: impl FnOnce() -> (PackName, u32, u32, u32)) -> u32 {
         if let Some(known) = self.chunks.get(&(chunk.block, chunk.at)) {
             self.weight += 10;
@@ -269,7 +269,7 @@ impl PartBuilder {
     }
 }
 
-/// Of the last one of so many.
+/// The position of the last of `count` items.
 fn position(count: usize) -> u32 {
     u32::try_from(count.saturating_sub(1)).unwrap_or(u32::MAX)
 }

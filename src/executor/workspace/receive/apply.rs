@@ -1,7 +1,7 @@
-//! Puts what was staged into the host's trees, after all of it was judged.
+//! Applies staged results to the host's trees, after all of them were checked.
 //!
-//! The container is assumed to be hostile: [`apply`] checks every entry and every tree it would touch before it changes
-//! anything. It never follows a link of either side.
+//! The container is assumed to be hostile: [`apply`] checks every entry and every path it would touch before it changes anything. It
+//! never follows a link, of the container or the host.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -20,7 +20,7 @@ use crate::workspace::task::Stop;
 use crate::workspace::tree::{ENV_FILE, ENV_FILE_MAX, FileEnd, Roots, UNREADABLE_ENV, Walker, assigned, write};
 use crate::workspace::warnings::{LeftOut, Warnings};
 
-/// Judges what was staged against the trees, then puts it into them.
+/// Checks the staged results against the trees, then applies them.
 pub(crate) fn apply(
     staging: &Staging,
     trees: &Trees,
@@ -38,7 +38,7 @@ pub(crate) fn apply(
         entry.mode |= owner_bits(entry.kind);
     }
     let decisions = decisions(&entries, &roots, selection, &assigned, stop)?;
-    // Files come in the order in which they were finished.
+    // Sorted by path: entries are in the order in which they were finished.
     let left_out: BTreeMap<&[u8], LeftOut> = entries
         .iter()
         .zip(&decisions)
@@ -54,7 +54,7 @@ pub(crate) fn apply(
         warnings.add(one_line(&line));
     }
 
-    // From here on only the host itself can fail.
+    // All checks are done: from here on only the host's disk can fail.
     if roots.tmp.is_none() && asked.iter().any(|(_, entry)| entry.tree == Tree::Tmp && entry.kind == EntryKind::File) {
         roots.tmp = Some(trees.create(&trees.tmp)?);
     }
@@ -75,7 +75,7 @@ pub(crate) fn apply(
     Ok(summary)
 }
 
-/// What the host's own stages need of whatever a job leaves: git to clean it, the runner's helper to read it.
+/// Permissions that the host's stages need: git to clean the tree, the runner's helper to read it.
 fn owner_bits(kind: EntryKind) -> u32 {
     match kind {
         EntryKind::Directory => 0o700,
@@ -84,7 +84,7 @@ fn owner_bits(kind: EntryKind) -> u32 {
     }
 }
 
-/// Takes out of `gitlab_runner_env` what would steer the host's later stages.
+/// Removes variables from `gitlab_runner_env` that would influence later host stages.
 fn filter_env(
     entries: &mut [Entry],
     contents: &BTreeMap<usize, String>,
@@ -106,7 +106,7 @@ fn filter_env(
     Ok(())
 }
 
-/// What a directory holds before the directory, in whatever order they came.
+/// The deletions, children before their directories.
 fn deletions<'e>(asked: &[(usize, &'e Entry)], tree: Tree) -> Vec<&'e Entry> {
     let own = asked.iter().map(|(_, entry)| *entry);
     let mut deletions: Vec<&Entry> =
@@ -115,7 +115,7 @@ fn deletions<'e>(asked: &[(usize, &'e Entry)], tree: Tree) -> Vec<&'e Entry> {
     deletions
 }
 
-/// Directories, then files and links, then the modes and times of directories.
+/// Writes directories, then files and links, then sets the modes and times of directories.
 fn put_in_place<'a, I: DoubleEndedIterator<Item = (usize, &'a Entry)>>(
     walker: &mut Walker,
     entries: impl Fn() -> I,
@@ -147,14 +147,14 @@ fn put_in_place<'a, I: DoubleEndedIterator<Item = (usize, &'a Entry)>>(
     Ok(())
 }
 
-/// A container's warning, made safe to print.
+/// Makes a container's warning safe to print.
 fn one_line(line: &str) -> String {
     let line: String = line.chars().take(1000).collect();
     let safe = shown(line.as_bytes());
     safe.strip_prefix('`').and_then(|safe| safe.strip_suffix('`')).unwrap_or_default().to_owned()
 }
 
-/// What `gitlab_runner_env` will hold on the host.
+/// The future content of `gitlab_runner_env` on the host.
 fn assigned_after(
     staging: &Staging,
     entries: &[Entry],

@@ -1,8 +1,8 @@
-//! What the job asks for, as the host sees it. Every entry that came back is held against it, for a container may send what it likes.
+//! Decides on the host which received entries the job asked for: a container may send anything.
 //!
-//! The host searches the tree that it will have: its own, with what came and without what was deleted. An honest container searched a tree
-//! that holds more, in files that nobody asked for; what it found is found here as well, because every link and directory on the way comes back too.
-//! Where the container's search took too many steps it sends everything. Here the limit is half of its own, so that it is reached as well.
+//! The host searches its future tree: its own entries with the received ones and without the deleted ones. An honest container searched
+//! a tree with additional, unwanted files; the host finds the same, because every link and directory on the way is sent back too. Where
+//! the container's search exceeded its limit it sends everything; the host's limit is half of that, so that it is exceeded as well.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,11 +15,11 @@ use crate::workspace::task::Stop;
 use crate::workspace::tree::{FileStat, Roots, Scope, Walker};
 use crate::workspace::warnings::{LeftOut, Warnings};
 
-/// What is done about an entry.
+/// The decision about an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EntryDecision {
     Apply,
-    /// There is nothing to do, and nothing to tell.
+    /// Nothing to do and no warning.
     Pass,
     LeaveOut(LeftOut),
 }
@@ -33,7 +33,7 @@ impl EntryDecision {
     }
 }
 
-/// Tells what to do about each entry. `assigned` is the content that `gitlab_runner_env` will have.
+/// Decides about each entry. `assigned` is the future content of `gitlab_runner_env`.
 pub(crate) fn decisions(
     entries: &[Entry],
     roots: &Roots,
@@ -81,7 +81,7 @@ pub(crate) fn decisions(
     Ok(entries.iter().zip(&written).map(decision).collect())
 }
 
-/// Why each entry is not written, by itself.
+/// For each entry by itself, the reason not to write it, if any.
 fn written(project: &[u8], entries: &[Entry], selection: &Selection, after: &Wanted) -> Vec<Option<LeftOut>> {
     let judge = |entry: &Entry| {
         if entry.tree == Tree::Tmp || entry.kind == EntryKind::Deleted {
@@ -95,7 +95,7 @@ fn written(project: &[u8], entries: &[Entry], selection: &Selection, after: &Wan
     entries.iter().map(judge).collect()
 }
 
-/// Directories above entries of the project that are no deletions.
+/// The directories above entries of the project that are not deletions.
 fn above<'e>(entries: impl Iterator<Item = &'e Entry>) -> HashSet<&'e [u8]> {
     let here = entries.filter(|entry| entry.tree == Tree::Project && entry.kind != EntryKind::Deleted);
     here.flat_map(|entry| ancestors(&entry.path)).collect()

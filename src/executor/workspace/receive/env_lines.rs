@@ -1,16 +1,16 @@
-//! The lines of `gitlab_runner_env` that a container left: which of them the host's stages may have. Pure.
+//! Filters the lines of `gitlab_runner_env` from a container to those that host stages may get. Pure.
 //!
-//! The runner reads the file with `while read -r line; do export "$line"; done`. So bash decides what a line means: it drops NUL
-//! bytes, strips blanks at both ends, and ends the stage at a name that is none; an array's subscript would even run commands.
+//! The runner reads the file with `while read -r line; do export "$line"; done`. So bash interprets the lines: it drops NUL bytes,
+//! strips blanks at both ends, and fails the stage at an invalid name; an array subscript would even run commands.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::names::{self, Reach};
 
-/// Bytes of one variable, `=` and a final NUL included, that Linux hands to a program.
+/// Longest variable that Linux passes to a program, in bytes, including `=` and the final NUL.
 const LONGEST: usize = 128 * 1024;
 
-/// What may stay, and a line for people about what may not; `None` when all may stay.
+/// Returns the allowed lines and a warning about the others; `None` when all lines are allowed.
 pub(crate) fn filtered(content: &[u8]) -> Option<(Vec<u8>, String)> {
     let mut kept = Vec::with_capacity(content.len());
     let mut refused = BTreeSet::new();
@@ -35,13 +35,13 @@ pub(crate) fn filtered(content: &[u8]) -> Option<(Vec<u8>, String)> {
 
 enum LineDecision {
     Keep,
-    /// Says nothing; the runner would fail at it.
+    /// An empty line: dropped, since the runner would fail at it.
     Empty,
     Refused(String),
     NoAssignment,
 }
 
-/// `lengths` holds what each variable has come to.
+/// `lengths`: the length of each variable so far.
 fn judge(line: &[u8], lengths: &mut BTreeMap<String, usize>) -> LineDecision {
     let line: Vec<u8> = line.iter().copied().filter(|byte| *byte != 0).collect();
     let line = trimmed(&line);
@@ -65,12 +65,12 @@ fn judge(line: &[u8], lengths: &mut BTreeMap<String, usize>) -> LineDecision {
                 LineDecision::Refused(name.to_owned())
             }
         }
-        // Not shown: where there is no name, all of it may be a value.
+        // Not shown: a line without a name may be a secret value.
         _ => LineDecision::NoAssignment,
     }
 }
 
-/// Without the blanks that bash's `read` strips.
+/// The line without the blanks that bash's `read` strips.
 fn trimmed(line: &[u8]) -> &[u8] {
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n');
     let start = line.iter().position(|byte| !is_blank(byte)).unwrap_or(line.len());
@@ -130,9 +130,9 @@ mod tests {
         );
         // bash drops NUL bytes.
         becomes("PA\0TH=x\nA\0B=1\n", "A\0B=1\n", &["PATH"]);
-        // bash would compute, and so run, what is assigned to its own numbers.
+        // bash evaluates, and so executes, a value assigned to its own integer variables.
         becomes("RANDOM=a[$(id)]\nOPTIND=1\nSRANDOM=1\nHISTCMD=1\n", "", &["HISTCMD, OPTIND, RANDOM, SRANDOM"]);
-        // Also without a last newline: a later line may end it.
+        // Also without a last newline: a later line may follow.
         becomes("A=1\nBASH_ENV=x", "A=1\n", &["BASH_ENV"]);
     }
 
@@ -151,7 +151,7 @@ mod tests {
         let line = |length: usize| format!("A={}\n", "x".repeat(length - 3));
         becomes(&line(LONGEST), &line(LONGEST), &[]);
         becomes(&line(LONGEST + 1), "", &["A"]);
-        // Also when it comes to that bit by bit.
+        // Also when the length is reached in several steps.
         let again = line(LONGEST / 2 + 1);
         let more = again.replace('=', "+=");
         becomes(&more.repeat(3), &more, &["A"]);

@@ -1,4 +1,4 @@
-//! Which bytes of which packs the files of one part need.
+//! Plans the fetches: the byte ranges of packs that the files of one part need.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,25 +8,25 @@ use super::sink::{Incoming, Sink};
 use crate::workspace::manifest::{PartBlock, PartChunk};
 use crate::workspace::store::{ChunkHash, PackName};
 
-/// Most bytes of one fetch.
+/// Largest fetch.
 const FETCH: u32 = 4 << 20;
-/// Blocks this close to each other are fetched together with what lies between them.
+/// Blocks with at most this gap between them are fetched together.
 const GAP: u32 = 256 << 10;
 
-/// A chunk of a file that is to be written.
+/// A place in a file to write a chunk to.
 pub(crate) struct Target {
     pub(super) file: Arc<Incoming>,
     pub(super) offset: u64,
-    /// How often the file's content was void before.
+    /// Generation of the file at planning; a later one invalidates the target.
     generation: u32,
 }
 
-/// A block with what is wanted of it.
+/// A block with its wanted chunks.
 pub(super) struct Block {
     pub(super) at: u32,
     pub(super) stored: u32,
     pub(super) raw: u32,
-    /// Chunks (hash, place in the block, length), each with its targets.
+    /// Chunks (hash, offset in the block, length), each with its targets.
     pub(super) chunks: Vec<(ChunkHash, u32, u32, Vec<Target>)>,
 }
 
@@ -41,7 +41,7 @@ impl Fetch {
         self.blocks.first().map_or(0, |block| block.at)
     }
 
-    /// Bytes that will be written.
+    /// Number of bytes to write.
     pub(crate) fn content(&self) -> u64 {
         let chunks = self.blocks.iter().flat_map(|block| &block.chunks);
         chunks.map(|(_, _, length, targets)| u64::from(*length) * targets.len() as u64).sum()
@@ -52,10 +52,10 @@ impl Fetch {
     }
 }
 
-/// What is wanted: by block, by chunk.
+/// The targets by block and chunk.
 pub(crate) type WantedChunks = HashMap<u32, HashMap<u32, Vec<Target>>>;
 
-/// Notes chunks of a file from `offset` on; returns their length.
+/// Adds chunks of a file from `offset` on; returns their total length.
 pub(crate) fn want(
     wanted: &mut WantedChunks,
     chunks: &[PartChunk],
@@ -75,7 +75,7 @@ pub(crate) fn want(
     length
 }
 
-/// What of it the sink has not, by block, with the pack's number.
+/// The chunks that the sink does not have, by block, with the pack's number.
 pub(crate) fn absent(
     wanted: WantedChunks,
     blocks: &[PartBlock],
@@ -113,7 +113,7 @@ pub(crate) fn absent(
     Ok(found)
 }
 
-/// Neighbors together.
+/// Combines neighboring blocks into fetches.
 pub(crate) fn fetches(mut blocks: Vec<(u32, Block)>, packs: &[PackName]) -> Vec<Fetch> {
     blocks.sort_unstable_by_key(|(pack, block)| (*pack, block.at));
     let mut fetches: Vec<Fetch> = Vec::new();

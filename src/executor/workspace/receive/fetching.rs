@@ -1,8 +1,7 @@
-//! The receiver: takes the parts of a manifest as they come, fetches the blocks they name, and hands checked content to a
-//! [`Sink`].
+//! Runs a receiver: reads the parts of a manifest as they arrive, fetches the blocks they name, and passes checked content to a [`Sink`].
 //!
-//! It works while the sender does. Every chunk is held against its hash before a byte of it is used. What a container
-//! claims is bounded here; whether a path may be written is judged elsewhere.
+//! It works while the sender does. Every chunk is checked against its hash before it is used. Sizes that a container claims are bounded
+//! here; `judge` decides whether a path may be written.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,27 +20,27 @@ use crate::workspace::path::shown;
 use crate::workspace::store::{ChunkHash, open_block};
 use crate::workspace::task::{Stop, StopOnDrop, TransferProgress, lock, on_thread, persist};
 
-/// A pack is not in the store although the manifest counts on it, as after its expiry: sending again mends it.
+/// A pack that the manifest names is not in the store, for instance because it expired: sending again helps.
 #[derive(Debug, thiserror::Error)]
 #[error("the object {uri} does not exist")]
 pub struct MissingPacks {
     pub uri: String,
 }
 
-/// A chunk is not what its name says: somebody, or a fault, changed the pack.
+/// The content of a chunk does not match its hash: the pack was damaged or changed.
 #[derive(Debug, thiserror::Error)]
 #[error("the chunk {chunk} in the pack {pack} is damaged")]
 pub struct Damaged {
-    /// Hexadecimal.
+    /// Pack id and chunk hash in hexadecimal.
     pub pack: String,
     pub chunk: String,
 }
 
-/// Fetches at a time: with the largest one, about half of the memory that they cost.
+/// Concurrent fetches; with fetches of the largest size they take about half of the receiver's memory.
 const FETCHES: usize = 8;
 
-/// Receives a whole transfer; returns the sender's warnings. Once it has returned, with an error too, nothing is written any
-/// more: `sink` must be held by nobody else.
+/// Receives a whole transfer; returns the sender's warnings. After it has returned, even with an error, nothing is written any more:
+/// the caller must hold the only other reference to `sink`.
 pub(crate) async fn fetch<S: Sink>(
     store: &dyn ObjectStore,
     route: &TransferKeys,
@@ -54,7 +53,7 @@ pub(crate) async fn fetch<S: Sink>(
     let _guard = StopOnDrop(stop.clone());
     let reader = ManifestReader::new(store, route, all_sent, limits, sink.clone(), progress);
     let warnings = Mutex::new(Vec::new());
-    // More threads than processors stand in each other's way: a directory takes one new file at a time.
+    // More threads than processors would only block each other: a directory takes one new file at a time.
     let writers = std::thread::available_parallelism().map_or(1, usize::from).clamp(2, FETCHES);
     let writers = &Semaphore::new(writers);
     let fetches = stream::try_unfold(reader, |mut reader| async {
@@ -85,7 +84,7 @@ pub(crate) async fn fetch<S: Sink>(
     Ok(warnings.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// The bytes of a fetch.
+/// Downloads the bytes of a fetch.
 async fn get(
     store: &dyn ObjectStore,
     route: &TransferKeys,
@@ -125,7 +124,7 @@ pub(crate) async fn write<S: Sink>(
     Ok(())
 }
 
-/// Opens the blocks, checks the chunks and writes them. Returns the bytes written.
+/// Decompresses the blocks, checks the chunks and writes them. Returns the number of bytes written.
 fn unpack<S: Sink>(fetch: &Fetch, bytes: &Bytes, sink: &S, stop: &Stop) -> anyhow::Result<u64> {
     let mut content = Vec::new();
     let mut written = 0;

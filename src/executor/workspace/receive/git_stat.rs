@@ -1,20 +1,20 @@
-//! Git's index in a container: a clean tree is clean.
+//! Changes git's configuration in a container, so that git sees a clean tree as clean.
 //!
-//! The index holds inode, ctime and owner of each file as the host had them. None of them is the same in a container, so git would read each file again
-//! and run its filters, which the image may not have. Size and time of modification do travel, and `core.checkStat = minimal`
-//! makes git compare those alone. So each configuration of git that arrived gets that setting. It never goes back to the host.
+//! Git's index stores inode, ctime and owner of each file on the host. They differ in a container, so git would read each file again and
+//! run its filters, which the image may lack. Size and modification time are transferred, and `core.checkStat = minimal` makes git
+//! compare only those. So each received git configuration gets that setting; it is never sent back to the host.
 
 use std::collections::BTreeSet;
 
 use crate::workspace::path::split;
 
-/// Git takes the last value of a file. The lines before end whatever the file ended in the middle of.
+/// The last value in a file counts. The empty lines end an incomplete last line.
 const SETTING: &[u8] = b"\n\n# Added by sagemaker-executor: inodes and ctimes of the index are those of the runner host.\n[core]\n\tcheckStat = minimal\n\ttrustctime = false\n";
-/// A configuration that is larger is none of git's.
+/// Largest file that is treated as a git configuration.
 pub(crate) const LARGEST: u64 = 4 << 20;
 
-/// The configurations of git directories among the files of a project that arrived: of `.git` itself, of submodules and linked worktrees in
-/// it, of repositories further down, and of the directories `named` by a `.git` that is a file or a link. What a project tracks, as test data, is none of these.
+/// The configurations of git directories among a project's received files: of `.git` itself, of submodules and linked worktrees in it,
+/// of nested repositories, and of the directories `named` by a `.git` file or link. Tracked files, such as test data, are not included.
 pub(crate) fn configurations<'p>(files: impl Iterator<Item = &'p [u8]>, named: &BTreeSet<Vec<u8>>) -> Vec<&'p [u8]> {
     let mut heads = BTreeSet::new();
     let mut found = Vec::new();
@@ -26,7 +26,7 @@ pub(crate) fn configurations<'p>(files: impl Iterator<Item = &'p [u8]>, named: &
         }
         match name {
             b"HEAD" => drop(heads.insert(directory)),
-            // The second is read after the first where `extensions.worktreeConfig` is set.
+            // Git also reads the second if `extensions.worktreeConfig` is set.
             b"config" | b"config.worktree" => found.push(path),
             _ => {}
         }
@@ -36,7 +36,8 @@ pub(crate) fn configurations<'p>(files: impl Iterator<Item = &'p [u8]>, named: &
     found
 }
 
-/// Where in the project the git directory is that `git` names, a file with `gitdir: ...` or a link: `place` is what it says, `project` the project's absolute path.
+/// The path in the project of the git directory named by `git`, a file with `gitdir: ...` or a link; `place` is the path in it, `project`
+/// the project's absolute path.
 pub(crate) fn named(project: &[u8], git: &[u8], place: &[u8]) -> Option<Vec<u8>> {
     let (mut at, rest) = match place.strip_prefix(b"/") {
         Some(_) => (Vec::new(), place.strip_prefix(project)?.strip_prefix(b"/")?),
@@ -52,12 +53,12 @@ pub(crate) fn named(project: &[u8], git: &[u8], place: &[u8]) -> Option<Vec<u8>>
     Some(at.join(&b'/'))
 }
 
-/// What a `.git` that is a file says.
+/// The path in a `.git` file.
 pub(crate) fn place_in(content: &[u8]) -> Option<&[u8]> {
     Some(content.strip_prefix(b"gitdir:")?.trim_ascii())
 }
 
-/// The configuration with the setting, or `None` when it has it.
+/// Adds the setting to the configuration; `None` when it is there already.
 pub(crate) fn with_minimal_stat(configuration: &[u8]) -> Option<Vec<u8>> {
     (!configuration.ends_with(SETTING)).then(|| [configuration, SETTING].concat())
 }

@@ -1,5 +1,5 @@
-//! Whether entries may be written: each by itself, all together, and against what the host has. Every rule against a hostile
-//! container is here, except what the job asked for (`asked`).
+//! Decides whether entries may be written: each by itself, all together, and against the host's trees. All rules against a hostile
+//! container are here, except the check of the job's paths (`asked`).
 
 use std::collections::HashMap;
 
@@ -13,11 +13,11 @@ use crate::workspace::task::Stop;
 use crate::workspace::tree::{ENV_FILE, ENV_FILE_MAX, Roots, Scope, Walker};
 use crate::workspace::warnings::Warnings;
 
-/// Set-user-id and set-group-id: never come back.
+/// Set-user-id and set-group-id: refused in results.
 const SET_ID: u32 = 0o6000;
 const TOO_DEEP: &str = "it is more than 256 directories deep";
 
-/// An entry by itself. Given to the receiver as well, so that nothing senseless is fetched, or kept in memory.
+/// Checks an entry by itself. The receiver calls it too, before it fetches or keeps anything for the entry.
 pub(crate) fn judge_alone(entry: &Entry) -> Result<(), &'static str> {
     if let Some(why) = malformed(&entry.path) {
         return Err(why);
@@ -54,7 +54,7 @@ pub(crate) fn refused(entry: &Entry, why: &str) -> anyhow::Error {
         .into()
 }
 
-/// Every entry by itself, and the entries among each other.
+/// Checks every entry by itself and the entries against each other.
 pub(crate) fn judge_together(entries: &[Entry]) -> anyhow::Result<()> {
     let mut known: HashMap<(Tree, &[u8]), &Entry> = HashMap::with_capacity(entries.len());
     for entry in entries {
@@ -73,7 +73,7 @@ pub(crate) fn judge_together(entries: &[Entry]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the job asked for, against what the host has.
+/// Checks the entries that the job asked for against the host's trees.
 pub(crate) fn judge(asked: &[(usize, &Entry)], roots: &Roots, stop: &Stop) -> anyhow::Result<()> {
     let known: HashMap<(Tree, &[u8]), &Entry> =
         asked.iter().map(|(_, entry)| ((entry.tree, entry.path.as_slice()), *entry)).collect();
@@ -95,10 +95,10 @@ pub(crate) fn judge(asked: &[(usize, &Entry)], roots: &Roots, stop: &Stop) -> an
     Ok(())
 }
 
-/// What the host has where entries are to be written.
+/// The host's tree at the paths to write.
 struct Host {
     walker: Walker,
-    /// By path; `None`: not there.
+    /// Types by path; `None`: missing.
     kinds: HashMap<Vec<u8>, Option<FileType>>,
 }
 
@@ -117,7 +117,7 @@ impl Host {
         for above in ancestors(&entry.path) {
             match self.kind(above)? {
                 Some(FileType::Directory) => {}
-                // Nothing below it on the host either.
+                // So nothing is below it on the host either.
                 None => return Ok(()),
                 Some(_) if known.get(&(entry.tree, above)).is_some_and(|above| above.kind == EntryKind::Directory) => {
                     return Ok(());
@@ -131,7 +131,7 @@ impl Host {
         Ok(())
     }
 
-    /// A directory of the host may become a file or a link only if the container deleted all it holds.
+    /// A file or link may replace a directory of the host only if the container deleted its whole content.
     fn judge_replaced(&mut self, entry: &Entry, known: &HashMap<(Tree, &[u8]), &Entry>) -> anyhow::Result<()> {
         let mut ignored = Warnings::default();
         let stop = Stop::default();
@@ -151,8 +151,8 @@ impl Host {
         }
     }
 
-    /// Without a `.git`, git takes a directory with a `HEAD` for a repository when it finds objects and references, there or where
-    /// `commondir` leads, and obeys its configuration.
+    /// Without a `.git`, git treats a directory with a `HEAD` as a repository when it finds objects and references there or where `commondir`
+    /// leads, and uses its configuration.
     fn judge_bare_repository(&mut self, known: &HashMap<(Tree, &[u8]), &Entry>) -> anyhow::Result<()> {
         const PARTS: [&[u8]; 6] = [b"HEAD", b"objects", b"refs", b"commondir", b"config", b"config.worktree"];
         let coming = |name: &[u8]| {

@@ -1,4 +1,4 @@
-//! Reads the parts of a manifest in order, and turns them into fetches.
+//! Reads the parts of a manifest in order and plans the fetches for them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::workspace::manifest::{Entry, ManifestPart, Record};
 use crate::workspace::task::{TransferProgress, on_thread, persist};
 use crate::workspace::tree::FileEnd;
 
-/// Whether all of a transfer is known to be in the store.
+/// A flag that all of a transfer is in the store.
 #[derive(Debug, Clone, Default)]
 pub struct AllSent(Arc<AtomicBool>);
 
@@ -32,26 +32,26 @@ impl AllSent {
     }
 }
 
-/// So often a large file's content may be void.
+/// Number of times that a large file's content may become void.
 const VOIDS: u32 = 8;
-/// How often a part that is not there yet is looked for.
+/// Poll interval for the next part; grows to [`LAST_PAUSE`].
 pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
-const NOT_BEGUN: &str = "the manifest tells of a file that has not begun";
+const NOT_BEGUN: &str = "the manifest names a large file that has not begun";
 
 /// A large file that has begun.
 struct OpenFile {
     file: Arc<Incoming>,
-    /// How much of it data covers.
+    /// Bytes covered by data.
     covered: u64,
-    /// How often its content was void.
+    /// Number of times its content became void.
     voids: u32,
-    /// Chunks of it that are noted and not planned yet: those of the part that is read.
+    /// Its chunks in the current part, which are not planned yet.
     noted: usize,
 }
 
 impl OpenFile {
-    /// What is noted of the file is of no use any more; waits until what is on its way has come.
+    /// Invalidates the file's planned writes and waits for those in progress.
     async fn forget(&mut self) {
         self.file.generation.fetch_add(1, Ordering::AcqRel);
         while self.file.pending.load(Ordering::Acquire) > 1 + self.noted {
@@ -60,7 +60,7 @@ impl OpenFile {
     }
 }
 
-/// What is done about a part's records before its content is fetched, in order.
+/// A change of the sink for a record, made in order before the part's content is fetched.
 enum Step {
     Entry(Entry),
     Settle(Arc<Incoming>),
@@ -79,7 +79,7 @@ impl Step {
     }
 }
 
-/// Reads parts in order and turns them into fetches.
+/// Reads the parts of a manifest.
 pub(crate) struct ManifestReader<'a, S> {
     store: &'a dyn ObjectStore,
     route: &'a TransferKeys,
@@ -87,11 +87,11 @@ pub(crate) struct ManifestReader<'a, S> {
     sink: Arc<S>,
     progress: &'a Arc<TransferProgress>,
     next: u32,
-    /// By the sender's number.
+    /// Large files by the sender's number.
     large: HashMap<u32, OpenFile>,
     files: u64,
     quota: Quota,
-    /// The sender's, once the last part was read.
+    /// The sender's warnings, once the last part was read.
     pub(super) warnings: Option<Vec<String>>,
 }
 
@@ -112,11 +112,11 @@ impl<'a, S: Sink> ManifestReader<'a, S> {
         let key = self.route.part(self.next);
         let mut pause = FIRST_PAUSE;
         let encoded = loop {
-            // What was all there before it was looked for must be found.
+            // Read before the request: if everything was sent before, the part must exist.
             let is_all_sent = self.all_sent.is_told();
             match persist(|| self.store.get(&key)).await {
                 Ok(Some(encoded)) => break encoded,
-                // Whoever waits for the sender knows how long.
+                // Retried without limit: the caller bounds the wait for the sender.
                 Err(error) if error.kind.may_pass() && !is_all_sent => {
                     tracing::warn!(%error, "failed to look for the next part of a transfer");
                 }
@@ -136,7 +136,7 @@ impl<'a, S: Sink> ManifestReader<'a, S> {
         ManifestPart::decode(&encoded).with_context(|| format!("failed to read {}", self.store.uri(&key)))
     }
 
-    /// Takes up a part's entries and tells what to fetch for its files.
+    /// Passes a part's entries to the sink and returns the fetches for its files.
     pub(super) async fn plan(&mut self, part: ManifestPart) -> anyhow::Result<Vec<Fetch>> {
         let mut wanted = WantedChunks::new();
         let mut steps = Vec::new();
@@ -190,7 +190,7 @@ impl<'a, S: Sink> ManifestReader<'a, S> {
             }
         }
         self.large.values_mut().for_each(|open| open.noted = 0);
-        ensure!(end.is_some() || !is_empty, "a part of the manifest tells nothing");
+        ensure!(end.is_some() || !is_empty, "a part of the manifest is empty");
         if let Some(end) = end {
             ensure!(self.large.is_empty(), "a file has no end");
             self.warnings = Some(end.warnings);
@@ -213,7 +213,7 @@ impl<'a, S: Sink> ManifestReader<'a, S> {
         Ok(fetches)
     }
 
-    /// What cannot be written anyway is not fetched first.
+    /// Checks an entry before its content is fetched.
     fn judge(&self, entry: &Entry) -> anyhow::Result<()> {
         self.sink.judge(entry).map_err(|why| refused(entry, why))
     }

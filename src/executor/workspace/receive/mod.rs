@@ -1,4 +1,4 @@
-//! The receiving side: the container takes the project as it comes, the host judges the results before it writes them.
+//! The receiver: the container writes the project as it arrives; the host checks the results before it writes them.
 
 mod apply;
 mod asked;
@@ -30,27 +30,27 @@ use crate::workspace::tree::{Roots, Snapshot};
 use placing::Placing;
 use staging::Staging;
 
-/// What may come back from a container.
+/// Restrictions on the results of a container.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds<'a> {
-    /// What the job asks for: the host's own, never one that came from a container.
+    /// The job's selection, from the host; never from a container.
     pub selection: &'a Selection,
     pub limits: &'a TransferLimits,
 }
 
-/// Where on the host results go.
+/// The destination of results on the host.
 #[derive(Debug, Clone, Copy)]
 pub struct Destination<'a> {
     pub trees: &'a Trees,
-    /// A directory that need not exist, best on the file system of the trees.
+    /// A directory for staging; made if missing, best on the file system of the trees.
     pub staging: &'a Path,
 }
 
-/// Container: receives what [`crate::workspace::send()`] sends, while it does, and returns the state of every entry for [`crate::workspace::send_changes`].
-/// Whatever is there already and does not travel stays. It waits for the sender without end: whoever calls ends it, and then
-/// waits for [`TransferProgress::at_rest`].
+/// Container: receives a [`crate::workspace::send()`] while it runs; returns the state of every entry for
+/// [`crate::workspace::send_changes`]. Existing entries that are not transferred stay. Waits for the sender without limit: the caller
+/// must end it, and then wait for [`TransferProgress::at_rest`].
 ///
-/// [`MissingPacks`] and [`Damaged`] are among the causes of its errors.
+/// The causes of an error may include [`MissingPacks`] and [`Damaged`].
 pub async fn receive(
     store: &dyn ObjectStore,
     route: &TransferKeys,
@@ -73,22 +73,20 @@ pub async fn receive(
     };
     let (snapshot, mut summary): (Snapshot, Summary) =
         received.await.map_err(|error: anyhow::Error| error.context("failed to receive the workspace"))?;
-    // File systems tell time in ticks of up to 10 ms: a script that starts within the same tick could change a file
-    // without a trace.
+    // File systems store times in steps of up to 10 ms: a change by a script that starts within the same step would go unnoticed.
     tokio::time::sleep(Duration::from_millis(12)).await;
     summary.sent = progress.transferred();
     summary.elapsed = started.elapsed();
     Ok((snapshot, summary))
 }
 
-/// Host: fetches what [`crate::workspace::send_changes`] sends, while it does, and applies it. When `all_sent` was told, what is missing is an
-/// error; before, it is waited for without end.
+/// Host: fetches and applies a [`crate::workspace::send_changes`] while it runs. Waits for missing parts without limit until `all_sent`
+/// is set; then they are an error.
 ///
-/// Everything is fetched into the staging directory and checked
-/// first, contents included: on an offending entry the error names it and the host's trees are as they were. Only a
-/// failing disk can end in between. A call that was cut short leaves that directory, and the next one goes on from it.
-/// What the selection does not ask for, by the host's own search, is not applied, with a warning, and so it is with links that lead out of
-/// the project unless the selection keeps them.
+/// Everything is fetched into the staging directory and checked first, including contents: on a forbidden entry the error names it and
+/// the host's trees are unchanged. Only a failing disk can leave a partial result. An interrupted call leaves the staging directory, and
+/// the next one reuses its content. Entries outside the selection, by the host's own search, are left out with a warning; so are links
+/// out of the project unless the selection keeps them.
 pub async fn apply_changes(
     store: &dyn ObjectStore,
     route: &TransferKeys,
@@ -104,7 +102,7 @@ pub async fn apply_changes(
         let warnings = match fetching::fetch(store, route, all_sent, limits, &staging, progress).await {
             Ok(warnings) => warnings,
             Err(error) => {
-                // Of use to another try alone.
+                // Kept only when a retry can use it.
                 if !CloudError::may_pass(&error) {
                     staging.remove();
                 }
@@ -116,7 +114,7 @@ pub async fn apply_changes(
         on_thread(move |stop| {
             let _busy = busy;
             let applied = apply::apply(&staging, &trees, &selection, warnings, stop);
-            // Applied or refused, it is of no more use.
+            // Not needed after success or refusal.
             staging.remove();
             applied
         })

@@ -1,4 +1,4 @@
-//! Content that arrives in the container: written under its own name at once, for nobody reads the trees yet.
+//! Writes received content in the container directly under its final name, since the trees are not read yet.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -18,29 +18,29 @@ use crate::workspace::task::lock;
 use crate::workspace::tree::{FileEnd, FileStat, Roots, Snapshot, Walker, write};
 
 const PAGE: usize = 4096;
-/// A `.git` that is a file holds one path.
+/// Largest `.git` file that is read: it contains one path.
 const LONGEST_GIT_FILE: u64 = 8192;
 
-/// Both trees while they are written.
+/// Writes both trees.
 pub(crate) struct Placing {
     roots: Roots,
-    /// Walkers that no thread uses at the moment.
+    /// Walkers that no thread is using.
     idle: Mutex<Vec<(Tree, Walker)>>,
     placed: Mutex<Placed>,
 }
 
 #[derive(Default)]
 struct GitFiles {
-    /// Each `.git` of the project that is a file or a link.
+    /// The `.git` entries of the project that are files or links.
     gits: Vec<(Vec<u8>, EntryKind)>,
-    /// Files of a name that a git directory has, small ones alone.
+    /// Small files with the name of a git directory's file.
     files: Vec<Vec<u8>>,
 }
 
 #[derive(Default)]
 struct Placed {
     stats: HashMap<(Tree, Vec<u8>), FileStat>,
-    /// In the order in which they came: parents first.
+    /// In order of arrival: parents first.
     directories: Vec<Entry>,
     summary: Summary,
 }
@@ -72,7 +72,7 @@ impl Placing {
         placed.stats.extend(stat.map(|stat| ((entry.tree, entry.path.clone()), stat)));
     }
 
-    /// Git's settings, then modes and times of directories, once nothing more is written into them.
+    /// Changes git's configurations, then sets modes and times of directories, after everything was written.
     pub(crate) fn finish(&self) -> anyhow::Result<(Snapshot, Summary)> {
         self.settle_git();
         let Placed { mut stats, directories, summary } = std::mem::take(&mut *lock(&self.placed));
@@ -90,14 +90,14 @@ impl Placing {
 }
 
 impl Placing {
-    /// What tells where git's configurations are.
+    /// The files that lead to git's configurations.
     fn git_files(&self) -> GitFiles {
         let placed = lock(&self.placed);
         let mut found = GitFiles::default();
         for ((_, path), stat) in placed.stats.iter().filter(|((tree, _), _)| *tree == Tree::Project) {
             match split(path).1 {
                 b".git" if matches!(stat.kind, EntryKind::File | EntryKind::Link) => {
-                    found.gits.push((path.clone(), stat.kind))
+                    found.gits.push((path.clone(), stat.kind));
                 }
                 b"HEAD" | b"config" | b"config.worktree"
                     if stat.kind == EntryKind::File && stat.size <= git_stat::LARGEST =>
@@ -110,7 +110,8 @@ impl Placing {
         found
     }
 
-    /// A tree that was clean on the host is clean here. What cannot be changed costs git time, or a filter that the image lacks: no reason to fail.
+    /// Makes a tree that is clean on the host clean in the container. Failures are ignored: git is then slower, or needs a filter that the
+    /// image may lack.
     fn settle_git(&self) {
         let GitFiles { gits, files } = self.git_files();
         let mut named = BTreeSet::new();
@@ -122,7 +123,7 @@ impl Placing {
         let configurations = git_stat::configurations(files.iter().map(Vec::as_slice), &named);
         for path in configurations {
             match self.with_walker(Tree::Project, |walker| settle_configuration(walker, path)) {
-                // It is as it arrived: a git directory of another name than `.git` may go back.
+                // Counts as received: a git directory with another name than `.git` may be sent back.
                 Ok(stat) => {
                     let mut placed = lock(&self.placed);
                     placed.stats.extend(stat.map(|stat| ((Tree::Project, path.to_vec()), stat)));
@@ -133,7 +134,7 @@ impl Placing {
     }
 }
 
-/// What a `.git` that is a file or a link says of its directory's place.
+/// Reads the path of the git directory from a `.git` that is a file or a link.
 fn place_of_git(walker: &mut Walker, git: &[u8], kind: EntryKind) -> anyhow::Result<Option<Vec<u8>>> {
     if kind == EntryKind::Link {
         return Ok(Some(walker.target(git)?));
@@ -149,14 +150,14 @@ fn settle_configuration(walker: &mut Walker, path: &[u8]) -> anyhow::Result<Opti
     let mut content = Vec::new();
     file.read_to_end(&mut content)?;
     let Some(content) = git_stat::with_minimal_stat(&content) else { return Ok(None) };
-    // A new file in its place: the old one may not be writable.
+    // A new file: the old one may not be writable.
     let new = write::open_new(walker, path, true)?;
     new.write_all_at(&content, 0)?;
     let end = FileEnd { size: content.len() as u64, mode: stat.mode, mtime: stat.mtime };
     Ok(write::settle_file(&new, &end)?)
 }
 
-/// Leaves out pages of zeros: the file is new, so a hole reads the same.
+/// Skips pages of zeros: the file is new, so holes read as zeros.
 fn write_with_holes(file: &File, offset: u64, content: &[u8]) -> std::io::Result<()> {
     let mut start = 0;
     let mut end = 0;
@@ -175,7 +176,7 @@ fn failed(entry: &Entry) -> String {
 }
 
 impl Sink for Placing {
-    /// The host is trusted.
+    /// Accepts everything: the host is trusted.
     fn judge(&self, _: &Entry) -> Result<(), &'static str> {
         Ok(())
     }
@@ -201,7 +202,7 @@ impl Sink for Placing {
     }
 
     fn has(&self, _: &Incoming, _: u64, _: u32, _: ChunkHash) -> bool {
-        // A script may have been here since an earlier arrival.
+        // A script may have changed content of an earlier transfer.
         false
     }
 
@@ -211,7 +212,7 @@ impl Sink for Placing {
             let mut state = file.state();
             let open = write::open_new(walker, &entry.path, *state == WriteState::Announced)?;
             *state = WriteState::Made;
-            // The last one finishes it while it is open; of small files it is the only one.
+            // The last write finishes the file while it is open; a small file has only one.
             let end = file.end_after_this();
             if end.is_none() {
                 drop(state);
@@ -243,7 +244,7 @@ impl Sink for Placing {
     }
 
     fn restart(&self, file: &Incoming) -> anyhow::Result<()> {
-        // Made anew by the next write.
+        // The next write creates the file again.
         *file.state() = WriteState::Announced;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! How much may come.
+//! Limits the size of a received transfer.
 
 use anyhow::Context as _;
 
@@ -6,12 +6,12 @@ use crate::base::failure::Failure;
 use crate::workspace::manifest::Entry;
 use crate::workspace::path::shown;
 
-/// How much a container may send back. The operator sets them.
+/// Limits of a container's results, set by the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransferLimits {
-    /// Bytes of uncompressed content. Default 100 GiB.
+    /// Uncompressed size. Default 100 GiB.
     pub max_bytes: u64,
-    /// Entries: files, directories, links and deletions. Default 1,000,000.
+    /// Number of entries: files, directories, links and deletions. Default 1,000,000.
     pub max_files: u64,
 }
 
@@ -22,18 +22,18 @@ impl Default for TransferLimits {
 }
 
 impl TransferLimits {
-    /// For what comes from the host itself.
+    /// No limits, for transfers from the host.
     pub(crate) fn none() -> Self {
         Self { max_bytes: u64::MAX, max_files: u64::MAX }
     }
 }
 
-/// A transfer may fetch so many bytes more than its content has.
+/// Bytes that a transfer may fetch beyond its content's size.
 const FETCH_SLACK: u64 = 1 << 30;
-/// Most bytes of paths and targets of a transfer that is not trusted: they are held in memory until all are judged.
+/// Most bytes of paths and targets of an untrusted transfer: they are held in memory until all are checked.
 const NAMES: u64 = 128 << 20;
 
-/// What may still come.
+/// The remaining quota of a transfer.
 pub(crate) struct Quota {
     bytes: u64,
     entries: u64,
@@ -54,7 +54,7 @@ impl Quota {
         }
     }
 
-    /// Content that is void counts no more.
+    /// Returns the quota of content that became void.
     pub(crate) fn give_back(&mut self, bytes: u64) {
         self.bytes = self.bytes.saturating_add(bytes);
     }
@@ -64,7 +64,7 @@ impl Quota {
         Ok(())
     }
 
-    /// Content can ask for little and make us fetch much; whoever does that is stopped.
+    /// Counts fetched bytes: a manifest could name little content and cause large fetches.
     pub(crate) fn fetch(&mut self, bytes: u64) -> anyhow::Result<()> {
         self.fetched = self.fetched.checked_sub(bytes).context("the manifest asks for more than its content needs")?;
         Ok(())

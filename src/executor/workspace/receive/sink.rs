@@ -1,4 +1,4 @@
-//! Where received files go: in the container into the trees at once, on the host into a directory of its own.
+//! The destination of received files: the trees in the container, the staging directory on the host.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,42 +11,42 @@ use crate::workspace::store::ChunkHash;
 use crate::workspace::task::lock;
 use crate::workspace::tree::FileEnd;
 
-/// Takes what comes. Called from several threads at a time; a file's number tells its calls from others'.
+/// Receives entries and content. Called from several threads at a time; a file is identified by its number.
 pub(crate) trait Sink: Send + Sync + 'static {
-    /// Why the entry cannot be taken, by itself.
+    /// Checks the entry by itself; the error is the reason to refuse it.
     fn judge(&self, entry: &Entry) -> Result<(), &'static str>;
-    /// A directory, link or deletion.
+    /// Takes a directory, link or deletion.
     fn entry(&self, entry: Entry) -> anyhow::Result<()>;
-    /// Whether `length` bytes of the file from `offset` on are there already, as after a transfer that broke off.
+    /// True when `length` bytes of the file from `offset` on exist already, from an interrupted transfer.
     fn has(&self, file: &Incoming, offset: u64, length: u32, hash: ChunkHash) -> bool;
-    /// Content of a file; for each the first call makes it.
+    /// Writes content of a file; the first call creates the file.
     fn write(&self, file: &Incoming, offset: u64, content: &[u8]) -> anyhow::Result<()>;
-    /// All content is there.
+    /// Completes a file after its last content.
     fn finish(&self, file: &Incoming, end: &FileEnd) -> anyhow::Result<()>;
-    /// All content so far is void.
+    /// Drops all content of a file so far.
     fn restart(&self, file: &Incoming) -> anyhow::Result<()>;
-    /// There is no such file.
+    /// Removes a file that vanished at the sender.
     fn drop(&self, file: &Incoming) -> anyhow::Result<()>;
 }
 
-/// How far a sink is with a file.
+/// The state of a file in a sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteState {
     Announced,
-    /// It is there, content is missing.
+    /// Created, with content missing.
     Made,
     Finished,
 }
 
-/// A file on its way.
+/// A file being received.
 pub(crate) struct Incoming {
     pub(crate) entry: Entry,
-    /// Counted over all files of the transfer, from 0.
+    /// Number among all files of the transfer, from 0.
     pub(crate) number: u64,
     state: Mutex<WriteState>,
-    /// How often its content was void.
+    /// Number of times its content became void.
     pub(crate) generation: AtomicU32,
-    /// Writes to come, and one more until the end is known.
+    /// Outstanding writes, plus one until the end is known.
     pub(crate) pending: AtomicUsize,
     end: Mutex<Option<FileEnd>>,
 }
@@ -58,13 +58,13 @@ impl Incoming {
         Arc::new(Self { entry, number, state, generation, pending: AtomicUsize::new(1), end })
     }
 
-    /// The end, for the one who writes what is missing last.
+    /// The end, if the current write is the last one.
     pub(crate) fn end_after_this(&self) -> Option<FileEnd> {
         let is_last = self.pending.load(Ordering::Acquire) == 1;
         is_last.then(|| *lock(&self.end)).flatten()
     }
 
-    /// How far the sink is; held while it makes or finishes the file.
+    /// The sink's state; keep the lock while the file is created or finished.
     pub(crate) fn state(&self) -> MutexGuard<'_, WriteState> {
         lock(&self.state)
     }
@@ -73,7 +73,7 @@ impl Incoming {
         *lock(&self.end) = Some(end);
     }
 
-    /// One write, or the end, has come; the last one finishes the file.
+    /// Counts a write, or the arrival of the end; the last one finishes the file.
     pub(crate) fn settle(&self, sink: &impl Sink) -> anyhow::Result<()> {
         if self.pending.fetch_sub(1, Ordering::AcqRel) != 1 {
             return Ok(());

@@ -1,7 +1,7 @@
-//! Content that arrives on the host: in a private directory first, for nothing of it is trusted until all of it is judged.
+//! Stores received results on the host in a private directory, until all of them were checked.
 //!
-//! Each file has its number in the manifest as its name, a thousand to a directory. A transfer that broke off leaves the directory; what of it is
-//! right, by its hash, is not fetched again.
+//! A file's name is its number in the manifest, with a thousand files per directory. An interrupted transfer leaves the directory;
+//! content with the right hash is not fetched again.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,18 +22,18 @@ use crate::workspace::store::{ChunkHash, LARGEST};
 use crate::workspace::task::lock;
 use crate::workspace::tree::FileEnd;
 
-/// What was received: the entries, each file with the name of its content.
+/// The received entries, and the names of the files' contents.
 #[derive(Debug, Default)]
 pub(crate) struct Staged {
     pub(crate) entries: Vec<Entry>,
-    /// The content of a file, by its position among the entries.
+    /// Name of the content of each file, by its position in `entries`.
     pub(crate) contents: BTreeMap<usize, String>,
 }
 
 pub(crate) struct Staging {
     path: PathBuf,
     fd: OwnedFd,
-    /// Something may be left of an earlier transfer.
+    /// The directory existed: it may have content of an earlier transfer.
     is_old: bool,
     staged: Mutex<Staged>,
 }
@@ -57,12 +57,12 @@ impl Staging {
         self.fd.as_fd()
     }
 
-    /// What came, all of it finished.
+    /// Takes all received entries.
     pub(crate) fn take(&self) -> Staged {
         std::mem::take(&mut *lock(&self.staged))
     }
 
-    /// The content of one that is finished, up to `most` bytes.
+    /// Reads the content of a finished file, up to `most` bytes.
     pub(crate) fn read(&self, name: &str, most: u64) -> anyhow::Result<Vec<u8>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut content = Vec::new();
@@ -70,27 +70,27 @@ impl Staging {
         Ok(content)
     }
 
-    /// Gives one that is finished another content.
+    /// Replaces the content of a finished file.
     pub(crate) fn rewrite(&self, name: &str, content: &[u8]) -> anyhow::Result<()> {
         let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(File::from(rustix::fs::openat(&self.fd, name, flags, Mode::empty())?).write_all(content)?)
     }
 
-    /// What stays goes with the session, so failing is no more than a line.
+    /// Removes the directory. A failure is logged only: it is removed with the session.
     pub(crate) fn remove(&self) {
         if let Err(error) = std::fs::remove_dir_all(&self.path) {
             tracing::warn!(%error, "failed to remove {}", self.path.display());
         }
     }
 
-    /// The content of a file that is finished, by the name that it has here.
+    /// Opens the content of a finished file by its name.
     pub(crate) fn open_to_read(&self, name: &str) -> anyhow::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&self.fd, name, flags, Mode::empty())?.into())
     }
 
     fn open_to_write(&self, file: &Incoming) -> anyhow::Result<File> {
-        // This user's own until it is in its place, whatever its mode will be.
+        // Private to this user until it is moved in place, whatever its final mode.
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || rustix::fs::openat(&self.fd, name(file), flags, Mode::from_raw_mode(0o600));
         let opened = match open() {
@@ -104,7 +104,7 @@ impl Staging {
     }
 }
 
-/// Threads that write neighbors into one directory wait for each other, and large directories are slow.
+/// Several directories, because writers to one directory wait for each other and large directories are slow.
 fn folder(file: &Incoming) -> String {
     (file.number / 1000).to_string()
 }

@@ -1,10 +1,10 @@
-//! Paths of a job as a shell expands them within double quotes: what the helper of GitLab Runner does to each path before it
-//! searches. Only what needs no shell and no environment is done here; variables can be replaced beforehand.
+//! Expands a job's paths as a shell does within double quotes, which GitLab Runner's helper does before it searches. Only expansions
+//! without a shell and an environment are supported; variables can be replaced beforehand.
 
-/// The path as the helper expands it; `None` when that takes its environment, or more of a shell than this knows.
+/// The path as the helper expands it; `None` when that needs the environment or more of a shell.
 pub(crate) fn expanded(path: &str) -> Option<Vec<u8>> {
     let mut plain = String::with_capacity(path.len());
-    // Line ends come first.
+    // Line ends are converted first.
     let path = path.replace("\r\n", "\n");
     let mut rest = path.chars().peekable();
     while let Some(character) = rest.next() {
@@ -19,8 +19,8 @@ pub(crate) fn expanded(path: &str) -> Option<Vec<u8>> {
     Some(plain.into_bytes())
 }
 
-/// The path with the values of plain variables, `$NAME` and `${NAME}`, as far as `value` knows them, in such a way that
-/// [`expanded`] leaves the values as they are. The names go into `variables`.
+/// Replaces plain variables, `$NAME` and `${NAME}`, by their values from `value`, escaped so that [`expanded`] does not change them.
+/// Adds the names to `variables`.
 pub(crate) fn with_values(path: &str, value: &dyn Fn(&str) -> Option<String>, variables: &mut Vec<String>) -> String {
     let mut replaced = String::new();
     let mut rest = path;
@@ -42,7 +42,7 @@ pub(crate) fn with_values(path: &str, value: &dyn Fn(&str) -> Option<String>, va
                 }
                 None => length,
             },
-            // A backslash takes what follows it along.
+            // A backslash is copied with the character after it.
             None => from.chars().take(if from.starts_with('$') { 1 } else { 2 }).map(char::len_utf8).sum(),
         };
         let (same, after) = from.split_at(length);
@@ -52,7 +52,7 @@ pub(crate) fn with_values(path: &str, value: &dyn Fn(&str) -> Option<String>, va
     replaced + rest
 }
 
-/// The name and the whole length of the `$NAME` or `${NAME}` that stands here.
+/// The name and total length of the `$NAME` or `${NAME}` at the start of `text`.
 fn plain_variable(text: &str) -> Option<(&str, usize)> {
     let after = text.strip_prefix('$')?;
     let inner = after.strip_prefix('{').unwrap_or(after);

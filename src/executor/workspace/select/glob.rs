@@ -1,8 +1,8 @@
-//! What the helper of GitLab Runner finds and archives for a path of a job, in a [`TreeView`] instead of on a disk.
+//! Finds the entries for a job's path in a [`TreeView`], exactly as GitLab Runner's helper finds them on disk.
 //!
-//! The helper makes the path relative to the project, globs it with `doublestar` and walks what was found. A link is followed
-//! before the first wildcard and never in what a wildcard finds. The order of the steps is the library's, for what it
-//! makes of escapes, slashes in alternatives and alternatives in a row follows from it. This module does no I/O.
+//! The helper makes the path relative to the project, globs it with `doublestar` and walks the results. It follows links before the
+//! first wildcard and none in the results of a wildcard. The order of the steps is that of the library, because its handling of
+//! escapes, of slashes in alternatives and of consecutive alternatives depends on it. No I/O.
 
 use std::collections::BTreeSet;
 
@@ -13,20 +13,20 @@ use super::tree_view::{Node, TreeView};
 const WILD: &[u8] = b"*?[{";
 const SPECIAL: &[u8] = b"*?[]{}";
 
-/// What a path finds.
+/// One glob search.
 #[derive(Debug)]
 pub(crate) struct Glob<'v, 'a> {
     view: &'v TreeView<'a>,
     budget: &'v Budget,
-    /// The directory that the names which are found are relative to.
+    /// The directory that the found names are relative to.
     base: Vec<u8>,
-    /// Each alternative goes on in the directories that those before it have found.
+    /// Each alternative also searches the directories that earlier alternatives found.
     hands_on: bool,
-    /// The links that were followed.
+    /// The followed links.
     links: &'v mut BTreeSet<Vec<u8>>,
 }
 
-/// The names, relative to the tree, that `pattern` (as [`relative`] gives it) finds. Adds the links on the way to `links`.
+/// Returns the names, relative to the tree, that match `pattern` (from [`relative`]). Adds the links on the way to `links`.
 pub(crate) fn find(
     view: &TreeView<'_>,
     pattern: &[u8],
@@ -52,7 +52,7 @@ pub(crate) fn find(
 }
 
 impl<'a> Glob<'_, 'a> {
-    /// `last`: what is found need not be a directory.
+    /// With `last`, found entries need not be directories.
     fn find(&mut self, pattern: &[u8], found: &mut Vec<Vec<u8>>, last: bool) -> Result<(), PatternError> {
         self.budget.spend(pattern.len() + 1)?;
         let Some((first_wild, _)) = unescaped(pattern).find(|(_, byte)| WILD.contains(byte)) else {
@@ -104,7 +104,7 @@ impl<'a> Glob<'_, 'a> {
                 before.push(b'/');
             }
             let mut choice = open + 1;
-            // So an empty alternative at the end is none.
+            // `<`: an empty alternative at the end is ignored.
             while choice < close {
                 let end = comma(&pattern[choice..close]).map_or(close, |length| choice + length);
                 let one = [&before, &pattern[start..open], &pattern[choice..end], &pattern[close + 1..]].concat();
@@ -139,7 +139,7 @@ impl<'a> Glob<'_, 'a> {
         Ok(())
     }
 
-    /// The directory and all below it.
+    /// Adds the directory and everything below it.
     fn below(&mut self, directory: &[u8], found: &mut Vec<Vec<u8>>, last: bool) -> Result<(), PatternError> {
         let mut waiting = vec![directory.to_vec()];
         while let Some(directory) = waiting.pop() {
@@ -165,7 +165,7 @@ impl<'a> Glob<'_, 'a> {
         Ok(names.into_iter().map(|(name, node)| (name.to_vec(), node)).collect())
     }
 
-    /// What is there at the end of all links. As in the library, only plain relative paths in UTF-8 are.
+    /// The entry after following all links. As in the library, only plain relative paths in UTF-8 exist.
     fn look(&mut self, name: &[u8]) -> Option<(Vec<u8>, Node<'a>)> {
         let plain = name == b"." || name.split(|&byte| byte == b'/').all(|part| !matches!(part, b"" | b"." | b".."));
         if !plain || std::str::from_utf8(name).is_err() {
@@ -175,7 +175,7 @@ impl<'a> Glob<'_, 'a> {
     }
 }
 
-/// The path of a job as the helper makes it relative to the project; `None` when it leads out of it.
+/// The job's path relative to the project, as the helper computes it; `None` when it leads out of the project.
 pub(crate) fn relative(project: &[u8], path: &[u8]) -> Option<Vec<u8>> {
     if !path.is_empty() && clean(path) == clean(project) {
         return Some(b".".to_vec());
@@ -186,7 +186,7 @@ pub(crate) fn relative(project: &[u8], path: &[u8]) -> Option<Vec<u8>> {
     Some(joined(&base, rest))
 }
 
-/// The path relative to the project, by names alone; `None` when it leads out of it.
+/// The path relative to the project, without looking at links; `None` when it leads out of the project.
 pub(crate) fn below(project: &[u8], path: &[u8]) -> Option<Vec<u8>> {
     let absolute = if path.starts_with(b"/") { clean(path) } else { clean(&[project, b"/", path].concat()) };
     let project = clean(project);
@@ -198,7 +198,7 @@ pub(crate) fn below(project: &[u8], path: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// The shortest path that means the same by names alone, without `.`, empty components, and `..` after a name.
+/// Normalizes the path without looking at links: removes `.`, empty components, and `..` after a name.
 fn clean(path: &[u8]) -> Vec<u8> {
     let rooted = path.starts_with(b"/");
     let mut names: Vec<&[u8]> = Vec::new();
@@ -224,7 +224,7 @@ pub(crate) fn joined(directory: &[u8], name: &[u8]) -> Vec<u8> {
     if directory.is_empty() { clean(name) } else { clean(&[directory, b"/", name].concat()) }
 }
 
-/// The pattern's directories before the first wildcard, without their backslashes, and the rest.
+/// Splits the pattern into the directories before the first wildcard, unescaped, and the rest.
 fn before_wild(pattern: &[u8]) -> (Vec<u8>, &[u8]) {
     let slash =
         unescaped(pattern).take_while(|(_, byte)| !WILD.contains(byte)).filter(|&(_, byte)| byte == b'/').last();
@@ -235,12 +235,12 @@ fn before_wild(pattern: &[u8]) -> (Vec<u8>, &[u8]) {
     }
 }
 
-/// The last of these bytes, unless a backslash stands right before it.
+/// The position of the last of these bytes without a backslash right before it.
 fn last_of(pattern: &[u8], bytes: &[u8]) -> Option<usize> {
     (0..pattern.len()).rev().find(|&at| bytes.contains(&pattern[at]) && !follows_backslash(pattern, at))
 }
 
-/// In what precedes a `}`: the place of its `{`.
+/// The position of the matching `{` in the text before a `}`.
 fn opening(before: &[u8]) -> Option<usize> {
     let mut depth = 1usize;
     (0..before.len()).rev().find(|&at| {
@@ -257,13 +257,13 @@ fn follows_backslash(pattern: &[u8], at: usize) -> bool {
     at.checked_sub(1).and_then(|before| pattern.get(before)) == Some(&b'\\')
 }
 
-/// Two stars anywhere but at the very end.
+/// True when the pattern has two stars anywhere but at its very end.
 fn has_early_stars(pattern: &[u8]) -> bool {
     let most = pattern.len().saturating_sub(3);
     unescaped(pattern).take_while(|&(at, _)| at < most).any(|(at, _)| pattern[at..].starts_with(b"**"))
 }
 
-/// Takes the backslashes before special bytes away; others stay.
+/// Removes backslashes before special characters; others stay.
 fn unescape(pattern: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(pattern.len());
     let mut rest = pattern;

@@ -1,13 +1,13 @@
-//! Links that a job asks for and that must not reach the host.
+//! Finds links of the results that must not reach the host.
 
 use crate::workspace::path::{ancestors, enters_git};
 use crate::workspace::warnings::LeftOut;
 
-/// Longest target of a link that comes back, in bytes: some file systems take no longer one.
+/// Longest target of a link of the results, in bytes: the limit of some file systems.
 const LONGEST_TARGET: usize = 1023;
 
-/// Why a link of the project must not reach the host, if it must not: only leading `..` that stay inside, and absolute
-/// targets below `project`, are let through. `..` after a name is refused, for the name may be a link itself.
+/// Returns why a link of the project must not reach the host, if so. Allowed are leading `..` that stay inside and absolute targets
+/// below `project`. `..` after a name is refused, since the name may itself be a link.
 pub(crate) fn stray_link(project: &[u8], path: &[u8], target: &[u8]) -> Option<LeftOut> {
     if target.is_empty() || target.contains(&0) || target.len() > LONGEST_TARGET {
         return Some(LeftOut::UnusableLink);

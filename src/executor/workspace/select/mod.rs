@@ -1,4 +1,4 @@
-//! Which paths later host stages read, as GitLab Runner's helper would find them. No I/O.
+//! Selects the paths that later host stages read, as GitLab Runner's helper would find them. No I/O.
 
 mod expansion;
 mod glob;

@@ -1,19 +1,18 @@
-//! Patterns and names: the syntax and the matching of `doublestar`, the library that GitLab Runner's helper uses.
+//! Matches names against patterns exactly as `doublestar` does, the library of GitLab Runner's helper.
 //!
-//! `**` (a whole component), `*`, `?`, `[..]`, `{a,b}`, `\` before any of them. A pattern is understood only as far as a name
-//! makes it necessary, as there, so a malformed end can stay unseen. Characters are UTF-8; a byte that is none counts
-//! as U+FFFD. This module does no I/O.
+//! Syntax: `**` (a whole component), `*`, `?`, `[..]`, `{a,b}`, and `\` before any of them. As in the library, a pattern is parsed only
+//! as far as the name requires, so a malformed end may go unnoticed. Characters are UTF-8; an invalid byte counts as U+FFFD. No I/O.
 
 use std::cell::Cell;
 
-/// What the runner would refuse, or what costs too much to find out.
+/// The runner would refuse the pattern, or matching it takes too many steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PatternError {
     Malformed,
     TooMuch,
 }
 
-/// How much work may still be done, in steps of about a character; shared by all that one selection does.
+/// Limit of the remaining work of a selection, in steps of about a character.
 #[derive(Debug)]
 pub(crate) struct Budget(Cell<u64>);
 
@@ -24,7 +23,7 @@ impl Budget {
 
     pub(crate) fn spend(&self, steps: usize) -> Result<(), PatternError> {
         let left = self.0.get().checked_sub(u64::try_from(steps).unwrap_or(u64::MAX));
-        // Once it is spent there is nothing left for smaller steps either: the outcome may not depend on their order.
+        // Set to 0 so that smaller steps fail too: the result must not depend on their order.
         self.0.set(left.unwrap_or(0));
         left.map(drop).ok_or(PatternError::TooMuch)
     }
@@ -34,23 +33,23 @@ impl Budget {
     }
 }
 
-/// Where to go on when what follows a star does not fit: positions in the pattern and in the name.
+/// Where to continue after a mismatch behind a star or doublestar: positions in the pattern and in the name.
 #[derive(Debug, Clone, Copy, Default)]
 struct Retry {
     star: Option<(usize, usize)>,
     stars: Option<(usize, usize)>,
 }
 
-/// More braces or components than this in one pattern are not looked at.
+/// Most braces and components of a pattern; one with more is not evaluated.
 const MOST_PARTS: usize = 1024;
 
-/// Whether the pattern has too many parts to be looked at.
+/// True when the pattern has too many parts to be evaluated.
 pub(crate) fn is_deep(pattern: &[u8]) -> bool {
     pattern.iter().filter(|byte| matches!(byte, b'{' | b'}' | b'/')).count() > MOST_PARTS
 }
 
-/// Whether the whole pattern fits the whole name. `thorough`: a name that does not fit is still an error when the rest of
-/// the pattern is malformed.
+/// True when the whole pattern matches the whole name. With `thorough`, a name that does not match is an error when the rest of the
+/// pattern is malformed.
 pub(crate) fn matches(pattern: &[u8], name: &[u8], thorough: bool, budget: &Budget) -> Result<bool, PatternError> {
     if is_deep(pattern) {
         return Err(PatternError::TooMuch);
@@ -59,7 +58,7 @@ pub(crate) fn matches(pattern: &[u8], name: &[u8], thorough: bool, budget: &Budg
     Matcher { pattern, name, thorough, budget, retry, at, from, starts: true }.fits()
 }
 
-/// A pattern on its way through a name.
+/// The state of a match.
 #[derive(Clone, Copy)]
 struct Matcher<'p> {
     pattern: &'p [u8],
@@ -67,14 +66,14 @@ struct Matcher<'p> {
     thorough: bool,
     budget: &'p Budget,
     retry: Retry,
-    /// Where in the pattern it is, and where in the name.
+    /// Position in the pattern; `from`: in the name.
     at: usize,
     from: usize,
-    /// A doublestar counts as one only at the start of a component, or of an alternative.
+    /// At the start of a component or an alternative, the only place where `**` is a doublestar.
     starts: bool,
 }
 
-/// What a step has come to.
+/// The result of a step.
 enum Step {
     Fits,
     Differs,
@@ -100,7 +99,7 @@ impl Matcher<'_> {
         is_empty_enough(self.pattern.get(self.at..).unwrap_or_default(), self.thorough, self.budget)
     }
 
-    /// Holds the next of the pattern against the next of the name.
+    /// Matches the next element of the pattern with the next character of the name.
     fn step(&mut self) -> Result<Step, PatternError> {
         let (letter, length) = character(&self.name[self.from..]);
         match self.pattern.get(self.at) {
@@ -135,7 +134,7 @@ impl Matcher<'_> {
                     self.starts = wanted == u32::from(b'/');
                     return Ok(Step::Fits);
                 }
-                // A literal backslash may stand before it, too: there the validation starts.
+                // Validation starts at a backslash before the character.
                 self.at = if literal > 0 && self.pattern[literal - 1] == b'\\' { literal - 1 } else { literal };
             }
             None => {}
@@ -180,7 +179,7 @@ impl Matcher<'_> {
         }
     }
 
-    /// Lets the last star take one more character, or else the last doublestar one more component.
+    /// Backtracks: the last star takes one more character, or else the last doublestar one more component.
     fn go_back(&mut self) -> bool {
         if let Some((after, taken)) = self.retry.star
             && self.name[taken] != b'/'
@@ -202,8 +201,8 @@ impl Matcher<'_> {
     }
 }
 
-/// Whether `letter` is in the class whose bracket stands before `at`; if so, where the pattern goes on, else how far it was
-/// looked at.
+/// Matches `letter` with the class whose bracket is before `at`. Returns the position after the class if it matches, else the position
+/// where parsing stopped.
 fn class(pattern: &[u8], mut at: usize, letter: u32) -> Result<(bool, usize), PatternError> {
     let negated = matches!(pattern.get(at), Some(b'!' | b'^'));
     at += usize::from(negated);
@@ -248,7 +247,7 @@ fn class(pattern: &[u8], mut at: usize, letter: u32) -> Result<(bool, usize), Pa
     Ok((true, at + end + 1))
 }
 
-/// Whether the pattern fits a name that has ended.
+/// True when the pattern matches the empty rest of a name.
 fn is_empty_enough(pattern: &[u8], thorough: bool, budget: &Budget) -> Result<bool, PatternError> {
     if matches!(pattern, b"" | b"*" | b"**" | b"/**" | b"**/" | b"/**/") {
         return Ok(true);
@@ -272,7 +271,7 @@ fn is_empty_enough(pattern: &[u8], thorough: bool, budget: &Budget) -> Result<bo
     if thorough && !is_valid(pattern) { Err(PatternError::Malformed) } else { Ok(false) }
 }
 
-/// Whether classes and alternatives are closed and nothing ends in a backslash.
+/// True when classes and alternatives are closed and the pattern does not end with a backslash.
 pub(crate) fn is_valid(pattern: &[u8]) -> bool {
     let mut depth = 0usize;
     let mut at = 0;
@@ -298,7 +297,7 @@ pub(crate) fn is_valid(pattern: &[u8]) -> bool {
     depth == 0
 }
 
-/// The bytes that no backslash precedes, with their places.
+/// The bytes that are not escaped by a backslash, with their positions.
 pub(crate) fn unescaped(pattern: &[u8]) -> impl Iterator<Item = (usize, u8)> {
     let mut escaped = false;
     pattern.iter().copied().enumerate().filter(move |&(_, byte)| {
@@ -308,7 +307,7 @@ pub(crate) fn unescaped(pattern: &[u8]) -> impl Iterator<Item = (usize, u8)> {
     })
 }
 
-/// In what follows a `{`: the place of its `}`.
+/// The position of the matching `}` in the text after a `{`.
 fn closing(rest: &[u8]) -> Option<usize> {
     let mut depth = 1usize;
     unescaped(rest)
@@ -323,7 +322,7 @@ fn closing(rest: &[u8]) -> Option<usize> {
         .map(|(at, _)| at)
 }
 
-/// In what stands between braces: the place of the first comma of theirs.
+/// The position of the first top-level comma in the text between braces.
 pub(crate) fn comma(choices: &[u8]) -> Option<usize> {
     let mut depth = 0isize;
     unescaped(choices)

@@ -1,8 +1,8 @@
-//! Which paths later host stages read: artifact, report and cache paths, with the meaning GitLab Runner's helper gives them.
+//! Evaluates a selection: the artifact, report and cache paths that later host stages read, with the semantics of GitLab Runner's helper.
 //!
-//! Each definition of the job is a [`Rule`] of its own. The helper's search is done over again in what is there (see `glob`):
-//! wanted is what it would archive, and the links it would follow on the way. It errs on one side only: where the outcome
-//! cannot be known here, more is wanted than the helper takes.
+//! Each definition of the job is a [`Rule`]. The helper's search is repeated on the tree (see `glob`); wanted are the entries it would
+//! archive and the links it would follow on the way. Where the result cannot be known here, more is wanted than the helper takes,
+//! never less.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -14,14 +14,13 @@ use super::tree_view::{Node, TreeView};
 use crate::protocol::project::{Rule, Selection};
 use crate::workspace::warnings::LeftOut;
 
-/// Steps that one selection may take, each of some nanoseconds: at least, and for each path there is. One that would take
-/// more wants everything.
+/// Limit of a selection's steps of some nanoseconds each: a minimum, and an addition for each path. A selection that exceeds it wants
+/// everything.
 const LEAST_STEPS: u64 = 4_000_000;
 const STEPS_PER_PATH: u64 = 2000;
 
 impl Rule {
-    /// The rule with the values of plain variables, `$NAME` and `${NAME}`, in its paths, so that they stay what they are when
-    /// the paths are expanded.
+    /// Replaces plain variables, `$NAME` and `${NAME}`, in the rule's paths by their values, escaped against the later expansion.
     #[must_use]
     pub fn with_values(mut self, value: &dyn Fn(&str) -> Option<String>) -> Self {
         let variables = &mut self.variables;
@@ -32,22 +31,22 @@ impl Rule {
     }
 }
 
-/// What a selection wants of a tree.
+/// The paths of a tree that a selection wants.
 #[derive(Debug, Default)]
 pub(crate) struct Wanted {
     everything: bool,
     paths: HashSet<Vec<u8>>,
-    /// Links that are gone through, in truth or for all that is known.
+    /// Links that a path follows or may follow.
     followed: HashSet<Vec<u8>>,
-    /// A path goes nobody knows where.
+    /// The target of a path is unknown.
     is_unsure: bool,
 }
 
-/// How much work a search may be.
+/// Limit of the work of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effort {
     Container,
-    /// Half of it: where the container's search ends early, so does the host's.
+    /// Half of the container's limit, so that the host's search ends early whenever the container's does.
     Host,
 }
 
@@ -56,7 +55,7 @@ impl Wanted {
         self.everything || self.paths.contains(path)
     }
 
-    /// What is wanted cannot be known here, so everything is.
+    /// The result is unknown, so everything is wanted.
     fn give_up(&mut self) {
         self.everything = true;
         self.is_unsure = true;
@@ -64,14 +63,14 @@ impl Wanted {
 }
 
 impl Selection {
-    /// What is wanted of a tree. `assigned` is the content of `gitlab_runner_env`.
+    /// The wanted paths of a tree. `assigned` is the content of `gitlab_runner_env`.
     pub(crate) fn wanted(&self, view: &TreeView<'_>, assigned: &[u8], effort: Effort) -> Wanted {
         let mut wanted = Wanted { everything: self.everything, ..Wanted::default() };
         let paths = u64::try_from(view.paths().count()).unwrap_or(u64::MAX);
         let steps = paths.saturating_mul(STEPS_PER_PATH).saturating_add(LEAST_STEPS);
         let budget = Budget::new(if effort == Effort::Host { steps / 2 } else { steps });
         for rule in &self.rules {
-            // Which links are gone through matters where some are kept.
+            // The followed links matter only where links out of the project are kept.
             if wanted.everything && !self.outside_links {
                 break;
             }
@@ -83,8 +82,8 @@ impl Selection {
         wanted
     }
 
-    /// Why a link that is wanted does not come back, if it does not. One that leads out of the project does when the operator keeps those, and no path
-    /// of the job goes through it: the runner's helper would read what it leads to.
+    /// Returns why a wanted link is left out, if so. A link out of the project is sent back when the operator keeps such links and no path
+    /// of the job goes through it; otherwise the runner's helper would read its target.
     pub(crate) fn leaves_out(&self, wanted: &Wanted, project: &[u8], path: &[u8], node: Node<'_>) -> Option<LeftOut> {
         let Node::Link(target) = node else { return None };
         let stray = stray_link(project, path, target)?;
@@ -106,7 +105,7 @@ struct Search<'s, 'a> {
 
 impl<'s, 'a> Search<'s, 'a> {
     fn new(rule: &Rule, view: &'s TreeView<'a>, budget: &'s Budget) -> Self {
-        // The helper looks no further than a pattern that leads out of the project.
+        // The helper stops at the first pattern that leads out of the project.
         let relative = |pattern: &String| glob::relative(view.project(), &expanded(pattern)?);
         let exclude = rule.exclude.iter().map_while(relative).collect();
         Self { view, budget, exclude, follow: rule.follow, links: BTreeSet::new() }
@@ -142,7 +141,7 @@ impl<'s, 'a> Search<'s, 'a> {
         }
         let Some(pattern) = glob::relative(self.view.project(), &path) else { return Ok(()) };
         let found = match glob::find(self.view, &pattern, self.budget, &mut self.links) {
-            // The helper warns and goes on without it.
+            // The helper warns and skips it.
             Err(PatternError::Malformed) => return Ok(()),
             other => other?,
         };
@@ -152,7 +151,7 @@ impl<'s, 'a> Search<'s, 'a> {
         Ok(())
     }
 
-    /// Archives what is there and, of a directory, all it holds. A link is not followed at the end of the name.
+    /// Archives the entry and, for a directory, everything in it. Does not follow a link at the end of the name.
     fn walk(&mut self, name: Vec<u8>, wanted: &mut Wanted) -> Result<(), PatternError> {
         let Some((path, node)) = self.view.resolve(&name, false, &mut self.links) else { return Ok(()) };
         let mut waiting = vec![(name, path, node)];
@@ -174,7 +173,7 @@ impl<'s, 'a> Search<'s, 'a> {
         Ok(())
     }
 
-    /// `path` is where the entry is in truth, `name` what the helper calls it.
+    /// `path` is the real path of the entry, `name` the helper's name for it.
     fn archive(&mut self, name: &[u8], path: &[u8], wanted: &mut Wanted) {
         if self.exclude.iter().any(|pattern| matches(pattern, name, true, self.budget) == Ok(true)) {
             return;

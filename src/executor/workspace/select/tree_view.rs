@@ -1,24 +1,24 @@
-//! A directory tree as it was at one moment, in memory, with paths resolved as the kernel would resolve them.
+//! An in-memory snapshot of a directory tree that resolves paths as the kernel does.
 //!
-//! The tree hangs at its own place below `/`, so that absolute paths, `..` and links mean what they mean to the kernel.
-//! Outside the tree only the directories on the way to it exist here: nothing is ever read from the disk.
+//! The tree is at its real path below `/`, so that absolute paths, `..` and links resolve as in the kernel. Outside the tree only the
+//! directories on the way to it exist: nothing is read from disk.
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::workspace::path::{join, split};
 
-/// As many links on one path as the kernel follows.
+/// Most links followed on one path, as in the kernel.
 const MOST_LINKS: usize = 40;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Node<'a> {
     Directory,
-    /// With its target; empty when that is not known, so that it leads nowhere.
+    /// With its target; empty when it is unknown, and then resolving it fails.
     Link(&'a [u8]),
     Other,
 }
 
-/// Absolute paths have no trailing slash here: the root of the file system is empty.
+/// The tree. Absolute paths have no trailing slash: the root of the file system is the empty path.
 #[derive(Debug)]
 pub(crate) struct TreeView<'a> {
     project: Vec<u8>,
@@ -53,7 +53,7 @@ impl<'a> TreeView<'a> {
         self.nodes.keys().copied()
     }
 
-    /// The path relative to the tree, empty for the tree itself; `None` for what lies elsewhere.
+    /// The path relative to the tree, empty for the tree itself; `None` outside the tree.
     pub(crate) fn inside<'p>(&self, absolute: &'p [u8]) -> Option<&'p [u8]> {
         match absolute.strip_prefix(self.project.as_slice())? {
             [] => Some(&[]),
@@ -70,13 +70,13 @@ impl<'a> TreeView<'a> {
         }
     }
 
-    /// For a directory on the way to the tree: its entry on that way.
+    /// For a directory on the way to the tree: the name of its entry on that way.
     fn next_to_project(&self, absolute: &[u8]) -> Option<&[u8]> {
         let rest = self.project.strip_prefix(absolute)?.strip_prefix(b"/")?;
         rest.split(|&byte| byte == b'/').next()
     }
 
-    /// What a directory holds, links as links.
+    /// The entries of a directory; links are not followed.
     pub(crate) fn list<'v>(&'v self, absolute: &[u8]) -> Vec<(&'v [u8], Node<'a>)> {
         match self.inside(absolute) {
             Some(path) => {
@@ -88,9 +88,8 @@ impl<'a> TreeView<'a> {
         }
     }
 
-    /// Where the kernel ends for `path`, which is absolute or relative to the tree, and what is there. The links of the tree
-    /// that lead there, relative to it, go into `links`, also when they lead nowhere; so do directories that are left again
-    /// by `..`. A link at the end is followed if asked.
+    /// Resolves `path`, which is absolute or relative to the tree, to a node. Adds to `links` the tree's links on the way, relative to the
+    /// tree, even when they lead nowhere, and the directories left again by `..`. Follows a link at the end if `follow`.
     pub(crate) fn resolve(
         &self,
         path: &[u8],
@@ -101,7 +100,7 @@ impl<'a> TreeView<'a> {
         let mut node = Node::Directory;
         let mut waiting: Vec<&[u8]> = components(path).collect();
         let mut followed = 0;
-        // Directories that were gone into by name since the beginning, or since the last link.
+        // Directories entered by name since the beginning or the last link.
         let mut entered = 0_usize;
         while let Some(name) = waiting.pop() {
             if node != Node::Directory {
@@ -141,7 +140,7 @@ impl<'a> TreeView<'a> {
     }
 }
 
-/// The components that lead anywhere, the last first.
+/// The components except empty ones and `.`, the last first.
 fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.rsplit(|&byte| byte == b'/').filter(|name| !matches!(*name, b"" | b"."))
 }

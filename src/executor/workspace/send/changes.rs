@@ -1,4 +1,4 @@
-//! What changed in the container and is wanted on the host.
+//! Finds the changes in the container that the host wants.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -16,7 +16,7 @@ use crate::workspace::tree::{
 };
 use crate::workspace::warnings::{LeftOut, Warnings};
 
-/// What changed in the container and is wanted on the host, parents before what they hold.
+/// The wanted changes, parents before their content.
 pub(crate) fn changes(
     roots: &Roots,
     snapshot: &Snapshot,
@@ -43,14 +43,14 @@ pub(crate) fn changes(
     let now_there = TreeView::new(project, nodes.chain(of_git.iter().map(|path| (path.as_slice(), Node::Other))));
     let wanted = selection.wanted(&now_there, &assigned, Effort::Container);
     for path in of_git {
-        // What came from the host is there still.
+        // Entries received from the host are not reported: the host still has them.
         if wanted.wants(&path) && !snapshot.stats.contains_key(&(Tree::Project, path.clone())) {
             let is_repository = split(&path).1 == b".git";
             warnings.leave_out(if is_repository { LeftOut::NestedRepository } else { LeftOut::GitName }, &path);
         }
     }
     let mut send: HashSet<&[u8]> = HashSet::new();
-    // Links that the host will not write, but has to know: what they lead to may be asked for through them.
+    // Links that the host will not write but needs for its own search: a path of the job may lead through them.
     let mut told: HashSet<&[u8]> = HashSet::new();
     let mut now: HashMap<&[u8], EntryKind> = HashMap::with_capacity(listed.len());
     for (entry, stat) in &listed {
@@ -69,7 +69,7 @@ pub(crate) fn changes(
         } else {
             send.insert(&entry.path)
         };
-        // Directories on the way that the host does not have, or has as something else, are part of the change.
+        // Directories on the way that the host lacks, or has as another kind, are part of the change.
         for above in ancestors(&entry.path) {
             let known = snapshot.stats.get(&(Tree::Project, above.to_vec()));
             if known.is_none_or(|stat| stat.kind != EntryKind::Directory) {
@@ -85,7 +85,7 @@ pub(crate) fn changes(
     let gone: Vec<&[u8]> = before(snapshot).map(|(path, _)| path).filter(|path| is_gone(path)).collect();
     let mut entries: Vec<Entry> = Vec::new();
     if !gone.is_empty() {
-        // What the host still has is what it would search.
+        // The host's tree before the deletions is the one that its own search sees.
         let wanted = selection.wanted(&view_before(project, snapshot, &listed), &assigned, Effort::Container);
         let deleted = gone.into_iter().filter(|path| wanted.wants(path) || replaced(path));
         entries.extend(deleted.map(|path| deletion(Tree::Project, path)));
@@ -97,13 +97,13 @@ pub(crate) fn changes(
     Ok(entries)
 }
 
-/// What the project held when it arrived.
+/// The project's entries as received.
 fn before(snapshot: &Snapshot) -> impl Iterator<Item = (&[u8], &FileStat)> {
     let paths = snapshot.stats.iter().filter(|((tree, _), _)| *tree == Tree::Project);
     paths.map(|((_, path), stat)| (path.as_slice(), stat)).filter(|(path, _)| !path.is_empty() && !enters_git(path))
 }
 
-/// The project as it arrived. Where a link led is known if it is the same still.
+/// The project as received. The target of a link is known only if the link is unchanged.
 fn view_before<'a>(project: &[u8], snapshot: &'a Snapshot, listed: &'a [(Entry, FileStat)]) -> TreeView<'a> {
     let links = listed.iter().filter(|(entry, _)| entry.kind == EntryKind::Link);
     let links: HashMap<&[u8], (&Entry, &FileStat)> =
@@ -124,7 +124,7 @@ fn deletion(tree: Tree, path: &[u8]) -> Entry {
     Entry { tree, kind: EntryKind::Deleted, path: path.to_vec(), mode: 0, mtime, size: 0, target: Vec::new() }
 }
 
-/// Without set-id and sticky bits.
+/// The entry without set-id and sticky bits.
 fn stripped(entry: &Entry) -> Entry {
     Entry { mode: entry.mode & 0o777, ..entry.clone() }
 }

@@ -1,8 +1,7 @@
-//! Which chunks the files of a project directory had when they were sent last: a file whose state is the same since is not
-//! read again, as with git's index.
+//! Remembers the chunks of a project directory's files from the last transfer: an unchanged file is not read again, as with git's index.
 //!
-//! The notes are one directory's on one host. Without them, or with wrong ones, files are read again; a chunk that they name
-//! and the store has no longer makes its file be read again, too.
+//! The notes are for one directory on one host. If they are missing or wrong, files are read again; so is a file with a chunk that the
+//! store no longer has.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
@@ -19,29 +18,30 @@ use crate::workspace::task::lock;
 use crate::workspace::tree::StateId;
 
 const MAGIC: [u8; 8] = *b"SMEXFIL1";
-/// Most files and most chunks that are remembered, of some 70 bytes each and twice in memory; the others are read.
+/// Most files and most chunks that are remembered (about 70 bytes each, twice in memory); other files are read.
 const MOST: usize = 400_000;
-/// Notes about a directory that nothing was sent from for so long are dropped.
+/// Notes are deleted when nothing was sent from the directory for this long.
 const OLDEST: Duration = Duration::from_hours(30 * 24);
 
-/// Chunks without a gap, by hash and length, and where in its file the first one begins.
+/// A run of chunks without gaps: the offset of the first in its file, and the hash and length of each.
 pub(crate) type Run<'a> = (u64, &'a [(ChunkHash, u32)]);
 
-/// What one directory's files hold.
+/// The notes about one directory.
 #[derive(Default)]
 pub(crate) struct FilesCache {
-    /// `None`: nothing is remembered.
+    /// `None`: the cache is disabled.
     path: Option<PathBuf>,
     last: Notes,
-    /// Positions of the last notes' files, ordered by their state.
+    /// Positions of the files in `last`, ordered by their state.
     order: Vec<u32>,
-    /// Of this transfer.
+    /// The notes of this transfer.
     now: Mutex<Notes>,
-    /// Not all of it was recalled.
+    /// A file of this transfer was not in `last`.
     is_new: AtomicBool,
 }
 
-/// Flat, for there are many: a file's runs lie between the end of the file before it and its own, a run's chunks likewise.
+/// Flat arrays, since there are many entries. Each file has the end of its runs, which begin at the end of the file before; likewise
+/// each run its chunks.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Notes {
     files: Vec<(StateId, u32)>,
@@ -50,7 +50,7 @@ struct Notes {
 }
 
 impl FilesCache {
-    /// The notes about the directory `project`, in the host's own directory `folder`. Blocks.
+    /// Opens the notes about the directory `project`, in the host's directory `folder`. Blocks.
     pub(crate) fn open(folder: &Path, project: &Path) -> Self {
         let name = blake3::hash(project.as_os_str().as_bytes()).to_hex();
         let path = folder.join(name.get(..32).unwrap_or_default());
@@ -60,23 +60,23 @@ impl FilesCache {
         Self { path: Some(path), last, order, ..Self::default() }
     }
 
-    /// Whether a file of so many bytes can be remembered.
+    /// True when a file of this size can be remembered.
     pub(crate) fn takes(&self, size: u64) -> bool {
         self.path.is_some() && size / USUAL as u64 <= MOST as u64
     }
 
-    /// There is nothing to recall.
+    /// True when there are no notes of an earlier transfer.
     pub(crate) fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
 
-    /// What a file in this state holds, in order of the offsets.
+    /// The chunks of a file in this state, in order of the offsets.
     pub(crate) fn recall(&self, state: StateId) -> Option<Vec<Run<'_>>> {
         let found = self.order.binary_search_by_key(&Some(state), |at| self.last.state(*at)).ok()?;
         self.last.runs(*self.order.get(found)? as usize)
     }
 
-    /// Remembers what a file holds that was in this state before it was read and after.
+    /// Remembers the chunks of a file that was in this state before and after it was read.
     pub(crate) fn note<'l>(
         &self,
         state: StateId,
@@ -86,7 +86,7 @@ impl FilesCache {
         self.keep(state, runs);
     }
 
-    /// Remembers what was recalled.
+    /// Remembers chunks that were recalled.
     pub(crate) fn keep<'l>(
         &self,
         state: StateId,
@@ -97,7 +97,7 @@ impl FilesCache {
         }
     }
 
-    /// Keeps the notes of this transfer in place of the last ones. Blocks. Nothing is lost but time when it cannot.
+    /// Replaces the last notes by those of this transfer. Blocks. A failure is logged and costs only time later.
     pub(crate) fn save(&self) {
         let Some(path) = &self.path else { return };
         let now = std::mem::take(&mut *lock(&self.now));
@@ -108,7 +108,7 @@ impl FilesCache {
             write(path, &now)
         };
         if let Err(error) = saved {
-            tracing::debug!(%error, "what the project's files hold is not remembered");
+            tracing::debug!(%error, "failed to save the notes about the project's files");
         }
         if let Some(folder) = path.parent() {
             drop_old(folder);
@@ -121,7 +121,7 @@ impl Notes {
         self.files.get(file as usize).map(|(state, _)| *state)
     }
 
-    /// All of a file's runs, or `None` when one is not there.
+    /// All runs of a file, or `None` when one is missing.
     fn runs(&self, file: usize) -> Option<Vec<Run<'_>>> {
         let (first, end) = within(&self.files, file)?;
         let run = |run| {
@@ -145,7 +145,7 @@ impl Notes {
     }
 }
 
-/// The positions that belong to the `at`th of `ends`.
+/// The range of positions of the `at`th item of `ends`.
 fn within<T>(ends: &[(T, u32)], at: usize) -> Option<(usize, usize)> {
     let end = |at: usize| ends.get(at).map(|(_, end)| *end as usize);
     let first = at.checked_sub(1).map_or(Some(0), end)?;
@@ -153,7 +153,7 @@ fn within<T>(ends: &[(T, u32)], at: usize) -> Option<(usize, usize)> {
 }
 
 fn end<T>(items: &[T]) -> u32 {
-    // There are at most `MOST`.
+    // At most `MOST`.
     u32::try_from(items.len()).unwrap_or(u32::MAX)
 }
 
@@ -181,7 +181,7 @@ fn write(path: &Path, notes: &Notes) -> io::Result<()> {
     Ok(())
 }
 
-/// Hashes what it writes.
+/// A writer that also hashes.
 struct Hashing<W> {
     file: W,
     hash: blake3::Hasher,
@@ -199,7 +199,7 @@ impl<W: io::Write> io::Write for Hashing<W> {
     }
 }
 
-/// Of directories that are used no more, and what a killed process left.
+/// Deletes the notes of unused directories and temporary files of killed processes.
 fn drop_old(folder: &Path) {
     for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let modified = file.metadata().and_then(|metadata| metadata.modified());

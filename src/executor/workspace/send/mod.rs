@@ -1,4 +1,4 @@
-//! The sending side: the host sends the project, the container sends what changed.
+//! The sender: the host sends the project, the container sends changes.
 
 mod changes;
 pub(super) mod files_cache;
@@ -25,15 +25,15 @@ use crate::workspace::warnings::Warnings;
 use files_cache::FilesCache;
 use source::{ChangePolicy, SendJob, Source};
 
-/// Where in a host's directory for one project its copies of the packs' indexes are.
+/// Folder of the index cache in the host's directory of a project.
 const INDEXES: &str = "indexes";
 
-/// Host: sends both trees. A missing temporary tree is empty. What may hold secrets of the job, the temporary tree and git's
-/// configuration, goes into private packs. Chunks that the store has below the route's packs are not sent. `cache` is a directory of
-/// this host that remembers which ones those are, and what the project's files held the last time; it may be lost or wrong. `now` is the
-/// time of day, by which packs become too old to count on.
+/// Host: sends both trees; a missing temporary tree counts as empty. Content that may be secret (the temporary tree and git's
+/// configuration) goes into private packs. Chunks that the store has in the project's packs are not sent again. `cache` is a directory
+/// of this host for the indexes of these packs and the chunks of the project's files; it may be lost or wrong. `now` is the time of
+/// day, to compute the age of packs.
 ///
-/// A receiver may work at the same time. Fails, naming the file, when one cannot be read or keeps changing.
+/// A receiver may work at the same time. Fails, naming the file, when a file cannot be read or keeps changing.
 pub async fn send(
     store: &dyn ObjectStore,
     route: &TransferKeys,
@@ -65,10 +65,10 @@ pub async fn send(
     sent.await.context("failed to send the workspace")
 }
 
-/// Container: finds what changed since `snapshot`, keeps what `selection` wants, and sends it.
+/// Container: sends the changes since `snapshot` that `selection` wants.
 ///
-/// Deletions are changes; a project directory that is gone, or is no directory any more, is empty. Nothing in a `.git` goes back, and of the temporary tree only `gitlab_runner_env`.
-/// A file that changes while it is read goes back as it was read, with a warning.
+/// Deletions are changes; a project directory that is missing or replaced counts as empty. Nothing in a `.git` is sent, and of the
+/// temporary tree only `gitlab_runner_env`. A file that changes while it is read is sent as it was read, with a warning.
 pub async fn send_changes(
     store: &dyn ObjectStore,
     route: &TransferKeys,
@@ -91,7 +91,7 @@ pub async fn send_changes(
     sent.await.context("failed to send the results of the job")
 }
 
-/// Host: drops a pack that a receiver found [`crate::workspace::Damaged`], so that its chunks are sent again by whoever needs them next.
+/// Host: deletes a pack that a receiver reported as [`crate::workspace::Damaged`], so that its chunks are sent again.
 pub async fn forget(store: &dyn ObjectStore, route: &TransferKeys, pack: &str, cache: &Path) -> anyhow::Result<()> {
     index_cache::forget(store, &route.packs, pack.parse()?, &cache.join(INDEXES)).await
 }

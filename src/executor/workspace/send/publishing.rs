@@ -1,5 +1,4 @@
-//! Tells the receiver what is stored: findings of the reading threads become parts of the manifest once their chunks are in the
-//! store.
+//! Publishes the manifest: findings of the reading threads go into its parts once their chunks are in the store.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -16,13 +15,13 @@ use crate::workspace::store::Packer;
 use crate::workspace::summary::Summary;
 use crate::workspace::task::{TransferProgress, persist};
 
-/// Findings that wait for their turn.
+/// Capacity of the queue of findings.
 pub(crate) const FINDINGS: usize = 1024;
-/// A part is stored when it has become so large, or when it is so old: a receiver may be waiting for it.
+/// A part is stored at this size or this age: a receiver may be waiting for it.
 const PART: usize = 2 << 20;
 const PART_AGE: Duration = Duration::from_millis(250);
 
-/// Tells of files once all their chunks are stored. Files may overtake each other; what is told of one large file may not.
+/// Publishes files once all their chunks are stored. Files may overtake each other; records of one large file may not.
 pub(crate) struct Publisher<'a> {
     store: &'a dyn ObjectStore,
     route: &'a TransferKeys,
@@ -32,10 +31,10 @@ pub(crate) struct Publisher<'a> {
     /// When the draft got its first record.
     began: Option<tokio::time::Instant>,
     parts: u32,
-    /// What waits for a block to be stored, by block.
+    /// Findings that wait for a block to be stored, by block.
     waiting: HashMap<u32, Vec<Finding>>,
     large: HashMap<u32, HeldFile>,
-    /// Nothing more is found.
+    /// Set after the last finding.
     end: Option<TransferEnd>,
     summary: Summary,
 }
@@ -43,9 +42,9 @@ pub(crate) struct Publisher<'a> {
 /// A large file that has begun.
 #[derive(Default)]
 struct HeldFile {
-    /// Data that waits for blocks.
+    /// Number of data findings that wait for blocks.
     waiting: usize,
-    /// What may be told only after that, in order.
+    /// Findings to publish after those, in order.
     held: VecDeque<Finding>,
 }
 
@@ -70,7 +69,7 @@ impl<'a> Publisher<'a> {
         loop {
             let due = self.began.map(|began| began + PART_AGE);
             tokio::select! {
-                // When it ends without a last word, the reading failed and says itself why.
+                // A channel that ends without `Done` means that reading failed; it returns the error itself.
                 count = found.recv_many(&mut batch, FINDINGS), if !has_all => has_all = count == 0,
                 Some(blocks) = stored.recv() => {
                     for block in blocks {
@@ -98,7 +97,7 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Takes up what was found.
+    /// Takes an event of the reading threads.
     fn take(&mut self, event: ScanEvent) -> anyhow::Result<()> {
         let finding = match event {
             ScanEvent::Found(finding) => finding,
@@ -117,7 +116,7 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// A block that this waited for is stored.
+    /// Takes a finding whose block was stored.
     fn waited(&mut self, found: Finding) -> anyhow::Result<()> {
         let file = if let Record::Data { file, .. } = &found { Some(*file) } else { None };
         let is_placed = self.record_or_wait(found)?;
@@ -132,7 +131,7 @@ impl<'a> Publisher<'a> {
         Ok(())
     }
 
-    /// Tells what may be told of a large file: data as it comes, anything else once all data before it was told.
+    /// Publishes the held findings of a large file: data at once, others after all data before them.
     fn go_on(&mut self, file: u32) -> anyhow::Result<()> {
         while let Some(large) = self.large.get_mut(&file)
             && let Some(found) = large.held.pop_front()
@@ -154,10 +153,10 @@ impl<'a> Publisher<'a> {
         Ok(())
     }
 
-    /// Tells of it, or notes it with a block that is not stored yet; returns which.
+    /// Publishes a finding and returns true, or lets it wait for a block that is not stored yet.
     fn record_or_wait(&mut self, found: Finding) -> anyhow::Result<bool> {
         let missing = match &found {
-            // The last ones first: they are stored last, so what waits is looked at once or twice.
+            // From the end: the last blocks are stored last, so a finding waits once or twice.
             Record::File { chunks, .. } | Record::Data { chunks, .. } => {
                 chunks.iter().rev().map(|chunk| chunk.block).find(|block| self.packer.find(*block).is_none())
             }

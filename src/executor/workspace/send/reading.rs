@@ -1,7 +1,7 @@
-//! The sender's threads: one walks the trees (see `walking`), others read files, cut them into chunks and give those to the packer.
+//! The sender's threads: one walks the trees (see `walking`), others read files, cut them into chunks and pass the chunks to the packer.
 //!
-//! A large file is read in parts by several threads. Each file is looked at before and after it is read; one that changed
-//! meanwhile is read again, a few times.
+//! Several threads read ranges of a large file. Each file's state is compared before and after reading; a file that changed is read
+//! again, a few times.
 
 use std::fs::File;
 use std::sync::atomic::Ordering;
@@ -21,12 +21,12 @@ use crate::workspace::store::{Cutter, Located, Packer, ThreadBlocks, Visibility,
 use crate::workspace::task::{Stop, TransferProgress, lock};
 use crate::workspace::tree::{FileStat, StateId, Walker};
 
-/// How often a file that changes under the reader is read before the reader gives up.
+/// Most attempts to read a file that changes meanwhile.
 const TRIES: u32 = 4;
-/// More threads find no more work in a disk and a network, and each may hold a pack of 8 MiB.
+/// More threads do not help with one disk and network, and each may hold a pack of 8 MiB.
 const MOST_THREADS: usize = 4;
 
-/// Reads all of a job; returns when everything was handed over. Blocks.
+/// Reads all entries of a job; returns when everything was passed on. Blocks.
 pub(crate) fn read(
     job: SendJob,
     packer: &Packer,
@@ -51,7 +51,7 @@ pub(crate) fn read(
     };
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            // The last reader that ends takes the queue with it, so the walk never waits for nobody.
+            // The last reader drops the queue, so the walk never waits for readers that have ended.
             let (take, shared) = (take.clone(), &shared);
             scope.spawn(move || {
                 let ended = Reader::new(shared).run(&take);
@@ -71,7 +71,7 @@ pub(crate) fn read(
     found.blocking_send(ScanEvent::Done(warnings)).ok().context(PUBLISHER_ENDED)
 }
 
-/// A thread that reads.
+/// A reading thread.
 struct Reader<'a> {
     shared: &'a SendContext<'a>,
     cutter: Cutter,
@@ -107,8 +107,8 @@ impl<'a> Reader<'a> {
         open(self.shared, walker.as_mut().context("the temporary directory does not exist")?, entry)
     }
 
-    /// Hands over the chunks of `from..to` in runs without gaps, each with the offset of its first; of large files all zeros
-    /// make no chunk, and runs are short. Tells how far the file reached.
+    /// Passes the chunks of `from..to` to `sink` in runs without gaps, each with the offset of its first chunk. For large files, zeros make
+    /// no chunks, and runs are short. Returns the end of the file if it is below `to`, else `to`.
     fn cut(
         &mut self,
         (file, visibility): (&File, Visibility),
@@ -146,7 +146,7 @@ impl<'a> Reader<'a> {
                 return Ok(());
             };
             let id = before.state(&entry.path);
-            // What is appended meanwhile is not followed, or a busy log would never end.
+            // Appended data is ignored, or reading a busy log would never end.
             let mut chunks = Vec::new();
             let take = |_, run| {
                 chunks = run;
@@ -171,12 +171,12 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// One stretch; whoever reads the last one looks whether the file is the same still.
+    /// Reads one range; the thread that reads the last one checks that the file did not change.
     fn read_range(&mut self, large: &LargeFile, from: u64, to: u64) -> anyhow::Result<()> {
         let opened = self.open(&large.entry)?;
         let is_whole = match &opened {
             Some((file, before)) => *before == large.before && self.send(large, file, from, to)? == to,
-            // It may be back for another stretch.
+            // The file may exist again for another range.
             None => false,
         };
         if !is_whole {
@@ -233,7 +233,7 @@ impl<'a> Reader<'a> {
         self.end(large, now.size, now)
     }
 
-    /// The next transfer need not read this file.
+    /// Remembers the file's chunks, so that the next transfer need not read it.
     fn note<'l>(
         &self,
         entry: &Entry,
@@ -252,7 +252,7 @@ impl<'a> Reader<'a> {
         self.shared.tell(Record::End { file: large.file, size, mode, mtime })
     }
 
-    /// Fails, or warns, that the file does not come to rest.
+    /// Fails or warns, by the policy, about a file that keeps changing.
     fn report_change(&self, entry: &Entry) -> anyhow::Result<()> {
         match self.shared.on_change {
             ChangePolicy::Keep => self.shared.warn(format!("changed while it was read: {}", shown(&entry.path))),

@@ -1,5 +1,4 @@
-//! The sender: what the reading threads find goes into packs and parts of the manifest, and both into the store, all at the same
-//! time.
+//! Runs a sender: reads files, uploads packs and publishes the manifest, all at the same time.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,12 +16,12 @@ use crate::workspace::store::{KnownPacks, PackName, PackUpload, Packer, Visibili
 use crate::workspace::summary::Summary;
 use crate::workspace::task::{Stop, StopOnDrop, TransferProgress, persist};
 
-/// Packs that are sent at a time: enough for a long way to the store, and 8 MiB of memory each.
+/// Concurrent uploads of packs: enough for a store with high latency; each takes 8 MiB of memory.
 const UPLOADS: usize = 5;
-/// Packs that wait for their turn.
+/// Packs that wait for an upload.
 const WAITING: usize = 1;
 
-/// Does the job; returns once the last part is stored.
+/// Sends the job's entries; returns once the last part of the manifest is stored.
 pub(crate) async fn send(
     store: &dyn ObjectStore,
     route: &TransferKeys,
@@ -48,7 +47,7 @@ pub(crate) async fn send(
         let mut uploads = in_order(uploads)
             .map(|upload: PackUpload| async move {
                 let key = PackName { id: upload.pack.id, visibility: upload.visibility }.key(route);
-                // Somebody else may have stored the same just now. What expires soon is written anew.
+                // Another sender may have stored the same pack. A pack that expires soon is replaced.
                 if known.is_old(upload.pack.id) {
                     persist(|| store.put(&key, upload.pack.bytes.to_vec())).await?;
                 } else {
@@ -63,7 +62,7 @@ pub(crate) async fn send(
             if visibility == Visibility::Project {
                 known.remember(pack.id, &pack.encoded);
             }
-            // The other side ends before this one only with an error.
+            // The receiver ends early only after an error.
             let _ = give_stored.send(packer.stored(number));
             packer.reuse(pack.bytes);
         }

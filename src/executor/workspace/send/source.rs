@@ -1,4 +1,4 @@
-//! What is sent, what is found of it, and what the sender's threads share.
+//! The sender's input, the events of its threads, and their shared context.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,44 +16,44 @@ use crate::workspace::task::{Stop, TransferProgress, lock};
 use crate::workspace::tree::{FileStat, Roots, StateId, TICK, Walker, is_absent};
 use crate::workspace::warnings::Warnings;
 
-/// Most chunks of a large file that are told of at once: about 2 MiB, which travel while the rest is read.
+/// Most chunks of a large file in one finding: about 2 MiB, which are transferred while the rest is read.
 pub(crate) const RUN: usize = 8;
 
-/// What to do with a file that changes while it is read, again and again.
+/// The treatment of a file that keeps changing while it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ChangePolicy {
-    /// On the way up nothing should run: an error.
+    /// Host: nothing should run there, so it is an error.
     Refuse,
-    /// On the way back a process may still write its log: keep what was read, with a warning.
+    /// Container: a process may still write its log, so the content that was read is sent, with a warning.
     Keep,
 }
 
-/// What is sent.
+/// The entries to send.
 pub(crate) enum Source {
-    /// Both trees with all they hold.
+    /// Both trees, complete.
     Trees,
-    /// These entries, parents before what they hold.
+    /// These entries, parents before their content.
     Entries(Vec<Entry>),
 }
 
-/// What is sent, and from where.
+/// A transfer to send.
 pub(crate) struct SendJob {
     pub(crate) roots: Roots,
     pub(crate) source: Source,
     pub(crate) on_change: ChangePolicy,
-    /// What was left out so far.
+    /// Entries left out so far.
     pub(crate) warnings: Warnings,
-    /// What files of the project are known to hold.
+    /// The known chunks of the project's files.
     pub(crate) files: Arc<FilesCache>,
 }
 
-/// One finding of the threads.
+/// A finding of the reading threads.
 pub(crate) type Finding = Record<Located>;
 
-/// What the threads tell, in an order in which it can be received.
+/// An event of the reading threads, in an order that a receiver can process.
 pub(crate) enum ScanEvent {
     Found(Finding),
-    /// Nothing more comes.
+    /// The last event.
     Done(Warnings),
 }
 
@@ -68,16 +68,16 @@ pub(crate) struct LargeFile {
     pub(crate) entry: Entry,
     pub(crate) before: FileStat,
     pub(crate) state: Option<StateId>,
-    /// Stretches that are still to be read.
+    /// Number of ranges not read yet.
     pub(crate) left: AtomicUsize,
-    /// One of them ended early, or was of another file.
+    /// A range ended early or was read from another file.
     pub(crate) is_torn: AtomicBool,
-    /// Whether it is remembered what was told of it, by offset.
+    /// True when `told` is to be kept for the files cache.
     pub(crate) is_noted: bool,
     pub(crate) told: Mutex<BTreeMap<u64, Vec<Located>>>,
 }
 
-/// What all threads share.
+/// Context shared by all threads.
 pub(crate) struct SendContext<'a> {
     pub(crate) roots: &'a Roots,
     pub(crate) packer: &'a Packer,
@@ -87,14 +87,14 @@ pub(crate) struct SendContext<'a> {
     pub(crate) progress: &'a TransferProgress,
     pub(crate) on_change: ChangePolicy,
     pub(crate) warnings: Mutex<Warnings>,
-    /// Why the threads were stopped.
+    /// The first error, which stopped the threads.
     pub(crate) error: Mutex<Option<anyhow::Error>>,
 }
 
 pub(crate) const PUBLISHER_ENDED: &str = "the publisher ended early";
 
 impl SendContext<'_> {
-    /// The first error stops the others.
+    /// Records a thread's result; the first error stops the others.
     pub(crate) fn note(&self, ended: anyhow::Result<()>) {
         if let Err(error) = ended {
             lock(&self.error).get_or_insert(error);
@@ -106,7 +106,7 @@ impl SendContext<'_> {
         self.found.blocking_send(ScanEvent::Found(finding)).ok().context(PUBLISHER_ENDED)
     }
 
-    /// What travels of a mode: set-id and sticky bits stay where the way leads back to a host.
+    /// The mode to send: without set-id and sticky bits on the way back to a host.
     pub(crate) fn mode(&self, mode: u32) -> u32 {
         match self.on_change {
             ChangePolicy::Refuse => mode,
@@ -123,7 +123,7 @@ impl SendContext<'_> {
     }
 }
 
-/// The file and its state; `None` when it is gone or no file any more and that is no error.
+/// Opens the file and reads its state; `None` when it is gone or no longer a file, unless that is an error.
 pub(crate) fn open(
     shared: &SendContext<'_>,
     walker: &mut Walker,
@@ -138,7 +138,7 @@ pub(crate) fn open(
     let look = || anyhow::Ok(FileStat::of(&rustix::fs::fstat(&file)?).filter(|stat| stat.kind == EntryKind::File));
     let mut stat = look().with_context(failed)?;
     if stat.is_some_and(|stat| stat.is_fresh()) {
-        // Where time is told in seconds, a change within the same one is not seen.
+        // Waits for one tick only: on file systems with whole seconds, a change within the same second may be missed.
         let begun = std::time::Instant::now();
         while let Some(left) = TICK.checked_sub(begun.elapsed()) {
             std::thread::park_timeout(left);
@@ -152,7 +152,8 @@ pub(crate) fn open(
     }
 }
 
-/// File variables and git's credentials are the job's own, and no later job's, nor anybody's who may read the project's packs.
+/// The visibility of an entry's chunks. File variables and git's credentials must be hidden from later jobs and other readers of the
+/// project's packs.
 pub(crate) fn visibility(entry: &Entry) -> Visibility {
     if entry.tree == Tree::Tmp || is_private_of_git(&entry.path) { Visibility::Session } else { Visibility::Project }
 }

@@ -1,5 +1,5 @@
-//! The sender's first thread: walks the trees and hands out what is to be read. A file whose content is known from its state is
-//! told of at once.
+//! The sender's first thread: walks the trees and distributes the files to read. A file whose chunks are known from its state is passed
+//! on at once.
 
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -15,17 +15,17 @@ use crate::workspace::store::{Located, Visibility};
 use crate::workspace::tree::{FileStat, Scope, Walker};
 use crate::workspace::warnings::Warnings;
 
-/// Files up to this size are read by one thread, larger ones in ranges.
+/// Files up to this size are read by one thread, larger ones in ranges by several.
 const LARGE: u64 = 8 << 20;
-/// One thread's stretch of a large file. Its ends are chunks' ends, which a change in the file's middle does not move far.
+/// Size of a range of a large file. Chunks end at its ends too, so a change within a range does not move chunks of the next.
 const RANGE_BYTES: u64 = 64 << 20;
-/// Smaller holes are read: zeros make no chunk anyway.
+/// Smaller holes are read: zeros make no chunks anyway.
 const SMALL_HOLE: u64 = 1 << 20;
-/// Small files are handed over together, so many bytes or so many files.
+/// Limits of a batch of small files.
 const BATCH_BYTES: u64 = 1 << 20;
 const BATCH_FILES: usize = 256;
 
-/// Goes through the trees and hands out work.
+/// Walks the trees and distributes work.
 pub(crate) struct Walk<'a> {
     shared: &'a SendContext<'a>,
     give: SyncSender<Work>,
@@ -60,7 +60,7 @@ impl<'a> Walk<'a> {
         self.hand_over()
     }
 
-    /// Tells of a file whose content is known; anything else is taken.
+    /// Passes on a file whose chunks are known; takes any other entry.
     fn scan_entry(&mut self, entry: Entry, stat: &FileStat) -> anyhow::Result<()> {
         match self.recall(&entry, stat) {
             Some(runs) => self.tell_known(entry, runs),
@@ -68,7 +68,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The chunks of a file that is as it was when it was sent last, if all of them are there still.
+    /// The chunks of a file that is unchanged since the last transfer, if the store still has all of them.
     fn recall(&self, entry: &Entry, stat: &FileStat) -> Option<Vec<(u64, Vec<Located>)>> {
         if entry.kind != EntryKind::File || self.shared.files.is_empty() || visibility(entry) != Visibility::Project {
             return None;
@@ -103,7 +103,7 @@ impl<'a> Walk<'a> {
         shared.tell(Record::End { file, size, mode, mtime })
     }
 
-    /// The next large file's.
+    /// The number of the next large file.
     fn number(&mut self) -> u32 {
         self.files += 1;
         self.files - 1
@@ -175,7 +175,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The runs follow each other within the file. Only a large one may have holes, and then it has several runs or none.
+/// True when the runs are in order and within the file. Only a large file may have holes, and so several runs or none.
 fn is_sound(runs: &[(u64, Vec<Located>)], size: u64) -> bool {
     let mut end = 0;
     let follows = |(offset, chunks): &(u64, Vec<Located>)| {
@@ -191,7 +191,7 @@ fn length(chunks: &[Located]) -> u64 {
     chunks.iter().map(|chunk| u64::from(chunk.length)).sum()
 }
 
-/// The ranges of a file that are not holes; all of it where the file system does not tell.
+/// The ranges of a file that are not holes; the whole file where the file system does not support the query.
 fn data(file: &File, size: u64) -> Vec<(u64, u64)> {
     let mut found: Vec<(u64, u64)> = Vec::new();
     let mut at = 0;

@@ -1,6 +1,6 @@
-//! Content-defined chunks: where a file is cut depends on its content alone, so what did not change keeps its chunks.
+//! Content-defined chunking: the cut points of a file depend on its content alone, so unchanged parts keep their chunks.
 //!
-//! A chunk is named by its BLAKE3 hash. Nothing here knows packs or the store.
+//! A chunk is identified by its BLAKE3 hash. Knows no packs and no store.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -9,12 +9,12 @@ use std::{fmt, io};
 use fastcdc::v2020::FastCDC;
 use serde::{Deserialize, Serialize};
 
-/// Smallest, usual and largest chunk, in bytes. Of a change in a large file about one usual chunk travels; the index of
-/// 20 GB has 80,000 chunks. A file of at most the smallest is one chunk.
+/// Smallest, usual and largest chunk, in bytes. A change in a large file costs about one usual chunk; the index of 20 GB has 80,000
+/// chunks. A file of at most [`LEAST`] is one chunk.
 pub(crate) const LEAST: usize = 64 << 10;
 pub(crate) const USUAL: usize = 256 << 10;
 pub(crate) const LARGEST: usize = 1 << 20;
-/// How much is read at once.
+/// Size of the read buffer.
 const WINDOW: usize = 2 * LARGEST;
 
 /// BLAKE3 of a chunk's bytes.
@@ -33,15 +33,14 @@ impl fmt::Display for ChunkHash {
     }
 }
 
-/// Cuts files; keeps its buffer from one to the next.
+/// Cuts files into chunks; reuses its buffer.
 #[derive(Debug, Default)]
 pub(crate) struct Cutter {
     window: Vec<u8>,
 }
 
 impl Cutter {
-    /// Hands over each chunk of `from..to` with its offset, in order. Returns how far the file reached: less than `to` when
-    /// it is shorter now.
+    /// Calls `sink` with each chunk of `from..to` and its offset, in order. Returns the end of the file if it is below `to`, else `to`.
     pub(crate) fn cut(
         &mut self,
         file: &File,
@@ -53,7 +52,7 @@ impl Cutter {
         if self.window.len() < size {
             self.window.resize(size, 0);
         }
-        // `window[start..end]` is the file from `at` on.
+        // `window[start..end]` is the file's content from `at` on.
         let (mut at, mut start, mut end) = (from, 0, 0);
         let mut ended = false;
         loop {
@@ -98,7 +97,7 @@ pub(crate) fn is_zero(bytes: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// Bytes without any pattern, the same each time.
+    /// Pseudo-random bytes, the same each time.
     fn noise(length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
         blake3::Hasher::new().update(b"noise").finalize_xof().fill(&mut bytes);

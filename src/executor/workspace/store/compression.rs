@@ -1,26 +1,25 @@
-//! How well the sender compresses: as well as the processors can while the network is busy anyway.
+//! Adapts the sender's compression level: as high as the processors manage without making the network wait.
 
 use std::time::Duration;
 
-/// Levels of zstd's, the fastest first: from about 1 GB/s for each processor to a fifth of that. Before them no compression at
-/// all, for a network that takes more than the processors can compress.
+/// zstd levels, the fastest first: from about 1 GB/s per processor to a fifth of that. The first is no compression, for a network that
+/// is faster than the processors.
 const LEVELS: [Option<i32>; 8] = [None, Some(-7), Some(-5), Some(-3), Some(-1), Some(1), Some(2), Some(3)];
 const FIRST: usize = 5;
-/// A network that waits loses time at once, bytes that could have been fewer cost little: so much faster down than up.
+/// Steps down at a time, against one step up: a waiting network costs more than larger packs.
 const DOWN: usize = 2;
-/// Packs in a row that had to wait before the level goes up.
+/// Consecutive packs that must wait for the network before the level goes up.
 const PATIENCE: u32 = 16;
-/// Compression is what the network waits for when it takes this part of the threads' time, one in so many; otherwise it is the
-/// disk, or there is little to send.
+/// Compression counts as the cause when it takes at least 1/`PART` of the threads' time; else the disk is, or there is little to send.
 const PART: u32 = 6;
 
 #[derive(Debug)]
 pub(crate) struct Compression {
     at: usize,
     waited: u32,
-    /// Before a first pack is stored, a slow network takes packs as readily as a fast one.
+    /// A pack was stored. Before, a slow network looks as fast as any.
     is_known: bool,
-    /// Of the threads' time since the last pack: with compression, and with all.
+    /// The threads' time since the last pack: for compression; `working`: in total.
     compressing: Duration,
     working: Duration,
 }
@@ -33,23 +32,23 @@ impl Default for Compression {
 }
 
 impl Compression {
-    /// A level of zstd's, or no compression.
+    /// The zstd level; `None`: no compression.
     pub(crate) fn level(&self) -> Option<i32> {
         LEVELS.get(self.at).copied().flatten()
     }
 
-    /// A pack is stored.
+    /// Records that a pack was stored.
     pub(crate) fn stored(&mut self) {
         self.is_known = true;
     }
 
-    /// A thread has compressed a block for so long, and has been so long about the one before, compression and all.
+    /// Records the time a thread took to compress a block, and its total time since the block before.
     pub(crate) fn spent(&mut self, compressing: Duration, last: Option<Duration>) {
         self.compressing += compressing;
         self.working += last.unwrap_or(compressing);
     }
 
-    /// A pack is ready: does the network wait for it, or has it to wait for the network?
+    /// Adapts the level when a pack is ready: down if the network waits for packs, up if packs wait for the network.
     pub(crate) fn adapt(&mut self, network_waits: bool) {
         let is_cause = std::mem::take(&mut self.compressing) * PART >= std::mem::take(&mut self.working);
         if !self.is_known {

@@ -1,8 +1,7 @@
-//! Which chunks the store has: the packs that a listing shows, with their indexes from this host's cache or from the packs
-//! themselves.
+//! Finds the chunks that the store has: lists the packs, and reads their indexes from this host's cache or from the packs.
 //!
-//! The listing is the truth, the cache saves requests only: without it, or with a wrong one, the indexes are read again. A pack
-//! that cannot be read counts as absent, so its chunks are sent again.
+//! The listing is authoritative; the cache only saves requests, and indexes missing or wrong in it are read again. A pack that cannot
+//! be read counts as absent, so its chunks are sent again.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -14,40 +13,40 @@ use super::pack::{IndexBlock, PACK_MOST, PackId, PackIndex, is_intact};
 use crate::cloud::{Listed, ObjectStore};
 use crate::workspace::task::on_thread;
 
-/// Older packs are not counted on: the bucket's lifecycle rule may remove them while a job needs them. Their chunks are
-/// sent again, about once a week.
+/// Age from which packs are not used: the bucket's lifecycle rule may delete them while a job needs them. Their chunks are sent again,
+/// about once a week.
 const OLDEST: Duration = Duration::from_hours(7 * 24);
-/// Most packs and chunks that are taken into account, the newest first: memory has bounds.
+/// Most packs and chunks that are used, the newest first, to bound the memory.
 const MOST_PACKS: usize = 20_000;
 const MOST_CHUNKS: usize = 1_000_000;
-/// Most indexes that are fetched for one transfer, and how many at a time.
+/// Most indexes fetched for one transfer, and most at a time.
 const MOST_FETCHED: usize = 512;
 const FETCHES: usize = 8;
-/// The end of a pack that is fetched first: mostly it holds the whole index.
+/// Size of the first fetch from the end of a pack: it usually contains the whole index.
 const TAIL: u64 = 64 << 10;
 
-/// The packs that can be counted on.
+/// The packs that a transfer can use.
 #[derive(Default)]
 pub(crate) struct KnownPacks {
     packs: Vec<(PackId, Vec<IndexBlock>)>,
-    /// Packs that are there and may soon be gone.
+    /// Stored packs that may be deleted soon.
     old: HashSet<PackId>,
     cache: Option<IndexCache>,
 }
 
 impl KnownPacks {
-    /// Nothing is known, nothing is remembered.
+    /// No packs, no cache.
     pub(crate) fn nothing() -> Self {
         Self::default()
     }
 
-    /// Looks at what lies below `prefix`. `cache` is this host's own directory for these packs.
+    /// Lists the packs below `prefix` and reads their indexes. `cache` is this host's directory for them.
     pub(crate) async fn look(store: &dyn ObjectStore, prefix: &str, cache: &Path, now: SystemTime) -> Self {
         let cache = IndexCache { dir: cache.to_owned() };
         let listed = match store.inventory(&format!("{prefix}/")).await {
             Ok(listed) => listed,
             Err(error) => {
-                tracing::warn!(%error, "failed to see what the store has of the project, all of it is sent");
+                tracing::warn!(%error, "failed to list the packs of the project in the store; all chunks are sent");
                 return Self { cache: Some(cache), ..Self::default() };
             }
         };
@@ -82,25 +81,25 @@ impl KnownPacks {
         &self.packs
     }
 
-    /// A pack of this name is there, and old: writing it anew gives it another life.
+    /// True for a stored pack that is too old to use: storing it again renews its age.
     pub(crate) fn is_old(&self, id: PackId) -> bool {
         self.old.contains(&id)
     }
 
-    /// Remembers a pack that was stored.
+    /// Caches the index of a stored pack.
     pub(crate) fn remember(&self, id: PackId, index: &[u8]) {
         if let Some(cache) = &self.cache {
             cache.put(id, index);
         }
     }
 
-    /// Lets the indexes go: a transfer has made a table of its own of them.
+    /// Frees the indexes, once a transfer has built its table from them.
     pub(crate) fn forget_indexes(&mut self) {
         self.packs = Vec::new();
     }
 }
 
-/// Those young enough to be counted on, the newest first, and the names of the others.
+/// Splits the packs into usable ones, the newest first, and the ids of old ones.
 fn usable(listed: &[Listed], now: SystemTime) -> (Vec<(PackId, &Listed)>, HashSet<PackId>) {
     let mut usable = Vec::new();
     let mut old = HashSet::new();
@@ -123,7 +122,7 @@ fn chunks(index: &[IndexBlock]) -> usize {
     index.iter().map(|block| block.chunks.len()).sum()
 }
 
-/// The indexes that the cache has of these packs, as many as may be held.
+/// Reads the cached indexes of these packs, up to the memory limit.
 async fn read_cache(cache: IndexCache, names: Vec<PackId>) -> (IndexCache, Vec<(PackId, Vec<IndexBlock>)>) {
     let dir = cache.dir.clone();
     let read = on_thread(move |stop| {
@@ -154,7 +153,7 @@ async fn fetch_index(store: &dyn ObjectStore, object: &Listed) -> anyhow::Result
     anyhow::bail!("the pack is shorter than its index")
 }
 
-/// A host's copies of indexes, one file a pack. Losing it costs requests, nothing else; so nothing here fails.
+/// A host's cache of indexes, one file per pack. Errors are ignored: a lost index costs a request only.
 struct IndexCache {
     dir: PathBuf,
 }
@@ -172,11 +171,11 @@ impl IndexCache {
             file.persist(self.dir.join(id.to_string())).map_err(|error| error.error)
         });
         if let Err(error) = written {
-            tracing::debug!(%error, "the index of a pack is not remembered");
+            tracing::debug!(%error, "failed to cache the index of a pack");
         }
     }
 
-    /// Forgets packs that the store has no longer, and what a killed process left.
+    /// Removes the indexes of packs that the store no longer has, and temporary files of killed processes.
     fn keep(&self, ids: &HashSet<PackId>) {
         let Ok(files) = std::fs::read_dir(&self.dir) else { return };
         for file in files.flatten() {
@@ -185,7 +184,7 @@ impl IndexCache {
                 let modified = file.metadata().and_then(|metadata| metadata.modified());
                 modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > Duration::from_hours(1)))
             };
-            // Another job's process may just have stored a pack, or be writing a file.
+            // A recent file may be of another job's process that has just stored a pack or is writing.
             if id.is_none_or(|id| !ids.contains(&id)) && is_old() {
                 drop(std::fs::remove_file(file.path()));
             }
@@ -193,16 +192,16 @@ impl IndexCache {
     }
 }
 
-/// Forgets a pack that somebody found to be wrong, if it is: in the store, and with it in every cache.
+/// Deletes a pack that a receiver reported as damaged, if it is: from the store and from this host's cache.
 pub(crate) async fn forget(store: &dyn ObjectStore, prefix: &str, id: PackId, cache: &Path) -> anyhow::Result<()> {
     let key = format!("{prefix}/{id}");
     drop(std::fs::remove_file(cache.join(id.to_string())));
-    // One that cannot be read is of no use either; the store's own checksums may say so.
+    // A pack that cannot be read, for instance after a failed checksum of the store, is deleted too.
     let found = store.get_range(&key, 0, u64::from(PACK_MOST) + 1).await.ok().flatten();
     if let Some(bytes) = found
         && on_thread(move |_| Ok(is_intact(&bytes, id))).await?
     {
-        tracing::warn!(pack = %id, "a pack that was called damaged is not");
+        tracing::warn!(pack = %id, "a pack that was reported as damaged is intact");
         return Ok(());
     }
     store.delete(&[key]).await?;

@@ -1,4 +1,4 @@
-//! What is stored and under which name: chunks, packs of them, and what the store has already. Knows no files and no manifest.
+//! Chunks, packs of chunks, and the index of chunks that the store already has. Knows no files and no manifest.
 
 mod chunk;
 mod compression;

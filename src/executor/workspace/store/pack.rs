@@ -1,8 +1,7 @@
-//! The pack: an object that holds many chunks, compressed in blocks, with an index at its end. Described in
-//! `docs/WIRE-FORMATS.md`.
+//! The pack: an object with many chunks, compressed in blocks, and an index at its end. Described in `docs/WIRE-FORMATS.md`.
 //!
-//! A block holds neighboring chunks, so that small files compress as well as large ones; whoever wants one chunk fetches its
-//! block. Nothing here does I/O. A reader trusts no number: every length has a limit before memory is spent on it.
+//! A block contains neighboring chunks, so that small files compress as well as large ones; to read one chunk, its block is fetched.
+//! No I/O. Readers trust no number: every length is checked against a limit before memory is allocated for it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,25 +14,25 @@ use super::chunk::{ChunkHash, LARGEST};
 use crate::protocol::keys::TransferKeys;
 
 const MAGIC: [u8; 8] = *b"SMEXPAK2";
-/// Of the index: its length and the magic number again.
+/// Size of the trailer: the index's length and the magic number again.
 const TRAILER: usize = 12;
-/// A block is closed when it holds so many bytes of content.
+/// Uncompressed size at which a block is closed.
 const BLOCK: usize = 512 << 10;
-/// Largest content of a block: one that was nearly full and took the largest chunk.
+/// Largest uncompressed size of a block: nearly full plus the largest chunk.
 pub(crate) const BLOCK_MOST: usize = BLOCK + LARGEST;
-/// A pack is closed when it has so many bytes; the first ones sooner, so that a receiver can begin.
+/// Size at which a pack is closed; the first packs are smaller, so that a receiver can begin.
 const PACK: usize = 8 << 20;
 const FIRST_PACK: usize = 1 << 20;
 /// Largest pack.
 pub(crate) const PACK_MOST: u32 = 32 << 20;
-/// About what a chunk takes in the index, which does not shrink.
+/// Estimated size of a chunk in the index, which is incompressible.
 const INDEX_CHUNK: usize = 36;
-/// Largest index of a pack, uncompressed: it holds at most this many chunks, of about 34 bytes each.
+/// Largest uncompressed index of a pack: it has at most this many chunks, of about 34 bytes each.
 const INDEX_MOST: usize = 16 << 20;
-/// Of indexes, in zstd's terms.
+/// zstd level of indexes.
 const LEVEL: i32 = 1;
 
-/// The name of a pack: the first half of the BLAKE3 hash of its index, which in turn has the hash of every chunk.
+/// The id of a pack: the first half of the BLAKE3 hash of its index, which contains the hash of every chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct PackId([u8; 16]);
 
@@ -56,7 +55,7 @@ impl FromStr for PackId {
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
         let plain = text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        ensure!(plain, "this is no name of a pack");
+        ensure!(plain, "this is not a pack id");
         let mut id = [0; 16];
         for (byte, pair) in id.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
             *byte = u8::from_str_radix(std::str::from_utf8(pair)?, 16)?;
@@ -65,16 +64,16 @@ impl FromStr for PackId {
     }
 }
 
-/// Who may find a pack.
+/// The jobs that may use a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Visibility {
-    /// Every job of the project: it stays in the store.
+    /// Every job of the project: the pack stays in the store.
     Project,
-    /// This transfer alone: it goes with the session.
+    /// Only this transfer: the pack is deleted with the session.
     Session,
 }
 
-/// A pack and where it lies.
+/// A pack's id and visibility, which determine its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct PackName {
     pub(crate) id: PackId,
@@ -90,30 +89,30 @@ impl PackName {
     }
 }
 
-/// A block as the index of its pack has it.
+/// A block in the index of its pack.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct IndexBlock {
-    /// Where in the pack it begins, and how many bytes it has there. As many as `raw`: it is not compressed.
+    /// Offset in the pack; `stored`: size there, equal to `raw` when the block is not compressed.
     pub(crate) at: u32,
     pub(crate) stored: u32,
-    /// Bytes of content.
+    /// Uncompressed size.
     pub(crate) raw: u32,
-    /// Its chunks in order, with their lengths.
+    /// The chunks in order, with their lengths.
     pub(crate) chunks: Vec<(ChunkHash, u32)>,
 }
 
-/// A block while chunks are put into it.
+/// A block that is being filled.
 #[derive(Default)]
 pub(crate) struct OpenBlock {
     raw: Vec<u8>,
-    /// Empty when the content stays as it is.
+    /// Empty when the content is stored uncompressed.
     compressed: Vec<u8>,
     chunks: Vec<(ChunkHash, u32)>,
     compressor: Option<zstd::bulk::Compressor<'static>>,
 }
 
 impl OpenBlock {
-    /// Where in the block's content the next chunk will be.
+    /// Offset of the next chunk in the block's content.
     pub(crate) fn len(&self) -> usize {
         self.raw.len()
     }
@@ -128,7 +127,7 @@ impl OpenBlock {
         self.raw.len() >= BLOCK
     }
 
-    /// Compresses what there is, at a level of zstd's if at all; content that does not shrink stays as it is.
+    /// Compresses the content at this zstd level, if any; content that does not shrink is stored uncompressed.
     pub(crate) fn compress(&mut self, level: Option<i32>) -> anyhow::Result<()> {
         self.compressed.clear();
         let Some(level) = level else { return Ok(()) };
@@ -145,7 +144,7 @@ impl OpenBlock {
         Ok(())
     }
 
-    /// What goes into the pack.
+    /// The bytes for the pack.
     fn stored(&self) -> &[u8] {
         if self.compressed.is_empty() { &self.raw } else { &self.compressed }
     }
@@ -157,7 +156,7 @@ impl OpenBlock {
     }
 }
 
-/// A pack while blocks are put into it.
+/// A pack that is being filled.
 pub(crate) struct OpenPack {
     bytes: Vec<u8>,
     index: Vec<IndexBlock>,
@@ -166,7 +165,7 @@ pub(crate) struct OpenPack {
 }
 
 impl OpenPack {
-    /// The `number`th pack of a transfer, from 0, in the memory of one that is not needed any more.
+    /// The `number`th pack of a transfer, counted from 0; reuses the memory of `bytes`.
     pub(crate) fn new(number: usize, mut bytes: Vec<u8>) -> Self {
         let closes_at = FIRST_PACK.checked_shl(u32::try_from(number).unwrap_or(u32::MAX)).unwrap_or(0);
         let closes_at = if closes_at == 0 { PACK } else { closes_at.min(PACK) };
@@ -197,7 +196,7 @@ impl OpenPack {
         self.bytes.len() + self.chunks * INDEX_CHUNK >= self.closes_at
     }
 
-    /// Ends the pack with its index.
+    /// Completes the pack with its index.
     pub(crate) fn seal(mut self) -> anyhow::Result<SealedPack> {
         let index = PackIndex::encode(&self.index)?;
         self.bytes.extend_from_slice(&index);
@@ -208,16 +207,16 @@ impl OpenPack {
     }
 }
 
-/// A pack ready to be stored.
+/// A complete pack.
 pub(crate) struct SealedPack {
     pub(crate) id: PackId,
     pub(crate) bytes: Bytes,
     pub(crate) index: Vec<IndexBlock>,
-    /// The index as it stands in the pack.
+    /// The encoded index, as in the pack.
     pub(crate) encoded: Vec<u8>,
 }
 
-/// The index of a pack, at its end and, alone, in a host's cache.
+/// The index of a pack: stored at its end, and separately in a host's cache.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct PackIndex;
 
@@ -229,13 +228,13 @@ impl PackIndex {
         Ok(encoded)
     }
 
-    /// The blocks of the pack `id`, checked.
+    /// Decodes the index and checks that it belongs to the pack `id`.
     pub(crate) fn of(id: PackId, encoded: &[u8]) -> anyhow::Result<Vec<IndexBlock>> {
-        ensure!(PackId::of(encoded) == id, "the index is another pack's");
+        ensure!(PackId::of(encoded) == id, "the index belongs to another pack");
         Self::decode(encoded)
     }
 
-    /// The blocks, checked: in order, within the pack, chunks within their block.
+    /// Decodes the blocks and checks them: in order, within the pack, chunks within their block.
     pub(crate) fn decode(encoded: &[u8]) -> anyhow::Result<Vec<IndexBlock>> {
         let (hash, compressed) = encoded.split_at_checked(32).context(DAMAGED)?;
         let plain = decompress(compressed, INDEX_MOST).context(DAMAGED)?;
@@ -255,24 +254,24 @@ impl PackIndex {
         Ok(blocks)
     }
 
-    /// Where the index begins, counted from the end of a pack of which `tail` is the end. Fails when it is no pack.
+    /// The distance of the index's start from the end of the pack; `tail` is the end of the pack. Fails for other data.
     pub(crate) fn reach(tail: &[u8]) -> anyhow::Result<usize> {
         let trailer = tail.len().checked_sub(TRAILER).and_then(|at| tail.get(at..)).context(DAMAGED)?;
         let (length, magic) = trailer.split_at(4);
-        ensure!(magic == MAGIC, "this is no pack");
+        ensure!(magic == MAGIC, "this is not a pack");
         let length = u32::from_le_bytes(length.try_into().context(DAMAGED)?);
         ensure!(length <= PACK_MOST, DAMAGED);
         Ok(length as usize + TRAILER)
     }
 
-    /// The index within the end of a pack, when `tail` reaches that far.
+    /// The index, if `tail`, the end of the pack, contains it.
     pub(crate) fn within(tail: &[u8]) -> anyhow::Result<Option<&[u8]>> {
         let reach = Self::reach(tail)?;
         Ok(tail.len().checked_sub(reach).map(|at| &tail[at..tail.len() - TRAILER]))
     }
 }
 
-/// The bytes are the whole pack of that name: every chunk in it is what the index says.
+/// True when the bytes are the whole pack `id` and every chunk matches its hash.
 pub(crate) fn is_intact(pack: &[u8], id: PackId) -> bool {
     let check = || -> anyhow::Result<()> {
         let index = PackIndex::within(pack)?.context(DAMAGED)?;
@@ -294,13 +293,13 @@ pub(crate) fn is_intact(pack: &[u8], id: PackId) -> bool {
 
 const DAMAGED: &str = "the index of the pack is damaged or cut short";
 
-/// A block's place is one that a pack can have.
+/// True when a pack can have a block of these sizes at this offset.
 pub(crate) fn is_sound(at: u32, stored: u32, raw: u32) -> bool {
     let end = u64::from(at) + u64::from(stored);
     raw > 0 && raw as usize <= BLOCK_MOST && stored > 0 && stored <= raw && end <= u64::from(PACK_MOST)
 }
 
-/// The content of a block; `content` is a buffer to use again.
+/// Decompresses a block into `content`, a buffer for reuse.
 pub(crate) fn open_block(stored: &[u8], raw: u32, content: &mut Vec<u8>) -> anyhow::Result<()> {
     content.clear();
     if stored.len() == raw as usize {
@@ -328,12 +327,12 @@ pub(crate) fn decompress(compressed: &[u8], most: usize) -> anyhow::Result<Vec<u
     Ok(plain)
 }
 
-/// A chunk and where it is, as the sender knows it: packs and blocks by its own numbers.
+/// A chunk with its location in the sender's numbering of blocks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Located {
     pub(crate) hash: ChunkHash,
     pub(crate) length: u32,
-    /// The sender's number of the block, and where in it the chunk is.
+    /// The sender's number of the block; `at`: the chunk's offset in it.
     pub(crate) block: u32,
     pub(crate) at: u32,
 }

@@ -1,7 +1,7 @@
-//! Where the sender's chunks are: those the store has already, and those on their way into packs.
+//! Packs the sender's new chunks, and knows the location of every chunk: in the store or in a pack being filled.
 //!
-//! SendContext by the reading threads. A chunk belongs to a block, a block comes into a pack, and a pack is stored; which of that has
-//! happened is known here.
+//! Shared by the reading threads. A chunk goes into a block, a block into a pack, and a pack into the store; the table records how far
+//! each has come.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -17,10 +17,10 @@ use super::index_cache::KnownPacks;
 use super::pack::{Located, OpenBlock, OpenPack, PackName, SealedPack, Visibility};
 use crate::workspace::task::lock;
 
-/// Where a block is.
+/// The location of a block.
 #[derive(Debug, Clone, Copy)]
 struct BlockPlace {
-    /// Position among the packs; `None` while the block is in no closed pack.
+    /// Position of the pack in the table; `None` until the block's pack is closed.
     pack: Option<u32>,
     at: u32,
     stored: u32,
@@ -31,19 +31,19 @@ struct BlockPlace {
 struct PackState {
     name: PackName,
     is_stored: bool,
-    /// Those of this transfer.
+    /// Its blocks, if it is a pack of this transfer that is not stored yet.
     blocks: Vec<u32>,
 }
 
 #[derive(Default)]
 struct Table {
-    /// The block of each chunk, and where in it the chunk is. By length too: an index that lies about it is of no use.
+    /// Block and offset of each chunk. The length is part of the key, so that an index with a wrong length does no harm.
     chunks: HashMap<(ChunkHash, u32), (u32, u32)>,
     blocks: Vec<BlockPlace>,
     packs: Vec<PackState>,
 }
 
-/// A pack to be stored, its position among the packs, and who may have it.
+/// A pack to store.
 pub(crate) struct PackUpload {
     pub(crate) number: u32,
     pub(crate) pack: SealedPack,
@@ -55,20 +55,20 @@ pub(crate) struct Packer {
     shared: Mutex<Packing>,
     private: Mutex<Packing>,
     compression: Mutex<Compression>,
-    /// Memory of packs that are stored: new pages cost as much time as copying into them.
+    /// Memory of stored packs for reuse: new pages cost as much time as copying into them.
     spare: Mutex<Vec<Vec<u8>>>,
-    /// `None` once no more packs come.
+    /// `None` after the last pack.
     uploads: Mutex<Option<mpsc::Sender<PackUpload>>>,
 }
 
 struct Packing {
     open: OpenPack,
-    /// The blocks in it.
+    /// The numbers of the blocks in `open`.
     blocks: Vec<u32>,
     closed: usize,
 }
 
-/// A reading thread's own blocks in the making.
+/// The blocks that a reading thread is filling.
 #[derive(Default)]
 pub(crate) struct ThreadBlocks {
     shared: PendingBlock,
@@ -79,7 +79,7 @@ pub(crate) struct ThreadBlocks {
 struct PendingBlock {
     block: OpenBlock,
     number: Option<u32>,
-    /// When the last block was full.
+    /// When the block before was full.
     since: Option<Instant>,
 }
 
@@ -122,7 +122,7 @@ impl Packer {
         }
     }
 
-    /// Tells where the chunk is, and takes it up when it is new. Blocks while packs wait for the network.
+    /// Returns the chunk's location; adds the chunk when it is new. Blocks while packs wait for the network.
     pub(crate) fn put(
         &self,
         blocks: &mut ThreadBlocks,
@@ -152,7 +152,7 @@ impl Packer {
         Ok(Located { hash, length, block, at })
     }
 
-    /// Tells where chunks are that may have been taken up earlier; `None` when one was not.
+    /// The locations of these chunks; `None` when one is unknown.
     pub(crate) fn locate(&self, chunks: &[(ChunkHash, u32)]) -> Option<Vec<Located>> {
         let table = lock(&self.table);
         let locate = |&(hash, length): &(ChunkHash, u32)| {
@@ -161,7 +161,7 @@ impl Packer {
         chunks.iter().map(locate).collect()
     }
 
-    /// Ends a thread's blocks, full or not.
+    /// Closes a thread's blocks, full or not.
     pub(crate) fn close_blocks(&self, blocks: &mut ThreadBlocks) -> anyhow::Result<()> {
         self.close_block(&mut blocks.shared, Visibility::Project)?;
         self.close_block(&mut blocks.private, Visibility::Session)
@@ -184,7 +184,7 @@ impl Packer {
         full.map_or(Ok(()), |full| self.close_pack(full, visibility))
     }
 
-    /// Ends the last packs. No thread has an open block any more, and none may come.
+    /// Closes the last packs. All threads must have closed their blocks.
     pub(crate) fn close(&self) -> anyhow::Result<()> {
         for visibility in [Visibility::Project, Visibility::Session] {
             let last = self.packing(visibility).take(None);
@@ -214,7 +214,7 @@ impl Packer {
         uploads.blocking_send(PackUpload { number, pack, visibility }).ok().context("the upload ended early")
     }
 
-    /// The pack is in the store; returns the blocks in it.
+    /// Records that a pack is stored; returns its blocks.
     pub(crate) fn stored(&self, number: u32) -> Vec<u32> {
         lock(&self.compression).stored();
         let mut table = lock(&self.table);
@@ -223,14 +223,14 @@ impl Packer {
         std::mem::take(&mut pack.blocks)
     }
 
-    /// The bytes of a stored pack are not needed any more.
+    /// Takes back the memory of a stored pack.
     pub(crate) fn reuse(&self, bytes: Bytes) {
         if bytes.is_unique() {
             lock(&self.spare).push(bytes.into());
         }
     }
 
-    /// The pack that has the block, with the block's place in it, once it is in the store.
+    /// The block's pack with the block's offset and sizes, once the pack is stored.
     pub(crate) fn find(&self, block: u32) -> Option<(PackName, u32, u32, u32)> {
         let table = lock(&self.table);
         let place = table.blocks.get(block as usize)?;
@@ -247,7 +247,7 @@ impl Packing {
     }
 }
 
-/// Numbers of blocks and packs, and lengths within a block: far below 2^32.
+/// Converts numbers of blocks and packs and lengths within a block, which are far below 2^32.
 fn count(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }

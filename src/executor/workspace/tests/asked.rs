@@ -1,4 +1,4 @@
-//! What the job asks for: an honest container is never refused, and one that sends more is, entry by entry.
+//! Tests of the host's decision about entries: an honest container is never refused, one that sends more is, entry by entry.
 
 use proptest::prelude::*;
 
@@ -7,7 +7,7 @@ use super::*;
 
 const OUTSIDE: &str = "left out: 1 link that leads out of the project: ";
 
-/// Rules over the names that `deed` uses.
+/// Rules on the names that `deed` uses.
 fn rule() -> impl Strategy<Value = Rule> {
     let patterns = vec![
         "a",
@@ -53,7 +53,7 @@ fn selection() -> impl Strategy<Value = Selection> {
     })
 }
 
-/// Links that lead everywhere, too.
+/// Includes links to all kinds of targets.
 fn wild_deeds() -> impl Strategy<Value = Vec<(Vec<u8>, Deed)>> {
     let targets = vec![
         "a",
@@ -113,7 +113,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// The container sends all it has.
+    /// The container sends everything.
     #[test]
     fn nothing_is_written_that_the_job_does_not_ask_for(before in deeds(), during in deeds(), selection in selection()) {
         let world = World::new();
@@ -164,7 +164,7 @@ fn a_search_that_takes_too_long_asks_for_everything_on_both_sides() {
     assert_eq!((summary.files, summary.warnings), (40, Vec::new()));
 }
 
-/// A virtualenv: links to the interpreter outside, and among each other.
+/// A virtualenv: links to the interpreter outside, and to each other.
 fn virtualenv(project: &Path) {
     put(project, "venv/lib/python3/site-packages/m.py", b"x = 1\n");
     fs::create_dir_all(project.join("venv/bin")).unwrap();
@@ -186,7 +186,7 @@ fn links_out_of_the_project_come_back_when_the_operator_keeps_them() {
     assert_eq!(picture(&world.host.project), picture(&world.container.project));
 }
 
-/// The runner's helper reads what a path of the job goes through.
+/// The runner's helper reads through links on the way of a job's path.
 #[test]
 fn a_link_out_of_the_project_that_a_path_goes_through_does_not_come_back() {
     let paths = [("out/passwd", false), ("out/*", false), ("out", true), ("$X/x", false)];

@@ -1,4 +1,4 @@
-//! Trees and changes made up by chance: what arrives, and what comes back.
+//! Property tests with random trees and changes, in both directions.
 
 use proptest::prelude::*;
 
@@ -37,7 +37,7 @@ pub(super) fn deeds() -> impl Strategy<Value = Vec<(Vec<u8>, Deed)>> {
     prop::collection::vec((path(), deed()), 0..16)
 }
 
-/// Does what can be done; a deed below a file or through a link is left out.
+/// Performs the changes that are possible; skips those below a file or through a link.
 pub(super) fn act(top: &Path, deeds: &[(Vec<u8>, Deed)]) {
     for (path, deed) in deeds {
         if ancestors(path).any(|above| {

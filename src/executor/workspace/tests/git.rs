@@ -1,4 +1,4 @@
-//! Git in a container sees what it saw on the host. Needs git; the scenarios say loudly when it is not there.
+//! Tests that git sees the same in a container as on the host. Needs git; the tests print that they are skipped without it.
 
 use std::process::{Command, Output};
 
@@ -35,7 +35,7 @@ fn has_git() -> bool {
     found
 }
 
-/// A commit of files with a filter, older than the index as after a later checkout.
+/// A commit of files with a filter; the files are older than the index, as after a later checkout.
 fn repository(world: &World, directory: &Path) {
     fs::create_dir_all(directory).unwrap();
     git(world, directory, &["init", "-q"]);
@@ -51,7 +51,7 @@ fn repository(world: &World, directory: &Path) {
     git(world, directory, &["tag", "-m", "v1", "v1"]);
 }
 
-/// Nothing is racily clean: the files are older than any index.
+/// Makes the files older than any index, so that git does not treat them as racily clean.
 fn age(directory: &Path) {
     for name in [".gitattributes", "weights.bin", "run.sh", "link"] {
         let at = rustix::fs::Timespec { tv_sec: 1_600_000_000, tv_nsec: 123_456_789 };
@@ -61,7 +61,7 @@ fn age(directory: &Path) {
     }
 }
 
-/// All of git's ways to look for changes find none.
+/// None of git's commands for changes finds any.
 #[track_caller]
 fn is_clean(world: &World, directory: &Path) {
     let run = |args: &[&str]| git(world, directory, &[&MISSING[..], args].concat());
@@ -99,11 +99,11 @@ fn a_clean_tree_is_clean() {
         let snapshot = world.up();
         is_clean(&world, &world.container.project);
         git(&world, &world.container.project, &["fsck", "--strict"]);
-        // Nothing of it goes back.
+        // None of it is sent back.
         let summary = world.down(&snapshot, &everything());
         assert_eq!((summary.files, summary.deleted, summary.warnings), (0, 0, Vec::new()), "{setup:?}");
         assert!(picture(project) == before);
-        // A change is seen all the same, of the same size too.
+        // Git still sees a change, even one that keeps the size.
         put(&world.container.project, "weights.bin", b"WEIGHTS");
         let changed = git(&world, &world.container.project, &["status", "--porcelain"]);
         assert_eq!(changed, " M weights.bin\n", "{setup:?}");
@@ -170,7 +170,7 @@ fn submodules_and_linked_worktrees_are_clean() {
         age(&project.join(directory));
         git(&world, &project.join(directory), &["-c", "filter.f.clean=cat", "update-index", "--refresh"]);
     }
-    // A git directory that lies elsewhere in the project, named by a file and by a link.
+    // A git directory elsewhere in the project, named by a file and by a link.
     fs::create_dir(project.join("store")).unwrap();
     for (own, link) in [("apart", false), ("linked", true)] {
         let own = project.join(own);

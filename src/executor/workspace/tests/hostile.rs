@@ -1,4 +1,4 @@
-//! A container that lies: each attack ends in an error that names it, and the host's side is as it was.
+//! Tests against a hostile container: each attack ends in an error that names it, and leaves the host's trees unchanged.
 
 use proptest::prelude::*;
 use test_case::test_case;
@@ -31,7 +31,7 @@ fn pack(chunk: &[u8]) -> SealedPack {
     pack.seal().unwrap()
 }
 
-/// What a container has stored: one part, the last, and one pack with one chunk.
+/// The objects of a hostile container: a single part, and one pack with one chunk.
 struct Lie {
     part: ManifestPart,
     pack: SealedPack,
@@ -72,7 +72,7 @@ impl Lie {
     }
 }
 
-/// A host with something to lose: a file, a `.git`, and a link to a directory outside.
+/// A host with a file, a `.git`, and a link to a directory outside.
 fn host() -> World {
     let world = World::new();
     put(world.folder.path(), "outside/precious", b"precious");
@@ -83,18 +83,18 @@ fn host() -> World {
     world
 }
 
-/// Applies what is stored, which must fail and change nothing; returns the error.
+/// Applies the stored objects, which must fail and change nothing; returns the error.
 fn refusal(world: &World, limits: &TransferLimits) -> String {
     let before = picture(world.folder.path());
     let result = world.apply(limits);
     let mut after = picture(world.folder.path());
-    // What was fetched lay in the scratch directory, which is not the host's tree.
+    // Fetched content was in the staging directory, outside the host's trees.
     after.retain(|path, _| !Path::new(path).starts_with("scratch/results"));
     after.insert("scratch".into(), before[OsStr::new("scratch")].clone());
     assert!(after == before, "the host changed: {result:?}");
     let error = result.expect_err("a lie was applied");
     let text = format!("{error:#}");
-    // What the job did is the job's failure, damage is not.
+    // A mistake of the job is a user failure, damage is a system failure.
     let damaged =
         ["damaged", "does not exist", "version", "manifest", "a file has", "a file begins", "a file that", "a file's"];
     assert_eq!(kind_of(&error) == FailureKind::System, damaged.iter().any(|word| text.contains(word)), "{text}");
@@ -130,7 +130,7 @@ fn refused(lie: &Lie, limits: &TransferLimits) -> String {
 #[test_case(FILE, b"dir/inside/x", "`dir/inside/x` is refused: `dir/inside` is no directory on the host"; "below a file")]
 #[test_case(FILE, b"dir", "`dir` is refused: it would replace a directory of the host that holds `dir/inside`"; "over a directory")]
 fn an_entry_is_refused(kind: EntryKind, path: &[u8], expected: &str) {
-    // A good entry beside it must not be applied either.
+    // A good entry in the same part must not be applied either.
     let mut bad = entry(kind, path);
     if path == b"../x" {
         bad.mode = 0o755;
@@ -154,7 +154,7 @@ fn set_id_bits_are_refused(kind: EntryKind, mode: u32) {
     assert!(error.contains("`suid` is refused: it is set-user-id or set-group-id"), "{error}");
 }
 
-/// A large file whose end says something else than its beginning.
+/// A large file whose end differs from its beginning.
 fn large(name: &[u8], tree: Tree, size: u64, mode: u32) -> Vec<Record> {
     vec![
         Record::Begin { file: 7, entry: Entry { tree, ..entry(FILE, name) } },
@@ -238,7 +238,7 @@ fn a_part_that_tells_nothing_and_content_that_is_void_for_ever_are_refused() {
     let mut lie = Lie::with(b"evil", Vec::new());
     lie.part.end = None;
     let error = refused(&lie, &TransferLimits::default());
-    assert!(error.contains("a part of the manifest tells nothing"), "{error}");
+    assert!(error.contains("a part of the manifest is empty"), "{error}");
     let mut records = vec![Record::Begin { file: 0, entry: entry(FILE, b"f") }];
     records.extend((0..9).map(|_| Record::Void { file: 0 }));
     let error = refused(&Lie::with(b"evil", records), &TransferLimits::default());
@@ -256,7 +256,7 @@ fn too_many_entries_are_refused() {
 fn a_bomb_is_refused() {
     let limits = TransferLimits { max_bytes: 1 << 20, ..TransferLimits::default() };
     let content = vec![0; 700_000];
-    // A file that says how large it is, content that comes again and again, and a hole.
+    // A file with a large size, repeated content, and a hole.
     let whole = Entry { size: 1_400_000, ..entry(FILE, b"bomb") };
     let begin = Record::Begin { file: 0, entry: entry(FILE, b"bomb") };
     let data = Record::Data { file: 0, offset: 0, chunks: vec![0] };
@@ -314,7 +314,7 @@ fn a_missing_pack_is_named() {
 
 #[test]
 fn nothing_is_written_any_more_when_a_manifest_breaks_off() {
-    // The content is on its way when the third part turns out to be missing.
+    // The content is being fetched when the third part is found missing.
     let records = (0..40).map(|number: u8| Record::File {
         entry: Entry { size: 800_000, ..entry(FILE, &[b'a' + number % 26, b'a' + number / 26]) },
         chunks: vec![0],
@@ -362,7 +362,7 @@ fn a_flipped_bit_never_brings_anything_else() {
         let mut flipped = part.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
         if let Ok(read) = ManifestPart::decode(&flipped) {
-            // A few bits of the compressed stream say nothing about the content, such as the size of the window.
+            // A few bits of the compressed stream do not affect the content, such as the size of the window.
             assert_eq!(read, lie.part, "bit {bit}");
             harmless += 1;
             continue;
@@ -413,7 +413,7 @@ fn deletions_in_a_senseless_order_make_room_all_the_same(kind: EntryKind) {
     }
 }
 
-/// A pack of the store whose index gives a chunk another length than the content of this hash has.
+/// A stored pack whose index gives a chunk another length than the content with this hash has.
 #[test_case(1)]
 #[test_case(3)]
 #[test_case(6)]
@@ -435,7 +435,7 @@ fn a_length_that_an_index_makes_up_is_not_believed(length: u32) {
 #[test]
 fn a_link_of_the_host_is_replaced_not_followed() {
     let world = host();
-    // The container made `out` a directory: allowed, and what the link pointed to stays as it is.
+    // The container made `out` a directory: allowed, and the link's target stays unchanged.
     let directory = Entry { mode: 0o755, ..entry(DIRECTORY, b"out") };
     let entries = [directory, entry(FILE, b"out/precious"), entry(DELETED, b"dir/inside")];
     Lie::of(&entries).store(&world);
@@ -458,7 +458,7 @@ fn a_warning_of_the_container_cannot_paint_the_terminal() {
     symlink("/etc", world.container.project.join("a\x1b[31m\nb")).unwrap();
     let summary = world.down(&snapshot, &everything());
     assert!(summary.warnings[0].contains(r": `a\u{1b}[31m\nb`; "), "{:?}", summary.warnings);
-    // Nor can one that did not come from this program.
+    // Nor can a warning that another program wrote.
     let mut lie = Lie::of(&[]);
     lie.part.end = Some(TransferEnd { warnings: vec!["\u{1b}]0;owned\u{7}".to_owned()] });
     lie.store(&world);

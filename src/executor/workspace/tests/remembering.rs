@@ -1,4 +1,4 @@
-//! What the host remembers of files, so that it need not read them again.
+//! Tests of the files cache and the index cache.
 
 use super::super::send::files_cache::FilesCache;
 use super::super::store::ChunkHash;
@@ -22,14 +22,14 @@ impl World {
         FileStat::of(&rustix::fs::stat(self.host.project.join(path)).unwrap()).unwrap().state(path.as_bytes())
     }
 
-    /// Leaves notes of this file alone, that say what is not true.
+    /// Replaces the notes by wrong ones about this file only.
     fn lie(&self, path: &str, runs: &[(u64, &[Located])]) {
         let notes = self.notes();
         notes.note(self.state(path).unwrap(), runs.iter().copied());
         notes.save();
     }
 
-    /// What the notes say of a file as it is now.
+    /// The notes about a file in its current state.
     fn remembered(&self, path: &str) -> Option<Vec<(u64, usize)>> {
         let notes = self.notes();
         let runs = notes.recall(self.state(path)?)?;
@@ -43,7 +43,7 @@ fn a_file_that_is_as_it_was_is_not_read_again() {
     world.send().unwrap();
     let (before, after) = (world.remembered("large").unwrap(), world.remembered("src/0/0").unwrap());
     assert!(before.iter().map(|(_, chunks)| chunks).sum::<usize>() > 20 && after == [(0, 1)], "{before:?} {after:?}");
-    // Notes that lie show who is asked.
+    // Wrong notes show that the notes are used.
     world.lie("src/0/0", &[(0, &[other()])]);
     world.send().unwrap();
     world.receive().unwrap();
@@ -64,7 +64,7 @@ fn a_large_file_that_is_as_it_was_is_not_read_again_either() {
         expected[at..at + 3000].copy_from_slice(&noise(1, 3000));
     }
     assert!(fs::read(world.container.project.join("large")).unwrap() == expected);
-    // What cannot be is read, and better known afterwards.
+    // A file with impossible notes is read, and the notes are corrected.
     for lie in
         [[(1 << 20, &[other, other][..]), ((1 << 20) + 3000, &[other])], [(0, &[other]), ((20 << 20) - 1, &[other])]]
     {
@@ -91,7 +91,7 @@ fn a_file_that_changed_just_now_is_not_remembered() {
     let world = World::new();
     put(&world.host.project, "new", b"content");
     let mark = FileStat::of(&rustix::fs::stat(world.host.project.join("new")).unwrap()).unwrap();
-    // As slow as this test may run, a second look at the clock says whether the first one could tell.
+    // Even on a slow machine, a second reading of the clock shows whether the first one could detect a change.
     let state = mark.state(b"new");
     assert!(state.is_none() || !mark.is_fresh());
     world.send().unwrap();

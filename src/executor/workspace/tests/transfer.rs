@@ -1,4 +1,4 @@
-//! What travels and what does not: chunks that are known, lost, old, wrong, late, or in the middle of a fault.
+//! Tests of the chunks of a transfer: known, lost, old, wrong or late ones, and faults of the store.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::FileExt as _;
@@ -13,7 +13,7 @@ use crate::cloud::{CloudErrorKind, Listed};
 use crate::workspace::store::ChunkHash;
 use crate::workspace::store::PackIndex;
 
-/// Bytes without any pattern, different for each seed.
+/// Pseudo-random bytes, different for each seed.
 pub(super) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
@@ -148,7 +148,7 @@ fn what_may_expire_soon_is_stored_anew() {
         world.store.set_modified(pack, SystemTime::now() - Duration::from_hours(8 * 24));
     }
     assert!(world.send().unwrap().sent > 23 << 20);
-    // What is old goes, unless it was written anew under the same name.
+    // Old packs are deleted, unless they were stored again under the same name.
     for listed in block_on(world.store.inventory("packs/")).unwrap() {
         if listed.modified.unwrap().elapsed().is_ok_and(|age| age > Duration::from_hours(1)) {
             world.store.expire(&listed.key);
@@ -185,7 +185,7 @@ fn a_wrong_chunk_is_named_and_its_pack_can_be_dropped() {
     block_on(forget(&*world.store, &up(), &damaged.pack, &world.cache())).unwrap();
     assert!(!world.packs().contains(&key));
     assert!(block_on(forget(&*world.store, &up(), "../../other", &world.cache())).is_err());
-    // A container that calls a sound pack damaged takes nothing from others.
+    // A container that reports an intact pack as damaged does not harm other jobs.
     let sound = world.packs().first().unwrap().clone();
     block_on(forget(&*world.store, &up(), sound.strip_prefix("packs/").unwrap(), &world.cache())).unwrap();
     assert!(world.packs().contains(&sound));
@@ -193,7 +193,7 @@ fn a_wrong_chunk_is_named_and_its_pack_can_be_dropped() {
     world.arrives();
 }
 
-/// Holds a method's calls back until told.
+/// Holds back a method's calls until released.
 struct Gated {
     inner: Arc<MemoryObjects>,
     /// Calls of `put_if_absent` that pass at once.
@@ -299,7 +299,7 @@ fn results_are_fetched_before_the_last_chunk_has_left() {
     assert!(picture(&world.container.project) == picture(&world.host.project));
 }
 
-/// Runs with a clock that jumps ahead whenever all wait.
+/// Runs with paused time, which advances whenever all tasks wait.
 fn with_paused_time<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap().block_on(future)
 }
@@ -442,7 +442,7 @@ fn staging_that_somebody_spoilt_is_mended() {
     assert!(picture(&world.host.project) == picture(&world.container.project));
 }
 
-/// 20 GB of which little is written: holes take neither time nor space.
+/// A sparse file of 20 GB: holes take neither time nor space.
 #[test]
 fn a_file_of_20_gb_travels_both_ways() {
     const SIZE: u64 = 20_000_000_000;

@@ -1,7 +1,7 @@
-//! Directories below the operator's own, reached without following a link.
+//! Opens directories below an operator's directory without following links.
 //!
-//! The operator's path (`runner.builds_dir`, `runner.cache_dir`) may lead through links, and is resolved once. What lies below it was made by
-//! jobs: a link there is never followed, neither to read nor to write.
+//! The operator's path (`runner.builds_dir`, `runner.cache_dir`) may contain links and is resolved once. Everything below it was made
+//! by jobs: links there are never followed, neither for reading nor for writing.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::base::failure::Failure;
 const OPEN: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 const STEP: OFlags = OPEN.union(OFlags::NOFOLLOW);
 
-/// A directory of the operator, open.
+/// An open directory of the operator.
 #[derive(Debug)]
 pub struct Base {
     pub(super) fd: OwnedFd,
@@ -24,7 +24,7 @@ pub struct Base {
 }
 
 impl Base {
-    /// Opens the directory; `None` when there is none.
+    /// Opens the directory; `None` when it does not exist.
     pub fn open(path: &Path) -> anyhow::Result<Option<Self>> {
         match rustix::fs::open(path, OPEN, Mode::empty()) {
             Ok(fd) => Ok(Some(Self { fd, path: path.to_owned() })),
@@ -39,7 +39,7 @@ impl Base {
         Self::open(path)?.with_context(|| format!("failed to open the directory {}: it vanished", path.display()))
     }
 
-    /// The directory `path`, which lies below this one; `None` when there is none. Fails when a link leads to it.
+    /// Opens the directory `path` below this one; `None` when it does not exist. Fails when a link is on the way.
     pub fn directory(&self, path: &Path) -> anyhow::Result<Option<OwnedFd>> {
         match open(self.fd.as_fd(), self.relative(path)?) {
             Ok(fd) => Ok(Some(fd)),
@@ -48,7 +48,7 @@ impl Base {
         }
     }
 
-    /// The directory `path`; missing ones on the way are made.
+    /// Opens the directory `path`, making missing directories on the way.
     pub fn make(&self, path: &Path) -> anyhow::Result<OwnedFd> {
         let mut at = self.fd.try_clone()?;
         for name in self.relative(path)?.components() {
@@ -61,7 +61,7 @@ impl Base {
         Ok(at)
     }
 
-    /// Gives `path` and the directories on the way to it their owner's bits, which a job may have taken.
+    /// Restores the owner's permissions of `path` and the directories on the way to it, which a job may have removed.
     pub fn unlock(&self, path: &Path) -> anyhow::Result<()> {
         const OWNERS: u32 = 0o700;
         let mut at = self.fd.try_clone()?;
@@ -73,19 +73,19 @@ impl Base {
             };
             let mode = rustix::fs::fstat(&at)?.st_mode & 0o7777;
             if mode & OWNERS != OWNERS {
-                // Another user's directory stays as it is; what needs it will tell.
+                // Another user's directory cannot be changed; the later access reports it.
                 let _ = change_mode(at.as_fd(), mode | OWNERS);
             }
         }
         Ok(())
     }
 
-    /// Fails when `path` or a directory on the way to it is a link. What is not there yet is none.
+    /// Fails when `path` or a directory on the way to it is a link. Missing components are no links.
     pub fn check(&self, path: &Path) -> anyhow::Result<()> {
         self.links_to(path)?.first().map_or(Ok(()), |link| Err(refused(path, link)))
     }
 
-    /// The first link on the way to `path`, `path` included: beyond it nothing is looked at.
+    /// The first link on the way to `path`, including `path`; the way behind it is not searched.
     pub(super) fn links_to(&self, path: &Path) -> anyhow::Result<Vec<PathBuf>> {
         let mut at = self.fd.try_clone()?;
         let mut seen = self.path.clone();
@@ -105,7 +105,7 @@ impl Base {
         Ok(Vec::new())
     }
 
-    /// `path` below this directory. Nothing but plain names is: `..` would lead out again.
+    /// `path` relative to this directory. Fails unless all components are plain names: `..` could lead out.
     pub(super) fn relative<'p>(&self, path: &'p Path) -> anyhow::Result<&'p Path> {
         let below = path.strip_prefix(&self.path).ok();
         below
@@ -127,8 +127,8 @@ pub(super) fn refused(path: &Path, link: &Path) -> anyhow::Error {
         .into()
 }
 
-/// Opens a directory below `base` without following a link. Kernels before 5.6 and some sandboxes have no `openat2`: there it is done
-/// name by name.
+/// Opens a directory below `base` without following links. Where `openat2` is missing (kernels before 5.6, some sandboxes), opens it
+/// component by component.
 pub(super) fn open(base: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let name = if path.as_os_str().is_empty() { Path::new(".") } else { path };
@@ -228,7 +228,7 @@ mod tests {
         assert!(base.check_all(&at("builds/7")).is_err());
         assert_eq!(base.remove_links_to(&at("builds/7/out/p"), &at("builds/7")).unwrap(), [at("builds/7/out")]);
         assert!(at("elsewhere/p").is_dir() && !at("builds/7/out").exists());
-        // A project's own folder may be the operator's doing.
+        // The operator may have made a project's own folder a link.
         symlink("7", at("builds/8")).unwrap();
         assert!(base.remove_links_to(&at("builds/8/slot"), &at("builds/8")).unwrap().is_empty());
         assert_eq!(base.remove_links_below(&at("builds/7")).unwrap().len(), 2);

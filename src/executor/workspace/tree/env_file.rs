@@ -1,4 +1,4 @@
-//! `gitlab_runner_env`, the one file of the temporary tree that goes back: variables that the script leaves for later stages.
+//! Reads `gitlab_runner_env`, with the variables that the script sets for later stages.
 
 use std::io::Read as _;
 
@@ -9,12 +9,12 @@ use super::trees::Roots;
 use super::walker::Walker;
 use crate::base::failure::Failure;
 
-/// The one file of the temporary tree that goes back: variables that the script leaves for later stages.
+/// The only file of the temporary tree that is sent back.
 pub(crate) const ENV_FILE: &[u8] = b"gitlab_runner_env";
 pub(crate) const ENV_FILE_MAX: u64 = 1 << 20;
 pub(crate) const UNREADABLE_ENV: &str = "failed to read `gitlab_runner_env`";
 
-/// What `gitlab_runner_env` holds, as far as it may.
+/// The content of `gitlab_runner_env`, up to [`ENV_FILE_MAX`].
 pub(crate) fn assigned(roots: &Roots) -> anyhow::Result<Vec<u8>> {
     let mut content = Vec::new();
     let Some(root) = &roots.tmp else { return Ok(content) };

@@ -1,4 +1,4 @@
-//! Calls of the kernel that the files of this folder share.
+//! System calls that several files of this folder use.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
@@ -9,13 +9,13 @@ use rustix::io::Errno;
 
 use crate::workspace::manifest::Timestamp;
 
-/// The entry is not there, or no longer where it was: a component is missing or is no directory.
+/// True when the entry does not exist, because it or a component of its path is missing or not a directory.
 pub(crate) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
         || error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }
 
-/// Changes the mode of an entry that is open for its path alone, which `fchmod` does not take.
+/// Changes the mode of an entry opened with `O_PATH`, which `fchmod` does not accept.
 pub(crate) fn change_mode(fd: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     Ok(rustix::fs::chmod(path, Mode::from_raw_mode(mode))?)
@@ -26,7 +26,7 @@ pub(crate) fn times(mtime: Timestamp) -> Timestamps {
     Timestamps { last_access: at, last_modification: at }
 }
 
-/// A path of this process to an open directory, for what takes no descriptor.
+/// A path to an open directory, valid in this process, for functions that take no descriptor.
 pub fn path_of(fd: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }

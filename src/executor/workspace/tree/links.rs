@@ -1,4 +1,4 @@
-//! Links in the operator's directories that jobs made: found, refused, removed.
+//! Finds, refuses and removes links that jobs made in the operator's directories.
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd as _;
@@ -16,14 +16,14 @@ use crate::workspace::task::Stop;
 use crate::workspace::warnings::Warnings;
 
 impl Base {
-    /// Fails when there is a link to, or anywhere below, the directory `path`.
+    /// Fails when there is a link on the way to the directory `path`, or anywhere below it.
     pub fn check_all(&self, path: &Path) -> anyhow::Result<()> {
         self.check(path)?;
         self.links_below(path)?.first().map_or(Ok(()), |link| Err(refused(path, link)))
     }
 
-    /// Removes the links that [`Base::check`] would refuse, one after the other, if they lie below `own`; returns them. What they lead to
-    /// is not touched.
+    /// Removes the links on the way to `path` that lie below `own`, which [`Base::check`] would refuse; returns them. Their targets are
+    /// not touched.
     pub fn remove_links_to(&self, path: &Path, own: &Path) -> anyhow::Result<Vec<PathBuf>> {
         let links: Vec<_> =
             self.links_to(path)?.into_iter().filter(|link| link.starts_with(own) && link != own).collect();
@@ -44,7 +44,7 @@ impl Base {
         self.with_links_below(path, |_, _| Ok(()))
     }
 
-    /// Finds the links below `path`, which may be no directory at all, and does something about each.
+    /// Calls `act` for each link below `path`; `path` need not be a directory.
     fn with_links_below(
         &self,
         path: &Path,
@@ -55,7 +55,7 @@ impl Base {
         }
         let Some(root) = Root::open_below(&self.path, path)? else { return Ok(Vec::new()) };
         let mut links = Vec::new();
-        // A job may have closed a directory.
+        // A job may have taken the permissions of a directory.
         let (mut walker, mut ignored) = (Walker::unlocking(&root), Warnings::default());
         let mut note = |entry: Entry, _| {
             if entry.kind == EntryKind::Link {
@@ -70,14 +70,14 @@ impl Base {
         Ok(links.iter().map(|link| path.join(OsStr::from_bytes(link))).collect())
     }
 
-    /// What is there, or on the way, is a file: the next stage takes it away, and nothing lies below it.
+    /// True when `path` or a directory above it is a file: nothing lies below it, and the next stage removes it.
     fn is_in_the_way(&self, path: &Path) -> anyhow::Result<bool> {
         let opened = open(self.fd.as_fd(), self.relative(path)?);
         Ok(matches!(opened, Err(Errno::NOTDIR)) && self.links_to(path)?.is_empty())
     }
 }
 
-/// Removes a link; another job of the project may have been faster.
+/// Removes a link, if it still exists: another job of the project may have removed it.
 pub(crate) fn remove(walker: &mut Walker, above: &Path, link: &[u8]) -> anyhow::Result<()> {
     let path = || above.join(OsStr::from_bytes(link));
     delete(walker, link).with_context(|| format!("failed to remove the link {}", path().display()))

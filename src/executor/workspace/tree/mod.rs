@@ -1,4 +1,4 @@
-//! Directory trees on the disk: reached without following a link, walked, written. Decides nothing about what may be written.
+//! Directory trees on disk: opens, walks and writes them without following links. Does not decide what may be written.
 
 mod base;
 mod env_file;

@@ -1,4 +1,4 @@
-//! The state of an entry as the file system tells it, and whether it changed since.
+//! The state of an entry in the file system, to detect changes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,16 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::workspace::manifest::{Entry, EntryKind, Timestamp, Tree};
 
-/// File systems tell time in ticks of up to 10 ms.
+/// File systems store times in steps of up to 10 ms.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
-/// Some tell it in whole seconds.
+/// Some store whole seconds.
 const COARSE_TICK: Duration = Duration::from_secs(2);
 
-/// A state of a file: another content, another name.
+/// Identifies a file's path and state; a change of the content changes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct StateId(pub(crate) [u8; 16]);
 
-/// What tells whether an entry changed: any change of content or attributes changes at least `ctime`.
+/// The attributes that show whether an entry changed: every change of content or attributes changes at least `ctime`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileStat {
     pub(crate) kind: EntryKind,
@@ -30,7 +30,7 @@ pub(crate) struct FileStat {
 }
 
 impl FileStat {
-    /// `None` for what never travels: sockets, FIFOs, devices.
+    /// `None` for sockets, FIFOs and devices, which are never transferred.
     pub(crate) fn of(stat: &Stat) -> Option<Self> {
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => EntryKind::Directory,
@@ -48,7 +48,7 @@ impl FileStat {
         })
     }
 
-    /// Names this state of the file at `path`, for whoever reads it afterwards. `None` while another change could leave no trace.
+    /// The id of this state of the file at `path`. `None` while a further change might not show in the attributes.
     pub(crate) fn state(&self, path: &[u8]) -> Option<StateId> {
         if self.is_fresh() {
             return None;
@@ -67,7 +67,7 @@ impl FileStat {
         Some(StateId(id))
     }
 
-    /// It changed just now, and may change again without a trace.
+    /// True when the entry changed so recently that a further change might not show in the attributes.
     pub(crate) fn is_fresh(&self) -> bool {
         let changed = Duration::new(u64::try_from(self.ctime.seconds).unwrap_or(0), self.ctime.nanos);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -75,7 +75,7 @@ impl FileStat {
         now.checked_sub(changed).is_none_or(|age| age < tick)
     }
 
-    /// The same state of the same entry. A directory's size and inode say nothing about it.
+    /// True for the same state of the same entry. Size and inode of a directory are ignored.
     pub(crate) fn is_same(&self, other: &FileStat) -> bool {
         match (self.kind, other.kind) {
             (EntryKind::Directory, EntryKind::Directory) => self.mode == other.mode && self.mtime == other.mtime,
@@ -92,7 +92,7 @@ pub(crate) fn mtime(stat: &Stat) -> Timestamp {
     Timestamp { seconds: stat.st_mtime, nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0) }
 }
 
-/// What was there when the workspace arrived; [`crate::workspace::send_changes`] finds what changed since.
+/// The state of all entries when the workspace was received; [`crate::workspace::send_changes`] finds the changes since.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     pub(crate) stats: Arc<HashMap<(Tree, Vec<u8>), FileStat>>,

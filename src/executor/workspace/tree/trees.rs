@@ -1,4 +1,4 @@
-//! The trees that travel, as a caller names them and open.
+//! The open directories of the trees of a transfer.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ impl Trees {
 /// Both trees, open.
 pub(crate) struct Roots {
     path: PathBuf,
-    /// `None` in a container alone, whose script has removed it.
+    /// `None` only in a container whose script has removed it.
     pub(crate) project: Option<Root>,
     pub(crate) tmp: Option<Root>,
 }
@@ -41,12 +41,12 @@ impl Roots {
         Ok(Self { path: trees.project.clone(), project: Some(project), tmp: Some(tmp) })
     }
 
-    /// What a script has left of them: a directory that it removed, or put something else in the tree of, is empty.
+    /// Opens the trees after a script ran: a directory that it removed or replaced counts as empty.
     pub(crate) fn open_after_script(trees: &Trees, warnings: &mut Warnings) -> anyhow::Result<Self> {
         let project = Root::open_after_script(&trees.project)?;
         if project.is_none() {
             warnings.add(format!(
-                "{} is no directory any more: the script removed or replaced it, so its files count as deleted",
+                "{} is no longer a directory: the script removed or replaced it, so its files count as deleted",
                 trees.project.display()
             ));
         }

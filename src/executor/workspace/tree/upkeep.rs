@@ -1,7 +1,7 @@
-//! What a job may have left in its directories that would break the host's next stage: taken away before the stage begins.
+//! Repairs a job's directories before the next stage on the host.
 //!
-//! The runner's user may not be root, and then a directory without its owner's bits stops git and the runner's helper. Locks of a
-//! git that was killed stop the next one. No link is followed; nothing but modes and what git would fail at is changed.
+//! When the runner's user is not root, a directory without its owner's permissions stops git and the runner's helper. Locks of a killed
+//! git stop the next git. Follows no link; changes only modes and what git would fail at.
 
 use std::io;
 use std::path::Path;
@@ -15,7 +15,7 @@ use super::walker::{Root, Walker};
 use crate::protocol::project::Trees;
 use crate::workspace::path::{join, shown};
 
-/// What the next stage does with the directories.
+/// The next stage's use of the directories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// git works in the project: fetches, checks out, cleans.
@@ -24,10 +24,10 @@ pub enum Next {
     Files,
 }
 
-/// Lines of people's language about one stage's directories at most.
+/// Most warnings about the directories of one stage.
 const MOST: usize = 10;
 
-/// Makes the directories usable. Returns lines about what cannot be mended.
+/// Makes the directories usable. Returns warnings about those that cannot be repaired.
 pub fn make_usable(trees: &Trees, next: Next) -> anyhow::Result<Vec<String>> {
     let mut lines = Vec::new();
     for path in [&trees.project, &trees.tmp] {
@@ -45,7 +45,7 @@ pub fn make_usable(trees: &Trees, next: Next) -> anyhow::Result<Vec<String>> {
     Ok(lines)
 }
 
-/// The same for the caches of a project, below `base`.
+/// As [`make_usable`], for the caches of a project below `base`.
 pub fn make_cache_usable(base: &Path, path: &Path) -> anyhow::Result<Vec<String>> {
     let mut lines = Vec::new();
     if !rustix::process::geteuid().is_root()
@@ -56,8 +56,8 @@ pub fn make_cache_usable(base: &Path, path: &Path) -> anyhow::Result<Vec<String>
     Ok(lines)
 }
 
-/// Removes what an earlier job that never got to its end left beside the project: its file variables and its lines of `GITLAB_ENV`.
-/// Returns a line when it cannot be removed.
+/// Removes the temporary directory that an earlier, unfinished job left beside the project: its file variables and its lines of
+/// `GITLAB_ENV`. Returns a warning on failure.
 pub fn remove_temporary(trees: &Trees) -> Option<String> {
     match std::fs::remove_dir_all(&trees.tmp) {
         Err(error) if !is_absent(&error) => Some(format!(
@@ -68,7 +68,7 @@ pub fn remove_temporary(trees: &Trees) -> Option<String> {
     }
 }
 
-/// A stage, or a script of the job that ran on the host, made it a file: the runner's `mkdir` would fail.
+/// Removes a file at the directory's path, made by a stage or a host script of the job: the runner's `mkdir` would fail.
 fn remove_file_in_the_way(path: &Path) -> anyhow::Result<()> {
     match path.symlink_metadata() {
         Ok(found) if found.is_file() => {
@@ -78,7 +78,7 @@ fn remove_file_in_the_way(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Gives each directory its owner's bits, parents first.
+/// Gives each directory its owner's permissions, parents first.
 fn open_up(walker: &mut Walker, root: &Path, lines: &mut Vec<String>) -> anyhow::Result<()> {
     let mut left = vec![Vec::new()];
     while let Some(path) = left.pop() {
@@ -105,8 +105,7 @@ fn open_up(walker: &mut Walker, root: &Path, lines: &mut Vec<String>) -> anyhow:
     Ok(())
 }
 
-/// No git runs here now: its locks are stale, also those that the runner does not know, and a `.git` that is no directory is none
-/// of the runner's.
+/// Removes all git locks, which are stale since no git runs now, and a `.git` that is not a directory, which the runner did not make.
 fn mend_git(walker: &mut Walker) -> io::Result<()> {
     const GIT: &[u8] = b".git";
     match walker.stat(GIT)? {
@@ -133,7 +132,7 @@ fn mend_git(walker: &mut Walker) -> io::Result<()> {
 }
 
 impl Walker {
-    /// Opens the directory up for its owner. Tells why it stays unusable.
+    /// Gives the directory its owner's permissions. Returns the reason if it stays unusable.
     fn usable_directory(&mut self, path: &[u8]) -> io::Result<Option<String>> {
         const OWNERS: u16 = 0o700;
         let fd = self.directory(path, false)?;
@@ -146,7 +145,7 @@ impl Walker {
             return Ok(Some("cannot be changed (attribute `immutable` or `append only`)".to_owned()));
         }
         let own = rustix::process::geteuid().as_raw();
-        // Whether its group may write is seen by git itself.
+        // Also covers write permission through the group.
         let is_writable = rustix::fs::accessat(
             fd,
             ".",

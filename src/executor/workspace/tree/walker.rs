@@ -1,7 +1,7 @@
-//! A directory tree, reached from one open directory, component by component and never through a link.
+//! Walks a directory tree from one open directory, component by component, without following links.
 //!
-//! Every path handed to the kernel here is a single name below an open directory, so a link planted anywhere in the
-//! tree ends in an error instead of a write elsewhere, and no path is too long for the kernel.
+//! Every path passed to the kernel is a single name below an open directory. So a link planted in the tree causes an error instead
+//! of a write elsewhere, and no path is too long for the kernel.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,14 +23,14 @@ use crate::workspace::path::{LONGEST_PATH, join, shown, split};
 use crate::workspace::task::Stop;
 use crate::workspace::warnings::{LeftOut, Warnings};
 
-/// One tree's directory, open.
+/// The open directory of a tree.
 #[derive(Debug, Clone)]
 pub(crate) struct Root {
     fd: Arc<OwnedFd>,
 }
 
 impl Root {
-    /// Opens the directory; `None` when there is none. Links on the way to it are followed: for a container, whose image may have some.
+    /// Opens the directory; `None` when it does not exist. Follows links on the way: for a container, whose image may have some.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Option<Self>> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match rustix::fs::open(path, flags, Mode::empty()) {
@@ -40,7 +40,7 @@ impl Root {
         }
     }
 
-    /// Opens the directory, following links on the way to `base` alone.
+    /// Opens the directory, following links only on the way to `base`.
     pub(crate) fn open_below(base: &Path, path: &Path) -> anyhow::Result<Option<Self>> {
         let Some(base) = Base::open(base)? else { return Ok(None) };
         Ok(base.directory(path)?.map(Self::of))
@@ -56,7 +56,7 @@ impl Root {
         Self { fd: Arc::new(fd) }
     }
 
-    /// As [`Root::open`], after a script has had its way: what stands in the directory's tree is not followed.
+    /// As [`Root::open`], but `None` too when a script replaced the directory: a link in its place is not followed.
     pub(crate) fn open_after_script(path: &Path) -> anyhow::Result<Option<Self>> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::open(path, flags, Mode::empty()) {
@@ -78,30 +78,30 @@ impl Root {
 
 const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// What [`Walker::walk`] goes through.
+/// The scope of [`Walker::walk`].
 pub(crate) struct Scope<'a> {
     pub(crate) tree: Tree,
-    /// A directory; all below it is gone through.
+    /// The directory whose content is walked.
     pub(crate) top: &'a [u8],
-    /// Leaves out a path and all below it.
+    /// True for a path to skip, with everything below it.
     pub(crate) skip: &'a dyn Fn(&[u8]) -> bool,
     pub(crate) stop: &'a Stop,
 }
 
 impl<'a> Scope<'a> {
-    /// All of the project but what `skip` leaves out.
+    /// The project without the paths for which `skip` is true.
     pub(crate) fn project(skip: &'a dyn Fn(&[u8]) -> bool, stop: &'a Stop) -> Self {
         Self { tree: Tree::Project, top: b"", skip, stop }
     }
 }
 
-/// Walks one tree and remembers the directory it was in last, for entries come in order.
+/// Walks one tree. Keeps the last directory open, since entries come in order.
 pub(crate) struct Walker {
     root: Root,
     at: Option<(Vec<u8>, OwnedFd)>,
-    /// Its owner's bits that a directory gets when it lacks them.
+    /// Owner's permission bits that a directory is given when it lacks them.
     needed: u32,
-    /// What the modes of such directories were, by path.
+    /// The former modes of such directories, by path.
     unlocked: BTreeMap<Vec<u8>, u32>,
 }
 
@@ -110,13 +110,13 @@ impl Walker {
         Self { root: root.clone(), at: None, needed: 0, unlocked: BTreeMap::new() }
     }
 
-    /// A walker that gives itself the permission to read where an owner that is not root lacks it, and leaves it so.
+    /// A walker that adds the owner's read permission where it is missing, unless it is root; the permission stays.
     pub(crate) fn reading(root: &Root) -> Self {
         let needed = if rustix::process::geteuid().is_root() { 0 } else { 0o500 };
         Self { needed, ..Self::new(root) }.with_root_unlocked()
     }
 
-    /// A walker that gives itself the permission to work in directories; [`Walker::relock`] takes it back.
+    /// A walker that adds the owner's permissions to directories; [`Walker::relock`] removes them again.
     pub(crate) fn unlocking(root: &Root) -> Self {
         Self { needed: 0o700, ..Self::new(root) }.with_root_unlocked()
     }
@@ -127,7 +127,7 @@ impl Walker {
         self
     }
 
-    /// Where it fails, the work there tells so.
+    /// Adds the needed permissions. A failure shows in the later access.
     fn unlock(&mut self, fd: BorrowedFd<'_>, path: &[u8]) {
         if self.needed == 0 {
             return;
@@ -138,12 +138,12 @@ impl Walker {
         }
     }
 
-    /// Forgets the last directory, after something on the way to it may have been replaced.
+    /// Closes the last directory: a component of its path may have been replaced.
     pub(crate) fn forget(&mut self) {
         self.at = None;
     }
 
-    /// The directory `path`, opened without following links; missing ones are made when `make` is set.
+    /// Opens the directory `path` without following links; with `make`, makes missing directories.
     pub(crate) fn directory(&mut self, path: &[u8], make: bool) -> io::Result<BorrowedFd<'_>> {
         if path.is_empty() {
             return Ok(self.root.fd.as_fd());
@@ -176,12 +176,12 @@ impl Walker {
         }
     }
 
-    /// The directory has been given a mode of its own; [`Walker::relock`] leaves it alone.
+    /// The directory has got its final mode: [`Walker::relock`] does not change it.
     pub(crate) fn settle(&mut self, path: &[u8]) {
         self.unlocked.remove(path);
     }
 
-    /// Gives the directories that were opened up their modes back, the deepest first.
+    /// Restores the modes of the directories that were given permissions, the deepest first.
     pub(crate) fn relock(&mut self) -> io::Result<()> {
         for (path, mode) in std::mem::take(&mut self.unlocked).into_iter().rev() {
             self.forget();
@@ -194,7 +194,7 @@ impl Walker {
         Ok(())
     }
 
-    /// The entry's own attributes (a link's, not its target's); `None` when it, or a directory above it, is not there.
+    /// The entry's own attributes (a link's, not its target's); `None` when it or a directory above it does not exist.
     pub(crate) fn stat(&mut self, path: &[u8]) -> io::Result<Option<Stat>> {
         let (directory, name) = split(path);
         let found = self
@@ -213,7 +213,8 @@ impl Walker {
         Ok(rustix::fs::readlinkat(fd, name, Vec::new())?.into_bytes())
     }
 
-    /// Opens a file to read; a walker that may unlock gives itself the permission. It may have become something else since it was listed: look at it with `fstat`.
+    /// Opens a file for reading; a walker that may unlock adds the permission. The file may have been replaced since it was listed: check it
+    /// with `fstat`.
     pub(crate) fn open_file(&mut self, path: &[u8]) -> io::Result<File> {
         let (directory, name) = split(path);
         let may_unlock = self.needed != 0;
@@ -231,12 +232,13 @@ impl Walker {
         Ok(opened?.into())
     }
 
-    /// What the directory holds, with the kind of each.
+    /// The names in the directory, with their types.
     pub(crate) fn names(&mut self, path: &[u8]) -> io::Result<Vec<(Vec<u8>, FileType)>> {
         names(self.directory(path, false)?)
     }
 
-    /// Goes through everything in `scope`, parents before what they hold. What vanishes meanwhile is not seen; what cannot travel is warned about.
+    /// Calls `found` for every entry in `scope`, parents first. Skips entries that vanish meanwhile; warns about those that cannot be
+    /// transferred.
     pub(crate) fn walk(
         &mut self,
         scope: &Scope<'_>,
@@ -251,7 +253,7 @@ impl Walker {
                 Err(error) if is_absent(&error) && directory != scope.top => continue,
                 Err(error) => return Err(error).with_context(|| format!("failed to list {}", shown(&directory))),
             };
-            // The same order each time: neighbors stay neighbors in packs.
+            // A stable order keeps neighboring files together in packs.
             names.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
             let own = open.len();
             for (name, _) in names {
@@ -287,7 +289,7 @@ impl Walker {
         Ok(())
     }
 
-    /// Lists what [`Walker::walk`] finds, in the order of the paths.
+    /// Lists the entries of [`Walker::walk`], sorted by path.
     pub(crate) fn list(
         &mut self,
         scope: &Scope<'_>,
@@ -305,7 +307,7 @@ impl Walker {
 
 fn names(fd: BorrowedFd<'_>) -> io::Result<Vec<(Vec<u8>, FileType)>> {
     let mut names = Vec::new();
-    // Ours is open for its path alone, and that cannot be listed.
+    // `fd` was opened with `O_PATH` and cannot be listed.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     for item in Dir::new(rustix::fs::openat(fd, ".", flags, Mode::empty())?)? {
         let item = item?;

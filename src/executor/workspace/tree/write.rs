@@ -1,7 +1,7 @@
-//! Single steps of writing into a tree: directories, links, files that are put in place, deletions.
+//! Writes single entries of a tree: makes directories and links, moves files in place, deletes.
 //!
-//! No step passes through a link; a file or link replaces the old one by a rename, and modes and times are set last. Nothing
-//! here decides whether an entry may be written: `artifacts` does, beforehand.
+//! Never follows a link. A file or link replaces the old entry by a rename; modes and times are set last. `receive::judge` decides
+//! beforehand whether an entry may be written.
 
 use std::fs::File;
 use std::io;
@@ -17,7 +17,7 @@ use super::walker::Walker;
 use crate::workspace::manifest::{Entry, Timestamp};
 use crate::workspace::path::split;
 
-/// What a finished file is like.
+/// Attributes of a finished file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileEnd {
     pub(crate) size: u64,
@@ -45,13 +45,13 @@ pub(crate) fn finish_directory(walker: &mut Walker, entry: &Entry) -> io::Result
     walker.forget();
     let fd = walker.directory(&entry.path, false)?;
     let now = rustix::fs::fstat(fd)?.st_mode & 0o7777;
-    // Bits that the host itself set stay: a set-group-id directory is its business.
+    // Keep the special bits of the host's directory, such as set-group-id.
     let mode = if entry.mode & 0o7000 == 0 { (now & 0o7000) | entry.mode } else { entry.mode };
     if mode != now {
         change_mode(fd, mode)?;
     }
     rustix::fs::utimensat(fd, "", &times(entry.mtime), AtFlags::EMPTY_PATH).or_else(|_| {
-        // Older kernels do not take an empty path here.
+        // Older kernels do not accept an empty path.
         rustix::fs::utimensat(fd, ".", &times(entry.mtime), AtFlags::empty())
     })?;
     let stat = FileStat::of(&rustix::fs::fstat(fd)?);
@@ -73,8 +73,8 @@ pub(crate) fn write_link(walker: &mut Walker, entry: &Entry) -> io::Result<Optio
     Ok(FileStat::of(&placed?))
 }
 
-/// Opens a file of a tree to write it, under its own name: for a tree that nobody reads yet. `make`: a new one, in place of
-/// whatever has the name.
+/// Opens a file of a tree for writing, under its final name: only for a tree that is not read yet. With `make`, replaces the entry of
+/// that name by a new file.
 pub(crate) fn open_new(walker: &mut Walker, path: &[u8], make: bool) -> io::Result<File> {
     let (above, name) = split(path);
     let fd = walker.directory(above, true)?;
@@ -92,7 +92,7 @@ pub(crate) fn open_new(walker: &mut Walker, path: &[u8], make: bool) -> io::Resu
     }
 }
 
-/// Size, mode and time of a file that has its content.
+/// Sets size, mode and time of a file with complete content.
 pub(crate) fn settle_file(file: &File, end: &FileEnd) -> io::Result<Option<FileStat>> {
     let stat = rustix::fs::fstat(file)?;
     if u64::try_from(stat.st_size).ok() != Some(end.size) {
@@ -103,8 +103,8 @@ pub(crate) fn settle_file(file: &File, end: &FileEnd) -> io::Result<Option<FileS
     Ok(FileStat::of(&rustix::fs::fstat(file)?))
 }
 
-/// Puts a finished file of another directory in place of whatever has the name; copies it when it lies on another file system.
-/// Its mode and time come last.
+/// Moves a finished file from another directory, replacing the entry of that name; copies it when it is on another file system. Sets
+/// mode and time last.
 pub(crate) fn place_file(
     walker: &mut Walker,
     path: &[u8],
@@ -136,8 +136,8 @@ pub(crate) fn place_file(
     placed.context("failed to copy it from another file system")
 }
 
-/// Removes one path that the container deleted. What is not there, or lies below something that is no directory, or is
-/// a directory that still holds something, stays as it is.
+/// Deletes one path that the container deleted. Missing entries, entries below a non-directory, and directories that are not empty
+/// are left alone.
 pub(crate) fn delete(walker: &mut Walker, path: &[u8]) -> io::Result<()> {
     let (above, name) = split(path);
     let fd = match walker.directory(above, false) {
@@ -159,7 +159,7 @@ pub(crate) fn delete(walker: &mut Walker, path: &[u8]) -> io::Result<()> {
     }
 }
 
-/// An empty directory of the name makes way.
+/// Renames the entry; removes an empty directory at the destination first.
 fn move_in_place(from: BorrowedFd<'_>, temporary: &[u8], to: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
     match rustix::fs::renameat(from, temporary, to, name) {
         Err(Errno::ISDIR) => {
@@ -171,11 +171,11 @@ fn move_in_place(from: BorrowedFd<'_>, temporary: &[u8], to: BorrowedFd<'_>, nam
 }
 
 fn drop_temporary(fd: BorrowedFd<'_>, name: impl rustix::path::Arg) {
-    // It is being left behind because of an error that is about to be reported; a second one says nothing new.
+    // An error is about to be reported; another one would add nothing.
     let _ = rustix::fs::unlinkat(fd, name, AtFlags::empty());
 }
 
-/// A name that nothing of the project has, whatever its neighbours are called.
+/// A random name, so that it does not clash with an entry of the project.
 fn temporary_name() -> String {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);

@@ -1,4 +1,4 @@
-//! Selections of a small tree in memory; the integration tests hold them against the helper itself.
+//! Tests of selections on a small tree in memory; the integration tests compare selections with the runner's helper.
 
 use test_case::test_case;
 
