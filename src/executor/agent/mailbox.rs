@@ -25,7 +25,7 @@ const LOOK_FOR_OTHERS: Duration = Duration::from_secs(30);
 /// Reads the orders of one session and writes the reports of one node, each numbered from 1.
 pub(super) struct AgentMailbox {
     pub(super) objects: Arc<dyn ObjectStore>,
-    pub(super) layout: SessionKeys,
+    pub(super) keys: SessionKeys,
     node: NodeId,
     orders: u32,
     reports: u32,
@@ -60,7 +60,7 @@ impl AgentMailbox {
         let length = Duration::from_secs(env.lease_seconds);
         Self {
             objects,
-            layout: env.layout.clone(),
+            keys: env.keys.clone(),
             node,
             orders: 0,
             reports: 0,
@@ -75,7 +75,7 @@ impl AgentMailbox {
         let mut incarnation = Incarnation::First;
         loop {
             let seq = self.reports + 1;
-            let key = self.layout.report(self.node, seq);
+            let key = self.keys.report(self.node, seq);
             let Some(bytes) = self.objects.get(&key).await.context("failed to look for earlier reports")? else {
                 return Ok(incarnation);
             };
@@ -97,7 +97,7 @@ impl AgentMailbox {
     /// Returns the next order, if there is one. A failed read is logged and counts as no order: the lease limits how long that may
     /// last.
     pub(super) async fn next_order(&mut self) -> anyhow::Result<Option<Order>> {
-        let key = self.layout.order(self.orders + 1);
+        let key = self.keys.order(self.orders + 1);
         let found = self.objects.get(&key).await;
         self.denied = match &found {
             Err(error) if error.kind == CloudErrorKind::Denied => {
@@ -133,7 +133,7 @@ impl AgentMailbox {
     pub(super) async fn report(&mut self, report: &Report) -> anyhow::Result<()> {
         let started = Instant::now();
         let seq = self.reports + 1;
-        let key = self.layout.report(self.node, seq);
+        let key = self.keys.report(self.node, seq);
         let body = mailbox::encode(seq, report);
         loop {
             match self.put_once(&key, &body).await {
@@ -160,7 +160,7 @@ impl AgentMailbox {
             return Ok(());
         }
         self.next_look_for_others = now + LOOK_FOR_OTHERS;
-        let key = self.layout.report(self.node, self.reports + 1);
+        let key = self.keys.report(self.node, self.reports + 1);
         match self.objects.size(&key).await {
             Ok(Some(_)) => Err(foreign(&key)),
             Ok(None) => Ok(()),
@@ -188,7 +188,7 @@ impl AgentMailbox {
             return false;
         }
         self.lease.next_look = now + self.lease.length / 6;
-        let beat = match self.objects.get(&self.layout.lease()).await {
+        let beat = match self.objects.get(&self.keys.lease()).await {
             Ok(bytes) => bytes.and_then(|bytes| serde_json::from_slice::<Lease>(&bytes).ok()).map(|lease| lease.beat),
             Err(error) => {
                 tracing::warn!(%error, "failed to read the lease");
@@ -229,7 +229,7 @@ mod tests {
 
     fn mailbox(memory: &Memory) -> AgentMailbox {
         let env = AgentEnv {
-            layout: SessionKeys::new("sessions/s"),
+            keys: SessionKeys::new("sessions/s"),
             bucket: "b".into(),
             prefix: "p".into(),
             region: None,

@@ -179,13 +179,13 @@ impl<'s> RunLoop<'s> {
     async fn receive(&mut self, cancellation: &Cancellation) -> anyhow::Result<Option<LoopEnd>> {
         while let Some(workspace_order) = self.workspace_order.take() {
             let (objects, trees) = (self.mailbox.objects.clone(), workspace_order.trees.clone());
-            let route = self.mailbox.layout.workspace(workspace_order.attempt, &workspace_order.packs);
+            let keys = self.mailbox.keys.workspace(workspace_order.attempt, &workspace_order.packs);
             let progress = Arc::<TransferProgress>::default();
             let receiving = {
                 let progress = progress.clone();
                 async move {
                     volume::create_trees(&trees)?;
-                    workspace::receive(&*objects, &route, &trees, &progress).await.map_err(volume::explained)
+                    workspace::receive(&*objects, &keys, &trees, &progress).await.map_err(volume::explained)
                 }
             };
             let mut receiving = Box::pin(receiving);
@@ -239,9 +239,9 @@ impl<'s> RunLoop<'s> {
             return Ok(None);
         }
         let stage = order.stage.clone();
-        let (layout, node) = (self.mailbox.layout.clone(), self.node.id);
+        let (keys, node) = (self.mailbox.keys.clone(), self.node.id);
         let mode = if order.live_copy { CopyMode::Live } else { CopyMode::Late };
-        let copy = TraceCopy::new(self.mailbox.objects.clone(), mode, move |batch| layout.trace(node, number, batch));
+        let copy = TraceCopy::new(self.mailbox.objects.clone(), mode, move |batch| keys.trace(node, number, batch));
         let (_scratch, spec) = match self.script_run(order).await {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -300,7 +300,7 @@ impl<'s> RunLoop<'s> {
         let Some(project) = self.project.as_ref().filter(|project| project.snapshot.is_some()) else {
             anyhow::bail!("the project is not here");
         };
-        let key = self.mailbox.layout.script(order.run);
+        let key = self.mailbox.keys.script(order.run);
         let script = self.mailbox.objects.get(&key).await?.context("the script is not in the store")?;
         let (folder, path) = volume::script(&script)?;
         let spec = ScriptRun {
@@ -324,8 +324,8 @@ impl<'s> RunLoop<'s> {
             return Ok(());
         };
         let sent = async {
-            let (objects, route) = (&*self.mailbox.objects, self.mailbox.layout.results());
-            workspace::send_changes(objects, &route, trees, snapshot, selection, &Arc::default()).await
+            let (objects, keys) = (&*self.mailbox.objects, self.mailbox.keys.results());
+            workspace::send_changes(objects, &keys, trees, snapshot, selection, &Arc::default()).await
         };
         let sent = tokio::time::timeout(limit, sent).await.context("no time was left").and_then(|sent| sent);
         let report = match sent {

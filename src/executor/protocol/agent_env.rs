@@ -22,7 +22,7 @@ const LEASE_SECONDS: &str = "SAGEMAKER_EXECUTOR_LEASE_SECONDS";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentEnv {
     /// The session's keys.
-    pub layout: SessionKeys,
+    pub keys: SessionKeys,
     pub bucket: String,
     pub prefix: String,
     pub region: Option<String>,
@@ -35,7 +35,7 @@ impl AgentEnv {
     pub fn to_variables(&self) -> BTreeMap<String, String> {
         let optional = |name: &str, value: &Option<String>| value.clone().map(|value| (name.to_owned(), value));
         let mut environment = BTreeMap::from([
-            (ROOT.to_owned(), self.layout.name().to_owned()),
+            (ROOT.to_owned(), self.keys.name().to_owned()),
             (BUCKET.to_owned(), self.bucket.clone()),
             (STORE_PREFIX.to_owned(), self.prefix.clone()),
             (LEASE_SECONDS.to_owned(), self.lease_seconds.to_string()),
@@ -59,7 +59,7 @@ impl AgentEnv {
             get("TRAINING_JOB_ARN").and_then(Arn::parse).map(|arn| arn.region).filter(|region| !region.is_empty());
         let region = get(REGION).or(arn).or_else(|| get("AWS_REGION")).map(str::to_owned);
         Ok(Self {
-            layout: SessionKeys::new(required(ROOT)?),
+            keys: SessionKeys::new(required(ROOT)?),
             bucket: required(BUCKET)?,
             prefix: required(STORE_PREFIX)?,
             region,
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn what_the_driver_sets_is_what_the_agent_reads() {
         let env = AgentEnv {
-            layout: SessionKeys::of_session("gitlab-1-2-abcdef12"),
+            keys: SessionKeys::of_session("gitlab-1-2-abcdef12"),
             bucket: "b".into(),
             prefix: "p".into(),
             region: Some("eu-west-1".into()),

@@ -113,19 +113,19 @@ mod tests {
     /// Processes of different versions meet at these, so none may change.
     #[test]
     fn keys_are_as_documented() {
-        let (layout, node) = (SessionKeys::of_session("gitlab-1-2-abcdef12"), NodeId::at(1));
-        assert_eq!(layout.name(), "sessions/gitlab-1-2-abcdef12");
-        assert_eq!(SessionKeys::new(layout.name()), layout);
+        let (keys, node) = (SessionKeys::of_session("gitlab-1-2-abcdef12"), NodeId::at(1));
+        assert_eq!(keys.name(), "sessions/gitlab-1-2-abcdef12");
+        assert_eq!(SessionKeys::new(keys.name()), keys);
         let below = |key: &str| key.strip_prefix("sessions/gitlab-1-2-abcdef12").unwrap().to_owned();
-        let keys = [
-            layout.root(),
-            layout.orders(),
-            layout.order(7),
-            layout.reports(),
-            layout.report(node, 12),
-            layout.lease(),
-            layout.script(3),
-            layout.trace(node, 3, 0),
+        let all = [
+            keys.root(),
+            keys.orders(),
+            keys.order(7),
+            keys.reports(),
+            keys.report(node, 12),
+            keys.lease(),
+            keys.script(3),
+            keys.trace(node, 3, 0),
         ];
         let expected = [
             "/",
@@ -137,9 +137,9 @@ mod tests {
             "/scripts/000003",
             "/trace/algo-2/000003/000000",
         ];
-        assert_eq!(keys.map(|key| below(&key)), expected);
+        assert_eq!(all.map(|key| below(&key)), expected);
         let packs = project_packs("7-0123456789abcdef");
-        let (up, down) = (layout.workspace(1, &packs), layout.results());
+        let (up, down) = (keys.workspace(1, &packs), keys.results());
         assert_eq!(below(&up.part(0)), "/workspace/000001/000000");
         assert_eq!(up.shared_pack("ab"), "projects/7-0123456789abcdef/packs/ab");
         assert_eq!(below(&up.private_pack("ab")), "/workspace/packs/ab");

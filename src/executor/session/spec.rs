@@ -72,7 +72,7 @@ pub fn session_keys(id: &SessionId) -> SessionKeys {
 fn environment(id: &SessionId, decision: &Decision, settings: &Settings) -> BTreeMap<String, String> {
     let endpoint = settings.aws.container_endpoint_url.as_ref().or(settings.aws.endpoint_url.as_ref());
     let own = AgentEnv {
-        layout: session_keys(id),
+        keys: session_keys(id),
         bucket: settings.storage.bucket.clone(),
         prefix: settings.storage.prefix.clone(),
         region: settings.aws.region.clone(),

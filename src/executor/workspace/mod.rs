@@ -1,4 +1,4 @@
-//! Transfers the project directory to the training container, and the files that later stages read back to the host.
+//! The workspace: transfers the project directory to the training container, and the files that later stages read back to the host.
 //!
 //! The format (content-defined chunks in packs, a manifest in parts, see `docs/WIRE-FORMATS.md`) is private to this module. To the
 //! container everything is sent as it is. On the way back the container is not trusted: the host checks all of it before it changes

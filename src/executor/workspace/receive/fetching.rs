@@ -43,7 +43,7 @@ const FETCHES: usize = 8;
 /// the caller must hold the only other reference to `sink`.
 pub(crate) async fn fetch<S: Sink>(
     store: &dyn ObjectStore,
-    route: &TransferKeys,
+    keys: &TransferKeys,
     all_sent: &AllSent,
     limits: &TransferLimits,
     sink: &Arc<S>,
@@ -51,7 +51,7 @@ pub(crate) async fn fetch<S: Sink>(
 ) -> anyhow::Result<Vec<String>> {
     let stop = Stop::default();
     let _guard = StopOnDrop(stop.clone());
-    let reader = ManifestReader::new(store, route, all_sent, limits, sink.clone(), progress);
+    let reader = ManifestReader::new(store, keys, all_sent, limits, sink.clone(), progress);
     let warnings = Mutex::new(Vec::new());
     // More threads than processors would only block each other: a directory takes one new file at a time.
     let writers = std::thread::available_parallelism().map_or(1, usize::from).clamp(2, FETCHES);
@@ -68,7 +68,7 @@ pub(crate) async fn fetch<S: Sink>(
     let outcome = fetches
         .try_flatten()
         .map_ok(|fetch| async {
-            let bytes = get(store, route, &fetch, all_sent, progress).await?;
+            let bytes = get(store, keys, &fetch, all_sent, progress).await?;
             let _writer = writers.acquire().await?;
             write(fetch, bytes, sink, &stop, progress).await
         })
@@ -87,12 +87,12 @@ pub(crate) async fn fetch<S: Sink>(
 /// Downloads the bytes of a fetch.
 async fn get(
     store: &dyn ObjectStore,
-    route: &TransferKeys,
+    keys: &TransferKeys,
     fetch: &Fetch,
     all_sent: &AllSent,
     progress: &TransferProgress,
 ) -> anyhow::Result<Bytes> {
-    let key = fetch.pack.key(route);
+    let key = fetch.pack.key(keys);
     let (start, length) = (fetch.start(), fetch.end() - fetch.start());
     let found = loop {
         match persist(|| store.get_range(&key, u64::from(start), u64::from(length))).await {

@@ -82,7 +82,7 @@ impl Step {
 /// Reads the parts of a manifest.
 pub(crate) struct ManifestReader<'a, S> {
     store: &'a dyn ObjectStore,
-    route: &'a TransferKeys,
+    keys: &'a TransferKeys,
     all_sent: &'a AllSent,
     sink: Arc<S>,
     progress: &'a Arc<TransferProgress>,
@@ -98,18 +98,18 @@ pub(crate) struct ManifestReader<'a, S> {
 impl<'a, S: Sink> ManifestReader<'a, S> {
     pub(super) fn new(
         store: &'a dyn ObjectStore,
-        route: &'a TransferKeys,
+        keys: &'a TransferKeys,
         all_sent: &'a AllSent,
         limits: &TransferLimits,
         sink: Arc<S>,
         progress: &'a Arc<TransferProgress>,
     ) -> Self {
         let (next, large, files, quota, warnings) = (0, HashMap::new(), 0, Quota::new(limits), None);
-        Self { store, route, all_sent, sink, progress, next, large, files, quota, warnings }
+        Self { store, keys, all_sent, sink, progress, next, large, files, quota, warnings }
     }
 
     pub(super) async fn part(&mut self) -> anyhow::Result<ManifestPart> {
-        let key = self.route.part(self.next);
+        let key = self.keys.part(self.next);
         let mut pause = FIRST_PAUSE;
         let encoded = loop {
             // Read before the request: if everything was sent before, the part must exist.

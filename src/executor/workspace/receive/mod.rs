@@ -53,7 +53,7 @@ pub struct Destination<'a> {
 /// The causes of an error may include [`MissingPacks`] and [`Damaged`].
 pub async fn receive(
     store: &dyn ObjectStore,
-    route: &TransferKeys,
+    keys: &TransferKeys,
     trees: &Trees,
     progress: &Arc<TransferProgress>,
 ) -> anyhow::Result<(Snapshot, Summary)> {
@@ -61,7 +61,7 @@ pub async fn receive(
     let received = async {
         let placing = Arc::new(Placing::new(Roots::create(trees)?));
         let all_sent = AllSent::default();
-        let warnings = fetching::fetch(store, route, &all_sent, &TransferLimits::none(), &placing, progress).await?;
+        let warnings = fetching::fetch(store, keys, &all_sent, &TransferLimits::none(), &placing, progress).await?;
         let busy = progress.busy();
         let finish = move |_: &Stop| {
             let _busy = busy;
@@ -89,7 +89,7 @@ pub async fn receive(
 /// out of the project unless the selection keeps them.
 pub async fn apply_changes(
     store: &dyn ObjectStore,
-    route: &TransferKeys,
+    keys: &TransferKeys,
     destination: Destination<'_>,
     bounds: Bounds<'_>,
     all_sent: &AllSent,
@@ -99,7 +99,7 @@ pub async fn apply_changes(
     let (trees, selection, limits) = (destination.trees.clone(), bounds.selection.clone(), bounds.limits);
     let applied = async {
         let staging = Arc::new(Staging::open(destination.staging)?);
-        let warnings = match fetching::fetch(store, route, all_sent, limits, &staging, progress).await {
+        let warnings = match fetching::fetch(store, keys, all_sent, limits, &staging, progress).await {
             Ok(warnings) => warnings,
             Err(error) => {
                 // Kept only when a retry can use it.

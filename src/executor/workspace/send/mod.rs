@@ -36,7 +36,7 @@ const INDEXES: &str = "indexes";
 /// A receiver may work at the same time. Fails, naming the file, when a file cannot be read or keeps changing.
 pub async fn send(
     store: &dyn ObjectStore,
-    route: &TransferKeys,
+    keys: &TransferKeys,
     trees: &Trees,
     cache: &Path,
     now: SystemTime,
@@ -46,7 +46,7 @@ pub async fn send(
         let roots = Roots::open(trees)?;
         let (indexes, notes, project) = (cache.join(INDEXES), cache.join("files"), trees.project.clone());
         let files = on_thread(move |_| Ok(Arc::new(FilesCache::open(&notes, &project))));
-        let (known, files) = tokio::join!(KnownPacks::look(store, &route.packs, &indexes, now), files);
+        let (known, files) = tokio::join!(KnownPacks::look(store, &keys.packs, &indexes, now), files);
         let files = files?;
         let job = SendJob {
             roots,
@@ -55,7 +55,7 @@ pub async fn send(
             warnings: Warnings::default(),
             files: files.clone(),
         };
-        let summary = sending::send(store, route, job, known, progress).await?;
+        let summary = sending::send(store, keys, job, known, progress).await?;
         on_thread(move |_| {
             files.save();
             Ok(summary)
@@ -71,7 +71,7 @@ pub async fn send(
 /// temporary tree only `gitlab_runner_env`. A file that changes while it is read is sent as it was read, with a warning.
 pub async fn send_changes(
     store: &dyn ObjectStore,
-    route: &TransferKeys,
+    keys: &TransferKeys,
     trees: &Trees,
     snapshot: &Snapshot,
     selection: &Selection,
@@ -86,12 +86,12 @@ pub async fn send_changes(
             let files = Arc::default();
             Ok(SendJob { roots, source: Source::Entries(entries), on_change: ChangePolicy::Keep, warnings, files })
         });
-        sending::send(store, route, job.await?, KnownPacks::nothing(), progress).await
+        sending::send(store, keys, job.await?, KnownPacks::nothing(), progress).await
     };
     sent.await.context("failed to send the results of the job")
 }
 
 /// Host: deletes a pack that a receiver reported as [`crate::workspace::Damaged`], so that its chunks are sent again.
-pub async fn forget(store: &dyn ObjectStore, route: &TransferKeys, pack: &str, cache: &Path) -> anyhow::Result<()> {
-    index_cache::forget(store, &route.packs, pack.parse()?, &cache.join(INDEXES)).await
+pub async fn forget(store: &dyn ObjectStore, keys: &TransferKeys, pack: &str, cache: &Path) -> anyhow::Result<()> {
+    index_cache::forget(store, &keys.packs, pack.parse()?, &cache.join(INDEXES)).await
 }

@@ -24,7 +24,7 @@ const PART_AGE: Duration = Duration::from_millis(250);
 /// Publishes files once all their chunks are stored. Files may overtake each other; records of one large file may not.
 pub(crate) struct Publisher<'a> {
     store: &'a dyn ObjectStore,
-    route: &'a TransferKeys,
+    keys: &'a TransferKeys,
     packer: &'a Packer,
     progress: &'a TransferProgress,
     draft: PartBuilder,
@@ -51,12 +51,12 @@ struct HeldFile {
 impl<'a> Publisher<'a> {
     pub(super) fn new(
         store: &'a dyn ObjectStore,
-        route: &'a TransferKeys,
+        keys: &'a TransferKeys,
         packer: &'a Packer,
         progress: &'a TransferProgress,
     ) -> Self {
         let (draft, waiting, large, summary) = Default::default();
-        Self { store, route, packer, progress, draft, began: None, parts: 0, waiting, large, end: None, summary }
+        Self { store, keys, packer, progress, draft, began: None, parts: 0, waiting, large, end: None, summary }
     }
 
     pub(super) async fn run(
@@ -205,7 +205,7 @@ impl<'a> Publisher<'a> {
         }
         let body = Bytes::from(draft.part.encode()?);
         anyhow::ensure!(body.len() <= PART_MOST, "a part of the manifest grew to {} bytes", body.len());
-        let key = self.route.part(self.parts);
+        let key = self.keys.part(self.parts);
         self.parts += 1;
         persist(|| self.store.put(&key, body.to_vec())).await?;
         self.progress.sent(body.len());

@@ -24,7 +24,7 @@ const WAITING: usize = 1;
 /// Sends the job's entries; returns once the last part of the manifest is stored.
 pub(crate) async fn send(
     store: &dyn ObjectStore,
-    route: &TransferKeys,
+    keys: &TransferKeys,
     job: SendJob,
     mut known: KnownPacks,
     progress: &Arc<TransferProgress>,
@@ -46,7 +46,7 @@ pub(crate) async fn send(
     let uploading = async {
         let mut uploads = in_order(uploads)
             .map(|upload: PackUpload| async move {
-                let key = PackName { id: upload.pack.id, visibility: upload.visibility }.key(route);
+                let key = PackName { id: upload.pack.id, visibility: upload.visibility }.key(keys);
                 // Another sender may have stored the same pack. A pack that expires soon is replaced.
                 if known.is_old(upload.pack.id) {
                     persist(|| store.put(&key, upload.pack.bytes.to_vec())).await?;
@@ -68,7 +68,7 @@ pub(crate) async fn send(
         }
         Ok(())
     };
-    let publisher = Publisher::new(store, route, &packer, progress);
+    let publisher = Publisher::new(store, keys, &packer, progress);
     let ((), (), mut summary) = tokio::try_join!(reading, uploading, publisher.run(found, stored))?;
     summary.sent = progress.transferred();
     summary.elapsed = started.elapsed();

@@ -81,10 +81,10 @@ pub(crate) struct PackName {
 }
 
 impl PackName {
-    pub(crate) fn key(&self, route: &TransferKeys) -> String {
+    pub(crate) fn key(&self, keys: &TransferKeys) -> String {
         match self.visibility {
-            Visibility::Project => route.shared_pack(self.id),
-            Visibility::Session => route.private_pack(self.id),
+            Visibility::Project => keys.shared_pack(self.id),
+            Visibility::Session => keys.private_pack(self.id),
         }
     }
 }

@@ -245,10 +245,10 @@ fn the_first_file_is_there_before_the_last_chunk_has_left() {
     let store = Gated { inner: world.store.clone(), free: 3.into(), gate };
     let seen = || picture(&world.container.project).values().any(|seen| seen.bytes.is_some());
     block_on(async {
-        let (route, progress) = (up(), Arc::default());
+        let (keys, progress) = (up(), Arc::default());
         let (cache, progress_of_receiver) = (world.cache(), Arc::default());
-        let sending = send(&store, &route, &world.host, &cache, SystemTime::now(), &progress);
-        let receiving = receive(&store, &route, &world.container, &progress_of_receiver);
+        let sending = send(&store, &keys, &world.host, &cache, SystemTime::now(), &progress);
+        let receiving = receive(&store, &keys, &world.container, &progress_of_receiver);
         let looking = async {
             while !world.container.project.exists() || !seen() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -276,13 +276,13 @@ fn results_are_fetched_before_the_last_chunk_has_left() {
     let gate = tokio::sync::Semaphore::new(0);
     let store = Gated { inner: world.store.clone(), free: 3.into(), gate };
     block_on(async {
-        let (route, all_sent, limits, staging) =
+        let (keys, all_sent, limits, staging) =
             (down(), AllSent::default(), TransferLimits::default(), world.staging());
         let destination = Destination { trees: &world.host, staging: &staging };
         let (snapshot, selection, there, here) = (Snapshot::default(), everything(), Arc::default(), Arc::default());
         let bounds = Bounds { selection: &selection, limits: &limits };
-        let sending = send_changes(&store, &route, &world.container, &snapshot, &selection, &there);
-        let applying = apply_changes(&store, &route, destination, bounds, &all_sent, &here);
+        let sending = send_changes(&store, &keys, &world.container, &snapshot, &selection, &there);
+        let applying = apply_changes(&store, &keys, destination, bounds, &all_sent, &here);
         let looking = async {
             while here.content() == 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -327,14 +327,14 @@ fn a_store_that_is_away_for_long_is_waited_for_while_the_sender_works() {
     world.up();
     fs::write(world.container.project.join("new"), "result").unwrap();
     world.send_changes(&Snapshot::default(), &only(&["new"])).unwrap();
-    let (route, limits, staging, progress) = (down(), TransferLimits::default(), world.staging(), Arc::default());
+    let (keys, limits, staging, progress) = (down(), TransferLimits::default(), world.staging(), Arc::default());
     let destination = Destination { trees: &world.host, staging: &staging };
     let selection = only(&["new"]);
     let bounds = Bounds { selection: &selection, limits: &limits };
     let apply = |sent| {
         let faults = ["get", "get_range"].map(|method| Fault::new(method, 1, When::Before, CloudErrorKind::Transient));
         world.store.plan(faults.map(|fault| fault.times(80)));
-        with_paused_time(apply_changes(&*world.store, &route, destination, bounds, &sent, &progress))
+        with_paused_time(apply_changes(&*world.store, &keys, destination, bounds, &sent, &progress))
     };
     apply(all_sent()).unwrap_err();
     apply(AllSent::default()).unwrap();
@@ -368,9 +368,9 @@ fn an_error_ends_the_walk_too() {
     }
     let fault = Fault::new("put_if_absent", 1, When::Before, CloudErrorKind::Denied).forever();
     world.store.plan([fault]);
-    let (route, cache, progress) = (up(), world.cache(), Arc::default());
+    let (keys, cache, progress) = (up(), world.cache(), Arc::default());
     let sent = block_on(async {
-        let sending = send(&*world.store, &route, &world.host, &cache, SystemTime::now(), &progress);
+        let sending = send(&*world.store, &keys, &world.host, &cache, SystemTime::now(), &progress);
         tokio::time::timeout(Duration::from_mins(1), sending).await.expect("it ends")
     });
     assert!(format!("{:#}", sent.unwrap_err()).contains("put_if_absent"));
@@ -396,9 +396,9 @@ fn an_unreadable_file_ends_the_walk_too() {
     let roots = Roots::open(&world.host).unwrap();
     let (source, on_change) = (Source::Entries(entries), ChangePolicy::Refuse);
     let job = SendJob { roots, source, on_change, warnings: Warnings::default(), files: Arc::default() };
-    let (route, progress) = (up(), Arc::default());
+    let (keys, progress) = (up(), Arc::default());
     let sent = block_on(async {
-        let sending = sending::send(&*world.store, &route, job, KnownPacks::nothing(), &progress);
+        let sending = sending::send(&*world.store, &keys, job, KnownPacks::nothing(), &progress);
         tokio::time::timeout(Duration::from_mins(1), sending).await.expect("it ends")
     });
     assert!(format!("{:#}", sent.unwrap_err()).contains("failed to read `03`"));
@@ -415,11 +415,11 @@ fn results_that_broke_off_are_fetched_on() {
     let before = picture(&world.host.project);
     let fault = Fault::new("get_range", 5, When::Before, CloudErrorKind::Transient).forever();
     world.store.plan([fault]);
-    let (route, limits, staging, progress) = (down(), TransferLimits::default(), world.staging(), Arc::default());
+    let (keys, limits, staging, progress) = (down(), TransferLimits::default(), world.staging(), Arc::default());
     let destination = Destination { trees: &world.host, staging: &staging };
     let selection = everything();
     let bounds = Bounds { selection: &selection, limits: &limits };
-    with_paused_time(apply_changes(&*world.store, &route, destination, bounds, &all_sent(), &progress)).unwrap_err();
+    with_paused_time(apply_changes(&*world.store, &keys, destination, bounds, &all_sent(), &progress)).unwrap_err();
     world.store.plan([]);
     assert_eq!(picture(&world.host.project), before, "nothing is applied by halves");
     let fetched: usize = picture(&world.staging()).values().filter_map(|seen| seen.bytes.as_ref()).map(Vec::len).sum();
