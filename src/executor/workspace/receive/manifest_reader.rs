@@ -37,7 +37,7 @@ const VOIDS: u32 = 8;
 /// Poll interval for the next part; grows to [`LAST_PAUSE`].
 pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
-const NOT_BEGUN: &str = "the manifest names a large file that has not begun";
+const NOT_BEGUN: &str = "the manifest names a file that has not begun";
 
 /// A large file that has begun.
 struct OpenFile {
