@@ -70,7 +70,7 @@ struct Transfer {
     place: Place,
     #[arg(long)]
     project: PathBuf,
-    /// What the host remembers of packs, and where results arrive
+    /// Directory of the host's cache of packs and of received results
     #[arg(long)]
     state: PathBuf,
 }
@@ -87,7 +87,7 @@ struct Bound {
     threads: usize,
 }
 
-/// What is printed.
+/// The printed result.
 #[derive(Default)]
 struct Figures {
     seconds: f64,

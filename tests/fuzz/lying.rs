@@ -1,6 +1,6 @@
-//! Manifests and indexes as a liar writes them: the wire formats once more, with every number free.
+//! Writes false manifests and indexes: a second implementation of the wire formats, in which every number is free.
 //!
-//! Knows `docs/WIRE-FORMATS.md` and nothing of the program's own types, so a change of the formats shows here.
+//! It follows `docs/WIRE-FORMATS.md` and uses none of the program's own types, so a change of the formats shows here.
 
 use std::sync::LazyLock;
 

@@ -1,4 +1,4 @@
-//! What holds for any bytes: the bodies of the fuzz targets, which an ordinary test feeds with the corpus as well.
+//! Properties that hold for any bytes: the bodies of the fuzz targets, which an ordinary test also runs on the corpus.
 //!
 //! They take the module under test from `executor::trace`. Each takes its choices from the bytes themselves, so every input
 //! means the same for ever.
@@ -6,7 +6,7 @@
 use super::choices::Choices;
 use executor::trace::{FrameDecoder, FrameEncoder, Line, Masker, frame_start};
 
-/// What is kept out of order in these runs.
+/// Limit of the bytes out of order in these runs.
 const LIMIT: usize = 64 << 10;
 
 /// The decoder takes any text without a panic and within its bounds; and what it puts together of true frames, in any order,

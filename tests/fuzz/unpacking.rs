@@ -1,5 +1,5 @@
-//! What holds for whatever a store says of a workspace: the body of a fuzz target, which an ordinary test feeds with the
-//! corpus as well.
+//! Properties that hold for any content of a store: the body of a fuzz target, which an ordinary test also runs on the
+//! corpus.
 //!
 //! Takes the modules under test from `executor`. Writes below one directory in memory, when there is
 //! such a thing, and waits for nothing: time is paused.

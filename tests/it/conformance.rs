@@ -1,7 +1,7 @@
-//! The emulator before clients that are not ours: boto3 with the models of botocore, and the AWS CLI.
+//! The emulator with clients of others: boto3 with the models of botocore, and the AWS CLI.
 //!
 //! The clients come from the machine, or from a virtual environment in the target directory. Without either the tests
-//! say so loudly and pass.
+//! print `SKIPPED` and pass.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -38,7 +38,7 @@ impl Drop for Running {
     }
 }
 
-/// The folder of `python3` and `aws` with the pinned clients; `None` when they cannot be had.
+/// The folder of `python3` and `aws` with the pinned clients; `None` if they are not available.
 fn clients() -> Option<&'static Path> {
     static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
     FOLDER.get_or_init(find_clients).as_deref()

@@ -1,4 +1,4 @@
-//! Containers as the emulator runs them, and the way from `/bin/sh` to the agent in images of every kind.
+//! The emulator's containers, and the start of the agent from `/bin/sh` in images of every kind.
 //!
 //! The images are made here from what this machine has: busybox alone, dash with its libraries, and the host itself.
 
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 mod profile;
 
-/// Longer than any of this takes; a test that waits so long has failed.
+/// Time limit of each wait; a test that reaches it fails.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// One container with its own directories.
@@ -111,7 +111,7 @@ impl Drop for Bench {
     }
 }
 
-/// Whether containers can run here at all; says so when not.
+/// Whether containers can run here; prints `SKIPPED` if not.
 async fn available() -> bool {
     let scratch = tempfile::tempdir().unwrap();
     let isolation = Isolation::detect(scratch.path()).await.unwrap();
@@ -237,7 +237,7 @@ fn a_container_has_its_own_names_processes_and_environment() {
     });
 }
 
-/// Writes where jobs build, where programs are installed and where the host keeps temporary files.
+/// A script that writes to the directories of builds, programs and temporary files.
 const WRITES: &str = "set -e; mkdir -p /builds/group/project /home/u/proj /var/lib/some-ci/builds /srv/x /opt/tool; \
     for d in /builds/group/project /home/u/proj /var/lib/some-ci/builds /srv/x /opt/tool /tmp /var/tmp /root /run /opt/ml/output; do \
     echo written >$d/container-was-here; done; cat /builds/group/project/container-was-here; ls /tmp; \
@@ -422,7 +422,7 @@ fn long_time(kind: u32) -> String {
     format!("9876{kind}.{}", std::process::id())
 }
 
-/// Whether a process of this machine has the word on its command line.
+/// Whether some process of this machine has the word on its command line.
 fn lives(word: &str) -> bool {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     processes

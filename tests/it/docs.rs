@@ -1,5 +1,5 @@
-//! Compares what the documentation and the operator's files say with what the code does: keys, defaults, variables,
-//! permissions, commands, links. Judges no wording.
+//! Compares the documentation and the operator's files with the code: keys, defaults, variables, permissions, commands,
+//! links, the glossary.
 
 mod emulator;
 
@@ -14,9 +14,9 @@ use executor::config::settings::{self, Settings};
 use regex::Regex;
 
 const OPERATOR_FILE: &str = "runner-config/sagemaker-executor.toml";
-/// What the example sets that has no default; everything else it sets is the default.
+/// Keys of the example that have no default; all its other keys have the default value.
 const EXAMPLE_ONLY: [&str; 3] = ["aws.region", "storage.bucket", "job.role_arn"];
-/// Calls that the adapter can make and no command makes.
+/// Actions of the adapter that no command uses.
 const UNUSED_ACTIONS: [&str; 1] = ["sagemaker:ListTrainingJobs"];
 
 fn root() -> &'static Path {
@@ -36,7 +36,7 @@ fn rows(markdown: &str) -> Vec<Vec<String>> {
     markdown.lines().filter_map(row).collect()
 }
 
-/// The keys that `Settings` knows, from what it says about one that it does not know.
+/// The keys of `Settings`, from its error about an unknown key.
 fn known_keys() -> BTreeSet<String> {
     let fields = |text: &str| -> Vec<String> {
         let error = toml::from_str::<Settings>(text).expect_err("the key does not exist").message().to_owned();

@@ -1,4 +1,4 @@
-//! What the fuzz targets found interesting, through the same functions, with the ordinary toolchain.
+//! Runs the functions of the fuzz targets on their corpus, with the stable toolchain.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -1,5 +1,5 @@
-//! Holds the layout: which module and which package may use which, who may speak to the environment and to people, and that no
-//! file is forgotten, headless or too long. Reads sources as text; knows nothing of types.
+//! Checks the layout of the code: which modules and packages may use each other, which files may read the environment or print,
+//! and that no file is forgotten, too long or without a header. Reads sources as text.
 
 mod files;
 mod names;
@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use regex::Regex;
 
-/// Each module of the executor with the modules that it may use; the same table stands in words in `docs/ARCHITECTURE.md`. The
-/// modules of a shared room are named one by one. What packages may use is held by their `Cargo.toml`.
+/// Each module of the executor with the modules that it may use; `docs/ARCHITECTURE.md` has the same table with reasons. The
+/// modules of a shared folder are named one by one. The `Cargo.toml` of the packages hold what these may use.
 const DIRECTION: &[(&str, &[&str])] = &[
     ("base::failure", &[]),
     ("base::exit_codes", &["base::failure"]),
@@ -112,21 +112,21 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Rooms whose modules are named one by one in the table of directions.
+/// Folders whose modules are named one by one in the table of directions.
 const SHARED_ROOMS: &[&str] = &["base", "config"];
 /// The folders of the packages.
 const PACKAGES: &[&str] = &["src", "src/aws", "src/emulator", "src/executor"];
 /// Calls of `std::env` outside `config/env.rs` that read no variable, with their files.
 const ENVIRONMENT_EXCEPTIONS: &[(&str, &str)] =
     &[("executor/operate/try_job.rs", "current_dir"), ("executor/agent/shell.rs", "split_paths")];
-/// Files besides `ui.rs` that own a standard stream: the container's log takes frames, the emulator tells its address.
+/// Files besides `ui.rs` that own a standard stream: the agent writes frames to the container's log, the emulator prints its address.
 const STREAM_EXCEPTIONS: &[(&str, &str)] =
     &[("executor/agent/stdio.rs", "stdout"), ("executor/agent/stdio.rs", "stderr"), ("emulator/lib.rs", "stdout")];
 /// Files besides `base/clock.rs` that read the time of day: the emulator has a clock of its own, and two files compare it with the
 /// times that the kernel gives to files.
 const CLOCK_EXCEPTIONS: &[&str] =
     &["emulator/clock.rs", "executor/workspace/tree/stat.rs", "executor/workspace/send/files_cache.rs"];
-/// A file is split before it reaches this.
+/// Limit of a file's lines; split it before.
 const MAX_LINES: usize = 800;
 
 struct Source {
@@ -153,7 +153,7 @@ impl Source {
         }
     }
 
-    /// Holds nothing but tests.
+    /// Whether it holds only tests.
     fn is_test(&self) -> bool {
         self.name.ends_with("/tests.rs") || self.name.contains("/tests/")
     }
@@ -257,7 +257,7 @@ fn modules_use_each_other_in_one_direction() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Cargo holds the direction between packages; this holds what their `Cargo.toml` may say.
+/// Cargo enforces the direction between packages; this checks their `Cargo.toml`.
 #[test]
 fn packages_depend_on_each_other_in_one_direction() {
     for (package, ours, aws_crates) in

@@ -1,14 +1,14 @@
-//! The table of scenarios: jobs sent through GitLab Runner and through the runner double, with a driver in between.
+//! The table of scenarios: jobs run by GitLab Runner and by the runner double, each with a driver.
 //!
 //! Each row is a test of its own for each driver and each runner: `scenarios::basic::exit_code::reference_real`.
-//! The rows lie in one file per theme.
+//! There is one file of rows per theme.
 //!
 //! They replay the integration tests that GitLab Runner has for its custom executor, as far as those apply to bash.
 //! Two have no row: catching exceptions in PowerShell (a training image has a POSIX shell), and a private certificate
 //! authority for git (the double of GitLab speaks plain HTTP). The other rows are cases that those tests leave out.
 //!
-//! The waiting in between is long and idle, so more threads than processors help: `cargo test --test it -- scenarios
-//! --test-threads=8`. A gate keeps the number of scenarios at once small.
+//! Scenarios mostly wait, so more threads than processors help: `cargo test --test it -- scenarios
+//! --test-threads=8`. The number of scenarios at once is limited.
 
 /// The tests of one row; a further driver is two more tests here.
 macro_rules! for_each_driver {

@@ -1,8 +1,8 @@
-//! What a job's paths select, held against the helper of GitLab Runner itself: the same trees and the same patterns go to
+//! Compares the selection of a job's paths with the helper of GitLab Runner itself: the same trees and the same patterns go to
 //! `gitlab-runner cache-archiver` and to [`Selection::list`].
 //!
-//! Without links, both must name exactly the same. With links, whatever the helper archives must be wanted at the place
-//! where it is in truth, and beyond that at most links are. `SELECTION_CASES` sets the number of generated cases.
+//! Without links, both must select exactly the same paths. With links, each path that the helper archives must be selected at its
+//! real place, and besides that only links may be. `SELECTION_CASES` sets the number of generated cases.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;

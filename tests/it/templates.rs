@@ -1,4 +1,4 @@
-//! Checks the CI templates as text: only variables that exist, YAML that GitLab and people read the same way.
+//! Checks the CI templates as text: only variables that exist, and no YAML that GitLab and people read differently.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Images with a user, an environment or a small root of their own. Needs root, and no bubblewrap.
+//! Images with their own user, environment or small root. Needs root, and no bubblewrap.
 
 use emulator::host::{ContainerImage, Isolation, Namespace, Profile, User};
 

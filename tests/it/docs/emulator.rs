@@ -59,7 +59,7 @@ fn every_quirk_has_a_source() {
     assert!(rows.iter().all(|row| !row[2].is_empty()));
 }
 
-/// The keys, or names of troubles, that the code knows at a place of a plan: those of its error for one it does not know.
+/// The keys, or names of troubles, at a place of a plan, from the error about an unknown one.
 fn known(plan: &str) -> BTreeSet<String> {
     let error = serde_json::from_str::<FaultPlan>(plan).expect_err("the key does not exist").to_string();
     let (_, expected) = error.split_once("expected").unwrap_or_else(|| panic!("no list of names in: {error}"));

@@ -1,4 +1,5 @@
-//! Which file uses which, read from the paths in the code: no circle of files, and one direction among the rooms of the workspace.
+//! Checks the use of files by each other, read from the paths in the code: no circle of files, and one direction among the parts of
+//! the workspace.
 //!
 //! A file uses another when a path in its code leads there: one that begins with `crate::`, `super::`, `self::` or with a module
 //! that the file declares. It leads to the deepest module that is a file. To declare a module is not to use it.
@@ -9,7 +10,7 @@ use regex::Regex;
 
 use super::{PACKAGES, Source, assert_no_circle, package};
 
-/// The rooms of the workspace, with the rooms that each may use. `mod`, the face of them all, may use any, and no room uses it.
+/// The parts of the workspace, with the parts that each may use. `mod`, the interface of them all, may use any, and no part uses it.
 const WORKSPACE: &[(&str, &[&str])] = &[
     ("path", &[]),
     ("task", &[]),

@@ -1,4 +1,4 @@
-//! Artifacts, reports, caches and dependencies: what goes out of a job and what comes in.
+//! Artifacts, reports, caches and dependencies: the files that a job receives and leaves.
 
 use crate::support::job::{Artifacts, Cache, Job};
 use crate::support::scenario::{one, scenarios};

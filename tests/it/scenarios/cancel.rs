@@ -1,4 +1,4 @@
-//! Jobs that end before they are done: cancel, abort, time limits, a runner that is told to leave.
+//! Jobs that end early: cancel, abort, time limits, a runner that is told to exit.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The same job under GitLab Runner's own shell executor and under a driver: what the script wrote must be the same
-//! bytes, in `script` and in `after_script`.
+//! The same job under GitLab Runner's own shell executor and under a driver: the script's output must be the same bytes, in
+//! `script` and in `after_script`.
 
 use crate::support::driver::{self, Driver};
 use crate::support::job::{Job, Variable};

@@ -1,4 +1,4 @@
-//! Trouble in and around the driver: preparation, exit codes of the driver, cleanup, strange output.
+//! Faults in and around the driver: preparation, exit codes of the driver, cleanup, strange output.
 
 use crate::support::driver::{Act, Fault, REFERENCE};
 use crate::support::job::{Job, Trigger};

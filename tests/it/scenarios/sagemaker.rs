@@ -1,4 +1,4 @@
-//! Rows that only make sense with SageMaker behind the driver: what reaches the training job and what comes back.
+//! Rows for SageMaker alone: the data that reaches the training job and the data that comes back.
 
 use serde_json::json;
 

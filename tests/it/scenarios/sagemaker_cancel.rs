@@ -1,4 +1,4 @@
-//! Cancels, signals and second drivers at every awkward moment: the training job ends, and nothing stays behind.
+//! Cancels, signals and second drivers at every difficult moment: the training job ends, and nothing is left.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The driver's stages called one by one, as the runner calls them, with everything in view: codes, both outputs, the
-//! operator's file, the record, the training job. For what a runner would hide, or would never do.
+//! Calls the driver's stages one by one, as the runner does, and shows exit codes, both outputs, the operator's file, the
+//! record and the training job. For behavior that a runner hides, or calls that it never makes.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

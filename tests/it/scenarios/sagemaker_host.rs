@@ -1,4 +1,4 @@
-//! What a job's variables, files and flags do to the stages on the runner's host.
+//! Effects of a job's variables, files and flags on the stages on the runner's host.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! Images with a user, variables or a small root of their own, and scripts that remove what the executor needs.
+//! Images with their own user, variables or small root, and scripts that remove files that the executor needs.
 
 use std::path::Path;
 

@@ -1,5 +1,4 @@
-//! Bad input and a cloud that refuses: each ends with one clear error that names what to change, the right code, and
-//! nothing left behind.
+//! Bad input and refusals by AWS: each ends with one clear error with a hint, the right exit code, and nothing left.
 
 use std::time::Duration;
 

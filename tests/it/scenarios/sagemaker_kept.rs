@@ -1,4 +1,4 @@
-//! What of a job's files is there in the next job: links that lead out, nested repositories, a clean tree for git.
+//! The files of a job that the next job finds: links that lead out, nested repositories, a clean tree for git.
 
 use std::path::Path;
 use std::process::Command;

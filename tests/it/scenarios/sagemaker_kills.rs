@@ -1,8 +1,8 @@
-//! The driver's process is killed, or gets SIGTERM, at one of its requests to AWS; then the job goes on. Whatever the request,
-//! the output has no gap, the script runs once, its own code counts, files are whole, and nothing is left.
+//! The driver's process is killed, or gets SIGTERM, at one of its requests to AWS; then the job continues. For every request,
+//! the output has no gap, the script runs once, its own exit code counts, files are complete, and nothing is left.
 //!
-//! A [`Point`] says where and what follows. The ordinary suite plays a few, drawn with a fixed seed; `KILLS=200` plays so many, and
-//! `KILL_SEED=2` other ones. A failure names its point: `KILL_POINT="<point>"` plays that one alone.
+//! A [`Point`] gives the request and the events after it. The ordinary suite runs a few, chosen by a fixed seed; `KILLS=200` runs
+//! 200, and `KILL_SEED=2` chooses others. A failure names its point: `KILL_POINT="<point>"` runs only that one.
 
 mod judge;
 mod notes;

@@ -1,4 +1,4 @@
-//! Training jobs that do not come to be as asked: no capacity, throttled, late, not visible; and what ends them all the same.
+//! Training jobs that are not created as requested: no capacity, throttled, late, not visible; and their end.
 
 use std::time::Duration;
 

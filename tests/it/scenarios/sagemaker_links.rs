@@ -1,4 +1,4 @@
-//! Links that a host stage makes in place of the directories that jobs work in: refused, neither read nor written, and gone before the
+//! Links that a host stage makes in place of the directories of jobs: refused, neither read nor written, and removed before the
 //! next job.
 
 use std::os::unix::fs::symlink;

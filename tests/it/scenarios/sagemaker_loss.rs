@@ -1,4 +1,4 @@
-//! Training jobs that end badly: whose failure it is, and what the trace says of it.
+//! Training jobs that fail: the kind of the failure, and its text in the trace.
 
 use serde_json::json;
 

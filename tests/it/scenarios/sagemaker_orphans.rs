@@ -1,4 +1,4 @@
-//! GitLab Runner is killed, and no cleanup follows: its drivers see it, end the job, and leave nothing.
+//! GitLab Runner is killed, and no cleanup follows: its drivers notice it, end the job, and leave nothing.
 
 use std::time::Duration;
 

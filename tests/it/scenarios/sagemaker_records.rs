@@ -1,5 +1,5 @@
-//! Session records that are lost, damaged or of another program, and state directories that cannot be written: the training job
-//! is ended and its objects are deleted all the same, and what is left is told.
+//! Session records that are lost, damaged or of another program version, and state directories that cannot be written: the
+//! training job is still ended and its objects deleted, and leftovers are reported.
 
 use std::path::PathBuf;
 

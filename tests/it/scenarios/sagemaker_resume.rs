@@ -1,4 +1,4 @@
-//! The driver's process is killed while it prints, and another takes over: nothing twice, nothing missing.
+//! The driver's process is killed while it prints, and another takes over: no output is printed twice or lost.
 
 use rustix::process::Signal;
 

@@ -1,4 +1,4 @@
-//! The output byte for byte, whatever way it takes and whatever CloudWatch does to it.
+//! The output byte for byte, from both sources and with all quirks of CloudWatch.
 
 use std::time::Duration;
 

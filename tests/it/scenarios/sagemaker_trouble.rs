@@ -1,5 +1,4 @@
-//! Trouble with the training job: killed, stopped, out of time, out of capacity, an image that is not there; and images
-//! that hold little.
+//! Failures of the training job: killed, stopped, out of time, out of capacity, a missing image; and minimal images.
 
 use serde_json::json;
 

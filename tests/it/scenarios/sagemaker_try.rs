@@ -1,4 +1,4 @@
-//! `try`: the smallest whole, as somebody types it in a directory.
+//! `try`, as typed by hand in a directory.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;

@@ -1,4 +1,4 @@
-//! The project on its way: what a second job sends, what happens when chunks vanish or are wrong, and a kill in the middle.
+//! The transfer of the project: the content that a second job sends, chunks that vanish or are damaged, and a kill in the middle.
 
 use rustix::process::Signal;
 use serde_json::json;

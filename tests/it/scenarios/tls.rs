@@ -1,5 +1,5 @@
 //! GitLab behind a certificate authority that only the runner's configuration knows (`tls-ca-file`): sources, submodules
-//! and artifacts are fetched with it. The runner double does not speak TLS, so GitLab Runner itself plays these.
+//! and artifacts are fetched with it. The runner double does not speak TLS, so only GitLab Runner itself runs these.
 
 use crate::support::driver::{self, Driver};
 use crate::support::job::{Artifacts, Job};

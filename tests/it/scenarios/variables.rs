@@ -1,4 +1,4 @@
-//! Variables on their way into the job: values, kinds, masking, `GITLAB_ENV`, debug trace, and what the driver is told.
+//! Variables of a job: values, kinds, masking, `GITLAB_ENV`, debug trace, and those that the driver gets.
 
 use crate::support::driver::{Act, Fault};
 use crate::support::job::{Cache, Job, Variable};

@@ -1,4 +1,4 @@
-//! Trees and patterns made up of few names, so that they meet often, and of everything a pattern can hold.
+//! Generates trees and patterns from few names, so that they match often, with every element of a pattern.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;

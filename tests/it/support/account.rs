@@ -9,7 +9,7 @@ use std::sync::Mutex;
 /// User and group id of the runner's account in scenarios that ask for an ordinary user. No account of that id needs to exist.
 pub(crate) const ORDINARY: u32 = 1500;
 
-/// Who runs the runner.
+/// The account of the runner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Account(Option<u32>);
 
@@ -38,7 +38,7 @@ impl Account {
         }
     }
 
-    /// The program itself, or a copy of it when it lies where the account may not go. Made once for each program.
+    /// The program itself, or a copy of it if the account cannot reach it. Made once for each program.
     pub(crate) fn reachable(self, program: &Path) -> PathBuf {
         static COPIES: Mutex<Vec<(PathBuf, PathBuf)>> = Mutex::new(Vec::new());
         let others_may = |path: &Path| path.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0);

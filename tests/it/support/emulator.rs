@@ -13,7 +13,7 @@ use super::waiting::{pause, poll};
 /// The bucket of the tests' operator file.
 pub(crate) const BUCKET: &str = "ci-bucket";
 
-/// How long what a job left may take to vanish once its last driver call is over.
+/// Time after a job's last driver call within which its leftovers must be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(30);
 
 /// A running emulator; ended with the value.
@@ -24,7 +24,7 @@ pub(crate) struct Emulator {
 }
 
 impl Emulator {
-    /// Starts without delays of the job's phases; CloudWatch keeps its own of some seconds. `args` come last and win.
+    /// Starts without delays of the job's phases; CloudWatch keeps its delay of some seconds. `args` come last and override.
     pub(crate) fn start(data_dir: &Path, args: &[String]) -> Self {
         let ready = data_dir.with_extension("endpoint");
         let delay = |name: &str| {
@@ -54,13 +54,13 @@ impl Emulator {
         Self { child, data_dir: data_dir.to_owned(), endpoint }
     }
 
-    /// Puts a fault plan in force; `{}` ends all trouble.
+    /// Replaces the fault plan; `{}` ends all faults.
     pub(crate) fn set_faults(&self, plan: &Value) {
         let (status, body) = self.request("PUT", "/_emulator/faults", "", &plan.to_string());
         assert_eq!(status, 200, "{body}");
     }
 
-    /// Takes objects away, as a lifecycle rule does.
+    /// Deletes objects, as a lifecycle rule does.
     pub(crate) fn expire(&self, prefix: &str) {
         let (status, body) = self.request("DELETE", &format!("/_emulator/objects/{BUCKET}/{prefix}"), "", "");
         assert!(status == 200 && !body.contains(":0}"), "{prefix}: {body}");
@@ -93,7 +93,7 @@ impl Emulator {
         self.jobs().iter().filter_map(live).collect()
     }
 
-    /// `StopTrainingJob`, as somebody in the console would.
+    /// `StopTrainingJob`, as from the console.
     pub(crate) fn stop_job(&self, name: &str) {
         self.call("SageMaker.StopTrainingJob", &json!({"TrainingJobName": name}));
     }
@@ -102,7 +102,7 @@ impl Emulator {
     pub(crate) fn log_text(&self) -> String {
         const GROUP: &str = "/aws/sagemaker/TrainingJobs";
         let mut text = String::new();
-        // Without a container that wrote there is no group.
+        // Before the first output of a container there is no group.
         let groups = self.call("Logs_20140328.DescribeLogGroups", &json!({"logGroupNamePrefix": GROUP}));
         if groups["logGroups"].as_array().is_none_or(Vec::is_empty) {
             return text;
@@ -130,8 +130,8 @@ impl Emulator {
         text
     }
 
-    /// What the host keeps of sessions and must not. A record stays of a training job that was asked for and may still come; then
-    /// `sweep` is called, after which no such job may be there.
+    /// Records of sessions that the host should not keep. The record of a training job that was requested and may still appear
+    /// stays; then this calls `sweep`, after which no such job may exist.
     pub(crate) fn left_records(&self, sessions: &Path, sweep: impl FnOnce()) -> Vec<String> {
         let names = || -> Vec<String> {
             let entries = std::fs::read_dir(sessions).into_iter().flatten().flatten();
@@ -188,7 +188,7 @@ impl Emulator {
         bucket.join("data").join(last["object"]["segments"][0]["file"].as_str().expect("it has a body"))
     }
 
-    /// Keys below the executor's prefix of sessions: what cleanup must not leave.
+    /// Keys below the executor's prefix of sessions, which cleanup must delete.
     pub(crate) fn session_objects(&self) -> Vec<String> {
         self.objects().into_iter().filter(|key| key.starts_with("sagemaker-executor/sessions/")).collect()
     }
@@ -211,7 +211,7 @@ impl Emulator {
         inside.map(|(pid, _, command)| format!("{pid} {command}")).collect()
     }
 
-    /// What must be true of AWS once all jobs are over: nothing runs, nothing is stored, nothing secret was shown.
+    /// Checks once all jobs are over that no job runs, no object of a session is stored, and no secret was shown.
     pub(crate) fn is_left_clean(&self, secrets: &[String]) {
         self.set_faults(&json!({}));
         let left = || {
@@ -278,7 +278,7 @@ pub(crate) fn processes() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// `None` when it has ended: a zombie is only waiting for its parent's look.
+/// `None` when it has ended, also for a zombie.
 fn parent(pid: u32) -> Option<u32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');

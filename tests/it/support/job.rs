@@ -1,15 +1,15 @@
 //! A builder for jobs and the payload that GitLab makes of them.
 //!
-//! The payload has every field that GitLab Runner 19.4 reads; a job says only what it cares about.
+//! The payload has every field that GitLab Runner 19.4 reads; a job sets only the fields that matter to it.
 
 use serde_json::{Value, json};
 
 use super::gitlab::Repository;
 
-/// What shall happen while a job runs, once its trace contains a text.
+/// An event while a job runs, once its trace contains a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trigger {
-    /// Somebody cancels the job: `Job-Status: canceling`.
+    /// The job is canceled: `Job-Status: canceling`.
     Cancel,
     /// The job is gone for GitLab: `Job-Status: canceled`.
     Abort,
@@ -234,7 +234,7 @@ impl Job {
         self
     }
 
-    /// Values that may be shown nowhere.
+    /// Values that must not appear anywhere.
     pub(crate) fn masked_values(&self) -> Vec<String> {
         let masked = self.variables.iter().filter(|variable| variable.masked && !variable.value.is_empty());
         masked.map(|variable| variable.value.clone()).collect()
@@ -313,7 +313,7 @@ impl Job {
     }
 }
 
-/// The failure reasons GitLab says it understands.
+/// The failure reasons that GitLab says it understands.
 const FAILURE_REASONS: [&str; 9] = [
     "unknown_failure",
     "script_failure",

@@ -1,13 +1,13 @@
-//! What came of a job, in the one form that both runners deliver.
+//! The result of a job, in the same form from both runners.
 
 use super::gitlab::{Artifact, FinalUpdate};
 
-/// How a job ended for GitLab.
+/// The end of a job as GitLab sees it.
 #[derive(Debug, Clone)]
 pub(crate) struct Outcome {
     pub(crate) id: u64,
     pub(crate) trace: Vec<u8>,
-    /// `success` or `failed`; `None` when the runner never told.
+    /// `success` or `failed`; `None` when the runner never reported it.
     pub(crate) state: Option<String>,
     pub(crate) failure_reason: Option<String>,
     /// The code of a failed script; GitLab compares it with `allow_failure:exit_codes`.
@@ -15,7 +15,7 @@ pub(crate) struct Outcome {
     pub(crate) artifacts: Vec<Artifact>,
     /// The driver calls in order: `config`, `prepare`, `run build_script`, `cleanup`.
     pub(crate) stages: Vec<String>,
-    /// What arrived at GitLab in which order.
+    /// The requests that GitLab received, in order.
     pub(crate) events: Vec<String>,
     /// The runner's own log.
     pub(crate) runner_log: String,
@@ -67,7 +67,7 @@ impl Outcome {
         self
     }
 
-    /// How often a text occurs in the trace.
+    /// The number of times that a text occurs in the trace.
     pub(crate) fn count(&self, text: &str) -> usize {
         self.text().matches(text).count()
     }
@@ -112,7 +112,7 @@ impl Outcome {
             rest.windows(wanted.len()).position(|window| window == wanted).map(|at| from + at)
         };
         let begin = found(0, start.as_bytes()).unwrap_or_else(|| panic!("no section {name}\n{self}")) + start.len();
-        // Sections of the driver's own may lie inside.
+        // The driver's own sections may be inside.
         let own_end = found(begin, start.as_bytes()).unwrap_or(self.trace.len());
         let mark = b"section_end:";
         let before = self.trace[begin..own_end].windows(mark.len()).rposition(|window| window == mark);

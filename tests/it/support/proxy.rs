@@ -7,7 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 
-/// Where a request is held.
+/// The point at which a request is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hold {
     /// The emulator has not seen the request.
@@ -60,7 +60,7 @@ impl Proxy {
         Self { url, shared }
     }
 
-    /// Counts anew, and holds the request with this number, from 1.
+    /// Restarts the count, and holds the request with this number, from 1.
     pub(crate) fn arm(&self, hold: Option<(u64, Hold)>) {
         *self.shared.state.lock().unwrap() = State { hold, ..State::default() };
     }
@@ -70,7 +70,7 @@ impl Proxy {
         self.shared.state.lock().unwrap().held.clone()
     }
 
-    /// Ends the hold: what is held goes on, or its connection is closed.
+    /// Ends the hold: the request or reply is sent on, or its connection is closed.
     pub(crate) fn settle(&self, goes_on: bool) {
         self.shared.state.lock().unwrap().verdict = Some(goes_on);
         self.shared.changed.notify_all();
@@ -117,7 +117,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Waits while the request is held here; whether it goes on.
+    /// Waits while the request is held; returns whether it is sent on.
     fn pass(&self, number: u64, at: Hold, line: &str) -> bool {
         let mut state = self.state.lock().unwrap();
         if state.hold != Some((number, at)) {

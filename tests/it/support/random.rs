@@ -1,4 +1,4 @@
-//! Numbers that look random and are the same for a seed everywhere.
+//! Pseudo-random numbers that depend only on a seed.
 
 /// `SplitMix64`.
 pub(crate) struct Random(pub(crate) u64);

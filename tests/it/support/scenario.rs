@@ -1,4 +1,4 @@
-//! One row of the scenario table, and how it is played.
+//! One row of the scenario table, and the code that runs it.
 
 use super::driver::Driver;
 use super::gitlab::git_available;
@@ -73,7 +73,7 @@ macro_rules! scenarios {
         play: $play:expr,
         expect: $expect:expr $(,)?
     })*) => {
-        /// The rows of this theme, for whoever plays them with another driver.
+        /// The rows of this theme, for use with other drivers.
         #[allow(dead_code, reason = "a driver under development may play the whole table at once")]
         pub(crate) fn table() -> Vec<$crate::support::scenario::Scenario> {
             vec![$($name::row()),*]

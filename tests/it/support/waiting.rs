@@ -1,14 +1,14 @@
-//! Waiting with a deadline, looking for programs, and the gate that keeps the machine from being overloaded.
+//! Polling with a deadline, the search for programs, and a limit for the number of scenarios at once.
 
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// How many scenarios run at the same time.
+/// Number of scenarios that run at the same time.
 const SCENARIOS_AT_ONCE: usize = 4;
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Asks again and again until there is an answer; `None` once the deadline has passed.
+/// Polls until there is an answer; `None` after the deadline.
 pub(crate) fn poll<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {
@@ -22,14 +22,14 @@ pub(crate) fn poll<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Op
     }
 }
 
-/// Says something on standard error that the test harness does not hold back.
+/// Prints a line on standard error, past the test harness's capture.
 pub(crate) fn tell(text: &str) {
     use std::io::Write as _;
-    // Nobody is harmed when standard error is closed.
+    // A closed standard error is no failure.
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// A pause between two looks; never a substitute for looking.
+/// The pause between two polls; never used in place of a poll.
 #[expect(clippy::disallowed_methods, reason = "the tests' one pause, always inside a loop with a deadline")]
 pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
@@ -41,14 +41,14 @@ pub(crate) fn search_path() -> String {
     std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".to_owned())
 }
 
-/// Where a program lies on `PATH`.
+/// The path of a program on `PATH`.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     search_path().split(':').map(|folder| PathBuf::from(folder).join(name)).find(|path| path.is_file())
 }
 
 static GATE: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
 
-/// A place at the gate; leaving is dropping.
+/// A permit to run a scenario; returned when dropped.
 pub(crate) struct Place(());
 
 /// Waits until fewer than the allowed number of scenarios run.

@@ -40,7 +40,7 @@ pub(crate) enum Executor {
     Shell,
 }
 
-/// The runner's `config.toml`, as far as a scenario cares. Times in seconds.
+/// The keys of the runner's `config.toml` that scenarios set. Times in seconds.
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Settings {
@@ -68,7 +68,7 @@ pub(crate) struct Settings {
     pub(crate) ordinary_user: bool,
     /// Load the project's own `runner-config/config.toml` in place of a generated one; only address, token and paths differ.
     pub(crate) shipped_config: bool,
-    /// The whole job must be over by then, or the scenario fails.
+    /// Time limit of the whole job; the scenario fails after it.
     pub(crate) deadline: Duration,
 }
 
@@ -102,7 +102,7 @@ pub(crate) struct Dirs {
 }
 
 impl Dirs {
-    /// Nobody but `account` (or this process's own user) may enter them.
+    /// Only `account` (or this process's own user) may enter them.
     fn create(account: Account) -> Self {
         let dirs = Self { root: tempfile::Builder::new().prefix("world").tempdir().unwrap() };
         account.give(dirs.root());
@@ -127,11 +127,11 @@ impl Dirs {
     pub(crate) fn cache(&self) -> PathBuf {
         self.root().join("cache")
     }
-    /// Programs that stand before the machine's own on `PATH`.
+    /// Programs that come before the machine's own on `PATH`.
     pub(crate) fn bin(&self) -> PathBuf {
         self.root().join("bin")
     }
-    /// What the emulator keeps.
+    /// The emulator's data directory.
     pub(crate) fn emulator(&self) -> PathBuf {
         self.root().join("emulator")
     }
@@ -152,7 +152,7 @@ impl Dirs {
     }
 }
 
-/// Where one scenario takes place.
+/// The environment of one scenario.
 pub(crate) struct World {
     _front: Option<TlsFront>,
     pub(crate) gitlab: GitLab,
@@ -161,10 +161,10 @@ pub(crate) struct World {
     pub(crate) dirs: Dirs,
     pub(crate) settings: Settings,
     pub(crate) driver: Driver,
-    /// What the runner is told to call in place of the driver.
+    /// The program that the runner calls in place of the driver.
     pub(crate) recorder: PathBuf,
     pub(crate) runner: Runner,
-    /// As whom runner and driver run.
+    /// The account of runner and driver.
     pub(crate) account: Account,
     /// Tokens and masked values of the jobs so far.
     secrets: Mutex<Vec<String>>,
@@ -193,8 +193,8 @@ impl World {
         Self { _front: front, gitlab, emulator, dirs, settings, driver, recorder, runner, account, secrets }
     }
 
-    /// What must be true after every scenario with AWS: no training job, object, record, process or secret is left.
-    /// Without a cleanup nobody would have removed them, so a world whose cleanup meets a fault is left as it is.
+    /// Checks after every scenario with AWS that no training job, object, record, process or secret is left.
+    /// A world whose cleanup meets a fault is not checked, because only the cleanup removes them.
     pub(crate) fn is_left_clean(&self) {
         let Some(emulator) = &self.emulator else { return };
         if self.settings.faults.iter().any(|fault| fault.stage == "cleanup") {
@@ -249,7 +249,7 @@ impl World {
         env
     }
 
-    /// What GitLab knows of a job now.
+    /// GitLab's current state of a job.
     pub(crate) fn outcome(&self, id: u64) -> Outcome {
         self.gitlab.question(id, |record| {
             let mut outcome = Outcome::new(id, record.trace.bytes().to_vec(), record.result.clone());

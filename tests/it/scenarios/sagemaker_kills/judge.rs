@@ -1,4 +1,4 @@
-//! Scripts that leave traces of what they did, and the judgement of a job by these traces.
+//! Scripts that record their actions, and the check of a job by these records.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

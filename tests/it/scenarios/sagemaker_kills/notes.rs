@@ -1,4 +1,4 @@
-//! What scripts in containers tell this process, past the product: they share no folder with the host, but its network.
+//! Messages of scripts in containers to this process, past the product: they share no folder with the host, but its network.
 //!
 //! A line that a script has written arrives, in order, also when the script is killed at once.
 

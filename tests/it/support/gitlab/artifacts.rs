@@ -1,4 +1,4 @@
-//! Uploaded artifacts: reading the multipart upload and, for questions, the archive inside.
+//! Uploaded artifacts: reads the multipart upload and the archive inside.
 //!
 //! Archives are unpacked with `unzip`, `gzip` and `tar`, never by code that the project itself uses.
 

@@ -1,7 +1,7 @@
 //! A double of GitLab as a runner sees it: job queue, trace, job updates, artifacts and git over HTTP.
 //!
 //! It listens on a loopback port inside the test process, keeps everything in memory (repositories in a temporary
-//! directory) and can be questioned afterwards. It never decides what a job is worth: it records what the runner says.
+//! directory) for later checks. It records the runner's reports and does not judge them.
 
 mod api;
 mod artifacts;
@@ -25,7 +25,7 @@ use super::job::{Job, Trigger};
 /// The token with which the runner asks for jobs.
 pub(crate) const RUNNER_TOKEN: &str = "glrt-a1b2c3d4e5f6g7h8i9j0";
 
-/// What GitLab wants of a running job; sent in the `Job-Status` header of every reply about it.
+/// GitLab's request to a running job; sent in the `Job-Status` header of every reply about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum JobStatus {
     Running,
@@ -61,13 +61,13 @@ pub(crate) struct JobRecord {
     pub(crate) status: JobStatus,
     pub(crate) result: Option<FinalUpdate>,
     pub(crate) artifacts: Vec<Artifact>,
-    /// What arrived in which order: `requested`, `trace`, `update running`, `artifact archive`, `update success`, ...
+    /// The received requests in order: `requested`, `trace`, `update running`, `artifact archive`, `update success`, ...
     pub(crate) events: Vec<String>,
     triggers: Vec<(String, Trigger)>,
 }
 
 impl JobRecord {
-    /// Changes the wanted status as soon as the trace contains what a trigger waits for.
+    /// Changes the wanted status as soon as the trace contains the text of a trigger.
     fn pull_triggers(&mut self) {
         for (text, trigger) in &self.triggers {
             let wanted = match trigger {
@@ -131,7 +131,7 @@ impl Shared {
         Some(record.status)
     }
 
-    /// What GitLab wants of the job now.
+    /// The current wanted status of the job.
     pub(crate) fn status(&self, id: u64) -> Option<JobStatus> {
         self.lock().jobs.get(&id).map(|record| record.status)
     }
@@ -169,7 +169,7 @@ impl GitLab {
         Self { url, shared, runtime: Some(runtime) }
     }
 
-    /// From now on GitLab calls itself by the address of a front.
+    /// Makes GitLab use the address of a front in its replies.
     pub(crate) fn stand_behind(&mut self, url: &str) {
         url.clone_into(&mut self.url);
     }
@@ -215,7 +215,7 @@ impl GitLab {
         self.question(id, |record| record.status = status);
     }
 
-    /// Questions the record of a job; the double stands still meanwhile.
+    /// Reads the record of a job; the double is blocked meanwhile.
     pub(crate) fn question<T>(&self, id: u64, ask: impl FnOnce(&mut JobRecord) -> T) -> T {
         let mut records = self.shared.lock();
         ask(records.jobs.get_mut(&id).expect("the job was enqueued here"))

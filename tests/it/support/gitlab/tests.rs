@@ -1,4 +1,4 @@
-//! The double itself, asked over a plain socket: what it must refuse, and what its replies carry.
+//! Tests of the double over a plain socket: the requests it must refuse, and the content of its replies.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

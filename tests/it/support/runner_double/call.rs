@@ -1,4 +1,4 @@
-//! One call of the driver: own process group, two pipes, and the ladder SIGTERM, grace, SIGKILL, giving up.
+//! One call of the driver: own process group, two pipes, and the steps SIGTERM, grace, SIGKILL, giving up.
 
 use std::io::Read;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -18,7 +18,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 const BUILD_FAILURE: i32 = 1;
 const SYSTEM_FAILURE: i32 = 2;
 
-/// How a call, a stage or the job failed.
+/// The failure of a call, a stage or the job.
 #[derive(Debug, Clone)]
 pub(super) enum Failed {
     /// The job's own failure, or one with a known reason.
@@ -38,17 +38,17 @@ pub(super) struct Call<'a> {
     pub(super) account: Account,
     pub(super) graceful: Duration,
     pub(super) force: Duration,
-    /// No call of a scenario takes longer; else the scenario fails.
+    /// Time limit of a call; the scenario fails after it.
     pub(super) deadline: Duration,
-    /// Looked at while waiting, so that a cancel is seen without output.
+    /// Polled while waiting, so that a cancel is seen without output.
     pub(super) trace: &'a Trace,
 }
 
-/// What takes the bytes of one pipe.
+/// The receiver of the bytes of one pipe.
 pub(super) type Sink = Box<dyn FnMut(&[u8]) + Send>;
 
 impl Call<'_> {
-    /// Runs until both pipes are closed and the process is gone, or the ladder is at its end.
+    /// Runs until both pipes are closed and the process is gone, or the last step has passed.
     pub(super) fn run(self, stdout: Sink, stderr: Sink) -> Result<(), Failed> {
         let mut command = Command::new(&self.program);
         self.account.become_of(&mut command);
@@ -156,7 +156,7 @@ impl Waiting<'_> {
     }
 }
 
-/// Reads a pipe to its end in a thread of its own. The thread ends with the pipe; an abandoned call leaves it behind.
+/// Reads a pipe to its end in its own thread. The thread ends with the pipe; an abandoned call leaves it behind.
 fn drain(mut pipe: impl Read + Send + 'static, mut sink: Sink, closed: mpsc::Sender<()>) {
     std::thread::spawn(move || {
         // Less than the runner takes at once: this build masks more slowly.

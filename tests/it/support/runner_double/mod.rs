@@ -113,7 +113,7 @@ pub(crate) fn run(world: &World, job: &Job) -> String {
     format!("runner double: {result:?}")
 }
 
-/// Whether preparation is over: only a failure of preparation outlives a cancel.
+/// Whether preparation is over: after a cancel, only a failure of preparation is kept.
 fn entered(trace: &Trace) -> bool {
     trace.contains_section("prepare_script")
 }

@@ -1,4 +1,4 @@
-//! How long something may run: until it is canceled, its time is over, or the same holds for what surrounds it.
+//! A scope of running time: it ends when it is canceled, when its time is over, or when its parent ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,7 +33,7 @@ impl Scope {
         self.0.canceled.store(true, Ordering::SeqCst);
     }
 
-    /// Why it is over, or `None` while it is not.
+    /// The reason of its end, or `None` before that.
     pub(super) fn ended(&self) -> Option<End> {
         let surrounding = self.0.surrounding.as_ref().and_then(Scope::ended);
         let canceled = || self.0.canceled.load(Ordering::SeqCst).then_some(End::Canceled);

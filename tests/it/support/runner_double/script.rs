@@ -1,4 +1,4 @@
-//! Writing of stage scripts for bash, in the quoting style of GitLab Runner.
+//! Writes stage scripts for bash, in the quoting style of GitLab Runner.
 
 use std::fmt::Write as _;
 
@@ -68,7 +68,7 @@ impl Script {
         }
     }
 
-    /// Exports what earlier stages wrote into `GITLAB_ENV`.
+    /// Exports the variables that earlier stages wrote into `GITLAB_ENV`.
     pub(super) fn gitlab_env(&mut self) {
         let path = self.temporary("gitlab_runner_env");
         self.variable(&Variable::new("GITLAB_ENV", &path));
@@ -121,7 +121,7 @@ impl Script {
     }
 }
 
-/// A word for bash: plain where possible, else `$'...'` with `\xNN` for what is not printable ASCII.
+/// A word for bash: plain if possible, else `$'...'` with `\xNN` for bytes that are not printable ASCII.
 pub(super) fn quote(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b",-./@_".contains(&byte);
     if word.is_empty() {

@@ -1,4 +1,4 @@
-//! The stage scripts of one job: what runs in which stage, and which stages have nothing to do.
+//! The stage scripts of one job; stages without work have none.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use super::super::job::Variable;
 use super::script::Script;
 use super::variables::{Variables, of_payload};
 
-/// A job with its directories; made anew when `config_exec` has told them.
+/// A job with its directories; made again when `config_exec` has returned them.
 pub(super) struct Build {
     pub(super) payload: Value,
     pub(super) variables: Variables,
@@ -20,7 +20,7 @@ pub(super) struct Build {
     pub(super) debug_trace_disabled: bool,
 }
 
-/// What the runner knows beside the payload.
+/// The runner's settings beside the payload.
 pub(super) struct Surroundings<'a> {
     pub(super) url: &'a str,
     pub(super) environment: &'a [&'static str],

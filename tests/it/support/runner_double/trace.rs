@@ -1,4 +1,4 @@
-//! The trace on the double's side: masking, the size limit, replacement of what is no UTF-8, and sending.
+//! The runner double's trace: masking, the size limit, replacement of invalid UTF-8, and sending.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ const TOKEN_PREFIXES: [&str; 8] = ["glpat-", "gloas-", "gldt-", "glrt-", "glcbt-
 const URL_PARAMETERS: [&str; 6] =
     ["private_token", "authenticity_token", "rss_token", "x-amz-signature", "x-amz-credential", "x-amz-security-token"];
 
-/// What a cancel ends at the moment, and what an abort ends.
+/// The scopes that a cancel and an abort currently end.
 #[derive(Debug, Default)]
 pub(super) struct Targets {
     pub(super) cancel: Option<Scope>,
@@ -115,7 +115,7 @@ impl Trace {
         }
     }
 
-    /// Ends what GitLab wants to be ended; a cancel or abort acts once.
+    /// Ends the scopes that GitLab wants to be ended; a cancel or abort acts once.
     pub(super) fn obey(&self, status: JobStatus) {
         let mut targets = self.targets.lock().expect("no holder panics");
         let target = match status {
@@ -131,7 +131,7 @@ impl Trace {
         }
     }
 
-    /// Looks whether GitLab wants the job to end.
+    /// Checks whether GitLab wants the job to end.
     pub(super) fn touch(&self) {
         if let Some(status) = self.shared.status(self.id) {
             self.obey(status);
@@ -189,7 +189,7 @@ fn url_parameter(text: &[u8]) -> Option<usize> {
     })
 }
 
-/// Each byte that is no UTF-8 becomes U+FFFD, as GitLab's trace shows it.
+/// Each byte of invalid UTF-8 becomes U+FFFD, as GitLab's trace shows it.
 fn replace_invalid(mut bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     loop {
@@ -208,7 +208,7 @@ fn replace_invalid(mut bytes: &[u8]) -> String {
     }
 }
 
-/// One pipe of one stage: holds back the line that is not complete, so that no secret slips through in two writes.
+/// One pipe of one stage: holds back an incomplete line, so that a secret in two writes is masked.
 pub(super) struct Stream {
     trace: Arc<Trace>,
     pending: Vec<u8>,
