@@ -1,4 +1,4 @@
-//! One name, one meaning: no two public types of the product share a name, but for those on the list.
+//! Checks that each public type of the product has a name of its own, except those on the list.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use regex::Regex;
 
 use super::{Source, sources};
 
-/// Type names with more than one meaning: the modules that define them (a module twice when it has two), and why each may keep
-/// the name. An entry that is no longer needed comes off this list.
+/// Type names that are defined more than once: the modules that define them (a module twice when it has two), and the reason. An
+/// entry that is no longer needed comes off this list.
 const SHARED_NAMES: &[(&str, &[&str], &str)] = &[(
     "LogEvent",
     &["emulator", "executor::cloud"],
