@@ -57,14 +57,24 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
 mod embedded {
     use std::process::ExitCode;
 
-    use emulator::{EmulatorArgs, SetupError};
+    use emulator::{EmulatorArgs, SetupError, host};
     use executor::base::failure::Failure;
     use executor::base::signals::Cancellation;
     use executor::boundary;
-    use executor::operate::try_job::LocalEmulator;
+    use executor::operate::try_job::{LocalEmulator, LocalImage};
     use executor::ui::Printer;
 
-    pub(super) const LOCAL: Option<LocalEmulator> = Some(LocalEmulator { discard: emulator::host::discard });
+    pub(super) const LOCAL: Option<LocalEmulator> = Some(LocalEmulator {
+        check: |image, scratch| {
+            let image = match image {
+                LocalImage::Host => host::Image::Host,
+                LocalImage::Root(root) => host::Image::Root(root),
+                LocalImage::Engine(name) => host::Image::Engine(name),
+            };
+            Box::pin(async move { host::check(image, scratch).await.map_err(with_hint) })
+        },
+        discard: host::discard,
+    });
 
     /// `sagemaker-executor emulator`: serves until a signal.
     pub(super) async fn run(args: EmulatorArgs, printer: &Printer) -> ExitCode {

@@ -2,6 +2,7 @@
 //!
 //! The engine's client passes on output and exit code; signals go through the engine. The container is always removed.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use tokio::sync::mpsc;
@@ -20,17 +21,7 @@ pub(super) async fn run(
     output: mpsc::Sender<Vec<u8>>,
     signals: &StopSignals,
 ) -> anyhow::Result<ContainerExit> {
-    let mut engine = None;
-    for program in ["podman", "docker"] {
-        if engine.is_none() && answers(program, &["info"], &[], &spec.scratch).await {
-            engine = Some(program);
-        }
-    }
-    let Some(engine) = engine else {
-        return Err(SetupError::new(format!("failed to run image {image}: neither podman nor docker answers on this machine"))
-            .hint("install podman or start docker (`podman info` or `docker info` must succeed), or unpack the image and give its root directory")
-            .into());
-    };
+    let engine = find(image, &spec.scratch).await?;
     let name = format!("sagemaker-executor-{}", spec.id);
     let removal = Removal { engine, name: Some(name.clone()) };
     answers(engine, &["rm", "--force", &name], &[], &spec.scratch).await; // Left by an emulator that was killed.
@@ -57,6 +48,18 @@ pub(super) async fn run(
     Ok(ContainerExit { code, started })
 }
 
+/// The engine that answers on this machine.
+pub(super) async fn find(image: &str, directory: &Path) -> anyhow::Result<&'static str> {
+    for program in ["podman", "docker"] {
+        if answers(program, &["info"], &[], directory).await {
+            return Ok(program);
+        }
+    }
+    Err(SetupError::new(format!("failed to run image {image}: neither podman nor docker answers on this machine"))
+        .hint("install podman or start docker (`podman info` or `docker info` must succeed), or unpack the image and give its root directory")
+        .into())
+}
+
 /// Removes the container in any state, at the latest when dropped.
 struct Removal {
     engine: &'static str,
@@ -66,7 +69,7 @@ struct Removal {
 impl Removal {
     async fn now(mut self) {
         if let Some(name) = self.name.take() {
-            answers(self.engine, &["rm", "--force", &name], &[], std::path::Path::new("/")).await;
+            answers(self.engine, &["rm", "--force", &name], &[], Path::new("/")).await;
         }
     }
 }

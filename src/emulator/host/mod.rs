@@ -19,7 +19,9 @@ mod profile;
 mod rootfs;
 mod spec;
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -58,6 +60,40 @@ pub async fn run(
     }
     let isolation = Isolation::detect(&spec.scratch).await?;
     run_with(spec, isolation, output, signals).await
+}
+
+/// Tries out whether this machine can run containers of `image`, which for an engine is only asked. `scratch` is a directory
+/// that exists; what this leaves in it, [`discard`] removes.
+///
+/// # Errors
+/// Those of [`run`], and when the image holds no `/bin/sh`.
+pub async fn check(image: ContainerImage, scratch: &Path) -> anyhow::Result<()> {
+    if let ContainerImage::Engine(image) = &image {
+        return engine::find(image, scratch).await.map(drop);
+    }
+    let opt_ml = scratch.join("opt-ml");
+    fs::create_dir_all(&opt_ml).with_context(|| format!("failed to create {}", opt_ml.display()))?;
+    let spec = ContainerSpec {
+        id: "check".to_owned(),
+        root: image,
+        profile: Profile::default(),
+        entrypoint: ["/bin/sh", "-c", "exit 0"].map(str::to_owned).to_vec(),
+        arguments: Vec::new(),
+        environment: BTreeMap::new(),
+        hostname: "check".to_owned(),
+        opt_ml,
+        scratch: scratch.to_owned(),
+    };
+    let (output, mut said) = mpsc::channel(16);
+    let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
+    let (exit, ()) =
+        tokio::join!(run(spec, output, stop, kill, Duration::ZERO), async { while said.recv().await.is_some() {} });
+    match exit?.code {
+        0 => Ok(()),
+        code => Err(SetupError::new(format!("failed to run `/bin/sh` of the image (exit code {code})"))
+            .hint("a job needs an image with `/bin/sh`")
+            .into()),
+    }
 }
 
 /// [`run`] for [`ContainerImage::Host`] and [`ContainerImage::Root`] with the given isolation, so that tests can choose each.

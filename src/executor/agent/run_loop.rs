@@ -215,7 +215,7 @@ impl<'s> RunLoop<'s> {
             progress.at_rest().await;
             let Some(outcome) = outcome else { continue };
             let (snapshot, report) = match outcome {
-                Ok((snapshot, summary)) => (Some(snapshot), Report::Received { summary: summary.to_string() }),
+                Ok((snapshot, summary)) => (Some(snapshot), Report::Received { summary: summary.received() }),
                 Err(error) => (None, receive_failure(&error, workspace_order.attempt)),
             };
             self.awaits_project = matches!(report, Report::Missing { .. });
@@ -329,7 +329,7 @@ impl<'s> RunLoop<'s> {
         };
         let sent = tokio::time::timeout(limit, sent).await.context("no time was left").and_then(|sent| sent);
         let report = match sent {
-            Ok(summary) => Report::Collected { summary: summary.to_string() },
+            Ok(summary) => Report::Collected { summary: summary.sent() },
             Err(error) => failed("send the results", &error),
         };
         self.mailbox.report(&report).await

@@ -136,10 +136,19 @@ impl<'a> Session<'a> {
         spec::job_name(&self.id, self.state.job_number())
     }
 
-    /// Prints the summary of a transfer, and warns of each path that it left out.
-    pub fn print_summary(&self, what: &str, summary: &Summary) {
-        self.printer.line(format!("{what}: {summary}"));
-        for warning in &summary.warnings {
+    /// Prints the summary of the project's transfer, and warns of each path that it left out.
+    pub fn print_sent(&self, summary: &Summary) {
+        self.print_transfer(format!("Project: {}", summary.sent()), &summary.warnings);
+    }
+
+    /// Prints the same of the results.
+    pub fn print_received(&self, summary: &Summary) {
+        self.print_transfer(format!("Results: {}", summary.received()), &summary.warnings);
+    }
+
+    fn print_transfer(&self, line: String, warnings: &[String]) {
+        self.printer.line(line);
+        for warning in warnings {
             self.printer.warn(warning);
         }
     }

@@ -107,7 +107,7 @@ async fn fetch(
         // Polled in a fixed order, so that the requests to the store have one too.
         biased;
         summary = &mut applying => {
-            session.print_summary("Results", &summary?);
+            session.print_received(&summary?);
             return Ok(());
         }
         is_there = wait_for_results(session, cancel) => is_there,
@@ -128,7 +128,7 @@ async fn fetch(
         }
     };
     match (waited, applied) {
-        (_, Ok(summary)) => session.print_summary("Results", &summary),
+        (_, Ok(summary)) => session.print_received(&summary),
         (Ok(true), Err(error)) | (Err(error), Err(_)) => return Err(error),
         (Ok(false), Err(error)) if progress.has_arrived() => return Err(error),
         (Ok(false), Err(error)) => {

@@ -106,7 +106,7 @@ impl WorkspaceUpload {
             summary = sending => summary?,
             () = cancellation.token().cancelled() => return Err(canceled()),
         };
-        session.print_summary("Project", &summary);
+        session.print_sent(&summary);
         Ok(())
     }
 }

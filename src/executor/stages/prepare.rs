@@ -143,7 +143,9 @@ fn check_host(context: &Context, job: &JobContext) -> anyhow::Result<()> {
     for link in session::remove_links(trees.as_ref(), settings, job)? {
         context.printer.warn(format!("the link {}, which an earlier job left, was removed", link.display()));
     }
-    for program in [settings.runner.shell.as_str(), "git"] {
+    // `try` lists the sources itself.
+    let git = (!context.env.is_try()).then_some("git");
+    for program in [settings.runner.shell.as_str()].into_iter().chain(git) {
         if find(context.env.path(), program).is_none() {
             return Err(Failure::system(format!("`{program}` is not in the runner's PATH"))
                 .hint(format!("install `{program}` on the runner host; sources are fetched there"))

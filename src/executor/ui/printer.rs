@@ -82,7 +82,7 @@ impl Printer {
             out_broken: false,
             err_broken: false,
             mid_line: false,
-            sections: if terminal { Sections::Titles } else { Sections::Marked },
+            sections: Sections::Titles,
             bar: None,
             pipes: (None, None),
             last: Stream::Err,
@@ -90,11 +90,13 @@ impl Printer {
         Self { streams: Arc::new(Mutex::new(streams)), terminal }
     }
 
-    /// A printer that keeps what it is given, for tests.
+    /// A printer that keeps what it is given and marks sections as for GitLab, for tests.
     pub fn captured() -> (Self, Captured) {
         let captured = Captured::default();
         let (out, err) = captured.streams();
-        (Self::new(out, err, false), captured)
+        let printer = Self::new(out, err, false);
+        printer.show_sections(true);
+        (printer, captured)
     }
 
     /// Writes data as it is and flushes it. `Ok` also when the reader has gone.
@@ -127,7 +129,8 @@ impl Printer {
         })
     }
 
-    /// Whether whoever reads the job log understands section markers; others get the titles alone.
+    /// Marks sections for a job log that understands it, as GitLab's does. Without this call, and on a terminal, sections
+    /// are titles alone.
     pub fn show_sections(&self, are_understood: bool) {
         self.lock().sections = if are_understood && !self.terminal { Sections::Marked } else { Sections::Titles };
     }

@@ -32,24 +32,36 @@ impl Summary {
     }
 }
 
-impl fmt::Display for Summary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} files, {}", self.files, Bytes(self.bytes))?;
-        if self.deleted > 0 {
-            write!(f, ", {} deleted", self.deleted)?;
-        }
-        write!(f, " ({} transferred", Bytes(self.sent))?;
-        if self.bytes > 0 {
-            // In tenths of a percent.
-            let ratio = u128::from(self.sent) * 1000 / u128::from(self.bytes);
-            write!(f, ", {}.{} %", ratio / 10, ratio % 10)?;
-        }
-        write!(f, ") in {:.1} s", self.elapsed.as_secs_f64())?;
-        match self.warnings.len() {
-            0 => Ok(()),
-            1 => write!(f, ", 1 warning"),
-            more => write!(f, ", {more} warnings"),
-        }
+impl Summary {
+    /// One line for the side that sends.
+    pub fn sent(&self) -> String {
+        self.line("sent")
+    }
+
+    /// One line for the side that receives.
+    pub fn received(&self) -> String {
+        self.line("received")
+    }
+
+    /// What travels is less than the content when the bucket has chunks of it, and more than that of tiny files.
+    fn line(&self, travelled: &str) -> String {
+        let files = if self.files == 1 { "file" } else { "files" };
+        let deleted = match self.deleted {
+            0 => String::new(),
+            count => format!(", {count} deleted by the script"),
+        };
+        let warnings = match self.warnings.len() {
+            0 => String::new(),
+            1 => ", 1 warning".to_owned(),
+            more => format!(", {more} warnings"),
+        };
+        format!(
+            "{} {files}, {}{deleted} ({} {travelled}) in {:.1} s{warnings}",
+            self.files,
+            Bytes(self.bytes),
+            Bytes(self.sent),
+            self.elapsed.as_secs_f64()
+        )
     }
 }
 
@@ -78,6 +90,8 @@ mod tests {
     #[test]
     fn a_summary_is_one_line() {
         let summary = Summary { files: 3, bytes: 1_234_567, sent: 999, ..Summary::default() };
-        insta::assert_snapshot!(summary, @"3 files, 1.2 MB (999 B transferred, 0.0 %) in 0.0 s");
+        insta::assert_snapshot!(summary.sent(), @"3 files, 1.2 MB (999 B sent) in 0.0 s");
+        let summary = Summary { files: 1, bytes: 3, sent: 265, deleted: 2, ..Summary::default() };
+        insta::assert_snapshot!(summary.received(), @"1 file, 3 B, 2 deleted by the script (265 B received) in 0.0 s");
     }
 }

@@ -12,46 +12,44 @@ pub(super) fn nothing() -> String {
     "#!/bin/sh\n".to_owned()
 }
 
-/// Copies the current directory: what git would hand on when it is a work tree, else everything.
+/// Copies the files of the current directory that a job gets.
 pub(super) fn get_sources(place: &Place) -> String {
     format!(
-        r#"set -eu
-project={project}
-mkdir -p "$project" "$project.tmp"
-cd {origin}
-if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then
-  # A file that was deleted and not yet committed is still listed.
-  git ls-files -z -co --exclude-standard | while IFS= read -r -d '' f; do [ -e "$f" ] || [ -L "$f" ] && printf '%s\0' "$f"; done \
-    | tar --null --no-recursion -T - -cf - | tar -xf - -C "$project"
-else
-  tar -cf - . | tar -xf - -C "$project"
-fi
+        r#"set -eu -o pipefail
+mkdir -p {project} {project}.tmp
+tar --null --no-recursion -C {origin} -T {sources} -cf - | tar -xf - -C {project}
 touch {stamp}
 "#,
         project = quoted(&place.project()),
         origin = quoted(&place.origin),
+        sources = quoted(&place.sources()),
         stamp = quoted(&place.root.join("stamp")),
     )
 }
 
-/// The command in the project directory. Its arguments are passed as they are.
-pub(super) fn build(place: &Place, command: &[OsString]) -> anyhow::Result<String> {
-    let words: Vec<String> = command.iter().map(word_of).collect::<Option<_>>().context("the command is not UTF-8")?;
-    Ok(format!("set -e\ncd {}\n{}\n", quoted(&place.project()), words.join(" ")))
+/// The command in the project directory.
+pub(super) fn build(place: &Place, command: &str) -> String {
+    format!("set -e\ncd {}\n{command}\n", quoted(&place.project()))
 }
 
-/// Brings what the command made or changed back into the current directory.
+/// The command as a line of a shell script. Its arguments are passed as they are.
+pub(super) fn command_line(command: &[OsString]) -> anyhow::Result<String> {
+    let words: Vec<String> = command.iter().map(word_of).collect::<Option<_>>().context("the command is not UTF-8")?;
+    Ok(words.join(" "))
+}
+
+/// Brings what the command made or changed back into the current directory. A new file may have an old time of its content, so
+/// that of its inode counts.
 pub(super) fn upload(place: &Place) -> String {
     format!(
-        r"set -eu
+        r"set -eu -o pipefail
 cd {project}
-find . -path ./.git -prune -o \( -type f -o -type l \) -newer {stamp} -print0 > {list}
+find . -path ./.git -prune -o \( -type f -o -type l \) -cnewer {stamp} -print0 > {list}
 tar --null -T {list} -cf - | tar -xf - -C {origin}
-tr '\0' '\n' < {list} | sed 's|^\./|Artifact: |'
 ",
         project = quoted(&place.project()),
         stamp = quoted(&place.root.join("stamp")),
-        list = quoted(&place.root.join("changed")),
+        list = quoted(&place.changed()),
         origin = quoted(&place.origin),
     )
 }
@@ -61,7 +59,12 @@ fn quoted(path: &Path) -> String {
 }
 
 fn word_of(word: &OsString) -> Option<String> {
-    word.to_str().map(quote)
+    word.to_str().map(|word| if is_plain(word) { word.to_owned() } else { quote(word) })
+}
+
+/// A shell takes it as it is.
+fn is_plain(word: &str) -> bool {
+    !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:,+@%".contains(c))
 }
 
 /// One shell word, whatever it holds.
@@ -76,5 +79,7 @@ mod tests {
     #[test]
     fn a_word_stays_one_word() {
         assert_eq!(quote("it's $HOME"), r"'it'\''s $HOME'");
+        let words = ["sh", "-c", "echo hi", "", "a=b", "~"].map(OsString::from);
+        assert_eq!(command_line(&words).unwrap(), "sh -c 'echo hi' '' 'a=b' '~'");
     }
 }

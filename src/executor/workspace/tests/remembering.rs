@@ -152,6 +152,6 @@ fn a_sparse_file_is_remembered_with_its_holes() {
     let first = world.send().unwrap();
     assert!(world.remembered("sparse").unwrap().len() > 3);
     let second = world.send().unwrap();
-    assert!(second.sent < 20_000 && second.bytes == first.bytes && second.files == first.files, "{first} {second}");
+    assert!(second.sent < 20_000 && second.bytes == first.bytes && second.files == first.files, "{first:?} {second:?}");
     world.arrives();
 }

@@ -53,7 +53,7 @@ impl World {
 fn what_the_store_has_is_not_sent_again() {
     let world = project();
     let first = world.send().unwrap();
-    assert!(first.sent > 23 << 20, "{first}");
+    assert!(first.sent > 23 << 20, "{first:?}");
     let packs = world.packs();
     world.arrives();
     // Another job of the project, another branch: one file is changed, one moved, one new.
@@ -61,12 +61,12 @@ fn what_the_store_has_is_not_sent_again() {
     put(&world.host.project, "src/0/0", b"changed");
     put(&world.host.project, "src/new", b"new");
     let second = world.send().unwrap();
-    assert!(second.sent < 40_000, "{second}");
+    assert!(second.sent < 40_000, "{second:?}");
     assert_eq!(second.bytes, first.bytes - 3000 + 7 + 3);
     assert_eq!(world.packs().difference(&packs).count(), 1);
     world.arrives();
     let third = world.send().unwrap();
-    assert!(third.sent < 20_000 && world.packs().len() == packs.len() + 1, "{third}");
+    assert!(third.sent < 20_000 && world.packs().len() == packs.len() + 1, "{third:?}");
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn a_change_in_a_large_file_costs_little() {
     content.splice(9 << 20..9 << 20, *b"inserted");
     fs::write(&path, content).unwrap();
     let second = world.send().unwrap();
-    assert!(second.sent < 3 << 20, "{second}");
+    assert!(second.sent < 3 << 20, "{second:?}");
     world.arrives();
 }
 

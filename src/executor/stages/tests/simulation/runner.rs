@@ -250,7 +250,11 @@ impl Runner<'_> {
         self.world.note(&format!("end {stage} {outcome:?} {why}"));
         for line in captured.text().lines() {
             // A transfer's duration is real time, and its compression depends on the timing of threads.
-            let line = if line.contains(" transferred, ") { line.split(" (").next().unwrap_or_default() } else { line };
+            let line = if line.contains(" sent) in ") || line.contains(" received) in ") {
+                line.split(" (").next().unwrap_or_default()
+            } else {
+                line
+            };
             self.world.note(&format!("      {line}"));
         }
         self.calls.push(Called { stage, outcome, why, printed: captured.data() });

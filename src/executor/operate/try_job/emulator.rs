@@ -1,0 +1,83 @@
+//! The emulator of a try, as a child process.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+use super::BUCKET;
+use super::image::LocalImage;
+use crate::base::failure::Failure;
+use crate::base::signals::Cancellation;
+use crate::config::env::{self, Environment};
+
+/// The emulator is ready within this time, or something is wrong.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+
+pub(super) struct Emulator {
+    child: Child,
+    pub(super) endpoint: String,
+}
+
+impl Emulator {
+    pub(super) async fn start(
+        image: &LocalImage,
+        env: &Environment,
+        root: &Path,
+        cancellation: &Cancellation,
+    ) -> anyhow::Result<Self> {
+        let ready = root.join("endpoint");
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .args(["emulator", "--listen", "127.0.0.1:0", "--bucket", BUCKET, "--ready-file"])
+            .arg(&ready)
+            .arg("--data-dir")
+            .arg(root.join("emulator"));
+        match image.emulator_argument() {
+            Some(argument) => {
+                command.args(["--image", &argument]);
+            }
+            None => {
+                // The programs that the command's author sees in the shell.
+                for name in ["PATH", "HOME"] {
+                    if let Some(value) = env.get(name) {
+                        command.args(["--image-env", &format!("{}={name}={value}", image.name())]);
+                    }
+                }
+            }
+        }
+        let child = command
+            .env(env::LOG, env.get(env::LOG).unwrap_or(super::QUIET))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .context("failed to start the emulator")?;
+        let mut emulator = Self { child, endpoint: String::new() };
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            if let Ok(endpoint) = std::fs::read_to_string(&ready) {
+                endpoint.trim().clone_into(&mut emulator.endpoint);
+                return Ok(emulator);
+            }
+            if let Some(status) = emulator.child.try_wait()? {
+                return Err(Failure::system(format!("the emulator ended ({status}); the lines above say why")).into());
+            }
+            super::go_on(cancellation)?;
+            anyhow::ensure!(Instant::now() < deadline, "the emulator did not get ready within {READY_WITHIN:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(super) async fn stop(mut self) {
+        if let Some(pid) = self.child.id().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        // A container that hangs goes with the emulator's end, which is forced after this.
+        drop(tokio::time::timeout(Duration::from_secs(10), self.child.wait()).await);
+    }
+}
