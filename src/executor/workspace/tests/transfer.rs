@@ -89,7 +89,7 @@ fn equal_content_travels_once() {
         put(&world.host.project, name, &noise(1, 12 << 20));
     }
     let summary = world.send().unwrap();
-    assert!(summary.bytes == 36 << 20 && summary.sent < 13 << 20, "{summary}");
+    assert!(summary.bytes == 36 << 20 && summary.sent < 13 << 20, "{summary:?}");
     world.arrives();
 }
 
@@ -425,7 +425,7 @@ fn results_that_broke_off_are_fetched_on() {
     let fetched: usize = picture(&world.staging()).values().filter_map(|seen| seen.bytes.as_ref()).map(Vec::len).sum();
     assert!(fetched > 1 << 20, "the first four fetches stay");
     let summary = world.apply(&TransferLimits::default()).unwrap();
-    assert!(summary.sent < (31 << 20) - fetched as u64, "{fetched} and {summary}");
+    assert!(summary.sent < (31 << 20) - fetched as u64, "{fetched} and {summary:?}");
     assert!(picture(&world.host.project) == picture(&world.container.project));
     assert!(!world.staging().exists());
 }
