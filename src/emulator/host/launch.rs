@@ -67,7 +67,7 @@ pub(super) fn prepare(spec: &ContainerSpec, isolation: Isolation) -> anyhow::Res
 
 fn no_isolation() -> SetupError {
     SetupError::new("failed to start a container: neither `bwrap` nor a working `unshare` is on PATH")
-        .hint("install the package `bubblewrap`, or give the emulator an image for podman or docker")
+        .hint("install the package `bubblewrap`, or use podman or docker (`engine:IMAGE` as the image)")
 }
 
 /// Docker's default capabilities, without `mknod`.

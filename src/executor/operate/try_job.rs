@@ -96,7 +96,7 @@ pub async fn run(
 }
 
 fn canceled() -> Failure {
-    Failure::canceled("the try was interrupted, and nothing of it runs any more")
+    Failure::canceled("the try was ended by Ctrl-C or SIGTERM")
 }
 
 /// An error once the try is to end.
@@ -155,7 +155,7 @@ async fn in_place(
     let emulator = match &local {
         Some((local, image)) => {
             (local.check)(image.clone(), &place.root.join("check")).await?;
-            printer.line(format!("Trying on this machine, in a container with {}", image.title()));
+            printer.line(format!("Trying on this machine: the container starts from {}", image.title()));
             Some(Emulator::start(image, env, &place.root, cancellation).await?)
         }
         None => {
@@ -212,6 +212,7 @@ fn tell_end(printer: &Printer, code: i32, elapsed: Duration) {
     let meaning = match code {
         126 => " (most often: a program that is not executable)",
         127 => " (most often: a program that is not in the container)",
+        137 => " (killed, most often because the memory was full)",
         _ => "",
     };
     printer.line(format!("The job failed: exit code {code} after {elapsed}{meaning}"));

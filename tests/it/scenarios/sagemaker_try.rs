@@ -87,7 +87,7 @@ fn a_command_runs_and_its_files_come_back() {
         (desktop.file("model.txt"), desktop.file("out/o"), desktop.file("data.csv")),
         ("made\n".into(), "o\n".into(), "rows\n".into())
     );
-    for words in ["SageMaker training job: ", "The job succeeded", "Exit code 0, "] {
+    for words in ["SageMaker training job: ", "The job succeeded: exit code 0 after "] {
         assert!(said.contains(words), "{words:?} is not in {said}");
     }
     assert!(said.contains("\nProvisioning ml.m5.large\n") && !said.contains("section_"), "{said}");
@@ -101,7 +101,7 @@ fn the_exit_code_is_passed_on() {
     let output = desktop.run(&["--", "sh", "-c", "echo half > model.txt; exit 42"]);
     assert_eq!(output.status.code(), Some(42), "{}", text(&output.stderr));
     assert_eq!(desktop.file("model.txt"), "half\n");
-    assert!(text(&output.stderr).contains("The job failed"));
+    assert!(text(&output.stderr).contains("The job failed: exit code 42 after "));
     desktop.is_left_clean();
 }
 
@@ -140,26 +140,189 @@ fn file_names_of_every_kind() {
     desktop.is_left_clean();
 }
 
-/// Ctrl-C ends the training job, the emulator and itself.
+/// A try that runs, with its output in a file.
+struct Running {
+    child: std::process::Child,
+    log: tempfile::NamedTempFile,
+}
+
+fn append(log: &tempfile::NamedTempFile) -> std::fs::File {
+    std::fs::File::options().append(true).open(log.path()).unwrap()
+}
+
+impl Running {
+    fn new(desktop: &Desktop, args: &[&str]) -> Self {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let mut command = desktop.command(args);
+        command.stdout(append(&log)).stderr(append(&log));
+        Self { child: command.spawn().unwrap(), log }
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(self.log.path()).unwrap()
+    }
+
+    fn until(&self, words: &str) {
+        let reached = poll(Duration::from_mins(1), || self.said().contains(words).then_some(()));
+        assert!(reached.is_some(), "{}", self.said());
+    }
+
+    fn interrupt(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
+    }
+
+    fn end(mut self) -> (Option<i32>, String) {
+        let status = poll(Duration::from_secs(90), || self.child.try_wait().unwrap());
+        if status.is_none() {
+            self.child.kill().unwrap();
+        }
+        (status.and_then(|status| status.code()), self.said())
+    }
+}
+
+/// Ctrl-C ends the training job, the emulator and itself, and keeps the files that the job made.
 #[test]
 fn interrupted() {
     let _place = enter_gate();
     let desktop = Desktop::new();
-    let log = desktop.project.path().join("log");
-    let mut child = desktop
-        .command(&["--", "sh", "-c", "echo reached; sleep 3600"])
-        .stdout(std::fs::File::create(&log).unwrap())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let reached =
-        poll(Duration::from_mins(1), || std::fs::read_to_string(&log).unwrap().contains("reached").then_some(()));
-    assert!(reached.is_some());
-    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
-    let status = poll(Duration::from_secs(90), || child.try_wait().unwrap());
-    if status.is_none() {
-        child.kill().unwrap();
+    let running = Running::new(&desktop, &["--", "sh", "-c", "echo half > model.txt; echo reached; sleep 3600"]);
+    running.until("reached");
+    running.interrupt();
+    let (code, said) = running.end();
+    assert_eq!(code, Some(130), "{said}");
+    assert!(said.contains("\nInterrupted: "), "{said}");
+    assert!(said.contains("\nNew or changed here: model.txt\n"), "{said}");
+    assert_eq!(desktop.file("model.txt"), "half\n");
+    desktop.is_left_clean();
+}
+
+/// Before the container is there, nothing is fetched.
+#[test]
+fn interrupted_while_it_waits() {
+    let _place = enter_gate();
+    let desktop = Desktop::new();
+    let running = Running::new(&desktop, &["--", "true"]);
+    running.until("Provisioning");
+    running.interrupt();
+    let (code, said) = running.end();
+    assert_eq!(code, Some(130), "{said}");
+    assert!(!said.contains("The job"), "{said}");
+    desktop.is_left_clean();
+}
+
+/// A command that ignores SIGTERM has 30 s; a second Ctrl-C does not wait for it.
+#[test]
+fn interrupted_twice() {
+    let _place = enter_gate();
+    let desktop = Desktop::new();
+    let running = Running::new(&desktop, &["--", "sh", "-c", "trap '' TERM; echo reached; while :; do sleep 1; done"]);
+    running.until("reached");
+    running.interrupt();
+    running.until("Interrupted: ");
+    running.interrupt();
+    let (code, said) = running.end();
+    assert_eq!(code, Some(130), "{said}");
+    assert!(!said.contains("Results: "), "{said}");
+    desktop.is_left_clean();
+}
+
+#[test]
+fn the_working_folder_is_no_secret_and_what_is_deleted_stays() {
+    let _place = enter_gate();
+    let desktop = Desktop::new();
+    for name in ["kept", "gone"] {
+        std::fs::write(desktop.project.path().join(name), name).unwrap();
     }
-    assert_eq!(status.and_then(|status| status.code()), Some(130));
+    let output = desktop.run(&["--", "sh", "-c", "pwd; rm gone; touch -d 2001-01-01 old; echo $HOME"]);
+    let (out, said) = (text(&output.stdout), text(&output.stderr));
+    let temp = desktop.temp.path().display();
+    assert!(out.starts_with(&format!("{temp}/sagemaker-executor-try-")), "{out}");
+    assert!(out.ends_with(&format!("/project\n{temp}\n")), "{out}");
+    assert!(said.contains("\nDeleted by the command in the job alone, and still here: gone\n"), "{said}");
+    assert!(said.contains("\nNew or changed here: old\n"), "{said}");
+    assert_eq!((desktop.file("gone"), desktop.file("old")), ("gone".into(), String::new()));
+    desktop.is_left_clean();
+}
+
+/// What cannot work is told before anything runs.
+#[test]
+fn refused_before_the_job() {
+    let desktop = Desktop::new();
+    let refused = |command: &mut Command, code: i32| {
+        let output = command.output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.starts_with("error: ") && !said.contains("training job:"), "{said}");
+        said.replace(&desktop.temp.path().display().to_string(), "TEMP")
+    };
+    insta::assert_snapshot!("image", refused(&mut desktop.command(&["--image", "python:3.11", "--", "true"]), 1));
+    insta::assert_snapshot!("root", refused(desktop.command(&["--", "true"]).current_dir("/"), 1));
+    insta::assert_snapshot!("home", refused(desktop.command(&["--", "true"]).current_dir(desktop.temp.path()), 1));
+    insta::assert_snapshot!("no_folder", {
+        let said = refused(desktop.command(&["--", "true"]).env("TMPDIR", desktop.temp.path().join("none")), 2);
+        regex::Regex::new("try-[A-Za-z0-9]{6}").unwrap().replace(&said, "try-XXXXXX").into_owned()
+    });
+    // Neither podman nor docker, nor bubblewrap nor unshare.
+    let tools = tempfile::tempdir().unwrap();
+    let no_tools = |args: &[&str]| refused(desktop.command(args).env("PATH", tools.path()), 2);
+    insta::assert_snapshot!("no_engine", no_tools(&["--image", "engine:python:3.11", "--", "true"]));
+    insta::assert_snapshot!("no_containers", no_tools(&["--", "true"]));
+    desktop.is_left_clean();
+}
+
+/// A directory that root itself cannot write is one on a read-only file system.
+#[test]
+fn a_read_only_directory_is_refused_before_the_job() {
+    let desktop = Desktop::new();
+    let script = format!(
+        "mount -t tmpfs -o ro none '{project}' && cd '{project}' && exec '{binary}' try -- true",
+        project = desktop.project.path().display(),
+        binary = env!("CARGO_BIN_EXE_sagemaker-executor"),
+    );
+    let root = if rustix::process::geteuid().is_root() { "--mount" } else { "--map-root-user" };
+    let output = Command::new("unshare").args([root, "--mount", "sh", "-c", &script]).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot be read and written") && !said.contains("training job:"), "{said}");
+}
+
+/// An engine that runs any image on this machine's root, by bubblewrap.
+const ENGINE: &str = r#"#!/bin/sh
+[ "$1" = run ] || exit 0
+shift
+set -- "$@"
+while :; do
+    case $1 in
+        --volume) volume=${2%%:*} ;;
+        --entrypoint) program=$2 ;;
+        --env) export "$2" ;;
+        --name | --network | --hostname) ;;
+        *) break ;;
+    esac
+    shift 2
+done
+echo "engine runs $1"
+shift
+exec bwrap --bind / / --dev /dev --proc /proc --tmpfs /opt --bind "$volume" /opt/ml --unshare-pid --die-with-parent "$program" "$@"
+"#;
+
+#[test]
+fn an_image_runs_with_an_engine() {
+    let _place = enter_gate();
+    let desktop = Desktop::new();
+    let tools = tempfile::tempdir().unwrap();
+    let podman = tools.path().join("podman");
+    std::fs::write(&podman, ENGINE).unwrap();
+    std::fs::set_permissions(&podman, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let output = desktop
+        .command(&["--image", "engine:python:3.11", "--", "sh", "-c", "echo from the engine; echo x > made"])
+        .env("PATH", format!("{}:{}", tools.path().display(), search_path()))
+        .output()
+        .unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(text(&output.stdout).ends_with("from the engine\n"), "{}\n{said}", text(&output.stdout));
+    assert!(said.contains("image: python:3.11\n") && said.contains("engine runs python:3.11"), "{said}");
+    assert_eq!(desktop.file("made"), "x\n");
     desktop.is_left_clean();
 }

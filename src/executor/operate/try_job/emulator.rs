@@ -14,6 +14,7 @@ use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 use crate::config::env::{self, Environment};
 
+const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The emulator is ready within this time, or something is wrong.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
@@ -41,9 +42,10 @@ impl Emulator {
                 command.args(["--image", &argument]);
             }
             None => {
-                // The programs that the command's author sees in the shell.
-                for name in ["PATH", "HOME"] {
-                    if let Some(value) = env.get(name) {
+                // The programs that the command's author sees in the shell; the agent needs the usual ones.
+                let path = format!("{}:{USUAL_PATH}", env.path());
+                for (name, value) in [("PATH", Some(path.as_str())), ("HOME", env.get("HOME"))] {
+                    if let Some(value) = value {
                         command.args(["--image-env", &format!("{}={name}={value}", image.name())]);
                     }
                 }

@@ -35,7 +35,10 @@ struct Answer {
 #[derive(Debug, Clone, Copy)]
 enum StageEnd {
     Passed,
-    Failed(i32),
+    /// The script left with this code.
+    Script(i32),
+    /// The job asks for something impossible.
+    User,
     System,
 }
 
@@ -43,6 +46,10 @@ impl Stages<'_> {
     /// Runs the job, cleanup included, and returns the exit code of its command.
     pub(super) async fn all(&self, printer: &Printer) -> anyhow::Result<i32> {
         let result = self.until_cleanup().await;
+        if self.is_local && self.cancellation.at_once() {
+            // All of it goes with the emulator.
+            return result;
+        }
         if !self.call(&["cleanup"], None).await?.success() {
             printer.warn("the cleanup failed; the lines above say what is left");
         }
@@ -62,13 +69,16 @@ impl Stages<'_> {
         }
         go_on(self.cancellation)?;
         let built = self.stage("build_script", &scripts::build(self.place, self.command), &job_env).await?;
-        if !matches!(built, StageEnd::System) || self.cancellation.asked() && !self.cancellation.at_once() {
+        let ended = matches!(built, StageEnd::Passed | StageEnd::Script(_));
+        if ended || self.cancellation.asked() && !self.cancellation.at_once() {
             self.bring_back(&job_env).await?;
         }
+        let ended = "the job ended before its command did; the lines above say why";
         match built {
             StageEnd::Passed => Ok(0),
-            StageEnd::Failed(code) => Ok(code),
-            StageEnd::System => Err(Failure::system("the job did not reach its end; the lines above say why").into()),
+            StageEnd::Script(code) => Ok(code),
+            StageEnd::User => Err(Failure::user(ended).into()),
+            StageEnd::System => Err(Failure::system(ended).into()),
         }
     }
 
@@ -78,7 +88,7 @@ impl Stages<'_> {
         match self.stage(stage, &scripts::upload(self.place), job_env).await? {
             StageEnd::Passed => Ok(()),
             // The script has copied part of them; the lines above name the files.
-            StageEnd::Failed(_) if self.place.changed().exists() => {
+            StageEnd::Script(_) if self.place.changed().exists() => {
                 self.place.keep.set(true);
                 Err(Failure::system("failed to copy the files that the command made into the current directory")
                     .hint(format!("they are in {}", self.place.project().display()))
@@ -108,9 +118,8 @@ impl Stages<'_> {
         match status.code() {
             Some(0) => StageEnd::Passed,
             Some(code) if code == i32::from(ExitCodes::default().build_failure) => {
-                let code =
-                    std::fs::read_to_string(&self.place.exit_code).ok().and_then(|text| text.trim().parse().ok());
-                StageEnd::Failed(code.unwrap_or(1))
+                let text = std::fs::read_to_string(&self.place.exit_code).ok();
+                text.and_then(|text| text.trim().parse().ok()).map_or(StageEnd::User, StageEnd::Script)
             }
             _ => StageEnd::System,
         }
@@ -120,7 +129,10 @@ impl Stages<'_> {
         let failed = format!("the stage `{stage}` failed; the lines above say why");
         match end {
             StageEnd::Passed => Ok(()),
-            StageEnd::Failed(_) => Err(Failure::user(failed).into()),
+            StageEnd::User if stage == "prepare" => Err(Failure::user(failed)
+                .hint("`--instance-type` stands for the variable `SAGEMAKER_INSTANCE_TYPE` of a job, and `--image` for its `image:`")
+                .into()),
+            StageEnd::Script(_) | StageEnd::User => Err(Failure::user(failed).into()),
             StageEnd::System => Err(Failure::system(failed).into()),
         }
     }

@@ -64,7 +64,7 @@ pub(super) async fn run(
         session.give_up().await?;
     }
     if let Conclusion::Exited { code, .. } = &conclusion {
-        tell_signal(&context.printer, *code);
+        tell_signal(context, *code);
     }
     if let Conclusion::Exited { code, .. } = conclusion {
         session.apply(SessionEvent::RunEnded(code))?;
@@ -118,9 +118,11 @@ fn lost(printer: &Printer, session: &Session<'_>, reason: String, by: LossKind, 
 }
 
 /// Explains an exit code that stands for a signal.
-fn tell_signal(printer: &Printer, code: i32) {
+fn tell_signal(context: &Context, code: i32) {
     let Some(how) = failure_reasons::ended_by_signal(code) else { return };
-    match failure_reasons::advice(code) {
+    let printer = &context.printer;
+    // A try has no variables of a job.
+    match failure_reasons::advice(code).filter(|_| !context.env.is_try()) {
         Some(advice) => printer.warn(format!("the script, or a program in it, was {how}; {advice}")),
         None => printer.warn(format!("the script, or a program in it, was {how}")),
     }
