@@ -24,7 +24,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Tell the runner about directories and session (called by GitLab Runner)
+    /// Print the job's directories and session for the runner (called by GitLab Runner)
     Config,
     /// Check the job and create its training job (called by GitLab Runner)
     Prepare,
@@ -39,12 +39,12 @@ pub(crate) enum Command {
     Cleanup,
     /// Run a command as a job, with the current directory as its project
     Try(TryArgs),
-    /// End training jobs of this host that no cleanup reached
+    /// Stop training jobs of this host that their `cleanup` did not stop
     Sweep(SweepArgs),
-    /// Be SageMaker, CloudWatch Logs, S3 and STS on this machine
+    /// Run an emulator of SageMaker, CloudWatch Logs, S3 and STS on this machine
     #[cfg(feature = "emulator")]
     Emulator(Box<emulator::EmulatorArgs>),
-    /// Be the first process of a training container (called by SageMaker)
+    /// Run as the first process of a training container (called by SageMaker)
     #[command(hide = true)]
     Agent,
 }

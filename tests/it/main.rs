@@ -10,3 +10,4 @@ mod scenarios;
 mod selection;
 mod support;
 mod templates;
+mod words;

@@ -62,17 +62,17 @@ pub async fn run(
     run_with(spec, isolation, output, signals).await
 }
 
-/// Tries out whether this machine can run containers of `image`, which for an engine is only asked. `scratch` is a directory
-/// that exists; what this leaves in it, [`discard`] removes.
+/// Tries out whether this machine can run containers of `image`, which for an engine is only asked. What this leaves in the
+/// directory `scratch`, [`discard`] removes.
 ///
 /// # Errors
 /// Those of [`run`], and when the image holds no `/bin/sh`.
 pub async fn check(image: ContainerImage, scratch: &Path) -> anyhow::Result<()> {
+    let opt_ml = scratch.join("opt-ml");
+    fs::create_dir_all(&opt_ml).with_context(|| format!("failed to create {}", opt_ml.display()))?;
     if let ContainerImage::Engine(image) = &image {
         return engine::find(image, scratch).await.map(drop);
     }
-    let opt_ml = scratch.join("opt-ml");
-    fs::create_dir_all(&opt_ml).with_context(|| format!("failed to create {}", opt_ml.display()))?;
     let spec = ContainerSpec {
         id: "check".to_owned(),
         root: image,

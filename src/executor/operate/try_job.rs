@@ -5,10 +5,11 @@
 
 mod emulator;
 mod image;
+mod origin;
 mod payload;
 mod place;
 mod scripts;
-mod sources;
+mod shared;
 mod stages;
 
 use std::ffi::OsString;
@@ -26,19 +27,15 @@ use crate::base::signals::Cancellation;
 use crate::boundary;
 use crate::config::env::Environment;
 use crate::ui::{self, Printer};
-use emulator::Emulator;
+use emulator::EmulatorProcess;
 pub use image::LocalImage;
+use origin::OriginFiles;
 use place::Place;
-use sources::Sources;
+use shared::{BUCKET, canceled, go_on, write};
 use stages::Stages;
 
-const BUCKET: &str = "try";
 /// The instance type on the emulator.
 const INSTANCE_TYPE: &str = "ml.m5.large";
-/// A job of a try ends after this.
-const TIMEOUT: Duration = Duration::from_hours(1);
-/// Program logs are for operators; the stages print what people need.
-const QUIET: &str = "error";
 /// So many names of files are shown.
 const NAMES: usize = 10;
 
@@ -46,7 +43,7 @@ const NAMES: usize = 10;
 pub struct TryArgs {
     /// The image of the container: `host` for this machine's own root, the root directory of an unpacked image, or
     /// `engine:IMAGE` to run IMAGE with podman or docker; with `--aws`, an image in Amazon ECR [default: host]
-    #[arg(long, value_name = "IMAGE", verbatim_doc_comment)]
+    #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
     /// The instance type [default: ml.m5.large; with `--aws`, the operator file's]
     #[arg(long, value_name = "TYPE")]
@@ -54,10 +51,10 @@ pub struct TryArgs {
     /// Use the account and settings of the operator's file (`--config`) instead of the emulator; the job is billed
     #[arg(long)]
     aws: bool,
-    /// Keep the working folder, and say where it is
+    /// Keep the folder of the job's files and the emulator's data, and print its path
     #[arg(long)]
     keep: bool,
-    /// The command and its arguments
+    /// The command and its arguments; it is ended after an hour
     #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
@@ -95,15 +92,6 @@ pub async fn run(
     boundary::command(printer, work).await
 }
 
-fn canceled() -> Failure {
-    Failure::canceled("the try was ended by Ctrl-C or SIGTERM")
-}
-
-/// An error once the try is to end.
-fn go_on(cancellation: &Cancellation) -> anyhow::Result<()> {
-    if cancellation.asked() { Err(canceled().into()) } else { Ok(()) }
-}
-
 async fn attempt(
     args: &TryArgs,
     config: &Path,
@@ -121,7 +109,7 @@ async fn attempt(
     let origin = std::env::current_dir().map_err(|error| {
         Failure::user("failed to find the current directory").hint("change into another one").caused_by(error)
     })?;
-    sources::check_origin(&origin, env)?;
+    origin::check(&origin, env)?;
     let folder = tempfile::Builder::new().prefix("sagemaker-executor-try-").tempdir().map_err(|error| {
         Failure::system("failed to make a folder for temporary files")
             .hint("set `TMPDIR` to a directory that exists and that you can write")
@@ -148,7 +136,7 @@ async fn in_place(
     cancellation: &Cancellation,
 ) -> anyhow::Result<()> {
     let command = scripts::command_line(&args.command)?;
-    let sources = Sources::list(&place.origin, &place.root)?;
+    let sources = OriginFiles::list(&place.origin, &place.root)?;
     // The copy for the job, its packs and the container's; with an account the container's are elsewhere.
     sources.check_space(&place.root, if local.is_some() { 4 } else { 2 })?;
     sources.write(&place.sources())?;
@@ -156,7 +144,7 @@ async fn in_place(
         Some((local, image)) => {
             (local.check)(image.clone(), &place.root.join("check")).await?;
             printer.line(format!("Trying on this machine: the container starts from {}", image.title()));
-            Some(Emulator::start(image, env, &place.root, cancellation).await?)
+            Some(EmulatorProcess::start(image, env, &place.root, cancellation).await?)
         }
         None => {
             printer.line(format!("Trying on the AWS account of {}; the training job is billed", config.display()));
@@ -181,7 +169,7 @@ async fn in_place(
 }
 
 /// Tells which files of the current directory are new, and which the command deleted in vain.
-fn tell_files(printer: &Printer, place: &Place, sources: &Sources) {
+fn tell_files(printer: &Printer, place: &Place, sources: &OriginFiles) {
     let Ok(changed) = std::fs::read(place.changed()) else { return };
     let text = String::from_utf8_lossy(&changed);
     let names = text.split('\0').filter_map(|name| name.strip_prefix("./"));
@@ -225,7 +213,7 @@ fn operator_file(
     config: &Path,
     place: &Place,
     image: Option<&LocalImage>,
-    emulator: Option<&Emulator>,
+    emulator: Option<&EmulatorProcess>,
 ) -> anyhow::Result<String> {
     let mut table: toml::Table = if let (Some(emulator), Some(image)) = (emulator, image) {
         toml::from_str(&format!(
@@ -255,8 +243,4 @@ fn operator_file(
         section(&mut table, "job", "instance_type", instance_type.clone().into());
     }
     toml::to_string(&table).context("failed to write the operator's file")
-}
-
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    std::fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))
 }

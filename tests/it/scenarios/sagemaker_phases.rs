@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use super::sagemaker::rows;
 use super::sagemaker_desk::Desk;
 use crate::support::driver::sagemaker_with;
-use crate::support::job::Job;
+use crate::support::job::{Artifacts, Job};
 use crate::support::scenario::one;
+use crate::support::snapshot::{assert_snapshot, redacted};
 
 /// The time that the log says a section took.
 #[track_caller]
@@ -94,5 +95,24 @@ fn a_stage_that_comes_late() {
     #[expect(clippy::cast_possible_truncation, reason = "seconds of a test")]
     let all = (now - entered(&training, "Downloading")) as i64;
     assert!(download <= all - 5, "{download} of {all} s\n{ended}");
+    desk.close();
+}
+
+/// All that the driver writes into the log of a job.
+#[test]
+fn the_log_of_a_whole_job() {
+    let mut desk =
+        Desk::new(&Job::new().script(["true"]).after_script(["true"]).artifacts(Artifacts::paths(["model.txt"])));
+    desk.config().passed();
+    let mut log = format!("--- prepare\n{}", desk.prepare().stderr);
+    desk.put("data.csv", b"rows\n");
+    for (stage, script) in
+        [("build_script", "echo made > model.txt; exit 3"), ("after_script", "echo after; rm data.csv")]
+    {
+        let ended = desk.run(stage, script);
+        log.push_str(&format!("--- {stage}\n{}", ended.stderr));
+    }
+    log.push_str(&format!("--- cleanup\n{}", desk.cleanup().stderr));
+    assert_snapshot("log_of_a_job", &redacted(&log));
     desk.close();
 }

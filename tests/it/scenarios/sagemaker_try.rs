@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::emulator::{command, processes};
+use crate::support::snapshot::{assert_snapshot, redacted};
 use crate::support::waiting::{enter_gate, poll, search_path};
 
 /// A directory to stand in, and one for temporary files that must be empty afterwards.
@@ -255,18 +256,19 @@ fn refused_before_the_job() {
         assert!(said.starts_with("error: ") && !said.contains("training job:"), "{said}");
         said.replace(&desktop.temp.path().display().to_string(), "TEMP")
     };
-    insta::assert_snapshot!("image", refused(&mut desktop.command(&["--image", "python:3.11", "--", "true"]), 1));
-    insta::assert_snapshot!("root", refused(desktop.command(&["--", "true"]).current_dir("/"), 1));
-    insta::assert_snapshot!("home", refused(desktop.command(&["--", "true"]).current_dir(desktop.temp.path()), 1));
-    insta::assert_snapshot!("no_folder", {
-        let said = refused(desktop.command(&["--", "true"]).env("TMPDIR", desktop.temp.path().join("none")), 2);
-        regex::Regex::new("try-[A-Za-z0-9]{6}").unwrap().replace(&said, "try-XXXXXX").into_owned()
-    });
+    let named = |name: &str, said: &str| assert_snapshot(&format!("try_refused_{name}"), said);
+    named("image", &refused(&mut desktop.command(&["--image", "python:3.11", "--", "true"]), 1));
+    named("root", &refused(desktop.command(&["--", "true"]).current_dir("/"), 1));
+    named("home", &refused(desktop.command(&["--", "true"]).current_dir(desktop.temp.path()), 1));
+    let said = refused(desktop.command(&["--", "true"]).env("TMPDIR", desktop.temp.path().join("none")), 2);
+    named("temporary_folder", &regex::Regex::new("try-[A-Za-z0-9]{6}").unwrap().replace(&said, "try-XXXXXX"));
     // Neither podman nor docker, nor bubblewrap nor unshare.
     let tools = tempfile::tempdir().unwrap();
     let no_tools = |args: &[&str]| refused(desktop.command(args).env("PATH", tools.path()), 2);
-    insta::assert_snapshot!("no_engine", no_tools(&["--image", "engine:python:3.11", "--", "true"]));
-    insta::assert_snapshot!("no_containers", no_tools(&["--", "true"]));
+    named("engine", &no_tools(&["--image", "engine:python:3.11", "--", "true"]));
+    named("containers", &no_tools(&["--", "true"]));
+    named("command_line", &text(&desktop.run(&["--imag", "x", "--", "true"]).stderr));
+    named("nothing", &text(&desktop.run(&[]).stderr));
     desktop.is_left_clean();
 }
 
@@ -301,7 +303,7 @@ while :; do
     esac
     shift 2
 done
-echo "engine runs $1"
+echo "$1" >"${0%/*}/ran"
 shift
 exec bwrap --bind / / --dev /dev --proc /proc --tmpfs /opt --bind "$volume" /opt/ml --unshare-pid --die-with-parent "$program" "$@"
 "#;
@@ -322,7 +324,59 @@ fn an_image_runs_with_an_engine() {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(text(&output.stdout).ends_with("from the engine\n"), "{}\n{said}", text(&output.stdout));
-    assert!(said.contains("image: python:3.11\n") && said.contains("engine runs python:3.11"), "{said}");
+    assert!(said.contains("image: python:3.11\n"), "{said}");
+    assert_eq!(std::fs::read_to_string(tools.path().join("ran")).unwrap(), "python:3.11\n");
     assert_eq!(desktop.file("made"), "x\n");
+    desktop.is_left_clean();
+}
+
+const TRAINING: &str = "cat data.csv; echo trained; echo weights > model.txt; rm old.txt";
+
+fn with_data() -> Desktop {
+    let desktop = Desktop::new();
+    for name in ["data.csv", "old.txt"] {
+        std::fs::write(desktop.project.path().join(name), "rows\n").unwrap();
+    }
+    desktop
+}
+
+#[test]
+fn all_that_is_said_in_a_pipe() {
+    let _place = enter_gate();
+    let desktop = with_data();
+    let output = desktop.run(&["--", "sh", "-c", TRAINING]);
+    assert_eq!(text(&output.stdout), "rows\ntrained\n");
+    assert_snapshot("try_said_in_a_pipe", &redacted(&text(&output.stderr)));
+    let output = desktop.run(&["--", "no-such-program"]);
+    assert_eq!(output.status.code(), Some(127));
+    assert_snapshot("try_said_of_a_program_that_is_missing", &redacted(&text(&output.stderr)));
+}
+
+/// The lines that stay on a terminal: what a bar drew was erased.
+fn lines_that_stay(screen: &str) -> String {
+    let control = regex::Regex::new(r"\x1b\[[0-9;]*[A-JL-Za-z]").unwrap();
+    let kept = screen.split_inclusive('\n').map(|line| {
+        let line = line.trim_end_matches(['\r', '\n']);
+        let line = line.rsplit("\x1b[2K").next().unwrap_or_default();
+        format!("{}\n", control.replace_all(line, ""))
+    });
+    kept.collect()
+}
+
+#[test]
+fn all_that_is_said_on_a_terminal() {
+    let _place = enter_gate();
+    let desktop = with_data();
+    let binary = env!("CARGO_BIN_EXE_sagemaker-executor");
+    let command = desktop.command(&["unused"]);
+    let mut script = Command::new("script");
+    script
+        .args(["-qec", &format!("'{binary}' try -- sh -c '{TRAINING}'"), "/dev/null"])
+        .current_dir(desktop.project.path());
+    script.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("TERM", "xterm");
+    let output = script.stdin(Stdio::null()).output().unwrap();
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_snapshot("try_said_on_a_terminal", &redacted(&lines_that_stay(&said)));
     desktop.is_left_clean();
 }

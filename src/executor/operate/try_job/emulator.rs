@@ -8,8 +8,8 @@ use anyhow::Context as _;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-use super::BUCKET;
 use super::image::LocalImage;
+use super::shared::{BUCKET, QUIET, go_on};
 use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 use crate::config::env::{self, Environment};
@@ -18,12 +18,12 @@ const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 /// The emulator is ready within this time, or something is wrong.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
-pub(super) struct Emulator {
+pub(super) struct EmulatorProcess {
     child: Child,
     pub(super) endpoint: String,
 }
 
-impl Emulator {
+impl EmulatorProcess {
     pub(super) async fn start(
         image: &LocalImage,
         env: &Environment,
@@ -52,7 +52,7 @@ impl Emulator {
             }
         }
         let child = command
-            .env(env::LOG, env.get(env::LOG).unwrap_or(super::QUIET))
+            .env(env::LOG, env.get(env::LOG).unwrap_or(QUIET))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .process_group(0)
@@ -69,7 +69,7 @@ impl Emulator {
             if let Some(status) = emulator.child.try_wait()? {
                 return Err(Failure::system(format!("the emulator ended ({status}); the lines above say why")).into());
             }
-            super::go_on(cancellation)?;
+            go_on(cancellation)?;
             anyhow::ensure!(Instant::now() < deadline, "the emulator did not get ready within {READY_WITHIN:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use super::place::{PROJECT_ID, Place};
+use super::shared::TIMEOUT;
 
 /// `image`: unless the operator file's counts.
 pub(super) fn payload(image: Option<&str>, place: &Place, command: &str) -> anyhow::Result<String> {
@@ -13,7 +14,7 @@ pub(super) fn payload(image: Option<&str>, place: &Place, command: &str) -> anyh
         "id": std::process::id(),
         "token": token.as_str(),
         "job_info": {"name": "try", "project_id": PROJECT_ID, "project_full_path": "try"},
-        "runner_info": {"timeout": super::TIMEOUT.as_secs()},
+        "runner_info": {"timeout": TIMEOUT.as_secs()},
         "image": {"name": image.unwrap_or_default()},
         "steps": [{"name": "script", "script": [command]}],
         "artifacts": [{"paths": ["**/*"], "untracked": true}],

@@ -8,7 +8,8 @@ use serde::Deserialize;
 use tokio::process::Command;
 
 use super::place::Place;
-use super::{go_on, scripts, write};
+use super::scripts;
+use super::shared::{QUIET, go_on, write};
 use crate::base::failure::{ExitCodes, Failure};
 use crate::base::signals::Cancellation;
 use crate::config::env::{self, Environment};
@@ -165,7 +166,7 @@ impl Stages<'_> {
             command.envs(self.env.all().filter(|(name, _)| name.starts_with("AWS_")));
         }
         command
-            .env(env::LOG, self.env.get(env::LOG).unwrap_or(super::QUIET))
+            .env(env::LOG, self.env.get(env::LOG).unwrap_or(QUIET))
             .env(env::TRY, "1")
             .env("JOB_RESPONSE_FILE", &self.place.payload)
             .env("BUILD_EXIT_CODE_FILE", &self.place.exit_code)

@@ -18,8 +18,9 @@ const MOST_FILES: usize = 100_000;
 const MOST_BYTES: u64 = 10 << 30;
 
 /// Refuses a current directory that a try must not send, or could not write its results to.
-pub(super) fn check_origin(origin: &Path, env: &Environment) -> anyhow::Result<()> {
-    let elsewhere = "change into a directory that holds the project alone, for instance a new one";
+pub(super) fn check(origin: &Path, env: &Environment) -> anyhow::Result<()> {
+    let elsewhere =
+        "change into a directory that holds the project alone, for instance a new one: `mkdir hello && cd hello`";
     let is_home = |home: &str| fs::canonicalize(home).is_ok_and(|home| home == origin);
     if origin == Path::new("/") || env.get("HOME").is_some_and(is_home) {
         let what = if origin == Path::new("/") { "the root directory" } else { "your home directory" };
@@ -37,13 +38,13 @@ pub(super) fn check_origin(origin: &Path, env: &Environment) -> anyhow::Result<(
 
 /// What a try sends: paths below the current directory.
 #[derive(Debug, Default)]
-pub(super) struct Sources {
+pub(super) struct OriginFiles {
     /// Directories too, each before what it holds.
     paths: Vec<PathBuf>,
     bytes: u64,
 }
 
-impl Sources {
+impl OriginFiles {
     /// Lists what git tracks or would track when `origin` is in a work tree, else everything but `skipped`.
     pub(super) fn list(origin: &Path, skipped: &Path) -> anyhow::Result<Self> {
         let mut sources = Self::default();
@@ -162,10 +163,10 @@ mod tests {
     #[test]
     fn a_directory_that_is_no_project_is_refused() {
         let home = tempfile::tempdir().unwrap();
-        let said = |origin: &Path| render(&check_origin(origin, &env(home.path())).unwrap_err());
+        let said = |origin: &Path| render(&check(origin, &env(home.path())).unwrap_err());
         insta::assert_snapshot!(said(Path::new("/")));
         insta::assert_snapshot!(said(home.path()));
-        assert!(check_origin(tempfile::tempdir().unwrap().path(), &env(home.path())).is_ok());
+        assert!(check(tempfile::tempdir().unwrap().path(), &env(home.path())).is_ok());
         let gone = said(Path::new("/proc/self"));
         assert!(gone.contains("cannot be read and written"), "{gone}");
     }
@@ -180,7 +181,7 @@ mod tests {
         fs::write(path("a/b/file"), "12345").unwrap();
         std::os::unix::fs::symlink("/nowhere", path("link")).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
-        let mut sources = Sources::list(folder.path(), &path("skipped")).unwrap();
+        let mut sources = OriginFiles::list(folder.path(), &path("skipped")).unwrap();
         sources.paths.sort();
         assert_eq!(sources.paths, ["a", "a/b", "a/b/file", "a/empty", "link"].map(PathBuf::from));
         assert_eq!(sources.missing_in(&path("a")).count(), 5);
@@ -188,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_folder_without_space_is_refused() {
-        let sources = Sources { bytes: u64::MAX, ..Sources::default() };
+        let sources = OriginFiles { bytes: u64::MAX, ..OriginFiles::default() };
         let said = render(&sources.check_space(Path::new("/"), 4).unwrap_err());
         assert!(said.contains("`TMPDIR`"), "{said}");
     }
