@@ -3,9 +3,9 @@
 //! Rules match by operation and count only, so a plan has the same effect each time.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::event::InputLogEvent;
@@ -155,12 +155,12 @@ impl Faults {
 
     /// Replaces the plan; all counts begin again.
     pub(crate) fn set(&self, plan: FaultPlan) {
-        *self.lock() = State { plan, ..State::default() };
+        *self.state.lock() = State { plan, ..State::default() };
     }
 
     /// Counts a call of an operation and returns the rule that it meets.
     pub(crate) fn call(&self, operation: &str) -> Option<CallFault> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.all_calls += 1;
         let all = state.all_calls;
         let nth = state.calls.entry(operation.to_owned()).or_default();
@@ -179,7 +179,7 @@ impl Faults {
 
     /// Counts a new job on an instance type and returns the fault that it meets.
     pub(crate) fn job(&self, instance_type: &str) -> Option<JobTrouble> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let State { plan, jobs, .. } = &mut *state;
         for (index, fault) in plan.jobs.iter().enumerate() {
             let hits = jobs.entry(index).or_default();
@@ -194,12 +194,12 @@ impl Faults {
 
     /// Time for which a new training job is unknown, in milliseconds.
     pub(crate) fn hidden_ms(&self) -> u64 {
-        self.lock().plan.hidden_ms
+        self.state.lock().plan.hidden_ms
     }
 
     /// Applies the plan's log faults to a batch of events.
     pub(crate) fn events(&self, events: Vec<InputLogEvent>) -> Batch {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let plan = state.plan.logs.clone();
         let mut roll = |kind: &str, chance: u64| {
             state.events += 1;
@@ -225,10 +225,6 @@ impl Faults {
         }
         let late = if roll("late", plan.late) { Duration::from_millis(plan.late_ms) } else { Duration::ZERO };
         Batch { events: kept, late }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,10 +1,11 @@
 //! Handles each request before its service: counts it, applies the fault plan, refuses real access keys, keeps the quotas.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use parking_lot::Mutex;
 use s3s::Body;
 
 use super::faults::{CallFault, DropPoint, FaultPlan};
@@ -38,13 +39,13 @@ impl Gate {
 
     /// Number of requests by operation, refused ones included.
     pub(crate) fn counts(&self) -> BTreeMap<String, u64> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.counts.lock().clone()
     }
 
     /// Hands a call to its service, or refuses it; an error drops the connection without an answer.
     pub(crate) async fn pass(&self, service: &Arc<dyn Service>, call: ApiCall) -> anyhow::Result<Reply> {
         let operation = call.operation.clone();
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(operation.clone()).or_default() += 1;
+        *self.counts.lock().entry(operation.clone()).or_default() += 1;
         let fault = self.shared.faults.call(&operation);
         if let Some(fault) = &fault {
             if fault.accepted {

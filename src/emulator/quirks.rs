@@ -3,8 +3,9 @@
 //! All are on by default. Random choices depend on a seed and a count, never on the time.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// The quirks that are on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,7 +143,7 @@ impl Quotas {
 
     /// Replaces the rates by the initial ones with `changes` over them. A bucket whose rate changes begins full.
     pub(crate) fn change(&self, changes: &BTreeMap<String, f64>) {
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buckets = self.buckets.lock();
         let mut rates = self.rates.clone();
         rates.extend(changes.iter().map(|(operation, rate)| (operation.clone(), *rate)));
         let next = rates.into_iter().filter(|(_, rate)| *rate > 0.0).map(|(operation, rate)| {
@@ -156,7 +157,7 @@ impl Quotas {
 
     /// Whether a request at `now` is within the quota.
     pub(crate) fn admit(&self, operation: &str, now: Instant) -> bool {
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buckets = self.buckets.lock();
         let Some(bucket) = buckets.get_mut(operation) else { return true };
         let elapsed = bucket.filled.map_or(Duration::ZERO, |filled| now.saturating_duration_since(filled));
         bucket.tokens = (bucket.tokens + elapsed.as_secs_f64() * bucket.rate).min(bucket.size);

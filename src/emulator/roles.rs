@@ -1,9 +1,9 @@
 //! The role credentials of containers: valid from a container's start to its end.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::clock;
@@ -22,16 +22,16 @@ pub(crate) struct Roles(Mutex<BTreeSet<String>>);
 impl Roles {
     /// Makes the credentials of a session readable until [`Roles::give_back`].
     pub(crate) fn lend(&self, session: String) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(session);
+        self.0.lock().insert(session);
     }
 
     pub(crate) fn give_back(&self, session: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(session);
+        self.0.lock().remove(session);
     }
 
     /// Credentials in the form of the container credential provider; `None` for a session that is not lent.
     pub(crate) fn credentials(&self, session: &str, account: &str) -> Option<Value> {
-        if !self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(session) {
+        if !self.0.lock().contains(session) {
             return None;
         }
         let expires = Duration::from_millis(clock::now_ms()) + Duration::from_hours(6);

@@ -1,8 +1,8 @@
 //! The tags of all resources, by ARN.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::clock;
@@ -25,21 +25,17 @@ pub(crate) struct Tags(Mutex<BTreeMap<String, Tagged>>);
 impl Tags {
     /// Adds a new resource with the tags of the request that creates it.
     pub(crate) fn create(&self, arn: &str, tags: TagMap) {
-        self.lock().insert(arn.to_owned(), Tagged { tags, created_ms: clock::now_ms() });
+        self.0.lock().insert(arn.to_owned(), Tagged { tags, created_ms: clock::now_ms() });
     }
 
     /// Removes a deleted resource.
     pub(crate) fn remove(&self, arn: &str) {
-        self.lock().remove(arn);
+        self.0.lock().remove(arn);
     }
 
     /// Reads or changes the tags of a resource; `None` when there is none of this ARN.
     pub(crate) fn with<T>(&self, arn: &str, act: impl FnOnce(&mut Tagged) -> T) -> Option<T> {
-        self.lock().get_mut(arn).map(act)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Tagged>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().get_mut(arn).map(act)
     }
 }
 

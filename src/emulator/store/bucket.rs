@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::object::{Object, Precondition, StoreError, Stored};
@@ -28,7 +29,7 @@ pub(super) struct BucketIndex {
 pub(super) struct Bucket {
     pub(super) folder: PathBuf,
     pub(super) created_ms: u64,
-    index: Mutex<BucketIndex>,
+    pub(super) index: Mutex<BucketIndex>,
 }
 
 impl Bucket {
@@ -65,10 +66,6 @@ impl Bucket {
         let stored = |object| Arc::new(Stored::new(object, data.clone(), false));
         let objects = objects.into_iter().map(|(key, object)| (key, stored(object))).collect();
         Ok(Self { folder, created_ms: clock::now_ms(), index: Mutex::new(BucketIndex { objects, journal }) })
-    }
-
-    pub(super) fn lock(&self) -> MutexGuard<'_, BucketIndex> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use anyhow::Context as _;
+use parking_lot::{Mutex, RwLock};
 
 use super::bucket::Bucket;
 use super::listing::ObjectPage;
@@ -50,7 +51,7 @@ impl Store {
 
     /// Creates a bucket; `false` when it exists already.
     pub(crate) fn create_bucket(&self, name: &str) -> Result<bool, StoreError> {
-        let mut buckets = self.buckets.write().unwrap_or_else(PoisonError::into_inner);
+        let mut buckets = self.buckets.write();
         if buckets.contains_key(name) {
             return Ok(false);
         }
@@ -60,9 +61,9 @@ impl Store {
 
     /// Removes a bucket; `false` when it still holds objects.
     pub(crate) fn delete_bucket(&self, name: &str) -> Result<bool, StoreError> {
-        let mut buckets = self.buckets.write().unwrap_or_else(PoisonError::into_inner);
+        let mut buckets = self.buckets.write();
         let bucket = buckets.get(name).ok_or(StoreError::NoSuchBucket)?;
-        if !bucket.lock().objects.is_empty() {
+        if !bucket.index.lock().objects.is_empty() {
             return Ok(false);
         }
         std::fs::remove_dir_all(&bucket.folder)?;
@@ -72,16 +73,16 @@ impl Store {
 
     /// Names and creation times.
     pub(crate) fn buckets(&self) -> Vec<(String, u64)> {
-        let buckets = self.buckets.read().unwrap_or_else(PoisonError::into_inner);
+        let buckets = self.buckets.read();
         buckets.iter().map(|(name, bucket)| (name.clone(), bucket.created_ms)).collect()
     }
 
     pub(crate) fn has_bucket(&self, name: &str) -> bool {
-        self.buckets.read().unwrap_or_else(PoisonError::into_inner).contains_key(name)
+        self.buckets.read().contains_key(name)
     }
 
     pub(super) fn bucket(&self, name: &str) -> Result<Arc<Bucket>, StoreError> {
-        let buckets = self.buckets.read().unwrap_or_else(PoisonError::into_inner);
+        let buckets = self.buckets.read();
         buckets.get(name).cloned().ok_or(StoreError::NoSuchBucket)
     }
 
@@ -103,7 +104,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let bucket = self.bucket(bucket)?;
         let stored = Arc::new(Stored::new(object, bucket.folder.join("data"), true));
-        let mut index = bucket.lock();
+        let mut index = bucket.index.lock();
         index.check(key, precondition)?;
         index.record(key, Some(&stored.object))?;
         stored.keep();
@@ -117,13 +118,13 @@ impl Store {
 
     /// The object of a key.
     pub(crate) fn get(&self, bucket: &str, key: &str) -> Result<Arc<Stored>, StoreError> {
-        self.bucket(bucket)?.lock().objects.get(key).cloned().ok_or(StoreError::NoSuchKey)
+        self.bucket(bucket)?.index.lock().objects.get(key).cloned().ok_or(StoreError::NoSuchKey)
     }
 
     /// Deletes a key; a missing one is fine unless the precondition wants it.
     pub(crate) fn delete(&self, bucket: &str, key: &str, precondition: &Precondition) -> Result<(), StoreError> {
         let bucket = self.bucket(bucket)?;
-        let mut index = bucket.lock();
+        let mut index = bucket.index.lock();
         index.check(key, precondition)?;
         if index.objects.contains_key(key) {
             index.record(key, None)?;
@@ -154,7 +155,7 @@ impl Store {
         delimiter: Option<&str>,
         limit: usize,
     ) -> Result<ObjectPage, StoreError> {
-        Ok(ObjectPage::of(&self.bucket(bucket)?.lock().objects, prefix, after, delimiter, limit))
+        Ok(ObjectPage::of(&self.bucket(bucket)?.index.lock().objects, prefix, after, delimiter, limit))
     }
 
     /// Stores a file of the host as an object; blocks.

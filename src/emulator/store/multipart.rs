@@ -1,7 +1,6 @@
 //! Multipart uploads, completed without copying the parts.
 
 use std::collections::BTreeMap;
-use std::sync::{MutexGuard, PoisonError};
 
 use super::buckets::Store;
 use super::object::{Attributes, Object, Precondition, StoreError, StoredPart, Upload, tag_of};
@@ -19,20 +18,20 @@ impl Store {
             started_ms: clock::now_ms(),
             parts: BTreeMap::new(),
         };
-        self.uploads().insert(id.clone(), upload);
+        self.uploads.lock().insert(id.clone(), upload);
         Ok(id)
     }
 
     /// The upload of an id, when it belongs to this key.
     pub(crate) fn upload(&self, bucket: &str, key: &str, id: &str) -> Result<Upload, StoreError> {
-        let uploads = self.uploads();
+        let uploads = self.uploads.lock();
         let upload = uploads.get(id).filter(|upload| upload.bucket == bucket && upload.key == key);
         upload.cloned().ok_or(StoreError::NoSuchUpload)
     }
 
     /// Adds or replaces a part.
     pub(crate) fn add_part(&self, id: &str, number: i32, part: StoredPart) -> Result<(), StoreError> {
-        let mut uploads = self.uploads();
+        let mut uploads = self.uploads.lock();
         let upload = uploads.get_mut(id).ok_or(StoreError::NoSuchUpload)?;
         let replaced = upload.parts.insert(number, part);
         let bucket = upload.bucket.clone();
@@ -48,7 +47,7 @@ impl Store {
         chosen: &[(i32, Option<String>)],
         precondition: &Precondition,
     ) -> Result<Object, StoreError> {
-        let upload = self.uploads().get(id).cloned().ok_or(StoreError::NoSuchUpload)?;
+        let upload = self.uploads.lock().get(id).cloned().ok_or(StoreError::NoSuchUpload)?;
         let mut segments = Vec::with_capacity(chosen.len());
         let mut tags = blake3::Hasher::new();
         let mut previous = 0;
@@ -75,11 +74,11 @@ impl Store {
             attributes: upload.attributes.clone(),
         };
         // Only one of two racing completions gets the upload.
-        let Some(taken) = self.uploads().remove(id) else { return Err(StoreError::NoSuchUpload) };
+        let Some(taken) = self.uploads.lock().remove(id) else { return Err(StoreError::NoSuchUpload) };
         let bucket = self.bucket(&upload.bucket)?;
-        let refused = bucket.lock().check(&upload.key, precondition);
+        let refused = bucket.index.lock().check(&upload.key, precondition);
         if refused.is_err() {
-            self.uploads().insert(id.to_owned(), taken);
+            self.uploads.lock().insert(id.to_owned(), taken);
             return refused.map(|()| object);
         }
         self.commit(&upload.bucket, &upload.key, object.clone(), precondition)?;
@@ -90,14 +89,14 @@ impl Store {
 
     /// Removes an upload and its parts.
     pub(crate) fn abort_upload(&self, id: &str) -> Result<(), StoreError> {
-        let upload = self.uploads().remove(id).ok_or(StoreError::NoSuchUpload)?;
+        let upload = self.uploads.lock().remove(id).ok_or(StoreError::NoSuchUpload)?;
         self.remove_parts(&upload.bucket, upload.parts.into_values());
         Ok(())
     }
 
     /// Uploads of a bucket by id.
     pub(crate) fn uploads_of(&self, bucket: &str) -> Vec<(String, Upload)> {
-        let uploads = self.uploads();
+        let uploads = self.uploads.lock();
         uploads.iter().filter(|(_, one)| one.bucket == bucket).map(|(id, one)| (id.clone(), one.clone())).collect()
     }
 
@@ -108,9 +107,5 @@ impl Store {
                 drop(std::fs::remove_file(bucket.folder.join("data").join(part.segment.file)));
             }
         }
-    }
-
-    fn uploads(&self) -> MutexGuard<'_, BTreeMap<String, Upload>> {
-        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,9 +5,10 @@
 //! its message would come back through the same pipe.
 
 use std::io::{self, PipeReader, Read as _};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::spool::OutputSpool;
@@ -61,7 +62,7 @@ impl ForeignOutput {
         let mut last_reads = LAST_READS;
         loop {
             let timeout =
-                self.state().since.map(|since| (since + LINE_PATIENCE).saturating_duration_since(Instant::now()));
+                self.state.lock().since.map(|since| (since + LINE_PATIENCE).saturating_duration_since(Instant::now()));
             let timeout = timeout.map(|left| Timespec::try_from(left).unwrap_or_default());
             let mut fds = [PollFd::new(&self.pipe, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
             match rustix::event::poll(&mut fds, timeout.as_ref()) {
@@ -87,7 +88,7 @@ impl ForeignOutput {
 
     /// Starts a run: text now waits for [`take`](Self::take), and the reader of `spool` is woken when there is some.
     pub(super) fn begin(&self, spool: Arc<OutputSpool>) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.since = None;
         if !state.pending.is_empty() {
             spool.wake();
@@ -97,7 +98,7 @@ impl ForeignOutput {
 
     /// Takes the text that arrived since the last call.
     pub(super) fn take(&self) -> Vec<u8> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let mut text = std::mem::take(&mut state.pending);
         let dropped = std::mem::take(&mut state.dropped);
         state.is_dropping = false;
@@ -116,7 +117,7 @@ impl ForeignOutput {
     /// Ends the run and takes the rest of its text, including what is still in the pipe. Later text belongs to no run.
     pub(super) fn end(&self) -> Vec<u8> {
         let mut buffer = vec![0; READ_BYTES];
-        let mut state = self.state();
+        let mut state = self.state.lock();
         for _ in 0..LAST_READS {
             let before = state.pending.len();
             // Bounded by the number of reads.
@@ -132,7 +133,7 @@ impl ForeignOutput {
 
     /// Ends the run of a pump that failed: the text goes to the log.
     pub(super) fn give_up(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.run.take().is_some() {
             self.pass_on(&mut state, true);
         }
@@ -140,15 +141,14 @@ impl ForeignOutput {
 
     /// Waits once, for [`patience`](Self::patience), until there is room; after that, text is dropped until there is.
     fn with_room(&self) -> MutexGuard<'_, State> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let until = Instant::now() + self.patience;
         while state.run.is_some() && state.pending.len() >= PENDING_BYTES && !state.is_dropping {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if Instant::now() >= until {
                 state.is_dropping = true;
                 break;
             }
-            state = self.taken.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            self.taken.wait_until(&mut state, until);
         }
         state
     }
@@ -188,10 +188,6 @@ impl ForeignOutput {
         state.since = (!state.pending.is_empty()).then(Instant::now);
         // No room means that the log is blocked for good. A warning would go to the same log.
         let _ = self.log.offer(&lines);
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,9 +8,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use parking_lot::{Condvar, Mutex};
 use rustix::fs::FallocateFlags;
 
 /// A file up to this length is reused without truncation when it is empty.
@@ -103,26 +103,26 @@ impl OutputSpool {
 
     /// Ends the queue: the reader gets the remaining bytes, then [`Read::End`].
     pub(super) fn close(&self) {
-        self.state().is_closed = true;
+        self.state.lock().is_closed = true;
         self.arrived.notify_all();
     }
 
     /// Ends reading: present and future bytes are dropped.
     pub(super) fn abandon(&self) {
-        self.state().reader = Reader::Gone;
+        self.state.lock().reader = Reader::Gone;
         self.freed.notify_all();
     }
 
     /// Makes the reader return [`Read::Woken`].
     pub(super) fn wake(&self) {
-        self.state().is_woken = true;
+        self.state.lock().is_woken = true;
         self.arrived.notify_all();
     }
 
     /// Reads into the beginning of `buffer`; waits for the first byte until the given moment, or for ever. The call also says that the
     /// reader has processed the bytes of earlier calls.
     pub(super) fn read(&self, buffer: &mut [u8], until: Option<Instant>) -> io::Result<Read> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         loop {
             if state.read < state.written {
                 drop(state);
@@ -148,29 +148,23 @@ impl OutputSpool {
                 state.reader = Reader::Idle;
             }
             self.freed.notify_all();
-            state = match until {
-                None => self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(until) => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return Ok(Read::Idle);
-                    }
-                    self.arrived.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+            match until {
+                None => self.arrived.wait(&mut state),
+                Some(until) if Instant::now() >= until => return Ok(Read::Idle),
+                Some(until) => drop(self.arrived.wait_until(&mut state, until)),
+            }
         }
     }
 
     /// Waits until the reader has processed everything; returns false after the time limit.
     pub(super) fn wait_done(&self, until: Instant) -> bool {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         while state.reader == Reader::Busy || (state.reader == Reader::Idle && (!state.is_empty() || state.is_writing))
         {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if Instant::now() >= until {
                 return false;
             }
-            state = self.freed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            self.freed.wait_until(&mut state, until);
         }
         true
     }
@@ -180,7 +174,7 @@ impl OutputSpool {
             return true;
         }
         let length = bytes.len() as u64;
-        let mut state = self.state();
+        let mut state = self.state.lock();
         while state.reader != Reader::Gone {
             let has_room = state.written - state.given_back + length <= self.limit;
             if !state.is_writing && state.overflow.is_empty() && (has_room || state.is_empty()) {
@@ -189,7 +183,7 @@ impl OutputSpool {
             if !state.is_writing && !may_wait {
                 return false;
             }
-            state = self.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            self.freed.wait(&mut state);
         }
         if state.reader == Reader::Gone {
             return true;
@@ -199,7 +193,7 @@ impl OutputSpool {
         let at = state.written;
         drop(state);
         let stored = self.file.as_ref().filter(|_| self.limit > 0).map(|file| file.write_all_at(bytes, at));
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.is_writing = false;
         if let Some(Ok(())) = stored {
             state.written += length;
@@ -216,13 +210,13 @@ impl OutputSpool {
     fn read_file(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(file) = &self.file else { return Ok(0) };
         let (at, length) = {
-            let state = self.state();
+            let state = self.state.lock();
             (state.read, state.written - state.read)
         };
         let count = usize::try_from(length).unwrap_or(usize::MAX).min(buffer.len());
         let part = buffer.get_mut(..count).unwrap_or_default();
         file.read_exact_at(part, at)?;
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.read += count as u64;
         if state.read == state.written && !state.is_writing {
             if state.written > KEEP {
@@ -234,7 +228,7 @@ impl OutputSpool {
             drop(state);
             let punched =
                 rustix::fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, from, to - from);
-            state = self.state();
+            state = self.state.lock();
             match punched {
                 Ok(()) => state.given_back = to,
                 Err(_) => self.can_give_back.store(false, Ordering::Relaxed),
@@ -243,10 +237,6 @@ impl OutputSpool {
         drop(state);
         self.freed.notify_all();
         Ok(count)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

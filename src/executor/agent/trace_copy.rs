@@ -224,9 +224,9 @@ async fn upload(store: &dyn ObjectStore, key: &str, body: Vec<u8>) -> anyhow::Re
 mod tests {
     use std::collections::BTreeMap;
     use std::path::Path;
-    use std::sync::Mutex;
 
     use async_trait::async_trait;
+    use parking_lot::Mutex;
 
     use super::*;
     use bytes::Bytes;
@@ -244,14 +244,14 @@ mod tests {
     #[async_trait]
     impl ObjectStore for Store {
         async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, CloudError> {
-            Ok(self.objects.lock().unwrap().get(key).map(|(body, _)| body.clone()))
+            Ok(self.objects.lock().get(key).map(|(body, _)| body.clone()))
         }
         async fn size(&self, _: &str) -> Result<Option<u64>, CloudError> {
             unreachable!("the copy only puts")
         }
         async fn put(&self, key: &str, body: Vec<u8>) -> Result<(), CloudError> {
             sleep(self.delay).await;
-            let mut failures = self.failures.lock().unwrap();
+            let mut failures = self.failures.lock();
             if *failures > 0 {
                 *failures -= 1;
                 return Err(CloudError {
@@ -261,7 +261,7 @@ mod tests {
                     action: "s3:PutObject",
                 });
             }
-            let old = self.objects.lock().unwrap().insert(key.to_owned(), (body, Instant::now()));
+            let old = self.objects.lock().insert(key.to_owned(), (body, Instant::now()));
             assert!(old.is_none(), "{key} is written twice");
             Ok(())
         }
@@ -287,14 +287,14 @@ mod tests {
 
     impl Store {
         fn batches(&self) -> Vec<(String, String)> {
-            let objects = self.objects.lock().unwrap();
+            let objects = self.objects.lock();
             let text = |body: &[u8]| String::from_utf8(body.to_vec()).unwrap();
             objects.iter().map(|(key, (body, _))| (key.clone(), text(body))).collect()
         }
 
         /// When each batch was stored, in milliseconds after `start`.
         fn times(&self, start: Instant) -> Vec<u128> {
-            let objects = self.objects.lock().unwrap();
+            let objects = self.objects.lock();
             objects.values().map(|(_, at)| at.duration_since(start).as_millis()).collect()
         }
     }
@@ -344,7 +344,7 @@ mod tests {
         sleep(Duration::from_secs(2)).await;
         let (_, body) = store.batches().pop().unwrap();
         assert_eq!(body, "late");
-        let stored = store.objects.lock().unwrap().values().next_back().unwrap().1;
+        let stored = store.objects.lock().values().next_back().unwrap().1;
         assert!(stored - start <= Duration::from_millis(300));
         copy.finish().await.unwrap();
     }
@@ -370,7 +370,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_failed_upload_is_repeated_under_the_same_number() {
         let store = Arc::new(Store::default());
-        *store.failures.lock().unwrap() = 5;
+        *store.failures.lock() = 5;
         let copy = copy_to(&store);
         send(&copy, "one").await;
         sleep(Duration::from_secs(1)).await;
@@ -385,7 +385,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_store_that_never_answers_ends_the_copy_but_not_the_log() {
         let store = Arc::new(Store::default());
-        *store.failures.lock().unwrap() = u32::MAX;
+        *store.failures.lock() = u32::MAX;
         let log = Arc::new(OutputSpool::new(None, 0));
         let mut output = TraceOutput::new(log.clone(), copy_to(&store));
         send(&output.copy, "first").await;

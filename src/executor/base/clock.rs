@@ -39,9 +39,9 @@ pub use testing::TestClock;
 
 #[cfg(any(test, feature = "testing"))]
 mod testing {
-    use std::sync::{Mutex, PoisonError};
     use std::thread::{self, ThreadId};
 
+    use parking_lot::Mutex;
     use tokio::time::Instant;
 
     use super::{Clock, Duration, SystemTime};
@@ -71,12 +71,12 @@ mod testing {
 
         /// Sets the clock.
         pub fn jump(&self, to: impl FnOnce(SystemTime) -> SystemTime) {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.state.lock();
             state.day = to(state.day);
         }
 
         fn look(&self) -> (SystemTime, Duration) {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.state.lock();
             if thread::current().id() == self.home {
                 state.elapsed = self.started.elapsed();
             }

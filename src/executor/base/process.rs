@@ -8,10 +8,10 @@
 use std::collections::HashSet;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::SignalKind;
@@ -69,7 +69,7 @@ impl ProcessGroup {
     pub fn spawn(mut command: Command) -> anyhow::Result<Self> {
         let program = command.as_std().get_program().to_string_lossy().into_owned();
         command.process_group(0);
-        let mut owned = owned();
+        let mut owned = OWNED.lock();
         let child = command.spawn().with_context(|| format!("failed to start `{program}`"))?;
         let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         let pid = pid.with_context(|| format!("failed to find the process id of `{program}`"))?;
@@ -139,7 +139,7 @@ impl ProcessGroup {
     }
 
     fn disown(&self) {
-        if let Some(owned) = owned().as_mut() {
+        if let Some(owned) = OWNED.lock().as_mut() {
             owned.remove(&self.id().cast_unsigned());
         }
     }
@@ -186,7 +186,7 @@ impl Reaper {
 
 /// Collects every ended orphan; `false` when ended children remain that their owners will take.
 fn reap() -> bool {
-    let owned = owned();
+    let owned = OWNED.lock();
     let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     let has_ended = || matches!(rustix::process::waitid(WaitId::All, peek), Ok(Some(_)));
     if !has_ended() {
@@ -274,11 +274,6 @@ fn parse_stat(text: &str) -> Option<Stat> {
     let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
     let is_zombie = fields.next()? == "Z";
     Some(Stat { is_zombie, parent: fields.next()?.parse().ok()?, group: fields.next()?.parse().ok()? })
-}
-
-fn owned() -> MutexGuard<'static, Option<HashSet<u32>>> {
-    // The set stays valid after a panic of another thread.
-    OWNED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Streams that keep what they are given, for tests.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 /// What a [`super::Printer::captured`] was given.
 #[derive(Debug, Clone, Default)]
@@ -18,12 +20,12 @@ impl Captured {
 
     /// stdout so far.
     pub fn data(&self) -> Vec<u8> {
-        self.out.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.out.lock().clone()
     }
 
     /// stderr so far.
     pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.err.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+        String::from_utf8_lossy(&self.err.lock()).into_owned()
     }
 }
 
@@ -31,7 +33,7 @@ struct Sink(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        self.0.lock().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

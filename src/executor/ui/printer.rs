@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use indicatif::ProgressBar;
+use parking_lot::Mutex;
 
 use super::captured::Captured;
 use super::streams::{FULL_PIPE_PAUSE, PIECE, pipe, write_through};
@@ -70,7 +71,7 @@ impl Printer {
             Err(_) => Box::new(io::stdout()),
         };
         let printer = Self::new(out, Box::new(io::stderr()), io::stderr().is_terminal());
-        printer.lock().pipes = (pipe(io::stdout().as_fd()), pipe(io::stderr().as_fd()));
+        printer.streams.lock().pipes = (pipe(io::stdout().as_fd()), pipe(io::stderr().as_fd()));
         printer
     }
 
@@ -113,7 +114,7 @@ impl Printer {
     /// What the system says, a full disk for one.
     pub fn write_counted(&self, bytes: &[u8], mut written: impl FnMut(usize)) -> io::Result<()> {
         let Some(last) = bytes.last() else { return Ok(()) };
-        let mut streams = self.lock();
+        let mut streams = self.streams.lock();
         streams.mid_line = *last != b'\n';
         streams.with_bar_hidden(|streams| {
             streams.turn_to(Stream::Out);
@@ -132,13 +133,14 @@ impl Printer {
     /// Marks sections for a job log that understands it, as GitLab's does. Without this call, and on a terminal, sections
     /// are titles alone.
     pub fn show_sections(&self, are_understood: bool) {
-        self.lock().sections = if are_understood && !self.terminal { Sections::Marked } else { Sections::Titles };
+        self.streams.lock().sections =
+            if are_understood && !self.terminal { Sections::Marked } else { Sections::Titles };
     }
 
     /// Begins a section of the job log that GitLab shows collapsed; `at` is when its matter began. Others get the title.
     /// `name` is of letters, digits, `_`, `.` and `-`, and used once in a job.
     pub fn begin_section(&self, name: &str, at: SystemTime, title: &str) {
-        let mut streams = self.lock();
+        let mut streams = self.streams.lock();
         let title = plain::lines(title);
         if streams.sections == Sections::Marked {
             let start = format!("section_start:{}:{name}[collapsed=true]{SECTION_MARK}{title}", epoch_seconds(at));
@@ -150,7 +152,7 @@ impl Printer {
 
     /// Ends the section; GitLab shows the time between.
     pub fn end_section(&self, name: &str, at: SystemTime) {
-        let mut streams = self.lock();
+        let mut streams = self.streams.lock();
         if streams.sections == Sections::Marked {
             streams.write_line(&format!("section_end:{}:{name}{SECTION_MARK}", epoch_seconds(at)));
         }
@@ -158,7 +160,7 @@ impl Printer {
 
     /// A line, or several, for people. Whatever is in it, and wherever it is from, nothing in it acts on the job log.
     pub fn line(&self, text: impl AsRef<str>) {
-        self.lock().write_line(&plain::lines(text.as_ref()));
+        self.streams.lock().write_line(&plain::lines(text.as_ref()));
     }
 
     /// `warning: <text>`: the work goes on.
@@ -173,7 +175,7 @@ impl Printer {
 
     fn labeled(&self, label: &str, color: &str, text: &str) {
         let label = self.painted(label, color);
-        self.lock().write_line(&format!("{label} {}", plain::lines(text)));
+        self.streams.lock().write_line(&format!("{label} {}", plain::lines(text)));
     }
 
     /// An error with its causes and hints.
@@ -189,12 +191,12 @@ impl Printer {
 
     /// The reader of stdout has gone; nobody will see what is printed from now on.
     pub fn is_broken(&self) -> bool {
-        self.lock().out_broken
+        self.streams.lock().out_broken
     }
 
     /// stdout where it is a pipe: whether its reader lives is told by the system.
     pub fn output_pipe(&self) -> Option<OwnedFd> {
-        self.lock().pipes.0.as_ref()?.try_clone().ok()
+        self.streams.lock().pipes.0.as_ref()?.try_clone().ok()
     }
 
     fn painted(&self, text: &str, color: &str) -> String {
@@ -203,11 +205,7 @@ impl Printer {
 
     /// The bar that steps aside for each line, or none any more.
     pub(super) fn show_bar(&self, bar: Option<ProgressBar>) {
-        self.lock().bar = bar;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Streams> {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+        self.streams.lock().bar = bar;
     }
 }
 
@@ -300,7 +298,7 @@ mod tests {
     fn the_other_stream_is_read_first() {
         let (reader, writer) = io::pipe().unwrap();
         let (printer, _) = Printer::captured();
-        printer.lock().pipes = (Some(OwnedFd::from(writer.try_clone().unwrap())), None);
+        printer.streams.lock().pipes = (Some(OwnedFd::from(writer.try_clone().unwrap())), None);
         printer.write_data(b"data").unwrap();
         (&writer).write_all(b"in the pipe").unwrap();
         let taken = std::thread::spawn(move || {
@@ -342,12 +340,12 @@ mod tests {
 
     impl Write for Stubborn {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            *self.calls.lock().unwrap() += 1;
+            *self.calls.lock() += 1;
             if let Some(kind) = self.errors.pop() {
                 return Err(kind.into());
             }
             let some = bytes.len().min(3);
-            self.taken.lock().unwrap().extend_from_slice(&bytes[..some]);
+            self.taken.lock().extend_from_slice(&bytes[..some]);
             Ok(some)
         }
 
@@ -368,14 +366,14 @@ mod tests {
         printer.write_data(b"lost").unwrap();
         assert!(printer.is_broken());
         printer.write_data(b"lost too").unwrap();
-        assert_eq!((seen.taken.lock().unwrap().len(), *seen.calls.lock().unwrap()), (0, 1));
+        assert_eq!((seen.taken.lock().len(), *seen.calls.lock()), (0, 1));
     }
 
     #[test]
     fn short_and_interrupted_writes_lose_nothing() {
         let (printer, seen) = stubborn(vec![io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted]);
         printer.write_data(b"0123456789").unwrap();
-        assert_eq!(*seen.taken.lock().unwrap(), b"0123456789");
+        assert_eq!(*seen.taken.lock(), b"0123456789");
     }
 
     #[test]

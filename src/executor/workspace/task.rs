@@ -1,12 +1,11 @@
 //! Tools of a running transfer: progress, threads, cancellation and retries.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::Context as _;
-
 use crate::cloud::CloudError;
+use anyhow::Context as _;
 
 /// The progress of a transfer, for display.
 #[derive(Debug, Default)]
@@ -108,10 +107,6 @@ pub(crate) async fn on_thread<T: Send + 'static>(
     let stop = Stop::default();
     let _guard = StopOnDrop(stop.clone());
     tokio::task::spawn_blocking(move || work(&stop)).await.context("the transfer's thread ended early")?
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How long a call is tried again that may well succeed later, as under throttling; the SDK's own tries come first.

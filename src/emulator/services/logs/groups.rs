@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::stream::{EventPosition, LogStream};
@@ -27,7 +27,7 @@ pub(crate) struct Logs {
     seed: u64,
     pub(super) empty_pages: bool,
     pub(super) overlapping_pages: bool,
-    groups: Mutex<BTreeMap<String, Group>>,
+    pub(super) groups: Mutex<BTreeMap<String, Group>>,
     pub(super) arrivals: AtomicU64,
     pages: AtomicU64,
 }
@@ -47,7 +47,7 @@ impl Logs {
     /// Adds events, creating group and stream as the log agent does. They are ingested, and so visible, at `visible` (epoch ms).
     pub(crate) fn append(&self, group: &str, stream: &str, events: Vec<InputLogEvent>, visible: u64) {
         let now = clock::now_ms();
-        let mut groups = self.lock();
+        let mut groups = self.groups.lock();
         let group = groups.entry(group.to_owned()).or_insert_with(|| Group { created: now, ..Group::default() });
         let stream = group.streams.entry(stream.to_owned()).or_insert_with(|| LogStream::new(now));
         self.insert(stream, events, visible);
@@ -62,7 +62,7 @@ impl Logs {
 
     /// All events of training jobs' streams with this prefix as JSON lines, including those not yet visible.
     pub(crate) fn dump(&self, prefix: &str) -> String {
-        let groups = self.lock();
+        let groups = self.groups.lock();
         let streams = groups.get(JOB_GROUP).into_iter().flat_map(|group| &group.streams);
         let mut text = String::new();
         for (name, stream) in streams.filter(|(name, _)| name.starts_with(prefix)) {
@@ -78,10 +78,6 @@ impl Logs {
 
     pub(super) fn unlucky_page(&self) -> bool {
         unlucky(self.seed, "pages", self.pages.fetch_add(1, Ordering::Relaxed))
-    }
-
-    pub(super) fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Group>> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

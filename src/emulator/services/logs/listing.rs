@@ -17,7 +17,7 @@ pub(super) fn describe_streams(logs: &Arc<Logs>, request: &Value, caller: &Calle
             "Cannot order by LastEventTime with a logStreamNamePrefix.",
         ));
     }
-    let mut groups = logs.lock();
+    let mut groups = logs.groups.lock();
     let (group_name, group) = named_group_and_name(&mut groups, request)?;
     let mut streams: Vec<_> =
         group.streams.iter().filter(|(name, _)| prefix.is_none_or(|prefix| name.starts_with(prefix))).collect();
@@ -58,7 +58,7 @@ pub(super) fn describe_streams(logs: &Arc<Logs>, request: &Value, caller: &Calle
 pub(super) fn describe_groups(logs: &Arc<Logs>, request: &Value, caller: &Caller) -> Answer {
     let prefix = text(request, "logGroupNamePrefix").unwrap_or_default();
     let part = text(request, "logGroupNamePattern").unwrap_or_default();
-    let groups = logs.lock();
+    let groups = logs.groups.lock();
     let chosen: Vec<_> = groups.iter().filter(|(name, _)| name.starts_with(prefix) && name.contains(part)).collect();
     let offset = offset(request)?;
     let limit = limit(request, 50);

@@ -14,7 +14,7 @@ use crate::protocol::{Answer, ApiError, text};
 const PAGE_EVENTS: usize = 10_000;
 
 pub(super) fn get(logs: &Arc<Logs>, request: &Value, _: &Caller) -> Answer {
-    let mut groups = logs.lock();
+    let mut groups = logs.groups.lock();
     let stream = named_stream(named_group(&mut groups, request)?, request)?;
     let now = clock::now_ms();
     let start = number(request, "startTime").unwrap_or(0);
@@ -77,7 +77,7 @@ pub(super) fn filter(logs: &Arc<Logs>, request: &Value, _: &Caller) -> Answer {
             "Only one of logStreamNames and logStreamNamePrefix can be specified.",
         ));
     }
-    let mut groups = logs.lock();
+    let mut groups = logs.groups.lock();
     let group = named_group(&mut groups, request)?;
     if names.iter().flatten().any(|name| !group.streams.contains_key(*name)) {
         return Err(no_stream());

@@ -14,7 +14,7 @@ use crate::protocol::{Answer, ApiError, text};
 
 pub(super) fn create_group(logs: &Arc<Logs>, request: &Value, _: &Caller) -> Answer {
     let name = text(request, "logGroupName").unwrap_or_default();
-    let mut groups = logs.lock();
+    let mut groups = logs.groups.lock();
     if groups.contains_key(name) {
         return Err(ApiError::new("ResourceAlreadyExistsException", "The specified log group already exists"));
     }
@@ -24,12 +24,12 @@ pub(super) fn create_group(logs: &Arc<Logs>, request: &Value, _: &Caller) -> Ans
 
 pub(super) fn delete_group(logs: &Arc<Logs>, request: &Value, _: &Caller) -> Answer {
     let name = text(request, "logGroupName").unwrap_or_default();
-    logs.lock().remove(name).map(|_| None).ok_or_else(no_group)
+    logs.groups.lock().remove(name).map(|_| None).ok_or_else(no_group)
 }
 
 pub(super) fn create_stream(logs: &Arc<Logs>, request: &Value, _: &Caller) -> Answer {
     let name = text(request, "logStreamName").unwrap_or_default();
-    let mut groups = logs.lock();
+    let mut groups = logs.groups.lock();
     let group = named_group(&mut groups, request)?;
     if group.streams.contains_key(name) {
         return Err(ApiError::new("ResourceAlreadyExistsException", "The specified log stream already exists"));
@@ -40,7 +40,7 @@ pub(super) fn create_stream(logs: &Arc<Logs>, request: &Value, _: &Caller) -> An
 
 pub(super) fn delete_stream(logs: &Arc<Logs>, request: &Value, _: &Caller) -> Answer {
     let name = text(request, "logStreamName").unwrap_or_default();
-    let mut groups = logs.lock();
+    let mut groups = logs.groups.lock();
     named_group(&mut groups, request)?.streams.remove(name).map(|_| None).ok_or_else(no_stream)
 }
 
@@ -62,7 +62,7 @@ pub(super) fn put(logs: &Arc<Logs>, request: &Value, _: &Caller) -> Answer {
     if events.iter().map(|event| event.message.len() + 26).sum::<usize>() > PAGE_BYTES {
         return invalid("Upload too large: the batch exceeds 1048576 bytes");
     }
-    let mut groups = logs.lock();
+    let mut groups = logs.groups.lock();
     let now = clock::now_ms();
     let stream = named_stream(named_group(&mut groups, request)?, request)?;
     logs.insert(stream, events, now);

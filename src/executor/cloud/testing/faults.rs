@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::cloud::{CloudError, CloudErrorKind};
 
@@ -123,7 +125,7 @@ impl<S> Fake<S> {
 
     /// Ignores poisoning: the test that panicked has failed already.
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner<S>> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     /// Performs the call, with its fault before or after it.

@@ -10,9 +10,10 @@ mod logs;
 mod objects;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 pub use faults::{Fake, Fault, FaultDecision, Watch, When};
 pub use jobs::{MemoryJobs, example_job, example_spec};
@@ -37,11 +38,11 @@ impl Memory {
 
     /// The ports created so far: `jobs`, `objects`, `logs`.
     pub fn made(&self) -> Vec<&'static str> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+        self.made.lock().iter().copied().collect()
     }
 
     fn make(&self, port: &'static str) {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(port);
+        self.made.lock().insert(port);
     }
 }
 

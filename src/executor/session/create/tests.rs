@@ -1,7 +1,9 @@
 //! Creates training jobs on fakes, in paused time.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::*;
 use crate::base::failure::{Kind, kind_of, render};
@@ -255,7 +257,7 @@ struct Limited {
 impl TrainingJobs for Limited {
     async fn create(&self, spec: &TrainingJobSpec) -> Result<String, CloudError> {
         {
-            let mut next = self.next.lock().unwrap();
+            let mut next = self.next.lock();
             if Instant::now() < *next {
                 return Err(CloudError {
                     kind: CloudErrorKind::Throttled,

@@ -12,12 +12,12 @@ mod runner;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use self::plan::Plan;
 use crate::config::env::Environment;
 use crate::logs::budget::seeded;
+use parking_lot::Mutex;
 
 /// Number of sessions of the default run.
 const SEEDS: u64 = 200;
@@ -64,13 +64,13 @@ fn a_session_comes_to_its_documented_end_wherever_its_processes_are_killed() {
                     }
                     match play(seed).1 {
                         Ok(killed) => drop(kills.fetch_add(killed, Ordering::Relaxed)),
-                        Err(why) => failed.lock().unwrap().push(format!("SIMULATE_SEED={seed}: {why}")),
+                        Err(why) => failed.lock().push(format!("SIMULATE_SEED={seed}: {why}")),
                     }
                 }
             });
         }
     });
-    let failed = failed.into_inner().unwrap();
+    let failed = failed.into_inner();
     assert!(failed.is_empty(), "{} of {seeds} sessions went wrong:\n{}", failed.len(), failed.join("\n"));
     let kills = kills.into_inner();
     assert!(kills as u64 >= seeds, "{kills} kills in {seeds} sessions");

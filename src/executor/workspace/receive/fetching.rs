@@ -3,11 +3,12 @@
 //! It works while the sender does. Every chunk is checked against its hash before it is used. Sizes that a container claims are bounded
 //! here; `judge` decides whether a path may be written.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use futures::{TryStreamExt as _, stream};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::fetch_plan::{Fetch, Target};
@@ -18,7 +19,7 @@ use crate::cloud::ObjectStore;
 use crate::protocol::keys::TransferKeys;
 use crate::workspace::path::shown;
 use crate::workspace::store::{ChunkHash, open_block};
-use crate::workspace::task::{Stop, StopOnDrop, TransferProgress, lock, on_thread, persist};
+use crate::workspace::task::{Stop, StopOnDrop, TransferProgress, on_thread, persist};
 
 /// A pack that the manifest names is not in the store, for instance because it expired: sending again helps.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +59,7 @@ pub(crate) async fn fetch<S: Sink>(
     let writers = &Semaphore::new(writers);
     let fetches = stream::try_unfold(reader, |mut reader| async {
         if let Some(found) = reader.warnings.take() {
-            *lock(&warnings) = found;
+            *warnings.lock() = found;
             return Ok::<_, anyhow::Error>(None);
         }
         let part = reader.part().await?;
@@ -81,7 +82,7 @@ pub(crate) async fn fetch<S: Sink>(
         tokio::time::sleep(FIRST_PAUSE).await;
     }
     outcome?;
-    Ok(warnings.into_inner().unwrap_or_else(PoisonError::into_inner))
+    Ok(warnings.into_inner())
 }
 
 /// Downloads the bytes of a fetch.

@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
-use std::sync::Mutex;
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 
 use super::git_stat;
 use super::sink::{Incoming, Sink, WriteState};
@@ -14,7 +14,6 @@ use crate::workspace::manifest::{Entry, EntryKind, Tree};
 use crate::workspace::path::{shown, split};
 use crate::workspace::store::{ChunkHash, is_zero};
 use crate::workspace::summary::Summary;
-use crate::workspace::task::lock;
 use crate::workspace::tree::{FileEnd, FileStat, Roots, Snapshot, Walker, write};
 
 const PAGE: usize = 4096;
@@ -51,7 +50,7 @@ impl Placing {
     }
 
     fn with_walker<T>(&self, tree: Tree, work: impl FnOnce(&mut Walker) -> anyhow::Result<T>) -> anyhow::Result<T> {
-        let idle = || lock(&self.idle);
+        let idle = || self.idle.lock();
         let known = {
             let mut idle = idle();
             idle.iter().position(|(own, _)| *own == tree).map(|at| idle.swap_remove(at).1)
@@ -66,7 +65,7 @@ impl Placing {
     }
 
     fn note(&self, entry: &Entry, size: u64, stat: Option<FileStat>) {
-        let mut placed = lock(&self.placed);
+        let mut placed = self.placed.lock();
         placed.summary.count(entry);
         placed.summary.bytes += size;
         placed.stats.extend(stat.map(|stat| ((entry.tree, entry.path.clone()), stat)));
@@ -75,14 +74,14 @@ impl Placing {
     /// Changes git's configurations, then sets modes and times of directories, after everything was written.
     pub(crate) fn finish(&self) -> anyhow::Result<(Snapshot, Summary)> {
         self.settle_git();
-        let Placed { mut stats, directories, summary } = std::mem::take(&mut *lock(&self.placed));
+        let Placed { mut stats, directories, summary } = std::mem::take(&mut *self.placed.lock());
         for entry in directories.into_iter().rev() {
             let stat = self
                 .with_walker(entry.tree, |walker| Ok(write::finish_directory(walker, &entry)?))
                 .with_context(|| failed(&entry))?;
             stats.extend(stat.map(|stat| ((entry.tree, entry.path), stat)));
         }
-        for (_, walker) in lock(&self.idle).iter_mut() {
+        for (_, walker) in self.idle.lock().iter_mut() {
             walker.relock().context("failed to restore the modes of directories")?;
         }
         Ok((Snapshot { stats: stats.into() }, summary))
@@ -92,7 +91,7 @@ impl Placing {
 impl Placing {
     /// The files that lead to git's configurations.
     fn git_files(&self) -> GitFiles {
-        let placed = lock(&self.placed);
+        let placed = self.placed.lock();
         let mut found = GitFiles::default();
         for ((_, path), stat) in placed.stats.iter().filter(|((tree, _), _)| *tree == Tree::Project) {
             match split(path).1 {
@@ -125,7 +124,7 @@ impl Placing {
             match self.with_walker(Tree::Project, |walker| settle_configuration(walker, path)) {
                 // Counts as received: a git directory with another name than `.git` may be sent back.
                 Ok(stat) => {
-                    let mut placed = lock(&self.placed);
+                    let mut placed = self.placed.lock();
                     placed.stats.extend(stat.map(|stat| ((Tree::Project, path.to_vec()), stat)));
                 }
                 Err(error) => tracing::warn!(error = format!("{error:#}"), "failed to settle {}", shown(path)),
@@ -188,7 +187,7 @@ impl Sink for Placing {
                     self.with_walker(entry.tree, |walker| Ok(write::make_directory(walker, &entry.path)?))
                         .with_context(|| failed(&entry))?;
                 }
-                lock(&self.placed).directories.push(entry);
+                self.placed.lock().directories.push(entry);
             }
             EntryKind::Link => {
                 let stat = self

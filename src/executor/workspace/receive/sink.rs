@@ -1,14 +1,14 @@
 //! The destination of received files: the trees in the container, the staging directory on the host.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::Context as _;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::workspace::manifest::Entry;
 use crate::workspace::path::shown;
 use crate::workspace::store::ChunkHash;
-use crate::workspace::task::lock;
 use crate::workspace::tree::FileEnd;
 
 /// Receives entries and content. Called from several threads at a time; a file is identified by its number.
@@ -61,16 +61,16 @@ impl Incoming {
     /// The end, if the current write is the last one.
     pub(crate) fn end_after_this(&self) -> Option<FileEnd> {
         let is_last = self.pending.load(Ordering::Acquire) == 1;
-        is_last.then(|| *lock(&self.end)).flatten()
+        is_last.then(|| *self.end.lock()).flatten()
     }
 
     /// The sink's state; keep the lock while the file is created or finished.
     pub(crate) fn state(&self) -> MutexGuard<'_, WriteState> {
-        lock(&self.state)
+        self.state.lock()
     }
 
     pub(crate) fn set_end(&self, end: FileEnd) {
-        *lock(&self.end) = Some(end);
+        *self.end.lock() = Some(end);
     }
 
     /// Counts a write, or the arrival of the end; the last one finishes the file.
@@ -78,7 +78,7 @@ impl Incoming {
         if self.pending.fetch_sub(1, Ordering::AcqRel) != 1 {
             return Ok(());
         }
-        let end = *lock(&self.end);
+        let end = *self.end.lock();
         let finished = end.context("it has no end").and_then(|end| sink.finish(self, &end));
         finished.with_context(|| format!("failed to write {}", shown(&self.entry.path)))
     }

@@ -9,9 +9,9 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -19,7 +19,6 @@ use super::judge::judge_alone;
 use super::sink::{Incoming, Sink, WriteState};
 use crate::workspace::manifest::Entry;
 use crate::workspace::store::{ChunkHash, LARGEST};
-use crate::workspace::task::lock;
 use crate::workspace::tree::FileEnd;
 
 /// The received entries, and the names of the files' contents.
@@ -59,7 +58,7 @@ impl Staging {
 
     /// Takes all received entries.
     pub(crate) fn take(&self) -> Staged {
-        std::mem::take(&mut *lock(&self.staged))
+        std::mem::take(&mut *self.staged.lock())
     }
 
     /// Reads the content of a finished file, up to `most` bytes.
@@ -119,7 +118,7 @@ impl Sink for Staging {
     }
 
     fn entry(&self, entry: Entry) -> anyhow::Result<()> {
-        lock(&self.staged).entries.push(entry);
+        self.staged.lock().entries.push(entry);
         Ok(())
     }
 
@@ -141,7 +140,7 @@ impl Sink for Staging {
 
     fn finish(&self, file: &Incoming, end: &FileEnd) -> anyhow::Result<()> {
         self.open_to_write(file)?.set_len(end.size)?;
-        let mut staged = lock(&self.staged);
+        let mut staged = self.staged.lock();
         let at = staged.entries.len();
         staged.contents.insert(at, name(file));
         let FileEnd { size, mode, mtime } = *end;

@@ -7,14 +7,13 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::workspace::store::{ChunkHash, Located, USUAL};
-use crate::workspace::task::lock;
 use crate::workspace::tree::StateId;
 
 const MAGIC: [u8; 8] = *b"SMEXFIL1";
@@ -93,14 +92,14 @@ impl FilesCache {
         runs: impl IntoIterator<Item = (u64, &'l [Located]), IntoIter: Clone>,
     ) {
         if self.path.is_some() {
-            lock(&self.now).add(state, runs.into_iter());
+            self.now.lock().add(state, runs.into_iter());
         }
     }
 
     /// Replaces the last notes by those of this transfer. Blocks. A failure is logged and costs only time later.
     pub(crate) fn save(&self) {
         let Some(path) = &self.path else { return };
-        let now = std::mem::take(&mut *lock(&self.now));
+        let now = std::mem::take(&mut *self.now.lock());
         let is_known = !self.is_new.load(Ordering::Relaxed) && now.files.len() == self.last.files.len();
         let saved = if is_known {
             File::options().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now()))

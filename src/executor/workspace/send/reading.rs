@@ -4,11 +4,12 @@
 //! again, a few times.
 
 use std::fs::File;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, bail};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::source::{
@@ -18,7 +19,7 @@ use super::walking::Walk;
 use crate::workspace::manifest::{Entry, Record, Tree};
 use crate::workspace::path::shown;
 use crate::workspace::store::{Cutter, Located, Packer, ThreadBlocks, Visibility, is_zero};
-use crate::workspace::task::{Stop, TransferProgress, lock};
+use crate::workspace::task::{Stop, TransferProgress};
 use crate::workspace::tree::{FileStat, StateId, Walker};
 
 /// Most attempts to read a file that changes meanwhile.
@@ -62,12 +63,12 @@ pub(crate) fn read(
         let walked = Walk::new(&shared, give).run(source, &mut warnings);
         shared.note(walked);
     });
-    if let Some(error) = shared.error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    if let Some(error) = shared.error.into_inner() {
         return Err(error);
     }
     stop.check()?;
     packer.close()?;
-    warnings.append(shared.warnings.into_inner().unwrap_or_else(PoisonError::into_inner));
+    warnings.append(shared.warnings.into_inner());
     found.blocking_send(ScanEvent::Done(warnings)).ok().context(PUBLISHER_ENDED)
 }
 
@@ -89,7 +90,7 @@ impl<'a> Reader<'a> {
 
     fn run(mut self, work: &Mutex<Receiver<Work>>) -> anyhow::Result<()> {
         loop {
-            let next = lock(work).recv();
+            let next = work.lock().recv();
             match next {
                 Ok(Work::Files(entries)) => entries.into_iter().try_for_each(|entry| self.file(entry))?,
                 Ok(Work::Range { large, from, to }) => self.read_range(&large, from, to)?,
@@ -195,7 +196,7 @@ impl<'a> Reader<'a> {
         }
         for left in (0..TRIES - 1).rev() {
             self.shared.tell(Record::Void { file: large.file })?;
-            lock(&large.told).clear();
+            large.told.lock().clear();
             let Some((file, before)) = self.open(&large.entry)? else {
                 self.shared.warn_gone(&large.entry);
                 return self.shared.tell(Record::Gone { file: large.file });
@@ -218,7 +219,7 @@ impl<'a> Reader<'a> {
         let shared = self.shared;
         let tell = |offset, chunks: Vec<Located>| {
             if large.is_noted {
-                lock(&large.told).insert(offset, chunks.clone());
+                large.told.lock().insert(offset, chunks.clone());
             }
             shared.tell(Record::Data { file: large.file, offset, chunks })
         };
@@ -227,7 +228,7 @@ impl<'a> Reader<'a> {
 
     fn end_steady(&self, large: &LargeFile, id: Option<StateId>, now: FileStat) -> anyhow::Result<()> {
         if large.is_noted {
-            let told = std::mem::take(&mut *lock(&large.told));
+            let told = std::mem::take(&mut *large.told.lock());
             self.note(&large.entry, id, told.iter().map(|(offset, chunks)| (*offset, chunks.as_slice())));
         }
         self.end(large, now.size, now)

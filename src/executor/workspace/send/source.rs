@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::files_cache::FilesCache;
 use crate::workspace::manifest::{Entry, EntryKind, Record, Tree};
 use crate::workspace::path::{is_private_of_git, shown};
 use crate::workspace::store::{Located, Packer, Visibility};
-use crate::workspace::task::{Stop, TransferProgress, lock};
+use crate::workspace::task::{Stop, TransferProgress};
 use crate::workspace::tree::{FileStat, Roots, StateId, TICK, Walker, is_absent};
 use crate::workspace::warnings::Warnings;
 
@@ -97,7 +98,7 @@ impl SendContext<'_> {
     /// Records a thread's result; the first error stops the others.
     pub(crate) fn note(&self, ended: anyhow::Result<()>) {
         if let Err(error) = ended {
-            lock(&self.error).get_or_insert(error);
+            self.error.lock().get_or_insert(error);
             self.stop.stop();
         }
     }
@@ -119,7 +120,7 @@ impl SendContext<'_> {
     }
 
     pub(crate) fn warn(&self, line: String) {
-        lock(&self.warnings).add(line);
+        self.warnings.lock().add(line);
     }
 }
 

@@ -2,11 +2,12 @@
 //! on at once.
 
 use std::fs::File;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 use rustix::fs::SeekFrom;
 
 use super::source::{LargeFile, RUN, SendContext, Source, Work, open, visibility};

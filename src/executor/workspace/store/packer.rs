@@ -4,18 +4,17 @@
 //! each has come.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc;
 
 use super::chunk::ChunkHash;
 use super::compression::Compression;
 use super::index_cache::KnownPacks;
 use super::pack::{Located, OpenBlock, OpenPack, PackName, SealedPack, Visibility};
-use crate::workspace::task::lock;
 
 /// The location of a block.
 #[derive(Debug, Clone, Copy)]
@@ -117,8 +116,8 @@ impl Packer {
 
     fn packing(&self, visibility: Visibility) -> MutexGuard<'_, Packing> {
         match visibility {
-            Visibility::Project => lock(&self.shared),
-            Visibility::Session => lock(&self.private),
+            Visibility::Project => self.shared.lock(),
+            Visibility::Session => self.private.lock(),
         }
     }
 
@@ -134,7 +133,7 @@ impl Packer {
         let pending = blocks.pending(visibility);
         let at = count(pending.block.len());
         let block = {
-            let mut table = lock(&self.table);
+            let mut table = self.table.lock();
             if let Some(&(block, at)) = table.chunks.get(&(hash, length)) {
                 return Ok(Located { hash, length, block, at });
             }
@@ -154,7 +153,7 @@ impl Packer {
 
     /// The locations of these chunks; `None` when one is unknown.
     pub(crate) fn locate(&self, chunks: &[(ChunkHash, u32)]) -> Option<Vec<Located>> {
-        let table = lock(&self.table);
+        let table = self.table.lock();
         let locate = |&(hash, length): &(ChunkHash, u32)| {
             table.chunks.get(&(hash, length)).map(|&(block, at)| Located { hash, length, block, at })
         };
@@ -169,16 +168,17 @@ impl Packer {
 
     fn close_block(&self, pending: &mut PendingBlock, visibility: Visibility) -> anyhow::Result<()> {
         let Some(number) = pending.number.take() else { return Ok(()) };
-        let level = lock(&self.compression).level();
+        let level = self.compression.lock().level();
         let begun = Instant::now();
         pending.block.compress(level)?;
-        lock(&self.compression)
+        self.compression
+            .lock()
             .spent(begun.elapsed(), pending.since.replace(begun).map(|last| begun.duration_since(last)));
         let full = {
             let mut packing = self.packing(visibility);
             packing.open.push(&pending.block)?;
             packing.blocks.push(number);
-            packing.open.is_full().then(|| packing.take(lock(&self.spare).pop()))
+            packing.open.is_full().then(|| packing.take(self.spare.lock().pop()))
         };
         pending.block.clear();
         full.map_or(Ok(()), |full| self.close_pack(full, visibility))
@@ -192,14 +192,14 @@ impl Packer {
                 self.close_pack(last, visibility)?;
             }
         }
-        lock(&self.uploads).take();
+        self.uploads.lock().take();
         Ok(())
     }
 
     fn close_pack(&self, (open, blocks): (OpenPack, Vec<u32>), visibility: Visibility) -> anyhow::Result<()> {
         let pack = open.seal()?;
         let number = {
-            let mut table = lock(&self.table);
+            let mut table = self.table.lock();
             let number = count(table.packs.len());
             for (block, index) in blocks.iter().zip(&pack.index) {
                 if let Some(place) = table.blocks.get_mut(*block as usize) {
@@ -209,15 +209,15 @@ impl Packer {
             table.packs.push(PackState { name: PackName { id: pack.id, visibility }, is_stored: false, blocks });
             number
         };
-        let uploads = lock(&self.uploads).clone().context("a pack comes too late")?;
-        lock(&self.compression).adapt(uploads.capacity() > 0);
+        let uploads = self.uploads.lock().clone().context("a pack comes too late")?;
+        self.compression.lock().adapt(uploads.capacity() > 0);
         uploads.blocking_send(PackUpload { number, pack, visibility }).ok().context("the upload ended early")
     }
 
     /// Records that a pack is stored; returns its blocks.
     pub(crate) fn stored(&self, number: u32) -> Vec<u32> {
-        lock(&self.compression).stored();
-        let mut table = lock(&self.table);
+        self.compression.lock().stored();
+        let mut table = self.table.lock();
         let Some(pack) = table.packs.get_mut(number as usize) else { return Vec::new() };
         pack.is_stored = true;
         std::mem::take(&mut pack.blocks)
@@ -226,13 +226,13 @@ impl Packer {
     /// Takes back the memory of a stored pack.
     pub(crate) fn reuse(&self, bytes: Bytes) {
         if bytes.is_unique() {
-            lock(&self.spare).push(bytes.into());
+            self.spare.lock().push(bytes.into());
         }
     }
 
     /// The block's pack with the block's offset and sizes, once the pack is stored.
     pub(crate) fn find(&self, block: u32) -> Option<(PackName, u32, u32, u32)> {
-        let table = lock(&self.table);
+        let table = self.table.lock();
         let place = table.blocks.get(block as usize)?;
         let pack = table.packs.get(place.pack? as usize)?;
         pack.is_stored.then_some((pack.name, place.at, place.stored, place.raw))
