@@ -12,6 +12,7 @@ use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, Length};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, Delete, ObjectIdentifier, ServerSideEncryption};
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 
@@ -26,8 +27,9 @@ const MAX_PARTS: u64 = 10_000;
 const PARALLEL_PARTS: usize = 4;
 /// S3's limit of keys in one deletion.
 const DELETE_BATCH: usize = 1000;
-/// Attempts where the SDK cannot retry by itself: a body that broke off, a key that a batch could not delete, a conflict.
-const TRIES: u32 = 5;
+/// Five attempts where the SDK cannot retry by itself: a body that broke off, a key that a batch could not delete, a conflict.
+const PAUSES: ExponentialBuilder =
+    ExponentialBuilder::new().with_min_delay(Duration::from_millis(100)).with_max_times(4);
 
 #[derive(Debug)]
 pub(super) struct AwsObjects {
@@ -221,7 +223,7 @@ impl AwsObjects {
 impl ObjectStore for AwsObjects {
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, CloudError> {
         let call = self.call("get", key, "s3:GetObject");
-        let mut tries = 0;
+        let mut pauses = PAUSES.build();
         loop {
             let reply = self.clients.s3().get_object().bucket(&self.bucket).key(self.full_key(key)).send().await;
             let reply = match reply {
@@ -238,11 +240,8 @@ impl ObjectStore for AwsObjects {
                 Ok(body) => return Ok(Some(body.to_vec())),
                 Err(error) => call.broke_off(&error),
             };
-            tries += 1;
-            if tries >= TRIES {
-                return Err(error);
-            }
-            tokio::time::sleep(pause(tries)).await;
+            let Some(pause) = pauses.next() else { return Err(error) };
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -255,7 +254,7 @@ impl ObjectStore for AwsObjects {
             return Err(call.error(CloudErrorKind::Other, format!("at most {MOST_BYTES} bytes are read at once")));
         }
         let range = format!("bytes={start}-{}", start.saturating_add(length - 1));
-        let mut tries = 0;
+        let mut pauses = PAUSES.build();
         loop {
             let request = self.clients.s3().get_object().bucket(&self.bucket).key(self.full_key(key)).range(&range);
             let reply = match request.send().await {
@@ -273,11 +272,8 @@ impl ObjectStore for AwsObjects {
                 Ok(body) => return Ok(Some(body.into_bytes())),
                 Err(error) => call.broke_off(&error),
             };
-            tries += 1;
-            if tries >= TRIES {
-                return Err(error);
-            }
-            tokio::time::sleep(pause(tries)).await;
+            let Some(pause) = pauses.next() else { return Err(error) };
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -315,7 +311,7 @@ impl ObjectStore for AwsObjects {
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<bool, CloudError> {
         let call = self.call("put", key, "s3:PutObject");
         let limit = put_limit(body.len());
-        let mut tries = 0;
+        let mut pauses = PAUSES.build();
         loop {
             let reply = self
                 .clients
@@ -337,11 +333,8 @@ impl ObjectStore for AwsObjects {
             if error.kind == CloudErrorKind::Exists {
                 return Ok(false);
             }
-            tries += 1;
-            if !conflict || tries >= TRIES {
-                return Err(error);
-            }
-            tokio::time::sleep(pause(tries)).await;
+            let Some(pause) = pauses.next().filter(|_| conflict) else { return Err(error) };
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -374,14 +367,11 @@ impl ObjectStore for AwsObjects {
     async fn delete(&self, keys: &[String]) -> Result<(), CloudError> {
         for batch in keys.chunks(DELETE_BATCH) {
             let mut left: Vec<String> = batch.iter().map(|key| self.full_key(key)).collect();
-            let mut tries = 0;
+            let mut pauses = PAUSES.build();
             while let Some((again, error)) = self.delete_batch(std::mem::take(&mut left)).await? {
-                tries += 1;
-                if tries >= TRIES {
-                    return Err(error);
-                }
+                let Some(pause) = pauses.next() else { return Err(error) };
                 left = again;
-                tokio::time::sleep(pause(tries)).await;
+                tokio::time::sleep(pause).await;
             }
         }
         Ok(())
@@ -439,11 +429,6 @@ fn parts_of(size: u64) -> impl Iterator<Item = Part> {
         let offset = index * length;
         Part { number, offset, length: length.min(size - offset) }
     })
-}
-
-/// Back-off before the next attempt: 100 ms, doubled each time.
-fn pause(tries: u32) -> Duration {
-    Duration::from_millis(100 << tries.saturating_sub(1).min(6))
 }
 
 #[cfg(test)]

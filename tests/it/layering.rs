@@ -20,6 +20,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("base::names", &[]),
     ("base::plain", &[]),
     ("base::arn", &[]),
+    ("base::backoff", &[]),
     ("base::node", &[]),
     ("base::stream", &["base::node"]),
     ("base::worker", &[]),
@@ -33,10 +34,11 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("boundary", &["base::exit_codes", "base::failure", "base::signals", "ui"]),
     ("trace", &["base::failure", "base::node"]),
     ("protocol", &["base::arn", "base::failure", "base::node"]),
-    ("workspace", &["base::failure", "base::names", "cloud", "protocol"]),
+    ("workspace", &["base::backoff", "base::failure", "base::names", "cloud", "protocol"]),
     (
         "agent",
         &[
+            "base::backoff",
             "base::clock",
             "base::failure",
             "base::node",
@@ -53,6 +55,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
         "session",
         &[
             "base::arn",
+            "base::backoff",
             "base::clock",
             "base::failure",
             "base::node",

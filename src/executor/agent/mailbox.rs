@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use backon::{ConstantBuilder, Retryable as _};
 use tokio::time::Instant;
 
 use crate::base::failure::Failure;
@@ -135,22 +136,17 @@ impl AgentMailbox {
         let seq = self.reports + 1;
         let key = self.keys.report(self.node, seq);
         let body = mailbox::encode(seq, report);
-        loop {
-            match self.put_once(&key, &body).await {
-                Ok(Stored::Ours) => {
-                    self.reports = seq;
-                    return Ok(());
-                }
-                Ok(Stored::Foreign) => return Err(foreign(&key)),
-                Err(error) if started.elapsed() < patience(&error) => {
-                    tracing::warn!(%error, "failed to send a report, trying again");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-                Err(error) => {
-                    return Err(error).context("failed to report to the driver with the role of the training job");
-                }
-            }
+        let stored = (|| self.put_once(&key, &body))
+            .retry(ConstantBuilder::new().with_delay(Duration::from_secs(1)).without_max_times())
+            .when(|error| started.elapsed() < patience(error))
+            .notify(|error, _| tracing::warn!(%error, "failed to send a report, trying again"))
+            .await
+            .context("failed to report to the driver with the role of the training job")?;
+        match stored {
+            Stored::Ours => self.reports = seq,
+            Stored::Foreign => return Err(foreign(&key)),
         }
+        Ok(())
     }
 
     /// Fails when another writer has stored this node's next report: the driver may have acted on it, so no script may go on.

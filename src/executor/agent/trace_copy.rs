@@ -9,14 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use backon::{ExponentialBuilder, Retryable as _};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::pump::FrameSink;
 use super::spool::OutputSpool;
+use crate::base::backoff::backoff;
 use crate::cloud::ObjectStore;
 
 /// Collecting time of the first batch after a pause; doubles under steady output.
@@ -36,7 +38,7 @@ const SEND_BYTES: usize = 128 << 10;
 /// Time limit for uploading one batch, on top of the store's own retries.
 pub(super) const UPLOAD_DEADLINE: Duration = Duration::from_mins(2);
 const RETRY_FIRST: Duration = Duration::from_millis(200);
-const RETRY_LONGEST: Duration = Duration::from_secs(5);
+const RETRIES: ExponentialBuilder = backoff(RETRY_FIRST, Duration::from_secs(5));
 
 /// Writes frames to the container's log and to the copy.
 ///
@@ -197,27 +199,23 @@ async fn collect(first: Piece, queue: &mut mpsc::UnboundedReceiver<Piece>, until
 /// Puts one object and tries again until the deadline: whatever the error, the lines exist only here.
 async fn upload(store: &dyn ObjectStore, key: &str, body: Vec<u8>) -> anyhow::Result<()> {
     let deadline = Instant::now() + UPLOAD_DEADLINE;
-    let mut pause = RETRY_FIRST;
-    loop {
-        let error: anyhow::Error = match timeout_at(deadline, store.put(key, body.clone())).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error.into(),
-            Err(_) => anyhow::anyhow!("no answer from the object store within {UPLOAD_DEADLINE:?}"),
-        };
-        if Instant::now() + pause >= deadline {
-            return Err(error.context(format!("failed to store the trace copy `{key}`")));
-        }
-        // Said once; what follows is the same.
-        if pause == RETRY_FIRST {
-            tracing::warn!(
-                key,
-                error = format!("{error:#}"),
-                "failed to store a batch of the trace copy, trying again"
-            );
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(RETRY_LONGEST);
-    }
+    let put = || async {
+        let stored = timeout_at(deadline, store.put(key, body.clone())).await;
+        stored
+            .with_context(|| format!("no answer from the object store within {UPLOAD_DEADLINE:?}"))?
+            .map_err(Into::into)
+    };
+    put.retry(RETRIES)
+        .adjust(|_: &anyhow::Error, pause| pause.filter(|pause| Instant::now() + *pause < deadline))
+        .notify(|error, pause| {
+            // Said once; what follows is the same.
+            if pause == RETRY_FIRST {
+                let error = format!("{error:#}");
+                tracing::warn!(key, error, "failed to store a batch of the trace copy, trying again");
+            }
+        })
+        .await
+        .with_context(|| format!("failed to store the trace copy `{key}`"))
 }
 
 #[cfg(test)]
@@ -227,6 +225,7 @@ mod tests {
 
     use async_trait::async_trait;
     use parking_lot::Mutex;
+    use tokio::time::sleep;
 
     use super::*;
     use bytes::Bytes;

@@ -1,6 +1,7 @@
 //! Foundations without knowledge of AWS, GitLab or stages.
 
 pub mod arn;
+pub mod backoff;
 pub mod clock;
 pub mod exit_codes;
 pub mod failure;

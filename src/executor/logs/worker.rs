@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use backon::{ConstantBuilder, Retryable as _};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -25,9 +26,8 @@ use crate::cloud::{CloudError, CloudErrorKind, FilterPage, JobLogs, LogClient, S
 
 /// Concurrent requests: a reply takes most of a second and 1 MB of memory.
 const IN_FLIGHT: usize = 3;
-/// Tries to append to a feed that its driver has locked; the driver holds the lock for less than a millisecond.
-const APPEND_TRIES: u32 = 10;
-const APPEND_PAUSE: Duration = Duration::from_millis(2);
+/// Tries again to append to a feed that its driver has locked; the driver holds the lock for less than a millisecond.
+const APPENDS: ConstantBuilder = ConstantBuilder::new().with_delay(Duration::from_millis(2)).with_max_times(9);
 /// Interval of the search for killed drivers, in checks of the subscriptions.
 const REMOVE_DEAD_EVERY: u32 = 20;
 /// Failures are reported to the drivers after this many heartbeats.
@@ -299,17 +299,11 @@ impl<'a> LogReader<'a> {
     }
 
     async fn deliver(&mut self, delivery: &Delivery) {
-        let mut tries = 0;
-        let result = loop {
-            tries += 1;
-            let result = self.config.shared.append(&delivery.key, &delivery.events, &std::collections::BTreeMap::new());
-            match result {
-                Err(error) if error.kind() == ErrorKind::WouldBlock && tries < APPEND_TRIES => {
-                    tokio::time::sleep(APPEND_PAUSE).await;
-                }
-                result => break result,
-            }
-        };
+        let shared = &self.config.shared;
+        let result = (|| async { shared.append(&delivery.key, &delivery.events, &std::collections::BTreeMap::new()) })
+            .retry(APPENDS)
+            .when(|error| error.kind() == ErrorKind::WouldBlock)
+            .await;
         let now = self.now();
         match result {
             Ok(bytes) => {

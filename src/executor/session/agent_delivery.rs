@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use backon::{ExponentialBuilder, Retryable as _};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::base::backoff::backoff;
 use crate::cloud::{CloudError, CloudErrorKind, ObjectStore};
 use crate::config::settings::Settings;
 use crate::logs::chance;
@@ -23,8 +25,7 @@ const CA_BUNDLES: [&str; 4] = [
     "/etc/ssl/ca-bundle.pem",
 ];
 
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LAST_PAUSE: Duration = Duration::from_secs(8);
+const PAUSES: ExponentialBuilder = backoff(Duration::from_millis(500), Duration::from_secs(8));
 /// Longest wait for another driver that uploads the agent.
 const SENT_WITHIN: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(100);
@@ -32,21 +33,15 @@ const POLL: Duration = Duration::from_millis(100);
 /// Ensures that the agent's files are in the bucket, and returns their key prefix, `agents/<hash>`. Retries while S3
 /// throttles: many jobs that begin together reach its limits.
 pub async fn deliver_until(objects: &dyn ObjectStore, settings: &Settings, until: Instant) -> anyhow::Result<String> {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let error = match deliver(objects, settings, until).await {
-            Ok(prefix) => return Ok(prefix),
-            Err(error) => error,
-        };
-        let wait = pause.mul_f64(0.5 + chance());
-        let throttled = error.downcast_ref::<CloudError>().is_some_and(|error| error.kind == CloudErrorKind::Throttled);
-        if !throttled || Instant::now() + wait >= until {
-            return Err(error);
-        }
-        tracing::debug!(error = format!("{error:#}"), "failed to put the agent into the bucket; trying again");
-        tokio::time::sleep(wait).await;
-        pause = (pause * 2).min(LAST_PAUSE);
-    }
+    let is_throttled = |error: &CloudError| error.kind == CloudErrorKind::Throttled;
+    (|| deliver(objects, settings, until))
+        .retry(PAUSES)
+        .when(|error| error.downcast_ref().is_some_and(is_throttled))
+        .adjust(|_, pause| Some(pause?.mul_f64(0.5 + chance())).filter(|pause| Instant::now() + *pause < until))
+        .notify(|error, _| {
+            tracing::debug!(error = format!("{error:#}"), "failed to put the agent into the bucket; trying again");
+        })
+        .await
 }
 
 async fn deliver(objects: &dyn ObjectStore, settings: &Settings, until: Instant) -> anyhow::Result<String> {

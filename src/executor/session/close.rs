@@ -4,8 +4,10 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use backon::{BackoffBuilder as _, ExponentialBuilder, Retryable as _};
 use tokio::time::Instant;
 
+use crate::base::backoff::backoff;
 use crate::base::failure::Failure;
 use crate::cloud::{CloudError, CloudErrorKind, SecondaryStatus, TrainingJob, TrainingJobs};
 use crate::protocol::mailbox::Order;
@@ -22,7 +24,7 @@ const LATE_CREATE: Duration = Duration::from_secs(5);
 /// ... and at the latest within this time: until then a job that is absent may still appear.
 const APPEARS_WITHIN: Duration = Duration::from_mins(10);
 const FIRST_POLL: Duration = Duration::from_millis(50);
-const LAST_POLL: Duration = Duration::from_secs(15);
+const POLLS: ExponentialBuilder = backoff(FIRST_POLL, Duration::from_secs(15));
 
 /// Outcome of a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -315,8 +317,8 @@ async fn wait_for_finished(
 /// have to wait.)
 async fn wait_to_leave(session: &mut Session<'_>, name: &str, patience: Patience) -> anyhow::Result<Option<JobEnd>> {
     let deadline = Instant::now() + patience.leaves_within();
-    let (mut pause, mut look_at) = (FIRST_POLL, Instant::now());
-    loop {
+    let mut look_at = Instant::now();
+    for pause in POLLS.build() {
         if leaving::all_left(session).await? {
             return ended_or_leaving(session, name, patience).await.map(Some);
         }
@@ -327,11 +329,11 @@ async fn wait_to_leave(session: &mut Session<'_>, name: &str, patience: Patience
             look_at = Instant::now() + pause;
         }
         if Instant::now() >= deadline {
-            return Ok(None);
+            break;
         }
         tokio::time::sleep(pause.min(leaving::LOOK)).await;
-        pause = (pause * 2).min(LAST_POLL);
     }
+    Ok(None)
 }
 
 /// Waits a moment for the end: a job that ends at once needs no later pass.
@@ -352,17 +354,11 @@ fn may_appear(session: &Session<'_>) -> bool {
 /// Describes the job, and retries while throttled, as when hundreds of jobs end together.
 async fn look(jobs: &dyn TrainingJobs, name: &str, patience: Patience) -> Result<Option<TrainingJob>, CloudError> {
     let deadline = Instant::now() + patience.throttled_within();
-    let mut pause = FIRST_POLL;
-    loop {
-        match jobs.describe(name).await {
-            Err(error) if error.kind == CloudErrorKind::Throttled && Instant::now() < deadline => {
-                tracing::debug!(%error, "failed to describe the training job");
-            }
-            other => return other,
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LAST_POLL);
-    }
+    (|| jobs.describe(name))
+        .retry(POLLS)
+        .when(|error| error.kind == CloudErrorKind::Throttled && Instant::now() < deadline)
+        .notify(|error, _| tracing::debug!(%error, "failed to describe the training job"))
+        .await
 }
 
 /// Orders the agents to leave, which is faster than a stop. An agent that does not listen is stopped afterwards.
@@ -378,8 +374,7 @@ async fn order_to_leave(session: &mut Session<'_>, patience: Patience) {
 /// Returns `true` when the job ends within the time.
 async fn wait_for_end(jobs: &dyn TrainingJobs, name: &str, within: Duration) -> anyhow::Result<bool> {
     let deadline = Instant::now() + within;
-    let mut pause = FIRST_POLL;
-    loop {
+    for pause in POLLS.build() {
         match jobs.describe(name).await {
             Ok(job) if job.as_ref().is_none_or(|job| job.status.is_terminal()) => return Ok(true),
             Ok(_) => {}
@@ -387,11 +382,11 @@ async fn wait_for_end(jobs: &dyn TrainingJobs, name: &str, within: Duration) -> 
             Err(error) => return Err(error.into()),
         }
         if Instant::now() >= deadline {
-            return Ok(false);
+            break;
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LAST_POLL);
     }
+    Ok(false)
 }
 
 #[cfg(test)]

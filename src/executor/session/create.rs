@@ -5,8 +5,10 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::Instant;
 
+use crate::base::backoff::backoff;
 use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 use crate::cloud::{CloudError, CloudErrorKind, Parameter, TrainingJobSpec, TrainingJobs};
@@ -22,8 +24,7 @@ use crate::session::state::SessionEvent;
 pub const PATIENCE: Duration = Duration::from_secs(225);
 /// Tries in a row without an answer.
 const UNANSWERED_TRIES: u32 = 5;
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LAST_PAUSE: Duration = Duration::from_secs(8);
+const PAUSES: ExponentialBuilder = backoff(Duration::from_millis(500), Duration::from_secs(8));
 /// How often a job whose name is taken is described before the name counts as foreign.
 const VISIBLE_TRIES: u32 = 10;
 const VISIBLE_PAUSE: Duration = Duration::from_secs(1);
@@ -41,7 +42,7 @@ pub async fn launch(
     cancel: &Cancellation,
 ) -> anyhow::Result<()> {
     let rate = CreateRate::of(&session.settings.runner.state_dir, &Stamp::of(&*session.clock));
-    let mut attempts = Attempts { rate, until, cancel, pause: FIRST_PAUSE, unanswered: 0, may_exist: false };
+    let mut attempts = Attempts { rate, until, cancel, pauses: PAUSES.build(), unanswered: 0, may_exist: false };
     for (index, instance_type) in types.iter().enumerate() {
         spec.name = session.job_name();
         spec.instance_type.clone_from(instance_type);
@@ -98,7 +99,7 @@ struct Attempts<'a> {
     rate: CreateRate,
     until: Instant,
     cancel: &'a Cancellation,
-    pause: Duration,
+    pauses: ExponentialBackoff,
     unanswered: u32,
     /// A try had no answer: a job may exist whatever later tries answer.
     may_exist: bool,
@@ -161,13 +162,12 @@ impl Attempts<'_> {
                 }
                 _ => return Err(Refusal::Final(refusal(error, spec))),
             }
-            let pause = self.pause.mul_f64(0.5 + chance());
+            let pause = self.pauses.next().unwrap_or_default().mul_f64(0.5 + chance());
             if self.unanswered >= UNANSWERED_TRIES || Instant::now() + pause >= self.until {
                 let error = if is_throttled { throttled(spec).caused_by(error).into() } else { refusal(error, spec) };
                 return Err(Refusal::Final(error));
             }
             tracing::debug!(error = format!("{error:#}"), "failed to create the training job; trying again");
-            self.pause = (self.pause * 2).min(LAST_PAUSE);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.cancel.token().cancelled() => return Err(Refusal::Final(canceled())),

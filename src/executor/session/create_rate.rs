@@ -6,6 +6,7 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use backon::{ConstantBuilder, Retryable as _};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -89,15 +90,11 @@ impl CreateRate {
     async fn with<R>(&self, act: impl FnOnce(&mut ReadBudget) -> R) -> std::io::Result<R> {
         let mut file = File::options().create(true).truncate(false).read(true).write(true).open(&self.path)?;
         let deadline = Instant::now() + LOCKED_FOR;
-        loop {
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                    tokio::time::sleep(POLL.mul_f64(1.0 + chance())).await;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
+        (|| async { file.try_lock() })
+            .retry(ConstantBuilder::new().with_delay(POLL).without_max_times())
+            .when(|error| matches!(error, TryLockError::WouldBlock) && Instant::now() < deadline)
+            .adjust(|_, pause| pause.map(|pause| pause.mul_f64(1.0 + chance())))
+            .await?;
         let mut text = Vec::new();
         file.read_to_end(&mut text)?;
         let shared = serde_json::from_slice::<Shared>(&text).ok().filter(|shared| shared.boot == self.boot);

@@ -7,6 +7,8 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use anyhow::Context as _;
+use backon::{ConstantBuilder, Retryable as _};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Pid;
 use tokio::time::Instant;
@@ -22,9 +24,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const AFTER_TIMEOUT: Duration = Duration::from_mins(10);
 /// Time between SIGTERM and SIGKILL of a host script whose runner has gone.
 const GRACE: Duration = Duration::from_secs(10);
-/// Attempts to close the session; the rest is left to a sweep.
-const TRIES: u32 = 3;
-const BETWEEN_TRIES: Duration = Duration::from_secs(5);
+/// Three attempts to close the session; the rest is left to a sweep.
+const CLEANUPS: ConstantBuilder = ConstantBuilder::new().with_delay(Duration::from_secs(5)).with_max_times(2);
 
 /// How the caller was found to have gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,14 +116,10 @@ where
     tracing::warn!("{}, so the job is ended", gone.reason());
     process::end_family(GRACE).await;
     drop(work);
-    let mut tries = 1;
-    while let Err(error) = cleanup::run(context.clone()).await {
-        if tries == TRIES {
-            return Err(error.context(format!("{}, and the job could not be ended", gone.reason())));
-        }
-        tries += 1;
-        tokio::time::sleep(BETWEEN_TRIES).await;
-    }
+    (|| cleanup::run(context.clone()))
+        .retry(CLEANUPS)
+        .await
+        .with_context(|| format!("{}, and the job could not be ended", gone.reason()))?;
     Err(Failure::system(format!("{}, so the training job was stopped", gone.reason())).into())
 }
 

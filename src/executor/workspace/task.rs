@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::base::backoff::backoff;
 use crate::cloud::CloudError;
 use anyhow::Context as _;
+use backon::Retryable as _;
 
 /// The progress of a transfer, for display.
 #[derive(Debug, Default)]
@@ -113,20 +115,13 @@ pub(crate) async fn on_thread<T: Send + 'static>(
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Calls until there is an answer.
-pub(crate) async fn persist<T, F>(mut call: impl FnMut() -> F) -> Result<T, CloudError>
+pub(crate) async fn persist<T, F>(call: impl FnMut() -> F) -> Result<T, CloudError>
 where
     F: Future<Output = Result<T, CloudError>>,
 {
     let started = tokio::time::Instant::now();
-    let mut pause = Duration::from_millis(200);
-    loop {
-        match call().await {
-            Err(error) if error.kind.may_pass() && started.elapsed() < PATIENCE => {
-                tracing::debug!(%error, "a transfer's call is tried again");
-            }
-            other => return other,
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(5));
-    }
+    call.retry(backoff(Duration::from_millis(200), Duration::from_secs(5)))
+        .when(|error| error.kind.may_pass() && started.elapsed() < PATIENCE)
+        .notify(|error, _| tracing::debug!(%error, "a transfer's call is tried again"))
+        .await
 }
