@@ -6,7 +6,12 @@ mod wiring;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use executor::config::env::Environment;
 
 fn main() -> ExitCode {
-    wiring::run(cli::Cli::parse(), executor::config::env::Environment::of_process())
+    let env = Environment::of_process();
+    match cli::Cli::try_parse() {
+        Ok(cli) => wiring::run(cli, env),
+        Err(error) => wiring::refuse(&error, &env),
+    }
 }

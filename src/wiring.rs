@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use aws::Aws;
+use clap::error::ErrorKind;
 use executor::base::clock::{Clock, HostClock};
 use executor::base::failure::ExitCodes;
 use executor::config::env::{self, Environment};
-use executor::stages::{self, StageInputs, caller_watch};
+use executor::stages::{self, StageInputs, arguments, caller_watch};
 use executor::ui::{self, Printer};
 use executor::{agent, operate};
 
@@ -49,6 +50,19 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
         Command::Try(args) => large(operate::try_job::run(args, config, &env, embedded::LOCAL, &printer)),
         #[cfg(feature = "emulator")]
         Command::Emulator(args) => large(embedded::run(*args, &printer)),
+    }
+}
+
+/// Arguments that are no command. GitLab Runner's come from its `config.toml`, and its job log shows what to change there.
+pub(crate) fn refuse(error: &clap::Error, env: &Environment) -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).map(|text| text.to_string_lossy().into_owned()).collect();
+    let is_help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    match arguments::refused(env, &arguments).filter(|_| !is_help) {
+        Some(failure) => {
+            Printer::standard().failure(&failure.into());
+            ExitCode::from(env.contract().unwrap_or_default().exit_codes.system_failure)
+        }
+        None => error.exit(),
     }
 }
 

@@ -71,7 +71,11 @@ impl AwsCall {
         };
         let mut action = self.action;
         if kind == CloudErrorKind::Denied {
-            if is_credential_code(code.unwrap_or_default()) {
+            if is_clock(code.unwrap_or_default(), message) {
+                action = "";
+                text.push_str("; set the clock of the host: AWS refuses requests that are some minutes early or late");
+            } else if is_credential_code(code.unwrap_or_default()) {
+                action = "";
                 text.push_str("; AWS does not accept the credentials: check the instance profile of the host, or ");
                 text.push_str("`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`");
             } else {
@@ -87,10 +91,17 @@ impl AwsCall {
         }
         match code.unwrap_or_default() {
             "NoSuchBucket" => text.push_str("; set `storage.bucket` in the operator file to a bucket that exists"),
+            "InvalidBucketName" => {
+                text.push_str("; set `storage.bucket` in the operator file to a bucket's name alone")
+            }
+            code if code.starts_with("KMS.") => {
+                text.push_str(
+                    "; set `storage.kms_key_id` in the operator file to an enabled key of the bucket's region",
+                );
+            }
             "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
                 text.push_str("; set `aws.region` in the operator file to the region of `storage.bucket`");
             }
-            "RequestTimeTooSkewed" => text.push_str("; set the clock of the host"),
             _ => {}
         }
         CloudError { kind, operation: self.operation.clone(), message: text, action }
@@ -123,8 +134,9 @@ impl AwsCall {
             } else {
                 (CloudErrorKind::Transient, "the AWS credentials could not be loaded")
             };
-            let hint = "give the host an instance profile, or set `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; in a training container, \
-                        check that the image does not set `AWS_CONTAINER_*`";
+            let hint = "give the host an instance profile, or set both `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or `AWS_PROFILE` to a \
+                        profile that exists, in the environment of the runner's service; in a training container, check that the image \
+                        does not set `AWS_CONTAINER_*`";
             return self.error(kind, format!("{what}; {hint}"));
         }
         if said("invalid peer certificate") {
@@ -197,6 +209,8 @@ fn parameter(message: &str) -> Option<Parameter> {
             "instanceType" => Some(Parameter::InstanceType),
             "trainingImage" => Some(Parameter::Image),
             "roleArn" => Some(Parameter::Role),
+            "kmsKeyId" | "volumeKmsKeyId" => Some(Parameter::Key),
+            "subnets" | "securityGroupIds" => Some(Parameter::Network),
             _ => None,
         });
     }
@@ -204,8 +218,18 @@ fn parameter(message: &str) -> Option<Parameter> {
     let trimmed = message.split_whitespace().map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()));
     let words: Vec<_> = trimmed.filter_map(|word| word.rsplit('.').next()).collect();
     let has = |names: &[&str]| words.iter().any(|word| names.iter().any(|name| word.eq_ignore_ascii_case(name)));
-    let is_pair = |pair: &[&str]| pair[0].eq_ignore_ascii_case("instance") && pair[1].eq_ignore_ascii_case("type");
-    if has(&["InstanceType"]) || words.windows(2).any(is_pair) {
+    let has_pair = |first: &str, second: &str| {
+        words.windows(2).any(|pair| pair[0].eq_ignore_ascii_case(first) && pair[1].eq_ignore_ascii_case(second))
+    };
+    // A key or a network that does not fit an instance type is named together with it.
+    if has(&["KMS", "KmsKeyId", "VolumeKmsKeyId"]) {
+        Some(Parameter::Key)
+    } else if has(&["Subnet", "Subnets", "SecurityGroupIds"])
+        || has_pair("security", "group")
+        || has_pair("security", "groups")
+    {
+        Some(Parameter::Network)
+    } else if has(&["InstanceType"]) || has_pair("instance", "type") {
         Some(Parameter::InstanceType)
     } else if has(&["TrainingImage", "image", "repository"]) {
         Some(Parameter::Image)
@@ -259,6 +283,12 @@ fn is_credential_code(code: &str) -> bool {
             | "RequestExpired"
             | "RequestTimeTooSkewed"
     )
+}
+
+/// The request's time is not AWS's: S3 has a code for it, the other services a text.
+fn is_clock(code: &str, message: &str) -> bool {
+    code == "RequestTimeTooSkewed"
+        || ["Signature expired", "Signature not yet current"].iter().any(|text| message.contains(text))
 }
 
 /// The IAM action that AWS names, if it differs from that of the call: "not authorized to perform: iam:PassRole on".
@@ -345,7 +375,11 @@ mod tests {
     #[test_case("InstanceType ml.trn1.2xlarge is not supported for Training." => Some(Parameter::InstanceType); "type by its name")]
     #[test_case("ResourceConfig.InstanceType cannot be used with EnableManagedSpotTraining." => Some(Parameter::InstanceType); "type by its path")]
     #[test_case("The whole console did damage to the images' imagery" => None; "words that hold the names of parameters")]
-    #[test_case("Subnets: subnet-1 is not in any whole zone; see the console" => None; "nothing of these")]
+    #[test_case("Subnets: subnet-1 is not in any whole zone; see the console" => Some(Parameter::Network); "subnets")]
+    #[test_case("The security group sg-1 does not exist" => Some(Parameter::Network); "security group")]
+    #[test_case("1 validation error detected: Value 'my key' at 'outputDataConfig.kmsKeyId' failed to satisfy constraint" => Some(Parameter::Key); "key that matches no pattern")]
+    #[test_case("VolumeKmsKeyId is not supported for instance type ml.g5.xlarge" => Some(Parameter::Key); "key of a type with local storage")]
+    #[test_case("The request is not possible; see the console" => None; "nothing of these")]
     fn a_refusal_names_a_parameter(message: &str) -> Option<Parameter> {
         parameter(message)
     }

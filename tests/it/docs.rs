@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use executor::base::exit_codes::TABLE;
 use executor::base::failure::render;
 use executor::config::env::JOB_VARIABLES;
+use executor::config::operator_file;
 use executor::config::settings::{self, Settings};
 use regex::Regex;
 
@@ -107,7 +108,7 @@ fn the_operators_example_holds_every_key_and_the_real_defaults() {
     toml::from_str::<Settings>(&complete).expect("every commented key can be used as it stands");
     assert_eq!(written_values(&complete).into_keys().collect::<BTreeSet<_>>(), known_keys());
 
-    let loaded = Settings::load(&root().join(OPERATOR_FILE)).expect("the example is usable as it stands");
+    let loaded: Settings = toml::from_str(&text).expect("the example has every key it needs");
     let values = written_values(&text);
     let mut minimal = toml::Table::new();
     for name in EXAMPLE_ONLY {
@@ -124,7 +125,7 @@ fn the_operators_example_holds_every_key_and_the_real_defaults() {
 #[test]
 fn usable_operator_files_are_accepted() {
     for path in files("tests/fixtures/operator-files/valid") {
-        if let Err(error) = Settings::load(&path) {
+        if let Err(error) = operator_file::load(&path) {
             panic!("{}: {}", path.display(), render(&error));
         }
     }
@@ -136,7 +137,7 @@ fn unusable_operator_files_are_refused_with_a_reason() {
     for path in files("tests/fixtures/operator-files/invalid") {
         let text = std::fs::read_to_string(&path).unwrap();
         let expected = text.lines().next().unwrap().strip_prefix("# ").expect("the first line says what is expected");
-        let error = Settings::load(&path).expect_err(&format!("{} is refused", path.display()));
+        let error = operator_file::load(&path).expect_err(&format!("{} is refused", path.display()));
         let text = render(&error);
         assert!(text.contains(expected), "{}: expected `{expected}` in:\n{text}", path.display());
         assert!(text.contains(path.to_str().unwrap()), "the file is named: {text}");
@@ -168,7 +169,7 @@ fn the_runners_configuration_names_our_calls() {
     // After a job timeout the runner waits 300 s for a stage and then cleans up beside it.
     assert!(graceful + seconds(&custom["force_kill_timeout"]) < 300);
     assert!(seconds(&config["shutdown_timeout"]) > graceful);
-    let loaded = Settings::load(&root().join(OPERATOR_FILE)).unwrap();
+    let loaded: Settings = toml::from_str(&read(OPERATOR_FILE)).unwrap();
     assert!(i64::try_from(loaded.limits.cancel_grace_seconds).unwrap() < graceful);
     assert_eq!(runner["shell"].as_str(), Some(loaded.runner.shell.as_str()));
     assert_eq!(runner["feature_flags"]["FF_POSIXLY_CORRECT_ESCAPES"].as_bool(), Some(false));
@@ -224,7 +225,7 @@ fn the_bucket_rules_spare_running_jobs() {
         assert!(rule["Expiration"]["Days"].as_u64().unwrap() > least, "{rule}");
         prefixes.insert(prefix);
     }
-    let prefix = Settings::load(&root().join(OPERATOR_FILE)).unwrap().storage.prefix;
+    let prefix = toml::from_str::<Settings>(&read(OPERATOR_FILE)).unwrap().storage.prefix;
     assert_eq!(
         prefixes,
         BTreeSet::from(["agents", "output", "projects", "sessions"].map(|part| format!("{prefix}/{part}/")))

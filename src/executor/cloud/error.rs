@@ -10,7 +10,8 @@ pub struct CloudError {
     pub operation: String,
     /// AWS's code and message, or the transport's.
     pub message: String,
-    /// The missing IAM permission, when [`CloudErrorKind::Denied`]: `sagemaker:CreateTrainingJob`.
+    /// The missing IAM permission, when [`CloudErrorKind::Denied`]: `sagemaker:CreateTrainingJob`. Empty when AWS does not
+    /// accept the credentials, so that no permission would help.
     pub action: &'static str,
 }
 
@@ -48,6 +49,10 @@ pub enum Parameter {
     InstanceType,
     Image,
     Role,
+    /// A KMS key, of the volume or of the output.
+    Key,
+    /// Subnets or security groups.
+    Network,
 }
 
 impl CloudErrorKind {

@@ -1,5 +1,8 @@
 //! Configuration: the environment, the operator's file, and the policy that combines both with a job.
 
+mod check;
 pub mod env;
+mod forms;
+pub mod operator_file;
 pub mod policy;
 pub mod settings;

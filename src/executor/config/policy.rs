@@ -5,21 +5,19 @@
 
 use std::collections::BTreeMap;
 
-use crate::base::arn::Arn;
 use crate::base::failure::Failure;
 use crate::config::env::{CONTAINER_ENV_PREFIX, JobVariables};
+use crate::config::forms::{
+    ENVIRONMENT_VALUE, INSTANCES, MAX_RUNTIME, VOLUME_GB, is_environment_name, is_instance_type, is_role_arn,
+};
 use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
 use crate::protocol::agent_env;
 
-/// Longest value of an environment variable (`CreateTrainingJob`, `Environment`: 512 characters, 100 entries).
-const ENVIRONMENT_VALUE: usize = 512;
 /// 100 minus those that the executor itself sets.
 const ENVIRONMENT_ENTRIES: usize = 85;
 /// `TrainingImage`: 255 characters at most.
 const IMAGE: usize = 255;
-/// SageMaker's own limit of a training job: 28 days.
-const MAX_RUNTIME: u64 = 28 * 86_400;
 
 /// Parameters of the training job for one GitLab job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,13 +42,13 @@ pub fn decide(job: &JobContext, wishes: &JobVariables, settings: &Settings) -> R
             "SAGEMAKER_INSTANCE_COUNT",
             wishes.instance_count,
             settings.job.instance_count,
-            1..=100,
+            1..=INSTANCES,
         )?,
         volume_size_gb: in_range(
             "SAGEMAKER_VOLUME_SIZE_GB",
             wishes.volume_size_gb,
             settings.job.volume_size_gb,
-            1..=16_384,
+            1..=VOLUME_GB,
         )?,
         max_runtime: max_runtime(job, wishes, settings)?,
         role_arn: role_arn(wishes, settings)?,
@@ -136,18 +134,6 @@ fn instance_types(wishes: &JobVariables, settings: &Settings) -> Result<Vec<Stri
     }
 }
 
-/// `ml.<family>.<size>`; only SageMaker knows which ones exist, and their list grows.
-fn is_instance_type(name: &str) -> bool {
-    let part = |text: &str| {
-        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-    };
-    let mut parts = name.split('.');
-    parts.next() == Some("ml")
-        && parts.next().is_some_and(part)
-        && parts.next().is_some_and(part)
-        && parts.next().is_none()
-}
-
 fn in_range(
     variable: &str,
     wish: Option<u32>,
@@ -191,20 +177,6 @@ fn role_arn(wishes: &JobVariables, settings: &Settings) -> Result<String, Failur
     Err(Failure::system("`job.role_arn` is not the ARN of an IAM role").hint("`arn:aws:iam::<account>:role/<name>`"))
 }
 
-/// `^arn:aws[a-z\-]*:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+$`, 20 to 2048 characters. `CreateTrainingJob`, `RoleArn`.
-fn is_role_arn(text: &str) -> bool {
-    let Some(Arn { partition, service, region, account, resource }) = Arn::parse(text) else { return false };
-    let name = resource.strip_prefix("role").map(|name| name.strip_prefix('/').unwrap_or(name)).unwrap_or_default();
-    partition.strip_prefix("aws").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'))
-        && service == "iam"
-        && region.is_empty()
-        && account.len() == 12
-        && account.bytes().all(|byte| byte.is_ascii_digit())
-        && !name.is_empty()
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+=,.@-_/".contains(&byte))
-        && (20..=2048).contains(&text.len())
-}
-
 /// Merges the operator's entries and the job's, which win. Values of masked variables are refused: the API would make
 /// them readable.
 fn environment(
@@ -242,13 +214,6 @@ fn environment(
         .hint("set fewer `SAGEMAKER_ENV_*` variables"));
     }
     Ok(environment)
-}
-
-/// `^[a-zA-Z_][a-zA-Z0-9_]*$`, 512 characters at most.
-fn is_environment_name(name: &str) -> bool {
-    name.len() <= 512
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-        && name.bytes().next().is_some_and(|byte| !byte.is_ascii_digit())
 }
 
 #[cfg(test)]

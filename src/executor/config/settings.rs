@@ -1,15 +1,14 @@
-//! The operator's file: one TOML file, read and checked once, immutable afterwards.
+//! The keys of the operator's file, immutable once it is read.
 //!
-//! Unknown keys and wrong types are refused with the key's full name. `docs/CONFIG.md` documents each key, and
-//! `runner-config/sagemaker-executor.toml` contains all of them; tests compare both with this file.
+//! `docs/CONFIG.md` documents each key, and `runner-config/sagemaker-executor.toml` contains all of them; tests compare both
+//! with this file.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::base::failure::Failure;
 use crate::cloud::{Access, Network};
 use crate::config::env::Environment;
 
@@ -160,68 +159,6 @@ impl Default for TraceSettings {
 }
 
 impl Settings {
-    /// Reads and checks the file.
-    pub fn load(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Failure::system(format!("failed to read the operator's file {}", path.display()))
-                .hint("create it from `runner-config/sagemaker-executor.toml`, readable by the runner's user, or name another with `--config`")
-                .caused_by(error)
-        })?;
-        Self::parse(&text).map_err(|failure| {
-            Failure::system(format!("the operator's file {} is not usable", path.display())).caused_by(failure).into()
-        })
-    }
-
-    fn parse(text: &str) -> Result<Self, Failure> {
-        let deserializer = toml::Deserializer::parse(text).map_err(|error| wrong_syntax(text, &error))?;
-        let settings: Self = serde_path_to_error::deserialize(deserializer).map_err(|error| {
-            let (path, reason) = (error.path().to_string(), error.inner().message().to_owned());
-            let key = if path == "." { String::new() } else { format!("`{path}`: ") };
-            Failure::system(format!("{key}{reason}")).hint("`docs/CONFIG.md` lists every key with its type")
-        })?;
-        settings.check()?;
-        Ok(settings)
-    }
-
-    /// Checks what the types cannot express.
-    fn check(&self) -> Result<(), Failure> {
-        let wrong = |key: &str, why: &str| Err(Failure::system(format!("`{key}` {why}")));
-        if self.storage.bucket.trim().is_empty() {
-            return wrong("storage.bucket", "is empty; set it to a bucket in the region of the training jobs");
-        }
-        if self.storage.prefix.is_empty() || self.storage.prefix.starts_with('/') || self.storage.prefix.ends_with('/')
-        {
-            return wrong("storage.prefix", "needs at least one character and no slash at its ends");
-        }
-        if self.job.subnets.is_empty() != self.job.security_group_ids.is_empty() {
-            return wrong("job.subnets", "and `job.security_group_ids` belong together: set both or none");
-        }
-        for (key, dir) in [
-            ("runner.builds_dir", &self.runner.builds_dir),
-            ("runner.cache_dir", &self.runner.cache_dir),
-            ("runner.state_dir", &self.runner.state_dir),
-        ] {
-            if !dir.is_absolute() {
-                return wrong(key, "is not an absolute path; scripts on the host and in the container contain it");
-            }
-        }
-        if self.limits.lease_seconds < 60 {
-            return wrong("limits.lease_seconds", "is below 60; a slow host would lose its jobs");
-        }
-        if !(0.2..=100.0).contains(&self.trace.log_requests_per_second) {
-            return wrong(
-                "trace.log_requests_per_second",
-                &format!("is {}; it needs to lie between 0.2 and 100", self.trace.log_requests_per_second),
-            );
-        }
-        if let Some(url) =
-            self.aws.endpoint_url.iter().chain(&self.aws.container_endpoint_url).find(|url| !is_http(url))
-        {
-            return wrong("aws.endpoint_url", &format!("is `{url}`; it needs to start with http:// or https://"));
-        }
-        Ok(())
-    }
-
     /// Takes the AWS SDK's own endpoint variables when the file names no endpoint: the container, which does not see
     /// the runner's environment, must use it too.
     pub fn adopt_endpoint(&mut self, env: &Environment) {
@@ -263,15 +200,6 @@ impl Settings {
     }
 }
 
-fn is_http(url: &str) -> bool {
-    url.starts_with("http://") || url.starts_with("https://")
-}
-
-fn wrong_syntax(text: &str, error: &toml::de::Error) -> Failure {
-    let line = error.span().map_or(0, |span| text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1);
-    Failure::system(format!("line {line} is not TOML: {}", error.message()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,7 +208,7 @@ mod tests {
 
     #[test]
     fn two_keys_are_enough() {
-        let settings = Settings::parse(MINIMAL).unwrap();
+        let settings = toml::from_str::<Settings>(MINIMAL).unwrap();
         assert_eq!(settings.storage.prefix, "sagemaker-executor");
         assert_eq!(settings.network(), None);
     }
@@ -288,7 +216,7 @@ mod tests {
     #[test]
     fn the_container_learns_an_endpoint_of_the_environment() {
         let adopted = |text: &str, pairs: &[(&str, &str)]| {
-            let mut settings = Settings::parse(text).unwrap();
+            let mut settings: Settings = toml::from_str(text).unwrap();
             settings.adopt_endpoint(&Environment::from_pairs(pairs.iter().map(|(k, v)| (k.into(), v.into()))));
             (settings.aws.endpoint_url, settings.aws.container_endpoint_url)
         };
@@ -301,29 +229,5 @@ mod tests {
         );
         let named = format!("{MINIMAL}[aws]\nendpoint_url = \"http://file\"\n");
         assert_eq!(adopted(&named, &[("AWS_ENDPOINT_URL", "http://a")]), (url("http://file"), None));
-    }
-
-    #[test]
-    fn mistakes_name_their_key() {
-        for (text, key) in [
-            ("[storage]\nbucket = \"b\"\n[job]\nrole = \"x\"\n", "unknown field `role`"),
-            ("[storage]\nbucket = 3\n[job]\n", "`storage.bucket`"),
-            ("[job]\n", "missing field `storage`"),
-            ("[storage]\nbucket = \"b\"\n[job]\ninstance_count = \"two\"\n", "`job.instance_count`"),
-            ("[storage]\nbucket = \"b\"\n[job]\nsubnets = [\"s\"]\n", "`job.subnets`"),
-            ("[storage]\nbucket = \"b\"\n[job]\n[runner]\nbuilds_dir = \"x\"\n", "`runner.builds_dir`"),
-            (
-                "[storage]\nbucket = \"b\"\n[job]\n[trace]\nlog_requests_per_second = 0\n",
-                "`trace.log_requests_per_second`",
-            ),
-            (
-                "[storage]\nbucket = \"b\"\n[job]\n[trace]\nlog_requests_per_second = nan\n",
-                "`trace.log_requests_per_second`",
-            ),
-            ("[storage\n", "line 1"),
-        ] {
-            let error = crate::base::failure::render(&Settings::parse(text).unwrap_err().into());
-            assert!(error.contains(key), "{key}: {error}");
-        }
     }
 }

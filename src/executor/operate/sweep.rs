@@ -15,7 +15,7 @@ use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 use crate::boundary;
 use crate::cloud::Connect;
-use crate::config::settings::Settings;
+use crate::config::operator_file;
 use crate::session::close::{self, Closed, Patience};
 use crate::session::left_over::{self, LeftOver};
 use crate::session::record::Records;
@@ -100,7 +100,7 @@ async fn sweep(
     printer: &Printer,
     cancellation: &Cancellation,
 ) -> anyhow::Result<()> {
-    let settings = Settings::load(config)?;
+    let settings = operator_file::load(config)?;
     let host = Host { settings: &settings, printer, clock };
     let records = Records::at(&settings.runner.state_dir);
     let mut report = Report::default();

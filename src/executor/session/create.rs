@@ -223,16 +223,27 @@ fn refusal(error: anyhow::Error, spec: &TrainingJobSpec) -> anyhow::Error {
     };
     let text = format!("failed to create the training job {}", spec.name);
     let failure = match error.kind {
+        // AWS does not accept the credentials: no action would help.
+        CloudErrorKind::Denied if error.action.is_empty() => Failure::system(text),
+        CloudErrorKind::Denied if error.action == "iam:PassRole" => {
+            Failure::system(text).hint(format!("allow the runner host's role `iam:PassRole` for `{}`", spec.role_arn))
+        }
         CloudErrorKind::Denied => Failure::system(text).hint(format!(
-            "allow the runner host's role `{}`, and `iam:PassRole` for `{}`",
-            error.action, spec.role_arn
+            "allow the runner host's role `{}`; `runner-config/iam/` has every action that it needs",
+            error.action
         )),
         CloudErrorKind::Refused(Parameter::InstanceType) => Failure::user(text)
             .hint("set `SAGEMAKER_INSTANCE_TYPE` to a type that SageMaker training offers in this region"),
         CloudErrorKind::Refused(Parameter::Image) => Failure::user(text).hint("check the job's `image:`"),
         CloudErrorKind::Refused(Parameter::Role) => {
-            Failure::system(text).hint("check `job.role_arn` and that the role trusts `sagemaker.amazonaws.com`")
+            Failure::system(text).hint("check `job.role_arn`: the role must exist in the account of the runner host, and trust `sagemaker.amazonaws.com`")
         }
+        CloudErrorKind::Refused(Parameter::Key) => Failure::system(text).hint(
+            "check `job.volume_kms_key_id` and `storage.kms_key_id`: enabled keys of this region; instance types with local storage take no \
+             `job.volume_kms_key_id`",
+        ),
+        CloudErrorKind::Refused(Parameter::Network) => Failure::system(text)
+            .hint("check `job.subnets` and `job.security_group_ids`: they must exist in one VPC of this account and region"),
         _ => Failure::system(text),
     };
     failure.caused_by(error).into()

@@ -7,6 +7,7 @@ use std::time::UNIX_EPOCH;
 use anyhow::Context as _;
 use serde::Serialize;
 
+use crate::base::failure::Failure;
 use crate::config::env;
 use crate::session::{self, SessionId, slots};
 use crate::stages::Context;
@@ -31,6 +32,7 @@ struct Driver {
 
 pub fn run(context: &Context) -> anyhow::Result<()> {
     let job = context.job()?;
+    refuse_second_call(context)?;
     let id = SessionId::derive(&job, &attempt(context)?);
     let slot = slots::reserve(&context.settings.runner.state_dir, &id, context.clock.now())?;
     let answer = Answer {
@@ -43,6 +45,16 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
     };
     let text = serde_json::to_string(&answer).context("failed to write the answer")?;
     context.printer.write_data(text.as_bytes()).context("failed to write the answer")
+}
+
+/// The runner hands on the session that `config` named: who calls `config` with one means another stage.
+fn refuse_second_call(context: &Context) -> Result<(), Failure> {
+    match context.contract.session {
+        None => Ok(()),
+        Some(_) => Err(Failure::system("the runner calls `config` where it should call another stage").hint(
+            "let `prepare_args`, `run_args` and `cleanup_args` in `[runners.custom]` of `config.toml` end in `prepare`, `run` and `cleanup`",
+        )),
+    }
 }
 
 /// Differs between preparation attempts: each has its own temporary directory and time.

@@ -3,6 +3,7 @@
 //! Modules below know no exit codes; modules above know no stages.
 
 mod abandoned;
+pub mod arguments;
 pub mod caller_watch;
 pub mod cleanup;
 pub mod config;
@@ -26,7 +27,7 @@ use crate::base::failure::{self, Failure, Kind};
 use crate::boundary;
 use crate::cloud::Connect;
 use crate::config::env::{Contract, Environment};
-use crate::config::settings::Settings;
+use crate::config::operator_file;
 use crate::ui::Printer;
 
 pub use context::Context;
@@ -52,9 +53,12 @@ where
     let mut contract = Contract::default();
     let outcome = async {
         contract = env.contract()?;
+        if contract.job_response_file.is_some() && !env.is_try() {
+            printer.show_colors();
+        }
         // The runner never clears the file, and a stale code would count for this stage.
         remove_exit_code(contract.build_exit_code_file.as_deref())?;
-        let mut settings = Settings::load(&config)?;
+        let mut settings = operator_file::load(&config)?;
         settings.adopt_endpoint(&env);
         let (contract, printer) = (contract.clone(), printer.clone());
         boundary::guarded(async |cancellation| {

@@ -21,6 +21,11 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let until = Instant::now() + create::PATIENCE;
     let job = context.job()?;
     let settings = &context.settings;
+    if context.contract.session.is_none() && session::trees(&context.env, settings, &job).is_err() {
+        return Err(Failure::system("the runner called `prepare` without `config`, which tells it the directories of the job")
+            .hint("set `config_exec` and `config_args` in `[runners.custom]` of `config.toml`, as `runner-config/config.toml` does")
+            .into());
+    }
     let id = context.session(&job)?;
     let wishes = context.env.job_variables()?;
     policy::refuse_secrets(&wishes, &job.masked_values(|name| context.env.job_variable(name).map(str::to_owned)))?;
@@ -143,12 +148,15 @@ fn check_host(context: &Context, job: &JobContext) -> anyhow::Result<()> {
     for link in session::remove_links(trees.as_ref(), settings, job)? {
         context.printer.warn(format!("the link {}, which an earlier job left, was removed", link.display()));
     }
+    let shell = settings.runner.shell.as_str();
+    let git = ("git", "or add its folder to the PATH of the runner's service; sources are fetched on the host");
+    let shell = (shell, "or set `runner.shell` in the operator's file to `bash`");
     // `try` lists the sources itself.
-    let git = (!context.env.is_try()).then_some("git");
-    for program in [settings.runner.shell.as_str()].into_iter().chain(git) {
+    let needed = std::iter::once(shell).chain((!context.env.is_try()).then_some(git));
+    for (program, otherwise) in needed {
         if find(context.env.path(), program).is_none() {
             return Err(Failure::system(format!("`{program}` is not in the runner's PATH"))
-                .hint(format!("install `{program}` on the runner host; sources are fetched there"))
+                .hint(format!("install `{program}` on the runner host, {otherwise}"))
                 .into());
         }
     }

@@ -29,7 +29,7 @@ const TURN_LIMIT: u32 = 200;
 #[derive(Clone)]
 pub struct Printer {
     streams: Arc<Mutex<Streams>>,
-    /// stderr is a terminal: color and bars.
+    /// stderr is a terminal: bars, and no section marks.
     terminal: bool,
 }
 
@@ -42,6 +42,8 @@ struct Streams {
     /// The last data did not end its line; both streams meet in the job trace.
     mid_line: bool,
     sections: Sections,
+    /// GitLab shows the job log, and colors as a terminal does.
+    colored: bool,
     bar: Option<ProgressBar>,
     /// stdout and stderr, where they are pipes: their reader brings both into one job trace.
     pipes: (Option<OwnedFd>, Option<OwnedFd>),
@@ -84,6 +86,7 @@ impl Printer {
             err_broken: false,
             mid_line: false,
             sections: Sections::Titles,
+            colored: terminal,
             bar: None,
             pipes: (None, None),
             last: Stream::Err,
@@ -137,6 +140,11 @@ impl Printer {
             if are_understood && !self.terminal { Sections::Marked } else { Sections::Titles };
     }
 
+    /// Colors the labels of errors and warnings from now on: the job log of GitLab shows them as a terminal does.
+    pub fn show_colors(&self) {
+        self.lock().colored = true;
+    }
+
     /// Begins a section of the job log that GitLab shows collapsed; `at` is when its matter began. Others get the title.
     /// `name` is of letters, digits, `_`, `.` and `-`, and used once in a job.
     pub fn begin_section(&self, name: &str, at: SystemTime, title: &str) {
@@ -174,8 +182,9 @@ impl Printer {
     }
 
     fn labeled(&self, label: &str, color: &str, text: &str) {
-        let label = self.painted(label, color);
-        self.streams.lock().write_line(&format!("{label} {}", plain::lines(text)));
+        let mut streams = self.streams.lock();
+        let label = if streams.colored { format!("{color}{label}{RESET}") } else { label.to_owned() };
+        streams.write_line(&format!("{label} {}", plain::lines(text)));
     }
 
     /// An error with its causes and hints.
@@ -197,10 +206,6 @@ impl Printer {
     /// stdout where it is a pipe: whether its reader lives is told by the system.
     pub fn output_pipe(&self) -> Option<OwnedFd> {
         self.streams.lock().pipes.0.as_ref()?.try_clone().ok()
-    }
-
-    fn painted(&self, text: &str, color: &str) -> String {
-        if self.terminal { format!("{color}{text}{RESET}") } else { text.to_owned() }
     }
 
     /// The bar that steps aside for each line, or none any more.
@@ -292,6 +297,15 @@ mod tests {
             "section_start:7:a[collapsed=true]\r\x1b[0KTitle \\x1b[1m\nwarning: section-end:9:a\\x0d\\x1b[0K\n\
              section_end:7:a\r\x1b[0K\nPlain\n"
         );
+    }
+
+    #[test]
+    fn labels_are_colored_where_colors_are_shown() {
+        let (printer, captured) = Printer::captured();
+        printer.show_colors();
+        printer.error("gone \x1b[0m");
+        printer.warn("late");
+        assert_eq!(captured.text(), "\x1b[31merror:\x1b[0m gone \\x1b[0m\n\x1b[33mwarning:\x1b[0m late\n");
     }
 
     #[test]

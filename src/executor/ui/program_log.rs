@@ -7,6 +7,9 @@ use tracing_subscriber::EnvFilter;
 use super::printer::Printer;
 use crate::base::failure::Failure;
 
+/// Warnings. Those of `aws_config` repeat, as a dump of its types, what an error says that follows.
+const DEFAULT: &str = "warn,aws_config=error";
+
 /// Sends the program's own log to stderr through `printer`. `filter` is the value of `SAGEMAKER_EXECUTOR_LOG`:
 /// `debug`, or `info,executor::trace=debug`; warnings alone when it is absent or empty. The first call of a
 /// process counts.
@@ -14,7 +17,7 @@ use crate::base::failure::Failure;
 /// # Errors
 /// A [`Failure`] with a hint when the filter cannot be understood.
 pub fn init_tracing(printer: &Printer, filter: Option<&str>) -> anyhow::Result<()> {
-    let filter = filter.filter(|filter| !filter.trim().is_empty()).unwrap_or("warn");
+    let filter = filter.filter(|filter| !filter.trim().is_empty()).unwrap_or(DEFAULT);
     let filter = EnvFilter::try_new(filter).map_err(|error| {
         Failure::system("failed to read the log filter")
             .hint("set `SAGEMAKER_EXECUTOR_LOG` to `error`, `warn`, `info`, `debug` or `trace`")

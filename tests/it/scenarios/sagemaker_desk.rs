@@ -124,7 +124,7 @@ impl Running {
     pub(super) fn end_within(mut self, limit: Duration) -> Ended {
         let status = poll(limit, || self.child.try_wait().unwrap());
         let stdout = std::fs::read(&self.out).unwrap();
-        let stderr = String::from_utf8_lossy(&std::fs::read(&self.err).unwrap()).into_owned();
+        let stderr = plain(&String::from_utf8_lossy(&std::fs::read(&self.err).unwrap()));
         let Some(status) = status else {
             self.child.kill().unwrap();
             self.child.wait().unwrap();
@@ -132,6 +132,11 @@ impl Running {
         };
         Ended { code: status.code(), stdout, stderr, exit_code: std::fs::read_to_string(&self.exit_code).ok() }
     }
+}
+
+/// Without the colors of labels, which the job log shows.
+fn plain(stderr: &str) -> String {
+    stderr.replace("\x1b[31merror:\x1b[0m", "error:").replace("\x1b[33mwarning:\x1b[0m", "warning:")
 }
 
 impl Desk {
@@ -233,6 +238,7 @@ impl Desk {
 
     /// `config`, whose session the later calls get, and the project directory that `get_sources` would make.
     pub(super) fn config(&mut self) -> Ended {
+        self.session = None;
         let ended = self.call(&["config"]);
         if ended.code == Some(0) {
             let answer: Value = serde_json::from_slice(&ended.stdout).unwrap();

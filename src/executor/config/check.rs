@@ -1,0 +1,283 @@
+//! Checks of the operator's file that its types cannot express. Each refusal names the key and what to change. Pure.
+
+use std::path::{Component, Path};
+
+use crate::base::arn::Arn;
+use crate::base::failure::Failure;
+use crate::config::forms;
+use crate::config::settings::Settings;
+use crate::protocol::agent_env;
+
+/// The account of AWS's documentation, the sample file's values among them: nobody has it.
+const SAMPLE_ACCOUNT: &str = "123456789012";
+/// What stands in files that are to be filled in.
+const FILL_IN: [&str; 5] = ["example-ci-sagemaker", "REPLACE_ME", "CHANGE_ME", "CHANGE-ME", "CHANGEME"];
+/// Shells that cannot run the scripts that GitLab Runner writes for `bash` and `sh`.
+const OTHER_SHELLS: [&str; 8] = ["pwsh", "powershell", "cmd", "fish", "csh", "tcsh", "nu", "elvish"];
+/// The kernel's own file systems, and the folder that SageMaker mounts in the container.
+const FOREIGN_DIRS: [&str; 4] = ["/proc", "/sys", "/dev", "/opt/ml"];
+
+type Checked = Result<(), Failure>;
+
+/// Whether every value can be used.
+pub(super) fn check(settings: &Settings) -> Checked {
+    check_aws(settings)?;
+    check_storage(settings)?;
+    check_job(settings)?;
+    check_network(settings)?;
+    check_tags_and_environment(settings)?;
+    check_directories(settings)?;
+    check_shell(&settings.runner.shell)?;
+    check_limits(settings)
+}
+
+fn refuse(key: &str, why: &str, change: &str) -> Checked {
+    Err(Failure::system(format!("`{key}` {why}")).hint(change))
+}
+
+fn need(is_right: bool, key: &str, why: &str, change: &str) -> Checked {
+    if is_right { Ok(()) } else { refuse(key, why, change) }
+}
+
+fn in_range<T: PartialOrd + std::fmt::Display>(key: &str, value: T, least: T, most: T) -> Checked {
+    let is_inside = value >= least && value <= most;
+    need(
+        is_inside,
+        key,
+        &format!("is {value}; it needs to lie between {least} and {most}"),
+        &format!("set `{key}` in this range"),
+    )
+}
+
+/// Values that the sample file, or another template, leaves to be filled in. With an emulator the sample's account serves.
+pub(super) fn check_samples(file: &toml::Table, has_endpoint: bool) -> Checked {
+    let is_sample =
+        |text: &str| FILL_IN.iter().any(|word| text.contains(word)) || (!has_endpoint && text.contains(SAMPLE_ACCOUNT));
+    let mut values: Vec<(String, &toml::Value)> = file.iter().map(|(key, value)| (key.clone(), value)).collect();
+    while let Some((key, value)) = values.pop() {
+        match value {
+            toml::Value::String(text) if is_sample(text) => {
+                let change = format!("set `{key}` to a value of your own AWS account, or remove the key");
+                return refuse(&key, &format!("still has the sample's value `{text}`"), &change);
+            }
+            toml::Value::Table(table) => {
+                values.extend(table.iter().map(|(name, value)| (format!("{key}.{name}"), value)))
+            }
+            toml::Value::Array(items) => values.extend(items.iter().map(|item| (key.clone(), item))),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn check_aws(settings: &Settings) -> Checked {
+    let aws = &settings.aws;
+    if let Some(region) = &aws.region {
+        let change = "set `aws.region` to the name of a region, such as `eu-west-1`, or remove it";
+        need(is_region(region), "aws.region", &format!("is `{region}`, which is not the name of a region"), change)?;
+    }
+    for (key, url) in
+        [("aws.endpoint_url", &aws.endpoint_url), ("aws.container_endpoint_url", &aws.container_endpoint_url)]
+    {
+        if let Some(url) = url {
+            let is_http = url.starts_with("http://") || url.starts_with("https://");
+            let change = format!("write `{key}` as in `http://127.0.0.1:4566`; remove it for AWS itself");
+            need(is_http, key, &format!("is `{url}`; it needs to start with http:// or https://"), &change)?;
+        }
+    }
+    Ok(())
+}
+
+/// `eu-west-1`, `us-gov-west-1`, `eusc-de-east-1`; `eu-west-1a` is an availability zone.
+fn is_region(text: &str) -> bool {
+    let Some((words, number)) = text.rsplit_once('-') else { return false };
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase());
+    words.split('-').count() > 1
+        && words.split('-').all(is_word)
+        && !number.is_empty()
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn check_storage(settings: &Settings) -> Checked {
+    let (bucket, prefix) = (&settings.storage.bucket, &settings.storage.prefix);
+    let is_name = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    need(
+        !bucket.is_empty() && bucket.chars().all(is_name),
+        "storage.bucket",
+        &match bucket.trim() {
+            "" => "is empty".to_owned(),
+            bucket => format!("is `{bucket}`, which is not a bucket's name"),
+        },
+        "set `storage.bucket` to the name alone, without `s3://`, ARN or prefix, of a bucket in the region of the training jobs",
+    )?;
+    let is_part = |part: &str| {
+        !part.is_empty() && ![".", ".."].contains(&part) && part.chars().all(|c| is_name(c) || "!'()*=".contains(c))
+    };
+    need(
+        prefix.split('/').all(is_part),
+        "storage.prefix",
+        "needs at least one character, no slash at its ends, no empty part and no blank",
+        "set `storage.prefix` as in `team/ci`",
+    )
+}
+
+fn check_job(settings: &Settings) -> Checked {
+    let job = &settings.job;
+    if let Some(role) = &job.role_arn {
+        need(
+            forms::is_role_arn(role),
+            "job.role_arn",
+            "is not the ARN of an IAM role",
+            "set `job.role_arn` as in `arn:aws:iam::<account>:role/<name>`",
+        )?;
+        let (role, region) =
+            (Arn::parse(role).map(|arn| arn.partition).unwrap_or_default(), settings.aws.region.as_deref());
+        if let Some((region, partition)) = region.and_then(|region| Some((region, partition_of(region)?))) {
+            let why = format!("is of the partition `{role}`, and the region `{region}` is of `{partition}`");
+            let change = "set `job.role_arn` to a role of the account that `aws.region` is used with";
+            need(role == partition, "job.role_arn", &why, change)?;
+        }
+    }
+    if let Some(image) = &job.image {
+        need(
+            !image.trim().is_empty(),
+            "job.image",
+            "is empty",
+            "remove `job.image`, or set it to the image of jobs without `image:`",
+        )?;
+    }
+    need(
+        forms::is_instance_type(&job.instance_type),
+        "job.instance_type",
+        &format!("is `{}`, which is not the name of one SageMaker instance type", job.instance_type),
+        "set `job.instance_type` as in `ml.m5.large`",
+    )?;
+    in_range("job.instance_count", job.instance_count, 1, forms::INSTANCES)?;
+    in_range("job.volume_size_gb", job.volume_size_gb, 1, forms::VOLUME_GB)?;
+    in_range("job.max_runtime_seconds", job.max_runtime_seconds, 1, forms::MAX_RUNTIME)?;
+    let keys = [
+        ("storage.kms_key_id", &settings.storage.kms_key_id),
+        ("job.volume_kms_key_id", &settings.job.volume_kms_key_id),
+    ];
+    for (key, value) in keys {
+        let is_key = |c: char| c.is_ascii_alphanumeric() || ":/_-".contains(c);
+        if let Some(value) = value {
+            let change =
+                format!("set `{key}` to the id or ARN of a KMS key, or to `alias/<name>`; remove it for the default");
+            need(!value.is_empty() && value.chars().all(is_key), key, "is not the id of a KMS key", &change)?;
+        }
+    }
+    Ok(())
+}
+
+/// The partition of a region; `None` for those that are not public.
+fn partition_of(region: &str) -> Option<&'static str> {
+    match region.split('-').next()? {
+        "cn" => Some("aws-cn"),
+        "us" if region.starts_with("us-gov-") => Some("aws-us-gov"),
+        "us" if region.starts_with("us-iso") => None,
+        "us" | "eu" | "ap" | "sa" | "ca" | "me" | "af" | "il" | "mx" => Some("aws").filter(|_| !region.contains("iso")),
+        _ => None,
+    }
+}
+
+fn check_network(settings: &Settings) -> Checked {
+    let job = &settings.job;
+    need(
+        job.subnets.is_empty() == job.security_group_ids.is_empty(),
+        "job.subnets",
+        "and `job.security_group_ids` belong together",
+        "set both or none",
+    )?;
+    let lists = [("job.subnets", "subnet-", &job.subnets), ("job.security_group_ids", "sg-", &job.security_group_ids)];
+    for (key, start, ids) in lists {
+        if let Some(wrong) = ids.iter().find(|id| !id.starts_with(start)) {
+            return refuse(
+                key,
+                &format!("has `{wrong}`, which is no id"),
+                &format!("give ids that begin with `{start}`"),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn check_tags_and_environment(settings: &Settings) -> Checked {
+    for (name, value) in &settings.job.tags {
+        let is_right = (1..=128).contains(&name.chars().count()) && value.chars().count() <= 256;
+        need(
+            is_right && !name.to_ascii_lowercase().starts_with("aws:"),
+            &format!("job.tags.{name}"),
+            "is not a tag that AWS takes",
+            "a key of `job.tags` has 1 to 128 characters and does not begin with `aws:`; a value has at most 256",
+        )?;
+    }
+    for (name, value) in &settings.job.environment {
+        let is_name = forms::is_environment_name(name)
+            && !name.starts_with(agent_env::PREFIX)
+            && !name.starts_with("AWS_CONTAINER_");
+        need(
+            is_name && value.chars().count() <= forms::ENVIRONMENT_VALUE,
+            &format!("job.environment.{name}"),
+            "cannot be set in a training container",
+            "a name in `job.environment` has letters, digits and `_`, begins with no digit and neither with `SAGEMAKER_EXECUTOR_` nor \
+             `AWS_CONTAINER_`; a value has at most 512 characters",
+        )?;
+    }
+    Ok(())
+}
+
+fn check_directories(settings: &Settings) -> Checked {
+    let runner = &settings.runner;
+    let dirs = [
+        ("runner.builds_dir", &runner.builds_dir),
+        ("runner.cache_dir", &runner.cache_dir),
+        ("runner.state_dir", &runner.state_dir),
+    ];
+    for (key, dir) in dirs {
+        let is_plain = dir.is_absolute() && !dir.components().any(|part| part == Component::ParentDir);
+        let change = format!("set `{key}` to a path that begins with `/`; `~`, `$HOME` and `..` are not replaced");
+        need(is_plain, key, "is not an absolute path; scripts on the host and in the container contain it", &change)?;
+        let is_foreign = dir == Path::new("/") || FOREIGN_DIRS.iter().any(|foreign| dir.starts_with(foreign));
+        let change = format!("set `{key}` to a directory of its own, such as one below `/var/lib/sagemaker-executor`");
+        need(!is_foreign, key, &format!("is `{}`, which the executor cannot have for itself", dir.display()), &change)?;
+    }
+    for (key, dir) in dirs {
+        for (other, above) in dirs {
+            if key != other && dir.starts_with(above) {
+                let why = format!("is the same as `{other}`, or lies below it");
+                return refuse(key, &why, &format!("set `{key}` and `{other}` to directories beside each other"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_shell(shell: &str) -> Checked {
+    let name = shell.rsplit('/').next().unwrap_or_default();
+    let is_other = name.is_empty() || OTHER_SHELLS.contains(&name.trim_end_matches(".exe"));
+    need(
+        !is_other,
+        "runner.shell",
+        &format!("is `{shell}`; host stages and training containers run scripts of a POSIX shell"),
+        "set `runner.shell = \"bash\"` in the operator's file, and `shell = \"bash\"` in `[[runners]]` of the runner's `config.toml`",
+    )
+}
+
+fn check_limits(settings: &Settings) -> Checked {
+    let limits = &settings.limits;
+    need(
+        limits.lease_seconds >= 60,
+        "limits.lease_seconds",
+        "is below 60; a slow host would lose its jobs",
+        "set `limits.lease_seconds` to 60 or more",
+    )?;
+    in_range("limits.cancel_grace_seconds", limits.cancel_grace_seconds, 0, 600)?;
+    need(
+        limits.provisioning_seconds > 0,
+        "limits.provisioning_seconds",
+        "is 0, so no training job could start in time",
+        "set `limits.provisioning_seconds` to the longest wait for an instance, such as 3600",
+    )?;
+    in_range("trace.log_requests_per_second", settings.trace.log_requests_per_second, 0.2, 100.0)
+}
