@@ -49,6 +49,7 @@ pub struct Failure {
     pub kind: Kind,
     message: String,
     hints: Vec<String>,
+    quote: Option<String>,
     source: Option<anyhow::Error>,
 }
 
@@ -74,13 +75,20 @@ impl Failure {
     }
 
     fn new(kind: Kind, message: String) -> Self {
-        Self { kind, message, hints: Vec::new(), source: None }
+        Self { kind, message, hints: Vec::new(), quote: None, source: None }
     }
 
     /// Adds a hint: the exact key, variable, permission or command to change, in backticks.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
+        self
+    }
+
+    /// Adds lines to be shown last, as they are: the end of a script's output.
+    #[must_use]
+    pub fn quoting(mut self, lines: Option<String>) -> Self {
+        self.quote = lines;
         self
     }
 
@@ -127,6 +135,10 @@ pub fn render(error: &anyhow::Error) -> String {
             text.push_str(hint);
         }
     }
+    for quote in error.chain().filter_map(|cause| cause.downcast_ref::<Failure>()?.quote.as_ref()) {
+        text.push('\n');
+        text.push_str(quote);
+    }
     text
 }
 
@@ -155,12 +167,13 @@ mod tests {
     fn the_rendered_chain_names_causes_and_hints_once() {
         let failure = Failure::user("instance type `ml.x` is not known")
             .hint("set `SAGEMAKER_INSTANCE_TYPE` to a type of the region")
+            .quoting(Some("  quoted".to_owned()))
             .caused_by(anyhow::anyhow!("validation failed"));
         let error = anyhow::Error::from(failure).context("failed to create the training job");
         assert_eq!(
             render(&error),
             "error: failed to create the training job\n  because: instance type `ml.x` is not known\n  \
-             because: validation failed\n  hint: set `SAGEMAKER_INSTANCE_TYPE` to a type of the region"
+             because: validation failed\n  hint: set `SAGEMAKER_INSTANCE_TYPE` to a type of the region\n  quoted"
         );
     }
 }

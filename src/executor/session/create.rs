@@ -43,6 +43,7 @@ pub async fn launch(
 ) -> anyhow::Result<()> {
     let rate = CreateRate::of(&session.settings.runner.state_dir, &Stamp::of(&*session.clock));
     let mut attempts = Attempts { rate, until, cancel, pauses: PAUSES.build(), unanswered: 0, may_exist: false };
+    let mut refused = Vec::new();
     for (index, instance_type) in types.iter().enumerate() {
         spec.name = session.job_name();
         spec.instance_type.clone_from(instance_type);
@@ -61,9 +62,13 @@ pub async fn launch(
                     }
                     return Err(kept.err().unwrap_or_else(canceled));
                 }
+                for reason in &refused {
+                    session.printer.line(format!("Refused, so {instance_type} was asked for: {reason}"));
+                }
                 return kept;
             }
             Err(Refusal::OfType(reason)) => {
+                refused.push(format!("{instance_type}: {reason}"));
                 session.apply(SessionEvent::TypeRefused(&format!("{instance_type}: {reason}")))?;
             }
             Err(Refusal::Final(error)) => {

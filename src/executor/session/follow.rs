@@ -401,6 +401,7 @@ impl<'s, 'a> Follower<'s, 'a> {
                 self.print_incomplete()?;
             }
         }
+        self.session.output_tail = self.sources.output.take_tail();
         if let Some(text) = self.sources.output.take_left_out() {
             self.session.printer.warn(text);
         }

@@ -386,7 +386,7 @@ impl RunMachine {
         let lease = self.nodes.rows().any(|node| node.bye == Some(ByeReason::LeaseExpired));
         if lease {
             return Some(Conclusion::Lost {
-                reason: "the agent stopped the script because the runner host gave no sign of life".to_owned(),
+                reason: "the agent stopped the script because the runner host gave no sign of life; look at the load of the host and its way to S3, or raise `limits.lease_seconds`".to_owned(),
                 by: LossKind::System,
             });
         }
@@ -402,17 +402,17 @@ impl RunMachine {
         let why = job.failure_reason.as_deref().or(job.message.as_deref()).unwrap_or("no reason given");
         match (job.status, &job.secondary) {
             (JobStatus::Stopped, SecondaryStatus::MaxRuntimeExceeded) => Conclusion::Lost {
-                reason: "the training job reached its longest run time; raise `SAGEMAKER_MAX_RUNTIME` or the job's `timeout`"
+                reason: "the training job reached its longest run time; raise `SAGEMAKER_MAX_RUNTIME` or the job's `timeout`, and `job.max_runtime_seconds` in the operator's file when it is lower"
                     .to_owned(),
                 by: LossKind::User,
             },
             (JobStatus::Stopped, SecondaryStatus::MaxWaitTimeExceeded) => system("no instance was found within the longest waiting time".to_owned()),
-            (JobStatus::Stopped, _) => system("the training job was stopped from outside this CI job".to_owned()),
+            (JobStatus::Stopped, _) => system("the training job was stopped from outside this CI job; the event `StopTrainingJob` in CloudTrail tells by whom".to_owned()),
             (JobStatus::Failed, _) => {
                 let Diagnosis { reason, by } = failure_reasons::diagnose(why, self.any_ready());
                 Conclusion::Lost { reason, by }
             }
-            (JobStatus::Completed, _) => system("the training job ended without a report of its agent".to_owned()),
+            (JobStatus::Completed, _) => system("the training job is completed, and its agent did not report how the script ended".to_owned()),
             (status, secondary) => system(format!("the training job is {status:?} ({secondary}): {why}")),
         }
     }

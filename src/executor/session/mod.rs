@@ -20,6 +20,7 @@ pub mod machine;
 pub mod mailbox;
 pub mod node_record;
 mod output;
+mod output_tail;
 mod phases;
 mod poll;
 mod ready;
@@ -51,6 +52,7 @@ use crate::protocol::keys::SessionKeys;
 use crate::protocol::mailbox::Order;
 use crate::protocol::project::Trees;
 use crate::session::exchange::{Exchange as _, StoreExchange};
+use crate::session::output_tail::OutputTail;
 use crate::session::record::Records;
 use crate::session::state::{Saved, SessionEvent, SessionState};
 use crate::ui::Printer;
@@ -85,6 +87,8 @@ pub struct Session<'a> {
     pub settings: &'a Settings,
     pub printer: &'a Printer,
     pub clock: Arc<dyn Clock>,
+    /// Of the script that this process followed last.
+    output_tail: OutputTail,
 }
 
 impl<'a> Session<'a> {
@@ -123,12 +127,18 @@ impl<'a> Session<'a> {
         let Host { settings, printer, clock } = host;
         let records = Records::at(&settings.runner.state_dir);
         let (keys, state) = (spec::session_keys(&id), SessionState::default());
-        Self { id, keys, records, state, jobs, objects, settings, printer, clock }
+        let output_tail = OutputTail::default();
+        Self { id, keys, records, state, jobs, objects, settings, printer, clock, output_tail }
     }
 
     /// The host's part, to open another session with.
     pub fn host(&self) -> Host<'a> {
         Host { settings: self.settings, printer: self.printer, clock: Arc::clone(&self.clock) }
+    }
+
+    /// The last lines of the script that this process followed last, to be shown again below an error.
+    pub fn last_lines(&self) -> Option<String> {
+        self.output_tail.text()
     }
 
     /// The name of the current training job.

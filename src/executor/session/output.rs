@@ -16,6 +16,7 @@ use crate::session::Session;
 use crate::session::cursor::{Cursor, Position};
 use crate::session::exchange::Exchange;
 use crate::session::foreign::Foreign;
+use crate::session::output_tail::OutputTail;
 use crate::session::trace_copy_reader::TraceCopyReader;
 use crate::trace::{FrameDecoder, Interleaver, Line, TraceError};
 use crate::ui::Printer;
@@ -65,6 +66,7 @@ pub(super) struct Output {
     foreign_lines: Vec<String>,
     foreign: Foreign,
     shown: Vec<String>,
+    tail: OutputTail,
 }
 
 impl Output {
@@ -97,7 +99,7 @@ impl Output {
             }
         });
         let merge = (count > 1).then(|| Interleaver::new(count));
-        Self { nodes, merge, cursor, foreign_lines: Vec::new(), foreign, shown }
+        Self { nodes, merge, cursor, foreign_lines: Vec::new(), foreign, shown, tail: OutputTail::default() }
     }
 
     /// An earlier process printed some of this output.
@@ -112,6 +114,11 @@ impl Output {
     /// Ids of the printed events of other writers, the newest last.
     pub(super) fn shown(&self) -> &[String] {
         &self.shown
+    }
+
+    /// The end of the script's output, as far as this process printed it.
+    pub(super) fn take_tail(&mut self) -> OutputTail {
+        std::mem::take(&mut self.tail)
     }
 
     /// Bytes of other writers printed in the job so far.
@@ -224,6 +231,7 @@ impl Output {
             }
             return Ok(());
         }
+        self.tail.push(&bytes);
         let mut noted = Ok(());
         let (start, position) = (node.printed.offset, &mut node.printed);
         printer.write_counted(&bytes, |count| {
@@ -256,6 +264,7 @@ impl Output {
         for piece in merge.take() {
             let Some(node) = self.nodes.get_mut(piece.node) else { continue };
             printer.write_data(&piece.bytes)?;
+            self.tail.push(&piece.bytes);
             if !printer.is_broken() {
                 node.printed.offset += piece.consumed as u64;
                 self.cursor.set(piece.node, node.printed)?;

@@ -5,6 +5,7 @@
 
 use tokio::time::Instant;
 
+use crate::base::plain;
 use crate::base::signals::Cancellation;
 use crate::cloud::{JobStatus, SecondaryStatus, TrainingJob};
 use crate::config::env::Environment;
@@ -66,6 +67,7 @@ pub async fn replace(session: &mut Session<'_>, inputs: JobInputs<'_>) -> anyhow
             format!("SageMaker met an internal error before the container on {lost} ran")
         }
     };
+    let reason = plain::line(&reason, REASON);
     let tried = format!("{lost}: {reason}");
     session.apply(match cause {
         Cause::Capacity => SessionEvent::CapacityLacked(&tried),
@@ -76,7 +78,8 @@ pub async fn replace(session: &mut Session<'_>, inputs: JobInputs<'_>) -> anyhow
         return Ok(Replaced::NoneLeft(format!("{tried}; add another type to `SAGEMAKER_INSTANCE_TYPE`")));
     };
     session.apply(SessionEvent::ContainerRenewed)?;
-    session.printer.line(format!("{line}: requesting {next} as the training job {}", session.job_name()));
+    let name = session.job_name();
+    session.printer.line(format!("{line}: requesting {next} as the training job {name}. SageMaker said: {reason}"));
     Box::pin(create_next(session, &types, inputs)).await?;
     Ok(Replaced::Another)
 }
@@ -103,6 +106,9 @@ async fn create_next(session: &mut Session<'_>, types: &[String], inputs: JobInp
     let spec = spec::training_job(&session.id, inputs.job, &decision, session.settings, &*objects, agent);
     create::launch(session, spec, types, until, inputs.cancel).await
 }
+
+/// Most bytes of SageMaker's words in a line.
+const REASON: usize = 1000;
 
 /// `None` for a job whose container ran, that was stopped, or whose failure would come again.
 fn cause(job: &TrainingJob) -> Option<Cause> {

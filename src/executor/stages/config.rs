@@ -22,6 +22,9 @@ struct Answer {
     hostname: String,
     driver: Driver,
     job_env: BTreeMap<&'static str, String>,
+    /// For which shell the runner writes the job's scripts, whatever its `config.toml` names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shell: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -42,6 +45,7 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
         hostname: hostname(),
         driver: Driver { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") },
         job_env: BTreeMap::from([(env::SESSION, id.to_string()), (env::SLOT, slot.to_string())]),
+        shell: shell(&context.settings.runner.shell),
     };
     let text = serde_json::to_string(&answer).context("failed to write the answer")?;
     context.printer.write_data(text.as_bytes()).context("failed to write the answer")
@@ -61,6 +65,11 @@ fn refuse_second_call(context: &Context) -> Result<(), Failure> {
 fn attempt(context: &Context) -> anyhow::Result<String> {
     let now = context.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(format!("{}:{}:{}", context.payload_path()?.display(), now.as_nanos(), std::process::id()))
+}
+
+/// Name of the shell in the runner's configuration.
+fn shell(program: &str) -> Option<&'static str> {
+    ["bash", "sh"].into_iter().find(|name| program.rsplit('/').next() == Some(name))
 }
 
 /// Restricted to safe characters: the runner puts the text in double quotes in a shell script.

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::time::Instant;
 
 use crate::base::clock::Clock;
 use crate::base::failure::Failure;
@@ -11,11 +13,12 @@ use crate::base::signals::Cancellation;
 use crate::cloud::{Connect, LogClient, ObjectStore, TrainingJobs};
 use crate::config::env::{Contract, Environment};
 use crate::config::settings::Settings;
-use crate::gitlab::JobContext;
+use crate::gitlab::{BuildStage, JobContext};
 use crate::protocol::project::Trees;
 use crate::session::lease::LeaseKeeper;
 use crate::session::workspace_upload::WorkspaceUpload;
 use crate::session::{Host, Session, SessionId, spec};
+use crate::stages::cancel_reason::Limits;
 use crate::ui::Printer;
 
 /// Inputs common to all stages.
@@ -57,6 +60,21 @@ impl Context {
         let job = JobContext::read(self.payload_path()?)?;
         self.printer.show_sections(job.features.trace_sections);
         Ok(job)
+    }
+
+    /// What may have ended a stage that was canceled; it began at `begun`.
+    pub(super) fn limits<'a>(&self, job: &JobContext, stage: &'a BuildStage, begun: Instant) -> Limits<'a> {
+        let script =
+            if *stage == BuildStage::AfterScript { "RUNNER_AFTER_SCRIPT_TIMEOUT" } else { "RUNNER_SCRIPT_TIMEOUT" };
+        // The runner writes the payload when the job begins.
+        let written = self.payload_path().ok().and_then(|path| path.metadata().ok()?.modified().ok());
+        Limits {
+            stage,
+            job: Duration::from_secs(job.runner_info.timeout),
+            job_ran: written.and_then(|at| self.clock.now().duration_since(at).ok()).unwrap_or_default(),
+            script: self.env.job_variable(script).and_then(|text| humantime::parse_duration(text).ok()),
+            stage_ran: begun.elapsed(),
+        }
     }
 
     pub(super) fn payload_path(&self) -> anyhow::Result<&Path> {

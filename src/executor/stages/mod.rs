@@ -5,6 +5,7 @@
 mod abandoned;
 pub mod arguments;
 pub mod caller_watch;
+mod cancel_reason;
 pub mod cleanup;
 pub mod config;
 mod context;
@@ -65,7 +66,9 @@ where
             let asked = cancellation.clone();
             stage(Context { env, contract, settings, printer, cancellation, connect, clock }).await?;
             if asked.asked() {
-                return Err(Failure::canceled("ended because the runner asked for it").into());
+                return Err(
+                    Failure::canceled("the job was canceled, its time is over, or GitLab Runner was stopped").into()
+                );
             }
             Ok(())
         })

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::Context as _;
+use tokio::time::Instant;
 
 use crate::base::failure::Failure;
 use crate::base::node::NodeId;
@@ -29,6 +30,7 @@ pub(super) async fn run(
     script: &Path,
     stage: &BuildStage,
 ) -> anyhow::Result<()> {
+    let begun = Instant::now();
     let trees = trees(&context.env, &context.settings, job)?;
     let mut session = context.attach(&id).await?;
     let Some(_lock) = session.records.lock(&id)? else {
@@ -43,7 +45,11 @@ pub(super) async fn run(
         }
     }
     if session.state().is_given_up() {
-        return without_an_instance(context, stage);
+        return without_an_instance(context, job, stage, begun);
+    }
+    if *stage == BuildStage::AfterScript && session.state().is_loss_told() {
+        context.printer.line("`after_script` is skipped: the training job was lost, see the error above");
+        return Ok(());
     }
     let followed = match upload.send_once(&mut session, &context.cancellation).await {
         Ok(()) => run_script(context, &mut session, job, &upload, script, stage).await,
@@ -64,7 +70,7 @@ pub(super) async fn run(
         session.give_up().await?;
     }
     if let Conclusion::Exited { code, .. } = &conclusion {
-        tell_signal(context, *code);
+        tell_signal(&context.printer, *code);
     }
     if let Conclusion::Exited { code, .. } = conclusion {
         session.apply(SessionEvent::RunEnded(code))?;
@@ -85,56 +91,80 @@ pub(super) async fn run(
             if let Err(error) = brought {
                 context.printer.failure(&error.context("failed to download the results"));
             }
+            tell_kill(context, &session, code);
             Err(Failure::script(code).into())
         }
-        Conclusion::Canceled { .. } => {
-            Err(Failure::canceled("the script was ended because the runner asked for it").into())
-        }
-        Conclusion::NeverBegan => without_an_instance(context, stage),
+        Conclusion::Canceled { .. } => Err(context.limits(job, stage, begun).failure("the script was ended").into()),
+        Conclusion::NeverBegan => without_an_instance(context, job, stage, begun),
         Conclusion::Lost { reason, by } => {
             let is_told = session.state().is_loss_told();
             session.apply(SessionEvent::LossTold)?;
-            // Later stages need not repeat it.
-            let reason = if is_told { "the training job was lost before, see above".to_owned() } else { reason };
-            Err(lost(&context.printer, &session, reason, by, is_told).into())
+            if is_told {
+                // Later stages need not repeat it.
+                return Err(told_before(&context.printer, by).into());
+            }
+            Err(lost(&context.printer, &session, reason, by).into())
         }
     }
 }
 
-fn lost(printer: &Printer, session: &Session<'_>, reason: String, by: LossKind, is_told: bool) -> Failure {
+/// An earlier stage told why; the kind stays.
+fn told_before(printer: &Printer, by: LossKind) -> Failure {
+    const TEXT: &str = "the training job was lost before, see above";
     match by {
-        LossKind::User => Failure::user(reason),
+        LossKind::User => Failure::user(TEXT),
+        LossKind::System => Failure::system(TEXT),
         LossKind::Script { code } => {
-            printer.error(reason);
+            printer.error(TEXT);
             Failure::script(code)
         }
-        LossKind::System if !session.state().any_ready() || is_told => Failure::system(reason),
+    }
+}
+
+fn lost(printer: &Printer, session: &Session<'_>, reason: String, by: LossKind) -> Failure {
+    let failure = match by {
+        LossKind::User => Failure::user(reason),
+        LossKind::Script { code } => {
+            printer.failure(&Failure::system(reason).quoting(session.last_lines()).into());
+            return Failure::script(code);
+        }
+        LossKind::System if !session.state().any_ready() => Failure::system(reason),
         LossKind::System => Failure::system(reason).hint(format!(
             "the log group `{}`, streams `{}...`, has the container's output",
             stream::GROUP,
             StreamName::prefix(&session.job_name())
         )),
-    }
+    };
+    failure.quoting(session.last_lines())
 }
 
 /// Explains an exit code that stands for a signal.
-fn tell_signal(context: &Context, code: i32) {
-    let Some(how) = failure_reasons::ended_by_signal(code) else { return };
-    let printer = &context.printer;
-    // A try has no variables of a job.
-    match failure_reasons::advice(code).filter(|_| !context.env.is_try()) {
-        Some(advice) => printer.warn(format!("the script, or a program in it, was {how}; {advice}")),
-        None => printer.warn(format!("the script, or a program in it, was {how}")),
+fn tell_signal(printer: &Printer, code: i32) {
+    if failure_reasons::advice(code).is_none()
+        && let Some(how) = failure_reasons::ended_by_signal(code)
+    {
+        printer.warn(format!("the script, or a program in it, was {how}"));
     }
 }
 
-/// Skips `after_script` of a job that was canceled before its instance was up: no script ran, and none will.
-fn without_an_instance(context: &Context, stage: &BuildStage) -> anyhow::Result<()> {
+/// Explains a kill below everything else, with what can be done and the last lines: the program could not say why.
+fn tell_kill(context: &Context, session: &Session<'_>, code: i32) {
+    if let (Some(how), Some(advice)) = (failure_reasons::ended_by_signal(code), failure_reasons::advice(code)) {
+        let failure = Failure::system(format!("the script, or a program in it, was {how}"));
+        // A try has no variables of a job.
+        let failure = if context.env.is_try() { failure } else { failure.hint(advice) };
+        context.printer.failure(&failure.quoting(session.last_lines()).into());
+    }
+}
+
+/// Skips `after_script` of a job that ended before its instance was up: no script ran, and none will.
+fn without_an_instance(context: &Context, job: &JobContext, stage: &BuildStage, begun: Instant) -> anyhow::Result<()> {
     if *stage == BuildStage::AfterScript {
         context.printer.line("`after_script` is skipped: the job ended before its instance was up, so no script ran");
         return Ok(());
     }
-    Err(Failure::canceled("the job was canceled before its instance was up, so the training job was stopped").into())
+    let stopped = "the training job was stopped before its instance was up";
+    Err(context.limits(job, stage, begun).failure(stopped).into())
 }
 
 /// `true` when no container stage follows: after `after_script`, after a failure without one, after the last step.
