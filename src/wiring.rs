@@ -20,7 +20,7 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
     let printer = Printer::standard();
     if let Err(error) = ui::init_tracing(&printer, env.get(env::LOG)) {
         printer.failure(&error);
-        return ExitCode::from(ExitCodes::default().system_failure);
+        return ExitCode::from(env.contract().unwrap_or_default().exit_codes.system_failure);
     }
     let Cli { config, command } = cli;
     let (connect, clock) = (Arc::new(Aws::default()), Arc::new(HostClock) as Arc<dyn Clock>);

@@ -30,7 +30,7 @@ impl Limits<'_> {
     pub(super) fn failure(self, what: &str) -> Failure {
         let is_after = *self.stage == BuildStage::AfterScript;
         let script = self.script.or(is_after.then_some(AFTER_SCRIPT));
-        let reached = |ran: Duration, limit: Duration| !limit.is_zero() && ran + EARLY.min(limit / 10) >= limit;
+        let reached = |ran: Duration, limit: Duration| !limit.is_zero() && ran + EARLY.min(limit / 4) >= limit;
         let over = |name: &str, limit: Duration| format!("the {name} of {} is over, so {what}", human_duration(limit));
         if reached(self.job_ran, self.job) {
             return Failure::canceled(over("job's `timeout`", self.job))
@@ -56,7 +56,7 @@ mod tests {
     #[test_case(BuildStage::Script, 3600, 1200, None, 1100 => "error: the job was canceled, or GitLab Runner was stopped, so it ended"; "canceled")]
     #[test_case(BuildStage::Script, 0, 1200, None, 1100 => "error: the job was canceled, or GitLab Runner was stopped, so it ended"; "no limit")]
     #[test_case(BuildStage::Script, 3600, 3590, None, 3400 => "error: the job's `timeout` of 1 h is over, so it ended"; "job timeout")]
-    #[test_case(BuildStage::Script, 10, 8, None, 7 => "error: the job was canceled, or GitLab Runner was stopped, so it ended"; "a short limit is not rounded up")]
+    #[test_case(BuildStage::Script, 10, 7, None, 6 => "error: the job was canceled, or GitLab Runner was stopped, so it ended"; "a short limit is not rounded up")]
     #[test_case(BuildStage::Script, 3600, 700, Some(600), 600 => "error: the `RUNNER_SCRIPT_TIMEOUT` of 10 min is over, so it ended"; "script timeout")]
     #[test_case(BuildStage::AfterScript, 3600, 900, None, 300 => "error: the `RUNNER_AFTER_SCRIPT_TIMEOUT` of 5 min is over, so it ended"; "after_script timeout")]
     #[test_case(BuildStage::AfterScript, 3600, 900, Some(600), 300 => "error: the job was canceled, or GitLab Runner was stopped, so it ended"; "a longer after_script")]

@@ -145,7 +145,7 @@ fn the_last_type_has_no_capacity_either() {
         .says("ml.p4d.24xlarge: CapacityError")
         .says("ml.m5.large: CapacityError");
     assert_eq!(ended.out(), "");
-    desk.run("after_script", "echo never").with_code(SYSTEM_FAILURE).one_error();
+    desk.run("after_script", "echo never").passed().hides("error: ").says("`after_script` is skipped");
     desk.close();
 }
 

@@ -95,7 +95,7 @@ fn config_file(world: &World) -> Table {
         ("url".to_owned(), text(world.gitlab.url())),
         ("id".to_owned(), Value::Integer(7)),
         ("token".to_owned(), text(RUNNER_TOKEN)),
-        ("shell".to_owned(), text("bash")),
+        ("shell".to_owned(), text(settings.shell)),
         ("debug_trace_disabled".to_owned(), Value::Boolean(settings.debug_trace_disabled)),
         ("environment".to_owned(), Value::Array(settings.environment.iter().map(|pair| text(pair)).collect())),
     ]);

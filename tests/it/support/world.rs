@@ -52,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) cleanup_exec_timeout: u64,
     /// `30s`, `1h30m`; none means the job's own limit.
     pub(crate) get_sources_timeout: Option<&'static str>,
+    /// The shell that `config.toml` names; only with the real runner.
+    pub(crate) shell: &'static str,
     /// Size of the trace in KiB; 0 is the runner's default of 4 MiB.
     pub(crate) output_limit: u64,
     /// `environment`: `KEY=value`.
@@ -82,6 +84,7 @@ impl Default for Settings {
             prepare_exec_timeout: 30,
             cleanup_exec_timeout: 30,
             get_sources_timeout: None,
+            shell: "bash",
             output_limit: 0,
             environment: Vec::new(),
             debug_trace_disabled: false,

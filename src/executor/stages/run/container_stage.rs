@@ -47,7 +47,8 @@ pub(super) async fn run(
     if session.state().is_given_up() {
         return without_an_instance(context, job, stage, begun);
     }
-    if *stage == BuildStage::AfterScript && session.state().is_loss_told() {
+    let has_ended = session.state().is_loss_told() && session.state().nodes().rows().all(|node| node.left);
+    if *stage == BuildStage::AfterScript && has_ended {
         context.printer.line("`after_script` is skipped: the training job was lost, see the error above");
         return Ok(());
     }

@@ -1,0 +1,174 @@
+//! The job log as people read it when a job ends badly: each error once, in its own words and color, with what helps at the end.
+
+use serde_json::json;
+
+use super::sagemaker::rows;
+use super::sagemaker_desk::Desk;
+use crate::support::driver::sagemaker_with;
+use crate::support::job::{Artifacts, Job, Trigger, Variable};
+use crate::support::outcome::Outcome;
+use crate::support::scenario::one;
+
+/// The label of an error, in red.
+const ERROR: &str = "\u{1b}[31merror:\u{1b}[0m";
+
+fn hanging() -> Job {
+    Job::new().script(["echo reached-the-script", "sleep 3600"])
+}
+
+/// One error, with these words behind its label.
+#[track_caller]
+fn has_one_error(outcome: &Outcome, words: &str) {
+    assert_eq!((outcome.count(ERROR), outcome.count("error: ")), (1, 0), "{outcome}");
+    assert_eq!(outcome.count(&format!("{ERROR} {words}")), 1, "{words:?}\n{outcome}");
+}
+
+/// A script that writes 30 lines, sections, bars and a secret, and is killed.
+fn killed() -> Job {
+    Job::new()
+        .variable(Variable::new("PASSWORD", "hunter22-and-more").masked())
+        .script([
+            "i=0; while [ $i -lt 30 ]; do i=$((i+1)); echo \"epoch $i\"; done",
+            "printf '\\033[32mgreen\\033[0m %s\\n' \"$PASSWORD\"",
+            "printf 'section_start:1:mine\\r\\033[0Kfolded\\n10 %%\\r99 %%\\n' && bash -c 'kill -9 $$'",
+        ])
+        .after_script(["echo after"])
+        .artifacts(Artifacts::paths(["x"]).when("always"))
+}
+
+rows! {
+    a_cancel_has_its_words {
+        driver: sagemaker_with(&[], ""),
+        play: |world| one(world, &hanging().when_trace_contains("\nreached-the-script", Trigger::Cancel)),
+        expect: |_, outcomes| {
+            outcomes[0].failed("job_canceled", None);
+            has_one_error(&outcomes[0], "the job was canceled, or GitLab Runner was stopped, so the script was ended\n");
+        },
+    }
+    a_job_timeout_has_its_words {
+        driver: sagemaker_with(&[], ""),
+        play: |world| one(world, &hanging().timeout(12)),
+        expect: |_, outcomes| {
+            outcomes[0].failed("job_execution_timeout", None);
+            has_one_error(&outcomes[0], "the job's `timeout` of 12 s is over, so the script was ended\n  hint: raise `timeout`");
+        },
+    }
+    a_script_timeout_has_its_words {
+        driver: sagemaker_with(&[], ""),
+        play: |world| one(world, &hanging().set("RUNNER_SCRIPT_TIMEOUT", "8s").after_script(["echo after-the-script"])),
+        expect: |_, outcomes| {
+            outcomes[0].failed("job_execution_timeout", None).shows("\nafter-the-script\n");
+            has_one_error(&outcomes[0], "the `RUNNER_SCRIPT_TIMEOUT` of 8 s is over, so the script was ended\n  hint: raise");
+        },
+    }
+    a_cancel_before_an_instance_has_its_words {
+        driver: sagemaker_with(&["--starting-delay", "1h"], ""),
+        play: |world| one(world, &hanging().after_script(["echo never"]).when_trace_contains("\nStarting (", Trigger::Cancel)),
+        expect: |_, outcomes| {
+            outcomes[0].failed("job_canceled", None);
+            let stopped = "the training job was stopped before its instance was there\n";
+            has_one_error(&outcomes[0], &format!("the job was canceled, or GitLab Runner was stopped, so {stopped}"));
+        },
+    }
+    /// Below the error: the last lines again, masked, with nothing in them that folds or colors the log.
+    a_killed_script_shows_its_last_lines {
+        driver: sagemaker_with(&[], ""),
+        play: |world| one(world, &killed()),
+        expect: |_, outcomes| {
+            outcomes[0].failed("script_failure", Some(137)).hides("hunter22").shows("\nafter\n");
+            has_one_error(&outcomes[0], "the script, or a program in it, was killed with SIGKILL (137), most often out of memory\n");
+            let text = outcomes[0].text();
+            let (before, tail) = text.split_once("  the last lines of the output, again:\n").expect("they are shown");
+            assert!(before.contains("\nepoch 1\n") && before.contains(ERROR), "{text}");
+            let tail: Vec<_> = tail.lines().take_while(|line| line.starts_with("    ")).map(str::trim).collect();
+            assert_eq!(tail.len(), 20, "{text}");
+            assert!(tail.contains(&"epoch 30") && tail.contains(&"green [MASKED]") && tail.contains(&"99 %"), "{tail:?}");
+            assert!(!tail.iter().any(|line| line.contains('\u{1b}') || line.contains("section_start")), "{tail:?}");
+        },
+    }
+    /// An ordinary failure has its own words; ours would only repeat them.
+    an_ordinary_failure_has_no_error_of_ours {
+        driver: sagemaker_with(&[], ""),
+        play: |world| one(world, &Job::new().script(["echo 'ValueError: loss is NaN'", "exit 3"]).after_script(["true"])),
+        expect: |_, outcomes| {
+            outcomes[0].failed("script_failure", Some(3)).hides(ERROR).hides("warning:").hides("again:");
+        },
+    }
+    /// The container is lost with all that was in it, in the script and for good.
+    a_lost_container_is_told_once {
+        driver: sagemaker_with(&[], ""),
+        play: |world| {
+            world.emulator.as_ref().unwrap().set_faults(&json!({"jobs": [{"trouble": {"kill": {"after_ms": 6000}}}]}));
+            let job = hanging().after_script(["echo never"]).artifacts(Artifacts::paths(["x"]).when("always"));
+            one(world, &job)
+        },
+        expect: |_, outcomes| {
+            outcomes[0].failed("script_failure", Some(137)).hides("\nnever\n");
+            has_one_error(&outcomes[0], "the container was killed with SIGKILL (137), most often out of memory");
+            assert_eq!(outcomes[0].count("`after_script` is skipped: the training job was lost, see the error above"), 1);
+            assert_eq!(outcomes[0].count("  the last lines of the output, again:\n    "), 1, "{}", outcomes[0]);
+        },
+    }
+    a_failed_training_job_is_told_once {
+        driver: sagemaker_with(&[], ""),
+        play: |world| {
+            let reason = "InternalServerError: We encountered an internal error. Please try again.";
+            world.emulator.as_ref().unwrap().set_faults(&json!({"jobs": [{"trouble": {"fail": {"reason": reason}}}]}));
+            one(world, &hanging().after_script(["echo never"]))
+        },
+        expect: |_, outcomes| {
+            outcomes[0].failed("runner_system_failure", None);
+            has_one_error(&outcomes[0], "SageMaker failed: InternalServerError");
+        },
+    }
+    a_fallback_says_what_was_refused {
+        driver: sagemaker_with(&[], ""),
+        play: |world| {
+            world.emulator.as_ref().unwrap().set_faults(&json!({"calls": [{"operation": "CreateTrainingJob", "count": 1,
+                "error": "ResourceLimitExceeded", "message": "The account-level service limit is 0 Instances"}]}));
+            one(world, &Job::new().set("SAGEMAKER_INSTANCE_TYPE", "ml.p4d.24xlarge, ml.m5.large").script(["echo on"]))
+        },
+        expect: |_, outcomes| {
+            outcomes[0].succeeded().hides(ERROR).shows("Instance: ml.m5.large x 1");
+            let told = "Refused, so ml.m5.large was asked for: ml.p4d.24xlarge: ResourceLimitExceeded: The account-level service limit is";
+            assert_eq!(outcomes[0].count(told), 1, "{}", outcomes[0]);
+        },
+    }
+    a_lack_of_capacity_says_why_the_next_type_is_asked_for {
+        driver: sagemaker_with(&[], ""),
+        play: |world| {
+            world.emulator.as_ref().unwrap().set_faults(&json!({"jobs": [{"count": 1, "trouble": "capacity"}]}));
+            one(world, &Job::new().set("SAGEMAKER_INSTANCE_TYPE", "ml.p4d.24xlarge, ml.m5.large").script(["echo on"]))
+        },
+        expect: |_, outcomes| {
+            outcomes[0].succeeded().hides(ERROR);
+            let told = "There is no capacity for ml.p4d.24xlarge: ml.m5.large is asked for";
+            assert_eq!((outcomes[0].count(told), outcomes[0].count("SageMaker said: CapacityError")), (1, 1), "{}", outcomes[0]);
+        },
+    }
+    /// A refusal in `prepare` that a retry cannot mend: one attempt, one error.
+    a_refused_wish_is_told_once {
+        driver: sagemaker_with(&[], ""),
+        play: |world| one(world, &Job::new().set("SAGEMAKER_INSTANCE_COUNT", "0").script(["echo never"])),
+        expect: |_, outcomes| {
+            outcomes[0].failed("script_failure", Some(1));
+            has_one_error(&outcomes[0], "`SAGEMAKER_INSTANCE_COUNT` is 0; it goes from 1 to 100\n");
+        },
+    }
+}
+
+/// What ends with a limit of SageMaker's says which key of whom raises it.
+#[test]
+fn the_longest_run_time_names_all_that_bound_it() {
+    let mut desk = Desk::new(&Job::new().script(["true"]));
+    desk.set("SAGEMAKER_MAX_RUNTIME", "3");
+    let desk = desk.prepared();
+    let ended = desk.run("build_script", "echo reached; sleep 3600");
+    ended.with_code(super::sagemaker_desk::BUILD_FAILURE).one_error();
+    ended
+        .says("`SAGEMAKER_MAX_RUNTIME`")
+        .says("`timeout`")
+        .says("`job.max_runtime_seconds`")
+        .says("again:\n    reached\n");
+    desk.close();
+}
