@@ -122,6 +122,29 @@ fn the_operators_example_holds_every_key_and_the_real_defaults() {
     assert_eq!(format!("{loaded:#?}"), format!("{minimal:#?}"));
 }
 
+/// The sample's first lines and the README name the same keys; as shipped the file is refused for those whose sample value can be told.
+#[test]
+fn the_sample_and_the_readme_agree_on_what_must_be_changed() {
+    let (sample, readme) = (read(OPERATOR_FILE), read("README.md"));
+    let key = Regex::new("`([a-z]+\\.[a-z_]+)`").unwrap();
+    let keys = |line: Option<&str>| -> BTreeSet<String> {
+        key.captures_iter(line.expect("a line names them")).map(|found| found[1].to_owned()).collect()
+    };
+    let named = keys(sample.lines().find(|line| line.contains("must be changed")));
+    assert_eq!(named, BTreeSet::from(EXAMPLE_ONLY.map(str::to_owned)));
+    assert_eq!(named, keys(readme.lines().find(|line| line.starts_with("3. Copy `runner-config/sagemaker-executor.toml`"))));
+    let folder = tempfile::tempdir().unwrap();
+    let load = |text: &str| {
+        let path = folder.path().join("operator.toml");
+        std::fs::write(&path, text).unwrap();
+        operator_file::load(&path).map_err(|error| render(&error))
+    };
+    assert!(load(&sample).unwrap_err().contains("`storage.bucket` still has the sample's value"));
+    let with_bucket = sample.replace("example-ci-sagemaker", "ci-bucket");
+    assert!(load(&with_bucket).unwrap_err().contains("`job.role_arn` still has the sample's value"));
+    load(&with_bucket.replace("123456789012:role/ci-training", "210987654321:role/ci-training")).unwrap();
+}
+
 #[test]
 fn usable_operator_files_are_accepted() {
     for path in files("tests/fixtures/operator-files/valid") {

@@ -34,6 +34,9 @@ pub struct SessionRecord {
     pub session: String,
     /// [`crate::session::job_key`]: the GitLab job that the record belongs to.
     pub job_key: String,
+    /// Short token of the runner and its number for the job: two jobs at once with one such pair have two runner processes.
+    #[serde(default)]
+    pub runner_slot: Option<String>,
     /// The training job's ARN; absent until `CreateTrainingJob` has answered.
     #[serde(default)]
     pub arn: Option<String>,

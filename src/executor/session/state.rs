@@ -173,6 +173,15 @@ impl SessionState {
         Self::from(SessionRecord { job_key, nodes, ..SessionRecord::default() })
     }
 
+    pub fn with_runner_slot(mut self, slot: Option<String>) -> Self {
+        self.record.runner_slot = slot;
+        self
+    }
+
+    pub fn runner_slot(&self) -> Option<&str> {
+        self.record.runner_slot.as_deref()
+    }
+
     pub fn apply(&mut self, event: SessionEvent<'_>) {
         let record = &mut self.record;
         match event {

@@ -12,6 +12,7 @@ mod context;
 mod host_script;
 pub mod prepare;
 pub mod run;
+mod shared_token;
 #[cfg(test)]
 mod tests;
 

@@ -14,7 +14,7 @@ use crate::gitlab::JobContext;
 use crate::protocol::project::Trees;
 use crate::session::state::{SessionEvent, SessionState};
 use crate::session::{self, Session, agent_delivery, create, left_over, spec};
-use crate::stages::Context;
+use crate::stages::{Context, shared_token};
 use crate::workspace::{self, Base};
 
 pub async fn run(context: Context) -> anyhow::Result<()> {
@@ -34,10 +34,12 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     refuse_flags(&context, &job)?;
     check_host(&context, &job)?;
     tell_about_variables(&context, &job);
-    let new = SessionState::new(session::job_key(&job), decision.instance_count as usize);
+    let new = SessionState::new(session::job_key(&job), decision.instance_count as usize)
+        .with_runner_slot(shared_token::runner_slot(&context.env));
     let (jobs, objects) = context.session_ports().await?;
     let mut session = Session::open(id, jobs, objects, context.host(), new)?;
     let _hold = session.records.hold(&session.id, &context.clock).await;
+    shared_token::warn(&session);
     let objects = session.objects.clone();
     let agent = tokio::select! {
         key = agent_delivery::deliver_until(&*objects, settings, until) => key?,

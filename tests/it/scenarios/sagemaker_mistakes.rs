@@ -220,3 +220,38 @@ fn another_shell_in_the_runners_file_does_no_harm() {
     };
     play_scenario(&scenario, With::RealRunner, driver::sagemaker());
 }
+
+/// Each of two runner processes numbers its jobs from 0: a job beside another with the same token and number is of another process.
+#[test]
+fn two_runner_processes_with_one_token_are_told() {
+    const JOB: fn() -> Job = || Job::new().script(["true"]);
+    let mut desk = Desk::new(&JOB());
+    for (key, value) in [("CI_RUNNER_SHORT_TOKEN", "tok"), ("CI_CONCURRENT_ID", "0")] {
+        desk.set(key, value);
+    }
+    let mut desk = desk.prepared();
+    let first = desk.session.clone();
+    let mut running = desk.start_run("build_script", "echo reached; sleep 3600");
+    running.until("reached");
+    desk.set("CI_CONCURRENT_ID", "1");
+    desk.next_job(&JOB(), 4712);
+    let second = desk.session.clone();
+    desk.set("CI_CONCURRENT_ID", "0");
+    desk.config().passed();
+    let told = desk.prepare();
+    told.passed()
+        .says("two GitLab Runner processes use one token")
+        .says("give each `[[runners]]` in `config.toml` a `token` of its own");
+    assert!(
+        told.stderr.contains(first.as_deref().unwrap()) && !told.stderr.contains(second.as_deref().unwrap()),
+        "{told}"
+    );
+    running.signal(rustix::process::Signal::TERM);
+    running.end().with_code(SYSTEM_FAILURE);
+    desk.cleanup().passed();
+    for session in [first, second] {
+        desk.session = session;
+        desk.cleanup().passed();
+    }
+    desk.is_left_clean();
+}

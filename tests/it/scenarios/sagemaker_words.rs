@@ -66,7 +66,7 @@ rows! {
         play: |world| one(world, &hanging().after_script(["echo never"]).when_trace_contains("\nStarting (", Trigger::Cancel)),
         expect: |_, outcomes| {
             outcomes[0].failed("job_canceled", None);
-            let stopped = "the training job was stopped before its instance was there\n";
+            let stopped = "the training job was stopped before its instance was up\n";
             has_one_error(&outcomes[0], &format!("the job was canceled, or GitLab Runner was stopped, so {stopped}"));
         },
     }
@@ -142,7 +142,7 @@ rows! {
         },
         expect: |_, outcomes| {
             outcomes[0].succeeded().hides(ERROR);
-            let told = "There is no capacity for ml.p4d.24xlarge: ml.m5.large is asked for";
+            let told = "There is no capacity for ml.p4d.24xlarge: requesting ml.m5.large";
             assert_eq!((outcomes[0].count(told), outcomes[0].count("SageMaker said: CapacityError")), (1, 1), "{}", outcomes[0]);
         },
     }
