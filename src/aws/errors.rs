@@ -70,12 +70,10 @@ impl AwsCall {
             (None, message) => message.to_owned(),
         };
         let mut action = self.action;
-        if kind == CloudErrorKind::Denied {
+        if let CloudErrorKind::Denied | CloudErrorKind::Unauthenticated = kind {
             if is_clock(code.unwrap_or_default(), message) {
-                action = "";
                 text.push_str("; set the clock of the host: AWS refuses requests that are some minutes early or late");
-            } else if is_credential_code(code.unwrap_or_default()) {
-                action = "";
+            } else if kind == CloudErrorKind::Unauthenticated {
                 text.push_str("; AWS does not accept the credentials: check the instance profile of the host, or ");
                 text.push_str("`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`");
             } else {
@@ -128,9 +126,12 @@ impl AwsCall {
         // A credential provider's own text may hold the output of a command, so it is not repeated.
         if said("credential") {
             let (kind, what) = if said("was not enabled") || said("no providers") {
-                (CloudErrorKind::Denied, "no AWS credentials were found")
+                (CloudErrorKind::Unauthenticated, "no AWS credentials were found")
             } else if said("not properly configured") {
-                (CloudErrorKind::Denied, "the AWS profile or credential source is not configured as AWS expects")
+                (
+                    CloudErrorKind::Unauthenticated,
+                    "the AWS profile or credential source is not configured as AWS expects",
+                )
             } else {
                 (CloudErrorKind::Transient, "the AWS credentials could not be loaded")
             };
@@ -159,7 +160,10 @@ pub(super) fn classify(code: Option<&str>, status: Option<u16>, message: &str) -
     if message.contains("Rate exceeded") || is_throttling_code(code) || status == 429 {
         return CloudErrorKind::Throttled;
     }
-    if is_credential_code(code) || code.starts_with("AccessDenied") || code == "NotAuthorized" {
+    if is_credential_code(code) {
+        return CloudErrorKind::Unauthenticated;
+    }
+    if code.starts_with("AccessDenied") || code == "NotAuthorized" {
         return CloudErrorKind::Denied;
     }
     if message.contains("CapacityError") || message.contains("Insufficient capacity") || code.contains("Capacity") {
@@ -346,7 +350,7 @@ mod tests {
     #[test_case(Some("AccessDeniedException"), 400, "User: arn is not authorized" => CloudErrorKind::Denied; "json denial")]
     #[test_case(Some("AccessDenied"), 403, "Access Denied" => CloudErrorKind::Denied; "s3 denial")]
     #[test_case(None, 403, "" => CloudErrorKind::Denied; "head denial has no body")]
-    #[test_case(Some("ExpiredTokenException"), 400, "The security token included in the request is expired" => CloudErrorKind::Denied; "expired")]
+    #[test_case(Some("ExpiredTokenException"), 400, "The security token included in the request is expired" => CloudErrorKind::Unauthenticated; "expired")]
     #[test_case(None, 404, "" => CloudErrorKind::NotFound; "head of an absent object")]
     #[test_case(Some("PreconditionFailed"), 412, "" => CloudErrorKind::Exists; "if none match")]
     #[test_case(Some("ConditionalRequestConflict"), 409, "" => CloudErrorKind::Transient; "conflicting writers")]
@@ -414,8 +418,8 @@ mod tests {
         AwsCall::new("get", "object s3://b/k", "s3:GetObject").unsent(&Cause { text: "dispatch failure", source })
     }
 
-    #[test_case("no providers in chain provided credentials" => (CloudErrorKind::Denied, "no AWS credentials were found"))]
-    #[test_case("the credentials provider was not properly configured" => (CloudErrorKind::Denied, "the AWS profile or credential source is not configured as AWS expects"))]
+    #[test_case("no providers in chain provided credentials" => (CloudErrorKind::Unauthenticated, "no AWS credentials were found"))]
+    #[test_case("the credentials provider was not properly configured" => (CloudErrorKind::Unauthenticated, "the AWS profile or credential source is not configured as AWS expects"))]
     #[test_case("an error occurred while loading credentials: hunter2" => (CloudErrorKind::Transient, "the AWS credentials could not be loaded"))]
     fn credentials_that_cannot_be_had_are_told_without_repeating_their_source(
         text: &'static str,

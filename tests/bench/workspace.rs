@@ -14,6 +14,7 @@ use anyhow::Context as _;
 use aws::Aws;
 use bytes::Bytes;
 use clap::{Args, Parser, Subcommand};
+use executor::base::seal::{Label, Seal, SealKey};
 use executor::cloud::{Access, Connect as _, MOST_BYTES, ObjectStore};
 use executor::protocol::keys::TransferKeys;
 use executor::protocol::project::{Selection, Trees};
@@ -156,7 +157,9 @@ impl Place {
 
     fn route(&self) -> TransferKeys {
         let private = format!("{}/private", self.manifest);
-        TransferKeys { manifest: self.manifest.clone(), packs: self.packs.clone(), private }
+        let seal = Seal::Keyed(SealKey::new([7; 32]));
+        let first = Label::project_part(1, 0);
+        TransferKeys { seal, first, manifest: self.manifest.clone(), packs: self.packs.clone(), private }
     }
 }
 

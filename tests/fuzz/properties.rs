@@ -4,10 +4,16 @@
 //! means the same for ever.
 
 use super::choices::Choices;
+use executor::base::node::NodeId;
+use executor::base::seal::{NodeSeal, Seal, SealKey};
 use executor::trace::{FrameDecoder, FrameEncoder, Line, Masker, frame_start};
 
 /// Limit of the bytes out of order in these runs.
 const LIMIT: usize = 64 << 10;
+
+fn node_seal() -> NodeSeal {
+    Seal::Keyed(SealKey::new([7; 32])).of_node(NodeId::LEADER)
+}
 
 /// The decoder takes any text without a panic and within its bounds; and what it puts together of true frames, in any order,
 /// doubled, damaged and glued, is the beginning of the output, and the whole once every frame has come.
@@ -18,7 +24,7 @@ pub(super) fn decode(data: &[u8]) {
 
 fn any_text(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let mut decoder = FrameDecoder::with_limit(1, LIMIT);
+    let mut decoder = FrameDecoder::with_limit(1, node_seal(), LIMIT);
     let lines = decoder.push_message(&text);
     let told: usize = lines.iter().map(length).sum();
     assert!(told <= text.len() * 3, "more text came out than went in");
@@ -42,7 +48,7 @@ fn length(line: &Line) -> usize {
 
 fn true_frames(data: &[u8]) {
     let mut choices = Choices(data);
-    let mut encoder = FrameEncoder::new(1);
+    let mut encoder = FrameEncoder::new(1, node_seal());
     let mut frames = Vec::new();
     let mut output = Vec::new();
     let mut others = 0;
@@ -70,7 +76,7 @@ fn true_frames(data: &[u8]) {
     let frames = String::from_utf8(frames).expect("frames are text");
     let lines: Vec<&str> = frames.lines().collect();
 
-    let mut decoder = FrameDecoder::with_limit(1, LIMIT);
+    let mut decoder = FrameDecoder::with_limit(1, node_seal(), LIMIT);
     let mut got = Vec::new();
     let mut got_others = 0;
     while !choices.0.is_empty() {

@@ -21,6 +21,8 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::choices::Choices;
+use executor::base::node::NodeId;
+use executor::base::seal::{Label, Seal};
 use executor::cloud::{CloudError, Listed, ObjectStore};
 use executor::protocol::keys::TransferKeys;
 use executor::protocol::project::{Selection, Trees};
@@ -230,7 +232,8 @@ thread_local! {
 fn applies(manifest: impl FnOnce(&[u8]) -> Vec<Vec<u8>>) -> bool {
     let host = HOST.take().unwrap_or_else(Host::new);
     let packs = "down/packs".to_owned();
-    let route = TransferKeys { manifest: "down".to_owned(), packs: packs.clone(), private: packs };
+    let (seal, first) = (Seal::Absent, Label::results_part(NodeId::LEADER, 0));
+    let route = TransferKeys { seal, first, manifest: "down".to_owned(), packs: packs.clone(), private: packs };
     let store = Store::default();
     for (number, part) in manifest(host.trees.project.as_os_str().as_bytes()).into_iter().enumerate() {
         store.insert(format!("down/{number:06}"), part);
@@ -343,7 +346,8 @@ fn arrives_from(top: &Path, pack: Vec<u8>, may_lie: bool) -> bool {
     let packs = "packs".to_owned();
     store.insert(format!("packs/{}", name_of_pack()), pack);
     for (manifest, is_first) in [("first".to_owned(), true), ("second".to_owned(), false)] {
-        let route = TransferKeys { manifest, packs: packs.clone(), private: "private".to_owned() };
+        let (seal, first) = (Seal::Absent, Label::project_part(1, 0));
+        let route = TransferKeys { seal, first, manifest, packs: packs.clone(), private: "private".to_owned() };
         for leftover in [&cache, &top.join("container")] {
             if leftover.exists() {
                 fs::remove_dir_all(leftover).expect("it is ours");

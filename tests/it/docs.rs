@@ -132,7 +132,10 @@ fn the_sample_and_the_readme_agree_on_what_must_be_changed() {
     };
     let named = keys(sample.lines().find(|line| line.contains("must be changed")));
     assert_eq!(named, BTreeSet::from(EXAMPLE_ONLY.map(str::to_owned)));
-    assert_eq!(named, keys(readme.lines().find(|line| line.starts_with("3. Copy `runner-config/sagemaker-executor.toml`"))));
+    assert_eq!(
+        named,
+        keys(readme.lines().find(|line| line.starts_with("3. Copy `runner-config/sagemaker-executor.toml`")))
+    );
     let folder = tempfile::tempdir().unwrap();
     let load = |text: &str| {
         let path = folder.path().join("operator.toml");

@@ -26,14 +26,17 @@ use super::trace_copy::{TraceCopy, TraceOutput};
 use super::volume;
 use crate::base::clock::Clock;
 use crate::base::process::{Exit, ProcessGroup};
+use crate::base::seal::NodeSeal;
 use crate::protocol::mailbox::ExitReport;
-use crate::trace::Masker;
+use crate::trace::{FrameEncoder, Masker};
 
 /// The script to run, with its environment and masks.
 #[derive(Clone)]
 pub(super) struct ScriptRun {
     /// Number of the run, carried by its frames.
     pub(super) run: u32,
+    /// Of its frames.
+    pub(super) seal: NodeSeal,
     /// GitLab's name of the step, for messages.
     pub(super) stage: String,
     pub(super) script: PathBuf,
@@ -96,7 +99,7 @@ async fn run_into<S: FrameSink + 'static>(
     // Closes the spool, and so ends the pump, also when the script cannot be started.
     let _closing = CloseOnDrop(&shared);
     let masker = || Masker::with_prefixes(spec.masks.clone(), spec.mask_prefixes.clone());
-    let pump = Pump::new(spec.run, masker, spool.clone(), foreign, sink);
+    let pump = Pump::new(FrameEncoder::new(spec.run, spec.seal.clone()), masker, spool.clone(), foreign, sink);
     let (tell_code, code) = oneshot::channel();
     let (tell_delivered, delivered) = oneshot::channel();
     // Canceled when the output cannot be delivered; ends the script.
@@ -199,6 +202,8 @@ mod tests {
     use super::super::spool::OutputSpool;
     use super::*;
     use crate::base::clock::HostClock;
+    use crate::base::node::NodeId;
+    use crate::base::seal::{Seal, SealKey};
     use crate::trace::{FrameDecoder, Line};
 
     const LONG: Duration = Duration::from_mins(1);
@@ -229,6 +234,7 @@ mod tests {
         std::fs::write(&path, script).unwrap();
         let spec = ScriptRun {
             run: 4,
+            seal: Seal::Keyed(SealKey::new([7; 32])).of_node(NodeId::LEADER),
             stage: "step_script".to_owned(),
             script: path,
             env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned()), ("GREETING".to_owned(), "hello".to_owned())],
@@ -245,7 +251,7 @@ mod tests {
     async fn run_all(spec: &ScriptRun, cancel: &CancellationToken) -> (ExitReport, String) {
         let (sink, mut lines) = sink();
         let (report, _) = run_into(spec, sink, None, cancel).await.unwrap();
-        let mut decoder = FrameDecoder::new(spec.run);
+        let mut decoder = FrameDecoder::new(spec.run, spec.seal.clone());
         while let Ok(lines) = lines.try_recv() {
             for line in lines {
                 assert_eq!(decoder.push_message(&line), []);
@@ -311,7 +317,7 @@ mod tests {
         let (sink, mut lines) = sink();
         let (report, _) = run_into(&scene.spec, sink, None, &CancellationToken::new()).await.unwrap();
         let mut frames = 0;
-        let mut decoder = FrameDecoder::new(4);
+        let mut decoder = FrameDecoder::new(4, scene.spec.seal.clone());
         while let Ok(lines) = lines.try_recv() {
             frames += lines.len();
             for line in lines {
@@ -330,7 +336,7 @@ mod tests {
         let (sink, mut lines) = sink();
         let cancel = CancellationToken::new();
         let watch = async {
-            let mut decoder = FrameDecoder::new(4);
+            let mut decoder = FrameDecoder::new(4, scene.spec.seal.clone());
             while decoder.bytes() < 7 {
                 for line in lines.recv().await.unwrap() {
                     decoder.push_message(&line);
@@ -357,7 +363,7 @@ mod tests {
         let scene = scene("echo mine; : > here; while [ ! -e go ]; do sleep 0.01; done; echo still mine");
         let (sink, mut lines) = sink();
         let cancel = CancellationToken::new();
-        let mut decoder = FrameDecoder::new(4);
+        let mut decoder = FrameDecoder::new(4, scene.spec.seal.clone());
         let watch = async {
             while !scene.dir.path().join("here").exists() {
                 tokio::time::sleep(Duration::from_millis(5)).await;

@@ -1,5 +1,6 @@
 //! The agent's side of the mailbox: reads orders, writes reports, watches the lease.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +11,8 @@ use tokio::time::Instant;
 use crate::base::failure::Failure;
 use crate::base::node::NodeId;
 use crate::cloud::{CloudError, CloudErrorKind, ObjectStore};
-use crate::protocol::agent_env::AgentEnv;
 use crate::protocol::keys::SessionKeys;
-use crate::protocol::mailbox::{self, Lease, Order, Report};
+use crate::protocol::mailbox::{self, MailboxError, Order, Report};
 
 /// A report is tried this long; S3 has then been out of reach for longer than any of its faults.
 const REPORT_WITHIN: Duration = Duration::from_mins(1);
@@ -50,23 +50,23 @@ pub(super) enum Incarnation {
 /// The lease, timed on this machine's own clock.
 struct LeaseWatch {
     length: Duration,
-    beat: Option<u64>,
+    /// All that were seen: none counts twice, so that an old lease cannot be stored again.
+    beats: BTreeSet<u64>,
     changed: Instant,
     next_look: Instant,
 }
 
 impl AgentMailbox {
-    pub(super) fn new(objects: Arc<dyn ObjectStore>, env: &AgentEnv, node: NodeId) -> Self {
+    pub(super) fn new(objects: Arc<dyn ObjectStore>, keys: SessionKeys, node: NodeId, lease: Duration) -> Self {
         let now = Instant::now();
-        let length = Duration::from_secs(env.lease_seconds);
         Self {
             objects,
-            keys: env.keys.clone(),
+            keys,
             node,
             orders: 0,
             reports: 0,
             next_look_for_others: now + LOOK_FOR_OTHERS,
-            lease: LeaseWatch { length, beat: None, changed: now, next_look: now + length / 6 },
+            lease: LeaseWatch { length: lease, beats: BTreeSet::new(), changed: now, next_look: now + lease / 6 },
             denied: None,
         }
     }
@@ -80,8 +80,8 @@ impl AgentMailbox {
             let Some(bytes) = self.objects.get(&key).await.context("failed to look for earlier reports")? else {
                 return Ok(incarnation);
             };
-            let report: Report =
-                mailbox::decode(&key, seq, &bytes).context("failed to understand an earlier report")?;
+            let report = mailbox::decode_report(&self.keys, self.node, seq, &bytes);
+            let report = report.map_err(|error| unusable(&key, error, "failed to understand an earlier report"))?;
             if seq == 1 && report != *ready {
                 return Err(foreign(&key));
             }
@@ -101,7 +101,7 @@ impl AgentMailbox {
         let key = self.keys.order(self.orders + 1);
         let found = self.objects.get(&key).await;
         self.denied = match &found {
-            Err(error) if error.kind == CloudErrorKind::Denied => {
+            Err(error) if error.kind == CloudErrorKind::Unauthenticated => {
                 let since = self.denied.take().map_or_else(Instant::now, |(since, _)| since);
                 Some((since, error.to_string()))
             }
@@ -110,7 +110,8 @@ impl AgentMailbox {
         match found {
             Ok(Some(bytes)) => {
                 self.orders += 1;
-                mailbox::decode(&key, self.orders, &bytes).map(Some).context("failed to read an order of the driver")
+                let order = mailbox::decode_order(&self.keys, self.orders, &bytes);
+                order.map(Some).map_err(|error| unusable(&key, error, "failed to read an order of the driver"))
             }
             Ok(None) => Ok(None),
             Err(error) => {
@@ -135,7 +136,7 @@ impl AgentMailbox {
         let started = Instant::now();
         let seq = self.reports + 1;
         let key = self.keys.report(self.node, seq);
-        let body = mailbox::encode(seq, report);
+        let body = mailbox::encode_report(&self.keys, self.node, seq, report);
         let stored = (|| self.put_once(&key, &body))
             .retry(ConstantBuilder::new().with_delay(Duration::from_secs(1)).without_max_times())
             .when(|error| started.elapsed() < patience(error))
@@ -184,16 +185,14 @@ impl AgentMailbox {
             return false;
         }
         self.lease.next_look = now + self.lease.length / 6;
-        let beat = match self.objects.get(&self.keys.lease()).await {
-            Ok(bytes) => bytes.and_then(|bytes| serde_json::from_slice::<Lease>(&bytes).ok()).map(|lease| lease.beat),
-            Err(error) => {
-                tracing::warn!(%error, "failed to read the lease");
-                self.lease.beat
+        match self.objects.get(&self.keys.lease()).await {
+            Ok(bytes) => {
+                let beat = bytes.and_then(|bytes| mailbox::decode_lease(&self.keys, &bytes));
+                if beat.is_some_and(|beat| self.lease.beats.insert(beat)) {
+                    self.lease.changed = now;
+                }
             }
-        };
-        if beat != self.lease.beat {
-            self.lease.beat = beat;
-            self.lease.changed = now;
+            Err(error) => tracing::warn!(%error, "failed to read the lease"),
         }
         self.lease.changed.elapsed() >= self.lease.length
     }
@@ -208,32 +207,44 @@ enum Stored {
 
 /// A second writer: the reports of this node can no longer be trusted.
 fn foreign(key: &str) -> anyhow::Error {
-    Failure::system(format!("another writer has stored a report of this container under `{key}`"))
+    Failure::system(format!("another writer has stored a message of this session under `{key}`"))
         .hint("allow `s3:PutObject` on `sessions/` to the runner host and the training job's own role only; give projects that do not trust each other roles of their own")
         .into()
 }
 
+/// A message that another writer stored is one of a session's enemies; any other is of another version, or damaged.
+fn unusable(key: &str, error: MailboxError, what: &'static str) -> anyhow::Error {
+    match error {
+        MailboxError::Forged(_) => foreign(key),
+        error => anyhow::Error::from(error).context(what),
+    }
+}
+
 fn patience(error: &CloudError) -> Duration {
-    if error.kind == CloudErrorKind::Denied { DENIED_FOR } else { REPORT_WITHIN }
+    let is_refused = matches!(error.kind, CloudErrorKind::Denied | CloudErrorKind::Unauthenticated);
+    if is_refused { DENIED_FOR } else { REPORT_WITHIN }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::seal::{Seal, SealKey};
     use crate::cloud::testing::Memory;
     use crate::protocol::mailbox::ByeReason;
 
+    const NODE: NodeId = NodeId::LEADER;
+    const LEASE: Duration = Duration::from_mins(1);
+
     fn mailbox(memory: &Memory) -> AgentMailbox {
-        let env = AgentEnv {
-            keys: SessionKeys::new("sessions/s"),
-            bucket: "b".into(),
-            prefix: "p".into(),
-            region: None,
-            endpoint_url: None,
-            kms_key_id: None,
-            lease_seconds: 60,
-        };
-        AgentMailbox::new(memory.objects.clone(), &env, NodeId::LEADER)
+        AgentMailbox::new(memory.objects.clone(), keys(), NODE, LEASE)
+    }
+
+    fn keys() -> SessionKeys {
+        SessionKeys::new("sessions/s", Seal::Keyed(SealKey::new([7; 32])))
+    }
+
+    fn encode(seq: u32, report: &Report) -> Vec<u8> {
+        mailbox::encode_report(&keys(), NODE, seq, report)
     }
 
     #[tokio::test]
@@ -253,14 +264,14 @@ mod tests {
         assert_eq!(third.resume(&ready).await.unwrap(), Incarnation::RestartedAfterScript);
         third.report(&Report::Bye { reason: ByeReason::Other }).await.unwrap();
         let last = memory.objects.contents("sessions/s/reports/algo-1/000004.json").expect("old reports stay");
-        assert_eq!(mailbox::decode::<Report>("k", 4, &last).unwrap(), Report::Bye { reason: ByeReason::Other });
+        assert_eq!(mailbox::decode_report(&keys(), NODE, 4, &last).unwrap(), Report::Bye { reason: ByeReason::Other });
     }
 
     #[tokio::test]
     async fn a_report_whose_reply_was_lost_is_our_own() {
         let memory = Memory::new();
         let ready = Report::Ready { agent: "0".into(), nodes: Vec::new() };
-        memory.objects.insert("sessions/s/reports/algo-1/000001.json", mailbox::encode(1, &ready));
+        memory.objects.insert("sessions/s/reports/algo-1/000001.json", encode(1, &ready));
         let mut mailbox = mailbox(&memory);
         mailbox.report(&ready).await.unwrap();
         mailbox.report(&Report::Started { run: 1 }).await.unwrap();
@@ -270,7 +281,7 @@ mod tests {
     #[tokio::test]
     async fn a_report_of_another_writer_is_an_error() {
         let memory = Memory::new();
-        let forged = mailbox::encode(1, Report::Bye { reason: ByeReason::Finished });
+        let forged = encode(1, &Report::Bye { reason: ByeReason::Finished });
         memory.objects.insert("sessions/s/reports/algo-1/000001.json", forged);
         let ready = Report::Ready { agent: "0".into(), nodes: Vec::new() };
         let error = mailbox(&memory).report(&ready).await.unwrap_err();
@@ -284,11 +295,53 @@ mod tests {
         let memory = Memory::new();
         let mut mailbox = mailbox(&memory);
         mailbox.report(&Report::Started { run: 1 }).await.unwrap();
-        let forged = mailbox::encode(2, Report::Bye { reason: ByeReason::Finished });
+        let forged = encode(2, &Report::Bye { reason: ByeReason::Finished });
         memory.objects.insert("sessions/s/reports/algo-1/000002.json", forged);
         mailbox.check_for_others().await.unwrap();
         tokio::time::advance(LOOK_FOR_OTHERS).await;
         let error = mailbox.check_for_others().await.unwrap_err();
         assert!(error.to_string().contains("another writer"), "{error:#}");
+    }
+
+    #[tokio::test]
+    async fn an_order_that_this_sessions_driver_did_not_write_is_an_error() {
+        let other = SessionKeys::new("sessions/s", Seal::Keyed(SealKey::new([8; 32])));
+        let (cancel, finish) = (Order::Cancel { run: 1 }, Order::Finish { collect: false });
+        let replayed = mailbox::encode_order(&keys(), 2, &cancel);
+        for forged in [mailbox::encode_order(&other, 1, &finish), replayed, b"{}".to_vec()] {
+            let memory = Memory::new();
+            memory.objects.insert(&keys().order(1), forged);
+            let error = mailbox(&memory).next_order().await.unwrap_err();
+            assert!(error.to_string().contains("another writer"), "{error:#}");
+        }
+    }
+
+    /// The whole lease, in looks of a sixth of it.
+    async fn expires(mailbox: &mut AgentMailbox) -> bool {
+        for _ in 0..6 {
+            tokio::time::advance(LEASE / 6).await;
+            if mailbox.lease_expired().await {
+                return true;
+            }
+        }
+        false
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_new_beat_of_this_sessions_driver_renews_the_lease() {
+        let memory = Memory::new();
+        let mut mailbox = mailbox(&memory);
+        let other = SessionKeys::new("sessions/s", Seal::Keyed(SealKey::new([8; 32])));
+        let store = |keys: &SessionKeys, beat| memory.objects.insert(&keys.lease(), mailbox::encode_lease(keys, beat));
+        for beat in [1, 2, 3] {
+            store(&keys(), beat);
+            assert!(!expires(&mut mailbox).await, "beat {beat}");
+        }
+        store(&keys(), 1);
+        assert!(expires(&mut mailbox).await, "an old lease, stored again");
+        store(&other, 4);
+        assert!(expires(&mut mailbox).await, "a forged lease");
+        store(&keys(), 5);
+        assert!(!expires(&mut mailbox).await);
     }
 }

@@ -10,6 +10,7 @@ mod mailbox;
 pub mod node;
 mod pipe;
 mod pump;
+mod role_store;
 mod run_loop;
 mod shell;
 mod spool;
@@ -20,6 +21,7 @@ mod volume;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
@@ -33,6 +35,7 @@ use crate::protocol::agent_env::AgentEnv;
 use crate::protocol::bootstrap;
 use mailbox::AgentMailbox;
 use node::ThisNode;
+use role_store::RoleStore;
 use stdio::CapturedStdio;
 
 /// SageMaker copies the first 1,024 characters of this file into the job's `FailureReason`.
@@ -87,7 +90,9 @@ async fn run_signaled(
     } else {
         connect.objects(&access).await?
     };
-    let mailbox = AgentMailbox::new(objects, &agent_env, node.id);
+    let keys = role_store::open(&*objects, &agent_env.root, agent_env.key_hash.as_deref()).await?;
+    let lease = Duration::from_secs(agent_env.lease_seconds);
+    let mailbox = AgentMailbox::new(Arc::new(RoleStore(objects)), keys, node.id, lease);
     let run_loop = run_loop::RunLoop::new(mailbox, node, env.clone(), clock, stdio);
     tokio::select! {
         result = run_loop.serve(&cancellation) => result,

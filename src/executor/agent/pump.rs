@@ -163,7 +163,7 @@ impl Pending {
 impl<S: FrameSink> Pump<S> {
     /// `masker` is called for each of the two streams: the script's and the foreign one. Starts the run in `foreign`.
     pub(super) fn new(
-        run: u32,
+        encoder: FrameEncoder,
         masker: impl Fn() -> Masker,
         spool: Arc<OutputSpool>,
         foreign: Option<Arc<ForeignOutput>>,
@@ -174,7 +174,7 @@ impl<S: FrameSink> Pump<S> {
         }
         let sources = PumpInputs { spool, foreign };
         let (script, others) = (Pending::new(masker()), Pending::new(masker()));
-        Self { sink, sources, encoder: FrameEncoder::new(run), script, others, frames: Vec::new() }
+        Self { sink, sources, encoder, script, others, frames: Vec::new() }
     }
 
     /// Frames all output, then calls `code` and writes the end frame; `None` means that there is no exit code and no end frame. Returns the

@@ -302,9 +302,15 @@ impl<'s> RunLoop<'s> {
         };
         let key = self.mailbox.keys.script(order.run);
         let script = self.mailbox.objects.get(&key).await?.context("the script is not in the store")?;
+        let is_ordered = blake3::hash(&script).to_hex().as_str() == order.script;
+        anyhow::ensure!(
+            is_ordered,
+            "the script in the store is not the one that was ordered: another writer has stored it"
+        );
         let (folder, path) = volume::script(&script)?;
         let spec = ScriptRun {
             run: order.run,
+            seal: self.mailbox.keys.seal().of_node(self.node.id),
             stage: order.stage,
             script: path,
             env: self.env.all().filter(|(name, _)| !name.starts_with(PREFIX)).collect(),

@@ -9,6 +9,7 @@ pub mod names;
 pub mod node;
 pub mod plain;
 pub mod process;
+pub mod seal;
 pub mod signals;
 pub mod stream;
 pub mod worker;

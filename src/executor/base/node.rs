@@ -24,6 +24,11 @@ impl NodeId {
         usize::from(self.0) - 1
     }
 
+    /// Counted from 1.
+    pub fn number(self) -> u16 {
+        self.0
+    }
+
     pub fn parse(name: &str) -> Option<Self> {
         let digits = name.strip_prefix("algo-").filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
         digits.parse().ok().filter(|number| *number > 0).map(Self)

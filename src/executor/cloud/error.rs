@@ -34,6 +34,8 @@ pub enum CloudErrorKind {
     /// An account limit: `ResourceLimitExceeded`.
     Quota,
     Denied,
+    /// There are no credentials, or AWS does not accept them.
+    Unauthenticated,
     /// AWS refuses the request because of this parameter.
     Refused(Parameter),
     /// AWS refuses the request for another reason.

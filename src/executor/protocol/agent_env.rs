@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 
 use crate::base::arn::Arn;
 use crate::base::failure::Failure;
-use crate::protocol::keys::SessionKeys;
 
 /// Prefix of the executor's own variables; removed from the script's environment.
 pub const PREFIX: &str = "SAGEMAKER_EXECUTOR_";
 const ROOT: &str = "SAGEMAKER_EXECUTOR_ROOT";
+const KEY_HASH: &str = "SAGEMAKER_EXECUTOR_KEY_HASH";
 const BUCKET: &str = "SAGEMAKER_EXECUTOR_BUCKET";
 const STORE_PREFIX: &str = "SAGEMAKER_EXECUTOR_PREFIX";
 const REGION: &str = "SAGEMAKER_EXECUTOR_REGION";
@@ -21,8 +21,10 @@ const LEASE_SECONDS: &str = "SAGEMAKER_EXECUTOR_LEASE_SECONDS";
 /// The variables, which the driver sets in `CreateTrainingJob`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentEnv {
-    /// The session's keys.
-    pub keys: SessionKeys,
+    /// The session's key prefix: [`SessionKeys::root`](crate::protocol::keys::SessionKeys::root).
+    pub root: String,
+    /// [`SealKey::commitment`](crate::base::seal::SealKey::commitment) of the session's key; `None` in a session without one.
+    pub key_hash: Option<String>,
     pub bucket: String,
     pub prefix: String,
     pub region: Option<String>,
@@ -35,11 +37,12 @@ impl AgentEnv {
     pub fn to_variables(&self) -> BTreeMap<String, String> {
         let optional = |name: &str, value: &Option<String>| value.clone().map(|value| (name.to_owned(), value));
         let mut environment = BTreeMap::from([
-            (ROOT.to_owned(), self.keys.name().to_owned()),
+            (ROOT.to_owned(), self.root.clone()),
             (BUCKET.to_owned(), self.bucket.clone()),
             (STORE_PREFIX.to_owned(), self.prefix.clone()),
             (LEASE_SECONDS.to_owned(), self.lease_seconds.to_string()),
         ]);
+        environment.extend(optional(KEY_HASH, &self.key_hash));
         environment.extend(optional(REGION, &self.region));
         environment.extend(optional(ENDPOINT_URL, &self.endpoint_url));
         environment.extend(optional(KMS_KEY_ID, &self.kms_key_id));
@@ -59,7 +62,8 @@ impl AgentEnv {
             get("TRAINING_JOB_ARN").and_then(Arn::parse).map(|arn| arn.region).filter(|region| !region.is_empty());
         let region = get(REGION).or(arn).or_else(|| get("AWS_REGION")).map(str::to_owned);
         Ok(Self {
-            keys: SessionKeys::new(required(ROOT)?),
+            root: required(ROOT)?,
+            key_hash: get(KEY_HASH).map(str::to_owned),
             bucket: required(BUCKET)?,
             prefix: required(STORE_PREFIX)?,
             region,
@@ -79,7 +83,8 @@ mod tests {
     #[test]
     fn what_the_driver_sets_is_what_the_agent_reads() {
         let env = AgentEnv {
-            keys: SessionKeys::of_session("gitlab-1-2-abcdef12"),
+            root: "sessions/gitlab-1-2-abcdef12/00ff".into(),
+            key_hash: Some("aa".into()),
             bucket: "b".into(),
             prefix: "p".into(),
             region: Some("eu-west-1".into()),
@@ -91,10 +96,11 @@ mod tests {
         let expected = [
             ("SAGEMAKER_EXECUTOR_BUCKET", "b"),
             ("SAGEMAKER_EXECUTOR_ENDPOINT_URL", "http://127.0.0.1:1"),
+            ("SAGEMAKER_EXECUTOR_KEY_HASH", "aa"),
             ("SAGEMAKER_EXECUTOR_LEASE_SECONDS", "900"),
             ("SAGEMAKER_EXECUTOR_PREFIX", "p"),
             ("SAGEMAKER_EXECUTOR_REGION", "eu-west-1"),
-            ("SAGEMAKER_EXECUTOR_ROOT", "sessions/gitlab-1-2-abcdef12"),
+            ("SAGEMAKER_EXECUTOR_ROOT", "sessions/gitlab-1-2-abcdef12/00ff"),
         ];
         assert!(variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).eq(expected), "{variables:?}");
         assert_eq!(AgentEnv::read(|name| variables.get(name).map(String::as_str)).unwrap(), env);
@@ -105,6 +111,7 @@ mod tests {
         let variables = BTreeMap::from([
             ("TRAINING_JOB_ARN", "arn:aws:sagemaker:eu-west-3:000000000000:training-job/x"),
             (ROOT, "r"),
+            (KEY_HASH, "aa"),
             (BUCKET, "b"),
             (STORE_PREFIX, "p"),
             (LEASE_SECONDS, "60"),

@@ -2,10 +2,10 @@
 
 use std::fmt::Display;
 
-use crate::base::node::NodeId;
+use serde::{Deserialize, Serialize};
 
-/// Key prefix of SageMaker's own output, which the executor does not read.
-pub const OUTPUT: &str = "output";
+use crate::base::node::NodeId;
+use crate::base::seal::{Label, Seal, SealKey};
 
 /// Key prefix of the agent's files; `hash` is over all of them.
 pub fn agent(hash: &str) -> String {
@@ -22,32 +22,107 @@ pub fn project_packs(scope: &str) -> String {
     format!("projects/{scope}/packs")
 }
 
-/// Object keys of one session, below its root.
+/// Name of the object that an agent reads first; the driver writes it before it creates the training job.
+pub const OPEN: &str = "open";
+
+/// Key prefix of everything that any process stored for a session.
+pub fn session_folder(id: &str) -> String {
+    format!("sessions/{id}/")
+}
+
+/// The token in the key of a session's `open` object; `folder` is the session's [`session_folder`].
+pub fn token_of_open(folder: &str, key: &str) -> Option<Token> {
+    Token::parse(key.strip_prefix(folder)?.strip_suffix(OPEN)?.strip_suffix('/')?)
+}
+
+/// Where a session's objects are, and the key that seals its messages. Both are random and made once for a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionPlace {
+    pub token: Token,
+    pub key: SealKey,
+}
+
+/// 128 random bits, as 32 hex digits, in the keys of a session's objects: a role that may not list them finds them only with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Token(String);
+
+impl Token {
+    pub const BYTES: usize = 16;
+
+    pub fn new(bytes: [u8; Self::BYTES]) -> Self {
+        Self(format!("{:032x}", u128::from_be_bytes(bytes)))
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_hex = text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        (text.len() == Self::BYTES * 2 && is_hex).then(|| Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Token {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text).ok_or("the token of a session is not 32 hex digits")
+    }
+}
+
+impl From<Token> for String {
+    fn from(token: Token) -> Self {
+        token.0
+    }
+}
+
+/// The content of the object [`OPEN`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    pub version: u32,
+    pub key: SealKey,
+}
+
+/// Object keys of one session, below its root, and the seal of its messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionKeys {
     root: String,
+    seal: Seal,
 }
 
 impl SessionKeys {
-    /// `root` is another process's [`SessionKeys::name`].
-    pub fn new(root: impl Into<String>) -> Self {
-        Self { root: root.into() }
+    /// `root` is another process's [`SessionKeys::root`].
+    pub fn new(root: impl Into<String>, seal: Seal) -> Self {
+        Self { root: root.into(), seal }
     }
-    pub fn of_session(id: &str) -> Self {
-        Self::new(format!("sessions/{id}"))
+    /// A session without a place was begun by a version whose sessions had no key.
+    pub fn of_session(id: &str, place: Option<&SessionPlace>) -> Self {
+        match place {
+            Some(place) => Self::new(format!("sessions/{id}/{}", place.token.0), Seal::Keyed(place.key.clone())),
+            None => Self::new(format!("sessions/{id}"), Seal::Absent),
+        }
     }
     /// The session's key prefix, without a slash at its end.
-    pub fn name(&self) -> &str {
+    pub fn root(&self) -> &str {
         &self.root
     }
-    pub fn root(&self) -> String {
-        format!("{}/", self.root)
+    pub fn seal(&self) -> &Seal {
+        &self.seal
+    }
+    pub fn open(&self) -> String {
+        format!("{}/{OPEN}", self.root)
+    }
+    /// Key prefix of SageMaker's own output, which the executor does not read.
+    pub fn output(&self) -> String {
+        format!("{}/output", self.root)
     }
     pub fn order(&self, seq: u32) -> String {
         format!("{}/orders/{seq:06}.json", self.root)
     }
     pub fn orders(&self) -> String {
         format!("{}/orders/", self.root)
+    }
+    /// The number in an order's key.
+    pub fn order_number(&self, key: &str) -> Option<u32> {
+        key.strip_prefix(&self.orders())?.strip_suffix(".json")?.parse().ok()
     }
     pub fn report(&self, node: NodeId, seq: u32) -> String {
         format!("{}/reports/{node}/{seq:06}.json", self.root)
@@ -69,6 +144,8 @@ impl SessionKeys {
     /// The workspace's transfer to the container; `packs` comes from [`project_packs`].
     pub fn workspace(&self, attempt: u32, packs: &str) -> TransferKeys {
         TransferKeys {
+            seal: self.seal.clone(),
+            first: Label::project_part(attempt, 0),
             manifest: format!("{}/workspace/{attempt:06}", self.root),
             packs: packs.to_owned(),
             private: format!("{}/workspace/packs", self.root),
@@ -76,14 +153,18 @@ impl SessionKeys {
     }
     /// The results' transfer to the host.
     pub fn results(&self) -> TransferKeys {
-        let packs = format!("{}/results/packs", self.root);
-        TransferKeys { manifest: format!("{}/results/manifest", self.root), packs: packs.clone(), private: packs }
+        let (manifest, packs) = (format!("{}/results/manifest", self.root), format!("{}/results/packs", self.root));
+        let first = Label::results_part(NodeId::LEADER, 0);
+        TransferKeys { seal: self.seal.clone(), first, manifest, packs: packs.clone(), private: packs }
     }
 }
 
-/// Object keys of one transfer.
+/// Object keys of one transfer, and the seal of its manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransferKeys {
+    pub seal: Seal,
+    /// Of the first part of its manifest.
+    pub first: Label,
     /// Key prefix of the manifest's parts, used by this transfer alone.
     pub manifest: String,
     /// Key prefix of the packs that other transfers of the project may reuse.
@@ -95,6 +176,10 @@ pub struct TransferKeys {
 impl TransferKeys {
     pub fn part(&self, number: u32) -> String {
         format!("{}/{number:06}", self.manifest)
+    }
+
+    pub fn label(&self, part: u32) -> Label {
+        self.first.numbered(part)
     }
 
     pub fn shared_pack(&self, id: impl Display) -> String {
@@ -113,12 +198,15 @@ mod tests {
     /// Processes of different versions meet at these, so none may change.
     #[test]
     fn keys_are_as_documented() {
-        let (keys, node) = (SessionKeys::of_session("gitlab-1-2-abcdef12"), NodeId::at(1));
-        assert_eq!(keys.name(), "sessions/gitlab-1-2-abcdef12");
-        assert_eq!(SessionKeys::new(keys.name()), keys);
-        let below = |key: &str| key.strip_prefix("sessions/gitlab-1-2-abcdef12").unwrap().to_owned();
+        let (token, node) = ("0123456789abcdef0123456789abcdef", NodeId::at(1));
+        let place = SessionPlace { token: Token::parse(token).unwrap(), key: SealKey::new([7; 32]) };
+        let keys = SessionKeys::of_session("gitlab-1-2-abcdef12", Some(&place));
+        let root = format!("{}{token}", session_folder("gitlab-1-2-abcdef12"));
+        assert_eq!((keys.root(), keys.seal()), (root.as_str(), &Seal::Keyed(place.key)));
+        let below = |key: &str| key.strip_prefix(&root).unwrap().to_owned();
         let all = [
-            keys.root(),
+            keys.open(),
+            keys.output(),
             keys.orders(),
             keys.order(7),
             keys.reports(),
@@ -128,7 +216,8 @@ mod tests {
             keys.trace(node, 3, 0),
         ];
         let expected = [
-            "/",
+            "/open",
+            "/output",
             "/orders/",
             "/orders/000007.json",
             "/reports/",
@@ -138,6 +227,10 @@ mod tests {
             "/trace/algo-2/000003/000000",
         ];
         assert_eq!(all.map(|key| below(&key)), expected);
+        assert_eq!((keys.order_number(&keys.order(7)), keys.order_number(&keys.script(7))), (Some(7), None));
+        let folder = session_folder("gitlab-1-2-abcdef12");
+        assert_eq!(token_of_open(&folder, &keys.open()), Token::parse(token));
+        assert_eq!(token_of_open(&folder, &keys.lease()), None);
         let packs = project_packs("7-0123456789abcdef");
         let (up, down) = (keys.workspace(1, &packs), keys.results());
         assert_eq!(below(&up.part(0)), "/workspace/000001/000000");
@@ -146,6 +239,20 @@ mod tests {
         assert_eq!(below(&down.part(2)), "/results/manifest/000002");
         assert_eq!((below(&down.shared_pack("ab")), below(&down.private_pack("ab"))), twice("/results/packs/ab"));
         assert_eq!(agent_file(&agent("00ff"), "start.sh"), "agents/00ff/start.sh");
+    }
+
+    #[test]
+    fn a_session_that_a_version_without_keys_began_is_where_that_version_put_it() {
+        let keys = SessionKeys::of_session("gitlab-1-2-abcdef12", None);
+        assert_eq!((keys.root(), keys.seal()), ("sessions/gitlab-1-2-abcdef12", &Seal::Absent));
+    }
+
+    #[test]
+    fn a_token_is_32_hex_digits() {
+        assert_eq!(String::from(Token::new([0x0a; Token::BYTES])), "0a".repeat(16));
+        for wrong in ["", "0a", "../../../../../../../../../../aa", &"0A".repeat(16), &"0a".repeat(17)] {
+            assert_eq!(Token::parse(wrong), None, "{wrong}");
+        }
     }
 
     fn twice(text: &str) -> (String, String) {

@@ -5,10 +5,15 @@
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use crate::base::node::NodeId;
+use crate::base::seal::{Label, Seal};
+use crate::protocol::keys::SessionKeys;
 use crate::protocol::project::{Selection, Trees};
 
-/// Version of every message. A reader refuses a higher version and ignores unknown fields.
-pub const VERSION: u32 = 1;
+/// Version of every message of a session with a key. A reader refuses a higher one and ignores unknown fields.
+pub const VERSION: u32 = 2;
+/// Of a session without one, which a version before this began.
+const VERSION_WITHOUT_KEY: u32 = 1;
 
 /// A message with its version and number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +56,9 @@ pub struct WorkspaceOrder {
 pub struct RunOrder {
     pub run: u32,
     pub stage: String,
+    /// BLAKE3 of the script, in hex. Empty from a version that did not tell.
+    #[serde(default)]
+    pub script: String,
     /// Values to remove from the output.
     pub masks: Vec<String>,
     pub mask_prefixes: Vec<String>,
@@ -182,51 +190,165 @@ pub enum MailboxError {
     Version(String, u32),
     #[error("message {0} carries number {1}")]
     Number(String, u32),
+    #[error("message {0} does not have the tag of this session: another writer has stored it, or it is damaged")]
+    Forged(String),
 }
 
 /// Upper bound of a message, checked before it is decoded.
 pub const MAX_BYTES: usize = 4 << 20;
 
-/// The bytes of message `seq`.
-pub fn encode<T: Serialize>(seq: u32, body: T) -> Vec<u8> {
-    serde_json::to_vec(&Envelope { version: VERSION, seq, body }).expect("messages hold strings and numbers only")
+pub fn encode_order(keys: &SessionKeys, seq: u32, order: &Order) -> Vec<u8> {
+    encode(keys.seal(), Label::order(seq), &Envelope { version: version(keys.seal()), seq, body: order })
 }
 
-/// The body of message `seq`, read from `key`.
-pub fn decode<T: for<'de> Deserialize<'de>>(key: &str, seq: u32, bytes: &[u8]) -> Result<T, MailboxError> {
+pub fn decode_order(keys: &SessionKeys, seq: u32, bytes: &[u8]) -> Result<Order, MailboxError> {
+    decode(keys.seal(), Label::order(seq), &keys.order(seq), seq, bytes)
+}
+
+pub fn encode_report(keys: &SessionKeys, node: NodeId, seq: u32, report: &Report) -> Vec<u8> {
+    encode(keys.seal(), Label::report(node, seq), &Envelope { version: version(keys.seal()), seq, body: report })
+}
+
+pub fn decode_report(keys: &SessionKeys, node: NodeId, seq: u32, bytes: &[u8]) -> Result<Report, MailboxError> {
+    decode(keys.seal(), Label::report(node, seq), &keys.report(node, seq), seq, bytes)
+}
+
+pub fn encode_lease(keys: &SessionKeys, beat: u64) -> Vec<u8> {
+    encode(keys.seal(), Label::lease(), &Lease { version: version(keys.seal()), beat })
+}
+
+/// The lease's beat. A lease that another writer stored has none.
+pub fn decode_lease(keys: &SessionKeys, bytes: &[u8]) -> Option<u64> {
+    let lease: Lease = serde_json::from_slice(unsealed(keys.seal(), Label::lease(), bytes)?).ok()?;
+    Some(lease.beat)
+}
+
+fn version(seal: &Seal) -> u32 {
+    match seal {
+        Seal::Keyed(_) => VERSION,
+        Seal::Absent => VERSION_WITHOUT_KEY,
+    }
+}
+
+/// A line with the tag of the JSON text, in hex, and the text. In a session without a key, the text alone.
+fn encode(seal: &Seal, label: Label, message: &impl Serialize) -> Vec<u8> {
+    let text = serde_json::to_vec(message).expect("messages hold strings and numbers only");
+    match seal.tag(label, &text) {
+        Some(tag) => [tag.to_hex().as_bytes(), b"\n", &text].concat(),
+        None => text,
+    }
+}
+
+/// The text of a message, if its tag is the session's.
+fn unsealed<'a>(seal: &Seal, label: Label, bytes: &'a [u8]) -> Option<&'a [u8]> {
+    if *seal == Seal::Absent {
+        return Some(bytes);
+    }
+    let at = bytes.iter().position(|byte| *byte == b'\n')?;
+    let (tag, text) = (blake3::Hash::from_hex(bytes.get(..at)?).ok()?, bytes.get(at + 1..)?);
+    (seal.tag(label, text)? == tag).then_some(text)
+}
+
+fn decode<T: for<'de> Deserialize<'de>>(
+    seal: &Seal,
+    label: Label,
+    key: &str,
+    seq: u32,
+    bytes: &[u8],
+) -> Result<T, MailboxError> {
     if bytes.len() > MAX_BYTES {
         return Err(MailboxError::TooLarge(key.to_owned()));
     }
+    let text = unsealed(seal, label, bytes).ok_or_else(|| MailboxError::Forged(key.to_owned()))?;
     let malformed = |error: serde_json::Error| MailboxError::Malformed(key.to_owned(), error.line(), error.column());
     // Check the version first: a newer body may not parse.
-    let head: Envelope<IgnoredAny> = serde_json::from_slice(bytes).map_err(malformed)?;
-    if head.version > VERSION {
+    let head: Envelope<IgnoredAny> = serde_json::from_slice(text).map_err(malformed)?;
+    if head.version > version(seal) {
         return Err(MailboxError::Version(key.to_owned(), head.version));
     }
     if head.seq != seq {
         return Err(MailboxError::Number(key.to_owned(), head.seq));
     }
-    let envelope: Envelope<T> = serde_json::from_slice(bytes).map_err(malformed)?;
+    let envelope: Envelope<T> = serde_json::from_slice(text).map_err(malformed)?;
     Ok(envelope.body)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::seal::SealKey;
     use crate::protocol::project::Rule;
+
+    const NODE: NodeId = NodeId::LEADER;
+
+    fn keys() -> SessionKeys {
+        SessionKeys::new("k", Seal::Keyed(SealKey::new([7; 32])))
+    }
+
+    /// The JSON text of a message.
+    fn text(bytes: &[u8]) -> &str {
+        std::str::from_utf8(bytes).unwrap().split_once('\n').unwrap().1
+    }
+
+    /// A report as any writer that knows the key may store it.
+    fn sealed(text: &str) -> Vec<u8> {
+        let tag = keys().seal().tag(Label::report(NODE, 1), text.as_bytes()).unwrap();
+        format!("{tag}\n{text}").into_bytes()
+    }
 
     #[test]
     fn a_message_survives_the_journey() {
         let order = Order::Cancel { run: 3 };
-        let bytes = encode(7, &order);
-        assert_eq!(decode::<Order>("orders/7", 7, &bytes).unwrap(), order);
+        let bytes = encode_order(&keys(), 7, &order);
+        assert_eq!(decode_order(&keys(), 7, &bytes).unwrap(), order);
+        assert_eq!(text(&bytes), r#"{"version":2,"seq":7,"body":{"cancel":{"run":3}}}"#);
+        let lease = encode_lease(&keys(), 9);
+        assert_eq!((decode_lease(&keys(), &lease), text(&lease)), (Some(9), r#"{"version":2,"beat":9}"#));
+    }
+
+    #[test]
+    fn a_message_of_another_session_place_or_direction_is_forged() {
+        let (keys, ready) = (keys(), Report::Bye { reason: ByeReason::Finished });
+        let other = SessionKeys::new("k", Seal::Keyed(SealKey::new([8; 32])));
+        let without = SessionKeys::new("k", Seal::Absent);
+        let sealed = encode_report(&keys, NODE, 2, &ready);
+        assert_eq!(decode_report(&keys, NODE, 2, &sealed).unwrap(), ready);
+        let mut bent = sealed.clone();
+        *bent.last_mut().unwrap() ^= 1;
+        for (bytes, node, seq) in [
+            (encode_report(&other, NODE, 2, &ready), NODE, 2),
+            (encode_report(&without, NODE, 2, &ready), NODE, 2),
+            (sealed.clone(), NODE, 3),
+            (sealed.clone(), NodeId::at(1), 2),
+            (encode_order(&keys, 2, &Order::Finish { collect: false }), NODE, 2),
+            (bent, NODE, 2),
+            (b"\n".to_vec(), NODE, 2),
+            (Vec::new(), NODE, 2),
+        ] {
+            let refused = decode_report(&keys, node, seq, &bytes);
+            assert_eq!(refused, Err(MailboxError::Forged(keys.report(node, seq))));
+        }
+        assert_eq!(decode_order(&keys, 2, &sealed), Err(MailboxError::Forged("k/orders/000002.json".into())));
+        assert_eq!(decode_lease(&keys, &encode_lease(&other, 1)), None);
+    }
+
+    #[test]
+    fn a_session_without_a_key_has_the_messages_of_the_version_that_began_it() {
+        let without = SessionKeys::new("k", Seal::Absent);
+        let bytes = encode_order(&without, 7, &Order::Cancel { run: 3 });
         assert_eq!(String::from_utf8(bytes).unwrap(), r#"{"version":1,"seq":7,"body":{"cancel":{"run":3}}}"#);
+        let report = br#"{"version":1,"seq":1,"body":{"started":{"run":2}}}"#;
+        assert_eq!(decode_report(&without, NODE, 1, report).unwrap(), Report::Started { run: 2 });
+        assert_eq!(encode_lease(&without, 9), br#"{"version":1,"beat":9}"#);
+        let next = br#"{"version":2,"seq":1,"body":{"started":{"run":2}}}"#;
+        assert_eq!(decode_report(&without, NODE, 1, next), Err(MailboxError::Version(without.report(NODE, 1), 2)));
     }
 
     /// Driver and agent may be of different versions, so none of these may change.
     #[test]
     fn messages_are_as_documented() {
-        let body = |bytes: Vec<u8>| serde_json::from_slice::<serde_json::Value>(&bytes).unwrap()["body"].to_string();
+        let body =
+            |bytes: Vec<u8>| serde_json::from_str::<serde_json::Value>(text(&bytes)).unwrap()["body"].to_string();
         let trees = Trees { project: "/b/p".into(), tmp: "/b/p.tmp".into(), base: Some("/b".into()) };
         let rule = Rule { include: vec!["out".into()], ..Rule::default() };
         let selection = Selection { rules: vec![rule], ..Selection::default() };
@@ -235,15 +357,16 @@ mod tests {
         let run = Order::Run(RunOrder {
             run: 1,
             stage: "step_script".into(),
+            script: "00ff".into(),
             masks: vec!["m".into()],
             mask_prefixes: vec!["glpat-".into()],
             grace: 10,
             live_copy: false,
         });
         let orders = [workspace, run, Order::Finish { collect: true }];
-        insta::assert_snapshot!(orders.map(|order| body(encode(1, order))).join("\n"), @r#"
+        insta::assert_snapshot!(orders.map(|order| body(encode_order(&keys(), 1, &order))).join("\n"), @r#"
         {"workspace":{"attempt":1,"packs":"projects/1-0/packs","selection":{"everything":false,"outside_links":false,"rules":[{"exclude":[],"follow":false,"include":["out"],"untracked":false,"variables":[]}]},"trees":{"project":"/b/p","tmp":"/b/p.tmp"}}}
-        {"run":{"grace":10,"live_copy":false,"mask_prefixes":["glpat-"],"masks":["m"],"run":1,"stage":"step_script"}}
+        {"run":{"grace":10,"live_copy":false,"mask_prefixes":["glpat-"],"masks":["m"],"run":1,"script":"00ff","stage":"step_script"}}
         {"finish":{"collect":true}}
         "#);
         let exit = ExitReport { code: 1, bytes: 2, hash: "h".into(), canceled: false, at: 3, copy: Some(4) };
@@ -258,7 +381,7 @@ mod tests {
             Report::Failed { order: "o".into(), reason: "r".into(), by_job: true },
             Report::Bye { reason: ByeReason::LeaseExpired },
         ];
-        insta::assert_snapshot!(reports.map(|report| body(encode(1, report))).join("\n"), @r#"
+        insta::assert_snapshot!(reports.map(|report| body(encode_report(&keys(), NODE, 1, &report))).join("\n"), @r#"
         {"ready":{"agent":"0.1.0","nodes":["algo-1"]}}
         {"received":{"summary":"s"}}
         {"missing":{"attempt":1}}
@@ -273,19 +396,20 @@ mod tests {
 
     #[test]
     fn fields_of_a_newer_writer_are_ignored_and_a_newer_version_is_refused() {
-        let newer = br#"{"version":1,"seq":1,"from":"x","body":{"started":{"run":2,"pid":9}}}"#;
-        assert_eq!(decode::<Report>("k", 1, newer).unwrap(), Report::Started { run: 2 });
-        let next = br#"{"version":2,"seq":1,"body":{"unheard":{}}}"#;
-        assert_eq!(decode::<Report>("k", 1, next), Err(MailboxError::Version("k".into(), 2)));
-        let bye = br#"{"version":1,"seq":1,"body":{"bye":{"reason":"tired"}}}"#;
-        assert_eq!(decode::<Report>("k", 1, bye).unwrap(), Report::Bye { reason: ByeReason::Other });
+        let newer = r#"{"version":2,"seq":1,"from":"x","body":{"started":{"run":2,"pid":9}}}"#;
+        assert_eq!(decode_report(&keys(), NODE, 1, &sealed(newer)).unwrap(), Report::Started { run: 2 });
+        let next = r#"{"version":3,"seq":1,"body":{"unheard":{}}}"#;
+        let refused = decode_report(&keys(), NODE, 1, &sealed(next));
+        assert_eq!(refused, Err(MailboxError::Version(keys().report(NODE, 1), 3)));
+        let bye = r#"{"version":2,"seq":1,"body":{"bye":{"reason":"tired"}}}"#;
+        assert_eq!(decode_report(&keys(), NODE, 1, &sealed(bye)).unwrap(), Report::Bye { reason: ByeReason::Other });
     }
 
     #[test]
     fn what_an_older_writer_does_not_tell_has_a_cautious_meaning() {
-        let run =
-            br#"{"version":1,"seq":1,"body":{"run":{"run":1,"stage":"x","masks":[],"mask_prefixes":[],"grace":1}}}"#;
-        assert!(matches!(decode::<Order>("k", 1, run).unwrap(), Order::Run(RunOrder { live_copy: true, .. })));
+        let run = r#"{"run":1,"stage":"x","masks":[],"mask_prefixes":[],"grace":1}"#;
+        let run: RunOrder = serde_json::from_str(run).unwrap();
+        assert!(run.live_copy && run.script.is_empty());
         let exit = br#"{"code":0,"bytes":0,"hash":"","canceled":false}"#;
         let exit: ExitReport = serde_json::from_slice(exit).unwrap();
         assert_eq!((exit.at, exit.copy), (0, None));
@@ -293,26 +417,21 @@ mod tests {
 
     #[test]
     fn a_wrong_number_or_form_names_the_key_and_not_the_content() {
-        assert_eq!(
-            decode::<Report>("k", 2, &encode(1, Report::Started { run: 2 })),
-            Err(MailboxError::Number("k".into(), 1))
-        );
-        let error =
-            decode::<Order>("k", 1, br#"{"version":1,"seq":1,"body":{"run":{"masks":["s3cret"]}}}"#).unwrap_err();
+        let second = r#"{"version":2,"seq":2,"body":{"started":{"run":2}}}"#;
+        let refused = decode_report(&keys(), NODE, 1, &sealed(second));
+        assert_eq!(refused, Err(MailboxError::Number(keys().report(NODE, 1), 2)));
+        let odd = sealed(r#"{"version":2,"seq":1,"body":{"run":{"masks":["s3cret"]}}}"#);
+        let error = decode_report(&keys(), NODE, 1, &odd).unwrap_err();
         assert!(!error.to_string().contains("s3cret"));
-        assert!(
-            !format!(
-                "{:?}",
-                Order::Run(RunOrder {
-                    run: 1,
-                    stage: "x".into(),
-                    masks: vec!["s3cret".into()],
-                    mask_prefixes: vec![],
-                    grace: 1,
-                    live_copy: true
-                })
-            )
-            .contains("s3cret")
-        );
+        let run = RunOrder {
+            run: 1,
+            stage: "x".into(),
+            script: String::new(),
+            masks: vec!["s3cret".into()],
+            mask_prefixes: vec![],
+            grace: 1,
+            live_copy: true,
+        };
+        assert!(!format!("{:?}", Order::Run(run)).contains("s3cret"));
     }
 }

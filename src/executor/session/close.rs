@@ -123,7 +123,14 @@ pub async fn close(mut session: Session<'_>, patience: Patience) -> anyhow::Resu
     }
     if is_known && session.state.is_unused() {
         // `prepare` failed before it requested a job, perhaps for lack of AWS access: nothing to look for in AWS.
+        delete_place(&session).await?;
         return forget(&session).map(|()| Closed::Whole);
+    }
+    if !is_known {
+        match session.exchange().find_place().await {
+            Ok(place) => place.iter().for_each(|place| session.state.apply(SessionEvent::PlaceTaken(place))),
+            Err(error) => patience.note("failed to look for the session's objects", &error),
+        }
     }
     let job = if is_known { end_job(&mut session, patience).await } else { end_all(&mut session, patience).await };
     if patience == Patience::Long
@@ -150,6 +157,21 @@ pub async fn close(mut session: Session<'_>, patience: Patience) -> anyhow::Resu
     };
     drop(lock);
     closed
+}
+
+/// Deletes what a `prepare` that requested no job has stored. Where AWS cannot be used, it has stored nothing either.
+async fn delete_place(session: &Session<'_>) -> anyhow::Result<()> {
+    if session.state.place().is_none() {
+        return Ok(());
+    }
+    match session.exchange().delete(None).await {
+        Err(error) if error.kind.may_pass() => Err(error.into()),
+        Err(error) => {
+            tracing::info!(%error, "failed to delete the objects of a session without a training job");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
 }
 
 /// Removes the session's files on this host.

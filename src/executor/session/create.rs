@@ -210,7 +210,8 @@ async fn adopt(jobs: &dyn TrainingJobs, spec: &TrainingJobSpec) -> anyhow::Resul
         tokio::time::sleep(VISIBLE_PAUSE).await;
     };
     let tags = jobs.tags(&job.arn).await?;
-    if tags.get(tag::SESSION) != spec.tags.get(tag::SESSION) {
+    // One with another key reads other orders than this session's: its record was lost.
+    if [tag::SESSION, tag::KEY].iter().any(|name| tags.get(*name) != spec.tags.get(*name)) {
         return Err(foreign().into());
     }
     if job.status.is_terminal() {
@@ -229,7 +230,6 @@ fn refusal(error: anyhow::Error, spec: &TrainingJobSpec) -> anyhow::Error {
     let text = format!("failed to create the training job {}", spec.name);
     let failure = match error.kind {
         // AWS does not accept the credentials: no action would help.
-        CloudErrorKind::Denied if error.action.is_empty() => Failure::system(text),
         CloudErrorKind::Denied if error.action == "iam:PassRole" => {
             Failure::system(text).hint(format!("allow the runner host's role `iam:PassRole` for `{}`", spec.role_arn))
         }

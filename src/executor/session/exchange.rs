@@ -8,9 +8,10 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use crate::base::node::NodeId;
+use crate::base::seal::Seal;
 use crate::cloud::{CloudError, ObjectStore};
-use crate::protocol::keys::{SessionKeys, TransferKeys};
-use crate::protocol::mailbox::Order;
+use crate::protocol::keys::{self, Open, SessionKeys, SessionPlace, TransferKeys};
+use crate::protocol::mailbox::{Order, VERSION};
 use crate::protocol::project::Trees;
 use crate::session::mailbox;
 use crate::session::state::SessionState;
@@ -50,7 +51,13 @@ pub trait Exchange: Send + Sync {
     ) -> anyhow::Result<Summary>;
     /// Stores the script of a run, which the order to run it names.
     async fn deliver_script(&self, run: u32, body: Vec<u8>) -> Result<(), CloudError>;
-    /// Number of orders sent.
+    /// Lets the agents read the session's key; before this, they read nothing else.
+    async fn open(&self) -> Result<(), CloudError>;
+    /// Finds where the session's objects are, when no record tells it; `None` when nothing is there.
+    async fn find_place(&self) -> Result<Option<SessionPlace>, CloudError>;
+    /// Deletes the scripts up to this run's, and the orders up to its own: they hold secrets, and every node has read them.
+    async fn forget_script(&self, run: u32, order: u32) -> Result<(), CloudError>;
+    /// Number of the last order that is stored.
     async fn orders(&self) -> Result<u32, CloudError>;
     /// Returns a node's report of this number, from 1 on, if it has arrived.
     async fn report(&self, node: NodeId, seq: u32) -> Result<Option<Vec<u8>>, CloudError>;
@@ -69,11 +76,13 @@ pub trait Exchange: Send + Sync {
 pub struct StoreExchange {
     objects: Arc<dyn ObjectStore>,
     keys: SessionKeys,
+    /// Key prefix of all of the session's objects, wherever a process put them.
+    folder: String,
 }
 
 impl StoreExchange {
-    pub fn new(objects: Arc<dyn ObjectStore>, keys: SessionKeys) -> Self {
-        Self { objects, keys }
+    pub fn new(objects: Arc<dyn ObjectStore>, keys: SessionKeys, folder: String) -> Self {
+        Self { objects, keys, folder }
     }
 
     fn route(&self, project: ProjectUpload<'_>) -> TransferKeys {
@@ -114,9 +123,33 @@ impl Exchange for StoreExchange {
         self.objects.put(&self.keys.script(run), body).await
     }
 
+    async fn open(&self) -> Result<(), CloudError> {
+        let Seal::Keyed(key) = self.keys.seal() else { return Ok(()) };
+        let open = Open { version: VERSION, key: key.clone() };
+        let body = serde_json::to_vec(&open).expect("a number and a text");
+        self.objects.put(&self.keys.open(), body).await
+    }
+
+    async fn find_place(&self) -> Result<Option<SessionPlace>, CloudError> {
+        for key in self.objects.list(&self.folder).await? {
+            let Some(token) = keys::token_of_open(&self.folder, &key) else { continue };
+            let open = self.objects.get(&key).await?.and_then(|body| serde_json::from_slice::<Open>(&body).ok());
+            if let Some(Open { key, .. }) = open {
+                return Ok(Some(SessionPlace { token, key }));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn forget_script(&self, run: u32, order: u32) -> Result<(), CloudError> {
+        let orders = (1..=order).map(|seq| self.keys.order(seq));
+        let keys: Vec<_> = (1..=run).map(|run| self.keys.script(run)).chain(orders).collect();
+        self.objects.delete(&keys).await
+    }
+
     async fn orders(&self) -> Result<u32, CloudError> {
         let orders = self.objects.list(&self.keys.orders()).await?;
-        Ok(u32::try_from(orders.len()).unwrap_or(0))
+        Ok(orders.iter().filter_map(|key| self.keys.order_number(key)).max().unwrap_or(0))
     }
 
     async fn report(&self, node: NodeId, seq: u32) -> Result<Option<Vec<u8>>, CloudError> {
@@ -139,7 +172,7 @@ impl Exchange for StoreExchange {
 
     async fn delete(&self, kept: Option<u32>) -> Result<(), CloudError> {
         let kept = kept.map(|seq| self.keys.order(seq));
-        let mut keys = self.objects.list(&self.keys.root()).await?;
+        let mut keys = self.objects.list(&self.folder).await?;
         keys.retain(|key| Some(key) != kept.as_ref());
         if keys.is_empty() { Ok(()) } else { self.objects.delete(&keys).await }
     }

@@ -15,6 +15,7 @@ use crate::cloud::{CloudError, CloudErrorKind, TrainingJob};
 use crate::logs::Feed;
 use crate::protocol::mailbox::{Order, Report};
 use crate::session::Session;
+use crate::session::exchange::Exchange as _;
 use crate::session::failure_reasons::LossKind;
 use crate::session::inbox::Inbox;
 use crate::session::machine::{CancelReason, Conclusion, RunConfig, RunEffect, RunEvent, RunMachine};
@@ -62,6 +63,7 @@ pub struct Follower<'s, 'a> {
     inbox: Inbox,
     /// The upload attempt of which a node misses chunks.
     missing: Option<u32>,
+    script_forgotten: bool,
     /// Packs that were checked because a node reported them damaged.
     examined: BTreeSet<String>,
 }
@@ -112,6 +114,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             cancel_sent,
             inbox: Inbox::default(),
             missing: None,
+            script_forgotten: false,
             examined: BTreeSet::new(),
         })
     }
@@ -180,6 +183,10 @@ impl<'s, 'a> Follower<'s, 'a> {
             if all_read && self.cancel_sent {
                 effects.extend(self.apply(&RunEvent::ReadSinceCancel));
             }
+            // A script that ends at once is deleted with the session, or when the next one runs.
+            if came && self.machine.all_started() && !self.machine.any_ended() {
+                self.forget_script().await;
+            }
             let (least, most) = self.reports_pace();
             self.reports.done(Instant::now(), came, least, most);
             if came {
@@ -215,6 +222,17 @@ impl<'s, 'a> Follower<'s, 'a> {
             self.learn(answer, effects)?;
         }
         Ok(())
+    }
+
+    /// Every node has read the script and the orders up to it, which hold secrets. `cleanup` deletes what is left.
+    async fn forget_script(&mut self) {
+        if std::mem::replace(&mut self.script_forgotten, true) {
+            return;
+        }
+        let order = self.session.state.run().map_or(0, |run| run.order);
+        if let Err(error) = self.session.exchange().forget_script(self.run, order).await {
+            tracing::warn!(%error, "failed to delete the script that was read");
+        }
     }
 
     fn feed_due(&self) -> Instant {

@@ -30,7 +30,6 @@ impl Inbox {
     pub(super) async fn next(&mut self, session: &mut Session<'_>, node: NodeId) -> anyhow::Result<Option<Report>> {
         let Some(row) = session.state.nodes().get(node) else { return Ok(None) };
         let number = row.reports + 1;
-        let key = session.keys.report(node, number);
         let bytes = match session.exchange().report(node, number).await {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -44,7 +43,7 @@ impl Inbox {
         };
         self.silent_since = None;
         let Some(bytes) = bytes else { return Ok(None) };
-        let report = mailbox::decode(&key, number, &bytes).map(tamed);
+        let report = mailbox::decode_report(&session.keys(), node, number, &bytes).map(tamed);
         session.apply(SessionEvent::Reported { node, report: report.as_ref().ok() })?;
         report.map(Some).context("failed to decode a report of the agent")
     }

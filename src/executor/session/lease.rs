@@ -12,7 +12,7 @@ use tokio::sync::{OnceCell, oneshot};
 use crate::base::worker::Worker;
 use crate::cloud::{Access, Connect, ObjectStore};
 use crate::protocol::keys::SessionKeys;
-use crate::protocol::mailbox::{self, Lease};
+use crate::protocol::mailbox;
 
 /// Renews the lease every third of its length, until it is dropped.
 pub struct LeaseKeeper {
@@ -30,7 +30,7 @@ impl LeaseKeeper {
     ) -> anyhow::Result<Self> {
         // The counter starts at the process id, so that values of different processes differ.
         let renewals =
-            Arc::new(Renewals { key: keys.lease(), last: AtomicU64::new(u64::from(std::process::id()) << 32) });
+            Arc::new(Renewals { keys: keys.clone(), last: AtomicU64::new(u64::from(std::process::id()) << 32) });
         let kept = Arc::clone(&renewals);
         let keep = move |stopped| async move { kept.keep(lease / 3, &*connect, &access, stopped).await };
         Ok(Self { renewals, _worker: Worker::start("lease", keep)? })
@@ -46,7 +46,7 @@ impl LeaseKeeper {
 }
 
 struct Renewals {
-    key: String,
+    keys: SessionKeys,
     last: AtomicU64,
 }
 
@@ -80,8 +80,7 @@ impl Renewals {
 
     async fn renew(&self, objects: &dyn ObjectStore) -> anyhow::Result<()> {
         let beat = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        let body = serde_json::to_vec(&Lease { version: mailbox::VERSION, beat })?;
-        Ok(objects.put(&self.key, body).await?)
+        Ok(objects.put(&self.keys.lease(), mailbox::encode_lease(&self.keys, beat)).await?)
     }
 }
 
@@ -90,6 +89,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+    use crate::base::seal::{Seal, SealKey};
     use crate::cloud::CloudErrorKind;
     use crate::cloud::testing::{Fault, Memory, When};
 
@@ -103,7 +103,7 @@ mod tests {
 
     impl Kept {
         fn start(faults: impl IntoIterator<Item = Fault>) -> Self {
-            let (memory, keys) = (Memory::new(), SessionKeys::new("sessions/s"));
+            let (memory, keys) = (Memory::new(), SessionKeys::new("sessions/s", Seal::Keyed(SealKey::new([7; 32]))));
             memory.objects.plan(faults);
             let connect = Arc::new(memory.clone());
             let keeper = LeaseKeeper::start(&keys, LEASE, connect, Access::default()).unwrap();
@@ -113,7 +113,7 @@ mod tests {
         /// Number of renewals up to the stored one.
         fn renewals(&self) -> u64 {
             let Some(body) = self.memory.objects.contents(&self.keys.lease()) else { return 0 };
-            serde_json::from_slice::<Lease>(&body).unwrap().beat - (u64::from(std::process::id()) << 32)
+            mailbox::decode_lease(&self.keys, &body).unwrap() - (u64::from(std::process::id()) << 32)
         }
 
         /// Blocks this thread until that many were stored.

@@ -20,13 +20,13 @@ pub async fn send(
     let failed = || format!("failed to send the order `{}` to the agent", order.kind());
     let mut seq = state.orders() + 1;
     loop {
-        let (key, body) = (keys.order(seq), mailbox::encode(seq, order));
+        let (key, body) = (keys.order(seq), mailbox::encode_order(keys, seq, order));
         if objects.put_if_absent(&key, body.clone().into()).await.with_context(failed)? {
             return Ok(seq);
         }
         // Deleted in the meantime, as by a cleanup: the number is free again.
         let Some(found) = objects.get(&key).await.with_context(failed)? else { continue };
-        if found != body && !mailbox::decode(&key, seq, &found).is_ok_and(|found| is_possible(state, &found)) {
+        if found != body && !mailbox::decode_order(keys, seq, &found).is_ok_and(|found| is_possible(state, &found)) {
             return Err(foreign(&key));
         }
         // Our own, whose reply was lost, or the same order of an earlier process.
@@ -58,19 +58,32 @@ fn foreign(key: &str) -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::seal::{Seal, SealKey};
     use crate::cloud::testing::Memory;
     use crate::protocol::mailbox::RunOrder;
     use crate::session::state::SessionEvent;
 
+    fn keys() -> SessionKeys {
+        SessionKeys::new("sessions/s", Seal::Keyed(SealKey::new([7; 32])))
+    }
+
     fn run(stage: &str) -> Order {
         let (masks, mask_prefixes) = (Vec::new(), Vec::new());
-        Order::Run(RunOrder { run: 1, stage: stage.to_owned(), masks, mask_prefixes, grace: 1, live_copy: true })
+        Order::Run(RunOrder {
+            run: 1,
+            stage: stage.to_owned(),
+            script: String::new(),
+            masks,
+            mask_prefixes,
+            grace: 1,
+            live_copy: true,
+        })
     }
 
     /// Sends a cancel where `found` has taken its number; returns the number that the cancel gets.
     async fn sent_after(found: &Order) -> anyhow::Result<u32> {
-        let (memory, keys) = (Memory::new(), SessionKeys::new("sessions/s"));
-        memory.objects.insert(&keys.order(1), mailbox::encode(1, found));
+        let (memory, keys) = (Memory::new(), keys());
+        memory.objects.insert(&keys.order(1), mailbox::encode_order(&keys, 1, found));
         let mut state = SessionState::default();
         state.apply(SessionEvent::RunBegun { stage: "step_script", script: "" });
         send(&*memory.objects, &keys, &state, &Order::Cancel { run: 1 }).await
@@ -89,5 +102,15 @@ mod tests {
             let error = sent_after(&forged).await.unwrap_err();
             assert!(error.to_string().contains("another writer"), "{error:#}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_order_of_another_session_under_our_number_is_an_error() {
+        let memory = Memory::new();
+        let other = SessionKeys::new("sessions/s", Seal::Keyed(SealKey::new([8; 32])));
+        let order = Order::Finish { collect: false };
+        memory.objects.insert(&keys().order(1), mailbox::encode_order(&other, 1, &order));
+        let error = send(&*memory.objects, &keys(), &SessionState::default(), &order).await.unwrap_err();
+        assert!(error.to_string().contains("another writer"), "{error:#}");
     }
 }

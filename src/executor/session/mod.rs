@@ -22,6 +22,7 @@ pub mod node_record;
 mod output;
 mod output_tail;
 mod phases;
+mod place;
 mod poll;
 mod ready;
 pub mod record;
@@ -48,7 +49,7 @@ use crate::config::env::{self, Environment};
 use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
 use crate::logs::{self, Feed, FeedMode};
-use crate::protocol::keys::SessionKeys;
+use crate::protocol::keys::{self, SessionKeys};
 use crate::protocol::mailbox::Order;
 use crate::protocol::project::Trees;
 use crate::session::exchange::{Exchange as _, StoreExchange};
@@ -79,7 +80,6 @@ impl<'a> Host<'a> {
 /// The session as the processes after `prepare` use it: its state, its records on disk, and the ports to AWS.
 pub struct Session<'a> {
     pub id: SessionId,
-    pub keys: SessionKeys,
     pub records: Records,
     state: SessionState,
     pub jobs: Arc<dyn TrainingJobs>,
@@ -126,9 +126,8 @@ impl<'a> Session<'a> {
     pub fn to_close(id: SessionId, jobs: Arc<dyn TrainingJobs>, objects: Arc<dyn ObjectStore>, host: Host<'a>) -> Self {
         let Host { settings, printer, clock } = host;
         let records = Records::at(&settings.runner.state_dir);
-        let (keys, state) = (spec::session_keys(&id), SessionState::default());
-        let output_tail = OutputTail::default();
-        Self { id, keys, records, state, jobs, objects, settings, printer, clock, output_tail }
+        let (state, output_tail) = (SessionState::default(), OutputTail::default());
+        Self { id, records, state, jobs, objects, settings, printer, clock, output_tail }
     }
 
     /// The host's part, to open another session with.
@@ -196,7 +195,12 @@ impl<'a> Session<'a> {
     }
 
     pub fn exchange(&self) -> StoreExchange {
-        StoreExchange::new(Arc::clone(&self.objects), self.keys.clone())
+        StoreExchange::new(Arc::clone(&self.objects), self.keys(), keys::session_folder(self.id.as_str()))
+    }
+
+    /// Where the session's objects are, as far as its state knows.
+    pub fn keys(&self) -> SessionKeys {
+        spec::session_keys(&self.id, self.state.place())
     }
 
     /// `true` while no agent has ever reported, so that no script can have begun.

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use crate::base::node::{NodeId, Nodes};
+use crate::base::seal::Seal;
 use crate::base::stream::StreamName;
 use crate::cloud::{CloudError, LogEvent};
 use crate::protocol::mailbox::ExitReport;
@@ -74,15 +75,16 @@ impl Output {
     pub(super) fn of(session: &Session<'_>, run: u32) -> anyhow::Result<Self> {
         let (state, cursor) = (session.state(), session.records.cursor(&session.id, run)?);
         let foreign = Foreign::new(state.foreign_bytes());
-        Ok(Self::new(run, state.nodes().len(), cursor, state.shown_events().to_vec(), foreign))
+        let seal = session.keys().seal().clone();
+        Ok(Self::new(run, &seal, state.nodes().len(), cursor, state.shown_events().to_vec(), foreign))
     }
 
     /// Begins, or continues at the position of `cursor`.
-    fn new(run: u32, count: usize, cursor: Cursor, shown: Vec<String>, foreign: Foreign) -> Self {
+    fn new(run: u32, seal: &Seal, count: usize, cursor: Cursor, shown: Vec<String>, foreign: Foreign) -> Self {
         let nodes = Nodes::new(count, |id| {
             let printed = cursor.get(id);
             NodeOutput {
-                decoder: FrameDecoder::resume(run, printed.offset)
+                decoder: FrameDecoder::resume(run, seal.of_node(id), printed.offset)
                     .after_foreign_lines(u64::from(printed.foreign_lines)),
                 copy: TraceCopyReader::new(id, run),
                 printed,
@@ -314,12 +316,12 @@ impl NodeOutput {
     }
 }
 
-/// Sorts lines by writer. The copy holds only frames, so any other line in it is damage.
+/// Sorts lines by writer: a frame with a wrong tag is another writer's. The copy holds only frames, so any other line in it is damage.
 fn sort(lines: Vec<Line>, beside: &mut Vec<String>, mut foreign: Option<&mut Vec<String>>) {
     for line in lines {
         match line {
             Line::Foreign(text) => beside.push(text),
-            Line::Unframed(text) if !text.trim().is_empty() => {
+            Line::Unframed(text) | Line::Damaged(text) if !text.trim().is_empty() => {
                 if let Some(foreign) = &mut foreign {
                     foreign.push(text);
                 }
@@ -332,6 +334,7 @@ fn sort(lines: Vec<Line>, beside: &mut Vec<String>, mut foreign: Option<&mut Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::seal::SealKey;
     use crate::trace::FrameEncoder;
 
     struct Harness {
@@ -348,8 +351,12 @@ mod tests {
 
         fn output(&self, nodes: usize) -> Output {
             let cursor = Cursor::open(&self.dir.path().join("cursor"), 1).unwrap();
-            Output::new(1, nodes, cursor, Vec::new(), Foreign::new(0))
+            Output::new(1, &seal(), nodes, cursor, Vec::new(), Foreign::new(0))
         }
+    }
+
+    fn seal() -> Seal {
+        Seal::Keyed(SealKey::new([7; 32]))
     }
 
     fn frames(encoder: &mut FrameEncoder, texts: &[&str]) -> Vec<String> {
@@ -368,7 +375,7 @@ mod tests {
     #[test]
     fn a_process_that_takes_over_prints_on() {
         let harness = Harness::new();
-        let mut encoder = FrameEncoder::new(1);
+        let mut encoder = FrameEncoder::new(1, seal().of_node(NodeId::LEADER));
         let mut lines = frames(&mut encoder, &["one\n", "two\n", "three\n"]);
         let mut end = Vec::new();
         encoder.end(0, &mut end);
@@ -398,9 +405,21 @@ mod tests {
     }
 
     #[test]
+    fn frames_that_are_not_of_this_session_are_text_of_other_writers() {
+        let harness = Harness::new();
+        let other = Seal::Keyed(SealKey::new([8; 32])).of_node(NodeId::LEADER);
+        let lines = frames(&mut FrameEncoder::new(1, other), &["forged"]);
+        let mut output = harness.output(1);
+        output.push_events(vec![event("a", &lines[0])]);
+        output.print(&harness.printer, Duration::ZERO).unwrap();
+        assert_eq!(harness.captured.text(), format!("[container] {}\n", lines[0]));
+        assert_eq!(harness.captured.data(), b"");
+    }
+
+    #[test]
     fn a_gap_is_told_in_one_line_and_the_rest_is_printed() {
         let harness = Harness::new();
-        let lines = frames(&mut FrameEncoder::new(1), &["one\n", "two\n", "three\n"]);
+        let lines = frames(&mut FrameEncoder::new(1, seal().of_node(NodeId::LEADER)), &["one\n", "two\n", "three\n"]);
         let mut output = harness.output(1);
         output.push_events(vec![event("a", &lines[0]), event("c", &lines[2])]);
         output.print_incomplete(&harness.printer, Duration::ZERO).unwrap();
@@ -413,7 +432,7 @@ mod tests {
     fn lines_of_several_nodes_are_labeled_and_counted_apart() {
         let harness = Harness::new();
         let mut output = harness.output(2);
-        let line = frames(&mut FrameEncoder::new(1), &["hello\nwor"]);
+        let line = frames(&mut FrameEncoder::new(1, seal().of_node(NodeId::LEADER)), &["hello\nwor"]);
         output.push_events(vec![event("a", &line[0])]);
         output.print(&harness.printer, Duration::ZERO).unwrap();
         assert_eq!(harness.captured.data(), b"hello\n");

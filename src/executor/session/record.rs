@@ -14,13 +14,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::failure::Failure;
 use crate::base::node::{NodeId, Nodes};
+use crate::protocol::keys::SessionPlace;
 use crate::protocol::project::Selection;
 use crate::session::cursor::Cursor;
 use crate::session::id::SessionId;
 use crate::session::node_record::{self, NodeRecord};
 use crate::session::stamp::Stamp;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Of a session without a place: a version before this began it, and may go on with it.
+const VERSION_WITHOUT_PLACE: u32 = 1;
 /// Upper bound of every count; real ones stay far below ...
 const MOST: u32 = 1_000_000_000;
 /// ... and of every time: the year 9999.
@@ -34,6 +37,9 @@ pub struct SessionRecord {
     pub session: String,
     /// [`crate::session::job_key`]: the GitLab job that the record belongs to.
     pub job_key: String,
+    /// Absent in a session that a version without it began, and until `prepare` is about to use it.
+    #[serde(default)]
+    pub place: Option<SessionPlace>,
     /// Short token of the runner and its number for the job: two jobs at once with one such pair have two runner processes.
     #[serde(default)]
     pub runner_slot: Option<String>,
@@ -145,6 +151,9 @@ pub struct CurrentRun {
     /// The order was sent.
     #[serde(default)]
     pub ordered: bool,
+    /// Number of that order.
+    #[serde(default)]
+    pub order: u32,
     /// The script's exit code, once only the download of the results is left to do.
     #[serde(default)]
     pub code: Option<i32>,
@@ -248,7 +257,8 @@ impl Records {
 
     fn write(&self, id: &SessionId, record: &SessionRecord, synced: bool) -> anyhow::Result<()> {
         let path = self.file(id, "json");
-        let record = SessionRecord { version: VERSION, session: id.to_string(), ..record.clone() };
+        let version = if record.place.is_some() { VERSION } else { VERSION_WITHOUT_PLACE };
+        let record = SessionRecord { version, session: id.to_string(), ..record.clone() };
         let write = || -> std::io::Result<()> {
             let name = format!("{id}.");
             let mut file = tempfile::Builder::new().prefix(&name).suffix(".tmp").tempfile_in(&self.dir)?;
@@ -380,6 +390,8 @@ pub(super) fn not_writable(path: &Path, error: std::io::Error) -> anyhow::Error 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::seal::SealKey;
+    use crate::protocol::keys::Token;
     use crate::session::state::{SessionEvent, SessionState};
 
     #[test]
@@ -388,10 +400,13 @@ mod tests {
         let records = Records::open(dir.path()).unwrap();
         let id = SessionId::parse("gitlab-1-2-abcdef12").unwrap();
         assert_eq!(records.load(&id).unwrap(), None);
-        let record = SessionRecord { job_key: "k".into(), runs: 1, ..SessionRecord::default() };
-        records.save(&id, &record).unwrap();
-        let loaded = records.load(&id).unwrap().unwrap();
-        assert_eq!((loaded.job_key.as_str(), loaded.runs, loaded.version), ("k", 1, VERSION));
+        let place = SessionPlace { token: Token::new([1; Token::BYTES]), key: SealKey::new([7; 32]) };
+        for (place, version) in [(None, VERSION_WITHOUT_PLACE), (Some(place), VERSION)] {
+            let record = SessionRecord { job_key: "k".into(), place, runs: 1, ..SessionRecord::default() };
+            records.save(&id, &record).unwrap();
+            let loaded = records.load(&id).unwrap().unwrap();
+            assert_eq!(loaded, SessionRecord { version, session: id.to_string(), ..record });
+        }
         assert_eq!(records.sessions().unwrap(), std::slice::from_ref(&id));
         // A stage that was killed leaves its packs, and a record that is half written.
         let left = records.staging(&id).unwrap();

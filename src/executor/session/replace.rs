@@ -13,6 +13,7 @@ use crate::config::policy;
 use crate::gitlab::JobContext;
 use crate::session::exchange::Exchange as _;
 use crate::session::failure_reasons::{self, Cause};
+use crate::session::spec::AgentInputs;
 use crate::session::state::{Creation, SessionEvent};
 use crate::session::{Session, agent_delivery, create, spec};
 
@@ -102,7 +103,7 @@ async fn create_next(session: &mut Session<'_>, types: &[String], inputs: JobInp
         let agent = agent_delivery::deliver_until(&*objects, session.settings, until).await?;
         session.apply(SessionEvent::AgentDelivered(&agent))?;
     }
-    let agent = session.state.agent();
+    let agent = AgentInputs { keys: &session.keys(), files: session.state.agent() };
     let spec = spec::training_job(&session.id, inputs.job, &decision, session.settings, &*objects, agent);
     create::launch(session, spec, types, until, inputs.cancel).await
 }
@@ -275,9 +276,9 @@ mod tests {
         let harness = Harness::new(&["ml.c.d"]).await;
         let mut session = harness.attach();
         harness.fail(NAME, CAPACITY);
-        harness.memory.objects.insert(&session.keys.report(NodeId::LEADER, 1), "said something");
+        harness.memory.objects.insert(&session.keys().report(NodeId::LEADER, 1), "said something");
         assert!(matches!(harness.replace(&mut session).await, Replaced::No));
-        harness.memory.objects.expire(&session.keys.report(NodeId::LEADER, 1));
+        harness.memory.objects.expire(&session.keys().report(NodeId::LEADER, 1));
         set_ready(&mut session, true);
         assert!(matches!(harness.replace(&mut session).await, Replaced::No));
         set_ready(&mut session, false);

@@ -331,7 +331,7 @@ mod tests {
         let (container, host) = (side("container"), side("host"));
         std::fs::write(container.project.join("model"), "weights").unwrap();
         let (memory, id) = (Memory::new(), SessionId::parse(NAME).unwrap());
-        let route = spec::session_keys(&id).results();
+        let route = spec::session_keys(&id, None).results();
         let selection = Selection { everything: true, ..Selection::default() };
         let (snapshot, progress) = (workspace::Snapshot::default(), Arc::default());
         workspace::send_changes(&*memory.objects, &route, &container, &snapshot, &selection, &progress).await.unwrap();
@@ -361,7 +361,8 @@ mod tests {
             let number = session.state.leader().reports + 1;
             let nodes = one(NodeRecord { reports: number - 1, ..READY });
             session.state = SessionState::from(SessionRecord { results_applied: false, nodes, ..known });
-            memory.objects.insert(&session.keys.report(NodeId::LEADER, number), mailbox::encode(number, &report));
+            let (keys, node) = (session.keys(), NodeId::LEADER);
+            memory.objects.insert(&keys.report(node, number), mailbox::encode_report(&keys, node, number, &report));
             download_results(&mut session, &host, &Cancellation::default()).await.unwrap();
             assert_eq!(std::fs::read_to_string(host.project.join("model")).unwrap(), "weights");
         }
@@ -370,8 +371,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_store_and_a_service_that_falter_are_waited_for() {
         let memory = Memory::new();
-        let key = spec::session_keys(&SessionId::parse(NAME).unwrap()).report(NodeId::LEADER, 1);
-        memory.objects.insert(&key, mailbox::encode(1, &Report::Collected { summary: String::new() }));
+        let keys = spec::session_keys(&SessionId::parse(NAME).unwrap(), None);
+        let report = Report::Collected { summary: String::new() };
+        let report = mailbox::encode_report(&keys, NodeId::LEADER, 1, &report);
+        memory.objects.insert(&keys.report(NodeId::LEADER, 1), report);
         let get = Fault::new("get", 1, When::Before, CloudErrorKind::Transient).times(100);
         let describe = Fault::new("describe", 1, When::Before, CloudErrorKind::Throttled);
         memory.objects.plan([get]);

@@ -8,12 +8,13 @@ use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
 use crate::protocol::agent_env::AgentEnv;
 use crate::protocol::bootstrap;
-use crate::protocol::keys::{self, SessionKeys};
+use crate::protocol::keys::{self, SessionKeys, SessionPlace};
 use crate::session::id::SessionId;
 
 /// Tags of every training job. Adoption and sweeps compare `SESSION`.
 pub mod tag {
     pub const SESSION: &str = "sagemaker-executor:session";
+    pub const KEY: &str = "sagemaker-executor:key-hash";
     pub const JOB: &str = "gitlab:job-id";
     pub const PROJECT: &str = "gitlab:project-id";
     pub const PIPELINE: &str = "gitlab:pipeline-id";
@@ -30,14 +31,22 @@ pub fn job_name(id: &SessionId, number: u32) -> String {
     }
 }
 
-/// Builds the request. `agent_key` is the key prefix of the agent's files.
+/// What the container is told of its session.
+#[derive(Debug, Clone, Copy)]
+pub struct AgentInputs<'a> {
+    pub keys: &'a SessionKeys,
+    /// Key prefix of the agent's files.
+    pub files: &'a str,
+}
+
+/// Builds the request.
 pub fn training_job(
     id: &SessionId,
     job: &JobContext,
     decision: &Decision,
     settings: &Settings,
     objects: &dyn ObjectStore,
-    agent_key: &str,
+    agent: AgentInputs<'_>,
 ) -> TrainingJobSpec {
     TrainingJobSpec {
         // Set when the request is sent, like the instance type.
@@ -46,12 +55,12 @@ pub fn training_job(
         role_arn: decision.role_arn.clone(),
         entrypoint: vec!["/bin/sh".to_owned(), bootstrap::start_path()],
         arguments: Vec::new(),
-        environment: environment(id, decision, settings),
+        environment: environment(agent.keys, decision, settings),
         channels: vec![Channel {
             name: bootstrap::CHANNEL.to_owned(),
-            uri: objects.uri(&keys::agent_file(agent_key, "")),
+            uri: objects.uri(&keys::agent_file(agent.files, "")),
         }],
-        output_uri: objects.uri(keys::OUTPUT),
+        output_uri: objects.uri(&agent.keys.output()),
         output_kms_key_id: settings.storage.kms_key_id.clone(),
         instance_type: decision.instance_types.first().cloned().unwrap_or_default(),
         instance_count: decision.instance_count,
@@ -60,19 +69,20 @@ pub fn training_job(
         max_runtime: decision.max_runtime,
         network: settings.network(),
         encrypt_inter_container_traffic: settings.job.encrypt_inter_container_traffic,
-        tags: tags(id, job, settings),
+        tags: tags(id, agent.keys, job, settings),
     }
 }
 
-/// Keys of the session in the bucket.
-pub fn session_keys(id: &SessionId) -> SessionKeys {
-    SessionKeys::of_session(id.as_str())
+/// Keys of the session in the bucket; `place` as its state has it.
+pub fn session_keys(id: &SessionId, place: Option<&SessionPlace>) -> SessionKeys {
+    SessionKeys::of_session(id.as_str(), place)
 }
 
-fn environment(id: &SessionId, decision: &Decision, settings: &Settings) -> BTreeMap<String, String> {
+fn environment(keys: &SessionKeys, decision: &Decision, settings: &Settings) -> BTreeMap<String, String> {
     let endpoint = settings.aws.container_endpoint_url.as_ref().or(settings.aws.endpoint_url.as_ref());
     let own = AgentEnv {
-        keys: session_keys(id),
+        root: keys.root().to_owned(),
+        key_hash: keys.seal().commitment(),
         bucket: settings.storage.bucket.clone(),
         prefix: settings.storage.prefix.clone(),
         region: settings.aws.region.clone(),
@@ -85,8 +95,9 @@ fn environment(id: &SessionId, decision: &Decision, settings: &Settings) -> BTre
     environment
 }
 
-fn tags(id: &SessionId, job: &JobContext, settings: &Settings) -> BTreeMap<String, String> {
+fn tags(id: &SessionId, keys: &SessionKeys, job: &JobContext, settings: &Settings) -> BTreeMap<String, String> {
     let mut tags = settings.job.tags.clone();
+    tags.extend(keys.seal().commitment().map(|hash| (tag::KEY.to_owned(), hash)));
     tags.extend([
         (tag::SESSION.to_owned(), id.to_string()),
         (tag::JOB.to_owned(), job.id.to_string()),

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::base::node::{NodeId, Nodes};
+use crate::protocol::keys::SessionPlace;
 use crate::protocol::mailbox::{Order, Report};
 use crate::protocol::project::Selection;
 use crate::session::node_record::{self, NodeRecord};
@@ -37,6 +38,8 @@ pub enum ResultsState<'a> {
 /// Event in the life of a session.
 #[derive(Debug, Clone, Copy)]
 pub enum SessionEvent<'a> {
+    /// The session's objects are stored there from now on, and its messages sealed.
+    PlaceTaken(&'a SessionPlace),
     /// The agent's files are in the bucket under this prefix.
     AgentDelivered(&'a str),
     /// The training job is about to be requested; `created` is in seconds since 1970.
@@ -132,6 +135,7 @@ impl SessionEvent<'_> {
             | Self::ProjectSending(_)
             | Self::ProjectSent
             | Self::RunBegun { .. }
+            | Self::PlaceTaken(_)
             | Self::RunTakenOver
             | Self::RunEnded(_)
             | Self::RunOver
@@ -185,6 +189,7 @@ impl SessionState {
     pub fn apply(&mut self, event: SessionEvent<'_>) {
         let record = &mut self.record;
         match event {
+            SessionEvent::PlaceTaken(place) => record.place = Some(place.clone()),
             SessionEvent::AgentDelivered(agent) => agent.clone_into(&mut record.agent),
             SessionEvent::JobRequested { instance_type, types_left, at, created } => {
                 instance_type.clone_into(&mut record.instance_type);
@@ -279,7 +284,11 @@ impl SessionState {
         // number.
         let was_taken = number > std::mem::replace(&mut self.record.orders, number) + 1;
         match order {
-            Order::Run(order) => self.change_run(|current| current.ordered |= current.run == order.run),
+            Order::Run(order) => self.change_run(|current| {
+                if current.run == order.run {
+                    (current.ordered, current.order) = (true, number);
+                }
+            }),
             Order::Cancel { run } => {
                 self.ending = Some(*run);
                 self.change_run(|current| current.ordered |= was_taken && current.run == *run);
@@ -313,10 +322,15 @@ impl SessionState {
         &self.record
     }
 
-    /// No training job was ever requested, so the bucket holds nothing either.
+    /// No training job was ever requested, so the bucket holds the session's `open` object at most.
     pub fn is_unused(&self) -> bool {
         let record = &self.record;
         self.creation() == Creation::None && record.requested.is_none() && record.created == 0 && record.orders == 0
+    }
+
+    /// Where the session's objects are. `None`: a version without keys began the session, or nothing is stored yet.
+    pub fn place(&self) -> Option<&SessionPlace> {
+        self.record.place.as_ref()
     }
 
     pub fn creation(&self) -> Creation<'_> {

@@ -135,19 +135,20 @@ impl TraceCopyReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::seal::Seal;
     use crate::cloud::testing::Memory;
     use crate::protocol::keys::SessionKeys;
     use crate::session::exchange::StoreExchange;
     use crate::trace::FrameEncoder;
 
     fn keys() -> SessionKeys {
-        SessionKeys::new("sessions/x")
+        SessionKeys::new("sessions/x", Seal::Absent)
     }
 
     /// `batches` batches of ten frames of ten bytes each.
     fn store(batches: u32) -> Memory {
         let memory = Memory::new();
-        let mut encoder = FrameEncoder::new(1);
+        let mut encoder = FrameEncoder::new(1, Seal::Absent.of_node(NodeId::LEADER));
         for batch in 0..batches {
             let mut lines = Vec::new();
             (0..10).for_each(|_| encoder.encode(b"123456789\n", &mut lines));
@@ -162,7 +163,10 @@ mod tests {
         for known in [Some(200), None] {
             for wanted in [0, 99, 100, 9_999, 10_000, 19_899, 19_900, 19_999] {
                 let mut reader = TraceCopyReader::new(NodeId::LEADER, 1);
-                reader.seek(&StoreExchange::new(memory.objects.clone(), keys()), wanted, known).await.unwrap();
+                reader
+                    .seek(&StoreExchange::new(memory.objects.clone(), keys(), String::new()), wanted, known)
+                    .await
+                    .unwrap();
                 let found = u32::try_from(wanted / 100).unwrap();
                 assert_eq!(reader.next, found.saturating_sub(BEFORE), "{wanted} {known:?}");
             }
@@ -173,7 +177,7 @@ mod tests {
     #[tokio::test]
     async fn batches_of_other_writers_hide_no_byte() {
         let memory = Memory::new();
-        let mut encoder = FrameEncoder::new(1);
+        let mut encoder = FrameEncoder::new(1, Seal::Absent.of_node(NodeId::LEADER));
         for batch in 0..40 {
             let mut lines = Vec::new();
             if batch == 5 || batch == 30 {
@@ -186,7 +190,10 @@ mod tests {
         for known in [Some(40), None] {
             for (wanted, holder) in [(0, 5), (9, 5), (10, 30), (19, 30)] {
                 let mut reader = TraceCopyReader::new(NodeId::LEADER, 1);
-                reader.seek(&StoreExchange::new(memory.objects.clone(), keys()), wanted, known).await.unwrap();
+                reader
+                    .seek(&StoreExchange::new(memory.objects.clone(), keys(), String::new()), wanted, known)
+                    .await
+                    .unwrap();
                 assert!(reader.next <= holder, "{wanted} {known:?}: {}", reader.next);
                 assert!(reader.next + 6 > holder || wanted < 10, "{wanted} {known:?}: {}", reader.next);
             }
@@ -198,11 +205,17 @@ mod tests {
     async fn what_was_found_is_read_in_one_go() {
         let memory = store(200);
         let mut reader = TraceCopyReader::new(NodeId::LEADER, 1);
-        reader.seek(&StoreExchange::new(memory.objects.clone(), keys()), 19_950, Some(200)).await.unwrap();
+        reader
+            .seek(&StoreExchange::new(memory.objects.clone(), keys(), String::new()), 19_950, Some(200))
+            .await
+            .unwrap();
         let mut batches = 0;
         assert!(reader.is_behind());
         assert!(
-            reader.read_on(&StoreExchange::new(memory.objects.clone(), keys()), &mut |_| batches += 1).await.unwrap()
+            reader
+                .read_on(&StoreExchange::new(memory.objects.clone(), keys(), String::new()), &mut |_| batches += 1)
+                .await
+                .unwrap()
         );
         assert_eq!((batches, reader.next, reader.is_behind()), (3, 200, false));
     }
@@ -214,7 +227,9 @@ mod tests {
         let mut texts = Vec::new();
         for expected in [true, true, true, false] {
             let read = reader
-                .read_on(&StoreExchange::new(memory.objects.clone(), keys()), &mut |text| texts.push(text.to_owned()))
+                .read_on(&StoreExchange::new(memory.objects.clone(), keys(), String::new()), &mut |text| {
+                    texts.push(text.to_owned())
+                })
                 .await
                 .unwrap();
             assert_eq!(read, expected);

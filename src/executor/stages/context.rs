@@ -16,6 +16,7 @@ use crate::config::settings::Settings;
 use crate::gitlab::{BuildStage, JobContext};
 use crate::protocol::project::Trees;
 use crate::session::lease::LeaseKeeper;
+use crate::session::state::SessionState;
 use crate::session::workspace_upload::WorkspaceUpload;
 use crate::session::{Host, Session, SessionId, spec};
 use crate::stages::cancel_reason::Limits;
@@ -109,13 +110,9 @@ impl Context {
     }
 
     /// Renews the session's lease from now on, until the keeper is dropped.
-    pub(super) fn keep_lease(&self, id: &SessionId) -> anyhow::Result<LeaseKeeper> {
-        LeaseKeeper::start(
-            &spec::session_keys(id),
-            self.settings.lease(),
-            Arc::clone(&self.connect),
-            self.settings.access(),
-        )
+    pub(super) fn keep_lease(&self, id: &SessionId, state: &SessionState) -> anyhow::Result<LeaseKeeper> {
+        let (keys, access) = (spec::session_keys(id, state.place()), self.settings.access());
+        LeaseKeeper::start(&keys, self.settings.lease(), Arc::clone(&self.connect), access)
     }
 
     pub(super) fn workspace_upload(&self, session: &Session<'_>, job: &JobContext, trees: &Trees) -> WorkspaceUpload {

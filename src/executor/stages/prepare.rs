@@ -4,6 +4,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use tokio::time::Instant;
 
 use crate::base::arn::Arn;
@@ -12,6 +13,8 @@ use crate::base::names::{self, Reach};
 use crate::config::policy::{self, Decision};
 use crate::gitlab::JobContext;
 use crate::protocol::project::Trees;
+use crate::session::exchange::Exchange as _;
+use crate::session::spec::AgentInputs;
 use crate::session::state::{SessionEvent, SessionState};
 use crate::session::{self, Session, agent_delivery, create, left_over, spec};
 use crate::stages::{Context, shared_token};
@@ -40,15 +43,18 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let mut session = Session::open(id, jobs, objects, context.host(), new)?;
     let _hold = session.records.hold(&session.id, &context.clock).await;
     shared_token::warn(&session);
-    let objects = session.objects.clone();
-    let agent = tokio::select! {
-        key = agent_delivery::deliver_until(&*objects, settings, until) => key?,
+    session.take_place()?;
+    let (objects, exchange) = (session.objects.clone(), session.exchange());
+    let opened = async { exchange.open().await.context("failed to open the session for its agents") };
+    let (agent, ()) = tokio::select! {
+        done = async { tokio::try_join!(agent_delivery::deliver_until(&*objects, settings, until), opened) } => done?,
         () = context.cancellation.token().cancelled() => {
             return Err(Failure::canceled("canceled while the agent was uploaded").into());
         }
     };
-    let spec = spec::training_job(&session.id, &job, &decision, settings, &*objects, &agent);
     session.apply(SessionEvent::AgentDelivered(&agent))?;
+    let agent = AgentInputs { keys: &session.keys(), files: session.state().agent() };
+    let spec = spec::training_job(&session.id, &job, &decision, settings, &*objects, agent);
     let types = types(&session, &decision);
     create::launch(&mut session, spec, &types, until, &context.cancellation).await?;
     announce(&context, &session, &decision.image);

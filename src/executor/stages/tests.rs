@@ -12,16 +12,18 @@ use super::{Context, cleanup, config, prepare, run};
 use crate::base::clock::{Clock as _, HostClock, TestClock};
 use crate::base::failure::{ExitCodes, Kind, kind_of};
 use crate::base::node::NodeId;
+use crate::base::seal::Seal;
 use crate::base::signals::Cancellation;
 use crate::cloud::testing::Memory;
 use crate::cloud::{JobStatus, ObjectStore as _, SecondaryStatus};
 use crate::config::env::{Contract, Environment};
-use crate::protocol::keys::SessionKeys;
-use crate::protocol::mailbox::{self, ByeReason, Envelope, ExitReport, Order, Report, RunOrder};
+use crate::protocol::agent_env::AgentEnv;
+use crate::protocol::keys::{Open, SessionKeys};
+use crate::protocol::mailbox::{self, ByeReason, ExitReport, Order, Report, RunOrder};
 use crate::protocol::project::Trees;
 use crate::session::record::Records;
 use crate::session::stamp::Stamp;
-use crate::session::{SessionId, left_over, spec};
+use crate::session::{SessionId, left_over};
 use crate::trace::FrameEncoder;
 use crate::ui::{Captured, Printer};
 use crate::workspace::{self, Snapshot};
@@ -138,13 +140,23 @@ impl StageHarness {
     fn agent(&self) -> Agent {
         let container = trees(&self.dir.path().join("container"));
         std::fs::create_dir_all(&container.project).unwrap();
-        let keys = spec::session_keys(&self.id());
+        let keys = agent_keys(&self.memory, &self.id().to_string()).expect("`prepare` has opened the session");
         Agent { memory: self.memory.clone(), job: self.id().to_string(), keys, container, reports: 0 }
     }
 }
 
 fn trees(project: &Path) -> Trees {
     Trees { project: project.to_owned(), tmp: project.with_extension("tmp"), base: None }
+}
+
+/// What an agent learns of its session, or `None` when the session is closed.
+fn agent_keys(memory: &Memory, job: &str) -> Option<SessionKeys> {
+    let environment = memory.jobs.spec(job)?.environment;
+    let env = AgentEnv::read(|name| environment.get(name).map(String::as_str)).unwrap();
+    let open = memory.objects.contents(&SessionKeys::new(&env.root, Seal::Absent).open())?;
+    let Open { key, .. } = serde_json::from_slice(&open).unwrap();
+    assert_eq!(env.key_hash, Some(key.commitment()));
+    Some(SessionKeys::new(env.root, Seal::Keyed(key)))
 }
 
 /// An agent without a container.
@@ -160,7 +172,7 @@ impl Agent {
     fn report(&mut self, report: &Report) {
         self.reports += 1;
         let key = self.keys.report(NODE, self.reports);
-        self.memory.objects.insert(&key, mailbox::encode(self.reports, report));
+        self.memory.objects.insert(&key, mailbox::encode_report(&self.keys, NODE, self.reports, report));
     }
 
     /// Takes orders until the one to leave. Its script prints a line, runs for `takes`, and leaves a file.
@@ -172,7 +184,7 @@ impl Agent {
             let key = self.keys.order(seq);
             let order = loop {
                 if let Some(body) = self.memory.objects.get(&key).await.unwrap() {
-                    break serde_json::from_slice::<Envelope<Order>>(&body).unwrap().body;
+                    break mailbox::decode_order(&self.keys, seq, &body).unwrap();
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
             };
@@ -182,7 +194,7 @@ impl Agent {
                     self.report(&Report::Started { run });
                     tokio::time::sleep(takes).await;
                     std::fs::write(self.container.project.join("model"), "weights").unwrap();
-                    let (mut encoder, mut lines) = (FrameEncoder::new(run), Vec::new());
+                    let (mut encoder, mut lines) = (FrameEncoder::new(run, self.keys.seal().of_node(NODE)), Vec::new());
                     encoder.encode(b"trained\n", &mut lines);
                     encoder.end(code, &mut lines);
                     self.memory.objects.insert(&self.keys.trace(NODE, run, 0), lines);

@@ -10,7 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use super::frame::{self, EndFrame};
+use super::frame::{self, EndFrame, FrameSeal};
+use crate::base::seal::NodeSeal;
 
 /// Limit of the bytes kept out of order, counting `FRAME_OVERHEAD` for each frame.
 pub const MAX_OUT_OF_ORDER: usize = 4 << 20;
@@ -31,7 +32,7 @@ pub enum Line {
     Foreign(String),
     /// A valid frame of another run.
     OtherRun(String),
-    /// Looks like a frame, but the checksum or the offset is wrong. The other source has the valid frame.
+    /// Looks like a frame, but the tag or the offset is wrong: damaged, forged, or of another session.
     Damaged(String),
 }
 
@@ -49,7 +50,7 @@ pub enum TraceError {
 /// Decodes the frames of one run.
 #[derive(Debug)]
 pub struct FrameDecoder {
-    run: u32,
+    seal: FrameSeal,
     /// Offset of the first byte that was not decoded yet.
     next: u64,
     ready: Vec<u8>,
@@ -66,22 +67,22 @@ pub struct FrameDecoder {
 }
 
 /// Returns the run and the offset of a data frame's first byte, for a search through the copy; for the end frame, the size of the
-/// output. `None` for other lines. Does not check the checksum.
+/// output. `None` for other lines. Does not check the tag.
 pub fn frame_start(line: &str) -> Option<(u32, u64)> {
     parse(line).filter(|raw| raw.kind != frame::FOREIGN).map(|raw| (raw.run, raw.number))
 }
 
 impl FrameDecoder {
     /// A decoder that keeps up to [`MAX_OUT_OF_ORDER`] bytes out of order.
-    pub fn new(run: u32) -> Self {
-        Self::with_limit(run, MAX_OUT_OF_ORDER)
+    pub fn new(run: u32, seal: NodeSeal) -> Self {
+        Self::with_limit(run, seal, MAX_OUT_OF_ORDER)
     }
 
     /// A decoder that keeps up to `limit` bytes out of order. Frames beyond the limit are refused and counted by
     /// [`refused`](Self::refused); push them again when the gap before them is filled.
-    pub fn with_limit(run: u32, limit: usize) -> Self {
+    pub fn with_limit(run: u32, seal: NodeSeal, limit: usize) -> Self {
         Self {
-            run,
+            seal: FrameSeal::new(run, seal),
             next: 0,
             ready: Vec::new(),
             hasher: Some(blake3::Hasher::new()),
@@ -98,9 +99,9 @@ impl FrameDecoder {
     /// A decoder that continues at byte `offset`, where another one stopped. Earlier bytes are dropped.
     ///
     /// Unless `offset` is 0 it cannot check the hash of the whole output: [`finish`](Self::finish) then checks the size only, and each
-    /// frame's checksum its bytes.
-    pub fn resume(run: u32, offset: u64) -> Self {
-        let fresh = Self::new(run);
+    /// frame's tag its bytes.
+    pub fn resume(run: u32, seal: NodeSeal, offset: u64) -> Self {
+        let fresh = Self::new(run, seal);
         let hasher = fresh.hasher.clone().filter(|_| offset == 0);
         Self { next: offset, hasher, ..fresh }
     }
@@ -177,7 +178,7 @@ impl FrameDecoder {
 
     /// Checks that every byte has arrived and that the hash of the whole output is right; returns the end frame.
     pub fn finish(&self) -> Result<&EndFrame, TraceError> {
-        let run = self.run;
+        let run = self.seal.run;
         let end = self.end.as_ref().ok_or(TraceError::NoEnd { run })?;
         if self.next < end.bytes {
             let missing = self.missing().unwrap_or(self.next..end.bytes);
@@ -193,8 +194,8 @@ impl FrameDecoder {
 
     fn push_line(&mut self, line: &str) -> Option<Line> {
         let Some(raw) = parse(line) else { return Some(Line::Unframed(line.to_owned())) };
-        if raw.run != self.run {
-            let is_sound = raw.payload().is_some();
+        if raw.run != self.seal.run {
+            let is_sound = raw.payload(&self.seal.of_run(raw.run)).is_some();
             return Some(if is_sound { Line::OtherRun(line.to_owned()) } else { Line::Damaged(line.to_owned()) });
         }
         let taken = match raw.kind {
@@ -206,7 +207,7 @@ impl FrameDecoder {
     }
 
     fn accept_end(&mut self, raw: &RawFrame<'_>) -> Result<(), Damage> {
-        let end = raw.end().ok_or(Damage)?;
+        let end = raw.end(&self.seal).ok_or(Damage)?;
         if *self.end.get_or_insert_with(|| end.clone()) == end { Ok(()) } else { Err(Damage) }
     }
 
@@ -219,7 +220,7 @@ impl FrameDecoder {
         if number == u64::MAX || self.end.as_ref().is_some_and(|end| number >= end.foreign_lines) {
             return Err(Damage);
         }
-        let payload = raw.payload().ok_or(Damage)?;
+        let payload = raw.payload(&self.seal).ok_or(Damage)?;
         if number == self.next_foreign {
             self.next_foreign += 1;
             while self.known_foreign.remove(&self.next_foreign) {
@@ -265,12 +266,12 @@ impl FrameDecoder {
         Ok(())
     }
 
-    /// Checks the payload in `ready[start..]`: its checksum, and that it lies within the output.
+    /// Checks the payload in `ready[start..]`: its tag, and that it lies within the output.
     fn is_sound(&self, raw: &RawFrame<'_>, start: usize) -> bool {
         let payload = self.ready.get(start..).unwrap_or_default();
         let until = raw.number.checked_add(payload.len() as u64);
         let fits = until.is_some_and(|until| self.end.as_ref().is_none_or(|end| until <= end.bytes));
-        fits && !payload.is_empty() && raw.has_checksum_of(payload)
+        fits && !payload.is_empty() && raw.has_tag_of(&self.seal, payload)
     }
 
     fn keep(&mut self, offset: u64, payload: Vec<u8>) {
@@ -312,56 +313,49 @@ impl FrameDecoder {
 /// A damaged frame.
 struct Damage;
 
-/// A line in the form of a frame, with an unchecked checksum.
+/// A line in the form of a frame, with an unchecked tag.
 struct RawFrame<'a> {
     run: u32,
     /// By kind: offset of the first byte, number of the foreign line, or size of the output.
     number: u64,
-    checksum: &'a str,
+    tag: &'a str,
     kind: u8,
     body: &'a str,
 }
 
 impl RawFrame<'_> {
-    fn has_checksum_of(&self, payload: &[u8]) -> bool {
-        frame::checksum(self.run, self.number, self.kind, payload) == self.checksum.as_bytes()
+    fn has_tag_of(&self, seal: &FrameSeal, payload: &[u8]) -> bool {
+        seal.tag(self.number, self.kind, payload) == self.tag
     }
 
     /// The payload, if the frame is valid.
-    fn payload(&self) -> Option<Vec<u8>> {
+    fn payload(&self, seal: &FrameSeal) -> Option<Vec<u8>> {
         let mut payload = Vec::new();
         if self.kind == frame::END {
             payload.extend_from_slice(self.body.as_bytes());
         } else {
             frame::unescape(self.body.as_bytes(), &mut payload)?;
         }
-        self.has_checksum_of(&payload).then_some(payload)
+        self.has_tag_of(seal, &payload).then_some(payload)
     }
 
-    fn end(&self) -> Option<EndFrame> {
+    fn end(&self, seal: &FrameSeal) -> Option<EndFrame> {
         let (code, rest) = self.body.split_once(' ')?;
         let (hash, foreign_lines) = rest.split_once(' ')?;
         let (code, foreign_lines) = (code.parse().ok()?, decimal(foreign_lines)?);
         let end = EndFrame { code, bytes: self.number, hash: hash.to_owned(), foreign_lines };
-        (hash.len() == frame::HASH_DIGITS && self.has_checksum_of(self.body.as_bytes())).then_some(end)
+        (hash.len() == frame::HASH_DIGITS && self.has_tag_of(seal, self.body.as_bytes())).then_some(end)
     }
 }
 
 fn parse(line: &str) -> Option<RawFrame<'_>> {
     let (run, rest) = line.split_once(':')?;
     let (number, rest) = rest.split_once(':')?;
-    let (checksum, rest) = rest.split_at_checked(frame::CHECKSUM_DIGITS)?;
+    let (tag, rest) = rest.split_at(rest.find(|c: char| !c.is_ascii_hexdigit())?);
     let kind = *rest.as_bytes().first()?;
     let is_kind = [frame::DATA, frame::FOREIGN, frame::END].contains(&kind);
-    let is_hex = checksum.bytes().all(|digit| digit.is_ascii_hexdigit());
-    (is_kind && is_hex).then_some(())?;
-    Some(RawFrame {
-        run: decimal(run)?.try_into().ok()?,
-        number: decimal(number)?,
-        checksum,
-        kind,
-        body: rest.get(1..)?,
-    })
+    (is_kind && frame::is_tag_length(tag.len())).then_some(())?;
+    Some(RawFrame { run: decimal(run)?.try_into().ok()?, number: decimal(number)?, tag, kind, body: rest.get(1..)? })
 }
 
 /// Parses digits only; the standard parser also accepts a sign.

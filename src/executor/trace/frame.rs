@@ -4,25 +4,30 @@
 //! guarantees neither order nor completeness. A frame survives all of it and stays readable in the console:
 //!
 //! ```text
-//! <run>:<offset>:<checksum>|<payload>            data; the payload begins at byte <offset> of the run's output
-//! <run>:<number>:<checksum>><payload>            a line of another writer during the run, counted from 0
-//! <run>:<bytes>:<checksum>!<code> <hash> <lines> the end: size and hash of the whole output, number of foreign lines
+//! <run>:<offset>:<tag>|<payload>            data; the payload begins at byte <offset> of the run's output
+//! <run>:<number>:<tag>><payload>            a line of another writer during the run, counted from 0
+//! <run>:<bytes>:<tag>!<code> <hash> <lines> the end: size and hash of the whole output, number of foreign lines
 //! ```
 //!
-//! Run, offset, number, code and lines are decimal. The checksum is the first 4 bytes, in hex, of BLAKE3 over run (u32, little
-//! endian), offset or number (u64, little endian), the kind character and the payload before escaping; it detects damaged frames
-//! and text that looks like a frame. The hash is the first 16 bytes, in hex, of BLAKE3 over the whole output.
+//! Run, offset, number, code and lines are decimal. The tag is the first 8 bytes, in hex, of [`Seal::tag`] over the payload before
+//! escaping; it detects damaged frames, forged frames and text that looks like a frame. In a session without a key it is a checksum
+//! of 4 bytes. The hash is the first 16 bytes, in hex, of BLAKE3 over the whole output.
 //!
 //! Escapes: `\n` `\r` `\t` `\e` (ESC) `\\`, and `\xNN` for each byte of other control characters (C0, DEL, C1), of invalid UTF-8,
 //! of white space beyond ASCII, of the byte order mark, and for a space at the end of the line. Other UTF-8 is not escaped. This
 //! module does no I/O and never fails.
 
+use crate::base::node::NodeId;
+use crate::base::seal::{Label, MessageKind, NodeSeal, Seal};
+
 /// Longest frame line in bytes, without its newline. The log pipeline cuts at 16,384.
 pub const MAX_LINE: usize = 12_288;
 
-/// Longest prefix: u32, u64 and checksum in text, two colons and the kind.
-const MAX_PREFIX: usize = 10 + 1 + 20 + 1 + CHECKSUM_DIGITS + 1;
-pub(super) const CHECKSUM_DIGITS: usize = 8;
+/// Longest prefix: u32, u64 and tag in text, two colons and the kind.
+const MAX_PREFIX: usize = 10 + 1 + 20 + 1 + TAG_DIGITS + 1;
+const TAG_DIGITS: usize = 16;
+/// Length of the checksum, in a session without a key.
+const CHECKSUM_DIGITS: usize = 8;
 pub(super) const HASH_DIGITS: usize = 32;
 /// Longest escape of one character: four bytes as `\xNN`.
 const MAX_ESCAPE: usize = 16;
@@ -49,15 +54,15 @@ pub struct EndFrame {
 /// Encodes one run's output as frames. Each call encodes all of its input.
 #[derive(Debug, Clone)]
 pub struct FrameEncoder {
-    run: u32,
+    seal: FrameSeal,
     offset: u64,
     foreign_lines: u64,
     hasher: blake3::Hasher,
 }
 
 impl FrameEncoder {
-    pub fn new(run: u32) -> Self {
-        Self { run, offset: 0, foreign_lines: 0, hasher: blake3::Hasher::new() }
+    pub fn new(run: u32, seal: NodeSeal) -> Self {
+        Self { seal: FrameSeal::new(run, seal), offset: 0, foreign_lines: 0, hasher: blake3::Hasher::new() }
     }
 
     /// Appends the frames of `bytes`, in order, each with a newline and shorter than [`MAX_LINE`] without it.
@@ -67,7 +72,7 @@ impl FrameEncoder {
         self.hasher.update(bytes);
         let mut rest = bytes;
         while !rest.is_empty() {
-            let taken = frame_of(self.run, self.offset, DATA, rest, out);
+            let taken = frame_of(&self.seal, self.offset, DATA, rest, out);
             self.offset += taken as u64;
             rest = rest.get(taken..).unwrap_or_default();
         }
@@ -77,7 +82,7 @@ impl FrameEncoder {
     pub fn encode_foreign(&mut self, line: &[u8], out: &mut Vec<u8>) {
         let mut rest = line;
         loop {
-            let taken = frame_of(self.run, self.foreign_lines, FOREIGN, rest, out);
+            let taken = frame_of(&self.seal, self.foreign_lines, FOREIGN, rest, out);
             self.foreign_lines += 1;
             rest = rest.get(taken..).unwrap_or_default();
             if rest.is_empty() {
@@ -89,9 +94,8 @@ impl FrameEncoder {
     /// Appends the end frame. Encode nothing of this run afterwards.
     pub fn end(&self, code: i32, out: &mut Vec<u8>) {
         let payload = format!("{code} {} {}", self.hash(), self.foreign_lines);
-        let checksum = checksum(self.run, self.offset, END, payload.as_bytes());
-        out.extend_from_slice(format!("{}:{}:", self.run, self.offset).as_bytes());
-        out.extend_from_slice(&checksum);
+        out.extend_from_slice(format!("{}:{}:", self.seal.run, self.offset).as_bytes());
+        out.extend_from_slice(self.seal.tag(self.offset, END, payload.as_bytes()).as_bytes());
         out.push(END);
         out.extend_from_slice(payload.as_bytes());
         out.push(b'\n');
@@ -109,24 +113,25 @@ impl FrameEncoder {
 }
 
 /// Appends one frame with the beginning of `bytes`; returns how many bytes it carries, 0 only for empty input.
-fn frame_of(run: u32, number: u64, kind: u8, bytes: &[u8], out: &mut Vec<u8>) -> usize {
+fn frame_of(seal: &FrameSeal, number: u64, kind: u8, bytes: &[u8], out: &mut Vec<u8>) -> usize {
     // Every byte takes at least one byte in the body.
     let mut window = bytes.get(..ROOM).unwrap_or(bytes);
     if window.len() < bytes.len() {
         window = window.get(..complete_len(window)).unwrap_or_default();
     }
-    out.extend_from_slice(format!("{run}:{number}:").as_bytes());
+    out.extend_from_slice(format!("{}:{number}:", seal.run).as_bytes());
     let at = out.len();
-    out.extend_from_slice(&[b'0'; CHECKSUM_DIGITS]);
+    let digits = seal.digits();
+    out.resize(at + digits, b'0');
     out.push(kind);
     let taken = escape(window, out);
-    if let Some(b' ') = out.get(at + CHECKSUM_DIGITS + 1..).unwrap_or_default().last() {
+    if let Some(b' ') = out.get(at + digits + 1..).unwrap_or_default().last() {
         out.pop();
         escape_byte(b' ', out);
     }
-    let checksum = checksum(run, number, kind, window.get(..taken).unwrap_or_default());
-    if let Some(place) = out.get_mut(at..at + CHECKSUM_DIGITS) {
-        place.copy_from_slice(&checksum);
+    let tag = seal.tag(number, kind, window.get(..taken).unwrap_or_default());
+    if let Some(place) = out.get_mut(at..at + digits) {
+        place.copy_from_slice(tag.as_bytes());
     }
     out.push(b'\n');
     taken
@@ -153,19 +158,54 @@ pub fn complete_len(bytes: &[u8]) -> usize {
     bytes.len()
 }
 
-pub(super) fn checksum(run: u32, number: u64, kind: u8, payload: &[u8]) -> [u8; CHECKSUM_DIGITS] {
-    let mut head = [0; 13];
-    head[..4].copy_from_slice(&run.to_le_bytes());
-    head[4..12].copy_from_slice(&number.to_le_bytes());
-    head[12] = kind;
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&head);
-    hasher.update(payload);
-    let mut digits = [0; CHECKSUM_DIGITS];
-    for (pair, byte) in digits.chunks_exact_mut(2).zip(hasher.finalize().as_bytes()) {
-        pair.copy_from_slice(&hex(*byte));
+/// Tags have one of these lengths.
+pub(super) fn is_tag_length(digits: usize) -> bool {
+    [TAG_DIGITS, CHECKSUM_DIGITS].contains(&digits)
+}
+
+/// Makes the tags of the frames of one run on one node.
+#[derive(Debug, Clone)]
+pub(super) struct FrameSeal {
+    pub(super) run: u32,
+    node: NodeId,
+    seal: Seal,
+}
+
+impl FrameSeal {
+    pub(super) fn new(run: u32, NodeSeal { node, seal }: NodeSeal) -> Self {
+        Self { run, node, seal }
     }
-    digits
+
+    /// The same for another run.
+    pub(super) fn of_run(&self, run: u32) -> Self {
+        Self { run, ..self.clone() }
+    }
+
+    pub(super) fn digits(&self) -> usize {
+        match self.seal {
+            Seal::Keyed(_) => TAG_DIGITS,
+            Seal::Absent => CHECKSUM_DIGITS,
+        }
+    }
+
+    /// In hex, [`digits`](Self::digits) long.
+    pub(super) fn tag(&self, number: u64, kind: u8, payload: &[u8]) -> String {
+        let message = match kind {
+            DATA => MessageKind::Output,
+            FOREIGN => MessageKind::ForeignLine,
+            _ => MessageKind::EndOfOutput,
+        };
+        let label = Label::frame(message, self.node, self.run, number);
+        let tag = self.seal.tag(label, payload).unwrap_or_else(|| self.checksum(number, kind, payload));
+        tag.to_hex()[..self.digits()].to_owned()
+    }
+
+    /// For a session without a key.
+    fn checksum(&self, number: u64, kind: u8, payload: &[u8]) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.run.to_le_bytes()).update(&number.to_le_bytes()).update(&[kind]).update(payload);
+        hasher.finalize()
+    }
 }
 
 pub(super) fn hash_text(hasher: &blake3::Hasher) -> String {
@@ -298,6 +338,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::seal::SealKey;
+
+    fn node_seal() -> NodeSeal {
+        Seal::Keyed(SealKey::new([7; 32])).of_node(NodeId::LEADER)
+    }
 
     fn payload(line: &str) -> &str {
         line.split_once(['|', '>']).unwrap().1
@@ -322,7 +367,8 @@ mod tests {
 
     #[test]
     fn ordinary_text_stays_readable() {
-        let lines = encode(&mut FrameEncoder::new(3), "epoch 1 #015 größe\n\tloss\r\u{1b}[0K \\ ".as_bytes());
+        let lines =
+            encode(&mut FrameEncoder::new(3, node_seal()), "epoch 1 #015 größe\n\tloss\r\u{1b}[0K \\ ".as_bytes());
         assert_eq!(lines.len(), 1);
         assert!(lines[0].starts_with("3:0:"), "{lines:?}");
         assert_eq!(payload(&lines[0]), r"epoch 1 #015 größe\n\tloss\r\e[0K \\\x20");
@@ -330,15 +376,15 @@ mod tests {
 
     #[test]
     fn characters_a_pipeline_may_change_are_escaped() {
-        let lines = encode(&mut FrameEncoder::new(1), "\0\u{7f}\u{85}\u{2028}\u{feff}\u{a0}".as_bytes());
+        let lines = encode(&mut FrameEncoder::new(1, node_seal()), "\0\u{7f}\u{85}\u{2028}\u{feff}\u{a0}".as_bytes());
         assert_eq!(payload(&lines[0]), r"\x00\x7f\xc2\x85\xe2\x80\xa8\xef\xbb\xbf\xc2\xa0");
-        let lines = encode(&mut FrameEncoder::new(1), b"a\xff\xc3");
+        let lines = encode(&mut FrameEncoder::new(1, node_seal()), b"a\xff\xc3");
         assert_eq!(payload(&lines[0]), r"a\xff\xc3");
     }
 
     #[test]
     fn offsets_count_raw_bytes_and_the_end_carries_them() {
-        let mut encoder = FrameEncoder::new(7);
+        let mut encoder = FrameEncoder::new(7, node_seal());
         assert!(encode(&mut encoder, b"").is_empty());
         encode(&mut encoder, b"one\n");
         let second = encode(&mut encoder, b"two\n");
@@ -354,7 +400,7 @@ mod tests {
     #[test]
     fn the_worst_input_stays_below_the_line_limit() {
         for unit in ["\u{0}", "é", "\u{2028}", "a", "😀", "\\"] {
-            let mut encoder = FrameEncoder::new(u32::MAX);
+            let mut encoder = FrameEncoder::new(u32::MAX, node_seal());
             encoder.offset = u64::MAX / 2;
             let lines = encode(&mut encoder, unit.repeat(20_000).as_bytes());
             assert!(lines.len() > 1);
@@ -375,7 +421,7 @@ mod tests {
 
     #[test]
     fn lines_of_others_are_counted_and_long_ones_divided() {
-        let mut encoder = FrameEncoder::new(2);
+        let mut encoder = FrameEncoder::new(2, node_seal());
         let mut out = Vec::new();
         encoder.encode_foreign(b"GPU 0\tbusy ", &mut out);
         encoder.encode_foreign(b"", &mut out);
@@ -401,7 +447,7 @@ mod tests {
         #[test]
         fn every_line_is_plain_and_reversible(bytes in prop::collection::vec(any::<u8>(), 0..5000)) {
             let mut all = Vec::new();
-            for line in encode(&mut FrameEncoder::new(1), &bytes) {
+            for line in encode(&mut FrameEncoder::new(1, node_seal()), &bytes) {
                 prop_assert!(line.len() < MAX_LINE);
                 prop_assert!(!line.chars().any(char::is_control));
                 prop_assert_eq!(line.trim(), line.as_str());

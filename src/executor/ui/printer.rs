@@ -142,7 +142,7 @@ impl Printer {
 
     /// Colors the labels of errors and warnings from now on: the job log of GitLab shows them as a terminal does.
     pub fn show_colors(&self) {
-        self.lock().colored = true;
+        self.streams.lock().colored = true;
     }
 
     /// Begins a section of the job log that GitLab shows collapsed; `at` is when its matter began. Others get the title.

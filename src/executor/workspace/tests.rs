@@ -24,6 +24,8 @@ use super::tree::Roots;
 use super::tree::Walker;
 use super::warnings::Warnings;
 use super::*;
+use crate::base::node::NodeId;
+use crate::base::seal::{Label, Seal, SealKey};
 use crate::cloud::testing::MemoryObjects;
 use crate::cloud::{CloudError, ObjectStore};
 use crate::protocol::keys::TransferKeys;
@@ -95,12 +97,23 @@ impl World {
 }
 
 fn up() -> TransferKeys {
-    TransferKeys { manifest: "up".to_owned(), packs: "packs".to_owned(), private: "private".to_owned() }
+    TransferKeys {
+        seal: seal(),
+        first: Label::project_part(1, 0),
+        manifest: "up".to_owned(),
+        packs: "packs".to_owned(),
+        private: "private".to_owned(),
+    }
 }
 
 fn down() -> TransferKeys {
     let packs = "down/packs".to_owned();
-    TransferKeys { manifest: "down".to_owned(), packs: packs.clone(), private: packs }
+    let first = Label::results_part(NodeId::LEADER, 0);
+    TransferKeys { seal: seal(), first, manifest: "down".to_owned(), packs: packs.clone(), private: packs }
+}
+
+fn seal() -> Seal {
+    Seal::Keyed(SealKey::new([7; 32]))
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

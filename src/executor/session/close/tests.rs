@@ -35,7 +35,7 @@ impl Harness {
 
     async fn open(&self, record: SessionRecord) {
         self.memory.jobs.create(&example_spec(NAME)).await.unwrap();
-        self.memory.objects.insert(&spec::session_keys(&Self::id()).script(1), "secret");
+        self.memory.objects.insert(&spec::session_keys(&Self::id(), None).script(1), "secret");
         self.memory.objects.insert("sessions/gitlab-1-2-abcdef123/orders/000001.json", "a neighbour's");
         let record = SessionRecord { arn: record.arn.clone().or_else(|| Some("arn".into())), ..record };
         Records::open(&self.settings.runner.state_dir).unwrap().save(&Self::id(), &record).unwrap();
@@ -241,11 +241,11 @@ async fn without_a_record_every_training_job_of_the_session_is_ended() {
         harness.memory.jobs.create(&example_spec(name)).await.unwrap();
     }
     harness.memory.jobs.set_status(NAME, JobStatus::Failed, SecondaryStatus::Failed);
-    harness.memory.objects.insert(&spec::session_keys(&Harness::id()).script(1), "secret");
+    harness.memory.objects.insert(&spec::session_keys(&Harness::id(), None).script(1), "secret");
     let session = harness.to_close();
     assert_eq!(close(session, Patience::Long).await.unwrap(), Closed::Whole);
     assert!(harness.memory.jobs.calls().contains(&format!("stop {second}")));
-    assert!(harness.memory.objects.contents(&spec::session_keys(&Harness::id()).script(1)).is_none());
+    assert!(harness.memory.objects.contents(&spec::session_keys(&Harness::id(), None).script(1)).is_none());
 }
 
 /// The job is stopped even if the objects cannot be deleted; the record stays for a later pass.
@@ -267,12 +267,12 @@ async fn told_to_leave(harness: &Harness, byes: &[NodeId]) {
     let nodes = Nodes::new(2, |_| NodeRecord::default());
     harness.open(SessionRecord { finished: true, nodes, ..SessionRecord::default() }).await;
     harness.memory.jobs.set_status(NAME, JobStatus::InProgress, SecondaryStatus::Uploading);
-    let keys = spec::session_keys(&Harness::id());
+    let keys = spec::session_keys(&Harness::id(), None);
     for node in byes.iter().copied() {
         let ready = Report::Ready { agent: "0".into(), nodes: Vec::new() };
-        harness.memory.objects.insert(&keys.report(node, 1), mailbox::encode(1, ready));
+        harness.memory.objects.insert(&keys.report(node, 1), mailbox::encode_report(&keys, node, 1, &ready));
         let bye = Report::Bye { reason: ByeReason::Finished };
-        harness.memory.objects.insert(&keys.report(node, 2), mailbox::encode(2, bye));
+        harness.memory.objects.insert(&keys.report(node, 2), mailbox::encode_report(&keys, node, 2, &bye));
     }
 }
 
@@ -342,7 +342,7 @@ async fn a_job_whose_reports_cannot_be_understood_is_stopped() {
     let harness = Harness::new();
     told_to_leave(&harness, &[NodeId::LEADER]).await;
     harness.memory.jobs.set_status(NAME, JobStatus::InProgress, SecondaryStatus::Training);
-    harness.memory.objects.insert(&spec::session_keys(&Harness::id()).report(NodeId::LEADER, 1), "not a report");
+    harness.memory.objects.insert(&spec::session_keys(&Harness::id(), None).report(NodeId::LEADER, 1), "not a report");
     assert_eq!(closed(&harness, Patience::Long).await, Closed::Whole);
     assert!(harness.memory.jobs.calls().contains(&format!("stop {NAME}")));
 }

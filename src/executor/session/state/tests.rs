@@ -78,7 +78,15 @@ struct Process<'w> {
 
 fn run_order() -> Order {
     let (masks, mask_prefixes) = (Vec::new(), Vec::new());
-    Order::Run(RunOrder { run: 1, stage: "step_script".to_owned(), masks, mask_prefixes, grace: 1, live_copy: true })
+    Order::Run(RunOrder {
+        run: 1,
+        stage: "step_script".to_owned(),
+        script: String::new(),
+        masks,
+        mask_prefixes,
+        grace: 1,
+        live_copy: true,
+    })
 }
 
 impl<'w> Process<'w> {

@@ -37,7 +37,7 @@ pub(super) async fn run(
         return Err(Failure::system("another container stage of this job still runs on this host").into());
     };
     let upload = context.workspace_upload(&session, job, &trees);
-    let lease = context.keep_lease(&id)?;
+    let lease = context.keep_lease(&id, session.state())?;
     if !session.state().is_given_up() {
         lease.renew(&*session.objects).await;
         if abandoned::is_left(session.state(), stage, script)? {
@@ -201,10 +201,12 @@ async fn run_script(
     }
     let limits = &session.settings.limits;
     if step == RunStep::Noted {
+        let digest = abandoned::digest(&body);
         session.exchange().deliver_script(run, body).await?;
         let order = Order::Run(RunOrder {
             run,
             stage: stage.to_string(),
+            script: digest,
             masks: job.masked_values(|name| context.env.job_variable(name).map(str::to_owned)),
             mask_prefixes: job.features.token_mask_prefixes.clone(),
             grace: limits.cancel_grace_seconds,

@@ -36,7 +36,7 @@ pub(super) async fn run(
     let load = || anyhow::Ok(records.load(id)?.map(SessionState::from));
     let known = load()?;
     // Without a record there is no training job.
-    let lease = known.as_ref().map(|_| context.keep_lease(id)).transpose()?;
+    let lease = known.as_ref().map(|known| context.keep_lease(id, known)).transpose()?;
     if let (Some(known), Some(lease)) = (known, &lease)
         && !known.is_given_up()
         && (known.is_running() || is_awaited(stage, &known))

@@ -5,10 +5,16 @@ use std::fmt::Write as _;
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::node::NodeId;
+use crate::base::seal::{Seal, SealKey};
 use crate::trace::frame::FrameEncoder;
 
+fn node_seal() -> NodeSeal {
+    Seal::Keyed(SealKey::new([7; 32])).of_node(NodeId::LEADER)
+}
+
 fn sum(run: u32, number: u64, kind: u8, payload: &[u8]) -> String {
-    String::from_utf8(frame::checksum(run, number, kind, payload).to_vec()).unwrap()
+    FrameSeal::new(run, node_seal()).tag(number, kind, payload)
 }
 
 fn lines(out: Vec<u8>) -> Vec<String> {
@@ -16,7 +22,7 @@ fn lines(out: Vec<u8>) -> Vec<String> {
 }
 
 fn frames(run: u32, pieces: &[Vec<u8>], code: i32) -> Vec<String> {
-    let mut encoder = FrameEncoder::new(run);
+    let mut encoder = FrameEncoder::new(run, node_seal());
     let mut out = Vec::new();
     for piece in pieces {
         encoder.encode(piece, &mut out);
@@ -60,7 +66,7 @@ fn foreign_text_other_runs_and_damage_are_told_apart() {
     let mine = frames(1, &[b"hello\n".to_vec()], 5);
     let damaged = mine[0].replace("hello", "hullo");
     let message = format!("12:30:59 starting\n{}\n{damaged}\n{}\n  indented\n\n{}", other[0], mine[0], mine[1]);
-    let mut decoder = FrameDecoder::new(1);
+    let mut decoder = FrameDecoder::new(1, node_seal());
     assert_eq!(
         decoder.push_message(&message),
         [
@@ -77,9 +83,51 @@ fn foreign_text_other_runs_and_damage_are_told_apart() {
 }
 
 #[test]
+fn frames_of_another_session_node_or_run_are_never_output() {
+    let frames_of = |key, node, run| {
+        let mut out = Vec::new();
+        let mut encoder = FrameEncoder::new(run, Seal::Keyed(SealKey::new([key; 32])).of_node(node));
+        encoder.encode(b"forged\n", &mut out);
+        encoder.encode_foreign(b"forged", &mut out);
+        encoder.end(0, &mut out);
+        lines(out)
+    };
+    let mut decoder = FrameDecoder::new(1, node_seal());
+    for (key, node, run) in [(8, NodeId::LEADER, 1), (7, NodeId::at(1), 1), (8, NodeId::LEADER, 2)] {
+        for line in frames_of(key, node, run) {
+            assert_eq!(decoder.push_message(&line), [Line::Damaged(line.clone())]);
+        }
+    }
+    for line in frames_of(7, NodeId::LEADER, 2) {
+        // Run, place and kind are below the tag.
+        assert_eq!(decoder.push_message(&line), [Line::OtherRun(line.clone())]);
+        let moved = line.replacen("2:", "1:", 1);
+        assert_eq!(decoder.push_message(&moved), [Line::Damaged(moved.clone())]);
+    }
+    assert_eq!((decoder.take(), decoder.end()), (Vec::new(), None));
+}
+
+#[test]
+fn a_session_without_a_key_has_the_frames_of_the_version_that_began_it() {
+    let without = || Seal::Absent.of_node(NodeId::LEADER);
+    let mut out = Vec::new();
+    let mut encoder = FrameEncoder::new(2, without());
+    encoder.encode(b"Found 2 GPUs\n", &mut out);
+    encoder.end(0, &mut out);
+    let lines = lines(out);
+    assert_eq!(lines[0], r"2:0:57bb1e81|Found 2 GPUs\n");
+    let mut decoder = FrameDecoder::new(2, without());
+    assert!(lines.iter().all(|line| decoder.push_message(line).is_empty()));
+    assert_eq!(decoder.take(), b"Found 2 GPUs\n");
+    decoder.finish().unwrap();
+    let mut keyed = FrameDecoder::new(2, node_seal());
+    assert_eq!(keyed.push_message(&lines[0]), [Line::Damaged(lines[0].clone())]);
+}
+
+#[test]
 fn a_gap_is_named_until_it_is_filled() {
     let lines = frames(1, &[b"aa".to_vec(), b"bb".to_vec(), b"cc".to_vec()], 0);
-    let mut decoder = FrameDecoder::new(1);
+    let mut decoder = FrameDecoder::new(1, node_seal());
     assert_eq!(decoder.missing(), None);
     assert_eq!(decoder.finish(), Err(TraceError::NoEnd { run: 1 }));
     decoder.push_message(&lines[3]);
@@ -100,7 +148,7 @@ fn a_gap_is_named_until_it_is_filled() {
 #[test]
 fn a_gap_that_is_given_up_is_not_called_complete_output() {
     let lines = frames(1, &[b"aa".to_vec(), b"bb".to_vec(), b"cc".to_vec()], 0);
-    let mut decoder = FrameDecoder::new(1);
+    let mut decoder = FrameDecoder::new(1, node_seal());
     for line in [&lines[0], &lines[2], &lines[3]] {
         decoder.push_message(line);
     }
@@ -113,7 +161,7 @@ fn a_gap_that_is_given_up_is_not_called_complete_output() {
 
 #[test]
 fn output_that_does_not_fit_the_hash_is_an_error() {
-    let mut decoder = FrameDecoder::new(1);
+    let mut decoder = FrameDecoder::new(1, node_seal());
     decoder.push_message(&frames(1, &[b"forged".to_vec()], 0)[0]);
     decoder.push_message(&frames(1, &[b"honest".to_vec()], 0)[1]);
     assert!(decoder.is_complete());
@@ -122,7 +170,7 @@ fn output_that_does_not_fit_the_hash_is_an_error() {
 
 #[test]
 fn frames_beyond_the_end_or_the_number_range_are_damage() {
-    let mut decoder = FrameDecoder::new(1);
+    let mut decoder = FrameDecoder::new(1, node_seal());
     let long = frames(1, &[b"longer".to_vec()], 0);
     decoder.push_message(&frames(1, &[b"short".to_vec()], 0)[1]);
     assert_eq!(decoder.push_message(&long[0]), [Line::Damaged(long[0].clone())]);
@@ -135,7 +183,7 @@ fn frames_beyond_the_end_or_the_number_range_are_damage() {
 fn memory_out_of_order_is_bounded_and_refilled() {
     let pieces: Vec<Vec<u8>> = (0..50u8).map(|number| vec![number; 1000]).collect();
     let lines = frames(1, &pieces, 0);
-    let mut decoder = FrameDecoder::with_limit(1, 10_000);
+    let mut decoder = FrameDecoder::with_limit(1, node_seal(), 10_000);
     for line in lines.iter().skip(1).rev() {
         decoder.push_message(line);
         assert!(decoder.waiting_cost <= 10_000);
@@ -158,7 +206,7 @@ proptest! {
         code in any::<i32>(),
     ) {
         let lines = frames(9, &pieces, code);
-        let mut decoder = FrameDecoder::new(9);
+        let mut decoder = FrameDecoder::new(9, node_seal());
         let mut taken = Vec::new();
         // The first source: any lines, any order, with losses and duplicates.
         for index in first {
@@ -189,7 +237,7 @@ proptest! {
             container.push(line);
             container.push(noise.clone());
         }
-        let mut decoder = FrameDecoder::new(1);
+        let mut decoder = FrameDecoder::new(1, node_seal());
         for message in mangle(&container) {
             decoder.push_message(&message);
         }
@@ -199,7 +247,7 @@ proptest! {
 
     #[test]
     fn no_message_makes_it_panic(text in ".*", run in any::<u32>(), offset in any::<u64>()) {
-        let mut decoder = FrameDecoder::new(run);
+        let mut decoder = FrameDecoder::new(run, node_seal());
         decoder.push_message(&text);
         decoder.push_message(&format!("{run}:{offset}:{text}"));
         decoder.push_message(&format!("{run}:{offset}:00000000|{text}"));
@@ -274,7 +322,7 @@ proptest! {
         log in weather(),
         copy in weather(),
     ) {
-        let mut encoder = FrameEncoder::new(3);
+        let mut encoder = FrameEncoder::new(3, node_seal());
         let mut out = Vec::new();
         for (index, piece) in pieces.iter().enumerate() {
             encoder.encode(piece, &mut out);
@@ -299,14 +347,14 @@ proptest! {
             match parts.kind {
                 frame::DATA => {
                     let from = usize::try_from(parts.number).unwrap();
-                    known[from..from + parts.payload().unwrap().len()].fill(true);
+                    known[from..from + parts.payload(&FrameSeal::new(3, node_seal())).unwrap().len()].fill(true);
                 }
                 frame::FOREIGN => others_known.push(others[usize::try_from(parts.number).unwrap()].clone()),
                 _ => end_known = true,
             }
         }
 
-        let mut decoder = FrameDecoder::new(3);
+        let mut decoder = FrameDecoder::new(3, node_seal());
         let mut seen = Vec::new();
         let (from_log, from_copy) = (log.deliver(&lines), copy.deliver(&lines));
         let mut sources = [from_log.iter(), from_copy.iter()];
@@ -353,7 +401,7 @@ proptest! {
         let whole = pieces.concat();
         let from = cut.index(whole.len() + 1);
         let lines = frames(3, &pieces, 0);
-        let mut decoder = FrameDecoder::resume(3, from as u64);
+        let mut decoder = FrameDecoder::resume(3, node_seal(), from as u64);
         for line in lines.iter().cycle().skip(shift.index(lines.len())).take(lines.len()) {
             prop_assert!(decoder.push_message(line).is_empty());
         }
@@ -365,7 +413,7 @@ proptest! {
 
 #[test]
 fn a_run_without_output_is_complete_with_its_end() {
-    let mut decoder = FrameDecoder::new(1);
+    let mut decoder = FrameDecoder::new(1, node_seal());
     assert!(!decoder.is_complete());
     decoder.push_message(&frames(1, &[], 3)[0]);
     assert!(decoder.is_complete());
@@ -374,14 +422,14 @@ fn a_run_without_output_is_complete_with_its_end() {
 
 #[test]
 fn lines_of_others_come_once_and_are_waited_for() {
-    let mut encoder = FrameEncoder::new(1);
+    let mut encoder = FrameEncoder::new(1, node_seal());
     let mut out = Vec::new();
     for text in [b"one".as_slice(), b"two\xff", b"three"] {
         encoder.encode_foreign(text, &mut out);
     }
     encoder.end(0, &mut out);
     let lines = lines(out);
-    let mut decoder = FrameDecoder::new(1);
+    let mut decoder = FrameDecoder::new(1, node_seal());
     assert_eq!(decoder.push_message(&lines[2]), [Line::Foreign("three".to_owned())]);
     assert_eq!(decoder.push_message(&lines[2]), []);
     assert_eq!(decoder.missing_foreign_lines(), 2);
@@ -389,7 +437,7 @@ fn lines_of_others_come_once_and_are_waited_for() {
     assert_eq!(decoder.push_message(&lines[3]), []);
     assert!(!decoder.is_complete(), "a line is missing");
     assert_eq!((decoder.missing(), decoder.missing_foreign_lines(), decoder.foreign_lines()), (None, 1, 1));
-    let mut given_up = FrameDecoder::resume(1, 0).after_foreign_lines(1);
+    let mut given_up = FrameDecoder::resume(1, node_seal(), 0).after_foreign_lines(1);
     given_up.push_message(&lines[3]);
     assert_eq!((given_up.missing_foreign_lines(), given_up.skip_missing()), (2, None));
     assert!(given_up.is_complete());
@@ -401,7 +449,7 @@ fn lines_of_others_come_once_and_are_waited_for() {
 
 #[test]
 fn numbers_of_lines_out_of_order_are_bounded() {
-    let mut decoder = FrameDecoder::new(1);
+    let mut decoder = FrameDecoder::new(1, node_seal());
     for number in 1..=MAX_NUMBERS as u64 + 5 {
         decoder.push_message(&format!("1:{number}:{}>", sum(1, number, frame::FOREIGN, b"")));
     }

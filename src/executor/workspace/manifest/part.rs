@@ -13,10 +13,13 @@ use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::entry::{Entry, EntryKind, Timestamp};
+use crate::base::seal::{Label, Seal};
 use crate::workspace::path::LONGEST_PATH;
 use crate::workspace::store::{ChunkHash, LARGEST, Located, PackName, decompress, is_sound};
 
-const MAGIC: [u8; 8] = *b"SMEXPRT2";
+const MAGIC: [u8; 8] = *b"SMEXPRT3";
+/// Of a session without a key.
+const MAGIC_WITHOUT_KEY: [u8; 8] = *b"SMEXPRT2";
 const LEVEL: i32 = 1;
 /// Largest accepted part, uncompressed; senders stay below 5 MiB.
 pub(crate) const PART_MOST: usize = 8 << 20;
@@ -136,20 +139,27 @@ fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(it
 }
 
 impl ManifestPart {
-    pub(crate) fn encode(&self) -> anyhow::Result<Vec<u8>> {
+    pub(crate) fn encode(&self, seal: &Seal, label: Label) -> anyhow::Result<Vec<u8>> {
         let plain = postcard::to_stdvec(self).context("failed to encode the manifest")?;
-        let mut encoded = MAGIC.to_vec();
-        encoded.extend_from_slice(blake3::hash(&plain).as_bytes());
-        encoded.extend(zstd::bulk::compress(&plain, LEVEL).context("failed to compress the manifest")?);
-        Ok(encoded)
+        let compressed = zstd::bulk::compress(&plain, LEVEL).context("failed to compress the manifest")?;
+        let (magic, hash) = match seal.tag(label, &compressed) {
+            Some(tag) => (MAGIC, tag),
+            None => (MAGIC_WITHOUT_KEY, blake3::hash(&plain)),
+        };
+        Ok([&magic, hash.as_bytes().as_slice(), &compressed].concat())
     }
 
-    pub(crate) fn decode(encoded: &[u8]) -> anyhow::Result<Self> {
+    /// Nothing is decompressed before its tag was compared.
+    pub(crate) fn decode(encoded: &[u8], seal: &Seal, label: Label) -> anyhow::Result<Self> {
         let (magic, rest) = encoded.split_at_checked(MAGIC.len()).context(DAMAGED)?;
-        ensure!(magic == MAGIC, "this version of the program cannot read this manifest");
-        let (hash, compressed) = rest.split_at_checked(32).context(DAMAGED)?;
+        let expected = if *seal == Seal::Absent { MAGIC_WITHOUT_KEY } else { MAGIC };
+        ensure!(magic == expected, "this version of the program cannot read this manifest");
+        let (hash, compressed) = rest.split_first_chunk().context(DAMAGED)?;
+        let hash = blake3::Hash::from_bytes(*hash);
+        let tag = seal.tag(label, compressed);
+        ensure!(tag.is_none_or(|tag| tag == hash), FORGED);
         let plain = decompress(compressed, PART_MOST).context(DAMAGED)?;
-        ensure!(blake3::hash(&plain).as_bytes() == hash, DAMAGED);
+        ensure!(tag.is_some() || blake3::hash(&plain) == hash, DAMAGED);
         let part: Self = postcard::from_bytes(&plain).context(DAMAGED)?;
         part.check().context(DAMAGED)?;
         Ok(part)
@@ -206,6 +216,8 @@ impl ManifestPart {
 }
 
 const DAMAGED: &str = "the manifest is damaged";
+const FORGED: &str =
+    "the manifest does not have the tag of this session: it is damaged, or another writer has stored it";
 
 fn check_entry(entry: &Entry) -> anyhow::Result<()> {
     ensure!(entry.path.len() <= LONGEST_PATH && entry.target.len() <= LONGEST_PATH, "too long a name");
@@ -280,11 +292,21 @@ mod tests {
 
     use super::super::entry::Tree;
     use super::*;
+    use crate::base::node::NodeId;
+    use crate::base::seal::SealKey;
     use crate::workspace::store::{Located, Visibility};
 
     fn entry(kind: EntryKind, size: u64) -> Entry {
         let (mode, mtime) = (0o644, Timestamp::default());
         Entry { tree: Tree::Project, kind, path: b"f".to_vec(), mode, mtime, size, target: Vec::new() }
+    }
+
+    fn seal() -> Seal {
+        Seal::Keyed(SealKey::new([7; 32]))
+    }
+
+    fn label() -> Label {
+        Label::results_part(NodeId::LEADER, 3)
     }
 
     fn part() -> ManifestPart {
@@ -303,17 +325,17 @@ mod tests {
     #[test]
     fn a_part_comes_back() {
         let part = ManifestPart { end: Some(TransferEnd { warnings: vec!["skipped".to_owned()] }), ..part() };
-        assert_eq!(ManifestPart::decode(&part.encode().unwrap()).unwrap(), part);
+        assert_eq!(ManifestPart::decode(&part.encode(&seal(), label()).unwrap(), &seal(), label()).unwrap(), part);
     }
 
     #[test]
     fn no_bit_can_change() {
-        let encoded = part().encode().unwrap();
+        let encoded = part().encode(&seal(), label()).unwrap();
         for at in 0..encoded.len() {
             let mut bent = encoded.clone();
             bent[at] ^= 1;
-            assert!(ManifestPart::decode(&bent).is_err(), "byte {at}");
-            assert!(ManifestPart::decode(&encoded[..at]).is_err(), "cut at {at}");
+            assert!(ManifestPart::decode(&bent, &seal(), label()).is_err(), "byte {at}");
+            assert!(ManifestPart::decode(&encoded[..at], &seal(), label()).is_err(), "cut at {at}");
         }
     }
 
@@ -333,21 +355,42 @@ mod tests {
     fn an_impossible_part_is_refused(change: fn(&mut ManifestPart)) {
         let mut part = part();
         change(&mut part);
-        assert!(ManifestPart::decode(&part.encode().unwrap()).is_err());
+        assert!(ManifestPart::decode(&part.encode(&seal(), label()).unwrap(), &seal(), label()).is_err());
     }
 
     #[test]
     fn records_have_a_limit() {
         let with = |count| {
-            ManifestPart { records: vec![Record::Void { file: 0 }; count], ..ManifestPart::default() }.encode().unwrap()
+            ManifestPart { records: vec![Record::Void { file: 0 }; count], ..ManifestPart::default() }
+                .encode(&seal(), label())
+                .unwrap()
         };
-        assert_eq!(ManifestPart::decode(&with(RECORDS)).unwrap().records.len(), RECORDS);
-        assert!(ManifestPart::decode(&with(RECORDS + 1)).is_err());
+        assert_eq!(ManifestPart::decode(&with(RECORDS), &seal(), label()).unwrap().records.len(), RECORDS);
+        assert!(ManifestPart::decode(&with(RECORDS + 1), &seal(), label()).is_err());
+    }
+
+    #[test]
+    fn a_part_is_of_one_session_and_place() {
+        let encoded = part().encode(&seal(), label()).unwrap();
+        let other = Seal::Keyed(SealKey::new([8; 32]));
+        for (seal, label) in [(&other, label()), (&seal(), label().numbered(4)), (&seal(), Label::project_part(0, 3))] {
+            let error = ManifestPart::decode(&encoded, seal, label).unwrap_err();
+            assert!(error.to_string().contains("another writer"), "{error}");
+        }
+        for (writer, reader) in [(&seal(), &Seal::Absent), (&Seal::Absent, &seal())] {
+            assert!(ManifestPart::decode(&part().encode(writer, label()).unwrap(), reader, label()).is_err());
+        }
+        let without = part().encode(&Seal::Absent, label()).unwrap();
+        assert_eq!(
+            ManifestPart::decode(&without, &Seal::Absent, label()).unwrap(),
+            part(),
+            "begun by a version without keys"
+        );
     }
 
     #[test]
     fn another_version_is_told() {
-        let error = ManifestPart::decode(b"SMEXPACKxxxx").unwrap_err();
+        let error = ManifestPart::decode(b"SMEXPACKxxxx", &seal(), label()).unwrap_err();
         assert!(error.to_string().contains("version"), "{error}");
     }
 }

@@ -131,9 +131,11 @@ impl<'a, S: Sink> ManifestReader<'a, S> {
             }
             pause = (pause * 3 / 2).min(LAST_PAUSE);
         };
+        let label = self.keys.label(self.next);
         self.next += 1;
         self.progress.sent(encoded.len());
-        ManifestPart::decode(&encoded).with_context(|| format!("failed to read {}", self.store.uri(&key)))
+        ManifestPart::decode(&encoded, &self.keys.seal, label)
+            .with_context(|| format!("failed to read {}", self.store.uri(&key)))
     }
 
     /// Passes a part's entries to the sink and returns the fetches for its files.

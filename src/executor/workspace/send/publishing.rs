@@ -203,7 +203,7 @@ impl<'a> Publisher<'a> {
         if draft.is_empty() && draft.part.end.is_none() {
             return Ok(());
         }
-        let body = Bytes::from(draft.part.encode()?);
+        let body = Bytes::from(draft.part.encode(&self.keys.seal, self.keys.label(self.parts))?);
         anyhow::ensure!(body.len() <= PART_MOST, "a part of the manifest grew to {} bytes", body.len());
         let key = self.keys.part(self.parts);
         self.parts += 1;

@@ -63,13 +63,19 @@ impl Lie {
     }
 
     fn store(&self, world: &World) {
-        self.store_as(world, self.part.encode().unwrap(), self.pack.bytes.to_vec());
+        self.store_as(world, sealed(&self.part, 0), self.pack.bytes.to_vec());
     }
 
     fn store_as(&self, world: &World, part: Vec<u8>, pack: Vec<u8>) {
         world.store.insert("down/000000", part);
         world.store.insert(&format!("down/packs/{}", self.pack.id), pack);
     }
+}
+
+/// As a container that knows the key stores it.
+fn sealed(part: &ManifestPart, number: u32) -> Vec<u8> {
+    let keys = down();
+    part.encode(&keys.seal, keys.label(number)).unwrap()
 }
 
 /// A host with a file, a `.git`, and a link to a directory outside.
@@ -227,7 +233,7 @@ fn names_that_fill_the_memory_are_refused() {
     let mut lie = Lie::with(b"evil", vec![Record::Entry(entry(DELETED, &path)); 500]);
     lie.part.end = None;
     for part in 0..18 {
-        world.store.insert(&format!("down/{part:06}"), lie.part.encode().unwrap());
+        world.store.insert(&format!("down/{part:06}"), sealed(&lie.part, part));
     }
     let error = refusal(&world, &TransferLimits::default());
     assert!(error.contains("the names of the manifest have more than 128 MiB together"), "{error}");
@@ -297,7 +303,7 @@ fn a_wrong_chunk_is_refused_by_name() {
     let lie = Lie::of(&[entry(FILE, b"new")]);
     let mut bent = lie.pack.bytes.to_vec();
     bent[8] ^= 1;
-    lie.store_as(&world, lie.part.encode().unwrap(), bent);
+    lie.store_as(&world, sealed(&lie.part, 0), bent);
     let error = refusal(&world, &TransferLimits::default());
     let expected = format!("the chunk {} in the pack {} is damaged", ChunkHash::of(b"evil"), lie.pack.id);
     assert!(error.contains(&expected), "{error}");
@@ -307,7 +313,7 @@ fn a_wrong_chunk_is_refused_by_name() {
 fn a_missing_pack_is_named() {
     let world = host();
     let lie = Lie::of(&[entry(FILE, b"new")]);
-    world.store.insert("down/000000", lie.part.encode().unwrap());
+    world.store.insert("down/000000", sealed(&lie.part, 0));
     let error = refusal(&world, &TransferLimits::default());
     assert!(error.contains(&format!("s3://memory/down/packs/{} does not exist", lie.pack.id)), "{error}");
 }
@@ -321,9 +327,8 @@ fn nothing_is_written_any_more_when_a_manifest_breaks_off() {
     });
     let mut lie = Lie::with(&vec![7; 800_000], records.collect());
     lie.part.end = None;
-    let second = ManifestPart { records: vec![Record::Entry(entry(DIRECTORY, b"new"))], ..ManifestPart::default() }
-        .encode()
-        .unwrap();
+    let second = ManifestPart { records: vec![Record::Entry(entry(DIRECTORY, b"new"))], ..ManifestPart::default() };
+    let second = sealed(&second, 1);
     for _ in 0..20 {
         let world = host();
         lie.store(&world);
@@ -338,7 +343,7 @@ fn nothing_is_written_any_more_when_a_manifest_breaks_off() {
 fn a_manifest_or_pack_cut_anywhere_is_refused() {
     let lie = Lie::of(&[entry(FILE, b"good"), entry(FILE, b"new"), entry(DELETED, b"dir/inside")]);
     let world = host();
-    let (part, pack) = (lie.part.encode().unwrap(), lie.pack.bytes.to_vec());
+    let (part, pack) = (sealed(&lie.part, 0), lie.pack.bytes.to_vec());
     for length in 0..part.len() {
         lie.store_as(&world, part[..length].to_vec(), pack.clone());
         refusal(&world, &TransferLimits::default());
@@ -353,24 +358,16 @@ fn a_manifest_or_pack_cut_anywhere_is_refused() {
 }
 
 #[test]
-fn a_flipped_bit_never_brings_anything_else() {
+fn no_bit_can_be_flipped() {
     let lie = Lie::of(&[entry(FILE, b"good"), entry(FILE, b"new"), entry(DELETED, b"dir/inside")]);
     let world = host();
-    let part = lie.part.encode().unwrap();
-    let mut harmless = 0;
+    let part = sealed(&lie.part, 0);
     for bit in 0..part.len() * 8 {
         let mut flipped = part.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
-        if let Ok(read) = ManifestPart::decode(&flipped) {
-            // A few bits of the compressed stream do not affect the content, such as the size of the window.
-            assert_eq!(read, lie.part, "bit {bit}");
-            harmless += 1;
-            continue;
-        }
         lie.store_as(&world, flipped, lie.pack.bytes.to_vec());
         refusal(&world, &TransferLimits::default());
     }
-    assert!(harmless < 16, "{harmless} of {} bits could change unseen", part.len() * 8);
 }
 
 #[test]

@@ -13,8 +13,10 @@ use super::world::{Ended, LOOK, World};
 use crate::base::node::NodeId;
 use crate::cloud::JobStatus;
 use crate::cloud::testing::Memory;
-use crate::protocol::mailbox::{self, ByeReason, ExitReport, Lease, Order, Report, RunOrder};
+use crate::protocol::keys::SessionKeys;
+use crate::protocol::mailbox::{self, ByeReason, ExitReport, Order, Report, RunOrder};
 use crate::protocol::project::{Selection, Trees};
+use crate::stages::tests::agent_keys;
 use crate::trace::FrameEncoder;
 use crate::workspace::{self, Snapshot};
 
@@ -34,6 +36,7 @@ enum End {
 
 pub(super) struct Agent {
     world: Arc<World>,
+    keys: SessionKeys,
     job: String,
     node: NodeId,
     nodes: usize,
@@ -52,10 +55,12 @@ pub(super) struct Agent {
 
 impl Agent {
     pub(super) fn new(world: &Arc<World>, job: &str, node: NodeId, plan: &Plan) -> Self {
+        let keys = agent_keys(&world.memory, job).expect("opened before the job was requested");
         let project: PathBuf = world.container.join(job).join(node.to_string());
         let trees = Trees { tmp: project.with_extension("tmp"), project, base: None };
         Self {
             world: world.clone(),
+            keys,
             job: job.to_owned(),
             node,
             nodes: plan.nodes,
@@ -106,15 +111,15 @@ impl Agent {
     fn report(&mut self, report: &Report) {
         self.reports += 1;
         self.world.reported();
-        let key = self.world.keys.report(self.node, self.reports);
+        let key = self.keys.report(self.node, self.reports);
         self.world.note(&format!("{} reports {report:?}", self.node));
-        self.world.store(&self.job, &key, mailbox::encode(self.reports, report));
+        self.world.store(&self.job, &key, mailbox::encode_report(&self.keys, self.node, self.reports, report));
     }
 
     fn take_orders(&mut self) {
-        while let Some(body) = self.world.memory.objects.contents(&self.world.keys.order(self.orders + 1)) {
+        while let Some(body) = self.world.memory.objects.contents(&self.keys.order(self.orders + 1)) {
             self.orders += 1;
-            match mailbox::decode("order", self.orders, &body).unwrap() {
+            match mailbox::decode_order(&self.keys, self.orders, &body).unwrap() {
                 Order::Workspace(order) => {
                     if self.selection.replace(order.selection).is_none() {
                         self.report(&Report::Received { summary: "all".into() });
@@ -135,8 +140,8 @@ impl Agent {
             Some(JobStatus::Stopping) => return Some(End::Stopped),
             _ => return Some(End::Dead),
         }
-        let lease = self.world.memory.objects.contents(&self.world.keys.lease());
-        let beat = lease.and_then(|lease| serde_json::from_slice::<Lease>(&lease).ok()).map(|lease| lease.beat);
+        let lease = self.world.memory.objects.contents(&self.keys.lease());
+        let beat = lease.and_then(|lease| mailbox::decode_lease(&self.keys, &lease));
         if beat != self.beat.0 {
             self.beat = (beat, Instant::now());
         }
@@ -152,7 +157,7 @@ impl Agent {
             self.report(&Report::Exited { run, exit: nothing });
             return None;
         }
-        let Some(script) = self.world.memory.objects.contents(&self.world.keys.script(run)) else {
+        let Some(script) = self.world.memory.objects.contents(&self.keys.script(run)) else {
             let reason = "the script is not in the store".to_owned();
             self.report(&Report::Failed { order: format!("start {}", order.stage), reason, by_job: false });
             return None;
@@ -166,7 +171,7 @@ impl Agent {
         self.report(&Report::Started { run });
         let pieces =
             if is_after_script { vec![(Duration::from_secs(1), "after\n".to_owned())] } else { self.pieces.clone() };
-        let (mut encoder, mut batch, mut end) = (FrameEncoder::new(run), 0, None);
+        let (mut encoder, mut batch, mut end) = (FrameEncoder::new(run, self.keys.seal().of_node(node)), 0, None);
         for (number, (pause, piece)) in pieces.into_iter().enumerate() {
             end = self.wait(run, pause).await;
             if end == Some(End::Dead) {
@@ -189,7 +194,7 @@ impl Agent {
         }
         let mut lines = Vec::new();
         encoder.end(code, &mut lines);
-        self.world.store(&self.job, &self.world.keys.trace(node, run, batch), lines);
+        self.world.store(&self.job, &self.keys.trace(node, run, batch), lines);
         let ended = Ended { code, canceled };
         self.world.ledger().runs.entry((run, node)).or_default().ended = Some(ended);
         sleep(LOOK / 5).await;
@@ -218,7 +223,7 @@ impl Agent {
     fn write(&self, run: u32, batch: &mut u32, encoder: &mut FrameEncoder, bytes: &[u8]) {
         let mut lines = Vec::new();
         encoder.encode(bytes, &mut lines);
-        self.world.store(&self.job, &self.world.keys.trace(self.node, run, *batch), lines);
+        self.world.store(&self.job, &self.keys.trace(self.node, run, *batch), lines);
         *batch += 1;
         self.world.ledger().runs.entry((run, self.node)).or_default().bytes.extend_from_slice(bytes);
     }
@@ -237,7 +242,7 @@ impl Agent {
     /// meanwhile.
     async fn collect(&mut self) -> bool {
         if let Some(selection) = self.selection.clone() {
-            let (scratch, route) = (Memory::new(), self.world.keys.results());
+            let (scratch, route) = (Memory::new(), self.keys.results());
             let (objects, snapshot, progress) = (scratch.objects.clone(), Snapshot::default(), Arc::default());
             workspace::send_changes(&*objects, &route, &self.trees, &snapshot, &selection, &progress).await.unwrap();
             let (manifest, packs): (Vec<_>, Vec<_>) =

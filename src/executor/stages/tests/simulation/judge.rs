@@ -149,7 +149,7 @@ fn judge_results(ledger: &Ledger, calls: &[Called], project: &Path) -> Result<()
 pub(super) fn judge_end(world: &World, sessions: &[String], slots: usize) -> Result<(), String> {
     let alive = world.alive();
     let mut objects = world.memory.objects.keys();
-    objects.retain(|key| key.starts_with(&world.keys.root()));
+    objects.retain(|key| key.starts_with(&world.folder));
     if !alive.is_empty() || !objects.is_empty() || !sessions.is_empty() || slots > 0 {
         return Err(format!("left: jobs {alive:?}, objects {objects:?}, sessions {sessions:?}, {slots} slots"));
     }

@@ -15,9 +15,10 @@ use super::{Trail, Verdict};
 use crate::base::failure::{Kind, kind_of, render};
 use crate::cloud::ObjectStore as _;
 use crate::cloud::testing::Memory;
+use crate::protocol::keys::{self, Token};
 use crate::session::close::{self, Patience};
 use crate::session::stamp::Stamp;
-use crate::session::{Session, agent_delivery, left_over, spec};
+use crate::session::{Session, agent_delivery, left_over};
 use crate::stages::tests::StageHarness;
 use crate::stages::{cleanup, prepare, run};
 use crate::ui::Printer;
@@ -62,9 +63,9 @@ struct Runner<'p> {
 
 pub(super) async fn play(plan: &Plan) -> (Trail, Verdict) {
     let harness = harness(plan).await;
-    let keys = spec::session_keys(&harness.id());
+    let folder = keys::session_folder(harness.id().as_str());
     let lease = harness.context().settings.lease();
-    let world = World::new(plan, harness.memory.clone(), keys, harness.dir.path().join("container"), lease);
+    let world = World::new(plan, harness.memory.clone(), folder, harness.dir.path().join("container"), lease);
     let clock = harness.clock.clone();
     let mut runner =
         Runner { plan, harness, world: world.clone(), kills: plan.kills.iter().copied().collect(), calls: Vec::new() };
@@ -84,8 +85,20 @@ pub(super) async fn play(plan: &Plan) -> (Trail, Verdict) {
     };
     let verdict = verdict.map(|()| runner.calls.iter().filter(|call| call.outcome == Outcome::Killed).count());
     let (id, place) = (runner.harness.id().to_string(), runner.harness.dir.path().display().to_string());
-    let trail = world.trail().into_iter().map(|line| line.replace(&id, "ID").replace(&place, "DIR")).collect();
+    let told = |line: String| without_token(&line.replace(&id, "ID").replace(&place, "DIR"));
+    let trail = world.trail().into_iter().map(told).collect();
     (trail, verdict)
+}
+
+/// Without the random parts of keys.
+fn without_token(line: &str) -> String {
+    let mut parts = line.split("sessions/ID/");
+    let before = parts.next().unwrap_or_default().to_owned();
+    parts.fold(before, |text, rest| {
+        let token = rest.split_once('/').map_or("", |(token, _)| token);
+        let key = if Token::parse(token).is_some() { rest.get(token.len() + 1..).unwrap_or_default() } else { rest };
+        text + "sessions/ID/" + key
+    })
 }
 
 /// A host with a project, and a bucket that has the agent already, because hashing and uploading this program takes

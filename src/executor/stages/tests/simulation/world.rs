@@ -16,7 +16,6 @@ use super::plan::{Dice, Leaving, Plan, Trouble};
 use crate::base::node::NodeId;
 use crate::cloud::testing::{FaultDecision, Memory, Watch, When};
 use crate::cloud::{CloudErrorKind, JobStatus, SecondaryStatus};
-use crate::protocol::keys::SessionKeys;
 
 /// Poll interval of SageMaker and of the agents.
 pub(super) const LOOK: Duration = Duration::from_millis(500);
@@ -48,7 +47,8 @@ pub(super) struct Ended {
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) memory: Memory,
-    pub(super) keys: SessionKeys,
+    /// Key prefix of all of the session's objects.
+    pub(super) folder: String,
     pub(super) container: PathBuf,
     pub(super) lease: Duration,
     ledger: Mutex<Ledger>,
@@ -81,13 +81,7 @@ struct Calls {
 }
 
 impl World {
-    pub(super) fn new(
-        plan: &Plan,
-        memory: Memory,
-        keys: SessionKeys,
-        container: PathBuf,
-        lease: Duration,
-    ) -> Arc<Self> {
+    pub(super) fn new(plan: &Plan, memory: Memory, folder: String, container: PathBuf, lease: Duration) -> Arc<Self> {
         let calls = Calls {
             dice: Dice::new(plan.seed ^ 0xca11),
             left: None,
@@ -98,7 +92,7 @@ impl World {
         };
         let world = Arc::new(Self {
             memory,
-            keys,
+            folder,
             container,
             lease,
             ledger: Mutex::default(),
