@@ -81,9 +81,9 @@ mod embedded {
     pub(super) const LOCAL: Option<LocalEmulator> = Some(LocalEmulator {
         check: |image, scratch| {
             let image = match image {
-                LocalImage::Host => host::Image::Host,
-                LocalImage::Root(root) => host::Image::Root(root),
-                LocalImage::Engine(name) => host::Image::Engine(name),
+                LocalImage::Host => host::ContainerImage::Host,
+                LocalImage::Root(root) => host::ContainerImage::Root(root),
+                LocalImage::Engine(name) => host::ContainerImage::Engine(name),
             };
             Box::pin(async move { host::check(image, scratch).await.map_err(with_hint) })
         },
