@@ -1,10 +1,10 @@
-//! Pauses between the tries of a call and between looks at something that is to come.
+//! Exponential back-off for retries and polling.
 
 use std::time::Duration;
 
 use backon::ExponentialBuilder;
 
-/// Pauses from `first` up to `longest`, each twice the one before, without end: the caller's deadline ends them.
+/// Pauses from `first`, doubling up to `longest`, without end: the caller has a deadline.
 pub const fn backoff(first: Duration, longest: Duration) -> ExponentialBuilder {
     ExponentialBuilder::new().with_min_delay(first).with_max_delay(longest).without_max_times()
 }

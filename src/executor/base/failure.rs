@@ -85,7 +85,7 @@ impl Failure {
         self
     }
 
-    /// Adds lines to be shown last, as they are: the end of a script's output.
+    /// Adds lines to print unchanged below everything else: the end of a script's output.
     #[must_use]
     pub fn quoting(mut self, lines: Option<String>) -> Self {
         self.quote = lines;

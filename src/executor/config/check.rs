@@ -8,18 +8,18 @@ use crate::config::forms;
 use crate::config::settings::Settings;
 use crate::protocol::agent_env;
 
-/// The account of AWS's documentation, the sample file's values among them: nobody has it.
+/// Placeholder account of AWS's documentation and of the sample file; no customer has it.
 const SAMPLE_ACCOUNT: &str = "123456789012";
-/// What stands in files that are to be filled in.
+/// Placeholders in files that must be filled in.
 const FILL_IN: [&str; 5] = ["example-ci-sagemaker", "REPLACE_ME", "CHANGE_ME", "CHANGE-ME", "CHANGEME"];
-/// Shells that cannot run the scripts that GitLab Runner writes for `bash` and `sh`.
+/// Shells that cannot run GitLab Runner's scripts for `bash` and `sh`.
 const OTHER_SHELLS: [&str; 8] = ["pwsh", "powershell", "cmd", "fish", "csh", "tcsh", "nu", "elvish"];
-/// The kernel's own file systems, and the folder that SageMaker mounts in the container.
+/// File systems of the kernel, and the directory that SageMaker mounts in the container.
 const FOREIGN_DIRS: [&str; 4] = ["/proc", "/sys", "/dev", "/opt/ml"];
 
 type Checked = Result<(), Failure>;
 
-/// Whether every value can be used.
+/// Checks every value.
 pub(super) fn check(settings: &Settings) -> Checked {
     check_aws(settings)?;
     check_storage(settings)?;
@@ -49,7 +49,7 @@ fn in_range<T: PartialOrd + std::fmt::Display>(key: &str, value: T, least: T, mo
     )
 }
 
-/// Values that the sample file, or another template, leaves to be filled in. With an emulator the sample's account serves.
+/// Refuses placeholders of the sample file or another template. With an emulator the sample's account is accepted.
 pub(super) fn check_samples(file: &toml::Table, has_endpoint: bool) -> Checked {
     let is_sample =
         |text: &str| FILL_IN.iter().any(|word| text.contains(word)) || (!has_endpoint && text.contains(SAMPLE_ACCOUNT));

@@ -1,17 +1,17 @@
-//! The forms and bounds of values of `CreateTrainingJob`, for the operator's file and for a job's variables. Pure.
+//! Syntax and limits of values of `CreateTrainingJob`, for the operator's file and for a job's variables. Pure.
 
 use crate::base::arn::Arn;
 
-/// Values of an environment entry: 512 characters at most, 100 entries. `CreateTrainingJob`, `Environment`.
+/// Longest value of an environment variable (`CreateTrainingJob`, `Environment`: 512 characters, 100 entries).
 pub(super) const ENVIRONMENT_VALUE: usize = 512;
 /// Most instances of a training job.
 pub(super) const INSTANCES: u32 = 100;
 /// Largest volume of an instance, in GB.
 pub(super) const VOLUME_GB: u32 = 16_384;
-/// SageMaker's own bound of a training job: 28 days.
+/// SageMaker's own limit of a training job: 28 days.
 pub(super) const MAX_RUNTIME: u64 = 28 * 86_400;
 
-/// `ml.<family>.<size>`; which ones exist is SageMaker's to say, the list grows.
+/// `ml.<family>.<size>`; only SageMaker knows which ones exist, and their list grows.
 pub(super) fn is_instance_type(name: &str) -> bool {
     let part = |text: &str| {
         !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')

@@ -29,7 +29,7 @@ fn parse(text: &str) -> Result<Settings, Failure> {
     Ok(settings)
 }
 
-/// What to change when the file cannot be read.
+/// Hint for a file that cannot be read.
 fn unreadable(path: &Path, kind: ErrorKind) -> String {
     if path.is_relative() {
         // The runner starts its drivers in a temporary folder.
@@ -52,7 +52,7 @@ fn wrong_syntax(text: &str, error: &toml::de::Error) -> Failure {
         .hint("write text in double quotes, numbers without, and each key once in its section")
 }
 
-/// A key that is unknown or missing, or whose value has another type.
+/// Failure for a key that is unknown or missing, or whose value has the wrong type.
 fn wrong_shape(path: &str, reason: &str) -> Failure {
     let quoted: Vec<&str> = reason.split('`').skip(1).step_by(2).collect();
     let name = quoted.first().copied().unwrap_or_default();
@@ -88,14 +88,14 @@ fn wrong_shape(path: &str, reason: &str) -> Failure {
     failure.hint("`docs/CONFIG.md` lists every key with its section and its type")
 }
 
-/// Two names of which one may be meant for the other.
+/// Likeness from which on a name may be a misspelling of another.
 const ALIKE: f64 = 0.8;
 
 fn likeness(name: &str, known: &str) -> f64 {
     strsim::jaro_winkler(name, known)
 }
 
-/// The names of types in serde's messages, as people say them.
+/// Plain names for the types in serde's messages.
 const TYPES: [(&str, &str); 5] = [
     ("expected u32", "expected a whole number"),
     ("expected u64", "expected a whole number"),
@@ -104,7 +104,7 @@ const TYPES: [(&str, &str); 5] = [
     ("expected a map", "expected a table"),
 ];
 
-/// Keys at the top of the runner's own file.
+/// Top-level keys of the runner's `config.toml`.
 const RUNNERS_KEYS: [&str; 7] =
     ["concurrent", "check_interval", "log_level", "log_format", "shutdown_timeout", "session_server", "runners"];
 

@@ -229,7 +229,6 @@ fn refusal(error: anyhow::Error, spec: &TrainingJobSpec) -> anyhow::Error {
     };
     let text = format!("failed to create the training job {}", spec.name);
     let failure = match error.kind {
-        // AWS does not accept the credentials: no action would help.
         CloudErrorKind::Denied if error.action == "iam:PassRole" => {
             Failure::system(text).hint(format!("allow the runner host's role `iam:PassRole` for `{}`", spec.role_arn))
         }

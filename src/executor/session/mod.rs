@@ -87,7 +87,7 @@ pub struct Session<'a> {
     pub settings: &'a Settings,
     pub printer: &'a Printer,
     pub clock: Arc<dyn Clock>,
-    /// Of the script that this process followed last.
+    /// Of the script that this process last followed.
     output_tail: OutputTail,
 }
 
@@ -135,7 +135,7 @@ impl<'a> Session<'a> {
         Host { settings: self.settings, printer: self.printer, clock: Arc::clone(&self.clock) }
     }
 
-    /// The last lines of the script that this process followed last, to be shown again below an error.
+    /// The last output lines of the script that this process last followed, to repeat below an error.
     pub fn last_lines(&self) -> Option<String> {
         self.output_tail.text()
     }
@@ -150,7 +150,7 @@ impl<'a> Session<'a> {
         self.print_transfer(format!("Project: {}", summary.sent()), &summary.warnings);
     }
 
-    /// Prints the same of the results.
+    /// Prints the summary of the results' transfer, and warns of each path that it left out.
     pub fn print_received(&self, summary: &Summary) {
         self.print_transfer(format!("Results: {}", summary.received()), &summary.warnings);
     }

@@ -118,7 +118,7 @@ impl Output {
         &self.shown
     }
 
-    /// The end of the script's output, as far as this process printed it.
+    /// The end of the output that this process printed.
     pub(super) fn take_tail(&mut self) -> OutputTail {
         std::mem::take(&mut self.tail)
     }

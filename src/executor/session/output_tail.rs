@@ -1,32 +1,32 @@
-//! The last lines of a script's output, to be shown again below the error when the script was killed. Pure.
+//! Keeps the last lines of a script's output, to repeat them below the error of a killed script. Pure.
 
-/// Lines that are shown.
+/// Number of lines.
 const LINES: usize = 20;
-/// Longest part of a line, in bytes.
+/// Longest printed line, in bytes.
 const LINE: usize = 400;
-/// Bytes of output that are kept.
+/// Number of bytes kept.
 const KEPT: usize = 32 << 10;
 
-/// Keeps the end of what it is given.
+/// The end of the pushed bytes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct OutputTail(Vec<u8>);
 
 impl OutputTail {
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
-        // Now and then, so that a byte is not moved with each push.
+        // Only when twice the size is reached, because removing the front moves the rest.
         if self.0.len() > 2 * KEPT {
             self.0.drain(..self.0.len() - KEPT);
         }
     }
 
-    /// The last lines as text, without what only moves the cursor or colors; `None` without output.
+    /// The last lines as text, without escape sequences; `None` without output.
     pub(super) fn text(&self) -> Option<String> {
         let start = self.0.len().saturating_sub(KEPT);
         let text = String::from_utf8_lossy(self.0.get(start..).unwrap_or_default());
         let shown = |line: &str| {
             let plain = without_escapes(line);
-            // A bar draws its states over each other.
+            // A progress bar overwrites its line; only the last state is kept.
             let last = plain.split('\r').rfind(|state| !state.trim().is_empty()).unwrap_or_default();
             let end = last.floor_char_boundary(LINE);
             format!("    {}", last.split_at(end).0)
@@ -38,7 +38,7 @@ impl OutputTail {
     }
 }
 
-/// Takes away sequences such as `ESC [ 31 m`.
+/// Removes sequences such as `ESC [ 31 m`.
 fn without_escapes(line: &str) -> String {
     let mut parts = line.split("\x1b[");
     let mut text = parts.next().unwrap_or_default().to_owned();

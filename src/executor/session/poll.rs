@@ -14,10 +14,10 @@ const DESCRIBE_EVERY: Duration = Duration::from_secs(15);
 const DESCRIBE_RARELY: Duration = Duration::from_mins(2);
 /// Delay of the first call: shorter, so that a refused image or role shows soon.
 const FIRST_DESCRIBE: Duration = Duration::from_secs(3);
-/// Delay of the second call.
+/// Interval that a [`Poll`] starts from.
 const FIRST_PAUSE: Duration = Duration::from_millis(40);
 
-/// Interval of one polled thing: short after something came, doubling while nothing does.
+/// Interval of one polled thing: the shortest after something came, growing by half while nothing does.
 #[derive(Debug)]
 pub(super) struct Poll {
     pub(super) next: Instant,
@@ -65,7 +65,7 @@ impl Describe {
         self.running.take_if(|_| is_over)?.await.ok()
     }
 
-    /// A status is known, from this call or another one: resets the interval.
+    /// A status is known, from this call or another one: back to the usual interval, in steps once an agent has left.
     pub(super) fn answered(&mut self, is_leaving: bool) {
         self.every = if is_leaving { (self.every * 2).min(DESCRIBE_EVERY) } else { DESCRIBE_EVERY };
         self.next = Instant::now() + self.every;

@@ -108,7 +108,7 @@ async fn create_next(session: &mut Session<'_>, types: &[String], inputs: JobInp
     create::launch(session, spec, types, until, inputs.cancel).await
 }
 
-/// Most bytes of SageMaker's words in a line.
+/// Longest quoted text of SageMaker, in bytes.
 const REASON: usize = 1000;
 
 /// `None` for a job whose container ran, that was stopped, or whose failure would come again.

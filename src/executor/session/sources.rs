@@ -20,7 +20,7 @@ const FEED_TAKES: u32 = 4;
 const LATE_EVENTS: Duration = Duration::from_secs(3);
 /// Interval of requests for a gap in the log ...
 const GAP_EVERY: Duration = Duration::from_secs(5);
-/// ... and how much older than the gap the requested events may be.
+/// ... for events from this much before the position that the log was read up to.
 const GAP_REACH: Duration = Duration::from_mins(1);
 /// Age at which a gap in the log is filled from the copy, and at which everything is while the log cannot be read.
 pub(super) const GAP_PATIENCE: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! Arguments of GitLab Runner that are no call of the driver: which key of `config.toml` is to be changed. Pure.
+//! Explains wrong arguments of GitLab Runner: names the key of `config.toml` to change. Pure.
 
 use std::path::Path;
 
@@ -8,18 +8,19 @@ use crate::config::settings::DEFAULT_PATH;
 
 const CALLS: [&str; 4] = ["config", "prepare", "run", "cleanup"];
 
-/// `/tmp/custom-executor1/script2/script`, or `script.` and the ending of another shell.
+/// `/tmp/custom-executor1/script2/script`, or with the file extension of another shell.
 fn is_script(argument: &str) -> bool {
     let path = Path::new(argument);
     path.is_absolute() && path.file_stem().is_some_and(|name| name == "script")
 }
 
-/// What the runner's calls need, when `arguments` (without the program) cannot be understood. `None` when somebody typed them.
+/// Returns the failure for arguments (without the program's name) that cannot be parsed; `None` when a person typed
+/// them.
 pub fn refused(env: &Environment, arguments: &[String]) -> Option<Failure> {
     let contract = env.contract().ok()?;
     contract.job_response_file.as_ref()?;
     let stages: &[&str] = match arguments {
-        // The runner adds the script and the name of the stage.
+        // The runner appends the script and the stage's name.
         [.., script, stage] if is_script(script) && !CALLS.contains(&stage.as_str()) => &["run"],
         _ if contract.session.is_none() => &["config"],
         _ => &["prepare", "cleanup"],

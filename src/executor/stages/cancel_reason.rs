@@ -1,4 +1,5 @@
-//! Why the runner ended a stage. A signal does not say it; the job's limits and the time that has passed do. Pure.
+//! Tells why the runner ended a stage, from the job's time limits and the time passed: the signal itself has no reason.
+//! Pure.
 
 use std::time::Duration;
 
@@ -8,25 +9,25 @@ use crate::ui::human_duration;
 
 /// GitLab Runner's own limit of an `after_script`.
 const AFTER_SCRIPT: Duration = Duration::from_mins(5);
-/// A limit counts as reached so much before it: the runner began to count earlier than this process.
+/// A limit counts as reached this long before its end: the runner began to count earlier than this process.
 const EARLY: Duration = Duration::from_secs(15);
 
-/// What is known when a stage is canceled.
+/// Time limits of a stage, and the time passed when it was canceled.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits<'a> {
+pub(super) struct TimeLimits<'a> {
     pub(super) stage: &'a BuildStage,
     /// The job's `timeout`; zero when it has none.
     pub(super) job: Duration,
-    /// Since the job's payload was written.
+    /// Time since the job's payload was written.
     pub(super) job_ran: Duration,
     /// `RUNNER_SCRIPT_TIMEOUT`, or `RUNNER_AFTER_SCRIPT_TIMEOUT` for that stage.
     pub(super) script: Option<Duration>,
-    /// Since the stage began.
+    /// Time since the stage began.
     pub(super) stage_ran: Duration,
 }
 
-impl Limits<'_> {
-    /// The failure of a stage whose script, or whose wait for an instance, was ended: `what` says which of them, and how.
+impl TimeLimits<'_> {
+    /// The failure of a canceled stage; `what` says what was ended, the script or the wait for an instance.
     pub(super) fn failure(self, what: &str) -> Failure {
         let is_after = *self.stage == BuildStage::AfterScript;
         let script = self.script.or(is_after.then_some(AFTER_SCRIPT));
@@ -62,7 +63,7 @@ mod tests {
     #[test_case(BuildStage::AfterScript, 3600, 900, Some(600), 300 => "error: the job was canceled, or GitLab Runner was stopped, so it ended"; "a longer after_script")]
     fn each_end_has_its_words(stage: BuildStage, job: u64, ran: u64, script: Option<u64>, stage_ran: u64) -> String {
         let [job, job_ran, stage_ran] = [job, ran, stage_ran].map(Duration::from_secs);
-        let limits = Limits { stage: &stage, job, job_ran, script: script.map(Duration::from_secs), stage_ran };
+        let limits = TimeLimits { stage: &stage, job, job_ran, script: script.map(Duration::from_secs), stage_ran };
         let failure = limits.failure("it ended");
         assert_eq!(failure.kind, Kind::Canceled);
         render(&failure.into()).lines().next().unwrap().to_owned()

@@ -22,7 +22,7 @@ struct Answer {
     hostname: String,
     driver: Driver,
     job_env: BTreeMap<&'static str, String>,
-    /// For which shell the runner writes the job's scripts, whatever its `config.toml` names.
+    /// The shell for which the runner writes the job's scripts; overrides its `config.toml`.
     #[serde(skip_serializing_if = "Option::is_none")]
     shell: Option<&'static str>,
 }
@@ -51,7 +51,7 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
     context.printer.write_data(text.as_bytes()).context("failed to write the answer")
 }
 
-/// The runner hands on the session that `config` named: who calls `config` with one means another stage.
+/// Refuses a call of `config` in place of another stage: only later stages have the session id that `config` set.
 fn refuse_second_call(context: &Context) -> Result<(), Failure> {
     match context.contract.session {
         None => Ok(()),
@@ -67,7 +67,7 @@ fn attempt(context: &Context) -> anyhow::Result<String> {
     Ok(format!("{}:{}:{}", context.payload_path()?.display(), now.as_nanos(), std::process::id()))
 }
 
-/// Name of the shell in the runner's configuration.
+/// Name of the shell, as in the runner's configuration.
 fn shell(program: &str) -> Option<&'static str> {
     ["bash", "sh"].into_iter().find(|name| program.rsplit('/').next() == Some(name))
 }

@@ -19,7 +19,7 @@ use crate::session::lease::LeaseKeeper;
 use crate::session::state::SessionState;
 use crate::session::workspace_upload::WorkspaceUpload;
 use crate::session::{Host, Session, SessionId, spec};
-use crate::stages::cancel_reason::Limits;
+use crate::stages::cancel_reason::TimeLimits;
 use crate::ui::Printer;
 
 /// Inputs common to all stages.
@@ -63,13 +63,13 @@ impl Context {
         Ok(job)
     }
 
-    /// What may have ended a stage that was canceled; it began at `begun`.
-    pub(super) fn limits<'a>(&self, job: &JobContext, stage: &'a BuildStage, begun: Instant) -> Limits<'a> {
+    /// The time limits that may have ended a canceled stage; `begun` is the stage's beginning.
+    pub(super) fn limits<'a>(&self, job: &JobContext, stage: &'a BuildStage, begun: Instant) -> TimeLimits<'a> {
         let script =
             if *stage == BuildStage::AfterScript { "RUNNER_AFTER_SCRIPT_TIMEOUT" } else { "RUNNER_SCRIPT_TIMEOUT" };
         // The runner writes the payload when the job begins.
         let written = self.payload_path().ok().and_then(|path| path.metadata().ok()?.modified().ok());
-        Limits {
+        TimeLimits {
             stage,
             job: Duration::from_secs(job.runner_info.timeout),
             job_ran: written.and_then(|at| self.clock.now().duration_since(at).ok()).unwrap_or_default(),

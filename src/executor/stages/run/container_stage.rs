@@ -109,7 +109,7 @@ pub(super) async fn run(
     }
 }
 
-/// An earlier stage told why; the kind stays.
+/// The failure of a stage after a loss that an earlier stage has explained; its kind stays.
 fn told_before(printer: &Printer, by: LossKind) -> Failure {
     const TEXT: &str = "the training job was lost before, see above";
     match by {
@@ -148,11 +148,12 @@ fn tell_signal(printer: &Printer, code: i32) {
     }
 }
 
-/// Explains a kill below everything else, with what can be done and the last lines: the program could not say why.
+/// Explains a kill at the end of the stage's output, with a hint and the last lines: a killed program cannot print the
+/// reason.
 fn tell_kill(context: &Context, session: &Session<'_>, code: i32) {
     if let (Some(how), Some(advice)) = (failure_reasons::ended_by_signal(code), failure_reasons::advice(code)) {
         let failure = Failure::system(format!("the script, or a program in it, was {how}"));
-        // A try has no variables of a job.
+        // A try has no job variables to change.
         let failure = if context.env.is_try() { failure } else { failure.hint(advice) };
         context.printer.failure(&failure.quoting(session.last_lines()).into());
     }
