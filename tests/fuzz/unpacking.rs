@@ -244,7 +244,7 @@ fn applies(manifest: impl FnOnce(&[u8]) -> Vec<Vec<u8>>) -> bool {
     let bounds = workspace::Bounds { selection: &selection, limits: &LIMITS };
     let destination = workspace::Destination { trees: &host.trees, staging: &staging };
     let (sent, progress) = (workspace::AllSent::default(), Arc::default());
-    sent.tell();
+    sent.set();
     let applied = workspace::apply_changes(&store, &route, destination, bounds, &sent, &progress);
     let result = block_on(applied);
     let after = Host::seen(host.folder.path());

@@ -87,7 +87,7 @@ impl SharedDir {
     }
 
     /// Writes the reader's state for the drivers.
-    pub(super) fn tell(&self, state: &ReaderState) -> anyhow::Result<()> {
+    pub(super) fn write_state(&self, state: &ReaderState) -> anyhow::Result<()> {
         self.replace("reader.state", &serde_json::to_vec(state)?).context("failed to write the state of the log reader")
     }
 

@@ -65,7 +65,7 @@ async fn read(config: &ReaderConfig) -> anyhow::Result<()> {
 /// Connects to CloudWatch Logs; retries until it succeeds.
 async fn connect(config: &ReaderConfig) -> anyhow::Result<Arc<dyn JobLogs>> {
     if config.lead.is_some() {
-        config.shared.tell(&ReaderState::default())?;
+        config.shared.write_state(&ReaderState::default())?;
     }
     let since = epoch_ms(&*config.clock);
     loop {
@@ -76,7 +76,7 @@ async fn connect(config: &ReaderConfig) -> anyhow::Result<Arc<dyn JobLogs>> {
         tracing::warn!(error, "failed to connect to CloudWatch Logs");
         let again = Instant::now() + config.intervals.refused;
         if config.lead.is_some() {
-            config.shared.tell(&ReaderState { unserved_since: Some(since), trouble: Some(error) })?;
+            config.shared.write_state(&ReaderState { unserved_since: Some(since), trouble: Some(error) })?;
         }
         while Instant::now() < again {
             tokio::time::sleep(config.intervals.beat).await;
@@ -126,13 +126,13 @@ struct LogReader<'a> {
     next_beat: Duration,
     reads: Health,
     lists: Health,
-    told: ReaderState,
+    published: ReaderState,
 }
 
 impl<'a> LogReader<'a> {
     fn new(config: &'a ReaderConfig, logs: Arc<dyn JobLogs>) -> anyhow::Result<Self> {
         if config.lead.is_some() {
-            config.shared.tell(&ReaderState::default())?;
+            config.shared.write_state(&ReaderState::default())?;
         }
         Ok(Self {
             config,
@@ -146,7 +146,7 @@ impl<'a> LogReader<'a> {
             next_beat: Duration::ZERO,
             reads: Health::default(),
             lists: Health::default(),
-            told: ReaderState::default(),
+            published: ReaderState::default(),
         })
     }
 
@@ -194,7 +194,7 @@ impl<'a> LogReader<'a> {
         let leads = self.config.lead.is_some();
         if leads && now >= self.next_beat {
             self.next_beat = now + self.config.intervals.beat;
-            self.tell();
+            self.publish_state();
             self.config.shared.beat(self.config.clock.now());
         }
         if now < self.next_look {
@@ -226,16 +226,16 @@ impl<'a> LogReader<'a> {
     }
 
     /// Writes for all drivers whether the reader's requests fail.
-    fn tell(&mut self) {
+    fn publish_state(&mut self) {
         let passing = u64::try_from((self.config.intervals.beat * PASSING_BEATS).as_millis()).unwrap_or(u64::MAX);
         let since = [self.reads.failing_since, self.lists.failing_since].into_iter().flatten().min();
         let state = ReaderState {
             unserved_since: since.filter(|since| epoch_ms(&*self.config.clock).saturating_sub(*since) >= passing),
             trouble: self.reads.trouble.clone().or_else(|| self.lists.trouble.clone()),
         };
-        if state != self.told {
-            match self.config.shared.tell(&state) {
-                Ok(()) => self.told = state,
+        if state != self.published {
+            match self.config.shared.write_state(&state) {
+                Ok(()) => self.published = state,
                 Err(error) => tracing::warn!(error = format!("{error:#}"), "failed to tell the drivers"),
             }
         }

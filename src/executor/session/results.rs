@@ -116,7 +116,7 @@ async fn fetch(
         return waited.map(drop);
     }
     // The agent sends nothing more, whatever it reported.
-    all_sent.tell();
+    all_sent.set();
     let applied = loop {
         tokio::select! {
             applied = &mut applying => break applied,

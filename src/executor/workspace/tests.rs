@@ -122,7 +122,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 fn all_sent() -> AllSent {
     let sent = AllSent::default();
-    sent.tell();
+    sent.set();
     sent
 }
 

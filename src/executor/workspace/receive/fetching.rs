@@ -97,7 +97,7 @@ async fn get(
     let (start, length) = (fetch.start(), fetch.end() - fetch.start());
     let found = loop {
         match persist(|| store.get_range(&key, u64::from(start), u64::from(length))).await {
-            Err(error) if error.kind.may_pass() && !all_sent.is_told() => {
+            Err(error) if error.kind.may_pass() && !all_sent.is_set() => {
                 tracing::warn!(%error, "failed to fetch a part of a transfer");
             }
             found => break found?,

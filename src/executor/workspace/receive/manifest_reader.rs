@@ -23,11 +23,11 @@ use crate::workspace::tree::FileEnd;
 pub struct AllSent(Arc<AtomicBool>);
 
 impl AllSent {
-    pub fn tell(&self) {
+    pub fn set(&self) {
         self.0.store(true, Ordering::Release);
     }
 
-    pub(crate) fn is_told(&self) -> bool {
+    pub(crate) fn is_set(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 }
@@ -113,7 +113,7 @@ impl<'a, S: Sink> ManifestReader<'a, S> {
         let mut pause = FIRST_PAUSE;
         let encoded = loop {
             // Read before the request: if everything was sent before, the part must exist.
-            let is_all_sent = self.all_sent.is_told();
+            let is_all_sent = self.all_sent.is_set();
             match persist(|| self.store.get(&key)).await {
                 Ok(Some(encoded)) => break encoded,
                 // Retried without limit: the caller bounds the wait for the sender.

@@ -166,7 +166,7 @@ impl<'a> Reader<'a> {
                     self.note(&entry, id, [(0, chunks.as_slice())]);
                 }
                 let entry = Entry { size: reached, mode: self.shared.mode(after.mode), mtime: after.mtime, ..entry };
-                return self.shared.tell(Record::File { entry, chunks });
+                return self.shared.emit(Record::File { entry, chunks });
             }
         }
         Ok(())
@@ -195,11 +195,11 @@ impl<'a> Reader<'a> {
             }
         }
         for left in (0..TRIES - 1).rev() {
-            self.shared.tell(Record::Void { file: large.file })?;
+            self.shared.emit(Record::Void { file: large.file })?;
             large.told.lock().clear();
             let Some((file, before)) = self.open(&large.entry)? else {
                 self.shared.warn_gone(&large.entry);
-                return self.shared.tell(Record::Gone { file: large.file });
+                return self.shared.emit(Record::Gone { file: large.file });
             };
             let id = before.state(&large.entry.path);
             let reached = self.send(large, &file, 0, before.size)?;
@@ -221,7 +221,7 @@ impl<'a> Reader<'a> {
             if large.is_noted {
                 large.told.lock().insert(offset, chunks.clone());
             }
-            shared.tell(Record::Data { file: large.file, offset, chunks })
+            shared.emit(Record::Data { file: large.file, offset, chunks })
         };
         self.cut((file, visibility(&large.entry)), (from, to), true, tell).with_context(|| unreadable(&large.entry))
     }
@@ -250,7 +250,7 @@ impl<'a> Reader<'a> {
 
     fn end(&self, large: &LargeFile, size: u64, now: FileStat) -> anyhow::Result<()> {
         let (mode, mtime) = (self.shared.mode(now.mode), now.mtime);
-        self.shared.tell(Record::End { file: large.file, size, mode, mtime })
+        self.shared.emit(Record::End { file: large.file, size, mode, mtime })
     }
 
     /// Fails or warns, by the policy, about a file that keeps changing.

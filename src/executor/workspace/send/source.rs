@@ -103,7 +103,7 @@ impl SendContext<'_> {
         }
     }
 
-    pub(crate) fn tell(&self, finding: Finding) -> anyhow::Result<()> {
+    pub(crate) fn emit(&self, finding: Finding) -> anyhow::Result<()> {
         self.found.blocking_send(ScanEvent::Found(finding)).ok().context(PUBLISHER_ENDED)
     }
 

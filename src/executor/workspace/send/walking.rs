@@ -64,7 +64,7 @@ impl<'a> Walk<'a> {
     /// Passes on a file whose chunks are known; takes any other entry.
     fn scan_entry(&mut self, entry: Entry, stat: &FileStat) -> anyhow::Result<()> {
         match self.recall(&entry, stat) {
-            Some(runs) => self.tell_known(entry, runs),
+            Some(runs) => self.emit_known(entry, runs),
             None => self.take(entry),
         }
     }
@@ -86,22 +86,22 @@ impl<'a> Walk<'a> {
         })
     }
 
-    fn tell_known(&mut self, entry: Entry, mut runs: Vec<(u64, Vec<Located>)>) -> anyhow::Result<()> {
+    fn emit_known(&mut self, entry: Entry, mut runs: Vec<(u64, Vec<Located>)>) -> anyhow::Result<()> {
         let shared = self.shared;
         shared.progress.found(entry.size);
         if entry.size <= LARGE {
             let chunks = runs.pop().map(|(_, chunks)| chunks).unwrap_or_default();
-            return shared.tell(Record::File { entry, chunks });
+            return shared.emit(Record::File { entry, chunks });
         }
         let (file, size, mode, mtime) = (self.number(), entry.size, entry.mode, entry.mtime);
-        shared.tell(Record::Begin { file, entry })?;
+        shared.emit(Record::Begin { file, entry })?;
         for (mut offset, chunks) in runs {
             for chunks in chunks.chunks(RUN) {
-                shared.tell(Record::Data { file, offset, chunks: chunks.to_vec() })?;
+                shared.emit(Record::Data { file, offset, chunks: chunks.to_vec() })?;
                 offset += length(chunks);
             }
         }
-        shared.tell(Record::End { file, size, mode, mtime })
+        shared.emit(Record::End { file, size, mode, mtime })
     }
 
     /// The number of the next large file.
@@ -112,7 +112,7 @@ impl<'a> Walk<'a> {
 
     fn take(&mut self, entry: Entry) -> anyhow::Result<()> {
         if entry.kind != EntryKind::File {
-            return self.shared.tell(Record::Entry(entry));
+            return self.shared.emit(Record::Entry(entry));
         }
         self.shared.progress.found(entry.size);
         if entry.size > LARGE {
@@ -154,10 +154,10 @@ impl<'a> Walk<'a> {
                 from = to;
             }
         }
-        self.shared.tell(Record::Begin { file: number, entry: entry.clone() })?;
+        self.shared.emit(Record::Begin { file: number, entry: entry.clone() })?;
         if ranges.is_empty() {
             let (size, mode, mtime) = (before.size, entry.mode, entry.mtime);
-            return self.shared.tell(Record::End { file: number, size, mode, mtime });
+            return self.shared.emit(Record::End { file: number, size, mode, mtime });
         }
         let large = Arc::new(LargeFile {
             file: number,
