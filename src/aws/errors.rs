@@ -81,7 +81,11 @@ impl AwsCall {
                 text.push_str("; the credentials in use need `");
                 text.push_str(action);
                 text.push_str("` on ");
-                text.push_str(if action == self.action { self.resource.as_str() } else { "what AWS names" });
+                text.push_str(if action == self.action {
+                    self.resource.as_str()
+                } else {
+                    "the resource that AWS names"
+                });
                 if action == "s3:GetObject" {
                     text.push_str(" (without `s3:ListBucket` on the bucket, S3 answers so for absent objects too)");
                 }
@@ -111,7 +115,10 @@ impl AwsCall {
 
     /// A body that did not arrive whole, or not as its checksum says.
     pub(super) fn broke_off(&self, error: &(dyn Error + 'static)) -> CloudError {
-        self.error(CloudErrorKind::Transient, format!("the body broke off: {}", causes(error).join(": ")))
+        self.error(
+            CloudErrorKind::Transient,
+            format!("the transfer of the body was interrupted: {}", causes(error).join(": ")),
+        )
     }
 
     /// An error of the local file of a transfer.

@@ -27,7 +27,7 @@ const MAX_PARTS: u64 = 10_000;
 const PARALLEL_PARTS: usize = 4;
 /// S3's limit of keys in one deletion.
 const DELETE_BATCH: usize = 1000;
-/// Five attempts where the SDK cannot retry by itself: a body that broke off, a key that a batch could not delete, a conflict.
+/// Five attempts where the SDK cannot retry by itself: an interrupted body, a key that a batch could not delete, a conflict.
 const PAUSES: ExponentialBuilder =
     ExponentialBuilder::new().with_min_delay(Duration::from_millis(100)).with_max_times(4);
 

@@ -20,16 +20,16 @@ pub(crate) const SECRET: &str = "test";
 pub(crate) struct Roles(Mutex<BTreeSet<String>>);
 
 impl Roles {
-    /// Makes the credentials of a session readable until [`Roles::give_back`].
-    pub(crate) fn lend(&self, session: String) {
+    /// Makes the credentials of a session readable until [`Roles::revoke`].
+    pub(crate) fn issue(&self, session: String) {
         self.0.lock().insert(session);
     }
 
-    pub(crate) fn give_back(&self, session: &str) {
+    pub(crate) fn revoke(&self, session: &str) {
         self.0.lock().remove(session);
     }
 
-    /// Credentials in the form of the container credential provider; `None` for a session that is not lent.
+    /// Credentials in the form of the container credential provider; `None` for a session without valid credentials.
     pub(crate) fn credentials(&self, session: &str, account: &str) -> Option<Value> {
         if !self.0.lock().contains(session) {
             return None;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::groups::{Logs, invalid_token, limit, named_group, named_stream, no_stream, number};
-use super::stream::{EventPage, EventPosition, LogStream, Token, merged};
+use super::stream::{EventPage, EventPosition, LogStream, PageToken, merged};
 use crate::caller::Caller;
 use crate::clock;
 use crate::protocol::{Answer, ApiError, text};
@@ -21,7 +21,7 @@ pub(super) fn get(logs: &Arc<Logs>, request: &Value, _: &Caller) -> Answer {
     let end = number(request, "endTime").unwrap_or(u64::MAX);
     let limit = limit(request, PAGE_EVENTS);
     let sent = text(request, "nextToken");
-    let token = sent.map(|token| Token::parse(token).ok_or_else(invalid_token)).transpose()?;
+    let token = sent.map(|token| PageToken::parse(token).ok_or_else(invalid_token)).transpose()?;
     let head = request.get("startFromHead").and_then(Value::as_bool).unwrap_or(false);
     let forward = token.as_ref().map_or(head, |token| token.forward);
     let seen = stream.between(start, end.saturating_sub(1)).iter().filter(|event| event.place.ingested <= now);
@@ -40,15 +40,15 @@ pub(super) fn get(logs: &Arc<Logs>, request: &Value, _: &Caller) -> Answer {
         let place = token.as_ref().map_or(EventPosition::START, |token| token.place);
         return Ok(Some(json!({
             "events": [],
-            "nextForwardToken": Token { forward: true, place, rested: true }.to_string(),
-            "nextBackwardToken": Token { forward: false, place, rested: false }.to_string(),
+            "nextForwardToken": PageToken { forward: true, place, rested: true }.to_string(),
+            "nextBackwardToken": PageToken { forward: false, place, rested: false }.to_string(),
         })));
     }
     let own = token.as_ref().map_or(EventPosition::START, |token| token.place);
     let first = page.first().map_or(own, |event| event.place);
     let last = page.last().map_or(own, |event| event.place);
-    let mut next_forward = Token { forward: true, place: last, rested: false }.to_string();
-    let mut next_backward = Token { forward: false, place: first, rested: false }.to_string();
+    let mut next_forward = PageToken { forward: true, place: last, rested: false }.to_string();
+    let mut next_backward = PageToken { forward: false, place: first, rested: false }.to_string();
     if page.is_empty()
         && let Some(sent) = sent
     {
@@ -87,7 +87,7 @@ pub(super) fn filter(logs: &Arc<Logs>, request: &Value, _: &Caller) -> Answer {
     let end = number(request, "endTime").unwrap_or(u64::MAX);
     let limit = limit(request, PAGE_EVENTS);
     let sent = text(request, "nextToken");
-    let token = sent.map(|token| Token::parse(token).ok_or_else(invalid_token)).transpose()?;
+    let token = sent.map(|token| PageToken::parse(token).ok_or_else(invalid_token)).transpose()?;
     let after = token.as_ref().map_or(EventPosition::START, |token| token.place);
     let words = pattern_words(text(request, "filterPattern").unwrap_or_default());
     let chosen: Vec<(&str, &LogStream)> = if let Some(names) = &names {
@@ -103,7 +103,7 @@ pub(super) fn filter(logs: &Arc<Logs>, request: &Value, _: &Caller) -> Answer {
     let EventPage { events: page, sources, more } = merged(streams, limit);
     let rested = token.as_ref().is_some_and(|token| token.rested);
     if !rested && !page.is_empty() && logs.empty_pages && logs.unlucky_page() {
-        let token = Token { forward: true, place: after, rested: true }.to_string();
+        let token = PageToken { forward: true, place: after, rested: true }.to_string();
         return Ok(Some(json!({"events": [], "searchedLogStreams": [], "nextToken": token})));
     }
     let events: Vec<Value> = page
@@ -126,7 +126,7 @@ pub(super) fn filter(logs: &Arc<Logs>, request: &Value, _: &Caller) -> Answer {
             // The next page repeats the last event of this one, with the same id.
             place.arrival -= 1;
         }
-        answer["nextToken"] = Token { forward: true, place, rested: false }.to_string().into();
+        answer["nextToken"] = PageToken { forward: true, place, rested: false }.to_string().into();
     }
     Ok(Some(answer))
 }

@@ -148,20 +148,20 @@ where
 
 /// A position in a stream or group; `rested` after an empty page, so that two never follow each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Token {
+pub(crate) struct PageToken {
     pub(crate) forward: bool,
     pub(crate) place: EventPosition,
     pub(crate) rested: bool,
 }
 
-impl fmt::Display for Token {
+impl fmt::Display for PageToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let direction = if self.forward { 'f' } else { 'b' };
         write!(f, "{direction}/{}{}", self.place, if self.rested { "/s" } else { "" })
     }
 }
 
-impl Token {
+impl PageToken {
     pub(crate) fn parse(token: &str) -> Option<Self> {
         let (direction, rest) = token.split_once('/')?;
         let (digits, rested) = match rest.strip_suffix("/s") {
@@ -226,12 +226,12 @@ mod tests {
     fn a_token_survives_its_text() {
         let place = EventPosition { timestamp: 1_700_000_000_000, ingested: 1_700_000_005_000, arrival: 7 };
         for (forward, rested) in [(true, false), (true, true), (false, false)] {
-            let token = Token { forward, place, rested };
-            assert_eq!(Token::parse(&token.to_string()), Some(token));
+            let token = PageToken { forward, place, rested };
+            assert_eq!(PageToken::parse(&token.to_string()), Some(token));
         }
         assert_eq!(place.to_string().len(), 56);
         for text in ["f/12", "x/0", "f", "f/ä0000000000000000000000000000000000000000000000000000000"] {
-            assert_eq!(Token::parse(text), None, "{text}");
+            assert_eq!(PageToken::parse(text), None, "{text}");
         }
     }
 }

@@ -59,12 +59,12 @@ impl JobHandle {
         let grace = self.config().stop_grace;
         let signals = StopSignals { stop: CancellationToken::new(), kill: CancellationToken::new(), grace };
         let session = self.training.shared.next_id();
-        self.training.shared.roles.lend(session.clone());
+        self.training.shared.roles.issue(session.clone());
         let round = match self.start(places, image, &session, &signals) {
             Ok(containers) => self.wait(containers, &signals, self.incident(trouble), until).await,
             Err(error) => Round::Over(internal(&error)),
         };
-        self.training.shared.roles.give_back(&session);
+        self.training.shared.roles.revoke(&session);
         round
     }
 

@@ -126,7 +126,7 @@ impl Job {
     }
 
     /// Changes the status message of the current phase.
-    pub(crate) fn say(&mut self, message: &str) {
+    pub(crate) fn set_message(&mut self, message: &str) {
         if let Some(last) = self.transitions.last_mut() {
             message.clone_into(&mut last.message);
         }

@@ -22,11 +22,11 @@ const CAPACITY: &str = "CapacityError: Unable to provision requested ML compute 
 impl JobHandle {
     /// Runs an accepted job to its end.
     pub(super) async fn run(self) {
-        let ending = self.live().await;
+        let ending = self.run_phases().await;
         self.finish(ending);
     }
 
-    async fn live(&self) -> Ending {
+    async fn run_phases(&self) -> Ending {
         let wait_until = self.seconds("/StoppingCondition/MaxWaitTimeInSeconds").map(|wait| Instant::now() + wait);
         let mut attempt = 0;
         loop {
@@ -61,13 +61,13 @@ impl JobHandle {
     /// Runs the phases until the instances exist; an error is the end of the job without them.
     async fn provision(&self) -> Result<(String, usize, Option<JobTrouble>), Ending> {
         let delays = &self.config().delays;
-        self.say("Launching requested ML instances");
+        self.set_message("Launching requested ML instances");
         self.pause(delays.starting).await?;
         let mut chosen = None;
         for (instance_type, count) in self.wanted_instances() {
             match self.training.shared.faults.job(&instance_type) {
                 Some(JobTrouble::Capacity) => {
-                    self.say("Insufficient capacity error from EC2 while launching instances, retrying!");
+                    self.set_message("Insufficient capacity error from EC2 while launching instances, retrying!");
                 }
                 trouble => {
                     chosen = Some((instance_type, count, trouble));
@@ -84,7 +84,7 @@ impl JobHandle {
             self.enter(Phase::Pending, "Training job waiting for capacity");
             self.pause(pending).await?;
         }
-        self.say("Preparing the instances for training");
+        self.set_message("Preparing the instances for training");
         self.change(|job| {
             job.selected_type = Some((instance_type.clone(), i64::try_from(count).unwrap_or(i64::MAX)));
         });
@@ -123,7 +123,7 @@ impl JobHandle {
         if self.pause(delays.training).await.is_err() {
             return Round::Over(Ending::Stopped);
         }
-        self.say("Training image download completed. Training in progress.");
+        self.set_message("Training image download completed. Training in progress.");
         if trouble == Some(JobTrouble::Internal) {
             return Round::Over(Ending::Failed(INTERNAL.to_owned()));
         }

@@ -95,10 +95,10 @@ impl JobHandle {
         });
     }
 
-    pub(super) fn say(&self, message: &str) {
+    pub(super) fn set_message(&self, message: &str) {
         self.change(|job| {
             if job.phase() != Phase::Stopping {
-                job.say(message);
+                job.set_message(message);
             }
         });
     }
