@@ -98,8 +98,10 @@ impl<'s, 'a> Follower<'s, 'a> {
             0 => session.clock.now(),
             seconds => UNIX_EPOCH + Duration::from_secs(seconds),
         };
-        let waiting = (!machine.is_ready())
-            .then(|| Waiting::new(session.printer, session.state.instance_type(), created, started.into_std()));
+        let waiting = (!machine.is_ready()).then(|| {
+            let (instance, job) = (session.state.instance_type(), session.state.incarnation());
+            Waiting::new(session.printer, instance, job, created, started.into_std())
+        });
         Ok(Self {
             session,
             upload,

@@ -123,6 +123,8 @@ pub(super) struct Waiting {
     open: Option<Open>,
     /// Names of the sections so far.
     names: Vec<String>,
+    /// Number of the training job in the session.
+    job: u32,
     since: SystemTime,
     state: String,
     said: String,
@@ -131,7 +133,7 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// `since`: when the training job was created, by the host's clock.
-    pub(super) fn new(printer: &Printer, instance: &str, since: SystemTime, now: Instant) -> Self {
+    pub(super) fn new(printer: &Printer, instance: &str, job: u32, since: SystemTime, now: Instant) -> Self {
         let task = "Waiting for the training job";
         let spinner = printer.is_terminal().then(|| Progress::start(printer, task, None, now));
         Self {
@@ -141,6 +143,7 @@ impl Waiting {
             ended: 0,
             open: None,
             names: Vec::new(),
+            job,
             since,
             state: "Starting".to_owned(),
             said: String::new(),
@@ -229,6 +232,9 @@ impl Waiting {
         };
         // Unique in a job: an interrupted instance is provisioned twice.
         let mut name = format!("sagemaker_{}", phase.name());
+        if self.job > 1 {
+            name = format!("{name}_job_{}", self.job);
+        }
         if self.names.contains(&name) {
             name = format!("{name}_{}", self.names.len());
         }
@@ -283,7 +289,7 @@ mod tests {
     fn each_phase_is_a_section_with_the_services_own_times() {
         let (printer, captured) = Printer::captured();
         let start = Instant::now();
-        let mut waiting = Waiting::new(&printer, "ml.g5.xlarge", second(100), start);
+        let mut waiting = Waiting::new(&printer, "ml.g5.xlarge", 1, second(100), start);
         waiting.tick(start, second(103));
         let starting = ("Starting", 100, "Launching requested ML instances");
         waiting.observe(&job(&[starting]), start);
@@ -350,7 +356,7 @@ mod tests {
         let (printer, captured) = Printer::captured();
         let start = Instant::now();
         let end = start + Duration::from_secs(ended);
-        let mut waiting = Waiting::new(&printer, "ml.g5.xlarge", second(1000), start);
+        let mut waiting = Waiting::new(&printer, "ml.g5.xlarge", 1, second(1000), start);
         waiting.tick(start, second(1000));
         if !transitions.is_empty() {
             waiting.observe(&job(transitions), end);
@@ -391,7 +397,7 @@ mod tests {
     fn what_is_not_known_is_said() {
         let (printer, captured) = Printer::captured();
         let start = Instant::now();
-        let mut waiting = Waiting::new(&printer, "ml.g5.xlarge", second(1000), start);
+        let mut waiting = Waiting::new(&printer, "ml.g5.xlarge", 1, second(1000), start);
         waiting.unanswered("throttled", start);
         waiting.finish("ready", Some(second(1014)), start, second(1020));
         let text = captured.text();

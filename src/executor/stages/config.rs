@@ -43,7 +43,7 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
         cache_dir: session::cache_dir(&context.settings, &job),
         builds_dir_is_shared: true,
         hostname: hostname(),
-        driver: Driver { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") },
+        driver: Driver { name: "sagemaker-executor", version: env!("CARGO_PKG_VERSION") },
         job_env: BTreeMap::from([(env::SESSION, id.to_string()), (env::SLOT, slot.to_string())]),
         shell: shell(&context.settings.runner.shell),
     };

@@ -144,6 +144,10 @@ rows! {
             outcomes[0].succeeded().hides(ERROR);
             let told = "There is no capacity for ml.p4d.24xlarge: requesting ml.m5.large";
             assert_eq!((outcomes[0].count(told), outcomes[0].count("SageMaker said: CapacityError")), (1, 1), "{}", outcomes[0]);
+            // GitLab folds sections by their names.
+            assert_eq!(outcomes[0].count(":sagemaker_provisioning["), 1);
+            assert_eq!(outcomes[0].count(":sagemaker_provisioning_job_2["), 1);
+            outcomes[0].shows("Using Custom executor with driver sagemaker-executor ");
         },
     }
     /// A refusal in `prepare` that a retry cannot mend: one attempt, one error.
