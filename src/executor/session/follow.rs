@@ -99,7 +99,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             seconds => UNIX_EPOCH + Duration::from_secs(seconds),
         };
         let waiting = (!machine.is_ready()).then(|| {
-            let (instance, job) = (session.state.instance_type(), session.state.incarnation());
+            let (instance, job) = (session.state.instance_type(), session.state.job_number());
             Waiting::new(session.printer, instance, job, created, started.into_std())
         });
         Ok(Self {

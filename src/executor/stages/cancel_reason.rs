@@ -24,6 +24,8 @@ pub(super) struct TimeLimits<'a> {
     pub(super) script: Option<Duration>,
     /// Time since the stage began.
     pub(super) stage_ran: Duration,
+    /// A person calls the stages, not GitLab Runner.
+    pub(super) is_try: bool,
 }
 
 impl TimeLimits<'_> {
@@ -42,6 +44,7 @@ impl TimeLimits<'_> {
                 let name = if is_after { "RUNNER_AFTER_SCRIPT_TIMEOUT" } else { "RUNNER_SCRIPT_TIMEOUT" };
                 Failure::canceled(over(&format!("`{name}`"), limit)).hint(format!("raise the job's variable `{name}`"))
             }
+            None if self.is_try => Failure::canceled(format!("the job was interrupted, so {what}")),
             None => Failure::canceled(format!("the job was canceled, or GitLab Runner was stopped, so {what}")),
         }
     }
@@ -63,7 +66,8 @@ mod tests {
     #[test_case(BuildStage::AfterScript, 3600, 900, Some(600), 300 => "error: the job was canceled, or GitLab Runner was stopped, so it ended"; "a longer after_script")]
     fn each_end_has_its_words(stage: BuildStage, job: u64, ran: u64, script: Option<u64>, stage_ran: u64) -> String {
         let [job, job_ran, stage_ran] = [job, ran, stage_ran].map(Duration::from_secs);
-        let limits = TimeLimits { stage: &stage, job, job_ran, script: script.map(Duration::from_secs), stage_ran };
+        let limits =
+            TimeLimits { stage: &stage, job, job_ran, script: script.map(Duration::from_secs), stage_ran, is_try: false };
         let failure = limits.failure("it ended");
         assert_eq!(failure.kind, Kind::Canceled);
         render(&failure.into()).lines().next().unwrap().to_owned()

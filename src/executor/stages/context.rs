@@ -75,6 +75,7 @@ impl Context {
             job_ran: written.and_then(|at| self.clock.now().duration_since(at).ok()).unwrap_or_default(),
             script: self.env.job_variable(script).and_then(|text| humantime::parse_duration(text).ok()),
             stage_ran: begun.elapsed(),
+            is_try: self.env.is_try(),
         }
     }
 
