@@ -28,7 +28,7 @@ use executor::protocol::keys::TransferKeys;
 use executor::protocol::project::{Selection, Trees};
 use executor::workspace::{self, Damaged, Summary, TransferLimits};
 
-const LIMITS: TransferLimits = TransferLimits { max_bytes: 1 << 20, max_files: 50 };
+const LIMITS: TransferLimits = TransferLimits { max_bytes: 1 << 20, max_files: 50, max_names: 128 << 20 };
 
 /// The first byte tells what the others are: a part of a manifest, two of them, choices of a manifest that a liar writes, or
 /// the end of a pack. Returns whether the program took it.

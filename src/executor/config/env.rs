@@ -276,6 +276,12 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
         .map_err(|_| serde::de::Error::custom("not a duration"))
 }
 
+/// The size of a unit test: `long` when `LONG_TESTS` is set, as in the gate.
+#[cfg(test)]
+pub(crate) fn short_or_long<T>(short: T, long: T) -> T {
+    if Environment::of_process().get("LONG_TESTS").is_some() { long } else { short }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -89,6 +89,7 @@ async fn fetch(
     let limits = TransferLimits {
         max_bytes: session.settings.limits.results_max_bytes,
         max_files: session.settings.limits.results_max_files,
+        ..TransferLimits::default()
     };
     let staging = session.records.staging(&session.id)?;
     let (exchange, all_sent) = (session.exchange(), AllSent::default());

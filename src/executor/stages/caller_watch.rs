@@ -129,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    const LONG: Duration = Duration::from_hours(48);
+    const LONG: Duration = Duration::from_hours(2);
 
     fn caller(output: Option<OwnedFd>) -> Caller {
         Caller { output, parent: rustix::process::getppid(), deadline: None }

@@ -16,7 +16,7 @@ use crate::base::seal::Seal;
 use crate::base::signals::Cancellation;
 use crate::cloud::testing::Memory;
 use crate::cloud::{JobStatus, ObjectStore as _, SecondaryStatus};
-use crate::config::env::{Contract, Environment};
+use crate::config::env::{Contract, Environment, short_or_long};
 use crate::protocol::agent_env::AgentEnv;
 use crate::protocol::keys::{Open, SessionKeys};
 use crate::protocol::mailbox::{self, ByeReason, ExitReport, Order, Report, RunOrder};
@@ -255,17 +255,18 @@ async fn a_stage_in_the_container_brings_its_output_its_code_and_its_results() {
 
 /// The host's clock is set twice during the job, and a pass over left-over sessions finds the session alive.
 #[tokio::test(start_paused = true)]
-async fn a_job_of_thirty_hours_does_not_mind_a_clock_that_jumps() {
+async fn a_job_of_many_hours_does_not_mind_a_clock_that_jumps() {
     let harness = StageHarness::configured();
     prepare::run(harness.context()).await.unwrap();
     let script = harness.script("train\n");
-    let agent = tokio::spawn(harness.agent().work(Duration::from_hours(30), 0));
+    let runs = Duration::from_hours(short_or_long(3, 30));
+    let agent = tokio::spawn(harness.agent().work(runs, 0));
     let (clock, records, id) = (harness.clock.clone(), harness.records(), harness.id());
     let jumps = async {
         let jumps: [fn(SystemTime) -> SystemTime; 2] =
             [|day| day + Duration::from_hours(48), |day| day - Duration::from_hours(96)];
         for jump in jumps {
-            tokio::time::sleep(Duration::from_hours(10)).await;
+            tokio::time::sleep(runs / 3).await;
             clock.jump(jump);
             let now = Stamp::of(&*clock);
             let age = records.untouched_for(&id, &now).unwrap().unwrap();
@@ -282,7 +283,7 @@ async fn a_job_of_thirty_hours_does_not_mind_a_clock_that_jumps() {
     }
     agent.await.unwrap();
     let took = started.elapsed();
-    assert!(took >= Duration::from_hours(30) && took < Duration::from_hours(30) + Duration::from_mins(2), "{took:?}");
+    assert!(took >= runs && took < runs + Duration::from_mins(2), "{took:?}");
     assert_eq!(std::fs::read_to_string(harness.host().project.join("model")).unwrap(), "weights");
     cleanup::run(harness.context()).await.unwrap();
     assert!(harness.records().sessions().unwrap().is_empty());

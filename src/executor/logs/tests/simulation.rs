@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
 use crate::cloud::{CloudErrorKind, FilterPage, LogEvent};
+use crate::config::env::short_or_long;
 use crate::logs::budget::{Grant, ReadBudget};
 use crate::logs::plan::Plan;
 use crate::logs::query::LogRequest;
@@ -357,9 +358,10 @@ fn assert_each_once(service: &Service, outcome: &Outcome) {
 }
 
 #[test]
-fn five_hundred_jobs_get_each_line_once_and_soon_within_the_budget() {
-    let mut service = Service::new(500, |_| 1, 0, 45);
-    let outcome = run(&mut service, 5.0, 125, &subscriptions(500, FeedMode::Live), |_, _| {});
+fn hundreds_of_jobs_get_each_line_once_and_soon_within_the_budget() {
+    let jobs = short_or_long(120, 500);
+    let mut service = Service::new(jobs, |_| 1, 0, 45);
+    let outcome = run(&mut service, 5.0, 125, &subscriptions(jobs, FeedMode::Live), |_, _| {});
     let p50 = outcome.percentile(50, |_| true);
     assert_each_once(&service, &outcome);
     assert!(p50 <= 2000, "{p50}");
@@ -368,9 +370,10 @@ fn five_hundred_jobs_get_each_line_once_and_soon_within_the_budget() {
 
 #[test]
 fn a_throttling_account_slows_the_reader_and_loses_nothing() {
-    let mut service = Service::new(300, |_| 1, 0, 60);
+    let jobs = short_or_long(60, 300);
+    let mut service = Service::new(jobs, |_| 1, 0, 60);
     service.quota = Some(2.0);
-    let outcome = run(&mut service, 5.0, 240, &subscriptions(300, FeedMode::Live), |_, _| {});
+    let outcome = run(&mut service, 5.0, 240, &subscriptions(jobs, FeedMode::Live), |_, _| {});
     assert_each_once(&service, &outcome);
     let all = outcome.requests().len();
     assert!(outcome.throttled * 4 < all, "{} of {all}", outcome.throttled);
@@ -378,8 +381,9 @@ fn a_throttling_account_slows_the_reader_and_loses_nothing() {
 
 #[test]
 fn a_heavy_stream_does_not_starve_the_others() {
-    let mut service = Service::new(100, |job| if job == 0 { 1200 } else { 1 }, 0, 40);
-    let outcome = run(&mut service, 5.0, 110, &subscriptions(100, FeedMode::Live), |_, _| {});
+    let seconds = short_or_long(12, 40);
+    let mut service = Service::new(100, |job| if job == 0 { 1200 } else { 1 }, 0, seconds);
+    let outcome = run(&mut service, 5.0, seconds + 70, &subscriptions(100, FeedMode::Live), |_, _| {});
     assert_each_once(&service, &outcome);
     let p50 = outcome.percentile(50, |line| line.job > 0);
     assert!(p50 <= 2500, "{p50}");
@@ -387,9 +391,10 @@ fn a_heavy_stream_does_not_starve_the_others() {
 
 #[test]
 fn jobs_that_end_are_read_first() {
-    // What 200 jobs need is more than this budget allows, so that others wait; 300 more have no stream yet.
-    let mut service = Service::new(200, |_| 1, 0, 50);
-    let outcome = run(&mut service, 0.6, 240, &subscriptions(500, FeedMode::Live), |second, plan| {
+    // What the jobs with a stream need is more than this budget allows, so that others wait; more jobs have no stream yet.
+    let (jobs, ceiling, all) = short_or_long((110, 0.4, 120), (200, 0.6, 500));
+    let mut service = Service::new(jobs, |_| 1, 0, 50);
+    let outcome = run(&mut service, ceiling, 240, &subscriptions(all, FeedMode::Live), |second, plan| {
         if second == 30 {
             for job in 0..20 {
                 let subscription = Subscription { urgent: true, ..subscription(job, FeedMode::Live) };
@@ -414,7 +419,7 @@ fn quiet_jobs_cost_little() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, rng_seed: RngSeed::Fixed(12), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: short_or_long(3, 12), rng_seed: RngSeed::Fixed(12), ..ProptestConfig::default() })]
     #[test]
     fn nothing_is_lost_or_doubled_whatever_fails(
         seed in any::<u64>(), jobs in 1usize..6, rate in 1u64..20, page in 5usize..40, trouble in 10u64..40,

@@ -14,13 +14,11 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use self::plan::Plan;
-use crate::config::env::Environment;
-use crate::logs::budget::seeded;
 use parking_lot::Mutex;
 
-/// Number of sessions of the default run.
-const SEEDS: u64 = 200;
+use self::plan::Plan;
+use crate::config::env::{Environment, short_or_long};
+use crate::logs::budget::seeded;
 
 /// Log of one session, in order.
 type Trail = Vec<String>;
@@ -52,7 +50,7 @@ fn a_session_comes_to_its_documented_end_wherever_its_processes_are_killed() {
         verdict.unwrap();
         return;
     }
-    let (seeds, next) = (number("SIMULATE").unwrap_or(SEEDS), AtomicU64::new(1));
+    let (seeds, next) = (number("SIMULATE").unwrap_or(short_or_long(20, 200)), AtomicU64::new(1));
     let (failed, kills) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
@@ -78,7 +76,7 @@ fn a_session_comes_to_its_documented_end_wherever_its_processes_are_killed() {
 
 #[test]
 fn the_same_seed_is_the_same_session() {
-    for seed in 1..=10 {
+    for seed in 1..=short_or_long(2, 10) {
         let (first, second) = (play(seed), play(seed));
         let pairs = first.0.iter().zip(&second.0);
         assert_eq!(pairs.filter(|(one, other)| one != other).take(3).collect::<Vec<_>>(), [], "seed {seed}");

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::base::node::NodeId;
 use crate::base::seal::{Seal, SealKey};
+use crate::config::env::short_or_long;
 use crate::trace::frame::FrameEncoder;
 
 fn node_seal() -> NodeSeal {
@@ -198,6 +199,8 @@ fn memory_out_of_order_is_bounded_and_refilled() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(short_or_long(32, 256)))]
+
     #[test]
     fn any_order_duplicates_and_losses_give_the_same_bytes(
         pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..40),
@@ -312,7 +315,7 @@ fn output() -> impl Strategy<Value = Vec<Vec<u8>>> {
 
 proptest! {
     // Each case has much output.
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(short_or_long(12, 48)))]
 
     /// The result is the output, or exactly the gaps that no source could fill; each foreign line once.
     #[test]

@@ -13,25 +13,25 @@ pub struct TransferLimits {
     pub max_bytes: u64,
     /// Number of entries: files, directories, links and deletions. Default 1,000,000.
     pub max_files: u64,
+    /// Bytes of paths and targets, which are held in memory until all are judged. Default 128 MiB.
+    pub max_names: u64,
 }
 
 impl Default for TransferLimits {
     fn default() -> Self {
-        Self { max_bytes: 100 << 30, max_files: 1_000_000 }
+        Self { max_bytes: 100 << 30, max_files: 1_000_000, max_names: 128 << 20 }
     }
 }
 
 impl TransferLimits {
     /// No limits, for transfers from the host.
     pub(crate) fn none() -> Self {
-        Self { max_bytes: u64::MAX, max_files: u64::MAX }
+        Self { max_bytes: u64::MAX, max_files: u64::MAX, max_names: u64::MAX }
     }
 }
 
 /// Bytes that a transfer may fetch beyond its content's size.
 const FETCH_SLACK: u64 = 1 << 30;
-/// Most bytes of paths and targets of an untrusted transfer: they are held in memory until all are checked.
-const NAMES: u64 = 128 << 20;
 
 /// The remaining quota of a transfer.
 pub(crate) struct Quota {
@@ -49,7 +49,7 @@ impl Quota {
             bytes: limits.max_bytes,
             entries: limits.max_files,
             fetched: limits.max_bytes.saturating_add(FETCH_SLACK),
-            names: if *limits == TransferLimits::none() { u64::MAX } else { NAMES },
+            names: limits.max_names,
             limits: limits.clone(),
         }
     }
@@ -73,8 +73,9 @@ impl Quota {
     pub(crate) fn entry(&mut self, entry: &Entry) -> anyhow::Result<()> {
         self.entries = self.entries.checked_sub(1).ok_or_else(|| too_many(&self.limits))?;
         let name = (entry.path.len() + entry.target.len()) as u64;
-        self.names =
-            self.names.checked_sub(name).context("the names of the manifest have more than 128 MiB together")?;
+        self.names = self.names.checked_sub(name).with_context(|| {
+            format!("the names of the manifest have more than {} MiB together", self.limits.max_names >> 20)
+        })?;
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::deeds::{Deed, act, deed, deeds, path};
 use super::*;
+use crate::config::env::short_or_long;
 
 const OUTSIDE: &str = "left out: 1 link that leads out of the project: ";
 
@@ -75,7 +76,7 @@ fn wild_deeds() -> impl Strategy<Value = Vec<(Vec<u8>, Deed)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: short_or_long(6, 48), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn an_honest_container_is_never_refused(before in wild_deeds(), during in wild_deeds(), selection in selection()) {
@@ -111,7 +112,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: short_or_long(4, 24), failure_persistence: None, ..ProptestConfig::default() })]
 
     /// The container sends everything.
     #[test]

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::env::short_or_long;
 
 #[derive(Debug, Clone)]
 pub(super) enum Deed {
@@ -70,7 +71,7 @@ pub(super) fn act(top: &Path, deeds: &[(Vec<u8>, Deed)]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: short_or_long(4, 32), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn both_sides_agree_after_both_ways(before in deeds(), during in deeds()) {

@@ -9,6 +9,7 @@ use super::super::store::ChunkHash;
 use super::super::store::{OpenBlock, OpenPack, PackName, SealedPack, Visibility};
 use super::*;
 use crate::base::failure::{Kind as FailureKind, kind_of};
+use crate::config::env::short_or_long;
 
 const FILE: EntryKind = EntryKind::File;
 const DIRECTORY: EntryKind = EntryKind::Directory;
@@ -232,11 +233,13 @@ fn names_that_fill_the_memory_are_refused() {
     let world = host();
     let mut lie = Lie::with(b"evil", vec![Record::Entry(entry(DELETED, &path)); 500]);
     lie.part.end = None;
-    for part in 0..18 {
+    let (mib, parts) = short_or_long((8, 2), (128, 18));
+    for part in 0..parts {
         world.store.insert(&format!("down/{part:06}"), sealed(&lie.part, part));
     }
-    let error = refusal(&world, &TransferLimits::default());
-    assert!(error.contains("the names of the manifest have more than 128 MiB together"), "{error}");
+    let limits = TransferLimits { max_names: mib << 20, ..TransferLimits::default() };
+    let error = refusal(&world, &limits);
+    assert!(error.contains(&format!("the names of the manifest have more than {mib} MiB together")), "{error}");
 }
 
 #[test]
@@ -362,7 +365,7 @@ fn no_bit_can_be_flipped() {
     let lie = Lie::of(&[entry(FILE, b"good"), entry(FILE, b"new"), entry(DELETED, b"dir/inside")]);
     let world = host();
     let part = sealed(&lie.part, 0);
-    for bit in 0..part.len() * 8 {
+    for bit in (0..part.len() * 8).step_by(short_or_long(7, 1)) {
         let mut flipped = part.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
         lie.store_as(&world, flipped, lie.pack.bytes.to_vec());
@@ -562,7 +565,7 @@ fn nasty_entry() -> impl Strategy<Value = Entry> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: short_or_long(24, 256), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_lie_reaches_beyond_the_project(entries in prop::collection::vec(nasty_entry(), 1..5)) {
