@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod clock;
 pub mod exit_codes;
 pub mod failure;
+pub mod human;
 pub mod names;
 pub mod node;
 pub mod plain;

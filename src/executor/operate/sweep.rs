@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::base::clock::Clock;
 use crate::base::failure::Failure;
+use crate::base::human::human_duration;
 use crate::base::signals::Cancellation;
 use crate::boundary;
 use crate::cloud::Connect;
@@ -21,7 +22,7 @@ use crate::session::left_over::{self, LeftOver};
 use crate::session::record::Records;
 use crate::session::stamp::Stamp;
 use crate::session::{Host, Session, SessionId};
-use crate::ui::{Printer, human_duration};
+use crate::ui::Printer;
 
 #[derive(Debug, Args)]
 pub struct SweepArgs {

@@ -23,10 +23,11 @@ use futures::future::BoxFuture;
 use tokio::time::Instant;
 
 use crate::base::failure::Failure;
+use crate::base::human::human_duration;
 use crate::base::signals::Cancellation;
 use crate::boundary;
 use crate::config::env::Environment;
-use crate::ui::{self, Printer};
+use crate::ui::Printer;
 use emulator::EmulatorProcess;
 pub use image::LocalImage;
 use origin::OriginFiles;
@@ -191,7 +192,7 @@ fn tell_names(printer: &Printer, what: &str, mut names: Vec<String>) {
 }
 
 fn tell_end(printer: &Printer, code: i32, elapsed: Duration) {
-    let elapsed = ui::human_duration(elapsed);
+    let elapsed = human_duration(elapsed);
     if code == 0 {
         printer.line(format!("The job succeeded: exit code 0 after {elapsed}"));
         printer.line("Next: `sagemaker-executor try --help`, or \"Quick start on a real runner\" in README.md");

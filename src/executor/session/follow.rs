@@ -9,6 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::Context as _;
 use tokio::time::Instant;
 
+use crate::base::human::{human_bytes, human_duration};
 use crate::base::node::NodeId;
 use crate::base::signals::Cancellation;
 use crate::cloud::{CloudError, CloudErrorKind, TrainingJob};
@@ -26,7 +27,6 @@ use crate::session::ready::look_back;
 use crate::session::sources::{FIRST_EVENTS, GAP_PATIENCE, LAST_EVENTS, Sources};
 use crate::session::state::SessionEvent;
 use crate::session::workspace_upload::WorkspaceUpload;
-use crate::ui::{human_bytes, human_duration};
 
 /// The first moments of a run, polled more often: most stages are short.
 const OPENING: Duration = Duration::from_secs(3);

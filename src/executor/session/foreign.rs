@@ -3,8 +3,8 @@
 //! GitLab keeps 4 MiB of a trace by default, and that is for the script's output. Lines over the limit are counted, and
 //! stay in CloudWatch.
 
+use crate::base::human::human_bytes;
 use crate::base::plain;
-use crate::ui::human_bytes;
 
 /// Limit for one container stage, in bytes.
 const RUN_BYTES: u64 = 256 << 10;

@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::base::human::human_duration;
 use crate::cloud::{SecondaryStatus, TrainingJob, Transition};
-use crate::ui::{Printer, Progress, human_duration};
+use crate::ui::{Printer, Progress};
 
 /// Interval of the status line while nothing changes: GitLab Runner notices a cancel soon only while there is output.
 const REMINDER: Duration = Duration::from_secs(10);

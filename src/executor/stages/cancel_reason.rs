@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use crate::base::failure::Failure;
+use crate::base::human::human_duration;
 use crate::gitlab::BuildStage;
-use crate::ui::human_duration;
 
 /// GitLab Runner's own limit of an `after_script`.
 const AFTER_SCRIPT: Duration = Duration::from_mins(5);

@@ -7,14 +7,12 @@
 //! whoever owns it.
 
 mod captured;
-mod human;
 mod printer;
 mod program_log;
 mod progress;
 mod streams;
 
 pub use captured::Captured;
-pub use human::{human_bytes, human_duration};
 pub use printer::Printer;
 pub use program_log::init_tracing;
 pub use progress::Progress;

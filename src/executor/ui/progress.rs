@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::human::{human_bytes, human_duration};
 use super::printer::Printer;
+use crate::base::human::{human_bytes, human_duration};
 
 /// A line about a number that grows comes at most this often, unless a terminal shows a bar.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);

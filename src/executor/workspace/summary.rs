@@ -1,8 +1,8 @@
 //! The result of a transfer, and its text in one line.
 
-use std::fmt;
 use std::time::Duration;
 
+use crate::base::human::human_bytes;
 use crate::workspace::manifest::{Entry, EntryKind};
 
 /// The result of a transfer.
@@ -58,28 +58,10 @@ impl Summary {
         format!(
             "{} {files}, {}{deleted} ({} {travelled}) in {:.1} s{warnings}",
             self.files,
-            Bytes(self.bytes),
-            Bytes(self.sent),
+            human_bytes(self.bytes),
+            human_bytes(self.sent),
             self.elapsed.as_secs_f64()
         )
-    }
-}
-
-struct Bytes(u64);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const UNITS: [&str; 4] = ["KB", "MB", "GB", "TB"];
-        if self.0 < 1000 {
-            return write!(f, "{} B", self.0);
-        }
-        let mut tenths = self.0 / 100;
-        let mut unit = 0;
-        while tenths >= 10_000 && unit + 1 < UNITS.len() {
-            tenths /= 1000;
-            unit += 1;
-        }
-        write!(f, "{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
     }
 }
 
@@ -90,7 +72,7 @@ mod tests {
     #[test]
     fn a_summary_is_one_line() {
         let summary = Summary { files: 3, bytes: 1_234_567, sent: 999, ..Summary::default() };
-        insta::assert_snapshot!(summary.sent(), @"3 files, 1.2 MB (999 B sent) in 0.0 s");
+        insta::assert_snapshot!(summary.sent(), @"3 files, 1.2 MiB (999 B sent) in 0.0 s");
         let summary = Summary { files: 1, bytes: 3, sent: 265, deleted: 2, ..Summary::default() };
         insta::assert_snapshot!(summary.received(), @"1 file, 3 B, 2 deleted by the script (265 B received) in 0.0 s");
     }

@@ -35,7 +35,7 @@ fn a_second_job_of_the_project_sends_what_changed() {
     let mut desk = Desk::new(&job).prepared();
     with_project(&desk);
     let first = desk.run("build_script", CHECK);
-    first.passed().says("Project: 101 files, 9.6 MB (9.6 MB sent) in ");
+    first.passed().says("Project: 101 files, 9.2 MiB (9.2 MiB sent) in ");
     assert_eq!(first.out(), expected(&desk), "{first}");
     desk.cleanup().passed();
     desk.is_left_clean();
@@ -46,7 +46,7 @@ fn a_second_job_of_the_project_sends_what_changed() {
     desk.put("src/7", b"changed");
     let second = desk.run("build_script", CHECK);
     second.passed();
-    let little = regex::Regex::new(r"Project: 101 files, 9\.6 MB \((\d+ B|\d\.\d [kK]i?B) sent\) in ").unwrap();
+    let little = regex::Regex::new(r"Project: 101 files, 9\.2 MiB \((\d+ B|\d\.\d KiB) sent\) in ").unwrap();
     assert!(little.is_match(&second.stderr), "{second}");
     assert_eq!(second.out(), expected(&desk), "{second}");
     let now = desk.emulator.project_packs();

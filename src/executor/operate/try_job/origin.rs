@@ -11,8 +11,8 @@ use anyhow::Context as _;
 use rustix::fs::Access;
 
 use crate::base::failure::Failure;
+use crate::base::human::human_bytes;
 use crate::config::env::Environment;
-use crate::ui::human_bytes;
 
 const MOST_FILES: usize = 100_000;
 const MOST_BYTES: u64 = 10 << 30;
