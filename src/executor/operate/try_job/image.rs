@@ -102,11 +102,10 @@ mod tests {
     #[test]
     fn other_forms_are_refused_with_those_that_exist() {
         let said = |text| render(&LocalImage::parse(Some(text)).unwrap_err());
-        insta::assert_snapshot!(said("python:3.11"));
-        insta::assert_snapshot!(said("/nonexist"));
+        assert!(said("python:3.11").contains("`--image engine:python:3.11`"));
+        assert!(said("/nonexist").contains("`--image engine:IMAGE`"));
         let folder = tempfile::tempdir().unwrap();
-        let text = folder.path().display().to_string();
-        insta::assert_snapshot!(said(&text).replace(&text, "DIR"));
+        assert!(said(&folder.path().display().to_string()).contains("holds no `bin/sh`"));
         assert!(said("engine:").contains("`engine:python:3.11`"));
         assert!(said("hots").contains("`--image host`"));
     }

@@ -164,10 +164,10 @@ mod tests {
     fn a_directory_that_is_no_project_is_refused() {
         let home = tempfile::tempdir().unwrap();
         let said = |origin: &Path| render(&check(origin, &env(home.path())).unwrap_err());
-        insta::assert_snapshot!(said(Path::new("/")));
-        insta::assert_snapshot!(said(home.path()));
+        assert!(said(Path::new("/")).contains("is the root directory"));
+        assert!(said(home.path()).contains("is your home directory"));
         assert!(check(tempfile::tempdir().unwrap().path(), &env(home.path())).is_ok());
-        let gone = said(Path::new("/proc/self"));
+        let gone = said(Path::new("/no/such/directory"));
         assert!(gone.contains("cannot be read and written"), "{gone}");
     }
 
