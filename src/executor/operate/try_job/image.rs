@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn other_forms_are_refused_with_those_that_exist() {
-        let said = |text| render(&LocalImage::parse(Some(text)).unwrap_err());
+        let said = |text: &str| render(&LocalImage::parse(Some(text)).unwrap_err());
         assert!(said("python:3.11").contains("`--image engine:python:3.11`"));
         assert!(said("/nonexist").contains("`--image engine:IMAGE`"));
         let folder = tempfile::tempdir().unwrap();

@@ -71,7 +71,7 @@ pub(super) async fn run(
         session.give_up().await?;
     }
     if let Conclusion::Exited { code, .. } = &conclusion {
-        tell_signal(context, *code);
+        tell_signal(&context.printer, *code);
     }
     if let Conclusion::Exited { code, .. } = conclusion {
         session.apply(SessionEvent::RunEnded(code))?;
