@@ -53,9 +53,10 @@ where
 {
     let StageInputs { env, config, printer, connect, clock } = inputs;
     let mut contract = Contract::default();
+    let is_try = env.is_try();
     let outcome = async {
         contract = env.contract()?;
-        if contract.job_response_file.is_some() && !env.is_try() {
+        if contract.job_response_file.is_some() && !is_try {
             printer.show_colors();
         }
         // The runner never clears the file, and a stale code would count for this stage.
@@ -76,7 +77,13 @@ where
         .await
     };
     let result = outcome.await;
-    conclude(result, &contract, &printer)
+    match &result {
+        // `try` tells it itself, and no runner asked for it.
+        Err(error) if is_try && failure::kind_of(error) == Kind::Canceled => {
+            ExitCode::from(Kind::Canceled.exit_code(contract.exit_codes))
+        }
+        _ => conclude(result, &contract, &printer),
+    }
 }
 
 fn conclude(result: anyhow::Result<()>, contract: &Contract, printer: &Printer) -> ExitCode {

@@ -21,6 +21,6 @@ pub(crate) fn redacted(said: &str) -> String {
     let text = replace(text, r"[\d.]+ K?i?B (sent|received)", "SIZE $1");
     let text = replace(text, r"(\d+ min )?[\d.]+ s\b", "TIME");
     let text = text.replace('\r', "\\r").replace('\x1b', "\\e");
-    // A state is told when the driver happens to see it.
-    replace(text, r"(?m)^(Starting|Pending|Downloading|Training)\b.*\(TIME\)\n", "")
+    // A state, and that the project arrived, is told when the driver happens to see it.
+    replace(text, r"(?m)^(Project received by .*|(Starting|Pending|Downloading|Training)\b.*\(TIME\))\n", "")
 }
