@@ -88,6 +88,9 @@ mod embedded {
             Box::pin(async move { host::check(image, scratch).await.map_err(with_hint) })
         },
         discard: host::discard,
+        credentials: |data_dir| {
+            emulator::Credentials::read(data_dir).map(|key| (key.access_key_id, key.secret_access_key))
+        },
     });
 
     /// `sagemaker-executor emulator`: serves until a signal.

@@ -1,57 +1,173 @@
-//! The caller of a request: access key, account and region; the signature itself is verified for S3 only.
+//! The caller of a request: verifies the signature of each request, whatever service it is for, before anything else happens.
 
-use hyper::HeaderMap;
+use std::time::{Duration, UNIX_EPOCH};
 
+use hyper::{Method, Request};
+use s3s::Body;
+
+use super::clock;
+use super::credentials::{self, Key};
 use super::protocol::ApiError;
-use super::roles::ROLE_KEY_PREFIX;
+use super::service::read;
+use super::shared::Shared;
+use super::sigv4::{Flaw, Signature};
 
-/// The caller of one request, as its credential scope says.
+/// The caller of one request, as its signature proves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caller {
-    pub(crate) access_key: String,
-    /// The role session of a container; `None` for a user.
-    pub(crate) role: Option<String>,
+    /// The training job in whose container the caller is; `None` for the user.
+    pub(crate) job: Option<String>,
     pub(crate) account: String,
     pub(crate) region: String,
 }
 
+#[cfg(test)]
 impl Caller {
-    /// Reads the header `Authorization`, or the query of a presigned URL.
-    pub(crate) fn of(headers: &HeaderMap, query: Option<&str>, account: &str) -> Self {
-        let scope = headers
-            .get("authorization")
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split_once("Credential="))
-            .map(|(_, rest)| rest.split([',', ' ']).next().unwrap_or_default().to_owned())
-            .or_else(|| {
-                let mut pairs = query?.split('&');
-                pairs.find_map(|pair| pair.strip_prefix("X-Amz-Credential=")).map(|one| one.replace("%2F", "/"))
-            })
-            .unwrap_or_default();
-        let mut parts = scope.split('/');
-        let access_key = parts.next().unwrap_or_default().to_owned();
-        let region = parts.nth(1).filter(|region| !region.is_empty()).unwrap_or("us-east-1").to_owned();
-        let role = access_key.strip_prefix(ROLE_KEY_PREFIX).map(str::to_owned);
-        Self { access_key, role, account: account.to_owned(), region }
+    /// The user, as the tests of the services call.
+    pub(crate) fn user() -> Self {
+        Self { job: None, account: "000000000000".to_owned(), region: "us-east-1".to_owned() }
     }
+}
 
-    /// Refuses keys that look like those of a real account, so that nobody takes this for AWS.
-    pub(crate) fn check(&self) -> Result<(), ApiError> {
-        let looks_real = self.access_key.len() == 20
-            && (self.access_key.starts_with("AKIA") || self.access_key.starts_with("ASIA"))
-            && !self.access_key.ends_with("EXAMPLE")
-            && self.access_key.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
-        if !looks_real {
-            return Ok(());
+/// The form of a service's errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wire {
+    Json,
+    Query,
+    S3,
+}
+
+/// How a service wants its requests signed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Signing {
+    pub(crate) wire: Wire,
+    /// The service in the scope of the credential; `None` takes any.
+    pub(crate) service: Option<&'static str>,
+}
+
+/// Why a request is not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Refusal {
+    Flaw(Flaw),
+    UnknownKey,
+    WrongToken,
+    /// The key looks like one of a real account: somebody takes this for AWS.
+    RealKey,
+}
+
+impl From<Flaw> for Refusal {
+    fn from(flaw: Flaw) -> Self {
+        Refusal::Flaw(flaw)
+    }
+}
+
+/// Returns the request with its caller, or the error that answers it. An error drops the connection.
+///
+/// Of a request to S3 only the key is checked here, and signature and time by `s3s`, which also takes the bodies apart.
+pub(crate) async fn authenticate(
+    shared: &Shared,
+    signing: Signing,
+    request: Request<Body>,
+) -> anyhow::Result<Result<(Request<Body>, Caller), ApiError>> {
+    let (parts, body) = request.into_parts();
+    let refused = |refusal: &Refusal| Ok(Err(refusal.answer(signing.wire, shared)));
+    // `s3s` would take the signature out of the form, which need not be that of the headers.
+    let form = parts.headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"multipart/"));
+    if signing.wire == Wire::S3 && parts.method == Method::POST && form {
+        return refused(&Flaw::Missing.into());
+    }
+    let (signature, key) = match known(shared, signing, &parts) {
+        Ok(known) => known,
+        Err(refusal) => return refused(&refusal),
+    };
+    let mut body = body;
+    if signing.wire != Wire::S3 {
+        let content = read(body).await?;
+        if let Err(flaw) = signature.verify(&parts, &content, &key.credentials.secret_access_key) {
+            return refused(&flaw.into());
         }
-        Err(ApiError {
-            status: 403,
-            ..ApiError::new(
-                "InvalidClientTokenId",
-                "This is an emulator, and the access key looks like one of a real account. Set AWS_ACCESS_KEY_ID=test \
-                 and AWS_SECRET_ACCESS_KEY=test, or unset the endpoint URL to talk to AWS.",
-            )
-        })
+        body = Body::from(content);
+    }
+    let caller = Caller { job: key.job, account: shared.config.account.clone(), region: signature.region };
+    Ok(Ok((Request::from_parts(parts, body), caller)))
+}
+
+/// The signature of a request, which names a key that is valid, the service and the time.
+fn known(shared: &Shared, signing: Signing, parts: &hyper::http::request::Parts) -> Result<(Signature, Key), Refusal> {
+    let signature = Signature::read(parts)?;
+    if looks_real(&signature.access_key_id) {
+        return Err(Refusal::RealKey);
+    }
+    let key = shared.keys.find(&signature.access_key_id).ok_or(Refusal::UnknownKey)?;
+    if signature.token != key.credentials.session_token {
+        return Err(Refusal::WrongToken);
+    }
+    if let Some(service) = signing.service.filter(|service| *service != signature.service) {
+        return Err(Flaw::Mismatch(format!("Credential should be scoped to correct service: '{service}'.")).into());
+    }
+    if signing.wire != Wire::S3 {
+        signature.check_time(UNIX_EPOCH + Duration::from_millis(clock::now_ms()))?;
+    }
+    Ok((signature, key))
+}
+
+fn looks_real(access_key_id: &str) -> bool {
+    access_key_id.len() == 20
+        && (access_key_id.starts_with("AKIA") || access_key_id.starts_with("ASIA"))
+        && !access_key_id.ends_with("EXAMPLE")
+        && access_key_id.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+}
+
+impl Refusal {
+    /// The error as the service words it, with the place of the right credentials when the key is a wrong one.
+    fn answer(&self, wire: Wire, shared: &Shared) -> ApiError {
+        let of = |json: &str, query: &str, (s3, s3_status): (&str, u16), message: &str| {
+            let (code, status) = match wire {
+                Wire::Json => (json, 400),
+                Wire::Query => (query, 403),
+                Wire::S3 => (s3, s3_status),
+            };
+            ApiError { code: code.to_owned(), message: message.to_owned(), status }
+        };
+        let file = credentials::file(&shared.config.data_dir);
+        let hint = format!("This is an emulator: set AWS_SHARED_CREDENTIALS_FILE={}", file.display());
+        let invalid = format!("The security token included in the request is invalid. {hint}");
+        match self {
+            Refusal::RealKey => ApiError {
+                status: 403,
+                ..ApiError::new(
+                    "InvalidClientTokenId",
+                    format!(
+                        "The access key looks like one of a real account. {hint} and unset AWS_ACCESS_KEY_ID, or unset the \
+                         endpoint URL to talk to AWS."
+                    ),
+                )
+            },
+            Refusal::UnknownKey => {
+                of("UnrecognizedClientException", "InvalidClientTokenId", ("InvalidAccessKeyId", 403), &invalid)
+            }
+            Refusal::WrongToken => {
+                of("UnrecognizedClientException", "InvalidClientTokenId", ("InvalidToken", 400), &invalid)
+            }
+            Refusal::Flaw(Flaw::Missing) => of(
+                "MissingAuthenticationTokenException",
+                "MissingAuthenticationToken",
+                ("AccessDenied", 403),
+                "Missing Authentication Token",
+            ),
+            Refusal::Flaw(Flaw::Incomplete(message)) => of(
+                "IncompleteSignatureException",
+                "IncompleteSignature",
+                ("AuthorizationHeaderMalformed", 400),
+                message,
+            ),
+            Refusal::Flaw(Flaw::OutOfTime(message)) => {
+                of("InvalidSignatureException", "SignatureDoesNotMatch", ("RequestTimeTooSkewed", 403), message)
+            }
+            Refusal::Flaw(Flaw::Mismatch(message)) => {
+                of("InvalidSignatureException", "SignatureDoesNotMatch", ("SignatureDoesNotMatch", 403), message)
+            }
+        }
     }
 }
 
@@ -59,26 +175,13 @@ impl Caller {
 mod tests {
     use super::*;
 
-    fn caller(authorization: &str) -> Caller {
-        let mut headers = HeaderMap::new();
-        headers.insert("authorization", authorization.parse().unwrap());
-        Caller::of(&headers, None, "000000000000")
-    }
-
     #[test]
-    fn keys_of_real_accounts_are_refused_and_test_keys_are_not() {
-        let signed = |key: &str| {
-            caller(&format!(
-                "AWS4-HMAC-SHA256 Credential={key}/20260101/eu-west-1/sagemaker/aws4_request, SignedHeaders=host"
-            ))
-        };
-        assert_eq!(signed("test").region, "eu-west-1");
-        for key in ["test", "AKIAIOSFODNN7EXAMPLE", "AKIA", "EMULATORROLE123"] {
-            assert_eq!(signed(key).check(), Ok(()), "{key}");
+    fn keys_of_real_accounts_are_known_by_their_look() {
+        for key in ["test", "AKIAIOSFODNN7EXAMPLE", "AKIA", "EMULATOR0123456789AB"] {
+            assert!(!looks_real(key), "{key}");
         }
         for prefix in ["AKIA", "ASIA"] {
-            let error = signed(&format!("{prefix}Q3EGRIZ5MW2KD4TX")).check().unwrap_err();
-            assert!(error.message.contains("AWS_ACCESS_KEY_ID=test"));
+            assert!(looks_real(&format!("{prefix}Q3EGRIZ5MW2KD4TX")));
         }
     }
 }

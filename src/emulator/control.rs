@@ -4,11 +4,13 @@ use hyper::{Method, Request, StatusCode};
 use s3s::Body;
 use serde_json::{Value, json};
 
+use super::caller::{Signing, Wire, authenticate};
+use super::credentials::ROLE_PATH;
 use super::faults::FaultPlan;
 use super::gate::Gate;
-use super::protocol::{Reply, reply};
-use super::roles::ROLE_PATH;
+use super::protocol::{ApiError, Reply, json_reply, reply};
 use super::service::read;
+use super::sigv4::query_pairs;
 
 /// `DELETE <this><bucket>/<prefix>` deletes objects, as a lifecycle rule does.
 const OBJECTS_PATH: &str = "/_emulator/objects/";
@@ -18,18 +20,51 @@ pub(crate) fn is_own(path: &str) -> bool {
     path.starts_with("/_emulator/") || path.starts_with(ROLE_PATH)
 }
 
+/// How requests for the emulator itself are signed.
+const SIGNING: Signing = Signing { wire: Wire::Json, service: Some("emulator") };
+
 /// Answers the emulator's own requests: role credentials, the fault plan, counts of requests, log events with their times of
-/// ingestion, and deletion as by a lifecycle rule.
+/// ingestion, and deletion as by a lifecycle rule. All but the first and the one for health are for the user alone.
 pub(crate) async fn own(gate: &Gate, request: Request<Body>) -> anyhow::Result<Reply> {
+    let path = request.uri().path();
+    if path == "/_emulator/health" || path.starts_with(ROLE_PATH) {
+        return Ok(open(gate, &request));
+    }
+    match authenticate(&gate.shared, SIGNING, request).await? {
+        Ok((request, caller)) if caller.job.is_none() => users(gate, request).await,
+        Ok(_) => Ok(json_reply(Err(ApiError::new("AccessDeniedException", "not for the role of a training job")))),
+        Err(error) => Ok(json_reply(Err(error))),
+    }
+}
+
+/// Answers what is not signed: the path to a role's credentials is the proof itself.
+fn open(gate: &Gate, request: &Request<Body>) -> Reply {
+    let answer = |status, value: Value| reply(status, "application/json", value.to_string());
+    let path = request.uri().path();
+    if request.method() != Method::GET {
+        return not_found();
+    }
+    if path == "/_emulator/health" {
+        return answer(StatusCode::OK, json!({}));
+    }
+    let credentials = gate.shared.keys.served(path, &gate.shared.config.account);
+    credentials.map_or_else(not_found, |credentials| answer(StatusCode::OK, credentials))
+}
+
+fn not_found() -> Reply {
+    reply(StatusCode::NOT_FOUND, "application/json", json!({"message": "no such resource"}).to_string())
+}
+
+async fn users(gate: &Gate, request: Request<Body>) -> anyhow::Result<Reply> {
     let answer = |status, value: Value| reply(status, "application/json", value.to_string());
     let failed = |status, message: String| answer(status, json!({"message": message}));
     let path = request.uri().path().to_owned();
     Ok(match (request.method(), path.as_str()) {
         (&Method::GET, "/_emulator/requests") => answer(StatusCode::OK, json!(gate.counts())),
         (&Method::GET, "/_emulator/logs") => {
-            let query = request.uri().query().unwrap_or_default();
-            let prefix = query.split('&').find_map(|pair| pair.strip_prefix("prefix=")).unwrap_or_default();
-            reply(StatusCode::OK, "application/jsonl", gate.services.logs.dump(prefix))
+            let query = query_pairs(request.uri().query().unwrap_or_default());
+            let prefix = query.into_iter().find_map(|(name, value)| (name == "prefix").then_some(value));
+            reply(StatusCode::OK, "application/jsonl", gate.services.logs.dump(&prefix.unwrap_or_default()))
         }
         (&Method::DELETE, path) if path.starts_with(OBJECTS_PATH) => {
             let (bucket, prefix) =
@@ -39,7 +74,6 @@ pub(crate) async fn own(gate: &Gate, request: Request<Body>) -> anyhow::Result<R
                 Err(error) => failed(StatusCode::NOT_FOUND, error.to_string()),
             }
         }
-        (&Method::GET, "/_emulator/health") => answer(StatusCode::OK, json!({})),
         (&Method::PUT, "/_emulator/faults") => {
             let body = read(request.into_body()).await?;
             match serde_json::from_slice::<FaultPlan>(&body) {
@@ -50,13 +84,6 @@ pub(crate) async fn own(gate: &Gate, request: Request<Body>) -> anyhow::Result<R
                 Err(error) => failed(StatusCode::BAD_REQUEST, format!("failed to read the fault plan: {error}")),
             }
         }
-        (method, path) => {
-            let (roles, account) = (&gate.shared.roles, &gate.shared.config.account);
-            let session = path.strip_prefix(ROLE_PATH).filter(|_| method == Method::GET);
-            match session.and_then(|session| roles.credentials(session, account)) {
-                Some(credentials) => answer(StatusCode::OK, credentials),
-                None => failed(StatusCode::NOT_FOUND, "no such resource".to_owned()),
-            }
-        }
+        _ => not_found(),
     })
 }

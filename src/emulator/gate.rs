@@ -1,4 +1,4 @@
-//! Handles each request before its service: counts it, applies the fault plan, refuses real access keys, keeps the quotas.
+//! Handles each authentic request before its service: counts it, applies the fault plan, keeps the quotas.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,9 +55,7 @@ impl Gate {
                 return Ok(service.refuse(error));
             }
         }
-        let reply = if let Err(error) = call.caller.check() {
-            service.refuse(error)
-        } else if self.shared.config.quirks.throttling && !self.quotas.admit(&operation, Instant::now()) {
+        let reply = if self.shared.config.quirks.throttling && !self.quotas.admit(&operation, Instant::now()) {
             service.refuse(ApiError::throttled())
         } else {
             service.call(call).await?
@@ -102,6 +100,7 @@ async fn trouble(fault: &CallFault, operation: &str) -> anyhow::Result<Option<Ap
 mod tests {
     use super::*;
     use crate::config::EmulatorConfig;
+    use crate::credentials::Keys;
 
     #[test]
     fn a_plan_eats_from_a_quota_until_the_next_one() {
@@ -111,7 +110,7 @@ mod tests {
         let mut config = EmulatorConfig::new(folder.path());
         config.faults = serde_json::from_str(others_take_nine).unwrap();
         let store = Arc::new(Store::open(folder.path().to_owned()).unwrap());
-        let gate = Gate::new(&Arc::new(Shared::new(config, String::new())), store);
+        let gate = Gate::new(&Arc::new(Shared::new(config, String::new(), Keys::new().unwrap())), store);
         let admitted = || (0..20).filter(|_| gate.quotas.admit("FilterLogEvents", start)).count();
         assert_eq!(admitted(), 1);
         gate.set_faults(FaultPlan::default());

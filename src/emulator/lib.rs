@@ -2,13 +2,15 @@
 //!
 //! `SageMaker`, `CloudWatch` Logs, S3 and STS answer on one port. It shares no code with the driver: a test double with the
 //! driver's own mistakes would not find them. Objects live on disk below the data directory; jobs and logs live in memory and end
-//! with the process. It takes test credentials only, listens on loopback only, and never talks to AWS.
+//! with the process. It listens on loopback only, takes only requests that are signed with a secret made at its start, and never
+//! talks to AWS.
 
 mod args;
 mod caller;
 mod clock;
 mod config;
 mod control;
+mod credentials;
 mod error;
 mod event;
 mod faults;
@@ -17,13 +19,15 @@ pub mod host;
 mod model;
 mod protocol;
 mod quirks;
-mod roles;
 mod server;
 mod service;
 mod services;
 mod shared;
+mod sigv4;
 mod store;
 mod tags;
+#[cfg(test)]
+mod tests;
 mod validate;
 
 use std::io::Write as _;
@@ -37,12 +41,15 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::args::EmulatorArgs;
 pub use self::config::{Delays, EmulatorConfig};
+pub use self::credentials::Credentials;
+use self::credentials::{Keys, create_data_dir};
 pub use self::error::SetupError;
 pub use self::faults::{CallFault, DropPoint, FaultPlan, JobFault, JobTrouble, LogFault};
 use self::gate::Gate;
 pub use self::host::{ContainerImage, Profile};
 pub use self::quirks::Quirks;
 use self::shared::Shared;
+pub use self::sigv4::Unsigned;
 use self::store::Store;
 
 /// The second line of the command's output.
@@ -70,10 +77,11 @@ impl Emulator {
             .hint("use `--listen 127.0.0.1:PORT`: the emulator runs what anybody asks it to run")
             .into());
         }
-        let (folder, shared) = (config.data_dir.join("s3"), config.shared_folder());
+        let (data_dir, folder, shared) = (config.data_dir.clone(), config.data_dir.join("s3"), config.shared_folder());
         let open = move || {
             // Containers of an earlier start may have changed these files. Those that cannot be removed only cost space.
             drop(std::fs::remove_dir_all(shared));
+            create_data_dir(&data_dir)?;
             Store::open(folder)
         };
         let store = Arc::new(tokio::task::spawn_blocking(open).await??);
@@ -88,7 +96,9 @@ impl Emulator {
         let listener = TcpListener::bind(config.listen).await;
         let listener = listener.with_context(|| format!("failed to listen on {}", config.listen))?;
         let endpoint = format!("http://{}", listener.local_addr().context("failed to read the port")?);
-        let shared = Arc::new(Shared::new(config, endpoint));
+        let keys = Keys::new()?;
+        keys.user().write(&config.data_dir)?;
+        let shared = Arc::new(Shared::new(config, endpoint, keys));
         let gate = Arc::new(Gate::new(&shared, store));
         shared.tasks.spawn(server::serve(gate, listener));
         Ok(Self { shared })
@@ -97,6 +107,11 @@ impl Emulator {
     /// `http://127.0.0.1:PORT`, for all services.
     pub fn endpoint(&self) -> &str {
         &self.shared.endpoint
+    }
+
+    /// What its requests must be signed with; `credentials` in the data directory holds the same.
+    pub fn credentials(&self) -> &Credentials {
+        self.shared.keys.user()
     }
 
     /// Kills the containers, closes the connections and waits for both, ten seconds at most.
@@ -121,7 +136,13 @@ pub async fn run(args: EmulatorArgs, shutdown: CancellationToken) -> anyhow::Res
     let emulator = Emulator::start(EmulatorConfig::try_from(args)?).await?;
     {
         let mut out = std::io::stdout().lock();
-        let lines = format!("listening on {}\n{NOT_CHECKED}\n", emulator.endpoint());
+        let (endpoint, file) = (emulator.endpoint(), credentials::file(&emulator.shared.config.data_dir));
+        // The file's name rather than the secret: this output often goes to a log that others may read.
+        let lines = format!(
+            "listening on {endpoint}\n{NOT_CHECKED}\nto use it: unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN \
+             AWS_PROFILE; export AWS_ENDPOINT_URL={endpoint} AWS_SHARED_CREDENTIALS_FILE={}\n",
+            host::quote(&file)
+        );
         out.write_all(lines.as_bytes()).and_then(|()| out.flush()).context("failed to print")?;
     }
     if let Some(path) = ready_file {

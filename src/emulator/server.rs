@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use s3s::Body;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::caller::Caller;
+use super::caller::authenticate;
 use super::control;
 use super::gate::Gate;
 use super::protocol::Reply;
@@ -62,8 +62,12 @@ async fn handle(gate: &Gate, request: Request<Body>) -> anyhow::Result<Reply> {
         return control::own(gate, request).await;
     }
     let (service, operation) = gate.services.route(&request);
-    let caller = Caller::of(request.headers(), request.uri().query(), &gate.shared.config.account);
     let request_id = gate.shared.next_id();
+    // What nobody known has signed is not even counted.
+    let (request, caller) = match authenticate(&gate.shared, service.signing(), request).await? {
+        Ok(authentic) => authentic,
+        Err(error) => return Ok(identified(service.refuse(error), &request_id)),
+    };
     let call = ApiCall { operation, request, caller, request_id: request_id.clone() };
     Ok(identified(gate.pass(service, call).await?, &request_id))
 }

@@ -9,7 +9,7 @@ use hyper::Request;
 use s3s::Body;
 use serde_json::Value;
 
-use super::caller::Caller;
+use super::caller::{Caller, Signing, Wire};
 use super::model::Model;
 use super::protocol::{Answer, ApiError, Reply, json_reply};
 use super::validate::check;
@@ -32,6 +32,9 @@ pub(crate) trait Service: Send + Sync {
     /// Answers a request; an error drops the connection without an answer.
     async fn call(&self, call: ApiCall) -> anyhow::Result<Reply>;
 
+    /// How its requests must be signed.
+    fn signing(&self) -> Signing;
+
     /// Whether an operation of the JSON protocol is for this service.
     fn serves(&self, _target: &str, _operation: &str) -> bool {
         false
@@ -50,6 +53,8 @@ pub(crate) type Operation<T> = fn(&Arc<T>, &Value, &Caller) -> Answer;
 pub(crate) trait JsonService: Sized + Send + Sync + 'static {
     /// Each operation by its name; the generated tables hold the shape of its request.
     const OPERATIONS: &'static [(&'static str, Operation<Self>)];
+    /// The service in the scope of a credential.
+    const SIGNING_NAME: &'static str;
     /// The code of the error for a request that breaks a constraint.
     const INVALID: &'static str = "ValidationException";
 
@@ -58,6 +63,10 @@ pub(crate) trait JsonService: Sized + Send + Sync + 'static {
 
 #[async_trait::async_trait]
 impl<T: JsonService> Service for Arc<T> {
+    fn signing(&self) -> Signing {
+        Signing { wire: Wire::Json, service: Some(T::SIGNING_NAME) }
+    }
+
     fn serves(&self, target: &str, operation: &str) -> bool {
         T::model().target == target && T::OPERATIONS.iter().any(|(name, _)| *name == operation)
     }

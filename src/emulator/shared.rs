@@ -1,4 +1,4 @@
-//! State that all services share: configuration, faults, role sessions, tags, identifiers, tasks and the signal that ends them.
+//! What all services share: configuration, faults, access keys, tags, identifiers, tasks and the signal that ends them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,9 +7,9 @@ use tokio_util::task::TaskTracker;
 
 use super::clock;
 use super::config::EmulatorConfig;
+use super::credentials::Keys;
 use super::faults::Faults;
 use super::quirks::mixed;
-use super::roles::Roles;
 use super::tags::Tags;
 
 /// Handed to each service; state of one service alone is in that service.
@@ -19,7 +19,7 @@ pub(crate) struct Shared {
     /// `http://127.0.0.1:PORT`.
     pub(crate) endpoint: String,
     pub(crate) faults: Faults,
-    pub(crate) roles: Roles,
+    pub(crate) keys: Keys,
     pub(crate) tags: Tags,
     pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,
@@ -28,12 +28,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(config: EmulatorConfig, endpoint: String) -> Self {
+    pub(crate) fn new(config: EmulatorConfig, endpoint: String, keys: Keys) -> Self {
         Self {
             faults: Faults::new(config.faults.clone(), config.seed),
             config,
             endpoint,
-            roles: Roles::default(),
+            keys,
             tags: Tags::default(),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),

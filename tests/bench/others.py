@@ -131,7 +131,7 @@ def beside(options, make_place, name, plan, python, aws, spread):
         place.emulator.plan(plan)
         site, endpoint = place.site, place.emulator.endpoint
         home = pathlib.Path(place.folder)
-        env = {"PATH": os.environ["PATH"], "HOME": str(home), "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+        env = {"PATH": os.environ["PATH"], "HOME": str(home), **place.emulator.credentials,
                "AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": endpoint, "SAGEMAKER_TELEMETRY_OPT_OUT": "true",
                "PYTHONUNBUFFERED": "1"}  # in their favor: a pipe would get whole buffers only
         # Ours once before: it brings the agent into the bucket, as on any day but the first.

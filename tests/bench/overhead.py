@@ -22,6 +22,8 @@ import subprocess
 import tempfile
 import time
 
+from stand import credentials
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STAGES = {
     "prepare_script": '#!/usr/bin/env bash\necho "Running on $(hostname)..."\n',
@@ -45,6 +47,7 @@ class Bench:
         while not ready.exists():
             assert self.emulator.poll() is None and time.monotonic() < deadline, "the emulator did not get ready"
             time.sleep(0.01)
+        self.credentials = credentials(self.folder / "emulator")
         (self.folder / "operator.toml").write_text(
             f'[aws]\nregion = "us-east-1"\nendpoint_url = "{ready.read_text().strip()}"\n[storage]\nbucket = "bench"\n'
             '[job]\nrole_arn = "arn:aws:iam::000000000000:role/bench"\nimage = "host"\n'
@@ -62,7 +65,7 @@ class Bench:
         """One driver process: its output, CPU seconds and peak memory in MiB."""
         env = {
             "PATH": os.environ["PATH"], "HOME": str(self.folder),
-            "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+            **self.credentials,
             "JOB_RESPONSE_FILE": str(self.folder / "response.json"), "BUILD_EXIT_CODE_FILE": str(self.folder / "code"),
             "CUSTOM_ENV_RUNNER_TEMP_PROJECT_DIR": f"{self.project}.tmp", "SAGEMAKER_EXECUTOR_SESSION": session,
         }

@@ -4,7 +4,9 @@ Knows nothing of what is measured. Standard library only.
 """
 
 import concurrent.futures
+import datetime
 import hashlib
+import hmac
 import json
 import os
 import pathlib
@@ -15,6 +17,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.parse
 import urllib.request
 
 TICK = os.sysconf("SC_CLK_TCK")
@@ -67,6 +70,12 @@ def agents(endpoint):
     return found
 
 
+def credentials(data_dir):
+    """What a client of the emulator with this data directory needs in its environment."""
+    lines = (pathlib.Path(data_dir) / "credentials").read_text().splitlines()
+    return {name.upper(): value for name, found, value in (line.partition(" = ") for line in lines) if found}
+
+
 class Emulator:
     def __init__(self, driver, folder, *options):
         self.folder = pathlib.Path(folder)
@@ -85,15 +94,30 @@ class Emulator:
                 raise RuntimeError(f"the emulator did not get ready, see {self.log.name}")
             time.sleep(0.01)
         self.endpoint = ready.read_text().strip()
+        self.credentials = credentials(self.folder / "data")
+
+    def own(self, path, query="", method="GET", body=b"", timeout=60):
+        """A signed request to the emulator's own paths."""
+        host, time_now = self.endpoint.split("//")[1], datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+        names, scope = "host;x-amz-date", f"{time_now[:8]}/us-east-1/emulator/aws4_request"
+        canonical = f"{method}\n{path}\n{query}\nhost:{host}\nx-amz-date:{time_now}\n\n{names}\n{hashlib.sha256(body).hexdigest()}"
+        key = ("AWS4" + self.credentials["AWS_SECRET_ACCESS_KEY"]).encode()
+        text = f"AWS4-HMAC-SHA256\n{time_now}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+        for part in [*scope.split("/"), text]:
+            key = hmac.digest(key, part.encode(), "sha256")
+        authorization = f"AWS4-HMAC-SHA256 Credential={self.credentials['AWS_ACCESS_KEY_ID']}/{scope}, SignedHeaders={names}, Signature={key.hex()}"
+        url = f"{self.endpoint}{path}" + (f"?{query}" if query else "")
+        request = urllib.request.Request(url, body or None, {"x-amz-date": time_now, "authorization": authorization}, method=method)
+        return urllib.request.urlopen(request, timeout=timeout)
 
     def requests(self):
-        with urllib.request.urlopen(f"{self.endpoint}/_emulator/requests", timeout=30) as answer:
+        with self.own("/_emulator/requests") as answer:
             return json.load(answer)
 
     def ingested(self, prefix):
         """When each time of writing that a stream's events hold was ingested."""
         found = {}
-        with urllib.request.urlopen(f"{self.endpoint}/_emulator/logs?prefix={prefix}", timeout=60) as answer:
+        with self.own("/_emulator/logs", "prefix=" + urllib.parse.quote(prefix, safe="")) as answer:
             for line in answer:
                 event = json.loads(line)
                 for mark in MARK.finditer(event["message"].encode()):
@@ -102,8 +126,7 @@ class Emulator:
         return found
 
     def plan(self, plan):
-        request = urllib.request.Request(f"{self.endpoint}/_emulator/faults", json.dumps(plan).encode(), method="PUT")
-        urllib.request.urlopen(request, timeout=30).read()
+        self.own("/_emulator/faults", method="PUT", body=json.dumps(plan).encode()).read()
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -256,7 +279,7 @@ class Site:
     def command(self, job, words):
         place = self.folder / f"job-{job}"
         env = {
-            "PATH": os.environ["PATH"], "HOME": str(place), "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+            "PATH": os.environ["PATH"], "HOME": str(place), **self.emulator.credentials,
             "JOB_RESPONSE_FILE": str(place / "response.json"), "BUILD_EXIT_CODE_FILE": str(place / "code"),
             "CUSTOM_ENV_RUNNER_TEMP_PROJECT_DIR": f"{self.project(job)}.tmp",
             "SAGEMAKER_EXECUTOR_SESSION": self.jobs.get(job, ""),

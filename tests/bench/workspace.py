@@ -75,7 +75,7 @@ class Place:
     def __init__(self, options, name):
         self.folder, self.trash = pathlib.Path(tempfile.mkdtemp(prefix=f"{name}-", dir=options.data)), options.trash
         self.emulator = Emulator(options.driver, self.folder / "emulator")
-        self.env = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+        self.env = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **self.emulator.credentials,
                     "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
                     "AWS_ENDPOINT_URL": self.emulator.endpoint}
 

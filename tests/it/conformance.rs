@@ -16,7 +16,7 @@ struct Running {
     runtime: tokio::runtime::Runtime,
     emulator: Option<Emulator>,
     endpoint: String,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Running {
@@ -26,7 +26,11 @@ impl Running {
         let mut config = EmulatorConfig::new(folder.path()).without_delays();
         change(&mut config);
         let emulator = runtime.block_on(Emulator::start(config)).unwrap();
-        Self { runtime, endpoint: emulator.endpoint().to_owned(), emulator: Some(emulator), _folder: folder }
+        Self { runtime, endpoint: emulator.endpoint().to_owned(), emulator: Some(emulator), folder }
+    }
+
+    fn credentials(&self) -> PathBuf {
+        self.folder.path().join("credentials")
     }
 }
 
@@ -98,6 +102,7 @@ fn boto3_and_its_models_accept_every_operation() {
     let output = Command::new(clients.join("python3"))
         .args(["tests/fixtures/conformance/drive.py", &running.endpoint, "conformance"])
         .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("AWS_SHARED_CREDENTIALS_FILE", running.credentials())
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", shown(&output));
@@ -117,8 +122,7 @@ fn the_aws_cli_accepts_the_replies() {
             .env("PATH", clients)
             .env("HOME", folder.path())
             .env("AWS_ENDPOINT_URL", &running.endpoint)
-            .env("AWS_ACCESS_KEY_ID", "test")
-            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .env("AWS_SHARED_CREDENTIALS_FILE", running.credentials())
             .env("AWS_DEFAULT_REGION", "eu-west-1")
             .output()
             .unwrap();

@@ -29,7 +29,12 @@ pub(super) async fn run(
     command.args(["run", "--name", &name, "--network", "host", "--hostname", &spec.hostname]);
     command.arg("--volume").arg(format!("{}:/opt/ml", spec.opt_ml.display()));
     for (name, value) in environment(spec).into_iter().filter(|(name, _)| spec.environment.contains_key(*name)) {
-        command.args(["--env", &format!("{name}={value}")]);
+        if name.starts_with("AWS_CONTAINER_") {
+            // It leads to the role's credentials, and `ps` shows command lines to everybody.
+            command.args(["--env", name]).env(name, value);
+        } else {
+            command.args(["--env", &format!("{name}={value}")]);
+        }
     }
     if let Some(program) = spec.entrypoint.first() {
         command.args(["--entrypoint", program]);

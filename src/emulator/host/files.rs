@@ -49,7 +49,7 @@ fn remove_tree(path: &Path) -> std::io::Result<()> {
 }
 
 /// A word for a POSIX shell.
-pub(super) fn quote(path: &Path) -> String {
+pub(crate) fn quote(path: &Path) -> String {
     format!("'{}'", path.to_string_lossy().replace('\'', "'\\''"))
 }
 

@@ -29,6 +29,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use self::files::discard;
+pub(super) use self::files::quote;
 pub use self::isolation::{Isolation, Namespace};
 use self::launch::prepare;
 use self::process::{Control, HostProcess};

@@ -16,6 +16,7 @@ use self::s3::S3;
 use self::sts::Sts;
 use self::tagging::Tagging;
 use self::training::Training;
+use super::caller::{Signing, Wire};
 use super::protocol::{ApiError, Reply, json_reply};
 use super::service::{ApiCall, Service};
 use super::shared::Shared;
@@ -38,7 +39,7 @@ impl Services {
         let tagging = Arc::new(Tagging(Arc::clone(shared)));
         Self {
             json: vec![Arc::new(training), Arc::new(tagging), Arc::new(Arc::clone(&logs))],
-            s3: Arc::new(S3::new(Arc::clone(&store))),
+            s3: Arc::new(S3::new(shared, Arc::clone(&store))),
             sts: Arc::new(Sts),
             unknown: Arc::new(Unknown),
             logs,
@@ -56,10 +57,11 @@ impl Services {
         }
         let (method, path) = (request.method(), request.uri().path());
         let form = header("content-type").is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
-        if method == Method::POST && path == "/" && form {
+        let query = request.uri().query().unwrap_or_default();
+        let presigned = method == Method::GET && query.split('&').any(|pair| pair.starts_with("Action="));
+        if path == "/" && (presigned || method == Method::POST && form) {
             return (&self.sts, sts::OPERATION.to_owned());
         }
-        let query = request.uri().query().unwrap_or_default();
         (&self.s3, s3::operation(method, path, query, request.headers()).to_owned())
     }
 }
@@ -69,6 +71,10 @@ struct Unknown;
 
 #[async_trait::async_trait]
 impl Service for Unknown {
+    fn signing(&self) -> Signing {
+        Signing { wire: Wire::Json, service: None }
+    }
+
     async fn call(&self, _: ApiCall) -> anyhow::Result<Reply> {
         Ok(json_reply(Err(ApiError::unknown_operation())))
     }
@@ -78,13 +84,14 @@ impl Service for Unknown {
 mod tests {
     use super::*;
     use crate::config::EmulatorConfig;
+    use crate::credentials::Keys;
     use crate::model::Model;
     use crate::service::JsonService as _;
 
     #[test]
     fn each_operation_of_the_tables_has_one_service_and_the_other_way_round() {
         let folder = tempfile::tempdir().unwrap();
-        let shared = Shared::new(EmulatorConfig::new(folder.path()), String::new());
+        let shared = Shared::new(EmulatorConfig::new(folder.path()), String::new(), Keys::new().unwrap());
         let services = Services::new(&Arc::new(shared), Arc::new(Store::open(folder.path().join("s3")).unwrap()));
         let mut handled = 0;
         for model in [Model::sagemaker(), Model::logs()] {

@@ -2,6 +2,7 @@
 
 use hyper::StatusCode;
 
+use crate::caller::{Signing, Wire};
 use crate::protocol::{ApiError, Reply, reply, xml_error};
 use crate::service::{ApiCall, Service, read};
 
@@ -13,15 +14,22 @@ pub(crate) struct Sts;
 
 #[async_trait::async_trait]
 impl Service for Sts {
+    fn signing(&self) -> Signing {
+        Signing { wire: Wire::Query, service: Some("sts") }
+    }
+
     async fn call(&self, call: ApiCall) -> anyhow::Result<Reply> {
+        let query = call.request.uri().query().unwrap_or_default().to_owned();
         let form = read(call.request.into_body()).await?;
         let form = String::from_utf8_lossy(&form);
-        let action = form.split('&').find_map(|pair| pair.strip_prefix("Action=")).unwrap_or_default();
+        // A presigned request has everything in its query.
+        let action =
+            form.split('&').chain(query.split('&')).find_map(|pair| pair.strip_prefix("Action=")).unwrap_or_default();
         if action != OPERATION {
             return Ok(self.refuse(ApiError::new("InvalidAction", format!("Could not find operation {action}"))));
         }
         let account = &call.caller.account;
-        let (arn, user) = match call.caller.role {
+        let (arn, user) = match call.caller.job {
             Some(_) => (format!("arn:aws:sts::{account}:assumed-role/emulator/SageMaker"), "AROAEMULATOR:SageMaker"),
             None => (format!("arn:aws:iam::{account}:user/test"), "AIDAEMULATOR"),
         };

@@ -16,6 +16,7 @@ use crate::tags::{TagMap, check_tags, tag_map};
 pub(crate) struct Tagging(pub(crate) Arc<Shared>);
 
 impl JsonService for Tagging {
+    const SIGNING_NAME: &'static str = "sagemaker";
     const OPERATIONS: &'static [(&'static str, Operation<Self>)] =
         &[("AddTags", add), ("ListTags", list), ("DeleteTags", delete)];
 

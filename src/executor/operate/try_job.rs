@@ -67,6 +67,8 @@ pub struct LocalEmulator {
     pub check: fn(LocalImage, &Path) -> BoxFuture<'_, anyhow::Result<()>>,
     /// Removes a directory with all that containers left in it.
     pub discard: fn(&Path) -> anyhow::Result<()>,
+    /// Reads the access key and the secret that the emulator with this data directory takes.
+    pub credentials: fn(&Path) -> anyhow::Result<(String, String)>,
 }
 
 pub async fn run(
@@ -145,7 +147,7 @@ async fn in_place(
         Some((local, image)) => {
             (local.check)(image.clone(), &place.root.join("check")).await?;
             printer.line(format!("Trying on this machine: the container starts from {}", image.title()));
-            Some(EmulatorProcess::start(image, env, &place.root, cancellation).await?)
+            Some(EmulatorProcess::start(image, local.credentials, env, &place.root, cancellation).await?)
         }
         None => {
             printer.line(format!("Trying on the AWS account of {}; the training job is billed", config.display()));
@@ -157,7 +159,8 @@ async fn in_place(
     let image = args.image.as_deref().filter(|_| args.aws);
     write(&place.payload, &payload::payload(image, place, &command)?)?;
     let started = Instant::now();
-    let stages = Stages { place, command: &command, env, is_local: emulator.is_some(), cancellation };
+    let credentials = emulator.as_ref().map(|emulator| &emulator.credentials);
+    let stages = Stages { place, command: &command, env, credentials, cancellation };
     let outcome = stages.all(printer).await;
     if let Some(emulator) = emulator {
         emulator.stop().await;

@@ -157,7 +157,7 @@ impl Desk {
         let emulator = Emulator::start(&dirs.path().join("emulator"), &driver.emulator.clone().unwrap());
         let desk = Self {
             program: driver.program.clone(),
-            env: driver.env.clone(),
+            env: [emulator.environment(), driver.env.clone()].concat(),
             session: None,
             calls: std::cell::Cell::new(0),
             secrets: [job.masked_values(), vec![TOKEN.to_owned()]].concat(),

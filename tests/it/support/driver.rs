@@ -13,7 +13,7 @@ pub(crate) struct Driver {
     pub(crate) program: PathBuf,
     /// The arguments before the stage name.
     pub(crate) args: Vec<String>,
-    /// Environment of the runner process, which the driver inherits.
+    /// Environment of the runner process, which the driver inherits, besides the emulator's credentials.
     pub(crate) env: Vec<(String, String)>,
     /// Arguments of the emulator that the driver needs; `None` for a driver that needs none. Its address is `{emulator}`.
     pub(crate) emulator: Option<Vec<String>>,
@@ -48,12 +48,11 @@ pub(crate) fn sagemaker() -> Driver {
 ///
 /// The file ends within `[limits]`; `tail` may begin with keys of it.
 pub(crate) fn sagemaker_with(emulator: &[&str], tail: &str) -> Driver {
-    let env = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")];
     Driver {
         name: "sagemaker-executor",
         program: PathBuf::from(env!("CARGO_BIN_EXE_sagemaker-executor")),
         args: vec!["--config".to_owned(), "{operator_config}".to_owned()],
-        env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        env: Vec::new(),
         // Preparation sends the agent, and a test build of it is large.
         adjust: |settings| settings.prepare_exec_timeout = settings.prepare_exec_timeout.max(20),
         emulator: Some(emulator.iter().map(|arg| (*arg).to_owned()).collect()),

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use emulator::{Credentials, Unsigned};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -21,6 +22,7 @@ pub(crate) struct Emulator {
     child: Child,
     data_dir: PathBuf,
     pub(crate) endpoint: String,
+    credentials: Credentials,
 }
 
 impl Emulator {
@@ -51,24 +53,33 @@ impl Emulator {
             .expect("the emulator is this package's binary");
         let endpoint = poll(Duration::from_mins(1), || std::fs::read_to_string(&ready).ok());
         let endpoint = endpoint.expect("the emulator gets ready").trim().to_owned();
-        Self { child, data_dir: data_dir.to_owned(), endpoint }
+        let credentials = Credentials::read(data_dir).expect("the emulator made credentials");
+        Self { child, data_dir: data_dir.to_owned(), endpoint, credentials }
+    }
+
+    /// What a client needs in its environment.
+    pub(crate) fn environment(&self) -> Vec<(String, String)> {
+        let Credentials { access_key_id, secret_access_key, .. } = self.credentials.clone();
+        [("AWS_ACCESS_KEY_ID", access_key_id), ("AWS_SECRET_ACCESS_KEY", secret_access_key)]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into()
     }
 
     /// Replaces the fault plan; `{}` ends all faults.
     pub(crate) fn set_faults(&self, plan: &Value) {
-        let (status, body) = self.request("PUT", "/_emulator/faults", "", &plan.to_string());
+        let (status, body) = self.own_request("PUT", "/_emulator/faults", &plan.to_string());
         assert_eq!(status, 200, "{body}");
     }
 
     /// Deletes objects, as a lifecycle rule does.
     pub(crate) fn expire(&self, prefix: &str) {
-        let (status, body) = self.request("DELETE", &format!("/_emulator/objects/{BUCKET}/{prefix}"), "", "");
+        let (status, body) = self.own_request("DELETE", &format!("/_emulator/objects/{BUCKET}/{prefix}"), "");
         assert!(status == 200 && !body.contains(":0}"), "{prefix}: {body}");
     }
 
     /// Requests so far of one operation, also those that were refused.
     pub(crate) fn requests(&self, operation: &str) -> u64 {
-        let (_, body) = self.request("GET", "/_emulator/requests", "", "");
+        let (_, body) = self.own_request("GET", "/_emulator/requests", "");
         let counts: Value = serde_json::from_str(&body).expect("counts are JSON");
         counts[operation].as_u64().unwrap_or_default()
     }
@@ -239,11 +250,9 @@ impl Emulator {
     /// One awsJson call; tried again while it is throttled.
     pub(crate) fn call(&self, target: &str, body: &Value) -> Value {
         let answer = poll(Duration::from_secs(30), || {
-            let headers = format!(
-                "x-amz-target: {target}\r\ncontent-type: application/x-amz-json-1.1\r\nauthorization: AWS4-HMAC-SHA256 \
-                 Credential=test/20260101/us-east-1/sagemaker/aws4_request, SignedHeaders=host, Signature=00\r\n"
-            );
-            let (status, text) = self.request("POST", "/", &headers, &body.to_string());
+            let service = if target.starts_with("SageMaker.") { "sagemaker" } else { "logs" };
+            let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target)];
+            let (status, text) = self.request("POST", "/", service, &headers, &body.to_string());
             if text.contains("ThrottlingException") {
                 pause(Duration::from_millis(200));
                 return None;
@@ -254,13 +263,37 @@ impl Emulator {
         answer.expect("a quota fills again")
     }
 
-    fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+    /// A request to the emulator's own paths.
+    fn own_request(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        self.request(method, path, "emulator", &[], body)
+    }
+
+    /// A request signed for the service.
+    fn request(&self, method: &str, path: &str, service: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
+        use std::fmt::Write as _;
         use std::io::{Read as _, Write as _};
         let address = self.endpoint.strip_prefix("http://").expect("the emulator speaks plain HTTP");
+        let given = [&[("host", address)], headers].concat();
+        let unsigned = Unsigned {
+            method,
+            path,
+            query: "",
+            headers: &given,
+            body: body.as_bytes(),
+            service,
+            time: SystemTime::now(),
+        };
+        let mut headers = String::new();
+        for (name, value) in self.credentials.sign(&unsigned) {
+            let _ = write!(headers, "{name}: {value}\r\n");
+        }
+        for (name, value) in given {
+            let _ = write!(headers, "{name}: {value}\r\n");
+        }
         let mut stream = std::net::TcpStream::connect(address).expect("the emulator listens");
         write!(
             stream,
-            "{method} {path} HTTP/1.1\r\nhost: {address}\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
             body.len()
         )
         .expect("the emulator reads");

@@ -248,6 +248,7 @@ impl World {
             ("LC_ALL".to_owned(), "C.UTF-8".to_owned()),
             ("GIT_CONFIG_NOSYSTEM".to_owned(), "1".to_owned()),
         ];
+        env.extend(self.emulator.iter().flat_map(Emulator::environment));
         env.extend(self.driver.env.iter().map(|(key, value)| (key.clone(), self.dirs.fill(value))));
         env
     }

@@ -29,6 +29,7 @@ impl JsonService for Logs {
         ("DeleteLogStream", writing::delete_stream),
         ("PutLogEvents", writing::put),
     ];
+    const SIGNING_NAME: &'static str = "logs";
     const INVALID: &'static str = "InvalidParameterException";
 
     fn model() -> &'static Model {

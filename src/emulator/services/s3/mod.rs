@@ -9,30 +9,35 @@ mod operations;
 
 use std::sync::Arc;
 
-use s3s::S3Result;
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{S3Result, s3_error};
 
 pub(crate) use self::names::operation;
 use self::operations::S3Operations;
+use crate::caller::{Signing, Wire};
 use crate::protocol::{ApiError, Reply, xml_error};
-use crate::roles::SECRET;
 use crate::service::{ApiCall, Service};
+use crate::shared::Shared;
 use crate::store::Store;
 
 /// The service; its state is the store.
 pub(crate) struct S3(S3Service);
 
 impl S3 {
-    pub(crate) fn new(store: Arc<Store>) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared>, store: Arc<Store>) -> Self {
         let mut builder = S3ServiceBuilder::new(S3Operations { store });
-        builder.set_auth(TestSecret);
+        builder.set_auth(Secrets(Arc::clone(shared)));
         Self(builder.build())
     }
 }
 
 #[async_trait::async_trait]
 impl Service for S3 {
+    fn signing(&self) -> Signing {
+        Signing { wire: Wire::S3, service: Some("s3") }
+    }
+
     async fn call(&self, call: ApiCall) -> anyhow::Result<Reply> {
         let reply = self.0.call(call.request).await;
         reply.map_err(|error| anyhow::anyhow!("failed to answer {}: {error:?}", call.operation))
@@ -43,11 +48,13 @@ impl Service for S3 {
     }
 }
 
-struct TestSecret;
+/// The secrets of all keys that are valid.
+struct Secrets(Arc<Shared>);
 
 #[async_trait::async_trait]
-impl S3Auth for TestSecret {
-    async fn get_secret_key(&self, _access_key: &str) -> S3Result<SecretKey> {
-        Ok(SecretKey::from(SECRET))
+impl S3Auth for Secrets {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        let key = self.0.keys.find(access_key).ok_or_else(|| s3_error!(InvalidAccessKeyId))?;
+        Ok(SecretKey::from(key.credentials.secret_access_key))
     }
 }

@@ -18,7 +18,6 @@ use super::state::{JobHandle, Training};
 use crate::clock;
 use crate::faults::JobTrouble;
 use crate::host::{self, ContainerExit, ContainerImage, ContainerSpec, StopSignals};
-use crate::roles::ROLE_PATH;
 
 /// The end of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,13 +57,15 @@ impl JobHandle {
     ) -> Round {
         let grace = self.config().stop_grace;
         let signals = StopSignals { stop: CancellationToken::new(), kill: CancellationToken::new(), grace };
-        let session = self.training.shared.next_id();
-        self.training.shared.roles.issue(session.clone());
-        let round = match self.start(places, image, &session, &signals) {
+        let role = match self.training.shared.keys.lend(&self.name) {
+            Ok(path) => path,
+            Err(error) => return Round::Over(internal(&error)),
+        };
+        let round = match self.start(places, image, &role, &signals) {
             Ok(containers) => self.wait(containers, &signals, self.incident(trouble), until).await,
             Err(error) => Round::Over(internal(&error)),
         };
-        self.training.shared.roles.revoke(&session);
+        self.training.shared.keys.give_back(&role);
         round
     }
 
@@ -72,12 +73,12 @@ impl JobHandle {
         &self,
         places: &[HostPlace],
         image: &ContainerImage,
-        session: &str,
+        role: &str,
         signals: &StopSignals,
     ) -> anyhow::Result<Containers> {
         let mut containers = JoinSet::new();
         for place in places {
-            let spec = self.spec(place, image, session)?;
+            let spec = self.spec(place, image, role)?;
             let (sender, receiver) = mpsc::channel(64);
             let stream = format!("{}/{}-{}", self.name, place.hostname(), clock::now_ms());
             let (shared, logs) = (Arc::clone(&self.training.shared), Arc::clone(&self.training.logs));
@@ -159,7 +160,7 @@ impl JobHandle {
         cause.unwrap_or(Round::Over(Ending::Completed))
     }
 
-    fn spec(&self, place: &HostPlace, image: &ContainerImage, session: &str) -> anyhow::Result<ContainerSpec> {
+    fn spec(&self, place: &HostPlace, image: &ContainerImage, role: &str) -> anyhow::Result<ContainerSpec> {
         let scratch = place.opt_ml.with_file_name("scratch");
         std::fs::create_dir_all(&scratch).with_context(|| format!("failed to create {}", scratch.display()))?;
         let algorithm = self.request.get("AlgorithmSpecification").cloned().unwrap_or_default();
@@ -178,15 +179,15 @@ impl JobHandle {
             profile: self.config().profiles.get(self.image_name()).cloned().unwrap_or_default(),
             entrypoint,
             arguments,
-            environment: self.environment(session),
+            environment: self.environment(role),
             hostname: place.hostname(),
             opt_ml: place.opt_ml.clone(),
             scratch,
         })
     }
 
-    /// The variables of the platform, with the job's own over them.
-    fn environment(&self, session: &str) -> BTreeMap<String, String> {
+    /// What the platform gives every container, then what the job asks for. The credentials of its role are at the path `role`.
+    fn environment(&self, role: &str) -> BTreeMap<String, String> {
         let mut environment: BTreeMap<String, String> = [
             ("PWD", "/"),
             ("TRAINING_JOB_NAME", self.name.as_str()),
@@ -201,9 +202,8 @@ impl JobHandle {
         .into();
         if !self.asks_for("EnableNetworkIsolation") {
             let endpoint = &self.training.shared.endpoint;
-            environment
-                .insert("AWS_CONTAINER_CREDENTIALS_FULL_URI".to_owned(), format!("{endpoint}{ROLE_PATH}{session}"));
-            // On the real platform the region alone gives the endpoints.
+            environment.insert("AWS_CONTAINER_CREDENTIALS_FULL_URI".to_owned(), format!("{endpoint}{role}"));
+            // The real platform needs no such hint: its services are where the region says.
             environment.insert("AWS_ENDPOINT_URL".to_owned(), endpoint.clone());
         }
         let own = self.request.get("Environment").and_then(Value::as_object).into_iter().flatten();

@@ -18,6 +18,7 @@ use crate::store::Store;
 use crate::tags::tag_map;
 
 impl JsonService for Training {
+    const SIGNING_NAME: &'static str = "sagemaker";
     const OPERATIONS: &'static [(&'static str, Operation<Self>)] = &[
         ("CreateTrainingJob", create),
         ("DescribeTrainingJob", describe),

@@ -21,22 +21,25 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 pub(super) struct EmulatorProcess {
     child: Child,
     pub(super) endpoint: String,
+    /// Access key and secret.
+    pub(super) credentials: (String, String),
 }
 
 impl EmulatorProcess {
     pub(super) async fn start(
         image: &LocalImage,
+        credentials: fn(&Path) -> anyhow::Result<(String, String)>,
         env: &Environment,
         root: &Path,
         cancellation: &Cancellation,
     ) -> anyhow::Result<Self> {
-        let ready = root.join("endpoint");
+        let (ready, data_dir) = (root.join("endpoint"), root.join("emulator"));
         let mut command = Command::new("/proc/self/exe");
         command
             .args(["emulator", "--listen", "127.0.0.1:0", "--bucket", BUCKET, "--ready-file"])
             .arg(&ready)
             .arg("--data-dir")
-            .arg(root.join("emulator"));
+            .arg(&data_dir);
         match image.emulator_argument() {
             Some(argument) => {
                 command.args(["--image", &argument]);
@@ -59,11 +62,12 @@ impl EmulatorProcess {
             .kill_on_drop(true)
             .spawn()
             .context("failed to start the emulator")?;
-        let mut emulator = Self { child, endpoint: String::new() };
+        let mut emulator = Self { child, endpoint: String::new(), credentials: (String::new(), String::new()) };
         let deadline = Instant::now() + READY_WITHIN;
         loop {
             if let Ok(endpoint) = std::fs::read_to_string(&ready) {
                 endpoint.trim().clone_into(&mut emulator.endpoint);
+                emulator.credentials = credentials(&data_dir)?;
                 return Ok(emulator);
             }
             if let Some(status) = emulator.child.try_wait()? {

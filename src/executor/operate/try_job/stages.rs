@@ -19,8 +19,8 @@ pub(super) struct Stages<'a> {
     pub(super) place: &'a Place,
     pub(super) command: &'a str,
     pub(super) env: &'a Environment,
-    /// The stages work with the emulator, not with a real account.
-    pub(super) is_local: bool,
+    /// Access key and secret of the emulator; `None` when the stages work with a real account.
+    pub(super) credentials: Option<&'a (String, String)>,
     pub(super) cancellation: &'a Cancellation,
 }
 
@@ -47,7 +47,7 @@ impl Stages<'_> {
     /// Runs the job, cleanup included, and returns the exit code of its command.
     pub(super) async fn all(&self, printer: &Printer) -> anyhow::Result<i32> {
         let result = self.until_cleanup().await;
-        if self.is_local && self.cancellation.at_once() {
+        if self.credentials.is_some() && self.cancellation.at_once() {
             // All of it goes with the emulator.
             return result;
         }
@@ -160,8 +160,8 @@ impl Stages<'_> {
         command.arg("--config").arg(&self.place.operator_file).args(arguments);
         // A job environment of its own: nothing of a GitLab job that this may run in.
         command.env_clear().envs(self.env.for_host_scripts());
-        if self.is_local {
-            command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test");
+        if let Some((key, secret)) = self.credentials {
+            command.env("AWS_ACCESS_KEY_ID", key).env("AWS_SECRET_ACCESS_KEY", secret);
         } else {
             command.envs(self.env.all().filter(|(name, _)| name.starts_with("AWS_")));
         }

@@ -1,0 +1,298 @@
+//! Each service before requests that nobody known has signed, and before those of the user and of a job's role.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use test_case::test_case;
+
+use super::{Credentials, Emulator, EmulatorConfig, Unsigned};
+
+/// Another user of the machine; no account of that id needs to exist.
+const ANOTHER_USER: &str = "1500";
+
+/// A request before it is signed.
+#[derive(Clone)]
+struct Sent {
+    method: &'static str,
+    path: &'static str,
+    query: &'static str,
+    service: &'static str,
+    headers: Vec<(&'static str, &'static str)>,
+    body: &'static str,
+    time: SystemTime,
+}
+
+fn json(service: &'static str, target: &'static str, body: &'static str) -> Sent {
+    let headers = vec![("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target)];
+    Sent { method: "POST", path: "/", query: "", service, headers, body, time: SystemTime::now() }
+}
+
+fn sagemaker() -> Sent {
+    json("sagemaker", "SageMaker.ListTrainingJobs", "{}")
+}
+
+fn logs() -> Sent {
+    json("logs", "Logs_20140328.DescribeLogGroups", "{}")
+}
+
+fn tagging() -> Sent {
+    json(
+        "sagemaker",
+        "SageMaker.ListTags",
+        r#"{"ResourceArn": "arn:aws:sagemaker:us-east-1:000000000000:training-job/none"}"#,
+    )
+}
+
+fn sts() -> Sent {
+    let headers = vec![("content-type", "application/x-www-form-urlencoded")];
+    Sent { headers, body: "Action=GetCallerIdentity&Version=2011-06-15", ..json("sts", "", "") }
+}
+
+fn s3() -> Sent {
+    // The hash of the body below.
+    let hash = "9095672bbd1f56dfc5b65f3e153adc8731a4a654192329106275f4c7b24d0b6e";
+    let headers = vec![("x-amz-content-sha256", hash)];
+    Sent { method: "PUT", path: "/bucket/key", headers, body: "Param1=value1", ..json("s3", "", "") }
+}
+
+fn own() -> Sent {
+    Sent { method: "PUT", path: "/_emulator/faults", headers: Vec::new(), ..json("emulator", "", "{}") }
+}
+
+struct Running {
+    runtime: tokio::runtime::Runtime,
+    emulator: Emulator,
+    _folder: tempfile::TempDir,
+}
+
+impl Running {
+    fn start() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = EmulatorConfig::new(folder.path()).without_delays();
+        config.buckets.push("bucket".to_owned());
+        let emulator = runtime.block_on(Emulator::start(config)).unwrap();
+        Self { runtime, emulator, _folder: folder }
+    }
+
+    fn host(&self) -> &str {
+        self.emulator.endpoint().strip_prefix("http://").unwrap()
+    }
+
+    fn sign(&self, sent: &Sent, credentials: &Credentials) -> Vec<(&'static str, String)> {
+        let headers = [&[("host", self.host())], &sent.headers[..]].concat();
+        credentials.sign(&Unsigned {
+            method: sent.method,
+            path: sent.path,
+            query: sent.query,
+            headers: &headers,
+            body: sent.body.as_bytes(),
+            service: sent.service,
+            time: sent.time,
+        })
+    }
+
+    /// Sends a request with further headers; status and body of the answer.
+    fn send(&self, sent: &Sent, added: &[(&'static str, String)]) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.host()).unwrap();
+        let query = if sent.query.is_empty() { String::new() } else { format!("?{}", sent.query) };
+        let mut request = format!("{} {}{query} HTTP/1.1\r\nhost: {}\r\n", sent.method, sent.path, self.host());
+        for (name, value) in
+            sent.headers.iter().map(|(name, value)| (*name, (*value).to_owned())).chain(added.iter().cloned())
+        {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request.push_str(&format!("content-length: {}\r\nconnection: close\r\n\r\n{}", sent.body.len(), sent.body));
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    fn signed(&self, sent: &Sent, credentials: &Credentials) -> (u16, String) {
+        self.send(sent, &self.sign(sent, credentials))
+    }
+}
+
+/// Which error answers a request without signature, with a signature that does not hold, of another time, with another key.
+struct Codes(&'static str, &'static str, &'static str, &'static str);
+
+const JSON: Codes = Codes(
+    "MissingAuthenticationTokenException",
+    "InvalidSignatureException",
+    "InvalidSignatureException",
+    "UnrecognizedClientException",
+);
+const QUERY: Codes =
+    Codes("MissingAuthenticationToken", "SignatureDoesNotMatch", "SignatureDoesNotMatch", "InvalidClientTokenId");
+const S3: Codes = Codes("AccessDenied", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "InvalidAccessKeyId");
+
+#[test_case(&sagemaker(), &JSON; "sagemaker")]
+#[test_case(&tagging(), &JSON; "tagging")]
+#[test_case(&logs(), &JSON; "logs")]
+#[test_case(&sts(), &QUERY; "sts")]
+#[test_case(&s3(), &S3; "s3")]
+#[test_case(&own(), &JSON; "the emulator's own paths")]
+fn a_service_takes_what_the_user_has_signed_and_nothing_else(sent: &Sent, codes: &Codes) {
+    let running = Running::start();
+    let user = running.emulator.credentials().clone();
+    let refused = |(status, body): (u16, String), code: &str| {
+        assert!((400..500).contains(&status) && body.contains(code), "{code}: {status} {body}");
+        assert!(!body.contains(&user.secret_access_key), "{body}");
+    };
+    let (status, body) = running.signed(sent, &user);
+    // A resource that is not there is an answer too.
+    assert!(status == 200 || body.contains("Could not find resource"), "{status} {body}");
+
+    refused(running.send(sent, &[]), codes.0);
+    let wrong = Credentials { secret_access_key: "test".to_owned(), ..user.clone() };
+    refused(running.signed(sent, &wrong), codes.1);
+    // The body of an object is the next test's.
+    let mut changed = sent.clone();
+    if sent.service == "s3" {
+        changed.path = "/bucket/other";
+    } else {
+        changed.body = r#"{"changed": 1}"#;
+    }
+    refused(running.send(&changed, &running.sign(sent, &user)), codes.1);
+    for minutes in [16, 60 * 24] {
+        let (old, new) = (sent.time - Duration::from_mins(minutes), sent.time + Duration::from_mins(minutes));
+        for time in [old, new] {
+            refused(running.signed(&Sent { time, ..sent.clone() }, &user), codes.2);
+        }
+    }
+    let another = Running::start();
+    refused(running.signed(sent, another.emulator.credentials()), codes.3);
+    let token = Credentials { session_token: Some("token".to_owned()), ..user.clone() };
+    let code = if codes.0 == S3.0 { "InvalidToken" } else { codes.3 };
+    refused(running.signed(sent, &token), code);
+    let scope = Sent { service: "iam", ..sent.clone() };
+    refused(running.signed(&scope, &user), codes.1);
+}
+
+#[test]
+fn a_changed_body_of_an_object_is_refused_and_not_stored() {
+    let running = Running::start();
+    let user = running.emulator.credentials();
+    let sent = s3();
+    let (status, body) = running.send(&Sent { body: "Param1=value2", ..sent.clone() }, &running.sign(&sent, user));
+    assert!((400..500).contains(&status), "{status} {body}");
+    let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let get = Sent { method: "GET", body: "", headers: vec![("x-amz-content-sha256", empty)], ..sent };
+    let (status, body) = running.signed(&get, user);
+    assert!(status == 404 && body.contains("NoSuchKey"), "{status} {body}");
+}
+
+/// What `s3s` would verify instead of the header that says who is calling.
+#[test]
+fn s3_takes_one_signature_of_version_4_and_no_other() {
+    let running = Running::start();
+    let user = running.emulator.credentials();
+    let key = &user.access_key_id;
+    let sent = s3();
+    let signed = running.sign(&sent, user);
+    for query in ["AWSAccessKeyId=x&Signature=y&Expires=9999999999", "X-Amz-Signature=00"] {
+        let (status, body) = running.send(&Sent { query, ..sent.clone() }, &signed);
+        assert!(status == 400 && body.contains("AuthorizationHeaderMalformed"), "{query}: {status} {body}");
+    }
+    let (status, body) = running.send(&sent, &[("authorization", format!("AWS {key}:c2ln"))]);
+    assert!(status == 400 && body.contains("AuthorizationHeaderMalformed"), "{status} {body}");
+    let form = Sent {
+        method: "POST",
+        path: "/bucket",
+        headers: vec![("content-type", "multipart/form-data; boundary=x")],
+        ..sent
+    };
+    let (status, body) = running.signed(&form, user);
+    assert!(status == 403 && body.contains("AccessDenied"), "{status} {body}");
+}
+
+#[test]
+fn a_role_has_a_key_of_its_own_until_its_job_ends() {
+    let running = Running::start();
+    let keys = &running.emulator.shared.keys;
+    let path = keys.lend("job").unwrap();
+    let open = |path: &str| -> (u16, String) {
+        let mut stream = TcpStream::connect(running.host()).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    };
+    assert_eq!(open("/v2/credentials/").0, 404);
+    assert_eq!(open("/v2/credentials/job").0, 404);
+    let (status, served) = open(&path);
+    assert_eq!(status, 200, "{served}");
+    let served: serde_json::Value = serde_json::from_str(&served).unwrap();
+    let text = |name: &str| served[name].as_str().unwrap().to_owned();
+    let role = Credentials {
+        access_key_id: text("AccessKeyId"),
+        secret_access_key: text("SecretAccessKey"),
+        session_token: Some(text("Token")),
+    };
+    let (status, body) = running.signed(&sts(), &role);
+    assert!(status == 200 && body.contains(":assumed-role/"), "{status} {body}");
+    assert_eq!(running.signed(&s3(), &role).0, 200);
+    let without = Credentials { session_token: None, ..role.clone() };
+    let of_the_user =
+        Credentials { secret_access_key: running.emulator.credentials().secret_access_key.clone(), ..role.clone() };
+    for (credentials, code) in [(without, "InvalidClientTokenId"), (of_the_user, "SignatureDoesNotMatch")] {
+        let (status, body) = running.signed(&sts(), &credentials);
+        assert!(status == 403 && body.contains(code), "{status} {body}");
+    }
+    let (status, body) = running.signed(&own(), &role);
+    assert!(status == 400 && body.contains("AccessDeniedException"), "{status} {body}");
+    keys.give_back(&path);
+    assert_eq!(open(&path).0, 404);
+    for (sent, code) in [(sts(), "InvalidClientTokenId"), (s3(), "InvalidAccessKeyId"), (logs(), "UnrecognizedClient")]
+    {
+        let (status, body) = running.signed(&sent, &role);
+        assert!((400..500).contains(&status) && body.contains(code), "{status} {body}");
+    }
+}
+
+#[test]
+fn another_local_user_cannot_read_the_credentials() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can become another user");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    // Open, so that the file's own mode is what protects it.
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let credentials = super::Keys::new().unwrap();
+    credentials.user().write(folder.path()).unwrap();
+    let read = |name: &str| {
+        let ids = [format!("--reuid={ANOTHER_USER}"), format!("--regid={ANOTHER_USER}")];
+        let mut command = Command::new("setpriv");
+        command.args(ids).arg("--clear-groups").arg("cat").arg(folder.path().join(name));
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).output()
+    };
+    std::fs::write(folder.path().join("open"), "x").unwrap();
+    std::fs::set_permissions(folder.path().join("open"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    match read("open") {
+        Ok(output) if output.status.success() => {}
+        other => return eprintln!("SKIPPED: setpriv does not work here: {other:?}"),
+    }
+    let output = read("credentials").unwrap();
+    assert!(
+        !output.status.success() && String::from_utf8_lossy(&output.stderr).contains("Permission denied"),
+        "{output:?}"
+    );
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The emulator's own end follows; its tasks are on this runtime.
+        self.emulator.shared.shutdown.cancel();
+        self.runtime.block_on(async {
+            self.emulator.shared.tasks.close();
+            self.emulator.shared.tasks.wait().await;
+        });
+    }
+}
