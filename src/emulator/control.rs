@@ -4,7 +4,8 @@ use hyper::{Method, Request, StatusCode};
 use s3s::Body;
 use serde_json::{Value, json};
 
-use super::caller::{Signing, Wire, authenticate};
+use super::authentication::authenticate;
+use super::caller::{Signing, WireProtocol};
 use super::credentials::ROLE_PATH;
 use super::faults::FaultPlan;
 use super::gate::Gate;
@@ -21,7 +22,7 @@ pub(crate) fn is_own(path: &str) -> bool {
 }
 
 /// How requests for the emulator itself are signed.
-const SIGNING: Signing = Signing { wire: Wire::Json, service: Some("emulator") };
+const SIGNING: Signing = Signing { protocol: WireProtocol::Json, service: Some("emulator") };
 
 /// Answers the emulator's own requests: role credentials, the fault plan, counts of requests, log events with their times of
 /// ingestion, and deletion as by a lifecycle rule. All but the first and the one for health are for the user alone.

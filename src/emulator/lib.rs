@@ -6,6 +6,7 @@
 //! talks to AWS.
 
 mod args;
+mod authentication;
 mod caller;
 mod clock;
 mod config;

@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use s3s::Body;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::caller::authenticate;
+use super::authentication::authenticate;
 use super::control;
 use super::gate::Gate;
 use super::protocol::Reply;

@@ -9,7 +9,7 @@ use hyper::Request;
 use s3s::Body;
 use serde_json::Value;
 
-use super::caller::{Caller, Signing, Wire};
+use super::caller::{Caller, Signing, WireProtocol};
 use super::model::Model;
 use super::protocol::{Answer, ApiError, Reply, json_reply};
 use super::validate::check;
@@ -64,7 +64,7 @@ pub(crate) trait JsonService: Sized + Send + Sync + 'static {
 #[async_trait::async_trait]
 impl<T: JsonService> Service for Arc<T> {
     fn signing(&self) -> Signing {
-        Signing { wire: Wire::Json, service: Some(T::SIGNING_NAME) }
+        Signing { protocol: WireProtocol::Json, service: Some(T::SIGNING_NAME) }
     }
 
     fn serves(&self, target: &str, operation: &str) -> bool {

@@ -19,7 +19,7 @@ const MAX_EXPIRES: u64 = 7 * 24 * 3600;
 
 /// Why a request's signature is not accepted, apart from its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Flaw {
+pub(crate) enum SignatureError {
     /// There is none.
     Missing,
     /// A part of it is missing or malformed.
@@ -47,14 +47,14 @@ pub(crate) struct Signature {
 
 impl Signature {
     /// Reads the header `Authorization`, or the query of a presigned URL; a request with both is refused.
-    pub(crate) fn read(parts: &Parts) -> Result<Self, Flaw> {
+    pub(crate) fn read(parts: &Parts) -> Result<Self, SignatureError> {
         let query = query_pairs(parts.uri.query().unwrap_or_default());
         let of_query = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
         let of_header =
             |name: &str| parts.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let presigned = query.iter().any(|(key, _)| key.starts_with("X-Amz-") || key == "Signature");
         let signature = match (of_header("authorization"), presigned) {
-            (None, false) => return Err(Flaw::Missing),
+            (None, false) => return Err(SignatureError::Missing),
             (Some(_), true) => return Err(incomplete("Only one auth mechanism allowed")),
             (Some(header), false) => {
                 if parts.headers.get_all("authorization").iter().count() > 1 {
@@ -94,13 +94,16 @@ impl Signature {
             }
         };
         if !signature.time.starts_with(&signature.day) {
-            return Err(Flaw::Mismatch(format!("Date in Credential scope does not match {}", signature.time)));
+            return Err(SignatureError::Mismatch(format!(
+                "Date in Credential scope does not match {}",
+                signature.time
+            )));
         }
         Ok(signature)
     }
 
     /// `KEY/DAY/REGION/SERVICE/aws4_request`.
-    fn of_scope(scope: &str) -> Result<Self, Flaw> {
+    fn of_scope(scope: &str) -> Result<Self, SignatureError> {
         match scope.split('/').collect::<Vec<_>>()[..] {
             [key, day, region, service, "aws4_request"] if day.len() == 8 => Ok(Self {
                 access_key_id: key.to_owned(),
@@ -114,11 +117,11 @@ impl Signature {
     }
 
     /// Holds the time of the request against the clock.
-    pub(crate) fn check_time(&self, now: SystemTime) -> Result<(), Flaw> {
+    pub(crate) fn check_time(&self, now: SystemTime) -> Result<(), SignatureError> {
         let time = parse_time(&self.time).ok_or_else(|| incomplete("Date must be in ISO-8601 'basic format'"))?;
         let life = self.expires.map_or(MAX_SKEW, Duration::from_secs);
         if now > time + life {
-            return Err(Flaw::OutOfTime(format!(
+            return Err(SignatureError::OutOfTime(format!(
                 "Signature expired: {} is now earlier than {}",
                 self.time,
                 format_time(now - life)
@@ -126,7 +129,7 @@ impl Signature {
         }
         if time > now + MAX_SKEW {
             let latest = format_time(now + MAX_SKEW);
-            return Err(Flaw::OutOfTime(format!(
+            return Err(SignatureError::OutOfTime(format!(
                 "Signature not yet current: {} is still later than {latest}",
                 self.time
             )));
@@ -135,25 +138,27 @@ impl Signature {
     }
 
     /// Compares the signature with that of the request and the secret.
-    pub(crate) fn verify(&self, parts: &Parts, body: &[u8], secret: &str) -> Result<(), Flaw> {
+    pub(crate) fn verify(&self, parts: &Parts, body: &[u8], secret: &str) -> Result<(), SignatureError> {
         let mut headers = Vec::with_capacity(self.signed_headers.len());
         for name in &self.signed_headers {
             let values = parts.headers.get_all(name);
             let values: Vec<_> =
                 values.iter().map(|value| trimmed(&String::from_utf8_lossy(value.as_bytes()))).collect();
             if values.is_empty() {
-                return Err(Flaw::Mismatch(format!("The signed header '{name}' is not in the request.")));
+                return Err(SignatureError::Mismatch(format!("The signed header '{name}' is not in the request.")));
             }
             headers.push((name.clone(), values.join(",")));
         }
         let signed = |name: &str| self.signed_headers.iter().any(|one| one == name);
         if !signed("host") {
-            return Err(Flaw::Mismatch("'Host' must be a 'SignedHeader' in the AWS Authorization.".to_owned()));
+            return Err(SignatureError::Mismatch(
+                "'Host' must be a 'SignedHeader' in the AWS Authorization.".to_owned(),
+            ));
         }
         if let Some(name) =
             parts.headers.keys().find(|name| name.as_str().starts_with("x-amz-") && !signed(name.as_str()))
         {
-            return Err(Flaw::Mismatch(format!("The header '{name}' of the request was not signed.")));
+            return Err(SignatureError::Mismatch(format!("The header '{name}' of the request was not signed.")));
         }
         let canonical = canonical_request(
             parts.method.as_str(),
@@ -165,7 +170,7 @@ impl Signature {
         // Compares in constant time.
         let held = unhex(&self.digest).is_some_and(|digest| self.mac(&canonical, secret).verify_slice(&digest).is_ok());
         let message = "The request signature we calculated does not match the signature you provided.";
-        if held { Ok(()) } else { Err(Flaw::Mismatch(message.to_owned())) }
+        if held { Ok(()) } else { Err(SignatureError::Mismatch(message.to_owned())) }
     }
 
     fn scope(&self) -> String {
@@ -283,8 +288,8 @@ fn trimmed(value: &str) -> String {
     value.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn incomplete(message: &str) -> Flaw {
-    Flaw::Incomplete(message.to_owned())
+fn incomplete(message: &str) -> SignatureError {
+    SignatureError::Incomplete(message.to_owned())
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
@@ -358,7 +363,8 @@ mod tests {
         let parts = request(method, uri, &headers);
         let signature = Signature::read(&parts).unwrap();
         assert_eq!(signature.verify(&parts, body.as_bytes(), SECRET), Ok(()));
-        let mismatch = |held: Result<(), Flaw>| assert!(matches!(held, Err(Flaw::Mismatch(_))), "{held:?}");
+        let mismatch =
+            |held: Result<(), SignatureError>| assert!(matches!(held, Err(SignatureError::Mismatch(_))), "{held:?}");
         mismatch(signature.verify(&parts, b"another body", SECRET));
         mismatch(signature.verify(&parts, body.as_bytes(), "another secret"));
         mismatch(signature.verify(&request(method, "/other?a=b", &headers), body.as_bytes(), SECRET));
@@ -396,10 +402,10 @@ mod tests {
         assert!(signature.verify(&request("GET", &uri.replace("value1", "value3"), &[]), b"", SECRET).is_err());
         assert_eq!(signature.check_time(at(3600)), Ok(()));
         for seconds in [3601, -901] {
-            assert!(matches!(signature.check_time(at(seconds)), Err(Flaw::OutOfTime(_))), "{seconds}");
+            assert!(matches!(signature.check_time(at(seconds)), Err(SignatureError::OutOfTime(_))), "{seconds}");
         }
         let both = request("GET", uri, &[("authorization", &authorization("host", "00")), ("x-amz-date", TIME)]);
-        assert!(matches!(Signature::read(&both), Err(Flaw::Incomplete(_))));
+        assert!(matches!(Signature::read(&both), Err(SignatureError::Incomplete(_))));
     }
 
     #[test]
@@ -415,27 +421,30 @@ mod tests {
         for (seconds, held) in [(0, true), (899, true), (-899, true), (901, false), (-901, false)] {
             assert_eq!(signature.check_time(at(seconds)).is_ok(), held, "{seconds}");
         }
-        assert!(matches!(read("20150831T000000Z"), Err(Flaw::Mismatch(_))), "the day of the scope is another");
+        assert!(
+            matches!(read("20150831T000000Z"), Err(SignatureError::Mismatch(_))),
+            "the day of the scope is another"
+        );
         for time in ["20150830", "20150830T12Z", "20150830T126000Z"] {
-            assert!(matches!(read(time).unwrap().check_time(at(0)), Err(Flaw::Incomplete(_))), "{time}");
+            assert!(matches!(read(time).unwrap().check_time(at(0)), Err(SignatureError::Incomplete(_))), "{time}");
         }
     }
 
     #[test]
     fn a_request_without_a_whole_signature_is_refused() {
         let read = |headers: &[(&str, &str)]| Signature::read(&request("GET", "/", headers)).unwrap_err();
-        assert_eq!(read(&[]), Flaw::Missing);
+        assert_eq!(read(&[]), SignatureError::Missing);
         let whole = authorization("host;x-amz-date", "00");
         let missing: Vec<_> =
             ["Credential=", "SignedHeaders=", "Signature="].map(|part| whole.replace(part, "Other=")).into();
         let others = ["AWS key:signature".to_owned(), "Basic eDp5".to_owned(), whole.replace("/service/", "/")];
         for authorization in missing.iter().chain(&others) {
-            let flaw = read(&[("authorization", authorization), ("x-amz-date", TIME)]);
-            assert!(matches!(flaw, Flaw::Incomplete(_)), "{authorization}: {flaw:?}");
+            let error = read(&[("authorization", authorization), ("x-amz-date", TIME)]);
+            assert!(matches!(error, SignatureError::Incomplete(_)), "{authorization}: {error:?}");
         }
-        assert!(matches!(read(&[("authorization", &whole)]), Flaw::Incomplete(_)), "no date");
-        let flaw = Signature::read(&request("GET", "/?AWSAccessKeyId=x&Signature=y&Expires=9999999999", &[]));
-        assert!(matches!(flaw, Err(Flaw::Incomplete(_))), "version 2 is not taken");
+        assert!(matches!(read(&[("authorization", &whole)]), SignatureError::Incomplete(_)), "no date");
+        let error = Signature::read(&request("GET", "/?AWSAccessKeyId=x&Signature=y&Expires=9999999999", &[]));
+        assert!(matches!(error, Err(SignatureError::Incomplete(_))), "version 2 is not taken");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use self::s3::S3;
 use self::sts::Sts;
 use self::tagging::Tagging;
 use self::training::Training;
-use super::caller::{Signing, Wire};
+use super::caller::{Signing, WireProtocol};
 use super::protocol::{ApiError, Reply, json_reply};
 use super::service::{ApiCall, Service};
 use super::shared::Shared;
@@ -72,7 +72,7 @@ struct Unknown;
 #[async_trait::async_trait]
 impl Service for Unknown {
     fn signing(&self) -> Signing {
-        Signing { wire: Wire::Json, service: None }
+        Signing { protocol: WireProtocol::Json, service: None }
     }
 
     async fn call(&self, _: ApiCall) -> anyhow::Result<Reply> {

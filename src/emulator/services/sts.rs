@@ -2,7 +2,7 @@
 
 use hyper::StatusCode;
 
-use crate::caller::{Signing, Wire};
+use crate::caller::{Signing, WireProtocol};
 use crate::protocol::{ApiError, Reply, reply, xml_error};
 use crate::service::{ApiCall, Service, read};
 
@@ -15,7 +15,7 @@ pub(crate) struct Sts;
 #[async_trait::async_trait]
 impl Service for Sts {
     fn signing(&self) -> Signing {
-        Signing { wire: Wire::Query, service: Some("sts") }
+        Signing { protocol: WireProtocol::Query, service: Some("sts") }
     }
 
     async fn call(&self, call: ApiCall) -> anyhow::Result<Reply> {

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::Context as _;
 use parking_lot::{Mutex, RwLock};
 
-use super::bucket::Bucket;
+use super::bucket::{Bucket, BucketIndex};
 use super::listing::ObjectPage;
 use super::object::{Attributes, FileSegment, Object, Precondition, StoreError, Stored, Upload, tag_of};
+use super::versions::{BucketSettings, NULL_VERSION, VersionPage, VersionQuery, Versioning, version_id};
 use crate::clock;
 
 /// All buckets below one folder.
@@ -63,7 +64,8 @@ impl Store {
     pub(crate) fn delete_bucket(&self, name: &str) -> Result<bool, StoreError> {
         let mut buckets = self.buckets.write();
         let bucket = buckets.get(name).ok_or(StoreError::NoSuchBucket)?;
-        if !bucket.index.lock().objects.is_empty() {
+        let is_empty = |index: &BucketIndex| index.objects.is_empty() && index.histories.is_empty();
+        if !is_empty(&bucket.index.lock()) {
             return Ok(false);
         }
         std::fs::remove_dir_all(&bucket.folder)?;
@@ -99,42 +101,91 @@ impl Store {
         &self,
         bucket: &str,
         key: &str,
-        object: Object,
+        mut object: Object,
         precondition: &Precondition,
+    ) -> Result<Arc<Stored>, StoreError> {
+        let bucket = self.bucket(bucket)?;
+        let mut index = bucket.index.lock();
+        object.version = self.next_version(&index);
+        let stored = Arc::new(Stored::new(object, bucket.folder.join("data"), true));
+        index.check(key, precondition)?;
+        index.put(key, Arc::clone(&stored))?;
+        Ok(stored)
+    }
+
+    /// The object of a key, or one of its versions.
+    pub(crate) fn get(&self, bucket: &str, key: &str, version: Option<&str>) -> Result<Arc<Stored>, StoreError> {
+        let bucket = self.bucket(bucket)?;
+        let index = bucket.index.lock();
+        let current = index.objects.get(key);
+        let mut history = index.histories.get(key).into_iter().flatten();
+        let Some(id) = version else {
+            let newest = history.next_back().filter(|newest| newest.stored.is_none());
+            let absent = newest
+                .map_or(StoreError::NoSuchKey, |marker| StoreError::DeleteMarker { id: marker.id(), asked: false });
+            return current.cloned().ok_or(absent);
+        };
+        if let Some(current) = current.filter(|current| version_id(&current.object) == id) {
+            return Ok(Arc::clone(current));
+        }
+        let found = history.find(|one| one.id() == id).ok_or(StoreError::NoSuchVersion)?;
+        found.stored.clone().ok_or_else(|| StoreError::DeleteMarker { id: id.to_owned(), asked: true })
+    }
+
+    /// Deletes a key; a missing one is fine unless the precondition wants it. In a bucket that has versions nothing goes: a
+    /// delete marker is put, whose id is returned.
+    pub(crate) fn delete(
+        &self,
+        bucket: &str,
+        key: &str,
+        precondition: &Precondition,
+    ) -> Result<Option<String>, StoreError> {
+        let bucket = self.bucket(bucket)?;
+        let mut index = bucket.index.lock();
+        index.check(key, precondition)?;
+        if index.settings.versioning == Versioning::Off {
+            index.remove_current(key)?;
+            return Ok(None);
+        }
+        let id = self.next_version(&index);
+        index.mark(key, id.clone(), clock::now_ms())?;
+        Ok(Some(id.unwrap_or_else(|| NULL_VERSION.to_owned())))
+    }
+
+    /// Deletes a version for good; a missing one is fine. Returns whether it was a delete marker.
+    pub(crate) fn delete_version(&self, bucket: &str, key: &str, id: &str) -> Result<bool, StoreError> {
+        let id = Some(id).filter(|id| *id != NULL_VERSION);
+        Ok(self.bucket(bucket)?.index.lock().remove_version(key, id)?.unwrap_or(false))
+    }
+
+    /// Versions and delete markers, from the newest of each key on.
+    pub(crate) fn versions(&self, bucket: &str, query: &VersionQuery) -> Result<VersionPage, StoreError> {
+        let bucket = self.bucket(bucket)?;
+        let index = bucket.index.lock();
+        Ok(VersionPage::of(&index.objects, &index.histories, query))
+    }
+
+    /// The settings of a bucket.
+    pub(crate) fn settings(&self, bucket: &str) -> Result<BucketSettings, StoreError> {
+        Ok(self.bucket(bucket)?.index.lock().settings.clone())
+    }
+
+    /// Changes the settings of a bucket.
+    pub(crate) fn change_settings(
+        &self,
+        bucket: &str,
+        change: impl FnOnce(&mut BucketSettings),
     ) -> Result<(), StoreError> {
         let bucket = self.bucket(bucket)?;
-        let stored = Arc::new(Stored::new(object, bucket.folder.join("data"), true));
         let mut index = bucket.index.lock();
-        index.check(key, precondition)?;
-        index.record(key, Some(&stored.object))?;
-        stored.keep();
-        let replaced = index.objects.insert(key.to_owned(), stored);
-        drop(index);
-        if let Some(replaced) = replaced {
-            replaced.doom();
-        }
-        Ok(())
+        let mut settings = index.settings.clone();
+        change(&mut settings);
+        Ok(index.set(settings)?)
     }
 
-    /// The object of a key.
-    pub(crate) fn get(&self, bucket: &str, key: &str) -> Result<Arc<Stored>, StoreError> {
-        self.bucket(bucket)?.index.lock().objects.get(key).cloned().ok_or(StoreError::NoSuchKey)
-    }
-
-    /// Deletes a key; a missing one is fine unless the precondition wants it.
-    pub(crate) fn delete(&self, bucket: &str, key: &str, precondition: &Precondition) -> Result<(), StoreError> {
-        let bucket = self.bucket(bucket)?;
-        let mut index = bucket.index.lock();
-        index.check(key, precondition)?;
-        if index.objects.contains_key(key) {
-            index.record(key, None)?;
-            let removed = index.objects.remove(key);
-            drop(index);
-            if let Some(removed) = removed {
-                removed.doom();
-            }
-        }
-        Ok(())
+    /// The id of the next version of a bucket; `None` for the version `null`.
+    fn next_version(&self, index: &BucketIndex) -> Option<String> {
+        (index.settings.versioning == Versioning::Enabled).then(|| self.fresh_name())
     }
 
     /// Deletes all objects whose key starts with `prefix`; returns their number.
@@ -170,8 +221,9 @@ impl Store {
             modified_ms: clock::now_ms(),
             segments: vec![FileSegment { file, bytes }],
             attributes: Attributes::default(),
+            version: None,
         };
-        self.commit(bucket, key, object, &Precondition::None)
+        self.commit(bucket, key, object, &Precondition::None).map(drop)
     }
 
     pub(super) fn fresh_name(&self) -> String {

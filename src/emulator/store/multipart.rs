@@ -1,9 +1,10 @@
 //! Multipart uploads, completed without copying the parts.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::buckets::Store;
-use super::object::{Attributes, Object, Precondition, StoreError, StoredPart, Upload, tag_of};
+use super::object::{Attributes, Object, Precondition, StoreError, Stored, StoredPart, Upload, tag_of};
 use crate::clock;
 
 impl Store {
@@ -46,7 +47,7 @@ impl Store {
         id: &str,
         chosen: &[(i32, Option<String>)],
         precondition: &Precondition,
-    ) -> Result<Object, StoreError> {
+    ) -> Result<Arc<Stored>, StoreError> {
         let upload = self.uploads.lock().get(id).cloned().ok_or(StoreError::NoSuchUpload)?;
         let mut segments = Vec::with_capacity(chosen.len());
         let mut tags = blake3::Hasher::new();
@@ -72,19 +73,20 @@ impl Store {
             modified_ms: clock::now_ms(),
             segments,
             attributes: upload.attributes.clone(),
+            version: None,
         };
         // Only one of two racing completions gets the upload.
         let Some(taken) = self.uploads.lock().remove(id) else { return Err(StoreError::NoSuchUpload) };
         let bucket = self.bucket(&upload.bucket)?;
         let refused = bucket.index.lock().check(&upload.key, precondition);
-        if refused.is_err() {
+        if let Err(error) = refused {
             self.uploads.lock().insert(id.to_owned(), taken);
-            return refused.map(|()| object);
+            return Err(error);
         }
-        self.commit(&upload.bucket, &upload.key, object.clone(), precondition)?;
-        let unused = taken.parts.into_values().filter(|part| !object.segments.contains(&part.segment));
+        let stored = self.commit(&upload.bucket, &upload.key, object, precondition)?;
+        let unused = taken.parts.into_values().filter(|part| !stored.object.segments.contains(&part.segment));
         self.remove_parts(&upload.bucket, unused);
-        Ok(object)
+        Ok(stored)
     }
 
     /// Removes an upload and its parts.

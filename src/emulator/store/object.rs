@@ -13,6 +13,11 @@ pub(crate) enum StoreError {
     NoSuchBucket,
     #[error("the specified key does not exist")]
     NoSuchKey,
+    #[error("the specified version does not exist")]
+    NoSuchVersion,
+    /// The version of a key that was asked for, or its newest one, is a delete marker.
+    #[error("the version is a delete marker")]
+    DeleteMarker { id: String, asked: bool },
     #[error("the specified upload does not exist")]
     NoSuchUpload,
     #[error("one or more of the specified parts could not be found or do not match")]
@@ -72,6 +77,9 @@ pub(crate) struct Object {
     pub(crate) segments: Vec<FileSegment>,
     #[serde(default)]
     pub(crate) attributes: Attributes,
+    /// `None` is the version `null`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) version: Option<String>,
 }
 
 /// An object in the store. Its files are removed once it has been replaced and the last reader is done.

@@ -116,6 +116,11 @@ fn hasher_for(claimed: &Claimed) -> S3Result<ChecksumHasher> {
     hasher.crc64nvme = (claims.checksum_crc64nvme.is_some() || algorithm == Some("CRC64NVME")).then(Default::default);
     hasher.sha1 = (claims.checksum_sha1.is_some() || algorithm == Some("SHA1")).then(Default::default);
     hasher.sha256 = (claims.checksum_sha256.is_some() || algorithm == Some("SHA256")).then(Default::default);
+    let none = hasher.crc32.is_none() && hasher.crc32c.is_none() && hasher.crc64nvme.is_none();
+    if algorithm.is_none() && none && hasher.sha1.is_none() && hasher.sha256.is_none() {
+        // As S3 itself adds it.
+        hasher.crc64nvme = Some(Default::default());
+    }
     match algorithm {
         None | Some("CRC32" | "CRC32C" | "CRC64NVME" | "SHA1" | "SHA256") => Ok(hasher),
         Some(other) => Err(s3_error!(InvalidRequest, "checksum algorithm {other} is not known")),

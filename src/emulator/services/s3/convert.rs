@@ -2,7 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use s3s::dto::{self, ETag, ETagCondition, Timestamp};
+use hyper::HeaderMap;
+use hyper::header::HeaderValue;
+use s3s::dto::{self, ChecksumMode, ChecksumType, ETag, ETagCondition, Timestamp};
 use s3s::{S3Result, s3_error};
 
 use crate::store::{Attributes, Precondition, StoreError, Stored};
@@ -15,6 +17,8 @@ pub(super) fn fault(error: StoreError) -> s3s::S3Error {
     match error {
         StoreError::NoSuchBucket => s3_error!(NoSuchBucket, "The specified bucket does not exist"),
         StoreError::NoSuchKey => s3_error!(NoSuchKey, "The specified key does not exist."),
+        StoreError::NoSuchVersion => s3_error!(NoSuchVersion, "The specified version does not exist."),
+        StoreError::DeleteMarker { id, asked } => deleted(&id, asked),
         StoreError::NoSuchUpload => s3_error!(NoSuchUpload, "The specified upload does not exist."),
         StoreError::InvalidPart => s3_error!(InvalidPart, "One or more of the specified parts could not be found."),
         StoreError::InvalidPartOrder => s3_error!(InvalidPartOrder, "The list of parts was not in ascending order."),
@@ -23,6 +27,22 @@ pub(super) fn fault(error: StoreError) -> s3s::S3Error {
         }
         StoreError::Io(error) => s3_error!(InternalError, "{error}"),
     }
+}
+
+/// The answer to a read of a delete marker, with the headers that tell it from an absent key.
+fn deleted(id: &str, asked: bool) -> s3s::S3Error {
+    let mut error = if asked {
+        s3_error!(MethodNotAllowed, "The specified method is not allowed against this resource.")
+    } else {
+        s3_error!(NoSuchKey, "The specified key does not exist.")
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert("x-amz-delete-marker", HeaderValue::from_static("true"));
+    if let Ok(id) = HeaderValue::from_str(id) {
+        headers.insert("x-amz-version-id", id);
+    }
+    error.set_headers(headers);
+    error
 }
 
 /// The condition of a write; `If-None-Match` takes only `*`, as on S3.
@@ -98,6 +118,20 @@ pub(super) fn encryption_of(attributes: &Attributes) -> Option<dto::ServerSideEn
 pub(super) fn stored_encoding(sent: Option<&str>) -> Option<String> {
     let kept: Vec<_> = sent?.split(',').map(str::trim).filter(|one| *one != "aws-chunked").collect();
     (!kept.is_empty()).then(|| kept.join(","))
+}
+
+/// The attributes with the checksums that a reader asked for.
+pub(super) fn with_wanted_checksums(attributes: &Attributes, mode: Option<&ChecksumMode>) -> Attributes {
+    if mode.is_some_and(|mode| mode.as_str() == ChecksumMode::ENABLED) {
+        return attributes.clone();
+    }
+    with_checksum(attributes.clone(), &dto::Checksum::default())
+}
+
+/// The type of the checksums that are there: always of the whole object, since parts have none.
+pub(super) fn checksum_type(of: &Attributes) -> Option<ChecksumType> {
+    let sums = [&of.crc32, &of.crc32c, &of.crc64nvme, &of.sha1, &of.sha256];
+    sums.iter().any(|sum| sum.is_some()).then(|| ChecksumType::from_static(ChecksumType::FULL_OBJECT))
 }
 
 pub(super) fn with_checksum(mut attributes: Attributes, checksum: &dto::Checksum) -> Attributes {

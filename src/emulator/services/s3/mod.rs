@@ -6,6 +6,7 @@ mod body;
 mod convert;
 mod names;
 mod operations;
+mod versions;
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use s3s::{S3Result, s3_error};
 
 pub(crate) use self::names::operation;
 use self::operations::S3Operations;
-use crate::caller::{Signing, Wire};
+use crate::caller::{Signing, WireProtocol};
 use crate::protocol::{ApiError, Reply, xml_error};
 use crate::service::{ApiCall, Service};
 use crate::shared::Shared;
@@ -35,7 +36,7 @@ impl S3 {
 #[async_trait::async_trait]
 impl Service for S3 {
     fn signing(&self) -> Signing {
-        Signing { wire: Wire::S3, service: Some("s3") }
+        Signing { protocol: WireProtocol::S3, service: Some("s3") }
     }
 
     async fn call(&self, call: ApiCall) -> anyhow::Result<Reply> {

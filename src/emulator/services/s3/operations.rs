@@ -8,8 +8,8 @@ use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 
 use super::body::{Claimed, body_of, write};
 use super::convert::{
-    check_read, encryption_of, fault, length, listed, metadata_of, precondition, stored_encoding, tag, time,
-    with_checksum,
+    check_read, checksum_type, encryption_of, fault, length, listed, metadata_of, precondition, stored_encoding, tag,
+    time, with_checksum, with_wanted_checksums,
 };
 use crate::clock;
 use crate::store::{Attributes, FileSegment, Object, Precondition, Store, StoreError, StoredPart};
@@ -50,6 +50,53 @@ impl S3 for S3Operations {
             return Err(fault(StoreError::NoSuchBucket));
         }
         Ok(S3Response::new(dto::GetBucketLocationOutput::default()))
+    }
+
+    async fn get_bucket_versioning(
+        &self,
+        req: S3Request<dto::GetBucketVersioningInput>,
+    ) -> S3Result<S3Response<dto::GetBucketVersioningOutput>> {
+        self.versioning(&req.input.bucket).map(S3Response::new)
+    }
+
+    async fn put_bucket_versioning(
+        &self,
+        req: S3Request<dto::PutBucketVersioningInput>,
+    ) -> S3Result<S3Response<dto::PutBucketVersioningOutput>> {
+        self.set_versioning(&req.input).map(S3Response::new)
+    }
+
+    async fn list_object_versions(
+        &self,
+        req: S3Request<dto::ListObjectVersionsInput>,
+    ) -> S3Result<S3Response<dto::ListObjectVersionsOutput>> {
+        self.list_versions(req.input).map(S3Response::new)
+    }
+
+    async fn get_bucket_lifecycle_configuration(
+        &self,
+        req: S3Request<dto::GetBucketLifecycleConfigurationInput>,
+    ) -> S3Result<S3Response<dto::GetBucketLifecycleConfigurationOutput>> {
+        self.lifecycle(&req.input.bucket).map(S3Response::new)
+    }
+
+    async fn put_bucket_lifecycle_configuration(
+        &self,
+        req: S3Request<dto::PutBucketLifecycleConfigurationInput>,
+    ) -> S3Result<S3Response<dto::PutBucketLifecycleConfigurationOutput>> {
+        let rules = req.input.lifecycle_configuration.map(|configuration| configuration.rules);
+        let rules = rules.ok_or_else(|| s3_error!(MalformedXML))?;
+        self.set_lifecycle(&req.input.bucket, Some(&rules))?;
+        Ok(S3Response::new(dto::PutBucketLifecycleConfigurationOutput::default()))
+    }
+
+    async fn delete_bucket_lifecycle(
+        &self,
+        req: S3Request<dto::DeleteBucketLifecycleInput>,
+    ) -> S3Result<S3Response<dto::DeleteBucketLifecycleOutput>> {
+        self.set_lifecycle(&req.input.bucket, None)?;
+        let output = dto::DeleteBucketLifecycleOutput::default();
+        Ok(S3Response::with_status(output, hyper::StatusCode::NO_CONTENT))
     }
 
     async fn delete_bucket(
@@ -109,10 +156,11 @@ impl S3 for S3Operations {
             modified_ms: clock::now_ms(),
             segments: vec![written.segment],
             attributes: with_checksum(attributes, &checksum),
+            version: None,
         };
         let encryption = encryption_of(&object.attributes);
         let kms_key = object.attributes.kms_key.clone();
-        self.store.commit(&input.bucket, &input.key, object, &condition).map_err(fault)?;
+        let stored = self.store.commit(&input.bucket, &input.key, object, &condition).map_err(fault)?;
         Ok(S3Response::new(dto::PutObjectOutput {
             e_tag: tag(&written.tag),
             checksum_crc32: checksum.checksum_crc32,
@@ -120,15 +168,18 @@ impl S3 for S3Operations {
             checksum_crc64nvme: checksum.checksum_crc64nvme,
             checksum_sha1: checksum.checksum_sha1,
             checksum_sha256: checksum.checksum_sha256,
+            checksum_type: checksum_type(&stored.object.attributes),
             server_side_encryption: encryption,
             ssekms_key_id: kms_key,
+            version_id: self.shown_version(&input.bucket, &stored)?,
             ..Default::default()
         }))
     }
 
     async fn get_object(&self, req: S3Request<dto::GetObjectInput>) -> S3Result<S3Response<dto::GetObjectOutput>> {
         let input = req.input;
-        let stored = self.store.get(&input.bucket, &input.key).map_err(fault)?;
+        let stored = self.store.get(&input.bucket, &input.key, input.version_id.as_deref()).map_err(fault)?;
+        let version_id = self.shown_version(&input.bucket, &stored)?;
         check_read(&stored, input.if_match.as_ref(), input.if_none_match.as_ref())?;
         let total = stored.object.bytes;
         let range = match input.range {
@@ -139,7 +190,8 @@ impl S3 for S3Operations {
         let content_range =
             input.range.is_some().then(|| format!("bytes {}-{}/{total}", range.start, range.end.saturating_sub(1)));
         let attributes = stored.object.attributes.clone();
-        let checksums = if whole { attributes.clone() } else { Attributes::default() };
+        let mode = input.checksum_mode.filter(|_| whole);
+        let checksums = with_wanted_checksums(&attributes, mode.as_ref());
         let (stored_tag, modified) = (stored.object.tag.clone(), stored.object.modified_ms);
         let content_length = length(range.end - range.start);
         let body = body_of(stored, range).await?;
@@ -159,6 +211,8 @@ impl S3 for S3Operations {
             content_disposition: attributes.content_disposition,
             content_language: attributes.content_language,
             cache_control: attributes.cache_control,
+            version_id,
+            checksum_type: checksum_type(&checksums),
             checksum_crc32: checksums.crc32,
             checksum_crc32c: checksums.crc32c,
             checksum_crc64nvme: checksums.crc64nvme,
@@ -173,10 +227,12 @@ impl S3 for S3Operations {
 
     async fn head_object(&self, req: S3Request<dto::HeadObjectInput>) -> S3Result<S3Response<dto::HeadObjectOutput>> {
         let input = req.input;
-        let stored = self.store.get(&input.bucket, &input.key).map_err(fault)?;
+        let stored = self.store.get(&input.bucket, &input.key, input.version_id.as_deref()).map_err(fault)?;
         check_read(&stored, input.if_match.as_ref(), input.if_none_match.as_ref())?;
-        let attributes = stored.object.attributes.clone();
+        let attributes = with_wanted_checksums(&stored.object.attributes, input.checksum_mode.as_ref());
         Ok(S3Response::new(dto::HeadObjectOutput {
+            version_id: self.shown_version(&input.bucket, &stored)?,
+            checksum_type: checksum_type(&attributes),
             content_length: length(stored.object.bytes),
             accept_ranges: Some("bytes".to_owned()),
             e_tag: tag(&stored.object.tag),
@@ -203,8 +259,14 @@ impl S3 for S3Operations {
         req: S3Request<dto::DeleteObjectInput>,
     ) -> S3Result<S3Response<dto::DeleteObjectOutput>> {
         let condition = precondition(req.input.if_match.as_ref(), None)?;
-        self.store.delete(&req.input.bucket, &req.input.key, &condition).map_err(fault)?;
-        Ok(S3Response::with_status(dto::DeleteObjectOutput::default(), hyper::StatusCode::NO_CONTENT))
+        let input = req.input;
+        let deleted = self.delete(&input.bucket, &input.key, input.version_id, &condition)?;
+        let output = dto::DeleteObjectOutput {
+            delete_marker: deleted.is_marker.then_some(true),
+            version_id: deleted.version,
+            ..Default::default()
+        };
+        Ok(S3Response::with_status(output, hyper::StatusCode::NO_CONTENT))
     }
 
     async fn delete_objects(
@@ -215,8 +277,13 @@ impl S3 for S3Operations {
         let quiet = input.delete.quiet.unwrap_or(false);
         let mut deleted = Vec::new();
         for object in input.delete.objects {
-            self.store.delete(&input.bucket, &object.key, &Precondition::None).map_err(fault)?;
-            deleted.push(dto::DeletedObject { key: Some(object.key), ..Default::default() });
+            let one = self.delete(&input.bucket, &object.key, object.version_id.clone(), &Precondition::None)?;
+            deleted.push(dto::DeletedObject {
+                key: Some(object.key),
+                version_id: object.version_id,
+                delete_marker: one.is_marker.then_some(true),
+                delete_marker_version_id: one.version.filter(|_| one.is_marker),
+            });
         }
         let deleted = (!quiet).then_some(deleted);
         Ok(S3Response::new(dto::DeleteObjectsOutput { deleted, ..Default::default() }))
@@ -278,10 +345,10 @@ impl S3 for S3Operations {
 
     async fn copy_object(&self, req: S3Request<dto::CopyObjectInput>) -> S3Result<S3Response<dto::CopyObjectOutput>> {
         let input = req.input;
-        let dto::CopySource::Bucket { bucket, key, .. } = &input.copy_source else {
+        let dto::CopySource::Bucket { bucket, key, version_id } = &input.copy_source else {
             return Err(s3_error!(NotImplemented, "only buckets can be copied from"));
         };
-        let source = self.store.get(bucket, key).map_err(fault)?;
+        let source = self.store.get(bucket, key, version_id.as_deref()).map_err(fault)?;
         let mut object = source.object.clone();
         object.modified_ms = clock::now_ms();
         let mut segments = Vec::new();
@@ -294,10 +361,15 @@ impl S3 for S3Operations {
         object.segments = segments;
         let copy_tag = object.tag.clone();
         let modified = object.modified_ms;
-        self.store.commit(&input.bucket, &input.key, object, &Precondition::None).map_err(fault)?;
+        let stored = self.store.commit(&input.bucket, &input.key, object, &Precondition::None).map_err(fault)?;
         let result =
             dto::CopyObjectResult { e_tag: tag(&copy_tag), last_modified: time(modified), ..Default::default() };
-        Ok(S3Response::new(dto::CopyObjectOutput { copy_object_result: Some(result), ..Default::default() }))
+        Ok(S3Response::new(dto::CopyObjectOutput {
+            copy_object_result: Some(result),
+            version_id: self.shown_version(&input.bucket, &stored)?,
+            copy_source_version_id: self.shown_version(bucket, &source)?,
+            ..Default::default()
+        }))
     }
 
     async fn create_multipart_upload(
@@ -371,12 +443,13 @@ impl S3 for S3Operations {
             .into_iter()
             .map(|part| (part.part_number.unwrap_or_default(), part.e_tag.map(ETag::into_value)))
             .collect();
-        let object = self.store.complete_upload(&input.upload_id, &chosen, &condition).map_err(fault)?;
+        let stored = self.store.complete_upload(&input.upload_id, &chosen, &condition).map_err(fault)?;
         Ok(S3Response::new(dto::CompleteMultipartUploadOutput {
+            version_id: self.shown_version(&input.bucket, &stored)?,
             location: Some(format!("/{}/{}", input.bucket, input.key)),
             bucket: Some(input.bucket),
             key: Some(input.key),
-            e_tag: tag(&object.tag),
+            e_tag: tag(&stored.object.tag),
             ..Default::default()
         }))
     }

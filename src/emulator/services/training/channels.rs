@@ -212,7 +212,7 @@ fn copy_down(
 
 /// A manifest is a list: first a prefix, then names below it.
 fn copy_manifest(store: &Store, from: &S3Location, folder: &Path, share: (usize, usize)) -> anyhow::Result<()> {
-    let manifest = store.get(&from.bucket, &from.key)?;
+    let manifest = store.get(&from.bucket, &from.key, None)?;
     let mut content = Vec::new();
     for (path, _) in manifest.files() {
         content.extend(std::fs::read(path)?);
@@ -221,7 +221,7 @@ fn copy_manifest(store: &Store, from: &S3Location, folder: &Path, share: (usize,
     let (first, names) = entries.split_first().context("failed to use the manifest: it is empty")?;
     let prefix = text(first, "prefix").and_then(S3Location::parse).context("failed to find the manifest's prefix")?;
     for name in names.iter().filter_map(Value::as_str).skip(share.0).step_by(share.1) {
-        let stored = store.get(&prefix.bucket, &format!("{}{name}", prefix.key))?;
+        let stored = store.get(&prefix.bucket, &format!("{}{name}", prefix.key), None)?;
         write_down(&stored, folder, name, None)?;
     }
     Ok(())
@@ -381,7 +381,7 @@ mod tests {
         assert_eq!(std::fs::read(folder.path().join("two/large")).unwrap(), large);
         assert_ne!(inode("three", "small", Some(&shared)), inode("four", "small", Some(&shared)));
         assert_ne!(inode("five", "large", None), inode("six", "large", None));
-        let stored = store.get("bucket", "c/large").unwrap().files();
+        let stored = store.get("bucket", "c/large", None).unwrap().files();
         assert_ne!(std::fs::metadata(&stored[0].0).unwrap().ino(), inode("seven", "large", Some(&shared)));
     }
 
