@@ -17,8 +17,8 @@ use super::quirks::Quirks;
 /// Run a local AWS emulator: SageMaker training jobs, CloudWatch Logs, S3 and STS on one port
 ///
 /// Each start makes new credentials, in the file `credentials` of the data directory; requests that are not signed with them
-/// are refused. The lines that it prints set AWS_ENDPOINT_URL and AWS_SHARED_CREDENTIALS_FILE. Training jobs really run, in
-/// containers on this machine.
+/// are refused. The last two lines that it prints are shell commands which set them and AWS_ENDPOINT_URL. Training jobs really
+/// run, in containers on this machine.
 #[derive(Debug, Clone, Args)]
 #[expect(clippy::doc_markdown, reason = "the comments are the help text")]
 pub struct EmulatorArgs {

@@ -5,10 +5,10 @@ use std::fmt;
 use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::clock;
@@ -130,25 +130,25 @@ impl Keys {
     /// The key of an access key id.
     pub(crate) fn find(&self, access_key_id: &str) -> Option<Key> {
         let is = |key: &&Key| key.credentials.access_key_id == access_key_id;
-        Some(&self.user).filter(is).cloned().or_else(|| self.roles().values().find(is).cloned())
+        Some(&self.user).filter(is).cloned().or_else(|| self.roles.lock().values().find(is).cloned())
     }
 
     /// Makes a role's key for a job's containers and returns the path to it, which nobody can guess.
     pub(crate) fn lend(&self, job: &str) -> anyhow::Result<String> {
         let place = random::<16>()?;
         let credentials = Credentials { session_token: Some(random::<32>()?), ..Credentials::random()? };
-        self.roles().insert(place.clone(), Key { credentials, job: Some(job.to_owned()) });
+        self.roles.lock().insert(place.clone(), Key { credentials, job: Some(job.to_owned()) });
         Ok(format!("{ROLE_PATH}{place}"))
     }
 
     /// Ends the key of a path.
     pub(crate) fn give_back(&self, path: &str) {
-        self.roles().remove(path.strip_prefix(ROLE_PATH).unwrap_or_default());
+        self.roles.lock().remove(path.strip_prefix(ROLE_PATH).unwrap_or_default());
     }
 
     /// What the container credential provider reads at a path; `None` where there is no key, or none any more.
     pub(crate) fn served(&self, path: &str, account: &str) -> Option<Value> {
-        let credentials = self.roles().get(path.strip_prefix(ROLE_PATH)?)?.credentials.clone();
+        let credentials = self.roles.lock().get(path.strip_prefix(ROLE_PATH)?)?.credentials.clone();
         let expires = Duration::from_millis(clock::now_ms()) + Duration::from_hours(6);
         Some(json!({
             "RoleArn": format!("arn:aws:iam::{account}:role/emulator"),
@@ -157,10 +157,6 @@ impl Keys {
             "Token": credentials.session_token,
             "Expiration": humantime::format_rfc3339_seconds(UNIX_EPOCH + expires).to_string(),
         }))
-    }
-
-    fn roles(&self) -> MutexGuard<'_, BTreeMap<String, Key>> {
-        self.roles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

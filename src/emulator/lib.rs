@@ -140,8 +140,8 @@ pub async fn run(args: EmulatorArgs, shutdown: CancellationToken) -> anyhow::Res
         let (endpoint, file) = (emulator.endpoint(), credentials::file(&emulator.shared.config.data_dir));
         // The file's name rather than the secret: this output often goes to a log that others may read.
         let lines = format!(
-            "listening on {endpoint}\n{NOT_CHECKED}\nto use it: unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN \
-             AWS_PROFILE; export AWS_ENDPOINT_URL={endpoint} AWS_SHARED_CREDENTIALS_FILE={}\n",
+            "listening on {endpoint}\n{NOT_CHECKED}\nunset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN \
+             AWS_PROFILE\nexport AWS_ENDPOINT_URL={endpoint} AWS_SHARED_CREDENTIALS_FILE={}\n",
             host::quote(&file)
         );
         out.write_all(lines.as_bytes()).and_then(|()| out.flush()).context("failed to print")?;

@@ -243,7 +243,8 @@ fn canonical_request(method: &str, path: &str, query: &str, headers: &[(String, 
         .collect();
     pairs.sort();
     let names: Vec<_> = headers.iter().map(|(name, _)| name.as_str()).collect();
-    let lines: String = headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
+    let lines: Vec<_> = headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
+    let lines = lines.concat();
     let (path, query, names, body) =
         (canonical_path(path), pairs.join("&"), names.join(";"), hex(&Sha256::digest(body)));
     format!("{method}\n{path}\n{query}\n{lines}\n{names}\n{body}")

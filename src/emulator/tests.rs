@@ -97,16 +97,17 @@ impl Running {
 
     /// Sends a request with further headers; status and body of the answer.
     fn send(&self, sent: &Sent, added: &[(&'static str, String)]) -> (u16, String) {
+        use std::fmt::Write as _;
         let mut stream = TcpStream::connect(self.host()).unwrap();
         let query = if sent.query.is_empty() { String::new() } else { format!("?{}", sent.query) };
         let mut request = format!("{} {}{query} HTTP/1.1\r\nhost: {}\r\n", sent.method, sent.path, self.host());
         for (name, value) in
             sent.headers.iter().map(|(name, value)| (*name, (*value).to_owned())).chain(added.iter().cloned())
         {
-            request.push_str(&format!("{name}: {value}\r\n"));
+            let _ = write!(request, "{name}: {value}\r\n");
         }
-        request.push_str(&format!("content-length: {}\r\nconnection: close\r\n\r\n{}", sent.body.len(), sent.body));
-        stream.write_all(request.as_bytes()).unwrap();
+        let _ = write!(request, "content-length: {}\r\nconnection: close\r\n\r\n{}", sent.body.len(), sent.body);
+        std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
         let mut reply = String::new();
         stream.read_to_string(&mut reply).unwrap();
         let (head, body) = reply.split_once("\r\n\r\n").unwrap();

@@ -218,13 +218,9 @@ impl BucketIndex {
         let mut lines = Vec::new();
         for (key, version) in self.histories.iter().flat_map(|(key, history)| history.iter().map(move |one| (key, one)))
         {
-            lines.push(match &version.stored {
-                Some(stored) => line_of(key, Some(&stored.object), None),
-                None => {
-                    let (id, modified_ms) = (version.id.clone(), version.modified_ms);
-                    line_of(key, None, Some(VersionChange::Marked { id, modified_ms }))
-                }
-            });
+            let mark = || VersionChange::Marked { id: version.id.clone(), modified_ms: version.modified_ms };
+            let object = version.stored.as_ref().map(|stored| &stored.object);
+            lines.push(line_of(key, object, object.is_none().then(mark)));
         }
         lines.extend(self.objects.iter().map(|(key, stored)| line_of(key, Some(&stored.object), None)));
         lines

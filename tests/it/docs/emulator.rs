@@ -129,7 +129,7 @@ fn every_path_of_its_own_is_documented() {
 }
 
 #[test]
-fn its_start_says_what_is_not_checked() {
+fn its_start_says_what_is_not_checked_and_how_to_use_it() {
     let folder = tempfile::tempdir().unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_sagemaker-executor"))
         .args(["emulator", "--data-dir"])
@@ -137,12 +137,17 @@ fn its_start_says_what_is_not_checked() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines: Vec<String> = BufReader::new(child.stdout.take().unwrap()).lines().take(2).map(Result::unwrap).collect();
+    let lines: Vec<String> = BufReader::new(child.stdout.take().unwrap()).lines().take(4).map(Result::unwrap).collect();
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(lines[0].starts_with("listening on http://127.0.0.1:"), "{lines:?}");
     let topics = ["IAM", "roles", "accounts", "subnets", "KMS", "registry", PAGE];
     assert!(lines[1].starts_with("not checked: ") && topics.iter().all(|topic| lines[1].contains(topic)), "{lines:?}");
+    let file = folder.path().join("credentials");
+    assert!(lines[2].starts_with("unset AWS_ACCESS_KEY_ID ") && lines[3].starts_with("export "), "{lines:?}");
+    assert!(lines[3].contains(&format!("AWS_SHARED_CREDENTIALS_FILE='{}'", file.display())), "{lines:?}");
+    let secret = emulator::Credentials::read(folder.path()).unwrap().secret_access_key;
+    assert!(!lines.concat().contains(&secret), "the output is for logs: {lines:?}");
     let unchecked = section("What it does not check");
     for topic in ["**IAM**", "role", "**Accounts", "subnets", "KMS", "**Registries**"] {
         assert!(unchecked.contains(topic), "{topic}");

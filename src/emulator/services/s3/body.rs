@@ -7,7 +7,7 @@ use base64_simd::STANDARD;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use s3s::checksum::ChecksumHasher;
-use s3s::crypto::{Checksum as _, Md5};
+use s3s::crypto::{Checksum as _, Crc64Nvme, Md5};
 use s3s::dto::{self, StreamingBlob};
 use s3s::{Body, S3Result, s3_error};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
@@ -119,7 +119,7 @@ fn hasher_for(claimed: &Claimed) -> S3Result<ChecksumHasher> {
     let none = hasher.crc32.is_none() && hasher.crc32c.is_none() && hasher.crc64nvme.is_none();
     if algorithm.is_none() && none && hasher.sha1.is_none() && hasher.sha256.is_none() {
         // As S3 itself adds it.
-        hasher.crc64nvme = Some(Default::default());
+        hasher.crc64nvme = Some(Crc64Nvme::default());
     }
     match algorithm {
         None | Some("CRC32" | "CRC32C" | "CRC64NVME" | "SHA1" | "SHA256") => Ok(hasher),
