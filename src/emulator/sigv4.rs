@@ -12,6 +12,9 @@ use sha2::{Digest as _, Sha256};
 use super::credentials::{Credentials, hex};
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+/// Also the answer to version 2, which S3 does not take for buckets made after June 2020.
+const UNSUPPORTED: &str =
+    "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.";
 /// How far the time of a request may be from now.
 const MAX_SKEW: Duration = Duration::from_mins(15);
 /// The longest life of a presigned URL, in seconds.
@@ -60,7 +63,7 @@ impl Signature {
                 if parts.headers.get_all("authorization").iter().count() > 1 {
                     return Err(incomplete("Only one Authorization header allowed"));
                 }
-                let fields = header.strip_prefix(ALGORITHM).ok_or_else(|| incomplete("Unsupported AWS 'algorithm'"))?;
+                let fields = header.strip_prefix(ALGORITHM).ok_or_else(|| incomplete(UNSUPPORTED))?;
                 let field = |name: &str| {
                     let found = fields.split(',').find_map(|field| field.trim().strip_prefix(name)?.strip_prefix('='));
                     found
@@ -79,8 +82,8 @@ impl Signature {
             }
             (None, true) => {
                 let field = |name: &str| of_query(name).ok_or_else(|| incomplete(&format!("Query requires '{name}'.")));
-                if field("X-Amz-Algorithm")? != ALGORITHM {
-                    return Err(incomplete("Unsupported AWS 'algorithm'"));
+                if of_query("X-Amz-Algorithm").as_deref() != Some(ALGORITHM) {
+                    return Err(incomplete(UNSUPPORTED));
                 }
                 let expires = field("X-Amz-Expires")?.parse().ok().filter(|seconds| *seconds <= MAX_EXPIRES);
                 Self {
