@@ -134,7 +134,7 @@ impl Keys {
     }
 
     /// Makes a role's key for a job's containers and returns the path to it, which nobody can guess.
-    pub(crate) fn lend(&self, job: &str) -> anyhow::Result<String> {
+    pub(crate) fn issue(&self, job: &str) -> anyhow::Result<String> {
         let place = random::<16>()?;
         let credentials = Credentials { session_token: Some(random::<32>()?), ..Credentials::random()? };
         self.roles.lock().insert(place.clone(), Key { credentials, job: Some(job.to_owned()) });
@@ -142,7 +142,7 @@ impl Keys {
     }
 
     /// Ends the key of a path.
-    pub(crate) fn give_back(&self, path: &str) {
+    pub(crate) fn revoke(&self, path: &str) {
         self.roles.lock().remove(path.strip_prefix(ROLE_PATH).unwrap_or_default());
     }
 
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn a_roles_key_lives_as_long_as_its_job() {
         let keys = Keys::new().unwrap();
-        let (one, two) = (keys.lend("one").unwrap(), keys.lend("two").unwrap());
+        let (one, two) = (keys.issue("one").unwrap(), keys.issue("two").unwrap());
         let (of_one, of_two) = (keys.served(&one, "0").unwrap(), keys.served(&two, "0").unwrap());
         for member in ["AccessKeyId", "SecretAccessKey", "Token"] {
             assert_ne!(of_one[member], of_two[member], "{member}");
@@ -196,7 +196,7 @@ mod tests {
         let id = of_one["AccessKeyId"].as_str().unwrap();
         assert!(!one.contains(id), "the id, which requests show, does not lead to the secret");
         assert_eq!(keys.find(id).unwrap().job.as_deref(), Some("one"));
-        keys.give_back(&one);
+        keys.revoke(&one);
         assert!(keys.find(id).is_none() && keys.served(&one, "0").is_none());
         assert!(keys.served(&two, "0").is_some() && keys.find(&keys.user().access_key_id).is_some());
     }

@@ -216,7 +216,7 @@ fn s3_takes_one_signature_of_version_4_and_no_other() {
 fn a_role_has_a_key_of_its_own_until_its_job_ends() {
     let running = Running::start();
     let keys = &running.emulator.shared.keys;
-    let path = keys.lend("job").unwrap();
+    let path = keys.issue("job").unwrap();
     let open = |path: &str| -> (u16, String) {
         let mut stream = TcpStream::connect(running.host()).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
@@ -248,7 +248,7 @@ fn a_role_has_a_key_of_its_own_until_its_job_ends() {
     }
     let (status, body) = running.signed(&own(), &role);
     assert!(status == 400 && body.contains("AccessDeniedException"), "{status} {body}");
-    keys.give_back(&path);
+    keys.revoke(&path);
     assert_eq!(open(&path).0, 404);
     for (sent, code) in [(sts(), "InvalidClientTokenId"), (s3(), "InvalidAccessKeyId"), (logs(), "UnrecognizedClient")]
     {

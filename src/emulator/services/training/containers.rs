@@ -57,7 +57,7 @@ impl JobHandle {
     ) -> Round {
         let grace = self.config().stop_grace;
         let signals = StopSignals { stop: CancellationToken::new(), kill: CancellationToken::new(), grace };
-        let role = match self.training.shared.keys.lend(&self.name) {
+        let role = match self.training.shared.keys.issue(&self.name) {
             Ok(path) => path,
             Err(error) => return Round::Over(internal(&error)),
         };
@@ -65,7 +65,7 @@ impl JobHandle {
             Ok(containers) => self.wait(containers, &signals, self.incident(trouble), until).await,
             Err(error) => Round::Over(internal(&error)),
         };
-        self.training.shared.keys.give_back(&role);
+        self.training.shared.keys.revoke(&role);
         round
     }
 
