@@ -66,8 +66,14 @@ mod tests {
     #[test_case(BuildStage::AfterScript, 3600, 900, Some(600), 300 => "error: the job was canceled, or GitLab Runner was stopped, so it ended"; "a longer after_script")]
     fn each_end_has_its_words(stage: BuildStage, job: u64, ran: u64, script: Option<u64>, stage_ran: u64) -> String {
         let [job, job_ran, stage_ran] = [job, ran, stage_ran].map(Duration::from_secs);
-        let limits =
-            TimeLimits { stage: &stage, job, job_ran, script: script.map(Duration::from_secs), stage_ran, is_try: false };
+        let limits = TimeLimits {
+            stage: &stage,
+            job,
+            job_ran,
+            script: script.map(Duration::from_secs),
+            stage_ran,
+            is_try: false,
+        };
         let failure = limits.failure("it ended");
         assert_eq!(failure.kind, Kind::Canceled);
         render(&failure.into()).lines().next().unwrap().to_owned()

@@ -127,7 +127,7 @@ fn reports_of_other_runs_do_not_count() {
 #[test]
 fn a_container_that_dies_without_a_word_is_never_a_success() {
     for (job, by, text) in [
-        (job(JobStatus::Completed, "Completed", ""), LossKind::System, "without a report"),
+        (job(JobStatus::Completed, "Completed", ""), LossKind::System, "did not report"),
         (
             job(JobStatus::Failed, "Failed", "AlgorithmError: , exit code: 137"),
             LossKind::Script { code: 137 },
