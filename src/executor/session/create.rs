@@ -233,8 +233,8 @@ fn refusal(error: anyhow::Error, spec: &TrainingJobSpec) -> anyhow::Error {
             Failure::system(text).hint(format!("allow the runner host's role `iam:PassRole` for `{}`", spec.role_arn))
         }
         CloudErrorKind::Denied => Failure::system(text).hint(format!(
-            "allow the runner host's role `{}`; `runner-config/iam/` has every action that it needs",
-            error.action
+            "allow the runner host's role `{}`, and `iam:PassRole` for `{}`; `runner-config/iam/` has every action that it needs",
+            error.action, spec.role_arn
         )),
         CloudErrorKind::Refused(Parameter::InstanceType) => Failure::user(text)
             .hint("set `SAGEMAKER_INSTANCE_TYPE` to a type that SageMaker training offers in this region"),

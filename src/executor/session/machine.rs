@@ -412,7 +412,7 @@ impl RunMachine {
                 let Diagnosis { reason, by } = failure_reasons::diagnose(why, self.any_ready());
                 Conclusion::Lost { reason, by }
             }
-            (JobStatus::Completed, _) => system("the training job is completed, and its agent did not report how the script ended".to_owned()),
+            (JobStatus::Completed, _) => system("the training job is completed without a report of its agent on the script's end".to_owned()),
             (status, secondary) => system(format!("the training job is {status:?} ({secondary}): {why}")),
         }
     }

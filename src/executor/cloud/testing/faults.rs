@@ -139,7 +139,7 @@ impl<S> Fake<S> {
         let fault = |kind| {
             let thing = thing.split([' ', ',']).next().unwrap_or_default();
             let (operation, message) = (format!("{method} {thing}"), format!("planned fault in call {call}"));
-            CloudError { kind, operation, message, action: "" }
+            CloudError { kind, operation, message, action: "fake:Action" }
         };
         match effect {
             Some(Effect::Fails(When::Before, kind)) => return Err(fault(kind)),
