@@ -95,7 +95,7 @@ fn hints() {
         let hints: Vec<_> = code.split(".hint(").skip(1).map(|call| literals(call).join(" | ")).collect();
         if !hints.is_empty() {
             let name = Path::new(&name).strip_prefix(root).unwrap().display();
-            lines.push_str(&format!("{name}\n"));
+            lines.extend([name.to_string(), "\n".to_owned()]);
             lines
                 .extend(hints.iter().map(|hint| format!("  {}\n", if hint.is_empty() { "(elsewhere)" } else { hint })));
         }

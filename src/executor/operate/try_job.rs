@@ -143,16 +143,13 @@ async fn in_place(
     // The copy for the job, its packs and the container's; with an account the container's are elsewhere.
     sources.check_space(&place.root, if local.is_some() { 4 } else { 2 })?;
     sources.write(&place.sources())?;
-    let emulator = match &local {
-        Some((local, image)) => {
-            (local.check)(image.clone(), &place.root.join("check")).await?;
-            printer.line(format!("Trying on this machine: the container starts from {}", image.title()));
-            Some(EmulatorProcess::start(image, local.credentials, env, &place.root, cancellation).await?)
-        }
-        None => {
-            printer.line(format!("Trying on the AWS account of {}; the training job is billed", config.display()));
-            None
-        }
+    let emulator = if let Some((local, image)) = &local {
+        (local.check)(image.clone(), &place.root.join("check")).await?;
+        printer.line(format!("Trying on this machine: the container starts from {}", image.title()));
+        Some(EmulatorProcess::start(image, local.credentials, env, &place.root, cancellation).await?)
+    } else {
+        printer.line(format!("Trying on the AWS account of {}; the training job is billed", config.display()));
+        None
     };
     let operator_file = operator_file(args, config, place, local.as_ref().map(|(_, image)| image), emulator.as_ref())?;
     write(&place.operator_file, &operator_file)?;

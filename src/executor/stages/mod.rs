@@ -67,7 +67,8 @@ where
         boundary::guarded(async |cancellation| {
             let asked = cancellation.clone();
             stage(Context { env, contract, settings, printer, cancellation, connect, clock }).await?;
-            if asked.asked() {
+            // `try` says itself that it was interrupted.
+            if asked.asked() && !is_try {
                 return Err(
                     Failure::canceled("the job was canceled, its time is over, or GitLab Runner was stopped").into()
                 );
@@ -77,13 +78,7 @@ where
         .await
     };
     let result = outcome.await;
-    match &result {
-        // `try` tells it itself, and no runner asked for it.
-        Err(error) if is_try && failure::kind_of(error) == Kind::Canceled => {
-            ExitCode::from(Kind::Canceled.exit_code(contract.exit_codes))
-        }
-        _ => conclude(result, &contract, &printer),
-    }
+    conclude(result, &contract, &printer)
 }
 
 fn conclude(result: anyhow::Result<()>, contract: &Contract, printer: &Printer) -> ExitCode {

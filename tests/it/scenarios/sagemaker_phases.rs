@@ -110,9 +110,9 @@ fn the_log_of_a_whole_job() {
         [("build_script", "echo made > model.txt; exit 3"), ("after_script", "echo after; rm data.csv")]
     {
         let ended = desk.run(stage, script);
-        log.push_str(&format!("--- {stage}\n{}", ended.stderr));
+        log.extend([format!("--- {stage}\n"), ended.stderr]);
     }
-    log.push_str(&format!("--- cleanup\n{}", desk.cleanup().stderr));
+    log.extend(["--- cleanup\n".to_owned(), desk.cleanup().stderr]);
     assert_snapshot("log_of_a_job", &redacted(&log));
     desk.close();
 }

@@ -40,17 +40,14 @@ impl EmulatorProcess {
             .arg(&ready)
             .arg("--data-dir")
             .arg(&data_dir);
-        match image.emulator_argument() {
-            Some(argument) => {
-                command.args(["--image", &argument]);
-            }
-            None => {
-                // The programs that the command's author sees in the shell; the agent needs the usual ones.
-                let path = format!("{}:{USUAL_PATH}", env.path());
-                for (name, value) in [("PATH", Some(path.as_str())), ("HOME", env.get("HOME"))] {
-                    if let Some(value) = value {
-                        command.args(["--image-env", &format!("{}={name}={value}", image.name())]);
-                    }
+        if let Some(argument) = image.emulator_argument() {
+            command.args(["--image", &argument]);
+        } else {
+            // The programs that the command's author sees in the shell; the agent needs the usual ones.
+            let path = format!("{}:{USUAL_PATH}", env.path());
+            for (name, value) in [("PATH", Some(path.as_str())), ("HOME", env.get("HOME"))] {
+                if let Some(value) = value {
+                    command.args(["--image-env", &format!("{}={name}={value}", image.name())]);
                 }
             }
         }

@@ -15,11 +15,11 @@ pub(super) fn nothing() -> String {
 /// Copies the files of the current directory that a job gets.
 pub(super) fn get_sources(place: &Place) -> String {
     format!(
-        r#"set -eu -o pipefail
+        r"set -eu -o pipefail
 mkdir -p {project} {project}.tmp
 tar --null --no-recursion -C {origin} -T {sources} -cf - | tar -xf - -C {project}
 touch {stamp}
-"#,
+",
         project = quoted(&place.project()),
         origin = quoted(&place.origin),
         sources = quoted(&place.sources()),

@@ -60,13 +60,13 @@ impl Stages<'_> {
     async fn until_cleanup(&self) -> anyhow::Result<i32> {
         let job_env = self.config().await?;
         let prepared = self.call(&["prepare"], Some(&job_env)).await?;
-        self.must("prepare", self.end_of(prepared))?;
+        must("prepare", self.end_of(prepared))?;
         for (stage, script) in
             [("prepare_script", scripts::nothing()), ("get_sources", scripts::get_sources(self.place))]
         {
             go_on(self.cancellation)?;
             let end = self.stage(stage, &script, &job_env).await?;
-            self.must(stage, end)?;
+            must(stage, end)?;
         }
         go_on(self.cancellation)?;
         let built = self.stage("build_script", &scripts::build(self.place, self.command), &job_env).await?;
@@ -95,7 +95,7 @@ impl Stages<'_> {
                     .hint(format!("they are in {}", self.place.project().display()))
                     .into())
             }
-            end => self.must(stage, end),
+            end => must(stage, end),
         }
     }
 
@@ -103,7 +103,7 @@ impl Stages<'_> {
     async fn config(&self) -> anyhow::Result<JobEnv> {
         let mut command = self.command(&["config"], None);
         let output = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).output().await?;
-        self.must("config", self.end_of(output.status))?;
+        must("config", self.end_of(output.status))?;
         let answer: Answer = serde_json::from_slice(&output.stdout).context("failed to understand `config`")?;
         Ok(answer.job_env)
     }
@@ -123,18 +123,6 @@ impl Stages<'_> {
                 text.and_then(|text| text.trim().parse().ok()).map_or(StageEnd::User, StageEnd::Script)
             }
             _ => StageEnd::System,
-        }
-    }
-
-    fn must(&self, stage: &str, end: StageEnd) -> anyhow::Result<()> {
-        let failed = format!("the stage `{stage}` failed; the lines above say why");
-        match end {
-            StageEnd::Passed => Ok(()),
-            StageEnd::User if stage == "prepare" => Err(Failure::user(failed)
-                .hint("`--instance-type` stands for the variable `SAGEMAKER_INSTANCE_TYPE` of a job, and `--image` for its `image:`")
-                .into()),
-            StageEnd::Script(_) | StageEnd::User => Err(Failure::user(failed).into()),
-            StageEnd::System => Err(Failure::system(failed).into()),
         }
     }
 
@@ -178,5 +166,17 @@ impl Stages<'_> {
             .process_group(0)
             .kill_on_drop(true);
         command
+    }
+}
+
+fn must(stage: &str, end: StageEnd) -> anyhow::Result<()> {
+    let failed = format!("the stage `{stage}` failed; the lines above say why");
+    match end {
+        StageEnd::Passed => Ok(()),
+        StageEnd::User if stage == "prepare" => Err(Failure::user(failed)
+            .hint("`--instance-type` stands for the variable `SAGEMAKER_INSTANCE_TYPE` of a job, and `--image` for its `image:`")
+            .into()),
+        StageEnd::Script(_) | StageEnd::User => Err(Failure::user(failed).into()),
+        StageEnd::System => Err(Failure::system(failed).into()),
     }
 }
