@@ -129,7 +129,7 @@ fn a_script_empties_tmp() {
     assert_eq!((ended.out().as_str(), ended.exit_code.as_deref()), ("emptied\n", Some("5")), "{ended}");
     let script = format!("echo after; cd {}", desk.project().display());
     let ended = desk.run("after_script", &script);
-    ended.with_code(BUILD_FAILURE).says("removed or closed it").says("its files count as deleted");
+    ended.with_code(BUILD_FAILURE).says("removed it or its permissions").says("its files count as deleted");
     assert_eq!(ended.out().lines().next(), Some("after"), "{ended}");
     assert_eq!(result(&desk), None, "what the script removed is gone on the host as well");
     desk.run("upload_artifacts_on_failure", "true").passed();
