@@ -94,7 +94,7 @@ impl AwsCall {
         match code.unwrap_or_default() {
             "NoSuchBucket" => text.push_str("; set `storage.bucket` in the operator file to a bucket that exists"),
             "InvalidBucketName" => {
-                text.push_str("; set `storage.bucket` in the operator file to a bucket's name alone")
+                text.push_str("; set `storage.bucket` in the operator file to a bucket's name alone");
             }
             code if code.starts_with("KMS.") => {
                 text.push_str(
