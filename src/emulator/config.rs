@@ -65,6 +65,11 @@ impl EmulatorConfig {
         }
     }
 
+    /// Folder of the jobs that run.
+    pub(crate) fn jobs_folder(&self) -> PathBuf {
+        self.data_dir.join("jobs")
+    }
+
     /// Folder of the channel files that containers share.
     pub(crate) fn shared_folder(&self) -> PathBuf {
         self.data_dir.join(SHARED)

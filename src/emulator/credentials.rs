@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write as _;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -81,10 +81,11 @@ pub(crate) fn file(data_dir: &Path) -> PathBuf {
     std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned()).join(FILE)
 }
 
-/// Creates the data directory for this user alone; one that exists stays as it is.
-pub(crate) fn create_data_dir(path: &Path) -> anyhow::Result<()> {
+/// Creates a directory that this user alone may enter, with those above it. One that exists is closed to others.
+pub(crate) fn create_private(path: &Path) -> anyhow::Result<()> {
     let created = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    created.with_context(|| format!("failed to create the data directory {}", path.display()))
+    let closed = created.and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)));
+    closed.with_context(|| format!("failed to create the directory {} for this user alone", path.display()))
 }
 
 /// Random bytes as hexadecimal digits.
@@ -162,17 +163,18 @@ impl Keys {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]
     fn the_file_is_the_owners_alone_and_each_start_replaces_it() {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = folder.path().join("data");
-        create_data_dir(&data_dir).unwrap();
+        create_private(&data_dir.join("s3")).unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&data_dir), 0o700);
+        std::fs::set_permissions(data_dir.join("s3"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        create_private(&data_dir.join("s3")).unwrap();
+        assert_eq!(mode(&data_dir.join("s3")), 0o700, "that of an older version too");
         let mut seen = Vec::new();
         for _ in 0..2 {
             let keys = Keys::new().unwrap();

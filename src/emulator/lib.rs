@@ -43,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::args::EmulatorArgs;
 pub use self::config::{Delays, EmulatorConfig};
 pub use self::credentials::Credentials;
-use self::credentials::{Keys, create_data_dir};
+use self::credentials::{Keys, create_private};
 pub use self::error::SetupError;
 pub use self::faults::{CallFault, DropPoint, FaultPlan, JobFault, JobTrouble, LogFault};
 use self::gate::Gate;
@@ -75,14 +75,15 @@ impl Emulator {
                 "failed to listen on {}: it is not a loopback address",
                 config.listen
             ))
-            .hint("use `--listen 127.0.0.1:PORT`: the emulator runs what anybody asks it to run")
+            .hint("use `--listen 127.0.0.1:PORT`: the emulator runs commands on this machine")
             .into());
         }
-        let (data_dir, folder, shared) = (config.data_dir.clone(), config.data_dir.join("s3"), config.shared_folder());
+        let (jobs, folder, shared) = (config.jobs_folder(), config.data_dir.join("s3"), config.shared_folder());
         let open = move || {
             // Containers of an earlier start may have changed these files. Those that cannot be removed only cost space.
             drop(std::fs::remove_dir_all(shared));
-            create_data_dir(&data_dir)?;
+            create_private(&jobs)?;
+            create_private(&folder)?;
             Store::open(folder)
         };
         let store = Arc::new(tokio::task::spawn_blocking(open).await??);

@@ -63,7 +63,7 @@ fn create(training: &Arc<Training>, request: &Value, caller: &Caller) -> Answer 
     shared.tags.create(&arn, tag_map(request.get("Tags")));
     jobs.insert(name.clone(), Job::new(request.clone(), arn.clone(), number, stop.clone()));
     drop(jobs);
-    let folder = shared.config.data_dir.join("jobs").join(format!("{name}-{}", shared.next_number()));
+    let folder = shared.config.jobs_folder().join(format!("{name}-{}", shared.next_number()));
     let (training, request, region) = (Arc::clone(training), request.clone(), region.clone());
     let job = JobHandle { training, name, request, region, arn: arn.clone(), stop, folder };
     shared.tasks.spawn(job.run());
