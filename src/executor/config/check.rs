@@ -39,7 +39,7 @@ fn need(is_right: bool, key: &str, why: &str, change: &str) -> Checked {
     if is_right { Ok(()) } else { refuse(key, why, change) }
 }
 
-fn in_range<T: PartialOrd + std::fmt::Display>(key: &str, value: T, least: T, most: T) -> Checked {
+fn in_range<T: PartialOrd + std::fmt::Display + Copy>(key: &str, value: T, least: T, most: T) -> Checked {
     let is_inside = value >= least && value <= most;
     need(
         is_inside,
@@ -61,7 +61,7 @@ pub(super) fn check_samples(file: &toml::Table, has_endpoint: bool) -> Checked {
                 return refuse(&key, &format!("still has the sample's value `{text}`"), &change);
             }
             toml::Value::Table(table) => {
-                values.extend(table.iter().map(|(name, value)| (format!("{key}.{name}"), value)))
+                values.extend(table.iter().map(|(name, value)| (format!("{key}.{name}"), value)));
             }
             toml::Value::Array(items) => values.extend(items.iter().map(|item| (key.clone(), item))),
             _ => {}

@@ -55,7 +55,9 @@ mod tests {
 
     fn text(pieces: &[&[u8]]) -> Option<String> {
         let mut tail = OutputTail::default();
-        pieces.iter().for_each(|piece| tail.push(piece));
+        for piece in pieces {
+            tail.push(piece);
+        }
         tail.text()
     }
 
@@ -63,7 +65,7 @@ mod tests {
     fn the_last_lines_are_kept_whole() {
         assert_eq!(text(&[]), None);
         assert_eq!(text(&[b"\n"]), None);
-        let lines: String = (1..=30).map(|number| format!("line {number}\n")).collect();
+        let lines = (1..=30).fold(String::new(), |text, number| text + "line " + &number.to_string() + "\n");
         let shown = text(&[lines.as_bytes(), b"half", b" a line"]).unwrap();
         assert_eq!(shown.lines().count(), LINES + 1, "{shown}");
         assert!(shown.contains("again:\n    line 12\n") && shown.ends_with("\n    half a line"), "{shown}");

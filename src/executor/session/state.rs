@@ -177,6 +177,7 @@ impl SessionState {
         Self::from(SessionRecord { job_key, nodes, ..SessionRecord::default() })
     }
 
+    #[must_use]
     pub fn with_runner_slot(mut self, slot: Option<String>) -> Self {
         self.record.runner_slot = slot;
         self

@@ -228,7 +228,7 @@ mod tests {
         for expected in [true, true, true, false] {
             let read = reader
                 .read_on(&StoreExchange::new(memory.objects.clone(), keys(), String::new()), &mut |text| {
-                    texts.push(text.to_owned())
+                    texts.push(text.to_owned());
                 })
                 .await
                 .unwrap();

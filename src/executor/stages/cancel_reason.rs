@@ -57,23 +57,17 @@ mod tests {
     use super::*;
     use crate::base::failure::{Kind, render};
 
-    #[test_case(BuildStage::Script, 3600, 1200, None, 1100 => "error: the job was canceled, or GitLab Runner was stopped, so it ended"; "canceled")]
-    #[test_case(BuildStage::Script, 0, 1200, None, 1100 => "error: the job was canceled, or GitLab Runner was stopped, so it ended"; "no limit")]
-    #[test_case(BuildStage::Script, 3600, 3590, None, 3400 => "error: the job's `timeout` of 1 h is over, so it ended"; "job timeout")]
-    #[test_case(BuildStage::Script, 10, 7, None, 6 => "error: the job was canceled, or GitLab Runner was stopped, so it ended"; "a short limit is not rounded up")]
-    #[test_case(BuildStage::Script, 3600, 700, Some(600), 600 => "error: the `RUNNER_SCRIPT_TIMEOUT` of 10 min is over, so it ended"; "script timeout")]
-    #[test_case(BuildStage::AfterScript, 3600, 900, None, 300 => "error: the `RUNNER_AFTER_SCRIPT_TIMEOUT` of 5 min is over, so it ended"; "after_script timeout")]
-    #[test_case(BuildStage::AfterScript, 3600, 900, Some(600), 300 => "error: the job was canceled, or GitLab Runner was stopped, so it ended"; "a longer after_script")]
-    fn each_end_has_its_words(stage: BuildStage, job: u64, ran: u64, script: Option<u64>, stage_ran: u64) -> String {
+    #[test_case(&BuildStage::Script, 3600, 1200, None, 1100 => "error: the job was canceled, or GitLab Runner was stopped, so it ended"; "canceled")]
+    #[test_case(&BuildStage::Script, 0, 1200, None, 1100 => "error: the job was canceled, or GitLab Runner was stopped, so it ended"; "no limit")]
+    #[test_case(&BuildStage::Script, 3600, 3590, None, 3400 => "error: the job's `timeout` of 1 h is over, so it ended"; "job timeout")]
+    #[test_case(&BuildStage::Script, 10, 7, None, 6 => "error: the job was canceled, or GitLab Runner was stopped, so it ended"; "a short limit is not rounded up")]
+    #[test_case(&BuildStage::Script, 3600, 700, Some(600), 600 => "error: the `RUNNER_SCRIPT_TIMEOUT` of 10 min is over, so it ended"; "script timeout")]
+    #[test_case(&BuildStage::AfterScript, 3600, 900, None, 300 => "error: the `RUNNER_AFTER_SCRIPT_TIMEOUT` of 5 min is over, so it ended"; "after_script timeout")]
+    #[test_case(&BuildStage::AfterScript, 3600, 900, Some(600), 300 => "error: the job was canceled, or GitLab Runner was stopped, so it ended"; "a longer after_script")]
+    fn each_end_has_its_words(stage: &BuildStage, job: u64, ran: u64, script: Option<u64>, stage_ran: u64) -> String {
         let [job, job_ran, stage_ran] = [job, ran, stage_ran].map(Duration::from_secs);
-        let limits = TimeLimits {
-            stage: &stage,
-            job,
-            job_ran,
-            script: script.map(Duration::from_secs),
-            stage_ran,
-            is_try: false,
-        };
+        let limits =
+            TimeLimits { stage, job, job_ran, script: script.map(Duration::from_secs), stage_ran, is_try: false };
         let failure = limits.failure("it ended");
         assert_eq!(failure.kind, Kind::Canceled);
         render(&failure.into()).lines().next().unwrap().to_owned()

@@ -33,6 +33,7 @@ pub struct Printer {
     terminal: bool,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is the state of another thing")]
 struct Streams {
     out: Box<dyn Write + Send>,
     err: Box<dyn Write + Send>,

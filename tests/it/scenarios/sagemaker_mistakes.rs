@@ -93,7 +93,7 @@ impl Bench {
                     if operator.contains(&head) {
                         operator = operator.replace(&head, &format!("{head}{line}\n"));
                     } else {
-                        operator.push_str(&format!("{head}{line}\n"));
+                        operator = format!("{operator}{head}{line}\n");
                     }
                 }
                 _ => {}

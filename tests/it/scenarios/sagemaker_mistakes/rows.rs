@@ -123,7 +123,7 @@ pub(super) const RUNNERS_FILE: &[Mistake] = &[
         "operator's file for root alone",
         &[Ordinary(|root| {
             use std::os::unix::fs::PermissionsExt as _;
-            std::fs::set_permissions(root.join("operator.toml"), std::fs::Permissions::from_mode(0)).unwrap();
+            std::fs::set_permissions(root.join("operator.toml"), std::fs::Permissions::from_mode(0o0)).unwrap();
         })],
         Config,
         &["Permission denied", "let the user that GitLab Runner runs as read the file"],
