@@ -27,8 +27,6 @@ mod shared;
 mod sigv4;
 mod store;
 mod tags;
-#[cfg(test)]
-mod tests;
 mod validate;
 
 use std::io::Write as _;
@@ -166,3 +164,6 @@ fn announce(path: &Path, endpoint: &str) -> anyhow::Result<()> {
     };
     write().with_context(|| format!("failed to write the ready file {}", path.display()))
 }
+
+#[cfg(test)]
+mod tests;
