@@ -89,6 +89,14 @@ pub(super) async fn write(
 }
 
 impl Claimed {
+    pub(super) fn new(
+        algorithm: Option<&dto::ChecksumAlgorithm>,
+        md5: Option<String>,
+        checksum: dto::Checksum,
+    ) -> Self {
+        Self { algorithm: algorithm.map(|algorithm| algorithm.as_str().to_owned()), md5, checksum }
+    }
+
     fn take_trailers(&mut self, trailers: Option<&hyper::HeaderMap>) {
         let Some(trailers) = trailers else { return };
         let value = |name: &str| trailers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);

@@ -84,10 +84,7 @@ impl S3 for S3Operations {
         &self,
         req: S3Request<dto::PutBucketLifecycleConfigurationInput>,
     ) -> S3Result<S3Response<dto::PutBucketLifecycleConfigurationOutput>> {
-        let rules = req.input.lifecycle_configuration.map(|configuration| configuration.rules);
-        let rules = rules.ok_or_else(|| s3_error!(MalformedXML))?;
-        self.set_lifecycle(&req.input.bucket, Some(&rules))?;
-        Ok(S3Response::new(dto::PutBucketLifecycleConfigurationOutput::default()))
+        self.put_lifecycle(&req.input).map(S3Response::new)
     }
 
     async fn delete_bucket_lifecycle(
@@ -95,8 +92,7 @@ impl S3 for S3Operations {
         req: S3Request<dto::DeleteBucketLifecycleInput>,
     ) -> S3Result<S3Response<dto::DeleteBucketLifecycleOutput>> {
         self.set_lifecycle(&req.input.bucket, None)?;
-        let output = dto::DeleteBucketLifecycleOutput::default();
-        Ok(S3Response::with_status(output, hyper::StatusCode::NO_CONTENT))
+        Ok(S3Response::with_status(dto::DeleteBucketLifecycleOutput {}, hyper::StatusCode::NO_CONTENT))
     }
 
     async fn delete_bucket(
@@ -125,18 +121,15 @@ impl S3 for S3Operations {
     async fn put_object(&self, req: S3Request<dto::PutObjectInput>) -> S3Result<S3Response<dto::PutObjectOutput>> {
         let input = req.input;
         let condition = precondition(input.if_match.as_ref(), input.if_none_match.as_ref())?;
-        let claimed = Claimed {
-            algorithm: input.checksum_algorithm.map(|algorithm| algorithm.as_str().to_owned()),
-            md5: input.content_md5,
-            checksum: dto::Checksum {
-                checksum_crc32: input.checksum_crc32,
-                checksum_crc32c: input.checksum_crc32c,
-                checksum_crc64nvme: input.checksum_crc64nvme,
-                checksum_sha1: input.checksum_sha1,
-                checksum_sha256: input.checksum_sha256,
-                ..Default::default()
-            },
+        let checksum = dto::Checksum {
+            checksum_crc32: input.checksum_crc32,
+            checksum_crc32c: input.checksum_crc32c,
+            checksum_crc64nvme: input.checksum_crc64nvme,
+            checksum_sha1: input.checksum_sha1,
+            checksum_sha256: input.checksum_sha256,
+            ..Default::default()
         };
+        let claimed = Claimed::new(input.checksum_algorithm.as_ref(), input.content_md5, checksum);
         let attributes = Attributes {
             content_type: input.content_type,
             content_encoding: stored_encoding(input.content_encoding.as_deref()),
@@ -405,18 +398,15 @@ impl S3 for S3Operations {
             return Err(s3_error!(InvalidArgument, "Part number must be an integer between 1 and 10000, inclusive"));
         }
         self.store.upload(&input.bucket, &input.key, &input.upload_id).map_err(fault)?;
-        let claimed = Claimed {
-            algorithm: input.checksum_algorithm.map(|algorithm| algorithm.as_str().to_owned()),
-            md5: input.content_md5,
-            checksum: dto::Checksum {
-                checksum_crc32: input.checksum_crc32,
-                checksum_crc32c: input.checksum_crc32c,
-                checksum_crc64nvme: input.checksum_crc64nvme,
-                checksum_sha1: input.checksum_sha1,
-                checksum_sha256: input.checksum_sha256,
-                ..Default::default()
-            },
+        let checksum = dto::Checksum {
+            checksum_crc32: input.checksum_crc32,
+            checksum_crc32c: input.checksum_crc32c,
+            checksum_crc64nvme: input.checksum_crc64nvme,
+            checksum_sha1: input.checksum_sha1,
+            checksum_sha256: input.checksum_sha256,
+            ..Default::default()
         };
+        let claimed = Claimed::new(input.checksum_algorithm.as_ref(), input.content_md5, checksum);
         let written = write(&self.store, &input.bucket, input.body, claimed, req.trailing_headers).await?;
         let part = StoredPart { tag: written.tag.clone(), segment: written.segment, modified_ms: clock::now_ms() };
         self.store.add_part(&input.upload_id, input.part_number, part).map_err(fault)?;

@@ -68,6 +68,15 @@ impl S3Operations {
         Ok(dto::GetBucketLifecycleConfigurationOutput { rules: Some(rules), ..Default::default() })
     }
 
+    pub(super) fn put_lifecycle(
+        &self,
+        input: &dto::PutBucketLifecycleConfigurationInput,
+    ) -> S3Result<dto::PutBucketLifecycleConfigurationOutput> {
+        let configuration = input.lifecycle_configuration.as_ref().ok_or_else(|| s3_error!(MalformedXML))?;
+        self.set_lifecycle(&input.bucket, Some(&configuration.rules))?;
+        Ok(dto::PutBucketLifecycleConfigurationOutput::default())
+    }
+
     pub(super) fn set_lifecycle(&self, bucket: &str, rules: Option<&dto::LifecycleRules>) -> S3Result<()> {
         let lifecycle = rules.map(serde_json::to_value).transpose();
         let lifecycle = lifecycle.map_err(|error| s3_error!(InternalError, "{error}"))?;
