@@ -99,7 +99,7 @@ impl<'s> RunLoop<'s> {
         if incarnation == Incarnation::RestartedAfterScript {
             // A script must not run twice: its effects elsewhere cannot be undone, and its files in this container are gone.
             let reason = "SageMaker started the container again after a script had begun; its files are lost";
-            let order = "go on".to_owned();
+            let order = "resume the session".to_owned();
             self.mailbox.report(&Report::Failed { order, reason: reason.to_owned(), by_job: false }).await?;
             self.mailbox.report(&Report::Bye { reason: ByeReason::Other }).await?;
             anyhow::bail!("{reason}");
@@ -203,7 +203,7 @@ impl<'s> RunLoop<'s> {
                             break None;
                         }
                         if self.finish.is_some() {
-                            break Some(Err(anyhow::anyhow!("told to leave while the project was fetched")));
+                            break Some(Err(anyhow::anyhow!("the driver ended the session while the project was received")));
                         }
                         if self.mailbox.lease_expired().await {
                             return Ok(Some(LoopEnd::LeaseExpired));
@@ -298,7 +298,7 @@ impl<'s> RunLoop<'s> {
     /// Downloads the script and describes its run. The folder holds the script; dropped, it is removed.
     async fn script_run(&self, order: RunOrder) -> anyhow::Result<(tempfile::TempDir, ScriptRun)> {
         let Some(project) = self.project.as_ref().filter(|project| project.snapshot.is_some()) else {
-            anyhow::bail!("the project is not here");
+            anyhow::bail!("the project was not received");
         };
         let key = self.mailbox.keys.script(order.run);
         let script = self.mailbox.objects.get(&key).await?.context("the script is not in the store")?;

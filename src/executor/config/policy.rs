@@ -193,8 +193,9 @@ fn environment(
         }
         // These would redirect the agent's lookup of its role's credentials, and the agent would not start.
         if name.starts_with("AWS_CONTAINER_") {
-            return Err(Failure::user(format!("`{variable}` cannot be set"))
-                .hint("the platform says there where the credentials of the training job's role are; export it in the script instead"));
+            return Err(Failure::user(format!("`{variable}` cannot be set")).hint(
+                "SageMaker sets this variable so that the agent finds its credentials; export it in the script instead",
+            ));
         }
         if value.chars().count() > ENVIRONMENT_VALUE {
             return Err(Failure::user(format!("`{variable}` is longer than {ENVIRONMENT_VALUE} characters"))

@@ -167,7 +167,7 @@ pub enum ByeReason {
     Stopped,
     /// The driver did not renew the lease.
     LeaseExpired,
-    /// A reason that this version does not know.
+    /// The container was started again after a script had begun; also any reason that this version does not know.
     #[serde(other)]
     Other,
 }

@@ -241,7 +241,7 @@ async fn end_all(session: &mut Session<'_>, patience: Patience) -> anyhow::Resul
     loop {
         match end_job(session, patience).await? {
             JobEnd::Ended => {
-                session.state.apply(SessionEvent::ContainerRenewed);
+                session.state.apply(SessionEvent::JobReplaced);
                 // A job with a higher number is requested only after this one has ended.
                 session.state.apply(SessionEvent::JobRefused);
             }

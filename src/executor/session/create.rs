@@ -1,7 +1,7 @@
 //! Creates the training job exactly once, with retries: a job that exists already under the name is adopted.
 //!
 //! The port tries once. This module retries with the same name, and remembers when a try without an answer may have
-//! created the job: after that no refusal means that there is none.
+//! created the job: after that, a refusal no longer proves that there is none.
 
 use std::time::{Duration, UNIX_EPOCH};
 

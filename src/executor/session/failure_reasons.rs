@@ -118,7 +118,7 @@ pub(super) fn diagnose(why: &str, was_ready: bool) -> Diagnosis {
     }
 }
 
-/// Cause of a failure that another training job may not meet.
+/// Cause of a failure that another training job may be spared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
     Capacity,
@@ -126,7 +126,7 @@ pub(super) enum Cause {
 }
 
 /// Returns `None` for a failure of the container, and for one that would come again.
-pub(super) fn passing_cause(why: &str) -> Option<Cause> {
+pub(super) fn retryable_cause(why: &str) -> Option<Cause> {
     let text = why.to_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if why.split(':').next().unwrap_or_default().trim() == CONTAINERS {

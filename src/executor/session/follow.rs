@@ -19,7 +19,7 @@ use crate::session::Session;
 use crate::session::exchange::Exchange as _;
 use crate::session::failure_reasons::LossKind;
 use crate::session::inbox::Inbox;
-use crate::session::machine::{CancelReason, Conclusion, RunConfig, RunEffect, RunEvent, RunMachine};
+use crate::session::machine::{CancelUrgency, Conclusion, RunConfig, RunEffect, RunEvent, RunMachine};
 use crate::session::output::{EndSeen, Output};
 use crate::session::phases::Waiting;
 use crate::session::poll::{Describe, Poll};
@@ -147,12 +147,12 @@ impl<'s, 'a> Follower<'s, 'a> {
             }
             if cancel.asked() && !canceled.0 {
                 canceled.0 = true;
-                effects.extend(self.apply(&RunEvent::Cancel(CancelReason::Asked)));
+                effects.extend(self.apply(&RunEvent::Cancel(CancelUrgency::Graceful)));
             }
             let closing = self.session.records.is_closing(&self.session.id);
             if (cancel.at_once() || closing) && !canceled.1 {
                 canceled.1 = true;
-                effects.extend(self.apply(&RunEvent::Cancel(CancelReason::AtOnce)));
+                effects.extend(self.apply(&RunEvent::Cancel(CancelUrgency::Immediate)));
             }
             effects.extend(self.apply(&RunEvent::Tick));
             for effect in effects {

@@ -23,18 +23,18 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 /// Time that SageMaker may not show a job after its creation before it counts as gone: a new job may not be visible at
 /// once.
 const ABSENT: Duration = Duration::from_secs(30);
-/// Time that the other nodes may run on after one has failed: mostly they wait for it in vain, and each is billed.
+/// Time that the other nodes may run on after one has failed: usually they are blocked on the failed node, and each is billed.
 const AFTER_A_FAILURE: Duration = Duration::from_mins(1);
 /// Time beyond its own grace that a canceled script may take before the training job is stopped.
 const CANCEL_SLACK: Duration = Duration::from_secs(30);
 
-/// Why a stage must end early, by increasing severity.
+/// How soon a canceled stage must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum CancelReason {
+pub enum CancelUrgency {
     /// SIGTERM from the runner: the script gets its grace.
-    Asked,
+    Graceful,
     /// A second signal, or a cleanup of this session: leave at once.
-    AtOnce,
+    Immediate,
 }
 
 #[derive(Debug)]
@@ -63,7 +63,7 @@ pub enum RunEvent<'a> {
     },
     /// The order to end the script was sent before this stage began.
     CancelSent,
-    Cancel(CancelReason),
+    Cancel(CancelUrgency),
     /// Every report that was stored before the order to end the script was sent has been read.
     ReadSinceCancel,
     Tick,
@@ -115,7 +115,7 @@ pub struct RunMachine {
     job: Option<TrainingJob>,
     job_ended_at: Option<Duration>,
     absent_since: Option<Duration>,
-    cancel: Option<CancelReason>,
+    cancel: Option<CancelUrgency>,
     canceled_at: Option<Duration>,
     read_since_cancel: bool,
     stop_sent: bool,
@@ -214,7 +214,7 @@ impl RunMachine {
                 return effects;
             }
             RunEvent::CancelSent => {
-                (self.cancel, self.canceled_at) = (Some(CancelReason::Asked), Some(now));
+                (self.cancel, self.canceled_at) = (Some(CancelUrgency::Graceful), Some(now));
                 return effects;
             }
             RunEvent::Cancel(reason) => self.cancel(*reason, now, &mut effects),
@@ -272,7 +272,7 @@ impl RunMachine {
         }
     }
 
-    fn cancel(&mut self, reason: CancelReason, now: Duration, effects: &mut Vec<RunEffect>) {
+    fn cancel(&mut self, reason: CancelUrgency, now: Duration, effects: &mut Vec<RunEffect>) {
         if self.cancel.is_none() {
             effects.push(RunEffect::SendCancel);
             self.canceled_at = Some(now);
@@ -317,11 +317,11 @@ impl RunMachine {
     }
 
     /// Decides about a canceled run while some node's exit is unknown.
-    fn canceled(&mut self, reason: CancelReason, now: Duration, effects: &mut Vec<RunEffect>) -> Option<Conclusion> {
+    fn canceled(&mut self, reason: CancelUrgency, now: Duration, effects: &mut Vec<RunEffect>) -> Option<Conclusion> {
         let waited = |limit: Duration| self.canceled_at.is_some_and(|since| now >= since + limit);
         let (overdue, given_up) =
             (waited(self.config.grace + CANCEL_SLACK), waited(self.config.grace + CANCEL_SLACK * 2));
-        let at_once = reason == CancelReason::AtOnce;
+        let at_once = reason == CancelUrgency::Immediate;
         // An agent that comes up later finds the order to end the script together with the order to run it.
         let never_began = !self.any_ready() && (self.read_since_cancel || at_once || given_up);
         if (never_began || overdue) && !self.stop_sent {

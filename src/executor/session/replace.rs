@@ -78,7 +78,7 @@ pub async fn replace(session: &mut Session<'_>, inputs: JobInputs<'_>) -> anyhow
         let tried = create::none_left(session.state.types_tried());
         return Ok(Replaced::NoneLeft(format!("{tried}; add another type to `SAGEMAKER_INSTANCE_TYPE`")));
     };
-    session.apply(SessionEvent::ContainerRenewed)?;
+    session.apply(SessionEvent::JobReplaced)?;
     let name = session.job_name();
     session.printer.line(format!("{line}: requesting {next} as the training job {name}. SageMaker said: {reason}"));
     Box::pin(create_next(session, &types, inputs)).await?;
@@ -118,7 +118,7 @@ fn cause(job: &TrainingJob) -> Option<Cause> {
         JobStatus::Stopped => [SecondaryStatus::MaxPendingTimeExceeded, SecondaryStatus::MaxWaitTimeExceeded]
             .contains(&job.secondary)
             .then_some(Cause::Capacity),
-        JobStatus::Failed => job.failure_reason.as_deref().and_then(failure_reasons::passing_cause),
+        JobStatus::Failed => job.failure_reason.as_deref().and_then(failure_reasons::retryable_cause),
         JobStatus::InProgress
         | JobStatus::Completed
         | JobStatus::Stopping

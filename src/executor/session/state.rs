@@ -62,7 +62,7 @@ pub enum SessionEvent<'a> {
     /// The same by an internal error of SageMaker: the type is requested once more.
     InternalErrorMet(&'a str),
     /// The session's next training job starts a new container.
-    ContainerRenewed,
+    JobReplaced,
     /// Every agent ended with the training job.
     AgentsEnded,
     /// The project is about to be sent.
@@ -127,7 +127,7 @@ impl SessionEvent<'_> {
             Self::AgentDelivered(_)
             | Self::TypeRefused(_)
             | Self::InternalErrorMet(_)
-            | Self::ContainerRenewed
+            | Self::JobReplaced
             | Self::AgentsEnded
             | Self::Reported { .. }
             | Self::ResultsLost(_) => Saved::Later,
@@ -211,7 +211,7 @@ impl SessionState {
                 record.repeated = true;
                 self.tried(tried);
             }
-            SessionEvent::ContainerRenewed => {
+            SessionEvent::JobReplaced => {
                 record.job_number = record.job_number.max(1) + 1;
                 record.nodes.rows_mut().for_each(|node| node.left = false);
                 record.log_floors.clear();

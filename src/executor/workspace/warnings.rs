@@ -64,10 +64,10 @@ impl LeftOut {
         if self == LeftOut::Unasked {
             let more = match count {
                 0 | 1 => String::new(),
-                2 => format!(", and so is {}", listed(rest, 1)),
-                _ => format!(", and so are {} more: {}", count - 1, listed(rest, count - 1)),
+                2 => format!("; also {}", listed(rest, 1)),
+                _ => format!("; also {} more: {}", count - 1, listed(rest, count - 1)),
             };
-            return format!("{first} is refused: the job asks for no such file{more}");
+            return format!("left out: {first}, which no path of the job's artifacts, reports or cache selects{more}");
         }
         let [one, several] = self.noun();
         format!(
@@ -166,7 +166,7 @@ mod tests {
             warnings.lines(),
             [
                 "something else",
-                "`a` is refused: the job asks for no such file, and so is `b`",
+                "left out: `a`, which no path of the job's artifacts, reports or cache selects; also `b`",
                 "left out: 1 name that some file systems take for `.git`: `git~1`",
                 "left out: 25 links that lead out of the project: `venv/0`, `venv/1`, `venv/2` and 22 more; the operator can keep such links with \
                  `results.keep_outside_links`",

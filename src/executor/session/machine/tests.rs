@@ -98,7 +98,7 @@ fn output_that_never_comes_is_told_and_the_code_kept() {
 fn a_script_that_was_canceled_before_it_began_has_no_output_to_wait_for() {
     let mut machine = RunMachine::new(CONFIG);
     machine.apply(&report(&ready()), at(1));
-    machine.apply(&RunEvent::Cancel(CancelReason::Asked), at(2));
+    machine.apply(&RunEvent::Cancel(CancelUrgency::Graceful), at(2));
     let exit = ExitReport { code: 143, bytes: 0, hash: String::new(), canceled: true, at: 0, copy: Some(0) };
     let end = conclusion(machine.apply(&report(&Report::Exited { run: 1, exit }), at(3)));
     assert_eq!(end, Some(Conclusion::Canceled { code: Some(143) }));
@@ -127,7 +127,7 @@ fn reports_of_other_runs_do_not_count() {
 #[test]
 fn a_container_that_dies_without_a_word_is_never_a_success() {
     for (job, by, text) in [
-        (job(JobStatus::Completed, "Completed", ""), LossKind::System, "did not report"),
+        (job(JobStatus::Completed, "Completed", ""), LossKind::System, "without a report"),
         (
             job(JobStatus::Failed, "Failed", "AlgorithmError: , exit code: 137"),
             LossKind::Script { code: 137 },
@@ -204,7 +204,7 @@ fn a_job_that_is_not_visible_yet_is_not_lost() {
 fn a_cancel_ends_the_script_and_waits_for_it() {
     let mut machine = RunMachine::new(CONFIG);
     machine.apply(&report(&ready()), at(1));
-    assert_eq!(machine.apply(&RunEvent::Cancel(CancelReason::Asked), at(5)), [RunEffect::SendCancel]);
+    assert_eq!(machine.apply(&RunEvent::Cancel(CancelUrgency::Graceful), at(5)), [RunEffect::SendCancel]);
     machine.apply(&report(&exited(143, true)), at(6));
     assert_eq!(conclusion(machine.apply(&complete(143), at(6))), Some(Conclusion::Canceled { code: Some(143) }));
 }
@@ -213,7 +213,7 @@ fn a_cancel_ends_the_script_and_waits_for_it() {
 fn a_cancel_that_nobody_hears_stops_the_job() {
     let mut machine = RunMachine::new(CONFIG);
     machine.apply(&report(&ready()), at(1));
-    machine.apply(&RunEvent::Cancel(CancelReason::Asked), at(5));
+    machine.apply(&RunEvent::Cancel(CancelUrgency::Graceful), at(5));
     assert_eq!(machine.apply(&RunEvent::Tick, at(64)), []);
     assert_eq!(machine.apply(&RunEvent::Tick, at(65)), [RunEffect::StopJob]);
     assert_eq!(conclusion(machine.apply(&RunEvent::Tick, at(95))), Some(Conclusion::Canceled { code: None }));
@@ -223,7 +223,7 @@ fn a_cancel_that_nobody_hears_stops_the_job() {
 #[test]
 fn a_cancel_while_provisioning_stops_the_job_once_no_agent_is_there() {
     let mut machine = RunMachine::new(CONFIG);
-    assert_eq!(machine.apply(&RunEvent::Cancel(CancelReason::Asked), at(5)), [RunEffect::SendCancel]);
+    assert_eq!(machine.apply(&RunEvent::Cancel(CancelUrgency::Graceful), at(5)), [RunEffect::SendCancel]);
     assert_eq!(machine.apply(&RunEvent::Tick, at(6)), []);
     let never_began = [RunEffect::StopJob, RunEffect::Conclude(Conclusion::NeverBegan)];
     assert_eq!(machine.apply(&RunEvent::ReadSinceCancel, at(6)), never_began);
@@ -232,7 +232,7 @@ fn a_cancel_while_provisioning_stops_the_job_once_no_agent_is_there() {
 #[test]
 fn an_agent_that_comes_up_at_the_moment_of_the_cancel_is_heard() {
     let mut machine = RunMachine::new(CONFIG);
-    machine.apply(&RunEvent::Cancel(CancelReason::Asked), at(5));
+    machine.apply(&RunEvent::Cancel(CancelUrgency::Graceful), at(5));
     machine.apply(&report(&ready()), at(6));
     assert_eq!(machine.apply(&RunEvent::ReadSinceCancel, at(6)), [], "its script may have begun");
     machine.apply(&report(&exited(143, true)), at(7));
@@ -242,11 +242,11 @@ fn an_agent_that_comes_up_at_the_moment_of_the_cancel_is_heard() {
 #[test]
 fn a_cancel_while_provisioning_ends_although_the_store_is_silent() {
     let mut machine = RunMachine::new(CONFIG);
-    machine.apply(&RunEvent::Cancel(CancelReason::Asked), at(5));
+    machine.apply(&RunEvent::Cancel(CancelUrgency::Graceful), at(5));
     assert_eq!(machine.apply(&RunEvent::Tick, at(65)), [RunEffect::StopJob]);
     assert_eq!(conclusion(machine.apply(&RunEvent::Tick, at(95))), Some(Conclusion::NeverBegan));
     let mut machine = RunMachine::new(CONFIG);
-    let effects = machine.apply(&RunEvent::Cancel(CancelReason::AtOnce), at(5));
+    let effects = machine.apply(&RunEvent::Cancel(CancelUrgency::Immediate), at(5));
     assert_eq!(effects, [RunEffect::SendCancel, RunEffect::StopJob, RunEffect::Conclude(Conclusion::NeverBegan)]);
 }
 

@@ -280,7 +280,7 @@ fn each_state_of_a_training_job_follows_from_an_event() {
     assert_eq!(state.creation(), Creation::Created("arn"));
     state.apply(SessionEvent::AgentsEnded);
     assert!(state.all_left());
-    state.apply(SessionEvent::ContainerRenewed);
+    state.apply(SessionEvent::JobReplaced);
     assert!(!state.all_left() && state.job_number() == 2, "the next container has the nodes anew");
     state.apply(requested);
     state.apply(SessionEvent::JobRefused);

@@ -35,7 +35,7 @@ pub(crate) fn judge_alone(entry: &Entry) -> Result<(), &'static str> {
         return Err("it is set-user-id or set-group-id");
     }
     if entry.kind != EntryKind::Link && !entry.target.is_empty() {
-        return Err("it has a target and is no link");
+        return Err("it is not a link but has a link target");
     }
     if entry.tree == Tree::Tmp {
         if entry.path != ENV_FILE || !matches!(entry.kind, EntryKind::File | EntryKind::Deleted) {
@@ -60,7 +60,7 @@ pub(crate) fn judge_together(entries: &[Entry]) -> anyhow::Result<()> {
     for entry in entries {
         judge_alone(entry).map_err(|why| refused(entry, why))?;
         if known.insert((entry.tree, &entry.path), entry).is_some() {
-            return Err(refused(entry, "it comes twice"));
+            return Err(refused(entry, "the container sent this path twice"));
         }
     }
     for entry in entries.iter().filter(|entry| entry.kind != EntryKind::Deleted) {

@@ -176,8 +176,8 @@ fn set_id_bits_at_the_end_are_refused() {
     assert!(error.contains("`suid` is refused"), "{error}");
 }
 
-#[test_case(&[entry(FILE, b"good"), entry(FILE, b"good")], "`good` is refused: it comes twice"; "twice")]
-#[test_case(&[entry(FILE, b"x"), entry(DELETED, b"x")], "`x` is refused: it comes twice"; "written and deleted")]
+#[test_case(&[entry(FILE, b"good"), entry(FILE, b"good")], "`good` is refused: the container sent this path twice"; "twice")]
+#[test_case(&[entry(FILE, b"x"), entry(DELETED, b"x")], "`x` is refused: the container sent this path twice"; "written and deleted")]
 #[test_case(&[entry(LINK, b"l"), entry(FILE, b"l/x")], "`l/x` is refused: `l` above it is no directory"; "through its own link")]
 #[test_case(&[entry(FILE, b"l/x"), entry(LINK, b"l")], "`l/x` is refused: `l` above it is no directory"; "the link comes later")]
 #[test_case(&[entry(FILE, b"f"), entry(FILE, b"f/x")], "`f/x` is refused"; "below its own file")]
@@ -503,8 +503,7 @@ fn what_the_job_does_not_ask_for_is_refused_and_the_rest_arrives() {
         assert!(fs::symlink_metadata(world.host.project.join(absent)).is_err(), "{absent}");
     }
     assert_eq!(fs::read(world.host.tmp.join("gitlab_runner_env")).unwrap(), b"evil");
-    let expected =
-        "`HEAD` is refused: the job asks for no such file, and so are 8 more: `dir/inside`, `good` and 6 more";
+    let expected = "left out: `HEAD`, which no path of the job's artifacts, reports or cache selects; also 8 more: `dir/inside`, `good` and 6 more";
     assert_eq!(summary.warnings, [expected]);
 }
 
