@@ -82,7 +82,7 @@ pub async fn run(
         let told = async {
             cancellation.changed().await;
             printer.line(
-                "Interrupted: the job is ended, and files that it made are fetched; Ctrl-C again ends it at once",
+                "Interrupted: the job is ended, and the files that it made are fetched; Ctrl-C again leaves them",
             );
             std::future::pending::<std::convert::Infallible>().await
         };
@@ -145,7 +145,10 @@ async fn in_place(
     sources.write(&place.sources())?;
     let emulator = if let Some((local, image)) = &local {
         (local.check)(image.clone(), &place.root.join("check")).await?;
-        printer.line(format!("Trying on this machine: the container starts from {}", image.title()));
+        printer.line(format!(
+            "Trying on this machine, with an emulated AWS that bills nothing: the container starts from {}",
+            image.title()
+        ));
         Some(EmulatorProcess::start(image, local.credentials, env, &place.root, cancellation).await?)
     } else {
         printer.line(format!("Trying on the AWS account of {}; the training job is billed", config.display()));
@@ -171,10 +174,18 @@ async fn in_place(
 
 /// Tells which files of the current directory are new, and which the command deleted in vain.
 fn tell_files(printer: &Printer, place: &Place, sources: &OriginFiles) {
-    let Ok(changed) = std::fs::read(place.changed()) else { return };
+    let Ok(changed) = std::fs::read(place.changed()) else {
+        return printer.line("No file was fetched from the job's container");
+    };
     let text = String::from_utf8_lossy(&changed);
-    let names = text.split('\0').filter_map(|name| name.strip_prefix("./"));
-    tell_names(printer, "New or changed here", names.map(str::to_owned).collect());
+    let names: Vec<_> = text.split('\0').filter_map(|name| name.strip_prefix("./")).map(str::to_owned).collect();
+    if names.is_empty() {
+        let origin = place.origin.display();
+        printer.line(format!(
+            "No file came back: the command left none below {origin}, and files elsewhere end with the container"
+        ));
+    }
+    tell_names(printer, "New or changed here", names);
     let project = place.project();
     let deleted = sources.missing_in(&project).map(|path| path.display().to_string());
     tell_names(printer, "Deleted by the command in the job alone, and still here", deleted.collect());
@@ -200,7 +211,9 @@ fn tell_end(printer: &Printer, code: i32, elapsed: Duration) {
     }
     let meaning = match code {
         126 => " (most often: a program that is not executable)",
-        127 => " (most often: a program that is not in the container)",
+        127 => {
+            " (most often: a misspelt program, one that is not in the container, or the whole command quoted as one word)"
+        }
         137 => " (killed, most often because the memory was full)",
         _ => "",
     };

@@ -123,7 +123,7 @@ pub async fn close(mut session: Session<'_>, patience: Patience) -> anyhow::Resu
     }
     if is_known && session.state.is_unused() {
         // `prepare` failed before it requested a job, perhaps for lack of AWS access: nothing to look for in AWS.
-        delete_place(&session).await?;
+        delete_place(&session).await;
         return forget(&session).map(|()| Closed::Whole);
     }
     if !is_known {
@@ -159,18 +159,13 @@ pub async fn close(mut session: Session<'_>, patience: Patience) -> anyhow::Resu
     closed
 }
 
-/// Deletes what a `prepare` that requested no job has stored. Where AWS cannot be used, it has stored nothing either.
-async fn delete_place(session: &Session<'_>) -> anyhow::Result<()> {
-    if session.state.place().is_none() {
-        return Ok(());
-    }
-    match session.exchange().delete(None).await {
-        Err(error) if error.kind.may_pass() => Err(error.into()),
-        Err(error) => {
-            tracing::info!(%error, "failed to delete the objects of a session without a training job");
-            Ok(())
-        }
-        Ok(()) => Ok(()),
+/// Deletes what a `prepare` that requested no job has stored: the object that holds the session's key. It opens nothing, so that
+/// one which cannot be deleted is left to the bucket's lifecycle rule, and keeps no record on this host.
+async fn delete_place(session: &Session<'_>) {
+    if session.state.place().is_some()
+        && let Err(error) = session.exchange().delete(None).await
+    {
+        tracing::info!(%error, "failed to delete the objects of a session without a training job");
     }
 }
 
