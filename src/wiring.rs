@@ -8,6 +8,7 @@ use aws::Aws;
 use clap::error::ErrorKind;
 use executor::base::clock::{Clock, HostClock};
 use executor::base::failure::ExitCodes;
+use executor::base::privacy;
 use executor::config::env::{self, Environment};
 use executor::stages::{self, StageInputs, arguments, caller_watch};
 use executor::ui::{self, Printer};
@@ -17,6 +18,10 @@ use crate::cli::{Cli, Command};
 
 /// Runs one command to its end.
 pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
+    // Not the agent: libraries of the script write to `/proc/1/fd/1` there.
+    if matches!(cli.command, Command::Config | Command::Prepare | Command::Run { .. } | Command::Cleanup) {
+        privacy::protect_process();
+    }
     let printer = Printer::standard();
     if let Err(error) = ui::init_tracing(&printer, env.get(env::LOG)) {
         printer.failure(&error);

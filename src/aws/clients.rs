@@ -23,8 +23,7 @@ const ATTEMPTS: u32 = 5;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit of one attempt of a call with a small body.
 pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_mins(1);
-/// Time limit of one attempt of a call that carries a part of a file: at most [`crate::objects::PART_BYTES`], or more when a file
-/// would have over 10,000 parts.
+/// Time limit of one attempt of a call with a large body: the agent's executable is the largest.
 pub(super) const TRANSFER_ATTEMPT_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// Shared configuration, and the service clients that have been used so far.

@@ -121,11 +121,6 @@ impl AwsCall {
         )
     }
 
-    /// An error of the local file of a transfer.
-    pub(super) fn local(&self, verb: &str, path: &std::path::Path, error: &std::io::Error) -> CloudError {
-        self.error(CloudErrorKind::Other, format!("failed to {verb} {}: {error}", path.display()))
-    }
-
     /// The request never left: no credentials, no connection, or it could not be built.
     fn unsent(&self, error: &(dyn Error + 'static)) -> CloudError {
         let causes = causes(error);
@@ -304,7 +299,7 @@ fn is_clock(code: &str, message: &str) -> bool {
 
 /// The IAM action that AWS names, if it differs from that of the call: "not authorized to perform: iam:PassRole on".
 fn denied_action(message: &str) -> Option<&'static str> {
-    const NAMED: [&str; 9] = [
+    const NAMED: [&str; 8] = [
         "iam:PassRole",
         "sagemaker:AddTags",
         "kms:CreateGrant",
@@ -313,7 +308,6 @@ fn denied_action(message: &str) -> Option<&'static str> {
         "kms:Decrypt",
         "kms:Encrypt",
         "s3:ListBucket",
-        "s3:AbortMultipartUpload",
     ];
     let (_, rest) = message.split_once("to perform: ")?;
     let action = rest.split_whitespace().next()?;

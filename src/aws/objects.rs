@@ -1,4 +1,4 @@
-//! S3 objects over the SDK: whole, in ranges, streamed from files, conditional, listed, deleted in batches.
+//! S3 objects over the SDK: whole, in ranges, with a hash, conditional, listed, deleted in batches.
 //!
 //! Memory stays bounded for files of any size. This module gives keys no meaning; it only puts the operator's prefix in front.
 
@@ -7,24 +7,23 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::primitives::{ByteStream, Length};
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, Delete, ObjectIdentifier, ServerSideEncryption};
+use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{
+    ChecksumMode, Delete, ExpirationStatus, LifecycleRule, ObjectIdentifier, ServerSideEncryption,
+};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
+use base64_simd::STANDARD;
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::clients::{ATTEMPT_TIMEOUT, Clients, TRANSFER_ATTEMPT_TIMEOUT, timeouts};
 use super::errors::AwsCall;
-use executor::cloud::{Access, CloudError, CloudErrorKind, Listed, MOST_BYTES, ObjectStore};
+use executor::cloud::{
+    Access, CloudError, CloudErrorKind, Content, Listed, MOST_BYTES, ObjectStore, Retention, Sha256Hash, StoredHash,
+    VersionExpiration,
+};
 
-/// Files up to this size go in one request, larger ones in parts of it.
-pub(super) const PART_BYTES: u64 = 16 * 1024 * 1024;
-/// S3's limit of parts in one upload; a larger file gets larger parts.
-const MAX_PARTS: u64 = 10_000;
-const PARALLEL_PARTS: usize = 4;
 /// S3's limit of keys in one deletion.
 const DELETE_BATCH: usize = 1000;
 /// Five attempts where the SDK cannot retry by itself: an interrupted body, a key that a batch could not delete, a conflict.
@@ -66,6 +65,7 @@ impl AwsObjects {
         call: &AwsCall,
         key: &str,
         body: ByteStream,
+        hash: Option<&Sha256Hash>,
         limit: TimeoutConfig,
     ) -> Result<(), CloudError> {
         self.clients
@@ -74,6 +74,7 @@ impl AwsObjects {
             .bucket(&self.bucket)
             .key(self.full_key(key))
             .body(body)
+            .set_checksum_sha256(hash.map(|hash| STANDARD.encode_to_string(hash)))
             .set_server_side_encryption(self.encryption())
             .set_ssekms_key_id(self.kms_key_id.clone())
             .customize()
@@ -84,98 +85,23 @@ impl AwsObjects {
             .map_err(|error| call.failed(&error))
     }
 
-    async fn put_parts(&self, call: &AwsCall, key: &str, path: &Path, size: u64) -> Result<(), CloudError> {
-        let upload = self
-            .clients
-            .s3()
-            .create_multipart_upload()
-            .bucket(&self.bucket)
-            .key(self.full_key(key))
-            .set_server_side_encryption(self.encryption())
-            .set_ssekms_key_id(self.kms_key_id.clone())
-            .send()
-            .await
-            .map_err(|error| call.failed(&error))?
-            .upload_id
-            .ok_or_else(|| call.error(CloudErrorKind::Other, "the reply holds no upload id"))?;
-        let sent = self.send_parts(call, key, path, size, &upload).await;
-        if sent.is_err() {
-            let aborted = self
-                .clients
-                .s3()
-                .abort_multipart_upload()
-                .bucket(&self.bucket)
-                .key(self.full_key(key))
-                .upload_id(&upload)
-                .send()
-                .await;
-            if aborted.is_err_and(|error| error.code() != Some("NoSuchUpload")) {
-                tracing::warn!(key, "an incomplete upload stays until the bucket's lifecycle rule removes it");
-            }
-        }
-        sent
+    async fn is_versioned(&self) -> Result<bool, CloudError> {
+        let call = AwsCall::new("read the versioning of", format!("bucket {}", self.bucket), "s3:GetBucketVersioning");
+        let reply = self.clients.s3().get_bucket_versioning().bucket(&self.bucket).send().await;
+        // Suspended versioning keeps the versions that are there.
+        Ok(reply.map_err(|error| call.failed(&error))?.status.is_some())
     }
 
-    async fn send_parts(
-        &self,
-        call: &AwsCall,
-        key: &str,
-        path: &Path,
-        size: u64,
-        upload: &str,
-    ) -> Result<(), CloudError> {
-        let mut parts: Vec<CompletedPart> = futures::stream::iter(parts_of(size))
-            .map(|part| self.send_part(call, key, path, upload, part))
-            .buffer_unordered(PARALLEL_PARTS)
-            .try_collect()
-            .await?;
-        parts.sort_by_key(CompletedPart::part_number);
-        let completed = self
-            .clients
-            .s3()
-            .complete_multipart_upload()
-            .bucket(&self.bucket)
-            .key(self.full_key(key))
-            .upload_id(upload)
-            .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build())
-            .send()
-            .await;
-        match completed {
-            Ok(_) => Ok(()),
-            // The upload may be complete: the reply of the first attempt was lost, or the reply of a success cannot be parsed.
-            Err(error) if may_be_complete(&error) && self.size(key).await? == Some(size) => Ok(()),
-            Err(error) => Err(call.failed(&error)),
-        }
-    }
-
-    async fn send_part(
-        &self,
-        call: &AwsCall,
-        key: &str,
-        path: &Path,
-        upload: &str,
-        part: Part,
-    ) -> Result<CompletedPart, CloudError> {
-        let body = file_body(call, path, part.offset, part.length).await?;
-        let reply = self
-            .clients
-            .s3()
-            .upload_part()
-            .bucket(&self.bucket)
-            .key(self.full_key(key))
-            .upload_id(upload)
-            .part_number(part.number)
-            .body(body)
-            .customize()
-            .config_override(aws_sdk_s3::config::Builder::new().timeout_config(timeouts(TRANSFER_ATTEMPT_TIMEOUT)))
-            .send()
-            .await
-            .map_err(|error| call.failed(&error))?;
-        Ok(CompletedPart::builder()
-            .part_number(part.number)
-            .set_e_tag(reply.e_tag)
-            .set_checksum_crc32(reply.checksum_crc32)
-            .build())
+    async fn version_expirations(&self) -> Result<Vec<VersionExpiration>, CloudError> {
+        let bucket = format!("bucket {}", self.bucket);
+        let call = AwsCall::new("read the lifecycle rules of", bucket, "s3:GetLifecycleConfiguration");
+        let rules = match self.clients.s3().get_bucket_lifecycle_configuration().bucket(&self.bucket).send().await {
+            Ok(reply) => reply.rules.unwrap_or_default(),
+            Err(error) if error.code() == Some("NoSuchLifecycleConfiguration") => Vec::new(),
+            Err(error) => return Err(call.failed(&error)),
+        };
+        let own = self.full_key("");
+        Ok(rules.iter().filter_map(|rule| expiration(rule, &own)).collect())
     }
 
     /// Deletes one batch; returns the keys that failed for a transient reason, with the first such error.
@@ -291,19 +217,28 @@ impl ObjectStore for AwsObjects {
     async fn put(&self, key: &str, body: Vec<u8>) -> Result<(), CloudError> {
         let call = self.call("put", key, "s3:PutObject");
         let limit = put_limit(body.len());
-        self.put_body(&call, key, ByteStream::from(body), limit).await
+        self.put_body(&call, key, ByteStream::from(body), None, limit).await
     }
 
-    /// A multipart upload is aborted when it fails. After a cancel or a kill it stays until the bucket's lifecycle rule for
-    /// incomplete uploads removes it.
-    async fn put_file(&self, key: &str, path: &Path) -> Result<(), CloudError> {
+    async fn put_with_hash(&self, key: &str, content: Content<'_>, hash: &Sha256Hash) -> Result<(), CloudError> {
         let call = self.call("put", key, "s3:PutObject");
-        let metadata = tokio::fs::metadata(path).await.map_err(|error| call.local("read", path, &error))?;
-        if metadata.len() > PART_BYTES {
-            return self.put_parts(&call, key, path, metadata.len()).await;
+        let body = match content {
+            Content::Bytes(bytes) => ByteStream::from(bytes.to_vec()),
+            Content::File(path) => file_body(&call, path).await?,
+        };
+        self.put_body(&call, key, body, Some(hash), timeouts(TRANSFER_ATTEMPT_TIMEOUT)).await
+    }
+
+    async fn stored_hash(&self, key: &str) -> Result<StoredHash, CloudError> {
+        let call = self.call("look at", key, "s3:GetObject");
+        let request = self.clients.s3().head_object().bucket(&self.bucket).key(self.full_key(key));
+        match request.checksum_mode(ChecksumMode::Enabled).send().await {
+            Ok(reply) => Ok(reply.checksum_sha256().and_then(decoded).map_or(StoredHash::Unknown, StoredHash::Known)),
+            Err(error) => {
+                let error = call.failed(&error);
+                if error.kind == CloudErrorKind::NotFound { Ok(StoredHash::Absent) } else { Err(error) }
+            }
         }
-        let body = file_body(&call, path, 0, metadata.len()).await?;
-        self.put_body(&call, key, body, timeouts(TRANSFER_ATTEMPT_TIMEOUT)).await
     }
 
     /// `false` also when this caller created the object: a reply was lost and the SDK retried. A caller for whom that matters
@@ -377,6 +312,15 @@ impl ObjectStore for AwsObjects {
         Ok(())
     }
 
+    async fn retention(&self) -> Result<Retention, CloudError> {
+        let (versioning, rules) = tokio::join!(self.is_versioned(), self.version_expirations());
+        // The rules of a bucket without versions need not be readable.
+        if versioning? {
+            return Ok(Retention { is_versioned: true, expirations: rules? });
+        }
+        Ok(Retention::default())
+    }
+
     fn uri(&self, key: &str) -> String {
         format!("s3://{}/{}", self.bucket, self.full_key(key))
     }
@@ -387,48 +331,43 @@ fn put_limit(bytes: usize) -> TimeoutConfig {
     timeouts(if bytes > 1 << 20 { TRANSFER_ATTEMPT_TIMEOUT } else { ATTEMPT_TIMEOUT })
 }
 
-/// A range of a file as a body that can be retried; it is read while it is sent.
-async fn file_body(call: &AwsCall, path: &Path, offset: u64, length: u64) -> Result<ByteStream, CloudError> {
-    if length == 0 {
-        return Ok(ByteStream::from_static(b""));
-    }
+/// A file as a body that can be retried; it is read while it is sent.
+async fn file_body(call: &AwsCall, path: &Path) -> Result<ByteStream, CloudError> {
     ByteStream::read_from()
         .path(path)
-        .offset(offset)
-        .length(Length::Exact(length))
         .buffer_size(64 * 1024)
         .build()
         .await
         .map_err(|error| call.error(CloudErrorKind::Other, format!("failed to read {}: {error}", path.display())))
 }
 
-/// One part of an upload; numbers start at 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Part {
-    number: i32,
-    offset: u64,
-    length: u64,
+/// `None` for a hash of another form, such as that of an object written in parts.
+fn decoded(hash: &str) -> Option<Sha256Hash> {
+    STANDARD.decode_to_vec(hash).ok()?.try_into().ok()
 }
 
-/// Whether an upload that failed to complete may be complete: it is unknown now, or the reply is a success that cannot be parsed.
-fn may_be_complete<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
-    let succeeded = error.raw_response().is_some_and(|reply| reply.status().is_success());
-    error.code() == Some("NoSuchUpload") || (succeeded && error.code().is_none())
+/// The rule, if it is enabled and deletes every old version below its prefix, and that prefix concerns keys that begin with `own`.
+fn expiration(rule: &LifecycleRule, own: &str) -> Option<VersionExpiration> {
+    let versions = rule.noncurrent_version_expiration()?;
+    let keeps_some = versions.newer_noncurrent_versions().is_some_and(|number| number > 0);
+    let filter = rule.filter();
+    // A rule for a size or a tag is not for every object.
+    let is_partial = filter.is_some_and(|filter| {
+        let is_of_size = filter.object_size_greater_than().or(filter.object_size_less_than()).is_some();
+        filter.tag().is_some() || is_of_size || filter.and().is_some()
+    });
+    #[expect(deprecated, reason = "older rules have their prefix there")]
+    let prefix = filter.and_then(|filter| filter.prefix()).or(rule.prefix()).unwrap_or_default();
+    if *rule.status() != ExpirationStatus::Enabled || keeps_some || is_partial {
+        return None;
+    }
+    let prefix = if own.starts_with(prefix) { "" } else { prefix.strip_prefix(own)? };
+    Some(VersionExpiration { prefix: prefix.to_owned(), days: u32::try_from(versions.noncurrent_days()?).ok()? })
 }
 
 /// Whether the object is absent. `NotFound` is the SDK's code for a 404 without a body, as of a proxy; an absent bucket has another.
 fn is_absent_object<E: ProvideErrorMetadata>(error: &E) -> bool {
     matches!(error.code(), Some("NoSuchKey" | "NotFound"))
-}
-
-/// The parts of a file of `size` bytes: equal lengths within S3's limits, the last one shorter.
-fn parts_of(size: u64) -> impl Iterator<Item = Part> {
-    let length = PART_BYTES.max(size.div_ceil(MAX_PARTS));
-    let count = size.div_ceil(length);
-    (1..=i32::try_from(count).unwrap_or(i32::MAX)).zip(0_u64..).map(move |(number, index)| {
-        let offset = index * length;
-        Part { number, offset, length: length.min(size - offset) }
-    })
 }
 
 #[cfg(test)]

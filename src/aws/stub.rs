@@ -24,6 +24,8 @@ pub(crate) struct SeenRequest {
     pub(crate) range: Option<String>,
     pub(crate) if_none_match: Option<String>,
     pub(crate) kms: Option<String>,
+    pub(crate) sha256: Option<String>,
+    pub(crate) checksum_mode: Option<String>,
     pub(crate) target: Option<String>,
     pub(crate) body: Vec<u8>,
 }
@@ -120,6 +122,8 @@ async fn answer(State(script): State<Arc<Mutex<Script>>>, request: Request) -> R
         range: header("range"),
         if_none_match: header("if-none-match"),
         kms: header("x-amz-server-side-encryption-aws-kms-key-id"),
+        sha256: header("x-amz-checksum-sha256"),
+        checksum_mode: header("x-amz-checksum-mode"),
         target: header("x-amz-target"),
         body: axum::body::to_bytes(body, usize::MAX).await.unwrap().to_vec(),
     };

@@ -23,7 +23,7 @@ use tokio::runtime::Runtime;
 use super::choices::Choices;
 use executor::base::node::NodeId;
 use executor::base::seal::{Label, Seal};
-use executor::cloud::{CloudError, Listed, ObjectStore};
+use executor::cloud::{CloudError, Content, Listed, ObjectStore, Retention, Sha256Hash, StoredHash};
 use executor::protocol::keys::TransferKeys;
 use executor::protocol::project::{Selection, Trees};
 use executor::workspace::{self, Damaged, Summary, TransferLimits};
@@ -114,7 +114,13 @@ impl ObjectStore for Store {
         format!("s3://memory/{key}")
     }
 
-    async fn put_file(&self, _: &str, _: &Path) -> Result<(), CloudError> {
+    async fn put_with_hash(&self, _: &str, _: Content<'_>, _: &Sha256Hash) -> Result<(), CloudError> {
+        unreachable!("the workspace writes objects from memory")
+    }
+    async fn stored_hash(&self, _: &str) -> Result<StoredHash, CloudError> {
+        unreachable!("the workspace writes objects from memory")
+    }
+    async fn retention(&self) -> Result<Retention, CloudError> {
         unreachable!("the workspace writes objects from memory")
     }
 }

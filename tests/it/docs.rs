@@ -230,21 +230,82 @@ fn the_policies_allow_what_the_adapter_calls_and_no_more() {
     let mut host = allowed("runner-config/iam/runner-host.json");
     host.extend(allowed("runner-config/iam/kms.json"));
     assert_eq!(called, host);
-    // The agent reads and writes objects and deletes none.
+    // The agent reads and writes objects; it deletes none, and knows nothing of the bucket.
+    let hosts_alone = ["s3:DeleteObject", "s3:GetBucketVersioning", "s3:GetLifecycleConfiguration"];
     let job = allowed("runner-config/iam/training-job.json");
-    for action in called.iter().filter(|action| action.starts_with("s3:") && *action != "s3:DeleteObject") {
-        assert!(job.contains(action), "{action}");
+    for action in called.iter().filter(|action| action.starts_with("s3:")) {
+        assert_eq!(job.contains(action), !hosts_alone.contains(&action.as_str()), "{action}");
     }
-    assert!(!job.contains("s3:DeleteObject"));
     allowed("runner-config/iam/training-job-vpc.json");
+}
+
+/// Matches as IAM does: `*` any characters, `?` one, a slash included.
+fn is_like(pattern: &str, text: &str) -> bool {
+    let escaped = regex::escape(pattern).replace(r"\*", ".*").replace(r"\?", ".");
+    Regex::new(&format!("^{escaped}$")).unwrap().is_match(text)
+}
+
+/// A prefix of a key that the role of training jobs may list, or a key that it may read or write, holds the session's random bits.
+#[test]
+fn a_training_job_reaches_a_session_only_by_its_random_bits() {
+    let policy: serde_json::Value = serde_json::from_str(&read("runner-config/iam/training-job.json")).unwrap();
+    let texts = |value: &serde_json::Value| -> Vec<String> {
+        let list = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        list.iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+    };
+    let objects = "arn:aws:s3:::example-ci-sagemaker/";
+    let (mut keys, mut prefixes) = (Vec::new(), Vec::new());
+    for statement in policy["Statement"].as_array().unwrap() {
+        match texts(&statement["Action"]) {
+            actions if actions.contains(&"s3:ListBucket".to_owned()) => {
+                prefixes.extend(texts(&statement["Condition"]["StringLike"]["s3:prefix"]));
+            }
+            actions if actions[0].starts_with("s3:") => keys.extend(texts(&statement["Resource"])),
+            _ => {}
+        }
+    }
+    let random = "0123456789abcdef0123456789abcdef";
+    let session = "sagemaker-executor/sessions/gitlab-1-2-abcdef12/";
+    let may_list = |prefix: &str| prefixes.iter().any(|pattern| is_like(pattern, prefix));
+    let may_reach = |key: &str| keys.iter().any(|pattern| is_like(pattern, &format!("{objects}{key}")));
+    for name in
+        ["open", "orders/000001.json", "trace/algo-1/000001/000000", "results/packs/0123456789abcdef0123456789abcdef"]
+    {
+        let key = format!("{session}{random}/{name}");
+        assert!(may_reach(&key));
+        for end in 0..=key.len() {
+            let knows = end > session.len() + random.len();
+            assert_eq!(may_list(&key[..end]), knows, "{}", &key[..end]);
+        }
+    }
+    assert!(
+        may_list(&format!("sagemaker-executor/agents/{random}/"))
+            && may_reach(&format!("sagemaker-executor/agents/{random}/start.sh"))
+    );
+    for prefix in [
+        "",
+        "sagemaker-executor/",
+        "sagemaker-executor/projects/",
+        "sagemaker-executor/hosts/",
+        "sagemaker-executor/projects/7-",
+    ] {
+        assert!(!may_list(prefix), "{prefix}");
+    }
+    assert!(!may_reach("sagemaker-executor/hosts/scope-key") && !may_reach("sagemaker-executor/output/x/model.tar.gz"));
 }
 
 #[test]
 fn the_bucket_rules_spare_running_jobs() {
     let rules: serde_json::Value = serde_json::from_str(&read("runner-config/bucket-lifecycle.json")).unwrap();
     let mut prefixes = BTreeSet::new();
+    let mut of_versions = Vec::new();
     for rule in rules["Rules"].as_array().unwrap() {
         let prefix = rule["Filter"]["Prefix"].as_str().unwrap().to_owned();
+        if let Some(days) = rule["NoncurrentVersionExpiration"]["NoncurrentDays"].as_u64() {
+            assert_eq!(rule["Expiration"]["ExpiredObjectDeleteMarker"], true, "{rule}");
+            of_versions.push((prefix, days));
+            continue;
+        }
         // A training job runs 28 days at most. It reads the project once, when it starts, and senders count on what is younger
         // than 7 days.
         let least = if prefix.ends_with("/projects/") { 7 } else { 28 };
@@ -256,6 +317,7 @@ fn the_bucket_rules_spare_running_jobs() {
         prefixes,
         BTreeSet::from(["agents", "output", "projects", "sessions"].map(|part| format!("{prefix}/{part}/")))
     );
+    assert_eq!(of_versions, [(format!("{prefix}/"), 1)]);
 }
 
 #[test]

@@ -16,6 +16,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("base::exit_codes", &["base::failure"]),
     ("base::clock", &[]),
     ("base::signals", &[]),
+    ("base::privacy", &[]),
     ("base::process", &["base::failure"]),
     ("base::human", &[]),
     ("base::names", &[]),

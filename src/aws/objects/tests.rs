@@ -1,13 +1,10 @@
 //! Objects: whole, in ranges, in parts, conditional, listed, deleted.
 
-use std::path::Path;
-
 use axum::body::{Body, Bytes};
 use axum::response::Response;
-use executor::cloud::{CloudErrorKind, MOST_BYTES};
+use executor::cloud::{CloudErrorKind, Content, MOST_BYTES, Retention, StoredHash, VersionExpiration};
 
-use super::PART_BYTES;
-use crate::stub::{SeenRequest, Stub, reply, s3_refusal};
+use crate::stub::{Stub, reply, s3_refusal};
 
 #[tokio::test]
 async fn an_absent_key_is_none_and_an_absent_bucket_is_an_error() {
@@ -63,72 +60,72 @@ async fn a_body_that_breaks_off_is_asked_for_again() {
     assert_eq!(ranges, [None, None, Some("bytes=3-6".to_owned()), Some("bytes=3-6".to_owned())]);
 }
 
-/// A file of zeros that is cut into two parts.
-fn large_file(path: &Path) {
-    std::fs::File::create(path).unwrap().set_len(PART_BYTES + 1).unwrap();
-}
-
-fn multipart_answer(seen: &SeenRequest, part_two: u16) -> Option<Response> {
-    match seen.method.as_str() {
-        "POST" if seen.uri.contains("uploads") => {
-            Some(reply(200, "<InitiateMultipartUploadResult><UploadId>up-1</UploadId></InitiateMultipartUploadResult>"))
-        }
-        "PUT" if part_two != 200 && seen.uri.contains("partNumber=2") => Some(s3_refusal(part_two, "AccessDenied")),
-        "PUT" => Some(Response::builder().header("etag", "\"part\"").body(Body::empty()).unwrap()),
-        "POST" => Some(reply(200, "<CompleteMultipartUploadResult/>")),
-        "DELETE" => Some(reply(204, "")),
-        _ => None,
-    }
-}
-
 #[tokio::test]
-async fn a_large_file_goes_in_parts() {
+async fn a_file_goes_in_one_request_with_its_hash_and_the_stored_hash_is_read_back() {
     let stub = Stub::start().await;
-    stub.answer(|seen| multipart_answer(seen, 200));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
-    large_file(&path);
-    stub.objects.put_file("a", &path).await.unwrap();
+    std::fs::write(&path, "abc").unwrap();
+    let told = "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=";
+    let hash = super::decoded(told).unwrap();
+    stub.push(reply(200, ""));
+    stub.objects.put_with_hash("a", Content::File(&path), &hash).await.unwrap();
+    let head = |hash: &str| Response::builder().header("x-amz-checksum-sha256", hash).body(Body::empty()).unwrap();
+    stub.push(head(told));
+    assert_eq!(stub.objects.stored_hash("a").await.unwrap(), StoredHash::Known(hash));
+    stub.push(head(&format!("{told}-2")));
+    assert_eq!(stub.objects.stored_hash("a").await.unwrap(), StoredHash::Unknown, "of an upload in parts");
+    stub.push(reply(404, ""));
+    assert_eq!(stub.objects.stored_hash("a").await.unwrap(), StoredHash::Absent);
     let seen = stub.seen();
-    let last = seen.last().unwrap();
-    let body = String::from_utf8_lossy(&last.body);
-    assert!(last.method == "POST" && last.uri.contains("uploadId=up-1"), "{}", last.uri);
-    let order: Vec<_> = body.match_indices("<PartNumber>").map(|(at, tag)| &body[at + tag.len()..][..1]).collect();
-    assert_eq!(order, ["1", "2"]);
-    assert!(seen.iter().all(|seen| seen.method != "DELETE"));
+    assert_eq!((seen[0].sha256.as_deref(), seen[0].body.as_slice()), (Some(told), &b"abc"[..]));
+    assert_eq!((seen[1].method.as_str(), seen[1].checksum_mode.as_deref()), ("HEAD", Some("ENABLED")));
 }
 
 #[tokio::test]
-async fn an_upload_that_was_completed_before_its_reply_was_lost_is_a_success() {
+async fn only_rules_that_delete_every_old_version_of_our_objects_count() {
+    let rule = |status: &str, filter: &str, versions: &str| {
+        format!(
+            "<Rule><Status>{status}</Status>{filter}<NoncurrentVersionExpiration>{versions}</NoncurrentVersionExpiration></Rule>"
+        )
+    };
+    let (of, one) =
+        (|prefix: &str| format!("<Filter><Prefix>{prefix}</Prefix></Filter>"), "<NoncurrentDays>1</NoncurrentDays>");
+    let rules = [
+        rule("Enabled", &of("pre/fix/sessions/"), one),
+        rule("Enabled", &of("pre"), "<NoncurrentDays>3</NoncurrentDays>"),
+        rule("Enabled", "<Prefix>pre/fix/projects/</Prefix>", one),
+        rule("Enabled", &of("other/"), one),
+        rule("Disabled", &of(""), one),
+        rule("Enabled", "<Filter><Tag><Key>k</Key><Value>v</Value></Tag></Filter>", one),
+        rule(
+            "Enabled",
+            &of(""),
+            "<NoncurrentDays>1</NoncurrentDays><NewerNoncurrentVersions>2</NewerNoncurrentVersions>",
+        ),
+        "<Rule><Status>Enabled</Status><Expiration><Days>1</Days></Expiration></Rule>".to_owned(),
+    ];
     let stub = Stub::start().await;
-    stub.answer(|seen| match seen.method.as_str() {
-        "POST" if seen.uri.contains("uploadId") => Some(s3_refusal(404, "NoSuchUpload")),
-        "HEAD" => Some(Response::builder().header("content-length", PART_BYTES + 1).body(Body::empty()).unwrap()),
-        _ => multipart_answer(seen, 200),
-    });
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("file");
-    large_file(&path);
-    stub.objects.put_file("a", &path).await.unwrap();
-    assert_eq!(stub.seen().last().unwrap().method, "HEAD");
-}
-
-#[tokio::test]
-async fn an_upload_whose_success_cannot_be_read_is_looked_at() {
-    for (there, succeeds) in [(PART_BYTES + 1, true), (PART_BYTES, false)] {
-        let stub = Stub::start().await;
-        stub.answer(move |seen| match seen.method.as_str() {
-            "POST" if seen.uri.contains("uploadId") => {
-                Some(reply(200, "<SomethingElse><ETag>x</ETag></SomethingElse>"))
-            }
-            "HEAD" => Some(Response::builder().header("content-length", there).body(Body::empty()).unwrap()),
-            _ => multipart_answer(seen, 200),
+    let answer = |versioning: &'static str, rules: Result<String, u16>| {
+        stub.answer(move |seen| {
+            Some(match &rules {
+                _ if seen.uri.contains("versioning") => reply(200, versioning),
+                Ok(rules) => reply(200, format!("<LifecycleConfiguration>{rules}</LifecycleConfiguration>")),
+                Err(404) => s3_refusal(404, "NoSuchLifecycleConfiguration"),
+                Err(status) => s3_refusal(*status, "AccessDenied"),
+            })
         });
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        large_file(&path);
-        assert_eq!(stub.objects.put_file("a", &path).await.is_ok(), succeeds);
-    }
+        stub.objects.retention()
+    };
+    let (on, off) =
+        ("<VersioningConfiguration><Status>Suspended</Status></VersioningConfiguration>", "<VersioningConfiguration/>");
+    let found = answer(on, Ok(rules.concat())).await.unwrap();
+    let expected = [("sessions/", 1), ("", 3), ("projects/", 1)];
+    let expected = expected.map(|(prefix, days)| VersionExpiration { prefix: prefix.to_owned(), days });
+    assert_eq!(found, Retention { is_versioned: true, expirations: expected.to_vec() });
+    assert!(answer(on, Err(404)).await.unwrap().expirations.is_empty());
+    assert_eq!(answer(on, Err(403)).await.unwrap_err().action, "s3:GetLifecycleConfiguration");
+    assert_eq!(answer(off, Err(403)).await.unwrap(), Retention::default());
 }
 
 #[tokio::test]
@@ -138,19 +135,6 @@ async fn a_404_without_a_code_is_an_absent_object_and_an_absent_bucket_is_an_err
     assert_eq!(stub.objects.get("a").await.unwrap(), None);
     stub.push(s3_refusal(404, "NoSuchBucket"));
     assert!(stub.objects.get("a").await.is_err());
-}
-
-#[tokio::test]
-async fn an_upload_that_fails_is_aborted() {
-    let stub = Stub::start().await;
-    stub.answer(|seen| multipart_answer(seen, 403));
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("file");
-    large_file(&path);
-    let error = stub.objects.put_file("a", &path).await.unwrap_err();
-    assert_eq!((error.kind, error.action), (CloudErrorKind::Denied, "s3:PutObject"));
-    let last = stub.seen().pop().unwrap();
-    assert!(last.method == "DELETE" && last.uri.contains("uploadId=up-1"), "{last:?}");
 }
 
 /// A container may store anything under a key that the host reads.

@@ -1,7 +1,6 @@
 //! The object store as the role of the training job sees it. The role may not list the bucket, so that no job sees another's keys;
 //! S3 then answers 403 for an absent object, as for one that the role may not read.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use bytes::Bytes;
 
 use crate::base::failure::Failure;
 use crate::base::seal::Seal;
-use crate::cloud::{CloudError, CloudErrorKind, Listed, ObjectStore};
+use crate::cloud::{CloudError, CloudErrorKind, Content, Listed, ObjectStore, Retention, Sha256Hash, StoredHash};
 use crate::protocol::keys::{Open, SessionKeys};
 use crate::protocol::mailbox;
 
@@ -79,8 +78,16 @@ impl ObjectStore for RoleStore {
         self.0.put(key, body).await
     }
 
-    async fn put_file(&self, key: &str, path: &Path) -> Result<(), CloudError> {
-        self.0.put_file(key, path).await
+    async fn put_with_hash(&self, key: &str, content: Content<'_>, hash: &Sha256Hash) -> Result<(), CloudError> {
+        self.0.put_with_hash(key, content, hash).await
+    }
+
+    async fn stored_hash(&self, key: &str) -> Result<StoredHash, CloudError> {
+        self.0.stored_hash(key).await
+    }
+
+    async fn retention(&self) -> Result<Retention, CloudError> {
+        self.0.retention().await
     }
 
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<bool, CloudError> {

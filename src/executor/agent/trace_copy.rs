@@ -221,7 +221,6 @@ async fn upload(store: &dyn ObjectStore, key: &str, body: Vec<u8>) -> anyhow::Re
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::path::Path;
 
     use async_trait::async_trait;
     use parking_lot::Mutex;
@@ -230,7 +229,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
 
-    use crate::cloud::{CloudError, CloudErrorKind, Listed};
+    use crate::cloud::{CloudError, CloudErrorKind, Content, Listed, Retention, Sha256Hash, StoredHash};
 
     /// Objects with the moment of their first write; fails as often as told.
     #[derive(Default)]
@@ -264,7 +263,13 @@ mod tests {
             assert!(old.is_none(), "{key} is written twice");
             Ok(())
         }
-        async fn put_file(&self, _: &str, _: &Path) -> Result<(), CloudError> {
+        async fn put_with_hash(&self, _: &str, _: Content<'_>, _: &Sha256Hash) -> Result<(), CloudError> {
+            unreachable!("the copy only puts")
+        }
+        async fn stored_hash(&self, _: &str) -> Result<StoredHash, CloudError> {
+            unreachable!("the copy only puts")
+        }
+        async fn retention(&self) -> Result<Retention, CloudError> {
             unreachable!("the copy only puts")
         }
         async fn get_range(&self, _: &str, _: u64, _: u64) -> Result<Option<Bytes>, CloudError> {

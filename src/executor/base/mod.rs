@@ -9,6 +9,7 @@ pub mod human;
 pub mod names;
 pub mod node;
 pub mod plain;
+pub mod privacy;
 pub mod process;
 pub mod seal;
 pub mod signals;

@@ -12,8 +12,12 @@ const LONGEST_LINE: usize = 8 << 10;
 /// GitLab folds the lines between two of these.
 const SECTION_WORDS: [(&str, &str); 2] = [("section_start:", "section-start:"), ("section_end:", "section-end:")];
 
-/// Neutralizes lines: line breaks and tabs stay, other control characters become visible, a very long line is cut.
+/// Neutralizes lines: line breaks and tabs stay, other control characters become visible, a very long line is cut, the random part of
+/// a key in the bucket is left out.
 pub fn lines(text: &str) -> Cow<'_, str> {
+    if random_part(text).is_some() {
+        return Cow::Owned(lines(&without_random_parts(text)).into_owned());
+    }
     let is_long = text.len() > LONGEST_LINE && text.split('\n').any(|line| line.len() > LONGEST_LINE);
     if !is_long && !text.contains(is_active) && !SECTION_WORDS.iter().any(|(word, _)| text.contains(word)) {
         return Cow::Borrowed(text);
@@ -21,6 +25,34 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     let lines: Vec<String> =
         text.split('\n').map(|line| safe(line.strip_suffix('\r').unwrap_or(line), LONGEST_LINE)).collect();
     Cow::Owned(lines.join("\n"))
+}
+
+/// Digits of the random part of a session's keys, or a project's scope. Who knows them, and has the role of a training job, can read
+/// the objects; many more people read a job log.
+const RANDOM_PART: usize = 32;
+
+fn without_random_parts(text: &str) -> String {
+    let (mut shown, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(at) = random_part(rest) {
+        let (before, after) = rest.split_at(at);
+        shown.push_str(before);
+        shown.push_str("...");
+        rest = after.get(RANDOM_PART..).unwrap_or_default();
+    }
+    shown + rest
+}
+
+/// Start of the first random part: in `sessions/<id>/<random>` or `projects/<id>-<random>`.
+fn random_part(text: &str) -> Option<usize> {
+    let behind = |word: &'static str, end: char| {
+        let starts = text.match_indices(word).map(move |(at, _)| at + word.len());
+        starts.filter_map(move |start| Some(start + text.get(start..)?.find(end)? + 1))
+    };
+    let is_random = |at: &usize| {
+        let part = text.get(*at..*at + RANDOM_PART);
+        part.is_some_and(|part| part.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    behind("sessions/", '/').chain(behind("projects/", '-')).filter(is_random).min()
 }
 
 /// Joins text to one line of about `most` bytes, to become part of another line.
@@ -109,6 +141,22 @@ mod tests {
             let one = line(&text, most);
             prop_assert!(!one.contains(is_active) && !one.contains('\n'));
             prop_assert!(one.len() <= most * 8 + 40);
+        }
+    }
+
+    #[test]
+    fn random_parts_of_keys_are_left_out() {
+        let random = "0123456789abcdef0123456789abcdef";
+        let text = format!(
+            "failed to get s3://b/p/sessions/gitlab-1-2-abcdef12/{random}/orders/000001.json: arn:aws:s3:::b/p/projects/7-{random}/packs"
+        );
+        assert_eq!(
+            lines(&text),
+            "failed to get s3://b/p/sessions/gitlab-1-2-abcdef12/.../orders/000001.json: arn:aws:s3:::b/p/projects/7-.../packs"
+        );
+        for text in [format!("agents/{random}/start.sh"), format!("commit {random}01234567"), "sessions/a/b".to_owned()]
+        {
+            assert_eq!(lines(&text), text);
         }
     }
 }

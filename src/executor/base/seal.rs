@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::node::NodeId;
 
-/// The key of one session: 32 random bytes. It stands in the session's record, in its `open` object, and nowhere else.
+/// 32 random bytes. The key of a session stands in its record, in its `open` object, and nowhere else.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SealKey([u8; blake3::KEY_LEN]);
@@ -23,6 +23,14 @@ impl SealKey {
     pub fn commitment(&self) -> String {
         let hash = blake3::Hasher::new_derive_key("sagemaker-executor session key v1").update(&self.0).finalize();
         hash.to_hex().to_string()
+    }
+
+    /// Begins a hash with this key, for another purpose than a message.
+    pub fn hasher(&self, purpose: &str) -> blake3::Hasher {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        hasher.update(&(purpose.len() as u64).to_le_bytes());
+        hasher.update(purpose.as_bytes());
+        hasher
     }
 
     fn to_hex(&self) -> String {

@@ -21,4 +21,4 @@ pub use jobs::{
     Transition,
 };
 pub use logs::{FILTER_STREAMS, FilterPage, JobLogs, LogClient, LogEvent, StreamPage};
-pub use objects::{Listed, MOST_BYTES, ObjectStore};
+pub use objects::{Content, Listed, MOST_BYTES, ObjectStore, Retention, Sha256Hash, StoredHash, VersionExpiration};

@@ -24,8 +24,10 @@ pub trait ObjectStore: Send + Sync {
     /// Size in bytes, or `None` when it does not exist.
     async fn size(&self, key: &str) -> Result<Option<u64>, CloudError>;
     async fn put(&self, key: &str, body: Vec<u8>) -> Result<(), CloudError>;
-    /// Streams the file, in parts when it is large; memory use is bounded.
-    async fn put_file(&self, key: &str, path: &Path) -> Result<(), CloudError>;
+    /// Writes in one request, at most 5 GiB, with the content's hash: the store refuses another content, and keeps the hash.
+    async fn put_with_hash(&self, key: &str, content: Content<'_>, hash: &Sha256Hash) -> Result<(), CloudError>;
+    /// The hash that the object was written with.
+    async fn stored_hash(&self, key: &str) -> Result<StoredHash, CloudError>;
     /// Writes unless an object has this key (`If-None-Match: *`); `false` when one has.
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<bool, CloudError>;
     /// Keys that start with `prefix`, in key order.
@@ -36,8 +38,45 @@ pub trait ObjectStore: Send + Sync {
     async fn inventory(&self, prefix: &str) -> Result<Vec<Listed>, CloudError>;
     /// Deletes the keys; missing ones are no error.
     async fn delete(&self, keys: &[String]) -> Result<(), CloudError>;
+    /// Whether the bucket keeps replaced and deleted objects, and for how long.
+    async fn retention(&self) -> Result<Retention, CloudError>;
     /// `s3://bucket/prefix/key` for a request field.
     fn uri(&self, key: &str) -> String;
+}
+
+/// A SHA-256 hash.
+pub type Sha256Hash = [u8; 32];
+
+/// Content to write: bytes, or a file that is read while it is sent.
+#[derive(Debug, Clone, Copy)]
+pub enum Content<'a> {
+    Bytes(&'a [u8]),
+    File(&'a Path),
+}
+
+/// Answer to the question for an object's hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoredHash {
+    Absent,
+    /// The object was written without one, or the store keeps none.
+    Unknown,
+    Known(Sha256Hash),
+}
+
+/// What happens to replaced and deleted objects of the bucket.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Versioning is enabled, or was: old versions stay.
+    pub is_versioned: bool,
+    pub expirations: Vec<VersionExpiration>,
+}
+
+/// An enabled lifecycle rule that deletes all old versions below a prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionExpiration {
+    /// Relative to [`Access::prefix`](super::Access::prefix); empty when the rule is for that and more.
+    pub prefix: String,
+    pub days: u32,
 }
 
 /// An object in a listing.

@@ -75,8 +75,8 @@ pub struct JobVariable {
     pub default: &'static str,
 }
 
-/// Snapshot of the process environment at the start.
-#[derive(Debug, Clone, Default)]
+/// Snapshot of the process environment at the start. Has no `Debug`: it holds secrets.
+#[derive(Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
 
 impl Environment {

@@ -87,6 +87,9 @@ pub struct GitInfo {
     /// Contains the job token.
     #[serde(default)]
     pub repo_url: String,
+    /// The ref is protected; `None` from GitLab before 18.3.
+    #[serde(default)]
+    pub protected: Option<bool>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -108,7 +111,7 @@ pub struct Variable {
     pub file: bool,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 pub struct Step {
     pub name: String,
     #[serde(default, deserialize_with = "null_is_default")]

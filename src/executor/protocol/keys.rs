@@ -1,6 +1,6 @@
 //! Object keys in the bucket, relative to the configured prefix.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,9 @@ pub fn agent_file(agent: &str, name: &str) -> String {
     format!("{agent}/{name}")
 }
 
+/// Object with the key of the projects' scopes. Training jobs cannot read it.
+pub const SCOPE_KEY: &str = "hosts/scope-key";
+
 /// Key prefix of the packs that later jobs of the project reuse.
 pub fn project_packs(scope: &str) -> String {
     format!("projects/{scope}/packs")
@@ -25,9 +28,12 @@ pub fn project_packs(scope: &str) -> String {
 /// Name of the object that an agent reads first; the driver writes it before it creates the training job.
 pub const OPEN: &str = "open";
 
+/// Key prefix of all sessions.
+pub const SESSIONS: &str = "sessions/";
+
 /// Key prefix of everything that any process stored for a session.
 pub fn session_folder(id: &str) -> String {
-    format!("sessions/{id}/")
+    format!("{SESSIONS}{id}/")
 }
 
 /// The token in the key of a session's `open` object; `folder` is the session's [`session_folder`].
@@ -43,9 +49,15 @@ pub struct SessionPlace {
 }
 
 /// 128 random bits, as 32 hex digits, in the keys of a session's objects: a role that may not list them finds them only with it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Token(String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
 
 impl Token {
     pub const BYTES: usize = 16;

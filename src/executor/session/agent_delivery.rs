@@ -3,19 +3,22 @@
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use backon::{ExponentialBuilder, Retryable as _};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use crate::base::backoff::backoff;
-use crate::cloud::{CloudError, CloudErrorKind, ObjectStore};
+use crate::base::failure::{Failure, render};
+use crate::cloud::{CloudError, CloudErrorKind, Content, ObjectStore, Sha256Hash, StoredHash};
 use crate::config::settings::Settings;
 use crate::logs::chance;
 use crate::protocol::{bootstrap, keys};
+use crate::ui::Printer;
 
 /// CA bundles of common distributions, tried in order: an image may have none of its own.
 const CA_BUNDLES: [&str; 4] = [
@@ -29,12 +32,19 @@ const PAUSES: ExponentialBuilder = backoff(Duration::from_millis(500), Duration:
 /// Longest wait for another driver that uploads the agent.
 const SENT_WITHIN: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(100);
+/// Bytes of one request, when a stored file is read to compare it.
+const PIECE: u64 = 8 << 20;
 
-/// Ensures that the agent's files are in the bucket, and returns their key prefix, `agents/<hash>`. Retries while S3
-/// throttles: many jobs that begin together reach its limits.
-pub async fn deliver_until(objects: &dyn ObjectStore, settings: &Settings, until: Instant) -> anyhow::Result<String> {
+/// Ensures that the bucket holds the agent's files as this driver would write them, and returns their key prefix,
+/// `agents/<hash>`. Retries while S3 throttles: many jobs that begin together reach its limits.
+pub async fn deliver_until(
+    objects: &dyn ObjectStore,
+    settings: &Settings,
+    printer: &Printer,
+    until: Instant,
+) -> anyhow::Result<String> {
     let is_throttled = |error: &CloudError| error.kind == CloudErrorKind::Throttled;
-    (|| deliver(objects, settings, until))
+    (|| deliver(objects, settings, printer, until))
         .retry(PAUSES)
         .when(|error| error.downcast_ref().is_some_and(is_throttled))
         .adjust(|_, pause| Some(pause?.mul_f64(0.5 + chance())).filter(|pause| Instant::now() + *pause < until))
@@ -44,40 +54,107 @@ pub async fn deliver_until(objects: &dyn ObjectStore, settings: &Settings, until
         .await
 }
 
-async fn deliver(objects: &dyn ObjectStore, settings: &Settings, until: Instant) -> anyhow::Result<String> {
+async fn deliver(
+    objects: &dyn ObjectStore,
+    settings: &Settings,
+    printer: &Printer,
+    until: Instant,
+) -> anyhow::Result<String> {
     // The link itself: it stays readable after an upgrade replaced the file.
-    let binary = PathBuf::from("/proc/self/exe");
+    let binary = Path::new("/proc/self/exe");
     let bundle = ca_bundle(settings)?;
     let start = bootstrap::start_script();
+    let own = binary_hashes(binary, &settings.runner.state_dir)?;
     let mut hash = blake3::Hasher::new();
-    for part in [binary_hash(&binary, &settings.runner.state_dir)?.as_bytes(), start.as_bytes(), &bundle] {
+    for part in [own.hash.as_bytes(), start.as_bytes(), &bundle] {
         hash.update(&(part.len() as u64).to_le_bytes());
         hash.update(part);
     }
     let prefix = keys::agent(&hash.finalize().to_hex()[..32]);
     let key = |name: &str| keys::agent_file(&prefix, name);
-    let files = [(bootstrap::START, start.into_bytes()), (bootstrap::CA_BUNDLE, bundle)];
-    let is_whole = |there: &[String]| {
-        there.contains(&key(bootstrap::BINARY))
-            && files.iter().all(|(name, body)| body.is_empty() || there.contains(&key(name)))
-    };
-    let mut there = objects.list(&key("")).await?;
-    if is_whole(&there) {
+    let files = [
+        AgentFile { key: key(bootstrap::BINARY), content: Content::File(binary), hash: own.sha256 },
+        AgentFile::of_bytes(key(bootstrap::START), start.as_bytes()),
+        AgentFile::of_bytes(key(bootstrap::CA_BUNDLE), &bundle),
+    ];
+    if compare(objects, &files).await?.iter().all(|stored| *stored == Comparison::Own) {
         return Ok(prefix);
     }
     // After an upgrade one of the drivers that begin together uploads, and the others find its files.
     let _turn = turn(&settings.runner.state_dir, until).await;
-    there = objects.list(&key("")).await?;
-    let missing = |name: &str| !there.contains(&key(name));
-    for (name, body) in &files {
-        if missing(name) && !body.is_empty() {
-            objects.put(&key(name), body.clone()).await?;
+    for (file, stored) in files.iter().zip(compare(objects, &files).await?) {
+        if stored == Comparison::Foreign {
+            printer.warn(replaced(&objects.uri(&file.key)));
+        }
+        match stored {
+            Comparison::Own => {}
+            Comparison::Foreign if file.is_absent() => objects.delete(std::slice::from_ref(&file.key)).await?,
+            Comparison::Absent | Comparison::Foreign => {
+                objects.put_with_hash(&file.key, file.content, &file.hash).await?;
+            }
         }
     }
-    if missing(bootstrap::BINARY) {
-        objects.put_file(&key(bootstrap::BINARY), &binary).await?;
-    }
     Ok(prefix)
+}
+
+/// A file of the agent as the bucket must hold it.
+struct AgentFile<'a> {
+    key: String,
+    /// Without a byte when the container must not find the file.
+    content: Content<'a>,
+    hash: Sha256Hash,
+}
+
+impl<'a> AgentFile<'a> {
+    fn of_bytes(key: String, bytes: &'a [u8]) -> Self {
+        Self { key, content: Content::Bytes(bytes), hash: Sha256::digest(bytes).into() }
+    }
+
+    fn is_absent(&self) -> bool {
+        matches!(self.content, Content::Bytes([]))
+    }
+}
+
+/// The object of an [`AgentFile`], compared with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Comparison {
+    /// As this driver would write it.
+    Own,
+    Absent,
+    /// Another writer's.
+    Foreign,
+}
+
+async fn compare(objects: &dyn ObjectStore, files: &[AgentFile<'_>]) -> Result<Vec<Comparison>, CloudError> {
+    futures::future::try_join_all(files.iter().map(|file| compare_one(objects, file))).await
+}
+
+async fn compare_one(objects: &dyn ObjectStore, file: &AgentFile<'_>) -> Result<Comparison, CloudError> {
+    let is_same = match objects.stored_hash(&file.key).await? {
+        StoredHash::Absent if file.is_absent() => return Ok(Comparison::Own),
+        StoredHash::Absent => return Ok(Comparison::Absent),
+        _ if file.is_absent() => false,
+        StoredHash::Known(hash) => hash == file.hash,
+        StoredHash::Unknown => hash_content(objects, &file.key).await? == file.hash,
+    };
+    Ok(if is_same { Comparison::Own } else { Comparison::Foreign })
+}
+
+/// Downloads the object and hashes it: some stores keep no hashes.
+async fn hash_content(objects: &dyn ObjectStore, key: &str) -> Result<Sha256Hash, CloudError> {
+    let (mut hash, mut at) = (Sha256::new(), 0);
+    while let Some(piece) = objects.get_range(key, at, PIECE).await?.filter(|piece| !piece.is_empty()) {
+        hash.update(&piece);
+        at += piece.len() as u64;
+    }
+    Ok(hash.finalize().into())
+}
+
+fn replaced(uri: &str) -> String {
+    let failure = Failure::system(format!("{uri} was not this program's own file, and was replaced: someone else can write there"))
+        .hint("set a bucket policy that allows `s3:PutObject` below `agents/` to the runner host's role alone, as `runner-config/iam/bucket-policy.json` does");
+    let text = render(&failure.into());
+    text.strip_prefix("error: ").unwrap_or(&text).to_owned()
 }
 
 /// Takes the lock for uploading the agent. Without the lock file, or when another driver holds it for too long, this
@@ -105,17 +182,19 @@ fn ca_bundle(settings: &Settings) -> anyhow::Result<Vec<u8>> {
     Ok(CA_BUNDLES.iter().find_map(|path| fs::read(path).ok()).unwrap_or_default())
 }
 
-/// Cached hash of the executable, so that not every job computes it.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Cached hashes of the executable, so that not every job computes them.
+#[derive(Debug, Serialize, Deserialize)]
 struct HashNote {
     device: u64,
     inode: u64,
     size: u64,
     modified: (i64, i64),
+    /// BLAKE3, in hex.
     hash: String,
+    sha256: Sha256Hash,
 }
 
-fn binary_hash(binary: &Path, state_dir: &Path) -> anyhow::Result<String> {
+fn binary_hashes(binary: &Path, state_dir: &Path) -> anyhow::Result<HashNote> {
     let note_path = state_dir.join("agent.json");
     let mut file = fs::File::open(binary).with_context(|| format!("failed to open {}", binary.display()))?;
     let meta = file.metadata()?;
@@ -125,23 +204,25 @@ fn binary_hash(binary: &Path, state_dir: &Path) -> anyhow::Result<String> {
     };
     let note = fs::read(&note_path).ok().and_then(|text| serde_json::from_slice::<HashNote>(&text).ok());
     if let Some(note) = note.filter(fresh) {
-        return Ok(note.hash);
+        return Ok(note);
     }
-    let mut hasher = blake3::Hasher::new();
+    let (mut hash, mut sha256) = (blake3::Hasher::new(), Sha256::new());
     let mut buffer = vec![0; 1 << 18];
     loop {
-        match file.read(&mut buffer)? {
+        let piece = match file.read(&mut buffer)? {
             0 => break,
-            n => hasher.update(buffer.get(..n).unwrap_or_default()),
+            length => buffer.get(..length).unwrap_or_default(),
         };
+        hash.update(piece);
+        sha256.update(piece);
     }
-    let hash = hasher.finalize().to_hex().to_string();
     let note = HashNote {
         device: meta.dev(),
         inode: meta.ino(),
         size: meta.size(),
         modified: (meta.mtime(), meta.mtime_nsec()),
-        hash: hash.clone(),
+        hash: hash.finalize().to_hex().to_string(),
+        sha256: sha256.finalize().into(),
     };
     // Only a cache: without it the next job hashes again.
     if let Ok(file) = tempfile::NamedTempFile::new_in(state_dir)
@@ -149,5 +230,87 @@ fn binary_hash(binary: &Path, state_dir: &Path) -> anyhow::Result<String> {
     {
         drop(file.persist(&note_path));
     }
-    Ok(hash)
+    Ok(note)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cloud::testing::Memory;
+
+    struct Delivery {
+        memory: Memory,
+        settings: Settings,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Delivery {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let bundle = dir.path().join("ca.pem");
+            fs::write(&bundle, "authorities").unwrap();
+            let text = format!(
+                "[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = {:?}\n[aws]\nca_bundle = {bundle:?}\n",
+                dir.path()
+            );
+            Self { memory: Memory::new(), settings: toml::from_str(&text).unwrap(), _dir: dir }
+        }
+
+        /// Key prefix of the files, and the warnings.
+        async fn run(&self) -> (String, String) {
+            let (printer, captured) = Printer::captured();
+            let until = Instant::now() + Duration::from_mins(1);
+            let prefix = deliver_until(&*self.memory.objects, &self.settings, &printer, until).await.unwrap();
+            (prefix, captured.text())
+        }
+
+        fn puts(&self) -> usize {
+            self.memory.objects.calls().iter().filter(|call| call.starts_with("put_with_hash ")).count()
+        }
+    }
+
+    #[tokio::test]
+    async fn the_agent_is_uploaded_once_and_compared_before_each_use() {
+        let delivery = Delivery::new();
+        let (prefix, warnings) = delivery.run().await;
+        let file = |name: &str| keys::agent_file(&prefix, name);
+        assert_eq!(delivery.memory.objects.contents(&file(bootstrap::CA_BUNDLE)).unwrap(), b"authorities");
+        assert_eq!((delivery.puts(), warnings.as_str()), (3, ""));
+        let before = delivery.memory.objects.calls().len();
+        assert_eq!(delivery.run().await, (prefix, String::new()));
+        assert_eq!(delivery.memory.objects.calls().len() - before, 3, "one request for each file");
+    }
+
+    #[tokio::test]
+    async fn a_file_of_another_writer_is_replaced_with_a_warning() {
+        for keeps_hashes in [true, false] {
+            let delivery = Delivery::new();
+            let (prefix, _) = delivery.run().await;
+            if !keeps_hashes {
+                delivery.memory.objects.tell_no_hashes();
+            }
+            for name in [bootstrap::BINARY, bootstrap::START, bootstrap::CA_BUNDLE] {
+                let (key, before) = (keys::agent_file(&prefix, name), delivery.puts());
+                let own = delivery.memory.objects.contents(&key).unwrap();
+                delivery.memory.objects.insert(&key, "another's");
+                let (_, warnings) = delivery.run().await;
+                assert!(warnings.contains(&key) && warnings.contains("bucket-policy.json"), "{warnings}");
+                assert!(delivery.memory.objects.contents(&key).unwrap() == own, "{name}");
+                assert_eq!(delivery.puts() - before, 1);
+            }
+            assert_eq!(delivery.run().await.1, "");
+        }
+    }
+
+    #[tokio::test]
+    async fn authorities_that_the_host_does_not_trust_are_deleted() {
+        let mut delivery = Delivery::new();
+        delivery.settings.aws.ca_bundle = None;
+        delivery.settings.aws.endpoint_url = Some("http://127.0.0.1:1".to_owned());
+        let (prefix, _) = delivery.run().await;
+        let key = keys::agent_file(&prefix, bootstrap::CA_BUNDLE);
+        delivery.memory.objects.insert(&key, "another's authorities");
+        assert!(delivery.run().await.1.contains(&key));
+        assert_eq!(delivery.memory.objects.contents(&key), None);
+    }
 }

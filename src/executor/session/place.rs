@@ -19,7 +19,7 @@ impl Session<'_> {
     }
 }
 
-fn random<const BYTES: usize>() -> anyhow::Result<[u8; BYTES]> {
+pub(super) fn random<const BYTES: usize>() -> anyhow::Result<[u8; BYTES]> {
     let mut bytes = [0; BYTES];
     getrandom::fill(&mut bytes).context("failed to get random bytes of the kernel")?;
     Ok(bytes)

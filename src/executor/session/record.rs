@@ -40,6 +40,9 @@ pub struct SessionRecord {
     /// Absent in a session that a version without it began, and until `prepare` is about to use it.
     #[serde(default)]
     pub place: Option<SessionPlace>,
+    /// [`crate::session::project_scope`] of the job; absent in a session that a version without it began.
+    #[serde(default)]
+    pub scope: Option<String>,
     /// Short token of the runner and its number for the job: two jobs at once with one such pair have two runner processes.
     #[serde(default)]
     pub runner_slot: Option<String>,
@@ -231,8 +234,8 @@ impl Records {
         if let Some(version) = version(&text).filter(|version| *version > VERSION.into()) {
             return Err(unusable(&format!("has version {version}; this program knows {VERSION}")).into());
         }
-        let record: SessionRecord =
-            serde_json::from_slice(&text).map_err(|error| unusable("cannot be understood").caused_by(error))?;
+        // Without serde's text, which repeats values: one may be the session's key.
+        let record: SessionRecord = serde_json::from_slice(&text).map_err(|_| unusable("cannot be understood"))?;
         if !record.is_possible() {
             return Err(unusable("holds impossible numbers").into());
         }
@@ -397,8 +400,7 @@ mod tests {
     #[test]
     fn a_record_is_kept_and_forgotten() {
         let dir = tempfile::tempdir().unwrap();
-        let records = Records::open(dir.path()).unwrap();
-        let id = SessionId::parse("gitlab-1-2-abcdef12").unwrap();
+        let (records, id) = (Records::open(dir.path()).unwrap(), SessionId::parse("gitlab-1-2-abcdef12").unwrap());
         assert_eq!(records.load(&id).unwrap(), None);
         let place = SessionPlace { token: Token::new([1; Token::BYTES]), key: SealKey::new([7; 32]) };
         for (place, version) in [(None, VERSION_WITHOUT_PLACE), (Some(place), VERSION)] {
@@ -452,8 +454,7 @@ mod tests {
     #[test]
     fn one_stage_at_a_time_holds_the_lock() {
         let dir = tempfile::tempdir().unwrap();
-        let records = Records::open(dir.path()).unwrap();
-        let id = SessionId::parse("gitlab-1-2-abcdef12").unwrap();
+        let (records, id) = (Records::open(dir.path()).unwrap(), SessionId::parse("gitlab-1-2-abcdef12").unwrap());
         let held = records.lock(&id).unwrap();
         assert!(held.is_some());
         assert!(records.lock(&id).unwrap().is_none());
@@ -464,8 +465,7 @@ mod tests {
     #[test]
     fn a_record_of_a_newer_program_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let records = Records::open(dir.path()).unwrap();
-        let id = SessionId::parse("gitlab-1-2-abcdef12").unwrap();
+        let (records, id) = (Records::open(dir.path()).unwrap(), SessionId::parse("gitlab-1-2-abcdef12").unwrap());
         fs::write(records.file(&id, "json"), r#"{"version": 9, "session": "x", "job_key": "k"}"#).unwrap();
         assert!(records.load(&id).unwrap_err().to_string().contains("version 9"));
         // Also when its fields are others.
@@ -479,8 +479,7 @@ mod tests {
     #[test]
     fn a_record_with_impossible_numbers_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let records = Records::open(dir.path()).unwrap();
-        let id = SessionId::parse("gitlab-1-2-abcdef12").unwrap();
+        let (records, id) = (Records::open(dir.path()).unwrap(), SessionId::parse("gitlab-1-2-abcdef12").unwrap());
         let bad = [
             SessionRecord { created: u64::MAX, ..SessionRecord::default() },
             SessionRecord { orders: u32::MAX, ..SessionRecord::default() },

@@ -44,6 +44,11 @@ pub fn reserve(state_dir: &Path, id: &SessionId, now: SystemTime) -> anyhow::Res
     })
 }
 
+/// `true` when the number is the session's.
+pub fn is_held(state_dir: &Path, id: &SessionId, number: u32) -> bool {
+    holder(&folder(state_dir, id).join(number.to_string())).is_ok_and(|holder| holder.as_ref() == Some(id))
+}
+
 /// Releases the session's number, if it has one.
 pub fn release(state_dir: &Path, id: &SessionId) -> anyhow::Result<()> {
     let folder = folder(state_dir, id);

@@ -42,6 +42,8 @@ pub enum SessionEvent<'a> {
     PlaceTaken(&'a SessionPlace),
     /// The agent's files are in the bucket under this prefix.
     AgentDelivered(&'a str),
+    /// The project's packs have this scope.
+    ScopeFound(&'a str),
     /// The training job is about to be requested; `created` is in seconds since 1970.
     JobRequested {
         instance_type: &'a str,
@@ -125,6 +127,7 @@ impl SessionEvent<'_> {
     pub fn saved(&self) -> Saved {
         match self {
             Self::AgentDelivered(_)
+            | Self::ScopeFound(_)
             | Self::TypeRefused(_)
             | Self::InternalErrorMet(_)
             | Self::JobReplaced
@@ -192,6 +195,7 @@ impl SessionState {
         match event {
             SessionEvent::PlaceTaken(place) => record.place = Some(place.clone()),
             SessionEvent::AgentDelivered(agent) => agent.clone_into(&mut record.agent),
+            SessionEvent::ScopeFound(scope) => record.scope = Some(scope.to_owned()),
             SessionEvent::JobRequested { instance_type, types_left, at, created } => {
                 instance_type.clone_into(&mut record.instance_type);
                 record.types_left = types_left.to_vec();
@@ -332,6 +336,11 @@ impl SessionState {
     /// Where the session's objects are. `None`: a version without keys began the session, or nothing is stored yet.
     pub fn place(&self) -> Option<&SessionPlace> {
         self.record.place.as_ref()
+    }
+
+    /// Scope of the project's packs; `None`: a version without the hosts' key began the session.
+    pub fn scope(&self) -> Option<&str> {
+        self.record.scope.as_deref()
     }
 
     pub fn creation(&self) -> Creation<'_> {

@@ -13,7 +13,7 @@ use crate::protocol::project::{Selection, Trees};
 use crate::session::bar::with_bar;
 use crate::session::exchange::{Exchange as _, ProjectUpload};
 use crate::session::state::SessionEvent;
-use crate::session::{Session, results};
+use crate::session::{Session, project_scope, results};
 use crate::workspace::TransferProgress;
 
 /// Most attempts to send the project.
@@ -37,7 +37,7 @@ impl WorkspaceUpload {
         trees: &Trees,
         expanded: impl Fn(&str) -> Option<String>,
     ) -> Self {
-        let scope = project_scope(job);
+        let scope = session.state.scope().map_or_else(|| project_scope::without_key(job), str::to_owned);
         // Every order of a session sends the same selection: a killed stage may have seen other values.
         let own = || {
             let outside_links = session.settings.results.keep_outside_links;
@@ -113,40 +113,4 @@ impl WorkspaceUpload {
 
 fn canceled() -> anyhow::Error {
     Failure::canceled("canceled while the project was sent").into()
-}
-
-/// Scope of shared chunks: one project of one GitLab instance. Projects share no chunks.
-fn project_scope(job: &JobContext) -> String {
-    let mut hash = blake3::Hasher::new_derive_key("sagemaker-executor project scope v1");
-    let url = &job.git_info.repo_url;
-    // The URL's credentials differ from job to job.
-    let url = url.rsplit_once('@').map_or(url.as_str(), |(_, place)| place);
-    let id = job.job_info.project_id.to_string();
-    for part in [job.job_info.instance_uuid.as_str(), job.job_info.instance_id.as_str(), url, &id] {
-        hash.update(&(part.len() as u64).to_le_bytes());
-        hash.update(part.as_bytes());
-    }
-    let digest = hash.finalize().to_hex();
-    format!("{id}-{}", digest.get(..16).unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn scope(id: u64, url: &str, token: &str) -> String {
-        let job = serde_json::json!({
-            "id": 1, "token": token, "job_info": {"project_id": id}, "git_info": {"repo_url": url}
-        });
-        project_scope(&serde_json::from_value(job).unwrap())
-    }
-
-    #[test]
-    fn a_scope_is_one_projects_and_the_same_for_all_its_jobs() {
-        let own = scope(7, "https://gitlab-ci-token:first@gitlab.example.com/ml/churn.git", "a");
-        assert!(own.starts_with("7-") && own.len() == 18, "{own}");
-        assert_eq!(own, scope(7, "https://gitlab-ci-token:other@gitlab.example.com/ml/churn.git", "b"));
-        assert_ne!(own, scope(8, "https://gitlab-ci-token:first@gitlab.example.com/ml/churn.git", "a"));
-        assert_ne!(own, scope(7, "https://gitlab-ci-token:first@gitlab.example.org/ml/churn.git", "a"));
-    }
 }

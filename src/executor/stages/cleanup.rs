@@ -3,13 +3,16 @@
 
 use std::collections::BTreeSet;
 
+use crate::config::env;
 use crate::session::close::{self, Closed, Patience};
 use crate::session::record::Records;
 use crate::session::{self, Session, SessionId, slots};
 use crate::stages::Context;
+use crate::workspace;
 
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let sessions = sessions(&context);
+    remove_file_variables(&context);
     release_slots(&context, &sessions);
     if sessions.is_empty() {
         return Ok(());
@@ -33,6 +36,22 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
         }
     }
     failed.map_or(Ok(()), Err)
+}
+
+/// Removes what the runner's own stage leaves on the disk after an abort or a timeout. Must precede the release of the directory,
+/// which another job may then have.
+fn remove_file_variables(context: &Context) {
+    let state_dir = &context.settings.runner.state_dir;
+    let Some(number) = context.env.get(env::SLOT).and_then(|slot| slot.parse().ok()) else { return };
+    let Some(id) = context.contract.session.as_deref().and_then(SessionId::parse) else { return };
+    let Ok(job) = context.job() else { return };
+    if !slots::is_held(state_dir, &id, number) {
+        return;
+    }
+    let trees = session::trees(&context.env, &context.settings, &job);
+    if let Err(error) = trees.and_then(|trees| workspace::remove_temporary(&trees)) {
+        context.printer.warn(format!("{error:#}; it may hold the job's file variables"));
+    }
 }
 
 /// Releases the directory of a session that `prepare` never opened; that needs no AWS.

@@ -16,7 +16,7 @@ use crate::protocol::project::Trees;
 use crate::session::exchange::Exchange as _;
 use crate::session::spec::AgentInputs;
 use crate::session::state::{SessionEvent, SessionState};
-use crate::session::{self, Session, agent_delivery, create, left_over, spec};
+use crate::session::{self, Session, agent_delivery, create, left_over, project_scope, retention, spec};
 use crate::stages::{Context, shared_token};
 use crate::workspace::{self, Base};
 
@@ -46,17 +46,28 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     session.take_place()?;
     let (objects, exchange) = (session.objects.clone(), session.exchange());
     let opened = async { exchange.open().await.context("failed to open the session for its agents") };
-    let (agent, ()) = tokio::select! {
-        done = async { tokio::try_join!(agent_delivery::deliver_until(&*objects, settings, until), opened) } => done?,
+    let agent = agent_delivery::deliver_until(&*objects, settings, &context.printer, until);
+    let scope = async {
+        project_scope::of_job(&*objects, &job).await.context("failed to find the scope of the project's packs")
+    };
+    let (agent, (), scope) = tokio::select! {
+        done = async { tokio::try_join!(agent, opened, scope) } => done?,
         () = context.cancellation.token().cancelled() => {
             return Err(Failure::canceled("canceled while the agent was uploaded").into());
         }
     };
     session.apply(SessionEvent::AgentDelivered(&agent))?;
+    // A session of a version without places keeps the scope of that version.
+    if session.state().place().is_some() {
+        session.apply(SessionEvent::ScopeFound(&scope))?;
+    }
     let agent = AgentInputs { keys: &session.keys(), files: session.state().agent() };
     let spec = spec::training_job(&session.id, &job, &decision, settings, &*objects, agent);
     let types = types(&session, &decision);
-    create::launch(&mut session, spec, &types, until, &context.cancellation).await?;
+    let launched = create::launch(&mut session, spec, &types, until, &context.cancellation);
+    let warned = retention::warn(&*objects, &settings.runner.state_dir, &context.printer, context.clock.now());
+    let (launched, ()) = tokio::join!(launched, warned);
+    launched?;
     announce(&context, &session, &decision.image);
     tokio::select! {
         () = left_over::close_all(&session) => {}

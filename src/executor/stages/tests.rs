@@ -18,7 +18,7 @@ use crate::cloud::testing::Memory;
 use crate::cloud::{JobStatus, ObjectStore as _, SecondaryStatus};
 use crate::config::env::{Contract, Environment, short_or_long};
 use crate::protocol::agent_env::AgentEnv;
-use crate::protocol::keys::{Open, SessionKeys};
+use crate::protocol::keys::{self, Open, SessionKeys};
 use crate::protocol::mailbox::{self, ByeReason, ExitReport, Order, Report, RunOrder};
 use crate::protocol::project::Trees;
 use crate::session::record::Records;
@@ -229,7 +229,26 @@ async fn a_stage_on_the_host_runs_the_runners_script() {
     cleanup::run(harness.context()).await.unwrap();
     assert_eq!(harness.memory.made(), ["jobs", "objects"], "no stage on the host reads the log");
     assert!(harness.records().sessions().unwrap().is_empty());
-    assert!(harness.memory.objects.keys().iter().all(|key| key.starts_with("agents/")), "the agent alone is kept");
+    let is_kept = |key: &String| key.starts_with("agents/") || key == keys::SCOPE_KEY;
+    assert!(harness.memory.objects.keys().iter().all(is_kept), "the agent and the hosts' key alone are kept");
+}
+
+/// The runner leaves out its stage `cleanup_file_variables` after an abort.
+#[tokio::test]
+async fn cleanup_removes_the_file_variables_of_its_own_directory_alone() {
+    let harness = StageHarness::configured();
+    prepare::run(harness.context()).await.unwrap();
+    let (own, neighbour) = (harness.host().tmp, trees(&harness.dir.path().join("builds/1/1/ml")).tmp);
+    for tmp in [&own, &neighbour] {
+        std::fs::create_dir_all(tmp).unwrap();
+        std::fs::write(tmp.join("KUBECONFIG"), "secret").unwrap();
+    }
+    cleanup::run(harness.context()).await.unwrap();
+    assert!(!own.exists() && neighbour.exists() && harness.host().project.exists());
+    // Another job may have the directory now.
+    std::fs::create_dir(&own).unwrap();
+    cleanup::run(harness.context()).await.unwrap();
+    assert!(own.exists());
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,8 +7,10 @@ use tracing_subscriber::EnvFilter;
 use super::printer::Printer;
 use crate::base::failure::Failure;
 
-/// Warnings. Those of `aws_config` repeat, as a dump of its types, what an error says that follows.
-const DEFAULT: &str = "warn,aws_config=error";
+const DEFAULT: &str = "warn";
+/// Limits of libraries: below a warning they show requests with headers and bodies, in which there are secrets. The warnings of
+/// `aws_config` repeat, as a dump of its types, what an error says that follows.
+const LIBRARIES: [&str; 4] = ["aws_=warn", "aws_config=error", "hyper=warn", "rustls=warn"];
 
 /// Sends the program's own log to stderr through `printer`. `filter` is the value of `SAGEMAKER_EXECUTOR_LOG`:
 /// `debug`, or `info,executor::trace=debug`; warnings alone when it is absent or empty. The first call of a
@@ -23,6 +25,7 @@ pub fn init_tracing(printer: &Printer, filter: Option<&str>) -> anyhow::Result<(
             .hint("set `SAGEMAKER_EXECUTOR_LOG` to `error`, `warn`, `info`, `debug` or `trace`")
             .caused_by(error)
     })?;
+    let filter = LIBRARIES.into_iter().filter_map(|limit| limit.parse().ok()).fold(filter, EnvFilter::add_directive);
     let printer = printer.clone();
     // A second subscriber is refused, and the first one goes on.
     let _ = tracing_subscriber::fmt()
@@ -59,5 +62,11 @@ mod tests {
         let (printer, _) = Printer::captured();
         let error = init_tracing(&printer, Some("=,=")).unwrap_err();
         assert!(render(&error).contains("`SAGEMAKER_EXECUTOR_LOG`"), "{error}");
+    }
+
+    #[test]
+    fn the_limits_of_libraries_are_understood() {
+        use tracing_subscriber::filter::Directive;
+        assert!(LIBRARIES.iter().all(|limit| limit.parse::<Directive>().is_ok()));
     }
 }

@@ -316,8 +316,9 @@ impl Desk {
         assert!(records.is_empty(), "session records are left: {records:?}");
         let state: Vec<_> = std::fs::read_dir(self.root().join("state")).into_iter().flatten().flatten().collect();
         let scratch = state.iter().filter(|entry| {
-            !["sessions", "agent.json", "logs", "projects", "create.json", "look.lock", "agent.lock", "slots"]
-                .contains(&&*entry.file_name().to_string_lossy())
+            let of_the_host = ["agent.json", "agent.lock", "create.json", "look.lock", "retention.json"];
+            let folders = ["sessions", "logs", "projects", "slots"];
+            !of_the_host.iter().chain(&folders).any(|name| entry.file_name() == *name)
         });
         assert_eq!(scratch.count(), 0, "scratch is left: {state:?}");
         let taken = taken_slots(&self.root().join("state"));

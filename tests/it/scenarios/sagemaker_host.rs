@@ -564,4 +564,25 @@ rows! {
             outcomes[1].shows("\nx\nx\n");
         },
     )));
+
+    /// A script on the host cannot read the driver's environment, which holds AWS credentials; its own is open as usual.
+    environment_of_the_driver(ordinary(row(
+        "environment_of_the_driver",
+        |world| {
+            let (repository, sha) = sources(world);
+            let read = "cat /proc/$PPID/environ >/dev/null 2>&1 && echo driver is open || echo driver is closed";
+            let dump = "ulimit -c; cat /proc/$$/environ >/dev/null && echo own is open";
+            let job = Job::new()
+                .sources(&repository, "main", &sha)
+                .hook("pre_get_sources_script", ["echo host user $(id -u), parent $(cat /proc/$PPID/comm)", read, dump])
+                .script(["true"]);
+            vec![world.run(&job)]
+        },
+        |_, outcomes| {
+            for outcome in outcomes {
+                outcome.succeeded().shows("parent sagemaker-execu\n").shows("\ndriver is closed\n");
+                outcome.shows("\n0\nown is open\n");
+            }
+        },
+    )));
 }

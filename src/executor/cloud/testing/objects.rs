@@ -1,15 +1,15 @@
 //! Fake of the object store. No delays, no limits.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
 use super::faults::Fake;
 use crate::base::clock::{Clock as _, HostClock};
-use crate::cloud::{CloudError, CloudErrorKind, Listed, ObjectStore};
+use crate::cloud::{CloudError, CloudErrorKind, Content, Listed, ObjectStore, Retention, Sha256Hash, StoredHash};
 
 /// Objects in a map.
 pub type MemoryObjects = Fake<ObjectsState>;
@@ -19,6 +19,11 @@ pub struct ObjectsState {
     objects: BTreeMap<String, Vec<u8>>,
     /// Modification times set by tests.
     aged: BTreeMap<String, SystemTime>,
+    /// Of the objects that were written with one.
+    hashes: BTreeMap<String, Sha256Hash>,
+    retention: Retention,
+    /// The store tells no hash of an object.
+    is_mute: bool,
 }
 
 impl MemoryObjects {
@@ -32,9 +37,27 @@ impl MemoryObjects {
         self.inner().service.aged.insert(key.to_owned(), modified);
     }
 
+    /// Sets what the bucket does with old versions.
+    pub fn set_retention(&self, retention: Retention) {
+        self.inner().service.retention = retention;
+    }
+
+    /// Tells no hash any more.
+    pub fn tell_no_hashes(&self) {
+        self.inner().service.is_mute = true;
+    }
+
     /// Stores an object without recording a call.
     pub fn insert(&self, key: &str, body: impl Into<Vec<u8>>) {
-        self.inner().service.objects.insert(key.to_owned(), body.into());
+        let service = &mut self.inner().service;
+        service.hashes.remove(key);
+        service.objects.insert(key.to_owned(), body.into());
+    }
+
+    /// Stores an object as if its content had this hash.
+    pub fn insert_as(&self, key: &str, hash: Sha256Hash) {
+        self.insert(key, "");
+        self.inner().service.hashes.insert(key.to_owned(), hash);
     }
 
     /// Reads an object without recording a call.
@@ -70,24 +93,47 @@ impl ObjectStore for MemoryObjects {
     async fn put(&self, key: &str, body: Vec<u8>) -> Result<(), CloudError> {
         let act = |service: &mut ObjectsState| {
             service.aged.remove(key);
+            service.hashes.remove(key);
             service.objects.insert(key.to_owned(), body);
             Ok(())
         };
         self.call("put", key, act).await
     }
 
-    async fn put_file(&self, key: &str, path: &Path) -> Result<(), CloudError> {
+    async fn put_with_hash(&self, key: &str, content: Content<'_>, hash: &Sha256Hash) -> Result<(), CloudError> {
         let act = |service: &mut ObjectsState| {
-            let body = std::fs::read(path).map_err(|error| CloudError {
+            let body = match content {
+                Content::Bytes(bytes) => Ok(bytes.to_vec()),
+                Content::File(path) => std::fs::read(path).map_err(|error| error.to_string()),
+            };
+            let is_own = |body: &Vec<u8>| Sha256::digest(body).as_slice() == hash;
+            let checked = body.and_then(|body| Some(body).filter(is_own).ok_or_else(|| "BadDigest".to_owned()));
+            let body = checked.map_err(|message| CloudError {
                 kind: CloudErrorKind::Other,
                 operation: format!("put object s3://memory/{key}"),
-                message: format!("{}: {error}", path.display()),
+                message,
                 action: "",
             })?;
             service.objects.insert(key.to_owned(), body);
+            service.hashes.insert(key.to_owned(), *hash);
             Ok(())
         };
-        self.call("put_file", key, act).await
+        self.call("put_with_hash", key, act).await
+    }
+
+    async fn stored_hash(&self, key: &str) -> Result<StoredHash, CloudError> {
+        let act = |service: &mut ObjectsState| {
+            let known = service.hashes.get(key).filter(|_| !service.is_mute);
+            Ok(match service.objects.get(key) {
+                None => StoredHash::Absent,
+                Some(_) => known.map_or(StoredHash::Unknown, |hash| StoredHash::Known(*hash)),
+            })
+        };
+        self.call("stored_hash", key, act).await
+    }
+
+    async fn retention(&self) -> Result<Retention, CloudError> {
+        self.call("retention", "", |service| Ok(service.retention.clone())).await
     }
 
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<bool, CloudError> {
@@ -140,7 +186,10 @@ mod tests {
         assert!(!objects.put_if_absent("a/1", b"two".as_slice().into()).await.unwrap());
         objects.put("b", b"bee".to_vec()).await.unwrap();
         std::fs::write(&file, "one").unwrap();
-        objects.put_file("a/2", &file).await.unwrap();
+        let hash = Sha256::digest("one").into();
+        objects.put_with_hash("a/2", Content::File(&file), &hash).await.unwrap();
+        assert!(objects.put_with_hash("a/2", Content::Bytes(b"two"), &hash).await.is_err());
+        assert_eq!(objects.stored_hash("a/2").await.unwrap(), StoredHash::Known(hash));
         assert_eq!(objects.get("a/2").await.unwrap().as_deref(), Some(b"one".as_slice()));
         assert_eq!(objects.size("b").await.unwrap(), Some(3));
         assert_eq!(objects.list("a/").await.unwrap(), ["a/1", "a/2"]);

@@ -295,8 +295,12 @@ async fn the_end_of_a_job_whose_agents_have_left_is_not_waited_for() {
     assert_eq!(closed(&harness, Patience::Brief).await, Closed::Leaving);
     assert!(!harness.memory.jobs.calls().contains(&format!("stop {NAME}")));
     harness.memory.jobs.set_status(NAME, JobStatus::Completed, SecondaryStatus::Completed);
+    // SageMaker has stored its output since then.
+    let keys = spec::session_keys(&Harness::id(), None);
+    harness.memory.objects.insert(&format!("{}/{NAME}/output/model.tar.gz", keys.output()), "model");
     assert_eq!(closed(&harness, Patience::Brief).await, Closed::Whole);
     assert!(harness.attach().is_none());
+    assert_eq!(harness.memory.objects.keys(), ["sessions/gitlab-1-2-abcdef123/orders/000001.json"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -116,7 +116,8 @@ fn prepare_directories(context: &Context, job: &JobContext, stage: &BuildStage) 
     let mut lines = workspace::make_usable(&trees, next)?;
     // The first stage that writes there.
     if name == "get_sources" {
-        lines.extend(workspace::remove_temporary(&trees));
+        let left = workspace::remove_temporary(&trees).err();
+        lines.extend(left.map(|error| format!("{error:#}; an earlier job left it: remove it as root")));
     }
     for line in lines {
         context.printer.warn(line);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::cloud::testing::{Fault, When};
-use crate::cloud::{CloudErrorKind, Listed};
+use crate::cloud::{CloudErrorKind, Content, Listed, Retention, Sha256Hash, StoredHash};
 use crate::config::env::short_or_long;
 use crate::workspace::store::ChunkHash;
 use crate::workspace::store::PackIndex;
@@ -216,8 +216,14 @@ impl ObjectStore for Gated {
     async fn put(&self, key: &str, body: Vec<u8>) -> Result<(), CloudError> {
         self.inner.put(key, body).await
     }
-    async fn put_file(&self, key: &str, path: &Path) -> Result<(), CloudError> {
-        self.inner.put_file(key, path).await
+    async fn put_with_hash(&self, key: &str, content: Content<'_>, hash: &Sha256Hash) -> Result<(), CloudError> {
+        self.inner.put_with_hash(key, content, hash).await
+    }
+    async fn stored_hash(&self, key: &str) -> Result<StoredHash, CloudError> {
+        self.inner.stored_hash(key).await
+    }
+    async fn retention(&self) -> Result<Retention, CloudError> {
+        self.inner.retention().await
     }
     async fn put_if_absent(&self, key: &str, body: Bytes) -> Result<bool, CloudError> {
         let free = self.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| free.checked_sub(1));

@@ -10,7 +10,8 @@ use anyhow::Context as _;
 use rustix::fs::{AtFlags, FileType, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
-use super::fs::{change_mode, is_absent};
+use super::base::Base;
+use super::fs::{change_mode, is_absent, path_of};
 use super::walker::{Root, Walker};
 use crate::protocol::project::Trees;
 use crate::workspace::path::{join, shown};
@@ -56,15 +57,24 @@ pub fn make_cache_usable(base: &Path, path: &Path) -> anyhow::Result<Vec<String>
     Ok(lines)
 }
 
-/// Removes the temporary directory that an earlier, unfinished job left beside the project: its file variables and its lines of
-/// `GITLAB_ENV`. Returns a warning on failure.
-pub fn remove_temporary(trees: &Trees) -> Option<String> {
-    match std::fs::remove_dir_all(&trees.tmp) {
-        Err(error) if !is_absent(&error) => Some(format!(
-            "failed to remove {}, which an earlier job left ({error}); remove it as root",
-            trees.tmp.display()
-        )),
-        _ => None,
+/// Removes the temporary directory beside the project: the job's file variables and its lines of `GITLAB_ENV`. Follows no link below
+/// the operator's directory.
+pub fn remove_temporary(trees: &Trees) -> anyhow::Result<()> {
+    let base = trees.base.as_deref().map(Base::open).transpose()?.flatten();
+    let (Some(base), Some(above), Some(name)) = (base, trees.tmp.parent(), trees.tmp.file_name()) else {
+        return Ok(());
+    };
+    let Some(above) = base.directory(above)? else { return Ok(()) };
+    let path = path_of(&above).join(name);
+    let removed = match std::fs::remove_dir_all(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => std::fs::remove_file(&path),
+        removed => removed,
+    };
+    match removed {
+        Err(error) if !is_absent(&error) => {
+            Err(error).with_context(|| format!("failed to remove {}", trees.tmp.display()))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -212,14 +222,28 @@ mod tests {
     #[test]
     fn what_lies_beside_the_project_goes_with_its_job() {
         let folder = tempfile::tempdir().unwrap();
-        let trees = trees(folder.path());
-        assert_eq!(remove_temporary(&trees), None);
+        let trees = Trees { base: Some(folder.path().to_owned()), ..trees(folder.path()) };
+        remove_temporary(&trees).unwrap();
         fs::create_dir_all(trees.tmp.join("deep")).unwrap();
         fs::write(trees.tmp.join("TOKEN"), "secret").unwrap();
         fs::write(folder.path().join("kept"), "").unwrap();
         symlink(folder.path(), trees.tmp.join("deep/link")).unwrap();
-        assert_eq!(remove_temporary(&trees), None);
+        remove_temporary(&trees).unwrap();
         assert!(!trees.tmp.exists() && folder.path().join("kept").exists());
+        // A link goes, and what it leads to stays.
+        fs::create_dir(folder.path().join("else")).unwrap();
+        fs::write(folder.path().join("else/f"), "").unwrap();
+        symlink(folder.path().join("else"), &trees.tmp).unwrap();
+        remove_temporary(&trees).unwrap();
+        assert!(trees.tmp.symlink_metadata().is_err() && folder.path().join("else/f").exists());
+        fs::write(&trees.tmp, "secret").unwrap();
+        remove_temporary(&trees).unwrap();
+        assert!(!trees.tmp.exists());
+        // Nothing is removed through a link on the way.
+        symlink("else", folder.path().join("way")).unwrap();
+        fs::create_dir(folder.path().join("else/p.tmp")).unwrap();
+        let through = Trees { tmp: folder.path().join("way/p.tmp"), ..trees };
+        assert!(remove_temporary(&through).is_err() && folder.path().join("else/p.tmp").exists());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Plays GitLab Runner: calls the stages in order, kills their processes as planned, and continues as the runner would.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -13,8 +13,8 @@ use super::plan::{Cancel, Kill, Moment, Plan, Stage, Then};
 use super::world::{LOOK, Left, World, sagemaker};
 use super::{Trail, Verdict};
 use crate::base::failure::{Kind, kind_of, render};
-use crate::cloud::ObjectStore as _;
 use crate::cloud::testing::Memory;
+use crate::cloud::{ObjectStore as _, Sha256Hash, StoredHash};
 use crate::protocol::keys::{self, Token};
 use crate::session::close::{self, Patience};
 use crate::session::stamp::Stamp;
@@ -104,7 +104,7 @@ fn without_token(line: &str) -> String {
 /// A host with a project, and a bucket that has the agent already, because hashing and uploading this program takes
 /// longer than the rest.
 async fn harness(plan: &Plan) -> StageHarness {
-    static AGENT: OnceLock<(Vec<u8>, Vec<String>)> = OnceLock::new();
+    static AGENT: OnceLock<(Vec<u8>, BTreeMap<String, Sha256Hash>)> = OnceLock::new();
     let mut steps = vec![serde_json::json!({"name": "script", "script": ["train"]})];
     if plan.has_after_script {
         steps.push(serde_json::json!({"name": "after_script", "script": ["after"]}));
@@ -121,13 +121,19 @@ async fn harness(plan: &Plan) -> StageHarness {
     let note = settings.runner.state_dir.join("agent.json");
     if AGENT.get().is_none() {
         let objects = Memory::new().objects;
-        agent_delivery::deliver_until(&*objects, &settings, Instant::now() + LONGEST).await.unwrap();
-        drop(AGENT.set((std::fs::read(&note).unwrap(), objects.keys())));
+        let (printer, until) = (Printer::captured().0, Instant::now() + LONGEST);
+        agent_delivery::deliver_until(&*objects, &settings, &printer, until).await.unwrap();
+        let mut files = BTreeMap::new();
+        for key in objects.keys() {
+            let StoredHash::Known(hash) = objects.stored_hash(&key).await.unwrap() else { unreachable!("{key}") };
+            files.insert(key, hash);
+        }
+        drop(AGENT.set((std::fs::read(&note).unwrap(), files)));
     }
-    let (text, keys) = AGENT.get().unwrap();
+    let (text, files) = AGENT.get().unwrap();
     std::fs::write(note, text).unwrap();
-    for key in keys {
-        harness.memory.objects.put(key, b"agent".to_vec()).await.unwrap();
+    for (key, hash) in files {
+        harness.memory.objects.insert_as(key, *hash);
     }
     harness
 }
