@@ -202,7 +202,7 @@ pub struct Unsigned<'a> {
     /// Lower case names; `host` must be there.
     pub headers: &'a [(&'a str, &'a str)],
     pub body: &'a [u8],
-    /// `sagemaker`, `logs`, `sts`; `emulator` for the emulator's own paths.
+    /// `sagemaker`, `logs`, `sts`, `s3`; `emulator` for the emulator's own paths.
     pub service: &'a str,
     pub time: SystemTime,
 }
@@ -213,6 +213,9 @@ impl Credentials {
         let time = format_time(request.time);
         let mut added = vec![("x-amz-date", time.clone())];
         added.extend(self.session_token.clone().map(|token| ("x-amz-security-token", token)));
+        if request.service == "s3" {
+            added.push(("x-amz-content-sha256", hex(&Sha256::digest(request.body))));
+        }
         let given = request.headers.iter().map(|(name, value)| ((*name).to_owned(), trimmed(value)));
         let mut headers: Vec<_> = given.collect();
         headers.extend(added.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::base::failure::Failure;
 use crate::base::node::NodeId;
-use crate::cloud::{CloudError, CloudErrorKind, ObjectStore};
+use crate::cloud::{CloudError, CloudErrorKind, MOST_BYTES, ObjectStore};
 use crate::protocol::keys::SessionKeys;
 use crate::protocol::mailbox::{self, MailboxError, Order, Report};
 
@@ -114,11 +114,21 @@ impl AgentMailbox {
                 order.map(Some).map_err(|error| unusable(&key, error, "failed to read an order of the driver"))
             }
             Ok(None) => Ok(None),
+            // One that is too large to be read would look absent for ever.
+            Err(error) if error.kind == CloudErrorKind::Other && self.is_oversize(&key).await => {
+                tracing::error!(%error, "failed to read an order");
+                Err(foreign(&key))
+            }
             Err(error) => {
                 tracing::warn!(%error, "failed to look for orders");
                 Ok(None)
             }
         }
+    }
+
+    async fn is_oversize(&self, key: &str) -> bool {
+        let size = self.objects.size(key).await;
+        size.is_ok_and(|size| size.is_some_and(|size| size > MOST_BYTES))
     }
 
     /// Fails when reading orders has been refused for [`DENIED_FOR`]: no order will arrive, and the instance costs money.
@@ -215,7 +225,7 @@ fn foreign(key: &str) -> anyhow::Error {
 /// A message that another writer stored is one of a session's enemies; any other is of another version, or damaged.
 fn unusable(key: &str, error: MailboxError, what: &'static str) -> anyhow::Error {
     match error {
-        MailboxError::Forged(_) => foreign(key),
+        MailboxError::Forged(_) | MailboxError::TooLarge(_) => foreign(key),
         error => anyhow::Error::from(error).context(what),
     }
 }

@@ -10,12 +10,13 @@ use tokio::time::Instant;
 use crate::base::backoff::backoff;
 use crate::base::failure::Failure;
 use crate::cloud::{CloudError, CloudErrorKind, SecondaryStatus, TrainingJob, TrainingJobs};
+use crate::protocol::keys::SessionPlace;
 use crate::protocol::mailbox::Order;
 use crate::session::exchange::Exchange as _;
-use crate::session::output::Output;
+use crate::session::output::{CopyEnd, Output};
 use crate::session::stamp::Stamp;
 use crate::session::state::{Creation, SessionEvent};
-use crate::session::{Session, leaving, slots};
+use crate::session::{Session, leaving, slots, spec};
 
 /// Grace for a stage that still runs, before its session is closed regardless.
 const STAGE_GRACE: Duration = Duration::from_secs(15);
@@ -127,7 +128,7 @@ pub async fn close(mut session: Session<'_>, patience: Patience) -> anyhow::Resu
         return forget(&session).map(|()| Closed::Whole);
     }
     if !is_known {
-        match session.exchange().find_place().await {
+        match find_place(&session).await {
             Ok(place) => place.iter().for_each(|place| session.state.apply(SessionEvent::PlaceTaken(place))),
             Err(error) => patience.note("failed to look for the session's objects", &error),
         }
@@ -157,6 +158,15 @@ pub async fn close(mut session: Session<'_>, patience: Patience) -> anyhow::Resu
     };
     drop(lock);
     closed
+}
+
+/// Finds where the agents of the session's training job look. Another job may have stored an `open` object below the session's
+/// folder too, but only the driver's key has the hash that the job was created with.
+async fn find_place(session: &Session<'_>) -> Result<Option<SessionPlace>, CloudError> {
+    let Some(job) = session.jobs.describe(&session.job_name()).await? else { return Ok(None) };
+    let tags = session.jobs.tags(&job.arn).await?;
+    let Some(key_hash) = tags.get(spec::tag::KEY) else { return Ok(None) };
+    session.exchange().find_place(key_hash).await
 }
 
 /// Deletes what a `prepare` that requested no job has stored: the object that holds the session's key. It opens nothing, so that
@@ -197,7 +207,8 @@ async fn print_rest(session: &Session<'_>) -> anyhow::Result<()> {
     let mut output = Output::of(session, current.run)?;
     for node in output.nodes.ids() {
         output.seek_copy(&exchange, node).await?;
-        while output.read_copy(&exchange, node).await? {
+        let mut end = CopyEnd::default();
+        while !end.is_reached(&output, node) && output.read_copy(&exchange, node).await? {
             output.print(printer, Duration::ZERO)?;
         }
     }

@@ -53,8 +53,9 @@ pub trait Exchange: Send + Sync {
     async fn deliver_script(&self, run: u32, body: Vec<u8>) -> Result<(), CloudError>;
     /// Lets the agents read the session's key; before this, they read nothing else.
     async fn open(&self) -> Result<(), CloudError>;
-    /// Finds where the session's objects are, when no record tells it; `None` when nothing is there.
-    async fn find_place(&self) -> Result<Option<SessionPlace>, CloudError>;
+    /// Finds where the session's objects are, when no record tells it; `key_hash` is the key's commitment. `None` when nothing is
+    /// there.
+    async fn find_place(&self, key_hash: &str) -> Result<Option<SessionPlace>, CloudError>;
     /// Deletes the scripts up to this run's, and the orders up to its own: they hold secrets, and every node has read them.
     async fn forget_script(&self, run: u32, order: u32) -> Result<(), CloudError>;
     /// Number of the last order that is stored.
@@ -70,6 +71,9 @@ pub trait Exchange: Send + Sync {
     /// Deletes the session's objects, except the order `kept`. An agent that is being killed may write until its end.
     async fn delete(&self, kept: Option<u32>) -> Result<(), CloudError>;
 }
+
+/// A higher number was not reached by counting.
+const MOST_ORDERS: u32 = 1_000_000;
 
 /// The exchange through objects in S3.
 #[derive(Clone)]
@@ -130,11 +134,11 @@ impl Exchange for StoreExchange {
         self.objects.put(&self.keys.open(), body).await
     }
 
-    async fn find_place(&self) -> Result<Option<SessionPlace>, CloudError> {
+    async fn find_place(&self, key_hash: &str) -> Result<Option<SessionPlace>, CloudError> {
         for key in self.objects.list(&self.folder).await? {
             let Some(token) = keys::token_of_open(&self.folder, &key) else { continue };
             let open = self.objects.get(&key).await?.and_then(|body| serde_json::from_slice::<Open>(&body).ok());
-            if let Some(Open { key, .. }) = open {
+            if let Some(Open { key, .. }) = open.filter(|open| open.key.commitment() == key_hash) {
                 return Ok(Some(SessionPlace { token, key }));
             }
         }
@@ -149,7 +153,8 @@ impl Exchange for StoreExchange {
 
     async fn orders(&self) -> Result<u32, CloudError> {
         let orders = self.objects.list(&self.keys.orders()).await?;
-        Ok(orders.iter().filter_map(|key| self.keys.order_number(key)).max().unwrap_or(0))
+        let numbers = orders.iter().filter_map(|key| self.keys.order_number(key));
+        Ok(numbers.filter(|number| *number <= MOST_ORDERS).max().unwrap_or(0))
     }
 
     async fn report(&self, node: NodeId, seq: u32) -> Result<Option<Vec<u8>>, CloudError> {

@@ -43,6 +43,8 @@ const FEED_POLL: Duration = Duration::from_millis(250);
 const FEED_BESIDE_COPY: Duration = Duration::from_secs(1);
 /// Most packs that are checked because a node reported them damaged.
 const MOST_EXAMINED: usize = 8;
+/// Reports of one node that are read in one go.
+const MOST_AT_ONCE: u32 = 64;
 /// Until a new job's tags are visible, an IAM policy with a tag condition may deny the call.
 const TAGS_VISIBLE: Duration = Duration::from_mins(5);
 
@@ -260,7 +262,9 @@ impl<'s, 'a> Follower<'s, 'a> {
 
     async fn read_reports(&mut self, node: NodeId, effects: &mut Vec<RunEffect>) -> anyhow::Result<bool> {
         let mut came = false;
-        while let Some(report) = self.inbox.next(self.session, node).await? {
+        // A container may report without end; the rest has its turn.
+        for _ in 0..MOST_AT_ONCE {
+            let Some(report) = self.inbox.next(self.session, node).await? else { break };
             came = true;
             self.see(node, &report).await?;
             effects.extend(self.apply(&RunEvent::Report { node, report: &report }));

@@ -18,14 +18,19 @@ pub(super) const ENDS_AT_ONCE: Duration = Duration::from_secs(1);
 /// Time that SageMaker may take to end such a job; then it is stopped.
 pub(super) const ENDS_WITHIN: Duration = Duration::from_mins(10);
 
+/// Reports of one node that are read in one go; an agent sends a few for each stage.
+const MOST_REPORTS: u32 = 100;
+
 /// Reads reports until each agent has reported that it leaves; `false` when one has not. An unreadable mailbox counts
 /// as no report.
 pub(super) async fn all_left(session: &mut Session<'_>) -> anyhow::Result<bool> {
     let mut inbox = Inbox::default();
     for node in session.state.nodes().ids() {
-        while session.state.nodes().get(node).is_some_and(|row| !row.left) {
-            if inbox.next(session, node).await?.is_none() {
-                return Ok(false);
+        // A container may report without end.
+        for _ in 0..MOST_REPORTS {
+            let has_left = session.state.nodes().get(node).is_none_or(|row| row.left);
+            if has_left || inbox.next(session, node).await?.is_none() {
+                break;
             }
         }
     }

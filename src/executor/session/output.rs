@@ -25,6 +25,9 @@ use crate::ui::Printer;
 /// Number of printed events of other writers that are remembered, so that none is printed twice.
 const REMEMBERED: usize = 256;
 
+/// Most reads of the copy in a row, of some batches each, that bring nothing new. The log may have brought it before.
+const MOST_READS: u32 = 64;
+
 /// Output of one node, its sources, and the node's reports about its script.
 pub(super) struct NodeOutput {
     decoder: FrameDecoder,
@@ -56,6 +59,24 @@ pub(super) struct EndSeen {
     /// Exit code and size, from the end frame.
     pub(super) end: Option<(i32, u64)>,
     pub(super) complete: bool,
+}
+
+/// When to stop reading a node's copy: another writer may add batches without end, but none that brings output.
+#[derive(Debug, Default)]
+pub(super) struct CopyEnd {
+    position: (u64, u64),
+    reads: u32,
+}
+
+impl CopyEnd {
+    /// Called before each read.
+    pub(super) fn is_reached(&mut self, output: &Output, node: NodeId) -> bool {
+        let position = output.nodes.get(node).map(|node| (node.decoder.bytes(), node.decoder.foreign_lines()));
+        let position = position.unwrap_or_default();
+        self.reads = if position == self.position { self.reads + 1 } else { 0 };
+        self.position = position;
+        self.reads > MOST_READS
+    }
 }
 
 /// The output of one run.

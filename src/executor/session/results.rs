@@ -177,11 +177,10 @@ async fn wait_for_results(session: &mut Session<'_>, cancel: &Cancellation) -> a
             return Ok(false);
         }
         // Only the leader collects results.
-        match inbox.next(session, NodeId::LEADER).await? {
-            Some(report) => {
-                check_report(report)?;
-                continue;
-            }
+        let report = inbox.next(session, NodeId::LEADER).await?;
+        let came = report.is_some();
+        match report {
+            Some(report) => check_report(report)?,
             // Nothing is known, so an ended job must not count as one without results yet.
             None if inbox.is_silent() => ended = false,
             // No agent ever reported, as after a cancel during provisioning: there is nothing to wait for.
@@ -208,6 +207,9 @@ async fn wait_for_results(session: &mut Session<'_>, cancel: &Cancellation) -> a
             Instant::now() < deadline,
             "the results did not come before the training job's longest run time"
         );
+        if came {
+            continue;
+        }
         pause = (pause * 3 / 2).min(SLOW_POLL);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::base::node::NodeId;
 use crate::logs::Feed;
 use crate::session::exchange::Exchange;
-use crate::session::output::{NodeOutput, Output};
+use crate::session::output::{CopyEnd, NodeOutput, Output};
 use crate::ui::Printer;
 
 /// How often more is taken of the log without a pause, before other work gets its turn.
@@ -123,7 +123,8 @@ impl Sources {
             if !self.live {
                 self.seek(exchange, node).await;
             }
-            while self.read_on(exchange, node).await {
+            let mut end = CopyEnd::default();
+            while !end.is_reached(&self.output, node) && self.read_on(exchange, node).await {
                 self.output.print(printer, Duration::ZERO)?;
             }
         }

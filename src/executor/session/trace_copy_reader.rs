@@ -17,6 +17,9 @@ const AT_ONCE: u32 = 4;
 /// Lines of other writers are stored a little before the output they came with, and may not be printed yet.
 const BEFORE: u32 = 2;
 
+/// Batches in a row without output that are searched: another writer may add them without end.
+const MOST_WITHOUT_OUTPUT: u32 = 64;
+
 /// Reader of one node's copy, with its position.
 #[derive(Debug)]
 pub(super) struct TraceCopyReader {
@@ -106,14 +109,15 @@ impl TraceCopyReader {
         Ok(())
     }
 
-    /// Returns the first batch in `batch..until` that holds output, and the offset of that output.
+    /// Returns the first batch in `batch..until`, of some, that holds output, and the offset of that output.
     async fn start_from(
         &self,
         exchange: &dyn Exchange,
         mut batch: u32,
         until: Option<u32>,
     ) -> Result<Option<(u32, u64)>, CloudError> {
-        while until.is_none_or(|until| batch < until) {
+        let most = batch.saturating_add(MOST_WITHOUT_OUTPUT);
+        while batch < until.unwrap_or(most).min(most) {
             let Some(text) = self.fetch(exchange, batch).await? else { return Ok(None) };
             if let Some((_, start)) = text.lines().find_map(frame_start) {
                 return Ok(Some((batch, start)));

@@ -21,7 +21,7 @@ use crate::protocol::agent_env::AgentEnv;
 use crate::protocol::keys::{self, Open, SessionKeys};
 use crate::protocol::mailbox::{self, ByeReason, ExitReport, Order, Report, RunOrder};
 use crate::protocol::project::Trees;
-use crate::session::record::Records;
+use crate::session::record::{Records, SessionRecord};
 use crate::session::stamp::Stamp;
 use crate::session::{SessionId, left_over};
 use crate::trace::FrameEncoder;
@@ -138,9 +138,12 @@ impl StageHarness {
     }
 
     fn agent(&self) -> Agent {
+        self.agent_with(agent_keys(&self.memory, &self.id().to_string()).expect("`prepare` has opened the session"))
+    }
+
+    fn agent_with(&self, keys: SessionKeys) -> Agent {
         let container = trees(&self.dir.path().join("container"));
         std::fs::create_dir_all(&container.project).unwrap();
-        let keys = agent_keys(&self.memory, &self.id().to_string()).expect("`prepare` has opened the session");
         Agent { memory: self.memory.clone(), job: self.id().to_string(), keys, container, reports: 0 }
     }
 }
@@ -269,6 +272,45 @@ async fn a_stage_in_the_container_brings_its_output_its_code_and_its_results() {
         cleanup::run(harness.context()).await.unwrap();
         assert!(harness.records().sessions().unwrap().is_empty());
         assert!(!harness.memory.jobs.calls().contains(&format!("stop {}", harness.id())), "it left by itself");
+    }
+}
+
+/// A session that the version without keys began: a record without a place, messages without tags, and its agent beside it.
+#[tokio::test(start_paused = true)]
+async fn a_session_of_the_version_without_keys_is_carried_to_its_end() {
+    for code in [0, 7] {
+        let harness = StageHarness::configured();
+        prepare::run(harness.context()).await.unwrap();
+        let id = harness.id();
+        let SessionRecord { place, .. } = harness.records().load(&id).unwrap().unwrap();
+        let place = place.expect("a session of this version has one");
+        let open = SessionKeys::of_session(id.as_str(), Some(&place)).open();
+        harness.memory.objects.delete(&[open]).await.unwrap();
+        let path = harness.dir.path().join(format!("state/sessions/{id}.json"));
+        let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        record.as_object_mut().unwrap().remove("place");
+        record["version"] = 1.into();
+        std::fs::write(&path, record.to_string()).unwrap();
+        let agent = harness.agent_with(SessionKeys::of_session(id.as_str(), None));
+        let agent = tokio::spawn(agent.work(Duration::from_secs(5), code));
+        let ended = run::run(harness.context(), &harness.script("train\n"), "build_script").await;
+        match code {
+            0 => ended.unwrap(),
+            code => assert_eq!(kind_of(&ended.unwrap_err()), Kind::Script { code }),
+        }
+        agent.await.unwrap();
+        let folder = format!("sessions/{id}/");
+        let keys = harness.memory.objects.keys();
+        let of_session: Vec<_> = keys.iter().filter_map(|key| key.strip_prefix(&folder)).collect();
+        assert!(of_session.contains(&"lease.json") && of_session.contains(&"reports/algo-1/000001.json"), "{keys:?}");
+        let order = harness.memory.objects.contents(&format!("{folder}orders/000003.json")).unwrap();
+        assert!(order.starts_with(br#"{"version":1,"seq":3,"#), "{}", String::from_utf8_lossy(&order));
+        assert!(harness.captured.data().ends_with(b"trained\n"), "{}", harness.captured.text());
+        assert_eq!(std::fs::read_to_string(harness.host().project.join("model")).unwrap(), "weights");
+        let record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(record["version"], 1, "the version before may go on with it");
+        cleanup::run(harness.context()).await.unwrap();
+        assert!(harness.memory.objects.keys().iter().all(|key| key.starts_with("agents/")));
     }
 }
 

@@ -247,6 +247,19 @@ impl Emulator {
         }
     }
 
+    /// `PutObject` by whoever may write there.
+    pub(crate) fn put_object(&self, key: &str, body: &[u8]) {
+        let body = std::str::from_utf8(body).expect("the tests store text");
+        let (status, text) = self.request("PUT", &format!("/{BUCKET}/{key}"), "s3", &[], body);
+        assert_eq!(status, 200, "{key}: {text}");
+    }
+
+    /// `GetObject`; `None` when there is none.
+    pub(crate) fn get_object(&self, key: &str) -> Option<String> {
+        let (status, text) = self.request("GET", &format!("/{BUCKET}/{key}"), "s3", &[], "");
+        (status == 200).then_some(text)
+    }
+
     /// One awsJson call; tried again while it is throttled.
     pub(crate) fn call(&self, target: &str, body: &Value) -> Value {
         let answer = poll(Duration::from_secs(30), || {

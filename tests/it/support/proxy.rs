@@ -1,4 +1,4 @@
-//! A proxy between one driver and the emulator. It counts the driver's requests and holds the one with a given number.
+//! A proxy in front of the emulator. It counts requests, holds the one with a given number, and keeps them all if asked to.
 //!
 //! Each connection carries one request: the head gets `connection: close`, and the reply ends with the connection. The request is
 //! read whole before it is sent on, so a held request has not taken effect, and a held reply belongs to one that has.
@@ -26,6 +26,8 @@ struct Shared {
     upstream: String,
     state: Mutex<State>,
     changed: Condvar,
+    /// Every request, whole but for the files of the agent.
+    kept: Option<Mutex<Vec<Vec<u8>>>>,
 }
 
 #[derive(Default)]
@@ -42,10 +44,19 @@ struct State {
 impl Proxy {
     /// In front of `http://<address>`.
     pub(crate) fn start(endpoint: &str) -> Self {
+        Self::with(endpoint, None)
+    }
+
+    /// One that keeps what it sends on; see [`kept`](Self::kept).
+    pub(crate) fn keeping(endpoint: &str) -> Self {
+        Self::with(endpoint, Some(Mutex::default()))
+    }
+
+    fn with(endpoint: &str, kept: Option<Mutex<Vec<Vec<u8>>>>) -> Self {
         let upstream = endpoint.strip_prefix("http://").expect("the emulator speaks plain HTTP").to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let shared = Arc::new(Shared { upstream, state: Mutex::default(), changed: Condvar::new() });
+        let shared = Arc::new(Shared { upstream, state: Mutex::default(), changed: Condvar::new(), kept });
         let own = Arc::clone(&shared);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -76,6 +87,11 @@ impl Proxy {
         self.shared.changed.notify_all();
     }
 
+    /// Every request so far, head and body.
+    pub(crate) fn kept(&self) -> Vec<Vec<u8>> {
+        self.shared.kept.as_ref().map(|kept| kept.lock().unwrap().clone()).unwrap_or_default()
+    }
+
     /// Requests since it was armed.
     pub(crate) fn seen(&self) -> u64 {
         self.shared.state.lock().unwrap().seen
@@ -102,6 +118,10 @@ impl Shared {
         };
         if !self.pass(number, Hold::Before, &line) {
             return Ok(());
+        }
+        if let Some(kept) = &self.kept {
+            let length = if line.contains("/agents/") { head_length(&request) } else { None };
+            kept.lock().unwrap().push(request[..length.unwrap_or(request.len())].to_vec());
         }
         let mut server = TcpStream::connect(&self.upstream)?;
         server.write_all(&request)?;

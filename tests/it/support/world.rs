@@ -11,6 +11,7 @@ use super::emulator::{Emulator, command, processes};
 use super::gitlab::{GitLab, Repository};
 use super::job::Job;
 use super::outcome::Outcome;
+use super::proxy::Proxy;
 use super::tls::TlsFront;
 use super::waiting::{find_program, poll};
 use super::{real_runner, runner_double};
@@ -63,6 +64,8 @@ pub(crate) struct Settings {
     /// `[runners.feature_flags]`.
     pub(crate) feature_flags: Vec<(&'static str, bool)>,
     pub(crate) faults: Vec<Fault>,
+    /// Driver and containers reach the emulator through [`World::proxy`], which keeps their requests.
+    pub(crate) kept_requests: bool,
     /// GitLab speaks TLS with a certificate authority of its own. Only with [`Runner::Real`].
     pub(crate) tls: bool,
     /// Runner and driver run as [`account::ORDINARY`], which owns the directories, as the quick start sets it up. A suite that
@@ -91,6 +94,7 @@ impl Default for Settings {
             custom_build_dir: false,
             feature_flags: Vec::new(),
             faults: Vec::new(),
+            kept_requests: false,
             tls: false,
             ordinary_user: false,
             shipped_config: false,
@@ -158,6 +162,7 @@ impl Dirs {
 /// The environment of one scenario.
 pub(crate) struct World {
     _front: Option<TlsFront>,
+    pub(crate) proxy: Option<Proxy>,
     pub(crate) gitlab: GitLab,
     /// Ended before the directories are removed.
     pub(crate) emulator: Option<Emulator>,
@@ -186,6 +191,8 @@ impl World {
             .then(|| driver.emulator.as_ref().map(|args| Emulator::start(&dirs.emulator(), args)))
             .flatten();
         let endpoint = emulator.as_ref().map_or("", |emulator| &emulator.endpoint);
+        let proxy = settings.kept_requests.then(|| Proxy::keeping(endpoint));
+        let endpoint = proxy.as_ref().map_or(endpoint, |proxy| &proxy.url);
         let recorder = write_recorder(&dirs, &driver, &settings.faults, endpoint);
         let mut gitlab = GitLab::start();
         let front = settings.tls.then(|| TlsFront::start(dirs.root(), gitlab.url()));
@@ -193,7 +200,7 @@ impl World {
             gitlab.stand_behind(&front.url);
         }
         let secrets = Mutex::default();
-        Self { _front: front, gitlab, emulator, dirs, settings, driver, recorder, runner, account, secrets }
+        Self { _front: front, proxy, gitlab, emulator, dirs, settings, driver, recorder, runner, account, secrets }
     }
 
     /// Checks after every scenario with AWS that no training job, object, record, process or secret is left.

@@ -153,7 +153,7 @@ impl ManifestPart {
     pub(crate) fn decode(encoded: &[u8], seal: &Seal, label: Label) -> anyhow::Result<Self> {
         let (magic, rest) = encoded.split_at_checked(MAGIC.len()).context(DAMAGED)?;
         let expected = if *seal == Seal::Absent { MAGIC_WITHOUT_KEY } else { MAGIC };
-        ensure!(magic == expected, "this version of the program cannot read this manifest");
+        ensure!(magic == expected, "another version of the program, or another writer, has stored this manifest");
         let (hash, compressed) = rest.split_first_chunk().context(DAMAGED)?;
         let hash = blake3::Hash::from_bytes(*hash);
         let tag = seal.tag(label, compressed);
