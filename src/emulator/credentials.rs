@@ -147,7 +147,7 @@ impl Keys {
         self.roles.lock().remove(path.strip_prefix(ROLE_PATH).unwrap_or_default());
     }
 
-    /// What the container credential provider reads at a path; `None` where there is no key, or none any more.
+    /// The credentials at a path, as the container credential provider reads them; `None` when the path has no key, or its key was revoked.
     pub(crate) fn served(&self, path: &str, account: &str) -> Option<Value> {
         let credentials = self.roles.lock().get(path.strip_prefix(ROLE_PATH)?)?.credentials.clone();
         let expires = Duration::from_millis(clock::now_ms()) + Duration::from_hours(6);

@@ -109,7 +109,7 @@ impl Emulator {
         &self.shared.endpoint
     }
 
-    /// What its requests must be signed with; `credentials` in the data directory holds the same.
+    /// The user's credentials, to sign requests with; the file `credentials` in the data directory holds the same.
     pub fn credentials(&self) -> &Credentials {
         self.shared.keys.user()
     }

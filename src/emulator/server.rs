@@ -63,7 +63,7 @@ async fn handle(gate: &Gate, request: Request<Body>) -> anyhow::Result<Reply> {
     }
     let (service, operation) = gate.services.route(&request);
     let request_id = gate.shared.next_id();
-    // What nobody known has signed is not even counted.
+    // A request without a valid signature is not counted.
     let (request, caller) = match authenticate(&gate.shared, service.signing(), request).await? {
         Ok(authentic) => authentic,
         Err(error) => return Ok(identified(service.refuse(error), &request_id)),

@@ -1,4 +1,4 @@
-//! What all services share: configuration, faults, access keys, tags, identifiers, tasks and the signal that ends them.
+//! State that all services share: configuration, faults, access keys, tags, identifiers, tasks and the signal that ends them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -33,7 +33,7 @@ pub(crate) enum SignatureError {
     Mismatch(String),
 }
 
-/// What a request says about its signature.
+/// The signature of a request and its parameters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Signature {
     pub(crate) access_key_id: String,

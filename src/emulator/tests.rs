@@ -188,7 +188,7 @@ fn a_changed_body_of_an_object_is_refused_and_not_stored() {
     assert!(status == 404 && body.contains("NoSuchKey"), "{status} {body}");
 }
 
-/// What `s3s` would verify instead of the header that says who is calling.
+/// `s3s` would verify the other signature instead of the header that names the caller.
 #[test]
 fn s3_takes_one_signature_of_version_4_and_no_other() {
     let running = Running::start();

@@ -19,7 +19,7 @@ impl SealKey {
         Self(bytes)
     }
 
-    /// What the training job's environment says of the key: it shows that a key is the session's, and nothing of the key.
+    /// A hash of the key for the training job's environment: it shows whether a key is the session's, and does not reveal it.
     pub fn commitment(&self) -> String {
         let hash = blake3::Hasher::new_derive_key("sagemaker-executor session key v1").update(&self.0).finalize();
         hash.to_hex().to_string()

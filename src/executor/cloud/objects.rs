@@ -63,7 +63,7 @@ pub enum StoredHash {
     Known(Sha256Hash),
 }
 
-/// What happens to replaced and deleted objects of the bucket.
+/// How long the bucket keeps replaced and deleted objects.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Retention {
     /// Versioning is enabled, or was: old versions stay.

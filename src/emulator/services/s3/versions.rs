@@ -7,7 +7,7 @@ use super::convert::{fault, length, tag, time};
 use super::operations::S3Operations;
 use crate::store::{Precondition, Stored, VersionQuery, Versioning, version_id};
 
-/// What a deletion did.
+/// Outcome of a deletion.
 pub(super) struct Deletion {
     /// The delete marker that was put, or the version that was deleted.
     pub(super) version: Option<String>,

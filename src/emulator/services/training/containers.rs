@@ -186,7 +186,7 @@ impl JobHandle {
         })
     }
 
-    /// What the platform gives every container, then what the job asks for. The credentials of its role are at the path `role`.
+    /// The variables that SageMaker sets in every container, then those of the request. The role's credentials are at the path `role`.
     fn environment(&self, role: &str) -> BTreeMap<String, String> {
         let mut environment: BTreeMap<String, String> = [
             ("PWD", "/"),

@@ -52,30 +52,7 @@ pub(super) async fn run(
         context.printer.line("`after_script` is skipped: the training job was lost, see the error above");
         return Ok(());
     }
-    let followed = match upload.send_once(&mut session, &context.cancellation).await {
-        Ok(()) => run_script(context, &mut session, job, &upload, script, stage).await,
-        Err(error) => Err(error),
-    };
-    let conclusion = match followed {
-        Ok(conclusion) => conclusion,
-        Err(error) => {
-            // Without a training job, as when every instance type was refused, later stages have nothing to wait for.
-            let is_over = context.cancellation.asked() || session.state().arn().is_none();
-            if is_over && session.is_untouched().await.unwrap_or(false) {
-                session.give_up().await?;
-            }
-            return Err(error);
-        }
-    };
-    if conclusion == Conclusion::NeverBegan {
-        session.give_up().await?;
-    }
-    if let Conclusion::Exited { code, .. } = &conclusion {
-        tell_signal(&context.printer, *code);
-    }
-    if let Conclusion::Exited { code, .. } = conclusion {
-        session.apply(SessionEvent::RunEnded(code))?;
-    }
+    let conclusion = carry_out(context, &mut session, job, &upload, script, stage).await?;
     let failed = !matches!(conclusion, Conclusion::Exited { code: 0, .. });
     let brought = if is_last(job, stage, failed)
         && !matches!(conclusion, Conclusion::Lost { .. } | Conclusion::NeverBegan)
@@ -107,6 +84,42 @@ pub(super) async fn run(
             Err(lost(&context.printer, &session, reason, by).into())
         }
     }
+}
+
+/// Sends the project, runs the script, and notes how it ended.
+async fn carry_out(
+    context: &Context,
+    session: &mut Session<'_>,
+    job: &JobContext,
+    upload: &WorkspaceUpload,
+    script: &Path,
+    stage: &BuildStage,
+) -> anyhow::Result<Conclusion> {
+    let followed = match upload.send_once(session, &context.cancellation).await {
+        Ok(()) => run_script(context, session, job, upload, script, stage).await,
+        Err(error) => Err(error),
+    };
+    let conclusion = match followed {
+        Ok(conclusion) => conclusion,
+        Err(error) => {
+            // Without a training job, as when every instance type was refused, later stages have nothing to wait for.
+            let is_over = context.cancellation.asked() || session.state().arn().is_none();
+            if is_over && session.is_untouched().await.unwrap_or(false) {
+                session.give_up().await?;
+            }
+            return Err(error);
+        }
+    };
+    if conclusion == Conclusion::NeverBegan {
+        session.give_up().await?;
+    }
+    if let Conclusion::Exited { code, .. } = &conclusion {
+        tell_signal(&context.printer, *code);
+    }
+    if let Conclusion::Exited { code, .. } = conclusion {
+        session.apply(SessionEvent::RunEnded(code))?;
+    }
+    Ok(conclusion)
 }
 
 /// The failure of a stage after a loss that an earlier stage has explained; its kind stays.
