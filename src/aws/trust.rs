@@ -15,16 +15,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
 use executor::base::failure::Failure;
-
-/// The files in which distributions keep their trusted roots; the client reads the same ones.
-const SYSTEM_ROOTS: [&str; 6] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-    "/etc/pki/tls/cacert.pem",
-];
+use executor::base::trusted_roots;
 
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
@@ -40,14 +31,15 @@ pub(super) enum Surroundings {
 
 /// A client that trusts the system's roots and those of `ca_bundle`; on the host, it goes through the proxy of the environment.
 pub(super) fn https_client(ca_bundle: Option<&Path>, surroundings: Surroundings) -> anyhow::Result<SharedHttpClient> {
-    let system = SYSTEM_ROOTS.iter().find(|file| std::fs::metadata(file).is_ok_and(|file| file.len() > 0));
+    // The client reads the same file.
+    let system = trusted_roots::file();
     let native = system.is_some();
     let mut trust = TrustStore::empty();
     match (surroundings, system) {
         (Surroundings::Host, _) => trust = trust.with_native_roots(native),
         // Read here, because the client's own loader follows `SSL_CERT_FILE`.
         (Surroundings::Container, Some(file)) => {
-            if let Ok(roots) = readable_certificates(Path::new(file)) {
+            if let Ok(roots) = readable_certificates(file) {
                 trust = trust.with_pem_certificate(roots);
             }
         }

@@ -3,8 +3,6 @@
 //! The quota belongs to an account and region, and other clients use it too. So the rate halves with each throttling and grows back
 //! slowly, as in TCP. No waiting, no clock: times are arguments, as time since the start.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -94,35 +92,6 @@ impl ReadBudget {
         self.grown = self.grown.max(now);
         self.rate = (self.rate / 2.0).max(LOWEST);
         self.tokens = self.tokens.min(0.0) - chance;
-    }
-}
-
-/// From 0 to 1.
-pub(crate) fn chance() -> f64 {
-    #[cfg(test)]
-    if let Some(chance) = seeded::next() {
-        return chance;
-    }
-    let roll = RandomState::new().build_hasher().finish() >> 48;
-    f64::from(u16::try_from(roll).unwrap_or(0)) / f64::from(u16::MAX)
-}
-
-/// Random numbers that repeat with the same seed, for tests in one thread.
-#[cfg(test)]
-pub(crate) mod seeded {
-    use std::cell::Cell;
-
-    thread_local!(static STATE: Cell<Option<u32>> = const { Cell::new(None) });
-
-    /// Sets the seed of this thread; `None`: random again.
-    pub(crate) fn set(seed: Option<u32>) {
-        STATE.set(seed);
-    }
-
-    pub(super) fn next() -> Option<f64> {
-        let state = STATE.get()?.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        STATE.set(Some(state));
-        Some(f64::from(state >> 16) / f64::from(u16::MAX))
     }
 }
 

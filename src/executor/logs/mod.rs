@@ -25,7 +25,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-pub(crate) use self::budget::chance;
 use self::seen::{Novelty, SeenIds};
 pub use self::shared_dir::forget;
 use self::shared_dir::{ReaderState, SharedDir, SubscriptionGuard, Taken};
@@ -261,7 +260,8 @@ impl Feed {
         }
         let beat = self.state.as_ref().map_or(self.joined, |(_, beat)| (*beat).max(self.joined));
         if self.clock.now().duration_since(beat).is_ok_and(|age| age > self.intervals.hung) {
-            let from = *self.alone_from.get_or_insert_with(|| now + self.intervals.alone.longest.mul_f64(chance()));
+            let from =
+                *self.alone_from.get_or_insert_with(|| now + self.intervals.alone.longest.mul_f64(fastrand::f64()));
             if self.worker.is_none() && now >= from {
                 match worker::start(self.reader_config(None)) {
                     Ok(worker) => self.worker = Some((Role::Alone, worker)),

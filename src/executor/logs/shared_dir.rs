@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::subscription::{Subscription, VERSION};
 use crate::base::failure::Failure;
+use crate::base::files::{self, Durability};
 use crate::cloud::LogEvent;
 
 /// Above this size of a feed nothing is read for it until its driver has caught up.
@@ -108,10 +109,7 @@ impl SharedDir {
     }
 
     fn replace(&self, name: &str, text: &[u8]) -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(&format!("{name}.")).suffix(".tmp").tempfile_in(&self.dir)?;
-        file.write_all(text)?;
-        file.persist(self.path(name))?;
-        Ok(())
+        files::replace(&self.path(name), text, Durability::Eventual)
     }
 
     /// Writes a driver's subscription and its other files.

@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::time::Instant;
 
-use super::budget::{Grant, ReadBudget, chance};
+use super::budget::{Grant, ReadBudget};
 use super::plan::{Delivery, Plan};
 use super::query::LogRequest;
 use super::shared_dir::{FEED_BYTES, ReaderState, SharedDir, Subscriptions};
@@ -243,7 +243,7 @@ impl<'a> LogReader<'a> {
 
     async fn take(&mut self, reply: Reply) {
         let now = self.now();
-        let chance = chance();
+        let chance = fastrand::f64();
         match reply {
             Reply::Page { query, page } => {
                 self.reads.note(page.as_ref().err(), &*self.config.clock);
@@ -290,7 +290,7 @@ impl<'a> LogReader<'a> {
     }
 
     fn pay(&mut self, error: Option<&CloudError>) {
-        let (now, chance) = (self.now(), chance());
+        let (now, chance) = (self.now(), fastrand::f64());
         match error {
             None => self.budget.succeeded(now),
             Some(error) if error.kind == CloudErrorKind::Throttled => self.budget.throttled(now, chance),

@@ -14,19 +14,12 @@ use tokio::time::Instant;
 
 use crate::base::backoff::backoff;
 use crate::base::failure::{Failure, render};
+use crate::base::files::{self, Durability};
+use crate::base::trusted_roots;
 use crate::cloud::{CloudError, CloudErrorKind, Content, ObjectStore, Sha256Hash, StoredHash};
 use crate::config::settings::Settings;
-use crate::logs::chance;
 use crate::protocol::{bootstrap, keys};
 use crate::ui::Printer;
-
-/// CA bundles of common distributions, tried in order: an image may have none of its own.
-const CA_BUNDLES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-    "/etc/ssl/ca-bundle.pem",
-];
 
 const PAUSES: ExponentialBuilder = backoff(Duration::from_millis(500), Duration::from_secs(8));
 /// Longest wait for another driver that uploads the agent.
@@ -47,7 +40,7 @@ pub async fn deliver_until(
     (|| deliver(objects, settings, printer, until))
         .retry(PAUSES)
         .when(|error| error.downcast_ref().is_some_and(is_throttled))
-        .adjust(|_, pause| Some(pause?.mul_f64(0.5 + chance())).filter(|pause| Instant::now() + *pause < until))
+        .adjust(|_, pause| Some(pause?.mul_f64(0.5 + fastrand::f64())).filter(|pause| Instant::now() + *pause < until))
         .notify(|error, _| {
             tracing::debug!(error = format!("{error:#}"), "failed to put the agent into the bucket; trying again");
         })
@@ -166,7 +159,7 @@ async fn turn(state_dir: &Path, until: Instant) -> Option<fs::File> {
         if Instant::now() >= until {
             return None;
         }
-        tokio::time::sleep(POLL.mul_f64(0.5 + chance())).await;
+        tokio::time::sleep(POLL.mul_f64(0.5 + fastrand::f64())).await;
     }
     Some(file)
 }
@@ -179,7 +172,7 @@ fn ca_bundle(settings: &Settings) -> anyhow::Result<Vec<u8>> {
     if plain_http {
         return Ok(Vec::new());
     }
-    Ok(CA_BUNDLES.iter().find_map(|path| fs::read(path).ok()).unwrap_or_default())
+    Ok(trusted_roots::file().and_then(|path| fs::read(path).ok()).unwrap_or_default())
 }
 
 /// Cached hashes of the executable, so that not every job computes them.
@@ -225,10 +218,8 @@ fn binary_hashes(binary: &Path, state_dir: &Path) -> anyhow::Result<HashNote> {
         sha256: sha256.finalize().into(),
     };
     // Only a cache: without it the next job hashes again.
-    if let Ok(file) = tempfile::NamedTempFile::new_in(state_dir)
-        && serde_json::to_writer(&file, &note).is_ok()
-    {
-        drop(file.persist(&note_path));
+    if let Ok(text) = serde_json::to_vec(&note) {
+        drop(files::replace(&note_path, &text, Durability::Eventual));
     }
     Ok(note)
 }

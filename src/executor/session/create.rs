@@ -12,7 +12,6 @@ use crate::base::backoff::backoff;
 use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 use crate::cloud::{CloudError, CloudErrorKind, Parameter, TrainingJobSpec, TrainingJobs};
-use crate::logs::chance;
 use crate::session::Session;
 use crate::session::create_rate::CreateRate;
 use crate::session::spec::tag;
@@ -167,7 +166,7 @@ impl Attempts<'_> {
                 }
                 _ => return Err(Refusal::Final(refusal(error, spec))),
             }
-            let pause = self.pauses.next().unwrap_or_default().mul_f64(0.5 + chance());
+            let pause = self.pauses.next().unwrap_or_default().mul_f64(0.5 + fastrand::f64());
             if self.unanswered >= UNANSWERED_TRIES || Instant::now() + pause >= self.until {
                 let error = if is_throttled { throttled(spec).caused_by(error).into() } else { refusal(error, spec) };
                 return Err(Refusal::Final(error));

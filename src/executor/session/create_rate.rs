@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::logs::budget::{Grant, ReadBudget};
-use crate::logs::chance;
 use crate::session::stamp::Stamp;
 
 /// Highest rate of one host, in requests a second; a new host begins at half of it. AWS does not publish its own limit.
@@ -60,7 +59,7 @@ impl CreateRate {
             });
             let wait = match wait.await {
                 Ok(None) => return true,
-                Ok(Some(wait)) => wait.clamp(POLL, LONGEST_PAUSE).mul_f64(1.0 + chance() / 2.0),
+                Ok(Some(wait)) => wait.clamp(POLL, LONGEST_PAUSE).mul_f64(1.0 + fastrand::f64() / 2.0),
                 Err(error) => {
                     tracing::debug!(%error, path = %self.path.display(), "failed to lock the file of the request rate");
                     return true;
@@ -76,8 +75,8 @@ impl CreateRate {
     /// Adapts the rate to an answer.
     pub(super) async fn answered(&self, is_throttled: bool) {
         let now = self.now();
-        let told =
-            self.with(|budget| if is_throttled { budget.throttled(now, chance()) } else { budget.succeeded(now) });
+        let told = self
+            .with(|budget| if is_throttled { budget.throttled(now, fastrand::f64()) } else { budget.succeeded(now) });
         if let Err(error) = told.await {
             tracing::debug!(%error, path = %self.path.display(), "failed to save the request rate");
         }
@@ -93,7 +92,7 @@ impl CreateRate {
         (|| async { file.try_lock() })
             .retry(ConstantBuilder::new().with_delay(POLL).without_max_times())
             .when(|error| matches!(error, TryLockError::WouldBlock) && Instant::now() < deadline)
-            .adjust(|_, pause| pause.map(|pause| pause.mul_f64(1.0 + chance())))
+            .adjust(|_, pause| pause.map(|pause| pause.mul_f64(1.0 + fastrand::f64())))
             .await?;
         let mut text = Vec::new();
         file.read_to_end(&mut text)?;

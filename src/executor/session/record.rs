@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use crate::base::failure::Failure;
+use crate::base::files::{self, Durability};
 use crate::base::node::{NodeId, Nodes};
 use crate::protocol::keys::SessionPlace;
 use crate::protocol::project::Selection;
@@ -244,7 +244,7 @@ impl Records {
 
     /// Replaces the record atomically.
     pub fn save(&self, id: &SessionId, record: &SessionRecord) -> anyhow::Result<()> {
-        self.write(id, record, false)
+        self.write(id, record, Durability::Eventual)
     }
 
     /// Removes all files of the session but those that a later pass needs: the record and the closing mark.
@@ -255,27 +255,15 @@ impl Records {
 
     /// Replaces the record atomically and durably, so that it survives a power failure.
     pub fn save_for_good(&self, id: &SessionId, record: &SessionRecord) -> anyhow::Result<()> {
-        self.write(id, record, true)
+        self.write(id, record, Durability::Synced)
     }
 
-    fn write(&self, id: &SessionId, record: &SessionRecord, synced: bool) -> anyhow::Result<()> {
+    fn write(&self, id: &SessionId, record: &SessionRecord, durability: Durability) -> anyhow::Result<()> {
         let path = self.file(id, "json");
         let version = if record.place.is_some() { VERSION } else { VERSION_WITHOUT_PLACE };
         let record = SessionRecord { version, session: id.to_string(), ..record.clone() };
-        let write = || -> std::io::Result<()> {
-            let name = format!("{id}.");
-            let mut file = tempfile::Builder::new().prefix(&name).suffix(".tmp").tempfile_in(&self.dir)?;
-            file.write_all(&serde_json::to_vec_pretty(&record)?)?;
-            if synced {
-                file.as_file().sync_all()?;
-            }
-            file.persist(&path)?;
-            if synced {
-                File::open(&self.dir)?.sync_all()?;
-            }
-            Ok(())
-        };
-        write().map_err(|error| not_writable(&path, error))
+        let text = serde_json::to_vec_pretty(&record).context("failed to encode the session record")?;
+        files::replace(&path, &text, durability).map_err(|error| not_writable(&path, error))
     }
 
     /// Directory where results wait to be checked; they may hold the job's secrets. It is removed with the session,

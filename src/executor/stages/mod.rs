@@ -17,7 +17,6 @@ mod shared_token;
 mod tests;
 
 use std::future::Future;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,6 +25,7 @@ use anyhow::Context as _;
 
 use crate::base::clock::Clock;
 use crate::base::failure::{self, Failure, Kind};
+use crate::base::files::{self, Durability};
 use crate::boundary;
 use crate::cloud::Connect;
 use crate::config::env::{Contract, Environment};
@@ -109,12 +109,6 @@ fn remove_exit_code(path: Option<&Path>) -> anyhow::Result<()> {
 /// Writes only the number, atomically: a half-written file is a system failure to the runner.
 fn write_exit_code(path: Option<&Path>, code: i32) -> anyhow::Result<()> {
     let Some(path) = path else { return Ok(()) };
-    let write = || -> std::io::Result<()> {
-        let dir = path.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(dir)?;
-        write!(file, "{code}")?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().with_context(|| format!("failed to write `BUILD_EXIT_CODE_FILE` {}", path.display()))
+    let written = files::replace(path, code.to_string().as_bytes(), Durability::Eventual);
+    written.with_context(|| format!("failed to write `BUILD_EXIT_CODE_FILE` {}", path.display()))
 }

@@ -18,7 +18,6 @@ use parking_lot::Mutex;
 
 use self::plan::Plan;
 use crate::config::env::{Environment, short_or_long};
-use crate::logs::budget::seeded;
 
 /// Log of one session, in order.
 type Trail = Vec<String>;
@@ -27,11 +26,10 @@ type Trail = Vec<String>;
 type Verdict = Result<usize, String>;
 
 fn play(seed: u64) -> (Trail, Verdict) {
-    seeded::set(Some(u32::try_from(seed & 0xffff_ffff).unwrap()));
+    fastrand::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let plan = Plan::drawn(seed);
     let played = catch_unwind(AssertUnwindSafe(|| runtime.block_on(runner::play(&plan))));
-    seeded::set(None);
     let (mut trail, verdict) = played.unwrap_or_else(|_| (Vec::new(), Err("a panic, see above".to_owned())));
     trail.insert(0, format!("{plan:?}"));
     (trail, verdict)

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use futures::{StreamExt as _, stream};
 
 use super::pack::{IndexBlock, PACK_MOST, PackId, PackIndex, is_intact};
+use crate::base::files::{self, Durability};
 use crate::cloud::{Listed, ObjectStore};
 use crate::workspace::task::on_thread;
 
@@ -165,11 +166,9 @@ impl IndexCache {
     }
 
     fn put(&self, id: PackId, encoded: &[u8]) {
-        let written = std::fs::create_dir_all(&self.dir).and_then(|()| {
-            let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
-            std::io::Write::write_all(&mut file, encoded)?;
-            file.persist(self.dir.join(id.to_string())).map_err(|error| error.error)
-        });
+        let path = self.dir.join(id.to_string());
+        let written =
+            std::fs::create_dir_all(&self.dir).and_then(|()| files::replace(&path, encoded, Durability::Eventual));
         if let Err(error) = written {
             tracing::debug!(%error, "failed to cache the index of a pack");
         }

@@ -1,0 +1,52 @@
+//! Files that are replaced whole: a reader sees the old content or the new, also when the writer is killed.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::Path;
+
+/// When the new content must be on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// When the system writes it.
+    Eventual,
+    /// On return: it survives a power failure.
+    Synced,
+}
+
+/// Replaces the file by a rename. Its directory must exist; the new file has mode 0600. A writer that is killed leaves at most a
+/// file `<name>.<random>.tmp` beside it.
+pub fn replace(path: &Path, content: &[u8], durability: Durability) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut prefix = path.file_name().unwrap_or_default().to_owned();
+    prefix.push(".");
+    let mut file = tempfile::Builder::new().prefix(&prefix).suffix(".tmp").tempfile_in(folder)?;
+    file.write_all(content)?;
+    if durability == Durability::Synced {
+        file.as_file().sync_all()?;
+    }
+    file.persist(path).map_err(|error| error.error)?;
+    if durability == Durability::Synced {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("record.json");
+        for (content, durability) in [("first, and longer", Durability::Eventual), ("second", Durability::Synced)] {
+            replace(&path, content.as_bytes(), durability).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(replace(&dir.path().join("absent/file"), b"", Durability::Eventual).is_err());
+    }
+}
