@@ -19,7 +19,7 @@ use crate::cli::{Cli, Command};
 /// Runs one command to its end.
 pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
     // Not the agent: libraries of the script write to `/proc/1/fd/1` there.
-    if matches!(cli.command, Command::Config | Command::Prepare | Command::Run { .. } | Command::Cleanup) {
+    if !matches!(cli.command, Command::Agent) {
         privacy::protect_process();
     }
     let printer = Printer::standard();

@@ -175,6 +175,8 @@ pub(super) fn classify(code: Option<&str>, status: Option<u16>, message: &str) -
         "ResourceInUse" | "ResourceInUseException" | "PreconditionFailed" | "BucketAlreadyOwnedByYou" => {
             CloudErrorKind::Exists
         }
+        // An archived object; its 403 is not one of permissions.
+        "InvalidObjectState" => CloudErrorKind::Invalid,
         "ResourceLimitExceeded" if message.contains("is not available") => CloudErrorKind::Invalid,
         "ResourceLimitExceeded" | "ServiceQuotaExceededException" => CloudErrorKind::Quota,
         "ResourceNotFound"
@@ -351,6 +353,7 @@ mod tests {
     #[test_case(Some("AccessDeniedException"), 400, "User: arn is not authorized" => CloudErrorKind::Denied; "json denial")]
     #[test_case(Some("AccessDenied"), 403, "Access Denied" => CloudErrorKind::Denied; "s3 denial")]
     #[test_case(None, 403, "" => CloudErrorKind::Denied; "head denial has no body")]
+    #[test_case(Some("InvalidObjectState"), 403, "The operation is not valid for the object's storage class" => CloudErrorKind::Invalid; "archived")]
     #[test_case(Some("ExpiredTokenException"), 400, "The security token included in the request is expired" => CloudErrorKind::Unauthenticated; "expired")]
     #[test_case(None, 404, "" => CloudErrorKind::NotFound; "head of an absent object")]
     #[test_case(Some("PreconditionFailed"), 412, "" => CloudErrorKind::Exists; "if none match")]

@@ -213,7 +213,8 @@ impl Credentials {
         let time = format_time(request.time);
         let mut added = vec![("x-amz-date", time.clone())];
         added.extend(self.session_token.clone().map(|token| ("x-amz-security-token", token)));
-        if request.service == "s3" {
+        let has_hash = request.headers.iter().any(|(name, _)| *name == "x-amz-content-sha256");
+        if request.service == "s3" && !has_hash {
             added.push(("x-amz-content-sha256", hex(&Sha256::digest(request.body))));
         }
         let given = request.headers.iter().map(|(name, value)| ((*name).to_owned(), trimmed(value)));

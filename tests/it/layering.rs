@@ -132,6 +132,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "base::clock",
             "base::failure",
             "base::human",
+            "base::plain",
             "base::process",
             "base::signals",
             "boundary",

@@ -184,8 +184,12 @@ impl AgentMailbox {
         if self.objects.put_if_absent(key, body.to_vec().into()).await? {
             return Ok(Stored::Ours);
         }
-        let found = self.objects.get(key).await?;
-        Ok(if found.is_none_or(|found| found == body) { Stored::Ours } else { Stored::Foreign })
+        let is_ours = match self.objects.get(key).await? {
+            Some(found) => found == body,
+            // `cleanup` has deleted it, or it is there and this role may not read it, as an archived object.
+            None => self.objects.size(key).await?.is_none(),
+        };
+        Ok(if is_ours { Stored::Ours } else { Stored::Foreign })
     }
 
     /// True when the lease has not changed for its length.
@@ -218,11 +222,11 @@ enum Stored {
 /// A second writer: the reports of this node can no longer be trusted.
 fn foreign(key: &str) -> anyhow::Error {
     Failure::system(format!("another writer has stored a message of this session under `{key}`"))
-        .hint("allow `s3:PutObject` on `sessions/` to the runner host and the training job's own role only; give projects that do not trust each other roles of their own")
+        .hint("another job of this role knows where this session's objects are: allow `sagemaker:DescribeTrainingJob` to the runner hosts only, and compare the bucket's policy with `runner-config/iam/`")
         .into()
 }
 
-/// A message that another writer stored is one of a session's enemies; any other is of another version, or damaged.
+/// The error for a message that cannot be used: another writer's, or one of another version.
 fn unusable(key: &str, error: MailboxError, what: &'static str) -> anyhow::Error {
     match error {
         MailboxError::Forged(_) | MailboxError::TooLarge(_) => foreign(key),

@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::base::clock::Clock;
 use crate::base::failure::Failure;
 use crate::base::human::human_duration;
+use crate::base::plain;
 use crate::base::signals::Cancellation;
 use crate::boundary;
 use crate::cloud::Connect;
@@ -114,7 +115,8 @@ async fn sweep(
     let failed = |session: &SessionId, untouched_for, error: anyhow::Error| {
         let error = error.context(format!("failed to end the session {session}"));
         printer.failure(&error);
-        Row { session: session.to_string(), untouched_for, outcome: Outcome::Failed, error: Some(format!("{error:#}")) }
+        let error = Some(plain::lines(&format!("{error:#}")).into_owned());
+        Row { session: session.to_string(), untouched_for, outcome: Outcome::Failed, error }
     };
     let mut left = Vec::new();
     for id in records.sessions()? {

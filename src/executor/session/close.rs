@@ -239,7 +239,8 @@ async fn wait_for_stage(session: &Session<'_>, patience: Patience) -> Option<std
 
 /// Ends every training job of the session: without a record their number is unknown.
 async fn end_all(session: &mut Session<'_>, patience: Patience) -> anyhow::Result<JobEnd> {
-    // The number of orders is unknown too: they are numbered without gaps, and the order to leave must be the next.
+    // The number of orders is unknown too, and the order to leave must be the next. Those that every node has read are deleted: then
+    // the stop ends the agents.
     match session.exchange().orders().await {
         Ok(number) => session.state.apply(SessionEvent::OrdersFound(number)),
         Err(error) => patience.note("failed to list the orders that were sent", &error),

@@ -17,6 +17,11 @@ use crate::session::mailbox;
 use crate::session::state::SessionState;
 use crate::workspace::{self, AllSent, Bounds, Destination, Summary, TransferProgress};
 
+/// An `open` object of a driver is smaller.
+const OPEN_BYTES: u64 = 1 << 10;
+/// Most of them that are read: other jobs of the role can store any number.
+const MOST_OPENS: usize = 100;
+
 /// The project as one attempt sends it.
 #[derive(Debug, Clone, Copy)]
 pub struct ProjectUpload<'a> {
@@ -135,9 +140,12 @@ impl Exchange for StoreExchange {
     }
 
     async fn find_place(&self, key_hash: &str) -> Result<Option<SessionPlace>, CloudError> {
-        for key in self.objects.list(&self.folder).await? {
-            let Some(token) = keys::token_of_open(&self.folder, &key) else { continue };
-            let open = self.objects.get(&key).await?.and_then(|body| serde_json::from_slice::<Open>(&body).ok());
+        let small = self.objects.inventory(&self.folder).await?.into_iter().filter(|object| object.bytes < OPEN_BYTES);
+        let opens = small.filter_map(|object| Some((keys::token_of_open(&self.folder, &object.key)?, object.key)));
+        for (token, key) in opens.take(MOST_OPENS) {
+            // One that cannot be read is not the driver's.
+            let Ok(Some(body)) = self.objects.get(&key).await else { continue };
+            let open = serde_json::from_slice::<Open>(&body).ok();
             if let Some(Open { key, .. }) = open.filter(|open| open.key.commitment() == key_hash) {
                 return Ok(Some(SessionPlace { token, key }));
             }

@@ -187,8 +187,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             if all_read && self.cancel_sent {
                 effects.extend(self.apply(&RunEvent::ReadSinceCancel));
             }
-            // A script that ends at once is deleted with the session, or when the next one runs.
-            if came && self.machine.all_started() && !self.machine.any_ended() {
+            if came && self.machine.all_started() {
                 self.forget_script().await;
             }
             let (least, most) = self.reports_pace();

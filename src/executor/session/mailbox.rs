@@ -51,7 +51,7 @@ fn is_possible(state: &SessionState, order: &Order) -> bool {
 
 fn foreign(key: &str) -> anyhow::Error {
     Failure::system(format!("another writer has stored an order of this job under `{key}`"))
-        .hint("allow `s3:PutObject` on `sessions/*/orders/` to the runner host only; give projects that do not trust each other roles of their own")
+        .hint("another job of this role knows where this session's objects are: allow `sagemaker:DescribeTrainingJob` to the runner hosts only, and compare the bucket's policy with `runner-config/iam/`")
         .into()
 }
 

@@ -5,13 +5,14 @@ use anyhow::Context as _;
 use crate::base::seal::SealKey;
 use crate::protocol::keys::{SessionPlace, Token};
 use crate::session::Session;
-use crate::session::state::SessionEvent;
+use crate::session::state::{Creation, SessionEvent};
 
 impl Session<'_> {
-    /// Takes a place, unless the session has one. A session whose training job was requested without one keeps to the keys of the
+    /// Takes a place, unless the session has one. A session whose training job may live without one keeps to the keys of the
     /// version that did so: its agent knows no others.
     pub fn take_place(&mut self) -> anyhow::Result<()> {
-        if self.state.place().is_some() || !self.state.is_unused() {
+        let may_have_agents = self.state.creation() != Creation::None || self.state.orders() > 0;
+        if self.state.place().is_some() || may_have_agents {
             return Ok(());
         }
         let place = SessionPlace { token: Token::new(random()?), key: SealKey::new(random()?) };

@@ -100,8 +100,8 @@ async fn create_next(session: &mut Session<'_>, types: &[String], inputs: JobInp
     let decision = policy::decide(inputs.job, &inputs.env.job_variables()?, session.settings)?;
     let objects = session.objects.clone();
     let agent = agent_delivery::deliver_until(&*objects, session.settings, session.printer, until).await?;
-    // All jobs of a session have one agent, also after an upgrade of this program.
-    if session.state.agent().is_empty() {
+    // After an upgrade of this program the next job gets the agent that was compared now, unless it could not read the session.
+    if session.state.agent().is_empty() || session.state.place().is_some() {
         session.apply(SessionEvent::AgentDelivered(&agent))?;
     }
     let agent = AgentInputs { keys: &session.keys(), files: session.state.agent() };

@@ -296,7 +296,11 @@ impl SessionState {
             }),
             Order::Cancel { run } => {
                 self.ending = Some(*run);
-                self.change_run(|current| current.ordered |= was_taken && current.run == *run);
+                self.change_run(|current| {
+                    if was_taken && current.run == *run {
+                        (current.ordered, current.order) = (true, number - 1);
+                    }
+                });
             }
             Order::Finish { .. } => self.record.finished = true,
             Order::Workspace(_) => {}

@@ -116,7 +116,7 @@ fn denied_calls_name_the_permission() {
     for (operation, code, words) in [
         ("CreateTrainingJob", "AccessDeniedException", &["`sagemaker:CreateTrainingJob`", "`iam:PassRole`"][..]),
         ("PutObject", "AccessDenied", &["s3:PutObject"]),
-        ("ListObjectsV2", "AccessDenied", &["s3:ListBucket"]),
+        ("HeadObject", "AccessDenied", &["s3:GetObject"]),
     ] {
         let desk = Desk::new(&job());
         let plan = json!({"calls": [{"operation": operation, "error": code, "status": 403,
