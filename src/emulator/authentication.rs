@@ -14,6 +14,9 @@ use super::service::read;
 use super::shared::Shared;
 use super::sigv4::{Signature, SignatureError};
 
+/// How the content type of a form begins, in any case.
+const FORM: &[u8] = b"multipart/";
+
 /// Why a request is not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Refusal {
@@ -41,7 +44,11 @@ pub(crate) async fn authenticate(
     let (parts, body) = request.into_parts();
     let refused = |refusal: &Refusal| Ok(Err(refusal.answer(signing.protocol, shared)));
     // `s3s` would take the signature out of the form, which need not be that of the headers.
-    let form = parts.headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"multipart/"));
+    let form = parts
+        .headers
+        .get_all("content-type")
+        .iter()
+        .any(|kind| kind.as_bytes().get(..FORM.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(FORM)));
     if signing.protocol == WireProtocol::S3 && parts.method == Method::POST && form {
         return refused(&SignatureError::Missing.into());
     }

@@ -9,6 +9,17 @@ pub(crate) struct Caller {
     pub(crate) region: String,
 }
 
+impl Caller {
+    /// The name that AWS gives the caller.
+    pub(crate) fn arn(&self) -> String {
+        let account = &self.account;
+        match self.job {
+            Some(_) => format!("arn:aws:sts::{account}:assumed-role/emulator/SageMaker"),
+            None => format!("arn:aws:iam::{account}:user/test"),
+        }
+    }
+}
+
 #[cfg(test)]
 impl Caller {
     /// The user, as the tests of the services call.

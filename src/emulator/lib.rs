@@ -18,6 +18,7 @@ mod faults;
 mod gate;
 pub mod host;
 mod model;
+mod permissions;
 mod protocol;
 mod quirks;
 mod server;
@@ -52,7 +53,7 @@ pub use self::sigv4::Unsigned;
 use self::store::Store;
 
 /// The second line of the command's output.
-const NOT_CHECKED: &str = "not checked: IAM permissions, whether roles, accounts, subnets, security groups and KMS keys exist, \
+const NOT_CHECKED: &str = "not checked: IAM policies, whether roles, accounts, subnets, security groups and KMS keys exist, \
                            and pulls from a registry (docs/EMULATOR.md)";
 
 /// How long a shutdown waits for containers and connections.

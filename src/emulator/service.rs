@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::caller::{Caller, Signing, WireProtocol};
 use super::model::Model;
+use super::permissions;
 use super::protocol::{Answer, ApiError, Reply, json_reply};
 use super::validate::check;
 
@@ -59,6 +60,9 @@ pub(crate) trait JsonService: Sized + Send + Sync + 'static {
     const INVALID: &'static str = "ValidationException";
 
     fn model() -> &'static Model;
+
+    /// The resource that a refusal names.
+    fn resource(request: &Value, caller: &Caller) -> String;
 }
 
 #[async_trait::async_trait]
@@ -80,10 +84,12 @@ impl<T: JsonService> Service for Arc<T> {
     }
 }
 
-/// Checks a request and runs its operation.
+/// Checks the caller and the request, and runs the operation.
 pub(crate) fn answer<T: JsonService>(service: &Arc<T>, operation: &str, request: &Value, caller: &Caller) -> Answer {
     let known = T::OPERATIONS.iter().find(|(name, _)| *name == operation);
     let (name, run) = known.ok_or_else(ApiError::unknown_operation)?;
+    permissions::check(caller, T::SIGNING_NAME, name, || T::resource(request, caller))
+        .map_err(|message| ApiError::new("AccessDeniedException", message))?;
     check(request, T::model(), name).map_err(|error| match error.code.as_str() {
         "ValidationException" => ApiError { code: T::INVALID.to_owned(), ..error },
         _ => error,

@@ -14,7 +14,7 @@ use super::{Credentials, Emulator, EmulatorConfig, Unsigned};
 const ANOTHER_USER: &str = "1500";
 
 /// A request before it is signed.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct Sent {
     method: &'static str,
     path: &'static str,
@@ -51,11 +51,13 @@ fn sts() -> Sent {
     Sent { headers, body: "Action=GetCallerIdentity&Version=2011-06-15", ..json("sts", "", "") }
 }
 
+/// The signature brings the header that S3 needs.
+fn to_s3(method: &'static str, path: &'static str, query: &'static str) -> Sent {
+    Sent { method, path, query, headers: Vec::new(), ..json("s3", "", "") }
+}
+
 fn s3() -> Sent {
-    // The hash of the body below.
-    let hash = "9095672bbd1f56dfc5b65f3e153adc8731a4a654192329106275f4c7b24d0b6e";
-    let headers = vec![("x-amz-content-sha256", hash)];
-    Sent { method: "PUT", path: "/bucket/key", headers, body: "Param1=value1", ..json("s3", "", "") }
+    Sent { body: "Param1=value1", ..to_s3("PUT", "/bucket/key", "") }
 }
 
 fn own() -> Sent {
@@ -116,6 +118,16 @@ impl Running {
 
     fn signed(&self, sent: &Sent, credentials: &Credentials) -> (u16, String) {
         self.send(sent, &self.sign(sent, credentials))
+    }
+}
+
+/// The credentials that a container gets.
+fn role_of(served: &serde_json::Value) -> Credentials {
+    let text = |name: &str| served[name].as_str().unwrap().to_owned();
+    Credentials {
+        access_key_id: text("AccessKeyId"),
+        secret_access_key: text("SecretAccessKey"),
+        session_token: Some(text("Token")),
     }
 }
 
@@ -182,9 +194,7 @@ fn a_changed_body_of_an_object_is_refused_and_not_stored() {
     let sent = s3();
     let (status, body) = running.send(&Sent { body: "Param1=value2", ..sent.clone() }, &running.sign(&sent, user));
     assert!((400..500).contains(&status), "{status} {body}");
-    let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-    let get = Sent { method: "GET", body: "", headers: vec![("x-amz-content-sha256", empty)], ..sent };
-    let (status, body) = running.signed(&get, user);
+    let (status, body) = running.signed(&to_s3("GET", sent.path, ""), user);
     assert!(status == 404 && body.contains("NoSuchKey"), "{status} {body}");
 }
 
@@ -202,14 +212,11 @@ fn s3_takes_one_signature_of_version_4_and_no_other() {
     }
     let (status, body) = running.send(&sent, &[("authorization", format!("AWS {key}:c2ln"))]);
     assert!(status == 400 && body.contains("AuthorizationHeaderMalformed"), "{status} {body}");
-    let form = Sent {
-        method: "POST",
-        path: "/bucket",
-        headers: vec![("content-type", "multipart/form-data; boundary=x")],
-        ..sent
-    };
-    let (status, body) = running.signed(&form, user);
-    assert!(status == 403 && body.contains("AccessDenied"), "{status} {body}");
+    for kind in ["multipart/form-data; boundary=x", "Multipart/Form-Data; boundary=x"] {
+        let form = Sent { method: "POST", path: "/bucket", headers: vec![("content-type", kind)], ..sent.clone() };
+        let (status, body) = running.signed(&form, user);
+        assert!(status == 403 && body.contains("Missing Authentication Token"), "{kind}: {status} {body}");
+    }
 }
 
 #[test]
@@ -230,12 +237,7 @@ fn a_role_has_a_key_of_its_own_until_its_job_ends() {
     let (status, served) = open(&path);
     assert_eq!(status, 200, "{served}");
     let served: serde_json::Value = serde_json::from_str(&served).unwrap();
-    let text = |name: &str| served[name].as_str().unwrap().to_owned();
-    let role = Credentials {
-        access_key_id: text("AccessKeyId"),
-        secret_access_key: text("SecretAccessKey"),
-        session_token: Some(text("Token")),
-    };
+    let role = role_of(&served);
     let (status, body) = running.signed(&sts(), &role);
     assert!(status == 200 && body.contains(":assumed-role/"), "{status} {body}");
     assert_eq!(running.signed(&s3(), &role).0, 200);
@@ -255,6 +257,131 @@ fn a_role_has_a_key_of_its_own_until_its_job_ends() {
         let (status, body) = running.signed(&sent, &role);
         assert!((400..500).contains(&status) && body.contains(code), "{status} {body}");
     }
+}
+
+const ROLE: &str = "arn:aws:sts::000000000000:assumed-role/emulator/SageMaker";
+const JOB: &str = "arn:aws:sagemaker:us-east-1:000000000000:training-job/gitlab-1";
+const GROUP: &str = "arn:aws:logs:us-east-1:000000000000:log-group:/aws/sagemaker/TrainingJobs:log-stream:";
+
+fn copy_of(path: &'static str, query: &'static str) -> Sent {
+    Sent { headers: vec![("x-amz-copy-source", "/bucket/key")], ..to_s3("PUT", path, query) }
+}
+
+#[test]
+fn a_role_may_call_nothing_of_sagemaker_and_no_more_of_the_logs_than_its_policy_grants() {
+    let running = Running::start();
+    let keys = &running.emulator.shared.keys;
+    let role = role_of(&keys.served(&keys.issue("job").unwrap(), "0").unwrap());
+    let create = r#"{"TrainingJobName": "gitlab-1", "AlgorithmSpecification": {"TrainingImage": "image", "TrainingInputMode": "File"},
+        "RoleArn": "arn:aws:iam::000000000000:role/test", "OutputDataConfig": {"S3OutputPath": "s3://bucket/out"},
+        "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 5},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 60}}"#;
+    let named = r#"{"TrainingJobName": "gitlab-1"}"#;
+    let tagged = r#"{"ResourceArn": "arn:aws:sagemaker:us-east-1:000000000000:training-job/gitlab-1", "Tags": [], "TagKeys": ["a"]}"#;
+    let all = JOB.replace("gitlab-1", "*");
+    let of_group = r#"{"logGroupName": "/aws/sagemaker/TrainingJobs", "logStreamName": "gitlab-1/algo-1-1"}"#;
+    let stream = format!("{GROUP}gitlab-1/algo-1-1");
+    let groups = "arn:aws:logs:us-east-1:000000000000:log-group::log-stream:";
+    for (operation, request, resource) in [
+        ("SageMaker.CreateTrainingJob", create, JOB),
+        ("SageMaker.DescribeTrainingJob", named, JOB),
+        ("SageMaker.StopTrainingJob", named, JOB),
+        ("SageMaker.UpdateTrainingJob", named, JOB),
+        ("SageMaker.DeleteTrainingJob", named, JOB),
+        ("SageMaker.ListTrainingJobs", "{}", &all),
+        ("SageMaker.AddTags", tagged, JOB),
+        ("SageMaker.ListTags", tagged, JOB),
+        ("SageMaker.DeleteTags", tagged, JOB),
+        ("Logs_20140328.GetLogEvents", of_group, &stream),
+        ("Logs_20140328.FilterLogEvents", r#"{"logGroupName": "/aws/sagemaker/TrainingJobs"}"#, GROUP),
+        ("Logs_20140328.DescribeLogGroups", "{}", groups),
+        ("Logs_20140328.DeleteLogGroup", r#"{"logGroupName": "/aws/sagemaker/TrainingJobs"}"#, GROUP),
+        ("Logs_20140328.DeleteLogStream", of_group, &stream),
+    ] {
+        let service = if operation.starts_with("Logs") { "logs" } else { "sagemaker" };
+        let (status, body) = running.signed(&json(service, operation, request), &role);
+        let error: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let action = format!("{service}:{}", operation.split_once('.').unwrap().1);
+        let message = format!(
+            "User: {ROLE} is not authorized to perform: {action} on resource: {resource} because no identity-based policy \
+             allows the {action} action"
+        );
+        assert_eq!((status, &error["__type"]), (400, &"AccessDeniedException".into()), "{operation}: {body}");
+        assert_eq!(error["message"], message);
+    }
+    let (status, body) = running.signed(&sagemaker(), running.emulator.credentials());
+    assert!(status == 200 && !body.contains("gitlab-1"), "no job was made: {body}");
+    let events =
+        r#"{"logGroupName": "group", "logStreamName": "stream", "logEvents": [{"timestamp": 1, "message": "x"}]}"#;
+    for (operation, request) in [
+        ("CreateLogGroup", r#"{"logGroupName": "group"}"#),
+        ("CreateLogStream", r#"{"logGroupName": "group", "logStreamName": "stream"}"#),
+        ("DescribeLogStreams", r#"{"logGroupName": "group"}"#),
+        ("PutLogEvents", events),
+    ] {
+        let target = format!("Logs_20140328.{operation}").leak();
+        let (status, body) = running.signed(&json("logs", target, request), &role);
+        assert_eq!(status, 200, "{operation}: {body}");
+    }
+}
+
+#[test]
+fn a_role_may_read_write_and_list_objects_and_nothing_else_of_s3() {
+    let running = Running::start();
+    let keys = &running.emulator.shared.keys;
+    let role = role_of(&keys.served(&keys.issue("job").unwrap(), "0").unwrap());
+    let user = running.emulator.credentials();
+    let upload = "partNumber=1&uploadId=none";
+    let parts =
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>x</ETag></Part></CompleteMultipartUpload>";
+    for (sent, expected) in [
+        (Sent { body: "content", ..to_s3("PUT", "/bucket/key", "") }, 200),
+        (to_s3("GET", "/bucket/key", ""), 200),
+        (to_s3("HEAD", "/bucket/key", ""), 200),
+        (to_s3("GET", "/bucket", "list-type=2"), 200),
+        (to_s3("GET", "/bucket", ""), 200),
+        (to_s3("POST", "/bucket/large", "uploads"), 200),
+        (to_s3("PUT", "/bucket/large", upload), 404),
+        (Sent { body: parts, ..to_s3("POST", "/bucket/large", "uploadId=none") }, 404),
+        (to_s3("DELETE", "/bucket/large", "uploadId=none"), 404),
+    ] {
+        let (status, body) = running.signed(&sent, &role);
+        assert_eq!(status, expected, "{sent:?}: {body}");
+        assert!(status == 200 || body.contains("NoSuchUpload"), "{sent:?}: {body}");
+    }
+    let (bucket, key) = ("arn:aws:s3:::bucket", "arn:aws:s3:::bucket/key");
+    for (sent, action, resource) in [
+        (to_s3("DELETE", "/bucket/key", ""), "DeleteObject", key),
+        (to_s3("POST", "/bucket", "delete"), "DeleteObject", bucket),
+        (copy_of("/bucket/key", ""), "PutObject", key),
+        (copy_of("/bucket/key", upload), "PutObject", key),
+        (to_s3("GET", "/bucket/key", "versionId=null"), "GetObjectVersion", key),
+        (to_s3("GET", "/bucket/key", "version%49d=null"), "GetObjectVersion", key),
+        (to_s3("GET", "/bucket/key", "uploadId=none"), "ListMultipartUploadParts", key),
+        (to_s3("GET", "/bucket", "uploads"), "ListBucketMultipartUploads", bucket),
+        (to_s3("GET", "/bucket", "versions"), "ListBucketVersions", bucket),
+        (to_s3("GET", "/bucket", "versioning"), "GetBucketVersioning", bucket),
+        (to_s3("PUT", "/bucket", "versioning"), "PutBucketVersioning", bucket),
+        (to_s3("GET", "/bucket", "lifecycle"), "GetLifecycleConfiguration", bucket),
+        (to_s3("PUT", "/bucket", "lifecycle"), "PutLifecycleConfiguration", bucket),
+        (to_s3("DELETE", "/bucket", "lifecycle"), "PutLifecycleConfiguration", bucket),
+        (to_s3("GET", "/bucket", "location"), "GetBucketLocation", bucket),
+        (to_s3("PUT", "/other", ""), "CreateBucket", "arn:aws:s3:::other"),
+        (to_s3("DELETE", "/bucket", ""), "DeleteBucket", bucket),
+        (to_s3("GET", "/", ""), "ListAllMyBuckets", "*"),
+    ] {
+        let (status, body) = running.signed(&sent, &role);
+        let message =
+            format!("User: {ROLE} is not authorized to perform: s3:{action} on resource: \"{resource}\" because");
+        let body = body.replace("&quot;", "\"");
+        assert!(status == 403 && body.contains("<Code>AccessDenied</Code>"), "{sent:?}: {status} {body}");
+        assert!(body.contains(&message), "{sent:?}: {body}");
+    }
+    for sent in [to_s3("HEAD", "/bucket", ""), to_s3("HEAD", "/bucket/key", "versionId=null")] {
+        assert_eq!(running.signed(&sent, &role).0, 403, "{sent:?}");
+    }
+    let (status, body) = running.signed(&to_s3("GET", "/bucket/key", ""), user);
+    assert_eq!((status, body.as_str()), (200, "content"));
 }
 
 #[test]

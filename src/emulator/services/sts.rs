@@ -28,11 +28,8 @@ impl Service for Sts {
         if action != OPERATION {
             return Ok(self.refuse(ApiError::new("InvalidAction", format!("Could not find operation {action}"))));
         }
-        let account = &call.caller.account;
-        let (arn, user) = match call.caller.job {
-            Some(_) => (format!("arn:aws:sts::{account}:assumed-role/emulator/SageMaker"), "AROAEMULATOR:SageMaker"),
-            None => (format!("arn:aws:iam::{account}:user/test"), "AIDAEMULATOR"),
-        };
+        let (account, arn) = (&call.caller.account, call.caller.arn());
+        let user = if call.caller.job.is_some() { "AROAEMULATOR:SageMaker" } else { "AIDAEMULATOR" };
         let request_id = call.request_id;
         let body = format!(
             "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><GetCallerIdentityResult>\

@@ -86,7 +86,7 @@ pub(super) fn describe_groups(logs: &Arc<Logs>, request: &Value, caller: &Caller
     Ok(Some(answer))
 }
 
-fn group_arn(Caller { account, region, .. }: &Caller, group: &str) -> String {
+pub(super) fn group_arn(Caller { account, region, .. }: &Caller, group: &str) -> String {
     format!("arn:aws:logs:{region}:{account}:log-group:{group}")
 }
 

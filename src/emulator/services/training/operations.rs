@@ -31,6 +31,14 @@ impl JsonService for Training {
     fn model() -> &'static Model {
         Model::sagemaker()
     }
+
+    fn resource(request: &Value, caller: &Caller) -> String {
+        arn(caller, text(request, "TrainingJobName").unwrap_or("*"))
+    }
+}
+
+fn arn(Caller { account, region, .. }: &Caller, job: &str) -> String {
+    format!("arn:aws:sagemaker:{region}:{account}:training-job/{job}")
 }
 
 fn not_found() -> ApiError {
@@ -40,8 +48,8 @@ fn not_found() -> ApiError {
 fn create(training: &Arc<Training>, request: &Value, caller: &Caller) -> Answer {
     rules::check_create(request)?;
     let name = text(request, "TrainingJobName").unwrap_or_default().to_owned();
-    let (shared, Caller { account, region, .. }) = (&training.shared, caller);
-    let arn = format!("arn:aws:sagemaker:{region}:{account}:training-job/{name}");
+    let (shared, region) = (&training.shared, &caller.region);
+    let arn = arn(caller, &name);
     let taken = || {
         ApiError::new(
             "ResourceInUse",
