@@ -175,8 +175,6 @@ pub(super) fn classify(code: Option<&str>, status: Option<u16>, message: &str) -
         "ResourceInUse" | "ResourceInUseException" | "PreconditionFailed" | "BucketAlreadyOwnedByYou" => {
             CloudErrorKind::Exists
         }
-        // An archived object; its 403 is not one of permissions.
-        "InvalidObjectState" => CloudErrorKind::Invalid,
         "ResourceLimitExceeded" if message.contains("is not available") => CloudErrorKind::Invalid,
         "ResourceLimitExceeded" | "ServiceQuotaExceededException" => CloudErrorKind::Quota,
         "ResourceNotFound"
@@ -186,7 +184,8 @@ pub(super) fn classify(code: Option<&str>, status: Option<u16>, message: &str) -
         | "NoSuchUpload"
         | "NotFound" => CloudErrorKind::NotFound,
         "ValidationException" | "ValidationError" if is_absent_job(message) => CloudErrorKind::NotFound,
-        "ValidationException" | "ValidationError" => CloudErrorKind::Invalid,
+        // `InvalidObjectState`: an archived object; its 403 is not one of permissions.
+        "InvalidObjectState" | "ValidationException" | "ValidationError" => CloudErrorKind::Invalid,
         "RequestTimeout"
         | "RequestTimeoutException"
         | "InternalError"
