@@ -180,10 +180,9 @@ fn tell_files(printer: &Printer, place: &Place, sources: &OriginFiles) {
     let text = String::from_utf8_lossy(&changed);
     let names: Vec<_> = text.split('\0').filter_map(|name| name.strip_prefix("./")).map(str::to_owned).collect();
     if names.is_empty() {
-        let origin = place.origin.display();
-        printer.line(format!(
-            "No file came back: the command left none below {origin}, and files elsewhere end with the container"
-        ));
+        printer.line(
+            "No file came back: the command left none in this directory, and files elsewhere end with the container",
+        );
     }
     tell_names(printer, "New or changed here", names);
     let project = place.project();

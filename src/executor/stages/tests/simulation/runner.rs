@@ -13,9 +13,10 @@ use super::plan::{Cancel, Kill, Moment, Plan, Stage, Then};
 use super::world::{LOOK, Left, World, sagemaker};
 use super::{Trail, Verdict};
 use crate::base::failure::{Kind, kind_of, render};
+use crate::base::plain;
 use crate::cloud::testing::Memory;
 use crate::cloud::{ObjectStore as _, Sha256Hash, StoredHash};
-use crate::protocol::keys::{self, Token};
+use crate::protocol::keys;
 use crate::session::close::{self, Patience};
 use crate::session::stamp::Stamp;
 use crate::session::{Session, agent_delivery, left_over};
@@ -85,20 +86,9 @@ pub(super) async fn play(plan: &Plan) -> (Trail, Verdict) {
     };
     let verdict = verdict.map(|()| runner.calls.iter().filter(|call| call.outcome == Outcome::Killed).count());
     let (id, place) = (runner.harness.id().to_string(), runner.harness.dir.path().display().to_string());
-    let told = |line: String| without_token(&line.replace(&id, "ID").replace(&place, "DIR"));
+    let told = |line: String| plain::lines(&line.replace(&place, "DIR")).replace(&id, "ID");
     let trail = world.trail().into_iter().map(told).collect();
     (trail, verdict)
-}
-
-/// Without the random parts of keys.
-fn without_token(line: &str) -> String {
-    let mut parts = line.split("sessions/ID/");
-    let before = parts.next().unwrap_or_default().to_owned();
-    parts.fold(before, |text, rest| {
-        let token = rest.split_once('/').map_or("", |(token, _)| token);
-        let key = if Token::parse(token).is_some() { rest.get(token.len() + 1..).unwrap_or_default() } else { rest };
-        text + "sessions/ID/" + key
-    })
 }
 
 /// A host with a project, and a bucket that has the agent already, because hashing and uploading this program takes
@@ -291,6 +281,7 @@ impl Runner<'_> {
 
     /// Does the work of `sagemaker-executor sweep`; `false` when there was nothing to do.
     async fn sweep(&mut self) -> bool {
+        self.wait_for_locks();
         let (printer, _) = Printer::captured();
         self.harness.printer = printer;
         let (context, records) = (self.harness.context(), self.harness.records());
