@@ -22,8 +22,6 @@ import subprocess
 import tempfile
 import time
 
-from stand import credentials
-
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STAGES = {
     "prepare_script": '#!/usr/bin/env bash\necho "Running on $(hostname)..."\n',
@@ -47,7 +45,9 @@ class Bench:
         while not ready.exists():
             assert self.emulator.poll() is None and time.monotonic() < deadline, "the emulator did not get ready"
             time.sleep(0.01)
-        self.credentials = credentials(self.folder / "emulator")
+        # Read here: what `stand` imports would raise the floor of the memory figures.
+        lines = (self.folder / "emulator/credentials").read_text().splitlines()
+        self.credentials = {name.upper(): value for name, found, value in (line.partition(" = ") for line in lines) if found}
         (self.folder / "operator.toml").write_text(
             f'[aws]\nregion = "us-east-1"\nendpoint_url = "{ready.read_text().strip()}"\n[storage]\nbucket = "bench"\n'
             '[job]\nrole_arn = "arn:aws:iam::000000000000:role/bench"\nimage = "host"\n'
