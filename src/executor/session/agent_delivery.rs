@@ -119,7 +119,18 @@ enum Comparison {
 }
 
 async fn compare(objects: &dyn ObjectStore, files: &[AgentFile<'_>]) -> Result<Vec<Comparison>, CloudError> {
-    futures::future::try_join_all(files.iter().map(|file| compare_one(objects, file))).await
+    match futures::future::try_join_all(files.iter().map(|file| compare_one(objects, file))).await {
+        Err(error) => Err(explained(objects, files, error).await),
+        compared => compared,
+    }
+}
+
+/// The same error in the words of a reply that has any: S3 answers a failed HEAD with a status alone.
+async fn explained(objects: &dyn ObjectStore, files: &[AgentFile<'_>], error: CloudError) -> CloudError {
+    match files.first() {
+        Some(file) if !error.kind.may_pass() => objects.get_range(&file.key, 0, 1).await.err().unwrap_or(error),
+        _ => error,
+    }
 }
 
 async fn compare_one(objects: &dyn ObjectStore, file: &AgentFile<'_>) -> Result<Comparison, CloudError> {

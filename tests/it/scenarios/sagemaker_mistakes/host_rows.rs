@@ -107,15 +107,18 @@ pub(super) const OF_AWS: &[Mistake] = &[
     ),
     row(
         "bucket of another region",
-        &[Aws("ListObjectsV2", "PermanentRedirect", "use the specified endpoint", 301)],
+        &[
+            Aws("HeadObject", "PermanentRedirect", "", 301),
+            Aws("GetObject", "PermanentRedirect", "use the specified endpoint", 301),
+        ],
         Prepare,
         &["set `aws.region`", "`storage.bucket`"],
     ),
     row(
         "bucket of others",
-        &[Aws("ListObjectsV2", "AccessDenied", "Access Denied", 403)],
+        &[Aws("HeadObject", "AccessDenied", "", 403), Aws("GetObject", "AccessDenied", "Access Denied", 403)],
         Prepare,
-        &["need `s3:ListBucket`", "s3://ci-bucket/"],
+        &["need `s3:GetObject`", "s3://ci-bucket/"],
     ),
     row(
         "KMS key that is not there",
