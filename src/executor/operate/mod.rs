@@ -1,4 +1,4 @@
-//! What an operator types.
+//! Commands that an operator types.
 
 pub mod sweep;
 pub mod try_job;

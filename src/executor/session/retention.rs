@@ -93,7 +93,7 @@ mod tests {
             Self { memory, state_dir }
         }
 
-        /// What a job prints that begins after these hours.
+        /// The output of a job that begins after these hours.
         async fn job(&self, hours: u64) -> String {
             let (printer, captured) = Printer::captured();
             let now = UNIX_EPOCH + Duration::from_hours(500_000 + hours);

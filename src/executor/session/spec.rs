@@ -31,7 +31,7 @@ pub fn job_name(id: &SessionId, number: u32) -> String {
     }
 }
 
-/// What the container is told of its session.
+/// The session's place and the agent's files, for the container.
 #[derive(Debug, Clone, Copy)]
 pub struct AgentInputs<'a> {
     pub keys: &'a SessionKeys,

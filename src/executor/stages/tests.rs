@@ -37,7 +37,7 @@ struct StageHarness {
     clock: Arc<TestClock>,
     printer: Printer,
     captured: Captured,
-    /// What `config` asked the runner to set for the later stages.
+    /// The variables that `config` asked the runner to set for the later stages.
     job_env: BTreeMap<String, String>,
     /// Variables of the job.
     variables: BTreeMap<&'static str, String>,
@@ -152,7 +152,7 @@ fn trees(project: &Path) -> Trees {
     Trees { project: project.to_owned(), tmp: project.with_extension("tmp"), base: None }
 }
 
-/// What an agent learns of its session, or `None` when the session is closed.
+/// The session's keys as an agent reads them; `None` when the session is closed.
 fn agent_keys(memory: &Memory, job: &str) -> Option<SessionKeys> {
     let environment = memory.jobs.spec(job)?.environment;
     let env = AgentEnv::read(|name| environment.get(name).map(String::as_str)).unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// What a [`super::Printer::captured`] was given.
+/// The text that a [`super::Printer::captured`] was given.
 #[derive(Debug, Clone, Default)]
 pub struct Captured {
     out: Arc<Mutex<Vec<u8>>>,

@@ -1,4 +1,4 @@
-//! What people and the runner see: the only writer to stdout and stderr.
+//! Output for people and the runner: the only writer to stdout and stderr.
 //!
 //! stdout is data (a script's bytes, the JSON of `config`), stderr is for people. It adds no timestamps, because the
 //! runner does, never reads the environment or the clock, and never says what a variable holds. What others wrote acts on no

@@ -107,7 +107,7 @@ impl Printer {
     /// Writes data as it is and flushes it. `Ok` also when the reader has gone.
     ///
     /// # Errors
-    /// What the system says, a full disk for one.
+    /// Errors are the system's, such as a full disk.
     pub fn write_data(&self, bytes: &[u8]) -> io::Result<()> {
         self.write_counted(bytes, |_| {})
     }
@@ -115,7 +115,7 @@ impl Printer {
     /// As [`Printer::write_data`]; `written` is told how many bytes are out after each piece of at most [`PIECE`] bytes.
     ///
     /// # Errors
-    /// What the system says, a full disk for one.
+    /// Errors are the system's, such as a full disk.
     pub fn write_counted(&self, bytes: &[u8], mut written: impl FnMut(usize)) -> io::Result<()> {
         let Some(last) = bytes.last() else { return Ok(()) };
         let mut streams = self.streams.lock();
@@ -249,7 +249,7 @@ impl Streams {
             pauses += 1;
             std::thread::park_timeout(FULL_PIPE_PAUSE);
         }
-        // What was read is not written yet; a line for people can wait for it.
+        // Data that was read is not written yet; a line for people can wait for it.
         if stream == Stream::Err {
             std::thread::park_timeout(IN_HAND);
         }

@@ -43,7 +43,7 @@ impl Summary {
         self.line("received")
     }
 
-    /// What travels is less than the content when the bucket has chunks of it, and more than that of tiny files.
+    /// Fewer bytes travel than the content has when the bucket holds chunks of it, and more for tiny files.
     fn line(&self, travelled: &str) -> String {
         let files = if self.files == 1 { "file" } else { "files" };
         let deleted = match self.deleted {

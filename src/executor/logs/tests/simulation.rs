@@ -391,7 +391,7 @@ fn a_heavy_stream_does_not_starve_the_others() {
 
 #[test]
 fn jobs_that_end_are_read_first() {
-    // What the jobs with a stream need is more than this budget allows, so that others wait; more jobs have no stream yet.
+    // The jobs with a stream need more than this budget allows, so that others wait; more jobs have no stream yet.
     let (jobs, ceiling, all) = short_or_long((110, 0.4, 120), (200, 0.6, 500));
     let mut service = Service::new(jobs, |_| 1, 0, 50);
     let outcome = run(&mut service, ceiling, 240, &subscriptions(all, FeedMode::Live), |second, plan| {

@@ -36,7 +36,7 @@ pub(super) fn check(origin: &Path, env: &Environment) -> anyhow::Result<()> {
     })
 }
 
-/// What a try sends: paths below the current directory.
+/// The files that a try sends: paths below the current directory.
 #[derive(Debug, Default)]
 pub(super) struct OriginFiles {
     /// Directories too, each before what it holds.

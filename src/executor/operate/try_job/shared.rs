@@ -1,4 +1,4 @@
-//! What the parts of a try have in common.
+//! Functions that the parts of a try share.
 
 use std::path::Path;
 use std::time::Duration;
