@@ -261,7 +261,7 @@ fn refused_before_the_job() {
     named("root", &refused(desktop.command(&["--", "true"]).current_dir("/"), 1));
     named("home", &refused(desktop.command(&["--", "true"]).current_dir(desktop.temp.path()), 1));
     let said = refused(desktop.command(&["--", "true"]).env("TMPDIR", desktop.temp.path().join("none")), 2);
-    named("temporary_folder", &regex::Regex::new("try-[A-Za-z0-9]{6}").unwrap().replace(&said, "try-XXXXXX"));
+    named("temporary_folder", &regex::Regex::new("try-[A-Za-z0-9]{6}").unwrap().replace(&said, "try-RANDOM"));
     // Neither podman nor docker, nor bubblewrap nor unshare.
     let tools = tempfile::tempdir().unwrap();
     let no_tools = |args: &[&str]| refused(desktop.command(args).env("PATH", tools.path()), 2);
