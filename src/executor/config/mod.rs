@@ -5,4 +5,5 @@ pub mod env;
 mod forms;
 pub mod operator_file;
 pub mod policy;
+pub mod rules;
 pub mod settings;

@@ -1,0 +1,74 @@
+//! The operator's rules: which jobs may have what. The first rule that matches a job decides.
+//!
+//! A rule matches on the trusted payload alone. The file of `[[rules]]` is checked in `check`, and `policy` applies it.
+
+use serde::Deserialize;
+
+/// One entry of `[[rules]]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Name that refusals and the audit log give; unique in the file.
+    pub name: String,
+    /// The jobs that the rule is for; all jobs when it is absent.
+    #[serde(default, rename = "match")]
+    pub jobs: JobMatch,
+    /// The values that these jobs may have, besides the defaults of `[job]`.
+    #[serde(default)]
+    pub allow: Allowance,
+}
+
+/// Conditions on the payload; all that are given must hold, and of a list one entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JobMatch {
+    /// Globs on the project's full path, such as `ml/churn`, `ml/*` (one level), `ml/**` (any depth). Case is ignored.
+    pub projects: Vec<String>,
+    /// Full paths of groups; their projects at any depth match. Globs; case is ignored.
+    pub namespaces: Vec<String>,
+    /// Globs on the branch or tag, such as `main`, `release/*`; `refs/merge-requests/*/head` for merge requests.
+    pub refs: Vec<String>,
+    /// Whether the ref is protected. A GitLab before 18.3 does not tell, which counts as unprotected.
+    pub protected: Option<bool>,
+    /// Whether the job belongs to a merge request from another project.
+    pub fork: Option<bool>,
+    /// Hosts of GitLab instances, as in the clone URL: `gitlab.example.com`, `gitlab.example.com:8443`.
+    pub instances: Vec<String>,
+}
+
+/// Bounds of a job's request. A key that is absent leaves the default of `[job]` as the only value.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Allowance {
+    /// Globs, such as `ml.g5.*`.
+    pub instance_types: Option<Vec<String>>,
+    pub max_instance_count: Option<u32>,
+    pub max_volume_size_gb: Option<u32>,
+    pub max_runtime_seconds: Option<u64>,
+    /// Jobs of the rule at once on this runner host.
+    pub max_jobs: Option<u32>,
+    /// ARNs of roles. The first one is the default of the rule's jobs, in place of `job.role_arn`.
+    pub roles: Option<Vec<String>>,
+    /// Globs on the whole name of the image, or on its repository, without tag and digest. All images when absent.
+    pub images: Option<Vec<String>>,
+    /// Images named by a tag instead of a digest.
+    pub image_tags: Option<ImageTags>,
+    /// Subnets and security groups in place of those of `[job]`.
+    pub subnets: Option<Vec<String>>,
+    pub security_group_ids: Option<Vec<String>>,
+    /// Globs on the names that `SAGEMAKER_ENV_*` may set. All when absent, but never `AWS_*` and `LD_*`.
+    pub environment: Option<Vec<String>>,
+    /// Regions in which the jobs may run.
+    pub regions: Option<Vec<String>>,
+    /// Largest cost of a job: instances × price of an hour in `[prices]` × longest run time.
+    pub max_cost: Option<f64>,
+}
+
+/// Treatment of images that are named by a tag, which may lead to another image tomorrow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImageTags {
+    Allow,
+    Warn,
+    Refuse,
+}
