@@ -47,9 +47,20 @@ fn known_keys() -> BTreeSet<String> {
     };
     let sections = fields("no_such_key = 1");
     assert!(sections.len() > 3, "{sections:?}");
-    let keys = |section: &String| {
-        let keys = fields(&format!("[{section}]\nno_such_key = 1"));
-        keys.into_iter().map(move |key| format!("{section}.{key}")).collect::<Vec<_>>()
+    let below = |header: &str, section: &str| {
+        let keys = fields(&format!("{header}\nno_such_key = 1"));
+        keys.into_iter().map(|key| format!("{section}.{key}")).collect::<Vec<_>>()
+    };
+    let keys = |section: &String| match section.as_str() {
+        // The keys are the operator's own.
+        "prices" => Vec::new(),
+        "rules" => {
+            let tables = ["match", "allow"].map(|table| format!("rules.{table}"));
+            let inner = tables.iter().flat_map(|table| below(&format!("[[rules]]\nname = \"x\"\n[{table}]"), table));
+            let outer = below("[[rules]]", section).into_iter().filter(|key| !tables.contains(key));
+            outer.chain(inner).collect()
+        }
+        _ => below(&format!("[{section}]"), section),
     };
     sections.iter().flat_map(keys).collect()
 }
@@ -65,8 +76,8 @@ fn written_values(text: &str) -> BTreeMap<String, String> {
     let mut section = String::new();
     let mut values = BTreeMap::new();
     for line in text.lines() {
-        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-            name.clone_into(&mut section);
+        if line.starts_with('[') {
+            line.trim_matches(['[', ']']).clone_into(&mut section);
         } else if let Some((key, value)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
             values.insert(format!("{section}.{key}"), value.to_owned());
         }
@@ -90,12 +101,12 @@ fn the_table_of_job_variables_is_that_of_the_code() {
 #[test]
 fn every_key_is_documented_with_its_default() {
     let rows = rows(&read("docs/CONFIG.md"));
-    let key = Regex::new(r"^`([a-z_]+\.[a-z_]+)`$").unwrap();
+    let key = Regex::new(r"^`([a-z_]+(?:\.[a-z_]+)+)`$").unwrap();
     let documented: BTreeMap<String, String> =
         rows.iter().filter_map(|row| Some((key.captures(&row[0])?[1].to_owned(), row.get(2)?.clone()))).collect();
     assert_eq!(documented.keys().cloned().collect::<BTreeSet<_>>(), known_keys());
     for (key, value) in written_values(&read(OPERATOR_FILE)) {
-        if !EXAMPLE_ONLY.contains(&key.as_str()) {
+        if !EXAMPLE_ONLY.contains(&key.as_str()) && key != "rules.name" {
             assert_eq!(documented[&key], format!("`{value}`"), "the default of {key}");
         }
     }
@@ -108,7 +119,8 @@ fn the_operators_example_holds_every_key_and_the_real_defaults() {
     toml::from_str::<Settings>(&complete).expect("every commented key can be used as it stands");
     assert_eq!(written_values(&complete).into_keys().collect::<BTreeSet<_>>(), known_keys());
 
-    let loaded: Settings = toml::from_str(&text).expect("the example has every key it needs");
+    let mut loaded: Settings = toml::from_str(&text).expect("the example has every key it needs");
+    assert_eq!(std::mem::take(&mut loaded.rules).len(), 1, "without a rule no job could choose an instance type");
     let values = written_values(&text);
     let mut minimal = toml::Table::new();
     for name in EXAMPLE_ONLY {

@@ -78,6 +78,11 @@ impl Failure {
         Self { kind, message, hints: Vec::new(), quote: None, source: None }
     }
 
+    /// The sentence that says what failed, without hints and causes.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Adds a hint: the exact key, variable, permission or command to change, in backticks.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -2,12 +2,13 @@
 //!
 //! A rule matches on the trusted payload alone. The file of `[[rules]]` is checked in `check`, and `policy` applies it.
 
+use globset::{GlobBuilder, GlobMatcher};
 use serde::Deserialize;
 
 /// One entry of `[[rules]]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Rule {
+pub struct PolicyRule {
     /// Name that refusals and the audit log give; unique in the file.
     pub name: String,
     /// The jobs that the rule is for; all jobs when it is absent.
@@ -71,4 +72,11 @@ pub enum ImageTags {
     Allow,
     Warn,
     Refuse,
+}
+
+/// The pattern of a list: `*` stops at slashes, `**` does not.
+pub(super) fn glob(pattern: &str, any_case: bool) -> Result<GlobMatcher, globset::Error> {
+    let mut glob = GlobBuilder::new(pattern);
+    glob.literal_separator(true).backslash_escape(false).case_insensitive(any_case);
+    Ok(glob.build()?.compile_matcher())
 }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::cloud::{Access, Network};
 use crate::config::env::Environment;
+use crate::config::rules::PolicyRule;
 
 /// Path of the file without `--config`.
 pub const DEFAULT_PATH: &str = "/etc/sagemaker-executor/sagemaker-executor.toml";
@@ -31,6 +32,17 @@ pub struct Settings {
     pub trace: TraceSettings,
     #[serde(default)]
     pub results: ResultsSettings,
+    #[serde(default)]
+    pub audit: AuditSettings,
+    /// Which jobs may have what; without rules all jobs get the values of `[job]`.
+    #[serde(default)]
+    pub rules: Vec<PolicyRule>,
+    /// Price of one instance for an hour, by instance type; for `allow.max_cost`.
+    #[serde(default)]
+    pub prices: BTreeMap<String, f64>,
+    /// Jobs may have all that SageMaker takes: set by `try` alone.
+    #[serde(skip)]
+    pub allows_all: bool,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -113,6 +125,13 @@ pub struct ResultsSettings {
     pub keep_outside_links: bool,
 }
 
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditSettings {
+    /// `audit.log` in `runner.state_dir` when absent.
+    pub file: Option<PathBuf>,
+}
+
 fn prefix() -> String {
     "sagemaker-executor".to_owned()
 }
@@ -193,6 +212,11 @@ impl Settings {
             subnets: self.job.subnets.clone(),
             security_group_ids: self.job.security_group_ids.clone(),
         })
+    }
+
+    /// The file that gets one line for each decision about a job.
+    pub fn audit_file(&self) -> PathBuf {
+        self.audit.file.clone().unwrap_or_else(|| self.runner.state_dir.join("audit.log"))
     }
 
     pub fn lease(&self) -> Duration {

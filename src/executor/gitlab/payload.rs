@@ -80,6 +80,9 @@ pub struct JobInfo {
     pub instance_id: String,
     #[serde(default)]
     pub instance_uuid: String,
+    /// The user who started the job.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub user_id: u64,
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -87,6 +90,9 @@ pub struct GitInfo {
     /// Contains the job token.
     #[serde(default)]
     pub repo_url: String,
+    /// Branch or tag, or `refs/merge-requests/<iid>/head`.
+    #[serde(default, rename = "ref", deserialize_with = "null_is_default")]
+    pub git_ref: String,
     /// The ref is protected; `None` from GitLab before 18.3.
     #[serde(default)]
     pub protected: Option<bool>,

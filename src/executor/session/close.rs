@@ -16,7 +16,7 @@ use crate::session::exchange::Exchange as _;
 use crate::session::output::{CopyEnd, Output};
 use crate::session::stamp::Stamp;
 use crate::session::state::{Creation, SessionEvent};
-use crate::session::{Session, leaving, slots, spec};
+use crate::session::{Session, job_limit, leaving, slots, spec};
 
 /// Grace for a stage that still runs, before its session is closed regardless.
 const STAGE_GRACE: Duration = Duration::from_secs(15);
@@ -183,6 +183,7 @@ async fn delete_place(session: &Session<'_>) {
 fn forget(session: &Session<'_>) -> anyhow::Result<()> {
     let read = leaving::forget_log(session);
     slots::release(&session.settings.runner.state_dir, &session.id)?;
+    job_limit::release(&session.settings.runner.state_dir, &session.id);
     session.records.remove(&session.id)?;
     read
 }

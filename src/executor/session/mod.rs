@@ -13,6 +13,7 @@ mod foreign;
 pub mod hold;
 pub mod id;
 mod inbox;
+pub mod job_limit;
 pub mod lease;
 mod leaving;
 pub mod left_over;

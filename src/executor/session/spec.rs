@@ -67,7 +67,7 @@ pub fn training_job(
         volume_size_gb: decision.volume_size_gb,
         volume_kms_key_id: settings.job.volume_kms_key_id.clone(),
         max_runtime: decision.max_runtime,
-        network: settings.network(),
+        network: decision.network.clone(),
         encrypt_inter_container_traffic: settings.job.encrypt_inter_container_traffic,
         tags: tags(id, agent.keys, job, settings),
     }

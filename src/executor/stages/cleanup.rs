@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::config::env;
 use crate::session::close::{self, Closed, Patience};
 use crate::session::record::Records;
-use crate::session::{self, Session, SessionId, slots};
+use crate::session::{self, Session, SessionId, job_limit, slots};
 use crate::stages::Context;
 use crate::workspace;
 
@@ -59,6 +59,7 @@ fn release_slots(context: &Context, sessions: &BTreeSet<SessionId>) {
     let state_dir = &context.settings.runner.state_dir;
     let records = Records::at(state_dir);
     for id in sessions.iter().filter(|id| matches!(records.load(id), Ok(None))) {
+        job_limit::release(state_dir, id);
         if let Err(error) = slots::release(state_dir, id) {
             tracing::warn!(error = format!("{error:#}"), "failed to release the job's directory");
         }

@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::time::Instant;
@@ -16,9 +17,14 @@ use crate::protocol::project::Trees;
 use crate::session::exchange::Exchange as _;
 use crate::session::spec::AgentInputs;
 use crate::session::state::{SessionEvent, SessionState};
-use crate::session::{self, Session, agent_delivery, create, left_over, project_scope, retention, spec};
-use crate::stages::{Context, shared_token};
+use crate::session::{
+    self, Session, SessionId, agent_delivery, create, job_limit, left_over, project_scope, retention, spec,
+};
+use crate::stages::{Context, audit, shared_token};
 use crate::workspace::{self, Base};
+
+/// Pause between two looks whether another job of the rule has ended.
+const TURN_PAUSE: Duration = Duration::from_secs(2);
 
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let until = Instant::now() + create::PATIENCE;
@@ -33,12 +39,18 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let wishes = context.env.job_variables()?;
     policy::refuse_secrets(&wishes, &job.masked_values(|name| context.env.job_variable(name).map(str::to_owned)))?;
     policy::refuse_cache_keys(&job, |name| context.env.job_variable(name).map(str::to_owned))?;
-    let decision = policy::decide(&job, &wishes, settings)?;
+    let decided = policy::decide(&job, &wishes, settings);
+    if !context.env.is_try() {
+        audit::write(&context, &id, &job, &decided)?;
+    }
+    let decision = decided?;
     refuse_flags(&context, &job)?;
     check_host(&context, &job)?;
     tell_about_variables(&context, &job);
+    decision.warnings.iter().for_each(|warning| context.printer.warn(warning));
     let new = SessionState::new(session::job_key(&job), decision.instance_count as usize)
         .with_runner_slot(shared_token::runner_slot(&context.env));
+    wait_for_turn(&context, &id, &decision, until).await?;
     let (jobs, objects) = context.session_ports().await?;
     let mut session = Session::open(id, jobs, objects, context.host(), new)?;
     let _hold = session.records.hold(&session.id, &context.clock).await;
@@ -72,6 +84,32 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     tokio::select! {
         () = left_over::close_all(&session) => {}
         () = context.cancellation.token().cancelled() => {}
+    }
+    Ok(())
+}
+
+/// Waits until fewer jobs of the rule than `allow.max_jobs` have a session on this host.
+async fn wait_for_turn(context: &Context, id: &SessionId, decision: &Decision, until: Instant) -> anyhow::Result<()> {
+    let (Some(rule), Some(most)) = (&decision.rule, decision.max_jobs) else { return Ok(()) };
+    let state_dir = &context.settings.runner.state_dir;
+    let mut is_told = false;
+    while !job_limit::reserve(state_dir, rule, most, id, context.clock.now())? {
+        if !std::mem::replace(&mut is_told, true) {
+            context.printer.line(format!("Waiting: the rule `{rule}` allows {most} jobs at once on this host"));
+        }
+        if Instant::now() + TURN_PAUSE > until {
+            return Err(Failure::system(format!(
+                "the rule `{rule}` allows {most} jobs at once on this host, and that many did not end in time"
+            ))
+            .hint("retry the job later, or ask the operator to raise `allow.max_jobs` of this rule")
+            .into());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(TURN_PAUSE) => {}
+            () = context.cancellation.token().cancelled() => {
+                return Err(Failure::canceled("canceled while the job waited for its turn").into());
+            }
+        }
     }
     Ok(())
 }

@@ -316,7 +316,7 @@ impl Desk {
         assert!(records.is_empty(), "session records are left: {records:?}");
         let state: Vec<_> = std::fs::read_dir(self.root().join("state")).into_iter().flatten().flatten().collect();
         let scratch = state.iter().filter(|entry| {
-            let of_the_host = ["agent.json", "agent.lock", "create.json", "look.lock", "retention.json"];
+            let of_the_host = ["agent.json", "agent.lock", "audit.log", "create.json", "look.lock", "retention.json"];
             let folders = ["sessions", "logs", "projects", "slots"];
             !of_the_host.iter().chain(&folders).any(|name| entry.file_name() == *name)
         });

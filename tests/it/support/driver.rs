@@ -44,6 +44,10 @@ pub(crate) fn sagemaker() -> Driver {
     sagemaker_with(&[], "")
 }
 
+/// Rules that allow all jobs all that the tests ask for.
+pub(crate) const ALLOW_ALL: &str = "[[rules]]\nname = \"all\"\n[rules.allow]\ninstance_types = [\"*\"]\n\
+     max_instance_count = 100\nmax_volume_size_gb = 16384\n";
+
 /// [`sagemaker`] with further arguments of the emulator and further lines of the operator's file.
 ///
 /// The file ends within `[limits]`; `tail` may begin with keys of it.
@@ -57,7 +61,7 @@ pub(crate) fn sagemaker_with(emulator: &[&str], tail: &str) -> Driver {
         adjust: |settings| settings.prepare_exec_timeout = settings.prepare_exec_timeout.max(20),
         emulator: Some(emulator.iter().map(|arg| (*arg).to_owned()).collect()),
         operator_config: format!(
-            "[aws]\nregion = \"us-east-1\"\nendpoint_url = \"{{emulator}}\"\n[storage]\nbucket = \"{}\"\n\
+            "{ALLOW_ALL}[aws]\nregion = \"us-east-1\"\nendpoint_url = \"{{emulator}}\"\n[storage]\nbucket = \"{}\"\n\
              [job]\nrole_arn = \"arn:aws:iam::000000000000:role/train\"\nimage = \"host\"\n\
              [runner]\nbuilds_dir = \"{{builds_dir}}\"\ncache_dir = \"{{cache_dir}}\"\nstate_dir = \"{{root}}/state\"\n\
              [limits]\ncancel_grace_seconds = 2\n{tail}\n",

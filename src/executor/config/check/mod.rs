@@ -1,9 +1,13 @@
 //! Checks of the operator's file that its types cannot express. Each refusal names the key and what to change. Pure.
 
+mod rules;
+mod values;
+
 use std::path::{Component, Path};
 
+use self::rules::check_rules;
+use self::values::{Checked, in_range, is_region, need, partition_of, refuse};
 use crate::base::arn::Arn;
-use crate::base::failure::Failure;
 use crate::config::forms;
 use crate::config::settings::Settings;
 use crate::protocol::agent_env;
@@ -17,8 +21,6 @@ const OTHER_SHELLS: [&str; 8] = ["pwsh", "powershell", "cmd", "fish", "csh", "tc
 /// File systems of the kernel, and the directory that SageMaker mounts in the container.
 const FOREIGN_DIRS: [&str; 4] = ["/proc", "/sys", "/dev", "/opt/ml"];
 
-type Checked = Result<(), Failure>;
-
 /// Checks every value.
 pub(super) fn check(settings: &Settings) -> Checked {
     check_aws(settings)?;
@@ -28,25 +30,9 @@ pub(super) fn check(settings: &Settings) -> Checked {
     check_tags_and_environment(settings)?;
     check_directories(settings)?;
     check_shell(&settings.runner.shell)?;
-    check_limits(settings)
-}
-
-fn refuse(key: &str, why: &str, change: &str) -> Checked {
-    Err(Failure::system(format!("`{key}` {why}")).hint(change))
-}
-
-fn need(is_right: bool, key: &str, why: &str, change: &str) -> Checked {
-    if is_right { Ok(()) } else { refuse(key, why, change) }
-}
-
-fn in_range<T: PartialOrd + std::fmt::Display + Copy>(key: &str, value: T, least: T, most: T) -> Checked {
-    let is_inside = value >= least && value <= most;
-    need(
-        is_inside,
-        key,
-        &format!("is {value}; it needs to lie between {least} and {most}"),
-        &format!("set `{key}` in this range"),
-    )
+    check_limits(settings)?;
+    check_audit(settings)?;
+    check_rules(settings)
 }
 
 /// Refuses placeholders of the sample file or another template. With an emulator the sample's account is accepted.
@@ -86,16 +72,6 @@ fn check_aws(settings: &Settings) -> Checked {
         }
     }
     Ok(())
-}
-
-/// `eu-west-1`, `us-gov-west-1`, `eusc-de-east-1`; `eu-west-1a` is an availability zone.
-fn is_region(text: &str) -> bool {
-    let Some((words, number)) = text.rsplit_once('-') else { return false };
-    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase());
-    words.split('-').count() > 1
-        && words.split('-').all(is_word)
-        && !number.is_empty()
-        && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn check_storage(settings: &Settings) -> Checked {
@@ -170,17 +146,6 @@ fn check_job(settings: &Settings) -> Checked {
     Ok(())
 }
 
-/// The partition of a region; `None` for those that are not public.
-fn partition_of(region: &str) -> Option<&'static str> {
-    match region.split('-').next()? {
-        "cn" => Some("aws-cn"),
-        "us" if region.starts_with("us-gov-") => Some("aws-us-gov"),
-        "us" if region.starts_with("us-iso") => None,
-        "us" | "eu" | "ap" | "sa" | "ca" | "me" | "af" | "il" | "mx" => Some("aws").filter(|_| !region.contains("iso")),
-        _ => None,
-    }
-}
-
 fn check_network(settings: &Settings) -> Checked {
     let job = &settings.job;
     need(
@@ -251,6 +216,16 @@ fn check_directories(settings: &Settings) -> Checked {
         }
     }
     Ok(())
+}
+
+fn check_audit(settings: &Settings) -> Checked {
+    let is_right = settings.audit.file.as_ref().is_none_or(|file| file.is_absolute());
+    need(
+        is_right,
+        "audit.file",
+        "is not an absolute path",
+        "set `audit.file` to a path that begins with `/`, or remove it",
+    )
 }
 
 fn check_shell(shell: &str) -> Checked {

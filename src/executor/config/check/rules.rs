@@ -1,0 +1,199 @@
+//! Checks of `[[rules]]` and `[prices]`. Each refusal names the rule, the key and what to change. Pure.
+
+use std::collections::BTreeSet;
+
+use super::values::{Checked, in_range, is_region, need, partition_of, refuse};
+use crate::base::arn::Arn;
+use crate::config::forms;
+use crate::config::rules::{Allowance, JobMatch, PolicyRule, glob};
+use crate::config::settings::Settings;
+
+pub(super) fn check_rules(settings: &Settings) -> Checked {
+    for (name, price) in &settings.prices {
+        let key = format!("prices.{name}");
+        need(
+            forms::is_instance_type(name),
+            &key,
+            "is not the name of an instance type",
+            "write it as `\"ml.m5.large\" = 0.12`",
+        )?;
+        let change = "set it to the price of one instance for an hour";
+        need(price.is_finite() && *price >= 0.0, &key, &format!("is {price}, which is not a price"), change)?;
+    }
+    let mut names = BTreeSet::new();
+    let mut for_all: Option<&str> = None;
+    for (index, rule) in settings.rules.iter().enumerate() {
+        let is_name = !rule.name.trim().is_empty() && !rule.name.chars().any(char::is_control);
+        need(
+            is_name,
+            &format!("rules[{index}].name"),
+            "is empty or holds control characters",
+            "name the rule as in `name = \"training\"`",
+        )?;
+        let place = format!("rules.{}", rule.name);
+        let change = "give each of `[[rules]]` a name of its own: refusals and the audit log show it";
+        need(names.insert(rule.name.as_str()), &place, "is the name of two rules", change)?;
+        if let Some(before) = for_all {
+            let why = format!("is never reached: the rule `{before}` before it is for all jobs");
+            return refuse(&place, &why, "move it before that rule; the first rule that matches decides");
+        }
+        check_match(&place, &rule.jobs)?;
+        check_allowance(&place, rule, settings)?;
+        if is_for_all(&rule.jobs) {
+            for_all = Some(&rule.name);
+        }
+    }
+    Ok(())
+}
+
+/// `true` when every job that has a project matches.
+fn is_for_all(jobs: &JobMatch) -> bool {
+    let JobMatch { projects, namespaces, refs, protected, fork, instances } = jobs;
+    let is_any = |patterns: &[String]| patterns.is_empty() || patterns.iter().any(|pattern| pattern == "**");
+    is_any(projects)
+        && is_any(refs)
+        && is_any(instances)
+        && namespaces.is_empty()
+        && protected.is_none()
+        && fork.is_none()
+}
+
+fn check_match(place: &str, jobs: &JobMatch) -> Checked {
+    let lists = [
+        ("projects", &jobs.projects),
+        ("namespaces", &jobs.namespaces),
+        ("refs", &jobs.refs),
+        ("instances", &jobs.instances),
+    ];
+    for (key, patterns) in lists {
+        check_globs(&format!("{place}.match.{key}"), patterns)?;
+    }
+    for (key, patterns) in lists.into_iter().take(2) {
+        let wrong = patterns
+            .iter()
+            .find(|pattern| pattern.starts_with('/') || pattern.ends_with('/') || pattern.contains("://"));
+        if let Some(wrong) = wrong {
+            let change = "write the path alone, as in `group/project`, without slashes at its ends";
+            return refuse(
+                &format!("{place}.match.{key}"),
+                &format!("has `{wrong}`, which is the path of no project"),
+                change,
+            );
+        }
+    }
+    if let Some(wrong) = jobs.refs.iter().find(|name| name.starts_with("refs/heads/") || name.starts_with("refs/tags/"))
+    {
+        let change = "write the name of the branch or tag alone, as in `main`";
+        return refuse(&format!("{place}.match.refs"), &format!("has `{wrong}`, which GitLab does not send"), change);
+    }
+    if let Some(wrong) = jobs.instances.iter().find(|name| name.contains('/')) {
+        let change = "write the host alone, as in `gitlab.example.com` or `gitlab.example.com:8443`";
+        return refuse(&format!("{place}.match.instances"), &format!("has `{wrong}`, which is not a host"), change);
+    }
+    Ok(())
+}
+
+fn check_globs(key: &str, patterns: &[String]) -> Checked {
+    for pattern in patterns {
+        let is_glob = !pattern.is_empty() && glob(pattern, false).is_ok();
+        let change = "use `*` for any characters but slashes, `**` for whole parts of a path, `?` for one character";
+        need(is_glob, key, &format!("has `{pattern}`, which is no pattern"), change)?;
+    }
+    Ok(())
+}
+
+fn check_allowance(place: &str, rule: &PolicyRule, settings: &Settings) -> Checked {
+    let allow = &rule.allow;
+    let key = |name: &str| format!("{place}.allow.{name}");
+    check_lists(place, allow)?;
+    let counts = [
+        ("max_instance_count", allow.max_instance_count, forms::INSTANCES),
+        ("max_volume_size_gb", allow.max_volume_size_gb, forms::VOLUME_GB),
+        ("max_jobs", allow.max_jobs, u32::MAX),
+    ];
+    for (name, value, most) in counts {
+        value.map_or(Ok(()), |value| in_range(&key(name), value, 1, most))?;
+    }
+    if let Some(seconds) = allow.max_runtime_seconds {
+        in_range(&key("max_runtime_seconds"), seconds, 1, forms::MAX_RUNTIME)?;
+    }
+    if let Some(most) = allow.max_cost {
+        let change = format!("set `{}` to the largest cost of one job, in the unit of `[prices]`", key("max_cost"));
+        need(most.is_finite() && most > 0.0, &key("max_cost"), &format!("is {most}"), &change)?;
+        let change =
+            "add `[prices]` with the price of one instance for an hour of each type, as in `\"ml.m5.large\" = 0.12`";
+        need(!settings.prices.is_empty(), &key("max_cost"), "needs the prices of the instance types", change)?;
+    }
+    for role in allow.roles.iter().flatten() {
+        let change = format!("write `{}` as in `arn:aws:iam::<account>:role/<name>`", key("roles"));
+        need(
+            forms::is_role_arn(role),
+            &key("roles"),
+            &format!("has `{role}`, which is not the ARN of an IAM role"),
+            &change,
+        )?;
+        let partition = Arn::parse(role).map(|arn| arn.partition).unwrap_or_default();
+        let wanted = settings.aws.region.as_deref().and_then(partition_of);
+        let why = format!("has `{role}`, which is not of the partition of `aws.region`");
+        need(
+            wanted.is_none_or(|wanted| wanted == partition),
+            &key("roles"),
+            &why,
+            "name roles of the account that `aws.region` is used with",
+        )?;
+    }
+    for region in allow.regions.iter().flatten() {
+        let why = format!("has `{region}`, which is not the name of a region");
+        need(is_region(region), &key("regions"), &why, "write names such as `eu-west-1`")?;
+    }
+    Ok(())
+}
+
+fn check_lists(place: &str, allow: &Allowance) -> Checked {
+    let key = |name: &str| format!("{place}.allow.{name}");
+    let lists = [
+        ("instance_types", &allow.instance_types),
+        ("roles", &allow.roles),
+        ("images", &allow.images),
+        ("regions", &allow.regions),
+        ("subnets", &allow.subnets),
+        ("security_group_ids", &allow.security_group_ids),
+    ];
+    for (name, list) in lists {
+        let is_empty = list.as_ref().is_some_and(Vec::is_empty);
+        need(
+            !is_empty,
+            &key(name),
+            "is empty, so no job could run",
+            &format!("list the allowed values in `{}`, or remove it", key(name)),
+        )?;
+    }
+    for (name, list) in
+        [("instance_types", &allow.instance_types), ("images", &allow.images), ("environment", &allow.environment)]
+    {
+        check_globs(&key(name), list.as_deref().unwrap_or_default())?;
+    }
+    let is_type = |pattern: &&String| !pattern.starts_with("ml.") && !pattern.starts_with('*');
+    if let Some(wrong) = allow.instance_types.iter().flatten().find(is_type) {
+        let why = format!("has `{wrong}`, and the names of SageMaker's instance types begin with `ml.`");
+        return refuse(&key("instance_types"), &why, "write names or patterns such as `ml.g5.*`");
+    }
+    need(
+        allow.subnets.is_some() == allow.security_group_ids.is_some(),
+        &key("subnets"),
+        "and `security_group_ids` belong together",
+        "set both or none",
+    )?;
+    for (name, start, ids) in
+        [("subnets", "subnet-", &allow.subnets), ("security_group_ids", "sg-", &allow.security_group_ids)]
+    {
+        if let Some(wrong) = ids.iter().flatten().find(|id| !id.starts_with(start)) {
+            return refuse(
+                &key(name),
+                &format!("has `{wrong}`, which is no id"),
+                &format!("give ids that begin with `{start}`"),
+            );
+        }
+    }
+    Ok(())
+}

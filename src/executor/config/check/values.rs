@@ -1,0 +1,44 @@
+//! Forms of a refusal, and values that several keys have.
+
+use crate::base::failure::Failure;
+
+pub(super) type Checked = Result<(), Failure>;
+
+pub(super) fn refuse(key: &str, why: &str, change: &str) -> Checked {
+    Err(Failure::system(format!("`{key}` {why}")).hint(change))
+}
+
+pub(super) fn need(is_right: bool, key: &str, why: &str, change: &str) -> Checked {
+    if is_right { Ok(()) } else { refuse(key, why, change) }
+}
+
+pub(super) fn in_range<T: PartialOrd + std::fmt::Display + Copy>(key: &str, value: T, least: T, most: T) -> Checked {
+    let is_inside = value >= least && value <= most;
+    need(
+        is_inside,
+        key,
+        &format!("is {value}; it needs to lie between {least} and {most}"),
+        &format!("set `{key}` in this range"),
+    )
+}
+
+/// `eu-west-1`, `us-gov-west-1`, `eusc-de-east-1`; `eu-west-1a` is an availability zone.
+pub(super) fn is_region(text: &str) -> bool {
+    let Some((words, number)) = text.rsplit_once('-') else { return false };
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase());
+    words.split('-').count() > 1
+        && words.split('-').all(is_word)
+        && !number.is_empty()
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// The partition of a region; `None` for those that are not public.
+pub(super) fn partition_of(region: &str) -> Option<&'static str> {
+    match region.split('-').next()? {
+        "cn" => Some("aws-cn"),
+        "us" if region.starts_with("us-gov-") => Some("aws-us-gov"),
+        "us" if region.starts_with("us-iso") => None,
+        "us" | "eu" | "ap" | "sa" | "ca" | "me" | "af" | "il" | "mx" => Some("aws").filter(|_| !region.contains("iso")),
+        _ => None,
+    }
+}

@@ -1,0 +1,85 @@
+//! Decides the environment of the training container: the operator's entries and the job's `SAGEMAKER_ENV_*`.
+
+use std::collections::BTreeMap;
+
+use super::bounds::JobBounds;
+use super::refusal::{asked, listed};
+use crate::base::failure::Failure;
+use crate::config::env::{CONTAINER_ENV_PREFIX, JobVariables};
+use crate::config::forms::{ENVIRONMENT_VALUE, is_environment_name};
+use crate::config::policy::matching::matches;
+use crate::config::settings::Settings;
+use crate::gitlab::JobContext;
+use crate::protocol::agent_env;
+
+/// 100 minus those that the executor itself sets.
+const ENVIRONMENT_ENTRIES: usize = 85;
+/// Names that no job may set: they lead AWS's SDKs, the agent among them, to other credentials or endpoints, or load libraries into it.
+const NEVER: [&str; 2] = ["AWS_", "LD_"];
+
+/// Refuses secrets in the container's environment. `secrets` are the values of masked variables as the runner expanded
+/// them, and of those that it resolved from a provider.
+pub fn refuse_secrets(wishes: &JobVariables, secrets: &[String]) -> Result<(), Failure> {
+    let holds = |value: &String| secrets.iter().any(|secret| value.contains(secret.as_str()));
+    match wishes.environment.iter().find(|(_, value)| holds(value)) {
+        None => Ok(()),
+        Some((name, _)) => Err(masked(&format!("{CONTAINER_ENV_PREFIX}{name}"))),
+    }
+}
+
+fn masked(variable: &str) -> Failure {
+    Failure::user(format!("`{variable}` holds the value of a masked variable")).hint(
+        "the environment of a training job is readable through the API; masked variables reach the script under their own names",
+    )
+}
+
+/// Merges the operator's entries and the job's, which win. Values of masked variables are refused: the API would make
+/// them readable.
+pub(super) fn environment(
+    job: &JobContext,
+    wishes: &JobVariables,
+    settings: &Settings,
+    bounds: &JobBounds,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let secrets = job.masked_values(|_| None);
+    for (name, value) in &wishes.environment {
+        check_name(name, bounds)?;
+        let variable = format!("{CONTAINER_ENV_PREFIX}{name}");
+        if value.chars().count() > ENVIRONMENT_VALUE {
+            return Err(Failure::user(format!("`{variable}` is longer than {ENVIRONMENT_VALUE} characters"))
+                .hint("ordinary job variables have no such limit and reach the script as well"));
+        }
+        if secrets.iter().any(|secret| value.contains(secret)) {
+            return Err(masked(&variable));
+        }
+    }
+    let mut environment = settings.job.environment.clone();
+    environment.extend(wishes.environment.clone());
+    if environment.len() > ENVIRONMENT_ENTRIES {
+        return Err(Failure::user(format!(
+            "the training container would get {} environment variables; {ENVIRONMENT_ENTRIES} fit",
+            environment.len()
+        ))
+        .hint("set fewer `SAGEMAKER_ENV_*` variables"));
+    }
+    Ok(environment)
+}
+
+fn check_name(name: &str, bounds: &JobBounds) -> Result<(), Failure> {
+    let variable = format!("{CONTAINER_ENV_PREFIX}{name}");
+    if !is_environment_name(name) || name.starts_with(agent_env::PREFIX) {
+        return Err(Failure::user(format!("`{variable}` does not end in a usable variable name"))
+            .hint("letters, digits and `_`, not starting with a digit, not `SAGEMAKER_EXECUTOR_`"));
+    }
+    if NEVER.iter().any(|start| name.starts_with(start)) {
+        return Err(Failure::user(format!("`{variable}` cannot be set; no job may set names that begin with `AWS_` or `LD_` this way")).hint(
+            "they would lead the agent to other credentials, endpoints or libraries; export the variable in the script instead",
+        ));
+    }
+    match &bounds.environment {
+        Some(allowed) if !allowed.iter().any(|pattern| matches(pattern, name)) => {
+            Err(asked(bounds, "SAGEMAKER_ENV_*", &format!("`{name}`"), &listed(allowed), "environment"))
+        }
+        _ => Ok(()),
+    }
+}

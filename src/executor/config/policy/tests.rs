@@ -1,0 +1,185 @@
+//! Decisions about single values, with and without rules. `property` tries all combinations.
+
+use test_case::test_case;
+
+use super::*;
+use crate::base::failure::Kind;
+
+fn job() -> JobContext {
+    serde_json::from_str(
+        r#"{"id": 1, "token": "glcbt-secret", "job_info": {"project_id": 2}, "runner_info": {"timeout": 3600},
+            "image": {"name": "img:1"}, "variables": [{"key": "PASSWORD", "value": "hunter22", "masked": true}]}"#,
+    )
+    .unwrap()
+}
+
+fn settings() -> Settings {
+    toml::from_str("[storage]\nbucket = \"b\"\n[job]\nrole_arn = \"arn:aws-cn:iam::123456789012:role/x/y\"\n").unwrap()
+}
+
+fn env(name: &str, value: &str) -> JobVariables {
+    JobVariables { environment: [(name.to_owned(), value.to_owned())].into(), ..JobVariables::default() }
+}
+
+#[test]
+fn defaults_come_from_the_operator_and_the_payload() {
+    let decision = decide(&job(), &JobVariables::default(), &settings()).unwrap();
+    assert_eq!(decision.image, "img:1");
+    assert_eq!(decision.instance_types, ["ml.m5.large"]);
+    assert_eq!(decision.max_runtime, 3600);
+    assert_eq!(decision.instance_count, 1);
+}
+
+#[test_case(&JobVariables { instance_types: vec!["g5.xlarge".into()], ..Default::default() }, "SAGEMAKER_INSTANCE_TYPE")]
+#[test_case(&JobVariables { instance_count: Some(0), ..Default::default() }, "SAGEMAKER_INSTANCE_COUNT")]
+#[test_case(&JobVariables { volume_size_gb: Some(20_000), ..Default::default() }, "SAGEMAKER_VOLUME_SIZE_GB")]
+#[test_case(&JobVariables { max_runtime: Some(std::time::Duration::from_hours(25)), ..Default::default() }, "SAGEMAKER_MAX_RUNTIME")]
+#[test_case(&JobVariables { role_arn: Some("arn:aws:iam::1:role/x".into()), ..Default::default() }, "SAGEMAKER_ROLE_ARN")]
+#[test_case(&env("PW", "x-hunter22"), "SAGEMAKER_ENV_PW")]
+#[test_case(&env("SAGEMAKER_EXECUTOR_BUCKET", "mine"), "SAGEMAKER_ENV_SAGEMAKER_EXECUTOR_BUCKET")]
+#[test_case(&env("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/x"), "SAGEMAKER_ENV_AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")]
+#[test_case(&env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/x"), "SAGEMAKER_ENV_AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")]
+#[test_case(&env("1A", "x"), "SAGEMAKER_ENV_1A")]
+#[test_case(&env("LONG", &"x".repeat(513)), "SAGEMAKER_ENV_LONG")]
+fn a_wrong_wish_is_the_users_and_names_its_variable(wishes: &JobVariables, variable: &str) {
+    let failure = decide(&job(), wishes, &settings()).unwrap_err();
+    assert_eq!(failure.kind, Kind::User);
+    let text = crate::base::failure::render(&failure.into());
+    assert!(text.contains(&format!("`{variable}`")) && !text.contains("hunter22"), "{text}");
+}
+
+#[test]
+fn a_resolved_secret_does_not_reach_the_environment() {
+    let secrets = ["from-a-vault".to_owned()];
+    let failure = refuse_secrets(&env("PW", "x from-a-vault"), &secrets).unwrap_err();
+    assert_eq!(failure.kind, Kind::User);
+    let text = crate::base::failure::render(&failure.into());
+    assert!(text.contains("`SAGEMAKER_ENV_PW`") && !text.contains("from-a-vault"), "{text}");
+    assert!(refuse_secrets(&env("LR", "0.1"), &secrets).is_ok());
+}
+
+#[test]
+fn a_missing_role_is_the_operators() {
+    let mut settings = settings();
+    settings.job.role_arn = None;
+    let failure = decide(&job(), &JobVariables::default(), &settings).unwrap_err();
+    assert_eq!(failure.kind, Kind::System);
+    assert!(crate::base::failure::render(&failure.into()).contains("`job.role_arn`"));
+}
+
+/// The operator's file with rules, and a job of `ml/churn`.
+fn with_rules(rules: &str) -> Settings {
+    let text = format!(
+        "{rules}\n[storage]\nbucket = \"b\"\n[job]\nrole_arn = \"arn:aws:iam::123456789012:role/x\"\ninstance_count = 2\n[aws]\nregion = \"eu-west-1\"\n"
+    );
+    toml::from_str(&text).unwrap()
+}
+
+fn payload(changes: &serde_json::Value) -> JobContext {
+    let mut job = serde_json::json!({
+        "id": 1, "job_info": {"project_id": 2, "project_full_path": "ml/churn"}, "image": {"name": "r.example/train:1"},
+        "git_info": {"ref": "main", "protected": true, "repo_url": "https://t:t@gitlab.example.com/ml/churn.git"}
+    });
+    job.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    serde_json::from_value(job).unwrap()
+}
+
+fn refusal(job: &JobContext, wishes: &JobVariables, rules: &str) -> String {
+    let failure = decide(job, wishes, &with_rules(rules)).unwrap_err();
+    assert_eq!(failure.kind, Kind::User);
+    crate::base::failure::render(&failure.into())
+}
+
+fn wish(name: &str, value: &str) -> JobVariables {
+    let pairs = [(format!("CUSTOM_ENV_{name}").into(), value.into())];
+    crate::config::env::Environment::from_pairs(pairs).job_variables().unwrap()
+}
+
+const ONE: &str = "[[rules]]\nname = \"one\"\n[rules.allow]\n";
+
+#[test_case("SAGEMAKER_INSTANCE_TYPE", "ml.p5.48xlarge", "", &["`ml.p5.48xlarge`", "the rule `one` allows `ml.m5.large`", "`allow.instance_types`"]; "type")]
+#[test_case("SAGEMAKER_INSTANCE_TYPE", "ml.g5.xlarge, ml.p5.48xlarge", "instance_types = [\"ml.g5.*\"]", &["`ml.p5.48xlarge`", "allows `ml.g5.*`"]; "one of two types")]
+#[test_case("SAGEMAKER_INSTANCE_COUNT", "3", "", &["asks for 3", "at most 2", "`allow.max_instance_count`"]; "count")]
+#[test_case("SAGEMAKER_VOLUME_SIZE_GB", "51", "", &["asks for 51", "at most 50"]; "volume")]
+#[test_case("SAGEMAKER_MAX_RUNTIME", "2h", "max_runtime_seconds = 3600", &["asks for 7200 s", "at most 3600 s"]; "run time")]
+#[test_case("SAGEMAKER_ROLE_ARN", "arn:aws:iam::123456789012:role/y", "", &["role/y`", "allows `arn:aws:iam::123456789012:role/x`"]; "role")]
+#[test_case("SAGEMAKER_ENV_PATH", "x", "environment = [\"HF_*\"]", &["`SAGEMAKER_ENV_*` asks for `PATH`", "allows `HF_*`"]; "environment")]
+#[test_case("SAGEMAKER_ENV_AWS_DEFAULT_REGION", "x", "environment = [\"*\"]", &["`SAGEMAKER_ENV_AWS_DEFAULT_REGION` cannot be set"]; "AWS")]
+#[test_case("SAGEMAKER_ENV_LD_PRELOAD", "x", "", &["`SAGEMAKER_ENV_LD_PRELOAD` cannot be set"]; "loader")]
+#[test_case("X", "", "images = [\"r.example/other\"]", &["`image` asks for `r.example/train:1`", "allows `r.example/other`"]; "image")]
+#[test_case("X", "", "image_tags = \"refuse\"", &["a tag", "@sha256:"]; "tag")]
+#[test_case("X", "", "regions = [\"us-east-1\"]", &["`eu-west-1`", "allows `us-east-1`"]; "region")]
+#[test_case("X", "", "instance_types = [\"ml.g5.*\"]", &["names no instance type", "`ml.g5.*`"]; "no default type")]
+fn a_refusal_names_the_value_the_bound_and_the_rule(name: &str, value: &str, allow: &str, words: &[&str]) {
+    let text = refusal(&payload(&serde_json::json!({})), &wish(name, value), &format!("{ONE}{allow}"));
+    for word in words {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+}
+
+#[test]
+fn without_rules_a_job_gets_the_operators_values_alone() {
+    let job = payload(&serde_json::json!({}));
+    let text = refusal(&job, &wish("SAGEMAKER_INSTANCE_TYPE", "ml.m5.xlarge"), "");
+    assert!(text.contains("allows `ml.m5.large`") && text.contains("`[[rules]]`"), "{text}");
+    let decision = decide(&job, &wish("SAGEMAKER_INSTANCE_COUNT", "1"), &with_rules("")).unwrap();
+    assert_eq!((decision.instance_count, decision.rule), (1, None));
+    assert_eq!(decision.image, "r.example/train:1", "images are free");
+}
+
+#[test]
+fn the_first_rule_that_matches_decides() {
+    let rules = "[[rules]]\nname = \"protected\"\n[rules.match]\nnamespaces = [\"ML\"]\nrefs = [\"main\", \"release/*\"]\nprotected = true\ninstances = [\"gitlab.example.com\"]\nfork = false\n\
+                 [rules.allow]\nroles = [\"arn:aws:iam::123456789012:role/prod\", \"arn:aws:iam::123456789012:role/other\"]\n\
+                 subnets = [\"subnet-1\"]\nsecurity_group_ids = [\"sg-1\"]\nmax_jobs = 3\n\
+                 [[rules]]\nname = \"rest\"\n[rules.match]\nprojects = [\"ml/*\"]\n";
+    let rule = |changes: serde_json::Value| {
+        let decided = decide(&payload(&changes), &JobVariables::default(), &with_rules(rules));
+        decided.map(|decision| {
+            (decision.rule.unwrap(), decision.role_arn, decision.network.is_some(), decision.warnings.len())
+        })
+    };
+    let git = |name: &str, protected: Option<bool>| serde_json::json!({"git_info": {"ref": name, "protected": protected, "repo_url": "https://gitlab.example.com/x.git"}});
+    let arn = |name: &str| format!("arn:aws:iam::123456789012:role/{name}");
+    assert_eq!(rule(git("release/1", Some(true))).unwrap(), ("protected".to_owned(), arn("prod"), true, 0));
+    assert_eq!(rule(git("main", None)).unwrap(), ("rest".to_owned(), arn("x"), false, 1));
+    assert_eq!(rule(git("feature", Some(true))).unwrap().0, "rest");
+    assert_eq!(rule(git("release/1/2", Some(true))).unwrap().0, "rest", "`*` stops at slashes");
+    let elsewhere = serde_json::json!({"job_info": {"project_id": 2, "project_full_path": "ml/sub/churn"}});
+    let failure = rule(elsewhere).map(|found| found.0);
+    assert_eq!(failure.unwrap(), "protected", "a namespace holds its subgroups");
+    let other = serde_json::json!({"job_info": {"project_id": 2, "project_full_path": "mlx/churn"}});
+    let text = crate::base::failure::render(&rule(other).unwrap_err().into());
+    assert!(text.contains("no rule of the operator's file is for this job") && text.contains("`mlx/churn`"), "{text}");
+}
+
+#[test]
+fn a_cost_is_that_of_the_dearest_type() {
+    let rules = format!(
+        "[prices]\n\"ml.g5.xlarge\" = 1.5\n\"ml.g5.2xlarge\" = 3.0\n{ONE}instance_types = [\"ml.g5.*\"]\nmax_instance_count = 4\nmax_cost = 12.0\n"
+    );
+    let job = payload(&serde_json::json!({"runner_info": {"timeout": 7200}}));
+    let types = |types: &str| wish("SAGEMAKER_INSTANCE_TYPE", types);
+    assert!(decide(&job, &types("ml.g5.xlarge"), &with_rules(&rules)).is_ok());
+    assert!(decide(&job, &types("ml.g5.2xlarge"), &with_rules(&rules)).is_ok());
+    let mut four = types("ml.g5.xlarge, ml.g5.2xlarge");
+    four.instance_count = Some(4);
+    let text = refusal(&job, &four, &rules);
+    assert!(text.contains("up to 24.00 (4 x `ml.g5.2xlarge` for 7200 s)") && text.contains("allows 12.00"), "{text}");
+    let text = refusal(&job, &types("ml.g5.4xlarge"), &rules);
+    assert!(text.contains("the price of `ml.g5.4xlarge` is not known") && text.contains("`[prices]`"), "{text}");
+}
+
+#[test]
+fn try_may_have_all() {
+    let settings = Settings { allows_all: true, ..with_rules("") };
+    let wishes = JobVariables {
+        instance_types: vec!["ml.p5.48xlarge".to_owned()],
+        role_arn: Some("arn:aws:iam::123456789012:role/mine".to_owned()),
+        ..JobVariables::default()
+    };
+    assert_eq!(
+        decide(&payload(&serde_json::json!({})), &wishes, &settings).unwrap().role_arn,
+        wishes.role_arn.unwrap()
+    );
+}

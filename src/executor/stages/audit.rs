@@ -1,0 +1,98 @@
+//! The audit log: one JSON line for each decision of `prepare` about a job. It holds names and bounds, and no value of a variable.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+
+use serde_json::{Value, json};
+
+use crate::base::failure::{Failure, Kind};
+use crate::config::policy::{self, Decision, JobIdentity};
+use crate::gitlab::JobContext;
+use crate::session::SessionId;
+use crate::stages::Context;
+
+/// Appends the line. A decision that cannot be written down is not carried out.
+pub(super) fn write(
+    context: &Context,
+    id: &SessionId,
+    job: &JobContext,
+    decided: &Result<Decision, Failure>,
+) -> Result<(), Failure> {
+    let path = context.settings.audit_file();
+    let mut line = line(context, id, job, decided).to_string();
+    line.push('\n');
+    let written = (|| {
+        if let Some(folder) = path.parent().filter(|_| context.settings.audit.file.is_none()) {
+            std::fs::create_dir_all(folder)?;
+        }
+        let mut file = File::options().create(true).append(true).mode(0o600).open(&path)?;
+        // One write, so that lines of jobs at once do not mix.
+        file.write_all(line.as_bytes())
+    })();
+    written.map_err(|error: std::io::Error| {
+        Failure::system(format!("failed to write the decision about this job to {}", path.display()))
+            .hint("let the runner's user append to the file: `audit.file` in the operator's file, else `audit.log` in `runner.state_dir`")
+            .caused_by(error)
+    })
+}
+
+fn line(context: &Context, id: &SessionId, job: &JobContext, decided: &Result<Decision, Failure>) -> Value {
+    let identity = JobIdentity::of(job);
+    let mut line = json!({
+        "time": humantime::format_rfc3339_millis(context.clock.now()).to_string(),
+        "session": id.as_str(),
+        "gitlab": identity.instance,
+        "project": identity.project,
+        "project_id": job.job_info.project_id.0,
+        "job_id": job.id.0,
+        "pipeline_id": job.job_info.pipeline_id,
+        "user_id": job.job_info.user_id,
+        "ref": identity.git_ref,
+        "protected": identity.protected,
+        "fork": identity.fork,
+    });
+    let more = match decided {
+        Ok(decision) => json!({
+            "decision": "allowed",
+            "rule": decision.rule,
+            "image": decision.image,
+            "instance_types": decision.instance_types,
+            "instance_count": decision.instance_count,
+            "volume_size_gb": decision.volume_size_gb,
+            "max_runtime_seconds": decision.max_runtime,
+            "role_arn": decision.role_arn,
+            "subnets": decision.network.as_ref().map(|network| &network.subnets),
+            "environment": decision.environment.keys().collect::<Vec<_>>(),
+        }),
+        Err(failure) => json!({
+            "decision": if failure.kind == Kind::User { "refused" } else { "failed" },
+            "rule": rule(context, &identity),
+            "reason": failure.message(),
+        }),
+    };
+    if let (Value::Object(line), Value::Object(more)) = (&mut line, more) {
+        line.extend(more);
+    }
+    let secrets = job.masked_values(|name| context.env.job_variable(name).map(str::to_owned));
+    mask(&mut line, &secrets);
+    line
+}
+
+/// An image, a type or a role may come from a masked variable.
+fn mask(value: &mut Value, secrets: &[String]) {
+    match value {
+        Value::String(text) => {
+            for secret in secrets.iter().filter(|secret| text.contains(secret.as_str())).cloned().collect::<Vec<_>>() {
+                *text = text.replace(&secret, "[MASKED]");
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| mask(item, secrets)),
+        Value::Object(members) => members.values_mut().for_each(|member| mask(member, secrets)),
+        _ => {}
+    }
+}
+
+fn rule(context: &Context, identity: &JobIdentity) -> Option<String> {
+    policy::bounds_of(identity, &context.settings).ok()?.rule
+}
