@@ -51,7 +51,7 @@ fn wrong_type_in_the_operator_file() {
 
 #[test]
 fn operator_file_that_is_not_toml() {
-    with_operator_file(|desk| desk.edit_operator_file("[storage]", "[storage"), &["line 4"]);
+    with_operator_file(|desk| desk.edit_operator_file("[storage]", "[storage"), &["line 5"]);
 }
 
 /// Prepares a job that must be refused without a training job, and cleans up.
@@ -72,7 +72,7 @@ fn refused(desk: Desk, code: i32, words: &[&str]) {
 fn no_role() {
     let desk = Desk::new(&job());
     desk.edit_operator_file("role_arn = \"arn:aws:iam::000000000000:role/train\"\n", "");
-    refused(desk, SYSTEM_FAILURE, &["`job.role_arn`", "`SAGEMAKER_ROLE_ARN`"]);
+    refused(desk, SYSTEM_FAILURE, &["`job.role_arn`", "`allow.roles`"]);
 }
 
 #[test]

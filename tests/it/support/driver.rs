@@ -45,8 +45,8 @@ pub(crate) fn sagemaker() -> Driver {
 }
 
 /// Rules that allow all jobs all that the tests ask for.
-pub(crate) const ALLOW_ALL: &str = "[[rules]]\nname = \"all\"\n[rules.allow]\ninstance_types = [\"*\"]\n\
-     max_instance_count = 100\nmax_volume_size_gb = 16384\n";
+pub(crate) const ALLOW_ALL: &str = "rules = [{ name = \"all\", allow = { instance_types = [\"*\"], max_instance_count = 100, \
+     max_volume_size_gb = 16384 } }]\n";
 
 /// [`sagemaker`] with further arguments of the emulator and further lines of the operator's file.
 ///

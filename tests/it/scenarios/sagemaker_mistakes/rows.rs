@@ -161,7 +161,7 @@ pub(super) const RUNNERS_FILE: &[Mistake] = &[
 
 /// Keys of the operator's file.
 pub(super) const OPERATORS_FILE: &[Mistake] = &[
-    row("no TOML", &[Line("storage", "kms_key_id = arn:aws")], Config, &["line 5 is not TOML", "double quotes"]),
+    row("no TOML", &[Line("storage", "kms_key_id = arn:aws")], Config, &["line 6 is not TOML", "double quotes"]),
     row("a key twice", &[Line("storage", "bucket = \"b\"")], Config, &["duplicate key", "each key once"]),
     row(
         "an empty file",
