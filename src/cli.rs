@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use executor::config::settings;
 use executor::operate::sweep::SweepArgs;
 use executor::operate::try_job::TryArgs;
+use executor::sandbox::init::SandboxInitArgs;
 
 /// Run GitLab CI jobs inside Amazon SageMaker training jobs.
 ///
@@ -47,4 +48,7 @@ pub(crate) enum Command {
     /// Run as the first process of a training container (called by SageMaker)
     #[command(hide = true)]
     Agent,
+    /// Run as the first process of a host stage's sandbox (called by this program)
+    #[command(hide = true)]
+    SandboxInit(SandboxInitArgs),
 }

@@ -12,7 +12,7 @@ use executor::base::privacy;
 use executor::config::env::{self, Environment};
 use executor::stages::{self, StageInputs, arguments, caller_watch};
 use executor::ui::{self, Printer};
-use executor::{agent, operate};
+use executor::{agent, operate, sandbox};
 
 use crate::cli::{Cli, Command};
 
@@ -50,6 +50,7 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
             small(stages::bounded(stage_inputs(env, config), stage))
         }
         Command::Cleanup => small(stages::bounded(stage_inputs(env, config), stages::cleanup::run)),
+        Command::SandboxInit(args) => small(sandbox::init::run(args)),
         Command::Agent => few_threads(agent::run(&env, &*connect, clock)),
         Command::Sweep(args) => small(operate::sweep::run(args, &config, &*connect, clock, &printer)),
         Command::Try(args) => large(operate::try_job::run(args, config, &env, embedded::LOCAL, &printer)),

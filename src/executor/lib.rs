@@ -11,6 +11,7 @@ pub mod gitlab;
 pub mod logs;
 pub mod operate;
 pub mod protocol;
+pub mod sandbox;
 pub mod session;
 pub mod stages;
 pub mod trace;

@@ -13,6 +13,7 @@ use regex::Regex;
 /// modules of a shared folder are named one by one. The `Cargo.toml` of the packages hold what these may use.
 const DIRECTION: &[(&str, &[&str])] = &[
     ("base::failure", &[]),
+    ("base::destination", &[]),
     ("base::exit_codes", &["base::failure"]),
     ("base::clock", &[]),
     ("base::signals", &[]),
@@ -31,7 +32,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("base::worker", &[]),
     ("config::env", &["base::failure"]),
     ("config::rules", &[]),
-    ("config::settings", &["cloud", "config::env", "config::rules"]),
+    ("config::settings", &["base::destination", "cloud", "config::env", "config::rules"]),
     ("config::forms", &["base::arn"]),
     (
         "config::check",
@@ -117,6 +118,18 @@ const DIRECTION: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "sandbox",
+        &[
+            "base::destination",
+            "base::failure",
+            "base::plain",
+            "base::process",
+            "config::env",
+            "config::settings",
+            "ui",
+        ],
+    ),
+    (
         "stages",
         &[
             "base::arn",
@@ -137,6 +150,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "config::settings",
             "gitlab",
             "protocol",
+            "sandbox",
             "session",
             "ui",
             "workspace",

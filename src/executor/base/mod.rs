@@ -3,6 +3,7 @@
 pub mod arn;
 pub mod backoff;
 pub mod clock;
+pub mod destination;
 pub mod exit_codes;
 pub mod failure;
 pub mod files;

@@ -124,6 +124,11 @@ impl ProcessGroup {
         ended.with_context(|| format!("failed to end process {id} with SIGKILL within {KILL_DEADLINE:?}"))?
     }
 
+    /// Sends TERM to the group and does not wait.
+    pub fn ask_to_end(&self) {
+        self.signal(Signal::TERM);
+    }
+
     /// `true` while a process of the group runs; zombies do not count.
     fn is_alive(&self) -> bool {
         processes().any(|(_, stat)| stat.group == self.id() && !stat.is_zombie)

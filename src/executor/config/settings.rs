@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::base::destination::Destination;
 use crate::cloud::{Access, Network};
 use crate::config::env::Environment;
 use crate::config::rules::PolicyRule;
@@ -43,6 +44,8 @@ pub struct Settings {
     /// Jobs may have all that SageMaker takes: set by `try` alone.
     #[serde(skip)]
     pub allows_all: bool,
+    #[serde(default)]
+    pub sandbox: SandboxSettings,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -132,6 +135,20 @@ pub struct AuditSettings {
     pub file: Option<PathBuf>,
 }
 
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SandboxSettings {
+    pub enabled: bool,
+    /// Besides GitLab itself.
+    pub allow: Vec<Destination>,
+    /// Besides the system's own paths.
+    pub readable: Vec<PathBuf>,
+    pub max_processes: u64,
+    /// Of one process.
+    pub max_memory_bytes: u64,
+    pub max_file_bytes: u64,
+}
+
 fn prefix() -> String {
     "sagemaker-executor".to_owned()
 }
@@ -167,6 +184,19 @@ impl Default for LimitsSettings {
             provisioning_seconds: 3600,
             results_max_bytes: 100 << 30,
             results_max_files: 1_000_000,
+        }
+    }
+}
+
+impl Default for SandboxSettings {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            allow: Vec::new(),
+            readable: Vec::new(),
+            max_processes: 4096,
+            max_memory_bytes: 8 << 30,
+            max_file_bytes: 100 << 30,
         }
     }
 }

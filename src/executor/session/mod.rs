@@ -253,6 +253,12 @@ pub fn slot_dir(settings: &Settings, job: &JobContext, slot: u32) -> PathBuf {
     builds_dir(settings, job).join(slot.to_string())
 }
 
+/// The builds folder of this job. Without a slot, as in a job that an older version prepared, only the project's folder is known.
+pub fn job_dir(environment: &Environment, settings: &Settings, job: &JobContext) -> PathBuf {
+    let slot = environment.get(env::SLOT).and_then(|slot| slot.parse().ok());
+    slot.map_or_else(|| builds_dir(settings, job), |slot| slot_dir(settings, job, slot))
+}
+
 /// The cache folder of one project; its jobs share it, and the runner's helper replaces an archive whole.
 pub fn cache_dir(settings: &Settings, job: &JobContext) -> PathBuf {
     settings.runner.cache_dir.join(job.job_info.project_id.to_string())
@@ -265,9 +271,7 @@ pub fn cache_dir(settings: &Settings, job: &JobContext) -> PathBuf {
 pub fn trees(environment: &Environment, settings: &Settings, job: &JobContext) -> anyhow::Result<Trees> {
     let tmp = environment.job_variable("RUNNER_TEMP_PROJECT_DIR").and_then(|dir| dir.strip_suffix(".tmp"));
     let project = tmp.or_else(|| environment.job_variable("CI_PROJECT_DIR")).map(PathBuf::from).unwrap_or_default();
-    // Without a slot, as in a job that an older version prepared, only the project's folder is known.
-    let slot = environment.get(env::SLOT).and_then(|slot| slot.parse().ok());
-    let base = slot.map_or_else(|| builds_dir(settings, job), |slot| slot_dir(settings, job, slot));
+    let base = job_dir(environment, settings, job);
     if project.strip_prefix(&base).is_ok_and(is_plain) {
         let mut tmp = project.clone().into_os_string();
         tmp.push(".tmp");

@@ -18,7 +18,7 @@ pub(super) fn takes_prelude(shell: &str) -> bool {
 
 /// The file that bash reads first. `bash_env` is the operator's own such file. The function declares no variables: they
 /// would hide job variables of the same name.
-pub(super) fn prelude(bash_env: Option<&str>) -> String {
+pub(super) fn prelude(bash_env: Option<&str>, is_sandboxed: bool) -> String {
     let own = bash_env.map_or_else(
         || "unset -v BASH_ENV".to_owned(),
         |path| format!("BASH_ENV='{}'\nif [ -r \"$BASH_ENV\" ]; then . \"$BASH_ENV\"; fi", path.replace('\'', r"'\''")),
@@ -35,7 +35,7 @@ case ${{1-}} in -*) builtin export "$@"; return ;; esac
 while [ $# -gt 0 ]; do
 case ${{1%%[+=]*}} in
 ''|[0-9]*|*[!A-Za-z0-9_]*) ;;
-{LAST_EXPORT}) builtin export "$1" || return; if [ -n "${{{BEFORE_LAST}-}}" ]; then unset -f export; fi ;;
+{proxies}{LAST_EXPORT}) builtin export "$1" || return; if [ -n "${{{BEFORE_LAST}-}}" ]; then unset -f export; fi ;;
 {arms}*) builtin export "$1" || return ;;
 esac
 shift
@@ -43,9 +43,13 @@ done
 }}
 "#,
         arms = arms(),
+        proxies = if is_sandboxed { PROXIES } else { "" },
     )
 }
 
+/// A sandbox has a proxy of its own, and reaches no other.
+const PROXIES: &str =
+    "http_proxy|https_proxy|all_proxy|no_proxy|HTTP_PROXY|HTTPS_PROXY|ALL_PROXY|NO_PROXY) ;;\n";
 /// The runner sets it after all job variables; hooks export later variables, and those are for the host.
 const LAST_EXPORT: &str = "GCM_INTERACTIVE";
 /// The runner sets it after the job's own variables, but before the last: a job's own [`LAST_EXPORT`] comes before it.
@@ -111,7 +115,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let [path, first] = ["script", "first"].map(|name| folder.path().join(name));
         std::fs::write(&path, script).unwrap();
-        std::fs::write(&first, prelude(None)).unwrap();
+        std::fs::write(&first, prelude(None, false)).unwrap();
         let mut command = Command::new("bash");
         command.arg(&path).env_clear().env("PATH", "/usr/bin:/bin").env("HERE", folder.path()).env("BASH_ENV", first);
         command.envs(host.iter().map(|key| (*key, "host")));
@@ -239,7 +243,7 @@ mod tests {
         let own = folder.path().join("it's");
         std::fs::write(&own, "export PATH=$PATH:/operator\n").unwrap();
         let first = folder.path().join("first");
-        std::fs::write(&first, prelude(own.to_str())).unwrap();
+        std::fs::write(&first, prelude(own.to_str(), false)).unwrap();
         let mut command = Command::new("bash");
         command
             .args(["-c", "export PATH=/none; echo $PATH; env"])
@@ -249,6 +253,17 @@ mod tests {
         let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
         assert!(text.starts_with("/bin:/operator\n") && text.contains("/it's\n"), "{text}");
         assert!(takes_prelude("bash") && takes_prelude("/usr/bin/bash") && !takes_prelude("/bin/sh"));
+    }
+
+    #[test]
+    fn a_sandbox_keeps_its_own_proxy() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = folder.path().join("first");
+        std::fs::write(&first, prelude(None, true)).unwrap();
+        let mut command = Command::new("bash");
+        command.args(["-c", "export http_proxy=job NO_PROXY=* FTP_PROXY=x; echo $http_proxy-$NO_PROXY-$FTP_PROXY"]);
+        command.env_clear().env("PATH", "/bin").env("BASH_ENV", first).env("http_proxy", "own");
+        assert_eq!(String::from_utf8(command.output().unwrap().stdout).unwrap(), "own--x\n");
     }
 
     #[test]

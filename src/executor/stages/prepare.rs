@@ -14,6 +14,7 @@ use crate::base::names::{self, Reach};
 use crate::config::policy::{self, Decision};
 use crate::gitlab::JobContext;
 use crate::protocol::project::Trees;
+use crate::sandbox;
 use crate::session::exchange::Exchange as _;
 use crate::session::spec::AgentInputs;
 use crate::session::state::{SessionEvent, SessionState};
@@ -46,6 +47,9 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let decision = decided?;
     refuse_flags(&context, &job)?;
     check_host(&context, &job)?;
+    if settings.sandbox.enabled {
+        sandbox::check(context.env.path()).await?;
+    }
     tell_about_variables(&context, &job);
     decision.warnings.iter().for_each(|warning| context.printer.warn(warning));
     let new = SessionState::new(session::job_key(&job), decision.instance_count as usize)
@@ -252,9 +256,9 @@ fn restore_access(context: &Context, job: &JobContext, trees: Option<&Trees>) {
 }
 
 /// The program that moves caches and artifacts in the host stages, called by this bare name.
-const HELPER: &str = "gitlab-runner";
+pub(super) const HELPER: &str = "gitlab-runner";
 
-fn find(path: &str, program: &str) -> Option<PathBuf> {
+pub(super) fn find(path: &str, program: &str) -> Option<PathBuf> {
     if program.contains('/') {
         return is_executable(Path::new(program)).then(|| PathBuf::from(program));
     }

@@ -13,11 +13,12 @@ use tokio::process::{Child, Command};
 use crate::base::failure::Failure;
 use crate::config::policy;
 use crate::gitlab::{BuildStage, JobContext};
+use crate::sandbox::{Sandbox, SandboxedScript};
 use crate::session::record::{LostResults, Records};
 use crate::session::state::{ResultsState, SessionEvent, SessionState};
-use crate::session::{Session, SessionId, check_links, results, trees};
+use crate::session::{self, Session, SessionId, check_links, results, trees};
 use crate::stages::{Context, abandoned, host_script, prepare};
-use crate::workspace::{self, Next};
+use crate::workspace::{self, Base, Next};
 
 /// Time between SIGTERM and SIGKILL of a host script; the runner's own limit is longer.
 const HOST_GRACE: Duration = Duration::from_secs(30);
@@ -58,8 +59,14 @@ pub(super) async fn run(
         check_results(stage, &known)?;
     }
     prepare_directories(context, job, stage)?;
-    let (child, _first) = spawn(context, script)?;
-    let status = supervise(context, child).await?;
+    let script = std::path::absolute(script)?;
+    let first = prepare_script(context, &script)?;
+    let running = if context.settings.sandbox.enabled {
+        RunningScript::Sandboxed(Box::new(start_sandboxed(context, job, stage, &script, first.as_ref()).await?))
+    } else {
+        RunningScript::Plain(spawn(context, &script, first.as_ref())?)
+    };
+    let status = supervise(context, running).await?;
     match exit_code(status) {
         0 => Ok(()),
         code => Err(Failure::script(code).into()),
@@ -125,10 +132,38 @@ fn prepare_directories(context: &Context, job: &JobContext, stage: &BuildStage) 
     Ok(())
 }
 
-/// Starts the runner's script with this process's stdin, stdout and stderr: no output passes through this process. The
-/// file is the prelude that bash reads first; it lives as long as the script.
-fn spawn(context: &Context, script: &Path) -> anyhow::Result<(Child, Option<NamedTempFile>)> {
-    let shell = &context.settings.runner.shell;
+/// The process of a script. It has this process's stdout and stderr: no output passes through this process.
+enum RunningScript {
+    Plain(Child),
+    Sandboxed(Box<Sandbox>),
+}
+
+impl RunningScript {
+    async fn wait(&mut self) -> std::io::Result<ExitStatus> {
+        match self {
+            Self::Plain(child) => child.wait().await,
+            Self::Sandboxed(sandbox) => sandbox.wait().await,
+        }
+    }
+
+    /// The runner signals this process's group; a sandbox does not belong to it.
+    async fn ask_to_end(&mut self) {
+        match self {
+            Self::Plain(_) => {}
+            Self::Sandboxed(sandbox) => sandbox.ask_to_end().await,
+        }
+    }
+
+    fn kill(&mut self) -> std::io::Result<()> {
+        match self {
+            Self::Plain(child) => child.start_kill(),
+            Self::Sandboxed(sandbox) => sandbox.kill(),
+        }
+    }
+}
+
+/// Checks the runner's script, and writes the prelude that bash reads first; the file must live as long as the script runs.
+fn prepare_script(context: &Context, script: &Path) -> anyhow::Result<Option<NamedTempFile>> {
     let body =
         std::fs::read(script).with_context(|| format!("failed to read the stage script {}", script.display()))?;
     if host_script::is_badly_quoted(&body) {
@@ -137,35 +172,71 @@ fn spawn(context: &Context, script: &Path) -> anyhow::Result<(Child, Option<Name
     if host_script::has_unsafe_key(&body) {
         return Err(policy::unsafe_key("the `key` of a cache holds `$(`, `${`, a backquote or a line break").into());
     }
+    let settings = &context.settings;
+    if !host_script::takes_prelude(&settings.runner.shell) {
+        return Ok(None);
+    }
+    let prelude = host_script::prelude(context.env.get("BASH_ENV"), settings.sandbox.enabled);
+    let file = write_prelude(script, &prelude).context("failed to write what the shell of the stage reads first")?;
+    Ok(Some(file))
+}
+
+/// Starts the script in a sandbox that shows this job's directories.
+async fn start_sandboxed(
+    context: &Context,
+    job: &JobContext,
+    stage: &BuildStage,
+    script: &Path,
+    first: Option<&NamedTempFile>,
+) -> anyhow::Result<Sandbox> {
+    let settings = &context.settings;
+    let builds = session::job_dir(&context.env, settings, job);
+    Base::create(&settings.runner.builds_dir)?.make(&builds)?;
+    let mut writable = vec![builds];
+    if stage.uses_cache() {
+        let cache = session::cache_dir(settings, job);
+        Base::create(&settings.runner.cache_dir)?.make(&cache)?;
+        writable.push(cache);
+    }
+    let first = first.map(|file| file.path().to_owned());
+    let variables = first.iter().map(|path| ("BASH_ENV".to_owned(), path.to_string_lossy().into_owned())).collect();
+    let sandboxed = SandboxedScript {
+        command: [Path::new(&settings.runner.shell), script],
+        files: std::iter::once(script.to_owned()).chain(first).collect(),
+        programs: prepare::find(context.env.path(), prepare::HELPER).into_iter().collect(),
+        writable,
+        variables,
+        repository: &job.git_info.repo_url,
+    };
+    Sandbox::start(&sandboxed, &settings.sandbox, &context.env, &context.printer).await
+}
+
+/// Starts the script as a plain child of this process.
+fn spawn(context: &Context, script: &Path, first: Option<&NamedTempFile>) -> anyhow::Result<Child> {
+    let shell = &context.settings.runner.shell;
     let mut command = Command::new(shell);
     command.arg(script).env_clear().envs(context.env.for_host_scripts()).stdin(Stdio::null()).kill_on_drop(true);
-    let mut first = None;
-    if host_script::takes_prelude(shell) {
-        let file = write_prelude(script, &host_script::prelude(context.env.get("BASH_ENV")))
-            .context("failed to write what the shell of the stage reads first")?;
+    if let Some(file) = first {
         // In POSIX mode bash would not read it.
         command.env_remove("POSIXLY_CORRECT").env("BASH_ENV", file.path());
-        first = Some(file);
     }
-    let child = command.spawn().map_err(|error| {
+    command.spawn().map_err(|error| {
         Failure::system(format!("failed to start `{shell}`"))
             .hint("set `runner.shell` to the shell that `config.toml` names")
             .caused_by(error)
-    })?;
-    Ok((child, first))
+            .into()
+    })
 }
 
 /// Writes the prelude next to the script, in a directory of the runner that is removed with the job.
 fn write_prelude(script: &Path, text: &str) -> anyhow::Result<NamedTempFile> {
-    let script = std::path::absolute(script)?;
     let mut file = NamedTempFile::new_in(script.parent().context("the stage script lies in no folder")?)?;
     file.write_all(text.as_bytes())?;
     Ok(file)
 }
 
-/// Waits for the script. The runner signals the whole process group, including the script; this only ensures that the
-/// script ends.
-async fn supervise(context: &Context, mut child: Child) -> anyhow::Result<ExitStatus> {
+/// Waits for the script, and ensures that it ends after a cancel.
+async fn supervise(context: &Context, mut script: RunningScript) -> anyhow::Result<ExitStatus> {
     let cancellation = &context.cancellation;
     let overdue = async {
         cancellation.token().cancelled().await;
@@ -175,13 +246,17 @@ async fn supervise(context: &Context, mut child: Child) -> anyhow::Result<ExitSt
         }
     };
     tokio::pin!(overdue);
-    let mut killed = false;
+    let (mut asked, mut killed) = (false, false);
     loop {
         tokio::select! {
-            status = child.wait() => return status.context("failed to wait for the script"),
+            status = script.wait() => return status.context("failed to wait for the script"),
+            () = cancellation.token().cancelled(), if !asked => {
+                asked = true;
+                script.ask_to_end().await;
+            }
             () = &mut overdue, if !killed => {
                 killed = true;
-                child.start_kill().context("failed to end the script")?;
+                script.kill().context("failed to end the script")?;
             }
         }
     }

@@ -1,0 +1,92 @@
+//! The first process of a sandbox: opens the doors of its network, limits itself, starts the script, and ends with it.
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::process::{ExitCode, Stdio};
+
+use anyhow::Context as _;
+use clap::Args;
+use rustix::process::{Resource, Rlimit, setrlimit};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::UnixStream;
+use tokio::process::Command;
+
+use crate::base::process::{ProcessGroup, Reaper};
+use crate::sandbox::{channel, system_calls};
+
+/// Arguments that the driver gives to the first process of a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct SandboxInitArgs {
+    /// An address of the host's loopback that connections to the same address lead to
+    #[arg(long)]
+    pub(super) forward: Vec<SocketAddr>,
+    /// Largest number of processes
+    #[arg(long)]
+    pub(super) processes: u64,
+    /// Largest data of one process in bytes
+    #[arg(long)]
+    pub(super) memory: u64,
+    /// Largest size of one file in bytes
+    #[arg(long)]
+    pub(super) file: u64,
+    /// The shell and its arguments
+    #[arg(last = true, required = true)]
+    pub(super) command: Vec<OsString>,
+}
+
+/// Runs the script to its end and returns its exit code. Everything else in the sandbox ends with this process.
+pub async fn run(args: SandboxInitArgs) -> ExitCode {
+    match script(args).await {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "failed to start the script in the sandbox");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn script(args: SandboxInitArgs) -> anyhow::Result<i32> {
+    let socket = rustix::stdio::stdin().as_fd().try_clone_to_owned()?;
+    // Ports below 1024 cannot be had; git still reaches them through the proxy.
+    let mut listeners: Vec<TcpListener> = args.forward.iter().filter_map(|address| TcpListener::bind(address).ok()).collect();
+    let proxy = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("failed to listen in the sandbox")?;
+    let url = format!("http://{}", proxy.local_addr()?);
+    listeners.push(proxy);
+    for (resource, most) in [(Resource::Nproc, args.processes), (Resource::Data, args.memory), (Resource::Fsize, args.file)] {
+        setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) }).context("failed to set a limit of the sandbox")?;
+    }
+    let _reaper = Reaper::start()?;
+    system_calls::refuse()?;
+    let mut group = ProcessGroup::spawn(command(&args.command, &url)?)?;
+    channel::send_started(&socket, &listeners).context("failed to tell the driver that the script runs")?;
+    drop(listeners);
+    let mut driver = driver(socket)?;
+    let mut asked = [0];
+    loop {
+        tokio::select! {
+            exit = group.wait() => return Ok(exit?.code),
+            read = driver.read(&mut asked) => match read {
+                Ok(0) | Err(_) => anyhow::bail!("the driver is gone"),
+                Ok(_) => group.ask_to_end(),
+            },
+        }
+    }
+}
+
+fn driver(socket: OwnedFd) -> anyhow::Result<UnixStream> {
+    let socket = std::os::unix::net::UnixStream::from(socket);
+    socket.set_nonblocking(true)?;
+    Ok(UnixStream::from_std(socket)?)
+}
+
+fn command(words: &[OsString], proxy: &str) -> anyhow::Result<Command> {
+    let (program, arguments) = words.split_first().context("no command")?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null());
+    for name in ["http_proxy", "https_proxy", "all_proxy"] {
+        command.env(name, proxy).env(name.to_ascii_uppercase(), proxy);
+    }
+    command.env("no_proxy", "").env("NO_PROXY", "");
+    Ok(command)
+}

@@ -1,0 +1,200 @@
+//! Runs the host's build stages under bubblewrap, where they see and reach only what belongs to their job.
+//!
+//! The driver starts bubblewrap, which starts this program as the first process of new namespaces ([`init`]), which starts the script.
+//! The network of the sandbox is a loopback alone: its first process opens sockets there and hands them to the driver, which serves them
+//! ([`proxy`]).
+
+mod channel;
+mod head;
+pub mod init;
+mod proxy;
+mod system_calls;
+mod view;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use parking_lot::Mutex;
+use tokio::io::{AsyncWriteExt as _, Interest};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::base::destination::AllowedDestinations;
+use crate::base::failure::Failure;
+use crate::config::env::Environment;
+use crate::config::settings::SandboxSettings;
+use crate::sandbox::head::Upstream;
+use crate::sandbox::proxy::{HostResolver, Proxy, Upstreams};
+use crate::sandbox::view::{BUBBLEWRAP, View};
+use crate::ui::Printer;
+
+/// A stage's script, and the directories that it works in.
+pub struct SandboxedScript<'a> {
+    /// Shell and script.
+    pub command: [&'a Path; 2],
+    /// Files that the script reads, each under its own path.
+    pub files: Vec<PathBuf>,
+    /// Programs outside `/usr` that it calls.
+    pub programs: Vec<PathBuf>,
+    /// Directories of the job.
+    pub writable: Vec<PathBuf>,
+    /// Variables besides those of the driver that the sandbox keeps.
+    pub variables: Vec<(String, String)>,
+    /// The address of the job's repository, which names GitLab.
+    pub repository: &'a str,
+}
+
+/// A script that runs in a sandbox. Dropped, it ends with everything that it started.
+pub struct Sandbox {
+    child: Child,
+    driver: UnixStream,
+    _served: Vec<AbortOnDropHandle<()>>,
+}
+
+impl Sandbox {
+    /// Starts the script.
+    ///
+    /// # Errors
+    /// A failure with a hint when bubblewrap is missing, or cannot make the sandbox; it prints the reason itself.
+    pub async fn start(
+        script: &SandboxedScript<'_>,
+        settings: &SandboxSettings,
+        environment: &Environment,
+        printer: &Printer,
+    ) -> anyhow::Result<Self> {
+        let allowed = AllowedDestinations::new(settings.allow.clone(), script.repository);
+        let mut forward = allowed.loopback();
+        forward.truncate(channel::MOST_LISTENERS - 1);
+        let mut arguments = view::arguments(&view_of(script, settings, environment)?);
+        arguments.extend(view::init_arguments(settings, &forward));
+        let (driver, inside) = std::os::unix::net::UnixStream::pair().context("failed to make the socket of the sandbox")?;
+        driver.set_nonblocking(true)?;
+        let driver = UnixStream::from_std(driver)?;
+        let mut command = Command::new(BUBBLEWRAP);
+        command.args(arguments).args(script.command).env_clear().envs(view::environment(environment.for_host_scripts()));
+        command.envs(script.variables.iter().map(|(name, value)| (name, value)));
+        // In a group of its own, because a signal of the runner to the driver's group would end bubblewrap, and the script without any grace.
+        command.stdin(Stdio::from(std::os::fd::OwnedFd::from(inside))).process_group(0).kill_on_drop(true);
+        let child = command.spawn().map_err(not_started)?;
+        drop(command);
+        let mut sandbox = Self { child, driver, _served: Vec::new() };
+        let listeners = sandbox.started().await?;
+        let proxy = Arc::new(Proxy {
+            allowed,
+            upstreams: upstreams(environment),
+            resolver: Arc::new(HostResolver),
+            printer: printer.clone(),
+            told: Mutex::new(BTreeSet::new()),
+        });
+        for listener in listeners {
+            listener.set_nonblocking(true)?;
+            let address = listener.local_addr()?;
+            let to = Some(address).filter(|address: &SocketAddr| forward.contains(address));
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            sandbox._served.push(AbortOnDropHandle::new(tokio::spawn(Arc::clone(&proxy).serve(listener, to))));
+        }
+        Ok(sandbox)
+    }
+
+    /// Waits until the script runs; the first process hands over its listeners then.
+    async fn started(&mut self) -> anyhow::Result<Vec<std::net::TcpListener>> {
+        let driver = &self.driver;
+        let received = driver
+            .async_io(Interest::READABLE, || channel::receive_started(driver))
+            .await
+            .context("failed to hear from the sandbox")?;
+        if let Some(listeners) = received {
+            return Ok(listeners);
+        }
+        let status = self.child.wait().await.context("failed to wait for bubblewrap")?;
+        Err(not_made(&format!("bubblewrap ended with {status}; its message stands above")).into())
+    }
+
+    /// Waits for the script. The status is the script's own; after a signal its exit code is 128 and the signal's number.
+    pub async fn wait(&mut self) -> std::io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Sends SIGTERM to the script and what it started in its process group.
+    pub async fn ask_to_end(&mut self) {
+        if let Err(error) = self.driver.write_all(channel::END).await {
+            tracing::warn!(%error, "failed to ask the sandbox to end");
+        }
+    }
+
+    /// Ends everything in the sandbox at once.
+    pub fn kill(&mut self) -> std::io::Result<()> {
+        self.child.start_kill()
+    }
+}
+
+/// Tries whether this host can make a sandbox.
+///
+/// # Errors
+/// A failure with bubblewrap's own message and what to change.
+pub async fn check(path: &str) -> anyhow::Result<()> {
+    let view = View { links: system_links(), init: own_program()?, ..View::default() };
+    let mut command = Command::new(BUBBLEWRAP);
+    command.args(view::arguments(&view)).args([view::INIT, "--version"]).stdin(Stdio::null()).kill_on_drop(true);
+    let output = command.env_clear().env("PATH", path).output().await.map_err(not_started)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    Err(not_made(text.lines().next().unwrap_or("it printed no reason")).into())
+}
+
+const OFF: &str =
+    "`sandbox.enabled = false` in the operator's file runs the host stages without it, and jobs can then run commands as the runner's user";
+
+fn not_started(error: std::io::Error) -> Failure {
+    let failure = Failure::system(format!("failed to start `{BUBBLEWRAP}`, which the sandbox of the host stages needs"));
+    failure.hint(format!("install the package `bubblewrap` on the runner host, and have `{BUBBLEWRAP}` in the PATH of the runner's service; {OFF}")).caused_by(error)
+}
+
+fn not_made(why: &str) -> Failure {
+    Failure::system(format!("failed to make the sandbox of the host stages: {why}")).hint(format!(
+        "let the runner's user make user namespaces: `user.max_user_namespaces` above 0, `kernel.unprivileged_userns_clone = 1` where it exists, on \
+         Ubuntu 24.04 an AppArmor profile for `{BUBBLEWRAP}`; {OFF}"
+    ))
+}
+
+fn view_of(script: &SandboxedScript<'_>, settings: &SandboxSettings, environment: &Environment) -> anyhow::Result<View> {
+    let named = view::NAMED_FILES.iter().filter_map(|name| environment.get(name)).map(PathBuf::from);
+    let readable = settings.readable.iter().cloned().chain(named).filter(|path| path.is_absolute());
+    // A link is followed outside, where it leads to the program.
+    let placed = script.programs.iter().filter(|path| !path.starts_with("/usr"));
+    let placed = placed.filter_map(|path| Some((path.canonicalize().ok()?, path.clone())));
+    let beside = script.programs.iter().filter_map(|path| path.canonicalize().ok()).filter(|path| !path.starts_with("/usr"));
+    Ok(View {
+        links: system_links(),
+        init: own_program()?,
+        readable: readable.chain(beside).chain(script.files.iter().cloned()).collect(),
+        placed: placed.collect(),
+        writable: script.writable.clone(),
+    })
+}
+
+fn system_links() -> Vec<(PathBuf, Option<PathBuf>)> {
+    let existing = view::system_links().filter(|path| path.exists());
+    existing.map(|path| (path.to_owned(), std::fs::read_link(path).ok())).collect()
+}
+
+fn own_program() -> anyhow::Result<PathBuf> {
+    std::fs::read_link("/proc/self/exe").context("failed to find this program's own file")
+}
+
+fn upstreams(environment: &Environment) -> Upstreams {
+    let get = |names: [&str; 2]| names.iter().find_map(|name| environment.get(name)).map(str::to_owned);
+    let proxy = |names| get(names).as_deref().and_then(Upstream::parse);
+    Upstreams {
+        http: proxy(["http_proxy", "HTTP_PROXY"]),
+        https: proxy(["https_proxy", "HTTPS_PROXY"]),
+        no_proxy: get(["no_proxy", "NO_PROXY"]).unwrap_or_default(),
+    }
+}

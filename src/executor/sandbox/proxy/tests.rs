@@ -1,0 +1,114 @@
+//! The proxy of a sandbox, with a resolver whose answers change.
+
+use super::*;
+use crate::base::destination::Destination;
+
+/// Each call takes the next answer.
+struct Answers(Mutex<Vec<Vec<&'static str>>>);
+
+#[async_trait]
+impl Resolve for Answers {
+    async fn addresses(&self, _host: &str) -> io::Result<Vec<IpAddr>> {
+        let answer = self.0.lock().pop().ok_or(io::ErrorKind::NotFound)?;
+        Ok(answer.iter().map(|text| text.parse().unwrap()).collect())
+    }
+}
+
+/// A proxy; the answers are given last to first.
+fn proxy(allow: &[&str], answers: &[&[&'static str]]) -> (Arc<Proxy>, crate::ui::Captured) {
+    let (printer, captured) = Printer::captured();
+    let entries = allow.iter().map(|text| Destination::try_from((*text).to_owned()).unwrap()).collect();
+    let proxy = Proxy {
+        allowed: AllowedDestinations::new(entries, "https://gitlab.example.com/ml/churn.git"),
+        upstreams: Upstreams::default(),
+        resolver: Arc::new(Answers(Mutex::new(answers.iter().map(|answer| answer.to_vec()).collect()))),
+        printer,
+        told: Mutex::default(),
+    };
+    (Arc::new(proxy), captured)
+}
+
+fn tunnel(host: &str, port: u16) -> ProxyRequest {
+    ProxyRequest { host: host.to_owned(), port, plain: None }
+}
+
+#[tokio::test]
+async fn a_name_that_is_bound_anew_leads_to_the_address_that_was_judged() {
+    let (proxy, _) = proxy(&["*.evil.example"], &[&["169.254.169.254"], &["203.0.113.7"]]);
+    let way = proxy.way(&tunnel("a.evil.example", 80)).await.unwrap();
+    assert_eq!(way, Way::Direct(vec!["203.0.113.7:80".parse().unwrap()]));
+    assert!(proxy.way(&tunnel("a.evil.example", 80)).await.is_err());
+}
+
+#[tokio::test]
+async fn of_several_addresses_only_those_that_may_be_reached_are_tried() {
+    let (proxy, _) = proxy(&["mixed"], &[&["127.0.0.1", "fd00:ec2::254", "203.0.113.7", "::ffff:169.254.169.254"]]);
+    let way = proxy.way(&tunnel("mixed", 443)).await.unwrap();
+    assert_eq!(way, Way::Direct(vec!["203.0.113.7:443".parse().unwrap()]));
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_once_with_the_key() {
+    let (proxy, captured) = proxy(&[], &[&["203.0.113.7"], &["203.0.113.7"]]);
+    for _ in 0..2 {
+        let Refusal(status, why) = proxy.way(&tunnel("other.example", 443)).await.unwrap_err();
+        assert!(status.starts_with("403") && why.contains("other.example:443"), "{why}");
+    }
+    assert_eq!(captured.text().matches("other.example:443").count(), 1);
+    assert!(captured.text().contains("`sandbox.allow`"));
+}
+
+#[tokio::test]
+async fn behind_the_operators_proxy_names_may_be_unknown_here() {
+    let (proxy, _) = proxy(&["far.example"], &[&["169.254.169.254"]]);
+    let mut proxy = Arc::into_inner(proxy).unwrap();
+    let upstream = Upstream::parse("http://proxy.example:3128").unwrap();
+    proxy.upstreams = Upstreams { http: None, https: Some(upstream.clone()), no_proxy: "near.example".to_owned() };
+    // Known, and refused for its address.
+    assert!(proxy.way(&tunnel("far.example", 443)).await.is_err());
+    assert_eq!(proxy.way(&tunnel("far.example", 443)).await.unwrap(), Way::Through(upstream));
+    assert!(proxy.way(&tunnel("near.example", 443)).await.is_err());
+    assert!(proxy.way(&tunnel("metadata", 80)).await.is_err());
+}
+
+/// A server on this machine that answers each connection with what it received.
+async fn echo() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut bytes = vec![0; 4096];
+            let count = stream.read(&mut bytes).await.unwrap();
+            stream.write_all(bytes.get(..count).unwrap()).await.unwrap();
+        }
+    });
+    address
+}
+
+/// Sends bytes to a served socket and returns all that comes back.
+async fn ask(proxy: Arc<Proxy>, forward: Option<SocketAddr>, sent: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let served = tokio::spawn(proxy.serve(listener, forward));
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(sent.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    served.abort();
+    text
+}
+
+#[tokio::test]
+async fn requests_reach_an_address_that_is_listed_and_no_other() {
+    let server = echo().await;
+    let listed = server.to_string();
+    let own: &[&[&'static str]] = &[&["127.0.0.1"]];
+    let head = format!("CONNECT {listed} HTTP/1.1\r\n\r\nhello");
+    let text = ask(proxy(&[&listed], own).0, None, &head).await;
+    assert_eq!(text, "HTTP/1.1 200 Connection established\r\n\r\nhello");
+    let text = ask(proxy(&[&listed], own).0, None, &format!("GET http://{listed}/x HTTP/1.1\r\nA: b\r\n\r\n")).await;
+    assert_eq!(text, "GET /x HTTP/1.1\r\nA: b\r\nConnection: close\r\n\r\n");
+    assert_eq!(ask(proxy(&[], own).0, Some(server), "raw").await, "raw");
+    assert!(ask(proxy(&["*"], own).0, None, &head).await.starts_with("HTTP/1.1 403 "));
+    assert!(ask(proxy(&["*"], own).0, None, "GET / HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 400 "));
+}

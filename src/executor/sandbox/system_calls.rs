@@ -1,0 +1,132 @@
+//! System calls that no program of a host stage may make, and their filter in the kernel.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen as ArgLen, SeccompCmpOp as Op, SeccompCondition as Condition, SeccompFilter, SeccompRule as Rule,
+};
+
+/// Calls that reach kernel interfaces which git and the runner's helper do not need.
+const REFUSED: &[i64] = &[
+    // Keys of the host's user.
+    libc::SYS_add_key,
+    libc::SYS_keyctl,
+    libc::SYS_request_key,
+    // Mounts, and views of the file system.
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_fanotify_init,
+    libc::SYS_quotactl,
+    // Namespaces.
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    // Other processes.
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+    // Large parts of the kernel that have often been broken.
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    // The machine itself.
+    libc::SYS_acct,
+    libc::SYS_adjtimex,
+    libc::SYS_clock_adjtime,
+    libc::SYS_clock_settime,
+    libc::SYS_settimeofday,
+    libc::SYS_delete_module,
+    libc::SYS_finit_module,
+    libc::SYS_init_module,
+    libc::SYS_kexec_load,
+    libc::SYS_reboot,
+    libc::SYS_swapoff,
+    libc::SYS_swapon,
+    libc::SYS_syslog,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_vhangup,
+];
+
+/// `TIOCSTI` types into a terminal.
+const TYPE_INTO_TERMINAL: u64 = 0x5412;
+/// `AF_UNIX`, `AF_INET`, `AF_INET6`, `AF_NETLINK`. The others do not belong to the network namespace, or nothing uses them.
+const FAMILIES: [u64; 4] = [1, 2, 10, 16];
+/// From this number on, calls of x86-64 are those of its form with short pointers.
+#[cfg(target_arch = "x86_64")]
+const SHORT_POINTERS: u32 = 0x4000_0000;
+
+/// Refuses the calls for this process and all that it starts, for ever. Other architectures than this program's are killed.
+pub(super) fn refuse() -> anyhow::Result<()> {
+    // glibc falls back from `clone3`, whose flags a filter cannot read, when the call does not exist.
+    let absent = filter(BTreeMap::from([(libc::SYS_clone3, Vec::new())]), libc::ENOSYS)?;
+    let refused = filter(rules()?, libc::EPERM)?;
+    for program in [absent, refused, no_short_pointers()] {
+        if !program.is_empty() {
+            seccompiler::apply_filter_all_threads(&program).context("failed to install the filter of system calls")?;
+        }
+    }
+    Ok(())
+}
+
+fn rules() -> anyhow::Result<BTreeMap<i64, Vec<Rule>>> {
+    let mut rules: BTreeMap<i64, Vec<Rule>> = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
+    let new_user = u64::from(libc::CLONE_NEWUSER.cast_unsigned());
+    let new_namespace = Condition::new(0, ArgLen::Qword, Op::MaskedEq(new_user), new_user)?;
+    rules.insert(libc::SYS_clone, vec![Rule::new(vec![new_namespace])?]);
+    let typing = Condition::new(1, ArgLen::Dword, Op::Eq, TYPE_INTO_TERMINAL)?;
+    rules.insert(libc::SYS_ioctl, vec![Rule::new(vec![typing])?]);
+    let other = FAMILIES.iter().map(|family| Condition::new(0, ArgLen::Dword, Op::Ne, *family));
+    rules.insert(libc::SYS_socket, vec![Rule::new(other.collect::<Result<_, _>>()?)?]);
+    Ok(rules)
+}
+
+fn filter(rules: BTreeMap<i64, Vec<Rule>>, error: i32) -> anyhow::Result<BpfProgram> {
+    let action = SeccompAction::Errno(error.cast_unsigned());
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, action, std::env::consts::ARCH.try_into()?)?;
+    Ok(filter.try_into()?)
+}
+
+/// The crate compares whole numbers of calls, so this range has a program of its own.
+#[cfg(target_arch = "x86_64")]
+fn no_short_pointers() -> BpfProgram {
+    use seccompiler::sock_filter as Step;
+    let step = |code: u32, jt, jf, k| Step { code: code as u16, jt, jf, k };
+    vec![
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        step(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 0, 1, SHORT_POINTERS),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned()),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ]
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn no_short_pointers() -> BpfProgram {
+    BpfProgram::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_filters_can_be_compiled() {
+        assert!(!filter(rules().unwrap(), libc::EPERM).unwrap().is_empty());
+    }
+}
