@@ -33,6 +33,11 @@ macro_rules! for_each_driver {
             let driver = $crate::support::driver::sagemaker();
             $crate::support::scenario::play(&$row(), $crate::support::scenario::With::RunnerDouble, driver);
         }
+        #[test]
+        fn sandboxed_real() {
+            let driver = $crate::support::driver::sandboxed();
+            $crate::support::scenario::play(&$row(), $crate::support::scenario::With::RealRunner, driver);
+        }
     };
 }
 pub(crate) use for_each_driver;
@@ -60,6 +65,7 @@ mod sagemaker_phases;
 mod sagemaker_records;
 mod sagemaker_results;
 mod sagemaker_resume;
+mod sagemaker_sandbox;
 mod sagemaker_secrets;
 mod sagemaker_trace;
 mod sagemaker_trouble;

@@ -70,6 +70,21 @@ pub(crate) fn sagemaker_with(emulator: &[&str], tail: &str) -> Driver {
     }
 }
 
+/// [`sagemaker`] whose host stages run in the sandbox. Runner and driver have an ordinary user.
+pub(crate) fn sandboxed() -> Driver {
+    let mut driver = sandboxed_as_root();
+    driver.adjust = |settings| {
+        settings.prepare_exec_timeout = settings.prepare_exec_timeout.max(20);
+        settings.ordinary_user = true;
+    };
+    driver
+}
+
+/// [`sandboxed`], as the suite's own user.
+pub(crate) fn sandboxed_as_root() -> Driver {
+    Driver { name: "sagemaker-executor in the sandbox", ..sagemaker_with(&[], "[sandbox]\nenabled = true\n") }
+}
+
 /// Reservations of project directories in the driver's state directory, besides the lock of each project.
 pub(crate) fn taken_slots(state: &Path) -> Vec<PathBuf> {
     let list =
