@@ -3,10 +3,10 @@
 
 All stages run on the emulator without delays, against the same scripts run by plain bash. Prints two tables: wall
 clock of all calls together (median and range over the rounds), and what each driver process costs: CPU is its user and
-system time, memory its peak resident set. The measuring Python's own size is the floor of the memory figures.
+system time, memory its peak resident set, wall its time from start to end. `--sandbox` turns the sandbox of the host stages on. The measuring Python's own size is the floor of the memory figures.
 
     cargo build --release
-    python3 tests/bench/overhead.py [--driver PATH] [--rounds N]
+    python3 tests/bench/overhead.py [--driver PATH] [--rounds N] [--sandbox]
 
 Needs Python 3.8 or newer, bash and bubblewrap; nothing from PyPI.
 """
@@ -33,7 +33,7 @@ STAGES = {
 
 
 class Bench:
-    def __init__(self, driver, folder):
+    def __init__(self, driver, folder, sandbox):
         self.driver, self.folder = str(driver), pathlib.Path(folder)
         self.project = self.folder / "builds/1/token/0/group/project"
         ready = self.folder / "ready"
@@ -51,7 +51,8 @@ class Bench:
         (self.folder / "operator.toml").write_text(
             f'[aws]\nregion = "us-east-1"\nendpoint_url = "{ready.read_text().strip()}"\n[storage]\nbucket = "bench"\n'
             '[job]\nrole_arn = "arn:aws:iam::000000000000:role/bench"\nimage = "host"\n'
-            f'[runner]\nbuilds_dir = "{folder}/builds"\ncache_dir = "{folder}/cache"\nstate_dir = "{folder}/state"\n')
+            f'[runner]\nbuilds_dir = "{folder}/builds"\ncache_dir = "{folder}/cache"\nstate_dir = "{folder}/state"\n'
+            f"[sandbox]\nenabled = {'true' if sandbox else 'false'}\n")
         self.scripts = {}
         for stage, body in STAGES.items():
             self.scripts[stage] = self.folder / stage
@@ -62,7 +63,7 @@ class Bench:
         self.emulator.wait(30)
 
     def call(self, words, session):
-        """One driver process: its output, CPU seconds and peak memory in MiB."""
+        """One driver process: its output, CPU seconds, peak memory in MiB and seconds."""
         env = {
             "PATH": os.environ["PATH"], "HOME": str(self.folder),
             **self.credentials,
@@ -70,13 +71,14 @@ class Bench:
             "CUSTOM_ENV_RUNNER_TEMP_PROJECT_DIR": f"{self.project}.tmp", "SAGEMAKER_EXECUTOR_SESSION": session,
         }
         out = self.folder / "out"
+        start = time.monotonic()
         with out.open("wb") as stdout, (self.folder / "err").open("wb") as stderr:
             child = subprocess.Popen([self.driver, "--config", self.folder / "operator.toml", *words], env=env,
                                      stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
             _, status, usage = os.wait4(child.pid, 0)
             child.returncode = os.waitstatus_to_exitcode(status)
         assert child.returncode == 0, (words, child.returncode, (self.folder / "err").read_text())
-        return out.read_text(), usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+        return out.read_text(), usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, time.monotonic() - start
 
     def job(self, number):
         """All calls of one job: seconds of all together, cost of each."""
@@ -104,9 +106,10 @@ def main():
     built = sorted(ROOT.glob("target/*/release/sagemaker-executor")) + [ROOT / "target/release/sagemaker-executor"]
     parser.add_argument("--driver", type=pathlib.Path, default=built[0])
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--sandbox", action="store_true")
     options = parser.parse_args()
     folder = tempfile.mkdtemp(prefix="overhead-")
-    bench = Bench(options.driver.resolve(), folder)
+    bench = Bench(options.driver.resolve(), folder, options.sandbox)
     try:
         bench.job(1)  # uploads the agent; every later job finds it
         driver, bash, costs = [], [], {}
@@ -126,10 +129,11 @@ def main():
     added = [a - b for a, b in zip(driver, bash)]
     ratio = statistics.median(a / b for a, b in zip(driver, bash))
     print(f"| added | {statistics.median(added):.3f} s | {min(added):.3f} to {max(added):.3f} s |")
-    print(f"| ratio | {ratio:.1f} | |\n\n| process | CPU, median | CPU, maximum | peak memory |\n| --- | --- | --- | --- |")
+    print(f"| ratio | {ratio:.1f} | |\n\n| process | CPU, median | CPU, maximum | peak memory | wall, median |\n| --- | --- | --- | --- | --- |")
     for name, figures in costs.items():
         cpu, memory = [figure[0] * 1000 for figure in figures], max(figure[1] for figure in figures)
-        print(f"| {name} | {statistics.median(cpu):.1f} ms | {max(cpu):.1f} ms | {memory:.1f} MiB |")
+        wall = statistics.median(figure[2] for figure in figures) * 1000
+        print(f"| {name} | {statistics.median(cpu):.1f} ms | {max(cpu):.1f} ms | {memory:.1f} MiB | {wall:.1f} ms |")
 
 
 if __name__ == "__main__":

@@ -107,7 +107,9 @@ impl AllowedDestinations {
     /// Loopback addresses of this host that a stage reaches under the same address in its own network. Programs connect to these without
     /// any proxy.
     pub fn loopback(&self) -> Vec<SocketAddr> {
-        let localhost = |port| [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)].map(|ip| SocketAddr::new(ip, port));
+        let localhost = |port| {
+            [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)].map(|ip| SocketAddr::new(ip, port))
+        };
         let mut found = Vec::new();
         for Destination { host, port } in &self.entries {
             match (host, *port) {
@@ -169,9 +171,9 @@ pub fn host_and_port(authority: &str, default: Option<u16>) -> Option<(String, u
 fn fits(glob: &str, text: &str) -> bool {
     match glob.split_once('*') {
         None => glob == text,
-        Some((start, rest)) => text
-            .strip_prefix(start)
-            .is_some_and(|text| text.char_indices().map(|(at, _)| at).chain([text.len()]).any(|at| fits(rest, text.split_at(at).1))),
+        Some((start, rest)) => text.strip_prefix(start).is_some_and(|text| {
+            text.char_indices().map(|(at, _)| at).chain([text.len()]).any(|at| fits(rest, text.split_at(at).1))
+        }),
     }
 }
 
@@ -208,7 +210,9 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let segments = address.segments();
     let of = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
     match segments {
-        [0, 0, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, _, _, _, _, high, low] | [0x2002, high, low, ..] => Some(of(high, low)),
+        [0, 0, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, _, _, _, _, high, low] | [0x2002, high, low, ..] => {
+            Some(of(high, low))
+        }
         _ => None,
     }
 }
@@ -285,17 +289,22 @@ mod tests {
     #[test]
     fn names_are_compared_whole() {
         let allowed = allowed(&["*.example.com:443", "git-*.corp", "a*b*c"]);
-        for (host, port) in [("x.example.com", 443), ("x.y.EXAMPLE.com", 443), ("git-1.corp", 22), ("abc", 1), ("axxbxxc", 1)] {
+        for (host, port) in
+            [("x.example.com", 443), ("x.y.EXAMPLE.com", 443), ("git-1.corp", 22), ("abc", 1), ("axxbxxc", 1)]
+        {
             assert!(allowed.names(host, port), "{host}");
         }
-        for (host, port) in [("example.com", 443), ("x.example.com", 80), ("x.example.com.evil", 443), ("git-1.corp.x", 1), ("acb", 1)] {
+        for (host, port) in
+            [("example.com", 443), ("x.example.com", 80), ("x.example.com.evil", 443), ("git-1.corp.x", 1), ("acb", 1)]
+        {
             assert!(!allowed.names(host, port), "{host}");
         }
     }
 
     #[test]
     fn a_destination_has_one_of_the_forms() {
-        for wrong in ["", ":80", "https://x", "a b", "x:port", "x:70000", "[::1", "[::1]80", "::1:80/x", "10.0.0.0/33"] {
+        for wrong in ["", ":80", "https://x", "a b", "x:port", "x:70000", "[::1", "[::1]80", "::1:80/x", "10.0.0.0/33"]
+        {
             assert!(Destination::try_from(wrong.to_owned()).is_err(), "{wrong}");
         }
     }
@@ -304,7 +313,10 @@ mod tests {
     fn loopback_addresses_are_forwarded_under_their_own_number() {
         let found = allowed(&["127.0.0.1:80", "127.0.0.0/8:81", "10.0.0.1:82", "localhost:83", "127.0.0.1"]).loopback();
         assert_eq!(found, ["127.0.0.1:80", "127.0.0.1:83", "[::1]:83"].map(|text| text.parse().unwrap()));
-        assert_eq!(AllowedDestinations::new(Vec::new(), "http://t@127.0.0.1:9/x").loopback(), ["127.0.0.1:9".parse().unwrap()]);
+        assert_eq!(
+            AllowedDestinations::new(Vec::new(), "http://t@127.0.0.1:9/x").loopback(),
+            ["127.0.0.1:9".parse().unwrap()]
+        );
         assert_eq!(AllowedDestinations::new(Vec::new(), "http://[::1]/x").loopback(), ["[::1]:80".parse().unwrap()]);
     }
 }

@@ -82,7 +82,9 @@ fn strip_scheme(target: &str) -> Option<&str> {
 
 /// Headers of the connection to the proxy. Each connection carries one request, since the next could be for another host.
 fn is_for_proxy(name: &str) -> bool {
-    ["connection", "proxy-connection", "proxy-authorization", "keep-alive"].iter().any(|own| name.eq_ignore_ascii_case(own))
+    ["connection", "proxy-connection", "proxy-authorization", "keep-alive"]
+        .iter()
+        .any(|own| name.eq_ignore_ascii_case(own))
 }
 
 /// A proxy that the operator set in the environment of the runner's service.
@@ -99,7 +101,7 @@ impl Upstream {
         let rest = if url.contains("://") { strip_scheme(url)? } else { url };
         let authority = rest.split('/').next()?;
         let (host, port) = host_and_port(authority, Some(80))?;
-        Some(Self { host, port, user: authority.rsplit_once('@').map(|(user, _)| percent_decoded(user)) })
+        Some(Self { host, port, user: authority.rsplit_once('@').map(|(user, _)| decoded(user)) })
     }
 
     /// The head that asks it for a tunnel.
@@ -115,23 +117,8 @@ impl Upstream {
     }
 }
 
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let code = after.get(..2).and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
-        match code.filter(|_| *first == b'%') {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+fn decoded(user: &str) -> String {
+    urlencoding::decode(user).map_or_else(|_| user.to_owned(), std::borrow::Cow::into_owned)
 }
 
 /// Whether `no_proxy` lists the host: a name, or the end of one.
@@ -157,7 +144,9 @@ mod tests {
     fn a_tunnel_names_host_and_port() {
         let request = read("CONNECT [2001:db8::1]:443 HTTP/1.1\r\nHost: other\r\n\r\nhello");
         assert_eq!((request.host.as_str(), request.port, request.plain), ("2001:db8::1", 443, None));
-        for wrong in ["CONNECT a HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\n\r\n", "GET https://a/ HTTP/1.1\r\n\r\n", "\u{1}\r\n\r\n"] {
+        for wrong in
+            ["CONNECT a HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\n\r\n", "GET https://a/ HTTP/1.1\r\n\r\n", "\u{1}\r\n\r\n"]
+        {
             assert!(parse(wrong.as_bytes()).is_err(), "{wrong}");
         }
         assert_eq!(parse(b"CONNECT a:1 HTTP/1.1\r\n"), Ok(None));
@@ -165,15 +154,28 @@ mod tests {
 
     #[test]
     fn a_plain_request_is_made_for_its_server_alone() {
-        let request = read("POST HTTP://u:p@Git.example.com:8080/a?b HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\nProxy-Authorization: s\r\nA: b\r\n\r\n");
+        let request = read(
+            "POST HTTP://u:p@Git.example.com:8080/a?b HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\nProxy-Authorization: s\r\nA: b\r\n\r\n",
+        );
         assert_eq!((request.host.as_str(), request.port), ("git.example.com", 8080));
         let plain = request.plain.unwrap();
         assert_eq!(plain.direct(), b"POST /a?b HTTP/1.1\r\nHost: x\r\nA: b\r\nConnection: close\r\n\r\n");
         let upstream = Upstream::parse("http://u:p%40@proxy:3128/").unwrap();
         let through = String::from_utf8(plain.through(&upstream)).unwrap();
-        assert!(through.starts_with("POST http://Git.example.com:8080/a?b HTTP/1.1\r\nProxy-Authorization: Basic dTpwQA==\r\n"), "{through}");
-        assert_eq!(upstream.tunnel("::1", 5), b"CONNECT [::1]:5 HTTP/1.1\r\nHost: [::1]:5\r\nProxy-Authorization: Basic dTpwQA==\r\n\r\n");
-        assert_eq!(read("GET http://a?x HTTP/1.1\r\n\r\n").plain.unwrap().direct(), b"GET /?x HTTP/1.1\r\nConnection: close\r\n\r\n");
+        assert!(
+            through.starts_with(
+                "POST http://Git.example.com:8080/a?b HTTP/1.1\r\nProxy-Authorization: Basic dTpwQA==\r\n"
+            ),
+            "{through}"
+        );
+        assert_eq!(
+            upstream.tunnel("::1", 5),
+            b"CONNECT [::1]:5 HTTP/1.1\r\nHost: [::1]:5\r\nProxy-Authorization: Basic dTpwQA==\r\n\r\n"
+        );
+        assert_eq!(
+            read("GET http://a?x HTTP/1.1\r\n\r\n").plain.unwrap().direct(),
+            b"GET /?x HTTP/1.1\r\nConnection: close\r\n\r\n"
+        );
     }
 
     #[test]

@@ -49,12 +49,16 @@ pub async fn run(args: SandboxInitArgs) -> ExitCode {
 async fn script(args: SandboxInitArgs) -> anyhow::Result<i32> {
     let socket = rustix::stdio::stdin().as_fd().try_clone_to_owned()?;
     // Ports below 1024 cannot be had; git still reaches them through the proxy.
-    let mut listeners: Vec<TcpListener> = args.forward.iter().filter_map(|address| TcpListener::bind(address).ok()).collect();
+    let mut listeners: Vec<TcpListener> =
+        args.forward.iter().filter_map(|address| TcpListener::bind(address).ok()).collect();
     let proxy = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("failed to listen in the sandbox")?;
     let url = format!("http://{}", proxy.local_addr()?);
     listeners.push(proxy);
-    for (resource, most) in [(Resource::Nproc, args.processes), (Resource::Data, args.memory), (Resource::Fsize, args.file)] {
-        setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) }).context("failed to set a limit of the sandbox")?;
+    for (resource, most) in
+        [(Resource::Nproc, args.processes), (Resource::Data, args.memory), (Resource::Fsize, args.file)]
+    {
+        setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
+            .context("failed to set a limit of the sandbox")?;
     }
     let _reaper = Reaper::start()?;
     system_calls::refuse()?;

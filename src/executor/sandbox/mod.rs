@@ -12,7 +12,6 @@ mod system_calls;
 mod view;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
@@ -72,18 +71,22 @@ impl Sandbox {
         forward.truncate(channel::MOST_LISTENERS - 1);
         let mut arguments = view::arguments(&view_of(script, settings, environment)?);
         arguments.extend(view::init_arguments(settings, &forward));
-        let (driver, inside) = std::os::unix::net::UnixStream::pair().context("failed to make the socket of the sandbox")?;
+        let (driver, inside) =
+            std::os::unix::net::UnixStream::pair().context("failed to make the socket of the sandbox")?;
         driver.set_nonblocking(true)?;
         let driver = UnixStream::from_std(driver)?;
         let mut command = Command::new(BUBBLEWRAP);
-        command.args(arguments).args(script.command).env_clear().envs(view::environment(environment.for_host_scripts()));
+        command
+            .args(arguments)
+            .args(script.command)
+            .env_clear()
+            .envs(view::environment(environment.for_host_scripts()));
         command.envs(script.variables.iter().map(|(name, value)| (name, value)));
         // In a group of its own, because a signal of the runner to the driver's group would end bubblewrap, and the script without any grace.
         command.stdin(Stdio::from(std::os::fd::OwnedFd::from(inside))).process_group(0).kill_on_drop(true);
-        let child = command.spawn().map_err(not_started)?;
+        let mut child = command.spawn().map_err(not_started)?;
         drop(command);
-        let mut sandbox = Self { child, driver, _served: Vec::new() };
-        let listeners = sandbox.started().await?;
+        let listeners = started(&mut child, &driver).await?;
         let proxy = Arc::new(Proxy {
             allowed,
             upstreams: upstreams(environment),
@@ -91,28 +94,18 @@ impl Sandbox {
             printer: printer.clone(),
             told: Mutex::new(BTreeSet::new()),
         });
-        for listener in listeners {
+        let serve = |listener: std::net::TcpListener| {
             listener.set_nonblocking(true)?;
-            let address = listener.local_addr()?;
-            let to = Some(address).filter(|address: &SocketAddr| forward.contains(address));
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            sandbox._served.push(AbortOnDropHandle::new(tokio::spawn(Arc::clone(&proxy).serve(listener, to))));
-        }
-        Ok(sandbox)
-    }
-
-    /// Waits until the script runs; the first process hands over its listeners then.
-    async fn started(&mut self) -> anyhow::Result<Vec<std::net::TcpListener>> {
-        let driver = &self.driver;
-        let received = driver
-            .async_io(Interest::READABLE, || channel::receive_started(driver))
-            .await
-            .context("failed to hear from the sandbox")?;
-        if let Some(listeners) = received {
-            return Ok(listeners);
-        }
-        let status = self.child.wait().await.context("failed to wait for bubblewrap")?;
-        Err(not_made(&format!("bubblewrap ended with {status}; its message stands above")).into())
+            let to = Some(listener.local_addr()?).filter(|address| forward.contains(address));
+            let served = Arc::clone(&proxy).serve(tokio::net::TcpListener::from_std(listener)?, to);
+            anyhow::Ok(AbortOnDropHandle::new(tokio::spawn(served)))
+        };
+        let served = listeners
+            .into_iter()
+            .map(serve)
+            .collect::<Result<_, _>>()
+            .context("failed to serve the sandbox's network")?;
+        Ok(Self { child, driver, _served: served })
     }
 
     /// Waits for the script. The status is the script's own; after a signal its exit code is 128 and the signal's number.
@@ -133,6 +126,16 @@ impl Sandbox {
     }
 }
 
+/// Waits until the script runs; the first process hands over its listeners then.
+async fn started(child: &mut Child, driver: &UnixStream) -> anyhow::Result<Vec<std::net::TcpListener>> {
+    let received = driver.async_io(Interest::READABLE, || channel::receive_started(driver)).await;
+    if let Some(listeners) = received.context("failed to hear from the sandbox")? {
+        return Ok(listeners);
+    }
+    let status = child.wait().await.context("failed to wait for bubblewrap")?;
+    Err(not_made(&format!("bubblewrap ended with {status}; its message stands above")).into())
+}
+
 /// Tries whether this host can make a sandbox.
 ///
 /// # Errors
@@ -149,11 +152,11 @@ pub async fn check(path: &str) -> anyhow::Result<()> {
     Err(not_made(text.lines().next().unwrap_or("it printed no reason")).into())
 }
 
-const OFF: &str =
-    "`sandbox.enabled = false` in the operator's file runs the host stages without it, and jobs can then run commands as the runner's user";
+const OFF: &str = "`sandbox.enabled = false` in the operator's file runs the host stages without it, and jobs can then run commands as the runner's user";
 
 fn not_started(error: std::io::Error) -> Failure {
-    let failure = Failure::system(format!("failed to start `{BUBBLEWRAP}`, which the sandbox of the host stages needs"));
+    let failure =
+        Failure::system(format!("failed to start `{BUBBLEWRAP}`, which the sandbox of the host stages needs"));
     failure.hint(format!("install the package `bubblewrap` on the runner host, and have `{BUBBLEWRAP}` in the PATH of the runner's service; {OFF}")).caused_by(error)
 }
 
@@ -164,13 +167,18 @@ fn not_made(why: &str) -> Failure {
     ))
 }
 
-fn view_of(script: &SandboxedScript<'_>, settings: &SandboxSettings, environment: &Environment) -> anyhow::Result<View> {
+fn view_of(
+    script: &SandboxedScript<'_>,
+    settings: &SandboxSettings,
+    environment: &Environment,
+) -> anyhow::Result<View> {
     let named = view::NAMED_FILES.iter().filter_map(|name| environment.get(name)).map(PathBuf::from);
     let readable = settings.readable.iter().cloned().chain(named).filter(|path| path.is_absolute());
     // A link is followed outside, where it leads to the program.
     let placed = script.programs.iter().filter(|path| !path.starts_with("/usr"));
     let placed = placed.filter_map(|path| Some((path.canonicalize().ok()?, path.clone())));
-    let beside = script.programs.iter().filter_map(|path| path.canonicalize().ok()).filter(|path| !path.starts_with("/usr"));
+    let beside =
+        script.programs.iter().filter_map(|path| path.canonicalize().ok()).filter(|path| !path.starts_with("/usr"));
     Ok(View {
         links: system_links(),
         init: own_program()?,

@@ -141,7 +141,8 @@ impl Proxy {
         let resolved = self.resolver.addresses(host).await;
         match resolved {
             Ok(addresses) => {
-                let judged: Vec<_> = addresses.into_iter().filter(|address| self.allowed.permits(host, port, *address)).collect();
+                let judged: Vec<_> =
+                    addresses.into_iter().filter(|address| self.allowed.permits(host, port, *address)).collect();
                 if judged.is_empty() {
                     return Err(self.refuse(host, port));
                 }
@@ -206,7 +207,10 @@ async fn read_head(stream: &mut TcpStream) -> io::Result<Result<(ProxyRequest, V
 }
 
 async fn reply(stream: &mut TcpStream, status: &str, why: &str) -> io::Result<()> {
-    let head = format!("HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", why.len() + 1);
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        why.len() + 1
+    );
     stream.write_all(format!("{head}{why}\n").as_bytes()).await?;
     stream.shutdown().await
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen as ArgLen, SeccompCmpOp as Op, SeccompCondition as Condition, SeccompFilter, SeccompRule as Rule,
+    BpfProgram, SeccompAction, SeccompCmpArgLen as ArgLen, SeccompCmpOp as Op, SeccompCondition as Condition,
+    SeccompFilter, SeccompRule as Rule,
 };
 
 /// Calls that reach kernel interfaces which git and the runner's helper do not need.
@@ -64,6 +65,30 @@ const REFUSED: &[i64] = &[
     libc::SYS_vhangup,
 ];
 
+/// Calls whose arguments lie in memory, where a filter cannot read them. Programs fall back to older calls when these do not exist.
+const ABSENT: &[i64] = &[libc::SYS_clone3, libc::SYS_openat2];
+/// Calls that set a mode, with the argument that holds it.
+#[cfg(target_arch = "x86_64")]
+const SET_MODE: &[(i64, u8)] = &[
+    (libc::SYS_chmod, 1),
+    (libc::SYS_fchmod, 1),
+    (libc::SYS_fchmodat, 2),
+    (libc::SYS_fchmodat2, 2),
+    (libc::SYS_mknod, 1),
+    (libc::SYS_mknodat, 2),
+    (libc::SYS_creat, 1),
+];
+#[cfg(not(target_arch = "x86_64"))]
+const SET_MODE: &[(i64, u8)] =
+    &[(libc::SYS_fchmod, 1), (libc::SYS_fchmodat, 2), (libc::SYS_fchmodat2, 2), (libc::SYS_mknodat, 2)];
+/// Calls that set a mode when they create a file, with the arguments of their flags and of the mode.
+#[cfg(target_arch = "x86_64")]
+const CREATE: &[(i64, u8, u8)] = &[(libc::SYS_open, 1, 2), (libc::SYS_openat, 2, 3)];
+#[cfg(not(target_arch = "x86_64"))]
+const CREATE: &[(i64, u8, u8)] = &[(libc::SYS_openat, 2, 3)];
+/// A program with this bit runs as its owner, whoever starts it, also outside the sandbox.
+const SET_USER_ID: u64 = libc::S_ISUID as u64;
+
 /// `TIOCSTI` types into a terminal.
 const TYPE_INTO_TERMINAL: u64 = 0x5412;
 /// `AF_UNIX`, `AF_INET`, `AF_INET6`, `AF_NETLINK`. The others do not belong to the network namespace, or nothing uses them.
@@ -74,8 +99,7 @@ const SHORT_POINTERS: u32 = 0x4000_0000;
 
 /// Refuses the calls for this process and all that it starts, for ever. Other architectures than this program's are killed.
 pub(super) fn refuse() -> anyhow::Result<()> {
-    // glibc falls back from `clone3`, whose flags a filter cannot read, when the call does not exist.
-    let absent = filter(BTreeMap::from([(libc::SYS_clone3, Vec::new())]), libc::ENOSYS)?;
+    let absent = filter(ABSENT.iter().map(|call| (*call, Vec::new())).collect(), libc::ENOSYS)?;
     let refused = filter(rules()?, libc::EPERM)?;
     for program in [absent, refused, no_short_pointers()] {
         if !program.is_empty() {
@@ -94,6 +118,15 @@ fn rules() -> anyhow::Result<BTreeMap<i64, Vec<Rule>>> {
     rules.insert(libc::SYS_ioctl, vec![Rule::new(vec![typing])?]);
     let other = FAMILIES.iter().map(|family| Condition::new(0, ArgLen::Dword, Op::Ne, *family));
     rules.insert(libc::SYS_socket, vec![Rule::new(other.collect::<Result<_, _>>()?)?]);
+    let bits = |argument, bits: u64| Condition::new(argument, ArgLen::Dword, Op::MaskedEq(bits), bits);
+    for (call, mode) in SET_MODE {
+        rules.insert(*call, vec![Rule::new(vec![bits(*mode, SET_USER_ID)?])?]);
+    }
+    for (call, flags, mode) in CREATE {
+        let creating = [libc::O_CREAT, libc::O_TMPFILE].map(|flag| u64::from(flag.cast_unsigned()));
+        let rule = |flag| anyhow::Ok(Rule::new(vec![bits(*flags, flag)?, bits(*mode, SET_USER_ID)?])?);
+        rules.insert(*call, creating.into_iter().map(rule).collect::<Result<_, _>>()?);
+    }
     Ok(rules)
 }
 
@@ -107,12 +140,16 @@ fn filter(rules: BTreeMap<i64, Vec<Rule>>, error: i32) -> anyhow::Result<BpfProg
 #[cfg(target_arch = "x86_64")]
 fn no_short_pointers() -> BpfProgram {
     use seccompiler::sock_filter as Step;
-    let step = |code: u32, jt, jf, k| Step { code: code as u16, jt, jf, k };
+    // `BPF_LD | BPF_W | BPF_ABS`, `BPF_JMP | BPF_JGE | BPF_K` and `BPF_RET | BPF_K`.
+    const LOAD: u16 = 0x20;
+    const JUMP_FROM: u16 = 0x35;
+    const RETURN: u16 = 0x06;
+    let step = |code, jt, jf, k| Step { code, jt, jf, k };
     vec![
-        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        step(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 0, 1, SHORT_POINTERS),
-        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned()),
-        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+        step(LOAD, 0, 0, 0),
+        step(JUMP_FROM, 0, 1, SHORT_POINTERS),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned()),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
     ]
 }
 

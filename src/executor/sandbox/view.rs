@@ -16,6 +16,8 @@ pub(super) const HOME: &str = "/tmp/home";
 const TMP_BYTES: &str = "1073741824";
 /// Directories of the system that exist below `/usr` as well, where they are links.
 const SYSTEM_LINKS: [&str; 5] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64"];
+/// The devices that bubblewrap shows. They are the host's own, whose owner could change their modes.
+const DEVICES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
 /// What programs of a host stage read of `/etc`. None of it is secret, and of `/etc/ssl` it leaves out the private keys.
 const ETC: [&str; 24] = [
     "/etc/alternatives",
@@ -92,6 +94,9 @@ pub(super) fn arguments(view: &View) -> Vec<OsString> {
     }
     for path in &view.writable {
         list.path("--bind", path);
+    }
+    for device in DEVICES {
+        list.words(&["--remount-ro", device]);
     }
     list.words(&["--dir", HOME, "--remount-ro", "/", "--chdir", "/tmp", "--"]);
     list.0
@@ -208,15 +213,24 @@ mod tests {
     #[test]
     fn no_secret_directory_is_shown() {
         let text = text(&View::default());
-        for path in [" /etc ", " /etc/ssl ", " /run", " /home", " /root", " /var", " /etc/shadow", " /etc/ssh ", " / / "] {
+        for path in
+            [" /etc ", " /etc/ssl ", " /run", " /home", " /root", " /var", " /etc/shadow", " /etc/ssh ", " / / "]
+        {
             assert!(!text.contains(path), "{path}: {text}");
         }
     }
 
     #[test]
     fn the_environment_is_a_list_of_names() {
-        let all = [("PATH", "/bin"), ("VAULT_TOKEN", "x"), ("HOME", "/root"), ("LC_ALL", "C"), ("SSH_AUTH_SOCK", "/run/x"), ("http_proxy", "p")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let all = [
+            ("PATH", "/bin"),
+            ("VAULT_TOKEN", "x"),
+            ("HOME", "/root"),
+            ("LC_ALL", "C"),
+            ("SSH_AUTH_SOCK", "/run/x"),
+            ("http_proxy", "p"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
         let seen = environment(all.iter().map(|(name, value)| (name, value)));
         let seen: Vec<_> = seen.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(seen, ["PATH=/bin", "LC_ALL=C", "HOME=/tmp/home", "TMPDIR=/tmp"]);

@@ -48,8 +48,7 @@ done
 }
 
 /// A sandbox has a proxy of its own, and reaches no other.
-const PROXIES: &str =
-    "http_proxy|https_proxy|all_proxy|no_proxy|HTTP_PROXY|HTTPS_PROXY|ALL_PROXY|NO_PROXY) ;;\n";
+const PROXIES: &str = "http_proxy|https_proxy|all_proxy|no_proxy|HTTP_PROXY|HTTPS_PROXY|ALL_PROXY|NO_PROXY) ;;\n";
 /// The runner sets it after all job variables; hooks export later variables, and those are for the host.
 const LAST_EXPORT: &str = "GCM_INTERACTIVE";
 /// The runner sets it after the job's own variables, but before the last: a job's own [`LAST_EXPORT`] comes before it.

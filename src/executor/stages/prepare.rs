@@ -47,7 +47,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let decision = decided?;
     refuse_flags(&context, &job)?;
     check_host(&context, &job)?;
-    if settings.sandbox.enabled {
+    if settings.sandbox.enabled && !context.env.is_try() {
         sandbox::check(context.env.path()).await?;
     }
     tell_about_variables(&context, &job);

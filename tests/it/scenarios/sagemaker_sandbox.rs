@@ -8,9 +8,10 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 
-use crate::support::driver::{Driver, sagemaker, sandboxed, sandboxed_as_root};
+use crate::support::account::Account;
+use crate::support::driver::{Driver, sagemaker, sagemaker_with, sandboxed, sandboxed_as_root};
 use crate::support::emulator::{command, processes};
 use crate::support::job::{Artifacts, Cache, Job};
 use crate::support::outcome::Outcome;
@@ -31,7 +32,10 @@ const ATTACKS: &[(&str, &str)] = &[
     ("reads-the-payload", "grep -rq job_inf[o] {root}/temp"),
     ("reads-the-records-of-sessions", "cat {root}/state/sessions/*.json"),
     ("reads-a-private-key-of-the-home", "grep {secret} {home}/.ssh/id"),
-    ("adds-an-authorized-key", "echo key >> {home}/.ssh/authorized_keys && grep key {home}/.ssh/authorized_keys && [ -e {home}/.ssh/id ]"),
+    (
+        "adds-an-authorized-key",
+        "echo key >> {home}/.ssh/authorized_keys && grep key {home}/.ssh/authorized_keys && [ -e {home}/.ssh/id ]",
+    ),
     ("writes-into-the-drivers-state", "echo x > {root}/state/planted && [ -e {root}/state/sessions ]"),
     ("plants-a-program-in-the-path", "echo x > {root}/bin/planted && [ -e {root}/bin/own ]"),
     ("reads-the-environment-of-the-runner", "grep -qa AWS_SECRET_ACCESS_KEY /proc/[0-9]*/environ"),
@@ -47,7 +51,26 @@ const ATTACKS: &[(&str, &str)] = &[
     ("asks-it-as-the-unspecified-address", "curl -sf http://0.0.0.0:{port}/ | grep {secret}"),
     ("opens-a-tunnel-to-it", "curl -sf --proxytunnel http://127.0.0.1:{port}/ | grep {secret}"),
     ("makes-a-user-namespace", "unshare --user true"),
+    (
+        "makes-a-set-user-id-program",
+        "mkdir -p $CI_BUILDS_DIR/x; cd $CI_BUILDS_DIR/x; cp /bin/true y; chmod u+s y; [ -u y ]",
+    ),
+    (
+        "creates-a-set-user-id-file",
+        "cd $CI_BUILDS_DIR/x; perl -MFcntl -e 'umask 0; sysopen(F, \"z\", O_CREAT, 04755)'; [ -u z ]",
+    ),
+    ("reaches-keys-of-the-kernel", "[ $(uname -m) != x86_64 ] || perl -e 'exit(syscall(250, 0, -4, 1) < 0)'"),
     ("leaves-a-process", "setsid sleep 86399 > /dev/null 2>&1 & sleep 0.01"),
+];
+
+/// Attacks that only root can try.
+const ATTACKS_OF_ROOT: &[(&str, &str)] = &[
+    // The mode that it has already.
+    ("changes-a-device-of-the-host", "chmod 666 /dev/null"),
+    ("asks-the-kernel-for-a-restart", "[ -w /proc/sysrq-trigger ]"),
+    ("reads-password-hashes", "cat /etc/shadow"),
+    ("reads-private-keys-of-the-system", "ls /etc/ssl/private"),
+    ("lists-the-home-of-root", "ls /root"),
 ];
 
 /// Ends the process that the hook left behind, if there is one.
@@ -79,7 +102,11 @@ fn serve_secret() -> u16 {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { return };
             let _ = stream.read(&mut [0; 4096]);
-            let _ = write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{SECRET}", SECRET.len());
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{SECRET}",
+                SECRET.len()
+            );
         }
     });
     port
@@ -105,13 +132,19 @@ fn fill(world: &World, port: u16, text: &str) -> String {
 fn attack_by_hook(world: &World) -> Vec<Outcome> {
     let port = victims(world);
     let mut hook = String::new();
-    for (name, command) in ATTACKS {
+    for (name, command) in ATTACKS.iter().chain(ATTACKS_OF_ROOT) {
         let command = fill(world, port, command);
-        let _ = writeln!(hook, "if ( {command}\n) > /dev/null 2>&1; then echo it-{name}; else echo it-fails-that-{name}; fi");
+        let _ = writeln!(
+            hook,
+            "if ( {command}\n) > /dev/null 2>&1; then echo it-{name}; else echo it-fails-that-{name}; fi"
+        );
     }
     let repository = world.repository("ml/churn");
     let sha = repository.commit("main", &[("a.txt", "a")]);
-    one(world, &Job::new().sources(&repository, "main", &sha).hook("pre_get_sources_script", [hook.as_str()]).script(["true"]))
+    one(
+        world,
+        &Job::new().sources(&repository, "main", &sha).hook("pre_get_sources_script", [hook.as_str()]).script(["true"]),
+    )
 }
 
 /// Attacks by what git reads: the job's variables, and a submodule.
@@ -130,14 +163,24 @@ fn attack_by_git(world: &World) -> Vec<Outcome> {
     vec![
         world.run(&configured("core.fsmonitor", &steal)),
         world.run(&configured("credential.helper", &format!("!{steal}"))),
-        world.run(&configured("core.alternateRefsCommand", &steal).hook("post_get_sources_script", ["sh hooks/post-checkout"])),
-        world.run(&job("other", &with_submodule).set("GIT_SUBMODULE_STRATEGY", "normal").set("GIT_SSH_COMMAND", &steal)),
+        world.run(
+            &configured("core.alternateRefsCommand", &steal)
+                .hook("post_get_sources_script", ["sh hooks/post-checkout"]),
+        ),
+        world
+            .run(&job("other", &with_submodule).set("GIT_SUBMODULE_STRATEGY", "normal").set("GIT_SSH_COMMAND", &steal)),
         world.run(&job("main", &sha).hook("pre_get_sources_script", [&format!("LD_PRELOAD=/none true; {steal}")])),
     ]
 }
 
 fn scenario(name: &'static str, play: fn(&World) -> Vec<Outcome>, expect: fn(&World, &[Outcome])) -> Scenario {
-    Scenario { name, needs: &["git", "perl", "curl", "unshare", "unzip", "tar"], settings: Settings::default, play, expect }
+    Scenario {
+        name,
+        needs: &["git", "perl", "curl", "unshare", "unzip", "tar"],
+        settings: Settings::default,
+        play,
+        expect,
+    }
 }
 
 fn as_ordinary_user() -> Driver {
@@ -150,11 +193,16 @@ fn every_attack_works(world: &World, outcomes: &[Outcome]) {
     }
     outcomes[0].succeeded();
     assert!(end_left_process(world));
+    if geteuid().is_root() && world.account == Account::own() {
+        for (name, _) in ATTACKS_OF_ROOT {
+            outcomes[0].shows(&format!("it-{name}"));
+        }
+    }
 }
 
 fn no_attack_works(world: &World, outcomes: &[Outcome]) {
     // A process left behind cannot be told from inside the stage.
-    for (name, _) in ATTACKS.iter().filter(|(name, _)| *name != "leaves-a-process") {
+    for (name, _) in ATTACKS.iter().chain(ATTACKS_OF_ROOT).filter(|(name, _)| *name != "leaves-a-process") {
         outcomes[0].shows(&format!("it-fails-that-{name}"));
     }
     outcomes[0].succeeded();
@@ -214,7 +262,8 @@ fn everything(world: &World) -> Vec<Outcome> {
     let sha = repository.add_submodule("main", "sub", "../inner.git", &inner);
     let job = || {
         let job = Job::new().sources(&repository, "main", &sha).set("GIT_SUBMODULE_STRATEGY", "recursive");
-        job.hook("post_get_sources_script", ["echo hook-sees-$(cat sub/inner.txt | wc -c)"]).cache(Cache::new("k", ["kept/"]))
+        job.hook("post_get_sources_script", ["echo hook-sees-$(cat sub/inner.txt | wc -c)"])
+            .cache(Cache::new("k", ["kept/"]))
     };
     let first = job().script(["cat a.txt sub/inner.txt; mkdir kept; date > kept/x; echo made > made.txt"]);
     let first = world.run(&first.artifacts(Artifacts::paths(["made.txt"])));
@@ -224,7 +273,12 @@ fn everything(world: &World) -> Vec<Outcome> {
 }
 
 fn everything_works(_: &World, outcomes: &[Outcome]) {
-    outcomes[0].succeeded().shows("content of a").shows("content of inner").shows("hook-sees-16").hides("the sandbox refused");
+    outcomes[0]
+        .succeeded()
+        .shows("content of a")
+        .shows("content of inner")
+        .shows("hook-sees-16")
+        .hides("the sandbox refused");
     assert_eq!(outcomes[0].artifact("archive").files().into_keys().collect::<Vec<_>>(), ["made.txt"]);
     outcomes[1].succeeded().shows("Successfully extracted cache").shows("\nmade").shows("\nkept/x");
 }
@@ -237,4 +291,49 @@ fn everything_works_as_an_ordinary_user() {
 #[test]
 fn everything_works_as_root() {
     play(&scenario("everything", everything, everything_works), With::RealRunner, sandboxed_as_root());
+}
+
+/// A hook that breaks each limit; its own directory is a job's.
+fn break_limits(world: &World) -> Vec<Outcome> {
+    let repository = world.repository("ml/churn");
+    let sha = repository.commit("main", &[("a.txt", "a")]);
+    let hook = "(head -c 3000000 /dev/zero > file) 2>/dev/null || echo the-file-is-limited
+        (perl -e 'my $x = \"x\" x 400_000_000' 2>/dev/null) || echo memory-is-limited
+        (for i in $(seq 200); do sleep 5 & done) 2>&1 | grep -q 'Resource temporarily' && echo processes-are-limited
+        true";
+    one(world, &Job::new().sources(&repository, "main", &sha).hook("post_get_sources_script", [hook]).script(["true"]))
+}
+
+#[test]
+fn limits_of_the_operator_bind_a_stage() {
+    let expect = |_: &World, outcomes: &[Outcome]| {
+        outcomes[0]
+            .succeeded()
+            .shows("\nthe-file-is-limited")
+            .shows("\nmemory-is-limited")
+            .shows("\nprocesses-are-limited");
+    };
+    let limits =
+        "[sandbox]\nenabled = true\nmax_processes = 60\nmax_memory_bytes = 300000000\nmax_file_bytes = 2000000\n";
+    let driver = Driver { adjust: sandboxed().adjust, ..sagemaker_with(&[], limits) };
+    play(&scenario("limits", break_limits, expect), With::RealRunner, driver);
+}
+
+/// A host that cannot make the sandbox runs no job without it.
+#[test]
+fn a_job_is_refused_where_no_sandbox_can_be_made() {
+    let refused = |world: &World| {
+        crate::support::driver::write_program(
+            &world.dirs.bin().join("bwrap"),
+            "#!/bin/sh\necho 'bwrap: no namespaces here' >&2; exit 1\n",
+        );
+        one(world, &Job::new().script(["echo it-ran"]))
+    };
+    let expect = |_: &World, outcomes: &[Outcome]| {
+        outcomes[0].failed("runner_system_failure", None).hides("it-ran");
+        outcomes[0]
+            .shows("failed to make the sandbox of the host stages: bwrap: no namespaces here")
+            .shows("`sandbox.enabled = false`");
+    };
+    play(&scenario("refused", refused, expect), With::RealRunner, sandboxed());
 }

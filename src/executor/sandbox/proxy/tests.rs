@@ -79,7 +79,7 @@ async fn echo() -> SocketAddr {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut bytes = vec![0; 4096];
             let count = stream.read(&mut bytes).await.unwrap();
-            stream.write_all(bytes.get(..count).unwrap()).await.unwrap();
+            stream.write_all(&bytes[..count]).await.unwrap();
         }
     });
     address

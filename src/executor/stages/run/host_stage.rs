@@ -61,7 +61,7 @@ pub(super) async fn run(
     prepare_directories(context, job, stage)?;
     let script = std::path::absolute(script)?;
     let first = prepare_script(context, &script)?;
-    let running = if context.settings.sandbox.enabled {
+    let running = if is_sandboxed(context) {
         RunningScript::Sandboxed(Box::new(start_sandboxed(context, job, stage, &script, first.as_ref()).await?))
     } else {
         RunningScript::Plain(spawn(context, &script, first.as_ref())?)
@@ -132,6 +132,11 @@ fn prepare_directories(context: &Context, job: &JobContext, stage: &BuildStage) 
     Ok(())
 }
 
+/// The scripts of `try` are this program's own, and work outside the job's directories.
+fn is_sandboxed(context: &Context) -> bool {
+    context.settings.sandbox.enabled && !context.env.is_try()
+}
+
 /// The process of a script. It has this process's stdout and stderr: no output passes through this process.
 enum RunningScript {
     Plain(Child),
@@ -176,7 +181,7 @@ fn prepare_script(context: &Context, script: &Path) -> anyhow::Result<Option<Nam
     if !host_script::takes_prelude(&settings.runner.shell) {
         return Ok(None);
     }
-    let prelude = host_script::prelude(context.env.get("BASH_ENV"), settings.sandbox.enabled);
+    let prelude = host_script::prelude(context.env.get("BASH_ENV"), is_sandboxed(context));
     let file = write_prelude(script, &prelude).context("failed to write what the shell of the stage reads first")?;
     Ok(Some(file))
 }
