@@ -11,7 +11,7 @@ use serde::Deserialize;
 /// all ports.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Destination {
+pub struct DestinationPattern {
     host: HostPattern,
     port: Option<u16>,
 }
@@ -39,7 +39,7 @@ impl fmt::Display for NotADestination {
 
 impl std::error::Error for NotADestination {}
 
-impl TryFrom<String> for Destination {
+impl TryFrom<String> for DestinationPattern {
     type Error = NotADestination;
 
     fn try_from(text: String) -> Result<Self, NotADestination> {
@@ -47,13 +47,13 @@ impl TryFrom<String> for Destination {
     }
 }
 
-fn parse(text: &str) -> Option<Destination> {
+fn parse(text: &str) -> Option<DestinationPattern> {
     if let Some(host) = range(text) {
-        return Some(Destination { host, port: None });
+        return Some(DestinationPattern { host, port: None });
     }
     if let Some((address, rest)) = text.strip_prefix('[').and_then(|text| text.split_once(']')) {
         let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':')?.parse().ok()?) };
-        return Some(Destination { host: range(address)?, port });
+        return Some(DestinationPattern { host: range(address)?, port });
     }
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) => (host, Some(port.parse().ok()?)),
@@ -61,7 +61,7 @@ fn parse(text: &str) -> Option<Destination> {
     };
     let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.*".contains(c);
     let name = || (!host.is_empty() && host.chars().all(is_name)).then(|| HostPattern::Name(plain(host)));
-    Some(Destination { host: range(host).or_else(name)?, port })
+    Some(DestinationPattern { host: range(host).or_else(name)?, port })
 }
 
 fn range(text: &str) -> Option<HostPattern> {
@@ -77,13 +77,13 @@ fn plain(host: &str) -> String {
 /// All that one job's host stages may reach.
 #[derive(Debug, Clone, Default)]
 pub struct AllowedDestinations {
-    entries: Vec<Destination>,
+    entries: Vec<DestinationPattern>,
     gitlab: Option<(String, u16)>,
 }
 
 impl AllowedDestinations {
     /// The operator's entries, and GitLab itself by the address of the repository that its payload has.
-    pub fn new(entries: Vec<Destination>, repository: &str) -> Self {
+    pub fn new(entries: Vec<DestinationPattern>, repository: &str) -> Self {
         Self { entries, gitlab: authority(repository) }
     }
 
@@ -111,7 +111,7 @@ impl AllowedDestinations {
             [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)].map(|ip| SocketAddr::new(ip, port))
         };
         let mut found = Vec::new();
-        for Destination { host, port } in &self.entries {
+        for DestinationPattern { host, port } in &self.entries {
             match (host, *port) {
                 (HostPattern::Range(range), Some(port)) if range.prefix_len() == range.max_prefix_len() => {
                     found.push(SocketAddr::new(range.addr(), port));
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     fn allowed(entries: &[&str]) -> AllowedDestinations {
-        let entries = entries.iter().map(|text| Destination::try_from((*text).to_owned()).unwrap()).collect();
+        let entries = entries.iter().map(|text| DestinationPattern::try_from((*text).to_owned()).unwrap()).collect();
         AllowedDestinations::new(entries, "https://gitlab-ci-token:x@Gitlab.Example.com:8443/ml/churn.git")
     }
 
@@ -305,7 +305,7 @@ mod tests {
     fn a_destination_has_one_of_the_forms() {
         for wrong in ["", ":80", "https://x", "a b", "x:port", "x:70000", "[::1", "[::1]80", "::1:80/x", "10.0.0.0/33"]
         {
-            assert!(Destination::try_from(wrong.to_owned()).is_err(), "{wrong}");
+            assert!(DestinationPattern::try_from(wrong.to_owned()).is_err(), "{wrong}");
         }
     }
 

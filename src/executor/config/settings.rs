@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::base::destination::Destination;
+use crate::base::destination::DestinationPattern;
 use crate::cloud::{Access, Network};
 use crate::config::env::Environment;
 use crate::config::rules::PolicyRule;
@@ -140,7 +140,7 @@ pub struct AuditSettings {
 pub struct SandboxSettings {
     pub enabled: bool,
     /// Besides GitLab itself.
-    pub allow: Vec<Destination>,
+    pub allow: Vec<DestinationPattern>,
     /// Besides the system's own paths.
     pub readable: Vec<PathBuf>,
     pub max_processes: u64,

@@ -16,8 +16,6 @@ pub(super) const HOME: &str = "/tmp/home";
 const TMP_BYTES: &str = "1073741824";
 /// Directories of the system that exist below `/usr` as well, where they are links.
 const SYSTEM_LINKS: [&str; 5] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64"];
-/// The devices that bubblewrap shows. They are the host's own, whose owner could change their modes.
-const DEVICES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
 /// What programs of a host stage read of `/etc`. None of it is secret, and of `/etc/ssl` it leaves out the private keys.
 const ETC: [&str; 24] = [
     "/etc/alternatives",
@@ -94,9 +92,6 @@ pub(super) fn arguments(view: &View) -> Vec<OsString> {
     }
     for path in &view.writable {
         list.path("--bind", path);
-    }
-    for device in DEVICES {
-        list.words(&["--remount-ro", device]);
     }
     list.words(&["--dir", HOME, "--remount-ro", "/", "--chdir", "/tmp", "--"]);
     list.0

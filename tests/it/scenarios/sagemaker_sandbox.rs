@@ -65,9 +65,6 @@ const ATTACKS: &[(&str, &str)] = &[
 
 /// Attacks that only root can try.
 const ATTACKS_OF_ROOT: &[(&str, &str)] = &[
-    // The mode that it has already.
-    ("changes-a-device-of-the-host", "chmod 666 /dev/null"),
-    ("asks-the-kernel-for-a-restart", "[ -w /proc/sysrq-trigger ]"),
     ("reads-password-hashes", "cat /etc/shadow"),
     ("reads-private-keys-of-the-system", "ls /etc/ssl/private"),
     ("lists-the-home-of-root", "ls /root"),
@@ -299,7 +296,7 @@ fn break_limits(world: &World) -> Vec<Outcome> {
     let sha = repository.commit("main", &[("a.txt", "a")]);
     let hook = "(head -c 3000000 /dev/zero > file) 2>/dev/null || echo the-file-is-limited
         (perl -e 'my $x = \"x\" x 400_000_000' 2>/dev/null) || echo memory-is-limited
-        (for i in $(seq 200); do sleep 5 & done) 2>&1 | grep -q 'Resource temporarily' && echo processes-are-limited
+        perl -e 'for (1..200) { my $p = fork; if (!defined $p) { print \"processes-are-limited\n\"; exit } if (!$p) { sleep 60; exit } }'
         true";
     one(world, &Job::new().sources(&repository, "main", &sha).hook("post_get_sources_script", [hook]).script(["true"]))
 }

@@ -1,7 +1,7 @@
 //! The proxy of a sandbox, with a resolver whose answers change.
 
 use super::*;
-use crate::base::destination::Destination;
+use crate::base::destination::DestinationPattern;
 
 /// Each call takes the next answer.
 struct Answers(Mutex<Vec<Vec<&'static str>>>);
@@ -17,7 +17,7 @@ impl Resolve for Answers {
 /// A proxy; the answers are given last to first.
 fn proxy(allow: &[&str], answers: &[&[&'static str]]) -> (Arc<Proxy>, crate::ui::Captured) {
     let (printer, captured) = Printer::captured();
-    let entries = allow.iter().map(|text| Destination::try_from((*text).to_owned()).unwrap()).collect();
+    let entries = allow.iter().map(|text| DestinationPattern::try_from((*text).to_owned()).unwrap()).collect();
     let proxy = Proxy {
         allowed: AllowedDestinations::new(entries, "https://gitlab.example.com/ml/churn.git"),
         upstreams: Upstreams::default(),
