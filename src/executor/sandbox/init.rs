@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use tokio::process::Command;
 
 use crate::base::process::{ProcessGroup, Reaper};
-use crate::sandbox::{channel, system_calls};
+use crate::sandbox::{channel, privileges, system_calls};
 
 /// Arguments that the driver gives to the first process of a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -59,6 +59,9 @@ async fn script(args: SandboxInitArgs) -> anyhow::Result<i32> {
     {
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
             .context("failed to set a limit of the sandbox")?;
+    }
+    if rustix::process::geteuid().is_root() {
+        privileges::give_up()?;
     }
     let _reaper = Reaper::start()?;
     system_calls::refuse()?;

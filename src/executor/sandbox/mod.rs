@@ -7,6 +7,7 @@
 mod channel;
 mod head;
 pub mod init;
+mod privileges;
 mod proxy;
 mod system_calls;
 mod view;
@@ -141,7 +142,7 @@ async fn started(child: &mut Child, driver: &UnixStream) -> anyhow::Result<Vec<s
 /// # Errors
 /// A failure with bubblewrap's own message and what to change.
 pub async fn check(path: &str) -> anyhow::Result<()> {
-    let view = View { links: system_links(), init: own_program()?, ..View::default() };
+    let view = View { links: system_links(), init: own_program()?, is_root: is_root(), ..View::default() };
     let mut command = Command::new(BUBBLEWRAP);
     command.args(view::arguments(&view)).args([view::INIT, "--version"]).stdin(Stdio::null()).kill_on_drop(true);
     let output = command.env_clear().env("PATH", path).output().await.map_err(not_started)?;
@@ -182,6 +183,7 @@ fn view_of(
     Ok(View {
         links: system_links(),
         init: own_program()?,
+        is_root: is_root(),
         readable: readable.chain(beside).chain(script.files.iter().cloned()).collect(),
         placed: placed.collect(),
         writable: script.writable.clone(),
@@ -191,6 +193,10 @@ fn view_of(
 fn system_links() -> Vec<(PathBuf, Option<PathBuf>)> {
     let existing = view::system_links().filter(|path| path.exists());
     existing.map(|path| (path.to_owned(), std::fs::read_link(path).ok())).collect()
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 fn own_program() -> anyhow::Result<PathBuf> {

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use crate::config::settings::SandboxSettings;
+use crate::sandbox::privileges;
 
 /// The program that makes the sandbox.
 pub(super) const BUBBLEWRAP: &str = "bwrap";
@@ -51,6 +52,8 @@ pub(super) struct View {
     pub(super) links: Vec<(PathBuf, Option<PathBuf>)>,
     /// The program of this process.
     pub(super) init: PathBuf,
+    /// Of this host.
+    pub(super) is_root: bool,
     /// Files and directories under their own paths, to read. Those that do not exist are left out.
     pub(super) readable: Vec<PathBuf>,
     /// Files under another path.
@@ -71,6 +74,9 @@ pub(super) fn arguments(view: &View) -> Vec<OsString> {
         list.word(&format!("--unshare-{namespace}"));
     }
     list.words(&["--unshare-cgroup-try", "--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL"]);
+    for capability in privileges::NEEDED.iter().filter(|_| view.is_root) {
+        list.words(&["--cap-add", capability]);
+    }
     list.path("--ro-bind", Path::new("/usr"));
     for (path, target) in &view.links {
         match target {
@@ -181,6 +187,7 @@ mod tests {
         View {
             links: vec![("/bin".into(), Some("usr/bin".into())), ("/lib64".into(), None)],
             init: "/opt/driver".into(),
+            is_root: false,
             readable: vec!["/srv/hooks".into()],
             placed: vec![("/opt/gl/runner".into(), "/opt/bin/gitlab-runner".into())],
             writable: vec!["/tmp/b/7/0".into()],

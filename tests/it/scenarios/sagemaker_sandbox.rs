@@ -65,6 +65,8 @@ const ATTACKS: &[(&str, &str)] = &[
 
 /// Attacks that only root can try.
 const ATTACKS_OF_ROOT: &[(&str, &str)] = &[
+    // The mode that it has already.
+    ("changes-a-device-of-the-host", "chmod 666 /dev/null"),
     ("reads-password-hashes", "cat /etc/shadow"),
     ("reads-private-keys-of-the-system", "ls /etc/ssl/private"),
     ("lists-the-home-of-root", "ls /root"),
