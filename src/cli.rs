@@ -8,6 +8,7 @@ use executor::config::settings;
 use executor::operate::sweep::SweepArgs;
 use executor::operate::try_job::TryArgs;
 use executor::sandbox::init::SandboxInitArgs;
+use executor::sandbox::tunnel::SandboxTunnelArgs;
 
 /// Run GitLab CI jobs inside Amazon SageMaker training jobs.
 ///
@@ -51,4 +52,7 @@ pub(crate) enum Command {
     /// Run as the first process of a host stage's sandbox (called by this program)
     #[command(hide = true)]
     SandboxInit(SandboxInitArgs),
+    /// Connect with a host through the sandbox's proxy (called by ssh in a sandbox)
+    #[command(hide = true)]
+    SandboxTunnel(SandboxTunnelArgs),
 }

@@ -51,6 +51,7 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
         }
         Command::Cleanup => small(stages::bounded(stage_inputs(env, config), stages::cleanup::run)),
         Command::SandboxInit(args) => small(sandbox::init::run(args)),
+        Command::SandboxTunnel(args) => sandbox::tunnel::run(&args, &env),
         Command::Agent => few_threads(agent::run(&env, &*connect, clock)),
         Command::Sweep(args) => small(operate::sweep::run(args, &config, &*connect, clock, &printer)),
         Command::Try(args) => large(operate::try_job::run(args, config, &env, embedded::LOCAL, &printer)),

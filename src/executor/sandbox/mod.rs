@@ -10,6 +10,7 @@ pub mod init;
 mod privileges;
 mod proxy;
 mod system_calls;
+pub mod tunnel;
 mod view;
 
 use std::collections::BTreeSet;
@@ -33,6 +34,11 @@ use crate::sandbox::proxy::{HostResolver, Proxy, Upstreams};
 use crate::sandbox::view::{BUBBLEWRAP, View};
 use crate::ui::Printer;
 
+/// The configuration of ssh, to be written into [`SandboxedScript::ssh_config`].
+pub fn ssh_config() -> String {
+    tunnel::ssh_config(view::HOSTS_SSH_CONFIG)
+}
+
 /// A stage's script, and the directories that it works in.
 pub struct SandboxedScript<'a> {
     /// Shell and script.
@@ -41,6 +47,8 @@ pub struct SandboxedScript<'a> {
     pub files: Vec<PathBuf>,
     /// Programs outside `/usr` that it calls.
     pub programs: Vec<PathBuf>,
+    /// File with [`ssh_config`].
+    pub ssh_config: &'a Path,
     /// Directories of the job.
     pub writable: Vec<PathBuf>,
     /// Variables besides those of the driver that the sandbox keeps.
@@ -178,6 +186,8 @@ fn view_of(
     // A link is followed outside, where it leads to the program.
     let placed = script.programs.iter().filter(|path| !path.starts_with("/usr"));
     let placed = placed.filter_map(|path| Some((path.canonicalize().ok()?, path.clone())));
+    let ssh = [(Path::new(view::SSH_CONFIG), view::HOSTS_SSH_CONFIG), (script.ssh_config, view::SSH_CONFIG)];
+    let ssh = ssh.into_iter().filter(|(from, _)| from.exists()).map(|(from, to)| (from.to_owned(), PathBuf::from(to)));
     let beside =
         script.programs.iter().filter_map(|path| path.canonicalize().ok()).filter(|path| !path.starts_with("/usr"));
     Ok(View {
@@ -185,7 +195,7 @@ fn view_of(
         init: own_program()?,
         is_root: is_root(),
         readable: readable.chain(beside).chain(script.files.iter().cloned()).collect(),
-        placed: placed.collect(),
+        placed: placed.chain(ssh).collect(),
         writable: script.writable.clone(),
     })
 }

@@ -10,6 +10,9 @@ use crate::sandbox::privileges;
 pub(super) const BUBBLEWRAP: &str = "bwrap";
 /// Where this program lies in the sandbox.
 pub(super) const INIT: &str = "/sandbox-init";
+/// The configuration of ssh, and the place of the host's own in the sandbox.
+pub(super) const SSH_CONFIG: &str = "/etc/ssh/ssh_config";
+pub(super) const HOSTS_SSH_CONFIG: &str = "/etc/ssh/ssh_config.host";
 /// A directory of the sandbox that is empty at the start of each stage.
 pub(super) const HOME: &str = "/tmp/home";
 
@@ -38,7 +41,7 @@ const ETC: [&str; 24] = [
     "/etc/pki/tls/cert.pem",
     "/etc/pki/tls/openssl.cnf",
     "/etc/profile",
-    "/etc/ssh/ssh_config",
+    "/etc/ssh/ssh_config.d",
     "/etc/ssh/ssh_known_hosts",
     "/etc/ssl/certs",
     "/etc/ssl/cert.pem",

@@ -318,6 +318,40 @@ fn limits_of_the_operator_bind_a_stage() {
     play(&scenario("limits", break_limits, expect), With::RealRunner, driver);
 }
 
+/// ssh has no proxy of its own; here the operator allows a range, which no socket of the sandbox leads to directly.
+#[test]
+fn ssh_reaches_what_the_operator_allows() {
+    let connect = |world: &World| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let seen = world.dirs.root().join("seen");
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"SSH-2.0-bench\r\n").unwrap();
+            let mut banner = [0; 7];
+            stream.read_exact(&mut banner).unwrap();
+            std::fs::write(seen, banner).unwrap();
+        });
+        let repository = world.repository("ml/churn");
+        let sha = repository.commit("main", &[("a.txt", "a")]);
+        let hook = format!("ssh -o BatchMode=yes -p {port} 127.0.0.1 true || echo ssh-is-back");
+        one(
+            world,
+            &Job::new()
+                .sources(&repository, "main", &sha)
+                .hook("pre_get_sources_script", [hook.as_str()])
+                .script(["true"]),
+        )
+    };
+    let expect = |world: &World, outcomes: &[Outcome]| {
+        outcomes[0].succeeded().shows("\nssh-is-back");
+        assert_eq!(std::fs::read_to_string(world.dirs.root().join("seen")).unwrap(), "SSH-2.0");
+    };
+    let driver = sagemaker_with(&[], "[sandbox]\nenabled = true\nallow = [\"127.0.0.0/8\"]\n");
+    let scenario = Scenario { needs: &["git", "ssh"], ..scenario("ssh", connect, expect) };
+    play(&scenario, With::RealRunner, driver);
+}
+
 /// A host that cannot make the sandbox runs no job without it.
 #[test]
 fn a_job_is_refused_where_no_sandbox_can_be_made() {

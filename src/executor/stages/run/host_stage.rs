@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use crate::base::failure::Failure;
 use crate::config::policy;
 use crate::gitlab::{BuildStage, JobContext};
-use crate::sandbox::{Sandbox, SandboxedScript};
+use crate::sandbox::{self, Sandbox, SandboxedScript};
 use crate::session::record::{LostResults, Records};
 use crate::session::state::{ResultsState, SessionEvent, SessionState};
 use crate::session::{self, Session, SessionId, check_links, results, trees};
@@ -182,7 +182,7 @@ fn prepare_script(context: &Context, script: &Path) -> anyhow::Result<Option<Nam
         return Ok(None);
     }
     let prelude = host_script::prelude(context.env.get("BASH_ENV"), is_sandboxed(context));
-    let file = write_prelude(script, &prelude).context("failed to write what the shell of the stage reads first")?;
+    let file = write_beside(script, &prelude).context("failed to write what the shell of the stage reads first")?;
     Ok(Some(file))
 }
 
@@ -205,10 +205,13 @@ async fn start_sandboxed(
     }
     let first = first.map(|file| file.path().to_owned());
     let variables = first.iter().map(|path| ("BASH_ENV".to_owned(), path.to_string_lossy().into_owned())).collect();
+    let ssh_config =
+        write_beside(script, &sandbox::ssh_config()).context("failed to write the configuration of ssh")?;
     let sandboxed = SandboxedScript {
         command: [Path::new(&settings.runner.shell), script],
         files: std::iter::once(script.to_owned()).chain(first).collect(),
         programs: prepare::find(context.env.path(), prepare::HELPER).into_iter().collect(),
+        ssh_config: ssh_config.path(),
         writable,
         variables,
         repository: &job.git_info.repo_url,
@@ -233,8 +236,8 @@ fn spawn(context: &Context, script: &Path, first: Option<&NamedTempFile>) -> any
     })
 }
 
-/// Writes the prelude next to the script, in a directory of the runner that is removed with the job.
-fn write_prelude(script: &Path, text: &str) -> anyhow::Result<NamedTempFile> {
+/// Writes a file next to the script, in a directory of the runner that is removed with the job.
+fn write_beside(script: &Path, text: &str) -> anyhow::Result<NamedTempFile> {
     let mut file = NamedTempFile::new_in(script.parent().context("the stage script lies in no folder")?)?;
     file.write_all(text.as_bytes())?;
     Ok(file)
