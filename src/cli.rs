@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use executor::config::settings;
+use executor::operate::policy::PolicyArgs;
 use executor::operate::sweep::SweepArgs;
 use executor::operate::try_job::TryArgs;
 use executor::sandbox::init::SandboxInitArgs;
@@ -43,6 +44,8 @@ pub(crate) enum Command {
     Try(TryArgs),
     /// Stop training jobs of this host that their `cleanup` did not stop
     Sweep(SweepArgs),
+    /// Show what the operator's file allows
+    Policy(PolicyArgs),
     /// Run an emulator of SageMaker, CloudWatch Logs, S3 and STS on this machine
     #[cfg(feature = "emulator")]
     Emulator(Box<emulator::EmulatorArgs>),

@@ -54,6 +54,7 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
         Command::SandboxTunnel(args) => sandbox::tunnel::run(&args, &env),
         Command::Agent => few_threads(agent::run(&env, &*connect, clock)),
         Command::Sweep(args) => small(operate::sweep::run(args, &config, &*connect, clock, &printer)),
+        Command::Policy(args) => small(operate::policy::run(args, &config, &printer)),
         Command::Try(args) => large(operate::try_job::run(args, config, &env, embedded::LOCAL, &printer)),
         #[cfg(feature = "emulator")]
         Command::Emulator(args) => large(embedded::run(*args, &printer)),

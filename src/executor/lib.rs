@@ -8,6 +8,7 @@ pub mod boundary;
 pub mod cloud;
 pub mod config;
 pub mod gitlab;
+pub mod iam;
 pub mod logs;
 pub mod operate;
 pub mod protocol;

@@ -43,7 +43,7 @@ impl Drop for Running {
 }
 
 /// The folder of `python3` and `aws` with the pinned clients; `None` if they are not available.
-fn clients() -> Option<&'static Path> {
+pub(crate) fn clients() -> Option<&'static Path> {
     static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
     FOLDER.get_or_init(find_clients).as_deref()
 }
@@ -59,7 +59,9 @@ fn find_clients() -> Option<PathBuf> {
     let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("conformance-clients-{pinned}"));
     let of_the_gate = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/python/bin/python3");
     let own = venv.join("bin/python3");
-    let found = [&system, &of_the_gate, &own].into_iter().find(|one| version(one) == Some(pinned.clone()));
+    let found = [&system, &of_the_gate, &own]
+        .into_iter()
+        .find(|one| version(one) == Some(pinned.clone()) && prints(one, "import parliament").is_some());
     if let Some(python) = found {
         return Some(python.parent()?.to_owned());
     }
@@ -77,7 +79,7 @@ fn pinned(package: &str) -> String {
     pairs.find(|(name, _)| *name == package).unwrap().1.to_owned()
 }
 
-fn skipped(test: &str, what: &str) {
+pub(crate) fn skipped(test: &str, what: &str) {
     eprintln!("SKIPPED: {test}: {what}");
 }
 
@@ -86,7 +88,7 @@ fn can_run_containers() -> bool {
     tried.is_ok_and(|status| status.success())
 }
 
-fn shown(output: &Output) -> String {
+pub(crate) fn shown(output: &Output) -> String {
     format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 

@@ -2,6 +2,7 @@
 //! links, the glossary.
 
 mod emulator;
+mod policies;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,8 +18,6 @@ use regex::Regex;
 const OPERATOR_FILE: &str = "runner-config/sagemaker-executor.toml";
 /// Keys of the example that have no default; all its other keys have the default value.
 const EXAMPLE_ONLY: [&str; 3] = ["aws.region", "storage.bucket", "job.role_arn"];
-/// Actions of the adapter that no command uses.
-const UNUSED_ACTIONS: [&str; 1] = ["sagemaker:ListTrainingJobs"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -211,99 +210,6 @@ fn the_runners_configuration_names_our_calls() {
     assert!(i64::try_from(loaded.limits.cancel_grace_seconds).unwrap() < graceful);
     assert_eq!(runner["shell"].as_str(), Some(loaded.runner.shell.as_str()));
     assert_eq!(runner["feature_flags"]["FF_POSIXLY_CORRECT_ESCAPES"].as_bool(), Some(false));
-}
-
-/// The actions of a policy's `Allow` statements.
-fn allowed(policy: &str) -> BTreeSet<String> {
-    let policy: serde_json::Value = serde_json::from_str(&read(policy)).unwrap();
-    assert_eq!(policy["Version"], "2012-10-17");
-    let mut actions = BTreeSet::new();
-    for statement in policy["Statement"].as_array().unwrap() {
-        assert_eq!(statement["Effect"], "Allow");
-        match &statement["Action"] {
-            serde_json::Value::String(action) => actions.extend([action.clone()]),
-            list => actions.extend(list.as_array().unwrap().iter().map(|action| action.as_str().unwrap().to_owned())),
-        }
-    }
-    actions
-}
-
-#[test]
-fn the_policies_allow_what_the_adapter_calls_and_no_more() {
-    let action = Regex::new(r#""((?:sagemaker|s3|logs|iam|kms):[A-Za-z]+)""#).unwrap();
-    let mut called = BTreeSet::new();
-    for file in ["errors", "jobs", "logs", "objects"] {
-        let text = read(&format!("src/aws/{file}.rs"));
-        called.extend(action.captures_iter(&text).map(|found| found[1].to_owned()));
-    }
-    for unused in UNUSED_ACTIONS {
-        assert!(called.remove(unused), "{unused} is not called any more");
-    }
-    let mut host = allowed("runner-config/iam/runner-host.json");
-    host.extend(allowed("runner-config/iam/kms.json"));
-    assert_eq!(called, host);
-    // The agent reads and writes objects; it deletes none, and knows nothing of the bucket.
-    let hosts_alone = ["s3:DeleteObject", "s3:GetBucketVersioning", "s3:GetLifecycleConfiguration"];
-    let job = allowed("runner-config/iam/training-job.json");
-    for action in called.iter().filter(|action| action.starts_with("s3:")) {
-        assert_eq!(job.contains(action), !hosts_alone.contains(&action.as_str()), "{action}");
-    }
-    allowed("runner-config/iam/training-job-vpc.json");
-}
-
-/// Matches as IAM does: `*` any characters, `?` one, a slash included.
-fn is_like(pattern: &str, text: &str) -> bool {
-    let escaped = regex::escape(pattern).replace(r"\*", ".*").replace(r"\?", ".");
-    Regex::new(&format!("^{escaped}$")).unwrap().is_match(text)
-}
-
-/// A prefix of a key that the role of training jobs may list, or a key that it may read or write, holds the session's random bits.
-#[test]
-fn a_training_job_reaches_a_session_only_by_its_random_bits() {
-    let policy: serde_json::Value = serde_json::from_str(&read("runner-config/iam/training-job.json")).unwrap();
-    let texts = |value: &serde_json::Value| -> Vec<String> {
-        let list = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-        list.iter().map(|text| text.as_str().unwrap().to_owned()).collect()
-    };
-    let objects = "arn:aws:s3:::example-ci-sagemaker/";
-    let (mut keys, mut prefixes) = (Vec::new(), Vec::new());
-    for statement in policy["Statement"].as_array().unwrap() {
-        match texts(&statement["Action"]) {
-            actions if actions.contains(&"s3:ListBucket".to_owned()) => {
-                prefixes.extend(texts(&statement["Condition"]["StringLike"]["s3:prefix"]));
-            }
-            actions if actions[0].starts_with("s3:") => keys.extend(texts(&statement["Resource"])),
-            _ => {}
-        }
-    }
-    let random = "0123456789abcdef0123456789abcdef";
-    let session = "sagemaker-executor/sessions/gitlab-1-2-abcdef12/";
-    let may_list = |prefix: &str| prefixes.iter().any(|pattern| is_like(pattern, prefix));
-    let may_reach = |key: &str| keys.iter().any(|pattern| is_like(pattern, &format!("{objects}{key}")));
-    for name in
-        ["open", "orders/000001.json", "trace/algo-1/000001/000000", "results/packs/0123456789abcdef0123456789abcdef"]
-    {
-        let key = format!("{session}{random}/{name}");
-        assert!(may_reach(&key));
-        for end in 0..=key.len() {
-            let knows = end > session.len() + random.len();
-            assert_eq!(may_list(&key[..end]), knows, "{}", &key[..end]);
-        }
-    }
-    assert!(
-        may_list(&format!("sagemaker-executor/agents/{random}/"))
-            && may_reach(&format!("sagemaker-executor/agents/{random}/start.sh"))
-    );
-    for prefix in [
-        "",
-        "sagemaker-executor/",
-        "sagemaker-executor/projects/",
-        "sagemaker-executor/hosts/",
-        "sagemaker-executor/projects/7-",
-    ] {
-        assert!(!may_list(prefix), "{prefix}");
-    }
-    assert!(!may_reach("sagemaker-executor/hosts/scope-key") && !may_reach("sagemaker-executor/output/x/model.tar.gz"));
 }
 
 #[test]

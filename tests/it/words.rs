@@ -8,7 +8,8 @@ use std::process::Command;
 use crate::support::snapshot::assert_snapshot;
 
 /// Commands with a `--help`; the empty one is the program itself.
-const COMMANDS: &[&str] = &["", "agent", "cleanup", "config", "emulator", "prepare", "run", "sweep", "try"];
+const COMMANDS: &[&str] =
+    &["", "agent", "cleanup", "config", "emulator", "policy", "policy iam", "prepare", "run", "sweep", "try"];
 
 #[test]
 fn help() {
@@ -16,7 +17,7 @@ fn help() {
         let mut program = Command::new(env!("CARGO_BIN_EXE_sagemaker-executor"));
         let output = program.args(command.split_terminator(' ')).arg("--help").env_clear().output().unwrap();
         assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]), "{command}");
-        let name = if command.is_empty() { "program" } else { command };
+        let name = if command.is_empty() { "program".to_owned() } else { command.replace(' ', "_") };
         assert_snapshot(&format!("help_{name}"), &String::from_utf8(output.stdout).unwrap());
     }
 }

@@ -46,6 +46,8 @@ pub struct Settings {
     pub allows_all: bool,
     #[serde(default)]
     pub sandbox: SandboxSettings,
+    #[serde(default)]
+    pub iam: IamSettings,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -147,6 +149,15 @@ pub struct SandboxSettings {
     /// Of one process.
     pub max_memory_bytes: u64,
     pub max_file_bytes: u64,
+}
+
+/// Names that only the policies of `policy iam` hold.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IamSettings {
+    pub host_role_arn: Option<String>,
+    /// Endpoints for S3 in the VPC of the training instances.
+    pub vpc_endpoint_ids: Vec<String>,
 }
 
 fn prefix() -> String {

@@ -32,6 +32,7 @@ pub(super) fn check(settings: &Settings) -> Checked {
     check_shell(&settings.runner.shell)?;
     check_limits(settings)?;
     check_audit(settings)?;
+    check_iam(settings)?;
     check_rules(settings)
 }
 
@@ -226,6 +227,25 @@ fn check_audit(settings: &Settings) -> Checked {
         "is not an absolute path",
         "set `audit.file` to a path that begins with `/`, or remove it",
     )
+}
+
+fn check_iam(settings: &Settings) -> Checked {
+    if let Some(role) = &settings.iam.host_role_arn {
+        need(
+            forms::is_role_arn(role),
+            "iam.host_role_arn",
+            "is not the ARN of an IAM role",
+            "set `iam.host_role_arn` to the role of the runner host's instance, as in `arn:aws:iam::<account>:role/<name>`",
+        )?;
+    }
+    match settings.iam.vpc_endpoint_ids.iter().find(|id| !id.starts_with("vpce-")) {
+        None => Ok(()),
+        Some(wrong) => refuse(
+            "iam.vpc_endpoint_ids",
+            &format!("has `{wrong}`, which is no id"),
+            "give ids of VPC endpoints for S3, which begin with `vpce-`",
+        ),
+    }
 }
 
 fn check_shell(shell: &str) -> Checked {

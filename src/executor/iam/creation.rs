@@ -1,0 +1,59 @@
+//! Permissions to create training jobs, for the role that does it: the creator's, or the host's own.
+
+use super::account::Account;
+use super::document::{OneOrMore, PolicyStatement};
+use super::keys;
+use crate::session::spec::tag;
+
+const CREATE: &str = "sagemaker:CreateTrainingJob";
+
+/// `jobs` are the ARNs of the jobs, `session` is the pattern of their session's id.
+pub(super) fn statements(account: &Account<'_>, jobs: impl Into<OneOrMore>, session: &str) -> Vec<PolicyStatement> {
+    let jobs = jobs.into();
+    let request_tag = format!("aws:RequestTag/{}", tag::SESSION);
+    let mut create =
+        PolicyStatement::allow("CreateTrainingJobs", CREATE).on(jobs.clone()).when("StringLike", request_tag, session);
+    create =
+        create.when("NumericLessThanEquals", "sagemaker:MaxRuntimeInSeconds", account.wall.max_runtime.to_string());
+    if let Some(types) = account.wall.instance_types.clone() {
+        // Without `Null`, a request that names no type passes `ForAllValues`.
+        create = create.when("ForAllValues:StringLike", "sagemaker:InstanceTypes", types).when(
+            "Null",
+            "sagemaker:InstanceTypes",
+            "false",
+        );
+    }
+    create = in_the_vpc(account, create);
+    if account.settings.job.encrypt_inter_container_traffic {
+        create = create.when("Bool", "sagemaker:InterContainerTrafficEncryption", "true");
+    }
+    let tags = PolicyStatement::allow("TagTrainingJobsAsTheyAreCreated", "sagemaker:AddTags").on(jobs).when(
+        "StringEquals",
+        "sagemaker:TaggingAction",
+        "CreateTrainingJob",
+    );
+    let pass = PolicyStatement::allow("RolesOfTrainingJobs", "iam:PassRole").on(account.wall.roles.clone()).when(
+        "StringEquals",
+        "iam:PassedToService",
+        "sagemaker.amazonaws.com",
+    );
+    let volumes = account.volume_key.clone().map(|key| keys::for_volumes(account, key));
+    [create, tags, pass].into_iter().chain(volumes.into_iter().flatten()).collect()
+}
+
+/// Keeps jobs in the subnets and security groups of the operator's file; without any, out of every VPC.
+fn in_the_vpc(account: &Account<'_>, mut create: PolicyStatement) -> PolicyStatement {
+    let wall = account.wall;
+    let lists = [("sagemaker:VpcSubnets", &wall.subnets), ("sagemaker:VpcSecurityGroupIds", &wall.security_group_ids)];
+    for (key, ids) in lists {
+        if ids.is_empty() {
+            create = create.when("Null", key, "true");
+            continue;
+        }
+        create = create.when("ForAllValues:StringEquals", key, ids.clone());
+        if wall.is_vpc_certain {
+            create = create.when("Null", key, "false");
+        }
+    }
+    create
+}

@@ -1,0 +1,183 @@
+//! Bounds of all rules of the operator's file together, as far as conditions of IAM can express them.
+//!
+//! The executor decides by rule; IAM sees only the request. So the conditions are the union: a request that no rule
+//! allows may pass them, one that some rule allows always does.
+
+use std::collections::BTreeSet;
+
+use crate::config::rules::{Allowance, PolicyRule};
+use crate::config::settings::{JobSettings, Settings};
+
+/// Everything that some job may have.
+#[derive(Debug)]
+pub(super) struct Wall {
+    /// Patterns; `None` when some rule allows all types.
+    pub instance_types: Option<Vec<String>>,
+    /// Seconds.
+    pub max_runtime: u64,
+    pub roles: Vec<String>,
+    /// Globs; `None` when some rule allows all images.
+    pub images: Option<Vec<String>>,
+    pub subnets: Vec<String>,
+    pub security_group_ids: Vec<String>,
+    /// Whether each job is in a VPC.
+    pub is_vpc_certain: bool,
+    /// The roles that only jobs in a VPC have.
+    pub roles_in_vpc: Vec<String>,
+}
+
+/// The values of one rule: its own, else those of `[job]`.
+struct Values {
+    instance_types: Vec<String>,
+    max_runtime: u64,
+    roles: Vec<String>,
+    images: Option<Vec<String>>,
+    subnets: Vec<String>,
+    security_group_ids: Vec<String>,
+}
+
+impl Values {
+    fn of(allow: &Allowance, job: &JobSettings) -> Self {
+        let Allowance { instance_types, max_runtime_seconds, roles, images, subnets, security_group_ids, .. } =
+            allow.clone();
+        Self {
+            instance_types: instance_types.unwrap_or_else(|| vec![job.instance_type.clone()]),
+            max_runtime: max_runtime_seconds.unwrap_or(job.max_runtime_seconds),
+            roles: roles.unwrap_or_else(|| job.role_arn.iter().cloned().collect()),
+            images,
+            subnets: subnets.unwrap_or_else(|| job.subnets.clone()),
+            security_group_ids: security_group_ids.unwrap_or_else(|| job.security_group_ids.clone()),
+        }
+    }
+}
+
+impl Wall {
+    pub(super) fn of(settings: &Settings, rules: &[PolicyRule]) -> Self {
+        let job = &settings.job;
+        let mut all: Vec<Values> = rules.iter().map(|rule| Values::of(&rule.allow, job)).collect();
+        if all.is_empty() {
+            all.push(Values::of(&Allowance::default(), job));
+        }
+        let outside = union(all.iter().filter(|one| one.subnets.is_empty()).map(|one| &one.roles));
+        let passed = union(all.iter().map(|one| &one.roles));
+        let types = union(all.iter().map(|one| &one.instance_types));
+        let types: Vec<String> = types.iter().flat_map(|glob| as_patterns(glob)).collect();
+        let images: Option<Vec<_>> = all.iter().map(|one| one.images.as_ref()).collect();
+        let default_image: Vec<String> = job.image.iter().cloned().collect();
+        Self {
+            instance_types: (!types.iter().any(|pattern| pattern == "*")).then_some(types),
+            max_runtime: all.iter().map(|one| one.max_runtime).max().unwrap_or_default(),
+            images: images.map(|globs| union(globs.into_iter().chain([&default_image]))),
+            subnets: union(all.iter().map(|one| &one.subnets)),
+            security_group_ids: union(all.iter().map(|one| &one.security_group_ids)),
+            is_vpc_certain: all.iter().all(|one| !one.subnets.is_empty()),
+            roles_in_vpc: passed.iter().filter(|role| !outside.contains(role)).cloned().collect(),
+            roles: passed,
+        }
+    }
+}
+
+/// Without duplicates, in the order of the file.
+fn union<'a>(lists: impl Iterator<Item = &'a Vec<String>>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    lists.flatten().filter(|value| seen.insert(*value)).cloned().collect()
+}
+
+/// A glob of the operator's file as patterns of IAM, which have `*` and `?` alone; they match what the glob matches, and
+/// more where the glob has a class of characters or keeps to one level.
+pub(super) fn as_patterns(glob: &str) -> Vec<String> {
+    if let Some((start, choices, end)) = first_choice(glob) {
+        return choices.iter().flat_map(|choice| as_patterns(&format!("{start}{choice}{end}"))).collect();
+    }
+    let (mut pattern, mut chars) = (String::new(), glob.chars().peekable());
+    while let Some(char) = chars.next() {
+        match char {
+            '*' => {
+                let mut is_deep = false;
+                while chars.next_if_eq(&'*').is_some() {
+                    is_deep = true;
+                }
+                // `**/` also stands for nothing.
+                if is_deep {
+                    chars.next_if_eq(&'/');
+                }
+                pattern.push('*');
+            }
+            '[' => {
+                let _ = chars.by_ref().skip(1).find(|char| *char == ']');
+                pattern.push('?');
+            }
+            '\\' => pattern.extend(chars.next()),
+            char => pattern.push(char),
+        }
+    }
+    vec![pattern]
+}
+
+/// The text before the first `{a,b}`, its choices, and the text after it.
+fn first_choice(glob: &str) -> Option<(&str, Vec<&str>, &str)> {
+    let open = glob.find('{')?;
+    let (mut depth, mut from, mut choices) = (0, open + 1, Vec::new());
+    for (at, char) in glob.char_indices().skip_while(|(at, _)| *at < open) {
+        match char {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 1 => {
+                choices.push(&glob[from..at]);
+                from = at + 1;
+            }
+            _ => {}
+        }
+        if depth == 0 {
+            choices.push(&glob[from..at]);
+            return Some((&glob[..open], choices, &glob[at + 1..]));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_glob_becomes_patterns_that_match_no_less() {
+        for (glob, patterns) in [
+            ("ml.m5.large", vec!["ml.m5.large"]),
+            ("ml.g5.*", vec!["ml.g5.*"]),
+            ("team/**/train", vec!["team/*train"]),
+            ("team/**", vec!["team/*"]),
+            ("ml.{g5,g6.{a,b}}.x", vec!["ml.g5.x", "ml.g6.a.x", "ml.g6.b.x"]),
+            ("p[34]d", vec!["p?d"]),
+            ("p[]]d?", vec!["p?d?"]),
+            ("a\\*b", vec!["a*b"]),
+        ] {
+            assert_eq!(as_patterns(glob), patterns, "{glob}");
+        }
+    }
+
+    #[test]
+    fn rules_together_allow_what_one_of_them_allows() {
+        let settings: Settings = toml::from_str(
+            "[storage]\nbucket = \"b\"\n[job]\nrole_arn = \"r\"\nsubnets = [\"subnet-1\"]\nsecurity_group_ids = [\"sg-1\"]\n",
+        )
+        .unwrap();
+        let parsed = |text: &str| toml::from_str::<PolicyRule>(text).unwrap();
+        let wall = Wall::of(&settings, &[]);
+        assert_eq!(wall.instance_types.unwrap(), ["ml.m5.large"]);
+        assert!(wall.images.is_none() && wall.is_vpc_certain && wall.roles_in_vpc == ["r"]);
+        let rules = [
+            parsed(
+                "name = \"a\"\n[allow]\ninstance_types = [\"ml.g5.*\"]\nmax_runtime_seconds = 90000\nroles = [\"s\"]\nsubnets = []",
+            ),
+            parsed("name = \"b\"\n[allow]\nimages = [\"x\"]"),
+        ];
+        let wall = Wall::of(&settings, &rules);
+        assert_eq!(wall.instance_types.unwrap(), ["ml.g5.*", "ml.m5.large"]);
+        assert_eq!((wall.max_runtime, wall.images), (90_000, None));
+        assert_eq!((wall.roles, wall.roles_in_vpc), (vec!["s".to_owned(), "r".to_owned()], vec!["r".to_owned()]));
+        assert!(!wall.is_vpc_certain && wall.subnets == ["subnet-1"]);
+        let open = parsed("name = \"c\"\n[allow]\ninstance_types = [\"*\"]");
+        assert_eq!(Wall::of(&settings, &[open]).instance_types, None);
+    }
+}
