@@ -58,6 +58,8 @@ pub struct AwsSettings {
     /// The endpoint as seen from the container, when it differs.
     pub container_endpoint_url: Option<String>,
     pub ca_bundle: Option<PathBuf>,
+    /// The role that alone creates training jobs, in place of the driver's own identity.
+    pub creator_role_arn: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

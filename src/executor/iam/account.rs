@@ -26,7 +26,7 @@ pub(super) struct Account<'a> {
 
 impl<'a> Account<'a> {
     /// Refuses a file that leaves a name open which the policies must hold.
-    pub(super) fn of(settings: &'a Settings, creator_role: Option<&'a str>, wall: &'a Wall) -> Result<Self, Failure> {
+    pub(super) fn of(settings: &'a Settings, wall: &'a Wall) -> Result<Self, Failure> {
         let Some(role) = wall.roles.first() else {
             return Err(Failure::system("the operator's file names no IAM role of the training jobs")
                 .hint("set `job.role_arn`, or `allow.roles` in each of the `rules`"));
@@ -40,6 +40,7 @@ impl<'a> Account<'a> {
                 "set `iam.host_role_arn`: the bucket's policy lets that role alone write the agent and read `hosts/`",
             ));
         };
+        let creator_role = settings.aws.creator_role_arn.as_deref();
         let Arn { partition, account: id, .. } = parsed(role)?;
         for other in wall.roles.iter().map(String::as_str).chain([host_role]).chain(creator_role) {
             let arn = parsed(other)?;

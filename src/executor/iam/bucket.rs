@@ -5,8 +5,7 @@ use super::document::{PolicyDocument, PolicyStatement, Principal};
 
 pub(super) fn policy(account: &Account<'_>) -> PolicyDocument {
     let deny = |sid, action: &[&str], resource: Vec<String>| {
-        let actions: Vec<String> = action.iter().map(|action| (*action).to_owned()).collect();
-        PolicyStatement::deny(sid, actions).of(Principal::everyone()).on(resource)
+        PolicyStatement::deny(sid, action).of(Principal::everyone()).on(resource)
     };
     let but_hosts = |statement: PolicyStatement| statement.when("ArnNotEquals", "aws:PrincipalArn", account.host_role);
     let [agents, hosts] = ["agents/*", "hosts/*"].map(|key| account.object(key));

@@ -1,18 +1,21 @@
 //! Permissions to create training jobs, for the role that does it: the creator's, or the host's own.
 
 use super::account::Account;
-use super::document::{OneOrMore, PolicyStatement};
+use super::document::PolicyStatement;
 use super::keys;
 use crate::session::spec::tag;
 
-const CREATE: &str = "sagemaker:CreateTrainingJob";
+/// Actions on the training job itself.
+pub(super) const ACTIONS: [&str; 2] = ["sagemaker:CreateTrainingJob", "sagemaker:AddTags"];
 
-/// `jobs` are the ARNs of the jobs, `session` is the pattern of their session's id.
-pub(super) fn statements(account: &Account<'_>, jobs: impl Into<OneOrMore>, session: &str) -> Vec<PolicyStatement> {
-    let jobs = jobs.into();
+/// `jobs` is the pattern of the jobs' ARNs, `session` that of their session's id.
+pub(super) fn statements(account: &Account<'_>, jobs: String, session: &str) -> Vec<PolicyStatement> {
     let request_tag = format!("aws:RequestTag/{}", tag::SESSION);
-    let mut create =
-        PolicyStatement::allow("CreateTrainingJobs", CREATE).on(jobs.clone()).when("StringLike", request_tag, session);
+    let mut create = PolicyStatement::allow("CreateTrainingJobs", ACTIONS[0]).on(jobs.clone()).when(
+        "StringLike",
+        request_tag,
+        session,
+    );
     create =
         create.when("NumericLessThanEquals", "sagemaker:MaxRuntimeInSeconds", account.wall.max_runtime.to_string());
     if let Some(types) = account.wall.instance_types.clone() {
@@ -27,7 +30,7 @@ pub(super) fn statements(account: &Account<'_>, jobs: impl Into<OneOrMore>, sess
     if account.settings.job.encrypt_inter_container_traffic {
         create = create.when("Bool", "sagemaker:InterContainerTrafficEncryption", "true");
     }
-    let tags = PolicyStatement::allow("TagTrainingJobsAsTheyAreCreated", "sagemaker:AddTags").on(jobs).when(
+    let tags = PolicyStatement::allow("TagTrainingJobsAsTheyAreCreated", ACTIONS[1]).on(jobs).when(
         "StringEquals",
         "sagemaker:TaggingAction",
         "CreateTrainingJob",

@@ -6,11 +6,15 @@ use super::runner_host::OURS;
 use super::{creation, session_tag};
 
 /// A session of the role creates the jobs of one session of the executor: the one that its tag names.
+///
+/// The names of these jobs stand in a `Deny`, because linters misread a variable in the resource of an `Allow`.
 pub(super) fn policy(account: &Account<'_>) -> PolicyDocument {
     let session = session_tag::variable(session_tag::SESSION);
     // The first job of a session has the session's id as its name; a later one, the id with a number.
-    let jobs = [account.training_job(&session), account.training_job(&format!("{session}-*"))];
-    PolicyDocument::of(creation::statements(account, jobs, &session))
+    let own = [account.training_job(&session), account.training_job(&format!("{session}-*"))];
+    let mut statements = creation::statements(account, account.training_job(OURS), &session);
+    statements.push(PolicyStatement::deny("NoJobsOfOtherSessions", creation::ACTIONS).on_all_but(own));
+    PolicyDocument::of(statements)
 }
 
 /// Runner hosts alone assume the role, with all tags and no other.

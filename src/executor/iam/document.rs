@@ -29,6 +29,8 @@ pub struct PolicyStatement {
     action: OneOrMore,
     #[serde(skip_serializing_if = "OneOrMore::is_empty")]
     resource: OneOrMore,
+    #[serde(skip_serializing_if = "OneOrMore::is_empty")]
+    not_resource: OneOrMore,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     condition: BTreeMap<&'static str, BTreeMap<String, OneOrMore>>,
 }
@@ -81,6 +83,12 @@ impl From<Vec<String>> for OneOrMore {
     }
 }
 
+impl From<&[&str]> for OneOrMore {
+    fn from(texts: &[&str]) -> Self {
+        Self(texts.iter().map(|text| (*text).to_owned()).collect())
+    }
+}
+
 impl<const N: usize> From<[&str; N]> for OneOrMore {
     fn from(texts: [&str; N]) -> Self {
         Self(texts.map(str::to_owned).to_vec())
@@ -112,7 +120,8 @@ impl PolicyStatement {
     }
 
     fn new(sid: &'static str, effect: Effect, action: OneOrMore) -> Self {
-        Self { sid, effect, principal: None, action, resource: OneOrMore::default(), condition: BTreeMap::new() }
+        let (resource, not_resource) = Default::default();
+        Self { sid, effect, principal: None, action, resource, not_resource, condition: BTreeMap::new() }
     }
 
     pub(super) fn of(mut self, principal: Principal) -> Self {
@@ -122,6 +131,12 @@ impl PolicyStatement {
 
     pub(super) fn on(mut self, resource: impl Into<OneOrMore>) -> Self {
         self.resource = resource.into();
+        self
+    }
+
+    /// On everything else.
+    pub(super) fn on_all_but(mut self, resource: impl Into<OneOrMore>) -> Self {
+        self.not_resource = resource.into();
         self
     }
 

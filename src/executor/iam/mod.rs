@@ -28,16 +28,12 @@ use wall::Wall;
 /// # Errors
 /// A failure that names the key of the operator's file which the policies need.
 pub fn policies(settings: &Settings) -> Result<BTreeMap<&'static str, PolicyDocument>, Failure> {
-    policies_with(settings, &[], None)
+    policies_of(settings, &[])
 }
 
-fn policies_with(
-    settings: &Settings,
-    rules: &[PolicyRule],
-    creator_role: Option<&str>,
-) -> Result<BTreeMap<&'static str, PolicyDocument>, Failure> {
+fn policies_of(settings: &Settings, rules: &[PolicyRule]) -> Result<BTreeMap<&'static str, PolicyDocument>, Failure> {
     let wall = Wall::of(settings, rules);
-    let account = &Account::of(settings, creator_role, &wall)?;
+    let account = &Account::of(settings, &wall)?;
     let mut documents = BTreeMap::from([
         ("runner-host.json", runner_host::policy(account)),
         ("training-job.json", training_job::policy(account)),

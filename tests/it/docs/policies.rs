@@ -39,9 +39,12 @@ const WITH_KEYS: [(&str, &str); 2] = [
     ),
 ];
 
+const WITH_A_CREATOR: [(&str, &str); 1] = [("# creator_role_arn", "creator_role_arn")];
+
 /// The kinds of files that lead to different policies.
 fn variants() -> Vec<(String, Settings)> {
-    let features: [(&str, &[(&str, &str)]); 2] = [("vpc", &IN_A_VPC), ("keys", &WITH_KEYS)];
+    let features: [(&str, &[(&str, &str)]); 3] =
+        [("vpc", &IN_A_VPC), ("keys", &WITH_KEYS), ("creator", &WITH_A_CREATOR)];
     let partitions: [(&str, &[(&str, &str)]); 3] = [
         ("aws", &[]),
         ("aws-us-gov", &[("arn:aws:", "arn:aws-us-gov:"), ("eu-west-1", "us-gov-west-1")]),
@@ -106,6 +109,7 @@ fn assert_shipped(folder: &str, settings: &Settings) {
 #[test]
 fn the_shipped_policies_are_those_of_the_sample() {
     assert_shipped("runner-config/iam", &sample(&[]));
+    assert_shipped("runner-config/iam/creator", &sample(&WITH_A_CREATOR));
 }
 
 /// The policies of a file with a VPC and keys, at one glance.
@@ -127,9 +131,20 @@ fn the_policies_allow_what_the_adapter_calls_and_no_more() {
     for unused in UNUSED_ACTIONS {
         assert!(called.remove(unused), "{unused} is not called any more");
     }
+    // Those that only a creator needs, see below.
+    called.retain(|action| !action.starts_with("sts:"));
     for (name, settings) in variants() {
         let policies = made(&settings);
-        let host = allowed(&statements(&policies, "runner-host.json"));
+        let mut host = allowed(&statements(&policies, "runner-host.json"));
+        if name.contains("creator") {
+            // The host has two actions on the creator's role, which has all that creates a job.
+            let creator = allowed(&statements(&policies, "creator.json"));
+            for action in ["sagemaker:CreateTrainingJob", "sagemaker:AddTags", "iam:PassRole"] {
+                assert!(creator.contains(action) && !host.contains(action), "{name}: {action}");
+            }
+            assert!(["sts:AssumeRole", "sts:TagSession"].iter().all(|action| host.remove(*action)), "{name}");
+            host.extend(creator);
+        }
         let job = allowed(&statements(&policies, "training-job.json"));
         // A key's actions are called by S3 and SageMaker, and each role has its own.
         let (of_keys, others): (BTreeSet<_>, BTreeSet<_>) =
@@ -145,6 +160,31 @@ fn the_policies_allow_what_the_adapter_calls_and_no_more() {
         }
         assert_eq!(job.iter().any(|action| action.starts_with("ec2:")), name.contains("vpc"), "{name}");
     }
+}
+
+/// With a creator, the objects, names and streams of a training job are those that its tags name, and without a tag it has none.
+#[test]
+fn tags_keep_the_training_jobs_of_a_creator_apart() {
+    let job = statements(&made(&sample(&WITH_A_CREATOR)), "training-job.json");
+    let (session, project) = ("${aws:PrincipalTag/sme-session}", "${aws:PrincipalTag/sme-project}");
+    let named: Vec<String> = job
+        .iter()
+        .filter(|statement| statement["Effect"] == "Allow")
+        .flat_map(|statement| {
+            [texts(&statement["Resource"]), texts(&statement["Condition"]["StringLike"]["s3:prefix"])]
+        })
+        .flatten()
+        .filter(|name| ["/sessions/", "/projects/", "log-stream:"].iter().any(|part| name.contains(part)))
+        .collect();
+    let of = |part: &str, tag: &str| named.iter().filter(|name| name.contains(&format!("{part}{tag}"))).count();
+    assert_eq!((of("/sessions/", session), of("/projects/", project), of("log-stream:", session)), (2, 1, 2));
+    assert_eq!(named.len(), 5, "{named:?}");
+    let denied: BTreeSet<String> = job
+        .iter()
+        .filter(|statement| statement["Effect"] == "Deny" && texts(&statement["Action"]) == ["s3:*"])
+        .flat_map(|statement| statement["Condition"]["Null"].as_object().unwrap().keys().cloned())
+        .collect();
+    assert_eq!(denied, BTreeSet::from([session, project].map(|tag| tag[2..tag.len() - 1].to_owned())));
 }
 
 /// IAM's limits, without white space: 10,240 characters for the policies within a role, 2,048 for its trust, 20 KB for a bucket.

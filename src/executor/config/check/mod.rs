@@ -63,6 +63,7 @@ fn check_aws(settings: &Settings) -> Checked {
         let change = "set `aws.region` to the name of a region, such as `eu-west-1`, or remove it";
         need(is_region(region), "aws.region", &format!("is `{region}`, which is not the name of a region"), change)?;
     }
+    check_role("aws.creator_role_arn", aws.creator_role_arn.as_deref(), settings)?;
     for (key, url) in
         [("aws.endpoint_url", &aws.endpoint_url), ("aws.container_endpoint_url", &aws.container_endpoint_url)]
     {
@@ -100,21 +101,7 @@ fn check_storage(settings: &Settings) -> Checked {
 
 fn check_job(settings: &Settings) -> Checked {
     let job = &settings.job;
-    if let Some(role) = &job.role_arn {
-        need(
-            forms::is_role_arn(role),
-            "job.role_arn",
-            "is not the ARN of an IAM role",
-            "set `job.role_arn` as in `arn:aws:iam::<account>:role/<name>`",
-        )?;
-        let (role, region) =
-            (Arn::parse(role).map(|arn| arn.partition).unwrap_or_default(), settings.aws.region.as_deref());
-        if let Some((region, partition)) = region.and_then(|region| Some((region, partition_of(region)?))) {
-            let why = format!("is of the partition `{role}`, and the region `{region}` is of `{partition}`");
-            let change = "set `job.role_arn` to a role of the account that `aws.region` is used with";
-            need(role == partition, "job.role_arn", &why, change)?;
-        }
-    }
+    check_role("job.role_arn", job.role_arn.as_deref(), settings)?;
     if let Some(image) = &job.image {
         need(
             !image.trim().is_empty(),
@@ -145,6 +132,21 @@ fn check_job(settings: &Settings) -> Checked {
         }
     }
     Ok(())
+}
+
+/// Refuses what is no role's ARN, and a role of another partition than the region's.
+fn check_role(key: &str, role: Option<&str>, settings: &Settings) -> Checked {
+    let Some(role) = role else { return Ok(()) };
+    let change = format!("set `{key}` as in `arn:aws:iam::<account>:role/<name>`");
+    need(forms::is_role_arn(role), key, "is not the ARN of an IAM role", &change)?;
+    let (role, region) =
+        (Arn::parse(role).map(|arn| arn.partition).unwrap_or_default(), settings.aws.region.as_deref());
+    let Some((region, partition)) = region.and_then(|region| Some((region, partition_of(region)?))) else {
+        return Ok(());
+    };
+    let why = format!("is of the partition `{role}`, and the region `{region}` is of `{partition}`");
+    let change = format!("set `{key}` to a role of the account that `aws.region` is used with");
+    need(role == partition, key, &why, &change)
 }
 
 fn check_network(settings: &Settings) -> Checked {
@@ -230,14 +232,7 @@ fn check_audit(settings: &Settings) -> Checked {
 }
 
 fn check_iam(settings: &Settings) -> Checked {
-    if let Some(role) = &settings.iam.host_role_arn {
-        need(
-            forms::is_role_arn(role),
-            "iam.host_role_arn",
-            "is not the ARN of an IAM role",
-            "set `iam.host_role_arn` to the role of the runner host's instance, as in `arn:aws:iam::<account>:role/<name>`",
-        )?;
-    }
+    check_role("iam.host_role_arn", settings.iam.host_role_arn.as_deref(), settings)?;
     match settings.iam.vpc_endpoint_ids.iter().find(|id| !id.starts_with("vpce-")) {
         None => Ok(()),
         Some(wrong) => refuse(
