@@ -33,6 +33,7 @@ pub(super) struct Clients {
     sagemaker: OnceLock<aws_sdk_sagemaker::Client>,
     s3: OnceLock<aws_sdk_s3::Client>,
     logs: OnceLock<aws_sdk_cloudwatchlogs::Client>,
+    sts: OnceLock<aws_sdk_sts::Client>,
 }
 
 impl Clients {
@@ -59,7 +60,13 @@ impl Clients {
     }
 
     pub(super) fn new(config: SdkConfig) -> Arc<Self> {
-        Arc::new(Self { config, sagemaker: OnceLock::new(), s3: OnceLock::new(), logs: OnceLock::new() })
+        Arc::new(Self {
+            config,
+            sagemaker: OnceLock::new(),
+            s3: OnceLock::new(),
+            logs: OnceLock::new(),
+            sts: OnceLock::new(),
+        })
     }
 
     pub(super) fn sagemaker(&self) -> &aws_sdk_sagemaker::Client {
@@ -78,6 +85,10 @@ impl Clients {
 
     pub(super) fn logs(&self) -> &aws_sdk_cloudwatchlogs::Client {
         self.logs.get_or_init(|| aws_sdk_cloudwatchlogs::Client::new(&self.config))
+    }
+
+    pub(super) fn sts(&self) -> &aws_sdk_sts::Client {
+        self.sts.get_or_init(|| aws_sdk_sts::Client::new(&self.config))
     }
 }
 

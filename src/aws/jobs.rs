@@ -11,11 +11,12 @@ use aws_sdk_sagemaker::operation::describe_training_job::DescribeTrainingJobOutp
 use aws_sdk_sagemaker::primitives::DateTime;
 use aws_sdk_sagemaker::types::{
     AlgorithmSpecification, Channel, CompressionType, DataSource, OutputCompressionType, OutputDataConfig,
-    ResourceConfig, S3DataDistribution, S3DataSource, S3DataType, SortBy, SortOrder, StoppingCondition, Tag,
-    TrainingInputMode, TrainingInstanceType, TrainingJobStatus, VpcConfig,
+    ResourceConfig, S3DataDistribution, S3DataSource, S3DataType, SessionChainingConfig, SortBy, SortOrder,
+    StoppingCondition, Tag, TrainingInputMode, TrainingInstanceType, TrainingJobStatus, VpcConfig,
 };
 
 use super::clients::Clients;
+use super::creator;
 use super::errors::AwsCall;
 use executor::base::plain;
 use executor::cloud::{
@@ -42,6 +43,10 @@ impl AwsJobs {
 #[async_trait]
 impl TrainingJobs for AwsJobs {
     async fn create(&self, spec: &TrainingJobSpec) -> Result<String, CloudError> {
+        let mut changes = Builder::new().retry_config(RetryConfig::disabled());
+        if let Some(session) = &spec.creator {
+            changes = changes.credentials_provider(creator::credentials(&self.clients, session).await?);
+        }
         let call = AwsCall::new("create", job(&spec.name), "sagemaker:CreateTrainingJob");
         let number = |field: &str, value: u64| {
             i32::try_from(value)
@@ -84,8 +89,9 @@ impl TrainingJobs for AwsJobs {
             .set_tags(unless_empty(
                 spec.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect(),
             ))
+            .set_session_chaining_config(spec.creator.as_ref().map(|_| chained()))
             .customize()
-            .config_override(Builder::new().retry_config(RetryConfig::disabled()))
+            .config_override(changes)
             .send()
             .await
             .map_err(|error| call.refused_request(&error))?;
@@ -185,6 +191,11 @@ fn algorithm(spec: &TrainingJobSpec) -> AlgorithmSpecification {
         .set_container_entrypoint(unless_empty(spec.entrypoint.clone()))
         .set_container_arguments(unless_empty(spec.arguments.clone()))
         .build()
+}
+
+/// The session of the job's role gets the tags of the session that creates the job.
+fn chained() -> SessionChainingConfig {
+    SessionChainingConfig::builder().enable_session_tag_chaining(true).build()
 }
 
 fn channel(channel: &executor::cloud::Channel) -> Channel {

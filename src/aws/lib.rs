@@ -4,6 +4,7 @@
 //! driver processes are short and most need S3 alone. `errors` classifies errors; callers decide how to react.
 
 mod clients;
+mod creator;
 mod errors;
 mod jobs;
 mod logs;

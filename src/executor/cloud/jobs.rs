@@ -13,8 +13,8 @@ use super::error::CloudError;
 /// SageMaker training jobs.
 #[async_trait]
 pub trait TrainingJobs: Send + Sync {
-    /// Creates the job and returns its ARN, without retries: after a lost reply only the caller can interpret the next
-    /// answer. A taken name is [`CloudErrorKind::Exists`](super::CloudErrorKind::Exists), never adopted implicitly; a
+    /// Creates the job, as [`TrainingJobSpec::creator`] if there is one, and returns its ARN, without retries: after a lost
+    /// reply only the caller can interpret the next answer. A taken name is [`CloudErrorKind::Exists`](super::CloudErrorKind::Exists), never adopted implicitly; a
     /// refused parameter is [`CloudErrorKind::Refused`](super::CloudErrorKind::Refused).
     async fn create(&self, spec: &TrainingJobSpec) -> Result<String, CloudError>;
     /// Returns the job's state; `None` when no job of this name exists (AWS answers `ValidationException`, "Requested
@@ -58,6 +58,19 @@ pub struct TrainingJobSpec {
     pub network: Option<Network>,
     pub encrypt_inter_container_traffic: bool,
     /// At most 50.
+    pub tags: BTreeMap<String, String>,
+    /// Sends the request; the caller's own identity does without it.
+    pub creator: Option<CreatorSession>,
+}
+
+/// A session of an IAM role that sends the request for a training job. SageMaker carries its tags over to the session of the
+/// job's own role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreatorSession {
+    pub role_arn: String,
+    /// At most 64 characters, `[\w+=,.@-]*`.
+    pub name: String,
+    /// At most 50 of 256 characters, `[\p{L}\p{Z}\p{N}_.:/=+\-@]*`.
     pub tags: BTreeMap<String, String>,
 }
 

@@ -17,8 +17,8 @@ pub use access::Access;
 pub use connect::Connect;
 pub use error::{CloudError, CloudErrorKind, Parameter};
 pub use jobs::{
-    Channel, JobStatus, Network, SecondaryStatus, TrainingJob, TrainingJobSpec, TrainingJobSummary, TrainingJobs,
-    Transition,
+    Channel, CreatorSession, JobStatus, Network, SecondaryStatus, TrainingJob, TrainingJobSpec, TrainingJobSummary,
+    TrainingJobs, Transition,
 };
 pub use logs::{FILTER_STREAMS, FilterPage, JobLogs, LogClient, LogEvent, StreamPage};
 pub use objects::{Content, Listed, MOST_BYTES, ObjectStore, Retention, Sha256Hash, StoredHash, VersionExpiration};

@@ -227,7 +227,12 @@ impl Settings {
         if self.aws.endpoint_url.is_some() {
             return;
         }
-        let services = ["AWS_ENDPOINT_URL_SAGEMAKER", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS"];
+        let services = [
+            "AWS_ENDPOINT_URL_SAGEMAKER",
+            "AWS_ENDPOINT_URL_S3",
+            "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS",
+            "AWS_ENDPOINT_URL_STS",
+        ];
         let url = env.get("AWS_ENDPOINT_URL").map(str::to_owned);
         if services.iter().all(|name| env.get(name).is_none()) {
             self.aws.endpoint_url = url;

@@ -6,3 +6,4 @@ pub mod bootstrap;
 pub mod keys;
 pub mod mailbox;
 pub mod project;
+pub mod session_tag;

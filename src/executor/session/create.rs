@@ -156,7 +156,7 @@ impl Attempts<'_> {
             match kind {
                 Some(CloudErrorKind::Throttled) => self.unanswered = 0,
                 Some(CloudErrorKind::Transient | CloudErrorKind::Other) => {
-                    self.may_exist = true;
+                    self.may_exist |= !of_creator(&error);
                     self.unanswered += 1;
                 }
                 Some(CloudErrorKind::Quota | CloudErrorKind::Capacity) => {
@@ -195,7 +195,8 @@ fn throttled(spec: &TrainingJobSpec) -> Failure {
     .hint("let fewer jobs begin at once (`concurrent` in the runner's `config.toml`), or ask AWS for a higher rate of `CreateTrainingJob`")
 }
 
-/// The name is taken: adopts the job when it carries this session's tag, as after a lost reply.
+/// The name is taken: adopts the job when it carries this session's tag, as after a lost reply. AWS does not tell whether the
+/// tags of the creator's session were carried over; without them the policy of the job's role allows it nothing.
 async fn adopt(jobs: &dyn TrainingJobs, spec: &TrainingJobSpec) -> anyhow::Result<String> {
     let foreign = || Failure::system(format!("a training job {} exists already and is not of this session", spec.name));
     let mut tries = 0;
@@ -219,6 +220,11 @@ async fn adopt(jobs: &dyn TrainingJobs, spec: &TrainingJobSpec) -> anyhow::Resul
     Ok(job.arn)
 }
 
+/// `true` when there are no credentials of the creator's role: the request for the job was not sent.
+fn of_creator(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<CloudError>().is_some_and(|error| error.action.starts_with("sts:"))
+}
+
 /// Classifies a refused request as the job's or the system's failure, with a hint.
 fn refusal(error: anyhow::Error, spec: &TrainingJobSpec) -> anyhow::Error {
     let error = match error.downcast::<CloudError>() {
@@ -227,19 +233,27 @@ fn refusal(error: anyhow::Error, spec: &TrainingJobSpec) -> anyhow::Error {
         Err(error) => return error,
     };
     let text = format!("failed to create the training job {}", spec.name);
+    let creator = spec.creator.as_ref().map_or("the runner host's role", |_| "the role `aws.creator_role_arn`");
     let failure = match error.kind {
+        CloudErrorKind::Denied if error.action.starts_with("sts:") => Failure::system(text).hint(
+            "check `aws.creator_role_arn`: the trust policy of this role and the policy of the runner host's role must both allow \
+             `sts:AssumeRole` and `sts:TagSession`, with the tags `sme-session`, `sme-project` and `sme-protected`",
+        ),
         CloudErrorKind::Denied if error.action == "iam:PassRole" => {
-            Failure::system(text).hint(format!("allow the runner host's role `iam:PassRole` for `{}`", spec.role_arn))
+            Failure::system(text).hint(format!("allow {creator} `iam:PassRole` for `{}`", spec.role_arn))
         }
         CloudErrorKind::Denied => Failure::system(text).hint(format!(
-            "allow the runner host's role `{}`, and `iam:PassRole` for `{}`; `runner-config/iam/` has every action that it needs",
+            "allow {creator} `{}`, and `iam:PassRole` for `{}`; `runner-config/iam/` has every action that it needs",
             error.action, spec.role_arn
         )),
         CloudErrorKind::Refused(Parameter::InstanceType) => Failure::user(text)
             .hint("set `SAGEMAKER_INSTANCE_TYPE` to a type that SageMaker training offers in this region"),
         CloudErrorKind::Refused(Parameter::Image) => Failure::user(text).hint("check the job's `image:`"),
         CloudErrorKind::Refused(Parameter::Role) => {
-            Failure::system(text).hint("check `job.role_arn`: the role must exist in the account of the runner host, and trust `sagemaker.amazonaws.com`")
+            Failure::system(text).hint(
+                "check `job.role_arn`: the role must exist in the account of the runner host, and trust `sagemaker.amazonaws.com`, with \
+                 `aws.creator_role_arn` for `sts:TagSession` too",
+            )
         }
         CloudErrorKind::Refused(Parameter::Key) => Failure::system(text).hint(
             "check `job.volume_kms_key_id` and `storage.kms_key_id`: enabled keys of this region; instance types with local storage take no \

@@ -33,8 +33,12 @@ pub async fn of_job(objects: &dyn ObjectStore, job: &JobContext) -> anyhow::Resu
     Ok(scope(hasher, job, &[kind], 32))
 }
 
-/// The scope of a job that a version without the key prepared.
-pub fn without_key(job: &JobContext) -> String {
+/// The scope that the job's session has taken; without one, that of a version without the key.
+pub fn of_session(taken: Option<&str>, job: &JobContext) -> String {
+    taken.map_or_else(|| without_key(job), str::to_owned)
+}
+
+fn without_key(job: &JobContext) -> String {
     scope(blake3::Hasher::new_derive_key("sagemaker-executor project scope v1"), job, &[], 16)
 }
 

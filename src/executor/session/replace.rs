@@ -15,7 +15,7 @@ use crate::session::exchange::Exchange as _;
 use crate::session::failure_reasons::{self, Cause};
 use crate::session::spec::AgentInputs;
 use crate::session::state::{Creation, SessionEvent};
-use crate::session::{Session, agent_delivery, create, spec};
+use crate::session::{Session, agent_delivery, create, project_scope, spec};
 
 /// Outcome of the replacement.
 pub enum Replaced {
@@ -104,7 +104,8 @@ async fn create_next(session: &mut Session<'_>, types: &[String], inputs: JobInp
     if session.state.agent().is_empty() || session.state.place().is_some() {
         session.apply(SessionEvent::AgentDelivered(&agent))?;
     }
-    let agent = AgentInputs { keys: &session.keys(), files: session.state.agent() };
+    let scope = project_scope::of_session(session.state.scope(), inputs.job);
+    let agent = AgentInputs { keys: &session.keys(), files: session.state.agent(), scope: &scope };
     let spec = spec::training_job(&session.id, inputs.job, &decision, session.settings, &*objects, agent);
     create::launch(session, spec, types, until, inputs.cancel).await
 }

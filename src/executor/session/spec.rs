@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::cloud::{Channel, ObjectStore, TrainingJobSpec};
+use crate::cloud::{Channel, CreatorSession, ObjectStore, TrainingJobSpec};
 use crate::config::policy::Decision;
 use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
 use crate::protocol::agent_env::AgentEnv;
 use crate::protocol::bootstrap;
 use crate::protocol::keys::{self, SessionKeys, SessionPlace};
+use crate::protocol::session_tag;
 use crate::session::id::SessionId;
 
 /// Tags of every training job. Adoption and sweeps compare `SESSION`.
@@ -31,12 +32,14 @@ pub fn job_name(id: &SessionId, number: u32) -> String {
     }
 }
 
-/// The session's place and the agent's files, for the container.
+/// The session's place, the project's packs and the agent's files, for the container.
 #[derive(Debug, Clone, Copy)]
 pub struct AgentInputs<'a> {
     pub keys: &'a SessionKeys,
     /// Key prefix of the agent's files.
     pub files: &'a str,
+    /// Scope of the project's packs.
+    pub scope: &'a str,
 }
 
 /// Builds the request.
@@ -70,6 +73,21 @@ pub fn training_job(
         network: decision.network.clone(),
         encrypt_inter_container_traffic: settings.job.encrypt_inter_container_traffic,
         tags: tags(id, agent.keys, job, settings),
+        creator: settings.aws.creator_role_arn.as_deref().map(|role| creator(role, id, job, agent.scope)),
+    }
+}
+
+/// The creator's session for all training jobs of `id`.
+fn creator(role: &str, id: &SessionId, job: &JobContext, scope: &str) -> CreatorSession {
+    let tags = [
+        (session_tag::SESSION, id.to_string()),
+        (session_tag::PROJECT, scope.to_owned()),
+        (session_tag::PROTECTED, (job.git_info.protected == Some(true)).to_string()),
+    ];
+    CreatorSession {
+        role_arn: role.to_owned(),
+        name: id.to_string(),
+        tags: tags.map(|(name, value)| (name.to_owned(), value)).into(),
     }
 }
 

@@ -37,7 +37,7 @@ impl WorkspaceUpload {
         trees: &Trees,
         expanded: impl Fn(&str) -> Option<String>,
     ) -> Self {
-        let scope = session.state.scope().map_or_else(|| project_scope::without_key(job), str::to_owned);
+        let scope = project_scope::of_session(session.state.scope(), job);
         // Every order of a session sends the same selection: a killed stage may have seen other values.
         let own = || {
             let outside_links = session.settings.results.keep_outside_links;

@@ -77,7 +77,8 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     if session.state().place().is_some() {
         session.apply(SessionEvent::ScopeFound(&scope))?;
     }
-    let agent = AgentInputs { keys: &session.keys(), files: session.state().agent() };
+    let scope = project_scope::of_session(session.state().scope(), &job);
+    let agent = AgentInputs { keys: &session.keys(), files: session.state().agent(), scope: &scope };
     let spec = spec::training_job(&session.id, &job, &decision, settings, &*objects, agent);
     let types = types(&session, &decision);
     let launched = create::launch(&mut session, spec, &types, until, &context.cancellation);
