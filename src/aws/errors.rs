@@ -300,7 +300,7 @@ fn is_clock(code: &str, message: &str) -> bool {
 
 /// The IAM action that AWS names, if it differs from that of the call: "not authorized to perform: iam:PassRole on".
 fn denied_action(message: &str) -> Option<&'static str> {
-    const NAMED: [&str; 8] = [
+    const NAMED: [&str; 9] = [
         "iam:PassRole",
         "sagemaker:AddTags",
         "kms:CreateGrant",
@@ -309,6 +309,7 @@ fn denied_action(message: &str) -> Option<&'static str> {
         "kms:Decrypt",
         "kms:Encrypt",
         "s3:ListBucket",
+        "sts:TagSession",
     ];
     let (_, rest) = message.split_once("to perform: ")?;
     let action = rest.split_whitespace().next()?;

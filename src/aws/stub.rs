@@ -27,6 +27,8 @@ pub(crate) struct SeenRequest {
     pub(crate) sha256: Option<String>,
     pub(crate) checksum_mode: Option<String>,
     pub(crate) target: Option<String>,
+    pub(crate) authorization: Option<String>,
+    pub(crate) session_token: Option<String>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -125,6 +127,8 @@ async fn answer(State(script): State<Arc<Mutex<Script>>>, request: Request) -> R
         sha256: header("x-amz-checksum-sha256"),
         checksum_mode: header("x-amz-checksum-mode"),
         target: header("x-amz-target"),
+        authorization: header("authorization"),
+        session_token: header("x-amz-security-token"),
         body: axum::body::to_bytes(body, usize::MAX).await.unwrap().to_vec(),
     };
     let mut script = script.lock().unwrap();

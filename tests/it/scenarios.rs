@@ -50,6 +50,7 @@ mod faults;
 mod sagemaker;
 mod sagemaker_attacks;
 mod sagemaker_cancel;
+mod sagemaker_creator;
 mod sagemaker_desk;
 mod sagemaker_host;
 mod sagemaker_image;

@@ -2,11 +2,12 @@
 //! S3 then answers 403 for an absent object, as for one that the role may not read.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::base::failure::Failure;
 use crate::base::seal::Seal;
@@ -37,7 +38,15 @@ pub(super) async fn open(objects: &dyn ObjectStore, root: &str, key_hash: Option
             Err(error) if started.elapsed() < OPENED_WITHIN => {
                 tracing::warn!(%error, "failed to open the session, trying again");
             }
-            Err(error) => return Err(error).context("failed to open the session with the role of the training job"),
+            Err(error) => {
+                return Err(Failure::system("failed to open the session with the role of the training job")
+                    .hint(
+                        "the role's policy must allow `s3:GetObject` on the session's objects; with `aws.creator_role_arn` it names them by \
+                         the tags of the role's session, which has them only if the role's trust policy allows `sts:TagSession`",
+                    )
+                    .caused_by(error)
+                    .into());
+            }
         }
         tokio::time::sleep(PAUSE).await;
     };
@@ -125,6 +134,14 @@ mod tests {
         assert_eq!(faulty("size", CloudErrorKind::Denied).size("k").await.unwrap(), None);
         assert!(faulty("get", CloudErrorKind::Unauthenticated).get("k").await.is_err());
         assert!(faulty("put", CloudErrorKind::Denied).put("k", Vec::new()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_role_that_may_not_open_the_session_is_told_of_its_tags() {
+        let store = faulty("get", CloudErrorKind::Denied);
+        let error = open(&*store.0, "sessions/s/t", None).await.unwrap_err();
+        let text = crate::base::failure::render(&error);
+        assert!(text.contains("sts:TagSession") && text.contains("planned fault"), "{text}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -178,7 +178,7 @@ mod tests {
         async fn new(types_left: &[&str]) -> Self {
             let dir = tempfile::tempdir().unwrap();
             let text = format!(
-                "[aws]\nendpoint_url = \"http://127.0.0.1:1\"\n[storage]\nbucket = \"b\"\n[job]\nimage = \"i\"\n\
+                "[aws]\nendpoint_url = \"http://127.0.0.1:1\"\ncreator_role_arn = \"arn:aws:iam::123456789012:role/creator\"\n[storage]\nbucket = \"b\"\n[job]\nimage = \"i\"\n\
                  role_arn = \"arn:aws:iam::123456789012:role/x\"\n[runner]\nstate_dir = \"{}\"\n",
                 dir.path().display()
             );
@@ -239,6 +239,8 @@ mod tests {
         let spec = harness.memory.jobs.spec(&format!("{NAME}-3")).unwrap();
         assert_eq!(spec.instance_type, "ml.c.d");
         assert_eq!(spec.tags.get(spec::tag::SESSION).map(String::as_str), Some(NAME));
+        let creator = spec.creator.unwrap();
+        assert_eq!((creator.name.as_str(), creator.tags["sme-session"].as_str()), (NAME, NAME), "of the session");
         assert!(
             harness.captured.text().contains("no capacity for ml.a.b: requesting ml.c.d"),
             "{}",

@@ -153,4 +153,22 @@ mod tests {
         assert_eq!(tag_value("a<b>\n'"), "a_b___");
         assert_eq!(tag_value(&"x".repeat(300)).len(), 256);
     }
+
+    #[test]
+    fn the_creators_session_has_the_sessions_name_and_the_tags_of_the_policies() {
+        let id = SessionId::parse("gitlab-1-2-abcdef12").unwrap();
+        let made = |protected: Option<bool>| {
+            let job = serde_json::json!({"id": 2, "job_info": {"project_id": 1}, "git_info": {"protected": protected}});
+            creator("arn:aws:iam::1:role/creator", &id, &serde_json::from_value(job).unwrap(), "1-ab")
+        };
+        for (protected, value) in [(Some(true), "true"), (Some(false), "false"), (None, "false")] {
+            let session = made(protected);
+            assert_eq!(
+                (session.name.as_str(), session.role_arn.as_str()),
+                (id.as_str(), "arn:aws:iam::1:role/creator")
+            );
+            assert!(session.tags.keys().eq(["sme-project", "sme-protected", "sme-session"]), "{session:?}");
+            assert!(session.tags.values().eq(["1-ab", value, id.as_str()]), "{session:?}");
+        }
+    }
 }

@@ -79,7 +79,12 @@ impl FakeJob {
 
 #[async_trait]
 impl TrainingJobs for MemoryJobs {
+    /// The creator's session is the call `assume`, before the one that creates the job.
     async fn create(&self, spec: &TrainingJobSpec) -> Result<String, CloudError> {
+        if let Some(session) = &spec.creator {
+            let assumed = self.call("assume", &session.role_arn, |_| Ok(())).await;
+            assumed.map_err(|error| CloudError { action: "sts:AssumeRole", ..error })?;
+        }
         let act = |service: &mut JobsState| {
             if service.jobs.contains_key(&spec.name) {
                 return Err(CloudError {

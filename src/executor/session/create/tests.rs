@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::*;
 use crate::base::failure::{Kind, kind_of, render};
 use crate::cloud::testing::{Fault, Memory, MemoryJobs, When, example_spec};
-use crate::cloud::{JobStatus, ObjectStore, SecondaryStatus, TrainingJob, TrainingJobSummary};
+use crate::cloud::{CreatorSession, JobStatus, ObjectStore, SecondaryStatus, TrainingJob, TrainingJobSummary};
 use crate::config::settings::Settings;
 use crate::session::record::{Records, SessionRecord};
 use crate::session::{Host, SessionId};
@@ -39,10 +39,20 @@ impl Harness {
     }
 
     async fn launch(&self, memory: &Memory, types: &[&str]) -> (anyhow::Result<()>, SessionRecord) {
+        self.launch_as(None, memory, types).await
+    }
+
+    async fn launch_as(
+        &self,
+        creator: Option<CreatorSession>,
+        memory: &Memory,
+        types: &[&str],
+    ) -> (anyhow::Result<()>, SessionRecord) {
         let types: Vec<_> = types.iter().map(|name| (*name).to_owned()).collect();
         let mut session = self.session(NAME, memory.jobs.clone());
         let until = Instant::now() + PATIENCE;
-        let result = launch(&mut session, example_spec(NAME), &types, until, &self.cancel).await;
+        let spec = TrainingJobSpec { creator, ..example_spec(NAME) };
+        let result = launch(&mut session, spec, &types, until, &self.cancel).await;
         let id = SessionId::parse(NAME).unwrap();
         let kept = Records::at(&self.settings.runner.state_dir).load(&id).unwrap().unwrap();
         let record =
@@ -290,4 +300,39 @@ async fn a_denied_call_names_the_permission() {
     let error = Harness::new().launch(&memory, &["ml.a.b"]).await.0.unwrap_err();
     assert_eq!(kind_of(&error), Kind::System);
     assert!(render(&error).contains("`runner-config/iam/` has every action"));
+}
+
+fn creator() -> CreatorSession {
+    CreatorSession { role_arn: "arn:aws:iam::1:role/creator".into(), name: NAME.into(), tags: BTreeMap::new() }
+}
+
+/// The host's own identity never takes the place of the creator's.
+#[tokio::test(start_paused = true)]
+async fn without_the_creators_session_no_job_is_created() {
+    let memory = faulty([Fault::new("assume", 1, When::Before, CloudErrorKind::Denied).forever()]);
+    let (result, record) = Harness::new().launch_as(Some(creator()), &memory, &["ml.a.b", "ml.c.d"]).await;
+    let error = result.unwrap_err();
+    assert_eq!(kind_of(&error), Kind::System);
+    let text = render(&error);
+    for word in ["`aws.creator_role_arn`", "`sts:AssumeRole`", "`sts:TagSession`"] {
+        assert!(text.contains(word), "{text}");
+    }
+    assert_eq!((memory.jobs.count("assume"), memory.jobs.count("create"), record.creating), (1, 0, false));
+
+    let memory = faulty([Fault::new("create", 1, When::Before, CloudErrorKind::Denied)]);
+    let error = Harness::new().launch_as(Some(creator()), &memory, &["ml.a.b"]).await.0.unwrap_err();
+    assert!(render(&error).contains("allow the role `aws.creator_role_arn`"), "{}", render(&error));
+}
+
+/// A request for the creator's session creates no job, so `cleanup` need not look for one.
+#[tokio::test(start_paused = true)]
+async fn the_creators_session_is_tried_a_few_times_and_leaves_nothing() {
+    let memory = faulty([Fault::new("assume", 1, When::After, CloudErrorKind::Transient)]);
+    Harness::new().launch_as(Some(creator()), &memory, &["ml.a.b"]).await.0.unwrap();
+    assert_eq!(memory.jobs.spec(NAME).unwrap().creator, Some(creator()));
+
+    let memory = faulty([Fault::new("assume", 1, When::Before, CloudErrorKind::Transient).forever()]);
+    let (result, record) = Harness::new().launch_as(Some(creator()), &memory, &["ml.a.b"]).await;
+    assert!(result.is_err() && !record.creating);
+    assert_eq!(memory.jobs.count("assume"), 5);
 }

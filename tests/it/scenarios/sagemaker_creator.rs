@@ -1,0 +1,16 @@
+//! Training jobs that the creator's role creates (`aws.creator_role_arn`).
+
+use super::sagemaker_desk::{Desk, SYSTEM_FAILURE};
+use crate::support::job::Job;
+
+/// The host may create training jobs itself, and still does not.
+#[test]
+fn a_creator_that_cannot_be_assumed() {
+    let mut desk = Desk::new(&Job::new().script(["true"]));
+    let role = "arn:aws:iam::999999999999:role/creator";
+    desk.edit_operator_file("[storage]", &format!("creator_role_arn = \"{role}\"\n[storage]"));
+    desk.config().passed();
+    desk.prepare().with_code(SYSTEM_FAILURE).one_error().says(&format!("failed to assume the role {role}"));
+    assert_eq!((desk.emulator.requests("CreateTrainingJob"), desk.emulator.jobs().len()), (0, 0));
+    desk.close();
+}
