@@ -17,6 +17,8 @@ mod event;
 mod faults;
 mod gate;
 pub mod host;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the services ask it next"))]
+mod iam;
 mod model;
 mod permissions;
 mod protocol;

@@ -1,0 +1,1 @@
+//! The decisions of `tests/fixtures/iam-decisions.json`.
