@@ -53,7 +53,7 @@ enum Order {
 }
 
 impl Order {
-    fn holds<T: PartialOrd>(self, value: T, of_policy: T) -> bool {
+    fn holds<T: PartialOrd>(self, value: &T, of_policy: &T) -> bool {
         match self {
             Self::Equal => value == of_policy,
             Self::Less => value < of_policy,
@@ -179,10 +179,10 @@ impl Test {
             Self::TextOfAnyCase(patterns) => patterns.iter().any(|pattern| pattern.matches_any_case(value, keys)),
             Self::Arn(patterns) => patterns.iter().any(|pattern| pattern.matches_arn(value, keys)),
             Self::Number(order, of_policy) => {
-                number(value).is_some_and(|value| of_policy.iter().any(|other| order.holds(value, *other)))
+                number(value).is_some_and(|value| of_policy.iter().any(|other| order.holds(&value, other)))
             }
             Self::Date(order, of_policy) => {
-                date(value).is_some_and(|value| of_policy.iter().any(|other| order.holds(value, *other)))
+                date(value).is_some_and(|value| of_policy.iter().any(|other| order.holds(&value, other)))
             }
             Self::Bool(of_policy) => truth(value).is_some_and(|value| of_policy.contains(&value)),
             Self::Address(blocks) => {

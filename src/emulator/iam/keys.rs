@@ -81,15 +81,15 @@ const MULTIPLE: &[&str] = &[
 /// Whether a key can have several values; `None` for a key that the emulator does not know.
 pub(super) fn takes_many(name: &str) -> Option<bool> {
     let name = name.to_lowercase();
-    let is = |known: &&str| match known.strip_suffix('/') {
-        Some(_) => name.strip_prefix(*known).is_some_and(|tag| !tag.is_empty()),
-        None => name == **known,
+    let is = |known: &str| match known.strip_suffix('/') {
+        Some(_) => name.strip_prefix(known).is_some_and(|tag| !tag.is_empty()),
+        None => name == known,
     };
-    if MULTIPLE.iter().any(|known| is(&known)) {
+    if MULTIPLE.iter().any(|known| is(known)) {
         return Some(true);
     }
     // Claims of a token begin with the address of its issuer, which has a dot unlike the names of services.
     let claim =
         name.rsplit_once(':').is_some_and(|(issuer, claim)| issuer.contains('.') && ["aud", "sub"].contains(&claim));
-    (claim || SINGLE.iter().any(|known| is(&known))).then_some(false)
+    (claim || SINGLE.iter().any(|known| is(known))).then_some(false)
 }
