@@ -1,5 +1,7 @@
 //! The decisions and refusals of `tests/fixtures/iam-decisions.json`, which `tests/iam` asks other evaluators too.
 
+mod shipped;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
