@@ -53,8 +53,59 @@ const PLAIN: &str = "
     admin no s3:GetObject object:hosts/key
 ";
 
+/// The same of the policies with a creator, whose sessions carry tags.
+const CREATOR: &str = "
+    host yes sts:AssumeRole role:ci-creator sts:RoleSessionName=gitlab-7 {tags}
+    host yes sts:TagSession role:ci-creator {tags}
+    host yes sagemaker:StopTrainingJob job:gitlab-7
+    host yes s3:PutObject object:agents/a
+    host no sts:AssumeRole role:ci-creator sts:RoleSessionName=gitlab-7
+    host no sts:AssumeRole role:ci-creator sts:RoleSessionName=nightly {tags}
+    host no sts:TagSession role:ci-creator {tags} aws:TagKeys=sme-session,sme-project,sme-protected,team
+    host no sts:TagSession role:ci-creator {tags} aws:RequestTag/sme-session=nightly
+    host no sts:TagSession role:ci-creator {tags} aws:RequestTag/sme-project=
+    host no sts:TagSession role:ci-creator {tags} aws:RequestTag/sme-protected=maybe
+    host no sagemaker:CreateTrainingJob job:gitlab-7 {create}
+    host no sagemaker:AddTags job:gitlab-7 sagemaker:TaggingAction=CreateTrainingJob
+    host no iam:PassRole role:ci-training iam:PassedToService=sagemaker.amazonaws.com
+    admin no sts:AssumeRole role:ci-creator sts:RoleSessionName=gitlab-7 {tags}
+    job@gitlab-7 no sts:AssumeRole role:ci-creator sts:RoleSessionName=gitlab-7 {tags}
+    creator@gitlab-7 yes sagemaker:CreateTrainingJob job:gitlab-7 {create}
+    creator@gitlab-7 yes sagemaker:AddTags job:gitlab-7 sagemaker:TaggingAction=CreateTrainingJob
+    creator@gitlab-7 yes iam:PassRole role:ci-training iam:PassedToService=sagemaker.amazonaws.com
+    creator@gitlab-7 no sagemaker:CreateTrainingJob job:gitlab-8 {create}
+    creator@gitlab-8 no sagemaker:CreateTrainingJob job:gitlab-8 {create}
+    creator@gitlab-7 no sagemaker:CreateTrainingJob job:gitlab-7 {create} sagemaker:InstanceTypes=ml.p5.48xlarge
+    creator@gitlab-7 no sagemaker:CreateTrainingJob job:gitlab-7 {create} aws:RequestTag/sagemaker-executor:session=
+    creator no sagemaker:CreateTrainingJob job:gitlab-7 {create}
+    creator@gitlab-7 no iam:PassRole role:admin iam:PassedToService=sagemaker.amazonaws.com
+    creator@gitlab-7 no sagemaker:StopTrainingJob job:gitlab-7
+    creator@gitlab-7 no s3:GetObject object:sessions/{place}/x
+    job@gitlab-7 yes s3:GetObject object:agents/a
+    job@gitlab-7 yes s3:GetObject object:projects/42/x
+    job@gitlab-7 yes s3:GetObject object:sessions/{place}/x
+    job@gitlab-7 yes s3:PutObject object:sessions/{place}/x
+    job@gitlab-7 yes s3:ListBucket bucket s3:prefix=sagemaker-executor/sessions/{place}/
+    job@gitlab-7 yes logs:PutLogEvents stream:gitlab-7/algo-1
+    job@gitlab-7 no s3:GetObject object:sessions/gitlab-8/x
+    job@gitlab-7 no s3:GetObject object:sessions/gitlab-77/x
+    job@gitlab-8 no s3:PutObject object:sessions/{place}/x
+    job@gitlab-7 no s3:GetObject object:projects/43/x
+    job@gitlab-7 no s3:PutObject object:projects/42/x
+    job@gitlab-7 no s3:PutObject object:agents/a
+    job@gitlab-7 no s3:GetObject object:hosts/key
+    job@gitlab-7 no s3:ListBucket bucket
+    job@gitlab-7 no s3:ListBucket bucket s3:prefix=sagemaker-executor/sessions/gitlab-8/
+    job@gitlab-7 no logs:PutLogEvents stream:gitlab-8/algo-1
+    job no s3:GetObject object:agents/a
+    job no s3:GetObject object:sessions/{place}/x
+    job@* no s3:GetObject object:sessions/{place}/x
+";
+
 const CREATE: &str = "sagemaker:InstanceTypes=ml.m5.large sagemaker:MaxRuntimeInSeconds=3600 \
                       aws:RequestTag/sagemaker-executor:session=gitlab-7";
+const TAGS: &str = "aws:TagKeys=sme-session,sme-project,sme-protected aws:RequestTag/sme-session=gitlab-7 \
+                    aws:RequestTag/sme-project=42 aws:RequestTag/sme-protected=true";
 /// A session's place, which its job has to know.
 const PLACE: &str = "gitlab-7/0123456789abcdef0123456789abcdef";
 const ACCOUNT: &str = "123456789012";
@@ -106,7 +157,7 @@ fn caller(name: &str, folder: &Path) -> (String, Document) {
 fn ask(folder: &Path, questions: &str) {
     let bucket = load(&folder.join("bucket-policy.json"));
     let mut wrong = Vec::new();
-    let questions = questions.replace("{create}", CREATE).replace("{place}", PLACE);
+    let questions = questions.replace("{create}", CREATE).replace("{place}", PLACE).replace("{tags}", TAGS);
     for line in questions.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [name, answer, action, resource, given @ ..] = &words[..] else { panic!("{line}") };
@@ -162,10 +213,16 @@ fn hosts_and_jobs_have_what_they_need_and_no_more() {
 }
 
 #[test]
+fn under_a_creator_each_job_has_its_own_session_alone() {
+    ask(&folder().join("creator"), CREATOR);
+}
+
+#[test]
 fn only_sagemaker_for_the_account_assumes_the_role_of_jobs() {
-    let trust = load(&folder().join("training-job-trust.json"));
+    let plain = load(&folder().join("training-job-trust.json"));
+    let creator = load(&folder().join("creator/training-job-trust.json"));
     let role = arn("role:ci-training");
-    let verdict = |service: Option<&str>, account: &str| {
+    let verdict = |trust: &Document, action: &str, service: Option<&str>, account: &str| {
         let mut keys = ConditionKeys::default();
         keys.set("aws:SourceAccount", [account]);
         keys.set("aws:SourceArn", [arn("job:gitlab-7").replace(ACCOUNT, account)]);
@@ -173,11 +230,17 @@ fn only_sagemaker_for_the_account_assumes_the_role_of_jobs() {
         let host_role = arn("role:ci-runner-host");
         let (arn, role_arn) = if service.is_some() { ("", None) } else { (host, Some(&*host_role)) };
         let principal = Principal { arn, role_arn, account: ACCOUNT, service };
-        let question = Question { action: "sts:AssumeRole", resource: &role, keys: &keys };
-        trusts(&trust, &principal, &question) == Verdict::Allowed
+        let question = Question { action, resource: &role, keys: &keys };
+        trusts(trust, &principal, &question) == Verdict::Allowed
     };
-    assert!(verdict(Some("sagemaker.amazonaws.com"), ACCOUNT));
-    assert!(!verdict(Some("sagemaker.amazonaws.com"), "999999999999"));
-    assert!(!verdict(Some("ec2.amazonaws.com"), ACCOUNT));
-    assert!(!verdict(None, ACCOUNT));
+    let sagemaker = Some("sagemaker.amazonaws.com");
+    for trust in [&plain, &creator] {
+        assert!(verdict(trust, "sts:AssumeRole", sagemaker, ACCOUNT));
+        assert!(!verdict(trust, "sts:AssumeRole", sagemaker, "999999999999"));
+        assert!(!verdict(trust, "sts:AssumeRole", Some("ec2.amazonaws.com"), ACCOUNT));
+        assert!(!verdict(trust, "sts:AssumeRole", None, ACCOUNT));
+    }
+    assert!(verdict(&creator, "sts:TagSession", sagemaker, ACCOUNT));
+    assert!(!verdict(&creator, "sts:TagSession", None, ACCOUNT));
+    assert!(!verdict(&plain, "sts:TagSession", sagemaker, ACCOUNT));
 }
