@@ -53,6 +53,10 @@ pub struct EmulatorArgs {
     /// Account id in ARNs
     #[arg(long, default_value = "000000000000", value_name = "ID")]
     pub account: String,
+    /// Users, roles and their policies, as `aws iam get-account-authorization-details` prints them; each gets a key in the file
+    /// `credentials`, in a profile `user/NAME` or `role/NAME`
+    #[arg(long, value_name = "FILE")]
+    pub iam: Option<PathBuf>,
     /// Time a job spends in Starting
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub starting_delay: Duration,
@@ -113,6 +117,7 @@ impl TryFrom<EmulatorArgs> for EmulatorConfig {
 
     fn try_from(args: EmulatorArgs) -> anyhow::Result<Self> {
         let faults = args.faults.as_deref().map(read_plan).transpose()?.unwrap_or_default();
+        let iam = args.iam.as_deref().map(read_account).transpose()?;
         let profiles = profiles(&args);
         let mut quirks = Quirks { batch_delay: args.log_delay, ingestion_lag: args.log_lag, ..Quirks::default() };
         for name in &args.without {
@@ -123,6 +128,7 @@ impl TryFrom<EmulatorArgs> for EmulatorConfig {
             data_dir: args.data_dir,
             buckets: args.buckets,
             account: args.account,
+            iam,
             images: args.images.into_iter().collect(),
             profiles,
             strict_images: args.strict_images,
@@ -147,6 +153,13 @@ impl TryFrom<EmulatorArgs> for EmulatorConfig {
 fn read_plan(path: &Path) -> anyhow::Result<FaultPlan> {
     let content = std::fs::read(path).with_context(|| format!("failed to read the fault plan {}", path.display()))?;
     serde_json::from_slice(&content).with_context(|| format!("failed to understand the fault plan {}", path.display()))
+}
+
+fn read_account(path: &Path) -> anyhow::Result<serde_json::Value> {
+    let content =
+        std::fs::read(path).with_context(|| format!("failed to read the users and roles {}", path.display()))?;
+    serde_json::from_slice(&content)
+        .with_context(|| format!("failed to read the users and roles {}: not JSON", path.display()))
 }
 
 fn parse_image(text: &str) -> Result<(String, ContainerImage), String> {

@@ -23,6 +23,7 @@ enum Refusal {
     Signature(SignatureError),
     UnknownKey,
     WrongToken,
+    Expired,
     /// The key looks like one of a real account: somebody takes this for AWS.
     RealKey,
 }
@@ -64,7 +65,7 @@ pub(crate) async fn authenticate(
         }
         body = Body::from(content);
     }
-    let caller = Caller { job: key.job, account: shared.config.account.clone(), region: signature.region };
+    let caller = Caller { identity: key.identity, account: shared.config.account.clone(), region: signature.region };
     Ok(Ok((Request::from_parts(parts, body), caller)))
 }
 
@@ -77,6 +78,9 @@ fn known(shared: &Shared, signing: Signing, parts: &Parts) -> Result<(Signature,
     let key = shared.keys.find(&signature.access_key_id).ok_or(Refusal::UnknownKey)?;
     if signature.token != key.credentials.session_token {
         return Err(Refusal::WrongToken);
+    }
+    if key.has_expired() {
+        return Err(Refusal::Expired);
     }
     if let Some(service) = signing.service.filter(|service| *service != signature.service) {
         return Err(
@@ -127,6 +131,12 @@ impl Refusal {
             Refusal::WrongToken => {
                 of("UnrecognizedClientException", "InvalidClientTokenId", ("InvalidToken", 400), &invalid)
             }
+            Refusal::Expired => of(
+                "ExpiredTokenException",
+                "ExpiredToken",
+                ("ExpiredToken", 400),
+                "The security token included in the request is expired",
+            ),
             Refusal::Signature(SignatureError::Missing) => of(
                 "MissingAuthenticationTokenException",
                 "MissingAuthenticationToken",

@@ -1,10 +1,13 @@
 //! The caller of a request, and how each service wants its requests signed.
 
+use std::sync::Arc;
+
+use super::authorization::Identity;
+
 /// The caller of one request, as its signature proves.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Caller {
-    /// The training job in whose container the caller is; `None` for the user.
-    pub(crate) job: Option<String>,
+    pub(crate) identity: Arc<Identity>,
     pub(crate) account: String,
     pub(crate) region: String,
 }
@@ -12,19 +15,21 @@ pub(crate) struct Caller {
 impl Caller {
     /// The name that AWS gives the caller.
     pub(crate) fn arn(&self) -> String {
-        let account = &self.account;
-        match self.job {
-            Some(_) => format!("arn:aws:sts::{account}:assumed-role/emulator/SageMaker"),
-            None => format!("arn:aws:iam::{account}:user/test"),
-        }
+        self.identity.arn(&self.account)
+    }
+
+    /// Whether the key of the profile `default` signed the request.
+    pub(crate) fn is_administrator(&self) -> bool {
+        matches!(*self.identity, Identity::Administrator)
     }
 }
 
 #[cfg(test)]
 impl Caller {
-    /// The user, as the tests of the services call.
-    pub(crate) fn user() -> Self {
-        Self { job: None, account: "000000000000".to_owned(), region: "us-east-1".to_owned() }
+    /// The administrator, as the tests of the services call.
+    pub(crate) fn administrator() -> Self {
+        let identity = Arc::new(Identity::Administrator);
+        Self { identity, account: "000000000000".to_owned(), region: "us-east-1".to_owned() }
     }
 }
 

@@ -30,6 +30,9 @@ pub struct EmulatorConfig {
     pub data_dir: PathBuf,
     pub buckets: Vec<String>,
     pub account: String,
+    /// Users, roles and policies, as `aws iam get-account-authorization-details` prints them; `None` lets the administrator alone
+    /// call, and gives all jobs the shipped policy's actions.
+    pub iam: Option<serde_json::Value>,
     /// Roots of images by their name.
     pub images: BTreeMap<String, ContainerImage>,
     /// User, environment and size of the root of images by their name.

@@ -24,16 +24,19 @@ pub(crate) fn is_own(path: &str) -> bool {
 /// How requests for the emulator itself are signed.
 const SIGNING: Signing = Signing { protocol: WireProtocol::Json, service: Some("emulator") };
 
-/// Answers the emulator's own requests: role credentials, the fault plan, counts of requests, log events with their times of
-/// ingestion, and deletion as by a lifecycle rule. All but the first and the one for health are for the user alone.
+/// Answers the emulator's own requests: role credentials, the fault plan, counts of requests, decisions of IAM, log events with their times of
+/// ingestion, and deletion as by a lifecycle rule. All but the first and the one for health are for the administrator alone.
 pub(crate) async fn own(gate: &Gate, request: Request<Body>) -> anyhow::Result<Reply> {
     let path = request.uri().path();
     if path == "/_emulator/health" || path.starts_with(ROLE_PATH) {
         return Ok(open(gate, &request));
     }
     match authenticate(&gate.shared, SIGNING, request).await? {
-        Ok((request, caller)) if caller.job.is_none() => users(gate, request).await,
-        Ok(_) => Ok(json_reply(Err(ApiError::new("AccessDeniedException", "not for the role of a training job")))),
+        Ok((request, caller)) if caller.is_administrator() => administrators(gate, request).await,
+        Ok(_) => Ok(json_reply(Err(ApiError::new(
+            "AccessDeniedException",
+            "the paths of the emulator are for the profile `default` alone",
+        )))),
         Err(error) => Ok(json_reply(Err(error))),
     }
 }
@@ -48,7 +51,7 @@ fn open(gate: &Gate, request: &Request<Body>) -> Reply {
     if path == "/_emulator/health" {
         return answer(StatusCode::OK, json!({}));
     }
-    let credentials = gate.shared.keys.served(path, &gate.shared.config.account);
+    let credentials = gate.shared.keys.served(path);
     credentials.map_or_else(not_found, |credentials| answer(StatusCode::OK, credentials))
 }
 
@@ -56,12 +59,13 @@ fn not_found() -> Reply {
     reply(StatusCode::NOT_FOUND, "application/json", json!({"message": "no such resource"}).to_string())
 }
 
-async fn users(gate: &Gate, request: Request<Body>) -> anyhow::Result<Reply> {
+async fn administrators(gate: &Gate, request: Request<Body>) -> anyhow::Result<Reply> {
     let answer = |status, value: Value| reply(status, "application/json", value.to_string());
     let failed = |status, message: String| answer(status, json!({"message": message}));
     let path = request.uri().path().to_owned();
     Ok(match (request.method(), path.as_str()) {
         (&Method::GET, "/_emulator/requests") => answer(StatusCode::OK, json!(gate.counts())),
+        (&Method::GET, "/_emulator/iam") => answer(StatusCode::OK, gate.shared.authority.decided()),
         (&Method::GET, "/_emulator/logs") => {
             let query = query_pairs(request.uri().query().unwrap_or_default());
             let prefix = query.into_iter().find_map(|(name, value)| (name == "prefix").then_some(value));

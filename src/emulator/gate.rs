@@ -100,7 +100,6 @@ async fn trouble(fault: &CallFault, operation: &str) -> anyhow::Result<Option<Ap
 mod tests {
     use super::*;
     use crate::config::EmulatorConfig;
-    use crate::credentials::Keys;
 
     #[test]
     fn a_plan_eats_from_a_quota_until_the_next_one() {
@@ -110,7 +109,7 @@ mod tests {
         let mut config = EmulatorConfig::new(folder.path());
         config.faults = serde_json::from_str(others_take_nine).unwrap();
         let store = Arc::new(Store::open(folder.path().to_owned()).unwrap());
-        let gate = Gate::new(&Arc::new(Shared::new(config, String::new(), Keys::new().unwrap())), store);
+        let gate = Gate::new(&Arc::new(Shared::new(config, String::new()).unwrap()), store);
         let admitted = || (0..20).filter(|_| gate.quotas.admit("FilterLogEvents", start)).count();
         assert_eq!(admitted(), 1);
         gate.set_faults(FaultPlan::default());

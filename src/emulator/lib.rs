@@ -7,6 +7,7 @@
 
 mod args;
 mod authentication;
+mod authorization;
 mod caller;
 mod clock;
 mod config;
@@ -17,10 +18,8 @@ mod event;
 mod faults;
 mod gate;
 pub mod host;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the services ask it next"))]
 mod iam;
 mod model;
-mod permissions;
 mod protocol;
 mod quirks;
 mod server;
@@ -44,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::args::EmulatorArgs;
 pub use self::config::{Delays, EmulatorConfig};
 pub use self::credentials::Credentials;
-use self::credentials::{Keys, create_private};
+use self::credentials::create_private;
 pub use self::error::SetupError;
 pub use self::faults::{CallFault, DropPoint, FaultPlan, JobFault, JobTrouble, LogFault};
 use self::gate::Gate;
@@ -99,9 +98,8 @@ impl Emulator {
         let listener = TcpListener::bind(config.listen).await;
         let listener = listener.with_context(|| format!("failed to listen on {}", config.listen))?;
         let endpoint = format!("http://{}", listener.local_addr().context("failed to read the port")?);
-        let keys = Keys::new()?;
-        keys.user().write(&config.data_dir)?;
-        let shared = Arc::new(Shared::new(config, endpoint, keys));
+        let shared = Arc::new(Shared::new(config, endpoint)?);
+        shared.keys.write(&shared.config.data_dir)?;
         let gate = Arc::new(Gate::new(&shared, store));
         shared.tasks.spawn(server::serve(gate, listener));
         Ok(Self { shared })
@@ -112,9 +110,9 @@ impl Emulator {
         &self.shared.endpoint
     }
 
-    /// The user's credentials, to sign requests with; the file `credentials` in the data directory holds the same.
+    /// The administrator's credentials, to sign requests with; the file `credentials` in the data directory holds the same.
     pub fn credentials(&self) -> &Credentials {
-        self.shared.keys.user()
+        self.shared.keys.administrator()
     }
 
     /// Kills the containers, closes the connections and waits for both, ten seconds at most.

@@ -57,18 +57,18 @@ async fn connection(gate: Arc<Gate>, socket: TcpStream) {
 }
 
 /// Answers a request; an error drops the connection without an answer.
-async fn handle(gate: &Gate, request: Request<Body>) -> anyhow::Result<Reply> {
+async fn handle(gate: &Gate, mut request: Request<Body>) -> anyhow::Result<Reply> {
     if control::is_own(request.uri().path()) {
         return control::own(gate, request).await;
     }
-    let (service, operation) = gate.services.route(&request);
+    let (service, operation) = gate.services.route(&mut request).await?;
     let request_id = gate.shared.next_id();
     // A request without a valid signature is not counted.
     let (request, caller) = match authenticate(&gate.shared, service.signing(), request).await? {
         Ok(authentic) => authentic,
         Err(error) => return Ok(identified(service.refuse(error), &request_id)),
     };
-    let call = ApiCall { operation, request, caller, request_id: request_id.clone() };
+    let call = ApiCall { operation, request, caller, request_id: request_id.clone(), shared: Arc::clone(&gate.shared) };
     Ok(identified(gate.pass(service, call).await?, &request_id))
 }
 

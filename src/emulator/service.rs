@@ -9,22 +9,24 @@ use hyper::Request;
 use s3s::Body;
 use serde_json::Value;
 
+use super::authorization::json_actions;
 use super::caller::{Caller, Signing, WireProtocol};
 use super::model::Model;
-use super::permissions;
 use super::protocol::{Answer, ApiError, Reply, json_reply};
+use super::shared::Shared;
 use super::validate::check;
 
 /// Largest body of a request, in bytes; S3 has no such limit.
 const LARGEST_BODY: usize = 8 << 20;
 
-/// A request with its operation and caller.
+/// A request with its operation and caller, and the state of the emulator.
 #[derive(Debug)]
 pub(crate) struct ApiCall {
     pub(crate) operation: String,
     pub(crate) request: Request<Body>,
     pub(crate) caller: Caller,
     pub(crate) request_id: String,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// One AWS service, or a part of one, with its own state.
@@ -60,9 +62,6 @@ pub(crate) trait JsonService: Sized + Send + Sync + 'static {
     const INVALID: &'static str = "ValidationException";
 
     fn model() -> &'static Model;
-
-    /// The resource that a refusal names.
-    fn resource(request: &Value, caller: &Caller) -> String;
 }
 
 #[async_trait::async_trait]
@@ -75,21 +74,32 @@ impl<T: JsonService> Service for Arc<T> {
         T::model().target == target && T::OPERATIONS.iter().any(|(name, _)| *name == operation)
     }
 
-    async fn call(&self, call: ApiCall) -> anyhow::Result<Reply> {
-        let body = read(call.request.into_body()).await?;
+    async fn call(&self, mut call: ApiCall) -> anyhow::Result<Reply> {
+        let body = read(std::mem::take(call.request.body_mut())).await?;
         let body = if body.is_empty() { b"{}".as_slice() } else { &body };
         let request = serde_json::from_slice::<Value>(body)
             .map_err(|error| ApiError::serialization(format!("the body is not JSON: {error}")));
-        Ok(json_reply(request.and_then(|request| answer(self, &call.operation, &request, &call.caller))))
+        Ok(json_reply(request.and_then(|request| {
+            authorize(&call, T::SIGNING_NAME, &request)?;
+            answer(self, &call.operation, &request, &call.caller)
+        })))
     }
 }
 
-/// Checks the caller and the request, and runs the operation.
+/// Checks that the caller may do all that the request needs.
+fn authorize(call: &ApiCall, service: &str, request: &Value) -> Result<(), ApiError> {
+    let ApiCall { operation, caller, shared, .. } = call;
+    for needed in json_actions(service, operation, request, caller, &shared.tags) {
+        let allowed = shared.authority.allows(caller, &needed, None);
+        allowed.map_err(|message| ApiError::new("AccessDeniedException", message))?;
+    }
+    Ok(())
+}
+
+/// Checks the request and runs the operation.
 pub(crate) fn answer<T: JsonService>(service: &Arc<T>, operation: &str, request: &Value, caller: &Caller) -> Answer {
     let known = T::OPERATIONS.iter().find(|(name, _)| *name == operation);
     let (name, run) = known.ok_or_else(ApiError::unknown_operation)?;
-    permissions::check(caller, T::SIGNING_NAME, name, || T::resource(request, caller))
-        .map_err(|message| ApiError::new("AccessDeniedException", message))?;
     check(request, T::model(), name).map_err(|error| match error.code.as_str() {
         "ValidationException" => ApiError { code: T::INVALID.to_owned(), ..error },
         _ => error,

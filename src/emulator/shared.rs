@@ -1,13 +1,14 @@
-//! State that all services share: configuration, faults, access keys, tags, identifiers, tasks and the signal that ends them.
+//! State that all services share: configuration, faults, access keys, policies, tags, identifiers, tasks and the signal that ends them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::authorization::Authority;
 use super::clock;
 use super::config::EmulatorConfig;
-use super::credentials::Keys;
+use super::credentials::AccessKeys;
 use super::faults::Faults;
 use super::quirks::mixed;
 use super::tags::Tags;
@@ -19,7 +20,8 @@ pub(crate) struct Shared {
     /// `http://127.0.0.1:PORT`.
     pub(crate) endpoint: String,
     pub(crate) faults: Faults,
-    pub(crate) keys: Keys,
+    pub(crate) keys: AccessKeys,
+    pub(crate) authority: Authority,
     pub(crate) tags: Tags,
     pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,
@@ -28,18 +30,20 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(config: EmulatorConfig, endpoint: String, keys: Keys) -> Self {
-        Self {
+    pub(crate) fn new(config: EmulatorConfig, endpoint: String) -> anyhow::Result<Self> {
+        let authority = Authority::new(&config)?;
+        Ok(Self {
             faults: Faults::new(config.faults.clone(), config.seed),
             config,
             endpoint,
-            keys,
+            keys: AccessKeys::new(authority.account())?,
+            authority,
             tags: Tags::default(),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             numbers: AtomicU64::new(1),
             started_ms: clock::now_ms(),
-        }
+        })
     }
 
     pub(crate) fn next_number(&self) -> u64 {

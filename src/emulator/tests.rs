@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use test_case::test_case;
 
+use super::authorization::RoleSession;
 use super::{Credentials, Emulator, EmulatorConfig, Unsigned};
 
 /// Another user of the machine; no account of that id needs to exist.
@@ -223,7 +224,7 @@ fn s3_takes_one_signature_of_version_4_and_no_other() {
 fn a_role_has_a_key_of_its_own_until_its_job_ends() {
     let running = Running::start();
     let keys = &running.emulator.shared.keys;
-    let path = keys.issue("job").unwrap();
+    let path = keys.place(of_job()).unwrap();
     let open = |path: &str| -> (u16, String) {
         let mut stream = TcpStream::connect(running.host()).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
@@ -259,19 +260,25 @@ fn a_role_has_a_key_of_its_own_until_its_job_ends() {
     }
 }
 
+/// The session of a job's containers.
+fn of_job() -> RoleSession {
+    let role = RoleSession::new("arn:aws:iam::000000000000:role/emulator", "AROA1", "SageMaker");
+    RoleSession { job: Some("job".to_owned()), ..role }
+}
+
 const ROLE: &str = "arn:aws:sts::000000000000:assumed-role/emulator/SageMaker";
 const JOB: &str = "arn:aws:sagemaker:us-east-1:000000000000:training-job/gitlab-1";
 const GROUP: &str = "arn:aws:logs:us-east-1:000000000000:log-group:/aws/sagemaker/TrainingJobs:log-stream:";
 
-fn copy_of(path: &'static str, query: &'static str) -> Sent {
-    Sent { headers: vec![("x-amz-copy-source", "/bucket/key")], ..to_s3("PUT", path, query) }
+fn copy_of(path: &'static str, query: &'static str, source: &'static str) -> Sent {
+    Sent { headers: vec![("x-amz-copy-source", source)], ..to_s3("PUT", path, query) }
 }
 
 #[test]
 fn a_role_may_call_nothing_of_sagemaker_and_no_more_of_the_logs_than_its_policy_grants() {
     let running = Running::start();
     let keys = &running.emulator.shared.keys;
-    let role = role_of(&keys.served(&keys.issue("job").unwrap(), "0").unwrap());
+    let role = role_of(&keys.served(&keys.place(of_job()).unwrap()).unwrap());
     let create = r#"{"TrainingJobName": "gitlab-1", "AlgorithmSpecification": {"TrainingImage": "image", "TrainingInputMode": "File"},
         "RoleArn": "arn:aws:iam::000000000000:role/test", "OutputDataConfig": {"S3OutputPath": "s3://bucket/out"},
         "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 5},
@@ -329,7 +336,7 @@ fn a_role_may_call_nothing_of_sagemaker_and_no_more_of_the_logs_than_its_policy_
 fn a_role_may_read_write_and_list_objects_and_nothing_else_of_s3() {
     let running = Running::start();
     let keys = &running.emulator.shared.keys;
-    let role = role_of(&keys.served(&keys.issue("job").unwrap(), "0").unwrap());
+    let role = role_of(&keys.served(&keys.place(of_job()).unwrap()).unwrap());
     let user = running.emulator.credentials();
     let upload = "partNumber=1&uploadId=none";
     let parts =
@@ -338,6 +345,7 @@ fn a_role_may_read_write_and_list_objects_and_nothing_else_of_s3() {
         (Sent { body: "content", ..to_s3("PUT", "/bucket/key", "") }, 200),
         (to_s3("GET", "/bucket/key", ""), 200),
         (to_s3("HEAD", "/bucket/key", ""), 200),
+        (copy_of("/bucket/copy", "", "/bucket/key"), 200),
         (to_s3("GET", "/bucket", "list-type=2"), 200),
         (to_s3("GET", "/bucket", ""), 200),
         (to_s3("POST", "/bucket/large", "uploads"), 200),
@@ -352,9 +360,7 @@ fn a_role_may_read_write_and_list_objects_and_nothing_else_of_s3() {
     let (bucket, key) = ("arn:aws:s3:::bucket", "arn:aws:s3:::bucket/key");
     for (sent, action, resource) in [
         (to_s3("DELETE", "/bucket/key", ""), "DeleteObject", key),
-        (to_s3("POST", "/bucket", "delete"), "DeleteObject", bucket),
-        (copy_of("/bucket/key", ""), "PutObject", key),
-        (copy_of("/bucket/key", upload), "PutObject", key),
+        (copy_of("/bucket/key", "", "/bucket/key?versionId=null"), "GetObjectVersion", key),
         (to_s3("GET", "/bucket/key", "versionId=null"), "GetObjectVersion", key),
         (to_s3("GET", "/bucket/key", "version%49d=null"), "GetObjectVersion", key),
         (to_s3("GET", "/bucket/key", "uploadId=none"), "ListMultipartUploadParts", key),
@@ -377,9 +383,8 @@ fn a_role_may_read_write_and_list_objects_and_nothing_else_of_s3() {
         assert!(status == 403 && body.contains("<Code>AccessDenied</Code>"), "{sent:?}: {status} {body}");
         assert!(body.contains(&message), "{sent:?}: {body}");
     }
-    for sent in [to_s3("HEAD", "/bucket", ""), to_s3("HEAD", "/bucket/key", "versionId=null")] {
-        assert_eq!(running.signed(&sent, &role).0, 403, "{sent:?}");
-    }
+    let head = |path, query| running.signed(&to_s3("HEAD", path, query), &role).0;
+    assert_eq!((head("/bucket", ""), head("/bucket/key", "versionId=null")), (200, 403));
     let (status, body) = running.signed(&to_s3("GET", "/bucket/key", ""), user);
     assert_eq!((status, body.as_str()), (200, "content"));
 }
@@ -393,8 +398,8 @@ fn another_local_user_cannot_read_the_credentials() {
     let folder = tempfile::tempdir().unwrap();
     // Open, so that the file's own mode is what protects it.
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-    let credentials = super::Keys::new().unwrap();
-    credentials.user().write(folder.path()).unwrap();
+    let credentials = super::credentials::AccessKeys::new(None).unwrap();
+    credentials.write(folder.path()).unwrap();
     let read = |name: &str| {
         let ids = [format!("--reuid={ANOTHER_USER}"), format!("--regid={ANOTHER_USER}")];
         let mut command = Command::new("setpriv");

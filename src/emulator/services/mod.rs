@@ -40,7 +40,7 @@ impl Services {
         Self {
             json: vec![Arc::new(training), Arc::new(tagging), Arc::new(Arc::clone(&logs))],
             s3: Arc::new(S3::new(shared, Arc::clone(&store))),
-            sts: Arc::new(Sts),
+            sts: Arc::new(Sts(Arc::clone(shared))),
             unknown: Arc::new(Unknown),
             logs,
             store,
@@ -48,21 +48,21 @@ impl Services {
     }
 
     /// The service that a request is for, and the operation's name.
-    pub(crate) fn route(&self, request: &Request<Body>) -> (&Arc<dyn Service>, String) {
+    pub(crate) async fn route(&self, request: &mut Request<Body>) -> anyhow::Result<(&Arc<dyn Service>, String)> {
         let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
         if let Some(target) = header("x-amz-target") {
             let (target, operation) = target.split_once('.').unwrap_or((target, ""));
             let service = self.json.iter().find(|one| one.serves(target, operation));
-            return (service.unwrap_or(&self.unknown), operation.to_owned());
+            return Ok((service.unwrap_or(&self.unknown), operation.to_owned()));
         }
         let (method, path) = (request.method(), request.uri().path());
         let form = header("content-type").is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
         let query = request.uri().query().unwrap_or_default();
         let presigned = method == Method::GET && query.split('&').any(|pair| pair.starts_with("Action="));
         if path == "/" && (presigned || method == Method::POST && form) {
-            return (&self.sts, sts::OPERATION.to_owned());
+            return Ok((&self.sts, sts::operation(request).await?));
         }
-        (&self.s3, s3::operation(method, path, query, request.headers()).to_owned())
+        Ok((&self.s3, s3::operation(method, path, query, request.headers()).to_owned()))
     }
 }
 
@@ -84,14 +84,13 @@ impl Service for Unknown {
 mod tests {
     use super::*;
     use crate::config::EmulatorConfig;
-    use crate::credentials::Keys;
     use crate::model::Model;
     use crate::service::JsonService as _;
 
     #[test]
     fn each_operation_of_the_tables_has_one_service_and_the_other_way_round() {
         let folder = tempfile::tempdir().unwrap();
-        let shared = Shared::new(EmulatorConfig::new(folder.path()), String::new(), Keys::new().unwrap());
+        let shared = Shared::new(EmulatorConfig::new(folder.path()), String::new()).unwrap();
         let services = Services::new(&Arc::new(shared), Arc::new(Store::open(folder.path().join("s3")).unwrap()));
         let mut handled = 0;
         for model in [Model::sagemaker(), Model::logs()] {

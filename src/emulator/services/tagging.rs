@@ -23,10 +23,6 @@ impl JsonService for Tagging {
     fn model() -> &'static Model {
         Model::sagemaker()
     }
-
-    fn resource(request: &Value, _: &Caller) -> String {
-        text(request, "ResourceArn").unwrap_or("*").to_owned()
-    }
 }
 
 fn with_tags(Tagging(shared): &Tagging, request: &Value, act: impl FnOnce(&mut TagMap) -> Answer) -> Answer {

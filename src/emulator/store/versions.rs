@@ -27,6 +27,8 @@ pub(crate) struct BucketSettings {
     pub(crate) versioning: Versioning,
     /// The lifecycle configuration; nothing expires by it.
     pub(crate) lifecycle: Option<serde_json::Value>,
+    /// The policy as it was sent.
+    pub(crate) policy: Option<String>,
 }
 
 /// A version of an object, or a delete marker.

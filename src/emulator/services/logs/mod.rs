@@ -14,11 +14,8 @@ mod writing;
 
 pub(crate) use self::groups::{JOB_GROUP, Logs};
 pub(crate) use self::ingest::Ingest;
-use serde_json::Value;
 
-use crate::caller::Caller;
 use crate::model::Model;
-use crate::protocol::text;
 use crate::service::{JsonService, Operation};
 
 impl JsonService for Logs {
@@ -38,10 +35,5 @@ impl JsonService for Logs {
 
     fn model() -> &'static Model {
         Model::logs()
-    }
-
-    fn resource(request: &Value, caller: &Caller) -> String {
-        let name = |member| text(request, member).unwrap_or_default();
-        format!("{}:log-stream:{}", listing::group_arn(caller, name("logGroupName")), name("logStreamName"))
     }
 }

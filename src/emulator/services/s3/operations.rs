@@ -6,6 +6,7 @@ use std::sync::Arc;
 use s3s::dto::{self, ETag};
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 
+use super::access::Access;
 use super::body::{Claimed, body_of, write};
 use super::convert::{
     check_read, checksum_type, encryption_of, fault, length, listed, metadata_of, precondition, stored_encoding, tag,
@@ -17,6 +18,7 @@ use crate::store::{Attributes, FileSegment, Object, Precondition, Store, StoreEr
 /// The implementation of the protocol's operations, for `s3s`.
 pub(super) struct S3Operations {
     pub(super) store: Arc<Store>,
+    pub(super) access: Access,
 }
 
 #[async_trait::async_trait]
@@ -95,6 +97,29 @@ impl S3 for S3Operations {
         Ok(S3Response::with_status(dto::DeleteBucketLifecycleOutput {}, hyper::StatusCode::NO_CONTENT))
     }
 
+    async fn get_bucket_policy(
+        &self,
+        req: S3Request<dto::GetBucketPolicyInput>,
+    ) -> S3Result<S3Response<dto::GetBucketPolicyOutput>> {
+        self.policy(&req.input.bucket).map(S3Response::new)
+    }
+
+    async fn put_bucket_policy(
+        &self,
+        req: S3Request<dto::PutBucketPolicyInput>,
+    ) -> S3Result<S3Response<dto::PutBucketPolicyOutput>> {
+        self.put_policy(&req.input)?;
+        Ok(S3Response::with_status(dto::PutBucketPolicyOutput {}, hyper::StatusCode::NO_CONTENT))
+    }
+
+    async fn delete_bucket_policy(
+        &self,
+        req: S3Request<dto::DeleteBucketPolicyInput>,
+    ) -> S3Result<S3Response<dto::DeleteBucketPolicyOutput>> {
+        self.store.change_settings(&req.input.bucket, |settings| settings.policy = None).map_err(fault)?;
+        Ok(S3Response::with_status(dto::DeleteBucketPolicyOutput {}, hyper::StatusCode::NO_CONTENT))
+    }
+
     async fn delete_bucket(
         &self,
         req: S3Request<dto::DeleteBucketInput>,
@@ -171,7 +196,8 @@ impl S3 for S3Operations {
 
     async fn get_object(&self, req: S3Request<dto::GetObjectInput>) -> S3Result<S3Response<dto::GetObjectOutput>> {
         let input = req.input;
-        let stored = self.store.get(&input.bucket, &input.key, input.version_id.as_deref()).map_err(fault)?;
+        let found = self.store.get(&input.bucket, &input.key, input.version_id.as_deref());
+        let stored = found.map_err(|error| self.access.read_error(&req.extensions, &input.bucket, error))?;
         let version_id = self.shown_version(&input.bucket, &stored)?;
         check_read(&stored, input.if_match.as_ref(), input.if_none_match.as_ref())?;
         let total = stored.object.bytes;
@@ -220,7 +246,8 @@ impl S3 for S3Operations {
 
     async fn head_object(&self, req: S3Request<dto::HeadObjectInput>) -> S3Result<S3Response<dto::HeadObjectOutput>> {
         let input = req.input;
-        let stored = self.store.get(&input.bucket, &input.key, input.version_id.as_deref()).map_err(fault)?;
+        let found = self.store.get(&input.bucket, &input.key, input.version_id.as_deref());
+        let stored = found.map_err(|error| self.access.read_error(&req.extensions, &input.bucket, error))?;
         check_read(&stored, input.if_match.as_ref(), input.if_none_match.as_ref())?;
         let attributes = with_wanted_checksums(&stored.object.attributes, input.checksum_mode.as_ref());
         Ok(S3Response::new(dto::HeadObjectOutput {
@@ -268,8 +295,12 @@ impl S3 for S3Operations {
     ) -> S3Result<S3Response<dto::DeleteObjectsOutput>> {
         let input = req.input;
         let quiet = input.delete.quiet.unwrap_or(false);
-        let mut deleted = Vec::new();
+        let (mut deleted, mut errors) = (Vec::new(), Vec::new());
         for object in input.delete.objects {
+            if let Err(error) = self.access.check_deletion(&req.extensions, &input.bucket, &object) {
+                errors.push(error);
+                continue;
+            }
             let one = self.delete(&input.bucket, &object.key, object.version_id.clone(), &Precondition::None)?;
             deleted.push(dto::DeletedObject {
                 key: Some(object.key),
@@ -279,7 +310,8 @@ impl S3 for S3Operations {
             });
         }
         let deleted = (!quiet).then_some(deleted);
-        Ok(S3Response::new(dto::DeleteObjectsOutput { deleted, ..Default::default() }))
+        let errors = (!errors.is_empty()).then_some(errors);
+        Ok(S3Response::new(dto::DeleteObjectsOutput { deleted, errors, ..Default::default() }))
     }
 
     async fn list_objects(
@@ -341,7 +373,8 @@ impl S3 for S3Operations {
         let dto::CopySource::Bucket { bucket, key, version_id } = &input.copy_source else {
             return Err(s3_error!(NotImplemented, "only buckets can be copied from"));
         };
-        let source = self.store.get(bucket, key, version_id.as_deref()).map_err(fault)?;
+        let source = self.store.get(bucket, key, version_id.as_deref());
+        let source = source.map_err(|error| self.access.read_error(&req.extensions, bucket, error))?;
         let mut object = source.object.clone();
         object.modified_ms = clock::now_ms();
         let mut segments = Vec::new();

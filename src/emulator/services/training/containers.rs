@@ -57,7 +57,7 @@ impl JobHandle {
     ) -> Round {
         let grace = self.config().stop_grace;
         let signals = StopSignals { stop: CancellationToken::new(), kill: CancellationToken::new(), grace };
-        let role = match self.training.shared.keys.issue(&self.name) {
+        let role = match self.training.shared.keys.place(self.role.clone()) {
             Ok(path) => path,
             Err(error) => return Round::Over(internal(&error)),
         };

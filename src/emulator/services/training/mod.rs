@@ -5,6 +5,7 @@ mod containers;
 mod job;
 mod life;
 mod operations;
+mod role;
 mod rules;
 mod shipping;
 mod state;

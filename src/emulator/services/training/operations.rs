@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::channels::S3Location;
 use super::job::{Job, Phase};
+use super::role::execution_role;
 use super::rules;
 use super::state::{JobHandle, Training};
 use crate::caller::Caller;
@@ -30,10 +31,6 @@ impl JsonService for Training {
 
     fn model() -> &'static Model {
         Model::sagemaker()
-    }
-
-    fn resource(request: &Value, caller: &Caller) -> String {
-        arn(caller, text(request, "TrainingJobName").unwrap_or("*"))
     }
 }
 
@@ -63,6 +60,7 @@ fn create(training: &Arc<Training>, request: &Value, caller: &Caller) -> Answer 
         return Err(taken());
     }
     check_inputs(&training.store, request, region)?;
+    let role = execution_role(training, request, caller, &arn)?;
     let mut jobs = training.jobs();
     if jobs.contains_key(&name) {
         return Err(taken());
@@ -73,7 +71,7 @@ fn create(training: &Arc<Training>, request: &Value, caller: &Caller) -> Answer 
     drop(jobs);
     let folder = shared.config.jobs_folder().join(format!("{name}-{}", shared.next_number()));
     let (training, request, region) = (Arc::clone(training), request.clone(), region.clone());
-    let job = JobHandle { training, name, request, region, arn: arn.clone(), stop, folder };
+    let job = JobHandle { training, name, request, region, arn: arn.clone(), role, stop, folder };
     shared.tasks.spawn(job.run());
     Ok(Some(json!({"TrainingJobArn": arn})))
 }

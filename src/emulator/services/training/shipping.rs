@@ -64,7 +64,6 @@ mod tests {
 
     use super::*;
     use crate::config::EmulatorConfig;
-    use crate::credentials::Keys;
 
     #[tokio::test]
     async fn batches_are_ingested_late_and_in_order() {
@@ -72,7 +71,7 @@ mod tests {
         let mut config = EmulatorConfig::new("unused").without_delays();
         config.quirks.ingestion_lag = lag;
         let logs = Arc::new(Logs::new(config.seed, &config.quirks));
-        let shared = Arc::new(Shared::new(config, String::new(), Keys::new().unwrap()));
+        let shared = Arc::new(Shared::new(config, String::new()).unwrap());
         let before = clock::now_ms();
         let (sender, receiver) = tokio::sync::mpsc::channel(8);
         for number in 0..8 {

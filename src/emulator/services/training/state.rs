@@ -11,6 +11,7 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::job::{Job, Phase};
+use crate::authorization::RoleSession;
 use crate::config::EmulatorConfig;
 use crate::host::Isolation;
 use crate::services::logs::Logs;
@@ -57,6 +58,8 @@ pub(super) struct JobHandle {
     pub(super) request: Value,
     pub(super) region: String,
     pub(super) arn: String,
+    /// The session of the execution role, for the containers and the platform.
+    pub(super) role: RoleSession,
     pub(super) stop: CancellationToken,
     /// Folder of its hosts' files.
     pub(super) folder: PathBuf,

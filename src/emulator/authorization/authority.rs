@@ -1,0 +1,185 @@
+//! The account's policies, and whether a caller may do what a request needs.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::account::{IamAccount, IamEntity};
+use super::context::{NeededAction, with_caller};
+use super::identity::{Identity, role_name};
+use crate::caller::Caller;
+use crate::config::EmulatorConfig;
+use crate::error::SetupError;
+use crate::iam::{Document, Policies, PolicyKind, Principal, Question, Verdict, assumes, evaluate, trusts};
+use crate::tags::TagMap;
+
+/// The service that runs training jobs.
+pub(crate) const SAGEMAKER: &str = "sagemaker.amazonaws.com";
+
+/// The policy that roles of training jobs have without `--iam`.
+const TRAINING_JOB: &str = include_str!("../../../runner-config/iam/training-job.json");
+
+/// Number of requests by action.
+type Counts = BTreeMap<String, u64>;
+
+/// All policies of the account, and what was decided by them so far.
+#[derive(Debug)]
+pub(crate) struct Authority {
+    /// `None` when no account was given: then every role exists.
+    account: Option<IamAccount>,
+    everything: Vec<Document>,
+    training: Vec<Document>,
+    /// Allowed and denied actions, by principal.
+    decided: Mutex<BTreeMap<String, [Counts; 2]>>,
+}
+
+impl Authority {
+    /// Reads the account of the configuration.
+    pub(crate) fn new(config: &EmulatorConfig) -> anyhow::Result<Self> {
+        let account = config.iam.as_ref().map(|details| read(details, &config.account)).transpose()?;
+        let everything =
+            json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]});
+        let document = |policy: &Value| Document::parse(PolicyKind::Identity, policy).map_err(anyhow::Error::msg);
+        Ok(Self {
+            account,
+            everything: vec![document(&everything).context("failed to read the administrator's policy")?],
+            training: vec![document(&training_policy()?).context("failed to read the training jobs' policy")?],
+            decided: Mutex::default(),
+        })
+    }
+
+    /// The users and roles, when an account was given.
+    pub(crate) fn account(&self) -> Option<&IamAccount> {
+        self.account.as_ref()
+    }
+
+    /// Decides on one action; the error is the message of AWS.
+    pub(crate) fn allows(
+        &self,
+        caller: &Caller,
+        needed: &NeededAction,
+        resource_policy: Option<&Document>,
+    ) -> Result<(), String> {
+        let verdict = self.ask(caller, needed, resource_policy, evaluate);
+        self.count(caller, needed, verdict == Verdict::Allowed);
+        match verdict {
+            Verdict::Allowed => Ok(()),
+            Verdict::Denied(denial) => Err(format!(
+                "User: {} is not authorized to perform: {} on resource: {} {}",
+                caller.arn(),
+                needed.action,
+                needed.shown_resource(),
+                denial.words()
+            )),
+        }
+    }
+
+    /// Decides on an action that begins a session of a role. The administrator may begin one of any role; without an account,
+    /// there is no trust policy.
+    pub(crate) fn assumes(&self, caller: &Caller, role: Option<&IamEntity>, needed: &NeededAction) -> bool {
+        let trust = role.and_then(|role| role.trust.as_ref());
+        let ask = if role.is_some() { assumes } else { evaluate };
+        let allowed = caller.is_administrator() || self.ask(caller, needed, trust, ask) == Verdict::Allowed;
+        self.count(caller, needed, allowed);
+        allowed
+    }
+
+    fn ask(
+        &self,
+        caller: &Caller,
+        needed: &NeededAction,
+        resource: Option<&Document>,
+        decide: fn(&Principal, &Question, &Policies) -> Verdict,
+    ) -> Verdict {
+        let identity = &caller.identity;
+        let keys = with_caller(needed.keys.clone(), caller, &self.principal_tags(identity));
+        let (arn, principal) = (caller.arn(), identity.principal_arn(&caller.account));
+        let session = identity.session();
+        let role_arn = session.map(|_| principal.as_str());
+        let principal = Principal { arn: &arn, role_arn, account: &caller.account, service: None };
+        let question = Question { action: &needed.action, resource: &needed.resource, keys: &keys };
+        let policies = Policies {
+            identity: self.policies(identity),
+            resource,
+            session: session.and_then(|session| session.policy.as_deref()),
+            boundary: self.entity(identity).and_then(|entity| entity.boundary.as_ref()),
+        };
+        decide(&principal, &question, &policies)
+    }
+
+    fn count(&self, caller: &Caller, needed: &NeededAction, allowed: bool) {
+        let mut decided = self.decided.lock();
+        let [of_allowed, of_denied] = decided.entry(caller.identity.principal_arn(&caller.account)).or_default();
+        *(if allowed { of_allowed } else { of_denied }).entry(needed.action.clone()).or_default() += 1;
+    }
+
+    /// Whether a role's trust policy lets `SageMaker` do an action of STS with it.
+    pub(crate) fn trusts_sagemaker(&self, role: &IamEntity, account: &str, needed: &NeededAction) -> bool {
+        let principal = Principal { arn: SAGEMAKER, role_arn: None, account, service: Some(SAGEMAKER) };
+        let question = Question { action: &needed.action, resource: &needed.resource, keys: &needed.keys };
+        role.trust.as_ref().is_some_and(|trust| matches!(trusts(trust, &principal, &question), Verdict::Allowed))
+    }
+
+    /// Tags of the user or role, and above them those of the session.
+    pub(crate) fn principal_tags(&self, identity: &Identity) -> TagMap {
+        let mut tags = self.entity(identity).map(|entity| entity.tags.clone()).unwrap_or_default();
+        tags.extend(identity.session().into_iter().flat_map(|session| session.tags.clone()));
+        tags
+    }
+
+    /// Actions that each principal was allowed and denied so far.
+    pub(crate) fn decided(&self) -> Value {
+        let decided = self.decided.lock();
+        let shown = |(principal, [allowed, denied]): (&String, &[Counts; 2])| {
+            (principal.clone(), json!({"allowed": allowed, "denied": denied}))
+        };
+        Value::Object(decided.iter().map(shown).collect())
+    }
+
+    fn entity(&self, identity: &Identity) -> Option<&IamEntity> {
+        let account = self.account.as_ref()?;
+        match identity {
+            Identity::Administrator | Identity::Anonymous => None,
+            Identity::User { name, .. } => account.users.get(name),
+            Identity::Session(session) => account.roles.get(role_name(&session.role_arn)),
+        }
+    }
+
+    fn policies(&self, identity: &Identity) -> &[Document] {
+        match (identity, &self.account) {
+            (Identity::Administrator, _) => &self.everything,
+            (Identity::Anonymous, _) => &[],
+            (_, Some(_)) => self.entity(identity).map_or(&[], |entity| &entity.policies),
+            // Only the administrator can assume a role of an account that was not given.
+            (_, None) if identity.job().is_none() => &self.everything,
+            (_, None) => &self.training,
+        }
+    }
+}
+
+fn read(details: &Value, id: &str) -> anyhow::Result<IamAccount> {
+    let account = IamAccount::parse(details)
+        .map_err(|error| SetupError::new(format!("failed to understand the users and roles of `--iam`: {error}")))
+        .map_err(|error| error.hint("give the output of `aws iam get-account-authorization-details`"))?;
+    if let Some(other) = account.ids().find(|other| *other != id) {
+        let error = SetupError::new(format!(
+            "failed to use the users and roles of `--iam`: they are of account {other}, not {id}"
+        ));
+        return Err(error.hint(format!("add `--account {other}`")).into());
+    }
+    Ok(account)
+}
+
+/// The actions of the shipped policy, on any resource and without conditions.
+fn training_policy() -> anyhow::Result<Value> {
+    let mut policy: Value = serde_json::from_str(TRAINING_JOB).context("failed to read the shipped policy")?;
+    for statement in policy["Statement"].as_array_mut().into_iter().flatten() {
+        if let Some(members) = statement.as_object_mut() {
+            members.remove("Condition");
+            members.insert("Resource".to_owned(), json!("*"));
+        }
+    }
+    Ok(policy)
+}

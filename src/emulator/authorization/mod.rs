@@ -1,0 +1,16 @@
+//! Who a caller is, what a request needs, and whether the account's policies grant it.
+//!
+//! `account.rs` reads users and roles, `actions.rs` says which actions a request needs, `context.rs` fills the condition keys,
+//! `authority.rs` holds the policies and asks the `iam` module to decide.
+
+mod account;
+mod actions;
+mod authority;
+mod context;
+mod identity;
+
+pub(crate) use self::account::{IamAccount, IamEntity};
+pub(crate) use self::actions::{json_actions, s3_action, s3_actions};
+pub(crate) use self::authority::Authority;
+pub(crate) use self::context::NeededAction;
+pub(crate) use self::identity::{Identity, RoleSession};

@@ -1,0 +1,96 @@
+//! Whether a caller may do what a request to S3 needs, by its own policies and those of the buckets.
+
+use std::sync::Arc;
+
+use hyper::http::Extensions;
+use s3s::access::{S3Access, S3AccessContext};
+use s3s::{S3Error, S3Result, dto, s3_error};
+
+use super::convert::fault;
+use crate::authorization::{NeededAction, s3_action, s3_actions};
+use crate::caller::Caller;
+use crate::iam::{Document, PolicyKind};
+use crate::shared::Shared;
+use crate::sigv4::query_pairs;
+use crate::store::{Store, StoreError};
+
+/// The operations on a bucket's policy that it cannot take from the account's owner.
+const OWNERS: &[&str] = &["GetBucketPolicy", "PutBucketPolicy", "DeleteBucketPolicy"];
+
+/// The policies of callers and buckets.
+#[derive(Clone)]
+pub(super) struct Access {
+    pub(super) shared: Arc<Shared>,
+    pub(super) store: Arc<Store>,
+}
+
+impl Access {
+    /// Refuses what the caller may not do.
+    pub(super) fn check_action(&self, caller: &Caller, needed: &NeededAction) -> S3Result<()> {
+        let policy = self.policy_of(needed)?;
+        let allowed = self.shared.authority.allows(caller, needed, policy.as_ref());
+        allowed.map_err(|message| s3_error!(AccessDenied, "{message}"))
+    }
+
+    /// The error of a read. That an object is absent is told only to callers that may list the bucket.
+    pub(super) fn read_error(&self, extensions: &Extensions, bucket: &str, error: StoreError) -> S3Error {
+        let tells =
+            matches!(error, StoreError::NoSuchKey | StoreError::NoSuchVersion | StoreError::DeleteMarker { .. });
+        let Some(caller) = extensions.get::<Caller>().filter(|_| tells) else { return fault(error) };
+        let list = NeededAction::new("s3:ListBucket", format!("arn:aws:s3:::{bucket}"));
+        match self.check_action(caller, &list) {
+            Ok(()) => fault(error),
+            Err(refused) => refused,
+        }
+    }
+
+    /// The error of one key of `DeleteObjects` that the caller may not delete.
+    pub(super) fn check_deletion(
+        &self,
+        extensions: &Extensions,
+        bucket: &str,
+        object: &dto::ObjectIdentifier,
+    ) -> Result<(), dto::Error> {
+        let Some(caller) = extensions.get::<Caller>() else { return Ok(()) };
+        let action = s3_action("DeleteObject", object.version_id.is_some());
+        let needed = NeededAction::new(format!("s3:{action}"), format!("arn:aws:s3:::{bucket}/{}", object.key));
+        self.check_action(caller, &needed).map_err(|refused| dto::Error {
+            code: Some("AccessDenied".to_owned()),
+            key: Some(object.key.clone()),
+            message: refused.message().map(str::to_owned),
+            version_id: object.version_id.clone(),
+        })
+    }
+
+    /// The policy of the bucket that a resource is in.
+    fn policy_of(&self, needed: &NeededAction) -> S3Result<Option<Document>> {
+        let bucket = needed.resource.strip_prefix("arn:aws:s3:::").unwrap_or_default();
+        let bucket = bucket.split('/').next().unwrap_or_default();
+        let policy = self.store.settings(bucket).ok().and_then(|settings| settings.policy);
+        let parse = |policy: String| {
+            let value = serde_json::from_str(&policy).map_err(|error| error.to_string());
+            value.and_then(|value| Document::parse(PolicyKind::Resource, &value))
+        };
+        policy
+            .map(parse)
+            .transpose()
+            .map_err(|error| s3_error!(InternalError, "failed to read the policy of {bucket}: {error}"))
+    }
+}
+
+/// Checks the caller for the operation that `s3s` will run, which is not told by `names.rs`.
+#[async_trait::async_trait]
+impl S3Access for Access {
+    async fn check(&self, context: &mut S3AccessContext<'_>) -> S3Result<()> {
+        let caller = context.extensions_mut().get::<Caller>().cloned().ok_or_else(|| s3_error!(AccessDenied))?;
+        let operation = context.s3_op().name();
+        if caller.is_administrator() && OWNERS.contains(&operation) {
+            return Ok(());
+        }
+        let query = query_pairs(context.uri().query().unwrap_or_default());
+        for needed in s3_actions(operation, context.s3_path(), &query, context.headers()) {
+            self.check_action(&caller, &needed)?;
+        }
+        Ok(())
+    }
+}

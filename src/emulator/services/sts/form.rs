@@ -1,0 +1,40 @@
+//! The members of a request in the query protocol.
+
+use hyper::Uri;
+
+use crate::sigv4::query_pairs;
+use crate::tags::TagMap;
+
+/// Names and values, of the query and of the body.
+pub(super) struct Form(Vec<(String, String)>);
+
+impl Form {
+    /// A presigned request has everything in its query.
+    pub(super) fn of(uri: &Uri, body: &[u8]) -> Self {
+        // In a form a space is a plus.
+        let body = String::from_utf8_lossy(body).replace('+', "%20");
+        let mut pairs = query_pairs(uri.query().unwrap_or_default());
+        pairs.extend(query_pairs(&body));
+        Self(pairs)
+    }
+
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The members of a list of texts.
+    pub(super) fn list(&self, name: &str) -> Vec<&str> {
+        (1..).map_while(|number| self.text(&format!("{name}.member.{number}"))).collect()
+    }
+
+    /// The tags of the request, in their order.
+    pub(super) fn tags(&self) -> Vec<(&str, &str)> {
+        let member = |number, part| self.text(&format!("Tags.member.{number}.{part}"));
+        (1..).map_while(|number| Some((member(number, "Key")?, member(number, "Value").unwrap_or_default()))).collect()
+    }
+}
+
+/// Tags as a map.
+pub(super) fn tag_map(tags: &[(&str, &str)]) -> TagMap {
+    tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}

@@ -1,0 +1,69 @@
+//! STS: sessions of roles, by the query protocol with replies in XML.
+
+mod assume_role;
+mod form;
+
+use std::sync::Arc;
+
+use hyper::{Request, StatusCode};
+use s3s::Body;
+
+use self::form::Form;
+use crate::caller::{Signing, WireProtocol};
+use crate::protocol::{ApiError, Reply, escape_xml, reply, xml_error};
+use crate::service::{ApiCall, Service, read};
+use crate::shared::Shared;
+
+const OPERATIONS: &[&str] = &["GetCallerIdentity", "AssumeRole"];
+
+/// The service; its sessions are the access keys of the emulator.
+pub(crate) struct Sts(pub(crate) Arc<Shared>);
+
+/// The operation that a request is counted as. Its body is read and put back.
+pub(crate) async fn operation(request: &mut Request<Body>) -> anyhow::Result<String> {
+    let body = read(std::mem::take(request.body_mut())).await?;
+    let form = Form::of(request.uri(), &body);
+    *request.body_mut() = Body::from(body);
+    let action = form.text("Action").unwrap_or_default();
+    Ok(if OPERATIONS.contains(&action) { action } else { "UnknownStsOperation" }.to_owned())
+}
+
+#[async_trait::async_trait]
+impl Service for Sts {
+    fn signing(&self) -> Signing {
+        Signing { protocol: WireProtocol::Query, service: Some("sts") }
+    }
+
+    async fn call(&self, mut call: ApiCall) -> anyhow::Result<Reply> {
+        let body = read(std::mem::take(call.request.body_mut())).await?;
+        let form = Form::of(call.request.uri(), &body);
+        let caller = &call.caller;
+        let result = match form.text("Action").unwrap_or_default() {
+            "GetCallerIdentity" => Ok(format!(
+                "<Arn>{}</Arn><UserId>{}</UserId><Account>{}</Account>",
+                escape_xml(&caller.arn()),
+                escape_xml(&caller.identity.user_id()),
+                caller.account
+            )),
+            "AssumeRole" => assume_role::assume_role(&self.0, caller, &form),
+            action => Err(ApiError::new("InvalidAction", format!("Could not find operation {action}"))),
+        };
+        let (operation, request_id) = (&call.operation, &call.request_id);
+        Ok(match result {
+            Err(error) => self.refuse(error),
+            Ok(result) => reply(
+                StatusCode::OK,
+                "text/xml",
+                format!(
+                    "<{operation}Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><{operation}Result>{result}\
+                     </{operation}Result><ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata>\
+                     </{operation}Response>"
+                ),
+            ),
+        })
+    }
+
+    fn refuse(&self, error: ApiError) -> Reply {
+        xml_error(&error, true)
+    }
+}

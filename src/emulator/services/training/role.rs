@@ -1,0 +1,56 @@
+//! The execution role of a job: whether `SageMaker` may assume it, and the session that the job gets.
+
+use serde_json::Value;
+
+use super::state::Training;
+use crate::authorization::{IamEntity, NeededAction, RoleSession};
+use crate::caller::Caller;
+use crate::protocol::{ApiError, text};
+use crate::tags::TagMap;
+
+/// Name of the sessions in which jobs run.
+const SESSION: &str = "SageMaker";
+/// Id of roles when no account was given.
+const UNKNOWN_ID: &str = "AROAEMULATOR";
+
+/// The session of the role that a request names, or the refusal of the request.
+pub(super) fn execution_role(
+    training: &Training,
+    request: &Value,
+    caller: &Caller,
+    job_arn: &str,
+) -> Result<RoleSession, ApiError> {
+    let arn = text(request, "RoleArn").unwrap_or_default();
+    if arn.split(':').nth(4) != Some(caller.account.as_str()) {
+        return Err(ApiError::new("AccessDeniedException", "Cross-account pass role is not allowed."));
+    }
+    let chains = request["SessionChainingConfig"]["EnableSessionTagChaining"] == true;
+    // The tags of the caller's session are handed on, not those of its role.
+    let tags = caller.identity.session().filter(|_| chains).map(|session| session.tags.clone()).unwrap_or_default();
+    let mut id = UNKNOWN_ID;
+    if let Some(account) = training.shared.authority.account() {
+        let role = account.role(arn).filter(|role| is_trusting(training, role, caller, &tags, job_arn));
+        let role = role.ok_or_else(|| {
+            ApiError::validation(format!(
+                "Could not assume role {arn}. Please ensure that the role exists and allows principal \
+                 'sagemaker.amazonaws.com' to assume the role."
+            ))
+        })?;
+        id = &role.id;
+    }
+    let job = text(request, "TrainingJobName").map(str::to_owned);
+    Ok(RoleSession { tags, job, ..RoleSession::new(arn, id, SESSION) })
+}
+
+/// Whether the role's trust policy lets `SageMaker` assume it for this job, with these tags.
+fn is_trusting(training: &Training, role: &IamEntity, caller: &Caller, tags: &TagMap, job_arn: &str) -> bool {
+    let actions = ["sts:AssumeRole", "sts:TagSession"].into_iter().take(if tags.is_empty() { 1 } else { 2 });
+    actions.into_iter().all(|action| {
+        let needed = NeededAction::new(action, &role.arn)
+            .key("aws:SourceArn", [job_arn])
+            .key("aws:SourceAccount", [caller.account.as_str()])
+            .key("sts:RoleSessionName", [SESSION])
+            .request_tags(tags);
+        training.shared.authority.trusts_sagemaker(role, &caller.account, &needed)
+    })
+}
