@@ -111,6 +111,28 @@ fn boto3_and_its_models_accept_every_operation() {
 }
 
 #[test]
+fn boto3_may_do_as_a_user_or_role_what_its_policies_grant() {
+    let Some(clients) = clients() else {
+        return skipped("boto3 as users and roles", "neither the machine nor the package index has the clients");
+    };
+    if !can_run_containers() {
+        return skipped("boto3 as users and roles", "bubblewrap cannot create a container here");
+    }
+    let account = std::fs::read("tests/fixtures/conformance/account.json").unwrap();
+    let running = Running::start(|config| {
+        config.buckets.push("iam".to_owned());
+        config.iam = Some(serde_json::from_slice(&account).unwrap());
+    });
+    let output = Command::new(clients.join("python3"))
+        .args(["tests/fixtures/conformance/iam.py", &running.endpoint])
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("AWS_SHARED_CREDENTIALS_FILE", running.credentials())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", shown(&output));
+}
+
+#[test]
 fn the_aws_cli_accepts_the_replies() {
     let Some(clients) = clients() else {
         return skipped("the AWS CLI", "neither the machine nor the package index has the clients");

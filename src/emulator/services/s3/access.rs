@@ -7,9 +7,9 @@ use s3s::access::{S3Access, S3AccessContext};
 use s3s::{S3Error, S3Result, dto, s3_error};
 
 use super::convert::fault;
+use super::policies::bucket_policy;
 use crate::authorization::{NeededAction, s3_action, s3_actions};
 use crate::caller::Caller;
-use crate::iam::{Document, PolicyKind};
 use crate::shared::Shared;
 use crate::sigv4::query_pairs;
 use crate::store::{Store, StoreError};
@@ -27,7 +27,9 @@ pub(super) struct Access {
 impl Access {
     /// Refuses what the caller may not do.
     pub(super) fn check_action(&self, caller: &Caller, needed: &NeededAction) -> S3Result<()> {
-        let policy = self.policy_of(needed)?;
+        let bucket = needed.resource.strip_prefix("arn:aws:s3:::").unwrap_or_default();
+        let bucket = bucket.split('/').next().unwrap_or_default();
+        let policy = bucket_policy(&self.store, bucket).map_err(|error| s3_error!(InternalError, "{error}"))?;
         let allowed = self.shared.authority.allows(caller, needed, policy.as_ref());
         allowed.map_err(|message| s3_error!(AccessDenied, "{message}"))
     }
@@ -60,21 +62,6 @@ impl Access {
             message: refused.message().map(str::to_owned),
             version_id: object.version_id.clone(),
         })
-    }
-
-    /// The policy of the bucket that a resource is in.
-    fn policy_of(&self, needed: &NeededAction) -> S3Result<Option<Document>> {
-        let bucket = needed.resource.strip_prefix("arn:aws:s3:::").unwrap_or_default();
-        let bucket = bucket.split('/').next().unwrap_or_default();
-        let policy = self.store.settings(bucket).ok().and_then(|settings| settings.policy);
-        let parse = |policy: String| {
-            let value = serde_json::from_str(&policy).map_err(|error| error.to_string());
-            value.and_then(|value| Document::parse(PolicyKind::Resource, &value))
-        };
-        policy
-            .map(parse)
-            .transpose()
-            .map_err(|error| s3_error!(InternalError, "failed to read the policy of {bucket}: {error}"))
     }
 }
 

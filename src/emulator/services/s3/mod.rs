@@ -19,6 +19,7 @@ use s3s::{S3Result, s3_error};
 use self::access::Access;
 pub(crate) use self::names::operation;
 use self::operations::S3Operations;
+pub(crate) use self::policies::bucket_policy;
 use crate::caller::{Signing, WireProtocol};
 use crate::protocol::{ApiError, Reply, xml_error};
 use crate::service::{ApiCall, Service};

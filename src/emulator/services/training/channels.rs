@@ -10,8 +10,9 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
+use super::platform::RoleStore;
 use crate::protocol::text;
-use crate::store::{Store, Stored};
+use crate::store::Stored;
 
 /// Smaller files are never shared, in bytes.
 const SHARED_FROM: u64 = 1 << 20;
@@ -52,7 +53,12 @@ impl HostPlace {
 
 /// Fills `/opt/ml` of a host: folders, configuration files, checkpoints and channels. With a folder for `shared` files,
 /// large files of channels are hard links to one copy there.
-pub(crate) fn prepare(store: &Store, request: &Value, place: &HostPlace, shared: Option<&Path>) -> anyhow::Result<()> {
+pub(crate) fn prepare(
+    store: &RoleStore,
+    request: &Value,
+    place: &HostPlace,
+    shared: Option<&Path>,
+) -> anyhow::Result<()> {
     for folder in ["input/config", "input/data", "model", "output/data", "output/metrics/sagemaker"] {
         let path = place.opt_ml.join(folder);
         std::fs::create_dir_all(&path).with_context(|| format!("failed to create {}", path.display()))?;
@@ -98,7 +104,7 @@ pub(crate) fn prepare(store: &Store, request: &Value, place: &HostPlace, shared:
 
 /// Uploads the files that the container left, also after a failure or stop. `model` and `output/data` of all hosts are merged,
 /// as on the service, where equal names overwrite each other.
-pub(crate) fn collect(store: &Store, request: &Value, job: &str, places: &[HostPlace]) -> anyhow::Result<()> {
+pub(crate) fn collect(store: &RoleStore, request: &Value, job: &str, places: &[HostPlace]) -> anyhow::Result<()> {
     let target = request.pointer("/OutputDataConfig/S3OutputPath").and_then(Value::as_str).unwrap_or_default();
     let target = S3Location::parse(target).context("failed to understand the S3 output path")?;
     let base = target.key.trim_end_matches('/');
@@ -129,7 +135,7 @@ pub(crate) fn collect(store: &Store, request: &Value, job: &str, places: &[HostP
 }
 
 /// Uploads the checkpoints of all hosts to the job's `S3Uri`.
-pub(crate) fn save_checkpoints(store: &Store, request: &Value, places: &[HostPlace]) -> anyhow::Result<()> {
+pub(crate) fn save_checkpoints(store: &RoleStore, request: &Value, places: &[HostPlace]) -> anyhow::Result<()> {
     let Some(target) = request.pointer("/CheckpointConfig/S3Uri").and_then(Value::as_str).and_then(S3Location::parse)
     else {
         return Ok(());
@@ -196,14 +202,13 @@ fn input_data_config(request: &Value) -> Value {
 
 /// Downloads the objects below a prefix; with several hosts, only the share of this one.
 fn copy_down(
-    store: &Store,
+    store: &RoleStore,
     from: &S3Location,
     folder: &Path,
     share: (usize, usize),
     shared: Option<&Path>,
 ) -> anyhow::Result<()> {
-    let page = store.list(&from.bucket, &from.key, None, None, usize::MAX)?;
-    let mine = page.objects.into_iter().enumerate().filter(|(index, _)| index % share.1 == share.0);
+    let mine = store.objects(from)?.into_iter().enumerate().filter(|(index, _)| index % share.1 == share.0);
     for (_, (key, stored)) in mine {
         write_down(&stored, folder, relative_to(&from.key, &key), shared)?;
     }
@@ -211,8 +216,8 @@ fn copy_down(
 }
 
 /// A manifest is a list: first a prefix, then names below it.
-fn copy_manifest(store: &Store, from: &S3Location, folder: &Path, share: (usize, usize)) -> anyhow::Result<()> {
-    let manifest = store.get(&from.bucket, &from.key, None)?;
+fn copy_manifest(store: &RoleStore, from: &S3Location, folder: &Path, share: (usize, usize)) -> anyhow::Result<()> {
+    let manifest = store.object(&from.bucket, &from.key)?;
     let mut content = Vec::new();
     for (path, _) in manifest.files() {
         content.extend(std::fs::read(path)?);
@@ -221,7 +226,7 @@ fn copy_manifest(store: &Store, from: &S3Location, folder: &Path, share: (usize,
     let (first, names) = entries.split_first().context("failed to use the manifest: it is empty")?;
     let prefix = text(first, "prefix").and_then(S3Location::parse).context("failed to find the manifest's prefix")?;
     for name in names.iter().filter_map(Value::as_str).skip(share.0).step_by(share.1) {
-        let stored = store.get(&prefix.bucket, &format!("{}{name}", prefix.key), None)?;
+        let stored = store.object(&prefix.bucket, &format!("{}{name}", prefix.key))?;
         write_down(&stored, folder, name, None)?;
     }
     Ok(())
@@ -326,6 +331,7 @@ fn pack(files: &BTreeMap<PathBuf, PathBuf>, out: &std::fs::File) -> io::Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Store;
 
     #[test]
     fn keys_land_below_their_channel() {
@@ -345,8 +351,8 @@ mod tests {
     #[test]
     fn a_key_cannot_leave_its_channel() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path().join("s3")).unwrap();
-        store.create_bucket("b").unwrap();
+        let store = RoleStore::unlimited(Store::open(folder.path().join("s3")).unwrap());
+        store.store().create_bucket("b").unwrap();
         let source = folder.path().join("source");
         std::fs::write(&source, "x").unwrap();
         store.put_file("b", "in/../../evil", &source).unwrap();
@@ -360,8 +366,8 @@ mod tests {
     fn large_files_are_links_to_one_copy_only_when_asked_for() {
         use std::os::unix::fs::MetadataExt as _;
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path().join("s3")).unwrap();
-        store.create_bucket("bucket").unwrap();
+        let store = RoleStore::unlimited(Store::open(folder.path().join("s3")).unwrap());
+        store.store().create_bucket("bucket").unwrap();
         let large = vec![7; usize::try_from(SHARED_FROM).unwrap()];
         for (key, content) in [("c/large", large.as_slice()), ("c/small", b"x")] {
             let source = folder.path().join("source");
@@ -381,7 +387,7 @@ mod tests {
         assert_eq!(std::fs::read(folder.path().join("two/large")).unwrap(), large);
         assert_ne!(inode("three", "small", Some(&shared)), inode("four", "small", Some(&shared)));
         assert_ne!(inode("five", "large", None), inode("six", "large", None));
-        let stored = store.get("bucket", "c/large", None).unwrap().files();
+        let stored = store.object("bucket", "c/large").unwrap().files();
         assert_ne!(std::fs::metadata(&stored[0].0).unwrap().ino(), inode("seven", "large", Some(&shared)));
     }
 

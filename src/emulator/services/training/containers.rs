@@ -82,6 +82,7 @@ impl JobHandle {
             let (sender, receiver) = mpsc::channel(64);
             let stream = format!("{}/{}-{}", self.name, place.hostname(), clock::now_ms());
             let (shared, logs) = (Arc::clone(&self.training.shared), Arc::clone(&self.training.logs));
+            let stream = self.may_log(&stream).then_some(stream);
             self.training.shared.tasks.spawn(ship(shared, logs, stream, receiver));
             let (training, place, signals) = (Arc::clone(&self.training), place.clone(), signals.clone());
             containers.spawn(async move { (place, contain(&training, spec, sender, signals).await) });

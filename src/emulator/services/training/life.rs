@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::channels::{self, HostPlace};
 use super::containers::{Ending, INTERNAL, Round};
 use super::job::{Job, Phase};
+use super::platform::RoleStore;
 use super::state::{JobHandle, Training};
 use crate::faults::JobTrouble;
 use crate::protocol::text;
@@ -40,8 +41,8 @@ impl JobHandle {
                 Round::Over(ending) => return self.leave(&places, ending).await,
                 Round::Interrupted => {
                     self.enter(Phase::Interrupted, "Training job interrupted: the spot instances were reclaimed");
-                    let save = |training: &Training, request: &Value, places: &[HostPlace]| {
-                        channels::save_checkpoints(&training.store, request, places)
+                    let save = |_: &Training, store: &RoleStore, request: &Value, places: &[HostPlace]| {
+                        channels::save_checkpoints(store, request, places)
                     };
                     if let Err(error) = self.blocking(&places, save).await {
                         tracing::warn!(job = self.name, error = format!("{error:#}"), "failed to save checkpoints");
@@ -85,6 +86,9 @@ impl JobHandle {
             self.pause(pending).await?;
         }
         self.set_message("Preparing the instances for training");
+        if let Err(denied) = self.may_connect() {
+            return Err(Ending::Failed(format!("ClientError: Failed to set up the job's network: {denied}")));
+        }
         self.change(|job| {
             job.selected_type = Some((instance_type.clone(), i64::try_from(count).unwrap_or(i64::MAX)));
         });
@@ -104,16 +108,16 @@ impl JobHandle {
         if self.pause(delays.downloading).await.is_err() {
             return Round::Over(Ending::Stopped);
         }
-        let prepare = |training: &Training, request: &Value, places: &[HostPlace]| {
+        let prepare = |training: &Training, store: &RoleStore, request: &Value, places: &[HostPlace]| {
             let config = &training.shared.config;
             let shared = config.share_channels.then(|| config.shared_folder());
-            places.iter().try_for_each(|place| channels::prepare(&training.store, request, place, shared.as_deref()))
+            places.iter().try_for_each(|place| channels::prepare(store, request, place, shared.as_deref()))
         };
         if let Err(error) = self.blocking(places, prepare).await {
             return Round::Over(Ending::Failed(format!("ClientError: Data download failed:{error:#}")));
         }
         self.enter(Phase::Training, "Downloading the training image");
-        let Some(image) = self.config().image(self.image_name()) else {
+        let Some(image) = self.config().image(self.image_name()).filter(|_| self.may_pull().is_ok()) else {
             return Round::Over(Ending::Failed(
                 "ClientError: Cannot pull algorithm container. Either the image does not exist or its permissions are \
                  incorrect."
@@ -153,9 +157,9 @@ impl JobHandle {
         // Not interruptible: a stop during the upload lets it finish.
         tokio::time::sleep(self.config().delays.uploading).await;
         let name = self.name.clone();
-        let upload = move |training: &Training, request: &Value, places: &[HostPlace]| {
-            channels::save_checkpoints(&training.store, request, places)?;
-            channels::collect(&training.store, request, &name, places)
+        let upload = move |_: &Training, store: &RoleStore, request: &Value, places: &[HostPlace]| {
+            channels::save_checkpoints(store, request, places)?;
+            channels::collect(store, request, &name, places)
         };
         let uploaded = self.blocking(places, upload).await;
         let folder = self.folder.clone();
@@ -189,10 +193,11 @@ impl JobHandle {
     async fn blocking(
         &self,
         places: &[HostPlace],
-        work: impl FnOnce(&Training, &Value, &[HostPlace]) -> anyhow::Result<()> + Send + 'static,
+        work: impl FnOnce(&Training, &RoleStore, &Value, &[HostPlace]) -> anyhow::Result<()> + Send + 'static,
     ) -> anyhow::Result<()> {
         let (training, request, places) = (Arc::clone(&self.training), self.request.clone(), places.to_vec());
-        tokio::task::spawn_blocking(move || work(&training, &request, &places)).await?
+        let store = self.role_store();
+        tokio::task::spawn_blocking(move || work(&training, &store, &request, &places)).await?
     }
 
     fn places(&self, instance_type: &str, count: usize, attempt: usize) -> Vec<HostPlace> {

@@ -5,6 +5,7 @@ mod containers;
 mod job;
 mod life;
 mod operations;
+mod platform;
 mod role;
 mod rules;
 mod shipping;

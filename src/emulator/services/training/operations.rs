@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::channels::S3Location;
 use super::job::{Job, Phase};
+use super::platform::{RoleStore, channel_uris};
 use super::role::execution_role;
 use super::rules;
 use super::state::{JobHandle, Training};
@@ -15,7 +16,6 @@ use crate::caller::Caller;
 use crate::model::Model;
 use crate::protocol::{Answer, ApiError, text};
 use crate::service::{JsonService, Operation};
-use crate::store::Store;
 use crate::tags::tag_map;
 
 impl JsonService for Training {
@@ -59,8 +59,8 @@ fn create(training: &Arc<Training>, request: &Value, caller: &Caller) -> Answer 
     if training.jobs().contains_key(&name) {
         return Err(taken());
     }
-    check_inputs(&training.store, request, region)?;
     let role = execution_role(training, request, caller, &arn)?;
+    check_inputs(&RoleStore::new(&training.store, shared, &role, region), request, region)?;
     let mut jobs = training.jobs();
     if jobs.contains_key(&name) {
         return Err(taken());
@@ -76,16 +76,11 @@ fn create(training: &Arc<Training>, request: &Value, caller: &Caller) -> Answer 
     Ok(Some(json!({"TrainingJobArn": arn})))
 }
 
-/// Each channel must have objects when the job is created.
-fn check_inputs(store: &Store, request: &Value, region: &str) -> Result<(), ApiError> {
+/// Each channel must have objects that the role may list when the job is created.
+fn check_inputs(store: &RoleStore, request: &Value, region: &str) -> Result<(), ApiError> {
     let role = text(request, "RoleArn").unwrap_or_default();
-    for channel in request.get("InputDataConfig").and_then(Value::as_array).into_iter().flatten() {
-        let Some(source) = channel.pointer("/DataSource/S3DataSource") else { continue };
-        let uri = text(source, "S3Uri").unwrap_or_default();
-        let found = S3Location::parse(uri)
-            .and_then(|place| store.list(&place.bucket, &place.key, None, None, 1).ok())
-            .is_some_and(|page| !page.objects.is_empty());
-        if !found {
+    for uri in channel_uris(request) {
+        if !S3Location::parse(uri).is_some_and(|place| store.has_objects(&place)) {
             return Err(ApiError::validation(format!(
                 "No S3 objects found under S3 URL \"{uri}\" given in input data source. Please ensure that the bucket \
                  exists in the selected region ({region}), that objects exist under that S3 prefix, and that the role \

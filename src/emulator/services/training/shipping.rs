@@ -11,8 +11,18 @@ use crate::quirks::mixed;
 use crate::services::logs::{Ingest, JOB_GROUP, Logs};
 use crate::shared::Shared;
 
-/// Ships one container's output to its log stream, in batches, also after the job has ended.
-pub(super) async fn ship(shared: Arc<Shared>, logs: Arc<Logs>, stream: String, mut output: mpsc::Receiver<Vec<u8>>) {
+/// Ships one container's output to its log stream, in batches, also after the job has ended. Without a stream, because the role
+/// may not write one, the output is lost.
+pub(super) async fn ship(
+    shared: Arc<Shared>,
+    logs: Arc<Logs>,
+    stream: Option<String>,
+    mut output: mpsc::Receiver<Vec<u8>>,
+) {
+    let Some(stream) = stream else {
+        while output.recv().await.is_some() {}
+        return;
+    };
     let delay = shared.config.quirks.batch_delay;
     let mut ingest = Ingest::new(&shared.config.quirks);
     let mut due: Option<Instant> = None;
@@ -78,7 +88,7 @@ mod tests {
             sender.send(format!("{number}\n").into_bytes()).await.unwrap();
         }
         drop(sender);
-        ship(shared, Arc::clone(&logs), "job/algo-1-1".into(), receiver).await;
+        ship(shared, Arc::clone(&logs), Some("job/algo-1-1".into()), receiver).await;
         let dump = logs.dump("job/");
         let events: Vec<Value> = dump.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let times: Vec<u64> = events.iter().map(|event| event["ingestionTime"].as_u64().unwrap()).collect();

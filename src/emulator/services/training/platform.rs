@@ -1,0 +1,158 @@
+//! The calls that the platform makes in the session of a job's execution role: objects of channels and results, the image, network
+//! interfaces, logs and metrics.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::channels::S3Location;
+use super::state::JobHandle;
+use crate::authorization::{Identity, NeededAction, RoleSession};
+use crate::caller::Caller;
+use crate::protocol::text;
+use crate::services::logs::JOB_GROUP;
+use crate::services::s3::bucket_policy;
+use crate::shared::Shared;
+use crate::store::{Store, Stored};
+
+/// What interfaces in the job's subnets take.
+const NETWORK: &[&str] = &[
+    "CreateNetworkInterface",
+    "CreateNetworkInterfacePermission",
+    "DeleteNetworkInterface",
+    "DeleteNetworkInterfacePermission",
+    "DescribeDhcpOptions",
+    "DescribeNetworkInterfaces",
+    "DescribeSecurityGroups",
+    "DescribeSubnets",
+    "DescribeVpcs",
+];
+const IMAGE: &[&str] = &["BatchCheckLayerAvailability", "GetDownloadUrlForLayer", "BatchGetImage"];
+
+/// The store as a role sees it.
+#[derive(Clone)]
+pub(super) struct RoleStore {
+    store: Arc<Store>,
+    /// `None` may do everything.
+    role: Option<(Arc<Shared>, Caller)>,
+}
+
+impl RoleStore {
+    pub(super) fn new(store: &Arc<Store>, shared: &Arc<Shared>, role: &RoleSession, region: &str) -> Self {
+        let caller = caller(shared, role, region);
+        Self { store: Arc::clone(store), role: Some((Arc::clone(shared), caller)) }
+    }
+
+    /// The objects below a prefix, when the role may list and read them.
+    pub(super) fn objects(&self, from: &S3Location) -> anyhow::Result<Vec<(String, Arc<Stored>)>> {
+        self.check_list(from)?;
+        let objects = self.store.list(&from.bucket, &from.key, None, None, usize::MAX)?.objects;
+        objects.iter().try_for_each(|(key, _)| self.check("s3:GetObject", &from.bucket, key))?;
+        Ok(objects.into_iter().collect())
+    }
+
+    pub(super) fn object(&self, bucket: &str, key: &str) -> anyhow::Result<Arc<Stored>> {
+        self.check("s3:GetObject", bucket, key)?;
+        Ok(self.store.get(bucket, key, None)?)
+    }
+
+    pub(super) fn put_file(&self, bucket: &str, key: &str, path: &Path) -> anyhow::Result<()> {
+        self.check("s3:PutObject", bucket, key)?;
+        Ok(self.store.put_file(bucket, key, path)?)
+    }
+
+    /// Whether objects are below a prefix, as far as the role may see.
+    pub(super) fn has_objects(&self, place: &S3Location) -> bool {
+        let page = self.store.list(&place.bucket, &place.key, None, None, 1);
+        self.check_list(place).is_ok() && page.is_ok_and(|page| !page.objects.is_empty())
+    }
+
+    fn check_list(&self, place: &S3Location) -> anyhow::Result<()> {
+        let list = NeededAction::new("s3:ListBucket", format!("arn:aws:s3:::{}", place.bucket));
+        self.check_needed(&list.key("s3:prefix", [place.key.as_str()]), &place.bucket)
+    }
+
+    fn check(&self, action: &str, bucket: &str, key: &str) -> anyhow::Result<()> {
+        self.check_needed(&NeededAction::new(action, format!("arn:aws:s3:::{bucket}/{key}")), bucket)
+    }
+
+    fn check_needed(&self, needed: &NeededAction, bucket: &str) -> anyhow::Result<()> {
+        let Some((shared, caller)) = &self.role else { return Ok(()) };
+        let policy = bucket_policy(&self.store, bucket).map_err(anyhow::Error::msg)?;
+        shared.authority.allows(caller, needed, policy.as_ref()).map_err(anyhow::Error::msg)
+    }
+}
+
+#[cfg(test)]
+impl RoleStore {
+    /// May do everything.
+    pub(super) fn unlimited(store: Store) -> Self {
+        Self { store: Arc::new(store), role: None }
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+}
+
+impl JobHandle {
+    /// Whether the role may create what the job needs in its subnets.
+    pub(super) fn may_connect(&self) -> Result<(), String> {
+        if self.request.get("VpcConfig").is_none() {
+            return Ok(());
+        }
+        NETWORK.iter().try_for_each(|action| self.check_role(NeededAction::new(format!("ec2:{action}"), "*")))
+    }
+
+    /// Whether the role may pull the image; one that is not in ECR needs no permission.
+    pub(super) fn may_pull(&self) -> Result<(), String> {
+        let Some((registry, image)) = self.image_name().split_once('/') else { return Ok(()) };
+        let parts: Vec<_> = registry.split('.').collect();
+        let [account, "dkr", "ecr", region, ..] = parts.as_slice() else { return Ok(()) };
+        let repository = image.split(['@', ':']).next().unwrap_or_default();
+        let arn = format!("arn:aws:ecr:{region}:{account}:repository/{repository}");
+        self.check_role(NeededAction::new("ecr:GetAuthorizationToken", "*"))?;
+        IMAGE.iter().try_for_each(|action| self.check_role(NeededAction::new(format!("ecr:{action}"), &arn)))
+    }
+
+    /// Whether the role lets the log agent write a stream, and send metrics. At AWS a job without them runs unseen.
+    pub(super) fn may_log(&self, stream: &str) -> bool {
+        let group = format!("arn:aws:logs:{}:{}:log-group:{JOB_GROUP}", self.region, self.config().account);
+        let of_group = NeededAction::new("logs:DescribeLogStreams", format!("{group}:log-stream:"));
+        let create = NeededAction::new("logs:CreateLogGroup", format!("{group}:log-stream:"));
+        let metrics = NeededAction::new("cloudwatch:PutMetricData", "*");
+        // Neither stops the agent when the group exists.
+        for needed in [of_group, create, metrics.key("cloudwatch:namespace", [JOB_GROUP])] {
+            drop(self.check_role(needed));
+        }
+        let stream = format!("{group}:log-stream:{stream}");
+        ["logs:CreateLogStream", "logs:PutLogEvents"]
+            .into_iter()
+            .all(|action| self.check_role(NeededAction::new(action, &stream)).is_ok())
+    }
+
+    fn check_role(&self, needed: NeededAction) -> Result<(), String> {
+        let shared = &self.training.shared;
+        shared.authority.allows(&caller(shared, &self.role, &self.region), &needed, None)
+    }
+
+    pub(super) fn role_store(&self) -> RoleStore {
+        RoleStore::new(&self.training.store, &self.training.shared, &self.role, &self.region)
+    }
+}
+
+/// The role's session as the caller of the platform's requests.
+fn caller(shared: &Shared, role: &RoleSession, region: &str) -> Caller {
+    Caller {
+        identity: Arc::new(Identity::Session(role.clone())),
+        account: shared.config.account.clone(),
+        region: region.to_owned(),
+    }
+}
+
+/// The places of a request's channels.
+pub(super) fn channel_uris(request: &Value) -> impl Iterator<Item = &str> {
+    let channels = request.get("InputDataConfig").and_then(Value::as_array).into_iter().flatten();
+    channels.filter_map(|channel| text(channel.pointer("/DataSource/S3DataSource")?, "S3Uri"))
+}
