@@ -2,6 +2,7 @@
 //! links, the glossary.
 
 mod emulator;
+mod explain;
 mod policies;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -8,8 +8,20 @@ use std::process::Command;
 use crate::support::snapshot::assert_snapshot;
 
 /// Commands with a `--help`; the empty one is the program itself.
-const COMMANDS: &[&str] =
-    &["", "agent", "cleanup", "config", "emulator", "policy", "policy iam", "prepare", "run", "sweep", "try"];
+const COMMANDS: &[&str] = &[
+    "",
+    "agent",
+    "cleanup",
+    "config",
+    "emulator",
+    "policy",
+    "policy explain",
+    "policy iam",
+    "prepare",
+    "run",
+    "sweep",
+    "try",
+];
 
 #[test]
 fn help() {

@@ -5,8 +5,8 @@ use std::fmt;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use serde::Deserialize;
 use serde::de::IntoDeserializer as _;
+use serde::{Deserialize, Serialize};
 
 use super::error::CloudError;
 
@@ -83,7 +83,7 @@ pub struct Channel {
 }
 
 /// The VPC of the training instances.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Network {
     pub subnets: Vec<String>,
     pub security_group_ids: Vec<String>,

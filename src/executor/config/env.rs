@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer};
 use crate::base::failure::{ExitCodes, Failure};
 
 /// Prefix that GitLab Runner puts before each job variable.
-const JOB_PREFIX: &str = "CUSTOM_ENV_";
+pub const JOB_PREFIX: &str = "CUSTOM_ENV_";
 /// Job variables with this prefix become environment variables of the training container.
 pub const CONTAINER_ENV_PREFIX: &str = "SAGEMAKER_ENV_";
 

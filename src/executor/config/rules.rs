@@ -3,7 +3,7 @@
 //! A rule matches on the trusted payload alone. The file of `[[rules]]` is checked in `check`, and `policy` applies it.
 
 use globset::{GlobBuilder, GlobMatcher};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// One entry of `[[rules]]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -66,7 +66,7 @@ pub struct Allowance {
 }
 
 /// Treatment of images that are named by a tag, which may lead to another image tomorrow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ImageTags {
     Allow,

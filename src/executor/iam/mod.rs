@@ -18,7 +18,6 @@ use std::collections::BTreeMap;
 pub use document::{PolicyDocument, PolicyStatement};
 
 use crate::base::failure::Failure;
-use crate::config::rules::PolicyRule;
 use crate::config::settings::Settings;
 use account::Account;
 use wall::Wall;
@@ -28,11 +27,7 @@ use wall::Wall;
 /// # Errors
 /// A failure that names the key of the operator's file which the policies need.
 pub fn policies(settings: &Settings) -> Result<BTreeMap<&'static str, PolicyDocument>, Failure> {
-    policies_of(settings, &[])
-}
-
-fn policies_of(settings: &Settings, rules: &[PolicyRule]) -> Result<BTreeMap<&'static str, PolicyDocument>, Failure> {
-    let wall = Wall::of(settings, rules);
+    let wall = Wall::of(settings);
     let account = &Account::of(settings, &wall)?;
     let mut documents = BTreeMap::from([
         ("runner-host.json", runner_host::policy(account)),

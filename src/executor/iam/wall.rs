@@ -5,8 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::rules::{Allowance, PolicyRule};
-use crate::config::settings::{JobSettings, Settings};
+use crate::cloud::Network;
+use crate::config::policy::{self, JobBounds};
+use crate::config::settings::Settings;
 
 /// Everything that some job may have.
 #[derive(Debug)]
@@ -26,51 +27,26 @@ pub(super) struct Wall {
     pub roles_in_vpc: Vec<String>,
 }
 
-/// The values of one rule: its own, else those of `[job]`.
-struct Values {
-    instance_types: Vec<String>,
-    max_runtime: u64,
-    roles: Vec<String>,
-    images: Option<Vec<String>>,
-    subnets: Vec<String>,
-    security_group_ids: Vec<String>,
-}
-
-impl Values {
-    fn of(allow: &Allowance, job: &JobSettings) -> Self {
-        let Allowance { instance_types, max_runtime_seconds, roles, images, subnets, security_group_ids, .. } =
-            allow.clone();
-        Self {
-            instance_types: instance_types.unwrap_or_else(|| vec![job.instance_type.clone()]),
-            max_runtime: max_runtime_seconds.unwrap_or(job.max_runtime_seconds),
-            roles: roles.unwrap_or_else(|| job.role_arn.iter().cloned().collect()),
-            images,
-            subnets: subnets.unwrap_or_else(|| job.subnets.clone()),
-            security_group_ids: security_group_ids.unwrap_or_else(|| job.security_group_ids.clone()),
-        }
-    }
-}
-
 impl Wall {
-    pub(super) fn of(settings: &Settings, rules: &[PolicyRule]) -> Self {
-        let job = &settings.job;
-        let mut all: Vec<Values> = rules.iter().map(|rule| Values::of(&rule.allow, job)).collect();
+    pub(super) fn of(settings: &Settings) -> Self {
+        let mut all: Vec<JobBounds> = settings.rules.iter().map(|rule| policy::of_rule(rule, settings)).collect();
         if all.is_empty() {
-            all.push(Values::of(&Allowance::default(), job));
+            all.push(policy::of_default(settings));
         }
-        let outside = union(all.iter().filter(|one| one.subnets.is_empty()).map(|one| &one.roles));
+        let outside = union(all.iter().filter(|one| one.network.is_none()).map(|one| &one.roles));
         let passed = union(all.iter().map(|one| &one.roles));
         let types = union(all.iter().map(|one| &one.instance_types));
         let types: Vec<String> = types.iter().flat_map(|glob| as_patterns(glob)).collect();
         let images: Option<Vec<_>> = all.iter().map(|one| one.images.as_ref()).collect();
-        let default_image: Vec<String> = job.image.iter().cloned().collect();
+        let default_image: Vec<String> = settings.job.image.iter().cloned().collect();
+        let networks: Vec<&Network> = all.iter().filter_map(|one| one.network.as_ref()).collect();
         Self {
             instance_types: (!types.iter().any(|pattern| pattern == "*")).then_some(types),
             max_runtime: all.iter().map(|one| one.max_runtime).max().unwrap_or_default(),
             images: images.map(|globs| union(globs.into_iter().chain([&default_image]))),
-            subnets: union(all.iter().map(|one| &one.subnets)),
-            security_group_ids: union(all.iter().map(|one| &one.security_group_ids)),
-            is_vpc_certain: all.iter().all(|one| !one.subnets.is_empty()),
+            subnets: union(networks.iter().map(|one| &one.subnets)),
+            security_group_ids: union(networks.iter().map(|one| &one.security_group_ids)),
+            is_vpc_certain: networks.len() == all.len(),
             roles_in_vpc: passed.iter().filter(|role| !outside.contains(role)).cloned().collect(),
             roles: passed,
         }
@@ -158,26 +134,24 @@ mod tests {
 
     #[test]
     fn rules_together_allow_what_one_of_them_allows() {
-        let settings: Settings = toml::from_str(
-            "[storage]\nbucket = \"b\"\n[job]\nrole_arn = \"r\"\nsubnets = [\"subnet-1\"]\nsecurity_group_ids = [\"sg-1\"]\n",
-        )
-        .unwrap();
-        let parsed = |text: &str| toml::from_str::<PolicyRule>(text).unwrap();
-        let wall = Wall::of(&settings, &[]);
+        let wall_of = |rules: &str| {
+            let file = "[storage]\nbucket = 'b'\n[job]\nrole_arn = 'r'\nsubnets = ['subnet-1']\nsecurity_group_ids = ['sg-1']\n";
+            Wall::of(&toml::from_str(&format!("{file}{rules}")).unwrap())
+        };
+        let wall = wall_of("");
         assert_eq!(wall.instance_types.unwrap(), ["ml.m5.large"]);
         assert!(wall.images.is_none() && wall.is_vpc_certain && wall.roles_in_vpc == ["r"]);
-        let rules = [
-            parsed(
-                "name = \"a\"\n[allow]\ninstance_types = [\"ml.g5.*\"]\nmax_runtime_seconds = 90000\nroles = [\"s\"]\nsubnets = []",
-            ),
-            parsed("name = \"b\"\n[allow]\nimages = [\"x\"]"),
-        ];
-        let wall = Wall::of(&settings, &rules);
+        let wall = wall_of(
+            "[[rules]]\nname = 'a'\n[rules.allow]\ninstance_types = ['ml.g5.*']\nmax_runtime_seconds = 90000\nroles = ['s']\n\
+             [[rules]]\nname = 'b'\n[rules.allow]\nimages = ['x']\n",
+        );
         assert_eq!(wall.instance_types.unwrap(), ["ml.g5.*", "ml.m5.large"]);
         assert_eq!((wall.max_runtime, wall.images), (90_000, None));
-        assert_eq!((wall.roles, wall.roles_in_vpc), (vec!["s".to_owned(), "r".to_owned()], vec!["r".to_owned()]));
-        assert!(!wall.is_vpc_certain && wall.subnets == ["subnet-1"]);
-        let open = parsed("name = \"c\"\n[allow]\ninstance_types = [\"*\"]");
-        assert_eq!(Wall::of(&settings, &[open]).instance_types, None);
+        assert_eq!(
+            (wall.roles, wall.roles_in_vpc),
+            (vec!["s".to_owned(), "r".to_owned()], vec!["s".to_owned(), "r".to_owned()])
+        );
+        assert!(wall.is_vpc_certain && wall.subnets == ["subnet-1"]);
+        assert_eq!(wall_of("[[rules]]\nname = 'c'\nallow = { instance_types = ['*'] }\n").instance_types, None);
     }
 }

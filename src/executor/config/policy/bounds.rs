@@ -1,5 +1,7 @@
 //! The bounds of a job's request: those of its rule, and the defaults of `[job]` for all that the rule does not name.
 
+use serde::Serialize;
+
 use crate::base::failure::Failure;
 use crate::cloud::Network;
 use crate::config::rules::{Allowance, ImageTags, PolicyRule};
@@ -9,7 +11,7 @@ use super::identity::JobIdentity;
 use super::matching;
 
 /// The values that a job may have.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct JobBounds {
     /// The rule's name; `None` for a file without rules, and for `try`.
     pub rule: Option<String>,
@@ -37,7 +39,7 @@ pub struct JobBounds {
 }
 
 /// The value of jobs that name none, and the largest one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Limit<T> {
     pub default: T,
     pub most: T,
@@ -56,10 +58,15 @@ pub fn bounds_of(job: &JobIdentity, settings: &Settings) -> Result<JobBounds, Fa
         return Ok(all(settings));
     }
     if settings.rules.is_empty() {
-        return Ok(of_allowance(None, &Allowance::default(), settings));
+        return Ok(of_default(settings));
     }
     let rule = matching::rule_of(job, &settings.rules).ok_or_else(|| no_rule(job))?;
     Ok(of_rule(rule, settings))
+}
+
+/// The bounds of all jobs for a file without rules.
+pub fn of_default(settings: &Settings) -> JobBounds {
+    of_allowance(None, &Allowance::default(), settings)
 }
 
 /// The bounds of a rule's jobs.

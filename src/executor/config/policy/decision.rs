@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 use crate::cloud::Network;
 
 /// Parameters of the training job for one GitLab job.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Decision {
     /// Name of the rule; `None` for a file without rules.
     pub rule: Option<String>,

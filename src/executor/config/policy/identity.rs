@@ -1,5 +1,7 @@
 //! The facts of the trusted payload that rules match on.
 
+use serde::Serialize;
+
 use crate::gitlab::JobContext;
 
 /// The variable in which GitLab names the project that a merge request comes from.
@@ -7,7 +9,7 @@ const SOURCE_PROJECT: &str = "CI_MERGE_REQUEST_SOURCE_PROJECT_ID";
 const MERGE_REQUESTS: &str = "refs/merge-requests/";
 
 /// Project, ref and instance of a job, as GitLab sent them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct JobIdentity {
     /// Full path, such as `group/project`.
     pub project: String,

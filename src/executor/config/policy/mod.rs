@@ -17,7 +17,7 @@ mod refusal;
 #[cfg(test)]
 mod tests;
 
-pub use self::bounds::{JobBounds, Limit, bounds_of, of_rule};
+pub use self::bounds::{JobBounds, Limit, bounds_of, of_default, of_rule};
 pub use self::cache_keys::{refuse_cache_keys, unsafe_key};
 pub use self::decision::Decision;
 pub use self::environment::refuse_secrets;

@@ -1,6 +1,8 @@
 //! `sagemaker-executor policy`: shows what the operator's file allows, to people and to IAM.
 
+mod explain;
 mod iam;
+mod job;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,6 +21,8 @@ pub struct PolicyArgs {
 
 #[derive(Debug, Subcommand)]
 enum PolicyCommand {
+    /// Say what a job may have, and which rule says so
+    Explain(explain::ExplainArgs),
     /// Print the IAM policies of runner hosts, training jobs, bucket and keys, as one JSON object with a policy for each file name
     Iam(iam::IamArgs),
 }
@@ -28,6 +32,7 @@ pub async fn run(args: PolicyArgs, config: &Path, printer: &Printer) -> ExitCode
     boundary::command(printer, async |_| {
         let settings = operator_file::load(config)?;
         match args.command {
+            PolicyCommand::Explain(args) => explain::run(&args, &settings, printer),
             PolicyCommand::Iam(args) => iam::run(&args, &settings, printer),
         }
     })

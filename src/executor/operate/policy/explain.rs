@@ -1,0 +1,179 @@
+//! `sagemaker-executor policy explain`: the decision of `prepare` for a job, without the job.
+
+use std::ffi::OsString;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::job;
+use crate::base::human::human_duration;
+use crate::config::env::{Environment, JOB_PREFIX, JobVariables};
+use crate::config::policy::{self, Decision, JobBounds, JobIdentity, bounds_of, mismatch, rule_of};
+use crate::config::rules::{ImageTags, PolicyRule};
+use crate::config::settings::Settings;
+use crate::gitlab::JobContext;
+use crate::ui::Printer;
+
+#[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    #[command(flatten)]
+    job: job::JobArgs,
+    /// Print one JSON object instead of lines
+    #[arg(long)]
+    json: bool,
+}
+
+/// A rule before the one that decides.
+#[derive(Debug, Serialize)]
+struct PassedOver<'a> {
+    rule: &'a str,
+    /// The first condition that does not hold.
+    because: String,
+}
+
+/// All that is known of the decision.
+#[derive(Debug, Serialize)]
+struct Explanation<'a> {
+    job: JobIdentity,
+    /// `None`: no rule is for the job, or the file has none.
+    rule: Option<&'a str>,
+    passed_over: Vec<PassedOver<'a>>,
+    bounds: Option<JobBounds>,
+    /// Of a job whose variables are known.
+    request: Option<Decision>,
+    /// Why the job is refused.
+    refusal: Option<String>,
+}
+
+pub(super) fn run(args: &ExplainArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<()> {
+    let job = args.job.context()?;
+    let identity = JobIdentity::of(&job);
+    let rule = rule_of(&identity, &settings.rules).map(|rule| rule.name.as_str());
+    let passed_over = settings.rules.iter().map_while(|rule| passed_over(rule, &identity)).collect();
+    let bounds = bounds_of(&identity, settings);
+    let decision = match &bounds {
+        Ok(_) if args.job.has_wishes() => {
+            Some(wishes(&job, &args.job).and_then(|wishes| Ok(policy::decide(&job, &wishes, settings)?)))
+        }
+        _ => None,
+    };
+    let (bounds, refusal) = match bounds {
+        Ok(bounds) => (Some(bounds), None),
+        Err(refusal) => (None, Some(anyhow::Error::from(refusal))),
+    };
+    let (request, refusal) = match decision {
+        Some(Ok(request)) => (Some(request), None),
+        Some(Err(error)) => (None, Some(error)),
+        None => (None, refusal),
+    };
+    let explanation = Explanation {
+        job: identity,
+        rule,
+        passed_over,
+        bounds,
+        request,
+        refusal: refusal.as_ref().map(|error| format!("{error:#}")),
+    };
+    if args.json {
+        printer.write_data(format!("{}\n", serde_json::to_string_pretty(&explanation)?).as_bytes())?;
+    } else {
+        printer.write_data(explanation.text(settings.rules.is_empty()).as_bytes())?;
+    }
+    refusal.map_or(Ok(()), Err)
+}
+
+/// Why a rule is not for the job; `None` if it is.
+fn passed_over<'a>(rule: &'a PolicyRule, job: &JobIdentity) -> Option<PassedOver<'a>> {
+    let (key, value) = mismatch(job, &rule.jobs)?;
+    let because = match key {
+        "protected" | "fork" => format!("the job is {value}, against `match.{key}`"),
+        _ => format!("`match.{key}` does not match `{value}`"),
+    };
+    Some(PassedOver { rule: &rule.name, because })
+}
+
+/// Variables of the job, as the runner would pass them on. Those that name others are not expanded.
+fn wishes(job: &JobContext, args: &job::JobArgs) -> anyhow::Result<JobVariables> {
+    let of_payload = job.variables.iter().map(|variable| (variable.key.clone(), variable.value.clone()));
+    let pair = |(name, value): (String, String)| (OsString::from(format!("{JOB_PREFIX}{name}")), OsString::from(value));
+    let variables = Environment::from_pairs(of_payload.chain(args.variables()).map(pair)).job_variables()?;
+    policy::refuse_secrets(&variables, &job.masked_values(|_| None))?;
+    Ok(variables)
+}
+
+impl Explanation<'_> {
+    fn text(&self, has_no_rules: bool) -> String {
+        let mut lines = vec![job_words(&self.job)];
+        lines.push(match self.rule {
+            Some(rule) => format!("Rule: `{rule}`"),
+            None if has_no_rules => "Rule: none, the operator's file has no `rules`".to_owned(),
+            None => "Rule: none is for this job".to_owned(),
+        });
+        lines.extend(self.passed_over.iter().map(|over| format!("  not `{}`: {}", over.rule, over.because)));
+        if let Some(bounds) = &self.bounds {
+            lines.push("Allowed:".to_owned());
+            lines.extend(words(bounds).into_iter().map(|(name, value)| format!("  {name}: {value}")));
+        }
+        if let Some(request) = &self.request {
+            lines.push("Request:".to_owned());
+            lines.extend(request_words(request).into_iter().map(|(name, value)| format!("  {name}: {value}")));
+        }
+        lines.join("\n") + "\n"
+    }
+}
+
+fn job_words(job: &JobIdentity) -> String {
+    let protected = if job.is_protected() { "protected" } else { "not protected" };
+    let fork = if job.fork { ", merge request of a fork" } else { "" };
+    format!("Job: project `{}`, ref `{}` ({protected}){fork}, GitLab `{}`", job.project, job.git_ref, job.instance)
+}
+
+/// `a`, `b`.
+fn quoted(list: &[String]) -> String {
+    list.iter().map(|item| format!("`{item}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// The bounds in words.
+fn words(bounds: &JobBounds) -> Vec<(&'static str, String)> {
+    let list = |values: &[String]| if values.is_empty() { "none".to_owned() } else { quoted(values) };
+    let all = |values: &Option<Vec<String>>| values.as_ref().map_or("all".to_owned(), |values| list(values));
+    let tags = match bounds.image_tags {
+        ImageTags::Allow => "allowed",
+        ImageTags::Warn => "allowed, with a warning",
+        ImageTags::Refuse => "refused: a digest is required",
+    };
+    let network = match &bounds.network {
+        None => "no VPC".to_owned(),
+        Some(network) => format!("{} with {}", quoted(&network.subnets), quoted(&network.security_group_ids)),
+    };
+    let mut words = vec![
+        ("instance types", list(&bounds.instance_types)),
+        ("instances", format!("at most {}", bounds.instance_count.most)),
+        ("volume", format!("at most {} GB", bounds.volume_size_gb.most)),
+        ("run time", format!("at most {}", human_duration(std::time::Duration::from_secs(bounds.max_runtime)))),
+        ("roles", list(&bounds.roles)),
+        ("images", all(&bounds.images)),
+        ("images named by a tag", tags.to_owned()),
+        ("network", network),
+        ("`SAGEMAKER_ENV_*`", all(&bounds.environment)),
+        ("regions", all(&bounds.regions)),
+    ];
+    words.extend(bounds.max_jobs.map(|most| ("jobs at once", format!("at most {most} on this host"))));
+    words.extend(bounds.max_cost.map(|most| ("cost", format!("at most {most}"))));
+    words
+}
+
+fn request_words(request: &Decision) -> Vec<(&'static str, String)> {
+    let names: Vec<String> = request.environment.keys().cloned().collect();
+    let mut words = vec![
+        ("instance types", quoted(&request.instance_types)),
+        ("instances", request.instance_count.to_string()),
+        ("volume", format!("{} GB", request.volume_size_gb)),
+        ("run time", human_duration(std::time::Duration::from_secs(request.max_runtime))),
+        ("role", format!("`{}`", request.role_arn)),
+        ("image", format!("`{}`", request.image)),
+        ("environment", if names.is_empty() { "none".to_owned() } else { quoted(&names) }),
+    ];
+    words.extend(request.warnings.iter().map(|text| ("warning", text.clone())));
+    words
+}
