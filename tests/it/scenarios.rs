@@ -67,6 +67,7 @@ mod sagemaker_records;
 mod sagemaker_results;
 mod sagemaker_resume;
 mod sagemaker_sandbox;
+mod sagemaker_rules;
 mod sagemaker_secrets;
 mod sagemaker_trace;
 mod sagemaker_trouble;

@@ -3,7 +3,7 @@
 //! A rule matches on the trusted payload alone. The file of `[[rules]]` is checked in `check`, and `policy` applies it.
 
 use globset::{GlobBuilder, GlobMatcher};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// One entry of `[[rules]]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -24,16 +24,20 @@ pub struct PolicyRule {
 #[serde(deny_unknown_fields, default)]
 pub struct JobMatch {
     /// Globs on the project's full path, such as `ml/churn`, `ml/*` (one level), `ml/**` (any depth). Case is ignored.
+    #[serde(deserialize_with = "filled")]
     pub projects: Vec<String>,
     /// Full paths of groups; their projects at any depth match. Globs; case is ignored.
+    #[serde(deserialize_with = "filled")]
     pub namespaces: Vec<String>,
     /// Globs on the branch or tag, such as `main`, `release/*`; `refs/merge-requests/*/head` for merge requests.
+    #[serde(deserialize_with = "filled")]
     pub refs: Vec<String>,
     /// Whether the ref is protected. A GitLab before 18.3 does not tell, which counts as unprotected.
     pub protected: Option<bool>,
     /// Whether the job belongs to a merge request from another project.
     pub fork: Option<bool>,
     /// Hosts of GitLab instances, as in the clone URL: `gitlab.example.com`, `gitlab.example.com:8443`.
+    #[serde(deserialize_with = "filled")]
     pub instances: Vec<String>,
 }
 
@@ -79,4 +83,14 @@ pub(super) fn glob(pattern: &str, any_case: bool) -> Result<GlobMatcher, globset
     let mut glob = GlobBuilder::new(pattern);
     glob.literal_separator(true).backslash_escape(false).case_insensitive(any_case);
     Ok(glob.build()?.compile_matcher())
+}
+
+/// A list with an entry: an empty one would look like "no job" and match all jobs.
+fn filled<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let list = Vec::deserialize(deserializer)?;
+    if list.is_empty() {
+        Err(serde::de::Error::custom("the list is empty; remove the key to match all"))
+    } else {
+        Ok(list)
+    }
 }

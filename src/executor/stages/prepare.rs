@@ -38,9 +38,10 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     }
     let id = context.session(&job)?;
     let wishes = context.env.job_variables()?;
-    policy::refuse_secrets(&wishes, &job.masked_values(|name| context.env.job_variable(name).map(str::to_owned)))?;
-    policy::refuse_cache_keys(&job, |name| context.env.job_variable(name).map(str::to_owned))?;
-    let decided = policy::decide(&job, &wishes, settings);
+    let value = |name: &str| context.env.job_variable(name).map(str::to_owned);
+    let decided = policy::refuse_secrets(&wishes, &job.masked_values(value))
+        .and_then(|()| policy::refuse_cache_keys(&job, value))
+        .and_then(|()| policy::decide(&job, &wishes, settings));
     if !context.env.is_try() {
         audit::write(&context, &id, &job, &decided)?;
     }

@@ -317,7 +317,7 @@ impl Desk {
         let state: Vec<_> = std::fs::read_dir(self.root().join("state")).into_iter().flatten().flatten().collect();
         let scratch = state.iter().filter(|entry| {
             let of_the_host = ["agent.json", "agent.lock", "audit.log", "create.json", "look.lock", "retention.json"];
-            let folders = ["sessions", "logs", "projects", "slots"];
+            let folders = ["sessions", "logs", "projects", "rules", "slots"];
             !of_the_host.iter().chain(&folders).any(|name| entry.file_name() == *name)
         });
         assert_eq!(scratch.count(), 0, "scratch is left: {state:?}");

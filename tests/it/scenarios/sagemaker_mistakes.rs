@@ -3,6 +3,7 @@
 
 mod host_rows;
 mod rows;
+mod rule_rows;
 
 use std::process::{Command, Stdio};
 
@@ -184,6 +185,21 @@ fn mistakes_in_the_runners_file_name_key_and_mend() {
 #[test]
 fn mistakes_in_the_operators_file_name_key_and_mend() {
     play(OPERATORS_FILE);
+}
+
+#[test]
+fn jobs_outside_the_bounds_of_their_rule_are_refused() {
+    play(rule_rows::BOUNDS);
+}
+
+#[test]
+fn jobs_without_a_rule_are_refused() {
+    play(rule_rows::NO_RULE);
+}
+
+#[test]
+fn unusable_rules_name_key_and_mend() {
+    play(rule_rows::RULES);
 }
 
 #[test]
