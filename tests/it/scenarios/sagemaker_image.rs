@@ -176,15 +176,15 @@ fn the_image_speaks_of_aws() {
     ];
     let pairs: Vec<String> = pairs.iter().map(|pair| option(pair)).collect();
     let options: Vec<&str> = pairs.iter().flat_map(|pair| ["--image-env", pair]).collect();
-    let mut desk = Desk::with(&job(), &options, "");
-    desk.set("SAGEMAKER_ENV_AWS_DEFAULT_PROFILE", "of-the-job");
+    let desk = Desk::with(&job(), &options, "");
+    desk.edit_operator_file("[job]\n", "[job]\nenvironment = { AWS_DEFAULT_PROFILE = \"of-the-operator\" }\n");
     let desk = desk.prepared();
     let ended = desk.run(
         "build_script",
         "echo $AWS_ACCESS_KEY_ID $AWS_PROFILE $HTTPS_PROXY $AWS_DEFAULT_PROFILE; echo made > model.txt",
     );
     ended.passed();
-    assert_eq!(ended.out(), "AKIAOFTHEIMAGE absent http://127.0.0.1:9 of-the-job\n");
+    assert_eq!(ended.out(), "AKIAOFTHEIMAGE absent http://127.0.0.1:9 of-the-operator\n");
     desk.run("after_script", "true").passed();
     assert_eq!(result(&desk).as_deref(), Some("made\n"));
     desk.close();

@@ -140,7 +140,7 @@ pub(super) const NO_RULE: &[Mistake] = &[
 pub(super) const RULES: &[Mistake] = &[
     row(
         "a rule behind one for all",
-        &[File("[aws]\n", "[[rules]]\nname = \"late\"\n[aws]\n")],
+        &[File("= 16384\n", "= 16384\n[[rules]]\nname = \"late\"\n")],
         Config,
         &["`rules.late` is never reached", "move it before that rule"],
     ),
