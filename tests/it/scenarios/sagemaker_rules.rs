@@ -13,7 +13,7 @@ use crate::support::scenario::one;
 
 const TYPE: &str = "SAGEMAKER_INSTANCE_TYPE";
 /// A rule for merge requests from forks, before the one for all jobs.
-const FORKS: &str = "[[rules]]\nname = \"forks\"\nmatch.fork = true\n[[rules]]\nname = \"all\"\n";
+const FORKS: &str = "[{ name = \"forks\", match.fork = true }, { name = \"all\"";
 
 fn job() -> Job {
     Job::new().script(["true"])
@@ -62,7 +62,7 @@ rows! {
 #[test]
 fn a_gitlab_that_does_not_tell_of_protection() {
     let desk = Desk::new(&job());
-    desk.edit_operator_file("[rules.allow]\n", "match.protected = false\n[rules.allow]\n");
+    desk.edit_operator_file("allow = {", "match.protected = false, allow = {");
     edit_payload(&desk, |payload| drop(payload["git_info"].as_object_mut().unwrap().remove("protected")));
     let mut desk = desk;
     desk.config().passed();
@@ -75,7 +75,7 @@ fn a_gitlab_that_does_not_tell_of_protection() {
 #[test]
 fn a_fork_cannot_hide_behind_a_variable() {
     let mut desk = Desk::new(&job());
-    desk.edit_operator_file("[[rules]]\nname = \"all\"\n", FORKS);
+    desk.edit_operator_file("[{ name = \"all\"", FORKS);
     desk.set(TYPE, "ml.g5.xlarge");
     desk.set("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", "231");
     edit_payload(&desk, |payload| {
@@ -94,7 +94,7 @@ fn a_fork_cannot_hide_behind_a_variable() {
 #[test]
 fn jobs_at_once_wait_for_their_turn() {
     let mut desk = Desk::new(&job());
-    desk.edit_operator_file("[rules.allow]\n", "[rules.allow]\nmax_jobs = 1\n");
+    desk.edit_operator_file("allow = {", "allow = { max_jobs = 1,");
     let mut desk = {
         desk.config().passed();
         desk.prepare().passed();

@@ -61,10 +61,10 @@ pub(crate) fn sagemaker_with(emulator: &[&str], tail: &str) -> Driver {
         adjust: |settings| settings.prepare_exec_timeout = settings.prepare_exec_timeout.max(20),
         emulator: Some(emulator.iter().map(|arg| (*arg).to_owned()).collect()),
         operator_config: format!(
-            "[aws]\nregion = \"us-east-1\"\nendpoint_url = \"{{emulator}}\"\n[storage]\nbucket = \"{}\"\n\
+            "{ALLOW_ALL}[aws]\nregion = \"us-east-1\"\nendpoint_url = \"{{emulator}}\"\n[storage]\nbucket = \"{}\"\n\
              [job]\nrole_arn = \"arn:aws:iam::000000000000:role/train\"\nimage = \"host\"\n\
              [runner]\nbuilds_dir = \"{{builds_dir}}\"\ncache_dir = \"{{cache_dir}}\"\nstate_dir = \"{{root}}/state\"\n\
-             [limits]\ncancel_grace_seconds = 2\n{tail}\n{ALLOW_ALL}",
+             [limits]\ncancel_grace_seconds = 2\n{tail}\n",
             super::emulator::BUCKET
         ),
     }

@@ -5,7 +5,9 @@ use crate::support::driver::ALLOW_ALL;
 
 const TYPE: &str = "SAGEMAKER_INSTANCE_TYPE";
 /// The rule's allowance in the operator's file of the tests.
-const ALLOW: &str = "[rules.allow]\n";
+const ALLOW: &str = "allow = { ";
+/// Its name, before `match`.
+const NAME: &str = "name = \"all\", ";
 const OTHER_ROLE: &str = "arn:aws:iam::000000000000:role/other";
 
 /// Jobs outside the bounds of their rule.
@@ -40,7 +42,7 @@ pub(super) const BOUNDS: &[Mistake] = &[
     ),
     of_job(
         "run time",
-        &[Line("rules.allow", "max_runtime_seconds = 60"), Make::Job("SAGEMAKER_MAX_RUNTIME", "2m")],
+        &[File(ALLOW, "allow = { max_runtime_seconds = 60, "), Make::Job("SAGEMAKER_MAX_RUNTIME", "2m")],
         &["`SAGEMAKER_MAX_RUNTIME` asks for 120 s; the rule `all` allows at most 60 s", "`allow.max_runtime_seconds`"],
     ),
     of_job(
@@ -50,17 +52,17 @@ pub(super) const BOUNDS: &[Mistake] = &[
     ),
     of_job(
         "image",
-        &[Line("rules.allow", "images = [\"other.example.com/**\"]")],
+        &[File(ALLOW, "allow = { images = [\"other.example.com/**\"], ")],
         &["`image` asks for", "the rule `all` allows `other.example.com/**`", "`allow.images`"],
     ),
     of_job(
         "tag of an image",
-        &[Line("rules.allow", "image_tags = \"refuse\"")],
+        &[File(ALLOW, "allow = { image_tags = \"refuse\", ")],
         &["the rule `all` allows images by digest alone", "`<repository>@sha256:<digest>`"],
     ),
     of_job(
         "environment",
-        &[Line("rules.allow", "environment = [\"HF_*\"]"), Make::Job("SAGEMAKER_ENV_EPOCHS", "3")],
+        &[File(ALLOW, "allow = { environment = [\"HF_*\"], "), Make::Job("SAGEMAKER_ENV_EPOCHS", "3")],
         &["asks for `EPOCHS`; the rule `all` allows `HF_*`", "`allow.environment`"],
     ),
     of_job(
@@ -75,17 +77,17 @@ pub(super) const BOUNDS: &[Mistake] = &[
     ),
     of_job(
         "region",
-        &[Line("rules.allow", "regions = [\"eu-west-1\"]")],
+        &[File(ALLOW, "allow = { regions = [\"eu-west-1\"], ")],
         &["run in `us-east-1`; the rule `all` allows `eu-west-1`", "`allow.regions`"],
     ),
     of_job(
         "cost",
-        &[Line("prices", "\"ml.m5.large\" = 9000.0"), Line("rules.allow", "max_cost = 1.0")],
+        &[Line("prices", "\"ml.m5.large\" = 9000.0"), File(ALLOW, "allow = { max_cost = 1.0, ")],
         &["1 x `ml.m5.large`", "the rule `all` allows 1.00", "`allow.max_cost`"],
     ),
     of_job(
         "a type without a price",
-        &[Line("prices", "\"ml.g5.xlarge\" = 1.0"), Line("rules.allow", "max_cost = 1.0")],
+        &[Line("prices", "\"ml.g5.xlarge\" = 1.0"), File(ALLOW, "allow = { max_cost = 1.0, ")],
         &["the price of `ml.m5.large` is not known", "`[prices]`"],
     ),
 ];
@@ -94,16 +96,16 @@ pub(super) const BOUNDS: &[Mistake] = &[
 pub(super) const NO_RULE: &[Mistake] = &[
     of_job(
         "another project",
-        &[File(ALLOW, "match.projects = [\"ml/*/x\"]\n[rules.allow]\n")],
+        &[File(NAME, "name = \"all\", match.projects = [\"ml/*/x\"], ")],
         &["no rule of the operator's file is for this job: project `ml/churn`, ref `main` (protected)", "`[[rules]]`"],
     ),
-    of_job("another group", &[File(ALLOW, "match.namespaces = [\"m\"]\n[rules.allow]\n")], &["no rule of the"]),
-    of_job("another ref", &[File(ALLOW, "match.refs = [\"Main\", \"v*\"]\n[rules.allow]\n")], &["no rule of the"]),
-    of_job("unprotected refs alone", &[File(ALLOW, "match.protected = false\n[rules.allow]\n")], &["(protected)"]),
-    of_job("forks alone", &[File(ALLOW, "match.fork = true\n[rules.allow]\n")], &["no rule of the"]),
+    of_job("another group", &[File(NAME, "name = \"all\", match.namespaces = [\"m\"], ")], &["no rule of the"]),
+    of_job("another ref", &[File(NAME, "name = \"all\", match.refs = [\"Main\", \"v*\"], ")], &["no rule of the"]),
+    of_job("unprotected refs alone", &[File(NAME, "name = \"all\", match.protected = false, ")], &["(protected)"]),
+    of_job("forks alone", &[File(NAME, "name = \"all\", match.fork = true, ")], &["no rule of the"]),
     of_job(
         "another GitLab",
-        &[File(ALLOW, "match.instances = [\"gitlab.example.org\"]\n[rules.allow]\n")],
+        &[File(NAME, "name = \"all\", match.instances = [\"gitlab.example.org\"], ")],
         &["no rule of the", "GitLab `"],
     ),
     of_job(
@@ -140,19 +142,19 @@ pub(super) const NO_RULE: &[Mistake] = &[
 pub(super) const RULES: &[Mistake] = &[
     row(
         "a rule behind one for all",
-        &[File("= 16384\n", "= 16384\n[[rules]]\nname = \"late\"\n")],
+        &[File("} }]", "} }, { name = \"late\" }]")],
         Config,
         &["`rules.late` is never reached", "move it before that rule"],
     ),
     row(
         "no job at once",
-        &[Line("rules.allow", "max_jobs = 0")],
+        &[File(ALLOW, "allow = { max_jobs = 0, ")],
         Config,
         &["`rules.all.allow.max_jobs` is 0", "set `rules.all.allow.max_jobs`"],
     ),
     row(
         "an empty list of projects",
-        &[File(ALLOW, "match.projects = []\n[rules.allow]\n")],
+        &[File(NAME, "name = \"all\", match.projects = [], ")],
         Config,
         &["`rules[0].match.projects`", "remove the key to match all"],
     ),
