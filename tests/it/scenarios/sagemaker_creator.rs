@@ -14,3 +14,15 @@ fn a_creator_that_cannot_be_assumed() {
     assert_eq!((desk.emulator.requests("CreateTrainingJob"), desk.emulator.jobs().len()), (0, 0));
     desk.close();
 }
+
+/// The request is the creator's: without an account's policies the emulator lets a role do what a training job may, and the host all.
+#[test]
+fn a_creator_that_may_not_create() {
+    let mut desk = Desk::new(&Job::new().script(["true"]));
+    desk.edit_operator_file("[storage]", "creator_role_arn = \"arn:aws:iam::000000000000:role/creator\"\n[storage]");
+    desk.config().passed();
+    desk.prepare().with_code(SYSTEM_FAILURE).one_error().says("allow the role `aws.creator_role_arn`");
+    let requests = ["AssumeRole", "CreateTrainingJob"].map(|operation| desk.emulator.requests(operation));
+    assert_eq!((requests, desk.emulator.jobs().len()), ([1, 1], 0));
+    desk.close();
+}
