@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde_json::Value;
 
 use super::keys::{ConditionKeys, takes_many};
-use super::pattern::{ARN_PARTS, Pattern, Syntax};
+use super::pattern::{ARN_PARTS, Syntax, TextPattern};
 
 /// One operator on one key.
 #[derive(Debug)]
@@ -31,9 +31,9 @@ enum Set {
 #[derive(Debug)]
 enum Test {
     Null(Vec<bool>),
-    Text(Vec<Pattern>),
-    TextOfAnyCase(Vec<Pattern>),
-    Arn(Vec<Pattern>),
+    Text(Vec<TextPattern>),
+    TextOfAnyCase(Vec<TextPattern>),
+    Arn(Vec<TextPattern>),
     Number(Order, Vec<f64>),
     /// Milliseconds since 1970.
     Date(Order, Vec<u128>),
@@ -144,7 +144,8 @@ impl Test {
     fn parse(operator: &str, values: &[String], variables: bool) -> Result<Option<(bool, Self)>, String> {
         let exact = Syntax { wildcards: false, variables };
         let wild = Syntax { wildcards: true, variables };
-        let patterns = |syntax| values.iter().map(|value| Pattern::parse(value, syntax)).collect::<Result<Vec<_>, _>>();
+        let patterns =
+            |syntax| values.iter().map(|value| TextPattern::parse(value, syntax)).collect::<Result<Vec<_>, _>>();
         let negated = operator.contains("Not");
         let test = match operator {
             "Null" => Self::Null(all(values, "a truth value", truth)?),

@@ -3,10 +3,9 @@
 use serde_json::{Map, Value};
 
 use super::conditions::{self, Condition};
-use super::evaluate::Question;
-use super::keys::ConditionKeys;
-use super::pattern::{ARN_PARTS, Pattern, Syntax};
-use super::principals::{Naming, Principal, Principals};
+use super::keys::{ConditionKeys, Question};
+use super::pattern::{ARN_PARTS, Syntax, TextPattern};
+use super::principals::{Naming, Principal, Principals, texts};
 
 /// What a policy is attached to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +54,7 @@ struct Statement {
 #[derive(Debug)]
 struct Listed {
     negated: bool,
-    patterns: Vec<Pattern>,
+    patterns: Vec<TextPattern>,
 }
 
 impl Document {
@@ -164,7 +163,7 @@ impl Statement {
 }
 
 impl Listed {
-    fn matches(&self, is: impl Fn(&Pattern) -> bool) -> bool {
+    fn matches(&self, is: impl Fn(&TextPattern) -> bool) -> bool {
         self.patterns.iter().any(is) != self.negated
     }
 
@@ -190,21 +189,15 @@ fn either<'a>(of: &'a Map<String, Value>, name: &str, negation: &str) -> Result<
     }
 }
 
-/// One text or a list of texts.
-pub(super) fn texts(value: &Value, name: &str) -> Result<Vec<String>, String> {
-    let texts = match value {
-        Value::String(text) => Some(vec![text.clone()]),
-        Value::Array(values) => values.iter().map(|value| value.as_str().map(str::to_owned)).collect(),
-        _ => None,
-    };
-    texts.filter(|texts| !texts.is_empty()).ok_or_else(|| format!("`{name}` is neither a text nor a list of texts"))
-}
-
-fn each(value: &Value, name: &str, read: impl Fn(&str) -> Result<Pattern, String>) -> Result<Vec<Pattern>, String> {
+fn each(
+    value: &Value,
+    name: &str,
+    read: impl Fn(&str) -> Result<TextPattern, String>,
+) -> Result<Vec<TextPattern>, String> {
     texts(value, name)?.iter().map(|text| read(text)).collect()
 }
 
-fn action(text: &str) -> Result<Pattern, String> {
+fn action(text: &str) -> Result<TextPattern, String> {
     let service =
         |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     let well_formed =
@@ -212,14 +205,14 @@ fn action(text: &str) -> Result<Pattern, String> {
     if !well_formed {
         return Err(format!("the action `{text}` has not the form service:Action"));
     }
-    Pattern::parse(text, Syntax { wildcards: true, variables: false })
+    TextPattern::parse(text, Syntax { wildcards: true, variables: false })
 }
 
 /// An ARN; parts that are missing at its end are `*`.
-fn resource(text: &str, variables: bool) -> Result<Pattern, String> {
+fn resource(text: &str, variables: bool) -> Result<TextPattern, String> {
     if text != "*" && !text.starts_with("arn:") {
         return Err(format!("the resource `{text}` is neither an ARN nor \"*\""));
     }
     let missing = if text == "*" { 0 } else { ARN_PARTS - text.splitn(ARN_PARTS, ':').count() };
-    Pattern::parse(&format!("{text}{}", ":*".repeat(missing)), Syntax { wildcards: true, variables })
+    TextPattern::parse(&format!("{text}{}", ":*".repeat(missing)), Syntax { wildcards: true, variables })
 }

@@ -1,18 +1,8 @@
 //! The decision on one request, as AWS takes it within one account.
 
 use super::document::{Document, PolicyKind};
-use super::keys::ConditionKeys;
+use super::keys::Question;
 use super::principals::{Naming, Principal};
-
-/// One request.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Question<'a> {
-    /// `s3:GetObject`
-    pub(crate) action: &'a str,
-    /// An ARN, or `*` for an action that is about no resource.
-    pub(crate) resource: &'a str,
-    pub(crate) keys: &'a ConditionKeys,
-}
 
 /// The policies that apply to a request.
 #[derive(Debug, Clone, Copy, Default)]

@@ -1,6 +1,16 @@
-//! The condition keys of a request, and the names that a policy may ask for.
+//! A request with its condition keys, and the names that a policy may ask for.
 
 use std::collections::BTreeMap;
+
+/// One request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Question<'a> {
+    /// `s3:GetObject`
+    pub(crate) action: &'a str,
+    /// An ARN, or `*` for an action that is about no resource.
+    pub(crate) resource: &'a str,
+    pub(crate) keys: &'a ConditionKeys,
+}
 
 /// Condition keys of one request. Names are not case-sensitive, those of tags neither.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

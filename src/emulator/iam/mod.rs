@@ -13,6 +13,6 @@ mod tests;
 mod variables;
 
 pub(crate) use self::document::{Document, PolicyKind};
-pub(crate) use self::evaluate::{Policies, Question, Verdict, assumes, evaluate, trusts};
-pub(crate) use self::keys::ConditionKeys;
+pub(crate) use self::evaluate::{Policies, Verdict, assumes, evaluate, trusts};
+pub(crate) use self::keys::{ConditionKeys, Question};
 pub(crate) use self::principals::Principal;

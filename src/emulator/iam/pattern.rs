@@ -1,7 +1,7 @@
 //! Texts of policies that a value is compared with: wildcards and variables.
 
 use super::keys::ConditionKeys;
-use super::variables::Variable;
+use super::variables::PolicyVariable;
 
 /// How to read the text of a pattern.
 #[derive(Debug, Clone, Copy)]
@@ -18,14 +18,14 @@ enum Token {
     Exact(char),
     AnyCharacter,
     AnyText,
-    Variable(Variable),
+    Variable(PolicyVariable),
 }
 
 /// A text that values are compared with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Pattern(Vec<Token>);
+pub(super) struct TextPattern(Vec<Token>);
 
-impl Pattern {
+impl TextPattern {
     pub(super) fn parse(text: &str, syntax: Syntax) -> Result<Self, String> {
         let mut tokens = Vec::new();
         let mut rest = text;
@@ -33,7 +33,7 @@ impl Pattern {
             if let Some(variable) = rest.strip_prefix("${").filter(|_| syntax.variables) {
                 let (inner, after) =
                     variable.split_once('}').ok_or_else(|| format!("`{text}` has a `${{` without its `}}`"))?;
-                tokens.push(Token::Variable(Variable::parse(inner)?));
+                tokens.push(Token::Variable(PolicyVariable::parse(inner)?));
                 rest = after;
                 continue;
             }

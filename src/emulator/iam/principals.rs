@@ -58,7 +58,7 @@ impl Principals {
             Value::String(text) if text == "*" => named.push(Named::Everyone),
             Value::Object(kinds) if !kinds.is_empty() => {
                 for (kind, names) in kinds {
-                    for name in super::document::texts(names, kind)? {
+                    for name in texts(names, kind)? {
                         named.push(Named::parse(kind, &name)?);
                     }
                 }
@@ -126,4 +126,14 @@ impl Named {
         };
         named.then_some(naming)
     }
+}
+
+/// One text or a list of texts.
+pub(super) fn texts(value: &Value, name: &str) -> Result<Vec<String>, String> {
+    let texts = match value {
+        Value::String(text) => Some(vec![text.clone()]),
+        Value::Array(values) => values.iter().map(|value| value.as_str().map(str::to_owned)).collect(),
+        _ => None,
+    };
+    texts.filter(|texts| !texts.is_empty()).ok_or_else(|| format!("`{name}` is neither a text nor a list of texts"))
 }

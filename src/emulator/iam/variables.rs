@@ -4,7 +4,7 @@ use super::keys::{ConditionKeys, takes_many};
 
 /// The name between `${` and `}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Variable {
+pub(super) enum PolicyVariable {
     /// A character that stands for itself.
     Character(char),
     Key {
@@ -14,7 +14,7 @@ pub(super) enum Variable {
     },
 }
 
-impl Variable {
+impl PolicyVariable {
     /// Reads the text between the braces.
     pub(super) fn parse(inner: &str) -> Result<Self, String> {
         if let "*" | "?" | "$" = inner {

@@ -8,11 +8,10 @@ use super::{Source, sources};
 
 /// Type names that are defined more than once: the modules that define them (a module twice when it has two), and the reason. An
 /// entry that is no longer needed comes off this list.
-const SHARED_NAMES: &[(&str, &[&str], &str)] = &[(
-    "LogEvent",
-    &["emulator", "executor::cloud"],
-    "an event of CloudWatch Logs, in two packages that share no code",
-)];
+const SHARED_NAMES: &[(&str, &[&str], &str)] = &[
+    ("LogEvent", &["emulator", "executor::cloud"], "an event of CloudWatch Logs, in two packages that share no code"),
+    ("Principal", &["emulator", "executor::iam"], "a caller of AWS, in two packages that share no code"),
+];
 
 /// The module that a file of `src` belongs to: its package, and within the executor the folder too.
 fn module(source: &Source) -> String {
