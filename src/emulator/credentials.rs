@@ -75,7 +75,7 @@ impl Credentials {
     /// A section of the file.
     fn profile(&self, name: &str) -> String {
         let Self { access_key_id, secret_access_key, session_token } = self;
-        let token = session_token.iter().map(|token| format!("aws_session_token = {token}\n")).collect::<String>();
+        let token = session_token.as_deref().map_or(String::new(), |token| format!("aws_session_token = {token}\n"));
         format!("[{name}]\naws_access_key_id = {access_key_id}\naws_secret_access_key = {secret_access_key}\n{token}")
     }
 }

@@ -54,8 +54,8 @@ pub use self::sigv4::Unsigned;
 use self::store::Store;
 
 /// The second line of the command's output.
-const NOT_CHECKED: &str = "not checked: IAM policies, whether roles, accounts, subnets, security groups and KMS keys exist, \
-                           and pulls from a registry (docs/EMULATOR.md)";
+const NOT_CHECKED: &str = "not checked: IAM policies without --iam, whether subnets, security groups and KMS keys exist, and \
+                           pulls from a registry (docs/EMULATOR.md)";
 
 /// How long a shutdown waits for containers and connections.
 const SHUTDOWN: Duration = Duration::from_secs(10);

@@ -12,11 +12,8 @@ use super::identity::{Identity, role_name};
 use crate::caller::Caller;
 use crate::config::EmulatorConfig;
 use crate::error::SetupError;
-use crate::iam::{Document, Policies, PolicyKind, Principal, Question, Verdict, assumes, evaluate, trusts};
+use crate::iam::{Document, Policies, PolicyKind, Principal, Question, Verdict, assumes, evaluate};
 use crate::tags::TagMap;
-
-/// The service that runs training jobs.
-pub(crate) const SAGEMAKER: &str = "sagemaker.amazonaws.com";
 
 /// The policy that roles of training jobs have without `--iam`.
 const TRAINING_JOB: &str = include_str!("../../../runner-config/iam/training-job.json");
@@ -113,13 +110,6 @@ impl Authority {
         let mut decided = self.decided.lock();
         let [of_allowed, of_denied] = decided.entry(caller.identity.principal_arn(&caller.account)).or_default();
         *(if allowed { of_allowed } else { of_denied }).entry(needed.action.clone()).or_default() += 1;
-    }
-
-    /// Whether a role's trust policy lets `SageMaker` do an action of STS with it.
-    pub(crate) fn trusts_sagemaker(&self, role: &IamEntity, account: &str, needed: &NeededAction) -> bool {
-        let principal = Principal { arn: SAGEMAKER, role_arn: None, account, service: Some(SAGEMAKER) };
-        let question = Question { action: &needed.action, resource: &needed.resource, keys: &needed.keys };
-        role.trust.as_ref().is_some_and(|trust| matches!(trusts(trust, &principal, &question), Verdict::Allowed))
     }
 
     /// Tags of the user or role, and above them those of the session.

@@ -95,7 +95,7 @@ pub(crate) fn with_caller(mut keys: ConditionKeys, caller: &Caller, tags: &TagMa
 /// Adds what `SageMaker` tells IAM of a request that creates a training job.
 pub(crate) fn training_job(mut needed: NeededAction, request: &Value) -> NeededAction {
     let resources = &request["ResourceConfig"];
-    let types = ["InstancePreferences", "InstanceGroups"].into_iter().flat_map(|list| resources[list].as_array());
+    let types = ["InstancePreferences", "InstanceGroups"].into_iter().filter_map(|list| resources[list].as_array());
     let types = types.flatten().chain([resources]).filter_map(|one| text(one, "InstanceType"));
     let vpc = &request["VpcConfig"];
     for (name, values) in [

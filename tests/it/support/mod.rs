@@ -19,6 +19,7 @@ pub(crate) mod account;
 pub(crate) mod driver;
 pub(crate) mod emulator;
 pub(crate) mod gitlab;
+pub(crate) mod iam;
 pub(crate) mod job;
 pub(crate) mod outcome;
 pub(crate) mod proxy;

@@ -102,7 +102,7 @@ impl JobHandle {
         if self.request.get("VpcConfig").is_none() {
             return Ok(());
         }
-        NETWORK.iter().try_for_each(|action| self.check_role(NeededAction::new(format!("ec2:{action}"), "*")))
+        NETWORK.iter().try_for_each(|action| self.check_role(&NeededAction::new(format!("ec2:{action}"), "*")))
     }
 
     /// Whether the role may pull the image; one that is not in ECR needs no permission.
@@ -112,8 +112,8 @@ impl JobHandle {
         let [account, "dkr", "ecr", region, ..] = parts.as_slice() else { return Ok(()) };
         let repository = image.split(['@', ':']).next().unwrap_or_default();
         let arn = format!("arn:aws:ecr:{region}:{account}:repository/{repository}");
-        self.check_role(NeededAction::new("ecr:GetAuthorizationToken", "*"))?;
-        IMAGE.iter().try_for_each(|action| self.check_role(NeededAction::new(format!("ecr:{action}"), &arn)))
+        self.check_role(&NeededAction::new("ecr:GetAuthorizationToken", "*"))?;
+        IMAGE.iter().try_for_each(|action| self.check_role(&NeededAction::new(format!("ecr:{action}"), &arn)))
     }
 
     /// Whether the role lets the log agent write a stream, and send metrics. At AWS a job without them runs unseen.
@@ -124,17 +124,17 @@ impl JobHandle {
         let metrics = NeededAction::new("cloudwatch:PutMetricData", "*");
         // Neither stops the agent when the group exists.
         for needed in [of_group, create, metrics.key("cloudwatch:namespace", [JOB_GROUP])] {
-            drop(self.check_role(needed));
+            drop(self.check_role(&needed));
         }
         let stream = format!("{group}:log-stream:{stream}");
         ["logs:CreateLogStream", "logs:PutLogEvents"]
             .into_iter()
-            .all(|action| self.check_role(NeededAction::new(action, &stream)).is_ok())
+            .all(|action| self.check_role(&NeededAction::new(action, &stream)).is_ok())
     }
 
-    fn check_role(&self, needed: NeededAction) -> Result<(), String> {
+    fn check_role(&self, needed: &NeededAction) -> Result<(), String> {
         let shared = &self.training.shared;
-        shared.authority.allows(&caller(shared, &self.role, &self.region), &needed, None)
+        shared.authority.allows(&caller(shared, &self.role, &self.region), needed, None)
     }
 
     pub(super) fn role_store(&self) -> RoleStore {

@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use super::state::Training;
-use crate::authorization::{IamEntity, NeededAction, RoleSession};
+use crate::authorization::{IamEntity, NeededAction, RoleSession, SAGEMAKER};
 use crate::caller::Caller;
+use crate::iam::{Principal, Question, Verdict, trusts};
 use crate::protocol::{ApiError, text};
 use crate::tags::TagMap;
 
@@ -29,7 +30,7 @@ pub(super) fn execution_role(
     let tags = caller.identity.session().filter(|_| chains).map(|session| session.tags.clone()).unwrap_or_default();
     let mut id = UNKNOWN_ID;
     if let Some(account) = training.shared.authority.account() {
-        let role = account.role(arn).filter(|role| is_trusting(training, role, caller, &tags, job_arn));
+        let role = account.role(arn).filter(|role| is_trusting(role, caller, &tags, job_arn));
         let role = role.ok_or_else(|| {
             ApiError::validation(format!(
                 "Could not assume role {arn}. Please ensure that the role exists and allows principal \
@@ -43,7 +44,8 @@ pub(super) fn execution_role(
 }
 
 /// Whether the role's trust policy lets `SageMaker` assume it for this job, with these tags.
-fn is_trusting(training: &Training, role: &IamEntity, caller: &Caller, tags: &TagMap, job_arn: &str) -> bool {
+fn is_trusting(role: &IamEntity, caller: &Caller, tags: &TagMap, job_arn: &str) -> bool {
+    let sagemaker = Principal { arn: SAGEMAKER, role_arn: None, account: &caller.account, service: Some(SAGEMAKER) };
     let actions = ["sts:AssumeRole", "sts:TagSession"].into_iter().take(if tags.is_empty() { 1 } else { 2 });
     actions.into_iter().all(|action| {
         let needed = NeededAction::new(action, &role.arn)
@@ -51,6 +53,7 @@ fn is_trusting(training: &Training, role: &IamEntity, caller: &Caller, tags: &Ta
             .key("aws:SourceAccount", [caller.account.as_str()])
             .key("sts:RoleSessionName", [SESSION])
             .request_tags(tags);
-        training.shared.authority.trusts_sagemaker(role, &caller.account, &needed)
+        let question = Question { action, resource: &role.arn, keys: &needed.keys };
+        role.trust.as_ref().is_some_and(|trust| trusts(trust, &sagemaker, &question) == Verdict::Allowed)
     })
 }
