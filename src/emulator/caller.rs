@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::authorization::Identity;
+use super::authorization::identity::Identity;
 
 /// The caller of one request, as its signature proves.
 #[derive(Debug, Clone)]

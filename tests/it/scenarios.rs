@@ -63,6 +63,7 @@ mod sagemaker_loss;
 mod sagemaker_mistakes;
 mod sagemaker_orphans;
 mod sagemaker_phases;
+mod sagemaker_policies;
 mod sagemaker_records;
 mod sagemaker_results;
 mod sagemaker_resume;

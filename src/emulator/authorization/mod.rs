@@ -7,7 +7,7 @@ mod account;
 mod actions;
 mod authority;
 mod context;
-mod identity;
+pub(crate) mod identity;
 
 pub(crate) use self::account::{IamAccount, IamEntity};
 pub(crate) use self::actions::{SAGEMAKER, json_actions, s3_action, s3_actions};

@@ -23,6 +23,8 @@ pub(crate) struct Emulator {
     data_dir: PathBuf,
     pub(crate) endpoint: String,
     credentials: Credentials,
+    /// Those of the driver.
+    of_driver: Credentials,
 }
 
 impl Emulator {
@@ -54,15 +56,36 @@ impl Emulator {
         let endpoint = poll(Duration::from_mins(1), || std::fs::read_to_string(&ready).ok());
         let endpoint = endpoint.expect("the emulator gets ready").trim().to_owned();
         let credentials = Credentials::read(data_dir).expect("the emulator made credentials");
-        Self { child, data_dir: data_dir.to_owned(), endpoint, credentials }
+        let of_driver = credentials.clone();
+        Self { child, data_dir: data_dir.to_owned(), endpoint, credentials, of_driver }
     }
 
     /// What a client needs in its environment.
     pub(crate) fn environment(&self) -> Vec<(String, String)> {
-        let Credentials { access_key_id, secret_access_key, .. } = self.credentials.clone();
+        let Credentials { access_key_id, secret_access_key, session_token } = self.of_driver.clone();
+        let token = session_token.map(|token| ("AWS_SESSION_TOKEN", token));
         [("AWS_ACCESS_KEY_ID", access_key_id), ("AWS_SECRET_ACCESS_KEY", secret_access_key)]
+            .into_iter()
+            .chain(token)
             .map(|(name, value)| (name.to_owned(), value))
-            .into()
+            .collect()
+    }
+
+    /// Gives the driver the key of a user or role.
+    pub(crate) fn call_driver_as(&mut self, profile: &str) {
+        self.of_driver = Credentials::read_profile(&self.data_dir, profile).expect("the emulator made a key");
+    }
+
+    pub(crate) fn put_bucket_policy(&self, policy: &Value) {
+        let (status, text) = self.request("PUT", &format!("/{BUCKET}?policy="), "s3", &[], &policy.to_string());
+        assert!((200..300).contains(&status), "{status} {text}");
+    }
+
+    /// Allowed and denied actions of a role so far.
+    pub(crate) fn decided(&self, role: &str) -> Value {
+        let (_, body) = self.own_request("GET", "/_emulator/iam", "");
+        let mut all: Value = serde_json::from_str(&body).expect("decisions are JSON");
+        all[format!("arn:aws:iam::000000000000:role/{role}")].take()
     }
 
     /// Replaces the fault plan; `{}` ends all faults.
@@ -289,8 +312,8 @@ impl Emulator {
         let given = [&[("host", address)], headers].concat();
         let unsigned = Unsigned {
             method,
-            path,
-            query: "",
+            path: path.split('?').next().unwrap_or_default(),
+            query: path.split_once('?').map_or("", |(_, query)| query),
             headers: &given,
             body: body.as_bytes(),
             service,

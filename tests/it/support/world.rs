@@ -9,6 +9,7 @@ use super::account::Account;
 use super::driver::{Driver, Fault, write_program, write_recorder};
 use super::emulator::{Emulator, command, processes};
 use super::gitlab::{GitLab, Repository};
+use super::iam;
 use super::job::Job;
 use super::outcome::Outcome;
 use super::proxy::Proxy;
@@ -178,6 +179,21 @@ pub(crate) struct World {
     secrets: Mutex<Vec<String>>,
 }
 
+/// Starts an emulator, with roles and policies for a driver that is to be under them.
+fn start_emulator(dirs: &Dirs, driver: &Driver, args: &[String]) -> Emulator {
+    if !driver.under_policies {
+        return Emulator::start(&dirs.emulator(), args);
+    }
+    let policies = iam::policies(dirs, driver);
+    let file = dirs.root().join("account.json");
+    std::fs::write(&file, iam::account(&policies).to_string()).unwrap();
+    let iam = ["--iam".to_owned(), file.to_string_lossy().into_owned()];
+    let mut emulator = Emulator::start(&dirs.emulator(), &[args, &iam].concat());
+    emulator.call_driver_as(&format!("role/{}", iam::HOST_ROLE));
+    emulator.put_bucket_policy(&policies["bucket-policy.json"]);
+    emulator
+}
+
 impl World {
     pub(crate) fn new(runner: Runner, mut driver: Driver, mut settings: Settings) -> Self {
         (driver.adjust)(&mut settings);
@@ -188,7 +204,7 @@ impl World {
             write_program(&dirs.bin().join("gitlab-runner"), include_str!("../../fixtures/gitlab/runner-helper.sh"));
         }
         let emulator = (settings.executor == Executor::Custom)
-            .then(|| driver.emulator.as_ref().map(|args| Emulator::start(&dirs.emulator(), args)))
+            .then(|| driver.emulator.as_ref().map(|args| start_emulator(&dirs, &driver, args)))
             .flatten();
         let endpoint = emulator.as_ref().map_or("", |emulator| &emulator.endpoint);
         let proxy = settings.kept_requests.then(|| Proxy::keeping(endpoint));

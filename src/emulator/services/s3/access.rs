@@ -19,12 +19,12 @@ const OWNERS: &[&str] = &["GetBucketPolicy", "PutBucketPolicy", "DeleteBucketPol
 
 /// The policies of callers and buckets.
 #[derive(Clone)]
-pub(super) struct Access {
+pub(super) struct BucketAccess {
     pub(super) shared: Arc<Shared>,
     pub(super) store: Arc<Store>,
 }
 
-impl Access {
+impl BucketAccess {
     /// Refuses what the caller may not do.
     pub(super) fn check_action(&self, caller: &Caller, needed: &NeededAction) -> S3Result<()> {
         let bucket = needed.resource.strip_prefix("arn:aws:s3:::").unwrap_or_default();
@@ -67,7 +67,7 @@ impl Access {
 
 /// Checks the caller for the operation that `s3s` will run, which is not told by `names.rs`.
 #[async_trait::async_trait]
-impl S3Access for Access {
+impl S3Access for BucketAccess {
     async fn check(&self, context: &mut S3AccessContext<'_>) -> S3Result<()> {
         let caller = context.extensions_mut().get::<Caller>().cloned().ok_or_else(|| s3_error!(AccessDenied))?;
         let operation = context.s3_op().name();

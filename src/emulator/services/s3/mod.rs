@@ -16,7 +16,7 @@ use s3s::auth::{S3Auth, SecretKey};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3Result, s3_error};
 
-use self::access::Access;
+use self::access::BucketAccess;
 pub(crate) use self::names::operation;
 use self::operations::S3Operations;
 pub(crate) use self::policies::bucket_policy;
@@ -31,7 +31,7 @@ pub(crate) struct S3(S3Service);
 
 impl S3 {
     pub(crate) fn new(shared: &Arc<Shared>, store: Arc<Store>) -> Self {
-        let access = Access { shared: Arc::clone(shared), store: Arc::clone(&store) };
+        let access = BucketAccess { shared: Arc::clone(shared), store: Arc::clone(&store) };
         let mut builder = S3ServiceBuilder::new(S3Operations { store, access: access.clone() });
         builder.set_auth(Secrets(Arc::clone(shared)));
         builder.set_access(access);

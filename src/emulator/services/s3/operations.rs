@@ -6,7 +6,7 @@ use std::sync::Arc;
 use s3s::dto::{self, ETag};
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 
-use super::access::Access;
+use super::access::BucketAccess;
 use super::body::{Claimed, body_of, write};
 use super::convert::{
     check_read, checksum_type, encryption_of, fault, length, listed, metadata_of, precondition, stored_encoding, tag,
@@ -18,7 +18,7 @@ use crate::store::{Attributes, FileSegment, Object, Precondition, Store, StoreEr
 /// The implementation of the protocol's operations, for `s3s`.
 pub(super) struct S3Operations {
     pub(super) store: Arc<Store>,
-    pub(super) access: Access,
+    pub(super) access: BucketAccess,
 }
 
 #[async_trait::async_trait]

@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
-use super::platform::RoleStore;
+use super::platform::PlatformStore;
 use crate::protocol::text;
 use crate::store::Stored;
 
@@ -54,7 +54,7 @@ impl HostPlace {
 /// Fills `/opt/ml` of a host: folders, configuration files, checkpoints and channels. With a folder for `shared` files,
 /// large files of channels are hard links to one copy there.
 pub(crate) fn prepare(
-    store: &RoleStore,
+    store: &PlatformStore,
     request: &Value,
     place: &HostPlace,
     shared: Option<&Path>,
@@ -104,7 +104,7 @@ pub(crate) fn prepare(
 
 /// Uploads the files that the container left, also after a failure or stop. `model` and `output/data` of all hosts are merged,
 /// as on the service, where equal names overwrite each other.
-pub(crate) fn collect(store: &RoleStore, request: &Value, job: &str, places: &[HostPlace]) -> anyhow::Result<()> {
+pub(crate) fn collect(store: &PlatformStore, request: &Value, job: &str, places: &[HostPlace]) -> anyhow::Result<()> {
     let target = request.pointer("/OutputDataConfig/S3OutputPath").and_then(Value::as_str).unwrap_or_default();
     let target = S3Location::parse(target).context("failed to understand the S3 output path")?;
     let base = target.key.trim_end_matches('/');
@@ -135,7 +135,7 @@ pub(crate) fn collect(store: &RoleStore, request: &Value, job: &str, places: &[H
 }
 
 /// Uploads the checkpoints of all hosts to the job's `S3Uri`.
-pub(crate) fn save_checkpoints(store: &RoleStore, request: &Value, places: &[HostPlace]) -> anyhow::Result<()> {
+pub(crate) fn save_checkpoints(store: &PlatformStore, request: &Value, places: &[HostPlace]) -> anyhow::Result<()> {
     let Some(target) = request.pointer("/CheckpointConfig/S3Uri").and_then(Value::as_str).and_then(S3Location::parse)
     else {
         return Ok(());
@@ -202,7 +202,7 @@ fn input_data_config(request: &Value) -> Value {
 
 /// Downloads the objects below a prefix; with several hosts, only the share of this one.
 fn copy_down(
-    store: &RoleStore,
+    store: &PlatformStore,
     from: &S3Location,
     folder: &Path,
     share: (usize, usize),
@@ -216,7 +216,7 @@ fn copy_down(
 }
 
 /// A manifest is a list: first a prefix, then names below it.
-fn copy_manifest(store: &RoleStore, from: &S3Location, folder: &Path, share: (usize, usize)) -> anyhow::Result<()> {
+fn copy_manifest(store: &PlatformStore, from: &S3Location, folder: &Path, share: (usize, usize)) -> anyhow::Result<()> {
     let manifest = store.object(&from.bucket, &from.key)?;
     let mut content = Vec::new();
     for (path, _) in manifest.files() {
@@ -351,7 +351,7 @@ mod tests {
     #[test]
     fn a_key_cannot_leave_its_channel() {
         let folder = tempfile::tempdir().unwrap();
-        let store = RoleStore::unlimited(Store::open(folder.path().join("s3")).unwrap());
+        let store = PlatformStore::unlimited(Store::open(folder.path().join("s3")).unwrap());
         store.store().create_bucket("b").unwrap();
         let source = folder.path().join("source");
         std::fs::write(&source, "x").unwrap();
@@ -366,7 +366,7 @@ mod tests {
     fn large_files_are_links_to_one_copy_only_when_asked_for() {
         use std::os::unix::fs::MetadataExt as _;
         let folder = tempfile::tempdir().unwrap();
-        let store = RoleStore::unlimited(Store::open(folder.path().join("s3")).unwrap());
+        let store = PlatformStore::unlimited(Store::open(folder.path().join("s3")).unwrap());
         store.store().create_bucket("bucket").unwrap();
         let large = vec![7; usize::try_from(SHARED_FROM).unwrap()];
         for (key, content) in [("c/large", large.as_slice()), ("c/small", b"x")] {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::channels::{self, HostPlace};
 use super::containers::{Ending, INTERNAL, Round};
 use super::job::{Job, Phase};
-use super::platform::RoleStore;
+use super::platform::PlatformStore;
 use super::state::{JobHandle, Training};
 use crate::faults::JobTrouble;
 use crate::protocol::text;
@@ -41,7 +41,7 @@ impl JobHandle {
                 Round::Over(ending) => return self.leave(&places, ending).await,
                 Round::Interrupted => {
                     self.enter(Phase::Interrupted, "Training job interrupted: the spot instances were reclaimed");
-                    let save = |_: &Training, store: &RoleStore, request: &Value, places: &[HostPlace]| {
+                    let save = |_: &Training, store: &PlatformStore, request: &Value, places: &[HostPlace]| {
                         channels::save_checkpoints(store, request, places)
                     };
                     if let Err(error) = self.blocking(&places, save).await {
@@ -108,7 +108,7 @@ impl JobHandle {
         if self.pause(delays.downloading).await.is_err() {
             return Round::Over(Ending::Stopped);
         }
-        let prepare = |training: &Training, store: &RoleStore, request: &Value, places: &[HostPlace]| {
+        let prepare = |training: &Training, store: &PlatformStore, request: &Value, places: &[HostPlace]| {
             let config = &training.shared.config;
             let shared = config.share_channels.then(|| config.shared_folder());
             places.iter().try_for_each(|place| channels::prepare(store, request, place, shared.as_deref()))
@@ -157,7 +157,7 @@ impl JobHandle {
         // Not interruptible: a stop during the upload lets it finish.
         tokio::time::sleep(self.config().delays.uploading).await;
         let name = self.name.clone();
-        let upload = move |_: &Training, store: &RoleStore, request: &Value, places: &[HostPlace]| {
+        let upload = move |_: &Training, store: &PlatformStore, request: &Value, places: &[HostPlace]| {
             channels::save_checkpoints(store, request, places)?;
             channels::collect(store, request, &name, places)
         };
@@ -193,7 +193,7 @@ impl JobHandle {
     async fn blocking(
         &self,
         places: &[HostPlace],
-        work: impl FnOnce(&Training, &RoleStore, &Value, &[HostPlace]) -> anyhow::Result<()> + Send + 'static,
+        work: impl FnOnce(&Training, &PlatformStore, &Value, &[HostPlace]) -> anyhow::Result<()> + Send + 'static,
     ) -> anyhow::Result<()> {
         let (training, request, places) = (Arc::clone(&self.training), self.request.clone(), places.to_vec());
         let store = self.role_store();

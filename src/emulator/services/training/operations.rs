@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::channels::S3Location;
 use super::job::{Job, Phase};
-use super::platform::{RoleStore, channel_uris};
+use super::platform::{PlatformStore, channel_uris};
 use super::role::execution_role;
 use super::rules;
 use super::state::{JobHandle, Training};
@@ -60,7 +60,7 @@ fn create(training: &Arc<Training>, request: &Value, caller: &Caller) -> Answer 
         return Err(taken());
     }
     let role = execution_role(training, request, caller, &arn)?;
-    check_inputs(&RoleStore::new(&training.store, shared, &role, region), request, region)?;
+    check_inputs(&PlatformStore::new(&training.store, shared, &role, region), request, region)?;
     let mut jobs = training.jobs();
     if jobs.contains_key(&name) {
         return Err(taken());
@@ -77,7 +77,7 @@ fn create(training: &Arc<Training>, request: &Value, caller: &Caller) -> Answer 
 }
 
 /// Each channel must have objects that the role may list when the job is created.
-fn check_inputs(store: &RoleStore, request: &Value, region: &str) -> Result<(), ApiError> {
+fn check_inputs(store: &PlatformStore, request: &Value, region: &str) -> Result<(), ApiError> {
     let role = text(request, "RoleArn").unwrap_or_default();
     for uri in channel_uris(request) {
         if !S3Location::parse(uri).is_some_and(|place| store.has_objects(&place)) {

@@ -32,13 +32,13 @@ const IMAGE: &[&str] = &["BatchCheckLayerAvailability", "GetDownloadUrlForLayer"
 
 /// The store as a role sees it.
 #[derive(Clone)]
-pub(super) struct RoleStore {
+pub(super) struct PlatformStore {
     store: Arc<Store>,
     /// `None` may do everything.
     role: Option<(Arc<Shared>, Caller)>,
 }
 
-impl RoleStore {
+impl PlatformStore {
     pub(super) fn new(store: &Arc<Store>, shared: &Arc<Shared>, role: &RoleSession, region: &str) -> Self {
         let caller = caller(shared, role, region);
         Self { store: Arc::clone(store), role: Some((Arc::clone(shared), caller)) }
@@ -85,7 +85,7 @@ impl RoleStore {
 }
 
 #[cfg(test)]
-impl RoleStore {
+impl PlatformStore {
     /// May do everything.
     pub(super) fn unlimited(store: Store) -> Self {
         Self { store: Arc::new(store), role: None }
@@ -137,8 +137,8 @@ impl JobHandle {
         shared.authority.allows(&caller(shared, &self.role, &self.region), needed, None)
     }
 
-    pub(super) fn role_store(&self) -> RoleStore {
-        RoleStore::new(&self.training.store, &self.training.shared, &self.role, &self.region)
+    pub(super) fn role_store(&self) -> PlatformStore {
+        PlatformStore::new(&self.training.store, &self.training.shared, &self.role, &self.region)
     }
 }
 
