@@ -5,6 +5,8 @@
 mod access;
 mod body;
 mod convert;
+mod copying;
+mod listing;
 mod names;
 mod operations;
 mod policies;

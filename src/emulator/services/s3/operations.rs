@@ -9,11 +9,11 @@ use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use super::access::BucketAccess;
 use super::body::{Claimed, body_of, write};
 use super::convert::{
-    check_read, checksum_type, encryption_of, fault, length, listed, metadata_of, precondition, stored_encoding, tag,
-    time, with_checksum, with_wanted_checksums,
+    check_read, checksum_type, encryption_of, fault, length, metadata_of, precondition, stored_encoding, tag, time,
+    with_checksum, with_wanted_checksums,
 };
 use crate::clock;
-use crate::store::{Attributes, FileSegment, Object, Precondition, Store, StoreError, StoredPart};
+use crate::store::{Attributes, Object, Precondition, Store, StoreError, StoredPart};
 
 /// The implementation of the protocol's operations, for `s3s`.
 pub(super) struct S3Operations {
@@ -340,62 +340,11 @@ impl S3 for S3Operations {
         &self,
         req: S3Request<dto::ListObjectsV2Input>,
     ) -> S3Result<S3Response<dto::ListObjectsV2Output>> {
-        let input = req.input;
-        let prefix = input.prefix.clone().unwrap_or_default();
-        let limit = input.max_keys.unwrap_or(1000).clamp(0, 1000);
-        let after = input.continuation_token.as_deref().or(input.start_after.as_deref());
-        let page = self
-            .store
-            .list(&input.bucket, &prefix, after, input.delimiter.as_deref(), usize::try_from(limit).unwrap_or_default())
-            .map_err(fault)?;
-        let count = page.objects.len() + page.prefixes.len();
-        Ok(S3Response::new(dto::ListObjectsV2Output {
-            name: Some(input.bucket),
-            prefix: Some(prefix),
-            max_keys: Some(limit),
-            key_count: i32::try_from(count).ok(),
-            is_truncated: Some(page.next.is_some()),
-            next_continuation_token: page.next,
-            continuation_token: input.continuation_token,
-            start_after: input.start_after,
-            contents: Some(page.objects.into_iter().map(|(key, stored)| listed(key, &stored)).collect()),
-            common_prefixes: Some(
-                page.prefixes.into_iter().map(|prefix| dto::CommonPrefix { prefix: Some(prefix) }).collect(),
-            ),
-            delimiter: input.delimiter,
-            encoding_type: input.encoding_type,
-            ..Default::default()
-        }))
+        self.page(req.input).map(S3Response::new)
     }
 
     async fn copy_object(&self, req: S3Request<dto::CopyObjectInput>) -> S3Result<S3Response<dto::CopyObjectOutput>> {
-        let input = req.input;
-        let dto::CopySource::Bucket { bucket, key, version_id } = &input.copy_source else {
-            return Err(s3_error!(NotImplemented, "only buckets can be copied from"));
-        };
-        let source = self.store.get(bucket, key, version_id.as_deref());
-        let source = source.map_err(|error| self.access.read_error(&req.extensions, bucket, error))?;
-        let mut object = source.object.clone();
-        object.modified_ms = clock::now_ms();
-        let mut segments = Vec::new();
-        for (path, bytes) in source.files() {
-            let (file, target) = self.store.fresh_file(&input.bucket).map_err(fault)?;
-            // Bodies never change, so both objects can share one.
-            tokio::fs::hard_link(path, target).await.map_err(|error| fault(error.into()))?;
-            segments.push(FileSegment { file, bytes });
-        }
-        object.segments = segments;
-        let copy_tag = object.tag.clone();
-        let modified = object.modified_ms;
-        let stored = self.store.commit(&input.bucket, &input.key, object, &Precondition::None).map_err(fault)?;
-        let result =
-            dto::CopyObjectResult { e_tag: tag(&copy_tag), last_modified: time(modified), ..Default::default() };
-        Ok(S3Response::new(dto::CopyObjectOutput {
-            copy_object_result: Some(result),
-            version_id: self.shown_version(&input.bucket, &stored)?,
-            copy_source_version_id: self.shown_version(bucket, &source)?,
-            ..Default::default()
-        }))
+        self.copy(req).await
     }
 
     async fn create_multipart_upload(
