@@ -59,9 +59,19 @@ impl Authority {
         needed: &NeededAction,
         resource_policy: Option<&Document>,
     ) -> Result<(), String> {
-        let verdict = self.ask(caller, needed, resource_policy, evaluate);
-        self.count(caller, needed, verdict == Verdict::Allowed);
-        match verdict {
+        let verdict = self.decide(caller, needed, resource_policy);
+        self.count(caller, needed, verdict.is_ok());
+        verdict
+    }
+
+    /// The same decision, which is not counted: the caller did not ask for the action.
+    pub(crate) fn decide(
+        &self,
+        caller: &Caller,
+        needed: &NeededAction,
+        resource_policy: Option<&Document>,
+    ) -> Result<(), String> {
+        match self.ask(caller, needed, resource_policy, evaluate) {
             Verdict::Allowed => Ok(()),
             Verdict::Denied(denial) => Err(format!(
                 "User: {} is not authorized to perform: {} on resource: {} {}",

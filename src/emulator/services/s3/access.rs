@@ -7,9 +7,9 @@ use s3s::access::{S3Access, S3AccessContext};
 use s3s::{S3Error, S3Result, dto, s3_error};
 
 use super::convert::fault;
-use super::policies::bucket_policy;
 use crate::authorization::{NeededAction, s3_action, s3_actions};
 use crate::caller::Caller;
+use crate::iam::{Document, PolicyKind};
 use crate::shared::Shared;
 use crate::sigv4::query_pairs;
 use crate::store::{Store, StoreError};
@@ -40,9 +40,11 @@ impl BucketAccess {
             matches!(error, StoreError::NoSuchKey | StoreError::NoSuchVersion | StoreError::DeleteMarker { .. });
         let Some(caller) = extensions.get::<Caller>().filter(|_| tells) else { return fault(error) };
         let list = NeededAction::new("s3:ListBucket", format!("arn:aws:s3:::{bucket}"));
-        match self.check_action(caller, &list) {
+        let listed = bucket_policy(&self.store, bucket)
+            .and_then(|policy| self.shared.authority.decide(caller, &list, policy.as_ref()));
+        match listed {
             Ok(()) => fault(error),
-            Err(refused) => refused,
+            Err(refused) => s3_error!(AccessDenied, "{refused}"),
         }
     }
 
@@ -63,6 +65,16 @@ impl BucketAccess {
             version_id: object.version_id.clone(),
         })
     }
+}
+
+/// The policy of a bucket; a bucket that is absent has none.
+pub(crate) fn bucket_policy(store: &Store, bucket: &str) -> Result<Option<Document>, String> {
+    let policy = store.settings(bucket).ok().and_then(|settings| settings.policy);
+    let parse = |policy: String| {
+        let value = serde_json::from_str(&policy).map_err(|error| error.to_string());
+        value.and_then(|value| Document::parse(PolicyKind::Resource, &value))
+    };
+    policy.map(parse).transpose().map_err(|error| format!("failed to read the policy of {bucket}: {error}"))
 }
 
 /// Checks the caller for the operation that `s3s` will run, which is not told by `names.rs`.

@@ -19,9 +19,9 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3Result, s3_error};
 
 use self::access::BucketAccess;
+pub(crate) use self::access::bucket_policy;
 pub(crate) use self::names::operation;
 use self::operations::S3Operations;
-pub(crate) use self::policies::bucket_policy;
 use crate::caller::{Signing, WireProtocol};
 use crate::protocol::{ApiError, Reply, xml_error};
 use crate::service::{ApiCall, Service};

@@ -7,17 +7,6 @@ use serde_json::Value;
 use super::convert::fault;
 use super::operations::S3Operations;
 use crate::iam::{Document, PolicyKind};
-use crate::store::Store;
-
-/// The policy of a bucket; a bucket that is absent has none.
-pub(crate) fn bucket_policy(store: &Store, bucket: &str) -> Result<Option<Document>, String> {
-    let policy = store.settings(bucket).ok().and_then(|settings| settings.policy);
-    let parse = |policy: String| {
-        let value = serde_json::from_str(&policy).map_err(|error| error.to_string());
-        value.and_then(|value| Document::parse(PolicyKind::Resource, &value))
-    };
-    policy.map(parse).transpose().map_err(|error| format!("failed to read the policy of {bucket}: {error}"))
-}
 
 impl S3Operations {
     pub(super) fn policy(&self, bucket: &str) -> S3Result<dto::GetBucketPolicyOutput> {

@@ -10,28 +10,13 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
+use super::location::S3Location;
 use super::platform::PlatformStore;
 use crate::protocol::text;
 use crate::store::Stored;
 
 /// Smaller files are never shared, in bytes.
 const SHARED_FROM: u64 = 1 << 20;
-
-/// A bucket and a key or prefix.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct S3Location {
-    pub(crate) bucket: String,
-    pub(crate) key: String,
-}
-
-impl S3Location {
-    /// Takes `s3://bucket/key` apart.
-    pub(crate) fn parse(uri: &str) -> Option<Self> {
-        let rest = uri.strip_prefix("s3://")?;
-        let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
-        (!bucket.is_empty()).then(|| Self { bucket: bucket.to_owned(), key: key.to_owned() })
-    }
-}
 
 /// One of the hosts of a job.
 #[derive(Debug, Clone)]

@@ -4,6 +4,7 @@ mod channels;
 mod containers;
 mod job;
 mod life;
+mod location;
 mod operations;
 mod platform;
 mod role;

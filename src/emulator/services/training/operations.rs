@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::channels::S3Location;
 use super::job::{Job, Phase};
+use super::location::S3Location;
 use super::platform::{PlatformStore, channel_uris};
 use super::role::execution_role;
 use super::rules;

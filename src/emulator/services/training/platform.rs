@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::channels::S3Location;
+use super::location::S3Location;
 use super::state::JobHandle;
 use crate::authorization::{Identity, NeededAction, RoleSession};
 use crate::caller::Caller;
