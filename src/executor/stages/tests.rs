@@ -86,7 +86,7 @@ impl StageHarness {
     fn context(&self) -> Context {
         let place = |name: &str| self.dir.path().join(name);
         let settings = format!(
-            "[aws]\nendpoint_url = \"http://127.0.0.1:1\"\n[storage]\nbucket = \"b\"\n\
+            "rules = [{{ name = \"all\", allow = {{ instance_types = [\"*\"], max_instance_count = 9 }} }}]\n[aws]\nendpoint_url = \"http://127.0.0.1:1\"\n[storage]\nbucket = \"b\"\n\
              [job]\nimage = \"i\"\ninstance_type = \"ml.m5.large\"\nrole_arn = \"arn:aws:iam::123456789012:role/x\"\n\
              [runner]\nshell = \"/bin/sh\"\nbuilds_dir = {:?}\ncache_dir = {:?}\nstate_dir = {:?}\n",
             place("builds"),

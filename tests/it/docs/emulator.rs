@@ -48,7 +48,12 @@ fn the_operations_are_those_of_the_code() {
     assert_eq!(documented("SageMaker"), of_model("sagemaker"));
     assert_eq!(documented("CloudWatch Logs"), of_model("logs"));
     assert_eq!(documented("S3"), of_s3);
-    assert_eq!(documented("STS"), set(["GetCallerIdentity"]));
+    let source = read("src/emulator/services/sts/mod.rs");
+    let (_, names) = source.split_once("const OPERATIONS: &[&str] = &[").expect("the operations are listed");
+    let of_sts = Regex::new("\"(\\w+)\"").unwrap();
+    let of_sts: Vec<&str> =
+        of_sts.captures_iter(names.split(']').next().unwrap()).map(|found| found.extract::<1>().1[0]).collect();
+    assert_eq!(documented("STS"), set(of_sts));
 }
 
 #[test]
@@ -141,7 +146,7 @@ fn its_start_says_what_is_not_checked_and_how_to_use_it() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(lines[0].starts_with("listening on http://127.0.0.1:"), "{lines:?}");
-    let topics = ["IAM", "roles", "accounts", "subnets", "KMS", "registry", PAGE];
+    let topics = ["IAM policies without --iam", "subnets", "KMS", "registry", PAGE];
     assert!(lines[1].starts_with("not checked: ") && topics.iter().all(|topic| lines[1].contains(topic)), "{lines:?}");
     let file = folder.path().join("credentials");
     assert!(lines[2].starts_with("unset AWS_ACCESS_KEY_ID ") && lines[3].starts_with("export "), "{lines:?}");
@@ -149,7 +154,7 @@ fn its_start_says_what_is_not_checked_and_how_to_use_it() {
     let secret = emulator::Credentials::read(folder.path()).unwrap().secret_access_key;
     assert!(!lines.concat().contains(&secret), "the output is for logs: {lines:?}");
     let unchecked = section("What it does not check");
-    for topic in ["**IAM**", "role", "**Accounts", "subnets", "KMS", "**Registries**"] {
+    for topic in ["**IAM with `--iam`**", "role", "**Accounts", "subnets", "KMS", "**Registries**"] {
         assert!(unchecked.contains(topic), "{topic}");
     }
 }
