@@ -125,11 +125,16 @@ where
 
 #[cfg(test)]
 mod tests {
-    use rustix::pipe::pipe;
+    use rustix::pipe::{PipeFlags, pipe_with};
 
     use super::*;
 
     const LONG: Duration = Duration::from_hours(2);
+
+    /// Programs that other tests start in the meantime do not inherit its ends.
+    fn pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+        pipe_with(PipeFlags::CLOEXEC)
+    }
 
     fn caller(output: Option<OwnedFd>) -> Caller {
         Caller { output, parent: rustix::process::getppid(), deadline: None }
