@@ -115,7 +115,7 @@ impl Environment {
     }
 
     /// Reads the job's `SAGEMAKER_*` variables: untrusted, checked by the policy.
-    pub fn job_variables(&self) -> anyhow::Result<JobVariables> {
+    pub fn job_variables(&self) -> Result<JobVariables, Failure> {
         let pairs = JOB_VARIABLES
             .iter()
             .filter(|variable| !variable.name.ends_with('*'))
@@ -328,7 +328,7 @@ mod tests {
     fn an_error_names_the_variable_and_never_its_value() {
         let env =
             environment(&[("CUSTOM_ENV_SAGEMAKER_ROLE_ARN", "arn"), ("CUSTOM_ENV_SAGEMAKER_INSTANCE_COUNT", "s3cret")]);
-        let error = crate::base::failure::render(&env.job_variables().unwrap_err());
+        let error = crate::base::failure::render(&env.job_variables().unwrap_err().into());
         assert!(error.contains("`SAGEMAKER_INSTANCE_COUNT`") && !error.contains("s3cret"), "{error}");
     }
 

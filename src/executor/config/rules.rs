@@ -29,7 +29,7 @@ pub struct JobMatch {
     /// Full paths of groups; their projects at any depth match. Globs; case is ignored.
     #[serde(deserialize_with = "filled")]
     pub namespaces: Vec<String>,
-    /// Globs on the branch or tag, such as `main`, `release/*`; `refs/merge-requests/*/head` for merge requests.
+    /// Globs on the branch or tag, such as `main`, `release/*`; `refs/merge-requests/**` for merge requests.
     #[serde(deserialize_with = "filled")]
     pub refs: Vec<String>,
     /// Whether the ref is protected. A GitLab before 18.3 does not tell, which counts as unprotected.

@@ -84,7 +84,13 @@ fn ecr(pattern: &str) -> Registry<'_> {
         return if pattern.contains('*') { Registry::Open } else { Registry::Other };
     };
     let name = image.split(['@', ':']).next().unwrap_or_default();
-    match host.split_once(".dkr.ecr.").and_then(|(account, rest)| Some((account, rest.split_once(".amazonaws.")?.0))) {
+    let of_fips = host.split_once(".dkr.ecr-fips.");
+    let of_amazonaws = host
+        .split_once(".dkr.ecr.")
+        .or(of_fips)
+        .and_then(|(account, rest)| Some((account, rest.split_once(".amazonaws.")?.0)));
+    let of_aws = host.split_once(".dkr-ecr.").and_then(|(account, rest)| Some((account, rest.split_once(".on.")?.0)));
+    match of_amazonaws.or(of_aws) {
         Some((account, region)) if account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit()) => {
             Registry::Ecr { account, region, name }
         }
@@ -104,6 +110,8 @@ mod tests {
         for (pattern, registry) in [
             ("123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/*", ecr_of("123456789012", "eu-west-1", "team/*")),
             ("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn/a:1", ecr_of("123456789012", "cn-north-1", "a")),
+            ("123456789012.dkr.ecr-fips.us-gov-west-1.amazonaws.com/a", ecr_of("123456789012", "us-gov-west-1", "a")),
+            ("123456789012.dkr-ecr.eu-west-1.on.aws/a", ecr_of("123456789012", "eu-west-1", "a")),
             ("123456789012.dkr.ecr.*.amazonaws.com/a@sha256:*", ecr_of("123456789012", "*", "a")),
             ("*.dkr.ecr.eu-west-1.amazonaws.com/a", Registry::Open),
             ("*", Registry::Open),

@@ -52,7 +52,7 @@ fn line(context: &Context, id: &SessionId, job: &JobContext, decided: &Result<De
         "protected": identity.protected,
         "fork": identity.fork,
     });
-    let more = match decided {
+    let mut more = match decided {
         Ok(decision) => json!({
             "decision": "allowed",
             "rule": decision.rule,
@@ -71,28 +71,45 @@ fn line(context: &Context, id: &SessionId, job: &JobContext, decided: &Result<De
             "reason": failure.message(),
         }),
     };
+    // Identity and rule do not come from variables, so that no job can hide them behind a masked one.
+    let mut secrets = job.masked_values(|name| context.env.job_variable(name).map(str::to_owned));
+    // One value may begin with another.
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    for name in ["reason", "image", "instance_types"] {
+        if let Some(value) = more.get_mut(name) {
+            mask(value, &secrets);
+        }
+    }
     if let (Value::Object(line), Value::Object(more)) = (&mut line, more) {
         line.extend(more);
     }
-    let secrets = job.masked_values(|name| context.env.job_variable(name).map(str::to_owned));
-    mask(&mut line, &secrets);
     line
 }
 
-/// An image, a type or a role may come from a masked variable.
+/// Replaces secrets in a text or a list of texts that may come from masked variables.
 fn mask(value: &mut Value, secrets: &[String]) {
     match value {
         Value::String(text) => {
-            for secret in secrets.iter().filter(|secret| text.contains(secret.as_str())).cloned().collect::<Vec<_>>() {
-                *text = text.replace(&secret, "[MASKED]");
-            }
+            *text = secrets.iter().fold(std::mem::take(text), |text, secret| text.replace(secret.as_str(), "[MASKED]"));
         }
         Value::Array(items) => items.iter_mut().for_each(|item| mask(item, secrets)),
-        Value::Object(members) => members.values_mut().for_each(|member| mask(member, secrets)),
         _ => {}
     }
 }
 
 fn rule(context: &Context, identity: &JobIdentity) -> Option<String> {
     policy::bounds_of(identity, &context.settings).ok()?.rule
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_that_begins_with_another_is_masked_whole() {
+        let secrets = ["abcdefghTAIL".to_owned(), "abcdefgh".to_owned()];
+        let mut value = json!(["r.example/abcdefghTAIL", "abcdefgh", "plain"]);
+        mask(&mut value, &secrets);
+        assert_eq!(value, json!(["r.example/[MASKED]", "[MASKED]", "plain"]));
+    }
 }

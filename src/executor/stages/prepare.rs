@@ -26,6 +26,8 @@ use crate::workspace::{self, Base};
 
 /// Pause between two looks whether another job of the rule has ended.
 const TURN_PAUSE: Duration = Duration::from_secs(2);
+/// Time that remains for the creation of the training job after the last look.
+const TIME_TO_CREATE: Duration = Duration::from_mins(1);
 
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let until = Instant::now() + create::PATIENCE;
@@ -37,11 +39,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
             .into());
     }
     let id = context.session(&job)?;
-    let wishes = context.env.job_variables()?;
-    let value = |name: &str| context.env.job_variable(name).map(str::to_owned);
-    let decided = policy::refuse_secrets(&wishes, &job.masked_values(value))
-        .and_then(|()| policy::refuse_cache_keys(&job, value))
-        .and_then(|()| policy::decide(&job, &wishes, settings));
+    let decided = decide(&context, &job);
     if !context.env.is_try() {
         audit::write(&context, &id, &job, &decided)?;
     }
@@ -94,6 +92,15 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the job may have, or why it is refused.
+fn decide(context: &Context, job: &JobContext) -> Result<Decision, Failure> {
+    let value = |name: &str| context.env.job_variable(name).map(str::to_owned);
+    let wishes = context.env.job_variables()?;
+    policy::refuse_secrets(&wishes, &job.masked_values(value))?;
+    policy::refuse_cache_keys(job, value)?;
+    policy::decide(job, &wishes, &context.settings)
+}
+
 /// Waits until fewer jobs of the rule than `allow.max_jobs` have a session on this host.
 async fn wait_for_turn(context: &Context, id: &SessionId, decision: &Decision, until: Instant) -> anyhow::Result<()> {
     let (Some(rule), Some(most)) = (&decision.rule, decision.max_jobs) else { return Ok(()) };
@@ -103,7 +110,7 @@ async fn wait_for_turn(context: &Context, id: &SessionId, decision: &Decision, u
         if !std::mem::replace(&mut is_told, true) {
             context.printer.line(format!("Waiting: the rule `{rule}` allows {most} jobs at once on this host"));
         }
-        if Instant::now() + TURN_PAUSE > until {
+        if Instant::now() + TIME_TO_CREATE > until {
             return Err(Failure::system(format!(
                 "the rule `{rule}` allows {most} jobs at once on this host, and that many did not end in time"
             ))

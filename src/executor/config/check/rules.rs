@@ -86,6 +86,13 @@ fn check_match(place: &str, jobs: &JobMatch) -> Checked {
         let change = "write the name of the branch or tag alone, as in `main`";
         return refuse(&format!("{place}.match.refs"), &format!("has `{wrong}`, which GitLab does not send"), change);
     }
+    let of_merge_requests: Vec<_> = jobs.refs.iter().filter(|name| name.starts_with("refs/merge-requests/")).collect();
+    if let [wrong] = of_merge_requests.as_slice()
+        && wrong.ends_with("/head")
+    {
+        let why = format!("has `{wrong}`, which leaves out merged results (`/merge`) and merge trains (`/train`)");
+        return refuse(&format!("{place}.match.refs"), &why, "write `refs/merge-requests/**`");
+    }
     if let Some(wrong) = jobs.instances.iter().find(|name| name.contains('/')) {
         let change = "write the host alone, as in `gitlab.example.com` or `gitlab.example.com:8443`";
         return refuse(&format!("{place}.match.instances"), &format!("has `{wrong}`, which is not a host"), change);

@@ -17,10 +17,15 @@ const ENVIRONMENT_ENTRIES: usize = 85;
 /// Names that no job may set: they lead AWS's SDKs, the agent among them, to other credentials or endpoints, or load libraries into it.
 const NEVER: [&str; 2] = ["AWS_", "LD_"];
 
-/// Refuses secrets in the container's environment. `secrets` are the values of masked variables as the runner expanded
+/// Refuses secrets in the container's environment and in the instance types. `secrets` are the values of masked variables as the runner expanded
 /// them, and of those that it resolved from a provider.
 pub fn refuse_secrets(wishes: &JobVariables, secrets: &[String]) -> Result<(), Failure> {
     let holds = |value: &String| secrets.iter().any(|secret| value.contains(secret.as_str()));
+    // A refusal would show its entries one by one, in which nothing masks it.
+    let types = wishes.instance_types.join(",");
+    if secrets.iter().any(|secret| types.contains(&secret.replace(' ', ""))) {
+        return Err(masked("SAGEMAKER_INSTANCE_TYPE"));
+    }
     match wishes.environment.iter().find(|(_, value)| holds(value)) {
         None => Ok(()),
         Some((name, _)) => Err(masked(&format!("{CONTAINER_ENV_PREFIX}{name}"))),

@@ -98,6 +98,7 @@ fn wishes(job: &JobContext, args: &job::JobArgs) -> anyhow::Result<JobVariables>
     let pair = |(name, value): (String, String)| (OsString::from(format!("{JOB_PREFIX}{name}")), OsString::from(value));
     let variables = Environment::from_pairs(of_payload.chain(args.variables()).map(pair)).job_variables()?;
     policy::refuse_secrets(&variables, &job.masked_values(|_| None))?;
+    policy::refuse_cache_keys(job, |_| None)?;
     Ok(variables)
 }
 

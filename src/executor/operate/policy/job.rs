@@ -15,7 +15,7 @@ pub(super) struct JobArgs {
     /// Full path of the project, such as `ml/churn`
     #[arg(long, value_name = "PATH", required_unless_present = "payload")]
     project: Option<String>,
-    /// Branch or tag; left out with `--fork`
+    /// Branch or tag, or `refs/merge-requests/1/head` for a merge request of the project itself; left out with `--fork`
     #[arg(long = "ref", value_name = "REF", required_unless_present_any = ["payload", "fork"])]
     git_ref: Option<String>,
     /// The ref is protected
@@ -57,11 +57,13 @@ impl JobArgs {
     fn described(&self) -> anyhow::Result<JobContext> {
         let git_ref = self.git_ref.as_deref().unwrap_or("refs/merge-requests/1/head");
         // A merge request without an entry of its source project counts as one from a fork.
+        let source = json!({"key": "CI_MERGE_REQUEST_SOURCE_PROJECT_ID", "value": "0"});
         let project = self.project.as_deref().unwrap_or_default();
         Ok(serde_json::from_value(json!({
             "id": 0,
             "job_info": {"project_id": 0, "project_full_path": project},
             "git_info": {"ref": git_ref, "protected": self.protected, "repo_url": format!("https://{}/", self.instance)},
+            "variables": if self.fork { json!([]) } else { json!([source]) },
         }))?)
     }
 
