@@ -9,8 +9,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::driver::{sagemaker_with, taken_slots, write_program};
+use crate::support::driver::{Driver, sagemaker_with, taken_slots, write_program};
 use crate::support::emulator::Emulator;
+use crate::support::iam::start_emulator;
 use crate::support::job::Job;
 use crate::support::waiting::{Place, enter_gate, poll, search_path};
 
@@ -151,10 +152,18 @@ impl Desk {
 
     /// Everything of it, the project included, lies below `folder`.
     pub(super) fn below(folder: &Path, job: &Job, emulator: &[&str], tail: &str) -> Self {
+        Self::of(&sagemaker_with(emulator, tail), folder, job)
+    }
+
+    /// The account's policies are made from the driver's operator's file; later edits of it do not change them.
+    pub(super) fn of(driver: &Driver, folder: &Path, job: &Job) -> Self {
         let place = enter_gate();
         let dirs = tempfile::Builder::new().prefix("desk").tempdir_in(folder).unwrap();
-        let driver = sagemaker_with(emulator, tail);
-        let emulator = Emulator::start(&dirs.path().join("emulator"), &driver.emulator.clone().unwrap());
+        let path = |name: &str| dirs.path().join(name).to_string_lossy().trim_end_matches('/').to_owned();
+        let operator = (driver.operator_config.replace("{builds_dir}", &path("builds")))
+            .replace("{cache_dir}", &path("cache"))
+            .replace("{root}", &path(""));
+        let emulator = start_emulator(dirs.path(), &driver.program, &operator, driver.emulator.as_ref().unwrap());
         let desk = Self {
             program: driver.program.clone(),
             env: [emulator.environment(), driver.env.clone()].concat(),
@@ -170,10 +179,7 @@ impl Desk {
         }
         // `prepare` wants the runner's helper on PATH for a job with artifacts, and not every machine has it.
         write_program(&desk.root().join("bin/gitlab-runner"), include_str!("../../fixtures/gitlab/runner-helper.sh"));
-        let operator = driver.operator_config.replace("{emulator}", &desk.emulator.endpoint);
-        let operator =
-            operator.replace("{builds_dir}", &desk.path("builds")).replace("{cache_dir}", &desk.path("cache"));
-        std::fs::write(desk.operator_file(), operator.replace("{root}", &desk.path(""))).unwrap();
+        std::fs::write(desk.operator_file(), operator.replace("{emulator}", &desk.emulator.endpoint)).unwrap();
         let payload = job.payload(4711, TOKEN, "http://gitlab.example.com");
         std::fs::write(desk.root().join("response.json"), payload.to_string()).unwrap();
         desk

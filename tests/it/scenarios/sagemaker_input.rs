@@ -36,7 +36,7 @@ fn no_operator_file() {
 #[test]
 fn unknown_key_in_the_operator_file() {
     with_operator_file(
-        |desk| desk.edit_operator_file("role_arn =", "role_anr ="),
+        |desk| desk.edit_operator_file("[job]\nrole_arn =", "[job]\nrole_anr ="),
         &["operator.toml", "`role_anr`", "`docs/CONFIG.md`"],
     );
 }

@@ -1,6 +1,6 @@
 //! Jobs under the policies that `policy iam` makes from the operator's file.
 
-use crate::support::driver::under_policies;
+use crate::support::driver::sagemaker;
 use crate::support::iam::{HOST_ROLE, TRAINING_ROLE};
 use crate::support::job::{Artifacts, Job};
 
@@ -9,7 +9,7 @@ use super::sagemaker::rows;
 rows! {
     /// Host and training job need nothing that their policies do not grant.
     policies_grant_what_a_job_needs {
-        driver: under_policies(),
+        driver: sagemaker(),
         play: |world| vec![
             world.run(&Job::new().script(["echo made > made"]).artifacts(Artifacts::paths(["made"]))),
             world.run(&Job::new().script(["exit 3"])),

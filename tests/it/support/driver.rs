@@ -16,9 +16,9 @@ pub(crate) struct Driver {
     /// Environment of the runner process, which the driver inherits, besides the emulator's credentials.
     pub(crate) env: Vec<(String, String)>,
     /// Arguments of the emulator that the driver needs; `None` for a driver that needs none. Its address is `{emulator}`.
+    /// Its account has the roles and policies that `policy iam` makes from [`Driver::operator_config`], and the driver calls as
+    /// the runner host's role.
     pub(crate) emulator: Option<Vec<String>>,
-    /// Whether the emulator has the roles and policies that `policy iam` makes, and the driver calls as the runner host's role.
-    pub(crate) under_policies: bool,
     /// Content of the operator's file; its path is `{operator_config}`.
     pub(crate) operator_config: String,
     /// Changes the settings of every scenario: more grace or a later deadline for a driver that needs it.
@@ -36,7 +36,6 @@ pub(crate) fn reference() -> Driver {
         args: vec!["{operator_config}".to_owned()],
         env: Vec::new(),
         emulator: None,
-        under_policies: false,
         operator_config: "builds_dir={builds_dir}\ncache_dir={cache_dir}\n".to_owned(),
         adjust: |_| {},
     }
@@ -63,21 +62,23 @@ pub(crate) fn sagemaker_with(emulator: &[&str], tail: &str) -> Driver {
         // Preparation sends the agent, and a test build of it is large.
         adjust: |settings| settings.prepare_exec_timeout = settings.prepare_exec_timeout.max(20),
         emulator: Some(emulator.iter().map(|arg| (*arg).to_owned()).collect()),
-        under_policies: false,
         operator_config: format!(
             "{ALLOW_ALL}[aws]\nregion = \"us-east-1\"\nendpoint_url = \"{{emulator}}\"\n[storage]\nbucket = \"{}\"\n\
              [job]\nrole_arn = \"arn:aws:iam::000000000000:role/train\"\nimage = \"host\"\n\
              [runner]\nbuilds_dir = \"{{builds_dir}}\"\ncache_dir = \"{{cache_dir}}\"\nstate_dir = \"{{root}}/state\"\n\
+             [iam]\nhost_role_arn = \"arn:aws:iam::000000000000:role/host\"\n\
              [limits]\ncancel_grace_seconds = 2\n{tail}\n",
             super::emulator::BUCKET
         ),
     }
 }
 
-/// [`sagemaker`] as the runner host's role, with the policies that `policy iam` makes from its operator's file.
-pub(crate) fn under_policies() -> Driver {
-    let tail = "[iam]\nhost_role_arn = \"arn:aws:iam::000000000000:role/host\"\n";
-    Driver { under_policies: true, ..sagemaker_with(&[], tail) }
+/// [`sagemaker`] whose training jobs a role of their own creates.
+pub(crate) fn sagemaker_with_creator() -> Driver {
+    let mut driver = sagemaker();
+    let role = "creator_role_arn = \"arn:aws:iam::000000000000:role/creator\"\n[storage]";
+    driver.operator_config = driver.operator_config.replace("[storage]", role);
+    driver
 }
 
 /// [`sagemaker`] whose host stages run in the sandbox. Runner and driver have an ordinary user.

@@ -81,6 +81,13 @@ impl Emulator {
         assert!((200..300).contains(&status), "{status} {text}");
     }
 
+    /// Switches the bucket's versioning on.
+    pub(crate) fn keep_versions(&self) {
+        let body = "<VersioningConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Status>Enabled</Status></VersioningConfiguration>";
+        let (status, text) = self.request("PUT", &format!("/{BUCKET}?versioning="), "s3", &[], body);
+        assert_eq!(status, 200, "{text}");
+    }
+
     /// Allowed and denied actions of a role so far.
     pub(crate) fn decided(&self, role: &str) -> Value {
         let (_, body) = self.own_request("GET", "/_emulator/iam", "");

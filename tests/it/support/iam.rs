@@ -1,23 +1,35 @@
 //! An account whose roles have the policies that `policy iam` makes from the operator's file.
 
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::driver::Driver;
-use super::world::Dirs;
+use super::emulator::Emulator;
 
 /// The role of the runner host, as the operator's file of the tests names it.
 pub(crate) const HOST_ROLE: &str = "host";
 /// The role of training jobs there.
 pub(crate) const TRAINING_ROLE: &str = "train";
 
-/// What `policy iam` prints for a driver's operator's file.
-pub(crate) fn policies(dirs: &Dirs, driver: &Driver) -> Value {
-    let file = dirs.root().join("operator-for-policies.toml");
-    let content = dirs.fill(&driver.operator_config).replace("{emulator}", "http://127.0.0.1:1");
-    std::fs::write(&file, content).unwrap();
-    let output = Command::new(&driver.program)
+/// Starts an emulator in a folder of `root`, with the roles and policies that `policy iam` makes from the operator's file, and
+/// gives the driver the runner host's key.
+pub(crate) fn start_emulator(root: &Path, program: &Path, operator_file: &str, args: &[String]) -> Emulator {
+    let policies = policies(root, program, operator_file);
+    let file = root.join("account.json");
+    std::fs::write(&file, account(&policies).to_string()).unwrap();
+    let iam = ["--iam".to_owned(), file.to_string_lossy().into_owned()];
+    let mut emulator = Emulator::start(&root.join("emulator"), &[args, &iam].concat());
+    emulator.call_driver_as(&format!("role/{HOST_ROLE}"));
+    emulator.put_bucket_policy(&policies["bucket-policy.json"]);
+    emulator
+}
+
+/// What `policy iam` prints for an operator's file.
+fn policies(root: &Path, program: &Path, operator_file: &str) -> Value {
+    let file = root.join("operator-for-policies.toml");
+    std::fs::write(&file, operator_file.replace("{emulator}", "http://127.0.0.1:1")).unwrap();
+    let output = Command::new(program)
         .arg("--config")
         .arg(&file)
         .args(["policy", "iam"])
@@ -30,7 +42,7 @@ pub(crate) fn policies(dirs: &Dirs, driver: &Driver) -> Value {
 }
 
 /// The account, in the form of `aws iam get-account-authorization-details`.
-pub(crate) fn account(policies: &Value) -> Value {
+fn account(policies: &Value) -> Value {
     let role = |name: &str, trust: &Value, policy: &Value| {
         json!({
             "RoleName": name,

@@ -139,10 +139,6 @@ impl Dirs {
     pub(crate) fn bin(&self) -> PathBuf {
         self.root().join("bin")
     }
-    /// The emulator's data directory.
-    pub(crate) fn emulator(&self) -> PathBuf {
-        self.root().join("emulator")
-    }
     /// One line per driver call.
     pub(crate) fn stage_log(&self) -> PathBuf {
         self.root().join("stages")
@@ -179,21 +175,6 @@ pub(crate) struct World {
     secrets: Mutex<Vec<String>>,
 }
 
-/// Starts an emulator, with roles and policies for a driver that is to be under them.
-fn start_emulator(dirs: &Dirs, driver: &Driver, args: &[String]) -> Emulator {
-    if !driver.under_policies {
-        return Emulator::start(&dirs.emulator(), args);
-    }
-    let policies = iam::policies(dirs, driver);
-    let file = dirs.root().join("account.json");
-    std::fs::write(&file, iam::account(&policies).to_string()).unwrap();
-    let iam = ["--iam".to_owned(), file.to_string_lossy().into_owned()];
-    let mut emulator = Emulator::start(&dirs.emulator(), &[args, &iam].concat());
-    emulator.call_driver_as(&format!("role/{}", iam::HOST_ROLE));
-    emulator.put_bucket_policy(&policies["bucket-policy.json"]);
-    emulator
-}
-
 impl World {
     pub(crate) fn new(runner: Runner, mut driver: Driver, mut settings: Settings) -> Self {
         (driver.adjust)(&mut settings);
@@ -204,8 +185,9 @@ impl World {
             write_program(&dirs.bin().join("gitlab-runner"), include_str!("../../fixtures/gitlab/runner-helper.sh"));
         }
         let emulator = (settings.executor == Executor::Custom)
-            .then(|| driver.emulator.as_ref().map(|args| start_emulator(&dirs, &driver, args)))
-            .flatten();
+            .then_some(driver.emulator.as_ref())
+            .flatten()
+            .map(|args| iam::start_emulator(dirs.root(), &driver.program, &dirs.fill(&driver.operator_config), args));
         let endpoint = emulator.as_ref().map_or("", |emulator| &emulator.endpoint);
         let proxy = settings.kept_requests.then(|| Proxy::keeping(endpoint));
         let endpoint = proxy.as_ref().map_or(endpoint, |proxy| &proxy.url);
