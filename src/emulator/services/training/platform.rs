@@ -16,18 +16,13 @@ use crate::services::s3::bucket_policy;
 use crate::shared::Shared;
 use crate::store::{Store, Stored};
 
-/// What interfaces in the job's subnets take.
-const NETWORK: &[&str] = &[
-    "CreateNetworkInterface",
-    "CreateNetworkInterfacePermission",
-    "DeleteNetworkInterface",
-    "DeleteNetworkInterfacePermission",
-    "DescribeDhcpOptions",
-    "DescribeNetworkInterfaces",
-    "DescribeSecurityGroups",
-    "DescribeSubnets",
-    "DescribeVpcs",
-];
+/// Actions on a network interface; its creation also takes the subnet and the security groups.
+const CREATE_INTERFACE: &str = "CreateNetworkInterface";
+const INTERFACE: &[&str] =
+    &["CreateNetworkInterfacePermission", "DeleteNetworkInterface", "DeleteNetworkInterfacePermission"];
+/// Actions that have no resource.
+const NETWORK: &[&str] =
+    &["DescribeDhcpOptions", "DescribeNetworkInterfaces", "DescribeSecurityGroups", "DescribeSubnets", "DescribeVpcs"];
 const IMAGE: &[&str] = &["BatchCheckLayerAvailability", "GetDownloadUrlForLayer", "BatchGetImage"];
 
 /// The store as a role sees it.
@@ -99,10 +94,19 @@ impl PlatformStore {
 impl JobHandle {
     /// Whether the role may create what the job needs in its subnets.
     pub(super) fn may_connect(&self) -> Result<(), String> {
-        if self.request.get("VpcConfig").is_none() {
-            return Ok(());
-        }
-        NETWORK.iter().try_for_each(|action| self.check_role(&NeededAction::new(format!("ec2:{action}"), "*")))
+        let Some(vpc) = self.request.get("VpcConfig") else { return Ok(()) };
+        let (region, account) = (&self.region, &self.config().account);
+        let check = |action: &str, resource: &str| {
+            let arn = format!("arn:aws:ec2:{region}:{account}:{resource}");
+            self.check_role(&NeededAction::new(format!("ec2:{action}"), if resource == "*" { "*" } else { &arn }))
+        };
+        let names = |list: &str| vpc[list].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let interface = "network-interface/eni-1";
+        let subnets = names("Subnets").map(|id| format!("subnet/{id}"));
+        let groups = names("SecurityGroupIds").map(|id| format!("security-group/{id}"));
+        subnets.chain(groups).try_for_each(|place| check(CREATE_INTERFACE, &place))?;
+        [CREATE_INTERFACE].iter().chain(INTERFACE).try_for_each(|action| check(action, interface))?;
+        NETWORK.iter().try_for_each(|action| check(action, "*"))
     }
 
     /// Whether the role may pull the image; one that is not in ECR needs no permission.
