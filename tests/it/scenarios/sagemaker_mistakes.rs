@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 
 use host_rows::{HOST, OF_AWS};
 use rows::{
-    Args, Aws, Config, Disk, Env, File, Line, Make, Mistake, OPERATORS_FILE, Ordinary, Prepare, RUNNERS_FILE, Run,
+    Administrator, Args, Aws, Config, Disk, Env, File, Line, Make, Mistake, OPERATORS_FILE, Ordinary, Prepare,
+    RUNNERS_FILE, Run,
 };
 use serde_json::json;
 
@@ -69,6 +70,7 @@ impl Bench {
             match make {
                 Env(name, Some(value)) => command.env(name, value),
                 Env(name, None) => command.env_remove(name),
+                Administrator => command.envs(self.desk.emulator.of_administrator()),
                 Make::Job(name, value) => command.env(format!("CUSTOM_ENV_{name}"), value),
                 _ => &mut command,
             };

@@ -60,15 +60,14 @@ impl Emulator {
         Self { child, data_dir: data_dir.to_owned(), endpoint, credentials, of_driver }
     }
 
-    /// What a client needs in its environment.
+    /// Variables of the driver's environment.
     pub(crate) fn environment(&self) -> Vec<(String, String)> {
-        let Credentials { access_key_id, secret_access_key, session_token } = self.of_driver.clone();
-        let token = session_token.map(|token| ("AWS_SESSION_TOKEN", token));
-        [("AWS_ACCESS_KEY_ID", access_key_id), ("AWS_SECRET_ACCESS_KEY", secret_access_key)]
-            .into_iter()
-            .chain(token)
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect()
+        environment(&self.of_driver)
+    }
+
+    /// The same variables for the account's administrator.
+    pub(crate) fn of_administrator(&self) -> Vec<(String, String)> {
+        environment(&self.credentials)
     }
 
     /// Gives the driver the key of a user or role.
@@ -83,7 +82,8 @@ impl Emulator {
 
     /// Switches the bucket's versioning on.
     pub(crate) fn keep_versions(&self) {
-        let body = "<VersioningConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Status>Enabled</Status></VersioningConfiguration>";
+        let body = "<VersioningConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Status>Enabled</Status>\
+                    </VersioningConfiguration>";
         let (status, text) = self.request("PUT", &format!("/{BUCKET}?versioning="), "s3", &[], body);
         assert_eq!(status, 200, "{text}");
     }
@@ -346,6 +346,17 @@ impl Emulator {
         let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a reply has a status");
         (status, body.to_owned())
     }
+}
+
+/// All three variables, the secret key last, so that they replace those of other credentials; the token is empty without a session.
+fn environment(credentials: &Credentials) -> Vec<(String, String)> {
+    let Credentials { access_key_id, secret_access_key, session_token } = credentials.clone();
+    let named = [
+        ("AWS_SESSION_TOKEN", session_token.unwrap_or_default()),
+        ("AWS_ACCESS_KEY_ID", access_key_id),
+        ("AWS_SECRET_ACCESS_KEY", secret_access_key),
+    ];
+    named.map(|(name, value)| (name.to_owned(), value)).to_vec()
 }
 
 /// Ids of the processes that can be seen.

@@ -11,12 +11,17 @@ use super::emulator::Emulator;
 pub(crate) const HOST_ROLE: &str = "host";
 /// The role of training jobs there.
 pub(crate) const TRAINING_ROLE: &str = "train";
+/// The role that creates training jobs, where the operator's file has one.
+pub(crate) const CREATOR_ROLE: &str = "creator";
+
+/// The file of the account in the folder of its emulator.
+const ACCOUNT: &str = "account.json";
 
 /// Starts an emulator in a folder of `root`, with the roles and policies that `policy iam` makes from the operator's file, and
 /// gives the driver the runner host's key.
 pub(crate) fn start_emulator(root: &Path, program: &Path, operator_file: &str, args: &[String]) -> Emulator {
     let policies = policies(root, program, operator_file);
-    let file = root.join("account.json");
+    let file = root.join(ACCOUNT);
     std::fs::write(&file, account(&policies).to_string()).unwrap();
     let iam = ["--iam".to_owned(), file.to_string_lossy().into_owned()];
     let mut emulator = Emulator::start(&root.join("emulator"), &[args, &iam].concat());
@@ -59,7 +64,23 @@ fn account(policies: &Value) -> Value {
         role(TRAINING_ROLE, &policies["training-job-trust.json"], &policies["training-job.json"]),
     ];
     if policies["creator.json"].is_object() {
-        roles.push(role("creator", &policies["creator-trust.json"], &policies["creator.json"]));
+        roles.push(role(CREATOR_ROLE, &policies["creator-trust.json"], &policies["creator.json"]));
     }
     json!({ "RoleDetailList": roles })
+}
+
+/// The actions that the policy of each role allows.
+pub(crate) fn granted(root: &Path) -> Value {
+    let account: Value = serde_json::from_slice(&std::fs::read(root.join(ACCOUNT)).unwrap()).unwrap();
+    let roles = account["RoleDetailList"].as_array().expect("the account has roles").iter();
+    let actions = |statement: &Value| match &statement["Action"] {
+        Value::Array(actions) => actions.clone(),
+        one => vec![one.clone()],
+    };
+    let granted = roles.map(|role| {
+        let statements = role["RolePolicyList"][0]["PolicyDocument"]["Statement"].as_array().expect("a policy");
+        let allowing = statements.iter().filter(|statement| statement["Effect"] == "Allow");
+        (role["RoleName"].as_str().expect("a name").to_owned(), allowing.flat_map(actions).collect::<Vec<_>>())
+    });
+    Value::Object(granted.map(|(name, actions)| (name, Value::Array(actions))).collect())
 }

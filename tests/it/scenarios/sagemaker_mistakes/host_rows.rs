@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::rows::{Aws, BUCKET, Config, Disk, Env, File, Line, Make, Mistake, Ordinary, Prepare, of_job, row};
+use super::rows::{
+    Administrator, Aws, BUCKET, Config, Disk, Env, File, Line, Make, Mistake, Ordinary, Prepare, of_job, row,
+};
 
 /// The agent is sent anew: calls that an earlier row has spared.
 const ANEW: Make = Line("storage", "prefix = \"anew\"");
@@ -101,7 +103,7 @@ pub(super) const HOST: &[Mistake] = &[
 pub(super) const OF_AWS: &[Mistake] = &[
     row(
         "bucket that is not there",
-        &[File(BUCKET, "\"another-bucket\"")],
+        &[File(BUCKET, "\"another-bucket\""), Administrator],
         Prepare,
         &["NoSuchBucket", "set `storage.bucket`"],
     ),

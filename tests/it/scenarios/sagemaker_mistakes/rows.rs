@@ -21,10 +21,12 @@ pub(super) enum Make {
     Disk(fn(&Path)),
     /// As `Disk`, and the runner is an ordinary user.
     Ordinary(fn(&Path)),
+    /// The driver may do everything in the account.
+    Administrator,
     /// A variable of the job.
     Job(&'static str, &'static str),
 }
-pub(super) use Make::{Args, Aws, Disk, Env, File, Line, Ordinary};
+pub(super) use Make::{Administrator, Args, Aws, Disk, Env, File, Line, Ordinary};
 
 /// The call that must fail; those before it pass.
 #[derive(Clone, Copy, PartialEq, Eq)]
