@@ -57,6 +57,10 @@ pub struct EmulatorArgs {
     /// `credentials`, in a profile `user/NAME` or `role/NAME`
     #[arg(long, value_name = "FILE")]
     pub iam: Option<PathBuf>,
+    /// Take tokens of this identity provider in AssumeRoleWithWebIdentity: ISSUER without `https://`, and its keys as a JWKS
+    /// file; may be repeated. Needs --iam
+    #[arg(long = "oidc", value_name = "ISSUER=JWKS-FILE", value_parser = parse_oidc, requires = "iam")]
+    pub oidc: Vec<(String, PathBuf)>,
     /// Time a job spends in Starting
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub starting_delay: Duration,
@@ -129,6 +133,11 @@ impl TryFrom<EmulatorArgs> for EmulatorConfig {
             buckets: args.buckets,
             account: args.account,
             iam,
+            oidc: args
+                .oidc
+                .iter()
+                .map(|(issuer, file)| Ok((issuer.clone(), read_keys(file)?)))
+                .collect::<anyhow::Result<_>>()?,
             images: args.images.into_iter().collect(),
             profiles,
             strict_images: args.strict_images,
@@ -160,6 +169,22 @@ fn read_account(path: &Path) -> anyhow::Result<serde_json::Value> {
         std::fs::read(path).with_context(|| format!("failed to read the users and roles {}", path.display()))?;
     serde_json::from_slice(&content)
         .with_context(|| format!("failed to read the users and roles {}: not JSON", path.display()))
+}
+
+fn read_keys(path: &Path) -> anyhow::Result<serde_json::Value> {
+    let content = std::fs::read(path).with_context(|| format!("failed to read the JWKS {}", path.display()))?;
+    let keys: serde_json::Value = serde_json::from_slice(&content)
+        .with_context(|| format!("failed to read the JWKS {}: not JSON", path.display()))?;
+    anyhow::ensure!(keys["keys"].is_array(), "failed to read the JWKS {}: it has no list `keys`", path.display());
+    Ok(keys)
+}
+
+fn parse_oidc(text: &str) -> Result<(String, PathBuf), String> {
+    let (issuer, file) = text.split_once('=').ok_or("give ISSUER=JWKS-FILE")?;
+    if issuer.contains("://") {
+        return Err("give the issuer without `https://`".to_owned());
+    }
+    Ok((issuer.to_owned(), PathBuf::from(file)))
 }
 
 fn parse_image(text: &str) -> Result<(String, ContainerImage), String> {

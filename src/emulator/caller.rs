@@ -13,6 +13,11 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// The caller of a request without a signature.
+    pub(crate) fn anonymous(account: &str) -> Self {
+        Self { identity: Arc::new(Identity::Anonymous), account: account.to_owned(), region: "us-east-1".to_owned() }
+    }
+
     /// The name that AWS gives the caller.
     pub(crate) fn arn(&self) -> String {
         self.identity.arn(&self.account)

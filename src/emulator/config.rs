@@ -33,6 +33,8 @@ pub struct EmulatorConfig {
     /// Users, roles and policies, as `aws iam get-account-authorization-details` prints them; `None` lets the administrator alone
     /// call, and gives all jobs the shipped policy's actions.
     pub iam: Option<serde_json::Value>,
+    /// Key sets (JWKS) of identity providers, by issuer without `https://`.
+    pub oidc: BTreeMap<String, serde_json::Value>,
     /// Roots of images by their name.
     pub images: BTreeMap<String, ContainerImage>,
     /// User, environment and size of the root of images by their name.

@@ -10,6 +10,7 @@ use s3s::Body;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::authentication::authenticate;
+use super::caller::Caller;
 use super::control;
 use super::gate::Gate;
 use super::protocol::Reply;
@@ -64,7 +65,12 @@ async fn handle(gate: &Gate, mut request: Request<Body>) -> anyhow::Result<Reply
     let (service, operation) = gate.services.route(&mut request).await?;
     let request_id = gate.shared.next_id();
     // A request without a valid signature is not counted.
-    let (request, caller) = match authenticate(&gate.shared, service.signing(), request).await? {
+    let authentic = if service.needs_signature(&operation) {
+        authenticate(&gate.shared, service.signing(), request).await?
+    } else {
+        Ok((request, Caller::anonymous(&gate.shared.config.account)))
+    };
+    let (request, caller) = match authentic {
         Ok(authentic) => authentic,
         Err(error) => return Ok(identified(service.refuse(error), &request_id)),
     };

@@ -38,6 +38,11 @@ pub(crate) trait Service: Send + Sync {
     /// How its requests must be signed.
     fn signing(&self) -> Signing;
 
+    /// Whether requests for an operation must be signed.
+    fn needs_signature(&self, _operation: &str) -> bool {
+        true
+    }
+
     /// Whether an operation of the JSON protocol is for this service.
     fn serves(&self, _target: &str, _operation: &str) -> bool {
         false

@@ -12,7 +12,7 @@ use super::identity::{Identity, role_name};
 use crate::caller::Caller;
 use crate::config::EmulatorConfig;
 use crate::error::SetupError;
-use crate::iam::{Document, Policies, PolicyKind, Principal, Question, Verdict, assumes, evaluate};
+use crate::iam::{Document, Policies, PolicyKind, Principal, Question, Verdict, assumes, evaluate, trusts};
 use crate::tags::TagMap;
 
 /// The policy that roles of training jobs have without `--iam`.
@@ -89,6 +89,16 @@ impl Authority {
         let trust = role.and_then(|role| role.trust.as_ref());
         let ask = if role.is_some() { assumes } else { evaluate };
         let allowed = caller.is_administrator() || self.ask(caller, needed, trust, ask) == Verdict::Allowed;
+        self.count(caller, needed, allowed);
+        allowed
+    }
+
+    /// Whether the trust policy of a role admits a token of an identity provider.
+    pub(crate) fn admits(&self, caller: &Caller, provider: &str, role: &IamEntity, needed: &NeededAction) -> bool {
+        let keys = with_caller(needed.keys.clone(), caller, &TagMap::new());
+        let principal = Principal { arn: provider, role_arn: None, account: &caller.account, service: None };
+        let question = Question { action: &needed.action, resource: &needed.resource, keys: &keys };
+        let allowed = role.trust.as_ref().is_some_and(|trust| trusts(trust, &principal, &question) == Verdict::Allowed);
         self.count(caller, needed, allowed);
         allowed
     }

@@ -11,7 +11,6 @@ use crate::tags::TagMap;
 pub(crate) enum Identity {
     /// May do everything that no bucket policy denies.
     Administrator,
-    #[expect(dead_code, reason = "requests without a signature come with web identities")]
     /// The caller of a request without a signature.
     Anonymous,
     /// A user of the account, by name.

@@ -99,7 +99,7 @@ pub(super) fn duration(form: &Form) -> Result<u64, ApiError> {
     seconds.ok_or_else(|| invalid("durationSeconds", text, constraint))
 }
 
-fn check_duration(caller: &Caller, role: Option<&IamEntity>, seconds: u64) -> Result<(), ApiError> {
+pub(super) fn check_duration(caller: &Caller, role: Option<&IamEntity>, seconds: u64) -> Result<(), ApiError> {
     let fail = |message: &str| Err(ApiError::new("ValidationError", message));
     if caller.identity.session().is_some() && seconds > CHAINED_SECONDS {
         return fail(
@@ -162,7 +162,7 @@ fn inherit(session: &mut RoleSession, caller: &Caller) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn session_policy(form: &Form) -> Result<Option<Arc<Document>>, ApiError> {
+pub(super) fn session_policy(form: &Form) -> Result<Option<Arc<Document>>, ApiError> {
     let malformed = |message: String| ApiError::new("MalformedPolicyDocument", message);
     if form.text("PolicyArns.member.1.arn").is_some() {
         return Err(ApiError::new("ValidationError", "PolicyArns is not emulated: send the policy in Policy."));

@@ -2,6 +2,8 @@
 
 mod assume_role;
 mod form;
+mod token;
+mod web_identity;
 
 use std::sync::Arc;
 
@@ -14,7 +16,7 @@ use crate::protocol::{ApiError, Reply, escape_xml, reply, xml_error};
 use crate::service::{ApiCall, Service, read};
 use crate::shared::Shared;
 
-const OPERATIONS: &[&str] = &["GetCallerIdentity", "AssumeRole"];
+const OPERATIONS: &[&str] = &["GetCallerIdentity", "AssumeRole", web_identity::OPERATION];
 
 /// The service; its sessions are the access keys of the emulator.
 pub(crate) struct Sts(pub(crate) Arc<Shared>);
@@ -34,6 +36,10 @@ impl Service for Sts {
         Signing { protocol: WireProtocol::Query, service: Some("sts") }
     }
 
+    fn needs_signature(&self, operation: &str) -> bool {
+        operation != web_identity::OPERATION
+    }
+
     async fn call(&self, mut call: ApiCall) -> anyhow::Result<Reply> {
         let body = read(std::mem::take(call.request.body_mut())).await?;
         let form = Form::of(call.request.uri(), &body);
@@ -46,6 +52,7 @@ impl Service for Sts {
                 caller.account
             )),
             "AssumeRole" => assume_role::assume_role(&self.0, caller, &form),
+            web_identity::OPERATION => web_identity::assume_role(&self.0, caller, &form),
             action => Err(ApiError::new("InvalidAction", format!("Could not find operation {action}"))),
         };
         let (operation, request_id) = (&call.operation, &call.request_id);
