@@ -16,7 +16,7 @@ use crate::protocol::{ApiError, Reply, escape_xml, reply, xml_error};
 use crate::service::{ApiCall, Service, read};
 use crate::shared::Shared;
 
-const OPERATIONS: &[&str] = &["GetCallerIdentity", "AssumeRole", web_identity::OPERATION];
+const OPERATIONS: &[&str] = &["GetCallerIdentity", "AssumeRole", "AssumeRoleWithWebIdentity"];
 
 /// The service; its sessions are the access keys of the emulator.
 pub(crate) struct Sts(pub(crate) Arc<Shared>);

@@ -14,14 +14,14 @@ pub(super) struct Claims {
 }
 
 /// A token that is taken apart, before its signature is checked.
-pub(super) struct Token<'a> {
+pub(super) struct IdToken<'a> {
     header: Value,
     claims: Value,
     signed: &'a str,
     signature: Vec<u8>,
 }
 
-impl<'a> Token<'a> {
+impl<'a> IdToken<'a> {
     pub(super) fn parse(token: &'a str) -> Result<Self, ApiError> {
         let parsed = token.rsplit_once('.').and_then(|(signed, signature)| {
             let (header, claims) = signed.split_once('.')?;
@@ -127,7 +127,7 @@ mod tests {
             let of = if forged { "other" } else { signed.as_str() };
             let signature = pair.sign(&random, of.as_bytes()).unwrap();
             let token = format!("{signed}.{}", encode(signature.as_ref()));
-            let claims = Token::parse(&token).unwrap().verify(&jwks, 100);
+            let claims = IdToken::parse(&token).unwrap().verify(&jwks, 100);
             claims.map(|claims| claims.audience).map_err(|error| error.code)
         };
         let (unknown, expired) = (Err("InvalidIdentityToken".to_owned()), Err("ExpiredTokenException".to_owned()));
@@ -140,6 +140,6 @@ mod tests {
         for change in [json!({"exp": null}), json!({"nbf": 101}), json!({"sub": null}), json!({"aud": ["a", "b"]})] {
             assert_eq!(checked("one", "ES256", change, false), unknown);
         }
-        assert!(Token::parse("a.b").is_err());
+        assert!(IdToken::parse("a.b").is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use super::assume_role::{check_duration, duration, invalid, issued, session_name, session_policy};
 use super::form::Form;
-use super::token::{self, Token};
+use super::token::{self, IdToken};
 use crate::authorization::{NeededAction, RoleSession};
 use crate::caller::Caller;
 use crate::clock;
@@ -18,7 +18,7 @@ pub(super) fn assume_role(shared: &Shared, caller: &Caller, form: &Form) -> Resu
     let arn = member("RoleArn", "roleArn")?;
     let text = member("WebIdentityToken", "webIdentityToken")?;
     let (name, seconds) = (session_name(form)?, duration(form)?);
-    let token = Token::parse(text)?;
+    let token = IdToken::parse(text)?;
     let issuer = token.issuer()?;
     let jwks = shared.config.oidc.get(issuer).ok_or_else(|| {
         token::invalid(&format!("No OpenIDConnect provider found in your account for https://{issuer}"))
