@@ -65,7 +65,7 @@ fn ten_jobs_may_have_what_a_reader_of_the_file_says() {
             Some("forks"),
             Ok(json!({"instance_types": ["ml.m5.large"], "max_runtime": 1800, "image": "python:3.13"})),
         ),
-        (&join(&[&fork, &["--variable", "SAGEMAKER_ENV_TOKEN=x"]]), Some("forks"), Err("asks for `TOKEN`")),
+        (&join(&[&fork, &["--variable", "SAGEMAKER_ENV_TOKEN=x"]]), Some("forks"), Err("asks for the name `TOKEN`")),
         (&["--project", "web/shop/api", "--ref", "main", "--protected"], None, Err("no rule")),
     ];
     for (arguments, rule, expected) in rows {

@@ -311,8 +311,45 @@ impl Emulator {
         self.request(method, path, "emulator", &[], body)
     }
 
-    /// A request signed for the service.
+    /// A session of a role with tags, begun by the administrator.
+    pub(crate) fn role_session(&self, role: &str, tags: &[(&str, &str)]) -> Credentials {
+        use std::fmt::Write as _;
+        let mut form = format!(
+            "Action=AssumeRole&Version=2011-06-15&RoleSessionName=other&RoleArn=arn:aws:iam::000000000000:role/{role}"
+        );
+        for (index, (name, value)) in tags.iter().enumerate() {
+            let number = index + 1;
+            let _ = write!(form, "&Tags.member.{number}.Key={name}&Tags.member.{number}.Value={value}");
+        }
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        let (status, reply) = self.request("POST", "/", "sts", &headers, &form);
+        assert_eq!(status, 200, "{reply}");
+        let member = |name: &str| {
+            let (_, rest) = reply.split_once(&format!("<{name}>")).unwrap_or_else(|| panic!("{name}: {reply}"));
+            rest.split('<').next().unwrap_or_default().to_owned()
+        };
+        Credentials {
+            access_key_id: member("AccessKeyId"),
+            secret_access_key: member("SecretAccessKey"),
+            session_token: Some(member("SessionToken")),
+        }
+    }
+
+    /// A request signed for the service by the administrator.
     fn request(&self, method: &str, path: &str, service: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
+        self.request_as(&self.credentials, method, path, service, headers, body)
+    }
+
+    /// A request with the key of somebody else.
+    pub(crate) fn request_as(
+        &self,
+        key: &Credentials,
+        method: &str,
+        path: &str,
+        service: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> (u16, String) {
         use std::fmt::Write as _;
         use std::io::{Read as _, Write as _};
         let address = self.endpoint.strip_prefix("http://").expect("the emulator speaks plain HTTP");
@@ -327,7 +364,7 @@ impl Emulator {
             time: SystemTime::now(),
         };
         let mut headers = String::new();
-        for (name, value) in self.credentials.sign(&unsigned) {
+        for (name, value) in key.sign(&unsigned) {
             let _ = write!(headers, "{name}: {value}\r\n");
         }
         for (name, value) in given {
@@ -340,8 +377,9 @@ impl Emulator {
             body.len()
         )
         .expect("the emulator reads");
-        let mut reply = String::new();
-        stream.read_to_string(&mut reply).expect("the emulator answers");
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply).expect("the emulator answers");
+        let reply = String::from_utf8_lossy(&reply);
         let (head, body) = reply.split_once("\r\n\r\n").expect("a reply has a head");
         let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a reply has a status");
         (status, body.to_owned())

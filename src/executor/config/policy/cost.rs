@@ -2,7 +2,6 @@
 
 use super::bounds::JobBounds;
 use super::decision::Decision;
-use super::refusal::asked;
 use crate::base::failure::Failure;
 use crate::config::settings::Settings;
 
@@ -18,10 +17,16 @@ pub(super) fn check(decision: &Decision, settings: &Settings, bounds: &JobBounds
         };
         let cost = cost(*price, decision.instance_count, decision.max_runtime);
         if cost.is_nan() || cost > most {
-            let value =
-                format!("up to {cost:.2} ({} x `{name}` for {} s)", decision.instance_count, decision.max_runtime);
-            return Err(asked(bounds, "SAGEMAKER_MAX_RUNTIME", &value, &format!("{most:.2}"), "max_cost")
-                .hint("lower `SAGEMAKER_MAX_RUNTIME` (or the job's `timeout`), `SAGEMAKER_INSTANCE_COUNT`, or choose a cheaper type"));
+            return Err(Failure::user(format!(
+                "the job may cost up to {cost:.2} ({} x `{name}` for {} s); the rule `{}` allows {most:.2}",
+                decision.instance_count,
+                decision.max_runtime,
+                bounds.rule.as_deref().unwrap_or_default()
+            ))
+            .hint(
+                "lower `SAGEMAKER_MAX_RUNTIME` (or the job's `timeout`) or `SAGEMAKER_INSTANCE_COUNT`, choose a cheaper type, or ask the \
+                 operator to raise `allow.max_cost`",
+            ));
         }
     }
     Ok(())

@@ -83,7 +83,7 @@ fn check_name(name: &str, bounds: &JobBounds) -> Result<(), Failure> {
     }
     match &bounds.environment {
         Some(allowed) if !allowed.iter().any(|pattern| matches(pattern, name)) => {
-            Err(asked(bounds, "SAGEMAKER_ENV_*", &format!("`{name}`"), &listed(allowed), "environment"))
+            Err(asked(bounds, &variable, &format!("the name `{name}`"), &listed(allowed), "environment"))
         }
         _ => Ok(()),
     }

@@ -21,14 +21,16 @@ pub(super) fn image(job: &JobContext, settings: &Settings, bounds: &JobBounds) -
         return Err(Failure::user(format!("the job's image is not a usable name of at most {IMAGE} characters"))
             .hint("check `image:`; a variable in it may be undefined"));
     }
+    // Without `image:` the rule refuses the operator's own default.
+    let key = if job.image.name.trim().is_empty() { "job.image" } else { "image" };
     match &bounds.images {
         Some(allowed) if !allowed.iter().any(|pattern| is_allowed(pattern, image)) => {
-            return Err(asked(bounds, "image", &format!("`{image}`"), &listed(allowed), "images"));
+            return Err(asked(bounds, key, &format!("`{image}`"), &listed(allowed), "images"));
         }
         _ => {}
     }
     if bounds.image_tags == ImageTags::Refuse && !is_by_digest(image) {
-        return Err(asked(bounds, "image", &format!("`{image}`, a tag"), "images by digest alone", "image_tags")
+        return Err(asked(bounds, key, &format!("`{image}`, a tag"), "images by digest alone", "image_tags")
             .hint("write `image:` as `<repository>@sha256:<digest>`"));
     }
     Ok(image.to_owned())

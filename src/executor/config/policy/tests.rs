@@ -103,7 +103,7 @@ const ONE: &str = "[[rules]]\nname = \"one\"\n[rules.allow]\n";
 #[test_case("SAGEMAKER_VOLUME_SIZE_GB", "51", "", &["asks for 51", "at most 50"]; "volume")]
 #[test_case("SAGEMAKER_MAX_RUNTIME", "2h", "max_runtime_seconds = 3600", &["asks for 7200 s", "at most 3600 s"]; "run time")]
 #[test_case("SAGEMAKER_ROLE_ARN", "arn:aws:iam::123456789012:role/y", "", &["role/y`", "allows `arn:aws:iam::123456789012:role/x`"]; "role")]
-#[test_case("SAGEMAKER_ENV_PATH", "x", "environment = [\"HF_*\"]", &["`SAGEMAKER_ENV_*` asks for `PATH`", "allows `HF_*`"]; "environment")]
+#[test_case("SAGEMAKER_ENV_PATH", "x", "environment = [\"HF_*\"]", &["`SAGEMAKER_ENV_PATH` asks for the name `PATH`", "allows `HF_*`"]; "environment")]
 #[test_case("SAGEMAKER_ENV_AWS_DEFAULT_REGION", "x", "environment = [\"*\"]", &["`SAGEMAKER_ENV_AWS_DEFAULT_REGION` cannot be set"]; "AWS")]
 #[test_case("SAGEMAKER_ENV_LD_PRELOAD", "x", "", &["`SAGEMAKER_ENV_LD_PRELOAD` cannot be set"]; "loader")]
 #[test_case("X", "", "images = [\"r.example/other\"]", &["`image` asks for `r.example/train:1`", "allows `r.example/other`"]; "image")]

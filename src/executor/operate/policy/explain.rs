@@ -46,17 +46,19 @@ struct Explanation<'a> {
 }
 
 pub(super) fn run(args: &ExplainArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<()> {
-    let job = args.job.context()?;
+    let mut job = args.job.context()?;
     let identity = JobIdentity::of(&job);
     let rule = rule_of(&identity, &settings.rules).map(|rule| rule.name.as_str());
     let passed_over = settings.rules.iter().map_while(|rule| passed_over(rule, &identity)).collect();
     let bounds = bounds_of(&identity, settings);
-    let decision = match &bounds {
-        Ok(_) if args.job.has_wishes() => {
-            Some(wishes(&job, &args.job).and_then(|wishes| Ok(policy::decide(&job, &wishes, settings)?)))
+    let decision = bounds.as_ref().ok().map(|bounds| {
+        // Where any image will do, a question without one still has an answer.
+        let is_free = bounds.images.is_none() && bounds.image_tags != ImageTags::Refuse;
+        if is_free && job.image.name.is_empty() && settings.job.image.is_none() {
+            NO_IMAGE.clone_into(&mut job.image.name);
         }
-        _ => None,
-    };
+        wishes(&job, &args.job, printer).and_then(|wishes| Ok(policy::decide(&job, &wishes, settings)?))
+    });
     let (bounds, refusal) = match bounds {
         Ok(bounds) => (Some(bounds), None),
         Err(refusal) => (None, Some(anyhow::Error::from(refusal))),
@@ -92,11 +94,18 @@ fn passed_over<'a>(rule: &'a PolicyRule, job: &JobIdentity) -> Option<PassedOver
     Some(PassedOver { rule: &rule.name, because })
 }
 
+/// Shown for a job whose image was not given.
+const NO_IMAGE: &str = "(not given)";
+
 /// Variables of the job, as the runner would pass them on. Those that name others are not expanded.
-fn wishes(job: &JobContext, args: &job::JobArgs) -> anyhow::Result<JobVariables> {
+fn wishes(job: &JobContext, args: &job::JobArgs, printer: &Printer) -> anyhow::Result<JobVariables> {
     let of_payload = job.variables.iter().map(|variable| (variable.key.clone(), variable.value.clone()));
     let pair = |(name, value): (String, String)| (OsString::from(format!("{JOB_PREFIX}{name}")), OsString::from(value));
-    let variables = Environment::from_pairs(of_payload.chain(args.variables()).map(pair)).job_variables()?;
+    let environment = Environment::from_pairs(of_payload.chain(args.variables()).map(pair));
+    for (name, nearest) in environment.unknown_wishes() {
+        printer.warn(format!("the job variable `{name}` is not known and has no effect; did you mean `{nearest}`?"));
+    }
+    let variables = environment.job_variables()?;
     policy::refuse_secrets(&variables, &job.masked_values(|_| None))?;
     policy::refuse_cache_keys(job, |_| None)?;
     Ok(variables)

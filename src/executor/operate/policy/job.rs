@@ -25,14 +25,21 @@ pub(super) struct JobArgs {
     #[arg(long, conflicts_with_all = ["protected", "git_ref"])]
     fork: bool,
     /// Host of the GitLab instance, with its port if it has one
-    #[arg(long, value_name = "HOST", default_value = "gitlab.com")]
+    #[arg(long, value_name = "HOST", default_value = "gitlab.com", value_parser = host)]
     instance: String,
     /// Image of the job, as in `image:`
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
-    /// Variable of the job, such as `SAGEMAKER_INSTANCE_TYPE=ml.g5.xlarge`; it wins over the payload's
+    /// Variable of the job, such as `SAGEMAKER_INSTANCE_TYPE=ml.g5.xlarge`; it wins over the payload's; may be repeated
     #[arg(long = "variable", value_name = "NAME=VALUE", value_parser = pair)]
     variables: Vec<(String, String)>,
+}
+
+fn host(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains('/') {
+        return Err("write the host alone, as in gitlab.example.com:8443".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -65,11 +72,6 @@ impl JobArgs {
             "git_info": {"ref": git_ref, "protected": self.protected, "repo_url": format!("https://{}/", self.instance)},
             "variables": if self.fork { json!([]) } else { json!([source]) },
         }))?)
-    }
-
-    /// Whether so much of the job is known that its request can be told.
-    pub(super) fn has_wishes(&self) -> bool {
-        self.payload.is_some() || self.image.is_some() || !self.variables.is_empty()
     }
 
     pub(super) fn variables(&self) -> impl Iterator<Item = (String, String)> {

@@ -63,7 +63,7 @@ pub(super) const BOUNDS: &[Mistake] = &[
     of_job(
         "environment",
         &[File(ALLOW, "allow = { environment = [\"HF_*\"], "), Make::Job("SAGEMAKER_ENV_EPOCHS", "3")],
-        &["asks for `EPOCHS`; the rule `all` allows `HF_*`", "`allow.environment`"],
+        &["asks for the name `EPOCHS`; the rule `all` allows `HF_*`", "`allow.environment`"],
     ),
     of_job(
         "environment of AWS's programs",
