@@ -2,7 +2,7 @@
 //!
 //! The driver starts bubblewrap, which starts this program as the first process of new namespaces ([`init`]), which starts the script.
 //! The network of the sandbox is a loopback alone: its first process opens sockets there and hands them to the driver, which serves them
-//! ([`proxy`]).
+//! (`proxy`).
 
 mod channel;
 mod head;

@@ -39,7 +39,7 @@ pub fn matches(pattern: &str, text: &str) -> bool {
     !text.is_empty() && glob(pattern, false).is_ok_and(|glob| glob.is_match(text))
 }
 
-/// Like [`matches`] for paths of projects and for hosts, of which GitLab ignores the case.
+/// Like [`matches()`] for paths of projects and for hosts, of which GitLab ignores the case.
 fn matches_path(pattern: &str, text: &str) -> bool {
     !text.is_empty() && glob(pattern, true).is_ok_and(|glob| glob.is_match(text))
 }
