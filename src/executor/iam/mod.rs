@@ -43,6 +43,11 @@ pub fn policies(settings: &Settings) -> Result<BTreeMap<&'static str, PolicyDocu
     Ok(documents)
 }
 
+/// Roles that the bucket's policy cannot keep to `iam.vpc_endpoint_ids`, because some of their jobs are outside a VPC.
+pub fn roles_beside_the_endpoints(settings: &Settings) -> Vec<String> {
+    if settings.iam.vpc_endpoint_ids.is_empty() { Vec::new() } else { Wall::of(settings).roles_in_and_outside }
+}
+
 /// A document as the text of its file.
 ///
 /// # Errors

@@ -25,6 +25,8 @@ pub(super) struct Wall {
     pub is_vpc_certain: bool,
     /// The roles that only jobs in a VPC have.
     pub roles_in_vpc: Vec<String>,
+    /// The roles that some jobs in a VPC have, and some outside.
+    pub roles_in_and_outside: Vec<String>,
 }
 
 impl Wall {
@@ -34,6 +36,7 @@ impl Wall {
             all.push(policy::of_default(settings));
         }
         let outside = union(all.iter().filter(|one| one.network.is_none()).map(|one| &one.roles));
+        let inside = union(all.iter().filter(|one| one.network.is_some()).map(|one| &one.roles));
         let passed = union(all.iter().map(|one| &one.roles));
         let types = union(all.iter().map(|one| &one.instance_types));
         let types: Vec<String> = types.iter().flat_map(|glob| as_patterns(glob)).collect();
@@ -47,6 +50,7 @@ impl Wall {
             subnets: union(networks.iter().map(|one| &one.subnets)),
             security_group_ids: union(networks.iter().map(|one| &one.security_group_ids)),
             is_vpc_certain: networks.len() == all.len(),
+            roles_in_and_outside: inside.into_iter().filter(|role| outside.contains(role)).collect(),
             roles_in_vpc: passed.iter().filter(|role| !outside.contains(role)).cloned().collect(),
             roles: passed,
         }
@@ -153,5 +157,14 @@ mod tests {
         );
         assert!(wall.is_vpc_certain && wall.subnets == ["subnet-1"]);
         assert_eq!(wall_of("[[rules]]\nname = 'c'\nallow = { instance_types = ['*'] }\n").instance_types, None);
+    }
+    #[test]
+    fn a_role_of_jobs_in_a_vpc_and_outside_is_told() {
+        let file = "[storage]\nbucket = 'b'\n[job]\nrole_arn = 'r'\n[[rules]]\nname = 'a'\n[rules.allow]\nsubnets = ['subnet-1']\n\
+                    security_group_ids = ['sg-1']\n[[rules]]\nname = 'b'\n";
+        let wall = |more: &str| Wall::of(&toml::from_str(&format!("{file}{more}")).unwrap());
+        assert_eq!(wall("").roles_in_and_outside, ["r"]);
+        let apart = wall("allow = { roles = ['s'] }\n");
+        assert!(apart.roles_in_and_outside.is_empty() && apart.roles_in_vpc == ["r"]);
     }
 }

@@ -22,6 +22,12 @@ pub(super) fn run(args: &IamArgs, settings: &Settings, printer: &Printer) -> any
     for (name, policy) in &policies {
         check_size(name, serde_json::to_string(policy)?.len())?;
     }
+    for role in iam::roles_beside_the_endpoints(settings) {
+        printer.warn(format!(
+            "the bucket's policy does not keep {role} to `iam.vpc_endpoint_ids`: a rule without a VPC allows it too; give rules with \
+             `allow.subnets` roles of their own"
+        ));
+    }
     let Some(folder) = &args.out else {
         let text = serde_json::to_string_pretty(&policies)?;
         return Ok(printer.write_data(format!("{text}\n").as_bytes())?);
