@@ -99,6 +99,12 @@ fn an_explanation_reads_well() {
     let output = explain(&job);
     assert_eq!(text(&output.stderr), "");
     assert_snapshot("policy_explained", &text(&output.stdout));
+    // A question without an image has an answer too.
+    let output = explain(job.get(..4).unwrap());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("Request:"), "{}", text(&output.stdout));
+    let misspelt = explain(&[&job[..], &["--variable", "SAGEMAKER_INSTANCE_TYP=x"]].concat());
+    assert!(text(&misspelt.stderr).contains("did you mean `SAGEMAKER_INSTANCE_TYPE`?"));
     let output = explain(&["--project", "web/shop/api", "--ref", "v1"]);
     assert_snapshot("policy_explained_without_a_rule", &(text(&output.stdout) + &text(&output.stderr)));
 }

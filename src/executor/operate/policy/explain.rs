@@ -94,8 +94,8 @@ fn passed_over<'a>(rule: &'a PolicyRule, job: &JobIdentity) -> Option<PassedOver
     Some(PassedOver { rule: &rule.name, because })
 }
 
-/// Shown for a job whose image was not given.
-const NO_IMAGE: &str = "(not given)";
+/// Stands for the image of a job for which none was given.
+const NO_IMAGE: &str = "not-given";
 
 /// Variables of the job, as the runner would pass them on. Those that name others are not expanded.
 fn wishes(job: &JobContext, args: &job::JobArgs, printer: &Printer) -> anyhow::Result<JobVariables> {
@@ -165,7 +165,7 @@ fn words(bounds: &JobBounds) -> Vec<(&'static str, String)> {
         ("images", all(&bounds.images)),
         ("images named by a tag", tags.to_owned()),
         ("network", network),
-        ("`SAGEMAKER_ENV_*`", all(&bounds.environment)),
+        ("`SAGEMAKER_ENV_*`", all(&bounds.environment) + ", never `AWS_*` and `LD_*`"),
         ("regions", all(&bounds.regions)),
     ];
     words.extend(bounds.max_jobs.map(|most| ("jobs at once", format!("at most {most} on this host"))));
@@ -181,7 +181,7 @@ fn request_words(request: &Decision) -> Vec<(&'static str, String)> {
         ("volume", format!("{} GB", request.volume_size_gb)),
         ("run time", human_duration(std::time::Duration::from_secs(request.max_runtime))),
         ("role", format!("`{}`", request.role_arn)),
-        ("image", format!("`{}`", request.image)),
+        ("image", if request.image == NO_IMAGE { "not given".to_owned() } else { format!("`{}`", request.image) }),
         ("environment", if names.is_empty() { "none".to_owned() } else { quoted(&names) }),
     ];
     words.extend(request.warnings.iter().map(|text| ("warning", text.clone())));
