@@ -14,7 +14,7 @@ use super::service::read;
 use super::shared::Shared;
 use super::sigv4::{Signature, SignatureError};
 
-/// How the content type of a form begins, in any case.
+/// Beginning of a form's content type, in any case.
 const FORM: &[u8] = b"multipart/";
 
 /// Why a request is not taken.

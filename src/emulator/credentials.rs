@@ -228,7 +228,7 @@ impl Key {
         Self { credentials, identity: Arc::new(identity) }
     }
 
-    /// Whether it is of a session that is over.
+    /// `true` when the key belongs to a session whose time is over.
     pub(crate) fn has_expired(&self) -> bool {
         self.identity.session().and_then(|session| session.expires_ms).is_some_and(|end| end <= clock::now_ms())
     }

@@ -1,4 +1,4 @@
-//! Who a caller is, what a request needs, and whether the account's policies grant it.
+//! Identifies callers, finds the actions that a request needs, and asks the account's policies for them.
 //!
 //! `account.rs` reads users and roles, `actions.rs` says which actions a request needs, `context.rs` fills the condition keys,
 //! `authority.rs` holds the policies and asks the `iam` module to decide.

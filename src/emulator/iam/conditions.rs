@@ -20,7 +20,7 @@ pub(super) struct Condition {
     test: Test,
 }
 
-/// How the values of a key with several values count together.
+/// Combination of the values of a key that has several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Set {
     All,

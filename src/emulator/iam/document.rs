@@ -7,7 +7,7 @@ use super::keys::{ConditionKeys, Question};
 use super::pattern::{ARN_PARTS, Syntax, TextPattern};
 use super::principals::{Naming, Principal, Principals, texts};
 
-/// What a policy is attached to.
+/// Kind of a policy: the thing that it is attached to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PolicyKind {
     /// A user or a role.
@@ -84,7 +84,7 @@ impl Document {
         self.naming(Effect::Deny, principal, question).is_some()
     }
 
-    /// How the statements that allow a request name the caller; `None` when no statement allows it.
+    /// Closest match of the caller by the statements that allow a request; `None` when no statement allows it.
     pub(super) fn allows(&self, principal: &Principal, question: &Question) -> Option<Naming> {
         self.naming(Effect::Allow, principal, question)
     }
@@ -151,7 +151,7 @@ impl Statement {
         Ok(Self { effect, principals, actions, resources, conditions })
     }
 
-    /// How the statement names the caller when it is about the request; that of a policy without principals, as itself.
+    /// Closeness of the statement's match of the caller when it is about the request; that of a policy without principals, as itself.
     fn naming(&self, principal: &Principal, question: &Question) -> Option<Naming> {
         let keys = question.keys;
         let about = self.actions.matches(|pattern| pattern.matches_any_case(question.action, keys))

@@ -29,7 +29,7 @@ pub(crate) enum Verdict {
     Denied(Denial),
 }
 
-/// Why a request is refused.
+/// Reason of a refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Denial {
     /// The kind of policy that refuses it, or lacks a statement that allows it.

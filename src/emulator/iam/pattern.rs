@@ -3,7 +3,7 @@
 use super::keys::ConditionKeys;
 use super::variables::PolicyVariable;
 
-/// How to read the text of a pattern.
+/// Syntax of a pattern's text.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Syntax {
     /// `*` stands for any text and `?` for any character.

@@ -15,13 +15,13 @@ pub(crate) struct Principal<'a> {
 }
 
 impl Principal<'_> {
-    /// Whether it is the account itself, which no policy of an identity limits.
+    /// `true` for the account itself, which no identity policy limits.
     pub(super) fn is_root(&self) -> bool {
         self.service.is_none() && self.arn.ends_with(":root")
     }
 }
 
-/// How closely an element names a caller. Later ones outweigh earlier ones.
+/// Closeness of an element's match of a caller. Later ones outweigh earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Naming {
     /// By its account, which leaves the decision to the policies of its identities.
@@ -68,7 +68,7 @@ impl Principals {
         Ok(if negated { Self::NotThese(named) } else { Self::These(named) })
     }
 
-    /// How the element names a caller; `None` when it does not.
+    /// Closeness of the element's match of a caller; `None` when it does not.
     pub(super) fn naming(&self, caller: &Principal) -> Option<Naming> {
         match self {
             Self::These(named) => named.iter().filter_map(|name| name.naming(caller)).max(),

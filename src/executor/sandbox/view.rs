@@ -20,7 +20,7 @@ pub(super) const HOME: &str = "/tmp/home";
 const TMP_BYTES: &str = "1073741824";
 /// Directories of the system that exist below `/usr` as well, where they are links.
 const SYSTEM_LINKS: [&str; 5] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64"];
-/// What programs of a host stage read of `/etc`. None of it is secret, and of `/etc/ssl` it leaves out the private keys.
+/// Files of `/etc` that programs of a host stage read. None of it is secret, and of `/etc/ssl` it leaves out the private keys.
 const ETC: [&str; 24] = [
     "/etc/alternatives",
     "/etc/bash.bashrc",

@@ -1,4 +1,4 @@
-//! The audit log: one JSON line for each decision of `prepare` about a job. It holds names and bounds, and no value of a variable.
+//! The audit log: one JSON line for each decision of `prepare` about a job. It holds no value of a masked variable and none of `SAGEMAKER_ENV_*`.
 
 use std::fs::File;
 use std::io::Write as _;

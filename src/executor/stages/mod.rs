@@ -64,7 +64,7 @@ where
         remove_exit_code(contract.build_exit_code_file.as_deref())?;
         let mut settings = operator_file::load(&config)?;
         settings.adopt_endpoint(&env);
-        // Whoever calls `try` has the credentials for more than it does.
+        // `try` runs with credentials of its caller, which no rule of the operator limits.
         settings.allows_all = is_try;
         let (contract, printer) = (contract.clone(), printer.clone());
         boundary::guarded(async |cancellation| {

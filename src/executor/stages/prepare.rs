@@ -92,7 +92,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the job may have, or why it is refused.
+/// Decides the parameters of the training job, or refuses the job.
 fn decide(context: &Context, job: &JobContext) -> Result<Decision, Failure> {
     let value = |name: &str| context.env.job_variable(name).map(str::to_owned);
     let wishes = context.env.job_variables()?;
