@@ -167,7 +167,7 @@ impl Transfer {
     fn trees(&self) -> Trees {
         let mut tmp = self.project.clone().into_os_string();
         tmp.push(".tmp");
-        Trees { project: self.project.clone(), tmp: tmp.into(), base: None }
+        Trees { project: self.project.clone(), tmp: tmp.into(), host: None }
     }
 
     fn staging(&self) -> PathBuf {

@@ -198,7 +198,7 @@ impl Host {
     fn new() -> Self {
         let folder = folder();
         let top = folder.path();
-        let trees = Trees { project: top.join("host/project"), tmp: top.join("host/project.tmp"), base: None };
+        let trees = Trees { project: top.join("host/project"), tmp: top.join("host/project.tmp"), host: None };
         put(top, "outside/precious", b"precious");
         put(top, "scratch/.keep", b"");
         for (path, content) in [
@@ -345,7 +345,7 @@ fn arrives(pack: Vec<u8>, may_lie: bool) -> bool {
 fn arrives_from(top: &Path, pack: Vec<u8>, may_lie: bool) -> bool {
     let side = |name: &str| {
         let side = top.join(name);
-        Trees { project: side.join("project"), tmp: side.join("project.tmp"), base: None }
+        Trees { project: side.join("project"), tmp: side.join("project.tmp"), host: None }
     };
     let (host, container, cache) = (side("host"), side("container"), top.join("cache"));
     let store = Store::default();

@@ -27,8 +27,6 @@ const MOVED: &str = "volume";
 /// Upper bound of the output that waits on disk for its reader.
 const SPOOL_BYTES: u64 = 1 << 30;
 
-const OWN_USER: &str = "set `USER root` in the image, or ask the operator for a `runner.builds_dir` below `/tmp`";
-
 /// Directories for the agent's temporary files, best first.
 fn places() -> impl Iterator<Item = PathBuf> {
     [bootstrap::channel_dir(), PathBuf::from(TMP)].into_iter().chain(LAST_PLACES.map(PathBuf::from))
@@ -89,9 +87,7 @@ pub(super) fn spool() -> OutputSpool {
 /// A directory that cannot be made is a failure of the image; the error says what to change.
 pub(super) fn create_trees(trees: &Trees) -> anyhow::Result<()> {
     if let Some(parent) = trees.project.parent() {
-        // Below the builds directory no link is followed.
-        let highest = trees.base.as_deref().unwrap_or(parent);
-        let moved = move_to_volume(highest, &[bootstrap::channel_dir(), PathBuf::from(TMP)]);
+        let moved = move_to_volume(parent, &[bootstrap::channel_dir(), PathBuf::from(TMP)]);
         moved.and_then(|()| make(parent)).map_err(|error| refused(&trees.project, error))?;
     }
     for tree in [&trees.project, &trees.tmp] {
@@ -188,18 +184,25 @@ fn is_larger(volume: &Path, than: &Path) -> bool {
 /// The failure of a project directory that cannot be made or written to.
 fn refused(project: &Path, error: io::Error) -> anyhow::Error {
     let user = rustix::process::geteuid().as_raw();
-    let failure = |why: String, hint: &str| {
+    let first = topmost_missing(project).unwrap_or_else(|| project.to_owned());
+    let own_user = format!(
+        "add `RUN mkdir -p {0} && chmod 1777 {0}` to the Dockerfile before its `USER`, or set `USER root`; or ask the operator for a \
+         `sandbox.builds_dir` below `/tmp`",
+        first.display()
+    );
+    let failure = |why: String, hint: String| {
         Failure::user(format!("failed to make the project directory {}: {why}", project.display())).hint(hint)
     };
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            failure(format!("user {user} of the image may not write there"), OWN_USER).into()
+            failure(format!("user {user} of the image may not write there"), own_user).into()
         }
         io::ErrorKind::ReadOnlyFilesystem => {
-            failure("the image's file system is read-only there".to_owned(), OWN_USER).into()
+            failure("the image's file system is read-only there".to_owned(), own_user).into()
         }
         io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
-            let hint = "remove the file from the image, or ask the operator for another `runner.builds_dir`";
+            let hint =
+                "remove the file from the image, or ask the operator for another `sandbox.builds_dir`".to_owned();
             failure("the image has a file in its place, or in that of a directory above it".to_owned(), hint).into()
         }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => full().caused_by(error).into(),
@@ -247,7 +250,7 @@ mod tests {
 
     fn trees(project: PathBuf) -> Trees {
         let tmp = project.with_extension("tmp");
-        Trees { project, tmp, base: None }
+        Trees { project, tmp, host: None }
     }
 
     #[test]
@@ -264,10 +267,11 @@ mod tests {
         for project in ["file", "file/below"] {
             let error = create_trees(&trees(dir.path().join(project))).unwrap_err();
             assert_eq!(crate::base::failure::kind_of(&error), crate::base::failure::Kind::User);
-            assert!(crate::base::failure::render(&error).contains("`runner.builds_dir`"), "{error:#}");
+            assert!(crate::base::failure::render(&error).contains("`sandbox.builds_dir`"), "{error:#}");
         }
         let denied = refused(Path::new("/var/lib/x"), io::ErrorKind::PermissionDenied.into());
-        assert!(crate::base::failure::render(&denied).contains("`USER root`"), "{denied:#}");
+        let line = "`RUN mkdir -p /var/lib/x && chmod 1777 /var/lib/x`";
+        assert!(crate::base::failure::render(&denied).contains(line), "{denied:#}");
     }
 
     #[test]

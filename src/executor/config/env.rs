@@ -28,6 +28,8 @@ const CONTRACT: [&str; 4] =
 pub const SESSION: &str = "SAGEMAKER_EXECUTOR_SESSION";
 /// Set by `config` likewise: the slot, the number of the job's directory in its project.
 pub const SLOT: &str = "SAGEMAKER_EXECUTOR_SLOT";
+/// Set by `config` likewise: the name of the job's folder below the builds and the cache directory.
+pub const FOLDER: &str = "SAGEMAKER_EXECUTOR_FOLDER";
 /// Set by `try`; its scripts need no GitLab Runner helper.
 pub const TRY: &str = "SAGEMAKER_EXECUTOR_TRY";
 /// Log filter for operators: `info`, `executor=debug`.

@@ -143,6 +143,8 @@ pub struct AuditSettings {
 #[serde(deny_unknown_fields, default)]
 pub struct SandboxSettings {
     pub enabled: bool,
+    /// The path of the job's builds, in the sandbox and in the container.
+    pub builds_dir: PathBuf,
     /// Besides GitLab itself.
     pub allow: Vec<DestinationPattern>,
     /// Besides the system's own paths.
@@ -204,7 +206,8 @@ impl Default for LimitsSettings {
 impl Default for SandboxSettings {
     fn default() -> Self {
         Self {
-            enabled: false,
+            enabled: true,
+            builds_dir: PathBuf::from("/tmp/builds"),
             allow: Vec::new(),
             readable: Vec::new(),
             max_processes: 4096,

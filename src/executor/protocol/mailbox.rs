@@ -349,7 +349,7 @@ mod tests {
     fn messages_are_as_documented() {
         let body =
             |bytes: Vec<u8>| serde_json::from_str::<serde_json::Value>(text(&bytes)).unwrap()["body"].to_string();
-        let trees = Trees { project: "/b/p".into(), tmp: "/b/p.tmp".into(), base: Some("/b".into()) };
+        let trees = Trees { project: "/b/p".into(), tmp: "/b/p.tmp".into(), host: None };
         let rule = Rule { include: vec!["out".into()], ..Rule::default() };
         let selection = Selection { rules: vec![rule], ..Selection::default() };
         let workspace =
@@ -365,7 +365,7 @@ mod tests {
         });
         let orders = [workspace, run, Order::Finish { collect: true }];
         insta::assert_snapshot!(orders.map(|order| body(encode_order(&keys(), 1, &order))).join("\n"), @r#"
-        {"workspace":{"attempt":1,"packs":"projects/1-0/packs","selection":{"everything":false,"outside_links":false,"rules":[{"exclude":[],"follow":false,"include":["out"],"untracked":false,"variables":[]}]},"trees":{"project":"/b/p","tmp":"/b/p.tmp"}}}
+        {"workspace":{"attempt":1,"packs":"projects/1-0/packs","selection":{"everything":false,"nested_repositories":false,"outside_links":false,"rules":[{"exclude":[],"follow":false,"include":["out"],"untracked":false,"variables":[]}]},"trees":{"project":"/b/p","tmp":"/b/p.tmp"}}}
         {"run":{"grace":10,"live_copy":false,"mask_prefixes":["glpat-"],"masks":["m"],"run":1,"script":"00ff","stage":"step_script"}}
         {"finish":{"collect":true}}
         "#);

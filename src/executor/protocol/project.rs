@@ -1,19 +1,44 @@
 //! The files of a project that are transferred between host and container. `workspace` applies the rules.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// The directory trees to transfer: the project directory and its temporary directory `<project>.tmp`. Absolute paths, the same on
-/// both sides.
+/// The directory trees to transfer: the project directory and its temporary directory `<project>.tmp`. Absolute paths, as the job's scripts
+/// see them on both sides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trees {
     pub project: PathBuf,
     pub tmp: PathBuf,
-    /// The operator's directory on the host that contains both trees: below it no link is followed. `None` in a container, where the image
-    /// may have links on the way to the trees.
+    /// `None` in a container, where the trees lie at the paths that scripts see.
     #[serde(skip)]
-    pub base: Option<PathBuf>,
+    pub host: Option<HostTrees>,
+}
+
+/// The directories in which a host keeps the trees. The sandbox shows them to scripts under other paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostTrees {
+    /// The operator's directory that contains both: below it no link is followed. In a container the image may have links on the way.
+    pub base: PathBuf,
+    pub project: PathBuf,
+    pub tmp: PathBuf,
+}
+
+impl Trees {
+    /// `true` when scripts on the host see the trees under the paths of the sandbox.
+    pub fn are_in_sandbox(&self) -> bool {
+        self.project != self.project_here()
+    }
+
+    /// The path under which this process finds the project directory.
+    pub fn project_here(&self) -> &Path {
+        self.host.as_ref().map_or(&self.project, |host| &host.project)
+    }
+
+    /// The path under which this process finds the temporary directory.
+    pub fn tmp_here(&self) -> &Path {
+        self.host.as_ref().map_or(&self.tmp, |host| &host.tmp)
+    }
 }
 
 /// The files that later host stages read: those that any rule selects.
@@ -25,6 +50,8 @@ pub struct Selection {
     pub everything: bool,
     /// Also select links that point out of the project. They are written as links and never followed.
     pub outside_links: bool,
+    /// Also select the `.git` of repositories within the project; never the project's own.
+    pub nested_repositories: bool,
 }
 
 /// One definition of artifacts, a report or a cache in the job.

@@ -49,8 +49,8 @@ pub struct SandboxedScript<'a> {
     pub programs: Vec<PathBuf>,
     /// File with [`ssh_config`].
     pub ssh_config: &'a Path,
-    /// Directories of the job.
-    pub writable: Vec<PathBuf>,
+    /// Directories of the job, each with its path in the sandbox.
+    pub writable: Vec<(PathBuf, PathBuf)>,
     /// Variables besides those of the driver that the sandbox keeps.
     pub variables: Vec<(String, String)>,
     /// The address of the job's repository, which names GitLab.

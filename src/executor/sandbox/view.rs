@@ -61,8 +61,8 @@ pub(super) struct View {
     pub(super) readable: Vec<PathBuf>,
     /// Files under another path.
     pub(super) placed: Vec<(PathBuf, PathBuf)>,
-    /// Directories of the job, under their own paths.
-    pub(super) writable: Vec<PathBuf>,
+    /// Directories of the job, each with its path in the sandbox.
+    pub(super) writable: Vec<(PathBuf, PathBuf)>,
 }
 
 /// The possible [`View::links`].
@@ -99,8 +99,8 @@ pub(super) fn arguments(view: &View) -> Vec<OsString> {
     for (from, to) in &view.placed {
         list.pair("--ro-bind", from.as_os_str(), to);
     }
-    for path in &view.writable {
-        list.path("--bind", path);
+    for (from, to) in &view.writable {
+        list.pair("--bind", from.as_os_str(), to);
     }
     list.words(&["--dir", HOME, "--remount-ro", "/", "--chdir", "/tmp", "--"]);
     list.0
@@ -193,7 +193,7 @@ mod tests {
             is_root: false,
             readable: vec!["/srv/hooks".into()],
             placed: vec![("/opt/gl/runner".into(), "/opt/bin/gitlab-runner".into())],
-            writable: vec!["/tmp/b/7/0".into()],
+            writable: vec![("/b/7/0".into(), "/tmp/builds".into())],
         }
     }
 
@@ -201,7 +201,7 @@ mod tests {
     fn nothing_is_writable_but_the_jobs_directories() {
         let text = text(&view());
         assert_eq!(text.matches(" --bind ").count(), 1, "{text}");
-        assert!(text.contains("--bind /tmp/b/7/0 /tmp/b/7/0 "), "{text}");
+        assert!(text.contains("--bind /b/7/0 /tmp/builds "), "{text}");
         assert!(text.contains("--remount-ro / "), "{text}");
         assert!(!text.contains("--share-net") && !text.contains("--dev-bind") && !text.contains("--cap-add"), "{text}");
         for namespace in ["user", "ipc", "pid", "net", "uts"] {
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn the_jobs_directories_come_after_the_private_tmp() {
         let text = text(&view());
-        assert!(text.find("--tmpfs /tmp").unwrap() < text.find("--bind /tmp/b").unwrap());
+        assert!(text.find("--tmpfs /tmp").unwrap() < text.find("--bind /b/7/0").unwrap());
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod close;
 pub mod create;
 mod create_rate;
 pub mod cursor;
+pub mod directories;
 pub mod exchange;
 pub mod failure_reasons;
 pub mod follow;
@@ -39,28 +40,23 @@ pub mod state;
 mod trace_copy_reader;
 pub mod workspace_upload;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 
 use crate::base::arn::Arn;
 use crate::base::clock::Clock;
-use crate::base::failure::Failure;
 use crate::cloud::{LogClient, ObjectStore, TrainingJobs};
-use crate::config::env::{self, Environment};
 use crate::config::settings::Settings;
-use crate::gitlab::JobContext;
 use crate::logs::{self, Feed, FeedMode};
 use crate::protocol::keys::{self, SessionKeys};
 use crate::protocol::mailbox::Order;
-use crate::protocol::project::Trees;
 use crate::session::exchange::{Exchange as _, StoreExchange};
 use crate::session::output_tail::OutputTail;
 use crate::session::record::Records;
 use crate::session::state::{Saved, SessionEvent, SessionState};
 use crate::ui::Printer;
-use crate::workspace::{Base, Summary};
+use crate::workspace::Summary;
 
 pub use id::{SessionId, job_key};
 
@@ -243,81 +239,6 @@ fn log_scope(arn: Option<&str>, endpoint: Option<&str>) -> String {
     format!("{account} {}", endpoint.unwrap_or_default())
 }
 
-/// The builds folder of one project: jobs of other projects never share a path with it.
-pub fn builds_dir(settings: &Settings, job: &JobContext) -> PathBuf {
-    settings.runner.builds_dir.join(job.job_info.project_id.to_string())
-}
-
-/// The builds folder of one job at a time of the project: [`slots`] gives the number.
-pub fn slot_dir(settings: &Settings, job: &JobContext, slot: u32) -> PathBuf {
-    builds_dir(settings, job).join(slot.to_string())
-}
-
-/// The builds folder of this job. Without a slot, as in a job that an older version prepared, only the project's folder is known.
-pub fn job_dir(environment: &Environment, settings: &Settings, job: &JobContext) -> PathBuf {
-    let slot = environment.get(env::SLOT).and_then(|slot| slot.parse().ok());
-    slot.map_or_else(|| builds_dir(settings, job), |slot| slot_dir(settings, job, slot))
-}
-
-/// The cache folder of one project; its jobs share it, and the runner's helper replaces an archive whole.
-pub fn cache_dir(settings: &Settings, job: &JobContext) -> PathBuf {
-    settings.runner.cache_dir.join(job.job_info.project_id.to_string())
-}
-
-/// The project directory and its `.tmp` neighbour, as the runner's scripts use them.
-///
-/// `RUNNER_TEMP_PROJECT_DIR` is the one variable about it that the runner sets after the job's own; the result must
-/// lie below the project's own builds folder all the same.
-pub fn trees(environment: &Environment, settings: &Settings, job: &JobContext) -> anyhow::Result<Trees> {
-    let tmp = environment.job_variable("RUNNER_TEMP_PROJECT_DIR").and_then(|dir| dir.strip_suffix(".tmp"));
-    let project = tmp.or_else(|| environment.job_variable("CI_PROJECT_DIR")).map(PathBuf::from).unwrap_or_default();
-    let base = job_dir(environment, settings, job);
-    if project.strip_prefix(&base).is_ok_and(is_plain) {
-        let mut tmp = project.clone().into_os_string();
-        tmp.push(".tmp");
-        return Ok(Trees { project, tmp: PathBuf::from(tmp), base: Some(settings.runner.builds_dir.clone()) });
-    }
-    Err(Failure::user("the job's project directory lies outside the builds directory of its project")
-        .hint(format!(
-            "remove `CI_PROJECT_DIR` or `GIT_CLONE_PATH` from the job's variables; the project belongs below `{}`",
-            base.display()
-        ))
-        .into())
-}
-
-/// Refuses symbolic links on the way to the directories of a host stage, because its script and the runner's helper
-/// follow links. `of_cache`: the stage reads or writes the cache.
-pub fn check_links(trees: &Trees, settings: &Settings, job: &JobContext, of_cache: bool) -> anyhow::Result<()> {
-    if let Some(base) = Base::open(&settings.runner.builds_dir)? {
-        base.check(&trees.project)?;
-        base.check_all(&trees.tmp)?;
-    }
-    if of_cache && let Some(base) = Base::open(&settings.runner.cache_dir)? {
-        base.check_all(&cache_dir(settings, job))?;
-    }
-    Ok(())
-}
-
-/// Removes the links that an earlier job left and [`check_links`] would refuse, and returns them: they are not this
-/// job's mistake.
-pub fn remove_links(trees: Option<&Trees>, settings: &Settings, job: &JobContext) -> anyhow::Result<Vec<PathBuf>> {
-    let mut removed = Vec::new();
-    if let (Some(trees), Some(base)) = (trees, Base::open(&settings.runner.builds_dir)?) {
-        for path in [&trees.project, &trees.tmp] {
-            removed.extend(base.remove_links_to(path, &builds_dir(settings, job))?);
-        }
-        removed.extend(base.remove_links_below(&trees.tmp)?);
-    }
-    if let Some(base) = Base::open(&settings.runner.cache_dir)? {
-        removed.extend(base.remove_links_below(&cache_dir(settings, job))?);
-    }
-    Ok(removed)
-}
-
-fn is_plain(path: &Path) -> bool {
-    path.components().next().is_some() && path.components().all(|part| matches!(part, std::path::Component::Normal(_)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -329,24 +250,5 @@ mod tests {
         assert_eq!(scope("1", "a", None), scope("1", "b", None));
         assert_ne!(scope("1", "a", None), scope("2", "a", None));
         assert_ne!(scope("1", "a", None), scope("1", "a", Some("http://127.0.0.1:1")));
-    }
-
-    #[test]
-    fn the_project_directory_must_lie_in_the_projects_folder() {
-        let settings: Settings =
-            toml::from_str("[storage]\nbucket = \"b\"\n[job]\n[runner]\nbuilds_dir = \"/b\"\n").unwrap();
-        let job = serde_json::from_value(serde_json::json!({"id": 1, "job_info": {"project_id": 7}})).unwrap();
-        let env = |tmp: &str| {
-            Environment::from_pairs([
-                ("CUSTOM_ENV_RUNNER_TEMP_PROJECT_DIR".into(), tmp.into()),
-                ("CUSTOM_ENV_CI_PROJECT_DIR".into(), "/b/8/other".into()),
-            ])
-        };
-        let found = trees(&env("/b/7/tok/0/ml/churn.tmp"), &settings, &job).unwrap();
-        assert_eq!(found.project, Path::new("/b/7/tok/0/ml/churn"));
-        assert_eq!(found.tmp, Path::new("/b/7/tok/0/ml/churn.tmp"));
-        for wrong in ["/b/8/x.tmp", "/b/7/../8/x.tmp", "/b/7.tmp", "relative.tmp", ""] {
-            assert!(trees(&env(wrong), &settings, &job).is_err(), "{wrong}");
-        }
     }
 }

@@ -329,7 +329,7 @@ mod tests {
         let side = |name: &str| {
             let project = folder.path().join(name);
             std::fs::create_dir(&project).unwrap();
-            Trees { tmp: project.with_extension("tmp"), project, base: None }
+            Trees { tmp: project.with_extension("tmp"), project, host: None }
         };
         let (container, host) = (side("container"), side("host"));
         std::fs::write(container.project.join("model"), "weights").unwrap();

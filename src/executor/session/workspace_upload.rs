@@ -40,8 +40,10 @@ impl WorkspaceUpload {
         let scope = project_scope::of_session(session.state.scope(), job);
         // Every order of a session sends the same selection: a killed stage may have seen other values.
         let own = || {
-            let outside_links = session.settings.results.keep_outside_links;
-            Selection { outside_links, ..results::selection(job, expanded) }
+            // In the sandbox, programs that follow such links, or the configuration of such repositories, find nothing else of the host.
+            let nested_repositories = trees.are_in_sandbox();
+            let outside_links = session.settings.results.keep_outside_links || nested_repositories;
+            Selection { outside_links, nested_repositories, ..results::selection(job, expanded) }
         };
         Self {
             trees: trees.clone(),

@@ -48,8 +48,7 @@ fn remove_file_variables(context: &Context) {
     if !slots::is_held(state_dir, &id, number) {
         return;
     }
-    let trees = session::trees(&context.env, &context.settings, &job);
-    if let Err(error) = trees.and_then(|trees| workspace::remove_temporary(&trees)) {
+    if let Err(error) = context.trees(&job).and_then(|trees| workspace::remove_temporary(&trees)) {
         context.printer.warn(format!("{error:#}; it may hold the job's file variables"));
     }
 }

@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use crate::base::failure::Failure;
 use crate::config::env;
-use crate::session::{self, SessionId, slots};
+use crate::session::directories::JobDirectories;
+use crate::session::{SessionId, slots};
 use crate::stages::Context;
 
 /// The JSON object as GitLab Runner 19 reads it; values of `job_env` must be strings.
@@ -17,7 +18,7 @@ use crate::stages::Context;
 struct Answer {
     builds_dir: PathBuf,
     cache_dir: PathBuf,
-    /// The project then lies below the runner's token and the job's concurrent id, so that no two jobs share it.
+    /// The project then lies below the runner's token and the job's concurrent id, which `sandbox.builds_dir` does not need.
     builds_dir_is_shared: bool,
     hostname: String,
     driver: Driver,
@@ -38,13 +39,19 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
     refuse_second_call(context)?;
     let id = SessionId::derive(&job, &attempt(context)?);
     let slot = slots::reserve(&context.settings.runner.state_dir, &id, context.clock.now())?;
+    let directories = JobDirectories::new(&context.settings, &job, slot);
+    let is_sandboxed = context.is_sandboxed();
     let answer = Answer {
-        builds_dir: session::slot_dir(&context.settings, &job, slot),
-        cache_dir: session::cache_dir(&context.settings, &job),
-        builds_dir_is_shared: true,
+        builds_dir: if is_sandboxed { directories.builds_seen().to_owned() } else { directories.builds() },
+        cache_dir: directories.cache(),
+        builds_dir_is_shared: !is_sandboxed,
         hostname: hostname(),
         driver: Driver { name: "sagemaker-executor", version: env!("CARGO_PKG_VERSION") },
-        job_env: BTreeMap::from([(env::SESSION, id.to_string()), (env::SLOT, slot.to_string())]),
+        job_env: BTreeMap::from([
+            (env::SESSION, id.to_string()),
+            (env::SLOT, slot.to_string()),
+            (env::FOLDER, directories.folder().to_owned()),
+        ]),
         shell: shell(&context.settings.runner.shell),
     };
     let text = serde_json::to_string(&answer).context("failed to write the answer")?;

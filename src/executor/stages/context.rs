@@ -15,6 +15,7 @@ use crate::config::env::{Contract, Environment};
 use crate::config::settings::Settings;
 use crate::gitlab::{BuildStage, JobContext};
 use crate::protocol::project::Trees;
+use crate::session::directories::JobDirectories;
 use crate::session::lease::LeaseKeeper;
 use crate::session::state::SessionState;
 use crate::session::workspace_upload::WorkspaceUpload;
@@ -77,6 +78,21 @@ impl Context {
             stage_ran: begun.elapsed(),
             is_try: self.env.is_try(),
         }
+    }
+
+    /// Host stages run in the sandbox. The scripts of `try` are this program's own, and work outside the job's directories.
+    pub(super) fn is_sandboxed(&self) -> bool {
+        self.settings.sandbox.enabled && !self.env.is_try()
+    }
+
+    /// The directories of the job, as `config` told them.
+    pub(super) fn directories(&self, job: &JobContext) -> JobDirectories {
+        JobDirectories::of_job(&self.env, &self.settings, job)
+    }
+
+    /// The trees of the job.
+    pub(super) fn trees(&self, job: &JobContext) -> anyhow::Result<Trees> {
+        self.directories(job).trees(&self.env)
     }
 
     pub(super) fn payload_path(&self) -> anyhow::Result<&Path> {

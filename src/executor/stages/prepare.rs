@@ -15,6 +15,7 @@ use crate::config::policy::{self, Decision};
 use crate::gitlab::JobContext;
 use crate::protocol::project::Trees;
 use crate::sandbox;
+use crate::session::directories::JobDirectories;
 use crate::session::exchange::Exchange as _;
 use crate::session::spec::AgentInputs;
 use crate::session::state::{SessionEvent, SessionState};
@@ -33,7 +34,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let until = Instant::now() + create::PATIENCE;
     let job = context.job()?;
     let settings = &context.settings;
-    if context.contract.session.is_none() && session::trees(&context.env, settings, &job).is_err() {
+    if context.contract.session.is_none() && context.trees(&job).is_err() {
         return Err(Failure::system("the runner called `prepare` without `config`, which tells it the directories of the job")
             .hint("set `config_exec` and `config_args` in `[runners.custom]` of `config.toml`, as `runner-config/config.toml` does")
             .into());
@@ -202,20 +203,10 @@ fn tell_about_variables(context: &Context, job: &JobContext) {
 /// Checks the needs of the host stages, because one clear error here is better than a confusing one in a later stage.
 fn check_host(context: &Context, job: &JobContext) -> anyhow::Result<()> {
     let settings = &context.settings;
-    let trees = session::trees(&context.env, settings, job).ok();
-    restore_access(context, job, trees.as_ref());
-    for (key, base, dir) in [
-        ("runner.builds_dir", &settings.runner.builds_dir, session::builds_dir(settings, job)),
-        ("runner.cache_dir", &settings.runner.cache_dir, session::cache_dir(settings, job)),
-    ] {
-        let made = Base::create(base).and_then(|base| base.make(&dir));
-        made.and_then(|made| Ok(tempfile::tempfile_in(workspace::path_of(&made))?)).map_err(|error| {
-            Failure::system(format!("failed to write {}", dir.display()))
-                .hint(format!("make `{key}` a directory that the runner's user can write"))
-                .caused_by(error)
-        })?;
-    }
-    for link in session::remove_links(trees.as_ref(), settings, job)? {
+    let (directories, trees) = (context.directories(job), context.trees(job).ok());
+    restore_access(context, &directories, trees.as_ref());
+    directories.check_access()?;
+    for link in directories.remove_links(trees.as_ref())? {
         context.printer.warn(format!("the link {}, which an earlier job left, was removed", link.display()));
     }
     let shell = settings.runner.shell.as_str();
@@ -249,11 +240,11 @@ fn check_host(context: &Context, job: &JobContext) -> anyhow::Result<()> {
 
 /// Restores access to the project's directories after an earlier job changed their modes. Stages report what cannot be
 /// restored.
-fn restore_access(context: &Context, job: &JobContext, trees: Option<&Trees>) {
+fn restore_access(context: &Context, directories: &JobDirectories, trees: Option<&Trees>) {
     let settings = &context.settings;
     let unlock = |base: &Path, path: &Path| Base::open(base)?.map_or(Ok(()), |base| base.unlock(path));
-    let cache = session::cache_dir(settings, job);
-    let slot = trees.and_then(|trees| trees.project.parent());
+    let cache = directories.cache();
+    let slot = trees.and_then(|trees| trees.project_here().parent());
     let opened = slot
         .map_or(Ok(()), |slot| unlock(&settings.runner.builds_dir, slot))
         .and_then(|()| unlock(&settings.runner.cache_dir, &cache))

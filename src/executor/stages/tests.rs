@@ -149,7 +149,7 @@ impl StageHarness {
 }
 
 fn trees(project: &Path) -> Trees {
-    Trees { project: project.to_owned(), tmp: project.with_extension("tmp"), base: None }
+    Trees { project: project.to_owned(), tmp: project.with_extension("tmp"), host: None }
 }
 
 /// The session's keys as an agent reads them; `None` when the session is closed.

@@ -4,7 +4,6 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::path::enters_git;
 use super::task::Stop;
 use super::warnings::Warnings;
 use crate::protocol::project::Selection;
@@ -18,7 +17,7 @@ impl Selection {
     pub fn list(&self, project: &Path) -> anyhow::Result<Vec<PathBuf>> {
         let Some(root) = Root::open(project)? else { return Ok(Vec::new()) };
         let (mut warnings, stop) = (Warnings::default(), Stop::default());
-        let listed = Walker::new(&root).list(&Scope::project(&enters_git, &stop), &mut warnings)?;
+        let listed = Walker::new(&root).list(&Scope::project(&self.stays_with_git(), &stop), &mut warnings)?;
         let wanted = self.wanted(&view(project.as_os_str().as_bytes(), &listed), b"", Effort::Container);
         let paths = listed.iter().map(|(entry, _)| &entry.path);
         Ok(paths.filter(|path| wanted.wants(path)).map(|path| OsStr::from_bytes(path).into()).collect())

@@ -70,6 +70,11 @@ pub(crate) fn enters_git(path: &[u8]) -> bool {
     path.split(|&byte| byte == b'/' || byte == b'\\').any(is_git)
 }
 
+/// True when the path leads into the `.git` of the project itself, as [`enters_git`] recognizes it.
+pub(crate) fn enters_own_git(path: &[u8]) -> bool {
+    path.split(|&byte| byte == b'/' || byte == b'\\').next().is_some_and(is_git)
+}
+
 /// True for a file in a `.git` that is neither an object nor an index: configuration, hooks and references may contain the job's
 /// credentials. Submodules may have any name, so objects are recognized by their own names.
 pub(crate) fn is_private_of_git(path: &[u8]) -> bool {

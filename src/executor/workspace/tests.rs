@@ -29,7 +29,7 @@ use crate::base::seal::{Label, Seal, SealKey};
 use crate::cloud::testing::MemoryObjects;
 use crate::cloud::{CloudError, ObjectStore};
 use crate::protocol::keys::TransferKeys;
-use crate::protocol::project::{Rule, Selection, Trees};
+use crate::protocol::project::{HostTrees, Rule, Selection, Trees};
 
 /// A host, a container and the store between them. The trees have different paths on the two sides.
 struct World {
@@ -45,9 +45,11 @@ impl World {
         let side = |name: &str| Trees {
             project: folder.path().join(name).join("project"),
             tmp: folder.path().join(name).join("project.tmp"),
-            base: (name == "host").then(|| folder.path().to_owned()),
+            host: None,
         };
-        let (host, container) = (side("host"), side("container"));
+        let (mut host, container) = (side("host"), side("container"));
+        let base = folder.path().to_owned();
+        host.host = Some(HostTrees { base, project: host.project.clone(), tmp: host.tmp.clone() });
         fs::create_dir_all(&host.project).unwrap();
         fs::create_dir_all(&host.tmp).unwrap();
         fs::create_dir(folder.path().join("scratch")).unwrap();

@@ -476,7 +476,7 @@ rows! {
             let mut outcomes: Vec<_> = lines.iter().map(|line| world.run(&broken(line))).collect();
             // These fail themselves, the first of them late.
             let closed = format!(
-                "chmod 0500 .. ../..; chmod -R 0500 '{}/231'; chmod 0 ../../../..; exit 3",
+                "chmod 0500 .. ../..; chmod -R 0500 '{}/231-protected'; chmod 0 ../../../..; exit 3",
                 world.dirs.cache().display()
             );
             let lines = [
@@ -532,7 +532,7 @@ rows! {
                 let text = outcome.succeeded().text();
                 text.lines().find_map(|line| line.strip_prefix("directory ").map(str::to_owned)).unwrap()
             };
-            let slot = |number: u32| format!("{}/231/{number}/", world.dirs.builds().display());
+            let slot = |number: u32| format!("{}/231-protected/{number}/", world.dirs.builds().display());
             let mut found: Vec<_> = outcomes.iter().map(directory).collect();
             assert!(found[2].starts_with(&slot(0)), "{found:?}");
             found[..2].sort();

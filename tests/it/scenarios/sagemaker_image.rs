@@ -61,7 +61,7 @@ fn the_images_user_cannot_have_the_builds_directory() {
     }
     let desk = Desk::below(elsewhere(), &job(), &["--image-user", &option("1000")], "").prepared();
     let ended = desk.run("build_script", "echo never");
-    ended.with_code(BUILD_FAILURE).one_error().says("`runner.builds_dir` below `/tmp`").says("`USER root`");
+    ended.with_code(BUILD_FAILURE).one_error().says("`sandbox.builds_dir` below `/tmp`").says("`RUN mkdir -p ");
     assert_eq!((ended.out().as_str(), ended.exit_code.as_deref()), ("", None));
     desk.run("upload_artifacts_on_failure", "true").passed();
     desk.close();

@@ -11,7 +11,7 @@ use std::path::Path;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 use crate::support::account::Account;
-use crate::support::driver::{Driver, sagemaker, sagemaker_with, sandboxed, sandboxed_as_root};
+use crate::support::driver::{Driver, sagemaker, sandboxed, sandboxed_as_root, sandboxed_with};
 use crate::support::emulator::{command, processes};
 use crate::support::job::{Artifacts, Cache, Job};
 use crate::support::outcome::Outcome;
@@ -312,9 +312,8 @@ fn limits_of_the_operator_bind_a_stage() {
             .shows("\nmemory-is-limited")
             .shows("\nprocesses-are-limited");
     };
-    let limits =
-        "[sandbox]\nenabled = true\nmax_processes = 60\nmax_memory_bytes = 300000000\nmax_file_bytes = 2000000\n";
-    let driver = Driver { adjust: sandboxed().adjust, ..sagemaker_with(&[], limits) };
+    let limits = "max_processes = 60\nmax_memory_bytes = 300000000\nmax_file_bytes = 2000000\n";
+    let driver = Driver { adjust: sandboxed().adjust, ..sandboxed_with(limits) };
     play(&scenario("limits", break_limits, expect), With::RealRunner, driver);
 }
 
@@ -347,7 +346,7 @@ fn ssh_reaches_what_the_operator_allows() {
         outcomes[0].succeeded().shows("\nssh-is-back");
         assert_eq!(std::fs::read_to_string(world.dirs.root().join("seen")).unwrap(), "SSH-2.0");
     };
-    let driver = sagemaker_with(&[], "[sandbox]\nenabled = true\nallow = [\"127.0.0.0/8\"]\n");
+    let driver = sandboxed_with("allow = [\"127.0.0.0/8\"]\n");
     let scenario = Scenario { needs: &["git", "ssh"], ..scenario("ssh", connect, expect) };
     play(&scenario, With::RealRunner, driver);
 }

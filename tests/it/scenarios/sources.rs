@@ -1,6 +1,6 @@
 //! Sources: strategies, branches, submodules, attempts, cleaning of the project directory.
 
-use crate::support::driver::{Act, Fault, REFERENCE};
+use crate::support::driver::{Act, Fault, REFERENCE, SANDBOXED};
 use crate::support::gitlab::Repository;
 use crate::support::job::Job;
 use crate::support::outcome::Outcome;
@@ -142,9 +142,8 @@ scenarios! {
     builds_directory {
         play: |world| one(world, &Job::new().script(["pwd", "echo dir=$CI_PROJECT_DIR builds=$CI_BUILDS_DIR"])),
         expect: |world, outcomes| {
-            let builds = builds(world);
-            let project = format!("{}/a1b2c3d4e/0/ml/churn", builds.display());
-            outcomes[0].succeeded().shows(&format!("\n{project}\n")).shows(&format!("dir={project} builds={}", builds.display()));
+            let (builds, project) = seen(world);
+            outcomes[0].succeeded().shows(&format!("\n{project}\n")).shows(&format!("dir={project} builds={builds}"));
         },
     }
     clone_path_is_forbidden {
@@ -197,8 +196,8 @@ scenarios! {
         play: |world| twice(world, simple, "none", "clone", "true"),
         expect: |world, outcomes| {
             outcomes[1].succeeded();
-            let project = builds(world).join("a1b2c3d4e/0/ml/churn");
-            assert!(builds(world).exists() && !project.exists(), "{} is left", project.display());
+            let left = ["ml/churn", "a1b2c3d4e/0/ml/churn"].map(|project| builds(world).join(project).exists());
+            assert!(builds(world).exists() && left == [false, false], "the project is left in {}", builds(world).display());
         },
     }
     cleanup_of_submodules_normal {
@@ -229,10 +228,20 @@ scenarios! {
     }
 }
 
-/// What the driver names as builds directory: ours has one for each project.
+/// The directory in which the driver keeps the job's builds: ours has one for each slot of a project's protected refs.
 fn builds(world: &World) -> std::path::PathBuf {
     let all = world.dirs.builds();
-    if world.driver.name == REFERENCE { all } else { all.join("231/0") }
+    if world.driver.name == REFERENCE { all } else { all.join("231-protected/0") }
+}
+
+/// The builds directory and the project directory as scripts see them.
+fn seen(world: &World) -> (String, String) {
+    if world.driver.name == SANDBOXED {
+        return ("/tmp/builds".to_owned(), "/tmp/builds/ml/churn".to_owned());
+    }
+    let builds = builds(world).display().to_string();
+    let project = format!("{builds}/a1b2c3d4e/0/ml/churn");
+    (builds, project)
 }
 
 /// The job's cleanup removes an untracked file from the host. What a training job left beside its artifacts never came there.

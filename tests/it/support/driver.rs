@@ -27,6 +27,8 @@ pub(crate) struct Driver {
 
 /// The name of the reference driver.
 pub(crate) const REFERENCE: &str = "reference driver";
+/// The name of [`sandboxed`].
+pub(crate) const SANDBOXED: &str = "sagemaker-executor in the sandbox";
 
 /// The driver as a bash script: every stage runs on the host. It shows what the runner does, not what we do.
 pub(crate) fn reference() -> Driver {
@@ -40,6 +42,9 @@ pub(crate) fn reference() -> Driver {
         adjust: |_| {},
     }
 }
+
+/// Lines of the operator's file of [`sagemaker`]: most rows do not depend on the sandbox, and run without it in places that have no bubblewrap.
+const WITHOUT_SANDBOX: &str = "[sandbox]\nenabled = false\n";
 
 /// The driver under test: this package's binary, with the emulator for AWS.
 pub(crate) fn sagemaker() -> Driver {
@@ -67,7 +72,7 @@ pub(crate) fn sagemaker_with(emulator: &[&str], tail: &str) -> Driver {
              [job]\nrole_arn = \"arn:aws:iam::000000000000:role/train\"\nimage = \"host\"\n\
              [runner]\nbuilds_dir = \"{{builds_dir}}\"\ncache_dir = \"{{cache_dir}}\"\nstate_dir = \"{{root}}/state\"\n\
              [iam]\nhost_role_arn = \"arn:aws:iam::000000000000:role/host\"\n\
-             [limits]\ncancel_grace_seconds = 2\n{tail}\n",
+             {WITHOUT_SANDBOX}[limits]\ncancel_grace_seconds = 2\n{tail}\n",
             super::emulator::BUCKET
         ),
     }
@@ -93,7 +98,15 @@ pub(crate) fn sandboxed() -> Driver {
 
 /// [`sandboxed`], as the suite's own user.
 pub(crate) fn sandboxed_as_root() -> Driver {
-    Driver { name: "sagemaker-executor in the sandbox", ..sagemaker_with(&[], "[sandbox]\nenabled = true\n") }
+    sandboxed_with("")
+}
+
+/// [`sandboxed_as_root`] with these lines of `[sandbox]`.
+pub(crate) fn sandboxed_with(lines: &str) -> Driver {
+    let mut driver = sagemaker();
+    driver.name = SANDBOXED;
+    driver.operator_config = driver.operator_config.replace(WITHOUT_SANDBOX, &format!("[sandbox]\n{lines}"));
+    driver
 }
 
 /// Reservations of project directories in the driver's state directory, besides the lock of each project.

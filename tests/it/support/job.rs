@@ -148,6 +148,7 @@ pub(crate) struct Job {
     services: Vec<Value>,
     sources: Option<Sources>,
     triggers: Vec<(String, Trigger)>,
+    is_protected: bool,
 }
 
 impl Job {
@@ -166,6 +167,7 @@ impl Job {
             services: Vec::new(),
             sources: None,
             triggers: Vec::new(),
+            is_protected: true,
         }
     }
     pub(crate) fn script<const N: usize>(self, lines: [&str; N]) -> Self {
@@ -226,6 +228,11 @@ impl Job {
     pub(crate) fn sources(mut self, repository: &Repository, branch: &str, sha: &str) -> Self {
         let (branch, sha) = (branch.to_owned(), sha.to_owned());
         self.sources = Some(Sources { project: repository.project.clone(), branch, sha });
+        self
+    }
+    /// Its ref is not protected.
+    pub(crate) fn unprotected(mut self) -> Self {
+        self.is_protected = false;
         self
     }
     /// Pulls the trigger once the trace contains the text.
@@ -295,7 +302,7 @@ impl Job {
             "git_info": {"repo_url": repo_url, "repo_object_format": "sha1", "ref": sources.branch, "sha": sources.sha,
                 "before_sha": "0".repeat(40), "ref_type": "branch",
                 "refspecs": [format!("+refs/heads/{0}:refs/remotes/origin/{0}", sources.branch)],
-                "depth": 20, "protected": true},
+                "depth": 20, "protected": self.is_protected},
             "runner_info": {"timeout": self.timeout, "runner_session_url": null},
             "inputs": [],
             "variables": variables.iter().map(Variable::payload).collect::<Vec<_>>(),

@@ -3,7 +3,7 @@
 mod rules;
 mod values;
 
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use self::rules::check_rules;
 use self::values::{Checked, in_range, is_region, need, partition_of, refuse};
@@ -218,7 +218,30 @@ fn check_directories(settings: &Settings) -> Checked {
             }
         }
     }
-    Ok(())
+    check_path_of_builds(settings, &dirs.map(|(_, dir)| dir))
+}
+
+/// Directories of the sandbox itself.
+const OF_SANDBOX: [&str; 9] =
+    ["/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/tmp/home", "/sandbox-init"];
+
+fn check_path_of_builds(settings: &Settings, dirs: &[&PathBuf]) -> Checked {
+    const KEY: &str = "sandbox.builds_dir";
+    const CHANGE: &str = "set `sandbox.builds_dir` to a path that only the projects have, such as `/tmp/builds`; below `/tmp` a container has \
+                          the room of its volume";
+    let dir = &settings.sandbox.builds_dir;
+    let is_plain = dir.is_absolute() && !dir.components().any(|part| part == Component::ParentDir);
+    let is_whole = ["/", "/tmp"].map(Path::new).contains(&dir.as_path());
+    let is_taken = FOREIGN_DIRS.iter().chain(&OF_SANDBOX).any(|taken| dir.starts_with(taken));
+    let overlaps = |other: &&PathBuf| dir.starts_with(other) || other.starts_with(dir);
+    need(is_plain, KEY, "is not an absolute path; scripts on the host and in the container contain it", CHANGE)?;
+    need(!is_whole && !is_taken, KEY, &format!("is `{}`, which the sandbox needs for itself", dir.display()), CHANGE)?;
+    need(
+        !settings.sandbox.enabled || !dirs.iter().any(overlaps),
+        KEY,
+        &format!("is `{}`, which overlaps a directory of `[runner]`", dir.display()),
+        CHANGE,
+    )
 }
 
 fn check_audit(settings: &Settings) -> Checked {

@@ -19,7 +19,7 @@ use crate::session::record::RunStep;
 use crate::session::replace::{self, JobInputs, Replaced};
 use crate::session::state::SessionEvent;
 use crate::session::workspace_upload::WorkspaceUpload;
-use crate::session::{Session, SessionId, results, trees};
+use crate::session::{Session, SessionId, results};
 use crate::stages::{Context, abandoned};
 use crate::ui::Printer;
 
@@ -31,7 +31,7 @@ pub(super) async fn run(
     stage: &BuildStage,
 ) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let trees = trees(&context.env, &context.settings, job)?;
+    let trees = context.trees(job)?;
     let mut session = context.attach(&id).await?;
     let Some(_lock) = session.records.lock(&id)? else {
         return Err(Failure::system("another container stage of this job still runs on this host").into());

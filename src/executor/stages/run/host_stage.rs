@@ -13,12 +13,13 @@ use tokio::process::{Child, Command};
 use crate::base::failure::Failure;
 use crate::config::policy;
 use crate::gitlab::{BuildStage, JobContext};
+use crate::protocol::project::Trees;
 use crate::sandbox::{self, Sandbox, SandboxedScript};
 use crate::session::record::{LostResults, Records};
 use crate::session::state::{ResultsState, SessionEvent, SessionState};
-use crate::session::{self, Session, SessionId, check_links, results, trees};
+use crate::session::{Session, SessionId, results};
 use crate::stages::{Context, abandoned, host_script, prepare};
-use crate::workspace::{self, Base, Next};
+use crate::workspace::{self, Next};
 
 /// Time between SIGTERM and SIGKILL of a host script; the runner's own limit is longer.
 const HOST_GRACE: Duration = Duration::from_secs(30);
@@ -30,8 +31,10 @@ pub(super) async fn run(
     script: &Path,
     stage: &BuildStage,
 ) -> anyhow::Result<()> {
-    if let Ok(trees) = trees(&context.env, &context.settings, job) {
-        check_links(&trees, &context.settings, job, stage.uses_cache())?;
+    let directories = context.directories(job);
+    if let Ok(trees) = directories.trees(&context.env) {
+        check_layout(context, &trees)?;
+        directories.check_links(&trees, stage.uses_cache())?;
     }
     let records = Records::at(&context.settings.runner.state_dir);
     let load = || anyhow::Ok(records.load(id)?.map(SessionState::from));
@@ -61,7 +64,7 @@ pub(super) async fn run(
     prepare_directories(context, job, stage)?;
     let script = std::path::absolute(script)?;
     let first = prepare_script(context, &script)?;
-    let running = if is_sandboxed(context) {
+    let running = if context.is_sandboxed() {
         RunningScript::Sandboxed(Box::new(start_sandboxed(context, job, stage, &script, first.as_ref()).await?))
     } else {
         RunningScript::Plain(spawn(context, &script, first.as_ref())?)
@@ -85,7 +88,7 @@ async fn take_results(
     session: &mut Session<'_>,
     stage: &BuildStage,
 ) -> anyhow::Result<()> {
-    let trees = trees(&context.env, &context.settings, job)?;
+    let trees = context.trees(job)?;
     if session.state().is_running() {
         let upload = context.workspace_upload(session, job, &trees);
         abandoned::end(context, session, &upload).await?;
@@ -119,7 +122,7 @@ fn prepare_directories(context: &Context, job: &JobContext, stage: &BuildStage) 
         "download_artifacts" | "cleanup_file_variables" => Next::Files,
         _ => return Ok(()),
     };
-    let Ok(trees) = trees(&context.env, &context.settings, job) else { return Ok(()) };
+    let Ok(trees) = context.trees(job) else { return Ok(()) };
     let mut lines = workspace::make_usable(&trees, next)?;
     // The first stage that writes there.
     if name == "get_sources" {
@@ -132,9 +135,15 @@ fn prepare_directories(context: &Context, job: &JobContext, stage: &BuildStage) 
     Ok(())
 }
 
-/// The scripts of `try` are this program's own, and work outside the job's directories.
-fn is_sandboxed(context: &Context) -> bool {
-    context.settings.sandbox.enabled && !context.env.is_try()
+/// Refuses a script that was written for the sandbox when it would run without.
+fn check_layout(context: &Context, trees: &Trees) -> Result<(), Failure> {
+    if context.is_sandboxed() || !trees.are_in_sandbox() {
+        return Ok(());
+    }
+    Err(Failure::system(
+        "`sandbox.enabled` was switched off while the job ran, and its scripts work in the sandbox alone",
+    )
+    .hint("retry the job"))
 }
 
 /// The process of a script. It has this process's stdout and stderr: no output passes through this process.
@@ -181,7 +190,7 @@ fn prepare_script(context: &Context, script: &Path) -> anyhow::Result<Option<Nam
     if !host_script::takes_prelude(&settings.runner.shell) {
         return Ok(None);
     }
-    let prelude = host_script::prelude(context.env.get("BASH_ENV"), is_sandboxed(context));
+    let prelude = host_script::prelude(context.env.get("BASH_ENV"), context.is_sandboxed());
     let file = write_beside(script, &prelude).context("failed to write what the shell of the stage reads first")?;
     Ok(Some(file))
 }
@@ -195,13 +204,15 @@ async fn start_sandboxed(
     first: Option<&NamedTempFile>,
 ) -> anyhow::Result<Sandbox> {
     let settings = &context.settings;
-    let builds = session::job_dir(&context.env, settings, job);
-    Base::create(&settings.runner.builds_dir)?.make(&builds)?;
-    let mut writable = vec![builds];
+    let directories = context.directories(job);
+    directories.make_builds()?;
+    let is_in_sandbox = context.trees(job).is_ok_and(|trees| trees.are_in_sandbox());
+    let builds = directories.builds();
+    let seen = if is_in_sandbox { directories.builds_seen().to_owned() } else { builds.clone() };
+    let mut writable = vec![(builds, seen)];
     if stage.uses_cache() {
-        let cache = session::cache_dir(settings, job);
-        Base::create(&settings.runner.cache_dir)?.make(&cache)?;
-        writable.push(cache);
+        directories.make_cache()?;
+        writable.push((directories.cache(), directories.cache()));
     }
     let first = first.map(|file| file.path().to_owned());
     let variables = first.iter().map(|path| ("BASH_ENV".to_owned(), path.to_string_lossy().into_owned())).collect();

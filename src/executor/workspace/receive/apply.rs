@@ -31,7 +31,7 @@ pub(crate) fn apply(
     let Staged { mut entries, contents } = staging.take();
     let mut warnings = Warnings::default();
     let mut roots = Roots::open(trees)?;
-    judge_together(&entries)?;
+    judge_together(&entries, selection.stays_with_git())?;
     let assigned = assigned_after(staging, &entries, &contents, &roots)?;
     filter_env(&mut entries, &contents, staging, &mut warnings)?;
     for entry in &mut entries {
@@ -56,7 +56,7 @@ pub(crate) fn apply(
 
     // All checks are done: from here on only the host's disk can fail.
     if roots.tmp.is_none() && asked.iter().any(|(_, entry)| entry.tree == Tree::Tmp && entry.kind == EntryKind::File) {
-        roots.tmp = Some(trees.create(&trees.tmp)?);
+        roots.tmp = Some(trees.create(trees.tmp_here())?);
     }
     let mut summary = Summary::default();
     for tree in [Tree::Project, Tree::Tmp] {

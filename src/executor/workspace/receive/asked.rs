@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use crate::protocol::project::Selection;
 use crate::workspace::listing::{node, view};
 use crate::workspace::manifest::{Entry, EntryKind, Tree};
-use crate::workspace::path::{ancestors, enters_git};
+use crate::workspace::path::ancestors;
 use crate::workspace::select::{Effort, Node, TreeView, Wanted};
 use crate::workspace::task::Stop;
 use crate::workspace::tree::{FileStat, Roots, Scope, Walker};
@@ -42,7 +42,11 @@ pub(crate) fn decisions(
     stop: &Stop,
 ) -> anyhow::Result<Vec<EntryDecision>> {
     let project = roots.project_bytes();
-    let listed = if selection.everything || entries.is_empty() { Vec::new() } else { list(roots, stop)? };
+    let listed = if selection.everything || entries.is_empty() {
+        Vec::new()
+    } else {
+        list(roots, selection.stays_with_git(), stop)?
+    };
     let after = selection.wanted(&tree_after(project, &listed, entries), assigned, Effort::Host);
     let written = written(project, entries, selection, &after);
     let above_written = above(entries.iter().zip(&written).filter(|(_, why)| why.is_none()).map(|(entry, _)| entry));
@@ -101,9 +105,9 @@ fn above<'e>(entries: impl Iterator<Item = &'e Entry>) -> HashSet<&'e [u8]> {
     here.flat_map(|entry| ancestors(&entry.path)).collect()
 }
 
-fn list(roots: &Roots, stop: &Stop) -> anyhow::Result<Vec<(Entry, FileStat)>> {
+fn list(roots: &Roots, stays_with_git: fn(&[u8]) -> bool, stop: &Stop) -> anyhow::Result<Vec<(Entry, FileStat)>> {
     let mut walker = Walker::unlocking(roots.project()?);
-    let listed = walker.list(&Scope::project(&enters_git, stop), &mut Warnings::default());
+    let listed = walker.list(&Scope::project(&stays_with_git, stop), &mut Warnings::default());
     walker.relock()?;
     listed
 }

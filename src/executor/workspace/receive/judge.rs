@@ -8,7 +8,7 @@ use rustix::fs::FileType;
 
 use crate::base::failure::Failure;
 use crate::workspace::manifest::{Entry, EntryKind, Tree};
-use crate::workspace::path::{DEEPEST, ancestors, enters_git, malformed, shown};
+use crate::workspace::path::{DEEPEST, ancestors, malformed, shown};
 use crate::workspace::task::Stop;
 use crate::workspace::tree::{ENV_FILE, ENV_FILE_MAX, Roots, Scope, Walker};
 use crate::workspace::warnings::Warnings;
@@ -17,15 +17,16 @@ use crate::workspace::warnings::Warnings;
 const SET_ID: u32 = 0o6000;
 const TOO_DEEP: &str = "it is more than 256 directories deep";
 
-/// Checks an entry by itself. The receiver calls it too, before it fetches or keeps anything for the entry.
-pub(crate) fn judge_alone(entry: &Entry) -> Result<(), &'static str> {
+/// Checks an entry by itself; `is_git` tells paths in a `.git` that no container may write. The receiver calls it too, before it fetches or
+/// keeps anything for the entry.
+pub(crate) fn judge_alone(entry: &Entry, is_git: fn(&[u8]) -> bool) -> Result<(), &'static str> {
     if let Some(why) = malformed(&entry.path) {
         return Err(why);
     }
     if ancestors(&entry.path).count() > DEEPEST {
         return Err(TOO_DEEP);
     }
-    if enters_git(&entry.path) {
+    if is_git(&entry.path) {
         return Err("nothing may be written into `.git`");
     }
     if entry.kind == EntryKind::Special {
@@ -55,10 +56,10 @@ pub(crate) fn refused(entry: &Entry, why: &str) -> anyhow::Error {
 }
 
 /// Checks every entry by itself and the entries against each other.
-pub(crate) fn judge_together(entries: &[Entry]) -> anyhow::Result<()> {
+pub(crate) fn judge_together(entries: &[Entry], is_git: fn(&[u8]) -> bool) -> anyhow::Result<()> {
     let mut known: HashMap<(Tree, &[u8]), &Entry> = HashMap::with_capacity(entries.len());
     for entry in entries {
-        judge_alone(entry).map_err(|why| refused(entry, why))?;
+        judge_alone(entry, is_git).map_err(|why| refused(entry, why))?;
         if known.insert((entry.tree, &entry.path), entry).is_some() {
             return Err(refused(entry, "the container sent this path twice"));
         }

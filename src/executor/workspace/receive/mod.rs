@@ -98,7 +98,7 @@ pub async fn apply_changes(
     let started = Instant::now();
     let (trees, selection, limits) = (destination.trees.clone(), bounds.selection.clone(), bounds.limits);
     let applied = async {
-        let staging = Arc::new(Staging::open(destination.staging)?);
+        let staging = Arc::new(Staging::open(destination.staging, selection.stays_with_git())?);
         let warnings = match fetching::fetch(store, keys, all_sent, limits, &staging, progress).await {
             Ok(warnings) => warnings,
             Err(error) => {

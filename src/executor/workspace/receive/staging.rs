@@ -35,11 +35,13 @@ pub(crate) struct Staging {
     /// The directory existed: it may have content of an earlier transfer.
     is_old: bool,
     staged: Mutex<Staged>,
+    /// Tells paths in a `.git` that no container may write.
+    is_git: fn(&[u8]) -> bool,
 }
 
 impl Staging {
     /// Opens the directory, or makes it for this user alone.
-    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(path: &Path, is_git: fn(&[u8]) -> bool) -> anyhow::Result<Self> {
         let made = std::fs::DirBuilder::new().mode(0o700).create(path);
         let is_old = match made {
             Ok(()) => false,
@@ -49,7 +51,7 @@ impl Staging {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty())
             .with_context(|| format!("failed to open {}", path.display()))?;
-        Ok(Self { path: path.to_owned(), fd, is_old, staged: Mutex::default() })
+        Ok(Self { path: path.to_owned(), fd, is_old, staged: Mutex::default(), is_git })
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -114,7 +116,7 @@ fn name(file: &Incoming) -> String {
 
 impl Sink for Staging {
     fn judge(&self, entry: &Entry) -> Result<(), &'static str> {
-        judge_alone(entry)
+        judge_alone(entry, self.is_git)
     }
 
     fn entry(&self, entry: Entry) -> anyhow::Result<()> {

@@ -12,6 +12,7 @@ use super::link::stray_link;
 use super::pattern::{Budget, PatternError, matches};
 use super::tree_view::{Node, TreeView};
 use crate::protocol::project::{Rule, Selection};
+use crate::workspace::path::{enters_git, enters_own_git};
 use crate::workspace::warnings::LeftOut;
 
 /// Limit of a selection's steps of some nanoseconds each: a minimum, and an addition for each path. A selection that exceeds it wants
@@ -80,6 +81,11 @@ impl Selection {
             wanted.give_up();
         }
         wanted
+    }
+
+    /// Tells paths in a `.git` that never come back.
+    pub(crate) fn stays_with_git(&self) -> fn(&[u8]) -> bool {
+        if self.nested_repositories { enters_own_git } else { enters_git }
     }
 
     /// Returns why a wanted link is left out, if so. A link out of the project is sent back when the operator keeps such links and no path

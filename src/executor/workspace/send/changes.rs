@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use crate::protocol::project::Selection;
 use crate::workspace::listing::node;
 use crate::workspace::manifest::{Entry, EntryKind, Timestamp, Tree};
-use crate::workspace::path::{DEEPEST, ancestors, enters_git, split};
+use crate::workspace::path::{DEEPEST, ancestors, split};
 use crate::workspace::select::{Effort, Node, TreeView};
 use crate::workspace::task::Stop;
 use crate::workspace::tree::{
@@ -26,8 +26,9 @@ pub(crate) fn changes(
 ) -> anyhow::Result<Vec<Entry>> {
     let project = roots.project_bytes();
     let of_git = RefCell::new(Vec::new());
+    let stays_with_git = selection.stays_with_git();
     let skip = |path: &[u8]| {
-        let is_of_git = enters_git(path);
+        let is_of_git = stays_with_git(path);
         if is_of_git {
             of_git.borrow_mut().push(path.to_vec());
         }
@@ -82,11 +83,13 @@ pub(crate) fn changes(
             .any(|above| send.contains(above) && now.get(above).is_some_and(|kind| *kind != EntryKind::Directory))
     };
     let is_gone = |path: &[u8]| ancestors(path).count() <= DEEPEST && !now.contains_key(path);
-    let gone: Vec<&[u8]> = before(snapshot).map(|(path, _)| path).filter(|path| is_gone(path)).collect();
+    let gone: Vec<&[u8]> =
+        before(snapshot, stays_with_git).map(|(path, _)| path).filter(|path| is_gone(path)).collect();
     let mut entries: Vec<Entry> = Vec::new();
     if !gone.is_empty() {
         // The host's tree before the deletions is the one that its own search sees.
-        let wanted = selection.wanted(&view_before(project, snapshot, &listed), &assigned, Effort::Container);
+        let wanted =
+            selection.wanted(&view_before(project, snapshot, &listed, stays_with_git), &assigned, Effort::Container);
         let deleted = gone.into_iter().filter(|path| wanted.wants(path) || replaced(path));
         entries.extend(deleted.map(|path| deletion(Tree::Project, path)));
     }
@@ -98,13 +101,20 @@ pub(crate) fn changes(
 }
 
 /// The project's entries as received.
-fn before(snapshot: &Snapshot) -> impl Iterator<Item = (&[u8], &FileStat)> {
+fn before(snapshot: &Snapshot, stays_with_git: fn(&[u8]) -> bool) -> impl Iterator<Item = (&[u8], &FileStat)> {
     let paths = snapshot.stats.iter().filter(|((tree, _), _)| *tree == Tree::Project);
-    paths.map(|((_, path), stat)| (path.as_slice(), stat)).filter(|(path, _)| !path.is_empty() && !enters_git(path))
+    paths
+        .map(|((_, path), stat)| (path.as_slice(), stat))
+        .filter(move |(path, _)| !path.is_empty() && !stays_with_git(path))
 }
 
 /// The project as received. The target of a link is known only if the link is unchanged.
-fn view_before<'a>(project: &[u8], snapshot: &'a Snapshot, listed: &'a [(Entry, FileStat)]) -> TreeView<'a> {
+fn view_before<'a>(
+    project: &[u8],
+    snapshot: &'a Snapshot,
+    listed: &'a [(Entry, FileStat)],
+    stays_with_git: fn(&[u8]) -> bool,
+) -> TreeView<'a> {
     let links = listed.iter().filter(|(entry, _)| entry.kind == EntryKind::Link);
     let links: HashMap<&[u8], (&Entry, &FileStat)> =
         links.map(|(entry, stat)| (entry.path.as_slice(), (entry, stat))).collect();
@@ -116,7 +126,7 @@ fn view_before<'a>(project: &[u8], snapshot: &'a Snapshot, listed: &'a [(Entry, 
         },
         EntryKind::File | EntryKind::Deleted | EntryKind::Special => Node::Other,
     };
-    TreeView::new(project, before(snapshot).map(|(path, stat)| (path, node(path, stat))))
+    TreeView::new(project, before(snapshot, stays_with_git).map(|(path, stat)| (path, node(path, stat))))
 }
 
 fn deletion(tree: Tree, path: &[u8]) -> Entry {

@@ -44,7 +44,7 @@ pub async fn send(
 ) -> anyhow::Result<Summary> {
     let sent = async {
         let roots = Roots::open(trees)?;
-        let (indexes, notes, project) = (cache.join(INDEXES), cache.join("files"), trees.project.clone());
+        let (indexes, notes, project) = (cache.join(INDEXES), cache.join("files"), trees.project_here().to_owned());
         let files = on_thread(move |_| Ok(Arc::new(FilesCache::open(&notes, &project))));
         let (known, files) = tokio::join!(KnownPacks::look(store, &keys.packs, &indexes, now), files);
         let files = files?;

@@ -52,7 +52,7 @@ impl Base {
     pub fn make(&self, path: &Path) -> anyhow::Result<OwnedFd> {
         let mut at = self.fd.try_clone()?;
         for name in self.relative(path)?.components() {
-            let made = match rustix::fs::mkdirat(&at, name.as_os_str(), Mode::from_raw_mode(0o755)) {
+            let made = match rustix::fs::mkdirat(&at, name.as_os_str(), Mode::RWXU) {
                 Ok(()) | Err(Errno::EXIST) => rustix::fs::openat(&at, name.as_os_str(), STEP, Mode::empty()),
                 Err(error) => Err(error),
             };

@@ -12,16 +12,17 @@ use crate::workspace::warnings::Warnings;
 
 impl Trees {
     pub(crate) fn open(&self, path: &Path) -> anyhow::Result<Option<Root>> {
-        self.base.as_ref().map_or_else(|| Root::open(path), |base| Root::open_below(base, path))
+        self.host.as_ref().map_or_else(|| Root::open(path), |host| Root::open_below(&host.base, path))
     }
 
     pub(crate) fn create(&self, path: &Path) -> anyhow::Result<Root> {
-        self.base.as_ref().map_or_else(|| Root::create(path), |base| Root::create_below(base, path))
+        self.host.as_ref().map_or_else(|| Root::create(path), |host| Root::create_below(&host.base, path))
     }
 }
 
 /// Both trees, open.
 pub(crate) struct Roots {
+    /// The project's path as scripts see it: links and paths of artifacts name it.
     path: PathBuf,
     /// `None` only in a container whose script has removed it.
     pub(crate) project: Option<Root>,
@@ -31,13 +32,13 @@ pub(crate) struct Roots {
 impl Roots {
     pub(crate) fn open(trees: &Trees) -> anyhow::Result<Self> {
         let project = trees
-            .open(&trees.project)?
-            .with_context(|| format!("the project directory {} does not exist", trees.project.display()))?;
-        Ok(Self { path: trees.project.clone(), project: Some(project), tmp: trees.open(&trees.tmp)? })
+            .open(trees.project_here())?
+            .with_context(|| format!("the project directory {} does not exist", trees.project_here().display()))?;
+        Ok(Self { path: trees.project.clone(), project: Some(project), tmp: trees.open(trees.tmp_here())? })
     }
 
     pub(crate) fn create(trees: &Trees) -> anyhow::Result<Self> {
-        let (project, tmp) = (trees.create(&trees.project)?, trees.create(&trees.tmp)?);
+        let (project, tmp) = (trees.create(trees.project_here())?, trees.create(trees.tmp_here())?);
         Ok(Self { path: trees.project.clone(), project: Some(project), tmp: Some(tmp) })
     }
 

@@ -31,7 +31,7 @@ const MOST: usize = 10;
 /// Makes the directories usable. Returns warnings about those that cannot be repaired.
 pub fn make_usable(trees: &Trees, next: Next) -> anyhow::Result<Vec<String>> {
     let mut lines = Vec::new();
-    for path in [&trees.project, &trees.tmp] {
+    for path in [trees.project_here(), trees.tmp_here()] {
         remove_file_in_the_way(path)?;
         let Some(root) = trees.open(path)? else { continue };
         let mut walker = Walker::unlocking(&root);
@@ -39,7 +39,7 @@ pub fn make_usable(trees: &Trees, next: Next) -> anyhow::Result<Vec<String>> {
         if !rustix::process::geteuid().is_root() {
             open_up(&mut walker, path, &mut lines)?;
         }
-        if next == Next::Git && path == &trees.project {
+        if next == Next::Git && path == trees.project_here() {
             mend_git(&mut walker).with_context(|| format!("failed to mend the repository in {}", path.display()))?;
         }
     }
@@ -60,8 +60,9 @@ pub fn make_cache_usable(base: &Path, path: &Path) -> anyhow::Result<Vec<String>
 /// Removes the temporary directory beside the project: the job's file variables and its lines of `GITLAB_ENV`. Follows no link below
 /// the operator's directory.
 pub fn remove_temporary(trees: &Trees) -> anyhow::Result<()> {
-    let base = trees.base.as_deref().map(Base::open).transpose()?.flatten();
-    let (Some(base), Some(above), Some(name)) = (base, trees.tmp.parent(), trees.tmp.file_name()) else {
+    let base = trees.host.as_ref().map(|host| Base::open(&host.base)).transpose()?.flatten();
+    let tmp = trees.tmp_here();
+    let (Some(base), Some(above), Some(name)) = (base, tmp.parent(), tmp.file_name()) else {
         return Ok(());
     };
     let Some(above) = base.directory(above)? else { return Ok(()) };
@@ -71,9 +72,7 @@ pub fn remove_temporary(trees: &Trees) -> anyhow::Result<()> {
         removed => removed,
     };
     match removed {
-        Err(error) if !is_absent(&error) => {
-            Err(error).with_context(|| format!("failed to remove {}", trees.tmp.display()))
-        }
+        Err(error) if !is_absent(&error) => Err(error).with_context(|| format!("failed to remove {}", tmp.display())),
         _ => Ok(()),
     }
 }
@@ -175,8 +174,10 @@ impl Walker {
 mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::path::PathBuf;
 
     use super::*;
+    use crate::protocol::project::HostTrees;
 
     fn mode(path: &Path) -> u32 {
         path.symlink_metadata().unwrap().permissions().mode() & 0o7777
@@ -187,7 +188,7 @@ mod tests {
     }
 
     fn trees(folder: &Path) -> Trees {
-        Trees { project: folder.join("p"), tmp: folder.join("p.tmp"), base: None }
+        Trees { project: folder.join("p"), tmp: folder.join("p.tmp"), host: None }
     }
 
     #[test]
@@ -222,7 +223,11 @@ mod tests {
     #[test]
     fn what_lies_beside_the_project_goes_with_its_job() {
         let folder = tempfile::tempdir().unwrap();
-        let trees = Trees { base: Some(folder.path().to_owned()), ..trees(folder.path()) };
+        let of_host = |tmp: PathBuf| {
+            let host = HostTrees { base: folder.path().to_owned(), project: folder.path().join("p"), tmp };
+            Trees { host: Some(host), ..trees(folder.path()) }
+        };
+        let trees = of_host(folder.path().join("p.tmp"));
         remove_temporary(&trees).unwrap();
         fs::create_dir_all(trees.tmp.join("deep")).unwrap();
         fs::write(trees.tmp.join("TOKEN"), "secret").unwrap();
@@ -242,7 +247,7 @@ mod tests {
         // Nothing is removed through a link on the way.
         symlink("else", folder.path().join("way")).unwrap();
         fs::create_dir(folder.path().join("else/p.tmp")).unwrap();
-        let through = Trees { tmp: folder.path().join("way/p.tmp"), ..trees };
+        let through = of_host(folder.path().join("way/p.tmp"));
         assert!(remove_temporary(&through).is_err() && folder.path().join("else/p.tmp").exists());
     }
 

@@ -57,7 +57,7 @@ impl Agent {
     pub(super) fn new(world: &Arc<World>, job: &str, node: NodeId, plan: &Plan) -> Self {
         let keys = agent_keys(&world.memory, job).expect("opened before the job was requested");
         let project: PathBuf = world.container.join(job).join(node.to_string());
-        let trees = Trees { tmp: project.with_extension("tmp"), project, base: None };
+        let trees = Trees { tmp: project.with_extension("tmp"), project, host: None };
         Self {
             world: world.clone(),
             keys,
