@@ -38,6 +38,14 @@ macro_rules! for_each_driver {
             let driver = $crate::support::driver::sandboxed();
             $crate::support::scenario::play(&$row(), $crate::support::scenario::With::RealRunner, driver);
         }
+        /// Another user's sandbox is that of `sandboxed_real`.
+        #[test]
+        fn sandboxed_root_real() {
+            if rustix::process::geteuid().is_root() {
+                let driver = $crate::support::driver::sandboxed_as_root();
+                $crate::support::scenario::play(&$row(), $crate::support::scenario::With::RealRunner, driver);
+            }
+        }
     };
 }
 pub(crate) use for_each_driver;
