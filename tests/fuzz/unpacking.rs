@@ -238,7 +238,7 @@ thread_local! {
 fn applies(manifest: impl FnOnce(&[u8]) -> Vec<Vec<u8>>) -> bool {
     let host = HOST.take().unwrap_or_else(Host::new);
     let packs = "down/packs".to_owned();
-    let (seal, first) = (Seal::Absent, Label::results_part(NodeId::LEADER, 0));
+    let (seal, first) = (Seal::Absent, Label::results_part(NodeId::LEADER, 0, 0));
     let route = TransferKeys { seal, first, manifest: "down".to_owned(), packs: packs.clone(), private: packs };
     let store = Store::default();
     for (number, part) in manifest(host.trees.project.as_os_str().as_bytes()).into_iter().enumerate() {

@@ -12,7 +12,7 @@ use crate::base::failure::Failure;
 use crate::base::node::NodeId;
 use crate::cloud::{CloudError, CloudErrorKind, MOST_BYTES, ObjectStore};
 use crate::protocol::keys::SessionKeys;
-use crate::protocol::mailbox::{self, MailboxError, Order, Report};
+use crate::protocol::mailbox::{self, ByeReason, MailboxError, Order, Report};
 
 /// A report is tried this long; S3 has then been out of reach for longer than any of its faults.
 const REPORT_WITHIN: Duration = Duration::from_mins(1);
@@ -36,15 +36,14 @@ pub(super) struct AgentMailbox {
     denied: Option<(Instant, String)>,
 }
 
-/// This start of the container, judged by the reports of earlier starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Incarnation {
-    /// First start.
-    First,
-    /// Restarted before a script began.
-    RestartedIdle,
-    /// Restarted after a script began.
-    RestartedAfterScript,
+/// Earlier starts of the container, as their reports tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct EarlierStarts {
+    pub(super) count: u32,
+    /// A script had begun, or an order had failed.
+    pub(super) did_something: bool,
+    /// Number of the last order to run a script that was carried out; 0: none, or not known.
+    pub(super) last_run: u32,
 }
 
 /// The lease, timed on this machine's own clock.
@@ -72,27 +71,43 @@ impl AgentMailbox {
     }
 
     /// Reads the reports of earlier starts of this container and continues their numbers. The first report must equal `ready`.
-    pub(super) async fn resume(&mut self, ready: &Report) -> anyhow::Result<Incarnation> {
-        let mut incarnation = Incarnation::First;
+    pub(super) async fn resume(&mut self, ready: &Report) -> anyhow::Result<EarlierStarts> {
+        let mut earlier = EarlierStarts::default();
         loop {
             let seq = self.reports + 1;
             let key = self.keys.report(self.node, seq);
             let Some(bytes) = self.objects.get(&key).await.context("failed to look for earlier reports")? else {
-                return Ok(incarnation);
+                return Ok(earlier);
             };
             let report = mailbox::decode_report(&self.keys, self.node, seq, &bytes);
             let report = report.map_err(|error| unusable(&key, error, "failed to understand an earlier report"))?;
             if seq == 1 && report != *ready {
                 return Err(foreign(&key));
             }
-            let idle = matches!(report, Report::Ready { .. } | Report::Received { .. } | Report::Missing { .. });
-            incarnation = if idle && incarnation != Incarnation::RestartedAfterScript {
-                Incarnation::RestartedIdle
-            } else {
-                Incarnation::RestartedAfterScript
-            };
+            match report {
+                Report::Ready { .. } => earlier.count += 1,
+                Report::Started { order, .. } => (earlier.did_something, earlier.last_run) = (true, order),
+                // An agent that is stopped before any script sends results and leaves.
+                Report::Received { .. }
+                | Report::Missing { .. }
+                | Report::Collected { .. }
+                | Report::Bye { reason: ByeReason::Stopped } => {}
+                Report::Exited { .. } | Report::Damaged { .. } | Report::Failed { .. } | Report::Bye { .. } => {
+                    earlier.did_something = true;
+                }
+            }
             self.reports = seq;
         }
+    }
+
+    /// Number of the order that was read last.
+    pub(super) fn last_order(&self) -> u32 {
+        self.orders
+    }
+
+    /// Goes on with the order behind this one.
+    pub(super) fn skip_orders(&mut self, last: u32) {
+        self.orders = last;
     }
 
     /// Returns the next order, if there is one. A failed read is logged and counts as no order: the lease limits how long that may
@@ -264,31 +279,37 @@ mod tests {
     #[tokio::test]
     async fn a_container_that_is_started_again_knows_what_it_did() {
         let memory = Memory::new();
-        let ready = Report::Ready { agent: "0".into(), nodes: Vec::new() };
+        let ready = Report::Ready { agent: "0".into(), nodes: Vec::new(), restarts: 0, after: 0 };
         let mut first = mailbox(&memory);
-        assert_eq!(first.resume(&ready).await.unwrap(), Incarnation::First);
+        assert_eq!(first.resume(&ready).await.unwrap(), EarlierStarts::default());
         first.report(&ready).await.unwrap();
 
         let mut second = mailbox(&memory);
-        assert_eq!(second.resume(&ready).await.unwrap(), Incarnation::RestartedIdle, "no script had begun");
+        let idle = EarlierStarts { count: 1, ..EarlierStarts::default() };
+        assert_eq!(second.resume(&ready).await.unwrap(), idle, "no script had begun");
+        second.report(&Report::Bye { reason: ByeReason::Stopped }).await.unwrap();
+
+        let mut second = mailbox(&memory);
+        assert_eq!(second.resume(&ready).await.unwrap(), idle, "stopped before any script");
         second.report(&ready).await.unwrap();
-        second.report(&Report::Started { run: 1 }).await.unwrap();
+        second.report(&Report::Started { run: 1, order: 2 }).await.unwrap();
 
         let mut third = mailbox(&memory);
-        assert_eq!(third.resume(&ready).await.unwrap(), Incarnation::RestartedAfterScript);
+        let worked = EarlierStarts { count: 2, did_something: true, last_run: 2 };
+        assert_eq!(third.resume(&ready).await.unwrap(), worked);
         third.report(&Report::Bye { reason: ByeReason::Other }).await.unwrap();
-        let last = memory.objects.contents("sessions/s/reports/algo-1/000004.json").expect("old reports stay");
-        assert_eq!(mailbox::decode_report(&keys(), NODE, 4, &last).unwrap(), Report::Bye { reason: ByeReason::Other });
+        let last = memory.objects.contents("sessions/s/reports/algo-1/000005.json").expect("old reports stay");
+        assert_eq!(mailbox::decode_report(&keys(), NODE, 5, &last).unwrap(), Report::Bye { reason: ByeReason::Other });
     }
 
     #[tokio::test]
     async fn a_report_whose_reply_was_lost_is_our_own() {
         let memory = Memory::new();
-        let ready = Report::Ready { agent: "0".into(), nodes: Vec::new() };
+        let ready = Report::Ready { agent: "0".into(), nodes: Vec::new(), restarts: 0, after: 0 };
         memory.objects.insert("sessions/s/reports/algo-1/000001.json", encode(1, &ready));
         let mut mailbox = mailbox(&memory);
         mailbox.report(&ready).await.unwrap();
-        mailbox.report(&Report::Started { run: 1 }).await.unwrap();
+        mailbox.report(&Report::Started { run: 1, order: 2 }).await.unwrap();
         assert_eq!(memory.objects.keys().len(), 2);
     }
 
@@ -297,7 +318,7 @@ mod tests {
         let memory = Memory::new();
         let forged = encode(1, &Report::Bye { reason: ByeReason::Finished });
         memory.objects.insert("sessions/s/reports/algo-1/000001.json", forged);
-        let ready = Report::Ready { agent: "0".into(), nodes: Vec::new() };
+        let ready = Report::Ready { agent: "0".into(), nodes: Vec::new(), restarts: 0, after: 0 };
         let error = mailbox(&memory).report(&ready).await.unwrap_err();
         assert!(crate::base::failure::render(&error).contains("another writer"), "{error:#}");
         let error = mailbox(&memory).resume(&ready).await.unwrap_err();
@@ -308,7 +329,7 @@ mod tests {
     async fn a_report_of_another_writer_is_seen_while_a_script_runs() {
         let memory = Memory::new();
         let mut mailbox = mailbox(&memory);
-        mailbox.report(&Report::Started { run: 1 }).await.unwrap();
+        mailbox.report(&Report::Started { run: 1, order: 2 }).await.unwrap();
         let forged = encode(2, &Report::Bye { reason: ByeReason::Finished });
         memory.objects.insert("sessions/s/reports/algo-1/000002.json", forged);
         mailbox.check_for_others().await.unwrap();

@@ -93,7 +93,7 @@ async fn run_signaled(
     let keys = role_store::open(&*objects, &agent_env.root, agent_env.key_hash.as_deref()).await?;
     let lease = Duration::from_secs(agent_env.lease_seconds);
     let mailbox = AgentMailbox::new(Arc::new(RoleStore(objects)), keys, node.id, lease);
-    let run_loop = run_loop::RunLoop::new(mailbox, node, env.clone(), clock, stdio);
+    let run_loop = run_loop::RunLoop::new(mailbox, node, env.clone(), clock, stdio, agent_env.rerun);
     tokio::select! {
         result = run_loop.serve(&cancellation) => result,
         never = signals.watch(&cancellation) => match never {},

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::exec::{self, ScriptRun};
-use crate::agent::mailbox::{AgentMailbox, Incarnation};
+use crate::agent::mailbox::{AgentMailbox, EarlierStarts};
 use crate::agent::node::ThisNode;
 use crate::agent::stdio::CapturedStdio;
 use crate::agent::trace_copy::{CopyMode, TraceCopy};
@@ -40,6 +40,7 @@ struct Project {
     snapshot: Option<Snapshot>,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each says that one thing has happened; none excludes another")]
 pub(super) struct RunLoop<'s> {
     mailbox: AgentMailbox,
     node: ThisNode,
@@ -51,10 +52,17 @@ pub(super) struct RunLoop<'s> {
     workspace_order: Option<WorkspaceOrder>,
     /// A pack was missing; the driver will send another attempt.
     awaits_project: bool,
-    pending: VecDeque<RunOrder>,
+    /// The orders to run a script that were not carried out yet, with their numbers.
+    pending: VecDeque<(u32, RunOrder)>,
     seen: BTreeSet<u32>,
     canceled: BTreeSet<u32>,
     finish: Option<bool>,
+    /// A script that an interruption has ended may run again.
+    may_rerun: bool,
+    /// How often the container was started again.
+    restarts: u32,
+    /// The files of an earlier start's scripts are gone, and no script has begun since.
+    has_lost_files: bool,
     /// Exit code of the first script that failed, not counting `after_script`.
     code: i32,
 }
@@ -73,6 +81,7 @@ impl<'s> RunLoop<'s> {
         env: Environment,
         clock: Arc<dyn Clock>,
         stdio: &'s CapturedStdio,
+        may_rerun: bool,
     ) -> Self {
         Self {
             mailbox,
@@ -87,31 +96,40 @@ impl<'s> RunLoop<'s> {
             seen: BTreeSet::new(),
             canceled: BTreeSet::new(),
             finish: None,
+            may_rerun,
+            restarts: 0,
+            has_lost_files: false,
             code: 0,
         }
     }
 
     /// Serves orders until the end of the session; returns the exit code for SageMaker.
     pub(super) async fn serve(mut self, cancellation: &Cancellation) -> anyhow::Result<i32> {
-        let agent = env!("CARGO_PKG_VERSION").to_owned();
-        let ready = Report::Ready { agent, nodes: self.node.hosts.clone() };
-        let incarnation = self.mailbox.resume(&ready).await?;
-        if incarnation == Incarnation::RestartedAfterScript {
-            // A script must not run twice: its effects elsewhere cannot be undone, and its files in this container are gone.
+        let agent = env!("CARGO_PKG_VERSION");
+        let nodes = self.node.hosts.clone();
+        let ready = |restarts, after| Report::Ready { agent: agent.to_owned(), nodes: nodes.clone(), restarts, after };
+        let earlier = self.mailbox.resume(&ready(0, 0)).await?;
+        let EarlierStarts { count, did_something, last_run } = earlier;
+        if did_something && !(self.may_rerun && last_run > 0) {
+            // The script must not run twice: its effects elsewhere cannot be undone, and its files in this container are gone.
             let reason = "SageMaker started the container again after a script had begun; its files are lost";
             let order = "resume the session".to_owned();
             self.mailbox.report(&Report::Failed { order, reason: reason.to_owned(), by_job: false }).await?;
             self.mailbox.report(&Report::Bye { reason: ByeReason::Other }).await?;
             anyhow::bail!("{reason}");
         }
-        self.mailbox.report(&ready).await?;
+        self.restarts = count;
+        // The driver orders again what an interruption has ended, and sends the project anew.
+        (self.has_lost_files, self.awaits_project) = (last_run > 0, last_run > 0);
+        self.mailbox.skip_orders(last_run);
+        self.mailbox.report(&ready(count, last_run)).await?;
         let end = self.serve_orders(cancellation).await?;
         let (collect, reason) = match end {
             LoopEnd::Finish { collect } => (collect, ByeReason::Finished),
             LoopEnd::Stopped => (true, ByeReason::Stopped),
             LoopEnd::LeaseExpired => (true, ByeReason::LeaseExpired),
         };
-        if collect && self.node.id == NodeId::LEADER {
+        if collect && self.node.id == NodeId::LEADER && !self.has_lost_files {
             let limit = if reason == ByeReason::Finished { Duration::MAX } else { LAST_RESULTS };
             self.collect(limit).await?;
         }
@@ -130,10 +148,10 @@ impl<'s> RunLoop<'s> {
                 return Ok(end);
             }
             while !self.awaits_project
-                && let Some(run) = self.pending.pop_front()
+                && let Some((number, run)) = self.pending.pop_front()
             {
                 progress = true;
-                if let Some(end) = self.run_script(run, cancellation).await? {
+                if let Some(end) = self.run_script(number, run, cancellation).await? {
                     return Ok(end);
                 }
                 self.drain_orders().await?;
@@ -163,11 +181,15 @@ impl<'s> RunLoop<'s> {
             match order {
                 Order::Workspace(order) if !self.has_project() => self.workspace_order = Some(order),
                 // A number arrives twice when the driver lost the reply to its first write. A received project is not fetched again.
-                Order::Run(order) if self.seen.insert(order.run) => self.pending.push_back(order),
+                Order::Run(order) if self.seen.insert(order.run) => {
+                    self.pending.push_back((self.mailbox.last_order(), order));
+                }
                 Order::Run(_) | Order::Workspace(_) => {}
                 Order::Cancel { run } => {
                     self.canceled.insert(run);
                 }
+                // Sent before the driver knew that the files are gone: it will order something else.
+                Order::Finish { collect: true } if self.has_lost_files && self.seen.is_empty() => {}
                 Order::Finish { collect } => self.finish = Some(collect),
             }
         }
@@ -230,7 +252,12 @@ impl<'s> RunLoop<'s> {
     }
 
     /// Runs one script to its end; returns `Some` when the agent has to leave afterwards.
-    async fn run_script(&mut self, order: RunOrder, cancellation: &Cancellation) -> anyhow::Result<Option<LoopEnd>> {
+    async fn run_script(
+        &mut self,
+        order_number: u32,
+        order: RunOrder,
+        cancellation: &Cancellation,
+    ) -> anyhow::Result<Option<LoopEnd>> {
         let number = order.run;
         if self.canceled.contains(&number) || cancellation.asked() {
             let exit =
@@ -249,7 +276,8 @@ impl<'s> RunLoop<'s> {
                 return Ok(None);
             }
         };
-        self.mailbox.report(&Report::Started { run: number }).await?;
+        self.mailbox.report(&Report::Started { run: number, order: order_number }).await?;
+        self.has_lost_files = false;
         let cancel = CancellationToken::new();
         let mut end = None;
         let exit = {
@@ -330,12 +358,12 @@ impl<'s> RunLoop<'s> {
             return Ok(());
         };
         let sent = async {
-            let (objects, keys) = (&*self.mailbox.objects, self.mailbox.keys.results());
+            let (objects, keys) = (&*self.mailbox.objects, self.mailbox.keys.results(self.restarts));
             workspace::send_changes(objects, &keys, trees, snapshot, selection, &Arc::default()).await
         };
         let sent = tokio::time::timeout(limit, sent).await.context("no time was left").and_then(|sent| sent);
         let report = match sent {
-            Ok(summary) => Report::Collected { summary: summary.sent() },
+            Ok(summary) => Report::Collected { summary: summary.sent(), restarts: self.restarts },
             Err(error) => failed("send the results", &error),
         };
         self.mailbox.report(&report).await

@@ -32,6 +32,18 @@ pub fn human_duration(duration: Duration) -> String {
     }
 }
 
+/// `1st`, `2nd`, `3rd`, `11th`.
+pub fn ordinal(number: u32) -> String {
+    let ending = match (number % 100, number % 10) {
+        (11..=13, _) => "th",
+        (_, 1) => "st",
+        (_, 2) => "nd",
+        (_, 3) => "rd",
+        _ => "th",
+    };
+    format!("{number}{ending}")
+}
+
 #[cfg(test)]
 mod tests {
     use test_case::test_case;
@@ -56,5 +68,11 @@ mod tests {
     #[test_case(12_000 => "3 h 20 min")]
     fn durations_read_well(seconds: u64) -> String {
         human_duration(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn ordinals_read_well() {
+        let all = [1, 2, 3, 4, 11, 12, 13, 21, 112].map(ordinal);
+        assert_eq!(all, ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "112th"]);
     }
 }

@@ -123,7 +123,7 @@ pub struct Label {
     kind: MessageKind,
     /// The agent that writes it; `None`: the driver does.
     node: Option<NodeId>,
-    /// Run or attempt; 0 for messages of the session.
+    /// Run, attempt or restarts of the container; 0 for messages of the session.
     group: u32,
     number: u64,
 }
@@ -145,8 +145,8 @@ impl Label {
         Self { kind: MessageKind::ProjectPart, node: None, group: attempt, number: number.into() }
     }
 
-    pub fn results_part(node: NodeId, number: u32) -> Self {
-        Self { kind: MessageKind::ResultsPart, node: Some(node), group: 0, number: number.into() }
+    pub fn results_part(node: NodeId, restarts: u32, number: u32) -> Self {
+        Self { kind: MessageKind::ResultsPart, node: Some(node), group: restarts, number: number.into() }
     }
 
     /// Another message of the same kind.
@@ -192,7 +192,8 @@ mod tests {
             Label::lease(),
             Label::project_part(1, 1),
             Label::project_part(2, 1),
-            Label::results_part(one, 1),
+            Label::results_part(one, 0, 1),
+            Label::results_part(one, 1, 1),
             Label::frame(MessageKind::Output, one, 1, 1),
             Label::frame(MessageKind::Output, one, 2, 1),
             Label::frame(MessageKind::Output, two, 1, 1),

@@ -17,6 +17,7 @@ const REGION: &str = "SAGEMAKER_EXECUTOR_REGION";
 const ENDPOINT_URL: &str = "SAGEMAKER_EXECUTOR_ENDPOINT_URL";
 const KMS_KEY_ID: &str = "SAGEMAKER_EXECUTOR_KMS_KEY_ID";
 const LEASE_SECONDS: &str = "SAGEMAKER_EXECUTOR_LEASE_SECONDS";
+const RERUN: &str = "SAGEMAKER_EXECUTOR_RERUN";
 
 /// The variables, which the driver sets in `CreateTrainingJob`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct AgentEnv {
     pub endpoint_url: Option<String>,
     pub kms_key_id: Option<String>,
     pub lease_seconds: u64,
+    /// A script that an interruption of the instance has ended may run again.
+    pub rerun: bool,
 }
 
 impl AgentEnv {
@@ -46,6 +49,7 @@ impl AgentEnv {
         environment.extend(optional(REGION, &self.region));
         environment.extend(optional(ENDPOINT_URL, &self.endpoint_url));
         environment.extend(optional(KMS_KEY_ID, &self.kms_key_id));
+        environment.extend(self.rerun.then(|| (RERUN.to_owned(), "true".to_owned())));
         environment
     }
 
@@ -72,6 +76,7 @@ impl AgentEnv {
             lease_seconds: required(LEASE_SECONDS)?
                 .parse()
                 .map_err(|_| Failure::system(format!("the variable `{LEASE_SECONDS}` is not a number")))?,
+            rerun: get(RERUN) == Some("true"),
         })
     }
 }
@@ -91,6 +96,7 @@ mod tests {
             endpoint_url: Some("http://127.0.0.1:1".into()),
             kms_key_id: None,
             lease_seconds: 900,
+            rerun: true,
         };
         let variables = env.to_variables();
         let expected = [
@@ -100,6 +106,7 @@ mod tests {
             ("SAGEMAKER_EXECUTOR_LEASE_SECONDS", "900"),
             ("SAGEMAKER_EXECUTOR_PREFIX", "p"),
             ("SAGEMAKER_EXECUTOR_REGION", "eu-west-1"),
+            ("SAGEMAKER_EXECUTOR_RERUN", "true"),
             ("SAGEMAKER_EXECUTOR_ROOT", "sessions/gitlab-1-2-abcdef12/00ff"),
         ];
         assert!(variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).eq(expected), "{variables:?}");

@@ -91,35 +91,38 @@ impl std::fmt::Debug for Order {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Report {
-    /// The first report: the container runs and reaches the mailbox.
+    /// The first report of each start of the container: it runs and reaches the mailbox.
     Ready {
         agent: String,
         nodes: Vec<String>,
+        /// How often SageMaker has started the container again.
+        #[serde(default)]
+        restarts: u32,
+        /// Number of the last order to run a script that an earlier start of the container carried out; 0: none. Earlier orders are
+        /// not read again, and the project is gone.
+        #[serde(default)]
+        after: u32,
     },
     /// The project is in place.
-    Received {
-        summary: String,
-    },
+    Received { summary: String },
     /// A pack named by the manifest of this attempt is not in the store. The agent waits for another attempt.
-    Missing {
-        attempt: u32,
-    },
+    Missing { attempt: u32 },
     /// The content of a chunk does not match its hash; the pack is unusable.
-    Damaged {
-        pack: String,
-        chunk: String,
-    },
+    Damaged { pack: String, chunk: String },
     Started {
         run: u32,
+        /// Number of the order to run it. 0: an older agent does not say.
+        #[serde(default)]
+        order: u32,
     },
     /// Sent after the copy of the run's output is complete in the store.
-    Exited {
-        run: u32,
-        exit: ExitReport,
-    },
+    Exited { run: u32, exit: ExitReport },
     /// The results are in the store.
     Collected {
         summary: String,
+        /// As in `Ready`; it tells where they are.
+        #[serde(default)]
+        restarts: u32,
     },
     /// The agent could not carry out an order; it waits for the next one.
     Failed {
@@ -130,9 +133,7 @@ pub enum Report {
         by_job: bool,
     },
     /// The last report: the agent ends now.
-    Bye {
-        reason: ByeReason,
-    },
+    Bye { reason: ByeReason },
 }
 
 /// The end of a script on one node.
@@ -167,7 +168,7 @@ pub enum ByeReason {
     Stopped,
     /// The driver did not renew the lease.
     LeaseExpired,
-    /// The container was started again after a script had begun; also any reason that this version does not know.
+    /// The container was started again after a script had begun that must not run twice; also any reason that this version does not know.
     #[serde(other)]
     Other,
 }
@@ -338,7 +339,7 @@ mod tests {
         let bytes = encode_order(&without, 7, &Order::Cancel { run: 3 });
         assert_eq!(String::from_utf8(bytes).unwrap(), r#"{"version":1,"seq":7,"body":{"cancel":{"run":3}}}"#);
         let report = br#"{"version":1,"seq":1,"body":{"started":{"run":2}}}"#;
-        assert_eq!(decode_report(&without, NODE, 1, report).unwrap(), Report::Started { run: 2 });
+        assert_eq!(decode_report(&without, NODE, 1, report).unwrap(), Report::Started { run: 2, order: 0 });
         assert_eq!(encode_lease(&without, 9), br#"{"version":1,"beat":9}"#);
         let next = br#"{"version":2,"seq":1,"body":{"started":{"run":2}}}"#;
         assert_eq!(decode_report(&without, NODE, 1, next), Err(MailboxError::Version(without.report(NODE, 1), 2)));
@@ -371,24 +372,24 @@ mod tests {
         "#);
         let exit = ExitReport { code: 1, bytes: 2, hash: "h".into(), canceled: false, at: 3, copy: Some(4) };
         let reports = [
-            Report::Ready { agent: "0.1.0".into(), nodes: vec!["algo-1".into()] },
+            Report::Ready { agent: "0.1.0".into(), nodes: vec!["algo-1".into()], restarts: 1, after: 4 },
             Report::Received { summary: "s".into() },
             Report::Missing { attempt: 1 },
             Report::Damaged { pack: "p".into(), chunk: "c".into() },
-            Report::Started { run: 1 },
+            Report::Started { run: 1, order: 2 },
             Report::Exited { run: 1, exit },
-            Report::Collected { summary: "s".into() },
+            Report::Collected { summary: "s".into(), restarts: 1 },
             Report::Failed { order: "o".into(), reason: "r".into(), by_job: true },
             Report::Bye { reason: ByeReason::LeaseExpired },
         ];
         insta::assert_snapshot!(reports.map(|report| body(encode_report(&keys(), NODE, 1, &report))).join("\n"), @r#"
-        {"ready":{"agent":"0.1.0","nodes":["algo-1"]}}
+        {"ready":{"after":4,"agent":"0.1.0","nodes":["algo-1"],"restarts":1}}
         {"received":{"summary":"s"}}
         {"missing":{"attempt":1}}
         {"damaged":{"chunk":"c","pack":"p"}}
-        {"started":{"run":1}}
+        {"started":{"order":2,"run":1}}
         {"exited":{"exit":{"at":3,"bytes":2,"canceled":false,"code":1,"copy":4,"hash":"h"},"run":1}}
-        {"collected":{"summary":"s"}}
+        {"collected":{"restarts":1,"summary":"s"}}
         {"failed":{"by_job":true,"order":"o","reason":"r"}}
         {"bye":{"reason":"lease_expired"}}
         "#);
@@ -397,7 +398,7 @@ mod tests {
     #[test]
     fn fields_of_a_newer_writer_are_ignored_and_a_newer_version_is_refused() {
         let newer = r#"{"version":2,"seq":1,"from":"x","body":{"started":{"run":2,"pid":9}}}"#;
-        assert_eq!(decode_report(&keys(), NODE, 1, &sealed(newer)).unwrap(), Report::Started { run: 2 });
+        assert_eq!(decode_report(&keys(), NODE, 1, &sealed(newer)).unwrap(), Report::Started { run: 2, order: 0 });
         let next = r#"{"version":3,"seq":1,"body":{"unheard":{}}}"#;
         let refused = decode_report(&keys(), NODE, 1, &sealed(next));
         assert_eq!(refused, Err(MailboxError::Version(keys().report(NODE, 1), 3)));

@@ -143,6 +143,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             if let Some(attempt) = self.missing.take() {
                 self.upload.send_again(self.session, attempt, cancel).await?;
             }
+            self.upload.send_once(self.session, cancel).await?;
             if self.session.printer.is_broken() {
                 // GitLab Runner was killed: no one reads the output, and the stage's boundary closes the session.
                 anyhow::bail!("the reader of the job's output has gone");
@@ -294,7 +295,7 @@ impl<'s, 'a> Follower<'s, 'a> {
                     tracing::warn!(error = format!("{error:#}"), "failed to drop a damaged pack");
                 }
             }
-            Report::Started { run } if *run == self.run => output.started = Some(session.clock.now()),
+            Report::Started { run, .. } if *run == self.run => output.started = Some(session.clock.now()),
             Report::Exited { run, exit } if *run == self.run => output.exited(exit, session.clock.now()),
             Report::Bye { .. } => self.describe.hasten(),
             Report::Started { .. } | Report::Exited { .. } | Report::Collected { .. } | Report::Failed { .. } => {}
@@ -420,6 +421,14 @@ impl<'s, 'a> Follower<'s, 'a> {
                 }
                 self.tell_running(conclusion);
             }
+            Conclusion::Interrupted => {
+                // The next run's reader passes over what comes later.
+                let patience = if self.sources.output.is_complete() { Duration::ZERO } else { LAST_EVENTS };
+                self.sources.read_to_end(&self.session.exchange(), self.session.printer, patience).await?;
+                self.print()?;
+                self.print_incomplete()?;
+                self.tell_running(conclusion);
+            }
             Conclusion::Canceled { .. } | Conclusion::NeverBegan => {
                 self.print_incomplete()?;
             }
@@ -433,7 +442,10 @@ impl<'s, 'a> Follower<'s, 'a> {
 
     /// Prints one collapsed section for the script's run time, with one line per node when there are several.
     fn tell_running(&self, conclusion: &Conclusion) {
-        let Conclusion::Exited { code, node, others, .. } = conclusion else { return };
+        let result = match conclusion {
+            Conclusion::Exited { code, .. } => format!("exit code {code}"),
+            _ => "interrupted".to_owned(),
+        };
         let printer = self.session.printer;
         let nodes = &self.sources.output.nodes;
         let start = nodes.rows().filter_map(|node| node.started).min();
@@ -441,7 +453,7 @@ impl<'s, 'a> Follower<'s, 'a> {
         if let (Some(start), Some(end)) = (start, end) {
             let ran = end.duration_since(start).unwrap_or_default();
             let name = format!("sagemaker_running_{}", self.run);
-            printer.begin_section(&name, start, &format!("Running: exit code {code} after {}", human_duration(ran)));
+            printer.begin_section(&name, start, &format!("Running: {result} after {}", human_duration(ran)));
             for (id, node) in nodes.iter() {
                 let code = node.code.map_or_else(|| "unknown".to_owned(), |code| code.to_string());
                 let bytes = human_bytes(node.bytes());
@@ -449,7 +461,9 @@ impl<'s, 'a> Follower<'s, 'a> {
             }
             printer.end_section(&name, end);
         }
-        if !others.is_empty() {
+        if let Conclusion::Exited { code, node, others, .. } = conclusion
+            && !others.is_empty()
+        {
             let others: Vec<_> = others.iter().map(|(node, code)| format!("{node} (exit code {code})")).collect();
             printer.warn(format!("{node} failed first, with exit code {code}; {} failed too", others.join(", ")));
         }

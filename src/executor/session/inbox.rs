@@ -54,7 +54,7 @@ fn tamed(report: Report) -> Report {
     let text = |text: String| plain::line(&text, LONGEST_TEXT);
     match report {
         Report::Received { summary } => Report::Received { summary: text(summary) },
-        Report::Collected { summary } => Report::Collected { summary: text(summary) },
+        Report::Collected { summary, restarts } => Report::Collected { summary: text(summary), restarts },
         Report::Damaged { pack, chunk } => Report::Damaged { pack: text(pack), chunk: text(chunk) },
         Report::Failed { order, reason, by_job } => Report::Failed { order: text(order), reason: text(reason), by_job },
         same @ (Report::Ready { .. }

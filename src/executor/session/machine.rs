@@ -90,6 +90,8 @@ pub enum Conclusion {
     NeverBegan,
     /// The training job ended, or never started, without the script's exit.
     Lost { reason: String, by: LossKind },
+    /// SageMaker started the container again before the script had ended on every node: the script must run again.
+    Interrupted,
 }
 
 /// State of the run on one node.
@@ -121,6 +123,8 @@ pub struct RunMachine {
     stop_sent: bool,
     /// The nodes that went on after another one failed were ordered to end.
     rest_ended: bool,
+    /// The container was started again after the script had begun on a node.
+    restarted: bool,
     failures: Vec<(String, LossKind)>,
     concluded: bool,
 }
@@ -150,6 +154,7 @@ impl RunMachine {
             read_since_cancel: false,
             stop_sent: false,
             rest_ended: false,
+            restarted: false,
             failures: Vec::new(),
             concluded: false,
         }
@@ -221,7 +226,10 @@ impl RunMachine {
             RunEvent::ReadSinceCancel => self.read_since_cancel = self.cancel.is_some(),
             RunEvent::Tick => {}
         }
-        if let Some(conclusion) = self.conclusion(now, &mut effects) {
+        let conclusion = self.conclusion(now, &mut effects);
+        // The reports of all nodes have been read.
+        let turn_is_over = matches!(event, RunEvent::Tick);
+        if let Some(conclusion) = conclusion.or_else(|| self.interrupted().filter(|_| turn_is_over)) {
             self.concluded = true;
             effects.push(RunEffect::Conclude(conclusion));
         }
@@ -231,8 +239,11 @@ impl RunMachine {
     fn report(&mut self, id: NodeId, report: &Report, now: Duration) {
         let Some(node) = self.nodes.get_mut(id) else { return };
         match report {
-            Report::Ready { .. } => node.ready = true,
-            Report::Started { run } if *run == self.config.run => node.started = true,
+            Report::Ready { .. } => {
+                self.restarted |= node.started;
+                (node.ready, node.bye) = (true, None);
+            }
+            Report::Started { run, .. } if *run == self.config.run => node.started = true,
             Report::Exited { run, exit } if *run == self.config.run => {
                 node.exit = Some(exit.clone());
                 node.exited_at.get_or_insert(now);
@@ -332,6 +343,16 @@ impl RunMachine {
             return Some(Conclusion::NeverBegan);
         }
         (at_once || given_up).then_some(Conclusion::Canceled { code: None })
+    }
+
+    /// Decides about a script whose container was started again. One that had ended on every node has its exit code.
+    fn interrupted(&self) -> Option<Conclusion> {
+        let has_ended = |node: &NodeRun| node.exit.as_ref().is_some_and(|exit| !exit.canceled);
+        match self.cancel {
+            _ if !self.restarted || self.nodes.rows().all(has_ended) => None,
+            Some(_) => Some(Conclusion::Canceled { code: None }),
+            None => Some(Conclusion::Interrupted),
+        }
     }
 
     /// When a script was first seen to have failed by itself.

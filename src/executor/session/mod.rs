@@ -30,6 +30,8 @@ pub mod project_scope;
 mod ready;
 pub mod record;
 pub mod replace;
+pub mod rerun;
+mod restarts;
 pub mod results;
 pub mod retention;
 pub mod slots;

@@ -19,6 +19,7 @@ use crate::protocol::project::Selection;
 use crate::session::cursor::Cursor;
 use crate::session::id::SessionId;
 use crate::session::node_record::{self, NodeRecord};
+use crate::session::restarts::Restarts;
 use crate::session::stamp::Stamp;
 
 const VERSION: u32 = 2;
@@ -84,6 +85,8 @@ pub struct SessionRecord {
     /// The leader has reported that the results are in the store; each report is read only once.
     #[serde(default)]
     pub collected: bool,
+    #[serde(default)]
+    pub restarts: Restarts,
     /// When the training job was created: seconds since 1970 by this host's clock.
     #[serde(default)]
     pub created: u64,
@@ -151,6 +154,9 @@ pub struct CurrentRun {
     pub stage: String,
     /// BLAKE3 hash of the script, in hex: the same script again is the same run, repeated by its caller.
     pub script: String,
+    /// Number of earlier runs of this script in the stage, which ended with the instance.
+    #[serde(default)]
+    pub repeated: u32,
     /// The order was sent.
     #[serde(default)]
     pub ordered: bool,

@@ -59,11 +59,27 @@ pub fn selection(job: &JobContext, expanded: impl Fn(&str) -> Option<String>) ->
     Selection { rules, ..Selection::default() }
 }
 
+/// Outcome of a download.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Download {
+    /// The results are in the project directory, or the state says why they are not.
+    Settled,
+    /// SageMaker has started the container again, and the files of a script are gone. Nothing is settled.
+    FilesGone,
+}
+
 /// Orders the results and the agents' end, and applies the results to the project directory. A second call does
 /// nothing.
-pub async fn download_results(session: &mut Session<'_>, trees: &Trees, cancel: &Cancellation) -> anyhow::Result<()> {
+pub async fn download_results(
+    session: &mut Session<'_>,
+    trees: &Trees,
+    cancel: &Cancellation,
+) -> anyhow::Result<Download> {
     if session.state.results() != Outcome::Pending {
-        return Ok(());
+        return Ok(Download::Settled);
+    }
+    if are_gone(session) {
+        return Ok(Download::FilesGone);
     }
     if !session.state.is_finished() {
         session.order(&Order::Finish { collect: true }).await?;
@@ -75,8 +91,23 @@ pub async fn download_results(session: &mut Session<'_>, trees: &Trees, cancel: 
     // Threads of an abandoned transfer may still write.
     progress.at_rest().await;
     printer.end_section(SECTION, session.clock.now());
-    fetched?;
+    let fetched = fetched?;
+    if fetched == Download::Settled {
+        session.apply(SessionEvent::ResultsSettled)?;
+    }
+    Ok(fetched)
+}
+
+/// Notes that the results are lost with an earlier container, and lets the new one go.
+pub async fn give_up(session: &mut Session<'_>) -> anyhow::Result<()> {
+    let why = "SageMaker started the container again, and the files of the script that had ended before are lost";
+    session.apply(SessionEvent::ResultsLost(&LostResults { why: why.to_owned(), by_job: false }))?;
+    session.order(&Order::Finish { collect: false }).await?;
     session.apply(SessionEvent::ResultsSettled)
+}
+
+fn are_gone(session: &Session<'_>) -> bool {
+    session.state.restarts().lost_files() && !session.state.is_collected()
 }
 
 /// Downloads the results while the agent sends them, and applies them.
@@ -85,7 +116,7 @@ async fn fetch(
     trees: &Trees,
     cancel: &Cancellation,
     progress: &Arc<TransferProgress>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Download> {
     let limits = TransferLimits {
         max_bytes: session.settings.limits.results_max_bytes,
         max_files: session.settings.limits.results_max_files,
@@ -98,7 +129,9 @@ async fn fetch(
     let selection = selection.unwrap_or_else(|| Selection { everything: true, ..Selection::default() });
     let bounds = Bounds { selection: &selection, limits: &limits };
     let destination = Destination { trees, staging: &staging };
-    let applying = exchange.fetch_results(destination, bounds, &all_sent, progress);
+    let restarts = session.state.restarts();
+    let restarts = if session.state.is_collected() { restarts.collected } else { restarts.leader };
+    let applying = exchange.fetch_results(restarts, destination, bounds, &all_sent, progress);
     let applying = with_bar(session.printer, "Fetching the results", progress, applying);
     tokio::pin!(applying);
     // Results that have arrived are applied even after a failure or a cancel.
@@ -109,12 +142,12 @@ async fn fetch(
         biased;
         summary = &mut applying => {
             session.print_received(&summary?);
-            return Ok(());
+            return Ok(Download::Settled);
         }
         is_there = wait_for_results(session, cancel) => is_there,
     };
     if waited.is_err() && is_canceled(session) {
-        return waited.map(drop);
+        return waited.map(|_| Download::Settled);
     }
     // The agent sends nothing more, whatever it reported.
     all_sent.set();
@@ -132,6 +165,7 @@ async fn fetch(
         (_, Ok(summary)) => session.print_received(&summary),
         (Ok(true), Err(error)) | (Err(error), Err(_)) => return Err(error),
         (Ok(false), Err(error)) if progress.has_arrived() => return Err(error),
+        (Ok(false), Err(_)) if are_gone(session) => return Ok(Download::FilesGone),
         (Ok(false), Err(error)) => {
             tracing::debug!(error = format!("{error:#}"), "there are no results");
             if session.state.leader().ready {
@@ -140,7 +174,7 @@ async fn fetch(
             }
         }
     }
-    Ok(())
+    Ok(Download::Settled)
 }
 
 /// Looks up why there are no results.
@@ -168,6 +202,9 @@ async fn wait_for_results(session: &mut Session<'_>, cancel: &Cancellation) -> a
         // An earlier stage may have read these reports.
         if session.state.is_collected() {
             return Ok(true);
+        }
+        if are_gone(session) {
+            return Ok(false);
         }
         let leader = session.state.leader();
         if leader.left {
@@ -221,7 +258,7 @@ async fn wait_for_results(session: &mut Session<'_>, cancel: &Cancellation) -> a
 /// Returns the failure that a report tells, and logs a summary of the results.
 fn check_report(report: Report) -> anyhow::Result<()> {
     match report {
-        Report::Collected { summary } => tracing::info!(summary, "results collected"),
+        Report::Collected { summary, .. } => tracing::info!(summary, "results collected"),
         Report::Failed { order, reason, by_job } => {
             let message = format!("the agent failed to {order}: {reason}");
             return Err(if by_job { Failure::user(message) } else { Failure::system(message) }.into());
@@ -334,7 +371,7 @@ mod tests {
         let (container, host) = (side("container"), side("host"));
         std::fs::write(container.project.join("model"), "weights").unwrap();
         let (memory, id) = (Memory::new(), SessionId::parse(NAME).unwrap());
-        let route = spec::session_keys(&id, None).results();
+        let route = spec::session_keys(&id, None).results(0);
         let selection = Selection { everything: true, ..Selection::default() };
         let (snapshot, progress) = (workspace::Snapshot::default(), Arc::default());
         workspace::send_changes(&*memory.objects, &route, &container, &snapshot, &selection, &progress).await.unwrap();
@@ -375,7 +412,7 @@ mod tests {
     async fn a_store_and_a_service_that_falter_are_waited_for() {
         let memory = Memory::new();
         let keys = spec::session_keys(&SessionId::parse(NAME).unwrap(), None);
-        let report = Report::Collected { summary: String::new() };
+        let report = Report::Collected { summary: String::new(), restarts: 0 };
         let report = mailbox::encode_report(&keys, NodeId::LEADER, 1, &report);
         memory.objects.insert(&keys.report(NodeId::LEADER, 1), report);
         let get = Fault::new("get", 1, When::Before, CloudErrorKind::Transient).times(100);

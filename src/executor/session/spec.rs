@@ -107,6 +107,7 @@ fn environment(keys: &SessionKeys, decision: &Decision, settings: &Settings) -> 
         endpoint_url: endpoint.cloned(),
         kms_key_id: settings.storage.kms_key_id.clone(),
         lease_seconds: settings.limits.lease_seconds,
+        rerun: decision.rerun,
     };
     let mut environment = decision.environment.clone();
     environment.extend(own.to_variables());

@@ -12,6 +12,7 @@ use crate::protocol::mailbox::{Order, Report};
 use crate::protocol::project::Selection;
 use crate::session::node_record::{self, NodeRecord};
 use crate::session::record::{CurrentRun, LostResults, SessionRecord};
+use crate::session::restarts::Restarts;
 use crate::session::stamp::Stamp;
 
 /// State of the session's current training job.
@@ -75,6 +76,8 @@ pub enum SessionEvent<'a> {
         stage: &'a str,
         script: &'a str,
     },
+    /// The current script is about to be ordered again: an interruption of the instance has ended it, or taken its files.
+    RunRepeated,
     /// Another process follows the current script from its beginning: its reports are read again.
     RunTakenOver,
     /// The current script's exit code is known.
@@ -139,6 +142,7 @@ impl SessionEvent<'_> {
             | Self::ProjectSent
             | Self::RunBegun { .. }
             | Self::PlaceTaken(_)
+            | Self::RunRepeated
             | Self::RunTakenOver
             | Self::RunEnded(_)
             | Self::RunOver
@@ -227,9 +231,16 @@ impl SessionState {
             }
             SessionEvent::ProjectSent => record.workspace_sent = true,
             SessionEvent::RunBegun { stage, script } => self.begin(stage, script),
+            SessionEvent::RunRepeated => self.repeat(),
             SessionEvent::RunTakenOver => self.rewind(),
-            SessionEvent::RunEnded(code) => self.change_run(|run| run.code = Some(code)),
-            SessionEvent::RunOver => record.current = None,
+            SessionEvent::RunEnded(code) => {
+                self.change_run(|run| run.code = Some(code));
+                self.script_ended();
+            }
+            SessionEvent::RunOver => {
+                self.script_ended();
+                self.record.current = None;
+            }
             SessionEvent::OrdersFound(number) => record.orders = number,
             SessionEvent::OrderStored { number, order } => self.stored(number, order),
             SessionEvent::Reported { node, report } => self.reported(node, report),
@@ -273,6 +284,22 @@ impl SessionState {
         });
     }
 
+    fn repeat(&mut self) {
+        let record = &mut self.record;
+        let Some(current) = record.current.take() else { return };
+        record.restarts.script_repeated(current.order);
+        let repeated = current.repeated + 1;
+        self.begin(&current.stage, &current.script);
+        self.change_run(|run| run.repeated = repeated);
+        // The results of the earlier run are not those of the job.
+        (self.record.collected, self.record.finished) = (false, false);
+    }
+
+    fn script_ended(&mut self) {
+        let order = self.record.current.as_ref().map_or(0, |run| run.order);
+        self.record.restarts.script_ended(order);
+    }
+
     fn change_run(&mut self, change: impl FnOnce(&mut CurrentRun)) {
         self.record.current.as_mut().map(change);
     }
@@ -303,17 +330,28 @@ impl SessionState {
                 });
             }
             Order::Finish { .. } => self.record.finished = true,
-            Order::Workspace(_) => {}
+            Order::Workspace(_) => self.record.restarts.project = number,
         }
     }
 
     fn reported(&mut self, id: NodeId, report: Option<&Report>) {
         let Some(node) = self.record.nodes.get_mut(id) else { return };
         node.reports += 1;
+        let known = &mut self.record.restarts;
         match report {
-            Some(Report::Ready { .. }) => node.ready = true,
+            Some(Report::Ready { restarts, after, .. }) => {
+                (node.ready, node.left) = (true, false);
+                known.after = known.after.max(*after);
+                if id == NodeId::LEADER {
+                    known.leader = known.leader.max(*restarts);
+                    // What an agent sent before any script are no results.
+                    self.record.collected &= *after > 0;
+                }
+            }
             Some(Report::Bye { .. }) => node.left = true,
-            Some(Report::Collected { .. }) => self.record.collected |= id == NodeId::LEADER,
+            Some(Report::Collected { restarts, .. }) if id == NodeId::LEADER => {
+                (self.record.collected, known.collected) = (true, *restarts);
+            }
             // These concern the run that is followed, or the stage that reads them.
             Some(
                 Report::Received { .. }
@@ -321,6 +359,7 @@ impl SessionState {
                 | Report::Damaged { .. }
                 | Report::Started { .. }
                 | Report::Exited { .. }
+                | Report::Collected { .. }
                 | Report::Failed { .. },
             )
             | None => {}
@@ -441,6 +480,11 @@ impl SessionState {
         self.run().is_some_and(|run| run.code.is_none())
     }
 
+    /// No other script of the job has begun before the current one.
+    pub fn is_first_script(&self) -> bool {
+        self.run().is_some_and(|run| run.run == run.repeated + 1)
+    }
+
     pub fn is_project_sent(&self) -> bool {
         self.record.workspace_sent
     }
@@ -470,6 +514,11 @@ impl SessionState {
     /// The leader has reported that the results are in the store.
     pub fn is_collected(&self) -> bool {
         self.record.collected
+    }
+
+    /// What restarts of the container took away.
+    pub fn restarts(&self) -> &Restarts {
+        &self.record.restarts
     }
 
     pub fn results(&self) -> ResultsState<'_> {

@@ -14,7 +14,7 @@ use crate::session::bar::with_bar;
 use crate::session::exchange::{Exchange as _, ProjectUpload};
 use crate::session::state::SessionEvent;
 use crate::session::{Session, project_scope, results};
-use crate::workspace::TransferProgress;
+use crate::workspace::{Summary, TransferProgress};
 
 /// Most attempts to send the project.
 const MOST_ATTEMPTS: u32 = 5;
@@ -59,12 +59,16 @@ impl WorkspaceUpload {
     }
 
     /// Sends the project unless a stage has done so already. A cancel ends it; a later stage, such as `after_script`,
-    /// starts over.
+    /// starts over. A container that was started again gets it once more, without a word.
     pub async fn send_once(&self, session: &mut Session<'_>, cancellation: &Cancellation) -> anyhow::Result<()> {
         if session.state.is_project_sent() {
+            if session.state.restarts().lacks_project() {
+                self.send(session, cancellation).await?;
+            }
             return Ok(());
         }
-        self.send(session, cancellation).await?;
+        let summary = self.send(session, cancellation).await?;
+        session.print_sent(&summary);
         session.apply(SessionEvent::ProjectSent)
     }
 
@@ -78,9 +82,12 @@ impl WorkspaceUpload {
         if attempt != session.state.project_attempt() {
             return Ok(());
         }
-        anyhow::ensure!(attempt < MOST_ATTEMPTS, "parts of the project have vanished from the bucket {attempt} times");
+        let most = MOST_ATTEMPTS.saturating_add(session.state.restarts().leader);
+        anyhow::ensure!(attempt < most, "parts of the project have vanished from the bucket {attempt} times");
         session.printer.warn("parts of the project have vanished from the bucket and are sent again");
-        self.send(session, cancellation).await
+        let summary = self.send(session, cancellation).await?;
+        session.print_sent(&summary);
+        Ok(())
     }
 
     /// Deletes a damaged pack, so that the next job sends its chunks again.
@@ -88,7 +95,7 @@ impl WorkspaceUpload {
         session.exchange().forget_pack(self.project(session), pack).await
     }
 
-    async fn send(&self, session: &mut Session<'_>, cancellation: &Cancellation) -> anyhow::Result<()> {
+    async fn send(&self, session: &mut Session<'_>, cancellation: &Cancellation) -> anyhow::Result<Summary> {
         session.apply(SessionEvent::ProjectSending(&self.selection))?;
         // The order goes first: an agent that is up receives while this side sends.
         let order = Order::Workspace(WorkspaceOrder {
@@ -104,12 +111,10 @@ impl WorkspaceUpload {
         let (exchange, progress) = (session.exchange(), Arc::<TransferProgress>::default());
         let sending = exchange.deliver_project(self.project(session), &progress);
         let sending = with_bar(session.printer, "Sending the project", &progress, sending);
-        let summary = tokio::select! {
-            summary = sending => summary?,
-            () = cancellation.token().cancelled() => return Err(canceled()),
-        };
-        session.print_sent(&summary);
-        Ok(())
+        tokio::select! {
+            summary = sending => summary,
+            () = cancellation.token().cancelled() => Err(canceled()),
+        }
     }
 }
 

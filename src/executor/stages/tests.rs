@@ -181,7 +181,7 @@ impl Agent {
     /// Takes orders until the one to leave. Its script prints a line, runs for `takes`, and leaves a file.
     async fn work(mut self, takes: Duration, code: i32) {
         self.memory.jobs.set_status(&self.job, JobStatus::InProgress, SecondaryStatus::Training);
-        self.report(&Report::Ready { agent: "0".into(), nodes: vec![NODE.to_string()] });
+        self.report(&Report::Ready { agent: "0".into(), nodes: vec![NODE.to_string()], restarts: 0, after: 0 });
         let mut asked = None;
         for seq in 1.. {
             let key = self.keys.order(seq);
@@ -194,7 +194,7 @@ impl Agent {
             match order {
                 Order::Workspace(order) => asked = Some(order.selection),
                 Order::Run(RunOrder { run, .. }) => {
-                    self.report(&Report::Started { run });
+                    self.report(&Report::Started { run, order: seq });
                     tokio::time::sleep(takes).await;
                     std::fs::write(self.container.project.join("model"), "weights").unwrap();
                     let (mut encoder, mut lines) = (FrameEncoder::new(run, self.keys.seal().of_node(NODE)), Vec::new());
@@ -210,9 +210,9 @@ impl Agent {
             }
         }
         let (selection, snapshot, progress) = (asked.unwrap(), Snapshot::default(), Arc::default());
-        let (objects, route) = (self.memory.objects.clone(), self.keys.results());
+        let (objects, route) = (self.memory.objects.clone(), self.keys.results(0));
         workspace::send_changes(&*objects, &route, &self.container, &snapshot, &selection, &progress).await.unwrap();
-        self.report(&Report::Collected { summary: String::new() });
+        self.report(&Report::Collected { summary: String::new(), restarts: 0 });
         self.report(&Report::Bye { reason: ByeReason::Finished });
         self.memory.jobs.set_status(&self.job, JobStatus::Completed, SecondaryStatus::Completed);
     }

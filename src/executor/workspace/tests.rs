@@ -110,7 +110,7 @@ fn up() -> TransferKeys {
 
 fn down() -> TransferKeys {
     let packs = "down/packs".to_owned();
-    let first = Label::results_part(NodeId::LEADER, 0);
+    let first = Label::results_part(NodeId::LEADER, 0, 0);
     TransferKeys { seal: seal(), first, manifest: "down".to_owned(), packs: packs.clone(), private: packs }
 }
 

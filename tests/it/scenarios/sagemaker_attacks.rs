@@ -74,11 +74,11 @@ fn exited(run: u32) -> Report {
 /// The reports of a job whose script succeeds.
 fn green() -> [Report; 6] {
     [
-        Report::Ready { agent: "0".into(), nodes: vec!["algo-1".into()] },
+        Report::Ready { agent: "0".into(), nodes: vec!["algo-1".into()], restarts: 0, after: 0 },
         Report::Received { summary: "all".into() },
-        Report::Started { run: 1 },
+        Report::Started { run: 1, order: 0 },
         exited(1),
-        Report::Collected { summary: String::new() },
+        Report::Collected { summary: String::new(), restarts: 0 },
         Report::Bye { reason: ByeReason::Finished },
     ]
 }
@@ -264,7 +264,7 @@ fn results_of_the_attacker() {
         let mut run = desk.start_run("build_script", &script);
         run.until("running");
         // Of the form of the version before, and of no form: both without the session's tag.
-        put(&desk, &keys.results().part(0), format!("SMEXPRT2{}", "0".repeat(64)));
+        put(&desk, &keys.results(0).part(0), format!("SMEXPRT2{}", "0".repeat(64)));
         gate.open();
         let ended = run.end();
         is_refused(&ended);
@@ -334,7 +334,7 @@ fn everything_beside_the_sessions_place() {
             }
             (1..).zip(green()).for_each(|(seq, report)| put_report(&desk, &keys, seq, &report));
             put(&desk, &keys.trace(NODE, 1, 0), frames(&seal));
-            put(&desk, &keys.results().part(0), "x");
+            put(&desk, &keys.results(0).part(0), "x");
         }
         proxy.settle(true);
         let ended = desk.run("build_script", &format!("echo own; exit {code}"));

@@ -23,6 +23,8 @@ pub struct Decision {
     pub role_arn: String,
     pub network: Option<Network>,
     pub environment: BTreeMap<String, String>,
+    /// A script that an interruption of the instance has ended runs again.
+    pub rerun: bool,
     /// Sentences for the job's log.
     pub warnings: Vec<String>,
 }

@@ -59,6 +59,7 @@ pub fn decide(job: &JobContext, wishes: &JobVariables, settings: &Settings) -> R
         role_arn: role_arn(wishes, settings, &bounds)?,
         network: bounds.network.clone(),
         environment: environment::environment(job, wishes, settings, &bounds)?,
+        rerun: false,
         warnings: warnings(&identity, settings),
         max_jobs: bounds.max_jobs,
         rule: bounds.rule.clone(),

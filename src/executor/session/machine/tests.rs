@@ -16,7 +16,7 @@ fn at(seconds: u64) -> Duration {
 }
 
 fn ready() -> Report {
-    Report::Ready { agent: "0".into(), nodes: vec![NODE.to_string()] }
+    Report::Ready { agent: "0".into(), nodes: vec![NODE.to_string()], restarts: 0, after: 0 }
 }
 
 fn exited(code: i32, canceled: bool) -> Report {
@@ -46,7 +46,7 @@ fn complete(code: i32) -> RunEvent<'static> {
 fn an_exit_alone_is_not_the_end() {
     let mut machine = RunMachine::new(CONFIG);
     assert_eq!(machine.apply(&report(&ready()), at(1)), []);
-    assert_eq!(machine.apply(&report(&Report::Started { run: 1 }), at(2)), []);
+    assert_eq!(machine.apply(&report(&Report::Started { run: 1, order: 0 }), at(2)), []);
     assert!(machine.all_started() && !machine.any_ended());
     assert_eq!(machine.apply(&report(&exited(3, false)), at(3)), []);
     let end = conclusion(machine.apply(&complete(3), at(4))).unwrap();
@@ -143,7 +143,7 @@ fn a_container_that_dies_without_a_word_is_never_a_success() {
     ] {
         let mut machine = RunMachine::new(CONFIG);
         machine.apply(&report(&ready()), at(1));
-        machine.apply(&report(&Report::Started { run: 1 }), at(2));
+        machine.apply(&report(&Report::Started { run: 1, order: 0 }), at(2));
         assert_eq!(conclusion(machine.apply(&RunEvent::Job(Some(&job)), at(10))), None, "last words may still come");
         match conclusion(machine.apply(&RunEvent::Tick, at(13))) {
             Some(Conclusion::Lost { reason, by: kind }) => {

@@ -48,10 +48,10 @@ impl World {
 
     /// The reports that a node has stored, for the orders that it has found.
     fn reports(&self, node: NodeId) -> Vec<Report> {
-        let ready = Report::Ready { agent: String::new(), nodes: Vec::new() };
+        let ready = Report::Ready { agent: String::new(), nodes: Vec::new(), restarts: 0, after: 0 };
         let mut reports = vec![ready, Report::Received { summary: "all".to_owned() }];
         if self.is_stored(&run_order()) {
-            reports.push(Report::Started { run: 1 });
+            reports.push(Report::Started { run: 1, order: 0 });
             let hash = String::new();
             match self.ends[node.index()] {
                 Some(code) => reports.push(Report::Exited {
@@ -62,7 +62,7 @@ impl World {
             }
         }
         if self.is_stored(&Order::Finish { collect: true }) {
-            reports.push(Report::Collected { summary: String::new() });
+            reports.push(Report::Collected { summary: String::new(), restarts: 0 });
             reports.push(Report::Bye { reason: ByeReason::Finished });
         }
         reports
@@ -162,7 +162,7 @@ impl<'w> Process<'w> {
         Ok(match concluded.unwrap() {
             Conclusion::Exited { code, .. } => Outcome::Exited(code),
             Conclusion::Canceled { .. } | Conclusion::NeverBegan => Outcome::Canceled,
-            Conclusion::Lost { .. } => Outcome::Lost,
+            Conclusion::Lost { .. } | Conclusion::Interrupted => Outcome::Lost,
         })
     }
 

@@ -17,9 +17,10 @@ use crate::session::follow::Follower;
 use crate::session::machine::Conclusion;
 use crate::session::record::RunStep;
 use crate::session::replace::{self, JobInputs, Replaced};
+use crate::session::results::Download;
 use crate::session::state::SessionEvent;
 use crate::session::workspace_upload::WorkspaceUpload;
-use crate::session::{Session, SessionId, results};
+use crate::session::{Session, SessionId, rerun, results};
 use crate::stages::{Context, abandoned};
 use crate::ui::Printer;
 
@@ -52,15 +53,24 @@ pub(super) async fn run(
         context.printer.line("`after_script` is skipped: the training job was lost, see the error above");
         return Ok(());
     }
-    let conclusion = carry_out(context, &mut session, job, &upload, script, stage).await?;
-    let failed = !matches!(conclusion, Conclusion::Exited { code: 0, .. });
-    let brought = if is_last(job, stage, failed)
-        && !matches!(conclusion, Conclusion::Lost { .. } | Conclusion::NeverBegan)
-        && !context.cancellation.asked()
-    {
-        results::download_results(&mut session, &trees, &context.cancellation).await
-    } else {
-        Ok(())
+    let (conclusion, brought) = loop {
+        let conclusion = carry_out(context, &mut session, job, &upload, script, stage).await?;
+        let failed = !matches!(conclusion, Conclusion::Exited { code: 0, .. });
+        let is_due = is_last(job, stage, failed)
+            && !matches!(conclusion, Conclusion::Lost { .. } | Conclusion::NeverBegan)
+            && !context.cancellation.asked();
+        if !is_due {
+            break (conclusion, Ok(()));
+        }
+        match results::download_results(&mut session, &trees, &context.cancellation).await {
+            Ok(Download::Settled) => break (conclusion, Ok(())),
+            Err(error) => break (conclusion, Err(error)),
+            // Only this script's files are gone: it makes them again.
+            Ok(Download::FilesGone) if session.state().is_first_script() => {
+                rerun::begin(&mut session, &upload, &context.cancellation).await?;
+            }
+            Ok(Download::FilesGone) => break (conclusion, results::give_up(&mut session).await),
+        }
     };
     session.apply(SessionEvent::RunOver)?;
     match conclusion {
@@ -83,6 +93,7 @@ pub(super) async fn run(
             }
             Err(lost(&context.printer, &session, reason, by).into())
         }
+        Conclusion::Interrupted => Err(Failure::system("SageMaker started the container again").into()),
     }
 }
 
@@ -208,6 +219,24 @@ async fn run_script(
         let (stage, script) = (&stage.to_string(), &abandoned::digest(&body));
         session.apply(SessionEvent::RunBegun { stage, script })?;
     }
+    loop {
+        let conclusion = run_once(context, session, job, upload, &body, stage).await?;
+        if conclusion != Conclusion::Interrupted {
+            return Ok(conclusion);
+        }
+        rerun::begin(session, upload, &context.cancellation).await?;
+    }
+}
+
+/// Orders the current run, unless that was done, and follows it to its end.
+async fn run_once(
+    context: &Context,
+    session: &mut Session<'_>,
+    job: &JobContext,
+    upload: &WorkspaceUpload,
+    body: &[u8],
+    stage: &BuildStage,
+) -> anyhow::Result<Conclusion> {
     let (run, step) =
         session.state().run().map(|current| (current.run, current.step())).context("no script was begun")?;
     if let RunStep::Ended(code) = step {
@@ -215,8 +244,8 @@ async fn run_script(
     }
     let limits = &session.settings.limits;
     if step == RunStep::Noted {
-        let digest = abandoned::digest(&body);
-        session.exchange().deliver_script(run, body).await?;
+        let digest = abandoned::digest(body);
+        session.exchange().deliver_script(run, body.to_vec()).await?;
         let order = Order::Run(RunOrder {
             run,
             stage: stage.to_string(),

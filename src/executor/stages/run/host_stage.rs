@@ -16,6 +16,7 @@ use crate::gitlab::{BuildStage, JobContext};
 use crate::protocol::project::Trees;
 use crate::sandbox::{self, Sandbox, SandboxedScript};
 use crate::session::record::{LostResults, Records};
+use crate::session::results::Download;
 use crate::session::state::{ResultsState, SessionEvent, SessionState};
 use crate::session::{Session, SessionId, results};
 use crate::stages::{Context, abandoned, host_script, prepare};
@@ -94,7 +95,10 @@ async fn take_results(
         abandoned::end(context, session, &upload).await?;
     }
     if !session.state().is_given_up() && is_awaited(stage, session.state()) {
-        results::download_results(session, &trees, &context.cancellation).await?;
+        let download = results::download_results(session, &trees, &context.cancellation).await?;
+        if download == Download::FilesGone {
+            results::give_up(session).await?;
+        }
     }
     Ok(())
 }

@@ -49,7 +49,7 @@ fn a_session_comes_to_its_documented_end_wherever_its_processes_are_killed() {
         return;
     }
     let (seeds, next) = (number("SIMULATE").unwrap_or(short_or_long(20, 200)), AtomicU64::new(1));
-    let (failed, kills) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
+    let (failed, kills, reruns) = (Mutex::new(Vec::new()), AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
@@ -58,7 +58,10 @@ fn a_session_comes_to_its_documented_end_wherever_its_processes_are_killed() {
                     if seed > seeds {
                         break;
                     }
-                    match play(seed).1 {
+                    let (trail, verdict) = play(seed);
+                    let repeated = trail.iter().filter(|line| line.contains("the script runs again (")).count();
+                    reruns.fetch_add(repeated, Ordering::Relaxed);
+                    match verdict {
                         Ok(killed) => drop(kills.fetch_add(killed, Ordering::Relaxed)),
                         Err(why) => failed.lock().push(format!("SIMULATE_SEED={seed}: {why}")),
                     }
@@ -70,6 +73,8 @@ fn a_session_comes_to_its_documented_end_wherever_its_processes_are_killed() {
     assert!(failed.is_empty(), "{} of {seeds} sessions went wrong:\n{}", failed.len(), failed.join("\n"));
     let kills = kills.into_inner();
     assert!(kills as u64 >= seeds, "{kills} kills in {seeds} sessions");
+    let reruns = reruns.into_inner();
+    assert!(reruns as u64 >= seeds / 20, "{reruns} reruns in {seeds} sessions");
 }
 
 #[test]

@@ -306,7 +306,7 @@ mod tests {
     }
 
     fn label() -> Label {
-        Label::results_part(NodeId::LEADER, 3)
+        Label::results_part(NodeId::LEADER, 0, 3)
     }
 
     fn part() -> ManifestPart {

@@ -38,6 +38,7 @@ pub(super) struct Agent {
     world: Arc<World>,
     keys: SessionKeys,
     job: String,
+    may_rerun: bool,
     node: NodeId,
     nodes: usize,
     pieces: Vec<(Duration, String)>,
@@ -45,8 +46,12 @@ pub(super) struct Agent {
     trees: Trees,
     orders: u32,
     reports: u32,
+    /// How often the container was started again.
+    restarts: u32,
+    /// The files of an earlier start's scripts are gone, and no script has begun since.
+    has_lost_files: bool,
     selection: Option<Selection>,
-    pending: VecDeque<RunOrder>,
+    pending: VecDeque<(u32, RunOrder)>,
     seen: BTreeSet<u32>,
     canceled: BTreeSet<u32>,
     finish: Option<bool>,
@@ -54,14 +59,16 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    pub(super) fn new(world: &Arc<World>, job: &str, node: NodeId, plan: &Plan) -> Self {
-        let keys = agent_keys(&world.memory, job).expect("opened before the job was requested");
+    /// `None`: the session is closed, so a container that is started again finds no key.
+    pub(super) fn new(world: &Arc<World>, job: &str, node: NodeId, plan: &Plan) -> Option<Self> {
+        let keys = agent_keys(&world.memory, job)?;
         let project: PathBuf = world.container.join(job).join(node.to_string());
         let trees = Trees { tmp: project.with_extension("tmp"), project, host: None };
-        Self {
+        Some(Self {
             world: world.clone(),
             keys,
             job: job.to_owned(),
+            may_rerun: plan.may_rerun,
             node,
             nodes: plan.nodes,
             pieces: plan.pieces.clone(),
@@ -70,24 +77,39 @@ impl Agent {
             trees,
             orders: 0,
             reports: 0,
+            restarts: 0,
+            has_lost_files: false,
             selection: None,
             pending: VecDeque::new(),
             seen: BTreeSet::new(),
             canceled: BTreeSet::new(),
             finish: None,
             beat: (None, Instant::now()),
-        }
+        })
     }
 
-    pub(super) async fn work(mut self) {
+    /// Returns `false` when the container fails.
+    pub(super) async fn work(mut self) -> bool {
+        drop(std::fs::remove_dir_all(&self.trees.project));
         std::fs::create_dir_all(&self.trees.project).unwrap();
         self.beat.1 = Instant::now();
+        let after = self.read_reports();
+        if after.is_none() || after > Some(0) && !self.may_rerun {
+            let reason = "the container was started again after a script had begun".to_owned();
+            self.report(&Report::Failed { order: "resume the session".to_owned(), reason, by_job: false });
+            self.report(&Report::Bye { reason: ByeReason::Other });
+            return false;
+        }
+        let after = after.unwrap_or_default();
+        (self.has_lost_files, self.orders) = (after > 0, after);
         let nodes = (0..self.nodes).map(|index| NodeId::at(index).to_string()).collect();
-        self.report(&Report::Ready { agent: "0".into(), nodes });
+        self.report(&Report::Ready { agent: "0".into(), nodes, restarts: self.restarts, after });
         let end = loop {
             self.take_orders();
-            if let Some(order) = self.pending.pop_front() {
-                if let Some(end) = self.run(order).await {
+            if (after == 0 || self.selection.is_some())
+                && let Some((number, order)) = self.pending.pop_front()
+            {
+                if let Some(end) = self.run(number, order).await {
                     break end;
                 }
             } else if let Some(end) = self.finish.map(|collect| End::Finish { collect }).or_else(|| self.is_over()) {
@@ -100,12 +122,31 @@ impl Agent {
             End::Finish { collect } => (ByeReason::Finished, collect),
             End::Stopped => (ByeReason::Stopped, true),
             End::LeaseExpired => (ByeReason::LeaseExpired, true),
-            End::Dead => return,
+            End::Dead => return true,
         };
-        if collect && self.node == NodeId::LEADER && !self.collect().await {
-            return;
+        if collect && self.node == NodeId::LEADER && !self.has_lost_files && !self.collect().await {
+            return true;
         }
         self.report(&Report::Bye { reason });
+        true
+    }
+
+    /// Reads the reports of earlier starts; returns the number of the last order that was carried out. `None`: it is not known.
+    fn read_reports(&mut self) -> Option<u32> {
+        let mut last = Some(0);
+        loop {
+            let number = self.reports + 1;
+            let Some(body) = self.world.memory.objects.contents(&self.keys.report(self.node, number)) else {
+                return last;
+            };
+            match mailbox::decode_report(&self.keys, self.node, number, &body).unwrap() {
+                Report::Ready { .. } => self.restarts += 1,
+                Report::Started { order, .. } => last = Some(order),
+                Report::Failed { .. } | Report::Exited { .. } if last == Some(0) => last = None,
+                _ => {}
+            }
+            self.reports = number;
+        }
     }
 
     fn report(&mut self, report: &Report) {
@@ -125,9 +166,10 @@ impl Agent {
                         self.report(&Report::Received { summary: "all".into() });
                     }
                 }
-                Order::Run(order) if self.seen.insert(order.run) => self.pending.push_back(order),
+                Order::Run(order) if self.seen.insert(order.run) => self.pending.push_back((self.orders, order)),
                 Order::Run(_) => {}
                 Order::Cancel { run } => drop(self.canceled.insert(run)),
+                Order::Finish { collect: true } if self.has_lost_files && self.seen.is_empty() => {}
                 Order::Finish { collect } => self.finish = Some(collect),
             }
         }
@@ -136,6 +178,7 @@ impl Agent {
     /// Returns why the agent must leave, if it must.
     fn is_over(&mut self) -> Option<End> {
         match self.world.status(&self.job) {
+            Some(JobStatus::InProgress) if self.world.is_interrupted() => return Some(End::Stopped),
             Some(JobStatus::InProgress) => {}
             Some(JobStatus::Stopping) => return Some(End::Stopped),
             _ => return Some(End::Dead),
@@ -149,7 +192,7 @@ impl Agent {
     }
 
     /// Runs a script to its end; `Some` when the agent must leave as well.
-    async fn run(&mut self, order: RunOrder) -> Option<End> {
+    async fn run(&mut self, number: u32, order: RunOrder) -> Option<End> {
         let (run, node) = (order.run, self.node);
         let nothing =
             ExitReport { code: TERMINATED, bytes: 0, hash: String::new(), canceled: true, at: 0, copy: Some(0) };
@@ -168,7 +211,8 @@ impl Agent {
             *ledger.begun.entry((node, script)).or_default() += 1;
             ledger.runs.entry((run, node)).or_default().is_after_script = is_after_script;
         }
-        self.report(&Report::Started { run });
+        self.report(&Report::Started { run, order: number });
+        self.has_lost_files = false;
         let pieces =
             if is_after_script { vec![(Duration::from_secs(1), "after\n".to_owned())] } else { self.pieces.clone() };
         let (mut encoder, mut batch, mut end) = (FrameEncoder::new(run, self.keys.seal().of_node(node)), 0, None);
@@ -242,7 +286,7 @@ impl Agent {
     /// meanwhile.
     async fn collect(&mut self) -> bool {
         if let Some(selection) = self.selection.clone() {
-            let (scratch, route) = (Memory::new(), self.keys.results());
+            let (scratch, route) = (Memory::new(), self.keys.results(self.restarts));
             let (objects, snapshot, progress) = (scratch.objects.clone(), Snapshot::default(), Arc::default());
             workspace::send_changes(&*objects, &route, &self.trees, &snapshot, &selection, &progress).await.unwrap();
             let (manifest, packs): (Vec<_>, Vec<_>) =
@@ -254,7 +298,7 @@ impl Agent {
                 }
                 self.world.store(&self.job, &key, objects.contents(&key).unwrap());
             }
-            self.report(&Report::Collected { summary: String::new() });
+            self.report(&Report::Collected { summary: String::new(), restarts: self.restarts });
         }
         true
     }

@@ -16,7 +16,8 @@ pub(super) fn judge(plan: &Plan, world: &World, calls: &[Called], project: &Path
     if let Some(crowd) = ledger.crowds.first() {
         return Err(format!("two training jobs at a time: {crowd}"));
     }
-    if let Some(((node, script), times)) = ledger.begun.iter().find(|(_, times)| **times > 1) {
+    let most = if plan.may_rerun { 1 + ledger.interruptions } else { 1 };
+    if let Some(((node, script), times)) = ledger.begun.iter().find(|(_, times)| **times > most) {
         return Err(format!("{node} began {:?} {times} times", String::from_utf8_lossy(script)));
     }
     let printed: Vec<u8> = calls.iter().flat_map(|call| call.printed.iter().copied()).collect();
@@ -101,7 +102,10 @@ fn judge_codes(plan: &Plan, ledger: &Ledger, calls: &[Called], complete: &Comple
         if plan.is_calm() && !is_after_script && code != plan.code {
             return Err(format!("{} ended with {code} in place of {}", call.stage, plan.code));
         }
-        let runs: Vec<_> = ledger.runs.iter().filter(|(_, run)| run.is_after_script == is_after_script).collect();
+        let mut runs: Vec<_> = ledger.runs.iter().filter(|(_, run)| run.is_after_script == is_after_script).collect();
+        // Of a script that ran again after an interruption, the last run counts.
+        let last = runs.last().map_or(0, |((run, _), _)| *run);
+        runs.retain(|((run, _), _)| *run == last);
         if runs.is_empty() && is_after_script && code == 0 {
             // Skipped: no script ran.
             continue;

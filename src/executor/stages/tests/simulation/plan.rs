@@ -28,7 +28,7 @@ impl Dice {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) nodes: usize,
@@ -51,6 +51,19 @@ pub(super) struct Plan {
     pub(super) jump: Option<(Duration, i64)>,
     /// Time between two calls of the runner.
     pub(super) gap: Duration,
+    /// Each ends one start of the containers.
+    pub(super) interruptions: Vec<Interruption>,
+    /// The job says that its script may run again after one.
+    pub(super) may_rerun: bool,
+}
+
+/// SageMaker takes the instances away, and starts the containers on others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Interruption {
+    /// Time since the start of the containers.
+    pub(super) after: Duration,
+    /// The agents are told before.
+    pub(super) is_told: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +162,8 @@ impl Plan {
                 .one_in(4)
                 .then(|| (dice.millis(session), [-96, -1, 1, 48][usize::try_from(dice.below(4)).unwrap()])),
             gap: if dice.one_in(20) { Duration::from_mins(20) } else { dice.millis(5000) },
+            interruptions: interruptions(&mut dice, session),
+            may_rerun: !dice.one_in(4),
         }
     }
 
@@ -159,7 +174,16 @@ impl Plan {
             && self.trouble.is_none()
             && self.without_capacity < 2
             && self.gap < Duration::from_mins(1)
+            // An interruption in or before `after_script` takes the files of the script.
+            && (self.interruptions.is_empty() || self.may_rerun && !self.has_after_script)
     }
+}
+
+fn interruptions(dice: &mut Dice, session: u64) -> Vec<Interruption> {
+    if !dice.one_in(3) {
+        return Vec::new();
+    }
+    (0..=dice.below(4)).map(|_| Interruption { after: dice.millis(session), is_told: dice.one_in(2) }).collect()
 }
 
 /// Output pieces, numbered so that all differ. With several nodes each is a whole line: half a line waits only a second

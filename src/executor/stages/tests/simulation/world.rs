@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::agent::Agent;
-use super::plan::{Dice, Leaving, Plan, Trouble};
+use super::plan::{Dice, Interruption, Leaving, Plan, Trouble};
 use crate::base::node::NodeId;
 use crate::cloud::testing::{FaultDecision, Memory, Watch, When};
 use crate::cloud::{CloudErrorKind, JobStatus, SecondaryStatus};
@@ -23,6 +24,8 @@ pub(super) const LOOK: Duration = Duration::from_millis(500);
 /// Record of everything that happened, whether or not the host knows it.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
+    /// Number of interruptions.
+    pub(super) interruptions: u32,
     /// Number of times each script began, by node and text.
     pub(super) begun: BTreeMap<(NodeId, Vec<u8>), u32>,
     /// Output and end of each run.
@@ -75,6 +78,7 @@ struct Calls {
     reports: u64,
     /// No more faults.
     is_quiet: bool,
+    is_interrupted: bool,
     /// No process of the host is alive.
     dead: bool,
     trail: Vec<String>,
@@ -87,6 +91,7 @@ impl World {
             left: None,
             reports: 0,
             is_quiet: false,
+            is_interrupted: false,
             dead: false,
             trail: Vec::new(),
         };
@@ -128,6 +133,11 @@ impl World {
 
     pub(super) async fn killed(&self) {
         self.killed.notified().await;
+    }
+
+    /// The agents are told that their instances are taken away.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.calls().is_interrupted
     }
 
     pub(super) fn reported(&self) {
@@ -250,14 +260,20 @@ struct Life {
     job: String,
     provisioning: Duration,
     has_capacity: bool,
-    leaves: Option<(Duration, Leaving)>,
-    agents: Vec<Agent>,
+    plan: Plan,
+}
+
+/// The end of one start of the containers.
+enum Ending {
+    Left(Leaving),
+    Interrupted(Interruption),
+    /// `false`: a container has failed.
+    Ended(bool),
 }
 
 impl Life {
     fn new(world: Arc<World>, job: String, plan: &Plan, has_capacity: bool) -> Self {
-        let agents = (0..plan.nodes).map(|index| Agent::new(&world, &job, NodeId::at(index), plan)).collect();
-        Self { world, job, provisioning: plan.provisioning, has_capacity, leaves: plan.leaves, agents }
+        Self { world, job, provisioning: plan.provisioning, has_capacity, plan: plan.clone() }
     }
 
     fn is_asked_to_stop(&self) -> bool {
@@ -273,23 +289,30 @@ impl Life {
         }
     }
 
-    async fn live(mut self) {
+    /// Waits for the instances; `false` when the job is to stop before.
+    async fn provision(&self) -> bool {
         let until = Instant::now() + self.provisioning;
         while Instant::now() < until && !self.is_asked_to_stop() {
             sleep(LOOK).await;
         }
-        if self.is_asked_to_stop() {
+        let is_asked = self.is_asked_to_stop();
+        if is_asked {
             sleep(LOOK * 4).await;
-            return self.becomes(JobStatus::Stopped, SecondaryStatus::Stopped, None);
+            self.becomes(JobStatus::Stopped, SecondaryStatus::Stopped, None);
+        }
+        !is_asked
+    }
+
+    async fn live(self) {
+        if !self.provision().await {
+            return;
         }
         if !self.has_capacity {
             let reason = "CapacityError: Unable to provision requested ML compute capacity.";
             return self.becomes(JobStatus::Failed, SecondaryStatus::Failed, Some(reason));
         }
-        self.becomes(JobStatus::InProgress, SecondaryStatus::Training, None);
-        let mut work: JoinSet<()> = std::mem::take(&mut self.agents).into_iter().map(Agent::work).collect();
         let leaves = async {
-            match self.leaves {
+            match self.plan.leaves {
                 Some((after, leaving)) => {
                     sleep(after).await;
                     leaving
@@ -297,29 +320,76 @@ impl Life {
                 None => std::future::pending().await,
             }
         };
-        let left = tokio::select! {
-            left = leaves => Some(left),
-            () = async { while work.join_next().await.is_some() {} } => None,
-        };
-        match left {
-            Some(Leaving::Killed) => {
-                drop(work);
-                let reason = "AlgorithmError: Exit code: 137";
-                return self.becomes(JobStatus::Failed, SecondaryStatus::Failed, Some(reason));
+        let mut leaves = pin!(leaves);
+        let mut interruptions = self.plan.interruptions.iter().copied();
+        loop {
+            self.becomes(JobStatus::InProgress, SecondaryStatus::Training, None);
+            let agents =
+                (0..self.plan.nodes).map(|index| Agent::new(&self.world, &self.job, NodeId::at(index), &self.plan));
+            let agents = agents.collect::<Option<Vec<_>>>();
+            let has_agents = agents.is_some();
+            let mut work: JoinSet<bool> = agents.into_iter().flatten().map(Agent::work).collect();
+            let next = interruptions.next();
+            let interrupted = async {
+                match next {
+                    Some(interruption) => {
+                        sleep(interruption.after).await;
+                        interruption
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            let ending = tokio::select! {
+                leaving = &mut leaves => Ending::Left(leaving),
+                interruption = interrupted => Ending::Interrupted(interruption),
+                succeeded = all(&mut work) => Ending::Ended(has_agents && succeeded),
+            };
+            match ending {
+                Ending::Interrupted(Interruption { is_told, .. }) => {
+                    self.world.ledger().interruptions += 1;
+                    self.world.note(&format!("{} is interrupted", self.job));
+                    if is_told {
+                        self.world.calls().is_interrupted = true;
+                        all(&mut work).await;
+                        self.world.calls().is_interrupted = false;
+                    }
+                    drop(work);
+                    if !self.provision().await {
+                        return;
+                    }
+                }
+                Ending::Left(Leaving::Killed) => {
+                    drop(work);
+                    let reason = "AlgorithmError: Exit code: 137";
+                    return self.becomes(JobStatus::Failed, SecondaryStatus::Failed, Some(reason));
+                }
+                Ending::Left(Leaving::Stopped) => {
+                    self.becomes(JobStatus::Stopping, SecondaryStatus::Stopping, None);
+                    all(&mut work).await;
+                    return self.becomes(JobStatus::Stopped, SecondaryStatus::MaxRuntimeExceeded, None);
+                }
+                Ending::Ended(succeeded) => {
+                    let is_stopped = self.is_asked_to_stop();
+                    sleep(self.provisioning / 2).await;
+                    return if is_stopped {
+                        self.becomes(JobStatus::Stopped, SecondaryStatus::Stopped, None);
+                    } else if succeeded {
+                        self.becomes(JobStatus::Completed, SecondaryStatus::Completed, None);
+                    } else {
+                        let reason = "AlgorithmError: the container was started again, exit code: 1";
+                        self.becomes(JobStatus::Failed, SecondaryStatus::Failed, Some(reason));
+                    };
+                }
             }
-            Some(Leaving::Stopped) => {
-                self.becomes(JobStatus::Stopping, SecondaryStatus::Stopping, None);
-                while work.join_next().await.is_some() {}
-                return self.becomes(JobStatus::Stopped, SecondaryStatus::MaxRuntimeExceeded, None);
-            }
-            None => {}
-        }
-        let is_stopped = self.is_asked_to_stop();
-        sleep(self.provisioning / 2).await;
-        if is_stopped {
-            self.becomes(JobStatus::Stopped, SecondaryStatus::Stopped, None);
-        } else {
-            self.becomes(JobStatus::Completed, SecondaryStatus::Completed, None);
         }
     }
+}
+
+/// Waits for all agents; `false` when one has failed.
+async fn all(work: &mut JoinSet<bool>) -> bool {
+    let mut succeeded = true;
+    while let Some(ended) = work.join_next().await {
+        succeeded &= ended.unwrap_or(true);
+    }
+    succeeded
 }

@@ -1,0 +1,48 @@
+//! Part of the session record about starts of the container after the first, as after an interruption of a spot instance: which
+//! scripts' files are gone with the earlier container. Pure.
+//!
+//! Orders are numbered in the order of their sending, so a number says what came before what. 0: none.
+
+use serde::{Deserialize, Serialize};
+
+/// What a restart of the container took away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Restarts {
+    /// How often the leader's container was started again.
+    pub leader: u32,
+    /// Number of the last order to run a script that a restarted agent had carried out before.
+    pub after: u32,
+    /// Number of the last order to fetch the project.
+    pub project: u32,
+    /// Number of the order to run the first script that has ended.
+    pub ended: u32,
+    /// [`Self::leader`] of the agent that has sent the results.
+    pub collected: u32,
+}
+
+impl Restarts {
+    /// A restarted agent has no project, and no order to fetch it that it will read.
+    pub fn lacks_project(&self) -> bool {
+        self.after > 0 && self.after >= self.project
+    }
+
+    /// The files of a script that has ended are gone.
+    pub fn lost_files(&self) -> bool {
+        self.ended > 0 && self.after >= self.ended
+    }
+
+    /// Takes note that the script of this order has ended.
+    pub fn script_ended(&mut self, order: u32) {
+        if self.ended == 0 {
+            self.ended = order;
+        }
+    }
+
+    /// Takes note that the script of this order runs again: its files do not count.
+    pub fn script_repeated(&mut self, order: u32) {
+        if self.ended == order {
+            self.ended = 0;
+        }
+    }
+}
