@@ -10,9 +10,9 @@ use aws_sdk_sagemaker::config::Builder;
 use aws_sdk_sagemaker::operation::describe_training_job::DescribeTrainingJobOutput;
 use aws_sdk_sagemaker::primitives::DateTime;
 use aws_sdk_sagemaker::types::{
-    AlgorithmSpecification, Channel, CompressionType, DataSource, OutputCompressionType, OutputDataConfig,
-    ResourceConfig, S3DataDistribution, S3DataSource, S3DataType, SessionChainingConfig, SortBy, SortOrder,
-    StoppingCondition, Tag, TrainingInputMode, TrainingInstanceType, TrainingJobStatus, VpcConfig,
+    AlgorithmSpecification, CheckpointConfig, OutputCompressionType, OutputDataConfig, ResourceConfig, RetryStrategy,
+    SessionChainingConfig, SortBy, SortOrder, StoppingCondition, Tag, TrainingImageConfig, TrainingInputMode,
+    TrainingInstanceType, TrainingJobStatus, TrainingRepositoryAccessMode, TrainingRepositoryAuthConfig, VpcConfig,
 };
 
 use super::clients::Clients;
@@ -20,8 +20,8 @@ use super::creator;
 use super::errors::AwsCall;
 use executor::base::plain;
 use executor::cloud::{
-    CloudError, CloudErrorKind, JobStatus, SecondaryStatus, TrainingJob, TrainingJobSpec, TrainingJobSummary,
-    TrainingJobs, Transition,
+    CHECKPOINTS_DIR, CloudError, CloudErrorKind, JobStatus, SecondaryStatus, TrainingJob, TrainingJobSpec,
+    TrainingJobSummary, TrainingJobs, Transition, VpcRegistry,
 };
 
 /// Page size of `ListTrainingJobs`; the service's maximum.
@@ -52,15 +52,22 @@ impl TrainingJobs for AwsJobs {
             i32::try_from(value)
                 .map_err(|_| call.error(CloudErrorKind::Invalid, format!("{field} {value} is larger than AWS takes")))
         };
+        let optional = |field: &str, value: Option<u64>| {
+            value.filter(|value| *value > 0).map(|value| number(field, value)).transpose()
+        };
         let resources = ResourceConfig::builder()
             .instance_type(TrainingInstanceType::from(spec.instance_type.as_str()))
             .instance_count(number("the instance count", spec.instance_count.into())?)
             .volume_size_in_gb(number("the volume size", spec.volume_size_gb.into())?)
             .set_volume_kms_key_id(spec.volume_kms_key_id.clone())
+            .set_keep_alive_period_in_seconds(optional("the keep-alive in seconds", Some(spec.keep_alive))?)
+            .set_training_plan_arn(spec.training_plan_arn.clone())
             .build();
         let stopping = StoppingCondition::builder()
             .max_runtime_in_seconds(number("the run time in seconds", spec.max_runtime)?)
+            .set_max_wait_time_in_seconds(optional("the wait in seconds", spec.spot_max_wait)?)
             .build();
+        let retries = optional("the number of retries", Some(spec.retries.into()))?;
         let output = OutputDataConfig::builder()
             .s3_output_path(&spec.output_uri)
             .set_kms_key_id(spec.output_kms_key_id.clone())
@@ -74,10 +81,13 @@ impl TrainingJobs for AwsJobs {
             .training_job_name(&spec.name)
             .role_arn(&spec.role_arn)
             .algorithm_specification(algorithm(spec))
-            .set_input_data_config(unless_empty(spec.channels.iter().map(channel).collect()))
+            .set_input_data_config(unless_empty(spec.channels.iter().map(channels::channel).collect()))
             .output_data_config(output)
             .resource_config(resources)
             .stopping_condition(stopping)
+            .set_enable_managed_spot_training(spec.spot_max_wait.map(|_| true))
+            .set_checkpoint_config(spec.checkpoints_uri.as_deref().map(checkpoints))
+            .set_retry_strategy(retries.map(|times| RetryStrategy::builder().maximum_retry_attempts(times).build()))
             .set_environment((!spec.environment.is_empty()).then(|| spec.environment.clone().into_iter().collect()))
             .set_vpc_config(spec.network.as_ref().map(|network| {
                 VpcConfig::builder()
@@ -188,6 +198,7 @@ fn algorithm(spec: &TrainingJobSpec) -> AlgorithmSpecification {
     AlgorithmSpecification::builder()
         .training_image(&spec.image)
         .training_input_mode(TrainingInputMode::File)
+        .set_training_image_config(spec.vpc_registry.as_ref().map(image_config))
         .set_container_entrypoint(unless_empty(spec.entrypoint.clone()))
         .set_container_arguments(unless_empty(spec.arguments.clone()))
         .build()
@@ -198,18 +209,20 @@ fn chained() -> SessionChainingConfig {
     SessionChainingConfig::builder().enable_session_tag_chaining(true).build()
 }
 
-fn channel(channel: &executor::cloud::Channel) -> Channel {
-    let source = S3DataSource::builder()
-        .s3_data_type(S3DataType::S3Prefix)
-        .s3_uri(&channel.uri)
-        .s3_data_distribution_type(S3DataDistribution::FullyReplicated)
-        .build();
-    Channel::builder()
-        .channel_name(&channel.name)
-        .data_source(DataSource::builder().s3_data_source(source).build())
-        .compression_type(CompressionType::None)
-        .input_mode(TrainingInputMode::File)
+/// The registry of the image, in the VPC.
+fn image_config(registry: &VpcRegistry) -> TrainingImageConfig {
+    let credentials = registry
+        .credentials_lambda_arn
+        .as_ref()
+        .map(|arn| TrainingRepositoryAuthConfig::builder().training_repository_credentials_provider_arn(arn).build());
+    TrainingImageConfig::builder()
+        .training_repository_access_mode(TrainingRepositoryAccessMode::Vpc)
+        .set_training_repository_auth_config(credentials)
         .build()
+}
+
+fn checkpoints(uri: &str) -> CheckpointConfig {
+    CheckpointConfig::builder().s3_uri(uri).local_path(CHECKPOINTS_DIR).build()
 }
 
 fn training_job(name: &str, reply: DescribeTrainingJobOutput) -> TrainingJob {
@@ -256,5 +269,6 @@ fn job_status(status: Option<&TrainingJobStatus>) -> JobStatus {
     }
 }
 
+mod channels;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 mod clients;
 mod creator;
 mod errors;
+mod input_data;
 mod jobs;
 mod logs;
 mod objects;
@@ -16,7 +17,7 @@ mod trust;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use executor::cloud::{Access, Connect, JobLogs, ObjectStore, TrainingJobs};
+use executor::cloud::{Access, Connect, InputData, JobLogs, ObjectStore, TrainingJobs};
 use tokio::sync::Mutex;
 
 use clients::Clients;
@@ -54,6 +55,10 @@ impl Connect for Aws {
 
     async fn objects_apart(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>> {
         Ok(Arc::new(objects::AwsObjects::new(Clients::load(access).await?, access)))
+    }
+
+    async fn input_data(&self, access: &Access) -> anyhow::Result<Arc<dyn InputData>> {
+        Ok(Arc::new(input_data::AwsInputData::new(self.shared(access).await?)))
     }
 
     async fn logs(&self, access: &Access) -> anyhow::Result<Arc<dyn JobLogs>> {

@@ -8,10 +8,11 @@ use aws_sdk_s3::config::Credentials;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use executor::cloud::{Access, JobLogs, ObjectStore, TrainingJobs};
+use executor::cloud::{Access, InputData, JobLogs, ObjectStore, TrainingJobs};
 use tokio::task::JoinSet;
 
 use crate::clients::{Clients, loader};
+use crate::input_data::AwsInputData;
 use crate::jobs::AwsJobs;
 use crate::logs::AwsLogs;
 use crate::objects::AwsObjects;
@@ -48,6 +49,7 @@ pub(crate) struct Stub {
     script: Arc<Mutex<Script>>,
     pub(crate) jobs: Arc<dyn TrainingJobs>,
     pub(crate) objects: Arc<dyn ObjectStore>,
+    pub(crate) input_data: Arc<dyn InputData>,
     pub(crate) logs: Arc<dyn JobLogs>,
     _server: JoinSet<()>,
 }
@@ -86,6 +88,7 @@ impl Stub {
             script,
             jobs: Arc::new(AwsJobs::new(Arc::clone(&clients))),
             objects: Arc::new(AwsObjects::new(Arc::clone(&clients), &access)),
+            input_data: Arc::new(AwsInputData::new(Arc::clone(&clients))),
             logs: Arc::new(AwsLogs::new(clients)),
             _server: server,
         }

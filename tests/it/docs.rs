@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use executor::base::exit_codes::TABLE;
 use executor::base::failure::render;
-use executor::config::env::JOB_VARIABLES;
+use executor::config::job_variables::JOB_VARIABLES;
 use executor::config::operator_file;
 use executor::config::settings::{self, Settings};
 use regex::Regex;
@@ -91,11 +91,28 @@ fn the_table_of_job_variables_is_that_of_the_code() {
     let of_a_job =
         |row: &&Vec<String>| row[0].starts_with("`SAGEMAKER_") && !row[0].starts_with("`SAGEMAKER_EXECUTOR_");
     let documented: Vec<_> = rows.iter().filter(of_a_job).cloned().collect();
+    let key = |policy: Option<&str>| policy.map_or("–".to_owned(), |key| format!("`{key}`"));
     let expected: Vec<Vec<String>> = JOB_VARIABLES
         .iter()
-        .map(|variable| vec![format!("`{}`", variable.name), variable.meaning.to_owned(), variable.default.to_owned()])
+        .map(|variable| {
+            vec![
+                format!("`{}`", variable.name),
+                variable.kind.to_owned(),
+                variable.meaning.to_owned(),
+                variable.default.to_owned(),
+                key(variable.policy),
+                format!("`{}`", variable.example),
+            ]
+        })
         .collect();
     assert_eq!(documented, expected);
+    let known = known_keys();
+    for variable in JOB_VARIABLES {
+        assert!(variable.policy.is_none_or(|key| known.contains(&format!("rules.allow.{key}"))), "{}", variable.name);
+        for named in Regex::new("`(job\\.[a-z_]+)`").unwrap().captures_iter(variable.default) {
+            assert!(known.contains(&named[1]), "{}: {}", variable.name, &named[1]);
+        }
+    }
 }
 
 #[test]

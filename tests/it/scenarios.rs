@@ -73,6 +73,7 @@ mod sagemaker_one_path;
 mod sagemaker_orphans;
 mod sagemaker_phases;
 mod sagemaker_policies;
+mod sagemaker_power;
 mod sagemaker_records;
 mod sagemaker_results;
 mod sagemaker_resume;

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use executor::cloud::testing::example_spec;
-use executor::cloud::{Access, CloudErrorKind, JobStatus, Network, Parameter, SecondaryStatus, TrainingJobs as _};
+use executor::cloud::{
+    Access, Channel, ChannelMode, ChannelSource, CloudErrorKind, FileSystemKind, JobStatus, Network, Parameter,
+    SecondaryStatus, TrainingJobs as _, VpcRegistry,
+};
 
 use super::AwsJobs;
 use crate::stub::{Stub, clients, refusal, reply};
@@ -53,6 +56,71 @@ async fn create_sends_every_field() {
         "Tags": [{ "Key": "sagemaker-executor:session", "Value": "a" }],
     });
     assert_eq!(sent, expected);
+}
+
+#[tokio::test]
+async fn create_sends_each_wish() {
+    let stub = Stub::start().await;
+    stub.push(reply(200, r#"{"TrainingJobArn":"arn:aws:sagemaker:eu-west-1:1:training-job/a"}"#));
+    let mut spec = example_spec("a");
+    (spec.spot_max_wait, spec.retries, spec.keep_alive) = (Some(7200), 2, 600);
+    spec.checkpoints_uri = Some("s3://memory/checkpoints/".to_owned());
+    spec.training_plan_arn = Some("plan".to_owned());
+    spec.vpc_registry = Some(VpcRegistry { credentials_lambda_arn: Some("lambda".to_owned()) });
+    let s3 = ChannelSource::S3 { uri: "s3://data/".to_owned(), is_sharded: true };
+    let (kind, id) = (FileSystemKind::FsxLustre, "fs-01234567".to_owned());
+    let shared = ChannelSource::FileSystem { kind, id, path: "/fsx".to_owned(), is_writable: true };
+    let channel = |name: &str, source, mode, content_type: Option<&str>| Channel {
+        name: name.to_owned(),
+        source,
+        mode,
+        content_type: content_type.map(str::to_owned),
+    };
+    spec.channels = vec![
+        channel("train", s3, ChannelMode::FastFile, Some("text/csv")),
+        channel("shared", shared, ChannelMode::File, None),
+    ];
+    stub.jobs.create(&spec).await.unwrap();
+    let sent: serde_json::Value = serde_json::from_slice(&stub.seen()[0].body).unwrap();
+    let fields = [
+        ("/EnableManagedSpotTraining", serde_json::json!(true)),
+        ("/StoppingCondition", serde_json::json!({ "MaxRuntimeInSeconds": 3600, "MaxWaitTimeInSeconds": 7200 })),
+        ("/RetryStrategy", serde_json::json!({ "MaximumRetryAttempts": 2 })),
+        ("/ResourceConfig/KeepAlivePeriodInSeconds", serde_json::json!(600)),
+        ("/ResourceConfig/TrainingPlanArn", serde_json::json!("plan")),
+        (
+            "/CheckpointConfig",
+            serde_json::json!({ "S3Uri": "s3://memory/checkpoints/", "LocalPath": "/opt/ml/checkpoints" }),
+        ),
+        (
+            "/AlgorithmSpecification/TrainingImageConfig",
+            serde_json::json!({
+                "TrainingRepositoryAccessMode": "Vpc",
+                "TrainingRepositoryAuthConfig": { "TrainingRepositoryCredentialsProviderArn": "lambda" },
+            }),
+        ),
+        (
+            "/InputDataConfig",
+            serde_json::json!([
+                {
+                    "ChannelName": "train", "InputMode": "FastFile", "CompressionType": "None", "ContentType": "text/csv",
+                    "DataSource": { "S3DataSource": {
+                        "S3DataType": "S3Prefix", "S3Uri": "s3://data/", "S3DataDistributionType": "ShardedByS3Key",
+                    } },
+                },
+                {
+                    "ChannelName": "shared", "InputMode": "File", "CompressionType": "None",
+                    "DataSource": { "FileSystemDataSource": {
+                        "FileSystemId": "fs-01234567", "FileSystemType": "FSxLustre", "FileSystemAccessMode": "rw",
+                        "DirectoryPath": "/fsx",
+                    } },
+                },
+            ]),
+        ),
+    ];
+    for (pointer, expected) in fields {
+        assert_eq!(sent.pointer(pointer), Some(&expected), "{pointer}");
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::access::Access;
+use super::input_data::InputData;
 use super::jobs::TrainingJobs;
 use super::logs::JobLogs;
 use super::objects::ObjectStore;
@@ -18,6 +19,7 @@ pub trait Connect: Send + Sync {
     async fn objects(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>>;
     /// Like [`Connect::objects`], for a thread with a runtime of its own; see [`Connect::logs`].
     async fn objects_apart(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>>;
+    async fn input_data(&self, access: &Access) -> anyhow::Result<Arc<dyn InputData>>;
     /// For a thread with a runtime of its own: shares no connection and no credentials with the other ports, whose
     /// thread may block.
     async fn logs(&self, access: &Access) -> anyhow::Result<Arc<dyn JobLogs>>;

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::error::CloudError;
 
+/// Directory of a job's checkpoints in its container.
+pub const CHECKPOINTS_DIR: &str = "/opt/ml/checkpoints";
+
 /// SageMaker training jobs.
 #[async_trait]
 pub trait TrainingJobs: Send + Sync {
@@ -55,6 +58,17 @@ pub struct TrainingJobSpec {
     pub volume_kms_key_id: Option<String>,
     /// Seconds.
     pub max_runtime: u64,
+    /// Seconds of waiting and running together, of a job on spot instances.
+    pub spot_max_wait: Option<u64>,
+    /// `s3://...` prefix that SageMaker keeps in step with [`CHECKPOINTS_DIR`] of the container.
+    pub checkpoints_uri: Option<String>,
+    /// Restarts by SageMaker after an internal error, 0 to 30.
+    pub retries: u32,
+    /// Seconds that the instances stay after the job, for the next one that matches.
+    pub keep_alive: u64,
+    pub training_plan_arn: Option<String>,
+    /// The registry of the image, when it is in the VPC.
+    pub vpc_registry: Option<VpcRegistry>,
     pub network: Option<Network>,
     pub encrypt_inter_container_traffic: bool,
     /// At most 50.
@@ -74,12 +88,60 @@ pub struct CreatorSession {
     pub tags: BTreeMap<String, String>,
 }
 
-/// An input channel in File mode: `/opt/ml/input/data/<name>/...`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An input channel: `/opt/ml/input/data/<name>/...`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Channel {
+    /// 1..64 characters, `^[A-Za-z0-9\.\-_]+$`.
     pub name: String,
-    /// A prefix that ends with `/`; it must hold an object when the job is created.
-    pub uri: String,
+    pub source: ChannelSource,
+    pub mode: ChannelMode,
+    pub content_type: Option<String>,
+}
+
+/// Place of a channel's data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelSource {
+    S3 {
+        /// A prefix that ends with `/`; it must hold an object when the job is created.
+        uri: String,
+        /// Each instance gets a part of the objects, instead of all.
+        is_sharded: bool,
+    },
+    /// File mode alone, and only in a VPC.
+    FileSystem {
+        kind: FileSystemKind,
+        /// `fs-` and hex digits, 11 to 21 characters.
+        id: String,
+        /// Absolute.
+        path: String,
+        is_writable: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileSystemKind {
+    Efs,
+    FsxLustre,
+}
+
+/// How a channel's data reaches the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum ChannelMode {
+    /// Copied before the container starts.
+    File,
+    /// Read-only files whose content is fetched when it is read.
+    FastFile,
+    /// A named pipe for each pass over the data.
+    Pipe,
+}
+
+/// A registry in the VPC, for the training image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VpcRegistry {
+    /// Lambda function that gives the credentials of the registry.
+    pub credentials_lambda_arn: Option<String>,
 }
 
 /// The VPC of the training instances.

@@ -7,6 +7,7 @@
 mod access;
 mod connect;
 mod error;
+mod input_data;
 mod jobs;
 mod logs;
 mod objects;
@@ -16,9 +17,10 @@ pub mod testing;
 pub use access::Access;
 pub use connect::Connect;
 pub use error::{CloudError, CloudErrorKind, Parameter};
+pub use input_data::{InputData, InputPrefix};
 pub use jobs::{
-    Channel, CreatorSession, JobStatus, Network, SecondaryStatus, TrainingJob, TrainingJobSpec, TrainingJobSummary,
-    TrainingJobs, Transition,
+    CHECKPOINTS_DIR, Channel, ChannelMode, ChannelSource, CreatorSession, FileSystemKind, JobStatus, Network,
+    SecondaryStatus, TrainingJob, TrainingJobSpec, TrainingJobSummary, TrainingJobs, Transition, VpcRegistry,
 };
 pub use logs::{FILTER_STREAMS, FilterPage, JobLogs, LogClient, LogEvent, StreamPage};
 pub use objects::{Content, Listed, MOST_BYTES, ObjectStore, Retention, Sha256Hash, StoredHash, VersionExpiration};

@@ -1,4 +1,4 @@
-//! Reads the environment, as the only module that does, and lists every variable that the executor knows.
+//! Reads the environment, as the only module that does.
 //!
 //! GitLab Runner passes its contract in plain names and every job variable as `CUSTOM_ENV_<KEY>`; a job can never set a
 //! name without that prefix. Values are picked by exact name, stripped of the prefix once, trimmed and dropped when
@@ -8,18 +8,17 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::str::FromStr;
-use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
 use crate::base::failure::{ExitCodes, Failure};
+use crate::config::job_variables::{
+    CONTAINER_ENV_PREFIX, INPUT_PREFIX, JOB_VARIABLES, JobVariable, JobVariables, number,
+};
 
 /// Prefix that GitLab Runner puts before each job variable.
 pub const JOB_PREFIX: &str = "CUSTOM_ENV_";
-/// Job variables with this prefix become environment variables of the training container.
-pub const CONTAINER_ENV_PREFIX: &str = "SAGEMAKER_ENV_";
 
 /// The contract between GitLab Runner and a driver.
 const CONTRACT: [&str; 4] =
@@ -34,48 +33,6 @@ pub const FOLDER: &str = "SAGEMAKER_EXECUTOR_FOLDER";
 pub const TRY: &str = "SAGEMAKER_EXECUTOR_TRY";
 /// Log filter for operators: `info`, `executor=debug`.
 pub const LOG: &str = "SAGEMAKER_EXECUTOR_LOG";
-
-/// The variables that a job may set, in the order of the documentation.
-pub const JOB_VARIABLES: [JobVariable; 6] = [
-    JobVariable {
-        name: "SAGEMAKER_INSTANCE_TYPE",
-        meaning: "Instance types in order of preference, separated by commas; the next one is asked for when the quota refuses one, or when there is no capacity before the container ran",
-        default: "`job.instance_type`",
-    },
-    JobVariable {
-        name: "SAGEMAKER_INSTANCE_COUNT",
-        meaning: "Number of instances, at least 1; the script runs on each of them",
-        default: "`job.instance_count`",
-    },
-    JobVariable {
-        name: "SAGEMAKER_VOLUME_SIZE_GB",
-        meaning: "Size of the volume in GB, 1 to 16384; without effect on instance types with local NVMe storage",
-        default: "`job.volume_size_gb`",
-    },
-    JobVariable {
-        name: "SAGEMAKER_MAX_RUNTIME",
-        meaning: "Longest time of the training job after its start: seconds, or a duration such as `2h 30m`",
-        default: "the job's `timeout`, at most `job.max_runtime_seconds`",
-    },
-    JobVariable {
-        name: "SAGEMAKER_ROLE_ARN",
-        meaning: "IAM role of the training job; the runner host needs `iam:PassRole` for it",
-        default: "`job.role_arn`",
-    },
-    JobVariable {
-        name: "SAGEMAKER_ENV_*",
-        meaning: "`SAGEMAKER_ENV_NAME` sets `NAME` in the training container; readable by everybody who may describe the job, so a masked variable is refused",
-        default: "`job.environment`",
-    },
-];
-
-/// One row of the variables table in `docs/CONFIG.md`.
-#[derive(Debug, Clone, Copy)]
-pub struct JobVariable {
-    pub name: &'static str,
-    pub meaning: &'static str,
-    pub default: &'static str,
-}
 
 /// Snapshot of the process environment at the start. Has no `Debug`: it holds secrets.
 #[derive(Clone, Default)]
@@ -123,28 +80,34 @@ impl Environment {
             .filter(|variable| !variable.name.ends_with('*'))
             .filter_map(|variable| self.pair(&format!("{JOB_PREFIX}{}", variable.name), variable.name));
         let mut variables: JobVariables = read(&pairs.collect::<Vec<_>>()).map_err(|name| {
-            Failure::user(format!("the job variable `{name}` does not have the form it needs"))
-                .hint(format!("`{name}`: {}", meaning_of(&name)))
+            let failure = Failure::user(format!("the job variable `{name}` does not have the form it needs"));
+            match JobVariable::of(&name) {
+                Some(known) => failure
+                    .hint(format!("write `{name}` as in `{}` ({}): {}", known.example, known.kind, known.meaning)),
+                None => failure.hint("see `docs/CONFIG.md`"),
+            }
         })?;
-        let prefix = format!("{JOB_PREFIX}{CONTAINER_ENV_PREFIX}");
-        variables.environment = self
-            .0
+        variables.environment = self.with_prefix(CONTAINER_ENV_PREFIX);
+        variables.inputs = self.with_prefix(INPUT_PREFIX);
+        variables.inputs.retain(|_, value| !value.trim().is_empty());
+        Ok(variables)
+    }
+
+    /// The job variables of a prefix, without it.
+    fn with_prefix(&self, prefix: &str) -> BTreeMap<String, String> {
+        let prefix = format!("{JOB_PREFIX}{prefix}");
+        self.0
             .iter()
             .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), value.clone())))
             .filter(|(name, _)| !name.is_empty())
-            .collect();
-        Ok(variables)
+            .collect()
     }
 
     /// Job variables that look like the executor's and are unknown, each with the nearest known name.
     pub fn unknown_wishes(&self) -> Vec<(String, &'static str)> {
-        let known = |name: &str| {
-            JOB_VARIABLES.iter().any(|variable| variable.name == name)
-                || name.strip_prefix(CONTAINER_ENV_PREFIX).is_some_and(|rest| !rest.is_empty())
-        };
         let ours = self.0.keys().filter_map(|name| name.strip_prefix(JOB_PREFIX));
-        ours.filter(|name| name.to_ascii_uppercase().starts_with("SAGEMAKER_") && !known(name))
-            .map(|name| (name.to_owned(), nearest(&name.to_ascii_uppercase())))
+        ours.filter(|name| name.to_ascii_uppercase().starts_with("SAGEMAKER_") && JobVariable::of(name).is_none())
+            .map(|name| (name.to_owned(), JobVariable::nearest(&name.to_ascii_uppercase())))
             .collect()
     }
 
@@ -184,25 +147,6 @@ impl Environment {
     }
 }
 
-/// The known variable name nearest to an unknown one.
-fn nearest(name: &str) -> &'static str {
-    let likeness = |known: &str| {
-        // An `ENV` name may have any suffix.
-        let length = if known.ends_with('*') { name.len().min(CONTAINER_ENV_PREFIX.len() + 1) } else { name.len() };
-        strsim::jaro_winkler(known, name.get(..length).unwrap_or(name))
-    };
-    let by_likeness = |a: &&JobVariable, b: &&JobVariable| likeness(a.name).total_cmp(&likeness(b.name));
-    JOB_VARIABLES.iter().max_by(by_likeness).map_or("", |variable| variable.name)
-}
-
-/// Documentation text of a job variable.
-fn meaning_of(name: &str) -> &'static str {
-    JOB_VARIABLES
-        .iter()
-        .find(|variable| variable.name == name)
-        .map_or("see `docs/CONFIG.md`", |variable| variable.meaning)
-}
-
 /// Fills `T` through `envy`. `Err` holds the name of the variable that does not fit: found by reading each alone,
 /// because `envy`'s text would contain the value.
 fn read<T: DeserializeOwned>(pairs: &[(String, String)]) -> Result<T, String> {
@@ -234,48 +178,11 @@ pub struct Contract {
     pub session: Option<String>,
 }
 
-/// The job's `SAGEMAKER_*` variables. Absent and empty are the same.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-pub struct JobVariables {
-    #[serde(default, rename = "sagemaker_instance_type", deserialize_with = "list")]
-    pub instance_types: Vec<String>,
-    #[serde(default, rename = "sagemaker_instance_count", deserialize_with = "number")]
-    pub instance_count: Option<u32>,
-    #[serde(default, rename = "sagemaker_volume_size_gb", deserialize_with = "number")]
-    pub volume_size_gb: Option<u32>,
-    #[serde(default, rename = "sagemaker_max_runtime", deserialize_with = "duration")]
-    pub max_runtime: Option<Duration>,
-    #[serde(default, rename = "sagemaker_role_arn")]
-    pub role_arn: Option<String>,
-    /// From `SAGEMAKER_ENV_*`, without the prefix.
-    #[serde(skip)]
-    pub environment: BTreeMap<String, String>,
-}
-
-fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect())
-}
-
-fn number<'de, D: Deserializer<'de>, N: FromStr>(deserializer: D) -> Result<Option<N>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map(Some).map_err(|_| serde::de::Error::custom("not a whole number"))
-}
-
 fn exit_code<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
     match number(deserializer)? {
         Some(0) => Err(serde::de::Error::custom("zero means success")),
         code => Ok(code),
     }
-}
-
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let seconds = text.parse().map(Duration::from_secs);
-    seconds
-        .or_else(|_| humantime::parse_duration(&text))
-        .map(Some)
-        .map_err(|_| serde::de::Error::custom("not a duration"))
 }
 
 /// The size of a unit test: `long` when `LONG_TESTS` is set, as in the gate.
@@ -286,6 +193,8 @@ pub(crate) fn short_or_long<T>(short: T, long: T) -> T {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn environment(pairs: &[(&str, &str)]) -> Environment {

@@ -11,6 +11,15 @@ pub(super) const VOLUME_GB: u32 = 16_384;
 /// SageMaker's own limit of a training job: 28 days.
 pub(super) const MAX_RUNTIME: u64 = 28 * 86_400;
 
+/// Most restarts by SageMaker (`RetryStrategy`, `MaximumRetryAttempts`).
+pub(super) const RETRIES: u32 = 30;
+/// Longest keep-alive of a warm pool, by the guide "SageMaker AI Managed Warm Pools"; the service model has 21600.
+pub(super) const KEEP_ALIVE: u64 = 3600;
+/// Longest wait for a quota: the executor's own limit.
+pub(super) const QUEUE_TIMEOUT: u64 = 7 * 86_400;
+/// Longest time of a spot job, waiting and running: SageMaker ends every job 30 days after its creation.
+pub(super) const SPOT_MAX_WAIT: u64 = 30 * 86_400;
+
 /// `ml.<family>.<size>`; only SageMaker knows which ones exist, and their list grows.
 pub(super) fn is_instance_type(name: &str) -> bool {
     let part = |text: &str| {
@@ -42,4 +51,31 @@ pub(super) fn is_environment_name(name: &str) -> bool {
     name.len() <= 512
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         && name.bytes().next().is_some_and(|byte| !byte.is_ascii_digit())
+}
+
+/// `^arn:aws[a-z\-]*:sagemaker:[a-z0-9\-]*:[0-9]{12}:training-plan/.*$`, 50 to 2048 characters.
+pub(super) fn is_training_plan(text: &str) -> bool {
+    let is_region = |region: &str| region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    has_arn(text, "sagemaker", "training-plan/")
+        && Arn::parse(text).is_some_and(|arn| is_region(arn.region))
+        && (50..=2048).contains(&text.len())
+}
+
+/// `^arn:[[:alnum:]\-]+:lambda:[[:alnum:]\-]+:[0-9]{12}:function:.*$`, 2048 characters at most.
+pub(super) fn is_lambda(text: &str) -> bool {
+    let is_region = |region: &str| !region.is_empty() && region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    has_arn(text, "lambda", "function:")
+        && Arn::parse(text).is_some_and(|arn| is_region(arn.region))
+        && text.len() <= 2048
+}
+
+/// An ARN of a service, with an account and a resource that begins so; in one line.
+fn has_arn(text: &str, wanted: &str, start: &str) -> bool {
+    let Some(Arn { partition, service, account, resource, .. }) = Arn::parse(text) else { return false };
+    partition.strip_prefix("aws").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'))
+        && service == wanted
+        && account.len() == 12
+        && account.bytes().all(|byte| byte.is_ascii_digit())
+        && resource.starts_with(start)
+        && !text.chars().any(char::is_control)
 }

@@ -3,6 +3,8 @@
 mod check;
 pub mod env;
 mod forms;
+mod input_channels;
+pub mod job_variables;
 pub mod operator_file;
 pub mod policy;
 pub mod rules;

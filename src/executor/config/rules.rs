@@ -65,8 +65,30 @@ pub struct Allowance {
     pub environment: Option<Vec<String>>,
     /// Regions in which the jobs may run.
     pub regions: Option<Vec<String>>,
-    /// Largest cost of a job: instances × price of an hour in `[prices]` × longest run time.
+    /// Largest cost of a job: instances × price of an hour in `[prices]` × longest run time and keep-alive.
     pub max_cost: Option<f64>,
+    /// Spot instances.
+    pub spot: Option<Choice>,
+    /// Checkpoints in the executor's bucket.
+    pub checkpoints: Option<Choice>,
+    pub max_retries: Option<u32>,
+    pub max_keep_alive_seconds: Option<u64>,
+    /// Globs on ARNs.
+    pub training_plans: Option<Vec<String>>,
+    pub max_queue_timeout_seconds: Option<u64>,
+    /// Globs on the URIs of input channels, without their query. What lies below a match may be read too.
+    pub inputs: Option<Vec<String>>,
+    /// Globs on the URIs of model outputs.
+    pub model_outputs: Option<Vec<String>>,
+}
+
+/// Whether jobs choose something, all have it, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Choice {
+    Allow,
+    Only,
+    Refuse,
 }
 
 /// Treatment of images that are named by a tag, which may lead to another image tomorrow.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::base::destination::DestinationPattern;
-use crate::cloud::{Access, Network};
+use crate::cloud::{Access, Network, VpcRegistry};
 use crate::config::env::Environment;
 use crate::config::rules::PolicyRule;
 
@@ -96,6 +96,36 @@ pub struct JobSettings {
     pub environment: BTreeMap<String, String>,
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
+    #[serde(default)]
+    pub spot: bool,
+    #[serde(default)]
+    pub checkpoints: bool,
+    #[serde(default)]
+    pub retries: u32,
+    #[serde(default)]
+    pub keep_alive_seconds: u64,
+    pub training_plan: Option<String>,
+    #[serde(default = "hour")]
+    pub queue_timeout_seconds: u64,
+    /// URIs of input channels, by the channel's name.
+    #[serde(default)]
+    pub inputs: BTreeMap<String, String>,
+    pub model_output: Option<String>,
+    #[serde(default)]
+    pub image_repository_access: RepositoryAccess,
+    /// Gives the credentials of the registry in the VPC.
+    pub image_credentials_lambda_arn: Option<String>,
+}
+
+/// Way from SageMaker to the registry of the training image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RepositoryAccess {
+    /// ECR, by SageMaker itself.
+    #[default]
+    Platform,
+    /// A registry in the VPC.
+    Vpc,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -178,6 +208,9 @@ fn volume_size_gb() -> u32 {
 }
 fn day() -> u64 {
     86_400
+}
+fn hour() -> u64 {
+    3600
 }
 
 impl Default for RunnerSettings {
@@ -263,6 +296,12 @@ impl Settings {
             subnets: self.job.subnets.clone(),
             security_group_ids: self.job.security_group_ids.clone(),
         })
+    }
+
+    /// The registry of the training images, when it is in the VPC.
+    pub fn vpc_registry(&self) -> Option<VpcRegistry> {
+        (self.job.image_repository_access == RepositoryAccess::Vpc)
+            .then(|| VpcRegistry { credentials_lambda_arn: self.job.image_credentials_lambda_arn.clone() })
     }
 
     /// The file that gets one line for each decision about a job.

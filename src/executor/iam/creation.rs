@@ -18,6 +18,8 @@ pub(super) fn statements(account: &Account<'_>, jobs: String, session: &str) -> 
     );
     create =
         create.when("NumericLessThanEquals", "sagemaker:MaxRuntimeInSeconds", account.wall.max_runtime.to_string());
+    let keep_alive = account.wall.max_keep_alive.to_string();
+    create = create.when("NumericLessThanEqualsIfExists", "sagemaker:KeepAlivePeriod", keep_alive);
     if let Some(types) = account.wall.instance_types.clone() {
         // Without `Null`, a request that names no type passes `ForAllValues`.
         create = create.when("ForAllValues:StringLike", "sagemaker:InstanceTypes", types).when(
@@ -40,8 +42,11 @@ pub(super) fn statements(account: &Account<'_>, jobs: String, session: &str) -> 
         "iam:PassedToService",
         "sagemaker.amazonaws.com",
     );
+    let plans = Some(account.wall.training_plans.clone())
+        .filter(|plans| !plans.is_empty())
+        .map(|plans| PolicyStatement::allow("TrainingPlans", ACTIONS[0]).on(plans));
     let volumes = account.volume_key.clone().map(|key| keys::for_volumes(account, key));
-    [create, tags, pass].into_iter().chain(volumes.into_iter().flatten()).collect()
+    [create, tags, pass].into_iter().chain(plans).chain(volumes.into_iter().flatten()).collect()
 }
 
 /// Keeps jobs in the subnets and security groups of the operator's file; without any, out of every VPC.

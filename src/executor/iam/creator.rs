@@ -20,7 +20,8 @@ pub(super) fn policy(account: &Account<'_>) -> PolicyDocument {
 /// Runner hosts alone assume the role, with all tags and no other.
 pub(super) fn trust(account: &Account<'_>) -> PolicyDocument {
     let hosts = |sid, action: &str| {
-        let [session, project, protected] = session_tag::ALL.map(|name| format!("aws:RequestTag/{name}"));
+        let [session, project, protected] = [session_tag::SESSION, session_tag::PROJECT, session_tag::PROTECTED]
+            .map(|name| format!("aws:RequestTag/{name}"));
         PolicyStatement::allow(sid, action)
             .of(Principal::Aws(account.host_role.into()))
             .when("StringLike", session, OURS)

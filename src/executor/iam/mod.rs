@@ -5,6 +5,7 @@ mod account;
 mod bucket;
 mod creation;
 mod creator;
+mod data;
 mod document;
 mod images;
 mod keys;

@@ -3,7 +3,7 @@
 use super::account::Account;
 use super::document::{OneOrMore, PolicyDocument, PolicyStatement, Principal};
 use super::runner_host::OURS;
-use super::{images, keys, session_tag};
+use super::{data, images, keys, session_tag};
 use crate::protocol::keys::Token;
 
 /// The same for all roles: without a creator, jobs are kept apart by the places of their sessions; with it, by tags.
@@ -21,6 +21,7 @@ pub(super) fn policy(account: &Account<'_>) -> PolicyDocument {
         ),
         PolicyStatement::allow("RegistryLogin", "ecr:GetAuthorizationToken").on("*"),
     ]);
+    statements.extend(data::of_the_job(account));
     let repositories = images::repositories(account);
     if !repositories.is_empty() {
         statements.push(

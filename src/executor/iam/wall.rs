@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::cloud::Network;
 use crate::config::policy::{self, JobBounds};
+use crate::config::rules::Choice;
 use crate::config::settings::Settings;
 
 /// Everything that some job may have.
@@ -27,6 +28,16 @@ pub(super) struct Wall {
     pub roles_in_vpc: Vec<String>,
     /// The roles that some jobs in a VPC have, and some outside.
     pub roles_in_and_outside: Vec<String>,
+    /// Some jobs keep checkpoints.
+    pub has_checkpoints: bool,
+    /// Seconds.
+    pub max_keep_alive: u64,
+    /// Patterns of ARNs.
+    pub training_plans: Vec<String>,
+    /// Patterns of URIs.
+    pub inputs: Vec<String>,
+    /// Patterns of URIs.
+    pub model_outputs: Vec<String>,
 }
 
 impl Wall {
@@ -43,7 +54,17 @@ impl Wall {
         let images: Option<Vec<_>> = all.iter().map(|one| one.images.as_ref()).collect();
         let default_image: Vec<String> = settings.job.image.iter().cloned().collect();
         let networks: Vec<&Network> = all.iter().filter_map(|one| one.network.as_ref()).collect();
+        let patterns = |globs: Vec<String>| globs.iter().flat_map(|glob| as_patterns(glob)).collect();
+        let (inputs, outputs): (Vec<String>, Vec<String>) = (
+            settings.job.inputs.values().map(|uri| folder(uri)).collect(),
+            settings.job.model_output.iter().map(|uri| folder(uri)).collect(),
+        );
         Self {
+            has_checkpoints: all.iter().any(|one| one.checkpoints.choice != Choice::Refuse),
+            max_keep_alive: all.iter().map(|one| one.keep_alive.most).max().unwrap_or_default(),
+            training_plans: patterns(union(all.iter().map(|one| &one.training_plans))),
+            inputs: patterns(union(all.iter().map(|one| &one.inputs).chain([&inputs]))),
+            model_outputs: patterns(union(all.iter().map(|one| &one.model_outputs).chain([&outputs]))),
             instance_types: (!types.iter().any(|pattern| pattern == "*")).then_some(types),
             max_runtime: all.iter().map(|one| one.max_runtime).max().unwrap_or_default(),
             images: images.map(|globs| union(globs.into_iter().chain([&default_image]))),
@@ -55,6 +76,11 @@ impl Wall {
             roles: passed,
         }
     }
+}
+
+/// The folder of a URI, without its query.
+fn folder(uri: &str) -> String {
+    uri.split('?').next().unwrap_or_default().trim_end_matches('/').to_owned()
 }
 
 /// Without duplicates, in the order of the file.

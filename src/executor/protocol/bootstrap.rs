@@ -14,9 +14,14 @@ pub const CA_BUNDLE: &str = "ca-bundle.pem";
 /// The input channel that holds these files.
 pub const CHANNEL: &str = "sagemaker-executor";
 
+/// Directory of all input channels in the container.
+pub fn data_dir() -> &'static Path {
+    Path::new("/opt/ml/input/data")
+}
+
 /// Directory of the channel in the container.
 pub fn channel_dir() -> PathBuf {
-    Path::new("/opt/ml/input/data").join(CHANNEL)
+    data_dir().join(CHANNEL)
 }
 
 /// The argument of the container's entrypoint `/bin/sh`.

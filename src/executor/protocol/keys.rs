@@ -25,6 +25,19 @@ pub fn project_packs(scope: &str) -> String {
     format!("projects/{scope}/packs")
 }
 
+/// Key prefix of the checkpoints of the jobs of one name and ref, with a slash at its end. They stay when their session ends.
+pub fn checkpoints(scope: &str, git_ref: &str, job: &str) -> String {
+    format!("checkpoints/{scope}/{}/{}/", part(git_ref), part(job))
+}
+
+/// One part of a key for a name of any characters: its beginning, to be read by people, and its hash.
+fn part(name: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+    let beginning: String = name.chars().map(plain).take(40).collect();
+    let hash = blake3::hash(name.as_bytes()).to_hex();
+    format!("{beginning}-{}", hash.get(..32).unwrap_or_default())
+}
+
 /// Name of the object that an agent reads first; the driver writes it before it creates the training job.
 pub const OPEN: &str = "open";
 
@@ -253,6 +266,18 @@ mod tests {
         assert_eq!(below(&keys.results(3).part(2)), "/results/000003/manifest/000002");
         assert_eq!((below(&down.shared_pack("ab")), below(&down.private_pack("ab"))), twice("/results/packs/ab"));
         assert_eq!(agent_file(&agent("00ff"), "start.sh"), "agents/00ff/start.sh");
+    }
+
+    #[test]
+    fn checkpoints_of_every_ref_and_job_have_a_folder_of_their_own() {
+        let of = |git_ref: &str, job: &str| checkpoints("7-0a", git_ref, job);
+        let folder = of("feature/x", "train 1/3");
+        let (start, hashes) =
+            (folder.strip_prefix("checkpoints/7-0a/feature-x-").unwrap(), folder.matches('/').count());
+        assert!(start.contains("/train-1-3-") && folder.ends_with('/') && hashes == 4, "{folder}");
+        assert_ne!(folder, of("feature-x", "train 1/3"));
+        assert_ne!(folder, of("feature/x", "train-1-3"));
+        assert!(of(&"ü".repeat(1024), "..").len() < 200);
     }
 
     #[test]

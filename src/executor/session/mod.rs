@@ -14,6 +14,7 @@ mod foreign;
 pub mod hold;
 pub mod id;
 mod inbox;
+pub mod input_check;
 pub mod job_limit;
 pub mod lease;
 mod leaving;

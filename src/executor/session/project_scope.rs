@@ -1,5 +1,5 @@
-//! The scopes of a project's packs in the bucket: one for its protected refs, one for the others. Each is derived with a key that only
-//! the runner hosts can read, so that no training job can compute another project's.
+//! The scopes of a project in the bucket, for its packs and for its checkpoints: one for its protected refs, one for the others. Each is
+//! derived with a key that only the runner hosts can read, so that no training job can compute another project's.
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::failure::Failure;
 use crate::base::seal::SealKey;
 use crate::cloud::ObjectStore;
+use crate::config::policy::JobIdentity;
 use crate::gitlab::JobContext;
 use crate::protocol::keys;
 use crate::session::place::random;
@@ -23,14 +24,30 @@ struct StoredKey {
 
 /// The scope of the job's project and ref. The first host stores the key; all others read it.
 pub async fn of_job(objects: &dyn ObjectStore, job: &JobContext) -> anyhow::Result<String> {
-    let key = match read_key(objects).await? {
-        Some(key) => key,
-        None => store_key(objects).await?,
-    };
-    let hasher = key.hasher("sagemaker-executor project scope v2");
+    let hasher = key(objects).await?.hasher("sagemaker-executor project scope v2");
     // GitLab before 18.3 does not tell whether the ref is protected.
     let kind = if job.git_info.protected == Some(true) { "protected" } else { "other" };
     Ok(scope(hasher, job, &[kind], 32))
+}
+
+/// The scope of the checkpoints that the job may use, whatever ref it names: those of protected refs, of others, or of merge
+/// requests from forks.
+pub async fn of_checkpoints(objects: &dyn ObjectStore, job: &JobContext) -> anyhow::Result<String> {
+    let hasher = key(objects).await?.hasher("sagemaker-executor checkpoints scope v1");
+    let identity = JobIdentity::of(job);
+    let kind = match (identity.fork, identity.is_protected()) {
+        (true, _) => "fork",
+        (false, true) => "protected",
+        (false, false) => "other",
+    };
+    Ok(scope(hasher, job, &[kind], 32))
+}
+
+async fn key(objects: &dyn ObjectStore) -> anyhow::Result<SealKey> {
+    match read_key(objects).await? {
+        Some(key) => Ok(key),
+        None => store_key(objects).await,
+    }
 }
 
 /// The scope that the job's session has taken; without one, that of a version without the key.
@@ -122,6 +139,20 @@ mod tests {
         let own = of_job(&*memory.objects, &job).await.unwrap();
         assert_eq!(own, of_job(&*memory.objects, &job).await.unwrap());
         assert_ne!(own, of_job(&*other.objects, &job).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn checkpoints_have_scopes_of_their_own() {
+        let memory = Memory::new();
+        let at = |protected| job(7, URL, "a", protected);
+        let of = async |job: &JobContext| of_checkpoints(&*memory.objects, job).await.unwrap();
+        let (protected, other) = (of(&at(Some(true))).await, of(&at(Some(false))).await);
+        let mut fork = at(Some(true));
+        fork.git_info.git_ref = "refs/merge-requests/3/head".to_owned();
+        let packs = of_job(&*memory.objects, &at(Some(true))).await.unwrap();
+        assert_eq!(other, of(&at(None)).await);
+        let all = std::collections::BTreeSet::from([protected, other, of(&fork).await, packs]);
+        assert_eq!(all.len(), 4, "{all:?}");
     }
 
     #[tokio::test]

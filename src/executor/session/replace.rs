@@ -105,7 +105,16 @@ async fn create_next(session: &mut Session<'_>, types: &[String], inputs: JobInp
         session.apply(SessionEvent::AgentDelivered(&agent))?;
     }
     let scope = project_scope::of_session(session.state.scope(), inputs.job);
-    let agent = AgentInputs { keys: &session.keys(), files: session.state.agent(), scope: &scope };
+    let checkpoints = match decision.data.checkpoints_ref {
+        Some(_) => Some(project_scope::of_checkpoints(&*objects, inputs.job).await?),
+        None => None,
+    };
+    let agent = AgentInputs {
+        keys: &session.keys(),
+        files: session.state.agent(),
+        scope: &scope,
+        checkpoints: checkpoints.as_deref(),
+    };
     let spec = spec::training_job(&session.id, inputs.job, &decision, session.settings, &*objects, agent);
     create::launch(session, spec, types, until, inputs.cancel).await
 }

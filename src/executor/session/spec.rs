@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::cloud::{Channel, CreatorSession, ObjectStore, TrainingJobSpec};
+use crate::cloud::{Channel, ChannelMode, ChannelSource, CreatorSession, ObjectStore, TrainingJobSpec};
 use crate::config::policy::Decision;
 use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
@@ -40,6 +40,8 @@ pub struct AgentInputs<'a> {
     pub files: &'a str,
     /// Scope of the project's packs.
     pub scope: &'a str,
+    /// Scope of the job's checkpoints, when it keeps some.
+    pub checkpoints: Option<&'a str>,
 }
 
 /// Builds the request.
@@ -59,10 +61,7 @@ pub fn training_job(
         entrypoint: vec!["/bin/sh".to_owned(), bootstrap::start_path()],
         arguments: Vec::new(),
         environment: environment(agent.keys, decision, settings),
-        channels: vec![Channel {
-            name: bootstrap::CHANNEL.to_owned(),
-            uri: objects.uri(&keys::agent_file(agent.files, "")),
-        }],
+        channels: channels(decision, objects.uri(&keys::agent_file(agent.files, ""))),
         output_uri: objects.uri(&agent.keys.output()),
         output_kms_key_id: settings.storage.kms_key_id.clone(),
         instance_type: decision.instance_types.first().cloned().unwrap_or_default(),
@@ -70,24 +69,52 @@ pub fn training_job(
         volume_size_gb: decision.volume_size_gb,
         volume_kms_key_id: settings.job.volume_kms_key_id.clone(),
         max_runtime: decision.max_runtime,
+        spot_max_wait: decision.capacity.spot_max_wait,
+        checkpoints_uri: checkpoints_uri(job, decision, agent, objects),
+        retries: decision.capacity.retries,
+        keep_alive: decision.capacity.keep_alive,
+        training_plan_arn: decision.capacity.training_plan.clone(),
+        vpc_registry: settings.vpc_registry(),
         network: decision.network.clone(),
         encrypt_inter_container_traffic: settings.job.encrypt_inter_container_traffic,
         tags: tags(id, agent.keys, job, settings),
-        creator: settings.aws.creator_role_arn.as_deref().map(|role| creator(role, id, job, agent.scope)),
+        creator: settings.aws.creator_role_arn.as_deref().map(|role| creator(role, id, job, agent)),
     }
 }
 
+/// The agent's channel and those of the job.
+fn channels(decision: &Decision, agent: String) -> Vec<Channel> {
+    let agent = Channel {
+        name: bootstrap::CHANNEL.to_owned(),
+        source: ChannelSource::S3 { uri: agent, is_sharded: false },
+        mode: ChannelMode::File,
+        content_type: None,
+    };
+    std::iter::once(agent).chain(decision.data.inputs.iter().map(|input| input.channel.clone())).collect()
+}
+
+fn checkpoints_uri(
+    job: &JobContext,
+    decision: &Decision,
+    agent: AgentInputs<'_>,
+    objects: &dyn ObjectStore,
+) -> Option<String> {
+    let git_ref = decision.data.checkpoints_ref.as_ref()?;
+    Some(objects.uri(&keys::checkpoints(agent.checkpoints?, git_ref, &job.job_info.name)))
+}
+
 /// The creator's session for all training jobs of `id`.
-fn creator(role: &str, id: &SessionId, job: &JobContext, scope: &str) -> CreatorSession {
+fn creator(role: &str, id: &SessionId, job: &JobContext, agent: AgentInputs<'_>) -> CreatorSession {
     let tags = [
         (session_tag::SESSION, id.to_string()),
-        (session_tag::PROJECT, scope.to_owned()),
+        (session_tag::PROJECT, agent.scope.to_owned()),
         (session_tag::PROTECTED, (job.git_info.protected == Some(true)).to_string()),
     ];
+    let checkpoints = agent.checkpoints.map(|scope| (session_tag::CHECKPOINTS, scope.to_owned()));
     CreatorSession {
         role_arn: role.to_owned(),
         name: id.to_string(),
-        tags: tags.map(|(name, value)| (name.to_owned(), value)).into(),
+        tags: tags.into_iter().chain(checkpoints).map(|(name, value)| (name.to_owned(), value)).collect(),
     }
 }
 
@@ -107,11 +134,18 @@ fn environment(keys: &SessionKeys, decision: &Decision, settings: &Settings) -> 
         endpoint_url: endpoint.cloned(),
         kms_key_id: settings.storage.kms_key_id.clone(),
         lease_seconds: settings.limits.lease_seconds,
-        rerun: decision.rerun,
+        rerun: decision.capacity.rerun,
     };
     let mut environment = decision.environment.clone();
+    environment.extend(decision.data.inputs.iter().map(|input| channel_variable(&input.channel)));
     environment.extend(own.to_variables());
     environment
+}
+
+/// The variable by which scripts find a channel, as in SageMaker's own images.
+fn channel_variable(channel: &Channel) -> (String, String) {
+    let dir = bootstrap::data_dir().join(&channel.name);
+    (format!("SM_CHANNEL_{}", channel.name.to_ascii_uppercase()), dir.display().to_string())
 }
 
 fn tags(id: &SessionId, keys: &SessionKeys, job: &JobContext, settings: &Settings) -> BTreeMap<String, String> {
@@ -135,41 +169,4 @@ fn tag_value(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_training_job_of_a_session_has_a_name_of_its_own() {
-        let number = u64::MAX;
-        let id = SessionId::parse(&format!("gitlab-{number}-{number}-abcdef12")).unwrap();
-        assert_eq!(job_name(&id, 0), id.as_str());
-        assert_eq!(job_name(&id, 1), id.as_str());
-        assert_eq!(job_name(&id, 2), format!("{id}-2"));
-        assert!(job_name(&id, 99_999).len() <= 63);
-    }
-
-    #[test]
-    fn tag_values_keep_to_the_pattern() {
-        assert_eq!(tag_value("ml/chürn"), "ml/chürn");
-        assert_eq!(tag_value("a<b>\n'"), "a_b___");
-        assert_eq!(tag_value(&"x".repeat(300)).len(), 256);
-    }
-
-    #[test]
-    fn the_creators_session_has_the_sessions_name_and_the_tags_of_the_policies() {
-        let id = SessionId::parse("gitlab-1-2-abcdef12").unwrap();
-        let made = |protected: Option<bool>| {
-            let job = serde_json::json!({"id": 2, "job_info": {"project_id": 1}, "git_info": {"protected": protected}});
-            creator("arn:aws:iam::1:role/creator", &id, &serde_json::from_value(job).unwrap(), "1-ab")
-        };
-        for (protected, value) in [(Some(true), "true"), (Some(false), "false"), (None, "false")] {
-            let session = made(protected);
-            assert_eq!(
-                (session.name.as_str(), session.role_arn.as_str()),
-                (id.as_str(), "arn:aws:iam::1:role/creator")
-            );
-            assert!(session.tags.keys().eq(["sme-project", "sme-protected", "sme-session"]), "{session:?}");
-            assert!(session.tags.values().eq(["1-ab", value, id.as_str()]), "{session:?}");
-        }
-    }
-}
+mod tests;

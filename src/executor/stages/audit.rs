@@ -64,6 +64,8 @@ fn line(context: &Context, id: &SessionId, job: &JobContext, decided: &Result<De
             "role_arn": decision.role_arn,
             "subnets": decision.network.as_ref().map(|network| &network.subnets),
             "environment": decision.environment.keys().collect::<Vec<_>>(),
+            "capacity": decision.capacity,
+            "data": decision.data,
         }),
         Err(failure) => json!({
             "decision": if failure.kind == Kind::User { "refused" } else { "failed" },
@@ -75,7 +77,7 @@ fn line(context: &Context, id: &SessionId, job: &JobContext, decided: &Result<De
     let mut secrets = job.masked_values(|name| context.env.job_variable(name).map(str::to_owned));
     // One value may begin with another.
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-    for name in ["reason", "image", "instance_types"] {
+    for name in ["reason", "image", "instance_types", "capacity", "data"] {
         if let Some(value) = more.get_mut(name) {
             mask(value, &secrets);
         }
@@ -86,13 +88,14 @@ fn line(context: &Context, id: &SessionId, job: &JobContext, decided: &Result<De
     line
 }
 
-/// Replaces secrets in a text or a list of texts that may come from masked variables.
+/// Replaces secrets in a text, or in all texts of a list or an object, that may come from masked variables.
 fn mask(value: &mut Value, secrets: &[String]) {
     match value {
         Value::String(text) => {
             *text = secrets.iter().fold(std::mem::take(text), |text, secret| text.replace(secret.as_str(), "[MASKED]"));
         }
         Value::Array(items) => items.iter_mut().for_each(|item| mask(item, secrets)),
+        Value::Object(entries) => entries.values_mut().for_each(|entry| mask(entry, secrets)),
         _ => {}
     }
 }

@@ -3,6 +3,7 @@
 //! Modules below know no exit codes; modules above know no stages.
 
 mod abandoned;
+mod announcement;
 pub mod arguments;
 mod audit;
 pub mod caller_watch;

@@ -20,9 +20,9 @@ use crate::session::exchange::Exchange as _;
 use crate::session::spec::AgentInputs;
 use crate::session::state::{SessionEvent, SessionState};
 use crate::session::{
-    self, Session, SessionId, agent_delivery, create, job_limit, left_over, project_scope, retention, spec,
+    self, Session, SessionId, agent_delivery, create, input_check, job_limit, left_over, project_scope, retention, spec,
 };
-use crate::stages::{Context, audit, shared_token};
+use crate::stages::{Context, announcement, audit, shared_token};
 use crate::workspace::{self, Base};
 
 /// Pause between two looks whether another job of the rule has ended.
@@ -52,6 +52,10 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     }
     tell_about_variables(&context, &job);
     decision.warnings.iter().for_each(|warning| context.printer.warn(warning));
+    if !decision.data.inputs.is_empty() {
+        let data = context.connect.input_data(&settings.access()).await?;
+        input_check::check(&*data, &decision.data.inputs).await?;
+    }
     let new = SessionState::new(session::job_key(&job), decision.instance_count as usize)
         .with_runner_slot(shared_token::runner_slot(&context.env));
     wait_for_turn(&context, &id, &decision, until).await?;
@@ -78,14 +82,25 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
         session.apply(SessionEvent::ScopeFound(&scope))?;
     }
     let scope = project_scope::of_session(session.state().scope(), &job);
-    let agent = AgentInputs { keys: &session.keys(), files: session.state().agent(), scope: &scope };
+    let checkpoints = match decision.data.checkpoints_ref {
+        Some(_) => Some(project_scope::of_checkpoints(&*objects, &job).await?),
+        None => None,
+    };
+    let agent = AgentInputs {
+        keys: &session.keys(),
+        files: session.state().agent(),
+        scope: &scope,
+        checkpoints: checkpoints.as_deref(),
+    };
     let spec = spec::training_job(&session.id, &job, &decision, settings, &*objects, agent);
+    let wishes = announcement::lines(&spec);
     let types = types(&session, &decision);
     let launched = create::launch(&mut session, spec, &types, until, &context.cancellation);
     let warned = retention::warn(&*objects, &settings.runner.state_dir, &context.printer, context.clock.now());
     let (launched, ()) = tokio::join!(launched, warned);
     launched?;
     announce(&context, &session, &decision.image);
+    wishes.into_iter().for_each(|line| context.printer.line(line));
     tokio::select! {
         () = left_over::close_all(&session) => {}
         () = context.cancellation.token().cancelled() => {}

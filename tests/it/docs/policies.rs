@@ -39,6 +39,20 @@ const WITH_KEYS: [(&str, &str); 2] = [
     ),
 ];
 
+/// Data of the operator's, a registry of his, and a warm pool.
+const WITH_DATA: [(&str, &str); 7] = [
+    ("# max_keep_alive_seconds", "max_keep_alive_seconds"),
+    ("# training_plans", "training_plans"),
+    (
+        "# inputs = [\"s3://example-training-data/**\"]",
+        "inputs = [\"s3://example-training-data/**\", \"efs://fs-01234567/**\"]",
+    ),
+    ("# model_outputs", "model_outputs"),
+    ("image_repository_access = \"platform\"", "image_repository_access = \"vpc\""),
+    ("# image_credentials_lambda_arn", "image_credentials_lambda_arn"),
+    ("# inputs = {", "inputs = {"),
+];
+
 const WITH_A_CREATOR: [(&str, &str); 1] = [("# creator_role_arn", "creator_role_arn")];
 
 /// The kinds of files that lead to different policies.
@@ -112,10 +126,10 @@ fn the_shipped_policies_are_those_of_the_sample() {
     assert_shipped("runner-config/iam/creator", &sample(&WITH_A_CREATOR));
 }
 
-/// The policies of a file with a VPC and keys, at one glance.
+/// The policies of a file with a VPC, keys and data, at one glance.
 #[test]
 fn a_vpc_and_keys_add_their_statements() {
-    let settings = sample(&[&IN_A_VPC[..], &WITH_KEYS[..]].concat());
+    let settings = sample(&[&IN_A_VPC[..], &WITH_KEYS[..], &WITH_DATA[..]].concat());
     let texts: Vec<_> = made(&settings).into_iter().map(|(name, text)| format!("{name}\n{text}")).collect();
     assert_snapshot("policies_with_vpc_and_keys", &texts.concat());
 }
@@ -124,7 +138,7 @@ fn a_vpc_and_keys_add_their_statements() {
 fn the_policies_allow_what_the_adapter_calls_and_no_more() {
     let action = Regex::new(r#""((?:sagemaker|s3|logs|iam|kms|sts):[A-Za-z]+)""#).unwrap();
     let mut called = BTreeSet::new();
-    for file in ["errors", "jobs", "logs", "objects"] {
+    for file in ["errors", "input_data", "jobs", "logs", "objects"] {
         let text = read(&format!("src/aws/{file}.rs"));
         called.extend(action.captures_iter(&text).map(|found| found[1].to_owned()));
     }
@@ -153,8 +167,14 @@ fn the_policies_allow_what_the_adapter_calls_and_no_more() {
         assert_eq!(keys, if name.contains("keys") { of_keys } else { BTreeSet::new() }, "{name}");
         let hosts_own: BTreeSet<_> = host.iter().filter(|action| !action.starts_with("kms:")).cloned().collect();
         assert_eq!(hosts_own, others, "{name}");
-        // The agent reads and writes objects; it deletes none, and knows nothing of the bucket.
-        let hosts_alone = ["s3:DeleteObject", "s3:GetBucketVersioning", "s3:GetLifecycleConfiguration"];
+        // The agent reads and writes objects; it deletes none, and knows nothing of the bucket. SageMaker deletes checkpoints.
+        let deletions = statements(&policies, "training-job.json").into_iter().filter(|statement| {
+            statement["Effect"] == "Allow" && texts(&statement["Action"]).contains(&"s3:DeleteObject".to_owned())
+        });
+        for key in deletions.flat_map(|statement| texts(&statement["Resource"])) {
+            assert!(key.contains("/sagemaker-executor/checkpoints/"), "{name}: {key}");
+        }
+        let hosts_alone = ["s3:GetBucketVersioning", "s3:GetLifecycleConfiguration"];
         for action in called.iter().filter(|action| action.starts_with("s3:")) {
             assert_eq!(job.contains(action), !hosts_alone.contains(&action.as_str()), "{name}: {action}");
         }

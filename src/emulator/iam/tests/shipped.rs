@@ -22,6 +22,7 @@ const PLAIN: &str = "
     host no sagemaker:CreateTrainingJob job:gitlab-7 {create} sagemaker:InstanceTypes=
     host no sagemaker:CreateTrainingJob job:gitlab-7 {create} sagemaker:MaxRuntimeInSeconds=432000
     host no sagemaker:CreateTrainingJob job:gitlab-7 {create} sagemaker:VpcSubnets=subnet-1
+    host no sagemaker:CreateTrainingJob job:gitlab-7 {create} sagemaker:KeepAlivePeriod=60
     host no sagemaker:AddTags job:gitlab-7
     host no sagemaker:StopTrainingJob job:nightly
     host no iam:PassRole role:admin iam:PassedToService=sagemaker.amazonaws.com
@@ -35,6 +36,12 @@ const PLAIN: &str = "
     job yes s3:ListBucket bucket s3:prefix=sagemaker-executor/sessions/{place}/
     job yes logs:PutLogEvents stream:gitlab-7/algo-1
     job yes cloudwatch:PutMetricData * cloudwatch:namespace=/aws/sagemaker/TrainingJobs
+    job yes s3:GetObject object:{checkpoints}/x
+    job yes s3:PutObject object:{checkpoints}/x
+    job yes s3:DeleteObject object:{checkpoints}/x
+    job yes s3:ListBucket bucket s3:prefix=sagemaker-executor/{checkpoints}/
+    job no s3:ListBucket bucket s3:prefix=sagemaker-executor/checkpoints/42-
+    job no s3:GetObject object:checkpoints/42/main/x
     job no s3:PutObject object:agents/a
     job no s3:PutObject object:projects/42/x
     job no s3:GetObject object:hosts/key
@@ -57,6 +64,7 @@ const PLAIN: &str = "
 const CREATOR: &str = "
     host yes sts:AssumeRole role:ci-creator sts:RoleSessionName=gitlab-7 {tags}
     host yes sts:TagSession role:ci-creator {tags}
+    host yes sts:TagSession role:ci-creator {tags} aws:TagKeys=sme-session,sme-project,sme-protected,sme-checkpoints
     host yes sagemaker:StopTrainingJob job:gitlab-7
     host yes s3:PutObject object:agents/a
     host no sts:AssumeRole role:ci-creator sts:RoleSessionName=gitlab-7
@@ -87,6 +95,13 @@ const CREATOR: &str = "
     job@gitlab-7 yes s3:PutObject object:sessions/{place}/x
     job@gitlab-7 yes s3:ListBucket bucket s3:prefix=sagemaker-executor/sessions/{place}/
     job@gitlab-7 yes logs:PutLogEvents stream:gitlab-7/algo-1
+    job@gitlab-7 yes s3:PutObject object:{checkpoints}/x {scope}
+    job@gitlab-7 yes s3:DeleteObject object:{checkpoints}/x {scope}
+    job@gitlab-7 yes s3:ListBucket bucket s3:prefix=sagemaker-executor/{checkpoints}/ {scope}
+    job@gitlab-7 no s3:GetObject object:{checkpoints}/x
+    job@gitlab-7 no s3:GetObject object:{checkpoints}/x aws:PrincipalTag/sme-checkpoints=43-0
+    job@gitlab-7 no s3:ListBucket bucket s3:prefix=sagemaker-executor/checkpoints/ {scope}
+    job@gitlab-7 no s3:DeleteObject object:sessions/{place}/x {scope}
     job@gitlab-7 no s3:GetObject object:sessions/gitlab-8/x
     job@gitlab-7 no s3:GetObject object:sessions/gitlab-77/x
     job@gitlab-8 no s3:PutObject object:sessions/{place}/x
@@ -108,6 +123,9 @@ const TAGS: &str = "aws:TagKeys=sme-session,sme-project,sme-protected aws:Reques
                     aws:RequestTag/sme-project=42 aws:RequestTag/sme-protected=true";
 /// A session's place, which its job has to know.
 const PLACE: &str = "gitlab-7/0123456789abcdef0123456789abcdef";
+/// Checkpoints of one scope, which their jobs have to know, and the tag of these jobs.
+const CHECKPOINTS: &str = "checkpoints/42-0123456789abcdef0123456789abcdef/main/train";
+const SCOPE: &str = "aws:PrincipalTag/sme-checkpoints=42-0123456789abcdef0123456789abcdef";
 const ACCOUNT: &str = "123456789012";
 const BUCKET: &str = "arn:aws:s3:::example-ci-sagemaker";
 const GROUP: &str = "arn:aws:logs:eu-west-1:123456789012:log-group:/aws/sagemaker/TrainingJobs";
@@ -158,6 +176,7 @@ fn ask(folder: &Path, questions: &str) {
     let bucket = load(&folder.join("bucket-policy.json"));
     let mut wrong = Vec::new();
     let questions = questions.replace("{create}", CREATE).replace("{place}", PLACE).replace("{tags}", TAGS);
+    let questions = questions.replace("{checkpoints}", CHECKPOINTS).replace("{scope}", SCOPE);
     for line in questions.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [name, answer, action, resource, given @ ..] = &words[..] else { panic!("{line}") };

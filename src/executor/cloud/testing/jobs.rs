@@ -7,8 +7,8 @@ use async_trait::async_trait;
 
 use super::faults::Fake;
 use crate::cloud::{
-    Channel, CloudError, CloudErrorKind, JobStatus, SecondaryStatus, TrainingJob, TrainingJobSpec, TrainingJobSummary,
-    TrainingJobs,
+    Channel, ChannelMode, ChannelSource, CloudError, CloudErrorKind, JobStatus, SecondaryStatus, TrainingJob,
+    TrainingJobSpec, TrainingJobSummary, TrainingJobs,
 };
 
 /// Training jobs that change by hand ([`MemoryJobs::set_status`]), or by one step per describe
@@ -194,7 +194,12 @@ pub fn example_spec(name: &str) -> TrainingJobSpec {
         entrypoint: vec!["/bin/sh".to_owned(), "/opt/ml/input/data/agent/start".to_owned()],
         arguments: Vec::new(),
         environment: BTreeMap::from([("AGENT_SESSION".to_owned(), name.to_owned())]),
-        channels: vec![Channel { name: "agent".to_owned(), uri: "s3://memory/agent/1/".to_owned() }],
+        channels: vec![Channel {
+            name: "agent".to_owned(),
+            source: ChannelSource::S3 { uri: "s3://memory/agent/1/".to_owned(), is_sharded: false },
+            mode: ChannelMode::File,
+            content_type: None,
+        }],
         output_uri: "s3://memory/output".to_owned(),
         output_kms_key_id: None,
         instance_type: "ml.m5.large".to_owned(),
@@ -202,6 +207,12 @@ pub fn example_spec(name: &str) -> TrainingJobSpec {
         volume_size_gb: 30,
         volume_kms_key_id: None,
         max_runtime: 3600,
+        spot_max_wait: None,
+        checkpoints_uri: None,
+        retries: 0,
+        keep_alive: 0,
+        training_plan_arn: None,
+        vpc_registry: None,
         network: None,
         encrypt_inter_container_traffic: false,
         tags: BTreeMap::from([("sagemaker-executor:session".to_owned(), name.to_owned())]),

@@ -20,7 +20,7 @@ pub use jobs::{MemoryJobs, example_job, example_spec};
 pub use logs::MemoryLogs;
 pub use objects::MemoryObjects;
 
-use super::{Access, Connect, JobLogs, ObjectStore, TrainingJobs};
+use super::{Access, Connect, InputData, JobLogs, ObjectStore, TrainingJobs};
 
 /// One fake of each port. Implements [`Connect`], and records which ports were created.
 #[derive(Debug, Clone, Default)]
@@ -60,6 +60,10 @@ impl Connect for Memory {
 
     async fn objects_apart(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>> {
         self.objects(access).await
+    }
+
+    async fn input_data(&self, _: &Access) -> anyhow::Result<Arc<dyn InputData>> {
+        Ok(self.objects.clone())
     }
 
     async fn logs(&self, _: &Access) -> anyhow::Result<Arc<dyn JobLogs>> {

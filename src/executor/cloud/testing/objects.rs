@@ -9,7 +9,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::faults::Fake;
 use crate::base::clock::{Clock as _, HostClock};
-use crate::cloud::{CloudError, CloudErrorKind, Content, Listed, ObjectStore, Retention, Sha256Hash, StoredHash};
+use crate::cloud::{
+    CloudError, CloudErrorKind, Content, InputData, InputPrefix, Listed, ObjectStore, Retention, Sha256Hash, StoredHash,
+};
 
 /// Objects in a map.
 pub type MemoryObjects = Fake<ObjectsState>;
@@ -68,6 +70,18 @@ impl MemoryObjects {
     /// All keys, in order.
     pub fn keys(&self) -> Vec<String> {
         self.inner().service.objects.keys().cloned().collect()
+    }
+}
+
+/// Knows the bucket of [`ObjectStore::uri`] alone.
+#[async_trait]
+impl InputData for MemoryObjects {
+    async fn find(&self, bucket: &str, prefix: &str) -> Result<InputPrefix, CloudError> {
+        if self.uri("") != format!("s3://{bucket}/") {
+            return Ok(InputPrefix::NoBucket);
+        }
+        let is_empty = !self.keys().iter().any(|key| key.starts_with(prefix));
+        Ok(if is_empty { InputPrefix::Empty } else { InputPrefix::Found })
     }
 }
 

@@ -2,11 +2,13 @@
 
 mod rules;
 mod values;
+mod wishes;
 
 use std::path::{Component, Path, PathBuf};
 
 use self::rules::check_rules;
-use self::values::{Checked, in_range, is_region, need, partition_of, refuse};
+use self::values::{Checked, SECURITY_GROUPS, SUBNETS, check_ids, in_range, is_region, need, partition_of, refuse};
+use self::wishes::check_wishes;
 use crate::base::arn::Arn;
 use crate::config::forms;
 use crate::config::settings::Settings;
@@ -18,6 +20,8 @@ const SAMPLE_ACCOUNT: &str = "123456789012";
 const FILL_IN: [&str; 5] = ["example-ci-sagemaker", "REPLACE_ME", "CHANGE_ME", "CHANGE-ME", "CHANGEME"];
 /// Shells that cannot run GitLab Runner's scripts for `bash` and `sh`.
 const OTHER_SHELLS: [&str; 8] = ["pwsh", "powershell", "cmd", "fish", "csh", "tcsh", "nu", "elvish"];
+/// Tags of a training job that the operator may set.
+const TAGS: usize = 44;
 /// File systems of the kernel, and the directory that SageMaker mounts in the container.
 const FOREIGN_DIRS: [&str; 4] = ["/proc", "/sys", "/dev", "/opt/ml"];
 
@@ -26,6 +30,7 @@ pub(super) fn check(settings: &Settings) -> Checked {
     check_aws(settings)?;
     check_storage(settings)?;
     check_job(settings)?;
+    check_wishes(settings)?;
     check_network(settings)?;
     check_tags_and_environment(settings)?;
     check_directories(settings)?;
@@ -157,27 +162,22 @@ fn check_network(settings: &Settings) -> Checked {
         "and `job.security_group_ids` belong together",
         "set both or none",
     )?;
-    let lists = [("job.subnets", "subnet-", &job.subnets), ("job.security_group_ids", "sg-", &job.security_group_ids)];
-    for (key, start, ids) in lists {
-        if let Some(wrong) = ids.iter().find(|id| !id.starts_with(start)) {
-            return refuse(
-                key,
-                &format!("has `{wrong}`, which is no id"),
-                &format!("give ids that begin with `{start}`"),
-            );
-        }
-    }
-    Ok(())
+    check_ids("job.subnets", &job.subnets, "subnet-", SUBNETS)?;
+    check_ids("job.security_group_ids", &job.security_group_ids, "sg-", SECURITY_GROUPS)
 }
 
 fn check_tags_and_environment(settings: &Settings) -> Checked {
+    let change = format!("keep {TAGS} at most: a training job has 50, and the executor sets the others");
+    need(settings.job.tags.len() <= TAGS, "job.tags", &format!("has {} tags", settings.job.tags.len()), &change)?;
     for (name, value) in &settings.job.tags {
+        let is_text = |text: &str| text.chars().all(|c| c.is_alphanumeric() || "_.:/=+-@ ".contains(c));
         let is_right = (1..=128).contains(&name.chars().count()) && value.chars().count() <= 256;
         need(
-            is_right && !name.to_ascii_lowercase().starts_with("aws:"),
+            is_right && is_text(name) && is_text(value) && !name.to_ascii_lowercase().starts_with("aws:"),
             &format!("job.tags.{name}"),
             "is not a tag that AWS takes",
-            "a key of `job.tags` has 1 to 128 characters and does not begin with `aws:`; a value has at most 256",
+            "a key of `job.tags` has 1 to 128 characters and does not begin with `aws:`; a value has at most 256; both have letters, \
+             digits, blanks and `_.:/=+-@` alone",
         )?;
     }
     for (name, value) in &settings.job.environment {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::values::{Checked, in_range, is_region, need, partition_of, refuse};
+use super::values::{Checked, SECURITY_GROUPS, SUBNETS, check_ids, in_range, is_region, need, partition_of, refuse};
 use crate::base::arn::Arn;
 use crate::config::forms;
 use crate::config::rules::{Allowance, JobMatch, PolicyRule, glob};
@@ -109,6 +109,17 @@ fn check_globs(key: &str, patterns: &[String]) -> Checked {
     Ok(())
 }
 
+/// Refuses patterns that no URI of these schemes matches, or that end in a slash, which the compared URIs do not.
+fn check_uris(key: &str, patterns: Option<&[String]>, schemes: &[&str]) -> Checked {
+    let is_uri = |pattern: &str| pattern.starts_with('*') || schemes.iter().any(|scheme| pattern.starts_with(scheme));
+    for pattern in patterns.unwrap_or_default() {
+        let change = "write patterns such as `s3://<bucket>/<folder>/**`, with the folder alone for it and all below";
+        need(is_uri(pattern), key, &format!("has `{pattern}`, which is the URI of no data"), change)?;
+        need(!pattern.ends_with('/'), key, &format!("has `{pattern}`, which ends with a slash"), change)?;
+    }
+    Ok(())
+}
+
 fn check_allowance(place: &str, rule: &PolicyRule, settings: &Settings) -> Checked {
     let allow = &rule.allow;
     let key = |name: &str| format!("{place}.allow.{name}");
@@ -121,8 +132,14 @@ fn check_allowance(place: &str, rule: &PolicyRule, settings: &Settings) -> Check
     for (name, value, most) in counts {
         value.map_or(Ok(()), |value| in_range(&key(name), value, 1, most))?;
     }
-    if let Some(seconds) = allow.max_runtime_seconds {
-        in_range(&key("max_runtime_seconds"), seconds, 1, forms::MAX_RUNTIME)?;
+    let times = [
+        ("max_runtime_seconds", allow.max_runtime_seconds, 1, forms::MAX_RUNTIME),
+        ("max_retries", allow.max_retries.map(u64::from), 0, forms::RETRIES.into()),
+        ("max_keep_alive_seconds", allow.max_keep_alive_seconds, 0, forms::KEEP_ALIVE),
+        ("max_queue_timeout_seconds", allow.max_queue_timeout_seconds, 0, forms::QUEUE_TIMEOUT),
+    ];
+    for (name, value, least, most) in times {
+        value.map_or(Ok(()), |value| in_range(&key(name), value, least, most))?;
     }
     if let Some(most) = allow.max_cost {
         let change = format!("set `{}` to the largest cost of one job, in the unit of `[prices]`", key("max_cost"));
@@ -175,11 +192,19 @@ fn check_lists(place: &str, allow: &Allowance) -> Checked {
             &format!("list the allowed values in `{}`, or remove it", key(name)),
         )?;
     }
-    for (name, list) in
-        [("instance_types", &allow.instance_types), ("images", &allow.images), ("environment", &allow.environment)]
-    {
+    let globs = [
+        ("instance_types", &allow.instance_types),
+        ("images", &allow.images),
+        ("environment", &allow.environment),
+        ("training_plans", &allow.training_plans),
+        ("inputs", &allow.inputs),
+        ("model_outputs", &allow.model_outputs),
+    ];
+    for (name, list) in globs {
         check_globs(&key(name), list.as_deref().unwrap_or_default())?;
     }
+    check_uris(&key("inputs"), allow.inputs.as_deref(), &["s3://", "efs://", "fsx://"])?;
+    check_uris(&key("model_outputs"), allow.model_outputs.as_deref(), &["s3://"])?;
     let is_type = |pattern: &&String| !pattern.starts_with("ml.") && !pattern.starts_with('*');
     if let Some(wrong) = allow.instance_types.iter().flatten().find(is_type) {
         let why = format!("has `{wrong}`, and the names of SageMaker's instance types begin with `ml.`");
@@ -191,16 +216,7 @@ fn check_lists(place: &str, allow: &Allowance) -> Checked {
         "and `security_group_ids` belong together",
         "set both or none",
     )?;
-    for (name, start, ids) in
-        [("subnets", "subnet-", &allow.subnets), ("security_group_ids", "sg-", &allow.security_group_ids)]
-    {
-        if let Some(wrong) = ids.iter().flatten().find(|id| !id.starts_with(start)) {
-            return refuse(
-                &key(name),
-                &format!("has `{wrong}`, which is no id"),
-                &format!("give ids that begin with `{start}`"),
-            );
-        }
-    }
-    Ok(())
+    check_ids(&key("subnets"), allow.subnets.as_deref().unwrap_or_default(), "subnet-", SUBNETS)?;
+    let groups = allow.security_group_ids.as_deref().unwrap_or_default();
+    check_ids(&key("security_group_ids"), groups, "sg-", SECURITY_GROUPS)
 }

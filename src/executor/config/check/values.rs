@@ -42,3 +42,23 @@ pub(super) fn partition_of(region: &str) -> Option<&'static str> {
         _ => None,
     }
 }
+
+/// Ids of subnets or security groups: 32 characters at most, letters, digits and hyphens (`CreateTrainingJob`, `VpcConfig`).
+pub(super) fn check_ids(key: &str, ids: &[String], start: &str, most: usize) -> Checked {
+    let is_id = |id: &&String| {
+        id.starts_with(start) && id.len() <= 32 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    if let Some(wrong) = ids.iter().find(|id| !is_id(id)) {
+        return refuse(key, &format!("has `{wrong}`, which is no id"), &format!("give ids that begin with `{start}`"));
+    }
+    need(
+        ids.len() <= most,
+        key,
+        &format!("has {} ids", ids.len()),
+        &format!("keep {most} at most; SageMaker takes no more"),
+    )
+}
+
+/// `VpcConfig`: subnets, and security groups.
+pub(super) const SUBNETS: usize = 16;
+pub(super) const SECURITY_GROUPS: usize = 5;

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::base::failure::Failure;
 use crate::cloud::Network;
-use crate::config::rules::{Allowance, ImageTags, PolicyRule};
+use crate::config::rules::{Allowance, Choice, ImageTags, PolicyRule};
 use crate::config::settings::Settings;
 
 use super::identity::JobIdentity;
@@ -36,6 +36,40 @@ pub struct JobBounds {
     pub regions: Option<Vec<String>>,
     pub max_cost: Option<f64>,
     pub max_jobs: Option<u32>,
+    pub spot: Switch,
+    pub checkpoints: Switch,
+    pub retries: Limit<u32>,
+    /// Seconds.
+    pub keep_alive: Limit<u64>,
+    /// The plan of jobs that name none.
+    pub training_plan: Option<String>,
+    /// Globs.
+    pub training_plans: Vec<String>,
+    /// Seconds.
+    pub queue_timeout: Limit<u64>,
+    /// Globs, for the channels that a job names itself.
+    pub inputs: Vec<String>,
+    /// The output of jobs that name none.
+    pub model_output: Option<String>,
+    /// Globs.
+    pub model_outputs: Vec<String>,
+}
+
+/// A choice, and the value of jobs that do not choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Switch {
+    pub choice: Choice,
+    pub default: bool,
+}
+
+impl Switch {
+    fn new(default: bool, choice: Option<Choice>) -> Self {
+        match choice.unwrap_or(if default { Choice::Only } else { Choice::Refuse }) {
+            Choice::Allow => Self { choice: Choice::Allow, default },
+            Choice::Only => Self { choice: Choice::Only, default: true },
+            Choice::Refuse => Self { choice: Choice::Refuse, default: false },
+        }
+    }
 }
 
 /// The value of jobs that name none, and the largest one.
@@ -98,17 +132,47 @@ fn of_allowance(rule: Option<String>, allow: &Allowance, settings: &Settings) ->
         regions: allow.regions.clone(),
         max_cost: allow.max_cost,
         max_jobs: allow.max_jobs,
+        spot: Switch::new(job.spot, allow.spot),
+        checkpoints: Switch::new(job.checkpoints, allow.checkpoints),
+        retries: Limit::new(job.retries, allow.max_retries),
+        keep_alive: Limit::new(job.keep_alive_seconds, allow.max_keep_alive_seconds),
+        training_plan: usual(job.training_plan.as_ref(), allow.training_plans.as_ref()),
+        training_plans: listed(allow.training_plans.as_ref(), job.training_plan.as_ref()),
+        queue_timeout: Limit::new(job.queue_timeout_seconds, allow.max_queue_timeout_seconds),
+        inputs: allow.inputs.clone().unwrap_or_default(),
+        model_output: usual(job.model_output.as_ref(), allow.model_outputs.as_ref()),
+        model_outputs: listed(allow.model_outputs.as_ref(), job.model_output.as_ref()),
     }
+}
+
+/// The operator's value, unless the rule does not allow it.
+fn usual(value: Option<&String>, allowed: Option<&Vec<String>>) -> Option<String> {
+    let is_in = |value: &str, globs: &[String]| globs.iter().any(|glob| matching::matches(glob, value));
+    value.filter(|value| allowed.is_none_or(|globs| is_in(value.trim_end_matches('/'), globs))).cloned()
+}
+
+/// The globs of the rule, else the operator's value alone.
+fn listed(allowed: Option<&Vec<String>>, value: Option<&String>) -> Vec<String> {
+    allowed.cloned().unwrap_or_else(|| value.into_iter().cloned().collect())
 }
 
 /// All that SageMaker takes, for `try`: whoever runs it has the credentials.
 fn all(settings: &Settings) -> JobBounds {
-    use crate::config::forms::{INSTANCES, MAX_RUNTIME, VOLUME_GB};
+    use crate::config::forms::{INSTANCES, KEEP_ALIVE, MAX_RUNTIME, QUEUE_TIMEOUT, RETRIES, VOLUME_GB};
+    let every = || Some(vec!["**".to_owned()]);
     let allow = Allowance {
         instance_types: Some(vec!["*".to_owned()]),
         max_instance_count: Some(INSTANCES),
         max_volume_size_gb: Some(VOLUME_GB),
         max_runtime_seconds: Some(settings.job.max_runtime_seconds.min(MAX_RUNTIME)),
+        spot: Some(Choice::Allow),
+        checkpoints: Some(Choice::Allow),
+        max_retries: Some(RETRIES),
+        max_keep_alive_seconds: Some(KEEP_ALIVE),
+        training_plans: every(),
+        max_queue_timeout_seconds: Some(QUEUE_TIMEOUT),
+        inputs: every(),
+        model_outputs: every(),
         ..Allowance::default()
     };
     JobBounds { roles_are_listed: false, ..of_allowance(None, &allow, settings) }

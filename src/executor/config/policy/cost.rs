@@ -1,4 +1,4 @@
-//! The largest cost of a job: instances × price of an hour × longest run time.
+//! The largest cost of a job: instances × price of an hour × longest run time and keep-alive.
 
 use super::bounds::JobBounds;
 use super::decision::Decision;
@@ -15,16 +15,17 @@ pub(super) fn check(decision: &Decision, settings: &Settings, bounds: &JobBounds
                     "choose another `SAGEMAKER_INSTANCE_TYPE`, or ask the operator to add `{name}` to `[prices]`"
                 )));
         };
-        let cost = cost(*price, decision.instance_count, decision.max_runtime);
+        let seconds = decision.max_runtime + decision.capacity.keep_alive;
+        let cost = cost(*price, decision.instance_count, seconds);
         if cost.is_nan() || cost > most {
             return Err(Failure::user(format!(
                 "the job may cost up to {cost:.2} ({} x `{name}` for {} s); the rule `{}` allows {most:.2}",
                 decision.instance_count,
-                decision.max_runtime,
+                seconds,
                 bounds.rule.as_deref().unwrap_or_default()
             ))
             .hint(
-                "lower `SAGEMAKER_MAX_RUNTIME` (or the job's `timeout`) or `SAGEMAKER_INSTANCE_COUNT`, choose a cheaper type, or ask the \
+                "lower `SAGEMAKER_MAX_RUNTIME` (or the job's `timeout`), `SAGEMAKER_KEEP_ALIVE` or `SAGEMAKER_INSTANCE_COUNT`, choose a cheaper type, or ask the \
                  operator to raise `allow.max_cost`",
             ));
         }

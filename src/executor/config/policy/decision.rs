@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::cloud::Network;
+use crate::cloud::{Channel, Network};
 
 /// Parameters of the training job for one GitLab job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -23,8 +23,42 @@ pub struct Decision {
     pub role_arn: String,
     pub network: Option<Network>,
     pub environment: BTreeMap<String, String>,
-    /// A script that an interruption of the instance has ended runs again.
-    pub rerun: bool,
+    pub capacity: CapacityDecision,
+    pub data: DataDecision,
     /// Sentences for the job's log.
     pub warnings: Vec<String>,
+}
+
+/// How the training job gets its instances, and how often.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CapacityDecision {
+    /// Seconds of waiting and running together on spot instances; `None`: on demand.
+    pub spot_max_wait: Option<u64>,
+    /// Restarts by SageMaker after an internal error.
+    pub retries: u32,
+    /// Seconds that the instances stay after the job.
+    pub keep_alive: u64,
+    pub training_plan: Option<String>,
+    /// Seconds of waiting for the quota.
+    pub queue_timeout: u64,
+    /// The script may run again after an interruption.
+    pub rerun: bool,
+}
+
+/// Data of the training job besides its project.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DataDecision {
+    /// The ref whose checkpoints the job reads and writes; `None`: it keeps none.
+    pub checkpoints_ref: Option<String>,
+    /// The channels besides the agent's.
+    pub inputs: Vec<JobInput>,
+    /// Folder in S3 for the content of `/opt/ml/model`.
+    pub model_output: Option<String>,
+}
+
+/// An input channel, and the variable or the key of the operator's file that it comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct JobInput {
+    pub set_by: String,
+    pub channel: Channel,
 }

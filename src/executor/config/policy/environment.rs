@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::bounds::JobBounds;
 use super::refusal::{asked, listed};
 use crate::base::failure::Failure;
-use crate::config::env::{CONTAINER_ENV_PREFIX, JobVariables};
 use crate::config::forms::{ENVIRONMENT_VALUE, is_environment_name};
+use crate::config::job_variables::{CONTAINER_ENV_PREFIX, INPUT_PREFIX, JobVariables};
 use crate::config::policy::matching::matches;
 use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
@@ -17,7 +17,7 @@ const ENVIRONMENT_ENTRIES: usize = 85;
 /// Names that no job may set: they lead AWS's SDKs, the agent among them, to other credentials or endpoints, or load libraries into it.
 const NEVER: [&str; 2] = ["AWS_", "LD_"];
 
-/// Refuses secrets in the container's environment and in the instance types. `secrets` are the values of masked variables as the runner expanded
+/// Refuses secrets in all texts that the API or a refusal shows. `secrets` are the values of masked variables as the runner expanded
 /// them, and of those that it resolved from a provider.
 pub fn refuse_secrets(wishes: &JobVariables, secrets: &[String]) -> Result<(), Failure> {
     let holds = |value: &String| secrets.iter().any(|secret| value.contains(secret.as_str()));
@@ -26,9 +26,18 @@ pub fn refuse_secrets(wishes: &JobVariables, secrets: &[String]) -> Result<(), F
     if secrets.iter().any(|secret| types.contains(&secret.replace(' ', ""))) {
         return Err(masked("SAGEMAKER_INSTANCE_TYPE"));
     }
-    match wishes.environment.iter().find(|(_, value)| holds(value)) {
+    let texts = [
+        ("SAGEMAKER_CHECKPOINTS_REF", &wishes.checkpoints_ref),
+        ("SAGEMAKER_TRAINING_PLAN", &wishes.training_plan),
+        ("SAGEMAKER_MODEL_OUTPUT", &wishes.model_output),
+    ];
+    let texts = texts.iter().filter_map(|(name, value)| Some(((*name).to_owned(), value.as_ref()?)));
+    let prefixed = |prefix: &'static str| move |(name, value)| (format!("{prefix}{name}"), value);
+    let inputs = wishes.inputs.iter().map(prefixed(INPUT_PREFIX));
+    let environment = wishes.environment.iter().map(prefixed(CONTAINER_ENV_PREFIX));
+    match texts.chain(inputs).chain(environment).find(|(_, value)| holds(value)) {
         None => Ok(()),
-        Some((name, _)) => Err(masked(&format!("{CONTAINER_ENV_PREFIX}{name}"))),
+        Some((variable, _)) => Err(masked(&variable)),
     }
 }
 
@@ -38,13 +47,14 @@ fn masked(variable: &str) -> Failure {
     )
 }
 
-/// Merges the operator's entries and the job's, which win. Values of masked variables are refused: the API would make
+/// Merges the operator's entries and the job's, which win; each of the `channels` gets an entry too. Values of masked variables are refused: the API would make
 /// them readable.
 pub(super) fn environment(
     job: &JobContext,
     wishes: &JobVariables,
     settings: &Settings,
     bounds: &JobBounds,
+    channels: usize,
 ) -> Result<BTreeMap<String, String>, Failure> {
     let secrets = job.masked_values(|_| None);
     for (name, value) in &wishes.environment {
@@ -60,12 +70,12 @@ pub(super) fn environment(
     }
     let mut environment = settings.job.environment.clone();
     environment.extend(wishes.environment.clone());
-    if environment.len() > ENVIRONMENT_ENTRIES {
+    let entries = environment.len() + channels;
+    if entries > ENVIRONMENT_ENTRIES {
         return Err(Failure::user(format!(
-            "the training container would get {} environment variables; {ENVIRONMENT_ENTRIES} fit",
-            environment.len()
+            "the training container would get {entries} environment variables; {ENVIRONMENT_ENTRIES} fit"
         ))
-        .hint("set fewer `SAGEMAKER_ENV_*` variables"));
+        .hint("set fewer `SAGEMAKER_ENV_*` and `SAGEMAKER_INPUT_*` variables"));
     }
     Ok(environment)
 }

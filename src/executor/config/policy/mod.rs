@@ -3,9 +3,12 @@
 //! Pure: `JobContext + JobVariables + Settings -> Decision`. Every setting of a job passes through here; a refusal is a
 //! user failure that names the variable to change, the allowed values and the rule.
 
+mod bounded;
 mod bounds;
 mod cache_keys;
+mod capacity;
 mod cost;
+mod data;
 mod decision;
 mod environment;
 mod identity;
@@ -17,17 +20,18 @@ mod refusal;
 #[cfg(test)]
 mod tests;
 
-pub use self::bounds::{JobBounds, Limit, bounds_of, of_default, of_rule};
+use self::bounded::Bounded;
+pub use self::bounds::{JobBounds, Limit, Switch, bounds_of, of_default, of_rule};
 pub use self::cache_keys::{refuse_cache_keys, unsafe_key};
-pub use self::decision::Decision;
+pub use self::decision::{CapacityDecision, DataDecision, Decision, JobInput};
 pub use self::environment::refuse_secrets;
 pub use self::identity::JobIdentity;
 pub use self::image::is_by_digest;
 pub use self::matching::{matches, mismatch, rule_of};
 use self::refusal::{asked, listed};
 use crate::base::failure::Failure;
-use crate::config::env::JobVariables;
 use crate::config::forms::{INSTANCES, MAX_RUNTIME, VOLUME_GB, is_instance_type, is_role_arn};
+use crate::config::job_variables::JobVariables;
 use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
 
@@ -36,36 +40,49 @@ pub fn decide(job: &JobContext, wishes: &JobVariables, settings: &Settings) -> R
     let identity = JobIdentity::of(job);
     let bounds = bounds_of(&identity, settings)?;
     check_region(settings, &bounds)?;
+    let max_runtime = max_runtime(job, wishes, &bounds)?;
+    let capacity = capacity::capacity(wishes, max_runtime, &bounds)?;
+    let data = data::data(job, wishes, settings, &bounds)?;
+    let mut warnings = warnings(&identity, settings);
+    let (is_spot, keeps_checkpoints) = (capacity.spot_max_wait.is_some(), data.checkpoints_ref.is_some());
+    warnings.extend(capacity::without_effect(wishes, is_spot, keeps_checkpoints));
     let decision = Decision {
         image: image::image(job, settings, &bounds)?,
         instance_types: instance_types(wishes, settings, &bounds)?,
-        instance_count: at_most(
-            "SAGEMAKER_INSTANCE_COUNT",
-            wishes.instance_count,
-            bounds.instance_count,
-            INSTANCES,
-            &bounds,
-            "max_instance_count",
-        )?,
-        volume_size_gb: at_most(
-            "SAGEMAKER_VOLUME_SIZE_GB",
-            wishes.volume_size_gb,
-            bounds.volume_size_gb,
-            VOLUME_GB,
-            &bounds,
-            "max_volume_size_gb",
-        )?,
-        max_runtime: max_runtime(job, wishes, &bounds)?,
+        instance_count: instance_count(&bounds).decide(wishes.instance_count, &bounds)?,
+        volume_size_gb: volume_size(&bounds).decide(wishes.volume_size_gb, &bounds)?,
+        max_runtime,
         role_arn: role_arn(wishes, settings, &bounds)?,
         network: bounds.network.clone(),
-        environment: environment::environment(job, wishes, settings, &bounds)?,
-        rerun: false,
-        warnings: warnings(&identity, settings),
+        environment: environment::environment(job, wishes, settings, &bounds, data.inputs.len())?,
+        capacity,
+        data,
+        warnings,
         max_jobs: bounds.max_jobs,
         rule: bounds.rule.clone(),
     };
     cost::check(&decision, settings, &bounds)?;
     Ok(warn_of_tag(decision, &bounds))
+}
+
+fn instance_count(bounds: &JobBounds) -> Bounded<u32> {
+    Bounded {
+        variable: "SAGEMAKER_INSTANCE_COUNT",
+        key: "max_instance_count",
+        limit: bounds.instance_count,
+        service: 1..=INSTANCES,
+        unit: "",
+    }
+}
+
+fn volume_size(bounds: &JobBounds) -> Bounded<u32> {
+    Bounded {
+        variable: "SAGEMAKER_VOLUME_SIZE_GB",
+        key: "max_volume_size_gb",
+        limit: bounds.volume_size_gb,
+        service: 1..=VOLUME_GB,
+        unit: "",
+    }
 }
 
 fn check_region(settings: &Settings, bounds: &JobBounds) -> Result<(), Failure> {
@@ -103,24 +120,6 @@ fn instance_types(wishes: &JobVariables, settings: &Settings, bounds: &JobBounds
             Err(asked(bounds, VARIABLE, &format!("`{name}`"), &listed(&bounds.instance_types), "instance_types"))
         }
     }
-}
-
-fn at_most(
-    variable: &str,
-    wish: Option<u32>,
-    limit: Limit<u32>,
-    service: u32,
-    bounds: &JobBounds,
-    key: &str,
-) -> Result<u32, Failure> {
-    let Some(value) = wish else { return Ok(limit.default) };
-    if !(1..=service).contains(&value) {
-        return Err(Failure::user(format!("`{variable}` is {value}; it goes from 1 to {service}")));
-    }
-    if value <= limit.most {
-        return Ok(value);
-    }
-    Err(asked(bounds, variable, &value.to_string(), &format!("at most {}", limit.most), key))
 }
 
 /// The job's own limit, else GitLab's timeout of the job; at most the rule's and SageMaker's limits.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::*;
-use crate::config::rules::{Allowance, ImageTags, JobMatch, PolicyRule};
+use crate::config::rules::{Allowance, Choice, ImageTags, JobMatch, PolicyRule};
 
 const TYPES: [&str; 4] = ["ml.m5.large", "ml.m5.xlarge", "ml.g5.xlarge", "ml.p5.48xlarge"];
 const ROLES: [&str; 3] =
@@ -19,6 +19,22 @@ const PROJECTS: [&str; 4] = ["ml/churn", "ml/deep/er", "web/site", ""];
 const REFS: [&str; 4] = ["main", "feature/x", "refs/merge-requests/3/head", ""];
 const NAMES: [&str; 5] = ["HF_HOME", "NCCL_DEBUG", "LD_PRELOAD", "AWS_PROFILE", "PATH"];
 
+const PLANS: [&str; 2] = [
+    "arn:aws:sagemaker:us-east-1:123456789012:training-plan/may",
+    "arn:aws:sagemaker:us-east-1:123456789012:training-plan/june",
+];
+const INPUTS: [&str; 5] = [
+    "s3://data/churn",
+    "s3://data/churn-secret",
+    "s3://data/other/x",
+    "s3://data/other",
+    "efs://fs-01234567/a?access=rw",
+];
+
+fn choice() -> impl Strategy<Value = Option<Choice>> {
+    prop::option::of(select(vec![Choice::Allow, Choice::Only, Choice::Refuse]))
+}
+
 fn list(of: &'static [&'static str]) -> impl Strategy<Value = Option<Vec<String>>> {
     let some = subsequence(of.to_vec(), 1..=of.len()).prop_map(|list| list.into_iter().map(str::to_owned).collect());
     prop::option::of(some)
@@ -32,7 +48,10 @@ prop_compose! {
         image_tags in prop::option::of(select(vec![ImageTags::Allow, ImageTags::Warn, ImageTags::Refuse])),
         environment in list(&["HF_HOME", "NCCL_DEBUG", "LD_PRELOAD"]),
         regions in list(&["eu-west-1", "us-east-1"]), max_cost in prop::option::of(0.1..100.0_f64),
-        has_network in any::<bool>(),
+        has_network in any::<bool>(), choices in (choice(), choice()),
+        wishes in (prop::option::of(0..5_u32), prop::option::of(0..3600_u64), prop::option::of(0..9000_u64)),
+        inputs in list(&["s3://data/churn", "s3://data/other/**", "efs://fs-01234567/*"]),
+        model_outputs in list(&["s3://models/*"]), training_plans in list(&PLANS[..1]),
     ) -> Allowance {
         let (max_instance_count, max_volume_size_gb, max_runtime_seconds) = counts;
         Allowance {
@@ -40,6 +59,8 @@ prop_compose! {
             environment, regions, max_cost, max_jobs: None,
             subnets: has_network.then(|| vec!["subnet-1".to_owned()]),
             security_group_ids: has_network.then(|| vec!["sg-1".to_owned()]),
+            spot: choices.0, checkpoints: choices.1, max_retries: wishes.0, max_keep_alive_seconds: wishes.1,
+            max_queue_timeout_seconds: wishes.2, inputs, model_outputs, training_plans,
         }
     }
 }
@@ -66,11 +87,20 @@ prop_compose! {
         instance_types in subsequence(TYPES.to_vec(), 0..=2), instance_count in prop::option::of(0..150_u32),
         volume_size_gb in prop::option::of(0..20_000_u32), runtime in prop::option::of(0..100_000_u64),
         role in prop::option::of(select(ROLES.to_vec())), names in subsequence(NAMES.to_vec(), 0..=3),
+        switches in any::<(Option<bool>, Option<bool>)>(), retries in prop::option::of(0..40_u32),
+        times in (prop::option::of(0..5000_u64), prop::option::of(0..700_000_u64), prop::option::of(0..200_000_u64)),
+        plan in prop::option::of(select(PLANS.to_vec())), inputs in subsequence(INPUTS.to_vec(), 0..=2),
+        output in prop::option::of(select(vec!["s3://models/a", "s3://elsewhere"])),
     ) -> JobVariables {
+        let time = |seconds: Option<u64>| seconds.map(std::time::Duration::from_secs);
         JobVariables {
             instance_types: instance_types.into_iter().map(str::to_owned).collect(), instance_count, volume_size_gb,
             max_runtime: runtime.map(std::time::Duration::from_secs), role_arn: role.map(str::to_owned),
             environment: names.into_iter().map(|name| (name.to_owned(), "x".to_owned())).collect(),
+            spot: switches.0, checkpoints: switches.1, retries, keep_alive: time(times.0), queue_timeout: time(times.1),
+            spot_max_wait: time(times.2), training_plan: plan.map(str::to_owned), checkpoints_ref: None, rerun: None,
+            inputs: inputs.into_iter().enumerate().map(|(at, uri)| (format!("I{at}"), uri.to_owned())).collect(),
+            model_output: output.map(str::to_owned),
         }
     }
 }
@@ -134,11 +164,49 @@ fn judge(decision: &Decision, allow: &Allowance, settings: &Settings) {
     }
     assert!(allow.regions.as_ref().is_none_or(|regions| regions.contains(settings.aws.region.as_ref().unwrap())));
     assert_eq!(decision.network.is_some(), allow.subnets.is_some());
+    judge_wishes(decision, allow);
     if let Some(most) = allow.max_cost {
         for name in &decision.instance_types {
-            let hours = f64::from(u32::try_from(decision.max_runtime).unwrap()) / 3600.0;
+            let seconds = decision.max_runtime + decision.capacity.keep_alive;
+            let hours = f64::from(u32::try_from(seconds).unwrap()) / 3600.0;
             assert!(settings.prices[name] * f64::from(decision.instance_count) * hours <= most + 1e-9, "{decision:?}");
         }
+    }
+}
+
+fn judge_wishes(decision: &Decision, allow: &Allowance) {
+    let (capacity, data) = (&decision.capacity, &decision.data);
+    let fits = |choice: Option<Choice>, has: bool| match choice {
+        Some(Choice::Allow) => true,
+        Some(Choice::Only) => has,
+        Some(Choice::Refuse) | None => !has,
+    };
+    assert!(fits(allow.spot, capacity.spot_max_wait.is_some()), "{decision:?}");
+    assert!(fits(allow.checkpoints, data.checkpoints_ref.is_some()), "{decision:?}");
+    assert!(capacity.retries <= allow.max_retries.unwrap_or(0), "{decision:?}");
+    assert!(capacity.keep_alive <= allow.max_keep_alive_seconds.unwrap_or(0), "{decision:?}");
+    assert!(capacity.queue_timeout <= allow.max_queue_timeout_seconds.unwrap_or(3600), "{decision:?}");
+    if let Some(wait) = capacity.spot_max_wait {
+        assert!(wait >= decision.max_runtime, "{decision:?}");
+        assert!(capacity.keep_alive == 0 && capacity.training_plan.is_none(), "{decision:?}");
+    }
+    assert!(
+        capacity.training_plan.is_none()
+            || allow.training_plans.is_some() && capacity.training_plan.as_deref() == Some(PLANS[0])
+    );
+    assert!(
+        data.model_output.is_none()
+            || allow.model_outputs.is_some() && data.model_output.as_deref() == Some("s3://models/a/")
+    );
+    for input in &data.inputs {
+        let read = format!("{:?}", input.channel.source);
+        let is_in = |pattern: &String| match pattern.as_str() {
+            "s3://data/churn" => read.contains("\"s3://data/churn/\""),
+            "s3://data/other/**" => read.contains("\"s3://data/other/"),
+            _ => read.contains("fs-01234567"),
+        };
+        assert!(allow.inputs.iter().flatten().any(is_in), "{decision:?}");
+        assert!(!read.contains("fs-") || decision.network.is_some(), "{decision:?}");
     }
 }
 

@@ -106,6 +106,21 @@ const ONE: &str = "[[rules]]\nname = \"one\"\n[rules.allow]\n";
 #[test_case("SAGEMAKER_ENV_PATH", "x", "environment = [\"HF_*\"]", &["`SAGEMAKER_ENV_PATH` asks for the name `PATH`", "allows `HF_*`"]; "environment")]
 #[test_case("SAGEMAKER_ENV_AWS_DEFAULT_REGION", "x", "environment = [\"*\"]", &["`SAGEMAKER_ENV_AWS_DEFAULT_REGION` cannot be set"]; "AWS")]
 #[test_case("SAGEMAKER_ENV_LD_PRELOAD", "x", "", &["`SAGEMAKER_ENV_LD_PRELOAD` cannot be set"]; "loader")]
+#[test_case("SAGEMAKER_SPOT", "true", "", &["`SAGEMAKER_SPOT` asks for `true`", "allows `false` alone", "`allow.spot`"]; "spot")]
+#[test_case("SAGEMAKER_SPOT", "false", "spot = \"only\"", &["`SAGEMAKER_SPOT` asks for `false`", "allows `true` alone"]; "on demand")]
+#[test_case("SAGEMAKER_CHECKPOINTS", "true", "checkpoints = \"refuse\"", &["`SAGEMAKER_CHECKPOINTS` asks for `true`", "`allow.checkpoints`"]; "checkpoints")]
+#[test_case("SAGEMAKER_RETRIES", "2", "max_retries = 1", &["asks for 2", "at most 1", "`allow.max_retries`"]; "retries")]
+#[test_case("SAGEMAKER_RETRIES", "31", "max_retries = 30", &["`SAGEMAKER_RETRIES` is 31; it goes from 0 to 30"]; "too many retries")]
+#[test_case("SAGEMAKER_KEEP_ALIVE", "15m", "", &["asks for 900 s", "at most 0 s", "`allow.max_keep_alive_seconds`"]; "keep alive")]
+#[test_case("SAGEMAKER_KEEP_ALIVE", "2h", "max_keep_alive_seconds = 3600", &["is 7200 s; it goes from 0 to 3600 s"]; "too long alive")]
+#[test_case("SAGEMAKER_TRAINING_PLAN", "arn:aws:sagemaker:us-east-1:123456789012:training-plan/may", "", &["asks for `arn:aws:sagemaker:us-east-1:123456789012:training-plan/may`", "allows none", "`allow.training_plans`"]; "plan")]
+#[test_case("SAGEMAKER_TRAINING_PLAN", "may", "training_plans = [\"**\"]", &["is not the ARN of a training plan"]; "no plan")]
+#[test_case("SAGEMAKER_QUEUE_TIMEOUT", "2h", "", &["asks for 7200 s", "at most 3600 s", "`allow.max_queue_timeout_seconds`"]; "queue")]
+#[test_case("SAGEMAKER_INPUT_TRAIN", "s3://data/churn?mode=Pipe", "", &["`SAGEMAKER_INPUT_TRAIN` asks for `s3://data/churn`", "allows none", "`allow.inputs`"]; "input")]
+#[test_case("SAGEMAKER_INPUT_TRAIN", "s3://data/churn-secret", "inputs = [\"s3://data/churn\", \"s3://data/churn/**\"]", &["asks for `s3://data/churn-secret`"]; "a folder beside")]
+#[test_case("SAGEMAKER_INPUT_TRAIN", "s3://data/churn?mode=Fast", "inputs = [\"**\"]", &["`SAGEMAKER_INPUT_TRAIN` has `mode`", "`s3://<bucket>/<folder>[?mode=File|FastFile|Pipe"]; "mode")]
+#[test_case("SAGEMAKER_INPUT_TRAIN", "efs://fs-01234567/a", "inputs = [\"**\"]", &["`SAGEMAKER_INPUT_TRAIN` is a file system", "`job.subnets`"]; "no VPC")]
+#[test_case("SAGEMAKER_MODEL_OUTPUT", "s3://models/x", "model_outputs = [\"s3://models/churn/**\"]", &["asks for `s3://models/x`", "`allow.model_outputs`"]; "model")]
 #[test_case("X", "", "images = [\"r.example/other\"]", &["`image` asks for `r.example/train:1`", "allows `r.example/other`"]; "image")]
 #[test_case("X", "", "image_tags = \"refuse\"", &["a tag", "@sha256:"]; "tag")]
 #[test_case("X", "", "regions = [\"us-east-1\"]", &["`eu-west-1`", "allows `us-east-1`"]; "region")]
@@ -115,6 +130,65 @@ fn a_refusal_names_the_value_the_bound_and_the_rule(name: &str, value: &str, all
     for word in words {
         assert!(text.contains(word), "{word}: {text}");
     }
+}
+
+fn wishes(pairs: &[(&str, &str)]) -> JobVariables {
+    let pairs = pairs.iter().map(|(name, value)| (format!("CUSTOM_ENV_{name}").into(), value.into()));
+    crate::config::env::Environment::from_pairs(pairs).job_variables().unwrap()
+}
+
+const ALL_WISHES: &str = "spot = \"allow\"\ncheckpoints = \"allow\"\nmax_retries = 9\nmax_keep_alive_seconds = 3600\ninputs = [\"s3://data/**\"]\n\
+                          training_plans = [\"arn:aws:sagemaker:*:123456789012:training-plan/*\"]\n";
+
+#[test_case(&[("SAGEMAKER_SPOT", "true"), ("SAGEMAKER_MAX_RUNTIME", "2h"), ("SAGEMAKER_SPOT_MAX_WAIT", "1h")], &["`SAGEMAKER_SPOT_MAX_WAIT` is 3600 s", "set `SAGEMAKER_SPOT_MAX_WAIT` to `10800s` or more"]; "wait shorter than the run time")]
+#[test_case(&[("SAGEMAKER_SPOT", "true"), ("SAGEMAKER_SPOT_MAX_WAIT", "31d")], &["`SAGEMAKER_SPOT_MAX_WAIT` is 2678400 s", "30 days"]; "wait too long")]
+#[test_case(&[("SAGEMAKER_SPOT", "true"), ("SAGEMAKER_KEEP_ALIVE", "15m")], &["`SAGEMAKER_KEEP_ALIVE` and `SAGEMAKER_SPOT` cannot go together", "set `SAGEMAKER_KEEP_ALIVE` to `0`"]; "keep alive with spot")]
+#[test_case(&[("SAGEMAKER_SPOT", "true"), ("SAGEMAKER_TRAINING_PLAN", "arn:aws:sagemaker:us-east-1:123456789012:training-plan/may")], &["`SAGEMAKER_TRAINING_PLAN` and `SAGEMAKER_SPOT` cannot go together", "remove `SAGEMAKER_TRAINING_PLAN`"]; "plan with spot")]
+#[test_case(&[("SAGEMAKER_INPUT_A", "s3://data/x"), ("SAGEMAKER_INPUT_a", "s3://data/y")], &["`SAGEMAKER_INPUT_A` and `SAGEMAKER_INPUT_a` are the same channel, `a`"]; "a channel twice")]
+#[test_case(&[("SAGEMAKER_INPUT_SAGEMAKER-EXECUTOR", "s3://data/x")], &["`SAGEMAKER_INPUT_SAGEMAKER-EXECUTOR` does not end in the name of a channel"]; "our own channel")]
+#[test_case(&[("SAGEMAKER_CHECKPOINTS", "true"), ("SAGEMAKER_CHECKPOINTS_REF", "a\nb")], &["`SAGEMAKER_CHECKPOINTS_REF` is not the name of a branch"]; "no ref")]
+fn wishes_that_contradict_each_other_are_refused(pairs: &[(&str, &str)], words: &[&str]) {
+    let text = refusal(&payload(&serde_json::json!({})), &wishes(pairs), &format!("{ONE}{ALL_WISHES}"));
+    for word in words {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+}
+
+#[test]
+fn twenty_channels_are_one_too_many() {
+    let names: Vec<String> = (0..20).map(|number| format!("SAGEMAKER_INPUT_I{number}")).collect();
+    let pairs: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "s3://data/x")).collect();
+    let job = payload(&serde_json::json!({}));
+    let rules = format!("{ONE}{ALL_WISHES}");
+    assert!(refusal(&job, &wishes(&pairs), &rules).contains("has 20 input channels; 19 fit"));
+    assert_eq!(decide(&job, &wishes(&pairs[1..]), &with_rules(&rules)).unwrap().data.inputs.len(), 19);
+}
+
+#[test]
+fn a_spot_job_waits_an_hour_and_its_script_may_run_again() {
+    let (job, settings) = (payload(&serde_json::json!({})), with_rules(&format!("{ONE}{ALL_WISHES}")));
+    let decided = |pairs: &[(&str, &str)]| decide(&job, &wishes(pairs), &settings).unwrap();
+    let spot = decided(&[("SAGEMAKER_SPOT", "true"), ("SAGEMAKER_MAX_RUNTIME", "2h")]).capacity;
+    assert_eq!((spot.spot_max_wait, spot.rerun), (Some(3 * 3600), true));
+    assert!(!decided(&[("SAGEMAKER_SPOT", "true"), ("SAGEMAKER_RERUN", "false")]).capacity.rerun);
+    let plain = decided(&[("SAGEMAKER_SPOT_MAX_WAIT", "9h"), ("SAGEMAKER_CHECKPOINTS_REF", "main")]);
+    assert_eq!((plain.capacity.spot_max_wait, plain.capacity.rerun, plain.warnings.len()), (None, false, 2));
+    assert!(decided(&[("SAGEMAKER_RETRIES", "1")]).capacity.rerun);
+}
+
+#[test]
+fn the_operators_values_hold_for_jobs_that_say_nothing() {
+    let text = "[storage]\nbucket = \"b\"\n[job]\nrole_arn = \"arn:aws:iam::123456789012:role/x\"\nspot = true\ncheckpoints = true\nretries = 2\n\
+                inputs = { Train = \"s3://data/x\" }\nmodel_output = \"s3://models/a\"\n";
+    let settings = toml::from_str(text).unwrap();
+    let decision = decide(&payload(&serde_json::json!({})), &JobVariables::default(), &settings).unwrap();
+    assert!(decision.capacity.spot_max_wait.is_some() && decision.capacity.retries == 2);
+    assert_eq!(decision.data.checkpoints_ref.as_deref(), Some("main"));
+    assert_eq!(decision.data.model_output.as_deref(), Some("s3://models/a/"));
+    assert_eq!(
+        (decision.data.inputs[0].set_by.as_str(), decision.data.inputs[0].channel.name.as_str()),
+        ("job.inputs.Train", "train")
+    );
 }
 
 #[test]

@@ -7,9 +7,10 @@ use serde::Serialize;
 
 use super::job;
 use crate::base::human::human_duration;
-use crate::config::env::{Environment, JOB_PREFIX, JobVariables};
-use crate::config::policy::{self, Decision, JobBounds, JobIdentity, bounds_of, mismatch, rule_of};
-use crate::config::rules::{ImageTags, PolicyRule};
+use crate::config::env::{Environment, JOB_PREFIX};
+use crate::config::job_variables::JobVariables;
+use crate::config::policy::{self, Decision, JobBounds, JobIdentity, Switch, bounds_of, mismatch, rule_of};
+use crate::config::rules::{Choice, ImageTags, PolicyRule};
 use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
 use crate::ui::Printer;
@@ -168,9 +169,32 @@ fn words(bounds: &JobBounds) -> Vec<(&'static str, String)> {
         ("`SAGEMAKER_ENV_*`", all(&bounds.environment) + ", never `AWS_*` and `LD_*`"),
         ("regions", all(&bounds.regions)),
     ];
+    words.extend(wish_words(bounds));
     words.extend(bounds.max_jobs.map(|most| ("jobs at once", format!("at most {most} on this host"))));
     words.extend(bounds.max_cost.map(|most| ("cost", format!("at most {most}"))));
     words
+}
+
+/// The bounds of capacity and data in words.
+fn wish_words(bounds: &JobBounds) -> Vec<(&'static str, String)> {
+    let time = |seconds| human_duration(std::time::Duration::from_secs(seconds));
+    let list = |values: &[String]| if values.is_empty() { "none".to_owned() } else { quoted(values) };
+    let switch = |switch: Switch| match switch.choice {
+        Choice::Allow if switch.default => "allowed, and used unless the job says otherwise",
+        Choice::Allow => "allowed",
+        Choice::Only => "always",
+        Choice::Refuse => "refused",
+    };
+    vec![
+        ("spot instances", switch(bounds.spot).to_owned()),
+        ("checkpoints", switch(bounds.checkpoints).to_owned()),
+        ("retries by SageMaker", format!("at most {}", bounds.retries.most)),
+        ("keep-alive", format!("at most {}", time(bounds.keep_alive.most))),
+        ("training plans", list(&bounds.training_plans)),
+        ("wait for the quota", format!("at most {}", time(bounds.queue_timeout.most))),
+        ("`SAGEMAKER_INPUT_*`", list(&bounds.inputs)),
+        ("model outputs", list(&bounds.model_outputs)),
+    ]
 }
 
 fn request_words(request: &Decision) -> Vec<(&'static str, String)> {
@@ -184,6 +208,24 @@ fn request_words(request: &Decision) -> Vec<(&'static str, String)> {
         ("image", if request.image == NO_IMAGE { "not given".to_owned() } else { format!("`{}`", request.image) }),
         ("environment", if names.is_empty() { "none".to_owned() } else { quoted(&names) }),
     ];
+    words.extend(wishes_of(request));
     words.extend(request.warnings.iter().map(|text| ("warning", text.clone())));
     words
+}
+
+/// The parts of a request that not every job has.
+fn wishes_of(request: &Decision) -> Vec<(&'static str, String)> {
+    let time = |seconds| human_duration(std::time::Duration::from_secs(seconds));
+    let (capacity, data) = (&request.capacity, &request.data);
+    let channels: Vec<String> = data.inputs.iter().map(|input| input.channel.name.clone()).collect();
+    let wishes = [
+        ("spot instances", capacity.spot_max_wait.map(|wait| format!("{} of waiting and running", time(wait)))),
+        ("retries by SageMaker", (capacity.retries > 0).then(|| capacity.retries.to_string())),
+        ("keep-alive", (capacity.keep_alive > 0).then(|| time(capacity.keep_alive))),
+        ("training plan", capacity.training_plan.clone()),
+        ("checkpoints of the ref", data.checkpoints_ref.as_ref().map(|name| format!("`{name}`"))),
+        ("input channels", (!channels.is_empty()).then(|| quoted(&channels))),
+        ("model output", data.model_output.clone()),
+    ];
+    wishes.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }

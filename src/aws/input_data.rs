@@ -1,0 +1,106 @@
+//! Looks for input data in S3 buckets of any owner, over the SDK.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::ProvideErrorMetadata as _;
+
+use super::clients::Clients;
+use super::errors::AwsCall;
+use executor::cloud::{CloudError, InputData, InputPrefix};
+
+/// S3 sends it with every answer about a bucket, refusals included.
+const REGION: &str = "x-amz-bucket-region";
+
+#[derive(Debug)]
+pub(super) struct AwsInputData {
+    clients: Arc<Clients>,
+}
+
+impl AwsInputData {
+    pub(super) fn new(clients: Arc<Clients>) -> Self {
+        Self { clients }
+    }
+
+    /// The bucket's region as far as S3 tells it, whoever may read the bucket.
+    async fn region(&self, bucket: &str) -> Option<String> {
+        match self.clients.s3().head_bucket().bucket(bucket).send().await {
+            Ok(reply) => reply.bucket_region,
+            Err(error) => error.raw_response().and_then(region_of),
+        }
+    }
+}
+
+#[async_trait]
+impl InputData for AwsInputData {
+    async fn find(&self, bucket: &str, prefix: &str) -> Result<InputPrefix, CloudError> {
+        let s3 = self.clients.s3();
+        let own = s3.config().region().map(ToString::to_string);
+        if let (Some(there), Some(here)) = (self.region(bucket).await, own)
+            && there != here
+        {
+            return Ok(InputPrefix::OtherRegion { bucket: there, jobs: here });
+        }
+        let call = AwsCall::new("look for data below", format!("s3://{bucket}/{prefix}"), "s3:ListBucket");
+        match s3.list_objects_v2().bucket(bucket).prefix(prefix).max_keys(1).send().await {
+            Ok(reply) if reply.contents().is_empty() => Ok(InputPrefix::Empty),
+            Ok(_) => Ok(InputPrefix::Found),
+            Err(error) if error.code() == Some("NoSuchBucket") => Ok(InputPrefix::NoBucket),
+            Err(error) => Err(call.failed(&error)),
+        }
+    }
+}
+
+fn region_of(reply: &HttpResponse) -> Option<String> {
+    reply.headers().get(REGION).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stub::{Stub, reply};
+
+    async fn found(replies: impl IntoIterator<Item = axum::response::Response>) -> Result<InputPrefix, CloudError> {
+        let stub = Stub::start().await;
+        replies.into_iter().for_each(|reply| stub.push(reply));
+        stub.input_data.find("data", "churn/").await
+    }
+
+    fn xml(status: u16, body: &str) -> axum::response::Response {
+        reply(status, format!("<?xml version=\"1.0\"?>{body}"))
+    }
+
+    fn in_region(region: &'static str, status: u16) -> axum::response::Response {
+        let mut answer = reply(status, "");
+        answer.headers_mut().insert(REGION, axum::http::HeaderValue::from_static(region));
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_prefix_has_objects_or_none_or_no_bucket() {
+        let list = "<ListBucketResult><Contents><Key>churn/a</Key></Contents></ListBucketResult>";
+        let here = || in_region("eu-west-1", 200);
+        assert_eq!(found([here(), xml(200, list)]).await.unwrap(), InputPrefix::Found);
+        assert_eq!(found([here(), xml(200, "<ListBucketResult/>")]).await.unwrap(), InputPrefix::Empty);
+        let none = xml(404, "<Error><Code>NoSuchBucket</Code><Message>The bucket does not exist</Message></Error>");
+        assert_eq!(found([reply(404, ""), none]).await.unwrap(), InputPrefix::NoBucket);
+    }
+
+    /// S3 tells the region also to those who may not read the bucket.
+    #[tokio::test]
+    async fn a_bucket_of_another_region_is_told_apart() {
+        let elsewhere = InputPrefix::OtherRegion { bucket: "us-east-1".to_owned(), jobs: "eu-west-1".to_owned() };
+        for status in [200, 301, 403] {
+            assert_eq!(found([in_region("us-east-1", status)]).await.unwrap(), elsewhere, "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_names_the_permission() {
+        let denied = xml(403, "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>");
+        let error = found([in_region("eu-west-1", 403), denied]).await.unwrap_err();
+        assert_eq!(error.action, "s3:ListBucket");
+        assert!(error.to_string().starts_with("failed to look for data below s3://data/churn/: "), "{error}");
+    }
+}

@@ -1,0 +1,26 @@
+//! Port of the data that training jobs read, in buckets of any owner. `aws` and `testing` implement it.
+
+use async_trait::async_trait;
+
+use super::error::CloudError;
+
+/// Prefixes in S3 buckets, before a training job gets them as input.
+#[async_trait]
+pub trait InputData: Send + Sync {
+    /// Looks for an object below the prefix.
+    async fn find(&self, bucket: &str, prefix: &str) -> Result<InputPrefix, CloudError>;
+}
+
+/// Answer about a prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InputPrefix {
+    Found,
+    /// No key begins so.
+    Empty,
+    NoBucket,
+    /// The bucket is in another region than the training jobs.
+    OtherRegion {
+        bucket: String,
+        jobs: String,
+    },
+}

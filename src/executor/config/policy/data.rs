@@ -1,0 +1,111 @@
+//! Decides the data of a training job: checkpoints, input channels, and the place of its model.
+
+use std::collections::BTreeMap;
+
+use super::bounded::switched;
+use super::bounds::JobBounds;
+use super::decision::{DataDecision, JobInput};
+use super::matching::matches;
+use super::refusal::{asked, listed};
+use crate::base::failure::Failure;
+use crate::cloud::{Channel, ChannelSource};
+use crate::config::input_channels::{self, CHANNELS};
+use crate::config::job_variables::{INPUT_PREFIX, JobVariables};
+use crate::config::settings::Settings;
+use crate::gitlab::JobContext;
+
+const CHECKPOINTS_REF: &str = "SAGEMAKER_CHECKPOINTS_REF";
+const MODEL_OUTPUT: &str = "SAGEMAKER_MODEL_OUTPUT";
+/// Longest name of a branch or tag, in bytes.
+const REF: usize = 1024;
+
+pub(super) fn data(
+    job: &JobContext,
+    wishes: &JobVariables,
+    settings: &Settings,
+    bounds: &JobBounds,
+) -> Result<DataDecision, Failure> {
+    Ok(DataDecision {
+        checkpoints_ref: checkpoints_ref(job, wishes, bounds)?,
+        inputs: inputs(wishes, settings, bounds)?,
+        model_output: model_output(wishes, bounds)?,
+    })
+}
+
+fn checkpoints_ref(job: &JobContext, wishes: &JobVariables, bounds: &JobBounds) -> Result<Option<String>, Failure> {
+    if !switched("SAGEMAKER_CHECKPOINTS", "checkpoints", wishes.checkpoints, bounds.checkpoints, bounds)? {
+        return Ok(None);
+    }
+    let name = wishes.checkpoints_ref.as_ref().unwrap_or(&job.git_info.git_ref);
+    if name.len() > REF || name.chars().any(char::is_control) {
+        return Err(Failure::user(format!("`{CHECKPOINTS_REF}` is not the name of a branch or tag"))
+            .hint(format!("write `{CHECKPOINTS_REF}` as in `main`")));
+    }
+    Ok(Some(name.clone()))
+}
+
+/// The operator's channels and the job's, which replace those of the same name.
+fn inputs(wishes: &JobVariables, settings: &Settings, bounds: &JobBounds) -> Result<Vec<JobInput>, Failure> {
+    let mut channels = BTreeMap::new();
+    for (name, uri) in &settings.job.inputs {
+        let channel = input_channels::channel(name, uri)
+            .map_err(|wrong| Failure::system(format!("`job.inputs.{name}` {}", wrong.why)).hint(wrong.change))?;
+        channels.insert(channel.name.clone(), JobInput { set_by: format!("job.inputs.{name}"), channel });
+    }
+    let mut variables: BTreeMap<String, String> = BTreeMap::new();
+    for (name, uri) in &wishes.inputs {
+        let variable = format!("{INPUT_PREFIX}{name}");
+        let channel = input_channels::channel(name, uri)
+            .map_err(|wrong| Failure::user(format!("`{variable}` {}", wrong.why)).hint(wrong.change))?;
+        let place = place(&channel);
+        if !bounds.inputs.iter().any(|glob| is_allowed(glob, &place)) {
+            return Err(asked(bounds, &variable, &format!("`{place}`"), &listed(&bounds.inputs), "inputs"));
+        }
+        if let Some(other) = variables.insert(channel.name.clone(), variable.clone()) {
+            return Err(Failure::user(format!("`{other}` and `{variable}` are the same channel, `{}`", channel.name))
+                .hint(format!("remove one of them, or give `{variable}` another name")));
+        }
+        channels.insert(channel.name.clone(), JobInput { set_by: variable, channel });
+    }
+    if channels.len() > CHANNELS {
+        return Err(Failure::user(format!("the job has {} input channels; {CHANNELS} fit", channels.len()))
+            .hint(format!("set fewer `{INPUT_PREFIX}*` variables")));
+    }
+    for JobInput { set_by, channel } in channels.values() {
+        if matches!(channel.source, ChannelSource::FileSystem { .. }) && bounds.network.is_none() {
+            return Err(Failure::user(format!("`{set_by}` is a file system, and the job is in no VPC"))
+                .hint("ask the operator to set `job.subnets` and `job.security_group_ids`, from which the file system is reached"));
+        }
+    }
+    Ok(channels.into_values().collect())
+}
+
+/// The URI of a channel, as rules compare it: without query and without a slash at its end.
+fn place(channel: &Channel) -> String {
+    use crate::cloud::FileSystemKind::{Efs, FsxLustre};
+    let uri = match &channel.source {
+        ChannelSource::S3 { uri, .. } => uri.clone(),
+        ChannelSource::FileSystem { kind: Efs, id, path, .. } => format!("efs://{id}{path}"),
+        ChannelSource::FileSystem { kind: FsxLustre, id, path, .. } => format!("fsx://{id}{path}"),
+    };
+    uri.trim_end_matches('/').to_owned()
+}
+
+/// A glob for what lies in a folder also allows the folder itself: the same objects are read.
+fn is_allowed(glob: &str, place: &str) -> bool {
+    matches(glob, place) || (glob.ends_with("/**") && matches(glob, &format!("{place}/")))
+}
+
+fn model_output(wishes: &JobVariables, bounds: &JobBounds) -> Result<Option<String>, Failure> {
+    let Some(wish) = &wishes.model_output else {
+        let folder = bounds.model_output.as_deref().map(input_channels::s3_folder).transpose();
+        return folder.map_err(|wrong| Failure::system(format!("`job.model_output` {}", wrong.why)).hint(wrong.change));
+    };
+    let folder = input_channels::s3_folder(wish)
+        .map_err(|wrong| Failure::user(format!("`{MODEL_OUTPUT}` {}", wrong.why)).hint(wrong.change))?;
+    let place = folder.trim_end_matches('/');
+    if bounds.model_outputs.iter().any(|glob| is_allowed(glob.trim_end_matches('/'), place)) {
+        return Ok(Some(folder));
+    }
+    Err(asked(bounds, MODEL_OUTPUT, &format!("`{place}`"), &listed(&bounds.model_outputs), "model_outputs"))
+}
