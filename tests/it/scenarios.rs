@@ -74,6 +74,7 @@ mod sagemaker_orphans;
 mod sagemaker_phases;
 mod sagemaker_policies;
 mod sagemaker_power;
+mod sagemaker_queue;
 mod sagemaker_records;
 mod sagemaker_results;
 mod sagemaker_resume;

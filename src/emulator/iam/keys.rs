@@ -69,6 +69,7 @@ const SINGLE: &[&str] = &[
     "s3:x-amz-storage-class",
     "sagemaker:enableremotedebug",
     "sagemaker:intercontainertrafficencryption",
+    "sagemaker:keepaliveperiod",
     "sagemaker:maxruntimeinseconds",
     "sagemaker:networkisolation",
     "sagemaker:outputkmskey",

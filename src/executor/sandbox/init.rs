@@ -63,6 +63,9 @@ async fn script(args: SandboxInitArgs) -> anyhow::Result<i32> {
     if rustix::process::geteuid().is_root() {
         privileges::give_up()?;
     }
+    // As in the helper container of GitLab's Docker executor, so that a checkout has the same modes; nobody else of the host can enter the job's
+    // directories.
+    rustix::process::umask(rustix::fs::Mode::empty());
     let _reaper = Reaper::start()?;
     system_calls::refuse()?;
     let mut group = ProcessGroup::spawn(command(&args.command, &url)?)?;

@@ -14,6 +14,7 @@ use crate::base::signals::Cancellation;
 use crate::cloud::{CloudError, CloudErrorKind, Parameter, TrainingJobSpec, TrainingJobs};
 use crate::session::Session;
 use crate::session::create_rate::CreateRate;
+use crate::session::quota::Quota;
 use crate::session::spec::tag;
 use crate::session::stamp::Stamp;
 use crate::session::state::SessionEvent;
@@ -28,6 +29,31 @@ const PAUSES: ExponentialBuilder = backoff(Duration::from_millis(500), Duration:
 const VISIBLE_TRIES: u32 = 10;
 const VISIBLE_PAUSE: Duration = Duration::from_secs(1);
 
+/// Outcome of the requests for a training job.
+pub enum Launched {
+    Created,
+    Refused(AllRefused),
+}
+
+/// Every instance type was refused.
+pub struct AllRefused {
+    /// The types that may be granted later, because others use the quota now.
+    pub may_wait: Vec<String>,
+    /// SageMaker's reasons, one for each type.
+    pub reasons: Vec<String>,
+    pub failure: Failure,
+}
+
+impl Launched {
+    /// The failure when no type was granted.
+    pub fn or_fail(self) -> Result<(), Failure> {
+        match self {
+            Self::Created => Ok(()),
+            Self::Refused(refused) => Err(refused.failure),
+        }
+    }
+}
+
 /// Requests each instance type in turn until one is granted. The record is saved before each request, so that `cleanup`
 /// knows which training job may exist even if this process is killed.
 ///
@@ -39,10 +65,10 @@ pub async fn launch(
     types: &[String],
     until: Instant,
     cancel: &Cancellation,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Launched> {
     let rate = CreateRate::of(&session.settings.runner.state_dir, &Stamp::of(&*session.clock));
     let mut attempts = Attempts { rate, until, cancel, pauses: PAUSES.build(), unanswered: 0, may_exist: false };
-    let mut refused = Vec::new();
+    let (mut refused, mut may_wait) = (Vec::new(), Vec::new());
     for (index, instance_type) in types.iter().enumerate() {
         spec.name = session.job_name();
         spec.instance_type.clone_from(instance_type);
@@ -61,12 +87,14 @@ pub async fn launch(
                     }
                     return Err(kept.err().unwrap_or_else(canceled));
                 }
+                kept?;
                 for reason in &refused {
                     session.printer.line(format!("Refused, so {instance_type} was asked for: {reason}"));
                 }
-                return kept;
+                return Ok(Launched::Created);
             }
-            Err(Refusal::OfType(reason)) => {
+            Err(Refusal::OfType { reason, may_wait: waits }) => {
+                may_wait.extend(waits.then(|| instance_type.clone()));
                 refused.push(format!("{instance_type}: {reason}"));
                 session.apply(SessionEvent::TypeRefused(&format!("{instance_type}: {reason}")))?;
             }
@@ -77,9 +105,16 @@ pub async fn launch(
         }
     }
     attempts.note_refusal(session)?;
-    Err(Failure::system(none_left(session.state.types_tried()))
-        .hint("add another type to `SAGEMAKER_INSTANCE_TYPE`, or raise the quota in Service Quotas, `Amazon SageMaker`, `for training job usage`")
-        .into())
+    Ok(Launched::Refused(AllRefused { may_wait, failure: all_refused(session, &refused), reasons: refused }))
+}
+
+fn all_refused(session: &Session<'_>, reasons: &[String]) -> Failure {
+    let quotas: Vec<_> = reasons.iter().filter_map(|reason| Quota::parse(reason)).map(|quota| quota.name).collect();
+    let named: Vec<_> = quotas.iter().filter(|name| !name.is_empty()).map(|name| format!("`{name}`")).collect();
+    let named = if named.is_empty() { "`for training job usage`".to_owned() } else { named.join(", ") };
+    Failure::system(none_left(session.state.types_tried())).hint(format!(
+        "add another type to `SAGEMAKER_INSTANCE_TYPE`, or raise the quota in Service Quotas, `Amazon SageMaker`, {named}"
+    ))
 }
 
 /// Every instance type was refused, or ended without capacity.
@@ -93,8 +128,11 @@ fn canceled() -> anyhow::Error {
 
 /// Why a request created no job.
 enum Refusal {
-    /// Another instance type may be granted.
-    OfType(String),
+    /// Another instance type may be granted. `may_wait`: this one too, when others need it no more.
+    OfType {
+        reason: String,
+        may_wait: bool,
+    },
     Final(anyhow::Error),
 }
 
@@ -162,7 +200,8 @@ impl Attempts<'_> {
                 Some(CloudErrorKind::Quota | CloudErrorKind::Capacity) => {
                     let reason =
                         error.downcast::<CloudError>().map_or_else(|error| error.to_string(), |error| error.message);
-                    return Err(Refusal::OfType(reason));
+                    let may_wait = Quota::parse(&reason).is_none_or(|quota| quota.may_fit());
+                    return Err(Refusal::OfType { reason, may_wait });
                 }
                 _ => return Err(Refusal::Final(refusal(error, spec))),
             }

@@ -28,6 +28,8 @@ mod phases;
 mod place;
 mod poll;
 pub mod project_scope;
+pub mod queue;
+mod quota;
 mod ready;
 pub mod record;
 pub mod replace;

@@ -19,6 +19,7 @@ use crate::protocol::project::Selection;
 use crate::session::cursor::Cursor;
 use crate::session::id::SessionId;
 use crate::session::node_record::{self, NodeRecord};
+use crate::session::queue::Queued;
 use crate::session::restarts::Restarts;
 use crate::session::stamp::Stamp;
 
@@ -74,6 +75,9 @@ pub struct SessionRecord {
     /// The same type was requested once more after an internal error of SageMaker.
     #[serde(default)]
     pub repeated: bool,
+    /// Others use the quota of the job's instance types, so no training job is requested yet.
+    #[serde(default)]
+    pub queued: Option<Queued>,
     /// Number of orders sent.
     #[serde(default)]
     pub orders: u32,

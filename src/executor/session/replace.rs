@@ -11,6 +11,7 @@ use crate::cloud::{JobStatus, SecondaryStatus, TrainingJob};
 use crate::config::env::Environment;
 use crate::config::policy;
 use crate::gitlab::JobContext;
+use crate::session::create::Launched;
 use crate::session::exchange::Exchange as _;
 use crate::session::failure_reasons::{self, Cause};
 use crate::session::spec::AgentInputs;
@@ -81,7 +82,7 @@ pub async fn replace(session: &mut Session<'_>, inputs: JobInputs<'_>) -> anyhow
     session.apply(SessionEvent::JobReplaced)?;
     let name = session.job_name();
     session.printer.line(format!("{line}: requesting {next} as the training job {name}. SageMaker said: {reason}"));
-    Box::pin(create_next(session, &types, inputs)).await?;
+    Box::pin(create_next(session, &types, inputs)).await?.or_fail()?;
     Ok(Replaced::Another)
 }
 
@@ -91,11 +92,15 @@ pub async fn resume(session: &mut Session<'_>, inputs: JobInputs<'_>) -> anyhow:
         return Ok(());
     }
     let types = session.state.types();
-    Box::pin(create_next(session, &types, inputs)).await
+    Ok(Box::pin(create_next(session, &types, inputs)).await?.or_fail()?)
 }
 
-/// Creates the next job by the same decision as `prepare`, with the types that are left.
-async fn create_next(session: &mut Session<'_>, types: &[String], inputs: JobInputs<'_>) -> anyhow::Result<()> {
+/// Creates the next job by the same decision as `prepare`, with these types.
+pub(super) async fn create_next(
+    session: &mut Session<'_>,
+    types: &[String],
+    inputs: JobInputs<'_>,
+) -> anyhow::Result<Launched> {
     let until = Instant::now() + create::PATIENCE;
     let decision = policy::decide(inputs.job, &inputs.env.job_variables()?, session.settings)?;
     let objects = session.objects.clone();

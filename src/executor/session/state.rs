@@ -11,6 +11,7 @@ use crate::protocol::keys::SessionPlace;
 use crate::protocol::mailbox::{Order, Report};
 use crate::protocol::project::Selection;
 use crate::session::node_record::{self, NodeRecord};
+use crate::session::queue::Queued;
 use crate::session::record::{CurrentRun, LostResults, SessionRecord};
 use crate::session::restarts::Restarts;
 use crate::session::stamp::Stamp;
@@ -66,6 +67,8 @@ pub enum SessionEvent<'a> {
     InternalErrorMet(&'a str),
     /// The session's next training job starts a new container.
     JobReplaced,
+    /// No training job was granted, and the job waits for one of these types.
+    Queued(&'a Queued),
     /// Every agent ended with the training job.
     AgentsEnded,
     /// The project is about to be sent.
@@ -138,6 +141,7 @@ impl SessionEvent<'_> {
             | Self::Reported { .. }
             | Self::ResultsLost(_) => Saved::Later,
             Self::CapacityLacked(_)
+            | Self::Queued(_)
             | Self::ProjectSending(_)
             | Self::ProjectSent
             | Self::RunBegun { .. }
@@ -209,7 +213,12 @@ impl SessionState {
             }
             SessionEvent::JobCreated(arn) => {
                 record.creating = false;
+                record.queued = None;
                 record.arn = Some(arn.to_owned());
+            }
+            SessionEvent::Queued(queued) => {
+                record.queued = Some(queued.clone());
+                record.types_tried.clear();
             }
             SessionEvent::TypeRefused(tried) => record.types_tried.push(tried.to_owned()),
             SessionEvent::JobRefused => record.creating = false,
@@ -392,6 +401,11 @@ impl SessionState {
             Some(arn) => Creation::Created(arn),
             None => Creation::None,
         }
+    }
+
+    /// `None` when the session does not wait for an instance type.
+    pub fn queued(&self) -> Option<&Queued> {
+        self.record.queued.as_ref()
     }
 
     pub fn arn(&self) -> Option<&str> {

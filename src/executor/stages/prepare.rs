@@ -15,12 +15,14 @@ use crate::config::policy::{self, Decision};
 use crate::gitlab::JobContext;
 use crate::protocol::project::Trees;
 use crate::sandbox;
+use crate::session::create::Launched;
 use crate::session::directories::JobDirectories;
 use crate::session::exchange::Exchange as _;
 use crate::session::spec::AgentInputs;
 use crate::session::state::{SessionEvent, SessionState};
 use crate::session::{
-    self, Session, SessionId, agent_delivery, create, input_check, job_limit, left_over, project_scope, retention, spec,
+    self, Session, SessionId, agent_delivery, create, input_check, job_limit, left_over, project_scope, queue,
+    retention, spec,
 };
 use crate::stages::{Context, announcement, audit, shared_token};
 use crate::workspace::{self, Base};
@@ -98,7 +100,9 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let launched = create::launch(&mut session, spec, &types, until, &context.cancellation);
     let warned = retention::warn(&*objects, &settings.runner.state_dir, &context.printer, context.clock.now());
     let (launched, ()) = tokio::join!(launched, warned);
-    launched?;
+    if let Launched::Refused(refused) = launched? {
+        queue::begin(&mut session, refused, Duration::from_secs(decision.capacity.queue_timeout))?;
+    }
     announce(&context, &session, &decision.image);
     wishes.into_iter().for_each(|line| context.printer.line(line));
     tokio::select! {

@@ -151,7 +151,9 @@ fn refused(variables: &[(&str, &str)], words: &[&str]) {
     desk.config().passed();
     let ended = desk.prepare();
     ended.with_code(BUILD_FAILURE).one_error();
-    words.iter().for_each(|word| drop(ended.says(word)));
+    for word in words {
+        ended.says(word);
+    }
     assert_eq!(desk.emulator.requests("CreateTrainingJob"), 0, "{ended}");
     desk.close();
 }

@@ -53,6 +53,7 @@ impl Harness {
         let until = Instant::now() + PATIENCE;
         let spec = TrainingJobSpec { creator, ..example_spec(NAME) };
         let result = launch(&mut session, spec, &types, until, &self.cancel).await;
+        let result = result.and_then(|launched| Ok(launched.or_fail()?));
         let id = SessionId::parse(NAME).unwrap();
         let kept = Records::at(&self.settings.runner.state_dir).load(&id).unwrap().unwrap();
         let record =

@@ -20,7 +20,7 @@ use crate::session::replace::{self, JobInputs, Replaced};
 use crate::session::results::Download;
 use crate::session::state::SessionEvent;
 use crate::session::workspace_upload::WorkspaceUpload;
-use crate::session::{Session, SessionId, rerun, results};
+use crate::session::{Session, SessionId, queue, rerun, results};
 use crate::stages::{Context, abandoned};
 use crate::ui::Printer;
 
@@ -106,7 +106,13 @@ async fn carry_out(
     script: &Path,
     stage: &BuildStage,
 ) -> anyhow::Result<Conclusion> {
-    let followed = match upload.send_once(session, &context.cancellation).await {
+    let inputs = JobInputs { job, env: &context.env, cancel: &context.cancellation };
+    let granted = queue::wait(session, inputs).await;
+    let sent = match granted {
+        Ok(()) => upload.send_once(session, &context.cancellation).await,
+        refused => refused,
+    };
+    let followed = match sent {
         Ok(()) => run_script(context, session, job, upload, script, stage).await,
         Err(error) => Err(error),
     };
