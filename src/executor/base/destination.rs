@@ -69,6 +69,10 @@ fn range(text: &str) -> Option<HostPattern> {
     Some(HostPattern::Range(range.trunc()))
 }
 
+fn is_single(range: &IpNet) -> bool {
+    range.prefix_len() == range.max_prefix_len()
+}
+
 /// A host name in the form in which names are compared.
 fn plain(host: &str) -> String {
     host.trim_end_matches('.').to_ascii_lowercase()
@@ -93,15 +97,18 @@ impl AllowedDestinations {
             || self.of_port(port).any(|host_of| matches!(host_of, HostPattern::Name(glob) if fits(glob, &plain(host))))
     }
 
-    /// Whether a connection to `address`, which `host` was resolved to, may be made.
-    pub fn permits(&self, host: &str, port: u16, address: IpAddr) -> bool {
+    /// Whether a connection to `address`, which `host` was resolved to, may be made. `own` has the addresses of this host's interfaces.
+    pub fn permits(&self, host: &str, port: u16, address: IpAddr, own: &[IpAddr]) -> bool {
         let address = address.to_canonical();
-        if self.of_port(port).any(|host_of| matches!(host_of, HostPattern::Range(range) if range.contains(&address))) {
+        let is_own = !address.is_loopback() && own.contains(&address);
+        let lists = |range: &IpNet| range.contains(&address) && (!is_own || is_single(range));
+        if self.of_port(port).any(|host_of| matches!(host_of, HostPattern::Range(range) if lists(range))) {
             return true;
         }
         // A name may lead to this host itself only where that is what the operator or GitLab says.
         let may_be_here = self.is_gitlab(host, port) || plain(host) == "localhost";
-        self.names(host, port) && (!is_special(address) || (may_be_here && address.is_loopback()))
+        let is_fit = if is_special(address) { may_be_here && address.is_loopback() } else { may_be_here || !is_own };
+        self.names(host, port) && is_fit
     }
 
     /// Loopback addresses of this host that a stage reaches under the same address in its own network. Programs connect to these without
@@ -113,7 +120,7 @@ impl AllowedDestinations {
         let mut found = Vec::new();
         for DestinationPattern { host, port } in &self.entries {
             match (host, *port) {
-                (HostPattern::Range(range), Some(port)) if range.prefix_len() == range.max_prefix_len() => {
+                (HostPattern::Range(range), Some(port)) if is_single(range) => {
                     found.push(SocketAddr::new(range.addr(), port));
                 }
                 (HostPattern::Name(name), Some(port)) if name == "localhost" => found.extend(localhost(port)),
@@ -227,8 +234,10 @@ mod tests {
     }
 
     fn permits(entries: &[&str], host: &str, port: u16, address: &str) -> bool {
-        allowed(entries).permits(host, port, address.parse().unwrap())
+        allowed(entries).permits(host, port, address.parse().unwrap(), &OWN.map(IpAddr::from))
     }
+
+    const OWN: [Ipv4Addr; 2] = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(10, 0, 0, 5)];
 
     #[test]
     fn only_gitlab_is_reached_without_an_entry() {
@@ -284,6 +293,18 @@ mod tests {
         assert!(permits(&["[fd00::]:443"], "x", 443, "fd00::"));
         assert!(permits(&["localhost:80"], "localhost", 80, "::1"));
         assert!(!permits(&["localhost:80"], "other", 80, "::1"));
+    }
+
+    #[test]
+    fn an_address_of_this_host_is_opened_by_itself_alone() {
+        for entry in ["*", "host.example.com", "10.0.0.0/8", "10.0.0.5:81"] {
+            assert!(!permits(&[entry], "host.example.com", 80, "10.0.0.5"), "{entry}");
+            assert!(!permits(&[entry], "10.0.0.5", 80, "::ffff:10.0.0.5"), "{entry}");
+        }
+        assert!(permits(&["10.0.0.5:80"], "host.example.com", 80, "10.0.0.5"));
+        // A GitLab on the same host.
+        assert!(permits(&[], "gitlab.example.com", 8443, "10.0.0.5"));
+        assert!(permits(&["127.0.0.0/8"], "x", 80, "127.0.0.1"));
     }
 
     #[test]

@@ -33,6 +33,8 @@ const LONGEST_NAME: usize = 260;
 #[async_trait]
 pub(super) trait Resolve: Send + Sync {
     async fn addresses(&self, host: &str) -> io::Result<Vec<IpAddr>>;
+    /// The addresses of this host's interfaces at this moment.
+    fn own_addresses(&self) -> io::Result<Vec<IpAddr>>;
 }
 
 /// The host's own resolver.
@@ -42,6 +44,10 @@ pub(super) struct HostResolver;
 impl Resolve for HostResolver {
     async fn addresses(&self, host: &str) -> io::Result<Vec<IpAddr>> {
         Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect())
+    }
+
+    fn own_addresses(&self) -> io::Result<Vec<IpAddr>> {
+        Ok(if_addrs::get_if_addrs()?.iter().map(if_addrs::Interface::ip).collect())
     }
 }
 
@@ -141,8 +147,11 @@ impl Proxy {
         let resolved = self.resolver.addresses(host).await;
         match resolved {
             Ok(addresses) => {
-                let judged: Vec<_> =
-                    addresses.into_iter().filter(|address| self.allowed.permits(host, port, *address)).collect();
+                let own = self.resolver.own_addresses().map_err(|error| {
+                    Refusal("502 Bad Gateway", format!("failed to list the addresses of the host: {error}"))
+                })?;
+                let is_allowed = |address: &IpAddr| self.allowed.permits(host, port, *address, &own);
+                let judged: Vec<_> = addresses.into_iter().filter(is_allowed).collect();
                 if judged.is_empty() {
                     return Err(self.refuse(host, port));
                 }

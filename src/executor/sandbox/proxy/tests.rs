@@ -12,6 +12,10 @@ impl Resolve for Answers {
         let answer = self.0.lock().pop().ok_or(io::ErrorKind::NotFound)?;
         Ok(answer.iter().map(|text| text.parse().unwrap()).collect())
     }
+
+    fn own_addresses(&self) -> io::Result<Vec<IpAddr>> {
+        Ok(vec!["192.0.2.5".parse().unwrap()])
+    }
 }
 
 /// A proxy; the answers are given last to first.
@@ -45,6 +49,19 @@ async fn of_several_addresses_only_those_that_may_be_reached_are_tried() {
     let (proxy, _) = proxy(&["mixed"], &[&["127.0.0.1", "fd00:ec2::254", "203.0.113.7", "::ffff:169.254.169.254"]]);
     let way = proxy.way(&tunnel("mixed", 443)).await.unwrap();
     assert_eq!(way, Way::Direct(vec!["203.0.113.7:443".parse().unwrap()]));
+}
+
+#[tokio::test]
+async fn an_address_of_this_host_is_not_tried() {
+    let (proxy, _) = proxy(&["*"], &[&["192.0.2.5"], &["192.0.2.5", "203.0.113.7"]]);
+    let way = proxy.way(&tunnel("host.example", 22)).await.unwrap();
+    assert_eq!(way, Way::Direct(vec!["203.0.113.7:22".parse().unwrap()]));
+    assert!(proxy.way(&tunnel("host.example", 22)).await.is_err());
+}
+
+#[test]
+fn this_host_has_a_loopback() {
+    assert!(HostResolver.own_addresses().unwrap().contains(&"127.0.0.1".parse().unwrap()));
 }
 
 #[tokio::test]
