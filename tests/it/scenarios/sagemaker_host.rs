@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 
+use rustix::process::geteuid;
+
 use super::sagemaker_desk::{Desk, SYSTEM_FAILURE};
-use crate::support::account::ORDINARY;
-use crate::support::driver;
+use crate::support::account::{Account, ORDINARY};
+use crate::support::driver::{self, Act, Fault};
 use crate::support::gitlab::Repository;
 use crate::support::job::{Artifacts, Cache, Job, Variable};
 use crate::support::outcome::Outcome;
@@ -24,6 +26,17 @@ macro_rules! rows {
             #[test]
             fn double() {
                 play(&$row, With::RunnerDouble, driver::sagemaker());
+            }
+            #[test]
+            fn sandboxed_real() {
+                play(&$row, With::RealRunner, driver::sandboxed());
+            }
+            /// Another user's sandbox is that of `sandboxed_real`.
+            #[test]
+            fn sandboxed_root_real() {
+                if geteuid().is_root() {
+                    play(&$row, With::RealRunner, driver::sandboxed_as_root());
+                }
             }
         })*
     };
@@ -300,6 +313,15 @@ fn a_job_that_needs_the_helper_is_refused_without_it_double() {
     });
 }
 
+/// Two jobs are in `get_sources` at once: each waits there until the other is there too.
+const MEETING: Fault = Fault {
+    stage: "run get_sources",
+    times: 2,
+    act: Act::Shell(
+        "here=$(dirname \"$0\")/here; touch \"$here-$$\"; until [ $(ls -d \"$here\"-* | wc -l) = 2 ]; do sleep 0.1; done",
+    ),
+};
+
 rows! {
     /// A job that turns on the flag that opens the host.
     the_jobs_flag(row(
@@ -362,7 +384,8 @@ rows! {
             vec![world.run(&job), world.run(&job)]
         },
         |world, outcomes| {
-            let host = format!("|{}|of the job\n", world.dirs.home().display());
+            let home = if world.driver.is_sandboxed() { "/tmp/home".into() } else { world.dirs.home() };
+            let host = format!("|{}|of the job\n", home.display());
             for outcome in outcomes {
                 has_note(outcome);
                 outcome.shows(&host).shows("container: /opt/conda/bin:/usr/bin:/bin|/nowhere|/nowhere|/nowhere|of the job\n");
@@ -507,16 +530,12 @@ rows! {
     ));
 
     /// Two runner processes with one token each number their jobs from 0.
-    two_runners(row(
+    two_runners(with(row(
         "two_runners",
         |world| {
             let (repository, sha) = sources(world);
-            // Both are in `get_sources` at once: each waits there until the other is there too.
-            let root = world.dirs.root().display();
-            let meet = format!("touch {root}/here-$CI_JOB_ID; until [ $(ls -d {root}/here-* | wc -l) = 2 ]; do sleep 0.1; done");
             let job = Job::new()
                 .sources(&repository, "main", &sha)
-                .hook("post_get_sources_script", [&meet])
                 .script(["echo \"directory $CI_PROJECT_DIR\"; cat train.py"]);
             std::thread::scope(|threads| {
                 let other = threads.spawn(|| world.run(&job));
@@ -538,7 +557,7 @@ rows! {
             found[..2].sort();
             assert!(found[0].starts_with(&slot(0)) && found[1].starts_with(&slot(1)), "{found:?}");
         },
-    ));
+    ), || Settings { faults: vec![MEETING], ..Settings::default() }));
 
     /// Clone, cache, artifacts and cleanup, with a runner that is not root.
     ordinary_user(ordinary(row(
@@ -554,9 +573,8 @@ rows! {
                 .artifacts(Artifacts::paths(["out"]));
             vec![world.run(&job), world.run(&job)]
         },
-        |_, outcomes| {
-            let user = rustix::process::geteuid();
-            let user = if user.is_root() { ORDINARY } else { user.as_raw() };
+        |world, outcomes| {
+            let user = if world.account == Account::own() { geteuid().as_raw() } else { ORDINARY };
             for outcome in outcomes {
                 outcome.succeeded().shows(&format!("host user {user}\n"));
                 assert_eq!(outcome.artifact("archive").files()["out/model"], b"model\n");
@@ -572,16 +590,22 @@ rows! {
             let (repository, sha) = sources(world);
             let read = "cat /proc/$PPID/environ >/dev/null 2>&1 && echo driver is open || echo driver is closed";
             let dump = "ulimit -c; cat /proc/$$/environ >/dev/null && echo own is open";
+            let secrets = "grep -qsa AWS_SECRET /proc/[0-9]*/environ && echo a secret is open";
             let job = Job::new()
                 .sources(&repository, "main", &sha)
-                .hook("pre_get_sources_script", ["echo host user $(id -u), parent $(cat /proc/$PPID/comm)", read, dump])
+                .hook("pre_get_sources_script", ["echo host user $(id -u), parent $(cat /proc/$PPID/comm)", read, dump, secrets, "true"])
                 .script(["true"]);
             vec![world.run(&job)]
         },
-        |_, outcomes| {
+        |world, outcomes| {
             for outcome in outcomes {
-                outcome.succeeded().shows("parent sagemaker-execu\n").shows("\ndriver is closed\n");
-                outcome.shows("\n0\nown is open\n");
+                outcome.succeeded().shows("\n0\nown is open\n");
+                if world.driver.is_sandboxed() {
+                    // The parent is the sandbox's first process, whose environment is the script's own.
+                    outcome.shows("parent sandbox-init\n").hides("\na secret is open");
+                } else {
+                    outcome.shows("parent sagemaker-execu\n").shows("\ndriver is closed\n");
+                }
             }
         },
     )));

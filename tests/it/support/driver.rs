@@ -25,6 +25,13 @@ pub(crate) struct Driver {
     pub(crate) adjust: fn(&mut Settings),
 }
 
+impl Driver {
+    /// Whether its host stages run in the sandbox.
+    pub(crate) fn is_sandboxed(&self) -> bool {
+        !self.operator_config.contains(WITHOUT_SANDBOX)
+    }
+}
+
 /// The name of the reference driver.
 pub(crate) const REFERENCE: &str = "reference driver";
 /// The name of [`sandboxed`].
@@ -105,6 +112,10 @@ pub(crate) fn sandboxed_as_root() -> Driver {
 pub(crate) fn sandboxed_with(lines: &str) -> Driver {
     let mut driver = sagemaker();
     driver.name = SANDBOXED;
+    driver.adjust = |settings| {
+        settings.prepare_exec_timeout = settings.prepare_exec_timeout.max(20);
+        settings.ordinary_user = false;
+    };
     driver.operator_config = driver.operator_config.replace(WITHOUT_SANDBOX, &format!("[sandbox]\n{lines}"));
     driver
 }
