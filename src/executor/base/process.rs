@@ -35,6 +35,28 @@ const REAP_PAUSE: Duration = Duration::from_millis(50);
 /// cannot take a child between its start and its entry here.
 static OWNED: Mutex<Option<HashSet<u32>>> = Mutex::new(None);
 
+/// Children that [`end_family`] sends no TERM, but KILL.
+static WAITING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// A child of this process that ends by itself once its own children have ended; TERM would end it before them. Dropped with the child.
+#[derive(Debug)]
+pub struct WaitsForItsChildren(Pid);
+
+impl WaitsForItsChildren {
+    /// `None` when the child has ended already.
+    pub fn of(child: &Child) -> Option<Self> {
+        let pid = Pid::from_raw(child.id()?.cast_signed())?;
+        WAITING.lock().push(pid);
+        Some(Self(pid))
+    }
+}
+
+impl Drop for WaitsForItsChildren {
+    fn drop(&mut self) {
+        WAITING.lock().retain(|pid| *pid != self.0);
+    }
+}
+
 /// Exit of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
@@ -222,7 +244,8 @@ pub async fn end_family(grace: Duration) {
 }
 
 fn signal_family(signal: Signal) {
-    for pid in family() {
+    let waiting = WAITING.lock().clone();
+    for pid in family().into_iter().filter(|pid| signal == Signal::KILL || !waiting.contains(pid)) {
         if let Err(error) = rustix::process::kill_process(pid, signal)
             && error != rustix::io::Errno::SRCH
         {

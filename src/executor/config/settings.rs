@@ -180,9 +180,12 @@ pub struct SandboxSettings {
     /// Besides the system's own paths.
     pub readable: Vec<PathBuf>,
     pub max_processes: u64,
-    /// Of one process.
+    /// Of the whole stage where the host has a control group for it, else of one process.
     pub max_memory_bytes: u64,
     pub max_file_bytes: u64,
+    /// Of all files in the directories of a job.
+    pub max_bytes: u64,
+    pub max_files: u64,
 }
 
 /// Names that only the policies of `policy iam` hold.
@@ -246,6 +249,8 @@ impl Default for SandboxSettings {
             max_processes: 4096,
             max_memory_bytes: 8 << 30,
             max_file_bytes: 100 << 30,
+            max_bytes: 100 << 30,
+            max_files: 5_000_000,
         }
     }
 }

@@ -7,12 +7,14 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv,
     recvmsg, sendmsg,
 };
 
 /// The first process has started the script.
 const STARTED: &[u8] = b"S";
+/// The first process ends the script, because there are too many processes.
+pub(super) const PROCESSES: &[u8] = b"P";
 /// The driver asks the script to end.
 pub(super) const END: &[u8] = b"E";
 /// Most sockets that one message of the kernel can carry, less a few.
@@ -43,4 +45,10 @@ pub(super) fn receive_started(socket: &tokio::net::UnixStream) -> io::Result<Opt
         _ => Vec::new(),
     });
     Ok(Some(sockets.map(TcpListener::from).collect()))
+}
+
+/// Whether the first process, which has ended, said that there were too many processes.
+pub(super) fn has_too_many_processes(socket: &tokio::net::UnixStream) -> bool {
+    let mut byte = [0];
+    recv(socket, &mut byte, RecvFlags::DONTWAIT).is_ok() && byte == PROCESSES
 }

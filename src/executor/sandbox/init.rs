@@ -3,17 +3,22 @@
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::process::{ExitCode, Stdio};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 use rustix::process::{Resource, Rlimit, setrlimit};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::process::Command;
 
 use crate::base::process::{ProcessGroup, Reaper};
 use crate::sandbox::{channel, privileges, system_calls};
+
+/// Interval in which root's processes are counted.
+const COUNT: Duration = Duration::from_millis(250);
 
 /// Arguments that the driver gives to the first process of a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -60,7 +65,8 @@ async fn script(args: SandboxInitArgs) -> anyhow::Result<i32> {
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
             .context("failed to set a limit of the sandbox")?;
     }
-    if rustix::process::geteuid().is_root() {
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root {
         privileges::give_up()?;
     }
     // As in the helper container of GitLab's Docker executor, so that a checkout has the same modes; nobody else of the host can enter the job's
@@ -73,8 +79,14 @@ async fn script(args: SandboxInitArgs) -> anyhow::Result<i32> {
     drop(listeners);
     let mut driver = driver(socket)?;
     let mut asked = [0];
+    let mut tick = tokio::time::interval(COUNT);
     loop {
         tokio::select! {
+            // The kernel's limit does not bind root.
+            _ = tick.tick(), if is_root => if threads() > args.processes {
+                driver.write_all(channel::PROCESSES).await?;
+                return Ok(1);
+            },
             exit = group.wait() => return Ok(exit?.code),
             read = driver.read(&mut asked) => match read {
                 Ok(0) | Err(_) => anyhow::bail!("the driver is gone"),
@@ -82,6 +94,14 @@ async fn script(args: SandboxInitArgs) -> anyhow::Result<i32> {
             },
         }
     }
+}
+
+/// Threads of the sandbox. A directory has a link for each directory in it, and two of its own.
+fn threads() -> u64 {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = entries.filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit));
+    let tasks = processes.filter_map(|process| std::fs::metadata(process.path().join("task")).ok());
+    tasks.map(|tasks| tasks.nlink().saturating_sub(2)).sum()
 }
 
 fn driver(socket: OwnedFd) -> anyhow::Result<UnixStream> {

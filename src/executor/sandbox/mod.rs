@@ -4,7 +4,9 @@
 //! The network of the sandbox is a loopback alone: its first process opens sockets there and hands them to the driver, which serves them
 //! (`proxy`).
 
+mod cgroup;
 mod channel;
+mod disk;
 mod head;
 pub mod init;
 mod privileges;
@@ -27,8 +29,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::base::destination::AllowedDestinations;
 use crate::base::failure::Failure;
+use crate::base::process::WaitsForItsChildren;
 use crate::config::env::Environment;
 use crate::config::settings::SandboxSettings;
+use crate::sandbox::cgroup::StageGroup;
+use crate::sandbox::disk::{Amount, DiskWatch};
 use crate::sandbox::head::Upstream;
 use crate::sandbox::proxy::{HostResolver, Proxy, Upstreams};
 use crate::sandbox::view::{BUBBLEWRAP, View};
@@ -61,6 +66,9 @@ pub struct SandboxedScript<'a> {
 pub struct Sandbox {
     child: Child,
     driver: UnixStream,
+    group: Option<StageGroup>,
+    disk: DiskWatch,
+    _waits: Option<WaitsForItsChildren>,
     _served: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -84,7 +92,8 @@ impl Sandbox {
             std::os::unix::net::UnixStream::pair().context("failed to make the socket of the sandbox")?;
         driver.set_nonblocking(true)?;
         let driver = UnixStream::from_std(driver)?;
-        let mut command = Command::new(BUBBLEWRAP);
+        let group = StageGroup::create(settings.max_processes, settings.max_memory_bytes);
+        let mut command = group.as_ref().map_or_else(|| Command::new(BUBBLEWRAP), |group| group.command(BUBBLEWRAP));
         command
             .args(arguments)
             .args(script.command)
@@ -95,6 +104,7 @@ impl Sandbox {
         command.stdin(Stdio::from(std::os::fd::OwnedFd::from(inside))).process_group(0).kill_on_drop(true);
         let mut child = command.spawn().map_err(not_started)?;
         drop(command);
+        let waits = WaitsForItsChildren::of(&child);
         let listeners = started(&mut child, &driver).await?;
         let proxy = Arc::new(Proxy {
             allowed,
@@ -114,12 +124,37 @@ impl Sandbox {
             .map(serve)
             .collect::<Result<_, _>>()
             .context("failed to serve the sandbox's network")?;
-        Ok(Self { child, driver, _served: served })
+        let most = Amount { bytes: settings.max_bytes, files: settings.max_files };
+        let disk = DiskWatch::new(script.writable.clone(), most);
+        Ok(Self { child, driver, group, disk, _waits: waits, _served: served })
     }
 
     /// Waits for the script. The status is the script's own; after a signal its exit code is 128 and the signal's number.
-    pub async fn wait(&mut self) -> std::io::Result<ExitStatus> {
-        self.child.wait().await
+    ///
+    /// # Errors
+    /// The user's failure when the stage exceeds a limit, which ends it.
+    pub async fn wait(&mut self) -> anyhow::Result<ExitStatus> {
+        let status = tokio::select! {
+            status = self.child.wait() => status.context("failed to wait for the script")?,
+            failure = self.disk.exceeded() => {
+                self.child.kill().await.context("failed to end the script")?;
+                return Err(failure.into());
+            }
+        };
+        let broken = if status.success() { None } else { self.broken_limit() };
+        if let Some(group) = &self.group {
+            group.remove().await;
+        }
+        match broken {
+            Some(failure) => Err(failure.into()),
+            None => Ok(self.disk.check().await.map(|()| status)?),
+        }
+    }
+
+    /// The limit of memory or processes that the stage has exceeded.
+    fn broken_limit(&self) -> Option<Failure> {
+        let told = channel::has_too_many_processes(&self.driver).then(cgroup::too_many_processes);
+        told.or_else(|| self.group.as_ref()?.broken_limit())
     }
 
     /// Sends SIGTERM to the script and what it started in its process group.

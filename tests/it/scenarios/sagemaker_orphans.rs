@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::sagemaker_desk::{Desk, SYSTEM_FAILURE};
-use crate::support::driver::{sagemaker, write_program};
+use super::variables::find_files;
+use crate::support::driver::{sagemaker, sandboxed, sandboxed_as_root, write_program};
 use crate::support::job::{Job, Trigger};
 use crate::support::outcome::Outcome;
 use crate::support::scenario::{Scenario, With, one, play};
@@ -40,6 +41,33 @@ fn the_runner_is_killed_while_a_host_stage_hangs() {
         let job = job.hook("pre_get_sources_script", ["echo reached-the-hook", "sleep 3600"]);
         one(world, &job.when_trace_contains("\nreached-the-hook", Trigger::KillRunner))
     });
+}
+
+/// In the sandbox the script has its grace too: it is asked to end, and what it writes then is on the disk.
+#[test]
+fn the_runner_is_killed_while_a_host_stage_hangs_in_the_sandbox() {
+    let hang = |world: &World| {
+        let repository = world.repository("ml/churn");
+        let sha = repository.commit("main", &[("a.py", "a")]);
+        // The shell tells of an ended program, and nobody reads what it prints.
+        let hook = "echo reached-the-hook
+            (trap 'sleep 1; echo done > \"$CI_PROJECT_DIR/saved\"; exit' TERM; while true; do sleep 0.1 || true; done) > /dev/null 2>&1";
+        let job = Job::new().sources(&repository, "main", &sha).hook("post_get_sources_script", [hook]);
+        one(world, &job.script(["true"]).when_trace_contains("\nreached-the-hook", Trigger::KillRunner))
+    };
+    let is_saved = |world: &World, outcomes: &[Outcome]| {
+        is_closed_without_a_cleanup(world, outcomes);
+        assert_eq!(find_files(&world.dirs.builds(), "saved").len(), 1);
+    };
+    let row = Scenario {
+        name: "runner_killed_in_the_sandbox",
+        needs: &["git"],
+        settings: Settings::default,
+        play: hang,
+        expect: is_saved,
+    };
+    play(&row, With::RealRunner, sandboxed());
+    play(&row, With::RealRunner, sandboxed_as_root());
 }
 
 #[test]

@@ -172,7 +172,11 @@ fn attack_by_git(world: &World) -> Vec<Outcome> {
     ]
 }
 
-fn scenario(name: &'static str, play: fn(&World) -> Vec<Outcome>, expect: fn(&World, &[Outcome])) -> Scenario {
+pub(super) fn scenario(
+    name: &'static str,
+    play: fn(&World) -> Vec<Outcome>,
+    expect: fn(&World, &[Outcome]),
+) -> Scenario {
     Scenario {
         name,
         needs: &["git", "perl", "curl", "unshare", "unzip", "tar"],
@@ -182,7 +186,7 @@ fn scenario(name: &'static str, play: fn(&World) -> Vec<Outcome>, expect: fn(&Wo
     }
 }
 
-fn as_ordinary_user() -> Driver {
+pub(super) fn as_ordinary_user() -> Driver {
     Driver { adjust: sandboxed().adjust, ..sagemaker() }
 }
 

@@ -160,7 +160,7 @@ scenarios! {
     }
 }
 
-fn find_files(folder: &std::path::Path, name: &str) -> Vec<std::path::PathBuf> {
+pub(super) fn find_files(folder: &std::path::Path, name: &str) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.path().is_dir() {

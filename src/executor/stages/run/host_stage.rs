@@ -157,9 +157,9 @@ enum RunningScript {
 }
 
 impl RunningScript {
-    async fn wait(&mut self) -> std::io::Result<ExitStatus> {
+    async fn wait(&mut self) -> anyhow::Result<ExitStatus> {
         match self {
-            Self::Plain(child) => child.wait().await,
+            Self::Plain(child) => child.wait().await.context("failed to wait for the script"),
             Self::Sandboxed(sandbox) => sandbox.wait().await,
         }
     }
@@ -272,7 +272,7 @@ async fn supervise(context: &Context, mut script: RunningScript) -> anyhow::Resu
     let (mut asked, mut killed) = (false, false);
     loop {
         tokio::select! {
-            status = script.wait() => return status.context("failed to wait for the script"),
+            status = script.wait() => return status,
             () = cancellation.token().cancelled(), if !asked => {
                 asked = true;
                 script.ask_to_end().await;
