@@ -91,9 +91,13 @@ pub struct EmulatorArgs {
     /// Turn one quirk of the real services off; may be repeated
     #[arg(long = "without", value_name = "QUIRK", value_parser = Quirks::NAMES)]
     pub without: Vec<String>,
-    /// Requests a second that an operation allows; 0 lifts the quota; may be repeated
-    #[arg(long = "quota", value_name = "OPERATION=RATE", value_parser = parse_quota)]
+    /// Requests a second that an operation allows; 0 lifts the quota; may be repeated. For an instance type (`ml.g5.xlarge=1`),
+    /// instances that may run at once; `spot:TYPE` and `warm-pool:TYPE` are quotas of their own
+    #[arg(long = "quota", value_name = "NAME=NUMBER", value_parser = parse_quota)]
     pub quotas: Vec<(String, f64)>,
+    /// Let FOLDER stand for this EFS or FSx file system, for channels of jobs; may be repeated
+    #[arg(long = "file-system", value_name = "ID=FOLDER", value_parser = parse_file_system)]
+    pub file_systems: Vec<(String, PathBuf)>,
     /// Fault plan to begin with, as JSON; `PUT /_emulator/faults` replaces it
     #[arg(long, value_name = "FILE")]
     pub faults: Option<PathBuf>,
@@ -127,6 +131,8 @@ impl TryFrom<EmulatorArgs> for EmulatorConfig {
         for name in &args.without {
             quirks.turn_off(name);
         }
+        let (instance_quotas, quotas): (Vec<_>, Vec<_>) =
+            args.quotas.into_iter().partition(|(name, _)| is_instance_quota(name));
         let config = Self {
             listen: args.listen,
             data_dir: args.data_dir,
@@ -150,7 +156,9 @@ impl TryFrom<EmulatorArgs> for EmulatorConfig {
             },
             stop_grace: args.stop_grace,
             quirks,
-            quotas: args.quotas.into_iter().collect(),
+            quotas: quotas.into_iter().collect(),
+            instance_quotas: instance_quotas.into_iter().map(|(name, count)| (name, whole(count))).collect(),
+            file_systems: args.file_systems.into_iter().collect(),
             faults,
             share_channels: args.share_channels,
             seed: args.seed,
@@ -228,10 +236,31 @@ fn parse_root_size(text: &str) -> Result<(String, u64), String> {
 }
 
 fn parse_quota(text: &str) -> Result<(String, f64), String> {
-    let (operation, rate) = text.split_once('=').ok_or("give OPERATION=RATE")?;
+    let (operation, rate) = text.split_once('=').ok_or("give OPERATION=RATE or TYPE=COUNT")?;
     let rate: f64 = rate.parse().map_err(|_| format!("{rate} is not a number"))?;
     if !rate.is_finite() || rate < 0.0 {
         return Err("the rate must not be negative".to_owned());
     }
+    if is_instance_quota(operation) && rate.fract() != 0.0 {
+        return Err("the number of instances must be whole".to_owned());
+    }
     Ok((operation.to_owned(), rate))
+}
+
+/// Whether a quota is one of instances: `ml.g5.xlarge`, `spot:ml.g5.xlarge`.
+fn is_instance_quota(name: &str) -> bool {
+    name.rsplit(':').next().is_some_and(|name| name.starts_with("ml."))
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and not negative, checked before")]
+fn whole(count: f64) -> u64 {
+    count as u64
+}
+
+fn parse_file_system(text: &str) -> Result<(String, PathBuf), String> {
+    let (id, folder) = text.split_once('=').ok_or("give ID=FOLDER")?;
+    if !Path::new(folder).is_dir() {
+        return Err(format!("{folder} is not a directory"));
+    }
+    Ok((id.to_owned(), PathBuf::from(folder)))
 }

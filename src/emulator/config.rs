@@ -46,6 +46,10 @@ pub struct EmulatorConfig {
     pub quirks: Quirks,
     /// Requests a second by operation, over the built-in quotas; 0 lifts one.
     pub quotas: BTreeMap<String, f64>,
+    /// Instances that may run at once, by type; `spot:` or `warm-pool:` before the type is another quota.
+    pub instance_quotas: BTreeMap<String, u64>,
+    /// Folders that stand for EFS and `FSx` file systems, by their id.
+    pub file_systems: BTreeMap<String, PathBuf>,
     pub faults: FaultPlan,
     /// Whether large files of channels are links to one copy for all containers.
     pub share_channels: bool,

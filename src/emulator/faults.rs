@@ -24,6 +24,8 @@ pub struct FaultPlan {
     /// Requests a second that an operation allows while the plan is in force, as when other hosts of the account use up the
     /// rest; 0 lifts the quota.
     pub quotas: BTreeMap<String, f64>,
+    /// Instances that may run at once, by type; `spot:` or `warm-pool:` before the type is another quota.
+    pub instances: BTreeMap<String, u64>,
     /// A new training job is unknown to every operation but another `CreateTrainingJob` for so long, in milliseconds.
     pub hidden_ms: u64,
 }
@@ -95,8 +97,19 @@ pub enum JobTrouble {
     Fail { reason: String },
     /// Waits in `Pending` for this long, in milliseconds.
     Pending { ms: u64 },
-    /// A spot instance is taken away after this long in `Training`, in milliseconds; the job starts once more.
-    SpotInterruption { after_ms: u64 },
+    /// A spot instance is taken away after this long in `Training`, in milliseconds, and a random time of at most `spread_ms`
+    /// more; the job starts once more. Its containers have `grace_ms` between SIGTERM and SIGKILL.
+    SpotInterruption {
+        after_ms: u64,
+        #[serde(default)]
+        spread_ms: u64,
+        #[serde(default)]
+        grace_ms: Option<u64>,
+    },
+    /// An instance is lost after this long in `Training`, in milliseconds: an `InternalServerError`.
+    HostFailure { after_ms: u64 },
+    /// The upload of model and output fails with this reason.
+    Upload { reason: String },
     /// The container is killed after this long in `Training`, in milliseconds, as the kernel does when memory is out.
     Kill { after_ms: u64 },
 }
@@ -177,16 +190,28 @@ impl Faults {
         state.plan.calls.iter().find(hit).cloned()
     }
 
-    /// Counts a new job on an instance type and returns the fault that it meets.
-    pub(crate) fn job(&self, instance_type: &str) -> Option<JobTrouble> {
+    /// The number of instances that the plan allows of a name.
+    pub(crate) fn instance_quota(&self, name: &str) -> Option<u64> {
+        self.state.lock().plan.instances.get(name).copied()
+    }
+
+    /// Counts a new job on an instance type and returns the fault that it meets. A `warm` instance is there already, so it
+    /// neither lacks capacity nor is waited for.
+    pub(crate) fn job(&self, instance_type: &str, warm: bool) -> Option<JobTrouble> {
         let mut state = self.state.lock();
         let State { plan, jobs, .. } = &mut *state;
         for (index, fault) in plan.jobs.iter().enumerate() {
             let hits = jobs.entry(index).or_default();
+            let is_of_launch = matches!(fault.trouble, JobTrouble::Capacity | JobTrouble::Pending { .. });
             let matches = fault.instance_type == "*" || fault.instance_type == instance_type;
+            let matches = matches && !(warm && is_of_launch);
             if matches && fault.count.is_none_or(|count| *hits < count) {
                 *hits += 1;
-                return Some(fault.trouble.clone());
+                let mut trouble = fault.trouble.clone();
+                if let JobTrouble::SpotInterruption { after_ms, spread_ms, .. } = &mut trouble {
+                    *after_ms += mixed(self.seed, "interruption", *hits).checked_rem(*spread_ms).unwrap_or(0);
+                }
+                return Some(trouble);
             }
         }
         None
@@ -253,9 +278,26 @@ mod tests {
     fn capacity_returns_after_the_planned_jobs() {
         let faults =
             Faults::new(plan(r#"{"jobs": [{"instance_type": "ml.g5.xlarge", "count": 1, "trouble": "capacity"}]}"#), 1);
-        assert_eq!(faults.job("ml.m5.large"), None);
-        assert_eq!(faults.job("ml.g5.xlarge"), Some(JobTrouble::Capacity));
-        assert_eq!(faults.job("ml.g5.xlarge"), None);
+        assert_eq!(faults.job("ml.m5.large", false), None);
+        assert_eq!(faults.job("ml.g5.xlarge", true), None);
+        assert_eq!(faults.job("ml.g5.xlarge", false), Some(JobTrouble::Capacity));
+        assert_eq!(faults.job("ml.g5.xlarge", false), None);
+    }
+
+    #[test]
+    fn interruptions_come_at_random_times_that_the_seed_decides() {
+        let json = r#"{"jobs": [{"trouble": {"spot_interruption": {"after_ms": 100, "spread_ms": 900}}}]}"#;
+        let times = |seed| -> Vec<u64> {
+            let faults = Faults::new(plan(json), seed);
+            let next = || match faults.job("ml.m5.large", false) {
+                Some(JobTrouble::SpotInterruption { after_ms, .. }) => after_ms,
+                other => panic!("{other:?}"),
+            };
+            (0..10).map(|_| next()).collect()
+        };
+        assert_eq!(times(1), times(1));
+        assert_ne!(times(1), times(2));
+        assert!(times(1).iter().all(|time| (100..1000).contains(time)), "{:?}", times(1));
     }
 
     #[test]

@@ -59,6 +59,11 @@ impl Shared {
         format!("{}-{}-{}-{}-{}", cut(0, 8), cut(8, 12), cut(12, 16), cut(16, 20), cut(20, 32))
     }
 
+    /// The account's quota of instances of a name: a type, or `spot:` or `warm-pool:` and a type.
+    pub(crate) fn instance_quota(&self, name: &str) -> Option<u64> {
+        self.faults.instance_quota(name).or_else(|| self.config.instance_quotas.get(name).copied())
+    }
+
     /// Whether a resource is visible by now; the fault plan can hide new ones for a while.
     pub(crate) fn is_visible(&self, created_ms: u64) -> bool {
         clock::now_ms() >= created_ms.saturating_add(self.faults.hidden_ms())

@@ -10,7 +10,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use emulator::SetupError;
-use emulator::host::{self, ContainerExit, ContainerImage, ContainerSpec, Isolation, Profile, StopSignals};
+use emulator::host::{
+    self, BindMount, ContainerExit, ContainerImage, ContainerSpec, Isolation, Leftovers, Profile, StopSignals,
+};
 use executor::protocol::bootstrap;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -51,7 +53,9 @@ impl Bench {
             environment: BTreeMap::new(),
             hostname: "algo-1".into(),
             opt_ml,
+            mounts: Vec::new(),
             scratch: directory.path().join("scratch"),
+            leftovers: Leftovers::None,
         };
         let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
         Self { directory, spec, isolation: None, stop, kill, grace: PATIENCE }
@@ -471,6 +475,43 @@ fn a_restarted_container_finds_nothing_of_the_one_before() {
         );
         assert_eq!(bench.run().await.code, 0);
         assert_eq!(bench.run().await.code, 0);
+    });
+}
+
+#[test]
+fn a_container_can_find_what_the_one_before_has_left() {
+    in_containers(async {
+        let mut bench =
+            Bench::new(ContainerImage::Host, "echo x >/srv/before && echo x >/tmp/before && echo x >>/etc/hosts");
+        assert_eq!(bench.run().await.code, 0);
+        let find = "ls /srv/before /tmp/before 2>/dev/null; grep -c '^x$' /etc/hosts; exit 0";
+        for (leftovers, found) in [
+            (Leftovers::All, "/srv/before\n/tmp/before\n0\n"),
+            (Leftovers::Temporary, "/tmp/before\n0\n"),
+            (Leftovers::None, "0\n"),
+        ] {
+            bench.spec.leftovers = leftovers;
+            bench.spec.arguments = vec!["-c".into(), find.into()];
+            assert_eq!(bench.run().await.output, found, "{leftovers:?}");
+        }
+    });
+}
+
+#[test]
+fn a_mounted_directory_is_writable_only_when_it_says_so() {
+    in_containers(async {
+        let script = "echo x >/mnt/there/new; cat /mnt/there/file /opt/ml/input/data/c/file; echo x 2>/dev/null >/opt/ml/input/data/c/new; exit $?";
+        let mut bench = Bench::new(ContainerImage::Host, script);
+        let from = bench.directory.path().join("mounted");
+        fs::create_dir_all(&from).unwrap();
+        fs::create_dir_all(bench.ml().join("input/data/c")).unwrap();
+        fs::write(from.join("file"), "content\n").unwrap();
+        for (at, writable) in [("/mnt/there", true), ("/opt/ml/input/data/c", false)] {
+            bench.spec.mounts.push(BindMount { from: from.clone(), at: at.into(), writable });
+        }
+        let ended = bench.run().await;
+        assert_eq!((ended.code, ended.output.as_str()), (2, "content\ncontent\n"));
+        assert!(from.join("new").exists());
     });
 }
 

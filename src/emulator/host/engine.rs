@@ -28,6 +28,10 @@ pub(super) async fn run(
     let mut command = Command::new(engine);
     command.args(["run", "--name", &name, "--network", "host", "--hostname", &spec.hostname]);
     command.arg("--volume").arg(format!("{}:/opt/ml", spec.opt_ml.display()));
+    for mount in &spec.mounts {
+        let mode = if mount.writable { "" } else { ":ro" };
+        command.arg("--volume").arg(format!("{}:{}{mode}", mount.from.display(), mount.at.display()));
+    }
     for (name, value) in environment(spec).into_iter().filter(|(name, _)| spec.environment.contains_key(*name)) {
         if name.starts_with("AWS_CONTAINER_") {
             // It leads to the role's credentials, and `ps` shows command lines to everybody.

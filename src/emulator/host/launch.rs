@@ -11,7 +11,7 @@ use super::files::{discard, quote, write_private};
 use super::isolation::{Isolation, Namespace};
 use super::profile::User;
 use super::rootfs::RootLayout;
-use super::spec::{ContainerSpec, environment};
+use super::spec::{ContainerSpec, Leftovers, environment};
 use crate::error::SetupError;
 
 pub(super) struct Setup {
@@ -23,10 +23,11 @@ pub(super) struct Setup {
 /// Lays out the root and writes the launch script. Blocking.
 pub(super) fn prepare(spec: &ContainerSpec, isolation: Isolation) -> anyhow::Result<Setup> {
     let scratch = fs::canonicalize(&spec.scratch).context("failed to find the container's scratch directory")?;
-    // Fresh at each start, and closed to other users: a container's root may have left setuid programs there.
+    // Closed to other users: a container's root may have left setuid programs there.
     let scratch = scratch.join("container");
-    discard(&scratch)?;
+    clear(&scratch, spec.leftovers)?;
     fs::DirBuilder::new()
+        .recursive(true)
         .mode(0o700)
         .create(&scratch)
         .with_context(|| format!("failed to create {}", scratch.display()))?;
@@ -63,6 +64,21 @@ pub(super) fn prepare(spec: &ContainerSpec, isolation: Isolation) -> anyhow::Res
     };
     command.arg(&launch).args(&spec.entrypoint).args(&spec.arguments).current_dir(&scratch);
     Ok(Setup { command, status: scratch.join("status") })
+}
+
+/// Removes what an earlier container left, but for the layers that the next one is to find.
+fn clear(scratch: &Path, leftovers: Leftovers) -> anyhow::Result<()> {
+    let kept: &[&str] = match leftovers {
+        Leftovers::None => &[],
+        Leftovers::Temporary => &["own"],
+        Leftovers::All => &["own", "upper"],
+    };
+    for entry in fs::read_dir(scratch).into_iter().flatten().flatten() {
+        if !kept.iter().any(|kept| entry.file_name() == *kept) {
+            discard(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn no_isolation() -> SetupError {

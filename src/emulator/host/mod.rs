@@ -35,7 +35,7 @@ use self::launch::prepare;
 use self::process::{Control, HostProcess};
 pub(super) use self::profile::parse_size;
 pub use self::profile::{Profile, User};
-pub use self::spec::{ContainerExit, ContainerImage, ContainerSpec, StopSignals};
+pub use self::spec::{BindMount, ContainerExit, ContainerImage, ContainerSpec, Leftovers, StopSignals};
 use crate::error::SetupError;
 
 /// Runs a container to its end.
@@ -83,7 +83,9 @@ pub async fn check(image: ContainerImage, scratch: &Path) -> anyhow::Result<()> 
         environment: BTreeMap::new(),
         hostname: "check".to_owned(),
         opt_ml,
+        mounts: Vec::new(),
         scratch: scratch.to_owned(),
+        leftovers: Leftovers::None,
     };
     let (output, mut said) = mpsc::channel(16);
     let (stop, kill) = (CancellationToken::new(), CancellationToken::new());

@@ -17,7 +17,7 @@ use rustix::fs::{XattrFlags, setxattr};
 
 use super::files::{create_dir, mount_points, quote};
 use super::isolation::Namespace;
-use super::spec::{ContainerImage, ContainerSpec};
+use super::spec::{BindMount, ContainerImage, ContainerSpec};
 
 /// Directories that a container gets fresh, never the host's.
 const OWN: &[&str] = &["/dev", "/proc", "/run", "/sys", "/tmp", "/var/tmp"];
@@ -67,19 +67,12 @@ const PSEUDO: &[&str] = &[
 /// Depth up to which a container in a user namespace can write to directories of other users (in its own layer).
 const OPEN_DEPTH: usize = 3;
 
-/// A directory or file of the host at a path of the container.
-pub(super) struct Bind {
-    pub(super) from: PathBuf,
-    pub(super) at: PathBuf,
-    pub(super) writable: bool,
-}
-
 /// The plan of the container's root.
 pub(super) struct RootLayout {
     /// Directory of the host on which everything is mounted.
     pub(super) root: PathBuf,
     /// In the order in which they are to be mounted, after the overlays.
-    pub(super) binds: Vec<Bind>,
+    pub(super) binds: Vec<BindMount>,
     /// Lower directory by its path in the container; the position names its layers.
     overlays: Vec<(PathBuf, PathBuf)>,
     scratch: PathBuf,
@@ -122,7 +115,7 @@ impl RootLayout {
             ContainerImage::Engine(name) => anyhow::bail!("failed to unpack image {name}: only an engine can"),
         }
         for kernel in KERNEL.iter().map(Path::new).filter(|kernel| kernel.exists()) {
-            layout.binds.push(Bind { from: kernel.to_owned(), at: kernel.to_owned(), writable: false });
+            layout.binds.push(BindMount { from: kernel.to_owned(), at: kernel.to_owned(), writable: false });
         }
         for (at, mode) in [
             ("/tmp", 0o1777),
@@ -136,7 +129,13 @@ impl RootLayout {
             layout.ensure_dir(Path::new(at), mode)?;
         }
         layout.name_hosts(spec)?;
-        layout.binds.push(Bind { from: opt_ml.to_owned(), at: "/opt/ml".into(), writable: true });
+        layout.binds.push(BindMount { from: opt_ml.to_owned(), at: "/opt/ml".into(), writable: true });
+        for mount in &spec.mounts {
+            if !mount.at.starts_with("/opt/ml") {
+                layout.ensure_dir(&mount.at, 0o755)?;
+            }
+            layout.binds.push(mount.clone());
+        }
         Ok(layout)
     }
 
@@ -260,7 +259,7 @@ impl RootLayout {
             } else if found.is_dir() && (self.overlay.is_some() || is_open(&at)) {
                 self.compose(&from, &at)?;
             } else if found.is_dir() || found.is_file() {
-                self.binds.push(Bind { from, at, writable: false });
+                self.binds.push(BindMount { from, at, writable: false });
             }
         }
         Ok(())
@@ -269,17 +268,10 @@ impl RootLayout {
     fn add_overlay(&mut self, lower: &Path, at: &Path) -> anyhow::Result<()> {
         let number = self.overlays.len().to_string();
         let upper = self.scratch.join("upper").join(&number);
-        let found = fs::metadata(lower).with_context(|| format!("failed to read {}", lower.display()))?;
-        create_dir(&upper, found.mode() | 0o700)?;
         create_dir(&self.scratch.join("work").join(&number), 0o700)?;
-        match self.overlay {
-            Some(Namespace::UserAndMount) => {
-                open_up(lower, &upper, OPEN_DEPTH.saturating_sub(at.components().count()))?;
-            }
-            Some(Namespace::Mount) => {
-                chown(&upper, Some(found.uid()), Some(found.gid())).context("failed to set an owner")?;
-            }
-            None => {}
+        // One that is left of a container before is ready, and its entries could lead to the host's own files.
+        if !upper.exists() {
+            self.add_upper(lower, &upper, at)?;
         }
         if self.overlays.is_empty() || !self.overlays.iter().any(|(covered, _)| at.starts_with(covered)) {
             create_dir(&self.inside(at), 0o755)?;
@@ -288,12 +280,24 @@ impl RootLayout {
         Ok(())
     }
 
-    /// An empty writable directory in place of the host's.
+    fn add_upper(&self, lower: &Path, upper: &Path, at: &Path) -> anyhow::Result<()> {
+        let found = fs::metadata(lower).with_context(|| format!("failed to read {}", lower.display()))?;
+        create_dir(upper, found.mode() | 0o700)?;
+        match self.overlay {
+            Some(Namespace::UserAndMount) => open_up(lower, upper, OPEN_DEPTH.saturating_sub(at.components().count())),
+            Some(Namespace::Mount) => {
+                chown(upper, Some(found.uid()), Some(found.gid())).context("failed to set an owner")
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A writable directory in place of the host's; empty unless a container before has left files in it.
     fn replace(&mut self, at: &Path, mode: u32) -> anyhow::Result<()> {
         let from = self.scratch.join("own").join(self.binds.len().to_string());
         create_dir(&from, mode)?;
         self.ensure_dir(at, 0o755)?;
-        self.binds.push(Bind { from, at: at.to_owned(), writable: true });
+        self.binds.push(BindMount { from, at: at.to_owned(), writable: true });
         Ok(())
     }
 

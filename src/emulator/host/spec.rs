@@ -25,9 +25,30 @@ pub struct ContainerSpec {
     pub hostname: String,
     /// Directory of the host that appears at `/opt/ml`, writable.
     pub opt_ml: PathBuf,
+    /// Further directories of the host, at `/opt/ml` or elsewhere.
+    pub mounts: Vec<BindMount>,
     /// A directory of the host for this container alone: what it writes outside `/opt/ml` lands here. The caller removes
     /// it; [`super::discard`] does so even for what a container made unreadable.
     pub scratch: PathBuf,
+    /// The files that an earlier container with this scratch directory has left, which the new one finds.
+    pub leftovers: Leftovers,
+}
+
+/// The files outside `/opt/ml` that a container finds of the one before; an engine leaves none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leftovers {
+    None,
+    /// Those in its temporary directories: the image is another one.
+    Temporary,
+    All,
+}
+
+/// A directory or file of the host at a path of the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BindMount {
+    pub from: PathBuf,
+    pub at: PathBuf,
+    pub writable: bool,
 }
 
 /// The root file system of a container; always copy-on-write.

@@ -11,10 +11,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::channels::{self, HostPlace};
+use super::hosts::{HostPlace, POOL_CACHE};
 use super::job::Phase;
+use super::results::failure_text;
 use super::shipping::ship;
 use super::state::{JobHandle, Training};
+use super::warm_hosts::keep_alive;
 use crate::clock;
 use crate::faults::JobTrouble;
 use crate::host::{self, ContainerExit, ContainerImage, ContainerSpec, StopSignals};
@@ -66,6 +68,7 @@ impl JobHandle {
             Err(error) => Round::Over(internal(&error)),
         };
         self.training.shared.keys.revoke(&role);
+        signals.kill.cancel(); // Ends what waits to send it.
         round
     }
 
@@ -93,11 +96,38 @@ impl JobHandle {
     /// The fault that occurs while containers run, with its time.
     fn incident(&self, trouble: Option<JobTrouble>) -> Option<(JobTrouble, Instant)> {
         let after_ms = match trouble {
-            Some(JobTrouble::SpotInterruption { after_ms }) if self.asks_for("EnableManagedSpotTraining") => after_ms,
-            Some(JobTrouble::Kill { after_ms }) => after_ms,
+            Some(JobTrouble::SpotInterruption { after_ms, .. }) if self.asks_for("EnableManagedSpotTraining") => {
+                after_ms
+            }
+            Some(JobTrouble::Kill { after_ms } | JobTrouble::HostFailure { after_ms }) => after_ms,
             _ => return None,
         };
         Some((trouble?, Instant::now() + Duration::from_millis(after_ms)))
+    }
+
+    /// Applies a fault to the containers. A spot instance gives its containers the time that the fault says.
+    fn strike(&self, incident: &JobTrouble, signals: &StopSignals, cause: &mut Option<Round>) {
+        match incident {
+            JobTrouble::SpotInterruption { .. } if signals.stop.is_cancelled() => {}
+            JobTrouble::SpotInterruption { grace_ms, .. } => {
+                cause.get_or_insert(Round::Interrupted);
+                signals.stop.cancel();
+                if let Some(grace) = grace_ms.map(Duration::from_millis) {
+                    let kill = signals.kill.clone();
+                    self.training.shared.tasks.spawn(async move {
+                        tokio::select! {
+                            () = tokio::time::sleep(grace) => kill.cancel(),
+                            () = kill.cancelled() => {}
+                        }
+                    });
+                }
+            }
+            JobTrouble::HostFailure { .. } => {
+                cause.get_or_insert(Round::Over(Ending::Failed(INTERNAL.to_owned())));
+                signals.kill.cancel();
+            }
+            _ => signals.kill.cancel(),
+        }
     }
 
     async fn wait(
@@ -121,7 +151,7 @@ impl JobHandle {
                         signals.kill.cancel();
                     }
                     Some(Ok((place, Ok(exit)))) => {
-                        let reason = format!("AlgorithmError: {}, exit code: {}", channels::failure_text(&place), exit.code);
+                        let reason = format!("AlgorithmError: {}, exit code: {}", failure_text(&place), exit.code);
                         cause.get_or_insert(Round::Over(Ending::Failed(reason)));
                         signals.kill.cancel();
                     }
@@ -145,11 +175,8 @@ impl JobHandle {
                 }
                 () = tokio::time::sleep_until(incident.as_ref().map_or(until, |(_, at)| *at)), if !incident_over => {
                     incident_over = true;
-                    if matches!(incident, Some((JobTrouble::Kill { .. }, _))) {
-                        signals.kill.cancel();
-                    } else if !signals.stop.is_cancelled() {
-                        cause.get_or_insert(Round::Interrupted);
-                        signals.stop.cancel();
+                    if let Some((incident, _)) = &incident {
+                        self.strike(incident, signals, &mut cause);
                     }
                 }
                 () = self.training.shared.shutdown.cancelled(), if !signals.kill.is_cancelled() => {
@@ -183,7 +210,9 @@ impl JobHandle {
             environment: self.environment(role),
             hostname: place.hostname(),
             opt_ml: place.opt_ml.clone(),
+            mounts: place.mounts.clone(),
             scratch,
+            leftovers: place.leftovers,
         })
     }
 
@@ -201,6 +230,9 @@ impl JobHandle {
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
+        if keep_alive(&self.request).is_some() {
+            environment.insert("SAGEMAKER_MANAGED_WARMPOOL_CACHE_DIRECTORY".to_owned(), POOL_CACHE.to_owned());
+        }
         if !self.asks_for("EnableNetworkIsolation") {
             let endpoint = &self.training.shared.endpoint;
             environment.insert("AWS_CONTAINER_CREDENTIALS_FULL_URI".to_owned(), format!("{endpoint}{role}"));
@@ -226,7 +258,7 @@ async fn contain(
     host::run_with(spec, training.isolation().await?, output, signals).await
 }
 
-fn internal(error: &anyhow::Error) -> Ending {
+pub(super) fn internal(error: &anyhow::Error) -> Ending {
     tracing::error!(error = format!("{error:#}"), "failed to run a training container");
     Ending::Failed(INTERNAL.to_owned())
 }

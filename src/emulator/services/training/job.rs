@@ -47,6 +47,17 @@ impl Phase {
     }
 }
 
+/// The state of the instances that a job wants kept in a warm pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) enum PoolPhase {
+    /// The job runs on them.
+    InUse,
+    Available,
+    /// Another job runs on them.
+    Reused,
+    Terminated,
+}
+
 /// One entry of the history.
 #[derive(Debug, Clone)]
 struct Transition {
@@ -72,7 +83,14 @@ pub(crate) struct Job {
     phase: Phase,
     transitions: Vec<Transition>,
     failure_reason: Option<String>,
-    pub(crate) selected_type: Option<(String, i64)>,
+    /// Type and number of its instances; for a list of preferences, absent until one is selected.
+    pub(crate) instances: Option<(String, u64)>,
+    pool: Option<PoolPhase>,
+    /// When the job left its instances to a pool.
+    pool_since_ms: Option<u64>,
+    /// Time for which they waited in it.
+    pool_ms: Option<u64>,
+    reused_by: Option<String>,
     training_start_ms: Option<u64>,
     training_end_ms: Option<u64>,
     billable_ms: u64,
@@ -93,7 +111,11 @@ impl Job {
             phase: Phase::Starting,
             transitions: Vec::new(),
             failure_reason: None,
-            selected_type: None,
+            instances: None,
+            pool: None,
+            pool_since_ms: None,
+            pool_ms: None,
+            reused_by: None,
             training_start_ms: None,
             training_end_ms: None,
             billable_ms: 0,
@@ -145,6 +167,35 @@ impl Job {
         }
     }
 
+    /// Whether its instances were up.
+    pub(crate) fn ran(&self) -> bool {
+        self.training_start_ms.is_some()
+    }
+
+    pub(crate) fn pool(&self) -> Option<PoolPhase> {
+        self.pool
+    }
+
+    /// Its instances are to go to a warm pool, or came from one.
+    pub(crate) fn use_pool(&mut self) {
+        self.pool = Some(PoolPhase::InUse);
+    }
+
+    /// Its instances wait in a warm pool from now on.
+    pub(crate) fn leave_pool(&mut self) {
+        self.pool = Some(PoolPhase::Available);
+        self.pool_since_ms = Some(clock::now_ms());
+    }
+
+    /// Its instances are gone, or another job has them.
+    pub(crate) fn end_pool(&mut self, reused_by: Option<&str>) {
+        let now = clock::now_ms();
+        self.pool = Some(if reused_by.is_some() { PoolPhase::Reused } else { PoolPhase::Terminated });
+        self.pool_ms = Some(now.saturating_sub(self.pool_since_ms.unwrap_or(now)));
+        self.reused_by = reused_by.map(str::to_owned);
+        self.modified_ms = now;
+    }
+
     /// Adds time that instances ran for.
     pub(crate) fn bill(&mut self, ms: u64) {
         self.billable_ms += ms;
@@ -174,15 +225,19 @@ impl Job {
         if shown["StoppingCondition"].get("MaxRuntimeInSeconds").is_none() {
             shown["StoppingCondition"]["MaxRuntimeInSeconds"] = json!(86_400);
         }
-        if let Some((name, count)) = &self.selected_type
+        if let Some((name, count)) = &self.instances
             && self.request.pointer("/ResourceConfig/InstancePreferences").is_some()
         {
             shown["ResourceConfig"]["SelectedInstanceType"] = json!(name);
             shown["ResourceConfig"]["SelectedInstanceCount"] = json!(count);
         }
         let output = self.request.pointer("/OutputDataConfig/S3OutputPath").and_then(Value::as_str).unwrap_or_default();
+        let model = if has_loose_results(&self.request) { "model" } else { "model.tar.gz" };
         shown["ModelArtifacts"] =
-            json!({"S3ModelArtifacts": format!("{}/{}/output/model.tar.gz", output.trim_end_matches('/'), self.name)});
+            json!({"S3ModelArtifacts": format!("{}/{}/output/{model}", output.trim_end_matches('/'), self.name)});
+        if let Some(pool) = self.pool_status() {
+            shown["WarmPoolStatus"] = pool;
+        }
         shown["TrainingJobArn"] = json!(self.arn);
         shown["TrainingJobStatus"] = json!(self.phase.primary());
         shown["SecondaryStatus"] = json!(self.phase);
@@ -221,6 +276,17 @@ impl Job {
         shown
     }
 
+    fn pool_status(&self) -> Option<Value> {
+        let mut status = json!({"Status": self.pool?});
+        if let Some(ms) = self.pool_ms {
+            status["ResourceRetainedBillableTimeInSeconds"] = json!(ms.div_ceil(1000));
+        }
+        if let Some(job) = &self.reused_by {
+            status["ReusedByJob"] = json!(job);
+        }
+        Some(status)
+    }
+
     /// Entry of `ListTrainingJobs`.
     pub(crate) fn summary(&self) -> Value {
         let mut entry = json!({
@@ -234,10 +300,18 @@ impl Job {
         if let Some(end) = self.training_end_ms {
             entry["TrainingEndTime"] = epoch_seconds(end);
         }
+        if let Some(pool) = self.pool_status() {
+            entry["WarmPoolStatus"] = pool;
+        }
         entry
     }
 
     pub(crate) fn modified_ms(&self) -> u64 {
         self.modified_ms
     }
+}
+
+/// Whether the results are uploaded file by file.
+pub(super) fn has_loose_results(request: &Value) -> bool {
+    request.pointer("/OutputDataConfig/CompressionType").and_then(Value::as_str) == Some("NONE")
 }

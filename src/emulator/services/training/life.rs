@@ -1,140 +1,180 @@
-//! The life cycle of one training job: its phases from Starting to the end, with containers, output and results.
+//! The life cycle of one training job: its phases from Starting to the end of its containers.
 //!
 //! One task per job goes through the phases; each error becomes the job's failure reason, never an error of the emulator.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::channels::{self, HostPlace};
+use super::capacity::wanted_instances;
+use super::channels::{self, HostChannels};
+use super::checkpoints::CheckpointSync;
 use super::containers::{Ending, INTERNAL, Round};
+use super::hosts::HostPlace;
 use super::job::{Job, Phase};
 use super::platform::PlatformStore;
 use super::state::{JobHandle, Training};
+use super::warm_hosts::WarmHosts;
 use crate::faults::JobTrouble;
-use crate::protocol::text;
+use crate::host::{ContainerImage, Leftovers, discard};
 
 const DAY: Duration = Duration::from_hours(24);
 const CAPACITY: &str = "CapacityError: Unable to provision requested ML compute capacity. Please retry using a different ML \
                         instance type.";
+const NO_IMAGE: &str = "ClientError: Cannot pull algorithm container. Either the image does not exist or its permissions are \
+                        incorrect.";
+
+/// The instances of one start of a job.
+pub(super) struct JobHosts {
+    pub(super) places: Vec<HostPlace>,
+    /// The fault that they meet.
+    pub(super) trouble: Option<JobTrouble>,
+    /// Absent until the channels are there, and for a job without checkpoints.
+    pub(super) checkpoints: Option<CheckpointSync>,
+}
 
 impl JobHandle {
-    /// Runs an accepted job to its end.
-    pub(super) async fn run(self) {
-        let ending = self.run_phases().await;
-        self.finish(ending);
+    /// Runs an accepted job to its end, on the instances of a warm pool when it was given one.
+    pub(super) async fn run(self, warm: Option<WarmHosts>) {
+        let (ending, pool) = self.run_phases(warm).await;
+        if pool.is_none() {
+            self.remove(self.folder.clone()).await;
+        }
+        self.finish(&ending, pool);
     }
 
-    async fn run_phases(&self) -> Ending {
+    async fn run_phases(&self, mut warm: Option<WarmHosts>) -> (Ending, Option<WarmHosts>) {
         let wait_until = self.seconds("/StoppingCondition/MaxWaitTimeInSeconds").map(|wait| Instant::now() + wait);
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
-            let (instance_type, count, trouble) = match self.provision().await {
-                Ok(instances) => instances,
-                Err(ending) => return ending,
+        let mut retries =
+            self.request.pointer("/RetryStrategy/MaximumRetryAttempts").and_then(Value::as_u64).unwrap_or(0);
+        let mut ran = Duration::ZERO;
+        for attempt in 1.. {
+            let mut hosts = match self.provision(warm.take(), attempt, wait_until).await {
+                Ok(hosts) => hosts,
+                Err(ending) => return (ending, None),
             };
-            let places = self.places(&instance_type, count, attempt);
-            match self.train(&places, trouble, wait_until).await {
-                Round::Over(ending) => return self.leave(&places, ending).await,
+            let started = Instant::now();
+            let round = self.train(&mut hosts, wait_until, ran).await;
+            ran += started.elapsed();
+            match round {
+                Round::Over(Ending::Failed(reason)) if reason == INTERNAL && retries > 0 => {
+                    retries -= 1;
+                    if self.stop.is_cancelled() {
+                        return (Ending::Stopped, None);
+                    }
+                }
+                Round::Over(ending) => return self.leave(&hosts, ending).await,
                 Round::Interrupted => {
                     self.enter(Phase::Interrupted, "Training job interrupted: the spot instances were reclaimed");
-                    let save = |_: &Training, store: &PlatformStore, request: &Value, places: &[HostPlace]| {
-                        channels::save_checkpoints(store, request, places)
-                    };
-                    if let Err(error) = self.blocking(&places, save).await {
-                        tracing::warn!(job = self.name, error = format!("{error:#}"), "failed to save checkpoints");
-                    }
+                    self.save_checkpoints(&hosts).await;
                     if wait_until.is_some_and(|until| Instant::now() >= until) {
-                        return Ending::MaxWaitTimeExceeded;
+                        return (Ending::MaxWaitTimeExceeded, None);
                     }
-                    if self.pause(self.config().delays.starting).await.is_err() {
-                        return Ending::Stopped;
+                    if let Err(ending) = self.pause(self.config().delays.starting, wait_until).await {
+                        return (ending, None);
                     }
-                    self.enter(Phase::Starting, "Starting the training job");
                 }
             }
+            self.remove(self.attempt_folder(attempt)).await;
+            self.enter(Phase::Starting, "Starting the training job");
         }
+        (Ending::Failed(INTERNAL.to_owned()), None)
     }
 
     /// Runs the phases until the instances exist; an error is the end of the job without them.
-    async fn provision(&self) -> Result<(String, usize, Option<JobTrouble>), Ending> {
-        let delays = &self.config().delays;
-        self.set_message("Launching requested ML instances");
-        self.pause(delays.starting).await?;
-        let mut chosen = None;
-        for (instance_type, count) in self.wanted_instances() {
-            match self.training.shared.faults.job(&instance_type) {
-                Some(JobTrouble::Capacity) => {
-                    self.set_message("Insufficient capacity error from EC2 while launching instances, retrying!");
-                }
-                trouble => {
-                    chosen = Some((instance_type, count, trouble));
-                    break;
-                }
+    async fn provision(
+        &self,
+        warm: Option<WarmHosts>,
+        attempt: u64,
+        wait_until: Option<Instant>,
+    ) -> Result<JobHosts, Ending> {
+        let (instance_type, count, trouble) = match &warm {
+            None => self.launch(wait_until).await?,
+            Some(warm) => {
+                let trouble = self.training.shared.faults.job(&warm.instance_type, true);
+                (warm.instance_type.clone(), warm.count, trouble)
+            }
+        };
+        self.set_message("Preparing the instances for training");
+        let leftovers = match &warm {
+            None => Leftovers::None,
+            Some(warm) if warm.image == self.image_name() => Leftovers::All,
+            Some(_) => Leftovers::Temporary,
+        };
+        if let Some(warm) = warm {
+            let to = self.attempt_folder(attempt);
+            let moved = tokio::task::spawn_blocking(move || warm.move_to(&to)).await.context("failed to move files");
+            if let Err(error) = moved.flatten() {
+                return Err(super::containers::internal(&error));
             }
         }
-        let Some((instance_type, count, trouble)) = chosen else { return Err(Ending::Failed(CAPACITY.to_owned())) };
+        if let Err(denied) = self.may_connect() {
+            return Err(Ending::Failed(format!("ClientError: Failed to set up the job's network: {denied}")));
+        }
+        let count = usize::try_from(count).unwrap_or(1);
+        let place = |index: usize| {
+            let folder = self.attempt_folder(attempt).join(format!("algo-{}", index + 1));
+            HostPlace { leftovers, ..HostPlace::new(index, count, &instance_type, &folder) }
+        };
+        Ok(JobHosts { places: (0..count).map(place).collect(), trouble, checkpoints: None })
+    }
+
+    /// Launches the first wanted instances that have capacity.
+    async fn launch(&self, wait_until: Option<Instant>) -> Result<(String, u64, Option<JobTrouble>), Ending> {
+        let delays = &self.config().delays;
+        self.set_message("Launching requested ML instances");
+        self.pause(delays.starting, wait_until).await?;
+        let mut chosen = None;
+        for (instance_type, count) in wanted_instances(&self.request) {
+            let trouble = if self.training.select(&self.name, (&instance_type, count)) {
+                self.training.shared.faults.job(&instance_type, false)
+            } else {
+                Some(JobTrouble::Capacity)
+            };
+            if trouble != Some(JobTrouble::Capacity) {
+                chosen = Some((instance_type, count, trouble));
+                break;
+            }
+            self.set_message("Insufficient capacity error from EC2 while launching instances, retrying!");
+        }
+        let (instance_type, count, trouble) = chosen.ok_or_else(|| Ending::Failed(CAPACITY.to_owned()))?;
         let pending = match trouble {
             Some(JobTrouble::Pending { ms }) => Duration::from_millis(ms),
             _ => delays.pending,
         };
         if !pending.is_zero() {
             self.enter(Phase::Pending, "Training job waiting for capacity");
-            self.pause(pending).await?;
+            self.pause(pending, wait_until).await?;
         }
-        self.set_message("Preparing the instances for training");
-        if let Err(denied) = self.may_connect() {
-            return Err(Ending::Failed(format!("ClientError: Failed to set up the job's network: {denied}")));
-        }
-        self.change(|job| {
-            job.selected_type = Some((instance_type.clone(), i64::try_from(count).unwrap_or(i64::MAX)));
-        });
         Ok((instance_type, count, trouble))
     }
 
-    /// Downloads the channels and runs the containers.
-    async fn train(&self, places: &[HostPlace], trouble: Option<JobTrouble>, wait_until: Option<Instant>) -> Round {
-        let delays = &self.config().delays;
+    /// Downloads the channels and runs the containers, of a job that ran for some time before.
+    async fn train(&self, hosts: &mut JobHosts, wait_until: Option<Instant>, ran: Duration) -> Round {
         let started = Instant::now();
-        let mut until = started + self.seconds("/StoppingCondition/MaxRuntimeInSeconds").unwrap_or(DAY);
+        let limit = self.seconds("/StoppingCondition/MaxRuntimeInSeconds").unwrap_or(DAY);
+        let mut until = started + limit.saturating_sub(ran);
         if let Some(wait_until) = wait_until {
             until = until.min(wait_until);
         }
-        self.change(Job::training_starts);
-        self.enter(Phase::Downloading, "Downloading input data");
-        if self.pause(delays.downloading).await.is_err() {
-            return Round::Over(Ending::Stopped);
-        }
-        let prepare = |training: &Training, store: &PlatformStore, request: &Value, places: &[HostPlace]| {
-            let config = &training.shared.config;
-            let shared = config.share_channels.then(|| config.shared_folder());
-            places.iter().try_for_each(|place| channels::prepare(store, request, place, shared.as_deref()))
+        let (channels, image) = match self.download(hosts).await {
+            Ok(downloaded) => downloaded,
+            Err(ending) => return Round::Over(ending),
         };
-        if let Err(error) = self.blocking(places, prepare).await {
-            return Round::Over(Ending::Failed(format!("ClientError: Data download failed:{error:#}")));
+        match &hosts.trouble {
+            Some(JobTrouble::Internal) => return Round::Over(Ending::Failed(INTERNAL.to_owned())),
+            Some(JobTrouble::Fail { reason }) => return Round::Over(Ending::Failed(reason.clone())),
+            _ => {}
         }
-        self.enter(Phase::Training, "Downloading the training image");
-        let Some(image) = self.config().image(self.image_name()).filter(|_| self.may_pull().is_ok()) else {
-            return Round::Over(Ending::Failed(
-                "ClientError: Cannot pull algorithm container. Either the image does not exist or its permissions are \
-                 incorrect."
-                    .to_owned(),
-            ));
+        let pipes: Vec<_> = channels.iter().flat_map(|channels| &channels.pipes).collect();
+        let round = tokio::select! {
+            round = self.run_containers(&hosts.places, &image, hosts.trouble.clone(), until) => round,
+            never = keep_uploading(hosts.checkpoints.clone(), self.role_store()) => match never {},
+            never = feed_all(&pipes) => match never {},
         };
-        if self.pause(delays.training).await.is_err() {
-            return Round::Over(Ending::Stopped);
-        }
-        self.set_message("Training image download completed. Training in progress.");
-        if trouble == Some(JobTrouble::Internal) {
-            return Round::Over(Ending::Failed(INTERNAL.to_owned()));
-        }
-        if let Some(JobTrouble::Fail { reason }) = trouble {
-            return Round::Over(Ending::Failed(reason));
-        }
-        let round = self.run_containers(places, &image, trouble, until).await;
         let ran = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.change(|job| job.bill(ran));
         match round {
@@ -145,98 +185,79 @@ impl JobHandle {
         }
     }
 
-    /// Uploads the results, whatever the end is, and removes the hosts' files.
-    async fn leave(&self, places: &[HostPlace], ending: Ending) -> Ending {
-        if matches!(ending, Ending::Failed(_)) {
-            self.change(Job::training_ends);
-        }
-        let stopping = self.training.jobs().get(&self.name).is_some_and(|job| job.phase() == Phase::Stopping);
-        if !stopping {
-            self.enter(Phase::Uploading, "Uploading generated training model");
-        }
-        // Not interruptible: a stop during the upload lets it finish.
-        tokio::time::sleep(self.config().delays.uploading).await;
-        let name = self.name.clone();
-        let upload = move |_: &Training, store: &PlatformStore, request: &Value, places: &[HostPlace]| {
-            channels::save_checkpoints(store, request, places)?;
-            channels::collect(store, request, &name, places)
+    /// Downloads channels, checkpoints and the image.
+    async fn download(&self, hosts: &mut JobHosts) -> Result<(Vec<HostChannels>, ContainerImage), Ending> {
+        let delays = &self.config().delays;
+        self.change(Job::training_starts);
+        self.enter(Phase::Downloading, "Downloading input data");
+        self.pause(delays.downloading, None).await?;
+        let prepare = |training: &Training, store: &PlatformStore, request: &Value, places: &[HostPlace]| {
+            let config = &training.shared.config;
+            let one = |place| channels::prepare(store, request, place, config);
+            let channels: Vec<_> = places.iter().map(one).collect::<anyhow::Result<_>>()?;
+            Ok((channels, CheckpointSync::restore(store, request, places)?))
         };
-        let uploaded = self.blocking(places, upload).await;
-        let folder = self.folder.clone();
-        // Files that cannot be removed only cost space.
-        drop(tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await);
-        match (uploaded, ending) {
-            (Err(error), Ending::Completed) => Ending::Failed(format!("ClientError: Artifact upload failed:{error:#}")),
-            (_, Ending::Completed) if self.stop.is_cancelled() => Ending::Stopped,
-            (_, ending) => ending,
+        let prepared = self.blocking(&hosts.places, prepare).await;
+        let failed = |error| Ending::Failed(format!("ClientError: Data download failed:{error:#}"));
+        let (mut channels, checkpoints) = prepared.map_err(failed)?;
+        for (place, channels) in hosts.places.iter_mut().zip(&mut channels) {
+            place.mounts.append(&mut channels.mounts);
         }
-    }
-
-    fn finish(&self, ending: Ending) {
-        match ending {
-            Ending::Completed => self.enter(Phase::Completed, "Training job completed"),
-            Ending::Stopped => self.enter(Phase::Stopped, "Training job stopped"),
-            Ending::MaxRuntimeExceeded => {
-                self.enter(Phase::MaxRuntimeExceeded, "Training job runtime exceeded MaxRuntimeInSeconds provided");
-            }
-            Ending::MaxWaitTimeExceeded => {
-                self.enter(Phase::MaxWaitTimeExceeded, "Training job runtime exceeded MaxWaitTimeInSeconds provided");
-            }
-            Ending::Failed(reason) => {
-                self.change(|job| job.fail(&reason));
-                self.enter(Phase::Failed, "Training job failed");
-            }
-        }
+        hosts.checkpoints = checkpoints;
+        self.enter(Phase::Training, "Downloading the training image");
+        let image = self.config().image(self.image_name()).filter(|_| self.may_pull().is_ok());
+        let image = image.ok_or_else(|| Ending::Failed(NO_IMAGE.to_owned()))?;
+        self.pause(delays.training, None).await?;
+        self.set_message("Training image download completed. Training in progress.");
+        Ok((channels, image))
     }
 
     /// Works on the hosts' files, on the blocking pool.
-    async fn blocking(
+    pub(super) async fn blocking<T: Send + 'static>(
         &self,
         places: &[HostPlace],
-        work: impl FnOnce(&Training, &PlatformStore, &Value, &[HostPlace]) -> anyhow::Result<()> + Send + 'static,
-    ) -> anyhow::Result<()> {
+        work: impl FnOnce(&Training, &PlatformStore, &Value, &[HostPlace]) -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
         let (training, request, places) = (Arc::clone(&self.training), self.request.clone(), places.to_vec());
         let store = self.role_store();
         tokio::task::spawn_blocking(move || work(&training, &store, &request, &places)).await?
     }
 
-    fn places(&self, instance_type: &str, count: usize, attempt: usize) -> Vec<HostPlace> {
-        let folder = |index: usize| self.folder.join(format!("{attempt}/algo-{}", index + 1));
-        (0..count)
-            .map(|index| HostPlace {
-                index,
-                count,
-                instance_type: instance_type.to_owned(),
-                opt_ml: folder(index).join("opt-ml"),
-            })
-            .collect()
+    /// Removes a folder; files that cannot be removed only cost space.
+    async fn remove(&self, folder: std::path::PathBuf) {
+        drop(tokio::task::spawn_blocking(move || discard(&folder)).await);
     }
 
-    /// Instance types in the order of preference, with their counts.
-    fn wanted_instances(&self) -> Vec<(String, usize)> {
-        let resources = self.request.get("ResourceConfig").cloned().unwrap_or_default();
-        let count_of = |value: &Value| value.get("InstanceCount").and_then(Value::as_u64);
-        let shared = count_of(&resources);
-        let list = ["InstancePreferences", "InstanceGroups"]
-            .into_iter()
-            .find_map(|name| resources.get(name).and_then(Value::as_array).filter(|list| !list.is_empty()).cloned())
-            .unwrap_or_else(|| vec![resources.clone()]);
-        list.iter()
-            .map(|one| {
-                let count = count_of(one).or(shared).unwrap_or(1).max(1);
-                (text(one, "InstanceType").unwrap_or_default().to_owned(), usize::try_from(count).unwrap_or(1))
-            })
-            .collect()
+    fn attempt_folder(&self, attempt: u64) -> std::path::PathBuf {
+        self.folder.join(attempt.to_string())
     }
 
-    /// Waits; a stop ends it.
-    async fn pause(&self, delay: Duration) -> Result<(), Ending> {
+    /// Waits; a stop or the end of the time for spot capacity ends it.
+    async fn pause(&self, delay: Duration, wait_until: Option<Instant>) -> Result<(), Ending> {
         if self.stop.is_cancelled() {
             return Err(Ending::Stopped);
         }
+        let over = Instant::now() + delay;
         tokio::select! {
-            () = tokio::time::sleep(delay) => Ok(()),
-            () = self.stop.cancelled() => Err(Ending::Stopped),
+            () = tokio::time::sleep_until(wait_until.map_or(over, |until| until.min(over))) => {}
+            () = self.stop.cancelled() => return Err(Ending::Stopped),
         }
+        if wait_until.is_some_and(|until| until < over) {
+            self.enter(Phase::Stopping, "Training job runtime exceeded MaxWaitTimeInSeconds provided");
+            return Err(Ending::MaxWaitTimeExceeded);
+        }
+        Ok(())
     }
+}
+
+async fn keep_uploading(checkpoints: Option<CheckpointSync>, store: PlatformStore) -> std::convert::Infallible {
+    match checkpoints {
+        Some(checkpoints) => checkpoints.keep_uploading(store).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn feed_all(pipes: &[&super::pipes::PipeChannel]) -> std::convert::Infallible {
+    futures::future::join_all(pipes.iter().map(|pipe| pipe.feed())).await;
+    std::future::pending().await
 }

@@ -3,15 +3,18 @@
 //! Reads and changes the records and starts the task of a new job.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::job::{Job, Phase};
+use super::capacity::wanted_instances;
+use super::job::{Job, Phase, PoolPhase};
 use super::location::S3Location;
 use super::platform::{PlatformStore, channel_uris};
 use super::role::execution_role;
 use super::rules;
 use super::state::{JobHandle, Training};
+use super::warm_hosts::keep_alive;
 use crate::caller::Caller;
 use crate::model::Model;
 use crate::protocol::{Answer, ApiError, text};
@@ -65,14 +68,30 @@ fn create(training: &Arc<Training>, request: &Value, caller: &Caller) -> Answer 
     if jobs.contains_key(&name) {
         return Err(taken());
     }
+    let warm = training.claim(request, region, &role.tags);
+    if let Err(refused) = training.check_quotas(request, &jobs, warm.as_ref()) {
+        training.pools().extend(warm);
+        return Err(refused);
+    }
     let (number, stop) = (shared.next_number(), shared.shutdown.child_token());
     shared.tags.create(&arn, tag_map(request.get("Tags")));
-    jobs.insert(name.clone(), Job::new(request.clone(), arn.clone(), number, stop.clone()));
+    let mut job = Job::new(request.clone(), arn.clone(), number, stop.clone());
+    let wanted = wanted_instances(request);
+    if let [one] = wanted.as_slice() {
+        job.instances = Some(one.clone());
+    }
+    if warm.is_some() || keep_alive(request).is_some() {
+        job.use_pool();
+    }
+    if let Some(left) = warm.as_ref().and_then(|warm| jobs.get_mut(&warm.job)) {
+        left.end_pool(Some(&name));
+    }
+    jobs.insert(name.clone(), job);
     drop(jobs);
     let folder = shared.config.jobs_folder().join(format!("{name}-{}", shared.next_number()));
     let (training, request, region) = (Arc::clone(training), request.clone(), region.clone());
     let job = JobHandle { training, name, request, region, arn: arn.clone(), role, stop, folder };
-    shared.tasks.spawn(job.run());
+    shared.tasks.spawn(job.run(warm));
     Ok(Some(json!({"TrainingJobArn": arn})))
 }
 
@@ -128,11 +147,28 @@ fn update(training: &Arc<Training>, request: &Value, _: &Caller) -> Answer {
             }
             job.request["RemoteDebugConfig"] = debug.clone();
         }
-        if let Some(period) = request.pointer("/ResourceConfig/KeepAlivePeriodInSeconds") {
-            job.request["ResourceConfig"]["KeepAlivePeriodInSeconds"] = period.clone();
+        if let Some(seconds) = request.pointer("/ResourceConfig/KeepAlivePeriodInSeconds") {
+            keep(training, job, seconds)?;
         }
         Ok(Some(json!({"TrainingJobArn": job.arn})))
     })
+}
+
+/// Changes how long the instances of a job stay when it has ended.
+fn keep(training: &Arc<Training>, job: &mut Job, seconds: &Value) -> Result<(), ApiError> {
+    rules::check_keep_alive(&job.request, seconds)?;
+    let period = Duration::from_secs(seconds.as_u64().unwrap_or(0));
+    if job.phase().ended() && !training.change_pool(job, period) {
+        return Err(ApiError::validation(format!(
+            "KeepAlivePeriodInSeconds cannot be updated: the training job {} has no available warm pool.",
+            job.name
+        )));
+    }
+    job.request["ResourceConfig"]["KeepAlivePeriodInSeconds"] = seconds.clone();
+    if !job.phase().ended() && !period.is_zero() {
+        job.use_pool();
+    }
+    Ok(())
 }
 
 fn delete(training: &Arc<Training>, request: &Value, _: &Caller) -> Answer {
@@ -143,6 +179,12 @@ fn delete(training: &Arc<Training>, request: &Value, _: &Caller) -> Answer {
         return Err(ApiError::new(
             "ResourceInUse",
             format!("Training job {name} is in status {} and cannot be deleted.", job.phase().primary()),
+        ));
+    }
+    if job.pool() == Some(PoolPhase::Available) {
+        return Err(ApiError::new(
+            "ResourceInUse",
+            format!("Training job {name} has an available warm pool and cannot be deleted."),
         ));
     }
     training.shared.tags.remove(&job.arn);
@@ -165,7 +207,7 @@ fn list(training: &Arc<Training>, request: &Value, _: &Caller) -> Answer {
                 && before("CreationTimeBefore", job.created_ms)
                 && after("LastModifiedTimeAfter", job.modified_ms())
                 && before("LastModifiedTimeBefore", job.modified_ms())
-                && text(request, "WarmPoolStatusEquals").is_none()
+                && text(request, "WarmPoolStatusEquals").is_none_or(|status| json!(job.pool()) == status)
         })
         .collect();
     match text(request, "SortBy") {

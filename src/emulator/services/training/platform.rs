@@ -14,7 +14,7 @@ use crate::protocol::text;
 use crate::services::logs::JOB_GROUP;
 use crate::services::s3::bucket_policy;
 use crate::shared::Shared;
-use crate::store::{Store, Stored};
+use crate::store::{Precondition, Store, Stored};
 
 /// Actions on a network interface; its creation also takes the subnet and the security groups.
 const CREATE_INTERFACE: &str = "CreateNetworkInterface";
@@ -57,6 +57,12 @@ impl PlatformStore {
         Ok(self.store.put_file(bucket, key, path)?)
     }
 
+    pub(super) fn delete(&self, bucket: &str, key: &str) -> anyhow::Result<()> {
+        self.check("s3:DeleteObject", bucket, key)?;
+        self.store.delete(bucket, key, &Precondition::None)?;
+        Ok(())
+    }
+
     /// Whether objects are below a prefix, as far as the role may see.
     pub(super) fn has_objects(&self, place: &S3Location) -> bool {
         let page = self.store.list(&place.bucket, &place.key, None, None, 1);
@@ -92,9 +98,12 @@ impl PlatformStore {
 }
 
 impl JobHandle {
-    /// Whether the role may create what the job needs in its subnets.
+    /// Whether the role may create what the job needs in its subnets; without roles of the account every role may.
     pub(super) fn may_connect(&self) -> Result<(), String> {
-        let Some(vpc) = self.request.get("VpcConfig") else { return Ok(()) };
+        let Some(vpc) = self.request.get("VpcConfig").filter(|_| self.training.shared.authority.account().is_some())
+        else {
+            return Ok(());
+        };
         let (region, account) = (&self.region, &self.config().account);
         let check = |action: &str, resource: &str| {
             let arn = format!("arn:aws:ec2:{region}:{account}:{resource}");

@@ -116,6 +116,17 @@ fn check_channels(request: &Value) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Checks a change of the time for which instances stay.
+pub(crate) fn check_keep_alive(request: &Value, seconds: &Value) -> Result<(), ApiError> {
+    if request["EnableManagedSpotTraining"] == true {
+        return Err(ApiError::validation("KeepAlivePeriodInSeconds is not supported with managed spot training."));
+    }
+    if seconds.as_u64().unwrap_or(0) > 3600 {
+        return Err(ApiError::validation("KeepAlivePeriodInSeconds must be at most 3600 seconds."));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -11,6 +11,7 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::job::{Job, Phase};
+use super::warm_hosts::WarmHosts;
 use crate::authorization::RoleSession;
 use crate::config::EmulatorConfig;
 use crate::host::Isolation;
@@ -25,6 +26,8 @@ pub(crate) struct Training {
     pub(super) store: Arc<Store>,
     pub(super) logs: Arc<Logs>,
     jobs: Mutex<BTreeMap<String, Job>>,
+    /// Locked after the jobs when both are.
+    pools: Mutex<Vec<WarmHosts>>,
     isolation: OnceCell<Isolation>,
 }
 
@@ -35,6 +38,7 @@ impl Training {
             store: Arc::clone(store),
             logs: Arc::clone(logs),
             jobs: Mutex::default(),
+            pools: Mutex::default(),
             isolation: OnceCell::new(),
         }
     }
@@ -42,6 +46,11 @@ impl Training {
     /// Jobs by name.
     pub(super) fn jobs(&self) -> MutexGuard<'_, BTreeMap<String, Job>> {
         self.jobs.lock()
+    }
+
+    /// The warm pools, the oldest first.
+    pub(super) fn pools(&self) -> MutexGuard<'_, Vec<WarmHosts>> {
+        self.pools.lock()
     }
 
     /// The isolation that this machine offers; detected once.

@@ -1,0 +1,140 @@
+//! The hosts of a job, and their folders on this machine, which containers have written to.
+//!
+//! All functions block and run on the blocking pool.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+use crate::host::{BindMount, Leftovers, discard};
+
+/// The folders of the platform below `/opt/ml`; another container never finds anything in them.
+const FOLDERS: &[&str] = &["input", "model", "output"];
+
+/// The cache that containers of one warm pool share.
+pub(super) const POOL_CACHE: &str = "/opt/ml/sagemaker/warmpoolcache";
+
+/// One of the hosts of a job.
+#[derive(Debug, Clone)]
+pub(crate) struct HostPlace {
+    /// Counted from 0.
+    pub(crate) index: usize,
+    pub(crate) count: usize,
+    pub(crate) instance_type: String,
+    /// Directory that becomes `/opt/ml`.
+    pub(crate) opt_ml: PathBuf,
+    /// What it holds of another job.
+    pub(crate) leftovers: Leftovers,
+    /// What its container has besides `/opt/ml`.
+    pub(crate) mounts: Vec<BindMount>,
+}
+
+impl HostPlace {
+    /// A host whose files lie in a folder of its own.
+    pub(crate) fn new(index: usize, count: usize, instance_type: &str, folder: &Path) -> Self {
+        Self {
+            index,
+            count,
+            instance_type: instance_type.to_owned(),
+            opt_ml: folder.join("opt-ml"),
+            leftovers: Leftovers::None,
+            mounts: Vec::new(),
+        }
+    }
+
+    /// `algo-1` and so on.
+    pub(crate) fn hostname(&self) -> String {
+        format!("algo-{}", self.index + 1)
+    }
+
+    /// The folder of its files.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.opt_ml.parent().unwrap_or(&self.opt_ml).to_owned()
+    }
+}
+
+/// Removes the platform's folders, so that neither a job of the same warm pool nor a later one finds what was in them.
+pub(super) fn empty(place: &HostPlace) -> anyhow::Result<()> {
+    FOLDERS.iter().try_for_each(|folder| discard(&place.opt_ml.join(folder)))?;
+    discard(&place.folder().join("views"))
+}
+
+/// An empty folder below one that a container may have written to: what is there goes, and no link is followed.
+pub(super) fn fresh_folder(base: &Path, below: &str) -> anyhow::Result<PathBuf> {
+    std::fs::create_dir_all(base).with_context(|| format!("failed to create {}", base.display()))?;
+    let mut path = base.to_owned();
+    for part in Path::new(below).components() {
+        let Component::Normal(part) = part else { bail!("failed to create {below}: it is not a plain path") };
+        path.push(part);
+        if !std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
+            discard(&path)?;
+            std::fs::create_dir(&path).with_context(|| format!("failed to create {}", path.display()))?;
+        }
+    }
+    for entry in std::fs::read_dir(&path).into_iter().flatten().flatten() {
+        discard(&entry.path())?;
+    }
+    Ok(path)
+}
+
+/// Files, folders and links below a folder that a container could write to, by their relative path. Follows no link, not even
+/// on the way to the folder: it could lead to the host's own files.
+pub(super) fn files_below(base: &Path, folder: &str) -> io::Result<BTreeMap<PathBuf, PathBuf>> {
+    let (mut path, mut files) = (base.to_owned(), BTreeMap::new());
+    for part in Path::new(folder).components() {
+        path.push(part);
+        if !std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
+            return Ok(files);
+        }
+    }
+    gather(&path, Path::new(""), &mut files)?;
+    Ok(files)
+}
+
+fn gather(folder: &Path, relative: &Path, files: &mut BTreeMap<PathBuf, PathBuf>) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = relative.join(entry.file_name());
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            gather(&entry.path(), &name, files)?;
+        }
+        if kind.is_dir() || kind.is_file() || kind.is_symlink() {
+            files.insert(name, entry.path());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_fresh_even_behind_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let (base, elsewhere) = (folder.path().join("ml"), folder.path().join("elsewhere"));
+        std::fs::create_dir_all(elsewhere.join("checkpoints")).unwrap();
+        std::fs::write(elsewhere.join("checkpoints/file"), "x").unwrap();
+        std::fs::create_dir_all(&base).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, base.join("state")).unwrap();
+        let fresh = fresh_folder(&base, "state/checkpoints").unwrap();
+        assert_eq!(std::fs::read_dir(fresh).unwrap().count(), 0);
+        assert!(elsewhere.join("checkpoints/file").exists());
+        assert!(fresh_folder(&base, "../elsewhere").is_err());
+    }
+
+    #[test]
+    fn a_link_in_place_of_a_folder_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (opt_ml, elsewhere) = (folder.path().join("ml"), folder.path().join("elsewhere"));
+        std::fs::create_dir_all(elsewhere.join("data")).unwrap();
+        std::fs::write(elsewhere.join("data/secret"), "x").unwrap();
+        std::fs::create_dir_all(&opt_ml).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, opt_ml.join("output")).unwrap();
+        assert!(files_below(&opt_ml, "output/data").unwrap().is_empty());
+        assert_eq!(files_below(&elsewhere, "data").unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,106 @@
+//! Interruptions of spot jobs, checkpoints, and retries after errors of the platform.
+
+use serde_json::{Value, json};
+
+use super::{call, faults, keys, put, request, run, told, training, until};
+
+fn spot(name: &str, script: &str) -> Value {
+    let mut request = request(name, script);
+    request["EnableManagedSpotTraining"] = json!(true);
+    request["StoppingCondition"]["MaxWaitTimeInSeconds"] = json!(60);
+    request["CheckpointConfig"] = json!({"S3Uri": "s3://bucket/state/"});
+    request
+}
+
+fn phases(job: &Value) -> Vec<&str> {
+    job["SecondaryStatusTransitions"].as_array().unwrap().iter().map(|one| one["Status"].as_str().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interrupted_container_starts_anew_with_nothing_but_its_checkpoints() {
+    let Some((training, _folder)) = training() else { return };
+    let script = "cd /opt/ml/checkpoints; if [ -e signal ]; then ls -d /opt/ml/checkpoints/* /tmp/left /opt/ml/left 2>/dev/null | \
+                  tr '\\n' ' ' >/opt/ml/output/failure; exit 1; fi; touch /tmp/left /opt/ml/left; \
+                  trap 'echo x >signal; exit 0' TERM; while :; do sleep 0.1; done";
+    put(&training, "state/before", b"x");
+    faults(&training, &json!({"jobs": [{"count": 1, "trouble": {"spot_interruption": {"after_ms": 500}}}]}));
+    assert_eq!(told(&training, &spot("job", script)).await, "/opt/ml/checkpoints/before /opt/ml/checkpoints/signal ");
+    let job = super::describe(&training, "job");
+    let round = ["Starting", "Downloading", "Training"];
+    assert_eq!(phases(&job), [&round[..], &["Interrupted"], &round, &["Uploading", "Failed"]].concat());
+    assert!(job["BillableTimeInSeconds"].as_u64() <= job["TrainingTimeInSeconds"].as_u64());
+    let streams = training.logs.dump("job/");
+    assert_eq!(streams, "", "the script prints nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_start_has_a_log_stream_of_its_own() {
+    let Some((training, _folder)) = training() else { return };
+    faults(
+        &training,
+        &json!({"jobs": [{"count": 1, "trouble": {"spot_interruption": {"after_ms": 300, "grace_ms": 100}}}]}),
+    );
+    // It ignores SIGTERM, and the second start ends.
+    let script = "echo started; [ -e /opt/ml/checkpoints/x ] && exit; echo >/opt/ml/checkpoints/x; trap '' TERM; \
+                  while :; do sleep 0.1; done";
+    assert_eq!(run(&training, &spot("job", script)).await["TrainingJobStatus"], "Completed");
+    let seen = || -> std::collections::BTreeSet<String> {
+        let dump = training.logs.dump("job/");
+        let events = dump.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        events.map(|event| event["stream"].as_str().unwrap().to_owned()).collect()
+    };
+    let both = async {
+        while seen().len() < 2 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(super::PATIENCE, both).await.unwrap();
+    assert!(seen().iter().all(|stream| stream.starts_with("job/algo-1-")), "{:?}", seen());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checkpoints_are_uploaded_while_the_job_runs() {
+    let Some((training, folder)) = training() else { return };
+    let script = "cd /mnt/state; echo x >one; trap 'exit 0' TERM; while :; do sleep 0.1; [ ! -e /opt/ml/more ] || echo x >two; done";
+    let mut request = request("job", script);
+    request["CheckpointConfig"] = json!({"S3Uri": "s3://bucket/state", "LocalPath": "/mnt/state"});
+    call(&training, "CreateTrainingJob", &request).unwrap();
+    let uploaded = |expected: &'static [&str]| {
+        let training = training.clone();
+        move |job: &Value| keys(&training, "state/") == expected && job["SecondaryStatus"] == "Training"
+    };
+    until(&training, "job", uploaded(&["state/one"])).await;
+    let hosts = std::fs::read_dir(folder.path().join("jobs")).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(hosts.join("1/algo-1/opt-ml/more"), "").unwrap();
+    until(&training, "job", uploaded(&["state/one", "state/two"])).await;
+    call(&training, "StopTrainingJob", &json!({"TrainingJobName": "job"})).unwrap();
+    until(&training, "job", |job| job["TrainingJobStatus"] == "Stopped").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_of_the_platform_is_retried_as_often_as_the_request_says() {
+    let Some((training, _folder)) = training() else { return };
+    let waits = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
+    let mut job = request("job", waits);
+    job["RetryStrategy"] = json!({"MaximumRetryAttempts": 1});
+    faults(&training, &json!({"jobs": [{"trouble": {"host_failure": {"after_ms": 100}}}]}));
+    let failed = run(&training, &job).await;
+    assert!(failed["FailureReason"].as_str().unwrap().starts_with("InternalServerError: "), "{failed}");
+    let round = ["Starting", "Downloading", "Training"];
+    assert_eq!(phases(&failed), [&round[..], &round, &["Uploading", "Failed"]].concat());
+    faults(&training, &json!({"jobs": [{"count": 1, "trouble": "internal"}]}));
+    let mut job = request("again", "exit 0");
+    job["RetryStrategy"] = json!({"MaximumRetryAttempts": 1});
+    assert_eq!(run(&training, &job).await["TrainingJobStatus"], "Completed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spot_job_waits_for_capacity_no_longer_than_it_may() {
+    let Some((training, _folder)) = training() else { return };
+    faults(&training, &json!({"jobs": [{"trouble": {"pending": {"ms": 60_000}}}]}));
+    let mut job = spot("job", "exit 0");
+    job["StoppingCondition"] = json!({"MaxRuntimeInSeconds": 1, "MaxWaitTimeInSeconds": 1});
+    let ended = run(&training, &job).await;
+    assert_eq!(phases(&ended), ["Starting", "Pending", "Stopping", "MaxWaitTimeExceeded"]);
+    assert_eq!(ended["TrainingJobStatus"], "Stopped");
+}
