@@ -16,6 +16,9 @@ use super::sigv4::query_pairs;
 /// `DELETE <this><bucket>/<prefix>` deletes objects, as a lifecycle rule does.
 const OBJECTS_PATH: &str = "/_emulator/objects/";
 
+/// `POST <this><job>` reclaims the instances of a spot job.
+const INTERRUPTION_PATH: &str = "/_emulator/interrupt/";
+
 /// Whether a request is for the emulator itself.
 pub(crate) fn is_own(path: &str) -> bool {
     path.starts_with("/_emulator/") || path.starts_with(ROLE_PATH)
@@ -25,7 +28,7 @@ pub(crate) fn is_own(path: &str) -> bool {
 const SIGNING: Signing = Signing { protocol: WireProtocol::Json, service: Some("emulator") };
 
 /// Answers the emulator's own requests: role credentials, the fault plan, counts of requests, decisions of IAM, log events with their times of
-/// ingestion, and deletion as by a lifecycle rule. All but the first and the one for health are for the administrator alone.
+/// ingestion, interruptions, and deletion as by a lifecycle rule. All but the first and the one for health are for the administrator alone.
 pub(crate) async fn own(gate: &Gate, request: Request<Body>) -> anyhow::Result<Reply> {
     let path = request.uri().path();
     if path == "/_emulator/health" || path.starts_with(ROLE_PATH) {
@@ -70,6 +73,14 @@ async fn administrators(gate: &Gate, request: Request<Body>) -> anyhow::Result<R
             let query = query_pairs(request.uri().query().unwrap_or_default());
             let prefix = query.into_iter().find_map(|(name, value)| (name == "prefix").then_some(value));
             reply(StatusCode::OK, "application/jsonl", gate.services.logs.dump(&prefix.unwrap_or_default()))
+        }
+        (&Method::POST, path) if path.starts_with(INTERRUPTION_PATH) => {
+            let job = path.strip_prefix(INTERRUPTION_PATH).unwrap_or_default();
+            if gate.services.training.interrupt(job) {
+                answer(StatusCode::OK, json!({}))
+            } else {
+                failed(StatusCode::CONFLICT, format!("{job} is no spot job whose containers run"))
+            }
         }
         (&Method::DELETE, path) if path.starts_with(OBJECTS_PATH) => {
             let (bucket, prefix) =

@@ -29,6 +29,7 @@ pub(crate) struct Services {
     sts: Arc<dyn Service>,
     unknown: Arc<dyn Service>,
     pub(crate) logs: Arc<Logs>,
+    pub(crate) training: Arc<Training>,
     pub(crate) store: Arc<Store>,
 }
 
@@ -38,11 +39,12 @@ impl Services {
         let training = Arc::new(Training::new(shared, &store, &logs));
         let tagging = Arc::new(Tagging(Arc::clone(shared)));
         Self {
-            json: vec![Arc::new(training), Arc::new(tagging), Arc::new(Arc::clone(&logs))],
+            json: vec![Arc::new(Arc::clone(&training)), Arc::new(tagging), Arc::new(Arc::clone(&logs))],
             s3: Arc::new(S3::new(shared, Arc::clone(&store))),
             sts: Arc::new(Sts(Arc::clone(shared))),
             unknown: Arc::new(Unknown),
             logs,
+            training,
             store,
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::FutureExt as _;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -141,6 +142,8 @@ impl JobHandle {
         let mut cause: Option<Round> = None;
         let mut over = false;
         let mut incident_over = incident.is_none();
+        // An interruption that came when the containers of an earlier start had ended is over.
+        let _ = self.interruption.notified().now_or_never();
         while !over {
             tokio::select! {
                 ended = containers.join_next() => match ended {
@@ -178,6 +181,10 @@ impl JobHandle {
                     if let Some((incident, _)) = &incident {
                         self.strike(incident, signals, &mut cause);
                     }
+                }
+                () = self.interruption.notified(), if !signals.stop.is_cancelled() => {
+                    let interruption = JobTrouble::SpotInterruption { after_ms: 0, spread_ms: 0, grace_ms: None };
+                    self.strike(&interruption, signals, &mut cause);
                 }
                 () = self.training.shared.shutdown.cancelled(), if !signals.kill.is_cancelled() => {
                     cause.get_or_insert(Round::Over(Ending::Stopped));

@@ -4,6 +4,9 @@
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::sync::Arc;
+
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
@@ -79,6 +82,8 @@ pub(crate) struct Job {
     pub(crate) number: u64,
     /// Canceled by `StopTrainingJob`.
     pub(crate) stop: CancellationToken,
+    /// Told when the spot instances are to be reclaimed.
+    pub(crate) interruption: Arc<Notify>,
     modified_ms: u64,
     phase: Phase,
     transitions: Vec<Transition>,
@@ -107,6 +112,7 @@ impl Job {
             created_ms: now,
             number,
             stop,
+            interruption: Arc::default(),
             modified_ms: now,
             phase: Phase::Starting,
             transitions: Vec::new(),

@@ -1,8 +1,12 @@
 //! Interruptions of spot jobs, checkpoints, and retries after errors of the platform.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use super::{call, faults, keys, put, request, run, told, training, until};
+use super::{Training, call, faults, keys, put, request, run, told, training, training_with, until};
 
 fn spot(name: &str, script: &str) -> Value {
     let mut request = request(name, script);
@@ -16,46 +20,48 @@ fn phases(job: &Value) -> Vec<&str> {
     job["SecondaryStatusTransitions"].as_array().unwrap().iter().map(|one| one["Status"].as_str().unwrap()).collect()
 }
 
+/// Waits until the container has written `ready` to its checkpoints, and reclaims its instance.
+async fn interrupt(training: &Arc<Training>, job: &str) {
+    until(training, job, |_| keys(training, "state/").contains(&"state/ready".to_owned())).await;
+    assert!(training.interrupt(job));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_interrupted_container_starts_anew_with_nothing_but_its_checkpoints() {
     let Some((training, _folder)) = training() else { return };
-    let script = "cd /opt/ml/checkpoints; if [ -e signal ]; then ls -d /opt/ml/checkpoints/* /tmp/left /opt/ml/left 2>/dev/null | \
-                  tr '\\n' ' ' >/opt/ml/output/failure; exit 1; fi; touch /tmp/left /opt/ml/left; \
-                  trap 'echo x >signal; exit 0' TERM; while :; do sleep 0.1; done";
+    let script = "cd /opt/ml/checkpoints; if [ -e ready ]; then echo $(ls -d $PWD/* /tmp/left /opt/ml/left 2>/dev/null) \
+                  >/opt/ml/output/failure; exit 1; fi; touch /tmp/left /opt/ml/left; trap 'echo >signal; exit' TERM; \
+                  echo >ready; while :; do sleep 0.1; done";
     put(&training, "state/before", b"x");
-    faults(&training, &json!({"jobs": [{"count": 1, "trouble": {"spot_interruption": {"after_ms": 500}}}]}));
-    assert_eq!(told(&training, &spot("job", script)).await, "/opt/ml/checkpoints/before /opt/ml/checkpoints/signal ");
+    let request = spot("job", script);
+    let (left, ()) = tokio::join!(told(&training, &request), async {
+        tokio::task::yield_now().await;
+        interrupt(&training, "job").await;
+    });
+    let kept = ["before", "ready", "signal"].map(|name| format!("/opt/ml/checkpoints/{name}"));
+    assert_eq!(left.trim(), kept.join(" "));
     let job = super::describe(&training, "job");
     let round = ["Starting", "Downloading", "Training"];
     assert_eq!(phases(&job), [&round[..], &["Interrupted"], &round, &["Uploading", "Failed"]].concat());
     assert!(job["BillableTimeInSeconds"].as_u64() <= job["TrainingTimeInSeconds"].as_u64());
-    let streams = training.logs.dump("job/");
-    assert_eq!(streams, "", "the script prints nothing");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_start_has_a_log_stream_of_its_own() {
-    let Some((training, _folder)) = training() else { return };
-    faults(
-        &training,
-        &json!({"jobs": [{"count": 1, "trouble": {"spot_interruption": {"after_ms": 300, "grace_ms": 100}}}]}),
-    );
-    // It ignores SIGTERM, and the second start ends.
-    let script = "echo started; [ -e /opt/ml/checkpoints/x ] && exit; echo >/opt/ml/checkpoints/x; trap '' TERM; \
-                  while :; do sleep 0.1; done";
-    assert_eq!(run(&training, &spot("job", script)).await["TrainingJobStatus"], "Completed");
-    let seen = || -> std::collections::BTreeSet<String> {
+    let short = |config: &mut crate::EmulatorConfig| config.stop_grace = Duration::from_millis(100);
+    let Some((training, _folder)) = training_with(short) else { return };
+    let script = "trap '' TERM; echo started; echo x >/opt/ml/checkpoints/ready; while :; do sleep 0.1; done";
+    call(&training, "CreateTrainingJob", &spot("job", script)).unwrap();
+    interrupt(&training, "job").await;
+    let streams = || -> BTreeSet<String> {
         let dump = training.logs.dump("job/");
         let events = dump.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         events.map(|event| event["stream"].as_str().unwrap().to_owned()).collect()
     };
-    let both = async {
-        while seen().len() < 2 {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(super::PATIENCE, both).await.unwrap();
-    assert!(seen().iter().all(|stream| stream.starts_with("job/algo-1-")), "{:?}", seen());
+    until(&training, "job", |_| streams().len() == 2).await;
+    assert!(streams().iter().all(|stream| stream.starts_with("job/algo-1-")), "{:?}", streams());
+    call(&training, "StopTrainingJob", &json!({"TrainingJobName": "job"})).unwrap();
+    until(&training, "job", |job| job["TrainingJobStatus"] == "Stopped").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
