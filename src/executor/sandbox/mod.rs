@@ -125,7 +125,7 @@ impl Sandbox {
             .collect::<Result<_, _>>()
             .context("failed to serve the sandbox's network")?;
         let most = Amount { bytes: settings.max_bytes, files: settings.max_files };
-        let disk = DiskWatch::new(script.writable.clone(), most);
+        let disk = DiskWatch::new(script.writable.iter().map(|(from, _)| from.clone()).collect(), most);
         Ok(Self { child, driver, group, disk, _waits: waits, _served: served })
     }
 
