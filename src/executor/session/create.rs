@@ -14,7 +14,7 @@ use crate::base::signals::Cancellation;
 use crate::cloud::{CloudError, CloudErrorKind, Parameter, TrainingJobSpec, TrainingJobs};
 use crate::session::Session;
 use crate::session::create_rate::CreateRate;
-use crate::session::quota::Quota;
+use crate::session::quota::QuotaRefusal;
 use crate::session::spec::tag;
 use crate::session::stamp::Stamp;
 use crate::session::state::SessionEvent;
@@ -109,7 +109,8 @@ pub async fn launch(
 }
 
 fn all_refused(session: &Session<'_>, reasons: &[String]) -> Failure {
-    let quotas: Vec<_> = reasons.iter().filter_map(|reason| Quota::parse(reason)).map(|quota| quota.name).collect();
+    let quotas: Vec<_> =
+        reasons.iter().filter_map(|reason| QuotaRefusal::parse(reason)).map(|quota| quota.name).collect();
     let named: Vec<_> = quotas.iter().filter(|name| !name.is_empty()).map(|name| format!("`{name}`")).collect();
     let named = if named.is_empty() { "`for training job usage`".to_owned() } else { named.join(", ") };
     Failure::system(none_left(session.state.types_tried())).hint(format!(
@@ -200,7 +201,7 @@ impl Attempts<'_> {
                 Some(CloudErrorKind::Quota | CloudErrorKind::Capacity) => {
                     let reason =
                         error.downcast::<CloudError>().map_or_else(|error| error.to_string(), |error| error.message);
-                    let may_wait = Quota::parse(&reason).is_none_or(|quota| quota.may_fit());
+                    let may_wait = QuotaRefusal::parse(&reason).is_none_or(|quota| quota.may_fit());
                     return Err(Refusal::OfType { reason, may_wait });
                 }
                 _ => return Err(Refusal::Final(refusal(error, spec))),

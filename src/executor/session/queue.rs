@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use humantime::format_duration;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::base::backoff::backoff;
@@ -14,6 +13,7 @@ use crate::base::plain;
 use crate::config::policy;
 use crate::session::Session;
 use crate::session::create::{AllRefused, Launched};
+use crate::session::record::Queued;
 use crate::session::replace::{self, JobInputs};
 use crate::session::stamp::Stamp;
 use crate::session::state::SessionEvent;
@@ -24,14 +24,6 @@ const PAUSES: ExponentialBuilder = backoff(Duration::from_secs(5), Duration::fro
 const TELL_EVERY: Duration = Duration::from_mins(5);
 /// Longest quoted text of SageMaker, in bytes.
 const REASON: usize = 400;
-
-/// A job without a training job, because others use the quota.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Queued {
-    /// Types that SageMaker may grant later, in order of preference.
-    pub types: Vec<String>,
-    pub since: Stamp,
-}
 
 /// Notes that the job waits, or returns the failure when waiting is of no use or not wanted. `longest` is the longest wait.
 pub fn begin(session: &mut Session<'_>, refused: AllRefused, longest: Duration) -> anyhow::Result<()> {

@@ -5,7 +5,7 @@
 
 /// A quota as a refusal tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Quota {
+pub(super) struct QuotaRefusal {
     /// As Service Quotas names it.
     pub(super) name: String,
     pub(super) limit: u64,
@@ -13,7 +13,7 @@ pub(super) struct Quota {
     pub(super) delta: Option<u64>,
 }
 
-impl Quota {
+impl QuotaRefusal {
     /// Reads a refusal; `None` when it has another form.
     pub(super) fn parse(message: &str) -> Option<Self> {
         let (_, rest) = message.split_once("service limit ")?;
@@ -55,17 +55,17 @@ mod tests {
     #[test_case(0, 0, 1 => false; "no quota")]
     #[test_case(4, 0, 8 => false; "more than the quota")]
     fn a_quota_in_use_may_become_free(limit: u64, used: u64, delta: u64) -> bool {
-        let quota = Quota::parse(&text(limit, used, delta)).unwrap();
+        let quota = QuotaRefusal::parse(&text(limit, used, delta)).unwrap();
         assert_eq!((quota.name.as_str(), quota.limit), ("ml.p3.2xlarge for spot training job usage", limit));
         quota.may_fit()
     }
 
     #[test]
     fn shorter_and_foreign_texts_are_read_as_far_as_they_go() {
-        let short = Quota::parse("The account-level service limit is 0 Instances").unwrap();
+        let short = QuotaRefusal::parse("The account-level service limit is 0 Instances").unwrap();
         assert!(!short.may_fit() && short.name.is_empty());
         for text in ["", "Rate exceeded", "service limit", "service limit 'x' is many", "service limit 'x is 1"] {
-            assert_eq!(Quota::parse(text).filter(|quota| !quota.may_fit()), None, "{text}");
+            assert_eq!(QuotaRefusal::parse(text).filter(|quota| !quota.may_fit()), None, "{text}");
         }
     }
 }

@@ -19,7 +19,6 @@ use crate::protocol::project::Selection;
 use crate::session::cursor::Cursor;
 use crate::session::id::SessionId;
 use crate::session::node_record::{self, NodeRecord};
-use crate::session::queue::Queued;
 use crate::session::restarts::Restarts;
 use crate::session::stamp::Stamp;
 
@@ -141,6 +140,14 @@ impl SessionRecord {
         let mut counts = counts.into_iter().chain(self.nodes.rows().map(|node| node.reports));
         counts.all(|count| count < MOST) && self.created < LATEST
     }
+}
+
+/// A job without a training job, because others use the quota.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queued {
+    /// Types that SageMaker may grant later, in order of preference.
+    pub types: Vec<String>,
+    pub since: Stamp,
 }
 
 /// Results lost with the training job.

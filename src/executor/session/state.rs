@@ -11,8 +11,7 @@ use crate::protocol::keys::SessionPlace;
 use crate::protocol::mailbox::{Order, Report};
 use crate::protocol::project::Selection;
 use crate::session::node_record::{self, NodeRecord};
-use crate::session::queue::Queued;
-use crate::session::record::{CurrentRun, LostResults, SessionRecord};
+use crate::session::record::{CurrentRun, LostResults, Queued, SessionRecord};
 use crate::session::restarts::Restarts;
 use crate::session::stamp::Stamp;
 
