@@ -79,10 +79,6 @@ impl Store {
         buckets.iter().map(|(name, bucket)| (name.clone(), bucket.created_ms)).collect()
     }
 
-    pub(crate) fn has_bucket(&self, name: &str) -> bool {
-        self.buckets.read().contains_key(name)
-    }
-
     pub(super) fn bucket(&self, name: &str) -> Result<Arc<Bucket>, StoreError> {
         let buckets = self.buckets.read();
         buckets.get(name).cloned().ok_or(StoreError::NoSuchBucket)

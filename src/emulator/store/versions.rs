@@ -27,6 +27,8 @@ pub(crate) struct BucketSettings {
     pub(crate) versioning: Versioning,
     /// The lifecycle configuration; nothing expires by it.
     pub(crate) lifecycle: Option<serde_json::Value>,
+    /// The region that the bucket was created in; without one it is in every region.
+    pub(crate) location: Option<String>,
     /// The policy as it was sent.
     pub(crate) policy: Option<String>,
 }

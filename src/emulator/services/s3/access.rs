@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::http::Extensions;
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::{S3Error, S3Result, dto, s3_error};
@@ -16,6 +17,9 @@ use crate::store::{Store, StoreError};
 
 /// The operations on a bucket's policy that it cannot take from the account's owner.
 const OWNERS: &[&str] = &["GetBucketPolicy", "PutBucketPolicy", "DeleteBucketPolicy"];
+
+/// The operations on a bucket that every region answers.
+const EVERYWHERE: &[&str] = &["CreateBucket", "DeleteBucket", "GetBucketLocation"];
 
 /// The policies of callers and buckets.
 #[derive(Clone)]
@@ -32,6 +36,28 @@ impl BucketAccess {
         let policy = bucket_policy(&self.store, bucket).map_err(|error| s3_error!(InternalError, "{error}"))?;
         let allowed = self.shared.authority.allows(caller, needed, policy.as_ref());
         allowed.map_err(|message| s3_error!(AccessDenied, "{message}"))
+    }
+
+    /// The region of a bucket: one that was created without a region is in that of the caller.
+    pub(super) fn region_of(&self, extensions: &Extensions, bucket: &str) -> S3Result<Option<String>> {
+        let location = self.store.settings(bucket).map_err(fault)?.location;
+        Ok(location.or_else(|| extensions.get::<Caller>().map(|caller| caller.region.clone())))
+    }
+
+    /// Sends a caller of another region to that of the bucket.
+    fn check_region(&self, caller: &Caller, operation: &str, bucket: &str) -> S3Result<()> {
+        let location = self.store.settings(bucket).ok().and_then(|settings| settings.location);
+        let elsewhere = location.filter(|region| *region != caller.region && !EVERYWHERE.contains(&operation));
+        let Some(region) = elsewhere else { return Ok(()) };
+        let mut error = s3_error!(
+            PermanentRedirect,
+            "The bucket you are attempting to access must be addressed using the specified endpoint. Please send all \
+             future requests to this endpoint."
+        );
+        if let Ok(region) = HeaderValue::from_str(&region) {
+            error.set_headers(HeaderMap::from_iter([(HeaderName::from_static("x-amz-bucket-region"), region)]));
+        }
+        Err(error)
     }
 
     /// The error of a read. That an object is absent is told only to callers that may list the bucket.
@@ -83,6 +109,8 @@ impl S3Access for BucketAccess {
     async fn check(&self, context: &mut S3AccessContext<'_>) -> S3Result<()> {
         let caller = context.extensions_mut().get::<Caller>().cloned().ok_or_else(|| s3_error!(AccessDenied))?;
         let operation = context.s3_op().name();
+        let bucket = context.s3_path().get_bucket_name().unwrap_or_default().to_owned();
+        self.check_region(&caller, operation, &bucket)?;
         if caller.is_administrator() && OWNERS.contains(&operation) {
             return Ok(());
         }

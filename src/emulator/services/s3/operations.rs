@@ -13,7 +13,7 @@ use super::convert::{
     with_checksum, with_wanted_checksums,
 };
 use crate::clock;
-use crate::store::{Attributes, Object, Precondition, Store, StoreError, StoredPart};
+use crate::store::{Attributes, Object, Precondition, Store, StoredPart};
 
 /// The implementation of the protocol's operations, for `s3s`.
 pub(super) struct S3Operations {
@@ -33,25 +33,31 @@ impl S3 for S3Operations {
                 "Your previous request to create the named bucket succeeded and you already own it."
             ));
         }
+        let wanted = req.input.create_bucket_configuration.and_then(|config| config.location_constraint);
+        if let Some(wanted) = wanted {
+            // The old name of one region.
+            let region = if wanted.as_str() == "EU" { "eu-west-1" } else { wanted.as_str() }.to_owned();
+            self.store
+                .change_settings(&req.input.bucket, |settings| settings.location = Some(region))
+                .map_err(fault)?;
+        }
         let location = Some(format!("/{}", req.input.bucket));
         Ok(S3Response::new(dto::CreateBucketOutput { location }))
     }
 
     async fn head_bucket(&self, req: S3Request<dto::HeadBucketInput>) -> S3Result<S3Response<dto::HeadBucketOutput>> {
-        if !self.store.has_bucket(&req.input.bucket) {
-            return Err(fault(StoreError::NoSuchBucket));
-        }
-        Ok(S3Response::new(dto::HeadBucketOutput::default()))
+        let bucket_region = self.access.region_of(&req.extensions, &req.input.bucket)?;
+        Ok(S3Response::new(dto::HeadBucketOutput { bucket_region, ..Default::default() }))
     }
 
     async fn get_bucket_location(
         &self,
         req: S3Request<dto::GetBucketLocationInput>,
     ) -> S3Result<S3Response<dto::GetBucketLocationOutput>> {
-        if !self.store.has_bucket(&req.input.bucket) {
-            return Err(fault(StoreError::NoSuchBucket));
-        }
-        Ok(S3Response::new(dto::GetBucketLocationOutput::default()))
+        let region = self.access.region_of(&req.extensions, &req.input.bucket)?;
+        // The first region has no constraint.
+        let location_constraint = region.filter(|region| region != "us-east-1").map(Into::into);
+        Ok(S3Response::new(dto::GetBucketLocationOutput { location_constraint }))
     }
 
     async fn get_bucket_versioning(

@@ -80,6 +80,13 @@ impl PlatformStore {
 
     fn check_needed(&self, needed: &NeededAction, bucket: &str) -> anyhow::Result<()> {
         let Some((shared, caller)) = &self.role else { return Ok(()) };
+        let location = self.store.settings(bucket).ok().and_then(|settings| settings.location);
+        if let Some(region) = location.filter(|region| *region != caller.region) {
+            anyhow::bail!(
+                "PermanentRedirect: the bucket {bucket} is in the region {region}, and the job in {}",
+                caller.region
+            );
+        }
         let policy = bucket_policy(&self.store, bucket).map_err(anyhow::Error::msg)?;
         shared.authority.allows(caller, needed, policy.as_ref()).map_err(anyhow::Error::msg)
     }

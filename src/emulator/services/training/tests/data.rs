@@ -78,3 +78,20 @@ async fn only_folders_with_files_become_results() {
     assert_eq!(job["FailureReason"], "ClientError: Artifact upload failed:ClientError: no key");
     assert_eq!(keys(&training, "out/lost/"), [""; 0]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_of_another_region_is_out_of_reach() {
+    let Some((training, _folder)) = training() else { return };
+    put(&training, "in/1", b"x");
+    training.store.create_bucket("far").unwrap();
+    training.store.change_settings("far", |settings| settings.location = Some("eu-central-1".to_owned())).unwrap();
+    let mut job = request("output", "echo x >/opt/ml/model/weights");
+    job["OutputDataConfig"]["S3OutputPath"] = json!("s3://far/out");
+    let reason = run(&training, &job).await["FailureReason"].as_str().unwrap().to_owned();
+    assert!(reason.starts_with("ClientError: Artifact upload failed:") && reason.contains("eu-central-1"), "{reason}");
+    training.store.change_settings("bucket", |settings| settings.location = Some("eu-central-1".to_owned())).unwrap();
+    let mut job = request("input", "exit 0");
+    job["InputDataConfig"] = json!([s3_channel("c", "in/", "File")]);
+    let refused = super::call(&training, "CreateTrainingJob", &job).unwrap_err();
+    assert!(refused.message.contains("that the bucket exists in the selected region (us-east-1)"), "{refused:?}");
+}
