@@ -82,6 +82,7 @@ impl Emulator {
         let open = move || {
             // Containers of an earlier start may have changed these files. Those that cannot be removed only cost space.
             drop(std::fs::remove_dir_all(shared));
+            drop(host::discard(&jobs));
             create_private(&jobs)?;
             create_private(&folder)?;
             Store::open(folder)

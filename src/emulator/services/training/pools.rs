@@ -66,7 +66,12 @@ impl Training {
         self.shared.tasks.spawn(async move {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => {}
-                () = training.shared.shutdown.cancelled() => return,
+                () = training.shared.shutdown.cancelled() => {
+                    let ended: Vec<_> = training.pools().extract_if(.., |pool| pool.job == job).collect();
+                    // Files that cannot be removed only cost space, until the next start.
+                    drop(tokio::task::spawn_blocking(move || ended.iter().try_for_each(|pool| discard(&pool.folder))).await);
+                    return;
+                }
             }
             if let Some(job) = training.jobs().get_mut(&job) {
                 training.end_pool(job);

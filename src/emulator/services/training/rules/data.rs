@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::CreateRule;
 use super::request::{first_channel, twice};
+use super::rule::CreateRule;
 use crate::protocol::text;
 
 const CHANNEL: &str = "API reference, Channel";

@@ -3,6 +3,7 @@
 mod data;
 mod request;
 mod resources;
+mod rule;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -10,25 +11,9 @@ mod tests;
 use serde_json::Value;
 
 use self::request::CreateRequest;
+use self::rule::{CreateRule, LONGEST_KEEP};
 use crate::protocol::ApiError;
 use crate::tags::check_tags;
-
-/// A documented rule.
-struct CreateRule {
-    /// Names the rule's row in the test.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the test alone"))]
-    name: &'static str,
-    /// The document that states it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the test alone"))]
-    source: &'static str,
-    /// The error's text; `{}` stands for what breaks the rule.
-    message: &'static str,
-    /// What breaks the rule, if something does.
-    breach: fn(&CreateRequest<'_>) -> Option<String>,
-}
-
-/// Longest time for which instances stay, in seconds.
-const LONGEST_KEEP: u64 = 3600;
 
 /// All rules, in the order in which they are checked.
 fn rules() -> impl Iterator<Item = &'static CreateRule> {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::request::{CreateRequest, breach, twice};
-use super::{CreateRule, LONGEST_KEEP};
+use super::rule::{CreateRule, LONGEST_KEEP};
 use crate::protocol::text;
 
 /// Instance families with a local disk, where a key for the volume is refused.

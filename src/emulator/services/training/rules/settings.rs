@@ -1,7 +1,7 @@
 //! Rules on the algorithm, the time limits, debugging and checkpoints.
 
-use super::CreateRule;
 use super::request::{CreateRequest, breach, twice};
+use super::rule::CreateRule;
 
 const SPOT: &str = "developer guide, Managed Spot Training; API reference, MaxWaitTimeInSeconds of StoppingCondition";
 const DEBUG: &str = "developer guide, Access a training container through AWS Systems Manager";
