@@ -87,12 +87,13 @@ impl AgentMailbox {
             match report {
                 Report::Ready { .. } => earlier.count += 1,
                 Report::Started { order, .. } => (earlier.did_something, earlier.last_run) = (true, order),
-                // An agent that is stopped before any script sends results and leaves.
+                // An agent that is stopped before any script reports that none began, sends results and leaves.
                 Report::Received { .. }
                 | Report::Missing { .. }
+                | Report::Exited { .. }
                 | Report::Collected { .. }
                 | Report::Bye { reason: ByeReason::Stopped } => {}
-                Report::Exited { .. } | Report::Damaged { .. } | Report::Failed { .. } | Report::Bye { .. } => {
+                Report::Damaged { .. } | Report::Failed { .. } | Report::Bye { .. } => {
                     earlier.did_something = true;
                 }
             }

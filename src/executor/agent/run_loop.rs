@@ -215,9 +215,8 @@ impl<'s> RunLoop<'s> {
             let outcome = loop {
                 tokio::select! {
                     outcome = &mut receiving => break Some(outcome),
-                    () = cancellation.token().cancelled() => {
-                        break Some(Err(anyhow::anyhow!("stopped while the project was fetched")));
-                    }
+                    // No failure: after an interruption, the next start of the container fetches it.
+                    () = cancellation.token().cancelled() => return Ok(Some(LoopEnd::Stopped)),
                     () = tokio::time::sleep(pause) => {
                         pause = (pause * 3 / 2).min(IDLE_POLL);
                         self.drain_orders().await?;

@@ -242,6 +242,10 @@ impl RunMachine {
             Report::Ready { .. } => {
                 self.restarted |= node.started;
                 (node.ready, node.bye) = (true, None);
+                if !node.started {
+                    // An agent that was stopped before has reported that the script never began.
+                    (node.exit, node.exited_at) = (None, None);
+                }
             }
             Report::Started { run, .. } if *run == self.config.run => node.started = true,
             Report::Exited { run, exit } if *run == self.config.run => {

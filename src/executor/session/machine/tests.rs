@@ -312,3 +312,56 @@ fn nodes_that_go_on_after_a_failure_are_ended_and_the_failure_counts() {
     let end = Conclusion::Exited { code: 4, node: node(2), others, incomplete: vec![] };
     assert_eq!(conclusion(effects), Some(end));
 }
+
+fn started() -> Report {
+    Report::Started { run: 1, order: 2 }
+}
+
+#[test]
+fn a_script_whose_container_was_started_again_is_interrupted() {
+    let mut machine = RunMachine::new(CONFIG);
+    for told in [ready(), started()] {
+        machine.apply(&report(&told), at(1));
+    }
+    machine.apply(&report(&exited(143, true)), at(8));
+    machine.apply(&complete(143), at(8));
+    machine.apply(&report(&Report::Bye { reason: ByeReason::Stopped }), at(9));
+    assert_eq!(machine.apply(&RunEvent::Tick, at(200)), [], "it may have been a stop");
+    assert_eq!(machine.apply(&report(&ready()), at(300)), [], "other nodes' reports may not have been read");
+    assert_eq!(conclusion(machine.apply(&RunEvent::Tick, at(300))), Some(Conclusion::Interrupted));
+}
+
+#[test]
+fn a_script_that_had_ended_before_its_container_was_started_again_has_its_code() {
+    let mut machine = RunMachine::new(CONFIG);
+    for told in [ready(), started(), exited(3, false), ready()] {
+        assert_eq!(machine.apply(&report(&told), at(1)), []);
+    }
+    assert_eq!(machine.apply(&RunEvent::Tick, at(1)), []);
+    let end = conclusion(machine.apply(&complete(3), at(4)));
+    assert!(matches!(end, Some(Conclusion::Exited { code: 3, .. })), "{end:?}");
+}
+
+#[test]
+fn a_canceled_script_does_not_run_again() {
+    let mut machine = RunMachine::new(CONFIG);
+    for told in [ready(), started()] {
+        machine.apply(&report(&told), at(1));
+    }
+    machine.apply(&RunEvent::Cancel(CancelUrgency::Graceful), at(2));
+    machine.apply(&report(&ready()), at(3));
+    assert_eq!(conclusion(machine.apply(&RunEvent::Tick, at(3))), Some(Conclusion::Canceled { code: None }));
+}
+
+#[test]
+fn a_restart_before_the_script_began_changes_nothing() {
+    let mut machine = RunMachine::new(CONFIG);
+    let never_began = ExitReport { code: 143, bytes: 0, hash: String::new(), canceled: true, at: 0, copy: Some(0) };
+    for told in [ready(), Report::Exited { run: 1, exit: never_began }, ready(), started()] {
+        machine.apply(&report(&told), at(1));
+    }
+    assert_eq!(machine.apply(&RunEvent::Tick, at(2)), []);
+    machine.apply(&report(&exited(0, false)), at(3));
+    let end = conclusion(machine.apply(&complete(0), at(4)));
+    assert!(matches!(end, Some(Conclusion::Exited { code: 0, .. })), "{end:?}");
+}

@@ -142,7 +142,7 @@ impl Agent {
             match mailbox::decode_report(&self.keys, self.node, number, &body).unwrap() {
                 Report::Ready { .. } => self.restarts += 1,
                 Report::Started { order, .. } => last = Some(order),
-                Report::Failed { .. } | Report::Exited { .. } if last == Some(0) => last = None,
+                Report::Failed { .. } if last == Some(0) => last = None,
                 _ => {}
             }
             self.reports = number;
@@ -196,7 +196,7 @@ impl Agent {
         let (run, node) = (order.run, self.node);
         let nothing =
             ExitReport { code: TERMINATED, bytes: 0, hash: String::new(), canceled: true, at: 0, copy: Some(0) };
-        if self.canceled.contains(&run) {
+        if self.canceled.contains(&run) || self.is_over() == Some(End::Stopped) {
             self.report(&Report::Exited { run, exit: nothing });
             return None;
         }

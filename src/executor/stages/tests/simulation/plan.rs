@@ -162,7 +162,7 @@ impl Plan {
                 .one_in(4)
                 .then(|| (dice.millis(session), [-96, -1, 1, 48][usize::try_from(dice.below(4)).unwrap()])),
             gap: if dice.one_in(20) { Duration::from_mins(20) } else { dice.millis(5000) },
-            interruptions: interruptions(&mut dice, session),
+            interruptions: interruptions(&mut dice, u64::try_from(length.as_millis()).unwrap() + 5000),
             may_rerun: !dice.one_in(4),
         }
     }
@@ -179,11 +179,12 @@ impl Plan {
     }
 }
 
-fn interruptions(dice: &mut Dice, session: u64) -> Vec<Interruption> {
-    if !dice.one_in(3) {
+/// Mostly while the script runs, which takes `most` milliseconds with the agent's own work.
+fn interruptions(dice: &mut Dice, most: u64) -> Vec<Interruption> {
+    if dice.one_in(2) {
         return Vec::new();
     }
-    (0..=dice.below(4)).map(|_| Interruption { after: dice.millis(session), is_told: dice.one_in(2) }).collect()
+    (0..=dice.below(4)).map(|_| Interruption { after: dice.millis(most), is_told: dice.one_in(2) }).collect()
 }
 
 /// Output pieces, numbered so that all differ. With several nodes each is a whole line: half a line waits only a second
