@@ -82,6 +82,7 @@ mod sagemaker_resume;
 mod sagemaker_rules;
 mod sagemaker_sandbox;
 mod sagemaker_secrets;
+mod sagemaker_spot;
 mod sagemaker_trace;
 mod sagemaker_trouble;
 mod sagemaker_try;

@@ -105,6 +105,11 @@ impl Running {
         self.child.try_wait().unwrap().is_some()
     }
 
+    /// What it has printed so far.
+    pub(super) fn out(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.out).unwrap()).into_owned()
+    }
+
     /// Waits until stdout or stderr has the text.
     #[track_caller]
     pub(super) fn until(&mut self, text: &str) {

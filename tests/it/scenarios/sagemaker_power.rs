@@ -13,7 +13,7 @@ use crate::support::job::Job;
 use crate::support::waiting::poll;
 
 /// The driver's rule allows spot instances, checkpoints, a warm pool and the data below `data/` of the bucket.
-fn allowing(driver: Driver) -> Driver {
+pub(super) fn allowing(driver: Driver) -> Driver {
     let more = format!(
         "max_volume_size_gb = 16384, max_runtime_seconds = 86400, spot = \"allow\", checkpoints = \"allow\", max_keep_alive_seconds = 3600, \
          max_retries = 3, training_plans = [\"**\"], inputs = [\"s3://{BUCKET}/data/**\", \"s3://elsewhere/**\", \"efs://**\"]"

@@ -101,6 +101,17 @@ impl Emulator {
         assert_eq!(status, 200, "{body}");
     }
 
+    /// Takes away the instances of the spot job that lives, as soon as its containers run.
+    pub(crate) fn interrupt(&self) {
+        let interrupted = poll(Duration::from_mins(1), || {
+            let jobs = self.live_jobs();
+            let name = jobs.first()?.split(' ').next()?.trim_matches('"');
+            let (status, _) = self.own_request("POST", &format!("/_emulator/interrupt/{name}"), "");
+            (status == 200).then_some(())
+        });
+        assert!(interrupted.is_some(), "no spot job runs: {:?}", self.live_jobs());
+    }
+
     /// Deletes objects, as a lifecycle rule does.
     pub(crate) fn expire(&self, prefix: &str) {
         let (status, body) = self.own_request("DELETE", &format!("/_emulator/objects/{BUCKET}/{prefix}"), "");
