@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::sagemaker::rows;
-use super::sagemaker_desk::{BUILD_FAILURE, Desk, Ended, SYSTEM_FAILURE};
+use super::sagemaker_desk::{BUILD_FAILURE, Desk, Ended, Running, SYSTEM_FAILURE};
 use super::sagemaker_power::allowing;
 use crate::support::driver::{Driver, sagemaker_with};
 use crate::support::job::{Artifacts, Job};
@@ -129,6 +129,11 @@ fn one_interruption_in_the_middle_of_a_script() {
     desk.close();
 }
 
+fn last_epoch(run: &Running) -> u64 {
+    let out = run.out();
+    out.lines().rev().find_map(|line| line.strip_prefix("epoch ")?.parse().ok()).unwrap_or(0)
+}
+
 /// The instances vanish at once, when the trace shows one of the epochs that the seed chooses.
 #[test]
 fn interruptions_at_random_moments() {
@@ -138,9 +143,12 @@ fn interruptions_at_random_moments() {
     let most = interrupted * 10;
     let mut run = desk.start_run("build_script", &training(most, 0, "0.5").replace("$EXIT", "0"));
     for nth in NTH.iter().take(interrupted as usize) {
-        let out = run.out();
-        let last = out.lines().rev().find_map(|line| line.strip_prefix("epoch ")?.parse::<u64>().ok()).unwrap_or(0);
-        run.until(&format!("epoch {}\n", last + 1 + random.below(4)));
+        let wanted = last_epoch(&run) + 1 + random.below(4);
+        assert!(
+            poll(PATIENCE, || (last_epoch(&run) >= wanted).then_some(())).is_some(),
+            "no epoch {wanted}: {}",
+            run.out()
+        );
         desk.emulator.interrupt();
         run.until(&format!("({nth} run)"));
     }
