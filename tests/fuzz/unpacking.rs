@@ -4,6 +4,7 @@
 //! Takes the modules under test from `executor`. Writes below one directory in memory, when there is
 //! such a thing, and waits for nothing: time is paused.
 
+mod asking;
 mod lying;
 
 use std::cell::Cell;
@@ -25,7 +26,7 @@ use executor::base::node::NodeId;
 use executor::base::seal::{Label, Seal};
 use executor::cloud::{CloudError, Content, Listed, ObjectStore, Retention, Sha256Hash, StoredHash};
 use executor::protocol::keys::TransferKeys;
-use executor::protocol::project::{Selection, Trees};
+use executor::protocol::project::{Rule, Selection, Trees};
 use executor::workspace::{self, Damaged, Summary, TransferLimits};
 
 const LIMITS: TransferLimits = TransferLimits { max_bytes: 1 << 20, max_files: 50, max_names: 128 << 20 };
@@ -35,14 +36,14 @@ const LIMITS: TransferLimits = TransferLimits { max_bytes: 1 << 20, max_files: 5
 pub(super) fn unpack(data: &[u8]) -> bool {
     let Some((what, rest)) = data.split_first() else { return false };
     match what % 6 {
-        0 => applies(|_| vec![lying::part(rest)]),
+        0 => applies(&everything(), |_| vec![lying::part(rest)]),
         1 => {
             let (length, rest) = rest.split_at(rest.len().min(2));
             let length = length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
             let (first, second) = rest.split_at(length.min(rest.len()));
-            applies(|_| vec![lying::part(first), lying::part(second)])
+            applies(&everything(), |_| vec![lying::part(first), lying::part(second)])
         }
-        2 => applies(|project| lying::manifest(&mut Choices(rest), project)),
+        2 => applies(&everything(), |project| lying::manifest(&mut Choices(rest), project)),
         3 => arrives(lying::pack_with_index(rest), true),
         4 => {
             let (index, lies) = lying::index(&mut Choices(rest));
@@ -50,6 +51,23 @@ pub(super) fn unpack(data: &[u8]) -> bool {
         }
         _ => arrives(lying::pack_with_end(rest), true),
     }
+}
+
+fn everything() -> Selection {
+    Selection { everything: true, ..Selection::default() }
+}
+
+/// A job asks for some paths, and a liar sends what it likes: what changes on the host was asked for. Returns whether the program took it.
+pub(super) fn selection(data: &[u8]) -> bool {
+    let mut choices = Choices(data);
+    let rule = |choices: &mut Choices| {
+        let mut patterns = |most: u8| (0..choices.byte() % most).map(|_| asking::pattern(choices)).collect();
+        Rule { include: patterns(4), exclude: patterns(3), ..Rule::default() }
+    };
+    let rules = (0..choices.byte() % 4).map(|_| rule(&mut choices)).collect();
+    let nested_repositories = choices.byte() % 4 == 0;
+    let asked = Selection { rules, nested_repositories, ..Selection::default() };
+    applies(&asked, |project| lying::manifest(&mut choices, project))
 }
 
 /// Objects in a map; no call fails.
@@ -150,6 +168,17 @@ struct Seen {
     bytes: Option<Vec<u8>>,
 }
 
+impl Seen {
+    fn is_link(&self) -> bool {
+        self.mode & 0o170_000 == 0o120_000
+    }
+
+    /// Without the time.
+    fn content(&self) -> (u32, Option<&[u8]>) {
+        (self.mode, self.bytes.as_deref())
+    }
+}
+
 type Picture = BTreeMap<PathBuf, Seen>;
 
 /// Everything below `top`. What this user may not read is opened up, after a look at its mode.
@@ -235,7 +264,7 @@ thread_local! {
 /// Nothing a container stores changes anything outside the project, in a `.git`, or, when it is refused, anything at all.
 ///
 /// Tells whether the manifest was applied.
-fn applies(manifest: impl FnOnce(&[u8]) -> Vec<Vec<u8>>) -> bool {
+fn applies(selection: &Selection, manifest: impl FnOnce(&[u8]) -> Vec<Vec<u8>>) -> bool {
     let host = HOST.take().unwrap_or_else(Host::new);
     let packs = "down/packs".to_owned();
     let (seal, first) = (Seal::Absent, Label::results_part(NodeId::LEADER, 0, 0));
@@ -246,8 +275,7 @@ fn applies(manifest: impl FnOnce(&[u8]) -> Vec<Vec<u8>>) -> bool {
     }
     store.insert(format!("down/packs/{}", name_of_pack()), lying::pack());
     let staging = host.folder.path().join("scratch/staging");
-    let selection = Selection { everything: true, ..Selection::default() };
-    let bounds = workspace::Bounds { selection: &selection, limits: &LIMITS };
+    let bounds = workspace::Bounds { selection, limits: &LIMITS };
     let destination = workspace::Destination { trees: &host.trees, staging: &staging };
     let (sent, progress) = (workspace::AllSent::default(), Arc::default());
     sent.set();
@@ -256,7 +284,7 @@ fn applies(manifest: impl FnOnce(&[u8]) -> Vec<Vec<u8>>) -> bool {
     let after = Host::seen(host.folder.path());
     match &result {
         Err(error) => assert_same(&host.before, &after, &format!("was refused, and yet changed: {error:#}")),
-        Ok(summary) => is_sound(&host, &after, summary),
+        Ok(summary) => is_sound(&host, &after, summary, selection),
     }
     if after == host.before {
         HOST.set(Some(host));
@@ -264,15 +292,19 @@ fn applies(manifest: impl FnOnce(&[u8]) -> Vec<Vec<u8>>) -> bool {
     result.is_ok()
 }
 
-fn is_sound(host: &Host, after: &Picture, summary: &Summary) {
+fn is_sound(host: &Host, after: &Picture, summary: &Summary, selection: &Selection) {
+    let stays = if selection.nested_repositories { enters_own_git } else { enters_git };
     let beyond = |picture: &Picture| -> Picture {
         let inside = |path: &Path| {
             let tmp = ["host/project.tmp", "host/project.tmp/gitlab_runner_env"];
-            path.starts_with("host/project") && !enters_git(path) || tmp.iter().any(|own| path == Path::new(own))
+            path.starts_with("host/project") && !stays(path) || tmp.iter().any(|own| path == Path::new(own))
         };
         picture.iter().filter(|(path, _)| !inside(path)).map(|(path, seen)| (path.clone(), seen.clone())).collect()
     };
     assert_same(&beyond(&host.before), &beyond(after), "changed beyond the project");
+    if !selection.everything {
+        asking::changes_were_asked_for(selection, &host.before, after);
+    }
     for (path, seen) in after {
         assert_eq!(seen.mode & 0o6000, 0, "{} is set-user-id or set-group-id", path.display());
     }
@@ -303,6 +335,14 @@ fn assert_same(before: &Picture, after: &Picture, what: &str) {
     let changed: Vec<&PathBuf> =
         before.keys().chain(after.keys()).filter(|path| before.get(*path) != after.get(*path)).collect();
     assert!(changed.is_empty(), "{changed:?} {what}");
+}
+
+/// The project's own.
+fn enters_own_git(path: &Path) -> bool {
+    path.strip_prefix("host/project")
+        .ok()
+        .and_then(|below| below.components().next())
+        .is_some_and(|first| first.as_os_str().as_bytes().eq_ignore_ascii_case(b".git"))
 }
 
 fn enters_git(path: &Path) -> bool {

@@ -8,6 +8,9 @@ mod properties;
 #[path = "../fuzz/choices.rs"]
 mod choices;
 
+#[path = "../fuzz/env_file.rs"]
+mod env_file;
+
 #[path = "../fuzz/unpacking.rs"]
 mod unpacking;
 
@@ -31,6 +34,27 @@ fn the_decoders_corpus_is_replayed() {
 #[test]
 fn the_maskers_corpus_is_replayed() {
     replay("mask", properties::mask);
+}
+
+/// bash reads the lines as the property says, and fails at none.
+#[test]
+fn the_corpus_of_env_files_is_replayed() {
+    const READ: &str = "while read -r line; do export \"$line\" || exit 9; done < \"$0\"; exit 0";
+    replay("env_file", |data| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), env_file::env_file(data)).unwrap();
+        let mut bash = std::process::Command::new("bash");
+        let output = bash.args(["--norc", "-c", READ]).arg(file.path()).env_clear().output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.lines().all(|line| line.contains("null byte")), "{output:?}");
+    });
+}
+
+#[test]
+fn the_corpus_of_selections_is_replayed() {
+    let taken = std::cell::Cell::new(0);
+    replay("selection", |data| taken.set(taken.get() + usize::from(unpacking::selection(data))));
+    assert!(taken.get() > 10, "{} inputs were taken", taken.get());
 }
 
 #[test]

@@ -21,7 +21,9 @@ mod warnings;
 #[cfg(test)]
 mod tests;
 
-pub use receive::{AllSent, Bounds, Damaged, Destination, MissingPacks, TransferLimits, apply_changes, receive};
+pub use receive::{
+    AllSent, Bounds, Damaged, Destination, MissingPacks, TransferLimits, apply_changes, lines_for_the_host, receive,
+};
 pub use send::{forget, send, send_changes};
 pub use summary::Summary;
 pub use task::TransferProgress;

@@ -4,6 +4,7 @@
 #[path = "../choices.rs"]
 mod choices;
 
+#[expect(dead_code, reason = "the other target has the rest")]
 #[path = "../unpacking.rs"]
 mod unpacking;
 

@@ -11,7 +11,7 @@ use crate::base::names::{self, Reach};
 const LONGEST: usize = 128 * 1024;
 
 /// Returns the allowed lines and a warning about the others; `None` when all lines are allowed.
-pub(crate) fn filtered(content: &[u8]) -> Option<(Vec<u8>, String)> {
+pub fn filtered(content: &[u8]) -> Option<(Vec<u8>, String)> {
     let mut kept = Vec::with_capacity(content.len());
     let mut refused = BTreeSet::new();
     let (mut nameless, mut changed) = (0, false);

@@ -13,6 +13,7 @@ mod quota;
 mod sink;
 mod staging;
 
+pub use env_lines::filtered as lines_for_the_host;
 pub use fetching::{Damaged, MissingPacks};
 pub use manifest_reader::AllSent;
 pub use quota::TransferLimits;
