@@ -81,6 +81,7 @@ mod sagemaker_results;
 mod sagemaker_resume;
 mod sagemaker_rules;
 mod sagemaker_sandbox;
+mod sagemaker_sandbox_network;
 mod sagemaker_secrets;
 mod sagemaker_spot;
 mod sagemaker_trace;

@@ -43,12 +43,13 @@ done
 }}
 "#,
         arms = arms(),
-        proxies = if is_sandboxed { PROXIES } else { "" },
+        proxies = if is_sandboxed { format!("{}) ;;\n", PROXIES.join("|")) } else { String::new() },
     )
 }
 
 /// A sandbox has a proxy of its own, and reaches no other.
-const PROXIES: &str = "http_proxy|https_proxy|all_proxy|no_proxy|HTTP_PROXY|HTTPS_PROXY|ALL_PROXY|NO_PROXY) ;;\n";
+pub(super) const PROXIES: [&str; 8] =
+    ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
 /// The runner sets it after all job variables; hooks export later variables, and those are for the host.
 const LAST_EXPORT: &str = "GCM_INTERACTIVE";
 /// The runner sets it after the job's own variables, but before the last: a job's own [`LAST_EXPORT`] comes before it.

@@ -24,7 +24,7 @@ use crate::session::{
     self, Session, SessionId, agent_delivery, create, input_check, job_limit, left_over, project_scope, queue,
     retention, spec,
 };
-use crate::stages::{Context, announcement, audit, shared_token};
+use crate::stages::{Context, announcement, audit, host_script, shared_token};
 use crate::workspace::{self, Base};
 
 /// Pause between two looks whether another job of the rule has ended.
@@ -53,6 +53,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
         sandbox::check(context.env.path()).await?;
     }
     tell_about_variables(&context, &job);
+    tell_about_proxies(&context, &job);
     decision.warnings.iter().for_each(|warning| context.printer.warn(warning));
     if !decision.data.inputs.is_empty() {
         let data = context.connect.input_data(&settings.access()).await?;
@@ -215,6 +216,21 @@ fn tell_about_variables(context: &Context, job: &JobContext) {
     for (name, nearest) in context.env.unknown_wishes() {
         context.printer.warn(format!(
             "the job variable `{name}` is not known and has no effect on the training job; did you mean `{nearest}`?"
+        ));
+    }
+}
+
+/// In the sandbox a job's proxy is out of reach. The prelude keeps it away, which not every shell reads.
+fn tell_about_proxies(context: &Context, job: &JobContext) {
+    let settings = &context.settings;
+    if !settings.sandbox.enabled || context.env.is_try() || host_script::takes_prelude(&settings.runner.shell) {
+        return;
+    }
+    let is_proxy = |name: &&str| host_script::PROXIES.contains(name);
+    if let Some(name) = job.variables.iter().map(|variable| variable.key.as_str()).find(is_proxy) {
+        context.printer.warn(format!(
+            "with the job's `{name}` host stages have no network: they reach only the proxy of their sandbox. Remove the variable from the \
+             job, or set `runner.shell` to `bash` in the operator's file, and `shell` in `config.toml`"
         ));
     }
 }

@@ -19,7 +19,7 @@ use crate::support::scenario::{Scenario, With, one, play};
 use crate::support::world::{Settings, World};
 
 /// The content of files and replies that no job may have.
-const SECRET: &str = "confidential-4f1c";
+pub(super) const SECRET: &str = "confidential-4f1c";
 
 /// Attacks of the job's hook, as shell commands that succeed when the attack does. `{port}` is a server on the host's loopback, a stand-in
 /// for the metadata service and for services of the host.
@@ -83,7 +83,7 @@ fn end_left_process(world: &World) -> bool {
     left.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
 }
 
-fn give(world: &World, path: &Path, content: &str) {
+pub(super) fn give(world: &World, path: &Path, content: &str) {
     let folder = path.parent().unwrap();
     if !folder.exists() {
         std::fs::create_dir(folder).unwrap();

@@ -44,3 +44,9 @@ fn reference_driver_with_an_authority_of_its_own() {
 fn sagemaker_executor_with_an_authority_of_its_own() {
     play(driver::sagemaker());
 }
+
+#[test]
+fn the_sandbox_with_an_authority_of_gitlabs_own() {
+    play(driver::sandboxed());
+    play(driver::sandboxed_as_root());
+}
