@@ -72,7 +72,11 @@ impl TrainingJobs for AwsJobs {
             .s3_output_path(&spec.output_uri)
             .set_kms_key_id(spec.output_kms_key_id.clone())
             // Single files: an archive would cost billed time to pack and the host's time to unpack.
-            .compression_type(OutputCompressionType::None)
+            .compression_type(if spec.compress_output {
+                OutputCompressionType::Gzip
+            } else {
+                OutputCompressionType::None
+            })
             .build();
         let reply = self
             .clients

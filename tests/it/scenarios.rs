@@ -70,6 +70,7 @@ mod sagemaker_life;
 mod sagemaker_links;
 mod sagemaker_loss;
 mod sagemaker_mistakes;
+mod sagemaker_model;
 mod sagemaker_one_path;
 mod sagemaker_orphans;
 mod sagemaker_phases;

@@ -139,7 +139,7 @@ async fn run_into<S: FrameSink + 'static>(
     let (sink, bytes, hash) = delivered.with_context(|| format!("failed to deliver the output of {}", spec.stage))?;
     let code = exit?.code;
     let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
-    Ok((ExitReport { code, bytes, hash, canceled: cancel.is_cancelled(), at, copy: None }, sink))
+    Ok((ExitReport { has_model: false, code, bytes, hash, canceled: cancel.is_cancelled(), at, copy: None }, sink))
 }
 
 /// Waits for the script to end; terminates it when `cancel` or `broken` is canceled.

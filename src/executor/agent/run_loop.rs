@@ -1,6 +1,7 @@
 //! The agent's main loop: reads all orders that have arrived, then carries them out, one script at a time.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ const RUNNING_POLL: Duration = Duration::from_secs(2);
 const STOP_GRACE: Duration = Duration::from_secs(30);
 /// Time limit for sending the results of a stopped job.
 const LAST_RESULTS: Duration = Duration::from_mins(1);
+/// Directory that SageMaker uploads when the training job ends.
+const MODEL: &str = "/opt/ml/model";
 /// Exit code of a script that was canceled before it began: as after SIGTERM.
 const NEVER_BEGAN: i32 = 143;
 
@@ -259,8 +262,15 @@ impl<'s> RunLoop<'s> {
     ) -> anyhow::Result<Option<LoopEnd>> {
         let number = order.run;
         if self.canceled.contains(&number) || cancellation.asked() {
-            let exit =
-                ExitReport { code: NEVER_BEGAN, bytes: 0, hash: String::new(), canceled: true, at: 0, copy: Some(0) };
+            let exit = ExitReport {
+                has_model: false,
+                code: NEVER_BEGAN,
+                bytes: 0,
+                hash: String::new(),
+                canceled: true,
+                at: 0,
+                copy: Some(0),
+            };
             self.mailbox.report(&Report::Exited { run: number, exit }).await?;
             return Ok(None);
         }
@@ -317,7 +327,8 @@ impl<'s> RunLoop<'s> {
         if stage != "after_script" && self.code == 0 {
             self.code = exit.code;
         }
-        let exit = ExitReport { canceled: cancel.is_cancelled(), ..exit };
+        let exit =
+            ExitReport { canceled: cancel.is_cancelled(), has_model: volume::has_files(Path::new(MODEL)), ..exit };
         self.mailbox.report(&Report::Exited { run: number, exit }).await?;
         Ok(end)
     }

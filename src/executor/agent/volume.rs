@@ -165,6 +165,11 @@ fn remove(tree: &Path) -> io::Result<()> {
     }
 }
 
+/// `true` when there is an entry in the directory.
+pub(super) fn has_files(directory: &Path) -> bool {
+    fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
+}
+
 fn topmost_missing(path: &Path) -> Option<PathBuf> {
     path.ancestors().take_while(|path| fs::symlink_metadata(path).is_err()).last().map(Path::to_path_buf)
 }

@@ -51,6 +51,8 @@ pub struct TrainingJobSpec {
     pub channels: Vec<Channel>,
     /// `s3://...` prefix for the container's `/opt/ml/model` and `/opt/ml/output/data`.
     pub output_uri: String,
+    /// The content of `/opt/ml/model` becomes `model.tar.gz`, and that of `output/data` `output.tar.gz`.
+    pub compress_output: bool,
     pub output_kms_key_id: Option<String>,
     pub instance_type: String,
     pub instance_count: u32,

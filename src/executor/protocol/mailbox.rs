@@ -152,6 +152,9 @@ pub struct ExitReport {
     /// Number of batches in the complete copy of the output. `None`: the copy is incomplete, and only the log has every frame.
     #[serde(default)]
     pub copy: Option<u32>,
+    /// There are files in `/opt/ml/model`.
+    #[serde(default)]
+    pub has_model: bool,
 }
 
 fn yes() -> bool {
@@ -370,7 +373,8 @@ mod tests {
         {"run":{"grace":10,"live_copy":false,"mask_prefixes":["glpat-"],"masks":["m"],"run":1,"script":"00ff","stage":"step_script"}}
         {"finish":{"collect":true}}
         "#);
-        let exit = ExitReport { code: 1, bytes: 2, hash: "h".into(), canceled: false, at: 3, copy: Some(4) };
+        let exit =
+            ExitReport { has_model: false, code: 1, bytes: 2, hash: "h".into(), canceled: false, at: 3, copy: Some(4) };
         let reports = [
             Report::Ready { agent: "0.1.0".into(), nodes: vec!["algo-1".into()], restarts: 1, after: 4 },
             Report::Received { summary: "s".into() },

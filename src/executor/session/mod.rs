@@ -21,6 +21,7 @@ mod leaving;
 pub mod left_over;
 pub mod machine;
 pub mod mailbox;
+pub mod model_output;
 pub mod node_record;
 mod output;
 mod output_tail;

@@ -90,6 +90,9 @@ pub struct SessionRecord {
     pub collected: bool,
     #[serde(default)]
     pub restarts: Restarts,
+    /// There were files in `/opt/ml/model`.
+    #[serde(default)]
+    pub has_model: bool,
     /// When the training job was created: seconds since 1970 by this host's clock.
     #[serde(default)]
     pub created: u64,

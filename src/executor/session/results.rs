@@ -30,7 +30,7 @@ const SECTION: &str = "sagemaker_upload";
 const NO_RESULTS: &str = "The training job ended before it sent its results";
 
 /// File at the top of the project in which a job may leave variables for the executor.
-const ENV_FILE: &str = "sagemaker.env";
+pub(super) const ENV_FILE: &str = "sagemaker.env";
 
 /// Selects the paths that later host stages of the job read. The runner expands their variables within the stage, so
 /// only variables whose values it passed to this process (`expanded`), and that cannot change until then, are expanded

@@ -357,6 +357,7 @@ impl SessionState {
                 }
             }
             Some(Report::Bye { .. }) => node.left = true,
+            Some(Report::Exited { exit, .. }) if id == NodeId::LEADER => self.record.has_model = exit.has_model,
             Some(Report::Collected { restarts, .. }) if id == NodeId::LEADER => {
                 (self.record.collected, known.collected) = (true, *restarts);
             }
@@ -532,6 +533,11 @@ impl SessionState {
     /// What restarts of the container took away.
     pub fn restarts(&self) -> &Restarts {
         &self.record.restarts
+    }
+
+    /// The leader's container had files in `/opt/ml/model` when it ended.
+    pub fn has_model(&self) -> bool {
+        self.record.has_model
     }
 
     pub fn results(&self) -> ResultsState<'_> {

@@ -27,4 +27,4 @@ pub use receive::{
 pub use send::{forget, send, send_changes};
 pub use summary::Summary;
 pub use task::TransferProgress;
-pub use tree::{Base, Next, Snapshot, make_cache_usable, make_usable, path_of, remove_temporary};
+pub use tree::{Base, Next, Snapshot, append_lines, make_cache_usable, make_usable, path_of, remove_temporary};

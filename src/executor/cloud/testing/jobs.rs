@@ -201,6 +201,7 @@ pub fn example_spec(name: &str) -> TrainingJobSpec {
             content_type: None,
         }],
         output_uri: "s3://memory/output".to_owned(),
+        compress_output: false,
         output_kms_key_id: None,
         instance_type: "ml.m5.large".to_owned(),
         instance_count: 1,

@@ -20,7 +20,10 @@ fn ready() -> Report {
 }
 
 fn exited(code: i32, canceled: bool) -> Report {
-    Report::Exited { run: 1, exit: ExitReport { code, bytes: 3, hash: String::new(), canceled, at: 0, copy: Some(1) } }
+    Report::Exited {
+        run: 1,
+        exit: ExitReport { has_model: false, code, bytes: 3, hash: String::new(), canceled, at: 0, copy: Some(1) },
+    }
 }
 
 fn report(report: &Report) -> RunEvent<'_> {
@@ -99,7 +102,8 @@ fn a_script_that_was_canceled_before_it_began_has_no_output_to_wait_for() {
     let mut machine = RunMachine::new(CONFIG);
     machine.apply(&report(&ready()), at(1));
     machine.apply(&RunEvent::Cancel(CancelUrgency::Graceful), at(2));
-    let exit = ExitReport { code: 143, bytes: 0, hash: String::new(), canceled: true, at: 0, copy: Some(0) };
+    let exit =
+        ExitReport { has_model: false, code: 143, bytes: 0, hash: String::new(), canceled: true, at: 0, copy: Some(0) };
     let end = conclusion(machine.apply(&report(&Report::Exited { run: 1, exit }), at(3)));
     assert_eq!(end, Some(Conclusion::Canceled { code: Some(143) }));
 }
@@ -118,7 +122,15 @@ fn reports_of_other_runs_do_not_count() {
     let mut machine = RunMachine::new(CONFIG);
     let other = Report::Exited {
         run: 2,
-        exit: ExitReport { code: 0, bytes: 0, hash: String::new(), canceled: false, at: 0, copy: Some(0) },
+        exit: ExitReport {
+            has_model: false,
+            code: 0,
+            bytes: 0,
+            hash: String::new(),
+            canceled: false,
+            at: 0,
+            copy: Some(0),
+        },
     };
     machine.apply(&report(&other), at(1));
     assert_eq!(conclusion(machine.apply(&RunEvent::Tick, at(500))), None);
@@ -286,7 +298,15 @@ fn who_failed_first_is_told_by_the_nodes_own_clocks() {
     let mut machine = RunMachine::new(RunConfig { nodes: 3, ..CONFIG });
     let mut effects = Vec::new();
     for (node, code, when) in [(node(1), 5, 900), (node(2), 6, 300), (node(3), 7, 600)] {
-        let exit = ExitReport { code, bytes: 3, hash: String::new(), canceled: false, at: when, copy: Some(1) };
+        let exit = ExitReport {
+            has_model: false,
+            code,
+            bytes: 3,
+            hash: String::new(),
+            canceled: false,
+            at: when,
+            copy: Some(1),
+        };
         machine.apply(&RunEvent::Report { node, report: &Report::Exited { run: 1, exit } }, at(2));
         effects = machine.apply(&RunEvent::Trace { node, end: Some((code, 3)), complete: true }, at(2));
     }
@@ -356,7 +376,8 @@ fn a_canceled_script_does_not_run_again() {
 #[test]
 fn a_restart_before_the_script_began_changes_nothing() {
     let mut machine = RunMachine::new(CONFIG);
-    let never_began = ExitReport { code: 143, bytes: 0, hash: String::new(), canceled: true, at: 0, copy: Some(0) };
+    let never_began =
+        ExitReport { has_model: false, code: 143, bytes: 0, hash: String::new(), canceled: true, at: 0, copy: Some(0) };
     for told in [ready(), Report::Exited { run: 1, exit: never_began }, ready(), started()] {
         machine.apply(&report(&told), at(1));
     }

@@ -56,7 +56,7 @@ impl World {
             match self.ends[node.index()] {
                 Some(code) => reports.push(Report::Exited {
                     run: 1,
-                    exit: ExitReport { code, bytes: 0, hash, canceled: false, at: 0, copy: None },
+                    exit: ExitReport { has_model: false, code, bytes: 0, hash, canceled: false, at: 0, copy: None },
                 }),
                 None => reports.push(Report::Bye { reason: ByeReason::Stopped }),
             }

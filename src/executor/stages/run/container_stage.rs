@@ -9,18 +9,21 @@ use tokio::time::Instant;
 use crate::base::failure::Failure;
 use crate::base::node::NodeId;
 use crate::base::stream::{self, StreamName};
+use crate::config::policy;
 use crate::gitlab::{BuildStage, JobContext};
 use crate::protocol::mailbox::{Order, RunOrder};
+use crate::protocol::project::Trees;
 use crate::session::exchange::Exchange as _;
 use crate::session::failure_reasons::{self, LossKind};
 use crate::session::follow::Follower;
 use crate::session::machine::Conclusion;
+use crate::session::model_output::ModelInputs;
 use crate::session::record::RunStep;
 use crate::session::replace::{self, JobInputs, Replaced};
 use crate::session::results::Download;
 use crate::session::state::SessionEvent;
 use crate::session::workspace_upload::WorkspaceUpload;
-use crate::session::{Session, SessionId, queue, rerun, results};
+use crate::session::{Session, SessionId, model_output, queue, rerun, results};
 use crate::stages::{Context, abandoned};
 use crate::ui::Printer;
 
@@ -72,9 +75,15 @@ pub(super) async fn run(
             Ok(Download::FilesGone) => break (conclusion, results::give_up(&mut session).await),
         }
     };
+    let has_succeeded = matches!(conclusion, Conclusion::Exited { code: 0, .. });
+    let model = if has_succeeded && brought.is_ok() && is_last(job, stage, false) && !context.env.is_try() {
+        finish_model(context, &mut session, job, &trees).await
+    } else {
+        Ok(())
+    };
     session.apply(SessionEvent::RunOver)?;
     match conclusion {
-        Conclusion::Exited { code: 0, .. } => brought.context("failed to download the results"),
+        Conclusion::Exited { code: 0, .. } => brought.context("failed to download the results").and(model),
         Conclusion::Exited { code, .. } => {
             if let Err(error) = brought {
                 context.printer.failure(&error.context("failed to download the results"));
@@ -95,6 +104,18 @@ pub(super) async fn run(
         }
         Conclusion::Interrupted => Err(Failure::system("SageMaker started the container again").into()),
     }
+}
+
+/// Waits for the upload of the model, after the results of the last stage.
+async fn finish_model(
+    context: &Context,
+    session: &mut Session<'_>,
+    job: &JobContext,
+    trees: &Trees,
+) -> anyhow::Result<()> {
+    let decision = policy::decide(job, &context.env.job_variables()?, &context.settings)?;
+    let output = decision.data.model_output.as_deref();
+    model_output::finish(session, ModelInputs { job, trees, output, cancel: &context.cancellation }).await
 }
 
 /// Sends the project, runs the script, and notes how it ended.

@@ -1,5 +1,6 @@
 //! Directory trees on disk: opens, walks and writes them without following links. Does not decide what may be written.
 
+mod append;
 mod base;
 mod env_file;
 mod fs;
@@ -10,6 +11,7 @@ mod upkeep;
 mod walker;
 pub(super) mod write;
 
+pub use append::append_lines;
 pub use base::Base;
 pub(super) use env_file::{ENV_FILE, ENV_FILE_MAX, UNREADABLE_ENV, assigned, env_file_refused};
 pub(super) use fs::is_absent;

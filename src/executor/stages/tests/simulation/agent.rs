@@ -194,8 +194,15 @@ impl Agent {
     /// Runs a script to its end; `Some` when the agent must leave as well.
     async fn run(&mut self, number: u32, order: RunOrder) -> Option<End> {
         let (run, node) = (order.run, self.node);
-        let nothing =
-            ExitReport { code: TERMINATED, bytes: 0, hash: String::new(), canceled: true, at: 0, copy: Some(0) };
+        let nothing = ExitReport {
+            has_model: false,
+            code: TERMINATED,
+            bytes: 0,
+            hash: String::new(),
+            canceled: true,
+            at: 0,
+            copy: Some(0),
+        };
         if self.canceled.contains(&run) || self.is_over() == Some(End::Stopped) {
             self.report(&Report::Exited { run, exit: nothing });
             return None;
@@ -246,7 +253,8 @@ impl Agent {
             return Some(End::Dead);
         }
         let (bytes, hash) = (encoder.bytes(), encoder.hash());
-        let exit = ExitReport { code, bytes, hash, canceled, at: u64::from(run), copy: Some(batch + 1) };
+        let exit =
+            ExitReport { has_model: false, code, bytes, hash, canceled, at: u64::from(run), copy: Some(batch + 1) };
         self.report(&Report::Exited { run, exit });
         end
     }
