@@ -195,6 +195,19 @@ fn channels_that_cannot_be_read() {
 }
 
 #[test]
+fn channel_of_another_region() {
+    let mut desk = Desk::of(&powerful(), &std::env::temp_dir(), &Job::new().script(["true"]));
+    desk.emulator.create_bucket("elsewhere", "eu-west-1");
+    desk.set("SAGEMAKER_INPUT_TRAIN", "s3://elsewhere/churn");
+    desk.config().passed();
+    let ended = desk.prepare();
+    ended.with_code(BUILD_FAILURE).one_error();
+    ended.says("`SAGEMAKER_INPUT_TRAIN`: the bucket elsewhere is in the region `eu-west-1`").says("runs in `us-east-1`");
+    assert_eq!(desk.emulator.requests("CreateTrainingJob"), 0, "{ended}");
+    desk.close();
+}
+
+#[test]
 fn wishes_of_a_wrong_form() {
     for (name, value) in [
         ("SAGEMAKER_SPOT", "perhaps"),

@@ -288,6 +288,16 @@ impl Emulator {
         }
     }
 
+    /// Creates another bucket, in any region.
+    pub(crate) fn create_bucket(&self, name: &str, region: &str) {
+        let body = format!(
+            "<CreateBucketConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><LocationConstraint>{region}\
+             </LocationConstraint></CreateBucketConfiguration>"
+        );
+        let (status, text) = self.request("PUT", &format!("/{name}"), "s3", &[], &body);
+        assert_eq!(status, 200, "{text}");
+    }
+
     /// `PutObject` by whoever may write there.
     pub(crate) fn put_object(&self, key: &str, body: &[u8]) {
         let body = std::str::from_utf8(body).expect("the tests store text");

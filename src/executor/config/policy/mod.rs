@@ -14,8 +14,6 @@ mod environment;
 mod identity;
 mod image;
 mod matching;
-#[cfg(test)]
-mod property;
 mod refusal;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! Decisions about single values, with and without rules. `property` tries all combinations.
 
+mod property;
+
 use test_case::test_case;
 
 use super::*;

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-use super::*;
+use super::super::*;
 use crate::config::rules::{Allowance, Choice, ImageTags, JobMatch, PolicyRule};
 
 const TYPES: [&str; 4] = ["ml.m5.large", "ml.m5.xlarge", "ml.g5.xlarge", "ml.p5.48xlarge"];
