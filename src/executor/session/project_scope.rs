@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::failure::Failure;
 use crate::base::seal::SealKey;
 use crate::cloud::ObjectStore;
-use crate::config::policy::JobIdentity;
+use crate::config::policy::{DataDecision, JobIdentity};
 use crate::gitlab::JobContext;
 use crate::protocol::keys;
 use crate::session::place::random;
@@ -31,8 +31,15 @@ pub async fn of_job(objects: &dyn ObjectStore, job: &JobContext) -> anyhow::Resu
 }
 
 /// The scope of the checkpoints that the job may use, whatever ref it names: those of protected refs, of others, or of merge
-/// requests from forks.
-pub async fn of_checkpoints(objects: &dyn ObjectStore, job: &JobContext) -> anyhow::Result<String> {
+/// requests from forks. `None` for a job that keeps none.
+pub async fn of_checkpoints(
+    objects: &dyn ObjectStore,
+    job: &JobContext,
+    data: &DataDecision,
+) -> anyhow::Result<Option<String>> {
+    if data.checkpoints_ref.is_none() {
+        return Ok(None);
+    }
     let hasher = key(objects).await?.hasher("sagemaker-executor checkpoints scope v1");
     let identity = JobIdentity::of(job);
     let kind = match (identity.fork, identity.is_protected()) {
@@ -40,7 +47,7 @@ pub async fn of_checkpoints(objects: &dyn ObjectStore, job: &JobContext) -> anyh
         (false, true) => "protected",
         (false, false) => "other",
     };
-    Ok(scope(hasher, job, &[kind], 32))
+    Ok(Some(scope(hasher, job, &[kind], 32)))
 }
 
 async fn key(objects: &dyn ObjectStore) -> anyhow::Result<SealKey> {
@@ -145,7 +152,14 @@ mod tests {
     async fn checkpoints_have_scopes_of_their_own() {
         let memory = Memory::new();
         let at = |protected| job(7, URL, "a", protected);
-        let of = async |job: &JobContext| of_checkpoints(&*memory.objects, job).await.unwrap();
+        let data = |name: Option<&str>| DataDecision {
+            checkpoints_ref: name.map(str::to_owned),
+            inputs: Vec::new(),
+            model_output: None,
+        };
+        let kept = data(Some("main"));
+        let of = async |job: &JobContext| of_checkpoints(&*memory.objects, job, &kept).await.unwrap().unwrap();
+        assert_eq!(of_checkpoints(&*memory.objects, &at(None), &data(None)).await.unwrap(), None);
         let (protected, other) = (of(&at(Some(true))).await, of(&at(Some(false))).await);
         let mut fork = at(Some(true));
         fork.git_info.git_ref = "refs/merge-requests/3/head".to_owned();

@@ -110,10 +110,7 @@ pub(super) async fn create_next(
         session.apply(SessionEvent::AgentDelivered(&agent))?;
     }
     let scope = project_scope::of_session(session.state.scope(), inputs.job);
-    let checkpoints = match decision.data.checkpoints_ref {
-        Some(_) => Some(project_scope::of_checkpoints(&*objects, inputs.job).await?),
-        None => None,
-    };
+    let checkpoints = project_scope::of_checkpoints(&*objects, inputs.job, &decision.data).await?;
     let agent = AgentInputs {
         keys: &session.keys(),
         files: session.state.agent(),

@@ -85,10 +85,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
         session.apply(SessionEvent::ScopeFound(&scope))?;
     }
     let scope = project_scope::of_session(session.state().scope(), &job);
-    let checkpoints = match decision.data.checkpoints_ref {
-        Some(_) => Some(project_scope::of_checkpoints(&*objects, &job).await?),
-        None => None,
-    };
+    let checkpoints = project_scope::of_checkpoints(&*objects, &job, &decision.data).await?;
     let agent = AgentInputs {
         keys: &session.keys(),
         files: session.state().agent(),
@@ -105,7 +102,9 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
         queue::begin(&mut session, refused, Duration::from_secs(decision.capacity.queue_timeout))?;
     }
     announce(&context, &session, &decision.image);
-    wishes.into_iter().for_each(|line| context.printer.line(line));
+    for line in wishes {
+        context.printer.line(line);
+    }
     tokio::select! {
         () = left_over::close_all(&session) => {}
         () = context.cancellation.token().cancelled() => {}

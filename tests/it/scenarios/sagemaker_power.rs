@@ -202,7 +202,9 @@ fn channel_of_another_region() {
     desk.config().passed();
     let ended = desk.prepare();
     ended.with_code(BUILD_FAILURE).one_error();
-    ended.says("`SAGEMAKER_INPUT_TRAIN`: the bucket elsewhere is in the region `eu-west-1`").says("runs in `us-east-1`");
+    ended
+        .says("`SAGEMAKER_INPUT_TRAIN`: the bucket elsewhere is in the region `eu-west-1`")
+        .says("runs in `us-east-1`");
     assert_eq!(desk.emulator.requests("CreateTrainingJob"), 0, "{ended}");
     desk.close();
 }
