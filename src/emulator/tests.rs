@@ -333,7 +333,7 @@ fn a_role_may_call_nothing_of_sagemaker_and_no_more_of_the_logs_than_its_policy_
 }
 
 #[test]
-fn a_role_may_read_write_and_list_objects_and_nothing_else_of_s3() {
+fn a_role_may_read_write_list_and_delete_objects_and_nothing_else_of_s3() {
     let running = Running::start();
     let keys = &running.emulator.shared.keys;
     let role = role_of(&keys.served(&keys.place(of_job()).unwrap()).unwrap());
@@ -359,7 +359,7 @@ fn a_role_may_read_write_and_list_objects_and_nothing_else_of_s3() {
     }
     let (bucket, key) = ("arn:aws:s3:::bucket", "arn:aws:s3:::bucket/key");
     for (sent, action, resource) in [
-        (to_s3("DELETE", "/bucket/key", ""), "DeleteObject", key),
+        (to_s3("DELETE", "/bucket/key", "versionId=null"), "DeleteObjectVersion", key),
         (copy_of("/bucket/key", "", "/bucket/key?versionId=null"), "GetObjectVersion", key),
         (to_s3("GET", "/bucket/key", "versionId=null"), "GetObjectVersion", key),
         (to_s3("GET", "/bucket/key", "version%49d=null"), "GetObjectVersion", key),
@@ -387,6 +387,8 @@ fn a_role_may_read_write_and_list_objects_and_nothing_else_of_s3() {
     assert_eq!((head("/bucket", ""), head("/bucket/key", "versionId=null")), (200, 403));
     let (status, body) = running.signed(&to_s3("GET", "/bucket/key", ""), user);
     assert_eq!((status, body.as_str()), (200, "content"));
+    // Checkpoints that the container deleted are deleted in S3.
+    assert_eq!(running.signed(&to_s3("DELETE", "/bucket/key", ""), &role).0, 204);
 }
 
 #[test]

@@ -65,6 +65,16 @@ async fn each_start_has_a_log_stream_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_shortens_the_time_of_an_interrupted_container() {
+    let Some((training, _folder)) = training() else { return };
+    let fault = json!({"spot_interruption": {"after_ms": 0, "grace_ms": 100}});
+    faults(&training, &json!({"jobs": [{"count": 1, "trouble": fault}]}));
+    call(&training, "CreateTrainingJob", &spot("job", "trap '' TERM; while :; do sleep 0.1; done")).unwrap();
+    // Long before the two minutes that containers have otherwise.
+    until(&training, "job", |job| phases(job).ends_with(&["Interrupted", "Starting", "Downloading", "Training"])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn checkpoints_are_uploaded_while_the_job_runs() {
     let Some((training, folder)) = training() else { return };
     let script = "cd /mnt/state; echo x >one; trap 'exit 0' TERM; while :; do sleep 0.1; [ ! -e /opt/ml/more ] || echo x >two; done";
