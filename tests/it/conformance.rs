@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use emulator::{Emulator, EmulatorConfig};
 
@@ -100,7 +101,8 @@ fn boto3_and_its_models_accept_every_operation() {
     if !can_run_containers() {
         return skipped("boto3", "bubblewrap cannot create a container here");
     }
-    let running = Running::start(|_| ());
+    // A container whose time is over before it can take a signal ends soon.
+    let running = Running::start(|config| config.stop_grace = Duration::from_secs(10));
     let output = Command::new(clients.join("python3"))
         .args(["tests/fixtures/conformance/drive.py", &running.endpoint, "conformance"])
         .env("AWS_EC2_METADATA_DISABLED", "true")
