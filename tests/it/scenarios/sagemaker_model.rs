@@ -99,7 +99,7 @@ fn a_model_that_nothing_keeps_is_told_and_an_empty_one_too() {
             outcomes[1].succeeded().shows("There is no model: /opt/ml/model is empty").artifact("dotenv").files();
         assert!(!String::from_utf8_lossy(&report.into_values().next().unwrap()).contains("MODEL_URI"));
         outcomes[2].succeeded().hides("/opt/ml/model");
-        outcomes[3].failed("script_failure", None).shows("SAGEMAKER_MODEL_OUTPUT").called("run build_script", 0);
+        outcomes[3].failed("script_failure", Some(1)).shows("SAGEMAKER_MODEL_OUTPUT").called("run build_script", 0);
     };
     play_row("models that go nowhere", run, expect);
 }
