@@ -43,7 +43,6 @@ struct Project {
     snapshot: Option<Snapshot>,
 }
 
-#[expect(clippy::struct_excessive_bools, reason = "each says that one thing has happened; none excludes another")]
 pub(super) struct RunLoop<'s> {
     mailbox: AgentMailbox,
     node: ThisNode,

@@ -431,7 +431,7 @@ impl RunMachine {
                     .to_owned(),
                 by: LossKind::User,
             },
-            (JobStatus::Stopped, SecondaryStatus::MaxWaitTimeExceeded) => system("no instance was found within the longest waiting time".to_owned()),
+            (JobStatus::Stopped, SecondaryStatus::MaxWaitTimeExceeded) => system("no instance was found within the longest waiting time; raise `SAGEMAKER_SPOT_MAX_WAIT`".to_owned()),
             (JobStatus::Stopped, _) => system("the training job was stopped from outside this CI job; the event `StopTrainingJob` in CloudTrail tells by whom".to_owned()),
             (JobStatus::Failed, _) => {
                 let Diagnosis { reason, by } = failure_reasons::diagnose(why, self.any_ready());

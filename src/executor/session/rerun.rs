@@ -61,9 +61,8 @@ fn interrupted_at(transitions: &[Transition]) -> Option<SystemTime> {
         use SecondaryStatus::{LaunchingMLInstances, Pending, PreparingTrainingStack, Starting};
         matches!(status, Starting | Pending | LaunchingMLInstances | PreparingTrainingStack)
     };
-    let mut before = transitions.iter().rev();
-    let before = before.by_ref().skip_while(|transition| is_running(&transition.status));
-    let cause = before.skip_while(|transition| is_starting(&transition.status)).next()?;
+    let mut before = transitions.iter().rev().skip_while(|transition| is_running(&transition.status));
+    let cause = before.find(|transition| !is_starting(&transition.status))?;
     (cause.status == SecondaryStatus::Interrupted).then_some(cause.started)?
 }
 

@@ -46,3 +46,29 @@ impl Restarts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_takes_the_files_of_the_scripts_before_it() {
+        let known = Restarts { after: 2, project: 1, ..Restarts::default() };
+        assert!(known.lacks_project() && !known.lost_files(), "the script of order 2 has not ended");
+        let known = Restarts { project: 3, ..known };
+        assert!(!known.lacks_project(), "sent again");
+        let mut known = Restarts { ended: 2, ..known };
+        assert!(known.lost_files());
+        known.script_repeated(2);
+        known.script_ended(4);
+        known.script_ended(6);
+        assert_eq!((known.ended, known.lost_files()), (4, false), "it has run again in the new container");
+        known.after = 5;
+        assert!(known.lost_files());
+    }
+
+    #[test]
+    fn a_session_without_a_restart_lacks_nothing() {
+        assert!(!Restarts::default().lacks_project() && !Restarts { ended: 2, ..Restarts::default() }.lost_files());
+    }
+}

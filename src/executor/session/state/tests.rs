@@ -286,3 +286,29 @@ fn each_state_of_a_training_job_follows_from_an_event() {
     state.apply(SessionEvent::JobRefused);
     assert!(state.creation() == Creation::None && !state.is_unused());
 }
+
+#[test]
+fn a_script_that_runs_again_is_another_run() {
+    let mut state = SessionState::new("key".to_owned(), 1);
+    let selection = Selection::default();
+    state.apply(SessionEvent::ProjectSending(&selection));
+    state.apply(SessionEvent::RunBegun { stage: "step_script", script: HASH });
+    let order = run_order();
+    state.apply(SessionEvent::OrderStored { number: 2, order: &order });
+    let told = |state: &mut SessionState, report: Report| {
+        state.apply(SessionEvent::Reported { node: NodeId::LEADER, report: Some(&report) });
+    };
+    let ready = |restarts, after| Report::Ready { agent: String::new(), nodes: Vec::new(), restarts, after };
+    told(&mut state, ready(0, 0));
+    told(&mut state, Report::Started { run: 1, order: 2 });
+    state.apply(SessionEvent::RunEnded(0));
+    state.apply(SessionEvent::OrderStored { number: 3, order: &Order::Finish { collect: true } });
+    told(&mut state, Report::Bye { reason: ByeReason::Stopped });
+    told(&mut state, ready(1, 2));
+    assert!(!state.leader().left && state.restarts().lost_files() && state.is_first_script());
+    state.apply(SessionEvent::RunRepeated);
+    let run = state.run().unwrap();
+    assert_eq!((run.run, run.repeated, run.code, run.step()), (2, 1, None, RunStep::Noted));
+    assert_eq!((run.stage.as_str(), run.reports[&NodeId::LEADER]), ("step_script", 4));
+    assert!(!state.is_finished() && !state.is_collected() && !state.restarts().lost_files() && state.is_first_script());
+}
