@@ -12,10 +12,11 @@ use crate::base::failure::Failure;
 use crate::cloud::{CloudError, CloudErrorKind, SecondaryStatus, TrainingJob, TrainingJobs};
 use crate::protocol::keys::SessionPlace;
 use crate::protocol::mailbox::Order;
+use crate::session::event::SessionEvent;
 use crate::session::exchange::Exchange as _;
 use crate::session::output::{CopyEnd, Output};
 use crate::session::stamp::Stamp;
-use crate::session::state::{Creation, SessionEvent};
+use crate::session::state::Creation;
 use crate::session::{Session, job_limit, leaving, slots, spec};
 
 /// Grace for a stage that still runs, before its session is closed regardless.

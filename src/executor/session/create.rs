@@ -14,10 +14,10 @@ use crate::base::signals::Cancellation;
 use crate::cloud::{CloudError, CloudErrorKind, Parameter, TrainingJobSpec, TrainingJobs};
 use crate::session::Session;
 use crate::session::create_rate::CreateRate;
+use crate::session::event::SessionEvent;
 use crate::session::quota::QuotaRefusal;
 use crate::session::spec::tag;
 use crate::session::stamp::Stamp;
-use crate::session::state::SessionEvent;
 
 /// Retries under throttling end this long after the beginning of the stage. With the last try, a minute at most, that
 /// fits into the `prepare_exec_timeout` of 300 s that `runner-config/config.toml` sets.

@@ -16,6 +16,7 @@ use crate::cloud::{CloudError, CloudErrorKind, TrainingJob};
 use crate::logs::Feed;
 use crate::protocol::mailbox::{Order, Report};
 use crate::session::Session;
+use crate::session::event::SessionEvent;
 use crate::session::exchange::Exchange as _;
 use crate::session::failure_reasons::LossKind;
 use crate::session::inbox::Inbox;
@@ -25,7 +26,6 @@ use crate::session::phases::Waiting;
 use crate::session::poll::{Describe, Poll};
 use crate::session::ready::look_back;
 use crate::session::sources::{FIRST_EVENTS, GAP_PATIENCE, LAST_EVENTS, Sources};
-use crate::session::state::SessionEvent;
 use crate::session::workspace_upload::WorkspaceUpload;
 
 /// The first moments of a run, polled more often: most stages are short.

@@ -8,8 +8,8 @@ use crate::base::node::NodeId;
 use crate::base::plain;
 use crate::protocol::mailbox::{self, Report};
 use crate::session::Session;
+use crate::session::event::SessionEvent;
 use crate::session::exchange::Exchange as _;
-use crate::session::state::SessionEvent;
 
 /// Longest text kept of a report, in bytes.
 const LONGEST_TEXT: usize = 2000;

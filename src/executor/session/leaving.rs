@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::logs;
+use crate::session::event::SessionEvent;
 use crate::session::inbox::Inbox;
 use crate::session::stamp::Stamp;
-use crate::session::state::SessionEvent;
 use crate::session::{Session, slots, spec};
 
 /// Poll interval of the agents' last reports.

@@ -61,7 +61,7 @@ mod tests {
     use crate::base::seal::{Seal, SealKey};
     use crate::cloud::testing::Memory;
     use crate::protocol::mailbox::RunOrder;
-    use crate::session::state::SessionEvent;
+    use crate::session::event::SessionEvent;
 
     fn keys() -> SessionKeys {
         SessionKeys::new("sessions/s", Seal::Keyed(SealKey::new([7; 32])))

@@ -11,10 +11,10 @@ use crate::cloud::{JobStatus, TrainingJob};
 use crate::gitlab::JobContext;
 use crate::protocol::project::Trees;
 use crate::session::Session;
+use crate::session::event::SessionEvent;
 use crate::session::failure_reasons::{self, LossKind};
 use crate::session::record::LostResults;
 use crate::session::results::ENV_FILE;
-use crate::session::state::SessionEvent;
 use crate::workspace;
 
 /// Section name in the job log.

@@ -5,7 +5,8 @@ use anyhow::Context as _;
 use crate::base::seal::SealKey;
 use crate::protocol::keys::{SessionPlace, Token};
 use crate::session::Session;
-use crate::session::state::{Creation, SessionEvent};
+use crate::session::event::SessionEvent;
+use crate::session::state::Creation;
 
 impl Session<'_> {
     /// Takes a place, unless the session has one. A session whose training job may live without one keeps to the keys of the

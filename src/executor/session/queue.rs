@@ -13,10 +13,10 @@ use crate::base::plain;
 use crate::config::policy;
 use crate::session::Session;
 use crate::session::create::{AllRefused, Launched};
+use crate::session::event::SessionEvent;
 use crate::session::record::Queued;
 use crate::session::replace::{self, JobInputs};
 use crate::session::stamp::Stamp;
-use crate::session::state::SessionEvent;
 
 /// Pauses between two requests.
 const PAUSES: ExponentialBuilder = backoff(Duration::from_secs(5), Duration::from_mins(1));

@@ -16,6 +16,7 @@ use crate::base::files::{self, Durability};
 use crate::base::node::{NodeId, Nodes};
 use crate::protocol::keys::SessionPlace;
 use crate::protocol::project::Selection;
+use crate::session::current_run::CurrentRun;
 use crate::session::cursor::Cursor;
 use crate::session::id::SessionId;
 use crate::session::node_record::{self, NodeRecord};
@@ -159,50 +160,6 @@ pub struct LostResults {
     pub why: String,
     /// A retry would lose them too.
     pub by_job: bool,
-}
-
-/// A script that was ordered and whose exit is not known yet.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CurrentRun {
-    pub run: u32,
-    pub stage: String,
-    /// BLAKE3 hash of the script, in hex: the same script again is the same run, repeated by its caller.
-    pub script: String,
-    /// Number of earlier runs of this script in the stage, which ended with the instance.
-    #[serde(default)]
-    pub repeated: u32,
-    /// The order was sent.
-    #[serde(default)]
-    pub ordered: bool,
-    /// Number of that order.
-    #[serde(default)]
-    pub order: u32,
-    /// The script's exit code, once only the download of the results is left to do.
-    #[serde(default)]
-    pub code: Option<i32>,
-    /// Number of reports read, by node, when the run began.
-    #[serde(default)]
-    pub reports: BTreeMap<NodeId, u32>,
-}
-
-impl CurrentRun {
-    pub fn step(&self) -> RunStep {
-        match self.code {
-            Some(code) => RunStep::Ended(code),
-            None if self.ordered => RunStep::Ordered,
-            None => RunStep::Noted,
-        }
-    }
-}
-
-/// Progress of a script.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RunStep {
-    /// About to be ordered; the order may be stored already.
-    Noted,
-    Ordered,
-    /// Its exit code is known, and only the download of the results is left to do.
-    Ended(i32),
 }
 
 /// The directory of all records of this host.
@@ -403,7 +360,8 @@ mod tests {
     use super::*;
     use crate::base::seal::SealKey;
     use crate::protocol::keys::Token;
-    use crate::session::state::{SessionEvent, SessionState};
+    use crate::session::event::SessionEvent;
+    use crate::session::state::SessionState;
 
     #[test]
     fn a_record_is_kept_and_forgotten() {

@@ -12,10 +12,11 @@ use crate::config::env::Environment;
 use crate::config::policy;
 use crate::gitlab::JobContext;
 use crate::session::create::Launched;
+use crate::session::event::SessionEvent;
 use crate::session::exchange::Exchange as _;
 use crate::session::failure_reasons::{self, Cause};
 use crate::session::spec::AgentInputs;
-use crate::session::state::{Creation, SessionEvent};
+use crate::session::state::Creation;
 use crate::session::{Session, agent_delivery, create, project_scope, spec};
 
 /// Outcome of the replacement.

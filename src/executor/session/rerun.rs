@@ -8,7 +8,7 @@ use crate::base::signals::Cancellation;
 use crate::cloud::{SecondaryStatus, Transition};
 use crate::protocol::mailbox::Order;
 use crate::session::Session;
-use crate::session::state::SessionEvent;
+use crate::session::event::SessionEvent;
 use crate::session::workspace_upload::WorkspaceUpload;
 
 /// Sends the project to the new container and begins another run, which the caller orders. Prints one line about it.

@@ -13,11 +13,12 @@ use crate::protocol::mailbox::{Order, Report};
 use crate::protocol::project::{Rule, Selection, Trees};
 use crate::session::Session;
 use crate::session::bar::with_bar;
+use crate::session::event::SessionEvent;
 use crate::session::exchange::Exchange as _;
 use crate::session::failure_reasons::{self, Diagnosis, LossKind};
 use crate::session::inbox::Inbox;
 use crate::session::record::LostResults;
-use crate::session::state::{ResultsState as Outcome, SessionEvent};
+use crate::session::state::ResultsState as Outcome;
 use crate::workspace::{AllSent, Bounds, Destination, TransferLimits, TransferProgress};
 
 const POLL: Duration = Duration::from_millis(40);

@@ -11,8 +11,8 @@ use crate::protocol::keys;
 use crate::protocol::mailbox::{Order, WorkspaceOrder};
 use crate::protocol::project::{Selection, Trees};
 use crate::session::bar::with_bar;
+use crate::session::event::SessionEvent;
 use crate::session::exchange::{Exchange as _, ProjectUpload};
-use crate::session::state::SessionEvent;
 use crate::session::{Session, project_scope, results};
 use crate::workspace::{Summary, TransferProgress};
 

@@ -7,10 +7,11 @@ use anyhow::Context as _;
 use crate::gitlab::BuildStage;
 use crate::protocol::mailbox::Order;
 use crate::session::Session;
+use crate::session::current_run::CurrentRun;
+use crate::session::event::SessionEvent;
 use crate::session::follow::Follower;
 use crate::session::machine::Conclusion;
-use crate::session::record::CurrentRun;
-use crate::session::state::{SessionEvent, SessionState};
+use crate::session::state::SessionState;
 use crate::session::workspace_upload::WorkspaceUpload;
 use crate::stages::Context;
 

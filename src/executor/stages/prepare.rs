@@ -17,9 +17,10 @@ use crate::protocol::project::Trees;
 use crate::sandbox;
 use crate::session::create::Launched;
 use crate::session::directories::JobDirectories;
+use crate::session::event::SessionEvent;
 use crate::session::exchange::Exchange as _;
 use crate::session::spec::AgentInputs;
-use crate::session::state::{SessionEvent, SessionState};
+use crate::session::state::SessionState;
 use crate::session::{
     self, Session, SessionId, agent_delivery, create, input_check, job_limit, left_over, project_scope, queue,
     retention, spec,

@@ -6,8 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::protocol::mailbox::{ByeReason, ExitReport, RunOrder};
+use crate::session::current_run::RunStep;
+use crate::session::event::Saved;
 use crate::session::machine::{Conclusion, RunConfig, RunEffect, RunEvent, RunMachine};
-use crate::session::record::RunStep;
 
 const HASH: &str = "the script's hash";
 /// Longer than every wait.
