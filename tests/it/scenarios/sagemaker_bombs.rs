@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use super::sagemaker_sandbox::{as_ordinary_user, scenario};
-use crate::support::driver::{Driver, sagemaker, sagemaker_with, sandboxed, sandboxed_as_root};
+use crate::support::driver::{Driver, sagemaker, sandboxed, sandboxed_as_root, sandboxed_with};
 use crate::support::job::Job;
 use crate::support::outcome::Outcome;
 use crate::support::scenario::{With, play};
 use crate::support::waiting::tell;
 use crate::support::world::World;
 
-const LIMITS: &str = "[sandbox]\nenabled = true\nmax_processes = 60\nmax_memory_bytes = 300000000\nmax_bytes = 50000000\nmax_files = 1000\n";
+const LIMITS: &str = "max_processes = 60\nmax_memory_bytes = 300000000\nmax_bytes = 50000000\nmax_files = 1000\n";
 
 /// Bombs, as shell commands that fail when the kernel refuses them.
 const BOMBS: [(&str, &str); 4] = [
@@ -39,7 +39,7 @@ fn explode(world: &World) -> Vec<Outcome> {
 }
 
 fn limited(driver: Driver) -> Driver {
-    Driver { adjust: driver.adjust, ..sagemaker_with(&[], LIMITS) }
+    Driver { adjust: driver.adjust, ..sandboxed_with(LIMITS) }
 }
 
 fn ends_with(outcome: &Outcome, key: &str) {
