@@ -106,7 +106,9 @@ impl AllowedDestinations {
             return true;
         }
         // A name may lead to this host itself only where that is what the operator or GitLab says.
-        let may_be_here = self.is_gitlab(host, port) || plain(host) == "localhost";
+        let lists_localhost = |entry: &HostPattern| matches!(entry, HostPattern::Name(name) if name == "localhost");
+        let may_be_here =
+            self.is_gitlab(host, port) || (plain(host) == "localhost" && self.of_port(port).any(lists_localhost));
         let is_fit = if is_special(address) { may_be_here && address.is_loopback() } else { may_be_here || !is_own };
         self.names(host, port) && is_fit
     }
@@ -293,6 +295,7 @@ mod tests {
         assert!(permits(&["[fd00::]:443"], "x", 443, "fd00::"));
         assert!(permits(&["localhost:80"], "localhost", 80, "::1"));
         assert!(!permits(&["localhost:80"], "other", 80, "::1"));
+        assert!(!permits(&["*", "local*"], "localhost", 80, "127.0.0.1"));
     }
 
     #[test]

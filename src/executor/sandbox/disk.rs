@@ -53,6 +53,16 @@ impl DiskWatch {
         }
     }
 
+    /// Removes what the directories hold: the next job would exceed the limit from its start, and the disk would stay as full.
+    pub(super) async fn empty(&self) {
+        let directories = self.directories.clone();
+        let emptied =
+            tokio::task::spawn_blocking(move || directories.iter().for_each(|directory| empty(directory))).await;
+        if let Err(error) = emptied {
+            tracing::warn!(%error, "failed to empty the directories of a job");
+        }
+    }
+
     /// Counts the files if a file system has grown.
     pub(super) async fn check(&mut self) -> Result<(), Failure> {
         let now: Vec<_> = self.directories.iter().map(|directory| held_by_file_system(directory)).collect();
@@ -85,6 +95,17 @@ fn has_grown(before: &[Amount], now: &[Amount], most: Amount) -> bool {
         now.bytes.saturating_sub(before.bytes) > most.bytes / STEPS
             || now.files.saturating_sub(before.files) > most.files / STEPS
     })
+}
+
+fn empty(directory: &Path) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let removed = if is_directory { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        if let Err(error) = removed {
+            tracing::warn!(%error, path = %path.display(), "failed to empty the directory of a job");
+        }
+    }
 }
 
 /// Counts until a limit is exceeded. A file with several names counts in parts, one for each.
@@ -149,9 +170,9 @@ fn too_much(held: Amount, most: Amount) -> Failure {
     } else {
         (format!("{} files", most.files), "sandbox.max_files")
     };
-    Failure::user(format!("the job's directories on the runner host hold more than {limit}")).hint(format!(
-        "keep less in the project, its cache and its artifacts; the limit is `{key}` of the operator's file"
-    ))
+    Failure::user(format!("the job's directories on the runner host hold more than {limit}, so they are emptied")).hint(
+        format!("keep less in the project, its cache and its artifacts; the limit is `{key}` of the operator's file"),
+    )
 }
 
 fn not_counted(directory: &Path) -> Failure {
@@ -206,6 +227,16 @@ mod tests {
             std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(mode)).unwrap();
             assert!(counted(&folder, Amount { files: 1, ..NONE }).contains("more than 1 files"), "{mode:o}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_job_that_exceeds_a_limit_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("a/b")).unwrap();
+        std::fs::write(folder.path().join("file"), "x").unwrap();
+        std::os::unix::fs::symlink("/", folder.path().join("link")).unwrap();
+        DiskWatch::new(vec![folder.path().to_owned()], NONE).empty().await;
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

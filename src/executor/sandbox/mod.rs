@@ -138,6 +138,7 @@ impl Sandbox {
             status = self.child.wait() => status.context("failed to wait for the script")?,
             failure = self.disk.exceeded() => {
                 self.child.kill().await.context("failed to end the script")?;
+                self.disk.empty().await;
                 return Err(failure.into());
             }
         };
@@ -145,10 +146,14 @@ impl Sandbox {
         if let Some(group) = &self.group {
             group.remove().await;
         }
-        match broken {
-            Some(failure) => Err(failure.into()),
-            None => Ok(self.disk.check().await.map(|()| status)?),
+        if let Some(failure) = broken {
+            return Err(failure.into());
         }
+        if let Err(failure) = self.disk.check().await {
+            self.disk.empty().await;
+            return Err(failure.into());
+        }
+        Ok(status)
     }
 
     /// The limit of memory or processes that the stage has exceeded.
