@@ -38,7 +38,7 @@ fn explode(world: &World) -> Vec<Outcome> {
     BOMBS.iter().map(run).collect()
 }
 
-fn limited(driver: Driver) -> Driver {
+fn limited(driver: &Driver) -> Driver {
     Driver { adjust: driver.adjust, ..sandboxed_with(LIMITS) }
 }
 
@@ -65,7 +65,7 @@ fn every_bomb_is_stopped_in_the_sandbox() {
         outcomes[2].succeeded().shows("\nprocesses-are-refused");
         outcomes[3].succeeded().shows("\nmemory-are-refused");
     };
-    play(&scenario("bombs", explode, stopped), With::RealRunner, limited(sandboxed()));
+    play(&scenario("bombs", explode, stopped), With::RealRunner, limited(&sandboxed()));
 }
 
 /// The kernel's limit of processes does not bind root.
@@ -80,7 +80,7 @@ fn every_bomb_is_stopped_in_the_sandbox_of_root() {
         outcomes[3].succeeded().shows("\nmemory-are-refused");
         assert!(!world.settings.ordinary_user);
     };
-    play(&scenario("bombs", explode, stopped), With::RealRunner, limited(sandboxed_as_root()));
+    play(&scenario("bombs", explode, stopped), With::RealRunner, limited(&sandboxed_as_root()));
 }
 
 /// The group that holds the suite's own, where the service manager gave it away with the controllers that the limits need.
@@ -108,7 +108,7 @@ fn memory_is_that_of_the_whole_stage_in_a_control_group() {
         vec![world.run(&job.script(["true"]))]
     };
     let ended = |_: &World, outcomes: &[Outcome]| ends_with(&outcomes[0], "sandbox.max_memory_bytes");
-    play(&scenario("memory of a stage", share, ended), With::RealRunner, limited(sandboxed_as_root()));
+    play(&scenario("memory of a stage", share, ended), With::RealRunner, limited(&sandboxed_as_root()));
     let is_ours = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with("sagemaker-executor-");
     assert!(!std::fs::read_dir(parent).unwrap().flatten().any(is_ours), "a group is left");
 }
