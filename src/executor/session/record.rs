@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::failure::Failure;
 use crate::base::files::{self, Durability};
-use crate::base::node::{NodeId, Nodes};
+use crate::base::node::Nodes;
 use crate::protocol::keys::SessionPlace;
 use crate::protocol::project::Selection;
 use crate::session::current_run::CurrentRun;
