@@ -107,9 +107,10 @@ fn the_table_of_job_variables_is_that_of_the_code() {
         .collect();
     assert_eq!(documented, expected);
     let known = known_keys();
+    let key = Regex::new("`(job\\.[a-z_]+)`").unwrap();
     for variable in JOB_VARIABLES {
         assert!(variable.policy.is_none_or(|key| known.contains(&format!("rules.allow.{key}"))), "{}", variable.name);
-        for named in Regex::new("`(job\\.[a-z_]+)`").unwrap().captures_iter(variable.default) {
+        for named in key.captures_iter(variable.default) {
             assert!(known.contains(&named[1]), "{}: {}", variable.name, &named[1]);
         }
     }

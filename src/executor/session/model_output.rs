@@ -38,21 +38,18 @@ pub struct ModelInputs<'a> {
 /// The failure of the upload; it is noted in the state too, because the runner ignores a failed `after_script`.
 pub async fn finish(session: &mut Session<'_>, inputs: ModelInputs<'_>) -> anyhow::Result<()> {
     let has_model = session.state.has_model();
-    let ended = match inputs.output {
-        None => {
-            if has_model {
-                session.printer.warn(
-                    "the files in /opt/ml/model go nowhere; set `SAGEMAKER_MODEL_OUTPUT` to a folder in S3, or save what you need as artifacts",
-                );
-            }
-            session.jobs.describe(&session.job_name()).await.ok().flatten()
+    let ended = if inputs.output.is_some() {
+        session.printer.begin_section(SECTION, session.clock.now(), "Uploading the model");
+        let uploaded = uploaded(session, inputs.cancel).await;
+        session.printer.end_section(SECTION, session.clock.now());
+        Some(uploaded?)
+    } else {
+        if has_model {
+            session.printer.warn(
+                "the files in /opt/ml/model go nowhere; set `SAGEMAKER_MODEL_OUTPUT` to a folder in S3, or save what you need as artifacts",
+            );
         }
-        Some(_) => {
-            session.printer.begin_section(SECTION, session.clock.now(), "Uploading the model");
-            let uploaded = uploaded(session, inputs.cancel).await;
-            session.printer.end_section(SECTION, session.clock.now());
-            Some(uploaded?)
-        }
+        None
     };
     let uri = inputs.output.filter(|_| has_model).map(|folder| model_uri(folder, &session.job_name()));
     match (&uri, inputs.output) {
@@ -61,7 +58,7 @@ pub async fn finish(session: &mut Session<'_>, inputs: ModelInputs<'_>) -> anyho
         (None, None) => {}
     }
     if selects_env_file(inputs.job) {
-        let lines = env_lines(&session.job_name(), ended.as_ref(), uri.as_deref());
+        let lines = env_lines(&session.job_name(), session.state.arn(), ended.as_ref(), uri.as_deref());
         workspace::append_lines(inputs.trees, ENV_FILE, &lines)?;
     }
     Ok(())
@@ -115,12 +112,12 @@ fn selects_env_file(job: &JobContext) -> bool {
 }
 
 /// Lines of a dotenv report.
-fn env_lines(name: &str, job: Option<&TrainingJob>, model: Option<&str>) -> String {
+fn env_lines(name: &str, arn: Option<&str>, job: Option<&TrainingJob>, model: Option<&str>) -> String {
     let seconds = |seconds: Option<u64>| seconds.map(|seconds| seconds.to_string());
     let ended = job.filter(|job| job.status.is_terminal());
     [
         ("SAGEMAKER_TRAINING_JOB_NAME", Some(name.to_owned())),
-        ("SAGEMAKER_TRAINING_JOB_ARN", job.map(|job| job.arn.clone())),
+        ("SAGEMAKER_TRAINING_JOB_ARN", arn.map(str::to_owned)),
         ("SAGEMAKER_MODEL_URI", model.map(str::to_owned)),
         ("SAGEMAKER_TRAINING_SECONDS", seconds(ended.and_then(|job| job.training_seconds))),
         ("SAGEMAKER_BILLABLE_SECONDS", seconds(ended.and_then(|job| job.billable_seconds))),
@@ -141,7 +138,7 @@ mod tests {
         let mut job = example_job("gitlab-1-2-abcdef12", JobStatus::Completed, SecondaryStatus::Completed);
         (job.training_seconds, job.billable_seconds) = (Some(60), Some(20));
         let uri = model_uri("s3://models/churn/", &job.name);
-        let text = env_lines(&job.name, Some(&job), Some(&uri));
+        let text = env_lines(&job.name, Some(&job.arn), Some(&job), Some(&uri));
         let expected = [
             "SAGEMAKER_TRAINING_JOB_NAME=gitlab-1-2-abcdef12",
             "SAGEMAKER_TRAINING_JOB_ARN=arn:aws:sagemaker:eu-west-1:123456789012:training-job/gitlab-1-2-abcdef12",
@@ -151,8 +148,8 @@ mod tests {
         ];
         assert!(text.lines().eq(expected), "{text}");
         let running = example_job(&job.name, JobStatus::InProgress, SecondaryStatus::Training);
-        assert_eq!(env_lines(&job.name, Some(&running), None).lines().count(), 2);
-        assert_eq!(env_lines(&job.name, None, None).lines().count(), 1);
+        assert_eq!(env_lines(&job.name, Some(&running.arn), Some(&running), None).lines().count(), 2);
+        assert_eq!(env_lines(&job.name, None, None, None).lines().count(), 1);
     }
 
     #[test]

@@ -159,18 +159,18 @@ mod tests {
             session
         }
 
-        fn begin(&self, session: &mut Session<'_>, longest: u64) -> anyhow::Result<()> {
-            let refused = AllRefused {
-                may_wait: vec!["ml.a.b".into()],
-                reasons: vec!["ml.a.b: in use".into()],
-                failure: Failure::system("refused"),
-            };
-            begin(session, refused, Duration::from_secs(longest))
-        }
-
         async fn wait(&self, session: &mut Session<'_>) -> anyhow::Result<()> {
             wait(session, JobInputs { job: &self.job, env: &self.env, cancel: &self.cancel }).await
         }
+    }
+
+    fn begun(session: &mut Session<'_>, longest: u64) -> anyhow::Result<()> {
+        let refused = AllRefused {
+            may_wait: vec!["ml.a.b".into()],
+            reasons: vec!["ml.a.b: in use".into()],
+            failure: Failure::system("refused"),
+        };
+        begin(session, refused, Duration::from_secs(longest))
     }
 
     fn refused(times: usize) -> Fault {
@@ -180,7 +180,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_type_is_asked_for_until_it_is_granted() {
         let waiting = Waiting::new(refused(3));
-        waiting.begin(&mut waiting.session(), 600).unwrap();
+        begun(&mut waiting.session(), 600).unwrap();
         // Another process goes on.
         let mut session = waiting.session();
         waiting.wait(&mut session).await.unwrap();
@@ -197,7 +197,7 @@ mod tests {
     async fn without_a_wish_to_wait_the_refusal_stands() {
         let waiting = Waiting::new(refused(1));
         let mut session = waiting.session();
-        assert_eq!(waiting.begin(&mut session, 0).unwrap_err().to_string(), "refused");
+        assert_eq!(begun(&mut session, 0).unwrap_err().to_string(), "refused");
         waiting.wait(&mut session).await.unwrap();
         assert!(waiting.memory.jobs.names().is_empty());
     }
@@ -206,11 +206,11 @@ mod tests {
     async fn a_refusal_that_waiting_does_not_help_and_a_cancel_end_it() {
         let denied = Waiting::new(Fault::new("create", 1, When::Before, CloudErrorKind::Denied).forever());
         let mut session = denied.session();
-        denied.begin(&mut session, 600).unwrap();
+        begun(&mut session, 600).unwrap();
         assert!(denied.wait(&mut session).await.is_err());
         let canceled = Waiting::new(refused(100));
         let mut session = canceled.session();
-        canceled.begin(&mut session, 600).unwrap();
+        begun(&mut session, 600).unwrap();
         canceled.cancel.raise();
         assert_eq!(kind_of(&canceled.wait(&mut session).await.unwrap_err()), Kind::Canceled);
     }

@@ -358,6 +358,7 @@ pub(super) fn not_writable(path: &Path, error: std::io::Error) -> anyhow::Error 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::node::NodeId;
     use crate::base::seal::SealKey;
     use crate::protocol::keys::Token;
     use crate::session::event::SessionEvent;
