@@ -106,12 +106,11 @@ fn the_table_of_job_variables_is_that_of_the_code() {
         })
         .collect();
     assert_eq!(documented, expected);
-    let known = known_keys();
-    let key = Regex::new("`(job\\.[a-z_]+)`").unwrap();
+    let (known, named) = (known_keys(), Regex::new("`(job\\.[a-z_]+)`").unwrap());
     for variable in JOB_VARIABLES {
         assert!(variable.policy.is_none_or(|key| known.contains(&format!("rules.allow.{key}"))), "{}", variable.name);
-        for named in key.captures_iter(variable.default) {
-            assert!(known.contains(&named[1]), "{}: {}", variable.name, &named[1]);
+        for found in named.captures_iter(variable.default) {
+            assert!(known.contains(&found[1]), "{}: {}", variable.name, &found[1]);
         }
     }
 }

@@ -71,12 +71,13 @@ pub struct Follower<'s, 'a> {
 }
 
 impl<'s, 'a> Follower<'s, 'a> {
-    /// Follows run `run` of the session, and prints from its cursor on.
+    /// Follows run `run` of the session, and prints from its cursor on. `provisioning` is the longest wait for the container.
     pub fn new(
         session: &'s mut Session<'a>,
         upload: &'s WorkspaceUpload,
         run: u32,
         feed: Feed,
+        provisioning: Duration,
     ) -> anyhow::Result<Self> {
         let started = Instant::now();
         let limits = &session.settings.limits;
@@ -84,7 +85,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             run,
             nodes: session.state.nodes().len(),
             grace: Duration::from_secs(limits.cancel_grace_seconds),
-            provisioning: Duration::from_secs(limits.provisioning_seconds),
+            provisioning,
         });
         for (node, row) in session.state.nodes().iter() {
             let (is_ready, has_left) = (row.ready, row.left);

@@ -1,6 +1,7 @@
 //! Handles a script whose driver was killed: the next stage ends it, and prints the rest of its output.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
@@ -59,5 +60,6 @@ async fn follow(
     run: u32,
 ) -> anyhow::Result<Conclusion> {
     let feed = session.join_log(context.log_client())?;
-    Follower::new(session, upload, run, feed)?.follow(&context.cancellation).await
+    let provisioning = Duration::from_secs(context.settings.limits.provisioning_seconds);
+    Follower::new(session, upload, run, feed, provisioning)?.follow(&context.cancellation).await
 }

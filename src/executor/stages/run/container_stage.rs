@@ -2,6 +2,7 @@
 //! the results after the last one.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::time::Instant;
@@ -9,7 +10,8 @@ use tokio::time::Instant;
 use crate::base::failure::Failure;
 use crate::base::node::NodeId;
 use crate::base::stream::{self, StreamName};
-use crate::config::policy;
+use crate::config::policy::{self, Decision};
+use crate::config::settings::Settings;
 use crate::gitlab::{BuildStage, JobContext};
 use crate::protocol::mailbox::{Order, RunOrder};
 use crate::protocol::project::Trees;
@@ -289,9 +291,13 @@ async fn run_once(
         cancel_script(session, run).await;
         return Err(error);
     }
+    // `prepare` has decided; an operator's file that changed since must not end a job that runs.
+    let decided = context.env.job_variables().and_then(|wishes| policy::decide(job, &wishes, &context.settings));
+    let provisioning = provisioning(decided.ok().as_ref(), &context.settings);
     loop {
         let feed = session.join_log(context.log_client())?;
-        let mut conclusion = Follower::new(session, upload, run, feed)?.follow(&context.cancellation).await;
+        let follower = Follower::new(session, upload, run, feed, provisioning)?;
+        let mut conclusion = follower.follow(&context.cancellation).await;
         if matches!(conclusion, Ok(Conclusion::Lost { .. })) {
             // The order stays in the mailbox for the next training job's agent.
             match replace::replace(session, inputs).await {
@@ -313,6 +319,13 @@ async fn run_once(
     }
 }
 
+/// The longest wait for the container: the operator's, or a spot job's own when that is longer.
+fn provisioning(decision: Option<&Decision>, settings: &Settings) -> Duration {
+    let of_spot = decision.and_then(|decision| decision.capacity.spot_max_wait?.checked_sub(decision.max_runtime));
+    let of_spot = of_spot.unwrap_or_default();
+    Duration::from_secs(of_spot.max(settings.limits.provisioning_seconds))
+}
+
 /// Cancels a script that this stage gave up, so that it does not begin or go on in the container.
 async fn cancel_script(session: &mut Session<'_>, run: u32) {
     if let Err(error) = session.order(&Order::Cancel { run }).await {
@@ -323,6 +336,22 @@ async fn cancel_script(session: &mut Session<'_>, run: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_spot_job_waits_for_its_container_as_long_as_it_asks_for() {
+        let text = "[storage]\nbucket = \"b\"\n[job]\nrole_arn = \"arn:aws:iam::123456789012:role/x\"\nspot = true\n[limits]\nprovisioning_seconds = 600\n";
+        let settings: Settings = toml::from_str(text).unwrap();
+        let mut job = job(&[]);
+        "img".clone_into(&mut job.image.name);
+        let wait = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter().map(|(name, value)| (format!("CUSTOM_ENV_{name}").into(), value.into()));
+            let wishes = crate::config::env::Environment::from_pairs(pairs).job_variables().unwrap();
+            provisioning(policy::decide(&job, &wishes, &settings).ok().as_ref(), &settings).as_secs()
+        };
+        assert_eq!(wait(&[]), 3600);
+        assert_eq!(wait(&[("SAGEMAKER_MAX_RUNTIME", "1h"), ("SAGEMAKER_SPOT_MAX_WAIT", "3h")]), 2 * 3600);
+        assert_eq!(wait(&[("SAGEMAKER_MAX_RUNTIME", "1h"), ("SAGEMAKER_SPOT_MAX_WAIT", "1h")]), 600);
+    }
 
     fn job(steps: &[&str]) -> JobContext {
         let steps: Vec<_> = steps.iter().map(|name| serde_json::json!({"name": name, "script": ["x"]})).collect();
