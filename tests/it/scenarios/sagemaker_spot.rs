@@ -55,7 +55,7 @@ fn training(epochs: u32, stays: u32, pause: &str) -> String {
 }
 
 fn epochs(numbers: std::ops::RangeInclusive<u32>) -> String {
-    numbers.map(|number| format!("epoch {number}\n")).collect()
+    numbers.map(|number| format!("epoch {number}\n")).collect::<Vec<_>>().concat()
 }
 
 /// The output of the script, without the shell's word about a signal.
@@ -134,10 +134,16 @@ fn last_epoch(run: &Running) -> u64 {
     out.lines().rev().find_map(|line| line.strip_prefix("epoch ")?.parse().ok()).unwrap_or(0)
 }
 
+/// `LONG_TESTS=1`: as often as the instances of a long training may be taken away.
+#[expect(clippy::disallowed_methods, reason = "the suite's own switch, in no product code")]
+fn is_long() -> bool {
+    std::env::var_os("LONG_TESTS").is_some()
+}
+
 /// The instances vanish at once, when the trace shows one of the epochs that the seed chooses.
 #[test]
 fn interruptions_at_random_moments() {
-    let interrupted = if std::env::var_os("LONG_TESTS").is_some() { 10 } else { 3 };
+    let interrupted = if is_long() { 10 } else { 3 };
     let mut random = Random(SEED);
     let desk = desk(&job(), &["--stop-grace", "0s"], &[]);
     let most = interrupted * 10;
