@@ -392,7 +392,7 @@ mod tests {
         {"missing":{"attempt":1}}
         {"damaged":{"chunk":"c","pack":"p"}}
         {"started":{"order":2,"run":1}}
-        {"exited":{"exit":{"at":3,"bytes":2,"canceled":false,"code":1,"copy":4,"hash":"h"},"run":1}}
+        {"exited":{"exit":{"at":3,"bytes":2,"canceled":false,"code":1,"copy":4,"has_model":false,"hash":"h"},"run":1}}
         {"collected":{"restarts":1,"summary":"s"}}
         {"failed":{"by_job":true,"order":"o","reason":"r"}}
         {"bye":{"reason":"lease_expired"}}

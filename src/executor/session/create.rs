@@ -164,7 +164,7 @@ impl Attempts<'_> {
                 return Err(Refusal::Final(canceled()));
             }
             if !turn {
-                return Err(Refusal::Final(throttled(spec).into()));
+                return Err(Refusal::Final(throttled(spec).caused_by(no_turn(spec)).into()));
             }
             let answer = tokio::select! {
                 answer = jobs.create(spec) => answer,
@@ -223,6 +223,16 @@ impl Attempts<'_> {
 async fn at_once(cancel: &Cancellation) {
     while !cancel.at_once() {
         cancel.changed().await;
+    }
+}
+
+/// The host's own limit left no time for a request.
+fn no_turn(spec: &TrainingJobSpec) -> CloudError {
+    CloudError {
+        kind: CloudErrorKind::Throttled,
+        operation: format!("create training job {}", spec.name),
+        message: "other jobs of this host had their turn first".to_owned(),
+        action: "sagemaker:CreateTrainingJob",
     }
 }
 

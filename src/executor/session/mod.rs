@@ -24,6 +24,7 @@ pub mod left_over;
 pub mod machine;
 pub mod mailbox;
 pub mod model_output;
+pub mod next_job;
 pub mod node_record;
 mod output;
 mod output_tail;

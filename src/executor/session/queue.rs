@@ -10,12 +10,13 @@ use tokio::time::Instant;
 use crate::base::backoff::backoff;
 use crate::base::failure::Failure;
 use crate::base::plain;
+use crate::cloud::CloudError;
 use crate::config::policy;
 use crate::session::Session;
 use crate::session::create::{AllRefused, Launched};
 use crate::session::event::SessionEvent;
+use crate::session::next_job::{self, JobInputs};
 use crate::session::record::Queued;
-use crate::session::replace::{self, JobInputs};
 use crate::session::stamp::Stamp;
 
 /// Pauses between two requests.
@@ -46,14 +47,14 @@ pub fn begin(session: &mut Session<'_>, refused: AllRefused, longest: Duration) 
 /// A system failure after `queue_timeout`, and the failure of a request that waiting does not help.
 pub async fn wait(session: &mut Session<'_>, inputs: JobInputs<'_>) -> anyhow::Result<()> {
     let Some(mut queued) = session.state.queued().cloned() else { return Ok(()) };
-    let decision = policy::decide(inputs.job, &inputs.env.job_variables()?, session.settings)?;
-    let longest = Duration::from_secs(decision.capacity.queue_timeout);
+    let longest = longest(session, inputs)?;
     let mut pauses = PAUSES.build();
     let mut told = Instant::now();
     loop {
         session.apply(SessionEvent::Queued(&queued))?;
         let waited = queued.since.age(&Stamp::of(&*session.clock));
-        let refused = match Box::pin(replace::create_next(session, &queued.types, inputs)).await? {
+        let launched = Box::pin(next_job::create(session, &queued.types, inputs)).await;
+        let refused = match launched.or_else(|error| may_pass(error, &queued))? {
             Launched::Created => {
                 session.printer.line(format!(
                     "SageMaker granted {} after {}",
@@ -93,6 +94,22 @@ pub async fn wait(session: &mut Session<'_>, inputs: JobInputs<'_>) -> anyhow::R
             }
         }
     }
+}
+
+/// Longest wait of the job.
+pub fn longest(session: &Session<'_>, inputs: JobInputs<'_>) -> anyhow::Result<Duration> {
+    let decision = policy::decide(inputs.job, &inputs.env.job_variables()?, session.settings)?;
+    Ok(Duration::from_secs(decision.capacity.queue_timeout))
+}
+
+/// A request that AWS did not take for a moment is asked again like a refused one.
+fn may_pass(error: anyhow::Error, queued: &Queued) -> anyhow::Result<Launched> {
+    if !CloudError::may_pass(&error) {
+        return Err(error);
+    }
+    let reasons = vec![plain::line(&format!("{error:#}"), REASON)];
+    let failure = Failure::system("the training job could not be requested").caused_by(error);
+    Ok(Launched::Refused(AllRefused { may_wait: queued.types.clone(), reasons, failure }))
 }
 
 fn rounded(time: Duration) -> humantime::FormattedDuration {
@@ -191,6 +208,17 @@ mod tests {
         assert!(text.contains("SageMaker granted ml.a.b after"), "{text}");
         waiting.wait(&mut session).await.unwrap();
         assert_eq!(waiting.memory.jobs.count("create"), 4, "a job that has its training job waits no more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trouble_of_aws_does_not_end_the_wait() {
+        for kind in [CloudErrorKind::Transient, CloudErrorKind::Throttled] {
+            let waiting = Waiting::new(Fault::new("create", 1, When::Before, kind).times(7));
+            let mut session = waiting.session();
+            begun(&mut session, 600).unwrap();
+            waiting.wait(&mut session).await.unwrap();
+            assert_eq!(waiting.memory.jobs.names(), [NAME], "{kind:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

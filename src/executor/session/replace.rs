@@ -3,21 +3,15 @@
 //!
 //! The mailbox stays: the next job's agent reads the orders sent to the first one's, which never ran.
 
-use tokio::time::Instant;
-
 use crate::base::plain;
-use crate::base::signals::Cancellation;
 use crate::cloud::{JobStatus, SecondaryStatus, TrainingJob};
-use crate::config::env::Environment;
-use crate::config::policy;
-use crate::gitlab::JobContext;
 use crate::session::create::Launched;
 use crate::session::event::SessionEvent;
 use crate::session::exchange::Exchange as _;
 use crate::session::failure_reasons::{self, Cause};
-use crate::session::spec::AgentInputs;
+use crate::session::next_job::{self, JobInputs};
 use crate::session::state::Creation;
-use crate::session::{Session, agent_delivery, create, project_scope, spec};
+use crate::session::{Session, create, queue};
 
 /// Outcome of the replacement.
 pub enum Replaced {
@@ -27,14 +21,6 @@ pub enum Replaced {
     NoneLeft(String),
     /// Another job would not help: the loss stands.
     No,
-}
-
-/// Inputs of the next job, besides the session.
-#[derive(Clone, Copy)]
-pub struct JobInputs<'a> {
-    pub job: &'a JobContext,
-    pub env: &'a Environment,
-    pub cancel: &'a Cancellation,
 }
 
 /// Looks up why the training job ended, and creates the next one when that may help.
@@ -83,7 +69,10 @@ pub async fn replace(session: &mut Session<'_>, inputs: JobInputs<'_>) -> anyhow
     session.apply(SessionEvent::JobReplaced)?;
     let name = session.job_name();
     session.printer.line(format!("{line}: requesting {next} as the training job {name}. SageMaker said: {reason}"));
-    Box::pin(create_next(session, &types, inputs)).await?.or_fail()?;
+    if let Launched::Refused(refused) = Box::pin(next_job::create(session, &types, inputs)).await? {
+        queue::begin(session, refused, queue::longest(session, inputs)?)?;
+        queue::wait(session, inputs).await?;
+    }
     Ok(Replaced::Another)
 }
 
@@ -93,33 +82,7 @@ pub async fn resume(session: &mut Session<'_>, inputs: JobInputs<'_>) -> anyhow:
         return Ok(());
     }
     let types = session.state.types();
-    Ok(Box::pin(create_next(session, &types, inputs)).await?.or_fail()?)
-}
-
-/// Creates the next job by the same decision as `prepare`, with these types.
-pub(super) async fn create_next(
-    session: &mut Session<'_>,
-    types: &[String],
-    inputs: JobInputs<'_>,
-) -> anyhow::Result<Launched> {
-    let until = Instant::now() + create::PATIENCE;
-    let decision = policy::decide(inputs.job, &inputs.env.job_variables()?, session.settings)?;
-    let objects = session.objects.clone();
-    let agent = agent_delivery::deliver_until(&*objects, session.settings, session.printer, until).await?;
-    // After an upgrade of this program the next job gets the agent that was compared now, unless it could not read the session.
-    if session.state.agent().is_empty() || session.state.place().is_some() {
-        session.apply(SessionEvent::AgentDelivered(&agent))?;
-    }
-    let scope = project_scope::of_session(session.state.scope(), inputs.job);
-    let checkpoints = project_scope::of_checkpoints(&*objects, inputs.job, &decision.data).await?;
-    let agent = AgentInputs {
-        keys: &session.keys(),
-        files: session.state.agent(),
-        scope: &scope,
-        checkpoints: checkpoints.as_deref(),
-    };
-    let spec = spec::training_job(&session.id, inputs.job, &decision, session.settings, &*objects, agent);
-    create::launch(session, spec, types, until, inputs.cancel).await
+    Ok(Box::pin(next_job::create(session, &types, inputs)).await?.or_fail()?)
 }
 
 /// Longest quoted text of SageMaker, in bytes.
@@ -147,11 +110,15 @@ mod tests {
 
     use super::*;
     use crate::base::node::{NodeId, Nodes};
+    use crate::base::signals::Cancellation;
     use crate::cloud::TrainingJobs as _;
     use crate::cloud::testing::{Memory, example_job, example_spec};
+    use crate::config::env::Environment;
     use crate::config::settings::Settings;
+    use crate::gitlab::JobContext;
     use crate::session::node_record::NodeRecord;
     use crate::session::record::{Records, SessionRecord};
+    use crate::session::spec;
     use crate::session::stamp::Stamp;
     use crate::session::{Host, SessionId};
     use crate::ui::{Captured, Printer};

@@ -22,7 +22,8 @@ use crate::session::failure_reasons::{self, LossKind};
 use crate::session::follow::Follower;
 use crate::session::machine::Conclusion;
 use crate::session::model_output::ModelInputs;
-use crate::session::replace::{self, JobInputs, Replaced};
+use crate::session::next_job::JobInputs;
+use crate::session::replace::{self, Replaced};
 use crate::session::results::Download;
 use crate::session::workspace_upload::WorkspaceUpload;
 use crate::session::{Session, SessionId, model_output, queue, rerun, results};
@@ -49,6 +50,10 @@ pub(super) async fn run(
         if abandoned::is_left(session.state(), stage, script)? {
             abandoned::end(context, &mut session, &upload).await?;
         }
+    }
+    // The stage that waited for an instance was killed, so its script never ran.
+    if session.state().queued().is_some() && job.container_stages().first() != Some(stage) {
+        session.give_up().await?;
     }
     if session.state().is_given_up() {
         return without_an_instance(context, job, stage, begun);
