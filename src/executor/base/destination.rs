@@ -97,11 +97,20 @@ impl AllowedDestinations {
             || self.of_port(port).any(|host_of| matches!(host_of, HostPattern::Name(glob) if fits(glob, &plain(host))))
     }
 
+    /// Whether addresses of a range may be reached at this port, by any name.
+    pub fn has_ranges(&self, port: u16) -> bool {
+        self.of_port(port).any(|host_of| matches!(host_of, HostPattern::Range(_)))
+    }
+
     /// Whether a connection to `address`, which `host` was resolved to, may be made. `own` has the addresses of this host's interfaces.
     pub fn permits(&self, host: &str, port: u16, address: IpAddr, own: &[IpAddr]) -> bool {
         let address = address.to_canonical();
         let is_own = !address.is_loopback() && own.contains(&address);
-        let lists = |range: &IpNet| range.contains(&address) && (!is_own || is_single(range));
+        let is_special = is_special(address);
+        // A wide range means the network, and not this host or its metadata service.
+        let lists = |range: &IpNet| {
+            range.contains(&address) && (!is_own || is_single(range)) && (!is_special || is_all_special(range))
+        };
         if self.of_port(port).any(|host_of| matches!(host_of, HostPattern::Range(range) if lists(range))) {
             return true;
         }
@@ -109,7 +118,7 @@ impl AllowedDestinations {
         let lists_localhost = |entry: &HostPattern| matches!(entry, HostPattern::Name(name) if name == "localhost");
         let may_be_here =
             self.is_gitlab(host, port) || (plain(host) == "localhost" && self.of_port(port).any(lists_localhost));
-        let is_fit = if is_special(address) { may_be_here && address.is_loopback() } else { may_be_here || !is_own };
+        let is_fit = if is_special { may_be_here && address.is_loopback() } else { may_be_here || !is_own };
         self.names(host, port) && is_fit
     }
 
@@ -184,6 +193,11 @@ fn fits(glob: &str, text: &str) -> bool {
             text.char_indices().map(|(at, _)| at).chain([text.len()]).any(|at| fits(rest, text.split_at(at).1))
         }),
     }
+}
+
+/// Whether a range has special addresses alone.
+fn is_all_special(range: &IpNet) -> bool {
+    range.prefix_len() >= 8 && is_special(range.network()) && is_special(range.broadcast())
 }
 
 /// Addresses of this host itself, of its link with the metadata service on it, and such that belong to no single host.

@@ -24,6 +24,8 @@ pub(super) struct PlainRequest {
     authority: String,
     path: String,
     headers: Vec<u8>,
+    /// Bytes of the body.
+    pub(super) body: u64,
 }
 
 impl PlainRequest {
@@ -59,6 +61,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(ProxyRequest, usize)>, &'sta
         let (host, port) = host_and_port(target, None).ok_or("CONNECT needs a host and a port")?;
         return Ok(Some((ProxyRequest { host, port, plain: None }, length)));
     }
+    // It would return the head, with what another proxy is told.
+    if method.eq_ignore_ascii_case("TRACE") {
+        return Err("the sandbox's proxy takes no TRACE");
+    }
     let rest = strip_scheme(target).ok_or("the target of a request to a proxy begins with http://")?;
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let (host, port) = host_and_port(authority, Some(80)).ok_or("the target has no host")?;
@@ -70,9 +76,24 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(ProxyRequest, usize)>, &'sta
         kept.extend(header.value);
         kept.extend(b"\r\n");
     }
+    let body = body_length(request.headers)?;
     let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host).to_owned();
-    let plain = PlainRequest { method: method.to_owned(), authority, path, headers: kept };
+    let plain = PlainRequest { method: method.to_owned(), authority, path, headers: kept, body };
     Ok(Some((ProxyRequest { host, port, plain: Some(plain) }, length)))
+}
+
+/// Length of the body by its head. A body without a length is refused: where it ends could not be told.
+fn body_length(headers: &[httparse::Header<'_>]) -> Result<u64, &'static str> {
+    if headers.iter().any(|header| header.name.eq_ignore_ascii_case("transfer-encoding")) {
+        return Err("the sandbox's proxy takes no Transfer-Encoding; use https");
+    }
+    let mut lengths = headers.iter().filter(|header| header.name.eq_ignore_ascii_case("content-length"));
+    let Some(length) = lengths.next() else { return Ok(0) };
+    let length = std::str::from_utf8(length.value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    match (length.and_then(|text| text.parse().ok()), lengths.next()) {
+        (Some(length), None) => Ok(length),
+        _ => Err("the Content-Length is no number, or there are two"),
+    }
 }
 
 fn strip_scheme(target: &str) -> Option<&str> {

@@ -35,6 +35,9 @@ pub struct SandboxInitArgs {
     /// Largest size of one file in bytes
     #[arg(long)]
     pub(super) file: u64,
+    /// Refuse sockets of the file system
+    #[arg(long)]
+    pub(super) no_unix_sockets: bool,
     /// The shell and its arguments
     #[arg(last = true, required = true)]
     pub(super) command: Vec<OsString>,
@@ -65,6 +68,8 @@ async fn script(args: SandboxInitArgs) -> anyhow::Result<i32> {
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
             .context("failed to set a limit of the sandbox")?;
     }
+    // With this limit the kernel neither writes a core file nor calls the host's program for them.
+    setrlimit(Resource::Core, Rlimit { current: Some(1), maximum: Some(1) }).context("failed to forbid core files")?;
     let is_root = rustix::process::geteuid().is_root();
     if is_root {
         privileges::give_up()?;
@@ -73,7 +78,7 @@ async fn script(args: SandboxInitArgs) -> anyhow::Result<i32> {
     // directories.
     rustix::process::umask(rustix::fs::Mode::empty());
     let _reaper = Reaper::start()?;
-    system_calls::refuse()?;
+    system_calls::refuse(!args.no_unix_sockets)?;
     let mut group = ProcessGroup::spawn(command(&args.command, &url)?)?;
     channel::send_started(&socket, &listeners).context("failed to tell the driver that the script runs")?;
     drop(listeners);
@@ -96,9 +101,11 @@ async fn script(args: SandboxInitArgs) -> anyhow::Result<i32> {
     }
 }
 
-/// Threads of the sandbox. A directory has a link for each directory in it, and two of its own.
+/// Threads of the sandbox; the largest number when they cannot be counted. A directory has a link for each directory in it, and two of its
+/// own.
 fn threads() -> u64 {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let Ok(entries) = std::fs::read_dir("/proc") else { return u64::MAX };
+    let entries = entries.flatten();
     let processes = entries.filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit));
     let tasks = processes.filter_map(|process| std::fs::metadata(process.path().join("task")).ok());
     tasks.map(|tasks| tasks.nlink().saturating_sub(2)).sum()

@@ -56,6 +56,8 @@ pub struct SandboxedScript<'a> {
     pub ssh_config: &'a Path,
     /// Directories of the job, each with its path in the sandbox.
     pub writable: Vec<(PathBuf, PathBuf)>,
+    /// A directory is shared with other jobs at the same time. Through a socket in it they could hand each other what only one of them has.
+    pub shares_directory: bool,
     /// Variables besides those of the driver that the sandbox keeps.
     pub variables: Vec<(String, String)>,
     /// The address of the job's repository, which names GitLab.
@@ -87,7 +89,7 @@ impl Sandbox {
         let mut forward = allowed.loopback();
         forward.truncate(channel::MOST_LISTENERS - 1);
         let mut arguments = view::arguments(&view_of(script, settings, environment)?);
-        arguments.extend(view::init_arguments(settings, &forward));
+        arguments.extend(view::init_arguments(settings, &forward, script.shares_directory));
         let (driver, inside) =
             std::os::unix::net::UnixStream::pair().context("failed to make the socket of the sandbox")?;
         driver.set_nonblocking(true)?;
@@ -190,7 +192,13 @@ async fn started(child: &mut Child, driver: &UnixStream) -> anyhow::Result<Vec<s
 /// # Errors
 /// A failure with bubblewrap's own message and what to change.
 pub async fn check(path: &str) -> anyhow::Result<()> {
-    let view = View { links: system_links(), init: own_program()?, is_root: is_root(), ..View::default() };
+    let view = View {
+        links: system_links(),
+        init: own_program()?,
+        is_root: is_root(),
+        proc: proc_entries(),
+        ..View::default()
+    };
     let mut command = Command::new(BUBBLEWRAP);
     command.args(view::arguments(&view)).args([view::INIT, "--version"]).stdin(Stdio::null()).kill_on_drop(true);
     let output = command.env_clear().env("PATH", path).output().await.map_err(not_started)?;
@@ -234,6 +242,7 @@ fn view_of(
         links: system_links(),
         init: own_program()?,
         is_root: is_root(),
+        proc: proc_entries(),
         readable: readable.chain(beside).chain(script.files.iter().cloned()).collect(),
         placed: placed.chain(ssh).collect(),
         writable: script.writable.clone(),
@@ -243,6 +252,10 @@ fn view_of(
 fn system_links() -> Vec<(PathBuf, Option<PathBuf>)> {
     let existing = view::system_links().filter(|path| path.exists());
     existing.map(|path| (path.to_owned(), std::fs::read_link(path).ok())).collect()
+}
+
+fn proc_entries() -> Vec<PathBuf> {
+    view::proc_entries().map(Path::to_owned).filter(|path| path.exists()).collect()
 }
 
 fn is_root() -> bool {

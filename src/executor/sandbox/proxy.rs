@@ -63,7 +63,8 @@ pub(super) struct Upstreams {
 #[derive(Debug, PartialEq, Eq)]
 enum Way {
     Direct(Vec<SocketAddr>),
-    Through(Upstream),
+    /// The other proxy gets the name, or this address where only the address was judged.
+    Through(Upstream, Option<IpAddr>),
 }
 
 /// Why a connection is not made, for the program inside.
@@ -121,7 +122,7 @@ impl Proxy {
         };
         let to = match &way {
             Way::Direct(addresses) => connect(addresses).await,
-            Way::Through(upstream) => match self.resolver.addresses(&upstream.host).await {
+            Way::Through(upstream, _) => match self.resolver.addresses(&upstream.host).await {
                 Ok(addresses) => connect(&with_port(addresses, upstream.port)).await,
                 Err(error) => Err(error),
             },
@@ -132,9 +133,14 @@ impl Proxy {
         };
         match (&request.plain, &way) {
             (None, Way::Direct(_)) => inside.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await?,
-            (None, Way::Through(upstream)) => outside.write_all(&upstream.tunnel(&request.host, request.port)).await?,
+            (None, Way::Through(upstream, address)) => {
+                let host = address.map_or_else(|| request.host.clone(), |address| address.to_string());
+                outside.write_all(&upstream.tunnel(&host, request.port)).await?;
+            }
             (Some(plain), Way::Direct(_)) => outside.write_all(&plain.direct()).await?,
-            (Some(plain), Way::Through(upstream)) => outside.write_all(&plain.through(upstream)).await?,
+            (Some(plain), Way::Through(upstream, _)) => {
+                return one_exchange(&mut inside, &mut outside, plain.through(upstream), &rest, plain.body).await;
+            }
         }
         outside.write_all(&rest).await?;
         copy(&mut inside, &mut outside).await
@@ -144,6 +150,11 @@ impl Proxy {
     async fn way(&self, request: &ProxyRequest) -> Result<Way, Refusal> {
         let (host, port) = (request.host.as_str(), request.port);
         let upstream = self.upstream(request);
+        let is_named = self.allowed.names(host, port);
+        // A name that nothing allows is not resolved: the question itself would leave the host.
+        if !is_named && !self.allowed.has_ranges(port) && host.parse::<IpAddr>().is_err() {
+            return Err(self.refuse(host, port));
+        }
         let resolved = self.resolver.addresses(host).await;
         match resolved {
             Ok(addresses) => {
@@ -155,12 +166,18 @@ impl Proxy {
                 if judged.is_empty() {
                     return Err(self.refuse(host, port));
                 }
-                Ok(upstream.map_or_else(|| Way::Direct(with_port(judged, port)), Way::Through))
+                match upstream {
+                    None => Ok(Way::Direct(with_port(judged, port))),
+                    Some(upstream) if is_named => Ok(Way::Through(upstream, None)),
+                    // The other proxy could resolve the name to another address.
+                    Some(upstream) if request.plain.is_none() => Ok(Way::Through(upstream, judged.first().copied())),
+                    Some(_) => Err(self.refuse(host, port)),
+                }
             }
-            Err(_) if !self.allowed.names(host, port) => Err(self.refuse(host, port)),
+            Err(_) if !is_named => Err(self.refuse(host, port)),
             // Behind a proxy the host often knows no names of the outside.
             Err(error) => upstream
-                .map(Way::Through)
+                .map(|upstream| Way::Through(upstream, None))
                 .ok_or_else(|| Refusal("502 Bad Gateway", format!("failed to resolve the name of the host: {error}"))),
         }
     }
@@ -191,6 +208,41 @@ fn with_port(addresses: Vec<IpAddr>, port: u16) -> Vec<SocketAddr> {
 
 async fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     timeout(PATIENCE, TcpStream::connect(addresses)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Sends the body of one request and returns its answer: the connection to another proxy carries nothing else, since a further request
+/// would not be judged.
+async fn one_exchange(
+    inside: &mut TcpStream,
+    outside: &mut TcpStream,
+    mut head: Vec<u8>,
+    rest: &[u8],
+    body: u64,
+) -> io::Result<()> {
+    let begun = rest.get(..usize::try_from(body).unwrap_or(usize::MAX)).unwrap_or(rest);
+    head.extend_from_slice(begun);
+    outside.write_all(&head).await?;
+    let left = body.saturating_sub(begun.len() as u64);
+    let (mut from_inside, mut to_inside) = inside.split();
+    let (mut from_outside, mut to_outside) = outside.split();
+    let mut body = (&mut from_inside).take(left);
+    let answer = tokio::io::copy(&mut from_outside, &mut to_inside);
+    tokio::pin!(answer);
+    tokio::select! {
+        sent = tokio::io::copy(&mut body, &mut to_outside) => {
+            sent?;
+        }
+        answered = &mut answer => return answered.map(drop),
+    }
+    // Read and dropped, since a socket with unread bytes is reset, and the end of the answer with it.
+    let further = async {
+        let _ = tokio::io::copy(&mut from_inside, &mut tokio::io::sink()).await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        answered = answer => answered.map(drop),
+        () = further => Ok(()),
+    }
 }
 
 async fn copy(inside: &mut TcpStream, outside: &mut TcpStream) -> io::Result<()> {

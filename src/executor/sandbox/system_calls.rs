@@ -8,6 +8,8 @@ use seccompiler::{
     SeccompFilter, SeccompRule as Rule,
 };
 
+/// `open_tree_attr` of Linux 6.15, which `libc` does not name yet.
+const OPEN_TREE_ATTR: i64 = 467;
 /// Calls that reach kernel interfaces which git and the runner's helper do not need.
 const REFUSED: &[i64] = &[
     // Keys of the host's user.
@@ -26,6 +28,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_fsmount,
     libc::SYS_fspick,
     libc::SYS_mount_setattr,
+    OPEN_TREE_ATTR,
     libc::SYS_name_to_handle_at,
     libc::SYS_open_by_handle_at,
     libc::SYS_fanotify_init,
@@ -97,10 +100,11 @@ const FAMILIES: [u64; 4] = [1, 2, 10, 16];
 #[cfg(target_arch = "x86_64")]
 const SHORT_POINTERS: u32 = 0x4000_0000;
 
-/// Refuses the calls for this process and all that it starts, for ever. Other architectures than this program's are killed.
-pub(super) fn refuse() -> anyhow::Result<()> {
+/// Refuses the calls for this process and all that it starts, for ever. Other architectures than this program's are killed. `unix_sockets`:
+/// programs may make such sockets.
+pub(super) fn refuse(unix_sockets: bool) -> anyhow::Result<()> {
     let absent = filter(ABSENT.iter().map(|call| (*call, Vec::new())).collect(), libc::ENOSYS)?;
-    let refused = filter(rules()?, libc::EPERM)?;
+    let refused = filter(rules(unix_sockets)?, libc::EPERM)?;
     for program in [absent, refused, no_short_pointers()] {
         if !program.is_empty() {
             seccompiler::apply_filter_all_threads(&program).context("failed to install the filter of system calls")?;
@@ -109,15 +113,25 @@ pub(super) fn refuse() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn rules() -> anyhow::Result<BTreeMap<i64, Vec<Rule>>> {
+fn rules(unix_sockets: bool) -> anyhow::Result<BTreeMap<i64, Vec<Rule>>> {
     let mut rules: BTreeMap<i64, Vec<Rule>> = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
     let new_user = u64::from(libc::CLONE_NEWUSER.cast_unsigned());
     let new_namespace = Condition::new(0, ArgLen::Qword, Op::MaskedEq(new_user), new_user)?;
     rules.insert(libc::SYS_clone, vec![Rule::new(vec![new_namespace])?]);
     let typing = Condition::new(1, ArgLen::Dword, Op::Eq, TYPE_INTO_TERMINAL)?;
     rules.insert(libc::SYS_ioctl, vec![Rule::new(vec![typing])?]);
-    let other = FAMILIES.iter().map(|family| Condition::new(0, ArgLen::Dword, Op::Ne, *family));
-    rules.insert(libc::SYS_socket, vec![Rule::new(other.collect::<Result<_, _>>()?)?]);
+    let other = |but: &[u64]| {
+        let conditions = but.iter().map(|family| Condition::new(0, ArgLen::Dword, Op::Ne, *family));
+        anyhow::Ok(vec![Rule::new(conditions.collect::<Result<_, _>>()?)?])
+    };
+    let families = if unix_sockets { &FAMILIES[..] } else { &FAMILIES[1..] };
+    rules.insert(libc::SYS_socket, other(families)?);
+    rules.insert(libc::SYS_socketpair, other(&FAMILIES[..1])?);
+    // A lease delays every other program that opens the file.
+    let lease = Condition::new(1, ArgLen::Dword, Op::Eq, u64::from(libc::F_SETLEASE.cast_unsigned()))?;
+    rules.insert(libc::SYS_fcntl, vec![Rule::new(vec![lease])?]);
+    let of_another = Condition::new(0, ArgLen::Dword, Op::Ne, 0)?;
+    rules.insert(libc::SYS_prlimit64, vec![Rule::new(vec![of_another])?]);
     let bits = |argument, bits: u64| Condition::new(argument, ArgLen::Dword, Op::MaskedEq(bits), bits);
     for (call, mode) in SET_MODE {
         rules.insert(*call, vec![Rule::new(vec![bits(*mode, SET_USER_ID)?])?]);
@@ -164,6 +178,6 @@ mod tests {
 
     #[test]
     fn the_filters_can_be_compiled() {
-        assert!(!filter(rules().unwrap(), libc::EPERM).unwrap().is_empty());
+        assert!(!filter(rules(true).unwrap(), libc::EPERM).unwrap().is_empty());
     }
 }

@@ -18,6 +18,31 @@ pub(super) const HOME: &str = "/tmp/home";
 
 /// Size of the private `/tmp`, which is in memory.
 const TMP_BYTES: &str = "1073741824";
+/// Size of `/dev/shm`, likewise.
+const SHM_BYTES: &str = "268435456";
+/// Entries of `/proc` that change the kernel, and that root of the host may write even without any capability.
+const PROC_READ_ONLY: [&str; 8] = [
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+    "/proc/irq",
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/scsi",
+    "/proc/acpi",
+    "/proc/mtrr",
+];
+/// Entries of `/proc` with the kernel's memory, keys and timers, which root of the host may read.
+const PROC_HIDDEN: [&str; 9] = [
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/kpagecgroup",
+    "/proc/kpagecount",
+    "/proc/kpageflags",
+    "/proc/slabinfo",
+    "/proc/timer_list",
+    "/proc/vmallocinfo",
+    "/proc/pagetypeinfo",
+];
 /// Directories of the system that exist below `/usr` as well, where they are links.
 const SYSTEM_LINKS: [&str; 5] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64"];
 /// Files of `/etc` that programs of a host stage read. None of it is secret, and of `/etc/ssl` it leaves out the private keys.
@@ -57,6 +82,8 @@ pub(super) struct View {
     pub(super) init: PathBuf,
     /// Of this host.
     pub(super) is_root: bool,
+    /// Those of [`PROC_READ_ONLY`] and [`PROC_HIDDEN`] that this host has.
+    pub(super) proc: Vec<PathBuf>,
     /// Files and directories under their own paths, to read. Those that do not exist are left out.
     pub(super) readable: Vec<PathBuf>,
     /// Files under another path.
@@ -68,6 +95,11 @@ pub(super) struct View {
 /// The possible [`View::links`].
 pub(super) fn system_links() -> impl Iterator<Item = &'static Path> {
     SYSTEM_LINKS.iter().map(Path::new)
+}
+
+/// The possible [`View::proc`].
+pub(super) fn proc_entries() -> impl Iterator<Item = &'static Path> {
+    PROC_READ_ONLY.iter().chain(&PROC_HIDDEN).map(Path::new)
 }
 
 /// The arguments up to the program that runs inside.
@@ -87,7 +119,24 @@ pub(super) fn arguments(view: &View) -> Vec<OsString> {
             None => list.path("--ro-bind", path),
         }
     }
-    list.words(&["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", TMP_BYTES, "--tmpfs", "/tmp"]);
+    list.words(&["--proc", "/proc"]);
+    for path in &view.proc {
+        let is_hidden = PROC_HIDDEN.iter().any(|hidden| Path::new(hidden) == path);
+        list.pair("--ro-bind", if is_hidden { OsStr::new("/dev/null") } else { path.as_os_str() }, path);
+    }
+    list.words(&[
+        "--dev",
+        "/dev",
+        "--perms",
+        "1777",
+        "--size",
+        SHM_BYTES,
+        "--tmpfs",
+        "/dev/shm",
+        "--remount-ro",
+        "/dev",
+    ]);
+    list.words(&["--perms", "1777", "--size", TMP_BYTES, "--tmpfs", "/tmp"]);
     for path in ETC {
         list.path("--ro-bind-try", Path::new(path));
     }
@@ -107,7 +156,11 @@ pub(super) fn arguments(view: &View) -> Vec<OsString> {
 }
 
 /// The arguments of the first process, without the command.
-pub(super) fn init_arguments(settings: &SandboxSettings, forward: &[std::net::SocketAddr]) -> Vec<OsString> {
+pub(super) fn init_arguments(
+    settings: &SandboxSettings,
+    forward: &[std::net::SocketAddr],
+    shares_directory: bool,
+) -> Vec<OsString> {
     let mut list = List::default();
     list.words(&[INIT, "sandbox-init"]);
     for (option, value) in [
@@ -116,6 +169,9 @@ pub(super) fn init_arguments(settings: &SandboxSettings, forward: &[std::net::So
         ("--file", settings.max_file_bytes),
     ] {
         list.words(&[option, &value.to_string()]);
+    }
+    if shares_directory {
+        list.word("--no-unix-sockets");
     }
     for address in forward {
         list.words(&["--forward", &address.to_string()]);
@@ -191,6 +247,7 @@ mod tests {
             links: vec![("/bin".into(), Some("usr/bin".into())), ("/lib64".into(), None)],
             init: "/opt/driver".into(),
             is_root: false,
+            proc: vec!["/proc/sys".into(), "/proc/kcore".into()],
             readable: vec!["/srv/hooks".into()],
             placed: vec![("/opt/gl/runner".into(), "/opt/bin/gitlab-runner".into())],
             writable: vec![("/b/7/0".into(), "/tmp/builds".into())],
@@ -213,6 +270,16 @@ mod tests {
     fn the_jobs_directories_come_after_the_private_tmp() {
         let text = text(&view());
         assert!(text.find("--tmpfs /tmp").unwrap() < text.find("--bind /b/7/0").unwrap());
+    }
+
+    #[test]
+    fn the_kernels_settings_can_only_be_read_and_its_memory_not_at_all() {
+        let text = text(&view());
+        let proc = text.find("--proc /proc").unwrap();
+        for covered in ["--ro-bind /proc/sys /proc/sys", "--ro-bind /dev/null /proc/kcore"] {
+            assert!(text.find(covered).is_some_and(|at| at > proc), "{covered}: {text}");
+        }
+        assert!(text.contains("--remount-ro /dev "), "{text}");
     }
 
     #[test]

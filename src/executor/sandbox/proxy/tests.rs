@@ -83,7 +83,7 @@ async fn behind_the_operators_proxy_names_may_be_unknown_here() {
     proxy.upstreams = Upstreams { http: None, https: Some(upstream.clone()), no_proxy: "near.example".to_owned() };
     // Known, and refused for its address.
     assert!(proxy.way(&tunnel("far.example", 443)).await.is_err());
-    assert_eq!(proxy.way(&tunnel("far.example", 443)).await.unwrap(), Way::Through(upstream));
+    assert_eq!(proxy.way(&tunnel("far.example", 443)).await.unwrap(), Way::Through(upstream, None));
     assert!(proxy.way(&tunnel("near.example", 443)).await.is_err());
     assert!(proxy.way(&tunnel("metadata", 80)).await.is_err());
 }
@@ -128,4 +128,65 @@ async fn requests_reach_an_address_that_is_listed_and_no_other() {
     assert_eq!(ask(proxy(&[], own).0, Some(server), "raw").await, "raw");
     assert!(ask(proxy(&["*"], own).0, None, &head).await.starts_with("HTTP/1.1 403 "));
     assert!(ask(proxy(&["*"], own).0, None, "GET / HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 400 "));
+}
+
+/// A proxy behind which the operator's own proxy stands, for both kinds of requests.
+fn behind(upstream: SocketAddr, allow: &[&str], answers: &[&[&'static str]]) -> Arc<Proxy> {
+    let mut proxy = Arc::into_inner(proxy(allow, answers).0).unwrap();
+    let upstream = Upstream::parse(&format!("http://user:secret@{upstream}"));
+    proxy.upstreams = Upstreams { http: upstream.clone(), https: upstream, no_proxy: String::new() };
+    Arc::new(proxy)
+}
+
+const FAR_AND_UPSTREAM: &[&[&str]] = &[&["127.0.0.1"], &["203.0.113.7"]];
+
+#[tokio::test]
+async fn another_proxy_gets_one_judged_request_and_no_more() {
+    let server = echo().await;
+    let asked =
+        "POST http://far.example/x HTTP/1.1\r\nContent-Length: 2\r\n\r\nhiCONNECT 169.254.169.254:80 HTTP/1.1\r\n\r\n";
+    let text = ask(behind(server, &["far.example"], FAR_AND_UPSTREAM), None, asked).await;
+    assert!(text.starts_with("POST http://far.example/x HTTP/1.1\r\nProxy-Authorization: "), "{text}");
+    assert!(!text.contains("169.254"), "{text}");
+    for refused in [
+        "TRACE http://far.example/ HTTP/1.1\r\n\r\n",
+        "POST http://far.example/ HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "POST http://far.example/ HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        "POST http://far.example/ HTTP/1.1\r\nContent-Length: +1\r\n\r\n",
+    ] {
+        let text = ask(behind(server, &["far.example"], FAR_AND_UPSTREAM), None, refused).await;
+        assert!(text.starts_with("HTTP/1.1 400 ") && !text.contains("Proxy-Authorization"), "{refused}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn another_proxy_gets_the_address_that_was_judged_when_a_range_allows_it() {
+    let server = echo().await;
+    let asked = "CONNECT moved.example:443 HTTP/1.1\r\n\r\n";
+    let text = ask(behind(server, &["203.0.113.0/24"], FAR_AND_UPSTREAM), None, asked).await;
+    assert!(text.starts_with("CONNECT 203.0.113.7:443 HTTP/1.1\r\n") && !text.contains("moved"), "{text}");
+    let plain = "GET http://moved.example/ HTTP/1.1\r\n\r\n";
+    let text = ask(behind(server, &["203.0.113.0/24:80"], FAR_AND_UPSTREAM), None, plain).await;
+    assert!(text.starts_with("HTTP/1.1 403 "), "{text}");
+}
+
+#[tokio::test]
+async fn a_name_that_nothing_allows_is_not_asked_for() {
+    let (proxy, _) = proxy(&["other.example"], &[&["203.0.113.7"]]);
+    assert!(proxy.way(&tunnel("stolen-data.attacker.example", 443)).await.is_err());
+    assert!(proxy.way(&tunnel("other.example", 443)).await.is_ok(), "the only answer is still there");
+}
+
+#[tokio::test]
+async fn a_wide_range_opens_neither_this_host_nor_its_metadata_service() {
+    for range in ["0.0.0.0/0", "::/0", "169.0.0.0/8", "126.0.0.0/7"] {
+        let (proxy, _) = proxy(&[range], &[&["127.0.0.1", "169.254.169.254", "fd00:ec2::254", "::1", "0.0.0.0"]]);
+        assert!(proxy.way(&tunnel("host.example", 80)).await.is_err(), "{range}");
+    }
+    for (range, address) in
+        [("127.0.0.0/8", "127.0.0.1"), ("169.254.169.254", "169.254.169.254"), ("fd00:ec2::/32", "fd00:ec2::254")]
+    {
+        let (proxy, _) = proxy(&[range], &[&[address]]);
+        assert!(proxy.way(&tunnel("host.example", 80)).await.is_ok(), "{range}");
+    }
 }

@@ -228,6 +228,7 @@ async fn start_sandboxed(
         files: std::iter::once(script.to_owned()).chain(first).collect(),
         programs: prepare::find(context.env.path(), prepare::HELPER).into_iter().collect(),
         ssh_config: ssh_config.path(),
+        shares_directory: stage.uses_cache(),
         writable,
         variables,
         repository: &job.git_info.repo_url,
