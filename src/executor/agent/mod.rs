@@ -17,6 +17,7 @@ mod spool;
 mod stdio;
 mod trace_copy;
 mod volume;
+mod writable_places;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ use mailbox::AgentMailbox;
 use node::ThisNode;
 use role_store::RoleStore;
 use stdio::CapturedStdio;
+use writable_places::WritablePlaces;
 
 /// SageMaker copies the first 1,024 characters of this file into the job's `FailureReason`.
 const FAILURE_FILE: &str = "/opt/ml/output/failure";
@@ -93,9 +95,11 @@ async fn run_signaled(
     let keys = role_store::open(&*objects, &agent_env.root, agent_env.key_hash.as_deref()).await?;
     let lease = Duration::from_secs(agent_env.lease_seconds);
     let mailbox = AgentMailbox::new(Arc::new(RoleStore(objects)), keys, node.id, lease);
+    let agent = std::fs::read_link("/proc/self/exe").ok();
+    let places = WritablePlaces::new(&agent_env, env.get(writable_places::POOL_CACHE_VARIABLE), agent);
     let run_loop = run_loop::RunLoop::new(mailbox, node, env.clone(), clock, stdio, agent_env.rerun);
     tokio::select! {
-        result = run_loop.serve(&cancellation) => result,
+        result = run_loop.serve(places, &cancellation) => result,
         never = signals.watch(&cancellation) => match never {},
     }
 }

@@ -14,6 +14,7 @@ use crate::agent::node::ThisNode;
 use crate::agent::stdio::CapturedStdio;
 use crate::agent::trace_copy::{CopyMode, TraceCopy};
 use crate::agent::volume;
+use crate::agent::writable_places::WritablePlaces;
 use crate::base::clock::Clock;
 use crate::base::failure;
 use crate::base::node::NodeId;
@@ -105,8 +106,16 @@ impl<'s> RunLoop<'s> {
         }
     }
 
-    /// Serves orders until the end of the session; returns the exit code for SageMaker.
-    pub(super) async fn serve(mut self, cancellation: &Cancellation) -> anyhow::Result<i32> {
+    /// Serves orders until the end of the session; returns the exit code for SageMaker. No job finds files of another one in
+    /// `places`.
+    pub(super) async fn serve(mut self, places: WritablePlaces, cancellation: &Cancellation) -> anyhow::Result<i32> {
+        let served = self.serve_session(&places, cancellation).await;
+        let trees = self.project.map(|project| project.order.trees);
+        on_thread(move || places.after_the_job(trees.as_ref())).await?;
+        served
+    }
+
+    async fn serve_session(&mut self, places: &WritablePlaces, cancellation: &Cancellation) -> anyhow::Result<i32> {
         let agent = env!("CARGO_PKG_VERSION");
         let nodes = self.node.hosts.clone();
         let ready = |restarts, after| Report::Ready { agent: agent.to_owned(), nodes: nodes.clone(), restarts, after };
@@ -119,6 +128,10 @@ impl<'s> RunLoop<'s> {
             self.mailbox.report(&Report::Failed { order, reason: reason.to_owned(), by_job: false }).await?;
             self.mailbox.report(&Report::Bye { reason: ByeReason::Other }).await?;
             anyhow::bail!("{reason}");
+        }
+        if count == 0 {
+            let places = places.clone();
+            on_thread(move || places.before_the_job()).await?;
         }
         self.restarts = count;
         // The driver orders again what an interruption has ended, and sends the project anew.
@@ -377,6 +390,10 @@ impl<'s> RunLoop<'s> {
         };
         self.mailbox.report(&report).await
     }
+}
+
+async fn on_thread(work: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+    tokio::task::spawn_blocking(work).await.context("failed to remove files of a job")
 }
 
 /// The report about a project that could not be received.

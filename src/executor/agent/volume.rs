@@ -165,6 +165,11 @@ fn remove(tree: &Path) -> io::Result<()> {
     }
 }
 
+/// Directory of the channel in which projects are that would otherwise be on the small disk.
+pub(super) fn moved_in_channel() -> PathBuf {
+    bootstrap::channel_dir().join(MOVED)
+}
+
 /// `true` when there is an entry in the directory.
 pub(super) fn has_files(directory: &Path) -> bool {
     fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())

@@ -18,6 +18,8 @@ const ENDPOINT_URL: &str = "SAGEMAKER_EXECUTOR_ENDPOINT_URL";
 const KMS_KEY_ID: &str = "SAGEMAKER_EXECUTOR_KMS_KEY_ID";
 const LEASE_SECONDS: &str = "SAGEMAKER_EXECUTOR_LEASE_SECONDS";
 const RERUN: &str = "SAGEMAKER_EXECUTOR_RERUN";
+const INSTANCE_STAYS: &str = "SAGEMAKER_EXECUTOR_INSTANCE_STAYS";
+const CHECKPOINTS: &str = "SAGEMAKER_EXECUTOR_CHECKPOINTS";
 
 /// The variables, which the driver sets in `CreateTrainingJob`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +36,10 @@ pub struct AgentEnv {
     pub lease_seconds: u64,
     /// A script that an interruption of the instance has ended may run again.
     pub rerun: bool,
+    /// The instance goes to another job after this one: the job has a keep-alive.
+    pub instance_stays: bool,
+    /// The job keeps checkpoints.
+    pub checkpoints: bool,
 }
 
 impl AgentEnv {
@@ -49,7 +55,9 @@ impl AgentEnv {
         environment.extend(optional(REGION, &self.region));
         environment.extend(optional(ENDPOINT_URL, &self.endpoint_url));
         environment.extend(optional(KMS_KEY_ID, &self.kms_key_id));
-        environment.extend(self.rerun.then(|| (RERUN.to_owned(), "true".to_owned())));
+        let switches = [(RERUN, self.rerun), (INSTANCE_STAYS, self.instance_stays), (CHECKPOINTS, self.checkpoints)];
+        let on = switches.into_iter().filter(|(_, is_on)| *is_on);
+        environment.extend(on.map(|(name, _)| (name.to_owned(), "true".to_owned())));
         environment
     }
 
@@ -65,6 +73,7 @@ impl AgentEnv {
         let arn =
             get("TRAINING_JOB_ARN").and_then(Arn::parse).map(|arn| arn.region).filter(|region| !region.is_empty());
         let region = get(REGION).or(arn).or_else(|| get("AWS_REGION")).map(str::to_owned);
+        let is_on = |name: &str| get(name) == Some("true");
         Ok(Self {
             root: required(ROOT)?,
             key_hash: get(KEY_HASH).map(str::to_owned),
@@ -76,7 +85,9 @@ impl AgentEnv {
             lease_seconds: required(LEASE_SECONDS)?
                 .parse()
                 .map_err(|_| Failure::system(format!("the variable `{LEASE_SECONDS}` is not a number")))?,
-            rerun: get(RERUN) == Some("true"),
+            rerun: is_on(RERUN),
+            instance_stays: is_on(INSTANCE_STAYS),
+            checkpoints: is_on(CHECKPOINTS),
         })
     }
 }
@@ -97,11 +108,15 @@ mod tests {
             kms_key_id: None,
             lease_seconds: 900,
             rerun: true,
+            instance_stays: true,
+            checkpoints: true,
         };
         let variables = env.to_variables();
         let expected = [
             ("SAGEMAKER_EXECUTOR_BUCKET", "b"),
+            ("SAGEMAKER_EXECUTOR_CHECKPOINTS", "true"),
             ("SAGEMAKER_EXECUTOR_ENDPOINT_URL", "http://127.0.0.1:1"),
+            ("SAGEMAKER_EXECUTOR_INSTANCE_STAYS", "true"),
             ("SAGEMAKER_EXECUTOR_KEY_HASH", "aa"),
             ("SAGEMAKER_EXECUTOR_LEASE_SECONDS", "900"),
             ("SAGEMAKER_EXECUTOR_PREFIX", "p"),

@@ -136,6 +136,8 @@ fn environment(keys: &SessionKeys, decision: &Decision, settings: &Settings) -> 
         kms_key_id: settings.storage.kms_key_id.clone(),
         lease_seconds: settings.limits.lease_seconds,
         rerun: decision.capacity.rerun,
+        instance_stays: decision.capacity.keep_alive > 0,
+        checkpoints: decision.data.checkpoints_ref.is_some(),
     };
     let mut environment = decision.environment.clone();
     environment.extend(decision.data.inputs.iter().map(|input| channel_variable(&input.channel)));
