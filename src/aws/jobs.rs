@@ -13,6 +13,7 @@ use aws_sdk_sagemaker::types::{
     AlgorithmSpecification, CheckpointConfig, OutputCompressionType, OutputDataConfig, ResourceConfig, RetryStrategy,
     SessionChainingConfig, SortBy, SortOrder, StoppingCondition, Tag, TrainingImageConfig, TrainingInputMode,
     TrainingInstanceType, TrainingJobStatus, TrainingRepositoryAccessMode, TrainingRepositoryAuthConfig, VpcConfig,
+    WarmPoolResourceStatus,
 };
 
 use super::clients::Clients;
@@ -21,7 +22,7 @@ use super::errors::AwsCall;
 use executor::base::plain;
 use executor::cloud::{
     CHECKPOINTS_DIR, CloudError, CloudErrorKind, JobStatus, SecondaryStatus, TrainingJob, TrainingJobSpec,
-    TrainingJobSummary, TrainingJobs, Transition, VpcRegistry,
+    TrainingJobs, Transition, VpcRegistry,
 };
 
 /// Page size of `ListTrainingJobs`; the service's maximum.
@@ -147,30 +148,15 @@ impl TrainingJobs for AwsJobs {
         }
     }
 
-    async fn list(&self, name_contains: &str) -> Result<Vec<TrainingJobSummary>, CloudError> {
-        let call = AwsCall::new("list", format!("training jobs named *{name_contains}*"), "sagemaker:ListTrainingJobs");
-        let mut pages = self
-            .clients
-            .sagemaker()
-            .list_training_jobs()
-            .set_name_contains((!name_contains.is_empty()).then(|| name_contains.to_owned()))
-            .max_results(LIST_PAGE)
-            .sort_by(SortBy::CreationTime)
-            .sort_order(SortOrder::Descending)
-            .into_paginator()
-            .send();
-        let mut jobs = Vec::new();
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| call.failed(&error))?;
-            for summary in page.training_job_summaries.unwrap_or_default() {
-                jobs.push(TrainingJobSummary {
-                    name: summary.training_job_name.unwrap_or_default(),
-                    arn: summary.training_job_arn.unwrap_or_default(),
-                    status: job_status(summary.training_job_status.as_ref()),
-                });
-            }
-        }
-        Ok(jobs)
+    async fn warm_pools(&self, name_contains: &str) -> Result<Vec<String>, CloudError> {
+        let operation = format!("warm pools of training jobs named *{name_contains}*");
+        let call = AwsCall::new("list", operation, "sagemaker:ListTrainingJobs");
+        let request = self.clients.sagemaker().list_training_jobs();
+        let request = request.warm_pool_status_equals(WarmPoolResourceStatus::Available).max_results(LIST_PAGE);
+        let newest = request.sort_by(SortBy::CreationTime).sort_order(SortOrder::Descending);
+        let page = newest.name_contains(name_contains).send().await.map_err(|error| call.failed(&error))?;
+        let summaries = page.training_job_summaries.unwrap_or_default().into_iter();
+        Ok(summaries.filter_map(|summary| summary.training_job_name).collect())
     }
 }
 
@@ -244,6 +230,8 @@ fn training_job(name: &str, reply: DescribeTrainingJobOutput) -> TrainingJob {
         .collect();
     transitions.sort_by_key(|transition| transition.started);
     TrainingJob {
+        pool: pool::properties(&reply),
+        pool_taken_by: reply.warm_pool_status().and_then(|pool| pool.reused_by_job()).map(text),
         message: transitions.last().and_then(|transition| transition.message.clone()),
         secondary: secondary(reply.secondary_status()),
         status: job_status(reply.training_job_status()),
@@ -274,5 +262,6 @@ fn job_status(status: Option<&TrainingJobStatus>) -> JobStatus {
 }
 
 mod channels;
+mod pool;
 #[cfg(test)]
 mod tests;

@@ -75,6 +75,7 @@ mod sagemaker_one_path;
 mod sagemaker_orphans;
 mod sagemaker_phases;
 mod sagemaker_policies;
+mod sagemaker_pool;
 mod sagemaker_power;
 mod sagemaker_queue;
 mod sagemaker_records;

@@ -6,7 +6,7 @@ use aws_config::retry::RetryConfig;
 use executor::cloud::testing::example_spec;
 use executor::cloud::{
     Access, Channel, ChannelMode, ChannelSource, CloudErrorKind, FileSystemKind, JobStatus, Network, Parameter,
-    SecondaryStatus, TrainingJobs as _, VpcRegistry,
+    PoolProperties, SecondaryStatus, TrainingJobs as _, VpcRegistry,
 };
 
 use super::AwsJobs;
@@ -189,19 +189,48 @@ async fn an_unknown_job_is_none_and_a_stop_of_what_ended_is_success() {
 }
 
 #[tokio::test]
-async fn a_list_of_jobs_follows_its_pages() {
+async fn one_request_finds_the_warm_pools() {
+    let stub = Stub::start().await;
+    let summary = |name: &str| serde_json::json!({"TrainingJobName": name, "TrainingJobArn": "arn", "CreationTime": 2, "TrainingJobStatus": "Failed"});
+    let page = serde_json::json!({"TrainingJobSummaries": [summary("b"), summary("a")], "NextToken": "n"});
+    stub.push(reply(200, page.to_string()));
+    assert_eq!(stub.jobs.warm_pools("gitlab-1-").await.unwrap(), ["b", "a"]);
+    let request: serde_json::Value = serde_json::from_slice(&stub.seen()[0].body).unwrap();
+    assert_eq!(
+        (&request["WarmPoolStatusEquals"], &request["NameContains"]),
+        (&"Available".into(), &"gitlab-1-".into())
+    );
+}
+
+#[tokio::test]
+async fn the_properties_that_a_warm_pool_is_matched_by_are_read() {
     let stub = Stub::start().await;
     stub.push(reply(
         200,
-        r#"{"TrainingJobSummaries":[{"TrainingJobName":"b","TrainingJobArn":"arn-b","CreationTime":2,"TrainingJobStatus":"Failed"}],"NextToken":"n"}"#,
+        serde_json::json!({
+            "TrainingJobName": "a", "TrainingJobArn": "arn", "TrainingJobStatus": "Completed", "SecondaryStatus": "Completed",
+            "CreationTime": 1, "RoleArn": "role", "EnableNetworkIsolation": true,
+            "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 50, "VolumeKmsKeyId": "key"},
+            "VpcConfig": {"Subnets": ["subnet-b", "subnet-a"], "SecurityGroupIds": ["sg-a"]},
+            "CheckpointConfig": {"S3Uri": "s3://b/c"},
+            "WarmPoolStatus": {"Status": "Reused", "ReusedByJob": "b"},
+        })
+        .to_string(),
     ));
-    stub.push(reply(
-        200,
-        r#"{"TrainingJobSummaries":[{"TrainingJobName":"a","TrainingJobArn":"arn-a","CreationTime":1,"TrainingJobStatus":"New"}]}"#,
-    ));
-    let jobs = stub.jobs.list("gitlab").await.unwrap();
-    let jobs: Vec<_> = jobs.iter().map(|job| (job.name.as_str(), job.status)).collect();
-    assert_eq!(jobs, [("b", JobStatus::Failed), ("a", JobStatus::Unknown)]);
+    let job = stub.jobs.describe("a").await.unwrap().unwrap();
+    let expected = PoolProperties {
+        role_arn: "role".to_owned(),
+        instance_type: "ml.m5.large".to_owned(),
+        instance_count: 2,
+        volume_size_gb: 50,
+        volume_kms_key_id: Some("key".to_owned()),
+        subnets: vec!["subnet-a".to_owned(), "subnet-b".to_owned()],
+        security_group_ids: vec!["sg-a".to_owned()],
+        encrypts_traffic: false,
+        is_isolated: true,
+        has_checkpoints: true,
+    };
+    assert_eq!((job.pool, job.pool_taken_by.as_deref()), (expected, Some("b")));
 }
 
 #[tokio::test]

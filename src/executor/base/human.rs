@@ -1,6 +1,6 @@
 //! Sizes and durations as people read them.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// `512 B`, `1.5 KiB`, `16.0 MiB`: powers of 1024.
 pub fn human_bytes(bytes: u64) -> String {
@@ -30,6 +30,12 @@ pub fn human_duration(duration: Duration) -> String {
         (hours, 0, _) => format!("{hours} h"),
         (hours, minutes, _) => format!("{hours} h {minutes} min"),
     }
+}
+
+/// `14:05:09`, in UTC.
+pub fn utc_time(at: SystemTime) -> String {
+    let at = humantime::format_rfc3339_seconds(at).to_string();
+    at.get(11..19).unwrap_or_default().to_owned()
 }
 
 /// `1st`, `2nd`, `3rd`, `11th`.

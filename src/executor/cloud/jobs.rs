@@ -31,9 +31,9 @@ pub trait TrainingJobs: Send + Sync {
     async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>, CloudError>;
     /// Requests a stop. Success when the job has ended already, or does not exist.
     async fn stop(&self, name: &str) -> Result<(), CloudError>;
-    /// Names and statuses of jobs whose name contains `name_contains`, newest first. AWS allows two requests a second
-    /// per account: for sweeps only, never to poll.
-    async fn list(&self, name_contains: &str) -> Result<Vec<TrainingJobSummary>, CloudError>;
+    /// Names of the newest jobs whose name contains `name_contains` and whose instances wait in a warm pool, newest first: one
+    /// request. AWS allows two a second per account: never to poll.
+    async fn warm_pools(&self, name_contains: &str) -> Result<Vec<String>, CloudError>;
 }
 
 /// The request for a training job. Limits:
@@ -168,6 +168,9 @@ pub struct TrainingJob {
     pub billable_seconds: Option<u64>,
     /// `SecondaryStatusTransitions` in order of time: they show what happened between two polls.
     pub transitions: Vec<Transition>,
+    pub pool: PoolProperties,
+    /// The job that got the instances of this one from its warm pool.
+    pub pool_taken_by: Option<String>,
 }
 
 /// A change of the secondary status.
@@ -179,11 +182,22 @@ pub struct Transition {
     pub message: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TrainingJobSummary {
-    pub name: String,
-    pub arn: String,
-    pub status: JobStatus,
+/// The properties in which a job must equal the one whose instances it gets from a warm pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolProperties {
+    pub role_arn: String,
+    pub instance_type: String,
+    pub instance_count: u32,
+    pub volume_size_gb: u32,
+    pub volume_kms_key_id: Option<String>,
+    /// Sorted.
+    pub subnets: Vec<String>,
+    /// Sorted.
+    pub security_group_ids: Vec<String>,
+    pub encrypts_traffic: bool,
+    pub is_isolated: bool,
+    /// Tells of a session tag of the creator, whose key SageMaker compares.
+    pub has_checkpoints: bool,
 }
 
 /// `SecondaryStatus`: the phase of a job, or why it was stopped.

@@ -20,7 +20,7 @@ pub use error::{CloudError, CloudErrorKind, Parameter};
 pub use input_data::{InputData, InputPrefix};
 pub use jobs::{
     CHECKPOINTS_DIR, Channel, ChannelMode, ChannelSource, CreatorSession, FileSystemKind, JobStatus, Network,
-    SecondaryStatus, TrainingJob, TrainingJobSpec, TrainingJobSummary, TrainingJobs, Transition, VpcRegistry,
+    PoolProperties, SecondaryStatus, TrainingJob, TrainingJobSpec, TrainingJobs, Transition, VpcRegistry,
 };
 pub use logs::{FILTER_STREAMS, FilterPage, JobLogs, LogClient, LogEvent, StreamPage};
 pub use objects::{Content, Listed, MOST_BYTES, ObjectStore, Retention, Sha256Hash, StoredHash, VersionExpiration};

@@ -36,6 +36,10 @@ pub(super) fn policy(account: &Account<'_>) -> PolicyDocument {
         .on(account.bucket()),
         PolicyStatement::allow("JobLogs", ["logs:DescribeLogStreams", "logs:FilterLogEvents"]).on(account.log_group()),
     ]);
+    if account.wall.max_keep_alive > 0 {
+        // The action knows no resources.
+        statements.push(PolicyStatement::allow("WarmPools", "sagemaker:ListTrainingJobs").on("*"));
+    }
     statements.extend(data::of_the_host(account));
     statements.extend(account.storage_key.clone().map(|key| keys::for_the_hosts_objects(account, key)));
     PolicyDocument::of(statements)

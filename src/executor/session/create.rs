@@ -18,6 +18,7 @@ use crate::session::event::SessionEvent;
 use crate::session::quota::QuotaRefusal;
 use crate::session::spec::tag;
 use crate::session::stamp::Stamp;
+use crate::session::warm_pool;
 
 /// Retries under throttling end this long after the beginning of the stage. With the last try, a minute at most, that
 /// fits into the `prepare_exec_timeout` of 300 s that `runner-config/config.toml` sets.
@@ -69,6 +70,7 @@ pub async fn launch(
     let rate = CreateRate::of(&session.settings.runner.state_dir, &Stamp::of(&*session.clock));
     let mut attempts = Attempts { rate, until, cancel, pauses: PAUSES.build(), unanswered: 0, may_exist: false };
     let (mut refused, mut may_wait) = (Vec::new(), Vec::new());
+    warm_pool::note(session, &spec).await?;
     for (index, instance_type) in types.iter().enumerate() {
         spec.name = session.job_name();
         spec.instance_type.clone_from(instance_type);

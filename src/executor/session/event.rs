@@ -6,6 +6,7 @@ use crate::base::node::NodeId;
 use crate::protocol::keys::SessionPlace;
 use crate::protocol::mailbox::{Order, Report};
 use crate::protocol::project::Selection;
+use crate::session::pool_match::WarmPools;
 use crate::session::record::{LostResults, Queued};
 use crate::session::stamp::Stamp;
 
@@ -18,6 +19,8 @@ pub enum SessionEvent<'a> {
     AgentDelivered(&'a str),
     /// The project's packs have this scope.
     ScopeFound(&'a str),
+    /// The warm pools of the project before the training job is requested.
+    PoolsNoted(&'a WarmPools),
     /// The training job is about to be requested; `created` is in seconds since 1970.
     JobRequested {
         instance_type: &'a str,
@@ -106,6 +109,7 @@ impl SessionEvent<'_> {
         match self {
             Self::AgentDelivered(_)
             | Self::ScopeFound(_)
+            | Self::PoolsNoted(_)
             | Self::TypeRefused(_)
             | Self::InternalErrorMet(_)
             | Self::JobReplaced

@@ -26,6 +26,7 @@ use crate::session::phases::Waiting;
 use crate::session::poll::{Describe, Poll};
 use crate::session::ready::look_back;
 use crate::session::sources::{FIRST_EVENTS, GAP_PATIENCE, LAST_EVENTS, Sources};
+use crate::session::warm_pool;
 use crate::session::workspace_upload::WorkspaceUpload;
 
 /// The first moments of a run, polled more often: most stages are short.
@@ -350,16 +351,21 @@ impl<'s, 'a> Follower<'s, 'a> {
         // Look up when each phase began: some may have begun and ended between two polls.
         let found = look_back(self.session, &self.sources.output.nodes).await;
         let now = Instant::now().into_std();
+        let mut pool = None;
         match found.job {
             Ok(job) => {
                 waiting.observe(&job, now);
                 self.describe.answered(false);
+                pool = warm_pool::line(self.session, &job, found.ready).await;
             }
             Err(why) => waiting.unanswered(&why, now),
         }
         self.sources.feed.started();
         if let Some(waiting) = self.waiting.take() {
             waiting.finish("ready", found.ready, now, self.session.clock.now());
+        }
+        if let Some(line) = pool {
+            self.session.printer.line(line);
         }
     }
 

@@ -31,6 +31,7 @@ mod output_tail;
 mod phases;
 mod place;
 mod poll;
+pub mod pool_match;
 pub mod project_scope;
 pub mod queue;
 mod quota;
@@ -47,6 +48,7 @@ pub mod spec;
 pub mod stamp;
 pub mod state;
 mod trace_copy_reader;
+pub mod warm_pool;
 pub mod workspace_upload;
 
 use std::sync::Arc;

@@ -20,6 +20,7 @@ use crate::session::current_run::CurrentRun;
 use crate::session::cursor::Cursor;
 use crate::session::id::SessionId;
 use crate::session::node_record::{self, NodeRecord};
+use crate::session::pool_match::WarmPools;
 use crate::session::restarts::Restarts;
 use crate::session::stamp::Stamp;
 
@@ -78,6 +79,8 @@ pub struct SessionRecord {
     /// Others use the quota of the job's instance types, so no training job is requested yet.
     #[serde(default)]
     pub queued: Option<Queued>,
+    #[serde(default)]
+    pub warm_pools: Option<WarmPools>,
     /// Number of orders sent.
     #[serde(default)]
     pub orders: u32,

@@ -3,7 +3,7 @@
 
 use std::time::SystemTime;
 
-use crate::base::human::ordinal;
+use crate::base::human::{ordinal, utc_time};
 use crate::base::signals::Cancellation;
 use crate::cloud::{SecondaryStatus, Transition};
 use crate::protocol::mailbox::Order;
@@ -38,8 +38,7 @@ pub async fn begin(
 fn explanation(interrupted: Option<SystemTime>, nodes: usize, nth: u32) -> String {
     let cause = match interrupted {
         Some(at) => {
-            let at = humantime::format_rfc3339_seconds(at).to_string();
-            let time = at.get(11..19).unwrap_or_default();
+            let time = utc_time(at);
             if nodes > 1 {
                 format!("The spot instances were interrupted at {time} UTC; SageMaker started new ones, and")
             } else {

@@ -13,6 +13,7 @@ use crate::protocol::project::Selection;
 use crate::session::current_run::CurrentRun;
 use crate::session::event::SessionEvent;
 use crate::session::node_record::{self, NodeRecord};
+use crate::session::pool_match::WarmPools;
 use crate::session::record::{LostResults, Queued, SessionRecord};
 use crate::session::restarts::Restarts;
 use crate::session::stamp::Stamp;
@@ -75,6 +76,7 @@ impl SessionState {
             SessionEvent::PlaceTaken(place) => record.place = Some(place.clone()),
             SessionEvent::AgentDelivered(agent) => agent.clone_into(&mut record.agent),
             SessionEvent::ScopeFound(scope) => record.scope = Some(scope.to_owned()),
+            SessionEvent::PoolsNoted(pools) => record.warm_pools = Some(pools.clone()),
             SessionEvent::JobRequested { instance_type, types_left, at, created } => {
                 instance_type.clone_into(&mut record.instance_type);
                 record.types_left = types_left.to_vec();
@@ -278,6 +280,11 @@ impl SessionState {
     /// `None` when the session does not wait for an instance type.
     pub fn queued(&self) -> Option<&Queued> {
         self.record.queued.as_ref()
+    }
+
+    /// `None`: the job does not keep its instances.
+    pub fn warm_pools(&self) -> Option<&WarmPools> {
+        self.record.warm_pools.as_ref()
     }
 
     pub fn arn(&self) -> Option<&str> {

@@ -13,8 +13,8 @@ use super::{OPERATOR_FILE, read, root};
 use crate::conformance::{clients, shown, skipped};
 use crate::support::snapshot::assert_snapshot;
 
-/// Actions of the adapter that no command uses.
-const UNUSED_ACTIONS: [&str; 1] = ["sagemaker:ListTrainingJobs"];
+/// The action that only a file with a keep-alive needs, for the runner host.
+const OF_WARM_POOLS: &str = "sagemaker:ListTrainingJobs";
 
 /// The sample with the keys active that the policies need, and with `changes` in place of its lines.
 fn sample(changes: &[(&str, &str)]) -> Settings {
@@ -142,9 +142,10 @@ fn the_policies_allow_what_the_adapter_calls_and_no_more() {
         let text = read(&format!("src/aws/{file}.rs"));
         called.extend(action.captures_iter(&text).map(|found| found[1].to_owned()));
     }
-    for unused in UNUSED_ACTIONS {
-        assert!(called.remove(unused), "{unused} is not called any more");
-    }
+    assert!(called.remove(OF_WARM_POOLS), "{OF_WARM_POOLS} is not called any more");
+    let keeping = made(&sample(&WITH_DATA));
+    let has_it = |file: &str| allowed(&statements(&keeping, file)).contains(OF_WARM_POOLS);
+    assert!(has_it("runner-host.json") && !has_it("training-job.json"));
     // Those that only a creator needs, see below.
     called.retain(|action| !action.starts_with("sts:"));
     for (name, settings) in variants() {

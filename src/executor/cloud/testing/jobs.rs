@@ -7,8 +7,8 @@ use async_trait::async_trait;
 
 use super::faults::Fake;
 use crate::cloud::{
-    Channel, ChannelMode, ChannelSource, CloudError, CloudErrorKind, JobStatus, SecondaryStatus, TrainingJob,
-    TrainingJobSpec, TrainingJobSummary, TrainingJobs,
+    Channel, ChannelMode, ChannelSource, CloudError, CloudErrorKind, JobStatus, PoolProperties, SecondaryStatus,
+    TrainingJob, TrainingJobSpec, TrainingJobs,
 };
 
 /// Training jobs that change by hand ([`MemoryJobs::set_status`]), or by one step per describe
@@ -97,6 +97,7 @@ impl TrainingJobs for MemoryJobs {
             service.created += 1;
             let now = TrainingJob {
                 created: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(service.created)),
+                pool: pool_properties(spec),
                 ..example_job(&spec.name, JobStatus::InProgress, SecondaryStatus::Starting)
             };
             let arn = now.arn.clone();
@@ -153,19 +154,28 @@ impl TrainingJobs for MemoryJobs {
         self.call("stop", name, act).await
     }
 
-    async fn list(&self, name_contains: &str) -> Result<Vec<TrainingJobSummary>, CloudError> {
+    /// The jobs with a keep-alive that have ended, and whose instances no other job got.
+    async fn warm_pools(&self, name_contains: &str) -> Result<Vec<String>, CloudError> {
         let act = |service: &mut JobsState| {
-            let jobs = service.jobs.values().map(|job| &job.now);
-            let mut jobs: Vec<&TrainingJob> = jobs.filter(|job| job.name.contains(name_contains)).collect();
+            let kept = service.jobs.values().filter(|job| job.spec.keep_alive > 0).map(|job| &job.now);
+            let waiting = kept.filter(|job| job.status.is_terminal() && job.pool_taken_by.is_none());
+            let mut jobs: Vec<&TrainingJob> = waiting.filter(|job| job.name.contains(name_contains)).collect();
             jobs.sort_by_key(|job| std::cmp::Reverse(job.created));
-            let summary = |job: &TrainingJob| TrainingJobSummary {
-                name: job.name.clone(),
-                arn: job.arn.clone(),
-                status: job.status,
-            };
-            Ok(jobs.into_iter().map(summary).collect())
+            Ok(jobs.into_iter().map(|job| job.name.clone()).collect())
         };
-        self.call("list", name_contains, act).await
+        self.call("warm_pools", name_contains, act).await
+    }
+}
+
+fn pool_properties(spec: &TrainingJobSpec) -> PoolProperties {
+    PoolProperties {
+        role_arn: spec.role_arn.clone(),
+        instance_type: spec.instance_type.clone(),
+        instance_count: spec.instance_count,
+        volume_size_gb: spec.volume_size_gb,
+        volume_kms_key_id: spec.volume_kms_key_id.clone(),
+        has_checkpoints: spec.checkpoints_uri.is_some(),
+        ..PoolProperties::default()
     }
 }
 
@@ -182,6 +192,8 @@ pub fn example_job(name: &str, status: JobStatus, secondary: SecondaryStatus) ->
         training_seconds: None,
         billable_seconds: None,
         transitions: Vec::new(),
+        pool: PoolProperties::default(),
+        pool_taken_by: None,
     }
 }
 
@@ -259,13 +271,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn newest_jobs_are_listed_first() {
+    async fn the_newest_warm_pools_are_listed_first() {
         let jobs = MemoryJobs::default();
-        for name in ["gitlab-1", "other", "gitlab-2"] {
-            jobs.create(&example_spec(name)).await.unwrap();
+        for (name, keep_alive) in
+            [("gitlab-1", 60), ("other", 60), ("gitlab-2", 60), ("gitlab-3", 0), ("gitlab-4", 60), ("gitlab-5", 60)]
+        {
+            jobs.create(&TrainingJobSpec { keep_alive, ..example_spec(name) }).await.unwrap();
+            jobs.set_status(name, JobStatus::Completed, SecondaryStatus::Completed);
         }
-        let names: Vec<String> = jobs.list("gitlab").await.unwrap().into_iter().map(|job| job.name).collect();
-        assert_eq!(names, ["gitlab-2", "gitlab-1"]);
+        jobs.set_status("gitlab-4", JobStatus::InProgress, SecondaryStatus::Training);
+        jobs.change("gitlab-5", |job| job.pool_taken_by = Some("gitlab-4".to_owned()));
+        assert_eq!(jobs.warm_pools("gitlab").await.unwrap(), ["gitlab-2", "gitlab-1"]);
     }
 
     #[tokio::test]

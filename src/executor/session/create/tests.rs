@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::*;
 use crate::base::failure::{Kind, kind_of, render};
 use crate::cloud::testing::{Fault, Memory, MemoryJobs, When, example_spec};
-use crate::cloud::{CreatorSession, JobStatus, ObjectStore, SecondaryStatus, TrainingJob, TrainingJobSummary};
+use crate::cloud::{CreatorSession, JobStatus, ObjectStore, SecondaryStatus, TrainingJob};
 use crate::config::settings::Settings;
 use crate::session::record::{Records, SessionRecord};
 use crate::session::{Host, SessionId};
@@ -290,8 +290,8 @@ impl TrainingJobs for Limited {
     async fn stop(&self, name: &str) -> Result<(), CloudError> {
         self.jobs.stop(name).await
     }
-    async fn list(&self, name_contains: &str) -> Result<Vec<TrainingJobSummary>, CloudError> {
-        self.jobs.list(name_contains).await
+    async fn warm_pools(&self, name_contains: &str) -> Result<Vec<String>, CloudError> {
+        self.jobs.warm_pools(name_contains).await
     }
 }
 

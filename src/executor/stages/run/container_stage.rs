@@ -26,7 +26,7 @@ use crate::session::next_job::JobInputs;
 use crate::session::replace::{self, Replaced};
 use crate::session::results::Download;
 use crate::session::workspace_upload::WorkspaceUpload;
-use crate::session::{Session, SessionId, model_output, queue, rerun, results};
+use crate::session::{Session, SessionId, model_output, queue, rerun, results, warm_pool};
 use crate::stages::{Context, abandoned};
 use crate::ui::Printer;
 
@@ -89,6 +89,7 @@ pub(super) async fn run(
         Ok(())
     };
     session.apply(SessionEvent::RunOver)?;
+    tell_stay(context, &session, is_last(job, stage, !has_succeeded), &conclusion);
     match conclusion {
         Conclusion::Exited { code: 0, .. } => brought.context("failed to download the results").and(model),
         Conclusion::Exited { code, .. } => {
@@ -110,6 +111,14 @@ pub(super) async fn run(
             Err(lost(&context.printer, &session, reason, by).into())
         }
         Conclusion::Interrupted => Err(Failure::system("SageMaker started the container again").into()),
+    }
+}
+
+/// Says how long the instances stay, at the end of a job whose container ran.
+fn tell_stay(context: &Context, session: &Session<'_>, is_last: bool, conclusion: &Conclusion) {
+    let has_run = matches!(conclusion, Conclusion::Exited { .. } | Conclusion::Canceled { .. });
+    if let Some(line) = warm_pool::stay(session).filter(|_| is_last && has_run) {
+        context.printer.line(line);
     }
 }
 
