@@ -33,13 +33,13 @@ STAGES = {
 
 
 class Bench:
-    def __init__(self, driver, folder, sandbox):
+    def __init__(self, driver, folder, sandbox, emulator=(), job=""):
         self.driver, self.folder = str(driver), pathlib.Path(folder)
         self.project = self.folder / "builds/1/token/0/group/project"
         ready = self.folder / "ready"
         self.emulator = subprocess.Popen(
             [self.driver, "emulator", "--no-delays", "--bucket", "bench", "--ready-file", ready,
-             "--data-dir", self.folder / "emulator", "--quota", "CreateTrainingJob=0", "--quota", "DescribeTrainingJob=0"],
+             "--data-dir", self.folder / "emulator", "--quota", "CreateTrainingJob=0", "--quota", "DescribeTrainingJob=0", *emulator],
             stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 30
         while not ready.exists():
@@ -50,7 +50,7 @@ class Bench:
         self.credentials = {name.upper(): value for name, found, value in (line.partition(" = ") for line in lines) if found}
         (self.folder / "operator.toml").write_text(
             f'[aws]\nregion = "us-east-1"\nendpoint_url = "{ready.read_text().strip()}"\n[storage]\nbucket = "bench"\n'
-            '[job]\nrole_arn = "arn:aws:iam::000000000000:role/bench"\nimage = "host"\n'
+            f'[job]\nrole_arn = "arn:aws:iam::000000000000:role/bench"\nimage = "host"\n{job}'
             f'[runner]\nbuilds_dir = "{folder}/builds"\ncache_dir = "{folder}/cache"\nstate_dir = "{folder}/state"\n'
             f"[sandbox]\nenabled = {'true' if sandbox else 'false'}\n")
         self.scripts = {}
@@ -62,29 +62,35 @@ class Bench:
         self.emulator.send_signal(signal.SIGTERM)
         self.emulator.wait(30)
 
-    def call(self, words, session):
-        """One driver process: its output, CPU seconds, peak memory in MiB and seconds."""
+    def start(self, words, session, stdout, stderr):
         env = {
             "PATH": os.environ["PATH"], "HOME": str(self.folder),
             **self.credentials,
             "JOB_RESPONSE_FILE": str(self.folder / "response.json"), "BUILD_EXIT_CODE_FILE": str(self.folder / "code"),
             "CUSTOM_ENV_RUNNER_TEMP_PROJECT_DIR": f"{self.project}.tmp", "SAGEMAKER_EXECUTOR_SESSION": session,
         }
+        return subprocess.Popen([self.driver, "--config", self.folder / "operator.toml", *words], env=env,
+                                stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+
+    def call(self, words, session):
+        """One driver process: its output, CPU seconds, peak memory in MiB and seconds."""
         out = self.folder / "out"
         start = time.monotonic()
         with out.open("wb") as stdout, (self.folder / "err").open("wb") as stderr:
-            child = subprocess.Popen([self.driver, "--config", self.folder / "operator.toml", *words], env=env,
-                                     stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+            child = self.start(words, session, stdout, stderr)
             _, status, usage = os.wait4(child.pid, 0)
             child.returncode = os.waitstatus_to_exitcode(status)
         assert child.returncode == 0, (words, child.returncode, (self.folder / "err").read_text())
         return out.read_text(), usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, time.monotonic() - start
 
-    def job(self, number):
-        """All calls of one job: seconds of all together, cost of each."""
+    def payload(self, number):
         payload = {"id": number, "token": f"token-{number}", "job_info": {"project_id": 1}, "runner_info": {"timeout": 3600},
                    "steps": [{"name": "script", "script": ["true"]}, {"name": "after_script", "script": ["true"]}]}
         (self.folder / "response.json").write_text(json.dumps(payload))
+
+    def job(self, number):
+        """All calls of one job: seconds of all together, cost of each."""
+        self.payload(number)
         start = time.monotonic()
         answer, *cost = self.call(["config"], "")
         session = json.loads(answer)["job_env"]["SAGEMAKER_EXECUTOR_SESSION"]

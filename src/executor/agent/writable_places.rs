@@ -75,7 +75,8 @@ impl WritablePlaces {
 
     fn of_this_job(&self, trees: Option<&Trees>) -> Vec<PathBuf> {
         let trees = trees.into_iter().flat_map(|trees| [trees.project.clone(), trees.tmp.clone()]);
-        let places = TEMPORARY.into_iter().chain([OPT_ML]).map(PathBuf::from);
+        let checkpoints = (!self.has_checkpoints).then_some(CHECKPOINTS_DIR);
+        let places = TEMPORARY.into_iter().chain(checkpoints).chain([OPT_ML]).map(PathBuf::from);
         trees.chain([self.pool_cache.clone(), volume::moved_in_channel()]).chain(places).collect()
     }
 }

@@ -21,7 +21,8 @@ const LEAVES: &str = "mkdir -p /opt/ml/mine /var/tmp/deep/er /opt/ml/checkpoints
       echo secret >\"$at/left-behind\"; done
     chmod 500 /opt/ml/mine; ln -s /etc /tmp/link; echo all left";
 /// Names the files that [`LEAVES`] has left, in the container of another job.
-const TELLS: &str = "find / -name left-behind -not -path '/proc/*' 2>/dev/null | sed 's/^/found /'; ls /etc/hosts";
+const TELLS: &str = "find / -name left-behind -not -path '/proc/*' 2>/dev/null | sort | \
+    sed -e "s,^$HOME/,HOME/," -e 's/^/found /'; ls /etc/hosts";
 
 fn job() -> Job {
     Job::new().script(["true"])
@@ -49,15 +50,15 @@ fn wait_for_pool(desk: &Desk) -> String {
     name.unwrap_or_else(|| panic!("no warm pool: {:?}", desk.emulator.jobs()))
 }
 
-fn next_job_of(desk: &mut Desk, id: u64, project: u64) -> Ended {
+fn next_job_of(desk: &mut Desk, id: u64, project: u64) {
     let mut payload = job().payload(id, TOKEN, "http://gitlab.example.com");
     payload["job_info"]["project_id"] = json!(project);
+    let directory = desk.root().join(format!("builds/{project}/tok/0/ml/churn"));
+    desk.env.push(("CUSTOM_ENV_RUNNER_TEMP_PROJECT_DIR".to_owned(), format!("{}.tmp", directory.display())));
     std::fs::write(desk.root().join("response.json"), payload.to_string()).unwrap();
     desk.config().passed();
-    let ended = desk.prepare();
-    ended.passed();
-    std::fs::create_dir_all(desk.project()).unwrap();
-    ended
+    desk.prepare().passed();
+    std::fs::create_dir_all(directory).unwrap();
 }
 
 /// Files of that name on the instances of the emulator.
@@ -95,8 +96,7 @@ fn a_job_finds_nothing_of_another_project() {
     take_all_capacity(&desk);
     next_job_of(&mut desk, 4712, OTHER_PROJECT);
     let ended = desk.run("build_script", TELLS);
-    let home = desk.run("after_script", "echo $HOME/left-behind").out();
-    assert_eq!(finds(&ended).join("\n"), home.trim(), "{ended}");
+    assert_eq!(finds(&ended), ["HOME/left-behind"], "{ended}");
     let jobs = desk.emulator.jobs();
     let pool = jobs.iter().find(|job| job["TrainingJobName"] == name).unwrap();
     assert_eq!(pool["WarmPoolStatus"]["Status"], "Reused", "{pool}");
@@ -104,8 +104,7 @@ fn a_job_finds_nothing_of_another_project() {
 }
 
 /// The agent of the job that left the files is killed before it can remove them.
-#[test]
-fn a_job_finds_nothing_of_one_that_was_killed() {
+fn finds_after_a_kill(keep_alive: &str, expected: &[&str]) {
     let mut desk = desk(sagemaker_with(&["--stop-grace", "0s"], "")).prepared();
     let mut run = desk.start_run("build_script", &format!("{LEAVES}; sleep 600"));
     run.until("all left");
@@ -116,13 +115,22 @@ fn a_job_finds_nothing_of_one_that_was_killed() {
     wait_for_pool(&desk);
     assert!(left_behind(&desk.root().join("emulator")).len() > 3, "the agent was not killed");
     take_all_capacity(&desk);
-    // Without a keep-alive of its own the job gets the instances too; SageMaker's other directories are left alone then.
-    desk.set("SAGEMAKER_KEEP_ALIVE", "0");
+    desk.set("SAGEMAKER_KEEP_ALIVE", keep_alive);
     next_job_of(&mut desk, 4712, OTHER_PROJECT);
     let ended = desk.run("build_script", TELLS);
-    let home = desk.run("after_script", "echo $HOME/left-behind").out();
-    assert_eq!(finds(&ended).join("\n"), format!("/opt/ml/mine/left-behind\n{}", home.trim()), "{ended}");
+    assert_eq!(finds(&ended), expected, "{ended}");
     desk.close();
+}
+
+#[test]
+fn a_job_finds_nothing_of_one_that_was_killed() {
+    finds_after_a_kill("10m", &["HOME/left-behind"]);
+}
+
+/// It gets the instances too, but other directories of `/opt/ml` may be SageMaker's.
+#[test]
+fn a_job_without_a_keep_alive_finds_little_of_one_that_was_killed() {
+    finds_after_a_kill("0", &["/opt/ml/mine/left-behind", "HOME/left-behind"]);
 }
 
 /// A job that resumes from its checkpoints finds them, on new instances and on those of a pool.
@@ -165,7 +173,7 @@ fn tells_what_became_of_the_pool(driver: Driver) {
     next_job_of(&mut desk, 4712, 231);
     desk.run("build_script", "true")
         .passed()
-        .says(&format!("No warm pool matched: {name} has volume size 30 GB, this job 77 GB"));
+        .says(&format!("No warm pool matched: {name} has volume size 50 GB, this job 77 GB"));
     desk.cleanup().passed();
     let larger = wait_for_pool(&desk);
 
