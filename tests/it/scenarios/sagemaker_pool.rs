@@ -21,8 +21,8 @@ const LEAVES: &str = "mkdir -p /opt/ml/mine /var/tmp/deep/er /opt/ml/checkpoints
       echo secret >\"$at/left-behind\"; done
     chmod 500 /opt/ml/mine; ln -s /etc /tmp/link; echo all left";
 /// Names the files that [`LEAVES`] has left, in the container of another job.
-const TELLS: &str = "find / -name left-behind -not -path '/proc/*' 2>/dev/null | sort | \
-    sed -e "s,^$HOME/,HOME/," -e 's/^/found /'; ls /etc/hosts";
+const TELLS: &str = "find / -name left-behind -not -path '/proc/*' 2>/dev/null | sort |
+    sed -e \"s,^$HOME/,HOME/,\" -e 's/^/found /'; ls /etc/hosts";
 
 fn job() -> Job {
     Job::new().script(["true"])
