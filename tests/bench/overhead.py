@@ -33,12 +33,12 @@ STAGES = {
 
 
 class Bench:
-    def __init__(self, driver, folder, sandbox, emulator=(), job=""):
+    def __init__(self, driver, folder, sandbox, emulator=("--no-delays",), job=""):
         self.driver, self.folder = str(driver), pathlib.Path(folder)
         self.project = self.folder / "builds/1/token/0/group/project"
         ready = self.folder / "ready"
         self.emulator = subprocess.Popen(
-            [self.driver, "emulator", "--no-delays", "--bucket", "bench", "--ready-file", ready,
+            [self.driver, "emulator", "--bucket", "bench", "--ready-file", ready,
              "--data-dir", self.folder / "emulator", "--quota", "CreateTrainingJob=0", "--quota", "DescribeTrainingJob=0", *emulator],
             stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 30

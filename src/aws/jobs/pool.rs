@@ -1,6 +1,7 @@
 //! Reads the properties by which SageMaker matches jobs and warm pools.
 
 use aws_sdk_sagemaker::operation::describe_training_job::DescribeTrainingJobOutput;
+use aws_sdk_sagemaker::types::ResourceConfig;
 use executor::cloud::PoolProperties;
 
 pub(super) fn properties(reply: &DescribeTrainingJobOutput) -> PoolProperties {
@@ -18,8 +19,8 @@ pub(super) fn properties(reply: &DescribeTrainingJobOutput) -> PoolProperties {
             .and_then(|resources| resources.instance_type())
             .map(|instance_type| instance_type.as_str().to_owned())
             .unwrap_or_default(),
-        instance_count: number(resources.and_then(|resources| resources.instance_count())),
-        volume_size_gb: number(resources.and_then(|resources| resources.volume_size_in_gb())),
+        instance_count: number(resources.and_then(ResourceConfig::instance_count)),
+        volume_size_gb: number(resources.and_then(ResourceConfig::volume_size_in_gb)),
         volume_kms_key_id: resources.and_then(|resources| resources.volume_kms_key_id()).map(str::to_owned),
         subnets: vpc.map(|vpc| sorted(vpc.subnets())).unwrap_or_default(),
         security_group_ids: vpc.map(|vpc| sorted(vpc.security_group_ids())).unwrap_or_default(),

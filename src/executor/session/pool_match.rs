@@ -148,8 +148,8 @@ mod tests {
         assert_eq!(line(&seen, Some(NAME)).as_deref(), Some(reused));
         let other = "The warm pool of gitlab-1-2-00000000 went to gitlab-1-9-00000000";
         assert_eq!(line(&seen, Some("gitlab-1-9-00000000")).as_deref(), Some(other));
-        let refused = "SageMaker did not give the warm pool of gitlab-1-2-00000000 to this job";
-        assert_eq!(line(&seen, None).as_deref(), Some(refused));
+        let denied = "SageMaker did not give the warm pool of gitlab-1-2-00000000 to this job";
+        assert_eq!(line(&seen, None).as_deref(), Some(denied));
     }
 
     #[test]
