@@ -43,9 +43,12 @@ impl InputData for AwsInputData {
             return Ok(InputPrefix::OtherRegion { bucket: there, jobs: here });
         }
         let call = AwsCall::new("look for data below", format!("s3://{bucket}/{prefix}"), "s3:ListBucket");
-        match s3.list_objects_v2().bucket(bucket).prefix(prefix).max_keys(1).send().await {
-            Ok(reply) if reply.contents().is_empty() => Ok(InputPrefix::Empty),
-            Ok(_) => Ok(InputPrefix::Found),
+        match s3.list_objects_v2().bucket(bucket).prefix(prefix).max_keys(2).send().await {
+            Ok(reply) => Ok(match reply.contents() {
+                [] => InputPrefix::Empty,
+                [one] if one.key() == Some(prefix) && !prefix.ends_with('/') => InputPrefix::Object,
+                _ => InputPrefix::Found,
+            }),
             Err(error) if error.code() == Some("NoSuchBucket") => Ok(InputPrefix::NoBucket),
             Err(error) => Err(call.failed(&error)),
         }
@@ -62,9 +65,16 @@ mod tests {
     use crate::stub::{Stub, reply};
 
     async fn found(replies: impl IntoIterator<Item = axum::response::Response>) -> Result<InputPrefix, CloudError> {
+        found_at("churn/", replies).await
+    }
+
+    async fn found_at(
+        prefix: &str,
+        replies: impl IntoIterator<Item = axum::response::Response>,
+    ) -> Result<InputPrefix, CloudError> {
         let stub = Stub::start().await;
         replies.into_iter().for_each(|reply| stub.push(reply));
-        stub.input_data.find("data", "churn/").await
+        stub.input_data.find("data", prefix).await
     }
 
     fn xml(status: u16, body: &str) -> axum::response::Response {
@@ -85,6 +95,17 @@ mod tests {
         assert_eq!(found([here(), xml(200, "<ListBucketResult/>")]).await.unwrap(), InputPrefix::Empty);
         let none = xml(404, "<Error><Code>NoSuchBucket</Code><Message>The bucket does not exist</Message></Error>");
         assert_eq!(found([reply(404, ""), none]).await.unwrap(), InputPrefix::NoBucket);
+    }
+
+    #[tokio::test]
+    async fn an_object_is_the_only_key_that_begins_with_its_own() {
+        let keys = |keys: &[&str]| {
+            let contents: String = keys.iter().map(|key| format!("<Contents><Key>{key}</Key></Contents>")).collect();
+            [in_region("eu-west-1", 200), xml(200, &format!("<ListBucketResult>{contents}</ListBucketResult>"))]
+        };
+        assert_eq!(found_at("churn", keys(&["churn"])).await.unwrap(), InputPrefix::Object);
+        assert_eq!(found_at("churn", keys(&["churn", "churn2"])).await.unwrap(), InputPrefix::Found);
+        assert_eq!(found_at("churn/", keys(&["churn/"])).await.unwrap(), InputPrefix::Found);
     }
 
     /// S3 tells the region also to those who may not read the bucket.

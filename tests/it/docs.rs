@@ -3,6 +3,7 @@
 
 mod emulator;
 mod explain;
+mod jobs;
 mod policies;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -66,6 +66,7 @@ mod sagemaker_image;
 mod sagemaker_input;
 mod sagemaker_kept;
 mod sagemaker_kills;
+mod sagemaker_landing_zone;
 mod sagemaker_life;
 mod sagemaker_links;
 mod sagemaker_loss;

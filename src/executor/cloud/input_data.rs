@@ -7,7 +7,7 @@ use super::error::CloudError;
 /// Prefixes in S3 buckets, before a training job gets them as input.
 #[async_trait]
 pub trait InputData: Send + Sync {
-    /// Looks for an object below the prefix.
+    /// Looks for objects whose keys begin with the prefix.
     async fn find(&self, bucket: &str, prefix: &str) -> Result<InputPrefix, CloudError>;
 }
 
@@ -15,6 +15,8 @@ pub trait InputData: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InputPrefix {
     Found,
+    /// The prefix is the key of an object, and no other key begins so.
+    Object,
     /// No key begins so.
     Empty,
     NoBucket,

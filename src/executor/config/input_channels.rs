@@ -1,5 +1,7 @@
 //! Syntax of input channels and of places in S3, for the operator's file and for a job's variables. Pure.
 
+use serde::Serialize;
+
 use crate::cloud::{Channel, ChannelMode, ChannelSource, FileSystemKind};
 use crate::protocol::bootstrap;
 
@@ -15,8 +17,18 @@ const DIRECTORY: usize = 4096;
 pub(super) const CHANNELS: usize = 19;
 
 const S3_FORM: &str = "`s3://<bucket>/<folder>[?mode=File|FastFile|Pipe&distribution=FullyReplicated|ShardedByS3Key&content_type=<type>]`";
+const MODEL_FORM: &str = "`s3://<bucket>/<folder>[?compression=gzip|none]`";
 const FILE_SYSTEM_FORM: &str =
     "`efs://fs-<id>/<folder>[?access=ro|rw]` or `fsx://fs-<id>/<mount name>/<folder>[?access=ro|rw]`";
+
+/// Place of a job's model in S3.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ModelOutput {
+    /// Ends with a slash.
+    pub folder: String,
+    /// One `model.tar.gz`; else each file is an object of its own.
+    pub is_archive: bool,
+}
 
 /// The reason why a text is no channel, and the text to write instead.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,9 +65,28 @@ fn unknown_scheme() -> WrongInput {
     wrong("is not the URI of data that SageMaker reads", format!("write {S3_FORM}, {FILE_SYSTEM_FORM}"))
 }
 
+/// The place of a model.
+pub(super) fn model_output(uri: &str) -> Result<ModelOutput, WrongInput> {
+    let (place, query) = uri.split_once('?').unwrap_or((uri, ""));
+    let mut output = ModelOutput { folder: s3_folder(place)?, is_archive: true };
+    for (key, value) in pairs(query) {
+        output.is_archive = match (key, value.trim()) {
+            ("compression", "gzip") => true,
+            ("compression", "none") => false,
+            _ => {
+                return Err(wrong(
+                    format!("has `{key}` with a value that it cannot have"),
+                    format!("write {MODEL_FORM}"),
+                ));
+            }
+        };
+    }
+    Ok(output)
+}
+
 /// A folder in S3, `s3://<bucket>/<folder>/`. The slash at its end keeps SageMaker to this folder: without it, it would read
 /// every key that begins so.
-pub(super) fn s3_folder(uri: &str) -> Result<String, WrongInput> {
+fn s3_folder(uri: &str) -> Result<String, WrongInput> {
     let form = "write it as in `s3://<bucket>/<folder>`";
     let Some(place) = uri.trim().strip_prefix("s3://") else { return Err(wrong("does not begin with `s3://`", form)) };
     let (bucket, key) = place.split_once('/').unwrap_or((place, ""));
@@ -174,6 +205,16 @@ mod tests {
             assert_eq!(s3_folder(uri).unwrap(), "s3://data/");
         }
         assert_eq!(s3_folder("s3://data/a b/c/").unwrap(), "s3://data/a b/c/");
+    }
+
+    #[test]
+    fn a_model_is_an_archive_unless_it_says_otherwise() {
+        let of = |uri: &str| model_output(uri).map(|output| (output.folder, output.is_archive));
+        for uri in ["s3://models/churn", "s3://models/churn/?compression=gzip"] {
+            assert_eq!(of(uri).unwrap(), ("s3://models/churn/".to_owned(), true));
+        }
+        assert_eq!(of("s3://models/churn?compression=none").unwrap(), ("s3://models/churn/".to_owned(), false));
+        assert!(of("s3://models/churn?compression=zip").unwrap_err().change.contains("compression=gzip|none"));
     }
 
     #[test_case("x", "data/churn", "`s3://"; "no scheme")]

@@ -148,7 +148,7 @@ pub const JOB_VARIABLES: [JobVariable; 17] = [
     },
     JobVariable {
         name: "SAGEMAKER_MODEL_OUTPUT",
-        meaning: "Folder in S3 for the content of `/opt/ml/model`",
+        meaning: "Folder in S3 for the content of `/opt/ml/model`: one `model.tar.gz` for each job, or its files as they are with `?compression=none`",
         kind: "URI",
         default: "`job.model_output`",
         policy: Some("model_outputs"),

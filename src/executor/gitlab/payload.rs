@@ -128,6 +128,25 @@ pub struct Step {
 pub struct JobImage {
     #[serde(default)]
     pub name: String,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub entrypoint: Vec<String>,
+    #[serde(default, rename = "executor_opts", deserialize_with = "null_is_default")]
+    pub options: ImageOptions,
+}
+
+/// Options for certain executors, of which the Docker executor's say something about the image.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct ImageOptions {
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub docker: DockerOptions,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct DockerOptions {
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub platform: String,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub user: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -1,18 +1,29 @@
 //! Looks for the data of a job's input channels before the training job is created, which costs money and minutes.
 
 use crate::base::failure::Failure;
-use crate::cloud::{ChannelSource, CloudError, CloudErrorKind, InputData, InputPrefix};
+use crate::cloud::{ChannelMode, ChannelSource, CloudError, CloudErrorKind, InputData, InputPrefix};
 use crate::config::policy::JobInput;
 
-/// Refuses a channel whose bucket is not there, in another region or without an object. File systems are not looked at.
-pub async fn check(data: &dyn InputData, inputs: &[JobInput]) -> Result<(), Failure> {
-    for input in inputs {
-        let ChannelSource::S3 { uri, .. } = &input.channel.source else { continue };
+/// Refuses a channel whose bucket is not there, in another region or without an object. A channel that names one object gets its key
+/// in place of a folder's. File systems are not looked at.
+pub async fn check(data: &dyn InputData, inputs: &mut [JobInput]) -> Result<(), Failure> {
+    for JobInput { set_by, channel } in inputs {
+        let ChannelSource::S3 { uri, .. } = &mut channel.source else { continue };
         let Some((bucket, prefix)) = uri.strip_prefix("s3://").and_then(|place| place.split_once('/')) else {
             continue;
         };
-        let found = data.find(bucket, prefix).await.map_err(|error| unknown(&input.set_by, uri, error))?;
-        refusal(&input.set_by, bucket, uri, found)?;
+        let look = async |prefix: &str| data.find(bucket, prefix).await.map_err(|error| unknown(set_by, uri, error));
+        let found = look(prefix).await?;
+        let key = prefix.trim_end_matches('/');
+        if found == InputPrefix::Empty && !key.is_empty() && look(key).await? == InputPrefix::Object {
+            if channel.mode == ChannelMode::FastFile {
+                return Err(Failure::user(format!("`{set_by}` is one object, and `FastFile` reads folders alone"))
+                    .hint(format!("remove `mode=FastFile` from `{set_by}`, or set it to the folder of the object")));
+            }
+            *uri = format!("s3://{bucket}/{key}");
+            continue;
+        }
+        refusal(set_by, bucket, uri, found)?;
     }
     Ok(())
 }
@@ -20,9 +31,9 @@ pub async fn check(data: &dyn InputData, inputs: &[JobInput]) -> Result<(), Fail
 fn refusal(set_by: &str, bucket: &str, uri: &str, found: InputPrefix) -> Result<(), Failure> {
     let folder = "to a folder that holds data, as in `s3://<bucket>/<folder>`";
     match found {
-        InputPrefix::Found => Ok(()),
+        InputPrefix::Found | InputPrefix::Object => Ok(()),
         InputPrefix::Empty => Err(Failure::user(format!("`{set_by}`: there is no object below {uri}"))
-            .hint(format!("set `{set_by}` {folder}; a single object is read as the folder it is in"))),
+            .hint(format!("set `{set_by}` {folder}, or to one object"))),
         InputPrefix::NoBucket => {
             Err(Failure::user(format!("`{set_by}`: there is no bucket {bucket}"))
                 .hint(format!("set `{set_by}` {folder}")))
@@ -52,8 +63,8 @@ fn unknown(set_by: &str, uri: &str, error: CloudError) -> Failure {
 mod tests {
     use super::*;
     use crate::base::failure::{Kind, render};
+    use crate::cloud::Channel;
     use crate::cloud::testing::Memory;
-    use crate::cloud::{Channel, ChannelMode};
 
     fn input(uri: &str) -> JobInput {
         let source = ChannelSource::S3 { uri: uri.to_owned(), is_sharded: false };
@@ -66,11 +77,30 @@ mod tests {
         let memory = Memory::new();
         memory.objects.insert("churn/part-0", "x");
         let folder = |key: &str| input(&crate::cloud::ObjectStore::uri(&*memory.objects, key));
-        check(&*memory.objects, &[folder("churn/")]).await.unwrap();
+        check(&*memory.objects, &mut [folder("churn/")]).await.unwrap();
         for wrong in [folder("chur/"), input("s3://nowhere/churn/")] {
-            let failure = check(&*memory.objects, &[folder("churn/"), wrong]).await.unwrap_err();
+            let failure = check(&*memory.objects, &mut [folder("churn/"), wrong]).await.unwrap_err();
             assert_eq!(failure.kind, Kind::User);
             assert!(render(&failure.into()).contains("`SAGEMAKER_INPUT_TRAIN`: there is no "));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_channel_may_be_one_object() {
+        let memory = Memory::new();
+        memory.objects.insert("churn/model.tar.gz", "x");
+        memory.objects.insert("churn/part", "x");
+        memory.objects.insert("churn/part-0", "x");
+        let at = |key: &str| input(&crate::cloud::ObjectStore::uri(&*memory.objects, key));
+        let mut inputs = [at("churn/model.tar.gz/")];
+        check(&*memory.objects, &mut inputs).await.unwrap();
+        assert_eq!(inputs, [at("churn/model.tar.gz")]);
+        let mut streamed = at("churn/model.tar.gz/");
+        streamed.channel.mode = ChannelMode::FastFile;
+        // Without a folder's slash SageMaker would read all keys that begin so.
+        for (wrong, word) in [(streamed, "`FastFile` reads folders alone"), (at("churn/part/"), "no object below")] {
+            let failure = check(&*memory.objects, &mut [wrong]).await.unwrap_err();
+            assert!(render(&failure.into()).contains(word));
         }
     }
 

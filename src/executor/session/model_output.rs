@@ -8,6 +8,7 @@ use crate::base::backoff::backoff;
 use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 use crate::cloud::{JobStatus, TrainingJob};
+use crate::config::policy::ModelOutput;
 use crate::gitlab::JobContext;
 use crate::protocol::project::Trees;
 use crate::session::Session;
@@ -27,8 +28,8 @@ const PAUSES: ExponentialBuilder = backoff(Duration::from_secs(1), Duration::fro
 pub struct ModelInputs<'a> {
     pub job: &'a JobContext,
     pub trees: &'a Trees,
-    /// Folder in S3 that the model goes to; `None`: it goes nowhere.
-    pub output: Option<&'a str>,
+    /// Where the model goes; `None`: nowhere.
+    pub output: Option<&'a ModelOutput>,
     pub cancel: &'a Cancellation,
 }
 
@@ -51,7 +52,7 @@ pub async fn finish(session: &mut Session<'_>, inputs: ModelInputs<'_>) -> anyho
         }
         None
     };
-    let uri = inputs.output.filter(|_| has_model).map(|folder| model_uri(folder, &session.job_name()));
+    let uri = inputs.output.filter(|_| has_model).map(|output| model_uri(output, &session.job_name()));
     match (&uri, inputs.output) {
         (Some(uri), _) => session.printer.line(format!("Model: {uri}")),
         (None, Some(_)) => session.printer.line("There is no model: /opt/ml/model is empty"),
@@ -64,9 +65,10 @@ pub async fn finish(session: &mut Session<'_>, inputs: ModelInputs<'_>) -> anyho
     Ok(())
 }
 
-/// Where SageMaker puts the model.
-fn model_uri(folder: &str, job: &str) -> String {
-    format!("{}/{job}/output/model.tar.gz", folder.trim_end_matches('/'))
+/// Where SageMaker puts the model: the archive, or the folder of its files.
+fn model_uri(output: &ModelOutput, job: &str) -> String {
+    let name = if output.is_archive { "model.tar.gz" } else { "model" };
+    format!("{}{job}/output/{name}", output.folder)
 }
 
 /// Waits for the end of the training job, which comes after its upload.
@@ -137,7 +139,8 @@ mod tests {
     fn a_report_names_only_what_is_there() {
         let mut job = example_job("gitlab-1-2-abcdef12", JobStatus::Completed, SecondaryStatus::Completed);
         (job.training_seconds, job.billable_seconds) = (Some(60), Some(20));
-        let uri = model_uri("s3://models/churn/", &job.name);
+        let mut output = ModelOutput { folder: "s3://models/churn/".to_owned(), is_archive: true };
+        let uri = model_uri(&output, &job.name);
         let text = env_lines(&job.name, Some(&job.arn), Some(&job), Some(&uri));
         let expected = [
             "SAGEMAKER_TRAINING_JOB_NAME=gitlab-1-2-abcdef12",
@@ -147,6 +150,8 @@ mod tests {
             "SAGEMAKER_BILLABLE_SECONDS=20",
         ];
         assert!(text.lines().eq(expected), "{text}");
+        output.is_archive = false;
+        assert_eq!(model_uri(&output, "a"), "s3://models/churn/a/output/model");
         let running = example_job(&job.name, JobStatus::InProgress, SecondaryStatus::Training);
         assert_eq!(env_lines(&job.name, Some(&running.arn), Some(&running), None).lines().count(), 2);
         assert_eq!(env_lines(&job.name, None, None, None).lines().count(), 1);

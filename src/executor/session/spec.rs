@@ -53,6 +53,7 @@ pub fn training_job(
     objects: &dyn ObjectStore,
     agent: AgentInputs<'_>,
 ) -> TrainingJobSpec {
+    let output = decision.data.model_output.as_ref();
     TrainingJobSpec {
         // Set when the request is sent, like the instance type.
         name: id.to_string(),
@@ -62,8 +63,8 @@ pub fn training_job(
         arguments: Vec::new(),
         environment: environment(agent.keys, decision, settings),
         channels: channels(decision, objects.uri(&keys::agent_file(agent.files, ""))),
-        output_uri: decision.data.model_output.clone().unwrap_or_else(|| objects.uri(&agent.keys.output())),
-        compress_output: decision.data.model_output.is_some(),
+        output_uri: output.map_or_else(|| objects.uri(&agent.keys.output()), |output| output.folder.clone()),
+        compress_output: output.is_some_and(|output| output.is_archive),
         output_kms_key_id: settings.storage.kms_key_id.clone(),
         instance_type: decision.instance_types.first().cloned().unwrap_or_default(),
         instance_count: decision.instance_count,

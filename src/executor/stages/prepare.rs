@@ -47,7 +47,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     if !context.env.is_try() {
         audit::write(&context, &id, &job, &decided)?;
     }
-    let decision = decided?;
+    let mut decision = decided?;
     refuse_flags(&context, &job)?;
     check_host(&context, &job)?;
     if settings.sandbox.enabled && !context.env.is_try() {
@@ -58,7 +58,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     decision.warnings.iter().for_each(|warning| context.printer.warn(warning));
     if !decision.data.inputs.is_empty() {
         let data = context.connect.input_data(&settings.access()).await?;
-        input_check::check(&*data, &decision.data.inputs).await?;
+        input_check::check(&*data, &mut decision.data.inputs).await?;
     }
     let new = SessionState::new(session::job_key(&job), decision.instance_count as usize)
         .with_runner_slot(shared_token::runner_slot(&context.env));

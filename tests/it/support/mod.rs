@@ -22,6 +22,7 @@ pub(crate) mod gitlab;
 pub(crate) mod iam;
 pub(crate) mod job;
 pub(crate) mod outcome;
+pub(crate) mod pipeline;
 pub(crate) mod proxy;
 pub(crate) mod random;
 pub(crate) mod real_runner;

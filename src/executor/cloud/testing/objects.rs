@@ -80,8 +80,12 @@ impl InputData for MemoryObjects {
         if self.uri("") != format!("s3://{bucket}/") {
             return Ok(InputPrefix::NoBucket);
         }
-        let is_empty = !self.keys().iter().any(|key| key.starts_with(prefix));
-        Ok(if is_empty { InputPrefix::Empty } else { InputPrefix::Found })
+        let keys: Vec<String> = self.keys().into_iter().filter(|key| key.starts_with(prefix)).collect();
+        Ok(match keys.as_slice() {
+            [] => InputPrefix::Empty,
+            [one] if one == prefix => InputPrefix::Object,
+            _ => InputPrefix::Found,
+        })
     }
 }
 

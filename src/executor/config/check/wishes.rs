@@ -29,7 +29,7 @@ pub(super) fn check_wishes(settings: &Settings) -> Checked {
 
 fn check_data(settings: &Settings) -> Checked {
     let job = &settings.job;
-    if let Some(Err(wrong)) = job.model_output.as_deref().map(input_channels::s3_folder) {
+    if let Some(Err(wrong)) = job.model_output.as_deref().map(input_channels::model_output) {
         return refuse("job.model_output", &wrong.why, &wrong.change);
     }
     let change = format!("keep {CHANNELS} at most");

@@ -148,12 +148,17 @@ fn of_allowance(rule: Option<String>, allow: &Allowance, settings: &Settings) ->
 /// The operator's value, unless the rule does not allow it.
 fn usual(value: Option<&String>, allowed: Option<&Vec<String>>) -> Option<String> {
     let is_in = |value: &str, globs: &[String]| globs.iter().any(|glob| matching::matches(glob, value));
-    value.filter(|value| allowed.is_none_or(|globs| is_in(value.trim_end_matches('/'), globs))).cloned()
+    value.filter(|value| allowed.is_none_or(|globs| is_in(place(value), globs))).cloned()
+}
+
+/// The text without a query and a slash at its end, as globs are compared with it.
+fn place(value: &str) -> &str {
+    value.split('?').next().unwrap_or(value).trim_end_matches('/')
 }
 
 /// The globs of the rule, else the operator's value alone.
 fn listed(allowed: Option<&Vec<String>>, value: Option<&String>) -> Vec<String> {
-    allowed.cloned().unwrap_or_else(|| value.into_iter().cloned().collect())
+    allowed.cloned().unwrap_or_else(|| value.map(|value| place(value).to_owned()).into_iter().collect())
 }
 
 /// All that SageMaker takes, for `try`: whoever runs it has the credentials.

@@ -9,7 +9,7 @@ use super::matching::matches;
 use super::refusal::{asked, listed};
 use crate::base::failure::Failure;
 use crate::cloud::{Channel, ChannelSource};
-use crate::config::input_channels::{self, CHANNELS};
+use crate::config::input_channels::{self, CHANNELS, ModelOutput};
 use crate::config::job_variables::{INPUT_PREFIX, JobVariables};
 use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
@@ -96,16 +96,16 @@ fn is_allowed(glob: &str, place: &str) -> bool {
     matches(glob, place) || (glob.ends_with("/**") && matches(glob, &format!("{place}/")))
 }
 
-fn model_output(wishes: &JobVariables, bounds: &JobBounds) -> Result<Option<String>, Failure> {
+fn model_output(wishes: &JobVariables, bounds: &JobBounds) -> Result<Option<ModelOutput>, Failure> {
     let Some(wish) = &wishes.model_output else {
-        let folder = bounds.model_output.as_deref().map(input_channels::s3_folder).transpose();
-        return folder.map_err(|wrong| Failure::system(format!("`job.model_output` {}", wrong.why)).hint(wrong.change));
+        let output = bounds.model_output.as_deref().map(input_channels::model_output).transpose();
+        return output.map_err(|wrong| Failure::system(format!("`job.model_output` {}", wrong.why)).hint(wrong.change));
     };
-    let folder = input_channels::s3_folder(wish)
+    let output = input_channels::model_output(wish)
         .map_err(|wrong| Failure::user(format!("`{MODEL_OUTPUT}` {}", wrong.why)).hint(wrong.change))?;
-    let place = folder.trim_end_matches('/');
+    let place = output.folder.trim_end_matches('/');
     if bounds.model_outputs.iter().any(|glob| is_allowed(glob.trim_end_matches('/'), place)) {
-        return Ok(Some(folder));
+        return Ok(Some(output));
     }
     Err(asked(bounds, MODEL_OUTPUT, &format!("`{place}`"), &listed(&bounds.model_outputs), "model_outputs"))
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::cloud::{Channel, Network};
+use crate::config::input_channels::ModelOutput;
 
 /// Parameters of the training job for one GitLab job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -52,8 +53,8 @@ pub struct DataDecision {
     pub checkpoints_ref: Option<String>,
     /// The channels besides the agent's.
     pub inputs: Vec<JobInput>,
-    /// Folder in S3 for the content of `/opt/ml/model`.
-    pub model_output: Option<String>,
+    /// Where the content of `/opt/ml/model` goes.
+    pub model_output: Option<ModelOutput>,
 }
 
 /// An input channel, and the variable or the key of the operator's file that it comes from.

@@ -11,6 +11,9 @@ use crate::gitlab::JobContext;
 /// `TrainingImage`: 255 characters at most.
 const IMAGE: usize = 255;
 
+/// Names of the only platform of SageMaker's training instances: none of the types in its model has an Arm processor.
+const PLATFORMS: [&str; 3] = ["linux/amd64", "linux/x86_64", "linux/amd64/v1"];
+
 pub(super) fn image(job: &JobContext, settings: &Settings, bounds: &JobBounds) -> Result<String, Failure> {
     let image = Some(job.image.name.trim()).filter(|name| !name.is_empty()).or(settings.job.image.as_deref());
     let Some(image) = image else {
@@ -20,6 +23,14 @@ pub(super) fn image(job: &JobContext, settings: &Settings, bounds: &JobBounds) -
     if image.len() > IMAGE || image.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return Err(Failure::user(format!("the job's image is not a usable name of at most {IMAGE} characters"))
             .hint("check `image:`; a variable in it may be undefined"));
+    }
+    let platform = job.image.options.docker.platform.trim();
+    if !platform.is_empty() && !PLATFORMS.contains(&platform) {
+        return Err(Failure::user(format!(
+            "`image:docker:platform` asks for `{platform}`, and SageMaker's training instances are `{}`",
+            PLATFORMS[0]
+        ))
+        .hint(format!("remove it, or set it to `{}`, and name an image for it", PLATFORMS[0])));
     }
     // Without `image:` the rule refuses the operator's own default.
     let key = if job.image.name.trim().is_empty() { "job.image" } else { "image" };
@@ -34,6 +45,22 @@ pub(super) fn image(job: &JobContext, settings: &Settings, bounds: &JobBounds) -
             .hint("write `image:` as `<repository>@sha256:<digest>`"));
     }
     Ok(image.to_owned())
+}
+
+/// The sentence about parts of the job's `image:` that have no effect. An entrypoint that is empty asks for what happens anyway.
+pub(super) fn without_effect(job: &JobContext) -> Option<String> {
+    let has_entrypoint = job.image.entrypoint.iter().any(|part| !part.is_empty());
+    let has_user = !job.image.options.docker.user.is_empty();
+    let names = match (has_entrypoint, has_user) {
+        (false, false) => return None,
+        (true, false) => "`image:entrypoint` has",
+        (false, true) => "`image:docker:user` has",
+        (true, true) => "`image:entrypoint` and `image:docker:user` have",
+    };
+    Some(format!(
+        "{names} no effect: the executor's agent is the entrypoint of the container and runs as the image's own user; call what the \
+         script needs in `before_script`"
+    ))
 }
 
 /// `true` when the name leads to the same image for ever.

@@ -29,6 +29,7 @@ pub use self::matching::{matches, mismatch, rule_of};
 use self::refusal::{asked, listed};
 use crate::base::failure::Failure;
 use crate::config::forms::{INSTANCES, MAX_RUNTIME, VOLUME_GB, is_instance_type, is_role_arn};
+pub use crate::config::input_channels::ModelOutput;
 use crate::config::job_variables::JobVariables;
 use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
@@ -44,6 +45,7 @@ pub fn decide(job: &JobContext, wishes: &JobVariables, settings: &Settings) -> R
     let mut warnings = warnings(&identity, settings);
     let (is_spot, keeps_checkpoints) = (capacity.spot_max_wait.is_some(), data.checkpoints_ref.is_some());
     warnings.extend(capacity::without_effect(wishes, is_spot, keeps_checkpoints));
+    warnings.extend(image::without_effect(job));
     let decision = Decision {
         image: image::image(job, settings, &bounds)?,
         instance_types: instance_types(wishes, settings, &bounds)?,

@@ -178,15 +178,41 @@ fn a_spot_job_waits_an_hour_and_its_script_may_run_again() {
     assert!(decided(&[("SAGEMAKER_RETRIES", "1")]).capacity.rerun);
 }
 
+/// Parts of `image:` that cannot act are told; those that ask for what happens anyway are not; a platform that does not exist is refused.
+#[test]
+fn an_image_with_entrypoint_user_or_platform() {
+    let of = |image: serde_json::Value| {
+        decide(&payload(&serde_json::json!({ "image": image })), &JobVariables::default(), &with_rules(ONE))
+    };
+    let image = |entrypoint: &[&str], user: &str, platform: &str| {
+        let docker = serde_json::json!({"docker": {"user": user, "platform": platform}});
+        serde_json::json!({"name": "r.example/train:1", "entrypoint": entrypoint, "executor_opts": docker})
+    };
+    for plain in [image(&[], "", ""), image(&[""], "", "linux/amd64")] {
+        assert_eq!(of(plain).unwrap().warnings, Vec::<String>::new());
+    }
+    for (entrypoint, user, words) in [
+        (&["python"][..], "", "`image:entrypoint` has no effect"),
+        (&[], "1000", "`image:docker:user` has no effect"),
+        (&["/bin/sh", "-c"], "1000", "`image:entrypoint` and `image:docker:user` have no effect"),
+    ] {
+        let warnings = of(image(entrypoint, user, "")).unwrap().warnings;
+        assert!(warnings.len() == 1 && warnings[0].starts_with(words), "{warnings:?}");
+    }
+    let refused = crate::base::failure::render(&of(image(&[], "", "linux/arm64")).unwrap_err().into());
+    assert!(refused.contains("asks for `linux/arm64`") && refused.contains("`linux/amd64`"), "{refused}");
+}
+
 #[test]
 fn the_operators_values_hold_for_jobs_that_say_nothing() {
     let text = "[storage]\nbucket = \"b\"\n[job]\nrole_arn = \"arn:aws:iam::123456789012:role/x\"\nspot = true\ncheckpoints = true\nretries = 2\n\
-                inputs = { Train = \"s3://data/x\" }\nmodel_output = \"s3://models/a\"\n";
+                inputs = { Train = \"s3://data/x\" }\nmodel_output = \"s3://models/a?compression=none\"\n";
     let settings = toml::from_str(text).unwrap();
     let decision = decide(&payload(&serde_json::json!({})), &JobVariables::default(), &settings).unwrap();
     assert!(decision.capacity.spot_max_wait.is_some() && decision.capacity.retries == 2);
     assert_eq!(decision.data.checkpoints_ref.as_deref(), Some("main"));
-    assert_eq!(decision.data.model_output.as_deref(), Some("s3://models/a/"));
+    let output = decision.data.model_output.unwrap();
+    assert_eq!((output.folder.as_str(), output.is_archive), ("s3://models/a/", false));
     assert_eq!(
         (decision.data.inputs[0].set_by.as_str(), decision.data.inputs[0].channel.name.as_str()),
         ("job.inputs.Train", "train")

@@ -225,7 +225,7 @@ fn wishes_of(request: &Decision) -> Vec<(&'static str, String)> {
         ("training plan", capacity.training_plan.clone()),
         ("checkpoints of the ref", data.checkpoints_ref.as_ref().map(|name| format!("`{name}`"))),
         ("input channels", (!channels.is_empty()).then(|| quoted(&channels))),
-        ("model output", data.model_output.clone()),
+        ("model output", data.model_output.as_ref().map(|output| output.folder.clone())),
     ];
     wishes.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }

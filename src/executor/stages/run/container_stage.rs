@@ -130,7 +130,7 @@ async fn finish_model(
     trees: &Trees,
 ) -> anyhow::Result<()> {
     let decision = policy::decide(job, &context.env.job_variables()?, &context.settings)?;
-    let output = decision.data.model_output.as_deref();
+    let output = decision.data.model_output.as_ref();
     model_output::finish(session, ModelInputs { job, trees, output, cancel: &context.cancellation }).await
 }
 

@@ -196,7 +196,8 @@ fn judge_wishes(decision: &Decision, allow: &Allowance) {
     );
     assert!(
         data.model_output.is_none()
-            || allow.model_outputs.is_some() && data.model_output.as_deref() == Some("s3://models/a/")
+            || allow.model_outputs.is_some()
+                && data.model_output.as_ref().is_some_and(|output| output.folder == "s3://models/a/")
     );
     for input in &data.inputs {
         let read = format!("{:?}", input.channel.source);
