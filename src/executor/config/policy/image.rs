@@ -30,7 +30,7 @@ pub(super) fn image(job: &JobContext, settings: &Settings, bounds: &JobBounds) -
             "`image:docker:platform` asks for `{platform}`, and SageMaker's training instances are `{}`",
             PLATFORMS[0]
         ))
-        .hint(format!("remove it, or set it to `{}`, and name an image for it", PLATFORMS[0])));
+        .hint(format!("remove `image:docker:platform`, or set it to `{}`, and name an image for it", PLATFORMS[0])));
     }
     // Without `image:` the rule refuses the operator's own default.
     let key = if job.image.name.trim().is_empty() { "job.image" } else { "image" };
