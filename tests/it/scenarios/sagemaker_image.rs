@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
+use serde_json::json;
+
 use super::sagemaker_desk::{BUILD_FAILURE, Desk};
+use super::sagemaker_power::edit_payload;
 use crate::container::{root_of, with_libraries};
 use crate::support::job::{Artifacts, Job, Variable};
 use crate::support::scenario::{one, scenarios};
@@ -187,6 +190,25 @@ fn the_image_speaks_of_aws() {
     assert_eq!(ended.out(), "AKIAOFTHEIMAGE absent http://127.0.0.1:9 of-the-operator\n");
     desk.run("after_script", "true").passed();
     assert_eq!(result(&desk).as_deref(), Some("made\n"));
+    desk.close();
+}
+
+/// The job log tells what of `image:` has no effect; a platform that SageMaker does not have is refused before anything is created.
+#[test]
+fn the_image_has_an_entrypoint_a_user_and_a_platform() {
+    let mut desk = Desk::new(&job());
+    let docker = |platform: &str| json!({"docker": {"user": "1000", "platform": platform}});
+    edit_payload(&desk, |payload| {
+        payload["image"]["entrypoint"] = json!(["python"]);
+        payload["image"]["executor_opts"] = docker("linux/arm64");
+    });
+    desk.config().passed();
+    desk.prepare().with_code(BUILD_FAILURE).one_error().says("`image:docker:platform` asks for `linux/arm64`");
+    assert_eq!(desk.emulator.requests("CreateTrainingJob"), 0);
+    edit_payload(&desk, |payload| payload["image"]["executor_opts"] = docker(""));
+    let ended = desk.prepare();
+    ended.passed();
+    ended.says("`image:entrypoint` and `image:docker:user` have no effect");
     desk.close();
 }
 

@@ -86,7 +86,7 @@ rows! {
 }
 
 /// Changes the job as GitLab sends it.
-fn edit_payload(desk: &Desk, edit: impl FnOnce(&mut Value)) {
+pub(super) fn edit_payload(desk: &Desk, edit: impl FnOnce(&mut Value)) {
     let path = desk.root().join("response.json");
     let mut payload = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     edit(&mut payload);

@@ -34,7 +34,7 @@ pub(crate) fn jobs(text: &str) -> Vec<PipelineJob> {
             .and_then(|texts| texts.into_iter().next())
             .unwrap_or_default(),
         variables: variables_of_all.iter().cloned().chain(variables(job)).collect(),
-        script: job.as_mapping_get("script").map(texts).unwrap_or_else(|| panic!("{name} has no script")),
+        script: job.as_mapping_get("script").map_or_else(|| panic!("{name} has no script"), texts),
         dotenv: ["artifacts", "reports", "dotenv"]
             .iter()
             .try_fold(job, |at, key| at.as_mapping_get(key))
