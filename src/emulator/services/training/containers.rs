@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures::FutureExt as _;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -142,8 +141,7 @@ impl JobHandle {
         let mut cause: Option<Round> = None;
         let mut over = false;
         let mut incident_over = incident.is_none();
-        // An interruption that came when the containers of an earlier start had ended is over.
-        let _ = self.interruption.notified().now_or_never();
+        let interruption = self.await_interruption();
         while !over {
             tokio::select! {
                 ended = containers.join_next() => match ended {
@@ -182,7 +180,7 @@ impl JobHandle {
                         self.strike(incident, signals, &mut cause);
                     }
                 }
-                () = self.interruption.notified(), if !signals.stop.is_cancelled() => {
+                () = interruption.cancelled(), if !signals.stop.is_cancelled() => {
                     let interruption = JobTrouble::SpotInterruption { after_ms: 0, spread_ms: 0, grace_ms: None };
                     self.strike(&interruption, signals, &mut cause);
                 }
@@ -192,7 +190,15 @@ impl JobHandle {
                 }
             }
         }
+        self.change(|job| job.interruption = None);
         cause.unwrap_or(Round::Over(Ending::Completed))
+    }
+
+    /// Makes this start of the containers one that can be interrupted.
+    fn await_interruption(&self) -> CancellationToken {
+        let token = CancellationToken::new();
+        self.change(|job| job.interruption = Some(token.clone()));
+        token
     }
 
     fn spec(&self, place: &HostPlace, image: &ContainerImage, role: &str) -> anyhow::Result<ContainerSpec> {

@@ -4,9 +4,7 @@
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::sync::Arc;
 
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
@@ -82,8 +80,8 @@ pub(crate) struct Job {
     pub(crate) number: u64,
     /// Canceled by `StopTrainingJob`.
     pub(crate) stop: CancellationToken,
-    /// Told when the spot instances are to be reclaimed.
-    pub(crate) interruption: Arc<Notify>,
+    /// Canceled when the spot instances are reclaimed; `None` while no containers run that could be interrupted.
+    pub(crate) interruption: Option<CancellationToken>,
     modified_ms: u64,
     phase: Phase,
     transitions: Vec<Transition>,
@@ -112,7 +110,7 @@ impl Job {
             created_ms: now,
             number,
             stop,
-            interruption: Arc::default(),
+            interruption: None,
             modified_ms: now,
             phase: Phase::Starting,
             transitions: Vec::new(),

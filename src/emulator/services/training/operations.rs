@@ -86,12 +86,11 @@ fn create(training: &Arc<Training>, request: &Value, caller: &Caller) -> Answer 
     if let Some(left) = warm.as_ref().and_then(|warm| jobs.get_mut(&warm.job)) {
         left.end_pool(Some(&name));
     }
-    let interruption = Arc::clone(&job.interruption);
     jobs.insert(name.clone(), job);
     drop(jobs);
     let folder = shared.config.jobs_folder().join(format!("{name}-{}", shared.next_number()));
     let (training, request, region) = (Arc::clone(training), request.clone(), region.clone());
-    let job = JobHandle { training, name, request, region, arn: arn.clone(), role, stop, interruption, folder };
+    let job = JobHandle { training, name, request, region, arn: arn.clone(), role, stop, folder };
     shared.tasks.spawn(job.run(warm));
     Ok(Some(json!({"TrainingJobArn": arn})))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
-use tokio::sync::{Notify, OnceCell};
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::job::{Job, Phase};
@@ -45,10 +45,14 @@ impl Training {
 
     /// Reclaims the instances of a spot job whose containers run; `false` for any other job.
     pub(crate) fn interrupt(&self, name: &str) -> bool {
-        let jobs = self.jobs();
-        let is_hit = |job: &&Job| job.phase() == Phase::Training && job.request["EnableManagedSpotTraining"] == true;
-        let Some(job) = jobs.get(name).filter(is_hit) else { return false };
-        job.interruption.notify_one();
+        let mut jobs = self.jobs();
+        let Some(job) = jobs.get_mut(name) else { return false };
+        if job.phase() != Phase::Training || job.request["EnableManagedSpotTraining"] != true {
+            return false;
+        }
+        // Each start of the containers is interrupted once.
+        let Some(interruption) = job.interruption.take() else { return false };
+        interruption.cancel();
         true
     }
 
@@ -79,7 +83,6 @@ pub(super) struct JobHandle {
     /// The session of the execution role, for the containers and the platform.
     pub(super) role: RoleSession,
     pub(super) stop: CancellationToken,
-    pub(super) interruption: Arc<Notify>,
     /// Folder of its hosts' files.
     pub(super) folder: PathBuf,
 }
