@@ -44,6 +44,15 @@ pub(super) struct EarlierStarts {
     pub(super) did_something: bool,
     /// Number of the last order to run a script that was carried out; 0: none, or not known.
     pub(super) last_run: u32,
+    /// An agent had carried out the order to end the session.
+    pub(super) has_finished: bool,
+}
+
+impl EarlierStarts {
+    /// The session goes on. `may_rerun`: a script that an interruption has ended may run again.
+    pub(super) fn may_go_on(&self, may_rerun: bool) -> bool {
+        !self.did_something || (may_rerun && self.last_run > 0 && !self.has_finished)
+    }
 }
 
 /// The lease, timed on this machine's own clock.
@@ -93,8 +102,10 @@ impl AgentMailbox {
                 | Report::Exited { .. }
                 | Report::Collected { .. }
                 | Report::Bye { reason: ByeReason::Stopped } => {}
-                Report::Damaged { .. } | Report::Failed { .. } | Report::Bye { .. } => {
+                Report::Damaged { .. } | Report::Failed { .. } => earlier.did_something = true,
+                Report::Bye { reason } => {
                     earlier.did_something = true;
+                    earlier.has_finished |= reason == ByeReason::Finished;
                 }
             }
             self.reports = seq;
@@ -296,11 +307,26 @@ mod tests {
         second.report(&Report::Started { run: 1, order: 2 }).await.unwrap();
 
         let mut third = mailbox(&memory);
-        let worked = EarlierStarts { count: 2, did_something: true, last_run: 2 };
+        let worked = EarlierStarts { count: 2, did_something: true, last_run: 2, has_finished: false };
         assert_eq!(third.resume(&ready).await.unwrap(), worked);
+        assert!(idle.may_go_on(false) && worked.may_go_on(true) && !worked.may_go_on(false));
         third.report(&Report::Bye { reason: ByeReason::Other }).await.unwrap();
         let last = memory.objects.contents("sessions/s/reports/algo-1/000005.json").expect("old reports stay");
         assert_eq!(mailbox::decode_report(&keys(), NODE, 5, &last).unwrap(), Report::Bye { reason: ByeReason::Other });
+    }
+
+    /// As by an interruption while SageMaker uploads the model: nobody would end an agent that waited for orders.
+    #[tokio::test]
+    async fn an_agent_does_not_go_on_after_the_end_of_the_session() {
+        let memory = Memory::new();
+        let ready = Report::Ready { agent: "0".into(), nodes: Vec::new(), restarts: 0, after: 0 };
+        let mut first = mailbox(&memory);
+        for report in [ready.clone(), Report::Started { run: 1, order: 2 }, Report::Bye { reason: ByeReason::Finished }]
+        {
+            first.report(&report).await.unwrap();
+        }
+        let earlier = mailbox(&memory).resume(&ready).await.unwrap();
+        assert!(earlier.has_finished && !earlier.may_go_on(true), "{earlier:?}");
     }
 
     #[tokio::test]

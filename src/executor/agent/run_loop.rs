@@ -120,10 +120,14 @@ impl<'s> RunLoop<'s> {
         let nodes = self.node.hosts.clone();
         let ready = |restarts, after| Report::Ready { agent: agent.to_owned(), nodes: nodes.clone(), restarts, after };
         let earlier = self.mailbox.resume(&ready(0, 0)).await?;
-        let EarlierStarts { count, did_something, last_run } = earlier;
-        if did_something && !(self.may_rerun && last_run > 0) {
+        let EarlierStarts { count, last_run, has_finished, .. } = earlier;
+        if !earlier.may_go_on(self.may_rerun) {
             // The script must not run twice: its effects elsewhere cannot be undone, and its files in this container are gone.
-            let reason = "SageMaker started the container again after a script had begun; its files are lost";
+            let reason = if has_finished {
+                "SageMaker started the container again after the last script had ended; its model is lost"
+            } else {
+                "SageMaker started the container again after a script had begun; its files are lost"
+            };
             let order = "resume the session".to_owned();
             self.mailbox.report(&Report::Failed { order, reason: reason.to_owned(), by_job: false }).await?;
             self.mailbox.report(&Report::Bye { reason: ByeReason::Other }).await?;
@@ -275,7 +279,7 @@ impl<'s> RunLoop<'s> {
         let number = order.run;
         if self.canceled.contains(&number) || cancellation.asked() {
             let exit = ExitReport {
-                has_model: false,
+                has_model: volume::has_files(Path::new(MODEL)),
                 code: NEVER_BEGAN,
                 bytes: 0,
                 hash: String::new(),
