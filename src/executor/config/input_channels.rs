@@ -1,6 +1,6 @@
 //! Syntax of input channels and of places in S3, for the operator's file and for a job's variables. Pure.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cloud::{Channel, ChannelMode, ChannelSource, FileSystemKind};
 use crate::protocol::bootstrap;
@@ -22,7 +22,7 @@ const FILE_SYSTEM_FORM: &str =
     "`efs://fs-<id>/<folder>[?access=ro|rw]` or `fsx://fs-<id>/<mount name>/<folder>[?access=ro|rw]`";
 
 /// Place of a job's model in S3.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelOutput {
     /// Ends with a slash.
     pub folder: String,

@@ -16,6 +16,7 @@ use crate::session::Session;
 use crate::session::create_rate::CreateRate;
 use crate::session::event::SessionEvent;
 use crate::session::quota::QuotaRefusal;
+use crate::session::requested_job::RequestedJob;
 use crate::session::spec::tag;
 use crate::session::stamp::Stamp;
 use crate::session::warm_pool;
@@ -78,7 +79,8 @@ pub async fn launch(
         let at = Stamp::of(&*session.clock);
         let created = session.clock.now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         // Saved before the call: a job that was created and not recorded would never be stopped.
-        session.apply(SessionEvent::JobRequested { instance_type, types_left, at: &at, created })?;
+        let request = &RequestedJob::of(&spec, &session.objects.uri(&session.keys().output()));
+        session.apply(SessionEvent::JobRequested { request, instance_type, types_left, at: &at, created })?;
         match attempts.ask(&*session.jobs, &spec).await {
             Ok(arn) => {
                 let kept = session.apply(SessionEvent::JobCreated(&arn));

@@ -8,6 +8,7 @@ use crate::protocol::mailbox::{Order, Report};
 use crate::protocol::project::Selection;
 use crate::session::pool_match::WarmPools;
 use crate::session::record::{LostResults, Queued};
+use crate::session::requested_job::RequestedJob;
 use crate::session::stamp::Stamp;
 
 /// Event in the life of a session.
@@ -23,6 +24,7 @@ pub enum SessionEvent<'a> {
     PoolsNoted(&'a WarmPools),
     /// The training job is about to be requested; `created` is in seconds since 1970.
     JobRequested {
+        request: &'a RequestedJob,
         instance_type: &'a str,
         types_left: &'a [String],
         at: &'a Stamp,
@@ -90,6 +92,8 @@ pub enum SessionEvent<'a> {
     ResultsLost(&'a LostResults),
     /// The results need no further wait.
     ResultsSettled,
+    /// SageMaker has uploaded the model, and nothing of it is left to do.
+    ModelSettled,
     /// `cleanup` has finished all but waiting for the training job's end.
     Leaving(&'a Stamp),
 }
@@ -114,8 +118,7 @@ impl SessionEvent<'_> {
             | Self::InternalErrorMet(_)
             | Self::JobReplaced
             | Self::AgentsEnded
-            | Self::Reported { .. }
-            | Self::ResultsLost(_) => Saved::Later,
+            | Self::Reported { .. } => Saved::Later,
             Self::CapacityLacked(_)
             | Self::Queued(_)
             | Self::ProjectSending(_)
@@ -133,7 +136,9 @@ impl SessionEvent<'_> {
             | Self::OthersShown { .. }
             | Self::GivenUp
             | Self::LossTold
-            | Self::ResultsSettled => Saved::Now,
+            | Self::ResultsLost(_)
+            | Self::ResultsSettled
+            | Self::ModelSettled => Saved::Now,
             Self::JobRequested { .. }
             | Self::JobCreated(_)
             | Self::JobRefused

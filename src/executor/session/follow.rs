@@ -87,6 +87,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             nodes: session.state.nodes().len(),
             grace: Duration::from_secs(limits.cancel_grace_seconds),
             provisioning,
+            may_rerun: session.state.request().may_rerun,
         });
         for (node, row) in session.state.nodes().iter() {
             let (is_ready, has_left) = (row.ready, row.left);

@@ -139,6 +139,8 @@ pub struct RunConfig {
     pub grace: Duration,
     /// Longest wait for the first report.
     pub provisioning: Duration,
+    /// The script may run again after an interruption.
+    pub may_rerun: bool,
 }
 
 impl RunMachine {
@@ -372,7 +374,9 @@ impl RunMachine {
     /// Concludes when every node has reported its exit and its output has arrived, or was waited for long enough.
     fn all_exited(&self, now: Duration) -> Option<Conclusion> {
         let done = |node: &NodeRun| {
-            let known = node.exit.is_some() || node.end.is_some();
+            // An interrupted script may end by itself, and its instance vanish before the report: SageMaker takes minutes to start another.
+            let may_be_cut = self.config.may_rerun && node.bye.is_none() && self.job_ended_at.is_none();
+            let known = node.exit.is_some() || (node.end.is_some() && !may_be_cut);
             let since = |limit: Duration| node.exited_at.is_some_and(|at| now >= at + limit);
             let told = node.exit.is_some() || node.bye.is_some() || since(EXIT_REPORT);
             let is_silent = since(DRAIN) && node.progress_at.is_none_or(|at| now >= at + DRAIN);

@@ -38,6 +38,7 @@ mod quota;
 mod ready;
 pub mod record;
 pub mod replace;
+pub mod requested_job;
 pub mod rerun;
 mod restarts;
 pub mod results;

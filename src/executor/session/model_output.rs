@@ -9,8 +9,8 @@ use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 use crate::cloud::{JobStatus, TrainingJob};
 use crate::config::policy::ModelOutput;
-use crate::gitlab::JobContext;
-use crate::protocol::project::Trees;
+use crate::protocol::mailbox::Order;
+use crate::protocol::project::{Selection, Trees};
 use crate::session::Session;
 use crate::session::event::SessionEvent;
 use crate::session::failure_reasons::{self, LossKind};
@@ -26,43 +26,60 @@ const PAUSES: ExponentialBuilder = backoff(Duration::from_secs(1), Duration::fro
 /// The inputs besides the session.
 #[derive(Clone, Copy)]
 pub struct ModelInputs<'a> {
-    pub job: &'a JobContext,
     pub trees: &'a Trees,
-    /// Where the model goes; `None`: nowhere.
-    pub output: Option<&'a ModelOutput>,
+    /// The job's script has succeeded, so a training job that failed has lost the model.
+    pub has_succeeded: bool,
     pub cancel: &'a Cancellation,
 }
 
-/// Waits until SageMaker has uploaded the model, and appends what later stages need to `sagemaker.env` when the job selects that file.
+/// Waits until SageMaker has uploaded the model, and writes what later stages need to `sagemaker.env` when the job selects that file.
 ///
 /// # Errors
 /// The failure of the upload; it is noted in the state too, because the runner ignores a failed `after_script`.
 pub async fn finish(session: &mut Session<'_>, inputs: ModelInputs<'_>) -> anyhow::Result<()> {
-    let has_model = session.state.has_model();
-    let ended = if inputs.output.is_some() {
-        session.printer.begin_section(SECTION, session.clock.now(), "Uploading the model");
-        let uploaded = uploaded(session, inputs.cancel).await;
-        session.printer.end_section(SECTION, session.clock.now());
-        Some(uploaded?)
+    let output = session.state.request().model_output.clone();
+    let (has_model, has_file) = (session.state.has_model(), selects_env_file(session.state.selection(), inputs.trees));
+    let job = if output.is_some() {
+        Some(upload(session, inputs).await?)
+    } else if has_file {
+        session.jobs.describe(&session.job_name()).await.ok().flatten()
     } else {
-        if has_model {
-            session.printer.warn(
-                "the files in /opt/ml/model go nowhere; set `SAGEMAKER_MODEL_OUTPUT` to a folder in S3, or save what you need as artifacts",
-            );
-        }
         None
     };
-    let uri = inputs.output.filter(|_| has_model).map(|output| model_uri(output, &session.job_name()));
-    match (&uri, inputs.output) {
+    let is_uploaded = job.as_ref().is_some_and(|job| job.status == JobStatus::Completed);
+    let uri = output.filter(|_| has_model && is_uploaded).map(|output| model_uri(&output, &session.job_name()));
+    tell(session, uri.as_deref(), is_uploaded);
+    if has_file {
+        let lines = env_lines(session, job.as_ref(), uri.as_deref());
+        workspace::set_variables(inputs.trees, ENV_FILE, &lines)?;
+    }
+    if is_uploaded { session.apply(SessionEvent::ModelSettled) } else { Ok(()) }
+}
+
+fn tell(session: &Session<'_>, uri: Option<&str>, is_uploaded: bool) {
+    let has_model = session.state.has_model();
+    match (uri, &session.state.request().model_output) {
         (Some(uri), _) => session.printer.line(format!("Model: {uri}")),
+        (None, Some(_)) if has_model && !is_uploaded => {
+            session.printer.line("No model is named: the training job has failed");
+        }
         (None, Some(_)) => session.printer.line("There is no model: /opt/ml/model is empty"),
+        (None, None) if has_model => session.printer.warn(
+            "the files in /opt/ml/model go nowhere; set `SAGEMAKER_MODEL_OUTPUT` to a folder in S3, or save what you need as artifacts",
+        ),
         (None, None) => {}
     }
-    if selects_env_file(inputs.job) {
-        let lines = env_lines(&session.job_name(), session.state.arn(), ended.as_ref(), uri.as_deref());
-        workspace::append_lines(inputs.trees, ENV_FILE, &lines)?;
+}
+
+/// Waits for the upload, in a section of the job log.
+async fn upload(session: &mut Session<'_>, inputs: ModelInputs<'_>) -> anyhow::Result<TrainingJob> {
+    if !session.state.is_finished() {
+        session.order(&Order::Finish { collect: false }).await?;
     }
-    Ok(())
+    session.printer.begin_section(SECTION, session.clock.now(), "Uploading the model");
+    let uploaded = uploaded(session, inputs).await;
+    session.printer.end_section(SECTION, session.clock.now());
+    uploaded
 }
 
 /// Where SageMaker puts the model: the archive, or the folder of its files.
@@ -72,7 +89,7 @@ fn model_uri(output: &ModelOutput, job: &str) -> String {
 }
 
 /// Waits for the end of the training job, which comes after its upload.
-async fn uploaded(session: &mut Session<'_>, cancel: &Cancellation) -> anyhow::Result<TrainingJob> {
+async fn uploaded(session: &mut Session<'_>, inputs: ModelInputs<'_>) -> anyhow::Result<TrainingJob> {
     let mut pauses = PAUSES.build();
     let job = loop {
         match session.jobs.describe_once(&session.job_name()).await {
@@ -84,7 +101,7 @@ async fn uploaded(session: &mut Session<'_>, cancel: &Cancellation) -> anyhow::R
         }
         tokio::select! {
             () = tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(10))) => {}
-            () = cancel.token().cancelled() => {
+            () = inputs.cancel.token().cancelled() => {
                 return Err(Failure::canceled("canceled while SageMaker uploaded the model").into());
             }
         }
@@ -94,7 +111,7 @@ async fn uploaded(session: &mut Session<'_>, cancel: &Cancellation) -> anyhow::R
     }
     let why = job.failure_reason.clone().or(job.message.clone()).unwrap_or_else(|| job.secondary.to_string());
     let diagnosis = failure_reasons::diagnose(&why, true);
-    if matches!(diagnosis.by, LossKind::Script { .. }) {
+    if !inputs.has_succeeded && matches!(diagnosis.by, LossKind::Script { .. }) {
         // The stage of that script has told it.
         return Ok(job);
     }
@@ -107,64 +124,30 @@ async fn uploaded(session: &mut Session<'_>, cancel: &Cancellation) -> anyhow::R
         .into())
 }
 
-/// `true` when the job has the file in its artifacts or reports.
-fn selects_env_file(job: &JobContext) -> bool {
-    let paths = job.artifacts.iter().flat_map(|artifact| &artifact.paths);
-    paths.map(|path| path.trim_start_matches("./")).any(|path| path == ENV_FILE)
+/// `true` when the job names the file in its artifacts or reports, and does not just take every file.
+fn selects_env_file(selection: Option<&Selection>, trees: &Trees) -> bool {
+    // The last rule is the executor's own.
+    let rules = selection.map(|selection| selection.rules.as_slice()).and_then(|rules| rules.split_last());
+    rules.is_some_and(|(_, rules)| workspace::is_named(rules, trees, ENV_FILE))
 }
 
-/// Lines of a dotenv report.
-fn env_lines(name: &str, arn: Option<&str>, job: Option<&TrainingJob>, model: Option<&str>) -> String {
-    let seconds = |seconds: Option<u64>| seconds.map(|seconds| seconds.to_string());
+/// The variables of a dotenv report, each with its value, or without one when it is not there.
+fn env_lines(
+    session: &Session<'_>,
+    job: Option<&TrainingJob>,
+    model: Option<&str>,
+) -> [(&'static str, Option<String>); 6] {
     let ended = job.filter(|job| job.status.is_terminal());
+    let seconds = |seconds: fn(&TrainingJob) -> Option<u64>| ended.and_then(seconds).map(|seconds| seconds.to_string());
     [
-        ("SAGEMAKER_TRAINING_JOB_NAME", Some(name.to_owned())),
-        ("SAGEMAKER_TRAINING_JOB_ARN", arn.map(str::to_owned)),
+        ("SAGEMAKER_TRAINING_JOB_NAME", Some(session.job_name())),
+        ("SAGEMAKER_TRAINING_JOB_ARN", session.state.arn().map(str::to_owned)),
         ("SAGEMAKER_MODEL_URI", model.map(str::to_owned)),
-        ("SAGEMAKER_TRAINING_SECONDS", seconds(ended.and_then(|job| job.training_seconds))),
-        ("SAGEMAKER_BILLABLE_SECONDS", seconds(ended.and_then(|job| job.billable_seconds))),
+        ("SAGEMAKER_IMAGE_DIGEST", session.state.request().image_digest().map(str::to_owned)),
+        ("SAGEMAKER_TRAINING_SECONDS", seconds(|job| job.training_seconds)),
+        ("SAGEMAKER_BILLABLE_SECONDS", seconds(|job| job.billable_seconds)),
     ]
-    .into_iter()
-    .filter_map(|(name, value)| value.map(|value| format!("{name}={value}\n")))
-    .collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cloud::SecondaryStatus;
-    use crate::cloud::testing::example_job;
-
-    #[test]
-    fn a_report_names_only_what_is_there() {
-        let mut job = example_job("gitlab-1-2-abcdef12", JobStatus::Completed, SecondaryStatus::Completed);
-        (job.training_seconds, job.billable_seconds) = (Some(60), Some(20));
-        let mut output = ModelOutput { folder: "s3://models/churn/".to_owned(), is_archive: true };
-        let uri = model_uri(&output, &job.name);
-        let text = env_lines(&job.name, Some(&job.arn), Some(&job), Some(&uri));
-        let expected = [
-            "SAGEMAKER_TRAINING_JOB_NAME=gitlab-1-2-abcdef12",
-            "SAGEMAKER_TRAINING_JOB_ARN=arn:aws:sagemaker:eu-west-1:123456789012:training-job/gitlab-1-2-abcdef12",
-            "SAGEMAKER_MODEL_URI=s3://models/churn/gitlab-1-2-abcdef12/output/model.tar.gz",
-            "SAGEMAKER_TRAINING_SECONDS=60",
-            "SAGEMAKER_BILLABLE_SECONDS=20",
-        ];
-        assert!(text.lines().eq(expected), "{text}");
-        output.is_archive = false;
-        assert_eq!(model_uri(&output, "a"), "s3://models/churn/a/output/model");
-        let running = example_job(&job.name, JobStatus::InProgress, SecondaryStatus::Training);
-        assert_eq!(env_lines(&job.name, Some(&running.arn), Some(&running), None).lines().count(), 2);
-        assert_eq!(env_lines(&job.name, None, None, None).lines().count(), 1);
-    }
-
-    #[test]
-    fn the_file_is_written_only_for_a_job_that_selects_it() {
-        let job = |paths: &[&str]| -> JobContext {
-            let artifacts = [serde_json::json!({"paths": paths})];
-            serde_json::from_value(serde_json::json!({"id": 1, "job_info": {"project_id": 2}, "artifacts": artifacts}))
-                .unwrap()
-        };
-        assert!(selects_env_file(&job(&["out/", "sagemaker.env"])) && selects_env_file(&job(&["./sagemaker.env"])));
-        assert!(!selects_env_file(&job(&["out/sagemaker.env"])) && !selects_env_file(&job(&[])));
-    }
-}
+mod tests;

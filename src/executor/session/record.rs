@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::failure::Failure;
 use crate::base::files::{self, Durability};
-use crate::base::node::Nodes;
+use crate::base::node::{NodeId, Nodes};
 use crate::protocol::keys::SessionPlace;
 use crate::protocol::project::Selection;
 use crate::session::current_run::CurrentRun;
@@ -21,6 +21,7 @@ use crate::session::cursor::Cursor;
 use crate::session::id::SessionId;
 use crate::session::node_record::{self, NodeRecord};
 use crate::session::pool_match::WarmPools;
+use crate::session::requested_job::RequestedJob;
 use crate::session::restarts::Restarts;
 use crate::session::stamp::Stamp;
 
@@ -94,9 +95,15 @@ pub struct SessionRecord {
     pub collected: bool,
     #[serde(default)]
     pub restarts: Restarts,
-    /// There were files in `/opt/ml/model`.
+    /// The nodes that had files in `/opt/ml/model` when their last script ended.
     #[serde(default)]
-    pub has_model: bool,
+    pub models: BTreeSet<NodeId>,
+    /// SageMaker has uploaded the model, and nothing of it is left to do.
+    #[serde(default)]
+    pub model_settled: bool,
+    /// The current training job as it was requested.
+    #[serde(default)]
+    pub request: RequestedJob,
     /// When the training job was created: seconds since 1970 by this host's clock.
     #[serde(default)]
     pub created: u64,
@@ -145,7 +152,7 @@ impl SessionRecord {
     fn is_possible(&self) -> bool {
         let counts = [self.job_number, self.orders, self.runs, self.workspace_attempt];
         let mut counts = counts.into_iter().chain(self.nodes.rows().map(|node| node.reports));
-        counts.all(|count| count < MOST) && self.created < LATEST
+        counts.all(|count| count < MOST) && self.created < LATEST && self.request.most_seconds < LATEST
     }
 }
 
@@ -361,7 +368,6 @@ pub(super) fn not_writable(path: &Path, error: std::io::Error) -> anyhow::Error 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::node::NodeId;
     use crate::base::seal::SealKey;
     use crate::protocol::keys::Token;
     use crate::session::event::SessionEvent;

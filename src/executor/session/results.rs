@@ -99,10 +99,11 @@ pub async fn download_results(
     Ok(fetched)
 }
 
-/// Notes that the results are lost with an earlier container, and lets the new one go.
+/// Notes that the results are lost with an earlier container, prints it as an error, and lets the new container go.
 pub async fn give_up(session: &mut Session<'_>) -> anyhow::Result<()> {
     let why = "SageMaker started the container again, and the files of the script that had ended before are lost";
     session.apply(SessionEvent::ResultsLost(&LostResults { why: why.to_owned(), by_job: false }))?;
+    session.printer.failure(&Failure::system(why).hint("retry the job").into());
     session.order(&Order::Finish { collect: false }).await?;
     session.apply(SessionEvent::ResultsSettled)
 }
@@ -196,8 +197,12 @@ async fn wait_for_results(session: &mut Session<'_>, cancel: &Cancellation) -> a
     let mut pause = POLL;
     let mut look_at = Instant::now() + DESCRIBE_EVERY;
     let mut ended = false;
-    // The training job cannot run longer than this.
-    let deadline = Instant::now() + Duration::from_secs(session.settings.job.max_runtime_seconds);
+    // The training job cannot run longer than this. A version that did not save it went by the operator's file.
+    let most = match session.state.request().most_seconds {
+        0 => session.settings.job.max_runtime_seconds,
+        most => most,
+    };
+    let deadline = Instant::now() + Duration::from_secs(most);
     let mut inbox = Inbox::default();
     loop {
         // An earlier stage may have read these reports.
@@ -287,6 +292,7 @@ mod tests {
     use crate::protocol::mailbox;
     use crate::session::node_record::NodeRecord;
     use crate::session::record::{Records, SessionRecord};
+    use crate::session::requested_job::RequestedJob;
     use crate::session::state::SessionState;
     use crate::session::{Host, SessionId, spec};
     use crate::ui::Printer;
@@ -426,6 +432,18 @@ mod tests {
         let get = Fault::new("get", 1, When::Before, CloudErrorKind::Transient).forever();
         memory.objects.plan([get]);
         assert!(wait(&memory, silent(), &Cancellation::default()).await.is_err(), "for one lease");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wait_is_as_long_as_the_training_job_may_run() {
+        let memory = Memory::new();
+        let most = 600;
+        let request = RequestedJob { most_seconds: most, ..RequestedJob::default() };
+        let record = SessionRecord { nodes: one(READY), request, ..SessionRecord::default() };
+        memory.jobs.plan([Fault::new("describe", 1, When::Before, CloudErrorKind::Throttled).forever()]);
+        let before = Instant::now();
+        assert!(wait(&memory, record, &Cancellation::default()).await.is_err());
+        assert_eq!(before.elapsed().as_secs(), most, "not the default of the operator's file");
     }
 
     #[tokio::test(start_paused = true)]

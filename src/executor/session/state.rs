@@ -15,6 +15,7 @@ use crate::session::event::SessionEvent;
 use crate::session::node_record::{self, NodeRecord};
 use crate::session::pool_match::WarmPools;
 use crate::session::record::{LostResults, Queued, SessionRecord};
+use crate::session::requested_job::RequestedJob;
 use crate::session::restarts::Restarts;
 use crate::session::stamp::Stamp;
 
@@ -77,7 +78,8 @@ impl SessionState {
             SessionEvent::AgentDelivered(agent) => agent.clone_into(&mut record.agent),
             SessionEvent::ScopeFound(scope) => record.scope = Some(scope.to_owned()),
             SessionEvent::PoolsNoted(pools) => record.warm_pools = Some(pools.clone()),
-            SessionEvent::JobRequested { instance_type, types_left, at, created } => {
+            SessionEvent::JobRequested { request, instance_type, types_left, at, created } => {
+                record.request = request.clone();
                 instance_type.clone_into(&mut record.instance_type);
                 record.types_left = types_left.to_vec();
                 record.requested = Some(at.clone());
@@ -136,6 +138,7 @@ impl SessionState {
             SessionEvent::LossTold => record.loss_told = true,
             SessionEvent::ResultsLost(lost) => record.results_lost = Some(lost.clone()),
             SessionEvent::ResultsSettled => record.results_applied = true,
+            SessionEvent::ModelSettled => record.model_settled = true,
             SessionEvent::Leaving(at) => drop(record.leaving.get_or_insert_with(|| at.clone())),
         }
     }
@@ -223,6 +226,7 @@ impl SessionState {
         match report {
             Some(Report::Ready { restarts, after, .. }) => {
                 (node.ready, node.left) = (true, false);
+                self.record.models.remove(&id);
                 known.after = known.after.max(*after);
                 if id == NodeId::LEADER {
                     known.leader = known.leader.max(*restarts);
@@ -231,7 +235,8 @@ impl SessionState {
                 }
             }
             Some(Report::Bye { .. }) => node.left = true,
-            Some(Report::Exited { exit, .. }) if id == NodeId::LEADER => self.record.has_model = exit.has_model,
+            Some(Report::Exited { exit, .. }) if exit.has_model => drop(self.record.models.insert(id)),
+            Some(Report::Exited { .. }) => drop(self.record.models.remove(&id)),
             Some(Report::Collected { restarts, .. }) if id == NodeId::LEADER => {
                 (self.record.collected, known.collected) = (true, *restarts);
             }
@@ -241,7 +246,6 @@ impl SessionState {
                 | Report::Missing { .. }
                 | Report::Damaged { .. }
                 | Report::Started { .. }
-                | Report::Exited { .. }
                 | Report::Collected { .. }
                 | Report::Failed { .. },
             )
@@ -414,9 +418,19 @@ impl SessionState {
         &self.record.restarts
     }
 
-    /// The leader's container had files in `/opt/ml/model` when it ended.
+    /// A node had files in `/opt/ml/model` when its last script ended: SageMaker uploads those of all nodes.
     pub fn has_model(&self) -> bool {
-        self.record.has_model
+        !self.record.models.is_empty()
+    }
+
+    /// The job's model goes somewhere, and no stage has seen its upload yet.
+    pub fn awaits_model(&self) -> bool {
+        self.record.request.model_output.is_some() && !self.record.model_settled
+    }
+
+    /// The current training job as it was requested.
+    pub fn request(&self) -> &RequestedJob {
+        &self.record.request
     }
 
     pub fn results(&self) -> ResultsState<'_> {

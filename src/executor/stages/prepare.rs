@@ -12,7 +12,7 @@ use crate::base::arn::Arn;
 use crate::base::failure::Failure;
 use crate::base::names::{self, Reach};
 use crate::config::policy::{self, Decision};
-use crate::gitlab::JobContext;
+use crate::gitlab::{BuildStage, JobContext};
 use crate::protocol::project::Trees;
 use crate::sandbox;
 use crate::session::create::Launched;
@@ -56,6 +56,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     tell_about_variables(&context, &job);
     tell_about_proxies(&context, &job);
     decision.warnings.iter().for_each(|warning| context.printer.warn(warning));
+    tell_about_model(&context, &job, &decision);
     if !decision.data.inputs.is_empty() {
         let data = context.connect.input_data(&settings.access()).await?;
         input_check::check(&*data, &mut decision.data.inputs).await?;
@@ -217,6 +218,17 @@ fn tell_about_variables(context: &Context, job: &JobContext) {
         context.printer.warn(format!(
             "the job variable `{name}` is not known and has no effect on the training job; did you mean `{nearest}`?"
         ));
+    }
+}
+
+/// The runner ignores a failed `after_script`, and calls no stage that could fail the job instead when there are no artifacts.
+fn tell_about_model(context: &Context, job: &JobContext, decision: &Decision) {
+    let has_after_script = job.container_stages().contains(&BuildStage::AfterScript);
+    if decision.data.model_output.is_some() && has_after_script && job.artifacts.is_empty() && !context.env.is_try() {
+        context.printer.warn(
+            "this job succeeds even if its model is not uploaded: GitLab Runner ignores a failed `after_script`. Add `artifacts:` to the \
+             job, as a `dotenv` report of `sagemaker.env`, or move the commands of `after_script` to the end of `script`",
+        );
     }
 }
 

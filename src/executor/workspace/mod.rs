@@ -24,7 +24,8 @@ mod tests;
 pub use receive::{
     AllSent, Bounds, Damaged, Destination, MissingPacks, TransferLimits, apply_changes, lines_for_the_host, receive,
 };
+pub use select::is_named;
 pub use send::{forget, send, send_changes};
 pub use summary::Summary;
 pub use task::TransferProgress;
-pub use tree::{Base, Next, Snapshot, append_lines, make_cache_usable, make_usable, path_of, remove_temporary};
+pub use tree::{Base, Next, Snapshot, make_cache_usable, make_usable, path_of, remove_temporary, set_variables};

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::driver::{Driver, sagemaker};
+use crate::support::driver::{Driver, sagemaker_with};
 use crate::support::emulator::BUCKET;
 use crate::support::job::{Artifacts, Job};
 use crate::support::outcome::Outcome;
@@ -11,12 +11,16 @@ use crate::support::world::{Settings, World};
 
 const MAKE: &str = "echo weights > /opt/ml/model/w; echo MINE=1 > sagemaker.env";
 
-fn driver() -> Driver {
-    let driver = sagemaker();
+fn driver(emulator: &[&str]) -> Driver {
+    let driver = sagemaker_with(emulator, "");
     let more = format!("max_volume_size_gb = 16384, model_outputs = [\"s3://{BUCKET}/models/**\"]");
     let operator_config = driver.operator_config.replace("max_volume_size_gb = 16384", &more);
     assert_ne!(operator_config, driver.operator_config);
     Driver { operator_config, ..driver }
+}
+
+fn output() -> String {
+    format!("s3://{BUCKET}/models/churn")
 }
 
 fn job() -> Job {
@@ -24,16 +28,17 @@ fn job() -> Job {
 }
 
 fn job_with(script: &str) -> Job {
-    Job::new()
-        .set("SAGEMAKER_MODEL_OUTPUT", &format!("s3://{BUCKET}/models/churn"))
-        .script([script])
-        .artifacts(Artifacts::dotenv("sagemaker.env"))
+    Job::new().set("SAGEMAKER_MODEL_OUTPUT", &output()).script([script]).artifacts(Artifacts::dotenv("sagemaker.env"))
 }
 
 fn play_row(name: &'static str, run: fn(&World) -> Vec<Outcome>, expect: fn(&World, &[Outcome])) {
+    play_with(&[], name, run, expect);
+}
+
+fn play_with(emulator: &[&str], name: &'static str, run: fn(&World) -> Vec<Outcome>, expect: fn(&World, &[Outcome])) {
     let scenario = Scenario { name, needs: &["gzip", "tar"], settings: Settings::default, play: run, expect };
-    play(&scenario, With::RealRunner, driver());
-    play(&scenario, With::RunnerDouble, driver());
+    play(&scenario, With::RealRunner, driver(emulator));
+    play(&scenario, With::RunnerDouble, driver(emulator));
 }
 
 #[test]
@@ -83,6 +88,29 @@ fn a_model_that_cannot_be_uploaded_fails_the_job() {
     play_row("a model that is lost", run, expect);
 }
 
+/// The runner ends `after_script` while SageMaker uploads, and ignores that: the stage that uploads artifacts goes on with the wait.
+#[test]
+fn a_model_outlives_the_limit_of_after_script() {
+    let run = |world: &World| {
+        let job = || job().set("RUNNER_AFTER_SCRIPT_TIMEOUT", "10s").after_script(["true"]);
+        let uploaded = world.run(&job());
+        let fault = json!({"trouble": {"upload": {"reason": "AccessDenied when calling PutObject"}}, "count": 1});
+        world.emulator.as_ref().unwrap().set_faults(&json!({"jobs": [fault]}));
+        vec![uploaded, world.run(&job())]
+    };
+    let expect = |world: &World, outcomes: &[Outcome]| {
+        let emulator = world.emulator.as_ref().unwrap();
+        let report = outcomes[0].succeeded().shows("\nModel: s3://").artifact("dotenv").files();
+        let report = String::from_utf8(report.into_values().next().unwrap()).unwrap();
+        let uri = report.lines().find_map(|line| line.strip_prefix("SAGEMAKER_MODEL_URI=")).unwrap();
+        let key = uri.strip_prefix(&format!("s3://{BUCKET}/")).unwrap();
+        assert!(emulator.objects().iter().any(|object| object == key), "{uri}: {:?}", emulator.objects());
+        assert_eq!(outcomes[1].state.as_deref(), Some("failed"), "{}", outcomes[1]);
+        outcomes[1].shows("SageMaker did not upload the model: ").hides("Model: ");
+    };
+    play_with(&["--uploading-delay", "25s"], "a model that is uploaded for long", run, expect);
+}
+
 #[test]
 fn a_model_that_nothing_keeps_is_told_and_an_empty_one_too() {
     let run = |world: &World| {
@@ -91,6 +119,7 @@ fn a_model_that_nothing_keeps_is_told_and_an_empty_one_too() {
             world.run(&job_with("true")),
             world.run(&Job::new().script(["true"])),
             world.run(&Job::new().set("SAGEMAKER_MODEL_OUTPUT", "s3://elsewhere/x").script([MAKE])),
+            world.run(&Job::new().set("SAGEMAKER_MODEL_OUTPUT", &output()).script([MAKE]).after_script(["true"])),
         ]
     };
     let expect = |_: &World, outcomes: &[Outcome]| {
@@ -100,6 +129,8 @@ fn a_model_that_nothing_keeps_is_told_and_an_empty_one_too() {
         assert!(!String::from_utf8_lossy(&report.into_values().next().unwrap()).contains("MODEL_URI"));
         outcomes[2].succeeded().hides("/opt/ml/model");
         outcomes[3].failed("script_failure", Some(1)).shows("SAGEMAKER_MODEL_OUTPUT").called("run build_script", 0);
+        outcomes[4].succeeded().shows("this job succeeds even if its model is not uploaded").shows("\nModel: s3://");
+        outcomes[1].hides("this job succeeds even if");
     };
     play_row("models that go nowhere", run, expect);
 }

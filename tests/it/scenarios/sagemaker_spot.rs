@@ -233,6 +233,7 @@ fn an_interruption_in_after_script() {
     let after = run.end();
     after.passed();
     assert_eq!((out(&after).as_str(), reruns(&after.stderr)), ("after\nafter\n", 1), "{after}");
+    after.one_error().says("the files of the script that had ended before are lost");
     desk.run("upload_artifacts_on_success", "true").with_code(SYSTEM_FAILURE).says("the files of the script");
     desk.close();
 }

@@ -3,8 +3,13 @@
 use super::*;
 use crate::cloud::testing::example_job;
 
-const CONFIG: RunConfig =
-    RunConfig { run: 1, nodes: 1, grace: Duration::from_secs(30), provisioning: Duration::from_mins(10) };
+const CONFIG: RunConfig = RunConfig {
+    run: 1,
+    nodes: 1,
+    grace: Duration::from_secs(30),
+    provisioning: Duration::from_mins(10),
+    may_rerun: false,
+};
 const NODE: NodeId = NodeId::LEADER;
 
 fn node(number: usize) -> NodeId {
@@ -63,6 +68,30 @@ fn an_end_frame_is_enough_without_a_report() {
     assert_eq!(conclusion(machine.apply(&complete(0), at(4))), None, "the report is given a moment");
     let end = conclusion(machine.apply(&RunEvent::Tick, at(14)));
     assert!(matches!(end, Some(Conclusion::Exited { code: 0, .. })));
+}
+
+/// A script that traps SIGTERM ends with code 0 in an interruption, and the instance vanishes before the exit report.
+#[test]
+fn an_end_frame_alone_is_no_end_of_a_script_that_may_run_again() {
+    let begin = || {
+        let mut machine = RunMachine::new(RunConfig { may_rerun: true, ..CONFIG });
+        machine.apply(&report(&ready()), at(1));
+        machine.apply(&report(&Report::Started { run: 1, order: 2 }), at(2));
+        assert_eq!(conclusion(machine.apply(&complete(0), at(4))), None);
+        for status in ["Training", "Interrupted", "Starting"] {
+            let job = job(JobStatus::InProgress, status, "");
+            assert_eq!(conclusion(machine.apply(&RunEvent::Job(Some(&job)), at(200))), None, "{status}");
+        }
+        machine
+    };
+    let mut interrupted = begin();
+    interrupted.apply(&report(&Report::Ready { agent: "0".into(), nodes: vec![], restarts: 1, after: 2 }), at(300));
+    assert_eq!(conclusion(interrupted.apply(&RunEvent::Tick, at(301))), Some(Conclusion::Interrupted));
+    let is_success = |end: Option<Conclusion>| matches!(end, Some(Conclusion::Exited { code: 0, .. }));
+    assert!(is_success(conclusion(begin().apply(&report(&exited(0, false)), at(300)))));
+    assert!(is_success(conclusion(begin().apply(&report(&Report::Bye { reason: ByeReason::Finished }), at(300)))));
+    let ended = job(JobStatus::Completed, "Completed", "");
+    assert!(is_success(conclusion(begin().apply(&RunEvent::Job(Some(&ended)), at(300)))));
 }
 
 /// The output is complete before the report of the stop arrives: the code alone would look like the script's own.

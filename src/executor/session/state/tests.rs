@@ -130,7 +130,8 @@ impl<'w> Process<'w> {
 
     fn follow(&mut self) -> Result<Outcome, Killed> {
         let nodes = self.state.nodes().len();
-        let mut machine = RunMachine::new(RunConfig { run: 1, nodes, grace: Duration::ZERO, provisioning: LONG });
+        let mut machine =
+            RunMachine::new(RunConfig { run: 1, nodes, grace: Duration::ZERO, provisioning: LONG, may_rerun: false });
         let mut effects = Vec::new();
         for (node, row) in self.state.nodes().iter() {
             machine.apply(&RunEvent::Known { node, is_ready: row.ready, has_left: row.left }, Duration::ZERO);
@@ -273,7 +274,10 @@ fn each_state_of_a_training_job_follows_from_an_event() {
     let (at, types) = (Stamp::default(), ["ml.c.d".to_owned()]);
     let mut state = SessionState::new("key".to_owned(), 1);
     assert!(state.is_unused() && state.creation() == Creation::None);
-    let requested = SessionEvent::JobRequested { instance_type: "ml.a.b", types_left: &types, at: &at, created: 7 };
+    let output = crate::config::policy::ModelOutput { folder: "s3://m/".to_owned(), is_archive: true };
+    let request = RequestedJob { model_output: Some(output), ..RequestedJob::default() };
+    let (instance_type, types_left) = ("ml.a.b", &types[..]);
+    let requested = SessionEvent::JobRequested { request: &request, instance_type, types_left, at: &at, created: 7 };
     state.apply(requested);
     assert_eq!((state.creation(), state.job_number()), (Creation::Requested, 1));
     assert_eq!(state.types(), ["ml.a.b", "ml.c.d"]);
@@ -286,6 +290,36 @@ fn each_state_of_a_training_job_follows_from_an_event() {
     state.apply(requested);
     state.apply(SessionEvent::JobRefused);
     assert!(state.creation() == Creation::None && !state.is_unused());
+    assert!(state.awaits_model());
+    state.apply(SessionEvent::ModelSettled);
+    assert!(!state.awaits_model() && state.request() == &request);
+}
+
+/// SageMaker uploads the models of all nodes.
+#[test]
+fn a_model_of_any_node_counts_until_its_container_is_started_again() {
+    let mut state = SessionState::new("key".to_owned(), 2);
+    let exit = |has_model| ExitReport {
+        has_model,
+        code: 0,
+        bytes: 0,
+        hash: String::new(),
+        canceled: false,
+        at: 0,
+        copy: None,
+    };
+    let told = |state: &mut SessionState, node, report: Report| {
+        state.apply(SessionEvent::Reported { node, report: Some(&report) });
+    };
+    told(&mut state, NodeId::LEADER, Report::Exited { run: 1, exit: exit(false) });
+    assert!(!state.has_model());
+    told(&mut state, NodeId::at(1), Report::Exited { run: 1, exit: exit(true) });
+    assert!(state.has_model());
+    told(&mut state, NodeId::at(1), Report::Ready { agent: String::new(), nodes: Vec::new(), restarts: 1, after: 2 });
+    assert!(!state.has_model(), "its files are gone");
+    told(&mut state, NodeId::LEADER, Report::Exited { run: 2, exit: exit(true) });
+    told(&mut state, NodeId::LEADER, Report::Exited { run: 3, exit: exit(false) });
+    assert!(!state.has_model(), "`after_script` has removed it");
 }
 
 #[test]

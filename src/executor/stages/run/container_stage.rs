@@ -14,7 +14,6 @@ use crate::config::policy::{self, Decision};
 use crate::config::settings::Settings;
 use crate::gitlab::{BuildStage, JobContext};
 use crate::protocol::mailbox::{Order, RunOrder};
-use crate::protocol::project::Trees;
 use crate::session::current_run::RunStep;
 use crate::session::event::SessionEvent;
 use crate::session::exchange::Exchange as _;
@@ -25,6 +24,7 @@ use crate::session::model_output::ModelInputs;
 use crate::session::next_job::JobInputs;
 use crate::session::replace::{self, Replaced};
 use crate::session::results::Download;
+use crate::session::state::ResultsState;
 use crate::session::workspace_upload::WorkspaceUpload;
 use crate::session::{Session, SessionId, model_output, queue, rerun, results, warm_pool};
 use crate::stages::{Context, abandoned};
@@ -83,8 +83,15 @@ pub(super) async fn run(
         }
     };
     let has_succeeded = matches!(conclusion, Conclusion::Exited { code: 0, .. });
-    let model = if has_succeeded && brought.is_ok() && is_last(job, stage, false) && !context.env.is_try() {
-        finish_model(context, &mut session, job, &trees).await
+    let is_lost = matches!(session.state().results(), ResultsState::Lost(_));
+    let model = if has_succeeded && brought.is_ok() && !is_lost && is_last(job, stage, false) && !context.env.is_try() {
+        let inputs = ModelInputs {
+            trees: &trees,
+            // `after_script` succeeds after a script that has failed, too.
+            has_succeeded: *stage != BuildStage::AfterScript,
+            cancel: &context.cancellation,
+        };
+        model_output::finish(&mut session, inputs).await
     } else {
         Ok(())
     };
@@ -120,18 +127,6 @@ fn tell_stay(context: &Context, session: &Session<'_>, is_last: bool, conclusion
     if let Some(line) = warm_pool::stay(session).filter(|_| is_last && has_run) {
         context.printer.line(line);
     }
-}
-
-/// Waits for the upload of the model, after the results of the last stage.
-async fn finish_model(
-    context: &Context,
-    session: &mut Session<'_>,
-    job: &JobContext,
-    trees: &Trees,
-) -> anyhow::Result<()> {
-    let decision = policy::decide(job, &context.env.job_variables()?, &context.settings)?;
-    let output = decision.data.model_output.as_ref();
-    model_output::finish(session, ModelInputs { job, trees, output, cancel: &context.cancellation }).await
 }
 
 /// Sends the project, runs the script, and notes how it ended.

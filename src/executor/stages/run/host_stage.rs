@@ -16,13 +16,16 @@ use crate::gitlab::{BuildStage, JobContext};
 use crate::protocol::project::Trees;
 use crate::sandbox::{self, Sandbox, SandboxedScript};
 use crate::session::event::SessionEvent;
+use crate::session::model_output::ModelInputs;
 use crate::session::record::{LostResults, Records};
 use crate::session::results::Download;
 use crate::session::state::{ResultsState, SessionState};
-use crate::session::{Session, SessionId, results};
+use crate::session::{Session, SessionId, model_output, results};
 use crate::stages::{Context, abandoned, host_script, prepare};
 use crate::workspace::{self, Next};
 
+/// The stage that the runner calls only when the script has succeeded.
+const SUCCESS: &str = "upload_artifacts_on_success";
 /// Time between SIGTERM and SIGKILL of a host script; the runner's own limit is longer.
 const HOST_GRACE: Duration = Duration::from_secs(30);
 
@@ -45,7 +48,7 @@ pub(super) async fn run(
     let lease = known.as_ref().map(|known| context.keep_lease(id, known)).transpose()?;
     if let (Some(known), Some(lease)) = (known, &lease)
         && !known.is_given_up()
-        && (known.is_running() || is_awaited(stage, &known))
+        && (known.is_running() || is_awaited(stage, &known) || awaits_model(context, stage, &known))
     {
         let Some(_lock) = records.lock(id)? else {
             return Err(Failure::system("a container stage of this job still runs on this host").into());
@@ -58,6 +61,11 @@ pub(super) async fn run(
             if *stage != BuildStage::Other("cleanup_file_variables".to_owned()) {
                 return Err(error.context("failed to download the results"));
             }
+        }
+        if awaits_model(context, stage, session.state()) {
+            let trees = context.trees(job)?;
+            let inputs = ModelInputs { trees: &trees, has_succeeded: true, cancel: &context.cancellation };
+            model_output::finish(&mut session, inputs).await?;
         }
     }
     if let Some(known) = load()? {
@@ -81,6 +89,14 @@ pub(super) async fn run(
 /// `true` when the stage reads results that are not downloaded yet.
 fn is_awaited(stage: &BuildStage, known: &SessionState) -> bool {
     stage.reads_results() && known.runs() > 0 && known.results() == ResultsState::Pending
+}
+
+/// `true` when the script has succeeded and its model is not known to be uploaded: the runner ends a long `after_script`, and ignores that
+/// it failed.
+fn awaits_model(context: &Context, stage: &BuildStage, known: &SessionState) -> bool {
+    let is_success = *stage == BuildStage::Other(SUCCESS.to_owned());
+    let is_lost = matches!(known.results(), ResultsState::Lost(_));
+    is_success && known.runs() > 0 && known.awaits_model() && !is_lost && !context.env.is_try()
 }
 
 /// Ends a script that a killed driver left, and downloads the results that the stage reads.
@@ -107,9 +123,7 @@ async fn take_results(
 /// Fails a job whose script succeeded but whose results are missing: the runner ignores a failed `after_script`.
 fn check_results(stage: &BuildStage, known: &SessionState) -> anyhow::Result<()> {
     match known.results() {
-        ResultsState::Lost(LostResults { why, by_job })
-            if *stage == BuildStage::Other("upload_artifacts_on_success".to_owned()) =>
-        {
+        ResultsState::Lost(LostResults { why, by_job }) if *stage == BuildStage::Other(SUCCESS.to_owned()) => {
             let failure = if *by_job { Failure::user(why) } else { Failure::system(why) };
             Err(failure.into())
         }

@@ -11,7 +11,7 @@ mod upkeep;
 mod walker;
 pub(super) mod write;
 
-pub use append::append_lines;
+pub use append::set_variables;
 pub use base::Base;
 pub(super) use env_file::{ENV_FILE, ENV_FILE_MAX, UNREADABLE_ENV, assigned, env_file_refused};
 pub(super) use fs::is_absent;
