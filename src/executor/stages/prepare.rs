@@ -55,8 +55,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     }
     tell_about_variables(&context, &job);
     tell_about_proxies(&context, &job);
-    decision.warnings.iter().for_each(|warning| context.printer.warn(warning));
-    tell_about_model(&context, &job, &decision);
+    tell_about_decision(&context, &job, &decision);
     if !decision.data.inputs.is_empty() {
         let data = context.connect.input_data(&settings.access()).await?;
         input_check::check(&*data, &mut decision.data.inputs).await?;
@@ -221,8 +220,10 @@ fn tell_about_variables(context: &Context, job: &JobContext) {
     }
 }
 
-/// The runner ignores a failed `after_script`, and calls no stage that could fail the job instead when there are no artifacts.
-fn tell_about_model(context: &Context, job: &JobContext, decision: &Decision) {
+/// Prints the policy's warnings, and one when nothing can tell that the model was lost.
+fn tell_about_decision(context: &Context, job: &JobContext, decision: &Decision) {
+    decision.warnings.iter().for_each(|warning| context.printer.warn(warning));
+    // The runner ignores a failed `after_script`, and calls no stage that could fail the job instead when there are no artifacts.
     let has_after_script = job.container_stages().contains(&BuildStage::AfterScript);
     if decision.data.model_output.is_some() && has_after_script && job.artifacts.is_empty() && !context.env.is_try() {
         context.printer.warn(

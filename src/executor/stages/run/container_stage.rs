@@ -14,6 +14,7 @@ use crate::config::policy::{self, Decision};
 use crate::config::settings::Settings;
 use crate::gitlab::{BuildStage, JobContext};
 use crate::protocol::mailbox::{Order, RunOrder};
+use crate::protocol::project::Trees;
 use crate::session::current_run::RunStep;
 use crate::session::event::SessionEvent;
 use crate::session::exchange::Exchange as _;
@@ -63,35 +64,10 @@ pub(super) async fn run(
         context.printer.line("`after_script` is skipped: the training job was lost, see the error above");
         return Ok(());
     }
-    let (conclusion, brought) = loop {
-        let conclusion = carry_out(context, &mut session, job, &upload, script, stage).await?;
-        let failed = !matches!(conclusion, Conclusion::Exited { code: 0, .. });
-        let is_due = is_last(job, stage, failed)
-            && !matches!(conclusion, Conclusion::Lost { .. } | Conclusion::NeverBegan)
-            && !context.cancellation.asked();
-        if !is_due {
-            break (conclusion, Ok(()));
-        }
-        match results::download_results(&mut session, &trees, &context.cancellation).await {
-            Ok(Download::Settled) => break (conclusion, Ok(())),
-            Err(error) => break (conclusion, Err(error)),
-            // Only this script's files are gone: it makes them again.
-            Ok(Download::FilesGone) if session.state().is_first_script() => {
-                rerun::begin(&mut session, &upload, &context.cancellation).await?;
-            }
-            Ok(Download::FilesGone) => break (conclusion, results::give_up(&mut session).await),
-        }
-    };
+    let (conclusion, brought) = run_to_end(context, &mut session, job, &upload, &trees, script, stage).await?;
     let has_succeeded = matches!(conclusion, Conclusion::Exited { code: 0, .. });
-    let is_lost = matches!(session.state().results(), ResultsState::Lost(_));
-    let model = if has_succeeded && brought.is_ok() && !is_lost && is_last(job, stage, false) && !context.env.is_try() {
-        let inputs = ModelInputs {
-            trees: &trees,
-            // `after_script` succeeds after a script that has failed, too.
-            has_succeeded: *stage != BuildStage::AfterScript,
-            cancel: &context.cancellation,
-        };
-        model_output::finish(&mut session, inputs).await
+    let model = if has_succeeded && brought.is_ok() && is_last(job, stage, false) {
+        finish_model(context, &mut session, stage, &trees).await
     } else {
         Ok(())
     };
@@ -121,12 +97,60 @@ pub(super) async fn run(
     }
 }
 
+/// Runs the script, and brings the results when no container stage follows: runs it again when they are gone, and it can make them again.
+async fn run_to_end(
+    context: &Context,
+    session: &mut Session<'_>,
+    job: &JobContext,
+    upload: &WorkspaceUpload,
+    trees: &Trees,
+    script: &Path,
+    stage: &BuildStage,
+) -> anyhow::Result<(Conclusion, anyhow::Result<()>)> {
+    loop {
+        let conclusion = carry_out(context, session, job, upload, script, stage).await?;
+        let failed = !matches!(conclusion, Conclusion::Exited { code: 0, .. });
+        let is_due = is_last(job, stage, failed)
+            && !matches!(conclusion, Conclusion::Lost { .. } | Conclusion::NeverBegan)
+            && !context.cancellation.asked();
+        if !is_due {
+            return Ok((conclusion, Ok(())));
+        }
+        match results::download_results(session, trees, &context.cancellation).await {
+            Ok(Download::Settled) => return Ok((conclusion, Ok(()))),
+            Err(error) => return Ok((conclusion, Err(error))),
+            // Only this script's files are gone: it makes them again.
+            Ok(Download::FilesGone) if session.state().is_first_script() => {
+                rerun::begin(session, upload, &context.cancellation).await?;
+            }
+            Ok(Download::FilesGone) => {
+                return Ok((conclusion, results::give_up(session).await));
+            }
+        }
+    }
+}
+
 /// Says how long the instances stay, at the end of a job whose container ran.
 fn tell_stay(context: &Context, session: &Session<'_>, is_last: bool, conclusion: &Conclusion) {
     let has_run = matches!(conclusion, Conclusion::Exited { .. } | Conclusion::Canceled { .. });
     if let Some(line) = warm_pool::stay(session).filter(|_| is_last && has_run) {
         context.printer.line(line);
     }
+}
+
+/// Waits for the upload of the model, after the results of the last stage. Without them the job has failed.
+async fn finish_model(
+    context: &Context,
+    session: &mut Session<'_>,
+    stage: &BuildStage,
+    trees: &Trees,
+) -> anyhow::Result<()> {
+    if context.env.is_try() || matches!(session.state().results(), ResultsState::Lost(_)) {
+        return Ok(());
+    }
+    // `after_script` succeeds after a script that has failed, too.
+    let has_succeeded = *stage != BuildStage::AfterScript;
+    model_output::finish(session, ModelInputs { trees, has_succeeded, cancel: &context.cancellation }).await
 }
 
 /// Sends the project, runs the script, and notes how it ended.
