@@ -100,7 +100,8 @@ mod tests {
     #[tokio::test]
     async fn an_object_is_the_only_key_that_begins_with_its_own() {
         let keys = |keys: &[&str]| {
-            let contents: String = keys.iter().map(|key| format!("<Contents><Key>{key}</Key></Contents>")).collect();
+            let contents: Vec<_> = keys.iter().map(|key| format!("<Contents><Key>{key}</Key></Contents>")).collect();
+            let contents = contents.concat();
             [in_region("eu-west-1", 200), xml(200, &format!("<ListBucketResult>{contents}</ListBucketResult>"))]
         };
         assert_eq!(found_at("churn", keys(&["churn"])).await.unwrap(), InputPrefix::Object);
