@@ -103,7 +103,7 @@ pub async fn download_results(
 pub async fn give_up(session: &mut Session<'_>) -> anyhow::Result<()> {
     let why = "SageMaker started the container again, and the files of the script that had ended before are lost";
     session.apply(SessionEvent::ResultsLost(&LostResults { why: why.to_owned(), by_job: false }))?;
-    session.printer.failure(&Failure::system(why).hint("retry the job").into());
+    session.printer.failure(&Failure::system(why).into());
     session.order(&Order::Finish { collect: false }).await?;
     session.apply(SessionEvent::ResultsSettled)
 }

@@ -191,6 +191,9 @@ fn an_interruption_before_the_script_is_no_second_run() {
     desk.put("data.bin", &large());
     until_stored(&desk, "/reports/");
     desk.emulator.interrupt();
+    // The second one must find the new container as soon as it begins to receive.
+    let is_back = || (transitions(&desk, "Training") == 2).then_some(());
+    assert!(poll(PATIENCE, is_back).is_some(), "{:?}", desk.training_job());
     let run = desk.start_run("build_script", "wc -c < data.bin; cp data.bin log.txt");
     until_stored(&desk, "/workspace/000001/");
     desk.emulator.interrupt();
