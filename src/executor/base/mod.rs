@@ -3,6 +3,7 @@
 pub mod arn;
 pub mod backoff;
 pub mod clock;
+pub mod descent;
 pub mod destination;
 pub mod exit_codes;
 pub mod failure;
@@ -13,6 +14,7 @@ pub mod node;
 pub mod plain;
 pub mod privacy;
 pub mod process;
+pub mod removal;
 pub mod seal;
 pub mod signals;
 pub mod stream;

@@ -1,17 +1,19 @@
 //! Bounds the bytes and files that the directories of a stage hold. The kernel is asked often how full their file systems are, which is cheap,
 //! and the files are counted when one has grown.
 
-use std::fs::{Metadata, ReadDir};
 use std::io;
-use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
+use anyhow::Context as _;
+use rustix::fs::{AtFlags, CWD, FileType, Stat};
 use tokio::time::Instant;
 
+use crate::base::descent::{self, Descent, has_gone};
 use crate::base::failure::Failure;
+use crate::base::removal;
 
 /// Interval of the looks at the file systems.
 const LOOK: Duration = Duration::from_millis(500);
@@ -19,8 +21,6 @@ const LOOK: Duration = Duration::from_millis(500);
 const COUNT_AGAIN: Duration = Duration::from_mins(1);
 /// The files are counted when a file system has grown by the limit divided by this.
 const STEPS: u64 = 16;
-/// Most bytes of the paths of directories that a count has yet to visit.
-const MOST_WAITING: usize = 64 << 20;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Amount {
@@ -28,9 +28,28 @@ pub(super) struct Amount {
     pub(super) files: u64,
 }
 
+impl Amount {
+    fn exceeds(self, most: Self) -> bool {
+        self.bytes > most.bytes || self.files > most.files
+    }
+}
+
+/// A directory of the stage. It is opened once: what jobs do to names has no effect on the watch.
+struct Watched {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+impl Watched {
+    fn open(path: PathBuf) -> anyhow::Result<Self> {
+        let fd = descent::open(CWD, &path).with_context(|| format!("failed to open {}", path.display()))?;
+        Ok(Self { path, fd })
+    }
+}
+
 /// Watches the directories of one stage.
 pub(super) struct DiskWatch {
-    directories: Vec<PathBuf>,
+    directories: Arc<[Watched]>,
     most: Amount,
     /// What each directory's file system held at the last count, or less where it has shrunk since.
     seen: Vec<Amount>,
@@ -38,9 +57,10 @@ pub(super) struct DiskWatch {
 }
 
 impl DiskWatch {
-    pub(super) fn new(directories: Vec<PathBuf>, most: Amount) -> Self {
-        let seen = directories.iter().map(|directory| held_by_file_system(directory)).collect();
-        Self { directories, most, seen, count_again: Instant::now() + COUNT_AGAIN }
+    pub(super) fn new(directories: Vec<PathBuf>, most: Amount) -> anyhow::Result<Self> {
+        let directories = directories.into_iter().map(Watched::open).collect::<anyhow::Result<Arc<[_]>>>()?;
+        let seen = directories.iter().map(held_by_file_system).collect();
+        Ok(Self { directories, most, seen, count_again: Instant::now() + COUNT_AGAIN })
     }
 
     /// Completes when the directories hold too much.
@@ -55,9 +75,8 @@ impl DiskWatch {
 
     /// Removes what the directories hold: the next job would exceed the limit from its start, and the disk would stay as full.
     pub(super) async fn empty(&self) {
-        let directories = self.directories.clone();
-        let emptied =
-            tokio::task::spawn_blocking(move || directories.iter().for_each(|directory| empty(directory))).await;
+        let directories = Arc::clone(&self.directories);
+        let emptied = tokio::task::spawn_blocking(move || directories.iter().for_each(empty)).await;
         if let Err(error) = emptied {
             tracing::warn!(%error, "failed to empty the directories of a job");
         }
@@ -65,7 +84,7 @@ impl DiskWatch {
 
     /// Counts the files if a file system has grown.
     pub(super) async fn check(&mut self) -> Result<(), Failure> {
-        let now: Vec<_> = self.directories.iter().map(|directory| held_by_file_system(directory)).collect();
+        let now: Vec<_> = self.directories.iter().map(held_by_file_system).collect();
         if !has_grown(&self.seen, &now, self.most) && Instant::now() < self.count_again {
             let least = |(seen, now): (&Amount, Amount)| Amount {
                 bytes: seen.bytes.min(now.bytes),
@@ -75,16 +94,16 @@ impl DiskWatch {
             return Ok(());
         }
         let began = Instant::now();
-        let (directories, most) = (self.directories.clone(), self.most);
-        let counted = tokio::task::spawn_blocking(move || count(directories, most)).await;
+        let (directories, most) = (Arc::clone(&self.directories), self.most);
+        let counted = tokio::task::spawn_blocking(move || count(&directories, most)).await;
         self.seen = now;
         self.count_again = Instant::now() + COUNT_AGAIN.max(began.elapsed() * 20);
         counted.unwrap_or(Ok(()))
     }
 }
 
-fn held_by_file_system(directory: &Path) -> Amount {
-    rustix::fs::statvfs(directory).map_or(Amount::default(), |stat| Amount {
+fn held_by_file_system(directory: &Watched) -> Amount {
+    rustix::fs::fstatvfs(&directory.fd).map_or(Amount::default(), |stat| Amount {
         bytes: stat.f_blocks.saturating_sub(stat.f_bfree).saturating_mul(stat.f_frsize),
         files: stat.f_files.saturating_sub(stat.f_ffree),
     })
@@ -97,71 +116,60 @@ fn has_grown(before: &[Amount], now: &[Amount], most: Amount) -> bool {
     })
 }
 
-fn empty(directory: &Path) {
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        let removed = if is_directory { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-        if let Err(error) = removed {
-            tracing::warn!(%error, path = %path.display(), "failed to empty the directory of a job");
-        }
+fn empty(directory: &Watched) {
+    if let Err(error) = removal::empty(directory.fd.as_fd()) {
+        tracing::warn!(%error, path = %directory.path.display(), "failed to empty the directory of a job");
     }
 }
 
 /// Counts until a limit is exceeded. A file with several names counts in parts, one for each.
-fn count(mut waiting: Vec<PathBuf>, most: Amount) -> Result<(), Failure> {
-    let (mut held, mut waiting_bytes) = (Amount::default(), 0);
-    while let Some(directory) = waiting.pop() {
-        waiting_bytes -= directory.as_os_str().len().min(waiting_bytes);
-        let entries = match open(&directory) {
-            Ok(entries) => entries,
+fn count(directories: &[Watched], most: Amount) -> Result<(), Failure> {
+    let mut held = Amount::default();
+    directories.iter().try_for_each(|directory| {
+        let counted = count_in(directory, most, &mut held);
+        counted.map_err(|error| not_counted(directory).caused_by(error))?;
+        if held.exceeds(most) { Err(too_much(held, most)) } else { Ok(()) }
+    })
+}
+
+/// Adds to `held` until it exceeds the limit. The stage works on meanwhile.
+fn count_in(directory: &Watched, most: Amount, held: &mut Amount) -> io::Result<()> {
+    // Root may list any directory.
+    let needed = if rustix::process::geteuid().is_root() { 0 } else { 0o500 };
+    descent::unlock(directory.fd.as_fd(), needed)?;
+    let mut descent = match Descent::of(directory.fd.as_fd()) {
+        Err(error) if has_gone(&error) => return Ok(()),
+        descent => descent?,
+    };
+    while !held.exceeds(most)
+        && let Some(found) = descent.next()
+    {
+        let found = found?;
+        let looked = rustix::fs::statat(descent.above()?, &found.name, AtFlags::SYMLINK_NOFOLLOW);
+        let stat = match looked.map_err(io::Error::from) {
             Err(error) if has_gone(&error) => continue,
-            Err(error) => return Err(not_counted(&directory).caused_by(error)),
+            stat => stat?,
         };
-        for entry in entries.flatten() {
-            let meta = match entry.metadata() {
-                Ok(meta) => meta,
-                Err(error) if has_gone(&error) => continue,
-                Err(error) => return Err(not_counted(&directory).caused_by(error)),
-            };
-            held.bytes = held.bytes.saturating_add(size_on_disk(&meta));
-            held.files += 1;
-            if held.bytes > most.bytes || held.files > most.files {
-                return Err(too_much(held, most));
-            }
-            if meta.is_dir() {
-                let path = entry.path();
-                waiting_bytes += path.as_os_str().len();
-                waiting.push(path);
-            }
+        held.bytes = held.bytes.saturating_add(size_on_disk(&stat));
+        held.files += 1;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            continue;
         }
-        if waiting_bytes > MOST_WAITING {
-            return Err(not_counted(&directory));
+        if descent.is_deepest() {
+            return Err(io::Error::other(format!("more than {} directories in one another", descent::DEEPEST)));
+        }
+        match descent.enter(&found, needed) {
+            Err(error) if !has_gone(&error) => return Err(error),
+            _ => {}
         }
     }
     Ok(())
 }
 
-fn size_on_disk(meta: &Metadata) -> u64 {
-    meta.blocks().saturating_mul(512) / meta.nlink().clamp(1, if meta.is_dir() { 1 } else { u64::MAX })
-}
-
-/// Opens a directory, also one that its owner, who is this user, has closed.
-fn open(directory: &Path) -> io::Result<ReadDir> {
-    let mode = directory.symlink_metadata()?.mode();
-    if mode & 0o500 != 0o500 && !rustix::process::geteuid().is_root() {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened = rustix::fs::open(directory, flags, Mode::empty())?;
-        let mode = std::fs::Permissions::from_mode(mode & 0o7777 | 0o500);
-        std::fs::set_permissions(format!("/proc/self/fd/{}", opened.as_raw_fd()), mode)?;
-    }
-    std::fs::read_dir(directory)
-}
-
-/// The stage works on while its files are counted.
-fn has_gone(error: &io::Error) -> bool {
-    use io::ErrorKind::{NotADirectory, NotFound};
-    matches!(error.kind(), NotFound | NotADirectory) || error.raw_os_error() == Some(libc::ELOOP)
+fn size_on_disk(stat: &Stat) -> u64 {
+    let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    let names = if is_directory { 1 } else { u64::try_from(stat.st_nlink).unwrap_or(1).max(1) };
+    u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512) / names
 }
 
 fn too_much(held: Amount, most: Amount) -> Failure {
@@ -175,21 +183,24 @@ fn too_much(held: Amount, most: Amount) -> Failure {
     )
 }
 
-fn not_counted(directory: &Path) -> Failure {
-    Failure::user(format!("failed to count the files in {} on the runner host", directory.display())).hint(
+fn not_counted(directory: &Watched) -> Failure {
+    Failure::user(format!("failed to count the files in {} on the runner host", directory.path.display())).hint(
         "`sandbox.max_bytes` and `sandbox.max_files` of the operator's file need directories that the runner's user can read, \
-         with paths of at most 4096 bytes",
+         at most 256 in one another",
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     const NONE: Amount = Amount { bytes: u64::MAX, files: u64::MAX };
 
     fn counted(folder: &tempfile::TempDir, most: Amount) -> String {
-        count(vec![folder.path().to_owned()], most).map_or_else(|failure| format!("{failure:?}"), |()| String::new())
+        let watched = [Watched::open(folder.path().to_owned()).unwrap()];
+        count(&watched, most).map_or_else(|failure| format!("{failure:?}"), |()| String::new())
     }
 
     #[test]
@@ -229,19 +240,64 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_too_deep_is_not_counted_and_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut at = descent::open(CWD, folder.path()).unwrap();
+        for _ in 0..2500 {
+            rustix::fs::mkdirat(&at, "ddd", rustix::fs::Mode::RWXU).unwrap();
+            at = descent::open(at.as_fd(), "ddd").unwrap();
+        }
+        assert!(counted(&folder, NONE).contains("256 in one another"));
+        empty(&Watched::open(folder.path().to_owned()).unwrap());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn directories_that_a_job_closed_are_emptied() {
+        let folder = tempfile::tempdir().unwrap();
+        let closed = folder.path().join("closed");
+        std::fs::create_dir(&closed).unwrap();
+        std::fs::write(closed.join("file"), "x").unwrap();
+        for path in [closed.as_path(), folder.path()] {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o555)).unwrap();
+        }
+        empty(&Watched::open(folder.path().to_owned()).unwrap());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_was_replaced_by_a_link_is_not_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let (job, other) = (folder.path().join("job"), folder.path().join("other"));
+        for path in [&job, &other] {
+            std::fs::create_dir(path).unwrap();
+        }
+        std::fs::write(other.join("file"), "").unwrap();
+        let watched = Watched::open(job.clone()).unwrap();
+        std::fs::rename(&job, folder.path().join("moved")).unwrap();
+        std::os::unix::fs::symlink(&other, &job).unwrap();
+        count(std::slice::from_ref(&watched), Amount { files: 0, ..NONE }).unwrap();
+        empty(&watched);
+        assert!(other.join("file").exists());
+    }
+
     #[tokio::test]
     async fn a_job_that_exceeds_a_limit_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(folder.path().join("a/b")).unwrap();
         std::fs::write(folder.path().join("file"), "x").unwrap();
         std::os::unix::fs::symlink("/", folder.path().join("link")).unwrap();
-        DiskWatch::new(vec![folder.path().to_owned()], NONE).empty().await;
+        DiskWatch::new(vec![folder.path().to_owned()], NONE).unwrap().empty().await;
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]
     fn a_directory_that_is_gone_holds_nothing() {
-        count(vec!["/nowhere/at/all".into()], Amount::default()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let watched = [Watched::open(folder.path().to_owned()).unwrap()];
+        drop(folder);
+        count(&watched, Amount::default()).unwrap();
     }
 
     #[test]
@@ -256,7 +312,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn files_are_counted_now_and_then_in_any_case() {
         let folder = tempfile::tempdir().unwrap();
-        let mut watch = DiskWatch::new(vec![folder.path().to_owned()], Amount { bytes: u64::MAX, files: 2 });
+        let mut watch = DiskWatch::new(vec![folder.path().to_owned()], Amount { bytes: u64::MAX, files: 2 }).unwrap();
         // No step of files: the file system is this machine's own, and others use it.
         watch.seen = vec![NONE];
         for name in ["a", "b", "c"] {

@@ -94,6 +94,8 @@ impl Sandbox {
             std::os::unix::net::UnixStream::pair().context("failed to make the socket of the sandbox")?;
         driver.set_nonblocking(true)?;
         let driver = UnixStream::from_std(driver)?;
+        let most = Amount { bytes: settings.max_bytes, files: settings.max_files };
+        let disk = DiskWatch::new(script.writable.iter().map(|(from, _)| from.clone()).collect(), most)?;
         let group = StageGroup::create(settings.max_processes, settings.max_memory_bytes);
         let mut command = group.as_ref().map_or_else(|| Command::new(BUBBLEWRAP), |group| group.command(BUBBLEWRAP));
         command
@@ -126,8 +128,6 @@ impl Sandbox {
             .map(serve)
             .collect::<Result<_, _>>()
             .context("failed to serve the sandbox's network")?;
-        let most = Amount { bytes: settings.max_bytes, files: settings.max_files };
-        let disk = DiskWatch::new(script.writable.iter().map(|(from, _)| from.clone()).collect(), most);
         Ok(Self { child, driver, group, disk, _waits: waits, _served: served })
     }
 

@@ -130,9 +130,9 @@ impl JobDirectories {
         Ok(())
     }
 
-    /// Removes the links that an earlier job left and [`JobDirectories::check_links`] would refuse, and returns them: they are not this
-    /// job's mistake.
-    pub fn remove_links(&self, trees: Option<&Trees>) -> anyhow::Result<Vec<PathBuf>> {
+    /// Removes the links that an earlier job left and [`JobDirectories::check_links`] would refuse, and returns what it removed: they are
+    /// not this job's mistake.
+    pub fn remove_links(&self, trees: Option<&Trees>) -> anyhow::Result<Vec<String>> {
         let mut removed = Vec::new();
         if let (Some(trees), Some(base)) = (trees, Base::open(&self.builds_base)?) {
             for path in [trees.project_here(), trees.tmp_here()] {

@@ -254,8 +254,8 @@ fn check_host(context: &Context, job: &JobContext) -> anyhow::Result<()> {
     let (directories, trees) = (context.directories(job), context.trees(job).ok());
     restore_access(context, &directories, trees.as_ref());
     directories.check_access()?;
-    for link in directories.remove_links(trees.as_ref())? {
-        context.printer.warn(format!("the link {}, which an earlier job left, was removed", link.display()));
+    for removed in directories.remove_links(trees.as_ref())? {
+        context.printer.warn(format!("an earlier job left {removed}: removed"));
     }
     let shell = settings.runner.shell.as_str();
     let git = ("git", "or add its folder to the PATH of the runner's service; sources are fetched on the host");

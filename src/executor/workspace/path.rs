@@ -1,5 +1,8 @@
 //! Functions on paths as bytes: splitting, joining, and checks by name only. No I/O.
 
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
 /// Longest relative path of a transfer, in bytes. The kernel accepts 4096 per call, but deeper trees can exist.
 pub(crate) const LONGEST_PATH: usize = 16 * 1024;
 /// Most directories above an entry of the results: a container must not be able to cost the host much.
@@ -10,7 +13,16 @@ pub(crate) fn shown(path: &[u8]) -> String {
     if path.is_empty() {
         return "the directory itself".to_owned();
     }
-    let mut text = String::from("`");
+    format!("`{}`", escaped(path))
+}
+
+/// Formats the absolute path for a message, on one line: control characters and invalid UTF-8 are escaped.
+pub(crate) fn masked(path: &Path) -> String {
+    escaped(path.as_os_str().as_bytes())
+}
+
+fn escaped(path: &[u8]) -> String {
+    let mut text = String::with_capacity(path.len());
     for chunk in path.utf8_chunks() {
         for character in chunk.valid().chars() {
             if character.is_control() {
@@ -23,7 +35,6 @@ pub(crate) fn shown(path: &[u8]) -> String {
             text.extend(std::ascii::escape_default(*byte).map(char::from));
         }
     }
-    text.push('`');
     text
 }
 
@@ -163,6 +174,7 @@ mod tests {
     #[test]
     fn names_are_shown_on_one_line() {
         assert_eq!(shown(b"a\nb\x1b[31m\xff"), "`a\\nb\\u{1b}[31m\\xff`");
+        assert_eq!(masked(Path::new("/b/x\r\nerror: y")), "/b/x\\r\\nerror: y");
     }
 
     #[test]

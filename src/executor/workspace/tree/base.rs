@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::fs::change_mode;
 use crate::base::failure::Failure;
+use crate::workspace::path::masked;
 
 const OPEN: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 const STEP: OFlags = OPEN.union(OFlags::NOFOLLOW);
@@ -80,6 +81,29 @@ impl Base {
         Ok(())
     }
 
+    /// Removes a file, pipe or socket in the place of `path` or of a directory on the way to it: the next stage makes directories there. A
+    /// link stays, to be refused.
+    pub(super) fn clear_way(&self, path: &Path) -> anyhow::Result<()> {
+        let failed = || format!("failed to remove what is in the way of the directory {}", masked(path));
+        let mut at = self.fd.try_clone()?;
+        for name in self.relative(path)?.components() {
+            let name = name.as_os_str();
+            at = match rustix::fs::openat(&at, name, STEP, Mode::empty()) {
+                Ok(fd) => fd,
+                Err(Errno::NOENT) => return Ok(()),
+                Err(Errno::NOTDIR | Errno::LOOP) => {
+                    let found = rustix::fs::statat(&at, name, AtFlags::SYMLINK_NOFOLLOW).with_context(failed)?;
+                    if FileType::from_raw_mode(found.st_mode) != FileType::Symlink {
+                        rustix::fs::unlinkat(&at, name, AtFlags::empty()).with_context(failed)?;
+                    }
+                    return Ok(());
+                }
+                Err(error) => return Err(self.explain(path, error)),
+            };
+        }
+        Ok(())
+    }
+
     /// Fails when `path` or a directory on the way to it is a link. Missing components are no links.
     pub fn check(&self, path: &Path) -> anyhow::Result<()> {
         self.links_to(path)?.first().map_or(Ok(()), |link| Err(refused(path, link)))
@@ -94,7 +118,7 @@ impl Base {
             let kind = match rustix::fs::statat(&at, name.as_os_str(), AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => FileType::from_raw_mode(stat.st_mode),
                 Err(Errno::NOENT) => break,
-                Err(error) => return Err(error).with_context(|| format!("failed to look at {}", seen.display())),
+                Err(error) => return Err(error).with_context(|| format!("failed to look at {}", masked(&seen))),
             };
             match kind {
                 FileType::Symlink => return Ok(vec![seen]),
@@ -110,19 +134,19 @@ impl Base {
         let below = path.strip_prefix(&self.path).ok();
         below
             .filter(|below| below.components().all(|part| matches!(part, Component::Normal(_))))
-            .with_context(|| format!("the directory {} does not lie below {}", path.display(), self.path.display()))
+            .with_context(|| format!("the directory {} does not lie below {}", masked(path), self.path.display()))
     }
 
     fn explain(&self, path: &Path, error: Errno) -> anyhow::Error {
         match self.links_to(path).unwrap_or_default().first() {
             Some(link) => refused(path, link),
-            None => anyhow::Error::from(error).context(format!("failed to open the directory {}", path.display())),
+            None => anyhow::Error::from(error).context(format!("failed to open the directory {}", masked(path))),
         }
     }
 }
 
 pub(super) fn refused(path: &Path, link: &Path) -> anyhow::Error {
-    Failure::user(format!("the directory {} is refused: {} is a link", path.display(), link.display()))
+    Failure::user(format!("the directory {} is refused: {} is a link", masked(path), masked(link)))
         .hint("let the job make no links there; the executor removes them before the next job. Only the paths in `runner.builds_dir` and `runner.cache_dir` themselves may lead through links")
         .into()
 }
@@ -219,6 +243,34 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_deep_for_a_search_goes() {
+        let (folder, base) = world();
+        let at = |path: &str| folder.path().join(path);
+        let above = base.directory(&at("builds/7/slot")).unwrap().unwrap();
+        let mut deep = rustix::fs::openat(&above, ".", OPEN, Mode::empty()).unwrap();
+        for _ in 0..6000 {
+            rustix::fs::mkdirat(&deep, "ddd", Mode::RWXU).unwrap();
+            deep = rustix::fs::openat(&deep, "ddd", OPEN, Mode::empty()).unwrap();
+        }
+        rustix::fs::symlinkat("/", &deep, "link").unwrap();
+        let removed = base.remove_links_below(&at("builds/7/slot")).unwrap();
+        assert_eq!(removed.len(), 1, "the dangling link: {removed:?}");
+        base.check_all(&at("builds/7/slot")).unwrap();
+        let name = c"ddd";
+        crate::base::removal::remove(above.as_fd(), name).unwrap();
+    }
+
+    #[test]
+    fn the_name_of_a_link_stays_on_one_line() {
+        let (folder, base) = world();
+        let at = |path: &str| folder.path().join(path);
+        symlink("/etc", at("builds/7/x\nerror: forged")).unwrap();
+        let error = base.check(&at("builds/7/x\nerror: forged")).unwrap_err();
+        assert!(!format!("{error:#}").contains("\nerror: forged"), "{error:#}");
+        assert!(base.remove_links_below(&at("builds/7")).unwrap().iter().all(|line| !line.contains('\n')));
+    }
+
+    #[test]
     fn links_are_found_and_removed_and_what_they_lead_to_stays() {
         let (folder, base) = world();
         let at = |path: &str| folder.path().join(path);
@@ -226,7 +278,8 @@ mod tests {
         base.check(&at("builds/7/not/there")).unwrap();
         assert!(base.check(&at("builds/7/out/p")).is_err());
         assert!(base.check_all(&at("builds/7")).is_err());
-        assert_eq!(base.remove_links_to(&at("builds/7/out/p"), &at("builds/7")).unwrap(), [at("builds/7/out")]);
+        let named = format!("the link {}", at("builds/7/out").display());
+        assert_eq!(base.remove_links_to(&at("builds/7/out/p"), &at("builds/7")).unwrap(), [named]);
         assert!(at("elsewhere/p").is_dir() && !at("builds/7/out").exists());
         // The operator may have made a project's own folder a link.
         symlink("7", at("builds/8")).unwrap();

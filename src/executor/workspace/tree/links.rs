@@ -1,73 +1,95 @@
 //! Finds, refuses and removes links that jobs made in the operator's directories.
 
 use std::ffi::OsStr;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
 use super::base::{Base, open, refused};
-use super::walker::{Root, Scope, Walker};
-use super::write::delete;
-use crate::workspace::manifest::{Entry, EntryKind};
-use crate::workspace::task::Stop;
-use crate::workspace::warnings::Warnings;
+use crate::base::descent::{self, Descent, Found, has_gone};
+use crate::base::removal;
+use crate::workspace::path::masked;
+
+/// Most removed links of one directory that are named.
+const MOST: usize = 10;
 
 impl Base {
     /// Fails when there is a link on the way to the directory `path`, or anywhere below it.
     pub fn check_all(&self, path: &Path) -> anyhow::Result<()> {
         self.check(path)?;
-        self.links_below(path)?.first().map_or(Ok(()), |link| Err(refused(path, link)))
+        self.with_links_below(path, &mut |_, _, link| Err(refused(path, &link)))
     }
 
-    /// Removes the links on the way to `path` that lie below `own`, which [`Base::check`] would refuse; returns them. Their targets are
-    /// not touched.
-    pub fn remove_links_to(&self, path: &Path, own: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    /// Removes the links on the way to `path` that lie below `own`, which [`Base::check`] would refuse; returns a text about each.
+    /// Their targets are not touched.
+    pub fn remove_links_to(&self, path: &Path, own: &Path) -> anyhow::Result<Vec<String>> {
         let links: Vec<_> =
             self.links_to(path)?.into_iter().filter(|link| link.starts_with(own) && link != own).collect();
         for link in &links {
             let (Some(above), Some(name)) = (link.parent(), link.file_name()) else { continue };
-            let Some(root) = Root::open_below(&self.path, above)? else { continue };
-            remove(&mut Walker::unlocking(&root), above, name.as_bytes())?;
+            let Some(above) = self.directory(above)? else { continue };
+            descent::unlock(above.as_fd(), 0o700)?;
+            unlink(above.as_fd(), name, link)?;
         }
-        Ok(links)
+        Ok(links.iter().map(|link| named(link)).collect())
     }
 
-    /// Removes the links anywhere below the directory `path`; returns them.
-    pub fn remove_links_below(&self, path: &Path) -> anyhow::Result<Vec<PathBuf>> {
-        self.with_links_below(path, |walker, link| remove(walker, path, link))
+    /// Removes the links anywhere below the directory `path`, and directories too deep to be searched. Returns a text about each: the first
+    /// ones, and the number of others.
+    pub fn remove_links_below(&self, path: &Path) -> anyhow::Result<Vec<String>> {
+        let mut removed = Vec::new();
+        let mut more = 0_u64;
+        self.with_links_below(path, &mut |descent, found, link| {
+            unlink(descent.above()?, &found.name, &link)?;
+            if removed.len() < MOST {
+                removed.push(named(&link));
+            } else {
+                more += 1;
+            }
+            Ok(())
+        })?;
+        removed.extend((more > 0).then(|| format!("{more} more links in {}", masked(path))));
+        Ok(removed)
     }
 
-    fn links_below(&self, path: &Path) -> anyhow::Result<Vec<PathBuf>> {
-        self.with_links_below(path, |_, _| Ok(()))
-    }
-
-    /// Calls `act` for each link below `path`; `path` need not be a directory.
+    /// Calls `act` for each link below `path`, which need not be a directory. Removes directories too deep to be searched.
     fn with_links_below(
         &self,
         path: &Path,
-        act: impl Fn(&mut Walker, &[u8]) -> anyhow::Result<()>,
-    ) -> anyhow::Result<Vec<PathBuf>> {
-        if self.is_in_the_way(path)? {
-            return Ok(Vec::new());
-        }
-        let Some(root) = Root::open_below(&self.path, path)? else { return Ok(Vec::new()) };
-        let mut links = Vec::new();
+        act: &mut dyn FnMut(&Descent, &Found, PathBuf) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         // A job may have taken the permissions of a directory.
-        let (mut walker, mut ignored) = (Walker::unlocking(&root), Warnings::default());
-        let mut note = |entry: Entry, _| {
-            if entry.kind == EntryKind::Link {
-                links.push(entry.path);
+        const NEEDED: u32 = 0o700;
+        if self.is_in_the_way(path)? {
+            return Ok(());
+        }
+        let Some(top) = self.directory(path)? else { return Ok(()) };
+        let failed = || format!("failed to list the directories in {}", masked(path));
+        descent::unlock(top.as_fd(), NEEDED)?;
+        let mut descent = Descent::of(top.as_fd()).with_context(failed)?;
+        while let Some(found) = descent.next() {
+            let found = found.with_context(failed)?;
+            match found.kind {
+                FileType::Symlink => {
+                    let link = path.join(OsStr::from_bytes(descent.path()));
+                    act(&descent, &found, link)?;
+                }
+                FileType::Directory if descent.is_deepest() => {
+                    removal::remove(descent.above()?, &found.name)
+                        .with_context(|| format!("failed to remove deep directories in {}", masked(path)))?;
+                }
+                FileType::Directory => match descent.enter(&found, NEEDED) {
+                    Err(error) if !has_gone(&error) => return Err(error).with_context(failed),
+                    _ => {}
+                },
+                _ => {}
             }
-            Ok(())
-        };
-        let found = walker.walk(&Scope::project(&|_| false, &Stop::default()), &mut ignored, &mut note);
-        let done = found.and_then(|()| links.iter().try_for_each(|link| act(&mut walker, link)));
-        walker.relock().with_context(|| format!("failed to restore the modes of directories in {}", path.display()))?;
-        done?;
-        Ok(links.iter().map(|link| path.join(OsStr::from_bytes(link))).collect())
+        }
+        Ok(())
     }
 
     /// True when `path` or a directory above it is a file: nothing lies below it, and the next stage removes it.
@@ -78,7 +100,13 @@ impl Base {
 }
 
 /// Removes a link, if it still exists: another job of the project may have removed it.
-pub(crate) fn remove(walker: &mut Walker, above: &Path, link: &[u8]) -> anyhow::Result<()> {
-    let path = || above.join(OsStr::from_bytes(link));
-    delete(walker, link).with_context(|| format!("failed to remove the link {}", path().display()))
+fn unlink(above: BorrowedFd<'_>, name: impl rustix::path::Arg, link: &Path) -> anyhow::Result<()> {
+    match rustix::fs::unlinkat(above, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("failed to remove the link {}", masked(link))),
+    }
+}
+
+fn named(link: &Path) -> String {
+    format!("the link {}", masked(link))
 }

@@ -3,7 +3,10 @@
 //! A directory without its owner's permissions stops git and the runner's helper; in the sandbox, where root has no capabilities, also those
 //! of root. Locks of a killed git stop the next git. Follows no link; changes only modes and what git would fail at.
 
+use std::ffi::CString;
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -11,10 +14,11 @@ use rustix::fs::{AtFlags, FileType, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::base::Base;
-use super::fs::{change_mode, is_absent, path_of};
-use super::walker::{Root, Walker};
+use super::fs::{change_mode, is_absent};
+use crate::base::descent::{self, Descent, Found};
+use crate::base::removal;
 use crate::protocol::project::Trees;
-use crate::workspace::path::{join, shown};
+use crate::workspace::path::{masked, shown};
 
 /// The next stage's use of the directories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,14 +35,13 @@ const MOST: usize = 10;
 /// Makes the directories usable. Returns warnings about those that cannot be repaired.
 pub fn make_usable(trees: &Trees, next: Next) -> anyhow::Result<Vec<String>> {
     let mut lines = Vec::new();
-    for path in [trees.project_here(), trees.tmp_here()] {
-        remove_file_in_the_way(path)?;
-        let Some(root) = trees.open(path)? else { continue };
-        let mut walker = Walker::unlocking(&root);
-        open_up(&mut walker, path, &mut lines)?;
-        if next == Next::Git && path == trees.project_here() {
-            mend_git(&mut walker).with_context(|| format!("failed to mend the repository in {}", path.display()))?;
-        }
+    let Some(host) = &trees.host else { return Ok(lines) };
+    let Some(base) = Base::open(&host.base)? else { return Ok(lines) };
+    for path in [&host.project, &host.tmp] {
+        base.clear_way(path)?;
+        let Some(directory) = base.directory(path)? else { continue };
+        let is_repository = next == Next::Git && *path == host.project;
+        open_up(&directory, path, is_repository, &mut lines)?;
     }
     Ok(lines)
 }
@@ -46,8 +49,9 @@ pub fn make_usable(trees: &Trees, next: Next) -> anyhow::Result<Vec<String>> {
 /// As [`make_usable`], for the caches of a project below `base`.
 pub fn make_cache_usable(base: &Path, path: &Path) -> anyhow::Result<Vec<String>> {
     let mut lines = Vec::new();
-    if let Some(root) = Root::open_below(base, path)? {
-        open_up(&mut Walker::unlocking(&root), path, &mut lines)?;
+    let base = Base::open(base)?;
+    if let Some(directory) = base.map(|base| base.directory(path)).transpose()?.flatten() {
+        open_up(&directory, path, false, &mut lines)?;
     }
     Ok(lines)
 }
@@ -61,108 +65,97 @@ pub fn remove_temporary(trees: &Trees) -> anyhow::Result<()> {
         return Ok(());
     };
     let Some(above) = base.directory(above)? else { return Ok(()) };
-    let path = path_of(&above).join(name);
-    let removed = match std::fs::remove_dir_all(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => std::fs::remove_file(&path),
-        removed => removed,
-    };
-    match removed {
-        Err(error) if !is_absent(&error) => Err(error).with_context(|| format!("failed to remove {}", tmp.display())),
-        _ => Ok(()),
-    }
+    let name = CString::new(name.as_bytes())?;
+    removal::remove(above.as_fd(), &name).with_context(|| format!("failed to remove {}", masked(tmp)))
 }
 
-/// Removes a file at the directory's path, made by a stage or a host script of the job: the runner's `mkdir` would fail.
-fn remove_file_in_the_way(path: &Path) -> anyhow::Result<()> {
-    match path.symlink_metadata() {
-        Ok(found) if found.is_file() => {
-            std::fs::remove_file(path).with_context(|| format!("failed to remove the file {}", path.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Gives each directory its owner's permissions, parents first.
-fn open_up(walker: &mut Walker, root: &Path, lines: &mut Vec<String>) -> anyhow::Result<()> {
-    let mut left = vec![Vec::new()];
-    while let Some(path) = left.pop() {
-        let unusable = match walker.usable_directory(&path) {
-            Ok(unusable) => unusable,
-            Err(error) if is_absent(&error) => continue,
-            Err(error) => return Err(error).with_context(|| format!("failed to look at {}", shown(&path))),
-        };
+/// Gives each directory its owner's permissions, parents first. In a repository also removes the obstacles of git ([`mend_git`]), and
+/// directories too deep for git, which its checkout and `git clean` would fail at.
+fn open_up(top: &OwnedFd, root: &Path, is_repository: bool, lines: &mut Vec<String>) -> anyhow::Result<()> {
+    let mut warn = |unusable: Option<String>, path: &[u8]| {
         if let Some(why) = unusable
             && lines.len() < MOST
         {
-            lines.push(format!(
-                "the directory {} of {} {why}: later stages may fail at it; remove it as root",
-                shown(&path),
-                root.display()
-            ));
+            let (path, root) = (shown(path), masked(root));
+            lines.push(format!("the directory {path} of {root} {why}: later stages may fail at it; remove it as root"));
         }
-        match walker.subdirectories(&path) {
-            Ok(names) => left.extend(names.iter().map(|name| join(&path, name))),
-            Err(error) if is_absent(&error) || error.kind() == io::ErrorKind::PermissionDenied => {}
-            Err(error) => return Err(error).with_context(|| format!("failed to list {}", shown(&path))),
+    };
+    let failed = || format!("failed to list the directories of {}", masked(root));
+    warn(make_directory_usable(top).with_context(failed)?, b"");
+    let mut descent = match Descent::of(top.as_fd()) {
+        Err(error) if cannot_be_listed(&error) => return Ok(()),
+        descent => descent.with_context(failed)?,
+    };
+    while let Some(found) = descent.next() {
+        let found = found.with_context(failed)?;
+        if is_repository {
+            mend_git(&descent, &found).with_context(|| format!("failed to mend the repository in {}", masked(root)))?;
         }
-    }
-    Ok(())
-}
-
-/// Removes all git locks, which are stale since no git runs now, and a `.git` that is not a directory, which the runner did not make.
-fn mend_git(walker: &mut Walker) -> io::Result<()> {
-    const GIT: &[u8] = b".git";
-    match walker.stat(GIT)? {
-        None => return Ok(()),
-        Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
-        Some(_) => return Ok(rustix::fs::unlinkat(walker.directory(b"", false)?, GIT, AtFlags::empty())?),
-    }
-    let mut left = vec![GIT.to_vec()];
-    while let Some(path) = left.pop() {
-        for (name, kind) in walker.names(&path)? {
-            match kind {
-                FileType::Directory => left.push(join(&path, &name)),
-                FileType::RegularFile if name.ends_with(b".lock") => {
-                    match rustix::fs::unlinkat(walker.directory(&path, false)?, name, AtFlags::empty()) {
-                        Ok(()) | Err(Errno::NOENT) => {}
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-                _ => {}
+        if found.kind != FileType::Directory {
+            continue;
+        }
+        if descent.is_deepest() {
+            if is_repository {
+                removal::remove(descent.above()?, &found.name)
+                    .with_context(|| format!("failed to remove deep directories in {}", masked(root)))?;
             }
+            continue;
+        }
+        let directory = match descent::open(descent.above()?, &found.name) {
+            Err(error) if cannot_be_listed(&error) => continue,
+            directory => directory.with_context(failed)?,
+        };
+        warn(make_directory_usable(&directory).with_context(failed)?, descent.path());
+        match descent.enter_at(directory.as_fd()) {
+            Err(error) if !cannot_be_listed(&error) => return Err(error).with_context(failed),
+            _ => {}
         }
     }
     Ok(())
 }
 
-impl Walker {
-    /// Gives the directory its owner's permissions. Returns the reason if it stays unusable.
-    fn usable_directory(&mut self, path: &[u8]) -> io::Result<Option<String>> {
-        const OWNERS: u16 = 0o700;
-        let fd = self.directory(path, false)?;
-        let look = || rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS);
-        let mut stat = look()?;
-        if stat.stx_mode & OWNERS != OWNERS && change_mode(fd, u32::from((stat.stx_mode | OWNERS) & 0o7777)).is_ok() {
-            stat = look()?;
-        }
-        if stat.stx_attributes.intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND) {
-            return Ok(Some("cannot be changed (attribute `immutable` or `append only`)".to_owned()));
-        }
-        let own = rustix::process::geteuid().as_raw();
-        // Also covers write permission through the group.
-        let is_writable = rustix::fs::accessat(
-            fd,
-            ".",
-            rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
-            AtFlags::EACCESS,
-        );
-        Ok(is_writable.is_err().then(|| format!("belongs to the user id {}, and the runner's is {own}", stat.stx_uid)))
-    }
+/// The directory has gone, or a warning tells that it belongs to another user.
+fn cannot_be_listed(error: &io::Error) -> bool {
+    is_absent(error) || error.kind() == io::ErrorKind::PermissionDenied
+}
 
-    fn subdirectories(&mut self, path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-        let names = self.names(path)?;
-        Ok(names.into_iter().filter(|(_, kind)| *kind == FileType::Directory).map(|(name, _)| name).collect())
+/// Removes a git lock, which is stale since no git runs now, and a `.git` that is not a directory, which the runner did not make.
+fn mend_git(descent: &Descent, found: &Found) -> io::Result<()> {
+    let is_obstacle = match found.kind {
+        FileType::Directory => false,
+        FileType::RegularFile if descent.path().starts_with(b".git/") => found.name.to_bytes().ends_with(b".lock"),
+        _ => descent.path() == b".git",
+    };
+    if !is_obstacle {
+        return Ok(());
     }
+    match rustix::fs::unlinkat(descent.above()?, &found.name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives the directory its owner's permissions. Returns the reason if it stays unusable.
+fn make_directory_usable(fd: &OwnedFd) -> io::Result<Option<String>> {
+    const OWNERS: u16 = 0o700;
+    let look = || rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS);
+    let mut stat = look()?;
+    if stat.stx_mode & OWNERS != OWNERS && change_mode(fd.as_fd(), u32::from((stat.stx_mode | OWNERS) & 0o7777)).is_ok()
+    {
+        stat = look()?;
+    }
+    if stat.stx_attributes.intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND) {
+        return Ok(Some("cannot be changed (attribute `immutable` or `append only`)".to_owned()));
+    }
+    let own = rustix::process::geteuid().as_raw();
+    // Also covers write permission through the group.
+    let is_writable = rustix::fs::accessat(
+        fd,
+        ".",
+        rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
+        AtFlags::EACCESS,
+    );
+    Ok(is_writable.is_err().then(|| format!("belongs to the user id {}, and the runner's is {own}", stat.stx_uid)))
 }
 
 #[cfg(test)]
@@ -183,7 +176,9 @@ mod tests {
     }
 
     fn trees(folder: &Path) -> Trees {
-        Trees { project: folder.join("p"), tmp: folder.join("p.tmp"), host: None }
+        let (project, tmp) = (folder.join("p"), folder.join("p.tmp"));
+        let host = HostTrees { base: folder.to_owned(), project: project.clone(), tmp: tmp.clone() };
+        Trees { project, tmp, host: Some(host) }
     }
 
     #[test]
@@ -275,5 +270,46 @@ mod tests {
         fs::write(&trees.project, "").unwrap();
         make_usable(&trees, Next::Git).unwrap();
         assert!(!trees.project.exists());
+    }
+
+    #[test]
+    fn pipes_and_sockets_go_and_so_do_files_in_the_place_of_a_group() {
+        let folder = tempfile::tempdir().unwrap();
+        let of_group = trees(&folder.path().join("g"));
+        let host = HostTrees { base: folder.path().to_owned(), ..of_group.host.clone().unwrap() };
+        let trees = Trees { host: Some(host), ..of_group };
+        fs::write(folder.path().join("g"), "").unwrap();
+        make_usable(&trees, Next::Git).unwrap();
+        fs::create_dir(folder.path().join("g")).unwrap();
+        let pipe = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &trees.project, pipe, rustix::fs::Mode::RWXU, 0).unwrap();
+        let socket = std::os::unix::net::UnixListener::bind(&trees.tmp).unwrap();
+        make_usable(&trees, Next::Git).unwrap();
+        assert_eq!(fs::read_dir(folder.path().join("g")).unwrap().count(), 0);
+        drop(socket);
+    }
+
+    #[test]
+    fn a_file_behind_a_link_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("host")).unwrap();
+        fs::write(folder.path().join("host/p"), "").unwrap();
+        symlink("host", folder.path().join("g")).unwrap();
+        let of_group = trees(&folder.path().join("g"));
+        let host = HostTrees { base: folder.path().to_owned(), ..of_group.host.clone().unwrap() };
+        let made = make_usable(&Trees { host: Some(host), ..of_group }, Next::Git);
+        assert!(made.is_err() && folder.path().join("host/p").exists());
+    }
+
+    #[test]
+    fn a_repository_loses_what_is_too_deep_for_git() {
+        let folder = tempfile::tempdir().unwrap();
+        let trees = trees(folder.path());
+        let deep = |levels| trees.project.join("d/".repeat(levels));
+        fs::create_dir_all(deep(descent::DEEPEST + 40)).unwrap();
+        make_usable(&trees, Next::Files).unwrap();
+        assert!(deep(descent::DEEPEST + 40).exists());
+        make_usable(&trees, Next::Git).unwrap();
+        assert!(deep(descent::DEEPEST - 1).exists() && !deep(descent::DEEPEST).exists());
     }
 }

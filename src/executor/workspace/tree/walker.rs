@@ -23,6 +23,9 @@ use crate::workspace::path::{LONGEST_PATH, join, shown, split};
 use crate::workspace::task::Stop;
 use crate::workspace::warnings::{LeftOut, Warnings};
 
+/// Most bytes of the paths of directories that a walk has yet to visit.
+const MOST_WAITING: usize = 64 << 20;
+
 /// The open directory of a tree.
 #[derive(Debug, Clone)]
 pub(crate) struct Root {
@@ -246,8 +249,10 @@ impl Walker {
         found: &mut dyn FnMut(Entry, FileStat) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let mut open = vec![scope.top.to_vec()];
+        let mut waiting = 0;
         while let Some(directory) = open.pop() {
             scope.stop.check()?;
+            waiting -= directory.len().min(waiting);
             let mut names = match self.names(&directory) {
                 Ok(names) => names,
                 Err(error) if is_absent(&error) && directory != scope.top => continue,
@@ -279,12 +284,20 @@ impl Walker {
                             return Err(error).with_context(|| format!("failed to read the link {}", shown(&path)));
                         }
                     },
-                    EntryKind::Directory => open.push(path.clone()),
+                    EntryKind::Directory => {
+                        waiting += path.len();
+                        open.push(path.clone());
+                    }
                     EntryKind::File | EntryKind::Deleted | EntryKind::Special => {}
                 }
                 found(stat.entry(scope.tree, path, target), stat)?;
             }
             open[own..].reverse();
+            if waiting > MOST_WAITING {
+                return Err(Failure::user(format!("too many directories with long paths at {}", shown(&directory)))
+                    .hint("keep fewer directories in the project, or less deep ones")
+                    .into());
+            }
         }
         Ok(())
     }
