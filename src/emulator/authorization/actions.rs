@@ -46,7 +46,14 @@ pub(crate) fn json_actions(
 /// A training job's creation also tags it and hands it a role.
 fn create_actions(create: NeededAction, request: &Value, tags: &TagMap) -> Vec<NeededAction> {
     let job = create.resource.clone();
-    let mut needed = vec![create.request_tags(tags)];
+    let resources = &request["ResourceConfig"];
+    let preferred = resources["InstancePreferences"].as_array().into_iter().flatten();
+    let preferred = preferred.flat_map(|one| one["TrainingPlanArns"].as_array().into_iter().flatten());
+    let plans = preferred.chain([&resources["TrainingPlanArn"]]).filter_map(Value::as_str);
+    let create = create.request_tags(tags);
+    // The permission is needed on the plan too.
+    let on_plans = plans.map(|plan| NeededAction { resource: plan.to_owned(), ..create.clone() });
+    let mut needed: Vec<_> = std::iter::once(create.clone()).chain(on_plans).collect();
     if !tags.is_empty() {
         let tagging = NeededAction::new("sagemaker:AddTags", job.clone()).request_tags(tags);
         needed.push(tagging.key("sagemaker:TaggingAction", ["CreateTrainingJob"]));

@@ -3,6 +3,7 @@
 mod check;
 pub mod env;
 mod forms;
+pub mod iam_patterns;
 mod input_channels;
 pub mod job_variables;
 pub mod operator_file;

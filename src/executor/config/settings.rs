@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::base::destination::DestinationPattern;
 use crate::cloud::{Access, Network, VpcRegistry};
 use crate::config::env::Environment;
+use crate::config::iam_patterns::OwnPlace;
 use crate::config::rules::PolicyRule;
 
 /// Path of the file without `--config`.
@@ -281,6 +282,11 @@ impl Settings {
             // The agent only uses S3.
             self.aws.container_endpoint_url = env.get("AWS_ENDPOINT_URL_S3").map(str::to_owned).or(url);
         }
+    }
+
+    /// The folder of the executor's own objects.
+    pub fn own_place(&self) -> OwnPlace<'_> {
+        OwnPlace { bucket: &self.storage.bucket, prefix: &self.storage.prefix }
     }
 
     /// Settings for reaching AWS, for the driver.

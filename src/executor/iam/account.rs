@@ -3,6 +3,7 @@
 use super::wall::Wall;
 use crate::base::arn::Arn;
 use crate::base::failure::Failure;
+use crate::config::iam_patterns::OwnPlace;
 use crate::config::settings::Settings;
 
 /// The log group of all training jobs; SageMaker sets its name.
@@ -82,6 +83,11 @@ impl<'a> Account<'a> {
         format!("arn:{}:s3:::{}", self.partition, self.settings.storage.bucket)
     }
 
+    /// The executor's own objects.
+    pub(super) fn own_place(&self) -> OwnPlace<'_> {
+        self.settings.own_place()
+    }
+
     /// Key below the prefix of the operator's file.
     pub(super) fn key_in_bucket(&self, key: &str) -> String {
         format!("{}/{key}", self.settings.storage.prefix)
@@ -93,6 +99,10 @@ impl<'a> Account<'a> {
 
     pub(super) fn training_job(&self, name: &str) -> String {
         format!("arn:{}:sagemaker:{}:{}:training-job/{name}", self.partition, self.region, self.id)
+    }
+
+    pub(super) fn training_plan(&self, name: &str) -> String {
+        format!("arn:{}:sagemaker:{}:{}:training-plan/{name}", self.partition, self.region, self.id)
     }
 
     /// The log group, in both forms that CloudWatch's actions take.

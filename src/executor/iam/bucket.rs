@@ -2,6 +2,7 @@
 
 use super::account::Account;
 use super::document::{PolicyDocument, PolicyStatement, Principal};
+use super::own_objects;
 
 pub(super) fn policy(account: &Account<'_>) -> PolicyDocument {
     let deny = |sid, action: &[&str], resource: Vec<String>| {
@@ -19,6 +20,7 @@ pub(super) fn policy(account: &Account<'_>) -> PolicyDocument {
         but_hosts(deny("OnlyRunnerHostsReadTheirKey", &["s3:GetObject", "s3:GetObjectVersion"], vec![hosts])),
         deny("NoPlainHttp", &["s3:*"], whole.clone()).when("Bool", "aws:SecureTransport", "false"),
     ];
+    statements.extend(own_objects::of_the_bucket(account));
     let endpoints = &account.settings.iam.vpc_endpoint_ids;
     if !endpoints.is_empty() && !account.wall.roles_in_vpc.is_empty() {
         statements.push(

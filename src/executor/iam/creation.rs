@@ -42,11 +42,16 @@ pub(super) fn statements(account: &Account<'_>, jobs: String, session: &str) -> 
         "iam:PassedToService",
         "sagemaker.amazonaws.com",
     );
-    let plans = Some(account.wall.training_plans.clone())
+    let plans = Some(plans(account))
         .filter(|plans| !plans.is_empty())
         .map(|plans| PolicyStatement::allow("TrainingPlans", ACTIONS[0]).on(plans));
     let volumes = account.volume_key.clone().map(|key| keys::for_volumes(account, key));
     [create, tags, pass].into_iter().chain(plans).chain(volumes.into_iter().flatten()).collect()
+}
+
+/// The training plans of the account that jobs may use. SageMaker asks for the permission on the plan besides that on the job.
+pub(super) fn plans(account: &Account<'_>) -> Vec<String> {
+    account.wall.training_plans.iter().map(|name| account.training_plan(name)).collect()
 }
 
 /// Keeps jobs in the subnets and security groups of the operator's file; without any, out of every VPC.

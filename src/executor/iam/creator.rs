@@ -11,7 +11,8 @@ use super::{creation, session_tag};
 pub(super) fn policy(account: &Account<'_>) -> PolicyDocument {
     let session = session_tag::variable(session_tag::SESSION);
     // The first job of a session has the session's id as its name; a later one, the id with a number.
-    let own = [account.training_job(&session), account.training_job(&format!("{session}-*"))];
+    let mut own = vec![account.training_job(&session), account.training_job(&format!("{session}-*"))];
+    own.extend(creation::plans(account));
     let mut statements = creation::statements(account, account.training_job(OURS), &session);
     statements.push(PolicyStatement::deny("NoJobsOfOtherSessions", creation::ACTIONS).on_all_but(own));
     PolicyDocument::of(statements)

@@ -1,5 +1,6 @@
 //! Policy documents in the form that IAM reads, with a stable order of everything in them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
@@ -22,7 +23,7 @@ impl PolicyDocument {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct PolicyStatement {
-    sid: &'static str,
+    sid: Cow<'static, str>,
     effect: Effect,
     #[serde(skip_serializing_if = "Option::is_none")]
     principal: Option<Principal>,
@@ -111,15 +112,15 @@ impl Serialize for OneOrMore {
 }
 
 impl PolicyStatement {
-    pub(super) fn allow(sid: &'static str, action: impl Into<OneOrMore>) -> Self {
-        Self::new(sid, Effect::Allow, action.into())
+    pub(super) fn allow(sid: impl Into<Cow<'static, str>>, action: impl Into<OneOrMore>) -> Self {
+        Self::new(sid.into(), Effect::Allow, action.into())
     }
 
-    pub(super) fn deny(sid: &'static str, action: impl Into<OneOrMore>) -> Self {
-        Self::new(sid, Effect::Deny, action.into())
+    pub(super) fn deny(sid: impl Into<Cow<'static, str>>, action: impl Into<OneOrMore>) -> Self {
+        Self::new(sid.into(), Effect::Deny, action.into())
     }
 
-    fn new(sid: &'static str, effect: Effect, action: OneOrMore) -> Self {
+    fn new(sid: Cow<'static, str>, effect: Effect, action: OneOrMore) -> Self {
         let (resource, not_resource) = Default::default();
         Self { sid, effect, principal: None, action, resource, not_resource, condition: BTreeMap::new() }
     }

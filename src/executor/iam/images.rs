@@ -1,7 +1,7 @@
 //! Repositories that the training images come from.
 
 use super::account::Account;
-use super::wall::as_patterns;
+use crate::config::iam_patterns::as_patterns;
 
 /// AWS's own accounts with the Deep Learning Containers. Regions that are not listed use [`DEEP_LEARNING`].
 ///

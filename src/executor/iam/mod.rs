@@ -9,6 +9,8 @@ mod data;
 mod document;
 mod images;
 mod keys;
+mod own_keys;
+mod own_objects;
 mod runner_host;
 mod session_tag;
 mod training_job;

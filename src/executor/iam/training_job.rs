@@ -2,9 +2,9 @@
 
 use super::account::Account;
 use super::document::{OneOrMore, PolicyDocument, PolicyStatement, Principal};
+use super::own_keys::{project_keys, session_keys};
 use super::runner_host::OURS;
-use super::{data, images, keys, session_tag};
-use crate::protocol::keys::Token;
+use super::{data, images, keys, own_objects, session_tag};
 
 /// The same for all roles: without a creator, jobs are kept apart by the places of their sessions; with it, by tags.
 pub(super) fn policy(account: &Account<'_>) -> PolicyDocument {
@@ -22,6 +22,7 @@ pub(super) fn policy(account: &Account<'_>) -> PolicyDocument {
         PolicyStatement::allow("RegistryLogin", "ecr:GetAuthorizationToken").on("*"),
     ]);
     statements.extend(data::of_the_job(account));
+    statements.extend(own_objects::of_the_job(account));
     let repositories = images::repositories(account);
     if !repositories.is_empty() {
         statements.push(
@@ -59,11 +60,10 @@ pub(super) fn trust(account: &Account<'_>) -> PolicyDocument {
 const READ_AND_WRITE: [&str; 3] = ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"];
 
 fn by_places(account: &Account<'_>) -> Vec<PolicyStatement> {
-    // A `?` for each digit, so that the pattern matches no key of which a digit is missing.
-    let place = format!("sessions/*/{}/*", "?".repeat(Token::BYTES * 2));
+    let place = session_keys(account);
     vec![
         PolicyStatement::allow("AgentChannelAndProjects", "s3:GetObject")
-            .on([account.object("agents/*"), account.object("projects/*")]),
+            .on([account.object("agents/*"), account.object(&project_keys(account))]),
         PolicyStatement::allow("SessionsWhosePlaceIsKnown", READ_AND_WRITE).on(account.object(&place)),
         names("NamesWhosePlaceIsKnown", account, &place),
         streams(account.log_stream(OURS)),
@@ -71,8 +71,8 @@ fn by_places(account: &Account<'_>) -> Vec<PolicyStatement> {
 }
 
 fn by_tags(account: &Account<'_>) -> Vec<PolicyStatement> {
-    let [session, project] = [session_tag::SESSION, session_tag::PROJECT].map(session_tag::variable);
-    let own = format!("sessions/{session}/*");
+    let session = session_tag::variable(session_tag::SESSION);
+    let own = session_keys(account);
     // A missing tag leaves nothing to match above; these hold against other policies of the role.
     let nothing_without = |sid, tag| {
         PolicyStatement::deny(sid, "s3:*").on([account.bucket(), format!("{}/*", account.bucket())]).when(
@@ -87,7 +87,7 @@ fn by_tags(account: &Account<'_>) -> Vec<PolicyStatement> {
     vec![
         PolicyStatement::allow("AgentChannelAndOwnObjects", READ_AND_WRITE).on([
             agents.clone(),
-            account.object(&format!("projects/{project}/*")),
+            account.object(&project_keys(account)),
             account.object(&own),
         ]),
         PolicyStatement::deny("NoWritingBesideTheSession", &READ_AND_WRITE[1..]).on([agents, projects]),

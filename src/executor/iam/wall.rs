@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::cloud::Network;
+use crate::config::iam_patterns::{as_patterns, name_of_plans};
 use crate::config::policy::{self, JobBounds};
 use crate::config::rules::Choice;
 use crate::config::settings::Settings;
@@ -32,7 +33,7 @@ pub(super) struct Wall {
     pub has_checkpoints: bool,
     /// Seconds.
     pub max_keep_alive: u64,
-    /// Patterns of ARNs.
+    /// Patterns of names.
     pub training_plans: Vec<String>,
     /// Patterns of URIs.
     pub inputs: Vec<String>,
@@ -55,6 +56,7 @@ impl Wall {
         let default_image: Vec<String> = settings.job.image.iter().cloned().collect();
         let networks: Vec<&Network> = all.iter().filter_map(|one| one.network.as_ref()).collect();
         let patterns = |globs: Vec<String>| globs.iter().flat_map(|glob| as_patterns(glob)).collect();
+        let plans = union(all.iter().map(|one| &one.training_plans));
         let (inputs, outputs): (Vec<String>, Vec<String>) = (
             settings.job.inputs.values().map(|uri| folder(uri)).collect(),
             settings.job.model_output.iter().map(|uri| folder(uri)).collect(),
@@ -62,7 +64,7 @@ impl Wall {
         Self {
             has_checkpoints: all.iter().any(|one| one.checkpoints.choice != Choice::Refuse),
             max_keep_alive: all.iter().map(|one| one.keep_alive.most).max().unwrap_or_default(),
-            training_plans: patterns(union(all.iter().map(|one| &one.training_plans))),
+            training_plans: plans.iter().filter_map(|plan| name_of_plans(plan)).flat_map(as_patterns).collect(),
             inputs: patterns(union(all.iter().map(|one| &one.inputs).chain([&inputs]))),
             model_outputs: patterns(union(all.iter().map(|one| &one.model_outputs).chain([&outputs]))),
             instance_types: (!types.iter().any(|pattern| pattern == "*")).then_some(types),
@@ -89,78 +91,9 @@ fn union<'a>(lists: impl Iterator<Item = &'a Vec<String>>) -> Vec<String> {
     lists.flatten().filter(|value| seen.insert(*value)).cloned().collect()
 }
 
-/// A glob of the operator's file as patterns of IAM, which have `*` and `?` alone; they match what the glob matches, and
-/// more where the glob has a class of characters or keeps to one level.
-pub(super) fn as_patterns(glob: &str) -> Vec<String> {
-    if let Some((start, choices, end)) = first_choice(glob) {
-        return choices.iter().flat_map(|choice| as_patterns(&format!("{start}{choice}{end}"))).collect();
-    }
-    let (mut pattern, mut chars) = (String::new(), glob.chars().peekable());
-    while let Some(char) = chars.next() {
-        match char {
-            '*' => {
-                let mut is_deep = false;
-                while chars.next_if_eq(&'*').is_some() {
-                    is_deep = true;
-                }
-                // `**/` also stands for nothing.
-                if is_deep {
-                    chars.next_if_eq(&'/');
-                }
-                pattern.push('*');
-            }
-            '[' => {
-                let _ = chars.by_ref().skip(1).find(|char| *char == ']');
-                pattern.push('?');
-            }
-            '\\' => pattern.extend(chars.next()),
-            char => pattern.push(char),
-        }
-    }
-    vec![pattern]
-}
-
-/// The text before the first `{a,b}`, its choices, and the text after it.
-fn first_choice(glob: &str) -> Option<(&str, Vec<&str>, &str)> {
-    let open = glob.find('{')?;
-    let (mut depth, mut from, mut choices) = (0, open + 1, Vec::new());
-    for (at, char) in glob.char_indices().skip_while(|(at, _)| *at < open) {
-        match char {
-            '{' => depth += 1,
-            '}' => depth -= 1,
-            ',' if depth == 1 => {
-                choices.push(&glob[from..at]);
-                from = at + 1;
-            }
-            _ => {}
-        }
-        if depth == 0 {
-            choices.push(&glob[from..at]);
-            return Some((&glob[..open], choices, &glob[at + 1..]));
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_glob_becomes_patterns_that_match_no_less() {
-        for (glob, patterns) in [
-            ("ml.m5.large", vec!["ml.m5.large"]),
-            ("ml.g5.*", vec!["ml.g5.*"]),
-            ("team/**/train", vec!["team/*train"]),
-            ("team/**", vec!["team/*"]),
-            ("ml.{g5,g6.{a,b}}.x", vec!["ml.g5.x", "ml.g6.a.x", "ml.g6.b.x"]),
-            ("p[34]d", vec!["p?d"]),
-            ("p[]]d?", vec!["p?d?"]),
-            ("a\\*b", vec!["a*b"]),
-        ] {
-            assert_eq!(as_patterns(glob), patterns, "{glob}");
-        }
-    }
 
     #[test]
     fn rules_together_allow_what_one_of_them_allows() {

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::sagemaker_desk::{Desk, SYSTEM_FAILURE};
+use super::sagemaker_power::allowing;
 use crate::support::driver::{Driver, sagemaker, sagemaker_with_creator};
 use crate::support::emulator::BUCKET;
 use crate::support::iam::TRAINING_ROLE;
@@ -63,6 +64,8 @@ fn attacks(desk: &Desk) -> Vec<(&'static str, &'static str, String, &'static str
         s3("frames of the copy", "PUT", format!("{root}/trace/algo-1/1/000009")),
         s3("output of SageMaker", "PUT", format!("{root}/output/model.tar.gz")),
         s3("list the session", "GET", format!("/{BUCKET}?list-type=2&prefix={PREFIX}%2Fsessions%2F{id}%2F{token}%2F")),
+        s3("list all sessions", "GET", format!("/{BUCKET}?list-type=2&prefix={PREFIX}%2Fsessions%2F")),
+        s3("list the bucket", "GET", format!("/{BUCKET}?list-type=2")),
         s3("delete", "DELETE", format!("{root}/open")),
         s3("read a pack", "GET", format!("/{BUCKET}/{pack}")),
         s3("write a pack", "PUT", format!("{projects}/packs/x")),
@@ -113,7 +116,9 @@ const OF_THE_SESSION: [&str; 12] = [
     "line",
 ];
 /// What no job's role may do.
-const NEVER: [&str; 8] = [
+const NEVER: [&str; 10] = [
+    "list all sessions",
+    "list the bucket",
     "delete",
     "write a pack",
     "replace the agent",
@@ -134,9 +139,27 @@ fn has_its_session_alone(answers: &[(&'static str, Option<u16>)]) {
     }
 }
 
+/// Jobs may read and write data of all buckets.
+fn with_wide_patterns(driver: Driver) -> Driver {
+    let data =
+        "max_volume_size_gb = 16384, inputs = [\"s3://*/**\", \"s3://elsewhere/**\"], model_outputs = [\"s3://*/**\"]";
+    let operator_config = driver.operator_config.replace("max_volume_size_gb = 16384", data);
+    assert_ne!(operator_config, driver.operator_config);
+    Driver { operator_config, ..driver }
+}
+
 #[test]
 fn with_a_creator_each_attack_is_refused_with_place_and_key_known() {
-    let desk = begun(&sagemaker_with_creator());
+    refuses_each_attack(&sagemaker_with_creator());
+}
+
+#[test]
+fn with_a_creator_wide_patterns_of_data_open_no_session() {
+    refuses_each_attack(&with_wide_patterns(sagemaker_with_creator()));
+}
+
+fn refuses_each_attack(driver: &Driver) {
+    let desk = begun(driver);
     assert_eq!(desk.emulator.requests("AssumeRole"), 1);
     for tags in [&OTHER[..], &[]] {
         let answers = answers(&desk, tags);
@@ -153,6 +176,15 @@ fn with_a_creator_each_attack_is_refused_with_place_and_key_known() {
 fn without_a_creator_who_knows_the_place_reaches_the_session() {
     let desk = begun(&sagemaker());
     has_its_session_alone(&answers(&desk, &[]));
+}
+
+/// Data of the executor's bucket and of another one open neither other sessions nor the names of their objects.
+#[test]
+fn without_a_creator_patterns_of_data_open_no_session() {
+    for driver in [allowing(sagemaker()), with_wide_patterns(sagemaker())] {
+        let desk = begun(&driver);
+        has_its_session_alone(&answers(&desk, &[]));
+    }
 }
 
 /// The creator's role alone creates training jobs.
@@ -182,7 +214,7 @@ fn a_creator_that_cannot_be_assumed() {
 /// The request is the creator's: its policy keeps to the instance types that the operator's file had when the policy was made.
 #[test]
 fn a_creator_that_may_not_create() {
-    let mut driver = sagemaker_with_creator();
+    let mut driver = allowing(sagemaker_with_creator());
     driver.operator_config = driver.operator_config.replace("[\"*\"]", "[\"ml.m5.large\"]");
     let mut desk = Desk::of(&driver, &std::env::temp_dir(), &Job::new().script(["true"]));
     desk.edit_operator_file("[\"ml.m5.large\"]", "[\"*\"]");

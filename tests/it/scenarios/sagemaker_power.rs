@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::sagemaker::rows;
-use super::sagemaker_desk::{BUILD_FAILURE, Desk};
+use super::sagemaker_desk::{BUILD_FAILURE, Desk, SYSTEM_FAILURE};
 use crate::support::driver::{Driver, sagemaker, sagemaker_with_creator};
 use crate::support::emulator::{BUCKET, Emulator};
 use crate::support::job::Job;
@@ -16,7 +16,7 @@ use crate::support::waiting::poll;
 pub(super) fn allowing(driver: Driver) -> Driver {
     let more = format!(
         "max_volume_size_gb = 16384, max_runtime_seconds = 86400, spot = \"allow\", checkpoints = \"allow\", max_keep_alive_seconds = 3600, \
-         max_retries = 3, training_plans = [\"**\"], inputs = [\"s3://{BUCKET}/data/**\", \"s3://elsewhere/**\", \"efs://**\"]"
+         max_retries = 3, training_plans = [\"arn:aws:sagemaker:*:*:training-plan/**\"], inputs = [\"s3://{BUCKET}/data/**\", \"s3://elsewhere/**\", \"efs://**\"]"
     );
     let operator_config = driver.operator_config.replace("max_volume_size_gb = 16384", &more);
     assert_ne!(operator_config, driver.operator_config);
@@ -85,6 +85,46 @@ rows! {
     }
 }
 
+const PLAN: &str = "arn:aws:sagemaker:us-east-1:000000000000:training-plan/may";
+
+/// SageMaker asks for the permission on the plan besides that on the training job.
+#[test]
+fn training_plan_under_the_policies() {
+    for driver in [sagemaker(), sagemaker_with_creator()] {
+        let mut driver = allowing(driver);
+        driver.operator_config = driver.operator_config.replace("training-plan/**", "training-plan/may");
+        let mut desk = Desk::of(&driver, &std::env::temp_dir(), &Job::new().script(["true"]));
+        // The policies stay.
+        desk.edit_operator_file("training-plan/may", "training-plan/*");
+        desk.set("SAGEMAKER_TRAINING_PLAN", &PLAN.replace("may", "june"));
+        desk.config().passed();
+        desk.prepare().with_code(SYSTEM_FAILURE).one_error().says("sagemaker:CreateTrainingJob");
+        assert!(desk.emulator.jobs().is_empty());
+        desk.set("SAGEMAKER_TRAINING_PLAN", PLAN);
+        desk.prepare().passed();
+        assert_eq!(desk.emulator.jobs()[0]["ResourceConfig"]["TrainingPlanArn"], PLAN);
+        desk.cleanup();
+        desk.close();
+    }
+}
+
+#[test]
+fn the_executors_own_objects_are_no_data() {
+    let own = format!("s3://{BUCKET}/sagemaker-executor");
+    for (name, uri) in [
+        ("SAGEMAKER_INPUT_X", format!("{own}/hosts")),
+        ("SAGEMAKER_INPUT_X", format!("s3://{BUCKET}")),
+        ("SAGEMAKER_MODEL_OUTPUT", format!("{own}/agents")),
+    ] {
+        let mut driver = powerful();
+        let wide = "[\"s3://*/**\"], model_outputs = [\"s3://*/**\"]";
+        let inputs = format!("[\"s3://{BUCKET}/data/**\", \"s3://elsewhere/**\", \"efs://**\"]");
+        driver.operator_config = driver.operator_config.replace(&inputs, wide);
+        let says = format!("`{name}` asks for `{uri}`, and the executor's own objects are in `{own}`");
+        refused_by(&driver, &[(name, &uri)], &[&says]);
+    }
+}
+
 /// Changes the job as GitLab sends it.
 pub(super) fn edit_payload(desk: &Desk, edit: impl FnOnce(&mut Value)) {
     let path = desk.root().join("response.json");
@@ -143,7 +183,11 @@ fn checkpoints_under_a_creator() {
 
 /// A prepare that must be refused, without a request for a training job.
 fn refused(variables: &[(&str, &str)], words: &[&str]) {
-    let mut desk = Desk::of(&powerful(), &std::env::temp_dir(), &Job::new().script(["true"]));
+    refused_by(&powerful(), variables, words);
+}
+
+fn refused_by(driver: &Driver, variables: &[(&str, &str)], words: &[&str]) {
+    let mut desk = Desk::of(driver, &std::env::temp_dir(), &Job::new().script(["true"]));
     desk.emulator.put_object("data/churn/part-0.csv", b"a,b\n");
     for (name, value) in variables {
         desk.set(name, value);

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::values::{Checked, SECURITY_GROUPS, SUBNETS, check_ids, in_range, is_region, need, partition_of, refuse};
 use crate::base::arn::Arn;
 use crate::config::forms;
+use crate::config::iam_patterns::name_of_plans;
 use crate::config::rules::{Allowance, JobMatch, PolicyRule, glob};
 use crate::config::settings::Settings;
 
@@ -120,10 +121,31 @@ fn check_uris(key: &str, patterns: Option<&[String]>, schemes: &[&str]) -> Check
     Ok(())
 }
 
+/// Refuses patterns of the executor's own bucket that also stand for its own objects.
+fn check_own_place(key: &str, patterns: Option<&[String]>, settings: &Settings) -> Checked {
+    let own = settings.own_place();
+    let Some(wrong) = patterns.unwrap_or_default().iter().find(|pattern| own.is_named_by(pattern)) else {
+        return Ok(());
+    };
+    let why = format!(
+        "has `{wrong}`, which also stands for the executor's own objects in `s3://{}/{}`",
+        own.bucket, own.prefix
+    );
+    refuse(key, &why, &format!("write folders beside them, as in `s3://{}/data/**`", own.bucket))
+}
+
 fn check_allowance(place: &str, rule: &PolicyRule, settings: &Settings) -> Checked {
     let allow = &rule.allow;
     let key = |name: &str| format!("{place}.allow.{name}");
     check_lists(place, allow)?;
+    check_own_place(&key("inputs"), allow.inputs.as_deref(), settings)?;
+    check_own_place(&key("model_outputs"), allow.model_outputs.as_deref(), settings)?;
+    for plan in allow.training_plans.iter().flatten() {
+        let why = format!("has `{plan}`, which is not a pattern of the ARNs of training plans");
+        let change = "write it as in `arn:aws:sagemaker:<region>:<account>:training-plan/*`; wildcards may stand for the name, `*` also for \
+                      region and account";
+        need(name_of_plans(plan).is_some(), &key("training_plans"), &why, change)?;
+    }
     let counts = [
         ("max_instance_count", allow.max_instance_count, forms::INSTANCES),
         ("max_volume_size_gb", allow.max_volume_size_gb, forms::VOLUME_GB),

@@ -32,6 +32,13 @@ fn check_data(settings: &Settings) -> Checked {
     if let Some(Err(wrong)) = job.model_output.as_deref().map(input_channels::model_output) {
         return refuse("job.model_output", &wrong.why, &wrong.change);
     }
+    let own = settings.own_place();
+    let inputs = job.inputs.iter().map(|(name, uri)| (format!("job.inputs.{name}"), uri));
+    for (key, uri) in inputs.chain(job.model_output.iter().map(|uri| ("job.model_output".to_owned(), uri))) {
+        let folder = uri.split('?').next().unwrap_or_default().trim();
+        let why = format!("is `{folder}`, and the executor's own objects are in `s3://{}/{}`", own.bucket, own.prefix);
+        need(!own.meets(folder), &key, &why, "set it to a folder of another bucket, or to one beside them")?;
+    }
     let change = format!("keep {CHANNELS} at most");
     need(job.inputs.len() <= CHANNELS, "job.inputs", &format!("has {} channels", job.inputs.len()), &change)?;
     let mut names = BTreeSet::new();

@@ -28,7 +28,7 @@ pub(super) fn data(
     Ok(DataDecision {
         checkpoints_ref: checkpoints_ref(job, wishes, bounds)?,
         inputs: inputs(wishes, settings, bounds)?,
-        model_output: model_output(wishes, bounds)?,
+        model_output: model_output(wishes, settings, bounds)?,
     })
 }
 
@@ -57,10 +57,8 @@ fn inputs(wishes: &JobVariables, settings: &Settings, bounds: &JobBounds) -> Res
         let variable = format!("{INPUT_PREFIX}{name}");
         let channel = input_channels::channel(name, uri)
             .map_err(|wrong| Failure::user(format!("`{variable}` {}", wrong.why)).hint(wrong.change))?;
-        let place = place(&channel);
-        if !bounds.inputs.iter().any(|glob| is_allowed(glob, &place)) {
-            return Err(asked(bounds, &variable, &format!("`{place}`"), &listed(&bounds.inputs), "inputs"));
-        }
+        Place { variable: &variable, uri: &place(&channel), globs: &bounds.inputs, key: "inputs" }
+            .check(settings, bounds)?;
         if let Some(other) = variables.insert(channel.name.clone(), variable.clone()) {
             return Err(Failure::user(format!("`{other}` and `{variable}` are the same channel, `{}`", channel.name))
                 .hint(format!("remove one of them, or give `{variable}` another name")));
@@ -91,21 +89,62 @@ fn place(channel: &Channel) -> String {
     uri.trim_end_matches('/').to_owned()
 }
 
+/// A place that a job asks for, and the globs that allow it.
+struct Place<'a> {
+    variable: &'a str,
+    /// Without a slash at its end.
+    uri: &'a str,
+    globs: &'a [String],
+    /// The key in `allow`.
+    key: &'static str,
+}
+
+impl Place<'_> {
+    fn check(&self, settings: &Settings, bounds: &JobBounds) -> Result<(), Failure> {
+        let Self { variable, uri, globs, key } = self;
+        let own = settings.own_place();
+        let (bucket, folder) = (own.bucket, format!("s3://{}/{}", own.bucket, own.prefix));
+        if own.meets(uri) {
+            return Err(Failure::user(format!(
+                "`{variable}` asks for `{uri}`, and the executor's own objects are in `{folder}`"
+            ))
+            .hint(format!("set `{variable}` to a folder of another bucket, or to one beside `{folder}`")));
+        }
+        let Some(glob) = globs.iter().find(|glob| is_allowed(glob, uri)) else {
+            return Err(asked(bounds, variable, &format!("`{uri}`"), &listed(globs), key));
+        };
+        // IAM cannot take the executor's objects out of such a pattern, so `policy iam` closes the bucket for it.
+        let is_open = |glob: &String| is_allowed(glob, uri) && !own.is_reached_by(glob);
+        if settings.allows_all || !own.shares_bucket(uri) || globs.iter().any(is_open) {
+            return Ok(());
+        }
+        Err(Failure::user(format!(
+            "`{variable}` asks for `{uri}` in the executor's bucket, for which `{glob}` does not hold: it also stands for the executor's own objects"
+        ))
+        .hint(format!(
+            "set `{variable}` to a folder of another bucket, or ask the operator to name the folder in `allow.{key}`, as in `s3://{bucket}/data/**`"
+        )))
+    }
+}
+
 /// A glob for what lies in a folder also allows the folder itself: the same objects are read.
 fn is_allowed(glob: &str, place: &str) -> bool {
     matches(glob, place) || (glob.ends_with("/**") && matches(glob, &format!("{place}/")))
 }
 
-fn model_output(wishes: &JobVariables, bounds: &JobBounds) -> Result<Option<ModelOutput>, Failure> {
+fn model_output(
+    wishes: &JobVariables,
+    settings: &Settings,
+    bounds: &JobBounds,
+) -> Result<Option<ModelOutput>, Failure> {
     let Some(wish) = &wishes.model_output else {
         let output = bounds.model_output.as_deref().map(input_channels::model_output).transpose();
         return output.map_err(|wrong| Failure::system(format!("`job.model_output` {}", wrong.why)).hint(wrong.change));
     };
     let output = input_channels::model_output(wish)
         .map_err(|wrong| Failure::user(format!("`{MODEL_OUTPUT}` {}", wrong.why)).hint(wrong.change))?;
-    let place = output.folder.trim_end_matches('/');
-    if bounds.model_outputs.iter().any(|glob| is_allowed(glob.trim_end_matches('/'), place)) {
-        return Ok(Some(output));
-    }
-    Err(asked(bounds, MODEL_OUTPUT, &format!("`{place}`"), &listed(&bounds.model_outputs), "model_outputs"))
+    let globs: Vec<String> = bounds.model_outputs.iter().map(|glob| glob.trim_end_matches('/').to_owned()).collect();
+    let uri = output.folder.trim_end_matches('/');
+    Place { variable: MODEL_OUTPUT, uri, globs: &globs, key: "model_outputs" }.check(settings, bounds)?;
+    Ok(Some(output))
 }

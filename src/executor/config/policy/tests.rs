@@ -72,7 +72,7 @@ fn a_missing_role_is_the_operators() {
 /// The operator's file with rules, and a job of `ml/churn`.
 fn with_rules(rules: &str) -> Settings {
     let text = format!(
-        "{rules}\n[storage]\nbucket = \"b\"\n[job]\nrole_arn = \"arn:aws:iam::123456789012:role/x\"\ninstance_count = 2\n[aws]\nregion = \"eu-west-1\"\n"
+        "{rules}\n[storage]\nbucket = \"own-bucket\"\n[job]\nrole_arn = \"arn:aws:iam::123456789012:role/x\"\ninstance_count = 2\n[aws]\nregion = \"eu-west-1\"\n"
     );
     toml::from_str(&text).unwrap()
 }
@@ -123,6 +123,10 @@ const ONE: &str = "[[rules]]\nname = \"one\"\n[rules.allow]\n";
 #[test_case("SAGEMAKER_INPUT_TRAIN", "s3://data/churn?mode=Fast", "inputs = [\"**\"]", &["`SAGEMAKER_INPUT_TRAIN` has `mode`", "`s3://<bucket>/<folder>[?mode=File|FastFile|Pipe"]; "mode")]
 #[test_case("SAGEMAKER_INPUT_TRAIN", "efs://fs-01234567/a", "inputs = [\"**\"]", &["`SAGEMAKER_INPUT_TRAIN` is a file system", "`job.subnets`"]; "no VPC")]
 #[test_case("SAGEMAKER_MODEL_OUTPUT", "s3://models/x", "model_outputs = [\"s3://models/churn/**\"]", &["asks for `s3://models/x`", "`allow.model_outputs`"]; "model")]
+#[test_case("SAGEMAKER_INPUT_X", "s3://own-bucket/sagemaker-executor/hosts", "inputs = [\"s3://*/**\"]", &["`SAGEMAKER_INPUT_X` asks for `s3://own-bucket/sagemaker-executor/hosts`", "own objects are in `s3://own-bucket/sagemaker-executor`"]; "own objects as input")]
+#[test_case("SAGEMAKER_INPUT_X", "s3://own-bucket", "inputs = [\"**\"]", &["`SAGEMAKER_INPUT_X` asks for `s3://own-bucket`", "own objects"]; "a folder that holds own objects")]
+#[test_case("SAGEMAKER_INPUT_X", "s3://own-bucket/data", "inputs = [\"s3://*/**\"]", &["for which `s3://*/**` does not hold", "`allow.inputs`, as in `s3://own-bucket/data/**`"]; "the own bucket by a wide pattern")]
+#[test_case("SAGEMAKER_MODEL_OUTPUT", "s3://own-bucket/sagemaker-executor/agents", "model_outputs = [\"s3://*/**\"]", &["`SAGEMAKER_MODEL_OUTPUT` asks for `s3://own-bucket/sagemaker-executor/agents`", "own objects"]; "own objects as model")]
 #[test_case("X", "", "images = [\"r.example/other\"]", &["`image` asks for `r.example/train:1`", "allows `r.example/other`"]; "image")]
 #[test_case("X", "", "image_tags = \"refuse\"", &["a tag", "@sha256:"]; "tag")]
 #[test_case("X", "", "regions = [\"us-east-1\"]", &["`eu-west-1`", "allows `us-east-1`"]; "region")]
@@ -216,6 +220,23 @@ fn the_operators_values_hold_for_jobs_that_say_nothing() {
     assert_eq!(
         (decision.data.inputs[0].set_by.as_str(), decision.data.inputs[0].channel.name.as_str()),
         ("job.inputs.Train", "train")
+    );
+}
+
+#[test]
+fn data_beside_the_executors_own_objects_is_free() {
+    let job = payload(&serde_json::json!({}));
+    let decided = |name: &str, value: &str, allow: &str| {
+        decide(&job, &wish(name, value), &with_rules(&format!("{ONE}{allow}"))).map(|decision| decision.data)
+    };
+    assert!(
+        decided("SAGEMAKER_INPUT_X", "s3://own-bucket/data", "inputs = [\"s3://*/**\", \"s3://own-bucket/data/**\"]")
+            .is_ok()
+    );
+    assert!(decided("SAGEMAKER_INPUT_X", "s3://other/sagemaker-executor/hosts", "inputs = [\"s3://*/**\"]").is_ok());
+    assert!(
+        decided("SAGEMAKER_MODEL_OUTPUT", "s3://own-bucket/models/", "model_outputs = [\"s3://own-bucket/models/**\"]")
+            .is_ok()
     );
 }
 
