@@ -53,6 +53,28 @@ impl InputData for AwsInputData {
             Err(error) => Err(call.failed(&error)),
         }
     }
+
+    async fn find_bucket(&self, bucket: &str) -> Result<InputPrefix, CloudError> {
+        let s3 = self.clients.s3();
+        let own = s3.config().region().map(ToString::to_string);
+        let (there, is_absent) = match s3.head_bucket().bucket(bucket).send().await {
+            Ok(reply) => (reply.bucket_region, false),
+            Err(error) => match error.raw_response() {
+                Some(reply) => (region_of(reply), is_absent(reply)),
+                None => return Err(AwsCall::new("look for", format!("s3://{bucket}"), "s3:ListBucket").failed(&error)),
+            },
+        };
+        Ok(match (there, own) {
+            (Some(there), Some(here)) if there != here => InputPrefix::OtherRegion { bucket: there, jobs: here },
+            _ if is_absent => InputPrefix::NoBucket,
+            _ => InputPrefix::Found,
+        })
+    }
+}
+
+/// A bucket that is not there, as S3 answers a request without a body.
+fn is_absent(reply: &HttpResponse) -> bool {
+    reply.status().as_u16() == 404
 }
 
 fn region_of(reply: &HttpResponse) -> Option<String> {
@@ -115,6 +137,23 @@ mod tests {
         let elsewhere = InputPrefix::OtherRegion { bucket: "us-east-1".to_owned(), jobs: "eu-west-1".to_owned() };
         for status in [200, 301, 403] {
             assert_eq!(found([in_region("us-east-1", status)]).await.unwrap(), elsewhere, "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bucket_is_found_unless_it_is_absent_or_elsewhere() {
+        let elsewhere = InputPrefix::OtherRegion { bucket: "us-east-1".to_owned(), jobs: "eu-west-1".to_owned() };
+        for (answer, expected) in [
+            (in_region("eu-west-1", 200), InputPrefix::Found),
+            (in_region("eu-west-1", 403), InputPrefix::Found),
+            (reply(403, ""), InputPrefix::Found),
+            (reply(404, ""), InputPrefix::NoBucket),
+            (in_region("us-east-1", 301), elsewhere.clone()),
+            (in_region("us-east-1", 403), elsewhere),
+        ] {
+            let stub = Stub::start().await;
+            stub.push(answer);
+            assert_eq!(stub.input_data.find_bucket("models").await.unwrap(), expected);
         }
     }
 

@@ -9,6 +9,9 @@ use super::error::CloudError;
 pub trait InputData: Send + Sync {
     /// Looks for objects whose keys begin with the prefix.
     async fn find(&self, bucket: &str, prefix: &str) -> Result<InputPrefix, CloudError>;
+
+    /// Looks for the bucket alone. One that the caller may not read counts as found.
+    async fn find_bucket(&self, bucket: &str) -> Result<InputPrefix, CloudError>;
 }
 
 /// Answer about a prefix.

@@ -6,6 +6,8 @@ use crate::base::arn::Arn;
 pub(super) const ENVIRONMENT_VALUE: usize = 512;
 /// Most instances of a training job.
 pub(super) const INSTANCES: u32 = 100;
+/// Most instance types that a job names: the executor's own limit.
+pub(super) const INSTANCE_TYPES: usize = 10;
 /// Largest volume of an instance, in GB.
 pub(super) const VOLUME_GB: u32 = 16_384;
 /// SageMaker's own limit of a training job: 28 days.

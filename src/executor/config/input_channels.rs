@@ -93,10 +93,15 @@ fn s3_folder(uri: &str) -> Result<String, WrongInput> {
     let is_end = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     let is_bucket = (3..=63).contains(&bucket.len())
         && bucket.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b))
-        && is_end(bucket.bytes().next())
-        && is_end(bucket.bytes().last());
+        && bucket.split('.').all(|label| is_end(label.bytes().next()) && is_end(label.bytes().last()))
+        && bucket.parse::<std::net::Ipv4Addr>().is_err();
     if !is_bucket {
         return Err(wrong("does not name a bucket", form));
+    }
+    if key.contains('$') {
+        let change =
+            "write the value of the variable: GitLab did not expand it, because the job has no variable of this name";
+        return Err(wrong("holds `$`", change));
     }
     let key = key.strip_suffix('/').unwrap_or(key);
     let is_part = |part: &str| !["", ".", ".."].contains(&part) && !part.chars().any(char::is_control);
@@ -205,6 +210,7 @@ mod tests {
             assert_eq!(s3_folder(uri).unwrap(), "s3://data/");
         }
         assert_eq!(s3_folder("s3://data/a b/c/").unwrap(), "s3://data/a b/c/");
+        assert_eq!(s3_folder("s3://my.data/a").unwrap(), "s3://my.data/a/");
     }
 
     #[test]
@@ -221,6 +227,10 @@ mod tests {
     #[test_case("x", "https://data/churn", "`s3://"; "another scheme")]
     #[test_case("x", "s3:///churn", "bucket"; "no bucket")]
     #[test_case("x", "s3://Data/churn", "bucket"; "capitals in a bucket")]
+    #[test_case("x", "s3://da..ta/churn", "bucket"; "two dots in a bucket")]
+    #[test_case("x", "s3://da.-ta/churn", "bucket"; "a hyphen beside a dot")]
+    #[test_case("x", "s3://192.168.0.1/churn", "bucket"; "an address as bucket")]
+    #[test_case("x", "s3://data/$NAME", "did not expand"; "a variable that is not there")]
     #[test_case("x", "s3://data/../secret", "`..`"; "parent folder")]
     #[test_case("x", "s3://data//x", "empty"; "empty part")]
     #[test_case("x", "s3://data/x?mode=Fast", "`mode`"; "unknown mode")]

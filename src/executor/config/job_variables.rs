@@ -28,7 +28,7 @@ pub struct JobVariable {
 pub const JOB_VARIABLES: [JobVariable; 17] = [
     JobVariable {
         name: "SAGEMAKER_INSTANCE_TYPE",
-        meaning: "Instance types in order of preference, separated by commas; the next one is asked for when the quota refuses one, or when there is no capacity before the container ran",
+        meaning: "Instance types in order of preference, separated by commas; the next one is asked for when the quota refuses one, or when there is no capacity before the container ran; at most 10",
         kind: "list",
         default: "`job.instance_type`",
         policy: Some("instance_types"),
@@ -92,7 +92,7 @@ pub const JOB_VARIABLES: [JobVariable; 17] = [
     },
     JobVariable {
         name: "SAGEMAKER_CHECKPOINTS_REF",
-        meaning: "Branch or tag whose checkpoints the job uses in place of its own ref's. Refs that are protected, others, and merge requests of forks are kept apart",
+        meaning: "Branch or tag whose checkpoints the job uses in place of its own ref's. Refs that are protected, others, and merge requests of forks are kept apart; not for merge requests of forks",
         kind: "text",
         default: "the job's own ref",
         policy: None,
@@ -116,7 +116,7 @@ pub const JOB_VARIABLES: [JobVariable; 17] = [
     },
     JobVariable {
         name: "SAGEMAKER_TRAINING_PLAN",
-        meaning: "Training plan whose reserved instances the job uses; the instance type must be that of the plan; not with spot instances",
+        meaning: "Training plan whose reserved instances the job uses; the instance type must be that of the plan; `none` declines that of the operator; not with spot instances",
         kind: "ARN",
         default: "`job.training_plan`",
         policy: Some("training_plans"),

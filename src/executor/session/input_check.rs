@@ -28,16 +28,23 @@ pub async fn check(data: &dyn InputData, inputs: &mut [JobInput]) -> Result<(), 
     Ok(())
 }
 
+/// Refuses a model output whose bucket is not there or in another region.
+pub async fn check_output(data: &dyn InputData, set_by: &str, uri: &str) -> Result<(), Failure> {
+    let Some((bucket, _)) = uri.strip_prefix("s3://").and_then(|place| place.split_once('/')) else { return Ok(()) };
+    let found = data.find_bucket(bucket).await.map_err(|error| {
+        Failure::system(format!("`{set_by}`: failed to look for the bucket {bucket}")).caused_by(error)
+    })?;
+    refusal(set_by, bucket, uri, found)
+}
+
 fn refusal(set_by: &str, bucket: &str, uri: &str, found: InputPrefix) -> Result<(), Failure> {
     let folder = "to a folder that holds data, as in `s3://<bucket>/<folder>`";
     match found {
         InputPrefix::Found | InputPrefix::Object => Ok(()),
         InputPrefix::Empty => Err(Failure::user(format!("`{set_by}`: there is no object below {uri}"))
             .hint(format!("set `{set_by}` {folder}, or to one object"))),
-        InputPrefix::NoBucket => {
-            Err(Failure::user(format!("`{set_by}`: there is no bucket {bucket}"))
-                .hint(format!("set `{set_by}` {folder}")))
-        }
+        InputPrefix::NoBucket => Err(Failure::user(format!("`{set_by}`: there is no bucket {bucket}"))
+            .hint(format!("set `{set_by}` to a folder of a bucket that is there, as in `s3://<bucket>/<folder>`"))),
         InputPrefix::OtherRegion { bucket: there, jobs: here } => Err(Failure::user(format!(
             "`{set_by}`: the bucket {bucket} is in the region `{there}`, and the training job runs in `{here}`"
         ))
@@ -102,6 +109,16 @@ mod tests {
             let failure = check(&*memory.objects, &mut [wrong]).await.unwrap_err();
             assert!(render(&failure.into()).contains(word));
         }
+    }
+
+    #[tokio::test]
+    async fn a_model_output_needs_a_bucket() {
+        let memory = Memory::new();
+        let here = crate::cloud::ObjectStore::uri(&*memory.objects, "models/");
+        check_output(&*memory.objects, "SAGEMAKER_MODEL_OUTPUT", &here).await.unwrap();
+        let failure = check_output(&*memory.objects, "SAGEMAKER_MODEL_OUTPUT", "s3://nowhere/m/").await.unwrap_err();
+        assert_eq!(failure.kind, Kind::User);
+        assert!(render(&failure.into()).contains("`SAGEMAKER_MODEL_OUTPUT`: there is no bucket nowhere"));
     }
 
     #[test]

@@ -80,7 +80,7 @@ async fn read_key(objects: &dyn ObjectStore) -> anyhow::Result<Option<SealKey>> 
     let stored = stored.ok_or_else(|| {
         Failure::system(format!("{} is not of the expected form", objects.uri(keys::SCOPE_KEY))).hint(
             "run the same version of the executor on all hosts of the bucket, or delete this object: a new one is made, and each \
-             project is sent once more",
+             project is sent once more and the jobs no longer find their checkpoints",
         )
     })?;
     Ok(Some(stored.key))

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::base::arn::Arn;
 use crate::base::failure::Failure;
 use crate::base::names::{self, Reach};
-use crate::config::policy::{self, Decision};
+use crate::config::policy::{self, Decision, ModelOutput};
 use crate::gitlab::{BuildStage, JobContext};
 use crate::protocol::project::Trees;
 use crate::sandbox;
@@ -56,10 +56,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     tell_about_variables(&context, &job);
     tell_about_proxies(&context, &job);
     tell_about_decision(&context, &job, &decision);
-    if !decision.data.inputs.is_empty() {
-        let data = context.connect.input_data(&settings.access()).await?;
-        input_check::check(&*data, &mut decision.data.inputs).await?;
-    }
+    look_for_data(&context, &mut decision).await?;
     let new = SessionState::new(session::job_key(&job), decision.instance_count as usize)
         .with_runner_slot(shared_token::runner_slot(&context.env));
     wait_for_turn(&context, &id, &decision, until).await?;
@@ -120,6 +117,23 @@ fn decide(context: &Context, job: &JobContext) -> Result<Decision, Failure> {
     policy::refuse_secrets(&wishes, &job.masked_values(value))?;
     policy::refuse_cache_keys(job, value)?;
     policy::decide(job, &wishes, &context.settings)
+}
+
+/// Looks for what SageMaker reads and for the bucket of the model, before a training job costs money.
+async fn look_for_data(context: &Context, decision: &mut Decision) -> anyhow::Result<()> {
+    let (data, settings) = (&mut decision.data, &context.settings);
+    if data.inputs.is_empty() && data.model_output.is_none() {
+        return Ok(());
+    }
+    let port = context.connect.input_data(&settings.access()).await?;
+    input_check::check(&*port, &mut data.inputs).await?;
+    if let Some(ModelOutput { folder, .. }) = &data.model_output {
+        let place = |uri: &str| uri.split('?').next().unwrap_or_default().trim_end_matches('/').to_owned();
+        let is_usual = settings.job.model_output.as_ref().is_some_and(|usual| place(usual) == place(folder));
+        let set_by = if is_usual { "job.model_output" } else { "SAGEMAKER_MODEL_OUTPUT" };
+        input_check::check_output(&*port, set_by, folder).await?;
+    }
+    Ok(())
 }
 
 /// Waits until fewer jobs of the rule than `allow.max_jobs` have a session on this host.

@@ -87,6 +87,11 @@ impl InputData for MemoryObjects {
             _ => InputPrefix::Found,
         })
     }
+
+    async fn find_bucket(&self, bucket: &str) -> Result<InputPrefix, CloudError> {
+        let is_here = self.uri("") == format!("s3://{bucket}/");
+        Ok(if is_here { InputPrefix::Found } else { InputPrefix::NoBucket })
+    }
 }
 
 #[async_trait]

@@ -13,6 +13,8 @@ const SPOT: &str = "SAGEMAKER_SPOT";
 const MAX_WAIT: &str = "SAGEMAKER_SPOT_MAX_WAIT";
 const KEEP: &str = "SAGEMAKER_KEEP_ALIVE";
 const PLAN: &str = "SAGEMAKER_TRAINING_PLAN";
+/// The value of jobs that do without the operator's plan.
+const NO_PLAN: &str = "none";
 /// Time for waiting, in seconds, that a spot job has besides its run time.
 const USUAL_WAIT: u64 = 3600;
 
@@ -81,9 +83,13 @@ fn training_plan(wishes: &JobVariables, is_spot: bool, bounds: &JobBounds) -> Re
     let Some(plan) = &wishes.training_plan else {
         return Ok(bounds.training_plan.clone().filter(|_| !is_spot));
     };
+    if plan == NO_PLAN {
+        return Ok(None);
+    }
     if !is_training_plan(plan) {
-        return Err(Failure::user(format!("`{PLAN}` is not the ARN of a training plan"))
-            .hint(format!("write `{PLAN}` as in `arn:aws:sagemaker:<region>:<account>:training-plan/<name>`")));
+        return Err(Failure::user(format!("`{PLAN}` is not the ARN of a training plan")).hint(format!(
+            "write `{PLAN}` as in `arn:aws:sagemaker:<region>:<account>:training-plan/<name>`, or `{NO_PLAN}`"
+        )));
     }
     if is_spot {
         return Err(without_spot(PLAN, "the instances of a training plan are no spot instances")

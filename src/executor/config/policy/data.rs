@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::bounded::switched;
 use super::bounds::JobBounds;
 use super::decision::{DataDecision, JobInput};
+use super::identity::JobIdentity;
 use super::matching::matches;
 use super::refusal::{asked, listed};
 use crate::base::failure::Failure;
@@ -35,6 +36,11 @@ pub(super) fn data(
 fn checkpoints_ref(job: &JobContext, wishes: &JobVariables, bounds: &JobBounds) -> Result<Option<String>, Failure> {
     if !switched("SAGEMAKER_CHECKPOINTS", "checkpoints", wishes.checkpoints, bounds.checkpoints, bounds)? {
         return Ok(None);
+    }
+    // All forks of a project share one scope.
+    if wishes.checkpoints_ref.is_some() && JobIdentity::of(job).fork {
+        return Err(Failure::user(format!("`{CHECKPOINTS_REF}` is not for the merge requests of forks"))
+            .hint(format!("remove `{CHECKPOINTS_REF}`: the job then uses the checkpoints of its own merge request")));
     }
     let name = wishes.checkpoints_ref.as_ref().unwrap_or(&job.git_info.git_ref);
     if name.len() > REF || name.chars().any(char::is_control) {

@@ -28,7 +28,7 @@ pub use self::image::is_by_digest;
 pub use self::matching::{matches, mismatch, rule_of};
 use self::refusal::{asked, listed};
 use crate::base::failure::Failure;
-use crate::config::forms::{INSTANCES, MAX_RUNTIME, VOLUME_GB, is_instance_type, is_role_arn};
+use crate::config::forms::{INSTANCE_TYPES, INSTANCES, MAX_RUNTIME, VOLUME_GB, is_instance_type, is_role_arn};
 pub use crate::config::input_channels::ModelOutput;
 use crate::config::job_variables::JobVariables;
 use crate::config::settings::Settings;
@@ -113,9 +113,19 @@ fn instance_types(wishes: &JobVariables, settings: &Settings, bounds: &JobBounds
         return Err(Failure::user(format!("`{wrong}` is not the name of a SageMaker instance type"))
             .hint(format!("set `{VARIABLE}` to names such as `ml.g5.xlarge`, separated by commas")));
     }
+    let mut types: Vec<String> = Vec::new();
+    for name in &wishes.instance_types {
+        if !types.contains(name) {
+            types.push(name.clone());
+        }
+    }
+    if types.len() > INSTANCE_TYPES {
+        let why = format!("`{VARIABLE}` names {} instance types; {INSTANCE_TYPES} fit", types.len());
+        return Err(Failure::user(why).hint(format!("keep the first {INSTANCE_TYPES} in `{VARIABLE}`")));
+    }
     let is_allowed = |name: &String| bounds.instance_types.iter().any(|pattern| matches(pattern, name));
-    match wishes.instance_types.iter().find(|name| !is_allowed(name)) {
-        None => Ok(wishes.instance_types.clone()),
+    match types.iter().find(|name| !is_allowed(name)) {
+        None => Ok(types),
         Some(name) => {
             Err(asked(bounds, VARIABLE, &format!("`{name}`"), &listed(&bounds.instance_types), "instance_types"))
         }

@@ -127,6 +127,7 @@ const ONE: &str = "[[rules]]\nname = \"one\"\n[rules.allow]\n";
 #[test_case("SAGEMAKER_INPUT_X", "s3://own-bucket", "inputs = [\"**\"]", &["`SAGEMAKER_INPUT_X` asks for `s3://own-bucket`", "own objects"]; "a folder that holds own objects")]
 #[test_case("SAGEMAKER_INPUT_X", "s3://own-bucket/data", "inputs = [\"s3://*/**\"]", &["for which `s3://*/**` does not hold", "`allow.inputs`, as in `s3://own-bucket/data/**`"]; "the own bucket by a wide pattern")]
 #[test_case("SAGEMAKER_MODEL_OUTPUT", "s3://own-bucket/sagemaker-executor/agents", "model_outputs = [\"s3://*/**\"]", &["`SAGEMAKER_MODEL_OUTPUT` asks for `s3://own-bucket/sagemaker-executor/agents`", "own objects"]; "own objects as model")]
+#[test_case("SAGEMAKER_INSTANCE_TYPE", "ml.a.a,ml.b.b,ml.c.c,ml.d.d,ml.e.e,ml.f.f,ml.g.g,ml.h.h,ml.i.i,ml.j.j,ml.k.k", "instance_types = [\"*\"]", &["`SAGEMAKER_INSTANCE_TYPE` names 11 instance types; 10 fit"]; "eleven types")]
 #[test_case("X", "", "images = [\"r.example/other\"]", &["`image` asks for `r.example/train:1`", "allows `r.example/other`"]; "image")]
 #[test_case("X", "", "image_tags = \"refuse\"", &["a tag", "@sha256:"]; "tag")]
 #[test_case("X", "", "regions = [\"us-east-1\"]", &["`eu-west-1`", "allows `us-east-1`"]; "region")]
@@ -238,6 +239,33 @@ fn data_beside_the_executors_own_objects_is_free() {
         decided("SAGEMAKER_MODEL_OUTPUT", "s3://own-bucket/models/", "model_outputs = [\"s3://own-bucket/models/**\"]")
             .is_ok()
     );
+}
+
+#[test]
+fn a_type_that_is_named_twice_is_asked_for_once() {
+    let wish = wish("SAGEMAKER_INSTANCE_TYPE", "ml.g5.xlarge,ml.m5.large,ml.g5.xlarge");
+    let settings = with_rules(&format!("{ONE}instance_types = [\"*\"]"));
+    let decision = decide(&payload(&serde_json::json!({})), &wish, &settings).unwrap();
+    assert_eq!(decision.instance_types, ["ml.g5.xlarge", "ml.m5.large"]);
+}
+
+#[test]
+fn a_job_may_decline_the_operators_training_plan() {
+    let mut settings = with_rules("");
+    settings.job.training_plan = Some("arn:aws:sagemaker:eu-west-1:123456789012:training-plan/may".to_owned());
+    let job = payload(&serde_json::json!({}));
+    let plan = |wishes: &JobVariables| decide(&job, wishes, &settings).unwrap().capacity.training_plan;
+    assert_eq!(plan(&JobVariables::default()), settings.job.training_plan);
+    assert_eq!(plan(&wish("SAGEMAKER_TRAINING_PLAN", "none")), None);
+}
+
+#[test]
+fn a_fork_chooses_no_checkpoints_of_another_ref() {
+    let git = serde_json::json!({"git_info": {"ref": "refs/merge-requests/3/head"}});
+    let wishes =
+        wishes(&[("SAGEMAKER_CHECKPOINTS", "true"), ("SAGEMAKER_CHECKPOINTS_REF", "refs/merge-requests/4/head")]);
+    let text = refusal(&payload(&git), &wishes, &format!("{ONE}checkpoints = \"allow\""));
+    assert!(text.contains("`SAGEMAKER_CHECKPOINTS_REF` is not for the merge requests of forks"), "{text}");
 }
 
 #[test]
