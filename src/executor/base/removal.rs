@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_tree_of_any_depth_goes() {
-        const DEPTH: usize = 4_000;
+        const DEPTH: usize = 1_500;
         let folder = tempfile::tempdir().unwrap();
         let mut at: std::os::fd::OwnedFd = File::open(folder.path()).unwrap().into();
         for _ in 0..DEPTH {
