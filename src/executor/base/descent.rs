@@ -13,7 +13,7 @@ use rustix::io::Errno;
 /// Most directories in one another that a descent enters.
 pub const DEEPEST: usize = 256;
 
-/// A running descent, at the entry that [`Descent::next`] returned last.
+/// A running descent, at the entry that [`Descent::advance`] returned last.
 pub struct Descent {
     /// The open directories, from the top, with the lengths of their paths.
     open: Vec<(Dir, usize)>,
@@ -34,7 +34,7 @@ impl Descent {
     }
 
     /// The next entry of the directory that was entered last, or else of the one above it; `None` at the end.
-    pub fn next(&mut self) -> Option<io::Result<Found>> {
+    pub fn advance(&mut self) -> Option<io::Result<Found>> {
         loop {
             let (directory, length) = self.open.last_mut()?;
             self.path.truncate(*length);
@@ -156,7 +156,7 @@ mod tests {
         std::os::unix::fs::symlink("/", folder.path().join("link")).unwrap();
         let top = File::open(folder.path()).unwrap();
         let (mut descent, mut paths) = (Descent::of(top.as_fd()).unwrap(), Vec::new());
-        while let Some(found) = descent.next() {
+        while let Some(found) = descent.advance() {
             let found = found.unwrap();
             paths.push(String::from_utf8_lossy(descent.path()).into_owned());
             if found.kind == FileType::Directory {

@@ -74,7 +74,7 @@ impl Removal<'_> {
     /// Removes what the directory holds, down to `levels` below it; moves deeper directories to the top.
     fn clear(&mut self, directory: BorrowedFd<'_>, levels: usize) -> io::Result<()> {
         let mut entries = Descent::of(directory)?;
-        while let Some(found) = entries.next() {
+        while let Some(found) = entries.advance() {
             let Found { name, kind } = found?;
             let removed = match kind {
                 FileType::Directory if name.to_bytes().starts_with(self.prefix.as_bytes()) => continue,

@@ -142,7 +142,7 @@ fn count_in(directory: &Watched, most: Amount, held: &mut Amount) -> io::Result<
         descent => descent?,
     };
     while !held.exceeds(most)
-        && let Some(found) = descent.next()
+        && let Some(found) = descent.advance()
     {
         let found = found?;
         let looked = rustix::fs::statat(descent.above()?, &found.name, AtFlags::SYMLINK_NOFOLLOW);
@@ -168,7 +168,8 @@ fn count_in(directory: &Watched, most: Amount, held: &mut Amount) -> io::Result<
 
 fn size_on_disk(stat: &Stat) -> u64 {
     let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-    let names = if is_directory { 1 } else { u64::try_from(stat.st_nlink).unwrap_or(1).max(1) };
+    // Its type differs between processors.
+    let names = if is_directory { 1 } else { u64::try_from(i128::from(stat.st_nlink)).unwrap_or(1).max(1) };
     u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512) / names
 }
 

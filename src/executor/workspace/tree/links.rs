@@ -71,7 +71,7 @@ impl Base {
         let failed = || format!("failed to list the directories in {}", masked(path));
         descent::unlock(top.as_fd(), NEEDED)?;
         let mut descent = Descent::of(top.as_fd()).with_context(failed)?;
-        while let Some(found) = descent.next() {
+        while let Some(found) = descent.advance() {
             let found = found.with_context(failed)?;
             match found.kind {
                 FileType::Symlink => {

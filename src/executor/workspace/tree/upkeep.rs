@@ -86,7 +86,7 @@ fn open_up(top: &OwnedFd, root: &Path, is_repository: bool, lines: &mut Vec<Stri
         Err(error) if cannot_be_listed(&error) => return Ok(()),
         descent => descent.with_context(failed)?,
     };
-    while let Some(found) = descent.next() {
+    while let Some(found) = descent.advance() {
         let found = found.with_context(failed)?;
         if is_repository {
             mend_git(&descent, &found).with_context(|| format!("failed to mend the repository in {}", masked(root)))?;
