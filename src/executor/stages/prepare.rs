@@ -269,7 +269,7 @@ fn check_host(context: &Context, job: &JobContext) -> anyhow::Result<()> {
     restore_access(context, &directories, trees.as_ref());
     directories.check_access()?;
     for removed in directories.remove_links(trees.as_ref())? {
-        context.printer.warn(format!("an earlier job left {removed}: removed"));
+        context.printer.warn(format!("{removed}, which an earlier job left, was removed"));
     }
     let shell = settings.runner.shell.as_str();
     let git = ("git", "or add its folder to the PATH of the runner's service; sources are fetched on the host");

@@ -52,7 +52,7 @@ impl Base {
             }
             Ok(())
         })?;
-        removed.extend((more > 0).then(|| format!("{more} more links in {}", masked(path))));
+        removed.extend((more > 0).then(|| format!("the rest of the links in {} ({more})", masked(path))));
         Ok(removed)
     }
 
