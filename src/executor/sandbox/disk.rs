@@ -51,7 +51,7 @@ impl Watched {
 pub(super) struct DiskWatch {
     directories: Arc<[Watched]>,
     most: Amount,
-    /// What each directory's file system held at the last count, or less where it has shrunk since.
+    /// Use of each directory's file system at the last count, or less where it has shrunk since.
     seen: Vec<Amount>,
     count_again: Instant,
 }

@@ -7,7 +7,7 @@ use crate::cloud::TrainingJobSpec;
 use crate::config::policy::{self, ModelOutput};
 use crate::protocol::agent_env::AgentEnv;
 
-/// What the training job was requested with. All empty in a session that a version without it began.
+/// Parts of the request for the training job. All empty in a session that a version without it began.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RequestedJob {

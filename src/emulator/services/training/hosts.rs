@@ -25,9 +25,9 @@ pub(crate) struct HostPlace {
     pub(crate) instance_type: String,
     /// Directory that becomes `/opt/ml`.
     pub(crate) opt_ml: PathBuf,
-    /// What it holds of another job.
+    /// Files of another job that it holds.
     pub(crate) leftovers: Leftovers,
-    /// What its container has besides `/opt/ml`.
+    /// Files of its container besides `/opt/ml`.
     pub(crate) mounts: Vec<BindMount>,
 }
 

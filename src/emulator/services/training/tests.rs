@@ -91,7 +91,7 @@ async fn run(training: &Arc<Training>, request: &Value) -> Value {
         .await
 }
 
-/// What the container of a job wrote to `/opt/ml/output/failure` before it failed with code 1.
+/// The text that the container of a job wrote to `/opt/ml/output/failure` before it failed with code 1.
 async fn told(training: &Arc<Training>, request: &Value) -> String {
     let job = run(training, request).await;
     let reason = job["FailureReason"].as_str().unwrap_or_else(|| panic!("{job:#}"));

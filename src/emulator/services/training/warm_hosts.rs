@@ -23,7 +23,7 @@ pub(super) struct WarmHosts {
     /// Files of that job, and among them those of the hosts.
     pub(super) folder: PathBuf,
     pub(super) hosts: PathBuf,
-    /// What a job must be equal in.
+    /// Properties in which a job must be equal.
     pub(super) matching: Value,
     pub(super) since: Instant,
     pub(super) until: Instant,

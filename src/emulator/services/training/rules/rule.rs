@@ -12,7 +12,7 @@ pub(super) struct CreateRule {
     pub(super) source: &'static str,
     /// The error's text; `{}` stands for what breaks the rule.
     pub(super) message: &'static str,
-    /// What breaks the rule, if something does.
+    /// The part of the request that breaks the rule, if one does.
     pub(super) breach: fn(&CreateRequest<'_>) -> Option<String>,
 }
 

@@ -33,7 +33,7 @@ async fn a_matching_job_gets_the_instances_with_what_was_left_on_them() {
         call(&training, "DeleteTrainingJob", &json!({"TrainingJobName": "one"})).unwrap_err().code,
         "ResourceInUse"
     );
-    // Whoever needs new instances finds none from now on.
+    // From now on there are no new instances.
     faults(&training, &json!({"jobs": [{"trouble": "capacity"}]}));
     let mut other = kept("other", "exit 0", 600);
     other["ResourceConfig"]["VolumeSizeInGB"] = json!(6);
