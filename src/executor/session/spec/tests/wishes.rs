@@ -86,12 +86,13 @@ const KEYS: &[&str] = &[
 
 const RULE: &str = "[[rules]]\nname = \"all\"\n[rules.allow]\ninstance_types = [\"*\"]\nmax_instance_count = 100\nmax_volume_size_gb = 16384\n\
                     max_runtime_seconds = 2419200\nspot = \"allow\"\ncheckpoints = \"allow\"\nmax_retries = 30\nmax_keep_alive_seconds = 3600\n\
-                    training_plans = [\"**\"]\nmax_queue_timeout_seconds = 604800\ninputs = [\"**\"]\nmodel_outputs = [\"**\"]\n";
+                    training_plans = [\"arn:aws:sagemaker:*:000000000000:training-plan/*\"]\nmax_queue_timeout_seconds = 604800\ninputs = [\"s3://data/**\", \"efs://**\", \"fsx://**\"]\n\
+                    model_outputs = [\"s3://models/**\"]\n";
 
 /// The request of a job for which operator and job wrote this; `None` when one of them is refused.
 fn request(has_rule: bool, keys: &[&str], variables: &[(&str, &str)], name: &str) -> Option<TrainingJobSpec> {
     let text = format!(
-        "{}[aws]\nregion = \"us-east-1\"\ncreator_role_arn = \"arn:aws:iam::000000000000:role/creator\"\n[storage]\nbucket = \"b\"\n\
+        "{}[aws]\nregion = \"us-east-1\"\ncreator_role_arn = \"arn:aws:iam::000000000000:role/creator\"\n[storage]\nbucket = \"own-bucket\"\n\
          [job]\nrole_arn = \"arn:aws:iam::000000000000:role/train\"\n{}\n",
         if has_rule { RULE } else { "" },
         keys.join("\n")
