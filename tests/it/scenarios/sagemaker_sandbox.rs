@@ -70,10 +70,8 @@ const ATTACKS_OF_ROOT: &[(&str, &str)] = &[
     ("reads-password-hashes", "cat /etc/shadow"),
     ("reads-private-keys-of-the-system", "ls /etc/ssl/private"),
     ("lists-the-home-of-root", "ls /root"),
-    // Asked for and not done: they are the settings of this machine.
+    // Asked for and not done: it is a setting of this machine.
     ("writes-the-program-for-core-files", "[ -w /proc/sys/kernel/core_pattern ]"),
-    ("writes-to-the-kernels-trigger", "[ -w /proc/sysrq-trigger ]"),
-    ("reads-which-pages-are-in-use", "head -c 8 /proc/kpagecount"),
 ];
 
 /// Ends the process that the hook left behind, if there is one.
