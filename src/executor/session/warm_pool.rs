@@ -11,7 +11,7 @@ use crate::session::event::SessionEvent;
 use crate::session::pool_match::{PoolFate, PoolSeen, WarmPools};
 
 /// Longest time for the requests before a training job, and before the output of its script.
-const WITHIN: Duration = Duration::from_secs(3);
+const WITHIN: Duration = Duration::from_secs(15);
 /// Pools that are described.
 const MOST: usize = 5;
 
