@@ -180,7 +180,9 @@ fn tells_what_became_of_the_pool(driver: Driver) {
     take_all_capacity(&desk);
     let lists = desk.emulator.requests("ListTrainingJobs");
     next_job_of(&mut desk, 4713, 231);
-    assert_eq!(desk.emulator.requests("ListTrainingJobs") - lists, 1);
+    // One, and its repetitions when this row's own looks have used up the rate of two a second.
+    let lists = desk.emulator.requests("ListTrainingJobs") - lists;
+    assert!((1..=3).contains(&lists), "{lists}");
     let reused = desk.run("build_script", "echo first line");
     reused.passed().says(&format!("Warm pool of {larger}: reused, ")).says(" s after the request");
     assert_eq!(reused.out(), "first line\n");
