@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What a restart of the container took away.
+/// Orders and scripts that a restart of the container made void.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Restarts {

@@ -230,7 +230,7 @@ impl SessionState {
                 known.after = known.after.max(*after);
                 if id == NodeId::LEADER {
                     known.leader = known.leader.max(*restarts);
-                    // What an agent sent before any script are no results.
+                    // Files that an agent sent before any script are no results.
                     self.record.collected &= *after > 0;
                 }
             }
@@ -413,7 +413,7 @@ impl SessionState {
         self.record.collected
     }
 
-    /// What restarts of the container took away.
+    /// Orders and scripts that restarts of the container made void.
     pub fn restarts(&self) -> &Restarts {
         &self.record.restarts
     }

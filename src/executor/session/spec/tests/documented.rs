@@ -7,7 +7,7 @@ use crate::cloud::{
     VpcRegistry,
 };
 
-/// What is demanded, where that is written, the check, and a change of [`full`] that breaks the rule.
+/// A demand of AWS, the place where it is written, the check, and a change of [`full`] that breaks the rule.
 type DocumentedRule = (&'static str, &'static str, fn(&TrainingJobSpec) -> bool, fn(&mut TrainingJobSpec));
 
 /// The service model `sagemaker` 2017-07-24, as in botocore 1.44.5.
