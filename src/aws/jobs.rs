@@ -10,10 +10,10 @@ use aws_sdk_sagemaker::config::Builder;
 use aws_sdk_sagemaker::operation::describe_training_job::DescribeTrainingJobOutput;
 use aws_sdk_sagemaker::primitives::DateTime;
 use aws_sdk_sagemaker::types::{
-    AlgorithmSpecification, CheckpointConfig, OutputCompressionType, OutputDataConfig, ResourceConfig, RetryStrategy,
-    SessionChainingConfig, SortBy, SortOrder, StoppingCondition, Tag, TrainingImageConfig, TrainingInputMode,
-    TrainingInstanceType, TrainingJobStatus, TrainingRepositoryAccessMode, TrainingRepositoryAuthConfig, VpcConfig,
-    WarmPoolResourceStatus,
+    AlgorithmSpecification, CheckpointConfig, InstancePreference, OutputCompressionType, OutputDataConfig,
+    ResourceConfig, RetryStrategy, SessionChainingConfig, SortBy, SortOrder, StoppingCondition, Tag,
+    TrainingImageConfig, TrainingInputMode, TrainingInstanceType, TrainingJobStatus, TrainingRepositoryAccessMode,
+    TrainingRepositoryAuthConfig, VpcConfig, WarmPoolResourceStatus,
 };
 
 use super::clients::Clients;
@@ -56,8 +56,10 @@ impl TrainingJobs for AwsJobs {
         let optional = |field: &str, value: Option<u64>| {
             value.filter(|value| *value > 0).map(|value| number(field, value)).transpose()
         };
+        let preferred = unless_empty(spec.preferred_types.iter().map(|name| preference(name)).collect());
         let resources = ResourceConfig::builder()
-            .instance_type(TrainingInstanceType::from(spec.instance_type.as_str()))
+            .set_instance_type(preferred.is_none().then(|| TrainingInstanceType::from(spec.instance_type.as_str())))
+            .set_instance_preferences(preferred)
             .instance_count(number("the instance count", spec.instance_count.into())?)
             .volume_size_in_gb(number("the volume size", spec.volume_size_gb.into())?)
             .set_volume_kms_key_id(spec.volume_kms_key_id.clone())
@@ -67,6 +69,7 @@ impl TrainingJobs for AwsJobs {
         let stopping = StoppingCondition::builder()
             .max_runtime_in_seconds(number("the run time in seconds", spec.max_runtime)?)
             .set_max_wait_time_in_seconds(optional("the wait in seconds", spec.spot_max_wait)?)
+            .set_max_pending_time_in_seconds(optional("the wait for instances in seconds", spec.max_pending)?)
             .build();
         let retries = optional("the number of retries", Some(spec.retries.into()))?;
         let output = OutputDataConfig::builder()
@@ -192,6 +195,10 @@ fn algorithm(spec: &TrainingJobSpec) -> AlgorithmSpecification {
         .set_container_entrypoint(unless_empty(spec.entrypoint.clone()))
         .set_container_arguments(unless_empty(spec.arguments.clone()))
         .build()
+}
+
+fn preference(name: &str) -> InstancePreference {
+    InstancePreference::builder().instance_type(TrainingInstanceType::from(name)).build()
 }
 
 /// The session of the job's role gets the tags of the session that creates the job.

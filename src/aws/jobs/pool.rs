@@ -16,7 +16,7 @@ pub(super) fn properties(reply: &DescribeTrainingJobOutput) -> PoolProperties {
     PoolProperties {
         role_arn: reply.role_arn().unwrap_or_default().to_owned(),
         instance_type: resources
-            .and_then(|resources| resources.instance_type())
+            .and_then(|resources| resources.selected_instance_type().or(resources.instance_type()))
             .map(|instance_type| instance_type.as_str().to_owned())
             .unwrap_or_default(),
         instance_count: number(resources.and_then(ResourceConfig::instance_count)),

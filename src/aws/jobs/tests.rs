@@ -59,6 +59,30 @@ async fn create_sends_every_field() {
 }
 
 #[tokio::test]
+async fn preferred_types_stand_in_place_of_the_type_until_one_is_selected() {
+    let stub = Stub::start().await;
+    stub.push(reply(200, r#"{"TrainingJobArn":"arn:aws:sagemaker:eu-west-1:1:training-job/a"}"#));
+    let mut spec = example_spec("a");
+    (spec.preferred_types, spec.max_pending) = (vec!["ml.g5.xlarge".to_owned(), "ml.m5.large".to_owned()], Some(7200));
+    stub.jobs.create(&spec).await.unwrap();
+    let sent: serde_json::Value = serde_json::from_slice(&stub.seen()[0].body).unwrap();
+    let preferences = serde_json::json!([{ "InstanceType": "ml.g5.xlarge" }, { "InstanceType": "ml.m5.large" }]);
+    let resources = serde_json::json!({ "InstancePreferences": preferences, "InstanceCount": 1, "VolumeSizeInGB": 30 });
+    assert_eq!(sent["ResourceConfig"], resources);
+    let stopping = serde_json::json!({ "MaxRuntimeInSeconds": 3600, "MaxPendingTimeInSeconds": 7200 });
+    assert_eq!(sent["StoppingCondition"], stopping);
+
+    for (selected, known) in [("", ""), (r#","SelectedInstanceType":"ml.m5.large""#, "ml.m5.large")] {
+        let text = format!(
+            r#"{{"TrainingJobName":"a","ResourceConfig":{{"InstancePreferences":[{{"InstanceType":"ml.g5.xlarge"}}],"InstanceCount":1{selected}}}}}"#
+        );
+        stub.push(reply(200, &text));
+        let job = stub.jobs.describe("a").await.unwrap().unwrap();
+        assert_eq!(job.pool.instance_type, known);
+    }
+}
+
+#[tokio::test]
 async fn create_sends_each_wish() {
     let stub = Stub::start().await;
     stub.push(reply(200, r#"{"TrainingJobArn":"arn:aws:sagemaker:eu-west-1:1:training-job/a"}"#));

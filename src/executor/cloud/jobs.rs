@@ -55,11 +55,16 @@ pub struct TrainingJobSpec {
     pub compress_output: bool,
     pub output_kms_key_id: Option<String>,
     pub instance_type: String,
+    /// Two to five types, each once, in order of preference: SageMaker selects the first with capacity, and `instance_type` is not sent.
+    /// Empty: SageMaker does not choose.
+    pub preferred_types: Vec<String>,
     pub instance_count: u32,
     pub volume_size_gb: u32,
     pub volume_kms_key_id: Option<String>,
     /// Seconds.
     pub max_runtime: u64,
+    /// Seconds that SageMaker waits for instances with an accelerator; `None`: as long as it does by itself.
+    pub max_pending: Option<u64>,
     /// Seconds of waiting and running together, of a job on spot instances.
     pub spot_max_wait: Option<u64>,
     /// `s3://...` prefix that SageMaker keeps in step with [`CHECKPOINTS_DIR`] of the container.
@@ -186,6 +191,7 @@ pub struct Transition {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolProperties {
     pub role_arn: String,
+    /// Empty until SageMaker has selected one of the preferred types.
     pub instance_type: String,
     pub instance_count: u32,
     pub volume_size_gb: u32,

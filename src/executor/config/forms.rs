@@ -1,5 +1,7 @@
 //! Syntax and limits of values of `CreateTrainingJob`, for the operator's file and for a job's variables. Pure.
 
+use std::ops::RangeInclusive;
+
 use crate::base::arn::Arn;
 
 /// Longest value of an environment variable (`CreateTrainingJob`, `Environment`: 512 characters, 100 entries).
@@ -19,6 +21,8 @@ pub(super) const RETRIES: u32 = 30;
 pub(super) const KEEP_ALIVE: u64 = 3600;
 /// Longest wait for a quota: the executor's own limit.
 pub(super) const QUEUE_TIMEOUT: u64 = 7 * 86_400;
+/// Waits for instances with an accelerator (`StoppingCondition`, `MaxPendingTimeInSeconds`).
+pub(super) const MAX_PENDING: RangeInclusive<u64> = 1800..=28 * 86_400;
 /// Longest time of a spot job, waiting and running: SageMaker ends every job 30 days after its creation.
 pub(super) const SPOT_MAX_WAIT: u64 = 30 * 86_400;
 
@@ -32,6 +36,11 @@ pub(super) fn is_instance_type(name: &str) -> bool {
         && parts.next().is_some_and(part)
         && parts.next().is_some_and(part)
         && parts.next().is_none()
+}
+
+/// The families of which the documentation of `MaxPendingTimeInSeconds` speaks.
+pub(super) fn is_accelerated(instance_type: &str) -> bool {
+    ["ml.p", "ml.g", "ml.trn"].iter().any(|family| instance_type.starts_with(family))
 }
 
 /// `^arn:aws[a-z\-]*:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+$`, 20 to 2048 characters. `CreateTrainingJob`, `RoleArn`.

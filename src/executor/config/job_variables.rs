@@ -25,7 +25,7 @@ pub struct JobVariable {
 }
 
 /// The variables that a job may set, in the order of the documentation.
-pub const JOB_VARIABLES: [JobVariable; 17] = [
+pub const JOB_VARIABLES: [JobVariable; 18] = [
     JobVariable {
         name: "SAGEMAKER_INSTANCE_TYPE",
         meaning: "Instance types in order of preference, separated by commas; the next one is asked for when the quota refuses one, or when there is no capacity before the container ran; at most 10",
@@ -131,6 +131,14 @@ pub const JOB_VARIABLES: [JobVariable; 17] = [
         example: "2h",
     },
     JobVariable {
+        name: "SAGEMAKER_MAX_PENDING",
+        meaning: "Longest wait of SageMaker for instances with an accelerator (`ml.p*`, `ml.g*`, `ml.trn*`) once it has accepted the training job, 30 minutes to 28 days; `0`: as long as SageMaker waits by itself; not with spot instances",
+        kind: "duration",
+        default: "`job.max_pending_seconds`",
+        policy: Some("max_pending_seconds"),
+        example: "2h",
+    },
+    JobVariable {
         name: "SAGEMAKER_RERUN",
         meaning: "Whether the script may run again after an interruption",
         kind: "boolean",
@@ -214,6 +222,8 @@ pub struct JobVariables {
     pub training_plan: Option<String>,
     #[serde(default, rename = "sagemaker_queue_timeout", deserialize_with = "duration")]
     pub queue_timeout: Option<Duration>,
+    #[serde(default, rename = "sagemaker_max_pending", deserialize_with = "duration")]
+    pub max_pending: Option<Duration>,
     #[serde(default, rename = "sagemaker_rerun", deserialize_with = "boolean")]
     pub rerun: Option<bool>,
     #[serde(default, rename = "sagemaker_model_output")]

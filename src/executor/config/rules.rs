@@ -76,6 +76,7 @@ pub struct Allowance {
     /// Globs on ARNs.
     pub training_plans: Option<Vec<String>>,
     pub max_queue_timeout_seconds: Option<u64>,
+    pub max_pending_seconds: Option<u64>,
     /// Globs on the URIs of input channels, without their query. What lies below a match may be read too.
     pub inputs: Option<Vec<String>>,
     /// Globs on the URIs of model outputs.

@@ -108,6 +108,8 @@ pub struct JobSettings {
     pub training_plan: Option<String>,
     #[serde(default = "hour")]
     pub queue_timeout_seconds: u64,
+    #[serde(default)]
+    pub max_pending_seconds: u64,
     /// URIs of input channels, by the channel's name.
     #[serde(default)]
     pub inputs: BTreeMap<String, String>,

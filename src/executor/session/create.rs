@@ -56,7 +56,7 @@ impl Launched {
     }
 }
 
-/// Requests each instance type in turn until one is granted. The record is saved before each request, so that `cleanup`
+/// Requests the types that SageMaker is to select from, if the job has some, and then each instance type in turn until one is granted. The record is saved before each request, so that `cleanup`
 /// knows which training job may exist even if this process is killed.
 ///
 /// The first signal ends the retries; the request under way is awaited, a minute at most, and a job that it created is
@@ -72,7 +72,11 @@ pub async fn launch(
     let mut attempts = Attempts { rate, until, cancel, pauses: PAUSES.build(), unanswered: 0, may_exist: false };
     let (mut refused, mut may_wait) = (Vec::new(), Vec::new());
     warm_pool::note(session, &spec).await?;
-    for (index, instance_type) in types.iter().enumerate() {
+    let preferred = std::mem::take(&mut spec.preferred_types);
+    let list = (!preferred.is_empty()).then_some((0, preferred));
+    for (index, preferred) in list.into_iter().chain((0..types.len()).map(|index| (index, Vec::new()))) {
+        let Some(instance_type) = types.get(index) else { continue };
+        spec.preferred_types = preferred;
         spec.name = session.job_name();
         spec.instance_type.clone_from(instance_type);
         let types_left = types.get(index + 1..).unwrap_or_default();
@@ -97,10 +101,13 @@ pub async fn launch(
                 }
                 return Ok(Launched::Created);
             }
+            Err(Refusal::OfList(reason)) => tracing::debug!(reason, "SageMaker selects none of the types"),
             Err(Refusal::OfType { reason, may_wait: waits }) => {
-                may_wait.extend(waits.then(|| instance_type.clone()));
-                refused.push(format!("{instance_type}: {reason}"));
-                session.apply(SessionEvent::TypeRefused(&format!("{instance_type}: {reason}")))?;
+                let tried = format!("{instance_type}: {reason}");
+                let waiting = waits.then_some(instance_type.as_str());
+                session.apply(SessionEvent::TypeRefused { tried: &tried, waiting })?;
+                may_wait.extend(waiting.map(str::to_owned));
+                refused.push(tried);
             }
             Err(Refusal::Final(error)) => {
                 attempts.note_refusal(session)?;
@@ -133,6 +140,8 @@ fn canceled() -> anyhow::Error {
 
 /// Why a request created no job.
 enum Refusal {
+    /// Not of the types from which SageMaker was to select; each of them may be granted alone.
+    OfList(String),
     /// Another instance type may be granted. `may_wait`: this one too, when others need it no more.
     OfType {
         reason: String,
@@ -202,6 +211,8 @@ impl Attempts<'_> {
                     self.may_exist |= !of_creator(&error);
                     self.unanswered += 1;
                 }
+                // Whatever the reason is: the requests for single types need no list, and meet the reason again if it is theirs.
+                Some(_) if !spec.preferred_types.is_empty() => return Err(Refusal::OfList(format!("{error:#}"))),
                 Some(CloudErrorKind::Quota | CloudErrorKind::Capacity) => {
                     let reason =
                         error.downcast::<CloudError>().map_or_else(|error| error.to_string(), |error| error.message);

@@ -32,8 +32,13 @@ pub enum SessionEvent<'a> {
     },
     /// `CreateTrainingJob` has answered with the ARN.
     JobCreated(&'a str),
-    /// The instance type was refused: its name with the reason.
-    TypeRefused(&'a str),
+    /// The instance type was refused: its name with the reason, and its name alone when it may be granted later.
+    TypeRefused {
+        tried: &'a str,
+        waiting: Option<&'a str>,
+    },
+    /// SageMaker selected this type of the preferred ones.
+    TypeSelected(&'a str),
     /// The request created no training job.
     JobRefused,
     /// The request may have created a training job.
@@ -114,7 +119,8 @@ impl SessionEvent<'_> {
             Self::AgentDelivered(_)
             | Self::ScopeFound(_)
             | Self::PoolsNoted(_)
-            | Self::TypeRefused(_)
+            | Self::TypeRefused { .. }
+            | Self::TypeSelected(_)
             | Self::InternalErrorMet(_)
             | Self::JobReplaced
             | Self::AgentsEnded

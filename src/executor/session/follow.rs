@@ -25,6 +25,7 @@ use crate::session::output::{EndSeen, Output};
 use crate::session::phases::Waiting;
 use crate::session::poll::{Describe, Poll};
 use crate::session::ready::look_back;
+use crate::session::selected_type;
 use crate::session::sources::{FIRST_EVENTS, GAP_PATIENCE, LAST_EVENTS, Sources};
 use crate::session::warm_pool;
 use crate::session::workspace_upload::WorkspaceUpload;
@@ -104,8 +105,8 @@ impl<'s, 'a> Follower<'s, 'a> {
             seconds => UNIX_EPOCH + Duration::from_secs(seconds),
         };
         let waiting = (!machine.is_ready()).then(|| {
-            let (instance, job) = (session.state.instance_type(), session.state.job_number());
-            Waiting::new(session.printer, instance, job, created, started.into_std())
+            let (instance, job) = (session.state.shown_type(), session.state.job_number());
+            Waiting::new(session.printer, &instance, job, created, started.into_std())
         });
         Ok(Self {
             session,
@@ -209,7 +210,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             }
         }
         self.sources.read_log(self.session.printer)?;
-        self.show_waiting().await;
+        self.show_waiting().await?;
         let ends = self.print()?;
         // After printing: a slow reader of our stdout is no silence of the node.
         for (id, node) in self.sources.output.nodes.iter_mut() {
@@ -324,6 +325,7 @@ impl<'s, 'a> Follower<'s, 'a> {
                     self.reports = Poll::new(Instant::now());
                 }
                 if let (Some(waiting), Some(job)) = (&mut self.waiting, &job) {
+                    selected_type::note(self.session, job)?;
                     waiting.observe(job, Instant::now().into_std());
                 }
                 effects.extend(self.machine.apply(&RunEvent::Job(job.as_ref()), self.started.elapsed()));
@@ -342,12 +344,12 @@ impl<'s, 'a> Follower<'s, 'a> {
         error.kind == CloudErrorKind::Denied && self.started.elapsed() < TAGS_VISIBLE
     }
 
-    async fn show_waiting(&mut self) {
+    async fn show_waiting(&mut self) -> anyhow::Result<()> {
         let now = Instant::now().into_std();
-        let Some(waiting) = &mut self.waiting else { return };
+        let Some(waiting) = &mut self.waiting else { return Ok(()) };
         if !self.machine.is_ready() {
             waiting.tick(now, self.session.clock.now());
-            return;
+            return Ok(());
         }
         // Look up when each phase began: some may have begun and ended between two polls.
         let found = look_back(self.session, &self.sources.output.nodes).await;
@@ -355,6 +357,7 @@ impl<'s, 'a> Follower<'s, 'a> {
         let mut pool = None;
         match found.job {
             Ok(job) => {
+                selected_type::note(self.session, &job)?;
                 waiting.observe(&job, now);
                 self.describe.answered(false);
                 pool = warm_pool::line(self.session, &job, found.ready).await;
@@ -368,6 +371,7 @@ impl<'s, 'a> Follower<'s, 'a> {
         if let Some(line) = pool {
             self.session.printer.line(line);
         }
+        Ok(())
     }
 
     async fn perform(&mut self, effect: RunEffect) -> anyhow::Result<Option<Conclusion>> {

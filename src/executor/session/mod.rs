@@ -43,6 +43,7 @@ pub mod rerun;
 mod restarts;
 pub mod results;
 pub mod retention;
+mod selected_type;
 pub mod slots;
 mod sources;
 pub mod spec;

@@ -41,6 +41,8 @@ pub(super) async fn create(
         scope: &scope,
         checkpoints: checkpoints.as_deref(),
     };
-    let spec = spec::training_job(&session.id, inputs.job, &decision, session.settings, &*objects, agent);
+    let mut spec = spec::training_job(&session.id, inputs.job, &decision, session.settings, &*objects, agent);
+    // SageMaker has refused the list, or found no capacity for it: alone, each type tells its reason, and may wait for its quota.
+    spec.preferred_types.clear();
     create::launch(session, spec, types, until, inputs.cancel).await
 }

@@ -74,6 +74,9 @@ pub struct SessionRecord {
     /// Instance types that were refused or had no capacity, each with the reason.
     #[serde(default)]
     pub types_tried: Vec<String>,
+    /// Instance types that were refused because others use their quota, before another type was granted.
+    #[serde(default)]
+    pub types_waiting: Vec<String>,
     /// The same type was requested once more after an internal error of SageMaker.
     #[serde(default)]
     pub repeated: bool,

@@ -11,7 +11,7 @@ use crate::session::exchange::Exchange as _;
 use crate::session::failure_reasons::{self, Cause};
 use crate::session::next_job::{self, JobInputs};
 use crate::session::state::Creation;
-use crate::session::{Session, create, queue};
+use crate::session::{Session, create, queue, selected_type};
 
 /// Outcome of the replacement.
 pub enum Replaced {
@@ -45,16 +45,13 @@ pub async fn replace(session: &mut Session<'_>, inputs: JobInputs<'_>) -> anyhow
             return Ok(Replaced::No);
         }
     }
-    let lost = session.state.instance_type().to_owned();
+    selected_type::note(session, &ended)?;
+    let (lost, was_list) = (session.state.shown_type(), !session.state.request().preferred_types.is_empty());
     let reason = ended.failure_reason.or(ended.message).unwrap_or_else(|| ended.secondary.to_string());
-    let mut types = session.state.types_left().to_vec();
     let line = match cause {
         Cause::Capacity => format!("There is no capacity for {lost}"),
         Cause::Internal if session.state.was_repeated() => return Ok(Replaced::No),
-        Cause::Internal => {
-            types.insert(0, lost.clone());
-            format!("SageMaker met an internal error before the container on {lost} ran")
-        }
+        Cause::Internal => format!("SageMaker met an internal error before the container on {lost} ran"),
     };
     let reason = plain::line(&reason, REASON);
     let tried = format!("{lost}: {reason}");
@@ -62,6 +59,13 @@ pub async fn replace(session: &mut Session<'_>, inputs: JobInputs<'_>) -> anyhow
         Cause::Capacity => SessionEvent::CapacityLacked(&tried),
         Cause::Internal => SessionEvent::InternalErrorMet(&tried),
     })?;
+    let types = match cause {
+        Cause::Internal => session.state.types(),
+        // SageMaker went through the whole list. It may have passed over a type because others use its quota.
+        Cause::Capacity if was_list && queue::longest(session, inputs)?.is_zero() => Vec::new(),
+        Cause::Capacity if was_list => session.state.types(),
+        Cause::Capacity => session.state.types_left().to_vec(),
+    };
     let Some(next) = types.first() else {
         let tried = create::none_left(session.state.types_tried());
         return Ok(Replaced::NoneLeft(format!("{tried}; add another type to `SAGEMAKER_INSTANCE_TYPE`")));
@@ -111,13 +115,14 @@ mod tests {
     use super::*;
     use crate::base::node::{NodeId, Nodes};
     use crate::base::signals::Cancellation;
-    use crate::cloud::TrainingJobs as _;
-    use crate::cloud::testing::{Memory, example_job, example_spec};
+    use crate::cloud::testing::{Fault, Memory, When, example_job, example_spec};
+    use crate::cloud::{CloudErrorKind, TrainingJobs as _};
     use crate::config::env::Environment;
     use crate::config::settings::Settings;
     use crate::gitlab::JobContext;
     use crate::session::node_record::NodeRecord;
     use crate::session::record::{Records, SessionRecord};
+    use crate::session::requested_job::RequestedJob;
     use crate::session::spec;
     use crate::session::stamp::Stamp;
     use crate::session::{Host, SessionId};
@@ -247,6 +252,54 @@ mod tests {
         assert_eq!(harness.memory.jobs.spec(&format!("{NAME}-2")).unwrap().instance_type, "ml.a.b");
         harness.fail(&format!("{NAME}-2"), INTERNAL);
         assert!(matches!(harness.replace(&mut session).await, Replaced::No));
+    }
+
+    /// The quota of the first type is in use, so the second is granted, and has no capacity.
+    #[tokio::test(start_paused = true)]
+    async fn a_type_whose_quota_was_in_use_is_asked_for_again_and_waits() {
+        let harness = Harness::new(&["ml.e.f"]).await;
+        let mut session = harness.attach();
+        session.apply(SessionEvent::TypeRefused { tried: "ml.c.d: in use", waiting: Some("ml.c.d") }).unwrap();
+        harness.fail(NAME, CAPACITY);
+        assert!(matches!(harness.replace(&mut session).await, Replaced::Another));
+        assert_eq!(session.state.types(), ["ml.c.d", "ml.e.f"], "in the job's order");
+
+        let harness = Harness::new(&[]).await;
+        let mut session = harness.attach();
+        session.apply(SessionEvent::TypeRefused { tried: "ml.c.d: in use", waiting: Some("ml.c.d") }).unwrap();
+        harness.fail(NAME, CAPACITY);
+        harness.memory.jobs.plan([Fault::new("create", 1, When::Before, CloudErrorKind::Quota).times(2)]);
+        assert!(matches!(harness.replace(&mut session).await, Replaced::Another));
+        assert_eq!(harness.memory.jobs.spec(&format!("{NAME}-2")).unwrap().instance_type, "ml.c.d");
+        let told = harness.captured.text();
+        assert!(told.contains("The job waits for ml.c.d, up to 1h") && told.contains("granted ml.c.d after"), "{told}");
+    }
+
+    /// SageMaker found no capacity for its list: a type that it passed over may wait for its quota, unless the job does not wait.
+    #[tokio::test(start_paused = true)]
+    async fn after_a_list_each_type_is_asked_for_alone() {
+        for waits in [true, false] {
+            let mut harness = Harness::new(&["ml.c.d"]).await;
+            harness.settings.job.queue_timeout_seconds = if waits { 3600 } else { 0 };
+            let mut session = harness.attach();
+            let request = RequestedJob {
+                preferred_types: vec!["ml.a.b".to_owned(), "ml.c.d".to_owned()],
+                ..RequestedJob::default()
+            };
+            session.state = SessionRecord { request, ..session.state.snapshot().clone() }.into();
+            harness.fail(NAME, CAPACITY);
+            harness.memory.jobs.change(NAME, |job| job.pool.instance_type.clear());
+            let replaced = harness.replace(&mut session).await;
+            if waits {
+                assert!(matches!(replaced, Replaced::Another));
+                let told = "There is no capacity for ml.a.b or ml.c.d: requesting ml.a.b as";
+                assert!(harness.captured.text().contains(told), "{}", harness.captured.text());
+                assert_eq!(session.state.types(), ["ml.a.b", "ml.c.d"]);
+            } else {
+                let Replaced::NoneLeft(text) = replaced else { panic!("the job does not wait") };
+                assert!(text.contains("ml.a.b or ml.c.d: CapacityError"), "{text}");
+            }
+        }
     }
 
     fn set_ready(session: &mut Session<'_>, is_ready: bool) {

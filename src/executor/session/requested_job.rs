@@ -18,6 +18,8 @@ pub struct RequestedJob {
     pub may_rerun: bool,
     /// Seconds of waiting and running together at most.
     pub most_seconds: u64,
+    /// The types of which SageMaker selects one; empty when it has selected, and for a single type.
+    pub preferred_types: Vec<String>,
 }
 
 impl RequestedJob {
@@ -30,6 +32,7 @@ impl RequestedJob {
             model_output: (output.folder != own_output).then_some(output),
             may_rerun: agent.is_ok_and(|agent| agent.rerun),
             most_seconds: spec.spot_max_wait.unwrap_or(spec.max_runtime),
+            preferred_types: spec.preferred_types.clone(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Builds the request for a training job from a decision, with its name and tags. Pure.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use crate::cloud::{Channel, ChannelMode, ChannelSource, CreatorSession, ObjectStore, TrainingJobSpec};
 use crate::config::policy::Decision;
@@ -11,6 +12,9 @@ use crate::protocol::bootstrap;
 use crate::protocol::keys::{self, SessionKeys, SessionPlace};
 use crate::protocol::session_tag;
 use crate::session::id::SessionId;
+
+/// Types of an `InstancePreferences` list; a single one is no choice.
+const PREFERENCES: RangeInclusive<usize> = 2..=5;
 
 /// Tags of every training job. Adoption and sweeps compare `SESSION`.
 pub mod tag {
@@ -67,10 +71,12 @@ pub fn training_job(
         compress_output: output.is_some_and(|output| output.is_archive),
         output_kms_key_id: settings.storage.kms_key_id.clone(),
         instance_type: decision.instance_types.first().cloned().unwrap_or_default(),
+        preferred_types: preferred_types(decision),
         instance_count: decision.instance_count,
         volume_size_gb: decision.volume_size_gb,
         volume_kms_key_id: settings.job.volume_kms_key_id.clone(),
         max_runtime: decision.max_runtime,
+        max_pending: decision.capacity.max_pending,
         spot_max_wait: decision.capacity.spot_max_wait,
         checkpoints_uri: checkpoints_uri(job, decision, agent, objects),
         retries: decision.capacity.retries,
@@ -82,6 +88,14 @@ pub fn training_job(
         tags: tags(id, agent.keys, job, settings),
         creator: settings.aws.creator_role_arn.as_deref().map(|role| creator(role, id, job, agent)),
     }
+}
+
+/// The types of which SageMaker selects one. It takes no list beside spot instances, and a training plan has one type; that a job with a list
+/// gets the instances of a warm pool is not documented.
+fn preferred_types(decision: &Decision) -> Vec<String> {
+    let (types, capacity) = (&decision.instance_types, &decision.capacity);
+    let is_plain = capacity.spot_max_wait.is_none() && capacity.training_plan.is_none() && capacity.keep_alive == 0;
+    if is_plain && PREFERENCES.contains(&types.len()) { types.clone() } else { Vec::new() }
 }
 
 /// The agent's channel and those of the job.

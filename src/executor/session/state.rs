@@ -94,14 +94,19 @@ impl SessionState {
             SessionEvent::Queued(queued) => {
                 record.queued = Some(queued.clone());
                 record.types_tried.clear();
+                record.types_waiting.clear();
             }
-            SessionEvent::TypeRefused(tried) => record.types_tried.push(tried.to_owned()),
+            SessionEvent::TypeRefused { tried, waiting } => {
+                record.types_tried.push(tried.to_owned());
+                record.types_waiting.extend(waiting.map(str::to_owned));
+            }
+            SessionEvent::TypeSelected(name) => self.selected(name),
             SessionEvent::JobRefused => record.creating = false,
             SessionEvent::JobMayExist(at) => self.may_exist(at),
-            SessionEvent::CapacityLacked(tried) => self.tried(tried),
+            SessionEvent::CapacityLacked(tried) => self.lost(tried),
             SessionEvent::InternalErrorMet(tried) => {
                 record.repeated = true;
-                self.tried(tried);
+                self.lost(tried);
             }
             SessionEvent::JobReplaced => {
                 record.job_number = record.job_number.max(1) + 1;
@@ -150,11 +155,20 @@ impl SessionState {
         self.record.requested.get_or_insert_with(|| at.clone());
     }
 
-    fn tried(&mut self, tried: &str) {
-        let known = &mut self.record.types_tried;
-        if !known.iter().any(|known| known == tried) {
-            known.push(tried.to_owned());
+    /// The current type is of no use. Those that others used come before the remaining ones, as in the job's own order.
+    fn lost(&mut self, tried: &str) {
+        let record = &mut self.record;
+        if !record.types_tried.iter().any(|known| known == tried) {
+            record.types_tried.push(tried.to_owned());
         }
+        record.types_left.splice(0..0, record.types_waiting.drain(..));
+    }
+
+    fn selected(&mut self, name: &str) {
+        let record = &mut self.record;
+        let preferred = std::mem::take(&mut record.request.preferred_types);
+        record.types_left = preferred.into_iter().skip_while(|one| one != name).skip(1).collect();
+        name.clone_into(&mut record.instance_type);
     }
 
     fn begin(&mut self, stage: &str, script: &str) {
@@ -317,6 +331,12 @@ impl SessionState {
 
     pub fn instance_type(&self) -> &str {
         &self.record.instance_type
+    }
+
+    /// The current instance type for people: all preferred ones until SageMaker has selected.
+    pub fn shown_type(&self) -> String {
+        let preferred = &self.record.request.preferred_types;
+        if preferred.is_empty() { self.record.instance_type.clone() } else { preferred.join(" or ") }
     }
 
     /// The current instance type and the remaining ones, in order.

@@ -18,6 +18,7 @@ pub(super) fn lines(spec: &TrainingJobSpec) -> Vec<String> {
         )
     }));
     lines.extend(spec.training_plan_arn.as_ref().map(|plan| format!("Training plan: {plan}")));
+    lines.extend(spec.max_pending.map(|wait| format!("SageMaker waits for the instances up to {}", time(wait))));
     lines.extend(spec.checkpoints_uri.as_ref().map(|uri| format!("Checkpoints: {CHECKPOINTS_DIR}, kept at {uri}")));
     let inputs = spec.channels.iter().filter(|channel| channel.name != bootstrap::CHANNEL);
     lines.extend(inputs.map(|channel| {

@@ -172,7 +172,7 @@ fn announce(context: &Context, session: &Session<'_>, image: &str) {
     let (name, state) = (session.job_name(), session.state());
     let count = state.nodes().len();
     context.printer.line(format!("SageMaker training job: {name}"));
-    context.printer.line(format!("Instance: {} x {count}, image: {image}", state.instance_type()));
+    context.printer.line(format!("Instance: {} x {count}, image: {image}", state.shown_type()));
     // A custom endpoint has no console.
     let of_aws = context.settings.aws.endpoint_url.is_none();
     if let Some((region, console)) = state.arn().filter(|_| of_aws).and_then(console_host) {

@@ -73,7 +73,8 @@ rows! {
             outcomes[0].succeeded().shows("\nepochs=12 rate=one-quarter");
             let jobs = world.emulator.as_ref().unwrap().jobs();
             let job = &jobs[0];
-            assert_eq!(job["ResourceConfig"]["InstanceType"], "ml.g5.2xlarge");
+            let preferences = serde_json::json!([{"InstanceType": "ml.g5.2xlarge"}, {"InstanceType": "ml.g5.xlarge"}]);
+            assert_eq!(job["ResourceConfig"]["InstancePreferences"], preferences);
             assert_eq!(job["ResourceConfig"]["VolumeSizeInGB"], 77);
             assert_eq!(job["StoppingCondition"]["MaxRuntimeInSeconds"], 1200);
             assert_eq!(job["Environment"]["EPOCHS"], "12");

@@ -12,7 +12,9 @@ use crate::support::driver::sagemaker;
 use crate::support::job::{Artifacts, Job, Trigger};
 use crate::support::waiting::poll;
 
-const TYPES: &str = "ml.p4d.24xlarge, ml.m5.large";
+/// More than SageMaker selects from, so the driver asks for one after another.
+pub(super) const TYPES: &str =
+    "ml.p4d.24xlarge, ml.m5.large, ml.m5.xlarge, ml.m5.2xlarge, ml.m5.4xlarge, ml.m5.12xlarge";
 /// Nothing here takes so long.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -58,6 +60,21 @@ rows! {
             assert_eq!(outcomes[0].count("\nthe-script-ran"), 1);
             assert_eq!(outcomes[0].artifact("archive").files()["model.txt"], b"made\n");
             assert_eq!(world.emulator.as_ref().unwrap().jobs().len(), 2);
+        },
+    }
+    /// SageMaker selects from a list of two, in one training job.
+    sagemaker_selects_a_type_with_capacity {
+        driver: sagemaker(),
+        play: |world| {
+            world.emulator.as_ref().unwrap().set_faults(&no_p4d());
+            vec![world.run(&Job::new().set("SAGEMAKER_INSTANCE_TYPE", "ml.p4d.24xlarge, ml.m5.large").script(["echo ran"]))]
+        },
+        expect: |world, outcomes| {
+            outcomes[0].succeeded().shows("Instance: ml.p4d.24xlarge or ml.m5.large x 1").shows("SageMaker selected ml.m5.large\n")
+                .shows("\nran");
+            let jobs = world.emulator.as_ref().unwrap().jobs();
+            assert_eq!(jobs.len(), 1);
+            assert_eq!(jobs[0]["ResourceConfig"]["SelectedInstanceType"], "ml.m5.large");
         },
     }
     /// The job is canceled while SageMaker still works on the request, and the runner kills `prepare` before the answer comes.

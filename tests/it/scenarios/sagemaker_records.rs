@@ -62,7 +62,7 @@ fn cleanup_without_a_usable_record() {
 #[test]
 fn cleanup_without_a_record_finds_every_training_job() {
     let mut desk = Desk::new(&job());
-    desk.set("SAGEMAKER_INSTANCE_TYPE", "ml.p4d.24xlarge, ml.m5.large");
+    desk.set("SAGEMAKER_INSTANCE_TYPE", super::sagemaker_life::TYPES);
     desk.emulator.set_faults(&json!({"jobs": [{"instance_type": "ml.p4d.24xlarge", "trouble": "capacity"}]}));
     let desk = desk.prepared();
     let mut run = desk.start_run("build_script", "echo reached; sleep 3600");

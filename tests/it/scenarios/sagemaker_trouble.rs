@@ -126,7 +126,8 @@ fn an_image_that_does_not_exist() {
 fn the_next_instance_type_is_taken() {
     let mut desk = Desk::new(&job());
     desk.set("SAGEMAKER_INSTANCE_TYPE", "ml.g5.xlarge, ml.g5.2xlarge");
-    desk.emulator.set_faults(&json!({"calls": [{"operation": "CreateTrainingJob", "count": 1,
+    // It refuses the list too.
+    desk.emulator.set_faults(&json!({"calls": [{"operation": "CreateTrainingJob", "count": 2,
         "error": "ResourceLimitExceeded", "message": "The account-level service limit 'ml.g5.xlarge for training job usage' is 0 Instances"}]}));
     let desk = desk.prepared();
     assert_eq!(desk.training_job()["ResourceConfig"]["InstanceType"], "ml.g5.2xlarge");

@@ -159,6 +159,13 @@ impl Job {
         self.modified_ms = clock::now_ms();
     }
 
+    /// None of its preferred types has capacity.
+    pub(crate) fn lose_selection(&mut self) {
+        if self.request.pointer("/ResourceConfig/InstancePreferences").is_some() {
+            self.instances = None;
+        }
+    }
+
     /// The instances are up: billing begins.
     pub(crate) fn training_starts(&mut self) {
         self.training_start_ms.get_or_insert_with(clock::now_ms);

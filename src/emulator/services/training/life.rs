@@ -140,7 +140,10 @@ impl JobHandle {
             }
             self.set_message("Insufficient capacity error from EC2 while launching instances, retrying!");
         }
-        let (instance_type, count, trouble) = chosen.ok_or_else(|| Ending::Failed(CAPACITY.to_owned()))?;
+        let Some((instance_type, count, trouble)) = chosen else {
+            self.change(Job::lose_selection);
+            return Err(Ending::Failed(CAPACITY.to_owned()));
+        };
         let pending = match trouble {
             Some(JobTrouble::Pending { ms }) => Duration::from_millis(ms),
             _ => delays.pending,

@@ -170,7 +170,7 @@ impl TrainingJobs for MemoryJobs {
 fn pool_properties(spec: &TrainingJobSpec) -> PoolProperties {
     PoolProperties {
         role_arn: spec.role_arn.clone(),
-        instance_type: spec.instance_type.clone(),
+        instance_type: if spec.preferred_types.is_empty() { spec.instance_type.clone() } else { String::new() },
         instance_count: spec.instance_count,
         volume_size_gb: spec.volume_size_gb,
         volume_kms_key_id: spec.volume_kms_key_id.clone(),
@@ -216,10 +216,12 @@ pub fn example_spec(name: &str) -> TrainingJobSpec {
         compress_output: false,
         output_kms_key_id: None,
         instance_type: "ml.m5.large".to_owned(),
+        preferred_types: Vec::new(),
         instance_count: 1,
         volume_size_gb: 30,
         volume_kms_key_id: None,
         max_runtime: 3600,
+        max_pending: None,
         spot_max_wait: None,
         checkpoints_uri: None,
         retries: 0,

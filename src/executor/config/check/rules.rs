@@ -159,6 +159,7 @@ fn check_allowance(place: &str, rule: &PolicyRule, settings: &Settings) -> Check
         ("max_retries", allow.max_retries.map(u64::from), 0, forms::RETRIES.into()),
         ("max_keep_alive_seconds", allow.max_keep_alive_seconds, 0, forms::KEEP_ALIVE),
         ("max_queue_timeout_seconds", allow.max_queue_timeout_seconds, 0, forms::QUEUE_TIMEOUT),
+        ("max_pending_seconds", allow.max_pending_seconds, 0, *forms::MAX_PENDING.end()),
     ];
     for (name, value, least, most) in times {
         value.map_or(Ok(()), |value| in_range(&key(name), value, least, most))?;

@@ -13,6 +13,10 @@ pub(super) fn check_wishes(settings: &Settings) -> Checked {
     in_range("job.retries", job.retries, 0, forms::RETRIES)?;
     in_range("job.keep_alive_seconds", job.keep_alive_seconds, 0, forms::KEEP_ALIVE)?;
     in_range("job.queue_timeout_seconds", job.queue_timeout_seconds, 0, forms::QUEUE_TIMEOUT)?;
+    if job.max_pending_seconds > 0 {
+        let (least, most) = (*forms::MAX_PENDING.start(), *forms::MAX_PENDING.end());
+        in_range("job.max_pending_seconds", job.max_pending_seconds, least, most)?;
+    }
     if let Some(plan) = &job.training_plan {
         let change = "set `job.training_plan` as in `arn:aws:sagemaker:<region>:<account>:training-plan/<name>`";
         need(forms::is_training_plan(plan), "job.training_plan", "is not the ARN of a training plan", change)?;

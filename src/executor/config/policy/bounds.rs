@@ -47,6 +47,8 @@ pub struct JobBounds {
     pub training_plans: Vec<String>,
     /// Seconds.
     pub queue_timeout: Limit<u64>,
+    /// Seconds; 0: as long as SageMaker waits by itself.
+    pub max_pending: Limit<u64>,
     /// Globs, for the channels that a job names itself.
     pub inputs: Vec<String>,
     /// The output of jobs that name none.
@@ -139,6 +141,7 @@ fn of_allowance(rule: Option<String>, allow: &Allowance, settings: &Settings) ->
         training_plan: usual(job.training_plan.as_ref(), allow.training_plans.as_ref()),
         training_plans: listed(allow.training_plans.as_ref(), job.training_plan.as_ref()),
         queue_timeout: Limit::new(job.queue_timeout_seconds, allow.max_queue_timeout_seconds),
+        max_pending: Limit::new(job.max_pending_seconds, allow.max_pending_seconds),
         inputs: allow.inputs.clone().unwrap_or_default(),
         model_output: usual(job.model_output.as_ref(), allow.model_outputs.as_ref()),
         model_outputs: listed(allow.model_outputs.as_ref(), job.model_output.as_ref()),
@@ -163,7 +166,7 @@ fn listed(allowed: Option<&Vec<String>>, value: Option<&String>) -> Vec<String> 
 
 /// All that SageMaker takes, for `try`: whoever runs it has the credentials.
 fn all(settings: &Settings) -> JobBounds {
-    use crate::config::forms::{INSTANCES, KEEP_ALIVE, MAX_RUNTIME, QUEUE_TIMEOUT, RETRIES, VOLUME_GB};
+    use crate::config::forms::{INSTANCES, KEEP_ALIVE, MAX_PENDING, MAX_RUNTIME, QUEUE_TIMEOUT, RETRIES, VOLUME_GB};
     let every = || Some(vec!["**".to_owned()]);
     let allow = Allowance {
         instance_types: Some(vec!["*".to_owned()]),
@@ -176,6 +179,7 @@ fn all(settings: &Settings) -> JobBounds {
         max_keep_alive_seconds: Some(KEEP_ALIVE),
         training_plans: every(),
         max_queue_timeout_seconds: Some(QUEUE_TIMEOUT),
+        max_pending_seconds: Some(*MAX_PENDING.end()),
         inputs: every(),
         model_outputs: every(),
         ..Allowance::default()

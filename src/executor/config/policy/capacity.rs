@@ -6,12 +6,15 @@ use super::decision::CapacityDecision;
 use super::matching::matches;
 use super::refusal::{asked, listed};
 use crate::base::failure::Failure;
-use crate::config::forms::{KEEP_ALIVE, QUEUE_TIMEOUT, RETRIES, SPOT_MAX_WAIT, is_training_plan};
+use crate::config::forms::{
+    KEEP_ALIVE, MAX_PENDING, QUEUE_TIMEOUT, RETRIES, SPOT_MAX_WAIT, is_accelerated, is_training_plan,
+};
 use crate::config::job_variables::JobVariables;
 
 const SPOT: &str = "SAGEMAKER_SPOT";
 const MAX_WAIT: &str = "SAGEMAKER_SPOT_MAX_WAIT";
 const KEEP: &str = "SAGEMAKER_KEEP_ALIVE";
+const PENDING: &str = "SAGEMAKER_MAX_PENDING";
 const PLAN: &str = "SAGEMAKER_TRAINING_PLAN";
 /// The value of jobs that do without the operator's plan.
 const NO_PLAN: &str = "none";
@@ -19,7 +22,12 @@ const NO_PLAN: &str = "none";
 const USUAL_WAIT: u64 = 3600;
 
 /// `run` is the job's longest run time in seconds.
-pub(super) fn capacity(wishes: &JobVariables, run: u64, bounds: &JobBounds) -> Result<CapacityDecision, Failure> {
+pub(super) fn capacity(
+    wishes: &JobVariables,
+    types: &[String],
+    run: u64,
+    bounds: &JobBounds,
+) -> Result<CapacityDecision, Failure> {
     let is_spot = switched(SPOT, "spot", wishes.spot, bounds.spot, bounds)?;
     let retries = Bounded {
         variable: "SAGEMAKER_RETRIES",
@@ -42,6 +50,7 @@ pub(super) fn capacity(wishes: &JobVariables, run: u64, bounds: &JobBounds) -> R
         keep_alive: keep_alive(wishes, is_spot, bounds)?,
         training_plan: training_plan(wishes, is_spot, bounds)?,
         queue_timeout: queue.decide(wishes.queue_timeout.map(|wish| wish.as_secs()), bounds)?,
+        max_pending: max_pending(wishes, types, is_spot, bounds)?,
         rerun: wishes.rerun.unwrap_or(is_spot || retries > 0),
     })
 }
@@ -77,6 +86,38 @@ fn keep_alive(wishes: &JobVariables, is_spot: bool, bounds: &JobBounds) -> Resul
         None if is_spot => Ok(0),
         _ => Ok(kept),
     }
+}
+
+fn max_pending(
+    wishes: &JobVariables,
+    types: &[String],
+    is_spot: bool,
+    bounds: &JobBounds,
+) -> Result<Option<u64>, Failure> {
+    let wish = wishes.max_pending.map(|wish| wish.as_secs());
+    let (least, most) = (*MAX_PENDING.start(), *MAX_PENDING.end());
+    if wish.is_some_and(|wish| (1..least).contains(&wish)) {
+        return Err(Failure::user(format!(
+            "`{PENDING}` is {} s; it goes from {least} to {most} s",
+            wish.unwrap_or_default()
+        ))
+        .hint(format!("set `{PENDING}` to `{least}s` or more, or to `0`")));
+    }
+    let limit = bounds.max_pending;
+    let waits = Bounded { variable: PENDING, key: "max_pending_seconds", limit, service: 0..=most, unit: " s" };
+    let wait = waits.decide(wish, bounds)?;
+    let is_asked = wish.is_some_and(|wish| wish > 0);
+    if is_asked && is_spot {
+        return Err(without_spot(PENDING, "a spot job waits by its own limit")
+            .hint(format!("remove `{PENDING}` and set `{MAX_WAIT}`, or set `{SPOT}` to `false`")));
+    }
+    let counts = types.iter().any(|name| is_accelerated(name));
+    if is_asked && !counts {
+        return Err(Failure::user(format!("`{PENDING}` has no effect on {}", listed(types))).hint(format!(
+            "remove `{PENDING}`, or name a type of `ml.p*`, `ml.g*` or `ml.trn*` in `SAGEMAKER_INSTANCE_TYPE`"
+        )));
+    }
+    Ok((wait > 0 && counts && !is_spot).then_some(wait))
 }
 
 fn training_plan(wishes: &JobVariables, is_spot: bool, bounds: &JobBounds) -> Result<Option<String>, Failure> {

@@ -42,6 +42,8 @@ pub struct CapacityDecision {
     pub training_plan: Option<String>,
     /// Seconds of waiting for the quota.
     pub queue_timeout: u64,
+    /// Seconds that SageMaker waits for instances with an accelerator; `None`: as long as it does by itself.
+    pub max_pending: Option<u64>,
     /// The script may run again after an interruption.
     pub rerun: bool,
 }

@@ -40,7 +40,8 @@ pub fn decide(job: &JobContext, wishes: &JobVariables, settings: &Settings) -> R
     let bounds = bounds_of(&identity, settings)?;
     check_region(settings, &bounds)?;
     let max_runtime = max_runtime(job, wishes, &bounds)?;
-    let capacity = capacity::capacity(wishes, max_runtime, &bounds)?;
+    let instance_types = instance_types(wishes, settings, &bounds)?;
+    let capacity = capacity::capacity(wishes, &instance_types, max_runtime, &bounds)?;
     let data = data::data(job, wishes, settings, &bounds)?;
     let mut warnings = warnings(&identity, settings);
     let (is_spot, keeps_checkpoints) = (capacity.spot_max_wait.is_some(), data.checkpoints_ref.is_some());
@@ -48,7 +49,7 @@ pub fn decide(job: &JobContext, wishes: &JobVariables, settings: &Settings) -> R
     warnings.extend(image::without_effect(job));
     let decision = Decision {
         image: image::image(job, settings, &bounds)?,
-        instance_types: instance_types(wishes, settings, &bounds)?,
+        instance_types,
         instance_count: instance_count(&bounds).decide(wishes.instance_count, &bounds)?,
         volume_size_gb: volume_size(&bounds).decide(wishes.volume_size_gb, &bounds)?,
         max_runtime,

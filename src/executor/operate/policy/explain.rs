@@ -192,6 +192,7 @@ fn wish_words(bounds: &JobBounds) -> Vec<(&'static str, String)> {
         ("keep-alive", format!("at most {}", time(bounds.keep_alive.most))),
         ("training plans", list(&bounds.training_plans)),
         ("wait for the quota", format!("at most {}", time(bounds.queue_timeout.most))),
+        ("wait for instances", format!("at most {}", time(bounds.max_pending.most))),
         ("`SAGEMAKER_INPUT_*`", list(&bounds.inputs)),
         ("model outputs", list(&bounds.model_outputs)),
     ]
@@ -223,6 +224,7 @@ fn wishes_of(request: &Decision) -> Vec<(&'static str, String)> {
         ("retries by SageMaker", (capacity.retries > 0).then(|| capacity.retries.to_string())),
         ("keep-alive", (capacity.keep_alive > 0).then(|| time(capacity.keep_alive))),
         ("training plan", capacity.training_plan.clone()),
+        ("wait for instances", capacity.max_pending.map(time)),
         ("checkpoints of the ref", data.checkpoints_ref.as_ref().map(|name| format!("`{name}`"))),
         ("input channels", (!channels.is_empty()).then(|| quoted(&channels))),
         ("model output", data.model_output.as_ref().map(|output| output.folder.clone())),

@@ -127,6 +127,30 @@ async fn the_next_type_is_asked_for_when_the_quota_refuses_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn sagemaker_selects_a_type_unless_it_takes_no_list() {
+    let preferred = || vec!["ml.a.b".to_owned(), "ml.c.d".to_owned()];
+    let spec = || TrainingJobSpec { preferred_types: preferred(), ..example_spec(NAME) };
+    let (harness, memory) = (Harness::new(), Memory::new());
+    let mut session = harness.session(NAME, memory.jobs.clone());
+    let until = Instant::now() + PATIENCE;
+    launch(&mut session, spec(), &preferred(), until, &harness.cancel).await.unwrap().or_fail().unwrap();
+    assert_eq!(memory.jobs.spec(NAME).unwrap().preferred_types, preferred());
+    assert_eq!((session.state.shown_type(), session.state.types()), ("ml.a.b or ml.c.d".to_owned(), preferred()));
+    session.apply(SessionEvent::TypeSelected("ml.c.d")).unwrap();
+    assert_eq!((session.state.shown_type(), session.state.types_left()), ("ml.c.d".to_owned(), [].as_slice()));
+
+    for kind in [CloudErrorKind::Quota, CloudErrorKind::Invalid, CloudErrorKind::Denied] {
+        let (harness, memory) = (Harness::new(), faulty([Fault::new("create", 1, When::Before, kind)]));
+        let mut session = harness.session(NAME, memory.jobs.clone());
+        let until = Instant::now() + PATIENCE;
+        launch(&mut session, spec(), &preferred(), until, &harness.cancel).await.unwrap().or_fail().unwrap();
+        let asked = memory.jobs.spec(NAME).unwrap();
+        assert_eq!((asked.instance_type.as_str(), asked.preferred_types.len()), ("ml.a.b", 0), "{kind:?}");
+        assert_eq!((session.state.shown_type(), session.state.types_tried().len()), ("ml.a.b".to_owned(), 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_job_that_is_not_visible_yet_is_adopted_all_the_same() {
     let (harness, memory) = (Harness::new(), Memory::new());
     harness.launch(&memory, &["ml.a.b"]).await.0.unwrap();

@@ -17,6 +17,7 @@ const SPOT: &str = "developer guide, Managed Spot Training";
 const FILE_SYSTEMS: &str = "developer guide, Setting Up Training Jobs to Access Datasets";
 const REFERENCE: &str = "API reference, CreateTrainingJob";
 const PLANS: &str = "developer guide, training plans";
+const PREFERENCES: &str = "API reference, InstancePreferences of ResourceConfig";
 const STS: &str = "API reference, AssumeRole";
 
 fn is_one_line(text: &str) -> bool {
@@ -157,6 +158,10 @@ pub(super) const RULES: &[DocumentedRule] = &[
     ("VolumeKmsKeyId: 2048 characters", MODEL, |spec| spec.volume_kms_key_id.as_ref().is_none_or(|key| key.len() <= 2048), |spec| spec.volume_kms_key_id = Some("k".repeat(2049))),
     ("VolumeKmsKeyId: characters", MODEL, |spec| is_key_id(spec.volume_kms_key_id.as_ref()), |spec| spec.volume_kms_key_id = Some("a b".to_owned())),
     ("InstanceType: `ml.<family>.<size>`", MODEL, |spec| spec.instance_type.starts_with("ml.") && spec.instance_type.split('.').count() == 3, |spec| spec.instance_type = "g5.xlarge".to_owned()),
+    ("InstancePreferences: 1 to 5 types", MODEL, |spec| spec.preferred_types.len() <= 5, |spec| spec.preferred_types = vec!["ml.m5.large".to_owned(); 6]),
+    ("InstancePreferences: each type once", PREFERENCES, |spec| spec.preferred_types.iter().collect::<std::collections::BTreeSet<_>>().len() == spec.preferred_types.len(), |spec| spec.preferred_types = vec!["ml.m5.large".to_owned(); 2]),
+    ("InstancePreferences are not for spot", PREFERENCES, |spec| spec.preferred_types.is_empty() || spec.spot_max_wait.is_none(), |spec| (spec.preferred_types, spec.spot_max_wait) = (vec!["ml.m5.large".to_owned()], Some(7200))),
+    ("MaxPendingTimeInSeconds: 1800 to 2419200", MODEL, |spec| spec.max_pending.is_none_or(|wait| (1800..=2_419_200).contains(&wait)), |spec| spec.max_pending = Some(1799)),
     ("InstanceCount: at least 1", REFERENCE, |spec| spec.instance_count >= 1, |spec| spec.instance_count = 0),
     ("VolumeSizeInGB: at least 1", REFERENCE, |spec| spec.volume_size_gb >= 1, |spec| spec.volume_size_gb = 0),
     ("VolumeSizeInGB: 16384", "developer guide, Training storage", |spec| spec.volume_size_gb <= 16_384, |spec| spec.volume_size_gb = 16_385),

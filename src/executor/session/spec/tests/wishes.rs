@@ -34,6 +34,7 @@ const WISHES: &[(&str, &[&str])] = &[
         ],
     ),
     ("SAGEMAKER_QUEUE_TIMEOUT", &["0", "7d", "8d"]),
+    ("SAGEMAKER_MAX_PENDING", &["0", "1799", "30m", "28d", "29d"]),
     ("SAGEMAKER_RERUN", &["true", "false"]),
     ("SAGEMAKER_INPUT_TRAIN", URIS),
     ("SAGEMAKER_INPUT_train", URIS),
@@ -86,7 +87,7 @@ const KEYS: &[&str] = &[
 
 const RULE: &str = "[[rules]]\nname = \"all\"\n[rules.allow]\ninstance_types = [\"*\"]\nmax_instance_count = 100\nmax_volume_size_gb = 16384\n\
                     max_runtime_seconds = 2419200\nspot = \"allow\"\ncheckpoints = \"allow\"\nmax_retries = 30\nmax_keep_alive_seconds = 3600\n\
-                    training_plans = [\"arn:aws:sagemaker:*:000000000000:training-plan/*\"]\nmax_queue_timeout_seconds = 604800\ninputs = [\"s3://data/**\", \"efs://**\", \"fsx://**\"]\n\
+                    training_plans = [\"arn:aws:sagemaker:*:000000000000:training-plan/*\"]\nmax_queue_timeout_seconds = 604800\nmax_pending_seconds = 2419200\ninputs = [\"s3://data/**\", \"efs://**\", \"fsx://**\"]\n\
                     model_outputs = [\"s3://models/**\"]\n";
 
 /// The request of a job for which operator and job wrote this; `None` when one of them is refused.
@@ -131,6 +132,16 @@ fn wishes_reach_the_request() {
     assert_eq!(spec.channels[1].name, "train");
     assert_eq!(spec.environment["SM_CHANNEL_TRAIN"], "/opt/ml/input/data/train");
     assert_eq!(spec.creator.unwrap().tags["sme-checkpoints"], "231-0b");
+    let waits = [("SAGEMAKER_INSTANCE_TYPE", "ml.g5.xlarge, ml.m5.large"), ("SAGEMAKER_MAX_PENDING", "2h")];
+    let spec = request(true, &[], &waits, "train").unwrap();
+    assert_eq!(spec.preferred_types, ["ml.g5.xlarge", "ml.m5.large"]);
+    assert_eq!(spec.max_pending.map(Duration::from_secs), Some(Duration::from_hours(2)));
+    for alone in
+        [("SAGEMAKER_SPOT", "true"), ("SAGEMAKER_KEEP_ALIVE", "15m"), ("SAGEMAKER_INSTANCE_TYPE", "ml.g5.xlarge")]
+    {
+        let spec = request(true, &[], &[waits[0], alone], "train").unwrap();
+        assert_eq!(spec.preferred_types, Vec::<String>::new(), "{alone:?}");
+    }
     let plan = "arn:aws:sagemaker:us-east-1:000000000000:training-plan/may";
     let kept = [("SAGEMAKER_KEEP_ALIVE", "15m"), ("SAGEMAKER_TRAINING_PLAN", plan)];
     let spec = request(true, &[], &kept, "train").unwrap();
