@@ -52,6 +52,7 @@ impl Bench {
             arguments: vec!["-c".into(), script.into()],
             environment: BTreeMap::new(),
             hostname: "algo-1".into(),
+            hosts: vec![("algo-1".into(), std::net::Ipv4Addr::LOCALHOST)],
             opt_ml,
             mounts: Vec::new(),
             scratch: directory.path().join("scratch"),

@@ -72,6 +72,7 @@ mod sagemaker_links;
 mod sagemaker_loss;
 mod sagemaker_mistakes;
 mod sagemaker_model;
+mod sagemaker_nodes;
 mod sagemaker_one_path;
 mod sagemaker_orphans;
 mod sagemaker_phases;

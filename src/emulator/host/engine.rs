@@ -27,6 +27,9 @@ pub(super) async fn run(
     answers(engine, &["rm", "--force", &name], &[], &spec.scratch).await; // Left by an emulator that was killed.
     let mut command = Command::new(engine);
     command.args(["run", "--name", &name, "--network", "host", "--hostname", &spec.hostname]);
+    for (name, address) in &spec.hosts {
+        command.arg("--add-host").arg(format!("{name}:{address}"));
+    }
     command.arg("--volume").arg(format!("{}:/opt/ml", spec.opt_ml.display()));
     for mount in &spec.mounts {
         let mode = if mount.writable { "" } else { ":ro" };

@@ -82,6 +82,7 @@ pub async fn check(image: ContainerImage, scratch: &Path) -> anyhow::Result<()> 
         arguments: Vec::new(),
         environment: BTreeMap::new(),
         hostname: "check".to_owned(),
+        hosts: Vec::new(),
         opt_ml,
         mounts: Vec::new(),
         scratch: scratch.to_owned(),

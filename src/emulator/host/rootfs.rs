@@ -353,9 +353,10 @@ impl RootLayout {
             ContainerImage::Host => fs::read_to_string("/etc/hosts").unwrap_or_default(),
             ContainerImage::Root(_) | ContainerImage::Engine(_) => "127.0.0.1 localhost\n::1 localhost\n".to_owned(),
         };
+        let hosts: String = spec.hosts.iter().map(|(name, address)| format!("{address} {name}\n")).collect();
         let Some(etc) = self.layer_dir(Path::new("/etc"), 0o755)? else { return Ok(()) };
         let contents = [
-            ("hosts", format!("{}\n127.0.0.1 {}\n", known.trim_end(), spec.hostname)),
+            ("hosts", format!("{}\n{hosts}", known.trim_end())),
             ("hostname", format!("{}\n", spec.hostname)),
             ("resolv.conf", fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
         ];

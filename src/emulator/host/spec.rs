@@ -1,6 +1,7 @@
 //! The specification of a container, its exit, and the signals that end it.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub struct ContainerSpec {
     /// Set over the image's own variables, and over `PATH` and `HOME` (and `PWD`, which bubblewrap sets).
     pub environment: BTreeMap<String, String>,
     pub hostname: String,
+    /// The hosts that the container knows by name, its own among them. All are addresses of this machine's loopback.
+    pub hosts: Vec<(String, Ipv4Addr)>,
     /// Directory of the host that appears at `/opt/ml`, writable.
     pub opt_ml: PathBuf,
     /// Further directories of the host, at `/opt/ml` or elsewhere.

@@ -16,6 +16,7 @@ mod shell;
 mod spool;
 mod stdio;
 mod trace_copy;
+mod training_env;
 mod volume;
 mod writable_places;
 
@@ -97,7 +98,8 @@ async fn run_signaled(
     let mailbox = AgentMailbox::new(Arc::new(RoleStore(objects)), keys, node.id, lease);
     let agent = std::fs::read_link("/proc/self/exe").ok();
     let places = WritablePlaces::new(&agent_env, env.get(writable_places::POOL_CACHE_VARIABLE), agent);
-    let run_loop = run_loop::RunLoop::new(mailbox, node, env.clone(), clock, stdio, agent_env.rerun);
+    let env = env.with(training_env::of_node(&node, env).await);
+    let run_loop = run_loop::RunLoop::new(mailbox, node, env, clock, stdio, agent_env.rerun);
     tokio::select! {
         result = run_loop.serve(places, &cancellation) => result,
         never = signals.watch(&cancellation) => match never {},

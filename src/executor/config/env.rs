@@ -49,6 +49,12 @@ impl Environment {
         Self(pairs.into_iter().filter_map(text).collect())
     }
 
+    /// The snapshot with other values of some variables.
+    #[must_use]
+    pub fn with(&self, variables: BTreeMap<String, String>) -> Self {
+        Self(self.0.clone().into_iter().chain(variables).collect())
+    }
+
     /// Value of a name; empty counts as absent.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())

@@ -222,6 +222,7 @@ impl JobHandle {
             arguments,
             environment: self.environment(role),
             hostname: place.hostname(),
+            hosts: place.addresses(&self.arn),
             opt_ml: place.opt_ml.clone(),
             mounts: place.mounts.clone(),
             scratch,

@@ -3,7 +3,9 @@
 //! All functions block and run on the blocking pool.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash as _, Hasher as _};
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -47,6 +49,19 @@ impl HostPlace {
     /// `algo-1` and so on.
     pub(crate) fn hostname(&self) -> String {
         format!("algo-{}", self.index + 1)
+    }
+
+    /// Every host of the job with its address, which no other job of this machine has: a port is free on each of them, as on
+    /// instances of their own.
+    pub(crate) fn addresses(&self, job: &str) -> Vec<(String, Ipv4Addr)> {
+        let mut hasher = std::hash::DefaultHasher::new();
+        // The process, because several emulators of one machine may have jobs of one name.
+        (std::process::id(), job).hash(&mut hasher);
+        let [high, low, ..] = hasher.finish().to_be_bytes();
+        // 127.0.0.x and 127.1.x.x are those that programs of this machine use.
+        let network = u32::from_be_bytes([127, 2 + high % 250, low, 0]);
+        let address = |number: usize| Ipv4Addr::from_bits(network + u32::try_from(number).unwrap_or(0));
+        (1..=self.count).map(|number| (format!("algo-{number}"), address(number))).collect()
     }
 
     /// The folder of its files.
@@ -111,6 +126,15 @@ fn gather(folder: &Path, relative: &Path, files: &mut BTreeMap<PathBuf, PathBuf>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_host_has_an_address_of_its_own() {
+        let place = HostPlace::new(0, 100, "ml.m5.large", Path::new(""));
+        let of_job = |job: &str| place.addresses(job);
+        let all: BTreeMap<_, _> = of_job("one").into_iter().chain(of_job("two")).map(|(name, ip)| (ip, name)).collect();
+        assert_eq!((all.len(), of_job("one")), (200, of_job("one")));
+        assert!(all.keys().all(Ipv4Addr::is_loopback));
+    }
 
     #[test]
     fn a_folder_is_fresh_even_behind_a_link() {

@@ -1,0 +1,105 @@
+//! Jobs on several instances: the nodes find each other, work together, end together, and send what they have made.
+
+use std::path::Path;
+
+use super::sagemaker_desk::{BUILD_FAILURE, Desk, Ended};
+use crate::support::job::Job;
+
+fn example(name: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples").join(name)).unwrap()
+}
+
+/// Runs a script on so many nodes.
+fn on_nodes(count: usize, script: &str) -> Ended {
+    let mut desk = Desk::new(&Job::new().script(["true"]));
+    desk.set("SAGEMAKER_INSTANCE_COUNT", &count.to_string());
+    let desk = desk.prepared();
+    let ended = desk.run("build_script", script);
+    desk.close();
+    ended
+}
+
+/// The loss that each node has printed; it must be one.
+#[track_caller]
+fn loss_of(ended: &Ended, nodes: usize) -> String {
+    let out = ended.passed().out();
+    let losses: Vec<&str> = out.lines().filter_map(|line| Some(line.split_once("loss ")?.1)).collect();
+    assert!(losses.len() == nodes && losses.iter().all(|loss| *loss == losses[0]), "{ended}");
+    losses[0].to_owned()
+}
+
+/// Each node has an address of its own and the port of the first one, so two jobs of a host may use the same port.
+#[test]
+fn two_nodes_train_to_the_loss_of_one() {
+    let script = format!("cat >train.py <<'EOF'\n{}EOF\npython3 train.py", example("train_nodes.py"));
+    let (one, two) = std::thread::scope(|scope| {
+        let one = scope.spawn(|| on_nodes(1, &script));
+        let two = on_nodes(2, &script);
+        (one.join().unwrap(), two)
+    });
+    assert_eq!(loss_of(&two, 2), loss_of(&one, 1));
+}
+
+#[test]
+fn torchrun_works_unchanged() {
+    let has_torch = std::process::Command::new("/usr/bin/env")
+        .args([
+            "-i",
+            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "python3",
+            "-c",
+            "import torch",
+        ])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !has_torch {
+        eprintln!("SKIPPED: python3 of this machine has no torch");
+        return;
+    }
+    let script = format!(
+        "cat >train.py <<'EOF'\n{}EOF\npython3 -m torch.distributed.run --nnodes=$NNODES --node_rank=$NODE_RANK --nproc_per_node=1 \
+         --master_addr=$MASTER_ADDR --master_port=$MASTER_PORT train.py",
+        example("train_torch.py")
+    );
+    assert_eq!(loss_of(&on_nodes(2, &script), 2), loss_of(&on_nodes(1, &script), 1));
+}
+
+/// Ten nodes start, speak with the first one and end; the ranks are those of SageMaker's order, and the first one is the one whose
+/// lines have no name.
+#[test]
+fn ten_nodes_meet() {
+    let script = "cat >meet.py <<'EOF'\n\
+        import os, socket, time\n\
+        at = (os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT']))\n\
+        rank, nodes = os.environ['NODE_RANK'], int(os.environ['NNODES'])\n\
+        if rank == '0':\n\
+        \x20   with socket.create_server(at) as server:\n\
+        \x20       for _ in range(nodes - 1): print('met', server.accept()[0].makefile().read())\n\
+        else:\n\
+        \x20   while True:\n\
+        \x20       try: connection = socket.create_connection(at); break\n\
+        \x20       except OSError: time.sleep(0.1)\n\
+        \x20   connection.sendall((rank + ' ' + os.environ['SM_CURRENT_HOST']).encode())\n\
+        \x20   print('told from', connection.getsockname()[0])\n\
+        EOF\npython3 meet.py";
+    let ended = on_nodes(10, script);
+    let out = ended.passed().out();
+    let mut met: Vec<&str> = out.lines().filter(|line| line.starts_with("met ")).collect();
+    met.sort_unstable();
+    let expected =
+        ["met 1 algo-10".to_owned()].into_iter().chain((2..10).map(|rank| format!("met {rank} algo-{rank}")));
+    assert!(met.iter().copied().eq(expected), "{ended}");
+    assert_eq!(
+        out.lines().filter(|line| line.starts_with("[algo-") && line.contains("told from 127.")).count(),
+        9,
+        "{ended}"
+    );
+}
+
+/// A node that waits for one that has failed does not wait for its own time limit.
+#[test]
+fn the_first_failure_ends_the_others() {
+    let ended = on_nodes(2, "[ $NODE_RANK = 1 ] && exit 5\nsleep 600");
+    ended.with_code(BUILD_FAILURE);
+    assert_eq!(ended.exit_code.as_deref(), Some("5"), "{ended}");
+}
