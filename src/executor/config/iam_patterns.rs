@@ -21,6 +21,8 @@ pub fn as_patterns(glob: &str) -> Vec<String> {
                 pattern.push('*');
             }
             '[' => {
+                // A bracket at the beginning belongs to the class.
+                chars.next_if(|char| matches!(char, '!' | '^'));
                 let _ = chars.by_ref().skip(1).find(|char| *char == ']');
                 pattern.push('?');
             }
@@ -80,6 +82,11 @@ impl OwnPlace<'_> {
         own.starts_with(&place) || place.starts_with(&own)
     }
 
+    /// Whether a pattern of buckets and keys stands for one of the executor's own objects.
+    fn has(&self, pattern: &str) -> bool {
+        meet(pattern.as_bytes(), format!("{}/{}/*", self.bucket, self.prefix).as_bytes())
+    }
+
     /// Whether a folder is in the executor's bucket.
     pub fn shares_bucket(&self, uri: &str) -> bool {
         uri.strip_prefix("s3://").is_some_and(|place| place.split('/').next() == Some(self.bucket))
@@ -124,6 +131,14 @@ impl<'a> S3Pattern<'a> {
         }
     }
 
+    /// The same and the name itself, which may be that of one object. Without it where the keys that begin with it may be the executor's own:
+    /// IAM allows a list of names by the beginning that is asked for.
+    pub fn keys_of_input(&self, own: OwnPlace<'_>) -> Vec<String> {
+        let begins = format!("{}/{}*", self.bucket, self.folder);
+        let is_one = !self.folder.is_empty() && !self.folder.ends_with(['*', '/']) && !own.has(&begins);
+        is_one.then(|| self.folder.to_owned()).into_iter().chain([self.keys()]).collect()
+    }
+
     /// Whether the pattern stands for a place in the bucket.
     pub fn is_for_bucket(&self, bucket: &str) -> bool {
         meet(self.bucket.as_bytes(), bucket.as_bytes())
@@ -131,8 +146,7 @@ impl<'a> S3Pattern<'a> {
 
     /// Whether the pattern stands for one of the executor's own objects.
     pub fn reaches(&self, own: OwnPlace<'_>) -> bool {
-        let (pattern, own) = (format!("{}/{}", self.bucket, self.keys()), format!("{}/{}/*", own.bucket, own.prefix));
-        meet(pattern.as_bytes(), own.as_bytes())
+        own.has(&format!("{}/{}", self.bucket, self.keys()))
     }
 }
 
@@ -170,6 +184,8 @@ mod tests {
             ("ml.{g5,g6.{a,b}}.x", vec!["ml.g5.x", "ml.g6.a.x", "ml.g6.b.x"]),
             ("p[34]d", vec!["p?d"]),
             ("p[]]d?", vec!["p?d?"]),
+            ("p[!]]d", vec!["p?d"]),
+            ("p[^]a]d[!b]", vec!["p?d?"]),
             ("a\\*b", vec!["a\\*b"]),
         ] {
             assert_eq!(as_patterns(glob), patterns, "{glob}");
@@ -184,6 +200,19 @@ mod tests {
         assert_eq!(of("s3://data"), Some(("data", "*".to_owned())));
         assert_eq!(of("*"), Some(("*", "*".to_owned())));
         assert_eq!(of("efs://fs-01234567/x"), None);
+    }
+
+    #[test]
+    fn a_pattern_of_inputs_may_name_one_object() {
+        let own = OwnPlace { bucket: "ci", prefix: "team/sme" };
+        let of = |uri: &'static str| S3Pattern::of(uri).unwrap().keys_of_input(own);
+        assert_eq!(of("s3://data/churn/a.csv"), ["churn/a.csv", "churn/a.csv/*"]);
+        assert_eq!(of("s3://ci/data"), ["data", "data/*"]);
+        for (uri, keys) in
+            [("s3://data", "*"), ("s3://data/x*", "x*"), ("s3://ci/te", "te/*"), ("s3://c?/team/s", "team/s/*")]
+        {
+            assert_eq!(of(uri), [keys], "{uri}");
+        }
     }
 
     #[test]

@@ -196,6 +196,10 @@ pub struct SandboxSettings {
 #[serde(deny_unknown_fields, default)]
 pub struct IamSettings {
     pub host_role_arn: Option<String>,
+    /// Keys of the buckets of input data, where it is not `storage.kms_key_id`.
+    pub input_kms_key_ids: Vec<String>,
+    /// Keys of the buckets of models.
+    pub model_kms_key_ids: Vec<String>,
     /// Endpoints for S3 in the VPC of the training instances.
     pub vpc_endpoint_ids: Vec<String>,
 }

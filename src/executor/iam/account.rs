@@ -23,6 +23,8 @@ pub(super) struct Account<'a> {
     /// ARNs of the keys.
     pub storage_key: Option<String>,
     pub volume_key: Option<String>,
+    pub input_keys: Vec<String>,
+    pub model_keys: Vec<String>,
 }
 
 impl<'a> Account<'a> {
@@ -60,9 +62,13 @@ impl<'a> Account<'a> {
             wall,
             storage_key: None,
             volume_key: None,
+            input_keys: Vec::new(),
+            model_keys: Vec::new(),
         };
         account.storage_key = account.key("storage.kms_key_id", settings.storage.kms_key_id.as_deref())?;
         account.volume_key = account.key("job.volume_kms_key_id", settings.job.volume_kms_key_id.as_deref())?;
+        account.input_keys = account.keys("iam.input_kms_key_ids", &settings.iam.input_kms_key_ids)?;
+        account.model_keys = account.keys("iam.model_kms_key_ids", &settings.iam.model_kms_key_ids)?;
         Ok(account)
     }
 
@@ -79,12 +85,16 @@ impl<'a> Account<'a> {
         }))
     }
 
+    fn keys(&self, setting: &str, keys: &[String]) -> Result<Vec<String>, Failure> {
+        keys.iter().filter_map(|key| self.key(setting, Some(key)).transpose()).collect()
+    }
+
     pub(super) fn bucket(&self) -> String {
         format!("arn:{}:s3:::{}", self.partition, self.settings.storage.bucket)
     }
 
     /// The executor's own objects.
-    pub(super) fn own_place(&self) -> OwnPlace<'_> {
+    pub(super) fn own_place(&self) -> OwnPlace<'a> {
         self.settings.own_place()
     }
 

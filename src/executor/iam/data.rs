@@ -16,12 +16,15 @@ pub(super) fn of_the_job(account: &Account<'_>) -> Vec<PolicyStatement> {
     }
     let inputs = patterns(&wall.inputs);
     if !inputs.is_empty() {
-        statements.push(PolicyStatement::allow("InputData", "s3:GetObject").on(objects(account, &inputs)));
+        let keys = inputs.iter().flat_map(|place| {
+            place.keys_of_input(account.own_place()).into_iter().map(|keys| object(account, place, &keys))
+        });
+        statements.push(PolicyStatement::allow("InputData", "s3:GetObject").on(keys.collect::<Vec<_>>()));
         statements.extend(names(account, &inputs));
     }
     let outputs = patterns(&wall.model_outputs);
     if !outputs.is_empty() {
-        let objects = objects(account, &outputs);
+        let objects: Vec<_> = outputs.iter().map(|place| object(account, place, &place.keys())).collect();
         statements.push(PolicyStatement::allow("Models", ["s3:PutObject", "s3:AbortMultipartUpload"]).on(objects));
     }
     if wall.inputs.iter().any(|uri| !uri.starts_with("s3://")) {
@@ -70,15 +73,15 @@ pub(super) fn patterns(uris: &[String]) -> Vec<S3Pattern<'_>> {
     uris.iter().filter_map(|uri| S3Pattern::of(uri)).collect()
 }
 
-fn objects(account: &Account<'_>, places: &[S3Pattern<'_>]) -> Vec<String> {
-    places.iter().map(|place| format!("arn:{}:s3:::{}/{}", account.partition, place.bucket, place.keys())).collect()
+fn object(account: &Account<'_>, place: &S3Pattern<'_>, keys: &str) -> String {
+    format!("arn:{}:s3:::{}/{keys}", account.partition, place.bucket)
 }
 
 /// Names in each bucket, below its own prefixes alone.
 fn names(account: &Account<'_>, places: &[S3Pattern<'_>]) -> Vec<PolicyStatement> {
     let mut prefixes = BTreeMap::<&str, BTreeSet<String>>::new();
     for place in places {
-        prefixes.entry(place.bucket).or_default().insert(place.keys());
+        prefixes.entry(place.bucket).or_default().extend(place.keys_of_input(account.own_place()));
     }
     let numbered = |at: usize| if at == 0 { String::new() } else { (at + 1).to_string() };
     let of_bucket = |(at, (bucket, prefixes)): (usize, (&str, BTreeSet<String>))| {

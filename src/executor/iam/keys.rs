@@ -21,6 +21,18 @@ pub(super) fn for_the_jobs_objects(account: &Account<'_>, key: String) -> Policy
     )
 }
 
+/// Keys of the buckets of input data and of models, as far as they have keys of their own.
+pub(super) fn for_data(account: &Account<'_>) -> impl Iterator<Item = PolicyStatement> {
+    let of = |sid: &'static str, actions: &[&str], keys: &[String]| {
+        let statement = PolicyStatement::allow(sid, actions).on(keys.to_vec());
+        (!keys.is_empty()).then(|| statement.when("StringEquals", "kms:ViaService", account.via(&["s3"])))
+    };
+    let inputs = of("KeysOfInputData", &["kms:Decrypt"], &account.input_keys);
+    // S3 decrypts the parts of an upload.
+    let models = of("KeysOfModels", &["kms:GenerateDataKey", "kms:Decrypt"], &account.model_keys);
+    inputs.into_iter().chain(models)
+}
+
 /// SageMaker makes a grant on the volume's key for EC2, in the name of the creator of the job and of its role.
 pub(super) fn for_volumes(account: &Account<'_>, key: String) -> [PolicyStatement; 2] {
     let via = account.via(&["sagemaker", "ec2"]);

@@ -33,8 +33,9 @@ pub(super) fn of_the_bucket(account: &Account<'_>) -> Vec<PolicyStatement> {
     let checkpoints = account.wall.has_checkpoints.then(|| own(&checkpoint_keys(account)));
     let written: Vec<String> = std::iter::once(own(&session_keys(account))).chain(checkpoints).collect();
     let read = [own("agents/*"), own(&project_keys(account))].into_iter().chain(written.clone());
-    let read = read.chain(beside(account, &account.wall.inputs)).collect();
-    let written = written.into_iter().chain(beside(account, &account.wall.model_outputs)).collect();
+    let read = read.chain(inputs_beside(account)).collect();
+    let written =
+        written.into_iter().chain(beside(account, &account.wall.model_outputs).map(|place| place.keys())).collect();
     vec![
         jobs("TrainingJobsReadTheirOwnObjects", &["s3:GetObject", "s3:GetObjectVersion"], read),
         jobs(
@@ -50,7 +51,7 @@ pub(super) fn of_the_job(account: &Account<'_>) -> Option<PolicyStatement> {
     let own = |keys: &str| account.key_in_bucket(keys);
     let checkpoints = account.wall.has_checkpoints.then(|| own(&checkpoint_keys(account)));
     let prefixes = [own("agents/*"), own(&session_keys(account))].into_iter().chain(checkpoints);
-    let prefixes: Vec<String> = prefixes.chain(beside(account, &account.wall.inputs)).collect();
+    let prefixes: Vec<String> = prefixes.chain(inputs_beside(account)).collect();
     is_reached(account).then(|| {
         PolicyStatement::deny("NoNamesOfOtherSessions", ["s3:ListBucket", "s3:ListBucketVersions"])
             .on(account.bucket())
@@ -58,9 +59,14 @@ pub(super) fn of_the_job(account: &Account<'_>) -> Option<PolicyStatement> {
     })
 }
 
-/// Keys in the executor's bucket that patterns stand for which cannot stand for an object of the executor.
-fn beside(account: &Account<'_>, uris: &[String]) -> Vec<String> {
+/// Patterns for the executor's bucket that cannot stand for an object of the executor.
+fn beside<'a>(account: &Account<'a>, uris: &'a [String]) -> impl Iterator<Item = S3Pattern<'a>> {
     let own = account.own_place();
-    let here = data::patterns(uris).into_iter().filter(|place| place.is_for_bucket(own.bucket) && !place.reaches(own));
-    here.map(|place| place.keys()).collect()
+    data::patterns(uris).into_iter().filter(move |place| place.is_for_bucket(own.bucket) && !place.reaches(own))
+}
+
+/// Keys that jobs read there.
+fn inputs_beside(account: &Account<'_>) -> Vec<String> {
+    let places = beside(account, &account.wall.inputs);
+    places.flat_map(|place| place.keys_of_input(account.own_place())).collect()
 }

@@ -73,10 +73,25 @@ fn names_are_allowed_below_the_prefixes_of_their_own_bucket() {
             .collect::<Vec<_>>()
     };
     for file in ["training-job.json", "runner-host.json"] {
-        assert_eq!(of(file, "arn:aws:s3:::ci"), [serde_json::json!(["data/*", "more/x/*"])], "{file}");
+        assert_eq!(of(file, "arn:aws:s3:::ci"), [serde_json::json!(["data/*", "more/x", "more/x/*"])], "{file}");
         assert_eq!(of(file, "arn:aws:s3:::elsewhere"), ["*"], "{file}");
     }
     assert!(statements(&settings, "bucket-policy.json", "s3:AbortMultipartUpload").is_empty());
+}
+
+#[test]
+fn the_role_of_jobs_may_use_the_keys_of_data_and_models() {
+    let settings = settings(|settings| {
+        settings.iam.input_kms_key_ids = vec!["1234abcd-12ab-34cd-56ef-1234567890ab".into()];
+        settings.iam.model_kms_key_ids = vec!["arn:aws:kms:eu-west-1:111122223333:key/models".into()];
+    });
+    let keys = statements(&settings, "training-job.json", "kms:Decrypt");
+    let of = |sid: &str| keys.iter().find(|one| one["Sid"] == sid).unwrap();
+    let own = "arn:aws:kms:eu-west-1:210987654321:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+    assert_eq!(of("KeysOfInputData")["Resource"], own);
+    assert_eq!(of("KeysOfModels")["Resource"], "arn:aws:kms:eu-west-1:111122223333:key/models");
+    assert_eq!(of("KeysOfModels")["Condition"]["StringEquals"]["kms:ViaService"], "s3.eu-west-1.amazonaws.com");
+    assert_eq!((keys.len(), statements(&settings, "training-job.json", "kms:GenerateDataKey").len()), (2, 1));
 }
 
 #[test]

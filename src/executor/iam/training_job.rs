@@ -37,6 +37,7 @@ pub(super) fn policy(account: &Account<'_>) -> PolicyDocument {
         statements.extend(interfaces(account));
     }
     statements.extend(account.storage_key.clone().map(|key| keys::for_the_jobs_objects(account, key)));
+    statements.extend(keys::for_data(account));
     statements.extend(account.volume_key.clone().into_iter().flat_map(|key| keys::for_volumes(account, key)));
     PolicyDocument::of(statements)
 }
