@@ -236,15 +236,20 @@ fn training_job(name: &str, reply: DescribeTrainingJobOutput) -> TrainingJob {
         })
         .collect();
     transitions.sort_by_key(|transition| transition.started);
+    let seconds = |seconds: Option<i32>| seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    let pool_seconds = reply.warm_pool_status().and_then(|pool| pool.resource_retained_billable_time_in_seconds());
     TrainingJob {
         pool: pool::properties(&reply),
+        pool_seconds: seconds(pool_seconds),
         pool_taken_by: reply.warm_pool_status().and_then(|pool| pool.reused_by_job()).map(text),
         message: transitions.last().and_then(|transition| transition.message.clone()),
         secondary: secondary(reply.secondary_status()),
         status: job_status(reply.training_job_status()),
         created: time(reply.creation_time()),
-        training_seconds: reply.training_time_in_seconds().and_then(|seconds| u64::try_from(seconds).ok()),
-        billable_seconds: reply.billable_time_in_seconds().and_then(|seconds| u64::try_from(seconds).ok()),
+        is_spot: reply.enable_managed_spot_training().unwrap_or_default(),
+        training_started: time(reply.training_start_time()),
+        training_seconds: seconds(reply.training_time_in_seconds()),
+        billable_seconds: seconds(reply.billable_time_in_seconds()),
         name: reply.training_job_name.unwrap_or_else(|| name.to_owned()),
         arn: reply.training_job_arn.unwrap_or_default(),
         failure_reason: reply.failure_reason.as_deref().map(text),

@@ -183,6 +183,8 @@ async fn describe_reads_the_newest_transition_and_unknown_values() {
         serde_json::json!({
             "TrainingJobName": "a", "TrainingJobArn": "arn", "TrainingJobStatus": "InProgress",
             "SecondaryStatus": "Levitating", "CreationTime": 1_700_000_000.5, "BillableTimeInSeconds": 12,
+            "EnableManagedSpotTraining": true, "TrainingStartTime": 1_700_000_050,
+            "WarmPoolStatus": {"Status": "Reused", "ResourceRetainedBillableTimeInSeconds": 7, "ReusedByJob": "b"},
             "SecondaryStatusTransitions": [
                 { "Status": "Starting", "StartTime": 1_700_000_001, "StatusMessage": "Launching" },
                 { "Status": "Training", "StartTime": 1_700_000_100, "StatusMessage": "Downloading the image" },
@@ -194,6 +196,8 @@ async fn describe_reads_the_newest_transition_and_unknown_values() {
     assert_eq!((job.status, job.secondary), (JobStatus::InProgress, SecondaryStatus::Other("Levitating".to_owned())));
     assert_eq!(job.message.as_deref(), Some("Downloading the image"));
     assert_eq!((job.billable_seconds, job.training_seconds), (Some(12), None));
+    assert_eq!((job.is_spot, job.pool_seconds, job.pool_taken_by.as_deref()), (true, Some(7), Some("b")));
+    assert_eq!(job.training_started, Some(std::time::UNIX_EPOCH + Duration::from_secs(1_700_000_050)));
     let created = job.created.unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
     assert_eq!(created, Duration::from_millis(1_700_000_000_500));
 }

@@ -169,6 +169,10 @@ pub struct TrainingJob {
     pub message: Option<String>,
     pub failure_reason: Option<String>,
     pub created: Option<SystemTime>,
+    /// On spot instances.
+    pub is_spot: bool,
+    /// When the instances were up: the billed time begins.
+    pub training_started: Option<SystemTime>,
     pub training_seconds: Option<u64>,
     pub billable_seconds: Option<u64>,
     /// `SecondaryStatusTransitions` in order of time: they show what happened between two polls.
@@ -176,6 +180,8 @@ pub struct TrainingJob {
     pub pool: PoolProperties,
     /// The job that got the instances of this one from its warm pool.
     pub pool_taken_by: Option<String>,
+    /// Billed time of the instances in the warm pool, once it has ended.
+    pub pool_seconds: Option<u64>,
 }
 
 /// A change of the secondary status.

@@ -8,5 +8,6 @@ mod input_channels;
 pub mod job_variables;
 pub mod operator_file;
 pub mod policy;
+pub mod prices;
 pub mod rules;
 pub mod settings;

@@ -17,7 +17,7 @@ use crate::session::exchange::Exchange as _;
 use crate::session::output::{CopyEnd, Output};
 use crate::session::stamp::Stamp;
 use crate::session::state::Creation;
-use crate::session::{Session, job_limit, leaving, slots, spec};
+use crate::session::{Session, billing, job_limit, leaving, slots, spec};
 
 /// Grace for a stage that still runs, before its session is closed regardless.
 const STAGE_GRACE: Duration = Duration::from_secs(15);
@@ -290,6 +290,7 @@ async fn end_job(session: &mut Session<'_>, patience: Patience) -> anyhow::Resul
         return Ok(JobEnd::Absent);
     };
     if job.status.is_terminal() {
+        billing::log(session, &job);
         return Ok(JobEnd::Ended);
     }
     if let Some(since) = session.state.leaving()
@@ -311,7 +312,7 @@ async fn end_job(session: &mut Session<'_>, patience: Patience) -> anyhow::Resul
     if let Err(error) = session.jobs.stop(&name).await {
         patience.note("failed to stop the training job", &error);
         // A live agent leaves on the order alone.
-        return if wait_for_end(&*session.jobs, &name, patience.leaves_within()).await? {
+        return if wait_for_end(session, &name, patience.leaves_within()).await? {
             Ok(JobEnd::Ended)
         } else {
             Err(error.into())
@@ -321,7 +322,7 @@ async fn end_job(session: &mut Session<'_>, patience: Patience) -> anyhow::Resul
         // No agent ever came up, and none can begin a script any more.
         return ended_or_leaving(session, &name, patience).await;
     }
-    if !wait_for_end(&*session.jobs, &name, patience.stopped_within()).await? {
+    if !wait_for_end(session, &name, patience.stopped_within()).await? {
         anyhow::bail!("the training job {name} was asked to stop and has not ended yet");
     }
     Ok(JobEnd::Ended)
@@ -339,7 +340,7 @@ async fn wait_for_finished(
     // The container is gone and SageMaker uploads its outputs: a stop gains nothing.
     let uploading = |job: TrainingJob| job.secondary == SecondaryStatus::Uploading;
     let is_uploading = session.jobs.describe(name).await?.is_some_and(uploading);
-    let has_ended = is_uploading && wait_for_end(&*session.jobs, name, patience.stopped_within()).await?;
+    let has_ended = is_uploading && wait_for_end(session, name, patience.stopped_within()).await?;
     Ok(has_ended.then_some(JobEnd::Ended))
 }
 
@@ -354,7 +355,7 @@ async fn wait_to_leave(session: &mut Session<'_>, name: &str, patience: Patience
             return ended_or_leaving(session, name, patience).await.map(Some);
         }
         if Instant::now() >= look_at {
-            if wait_for_end(&*session.jobs, name, Duration::ZERO).await? {
+            if wait_for_end(session, name, Duration::ZERO).await? {
                 return Ok(Some(JobEnd::Ended));
             }
             look_at = Instant::now() + pause;
@@ -369,7 +370,7 @@ async fn wait_to_leave(session: &mut Session<'_>, name: &str, patience: Patience
 
 /// Waits a moment for the end: a job that ends at once needs no later pass.
 async fn ended_or_leaving(session: &Session<'_>, name: &str, patience: Patience) -> anyhow::Result<JobEnd> {
-    let ended = wait_for_end(&*session.jobs, name, patience.of(leaving::ENDS_AT_ONCE)).await?;
+    let ended = wait_for_end(session, name, patience.of(leaving::ENDS_AT_ONCE)).await?;
     Ok(if ended { JobEnd::Ended } else { JobEnd::Leaving })
 }
 
@@ -403,12 +404,16 @@ async fn order_to_leave(session: &mut Session<'_>, patience: Patience) {
 }
 
 /// Returns `true` when the job ends within the time.
-async fn wait_for_end(jobs: &dyn TrainingJobs, name: &str, within: Duration) -> anyhow::Result<bool> {
+async fn wait_for_end(session: &Session<'_>, name: &str, within: Duration) -> anyhow::Result<bool> {
     let deadline = Instant::now() + within;
     for pause in POLLS.build() {
-        match jobs.describe(name).await {
-            Ok(job) if job.as_ref().is_none_or(|job| job.status.is_terminal()) => return Ok(true),
-            Ok(_) => {}
+        match session.jobs.describe(name).await {
+            Ok(None) => return Ok(true),
+            Ok(Some(job)) if job.status.is_terminal() => {
+                billing::log(session, &job);
+                return Ok(true);
+            }
+            Ok(Some(_)) => {}
             Err(error) if error.kind.may_pass() => tracing::info!(%error, "failed to describe the training job"),
             Err(error) => return Err(error.into()),
         }

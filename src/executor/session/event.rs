@@ -95,6 +95,11 @@ pub enum SessionEvent<'a> {
     /// The reason of the training job's loss was printed.
     LossTold,
     ResultsLost(&'a LostResults),
+    /// These are in the project directory.
+    ResultsReceived {
+        files: u64,
+        bytes: u64,
+    },
     /// The results need no further wait.
     ResultsSettled,
     /// SageMaker has uploaded the model, and nothing of it is left to do.
@@ -124,6 +129,7 @@ impl SessionEvent<'_> {
             | Self::InternalErrorMet(_)
             | Self::JobReplaced
             | Self::AgentsEnded
+            | Self::ResultsReceived { .. }
             | Self::Reported { .. } => Saved::Later,
             Self::CapacityLacked(_)
             | Self::Queued(_)

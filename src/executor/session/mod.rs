@@ -2,6 +2,8 @@
 
 pub mod agent_delivery;
 mod bar;
+pub mod bill;
+pub mod billing;
 pub mod close;
 pub mod create;
 mod create_rate;
@@ -11,6 +13,7 @@ pub mod directories;
 pub mod event;
 pub mod exchange;
 pub mod failure_reasons;
+pub mod figures;
 pub mod follow;
 mod foreign;
 pub mod hold;
@@ -18,6 +21,7 @@ pub mod id;
 mod inbox;
 pub mod input_check;
 pub mod job_limit;
+mod job_report;
 pub mod lease;
 mod leaving;
 pub mod left_over;
@@ -163,8 +167,9 @@ impl<'a> Session<'a> {
         self.print_transfer(format!("Project: {}", summary.sent()), &summary.warnings);
     }
 
-    /// Prints the summary of the results' transfer, and warns of each path that it left out.
-    pub fn print_received(&self, summary: &Summary) {
+    /// Notes and prints the summary of the results' transfer, and warns of each path that it left out.
+    pub fn print_received(&mut self, summary: &Summary) {
+        self.state.apply(SessionEvent::ResultsReceived { files: summary.files, bytes: summary.bytes });
         self.print_transfer(format!("Results: {}", summary.received()), &summary.warnings);
     }
 

@@ -10,12 +10,12 @@ use crate::base::signals::Cancellation;
 use crate::cloud::{JobStatus, TrainingJob};
 use crate::config::policy::ModelOutput;
 use crate::protocol::mailbox::Order;
-use crate::protocol::project::{Selection, Trees};
+use crate::protocol::project::Trees;
 use crate::session::Session;
 use crate::session::event::SessionEvent;
 use crate::session::failure_reasons::{self, LossKind};
 use crate::session::record::LostResults;
-use crate::session::results::ENV_FILE;
+use crate::session::results::{self, ENV_FILE};
 use crate::workspace;
 
 /// Section name in the job log.
@@ -38,7 +38,8 @@ pub struct ModelInputs<'a> {
 /// The failure of the upload; it is noted in the state too, because the runner ignores a failed `after_script`.
 pub async fn finish(session: &mut Session<'_>, inputs: ModelInputs<'_>) -> anyhow::Result<()> {
     let output = session.state.request().model_output.clone();
-    let (has_model, has_file) = (session.state.has_model(), selects_env_file(session.state.selection(), inputs.trees));
+    let (has_model, has_file) =
+        (session.state.has_model(), results::names_file(session.state.selection(), inputs.trees, ENV_FILE));
     let job = if output.is_some() {
         Some(upload(session, inputs).await?)
     } else if has_file {
@@ -122,13 +123,6 @@ async fn uploaded(session: &mut Session<'_>, inputs: ModelInputs<'_>) -> anyhow:
     Err(failure
         .hint("check that the role of the training job may write to `SAGEMAKER_MODEL_OUTPUT`, and that the bucket is in the job's region")
         .into())
-}
-
-/// `true` when the job names the file in its artifacts or reports, and does not just take every file.
-fn selects_env_file(selection: Option<&Selection>, trees: &Trees) -> bool {
-    // The last rule is the executor's own.
-    let rules = selection.map(|selection| selection.rules.as_slice()).and_then(|rules| rules.split_last());
-    rules.is_some_and(|(_, rules)| workspace::is_named(rules, trees, ENV_FILE))
 }
 
 /// The variables of a dotenv report, each with its value, or without one when it is not there.

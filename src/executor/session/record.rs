@@ -18,6 +18,7 @@ use crate::protocol::keys::SessionPlace;
 use crate::protocol::project::Selection;
 use crate::session::current_run::CurrentRun;
 use crate::session::cursor::Cursor;
+use crate::session::figures::JobFigures;
 use crate::session::id::SessionId;
 use crate::session::node_record::{self, NodeRecord};
 use crate::session::pool_match::WarmPools;
@@ -148,6 +149,8 @@ pub struct SessionRecord {
     /// The results were lost with the training job.
     #[serde(default)]
     pub results_lost: Option<LostResults>,
+    #[serde(default)]
+    pub figures: JobFigures,
 }
 
 impl SessionRecord {

@@ -19,7 +19,7 @@ use crate::session::failure_reasons::{self, Diagnosis, LossKind};
 use crate::session::inbox::Inbox;
 use crate::session::record::LostResults;
 use crate::session::state::ResultsState as Outcome;
-use crate::workspace::{AllSent, Bounds, Destination, TransferLimits, TransferProgress};
+use crate::workspace::{self, AllSent, Bounds, Destination, TransferLimits, TransferProgress};
 
 const POLL: Duration = Duration::from_millis(40);
 const SLOW_POLL: Duration = Duration::from_millis(500);
@@ -58,6 +58,13 @@ pub fn selection(job: &JobContext, expanded: impl Fn(&str) -> Option<String>) ->
     let own = Rule { include: vec![ENV_FILE.to_owned()], ..Rule::default() };
     let rules = artifacts.chain(caches).map(|rule| rule.with_values(&value)).chain([own]).collect();
     Selection { rules, ..Selection::default() }
+}
+
+/// `true` when the job names the file in its artifacts or reports, and does not just take every file.
+pub(super) fn names_file(selection: Option<&Selection>, trees: &Trees, name: &str) -> bool {
+    // The last rule is the executor's own.
+    let rules = selection.map(|selection| selection.rules.as_slice()).and_then(|rules| rules.split_last());
+    rules.is_some_and(|(_, rules)| workspace::is_named(rules, trees, name))
 }
 
 /// Outcome of a download.

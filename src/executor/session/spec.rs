@@ -24,6 +24,10 @@ pub mod tag {
     pub const PROJECT: &str = "gitlab:project-id";
     pub const PIPELINE: &str = "gitlab:pipeline-id";
     pub const PATH: &str = "gitlab:project-path";
+    pub const JOB_NAME: &str = "gitlab:job-name";
+    pub const USER: &str = "gitlab:user-id";
+    pub const REF: &str = "gitlab:ref";
+    pub const ENVIRONMENT: &str = "gitlab:environment";
 }
 
 /// Name of one of the session's training jobs, numbered from 1: the first has the session's own name. A name stays
@@ -175,8 +179,20 @@ fn tags(id: &SessionId, keys: &SessionKeys, job: &JobContext, settings: &Setting
         (tag::PROJECT.to_owned(), job.job_info.project_id.to_string()),
         (tag::PIPELINE.to_owned(), job.job_info.pipeline_id.to_string()),
         (tag::PATH.to_owned(), tag_value(&job.job_info.project_full_path)),
+        (tag::REF.to_owned(), tag_value(&job.git_info.git_ref)),
+        (tag::JOB_NAME.to_owned(), tag_value(&job.job_info.name)),
     ]);
+    let user = (job.job_info.user_id > 0).then(|| job.job_info.user_id.to_string());
+    tags.extend(user.map(|user| (tag::USER.to_owned(), user)));
+    tags.extend(deployment(job).map(|name| (tag::ENVIRONMENT.to_owned(), tag_value(name))));
     tags
+}
+
+/// The job's `environment:`. A job's author can add another entry of the variable and not remove GitLab's own, so they must agree.
+fn deployment(job: &JobContext) -> Option<&str> {
+    let mut names = job.variables.iter().filter(|variable| variable.key == "CI_ENVIRONMENT_NAME" && !variable.masked);
+    let name = names.next().map(|variable| variable.value.as_str()).filter(|name| !name.is_empty())?;
+    names.all(|other| other.value == name).then_some(name)
 }
 
 /// Replaces characters outside `^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$` and cuts at 256 characters (`CreateTrainingJob`,

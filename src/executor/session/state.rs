@@ -12,6 +12,7 @@ use crate::protocol::mailbox::{Order, Report};
 use crate::protocol::project::Selection;
 use crate::session::current_run::CurrentRun;
 use crate::session::event::SessionEvent;
+use crate::session::figures::{JobFigures, ReceivedResults};
 use crate::session::node_record::{self, NodeRecord};
 use crate::session::pool_match::WarmPools;
 use crate::session::record::{LostResults, Queued, SessionRecord};
@@ -124,6 +125,9 @@ impl SessionState {
             SessionEvent::RunTakenOver => self.rewind(),
             SessionEvent::RunEnded(code) => {
                 self.change_run(|run| run.code = Some(code));
+                if self.run().is_some_and(|run| run.stage != "after_script") {
+                    self.record.figures.exit_code = Some(code);
+                }
                 self.script_ended();
             }
             SessionEvent::RunOver => {
@@ -142,6 +146,9 @@ impl SessionState {
             SessionEvent::GivenUp => record.given_up = true,
             SessionEvent::LossTold => record.loss_told = true,
             SessionEvent::ResultsLost(lost) => record.results_lost = Some(lost.clone()),
+            SessionEvent::ResultsReceived { files, bytes } => {
+                record.figures.received = Some(ReceivedResults { files, bytes });
+            }
             SessionEvent::ResultsSettled => record.results_applied = true,
             SessionEvent::ModelSettled => record.model_settled = true,
             SessionEvent::Leaving(at) => drop(record.leaving.get_or_insert_with(|| at.clone())),
@@ -459,6 +466,10 @@ impl SessionState {
             None if self.record.results_applied => ResultsState::Applied,
             None => ResultsState::Pending,
         }
+    }
+
+    pub fn figures(&self) -> JobFigures {
+        self.record.figures
     }
 
     pub fn leaving(&self) -> Option<&Stamp> {

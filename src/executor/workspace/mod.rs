@@ -28,4 +28,6 @@ pub use select::is_named;
 pub use send::{forget, send, send_changes};
 pub use summary::Summary;
 pub use task::TransferProgress;
-pub use tree::{Base, Next, Snapshot, make_cache_usable, make_usable, path_of, remove_temporary, set_variables};
+pub use tree::{
+    Base, Next, Snapshot, make_cache_usable, make_usable, path_of, remove_temporary, set_variables, write_own,
+};

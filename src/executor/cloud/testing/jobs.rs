@@ -189,11 +189,14 @@ pub fn example_job(name: &str, status: JobStatus, secondary: SecondaryStatus) ->
         message: None,
         failure_reason: None,
         created: None,
+        is_spot: false,
+        training_started: None,
         training_seconds: None,
         billable_seconds: None,
         transitions: Vec::new(),
         pool: PoolProperties::default(),
         pool_taken_by: None,
+        pool_seconds: None,
     }
 }
 

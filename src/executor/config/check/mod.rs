@@ -21,7 +21,7 @@ const FILL_IN: [&str; 5] = ["example-ci-sagemaker", "REPLACE_ME", "CHANGE_ME", "
 /// Shells that cannot run GitLab Runner's scripts for `bash` and `sh`.
 const OTHER_SHELLS: [&str; 8] = ["pwsh", "powershell", "cmd", "fish", "csh", "tcsh", "nu", "elvish"];
 /// Tags of a training job that the operator may set.
-const TAGS: usize = 44;
+const TAGS: usize = 40;
 /// File systems of the kernel, and the directory that SageMaker mounts in the container.
 const FOREIGN_DIRS: [&str; 4] = ["/proc", "/sys", "/dev", "/opt/ml"];
 

@@ -21,6 +21,7 @@ mod tests;
 use self::bounded::Bounded;
 pub use self::bounds::{JobBounds, Limit, Switch, bounds_of, of_default, of_rule};
 pub use self::cache_keys::{refuse_cache_keys, unsafe_key};
+pub use self::cost::largest_cost;
 pub use self::decision::{CapacityDecision, DataDecision, Decision, JobInput};
 pub use self::environment::refuse_secrets;
 pub use self::identity::JobIdentity;

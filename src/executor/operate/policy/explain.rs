@@ -42,6 +42,8 @@ struct Explanation<'a> {
     bounds: Option<JobBounds>,
     /// Of a job whose variables are known.
     request: Option<Decision>,
+    /// The largest cost of the request, in words. `None`: the price is not known.
+    cost: Option<String>,
     /// Why the job is refused.
     refusal: Option<String>,
 }
@@ -74,6 +76,7 @@ pub(super) fn run(args: &ExplainArgs, settings: &Settings, printer: &Printer) ->
         rule,
         passed_over,
         bounds,
+        cost: request.as_ref().and_then(|request| cost_words(request, settings)),
         request,
         refusal: refusal.as_ref().map(|error| format!("{error:#}")),
     };
@@ -83,6 +86,13 @@ pub(super) fn run(args: &ExplainArgs, settings: &Settings, printer: &Printer) ->
         printer.write_data(explanation.text(settings.rules.is_empty()).as_bytes())?;
     }
     refusal.map_or(Ok(()), Err)
+}
+
+/// What the request costs at most.
+fn cost_words(request: &Decision, settings: &Settings) -> Option<String> {
+    let (price, cost) = policy::largest_cost(request, settings)?;
+    let region = settings.aws.region.as_deref().unwrap_or_default();
+    Some(format!("at most {} ({})", price.amount(cost), price.source_words(region)))
 }
 
 /// Why a rule is not for the job; `None` if it is.
@@ -128,6 +138,7 @@ impl Explanation<'_> {
         if let Some(request) = &self.request {
             lines.push("Request:".to_owned());
             lines.extend(request_words(request).into_iter().map(|(name, value)| format!("  {name}: {value}")));
+            lines.extend(self.cost.iter().map(|cost| format!("  cost: {cost}")));
         }
         lines.join("\n") + "\n"
     }

@@ -9,6 +9,7 @@ use crate::cloud::testing::{Memory, example_spec};
 use crate::cloud::{SecondaryStatus, TrainingJobs as _};
 use crate::config::settings::Settings;
 use crate::protocol::project::Rule;
+use crate::protocol::project::Selection;
 use crate::session::node_record::NodeRecord;
 use crate::session::record::{Records, SessionRecord};
 use crate::session::requested_job::RequestedJob;

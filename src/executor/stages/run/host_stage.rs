@@ -20,12 +20,14 @@ use crate::session::model_output::ModelInputs;
 use crate::session::record::{LostResults, Records};
 use crate::session::results::Download;
 use crate::session::state::{ResultsState, SessionState};
-use crate::session::{Session, SessionId, model_output, results};
+use crate::session::{Session, SessionId, billing, model_output, results};
 use crate::stages::{Context, abandoned, host_script, prepare};
 use crate::workspace::{self, Next};
 
 /// The stage that the runner calls only when the script has succeeded.
 const SUCCESS: &str = "upload_artifacts_on_success";
+/// The last stage of a job that was not aborted.
+const CLEANUP: &str = "cleanup_file_variables";
 /// Time between SIGTERM and SIGKILL of a host script; the runner's own limit is longer.
 const HOST_GRACE: Duration = Duration::from_secs(30);
 
@@ -58,7 +60,7 @@ pub(super) async fn run(
         if let Err(error) = take_results(context, job, &mut session, stage).await {
             // The stage can still do other work; the missing results are reported once and fail no second stage.
             session.apply(SessionEvent::ResultsSettled)?;
-            if *stage != BuildStage::Other("cleanup_file_variables".to_owned()) {
+            if *stage != BuildStage::Other(CLEANUP.to_owned()) {
                 return Err(error.context("failed to download the results"));
             }
         }
@@ -69,6 +71,7 @@ pub(super) async fn run(
         }
     }
     if let Some(known) = load()? {
+        tell_bill(context, job, id, stage, &known).await;
         check_results(stage, &known)?;
     }
     prepare_directories(context, job, stage)?;
@@ -83,6 +86,21 @@ pub(super) async fn run(
     match exit_code(status) {
         0 => Ok(()),
         code => Err(Failure::script(code).into()),
+    }
+}
+
+/// Writes the job's report before its artifacts are uploaded, and prints the bill at the job's end.
+async fn tell_bill(context: &Context, job: &JobContext, id: &SessionId, stage: &BuildStage, known: &SessionState) {
+    let BuildStage::Other(name) = stage else { return };
+    let is_upload = name.starts_with("upload_artifacts");
+    if known.runs() == 0 || context.env.is_try() || !is_upload && name != CLEANUP {
+        return;
+    }
+    let Ok(session) = context.attach(id).await else { return };
+    if !is_upload {
+        billing::print(&session, &context.cancellation).await;
+    } else if let Ok(trees) = context.trees(job) {
+        billing::write_report(&session, &trees, &context.cancellation).await;
     }
 }
 
@@ -138,7 +156,7 @@ fn prepare_directories(context: &Context, job: &JobContext, stage: &BuildStage) 
     let next = match name.as_str() {
         "get_sources" if context.env.job_variable("GIT_STRATEGY") == Some("none") => Next::Files,
         "get_sources" | "clear_worktree" => Next::Git,
-        "download_artifacts" | "cleanup_file_variables" => Next::Files,
+        "download_artifacts" | CLEANUP => Next::Files,
         _ => return Ok(()),
     };
     let Ok(trees) = context.trees(job) else { return Ok(()) };

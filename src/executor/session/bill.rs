@@ -1,0 +1,331 @@
+//! The bill of a training job: its phases, the seconds that SageMaker bills, and the cost. Pure.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use crate::base::arn::Arn;
+use crate::base::human::human_duration;
+use crate::cloud::{SecondaryStatus, TrainingJob};
+use crate::config::prices::Price;
+
+/// Time of a training job in one secondary status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimedPhase {
+    pub status: SecondaryStatus,
+    pub started: SystemTime,
+    pub seconds: u64,
+}
+
+/// A bill of one training job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bill {
+    /// By type and number.
+    pub instances: Vec<(String, u32)>,
+    pub is_spot: bool,
+    /// SageMaker has ended the job: its own figures. Otherwise those so far, by this host's clock.
+    pub is_final: bool,
+    pub phases: Vec<TimedPhase>,
+    /// How often instances came up.
+    pub starts: usize,
+    /// Billed seconds of one instance. `None`: only SageMaker knows them, when a spot job has ended.
+    pub billable: Option<u64>,
+    /// Percent of the training time that a spot job does not pay for.
+    pub saved: Option<u64>,
+    /// Billed seconds of the instances in the warm pool after the job, once these have ended.
+    pub pool: Option<u64>,
+    /// Of all instances.
+    pub price: Option<Price>,
+    pub region: String,
+}
+
+/// Groups of secondary statuses, in the words of the job's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// SageMaker looks for instances; not billed.
+    Waiting,
+    Download,
+    Training,
+    Upload,
+}
+
+impl Part {
+    /// `None` for a status of which it is not known.
+    fn of(status: &SecondaryStatus) -> Option<Self> {
+        match status {
+            SecondaryStatus::Starting
+            | SecondaryStatus::LaunchingMLInstances
+            | SecondaryStatus::PreparingTrainingStack
+            | SecondaryStatus::Pending
+            | SecondaryStatus::Interrupted
+            | SecondaryStatus::Restarting => Some(Self::Waiting),
+            SecondaryStatus::Downloading | SecondaryStatus::DownloadingTrainingImage => Some(Self::Download),
+            SecondaryStatus::Training => Some(Self::Training),
+            SecondaryStatus::Uploading | SecondaryStatus::Stopping => Some(Self::Upload),
+            _ => None,
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting for instances",
+            Self::Download => "download",
+            Self::Training => "training",
+            Self::Upload => "upload",
+        }
+    }
+}
+
+impl Bill {
+    /// The bill at this time; `own` are the operator's prices.
+    pub fn of(job: &TrainingJob, now: SystemTime, own: &BTreeMap<String, f64>) -> Self {
+        let is_final = job.status.is_terminal();
+        let instances = vec![(job.pool.instance_type.clone(), job.pool.instance_count)];
+        let phases = phases(job, now);
+        let is_waiting: Vec<bool> =
+            phases.iter().filter_map(|phase| Some(Part::of(&phase.status)? == Part::Waiting)).collect();
+        let begun = usize::from(is_waiting.first() == Some(&false));
+        let so_far = job.training_started.map_or(0, |started| seconds(started, now));
+        let billable = match (is_final, job.is_spot && job.training_started.is_some()) {
+            (true, _) => Some(job.billable_seconds.unwrap_or_default()),
+            (false, true) => None,
+            (false, false) => Some(so_far),
+        };
+        Self {
+            is_spot: job.is_spot,
+            is_final,
+            starts: begun + is_waiting.windows(2).filter(|pair| pair[0] && !pair[1]).count(),
+            saved: saved(job),
+            billable,
+            pool: job.pool_seconds,
+            price: Price::of(&instances, own),
+            region: Arn::parse(&job.arn).map(|arn| arn.region.to_owned()).unwrap_or_default(),
+            instances,
+            phases,
+        }
+    }
+
+    /// The cost of all instances, without that of the warm pool.
+    pub fn cost(&self) -> Option<f64> {
+        Some(self.price?.cost(self.billable?))
+    }
+
+    /// Seconds of waiting for instances, which are not billed.
+    pub fn waited(&self) -> u64 {
+        self.total(Part::Waiting)
+    }
+
+    /// Seconds on instances, by the phases.
+    pub fn ran(&self) -> u64 {
+        [Part::Download, Part::Training, Part::Upload].into_iter().map(|part| self.total(part)).sum()
+    }
+
+    fn total(&self, part: Part) -> u64 {
+        let phases = self.phases.iter().filter(|phase| Part::of(&phase.status) == Some(part));
+        phases.map(|phase| phase.seconds).sum()
+    }
+
+    /// The phases in one line of the job's log.
+    pub fn phase_line(&self) -> String {
+        let parts = [Part::Waiting, Part::Download, Part::Training, Part::Upload];
+        let known = parts.into_iter().map(|part| (part.words(), self.total(part))).filter(|(_, seconds)| *seconds > 0);
+        let words: Vec<_> = known.map(|(words, seconds)| format!("{words} {}", duration(seconds))).collect();
+        format!("SageMaker: {}", if words.is_empty() { "less than a second".to_owned() } else { words.join(", ") })
+    }
+
+    /// The billed time and the cost in one line of the job's log.
+    pub fn line(&self) -> String {
+        let about = if self.is_final { "" } else { "about " };
+        let ran = if self.is_spot && self.starts > 0 {
+            let starts = if self.starts == 1 { "1 start".to_owned() } else { format!("{} starts", self.starts) };
+            let (ran, waited) = (duration(self.ran()), duration(self.waited()));
+            format!("Trained {about}{ran} in {starts}, waited {waited}. ")
+        } else {
+            String::new()
+        };
+        let Some(billable) = self.billable else {
+            return format!("{ran}SageMaker tells the billed time of spot instances when the training job has ended");
+        };
+        if billable == 0 {
+            return format!("{ran}Nothing is billed: no instance came up");
+        }
+        let pool = self.pool.map(|seconds| format!("; the warm pool after it: {}", duration(seconds)));
+        let pool = pool.unwrap_or_default();
+        format!("{ran}Billed {about}{} of {}, {}{pool}", duration(billable), self.instance_words(), self.cost_words())
+    }
+
+    fn cost_words(&self) -> String {
+        let (Some(price), Some(cost)) = (self.price, self.cost()) else {
+            return "whose price is not known".to_owned();
+        };
+        let saved = self.saved.map(|percent| format!("{percent} % saved, ")).unwrap_or_default();
+        format!("about {} ({saved}{})", price.amount(cost), price.source_words(&self.region))
+    }
+
+    fn instance_words(&self) -> String {
+        let one = |(name, count): &(String, u32)| if *count == 1 { name.clone() } else { format!("{count} x {name}") };
+        self.instances.iter().map(one).collect::<Vec<_>>().join(" and ")
+    }
+}
+
+/// The saving of a spot job as SageMaker computes it.
+fn saved(job: &TrainingJob) -> Option<u64> {
+    let (training, billable) = (job.training_seconds?, job.billable_seconds?);
+    (job.is_spot && training > 0).then(|| 100 - (billable.min(training) * 100).div_ceil(training))
+}
+
+/// The phases of a job; the last one of a job that has not ended lasts until now.
+fn phases(job: &TrainingJob, now: SystemTime) -> Vec<TimedPhase> {
+    let known: Vec<_> = job.transitions.iter().filter_map(|one| Some((&one.status, one.started?))).collect();
+    let ends = known.iter().skip(1).map(|(_, started)| *started).chain([now]);
+    let timed = known.iter().zip(ends).map(|((status, started), end)| TimedPhase {
+        status: (*status).clone(),
+        started: *started,
+        seconds: seconds(*started, end),
+    });
+    // The end of a job is no phase.
+    timed.take(known.len() - usize::from(job.status.is_terminal() && !known.is_empty())).collect()
+}
+
+/// Whole seconds between two times, as SageMaker rounds them: up.
+fn seconds(from: SystemTime, to: SystemTime) -> u64 {
+    let time = to.duration_since(from).unwrap_or_default();
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
+fn duration(seconds: u64) -> String {
+    human_duration(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::cloud::testing::example_job;
+    use crate::cloud::{JobStatus, PoolProperties, Transition};
+
+    fn second(second: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(second)
+    }
+
+    fn job(status: JobStatus, transitions: &[(&str, u64)]) -> TrainingJob {
+        let transitions = transitions.iter().map(|(status, at)| Transition {
+            status: (*status).into(),
+            started: Some(second(*at)),
+            message: None,
+        });
+        let pool = PoolProperties {
+            instance_type: "ml.g5.2xlarge".to_owned(),
+            instance_count: 1,
+            ..PoolProperties::default()
+        };
+        let example = example_job("x", status, SecondaryStatus::Training);
+        TrainingJob { transitions: transitions.collect(), pool, ..example }
+    }
+
+    /// Waits 252 s, downloads 100 s, trains 5 h 51 min, uploads 80 s.
+    const GOOD: [(&str, u64); 5] =
+        [("Starting", 0), ("Downloading", 252), ("Training", 352), ("Uploading", 21_412), ("Completed", 21_492)];
+
+    fn bill(job: &TrainingJob, now: u64) -> Bill {
+        Bill::of(job, second(now), &BTreeMap::new())
+    }
+
+    #[test]
+    fn a_job_that_has_ended_has_sagemakers_own_figures() {
+        let mut job = job(JobStatus::Completed, &GOOD);
+        (job.training_started, job.training_seconds) = (Some(second(252)), Some(21_240));
+        job.billable_seconds = Some(21_240);
+        let bill = bill(&job, 99_999);
+        assert_eq!(
+            bill.phase_line(),
+            "SageMaker: waiting for instances 4 min 12 s, download 1 min 40 s, training 5 h 51 min, upload 1 min 20 s"
+        );
+        assert_eq!(bill.line(), "Billed 5 h 54 min of ml.g5.2xlarge, about $8.94 (list price of us-east-1)");
+        let exact = 21_240.0 / 3600.0 * 1.515;
+        assert!((bill.cost().unwrap() - exact).abs() < 1e-9);
+        assert_eq!((bill.starts, bill.waited(), bill.ran()), (1, 252, 21_240));
+        job.arn = job.arn.replace("eu-west-1", "us-east-1");
+        job.pool.instance_count = 2;
+        job.pool_seconds = Some(90);
+        let two = Bill::of(&job, second(0), &BTreeMap::new());
+        assert_eq!(
+            two.line(),
+            "Billed 5 h 54 min of 2 x ml.g5.2xlarge, about $17.88 (list price); the warm pool after it: 1 min 30 s"
+        );
+        assert!((two.cost().unwrap() - 2.0 * exact).abs() < 1e-9);
+        let own = BTreeMap::from([("ml.g5.2xlarge".to_owned(), 1.0)]);
+        assert!(Bill::of(&job, second(0), &own).line().contains(", about 11.80 (the operator's price)"));
+    }
+
+    #[test]
+    fn a_job_that_runs_on_has_the_figures_so_far() {
+        let mut job = job(JobStatus::InProgress, &GOOD[..4]);
+        job.training_started = Some(second(252));
+        let bill = bill(&job, 21_452);
+        assert!(!bill.is_final);
+        assert!(bill.phase_line().ends_with("upload 40 s"), "{}", bill.phase_line());
+        assert!(bill.line().starts_with("Billed about 5 h 53 min of ml.g5.2xlarge, about $8.92"), "{}", bill.line());
+        job.is_spot = true;
+        let bill = super::Bill::of(&job, second(21_452), &BTreeMap::new());
+        assert_eq!(
+            bill.line(),
+            "Trained about 5 h 53 min in 1 start, waited 4 min 12 s. SageMaker tells the billed time of spot instances when the \
+             training job has ended"
+        );
+        assert_eq!((bill.billable, bill.cost(), bill.saved), (None, None, None));
+    }
+
+    #[test]
+    fn a_spot_job_tells_its_starts_and_its_saving() {
+        let transitions = [
+            ("Starting", 0),
+            ("Downloading", 340),
+            ("Training", 400),
+            ("Interrupted", 9400),
+            ("Starting", 9410),
+            ("Downloading", 10_500),
+            ("Training", 10_600),
+            ("Uploading", 22_900),
+            ("Completed", 22_920),
+        ];
+        let mut job = job(JobStatus::Completed, &transitions);
+        (job.is_spot, job.training_started) = (true, Some(second(340)));
+        (job.training_seconds, job.billable_seconds) = (Some(21_600), Some(6480));
+        assert_eq!(
+            bill(&job, 0).line(),
+            "Trained 5 h 58 min in 2 starts, waited 24 min. Billed 1 h 48 min of ml.g5.2xlarge, about $2.73 (70 % saved, list price \
+             of us-east-1)"
+        );
+        assert!((bill(&job, 0).cost().unwrap() - 6480.0 / 3600.0 * 1.515).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_job_without_an_instance_costs_nothing() {
+        for is_spot in [false, true] {
+            let mut job = job(JobStatus::Stopped, &[("Starting", 0), ("Stopping", 60), ("Stopped", 61)]);
+            job.is_spot = is_spot;
+            let line = bill(&job, 70).line();
+            assert!(line.ends_with("Nothing is billed: no instance came up"), "{line}");
+            job.status = JobStatus::InProgress;
+            assert_eq!(bill(&job, 70).billable, Some(0));
+        }
+    }
+
+    #[test]
+    fn a_type_of_no_list_has_no_price() {
+        let mut job = job(JobStatus::Completed, &GOOD);
+        "ml.new.large".clone_into(&mut job.pool.instance_type);
+        job.billable_seconds = Some(60);
+        assert_eq!(bill(&job, 0).line(), "Billed 1 min of ml.new.large, whose price is not known");
+    }
+
+    #[test]
+    fn times_that_are_missing_or_in_disorder_are_no_phases() {
+        let mut job = job(JobStatus::InProgress, &GOOD[..3]);
+        job.transitions[1].started = None;
+        assert_eq!(bill(&job, 400).phases.len(), 2);
+        assert_eq!(bill(&job, 100).phases[1].seconds, 0, "a clock behind that of SageMaker");
+        assert!(bill(&TrainingJob { transitions: Vec::new(), ..job }, 0).phases.is_empty());
+    }
+}

@@ -1,0 +1,91 @@
+//! Tells the bill of a training job: at the end of the job's log, in the report that its artifacts name, and in the executor's own log.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use tokio::time::Instant;
+
+use crate::base::backoff::backoff;
+use crate::base::signals::Cancellation;
+use crate::cloud::TrainingJob;
+use crate::protocol::project::Trees;
+use crate::session::Session;
+use crate::session::bill::Bill;
+use crate::session::job_report::{self, REPORT_FILE, REPORT_START};
+use crate::session::results;
+use crate::session::state::Creation;
+use crate::workspace;
+
+/// Longest wait for the end of the training job, which comes within a minute of the last script's. Nothing is billed by the wait.
+const ENDS_WITHIN: Duration = Duration::from_mins(1);
+/// Pauses between two looks at the training job.
+const PAUSES: ExponentialBuilder = backoff(Duration::from_millis(250), Duration::from_secs(5));
+
+/// Prints phases, billed time and cost at the end of a job whose training job was created. A bill that cannot be had fails nothing.
+pub async fn print(session: &Session<'_>, cancel: &Cancellation) {
+    if let Some(job) = look(session, false, cancel).await {
+        let bill = of(session, &job);
+        session.printer.line(bill.phase_line());
+        session.printer.line(bill.line());
+    }
+}
+
+/// Writes the report into the project if the job's artifacts name it. A report that cannot be written fails nothing.
+pub async fn write_report(session: &Session<'_>, trees: &Trees, cancel: &Cancellation) {
+    if !results::names_file(session.state.selection(), trees, REPORT_FILE) {
+        return;
+    }
+    let Some(job) = look(session, true, cancel).await else {
+        session
+            .printer
+            .warn(format!("there is no `{REPORT_FILE}`: SageMaker did not tell the state of the training job"));
+        return;
+    };
+    let text = job_report::to_json(&job, &of(session, &job), session.state.figures());
+    let written = text.map_err(anyhow::Error::from);
+    match written.and_then(|text| workspace::write_own(trees, REPORT_FILE, &text, REPORT_START)) {
+        Ok(false) => {}
+        Ok(true) => session.printer.warn(format!("`{REPORT_FILE}` of the job is replaced by the executor's report")),
+        Err(error) => session.printer.warn(format!("{error:#}")),
+    }
+}
+
+/// Notes the bill of a training job that has ended.
+pub(super) fn log(session: &Session<'_>, job: &TrainingJob) {
+    let bill = of(session, job);
+    tracing::info!(job = job.name, phases = bill.phase_line(), bill = bill.line(), "the training job has ended");
+}
+
+fn of(session: &Session<'_>, job: &TrainingJob) -> Bill {
+    Bill::of(job, session.clock.now(), &session.settings.prices)
+}
+
+/// The training job, when it has ended if that is soon: always waits for a spot job, whose billed time nobody knows before.
+async fn look(session: &Session<'_>, waits: bool, cancel: &Cancellation) -> Option<TrainingJob> {
+    if !matches!(session.state.creation(), Creation::Created(_)) || session.state.is_given_up() {
+        return None;
+    }
+    let deadline = Instant::now() + ENDS_WITHIN;
+    let mut pauses = PAUSES.build();
+    let mut seen = None;
+    loop {
+        match session.jobs.describe_once(&session.job_name()).await {
+            Ok(Some(job)) => seen = Some(job),
+            Ok(None) => return seen,
+            Err(error) => {
+                tracing::info!(%error, "failed to describe the training job for its bill");
+                if !error.kind.may_pass() || !waits && seen.is_none() {
+                    return seen;
+                }
+            }
+        }
+        let is_enough = |job: &TrainingJob| job.status.is_terminal() || !waits && !job.is_spot;
+        if seen.as_ref().is_some_and(is_enough) || Instant::now() >= deadline {
+            return seen;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(5))) => {}
+            () = cancel.token().cancelled() => return seen,
+        }
+    }
+}
