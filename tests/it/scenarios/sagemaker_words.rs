@@ -126,7 +126,7 @@ rows! {
         play: |world| {
             world.emulator.as_ref().unwrap().set_faults(&json!({"calls": [{"operation": "CreateTrainingJob", "count": 1,
                 "error": "ResourceLimitExceeded", "message": "The account-level service limit is 0 Instances"}]}));
-            one(world, &Job::new().set("SAGEMAKER_INSTANCE_TYPE", super::sagemaker_life::TYPES).script(["echo on"]))
+            one(world, &Job::new().set("SAGEMAKER_INSTANCE_TYPE", crate::scenarios::sagemaker_life::TYPES).script(["echo on"]))
         },
         expect: |_, outcomes| {
             outcomes[0].succeeded().hides(ERROR).shows("Instance: ml.m5.large x 1");
@@ -138,7 +138,7 @@ rows! {
         driver: sagemaker_with(&[], ""),
         play: |world| {
             world.emulator.as_ref().unwrap().set_faults(&json!({"jobs": [{"count": 1, "trouble": "capacity"}]}));
-            one(world, &Job::new().set("SAGEMAKER_INSTANCE_TYPE", super::sagemaker_life::TYPES).script(["echo on"]))
+            one(world, &Job::new().set("SAGEMAKER_INSTANCE_TYPE", crate::scenarios::sagemaker_life::TYPES).script(["echo on"]))
         },
         expect: |_, outcomes| {
             outcomes[0].succeeded().hides(ERROR);
