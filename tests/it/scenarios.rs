@@ -57,6 +57,7 @@ mod compare;
 mod faults;
 mod sagemaker;
 mod sagemaker_attacks;
+mod sagemaker_bill;
 mod sagemaker_bombs;
 mod sagemaker_cancel;
 mod sagemaker_creator;

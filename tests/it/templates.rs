@@ -46,6 +46,22 @@ fn templates_are_plain_yaml() {
     }
 }
 
+/// GitLab adds up the parts of `timeout`; the runner takes `RUNNER_SCRIPT_TIMEOUT` as Go reads durations, so it cannot be a difference.
+#[test]
+fn a_script_ends_before_its_job_does() {
+    let value = |text: &str, name: &str| {
+        let line = Regex::new(&format!("(?m)^ +{name}: (.*)$")).unwrap();
+        line.captures(text).map(|found| found[1].to_owned()).unwrap_or_else(|| panic!("no {name}"))
+    };
+    for (_, text) in templates() {
+        let (script, after) = (value(&text, "RUNNER_SCRIPT_TIMEOUT"), value(&text, "RUNNER_AFTER_SCRIPT_TIMEOUT"));
+        let job = value(&text, "timeout");
+        let rest = job.strip_prefix(&format!("{script} ")).unwrap_or_else(|| panic!("{job} is not {script} and more"));
+        let time = |text: &str| humantime::parse_duration(text).unwrap();
+        assert!(time(rest) >= 2 * time(&after), "{rest} is too short for {after} of after_script and the uploads");
+    }
+}
+
 /// Templates are included: a job that would run by itself appears in every pipeline.
 #[test]
 fn templates_hold_hidden_jobs_only() {

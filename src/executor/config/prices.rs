@@ -94,7 +94,7 @@ impl Price {
     /// `$8.94`; the currency of the operator's prices is not known.
     pub fn amount(self, cost: f64) -> String {
         let sign = if self.source == PriceSource::List { "$" } else { "" };
-        if cost > 0.0 && cost < 0.01 { format!("less than {sign}0.01") } else { format!("{sign}{cost:.2}") }
+        format!("{sign}{cost:.2}")
     }
 
     /// The source in words, for a job in this region.
@@ -145,7 +145,6 @@ mod tests {
     fn a_cost_names_its_source() {
         let list = Price { hourly: 1.515, source: PriceSource::List };
         assert_eq!(list.amount(list.cost(5 * 3600 + 54 * 60)), "$8.94");
-        assert_eq!((list.amount(0.001).as_str(), list.amount(0.0).as_str()), ("less than $0.01", "$0.00"));
         assert_eq!(list.source_words("us-east-1"), "list price");
         assert_eq!(list.source_words("eu-west-1"), "list price of us-east-1");
         let own = Price { hourly: 2.0, source: PriceSource::Operator };

@@ -8,6 +8,9 @@ use crate::base::human::human_duration;
 use crate::cloud::{SecondaryStatus, TrainingJob};
 use crate::config::prices::Price;
 
+/// The smallest cost that is told.
+const CENT: f64 = 0.01;
+
 /// Time of a training job in one secondary status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimedPhase {
@@ -158,7 +161,12 @@ impl Bill {
             return "whose price is not known".to_owned();
         };
         let saved = self.saved.map(|percent| format!("{percent} % saved, ")).unwrap_or_default();
-        format!("about {} ({saved}{})", price.amount(cost), price.source_words(&self.region))
+        let amount = if cost < CENT {
+            format!("less than {}", price.amount(CENT))
+        } else {
+            format!("about {}", price.amount(cost))
+        };
+        format!("{amount} ({saved}{})", price.source_words(&self.region))
     }
 
     fn instance_words(&self) -> String {
@@ -186,10 +194,9 @@ fn phases(job: &TrainingJob, now: SystemTime) -> Vec<TimedPhase> {
     timed.take(known.len() - usize::from(job.status.is_terminal() && !known.is_empty())).collect()
 }
 
-/// Whole seconds between two times, as SageMaker rounds them: up.
+/// Whole seconds between two times, rounded.
 fn seconds(from: SystemTime, to: SystemTime) -> u64 {
-    let time = to.duration_since(from).unwrap_or_default();
-    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+    (to.duration_since(from).unwrap_or_default() + Duration::from_millis(500)).as_secs()
 }
 
 fn duration(seconds: u64) -> String {
@@ -318,6 +325,8 @@ mod tests {
         "ml.new.large".clone_into(&mut job.pool.instance_type);
         job.billable_seconds = Some(60);
         assert_eq!(bill(&job, 0).line(), "Billed 1 min of ml.new.large, whose price is not known");
+        (job.pool.instance_type, job.billable_seconds) = ("ml.m5.large".to_owned(), Some(20));
+        assert_eq!(bill(&job, 0).line(), "Billed 20 s of ml.m5.large, less than $0.01 (list price of us-east-1)");
     }
 
     #[test]
