@@ -10,8 +10,8 @@ use aws_sdk_sagemaker::config::Builder;
 use aws_sdk_sagemaker::operation::describe_training_job::DescribeTrainingJobOutput;
 use aws_sdk_sagemaker::primitives::DateTime;
 use aws_sdk_sagemaker::types::{
-    AlgorithmSpecification, CheckpointConfig, InstancePreference, OutputCompressionType, OutputDataConfig,
-    ResourceConfig, RetryStrategy, SessionChainingConfig, SortBy, SortOrder, StoppingCondition, Tag,
+    AlgorithmSpecification, CheckpointConfig, InstancePreference, MetricDefinition, OutputCompressionType,
+    OutputDataConfig, ResourceConfig, RetryStrategy, SessionChainingConfig, SortBy, SortOrder, StoppingCondition, Tag,
     TrainingImageConfig, TrainingInputMode, TrainingInstanceType, TrainingJobStatus, TrainingRepositoryAccessMode,
     TrainingRepositoryAuthConfig, VpcConfig, WarmPoolResourceStatus,
 };
@@ -194,6 +194,12 @@ fn algorithm(spec: &TrainingJobSpec) -> AlgorithmSpecification {
         .set_training_image_config(spec.vpc_registry.as_ref().map(image_config))
         .set_container_entrypoint(unless_empty(spec.entrypoint.clone()))
         .set_container_arguments(unless_empty(spec.arguments.clone()))
+        .set_metric_definitions(unless_empty(
+            spec.metrics
+                .iter()
+                .map(|metric| MetricDefinition::builder().name(&metric.name).regex(&metric.regex).build())
+                .collect(),
+        ))
         .build()
 }
 

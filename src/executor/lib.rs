@@ -12,6 +12,7 @@ pub mod iam;
 pub mod logs;
 pub mod operate;
 pub mod protocol;
+pub mod report;
 pub mod sandbox;
 pub mod session;
 pub mod stages;

@@ -24,6 +24,8 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("base::privacy", &[]),
     ("base::process", &["base::failure"]),
     ("base::human", &[]),
+    ("base::metric", &[]),
+    ("base::series", &[]),
     ("base::names", &[]),
     ("base::plain", &[]),
     ("base::arn", &[]),
@@ -59,6 +61,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
         "config::policy",
         &[
             "base::failure",
+            "base::metric",
             "cloud",
             "config::forms",
             "config::input_channels",
@@ -72,7 +75,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ),
     ("gitlab", &["base::failure"]),
     ("ui", &["base::failure", "base::human", "base::plain"]),
-    ("cloud", &["base::clock", "base::failure", "base::plain"]),
+    ("cloud", &["base::clock", "base::failure", "base::metric", "base::plain"]),
     (
         "iam",
         &[
@@ -90,7 +93,8 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("logs", &["base::clock", "base::failure", "base::files", "base::node", "base::stream", "base::worker", "cloud"]),
     ("boundary", &["base::exit_codes", "base::failure", "base::signals", "ui"]),
     ("trace", &["base::failure", "base::node", "base::seal"]),
-    ("protocol", &["base::arn", "base::failure", "base::node", "base::seal"]),
+    ("protocol", &["base::arn", "base::failure", "base::metric", "base::node", "base::seal", "base::series"]),
+    ("report", &["base::human", "base::series"]),
     (
         "workspace",
         &[
@@ -112,9 +116,11 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "base::backoff",
             "base::clock",
             "base::failure",
+            "base::metric",
             "base::node",
             "base::process",
             "base::seal",
+            "base::series",
             "base::signals",
             "cloud",
             "config::env",

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::foreign_output::ForeignOutput;
+use super::measure::Recorder;
 use super::pipe::enlarge;
 use super::pump::{self, CloseOnDrop, FrameSink, Pump};
 use super::shell::{DEFAULT_DIRS, Shell, choose_shell};
@@ -25,6 +26,7 @@ use super::stdio::{CapturedStdio, spawn};
 use super::trace_copy::{TraceCopy, TraceOutput};
 use super::volume;
 use crate::base::clock::Clock;
+use crate::base::metric::MetricDefinition;
 use crate::base::process::{Exit, ProcessGroup};
 use crate::base::seal::NodeSeal;
 use crate::protocol::mailbox::ExitReport;
@@ -50,6 +52,9 @@ pub(super) struct ScriptRun {
     /// Time between SIGTERM and SIGKILL when the run is canceled.
     pub(super) term_grace: Duration,
     pub(super) clock: Arc<dyn Clock>,
+    /// Values to read from the output, and where they go.
+    pub(super) metrics: Vec<MetricDefinition>,
+    pub(super) recorder: Recorder,
 }
 
 impl std::fmt::Debug for ScriptRun {
@@ -99,7 +104,8 @@ async fn run_into<S: FrameSink + 'static>(
     // Closes the spool, and so ends the pump, also when the script cannot be started.
     let _closing = CloseOnDrop(&shared);
     let masker = || Masker::with_prefixes(spec.masks.clone(), spec.mask_prefixes.clone());
-    let pump = Pump::new(FrameEncoder::new(spec.run, spec.seal.clone()), masker, spool.clone(), foreign, sink);
+    let metrics = spec.recorder.lines(&spec.metrics);
+    let pump = Pump::new(FrameEncoder::new(spec.run, spec.seal.clone()), masker, spool.clone(), foreign, metrics, sink);
     let (tell_code, code) = oneshot::channel();
     let (tell_delivered, delivered) = oneshot::channel();
     // Canceled when the output cannot be delivered; ends the script.
@@ -243,6 +249,8 @@ mod tests {
             mask_prefixes: Vec::new(),
             term_grace: LONG,
             clock: Arc::new(HostClock),
+            metrics: vec![MetricDefinition { name: "loss".to_owned(), regex: "loss=(\\S+)".to_owned() }],
+            recorder: Recorder::default(),
         };
         Scene { spec, dir }
     }
@@ -298,6 +306,14 @@ mod tests {
     async fn secrets_do_not_leave_also_in_pieces() {
         let (_, text) = outcome("printf 'a hun'; sleep 0.3; printf 'ter2 b glpat-xyz hunt'").await;
         assert_eq!(text, "a [MASKED] b glpat-[MASKED] hunt");
+    }
+
+    #[tokio::test]
+    async fn metrics_are_read_from_what_the_script_wrote() {
+        let scene = scene("printf 'loss=0.5\\n 3%% loss=0.4 hunter2\\r'; printf loss=0.3");
+        run_all(&scene.spec, &CancellationToken::new()).await;
+        let measured = scene.spec.recorder.measured();
+        assert_eq!((measured.metrics["loss"].last(), measured.metrics["loss"].count()), (Some(0.3), 3));
     }
 
     #[tokio::test]

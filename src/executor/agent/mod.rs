@@ -7,6 +7,7 @@
 mod exec;
 mod foreign_output;
 mod mailbox;
+mod measure;
 pub mod node;
 mod pipe;
 mod pump;

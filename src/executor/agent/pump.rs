@@ -14,6 +14,7 @@ use anyhow::Context as _;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::foreign_output::ForeignOutput;
+use super::measure::MetricLines;
 use super::spool::{OutputSpool, Read};
 use crate::trace::frame::complete_len;
 use crate::trace::{FrameEncoder, Masker};
@@ -136,6 +137,7 @@ pub(super) struct Pump<S> {
     encoder: FrameEncoder,
     script: Pending,
     others: Pending,
+    metrics: MetricLines,
     frames: Vec<u8>,
 }
 
@@ -167,6 +169,7 @@ impl<S: FrameSink> Pump<S> {
         masker: impl Fn() -> Masker,
         spool: Arc<OutputSpool>,
         foreign: Option<Arc<ForeignOutput>>,
+        metrics: MetricLines,
         sink: S,
     ) -> Self {
         if let Some(foreign) = &foreign {
@@ -174,7 +177,7 @@ impl<S: FrameSink> Pump<S> {
         }
         let sources = PumpInputs { spool, foreign };
         let (script, others) = (Pending::new(masker()), Pending::new(masker()));
-        Self { sink, sources, encoder, script, others, frames: Vec::new() }
+        Self { sink, sources, encoder, script, others, metrics, frames: Vec::new() }
     }
 
     /// Frames all output, then calls `code` and writes the end frame; `None` means that there is no exit code and no end frame. Returns the
@@ -193,7 +196,9 @@ impl<S: FrameSink> Pump<S> {
             let until = self.flush_at().into_iter().chain(self.flush_foreign_at()).min();
             let read = self.sources.spool.read(&mut buffer, until).context("failed to read from a temporary file")?;
             if let Read::Bytes(count) = read {
-                self.script.take(buffer.get(..count).unwrap_or_default());
+                let bytes = buffer.get(..count).unwrap_or_default();
+                self.metrics.push(bytes);
+                self.script.take(bytes);
             }
             let is_due = self.flush_at().is_some_and(|at| at <= Instant::now());
             let is_first = self.encoder.bytes() == 0 && !self.script.bytes.is_empty();
@@ -262,6 +267,7 @@ impl<S: FrameSink> Pump<S> {
 
     /// Frames the remaining output and the end.
     fn finish(&mut self, code: Option<i32>) -> anyhow::Result<()> {
+        self.metrics.end();
         self.script.masker.flush(&mut self.script.bytes);
         self.encoder.encode(&self.script.bytes, &mut self.frames);
         self.script.bytes.clear();

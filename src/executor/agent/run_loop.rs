@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::exec::{self, ScriptRun};
 use crate::agent::mailbox::{AgentMailbox, EarlierStarts};
+use crate::agent::measure::{self, Recorder};
 use crate::agent::node::ThisNode;
 use crate::agent::stdio::CapturedStdio;
 use crate::agent::trace_copy::{CopyMode, TraceCopy};
@@ -22,6 +23,7 @@ use crate::base::signals::Cancellation;
 use crate::config::env::Environment;
 use crate::protocol::agent_env::PREFIX;
 use crate::protocol::mailbox::{ByeReason, ExitReport, Order, Report, RunOrder, WorkspaceOrder};
+use crate::protocol::measurements;
 use crate::workspace::{self, Damaged, MissingPacks, Snapshot, TransferProgress};
 
 const BUSY_POLL: Duration = Duration::from_millis(40);
@@ -32,6 +34,8 @@ const RUNNING_POLL: Duration = Duration::from_secs(2);
 const STOP_GRACE: Duration = Duration::from_secs(30);
 /// Time limit for sending the results of a stopped job.
 const LAST_RESULTS: Duration = Duration::from_mins(1);
+/// Time limit for sending what was measured.
+const LAST_MEASURED: Duration = Duration::from_secs(10);
 /// Directory that SageMaker uploads when the training job ends.
 const MODEL: &str = "/opt/ml/model";
 /// Exit code of a script that was canceled before it began: as after SIGTERM.
@@ -66,6 +70,7 @@ pub(super) struct RunLoop<'s> {
     restarts: u32,
     /// The files of an earlier start's scripts are gone, and no script has begun since.
     has_lost_files: bool,
+    recorder: Recorder,
     /// Exit code of the first script that failed, not counting `after_script`.
     code: i32,
 }
@@ -102,6 +107,7 @@ impl<'s> RunLoop<'s> {
             may_rerun,
             restarts: 0,
             has_lost_files: false,
+            recorder: Recorder::default(),
             code: 0,
         }
     }
@@ -148,6 +154,7 @@ impl<'s> RunLoop<'s> {
             LoopEnd::Stopped => (true, ByeReason::Stopped),
             LoopEnd::LeaseExpired => (true, ByeReason::LeaseExpired),
         };
+        self.send_measured().await;
         if collect && self.node.id == NodeId::LEADER && !self.has_lost_files {
             let limit = if reason == ByeReason::Finished { Duration::MAX } else { LAST_RESULTS };
             self.collect(limit).await?;
@@ -291,7 +298,7 @@ impl<'s> RunLoop<'s> {
             return Ok(None);
         }
         let stage = order.stage.clone();
-        let (keys, node) = (self.mailbox.keys.clone(), self.node.id);
+        let (keys, node, env) = (self.mailbox.keys.clone(), self.node.id, self.env.clone());
         let mode = if order.live_copy { CopyMode::Live } else { CopyMode::Late };
         let copy = TraceCopy::new(self.mailbox.objects.clone(), mode, move |batch| keys.trace(node, number, batch));
         let (_scratch, spec) = match self.script_run(order).await {
@@ -307,11 +314,13 @@ impl<'s> RunLoop<'s> {
         let mut end = None;
         let exit = {
             let script = exec::run(&spec, copy, self.stdio, &cancel);
-            tokio::pin!(script);
+            let sampling = measure::sample(self.recorder.clone(), &env);
+            tokio::pin!(script, sampling);
             let mut pause = BUSY_POLL;
             loop {
                 tokio::select! {
                     exit = &mut script => break exit,
+                    never = &mut sampling => match never {},
                     () = cancellation.token().cancelled(), if end.is_none() => {
                         end = Some(LoopEnd::Stopped);
                         cancel.cancel();
@@ -373,8 +382,26 @@ impl<'s> RunLoop<'s> {
             mask_prefixes: order.mask_prefixes,
             term_grace: Duration::from_secs(order.grace).min(STOP_GRACE),
             clock: Arc::clone(&self.clock),
+            metrics: order.metrics,
+            recorder: self.recorder.clone(),
         };
         Ok((folder, spec))
+    }
+
+    /// Sends what the first node measured. A failure is logged: no job fails for want of curves.
+    async fn send_measured(&self) {
+        let (node, measured) = (self.node.id, self.recorder.measured());
+        if node != NodeId::LEADER || measured.is_empty() {
+            return;
+        }
+        let key = self.mailbox.keys.measurements(node, self.restarts);
+        let body = measurements::encode_measurements(&self.mailbox.keys, node, self.restarts, &measured);
+        let sent = tokio::time::timeout(LAST_MEASURED, self.mailbox.objects.put(&key, body.into())).await;
+        match sent {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "failed to send what was measured"),
+            Err(_) => tracing::warn!("no time was left to send what was measured"),
+        }
     }
 
     /// Sends the files that later stages read. A failure is reported to the driver, which fails the job.

@@ -20,6 +20,30 @@ pub fn human_bytes(bytes: u64) -> String {
     format!("{}.{} {name}", tenths / 10, tenths % 10)
 }
 
+/// `0.1235`, `1250`, `1.5e-7`: four significant digits at most.
+pub fn human_number(value: f64) -> String {
+    let size = value.abs();
+    if size != 0.0 && !(1e-4..1e7).contains(&size) {
+        return format!("{value:.3e}").replace("00e", "e").replace(".0e", "e");
+    }
+    let decimals = if size >= 1000.0 {
+        0
+    } else if size >= 100.0 {
+        1
+    } else if size >= 10.0 {
+        2
+    } else if size >= 1.0 {
+        3
+    } else {
+        4
+    };
+    let text = format!("{value:.decimals$}");
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
+}
+
 /// `45 s`, `2 min 5 s`, `3 h 20 min`: two units at most, cut down to whole ones.
 pub fn human_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -55,6 +79,17 @@ mod tests {
     use test_case::test_case;
 
     use super::*;
+
+    #[test_case(0.0 => "0")]
+    #[test_case(0.123_456 => "0.1235")]
+    #[test_case(-2.0 => "-2")]
+    #[test_case(12.345 => "12.35")]
+    #[test_case(1234.5 => "1234")]
+    #[test_case(0.000_015 => "1.5e-5")]
+    #[test_case(2e9 => "2e9")]
+    fn numbers(value: f64) -> String {
+        human_number(value)
+    }
 
     #[test_case(0 => "0 B")]
     #[test_case(1023 => "1023 B")]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::signal::unix::SignalKind;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
@@ -102,6 +102,11 @@ impl ProcessGroup {
     /// The child's pid, which is the group's id too.
     pub fn id(&self) -> i32 {
         self.pid.as_raw_nonzero().get()
+    }
+
+    /// The output of a leader that was started with a pipe; once.
+    pub fn take_stdout(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
     }
 
     /// Waits for the leader; other processes of the group may live on. Returns the same exit when called again.

@@ -115,6 +115,8 @@ pub enum MessageKind {
     ForeignLine = 7,
     /// The frame that ends a script's output.
     EndOfOutput = 8,
+    /// What the agent measured.
+    Measurements = 9,
 }
 
 /// Which message of a session this is.
@@ -147,6 +149,10 @@ impl Label {
 
     pub fn results_part(node: NodeId, restarts: u32, number: u32) -> Self {
         Self { kind: MessageKind::ResultsPart, node: Some(node), group: restarts, number: number.into() }
+    }
+
+    pub fn measurements(node: NodeId, restarts: u32) -> Self {
+        Self { kind: MessageKind::Measurements, node: Some(node), group: restarts, number: 0 }
     }
 
     /// Another message of the same kind.
@@ -194,6 +200,7 @@ mod tests {
             Label::project_part(2, 1),
             Label::results_part(one, 0, 1),
             Label::results_part(one, 1, 1),
+            Label::measurements(one, 1),
             Label::frame(MessageKind::Output, one, 1, 1),
             Label::frame(MessageKind::Output, one, 2, 1),
             Label::frame(MessageKind::Output, two, 1, 1),

@@ -9,6 +9,7 @@ use serde::de::IntoDeserializer as _;
 use serde::{Deserialize, Serialize};
 
 use super::error::CloudError;
+use crate::base::metric::MetricDefinition;
 
 /// Directory of a job's checkpoints in its container.
 pub const CHECKPOINTS_DIR: &str = "/opt/ml/checkpoints";
@@ -49,6 +50,8 @@ pub struct TrainingJobSpec {
     /// At most 100 entries of 512 characters; readable by everyone who may describe the job.
     pub environment: BTreeMap<String, String>,
     pub channels: Vec<Channel>,
+    /// Values that SageMaker reads from the log.
+    pub metrics: Vec<MetricDefinition>,
     /// `s3://...` prefix for the container's `/opt/ml/model` and `/opt/ml/output/data`.
     pub output_uri: String,
     /// The content of `/opt/ml/model` becomes `model.tar.gz`, and that of `output/data` `output.tar.gz`.

@@ -25,7 +25,7 @@ pub struct JobVariable {
 }
 
 /// The variables that a job may set, in the order of the documentation.
-pub const JOB_VARIABLES: [JobVariable; 18] = [
+pub const JOB_VARIABLES: [JobVariable; 19] = [
     JobVariable {
         name: "SAGEMAKER_INSTANCE_TYPE",
         meaning: "Instance types in order of preference, separated by commas; the next one is asked for when the quota refuses one, or when there is no capacity before the container ran; at most 10",
@@ -163,6 +163,14 @@ pub const JOB_VARIABLES: [JobVariable; 18] = [
         example: "s3://models/churn",
     },
     JobVariable {
+        name: "SAGEMAKER_METRICS",
+        meaning: "Values to read from the job's output, one `name=regular expression` a line with one group, which holds the number; at most 40. The last values are shown in the job's log and written to `sagemaker-metrics.txt` and `sagemaker-metrics.json`; SageMaker gets the same definitions",
+        kind: "lines",
+        default: "none",
+        policy: None,
+        example: "loss=loss: ([0-9.]+)",
+    },
+    JobVariable {
         name: "SAGEMAKER_ENV_*",
         meaning: "`SAGEMAKER_ENV_NAME` sets `NAME` in the training container; readable by everybody who may describe the job, so a masked variable is refused",
         kind: "text",
@@ -228,6 +236,8 @@ pub struct JobVariables {
     pub rerun: Option<bool>,
     #[serde(default, rename = "sagemaker_model_output")]
     pub model_output: Option<String>,
+    #[serde(default, rename = "sagemaker_metrics")]
+    pub metrics: Option<String>,
     /// From `SAGEMAKER_INPUT_*`, without the prefix.
     #[serde(skip)]
     pub inputs: BTreeMap<String, String>,

@@ -166,6 +166,10 @@ impl SessionKeys {
     pub fn trace(&self, node: NodeId, run: u32, batch: u32) -> String {
         format!("{}/trace/{node}/{run:06}/{batch:06}", self.root)
     }
+    /// What the agent measured in a container that was started again `restarts` times.
+    pub fn measurements(&self, node: NodeId, restarts: u32) -> String {
+        format!("{}/measurements/{node}/{restarts:06}.json", self.root)
+    }
     /// The workspace's transfer to the container; `packs` comes from [`project_packs`].
     pub fn workspace(&self, attempt: u32, packs: &str) -> TransferKeys {
         TransferKeys {
@@ -240,6 +244,7 @@ mod tests {
             keys.lease(),
             keys.script(3),
             keys.trace(node, 3, 0),
+            keys.measurements(node, 1),
         ];
         let expected = [
             "/open",
@@ -251,6 +256,7 @@ mod tests {
             "/lease.json",
             "/scripts/000003",
             "/trace/algo-2/000003/000000",
+            "/measurements/algo-2/000001.json",
         ];
         assert_eq!(all.map(|key| below(&key)), expected);
         assert_eq!((keys.order_number(&keys.order(7)), keys.order_number(&keys.script(7))), (Some(7), None));

@@ -5,6 +5,7 @@
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use crate::base::metric::MetricDefinition;
 use crate::base::node::NodeId;
 use crate::base::seal::{Label, Seal};
 use crate::protocol::keys::SessionKeys;
@@ -67,6 +68,9 @@ pub struct RunOrder {
     /// The driver reads the copy of the output while the script runs; if not, batches are stored less often.
     #[serde(default = "yes")]
     pub live_copy: bool,
+    /// Values to read from the output.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<MetricDefinition>,
 }
 
 impl Order {
@@ -227,7 +231,7 @@ pub fn decode_lease(keys: &SessionKeys, bytes: &[u8]) -> Option<u64> {
     Some(lease.beat)
 }
 
-fn version(seal: &Seal) -> u32 {
+pub(super) fn version(seal: &Seal) -> u32 {
     match seal {
         Seal::Keyed(_) => VERSION,
         Seal::Absent => VERSION_WITHOUT_KEY,
@@ -235,7 +239,7 @@ fn version(seal: &Seal) -> u32 {
 }
 
 /// A line with the tag of the JSON text, in hex, and the text. In a session without a key, the text alone.
-fn encode(seal: &Seal, label: Label, message: &impl Serialize) -> Vec<u8> {
+pub(super) fn encode(seal: &Seal, label: Label, message: &impl Serialize) -> Vec<u8> {
     let text = serde_json::to_vec(message).expect("messages hold strings and numbers only");
     match seal.tag(label, &text) {
         Some(tag) => [tag.to_hex().as_bytes(), b"\n", &text].concat(),
@@ -253,7 +257,7 @@ fn unsealed<'a>(seal: &Seal, label: Label, bytes: &'a [u8]) -> Option<&'a [u8]> 
     (seal.tag(label, text)? == tag).then_some(text)
 }
 
-fn decode<T: for<'de> Deserialize<'de>>(
+pub(super) fn decode<T: for<'de> Deserialize<'de>>(
     seal: &Seal,
     label: Label,
     key: &str,
@@ -366,11 +370,12 @@ mod tests {
             mask_prefixes: vec!["glpat-".into()],
             grace: 10,
             live_copy: false,
+            metrics: vec![MetricDefinition { name: "loss".into(), regex: "(x)".into() }],
         });
         let orders = [workspace, run, Order::Finish { collect: true }];
         insta::assert_snapshot!(orders.map(|order| body(encode_order(&keys(), 1, &order))).join("\n"), @r#"
         {"workspace":{"attempt":1,"packs":"projects/1-0/packs","selection":{"everything":false,"nested_repositories":false,"outside_links":false,"rules":[{"exclude":[],"follow":false,"include":["out"],"untracked":false,"variables":[]}]},"trees":{"project":"/b/p","tmp":"/b/p.tmp"}}}
-        {"run":{"grace":10,"live_copy":false,"mask_prefixes":["glpat-"],"masks":["m"],"run":1,"script":"00ff","stage":"step_script"}}
+        {"run":{"grace":10,"live_copy":false,"mask_prefixes":["glpat-"],"masks":["m"],"metrics":[{"name":"loss","regex":"(x)"}],"run":1,"script":"00ff","stage":"step_script"}}
         {"finish":{"collect":true}}
         "#);
         let exit =
@@ -414,7 +419,7 @@ mod tests {
     fn what_an_older_writer_does_not_tell_has_a_cautious_meaning() {
         let run = r#"{"run":1,"stage":"x","masks":[],"mask_prefixes":[],"grace":1}"#;
         let run: RunOrder = serde_json::from_str(run).unwrap();
-        assert!(run.live_copy && run.script.is_empty());
+        assert!(run.live_copy && run.script.is_empty() && run.metrics.is_empty());
         let exit = br#"{"code":0,"bytes":0,"hash":"","canceled":false}"#;
         let exit: ExitReport = serde_json::from_slice(exit).unwrap();
         assert_eq!((exit.at, exit.copy), (0, None));
@@ -436,6 +441,7 @@ mod tests {
             mask_prefixes: vec![],
             grace: 1,
             live_copy: true,
+            metrics: Vec::new(),
         };
         assert!(!format!("{:?}", Order::Run(run)).contains("s3cret"));
     }

@@ -5,5 +5,6 @@ pub mod agent_env;
 pub mod bootstrap;
 pub mod keys;
 pub mod mailbox;
+pub mod measurements;
 pub mod project;
 pub mod session_tag;

@@ -71,6 +71,7 @@ pub fn training_job(
         arguments: Vec::new(),
         environment: environment(agent.keys, decision, settings),
         channels: channels(decision, objects.uri(&keys::agent_file(agent.files, ""))),
+        metrics: decision.metrics.clone(),
         output_uri: output.map_or_else(|| objects.uri(&agent.keys.output()), |output| output.folder.clone()),
         compress_output: output.is_some_and(|output| output.is_archive),
         output_kms_key_id: settings.storage.kms_key_id.clone(),

@@ -215,6 +215,7 @@ pub fn example_spec(name: &str) -> TrainingJobSpec {
             mode: ChannelMode::File,
             content_type: None,
         }],
+        metrics: Vec::new(),
         output_uri: "s3://memory/output".to_owned(),
         compress_output: false,
         output_kms_key_id: None,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::base::metric::MetricDefinition;
 use crate::cloud::{Channel, Network};
 use crate::config::input_channels::ModelOutput;
 
@@ -26,6 +27,8 @@ pub struct Decision {
     pub environment: BTreeMap<String, String>,
     pub capacity: CapacityDecision,
     pub data: DataDecision,
+    /// Values to read from the output.
+    pub metrics: Vec<MetricDefinition>,
     /// Sentences for the job's log.
     pub warnings: Vec<String>,
 }

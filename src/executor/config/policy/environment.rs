@@ -30,6 +30,7 @@ pub fn refuse_secrets(wishes: &JobVariables, secrets: &[String]) -> Result<(), F
         ("SAGEMAKER_CHECKPOINTS_REF", &wishes.checkpoints_ref),
         ("SAGEMAKER_TRAINING_PLAN", &wishes.training_plan),
         ("SAGEMAKER_MODEL_OUTPUT", &wishes.model_output),
+        ("SAGEMAKER_METRICS", &wishes.metrics),
     ];
     let texts = texts.iter().filter_map(|(name, value)| Some(((*name).to_owned(), value.as_ref()?)));
     let prefixed = |prefix: &'static str| move |(name, value)| (format!("{prefix}{name}"), value);

@@ -14,6 +14,7 @@ mod environment;
 mod identity;
 mod image;
 mod matching;
+mod metrics;
 mod refusal;
 #[cfg(test)]
 mod tests;
@@ -59,6 +60,7 @@ pub fn decide(job: &JobContext, wishes: &JobVariables, settings: &Settings) -> R
         environment: environment::environment(job, wishes, settings, &bounds, data.inputs.len())?,
         capacity,
         data,
+        metrics: metrics::metrics(wishes)?,
         warnings,
         max_jobs: bounds.max_jobs,
         rule: bounds.rule.clone(),

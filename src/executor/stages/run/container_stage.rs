@@ -304,6 +304,8 @@ async fn run_once(
     if let RunStep::Ended(code) = step {
         return Ok(Conclusion::Exited { code, node: NodeId::LEADER, others: Vec::new(), incomplete: Vec::new() });
     }
+    // `prepare` has decided; an operator's file that changed since must not end a job that runs.
+    let decided = context.env.job_variables().and_then(|wishes| policy::decide(job, &wishes, &context.settings)).ok();
     let limits = &session.settings.limits;
     if step == RunStep::Noted {
         let digest = abandoned::digest(body);
@@ -316,6 +318,7 @@ async fn run_once(
             mask_prefixes: job.features.token_mask_prefixes.clone(),
             grace: limits.cancel_grace_seconds,
             live_copy: session.settings.trace.live_copy,
+            metrics: decided.as_ref().map(|decided| decided.metrics.clone()).unwrap_or_default(),
         });
         session.order(&order).await?;
     }
@@ -324,9 +327,7 @@ async fn run_once(
         cancel_script(session, run).await;
         return Err(error);
     }
-    // `prepare` has decided; an operator's file that changed since must not end a job that runs.
-    let decided = context.env.job_variables().and_then(|wishes| policy::decide(job, &wishes, &context.settings));
-    let provisioning = provisioning(decided.ok().as_ref(), &context.settings);
+    let provisioning = provisioning(decided.as_ref(), &context.settings);
     loop {
         let feed = session.join_log(context.log_client())?;
         let follower = Follower::new(session, upload, run, feed, provisioning)?;

@@ -100,7 +100,7 @@ prop_compose! {
             spot: switches.0, checkpoints: switches.1, retries, keep_alive: time(times.0), queue_timeout: time(times.1), max_pending: time(times.1),
             spot_max_wait: time(times.2), training_plan: plan.map(str::to_owned), checkpoints_ref: None, rerun: None,
             inputs: inputs.into_iter().enumerate().map(|(at, uri)| (format!("I{at}"), uri.to_owned())).collect(),
-            model_output: output.map(str::to_owned),
+            model_output: output.map(str::to_owned), metrics: None,
         }
     }
 }

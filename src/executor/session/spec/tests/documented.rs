@@ -1,6 +1,7 @@
 //! The documented rules of `CreateTrainingJob`, as far as a request of the executor could break them, each with its source. They use none of
 //! the code under test.
 
+use crate::base::metric::MetricDefinition;
 use crate::cloud::testing::example_spec;
 use crate::cloud::{
     CHECKPOINTS_DIR, Channel, ChannelMode, ChannelSource, CreatorSession, FileSystemKind, Network, TrainingJobSpec,
@@ -106,6 +107,7 @@ pub(super) fn full() -> TrainingJobSpec {
     spec.channels.push(channel("train", s3("s3://data/churn/"), ChannelMode::FastFile));
     spec.channels.push(channel("shared", file_system("fs-01234567", "/a"), ChannelMode::File));
     spec.checkpoints_uri = Some("s3://b/checkpoints/x/".to_owned());
+    spec.metrics = vec![MetricDefinition { name: "loss".to_owned(), regex: "loss: (.*)".to_owned() }];
     (spec.retries, spec.keep_alive) = (3, 600);
     spec.training_plan_arn = Some("arn:aws:sagemaker:us-east-1:123456789012:training-plan/may".to_owned());
     let lambda = Some("arn:aws:lambda:us-east-1:123456789012:function:login".to_owned());
@@ -189,6 +191,9 @@ pub(super) const RULES: &[DocumentedRule] = &[
     ("Environment names: 512 characters", MODEL, |spec| spec.environment.keys().all(|name| name.len() <= 512), |spec| drop(spec.environment.insert("N".repeat(513), String::new()))),
     ("Environment names: letters, digits, `_`, no digit first", MODEL, |spec| spec.environment.keys().all(|name| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && name.bytes().next().is_some_and(|b| !b.is_ascii_digit())), |spec| drop(spec.environment.insert("1A".to_owned(), String::new()))),
     ("Environment values: 512 characters", MODEL, |spec| spec.environment.values().all(|value| value.chars().count() <= 512), |spec| drop(spec.environment.insert("A".to_owned(), "v".repeat(513)))),
+    ("MetricDefinitions: 40 entries", MODEL, |spec| spec.metrics.len() <= 40, |spec| spec.metrics = vec![spec.metrics[0].clone(); 41]),
+    ("MetricDefinitions: names of 1 to 255 characters", MODEL, |spec| spec.metrics.iter().all(|metric| (1..=255).contains(&metric.name.chars().count())), |spec| spec.metrics[0].name.clear()),
+    ("MetricDefinitions: expressions of 1 to 500 characters", MODEL, |spec| spec.metrics.iter().all(|metric| (1..=500).contains(&metric.regex.chars().count())), |spec| spec.metrics[0].regex = "x".repeat(501)),
     ("MaximumRetryAttempts: 30", MODEL, |spec| spec.retries <= 30, |spec| spec.retries = 31),
     ("CheckpointConfig S3Uri: 1024 characters", MODEL, |spec| spec.checkpoints_uri.as_ref().is_none_or(|uri| uri.len() <= 1024), |spec| spec.checkpoints_uri = Some(format!("s3://b/{}", "k".repeat(1024)))),
     ("CheckpointConfig S3Uri: a URI", MODEL, |spec| spec.checkpoints_uri.as_ref().is_none_or(|uri| is_uri(uri)), |spec| spec.checkpoints_uri = Some("x".to_owned())),

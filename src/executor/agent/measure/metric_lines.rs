@@ -1,0 +1,124 @@
+//! Finds the values of metrics in the output of a script, line by line, as the script wrote it.
+
+use regex::bytes::Regex;
+
+use super::Recorder;
+use crate::base::metric::MetricDefinition;
+
+/// Only the beginning of a longer line is searched.
+const LINE_BYTES: usize = 16 << 10;
+
+/// Searches each line, also one that a carriage return ends, as those of progress bars.
+pub(in crate::agent) struct MetricLines {
+    metrics: Vec<(String, Regex)>,
+    recorder: Recorder,
+    /// The beginning of a line whose end has not come.
+    line: Vec<u8>,
+}
+
+impl MetricLines {
+    pub(super) fn new(definitions: &[MetricDefinition], recorder: Recorder) -> Self {
+        let compile = |definition: &MetricDefinition| {
+            let regex = definition.compile();
+            if regex.is_none() {
+                tracing::warn!(metric = definition.name, "the regular expression of a metric cannot be used");
+            }
+            Some((definition.name.clone(), regex?))
+        };
+        Self { metrics: definitions.iter().filter_map(compile).collect(), recorder, line: Vec::new() }
+    }
+
+    /// Takes the next bytes of the output.
+    pub(in crate::agent) fn push(&mut self, bytes: &[u8]) {
+        if self.metrics.is_empty() {
+            return;
+        }
+        for piece in bytes.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
+            let (text, is_whole) = match piece.split_last() {
+                Some((b'\n' | b'\r', text)) => (text, true),
+                _ => (piece, false),
+            };
+            if is_whole && self.line.is_empty() {
+                self.search(text.get(..LINE_BYTES).unwrap_or(text));
+                continue;
+            }
+            let room = LINE_BYTES.saturating_sub(self.line.len());
+            self.line.extend_from_slice(text.get(..room).unwrap_or(text));
+            if is_whole {
+                self.end();
+            }
+        }
+    }
+
+    /// Takes what came last for a whole line.
+    pub(in crate::agent) fn end(&mut self) {
+        let line = std::mem::take(&mut self.line);
+        self.search(&line);
+    }
+
+    fn search(&self, line: &[u8]) {
+        if line.is_empty() {
+            return;
+        }
+        for (name, regex) in &self.metrics {
+            for found in regex.captures_iter(line) {
+                let text = found.get(1).and_then(|group| std::str::from_utf8(group.as_bytes()).ok());
+                if let Some(value) = text.and_then(|text| text.trim().parse().ok()) {
+                    self.recorder.metric(name, value);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// First, last and number of the values of `loss`.
+    fn found(chunks: &[&[u8]]) -> (Option<f64>, Option<f64>, u64) {
+        let recorder = Recorder::default();
+        let mut lines =
+            recorder.lines(&MetricDefinition::parse_all("loss=loss[=:] ?(\\S+)\nend=^done ([0-9]+)$").unwrap());
+        chunks.iter().for_each(|chunk| lines.push(chunk));
+        lines.end();
+        let measured = recorder.measured();
+        measured.metrics.get("loss").map_or((None, None, 0), |loss| (loss.first(), loss.last(), loss.count()))
+    }
+
+    #[test]
+    fn values_are_found_in_lines_and_bars_wherever_the_chunks_end() {
+        let text = b"epoch 1 loss=0.5\n 10%|#   | loss: 4e-1\r 20%|##  | loss: 0.3\r\nloss=x\nloss=-.25";
+        assert_eq!(found(&[text]), (Some(0.5), Some(-0.25), 4));
+        for at in 0..text.len() {
+            let (head, tail) = text.split_at(at);
+            assert_eq!(found(&[head, tail]), (Some(0.5), Some(-0.25), 4), "{at}");
+        }
+    }
+
+    #[test]
+    fn a_line_may_hold_several_values_and_need_not_be_text() {
+        assert_eq!(found(&[b"\xff\x00 loss=1 loss=2 \xfe\n"]), (Some(1.0), Some(2.0), 2));
+        assert_eq!(found(&[b"loss=0.1\nloss=nan\n"]), (Some(0.1), None, 1));
+    }
+
+    #[test]
+    fn the_end_of_a_long_line_is_not_searched_and_not_kept() {
+        let long = vec![b'x'; LINE_BYTES];
+        assert_eq!(found(&[&long, b" loss=1\nloss=2\n"]), (Some(2.0), Some(2.0), 1));
+        assert_eq!(found(&[&long[1..], b" loss=1\n"]), (None, None, 0));
+        let recorder = Recorder::default();
+        let mut lines = recorder.lines(&MetricDefinition::parse_all("a=(x)").unwrap());
+        (0..100).for_each(|_| lines.push(&long));
+        assert!(lines.line.len() <= LINE_BYTES);
+    }
+
+    #[test]
+    fn both_borders_of_a_line_are_known() {
+        let recorder = Recorder::default();
+        let mut lines = recorder.lines(&MetricDefinition::parse_all("end=^done ([0-9]+)$").unwrap());
+        lines.push(b"not done 1\ndone 2 of 3\ndone 4\r\n");
+        assert_eq!(recorder.measured().metrics["end"].last(), Some(4.0));
+        assert_eq!(recorder.measured().metrics["end"].count(), 1);
+    }
+}

@@ -1,0 +1,159 @@
+//! A curve as a drawing: SVG with fixed colours, which the style of the page replaces for light and dark.
+
+use plotters::prelude::*;
+
+use super::html::Html;
+use super::{Curve, Unit};
+use crate::base::human::{human_bytes, human_duration, human_number};
+use crate::base::series::Point;
+
+/// Size in the units of the drawing, about pixels of a phone.
+const WIDTH: u32 = 380;
+const HEIGHT: u32 = 170;
+/// Colours that the style replaces; `style.css` has the same.
+const LINE: RGBColor = RGBColor(1, 2, 3);
+const BAND: RGBColor = RGBColor(2, 3, 4);
+const AXIS: RGBColor = RGBColor(3, 4, 5);
+const GRID: RGBColor = RGBColor(4, 5, 6);
+
+/// Draws the curve with at most `most` points: the mean as a line, and the range of merged values as a band. `None` without a number.
+pub(super) fn chart(curve: &Curve<'_>, most: usize) -> Option<Html> {
+    let points = curve.series.thinned(most);
+    let mut svg = String::new();
+    draw(&points, curve, &mut svg)?;
+    Some(Html::drawing(without_noise(&svg)))
+}
+
+/// Shorter, and the same picture.
+fn without_noise(svg: &str) -> String {
+    let start = svg.find("<svg").unwrap_or(0);
+    svg.get(start..)
+        .unwrap_or_default()
+        .replace(" opacity=\"1\"", "")
+        .replace(" stroke-width=\"1\"", "")
+        .replace('\n', "")
+}
+
+fn draw(points: &[Point], curve: &Curve<'_>, svg: &mut String) -> Option<()> {
+    let (first, last) = (points.first()?, points.last()?);
+    let (from, to) = (seconds(first), seconds(last));
+    let to = if to > from { to } else { from + 1.0 };
+    let (low, high) = range(points, curve.unit);
+    let area = SVGBackend::with_string(svg, (WIDTH, HEIGHT)).into_drawing_area();
+    let mut chart = ChartBuilder::on(&area)
+        .margin_top(8)
+        .margin_right(12)
+        .x_label_area_size(24)
+        .y_label_area_size(62)
+        .build_cartesian_2d(from..to, low..high)
+        .ok()?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(GRID)
+        .axis_style(AXIS)
+        .x_labels(4)
+        .y_labels(5)
+        .label_style(("sans-serif", 12, &AXIS))
+        .x_label_formatter(&|at| time(*at))
+        .y_label_formatter(&|value| number(*value, curve.unit))
+        .draw()
+        .ok()?;
+    if points.iter().any(|point| point.max > point.min) {
+        let upper = points.iter().map(|point| (seconds(point), point.max.max(low).min(high)));
+        let lower = points.iter().rev().map(|point| (seconds(point), point.min.max(low).min(high)));
+        chart.draw_series([Polygon::new(upper.chain(lower).collect::<Vec<_>>(), BAND.filled())]).ok()?;
+    }
+    // The library takes no point outside of its axes.
+    let means = || points.iter().map(|point| (seconds(point), point.mean.max(low).min(high)));
+    chart.draw_series(LineSeries::new(means(), LINE.stroke_width(2))).ok()?;
+    chart.draw_series(means().last().map(|end| Circle::new(end, 3, LINE.filled()))).ok()?;
+    area.present().ok()
+}
+
+fn seconds(point: &Point) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds of a job have less than 52 bits")]
+    let at = point.at as f64 / 1000.0;
+    at
+}
+
+/// The range of the vertical axis, never empty.
+fn range(points: &[Point], unit: Unit) -> (f64, f64) {
+    let low = points.iter().map(|point| point.min).fold(f64::INFINITY, f64::min);
+    let high = points.iter().map(|point| point.max).fold(f64::NEG_INFINITY, f64::max);
+    match unit {
+        Unit::Percent => (0.0, 100.0),
+        Unit::BytesPerSecond => (0.0, high.clamp(1024.0, 1e15) * 1.05),
+        Unit::Plain => {
+            // An axis whose ends have the same digits cannot be labelled.
+            let size = low.abs().max(high.abs());
+            let room = if high > low { ((high - low) * 0.05).max(size * 1e-6).max(1e-12) } else { size.max(1.0) * 0.5 };
+            (low - room, high + room)
+        }
+    }
+}
+
+fn time(seconds: f64) -> String {
+    human_duration(std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default())
+}
+
+pub(super) fn number(value: f64, unit: Unit) -> String {
+    match unit {
+        Unit::Plain => human_number(value),
+        Unit::Percent => format!("{value:.0} %"),
+        Unit::BytesPerSecond => {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is small and positive")]
+            let bytes = value.max(0.0) as u64;
+            format!("{}/s", human_bytes(bytes))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::base::series::Series;
+    use crate::config::env::short_or_long;
+
+    fn series(values: &[f64]) -> Series {
+        let mut series = Series::default();
+        (0..).zip(values).for_each(|(at, value)| series.push(at * 10_000, *value));
+        series
+    }
+
+    #[track_caller]
+    fn draws(values: &[f64]) {
+        let series = series(values);
+        for unit in [Unit::Plain, Unit::Percent, Unit::BytesPerSecond] {
+            let Some(drawn) = chart(&Curve { name: "x", unit, series: &series }, 100) else {
+                assert_eq!(series.count(), 0, "{values:?}");
+                continue;
+            };
+            let svg = drawn.finish();
+            assert!(svg.starts_with("<svg") && svg.ends_with("</svg>"), "{svg}");
+            assert!(!svg.contains("NaN") && !svg.contains("inf"), "{values:?} {svg}");
+        }
+    }
+
+    #[test]
+    fn odd_series_can_be_drawn() {
+        let near = 1e15 + 0.125;
+        for values in
+            [&[1.0][..], &[0.0, 0.0], &[1e-12, 1e99, -1e99], &[f64::NAN], &[5e-324, 0.0], &[1e15, near], &[-1e100; 3]]
+        {
+            draws(values);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(short_or_long(50, 500)))]
+        #[test]
+        fn any_series_can_be_drawn(values in prop::collection::vec(any::<f64>(), 1..30), scale in -100..100_i32) {
+            draws(&values);
+            draws(&values.iter().map(|value| value.fract() * 10_f64.powi(scale)).collect::<Vec<_>>());
+        }
+    }
+}

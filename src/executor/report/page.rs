@@ -1,0 +1,209 @@
+//! The page about a job.
+
+use std::time::Duration;
+
+use super::chart::{chart, number};
+use super::html::Html;
+use super::spark::best;
+use super::{Curve, MARK, Unit};
+use crate::base::human::{human_duration, human_number};
+
+const STYLE: &str = include_str!("style.css");
+/// Size that the drawings stay below together: the page of 40 metrics is under 300 KB.
+const DRAWINGS_BYTES: usize = 220_000;
+/// Size of a drawing without its points, and of one point in its line and its band.
+const DRAWING_BYTES: usize = 2_800;
+const POINT_BYTES: usize = 30;
+/// Most points of a drawing, which is 300 pixels wide on a phone, and the fewest that show a form.
+const POINTS: (usize, usize) = (40, 300);
+
+/// A phase of the training job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobPhase {
+    pub name: String,
+    /// Seconds since the beginning of the first one.
+    pub from: u64,
+    pub seconds: u64,
+}
+
+/// The content of the page.
+#[derive(Debug, Clone, Copy)]
+pub struct JobPage<'a> {
+    /// Name of the job in GitLab.
+    pub title: &'a str,
+    /// Project, ref and pipeline.
+    pub place: &'a str,
+    pub outcome: &'a str,
+    pub has_succeeded: bool,
+    pub facts: &'a [(&'static str, String)],
+    pub phases: &'a [JobPhase],
+    /// What the job costs, where that is known.
+    pub price: Option<&'a str>,
+    pub metrics: &'a [Curve<'a>],
+    pub machine: &'a [Curve<'a>],
+    /// A sentence about the use of the machine.
+    pub remark: Option<&'a str>,
+}
+
+/// The whole page as one file.
+pub fn page(content: &JobPage<'_>) -> String {
+    let mut html = Html::default();
+    html.raw("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"generator\" content=\"");
+    html.text(MARK).raw("\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>");
+    html.text(content.title).raw("</title>\n<style>\n").raw(STYLE).raw("</style></head>\n<body><main>\n");
+    head(&mut html, content);
+    let charts = content.metrics.len() + content.machine.len();
+    let most = (DRAWINGS_BYTES / charts.max(1)).saturating_sub(DRAWING_BYTES) / POINT_BYTES;
+    let most = most.clamp(POINTS.0, POINTS.1);
+    if !content.metrics.is_empty() {
+        html.raw("<h2>Metrics</h2>\n");
+        metrics(&mut html, content.metrics);
+        charts_of(&mut html, content.metrics, most);
+    }
+    if !content.machine.is_empty() {
+        html.raw("<h2>Use of the machine</h2>\n");
+        if let Some(remark) = content.remark {
+            html.element("<p>", remark, "</p>\n");
+        }
+        charts_of(&mut html, content.machine, most);
+    }
+    if !content.phases.is_empty() {
+        html.raw("<h2>Phases</h2>\n");
+        phases(&mut html, content.phases);
+    }
+    html.raw("<footer><p class=\"soft\">Written by ")
+        .text(MARK)
+        .raw(" when the job ended.</p></footer>\n</main></body></html>\n");
+    html.finish()
+}
+
+fn head(html: &mut Html, content: &JobPage<'_>) {
+    html.element("<h1>", content.title, "</h1>\n").element(
+        "<p class=\"soft\">",
+        content.place,
+        "</p>\n<dl class=\"tiles\">\n",
+    );
+    html.raw("<div><dt>Result</dt><dd class=\"").raw(if content.has_succeeded { "good" } else { "bad" });
+    html.element("\">", content.outcome, "</dd></div>\n");
+    for (name, value) in content.facts {
+        html.element("<div><dt>", name, "</dt>").element("<dd>", value, "</dd></div>\n");
+    }
+    if let Some(price) = content.price {
+        html.element("<div><dt>Price</dt><dd>", price, "</dd></div>\n");
+    }
+    html.raw("</dl>\n");
+}
+
+fn metrics(html: &mut Html, curves: &[Curve<'_>]) {
+    html.raw("<table><thead><tr><th>Metric</th><th>First</th><th>Last</th><th>Best</th></tr></thead><tbody>\n");
+    for Curve { name, series, .. } in curves {
+        let value = |value: Option<f64>| value.map_or("no number".to_owned(), human_number);
+        let best = best(name, series);
+        html.element("<tr><th>", name, "</th>");
+        for text in [&value(series.first()), &value(series.last()), best.trim_start_matches("best ")] {
+            html.element("<td>", text, "</td>");
+        }
+        html.raw("</tr>\n");
+    }
+    html.raw("</tbody></table>\n<p class=\"soft\">&nbsp;</p>\n");
+}
+
+fn charts_of(html: &mut Html, curves: &[Curve<'_>], most: usize) {
+    html.raw("<div class=\"charts\">\n");
+    for curve in curves {
+        let Some(drawing) = chart(curve, most) else { continue };
+        let note = note(curve);
+        html.raw("<figure role=\"img\" aria-label=\"").text(curve.name).raw(": ").text(&note).raw("\"><figcaption>");
+        html.element("<h3>", curve.name, "</h3>").element("<span class=\"soft\">", &note, "</span></figcaption>");
+        html.add(&drawing).raw("</figure>\n");
+    }
+    html.raw("</div>\n");
+}
+
+fn note(curve: &Curve<'_>) -> String {
+    let text = |value: Option<f64>| value.map_or("no number".to_owned(), |value| number(value, curve.unit));
+    match curve.unit {
+        Unit::Plain => format!("last {}", text(curve.series.last())),
+        Unit::Percent | Unit::BytesPerSecond => {
+            format!("mean {}, highest {}", text(curve.series.mean()), text(curve.series.max()))
+        }
+    }
+}
+
+fn phases(html: &mut Html, phases: &[JobPhase]) {
+    let whole = phases.iter().map(|phase| phase.from + phase.seconds).max().unwrap_or(0).max(1);
+    #[expect(clippy::cast_precision_loss, reason = "seconds of a job have less than 52 bits")]
+    let percent = |seconds: u64| format!("{:.2}", seconds as f64 / whole as f64 * 100.0);
+    html.raw("<table class=\"bars\"><thead><tr><th>Phase</th><th>Time</th><th></th></tr></thead><tbody>\n");
+    for JobPhase { name, from, seconds } in phases {
+        html.element("<tr><th>", name, "</th>").element(
+            "<td>",
+            &human_duration(Duration::from_secs(*seconds)),
+            "</td>",
+        );
+        html.element(
+            "<td><svg viewBox=\"0 0 100 6\" preserveAspectRatio=\"none\"><rect height=\"6\" x=\"",
+            &percent(*from),
+            "\"",
+        );
+        html.element(" width=\"", &percent((*seconds).max(whole / 200)), "\"/></svg></td></tr>\n");
+    }
+    html.raw("</tbody></table>\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::series::Series;
+
+    fn wave(height: f64) -> Series {
+        let mut series = Series::default();
+        for at in 0..2000_u32 {
+            let x = f64::from(at) / 100.0;
+            series.push(u64::from(at) * 10_000, height * (1.2 + x.sin() + (x * 40.0).sin() / 5.0) / 2.5);
+        }
+        series
+    }
+
+    fn of(metrics: &[Curve<'_>], machine: &[Curve<'_>]) -> String {
+        let phase = |name: &str, from, seconds| JobPhase { name: name.to_owned(), from, seconds };
+        page(&JobPage {
+            title: "train <model>",
+            place: "ml/churn on main, pipeline 12, job 4711",
+            outcome: "exit code 0 after 5 h 33 min",
+            has_succeeded: true,
+            facts: &[("Instance", "ml.g5.2xlarge x 1".to_owned()), ("Image", "train:2.4 & more".to_owned())],
+            phases: &[phase("Provisioning", 0, 252), phase("Image and input", 252, 100), phase("Script", 352, 20_000)],
+            price: Some("about $8.94 (list price)"),
+            metrics,
+            machine,
+            remark: Some("GPU under 10 % for 84 % of the time."),
+        })
+    }
+
+    #[test]
+    fn the_page_stands_alone_and_is_small() {
+        let series = wave(100.0);
+        let names: Vec<String> = (0..40).map(|number| format!("metric_{number}")).collect();
+        let metrics: Vec<_> = names.iter().map(|name| Curve { name, unit: Unit::Plain, series: &series }).collect();
+        let machine = [Curve { name: "CPU", unit: Unit::Percent, series: &series }; 7];
+        let text = of(&metrics, &machine);
+        assert!(text.len() < 300_000, "{} bytes", text.len());
+        let one = of(&metrics[..2], &machine);
+        for text in [&text, &one] {
+            for word in ["<script", "http", "url(", "@import", "src=", "<model>", "javascript:", "onload"] {
+                let found = text.replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
+                assert!(!found.contains(word), "{word}");
+            }
+        }
+        assert!(one.contains("train &lt;model&gt;") && one.contains("train:2.4 &amp; more"));
+        assert!(one.lines().take(2).any(|line| line.contains(MARK)));
+        assert_eq!(one.matches("<figure").count(), 9);
+    }
+
+    #[test]
+    fn without_measurements_there_is_a_page_too() {
+        let text = of(&[], &[]);
+        assert!(!text.contains("<h2>Metrics") && text.contains("<h2>Phases"));
+    }
+}

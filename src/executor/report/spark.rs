@@ -1,0 +1,73 @@
+//! A metric in one line of the log.
+
+use crate::base::human::human_number;
+use crate::base::series::Series;
+
+const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+/// Longest row of bars.
+const WIDTH: usize = 24;
+/// Parts of the names of metrics of which the lowest value is the best, and the highest.
+const LOWER_IS_BETTER: [&str; 9] = ["loss", "err", "perplexity", "ppl", "mae", "mse", "wer", "cer", "fid"];
+const HIGHER_IS_BETTER: [&str; 12] =
+    ["acc", "f1", "auc", "precision", "recall", "bleu", "rouge", "iou", "map", "r2", "score", "reward"];
+
+/// The best value with its words; for a name that does not tell which is better, both extremes.
+pub fn best(name: &str, series: &Series) -> String {
+    let name = name.to_ascii_lowercase();
+    let is_any = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
+    let number = |value: Option<f64>| value.map_or("none".to_owned(), human_number);
+    let (low, high) = (number(series.min()), number(series.max()));
+    match (is_any(&LOWER_IS_BETTER), is_any(&HIGHER_IS_BETTER)) {
+        (true, _) => format!("best {low}"),
+        (false, true) => format!("best {high}"),
+        (false, false) => format!("lowest {low}, highest {high}"),
+    }
+}
+
+/// `loss ▇▅▃▂▁ first 0.5, last 0.21, best 0.2`.
+pub fn metric_line(name: &str, series: &Series) -> String {
+    let last = series.last().map_or("no number".to_owned(), human_number);
+    let Some(first) = series.first() else { return format!("{name}: the output had no number for it, last {last}") };
+    format!("{name} {} first {}, last {last}, {}", bars(series), human_number(first), best(name, series))
+}
+
+fn bars(series: &Series) -> String {
+    let points = series.thinned(WIDTH);
+    let low = points.iter().map(|point| point.mean).fold(f64::INFINITY, f64::min);
+    let high = points.iter().map(|point| point.mean).fold(f64::NEG_INFINITY, f64::max);
+    let height = |mean: f64| if high > low { (mean - low) / (high - low) } else { 0.5 };
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number from 0 to 7")]
+    let bar = |mean: f64| BARS.get((height(mean) * 7.0).round() as usize).copied().unwrap_or(' ');
+    points.iter().map(|point| bar(point.mean)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use test_case::test_case;
+
+    use super::*;
+
+    fn series(values: &[f64]) -> Series {
+        let mut series = Series::default();
+        (0..).zip(values).for_each(|(at, value)| series.push(at, *value));
+        series
+    }
+
+    #[test_case("loss", &[0.5, 0.3, 0.2, 0.25] => "loss █▃▁▂ first 0.5, last 0.25, best 0.2"; "the lowest is the best")]
+    #[test_case("val:accuracy", &[0.5, 0.9, 0.7] => "val:accuracy ▁█▄ first 0.5, last 0.7, best 0.9"; "the highest is the best")]
+    #[test_case("lr", &[1.0, 2.0] => "lr ▁█ first 1, last 2, lowest 1, highest 2"; "nobody knows which is better")]
+    #[test_case("loss", &[3.0] => "loss ▅ first 3, last 3, best 3"; "one value")]
+    #[test_case("loss", &[3.0, f64::NAN] => "loss ▅ first 3, last no number, best 3"; "no number at the end")]
+    #[test_case("loss", &[f64::NAN] => "loss: the output had no number for it, last no number"; "no number at all")]
+    fn a_metric_is_one_line(name: &str, values: &[f64]) -> String {
+        metric_line(name, &series(values))
+    }
+
+    #[test]
+    fn a_long_series_stays_short() {
+        let values: Vec<f64> = (0..10_000).map(f64::from).collect();
+        let line = metric_line("step", &series(&values));
+        assert!(line.starts_with("step ▁▁▂") && line.contains("█ first 0, last 9999"), "{line}");
+        assert!(line.chars().filter(|c| BARS.contains(c)).count() <= WIDTH);
+    }
+}

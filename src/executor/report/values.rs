@@ -1,0 +1,127 @@
+//! The final values of metrics as files: for GitLab's metrics report, and as JSON for programs.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value, json};
+
+use super::{Curve, MARK};
+
+/// What the files hold.
+#[derive(Debug, Clone, Copy)]
+pub struct FinalValues<'a> {
+    pub training_job: &'a str,
+    pub metrics: &'a [Curve<'a>],
+    /// With the names that messages have.
+    pub machine: &'a [(&'static str, Curve<'a>)],
+}
+
+/// The last value of each metric in the text format of `artifacts:reports:metrics`. A last value that is no number is `NaN`.
+pub fn open_metrics(metrics: &[Curve<'_>]) -> String {
+    let (mut text, mut names) = (String::new(), BTreeSet::new());
+    for Curve { name, series, .. } in metrics {
+        let mut clean = clean_name(name);
+        while !names.insert(clean.clone()) {
+            clean.push('_');
+        }
+        let value = series.last().map_or("NaN".to_owned(), |value| value.to_string());
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "# HELP {clean} Last value of {name} in the output of the job, read by {MARK}");
+        let _ = writeln!(text, "# TYPE {clean} gauge\n{clean} {value}");
+    }
+    text + "# EOF\n"
+}
+
+/// `[a-zA-Z_:][a-zA-Z0-9_:]*`.
+fn clean_name(name: &str) -> String {
+    let clean: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == ':' { c } else { '_' }).collect();
+    if clean.starts_with(|c: char| c.is_ascii_digit()) { format!("_{clean}") } else { clean }
+}
+
+/// The last values under `metrics`, `null` for one that is no number, and more about each under `details` and `machine`.
+pub fn values_json(values: &FinalValues<'_>) -> String {
+    let mut last = Map::new();
+    let mut details = Map::new();
+    for Curve { name, series, .. } in values.metrics {
+        last.insert((*name).to_owned(), json!(series.last()));
+        let (min, max) = (series.min(), series.max());
+        let detail =
+            json!({"first": series.first(), "last": series.last(), "min": min, "max": max, "values": series.count()});
+        details.insert((*name).to_owned(), detail);
+    }
+    let of_machine = |(name, curve): &(&str, Curve<'_>)| {
+        ((*name).to_owned(), json!({"mean": curve.series.mean(), "max": curve.series.max()}))
+    };
+    let machine: Map<String, Value> = values.machine.iter().map(of_machine).collect();
+    let all = json!({
+        "generator": MARK, "training_job": values.training_job, "metrics": last, "details": details, "machine": machine
+    });
+    format!("{all:#}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::series::Series;
+    use crate::report::Unit;
+
+    fn series(values: &[f64]) -> Series {
+        let mut series = Series::default();
+        (0..).zip(values).for_each(|(at, value)| series.push(at, *value));
+        series
+    }
+
+    #[test]
+    fn names_are_cleaned_and_stay_apart() {
+        let series = [series(&[0.5, 0.25]), series(&[f64::NAN]), series(&[1e-9])];
+        let names = ["val/loss", "val-loss", "1st:acc"];
+        let curves: Vec<_> =
+            names.iter().zip(&series).map(|(name, series)| Curve { name, unit: Unit::Plain, series }).collect();
+        insta::assert_snapshot!(open_metrics(&curves), @"
+        # HELP val_loss Last value of val/loss in the output of the job, read by sagemaker-executor
+        # TYPE val_loss gauge
+        val_loss 0.25
+        # HELP val_loss_ Last value of val-loss in the output of the job, read by sagemaker-executor
+        # TYPE val_loss_ gauge
+        val_loss_ NaN
+        # HELP _1st:acc Last value of 1st:acc in the output of the job, read by sagemaker-executor
+        # TYPE _1st:acc gauge
+        _1st:acc 0.000000001
+        # EOF
+        ");
+        let machine = [("cpu", curves[0])];
+        let values = FinalValues { training_job: "gitlab-1-2-abcdef12", metrics: &curves[..2], machine: &machine };
+        insta::assert_snapshot!(values_json(&values), @r#"
+        {
+          "details": {
+            "val-loss": {
+              "first": null,
+              "last": null,
+              "max": null,
+              "min": null,
+              "values": 0
+            },
+            "val/loss": {
+              "first": 0.5,
+              "last": 0.25,
+              "max": 0.5,
+              "min": 0.25,
+              "values": 2
+            }
+          },
+          "generator": "sagemaker-executor",
+          "machine": {
+            "cpu": {
+              "max": 0.5,
+              "mean": 0.375
+            }
+          },
+          "metrics": {
+            "val-loss": null,
+            "val/loss": 0.25
+          },
+          "training_job": "gitlab-1-2-abcdef12"
+        }
+        "#);
+    }
+}
