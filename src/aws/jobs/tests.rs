@@ -76,7 +76,7 @@ async fn preferred_types_stand_in_place_of_the_type_until_one_is_selected() {
         let text = format!(
             r#"{{"TrainingJobName":"a","ResourceConfig":{{"InstancePreferences":[{{"InstanceType":"ml.g5.xlarge"}}],"InstanceCount":1{selected}}}}}"#
         );
-        stub.push(reply(200, &text));
+        stub.push(reply(200, text));
         let job = stub.jobs.describe("a").await.unwrap().unwrap();
         assert_eq!(job.pool.instance_type, known);
     }

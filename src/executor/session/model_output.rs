@@ -7,7 +7,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use crate::base::backoff::backoff;
 use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
-use crate::cloud::{JobStatus, TrainingJob};
+use crate::cloud::{JobStatus, SecondaryStatus, TrainingJob};
 use crate::config::policy::ModelOutput;
 use crate::protocol::mailbox::Order;
 use crate::protocol::project::Trees;
@@ -107,22 +107,32 @@ async fn uploaded(session: &mut Session<'_>, inputs: ModelInputs<'_>) -> anyhow:
             }
         }
     };
-    if job.status == JobStatus::Completed {
+    let was_interrupted = was_interrupted(&job);
+    if job.status == JobStatus::Completed && !was_interrupted {
         return Ok(job);
     }
     let why = job.failure_reason.clone().or(job.message.clone()).unwrap_or_else(|| job.secondary.to_string());
-    let diagnosis = failure_reasons::diagnose(&why, true);
+    let mut diagnosis = failure_reasons::diagnose(&why, true);
     if !inputs.has_succeeded && matches!(diagnosis.by, LossKind::Script { .. }) {
         // The stage of that script has told it.
         return Ok(job);
+    }
+    let mut hint = "check that the role of the training job may write to `SAGEMAKER_MODEL_OUTPUT`, and that the bucket is in the job's region";
+    if was_interrupted {
+        "the spot instance was interrupted meanwhile, and its files are gone".clone_into(&mut diagnosis.reason);
+        (diagnosis.by, hint) = (LossKind::System, "retry the job; with `SAGEMAKER_CHECKPOINTS` its script resumes");
     }
     let why = format!("SageMaker did not upload the model: {}", diagnosis.reason);
     let lost = LostResults { why: why.clone(), by_job: diagnosis.by != LossKind::System };
     session.apply(SessionEvent::ResultsLost(&lost))?;
     let failure = if lost.by_job { Failure::user(why) } else { Failure::system(why) };
-    Err(failure
-        .hint("check that the role of the training job may write to `SAGEMAKER_MODEL_OUTPUT`, and that the bucket is in the job's region")
-        .into())
+    Err(failure.hint(hint).into())
+}
+
+/// The instances were taken away during the upload: the container that was started again has no model.
+fn was_interrupted(job: &TrainingJob) -> bool {
+    let mut since = job.transitions.iter().skip_while(|transition| transition.status != SecondaryStatus::Uploading);
+    since.any(|transition| transition.status == SecondaryStatus::Interrupted)
 }
 
 /// The variables of a dotenv report, each with its value, or without one when it is not there.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::sagemaker::rows;
 use super::sagemaker_desk::{BUILD_FAILURE, Desk, SYSTEM_FAILURE};
-use crate::support::driver::{Driver, sagemaker, sagemaker_with_creator};
+use crate::support::driver::{Driver, sagemaker, sagemaker_with, sagemaker_with_creator};
 use crate::support::emulator::{BUCKET, Emulator};
 use crate::support::job::Job;
 use crate::support::waiting::poll;
@@ -83,6 +83,35 @@ rows! {
             assert_eq!((&channel["InputMode"], &channel["ContentType"]), (&json!("FastFile"), &json!("text/csv")));
         },
     }
+}
+
+/// EFS read-only and FSx for Lustre writable, as folders under the names of their channels.
+#[test]
+fn file_systems_as_channels() {
+    let shared = tempfile::tempdir().unwrap();
+    for (file, content) in [("efs/data/a", "from-efs"), ("fsx/work/a", "from-fsx")] {
+        let path = shared.path().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+    let folder = |id: &str, name: &str| format!("{id}={}", shared.path().join(name).display());
+    let (efs, fsx) = (folder("fs-01234567", "efs"), folder("fs-0123456789abcdef0", "fsx"));
+    let mut driver = allowing(sagemaker_with(&["--file-system", &efs, "--file-system", &fsx], ""));
+    let more = "inputs = [\"fsx://**\", ";
+    driver.operator_config = driver.operator_config.replace("inputs = [", more);
+    let in_vpc = "[job]\nsubnets = [\"subnet-0a\"]\nsecurity_group_ids = [\"sg-0a\"]\n";
+    driver.operator_config = driver.operator_config.replace("[job]\n", in_vpc);
+    let mut desk = Desk::of(&driver, &std::env::temp_dir(), &Job::new().script(["true"]));
+    desk.set("SAGEMAKER_INPUT_SHARED", "efs://fs-01234567/data");
+    desk.set("SAGEMAKER_INPUT_FAST", "fsx://fs-0123456789abcdef0/work?access=rw");
+    let desk = desk.prepared();
+    let script = "cat \"$SM_CHANNEL_SHARED/a\" \"$SM_CHANNEL_FAST/a\"; echo; echo back > \"$SM_CHANNEL_FAST/b\"
+         touch \"$SM_CHANNEL_SHARED/b\" 2>/dev/null || echo read-only";
+    let ended = desk.run("build_script", script);
+    ended.passed();
+    assert_eq!(ended.out(), "from-efsfrom-fsx\nread-only\n", "{ended}");
+    assert_eq!(std::fs::read_to_string(shared.path().join("fsx/work/b")).unwrap(), "back\n");
+    desk.close();
 }
 
 const PLAN: &str = "arn:aws:sagemaker:us-east-1:000000000000:training-plan/may";
@@ -222,6 +251,18 @@ fn channel_that_is_there_twice() {
     let uri = format!("s3://{BUCKET}/data/churn");
     let wishes = [("SAGEMAKER_INPUT_TRAIN", uri.as_str()), ("SAGEMAKER_INPUT_Train", uri.as_str())];
     refused(&wishes, &["`SAGEMAKER_INPUT_TRAIN` and `SAGEMAKER_INPUT_Train` are the same channel"]);
+}
+
+#[test]
+fn model_for_a_bucket_that_is_not_there() {
+    let mut driver = powerful();
+    driver.operator_config = driver.operator_config.replace("inputs = [", "model_outputs = [\"s3://**\"], inputs = [");
+    let wishes = [("SAGEMAKER_MODEL_OUTPUT", "s3://nowhere/models")];
+    refused_by(
+        &driver,
+        &wishes,
+        &["`SAGEMAKER_MODEL_OUTPUT`: there is no bucket nowhere", "set `SAGEMAKER_MODEL_OUTPUT` to a folder"],
+    );
 }
 
 #[test]

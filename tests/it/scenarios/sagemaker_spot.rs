@@ -9,6 +9,7 @@ use super::sagemaker::rows;
 use super::sagemaker_desk::{BUILD_FAILURE, Desk, Ended, Running, SYSTEM_FAILURE};
 use super::sagemaker_power::allowing;
 use crate::support::driver::{Driver, sagemaker_with};
+use crate::support::emulator::BUCKET;
 use crate::support::job::{Artifacts, Job};
 use crate::support::random::Random;
 use crate::support::waiting::poll;
@@ -296,5 +297,43 @@ fn a_script_that_must_not_run_twice() {
     let ended = run.end();
     ended.with_code(SYSTEM_FAILURE).one_error().says("SageMaker started the container again after a script had begun");
     assert_eq!((out(&ended).as_str(), reruns(&ended.stderr)), ("once\n", 0), "{ended}");
+    desk.close();
+}
+
+/// The script has ended, and the model is gone with the instance: the job fails as the system's failure, so that a retry resumes.
+#[test]
+fn an_interruption_while_the_model_is_uploaded() {
+    let mut driver = driver(&["--uploading-delay", "10s"]);
+    let outputs = format!("model_outputs = [\"s3://{BUCKET}/models/**\"], inputs = ");
+    driver.operator_config = driver.operator_config.replace("inputs = ", &outputs);
+    let mut desk = Desk::of(&driver, &std::env::temp_dir(), &Job::new().script(["true"]));
+    for (key, value) in [("SAGEMAKER_SPOT", "true"), ("SAGEMAKER_MODEL_OUTPUT", &format!("s3://{BUCKET}/models/a"))] {
+        desk.set(key, value);
+    }
+    let desk = desk.prepared();
+    let run = desk.start_run("build_script", "echo weights > /opt/ml/model/w; echo made");
+    let is_uploading = || (desk.training_job()["SecondaryStatus"] == "Uploading").then_some(());
+    assert!(poll(PATIENCE, is_uploading).is_some(), "{:?}", desk.training_job());
+    desk.emulator.interrupt();
+    let ended = run.end();
+    ended.with_code(SYSTEM_FAILURE).one_error().says("the model: the spot instance was interrupted meanwhile");
+    assert_eq!(out(&ended), "made\n", "{ended}");
+    desk.close();
+}
+
+/// SageMaker starts the container again after an internal error of its own, as the job asks.
+#[test]
+fn a_lost_instance_after_the_script_began() {
+    let mut desk = Desk::of(&driver(&[]), &std::env::temp_dir(), &Job::new().script(["true"]));
+    desk.set("SAGEMAKER_RETRIES", "1");
+    desk.set("SAGEMAKER_CHECKPOINTS", "true");
+    desk.emulator.set_faults(&json!({"jobs": [{"count": 1, "trouble": {"host_failure": {"after_ms": 8000}}}]}));
+    let desk = desk.prepared();
+    let script =
+        "cd /opt/ml/checkpoints; [ -e begun ] && { echo second; exit 0; }; touch begun; echo first; sleep 3600";
+    let ended = desk.run("build_script", script);
+    ended.passed().says("SageMaker started the container again, and the script runs again (2nd run)");
+    assert_eq!(out(&ended), "first\nsecond\n", "{ended}");
+    assert_eq!(desk.training_job()["RetryStrategy"]["MaximumRetryAttempts"], 1);
     desk.close();
 }

@@ -194,8 +194,8 @@ impl JobHandle {
         cause.unwrap_or(Round::Over(Ending::Completed))
     }
 
-    /// Makes this start of the containers one that can be interrupted.
-    fn await_interruption(&self) -> CancellationToken {
+    /// Makes this start of the containers, or their upload, one that can be interrupted.
+    pub(super) fn await_interruption(&self) -> CancellationToken {
         let token = CancellationToken::new();
         self.change(|job| job.interruption = Some(token.clone()));
         token

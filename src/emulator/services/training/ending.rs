@@ -11,8 +11,8 @@ use super::warm_hosts::WarmHosts;
 use crate::faults::JobTrouble;
 
 impl JobHandle {
-    /// Uploads the results, whatever the end is.
-    pub(super) async fn leave(&self, hosts: &JobHosts, ending: Ending) -> (Ending, Option<WarmHosts>) {
+    /// Uploads the results, whatever the end is. `None`: the spot instances were reclaimed meanwhile.
+    pub(super) async fn leave(&self, hosts: &JobHosts, ending: Ending) -> Option<(Ending, Option<WarmHosts>)> {
         if matches!(ending, Ending::Failed(_)) {
             self.change(Job::training_ends);
         }
@@ -20,8 +20,13 @@ impl JobHandle {
         if !stopping {
             self.enter(Phase::Uploading, "Uploading generated training model");
         }
-        // Not interruptible: a stop during the upload lets it finish.
-        tokio::time::sleep(self.config().delays.uploading).await;
+        // A stop during the upload lets it finish.
+        let interruption = self.await_interruption();
+        tokio::select! {
+            () = tokio::time::sleep(self.config().delays.uploading) => {}
+            () = interruption.cancelled() => return None,
+        }
+        self.change(|job| job.interruption = None);
         let (name, checkpoints) = (self.name.clone(), hosts.checkpoints.clone());
         let fault = match &hosts.trouble {
             Some(JobTrouble::Upload { reason }) => Some(reason.clone()),
@@ -46,7 +51,7 @@ impl JobHandle {
                 tracing::warn!(job = self.name, error = format!("{error:#}"), "failed to empty a host's folders");
             }
         }
-        (ending, pool)
+        Some((ending, pool))
     }
 
     /// Uploads what an interrupted container has left of its checkpoints.

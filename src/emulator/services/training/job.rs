@@ -80,7 +80,7 @@ pub(crate) struct Job {
     pub(crate) number: u64,
     /// Canceled by `StopTrainingJob`.
     pub(crate) stop: CancellationToken,
-    /// Canceled when the spot instances are reclaimed; `None` while no containers run that could be interrupted.
+    /// Canceled when the spot instances are reclaimed; `None` while nothing runs that could be interrupted.
     pub(crate) interruption: Option<CancellationToken>,
     modified_ms: u64,
     phase: Phase,

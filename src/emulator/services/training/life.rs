@@ -66,14 +66,13 @@ impl JobHandle {
                         return (Ending::Stopped, None);
                     }
                 }
-                Round::Over(ending) => return self.leave(&hosts, ending).await,
-                Round::Interrupted => {
-                    self.enter(Phase::Interrupted, "Training job interrupted: the spot instances were reclaimed");
-                    self.save_checkpoints(&hosts).await;
-                    if wait_until.is_some_and(|until| Instant::now() >= until) {
-                        return (Ending::MaxWaitTimeExceeded, None);
+                round => {
+                    if let Round::Over(ending) = round
+                        && let Some(left) = self.leave(&hosts, ending).await
+                    {
+                        return left;
                     }
-                    if let Err(ending) = self.pause(self.config().delays.starting, wait_until).await {
+                    if let Err(ending) = self.outlast_interruption(&hosts, wait_until).await {
                         return (ending, None);
                     }
                 }
@@ -82,6 +81,16 @@ impl JobHandle {
             self.enter(Phase::Starting, "Starting the training job");
         }
         (Ending::Failed(INTERNAL.to_owned()), None)
+    }
+
+    /// Saves what the reclaimed instances leave, and waits for others; an error is the end of the job.
+    async fn outlast_interruption(&self, hosts: &JobHosts, wait_until: Option<Instant>) -> Result<(), Ending> {
+        self.enter(Phase::Interrupted, "Training job interrupted: the spot instances were reclaimed");
+        self.save_checkpoints(hosts).await;
+        if wait_until.is_some_and(|until| Instant::now() >= until) {
+            return Err(Ending::MaxWaitTimeExceeded);
+        }
+        self.pause(self.config().delays.starting, wait_until).await
     }
 
     /// Runs the phases until the instances exist; an error is the end of the job without them.

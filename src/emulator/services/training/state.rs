@@ -43,11 +43,13 @@ impl Training {
         }
     }
 
-    /// Reclaims the instances of a spot job whose containers run; `false` for any other job.
+    /// Reclaims the instances of a spot job whose containers run or whose results are uploaded; `false` for any other job.
     pub(crate) fn interrupt(&self, name: &str) -> bool {
         let mut jobs = self.jobs();
         let Some(job) = jobs.get_mut(name) else { return false };
-        if job.phase() != Phase::Training || job.request["EnableManagedSpotTraining"] != true {
+        if !matches!(job.phase(), Phase::Training | Phase::Uploading)
+            || job.request["EnableManagedSpotTraining"] != true
+        {
             return false;
         }
         // Each start of the containers is interrupted once.

@@ -47,6 +47,18 @@ async fn an_interrupted_container_starts_anew_with_nothing_but_its_checkpoints()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instances_may_be_reclaimed_while_results_are_uploaded() {
+    let slow = |config: &mut crate::EmulatorConfig| config.delays.uploading = Duration::from_mins(10);
+    let Some((training, _folder)) = training_with(slow) else { return };
+    let again = "cd /opt/ml/checkpoints; [ ! -e once ] || exec sleep 60; touch once";
+    call(&training, "CreateTrainingJob", &spot("job", again)).unwrap();
+    until(&training, "job", |job| job["SecondaryStatus"] == "Uploading" && training.interrupt("job")).await;
+    until(&training, "job", |job| phases(job).ends_with(&["Interrupted", "Starting", "Downloading", "Training"])).await;
+    assert_eq!(keys(&training, "state/"), ["state/once"]);
+    call(&training, "StopTrainingJob", &json!({"TrainingJobName": "job"})).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_start_has_a_log_stream_of_its_own() {
     let short = |config: &mut crate::EmulatorConfig| config.stop_grace = Duration::from_millis(100);
     let Some((training, _folder)) = training_with(short) else { return };
