@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::final_metrics::MetricFinder;
 use super::hosts::{HostPlace, POOL_CACHE};
 use super::job::Phase;
 use super::results::failure_text;
@@ -18,6 +19,7 @@ use super::shipping::ship;
 use super::state::{JobHandle, Training};
 use super::warm_hosts::keep_alive;
 use crate::clock;
+use crate::event::InputLogEvent;
 use crate::faults::JobTrouble;
 use crate::host::{self, ContainerExit, ContainerImage, ContainerSpec, StopSignals};
 
@@ -86,7 +88,8 @@ impl JobHandle {
             let stream = format!("{}/{}-{}", self.name, place.hostname(), clock::now_ms());
             let (shared, logs) = (Arc::clone(&self.training.shared), Arc::clone(&self.training.logs));
             let stream = self.may_log(&stream).then_some(stream);
-            self.training.shared.tasks.spawn(ship(shared, logs, stream, receiver));
+            let seen = self.metric_reader();
+            self.training.shared.tasks.spawn(async move { ship(shared, logs, stream, receiver, seen).await });
             let (training, place, signals) = (Arc::clone(&self.training), place.clone(), signals.clone());
             containers.spawn(async move { (place, contain(&training, spec, sender, signals).await) });
         }
@@ -228,6 +231,17 @@ impl JobHandle {
             scratch,
             leftovers: place.leftovers,
         })
+    }
+
+    /// Reads the job's metrics from an event of its log.
+    fn metric_reader(&self) -> impl Fn(&InputLogEvent) + Send + use<> {
+        let (training, name, finder) = (Arc::clone(&self.training), self.name.clone(), MetricFinder::of(&self.request));
+        move |event| {
+            let found = finder.find(event);
+            if let Some(job) = training.jobs().get_mut(&name).filter(|_| !found.is_empty()) {
+                found.into_iter().for_each(|metric| metric.add_to(&mut job.metrics));
+            }
+        }
     }
 
     /// The variables that SageMaker sets in every container, then those of the request. The role's credentials are at the path `role`.

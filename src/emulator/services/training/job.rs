@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use tokio_util::sync::CancellationToken;
 
+use super::final_metrics::FinalMetric;
 use crate::clock;
 use crate::protocol::{epoch_seconds, text};
 
@@ -82,6 +83,8 @@ pub(crate) struct Job {
     pub(crate) stop: CancellationToken,
     /// Canceled when the spot instances are reclaimed; `None` while nothing runs that could be interrupted.
     pub(crate) interruption: Option<CancellationToken>,
+    /// The last values of its metrics.
+    pub(super) metrics: Vec<FinalMetric>,
     modified_ms: u64,
     phase: Phase,
     transitions: Vec<Transition>,
@@ -111,6 +114,7 @@ impl Job {
             number,
             stop,
             interruption: None,
+            metrics: Vec::new(),
             modified_ms: now,
             phase: Phase::Starting,
             transitions: Vec::new(),
@@ -269,6 +273,9 @@ impl Job {
                 entry
             })
             .collect();
+        if !self.metrics.is_empty() {
+            shown["FinalMetricDataList"] = self.metrics.iter().map(FinalMetric::shown).collect();
+        }
         if let Some(reason) = &self.failure_reason {
             shown["FailureReason"] = json!(reason);
         }

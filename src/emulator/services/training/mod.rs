@@ -7,6 +7,7 @@ mod containers;
 mod download;
 mod ending;
 mod file_systems;
+mod final_metrics;
 mod hosts;
 mod job;
 mod life;

@@ -12,12 +12,13 @@ use crate::services::logs::{Ingest, JOB_GROUP, Logs};
 use crate::shared::Shared;
 
 /// Ships one container's output to its log stream, in batches, also after the job has ended. Without a stream, because the role
-/// may not write one, the output is lost.
+/// may not write one, the output is lost. Calls `seen` with each event.
 pub(super) async fn ship(
     shared: Arc<Shared>,
     logs: Arc<Logs>,
     stream: Option<String>,
     mut output: mpsc::Receiver<Vec<u8>>,
+    seen: impl Fn(&InputLogEvent),
 ) {
     let Some(stream) = stream else {
         while output.recv().await.is_some() {}
@@ -32,6 +33,7 @@ pub(super) async fn ship(
         if events.is_empty() {
             return;
         }
+        events.iter().for_each(&seen);
         let batch = shared.faults.events(events);
         let late = u64::try_from(batch.late.as_millis()).unwrap_or(u64::MAX);
         batches += 1;
@@ -88,7 +90,7 @@ mod tests {
             sender.send(format!("{number}\n").into_bytes()).await.unwrap();
         }
         drop(sender);
-        ship(shared, Arc::clone(&logs), Some("job/algo-1-1".into()), receiver).await;
+        ship(shared, Arc::clone(&logs), Some("job/algo-1-1".into()), receiver, |_| ()).await;
         let dump = logs.dump("job/");
         let events: Vec<Value> = dump.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let times: Vec<u64> = events.iter().map(|event| event["ingestionTime"].as_u64().unwrap()).collect();

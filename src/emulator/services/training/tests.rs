@@ -147,3 +147,23 @@ async fn a_container_that_started_tells_its_exit_code(algorithm: &Value, status:
     let job = run(&training, &plain(algorithm)).await;
     assert_eq!((&job["TrainingJobStatus"], &job["FailureReason"]), (&json!(status), &reason));
 }
+
+/// As in the answer of the service, whose numbers have 32 bits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_final_metrics_come_from_the_log() {
+    let Some((training, _folder)) = training() else { return };
+    let mut request = request("job", "echo loss=0.5; echo loss=0.25; echo acc=0.75");
+    request["AlgorithmSpecification"]["MetricDefinitions"] =
+        json!([{"Name": "loss", "Regex": "loss=([0-9.]+)"}, {"Name": "acc", "Regex": "acc=([0-9.]+)"}]);
+    run(&training, &request).await;
+    let job =
+        until(&training, "job", |job| job["FinalMetricDataList"].as_array().is_some_and(|all| all.len() == 2)).await;
+    let values: Vec<_> = job["FinalMetricDataList"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|metric| (&metric["MetricName"], &metric["Value"]))
+        .collect();
+    assert_eq!(values, [(&json!("loss"), &json!(0.25)), (&json!("acc"), &json!(0.75))]);
+    assert!(job["FinalMetricDataList"][0]["Timestamp"].is_number());
+}
