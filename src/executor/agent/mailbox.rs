@@ -101,6 +101,7 @@ impl AgentMailbox {
                 | Report::Missing { .. }
                 | Report::Exited { .. }
                 | Report::Collected { .. }
+                | Report::Unsent { .. }
                 | Report::Bye { reason: ByeReason::Stopped } => {}
                 Report::Damaged { .. } | Report::Failed { .. } => earlier.did_something = true,
                 Report::Bye { reason } => {

@@ -38,6 +38,8 @@ const LAST_RESULTS: Duration = Duration::from_mins(1);
 const LAST_MEASURED: Duration = Duration::from_secs(10);
 /// Directory that SageMaker uploads when the training job ends.
 const MODEL: &str = "/opt/ml/model";
+/// Most names of files that stay on this node.
+const NAMES: usize = 3;
 /// Exit code of a script that was canceled before it began: as after SIGTERM.
 const NEVER_BEGAN: i32 = 143;
 
@@ -155,7 +157,7 @@ impl<'s> RunLoop<'s> {
             LoopEnd::LeaseExpired => (true, ByeReason::LeaseExpired),
         };
         self.send_measured().await;
-        if collect && self.node.id == NodeId::LEADER && !self.has_lost_files {
+        if collect && !self.has_lost_files {
             let limit = if reason == ByeReason::Finished { Duration::MAX } else { LAST_RESULTS };
             self.collect(limit).await?;
         }
@@ -410,9 +412,14 @@ impl<'s> RunLoop<'s> {
         else {
             return Ok(());
         };
+        let node = self.node.id;
+        if node != NodeId::LEADER && !selection.every_node {
+            return self.tell_unsent().await;
+        }
         let sent = async {
-            let (objects, keys) = (&*self.mailbox.objects, self.mailbox.keys.results(self.restarts));
-            workspace::send_changes(objects, &keys, trees, snapshot, selection, &Arc::default()).await
+            let (objects, keys) = (&*self.mailbox.objects, self.mailbox.keys.results(node, self.restarts));
+            let selection = selection.of_node(node);
+            workspace::send_changes(objects, &keys, trees, snapshot, &selection, &Arc::default()).await
         };
         let sent = tokio::time::timeout(limit, sent).await.context("no time was left").and_then(|sent| sent);
         let report = match sent {
@@ -420,6 +427,26 @@ impl<'s> RunLoop<'s> {
             Err(error) => failed("send the results", &error),
         };
         self.mailbox.report(&report).await
+    }
+
+    /// Reports the files of this node that stay here although the job's paths name them.
+    async fn tell_unsent(&mut self) -> anyhow::Result<()> {
+        let Some(Project { order: WorkspaceOrder { trees, selection, .. }, snapshot: Some(snapshot) }) = &self.project
+        else {
+            return Ok(());
+        };
+        match workspace::changed_files(trees, snapshot, selection).await {
+            Ok(files) if files.is_empty() => Ok(()),
+            Ok(mut first) => {
+                let files = first.len() as u64;
+                first.truncate(NAMES);
+                self.mailbox.report(&Report::Unsent { files, first }).await
+            }
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "failed to look for files that stay on this node");
+                Ok(())
+            }
+        }
     }
 }
 

@@ -25,7 +25,7 @@ pub struct JobVariable {
 }
 
 /// The variables that a job may set, in the order of the documentation.
-pub const JOB_VARIABLES: [JobVariable; 19] = [
+pub const JOB_VARIABLES: [JobVariable; 20] = [
     JobVariable {
         name: "SAGEMAKER_INSTANCE_TYPE",
         meaning: "Instance types in order of preference, separated by commas; the next one is asked for when the quota refuses one, or when there is no capacity before the container ran; at most 10",
@@ -171,6 +171,14 @@ pub const JOB_VARIABLES: [JobVariable; 19] = [
         example: "loss=loss: ([0-9.]+)",
     },
     JobVariable {
+        name: "SAGEMAKER_RESULTS",
+        meaning: "Nodes that send the files which `artifacts` and `cache` name: `leader`, the first one, or `all`, each other one into a folder of its name, such as `algo-2/`, which the paths must name too",
+        kind: "text",
+        default: "`leader`",
+        policy: None,
+        example: "all",
+    },
+    JobVariable {
         name: "SAGEMAKER_ENV_*",
         meaning: "`SAGEMAKER_ENV_NAME` sets `NAME` in the training container; readable by everybody who may describe the job, so a masked variable is refused",
         kind: "text",
@@ -238,6 +246,8 @@ pub struct JobVariables {
     pub model_output: Option<String>,
     #[serde(default, rename = "sagemaker_metrics")]
     pub metrics: Option<String>,
+    #[serde(default, rename = "sagemaker_results", deserialize_with = "every_node")]
+    pub every_node: bool,
     /// From `SAGEMAKER_INPUT_*`, without the prefix.
     #[serde(skip)]
     pub inputs: BTreeMap<String, String>,
@@ -262,6 +272,14 @@ fn boolean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D
         "true" | "1" | "yes" | "on" => Ok(Some(true)),
         "false" | "0" | "no" | "off" => Ok(Some(false)),
         _ => Err(serde::de::Error::custom("neither true nor false")),
+    }
+}
+
+fn every_node<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    match String::deserialize(deserializer)?.to_ascii_lowercase().as_str() {
+        "all" => Ok(true),
+        "leader" => Ok(false),
+        _ => Err(serde::de::Error::custom("neither leader nor all")),
     }
 }
 

@@ -180,11 +180,12 @@ impl SessionKeys {
             private: format!("{}/workspace/packs", self.root),
         }
     }
-    /// The results' transfer to the host, from a container that was started again `restarts` times.
-    pub fn results(&self, restarts: u32) -> TransferKeys {
-        let folder = if restarts == 0 { "results".to_owned() } else { format!("results/{restarts:06}") };
+    /// The results' transfer to the host, from a node's container that was started again `restarts` times.
+    pub fn results(&self, node: NodeId, restarts: u32) -> TransferKeys {
+        let folder = if node == NodeId::LEADER { "results".to_owned() } else { format!("results/{node}") };
+        let folder = if restarts == 0 { folder } else { format!("{folder}/{restarts:06}") };
         let (manifest, packs) = (format!("{}/{folder}/manifest", self.root), format!("{}/{folder}/packs", self.root));
-        let first = Label::results_part(NodeId::LEADER, restarts, 0);
+        let first = Label::results_part(node, restarts, 0);
         TransferKeys { seal: self.seal.clone(), first, manifest, packs: packs.clone(), private: packs }
     }
 }
@@ -264,12 +265,12 @@ mod tests {
         assert_eq!(token_of_open(&folder, &keys.open()), Token::parse(token));
         assert_eq!(token_of_open(&folder, &keys.lease()), None);
         let packs = project_packs("7-0123456789abcdef");
-        let (up, down) = (keys.workspace(1, &packs), keys.results(0));
+        let (up, down) = (keys.workspace(1, &packs), keys.results(NodeId::LEADER, 0));
         assert_eq!(below(&up.part(0)), "/workspace/000001/000000");
         assert_eq!(up.shared_pack("ab"), "projects/7-0123456789abcdef/packs/ab");
         assert_eq!(below(&up.private_pack("ab")), "/workspace/packs/ab");
         assert_eq!(below(&down.part(2)), "/results/manifest/000002");
-        assert_eq!(below(&keys.results(3).part(2)), "/results/000003/manifest/000002");
+        assert_eq!(below(&keys.results(NodeId::LEADER, 3).part(2)), "/results/000003/manifest/000002");
         assert_eq!((below(&down.shared_pack("ab")), below(&down.private_pack("ab"))), twice("/results/packs/ab"));
         assert_eq!(agent_file(&agent("00ff"), "start.sh"), "agents/00ff/start.sh");
     }

@@ -128,6 +128,8 @@ pub enum Report {
         #[serde(default)]
         restarts: u32,
     },
+    /// Files of a node that sends none, although the job's paths name them: their number, and the first of them.
+    Unsent { files: u64, first: Vec<String> },
     /// The agent could not carry out an order; it waits for the next one.
     Failed {
         order: String,
@@ -374,7 +376,7 @@ mod tests {
         });
         let orders = [workspace, run, Order::Finish { collect: true }];
         insta::assert_snapshot!(orders.map(|order| body(encode_order(&keys(), 1, &order))).join("\n"), @r#"
-        {"workspace":{"attempt":1,"packs":"projects/1-0/packs","selection":{"everything":false,"nested_repositories":false,"outside_links":false,"rules":[{"exclude":[],"follow":false,"include":["out"],"untracked":false,"variables":[]}]},"trees":{"project":"/b/p","tmp":"/b/p.tmp"}}}
+        {"workspace":{"attempt":1,"packs":"projects/1-0/packs","selection":{"every_node":false,"everything":false,"nested_repositories":false,"outside_links":false,"rules":[{"exclude":[],"follow":false,"include":["out"],"untracked":false,"variables":[]}]},"trees":{"project":"/b/p","tmp":"/b/p.tmp"}}}
         {"run":{"grace":10,"live_copy":false,"mask_prefixes":["glpat-"],"masks":["m"],"metrics":[{"name":"loss","regex":"(x)"}],"run":1,"script":"00ff","stage":"step_script"}}
         {"finish":{"collect":true}}
         "#);

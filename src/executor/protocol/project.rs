@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::node::NodeId;
+
 /// The directory trees to transfer: the project directory and its temporary directory `<project>.tmp`. Absolute paths, as the job's scripts
 /// see them on both sides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +32,14 @@ impl Trees {
         self.project != self.project_here()
     }
 
+    /// The trees of files that lie in a folder of the project on this host.
+    #[must_use]
+    pub fn in_folder(&self, folder: &str) -> Self {
+        let base = self.host.as_ref().map_or(&self.project, |host| &host.base).clone();
+        let host = HostTrees { base, project: self.project_here().join(folder), tmp: self.tmp_here().to_owned() };
+        Self { host: Some(host), ..self.clone() }
+    }
+
     /// The path under which this process finds the project directory.
     pub fn project_here(&self) -> &Path {
         self.host.as_ref().map_or(&self.project, |host| &host.project)
@@ -52,6 +62,20 @@ pub struct Selection {
     pub outside_links: bool,
     /// Also select the `.git` of repositories within the project; never the project's own.
     pub nested_repositories: bool,
+    /// Every node sends its files, not the first one alone.
+    pub every_node: bool,
+    /// The tree is this folder of the project, as the job's paths name it: the files of a node that is not the first.
+    #[serde(skip)]
+    pub folder: Option<String>,
+}
+
+impl Selection {
+    /// The selection in the tree of one node.
+    #[must_use]
+    pub fn of_node(&self, node: NodeId) -> Self {
+        let folder = (self.every_node && node != NodeId::LEADER).then(|| node.to_string());
+        Self { folder, ..self.clone() }
+    }
 }
 
 /// One definition of artifacts, a report or a cache in the job.

@@ -46,10 +46,11 @@ pub trait Exchange: Send + Sync {
     ) -> anyhow::Result<Summary>;
     /// Deletes a pack that a node found damaged, so that its chunks are sent again.
     async fn forget_pack(&self, project: ProjectUpload<'_>, pack: &str) -> anyhow::Result<()>;
-    /// Downloads the results as they arrive from a container that was started again `restarts` times, and applies them; see
+    /// Downloads the results as they arrive from a node whose container was started again `restarts` times, and applies them; see
     /// [`workspace::apply_changes`].
     async fn fetch_results(
         &self,
+        node: NodeId,
         restarts: u32,
         destination: Destination<'_>,
         bounds: Bounds<'_>,
@@ -122,14 +123,22 @@ impl Exchange for StoreExchange {
 
     async fn fetch_results(
         &self,
+        node: NodeId,
         restarts: u32,
         destination: Destination<'_>,
         bounds: Bounds<'_>,
         all_sent: &AllSent,
         progress: &Arc<TransferProgress>,
     ) -> anyhow::Result<Summary> {
-        workspace::apply_changes(&*self.objects, &self.keys.results(restarts), destination, bounds, all_sent, progress)
-            .await
+        workspace::apply_changes(
+            &*self.objects,
+            &self.keys.results(node, restarts),
+            destination,
+            bounds,
+            all_sent,
+            progress,
+        )
+        .await
     }
 
     async fn deliver_script(&self, run: u32, body: Vec<u8>) -> Result<(), CloudError> {

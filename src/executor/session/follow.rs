@@ -302,7 +302,11 @@ impl<'s, 'a> Follower<'s, 'a> {
             Report::Started { run, .. } if *run == self.run => output.started = Some(session.clock.now()),
             Report::Exited { run, exit } if *run == self.run => output.exited(exit, session.clock.now()),
             Report::Bye { .. } => self.describe.hasten(),
-            Report::Started { .. } | Report::Exited { .. } | Report::Collected { .. } | Report::Failed { .. } => {}
+            Report::Started { .. }
+            | Report::Exited { .. }
+            | Report::Collected { .. }
+            | Report::Unsent { .. }
+            | Report::Failed { .. } => {}
         }
         Ok(())
     }

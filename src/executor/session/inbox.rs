@@ -13,6 +13,8 @@ use crate::session::exchange::Exchange as _;
 
 /// Longest text kept of a report, in bytes.
 const LONGEST_TEXT: usize = 2000;
+/// Most names kept of one.
+const MOST_NAMES: usize = 5;
 
 /// An unreadable mailbox is tolerated for one lease, as the agent tolerates it, and looks like silence.
 #[derive(Debug, Default)]
@@ -55,6 +57,10 @@ fn tamed(report: Report) -> Report {
     match report {
         Report::Received { summary } => Report::Received { summary: text(summary) },
         Report::Collected { summary, restarts } => Report::Collected { summary: text(summary), restarts },
+        Report::Unsent { files, first } => {
+            let first = first.into_iter().take(MOST_NAMES).map(text).collect();
+            Report::Unsent { files, first }
+        }
         Report::Damaged { pack, chunk } => Report::Damaged { pack: text(pack), chunk: text(chunk) },
         Report::Failed { order, reason, by_job } => Report::Failed { order: text(order), reason: text(reason), by_job },
         same @ (Report::Ready { .. }

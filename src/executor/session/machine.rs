@@ -266,6 +266,7 @@ impl RunMachine {
             Report::Received { .. }
             | Report::Missing { .. }
             | Report::Collected { .. }
+            | Report::Unsent { .. }
             | Report::Started { .. }
             | Report::Exited { .. } => {}
         }

@@ -54,6 +54,7 @@ pub mod spec;
 pub mod stamp;
 pub mod state;
 mod trace_copy_reader;
+mod unsent;
 pub mod warm_pool;
 pub mod workspace_upload;
 
@@ -63,6 +64,7 @@ use anyhow::Context as _;
 
 use crate::base::arn::Arn;
 use crate::base::clock::Clock;
+use crate::base::node::NodeId;
 use crate::cloud::{LogClient, ObjectStore, TrainingJobs};
 use crate::config::settings::Settings;
 use crate::logs::{self, Feed, FeedMode};
@@ -167,10 +169,11 @@ impl<'a> Session<'a> {
         self.print_transfer(format!("Project: {}", summary.sent()), &summary.warnings);
     }
 
-    /// Notes and prints the summary of the results' transfer, and warns of each path that it left out.
-    pub fn print_received(&mut self, summary: &Summary) {
+    /// Notes and prints the summary of the transfer of a node's results, and warns of each path that it left out.
+    pub fn print_received(&mut self, node: NodeId, summary: &Summary) {
         self.state.apply(SessionEvent::ResultsReceived { files: summary.files, bytes: summary.bytes });
-        self.print_transfer(format!("Results: {}", summary.received()), &summary.warnings);
+        let of = if node == NodeId::LEADER { String::new() } else { format!(" of {node}, in {node}/") };
+        self.print_transfer(format!("Results{of}: {}", summary.received()), &summary.warnings);
     }
 
     fn print_transfer(&self, line: String, warnings: &[String]) {

@@ -19,6 +19,7 @@ use crate::session::failure_reasons::{self, Diagnosis, LossKind};
 use crate::session::inbox::Inbox;
 use crate::session::record::LostResults;
 use crate::session::state::ResultsState as Outcome;
+use crate::session::unsent;
 use crate::workspace::{self, AllSent, Bounds, Destination, TransferLimits, TransferProgress};
 
 const POLL: Duration = Duration::from_millis(40);
@@ -95,7 +96,10 @@ pub async fn download_results(
     let printer = session.printer;
     printer.begin_section(SECTION, session.clock.now(), "Uploading and fetching results");
     let progress = Arc::default();
-    let fetched = fetch(session, trees, cancel, &progress).await;
+    let mut fetched = fetch(session, NodeId::LEADER, trees, cancel, &progress).await;
+    if matches!(fetched, Ok(Download::Settled)) && session.state.results() == Outcome::Pending {
+        fetched = other_nodes(session, trees, cancel, &progress).await.map(|()| Download::Settled);
+    }
     // Threads of an abandoned transfer may still write.
     progress.at_rest().await;
     printer.end_section(SECTION, session.clock.now());
@@ -119,9 +123,27 @@ fn are_gone(session: &Session<'_>) -> bool {
     session.state.restarts().lost_files() && !session.state.is_collected()
 }
 
-/// Downloads the results while the agent sends them, and applies them.
+/// Downloads what the other nodes send, each into a folder of its own, or tells what stays there.
+async fn other_nodes(
+    session: &mut Session<'_>,
+    trees: &Trees,
+    cancel: &Cancellation,
+    progress: &Arc<TransferProgress>,
+) -> anyhow::Result<()> {
+    if !session.state.selection().is_some_and(|selection| selection.every_node) {
+        unsent::tell(session, cancel).await;
+        return Ok(());
+    }
+    for node in session.state.nodes().ids().filter(|node| *node != NodeId::LEADER) {
+        fetch(session, node, &trees.in_folder(&node.to_string()), cancel, progress).await?;
+    }
+    Ok(())
+}
+
+/// Downloads the results of a node while its agent sends them, and applies them.
 async fn fetch(
     session: &mut Session<'_>,
+    node: NodeId,
     trees: &Trees,
     cancel: &Cancellation,
     progress: &Arc<TransferProgress>,
@@ -131,16 +153,20 @@ async fn fetch(
         max_files: session.settings.limits.results_max_files,
         ..TransferLimits::default()
     };
-    let staging = session.records.staging(&session.id)?;
+    let mut staging = session.records.staging(&session.id)?;
+    if node != NodeId::LEADER {
+        staging.push(node.to_string());
+    }
     let (exchange, all_sent) = (session.exchange(), AllSent::default());
     // The record of an earlier version holds no selection.
     let selection = session.state.selection().cloned();
     let selection = selection.unwrap_or_else(|| Selection { everything: true, ..Selection::default() });
+    let selection = selection.of_node(node);
     let bounds = Bounds { selection: &selection, limits: &limits };
     let destination = Destination { trees, staging: &staging };
     let restarts = session.state.restarts();
     let restarts = if session.state.is_collected() { restarts.collected } else { restarts.leader };
-    let applying = exchange.fetch_results(restarts, destination, bounds, &all_sent, progress);
+    let applying = exchange.fetch_results(node, restarts, destination, bounds, &all_sent, progress);
     let applying = with_bar(session.printer, "Fetching the results", progress, applying);
     tokio::pin!(applying);
     // Results that have arrived are applied even after a failure or a cancel.
@@ -150,10 +176,10 @@ async fn fetch(
         // Polled in a fixed order, so that the requests to the store have one too.
         biased;
         summary = &mut applying => {
-            session.print_received(&summary?);
+            session.print_received(node, &summary?);
             return Ok(Download::Settled);
         }
-        is_there = wait_for_results(session, cancel) => is_there,
+        is_there = wait_for_results(session, node, cancel) => is_there,
     };
     if waited.is_err() && is_canceled(session) {
         return waited.map(|_| Download::Settled);
@@ -171,19 +197,23 @@ async fn fetch(
         }
     };
     match (waited, applied) {
-        (_, Ok(summary)) => session.print_received(&summary),
+        (_, Ok(summary)) => session.print_received(node, &summary),
         (Ok(true), Err(error)) | (Err(error), Err(_)) => return Err(error),
         (Ok(false), Err(error)) if progress.has_arrived() => return Err(error),
         (Ok(false), Err(_)) if are_gone(session) => return Ok(Download::FilesGone),
         (Ok(false), Err(error)) => {
             tracing::debug!(error = format!("{error:#}"), "there are no results");
-            if session.state.leader().ready {
+            if is_ready(session, node) {
                 let lost = lost_results(session).await;
                 session.apply(SessionEvent::ResultsLost(&lost))?;
             }
         }
     }
     Ok(Download::Settled)
+}
+
+fn is_ready(session: &Session<'_>, node: NodeId) -> bool {
+    session.state.nodes().get(node).is_some_and(|row| row.ready)
 }
 
 /// Looks up why there are no results.
@@ -200,7 +230,7 @@ async fn lost_results(session: &Session<'_>) -> LostResults {
 
 /// Waits for the results; `false` when the container ended without them. A cancel ends the wait: the results stay in
 /// the store, and a later stage continues.
-async fn wait_for_results(session: &mut Session<'_>, cancel: &Cancellation) -> anyhow::Result<bool> {
+async fn wait_for_results(session: &mut Session<'_>, node: NodeId, cancel: &Cancellation) -> anyhow::Result<bool> {
     let mut pause = POLL;
     let mut look_at = Instant::now() + DESCRIBE_EVERY;
     let mut ended = false;
@@ -213,28 +243,28 @@ async fn wait_for_results(session: &mut Session<'_>, cancel: &Cancellation) -> a
     let mut inbox = Inbox::default();
     loop {
         // An earlier stage may have read these reports.
-        if session.state.is_collected() {
+        if node == NodeId::LEADER && session.state.is_collected() {
             return Ok(true);
         }
         if are_gone(session) {
             return Ok(false);
         }
-        let leader = session.state.leader();
-        if leader.left {
-            if leader.ready {
+        let row = session.state.nodes().get(node).copied().unwrap_or_default();
+        if row.left {
+            if row.ready {
                 session.printer.warn(NO_RESULTS);
             }
             return Ok(false);
         }
-        // Only the leader collects results.
-        let report = inbox.next(session, NodeId::LEADER).await?;
+        let report = inbox.next(session, node).await?;
         let came = report.is_some();
         match report {
+            Some(Report::Collected { .. }) if node != NodeId::LEADER => return Ok(true),
             Some(report) => check_report(report)?,
             // Nothing is known, so an ended job must not count as one without results yet.
             None if inbox.is_silent() => ended = false,
             // No agent ever reported, as after a cancel during provisioning: there is nothing to wait for.
-            None if !leader.ready => return Ok(false),
+            None if !row.ready => return Ok(false),
             None if ended => {
                 session.printer.warn(NO_RESULTS);
                 return Ok(false);
@@ -282,6 +312,7 @@ fn check_report(report: Report) -> anyhow::Result<()> {
         | Report::Damaged { .. }
         | Report::Started { .. }
         | Report::Exited { .. }
+        | Report::Unsent { .. }
         | Report::Bye { .. } => {}
     }
     Ok(())
@@ -334,7 +365,7 @@ mod tests {
         let id = SessionId::parse(NAME).unwrap();
         Records::open(dir.path()).unwrap().save(&id, &record).unwrap();
         let mut session = attach(id, memory, &settings, &printer);
-        wait_for_results(&mut session, cancel).await
+        wait_for_results(&mut session, NodeId::LEADER, cancel).await
     }
 
     #[test]
@@ -385,7 +416,7 @@ mod tests {
         let (container, host) = (side("container"), side("host"));
         std::fs::write(container.project.join("model"), "weights").unwrap();
         let (memory, id) = (Memory::new(), SessionId::parse(NAME).unwrap());
-        let route = spec::session_keys(&id, None).results(0);
+        let route = spec::session_keys(&id, None).results(NodeId::LEADER, 0);
         let selection = Selection { everything: true, ..Selection::default() };
         let (snapshot, progress) = (workspace::Snapshot::default(), Arc::default());
         workspace::send_changes(&*memory.objects, &route, &container, &snapshot, &selection, &progress).await.unwrap();

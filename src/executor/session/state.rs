@@ -268,6 +268,7 @@ impl SessionState {
                 | Report::Damaged { .. }
                 | Report::Started { .. }
                 | Report::Collected { .. }
+                | Report::Unsent { .. }
                 | Report::Failed { .. },
             )
             | None => {}

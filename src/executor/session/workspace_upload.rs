@@ -35,6 +35,7 @@ impl WorkspaceUpload {
         session: &Session<'_>,
         job: &JobContext,
         trees: &Trees,
+        every_node: bool,
         expanded: impl Fn(&str) -> Option<String>,
     ) -> Self {
         let scope = project_scope::of_session(session.state.scope(), job);
@@ -43,7 +44,7 @@ impl WorkspaceUpload {
             // In the sandbox, programs that follow such links, or the configuration of such repositories, find nothing else of the host.
             let nested_repositories = trees.are_in_sandbox();
             let outside_links = session.settings.results.keep_outside_links || nested_repositories;
-            Selection { outside_links, nested_repositories, ..results::selection(job, expanded) }
+            Selection { outside_links, nested_repositories, every_node, ..results::selection(job, expanded) }
         };
         Self {
             trees: trees.clone(),

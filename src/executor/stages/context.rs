@@ -133,6 +133,9 @@ impl Context {
     }
 
     pub(super) fn workspace_upload(&self, session: &Session<'_>, job: &JobContext, trees: &Trees) -> WorkspaceUpload {
-        WorkspaceUpload::new(session, job, trees, |name| self.env.job_variable(name).map(str::to_owned))
+        // `prepare` has refused variables of a wrong form.
+        let every_node = self.env.job_variables().is_ok_and(|wishes| wishes.every_node);
+        let expanded = |name: &str| self.env.job_variable(name).map(str::to_owned);
+        WorkspaceUpload::new(session, job, trees, every_node, expanded)
     }
 }

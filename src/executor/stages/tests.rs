@@ -211,7 +211,7 @@ impl Agent {
             }
         }
         let (selection, snapshot, progress) = (asked.unwrap(), Snapshot::default(), Arc::default());
-        let (objects, route) = (self.memory.objects.clone(), self.keys.results(0));
+        let (objects, route) = (self.memory.objects.clone(), self.keys.results(NodeId::LEADER, 0));
         workspace::send_changes(&*objects, &route, &self.container, &snapshot, &selection, &progress).await.unwrap();
         self.report(&Report::Collected { summary: String::new(), restarts: 0 });
         self.report(&Report::Bye { reason: ByeReason::Finished });

@@ -18,7 +18,7 @@ impl Selection {
         let Some(root) = Root::open(project)? else { return Ok(Vec::new()) };
         let (mut warnings, stop) = (Warnings::default(), Stop::default());
         let listed = Walker::new(&root).list(&Scope::project(&self.stays_with_git(), &stop), &mut warnings)?;
-        let wanted = self.wanted(&view(project.as_os_str().as_bytes(), &listed), b"", Effort::Container);
+        let wanted = self.wanted(view(project.as_os_str().as_bytes(), &listed), b"", Effort::Container);
         let paths = listed.iter().map(|(entry, _)| &entry.path);
         Ok(paths.filter(|path| wanted.wants(path)).map(|path| OsStr::from_bytes(path).into()).collect())
     }

@@ -25,7 +25,7 @@ pub use receive::{
     AllSent, Bounds, Damaged, Destination, MissingPacks, TransferLimits, apply_changes, lines_for_the_host, receive,
 };
 pub use select::is_named;
-pub use send::{forget, send, send_changes};
+pub use send::{changed_files, forget, send, send_changes};
 pub use summary::Summary;
 pub use task::TransferProgress;
 pub use tree::{

@@ -265,7 +265,7 @@ fn results_of_the_attacker() {
         let mut run = desk.start_run("build_script", &script);
         run.until("running");
         // Of the form of the version before, and of no form: both without the session's tag.
-        put(&desk, &keys.results(0).part(0), format!("SMEXPRT2{}", "0".repeat(64)));
+        put(&desk, &keys.results(NodeId::LEADER, 0).part(0), format!("SMEXPRT2{}", "0".repeat(64)));
         gate.open();
         let ended = run.end();
         is_refused(&ended);
@@ -335,7 +335,7 @@ fn everything_beside_the_sessions_place() {
             }
             (1..).zip(green()).for_each(|(seq, report)| put_report(&desk, &keys, seq, &report));
             put(&desk, &keys.trace(NODE, 1, 0), frames(&seal));
-            put(&desk, &keys.results(0).part(0), "x");
+            put(&desk, &keys.results(NodeId::LEADER, 0).part(0), "x");
         }
         proxy.settle(true);
         let ended = desk.run("build_script", &format!("echo own; exit {code}"));

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::sagemaker_desk::{BUILD_FAILURE, Desk, Ended};
-use crate::support::job::Job;
+use super::sagemaker_desk::{Desk, Ended};
+use crate::support::job::{Artifacts, Job};
 
 fn example(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples").join(name)).unwrap()
@@ -96,10 +96,39 @@ fn ten_nodes_meet() {
     );
 }
 
-/// A node that waits for one that has failed does not wait for its own time limit.
+const WRITE: &str = "mkdir out; echo $NODE_RANK >out/rank; [ $NODE_RANK = 0 ] || echo more >out/more";
+
+fn desk_of_two(paths: &[&str], results: &str) -> Desk {
+    let mut desk = Desk::new(&Job::new().script(["true"]).artifacts(Artifacts::paths(paths.iter().copied())));
+    desk.set("SAGEMAKER_INSTANCE_COUNT", "2");
+    desk.set("SAGEMAKER_RESULTS", results);
+    desk.prepared()
+}
+
+fn file(desk: &Desk, path: &str) -> Option<String> {
+    std::fs::read_to_string(desk.project().join(path)).ok()
+}
+
+/// The files of each other node are in a folder of its name; those of the first one are where its script wrote them.
 #[test]
-fn the_first_failure_ends_the_others() {
-    let ended = on_nodes(2, "[ $NODE_RANK = 1 ] && exit 5\nsleep 600");
-    ended.with_code(BUILD_FAILURE);
-    assert_eq!(ended.exit_code.as_deref(), Some("5"), "{ended}");
+fn every_node_sends_its_results() {
+    let desk = desk_of_two(&["out/", "algo-*/out/r*"], "all");
+    let ended = desk.run("build_script", WRITE);
+    ended.passed().says("Results of algo-2, in algo-2/: 1 file,").hides("stay");
+    let read = ["out/rank", "algo-2/out/rank", "out/more", "algo-2/out/more"].map(|path| file(&desk, path));
+    assert_eq!(read, [Some("0\n".to_owned()), Some("1\n".to_owned()), None, None]);
+    desk.close();
+}
+
+/// The files of the other nodes stay there, and the job log says so.
+#[test]
+fn files_that_stay_on_other_nodes_are_told() {
+    let desk = desk_of_two(&["out/"], "leader");
+    let ended = desk.run("build_script", WRITE);
+    ended
+        .passed()
+        .says("2 files that `artifacts` or `cache` name stay on other nodes")
+        .says("out/more of algo-2, out/rank of algo-2");
+    assert_eq!((file(&desk, "out/rank").as_deref(), file(&desk, "out/more")), (Some("0\n"), None));
+    desk.close();
 }

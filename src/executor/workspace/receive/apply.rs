@@ -10,7 +10,7 @@ use anyhow::Context as _;
 
 use super::asked::{EntryDecision, decisions};
 use super::env_lines;
-use super::judge::{judge, judge_together};
+use super::judge::{judge, judge_together, refused};
 use super::staging::{Staged, Staging};
 use crate::protocol::project::{Selection, Trees};
 use crate::workspace::manifest::{Entry, EntryKind, Tree};
@@ -30,6 +30,15 @@ pub(crate) fn apply(
 ) -> anyhow::Result<Summary> {
     let Staged { mut entries, contents } = staging.take();
     let mut warnings = Warnings::default();
+    if selection.folder.is_some() {
+        if let Some(entry) = entries.iter().find(|entry| entry.tree == Tree::Tmp) {
+            return Err(refused(entry, "only the first node may send it"));
+        }
+        if entries.is_empty() {
+            return Ok(Summary::default());
+        }
+        trees.create(trees.project_here())?;
+    }
     let mut roots = Roots::open(trees)?;
     judge_together(&entries, selection.stays_with_git())?;
     let assigned = assigned_after(staging, &entries, &contents, &roots)?;

@@ -47,7 +47,7 @@ pub(crate) fn decisions(
     } else {
         list(roots, selection.stays_with_git(), stop)?
     };
-    let after = selection.wanted(&tree_after(project, &listed, entries), assigned, Effort::Host);
+    let after = selection.wanted(tree_after(project, &listed, entries), assigned, Effort::Host);
     let written = written(project, entries, selection, &after);
     let above_written = above(entries.iter().zip(&written).filter(|(_, why)| why.is_none()).map(|(entry, _)| entry));
     let is_asked = |why: &Option<LeftOut>| !matches!(why, Some(LeftOut::Unasked));
@@ -60,7 +60,7 @@ pub(crate) fn decisions(
         .collect();
     let has_deletions = entries.iter().any(|entry| entry.kind == EntryKind::Deleted && entry.tree == Tree::Project);
     let before = if has_deletions && !selection.everything {
-        selection.wanted(&view(project, &listed), assigned, Effort::Host)
+        selection.wanted(view(project, &listed), assigned, Effort::Host)
     } else {
         Wanted::default()
     };

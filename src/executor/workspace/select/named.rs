@@ -12,9 +12,9 @@ const OTHER: &str = "sagemaker-executor.other";
 /// `true` when a rule selects the file at the top of the project by a path or a pattern, and not every file there is.
 pub fn is_named(rules: &[Rule], trees: &Trees, name: &str) -> bool {
     let nodes = [name, OTHER].map(|name| (name.as_bytes(), Node::Other));
-    let view = TreeView::new(trees.project.as_os_str().as_bytes(), nodes);
+    let view = || TreeView::new(trees.project.as_os_str().as_bytes(), nodes);
     rules.iter().any(|rule| {
-        let wanted = Selection { rules: vec![rule.clone()], ..Selection::default() }.wanted(&view, b"", Effort::Host);
+        let wanted = Selection { rules: vec![rule.clone()], ..Selection::default() }.wanted(view(), b"", Effort::Host);
         wanted.wants(name.as_bytes()) && !wanted.wants(OTHER.as_bytes())
     })
 }

@@ -65,7 +65,8 @@ impl Wanted {
 
 impl Selection {
     /// The wanted paths of a tree. `assigned` is the content of `gitlab_runner_env`.
-    pub(crate) fn wanted(&self, view: &TreeView<'_>, assigned: &[u8], effort: Effort) -> Wanted {
+    pub(crate) fn wanted(&self, view: TreeView<'_>, assigned: &[u8], effort: Effort) -> Wanted {
+        let view = &self.folder.iter().fold(view, |view, folder| view.within(folder));
         let mut wanted = Wanted { everything: self.everything, ..Wanted::default() };
         let paths = u64::try_from(view.paths().count()).unwrap_or(u64::MAX);
         let steps = paths.saturating_mul(STEPS_PER_PATH).saturating_add(LEAST_STEPS);
@@ -133,7 +134,7 @@ impl<'s, 'a> Search<'s, 'a> {
         }
         if rule.untracked && !self.exclude.is_empty() {
             for path in self.view.paths() {
-                self.archive(path, path, wanted);
+                self.archive(&self.view.named(path), path, wanted);
             }
         }
         wanted.followed.extend(self.links.iter().cloned());

@@ -21,7 +21,10 @@ pub(crate) enum Node<'a> {
 /// The tree. Absolute paths have no trailing slash: the root of the file system is the empty path.
 #[derive(Debug)]
 pub(crate) struct TreeView<'a> {
+    /// The directory that relative paths start at.
     project: Vec<u8>,
+    /// Where the tree is: the project, or a folder in it.
+    root: Vec<u8>,
     nodes: HashMap<&'a [u8], Node<'a>>,
     /// Names by directory.
     names: HashMap<&'a [u8], Vec<&'a [u8]>>,
@@ -30,7 +33,7 @@ pub(crate) struct TreeView<'a> {
 impl<'a> TreeView<'a> {
     /// `nodes` by their paths below the absolute directory `project`.
     pub(crate) fn new(project: &[u8], nodes: impl IntoIterator<Item = (&'a [u8], Node<'a>)>) -> Self {
-        let mut view = Self { project: Vec::new(), nodes: HashMap::new(), names: HashMap::new() };
+        let mut view = Self { project: Vec::new(), root: Vec::new(), nodes: HashMap::new(), names: HashMap::new() };
         for name in project.split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
             view.project.push(b'/');
             view.project.extend_from_slice(name);
@@ -40,10 +43,27 @@ impl<'a> TreeView<'a> {
             view.names.entry(directory).or_default().push(name);
             view.nodes.insert(path, node);
         }
+        view.root.clone_from(&view.project);
         view
     }
 
-    /// The absolute path of the tree.
+    /// The same tree as a folder of the project, which has nothing else.
+    #[must_use]
+    pub(crate) fn within(mut self, folder: &str) -> Self {
+        self.root.push(b'/');
+        self.root.extend_from_slice(folder.as_bytes());
+        self
+    }
+
+    /// The path of an entry relative to the project.
+    pub(crate) fn named(&self, path: &[u8]) -> Vec<u8> {
+        match self.root.get(self.project.len() + 1..) {
+            Some(folder) => join(folder, path),
+            None => path.to_vec(),
+        }
+    }
+
+    /// The absolute path of the project.
     pub(crate) fn project(&self) -> &[u8] {
         &self.project
     }
@@ -55,7 +75,7 @@ impl<'a> TreeView<'a> {
 
     /// The path relative to the tree, empty for the tree itself; `None` outside the tree.
     pub(crate) fn inside<'p>(&self, absolute: &'p [u8]) -> Option<&'p [u8]> {
-        match absolute.strip_prefix(self.project.as_slice())? {
+        match absolute.strip_prefix(self.root.as_slice())? {
             [] => Some(&[]),
             [b'/', rest @ ..] => Some(rest),
             _ => None,
@@ -72,7 +92,7 @@ impl<'a> TreeView<'a> {
 
     /// For a directory on the way to the tree: the name of its entry on that way.
     fn next_to_project(&self, absolute: &[u8]) -> Option<&[u8]> {
-        let rest = self.project.strip_prefix(absolute)?.strip_prefix(b"/")?;
+        let rest = self.root.strip_prefix(absolute)?.strip_prefix(b"/")?;
         rest.split(|&byte| byte == b'/').next()
     }
 
@@ -88,7 +108,7 @@ impl<'a> TreeView<'a> {
         }
     }
 
-    /// Resolves `path`, which is absolute or relative to the tree, to a node. Adds to `links` the tree's links on the way, relative to the
+    /// Resolves `path`, which is absolute or relative to the project, to a node. Adds to `links` the tree's links on the way, relative to the
     /// tree, even when they lead nowhere, and the directories left again by `..`. Follows a link at the end if `follow`.
     pub(crate) fn resolve(
         &self,

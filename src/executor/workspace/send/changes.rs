@@ -42,7 +42,7 @@ pub(crate) fn changes(
     let assigned = assigned(roots)?;
     let nodes = listed.iter().map(|(entry, _)| (entry.path.as_slice(), node(entry)));
     let now_there = TreeView::new(project, nodes.chain(of_git.iter().map(|path| (path.as_slice(), Node::Other))));
-    let wanted = selection.wanted(&now_there, &assigned, Effort::Container);
+    let wanted = selection.wanted(now_there, &assigned, Effort::Container);
     for path in of_git {
         // Entries received from the host are not reported: the host still has them.
         if wanted.wants(&path) && !snapshot.stats.contains_key(&(Tree::Project, path.clone())) {
@@ -89,14 +89,16 @@ pub(crate) fn changes(
     if !gone.is_empty() {
         // The host's tree before the deletions is the one that its own search sees.
         let wanted =
-            selection.wanted(&view_before(project, snapshot, &listed, stays_with_git), &assigned, Effort::Container);
+            selection.wanted(view_before(project, snapshot, &listed, stays_with_git), &assigned, Effort::Container);
         let deleted = gone.into_iter().filter(|path| wanted.wants(path) || replaced(path));
         entries.extend(deleted.map(|path| deletion(Tree::Project, path)));
     }
     let is_sent = |path: &[u8]| send.contains(path) || told.contains(path);
     entries.extend(listed.iter().filter(|(entry, _)| is_sent(&entry.path)).map(|(entry, _)| stripped(entry)));
     entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    entries.extend(env_file(roots, snapshot)?);
+    if selection.folder.is_none() {
+        entries.extend(env_file(roots, snapshot)?);
+    }
     Ok(entries)
 }
 

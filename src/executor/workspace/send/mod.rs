@@ -17,6 +17,8 @@ use anyhow::Context as _;
 use crate::cloud::ObjectStore;
 use crate::protocol::keys::TransferKeys;
 use crate::protocol::project::{Selection, Trees};
+use crate::workspace::manifest::{Entry, EntryKind, Tree};
+use crate::workspace::path::shown;
 use crate::workspace::store::index_cache::{self, KnownPacks};
 use crate::workspace::summary::Summary;
 use crate::workspace::task::{TransferProgress, on_thread};
@@ -89,6 +91,19 @@ pub async fn send_changes(
         sending::send(store, keys, job.await?, KnownPacks::nothing(), progress).await
     };
     sent.await.context("failed to send the results of the job")
+}
+
+/// Container: the files that [`send_changes`] would send, by their paths.
+pub async fn changed_files(trees: &Trees, snapshot: &Snapshot, selection: &Selection) -> anyhow::Result<Vec<String>> {
+    let (trees, snapshot, selection) = (trees.clone(), snapshot.clone(), selection.clone());
+    let entries = on_thread(move |stop| {
+        let mut warnings = Warnings::default();
+        let roots = Roots::open_after_script(&trees, &mut warnings)?;
+        changes::changes(&roots, &snapshot, &selection, &mut warnings, stop)
+    });
+    let is_file =
+        |entry: &Entry| entry.tree == Tree::Project && matches!(entry.kind, EntryKind::File | EntryKind::Link);
+    Ok(entries.await?.iter().filter(|entry| is_file(entry)).map(|entry| shown(&entry.path)).collect())
 }
 
 /// Host: deletes a pack that a receiver reported as [`crate::workspace::Damaged`], so that its chunks are sent again.

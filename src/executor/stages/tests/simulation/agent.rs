@@ -294,7 +294,7 @@ impl Agent {
     /// meanwhile.
     async fn collect(&mut self) -> bool {
         if let Some(selection) = self.selection.clone() {
-            let (scratch, route) = (Memory::new(), self.keys.results(self.restarts));
+            let (scratch, route) = (Memory::new(), self.keys.results(NodeId::LEADER, self.restarts));
             let (objects, snapshot, progress) = (scratch.objects.clone(), Snapshot::default(), Arc::default());
             workspace::send_changes(&*objects, &route, &self.trees, &snapshot, &selection, &progress).await.unwrap();
             let (manifest, packs): (Vec<_>, Vec<_>) =

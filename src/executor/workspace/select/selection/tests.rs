@@ -3,6 +3,7 @@
 use test_case::test_case;
 
 use super::*;
+use crate::base::node::NodeId;
 
 fn tree() -> TreeView<'static> {
     let nodes = [
@@ -27,7 +28,7 @@ fn rule(include: &[&str], exclude: &[&str]) -> Rule {
 
 fn wanted(rules: &[Rule], assigned: &str) -> Vec<String> {
     let wanted = Selection { rules: rules.to_vec(), ..Selection::default() };
-    let wanted = wanted.wanted(&tree(), assigned.as_bytes(), Effort::Container);
+    let wanted = wanted.wanted(tree(), assigned.as_bytes(), Effort::Container);
     let mut paths: Vec<_> = tree().paths().filter(|path| wanted.wants(path)).map(<[u8]>::to_vec).collect();
     paths.sort();
     paths.into_iter().map(|path| String::from_utf8(path).unwrap()).collect()
@@ -49,6 +50,22 @@ fn wanted(rules: &[Rule], assigned: &str) -> Vec<String> {
 #[test_case(&["report"], &[], &["latest", "report"]; "a link and not what it leads to")]
 fn a_rule_selects(include: &[&str], exclude: &[&str], expected: &[&str]) {
     assert_eq!(wanted(&[rule(include, exclude)], ""), expected);
+}
+
+/// The files of another node are those of a folder of the project: no path selects them that does not lead into it.
+#[test_case(&["d", "a"], &[], &[]; "the first node's files")]
+#[test_case(&["algo-2"], &["algo-2/[!d]*", "algo-2/runs/**", "algo-2/d/e/**"], &["d", "d/x.txt"]; "the folder")]
+#[test_case(&["algo-*/d/e"], &[], &["d/e", "d/e/y.txt"]; "a folder in every node's")]
+#[test_case(&["/builds/p/algo-2/latest/*"], &[], &["latest", "runs/42/m.bin"]; "absolute, through a link")]
+#[test_case(&["**/*.txt"], &["algo-2/d/*.txt"], &["d/e/y.txt"]; "at any depth")]
+#[test_case(&["*/a", "algo-3"], &[], &["a"]; "one name of many")]
+fn another_nodes_tree_is_a_folder(include: &[&str], exclude: &[&str], expected: &[&str]) {
+    let rules = vec![rule(include, exclude)];
+    let of_node = Selection { rules, every_node: true, ..Selection::default() }.of_node(NodeId::at(1));
+    let wanted = of_node.wanted(tree(), b"", Effort::Container);
+    let mut paths: Vec<_> = tree().paths().filter(|path| wanted.wants(path)).map(<[u8]>::to_vec).collect();
+    paths.sort();
+    assert!(paths.iter().map(|path| std::str::from_utf8(path).unwrap()).eq(expected.iter().copied()), "{paths:?}");
 }
 
 #[test]

@@ -1,0 +1,84 @@
+//! Tells which files of the other nodes stay there although the job's paths name them: only the first node sends its files.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::base::node::NodeId;
+use crate::base::signals::Cancellation;
+use crate::protocol::mailbox::Report;
+use crate::session::Session;
+use crate::session::inbox::Inbox;
+
+/// Longest wait for the other nodes, which end at the same time as the first one.
+const PATIENCE: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(100);
+/// Most names in the sentence.
+const NAMES: usize = 3;
+
+/// Waits for what the other nodes report, and warns of their files. It is a help alone: errors end it.
+pub(super) async fn tell(session: &mut Session<'_>, cancel: &Cancellation) {
+    let others: Vec<NodeId> = session.state.nodes().ids().filter(|node| *node != NodeId::LEADER).collect();
+    let (mut inbox, mut found) = (Inbox::default(), Vec::new());
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let is_there = |node: &NodeId| session.state.nodes().get(*node).is_some_and(|row| row.ready && !row.left);
+        let waiting: Vec<NodeId> = others.iter().copied().filter(is_there).collect();
+        if waiting.is_empty() || cancel.asked() || Instant::now() >= until {
+            break;
+        }
+        let mut came = false;
+        for node in waiting {
+            match inbox.next(session, node).await {
+                Ok(None) => {}
+                Ok(Some(report)) => {
+                    came = true;
+                    if let Report::Unsent { files, first } = report {
+                        found.push((node, files, first));
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "failed to read what {node} keeps");
+                    return;
+                }
+            }
+        }
+        if !came {
+            tokio::time::sleep(POLL).await;
+        }
+    }
+    if let Some(sentence) = sentence(&found) {
+        session.printer.warn(sentence);
+    }
+}
+
+fn sentence(found: &[(NodeId, u64, Vec<String>)]) -> Option<String> {
+    let count: u64 = found.iter().map(|(_, files, _)| files).sum();
+    let (first, _, _) = found.first()?;
+    let named = found.iter().flat_map(|(node, _, names)| names.iter().map(move |name| format!("{name} of {node}")));
+    let mut names: Vec<String> = named.take(NAMES).collect();
+    let more = count.saturating_sub(names.len() as u64);
+    names.extend((more > 0).then(|| format!("{more} more")));
+    let (files, stay) = if count == 1 { ("file", "stays") } else { ("files", "stay") };
+    Some(format!(
+        "{count} {files} that `artifacts` or `cache` name {stay} on other nodes, because the first node alone sends its files: {}. \
+         To keep them, set `SAGEMAKER_RESULTS` to `all` and name folders of nodes in the paths, such as `{first}/` or `algo-*/`",
+        names.join(", ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_files_are_named_and_all_are_counted() {
+        assert_eq!(sentence(&[]), None);
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let found = [(NodeId::at(1), 1, names(&["a"])), (NodeId::at(2), 7, names(&["b", "c", "d"]))];
+        let text = sentence(&found).unwrap();
+        assert!(text.starts_with("8 files that `artifacts` or `cache` name stay on other nodes"), "{text}");
+        assert!(text.contains(": a of algo-2, b of algo-3, c of algo-3, 5 more. To keep them"), "{text}");
+        assert!(sentence(&found[..1]).unwrap().starts_with("1 file that `artifacts` or `cache` name stays on"));
+    }
+}
