@@ -10,7 +10,7 @@ use aws_sdk_sagemaker::config::Builder;
 use aws_sdk_sagemaker::operation::describe_training_job::DescribeTrainingJobOutput;
 use aws_sdk_sagemaker::primitives::DateTime;
 use aws_sdk_sagemaker::types::{
-    AlgorithmSpecification, CheckpointConfig, InstancePreference, MetricDefinition, OutputCompressionType,
+    AlgorithmSpecification, CheckpointConfig, InstanceGroup, InstancePreference, MetricDefinition, OutputCompressionType,
     OutputDataConfig, ResourceConfig, RetryStrategy, SessionChainingConfig, SortBy, SortOrder, StoppingCondition, Tag,
     TrainingImageConfig, TrainingInputMode, TrainingInstanceType, TrainingJobStatus, TrainingRepositoryAccessMode,
     TrainingRepositoryAuthConfig, VpcConfig, WarmPoolResourceStatus,
@@ -57,10 +57,15 @@ impl TrainingJobs for AwsJobs {
             value.filter(|value| *value > 0).map(|value| number(field, value)).transpose()
         };
         let preferred = unless_empty(spec.preferred_types.iter().map(|name| preference(name)).collect());
+        let count = |count: u32| number("the instance count", count.into());
+        let groups = spec.instance_groups.iter().map(|one| Ok(group(one, count(one.count)?)));
+        let groups = unless_empty(groups.collect::<Result<Vec<_>, CloudError>>()?);
+        let is_plain = preferred.is_none() && groups.is_none();
         let resources = ResourceConfig::builder()
-            .set_instance_type(preferred.is_none().then(|| TrainingInstanceType::from(spec.instance_type.as_str())))
+            .set_instance_type(is_plain.then(|| TrainingInstanceType::from(spec.instance_type.as_str())))
             .set_instance_preferences(preferred)
-            .instance_count(number("the instance count", spec.instance_count.into())?)
+            .set_instance_count(if groups.is_none() { Some(count(spec.instance_count)?) } else { None })
+            .set_instance_groups(groups)
             .volume_size_in_gb(number("the volume size", spec.volume_size_gb.into())?)
             .set_volume_kms_key_id(spec.volume_kms_key_id.clone())
             .set_keep_alive_period_in_seconds(optional("the keep-alive in seconds", Some(spec.keep_alive))?)
@@ -205,6 +210,11 @@ fn algorithm(spec: &TrainingJobSpec) -> AlgorithmSpecification {
 
 fn preference(name: &str) -> InstancePreference {
     InstancePreference::builder().instance_type(TrainingInstanceType::from(name)).build()
+}
+
+fn group(group: &executor::cloud::InstanceGroup, count: i32) -> InstanceGroup {
+    let instance_type = TrainingInstanceType::from(group.instance_type.as_str());
+    InstanceGroup::builder().instance_group_name(&group.name).instance_type(instance_type).instance_count(count).build()
 }
 
 /// The session of the job's role gets the tags of the session that creates the job.

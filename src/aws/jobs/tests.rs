@@ -83,6 +83,26 @@ async fn preferred_types_stand_in_place_of_the_type_until_one_is_selected() {
 }
 
 #[tokio::test]
+async fn groups_stand_in_place_of_type_and_count() {
+    let stub = Stub::start().await;
+    stub.push(reply(200, r#"{"TrainingJobArn":"arn:aws:sagemaker:eu-west-1:1:training-job/a"}"#));
+    let mut spec = example_spec("a");
+    let group = |name: &str, instance_type: &str, count| executor::cloud::InstanceGroup {
+        name: name.to_owned(),
+        instance_type: instance_type.to_owned(),
+        count,
+    };
+    spec.instance_groups = vec![group("data", "ml.c5.xlarge", 2), group("train", "ml.g5.xlarge", 1)];
+    stub.jobs.create(&spec).await.unwrap();
+    let sent: serde_json::Value = serde_json::from_slice(&stub.seen()[0].body).unwrap();
+    let expected = serde_json::json!({ "VolumeSizeInGB": 30, "InstanceGroups": [
+        { "InstanceGroupName": "data", "InstanceType": "ml.c5.xlarge", "InstanceCount": 2 },
+        { "InstanceGroupName": "train", "InstanceType": "ml.g5.xlarge", "InstanceCount": 1 },
+    ] });
+    assert_eq!(sent["ResourceConfig"], expected);
+}
+
+#[tokio::test]
 async fn create_sends_each_wish() {
     let stub = Stub::start().await;
     stub.push(reply(200, r#"{"TrainingJobArn":"arn:aws:sagemaker:eu-west-1:1:training-job/a"}"#));

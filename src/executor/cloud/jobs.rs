@@ -62,6 +62,8 @@ pub struct TrainingJobSpec {
     /// Empty: SageMaker does not choose.
     pub preferred_types: Vec<String>,
     pub instance_count: u32,
+    /// Instances of several types, in place of type and count.
+    pub instance_groups: Vec<InstanceGroup>,
     pub volume_size_gb: u32,
     pub volume_kms_key_id: Option<String>,
     /// Seconds.
@@ -96,6 +98,15 @@ pub struct CreatorSession {
     pub name: String,
     /// At most 50 of 256 characters, `[\p{L}\p{Z}\p{N}_.:/=+\-@]*`.
     pub tags: BTreeMap<String, String>,
+}
+
+/// Instances of one type among those of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceGroup {
+    /// 1..64 characters.
+    pub name: String,
+    pub instance_type: String,
+    pub count: u32,
 }
 
 /// An input channel: `/opt/ml/input/data/<name>/...`.

@@ -19,8 +19,8 @@ pub use connect::Connect;
 pub use error::{CloudError, CloudErrorKind, Parameter};
 pub use input_data::{InputData, InputPrefix};
 pub use jobs::{
-    CHECKPOINTS_DIR, Channel, ChannelMode, ChannelSource, CreatorSession, FileSystemKind, JobStatus, Network,
-    PoolProperties, SecondaryStatus, TrainingJob, TrainingJobSpec, TrainingJobs, Transition, VpcRegistry,
+    CHECKPOINTS_DIR, Channel, ChannelMode, ChannelSource, CreatorSession, FileSystemKind, InstanceGroup, JobStatus,
+    Network, PoolProperties, SecondaryStatus, TrainingJob, TrainingJobSpec, TrainingJobs, Transition, VpcRegistry,
 };
 pub use logs::{FILTER_STREAMS, FilterPage, JobLogs, LogClient, LogEvent, StreamPage};
 pub use objects::{Content, Listed, MOST_BYTES, ObjectStore, Retention, Sha256Hash, StoredHash, VersionExpiration};

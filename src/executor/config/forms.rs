@@ -10,6 +10,8 @@ pub(super) const ENVIRONMENT_VALUE: usize = 512;
 pub(super) const INSTANCES: u32 = 100;
 /// Most instance types that a job names: the executor's own limit.
 pub(super) const INSTANCE_TYPES: usize = 10;
+/// Most groups of instances (`ResourceConfig`, `InstanceGroups`).
+pub(super) const GROUPS: usize = 5;
 /// Largest volume of an instance, in GB.
 pub(super) const VOLUME_GB: u32 = 16_384;
 /// SageMaker's own limit of a training job: 28 days.
@@ -36,6 +38,11 @@ pub(super) fn is_instance_type(name: &str) -> bool {
         && parts.next().is_some_and(part)
         && parts.next().is_some_and(part)
         && parts.next().is_none()
+}
+
+/// SageMaker takes any 1 to 64 characters; these need no quotes in scripts.
+pub(super) fn is_group_name(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 
 /// The families of which the documentation of `MaxPendingTimeInSeconds` speaks.

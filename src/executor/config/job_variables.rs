@@ -25,7 +25,7 @@ pub struct JobVariable {
 }
 
 /// The variables that a job may set, in the order of the documentation.
-pub const JOB_VARIABLES: [JobVariable; 20] = [
+pub const JOB_VARIABLES: [JobVariable; 21] = [
     JobVariable {
         name: "SAGEMAKER_INSTANCE_TYPE",
         meaning: "Instance types in order of preference, separated by commas; the next one is asked for when the quota refuses one, or when there is no capacity before the container ran; at most 10",
@@ -41,6 +41,14 @@ pub const JOB_VARIABLES: [JobVariable; 20] = [
         default: "`job.instance_count`",
         policy: Some("max_instance_count"),
         example: "2",
+    },
+    JobVariable {
+        name: "SAGEMAKER_INSTANCE_GROUPS",
+        meaning: "Groups of instances of different types, in place of type and number: `name=type x number`, separated by commas, at most 5. All types and the sum of all instances are bounded; no warm pool, no training plan",
+        kind: "list",
+        default: "none",
+        policy: Some("instance_types"),
+        example: "data=ml.c5.2xlarge x 2, train=ml.g5.xlarge x 1",
     },
     JobVariable {
         name: "SAGEMAKER_VOLUME_SIZE_GB",
@@ -216,6 +224,8 @@ pub struct JobVariables {
     pub instance_types: Vec<String>,
     #[serde(default, rename = "sagemaker_instance_count", deserialize_with = "number")]
     pub instance_count: Option<u32>,
+    #[serde(default, rename = "sagemaker_instance_groups", deserialize_with = "list")]
+    pub instance_groups: Vec<String>,
     #[serde(default, rename = "sagemaker_volume_size_gb", deserialize_with = "number")]
     pub volume_size_gb: Option<u32>,
     #[serde(default, rename = "sagemaker_max_runtime", deserialize_with = "duration")]

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::cloud::TrainingJobSpec;
+use crate::cloud::{InstanceGroup, TrainingJobSpec};
 use crate::config::policy::{self, ModelOutput};
 use crate::protocol::agent_env::AgentEnv;
 
@@ -20,6 +20,8 @@ pub struct RequestedJob {
     pub most_seconds: u64,
     /// The types of which SageMaker selects one; empty when it has selected, and for a single type.
     pub preferred_types: Vec<String>,
+    /// Instances of several types.
+    pub instance_groups: Vec<InstanceGroup>,
 }
 
 impl RequestedJob {
@@ -33,6 +35,7 @@ impl RequestedJob {
             may_rerun: agent.is_ok_and(|agent| agent.rerun),
             most_seconds: spec.spot_max_wait.unwrap_or(spec.max_runtime),
             preferred_types: spec.preferred_types.clone(),
+            instance_groups: spec.instance_groups.clone(),
         }
     }
 

@@ -78,6 +78,7 @@ pub fn training_job(
         instance_type: decision.instance_types.first().cloned().unwrap_or_default(),
         preferred_types: preferred_types(decision),
         instance_count: decision.instance_count,
+        instance_groups: decision.instance_groups.clone(),
         volume_size_gb: decision.volume_size_gb,
         volume_kms_key_id: settings.job.volume_kms_key_id.clone(),
         max_runtime: decision.max_runtime,
@@ -99,7 +100,10 @@ pub fn training_job(
 /// gets the instances of a warm pool is not documented.
 fn preferred_types(decision: &Decision) -> Vec<String> {
     let (types, capacity) = (&decision.instance_types, &decision.capacity);
-    let is_plain = capacity.spot_max_wait.is_none() && capacity.training_plan.is_none() && capacity.keep_alive == 0;
+    let is_plain = decision.instance_groups.is_empty()
+        && capacity.spot_max_wait.is_none()
+        && capacity.training_plan.is_none()
+        && capacity.keep_alive == 0;
     if is_plain && PREFERENCES.contains(&types.len()) { types.clone() } else { Vec::new() }
 }
 

@@ -165,14 +165,18 @@ async fn wait_for_turn(context: &Context, id: &SessionId, decision: &Decision, u
 /// Instance types to request. A second `prepare` of the session begins with the type that the first one reached.
 fn types(session: &Session<'_>, decision: &Decision) -> Vec<String> {
     let is_created = session.state().arn().is_some();
-    if is_created { session.state().types() } else { decision.instance_types.clone() }
+    if is_created { session.state().types() } else { decision.requests() }
 }
 
 fn announce(context: &Context, session: &Session<'_>, image: &str) {
     let (name, state) = (session.job_name(), session.state());
     let count = state.nodes().len();
     context.printer.line(format!("SageMaker training job: {name}"));
-    context.printer.line(format!("Instance: {} x {count}, image: {image}", state.shown_type()));
+    let instances = match state.request().instance_groups.as_slice() {
+        [] => format!("{} x {count}", state.shown_type()),
+        _ => state.shown_type(),
+    };
+    context.printer.line(format!("Instance: {instances}, image: {image}"));
     // A custom endpoint has no console.
     let of_aws = context.settings.aws.endpoint_url.is_none();
     if let Some((region, console)) = state.arn().filter(|_| of_aws).and_then(console_host) {

@@ -45,27 +45,31 @@ impl InstanceQuota {
     }
 }
 
-/// Instance types in the order of preference with their counts. Of `InstanceGroups` only the first is started.
-pub(super) fn wanted_instances(request: &Value) -> Vec<(String, u64)> {
+/// Instances that a job has or may have: their types with their numbers, one for each group.
+pub(super) type Instances = Vec<(String, u64)>;
+
+/// The instances that a job may have, in the order of preference.
+pub(super) fn wanted_instances(request: &Value) -> Vec<Instances> {
     let resources = request.get("ResourceConfig").cloned().unwrap_or_default();
     let count_of = |value: &Value| value.get("InstanceCount").and_then(Value::as_u64);
     let shared = count_of(&resources);
-    let list = ["InstancePreferences", "InstanceGroups"]
-        .into_iter()
-        .find_map(|name| resources.get(name).and_then(Value::as_array).filter(|list| !list.is_empty()).cloned())
-        .unwrap_or_else(|| vec![resources.clone()]);
-    list.iter()
-        .map(|one| {
-            let count = count_of(one).or(shared).unwrap_or(1).max(1);
-            (text(one, "InstanceType").unwrap_or_default().to_owned(), count)
-        })
-        .collect()
+    let one = |one: &Value| {
+        let count = count_of(one).or(shared).unwrap_or(1).max(1);
+        (text(one, "InstanceType").unwrap_or_default().to_owned(), count)
+    };
+    let list = |name: &str| resources.get(name).and_then(Value::as_array).filter(|list| !list.is_empty());
+    match (list("InstancePreferences"), list("InstanceGroups")) {
+        (Some(preferences), _) => preferences.iter().map(|preference| vec![one(preference)]).collect(),
+        (None, Some(groups)) => vec![groups.iter().map(one).collect()],
+        (None, None) => vec![vec![one(&resources)]],
+    }
 }
 
 /// Instances of a type that jobs and warm pools hold, of one kind.
 fn used(kind: InstanceQuota, instance_type: &str, jobs: &BTreeMap<String, Job>, except: &str) -> u64 {
     let counts = |job: &Job| {
-        let held = job.instances.as_ref().filter(|(held, _)| held == instance_type).map_or(0, |(_, count)| *count);
+        let of_type = job.instances.iter().flatten().filter(|(held, _)| held == instance_type);
+        let held = of_type.map(|(_, count)| *count).sum();
         let is_warm = matches!(job.pool(), Some(PoolPhase::InUse | PoolPhase::Available));
         let runs = !job.phase().ended() || job.pool() == Some(PoolPhase::Available);
         let is_of_kind = runs && InstanceQuota::of(&job.request) == kind;
@@ -84,9 +88,7 @@ impl Training {
         warm: Option<&WarmHosts>,
     ) -> Result<(), ApiError> {
         let except = warm.map_or("", |warm| warm.job.as_str());
-        let check = |kind: InstanceQuota, (instance_type, count): &(String, u64)| {
-            self.check_quota(kind, (instance_type, *count), used(kind, instance_type, jobs, except))
-        };
+        let check = |kind: InstanceQuota, instances: &Instances| self.check_all(kind, instances, jobs, except);
         let wanted = wanted_instances(request);
         if keep_alive(request).is_some() {
             wanted.iter().try_for_each(|one| check(InstanceQuota::WarmPool, one))?;
@@ -99,19 +101,35 @@ impl Training {
     }
 
     /// Gives a job instances of a type, if the quota allows them now.
-    pub(super) fn select(&self, name: &str, (instance_type, count): (&str, u64)) -> bool {
+    pub(super) fn select(&self, name: &str, instances: &Instances) -> bool {
         let mut jobs = self.jobs();
         let Some(request) = jobs.get(name).map(|job| job.request.clone()) else { return false };
         let kind = InstanceQuota::of(&request);
-        let used = used(kind, instance_type, &jobs, name);
         // That of a single type was checked when the job was created.
-        if wanted_instances(&request).len() > 1 && self.check_quota(kind, (instance_type, count), used).is_err() {
+        if wanted_instances(&request).len() > 1 && self.check_all(kind, instances, &jobs, name).is_err() {
             return false;
         }
         if let Some(job) = jobs.get_mut(name) {
-            job.instances = Some((instance_type.to_owned(), count));
+            job.instances = Some(instances.clone());
         }
         true
+    }
+
+    /// Checks each type once: groups of one type count together.
+    fn check_all(
+        &self,
+        kind: InstanceQuota,
+        instances: &Instances,
+        jobs: &BTreeMap<String, Job>,
+        except: &str,
+    ) -> Result<(), ApiError> {
+        let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+        for (instance_type, count) in instances {
+            *sums.entry(instance_type).or_default() += count;
+        }
+        sums.into_iter().try_for_each(|(instance_type, count)| {
+            self.check_quota(kind, (instance_type, count), used(kind, instance_type, jobs, except))
+        })
     }
 
     /// Refuses more instances of a type than its quota allows beside those that run and wait in warm pools.
@@ -145,6 +163,11 @@ mod tests {
         let request = json!({"ResourceConfig": {"InstanceCount": 2, "InstancePreferences": [
             {"InstanceType": "ml.p4d.24xlarge"}, {"InstanceType": "ml.g5.xlarge", "InstanceCount": 8}]}});
         let wanted = wanted_instances(&request);
-        assert_eq!(wanted, [("ml.p4d.24xlarge".to_owned(), 2), ("ml.g5.xlarge".to_owned(), 8)]);
+        let of = |name: &str, count| (name.to_owned(), count);
+        assert_eq!(wanted, [vec![of("ml.p4d.24xlarge", 2)], vec![of("ml.g5.xlarge", 8)]]);
+        let groups = json!({"ResourceConfig": {"InstanceGroups": [
+            {"InstanceType": "ml.c5.xlarge", "InstanceCount": 2, "InstanceGroupName": "data"},
+            {"InstanceType": "ml.g5.xlarge", "InstanceCount": 1, "InstanceGroupName": "train"}]}});
+        assert_eq!(wanted_instances(&groups), [vec![of("ml.c5.xlarge", 2), of("ml.g5.xlarge", 1)]]);
     }
 }

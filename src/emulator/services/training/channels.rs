@@ -107,18 +107,26 @@ fn mode_of<'a>(request: &'a Value, channel: &'a Value) -> &'a str {
 }
 
 fn resource_config(place: &HostPlace) -> Value {
-    let mut hosts: Vec<String> = (1..=place.count).map(|number| format!("algo-{number}")).collect();
-    hosts.sort();
+    let sorted = |numbers: std::ops::Range<usize>| {
+        let mut hosts: Vec<String> = numbers.map(|number| format!("algo-{}", number + 1)).collect();
+        hosts.sort();
+        hosts
+    };
+    let (mut start, mut groups, mut own) = (0, Vec::new(), None);
+    for group in &place.groups {
+        let hosts = start..start + group.count;
+        own = own.or_else(|| hosts.contains(&place.index).then_some(group));
+        start = hosts.end;
+        groups.push(json!({
+            "hosts": sorted(hosts), "instance_group_name": group.name, "instance_type": group.instance_type,
+        }));
+    }
     json!({
-        "current_group_name": "homogeneousCluster",
+        "current_group_name": own.map(|group| &group.name),
         "current_host": place.hostname(),
-        "current_instance_type": place.instance_type,
-        "hosts": hosts,
-        "instance_groups": [{
-            "hosts": hosts,
-            "instance_group_name": "homogeneousCluster",
-            "instance_type": place.instance_type,
-        }],
+        "current_instance_type": own.map(|group| &group.instance_type),
+        "hosts": sorted(0..place.count),
+        "instance_groups": groups,
         "network_interface_name": "eth0",
     })
 }
@@ -145,13 +153,30 @@ fn input_data_config(request: &Value) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use super::super::hosts::HostGroup;
     use super::*;
 
     #[test]
     fn ten_hosts_are_sorted_as_words() {
-        let place = HostPlace::new(0, 10, "ml.m5.large", Path::new(""));
+        let place = HostPlace::new(0, &HostGroup::plain(10), Path::new(""));
         let config = resource_config(&place);
         assert_eq!(config["hosts"][1], "algo-10");
         assert_eq!(config["current_host"], "algo-1");
+        assert_eq!(config["current_group_name"], "homogeneousCluster");
+    }
+
+    #[test]
+    fn each_host_knows_the_groups_and_its_own() {
+        let group = |name: &str, instance_type: &str, count| HostGroup {
+            name: name.to_owned(),
+            instance_type: instance_type.to_owned(),
+            count,
+        };
+        let groups = [group("data", "ml.c5.xlarge", 2), group("train", "ml.g5.xlarge", 1)];
+        let config = resource_config(&HostPlace::new(2, &groups, Path::new("")));
+        let own = ["current_group_name", "current_instance_type", "current_host"].map(|name| config[name].clone());
+        assert_eq!(own, ["train", "ml.g5.xlarge", "algo-3"]);
+        assert_eq!(config["hosts"], json!(["algo-1", "algo-2", "algo-3"]));
+        assert_eq!(config["instance_groups"][0]["hosts"], json!(["algo-1", "algo-2"]));
     }
 }

@@ -143,6 +143,7 @@ fn stamp_of(path: &Path) -> Option<Stamp> {
 mod tests {
     use serde_json::json;
 
+    use super::super::hosts::HostGroup;
     use super::*;
     use crate::store::Store;
 
@@ -157,7 +158,7 @@ mod tests {
             store.put_file("b", key, &source).unwrap();
         }
         let request = json!({"CheckpointConfig": {"S3Uri": "s3://b/run"}});
-        let place = HostPlace::new(0, 1, "ml.m5.large", &folder.path().join("1/algo-1"));
+        let place = HostPlace::new(0, &HostGroup::plain(1), &folder.path().join("1/algo-1"));
         let sync = CheckpointSync::restore(&store, &request, std::slice::from_ref(&place)).unwrap().unwrap();
         let local = place.opt_ml.join("checkpoints");
         assert_eq!(std::fs::read_to_string(local.join("one")).unwrap(), "restored");
@@ -182,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_folder_outside_is_mounted() {
-        let place = HostPlace::new(0, 1, "ml.m5.large", Path::new("/jobs/1/algo-1"));
+        let place = HostPlace::new(0, &HostGroup::plain(1), Path::new("/jobs/1/algo-1"));
         let request = |path: &str| json!({"CheckpointConfig": {"S3Uri": "s3://b/x", "LocalPath": path}});
         assert_eq!(mount(&request("/opt/ml/checkpoints/"), &place), None);
         let mount = mount(&request("/mnt/state/"), &place).unwrap();

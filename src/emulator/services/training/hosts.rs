@@ -18,13 +18,32 @@ const FOLDERS: &[&str] = &["input", "model", "output"];
 /// The cache that containers of one warm pool share.
 pub(super) const POOL_CACHE: &str = "/opt/ml/sagemaker/warmpoolcache";
 
+/// The group of a job whose instances are of one type.
+pub(super) const ONE_GROUP: &str = "homogeneousCluster";
+
+/// Hosts of one type.
+#[derive(Debug, Clone)]
+pub(crate) struct HostGroup {
+    pub(crate) name: String,
+    pub(crate) instance_type: String,
+    pub(crate) count: usize,
+}
+
+impl HostGroup {
+    #[cfg(test)]
+    pub(crate) fn plain(count: usize) -> [Self; 1] {
+        [Self { name: ONE_GROUP.to_owned(), instance_type: "ml.m5.large".to_owned(), count }]
+    }
+}
+
 /// One of the hosts of a job.
 #[derive(Debug, Clone)]
 pub(crate) struct HostPlace {
     /// Counted from 0.
     pub(crate) index: usize,
     pub(crate) count: usize,
-    pub(crate) instance_type: String,
+    /// All groups of the job; their hosts are counted through.
+    pub(crate) groups: Vec<HostGroup>,
     /// Directory that becomes `/opt/ml`.
     pub(crate) opt_ml: PathBuf,
     /// Files of another job that it holds.
@@ -35,11 +54,11 @@ pub(crate) struct HostPlace {
 
 impl HostPlace {
     /// A host whose files lie in a folder of its own.
-    pub(crate) fn new(index: usize, count: usize, instance_type: &str, folder: &Path) -> Self {
+    pub(crate) fn new(index: usize, groups: &[HostGroup], folder: &Path) -> Self {
         Self {
             index,
-            count,
-            instance_type: instance_type.to_owned(),
+            count: groups.iter().map(|group| group.count).sum(),
+            groups: groups.to_vec(),
             opt_ml: folder.join("opt-ml"),
             leftovers: Leftovers::None,
             mounts: Vec::new(),
@@ -129,7 +148,7 @@ mod tests {
 
     #[test]
     fn every_host_has_an_address_of_its_own() {
-        let place = HostPlace::new(0, 100, "ml.m5.large", Path::new(""));
+        let place = HostPlace::new(0, &HostGroup::plain(100), Path::new(""));
         let of_job = |job: &str| place.addresses(job);
         let all: BTreeMap<_, _> = of_job("one").into_iter().chain(of_job("two")).map(|(name, ip)| (ip, name)).collect();
         assert_eq!((all.len(), of_job("one")), (200, of_job("one")));

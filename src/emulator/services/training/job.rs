@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use tokio_util::sync::CancellationToken;
 
+use super::capacity::Instances;
 use super::final_metrics::FinalMetric;
 use crate::clock;
 use crate::protocol::{epoch_seconds, text};
@@ -89,8 +90,8 @@ pub(crate) struct Job {
     phase: Phase,
     transitions: Vec<Transition>,
     failure_reason: Option<String>,
-    /// Type and number of its instances; for a list of preferences, absent until one is selected.
-    pub(crate) instances: Option<(String, u64)>,
+    /// Types and numbers of its instances; for a list of preferences, absent until one is selected.
+    pub(crate) instances: Option<Instances>,
     pool: Option<PoolPhase>,
     /// When the job left its instances to a pool.
     pool_since_ms: Option<u64>,
@@ -240,7 +241,7 @@ impl Job {
         if shown["StoppingCondition"].get("MaxRuntimeInSeconds").is_none() {
             shown["StoppingCondition"]["MaxRuntimeInSeconds"] = json!(86_400);
         }
-        if let Some((name, count)) = &self.instances
+        if let Some((name, count)) = self.instances.iter().flatten().next()
             && self.request.pointer("/ResourceConfig/InstancePreferences").is_some()
         {
             shown["ResourceConfig"]["SelectedInstanceType"] = json!(name);

@@ -9,11 +9,11 @@ use anyhow::Context as _;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::capacity::wanted_instances;
+use super::capacity::{Instances, wanted_instances};
 use super::channels::{self, HostChannels};
 use super::checkpoints::CheckpointSync;
 use super::containers::{Ending, INTERNAL, Round};
-use super::hosts::HostPlace;
+use super::hosts::{HostGroup, HostPlace, ONE_GROUP};
 use super::job::{Job, Phase};
 use super::platform::PlatformStore;
 use super::state::{JobHandle, Training};
@@ -100,11 +100,11 @@ impl JobHandle {
         attempt: u64,
         wait_until: Option<Instant>,
     ) -> Result<JobHosts, Ending> {
-        let (instance_type, count, trouble) = match &warm {
+        let (instances, trouble) = match &warm {
             None => self.launch(wait_until).await?,
             Some(warm) => {
                 let trouble = self.training.shared.faults.job(&warm.instance_type, true);
-                (warm.instance_type.clone(), warm.count, trouble)
+                (vec![(warm.instance_type.clone(), warm.count)], trouble)
             }
         };
         self.set_message("Preparing the instances for training");
@@ -123,33 +123,34 @@ impl JobHandle {
         if let Err(denied) = self.may_connect() {
             return Err(Ending::Failed(format!("ClientError: Failed to set up the job's network: {denied}")));
         }
-        let count = usize::try_from(count).unwrap_or(1);
+        let groups = host_groups(&self.request, &instances);
         let place = |index: usize| {
             let folder = self.attempt_folder(attempt).join(format!("algo-{}", index + 1));
-            HostPlace { leftovers, ..HostPlace::new(index, count, &instance_type, &folder) }
+            HostPlace { leftovers, ..HostPlace::new(index, &groups, &folder) }
         };
+        let count = groups.iter().map(|group| group.count).sum();
         Ok(JobHosts { places: (0..count).map(place).collect(), trouble, checkpoints: None })
     }
 
     /// Launches the first wanted instances that have capacity.
-    async fn launch(&self, wait_until: Option<Instant>) -> Result<(String, u64, Option<JobTrouble>), Ending> {
+    async fn launch(&self, wait_until: Option<Instant>) -> Result<(Instances, Option<JobTrouble>), Ending> {
         let delays = &self.config().delays;
         self.set_message("Launching requested ML instances");
         self.pause(delays.starting, wait_until).await?;
         let mut chosen = None;
-        for (instance_type, count) in wanted_instances(&self.request) {
-            let trouble = if self.training.select(&self.name, (&instance_type, count)) {
-                self.training.shared.faults.job(&instance_type, false)
+        for instances in wanted_instances(&self.request) {
+            let trouble = if self.training.select(&self.name, &instances) {
+                instances.iter().find_map(|(instance_type, _)| self.training.shared.faults.job(instance_type, false))
             } else {
                 Some(JobTrouble::Capacity)
             };
             if trouble != Some(JobTrouble::Capacity) {
-                chosen = Some((instance_type, count, trouble));
+                chosen = Some((instances, trouble));
                 break;
             }
             self.set_message("Insufficient capacity error from EC2 while launching instances, retrying!");
         }
-        let Some((instance_type, count, trouble)) = chosen else {
+        let Some((instances, trouble)) = chosen else {
             self.change(Job::lose_selection);
             return Err(Ending::Failed(CAPACITY.to_owned()));
         };
@@ -161,7 +162,7 @@ impl JobHandle {
             self.enter(Phase::Pending, "Training job waiting for capacity");
             self.pause(pending, wait_until).await?;
         }
-        Ok((instance_type, count, trouble))
+        Ok((instances, trouble))
     }
 
     /// Downloads the channels and runs the containers, of a job that ran for some time before.
@@ -260,6 +261,17 @@ impl JobHandle {
         }
         Ok(())
     }
+}
+
+/// The hosts' groups: those of the request, or one for all.
+fn host_groups(request: &Value, instances: &Instances) -> Vec<HostGroup> {
+    let name = |index: usize| request.pointer(&format!("/ResourceConfig/InstanceGroups/{index}/InstanceGroupName"));
+    let group = |(index, (instance_type, count)): (usize, &(String, u64))| HostGroup {
+        name: name(index).and_then(Value::as_str).unwrap_or(ONE_GROUP).to_owned(),
+        instance_type: instance_type.clone(),
+        count: usize::try_from(*count).unwrap_or(1),
+    };
+    instances.iter().enumerate().map(group).collect()
 }
 
 async fn keep_uploading(checkpoints: Option<CheckpointSync>, store: PlatformStore) -> std::convert::Infallible {

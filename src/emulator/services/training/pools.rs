@@ -99,7 +99,7 @@ impl JobHandle {
         let job = jobs.get(&self.name)?;
         // An update may have changed the period while the job ran.
         let period = keep_alive(&job.request).filter(|_| is_kept_after(ending) && job.ran())?;
-        let (instance_type, count) = job.instances.clone()?;
+        let (instance_type, count) = job.instances.clone()?.into_iter().next()?;
         let since = Instant::now();
         Some(WarmHosts {
             job: self.name.clone(),

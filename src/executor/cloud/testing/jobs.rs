@@ -222,6 +222,7 @@ pub fn example_spec(name: &str) -> TrainingJobSpec {
         instance_type: "ml.m5.large".to_owned(),
         preferred_types: Vec::new(),
         instance_count: 1,
+        instance_groups: Vec::new(),
         volume_size_gb: 30,
         volume_kms_key_id: None,
         max_runtime: 3600,

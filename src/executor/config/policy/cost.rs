@@ -6,13 +6,15 @@ use crate::base::failure::Failure;
 use crate::config::prices::{Price, PriceSource};
 use crate::config::settings::Settings;
 
-/// Refuses a job whose dearest instance type would cost more than the rule allows.
+/// Refuses a job whose dearest choice of instances would cost more than the rule allows.
 pub(super) fn check(decision: &Decision, settings: &Settings, bounds: &JobBounds) -> Result<(), Failure> {
     let Some(most) = bounds.max_cost else { return Ok(()) };
-    for name in &decision.instance_types {
+    for instances in choices(decision) {
         // A limit goes by the operator's own prices alone: AWS's list is of one region.
-        let price = Price::of(&[(name, decision.instance_count)], &settings.prices);
+        let price = Price::of(&instances, &settings.prices);
         let Some(price) = price.filter(|price| price.source == PriceSource::Operator) else {
+            let unknown = instances.iter().find(|(name, _)| !settings.prices.contains_key(*name));
+            let name = unknown.map_or("", |(name, _)| name);
             return Err(Failure::user(format!("the price of `{name}` is not known, and the job's cost has a limit"))
                 .hint(format!(
                     "choose another `SAGEMAKER_INSTANCE_TYPE`, or ask the operator to add `{name}` to `[prices]`"
@@ -21,10 +23,10 @@ pub(super) fn check(decision: &Decision, settings: &Settings, bounds: &JobBounds
         let seconds = longest(decision);
         let cost = price.cost(seconds);
         if cost.is_nan() || cost > most {
+            let shown: Vec<_> = instances.iter().map(|(name, count)| format!("{count} x `{name}`")).collect();
             return Err(Failure::user(format!(
-                "the job may cost up to {cost:.2} ({} x `{name}` for {} s); the rule `{}` allows {most:.2}",
-                decision.instance_count,
-                seconds,
+                "the job may cost up to {cost:.2} ({} for {seconds} s); the rule `{}` allows {most:.2}",
+                shown.join(" and "),
                 bounds.rule.as_deref().unwrap_or_default()
             ))
             .hint(
@@ -36,15 +38,23 @@ pub(super) fn check(decision: &Decision, settings: &Settings, bounds: &JobBounds
     Ok(())
 }
 
+/// Types and numbers of the instances that the job may get: one of its types, or all of its groups.
+fn choices(decision: &Decision) -> Vec<Vec<(&str, u32)>> {
+    match decision.instance_groups.as_slice() {
+        [] => decision.instance_types.iter().map(|name| vec![(name.as_str(), decision.instance_count)]).collect(),
+        groups => vec![groups.iter().map(|group| (group.instance_type.as_str(), group.count)).collect()],
+    }
+}
+
 /// Most seconds that are billed.
 fn longest(decision: &Decision) -> u64 {
     decision.max_runtime + decision.capacity.keep_alive
 }
 
-/// The price and the largest cost of the dearest of the job's instance types; `None`: the price of one is not known.
+/// The price and the largest cost of the job's dearest choice of instances; `None`: the price of one is not known.
 pub fn largest_cost(decision: &Decision, settings: &Settings) -> Option<(Price, f64)> {
-    let price = |name: &String| Price::of(&[(name, decision.instance_count)], &settings.prices);
-    let prices: Vec<Price> = decision.instance_types.iter().map(price).collect::<Option<_>>()?;
+    let prices = choices(decision).into_iter().map(|instances| Price::of(&instances, &settings.prices));
+    let prices: Vec<Price> = prices.collect::<Option<_>>()?;
     let is_one_source = prices.windows(2).all(|pair| pair[0].source == pair[1].source);
     let dearest = prices.into_iter().max_by(|a, b| a.hourly.total_cmp(&b.hourly)).filter(|_| is_one_source)?;
     Some((dearest, dearest.cost(longest(decision))))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::base::metric::MetricDefinition;
-use crate::cloud::{Channel, Network};
+use crate::cloud::{Channel, InstanceGroup, Network};
 use crate::config::input_channels::ModelOutput;
 
 /// Parameters of the training job for one GitLab job.
@@ -19,6 +19,8 @@ pub struct Decision {
     /// In order of preference, at least one.
     pub instance_types: Vec<String>,
     pub instance_count: u32,
+    /// Instances of several types, which are those of `instance_types`; empty for a job whose instances are of one type.
+    pub instance_groups: Vec<InstanceGroup>,
     pub volume_size_gb: u32,
     /// Seconds.
     pub max_runtime: u64,
@@ -31,6 +33,17 @@ pub struct Decision {
     pub metrics: Vec<MetricDefinition>,
     /// Sentences for the job's log.
     pub warnings: Vec<String>,
+}
+
+impl Decision {
+    /// The instances to ask for, in order of preference, as people read them: types, or all groups together.
+    pub fn requests(&self) -> Vec<String> {
+        let shown = |group: &InstanceGroup| format!("{} x {} ({})", group.count, group.instance_type, group.name);
+        match self.instance_groups.as_slice() {
+            [] => self.instance_types.clone(),
+            groups => vec![groups.iter().map(shown).collect::<Vec<_>>().join(" and ")],
+        }
+    }
 }
 
 /// How the training job gets its instances, and how often.

@@ -11,6 +11,7 @@ mod cost;
 mod data;
 mod decision;
 mod environment;
+mod groups;
 mod identity;
 mod image;
 mod matching;
@@ -30,6 +31,7 @@ pub use self::image::is_by_digest;
 pub use self::matching::{matches, mismatch, rule_of};
 use self::refusal::{asked, listed};
 use crate::base::failure::Failure;
+use crate::cloud::InstanceGroup;
 use crate::config::forms::{INSTANCE_TYPES, INSTANCES, MAX_RUNTIME, VOLUME_GB, is_instance_type, is_role_arn};
 pub use crate::config::input_channels::ModelOutput;
 use crate::config::job_variables::JobVariables;
@@ -42,8 +44,13 @@ pub fn decide(job: &JobContext, wishes: &JobVariables, settings: &Settings) -> R
     let bounds = bounds_of(&identity, settings)?;
     check_region(settings, &bounds)?;
     let max_runtime = max_runtime(job, wishes, &bounds)?;
-    let instance_types = instance_types(wishes, settings, &bounds)?;
-    let capacity = capacity::capacity(wishes, &instance_types, max_runtime, &bounds)?;
+    let instance_groups = groups::groups(wishes, &bounds)?;
+    let instance_types = instance_types(wishes, &instance_groups, settings, &bounds)?;
+    let mut capacity = capacity::capacity(wishes, &instance_types, max_runtime, &bounds)?;
+    if !instance_groups.is_empty() {
+        // The operator's own are for jobs of one type.
+        (capacity.keep_alive, capacity.training_plan) = (0, None);
+    }
     let data = data::data(job, wishes, settings, &bounds)?;
     let mut warnings = warnings(&identity, settings);
     let (is_spot, keeps_checkpoints) = (capacity.spot_max_wait.is_some(), data.checkpoints_ref.is_some());
@@ -52,7 +59,11 @@ pub fn decide(job: &JobContext, wishes: &JobVariables, settings: &Settings) -> R
     let decision = Decision {
         image: image::image(job, settings, &bounds)?,
         instance_types,
-        instance_count: instance_count(&bounds).decide(wishes.instance_count, &bounds)?,
+        instance_count: match groups::count(&instance_groups) {
+            0 => instance_count(&bounds).decide(wishes.instance_count, &bounds)?,
+            count => count,
+        },
+        instance_groups,
         volume_size_gb: volume_size(&bounds).decide(wishes.volume_size_gb, &bounds)?,
         max_runtime,
         role_arn: role_arn(wishes, settings, &bounds)?,
@@ -103,8 +114,16 @@ fn check_region(settings: &Settings, bounds: &JobBounds) -> Result<(), Failure> 
     }
 }
 
-fn instance_types(wishes: &JobVariables, settings: &Settings, bounds: &JobBounds) -> Result<Vec<String>, Failure> {
+fn instance_types(
+    wishes: &JobVariables,
+    groups: &[InstanceGroup],
+    settings: &Settings,
+    bounds: &JobBounds,
+) -> Result<Vec<String>, Failure> {
     const VARIABLE: &str = "SAGEMAKER_INSTANCE_TYPE";
+    if !groups.is_empty() {
+        return Ok(groups.iter().map(|group| group.instance_type.clone()).collect());
+    }
     if wishes.instance_types.is_empty() {
         return bounds.instance_type.clone().map(|name| vec![name]).ok_or_else(|| {
             let default = &settings.job.instance_type;

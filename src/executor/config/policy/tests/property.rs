@@ -98,7 +98,7 @@ prop_compose! {
             max_runtime: runtime.map(std::time::Duration::from_secs), role_arn: role.map(str::to_owned),
             environment: names.into_iter().map(|name| (name.to_owned(), "x".to_owned())).collect(),
             spot: switches.0, checkpoints: switches.1, retries, keep_alive: time(times.0), queue_timeout: time(times.1), max_pending: time(times.1),
-            spot_max_wait: time(times.2), training_plan: plan.map(str::to_owned), checkpoints_ref: None, rerun: None, every_node: false,
+            spot_max_wait: time(times.2), training_plan: plan.map(str::to_owned), checkpoints_ref: None, rerun: None, every_node: false, instance_groups: Vec::new(),
             inputs: inputs.into_iter().enumerate().map(|(at, uri)| (format!("I{at}"), uri.to_owned())).collect(),
             model_output: output.map(str::to_owned), metrics: None,
         }
