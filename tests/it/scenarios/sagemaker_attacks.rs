@@ -100,6 +100,7 @@ fn run_order(run: u32, script: &str) -> Order {
         masks: Vec::new(),
         mask_prefixes: Vec::new(),
         grace: 1,
+        metrics: Vec::new(),
         live_copy: true,
     })
 }
