@@ -10,10 +10,10 @@ use aws_sdk_sagemaker::config::Builder;
 use aws_sdk_sagemaker::operation::describe_training_job::DescribeTrainingJobOutput;
 use aws_sdk_sagemaker::primitives::DateTime;
 use aws_sdk_sagemaker::types::{
-    AlgorithmSpecification, CheckpointConfig, InstanceGroup, InstancePreference, MetricDefinition, OutputCompressionType,
-    OutputDataConfig, ResourceConfig, RetryStrategy, SessionChainingConfig, SortBy, SortOrder, StoppingCondition, Tag,
-    TrainingImageConfig, TrainingInputMode, TrainingInstanceType, TrainingJobStatus, TrainingRepositoryAccessMode,
-    TrainingRepositoryAuthConfig, VpcConfig, WarmPoolResourceStatus,
+    AlgorithmSpecification, CheckpointConfig, InstanceGroup, InstancePreference, MetricDefinition,
+    OutputCompressionType, OutputDataConfig, ResourceConfig, RetryStrategy, SessionChainingConfig, SortBy, SortOrder,
+    StoppingCondition, Tag, TrainingImageConfig, TrainingInputMode, TrainingInstanceType, TrainingJobStatus,
+    TrainingRepositoryAccessMode, TrainingRepositoryAuthConfig, VpcConfig, WarmPoolResourceStatus,
 };
 
 use super::clients::Clients;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::emulator::{command, processes};
+use crate::support::program;
 use crate::support::snapshot::{assert_snapshot, redacted};
 use crate::support::waiting::{enter_gate, poll, search_path};
 
@@ -24,7 +25,7 @@ impl Desktop {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sagemaker-executor"));
+        let mut command = Command::new(program::executor());
         command
             .arg("try")
             .args(args)

@@ -68,7 +68,7 @@ pub(crate) const ALLOW_ALL: &str = "rules = [{ name = \"all\", allow = { instanc
 pub(crate) fn sagemaker_with(emulator: &[&str], tail: &str) -> Driver {
     Driver {
         name: "sagemaker-executor",
-        program: PathBuf::from(env!("CARGO_BIN_EXE_sagemaker-executor")),
+        program: super::program::executor().to_path_buf(),
         args: vec!["--config".to_owned(), "{operator_config}".to_owned()],
         env: Vec::new(),
         // Preparation sends the agent, and a test build of it is large.

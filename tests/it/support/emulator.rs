@@ -35,7 +35,7 @@ impl Emulator {
             let set = args.iter().any(|arg| arg == name);
             if set { Vec::new() } else { vec![name.to_owned(), "0s".to_owned()] }
         };
-        let child = Command::new(env!("CARGO_BIN_EXE_sagemaker-executor"))
+        let child = Command::new(super::program::executor())
             .args(["emulator", "--listen", "127.0.0.1:0", "--bucket", BUCKET])
             .args(
                 ["--starting-delay", "--downloading-delay", "--training-delay", "--uploading-delay"]

@@ -23,6 +23,7 @@ pub(crate) mod iam;
 pub(crate) mod job;
 pub(crate) mod outcome;
 pub(crate) mod pipeline;
+pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod random;
 pub(crate) mod real_runner;
