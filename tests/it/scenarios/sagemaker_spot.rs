@@ -100,6 +100,7 @@ rows! {
                 assert_eq!(outcomes[0].count(&format!("\nepoch {number}\n")), 1, "{}", outcomes[0]);
             }
             assert_eq!(outcomes[0].count("(2nd run)"), 1, "{}", outcomes[0]);
+            outcomes[0].shows("\nTrained ").shows(" in 2 starts, waited ").shows(" % saved, list price)");
             assert_eq!(outcomes[0].artifact("archive").files()["log.txt"], epochs(1..=5).as_bytes());
         },
     }
