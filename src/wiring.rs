@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use executor::base::clock::{Clock, HostClock};
 use executor::base::failure::ExitCodes;
 use executor::base::privacy;
-use executor::config::env::{self, Environment};
+use executor::config::env::Environment;
 use executor::stages::{self, StageInputs, arguments, caller_watch};
 use executor::ui::{self, Printer};
 use executor::{agent, operate, sandbox};
@@ -23,7 +23,7 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
         privacy::protect_process();
     }
     let printer = Printer::standard();
-    if let Err(error) = ui::init_tracing(&printer, env.get(env::LOG)) {
+    if let Err(error) = ui::init_tracing(&printer, env.log_filter().as_deref()) {
         printer.failure(&error);
         return ExitCode::from(env.contract().unwrap_or_default().exit_codes.system_failure);
     }

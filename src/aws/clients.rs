@@ -16,6 +16,7 @@ use aws_sdk_s3::config::{SharedCredentialsProvider, SharedHttpClient};
 use executor::base::failure::Failure;
 use executor::cloud::Access;
 
+use super::calls::CallLog;
 use super::trust::{self, Surroundings};
 
 /// Attempts of one call, the first included; the SDK backs off between them with jitter.
@@ -70,7 +71,10 @@ impl Clients {
     }
 
     pub(super) fn sagemaker(&self) -> &aws_sdk_sagemaker::Client {
-        self.sagemaker.get_or_init(|| aws_sdk_sagemaker::Client::new(&self.config))
+        self.sagemaker.get_or_init(|| {
+            let config = aws_sdk_sagemaker::config::Builder::from(&self.config).interceptor(CallLog);
+            aws_sdk_sagemaker::Client::from_conf(config.build())
+        })
     }
 
     pub(super) fn s3(&self) -> &aws_sdk_s3::Client {
@@ -78,17 +82,24 @@ impl Clients {
             let config = aws_sdk_s3::config::Builder::from(&self.config)
                 // Host names such as `bucket.127.0.0.1` do not resolve.
                 .force_path_style(self.config.endpoint_url().is_some())
+                .interceptor(CallLog)
                 .build();
             aws_sdk_s3::Client::from_conf(config)
         })
     }
 
     pub(super) fn logs(&self) -> &aws_sdk_cloudwatchlogs::Client {
-        self.logs.get_or_init(|| aws_sdk_cloudwatchlogs::Client::new(&self.config))
+        self.logs.get_or_init(|| {
+            let config = aws_sdk_cloudwatchlogs::config::Builder::from(&self.config).interceptor(CallLog);
+            aws_sdk_cloudwatchlogs::Client::from_conf(config.build())
+        })
     }
 
     pub(super) fn sts(&self) -> &aws_sdk_sts::Client {
-        self.sts.get_or_init(|| aws_sdk_sts::Client::new(&self.config))
+        self.sts.get_or_init(|| {
+            let config = aws_sdk_sts::config::Builder::from(&self.config).interceptor(CallLog);
+            aws_sdk_sts::Client::from_conf(config.build())
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use aws_sdk_sagemaker::operation::describe_training_job::DescribeTrainingJobOutp
 use aws_sdk_sagemaker::primitives::DateTime;
 use aws_sdk_sagemaker::types::{
     AlgorithmSpecification, CheckpointConfig, InstanceGroup, InstancePreference, MetricDefinition,
-    OutputCompressionType, OutputDataConfig, ResourceConfig, RetryStrategy, SessionChainingConfig, SortBy, SortOrder,
+    OutputCompressionType, OutputDataConfig, RemoteDebugConfig, ResourceConfig, RetryStrategy, SessionChainingConfig, SortBy, SortOrder,
     StoppingCondition, Tag, TrainingImageConfig, TrainingInputMode, TrainingInstanceType, TrainingJobStatus,
     TrainingRepositoryAccessMode, TrainingRepositoryAuthConfig, VpcConfig, WarmPoolResourceStatus,
 };
@@ -109,6 +109,9 @@ impl TrainingJobs for AwsJobs {
                     .build()
             }))
             .enable_inter_container_traffic_encryption(spec.encrypt_inter_container_traffic)
+            .set_remote_debug_config(
+                spec.remote_debug.then(|| RemoteDebugConfig::builder().enable_remote_debug(true).build()),
+            )
             .set_tags(unless_empty(
                 spec.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect(),
             ))

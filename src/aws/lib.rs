@@ -3,6 +3,7 @@
 //! [`Aws`] loads region and endpoint once; each port, and the service client in it, is made when it is first used, because
 //! driver processes are short and most need S3 alone. `errors` classifies errors; callers decide how to react.
 
+mod calls;
 mod clients;
 mod creator;
 mod errors;

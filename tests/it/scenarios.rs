@@ -61,6 +61,7 @@ mod sagemaker_bill;
 mod sagemaker_bombs;
 mod sagemaker_cancel;
 mod sagemaker_creator;
+mod sagemaker_debug;
 mod sagemaker_desk;
 mod sagemaker_host;
 mod sagemaker_image;

@@ -18,9 +18,11 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::foreign_output::ForeignOutput;
+use super::keep::KeepOnFailure;
 use super::measure::Recorder;
 use super::pipe::enlarge;
 use super::pump::{self, CloseOnDrop, FrameSink, Pump};
+use super::redraws::Redraws;
 use super::shell::{DEFAULT_DIRS, Shell, choose_shell};
 use super::stdio::{CapturedStdio, spawn};
 use super::trace_copy::{TraceCopy, TraceOutput};
@@ -49,8 +51,12 @@ pub(super) struct ScriptRun {
     pub(super) masks: Vec<Vec<u8>>,
     /// Prefixes of tokens, such as `glpat-`: the text after a prefix is removed from the output.
     pub(super) mask_prefixes: Vec<String>,
+    /// Updates of a progress bar that stay in the output in a second; 0 keeps all.
+    pub(super) progress_rate: u32,
     /// Time between SIGTERM and SIGKILL when the run is canceled.
     pub(super) term_grace: Duration,
+    /// Keeps the container when the script fails.
+    pub(super) keep: Option<KeepOnFailure>,
     pub(super) clock: Arc<dyn Clock>,
     /// Values to read from the output, and where they go.
     pub(super) metrics: Vec<MetricDefinition>,
@@ -74,7 +80,8 @@ impl std::fmt::Debug for ScriptRun {
 ///
 /// On return the copy is complete; the log has the frames or will get them. A canceled run takes at most its grace period, ten
 /// seconds after SIGKILL and the last upload. Errors are system errors: a script that fails is an [`ExitReport`]. A copy that
-/// could not be stored is logged and is no error, for the container's log has the same frames.
+/// could not be stored is logged and is no error, for the container's log has the same frames. A script that failed by itself
+/// counts as not canceled, however the wait of its [`KeepOnFailure`] ended.
 pub(super) async fn run(
     spec: &ScriptRun,
     copy: TraceCopy,
@@ -105,7 +112,8 @@ async fn run_into<S: FrameSink + 'static>(
     let _closing = CloseOnDrop(&shared);
     let masker = || Masker::with_prefixes(spec.masks.clone(), spec.mask_prefixes.clone());
     let metrics = spec.recorder.lines(&spec.metrics);
-    let pump = Pump::new(FrameEncoder::new(spec.run, spec.seal.clone()), masker, spool.clone(), foreign, metrics, sink);
+    let encoder = FrameEncoder::new(spec.run, spec.seal.clone());
+    let pump = Pump::new(encoder, masker, Redraws::new(spec.progress_rate), spool.clone(), foreign, metrics, sink);
     let (tell_code, code) = oneshot::channel();
     let (tell_delivered, delivered) = oneshot::channel();
     // Canceled when the output cannot be delivered; ends the script.
@@ -135,6 +143,11 @@ async fn run_into<S: FrameSink + 'static>(
         }
     };
     let at = spec.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let failed = exit.as_ref().ok().map(|exit| exit.code).filter(|code| *code != 0 && !cancel.is_cancelled());
+    let kept = spec.keep.as_ref().zip(failed);
+    if let Some((keep, code)) = kept {
+        keep.keep(code, cancel).await;
+    }
     if let Ok(exit) = &exit {
         // The receiver is gone when the output could not be delivered.
         let _ = tell_code.send(exit.code);
@@ -145,7 +158,8 @@ async fn run_into<S: FrameSink + 'static>(
     let (sink, bytes, hash) = delivered.with_context(|| format!("failed to deliver the output of {}", spec.stage))?;
     let code = exit?.code;
     let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
-    Ok((ExitReport { has_model: false, code, bytes, hash, canceled: cancel.is_cancelled(), at, copy: None }, sink))
+    let canceled = kept.is_none() && cancel.is_cancelled();
+    Ok((ExitReport { has_model: false, code, bytes, hash, canceled, at, copy: None }, sink))
 }
 
 /// Waits for the script to end; terminates it when `cancel` or `broken` is canceled.
@@ -247,7 +261,9 @@ mod tests {
             cwd: dir.path().to_owned(),
             masks: vec![b"hunter2".to_vec()],
             mask_prefixes: Vec::new(),
+            progress_rate: 0,
             term_grace: LONG,
+            keep: None,
             clock: Arc::new(HostClock),
             metrics: vec![MetricDefinition { name: "loss".to_owned(), regex: "loss=(\\S+)".to_owned() }],
             recorder: Recorder::default(),

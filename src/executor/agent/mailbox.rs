@@ -99,6 +99,7 @@ impl AgentMailbox {
                 // An agent that is stopped before any script reports that none began, sends results and leaves.
                 Report::Received { .. }
                 | Report::Missing { .. }
+                | Report::Kept { .. }
                 | Report::Exited { .. }
                 | Report::Collected { .. }
                 | Report::Unsent { .. }

@@ -6,11 +6,13 @@
 
 mod exec;
 mod foreign_output;
+mod keep;
 mod mailbox;
 mod measure;
 pub mod node;
 mod pipe;
 mod pump;
+mod redraws;
 mod role_store;
 mod run_loop;
 mod shell;

@@ -1,8 +1,8 @@
 //! Moves output from a script to the trace, in two threads.
 //!
 //! The drain copies the script's pipe into an [`OutputSpool`] as fast as the script writes, so the script never waits for the trace.
-//! The pump reads the spool and sends the bytes through the [`Masker`] and the [`FrameEncoder`] to the sink: little output at once,
-//! a backlog in large pieces. Neither knows scripts or orders.
+//! The pump reads the spool and sends the bytes through the [`Masker`], [`Redraws`] and the [`FrameEncoder`] to the sink: little output at
+//! once, a backlog in large pieces. Neither knows scripts or orders.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::foreign_output::ForeignOutput;
 use super::measure::MetricLines;
+use super::redraws::Redraws;
 use super::spool::{OutputSpool, Read};
 use crate::trace::frame::complete_len;
 use crate::trace::{FrameEncoder, Masker};
@@ -141,24 +142,41 @@ pub(super) struct Pump<S> {
     frames: Vec<u8>,
 }
 
-/// Output that is masked and not framed yet.
+/// Output that is masked, thinned and not framed yet.
 struct Pending {
     masker: Masker,
+    masked: Vec<u8>,
+    redraws: Redraws,
     bytes: Vec<u8>,
     /// Arrival of the first byte.
     since: Option<Instant>,
 }
 
 impl Pending {
-    fn new(masker: Masker) -> Self {
-        Self { masker, bytes: Vec::new(), since: None }
+    fn new(masker: Masker, redraws: Redraws) -> Self {
+        Self { masker, masked: Vec::new(), redraws, bytes: Vec::new(), since: None }
     }
 
     fn take(&mut self, bytes: &[u8]) {
-        self.masker.push(bytes, &mut self.bytes);
+        self.masker.push(bytes, &mut self.masked);
+        self.thin();
+    }
+
+    fn thin(&mut self) {
+        let now = Instant::now();
+        self.redraws.push(&self.masked, now, &mut self.bytes);
+        self.redraws.pass(now, &mut self.bytes);
+        self.masked.clear();
         if !self.bytes.is_empty() && self.since.is_none() {
-            self.since = Some(Instant::now());
+            self.since = Some(now);
         }
+    }
+
+    /// Takes what the masker and the redraws hold back, at the end of the output.
+    fn finish(&mut self) {
+        self.masker.flush(&mut self.masked);
+        self.thin();
+        self.redraws.finish(&mut self.bytes);
     }
 }
 
@@ -167,6 +185,7 @@ impl<S: FrameSink> Pump<S> {
     pub(super) fn new(
         encoder: FrameEncoder,
         masker: impl Fn() -> Masker,
+        redraws: Redraws,
         spool: Arc<OutputSpool>,
         foreign: Option<Arc<ForeignOutput>>,
         metrics: MetricLines,
@@ -176,7 +195,7 @@ impl<S: FrameSink> Pump<S> {
             foreign.begin(spool.clone());
         }
         let sources = PumpInputs { spool, foreign };
-        let (script, others) = (Pending::new(masker()), Pending::new(masker()));
+        let (script, others) = (Pending::new(masker(), redraws), Pending::new(masker(), Redraws::new(0)));
         Self { sink, sources, encoder, script, others, metrics, frames: Vec::new() }
     }
 
@@ -193,13 +212,13 @@ impl<S: FrameSink> Pump<S> {
     fn until_closed(&mut self) -> anyhow::Result<()> {
         let mut buffer = vec![0; READ_BYTES];
         loop {
-            let until = self.flush_at().into_iter().chain(self.flush_foreign_at()).min();
+            let until =
+                [self.flush_at(), self.flush_foreign_at(), self.script.redraws.due()].into_iter().flatten().min();
             let read = self.sources.spool.read(&mut buffer, until).context("failed to read from a temporary file")?;
-            if let Read::Bytes(count) = read {
-                let bytes = buffer.get(..count).unwrap_or_default();
-                self.metrics.push(bytes);
-                self.script.take(bytes);
-            }
+            let count = if let Read::Bytes(count) = read { count } else { 0 };
+            let bytes = buffer.get(..count).unwrap_or_default();
+            self.metrics.push(bytes);
+            self.script.take(bytes);
             let is_due = self.flush_at().is_some_and(|at| at <= Instant::now());
             let is_first = self.encoder.bytes() == 0 && !self.script.bytes.is_empty();
             if is_due || is_first || self.script.bytes.len() >= FLUSH_BYTES {
@@ -211,7 +230,8 @@ impl<S: FrameSink> Pump<S> {
             }
             self.send()?;
             if read == Read::End {
-                return Ok(());
+                // Not at the end of the run, which waits while a failed container is kept.
+                return self.finish_script();
             }
         }
     }
@@ -265,16 +285,21 @@ impl<S: FrameSink> Pump<S> {
         self.others.since = (!self.others.bytes.is_empty()).then(Instant::now);
     }
 
-    /// Frames the remaining output and the end.
-    fn finish(&mut self, code: Option<i32>) -> anyhow::Result<()> {
+    /// Frames the remaining output of the script.
+    fn finish_script(&mut self) -> anyhow::Result<()> {
         self.metrics.end();
-        self.script.masker.flush(&mut self.script.bytes);
+        self.script.finish();
         self.encoder.encode(&self.script.bytes, &mut self.frames);
         self.script.bytes.clear();
+        self.send()
+    }
+
+    /// Frames the remaining lines of other writers, and the end.
+    fn finish(&mut self, code: Option<i32>) -> anyhow::Result<()> {
         if let Some(text) = self.sources.foreign.as_ref().map(|foreign| foreign.end()) {
             self.others.take(&text);
         }
-        self.others.masker.flush(&mut self.others.bytes);
+        self.others.finish();
         self.frame_foreign(true);
         if let Some(code) = code {
             self.encoder.end(code, &mut self.frames);

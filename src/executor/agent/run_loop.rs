@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::exec::{self, ScriptRun};
+use crate::agent::keep::{KeepBegun, KeepOnFailure};
 use crate::agent::mailbox::{AgentMailbox, EarlierStarts};
 use crate::agent::measure::{self, Recorder};
 use crate::agent::node::ThisNode;
@@ -303,7 +305,13 @@ impl<'s> RunLoop<'s> {
         let (keys, node, env) = (self.mailbox.keys.clone(), self.node.id, self.env.clone());
         let mode = if order.live_copy { CopyMode::Live } else { CopyMode::Late };
         let copy = TraceCopy::new(self.mailbox.objects.clone(), mode, move |batch| keys.trace(node, number, batch));
-        let (_scratch, spec) = match self.script_run(order).await {
+        let (begun, mut kept) = mpsc::unbounded_channel();
+        let keep = (order.keep_on_failure > 0).then(|| KeepOnFailure {
+            limit: Duration::from_secs(order.keep_on_failure),
+            clock: Arc::clone(&self.clock),
+            begun,
+        });
+        let (_scratch, spec) = match self.script_run(order, keep).await {
             Ok(prepared) => prepared,
             Err(error) => {
                 self.mailbox.report(&failed(&format!("start {stage}"), &error)).await?;
@@ -313,7 +321,7 @@ impl<'s> RunLoop<'s> {
         self.mailbox.report(&Report::Started { run: number, order: order_number }).await?;
         self.has_lost_files = false;
         let cancel = CancellationToken::new();
-        let mut end = None;
+        let (mut end, mut is_kept) = (None, false);
         let exit = {
             let script = exec::run(&spec, copy, self.stdio, &cancel);
             let sampling = measure::sample(self.recorder.clone(), &env);
@@ -323,6 +331,11 @@ impl<'s> RunLoop<'s> {
                 tokio::select! {
                     exit = &mut script => break exit,
                     never = &mut sampling => match never {},
+                    Some(KeepBegun { code, until, release }) = kept.recv() => {
+                        is_kept = true;
+                        let release = release.display().to_string();
+                        self.mailbox.report(&Report::Kept { run: number, code, until, release }).await?;
+                    }
                     () = cancellation.token().cancelled(), if end.is_none() => {
                         end = Some(LoopEnd::Stopped);
                         cancel.cancel();
@@ -354,14 +367,18 @@ impl<'s> RunLoop<'s> {
         if stage != "after_script" && self.code == 0 {
             self.code = exit.code;
         }
-        let exit =
-            ExitReport { canceled: cancel.is_cancelled(), has_model: volume::has_files(Path::new(MODEL)), ..exit };
+        let canceled = exit.canceled || (!is_kept && cancel.is_cancelled());
+        let exit = ExitReport { canceled, has_model: volume::has_files(Path::new(MODEL)), ..exit };
         self.mailbox.report(&Report::Exited { run: number, exit }).await?;
         Ok(end)
     }
 
     /// Downloads the script and describes its run. The folder holds the script; dropped, it is removed.
-    async fn script_run(&self, order: RunOrder) -> anyhow::Result<(tempfile::TempDir, ScriptRun)> {
+    async fn script_run(
+        &self,
+        order: RunOrder,
+        keep: Option<KeepOnFailure>,
+    ) -> anyhow::Result<(tempfile::TempDir, ScriptRun)> {
         let Some(project) = self.project.as_ref().filter(|project| project.snapshot.is_some()) else {
             anyhow::bail!("the project was not received");
         };
@@ -382,7 +399,9 @@ impl<'s> RunLoop<'s> {
             cwd: project.order.trees.project.clone(),
             masks: order.masks.into_iter().map(String::into_bytes).collect(),
             mask_prefixes: order.mask_prefixes,
+            progress_rate: order.progress_rate,
             term_grace: Duration::from_secs(order.grace).min(STOP_GRACE),
+            keep,
             clock: Arc::clone(&self.clock),
             metrics: order.metrics,
             recorder: self.recorder.clone(),

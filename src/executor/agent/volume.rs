@@ -52,6 +52,12 @@ fn first_among<T>(places: impl Iterator<Item = PathBuf>, make: impl Fn(&Path) ->
     Err(refused.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
 }
 
+/// Calls `make` with directories to which all users of the container have a way, and returns the first success.
+pub(super) fn for_everyone<T>(make: impl Fn(&Path) -> io::Result<T>) -> anyhow::Result<T> {
+    let places = [TMP].into_iter().chain(LAST_PLACES).map(PathBuf::from).chain([bootstrap::channel_dir()]);
+    first_among(places, make).context("no directory of the container can be written to")
+}
+
 /// Writes a script into a private folder, which is removed with the returned value.
 pub(super) fn script(text: &[u8]) -> anyhow::Result<(tempfile::TempDir, PathBuf)> {
     first_of(|place| script_in(place, text)).context("failed to store the script in the container")

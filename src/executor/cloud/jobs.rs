@@ -83,6 +83,8 @@ pub struct TrainingJobSpec {
     pub vpc_registry: Option<VpcRegistry>,
     pub network: Option<Network>,
     pub encrypt_inter_container_traffic: bool,
+    /// SageMaker starts the agent of AWS Systems Manager in the container.
+    pub remote_debug: bool,
     /// At most 50.
     pub tags: BTreeMap<String, String>,
     /// Sends the request; the caller's own identity does without it.

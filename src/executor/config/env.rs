@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::base::failure::{ExitCodes, Failure};
 use crate::config::job_variables::{
-    CONTAINER_ENV_PREFIX, INPUT_PREFIX, JOB_VARIABLES, JobVariable, JobVariables, number,
+    CONTAINER_ENV_PREFIX, INPUT_PREFIX, JOB_VARIABLES, JobVariable, JobVariables, number, truth,
 };
 
 /// Prefix that GitLab Runner puts before each job variable.
@@ -33,6 +33,8 @@ pub const FOLDER: &str = "SAGEMAKER_EXECUTOR_FOLDER";
 pub const TRY: &str = "SAGEMAKER_EXECUTOR_TRY";
 /// Log filter for operators: `info`, `executor=debug`.
 pub const LOG: &str = "SAGEMAKER_EXECUTOR_LOG";
+/// The part of a log filter that shows the requests to AWS.
+const CALLS: &str = "aws::calls=debug";
 
 /// Snapshot of the process environment at the start. Has no `Debug`: it holds secrets.
 #[derive(Clone, Default)]
@@ -115,6 +117,13 @@ impl Environment {
         ours.filter(|name| name.to_ascii_uppercase().starts_with("SAGEMAKER_") && JobVariable::of(name).is_none())
             .map(|name| (name.to_owned(), JobVariable::nearest(&name.to_ascii_uppercase())))
             .collect()
+    }
+
+    /// The filter of the program's log; with the requests to AWS when the job asks for them.
+    pub fn log_filter(&self) -> Option<String> {
+        let filter = self.get(LOG).map(str::to_owned);
+        let is_asked = self.job_variable("SAGEMAKER_DEBUG").and_then(|wish| truth(wish.trim())) == Some(true);
+        if is_asked { Some(format!("{},{CALLS}", filter.as_deref().unwrap_or("warn"))) } else { filter }
     }
 
     /// `true` when `try` calls this stage.
@@ -274,6 +283,16 @@ mod tests {
             ("CUSTOM_ENV_MODEL", "x"),
         ]);
         assert_eq!(known.unknown_wishes(), []);
+    }
+
+    #[test]
+    fn a_job_may_ask_for_the_requests_to_aws() {
+        let filter = |pairs: &[(&str, &str)]| environment(pairs).log_filter();
+        let asked = ("CUSTOM_ENV_SAGEMAKER_DEBUG", "true");
+        assert_eq!(filter(&[asked]).as_deref(), Some("warn,aws::calls=debug"));
+        assert_eq!(filter(&[asked, (LOG, "info")]).as_deref(), Some("info,aws::calls=debug"));
+        assert_eq!(filter(&[("CUSTOM_ENV_SAGEMAKER_DEBUG", "false"), (LOG, "info")]).as_deref(), Some("info"));
+        assert_eq!(filter(&[("SAGEMAKER_DEBUG", "true")]), None, "no variable of the job");
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub(super) const KEEP_ALIVE: u64 = 3600;
 pub(super) const QUEUE_TIMEOUT: u64 = 7 * 86_400;
 /// Waits for instances with an accelerator (`StoppingCondition`, `MaxPendingTimeInSeconds`).
 pub(super) const MAX_PENDING: RangeInclusive<u64> = 1800..=28 * 86_400;
+/// Longest time in seconds for the container of a failed script: the executor's own limit.
+pub(super) const KEEP_ON_FAILURE: u64 = 86_400;
 /// Longest time of a spot job, waiting and running: SageMaker ends every job 30 days after its creation.
 pub(super) const SPOT_MAX_WAIT: u64 = 30 * 86_400;
 

@@ -25,7 +25,7 @@ pub struct JobVariable {
 }
 
 /// The variables that a job may set, in the order of the documentation.
-pub const JOB_VARIABLES: [JobVariable; 21] = [
+pub const JOB_VARIABLES: &[JobVariable] = &[
     JobVariable {
         name: "SAGEMAKER_INSTANCE_TYPE",
         meaning: "Instance types in order of preference, separated by commas; the next one is asked for when the quota refuses one, or when there is no capacity before the container ran; at most 10",
@@ -187,6 +187,38 @@ pub const JOB_VARIABLES: [JobVariable; 21] = [
         example: "all",
     },
     JobVariable {
+        name: "SAGEMAKER_REMOTE_DEBUG",
+        meaning: "Lets people into the running container by AWS Systems Manager; the job log shows the command; not with network isolation",
+        kind: "boolean",
+        default: "`false`",
+        policy: Some("remote_debug"),
+        example: "true",
+    },
+    JobVariable {
+        name: "SAGEMAKER_KEEP_ON_FAILURE",
+        meaning: "Time that the container of a failed script is kept for people to look into, billed, at most one day; the job runs on meanwhile, and its `timeout` holds",
+        kind: "duration",
+        default: "`0`",
+        policy: Some("max_keep_on_failure_seconds"),
+        example: "30m",
+    },
+    JobVariable {
+        name: "SAGEMAKER_PROGRESS_RATE",
+        meaning: "Updates a second that the job log keeps of a progress bar, which is a line that the script writes again and again after a carriage return; `0` keeps all",
+        kind: "integer",
+        default: "`1`",
+        policy: None,
+        example: "2",
+    },
+    JobVariable {
+        name: "SAGEMAKER_DEBUG",
+        meaning: "Shows every request to AWS in the job log: operation, object, answer, duration, request ID; no content and no credentials",
+        kind: "boolean",
+        default: "`false`",
+        policy: None,
+        example: "true",
+    },
+    JobVariable {
         name: "SAGEMAKER_ENV_*",
         meaning: "`SAGEMAKER_ENV_NAME` sets `NAME` in the training container; readable by everybody who may describe the job, so a masked variable is refused",
         kind: "text",
@@ -258,6 +290,14 @@ pub struct JobVariables {
     pub metrics: Option<String>,
     #[serde(default, rename = "sagemaker_results", deserialize_with = "every_node")]
     pub every_node: bool,
+    #[serde(default, rename = "sagemaker_remote_debug", deserialize_with = "boolean")]
+    pub remote_debug: Option<bool>,
+    #[serde(default, rename = "sagemaker_keep_on_failure", deserialize_with = "duration")]
+    pub keep_on_failure: Option<Duration>,
+    #[serde(default, rename = "sagemaker_progress_rate", deserialize_with = "number")]
+    pub progress_rate: Option<u32>,
+    #[serde(default, rename = "sagemaker_debug", deserialize_with = "boolean")]
+    pub debug: Option<bool>,
     /// From `SAGEMAKER_INPUT_*`, without the prefix.
     #[serde(skip)]
     pub inputs: BTreeMap<String, String>,
@@ -278,10 +318,15 @@ pub(super) fn number<'de, D: Deserializer<'de>, N: FromStr>(deserializer: D) -> 
 
 /// The forms that GitLab's own variables have, and those of YAML.
 fn boolean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
-    match String::deserialize(deserializer)?.to_ascii_lowercase().as_str() {
-        "true" | "1" | "yes" | "on" => Ok(Some(true)),
-        "false" | "0" | "no" | "off" => Ok(Some(false)),
-        _ => Err(serde::de::Error::custom("neither true nor false")),
+    let wish = truth(&String::deserialize(deserializer)?);
+    wish.map(Some).ok_or_else(|| serde::de::Error::custom("neither true nor false"))
+}
+
+pub(super) fn truth(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Some(true),
+        "false" | "0" | "no" | "off" => Some(false),
+        _ => None,
     }
 }
 

@@ -93,8 +93,18 @@ impl Price {
 
     /// `$8.94`; the currency of the operator's prices is not known.
     pub fn amount(self, cost: f64) -> String {
+        self.rounded(cost, 2)
+    }
+
+    /// `$0.032`: the cost of a minute.
+    pub fn a_minute(self) -> String {
+        let cost = self.cost(60);
+        self.rounded(cost, if cost < 0.1 { 3 } else { 2 })
+    }
+
+    fn rounded(self, cost: f64, digits: usize) -> String {
         let sign = if self.source == PriceSource::List { "$" } else { "" };
-        format!("{sign}{cost:.2}")
+        format!("{sign}{cost:.digits$}")
     }
 
     /// The source in words, for a job in this region.
@@ -127,6 +137,8 @@ mod tests {
         assert_eq!(Price::of(&[("ml.m5.large", 1)], &own(&[])), listed(0.115));
         assert_eq!(Price::of(&[("ml.m5.xlarge", 3)], &own(&[])), listed(0.23 * 3.0));
         assert_eq!(Price::of(&[("ml.g5.2xlarge", 1), ("ml.c5.2xlarge", 2)], &own(&[])), listed(1.515 + 0.816));
+        let minute = |name| Price::of(&[(name, 1)], &own(&[])).unwrap().a_minute();
+        assert_eq!((minute("ml.m5.large"), minute("ml.p5.48xlarge")), ("$0.002".to_owned(), "$1.05".to_owned()));
         assert_eq!(Price::of(&[("ml.levitating", 1)], &own(&[])), None);
         assert_eq!(Price::of::<&str>(&[], &own(&[])), None);
     }

@@ -77,6 +77,9 @@ pub struct Allowance {
     pub training_plans: Option<Vec<String>>,
     pub max_queue_timeout_seconds: Option<u64>,
     pub max_pending_seconds: Option<u64>,
+    /// Shells in the running container by AWS Systems Manager.
+    pub remote_debug: Option<Choice>,
+    pub max_keep_on_failure_seconds: Option<u64>,
     /// Globs on the URIs of input channels, without their query. What lies below a match may be read too.
     pub inputs: Option<Vec<String>>,
     /// Globs on the URIs of model outputs.

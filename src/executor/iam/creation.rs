@@ -28,6 +28,9 @@ pub(super) fn statements(account: &Account<'_>, jobs: String, session: &str) -> 
             "false",
         );
     }
+    if !account.wall.has_remote_debug {
+        create = create.when("BoolIfExists", "sagemaker:EnableRemoteDebug", "false");
+    }
     create = in_the_vpc(account, create);
     if account.settings.job.encrypt_inter_container_traffic {
         create = create.when("Bool", "sagemaker:InterContainerTrafficEncryption", "true");

@@ -11,6 +11,7 @@ mod images;
 mod keys;
 mod own_keys;
 mod own_objects;
+mod remote_debug;
 mod runner_host;
 mod session_tag;
 mod training_job;
@@ -41,6 +42,9 @@ pub fn policies(settings: &Settings) -> Result<BTreeMap<&'static str, PolicyDocu
     if account.creator_role.is_some() {
         documents.insert("creator.json", creator::policy(account));
         documents.insert("creator-trust.json", creator::trust(account));
+    }
+    if wall.has_remote_debug {
+        documents.insert("remote-debug.json", remote_debug::of_people());
     }
     documents.extend(keys::policies(account));
     Ok(documents)

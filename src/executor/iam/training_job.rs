@@ -4,7 +4,7 @@ use super::account::Account;
 use super::document::{OneOrMore, PolicyDocument, PolicyStatement, Principal};
 use super::own_keys::{project_keys, session_keys};
 use super::runner_host::OURS;
-use super::{data, images, keys, own_objects, session_tag};
+use super::{data, images, keys, own_objects, remote_debug, session_tag};
 
 /// The same for all roles: without a creator, jobs are kept apart by the places of their sessions; with it, by tags.
 pub(super) fn policy(account: &Account<'_>) -> PolicyDocument {
@@ -33,6 +33,7 @@ pub(super) fn policy(account: &Account<'_>) -> PolicyDocument {
             .on(repositories),
         );
     }
+    statements.extend(account.wall.has_remote_debug.then(remote_debug::of_the_container));
     if !account.wall.subnets.is_empty() {
         statements.extend(interfaces(account));
     }

@@ -31,6 +31,8 @@ pub(super) struct Wall {
     pub roles_in_and_outside: Vec<String>,
     /// Some jobs keep checkpoints.
     pub has_checkpoints: bool,
+    /// Some jobs let people into their container.
+    pub has_remote_debug: bool,
     /// Seconds.
     pub max_keep_alive: u64,
     /// Patterns of names.
@@ -63,6 +65,7 @@ impl Wall {
         );
         Self {
             has_checkpoints: all.iter().any(|one| one.checkpoints.choice != Choice::Refuse),
+            has_remote_debug: all.iter().any(|one| one.remote_debug.choice != Choice::Refuse),
             max_keep_alive: all.iter().map(|one| one.keep_alive.most).max().unwrap_or_default(),
             training_plans: plans.iter().filter_map(|plan| name_of_plans(plan)).flat_map(as_patterns).collect(),
             inputs: patterns(union(all.iter().map(|one| &one.inputs).chain([&inputs]))),

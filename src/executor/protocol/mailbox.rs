@@ -53,7 +53,7 @@ pub struct WorkspaceOrder {
     pub selection: Selection,
 }
 
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunOrder {
     pub run: u32,
     pub stage: String,
@@ -71,6 +71,12 @@ pub struct RunOrder {
     /// Values to read from the output.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub metrics: Vec<MetricDefinition>,
+    /// Updates of a progress bar that the output keeps in a second; 0 keeps all.
+    #[serde(default)]
+    pub progress_rate: u32,
+    /// Seconds that the container is kept when the script fails.
+    #[serde(default)]
+    pub keep_on_failure: u64,
 }
 
 impl Order {
@@ -118,6 +124,14 @@ pub enum Report {
         /// Number of the order to run it. 0: an older agent does not say.
         #[serde(default)]
         order: u32,
+    },
+    /// The script has failed, and the container is kept until the order to cancel the run, `until`, or the file `release` is there.
+    Kept {
+        run: u32,
+        code: i32,
+        /// Milliseconds since 1970 by the node's clock.
+        until: u64,
+        release: String,
     },
     /// Sent after the copy of the run's output is complete in the store.
     Exited { run: u32, exit: ExitReport },
@@ -373,11 +387,13 @@ mod tests {
             grace: 10,
             live_copy: false,
             metrics: vec![MetricDefinition { name: "loss".into(), regex: "(x)".into() }],
+            progress_rate: 1,
+            keep_on_failure: 60,
         });
         let orders = [workspace, run, Order::Finish { collect: true }];
         insta::assert_snapshot!(orders.map(|order| body(encode_order(&keys(), 1, &order))).join("\n"), @r#"
         {"workspace":{"attempt":1,"packs":"projects/1-0/packs","selection":{"every_node":false,"everything":false,"nested_repositories":false,"outside_links":false,"rules":[{"exclude":[],"follow":false,"include":["out"],"untracked":false,"variables":[]}]},"trees":{"project":"/b/p","tmp":"/b/p.tmp"}}}
-        {"run":{"grace":10,"live_copy":false,"mask_prefixes":["glpat-"],"masks":["m"],"metrics":[{"name":"loss","regex":"(x)"}],"run":1,"script":"00ff","stage":"step_script"}}
+        {"run":{"grace":10,"keep_on_failure":60,"live_copy":false,"mask_prefixes":["glpat-"],"masks":["m"],"metrics":[{"name":"loss","regex":"(x)"}],"progress_rate":1,"run":1,"script":"00ff","stage":"step_script"}}
         {"finish":{"collect":true}}
         "#);
         let exit =
@@ -388,6 +404,7 @@ mod tests {
             Report::Missing { attempt: 1 },
             Report::Damaged { pack: "p".into(), chunk: "c".into() },
             Report::Started { run: 1, order: 2 },
+            Report::Kept { run: 1, code: 2, until: 3, release: "/r".into() },
             Report::Exited { run: 1, exit },
             Report::Collected { summary: "s".into(), restarts: 1 },
             Report::Failed { order: "o".into(), reason: "r".into(), by_job: true },
@@ -399,6 +416,7 @@ mod tests {
         {"missing":{"attempt":1}}
         {"damaged":{"chunk":"c","pack":"p"}}
         {"started":{"order":2,"run":1}}
+        {"kept":{"code":2,"release":"/r","run":1,"until":3}}
         {"exited":{"exit":{"at":3,"bytes":2,"canceled":false,"code":1,"copy":4,"has_model":false,"hash":"h"},"run":1}}
         {"collected":{"restarts":1,"summary":"s"}}
         {"failed":{"by_job":true,"order":"o","reason":"r"}}
@@ -443,7 +461,7 @@ mod tests {
             mask_prefixes: vec![],
             grace: 1,
             live_copy: true,
-            metrics: Vec::new(),
+            ..RunOrder::default()
         };
         assert!(!format!("{:?}", Order::Run(run)).contains("s3cret"));
     }

@@ -25,6 +25,7 @@ use crate::session::output::{EndSeen, Output};
 use crate::session::phases::Waiting;
 use crate::session::poll::{Describe, Poll};
 use crate::session::ready::look_back;
+use crate::session::remote_access::{self, KeptContainer};
 use crate::session::selected_type;
 use crate::session::sources::{FIRST_EVENTS, GAP_PATIENCE, LAST_EVENTS, Sources};
 use crate::session::warm_pool;
@@ -301,8 +302,12 @@ impl<'s, 'a> Follower<'s, 'a> {
             }
             Report::Started { run, .. } if *run == self.run => output.started = Some(session.clock.now()),
             Report::Exited { run, exit } if *run == self.run => output.exited(exit, session.clock.now()),
+            Report::Kept { run, code, until, release } if *run == self.run => {
+                remote_access::tell_kept(session, KeptContainer { node: id, code: *code, until: *until, release });
+            }
             Report::Bye { .. } => self.describe.hasten(),
-            Report::Started { .. }
+            Report::Kept { .. }
+            | Report::Started { .. }
             | Report::Exited { .. }
             | Report::Collected { .. }
             | Report::Unsent { .. }
@@ -375,6 +380,7 @@ impl<'s, 'a> Follower<'s, 'a> {
         if let Some(line) = pool {
             self.session.printer.line(line);
         }
+        remote_access::tell_shells(self.session, self.sources.output.nodes.ids());
         Ok(())
     }
 

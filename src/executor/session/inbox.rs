@@ -66,6 +66,7 @@ fn tamed(report: Report) -> Report {
         same @ (Report::Ready { .. }
         | Report::Missing { .. }
         | Report::Started { .. }
+        | Report::Kept { .. }
         | Report::Exited { .. }
         | Report::Bye { .. }) => same,
     }

@@ -265,6 +265,7 @@ impl RunMachine {
             Report::Bye { reason } => node.bye = Some(*reason),
             Report::Received { .. }
             | Report::Missing { .. }
+            | Report::Kept { .. }
             | Report::Collected { .. }
             | Report::Unsent { .. }
             | Report::Started { .. }

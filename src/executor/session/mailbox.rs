@@ -77,7 +77,7 @@ mod tests {
             mask_prefixes,
             grace: 1,
             live_copy: true,
-            metrics: Vec::new(),
+            ..RunOrder::default()
         })
     }
 

@@ -41,6 +41,7 @@ pub mod queue;
 mod quota;
 mod ready;
 pub mod record;
+mod remote_access;
 pub mod replace;
 pub mod requested_job;
 pub mod rerun;

@@ -22,6 +22,8 @@ pub struct RequestedJob {
     pub preferred_types: Vec<String>,
     /// Instances of several types.
     pub instance_groups: Vec<InstanceGroup>,
+    /// People can get into the container by AWS Systems Manager.
+    pub remote_debug: bool,
 }
 
 impl RequestedJob {
@@ -36,6 +38,7 @@ impl RequestedJob {
             most_seconds: spec.spot_max_wait.unwrap_or(spec.max_runtime),
             preferred_types: spec.preferred_types.clone(),
             instance_groups: spec.instance_groups.clone(),
+            remote_debug: spec.remote_debug,
         }
     }
 

@@ -311,6 +311,7 @@ fn check_report(report: Report) -> anyhow::Result<()> {
         | Report::Missing { .. }
         | Report::Damaged { .. }
         | Report::Started { .. }
+        | Report::Kept { .. }
         | Report::Exited { .. }
         | Report::Unsent { .. }
         | Report::Bye { .. } => {}

@@ -91,6 +91,7 @@ pub fn training_job(
         vpc_registry: settings.vpc_registry(),
         network: decision.network.clone(),
         encrypt_inter_container_traffic: settings.job.encrypt_inter_container_traffic,
+        remote_debug: decision.debug.remote,
         tags: tags(id, agent.keys, job, settings),
         creator: settings.aws.creator_role_arn.as_deref().map(|role| creator(role, id, job, agent)),
     }

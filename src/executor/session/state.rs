@@ -267,6 +267,7 @@ impl SessionState {
                 | Report::Missing { .. }
                 | Report::Damaged { .. }
                 | Report::Started { .. }
+                | Report::Kept { .. }
                 | Report::Collected { .. }
                 | Report::Unsent { .. }
                 | Report::Failed { .. },

@@ -31,6 +31,8 @@ fn job() -> Job {
     Job::new()
         // The locale is the image's own matter, so that the job has to say which one it counts characters in.
         .set("LC_ALL", "C.UTF-8")
+        // Without it, redraws of a line are left out.
+        .set("SAGEMAKER_PROGRESS_RATE", "0")
         .variable(Variable::new("PERCENT", "100%d %s %% %n").raw())
         .variable(Variable::new("EMPTY", ""))
         .variable(Variable::new("BASE", "base"))

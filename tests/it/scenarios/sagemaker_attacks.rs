@@ -102,6 +102,7 @@ fn run_order(run: u32, script: &str) -> Order {
         grace: 1,
         metrics: Vec::new(),
         live_copy: true,
+        ..RunOrder::default()
     })
 }
 

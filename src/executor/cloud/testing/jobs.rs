@@ -235,6 +235,7 @@ pub fn example_spec(name: &str) -> TrainingJobSpec {
         vpc_registry: None,
         network: None,
         encrypt_inter_container_traffic: false,
+        remote_debug: false,
         tags: BTreeMap::from([("sagemaker-executor:session".to_owned(), name.to_owned())]),
         creator: None,
     }

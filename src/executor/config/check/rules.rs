@@ -160,6 +160,7 @@ fn check_allowance(place: &str, rule: &PolicyRule, settings: &Settings) -> Check
         ("max_keep_alive_seconds", allow.max_keep_alive_seconds, 0, forms::KEEP_ALIVE),
         ("max_queue_timeout_seconds", allow.max_queue_timeout_seconds, 0, forms::QUEUE_TIMEOUT),
         ("max_pending_seconds", allow.max_pending_seconds, 0, *forms::MAX_PENDING.end()),
+        ("max_keep_on_failure_seconds", allow.max_keep_on_failure_seconds, 0, forms::KEEP_ON_FAILURE),
     ];
     for (name, value, least, most) in times {
         value.map_or(Ok(()), |value| in_range(&key(name), value, least, most))?;

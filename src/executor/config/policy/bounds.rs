@@ -49,6 +49,9 @@ pub struct JobBounds {
     pub queue_timeout: Limit<u64>,
     /// Seconds; 0: as long as SageMaker waits by itself.
     pub max_pending: Limit<u64>,
+    pub remote_debug: Switch,
+    /// Seconds.
+    pub keep_on_failure: Limit<u64>,
     /// Globs, for the channels that a job names itself.
     pub inputs: Vec<String>,
     /// The output of jobs that name none.
@@ -142,6 +145,8 @@ fn of_allowance(rule: Option<String>, allow: &Allowance, settings: &Settings) ->
         training_plans: listed(allow.training_plans.as_ref(), job.training_plan.as_ref()),
         queue_timeout: Limit::new(job.queue_timeout_seconds, allow.max_queue_timeout_seconds),
         max_pending: Limit::new(job.max_pending_seconds, allow.max_pending_seconds),
+        remote_debug: Switch::new(false, allow.remote_debug),
+        keep_on_failure: Limit::new(0, allow.max_keep_on_failure_seconds),
         inputs: allow.inputs.clone().unwrap_or_default(),
         model_output: usual(job.model_output.as_ref(), allow.model_outputs.as_ref()),
         model_outputs: listed(allow.model_outputs.as_ref(), job.model_output.as_ref()),
@@ -166,7 +171,9 @@ fn listed(allowed: Option<&Vec<String>>, value: Option<&String>) -> Vec<String> 
 
 /// All that SageMaker takes, for `try`: whoever runs it has the credentials.
 fn all(settings: &Settings) -> JobBounds {
-    use crate::config::forms::{INSTANCES, KEEP_ALIVE, MAX_PENDING, MAX_RUNTIME, QUEUE_TIMEOUT, RETRIES, VOLUME_GB};
+    use crate::config::forms::{
+        INSTANCES, KEEP_ALIVE, KEEP_ON_FAILURE, MAX_PENDING, MAX_RUNTIME, QUEUE_TIMEOUT, RETRIES, VOLUME_GB,
+    };
     let every = || Some(vec!["**".to_owned()]);
     let allow = Allowance {
         instance_types: Some(vec!["*".to_owned()]),
@@ -180,6 +187,8 @@ fn all(settings: &Settings) -> JobBounds {
         training_plans: every(),
         max_queue_timeout_seconds: Some(QUEUE_TIMEOUT),
         max_pending_seconds: Some(*MAX_PENDING.end()),
+        remote_debug: Some(Choice::Allow),
+        max_keep_on_failure_seconds: Some(KEEP_ON_FAILURE),
         inputs: every(),
         model_outputs: every(),
         ..Allowance::default()

@@ -31,6 +31,7 @@ pub struct Decision {
     pub data: DataDecision,
     /// Values to read from the output.
     pub metrics: Vec<MetricDefinition>,
+    pub debug: DebugDecision,
     /// Sentences for the job's log.
     pub warnings: Vec<String>,
 }
@@ -62,6 +63,15 @@ pub struct CapacityDecision {
     pub max_pending: Option<u64>,
     /// The script may run again after an interruption.
     pub rerun: bool,
+}
+
+/// Ways for people to look into the container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct DebugDecision {
+    /// By AWS Systems Manager, while the container runs.
+    pub remote: bool,
+    /// Seconds that the container is kept after its script has failed.
+    pub keep_on_failure: u64,
 }
 
 /// Data of the training job besides its project.

@@ -9,6 +9,7 @@ mod cache_keys;
 mod capacity;
 mod cost;
 mod data;
+mod debug;
 mod decision;
 mod environment;
 mod groups;
@@ -24,7 +25,7 @@ use self::bounded::Bounded;
 pub use self::bounds::{JobBounds, Limit, Switch, bounds_of, of_default, of_rule};
 pub use self::cache_keys::{refuse_cache_keys, unsafe_key};
 pub use self::cost::largest_cost;
-pub use self::decision::{CapacityDecision, DataDecision, Decision, JobInput};
+pub use self::decision::{CapacityDecision, DataDecision, DebugDecision, Decision, JobInput};
 pub use self::environment::refuse_secrets;
 pub use self::identity::JobIdentity;
 pub use self::image::is_by_digest;
@@ -72,6 +73,7 @@ pub fn decide(job: &JobContext, wishes: &JobVariables, settings: &Settings) -> R
         capacity,
         data,
         metrics: metrics::metrics(wishes)?,
+        debug: debug::debug(wishes, &bounds)?,
         warnings,
         max_jobs: bounds.max_jobs,
         rule: bounds.rule.clone(),

@@ -204,6 +204,8 @@ fn wish_words(bounds: &JobBounds) -> Vec<(&'static str, String)> {
         ("training plans", list(&bounds.training_plans)),
         ("wait for the quota", format!("at most {}", time(bounds.queue_timeout.most))),
         ("wait for instances", format!("at most {}", time(bounds.max_pending.most))),
+        ("remote debugging", switch(bounds.remote_debug).to_owned()),
+        ("container kept after a failure", format!("at most {}", time(bounds.keep_on_failure.most))),
         ("`SAGEMAKER_INPUT_*`", list(&bounds.inputs)),
         ("model outputs", list(&bounds.model_outputs)),
     ]
@@ -236,6 +238,11 @@ fn wishes_of(request: &Decision) -> Vec<(&'static str, String)> {
         ("keep-alive", (capacity.keep_alive > 0).then(|| time(capacity.keep_alive))),
         ("training plan", capacity.training_plan.clone()),
         ("wait for instances", capacity.max_pending.map(time)),
+        ("remote debugging", request.debug.remote.then(|| "yes".to_owned())),
+        (
+            "container kept after a failure",
+            (request.debug.keep_on_failure > 0).then(|| time(request.debug.keep_on_failure)),
+        ),
         ("checkpoints of the ref", data.checkpoints_ref.as_ref().map(|name| format!("`{name}`"))),
         ("input channels", (!channels.is_empty()).then(|| quoted(&channels))),
         ("model output", data.model_output.as_ref().map(|output| output.folder.clone())),

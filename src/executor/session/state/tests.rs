@@ -87,7 +87,7 @@ fn run_order() -> Order {
         mask_prefixes,
         grace: 1,
         live_copy: true,
-        metrics: Vec::new(),
+        ..RunOrder::default()
     })
 }
 

@@ -31,6 +31,9 @@ use crate::session::{Session, SessionId, model_output, queue, rerun, results, wa
 use crate::stages::{Context, abandoned};
 use crate::ui::Printer;
 
+/// Updates of a progress bar that the log of a job keeps in a second, unless the job says otherwise.
+const PROGRESS_RATE: u32 = 1;
+
 pub(super) async fn run(
     context: &Context,
     job: &JobContext,
@@ -305,20 +308,22 @@ async fn run_once(
         return Ok(Conclusion::Exited { code, node: NodeId::LEADER, others: Vec::new(), incomplete: Vec::new() });
     }
     // `prepare` has decided; an operator's file that changed since must not end a job that runs.
-    let decided = context.env.job_variables().and_then(|wishes| policy::decide(job, &wishes, &context.settings)).ok();
-    let limits = &session.settings.limits;
+    let wishes = context.env.job_variables().unwrap_or_default();
+    let decided = policy::decide(job, &wishes, &context.settings).ok();
     if step == RunStep::Noted {
-        let digest = abandoned::digest(body);
         session.exchange().deliver_script(run, body.to_vec()).await?;
+        let kept = decided.as_ref().filter(|_| *stage != BuildStage::AfterScript);
         let order = Order::Run(RunOrder {
             run,
             stage: stage.to_string(),
-            script: digest,
+            script: abandoned::digest(body),
             masks: job.masked_values(|name| context.env.job_variable(name).map(str::to_owned)),
             mask_prefixes: job.features.token_mask_prefixes.clone(),
-            grace: limits.cancel_grace_seconds,
+            grace: session.settings.limits.cancel_grace_seconds,
             live_copy: session.settings.trace.live_copy,
             metrics: decided.as_ref().map(|decided| decided.metrics.clone()).unwrap_or_default(),
+            progress_rate: wishes.progress_rate.unwrap_or(PROGRESS_RATE),
+            keep_on_failure: kept.map_or(0, |decision| decision.debug.keep_on_failure),
         });
         session.order(&order).await?;
     }

@@ -48,7 +48,7 @@ prop_compose! {
         image_tags in prop::option::of(select(vec![ImageTags::Allow, ImageTags::Warn, ImageTags::Refuse])),
         environment in list(&["HF_HOME", "NCCL_DEBUG", "LD_PRELOAD"]),
         regions in list(&["eu-west-1", "us-east-1"]), max_cost in prop::option::of(0.1..100.0_f64),
-        has_network in any::<bool>(), choices in (choice(), choice()),
+        has_network in any::<bool>(), choices in (choice(), choice(), choice()),
         wishes in (prop::option::of(0..5_u32), prop::option::of(0..3600_u64), prop::option::of(0..9000_u64)),
         inputs in list(&["s3://data/churn", "s3://data/other/**", "efs://fs-01234567/*"]),
         model_outputs in list(&["s3://models/*"]), training_plans in list(&PLANS[..1]),
@@ -61,6 +61,7 @@ prop_compose! {
             security_group_ids: has_network.then(|| vec!["sg-1".to_owned()]),
             spot: choices.0, checkpoints: choices.1, max_retries: wishes.0, max_keep_alive_seconds: wishes.1,
             max_queue_timeout_seconds: wishes.2, max_pending_seconds: wishes.2, inputs, model_outputs, training_plans,
+            remote_debug: choices.2, max_keep_on_failure_seconds: wishes.1,
         }
     }
 }
@@ -87,7 +88,7 @@ prop_compose! {
         instance_types in subsequence(TYPES.to_vec(), 0..=2), instance_count in prop::option::of(0..150_u32),
         volume_size_gb in prop::option::of(0..20_000_u32), runtime in prop::option::of(0..100_000_u64),
         role in prop::option::of(select(ROLES.to_vec())), names in subsequence(NAMES.to_vec(), 0..=3),
-        switches in any::<(Option<bool>, Option<bool>)>(), retries in prop::option::of(0..40_u32),
+        switches in any::<(Option<bool>, Option<bool>, Option<bool>)>(), retries in prop::option::of(0..40_u32),
         times in (prop::option::of(0..5000_u64), prop::option::of(0..700_000_u64), prop::option::of(0..200_000_u64)),
         plan in prop::option::of(select(PLANS.to_vec())), inputs in subsequence(INPUTS.to_vec(), 0..=2),
         output in prop::option::of(select(vec!["s3://models/a", "s3://elsewhere"])),
@@ -98,9 +99,10 @@ prop_compose! {
             max_runtime: runtime.map(std::time::Duration::from_secs), role_arn: role.map(str::to_owned),
             environment: names.into_iter().map(|name| (name.to_owned(), "x".to_owned())).collect(),
             spot: switches.0, checkpoints: switches.1, retries, keep_alive: time(times.0), queue_timeout: time(times.1), max_pending: time(times.1),
-            spot_max_wait: time(times.2), training_plan: plan.map(str::to_owned), checkpoints_ref: None, rerun: None, every_node: false, instance_groups: Vec::new(),
+            spot_max_wait: time(times.2), training_plan: plan.map(str::to_owned),
             inputs: inputs.into_iter().enumerate().map(|(at, uri)| (format!("I{at}"), uri.to_owned())).collect(),
-            model_output: output.map(str::to_owned), metrics: None,
+            model_output: output.map(str::to_owned), remote_debug: switches.2, keep_on_failure: time(times.0),
+            ..JobVariables::default()
         }
     }
 }
@@ -185,6 +187,8 @@ fn judge_wishes(decision: &Decision, allow: &Allowance) {
     assert!(fits(allow.checkpoints, data.checkpoints_ref.is_some()), "{decision:?}");
     assert!(capacity.retries <= allow.max_retries.unwrap_or(0), "{decision:?}");
     assert!(capacity.keep_alive <= allow.max_keep_alive_seconds.unwrap_or(0), "{decision:?}");
+    assert!(fits(allow.remote_debug, decision.debug.remote), "{decision:?}");
+    assert!(decision.debug.keep_on_failure <= allow.max_keep_on_failure_seconds.unwrap_or(0), "{decision:?}");
     assert!(capacity.queue_timeout <= allow.max_queue_timeout_seconds.unwrap_or(3600), "{decision:?}");
     if let Some(wait) = capacity.spot_max_wait {
         assert!(wait >= decision.max_runtime, "{decision:?}");

@@ -1,0 +1,138 @@
+//! A line of the program's log for each request to AWS: operation, object, answer, duration, request ID. No header, body or credential, and
+//! no part of a key that is hard to guess: who knows it may read what is there.
+
+use std::time::Instant;
+
+use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
+use aws_sdk_s3::config::interceptors::{BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextRef};
+use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_s3::error::BoxError;
+use aws_smithy_runtime_api::client::orchestrator::Metadata;
+use aws_smithy_types::config_bag::{Storable, StoreReplace};
+use serde_json::Value;
+
+/// Members of requests that name an object.
+const NAMES: [&str; 5] = ["TrainingJobName", "ResourceArn", "NameContains", "logGroupName", "logStreamNamePrefix"];
+/// Headers with the ID of a request.
+const REQUEST_IDS: [&str; 2] = ["x-amzn-requestid", "x-amz-request-id"];
+/// As many hex digits in a row are not shown.
+const SECRET_DIGITS: usize = 16;
+
+/// Logs the requests of a client, at the level `debug`.
+#[derive(Debug)]
+pub(super) struct CallLog;
+
+/// The attempt under way.
+#[derive(Debug)]
+struct Attempt {
+    number: u32,
+    begun: Instant,
+}
+
+impl Storable for Attempt {
+    type Storer = StoreReplace<Self>;
+}
+
+impl Intercept for CallLog {
+    fn name(&self) -> &'static str {
+        "CallLog"
+    }
+
+    fn read_before_attempt(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        bag: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let number = bag.load::<Attempt>().map_or(0, |attempt| attempt.number) + 1;
+        bag.interceptor_state().store_put(Attempt { number, begun: Instant::now() });
+        Ok(())
+    }
+
+    fn read_after_attempt(
+        &self,
+        context: &FinalizerInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        bag: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let (attempt, call) = (bag.load::<Attempt>(), bag.load::<Metadata>());
+            let operation = call.map_or_else(String::new, |call| format!("{} {}", call.service(), call.name()));
+            tracing::debug!("{operation}{}{}", object(context.request()), answer(context.response(), attempt));
+        }
+        Ok(())
+    }
+}
+
+fn answer(response: Option<&HttpResponse>, attempt: Option<&Attempt>) -> String {
+    let status = response.map_or_else(|| "no answer".to_owned(), |response| response.status().as_u16().to_string());
+    let time = attempt.map(|attempt| format!(" after {} ms", attempt.begun.elapsed().as_millis())).unwrap_or_default();
+    let id = response.and_then(|response| REQUEST_IDS.iter().find_map(|name| response.headers().get(*name)));
+    let id = id.map(|id| format!(", request {id}")).unwrap_or_default();
+    let retry = attempt.filter(|attempt| attempt.number > 1);
+    let retry = retry.map(|attempt| format!(", attempt {}", attempt.number)).unwrap_or_default();
+    format!(": {status}{time}{id}{retry}")
+}
+
+/// The object of a request: its path, or its members that name one.
+fn object(request: Option<&HttpRequest>) -> String {
+    let Some(request) = request else { return String::new() };
+    let uri = request.uri().split('?').next().unwrap_or_default();
+    let path = uri.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
+    let body: Option<Value> = request.body().bytes().and_then(|body| serde_json::from_slice(body).ok());
+    let names = NAMES.iter().filter_map(|name| body.as_ref()?.get(name)?.as_str());
+    std::iter::once(path)
+        .chain(names)
+        .filter(|text| !text.is_empty())
+        .map(|text| format!(" {}", guessable(text)))
+        .collect()
+}
+
+/// The text with `...` for each long row of hex digits: the places of sessions and projects.
+fn guessable(text: &str) -> String {
+    let mut shown = String::new();
+    for part in text.split_inclusive(|char: char| !char.is_ascii_hexdigit()) {
+        let digits = part.trim_end_matches(|char: char| !char.is_ascii_hexdigit());
+        let rest = part.get(digits.len()..).unwrap_or_default();
+        shown.push_str(if digits.len() < SECRET_DIGITS { digits } else { "..." });
+        shown.push_str(rest);
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_places_of_sessions_and_projects_are_not_shown() {
+        let token = "0123456789abcdef0123456789abcdef";
+        for (key, shown) in [
+            (
+                format!("ci/sme/sessions/gitlab-1-2-0123abcd/{token}/orders/000001.json"),
+                "ci/sme/sessions/gitlab-1-2-0123abcd/.../orders/000001.json",
+            ),
+            (format!("ci/sme/projects/231-{token}/packs/{token}"), "ci/sme/projects/231-.../packs/..."),
+            ("gitlab-231-4711-0123abcd".to_owned(), "gitlab-231-4711-0123abcd"),
+            (token.to_uppercase(), "..."),
+            (String::new(), ""),
+        ] {
+            assert_eq!(guessable(&key), shown);
+        }
+    }
+
+    #[test]
+    fn the_object_of_a_request_is_its_path_or_its_name() {
+        let mut request = HttpRequest::new(r#"{"TrainingJobName": "a", "Environment": {"S": "s3cret"}}"#.into());
+        request.set_uri("https://api.sagemaker.eu-west-1.amazonaws.com/").unwrap();
+        assert_eq!(object(Some(&request)), " a");
+        let mut request = HttpRequest::new("s3cret".into());
+        request.set_uri("http://127.0.0.1:1/bucket/key?X-Amz-Signature=s3cret").unwrap();
+        assert_eq!(object(Some(&request)), " bucket/key");
+        let attempt = Attempt { number: 2, begun: Instant::now() };
+        assert!(
+            answer(None, Some(&attempt)).starts_with(": no answer after ")
+                && answer(None, Some(&attempt)).ends_with(", attempt 2")
+        );
+    }
+}
