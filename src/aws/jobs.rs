@@ -11,9 +11,9 @@ use aws_sdk_sagemaker::operation::describe_training_job::DescribeTrainingJobOutp
 use aws_sdk_sagemaker::primitives::DateTime;
 use aws_sdk_sagemaker::types::{
     AlgorithmSpecification, CheckpointConfig, InstanceGroup, InstancePreference, MetricDefinition,
-    OutputCompressionType, OutputDataConfig, RemoteDebugConfig, ResourceConfig, RetryStrategy, SessionChainingConfig, SortBy, SortOrder,
-    StoppingCondition, Tag, TrainingImageConfig, TrainingInputMode, TrainingInstanceType, TrainingJobStatus,
-    TrainingRepositoryAccessMode, TrainingRepositoryAuthConfig, VpcConfig, WarmPoolResourceStatus,
+    OutputCompressionType, OutputDataConfig, RemoteDebugConfig, ResourceConfig, RetryStrategy, SessionChainingConfig,
+    SortBy, SortOrder, StoppingCondition, Tag, TrainingImageConfig, TrainingInputMode, TrainingInstanceType,
+    TrainingJobStatus, TrainingRepositoryAccessMode, TrainingRepositoryAuthConfig, VpcConfig, WarmPoolResourceStatus,
 };
 
 use super::clients::Clients;

@@ -9,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::Context as _;
 use tokio::time::Instant;
 
-use crate::base::human::{human_bytes, human_duration};
+use crate::base::human::human_duration;
 use crate::base::node::NodeId;
 use crate::base::signals::Cancellation;
 use crate::cloud::{CloudError, CloudErrorKind, TrainingJob};
@@ -26,7 +26,9 @@ use crate::session::phases::Waiting;
 use crate::session::poll::{Describe, Poll};
 use crate::session::ready::look_back;
 use crate::session::remote_access::{self, KeptContainer};
+use crate::session::run_end;
 use crate::session::selected_type;
+use crate::session::silence::{self, Silence};
 use crate::session::sources::{FIRST_EVENTS, GAP_PATIENCE, LAST_EVENTS, Sources};
 use crate::session::warm_pool;
 use crate::session::workspace_upload::WorkspaceUpload;
@@ -63,6 +65,7 @@ pub struct Follower<'s, 'a> {
     copy: Poll,
     describe: Describe,
     waiting: Option<Waiting>,
+    silence: Silence,
     /// The order to end the script is in the mailbox.
     cancel_sent: bool,
     inbox: Inbox,
@@ -120,6 +123,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             copy: Poll::new(started),
             describe,
             waiting,
+            silence: Silence::new(started),
             cancel_sent,
             inbox: Inbox::default(),
             missing: None,
@@ -218,9 +222,11 @@ impl<'s, 'a> Follower<'s, 'a> {
             let bytes = node.bytes();
             if bytes > node.followed {
                 node.followed = bytes;
+                self.silence.heard(Instant::now());
                 self.machine.apply(&RunEvent::Progress { node: id }, self.started.elapsed());
             }
         }
+        self.tell_silence();
         for end in ends {
             // The exit report follows the output at once.
             self.reports = Poll::new(Instant::now());
@@ -363,9 +369,10 @@ impl<'s, 'a> Follower<'s, 'a> {
         // Look up when each phase began: some may have begun and ended between two polls.
         let found = look_back(self.session, &self.sources.output.nodes).await;
         let now = Instant::now().into_std();
-        let mut pool = None;
+        let (mut pool, mut waited) = (None, None);
         match found.job {
             Ok(job) => {
+                waited = found.ready.zip(job.created).and_then(|(ready, created)| ready.duration_since(created).ok());
                 selected_type::note(self.session, &job)?;
                 waiting.observe(&job, now);
                 self.describe.answered(false);
@@ -380,8 +387,20 @@ impl<'s, 'a> Follower<'s, 'a> {
         if let Some(line) = pool {
             self.session.printer.line(line);
         }
+        if let Some(waited) = waited {
+            let line = format!("The container runs, {} after the training job was created", human_duration(waited));
+            self.session.printer.line(line);
+        }
         remote_access::tell_shells(self.session, self.sources.output.nodes.ids());
         Ok(())
+    }
+
+    fn tell_silence(&mut self) {
+        let Some(silent) = self.silence.due(Instant::now()).filter(|_| self.machine.all_started()) else { return };
+        let began = self.sources.output.nodes.rows().filter_map(|node| node.started).min();
+        let ran = began.and_then(|began| self.session.clock.now().duration_since(began).ok());
+        let (renewed, lease) = (self.session.lease_renewed.age(), self.session.settings.lease());
+        self.session.printer.line(silence::line(ran, silent, renewed, lease));
     }
 
     async fn perform(&mut self, effect: RunEffect) -> anyhow::Result<Option<Conclusion>> {
@@ -441,7 +460,7 @@ impl<'s, 'a> Follower<'s, 'a> {
                 if !incomplete.is_empty() {
                     self.print_incomplete()?;
                 }
-                self.tell_running(conclusion);
+                run_end::tell(self.session, self.run, &self.sources.output.nodes, conclusion);
             }
             Conclusion::Interrupted => {
                 // The next run's reader passes over what comes later.
@@ -449,7 +468,7 @@ impl<'s, 'a> Follower<'s, 'a> {
                 self.sources.read_to_end(&self.session.exchange(), self.session.printer, patience).await?;
                 self.print()?;
                 self.print_incomplete()?;
-                self.tell_running(conclusion);
+                run_end::tell(self.session, self.run, &self.sources.output.nodes, conclusion);
             }
             Conclusion::Canceled { .. } | Conclusion::NeverBegan => {
                 self.print_incomplete()?;
@@ -460,34 +479,5 @@ impl<'s, 'a> Follower<'s, 'a> {
             self.session.printer.warn(text);
         }
         Ok(())
-    }
-
-    /// Prints one collapsed section for the script's run time, with one line per node when there are several.
-    fn tell_running(&self, conclusion: &Conclusion) {
-        let result = match conclusion {
-            Conclusion::Exited { code, .. } => format!("exit code {code}"),
-            _ => "interrupted".to_owned(),
-        };
-        let printer = self.session.printer;
-        let nodes = &self.sources.output.nodes;
-        let start = nodes.rows().filter_map(|node| node.started).min();
-        let end = nodes.rows().filter_map(|node| node.exited).max();
-        if let (Some(start), Some(end)) = (start, end) {
-            let ran = end.duration_since(start).unwrap_or_default();
-            let name = format!("sagemaker_running_{}", self.run);
-            printer.begin_section(&name, start, &format!("Running: {result} after {}", human_duration(ran)));
-            for (id, node) in nodes.iter() {
-                let code = node.code.map_or_else(|| "unknown".to_owned(), |code| code.to_string());
-                let bytes = human_bytes(node.bytes());
-                printer.line(format!("{id}: exit code {code}, {bytes} of output"));
-            }
-            printer.end_section(&name, end);
-        }
-        if let Conclusion::Exited { code, node, others, .. } = conclusion
-            && !others.is_empty()
-        {
-            let others: Vec<_> = others.iter().map(|(node, code)| format!("{node} (exit code {code})")).collect();
-            printer.warn(format!("{node} failed first, with exit code {code}; {} failed too", others.join(", ")));
-        }
     }
 }

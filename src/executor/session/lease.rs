@@ -5,14 +5,26 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::{OnceCell, oneshot};
 
 use crate::base::worker::Worker;
 use crate::cloud::{Access, Connect, ObjectStore};
 use crate::protocol::keys::SessionKeys;
 use crate::protocol::mailbox;
+
+/// When the lease was last renewed, for the part of the process that prints.
+#[derive(Debug, Clone, Default)]
+pub struct RenewalTime(Arc<Mutex<Option<Instant>>>);
+
+impl RenewalTime {
+    /// `None` before the first renewal.
+    pub fn age(&self) -> Option<Duration> {
+        self.0.lock().map(|at| at.elapsed())
+    }
+}
 
 /// Renews the lease every third of its length, until it is dropped.
 pub struct LeaseKeeper {
@@ -29,11 +41,16 @@ impl LeaseKeeper {
         access: Access,
     ) -> anyhow::Result<Self> {
         // The counter starts at the process id, so that values of different processes differ.
-        let renewals =
-            Arc::new(Renewals { keys: keys.clone(), last: AtomicU64::new(u64::from(std::process::id()) << 32) });
+        let last = AtomicU64::new(u64::from(std::process::id()) << 32);
+        let renewals = Arc::new(Renewals { keys: keys.clone(), last, renewed: RenewalTime::default() });
         let kept = Arc::clone(&renewals);
         let keep = move |stopped| async move { kept.keep(lease / 3, &*connect, &access, stopped).await };
         Ok(Self { renewals, _worker: Worker::start("lease", keep)? })
+    }
+
+    /// The last renewal, now and later.
+    pub fn renewed(&self) -> RenewalTime {
+        self.renewals.renewed.clone()
     }
 
     /// Renews the lease now, besides the thread. A failure does not fail the job: the lease lasts longer than one
@@ -48,6 +65,7 @@ impl LeaseKeeper {
 struct Renewals {
     keys: SessionKeys,
     last: AtomicU64,
+    renewed: RenewalTime,
 }
 
 impl Renewals {
@@ -80,14 +98,14 @@ impl Renewals {
 
     async fn renew(&self, objects: &dyn ObjectStore) -> anyhow::Result<()> {
         let beat = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        Ok(objects.put(&self.keys.lease(), mailbox::encode_lease(&self.keys, beat)).await?)
+        objects.put(&self.keys.lease(), mailbox::encode_lease(&self.keys, beat)).await?;
+        *self.renewed.0.lock() = Some(Instant::now());
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
     use crate::base::seal::{Seal, SealKey};
     use crate::cloud::CloudErrorKind;

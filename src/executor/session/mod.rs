@@ -48,7 +48,9 @@ pub mod rerun;
 mod restarts;
 pub mod results;
 pub mod retention;
+mod run_end;
 mod selected_type;
+mod silence;
 pub mod slots;
 mod sources;
 pub mod spec;
@@ -73,6 +75,7 @@ use crate::protocol::keys::{self, SessionKeys};
 use crate::protocol::mailbox::Order;
 use crate::session::event::{Saved, SessionEvent};
 use crate::session::exchange::{Exchange as _, StoreExchange};
+use crate::session::lease::RenewalTime;
 use crate::session::output_tail::OutputTail;
 use crate::session::record::Records;
 use crate::session::state::SessionState;
@@ -109,6 +112,7 @@ pub struct Session<'a> {
     pub clock: Arc<dyn Clock>,
     /// Of the script that this process last followed.
     output_tail: OutputTail,
+    pub lease_renewed: RenewalTime,
 }
 
 impl<'a> Session<'a> {
@@ -147,7 +151,8 @@ impl<'a> Session<'a> {
         let Host { settings, printer, clock } = host;
         let records = Records::at(&settings.runner.state_dir);
         let (state, output_tail) = (SessionState::default(), OutputTail::default());
-        Self { id, records, state, jobs, objects, settings, printer, clock, output_tail }
+        let lease_renewed = RenewalTime::default();
+        Self { id, records, state, jobs, objects, settings, printer, clock, output_tail, lease_renewed }
     }
 
     /// The host's part, to open another session with.

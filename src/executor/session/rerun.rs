@@ -31,7 +31,7 @@ pub async fn begin(
         session.order(&Order::Cancel { run: current.run }).await?;
     }
     session.apply(SessionEvent::RunRepeated)?;
-    session.printer.line(line);
+    session.printer.warn(line);
     Ok(())
 }
 
@@ -40,9 +40,9 @@ fn explanation(interrupted: Option<SystemTime>, nodes: usize, nth: u32) -> Strin
         Some(at) => {
             let time = utc_time(at);
             if nodes > 1 {
-                format!("The spot instances were interrupted at {time} UTC; SageMaker started new ones, and")
+                format!("the spot instances were interrupted at {time} UTC; SageMaker started new ones, and")
             } else {
-                format!("The spot instance was interrupted at {time} UTC; SageMaker started a new one, and")
+                format!("the spot instance was interrupted at {time} UTC; SageMaker started a new one, and")
             }
         }
         None => "SageMaker started the container again, and".to_owned(),
@@ -98,11 +98,11 @@ mod tests {
         let at = Some(UNIX_EPOCH + Duration::from_secs(43_384));
         assert_eq!(
             explanation(at, 1, 2),
-            "The spot instance was interrupted at 12:03:04 UTC; SageMaker started a new one, and the script runs again (2nd run)"
+            "the spot instance was interrupted at 12:03:04 UTC; SageMaker started a new one, and the script runs again (2nd run)"
         );
         assert_eq!(
             explanation(at, 2, 3),
-            "The spot instances were interrupted at 12:03:04 UTC; SageMaker started new ones, and the script runs again (3rd run)"
+            "the spot instances were interrupted at 12:03:04 UTC; SageMaker started new ones, and the script runs again (3rd run)"
         );
         assert_eq!(
             explanation(None, 1, 11),

@@ -27,8 +27,6 @@ const SLOW_POLL: Duration = Duration::from_millis(500);
 /// Time of silence of the agent after which the training job is described.
 const DESCRIBE_EVERY: Duration = Duration::from_secs(15);
 
-/// Section name in the job log.
-const SECTION: &str = "sagemaker_upload";
 const NO_RESULTS: &str = "The training job ended before it sent its results";
 
 /// File at the top of the project in which a job may leave variables for the executor.
@@ -93,8 +91,9 @@ pub async fn download_results(
     if !session.state.is_finished() {
         session.order(&Order::Finish { collect: true }).await?;
     }
-    let printer = session.printer;
-    printer.begin_section(SECTION, session.clock.now(), "Uploading and fetching results");
+    if !session.printer.is_terminal() {
+        session.printer.line("Fetching the results");
+    }
     let progress = Arc::default();
     let mut fetched = fetch(session, NodeId::LEADER, trees, cancel, &progress).await;
     if matches!(fetched, Ok(Download::Settled)) && session.state.results() == Outcome::Pending {
@@ -102,7 +101,6 @@ pub async fn download_results(
     }
     // Threads of an abandoned transfer may still write.
     progress.at_rest().await;
-    printer.end_section(SECTION, session.clock.now());
     let fetched = fetched?;
     if fetched == Download::Settled {
         session.apply(SessionEvent::ResultsSettled)?;

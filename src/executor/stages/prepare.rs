@@ -10,7 +10,9 @@ use tokio::time::Instant;
 
 use crate::base::arn::Arn;
 use crate::base::failure::Failure;
+use crate::base::human::human_duration;
 use crate::base::names::{self, Reach};
+use crate::base::stream::{self, StreamName};
 use crate::config::policy::{self, Decision, ModelOutput};
 use crate::gitlab::{BuildStage, JobContext};
 use crate::protocol::project::Trees;
@@ -99,7 +101,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     if let Launched::Refused(refused) = launched? {
         queue::begin(&mut session, refused, Duration::from_secs(decision.capacity.queue_timeout))?;
     }
-    announce(&context, &session, &decision.image);
+    announce(&context, &session, &decision);
     for line in wishes {
         context.printer.line(line);
     }
@@ -168,20 +170,30 @@ fn types(session: &Session<'_>, decision: &Decision) -> Vec<String> {
     if is_created { session.state().types() } else { decision.requests() }
 }
 
-fn announce(context: &Context, session: &Session<'_>, image: &str) {
+fn announce(context: &Context, session: &Session<'_>, decision: &Decision) {
     let (name, state) = (session.job_name(), session.state());
-    let count = state.nodes().len();
-    context.printer.line(format!("SageMaker training job: {name}"));
+    let (count, most) = (state.nodes().len(), human_duration(Duration::from_secs(decision.max_runtime)));
+    let region = state.arn().and_then(Arn::parse).map(|arn| format!(", in {}", arn.region)).unwrap_or_default();
+    context.printer.line(format!("SageMaker training job: {name}{region}"));
     let instances = match state.request().instance_groups.as_slice() {
         [] => format!("{} x {count}", state.shown_type()),
         _ => state.shown_type(),
     };
-    context.printer.line(format!("Instance: {instances}, image: {image}"));
+    context.printer.line(format!("Instance: {instances}, at most {most}, image: {}", decision.image));
     // A custom endpoint has no console.
     let of_aws = context.settings.aws.endpoint_url.is_none();
     if let Some((region, console)) = state.arn().filter(|_| of_aws).and_then(console_host) {
         context.printer.line(format!("Console: https://{console}/sagemaker/home?region={region}#/jobs/{name}"));
+        context
+            .printer
+            .line(format!("Logs: https://{console}/cloudwatch/home?region={region}#logsV2:{}", logs_of(&name)));
     }
+}
+
+/// The place of a training job's log streams in the console, whose addresses have each `/` of a name encoded twice.
+fn logs_of(name: &str) -> String {
+    let group = stream::GROUP.replace('/', "$252F");
+    format!("log-groups/log-group/{group}$3FlogStreamNameFilter$3D{}", StreamName::prefix(name).replace('/', "$252F"))
 }
 
 /// Region and console of an ARN's partition; `None` for partitions without a public console.
@@ -346,5 +358,7 @@ mod tests {
         assert_eq!(console_host(&arn("aws", "eu-west-1")).unwrap().1, "eu-west-1.console.aws.amazon.com");
         assert_eq!(console_host(&arn("aws-cn", "cn-north-1")).unwrap().1, "cn-north-1.console.amazonaws.cn");
         assert_eq!(console_host(&arn("aws-iso", "us-iso-east-1")), None);
+        let logs = "log-groups/log-group/$252Faws$252Fsagemaker$252FTrainingJobs$3FlogStreamNameFilter$3Da$252F";
+        assert_eq!(logs_of("a"), logs);
     }
 }

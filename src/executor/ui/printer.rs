@@ -182,6 +182,15 @@ impl Printer {
         self.labeled("error:", RED, text.as_ref());
     }
 
+    /// How something ended, with a label of its own: red for a failure.
+    pub fn outcome(&self, label: &str, text: &str, is_failure: bool) {
+        if is_failure {
+            self.labeled(label, RED, text);
+        } else {
+            self.line(format!("{label} {text}"));
+        }
+    }
+
     fn labeled(&self, label: &str, color: &str, text: &str) {
         let mut streams = self.streams.lock();
         let label = if streams.colored { format!("{color}{label}{RESET}") } else { label.to_owned() };

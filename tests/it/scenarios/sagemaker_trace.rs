@@ -167,7 +167,7 @@ fn phases_are_sections() {
     let ended = desk.run("build_script", "echo hello");
     ended.passed().says("exit code 0");
     assert_eq!(ended.out(), "hello\n");
-    let names = ["sagemaker_provisioning", "sagemaker_download", "sagemaker_running_1", "sagemaker_upload"];
+    let names = ["sagemaker_provisioning", "sagemaker_download"];
     assert_eq!(sections(&ended.stderr), names, "{ended}");
     desk.close();
 

@@ -49,6 +49,7 @@ pub(super) async fn run(
     };
     let upload = context.workspace_upload(&session, job, &trees);
     let lease = context.keep_lease(&id, session.state())?;
+    session.lease_renewed = lease.renewed();
     if !session.state().is_given_up() {
         lease.renew(&*session.objects).await;
         if abandoned::is_left(session.state(), stage, script)? {
@@ -133,11 +134,12 @@ async fn run_to_end(
     }
 }
 
-/// Says how long the instances stay, at the end of a job whose container ran.
+/// Says that the instances are let go, or how long they stay, at the end of a job whose container ran.
 fn tell_stay(context: &Context, session: &Session<'_>, is_last: bool, conclusion: &Conclusion) {
     let has_run = matches!(conclusion, Conclusion::Exited { .. } | Conclusion::Canceled { .. });
-    if let Some(line) = warm_pool::stay(session).filter(|_| is_last && has_run) {
-        context.printer.line(line);
+    if is_last && has_run {
+        let let_go = || "The instance is let go".to_owned();
+        context.printer.line(warm_pool::stay(session).unwrap_or_else(let_go));
     }
 }
 
