@@ -265,6 +265,7 @@ fn training_job(name: &str, reply: DescribeTrainingJobOutput) -> TrainingJob {
         secondary: secondary(reply.secondary_status()),
         status: job_status(reply.training_job_status()),
         created: time(reply.creation_time()),
+        instances: pool::instances(&reply),
         is_spot: reply.enable_managed_spot_training().unwrap_or_default(),
         training_started: time(reply.training_start_time()),
         training_seconds: seconds(reply.training_time_in_seconds()),

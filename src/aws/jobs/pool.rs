@@ -1,7 +1,7 @@
-//! Reads the properties by which SageMaker matches jobs and warm pools.
+//! Reads the instances of a job, and the properties by which SageMaker matches jobs and warm pools.
 
 use aws_sdk_sagemaker::operation::describe_training_job::DescribeTrainingJobOutput;
-use aws_sdk_sagemaker::types::ResourceConfig;
+use aws_sdk_sagemaker::types::{ResourceConfig, TrainingInstanceType};
 use executor::cloud::PoolProperties;
 
 pub(super) fn properties(reply: &DescribeTrainingJobOutput) -> PoolProperties {
@@ -28,4 +28,18 @@ pub(super) fn properties(reply: &DescribeTrainingJobOutput) -> PoolProperties {
         is_isolated: reply.enable_network_isolation().unwrap_or_default(),
         has_checkpoints: reply.checkpoint_config().is_some(),
     }
+}
+
+/// Types and numbers of the instances.
+pub(super) fn instances(reply: &DescribeTrainingJobOutput) -> Vec<(String, u32)> {
+    let Some(resources) = reply.resource_config() else { return Vec::new() };
+    let one = |(name, count): (Option<&TrainingInstanceType>, Option<i32>)| {
+        Some((name?.as_str().to_owned(), u32::try_from(count?).ok()?))
+    };
+    let groups = resources.instance_groups().iter().map(|group| (group.instance_type(), group.instance_count()));
+    let all = (
+        resources.selected_instance_type().or(resources.instance_type()),
+        resources.selected_instance_count().or(resources.instance_count()),
+    );
+    groups.chain([all]).filter_map(one).collect()
 }

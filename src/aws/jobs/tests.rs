@@ -79,7 +79,16 @@ async fn preferred_types_stand_in_place_of_the_type_until_one_is_selected() {
         stub.push(reply(200, text));
         let job = stub.jobs.describe("a").await.unwrap().unwrap();
         assert_eq!(job.pool.instance_type, known);
+        let instances = if known.is_empty() { Vec::new() } else { vec![(known.to_owned(), 1)] };
+        assert_eq!(job.instances, instances);
     }
+    let group = |name: &str, count: u32| serde_json::json!({"InstanceType": name, "InstanceCount": count, "InstanceGroupName": "g"});
+    let groups = [group("ml.c5.2xlarge", 2), group("ml.g5.xlarge", 1)];
+    let job =
+        serde_json::json!({"TrainingJobName": "a", "ResourceConfig": {"InstanceGroups": groups, "VolumeSizeInGB": 1}});
+    stub.push(reply(200, job.to_string()));
+    let instances = stub.jobs.describe("a").await.unwrap().unwrap().instances;
+    assert_eq!(instances, [("ml.c5.2xlarge".to_owned(), 2), ("ml.g5.xlarge".to_owned(), 1)]);
 }
 
 #[tokio::test]

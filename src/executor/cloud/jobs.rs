@@ -185,6 +185,8 @@ pub struct TrainingJob {
     pub message: Option<String>,
     pub failure_reason: Option<String>,
     pub created: Option<SystemTime>,
+    /// Types and numbers of its instances; empty until SageMaker has selected one of the preferred types.
+    pub instances: Vec<(String, u32)>,
     /// On spot instances.
     pub is_spot: bool,
     /// When the instances were up: the billed time begins.

@@ -82,7 +82,7 @@ impl Bill {
     /// The bill at this time; `own` are the operator's prices.
     pub fn of(job: &TrainingJob, now: SystemTime, own: &BTreeMap<String, f64>) -> Self {
         let is_final = job.status.is_terminal();
-        let instances = vec![(job.pool.instance_type.clone(), job.pool.instance_count)];
+        let instances = job.instances.clone();
         let phases = phases(job, now);
         let is_waiting: Vec<bool> =
             phases.iter().filter_map(|phase| Some(Part::of(&phase.status)? == Part::Waiting)).collect();
@@ -209,7 +209,7 @@ mod tests {
 
     use super::*;
     use crate::cloud::testing::example_job;
-    use crate::cloud::{JobStatus, PoolProperties, Transition};
+    use crate::cloud::{JobStatus, Transition};
 
     fn second(second: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(second)
@@ -221,13 +221,9 @@ mod tests {
             started: Some(second(*at)),
             message: None,
         });
-        let pool = PoolProperties {
-            instance_type: "ml.g5.2xlarge".to_owned(),
-            instance_count: 1,
-            ..PoolProperties::default()
-        };
+        let instances = vec![("ml.g5.2xlarge".to_owned(), 1)];
         let example = example_job("x", status, SecondaryStatus::Training);
-        TrainingJob { transitions: transitions.collect(), pool, ..example }
+        TrainingJob { transitions: transitions.collect(), instances, ..example }
     }
 
     /// Waits 252 s, downloads 100 s, trains 5 h 51 min, uploads 80 s.
@@ -253,7 +249,7 @@ mod tests {
         assert!((bill.cost().unwrap() - exact).abs() < 1e-9);
         assert_eq!((bill.starts, bill.waited(), bill.ran()), (1, 252, 21_240));
         job.arn = job.arn.replace("eu-west-1", "us-east-1");
-        job.pool.instance_count = 2;
+        job.instances[0].1 = 2;
         job.pool_seconds = Some(90);
         let two = Bill::of(&job, second(0), &BTreeMap::new());
         assert_eq!(
@@ -322,11 +318,20 @@ mod tests {
     #[test]
     fn a_type_of_no_list_has_no_price() {
         let mut job = job(JobStatus::Completed, &GOOD);
-        "ml.new.large".clone_into(&mut job.pool.instance_type);
+        "ml.new.large".clone_into(&mut job.instances[0].0);
         job.billable_seconds = Some(60);
         assert_eq!(bill(&job, 0).line(), "Billed 1 min of ml.new.large, whose price is not known");
-        (job.pool.instance_type, job.billable_seconds) = ("ml.m5.large".to_owned(), Some(20));
+        (job.instances[0].0, job.billable_seconds) = ("ml.m5.large".to_owned(), Some(20));
         assert_eq!(bill(&job, 0).line(), "Billed 20 s of ml.m5.large, less than $0.01 (list price of us-east-1)");
+    }
+
+    #[test]
+    fn groups_of_instances_are_added_up() {
+        let mut job = job(JobStatus::Completed, &GOOD);
+        job.instances = vec![("ml.c5.2xlarge".to_owned(), 2), ("ml.g5.2xlarge".to_owned(), 1)];
+        job.billable_seconds = Some(3600);
+        let line = "Billed 1 h of 2 x ml.c5.2xlarge and ml.g5.2xlarge, about $2.33 (list price of us-east-1)";
+        assert_eq!(bill(&job, 0).line(), line);
     }
 
     #[test]

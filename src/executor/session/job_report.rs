@@ -130,14 +130,13 @@ mod tests {
 
     use super::*;
     use crate::cloud::testing::example_job;
-    use crate::cloud::{JobStatus, PoolProperties, SecondaryStatus, Transition};
+    use crate::cloud::{JobStatus, SecondaryStatus, Transition};
 
     fn job(status: JobStatus) -> TrainingJob {
         let second = |second| UNIX_EPOCH + Duration::from_secs(1_767_225_600 + second);
         let transition =
             |(status, at): (&str, u64)| Transition { status: status.into(), started: Some(second(at)), message: None };
-        let pool =
-            PoolProperties { instance_type: "ml.m5.xlarge".to_owned(), instance_count: 2, ..PoolProperties::default() };
+        let instances = vec![("ml.m5.xlarge".to_owned(), 2)];
         TrainingJob {
             transitions: [("Starting", 0), ("Downloading", 60), ("Training", 80), ("Completed", 200)]
                 .map(transition)
@@ -145,7 +144,7 @@ mod tests {
             training_started: Some(second(60)),
             training_seconds: Some(140),
             billable_seconds: Some(140),
-            pool,
+            instances,
             ..example_job("gitlab-1-2-abcdef12", status, SecondaryStatus::Completed)
         }
     }

@@ -98,6 +98,7 @@ impl TrainingJobs for MemoryJobs {
             let now = TrainingJob {
                 created: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(service.created)),
                 pool: pool_properties(spec),
+                instances: vec![(spec.instance_type.clone(), spec.instance_count)],
                 ..example_job(&spec.name, JobStatus::InProgress, SecondaryStatus::Starting)
             };
             let arn = now.arn.clone();
@@ -189,6 +190,7 @@ pub fn example_job(name: &str, status: JobStatus, secondary: SecondaryStatus) ->
         message: None,
         failure_reason: None,
         created: None,
+        instances: Vec::new(),
         is_spot: false,
         training_started: None,
         training_seconds: None,
