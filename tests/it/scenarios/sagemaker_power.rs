@@ -253,16 +253,20 @@ fn channel_that_is_there_twice() {
     refused(&wishes, &["`SAGEMAKER_INPUT_TRAIN` and `SAGEMAKER_INPUT_Train` are the same channel"]);
 }
 
+/// S3 says that a bucket is not there also to those who may not look into it.
 #[test]
 fn model_for_a_bucket_that_is_not_there() {
     let mut driver = powerful();
     driver.operator_config = driver.operator_config.replace("inputs = [", "model_outputs = [\"s3://**\"], inputs = [");
-    let wishes = [("SAGEMAKER_MODEL_OUTPUT", "s3://nowhere/models")];
-    refused_by(
-        &driver,
-        &wishes,
-        &["`SAGEMAKER_MODEL_OUTPUT`: there is no bucket nowhere", "set `SAGEMAKER_MODEL_OUTPUT` to a folder"],
-    );
+    let mut desk = Desk::of(&driver, &std::env::temp_dir(), &Job::new().script(["true"]));
+    let absent = json!({"operation": "HeadBucket", "error": "NoSuchBucket", "status": 404});
+    desk.emulator.set_faults(&json!({"calls": [absent]}));
+    desk.set("SAGEMAKER_MODEL_OUTPUT", "s3://nowhere/models");
+    desk.config().passed();
+    let ended = desk.prepare();
+    ended.with_code(BUILD_FAILURE).one_error().says("`SAGEMAKER_MODEL_OUTPUT`: there is no bucket nowhere");
+    assert_eq!(desk.emulator.requests("CreateTrainingJob"), 0, "{ended}");
+    desk.close();
 }
 
 #[test]
