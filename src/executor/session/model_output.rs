@@ -126,7 +126,12 @@ async fn uploaded(session: &mut Session<'_>, inputs: ModelInputs<'_>) -> anyhow:
     let lost = LostResults { why: why.clone(), by_job: diagnosis.by != LossKind::System };
     session.apply(SessionEvent::ResultsLost(&lost))?;
     let failure = if lost.by_job { Failure::user(why) } else { Failure::system(why) };
-    Err(failure.hint(hint).into())
+    let failure = if was_interrupted {
+        failure.hint("retry the job; with `SAGEMAKER_CHECKPOINTS` its script resumes")
+    } else {
+        failure.hint("check that the role of the training job may write to `SAGEMAKER_MODEL_OUTPUT`, and that the bucket is in the job's region")
+    };
+    Err(failure.into())
 }
 
 /// The instances were taken away during the upload: the container that was started again has no model.
