@@ -117,10 +117,9 @@ async fn uploaded(session: &mut Session<'_>, inputs: ModelInputs<'_>) -> anyhow:
         // The stage of that script has told it.
         return Ok(job);
     }
-    let mut hint = "check that the role of the training job may write to `SAGEMAKER_MODEL_OUTPUT`, and that the bucket is in the job's region";
     if was_interrupted {
         "the spot instance was interrupted meanwhile, and its files are gone".clone_into(&mut diagnosis.reason);
-        (diagnosis.by, hint) = (LossKind::System, "retry the job; with `SAGEMAKER_CHECKPOINTS` its script resumes");
+        diagnosis.by = LossKind::System;
     }
     let why = format!("SageMaker did not upload the model: {}", diagnosis.reason);
     let lost = LostResults { why: why.clone(), by_job: diagnosis.by != LossKind::System };
