@@ -175,9 +175,17 @@ impl<'a> Session<'a> {
         self.print_transfer(format!("Project: {}", summary.sent()), &summary.warnings);
     }
 
+    /// Files and bytes of the results of the nodes before this one: the first node is the first that sends some.
+    pub fn received_before(&self, node: NodeId) -> (u64, u64) {
+        let received = self.state.figures().received.filter(|_| node != NodeId::LEADER);
+        received.map_or((0, 0), |received| (received.files, received.bytes))
+    }
+
     /// Notes and prints the summary of the transfer of a node's results, and warns of each path that it left out.
     pub fn print_received(&mut self, node: NodeId, summary: &Summary) {
-        self.state.apply(SessionEvent::ResultsReceived { files: summary.files, bytes: summary.bytes });
+        let (files, bytes) = self.received_before(node);
+        let (files, bytes) = (files + summary.files, bytes + summary.bytes);
+        self.state.apply(SessionEvent::ResultsReceived { files, bytes });
         let of = if node == NodeId::LEADER { String::new() } else { format!(" of {node}, in {node}/") };
         self.print_transfer(format!("Results{of}: {}", summary.received()), &summary.warnings);
     }

@@ -146,9 +146,10 @@ async fn fetch(
     cancel: &Cancellation,
     progress: &Arc<TransferProgress>,
 ) -> anyhow::Result<Download> {
+    let (files, bytes) = session.received_before(node);
     let limits = TransferLimits {
-        max_bytes: session.settings.limits.results_max_bytes,
-        max_files: session.settings.limits.results_max_files,
+        max_bytes: session.settings.limits.results_max_bytes.saturating_sub(bytes),
+        max_files: session.settings.limits.results_max_files.saturating_sub(files),
         ..TransferLimits::default()
     };
     let mut staging = session.records.staging(&session.id)?;

@@ -59,6 +59,7 @@ fn line(context: &Context, id: &SessionId, job: &JobContext, decided: &Result<De
             "image": decision.image,
             "instance_types": decision.instance_types,
             "instance_count": decision.instance_count,
+            "instance_groups": decision.instance_groups,
             "volume_size_gb": decision.volume_size_gb,
             "max_runtime_seconds": decision.max_runtime,
             "role_arn": decision.role_arn,
@@ -77,7 +78,7 @@ fn line(context: &Context, id: &SessionId, job: &JobContext, decided: &Result<De
     let mut secrets = job.masked_values(|name| context.env.job_variable(name).map(str::to_owned));
     // One value may begin with another.
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-    for name in ["reason", "image", "instance_types", "capacity", "data"] {
+    for name in ["reason", "image", "instance_types", "instance_groups", "capacity", "data"] {
         if let Some(value) = more.get_mut(name) {
             mask(value, &secrets);
         }

@@ -83,6 +83,7 @@ fn job_variables_of_a_wrong_form() {
         ("SAGEMAKER_MAX_RUNTIME", "soon", &["`SAGEMAKER_MAX_RUNTIME`"]),
         ("SAGEMAKER_INSTANCE_TYPE", "p4d", &["`SAGEMAKER_INSTANCE_TYPE`"]),
         ("SAGEMAKER_ROLE_ARN", "train", &["`SAGEMAKER_ROLE_ARN`"]),
+        ("SAGEMAKER_RESULTS", "first", &["write `SAGEMAKER_RESULTS` as in `all`", "`leader`, the first one, or `all`"]),
     ] {
         let mut desk = Desk::new(&job());
         desk.set(name, value);

@@ -132,3 +132,30 @@ fn files_that_stay_on_other_nodes_are_told() {
     assert_eq!((file(&desk, "out/rank").as_deref(), file(&desk, "out/more")), (Some("0\n"), None));
     desk.close();
 }
+
+/// Each group has its own instances; the script tells them apart, and the trace and the rule's bounds name all of them.
+#[test]
+fn groups_of_different_types() {
+    let groups = "data=ml.c5.2xlarge x 2, train=ml.g5.xlarge x 1";
+    let mut desk = Desk::new(&Job::new().script(["true"]));
+    desk.set("SAGEMAKER_INSTANCE_GROUPS", groups);
+    desk.config().passed();
+    let prepared = desk.prepare();
+    prepared.passed().says("Instance: 2 x ml.c5.2xlarge (data) and 1 x ml.g5.xlarge (train), image: ");
+    let resources = desk.training_job()["ResourceConfig"].clone();
+    assert!(
+        resources.get("InstanceType").is_none() && resources["InstanceGroups"][1]["InstanceCount"] == 1,
+        "{resources}"
+    );
+    let ended = desk
+        .run("build_script", "echo $NODE_RANK of $NNODES in $SM_CURRENT_INSTANCE_GROUP on $SM_CURRENT_INSTANCE_TYPE");
+    let out = ended.passed().out();
+    for line in [
+        "0 of 3 in data on ml.c5.2xlarge\n",
+        "[algo-2] 1 of 3 in data on ml.c5.2xlarge\n",
+        "[algo-3] 2 of 3 in train on ml.g5.xlarge\n",
+    ] {
+        assert!(out.contains(line), "{line:?} is missing\n{ended}");
+    }
+    desk.close();
+}

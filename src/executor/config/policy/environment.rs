@@ -22,9 +22,13 @@ const NEVER: [&str; 2] = ["AWS_", "LD_"];
 pub fn refuse_secrets(wishes: &JobVariables, secrets: &[String]) -> Result<(), Failure> {
     let holds = |value: &String| secrets.iter().any(|secret| value.contains(secret.as_str()));
     // A refusal would show its entries one by one, in which nothing masks it.
-    let types = wishes.instance_types.join(",");
-    if secrets.iter().any(|secret| types.contains(&secret.replace(' ', ""))) {
-        return Err(masked("SAGEMAKER_INSTANCE_TYPE"));
+    let lists =
+        [("SAGEMAKER_INSTANCE_TYPE", &wishes.instance_types), ("SAGEMAKER_INSTANCE_GROUPS", &wishes.instance_groups)];
+    for (name, list) in lists {
+        let text = list.join(",").replace(' ', "");
+        if secrets.iter().any(|secret| text.contains(&secret.replace(' ', ""))) {
+            return Err(masked(name));
+        }
     }
     let texts = [
         ("SAGEMAKER_CHECKPOINTS_REF", &wishes.checkpoints_ref),

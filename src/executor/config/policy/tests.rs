@@ -102,6 +102,11 @@ const ONE: &str = "[[rules]]\nname = \"one\"\n[rules.allow]\n";
 #[test_case("SAGEMAKER_INSTANCE_TYPE", "ml.p5.48xlarge", "", &["`ml.p5.48xlarge`", "the rule `one` allows `ml.m5.large`", "`allow.instance_types`"]; "type")]
 #[test_case("SAGEMAKER_INSTANCE_TYPE", "ml.g5.xlarge, ml.p5.48xlarge", "instance_types = [\"ml.g5.*\"]", &["`ml.p5.48xlarge`", "allows `ml.g5.*`"]; "one of two types")]
 #[test_case("SAGEMAKER_INSTANCE_COUNT", "3", "", &["asks for 3", "at most 2", "`allow.max_instance_count`"]; "count")]
+#[test_case("SAGEMAKER_INSTANCE_GROUPS", "a=ml.m5.large x 1, b=ml.p5.48xlarge x 1", "", &["`ml.p5.48xlarge`", "allows `ml.m5.large`", "`allow.instance_types`"]; "type of a group")]
+#[test_case("SAGEMAKER_INSTANCE_GROUPS", "a=ml.m5.large x 2, b=ml.m5.large", "", &["asks for 3 instances", "at most 2", "`allow.max_instance_count`"]; "all groups together")]
+#[test_case("SAGEMAKER_INSTANCE_GROUPS", "a=ml.m5.large, a=ml.m5.large", "", &["names the group `a` twice"]; "two groups of one name")]
+#[test_case("SAGEMAKER_INSTANCE_GROUPS", "two=ml.m5.large x two", "", &["`SAGEMAKER_INSTANCE_GROUPS` has a part", "as in `data=ml.c5.2xlarge x 2, train=ml.g5.xlarge x 1`"]; "no group")]
+#[test_case("SAGEMAKER_INSTANCE_GROUPS", "a=ml.m5.large,b=ml.m5.large,c=ml.m5.large,d=ml.m5.large,e=ml.m5.large,f=ml.m5.large", "max_instance_count = 9", &["has 6 groups; SageMaker takes 5"]; "too many groups")]
 #[test_case("SAGEMAKER_VOLUME_SIZE_GB", "51", "", &["asks for 51", "at most 50"]; "volume")]
 #[test_case("SAGEMAKER_MAX_RUNTIME", "2h", "max_runtime_seconds = 3600", &["asks for 7200 s", "at most 3600 s"]; "run time")]
 #[test_case("SAGEMAKER_ROLE_ARN", "arn:aws:iam::123456789012:role/y", "", &["role/y`", "allows `arn:aws:iam::123456789012:role/x`"]; "role")]
@@ -325,6 +330,36 @@ fn a_cost_is_that_of_the_dearest_type() {
     assert!(text.contains("up to 24.00 (4 x `ml.g5.2xlarge` for 7200 s)") && text.contains("allows 12.00"), "{text}");
     let text = refusal(&job, &types("ml.g5.4xlarge"), &rules);
     assert!(text.contains("the price of `ml.g5.4xlarge` is not known") && text.contains("`[prices]`"), "{text}");
+}
+
+#[test]
+fn the_cost_of_groups_is_their_sum() {
+    let rules = format!(
+        "[prices]\n\"ml.g5.xlarge\" = 1.5\n\"ml.c5.xlarge\" = 0.5\n{ONE}instance_types = [\"ml.*\"]\nmax_instance_count = 9\nmax_cost = 5.0\n"
+    );
+    let job = payload(&serde_json::json!({"runner_info": {"timeout": 7200}}));
+    let groups = |groups: &str| wish("SAGEMAKER_INSTANCE_GROUPS", groups);
+    let decision = decide(&job, &groups("a=ml.c5.xlarge x 2, b=ml.g5.xlarge"), &with_rules(&rules)).unwrap();
+    assert_eq!((decision.instance_count, decision.instance_groups.len()), (3, 2));
+    assert_eq!(decision.requests(), ["2 x ml.c5.xlarge (a) and 1 x ml.g5.xlarge (b)"]);
+    let text = refusal(&job, &groups("a=ml.c5.xlarge x 3, b=ml.g5.xlarge"), &rules);
+    assert!(text.contains("up to 6.00 (3 x `ml.c5.xlarge` and 1 x `ml.g5.xlarge` for 7200 s)"), "{text}");
+}
+
+/// What a group has of its own cannot be said for all of them.
+#[test]
+fn groups_go_with_no_type_number_pool_or_plan() {
+    let job = payload(&serde_json::json!({}));
+    for (name, value) in [
+        ("SAGEMAKER_INSTANCE_TYPE", "ml.m5.large"),
+        ("SAGEMAKER_INSTANCE_COUNT", "1"),
+        ("SAGEMAKER_KEEP_ALIVE", "5m"),
+        ("SAGEMAKER_TRAINING_PLAN", "arn:aws:sagemaker:eu-west-1:123456789012:training-plan/may"),
+    ] {
+        let wishes = JobVariables { instance_groups: vec!["a=ml.m5.large".to_owned()], ..wish(name, value) };
+        let text = refusal(&job, &wishes, "");
+        assert!(text.contains(&format!("`SAGEMAKER_INSTANCE_GROUPS` and `{name}` cannot go together")), "{text}");
+    }
 }
 
 #[test]

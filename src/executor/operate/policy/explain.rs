@@ -214,7 +214,7 @@ fn wish_words(bounds: &JobBounds) -> Vec<(&'static str, String)> {
 fn request_words(request: &Decision) -> Vec<(&'static str, String)> {
     let names: Vec<String> = request.environment.keys().cloned().collect();
     let mut words = vec![
-        ("instance types", quoted(&request.instance_types)),
+        ("instance types", quoted(&request.requests())),
         ("instances", request.instance_count.to_string()),
         ("volume", format!("{} GB", request.volume_size_gb)),
         ("run time", human_duration(std::time::Duration::from_secs(request.max_runtime))),

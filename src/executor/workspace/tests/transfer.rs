@@ -533,3 +533,31 @@ fn secrets_of_the_job_do_not_stay_with_the_project() {
         }
     }
 }
+
+/// The files of a node that is not the first arrive in the folder of its name, those that a path of the job leads to.
+#[test]
+fn another_nodes_files_arrive_in_a_folder() {
+    let world = World::new();
+    put(&world.host.project, "kept", b"of the host");
+    let snapshot = world.up();
+    put(&world.container.project, "out/a", b"of the node");
+    put(&world.container.project, "out/b", b"unasked");
+    put(&world.container.tmp, "gitlab_runner_env", b"X=1\n");
+    let of_node = Selection { every_node: true, ..only(&["algo-2/out/a", "kept"]) }.of_node(NodeId::at(1));
+    assert_eq!(world.send_changes(&snapshot, &of_node).unwrap().files, 1);
+    let host = world.host.in_folder("algo-2");
+    let apply = || {
+        let destination = Destination { trees: &host, staging: &world.staging() };
+        let bounds = Bounds { selection: &of_node, limits: &TransferLimits::default() };
+        block_on(apply_changes(&*world.store, &down(), destination, bounds, &all_sent(), &Arc::default()))
+    };
+    // The script of the first node may have made a link of this name.
+    symlink(world.folder.path(), world.host.project.join("algo-2")).unwrap();
+    apply().unwrap_err();
+    assert!(!world.folder.path().join("out").exists());
+    fs::remove_file(world.host.project.join("algo-2")).unwrap();
+    apply().unwrap();
+    let names: Vec<_> = picture(&world.host.project).into_keys().collect();
+    assert_eq!(names, ["algo-2", "algo-2/out", "algo-2/out/a", "kept"]);
+    assert!(!world.host.tmp.join("gitlab_runner_env").exists());
+}
