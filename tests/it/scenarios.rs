@@ -72,6 +72,7 @@ mod sagemaker_landing_zone;
 mod sagemaker_life;
 mod sagemaker_links;
 mod sagemaker_loss;
+mod sagemaker_measured;
 mod sagemaker_mistakes;
 mod sagemaker_model;
 mod sagemaker_nodes;

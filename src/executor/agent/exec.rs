@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::foreign_output::ForeignOutput;
 use super::keep::KeepOnFailure;
-use super::measure::Recorder;
+use super::measure::{MetricLines, Recorder};
 use super::pipe::enlarge;
 use super::pump::{self, CloseOnDrop, FrameSink, Pump};
 use super::redraws::Redraws;
@@ -111,7 +111,7 @@ async fn run_into<S: FrameSink + 'static>(
     // Closes the spool, and so ends the pump, also when the script cannot be started.
     let _closing = CloseOnDrop(&shared);
     let masker = || Masker::with_prefixes(spec.masks.clone(), spec.mask_prefixes.clone());
-    let metrics = spec.recorder.lines(&spec.metrics);
+    let metrics = MetricLines::new(&spec.metrics, spec.recorder.clone());
     let encoder = FrameEncoder::new(spec.run, spec.seal.clone());
     let pump = Pump::new(encoder, masker, Redraws::new(spec.progress_rate), spool.clone(), foreign, metrics, sink);
     let (tell_code, code) = oneshot::channel();

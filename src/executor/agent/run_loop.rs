@@ -301,7 +301,7 @@ impl<'s> RunLoop<'s> {
             self.mailbox.report(&Report::Exited { run: number, exit }).await?;
             return Ok(None);
         }
-        let stage = order.stage.clone();
+        let (stage, samples) = (order.stage.clone(), order.samples && self.node.id == NodeId::LEADER);
         let (keys, node, env) = (self.mailbox.keys.clone(), self.node.id, self.env.clone());
         let mode = if order.live_copy { CopyMode::Live } else { CopyMode::Late };
         let copy = TraceCopy::new(self.mailbox.objects.clone(), mode, move |batch| keys.trace(node, number, batch));
@@ -324,7 +324,7 @@ impl<'s> RunLoop<'s> {
         let (mut end, mut is_kept) = (None, false);
         let exit = {
             let script = exec::run(&spec, copy, self.stdio, &cancel);
-            let sampling = measure::sample(self.recorder.clone(), &env);
+            let sampling = measure::sample(samples.then(|| self.recorder.clone()), &env);
             tokio::pin!(script, sampling);
             let mut pause = BUSY_POLL;
             loop {

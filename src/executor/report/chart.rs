@@ -2,8 +2,8 @@
 
 use plotters::prelude::*;
 
+use super::curve::{Curve, Unit};
 use super::html::Html;
-use super::{Curve, Unit};
 use crate::base::human::{human_bytes, human_duration, human_number};
 use crate::base::series::Point;
 

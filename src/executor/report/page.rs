@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use super::chart::{chart, number};
+use super::curve::{Curve, Unit};
 use super::html::Html;
 use super::spark::best;
-use super::{Curve, MARK, Unit};
 use crate::base::human::{human_duration, human_number};
 
+/// How every page begins, by which an earlier one is known.
+pub const PAGE_START: &str = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"generator\" content=\"sagemaker-executor\">";
 const STYLE: &str = include_str!("style.css");
 /// Size that the drawings stay below together: the page of 40 metrics is under 300 KB.
 const DRAWINGS_BYTES: usize = 220_000;
@@ -48,8 +50,8 @@ pub struct JobPage<'a> {
 /// The whole page as one file.
 pub fn page(content: &JobPage<'_>) -> String {
     let mut html = Html::default();
-    html.raw("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"generator\" content=\"");
-    html.text(MARK).raw("\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>");
+    html.raw(PAGE_START);
+    html.raw("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>");
     html.text(content.title).raw("</title>\n<style>\n").raw(STYLE).raw("</style></head>\n<body><main>\n");
     head(&mut html, content);
     let charts = content.metrics.len() + content.machine.len();
@@ -71,9 +73,7 @@ pub fn page(content: &JobPage<'_>) -> String {
         html.raw("<h2>Phases</h2>\n");
         phases(&mut html, content.phases);
     }
-    html.raw("<footer><p class=\"soft\">Written by ")
-        .text(MARK)
-        .raw(" when the job ended.</p></footer>\n</main></body></html>\n");
+    html.raw("<footer><p class=\"soft\">Written by sagemaker-executor at the end of the job.</p></footer>\n</main></body></html>\n");
     html.finish()
 }
 
@@ -88,10 +88,10 @@ fn head(html: &mut Html, content: &JobPage<'_>) {
     for (name, value) in content.facts {
         html.element("<div><dt>", name, "</dt>").element("<dd>", value, "</dd></div>\n");
     }
-    if let Some(price) = content.price {
-        html.element("<div><dt>Price</dt><dd>", price, "</dd></div>\n");
-    }
     html.raw("</dl>\n");
+    if let Some(price) = content.price {
+        html.element("<p>", price, "</p>\n");
+    }
 }
 
 fn metrics(html: &mut Html, curves: &[Curve<'_>]) {
@@ -174,7 +174,7 @@ mod tests {
             has_succeeded: true,
             facts: &[("Instance", "ml.g5.2xlarge x 1".to_owned()), ("Image", "train:2.4 & more".to_owned())],
             phases: &[phase("Provisioning", 0, 252), phase("Image and input", 252, 100), phase("Script", 352, 20_000)],
-            price: Some("about $8.94 (list price)"),
+            price: Some("Billed 5 h 54 min of ml.g5.2xlarge, about $8.94 (list price of us-east-1)"),
             metrics,
             machine,
             remark: Some("GPU under 10 % for 84 % of the time."),
@@ -197,7 +197,7 @@ mod tests {
             }
         }
         assert!(one.contains("train &lt;model&gt;") && one.contains("train:2.4 &amp; more"));
-        assert!(one.lines().take(2).any(|line| line.contains(MARK)));
+        assert!(one.starts_with(PAGE_START));
         assert_eq!(one.matches("<figure").count(), 9);
     }
 

@@ -12,7 +12,7 @@ const HIGHER_IS_BETTER: [&str; 12] =
     ["acc", "f1", "auc", "precision", "recall", "bleu", "rouge", "iou", "map", "r2", "score", "reward"];
 
 /// The best value with its words; for a name that does not tell which is better, both extremes.
-pub fn best(name: &str, series: &Series) -> String {
+pub(super) fn best(name: &str, series: &Series) -> String {
     let name = name.to_ascii_lowercase();
     let is_any = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
     let number = |value: Option<f64>| value.map_or("none".to_owned(), human_number);

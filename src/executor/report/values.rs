@@ -3,9 +3,26 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Curve, MARK};
+use super::curve::Curve;
+
+const SCHEMA: &str = "sagemaker-executor/metrics/1";
+/// How every file of JSON begins, by which an earlier one is known.
+pub const METRICS_JSON_START: &str = "{\n  \"schema\": \"sagemaker-executor/metrics/1\",\n";
+/// The same of a file of text.
+pub const METRICS_TEXT_START: &str = "# HELP ";
+
+/// The file of JSON; `docs/JOBS.md` has the form.
+#[derive(Debug, Serialize)]
+struct MetricsFile<'a> {
+    schema: &'a str,
+    training_job: &'a str,
+    metrics: Map<String, Value>,
+    details: Map<String, Value>,
+    machine: Map<String, Value>,
+}
 
 /// What the files hold.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +43,8 @@ pub fn open_metrics(metrics: &[Curve<'_>]) -> String {
         }
         let value = series.last().map_or("NaN".to_owned(), |value| value.to_string());
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "# HELP {clean} Last value of {name} in the output of the job, read by {MARK}");
+        let _ =
+            writeln!(text, "# HELP {clean} Last value of {name} in the output of the job, read by sagemaker-executor");
         let _ = writeln!(text, "# TYPE {clean} gauge\n{clean} {value}");
     }
     text + "# EOF\n"
@@ -44,26 +62,23 @@ pub fn values_json(values: &FinalValues<'_>) -> String {
     let mut details = Map::new();
     for Curve { name, series, .. } in values.metrics {
         last.insert((*name).to_owned(), json!(series.last()));
-        let (min, max) = (series.min(), series.max());
-        let detail =
-            json!({"first": series.first(), "last": series.last(), "min": min, "max": max, "values": series.count()});
+        let (first, min, max) = (series.first(), series.min(), series.max());
+        let detail = json!({"first": first, "last": series.last(), "min": min, "max": max, "values": series.count()});
         details.insert((*name).to_owned(), detail);
     }
     let of_machine = |(name, curve): &(&str, Curve<'_>)| {
         ((*name).to_owned(), json!({"mean": curve.series.mean(), "max": curve.series.max()}))
     };
-    let machine: Map<String, Value> = values.machine.iter().map(of_machine).collect();
-    let all = json!({
-        "generator": MARK, "training_job": values.training_job, "metrics": last, "details": details, "machine": machine
-    });
-    format!("{all:#}\n")
+    let machine = values.machine.iter().map(of_machine).collect();
+    let file = MetricsFile { schema: SCHEMA, training_job: values.training_job, metrics: last, details, machine };
+    serde_json::to_string_pretty(&file).expect("names and numbers") + "\n"
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::series::Series;
-    use crate::report::Unit;
+    use crate::report::curve::Unit;
 
     fn series(values: &[f64]) -> Series {
         let mut series = Series::default();
@@ -91,8 +106,15 @@ mod tests {
         ");
         let machine = [("cpu", curves[0])];
         let values = FinalValues { training_job: "gitlab-1-2-abcdef12", metrics: &curves[..2], machine: &machine };
+        assert!(values_json(&values).starts_with(METRICS_JSON_START));
         insta::assert_snapshot!(values_json(&values), @r#"
         {
+          "schema": "sagemaker-executor/metrics/1",
+          "training_job": "gitlab-1-2-abcdef12",
+          "metrics": {
+            "val-loss": null,
+            "val/loss": 0.25
+          },
           "details": {
             "val-loss": {
               "first": null,
@@ -109,18 +131,12 @@ mod tests {
               "values": 2
             }
           },
-          "generator": "sagemaker-executor",
           "machine": {
             "cpu": {
               "max": 0.5,
               "mean": 0.375
             }
-          },
-          "metrics": {
-            "val-loss": null,
-            "val/loss": 0.25
-          },
-          "training_job": "gitlab-1-2-abcdef12"
+          }
         }
         "#);
     }

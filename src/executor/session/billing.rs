@@ -50,6 +50,12 @@ pub async fn write_report(session: &Session<'_>, trees: &Trees, cancel: &Cancell
     }
 }
 
+/// The bill, when the training job has ended if that is soon.
+pub(super) async fn bill(session: &Session<'_>, cancel: &Cancellation) -> Option<Bill> {
+    let job = look(session, true, cancel).await?;
+    Some(of(session, &job))
+}
+
 /// Notes the bill of a training job that has ended.
 pub(super) fn log(session: &Session<'_>, job: &TrainingJob) {
     let bill = of(session, job);

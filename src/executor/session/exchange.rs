@@ -74,6 +74,8 @@ pub trait Exchange: Send + Sync {
     async fn has_reported(&self, node: NodeId) -> Result<bool, CloudError>;
     /// When the last of these reports was sent, by the clock of the exchange.
     async fn last_reported(&self, reports: &[(NodeId, u32)]) -> Result<Option<SystemTime>, CloudError>;
+    /// Returns what a node's agent measured in a container that was started again `restarts` times, if it has arrived.
+    async fn measurements(&self, node: NodeId, restarts: u32) -> Result<Option<Vec<u8>>, CloudError>;
     /// Returns one batch of the agent's copy of a run's output, from 0 on, if it has arrived.
     async fn output(&self, node: NodeId, run: u32, batch: u32) -> Result<Option<Vec<u8>>, CloudError>;
     /// Deletes the session's objects, except the order `kept`. An agent that is being killed may write until its end.
@@ -190,6 +192,10 @@ impl Exchange for StoreExchange {
         let keys: Vec<_> = reports.iter().map(|(node, seq)| self.keys.report(*node, *seq)).collect();
         let listed = self.objects.inventory(&self.keys.reports()).await?;
         Ok(listed.into_iter().filter(|object| keys.contains(&object.key)).filter_map(|object| object.modified).max())
+    }
+
+    async fn measurements(&self, node: NodeId, restarts: u32) -> Result<Option<Vec<u8>>, CloudError> {
+        self.objects.get(&self.keys.measurements(node, restarts)).await
     }
 
     async fn output(&self, node: NodeId, run: u32, batch: u32) -> Result<Option<Vec<u8>>, CloudError> {

@@ -27,6 +27,7 @@ mod leaving;
 pub mod left_over;
 pub mod machine;
 pub mod mailbox;
+pub mod measured;
 pub mod model_output;
 pub mod next_job;
 pub mod node_record;

@@ -2,7 +2,7 @@
 
 use regex::bytes::Regex;
 
-use super::Recorder;
+use super::recorder::Recorder;
 use crate::base::metric::MetricDefinition;
 
 /// Only the beginning of a longer line is searched.
@@ -17,7 +17,7 @@ pub(in crate::agent) struct MetricLines {
 }
 
 impl MetricLines {
-    pub(super) fn new(definitions: &[MetricDefinition], recorder: Recorder) -> Self {
+    pub(in crate::agent) fn new(definitions: &[MetricDefinition], recorder: Recorder) -> Self {
         let compile = |definition: &MetricDefinition| {
             let regex = definition.compile();
             if regex.is_none() {
@@ -75,11 +75,14 @@ impl MetricLines {
 mod tests {
     use super::*;
 
+    fn lines(text: &str, recorder: &Recorder) -> MetricLines {
+        MetricLines::new(&MetricDefinition::parse_all(text).unwrap(), recorder.clone())
+    }
+
     /// First, last and number of the values of `loss`.
     fn found(chunks: &[&[u8]]) -> (Option<f64>, Option<f64>, u64) {
         let recorder = Recorder::default();
-        let mut lines =
-            recorder.lines(&MetricDefinition::parse_all("loss=loss[=:] ?(\\S+)\nend=^done ([0-9]+)$").unwrap());
+        let mut lines = lines("loss=loss[=:] ?(\\S+)\nend=^done ([0-9]+)$", &recorder);
         chunks.iter().for_each(|chunk| lines.push(chunk));
         lines.end();
         let measured = recorder.measured();
@@ -108,7 +111,7 @@ mod tests {
         assert_eq!(found(&[&long, b" loss=1\nloss=2\n"]), (Some(2.0), Some(2.0), 1));
         assert_eq!(found(&[&long[1..], b" loss=1\n"]), (None, None, 0));
         let recorder = Recorder::default();
-        let mut lines = recorder.lines(&MetricDefinition::parse_all("a=(x)").unwrap());
+        let mut lines = lines("a=(x)", &recorder);
         (0..100).for_each(|_| lines.push(&long));
         assert!(lines.line.len() <= LINE_BYTES);
     }
@@ -116,7 +119,7 @@ mod tests {
     #[test]
     fn both_borders_of_a_line_are_known() {
         let recorder = Recorder::default();
-        let mut lines = recorder.lines(&MetricDefinition::parse_all("end=^done ([0-9]+)$").unwrap());
+        let mut lines = lines("end=^done ([0-9]+)$", &recorder);
         lines.push(b"not done 1\ndone 2 of 3\ndone 4\r\n");
         assert_eq!(recorder.measured().metrics["end"].last(), Some(4.0));
         assert_eq!(recorder.measured().metrics["end"].count(), 1);

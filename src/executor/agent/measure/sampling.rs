@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use super::Recorder;
-use super::gpu::GpuWatch;
+use super::gpu::{GpuReading, GpuWatch};
 use super::machine::{Machine, MachineFiles};
+use super::recorder::Recorder;
 use crate::config::env::Environment;
 use crate::protocol::bootstrap;
 
@@ -17,8 +17,9 @@ const EVERY: Duration = Duration::from_secs(10);
 /// The first samples come sooner, so that a short script has some.
 const FIRST: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 
-/// Records the use of the machine until it is dropped.
-pub(in crate::agent) async fn sample(recorder: Recorder, env: &Environment) -> Infallible {
+/// Records the use of the machine until it is dropped; without a recorder, only waits.
+pub(in crate::agent) async fn sample(recorder: Option<Recorder>, env: &Environment) -> Infallible {
+    let Some(recorder) = recorder else { return std::future::pending().await };
     let (proc, cgroup) = (PathBuf::from("/proc"), PathBuf::from("/sys/fs/cgroup"));
     let files = MachineFiles { proc, cgroup, volume: bootstrap::channel_dir() };
     let mut machine = Machine::new(files, Instant::now());
@@ -45,9 +46,28 @@ pub(in crate::agent) async fn sample(recorder: Recorder, env: &Environment) -> I
 }
 
 /// Waits for ever without GPUs.
-async fn next(gpus: &mut Option<GpuWatch>) -> Option<super::gpu::GpuReading> {
+async fn next(gpus: &mut Option<GpuWatch>) -> Option<GpuReading> {
     match gpus {
         Some(gpus) => gpus.next().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::measurements::Gauge;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sample_is_taken_every_ten_seconds_and_sooner_at_first() {
+        let (recorder, env) = (Recorder::default(), Environment::default());
+        let hour = Duration::from_secs(3605);
+        assert!(tokio::time::timeout(hour, sample(Some(recorder.clone()), &env)).await.is_err());
+        let measured = recorder.measured();
+        let memory = measured.gauge(Gauge::Memory).unwrap();
+        assert!((360..=362).contains(&memory.count()), "{}", memory.count());
+        assert!(memory.is_sound() && memory.max().unwrap() <= 100.0);
+        let unwanted = tokio::time::timeout(hour, sample(None, &env)).await;
+        assert!(unwanted.is_err());
     }
 }

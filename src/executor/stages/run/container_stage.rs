@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use tokio::time::Instant;
 
 use crate::base::failure::Failure;
+use crate::base::metric::MetricDefinition;
 use crate::base::node::NodeId;
 use crate::base::stream::{self, StreamName};
 use crate::config::policy::{self, Decision};
@@ -27,7 +28,7 @@ use crate::session::replace::{self, Replaced};
 use crate::session::results::Download;
 use crate::session::state::ResultsState;
 use crate::session::workspace_upload::WorkspaceUpload;
-use crate::session::{Session, SessionId, model_output, queue, rerun, results, warm_pool};
+use crate::session::{Session, SessionId, measured, model_output, queue, rerun, results, warm_pool};
 use crate::stages::{Context, abandoned};
 use crate::ui::Printer;
 
@@ -76,6 +77,7 @@ pub(super) async fn run(
         Ok(())
     };
     session.apply(SessionEvent::RunOver)?;
+    tell_measured(context, &session, job, &trees, is_last(job, stage, !has_succeeded)).await;
     tell_stay(context, &session, is_last(job, stage, !has_succeeded), &conclusion);
     match conclusion {
         Conclusion::Exited { code: 0, .. } => brought.context("failed to download the results").and(model),
@@ -132,6 +134,19 @@ async fn run_to_end(
             }
         }
     }
+}
+
+/// Prints the metrics and the use of the machine, at the end of a job whose results came.
+async fn tell_measured(context: &Context, session: &Session<'_>, job: &JobContext, trees: &Trees, is_last: bool) {
+    if is_last && session.state().results() == ResultsState::Applied {
+        measured::print(session, trees, &metrics(context, job)).await;
+    }
+}
+
+/// The metrics that the job defines; `prepare` has checked them.
+fn metrics(context: &Context, job: &JobContext) -> Vec<MetricDefinition> {
+    let decided = context.env.job_variables().and_then(|wishes| policy::decide(job, &wishes, &context.settings));
+    decided.map(|decided| decided.metrics).unwrap_or_default()
 }
 
 /// Says that the instances are let go, or how long they stay, at the end of a job whose container ran.
@@ -313,6 +328,7 @@ async fn run_once(
     let wishes = context.env.job_variables().unwrap_or_default();
     let decided = policy::decide(job, &wishes, &context.settings).ok();
     if step == RunStep::Noted {
+        let metrics = metrics(context, job);
         session.exchange().deliver_script(run, body.to_vec()).await?;
         let kept = decided.as_ref().filter(|_| *stage != BuildStage::AfterScript);
         let order = Order::Run(RunOrder {
@@ -323,9 +339,10 @@ async fn run_once(
             mask_prefixes: job.features.token_mask_prefixes.clone(),
             grace: session.settings.limits.cancel_grace_seconds,
             live_copy: session.settings.trace.live_copy,
-            metrics: decided.as_ref().map(|decided| decided.metrics.clone()).unwrap_or_default(),
             progress_rate: wishes.progress_rate.unwrap_or(PROGRESS_RATE),
             keep_on_failure: kept.map_or(0, |decision| decision.debug.keep_on_failure),
+            samples: measured::wants_samples(session, &context.trees(job)?, &metrics),
+            metrics,
         });
         session.order(&order).await?;
     }

@@ -20,7 +20,7 @@ use crate::session::model_output::ModelInputs;
 use crate::session::record::{LostResults, Records};
 use crate::session::results::Download;
 use crate::session::state::{ResultsState, SessionState};
-use crate::session::{Session, SessionId, billing, model_output, results};
+use crate::session::{Session, SessionId, billing, measured, model_output, results};
 use crate::stages::{Context, abandoned, host_script, prepare};
 use crate::workspace::{self, Next};
 
@@ -101,6 +101,7 @@ async fn tell_bill(context: &Context, job: &JobContext, id: &SessionId, stage: &
         billing::print(&session, &context.cancellation).await;
     } else if let Ok(trees) = context.trees(job) {
         billing::write_report(&session, &trees, &context.cancellation).await;
+        measured::write_files(&session, job, &trees, &context.cancellation).await;
     }
 }
 

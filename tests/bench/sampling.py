@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""What it costs the agent to measure a job: metrics in the output, and the use of the machine.
+
+Runs a script that prints a line a second for a minute, once without metrics and once with one, on the emulator without delays. Prints
+the agent's CPU time as a share of one core, and its largest resident set.
+
+    cargo build --release
+    python3 tests/bench/sampling.py [--driver PATH] [--seconds N]
+
+Needs Python 3.8 or newer, bash and bubblewrap; nothing from PyPI.
+"""
+
+import argparse
+import os
+import pathlib
+import shutil
+import tempfile
+import threading
+import time
+
+from overhead import ROOT, Bench
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def agents():
+    """The agents' processes, by their arguments."""
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if len(words) > 1 and words[0].endswith(b"sagemaker-executor") and words[1] == b"agent":
+            yield folder
+
+
+def look(folder):
+    """CPU seconds so far, and the peak of the memory in MiB."""
+    fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+    status = (folder / "status").read_text().splitlines()
+    peak = next(line.split()[1] for line in status if line.startswith("VmHWM:"))
+    return (int(fields[11]) + int(fields[12])) / TICKS, int(peak) / 1024
+
+
+class Measured(Bench):
+    """Jobs with variables of their own."""
+
+    variables = {}
+
+    def start(self, words, session, stdout, stderr):
+        # What `Bench` adds to the environment of each call.
+        self.credentials.update({f"CUSTOM_ENV_{name}": value for name, value in self.variables.items()})
+        return super().start(words, session, stdout, stderr)
+
+    def watched(self, number, variables, seconds):
+        """CPU of the agent as a share of a core within `seconds` of the script, and its peak memory."""
+        self.variables = variables
+        job = threading.Thread(target=self.job, args=(number,))
+        job.start()
+        while not (found := list(agents())):
+            time.sleep(0.05)
+        # The transfer of the project is over.
+        time.sleep(3)
+        first, began = look(found[0])[0], time.monotonic()
+        time.sleep(seconds)
+        (last, peak), lasted = look(found[0]), time.monotonic() - began
+        job.join()
+        return (last - first) / lasted, peak
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    built = sorted(ROOT.glob("target/*/release/sagemaker-executor")) + [ROOT / "target/release/sagemaker-executor"]
+    parser.add_argument("--driver", type=pathlib.Path, default=built[0])
+    parser.add_argument("--seconds", type=int, default=60)
+    options = parser.parse_args()
+    folder = tempfile.mkdtemp(prefix="sampling-")
+    bench = Measured(options.driver.resolve(), folder, False)
+    script = bench.scripts["build_script"]
+    script.write_text(script.read_text().replace("\ntrue\n", f"\nfor n in $(seq {options.seconds + 8}); do echo \"loss: 0.$n\"; sleep 1; done\n"))
+    try:
+        rows = [("without", *bench.watched(2, {}, options.seconds)),
+                ("with a metric and samples", *bench.watched(3, {"SAGEMAKER_METRICS": "loss=loss: ([0-9.]+)"}, options.seconds))]
+    finally:
+        bench.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+    print("| agent | CPU, of one core | peak memory |\n| --- | --- | --- |")
+    for name, share, peak in rows:
+        print(f"| {name} | {share * 100:.2f} % | {peak:.1f} MiB |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+//! What a job's output shows of its metrics: lines in the log, files and the page that its artifacts name, SageMaker's own values.
+
+use serde_json::{Value, json};
+
+use crate::support::driver::sagemaker;
+use crate::support::job::{Artifacts, Job};
+use crate::support::outcome::Outcome;
+use crate::support::scenario::{Scenario, With, play};
+use crate::support::world::{Settings, World};
+
+const METRICS: &str = "val/loss=loss=([0-9.]+)\naccuracy=accuracy: ([0-9.]+)\nbleu=bleu: ([0-9.]+)";
+
+fn run(world: &World) -> Vec<Outcome> {
+    let script =
+        ["for n in 9 5 3; do printf ' %s |##| loss=0.%s\\r' $n $n; done; echo; echo \"accuracy: 0.75 <b>\"", "exit 3"];
+    let files = ["sagemaker-metrics.txt", "sagemaker-metrics.json", "sagemaker-report.html"];
+    vec![
+        world.run(
+            &Job::new()
+                .set("SAGEMAKER_METRICS", METRICS)
+                .script(script)
+                .artifacts(Artifacts::paths(files).when("always")),
+        ),
+        world.run(&Job::new().set("SAGEMAKER_METRICS", "loss=loss").script(["true"])),
+    ]
+}
+
+fn expect(world: &World, outcomes: &[Outcome]) {
+    outcomes[0]
+        .failed("script_failure", Some(3))
+        .shows("\nMetric val/loss █▃▁ first 0.9, last 0.3, best 0.3\n")
+        .shows("\nMetric accuracy ▅ first 0.75, last 0.75, best 0.75\n")
+        .shows("no line of the output had a value for `bleu`; compare the regular expressions in `SAGEMAKER_METRICS`");
+    let files = outcomes[0].artifact("archive").files();
+    let text = |name: &str| String::from_utf8(files[name].clone()).unwrap();
+    let lines = text("sagemaker-metrics.txt");
+    assert!(lines.contains("\nval_loss 0.3\n") && lines.contains("\naccuracy 0.75\n"), "{lines}");
+    let values: Value = serde_json::from_str(&text("sagemaker-metrics.json")).unwrap();
+    assert_eq!(values["metrics"], json!({"accuracy": 0.75, "val/loss": 0.3}));
+    let page = text("sagemaker-report.html");
+    assert!(page.contains("Exit code 3") && page.contains("val/loss") && page.contains("Billed "), "{page}");
+    let job = &world.emulator.as_ref().unwrap().jobs()[0];
+    let defined: Vec<_> = job["AlgorithmSpecification"]["MetricDefinitions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|metric| &metric["Name"])
+        .collect();
+    assert_eq!(defined, ["val/loss", "accuracy", "bleu"]);
+    let last = job["FinalMetricDataList"].as_array().unwrap();
+    let value =
+        |name: &str| last.iter().find(|metric| metric["MetricName"] == name).unwrap()["Value"].as_f64().unwrap();
+    assert!((value("accuracy") - 0.75).abs() < 1e-6 && (value("val/loss") - 0.3).abs() < 1e-6, "{last:?}");
+    outcomes[1]
+        .failed("script_failure", Some(1))
+        .shows("`SAGEMAKER_METRICS` has a line without `=`")
+        .called("run build_script", 0);
+}
+
+#[test]
+fn metrics_are_shown_kept_and_drawn() {
+    let scenario = Scenario { name: "metrics", needs: &["unzip"], settings: Settings::default, play: run, expect };
+    play(&scenario, With::RealRunner, sagemaker());
+}
