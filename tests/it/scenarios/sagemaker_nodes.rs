@@ -98,8 +98,8 @@ fn ten_nodes_meet() {
 
 const WRITE: &str = "mkdir out; echo $NODE_RANK >out/rank; [ $NODE_RANK = 0 ] || echo more >out/more";
 
-fn desk_of_two(paths: &[&str], results: &str) -> Desk {
-    let mut desk = Desk::new(&Job::new().script(["true"]).artifacts(Artifacts::paths(paths.iter().copied())));
+fn desk_of_two<const N: usize>(paths: [&str; N], results: &str) -> Desk {
+    let mut desk = Desk::new(&Job::new().script(["true"]).artifacts(Artifacts::paths(paths)));
     desk.set("SAGEMAKER_INSTANCE_COUNT", "2");
     desk.set("SAGEMAKER_RESULTS", results);
     desk.prepared()
@@ -112,7 +112,7 @@ fn file(desk: &Desk, path: &str) -> Option<String> {
 /// The files of each other node are in a folder of its name; those of the first one are where its script wrote them.
 #[test]
 fn every_node_sends_its_results() {
-    let desk = desk_of_two(&["out/", "algo-*/out/r*"], "all");
+    let desk = desk_of_two(["out/", "algo-*/out/r*"], "all");
     let ended = desk.run("build_script", WRITE);
     ended.passed().says("Results of algo-2, in algo-2/: 1 file,").hides("stay");
     let read = ["out/rank", "algo-2/out/rank", "out/more", "algo-2/out/more"].map(|path| file(&desk, path));
@@ -123,7 +123,7 @@ fn every_node_sends_its_results() {
 /// The files of the other nodes stay there, and the job log says so.
 #[test]
 fn files_that_stay_on_other_nodes_are_told() {
-    let desk = desk_of_two(&["out/"], "leader");
+    let desk = desk_of_two(["out/"], "leader");
     let ended = desk.run("build_script", WRITE);
     ended
         .passed()
