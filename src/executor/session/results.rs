@@ -154,7 +154,7 @@ async fn fetch(
     };
     let mut staging = session.records.staging(&session.id)?;
     if node != NodeId::LEADER {
-        staging.push(node.to_string());
+        staging.set_file_name(node.to_string());
     }
     let (exchange, all_sent) = (session.exchange(), AllSent::default());
     // The record of an earlier version holds no selection.

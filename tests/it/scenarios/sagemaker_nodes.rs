@@ -128,7 +128,7 @@ fn files_that_stay_on_other_nodes_are_told() {
     ended
         .passed()
         .says("2 files that `artifacts` or `cache` name stay on other nodes")
-        .says("out/more of algo-2, out/rank of algo-2");
+        .says("`out/more` of algo-2, `out/rank` of algo-2");
     assert_eq!((file(&desk, "out/rank").as_deref(), file(&desk, "out/more")), (Some("0\n"), None));
     desk.close();
 }
@@ -141,7 +141,7 @@ fn groups_of_different_types() {
     desk.set("SAGEMAKER_INSTANCE_GROUPS", groups);
     desk.config().passed();
     let prepared = desk.prepare();
-    prepared.passed().says("Instance: 2 x ml.c5.2xlarge (data) and 1 x ml.g5.xlarge (train), image: ");
+    prepared.passed().says("Instance: 2 x ml.c5.2xlarge (data) and 1 x ml.g5.xlarge (train), ");
     let resources = desk.training_job()["ResourceConfig"].clone();
     assert!(
         resources.get("InstanceType").is_none() && resources["InstanceGroups"][1]["InstanceCount"] == 1,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::job::{Job, PoolPhase};
+use super::job::{Instances, Job, PoolPhase};
 use super::state::Training;
 use super::warm_hosts::{WarmHosts, keep_alive};
 use crate::protocol::{ApiError, text};
@@ -44,9 +44,6 @@ impl InstanceQuota {
         }
     }
 }
-
-/// Instances that a job has or may have: their types with their numbers, one for each group.
-pub(super) type Instances = Vec<(String, u64)>;
 
 /// The instances that a job may have, in the order of preference.
 pub(super) fn wanted_instances(request: &Value) -> Vec<Instances> {

@@ -7,10 +7,12 @@ use serde_json::{Value, json};
 
 use tokio_util::sync::CancellationToken;
 
-use super::capacity::Instances;
 use super::final_metrics::FinalMetric;
 use crate::clock;
 use crate::protocol::{epoch_seconds, text};
+
+/// Instances that a job has or may have: their types with their numbers, one for each group.
+pub(crate) type Instances = Vec<(String, u64)>;
 
 /// The secondary status of a job; the primary status follows from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -9,12 +9,12 @@ use anyhow::Context as _;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::capacity::{Instances, wanted_instances};
+use super::capacity::wanted_instances;
 use super::channels::{self, HostChannels};
 use super::checkpoints::CheckpointSync;
 use super::containers::{Ending, INTERNAL, Round};
 use super::hosts::{HostGroup, HostPlace, ONE_GROUP};
-use super::job::{Job, Phase};
+use super::job::{Instances, Job, Phase};
 use super::platform::PlatformStore;
 use super::state::{JobHandle, Training};
 use super::warm_hosts::WarmHosts;
