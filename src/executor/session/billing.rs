@@ -21,9 +21,21 @@ const ENDS_WITHIN: Duration = Duration::from_mins(1);
 /// Pauses between two looks at the training job.
 const PAUSES: ExponentialBuilder = backoff(Duration::from_millis(250), Duration::from_secs(5));
 
+/// The wait of one stage for the end of the training job.
+pub struct EndWait<'a> {
+    until: Instant,
+    cancel: &'a Cancellation,
+}
+
+impl<'a> EndWait<'a> {
+    pub fn new(cancel: &'a Cancellation) -> Self {
+        Self { until: Instant::now() + ENDS_WITHIN, cancel }
+    }
+}
+
 /// Prints phases, billed time and cost at the end of a job whose training job was created. A bill that cannot be had fails nothing.
-pub async fn print(session: &Session<'_>, cancel: &Cancellation) {
-    if let Some(job) = look(session, false, cancel).await {
+pub async fn print(session: &Session<'_>, wait: &EndWait<'_>) {
+    if let Some(job) = look(session, false, wait).await {
         let bill = of(session, &job);
         session.printer.line(bill.phase_line());
         session.printer.line(bill.line());
@@ -31,11 +43,11 @@ pub async fn print(session: &Session<'_>, cancel: &Cancellation) {
 }
 
 /// Writes the report into the project if the job's artifacts name it. A report that cannot be written fails nothing.
-pub async fn write_report(session: &Session<'_>, trees: &Trees, cancel: &Cancellation) {
+pub async fn write_report(session: &Session<'_>, trees: &Trees, wait: &EndWait<'_>) {
     if !results::names_file(session.state.selection(), trees, REPORT_FILE) {
         return;
     }
-    let Some(job) = look(session, true, cancel).await else {
+    let Some(job) = look(session, true, wait).await else {
         session
             .printer
             .warn(format!("there is no `{REPORT_FILE}`: SageMaker did not tell the state of the training job"));
@@ -51,8 +63,8 @@ pub async fn write_report(session: &Session<'_>, trees: &Trees, cancel: &Cancell
 }
 
 /// The bill, when the training job has ended if that is soon.
-pub(super) async fn bill(session: &Session<'_>, cancel: &Cancellation) -> Option<Bill> {
-    let job = look(session, true, cancel).await?;
+pub(super) async fn bill(session: &Session<'_>, wait: &EndWait<'_>) -> Option<Bill> {
+    let job = look(session, true, wait).await?;
     Some(of(session, &job))
 }
 
@@ -67,11 +79,10 @@ fn of(session: &Session<'_>, job: &TrainingJob) -> Bill {
 }
 
 /// The training job, when it has ended if that is soon: always waits for a spot job, whose billed time nobody knows before.
-async fn look(session: &Session<'_>, waits: bool, cancel: &Cancellation) -> Option<TrainingJob> {
+async fn look(session: &Session<'_>, waits: bool, wait: &EndWait<'_>) -> Option<TrainingJob> {
     if !matches!(session.state.creation(), Creation::Created(_)) || session.state.is_given_up() {
         return None;
     }
-    let deadline = Instant::now() + ENDS_WITHIN;
     let mut pauses = PAUSES.build();
     let mut seen = None;
     loop {
@@ -86,12 +97,12 @@ async fn look(session: &Session<'_>, waits: bool, cancel: &Cancellation) -> Opti
             }
         }
         let is_enough = |job: &TrainingJob| job.status.is_terminal() || !waits && !job.is_spot;
-        if seen.as_ref().is_some_and(is_enough) || Instant::now() >= deadline {
+        if seen.as_ref().is_some_and(is_enough) || Instant::now() >= wait.until {
             return seen;
         }
         tokio::select! {
             () = tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(5))) => {}
-            () = cancel.token().cancelled() => return seen,
+            () = wait.cancel.token().cancelled() => return seen,
         }
     }
 }

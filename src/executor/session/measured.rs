@@ -5,7 +5,6 @@ use std::time::Duration;
 use crate::base::human::{human_bytes, human_duration};
 use crate::base::metric::MetricDefinition;
 use crate::base::node::NodeId;
-use crate::base::signals::Cancellation;
 use crate::gitlab::JobContext;
 use crate::protocol::measurements::{self, Gauge, Measurements};
 use crate::protocol::project::Trees;
@@ -13,6 +12,7 @@ use crate::report::{
     self, Curve, FinalValues, JobPage, JobPhase, METRICS_JSON_START, METRICS_TEXT_START, PAGE_START, Unit,
 };
 use crate::session::bill::Bill;
+use crate::session::billing::EndWait;
 use crate::session::exchange::Exchange as _;
 use crate::session::{Session, billing, results};
 use crate::workspace;
@@ -66,7 +66,7 @@ pub async fn print(session: &Session<'_>, trees: &Trees, metrics: &[MetricDefini
 }
 
 /// Writes the files that the job's artifacts name. One that cannot be written fails nothing.
-pub async fn write_files(session: &Session<'_>, job: &JobContext, trees: &Trees, cancel: &Cancellation) {
+pub async fn write_files(session: &Session<'_>, job: &JobContext, trees: &Trees, wait: &EndWait<'_>) {
     let [has_page, has_text, has_json] = [PAGE, METRICS_TEXT, METRICS_JSON].map(|file| names(session, trees, file));
     if !(has_page || has_text || has_json) {
         return;
@@ -86,7 +86,7 @@ pub async fn write_files(session: &Session<'_>, job: &JobContext, trees: &Trees,
         }
     }
     if has_page {
-        let Some(bill) = billing::bill(session, cancel).await else {
+        let Some(bill) = billing::bill(session, wait).await else {
             session.printer.warn(format!("there is no `{PAGE}`: SageMaker did not tell the state of the training job"));
             return;
         };

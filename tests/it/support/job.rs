@@ -68,10 +68,10 @@ pub(crate) struct Artifacts {
 }
 
 impl Artifacts {
-    pub(crate) fn paths<const N: usize>(paths: [&str; N]) -> Self {
+    pub(crate) fn paths<'p>(paths: impl IntoIterator<Item = &'p str>) -> Self {
         Self {
             name: String::new(),
-            paths: paths.map(str::to_owned).to_vec(),
+            paths: paths.into_iter().map(str::to_owned).collect(),
             exclude: Vec::new(),
             untracked: false,
             when: "on_success",

@@ -8,8 +8,11 @@ use crate::base::metric::MetricDefinition;
 /// Only the beginning of a longer line is searched.
 const LINE_BYTES: usize = 16 << 10;
 
-/// Searches each line, also one that a carriage return ends, as those of progress bars.
-pub(in crate::agent) struct MetricLines {
+/// How the runner's script begins the line that tells a command before it runs.
+const COMMAND: &[u8] = b"\x1b[32;1m$ ";
+
+/// Searches each line but those that tell a command, also one that a carriage return ends, as those of progress bars.
+pub(crate) struct MetricLines {
     metrics: Vec<(String, Regex)>,
     recorder: Recorder,
     /// The beginning of a line whose end has not come.
@@ -17,7 +20,7 @@ pub(in crate::agent) struct MetricLines {
 }
 
 impl MetricLines {
-    pub(in crate::agent) fn new(definitions: &[MetricDefinition], recorder: Recorder) -> Self {
+    pub(crate) fn new(definitions: &[MetricDefinition], recorder: Recorder) -> Self {
         let compile = |definition: &MetricDefinition| {
             let regex = definition.compile();
             if regex.is_none() {
@@ -29,7 +32,7 @@ impl MetricLines {
     }
 
     /// Takes the next bytes of the output.
-    pub(in crate::agent) fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         if self.metrics.is_empty() {
             return;
         }
@@ -51,13 +54,13 @@ impl MetricLines {
     }
 
     /// Takes what came last for a whole line.
-    pub(in crate::agent) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         let line = std::mem::take(&mut self.line);
         self.search(&line);
     }
 
     fn search(&self, line: &[u8]) {
-        if line.is_empty() {
+        if line.is_empty() || line.starts_with(COMMAND) {
             return;
         }
         for (name, regex) in &self.metrics {
@@ -103,6 +106,11 @@ mod tests {
     fn a_line_may_hold_several_values_and_need_not_be_text() {
         assert_eq!(found(&[b"\xff\x00 loss=1 loss=2 \xfe\n"]), (Some(1.0), Some(2.0), 2));
         assert_eq!(found(&[b"loss=0.1\nloss=nan\n"]), (Some(0.1), None, 1));
+    }
+
+    #[test]
+    fn the_runners_line_with_a_command_is_not_searched() {
+        assert_eq!(found(&[b"\x1b[32;1m$ echo loss=9\x1b[0;m\nloss=1\n"]), (Some(1.0), Some(1.0), 1));
     }
 
     #[test]

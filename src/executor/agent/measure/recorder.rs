@@ -15,7 +15,7 @@ const IDLE_BELOW: f64 = 10.0;
 
 /// What was measured so far; clones share it.
 #[derive(Clone)]
-pub(in crate::agent) struct Recorder {
+pub(crate) struct Recorder {
     begun: Instant,
     measured: Arc<Mutex<Measurements>>,
 }
@@ -27,7 +27,7 @@ impl Default for Recorder {
 }
 
 impl Recorder {
-    pub(in crate::agent) fn measured(&self) -> Measurements {
+    pub(crate) fn measured(&self) -> Measurements {
         self.measured.lock().clone()
     }
 

@@ -18,7 +18,7 @@ const EVERY: Duration = Duration::from_secs(10);
 const FIRST: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 
 /// Records the use of the machine until it is dropped; without a recorder, only waits.
-pub(in crate::agent) async fn sample(recorder: Option<Recorder>, env: &Environment) -> Infallible {
+pub(crate) async fn sample(recorder: Option<Recorder>, env: &Environment) -> Infallible {
     let Some(recorder) = recorder else { return std::future::pending().await };
     let (proc, cgroup) = (PathBuf::from("/proc"), PathBuf::from("/sys/fs/cgroup"));
     let files = MachineFiles { proc, cgroup, volume: bootstrap::channel_dir() };

@@ -15,6 +15,7 @@ use crate::config::policy;
 use crate::gitlab::{BuildStage, JobContext};
 use crate::protocol::project::Trees;
 use crate::sandbox::{self, Sandbox, SandboxedScript};
+use crate::session::billing::EndWait;
 use crate::session::event::SessionEvent;
 use crate::session::model_output::ModelInputs;
 use crate::session::record::{LostResults, Records};
@@ -97,11 +98,12 @@ async fn tell_bill(context: &Context, job: &JobContext, id: &SessionId, stage: &
         return;
     }
     let Ok(session) = context.attach(id).await else { return };
+    let wait = EndWait::new(&context.cancellation);
     if !is_upload {
-        billing::print(&session, &context.cancellation).await;
+        billing::print(&session, &wait).await;
     } else if let Ok(trees) = context.trees(job) {
-        billing::write_report(&session, &trees, &context.cancellation).await;
-        measured::write_files(&session, job, &trees, &context.cancellation).await;
+        billing::write_report(&session, &trees, &wait).await;
+        measured::write_files(&session, job, &trees, &wait).await;
     }
 }
 
