@@ -179,7 +179,7 @@ fn announce(context: &Context, session: &Session<'_>, decision: &Decision) {
         [] => format!("{} x {count}", state.shown_type()),
         _ => state.shown_type(),
     };
-    context.printer.line(format!("Instance: {instances}, at most {most}, image: {}", decision.image));
+    context.printer.line(format!("Instance: {instances}, image: {}, at most {most}", decision.image));
     // A custom endpoint has no console.
     let of_aws = context.settings.aws.endpoint_url.is_none();
     if let Some((region, console)) = state.arn().filter(|_| of_aws).and_then(console_host) {
