@@ -142,6 +142,7 @@ fn groups_of_different_types() {
     desk.config().passed();
     let prepared = desk.prepare();
     prepared.passed().says("Instance: 2 x ml.c5.2xlarge (data) and 1 x ml.g5.xlarge (train), ");
+    std::fs::create_dir_all(desk.project()).unwrap();
     let resources = desk.training_job()["ResourceConfig"].clone();
     assert!(
         resources.get("InstanceType").is_none() && resources["InstanceGroups"][1]["InstanceCount"] == 1,
