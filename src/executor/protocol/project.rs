@@ -54,6 +54,7 @@ impl Trees {
 /// The files that later host stages read: those that any rule selects.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[expect(clippy::struct_excessive_bools, reason = "each widens the selection in its own way; none excludes another")]
 pub struct Selection {
     pub rules: Vec<Rule>,
     /// Select every changed file.

@@ -55,8 +55,8 @@ pub(super) async fn tell(session: &mut Session<'_>, cancel: &Cancellation) {
 fn sentence(found: &[(NodeId, u64, Vec<String>)]) -> Option<String> {
     let count: u64 = found.iter().map(|(_, files, _)| files).sum();
     let (first, _, _) = found.first()?;
-    let named = found.iter().flat_map(|(node, _, names)| names.iter().map(move |name| format!("{name} of {node}")));
-    let mut names: Vec<String> = named.take(NAMES).collect();
+    let all = found.iter().flat_map(|(node, _, first)| first.iter().map(move |name| format!("{name} of {node}")));
+    let mut names: Vec<String> = all.take(NAMES).collect();
     let more = count.saturating_sub(names.len() as u64);
     names.extend((more > 0).then(|| format!("{more} more")));
     let (files, stay) = if count == 1 { ("file", "stays") } else { ("files", "stay") };
