@@ -27,6 +27,7 @@ pub(super) struct CallLog;
 struct Attempt {
     number: u32,
     begun: Instant,
+    object: String,
 }
 
 impl Storable for Attempt {
@@ -40,12 +41,15 @@ impl Intercept for CallLog {
 
     fn read_before_attempt(
         &self,
-        _: &BeforeTransmitInterceptorContextRef<'_>,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
         _: &RuntimeComponents,
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let number = bag.load::<Attempt>().map_or(0, |attempt| attempt.number) + 1;
-        bag.interceptor_state().store_put(Attempt { number, begun: Instant::now() });
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let number = bag.load::<Attempt>().map_or(0, |attempt| attempt.number) + 1;
+            let object = object(context.request());
+            bag.interceptor_state().store_put(Attempt { number, begun: Instant::now(), object });
+        }
         Ok(())
     }
 
@@ -55,28 +59,27 @@ impl Intercept for CallLog {
         _: &RuntimeComponents,
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        if tracing::enabled!(tracing::Level::DEBUG) {
-            let (attempt, call) = (bag.load::<Attempt>(), bag.load::<Metadata>());
-            let operation = call.map_or_else(String::new, |call| format!("{} {}", call.service(), call.name()));
-            tracing::debug!("{operation}{}{}", object(context.request()), answer(context.response(), attempt));
+        // A request that could not be signed has no attempt.
+        if let Some(attempt) = bag.load::<Attempt>() {
+            let operation = bag.load::<Metadata>().map(|call| format!("{} {}", call.service(), call.name()));
+            let (operation, object) = (operation.unwrap_or_default(), &attempt.object);
+            tracing::debug!("{operation}{object}: {}", answer(context.response(), attempt));
         }
         Ok(())
     }
 }
 
-fn answer(response: Option<&HttpResponse>, attempt: Option<&Attempt>) -> String {
+fn answer(response: Option<&HttpResponse>, attempt: &Attempt) -> String {
     let status = response.map_or_else(|| "no answer".to_owned(), |response| response.status().as_u16().to_string());
-    let time = attempt.map(|attempt| format!(" after {} ms", attempt.begun.elapsed().as_millis())).unwrap_or_default();
+    let milliseconds = attempt.begun.elapsed().as_millis();
     let id = response.and_then(|response| REQUEST_IDS.iter().find_map(|name| response.headers().get(*name)));
     let id = id.map(|id| format!(", request {id}")).unwrap_or_default();
-    let retry = attempt.filter(|attempt| attempt.number > 1);
-    let retry = retry.map(|attempt| format!(", attempt {}", attempt.number)).unwrap_or_default();
-    format!(": {status}{time}{id}{retry}")
+    let retry = if attempt.number > 1 { format!(", attempt {}", attempt.number) } else { String::new() };
+    format!("{status} after {milliseconds} ms{id}{retry}")
 }
 
 /// The object of a request: its path, or its members that name one.
-fn object(request: Option<&HttpRequest>) -> String {
-    let Some(request) = request else { return String::new() };
+fn object(request: &HttpRequest) -> String {
     let uri = request.uri().split('?').next().unwrap_or_default();
     let path = uri.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
     let body: Option<Value> = request.body().bytes().and_then(|body| serde_json::from_slice(body).ok());
@@ -125,14 +128,12 @@ mod tests {
     fn the_object_of_a_request_is_its_path_or_its_name() {
         let mut request = HttpRequest::new(r#"{"TrainingJobName": "a", "Environment": {"S": "s3cret"}}"#.into());
         request.set_uri("https://api.sagemaker.eu-west-1.amazonaws.com/").unwrap();
-        assert_eq!(object(Some(&request)), " a");
+        assert_eq!(object(&request), " a");
         let mut request = HttpRequest::new("s3cret".into());
         request.set_uri("http://127.0.0.1:1/bucket/key?X-Amz-Signature=s3cret").unwrap();
-        assert_eq!(object(Some(&request)), " bucket/key");
-        let attempt = Attempt { number: 2, begun: Instant::now() };
-        assert!(
-            answer(None, Some(&attempt)).starts_with(": no answer after ")
-                && answer(None, Some(&attempt)).ends_with(", attempt 2")
-        );
+        assert_eq!(object(&request), " bucket/key");
+        let attempt = Attempt { number: 2, begun: Instant::now(), object: String::new() };
+        let answer = answer(None, &attempt);
+        assert!(answer.starts_with("no answer after ") && answer.ends_with(" ms, attempt 2"), "{answer}");
     }
 }

@@ -114,13 +114,18 @@ async fn run_into<S: FrameSink + 'static>(
     let metrics = MetricLines::new(&spec.metrics, spec.recorder.clone());
     let encoder = FrameEncoder::new(spec.run, spec.seal.clone());
     let pump = Pump::new(encoder, masker, Redraws::new(spec.progress_rate), spool.clone(), foreign, metrics, sink);
+    let (tell_size, size) = oneshot::channel();
     let (tell_code, code) = oneshot::channel();
     let (tell_delivered, delivered) = oneshot::channel();
     // Canceled when the output cannot be delivered; ends the script.
     let broken = CancellationToken::new();
     let guard = broken.clone().drop_guard();
     spawn("output", move || {
-        let outcome = pump.run(|| code.blocking_recv().ok());
+        let outcome = pump.run(|bytes| {
+            // The receiver waits only when the container is kept.
+            let _ = tell_size.send(bytes);
+            code.blocking_recv().ok()
+        });
         let is_delivered = outcome.is_ok();
         let _ = tell_delivered.send(outcome);
         if is_delivered {
@@ -145,8 +150,11 @@ async fn run_into<S: FrameSink + 'static>(
     let at = spec.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let failed = exit.as_ref().ok().map(|exit| exit.code).filter(|code| *code != 0 && !cancel.is_cancelled());
     let kept = spec.keep.as_ref().zip(failed);
-    if let Some((keep, code)) = kept {
-        keep.keep(code, cancel).await;
+    // Without a size the output cannot be delivered.
+    if let Some((keep, code)) = kept
+        && let Ok(bytes) = size.await
+    {
+        keep.keep(code, bytes, cancel).await;
     }
     if let Ok(exit) = &exit {
         // The receiver is gone when the output could not be delivered.

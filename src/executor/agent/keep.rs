@@ -31,6 +31,8 @@ pub(super) struct KeepOnFailure {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct KeepBegun {
     pub(super) code: i32,
+    /// Size of the script's output.
+    pub(super) bytes: u64,
     /// Milliseconds since 1970.
     pub(super) until: u64,
     /// The wait ends when this file is there.
@@ -39,7 +41,7 @@ pub(super) struct KeepBegun {
 
 impl KeepOnFailure {
     /// Waits after a script that exited with `code`. Returns at once when there is no place for the file that ends the wait.
-    pub(super) async fn keep(&self, code: i32, cancel: &CancellationToken) {
+    pub(super) async fn keep(&self, code: i32, bytes: u64, cancel: &CancellationToken) {
         let release = match volume::for_everyone(place_in) {
             Ok(release) => release,
             Err(error) => {
@@ -50,7 +52,7 @@ impl KeepOnFailure {
         let end = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default() + self.limit;
         let until = u64::try_from(end.as_millis()).unwrap_or(u64::MAX);
         // The receiver lives as long as the run.
-        let _ = self.begun.send(KeepBegun { code, until, release: release.clone() });
+        let _ = self.begun.send(KeepBegun { code, bytes, until, release: release.clone() });
         tokio::select! {
             () = cancel.cancelled() => {}
             () = tokio::time::sleep(self.limit) => {}
@@ -110,7 +112,7 @@ mod tests {
                 assert_eq!(begun.code, 3);
                 if is_canceled { cancel.cancel() } else { std::fs::write(begun.release, "").unwrap() }
             };
-            tokio::join!(keep.keep(3, &cancel), release);
+            tokio::join!(keep.keep(3, 0, &cancel), release);
         }
     }
 }

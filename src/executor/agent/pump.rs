@@ -199,12 +199,12 @@ impl<S: FrameSink> Pump<S> {
         Self { sink, sources, encoder, script, others, metrics, frames: Vec::new() }
     }
 
-    /// Frames all output, then calls `code` and writes the end frame; `None` means that there is no exit code and no end frame. Returns the
+    /// Frames all output, then calls `code` with its size and writes the end frame; `None` means that there is no exit code and no end frame. Returns the
     /// sink with the size and the hash of the output.
-    pub(super) fn run(mut self, code: impl FnOnce() -> Option<i32>) -> anyhow::Result<(S, u64, String)> {
+    pub(super) fn run(mut self, code: impl FnOnce(u64) -> Option<i32>) -> anyhow::Result<(S, u64, String)> {
         lower_priority();
         self.until_closed().context("failed to deliver the output")?;
-        let code = code();
+        let code = code(self.encoder.bytes());
         self.finish(code).context("failed to deliver the end of the output")?;
         Ok((self.sink, self.encoder.bytes(), self.encoder.hash()))
     }

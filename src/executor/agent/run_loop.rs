@@ -331,10 +331,10 @@ impl<'s> RunLoop<'s> {
                 tokio::select! {
                     exit = &mut script => break exit,
                     never = &mut sampling => match never {},
-                    Some(KeepBegun { code, until, release }) = kept.recv() => {
+                    Some(KeepBegun { code, bytes, until, release }) = kept.recv() => {
                         is_kept = true;
                         let release = release.display().to_string();
-                        self.mailbox.report(&Report::Kept { run: number, code, until, release }).await?;
+                        self.mailbox.report(&Report::Kept { run: number, code, bytes, until, release }).await?;
                     }
                     () = cancellation.token().cancelled(), if end.is_none() => {
                         end = Some(LoopEnd::Stopped);

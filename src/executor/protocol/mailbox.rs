@@ -132,6 +132,8 @@ pub enum Report {
     Kept {
         run: u32,
         code: i32,
+        /// Size of the script's output.
+        bytes: u64,
         /// Milliseconds since 1970 by the node's clock.
         until: u64,
         release: String,
@@ -408,7 +410,7 @@ mod tests {
             Report::Missing { attempt: 1 },
             Report::Damaged { pack: "p".into(), chunk: "c".into() },
             Report::Started { run: 1, order: 2 },
-            Report::Kept { run: 1, code: 2, until: 3, release: "/r".into() },
+            Report::Kept { run: 1, code: 2, bytes: 4, until: 3, release: "/r".into() },
             Report::Exited { run: 1, exit },
             Report::Collected { summary: "s".into(), restarts: 1 },
             Report::Failed { order: "o".into(), reason: "r".into(), by_job: true },
@@ -420,7 +422,7 @@ mod tests {
         {"missing":{"attempt":1}}
         {"damaged":{"chunk":"c","pack":"p"}}
         {"started":{"order":2,"run":1}}
-        {"kept":{"code":2,"release":"/r","run":1,"until":3}}
+        {"kept":{"bytes":4,"code":2,"release":"/r","run":1,"until":3}}
         {"exited":{"exit":{"at":3,"bytes":2,"canceled":false,"code":1,"copy":4,"has_model":false,"hash":"h"},"run":1}}
         {"collected":{"restarts":1,"summary":"s"}}
         {"failed":{"by_job":true,"order":"o","reason":"r"}}

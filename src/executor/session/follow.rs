@@ -66,6 +66,8 @@ pub struct Follower<'s, 'a> {
     describe: Describe,
     waiting: Option<Waiting>,
     silence: Silence,
+    /// Containers of failed scripts that are to be told once the output is printed.
+    kept: Vec<KeptContainer>,
     /// The order to end the script is in the mailbox.
     cancel_sent: bool,
     inbox: Inbox,
@@ -124,6 +126,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             describe,
             waiting,
             silence: Silence::new(started),
+            kept: Vec::new(),
             cancel_sent,
             inbox: Inbox::default(),
             missing: None,
@@ -226,6 +229,7 @@ impl<'s, 'a> Follower<'s, 'a> {
                 self.machine.apply(&RunEvent::Progress { node: id }, self.started.elapsed());
             }
         }
+        self.tell_kept();
         self.tell_silence();
         for end in ends {
             // The exit report follows the output at once.
@@ -308,8 +312,9 @@ impl<'s, 'a> Follower<'s, 'a> {
             }
             Report::Started { run, .. } if *run == self.run => output.started = Some(session.clock.now()),
             Report::Exited { run, exit } if *run == self.run => output.exited(exit, session.clock.now()),
-            Report::Kept { run, code, until, release } if *run == self.run => {
-                remote_access::tell_kept(session, KeptContainer { node: id, code: *code, until: *until, release });
+            Report::Kept { run, code, bytes, until, release } if *run == self.run => {
+                let (node, release) = (id, release.clone());
+                self.kept.push(KeptContainer { node, code: *code, bytes: *bytes, until: *until, release });
             }
             Report::Bye { .. } => self.describe.hasten(),
             Report::Kept { .. }
@@ -393,6 +398,17 @@ impl<'s, 'a> Follower<'s, 'a> {
         }
         remote_access::tell_shells(self.session, self.sources.output.nodes.ids());
         Ok(())
+    }
+
+    fn tell_kept(&mut self) {
+        let (session, nodes) = (&*self.session, &self.sources.output.nodes);
+        self.kept.retain(|kept| {
+            let is_early = nodes.get(kept.node).is_some_and(|node| node.bytes() < kept.bytes);
+            if !is_early {
+                remote_access::tell_kept(session, kept);
+            }
+            is_early
+        });
     }
 
     fn tell_silence(&mut self) {

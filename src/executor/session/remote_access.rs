@@ -15,14 +15,16 @@ const LONGEST: Duration = Duration::from_hours(24);
 const LONGEST_PATH: usize = 200;
 
 /// A container that is kept after its script has failed, as its node reports it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct KeptContainer<'r> {
+#[derive(Debug, Clone)]
+pub(super) struct KeptContainer {
     pub(super) node: NodeId,
     pub(super) code: i32,
+    /// Size of the script's output, which is printed first.
+    pub(super) bytes: u64,
     /// Milliseconds since 1970.
     pub(super) until: u64,
     /// The file that ends the wait.
-    pub(super) release: &'r str,
+    pub(super) release: String,
 }
 
 /// Prints the command that opens a shell on each node, if the job lets people in.
@@ -31,7 +33,7 @@ pub(super) fn tell_shells(session: &Session<'_>, nodes: impl Iterator<Item = Nod
 }
 
 /// Prints until when the container is kept, what that costs, how to get in and how to end it.
-pub(super) fn tell_kept(session: &Session<'_>, kept: KeptContainer<'_>) {
+pub(super) fn tell_kept(session: &Session<'_>, kept: &KeptContainer) {
     let (state, printer) = (&session.state, session.printer);
     let count = u32::try_from(state.nodes().len()).unwrap_or(u32::MAX);
     let price = Price::of(&[(state.instance_type(), count)], &session.settings.prices);
@@ -54,10 +56,10 @@ fn command(job: &str, region: &str, node: NodeId) -> String {
     format!("Shell in {node}: aws ssm start-session --region {region} --target sagemaker-training-job:{job}_{node}")
 }
 
-fn words(kept: KeptContainer<'_>, price: Option<&str>, now: SystemTime) -> [String; 2] {
-    let KeptContainer { node, code, until, release } = kept;
+fn words(kept: &KeptContainer, price: Option<&str>, now: SystemTime) -> [String; 2] {
+    let KeptContainer { node, code, until, release, .. } = kept;
     let until =
-        UNIX_EPOCH + Duration::from_millis(until).min(now.duration_since(UNIX_EPOCH).unwrap_or_default() + LONGEST);
+        UNIX_EPOCH + Duration::from_millis(*until).min(now.duration_since(UNIX_EPOCH).unwrap_or_default() + LONGEST);
     let left = human_duration(until.duration_since(now).unwrap_or_default());
     let price = price.map(|price| format!(", at {price} a minute")).unwrap_or_default();
     [
@@ -87,16 +89,17 @@ mod tests {
     #[test]
     fn a_kept_container_has_its_end_and_its_price() {
         let now = UNIX_EPOCH + Duration::from_secs(3600);
-        let kept = KeptContainer { node: NodeId::LEADER, code: 3, until: 5_400_000, release: "/tmp/r\n" };
-        let [first, last] = words(kept, Some("$0.04"), now);
+        let release = "/tmp/r\n".to_owned();
+        let kept = KeptContainer { node: NodeId::LEADER, code: 3, bytes: 0, until: 5_400_000, release };
+        let [first, last] = words(&kept, Some("$0.04"), now);
         assert_eq!(
             first,
             "the script failed with exit code 3 on algo-1; the container is kept until 01:30:00 UTC (30 min), at $0.04 a minute, if the job's `timeout` allows it"
         );
         assert!(last.contains("`touch /tmp/r"), "{last}");
-        let [first, _] = words(KeptContainer { until: u64::MAX, ..kept }, None, now);
+        let [first, _] = words(&KeptContainer { until: u64::MAX, ..kept.clone() }, None, now);
         assert!(first.contains("(24 h), if"), "{first}");
-        let [first, _] = words(KeptContainer { until: 0, ..kept }, None, now);
+        let [first, _] = words(&KeptContainer { until: 0, ..kept }, None, now);
         assert!(first.contains("(0 s), if"), "{first}");
     }
 }

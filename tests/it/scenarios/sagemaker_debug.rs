@@ -27,7 +27,7 @@ fn desk(variables: &[(&str, &str)]) -> Desk {
 }
 
 /// Fails, and a process in the background ends the wait from inside, after it has used the container.
-const RELEASES_ITSELF: &str = "(until [ -d /tmp/sagemaker-hold ]; do sleep 0.1; done; pwd >/tmp/note; : >/tmp/sagemaker-hold/release) & echo working; exit 3";
+const RELEASES_ITSELF: &str = "(until [ -d /tmp/sagemaker-keep ]; do sleep 0.1; done; pwd >/tmp/note; : >/tmp/sagemaker-keep/release) & echo working; exit 3";
 
 rows! {
     /// The script's exit code counts, and `after_script` runs in the same container.
@@ -44,9 +44,9 @@ rows! {
             let name = job["TrainingJobName"].as_str().unwrap();
             let shell = format!("Shell in algo-1: aws ssm start-session --region us-east-1 --target sagemaker-training-job:{name}_algo-1\n");
             let outcome = outcomes[0].failed("script_failure", Some(3));
-            outcome.shows("\nworking\n").shows("the script failed with exit code 3 on algo-1; the container is kept until ")
+            outcome.shows("\nworking\n\x1b[33mwarning:\x1b[0m the script failed with exit code 3 on algo-1; the container is kept until ")
                 .shows("), at 0.010 a minute, if the job's `timeout` allows it")
-                .shows("To end this earlier: `touch /tmp/sagemaker-hold/release` in the container, or cancel the job")
+                .shows("To end this earlier: `touch /tmp/sagemaker-keep/release` in the container, or cancel the job")
                 .shows("\nafter-the-wait\n");
             assert_eq!(outcome.count(&shell), 2, "when the container runs, and when it is kept\n{outcome}");
         },
