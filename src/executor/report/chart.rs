@@ -4,7 +4,7 @@ use plotters::prelude::*;
 
 use super::curve::{Curve, Unit};
 use super::html::Html;
-use crate::base::human::{human_bytes, human_duration, human_number};
+use crate::base::human::{human_bytes, human_number};
 use crate::base::series::Point;
 
 /// Size in the units of the drawing, about pixels of a phone.
@@ -36,7 +36,9 @@ fn without_noise(svg: &str) -> String {
 
 fn draw(points: &[Point], curve: &Curve<'_>, svg: &mut String) -> Option<()> {
     let (first, last) = (points.first()?, points.last()?);
-    let (from, to) = (seconds(first), seconds(last));
+    let (unit, unit_name) = time_unit(last.at);
+    let time = |point: &Point| milliseconds(point.at) / unit;
+    let (from, to) = (time(first), time(last));
     let to = if to > from { to } else { from + 1.0 };
     let (low, high) = range(points, curve.unit);
     let area = SVGBackend::with_string(svg, (WIDTH, HEIGHT)).into_drawing_area();
@@ -56,25 +58,34 @@ fn draw(points: &[Point], curve: &Curve<'_>, svg: &mut String) -> Option<()> {
         .x_labels(4)
         .y_labels(5)
         .label_style(("sans-serif", 12, &AXIS))
-        .x_label_formatter(&|at| time(*at))
+        .x_label_formatter(&|at| format!("{} {unit_name}", human_number(*at)))
         .y_label_formatter(&|value| number(*value, curve.unit))
         .draw()
         .ok()?;
     if points.iter().any(|point| point.max > point.min) {
-        let upper = points.iter().map(|point| (seconds(point), point.max.max(low).min(high)));
-        let lower = points.iter().rev().map(|point| (seconds(point), point.min.max(low).min(high)));
+        let upper = points.iter().map(|point| (time(point), point.max.max(low).min(high)));
+        let lower = points.iter().rev().map(|point| (time(point), point.min.max(low).min(high)));
         chart.draw_series([Polygon::new(upper.chain(lower).collect::<Vec<_>>(), BAND.filled())]).ok()?;
     }
     // The library takes no point outside of its axes.
-    let means = || points.iter().map(|point| (seconds(point), point.mean.max(low).min(high)));
+    let means = || points.iter().map(|point| (time(point), point.mean.max(low).min(high)));
     chart.draw_series(LineSeries::new(means(), LINE.stroke_width(2))).ok()?;
     chart.draw_series(means().last().map(|end| Circle::new(end, 3, LINE.filled()))).ok()?;
     area.present().ok()
 }
 
-fn seconds(point: &Point) -> f64 {
+/// The unit of the horizontal axis, in milliseconds: the ticks are round numbers of it.
+const TIME_UNITS: [(f64, &str); 4] = [(1e3, "s"), (6e4, "min"), (3.6e6, "h"), (8.64e7, "d")];
+
+/// The largest unit of which the series lasts at least two.
+fn time_unit(end: u64) -> (f64, &'static str) {
+    let fits = |unit: &&(f64, &str)| milliseconds(end) >= 2.0 * unit.0;
+    TIME_UNITS.iter().rev().find(fits).copied().unwrap_or((1e3, "s"))
+}
+
+fn milliseconds(at: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of a job have less than 52 bits")]
-    let at = point.at as f64 / 1000.0;
+    let at = at as f64;
     at
 }
 
@@ -92,10 +103,6 @@ fn range(points: &[Point], unit: Unit) -> (f64, f64) {
             (low - room, high + room)
         }
     }
-}
-
-fn time(seconds: f64) -> String {
-    human_duration(std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }
 
 pub(super) fn number(value: f64, unit: Unit) -> String {

@@ -105,7 +105,7 @@ fn metrics(html: &mut Html, curves: &[Curve<'_>]) {
         }
         html.raw("</tr>\n");
     }
-    html.raw("</tbody></table>\n<p class=\"soft\">&nbsp;</p>\n");
+    html.raw("</tbody></table>\n");
 }
 
 fn charts_of(html: &mut Html, curves: &[Curve<'_>], most: usize) {

@@ -1,4 +1,4 @@
-//! What a job's output shows of its metrics: lines in the log, files and the page that its artifacts name, SageMaker's own values.
+//! What a job's output shows of its metrics: lines in the log, files and the page that its artifacts name, definitions for SageMaker.
 
 use serde_json::{Value, json};
 
@@ -47,10 +47,6 @@ fn expect(world: &World, outcomes: &[Outcome]) {
         .map(|metric| &metric["Name"])
         .collect();
     assert_eq!(defined, ["val/loss", "accuracy", "bleu"]);
-    let last = job["FinalMetricDataList"].as_array().unwrap();
-    let value =
-        |name: &str| last.iter().find(|metric| metric["MetricName"] == name).unwrap()["Value"].as_f64().unwrap();
-    assert!((value("accuracy") - 0.75).abs() < 1e-6 && (value("val/loss") - 0.3).abs() < 1e-6, "{last:?}");
     outcomes[1]
         .failed("script_failure", Some(1))
         .shows("`SAGEMAKER_METRICS` has a line without `=`")
