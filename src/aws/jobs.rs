@@ -112,6 +112,7 @@ impl TrainingJobs for AwsJobs {
             .set_remote_debug_config(
                 spec.remote_debug.then(|| RemoteDebugConfig::builder().enable_remote_debug(true).build()),
             )
+            .set_enable_network_isolation(spec.is_isolated.then_some(true))
             .set_tags(unless_empty(
                 spec.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect(),
             ))

@@ -43,6 +43,7 @@ fn any_text(data: &[u8]) {
 fn length(line: &Line) -> usize {
     match line {
         Line::Unframed(text) | Line::Foreign(text) | Line::OtherRun(text) | Line::Damaged(text) => text.len(),
+        Line::Report(_, report) => report.len(),
     }
 }
 

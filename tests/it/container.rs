@@ -52,6 +52,7 @@ impl Bench {
             arguments: vec!["-c".into(), script.into()],
             environment: BTreeMap::new(),
             hostname: "algo-1".into(),
+            network: emulator::host::ContainerNetwork::Host,
             hosts: vec![("algo-1".into(), std::net::Ipv4Addr::LOCALHOST)],
             opt_ml,
             mounts: Vec::new(),

@@ -34,6 +34,10 @@ macro_rules! for_each_driver {
             $crate::support::scenario::play(&$row(), $crate::support::scenario::With::RunnerDouble, driver);
         }
         #[test]
+        fn isolated_double() {
+            $crate::support::scenario::play_isolated(&$row());
+        }
+        #[test]
         fn sandboxed_real() {
             let driver = $crate::support::driver::sandboxed();
             $crate::support::scenario::play(&$row(), $crate::support::scenario::With::RealRunner, driver);
@@ -66,6 +70,7 @@ mod sagemaker_desk;
 mod sagemaker_host;
 mod sagemaker_image;
 mod sagemaker_input;
+mod sagemaker_isolated;
 mod sagemaker_kept;
 mod sagemaker_kills;
 mod sagemaker_landing_zone;

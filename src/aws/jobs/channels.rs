@@ -8,7 +8,12 @@ use executor::cloud::{ChannelMode, ChannelSource, FileSystemKind};
 
 pub(super) fn channel(channel: &executor::cloud::Channel) -> Channel {
     let source = match &channel.source {
-        ChannelSource::S3 { uri, is_sharded } => DataSource::builder().s3_data_source(in_s3(uri, *is_sharded)),
+        ChannelSource::S3 { uri, is_sharded } => {
+            DataSource::builder().s3_data_source(in_s3(S3DataType::S3Prefix, uri, *is_sharded))
+        }
+        ChannelSource::Listed { uri } => {
+            DataSource::builder().s3_data_source(in_s3(S3DataType::ManifestFile, uri, false))
+        }
         ChannelSource::FileSystem { kind, id, path, is_writable } => {
             let access = if *is_writable { FileSystemAccessMode::Rw } else { FileSystemAccessMode::Ro };
             let kind = match kind {
@@ -36,12 +41,8 @@ pub(super) fn channel(channel: &executor::cloud::Channel) -> Channel {
         .build()
 }
 
-fn in_s3(uri: &str, is_sharded: bool) -> S3DataSource {
+fn in_s3(kind: S3DataType, uri: &str, is_sharded: bool) -> S3DataSource {
     let distribution =
         if is_sharded { S3DataDistribution::ShardedByS3Key } else { S3DataDistribution::FullyReplicated };
-    S3DataSource::builder()
-        .s3_data_type(S3DataType::S3Prefix)
-        .s3_uri(uri)
-        .s3_data_distribution_type(distribution)
-        .build()
+    S3DataSource::builder().s3_data_type(kind).s3_uri(uri).s3_data_distribution_type(distribution).build()
 }

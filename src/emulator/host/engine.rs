@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use tokio::sync::mpsc;
 
 use super::isolation::answers;
+use super::network::ContainerNetwork;
 use super::process::{Control, HostProcess, Outcome, supervise};
 use super::spec::{ContainerExit, ContainerSpec, StopSignals, environment};
 use crate::error::SetupError;
@@ -26,7 +27,15 @@ pub(super) async fn run(
     let removal = Removal { engine, name: Some(name.clone()) };
     answers(engine, &["rm", "--force", &name], &[], &spec.scratch).await; // Left by an emulator that was killed.
     let mut command = Command::new(engine);
-    command.args(["run", "--name", &name, "--network", "host", "--hostname", &spec.hostname]);
+    let network = match spec.network {
+        ContainerNetwork::Host => "host",
+        ContainerNetwork::Loopback => "none",
+        ContainerNetwork::Shared(_) => {
+            let why = "failed to run several isolated containers by an engine: they would have no way to each other";
+            return Err(SetupError::new(why).hint("use `host` or an unpacked root directory as the image").into());
+        }
+    };
+    command.args(["run", "--name", &name, "--network", network, "--hostname", &spec.hostname]);
     for (name, address) in &spec.hosts {
         command.arg("--add-host").arg(format!("{name}:{address}"));
     }

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 
 use super::files::{discard, quote, write_private};
 use super::isolation::{Isolation, Namespace};
+use super::network::ContainerNetwork;
 use super::profile::User;
 use super::rootfs::RootLayout;
 use super::spec::{ContainerSpec, Leftovers, environment};
@@ -52,18 +53,27 @@ pub(super) fn prepare(spec: &ContainerSpec, isolation: Isolation) -> anyhow::Res
     fs::write(&launch, script).with_context(|| format!("failed to write {}", launch.display()))?;
     let mut command = match namespace {
         Some(namespace) => {
-            let mut command = Command::new("unshare");
+            let mut command = entered(&spec.network, "unshare");
             command.args(namespace.flags());
             if !isolation.bubblewrap {
                 command.args(["--pid", "--fork", "--kill-child", "--ipc", "--uts"]);
+                command.args((spec.network == ContainerNetwork::Loopback).then_some("--net"));
             }
             command.arg("sh");
             command
         }
-        None => Command::new("sh"),
+        None => entered(&spec.network, "sh"),
     };
     command.arg(&launch).args(&spec.entrypoint).args(&spec.arguments).current_dir(&scratch);
     Ok(Setup { command, status: scratch.join("status") })
+}
+
+/// The program, in the network that the containers share.
+fn entered(network: &ContainerNetwork, program: &str) -> Command {
+    let ContainerNetwork::Shared(namespace) = network else { return Command::new(program) };
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net={}", namespace.display())).arg("--").arg(program);
+    command
 }
 
 /// Removes what an earlier container left, but for the layers that the next one is to find.
@@ -114,6 +124,9 @@ fn with_bubblewrap(
             .map(String::from)
             .to_vec();
     let mut add = |words: &[&str]| arguments.extend(words.iter().map(ToString::to_string));
+    if spec.network == ContainerNetwork::Loopback {
+        add(&["--unshare-net"]);
+    }
     if namespace.is_none() && !rustix::process::geteuid().is_root() {
         add(&["--unshare-user", "--uid", "0", "--gid", "0"]);
     }
@@ -152,6 +165,9 @@ fn with_bubblewrap(
 fn with_unshare(spec: &ContainerSpec, layout: &RootLayout) -> String {
     use std::fmt::Write as _;
     let mut script = format!("set -e\nPATH=\"$PATH:/usr/sbin:/sbin\"\n{}", layout.overlay_script());
+    if spec.network == ContainerNetwork::Loopback {
+        script.push_str("ip link set lo up\n");
+    }
     script.push_str(
         "mkdir -p root/proc root/dev\nmount -t proc proc root/proc\nmount -t tmpfs -o mode=755 tmpfs root/dev\n",
     );

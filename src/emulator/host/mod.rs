@@ -1,6 +1,6 @@
 //! Runs one training container on this machine: namespaces by bubblewrap (or `unshare`), or a container engine.
 //!
-//! A container has its own processes, IPC, host name and files, and shares the machine's network: the agent talks to the
+//! A container has its own processes, IPC, host name and files, and shares the machine's network, unless it is isolated: the agent talks to the
 //! emulator on loopback. It is root inside with the usual capabilities of a container, and its entrypoint is PID 1.
 //! Without bubblewrap and without an engine nothing runs. This module never writes outside the two directories
 //! it is given, never leaves a mount on the host (mounts live in a namespace that ends with the container), and knows
@@ -14,6 +14,7 @@ mod engine;
 mod files;
 mod isolation;
 mod launch;
+mod network;
 mod process;
 mod profile;
 mod rootfs;
@@ -32,6 +33,7 @@ pub use self::files::discard;
 pub(super) use self::files::quote;
 pub use self::isolation::{Isolation, Namespace};
 use self::launch::prepare;
+pub use self::network::{ContainerNetwork, SharedLoopback};
 use self::process::{Control, HostProcess};
 pub(super) use self::profile::parse_size;
 pub use self::profile::{Profile, User};
@@ -83,6 +85,7 @@ pub async fn check(image: ContainerImage, scratch: &Path) -> anyhow::Result<()> 
         environment: BTreeMap::new(),
         hostname: "check".to_owned(),
         hosts: Vec::new(),
+        network: ContainerNetwork::Host,
         opt_ml,
         mounts: Vec::new(),
         scratch: scratch.to_owned(),

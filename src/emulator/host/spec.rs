@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::network::ContainerNetwork;
 use super::profile::Profile;
 
 /// The specification of a container.
@@ -26,6 +27,7 @@ pub struct ContainerSpec {
     pub hostname: String,
     /// The hosts that the container knows by name, its own among them. All are addresses of this machine's loopback.
     pub hosts: Vec<(String, Ipv4Addr)>,
+    pub network: ContainerNetwork,
     /// Directory of the host that appears at `/opt/ml`, writable.
     pub opt_ml: PathBuf,
     /// Further directories of the host, at `/opt/ml` or elsewhere.

@@ -8,11 +8,13 @@ use anyhow::Context as _;
 use backon::{ConstantBuilder, Retryable as _};
 use tokio::time::Instant;
 
+use super::spool::OutputSpool;
 use crate::base::failure::Failure;
 use crate::base::node::NodeId;
 use crate::cloud::{CloudError, CloudErrorKind, MOST_BYTES, ObjectStore};
 use crate::protocol::keys::SessionKeys;
 use crate::protocol::mailbox::{self, ByeReason, MailboxError, Order, Report};
+use crate::trace::frame;
 
 /// A report is tried this long; S3 has then been out of reach for longer than any of its faults.
 const REPORT_WITHIN: Duration = Duration::from_mins(1);
@@ -34,6 +36,8 @@ pub(super) struct AgentMailbox {
     lease: LeaseWatch,
     /// Start of the current series of refused reads of orders, and the last error.
     denied: Option<(Instant, String)>,
+    /// Reports go into the container's log too.
+    log: Option<Arc<OutputSpool>>,
 }
 
 /// Earlier starts of the container, as their reports tell.
@@ -76,7 +80,12 @@ impl AgentMailbox {
             next_look_for_others: now + LOOK_FOR_OTHERS,
             lease: LeaseWatch { length: lease, beats: BTreeSet::new(), changed: now, next_look: now + lease / 6 },
             denied: None,
+            log: None,
         }
+    }
+
+    pub(super) fn with_log(self, log: Arc<OutputSpool>) -> Self {
+        Self { log: Some(log), ..self }
     }
 
     /// Reads the reports of earlier starts of this container and continues their numbers. The first report must equal `ready`.
@@ -185,6 +194,10 @@ impl AgentMailbox {
         match stored {
             Stored::Ours => self.reports = seq,
             Stored::Foreign => return Err(foreign(&key)),
+        }
+        let framed = self.log.as_ref().zip(frame::report_frame(self.keys.seal().of_node(self.node), seq, &body));
+        if let Some((log, line)) = framed {
+            log.write(&line);
         }
         Ok(())
     }

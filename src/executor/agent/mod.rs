@@ -4,7 +4,9 @@
 //! SageMaker stops the job (SIGTERM, then 120 s until SIGKILL), or when the driver stops renewing the lease. It reaches the driver
 //! through the object store only, and knows no sessions, policies or sandboxes.
 
+mod channel_store;
 mod exec;
+mod failed_order;
 mod foreign_output;
 mod keep;
 mod mailbox;
@@ -34,10 +36,11 @@ use crate::base::clock::Clock;
 use crate::base::failure;
 use crate::base::process::Reaper;
 use crate::base::signals::{Cancellation, Signals};
-use crate::cloud::{Access, Connect};
+use crate::cloud::{Access, Connect, ObjectStore};
 use crate::config::env::Environment;
 use crate::protocol::agent_env::AgentEnv;
 use crate::protocol::bootstrap;
+use channel_store::ChannelStore;
 use mailbox::AgentMailbox;
 use node::ThisNode;
 use role_store::RoleStore;
@@ -91,7 +94,9 @@ async fn run_signaled(
     let access = access(&agent_env, bundle.exists().then_some(bundle));
     // On SageMaker the agent uses the role's credentials alone: other AWS settings in the environment or in files come from the image
     // or the job and are meant for the script.
-    let objects = if ROLE_CREDENTIALS.iter().any(|name| env.get(name).is_some()) {
+    let objects: Arc<dyn ObjectStore> = if agent_env.isolated {
+        Arc::new(ChannelStore::of_container())
+    } else if ROLE_CREDENTIALS.iter().any(|name| env.get(name).is_some()) {
         connect.container_objects(&access)?
     } else {
         connect.objects(&access).await?
@@ -99,12 +104,15 @@ async fn run_signaled(
     let keys = role_store::open(&*objects, &agent_env.root, agent_env.key_hash.as_deref()).await?;
     let lease = Duration::from_secs(agent_env.lease_seconds);
     let mailbox = AgentMailbox::new(Arc::new(RoleStore(objects)), keys, node.id, lease);
+    // The log alone leaves such a container before its end.
+    let mailbox = if agent_env.isolated { mailbox.with_log(stdio.log()) } else { mailbox };
     let agent = std::fs::read_link("/proc/self/exe").ok();
     let places = WritablePlaces::new(&agent_env, env.get(writable_places::POOL_CACHE_VARIABLE), agent);
     let env = env.with(training_env::of_node(&node, env).await);
     let run_loop = run_loop::RunLoop::new(mailbox, node, env, clock, stdio, agent_env.rerun);
     tokio::select! {
-        result = run_loop.serve(places, &cancellation) => result,
+        // Of a job that has failed, SageMaker is not documented to upload the output, which holds the results here.
+        result = run_loop.serve(places, &cancellation) => result.map(|code| if agent_env.isolated { 0 } else { code }),
         never = signals.watch(&cancellation) => match never {},
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::exec::{self, ScriptRun};
+use crate::agent::failed_order::{failed, receive_failure};
 use crate::agent::keep::{KeepBegun, KeepOnFailure};
 use crate::agent::mailbox::{AgentMailbox, EarlierStarts};
 use crate::agent::measure::{self, Recorder};
@@ -19,14 +20,13 @@ use crate::agent::trace_copy::{CopyMode, TraceCopy};
 use crate::agent::volume;
 use crate::agent::writable_places::WritablePlaces;
 use crate::base::clock::Clock;
-use crate::base::failure;
 use crate::base::node::NodeId;
 use crate::base::signals::Cancellation;
 use crate::config::env::Environment;
 use crate::protocol::agent_env::PREFIX;
 use crate::protocol::mailbox::{ByeReason, ExitReport, Order, Report, RunOrder, WorkspaceOrder};
 use crate::protocol::measurements;
-use crate::workspace::{self, Damaged, MissingPacks, Snapshot, TransferProgress};
+use crate::workspace::{self, Snapshot, TransferProgress};
 
 const BUSY_POLL: Duration = Duration::from_millis(40);
 const IDLE_POLL: Duration = Duration::from_secs(1);
@@ -231,13 +231,20 @@ impl<'s> RunLoop<'s> {
     async fn receive(&mut self, cancellation: &Cancellation) -> anyhow::Result<Option<LoopEnd>> {
         while let Some(workspace_order) = self.workspace_order.take() {
             let (objects, trees) = (self.mailbox.objects.clone(), workspace_order.trees.clone());
-            let keys = self.mailbox.keys.workspace(workspace_order.attempt, &workspace_order.packs);
+            let (attempt, packs) = (workspace_order.attempt, &workspace_order.packs);
+            let keys = self.mailbox.keys.workspace(attempt, packs);
+            let earlier = workspace_order.stage.as_ref().and_then(|stage| stage.earlier.as_ref());
+            let earlier = earlier.map(|earlier| earlier.keys(self.mailbox.keys.seal(), packs));
             let progress = Arc::<TransferProgress>::default();
             let receiving = {
                 let progress = progress.clone();
                 async move {
                     volume::create_trees(&trees)?;
-                    workspace::receive(&*objects, &keys, &trees, &progress).await.map_err(volume::explained)
+                    let received = match earlier {
+                        Some((kept, host)) => workspace::receive_kept(&*objects, &kept, &host, &trees, &progress).await,
+                        None => workspace::receive(&*objects, &keys, &trees, &progress).await,
+                    };
+                    received.map_err(volume::explained)
                 }
             };
             let mut receiving = Box::pin(receiving);
@@ -253,7 +260,8 @@ impl<'s> RunLoop<'s> {
                         if self.workspace_order.is_some() {
                             break None;
                         }
-                        if self.finish.is_some() {
+                        // A stage without network has all its orders from the beginning.
+                        if self.finish.is_some() && workspace_order.stage.is_none() {
                             break Some(Err(anyhow::anyhow!("the driver ended the session while the project was received")));
                         }
                         if self.mailbox.lease_expired().await {
@@ -427,17 +435,23 @@ impl<'s> RunLoop<'s> {
 
     /// Sends the files that later stages read. A failure is reported to the driver, which fails the job.
     async fn collect(&mut self, limit: Duration) -> anyhow::Result<()> {
-        let Some(Project { order: WorkspaceOrder { trees, selection, .. }, snapshot: Some(snapshot) }) = &self.project
+        let Some(Project { order: WorkspaceOrder { trees, selection, packs, stage, .. }, snapshot: Some(snapshot) }) =
+            &self.project
         else {
             return Ok(());
         };
         let node = self.node.id;
-        if node != NodeId::LEADER && !selection.every_node {
+        let keeps = stage.as_ref().is_some_and(|stage| stage.keep.applies(self.code));
+        if node != NodeId::LEADER && (keeps || !selection.every_node) {
             return self.tell_unsent().await;
         }
         let sent = async {
-            let (objects, keys) = (&*self.mailbox.objects, self.mailbox.keys.results(node, self.restarts));
-            let selection = selection.of_node(node);
+            let (objects, keys) = (&*self.mailbox.objects, &self.mailbox.keys);
+            if keeps {
+                let now = self.clock.now();
+                return workspace::send_tree(objects, &keys.kept_tree(packs), trees, now, &Arc::default()).await;
+            }
+            let (keys, selection) = (keys.results(node, self.restarts), selection.of_node(node));
             workspace::send_changes(objects, &keys, trees, snapshot, &selection, &Arc::default()).await
         };
         let sent = tokio::time::timeout(limit, sent).await.context("no time was left").and_then(|sent| sent);
@@ -471,23 +485,4 @@ impl<'s> RunLoop<'s> {
 
 async fn on_thread(work: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
     tokio::task::spawn_blocking(work).await.context("failed to remove files of a job")
-}
-
-/// The report about a project that could not be received.
-fn receive_failure(error: &anyhow::Error, attempt: u32) -> Report {
-    if error.chain().find_map(|cause| cause.downcast_ref::<MissingPacks>()).is_some() {
-        tracing::warn!(error = format!("{error:#}"), "waiting for another attempt");
-        return Report::Missing { attempt };
-    }
-    match error.chain().find_map(|cause| cause.downcast_ref::<Damaged>()) {
-        Some(Damaged { pack, chunk }) => Report::Damaged { pack: pack.clone(), chunk: chunk.clone() },
-        None => failed("fetch the project", error),
-    }
-}
-
-fn failed(order: &str, error: &anyhow::Error) -> Report {
-    let text = failure::render(error);
-    let reason = text.strip_prefix("error: ").unwrap_or(&text).replace("\n  ", "; ");
-    let by_job = failure::kind_of(error) == failure::Kind::User;
-    Report::Failed { order: order.to_owned(), reason, by_job }
 }

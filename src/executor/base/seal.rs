@@ -117,6 +117,10 @@ pub enum MessageKind {
     EndOfOutput = 8,
     /// What the agent measured.
     Measurements = 9,
+    /// A part of the manifest of a project that one stage's container keeps for the next.
+    KeptPart = 10,
+    /// A frame of a report.
+    FramedReport = 11,
 }
 
 /// Which message of a session this is.
@@ -155,13 +159,17 @@ impl Label {
         Self { kind: MessageKind::Measurements, node: Some(node), group: restarts, number: 0 }
     }
 
+    pub fn kept_part(node: NodeId, number: u32) -> Self {
+        Self { kind: MessageKind::KeptPart, node: Some(node), group: 0, number: number.into() }
+    }
+
     /// Another message of the same kind.
     #[must_use]
     pub fn numbered(self, number: u32) -> Self {
         Self { number: number.into(), ..self }
     }
 
-    /// `kind` is one of the three of frames; `number` is the frame's own.
+    /// `kind` is one of the four of frames; `number` is the frame's own.
     pub fn frame(kind: MessageKind, node: NodeId, run: u32, number: u64) -> Self {
         Self { kind, node: Some(node), group: run, number }
     }

@@ -85,6 +85,8 @@ pub struct TrainingJobSpec {
     pub encrypt_inter_container_traffic: bool,
     /// SageMaker starts the agent of AWS Systems Manager in the container.
     pub remote_debug: bool,
+    /// The containers have no network and no credentials.
+    pub is_isolated: bool,
     /// At most 50.
     pub tags: BTreeMap<String, String>,
     /// Sends the request; the caller's own identity does without it.
@@ -131,6 +133,8 @@ pub enum ChannelSource {
         /// Each instance gets a part of the objects, instead of all.
         is_sharded: bool,
     },
+    /// The objects that the object at `uri` lists.
+    Listed { uri: String },
     /// File mode alone, and only in a VPC.
     FileSystem {
         kind: FileSystemKind,

@@ -45,7 +45,7 @@ fn wrong(why: impl Into<String>, change: impl Into<String>) -> WrongInput {
 pub(super) fn channel(name: &str, uri: &str) -> Result<Channel, WrongInput> {
     let name = name.to_ascii_lowercase();
     let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    if !is_name || name.len() > NAME || name == bootstrap::CHANNEL {
+    if !is_name || name.len() > NAME || name.starts_with(bootstrap::CHANNEL) {
         return Err(wrong(
             "does not end in the name of a channel",
             format!("name it with letters, digits and `_`, {NAME} at most"),

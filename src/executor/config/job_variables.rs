@@ -107,6 +107,14 @@ pub const JOB_VARIABLES: &[JobVariable] = &[
         example: "main",
     },
     JobVariable {
+        name: "SAGEMAKER_NETWORK_ISOLATION",
+        meaning: "Runs the job's containers without network and without credentials; each container stage is then a training job of its own, which waits for its instances anew. Not with checkpoints, a model output, spot instances or retries",
+        kind: "boolean",
+        default: "`job.network_isolation`",
+        policy: Some("network_isolation"),
+        example: "true",
+    },
+    JobVariable {
         name: "SAGEMAKER_RETRIES",
         meaning: "Times that SageMaker starts the training job again after an internal error of its own, 0 to 30",
         kind: "integer",
@@ -272,6 +280,8 @@ pub struct JobVariables {
     pub checkpoints: Option<bool>,
     #[serde(default, rename = "sagemaker_checkpoints_ref")]
     pub checkpoints_ref: Option<String>,
+    #[serde(default, rename = "sagemaker_network_isolation", deserialize_with = "boolean")]
+    pub network_isolation: Option<bool>,
     #[serde(default, rename = "sagemaker_retries", deserialize_with = "number")]
     pub retries: Option<u32>,
     #[serde(default, rename = "sagemaker_keep_alive", deserialize_with = "duration")]

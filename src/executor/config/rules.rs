@@ -71,6 +71,8 @@ pub struct Allowance {
     pub spot: Option<Choice>,
     /// Checkpoints in the executor's bucket.
     pub checkpoints: Option<Choice>,
+    /// Containers without a network.
+    pub network_isolation: Option<Choice>,
     pub max_retries: Option<u32>,
     pub max_keep_alive_seconds: Option<u64>,
     /// Globs on ARNs.

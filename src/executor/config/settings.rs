@@ -101,6 +101,9 @@ pub struct JobSettings {
     pub spot: bool,
     #[serde(default)]
     pub checkpoints: bool,
+    /// Training jobs without a network.
+    #[serde(default)]
+    pub network_isolation: bool,
     #[serde(default)]
     pub retries: u32,
     #[serde(default)]

@@ -35,6 +35,9 @@ pub(super) fn statements(account: &Account<'_>, jobs: String, session: &str) -> 
     if account.settings.job.encrypt_inter_container_traffic {
         create = create.when("Bool", "sagemaker:InterContainerTrafficEncryption", "true");
     }
+    if account.wall.is_isolated {
+        create = create.when("Bool", "sagemaker:NetworkIsolation", "true");
+    }
     let tags = PolicyStatement::allow("TagTrainingJobsAsTheyAreCreated", ACTIONS[1]).on(jobs).when(
         "StringEquals",
         "sagemaker:TaggingAction",

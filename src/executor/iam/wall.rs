@@ -33,6 +33,8 @@ pub(super) struct Wall {
     pub has_checkpoints: bool,
     /// Some jobs let people into their container.
     pub has_remote_debug: bool,
+    /// No job has a network.
+    pub is_isolated: bool,
     /// Seconds.
     pub max_keep_alive: u64,
     /// Patterns of names.
@@ -64,6 +66,7 @@ impl Wall {
             settings.job.model_output.iter().map(|uri| folder(uri)).collect(),
         );
         Self {
+            is_isolated: all.iter().all(|one| one.network_isolation.choice == Choice::Only),
             has_checkpoints: all.iter().any(|one| one.checkpoints.choice != Choice::Refuse),
             has_remote_debug: all.iter().any(|one| one.remote_debug.choice != Choice::Refuse),
             max_keep_alive: all.iter().map(|one| one.keep_alive.most).max().unwrap_or_default(),

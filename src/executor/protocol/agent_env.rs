@@ -20,6 +20,7 @@ const LEASE_SECONDS: &str = "SAGEMAKER_EXECUTOR_LEASE_SECONDS";
 const RERUN: &str = "SAGEMAKER_EXECUTOR_RERUN";
 const INSTANCE_STAYS: &str = "SAGEMAKER_EXECUTOR_INSTANCE_STAYS";
 const CHECKPOINTS: &str = "SAGEMAKER_EXECUTOR_CHECKPOINTS";
+const ISOLATED: &str = "SAGEMAKER_EXECUTOR_ISOLATED";
 
 /// The variables, which the driver sets in `CreateTrainingJob`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub struct AgentEnv {
     pub instance_stays: bool,
     /// The job keeps checkpoints.
     pub checkpoints: bool,
+    /// The container has no network: see [`isolation`](super::isolation).
+    pub isolated: bool,
 }
 
 impl AgentEnv {
@@ -55,7 +58,12 @@ impl AgentEnv {
         environment.extend(optional(REGION, &self.region));
         environment.extend(optional(ENDPOINT_URL, &self.endpoint_url));
         environment.extend(optional(KMS_KEY_ID, &self.kms_key_id));
-        let switches = [(RERUN, self.rerun), (INSTANCE_STAYS, self.instance_stays), (CHECKPOINTS, self.checkpoints)];
+        let switches = [
+            (RERUN, self.rerun),
+            (INSTANCE_STAYS, self.instance_stays),
+            (CHECKPOINTS, self.checkpoints),
+            (ISOLATED, self.isolated),
+        ];
         let on = switches.into_iter().filter(|(_, is_on)| *is_on);
         environment.extend(on.map(|(name, _)| (name.to_owned(), "true".to_owned())));
         environment
@@ -88,6 +96,7 @@ impl AgentEnv {
             rerun: is_on(RERUN),
             instance_stays: is_on(INSTANCE_STAYS),
             checkpoints: is_on(CHECKPOINTS),
+            isolated: is_on(ISOLATED),
         })
     }
 }
@@ -110,6 +119,7 @@ mod tests {
             rerun: true,
             instance_stays: true,
             checkpoints: true,
+            isolated: true,
         };
         let variables = env.to_variables();
         let expected = [
@@ -117,6 +127,7 @@ mod tests {
             ("SAGEMAKER_EXECUTOR_CHECKPOINTS", "true"),
             ("SAGEMAKER_EXECUTOR_ENDPOINT_URL", "http://127.0.0.1:1"),
             ("SAGEMAKER_EXECUTOR_INSTANCE_STAYS", "true"),
+            ("SAGEMAKER_EXECUTOR_ISOLATED", "true"),
             ("SAGEMAKER_EXECUTOR_KEY_HASH", "aa"),
             ("SAGEMAKER_EXECUTOR_LEASE_SECONDS", "900"),
             ("SAGEMAKER_EXECUTOR_PREFIX", "p"),

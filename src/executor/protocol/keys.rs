@@ -135,7 +135,12 @@ impl SessionKeys {
     pub fn open(&self) -> String {
         format!("{}/{OPEN}", self.root)
     }
-    /// Key prefix of SageMaker's own output, which the executor does not read.
+    /// The keys of one stage of a job without network, where each stage is a training job of its own; stages are counted from 1.
+    #[must_use]
+    pub fn of_stage(&self, stage: u32) -> Self {
+        Self { root: format!("{}/stages/{stage:06}", self.root), seal: self.seal.clone() }
+    }
+    /// Key prefix of SageMaker's own output. The executor reads it for jobs without network alone.
     pub fn output(&self) -> String {
         format!("{}/output", self.root)
     }
@@ -178,6 +183,16 @@ impl SessionKeys {
             manifest: format!("{}/workspace/{attempt:06}", self.root),
             packs: packs.to_owned(),
             private: format!("{}/workspace/packs", self.root),
+        }
+    }
+    /// The transfer of the project from the container of one stage to that of the next, in a job without network.
+    pub fn kept_tree(&self, packs: &str) -> TransferKeys {
+        TransferKeys {
+            seal: self.seal.clone(),
+            first: Label::kept_part(NodeId::LEADER, 0),
+            manifest: format!("{}/kept/manifest", self.root),
+            packs: packs.to_owned(),
+            private: format!("{}/kept/packs", self.root),
         }
     }
     /// The results' transfer to the host, from a node's container that was started again `restarts` times.
@@ -272,6 +287,10 @@ mod tests {
         assert_eq!(below(&down.part(2)), "/results/manifest/000002");
         assert_eq!(below(&keys.results(NodeId::LEADER, 3).part(2)), "/results/000003/manifest/000002");
         assert_eq!((below(&down.shared_pack("ab")), below(&down.private_pack("ab"))), twice("/results/packs/ab"));
+        let stage = keys.of_stage(2);
+        assert_eq!(below(&stage.order(1)), "/stages/000002/orders/000001.json");
+        assert_eq!(below(&stage.kept_tree(&packs).part(0)), "/stages/000002/kept/manifest/000000");
+        assert_eq!(below(&stage.kept_tree(&packs).private_pack("ab")), "/stages/000002/kept/packs/ab");
         assert_eq!(agent_file(&agent("00ff"), "start.sh"), "agents/00ff/start.sh");
     }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::metric::MetricDefinition;
 use crate::base::node::NodeId;
 use crate::base::seal::{Label, Seal};
+use crate::protocol::isolation::StageFiles;
 use crate::protocol::keys::SessionKeys;
 use crate::protocol::project::{Selection, Trees};
 
@@ -51,6 +52,9 @@ pub struct WorkspaceOrder {
     pub packs: String,
     pub trees: Trees,
     pub selection: Selection,
+    /// Of a job without network: this stage is a training job of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<StageFiles>,
 }
 
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -381,8 +385,13 @@ mod tests {
         let trees = Trees { project: "/b/p".into(), tmp: "/b/p.tmp".into(), host: None };
         let rule = Rule { include: vec!["out".into()], ..Rule::default() };
         let selection = Selection { rules: vec![rule], ..Selection::default() };
-        let workspace =
-            Order::Workspace(WorkspaceOrder { attempt: 1, packs: "projects/1-0/packs".into(), trees, selection });
+        let workspace = Order::Workspace(WorkspaceOrder {
+            attempt: 1,
+            packs: "projects/1-0/packs".into(),
+            trees,
+            selection,
+            stage: None,
+        });
         let run = Order::Run(RunOrder {
             run: 1,
             stage: "step_script".into(),

@@ -3,6 +3,7 @@
 
 pub mod agent_env;
 pub mod bootstrap;
+pub mod isolation;
 pub mod keys;
 pub mod mailbox;
 pub mod measurements;

@@ -298,7 +298,8 @@ async fn end_job(session: &mut Session<'_>, patience: Patience) -> anyhow::Resul
     {
         return Ok(JobEnd::Leaving);
     }
-    if session.state.is_finished() && session.state.leaving().is_none() {
+    // No order reaches a container without network.
+    if session.state.is_finished() && session.state.leaving().is_none() && !session.state.is_isolated() {
         // Damaged or unreadable reports are no reason to keep the instance running.
         match wait_for_finished(session, &name, patience).await {
             Ok(Some(job)) => return Ok(job),

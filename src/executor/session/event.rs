@@ -49,6 +49,10 @@ pub enum SessionEvent<'a> {
     InternalErrorMet(&'a str),
     /// The session's next training job starts a new container.
     JobReplaced,
+    /// The training jobs have no network, so each container stage has one of its own.
+    Isolated,
+    /// A stage with a training job of its own begins; that of the stage before has ended.
+    StageEntered,
     /// No training job was granted, and the job waits for one of these types.
     Queued(&'a Queued),
     /// Every agent ended with the training job.
@@ -132,6 +136,8 @@ impl SessionEvent<'_> {
             | Self::ResultsReceived { .. }
             | Self::Reported { .. } => Saved::Later,
             Self::CapacityLacked(_)
+            | Self::Isolated
+            | Self::StageEntered
             | Self::Queued(_)
             | Self::ProjectSending(_)
             | Self::ProjectSent

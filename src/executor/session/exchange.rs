@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use crate::base::node::NodeId;
 use crate::base::seal::Seal;
 use crate::cloud::{CloudError, ObjectStore};
+use crate::protocol;
 use crate::protocol::keys::{self, Open, SessionKeys, SessionPlace, TransferKeys};
 use crate::protocol::mailbox::{Order, VERSION};
 use crate::protocol::project::Trees;
@@ -70,6 +72,8 @@ pub trait Exchange: Send + Sync {
     async fn orders(&self) -> Result<u32, CloudError>;
     /// Returns a node's report of this number, from 1 on, if it has arrived.
     async fn report(&self, node: NodeId, seq: u32) -> Result<Option<Vec<u8>>, CloudError>;
+    /// Stores a report that came by the log of a container without network. Another writer's is dropped.
+    async fn pass_on(&self, node: NodeId, seq: u32, report: &[u8]) -> Result<(), CloudError>;
     /// `true` when the node has sent a report.
     async fn has_reported(&self, node: NodeId) -> Result<bool, CloudError>;
     /// When the last of these reports was sent, by the clock of the exchange.
@@ -182,6 +186,14 @@ impl Exchange for StoreExchange {
 
     async fn report(&self, node: NodeId, seq: u32) -> Result<Option<Vec<u8>>, CloudError> {
         self.objects.get(&self.keys.report(node, seq)).await
+    }
+
+    async fn pass_on(&self, node: NodeId, seq: u32, report: &[u8]) -> Result<(), CloudError> {
+        if protocol::mailbox::decode_report(&self.keys, node, seq, report).is_err() {
+            return Ok(());
+        }
+        let key = self.keys.report(node, seq);
+        self.objects.put_if_absent(&key, Bytes::copy_from_slice(report)).await.map(drop)
     }
 
     async fn has_reported(&self, node: NodeId) -> Result<bool, CloudError> {

@@ -95,6 +95,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             grace: Duration::from_secs(limits.cancel_grace_seconds),
             provisioning,
             may_rerun: session.state.request().may_rerun,
+            reports_are_late: session.state.is_isolated(),
         });
         for (node, row) in session.state.nodes().iter() {
             let (is_ready, has_left) = (row.ready, row.left);
@@ -105,7 +106,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             machine.apply(&RunEvent::CancelSent, Duration::ZERO);
         }
         let describe = Describe::new(started, machine.is_leaving());
-        let sources = Sources::new(Output::of(session, run)?, feed, session.settings.trace.live_copy);
+        let sources = Sources::new(Output::of(session, run)?, feed, session.reads_copy_live());
         let created = match session.state.created() {
             0 => session.clock.now(),
             seconds => UNIX_EPOCH + Duration::from_secs(seconds),
@@ -190,6 +191,14 @@ impl<'s, 'a> Follower<'s, 'a> {
 
     /// Polls everything that is due.
     async fn turn(&mut self, effects: &mut Vec<RunEffect>) -> anyhow::Result<()> {
+        // Of a container without network, the log brings the reports.
+        let is_isolated = self.session.state.is_isolated();
+        if is_isolated {
+            self.sources.read_log(self.session.printer)?;
+            if self.sources.output.pass_on_reports(&self.session.exchange()).await {
+                self.reports = Poll::new(Instant::now());
+            }
+        }
         let now = Instant::now();
         if self.reports.is_due(now) {
             let (mut came, mut all_read) = (false, true);
@@ -217,7 +226,9 @@ impl<'s, 'a> Follower<'s, 'a> {
                 self.copy.next = now;
             }
         }
-        self.sources.read_log(self.session.printer)?;
+        if !is_isolated {
+            self.sources.read_log(self.session.printer)?;
+        }
         self.show_waiting().await?;
         let ends = self.print()?;
         // After printing: a slow reader of our stdout is no silence of the node.
@@ -255,7 +266,7 @@ impl<'s, 'a> Follower<'s, 'a> {
     }
 
     fn feed_due(&self) -> Instant {
-        let beside_copy = self.session.settings.trace.live_copy && !self.machine.any_ended();
+        let beside_copy = self.session.reads_copy_live() && !self.machine.any_ended();
         Instant::now() + if beside_copy { FEED_BESIDE_COPY } else { FEED_POLL }
     }
 
@@ -266,9 +277,12 @@ impl<'s, 'a> Follower<'s, 'a> {
     /// Shortest and longest interval between two polls for reports.
     fn reports_pace(&self) -> (Duration, Duration) {
         let quiet = self.machine.is_ready() && self.machine.all_started() && !self.machine.is_canceled();
-        if self.machine.any_ended() {
+        if self.session.state.is_isolated() {
+            // They come by the log; all of them are there once the training job has ended.
+            (REPORTS_BESIDE_COPY, REPORTS_BESIDE_COPY)
+        } else if self.machine.any_ended() {
             (OPENING_POLL, IDLE_POLL)
-        } else if quiet && self.session.settings.trace.live_copy && self.started.elapsed() >= OPENING {
+        } else if quiet && self.session.reads_copy_live() && self.started.elapsed() >= OPENING {
             (REPORTS_BESIDE_COPY, REPORTS_BESIDE_COPY)
         } else {
             (self.least_poll(), IDLE_POLL)
@@ -423,6 +437,10 @@ impl<'s, 'a> Follower<'s, 'a> {
         match effect {
             RunEffect::SendCancel => {
                 self.session.order(&Order::Cancel { run: self.run }).await?;
+                if self.session.state.is_isolated() {
+                    // No order reaches the container; the stop ends the script with SIGTERM.
+                    self.session.stop_job().await;
+                }
                 self.cancel_sent = true;
                 self.reports.next = Instant::now();
             }

@@ -141,6 +141,8 @@ pub struct RunConfig {
     pub provisioning: Duration,
     /// The script may run again after an interruption.
     pub may_rerun: bool,
+    /// Reports may be known only after the training job has ended: the container has no network, and the log is slow or lossy.
+    pub reports_are_late: bool,
 }
 
 impl RunMachine {
@@ -319,10 +321,11 @@ impl RunMachine {
         let left = self.nodes.rows().any(|node| node.bye.is_some() && node.exit.is_none());
         let all_told = self.nodes.rows().all(|node| node.exit.is_some() || node.end.is_some());
         let last = if all_told { LAST_OUTPUT } else { LAST_WORDS };
-        if passed(self.job_ended_at, last) || (self.job_ended_at.is_some() && (left || !self.any_ready())) {
+        let is_over = self.job_ended_at.is_some() && !self.config.reports_are_late;
+        if passed(self.job_ended_at, last) || (is_over && (left || !self.any_ready())) {
             return Some(self.lost());
         }
-        if !self.any_ready() && now >= self.config.provisioning {
+        if !self.any_ready() && !self.runs_unheard() && now >= self.config.provisioning {
             effects.push(RunEffect::StopJob);
             return Some(Conclusion::Lost {
                 reason: format!(
@@ -342,7 +345,12 @@ impl RunMachine {
             (waited(self.config.grace + CANCEL_SLACK), waited(self.config.grace + CANCEL_SLACK * 2));
         let at_once = reason == CancelUrgency::Immediate;
         // An agent that comes up later finds the order to end the script together with the order to run it.
-        let never_began = !self.any_ready() && (self.read_since_cancel || at_once || given_up);
+        let all_read = if self.config.reports_are_late {
+            self.job_ended_at.is_some_and(|at| now >= at + LAST_WORDS)
+        } else {
+            self.read_since_cancel
+        };
+        let never_began = !self.any_ready() && (all_read || at_once || given_up);
         if (never_began || overdue) && !self.stop_sent {
             self.stop_sent = true;
             effects.push(RunEffect::StopJob);
@@ -369,6 +377,12 @@ impl RunMachine {
         self.nodes.rows().filter(failed).filter_map(|node| node.exited_at).min()
     }
 
+    /// SageMaker says that the container runs, whose log cannot be read.
+    fn runs_unheard(&self) -> bool {
+        let status = self.job.as_ref().map(|job| &job.secondary);
+        self.config.reports_are_late && matches!(status, Some(SecondaryStatus::Training | SecondaryStatus::Uploading))
+    }
+
     fn any_ready(&self) -> bool {
         self.nodes.rows().any(|node| node.ready)
     }
@@ -381,7 +395,9 @@ impl RunMachine {
             let known = node.exit.is_some() || (node.end.is_some() && !may_be_cut);
             let since = |limit: Duration| node.exited_at.is_some_and(|at| now >= at + limit);
             let told = node.exit.is_some() || node.bye.is_some() || since(EXIT_REPORT);
-            let is_silent = since(DRAIN) && node.progress_at.is_none_or(|at| now >= at + DRAIN);
+            // The copy of the output comes with the end of a job whose reports do.
+            let may_come = self.config.reports_are_late && self.job_ended_at.is_none_or(|at| now < at + LAST_OUTPUT);
+            let is_silent = since(DRAIN) && node.progress_at.is_none_or(|at| now >= at + DRAIN) && !may_come;
             // A script canceled before it began has no output and no end frame.
             let never_began = node.exit.as_ref().is_some_and(|exit| exit.canceled && exit.copy == Some(0));
             known && (never_began || (node.complete && node.end.is_some() && told) || is_silent)

@@ -5,6 +5,7 @@ mod bar;
 pub mod bill;
 pub mod billing;
 pub mod close;
+mod container_output;
 pub mod create;
 mod create_rate;
 pub mod current_run;
@@ -20,6 +21,7 @@ pub mod hold;
 pub mod id;
 mod inbox;
 pub mod input_check;
+pub mod isolated;
 pub mod job_limit;
 mod job_report;
 pub mod lease;
@@ -55,6 +57,7 @@ mod silence;
 pub mod slots;
 mod sources;
 pub mod spec;
+pub mod stage_jobs;
 pub mod stamp;
 pub mod state;
 mod trace_copy_reader;
@@ -72,8 +75,10 @@ use crate::base::node::NodeId;
 use crate::cloud::{LogClient, ObjectStore, TrainingJobs};
 use crate::config::settings::Settings;
 use crate::logs::{self, Feed, FeedMode};
+use crate::protocol::isolation;
 use crate::protocol::keys::{self, SessionKeys};
 use crate::protocol::mailbox::Order;
+use crate::session::container_output::ContainerOutput;
 use crate::session::event::{Saved, SessionEvent};
 use crate::session::exchange::{Exchange as _, StoreExchange};
 use crate::session::lease::RenewalTime;
@@ -223,20 +228,42 @@ impl<'a> Session<'a> {
             job: self.job_name(),
             nodes: self.state.nodes().len(),
             floors: self.state.log_floors().clone(),
-            mode: if settings.trace.live_copy { FeedMode::Record } else { FeedMode::Live },
+            mode: if self.reads_copy_live() { FeedMode::Record } else { FeedMode::Live },
             requests_per_second: settings.trace.log_requests_per_second,
             clock: Arc::clone(&self.clock),
         };
         Feed::join(config, connect).context("failed to follow the log of the training job")
     }
 
+    /// The agents' copy of the output is read while scripts run. Without network it arrives with the end of the training job.
+    pub fn reads_copy_live(&self) -> bool {
+        self.settings.trace.live_copy && !self.state.is_isolated()
+    }
+
     pub fn exchange(&self) -> StoreExchange {
-        StoreExchange::new(Arc::clone(&self.objects), self.keys(), keys::session_folder(self.id.as_str()))
+        StoreExchange::new(self.exchange_objects(), self.keys(), keys::session_folder(self.id.as_str()))
+    }
+
+    fn exchange_objects(&self) -> Arc<dyn ObjectStore> {
+        if self.state.is_isolated() {
+            return Arc::new(self.output_of(&self.keys(), self.state.job_number()));
+        }
+        Arc::clone(&self.objects)
+    }
+
+    /// The objects with those that the containers of a training job without network wrote.
+    fn output_of(&self, keys: &SessionKeys, job: u32) -> ContainerOutput {
+        let prefix = isolation::output(keys, &spec::job_name(&self.id, job));
+        ContainerOutput { objects: Arc::clone(&self.objects), prefix }
     }
 
     /// Where the session's objects are, as far as its state knows.
     pub fn keys(&self) -> SessionKeys {
-        spec::session_keys(&self.id, self.state.place())
+        let keys = spec::session_keys(&self.id, self.state.place());
+        match self.state.stage_jobs() {
+            Some(stages) if stages.number > 0 => keys.of_stage(stages.number),
+            Some(_) | None => keys,
+        }
     }
 
     /// `true` while no agent has ever reported, so that no script can have begun.

@@ -3,6 +3,7 @@
 //! The print position is saved with each write, so that a process that takes over prints on without a gap and nothing
 //! twice.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, SystemTime};
 
@@ -89,6 +90,8 @@ pub(super) struct Output {
     foreign: Foreign,
     shown: Vec<String>,
     tail: OutputTail,
+    /// Reports that came by the log; those that were passed on are empty.
+    reports: BTreeMap<(NodeId, u32), Vec<u8>>,
 }
 
 impl Output {
@@ -122,7 +125,8 @@ impl Output {
             }
         });
         let merge = (count > 1).then(|| Interleaver::new(count));
-        Self { nodes, merge, cursor, foreign_lines: Vec::new(), foreign, shown, tail: OutputTail::default() }
+        let (foreign_lines, tail, reports) = Default::default();
+        Self { nodes, merge, cursor, foreign_lines, foreign, shown, tail, reports }
     }
 
     /// An earlier process printed some of this output.
@@ -165,7 +169,13 @@ impl Output {
             let Some(stream) = StreamName::parse(&event.stream) else { continue };
             let Some(node) = self.nodes.get_mut(stream.node) else { continue };
             let mut foreign = Vec::new();
-            sort(node.decoder.push_message(&event.message), &mut self.foreign_lines, Some(&mut foreign));
+            let lines = node.decoder.push_message(&event.message);
+            for line in &lines {
+                if let Line::Report(number, report) = line {
+                    self.reports.entry((stream.node, *number)).or_insert_with(|| report.clone());
+                }
+            }
+            sort(lines, &mut self.foreign_lines, Some(&mut foreign));
             if !foreign.is_empty() && !self.shown.contains(&event.id) {
                 self.foreign_lines.append(&mut foreign);
                 self.shown.push(event.id);
@@ -173,6 +183,19 @@ impl Output {
                 self.shown.drain(..over);
             }
         }
+    }
+
+    /// Stores the reports that came by the log where all readers look for them; `true` when there were some.
+    pub(super) async fn pass_on_reports(&mut self, exchange: &dyn Exchange) -> bool {
+        let mut came = false;
+        for ((node, number), report) in self.reports.iter_mut().filter(|(_, report)| !report.is_empty()) {
+            came = true;
+            match exchange.pass_on(*node, *number, report).await {
+                Ok(()) => report.clear(),
+                Err(error) => tracing::warn!(%error, "failed to store a report that came by the log"),
+            }
+        }
+        came
     }
 
     /// Reads the next batches of a node's copy. Returns `true` when something came.
@@ -347,7 +370,7 @@ fn sort(lines: Vec<Line>, beside: &mut Vec<String>, mut foreign: Option<&mut Vec
                     foreign.push(text);
                 }
             }
-            Line::Unframed(_) | Line::OtherRun(_) | Line::Damaged(_) => {}
+            Line::Unframed(_) | Line::OtherRun(_) | Line::Damaged(_) | Line::Report(..) => {}
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::session::node_record::{self, NodeRecord};
 use crate::session::pool_match::WarmPools;
 use crate::session::requested_job::RequestedJob;
 use crate::session::restarts::Restarts;
+use crate::session::stage_jobs::StageJobs;
 use crate::session::stamp::Stamp;
 
 const VERSION: u32 = 2;
@@ -86,6 +87,9 @@ pub struct SessionRecord {
     pub queued: Option<Queued>,
     #[serde(default)]
     pub warm_pools: Option<WarmPools>,
+    /// Present when the training jobs have no network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage_jobs: Option<StageJobs>,
     /// Number of orders sent.
     #[serde(default)]
     pub orders: u32,

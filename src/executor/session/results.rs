@@ -17,6 +17,7 @@ use crate::session::event::SessionEvent;
 use crate::session::exchange::Exchange as _;
 use crate::session::failure_reasons::{self, Diagnosis, LossKind};
 use crate::session::inbox::Inbox;
+use crate::session::isolated;
 use crate::session::record::LostResults;
 use crate::session::state::ResultsState as Outcome;
 use crate::session::unsent;
@@ -95,6 +96,7 @@ pub async fn download_results(
         session.printer.line("Fetching the results");
     }
     let progress = Arc::default();
+    isolated::wait_for_end(session, cancel).await?;
     let mut fetched = fetch(session, NodeId::LEADER, trees, cancel, &progress).await;
     if matches!(fetched, Ok(Download::Settled)) && session.state.results() == Outcome::Pending {
         fetched = other_nodes(session, trees, cancel, &progress).await.map(|()| Download::Settled);
@@ -232,7 +234,8 @@ async fn lost_results(session: &Session<'_>) -> LostResults {
 async fn wait_for_results(session: &mut Session<'_>, node: NodeId, cancel: &Cancellation) -> anyhow::Result<bool> {
     let mut pause = POLL;
     let mut look_at = Instant::now() + DESCRIBE_EVERY;
-    let mut ended = false;
+    // Of a container without network nothing arrives before the end.
+    let mut ended = session.state.is_isolated();
     // The training job cannot run longer than this. A version that did not save it went by the operator's file.
     let most = match session.state.request().most_seconds {
         0 => session.settings.job.max_runtime_seconds,

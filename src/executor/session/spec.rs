@@ -9,6 +9,7 @@ use crate::config::settings::Settings;
 use crate::gitlab::JobContext;
 use crate::protocol::agent_env::AgentEnv;
 use crate::protocol::bootstrap;
+use crate::protocol::isolation;
 use crate::protocol::keys::{self, SessionKeys, SessionPlace};
 use crate::protocol::session_tag;
 use crate::session::id::SessionId;
@@ -50,7 +51,20 @@ pub struct AgentInputs<'a> {
     pub scope: &'a str,
     /// Scope of the job's checkpoints, when it keeps some.
     pub checkpoints: Option<&'a str>,
+    /// `None`: the container has a network.
+    pub stage: Option<&'a StageChannels>,
 }
+
+/// URIs of the lists of the channels by which a stage without network gets its objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageChannels {
+    pub stage: String,
+    /// Of the objects that the container of the stage before has written.
+    pub earlier: Option<String>,
+}
+
+/// Lease in seconds, longer than any training job: no driver can renew that of a container without network.
+const NO_LEASE: u64 = 40 * 24 * 3600;
 
 /// Builds the request.
 pub fn training_job(
@@ -69,8 +83,8 @@ pub fn training_job(
         role_arn: decision.role_arn.clone(),
         entrypoint: vec!["/bin/sh".to_owned(), bootstrap::start_path()],
         arguments: Vec::new(),
-        environment: environment(agent.keys, decision, settings),
-        channels: channels(decision, objects.uri(&keys::agent_file(agent.files, ""))),
+        environment: environment(agent, decision, settings),
+        channels: channels(decision, agent.stage, objects.uri(&keys::agent_file(agent.files, ""))),
         metrics: decision.metrics.clone(),
         output_uri: output.map_or_else(|| objects.uri(&agent.keys.output()), |output| output.folder.clone()),
         compress_output: output.is_some_and(|output| output.is_archive),
@@ -92,6 +106,7 @@ pub fn training_job(
         network: decision.network.clone(),
         encrypt_inter_container_traffic: settings.job.encrypt_inter_container_traffic,
         remote_debug: decision.debug.remote,
+        is_isolated: agent.stage.is_some(),
         tags: tags(id, agent.keys, job, settings),
         creator: settings.aws.creator_role_arn.as_deref().map(|role| creator(role, id, job, agent)),
     }
@@ -108,15 +123,19 @@ fn preferred_types(decision: &Decision) -> Vec<String> {
     if is_plain && PREFERENCES.contains(&types.len()) { types.clone() } else { Vec::new() }
 }
 
-/// The agent's channel and those of the job.
-fn channels(decision: &Decision, agent: String) -> Vec<Channel> {
-    let agent = Channel {
-        name: bootstrap::CHANNEL.to_owned(),
-        source: ChannelSource::S3 { uri: agent, is_sharded: false },
-        mode: ChannelMode::File,
-        content_type: None,
-    };
-    std::iter::once(agent).chain(decision.data.inputs.iter().map(|input| input.channel.clone())).collect()
+/// The agent's channel, those of the stage and those of the job.
+fn channels(decision: &Decision, stage: Option<&StageChannels>, agent: String) -> Vec<Channel> {
+    let channel =
+        |name: &str, source| Channel { name: name.to_owned(), source, mode: ChannelMode::File, content_type: None };
+    let agent = channel(bootstrap::CHANNEL, ChannelSource::S3 { uri: agent, is_sharded: false });
+    let listed = |name, uri: &String| channel(name, ChannelSource::Listed { uri: uri.clone() });
+    let own = stage.map(|stage| listed(isolation::STAGE_CHANNEL, &stage.stage));
+    let earlier = stage.and_then(|stage| stage.earlier.as_ref()).map(|uri| listed(isolation::EARLIER_CHANNEL, uri));
+    std::iter::once(agent)
+        .chain(own)
+        .chain(earlier)
+        .chain(decision.data.inputs.iter().map(|input| input.channel.clone()))
+        .collect()
 }
 
 fn checkpoints_uri(
@@ -149,7 +168,8 @@ pub fn session_keys(id: &SessionId, place: Option<&SessionPlace>) -> SessionKeys
     SessionKeys::of_session(id.as_str(), place)
 }
 
-fn environment(keys: &SessionKeys, decision: &Decision, settings: &Settings) -> BTreeMap<String, String> {
+fn environment(agent: AgentInputs<'_>, decision: &Decision, settings: &Settings) -> BTreeMap<String, String> {
+    let (keys, isolated) = (agent.keys, agent.stage.is_some());
     let endpoint = settings.aws.container_endpoint_url.as_ref().or(settings.aws.endpoint_url.as_ref());
     let own = AgentEnv {
         root: keys.root().to_owned(),
@@ -159,10 +179,11 @@ fn environment(keys: &SessionKeys, decision: &Decision, settings: &Settings) -> 
         region: settings.aws.region.clone(),
         endpoint_url: endpoint.cloned(),
         kms_key_id: settings.storage.kms_key_id.clone(),
-        lease_seconds: settings.limits.lease_seconds,
+        lease_seconds: if isolated { NO_LEASE } else { settings.limits.lease_seconds },
         rerun: decision.capacity.rerun,
         instance_stays: decision.capacity.keep_alive > 0,
         checkpoints: decision.data.checkpoints_ref.is_some(),
+        isolated,
     };
     let mut environment = decision.environment.clone();
     environment.extend(decision.data.inputs.iter().map(|input| channel_variable(&input.channel)));

@@ -114,6 +114,8 @@ impl SessionState {
                 record.nodes.rows_mut().for_each(|node| node.left = false);
                 record.log_floors.clear();
             }
+            SessionEvent::Isolated => drop(record.stage_jobs.get_or_insert_default()),
+            SessionEvent::StageEntered => record.enter_stage(),
             SessionEvent::AgentsEnded => record.nodes.rows_mut().for_each(|node| node.left = true),
             SessionEvent::ProjectSending(selection) => {
                 record.workspace_attempt += 1;

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 use crate::gitlab::JobContext;
+use crate::protocol::isolation::KeepTree;
 use crate::protocol::keys;
 use crate::protocol::mailbox::{Order, WorkspaceOrder};
 use crate::protocol::project::{Selection, Trees};
 use crate::session::bar::with_bar;
 use crate::session::event::SessionEvent;
 use crate::session::exchange::{Exchange as _, ProjectUpload};
-use crate::session::{Session, project_scope, results};
+use crate::session::{Session, isolated, project_scope, results};
 use crate::workspace::{Summary, TransferProgress};
 
 /// Most attempts to send the project.
@@ -27,6 +28,8 @@ pub struct WorkspaceUpload {
     packs: String,
     /// This host's cache of which packs are in the bucket.
     cache: PathBuf,
+    /// Whether the container of the stage keeps the project for the next one, if that is another training job.
+    keep: KeepTree,
 }
 
 impl WorkspaceUpload {
@@ -51,7 +54,13 @@ impl WorkspaceUpload {
             selection: session.state.selection().cloned().unwrap_or_else(own),
             packs: keys::project_packs(&scope),
             cache: session.settings.runner.state_dir.join("projects").join(scope),
+            keep: KeepTree::Never,
         }
+    }
+
+    #[must_use]
+    pub fn keeping(self, keep: KeepTree) -> Self {
+        Self { keep, ..self }
     }
 
     fn project(&self, session: &Session<'_>) -> ProjectUpload<'_> {
@@ -68,8 +77,9 @@ impl WorkspaceUpload {
             }
             return Ok(());
         }
-        let summary = self.send(session, cancellation).await?;
-        session.print_sent(&summary);
+        if let Some(summary) = self.send(session, cancellation).await? {
+            session.print_sent(&summary);
+        }
         session.apply(SessionEvent::ProjectSent)
     }
 
@@ -86,8 +96,9 @@ impl WorkspaceUpload {
         let most = MOST_ATTEMPTS.saturating_add(session.state.restarts().leader);
         anyhow::ensure!(attempt < most, "parts of the project have vanished from the bucket {attempt} times");
         session.printer.warn("parts of the project have vanished from the bucket and are sent again");
-        let summary = self.send(session, cancellation).await?;
-        session.print_sent(&summary);
+        if let Some(summary) = self.send(session, cancellation).await? {
+            session.print_sent(&summary);
+        }
         Ok(())
     }
 
@@ -96,7 +107,10 @@ impl WorkspaceUpload {
         session.exchange().forget_pack(self.project(session), pack).await
     }
 
-    async fn send(&self, session: &mut Session<'_>, cancellation: &Cancellation) -> anyhow::Result<Summary> {
+    /// `None`: the project comes from the container of the stage before.
+    async fn send(&self, session: &mut Session<'_>, cancellation: &Cancellation) -> anyhow::Result<Option<Summary>> {
+        let stage = isolated::stage_files(session, self.keep);
+        let is_there = stage.as_ref().is_some_and(|stage| stage.earlier.is_some());
         session.apply(SessionEvent::ProjectSending(&self.selection))?;
         // The order goes first: an agent that is up receives while this side sends.
         let order = Order::Workspace(WorkspaceOrder {
@@ -104,16 +118,20 @@ impl WorkspaceUpload {
             packs: self.packs.clone(),
             trees: self.trees.clone(),
             selection: self.selection.clone(),
+            stage,
         });
         tokio::select! {
             ordered = session.order(&order) => ordered?,
             () = cancellation.token().cancelled() => return Err(canceled()),
         }
+        if is_there {
+            return Ok(None);
+        }
         let (exchange, progress) = (session.exchange(), Arc::<TransferProgress>::default());
         let sending = exchange.deliver_project(self.project(session), &progress);
         let sending = with_bar(session.printer, "Sending the project", &progress, sending);
         tokio::select! {
-            summary = sending => summary,
+            summary = sending => summary.map(Some),
             () = cancellation.token().cancelled() => Err(canceled()),
         }
     }

@@ -40,6 +40,10 @@ pub(super) async fn end(context: &Context, session: &mut Session<'_>, upload: &W
     let Some(left) = session.state().run().cloned() else { return Ok(()) };
     if left.code.is_none() {
         session.order(&Order::Cancel { run: left.run }).await?;
+        if session.state().is_isolated() {
+            // No order reaches the container.
+            session.stop_job().await;
+        }
         // The order may have been stored without the record being saved; the number of the cancel order shows it.
         if session.state().run().is_some_and(|run| run.ordered) {
             let stage = &left.stage;

@@ -20,7 +20,7 @@ pub(super) fn lines(spec: &TrainingJobSpec) -> Vec<String> {
     lines.extend(spec.training_plan_arn.as_ref().map(|plan| format!("Training plan: {plan}")));
     lines.extend(spec.max_pending.map(|wait| format!("SageMaker waits for the instances up to {}", time(wait))));
     lines.extend(spec.checkpoints_uri.as_ref().map(|uri| format!("Checkpoints: {CHECKPOINTS_DIR}, kept at {uri}")));
-    let inputs = spec.channels.iter().filter(|channel| channel.name != bootstrap::CHANNEL);
+    let inputs = spec.channels.iter().filter(|channel| !channel.name.starts_with(bootstrap::CHANNEL));
     lines.extend(inputs.map(|channel| {
         let dir = bootstrap::data_dir().join(&channel.name);
         format!("Input {}: {}, from {}", channel.name, dir.display(), source(channel))
@@ -37,6 +37,7 @@ fn source(channel: &Channel) -> String {
             let part = if *is_sharded { ", a part of it for each instance" } else { "" };
             format!("{uri} ({:?} mode{part})", channel.mode)
         }
+        ChannelSource::Listed { uri } => uri.clone(),
         ChannelSource::FileSystem { kind, id, path, is_writable } => {
             let kind = match kind {
                 FileSystemKind::Efs => "EFS",

@@ -24,8 +24,8 @@ use crate::session::exchange::Exchange as _;
 use crate::session::spec::AgentInputs;
 use crate::session::state::SessionState;
 use crate::session::{
-    self, Session, SessionId, agent_delivery, create, input_check, job_limit, left_over, project_scope, queue,
-    retention, spec,
+    self, Session, SessionId, agent_delivery, create, input_check, isolated, job_limit, left_over, project_scope,
+    queue, retention, spec,
 };
 use crate::stages::{Context, announcement, audit, host_script, shared_token};
 use crate::workspace::{self, Base};
@@ -91,17 +91,25 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
         files: session.state().agent(),
         scope: &scope,
         checkpoints: checkpoints.as_deref(),
+        stage: None,
     };
     let spec = spec::training_job(&session.id, &job, &decision, settings, &*objects, agent);
     let wishes = announcement::lines(&spec);
     let types = types(&session, &decision);
-    let launched = create::launch(&mut session, spec, &types, until, &context.cancellation);
     let warned = retention::warn(&*objects, &settings.runner.state_dir, &context.printer, context.clock.now());
-    let (launched, ()) = tokio::join!(launched, warned);
-    if let Launched::Refused(refused) = launched? {
-        queue::begin(&mut session, refused, Duration::from_secs(decision.capacity.queue_timeout))?;
+    if decision.network_isolation {
+        warned.await;
+        session.apply(SessionEvent::Isolated)?;
+        context.printer.line(isolated::announcement(&job));
+        context.printer.line(format!("Instance: {}, image: {}", types.join(" or "), decision.image));
+    } else {
+        let launched = create::launch(&mut session, spec, &types, until, &context.cancellation);
+        let (launched, ()) = tokio::join!(launched, warned);
+        if let Launched::Refused(refused) = launched? {
+            queue::begin(&mut session, refused, Duration::from_secs(decision.capacity.queue_timeout))?;
+        }
+        announce(&context, &session, &decision);
     }
-    announce(&context, &session, &decision);
     for line in wishes {
         context.printer.line(line);
     }

@@ -30,6 +30,8 @@ pub enum Line {
     /// A line that another writer wrote into the container's log during this run. Each is returned once, in order of arrival, with
     /// invalid UTF-8 replaced.
     Foreign(String),
+    /// A report of the agent, with its number.
+    Report(u32, Vec<u8>),
     /// A valid frame of another run.
     OtherRun(String),
     /// Looks like a frame, but the tag or the offset is wrong: damaged, forged, or of another session.
@@ -69,7 +71,7 @@ pub struct FrameDecoder {
 /// Returns the run and the offset of a data frame's first byte, for a search through the copy; for the end frame, the size of the
 /// output. `None` for other lines. Does not check the tag.
 pub fn frame_start(line: &str) -> Option<(u32, u64)> {
-    parse(line).filter(|raw| raw.kind != frame::FOREIGN).map(|raw| (raw.run, raw.number))
+    parse(line).filter(|raw| [frame::DATA, frame::END].contains(&raw.kind)).map(|raw| (raw.run, raw.number))
 }
 
 impl FrameDecoder {
@@ -194,6 +196,12 @@ impl FrameDecoder {
 
     fn push_line(&mut self, line: &str) -> Option<Line> {
         let Some(raw) = parse(line) else { return Some(Line::Unframed(line.to_owned())) };
+        if raw.kind == frame::REPORT {
+            let number = u32::try_from(raw.number).ok().filter(|_| raw.run == frame::NO_RUN);
+            let report = raw.payload(&self.seal.of_run(frame::NO_RUN));
+            let report = number.zip(report).map(|(number, report)| Line::Report(number, report));
+            return Some(report.unwrap_or_else(|| Line::Damaged(line.to_owned())));
+        }
         if raw.run != self.seal.run {
             let is_sound = raw.payload(&self.seal.of_run(raw.run)).is_some();
             return Some(if is_sound { Line::OtherRun(line.to_owned()) } else { Line::Damaged(line.to_owned()) });
@@ -353,7 +361,7 @@ fn parse(line: &str) -> Option<RawFrame<'_>> {
     let (number, rest) = rest.split_once(':')?;
     let (tag, rest) = rest.split_at(rest.find(|c: char| !c.is_ascii_hexdigit())?);
     let kind = *rest.as_bytes().first()?;
-    let is_kind = [frame::DATA, frame::FOREIGN, frame::END].contains(&kind);
+    let is_kind = [frame::DATA, frame::FOREIGN, frame::END, frame::REPORT].contains(&kind);
     (is_kind && frame::is_tag_length(tag.len())).then_some(())?;
     Some(RawFrame { run: decimal(run)?.try_into().ok()?, number: decimal(number)?, tag, kind, body: rest.get(1..)? })
 }

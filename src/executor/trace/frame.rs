@@ -7,6 +7,7 @@
 //! <run>:<offset>:<tag>|<payload>            data; the payload begins at byte <offset> of the run's output
 //! <run>:<number>:<tag>><payload>            a line of another writer during the run, counted from 0
 //! <run>:<bytes>:<tag>!<code> <hash> <lines> the end: size and hash of the whole output, number of foreign lines
+//! 0:<number>:<tag>?<payload>                a report of the agent, in a container without network
 //! ```
 //!
 //! Run, offset, number, code and lines are decimal. The tag is the first 8 bytes, in hex, of [`Seal::tag`] over the payload before
@@ -37,6 +38,9 @@ const ROOM: usize = MAX_LINE - MAX_PREFIX - MAX_ESCAPE;
 pub(super) const DATA: u8 = b'|';
 pub(super) const FOREIGN: u8 = b'>';
 pub(super) const END: u8 = b'!';
+pub(super) const REPORT: u8 = b'?';
+/// The run in the frames of reports.
+pub(super) const NO_RUN: u32 = 0;
 
 /// The content of the end frame of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +114,13 @@ impl FrameEncoder {
     pub fn hash(&self) -> String {
         hash_text(&self.hasher)
     }
+}
+
+/// The frame of a report with this number, with a newline. `None` for a report that does not fit into one line.
+pub fn report_frame(seal: NodeSeal, number: u32, report: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    let taken = frame_of(&FrameSeal::new(NO_RUN, seal), number.into(), REPORT, report, &mut out);
+    (taken == report.len()).then_some(out)
 }
 
 /// Appends one frame with the beginning of `bytes`; returns how many bytes it carries, 0 only for empty input.
@@ -193,6 +204,7 @@ impl FrameSeal {
         let message = match kind {
             DATA => MessageKind::Output,
             FOREIGN => MessageKind::ForeignLine,
+            REPORT => MessageKind::FramedReport,
             _ => MessageKind::EndOfOutput,
         };
         let label = Label::frame(message, self.node, self.run, number);

@@ -22,10 +22,11 @@ mod warnings;
 mod tests;
 
 pub use receive::{
-    AllSent, Bounds, Damaged, Destination, MissingPacks, TransferLimits, apply_changes, lines_for_the_host, receive,
+    AllSent, Bounds, Damaged, Destination, MissingPacks, TransferLimits, apply_changes, lines_for_the_host, packs_of,
+    receive, receive_kept,
 };
 pub use select::is_named;
-pub use send::{changed_files, forget, send, send_changes};
+pub use send::{changed_files, forget, send, send_changes, send_tree};
 pub use summary::Summary;
 pub use task::TransferProgress;
 pub use tree::{

@@ -4,6 +4,7 @@ mod asked;
 mod deeds;
 mod git;
 mod hostile;
+mod kept;
 mod remembering;
 mod transfer;
 

@@ -17,11 +17,17 @@ fn counted() -> String {
     lines.join("\n") + "\nend"
 }
 
-/// Kills the stage three times and lets the fourth end.
-fn is_followed_on(tail: &str) {
-    let desk = Desk::with(&Job::new().script(["true"]), &["--log-delay", "500ms"], tail).prepared();
+fn desk(tail: &str) -> Desk {
+    Desk::with(&Job::new().script(["true"]), &["--log-delay", "500ms"], tail)
+}
+
+const KILLS: [&str; 3] = ["line 3\n", "\nline", "\nline"];
+
+/// Kills the stage whenever it has printed one of the texts, and lets the last one end.
+pub(super) fn is_followed_on(desk: Desk, kills: &[&str]) {
+    let desk = desk.prepared();
     let mut printed = Vec::new();
-    for line in ["line 3\n", "\nline", "\nline"] {
+    for line in kills {
         let mut run = desk.start_run("build_script", COUNTING);
         run.until(line);
         run.signal(Signal::KILL);
@@ -39,12 +45,12 @@ fn is_followed_on(tail: &str) {
 
 #[test]
 fn a_killed_stage_is_followed_on() {
-    is_followed_on("");
+    is_followed_on(desk(""), &KILLS);
 }
 
 #[test]
 fn a_killed_stage_is_followed_on_through_cloudwatch() {
-    is_followed_on("[trace]\nlive_copy = false");
+    is_followed_on(desk("[trace]\nlive_copy = false"), &KILLS);
 }
 
 /// Output that is fast enough to stand in every buffer on the way when the kill comes.

@@ -85,6 +85,22 @@ pub(crate) fn sagemaker_with(emulator: &[&str], tail: &str) -> Driver {
     }
 }
 
+/// The name of [`sagemaker_isolated`].
+pub(crate) const ISOLATED: &str = "sagemaker-executor without network";
+
+/// [`sagemaker`] whose containers have no network, so that each container stage is a training job of its own.
+pub(crate) fn sagemaker_isolated() -> Driver {
+    sagemaker_isolated_with(&[])
+}
+
+/// [`sagemaker_isolated`] with further arguments of the emulator.
+pub(crate) fn sagemaker_isolated_with(emulator: &[&str]) -> Driver {
+    let mut driver = sagemaker_with(emulator, "");
+    driver.name = ISOLATED;
+    driver.operator_config = driver.operator_config.replace("[job]\n", "[job]\nnetwork_isolation = true\n");
+    driver
+}
+
 /// [`sagemaker`] whose training jobs a role of their own creates.
 pub(crate) fn sagemaker_with_creator() -> Driver {
     let mut driver = sagemaker();

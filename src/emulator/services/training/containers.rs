@@ -21,7 +21,7 @@ use super::warm_hosts::keep_alive;
 use crate::clock;
 use crate::event::InputLogEvent;
 use crate::faults::JobTrouble;
-use crate::host::{self, ContainerExit, ContainerImage, ContainerSpec, StopSignals};
+use crate::host::{self, ContainerExit, ContainerImage, ContainerNetwork, ContainerSpec, SharedLoopback, StopSignals};
 
 /// The end of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,8 +65,17 @@ impl JobHandle {
             Ok(path) => path,
             Err(error) => return Round::Over(internal(&error)),
         };
-        let round = match self.start(places, image, &role, &signals) {
-            Ok(containers) => self.wait(containers, &signals, self.incident(trouble), until).await,
+        let started = async {
+            let shared = self.shared_loopback(places).await?;
+            let network = match &shared {
+                Some(shared) => shared.network()?,
+                None if self.asks_for("EnableNetworkIsolation") => ContainerNetwork::Loopback,
+                None => ContainerNetwork::Host,
+            };
+            Ok((shared, self.start(places, image, (&role, network), &signals)?))
+        };
+        let round = match started.await {
+            Ok((_shared, containers)) => self.wait(containers, &signals, self.incident(trouble), until).await,
             Err(error) => Round::Over(internal(&error)),
         };
         self.training.shared.keys.revoke(&role);
@@ -74,16 +83,24 @@ impl JobHandle {
         round
     }
 
+    /// The network of several isolated containers, which reach each other and nothing else.
+    async fn shared_loopback(&self, places: &[HostPlace]) -> anyhow::Result<Option<SharedLoopback>> {
+        if places.len() < 2 || !self.asks_for("EnableNetworkIsolation") {
+            return Ok(None);
+        }
+        SharedLoopback::create().await.map(Some)
+    }
+
     fn start(
         &self,
         places: &[HostPlace],
         image: &ContainerImage,
-        role: &str,
+        (role, network): (&str, ContainerNetwork),
         signals: &StopSignals,
     ) -> anyhow::Result<Containers> {
         let mut containers = JoinSet::new();
         for place in places {
-            let spec = self.spec(place, image, role)?;
+            let spec = ContainerSpec { network: network.clone(), ..self.spec(place, image, role)? };
             let (sender, receiver) = mpsc::channel(64);
             let stream = format!("{}/{}-{}", self.name, place.hostname(), clock::now_ms());
             let (shared, logs) = (Arc::clone(&self.training.shared), Arc::clone(&self.training.logs));
@@ -226,6 +243,7 @@ impl JobHandle {
             environment: self.environment(role),
             hostname: place.hostname(),
             hosts: place.addresses(&self.arn),
+            network: ContainerNetwork::Host,
             opt_ml: place.opt_ml.clone(),
             mounts: place.mounts.clone(),
             scratch,

@@ -238,6 +238,7 @@ pub fn example_spec(name: &str) -> TrainingJobSpec {
         network: None,
         encrypt_inter_container_traffic: false,
         remote_debug: false,
+        is_isolated: false,
         tags: BTreeMap::from([("sagemaker-executor:session".to_owned(), name.to_owned())]),
         creator: None,
     }

@@ -27,6 +27,21 @@ pub(super) fn check_wishes(settings: &Settings) -> Checked {
         let change = format!("remove `{key}`, or set `job.spot = false`");
         need(!(job.spot && is_set), key, "cannot go together with `job.spot = true`", &change)?;
     }
+    let against_isolation = [
+        ("job.checkpoints", job.checkpoints),
+        ("job.model_output", job.model_output.is_some()),
+        ("job.spot", job.spot),
+        ("job.retries", job.retries > 0),
+    ];
+    for (key, is_set) in against_isolation {
+        let change = format!("remove `{key}`, or set `job.network_isolation = false`");
+        need(
+            !(job.network_isolation && is_set),
+            key,
+            "cannot go together with `job.network_isolation = true`",
+            &change,
+        )?;
+    }
     check_data(settings)?;
     check_registry(settings)
 }

@@ -38,6 +38,7 @@ pub struct JobBounds {
     pub max_jobs: Option<u32>,
     pub spot: Switch,
     pub checkpoints: Switch,
+    pub network_isolation: Switch,
     pub retries: Limit<u32>,
     /// Seconds.
     pub keep_alive: Limit<u64>,
@@ -139,6 +140,7 @@ fn of_allowance(rule: Option<String>, allow: &Allowance, settings: &Settings) ->
         max_jobs: allow.max_jobs,
         spot: Switch::new(job.spot, allow.spot),
         checkpoints: Switch::new(job.checkpoints, allow.checkpoints),
+        network_isolation: Switch::new(job.network_isolation, allow.network_isolation),
         retries: Limit::new(job.retries, allow.max_retries),
         keep_alive: Limit::new(job.keep_alive_seconds, allow.max_keep_alive_seconds),
         training_plan: usual(job.training_plan.as_ref(), allow.training_plans.as_ref()),
@@ -182,6 +184,7 @@ fn all(settings: &Settings) -> JobBounds {
         max_runtime_seconds: Some(settings.job.max_runtime_seconds.min(MAX_RUNTIME)),
         spot: Some(Choice::Allow),
         checkpoints: Some(Choice::Allow),
+        network_isolation: Some(Choice::Allow),
         max_retries: Some(RETRIES),
         max_keep_alive_seconds: Some(KEEP_ALIVE),
         training_plans: every(),

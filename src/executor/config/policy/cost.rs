@@ -7,7 +7,8 @@ use crate::config::prices::{Price, PriceSource};
 use crate::config::settings::Settings;
 
 /// Refuses a job whose dearest choice of instances would cost more than the rule allows.
-pub(super) fn check(decision: &Decision, settings: &Settings, bounds: &JobBounds) -> Result<(), Failure> {
+/// `jobs` is the number of training jobs, one after the other.
+pub(super) fn check(decision: &Decision, jobs: usize, settings: &Settings, bounds: &JobBounds) -> Result<(), Failure> {
     let Some(most) = bounds.max_cost else { return Ok(()) };
     for instances in choices(decision) {
         // A limit goes by the operator's own prices alone: AWS's list is of one region.
@@ -20,7 +21,7 @@ pub(super) fn check(decision: &Decision, settings: &Settings, bounds: &JobBounds
                     "choose another `SAGEMAKER_INSTANCE_TYPE`, or ask the operator to add `{name}` to `[prices]`"
                 )));
         };
-        let seconds = longest(decision);
+        let seconds = longest(decision) * jobs as u64;
         let cost = price.cost(seconds);
         if cost.is_nan() || cost > most {
             let shown: Vec<_> = instances.iter().map(|(name, count)| format!("{count} x `{name}`")).collect();

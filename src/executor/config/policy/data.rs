@@ -88,7 +88,7 @@ fn inputs(wishes: &JobVariables, settings: &Settings, bounds: &JobBounds) -> Res
 fn place(channel: &Channel) -> String {
     use crate::cloud::FileSystemKind::{Efs, FsxLustre};
     let uri = match &channel.source {
-        ChannelSource::S3 { uri, .. } => uri.clone(),
+        ChannelSource::S3 { uri, .. } | ChannelSource::Listed { uri } => uri.clone(),
         ChannelSource::FileSystem { kind: Efs, id, path, .. } => format!("efs://{id}{path}"),
         ChannelSource::FileSystem { kind: FsxLustre, id, path, .. } => format!("fsx://{id}{path}"),
     };

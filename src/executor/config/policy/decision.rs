@@ -26,6 +26,8 @@ pub struct Decision {
     pub max_runtime: u64,
     pub role_arn: String,
     pub network: Option<Network>,
+    /// The training jobs have no network, and each container stage is a training job of its own.
+    pub network_isolation: bool,
     pub environment: BTreeMap<String, String>,
     pub capacity: CapacityDecision,
     pub data: DataDecision,

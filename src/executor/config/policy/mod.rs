@@ -15,6 +15,7 @@ mod environment;
 mod groups;
 mod identity;
 mod image;
+mod isolation;
 mod matching;
 mod metrics;
 mod refusal;
@@ -53,6 +54,8 @@ pub fn decide(job: &JobContext, wishes: &JobVariables, settings: &Settings) -> R
         (capacity.keep_alive, capacity.training_plan) = (0, None);
     }
     let data = data::data(job, wishes, settings, &bounds)?;
+    let debug = debug::debug(wishes, &bounds)?;
+    let network_isolation = isolation::isolation(wishes, &capacity, &data, &debug, &bounds)?;
     let mut warnings = warnings(&identity, settings);
     let (is_spot, keeps_checkpoints) = (capacity.spot_max_wait.is_some(), data.checkpoints_ref.is_some());
     warnings.extend(capacity::without_effect(wishes, is_spot, keeps_checkpoints));
@@ -69,16 +72,18 @@ pub fn decide(job: &JobContext, wishes: &JobVariables, settings: &Settings) -> R
         max_runtime,
         role_arn: role_arn(wishes, settings, &bounds)?,
         network: bounds.network.clone(),
+        network_isolation,
         environment: environment::environment(job, wishes, settings, &bounds, data.inputs.len())?,
         capacity,
         data,
         metrics: metrics::metrics(wishes)?,
-        debug: debug::debug(wishes, &bounds)?,
+        debug,
         warnings,
         max_jobs: bounds.max_jobs,
         rule: bounds.rule.clone(),
     };
-    cost::check(&decision, settings, &bounds)?;
+    let jobs = if decision.network_isolation { job.container_stages().len().max(1) } else { 1 };
+    cost::check(&decision, jobs, settings, &bounds)?;
     Ok(warn_of_tag(decision, &bounds))
 }
 

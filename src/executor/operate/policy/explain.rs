@@ -199,6 +199,7 @@ fn wish_words(bounds: &JobBounds) -> Vec<(&'static str, String)> {
     vec![
         ("spot instances", switch(bounds.spot).to_owned()),
         ("checkpoints", switch(bounds.checkpoints).to_owned()),
+        ("network isolation", switch(bounds.network_isolation).to_owned()),
         ("retries by SageMaker", format!("at most {}", bounds.retries.most)),
         ("keep-alive", format!("at most {}", time(bounds.keep_alive.most))),
         ("training plans", list(&bounds.training_plans)),
@@ -243,6 +244,7 @@ fn wishes_of(request: &Decision) -> Vec<(&'static str, String)> {
             "container kept after a failure",
             (request.debug.keep_on_failure > 0).then(|| time(request.debug.keep_on_failure)),
         ),
+        ("network", request.network_isolation.then(|| "none".to_owned())),
         ("checkpoints of the ref", data.checkpoints_ref.as_ref().map(|name| format!("`{name}`"))),
         ("input channels", (!channels.is_empty()).then(|| quoted(&channels))),
         ("model output", data.model_output.as_ref().map(|output| output.folder.clone())),

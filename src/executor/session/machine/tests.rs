@@ -9,6 +9,7 @@ const CONFIG: RunConfig = RunConfig {
     grace: Duration::from_secs(30),
     provisioning: Duration::from_mins(10),
     may_rerun: false,
+    reports_are_late: false,
 };
 const NODE: NodeId = NodeId::LEADER;
 
@@ -414,4 +415,35 @@ fn a_restart_before_the_script_began_changes_nothing() {
     machine.apply(&report(&exited(0, false)), at(3));
     let end = conclusion(machine.apply(&complete(0), at(4)));
     assert!(matches!(end, Some(Conclusion::Exited { code: 0, .. })), "{end:?}");
+}
+
+/// Of a container without network, the log or SageMaker's upload brings the reports, which may be after the job's end.
+#[test]
+fn late_reports_are_waited_for() {
+    const LATE: RunConfig = RunConfig { reports_are_late: true, ..CONFIG };
+    let completed = job(JobStatus::Completed, "Completed", "");
+    let mut machine = RunMachine::new(LATE);
+    let training = job(JobStatus::InProgress, "Training", "");
+    machine.apply(&RunEvent::Job(Some(&training)), at(1));
+    assert_eq!(machine.apply(&RunEvent::Tick, at(3600)), [], "its log cannot be read");
+    assert_eq!(conclusion(machine.apply(&RunEvent::Job(Some(&completed)), at(3601))), None);
+    machine.apply(&report(&ready()), at(3602));
+    machine.apply(&report(&exited(3, false)), at(3602));
+    let end = conclusion(machine.apply(&complete(3), at(3603))).unwrap();
+    assert_eq!(end, Conclusion::Exited { code: 3, node: NODE, others: vec![], incomplete: vec![] });
+
+    let mut machine = RunMachine::new(LATE);
+    machine.apply(&report(&ready()), at(1));
+    machine.apply(&report(&exited(0, false)), at(2));
+    assert_eq!(machine.apply(&RunEvent::Tick, at(600)), [], "the rest of the output comes with the job's end");
+    machine.apply(&RunEvent::Job(Some(&completed)), at(601));
+    let end = conclusion(machine.apply(&RunEvent::Tick, at(622)));
+    assert!(matches!(end, Some(Conclusion::Exited { incomplete, .. }) if incomplete == [NODE]));
+
+    let mut machine = RunMachine::new(LATE);
+    machine.apply(&RunEvent::Cancel(CancelUrgency::Graceful), at(1));
+    assert_eq!(conclusion(machine.apply(&RunEvent::ReadSinceCancel, at(2))), None, "it may run unheard");
+    let stopped = job(JobStatus::Stopped, "Stopped", "");
+    assert_eq!(conclusion(machine.apply(&RunEvent::Job(Some(&stopped)), at(3))), None);
+    assert_eq!(conclusion(machine.apply(&RunEvent::Tick, at(7))), Some(Conclusion::NeverBegan));
 }

@@ -61,7 +61,7 @@ fn the_creators_session_has_the_sessions_name_and_the_tags_of_the_policies() {
     let keys = session_keys(&id, None);
     let made = |protected: Option<bool>, checkpoints| {
         let job = serde_json::json!({"id": 2, "job_info": {"project_id": 1}, "git_info": {"protected": protected}});
-        let agent = AgentInputs { keys: &keys, files: "", scope: "1-ab", checkpoints };
+        let agent = AgentInputs { keys: &keys, files: "", scope: "1-ab", checkpoints, stage: None };
         creator("arn:aws:iam::1:role/creator", &id, &serde_json::from_value(job).unwrap(), agent)
     };
     for (protected, value) in [(Some(true), "true"), (Some(false), "false"), (None, "false")] {

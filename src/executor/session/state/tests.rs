@@ -131,8 +131,14 @@ impl<'w> Process<'w> {
 
     fn follow(&mut self) -> Result<Outcome, Killed> {
         let nodes = self.state.nodes().len();
-        let mut machine =
-            RunMachine::new(RunConfig { run: 1, nodes, grace: Duration::ZERO, provisioning: LONG, may_rerun: false });
+        let mut machine = RunMachine::new(RunConfig {
+            run: 1,
+            nodes,
+            grace: Duration::ZERO,
+            provisioning: LONG,
+            may_rerun: false,
+            reports_are_late: false,
+        });
         let mut effects = Vec::new();
         for (node, row) in self.state.nodes().iter() {
             machine.apply(&RunEvent::Known { node, is_ready: row.ready, has_left: row.left }, Duration::ZERO);
@@ -347,4 +353,25 @@ fn a_script_that_runs_again_is_another_run() {
     assert_eq!((run.run, run.repeated, run.code, run.step()), (2, 1, None, RunStep::Noted));
     assert_eq!((run.stage.as_str(), run.reports[&NodeId::LEADER]), ("step_script", 4));
     assert!(!state.is_finished() && !state.is_collected() && !state.restarts().lost_files() && state.is_first_script());
+}
+
+#[test]
+fn each_stage_without_network_begins_with_an_empty_mailbox() {
+    let mut state = SessionState::new("1/2".to_owned(), 2);
+    state.apply(SessionEvent::Isolated);
+    state.apply(SessionEvent::StageEntered);
+    let stages = state.stage_jobs().unwrap();
+    assert_eq!((stages.number, stages.earlier, state.job_number()), (1, None, 1));
+    state.apply(SessionEvent::ProjectSending(&Selection::default()));
+    state.apply(SessionEvent::ProjectSent);
+    state.apply(SessionEvent::JobReplaced);
+    state.apply(SessionEvent::JobCreated("arn"));
+    state.apply(SessionEvent::OrderStored { number: 4, order: &Order::Finish { collect: true } });
+    let ready = Report::Ready { agent: "0".into(), nodes: Vec::new(), restarts: 0, after: 0 };
+    state.apply(SessionEvent::Reported { node: NodeId::LEADER, report: Some(&ready) });
+    state.apply(SessionEvent::StageEntered);
+    let stages = state.stage_jobs().unwrap();
+    assert_eq!((stages.number, stages.earlier, stages.attempt, state.job_number()), (2, Some(2), 1, 3));
+    assert_eq!((state.orders(), state.is_finished(), state.arn(), state.any_ready()), (0, false, None, false));
+    assert_eq!((state.is_project_sent(), state.project_attempt(), state.leader().reports), (false, 0, 0));
 }

@@ -21,6 +21,7 @@ use crate::session::event::SessionEvent;
 use crate::session::exchange::Exchange as _;
 use crate::session::failure_reasons::{self, LossKind};
 use crate::session::follow::Follower;
+use crate::session::isolated::{self, Entered};
 use crate::session::machine::Conclusion;
 use crate::session::model_output::ModelInputs;
 use crate::session::next_job::JobInputs;
@@ -48,7 +49,7 @@ pub(super) async fn run(
     let Some(_lock) = session.records.lock(&id)? else {
         return Err(Failure::system("another container stage of this job still runs on this host").into());
     };
-    let upload = context.workspace_upload(&session, job, &trees);
+    let upload = context.workspace_upload(&session, job, &trees).keeping(isolated::keep_tree(job, stage));
     let lease = context.keep_lease(&id, session.state())?;
     session.lease_renewed = lease.renewed();
     if !session.state().is_given_up() {
@@ -68,6 +69,9 @@ pub(super) async fn run(
     if *stage == BuildStage::AfterScript && has_ended {
         context.printer.line("`after_script` is skipped: the training job was lost, see the error above");
         return Ok(());
+    }
+    if isolated::enter(&mut session, &context.cancellation).await? == Entered::NoFiles {
+        return without_files(context, stage);
     }
     let (conclusion, brought) = run_to_end(context, &mut session, job, &upload, &trees, script, stage).await?;
     let has_succeeded = matches!(conclusion, Conclusion::Exited { code: 0, .. });
@@ -275,6 +279,16 @@ fn without_an_instance(context: &Context, job: &JobContext, stage: &BuildStage, 
     Err(context.limits(job, stage, begun).failure(stopped).into())
 }
 
+/// Skips `after_script` of a job whose last container has not kept the project.
+fn without_files(context: &Context, stage: &BuildStage) -> anyhow::Result<()> {
+    let why = "SageMaker has no files of the container of the stage before";
+    if *stage == BuildStage::AfterScript {
+        context.printer.line(format!("`after_script` is skipped: {why}"));
+        return Ok(());
+    }
+    Err(Failure::system(why).into())
+}
+
 /// `true` when no container stage follows: after `after_script`, after a failure without one, after the last step.
 fn is_last(job: &JobContext, stage: &BuildStage, failed: bool) -> bool {
     let stages = job.container_stages();
@@ -338,7 +352,7 @@ async fn run_once(
             masks: job.masked_values(|name| context.env.job_variable(name).map(str::to_owned)),
             mask_prefixes: job.features.token_mask_prefixes.clone(),
             grace: session.settings.limits.cancel_grace_seconds,
-            live_copy: session.settings.trace.live_copy,
+            live_copy: session.reads_copy_live(),
             progress_rate: wishes.progress_rate.unwrap_or(PROGRESS_RATE),
             keep_on_failure: kept.map_or(0, |decision| decision.debug.keep_on_failure),
             samples: measured::wants_samples(session, &context.trees(job)?, &metrics),
@@ -347,6 +361,17 @@ async fn run_once(
         session.order(&order).await?;
     }
     let inputs = JobInputs { job, env: &context.env, cancel: &context.cancellation };
+    if session.state().is_isolated() {
+        if !session.state().is_finished() {
+            session.order(&Order::Finish { collect: true }).await?;
+        }
+        if let Err(error) = isolated::launch(session, inputs).await {
+            // The script never began.
+            cancel_script(session, run).await;
+            session.apply(SessionEvent::RunOver)?;
+            return Err(error);
+        }
+    }
     if let Err(error) = replace::resume(session, inputs).await {
         cancel_script(session, run).await;
         return Err(error);

@@ -467,3 +467,18 @@ fn the_place_of_a_frame_is_read_from_its_line() {
     assert_eq!(frame_start("7:0:00000000>foreign_lines"), None);
     assert_eq!(frame_start("foreign"), None);
 }
+
+#[test]
+fn a_report_in_the_log_is_read_whatever_run_is_followed() {
+    let body = "tag\n{\"version\":2,\"text\":\"é\u{7f} \"}".as_bytes();
+    let line = String::from_utf8(frame::report_frame(node_seal(), 7, body).unwrap()).unwrap();
+    let line = line.strip_suffix('\n').unwrap();
+    let mut decoder = FrameDecoder::new(3, node_seal());
+    assert_eq!(mangle(&[line.to_owned()]), [line], "the log changes nothing of it");
+    assert_eq!(decoder.push_message(line), [Line::Report(7, body.to_vec())]);
+    for forged in [line.replacen("0:7", "0:8", 1), line.replacen("0:7", "3:7", 1), line.replace("version", "vorsion")] {
+        assert_eq!(decoder.push_message(&forged), [Line::Damaged(forged.clone())]);
+    }
+    assert_eq!((frame_start(line), decoder.bytes()), (None, 0));
+    assert_eq!(frame::report_frame(node_seal(), 1, &[b'x'; frame::MAX_LINE]), None);
+}

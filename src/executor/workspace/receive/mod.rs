@@ -2,6 +2,7 @@
 
 mod apply;
 mod asked;
+mod entry_hashes;
 mod env_lines;
 mod fetch_plan;
 mod fetching;
@@ -18,6 +19,7 @@ pub use fetching::{Damaged, MissingPacks};
 pub use manifest_reader::AllSent;
 pub use quota::TransferLimits;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -79,6 +81,25 @@ pub async fn receive(
     summary.sent = progress.transferred();
     summary.elapsed = started.elapsed();
     Ok((snapshot, summary))
+}
+
+/// Container: receives a [`crate::workspace::send_tree`] of an earlier container. The state that it returns is that of the host's files,
+/// which `host` has sent: [`crate::workspace::send_changes`] then sends what the host lacks.
+pub async fn receive_kept(
+    store: &dyn ObjectStore,
+    kept: &TransferKeys,
+    host: &TransferKeys,
+    trees: &Trees,
+    progress: &Arc<TransferProgress>,
+) -> anyhow::Result<(Snapshot, Summary)> {
+    let (snapshot, summary) = receive(store, kept, trees, progress).await?;
+    let snapshot = entry_hashes::as_sent_by_the_host(store, kept, host, &snapshot).await?;
+    Ok((snapshot, summary))
+}
+
+/// Keys of the packs that a complete transfer needs.
+pub async fn packs_of(store: &dyn ObjectStore, keys: &TransferKeys) -> anyhow::Result<BTreeSet<String>> {
+    entry_hashes::packs(store, keys).await
 }
 
 /// Host: fetches and applies a [`crate::workspace::send_changes`] while it runs. Waits for missing parts without limit until `all_sent`

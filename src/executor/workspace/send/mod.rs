@@ -67,6 +67,26 @@ pub async fn send(
     sent.await.context("failed to send the workspace")
 }
 
+/// Container: sends both trees as they are, for the next container of the job. A file that changes while it is read is sent as it was
+/// read, with a warning.
+pub async fn send_tree(
+    store: &dyn ObjectStore,
+    keys: &TransferKeys,
+    trees: &Trees,
+    now: SystemTime,
+    progress: &Arc<TransferProgress>,
+) -> anyhow::Result<Summary> {
+    let sent = async {
+        let cache = tempfile::tempdir().context("failed to create a temporary directory")?;
+        let known = KnownPacks::look(store, &keys.packs, cache.path(), now).await;
+        let mut warnings = Warnings::default();
+        let roots = Roots::open_after_script(trees, &mut warnings)?;
+        let (source, on_change, files) = (Source::Trees, ChangePolicy::Keep, Arc::default());
+        sending::send(store, keys, SendJob { roots, source, on_change, warnings, files }, known, progress).await
+    };
+    sent.await.context("failed to send the project to the next stage")
+}
+
 /// Container: sends the changes since `snapshot` that `selection` wants.
 ///
 /// Deletions are changes; a project directory that is missing or replaced counts as empty. Nothing in a `.git` is sent, and of the

@@ -48,6 +48,12 @@ impl FileStat {
         })
     }
 
+    /// The state of an entry that has changed since, whatever is there now.
+    pub(crate) fn changed(kind: EntryKind) -> Self {
+        let never = Timestamp::default();
+        Self { kind, mode: u32::MAX, size: 0, mtime: never, ctime: never, inode: 0 }
+    }
+
     /// The id of this state of the file at `path`. `None` while a further change might not show in the attributes.
     pub(crate) fn state(&self, path: &[u8]) -> Option<StateId> {
         if self.is_fresh() {

@@ -59,7 +59,7 @@ prop_compose! {
             environment, regions, max_cost, max_jobs: None,
             subnets: has_network.then(|| vec!["subnet-1".to_owned()]),
             security_group_ids: has_network.then(|| vec!["sg-1".to_owned()]),
-            spot: choices.0, checkpoints: choices.1, max_retries: wishes.0, max_keep_alive_seconds: wishes.1,
+            spot: choices.0, checkpoints: choices.1, network_isolation: choices.2, max_retries: wishes.0, max_keep_alive_seconds: wishes.1,
             max_queue_timeout_seconds: wishes.2, max_pending_seconds: wishes.2, inputs, model_outputs, training_plans,
             remote_debug: choices.2, max_keep_on_failure_seconds: wishes.1,
         }
@@ -98,7 +98,7 @@ prop_compose! {
             instance_types: instance_types.into_iter().map(str::to_owned).collect(), instance_count, volume_size_gb,
             max_runtime: runtime.map(std::time::Duration::from_secs), role_arn: role.map(str::to_owned),
             environment: names.into_iter().map(|name| (name.to_owned(), "x".to_owned())).collect(),
-            spot: switches.0, checkpoints: switches.1, retries, keep_alive: time(times.0), queue_timeout: time(times.1), max_pending: time(times.1),
+            spot: switches.0, checkpoints: switches.1, network_isolation: switches.2, retries, keep_alive: time(times.0), queue_timeout: time(times.1), max_pending: time(times.1),
             spot_max_wait: time(times.2), training_plan: plan.map(str::to_owned),
             inputs: inputs.into_iter().enumerate().map(|(at, uri)| (format!("I{at}"), uri.to_owned())).collect(),
             model_output: output.map(str::to_owned), remote_debug: switches.2, keep_on_failure: time(times.0),

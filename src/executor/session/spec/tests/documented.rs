@@ -68,7 +68,7 @@ fn uris(spec: &TrainingJobSpec) -> Vec<&String> {
     let channels = spec.channels.iter().filter(|channel| of_channel(channel));
     channels
         .filter_map(|channel| match &channel.source {
-            ChannelSource::S3 { uri, .. } => Some(uri),
+            ChannelSource::S3 { uri, .. } | ChannelSource::Listed { uri } => Some(uri),
             ChannelSource::FileSystem { .. } => None,
         })
         .collect()
@@ -77,7 +77,7 @@ fn uris(spec: &TrainingJobSpec) -> Vec<&String> {
 fn file_systems(spec: &TrainingJobSpec) -> impl Iterator<Item = (&String, &String, ChannelMode)> {
     spec.channels.iter().filter_map(|channel| match &channel.source {
         ChannelSource::FileSystem { id, path, .. } => Some((id, path, channel.mode)),
-        ChannelSource::S3 { .. } => None,
+        ChannelSource::S3 { .. } | ChannelSource::Listed { .. } => None,
     })
 }
 

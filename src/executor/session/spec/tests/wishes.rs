@@ -111,7 +111,8 @@ fn request(has_rule: bool, keys: &[&str], variables: &[(&str, &str)], name: &str
     let decision = decide(&job, &wishes, &settings).ok()?;
     let id = SessionId::parse("gitlab-231-4711-abcdef12").unwrap();
     let (keys, memory) = (session_keys(&id, None), Memory::new());
-    let agent = AgentInputs { keys: &keys, files: "agents/0a", scope: "231-0a", checkpoints: Some("231-0b") };
+    let agent =
+        AgentInputs { keys: &keys, files: "agents/0a", scope: "231-0a", checkpoints: Some("231-0b"), stage: None };
     let mut spec = training_job(&id, &job, &decision, &settings, &*memory.objects, agent);
     spec.name = job_name(&id, 2);
     Some(spec)

@@ -1,0 +1,134 @@
+//! Jobs whose containers have no network: each container stage is a training job of its own, and what a script leaves reaches the next one
+//! and the host.
+
+use serde_json::json;
+
+use super::sagemaker::rows;
+use super::sagemaker_desk::{BUILD_FAILURE, Desk};
+use super::sagemaker_resume::is_followed_on;
+use crate::support::driver::{Driver, sagemaker, sagemaker_isolated, sagemaker_isolated_with};
+use crate::support::job::{Artifacts, Job, Trigger};
+use crate::support::scenario::one;
+use crate::support::world::World;
+
+/// Connects to the emulator, which listens on this machine, and to another address of the network.
+const REACH: &str = "for place in ${AWS_ENDPOINT_URL#http://} 127.0.0.1:PORT 10.255.255.1:80; do \
+     (timeout 5 bash -c \"exec 3<>/dev/tcp/${place%:*}/${place##*:}\") 2>/dev/null && echo reached-$place || echo no-way-to-$place; done";
+
+fn reach(world: &World) -> String {
+    let port = world.emulator.as_ref().unwrap().endpoint.rsplit(':').next().unwrap_or_default().to_owned();
+    REACH.replace("PORT", port.trim_end_matches('/'))
+}
+
+rows! {
+    /// Neither AWS nor anything else is reached from the script, there are no credentials, and the trace says beforehand what it costs.
+    no_way_out {
+        driver: sagemaker_isolated(),
+        play: |world| {
+            let reach = reach(world);
+            one(world, &Job::new()
+                .script([reach.as_str(), "env | grep -c AWS_CONTAINER || true", "echo \"interfaces: $(ls /sys/class/net | tr '\\n' ' ')\""]))
+        },
+        expect: |world, outcomes| {
+            outcomes[0].succeeded().shows("Network isolation: the containers have no network").shows("\nno-way-to-")
+                .hides("\nreached-").shows("\n0\n");
+            let jobs = world.emulator.as_ref().unwrap().jobs();
+            assert_eq!(jobs.len(), 1, "one container stage is one training job");
+            assert_eq!(jobs[0]["EnableNetworkIsolation"], true);
+            assert_eq!(jobs[0]["TrainingJobStatus"], "Completed");
+        },
+    }
+    /// The next container has all of the project as the script has left it, also what no artifact names and what is gone.
+    after_script_has_the_files {
+        driver: sagemaker_isolated(),
+        needs: ["git", "unzip"],
+        play: |world| {
+            let repository = world.repository("ml/churn");
+            let sha = repository.commit("main", &[("kept.txt", "kept\n"), ("gone.txt", "gone\n"), ("dir/old.txt", "old\n")]);
+            one(world, &Job::new().sources(&repository, "main", &sha)
+                .script(["rm gone.txt dir/old.txt", "echo new > dir/new.txt", "echo unnamed > scratch", "chmod 750 scratch", "ln -s scratch link", "false"])
+                .after_script(["echo \"after: $(ls) $(cat link) $(stat -c %a scratch) $CI_JOB_STATUS\"", "git status --short", "echo more >> dir/new.txt"])
+                .artifacts(Artifacts::paths(["dir", "kept.txt"]).when("always")))
+        },
+        expect: |world, outcomes| {
+            let outcome = outcomes[0].failed("script_failure", Some(1));
+            outcome.shows("\nafter: dir\nkept.txt\nlink\nscratch unnamed 750 failed\n").shows("\n D gone.txt\n").shows("2 training jobs, one after the other");
+            let files = outcome.artifact("archive").files();
+            assert_eq!(files["dir/new.txt"], b"new\nmore\n");
+            assert_eq!(files["kept.txt"], b"kept\n");
+            assert!(!files.contains_key("dir/old.txt"), "a deletion reaches the host: {:?}", files.keys());
+            assert_eq!(world.emulator.as_ref().unwrap().jobs().len(), 2);
+        },
+    }
+    /// A cancel stops the training job, and `after_script` follows with what the script had written.
+    cancel {
+        driver: sagemaker_isolated(),
+        play: |world| one(world, &Job::new()
+            .script(["echo half > model.txt", "echo reached-the-script", "sleep 3600"])
+            .after_script(["echo \"after: $(cat model.txt) $CI_JOB_STATUS\""])
+            .when_trace_contains("\nreached-the-script", Trigger::Cancel)),
+        expect: |world, outcomes| {
+            outcomes[0].failed("job_canceled", None).shows("\nafter: half canceled\n");
+            let jobs = world.emulator.as_ref().unwrap().jobs();
+            assert_eq!(jobs.iter().filter(|job| job["TrainingJobStatus"] == "Stopped").count(), 1, "{jobs:?}");
+        },
+    }
+    /// The log brings everything late and in disorder, some of it never: what is missing comes with the end of the training job.
+    late_and_lossy_log {
+        driver: sagemaker_isolated_with(&["--log-delay", "3s"]),
+        play: |world| {
+            world.emulator.as_ref().unwrap().set_faults(&json!({"logs": {"lost": 300, "doubled": 200, "shuffled": 500, "late": 300, "late_ms": 2000}}));
+            one(world, &Job::new().script(["for i in $(seq 300); do echo line-$i; done", "exit 7"]))
+        },
+        expect: |_, outcomes| {
+            let outcome = outcomes[0].failed("script_failure", Some(7));
+            let lines: String = (1..=300).map(|number| format!("line-{number}\n")).collect();
+            outcome.shows(&lines).hides("are missing");
+        },
+    }
+}
+
+/// The nodes of one job reach each other, and no one else.
+#[test]
+fn nodes_reach_each_other() {
+    let mut desk = Desk::of(&sagemaker_isolated(), &std::env::temp_dir(), &Job::new().script(["true"]));
+    desk.set("SAGEMAKER_INSTANCE_COUNT", "2");
+    let desk = desk.prepared();
+    let ended = desk.run(
+        "build_script",
+        "if [ $NODE_RANK = 0 ]; then python3 -c 'import socket; s = socket.create_server((\"algo-1\", 7777)); c = s.accept()[0]; print(\"heard\", c.recv(9))'; \
+         else for i in $(seq 100); do (exec 3<>/dev/tcp/algo-1/7777 && echo hello >&3) 2>/dev/null && break; sleep 0.1; done; fi",
+    );
+    assert!(ended.passed().out().contains("heard b'hello"), "{ended}");
+    desk.close();
+}
+
+/// What cannot go together with isolation is refused by name before anything is created.
+#[test]
+fn wrong_wishes_are_refused() {
+    for (name, value, hint) in [
+        ("SAGEMAKER_CHECKPOINTS", "true", "set `SAGEMAKER_CHECKPOINTS` to `false`"),
+        ("SAGEMAKER_SPOT", "true", "set `SAGEMAKER_SPOT` to `false`"),
+        ("SAGEMAKER_RETRIES", "1", "set `SAGEMAKER_RETRIES` to `0`"),
+        ("SAGEMAKER_MODEL_OUTPUT", "s3://elsewhere/models", "let `artifacts:` keep the model"),
+    ] {
+        let driver = super::sagemaker_power::allowing(sagemaker());
+        let more = "network_isolation = \"allow\", model_outputs = [\"s3://elsewhere/**\"], max_volume_size_gb";
+        let operator_config = driver.operator_config.replace("max_volume_size_gb", more);
+        let driver = Driver { operator_config, ..driver };
+        let mut desk = Desk::of(&driver, &std::env::temp_dir(), &Job::new().script(["true"]));
+        desk.config().passed();
+        desk.set("SAGEMAKER_NETWORK_ISOLATION", "true");
+        desk.set(name, value);
+        let refused = desk.call(&["prepare"]);
+        refused.with_code(BUILD_FAILURE).says("cannot go together").says(hint);
+        assert!(desk.emulator.jobs().is_empty());
+    }
+}
+
+/// A driver that is killed is followed by another one, which prints on; the script runs once.
+#[test]
+fn a_killed_driver_is_taken_over() {
+    let desk = Desk::of(&sagemaker_isolated(), &std::env::temp_dir(), &Job::new().script(["true"]));
+    is_followed_on(desk, &["line 3\n"]);
+}
