@@ -13,6 +13,7 @@ use crate::config::policy;
 use crate::gitlab::{BuildStage, JobContext};
 use crate::protocol::isolation::{self, EarlierStage, KeepTree, StageFiles};
 use crate::protocol::keys::{self, SessionKeys};
+use crate::session::billing::EndWait;
 use crate::session::create::Launched;
 use crate::session::event::SessionEvent;
 use crate::session::exchange::Exchange as _;
@@ -100,7 +101,7 @@ pub async fn enter(session: &mut Session<'_>, cancel: &Cancellation) -> anyhow::
     }
     if stages.number > 0 {
         wait_for_end(session, cancel).await?;
-        billing::print(session, cancel).await;
+        billing::print(session, &EndWait::new(cancel)).await;
         // Any pack prefix: the key of a part does not depend on it.
         let part = session.keys().kept_tree("").part(0);
         if session.exchange_objects().size(&part).await?.is_none() {
