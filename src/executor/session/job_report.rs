@@ -150,7 +150,7 @@ mod tests {
     }
 
     fn text(job: &TrainingJob, figures: JobFigures) -> String {
-        let bill = Bill::of(job, UNIX_EPOCH + Duration::from_secs(1_767_225_900), &BTreeMap::new());
+        let bill = Bill::of(job, UNIX_EPOCH + Duration::from_secs(1_767_225_901), &BTreeMap::new());
         String::from_utf8(to_json(job, &bill, figures).unwrap()).unwrap()
     }
 
