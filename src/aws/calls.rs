@@ -39,7 +39,7 @@ impl Intercept for CallLog {
         "CallLog"
     }
 
-    fn read_before_attempt(
+    fn read_before_transmit(
         &self,
         context: &BeforeTransmitInterceptorContextRef<'_>,
         _: &RuntimeComponents,
