@@ -40,6 +40,7 @@ pub trait TrainingJobs: Send + Sync {
 /// The request for a training job. Limits:
 /// [`CreateTrainingJob`](https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.html).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a member of the request")]
 pub struct TrainingJobSpec {
     /// 1..63 characters, `^[a-zA-Z0-9](-*[a-zA-Z0-9])*$`.
     pub name: String,

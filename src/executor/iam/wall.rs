@@ -13,6 +13,7 @@ use crate::config::settings::Settings;
 
 /// Everything that some job may have.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a condition of its own")]
 pub(super) struct Wall {
     /// Patterns; `None` when some rule allows all types.
     pub instance_types: Option<Vec<String>>,

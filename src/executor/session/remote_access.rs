@@ -44,7 +44,9 @@ pub(super) fn tell_kept(session: &Session<'_>, kept: &KeptContainer) {
         Some(shell) => printer.line(shell),
         None => printer.line("Nobody can get in: set `SAGEMAKER_REMOTE_DEBUG` to `true` as well, unless the script has started a server of its own"),
     }
-    rest.iter().for_each(|line| printer.line(line));
+    for line in rest {
+        printer.line(line);
+    }
 }
 
 fn shell(session: &Session<'_>, node: NodeId) -> Option<String> {
@@ -88,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_kept_container_has_its_end_and_its_price() {
-        let now = UNIX_EPOCH + Duration::from_secs(3600);
+        let now = UNIX_EPOCH + Duration::from_hours(1);
         let release = "/tmp/r\n".to_owned();
         let kept = KeptContainer { node: NodeId::LEADER, code: 3, bytes: 0, until: 5_400_000, release };
         let [first, last] = words(&kept, Some("$0.04"), now);
