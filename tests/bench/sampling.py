@@ -23,14 +23,24 @@ from overhead import ROOT, Bench
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def agents():
-    """The agents' processes, by their arguments."""
+def is_below(folder, ancestor):
+    """Whether a process descends from another one."""
+    while (pid := int(folder.name)) > 1:
+        if pid == ancestor:
+            return True
+        folder = folder.parent / (folder / "stat").read_text().rsplit(")", 1)[1].split()[1]
+    return False
+
+
+def agents(emulator):
+    """The agents' processes of an emulator, by their arguments."""
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0")
+            is_ours = is_below(folder, emulator)
         except OSError:
             continue
-        if len(words) > 1 and words[0].endswith(b"sagemaker-executor") and words[1] == b"agent":
+        if is_ours and len(words) > 1 and words[0].endswith(b"sagemaker-executor") and words[1] == b"agent":
             yield folder
 
 
@@ -57,7 +67,7 @@ class Measured(Bench):
         self.variables = variables
         job = threading.Thread(target=self.job, args=(number,))
         job.start()
-        while not (found := list(agents())):
+        while not (found := list(agents(self.emulator.pid))):
             time.sleep(0.05)
         # The transfer of the project is over.
         time.sleep(3)

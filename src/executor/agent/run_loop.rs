@@ -425,7 +425,7 @@ impl<'s> RunLoop<'s> {
         }
         let key = self.mailbox.keys.measurements(node, self.restarts);
         let body = measurements::encode_measurements(&self.mailbox.keys, node, self.restarts, &measured);
-        let sent = tokio::time::timeout(LAST_MEASURED, self.mailbox.objects.put(&key, body.into())).await;
+        let sent = tokio::time::timeout(LAST_MEASURED, self.mailbox.objects.put(&key, body)).await;
         match sent {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "failed to send what was measured"),

@@ -38,10 +38,7 @@ pub fn human_number(value: f64) -> String {
         4
     };
     let text = format!("{value:.decimals$}");
-    match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => text,
-    }
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 /// `45 s`, `2 min 5 s`, `3 h 20 min`: two units at most, cut down to whole ones.

@@ -70,7 +70,7 @@ fn draw(points: &[Point], curve: &Curve<'_>, svg: &mut String) -> Option<()> {
     // The library takes no point outside of its axes.
     let means = || points.iter().map(|point| (time(point), point.mean.max(low).min(high)));
     chart.draw_series(LineSeries::new(means(), LINE.stroke_width(2))).ok()?;
-    chart.draw_series(means().last().map(|end| Circle::new(end, 3, LINE.filled()))).ok()?;
+    chart.draw_series(means().next_back().map(|end| Circle::new(end, 3, LINE.filled()))).ok()?;
     area.present().ok()
 }
 

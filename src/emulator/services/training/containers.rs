@@ -257,7 +257,9 @@ impl JobHandle {
         move |event| {
             let found = finder.find(event);
             if let Some(job) = training.jobs().get_mut(&name).filter(|_| !found.is_empty()) {
-                found.into_iter().for_each(|metric| metric.add_to(&mut job.metrics));
+                for metric in found {
+                    metric.add_to(&mut job.metrics);
+                }
             }
         }
     }

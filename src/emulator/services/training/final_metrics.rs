@@ -69,7 +69,9 @@ mod tests {
             [(1000, "loss=0.5 loss=0.25"), (2000, "acc: 0.5"), (3000, "acc: none loss=0.125"), (4000, "x")]
         {
             let event = InputLogEvent { timestamp: at, message: message.to_owned() };
-            finder.find(&event).into_iter().for_each(|metric| metric.add_to(&mut all));
+            for metric in finder.find(&event) {
+                metric.add_to(&mut all);
+            }
         }
         let shown: Vec<_> = all.iter().map(FinalMetric::shown).collect();
         assert_eq!(

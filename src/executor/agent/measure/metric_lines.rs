@@ -86,7 +86,9 @@ mod tests {
     fn found(chunks: &[&[u8]]) -> (Option<f64>, Option<f64>, u64) {
         let recorder = Recorder::default();
         let mut lines = lines("loss=loss[=:] ?(\\S+)\nend=^done ([0-9]+)$", &recorder);
-        chunks.iter().for_each(|chunk| lines.push(chunk));
+        for chunk in chunks {
+            lines.push(chunk);
+        }
         lines.end();
         let measured = recorder.measured();
         measured.metrics.get("loss").map_or((None, None, 0), |loss| (loss.first(), loss.last(), loss.count()))
@@ -120,7 +122,9 @@ mod tests {
         assert_eq!(found(&[&long[1..], b" loss=1\n"]), (None, None, 0));
         let recorder = Recorder::default();
         let mut lines = lines("a=(x)", &recorder);
-        (0..100).for_each(|_| lines.push(&long));
+        for _ in 0..100 {
+            lines.push(&long);
+        }
         assert!(lines.line.len() <= LINE_BYTES);
     }
 
