@@ -49,7 +49,7 @@ fn expect(world: &World, outcomes: &[Outcome]) {
     assert_eq!(defined, ["val/loss", "accuracy", "bleu"]);
     outcomes[1]
         .failed("script_failure", Some(1))
-        .shows("`SAGEMAKER_METRICS` has a line without `=`")
+        .shows("`SAGEMAKER_METRICS` has a regular expression for `loss` with 0 groups; it needs one")
         .called("run build_script", 0);
 }
 
