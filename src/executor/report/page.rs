@@ -190,8 +190,6 @@ mod tests {
         let text = of(&metrics, &machine);
         assert!(text.len() < 300_000, "{} bytes", text.len());
         let one = of(&metrics[..2], &machine);
-        std::fs::write("/tmp/page.html", &one).unwrap(); //TMP
-        std::fs::write("/tmp/page40.html", &text).unwrap(); //TMP
         for text in [&text, &one] {
             for word in ["<script", "http", "url(", "@import", "src=", "<model>", "javascript:", "onload"] {
                 let found = text.replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
