@@ -377,10 +377,11 @@ impl RunMachine {
         self.nodes.rows().filter(failed).filter_map(|node| node.exited_at).min()
     }
 
-    /// SageMaker says that the container runs, whose log cannot be read.
+    /// SageMaker says that the container runs, or has run, and its reports may come later.
     fn runs_unheard(&self) -> bool {
         let status = self.job.as_ref().map(|job| &job.secondary);
-        self.config.reports_are_late && matches!(status, Some(SecondaryStatus::Training | SecondaryStatus::Uploading))
+        let runs = matches!(status, Some(SecondaryStatus::Training | SecondaryStatus::Uploading));
+        self.config.reports_are_late && (runs || self.job_ended_at.is_some())
     }
 
     fn any_ready(&self) -> bool {

@@ -1,13 +1,13 @@
 //! Compares two transfers by their manifests: what of the project the host has, and what an earlier container has changed. Also lists
 //! the packs of a transfer.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::Context as _;
 
 use crate::cloud::ObjectStore;
 use crate::protocol::keys::TransferKeys;
-use crate::workspace::manifest::{Entry, EntryKind, ManifestPart, Record, Tree};
+use crate::workspace::manifest::{Entry, EntryKind, ManifestPart, PartChunk, Record, Tree};
 use crate::workspace::task::persist;
 use crate::workspace::tree::{FileStat, Snapshot};
 
@@ -71,27 +71,29 @@ async fn entry_hashes(store: &dyn ObjectStore, keys: &TransferKeys) -> anyhow::R
                 Record::Entry(entry) => add(&mut hashes, entry, &mut blake3::Hasher::new()),
                 Record::File { entry, chunks } => {
                     let mut content = blake3::Hasher::new();
-                    add_chunks(&mut content, part, chunks);
+                    let chunks = chunks.iter().filter_map(|number| part.chunks.get(*number as usize));
+                    chunks.for_each(|chunk| add_chunk(&mut content, chunk));
                     add(&mut hashes, entry, &mut content);
                 }
                 Record::Begin { file, entry } => {
-                    large.insert(*file, LargeFile { entry: entry.clone(), content: blake3::Hasher::new() });
+                    large.insert(*file, LargeFile { entry: entry.clone(), chunks: BTreeMap::new() });
                 }
                 Record::Data { file, offset, chunks } => {
-                    if let Some(LargeFile { content, .. }) = large.get_mut(file) {
-                        content.update(&offset.to_le_bytes());
-                        add_chunks(content, part, chunks);
+                    if let Some(large) = large.get_mut(file) {
+                        large.add(*offset, part, chunks);
                     }
                 }
                 Record::End { file, size, mode, mtime } => {
-                    if let Some(LargeFile { entry, mut content }) = large.remove(file) {
+                    if let Some(LargeFile { entry, chunks }) = large.remove(file) {
                         let entry = Entry { size: *size, mode: *mode, mtime: *mtime, ..entry };
+                        let mut content = blake3::Hasher::new();
+                        chunks.into_values().for_each(|chunk| add_chunk(&mut content, &chunk));
                         add(&mut hashes, &entry, &mut content);
                     }
                 }
                 Record::Void { file } => {
-                    if let Some(LargeFile { content, .. }) = large.get_mut(file) {
-                        content.reset();
+                    if let Some(large) = large.get_mut(file) {
+                        large.chunks.clear();
                     }
                 }
                 Record::Gone { file } => drop(large.remove(file)),
@@ -102,16 +104,24 @@ async fn entry_hashes(store: &dyn ObjectStore, keys: &TransferKeys) -> anyhow::R
     Ok(hashes)
 }
 
-/// A large file whose records are not complete. Its data may come in another order than the last time: the file then counts as changed.
+/// A large file whose records are not complete; its chunks may come in any order.
 struct LargeFile {
     entry: Entry,
-    content: blake3::Hasher,
+    /// By offset.
+    chunks: BTreeMap<u64, PartChunk>,
 }
 
-fn add_chunks(content: &mut blake3::Hasher, part: &ManifestPart, chunks: &[u32]) {
-    for chunk in chunks.iter().filter_map(|number| part.chunks.get(*number as usize)) {
-        content.update(&chunk.length.to_le_bytes()).update(chunk.hash.as_bytes());
+impl LargeFile {
+    fn add(&mut self, mut offset: u64, part: &ManifestPart, chunks: &[u32]) {
+        for chunk in chunks.iter().filter_map(|number| part.chunks.get(*number as usize)) {
+            self.chunks.insert(offset, *chunk);
+            offset = offset.saturating_add(chunk.length.into());
+        }
     }
+}
+
+fn add_chunk(content: &mut blake3::Hasher, chunk: &PartChunk) {
+    content.update(&chunk.length.to_le_bytes()).update(chunk.hash.as_bytes());
 }
 
 /// Set-id and sticky bits do not count: containers send none.
