@@ -54,10 +54,10 @@ impl ChannelStore {
 
     /// Writes the file whole: SageMaker may upload what a killed agent has left.
     fn write(&self, key: &str, body: &[u8], if_absent: bool) -> io::Result<bool> {
-        if if_absent && self.open(key)?.is_some() {
+        let path = self.output.join(key);
+        if if_absent && path.exists() {
             return Ok(false);
         }
-        let path = self.output.join(key);
         let folder = path.parent().unwrap_or(&self.output);
         fs::create_dir_all(folder)?;
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
@@ -66,10 +66,11 @@ impl ChannelStore {
         Ok(true)
     }
 
+    /// Of the channels only the first: what the container of the stage before has written, no later one finds.
     fn list(&self, prefix: &str) -> io::Result<Vec<Listed>> {
         let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
         let mut found = Vec::new();
-        for directory in self.directories() {
+        for directory in self.directories().take(2) {
             gather(directory, folder, &mut found)?;
         }
         found.retain(|listed| listed.key.starts_with(prefix));
@@ -225,10 +226,11 @@ mod tests {
         assert_eq!(store.get("s/absent").await.unwrap(), None);
         assert_eq!(store.get("s").await.unwrap(), None, "a folder is no object");
         assert_eq!(store.get_range("p/packs/a", 1, 2).await.unwrap().unwrap(), &b"aa"[..]);
-        assert!(!store.put_if_absent("s/open", Bytes::from_static(b"x")).await.unwrap());
         assert!(store.put_if_absent("p/packs/c", Bytes::from_static(b"c")).await.unwrap());
+        assert!(!store.put_if_absent("p/packs/c", Bytes::from_static(b"x")).await.unwrap());
         let keys = ObjectStore::list(&store, "p/packs/").await.unwrap();
-        assert_eq!(keys, ["p/packs/a", "p/packs/b", "p/packs/c"]);
+        assert_eq!(keys, ["p/packs/a", "p/packs/c"], "not those of the stage before");
+        assert_eq!(store.get("p/packs/b").await.unwrap().unwrap(), b"bb");
         assert_eq!(ObjectStore::list(&store, "q/").await.unwrap(), [""; 0]);
         store.put("s/open", b"mine".to_vec()).await.unwrap();
         assert_eq!(store.get("s/open").await.unwrap().unwrap(), b"mine");

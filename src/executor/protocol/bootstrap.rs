@@ -39,6 +39,9 @@ pub fn start_script() -> String {
 const SCRIPT: &str = r#"#!/bin/sh
 # Starts the agent of this training job. Files from S3 have no execute bit; each way to set it is tried in turn.
 
+# A stop that comes before the agent handles it.
+trap 'trap - EXIT; exit 143' TERM
+
 case $0 in
 */*) directory=${0%/*} ;;
 *) directory=. ;;

@@ -169,17 +169,18 @@ async fn store_list(session: &Session<'_>, key: &str, prefix: &str, keys: BTreeS
     Ok(session.objects.put(key, body).await?)
 }
 
-/// Waits until the current training job has ended: then SageMaker has stored what its containers wrote. Does nothing for other jobs.
+/// Waits until the current training job has ended: then SageMaker has stored what its containers wrote. Stops it if its script was not
+/// followed to an end. Does nothing for other jobs.
 pub(super) async fn wait_for_end(session: &Session<'_>, cancel: &Cancellation) -> anyhow::Result<()> {
-    if !session.state.is_isolated() {
-        return Ok(());
-    }
+    let Some(stages) = session.state.stage_jobs() else { return Ok(()) };
     let name = session.job_name();
     let deadline = Instant::now() + Duration::from_secs(session.state.request().most_seconds) + UPLOAD;
     let mut pause = FIRST_LOOK;
     loop {
         match session.jobs.describe_once(&name).await {
             Ok(job) if job.as_ref().is_none_or(|job| job.status.is_terminal()) => return Ok(()),
+            // Again each time: a job that was requested a moment ago may appear late.
+            Ok(_) if !stages.has_exited => session.stop_job().await,
             Ok(_) => {}
             Err(error) if error.kind.may_pass() => {
                 tracing::debug!(%error, "failed to look at the training job");

@@ -17,6 +17,8 @@ pub struct StageJobs {
     pub earlier: Option<u32>,
     /// The attempt in which the first stage's project was sent.
     pub attempt: u32,
+    /// The script of the current stage has ended by itself, so its training job ends too.
+    pub has_exited: bool,
 }
 
 impl StageJobs {
@@ -27,6 +29,7 @@ impl StageJobs {
         }
         self.earlier = (self.number > 0).then_some(job);
         self.number += 1;
+        self.has_exited = false;
     }
 }
 

@@ -126,6 +126,7 @@ impl SessionState {
             SessionEvent::RunRepeated => self.repeat(),
             SessionEvent::RunTakenOver => self.rewind(),
             SessionEvent::RunEnded(code) => {
+                record.stage_jobs.iter_mut().for_each(|stages| stages.has_exited = true);
                 self.change_run(|run| run.code = Some(code));
                 if self.run().is_some_and(|run| run.stage != "after_script") {
                     self.record.figures.exit_code = Some(code);
