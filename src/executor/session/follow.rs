@@ -28,7 +28,7 @@ use crate::session::ready::look_back;
 use crate::session::remote_access::{self, KeptContainer};
 use crate::session::run_end;
 use crate::session::selected_type;
-use crate::session::silence::{self, Silence};
+use crate::session::silence::Silence;
 use crate::session::sources::{FIRST_EVENTS, GAP_PATIENCE, LAST_EVENTS, Sources};
 use crate::session::warm_pool;
 use crate::session::workspace_upload::WorkspaceUpload;
@@ -240,8 +240,11 @@ impl<'s, 'a> Follower<'s, 'a> {
                 self.machine.apply(&RunEvent::Progress { node: id }, self.started.elapsed());
             }
         }
-        self.tell_kept();
-        self.tell_silence();
+        let nodes = &self.sources.output.nodes;
+        remote_access::tell_printed(self.session, nodes, &mut self.kept);
+        if self.machine.all_started() {
+            self.silence.tell(self.session, nodes);
+        }
         for end in ends {
             // The exit report follows the output at once.
             self.reports = Poll::new(Instant::now());
@@ -412,25 +415,6 @@ impl<'s, 'a> Follower<'s, 'a> {
         }
         remote_access::tell_shells(self.session, self.sources.output.nodes.ids());
         Ok(())
-    }
-
-    fn tell_kept(&mut self) {
-        let (session, nodes) = (&*self.session, &self.sources.output.nodes);
-        self.kept.retain(|kept| {
-            let is_early = nodes.get(kept.node).is_some_and(|node| node.bytes() < kept.bytes);
-            if !is_early {
-                remote_access::tell_kept(session, kept);
-            }
-            is_early
-        });
-    }
-
-    fn tell_silence(&mut self) {
-        let Some(silent) = self.silence.due(Instant::now()).filter(|_| self.machine.all_started()) else { return };
-        let began = self.sources.output.nodes.rows().filter_map(|node| node.started).min();
-        let ran = began.and_then(|began| self.session.clock.now().duration_since(began).ok());
-        let (renewed, lease) = (self.session.lease_renewed.age(), self.session.settings.lease());
-        self.session.printer.line(silence::line(ran, silent, renewed, lease));
     }
 
     async fn perform(&mut self, effect: RunEffect) -> anyhow::Result<Option<Conclusion>> {

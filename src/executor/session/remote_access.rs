@@ -4,10 +4,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::base::arn::Arn;
 use crate::base::human::{human_duration, utc_time};
-use crate::base::node::NodeId;
+use crate::base::node::{NodeId, Nodes};
 use crate::base::plain;
 use crate::config::prices::Price;
 use crate::session::Session;
+use crate::session::output::NodeOutput;
 
 /// Longest wait that a container may claim.
 const LONGEST: Duration = Duration::from_hours(24);
@@ -32,8 +33,19 @@ pub(super) fn tell_shells(session: &Session<'_>, nodes: impl Iterator<Item = Nod
     nodes.filter_map(|node| shell(session, node)).for_each(|line| session.printer.line(line));
 }
 
+/// Tells of the containers whose output is printed, and takes them off the list.
+pub(super) fn tell_printed(session: &Session<'_>, nodes: &Nodes<NodeOutput>, kept: &mut Vec<KeptContainer>) {
+    kept.retain(|kept| {
+        let is_early = nodes.get(kept.node).is_some_and(|node| node.bytes() < kept.bytes);
+        if !is_early {
+            tell_kept(session, kept);
+        }
+        is_early
+    });
+}
+
 /// Prints until when the container is kept, what that costs, how to get in and how to end it.
-pub(super) fn tell_kept(session: &Session<'_>, kept: &KeptContainer) {
+fn tell_kept(session: &Session<'_>, kept: &KeptContainer) {
     let (state, printer) = (&session.state, session.printer);
     let count = u32::try_from(state.nodes().len()).unwrap_or(u32::MAX);
     let price = Price::of(&[(state.instance_type(), count)], &session.settings.prices);

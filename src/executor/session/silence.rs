@@ -1,10 +1,13 @@
-//! Tells in the job's log, while a script writes nothing, that it is followed still. Pure.
+//! Tells in the job's log, while a script writes nothing, that it is followed still.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::base::human::human_duration;
+use crate::base::node::Nodes;
+use crate::session::Session;
+use crate::session::output::NodeOutput;
 
 /// Time without a line of any kind before one is printed.
 const INTERVAL: Duration = Duration::from_mins(10);
@@ -26,8 +29,16 @@ impl Silence {
         (self.heard, self.told) = (now, now);
     }
 
+    /// Prints a line when one is due.
+    pub(super) fn tell(&mut self, session: &Session<'_>, nodes: &Nodes<NodeOutput>) {
+        let Some(silent) = self.due(Instant::now()) else { return };
+        let began = nodes.rows().filter_map(|node| node.started).min();
+        let ran = began.and_then(|began| session.clock.now().duration_since(began).ok());
+        session.printer.line(line(ran, silent, session.lease_renewed.age(), session.settings.lease()));
+    }
+
     /// The time since the last output, when a line about it is due.
-    pub(super) fn due(&mut self, now: Instant) -> Option<Duration> {
+    fn due(&mut self, now: Instant) -> Option<Duration> {
         let is_due = now.duration_since(self.told) >= INTERVAL;
         is_due.then(|| {
             self.told = now;
@@ -37,7 +48,7 @@ impl Silence {
 }
 
 /// `ran`: since the script began. `renewed`: since the last renewal of the lease, which lasts for `lease`.
-pub(super) fn line(ran: Option<Duration>, silent: Duration, renewed: Option<Duration>, lease: Duration) -> String {
+fn line(ran: Option<Duration>, silent: Duration, renewed: Option<Duration>, lease: Duration) -> String {
     let ran = ran.map_or_else(|| "running".to_owned(), |ran| format!("running for {}", human_duration(ran)));
     let lease = match renewed {
         Some(age) if age > lease * 2 / 3 => {
