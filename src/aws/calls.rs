@@ -84,11 +84,9 @@ fn object(request: &HttpRequest) -> String {
     let path = uri.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
     let body: Option<Value> = request.body().bytes().and_then(|body| serde_json::from_slice(body).ok());
     let names = NAMES.iter().filter_map(|name| body.as_ref()?.get(name)?.as_str());
-    std::iter::once(path)
-        .chain(names)
-        .filter(|text| !text.is_empty())
-        .map(|text| format!(" {}", guessable(text)))
-        .collect()
+    let words = std::iter::once(path).chain(names).filter(|text| !text.is_empty());
+    let words: Vec<String> = words.map(|text| format!(" {}", guessable(text))).collect();
+    words.concat()
 }
 
 /// The text with `...` for each long row of hex digits: the places of sessions and projects.

@@ -14,6 +14,7 @@ use aws_sdk_sagemaker::types::{
     OutputCompressionType, OutputDataConfig, RemoteDebugConfig, ResourceConfig, RetryStrategy, SessionChainingConfig,
     SortBy, SortOrder, StoppingCondition, Tag, TrainingImageConfig, TrainingInputMode, TrainingInstanceType,
     TrainingJobStatus, TrainingRepositoryAccessMode, TrainingRepositoryAuthConfig, VpcConfig, WarmPoolResourceStatus,
+    WarmPoolStatus,
 };
 
 use super::clients::Clients;
@@ -257,7 +258,7 @@ fn training_job(name: &str, reply: DescribeTrainingJobOutput) -> TrainingJob {
         .collect();
     transitions.sort_by_key(|transition| transition.started);
     let seconds = |seconds: Option<i32>| seconds.and_then(|seconds| u64::try_from(seconds).ok());
-    let pool_seconds = reply.warm_pool_status().and_then(|pool| pool.resource_retained_billable_time_in_seconds());
+    let pool_seconds = reply.warm_pool_status().and_then(WarmPoolStatus::resource_retained_billable_time_in_seconds);
     TrainingJob {
         pool: pool::properties(&reply),
         pool_seconds: seconds(pool_seconds),

@@ -51,7 +51,7 @@ fn templates_are_plain_yaml() {
 fn a_script_ends_before_its_job_does() {
     let value = |text: &str, name: &str| {
         let line = Regex::new(&format!("(?m)^ +{name}: (.*)$")).unwrap();
-        line.captures(text).map(|found| found[1].to_owned()).unwrap_or_else(|| panic!("no {name}"))
+        line.captures(text).map_or_else(|| panic!("no {name}"), |found| found[1].to_owned())
     };
     for (_, text) in templates() {
         let (script, after) = (value(&text, "RUNNER_SCRIPT_TIMEOUT"), value(&text, "RUNNER_AFTER_SCRIPT_TIMEOUT"));

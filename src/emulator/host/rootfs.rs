@@ -353,7 +353,8 @@ impl RootLayout {
             ContainerImage::Host => fs::read_to_string("/etc/hosts").unwrap_or_default(),
             ContainerImage::Root(_) | ContainerImage::Engine(_) => "127.0.0.1 localhost\n::1 localhost\n".to_owned(),
         };
-        let hosts: String = spec.hosts.iter().map(|(name, address)| format!("{address} {name}\n")).collect();
+        let lines: Vec<String> = spec.hosts.iter().map(|(name, address)| format!("{address} {name}\n")).collect();
+        let hosts = lines.concat();
         let Some(etc) = self.layer_dir(Path::new("/etc"), 0o755)? else { return Ok(()) };
         let contents = [
             ("hosts", format!("{}\n{hosts}", known.trim_end())),

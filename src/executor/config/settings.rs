@@ -74,6 +74,7 @@ pub struct StorageSettings {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 pub struct JobSettings {
     pub role_arn: Option<String>,
     pub image: Option<String>,

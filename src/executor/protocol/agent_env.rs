@@ -24,6 +24,7 @@ const ISOLATED: &str = "SAGEMAKER_EXECUTOR_ISOLATED";
 
 /// The variables, which the driver sets in `CreateTrainingJob`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a variable of its own")]
 pub struct AgentEnv {
     /// The session's key prefix: [`SessionKeys::root`](crate::protocol::keys::SessionKeys::root).
     pub root: String,

@@ -105,7 +105,7 @@ fn progress_bars_are_thinned() {
         ended.passed();
         let out = ended.out();
         assert!(out.starts_with("\r1 %") && out.ends_with("\r500 %\nlast line\r\n"), "{ended}");
-        assert_eq!(out.matches("\r").count() < 501, is_thinned, "{ended}");
+        assert_eq!(out.matches('\r').count() < 501, is_thinned, "{ended}");
         desk.close();
     }
 }

@@ -82,7 +82,8 @@ rows! {
         },
         expect: |_, outcomes| {
             let outcome = outcomes[0].failed("script_failure", Some(7));
-            let lines: String = (1..=300).map(|number| format!("line-{number}\n")).collect();
+            let lines: Vec<String> = (1..=300).map(|number| format!("line-{number}\n")).collect();
+            let lines = lines.concat();
             outcome.shows(&lines).hides("are missing");
         },
     }

@@ -85,7 +85,7 @@ rows! {
     }
 }
 
-/// EFS read-only and FSx for Lustre writable, as folders under the names of their channels.
+/// EFS read-only and `FSx` for Lustre writable, as folders under the names of their channels.
 #[test]
 fn file_systems_as_channels() {
     let shared = tempfile::tempdir().unwrap();

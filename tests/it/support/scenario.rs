@@ -71,14 +71,15 @@ const NEED_NETWORK: [(&str, &str); 1] = [(
 /// One of so many rows is played in the short form of the suite; the code is the same for all, and each takes twice the time of others.
 const ISOLATED_SHARE: usize = 3;
 
-/// Plays a scenario with the runner double and containers without network. `LONG_TESTS=1`: every row.
+/// Plays a scenario with the runner double and containers without network. `ALL_ISOLATED=1`: every row.
+#[expect(clippy::disallowed_methods, reason = "the size of the suite, which the project's own modules know nothing of")]
 pub(crate) fn play_isolated(scenario: &Scenario) {
     if let Some((_, why)) = NEED_NETWORK.iter().find(|(name, _)| *name == scenario.name) {
         tell(&format!("SKIPPED: {} without network: {why}", scenario.name));
         return;
     }
     let number = scenario.name.bytes().map(usize::from).sum::<usize>();
-    if number.is_multiple_of(ISOLATED_SHARE) || std::env::var_os("LONG_TESTS").is_some() {
+    if number.is_multiple_of(ISOLATED_SHARE) || std::env::var_os("ALL_ISOLATED").is_some() {
         play(scenario, With::RunnerDouble, sagemaker_isolated());
     }
 }

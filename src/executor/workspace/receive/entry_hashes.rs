@@ -87,7 +87,9 @@ async fn entry_hashes(store: &dyn ObjectStore, keys: &TransferKeys) -> anyhow::R
                     if let Some(LargeFile { entry, chunks }) = large.remove(file) {
                         let entry = Entry { size: *size, mode: *mode, mtime: *mtime, ..entry };
                         let mut content = blake3::Hasher::new();
-                        chunks.into_values().for_each(|chunk| add_chunk(&mut content, &chunk));
+                        for chunk in chunks.into_values() {
+                            add_chunk(&mut content, &chunk);
+                        }
                         add(&mut hashes, &entry, &mut content);
                     }
                 }
