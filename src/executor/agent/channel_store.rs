@@ -4,7 +4,6 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -126,8 +125,7 @@ fn gather(directory: &Path, folder: &str, found: &mut Vec<Listed>) -> io::Result
         if meta.is_dir() {
             gather(directory, &key, found)?;
         } else if meta.is_file() {
-            // SageMaker may keep the times of the objects, which tell nothing here: what was sent does not expire.
-            found.push(Listed { key, bytes: meta.len(), modified: Some(SystemTime::now()) });
+            found.push(Listed { key, bytes: meta.len(), modified: meta.modified().ok() });
         }
     }
     Ok(())

@@ -2,12 +2,9 @@
 //! and SageMaker copies it into the container; what the container wrote is there once the job has ended.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::time::Instant;
 
-use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 use crate::config::policy;
 use crate::gitlab::{BuildStage, JobContext};
@@ -19,14 +16,11 @@ use crate::session::event::SessionEvent;
 use crate::session::exchange::Exchange as _;
 use crate::session::next_job::{self, JobInputs};
 use crate::session::spec::StageChannels;
+use crate::session::stage_end::wait_for_end;
 use crate::session::state::Creation;
 use crate::session::{Session, billing, project_scope, queue, spec};
 use crate::workspace;
 
-const FIRST_LOOK: Duration = Duration::from_millis(300);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// Time for the upload of outputs, after the training job's longest run time.
-const UPLOAD: Duration = Duration::from_hours(1);
 const LISTS: [&str; 2] = ["channels/stage.json", "channels/earlier.json"];
 
 /// Lines of the job's log about what the isolation costs.
@@ -167,36 +161,6 @@ async fn store_list(session: &Session<'_>, key: &str, prefix: &str, keys: BTreeS
     let keys: Vec<String> = keys.into_iter().collect();
     let body = isolation::channel_list(&session.objects.uri(prefix), &keys);
     Ok(session.objects.put(key, body).await?)
-}
-
-/// Waits until the current training job has ended: then SageMaker has stored what its containers wrote. Stops it if its script was not
-/// followed to an end. Does nothing for other jobs.
-pub(super) async fn wait_for_end(session: &Session<'_>, cancel: &Cancellation) -> anyhow::Result<()> {
-    let Some(stages) = session.state.stage_jobs() else { return Ok(()) };
-    let name = session.job_name();
-    let deadline = Instant::now() + Duration::from_secs(session.state.request().most_seconds) + UPLOAD;
-    let mut pause = FIRST_LOOK;
-    loop {
-        match session.jobs.describe_once(&name).await {
-            Ok(job) if job.as_ref().is_none_or(|job| job.status.is_terminal()) => return Ok(()),
-            // Again each time: a job that was requested a moment ago may appear late.
-            Ok(_) if !stages.has_exited => session.stop_job().await,
-            Ok(_) => {}
-            Err(error) if error.kind.may_pass() => {
-                tracing::debug!(%error, "failed to look at the training job");
-            }
-            Err(error) => return Err(error.into()),
-        }
-        if cancel.asked() || session.records.is_closing(&session.id) {
-            return Err(Failure::canceled("canceled while SageMaker stored the files of the container").into());
-        }
-        anyhow::ensure!(Instant::now() < deadline, "the training job {name} has not ended in time");
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = cancel.changed() => {}
-        }
-        pause = (pause * 3 / 2).min(LONGEST_PAUSE);
-    }
 }
 
 #[cfg(test)]

@@ -17,10 +17,9 @@ use crate::session::event::SessionEvent;
 use crate::session::exchange::Exchange as _;
 use crate::session::failure_reasons::{self, Diagnosis, LossKind};
 use crate::session::inbox::Inbox;
-use crate::session::isolated;
 use crate::session::record::LostResults;
 use crate::session::state::ResultsState as Outcome;
-use crate::session::unsent;
+use crate::session::{stage_end, unsent};
 use crate::workspace::{self, AllSent, Bounds, Destination, TransferLimits, TransferProgress};
 
 const POLL: Duration = Duration::from_millis(40);
@@ -96,7 +95,7 @@ pub async fn download_results(
         session.printer.line("Fetching the results");
     }
     let progress = Arc::default();
-    isolated::wait_for_end(session, cancel).await?;
+    stage_end::wait_for_end(session, cancel).await?;
     let mut fetched = fetch(session, NodeId::LEADER, trees, cancel, &progress).await;
     if matches!(fetched, Ok(Download::Settled)) && session.state.results() == Outcome::Pending {
         fetched = other_nodes(session, trees, cancel, &progress).await.map(|()| Download::Settled);
