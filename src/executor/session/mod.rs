@@ -57,6 +57,7 @@ mod silence;
 pub mod slots;
 mod sources;
 pub mod spec;
+mod stage_channels;
 mod stage_end;
 pub mod stage_jobs;
 mod stage_state;

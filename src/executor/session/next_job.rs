@@ -9,7 +9,7 @@ use crate::gitlab::JobContext;
 use crate::session::create::Launched;
 use crate::session::event::SessionEvent;
 use crate::session::spec::AgentInputs;
-use crate::session::{Session, agent_delivery, create, isolated, project_scope, spec};
+use crate::session::{Session, agent_delivery, create, project_scope, spec, stage_channels};
 
 /// Inputs of the next job, besides the session.
 #[derive(Clone, Copy)]
@@ -35,7 +35,7 @@ pub(super) async fn create(
     }
     let scope = project_scope::of_session(session.state.scope(), inputs.job);
     let checkpoints = project_scope::of_checkpoints(&*objects, inputs.job, &decision.data).await?;
-    let stage = isolated::channels(session);
+    let stage = stage_channels::channels(session);
     let agent = AgentInputs {
         keys: &session.keys(),
         files: session.state.agent(),

@@ -14,7 +14,7 @@ use crate::protocol::project::{Selection, Trees};
 use crate::session::bar::with_bar;
 use crate::session::event::SessionEvent;
 use crate::session::exchange::{Exchange as _, ProjectUpload};
-use crate::session::{Session, isolated, project_scope, results};
+use crate::session::{Session, project_scope, results, stage_channels};
 use crate::workspace::{Summary, TransferProgress};
 
 /// Most attempts to send the project.
@@ -109,7 +109,7 @@ impl WorkspaceUpload {
 
     /// `None`: the project comes from the container of the stage before.
     async fn send(&self, session: &mut Session<'_>, cancellation: &Cancellation) -> anyhow::Result<Option<Summary>> {
-        let stage = isolated::stage_files(session, self.keep);
+        let stage = stage_channels::stage_files(session, self.keep);
         let is_there = stage.as_ref().is_some_and(|stage| stage.earlier.is_some());
         session.apply(SessionEvent::ProjectSending(&self.selection))?;
         // The order goes first: an agent that is up receives while this side sends.
