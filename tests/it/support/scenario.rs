@@ -81,6 +81,8 @@ pub(crate) fn play_isolated(scenario: &Scenario) {
     let number = scenario.name.bytes().map(usize::from).sum::<usize>();
     if number.is_multiple_of(ISOLATED_SHARE) || std::env::var_os("ALL_ISOLATED").is_some() {
         play(scenario, With::RunnerDouble, sagemaker_isolated());
+    } else {
+        tell(&format!("SKIPPED: {} without network, which `ALL_ISOLATED=1` plays", scenario.name));
     }
 }
 
