@@ -279,11 +279,11 @@ impl<'a> Session<'a> {
         Ok(true)
     }
 
-    /// Stops the training job and notes that no script has begun and none will: later stages do not wait for the job.
+    /// Stops the training job and notes that no script has begun in it and none will: later stages do not wait for the job.
     pub async fn give_up(&mut self) -> anyhow::Result<()> {
         self.apply(SessionEvent::GivenUp)?;
         self.stop_job().await;
-        Ok(())
+        isolated::lose_earlier_results(self)
     }
 
     /// Stops the training job; `cleanup` tries again when it fails.

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::sagemaker::rows;
-use super::sagemaker_desk::{BUILD_FAILURE, Desk};
+use super::sagemaker_desk::{BUILD_FAILURE, Desk, SYSTEM_FAILURE};
 use super::sagemaker_resume::is_followed_on;
 use crate::support::driver::{Driver, sagemaker, sagemaker_isolated, sagemaker_isolated_with};
 use crate::support::job::{Artifacts, Job, Trigger};
@@ -101,6 +101,22 @@ fn nodes_reach_each_other() {
          else for i in $(seq 100); do (exec 3<>/dev/tcp/algo-1/7777 && echo hello >&3) 2>/dev/null && break; sleep 0.1; done; fi",
     );
     assert!(ended.passed().out().contains("heard b'hello"), "{ended}");
+    desk.close();
+}
+
+/// The last container sends the files, so a job whose last container never began has lost them, and does not succeed without them.
+#[test]
+fn results_are_lost_with_a_last_stage_that_never_begins() {
+    let job = Job::new().script(["true"]).after_script(["true"]).artifacts(Artifacts::paths(["out"]));
+    let desk = Desk::of(&sagemaker_isolated(), &std::env::temp_dir(), &job).prepared();
+    desk.run("build_script", "mkdir out; echo trained >out/model").passed();
+    let denied = json!({"operation": "CreateTrainingJob", "from": 1, "count": 99, "error": "AccessDeniedException", "message": "no"});
+    desk.emulator.set_faults(&json!({"calls": [denied]}));
+    desk.run("after_script", "true")
+        .with_code(SYSTEM_FAILURE)
+        .says("did not start")
+        .says("`RUNNER_AFTER_SCRIPT_TIMEOUT`");
+    desk.run("upload_artifacts_on_success", "ls").with_code(SYSTEM_FAILURE).says("the files of the script are lost");
     desk.close();
 }
 

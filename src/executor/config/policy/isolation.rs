@@ -6,12 +6,15 @@ use super::decision::{CapacityDecision, DataDecision, DebugDecision};
 use crate::base::failure::Failure;
 use crate::config::input_channels::CHANNELS;
 use crate::config::job_variables::{INPUT_PREFIX, JobVariables};
+use crate::config::rules::Choice;
+use crate::gitlab::JobContext;
 use crate::protocol::isolation;
 
 const ISOLATION: &str = "SAGEMAKER_NETWORK_ISOLATION";
 
 /// `true`: the training jobs have no network.
 pub(super) fn isolation(
+    job: &JobContext,
     wishes: &JobVariables,
     capacity: &CapacityDecision,
     data: &DataDecision,
@@ -22,9 +25,21 @@ pub(super) fn isolation(
         return Ok(false);
     }
     let refused = |what: &str, why: &str, change: &str| {
-        Err(Failure::user(format!("{what} and `{ISOLATION}` cannot go together: {why}"))
-            .hint(format!("{change}, or set `{ISOLATION}` to `false`")))
+        Err(Failure::user(format!("{what} and `{ISOLATION}` cannot go together: {why}")).hint(
+            if bounds.network_isolation.choice == Choice::Only {
+                change.to_owned()
+            } else {
+                format!("{change}, or set `{ISOLATION}` to `false`")
+            },
+        ))
     };
+    if wishes.every_node && job.container_stages().len() > 1 {
+        return refused(
+            "`SAGEMAKER_RESULTS: all` of a job with several container stages",
+            "the next stage finds the files of the first node alone",
+            "leave `after_script` out, or set `SAGEMAKER_RESULTS` to `leader`",
+        );
+    }
     if data.checkpoints_ref.is_some() {
         return refused(
             "`SAGEMAKER_CHECKPOINTS`",

@@ -55,7 +55,7 @@ pub fn decide(job: &JobContext, wishes: &JobVariables, settings: &Settings) -> R
     }
     let data = data::data(job, wishes, settings, &bounds)?;
     let debug = debug::debug(wishes, &bounds)?;
-    let network_isolation = isolation::isolation(wishes, &capacity, &data, &debug, &bounds)?;
+    let network_isolation = isolation::isolation(job, wishes, &capacity, &data, &debug, &bounds)?;
     let mut warnings = warnings(&identity, settings);
     let (is_spot, keeps_checkpoints) = (capacity.spot_max_wait.is_some(), data.checkpoints_ref.is_some());
     warnings.extend(capacity::without_effect(wishes, is_spot, keeps_checkpoints));

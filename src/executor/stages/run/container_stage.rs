@@ -272,7 +272,7 @@ fn tell_kill(context: &Context, session: &Session<'_>, code: i32) {
 /// Skips `after_script` of a job that ended before its instance was up: no script ran, and none will.
 fn without_an_instance(context: &Context, job: &JobContext, stage: &BuildStage, begun: Instant) -> anyhow::Result<()> {
     if *stage == BuildStage::AfterScript {
-        context.printer.line("`after_script` is skipped: the job ended before its instance was up, so no script ran");
+        context.printer.line("`after_script` is skipped: the job ended before the instance for it was up");
         return Ok(());
     }
     let stopped = "the training job was stopped before its instance was up";
