@@ -175,7 +175,8 @@ pub(super) fn classify(code: Option<&str>, status: Option<u16>, message: &str) -
         "ResourceInUse" | "ResourceInUseException" | "PreconditionFailed" | "BucketAlreadyOwnedByYou" => {
             CloudErrorKind::Exists
         }
-        "ResourceLimitExceeded" if message.contains("is not available") => CloudErrorKind::Invalid,
+        // The text of a quota says `If AWS Service Quotas is not available, ...`.
+        "ResourceLimitExceeded" if message.contains("requested resource") => CloudErrorKind::Invalid,
         "ResourceLimitExceeded" | "ServiceQuotaExceededException" => CloudErrorKind::Quota,
         "ResourceNotFound"
         | "ResourceNotFoundException"
@@ -343,7 +344,7 @@ mod tests {
     #[test_case(Some("ResourceNotFound"), 400, "" => CloudErrorKind::NotFound; "listed but unused code")]
     #[test_case(Some("ResourceNotFoundException"), 400, "The specified log stream does not exist." => CloudErrorKind::NotFound; "absent log stream")]
     #[test_case(Some("ResourceInUse"), 400, "Training job names must be unique within an AWS account and region" => CloudErrorKind::Exists; "taken name")]
-    #[test_case(Some("ResourceLimitExceeded"), 400, "The account-level service limit 'ml.g5.xlarge for training job usage' is 1 Instances" => CloudErrorKind::Quota; "quota in use")]
+    #[test_case(Some("ResourceLimitExceeded"), 400, "The account-level service limit 'ml.g5.xlarge for training job usage' is 1 Instances, with current utilization of 1 Instances and a request delta of 1 Instances. Please use AWS Service Quotas to request an increase for this quota. If AWS Service Quotas is not available, contact AWS support to request an increase for this quota." => CloudErrorKind::Quota; "quota in use")]
     #[test_case(Some("ResourceLimitExceeded"), 400, "The requested resource training-job/ml.p2.xlarge is not available in this region" => CloudErrorKind::Invalid; "type not in region")]
     #[test_case(Some("ThrottlingException"), 400, "Rate exceeded" => CloudErrorKind::Throttled; "throttled")]
     #[test_case(Some("Throttling"), 400, "" => CloudErrorKind::Throttled; "older throttling code")]

@@ -221,6 +221,12 @@ impl AgentMailbox {
         }
     }
 
+    /// `true` when `cleanup` has deleted the session's objects, this agent's last report among them.
+    pub(super) async fn is_closed(&self) -> bool {
+        let key = self.keys.report(self.node, self.reports);
+        matches!(self.objects.size(&key).await, Ok(None))
+    }
+
     /// Stores a report. One with the same content under the same key is ours: its reply was lost.
     async fn put_once(&self, key: &str, body: &[u8]) -> Result<Stored, CloudError> {
         if self.objects.put_if_absent(key, body.to_vec().into()).await? {
@@ -365,6 +371,16 @@ mod tests {
         assert!(crate::base::failure::render(&error).contains("another writer"), "{error:#}");
         let error = mailbox(&memory).resume(&ready).await.unwrap_err();
         assert!(error.to_string().contains("another writer"), "forged before the container began: {error:#}");
+    }
+
+    #[tokio::test]
+    async fn a_session_is_closed_once_its_reports_are_deleted() {
+        let memory = Memory::new();
+        let mut mailbox = mailbox(&memory);
+        mailbox.report(&Report::Bye { reason: ByeReason::Finished }).await.unwrap();
+        assert!(!mailbox.is_closed().await);
+        memory.objects.delete(&[keys().report(NODE, 1)]).await.unwrap();
+        assert!(mailbox.is_closed().await);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,8 +1,8 @@
 //! The in-container side: the same binary, as the training container's first process.
 //!
-//! The agent reads orders from the mailbox, runs the scripts and sends their output as frames. It ends on a `Finish` order, when
-//! SageMaker stops the job (SIGTERM, then 120 s until SIGKILL), or when the driver stops renewing the lease. It reaches the driver
-//! through the object store only, and knows no sessions, policies or sandboxes.
+//! The agent reads orders from the mailbox, runs the scripts and sends their output as frames. It ends on a `Finish` order (of several nodes, one whose
+//! script failed once all have sent their results), when SageMaker stops the job (SIGTERM, then 120 s until SIGKILL), or when the
+//! driver stops renewing the lease. It reaches the driver through the object store only, and knows no sessions, policies or sandboxes.
 
 mod channel_store;
 mod exec;

@@ -1,5 +1,7 @@
 //! The agent's main loop: reads all orders that have arrived, then carries them out, one script at a time.
 
+mod results;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
@@ -40,8 +42,6 @@ const LAST_RESULTS: Duration = Duration::from_mins(1);
 const LAST_MEASURED: Duration = Duration::from_secs(10);
 /// Directory that SageMaker uploads when the training job ends.
 const MODEL: &str = "/opt/ml/model";
-/// Most names of files that stay on this node.
-const NAMES: usize = 3;
 /// Exit code of a script that was canceled before it began: as after SIGTERM.
 const NEVER_BEGAN: i32 = 143;
 
@@ -164,6 +164,9 @@ impl<'s> RunLoop<'s> {
             self.collect(limit).await?;
         }
         self.mailbox.report(&Report::Bye { reason }).await?;
+        if collect && reason == ByeReason::Finished {
+            self.hold_failure(cancellation).await;
+        }
         Ok(self.code)
     }
 
@@ -430,55 +433,6 @@ impl<'s> RunLoop<'s> {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "failed to send what was measured"),
             Err(_) => tracing::warn!("no time was left to send what was measured"),
-        }
-    }
-
-    /// Sends the files that later stages read. A failure is reported to the driver, which fails the job.
-    async fn collect(&mut self, limit: Duration) -> anyhow::Result<()> {
-        let Some(Project { order: WorkspaceOrder { trees, selection, packs, stage, .. }, snapshot: Some(snapshot) }) =
-            &self.project
-        else {
-            return Ok(());
-        };
-        let node = self.node.id;
-        let keeps = stage.as_ref().is_some_and(|stage| stage.keep.applies(self.code));
-        if node != NodeId::LEADER && (keeps || !selection.every_node) {
-            return self.tell_unsent().await;
-        }
-        let sent = async {
-            let (objects, keys) = (&*self.mailbox.objects, &self.mailbox.keys);
-            if keeps {
-                let now = self.clock.now();
-                return workspace::send_tree(objects, &keys.kept_tree(packs), trees, now, &Arc::default()).await;
-            }
-            let (keys, selection) = (keys.results(node, self.restarts), selection.of_node(node));
-            workspace::send_changes(objects, &keys, trees, snapshot, &selection, &Arc::default()).await
-        };
-        let sent = tokio::time::timeout(limit, sent).await.context("no time was left").and_then(|sent| sent);
-        let report = match sent {
-            Ok(summary) => Report::Collected { summary: summary.sent(), restarts: self.restarts },
-            Err(error) => failed("send the results", &error),
-        };
-        self.mailbox.report(&report).await
-    }
-
-    /// Reports the files of this node that stay here although the job's paths name them.
-    async fn tell_unsent(&mut self) -> anyhow::Result<()> {
-        let Some(Project { order: WorkspaceOrder { trees, selection, .. }, snapshot: Some(snapshot) }) = &self.project
-        else {
-            return Ok(());
-        };
-        match workspace::changed_files(trees, snapshot, selection).await {
-            Ok(files) if files.is_empty() => Ok(()),
-            Ok(mut first) => {
-                let files = first.len() as u64;
-                first.truncate(NAMES);
-                self.mailbox.report(&Report::Unsent { files, first }).await
-            }
-            Err(error) => {
-                tracing::warn!(error = format!("{error:#}"), "failed to look for files that stay on this node");
-                Ok(())
-            }
         }
     }
 }

@@ -36,7 +36,8 @@ pub enum Order {
     Cancel {
         run: u32,
     },
-    /// No script follows: send the results if `collect`, then end.
+    /// No script follows: send the results if `collect`, then end. Of several nodes, one whose script failed waits for a second one, without
+    /// `collect`, after it has sent its results.
     Finish {
         collect: bool,
     },
@@ -161,7 +162,7 @@ pub enum Report {
         #[serde(default)]
         by_job: bool,
     },
-    /// The last report: the agent ends now.
+    /// The last report: the agent ends, after a failure on several nodes once it is let go.
     Bye { reason: ByeReason },
 }
 

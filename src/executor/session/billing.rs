@@ -12,8 +12,8 @@ use crate::protocol::project::Trees;
 use crate::session::Session;
 use crate::session::bill::Bill;
 use crate::session::job_report::{self, REPORT_FILE, REPORT_START};
-use crate::session::results;
 use crate::session::state::Creation;
+use crate::session::wanted_files;
 use crate::workspace;
 
 /// Longest wait for the end of the training job, which comes within a minute of the last script's. Nothing is billed by the wait.
@@ -44,7 +44,7 @@ pub async fn print(session: &Session<'_>, wait: &EndWait<'_>) {
 
 /// Writes the report into the project if the job's artifacts name it. A report that cannot be written fails nothing.
 pub async fn write_report(session: &Session<'_>, trees: &Trees, wait: &EndWait<'_>) {
-    if !results::names_file(session.state.selection(), trees, REPORT_FILE) {
+    if !wanted_files::names_file(session.state.selection(), trees, REPORT_FILE) {
         return;
     }
     let Some(job) = look(session, true, wait).await else {

@@ -14,7 +14,7 @@ use crate::report::{
 use crate::session::bill::Bill;
 use crate::session::billing::EndWait;
 use crate::session::exchange::Exchange as _;
-use crate::session::{Session, billing, results};
+use crate::session::{Session, billing, wanted_files};
 use crate::workspace;
 
 const PAGE: &str = "sagemaker-report.html";
@@ -37,7 +37,7 @@ pub fn wants_samples(session: &Session<'_>, trees: &Trees, metrics: &[MetricDefi
 }
 
 fn names(session: &Session<'_>, trees: &Trees, file: &str) -> bool {
-    results::names_file(session.state.selection(), trees, file)
+    wanted_files::names_file(session.state.selection(), trees, file)
 }
 
 /// Prints a line for each metric, and one for the machine.

@@ -32,6 +32,7 @@ pub mod mailbox;
 pub mod measured;
 pub mod model_output;
 pub mod next_job;
+mod node_folders;
 pub mod node_record;
 mod output;
 mod output_tail;
@@ -65,6 +66,7 @@ pub mod stamp;
 pub mod state;
 mod trace_copy_reader;
 mod unsent;
+mod wanted_files;
 pub mod warm_pool;
 pub mod workspace_upload;
 

@@ -15,7 +15,7 @@ use crate::session::Session;
 use crate::session::event::SessionEvent;
 use crate::session::failure_reasons::{self, LossKind};
 use crate::session::record::LostResults;
-use crate::session::results::{self, ENV_FILE};
+use crate::session::wanted_files::{self, ENV_FILE};
 use crate::workspace;
 
 /// Section name in the job log.
@@ -39,7 +39,7 @@ pub struct ModelInputs<'a> {
 pub async fn finish(session: &mut Session<'_>, inputs: ModelInputs<'_>) -> anyhow::Result<()> {
     let output = session.state.request().model_output.clone();
     let (has_model, has_file) =
-        (session.state.has_model(), results::names_file(session.state.selection(), inputs.trees, ENV_FILE));
+        (session.state.has_model(), wanted_files::names_file(session.state.selection(), inputs.trees, ENV_FILE));
     let job = if output.is_some() {
         Some(upload(session, inputs).await?)
     } else if has_file {

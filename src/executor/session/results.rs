@@ -8,9 +8,8 @@ use tokio::time::Instant;
 use crate::base::failure::Failure;
 use crate::base::node::NodeId;
 use crate::base::signals::Cancellation;
-use crate::gitlab::JobContext;
 use crate::protocol::mailbox::{Order, Report};
-use crate::protocol::project::{Rule, Selection, Trees};
+use crate::protocol::project::{Selection, Trees};
 use crate::session::Session;
 use crate::session::bar::with_bar;
 use crate::session::event::SessionEvent;
@@ -19,52 +18,13 @@ use crate::session::failure_reasons::{self, Diagnosis, LossKind};
 use crate::session::inbox::Inbox;
 use crate::session::record::LostResults;
 use crate::session::state::ResultsState as Outcome;
-use crate::session::{stage_end, unsent};
-use crate::workspace::{self, AllSent, Bounds, Destination, TransferLimits, TransferProgress};
+use crate::session::{node_folders, stage_end, unsent};
+use crate::workspace::{AllSent, Bounds, Destination, Summary, TransferLimits, TransferProgress};
 
 const POLL: Duration = Duration::from_millis(40);
 const SLOW_POLL: Duration = Duration::from_millis(500);
 /// Time of silence of the agent after which the training job is described.
 const DESCRIBE_EVERY: Duration = Duration::from_secs(15);
-
-const NO_RESULTS: &str = "The training job ended before it sent its results";
-
-/// File at the top of the project in which a job may leave variables for the executor.
-pub(super) const ENV_FILE: &str = "sagemaker.env";
-
-/// Selects the paths that later host stages of the job read. The runner expands their variables within the stage, so
-/// only variables whose values it passed to this process (`expanded`), and that cannot change until then, are expanded
-/// here.
-pub fn selection(job: &JobContext, expanded: impl Fn(&str) -> Option<String>) -> Selection {
-    let value = |name: &str| {
-        let mut same = job.variables.iter().filter(|variable| variable.key == name).peekable();
-        let is_known = name == "CI_PROJECT_DIR" || same.peek().is_some();
-        // In a stage a file variable holds a path instead of the content, and orders must hold no secrets.
-        let is_plain =
-            same.all(|variable| !variable.file && !variable.masked) && !job.secrets.iter().any(|key| key == name);
-        expanded(name).filter(|_| is_known && is_plain)
-    };
-    let artifacts = job.artifacts.iter().map(|artifact| Rule {
-        include: artifact.paths.clone(),
-        exclude: artifact.exclude.clone(),
-        untracked: artifact.untracked,
-        follow: artifact.format == "raw",
-        ..Rule::default()
-    });
-    let pushed = job.cache.iter().filter(|cache| cache.policy != "pull");
-    let caches =
-        pushed.map(|cache| Rule { include: cache.paths.clone(), untracked: cache.untracked, ..Rule::default() });
-    let own = Rule { include: vec![ENV_FILE.to_owned()], ..Rule::default() };
-    let rules = artifacts.chain(caches).map(|rule| rule.with_values(&value)).chain([own]).collect();
-    Selection { rules, ..Selection::default() }
-}
-
-/// `true` when the job names the file in its artifacts or reports, and does not just take every file.
-pub(super) fn names_file(selection: Option<&Selection>, trees: &Trees, name: &str) -> bool {
-    // The last rule is the executor's own.
-    let rules = selection.map(|selection| selection.rules.as_slice()).and_then(|rules| rules.split_last());
-    rules.is_some_and(|(_, rules)| workspace::is_named(rules, trees, name))
-}
 
 /// Outcome of a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,19 +54,27 @@ pub async fn download_results(
     if !session.printer.is_terminal() {
         session.printer.line("Fetching the results");
     }
-    let progress = Arc::default();
     stage_end::wait_for_end(session, cancel).await?;
-    let mut fetched = fetch(session, NodeId::LEADER, trees, cancel, &progress).await;
-    if matches!(fetched, Ok(Download::Settled)) && session.state.results() == Outcome::Pending {
-        fetched = other_nodes(session, trees, cancel, &progress).await.map(|()| Download::Settled);
-    }
-    // Threads of an abandoned transfer may still write.
-    progress.at_rest().await;
-    let fetched = fetched?;
+    let fetched = fetch(session, NodeId::LEADER, trees, cancel).await?;
     if fetched == Download::Settled {
+        if session.state.results() == Outcome::Pending {
+            other_nodes(session, trees, cancel).await?;
+        }
         session.apply(SessionEvent::ResultsSettled)?;
+        let_go(session).await;
     }
     Ok(fetched)
+}
+
+/// Orders the agents to leave that have sent everything and wait with the failure of their script: it ends those of the other nodes too.
+/// Without the order they leave once `cleanup` has deleted the session's objects.
+async fn let_go(session: &mut Session<'_>) {
+    if session.state.nodes().len() < 2 || session.state.is_isolated() {
+        return;
+    }
+    if let Err(error) = session.order(&Order::Finish { collect: false }).await {
+        tracing::warn!(error = format!("{error:#}"), "failed to order the agents to leave");
+    }
 }
 
 /// Notes that the results are lost with an earlier container, prints it as an error, and lets the new container go.
@@ -122,25 +90,33 @@ fn are_gone(session: &Session<'_>) -> bool {
     session.state.restarts().lost_files() && !session.state.is_collected()
 }
 
-/// Downloads what the other nodes send, each into a folder of its own, or tells what stays there.
-async fn other_nodes(
-    session: &mut Session<'_>,
-    trees: &Trees,
-    cancel: &Cancellation,
-    progress: &Arc<TransferProgress>,
-) -> anyhow::Result<()> {
-    if !session.state.selection().is_some_and(|selection| selection.every_node) {
-        unsent::tell(session, cancel).await;
-        return Ok(());
+/// Downloads what the other nodes send, each into a folder of its own, and tells what stays there.
+async fn other_nodes(session: &mut Session<'_>, trees: &Trees, cancel: &Cancellation) -> anyhow::Result<()> {
+    if node_folders::sends_every_node(session) {
+        node_folders::check(session.state.nodes(), trees)?;
+        for node in session.state.nodes().ids().filter(|node| *node != NodeId::LEADER) {
+            fetch(session, node, &trees.in_folder(&node.to_string()), cancel).await?;
+        }
     }
-    for node in session.state.nodes().ids().filter(|node| *node != NodeId::LEADER) {
-        fetch(session, node, &trees.in_folder(&node.to_string()), cancel, progress).await?;
-    }
+    unsent::tell(session, cancel).await;
     Ok(())
 }
 
 /// Downloads the results of a node while its agent sends them, and applies them.
 async fn fetch(
+    session: &mut Session<'_>,
+    node: NodeId,
+    trees: &Trees,
+    cancel: &Cancellation,
+) -> anyhow::Result<Download> {
+    let progress = Arc::default();
+    let fetched = fetch_with(session, node, trees, cancel, &progress).await;
+    // Threads of an abandoned transfer may still write.
+    progress.at_rest().await;
+    fetched
+}
+
+async fn fetch_with(
     session: &mut Session<'_>,
     node: NodeId,
     trees: &Trees,
@@ -176,7 +152,7 @@ async fn fetch(
         // Polled in a fixed order, so that the requests to the store have one too.
         biased;
         summary = &mut applying => {
-            session.print_received(node, &summary?);
+            received(session, node, &summary?);
             return Ok(Download::Settled);
         }
         is_there = wait_for_results(session, node, cancel) => is_there,
@@ -197,14 +173,14 @@ async fn fetch(
         }
     };
     match (waited, applied) {
-        (_, Ok(summary)) => session.print_received(node, &summary),
+        (_, Ok(summary)) => received(session, node, &summary),
         (Ok(true), Err(error)) | (Err(error), Err(_)) => return Err(error),
         (Ok(false), Err(error)) if progress.has_arrived() => return Err(error),
         (Ok(false), Err(_)) if are_gone(session) => return Ok(Download::FilesGone),
         (Ok(false), Err(error)) => {
             tracing::debug!(error = format!("{error:#}"), "there are no results");
             if is_ready(session, node) {
-                let lost = lost_results(session).await;
+                let lost = lost_results(session, node).await;
                 session.apply(SessionEvent::ResultsLost(&lost))?;
             }
         }
@@ -212,19 +188,32 @@ async fn fetch(
     Ok(Download::Settled)
 }
 
+fn received(session: &mut Session<'_>, node: NodeId, summary: &Summary) {
+    session.print_received(node, summary);
+    if node == NodeId::LEADER {
+        node_folders::warn_of_shared(session, summary);
+    }
+}
+
 fn is_ready(session: &Session<'_>, node: NodeId) -> bool {
     session.state.nodes().get(node).is_some_and(|row| row.ready)
 }
 
+fn no_results(node: NodeId) -> String {
+    let sender = if node == NodeId::LEADER { "it".to_owned() } else { node.to_string() };
+    format!("The training job ended before {sender} sent its results")
+}
+
 /// Looks up why there are no results.
-async fn lost_results(session: &Session<'_>) -> LostResults {
+async fn lost_results(session: &Session<'_>, node: NodeId) -> LostResults {
+    let no_results = no_results(node);
     let job = session.jobs.describe(&session.job_name()).await.ok().flatten();
     match job.and_then(|job| job.failure_reason) {
         Some(why) => {
             let Diagnosis { reason, by } = failure_reasons::diagnose(&why, true);
-            LostResults { why: format!("{NO_RESULTS}: {reason}"), by_job: by != LossKind::System }
+            LostResults { why: format!("{no_results}: {reason}"), by_job: by != LossKind::System }
         }
-        None => LostResults { why: NO_RESULTS.to_owned(), by_job: false },
+        None => LostResults { why: no_results, by_job: false },
     }
 }
 
@@ -253,7 +242,7 @@ async fn wait_for_results(session: &mut Session<'_>, node: NodeId, cancel: &Canc
         let row = session.state.nodes().get(node).copied().unwrap_or_default();
         if row.left {
             if row.ready {
-                session.printer.warn(NO_RESULTS);
+                session.printer.warn(no_results(node));
             }
             return Ok(false);
         }
@@ -267,7 +256,7 @@ async fn wait_for_results(session: &mut Session<'_>, node: NodeId, cancel: &Canc
             // No agent ever reported, as after a cancel during provisioning: there is nothing to wait for.
             None if !row.ready => return Ok(false),
             None if ended => {
-                session.printer.warn(NO_RESULTS);
+                session.printer.warn(no_results(node));
                 return Ok(false);
             }
             None => {}
@@ -368,33 +357,6 @@ mod tests {
         Records::open(dir.path()).unwrap().save(&id, &record).unwrap();
         let mut session = attach(id, memory, &settings, &printer);
         wait_for_results(&mut session, NodeId::LEADER, cancel).await
-    }
-
-    #[test]
-    fn each_definition_selects_for_itself() {
-        let job = r#"{"id": 1, "job_info": {"project_id": 2},
-            "variables": [{"key": "OUT", "value": "out"}, {"key": "KEY", "value": "k", "file": true},
-                          {"key": "TOKEN", "value": "t", "masked": true}],
-            "artifacts": [{"paths": ["$OUT/*", "$KEY", "$TOKEN", "$HOME"], "exclude": ["$CI_PROJECT_DIR/out/x"]},
-                          {"paths": ["report.xml"], "artifact_format": "raw"}, {"untracked": true}],
-            "cache": [{"paths": ["kept"], "policy": "pull-push"}, {"paths": ["seen"], "policy": "pull"}]}"#;
-        let job: JobContext = serde_json::from_str(job).unwrap();
-        let expanded = |name: &str| (name != "UNSET").then(|| format!("/{name}"));
-        let rule = |include: &[&str]| Rule {
-            include: include.iter().map(|path| (*path).to_owned()).collect(),
-            ..Rule::default()
-        };
-        let archive = Rule {
-            exclude: vec!["/CI_PROJECT_DIR/out/x".to_owned()],
-            variables: vec!["OUT".to_owned(), "CI_PROJECT_DIR".to_owned()],
-            ..rule(&["/OUT/*", "$KEY", "$TOKEN", "$HOME"])
-        };
-        let report = Rule { follow: true, ..rule(&["report.xml"]) };
-        let untracked = Rule { untracked: true, ..Rule::default() };
-        assert_eq!(
-            selection(&job, expanded).rules,
-            [archive, report, untracked, rule(&["kept"]), rule(&["sagemaker.env"])]
-        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,4 +1,5 @@
-//! Tells which files of the other nodes stay there although the job's paths name them: only the first node sends its files.
+//! Tells which files of the other nodes stay there although the job's paths name them: without the node's folder, a path means the files of
+//! the first node alone.
 
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use crate::base::signals::Cancellation;
 use crate::protocol::mailbox::Report;
 use crate::session::Session;
 use crate::session::inbox::Inbox;
+use crate::session::node_folders;
 
 /// Longest wait for the other nodes, which end at the same time as the first one.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,12 +49,12 @@ pub(super) async fn tell(session: &mut Session<'_>, cancel: &Cancellation) {
             tokio::time::sleep(POLL).await;
         }
     }
-    if let Some(sentence) = sentence(&found) {
+    if let Some(sentence) = sentence(&found, node_folders::sends_every_node(session)) {
         session.printer.warn(sentence);
     }
 }
 
-fn sentence(found: &[(NodeId, u64, Vec<String>)]) -> Option<String> {
+fn sentence(found: &[(NodeId, u64, Vec<String>)], every_node: bool) -> Option<String> {
     let count: u64 = found.iter().map(|(_, files, _)| files).sum();
     let (first, _, _) = found.first()?;
     let all = found.iter().flat_map(|(node, _, first)| first.iter().map(move |name| format!("{name} of {node}")));
@@ -60,9 +62,14 @@ fn sentence(found: &[(NodeId, u64, Vec<String>)]) -> Option<String> {
     let more = count.saturating_sub(names.len() as u64);
     names.extend((more > 0).then(|| format!("{more} more")));
     let (files, stay) = if count == 1 { ("file", "stays") } else { ("files", "stay") };
+    let (why, set) = if every_node {
+        ("the paths of other nodes begin with their folder", "")
+    } else {
+        ("the first node alone sends its files", "set `SAGEMAKER_RESULTS` to `all` and ")
+    };
     Some(format!(
-        "{count} {files} that `artifacts` or `cache` name {stay} on other nodes, because the first node alone sends its files: {}. \
-         To keep them, set `SAGEMAKER_RESULTS` to `all` and name folders of nodes in the paths, such as `{first}/` or `algo-*/`",
+        "{count} {files} that `artifacts` or `cache` name {stay} on other nodes, because {why}: {}. To keep them, {set}name folders of nodes \
+         in the paths, such as `{first}/` or `algo-*/`",
         names.join(", ")
     ))
 }
@@ -73,12 +80,14 @@ mod tests {
 
     #[test]
     fn the_first_files_are_named_and_all_are_counted() {
-        assert_eq!(sentence(&[]), None);
+        assert_eq!(sentence(&[], false), None);
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let found = [(NodeId::at(1), 1, names(&["a"])), (NodeId::at(2), 7, names(&["b", "c", "d"]))];
-        let text = sentence(&found).unwrap();
+        let text = sentence(&found, false).unwrap();
         assert!(text.starts_with("8 files that `artifacts` or `cache` name stay on other nodes"), "{text}");
         assert!(text.contains(": a of algo-2, b of algo-3, c of algo-3, 5 more. To keep them"), "{text}");
-        assert!(sentence(&found[..1]).unwrap().starts_with("1 file that `artifacts` or `cache` name stays on"));
+        assert!(sentence(&found[..1], false).unwrap().starts_with("1 file that `artifacts` or `cache` name stays on"));
+        let text = sentence(&found, true).unwrap();
+        assert!(text.contains("5 more. To keep them, name folders of nodes in the paths, such as `algo-2/`"), "{text}");
     }
 }

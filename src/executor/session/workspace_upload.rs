@@ -14,7 +14,7 @@ use crate::protocol::project::{Selection, Trees};
 use crate::session::bar::with_bar;
 use crate::session::event::SessionEvent;
 use crate::session::exchange::{Exchange as _, ProjectUpload};
-use crate::session::{Session, project_scope, results, stage_channels};
+use crate::session::{Session, node_folders, project_scope, stage_channels, wanted_files};
 use crate::workspace::{Summary, TransferProgress};
 
 /// Most attempts to send the project.
@@ -47,7 +47,7 @@ impl WorkspaceUpload {
             // In the sandbox, programs that follow such links, or the configuration of such repositories, find nothing else of the host.
             let nested_repositories = trees.are_in_sandbox();
             let outside_links = session.settings.results.keep_outside_links || nested_repositories;
-            Selection { outside_links, nested_repositories, every_node, ..results::selection(job, expanded) }
+            Selection { outside_links, nested_repositories, every_node, ..wanted_files::selection(job, expanded) }
         };
         Self {
             trees: trees.clone(),
@@ -76,6 +76,9 @@ impl WorkspaceUpload {
                 self.send(session, cancellation).await?;
             }
             return Ok(());
+        }
+        if self.selection.every_node {
+            node_folders::check(session.state.nodes(), &self.trees)?;
         }
         if let Some(summary) = self.send(session, cancellation).await? {
             session.print_sent(&summary);

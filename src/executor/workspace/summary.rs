@@ -1,9 +1,10 @@
 //! The result of a transfer, and its text in one line.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::base::human::human_bytes;
-use crate::workspace::manifest::{Entry, EntryKind};
+use crate::workspace::manifest::{Entry, EntryKind, Tree};
 
 /// The result of a transfer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,13 +20,20 @@ pub struct Summary {
     pub elapsed: Duration,
     /// Files that were not transferred, and the reasons; safe to print, at most 101 lines.
     pub warnings: Vec<String>,
+    /// Folders at the top of the project that hold some of the files.
+    pub folders: BTreeSet<String>,
 }
 
 impl Summary {
     /// Counts an entry, without its content.
     pub(crate) fn count(&mut self, entry: &Entry) {
         match entry.kind {
-            EntryKind::File | EntryKind::Link => self.files += 1,
+            EntryKind::File | EntryKind::Link => {
+                self.files += 1;
+                if let Some(folder) = folder(entry).filter(|folder| !self.folders.contains(*folder)) {
+                    self.folders.insert(folder.to_owned());
+                }
+            }
             EntryKind::Deleted => self.deleted += 1,
             EntryKind::Directory | EntryKind::Special => {}
         }
@@ -63,6 +71,11 @@ impl Summary {
             self.elapsed.as_secs_f64()
         )
     }
+}
+
+fn folder(entry: &Entry) -> Option<&str> {
+    let at = entry.path.iter().position(|byte| *byte == b'/').filter(|_| entry.tree == Tree::Project)?;
+    str::from_utf8(&entry.path[..at]).ok()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::support::driver::{Driver, sagemaker};
+use crate::support::emulator::quota_text;
 use crate::support::job::{Artifacts, Cache, Job};
 use crate::support::scenario::one;
 
@@ -129,7 +130,7 @@ rows! {
         driver: plain(),
         play: |world| {
             let full = json!({"operation": "CreateTrainingJob", "count": 1, "error": "ResourceLimitExceeded",
-                "message": "The account-level service limit is 0 Instances"});
+                "message": quota_text("ml.m5.large", 0)});
             world.emulator.as_ref().unwrap().set_faults(&json!({"calls": [full]}));
             one(world, &Job::new().script(["echo the-script-ran"]))
         },

@@ -9,6 +9,7 @@ use super::sagemaker::rows;
 use super::sagemaker_cancel::until_called;
 use super::sagemaker_desk::{Desk, SYSTEM_FAILURE};
 use crate::support::driver::sagemaker;
+use crate::support::emulator::quota_text;
 use crate::support::job::{Artifacts, Job, Trigger};
 use crate::support::waiting::poll;
 
@@ -172,7 +173,7 @@ fn the_other_types_are_refused() {
     let mut desk = Desk::new(&job());
     desk.set("SAGEMAKER_INSTANCE_TYPE", TYPES);
     desk.emulator.set_faults(&json!({"jobs": [{"trouble": "capacity"}], "calls": [{"operation": "CreateTrainingJob",
-        "from": 2, "error": "ResourceLimitExceeded", "message": "The account-level service limit is 0 Instances"}]}));
+        "from": 2, "error": "ResourceLimitExceeded", "message": quota_text("ml.m5.large", 0)}]}));
     let desk = desk.prepared();
     let ended = desk.run("build_script", "echo never");
     ended

@@ -1,9 +1,11 @@
 //! Jobs on several instances: the nodes find each other, work together, end together, and send what they have made.
 
 use std::path::Path;
+use std::time::Duration;
 
-use super::sagemaker_desk::{Desk, Ended};
+use super::sagemaker_desk::{BUILD_FAILURE, Desk, Ended};
 use crate::support::job::{Artifacts, Job};
+use crate::support::waiting::poll;
 
 fn example(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples").join(name)).unwrap()
@@ -113,8 +115,12 @@ fn file(desk: &Desk, path: &str) -> Option<String> {
 #[test]
 fn every_node_sends_its_results() {
     let desk = desk_of_two(["out/", "algo-*/out/r*"], "all");
-    let ended = desk.run("build_script", WRITE);
-    ended.passed().says("Results of algo-2, in algo-2/: 1 file,").hides("stay");
+    let ended = desk.run("build_script", &format!("{WRITE}; mkdir -p algo-2/out; echo taken >algo-2/out/rank"));
+    ended
+        .passed()
+        .says("Results of algo-2, in algo-2/: 1 file,")
+        .hides("stay")
+        .says("The first node has written files into `algo-2/`, which is for the files of algo-2");
     let read = ["out/rank", "algo-2/out/rank", "out/more", "algo-2/out/more"].map(|path| file(&desk, path));
     assert_eq!(read, [Some("0\n".to_owned()), Some("1\n".to_owned()), None, None]);
     desk.close();
@@ -130,6 +136,65 @@ fn files_that_stay_on_other_nodes_are_told() {
         .says("2 files that `artifacts` or `cache` name stay on other nodes")
         .says("`out/more` of algo-2, `out/rank` of algo-2");
     assert_eq!((file(&desk, "out/rank").as_deref(), file(&desk, "out/more")), (Some("0\n"), None));
+    desk.close();
+}
+
+/// The paths name no folder of a node.
+#[test]
+fn all_nodes_send_nothing_without_a_path_for_them() {
+    let desk = desk_of_two(["out/"], "all");
+    let ended = desk.run("build_script", WRITE);
+    let why = "2 files that `artifacts` or `cache` name stay on other nodes, because the paths of other nodes begin with their folder";
+    ended.passed().says(why).says("To keep them, name folders of nodes in the paths, such as `algo-2/` or `algo-*/`");
+    assert_eq!((file(&desk, "out/rank").as_deref(), file(&desk, "algo-2/out/rank")), (Some("0\n"), None));
+    desk.close();
+}
+
+/// A file where a folder of a node comes: refused before the script, and after it when the script has written it.
+#[test]
+fn a_file_in_the_place_of_a_nodes_folder_is_a_mistake_of_the_job() {
+    let desk = desk_of_two(["out/", "algo-*"], "all");
+    let refusal = "the project has a file `algo-2`, but the files of the node algo-2 go into a folder `algo-2/`";
+    desk.put("algo-2", b"taken");
+    let ended = desk.run("build_script", WRITE);
+    ended.with_code(BUILD_FAILURE).one_error().says(refusal);
+    std::fs::remove_file(desk.project().join("algo-2")).unwrap();
+    let ended = desk.run("build_script", &format!("{WRITE}; [ $NODE_RANK = 1 ] || echo taken >algo-2"));
+    ended.with_code(BUILD_FAILURE).one_error().says(refusal).says("rename the file");
+    desk.close();
+}
+
+/// Larger than what is sent before SageMaker could end the container of another node.
+const LARGE: u64 = 30_000_000;
+
+/// Runs a script that fails on a node; then the training job has failed as well.
+fn failed(desk: &Desk, script: &str) {
+    desk.run("build_script", script).with_code(BUILD_FAILURE).hides("error: ");
+    let status = || desk.training_job()["TrainingJobStatus"].as_str() == Some("Failed");
+    assert!(poll(Duration::from_secs(30), || status().then_some(())).is_some(), "{}", desk.training_job());
+}
+
+fn size(desk: &Desk, path: &str) -> Option<u64> {
+    std::fs::metadata(desk.project().join(path)).ok().map(|file| file.len())
+}
+
+/// The failure of one container ends those of the others: it comes after the results of each.
+#[test]
+fn a_node_that_fails_leaves_the_others_time_to_send() {
+    let desk = desk_of_two(["out"], "leader");
+    failed(&desk, &format!("[ $NODE_RANK = 0 ] && head -c {LARGE} /dev/urandom >out; exit $NODE_RANK"));
+    assert_eq!(size(&desk, "out"), Some(LARGE));
+    desk.close();
+}
+
+#[test]
+fn the_results_of_every_node_come_although_all_fail() {
+    let desk = desk_of_two(["out", "algo-*/out"], "all");
+    failed(
+        &desk,
+        &format!("if [ $NODE_RANK = 0 ]; then echo small >out; else head -c {LARGE} /dev/urandom >out; fi; exit 1"),
+    );
+    assert_eq!([size(&desk, "out"), size(&desk, "algo-2/out")], [Some(6), Some(LARGE)]);
     desk.close();
 }
 

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::support::driver::sagemaker;
+use crate::support::emulator::quota_text;
 use crate::support::job::Job;
 use crate::support::scenario::{Scenario, With, one, play};
 use crate::support::world::Settings;
@@ -15,8 +16,7 @@ fn a_job_waits_for_a_quota_that_others_use() {
         needs: &[],
         settings: Settings::default,
         play: |world| {
-            let message = "The account-level service limit 'ml.m5.large for training job usage' is 1 Instances, with current utilization of 1 \
-                           Instances and a request delta of 1 Instances. Please use AWS Service Quotas to request an increase for this quota.";
+            let message = quota_text("ml.m5.large", 1);
             let full = json!({"operation": "CreateTrainingJob", "count": 2, "error": "ResourceLimitExceeded", "message": message});
             world.emulator.as_ref().unwrap().set_faults(&json!({"calls": [full]}));
             one(world, &Job::new().script(["echo granted-at-last"]))

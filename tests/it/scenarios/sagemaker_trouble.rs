@@ -5,6 +5,7 @@ use serde_json::json;
 use super::sagemaker_desk::{BUILD_FAILURE, Desk, SYSTEM_FAILURE};
 use crate::container::{busybox_root, dash_root};
 use crate::support::driver::sagemaker_with;
+use crate::support::emulator::quota_text;
 use crate::support::job::{Artifacts, Job};
 use crate::support::outcome::Outcome;
 use crate::support::scenario::{Scenario, With, play};
@@ -128,7 +129,7 @@ fn the_next_instance_type_is_taken() {
     desk.set("SAGEMAKER_INSTANCE_TYPE", "ml.g5.xlarge, ml.g5.2xlarge");
     // It refuses the list too.
     desk.emulator.set_faults(&json!({"calls": [{"operation": "CreateTrainingJob", "count": 2,
-        "error": "ResourceLimitExceeded", "message": "The account-level service limit 'ml.g5.xlarge for training job usage' is 0 Instances"}]}));
+        "error": "ResourceLimitExceeded", "message": quota_text("ml.g5.xlarge", 0)}]}));
     let desk = desk.prepared();
     assert_eq!(desk.training_job()["ResourceConfig"]["InstanceType"], "ml.g5.2xlarge");
     desk.run("build_script", "echo there").passed();

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::sagemaker::rows;
 use super::sagemaker_desk::Desk;
 use crate::support::driver::sagemaker_with;
+use crate::support::emulator::quota_text;
 use crate::support::job::{Artifacts, Job, Trigger, Variable};
 use crate::support::outcome::Outcome;
 use crate::support::scenario::one;
@@ -125,12 +126,12 @@ rows! {
         driver: sagemaker_with(&[], ""),
         play: |world| {
             world.emulator.as_ref().unwrap().set_faults(&json!({"calls": [{"operation": "CreateTrainingJob", "count": 1,
-                "error": "ResourceLimitExceeded", "message": "The account-level service limit is 0 Instances"}]}));
+                "error": "ResourceLimitExceeded", "message": quota_text("ml.p4d.24xlarge", 0)}]}));
             one(world, &Job::new().set("SAGEMAKER_INSTANCE_TYPE", crate::scenarios::sagemaker_life::TYPES).script(["echo on"]))
         },
         expect: |_, outcomes| {
             outcomes[0].succeeded().hides(ERROR).shows("Instance: ml.m5.large x 1");
-            let told = "Refused, so ml.m5.large was asked for: ml.p4d.24xlarge: ResourceLimitExceeded: The account-level service limit is";
+            let told = "Refused, so ml.m5.large was asked for: ml.p4d.24xlarge: ResourceLimitExceeded: The account-level service limit 'ml.p4d.24xlarge for training job usage' is";
             assert_eq!(outcomes[0].count(told), 1, "{}", outcomes[0]);
         },
     }

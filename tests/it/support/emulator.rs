@@ -448,3 +448,12 @@ impl Drop for Emulator {
         }
     }
 }
+
+/// SageMaker's whole text for a quota in use or without instances.
+pub(crate) fn quota_text(instance_type: &str, limit: u32) -> String {
+    format!(
+        "The account-level service limit '{instance_type} for training job usage' is {limit} Instances, with current utilization of {limit} \
+         Instances and a request delta of 1 Instances. Please use AWS Service Quotas to request an increase for this quota. If AWS Service \
+         Quotas is not available, contact AWS support to request an increase for this quota."
+    )
+}
