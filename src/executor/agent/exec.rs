@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use tokio::process::Command;
@@ -132,6 +132,7 @@ async fn run_into<S: FrameSink + 'static>(
             guard.disarm();
         }
     })?;
+    let began = Instant::now();
     let exit = match shell {
         Shell::Found(words) => {
             let (group, pipe) = start(spec, &words)?;
@@ -148,6 +149,8 @@ async fn run_into<S: FrameSink + 'static>(
         }
     };
     let at = spec.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // Before the container is kept, and before the output is delivered.
+    let ran = u64::try_from(began.elapsed().as_millis()).ok();
     let failed = exit.as_ref().ok().map(|exit| exit.code).filter(|code| *code != 0 && !cancel.is_cancelled());
     let kept = spec.keep.as_ref().zip(failed);
     // Without a size the output cannot be delivered.
@@ -167,7 +170,7 @@ async fn run_into<S: FrameSink + 'static>(
     let code = exit?.code;
     let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
     let canceled = kept.is_none() && cancel.is_cancelled();
-    Ok((ExitReport { has_model: false, code, bytes, hash, canceled, at, copy: None }, sink))
+    Ok((ExitReport { has_model: false, code, bytes, hash, canceled, at, ran, copy: None }, sink))
 }
 
 /// Waits for the script to end; terminates it when `cancel` or `broken` is canceled.
@@ -304,6 +307,7 @@ mod tests {
             outcome("echo one; echo two >&2; printf '\\tthree\\r\\n\\n'; echo $GREETING; exit 7").await;
         assert_eq!(text, "one\ntwo\n\tthree\r\n\nhello\n");
         assert_eq!((report.code, report.canceled), (7, false));
+        assert!(report.ran.is_some());
     }
 
     #[tokio::test]

@@ -307,6 +307,7 @@ impl<'s> RunLoop<'s> {
                 hash: String::new(),
                 canceled: true,
                 at: 0,
+                ran: None,
                 copy: Some(0),
             };
             self.mailbox.report(&Report::Exited { run: number, exit }).await?;

@@ -94,6 +94,20 @@ pub struct TrainingJobSpec {
     pub creator: Option<CreatorSession>,
 }
 
+impl TrainingJobSpec {
+    /// Whether SageMaker may grant a type with an accelerator.
+    pub fn has_accelerators(&self) -> bool {
+        let groups = self.instance_groups.iter().map(|group| &group.instance_type);
+        let alone = (self.instance_groups.is_empty() && self.preferred_types.is_empty()).then_some(&self.instance_type);
+        groups.chain(&self.preferred_types).chain(alone).any(|name| is_accelerated(name))
+    }
+}
+
+/// The families of which the documentation of `MaxPendingTimeInSeconds` speaks.
+pub fn is_accelerated(instance_type: &str) -> bool {
+    ["ml.p", "ml.g", "ml.trn"].iter().any(|family| instance_type.starts_with(family))
+}
+
 /// A session of an IAM role that sends the request for a training job. SageMaker carries its tags over to the session of the
 /// job's own role.
 #[derive(Debug, Clone, PartialEq, Eq)]

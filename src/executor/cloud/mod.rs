@@ -21,6 +21,7 @@ pub use input_data::{InputData, InputPrefix};
 pub use jobs::{
     CHECKPOINTS_DIR, Channel, ChannelMode, ChannelSource, CreatorSession, FileSystemKind, InstanceGroup, JobStatus,
     Network, PoolProperties, SecondaryStatus, TrainingJob, TrainingJobSpec, TrainingJobs, Transition, VpcRegistry,
+    is_accelerated,
 };
 pub use logs::{FILTER_STREAMS, FilterPage, JobLogs, LogClient, LogEvent, StreamPage};
 pub use objects::{Content, Listed, MOST_BYTES, ObjectStore, Retention, Sha256Hash, StoredHash, VersionExpiration};

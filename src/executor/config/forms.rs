@@ -47,11 +47,6 @@ pub(super) fn is_group_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 
-/// The families of which the documentation of `MaxPendingTimeInSeconds` speaks.
-pub(super) fn is_accelerated(instance_type: &str) -> bool {
-    ["ml.p", "ml.g", "ml.trn"].iter().any(|family| instance_type.starts_with(family))
-}
-
 /// `^arn:aws[a-z\-]*:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+$`, 20 to 2048 characters. `CreateTrainingJob`, `RoleArn`.
 pub(super) fn is_role_arn(text: &str) -> bool {
     let Some(Arn { partition, service, region, account, resource }) = Arn::parse(text) else { return false };

@@ -16,6 +16,14 @@ const LIST: &[(&str, f64)] = &[
     ("ml.c5.4xlarge", 0.816),
     ("ml.c5.9xlarge", 1.836),
     ("ml.c5.xlarge", 0.204),
+    ("ml.c6i.12xlarge", 2.448),
+    ("ml.c6i.16xlarge", 3.264),
+    ("ml.c6i.24xlarge", 4.896),
+    ("ml.c6i.2xlarge", 0.408),
+    ("ml.c6i.32xlarge", 6.528),
+    ("ml.c6i.4xlarge", 0.816),
+    ("ml.c6i.8xlarge", 1.632),
+    ("ml.c6i.xlarge", 0.204),
     ("ml.g4dn.12xlarge", 4.89),
     ("ml.g4dn.16xlarge", 5.44),
     ("ml.g4dn.2xlarge", 0.94),
@@ -36,20 +44,48 @@ const LIST: &[(&str, f64)] = &[
     ("ml.g6.2xlarge", 1.222),
     ("ml.g6.48xlarge", 16.688),
     ("ml.g6.4xlarge", 1.654),
+    ("ml.g6.8xlarge", 2.518),
     ("ml.g6.xlarge", 1.127),
     ("ml.g6e.12xlarge", 13.12),
+    ("ml.g6e.24xlarge", 18.832),
     ("ml.g6e.2xlarge", 2.8),
+    ("ml.g6e.48xlarge", 37.664),
+    ("ml.g6e.4xlarge", 3.7553),
+    ("ml.g6e.8xlarge", 5.6607),
+    ("ml.g6e.xlarge", 2.6054),
     ("ml.m5.12xlarge", 2.765),
     ("ml.m5.24xlarge", 5.53),
     ("ml.m5.2xlarge", 0.461),
     ("ml.m5.4xlarge", 0.922),
     ("ml.m5.large", 0.115),
     ("ml.m5.xlarge", 0.23),
-    ("ml.p3.16xlarge", 28.152),
-    ("ml.p3.2xlarge", 3.825),
-    ("ml.p3.8xlarge", 14.688),
+    ("ml.m6i.12xlarge", 2.765),
+    ("ml.m6i.16xlarge", 3.686),
+    ("ml.m6i.24xlarge", 5.53),
+    ("ml.m6i.2xlarge", 0.461),
+    ("ml.m6i.32xlarge", 7.373),
+    ("ml.m6i.4xlarge", 0.922),
+    ("ml.m6i.8xlarge", 1.843),
+    ("ml.m6i.large", 0.115),
+    ("ml.m6i.xlarge", 0.23),
     ("ml.p4d.24xlarge", 25.251),
+    ("ml.p4de.24xlarge", 31.564),
     ("ml.p5.48xlarge", 63.296),
+    ("ml.p5.4xlarge", 7.912),
+    ("ml.r5.12xlarge", 3.629),
+    ("ml.r5.16xlarge", 4.838),
+    ("ml.r5.24xlarge", 7.258),
+    ("ml.r5.2xlarge", 0.605),
+    ("ml.r5.4xlarge", 1.21),
+    ("ml.r5.8xlarge", 2.419),
+    ("ml.r5.large", 0.151),
+    ("ml.r5.xlarge", 0.302),
+    ("ml.t3.2xlarge", 0.3994),
+    ("ml.t3.large", 0.0998),
+    ("ml.t3.medium", 0.0499),
+    ("ml.t3.xlarge", 0.1997),
+    ("ml.trn1.2xlarge", 1.545),
+    ("ml.trn1.32xlarge", 24.725),
 ];
 
 /// Price of all instances of a job for an hour.
@@ -129,6 +165,30 @@ mod tests {
     fn the_list_is_sorted_and_without_doubles() {
         assert!(LIST.windows(2).all(|pair| pair[0].0 < pair[1].0));
         assert!(LIST.iter().all(|(name, price)| name.starts_with("ml.") && *price > 0.0));
+    }
+
+    /// Within these families the price of a CPU is the same for all sizes.
+    #[test]
+    fn prices_grow_with_the_size() {
+        for (name, price) in LIST {
+            let Some((family, size)) = name.strip_prefix("ml.").and_then(|name| name.split_once('.')) else {
+                panic!("{name}")
+            };
+            let large = match family {
+                "c5" | "c6i" => 0.102,
+                "m5" | "m6i" => 0.1152,
+                "r5" => 0.1512,
+                "t3" => 0.09984,
+                _ => continue,
+            };
+            let larges = match size {
+                "medium" => 0.5,
+                "large" => 1.0,
+                "xlarge" => 2.0,
+                size => size.strip_suffix("xlarge").unwrap().parse::<f64>().unwrap() * 2.0,
+            };
+            assert!((price / (large * larges) - 1.0).abs() < 0.005, "{name}");
+        }
     }
 
     #[test]

@@ -179,6 +179,9 @@ pub struct ExitReport {
     /// When the script ended: milliseconds since 1970 by the node's clock. 0: the script never began, or an older agent does not say.
     #[serde(default)]
     pub at: u64,
+    /// How long the script ran, in milliseconds by the node's clock. `None`: it never began, or an older agent does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran: Option<u64>,
     /// Number of batches in the complete copy of the output. `None`: the copy is incomplete, and only the log has every frame.
     #[serde(default)]
     pub copy: Option<u32>,
@@ -412,8 +415,16 @@ mod tests {
         {"run":{"grace":10,"keep_on_failure":60,"live_copy":false,"mask_prefixes":["glpat-"],"masks":["m"],"metrics":[{"name":"loss","regex":"(x)"}],"progress_rate":1,"run":1,"samples":true,"script":"00ff","stage":"step_script"}}
         {"finish":{"collect":true}}
         "#);
-        let exit =
-            ExitReport { has_model: false, code: 1, bytes: 2, hash: "h".into(), canceled: false, at: 3, copy: Some(4) };
+        let exit = ExitReport {
+            has_model: false,
+            code: 1,
+            bytes: 2,
+            hash: "h".into(),
+            canceled: false,
+            at: 3,
+            ran: None,
+            copy: Some(4),
+        };
         let reports = [
             Report::Ready { agent: "0.1.0".into(), nodes: vec!["algo-1".into()], restarts: 1, after: 4 },
             Report::Received { summary: "s".into() },

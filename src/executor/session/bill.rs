@@ -25,12 +25,13 @@ pub struct Bill {
     /// By type and number.
     pub instances: Vec<(String, u32)>,
     pub is_spot: bool,
-    /// SageMaker has ended the job: its own figures. Otherwise those so far, by this host's clock.
+    /// SageMaker's own figures. Otherwise those of the phases, up to now while the job runs.
     pub is_final: bool,
+    pub has_ended: bool,
     pub phases: Vec<TimedPhase>,
     /// How often instances came up.
     pub starts: usize,
-    /// Billed seconds of one instance. `None`: only SageMaker knows them, when a spot job has ended.
+    /// Billed seconds of one instance. `None`: of spot instances only SageMaker knows them.
     pub billable: Option<u64>,
     /// Percent of the training time that a spot job does not pay for.
     pub saved: Option<u64>,
@@ -39,6 +40,16 @@ pub struct Bill {
     /// Of all instances.
     pub price: Option<Price>,
     pub region: String,
+    /// The session's training jobs before this one that may cost something.
+    pub earlier: Vec<EarlierJob>,
+}
+
+/// A training job that another one of the same session came after.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EarlierJob {
+    pub name: String,
+    pub status: SecondaryStatus,
+    pub bill: Bill,
 }
 
 /// Groups of secondary statuses, in the words of the job's log.
@@ -81,21 +92,30 @@ impl Part {
 impl Bill {
     /// The bill at this time; `own` are the operator's prices.
     pub fn of(job: &TrainingJob, now: SystemTime, own: &BTreeMap<String, f64>) -> Self {
-        let is_final = job.status.is_terminal();
+        let has_ended = job.status.is_terminal();
         let instances = job.instances.clone();
         let phases = phases(job, now);
         let is_waiting: Vec<bool> =
             phases.iter().filter_map(|phase| Some(Part::of(&phase.status)? == Part::Waiting)).collect();
         let begun = usize::from(is_waiting.first() == Some(&false));
-        let so_far = job.training_started.map_or(0, |started| seconds(started, now));
-        let billable = match (is_final, job.is_spot && job.training_started.is_some()) {
-            (true, _) => Some(job.billable_seconds.unwrap_or_default()),
-            (false, true) => None,
-            (false, false) => Some(so_far),
+        // SageMaker may leave all these figures out after an early failure.
+        let came_up = job.training_started.or_else(|| first_billed(&phases));
+        let end = if has_ended {
+            phases.last().map_or(now, |last| last.started + Duration::from_secs(last.seconds))
+        } else {
+            now
+        };
+        let told = job.billable_seconds.filter(|_| has_ended);
+        let billable = match came_up {
+            _ if told.is_some() => told,
+            None => Some(0),
+            Some(_) if job.is_spot => None,
+            Some(start) => Some(job.training_seconds.unwrap_or_else(|| seconds(start, end))),
         };
         Self {
             is_spot: job.is_spot,
-            is_final,
+            is_final: has_ended && (told.is_some() || came_up.is_none()),
+            has_ended,
             starts: begun + is_waiting.windows(2).filter(|pair| pair[0] && !pair[1]).count(),
             saved: saved(job),
             billable,
@@ -104,7 +124,36 @@ impl Bill {
             region: Arn::parse(&job.arn).map(|arn| arn.region.to_owned()).unwrap_or_default(),
             instances,
             phases,
+            earlier: Vec::new(),
         }
+    }
+
+    /// With the bills of the session's training jobs before this one; those that cost nothing are left out.
+    pub fn with_earlier(self, earlier: Vec<EarlierJob>) -> Self {
+        Self { earlier: earlier.into_iter().filter(|job| job.bill.billable != Some(0)).collect(), ..self }
+    }
+
+    /// The cost of all training jobs of the session. `None`: that of one is not known, or their prices have two sources.
+    pub fn total_cost(&self) -> Option<f64> {
+        let source = self.price?.source;
+        let earlier = self
+            .earlier
+            .iter()
+            .map(|job| job.bill.cost().filter(|_| job.bill.price.map(|price| price.source) == Some(source)));
+        [self.cost()].into_iter().chain(earlier).sum()
+    }
+
+    /// A line of the job's log for each earlier training job.
+    pub fn earlier_lines(&self) -> impl Iterator<Item = String> {
+        self.earlier
+            .iter()
+            .map(|job| format!("Training job {} before it ({}): {}", job.name, job.status, job.bill.line()))
+    }
+
+    /// The cost of all training jobs in one line of the job's log, when there are several.
+    pub fn total_line(&self) -> Option<String> {
+        let (price, total) = (self.price.filter(|_| !self.earlier.is_empty())?, self.total_cost()?);
+        Some(format!("All {} training jobs of this job cost {}", self.earlier.len() + 1, amount_words(price, total)))
     }
 
     /// The cost of all instances, without that of the warm pool.
@@ -146,10 +195,17 @@ impl Bill {
             String::new()
         };
         let Some(billable) = self.billable else {
-            return format!("{ran}SageMaker tells the billed time of spot instances when the training job has ended");
+            let words = if self.has_ended {
+                "SageMaker does not tell the billed time of this training job"
+            } else {
+                "SageMaker tells the billed time of spot instances when the training job has ended"
+            };
+            return format!("{ran}{words}");
         };
-        if billable == 0 {
-            return format!("{ran}Nothing is billed: no instance came up");
+        match (billable, self.has_ended) {
+            (0, true) => return format!("{ran}Nothing is billed: no instance came up"),
+            (0, false) => return format!("{ran}Nothing is billed so far"),
+            _ => {}
         }
         let pool = self.pool.map(|seconds| format!("; the warm pool after it: {}", duration(seconds)));
         let pool = pool.unwrap_or_default();
@@ -161,18 +217,23 @@ impl Bill {
             return "whose price is not known".to_owned();
         };
         let saved = self.saved.map(|percent| format!("{percent} % saved, ")).unwrap_or_default();
-        let amount = if cost < CENT {
-            format!("less than {}", price.amount(CENT))
-        } else {
-            format!("about {}", price.amount(cost))
-        };
-        format!("{amount} ({saved}{})", price.source_words(&self.region))
+        format!("{} ({saved}{})", amount_words(price, cost), price.source_words(&self.region))
     }
 
     fn instance_words(&self) -> String {
         let one = |(name, count): &(String, u32)| if *count == 1 { name.clone() } else { format!("{count} x {name}") };
         self.instances.iter().map(one).collect::<Vec<_>>().join(" and ")
     }
+}
+
+fn amount_words(price: Price, cost: f64) -> String {
+    if cost < CENT { format!("less than {}", price.amount(CENT)) } else { format!("about {}", price.amount(cost)) }
+}
+
+/// When the first instance was up, by the phases.
+fn first_billed(phases: &[TimedPhase]) -> Option<SystemTime> {
+    let is_up = |phase: &&TimedPhase| matches!(Part::of(&phase.status), Some(Part::Download | Part::Training));
+    phases.iter().find(is_up).map(|phase| phase.started)
 }
 
 /// The saving of a spot job as SageMaker computes it.
@@ -310,9 +371,61 @@ mod tests {
             job.is_spot = is_spot;
             let line = bill(&job, 70).line();
             assert!(line.ends_with("Nothing is billed: no instance came up"), "{line}");
+            assert!(bill(&job, 70).is_final);
             job.status = JobStatus::InProgress;
             assert_eq!(bill(&job, 70).billable, Some(0));
+            assert!(bill(&job, 70).line().ends_with("Nothing is billed so far"));
         }
+    }
+
+    /// `BillableTimeInSeconds`, and even `TrainingStartTime`, may be absent after an early failure.
+    #[test]
+    fn a_job_without_sagemakers_figures_costs_what_its_phases_say() {
+        let mut job = job(JobStatus::Failed, &[("Starting", 0), ("Downloading", 252), ("Failed", 852)]);
+        for training_started in [Some(second(252)), None] {
+            job.training_started = training_started;
+            let bill = bill(&job, 99_999);
+            assert_eq!((bill.billable, bill.is_final), (Some(600), false));
+            assert_eq!(bill.line(), "Billed about 10 min of ml.g5.2xlarge, about $0.25 (list price of us-east-1)");
+        }
+        job.is_spot = true;
+        let bill = bill(&job, 99_999);
+        assert_eq!((bill.billable, bill.cost(), bill.is_final), (None, None, false));
+        assert!(
+            bill.line().ends_with("SageMaker does not tell the billed time of this training job"),
+            "{}",
+            bill.line()
+        );
+    }
+
+    #[test]
+    fn the_jobs_that_were_replaced_are_billed_too() {
+        let ended = |status, billable, name: &str| {
+            let mut job = job(status, &GOOD);
+            name.clone_into(&mut job.instances[0].0);
+            job.billable_seconds = Some(billable);
+            bill(&job, 0)
+        };
+        let earlier = |billable, name: &str| EarlierJob {
+            name: "x".to_owned(),
+            status: SecondaryStatus::Failed,
+            bill: ended(JobStatus::Failed, billable, name),
+        };
+        let last = || ended(JobStatus::Completed, 3600, "ml.g5.2xlarge");
+        assert_eq!((last().total_line(), last().total_cost()), (None, last().cost()));
+        assert_eq!(last().with_earlier(vec![earlier(0, "ml.g5.2xlarge")]), last(), "no instance came up");
+        let all = last().with_earlier(vec![earlier(1800, "ml.c5.2xlarge"), earlier(0, "ml.m5.large")]);
+        let lines: Vec<_> = all.earlier_lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "Training job x before it (Failed): Billed 30 min of ml.c5.2xlarge, about $0.20 (list price of us-east-1)"
+            ]
+        );
+        assert!((all.total_cost().unwrap() - 1.719).abs() < 1e-9);
+        assert_eq!(all.total_line().unwrap(), "All 2 training jobs of this job cost about $1.72");
+        let unknown = last().with_earlier(vec![earlier(1800, "ml.new.large")]);
+        assert_eq!((unknown.total_cost(), unknown.total_line()), (None, None));
     }
 
     #[test]

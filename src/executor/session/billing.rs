@@ -8,10 +8,11 @@ use tokio::time::Instant;
 use crate::base::backoff::backoff;
 use crate::base::signals::Cancellation;
 use crate::cloud::TrainingJob;
-use crate::protocol::project::Trees;
+use crate::protocol::project::{Selection, Trees};
 use crate::session::Session;
-use crate::session::bill::Bill;
+use crate::session::bill::{Bill, EarlierJob};
 use crate::session::job_report::{self, REPORT_FILE, REPORT_START};
+use crate::session::spec;
 use crate::session::state::Creation;
 use crate::session::wanted_files;
 use crate::workspace;
@@ -33,18 +34,31 @@ impl<'a> EndWait<'a> {
     }
 }
 
-/// Prints phases, billed time and cost at the end of a job whose training job was created. A bill that cannot be had fails nothing.
+/// Prints phases, billed time and cost of all training jobs at the end of a job. A bill that cannot be had fails nothing.
 pub async fn print(session: &Session<'_>, wait: &EndWait<'_>) {
     if let Some(job) = look(session, false, wait).await {
-        let bill = of(session, &job);
-        session.printer.line(bill.phase_line());
-        session.printer.line(bill.line());
+        let bill = with_earlier(session, of(session, &job)).await;
+        bill.earlier_lines().for_each(|line| session.printer.line(line));
+        print_one(session, &bill);
+        bill.total_line().into_iter().for_each(|line| session.printer.line(line));
     }
 }
 
+/// Prints them of the current training job alone, which is not the session's last one.
+pub(super) async fn print_current(session: &Session<'_>, wait: &EndWait<'_>) {
+    if let Some(job) = look(session, false, wait).await {
+        print_one(session, &of(session, &job));
+    }
+}
+
+fn print_one(session: &Session<'_>, bill: &Bill) {
+    session.printer.line(bill.phase_line());
+    session.printer.line(bill.line());
+}
+
 /// Writes the report into the project if the job's artifacts name it. A report that cannot be written fails nothing.
-pub async fn write_report(session: &Session<'_>, trees: &Trees, wait: &EndWait<'_>) {
-    if !wanted_files::names_file(session.state.selection(), trees, REPORT_FILE) {
+pub async fn write_report(session: &Session<'_>, selection: &Selection, trees: &Trees, wait: &EndWait<'_>) {
+    if !wanted_files::names_file(Some(selection), trees, REPORT_FILE) {
         return;
     }
     let Some(job) = look(session, true, wait).await else {
@@ -53,7 +67,8 @@ pub async fn write_report(session: &Session<'_>, trees: &Trees, wait: &EndWait<'
             .warn(format!("there is no `{REPORT_FILE}`: SageMaker did not tell the state of the training job"));
         return;
     };
-    let text = job_report::to_json(&job, &of(session, &job), session.state.figures());
+    let bill = with_earlier(session, of(session, &job)).await;
+    let text = job_report::to_json(&job, &bill, session.state.figures());
     let written = text.map_err(anyhow::Error::from);
     match written.and_then(|text| workspace::write_own(trees, REPORT_FILE, &text, REPORT_START)) {
         Ok(false) => {}
@@ -65,7 +80,7 @@ pub async fn write_report(session: &Session<'_>, trees: &Trees, wait: &EndWait<'
 /// The bill, when the training job has ended if that is soon.
 pub(super) async fn bill(session: &Session<'_>, wait: &EndWait<'_>) -> Option<Bill> {
     let job = look(session, true, wait).await?;
-    Some(of(session, &job))
+    Some(with_earlier(session, of(session, &job)).await)
 }
 
 /// Notes the bill of a training job that has ended.
@@ -78,11 +93,31 @@ fn of(session: &Session<'_>, job: &TrainingJob) -> Bill {
     Bill::of(job, session.clock.now(), &session.settings.prices)
 }
 
+/// Adds the bills of the training jobs before the current one: each had an instance, or may have had one.
+async fn with_earlier(session: &Session<'_>, bill: Bill) -> Bill {
+    let mut earlier = Vec::new();
+    for number in 1..session.state.job_number() {
+        let name = spec::job_name(&session.id, number);
+        match session.jobs.describe(&name).await {
+            Ok(Some(job)) => {
+                let bill = of(session, &job);
+                earlier.push(EarlierJob { name, status: job.secondary, bill });
+            }
+            Ok(None) => {}
+            Err(error) => session.printer.warn(format!("the bill is without the training job {name}: {error}")),
+        }
+    }
+    bill.with_earlier(earlier)
+}
+
 /// The training job, when it has ended if that is soon: always waits for a spot job, whose billed time nobody knows before.
 async fn look(session: &Session<'_>, waits: bool, wait: &EndWait<'_>) -> Option<TrainingJob> {
-    if !matches!(session.state.creation(), Creation::Created(_)) || session.state.is_given_up() {
+    if !matches!(session.state.creation(), Creation::Created(_)) {
         return None;
     }
+    // Without a script nobody has ended the training job, so `cleanup` does.
+    let ends_soon = session.state.runs() > 0 || session.state.is_given_up();
+    let waits = waits && ends_soon;
     let mut pauses = PAUSES.build();
     let mut seen = None;
     loop {
@@ -96,7 +131,7 @@ async fn look(session: &Session<'_>, waits: bool, wait: &EndWait<'_>) -> Option<
                 }
             }
         }
-        let is_enough = |job: &TrainingJob| job.status.is_terminal() || !waits && !job.is_spot;
+        let is_enough = |job: &TrainingJob| job.status.is_terminal() || !ends_soon || !waits && !job.is_spot;
         if seen.as_ref().is_some_and(is_enough) || Instant::now() >= wait.until {
             return seen;
         }

@@ -73,12 +73,14 @@ pub async fn launch(
     let (mut refused, mut may_wait) = (Vec::new(), Vec::new());
     warm_pool::note(session, &spec).await?;
     let preferred = std::mem::take(&mut spec.preferred_types);
+    let max_pending = spec.max_pending;
     let list = (!preferred.is_empty()).then_some((0, preferred));
     for (index, preferred) in list.into_iter().chain((0..types.len()).map(|index| (index, Vec::new()))) {
         let Some(instance_type) = types.get(index) else { continue };
         spec.preferred_types = preferred;
         spec.name = session.job_name();
         spec.instance_type.clone_from(instance_type);
+        spec.max_pending = max_pending.filter(|_| spec.has_accelerators());
         let types_left = types.get(index + 1..).unwrap_or_default();
         let at = Stamp::of(&*session.clock);
         let created = session.clock.now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());

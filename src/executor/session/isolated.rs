@@ -88,7 +88,7 @@ pub async fn enter(session: &mut Session<'_>, cancel: &Cancellation) -> anyhow::
     }
     if stages.number > 0 {
         wait_for_end(session, cancel).await?;
-        billing::print(session, &EndWait::new(cancel)).await;
+        billing::print_current(session, &EndWait::new(cancel)).await;
         // Any pack prefix: the key of a part does not depend on it.
         let part = session.keys().kept_tree("").part(0);
         if session.exchange_objects().size(&part).await?.is_none() {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cloud::TrainingJob;
 use crate::config::prices::{LIST_DATE, LIST_REGION, PriceSource};
-use crate::session::bill::Bill;
+use crate::session::bill::{Bill, EarlierJob};
 use crate::session::figures::{JobFigures, ReceivedResults};
 
 /// The report, at the top of the project.
@@ -31,6 +31,8 @@ struct JobReport<'a> {
     spot_saving_percent: Option<u64>,
     warm_pool_seconds: Option<u64>,
     cost: Option<ReportedCost<'a>>,
+    earlier_training_jobs: Vec<ReportedEarlierJob<'a>>,
+    total_amount: Option<f64>,
     exit_code: Option<i32>,
     results: Option<ReceivedResults>,
 }
@@ -69,9 +71,19 @@ struct ReportedCost<'a> {
     list_date: Option<&'a str>,
 }
 
+/// A training job that was billed before the last one of the session.
+#[derive(Debug, Serialize)]
+struct ReportedEarlierJob<'a> {
+    name: &'a str,
+    status: String,
+    r#final: bool,
+    instances: Vec<ReportedInstances<'a>>,
+    billable_seconds: Option<u64>,
+    cost: Option<ReportedCost<'a>>,
+}
+
 /// The report as a file.
 pub(super) fn to_json(job: &TrainingJob, bill: &Bill, figures: JobFigures) -> serde_json::Result<Vec<u8>> {
-    let instances = bill.instances.iter().map(|(name, count)| ReportedInstances { r#type: name, count: *count });
     let report = JobReport {
         schema: "sagemaker-executor/report/1",
         r#final: bill.is_final,
@@ -82,7 +94,7 @@ pub(super) fn to_json(job: &TrainingJob, bill: &Bill, figures: JobFigures) -> se
             status: job.secondary.to_string(),
             failure_reason: job.failure_reason.as_deref(),
         },
-        instances: instances.collect(),
+        instances: instances(bill),
         spot: bill.is_spot,
         phases: phases(bill),
         starts: bill.starts,
@@ -92,12 +104,30 @@ pub(super) fn to_json(job: &TrainingJob, bill: &Bill, figures: JobFigures) -> se
         spot_saving_percent: bill.saved,
         warm_pool_seconds: bill.pool,
         cost: cost(bill),
+        earlier_training_jobs: bill.earlier.iter().map(earlier).collect(),
+        total_amount: bill.total_cost(),
         exit_code: figures.exit_code,
         results: figures.received,
     };
     let mut text = serde_json::to_vec_pretty(&report)?;
     text.push(b'\n');
     Ok(text)
+}
+
+fn instances(bill: &Bill) -> Vec<ReportedInstances<'_>> {
+    bill.instances.iter().map(|(name, count)| ReportedInstances { r#type: name, count: *count }).collect()
+}
+
+fn earlier(job: &EarlierJob) -> ReportedEarlierJob<'_> {
+    let bill = &job.bill;
+    ReportedEarlierJob {
+        name: &job.name,
+        status: job.status.to_string(),
+        r#final: bill.is_final,
+        instances: instances(bill),
+        billable_seconds: bill.billable,
+        cost: cost(bill),
+    }
 }
 
 fn phases(bill: &Bill) -> Vec<ReportedPhase> {
@@ -209,6 +239,8 @@ mod tests {
             "list_region": "us-east-1",
             "list_date": "2026-08"
           },
+          "earlier_training_jobs": [],
+          "total_amount": 0.01788888888888889,
           "exit_code": 0,
           "results": {
             "files": 12,
@@ -219,12 +251,37 @@ mod tests {
     }
 
     #[test]
+    fn an_earlier_job_is_told_with_its_cost() {
+        let job = job(JobStatus::Completed);
+        let bill = Bill::of(&job, UNIX_EPOCH, &BTreeMap::new());
+        let earlier = EarlierJob { name: "first".to_owned(), status: SecondaryStatus::Failed, bill: bill.clone() };
+        let text = to_json(&job, &bill.with_earlier(vec![earlier]), JobFigures::default()).unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let told = &report["earlier_training_jobs"][0];
+        assert_eq!(
+            (&told["name"], &told["status"], &told["billable_seconds"]),
+            (&"first".into(), &"Failed".into(), &140.into())
+        );
+        assert_eq!((&told["cost"], &told["instances"]), (&report["cost"], &report["instances"]));
+        let both = report["cost"]["amount"].as_f64().unwrap() * 2.0;
+        assert!((report["total_amount"].as_f64().unwrap() - both).abs() < 1e-9, "{report}");
+    }
+
+    #[test]
     fn what_is_not_known_is_null() {
         let mut job = job(JobStatus::InProgress);
         (job.is_spot, job.training_seconds, job.billable_seconds) = (true, None, None);
         let report: serde_json::Value = serde_json::from_str(&text(&job, JobFigures::default())).unwrap();
         assert_eq!(report["final"], false);
-        for name in ["billable_seconds", "spot_saving_percent", "warm_pool_seconds", "cost", "exit_code", "results"] {
+        for name in [
+            "billable_seconds",
+            "spot_saving_percent",
+            "warm_pool_seconds",
+            "cost",
+            "total_amount",
+            "exit_code",
+            "results",
+        ] {
             assert_eq!(report[name], serde_json::Value::Null, "{name}");
         }
     }

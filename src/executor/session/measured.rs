@@ -179,6 +179,7 @@ fn page(
         "{} on {}, pipeline {}, job {}",
         info.project_full_path, job.git_info.git_ref, info.pipeline_id, job.id
     );
+    let price = [Some(bill.line()), bill.total_line()].into_iter().flatten().collect::<Vec<_>>().join(". ");
     let machine: Vec<_> = gauges(measured).into_iter().map(|(_, curve)| curve).collect();
     report::page(&JobPage {
         title: &info.name,
@@ -187,7 +188,7 @@ fn page(
         has_succeeded: figures.exit_code == Some(0),
         facts: &facts,
         phases: &phases(bill),
-        price: Some(&bill.line()),
+        price: Some(&price),
         metrics,
         machine: &machine,
         remark: machine_words(measured).as_deref(),

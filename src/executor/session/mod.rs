@@ -66,7 +66,7 @@ pub mod stamp;
 pub mod state;
 mod trace_copy_reader;
 mod unsent;
-mod wanted_files;
+pub mod wanted_files;
 pub mod warm_pool;
 pub mod workspace_upload;
 

@@ -48,6 +48,8 @@ pub(super) struct NodeOutput {
     pub(super) followed: u64,
     pub(super) started: Option<SystemTime>,
     pub(super) exited: Option<SystemTime>,
+    /// How long the script ran, by the node's report.
+    pub(super) ran: Option<Duration>,
     pub(super) code: Option<i32>,
     /// Number of the report in which the agent said that it is ready.
     pub(super) ready_report: u32,
@@ -120,6 +122,7 @@ impl Output {
                 followed: 0,
                 started: None,
                 exited: None,
+                ran: None,
                 code: None,
                 ready_report: 1,
             }
@@ -340,6 +343,7 @@ impl NodeOutput {
     /// Takes the node's exit report.
     pub(super) fn exited(&mut self, exit: &ExitReport, now: SystemTime) {
         (self.exited, self.code) = (Some(now), Some(exit.code));
+        self.ran = exit.ran.map(Duration::from_millis);
         (self.expected, self.batches) = (exit.bytes, exit.copy);
     }
 
@@ -379,6 +383,7 @@ fn sort(lines: Vec<Line>, beside: &mut Vec<String>, mut foreign: Option<&mut Vec
 mod tests {
     use super::*;
     use crate::base::seal::SealKey;
+    use crate::session::run_end;
     use crate::trace::FrameEncoder;
 
     struct Harness {
@@ -414,6 +419,34 @@ mod tests {
 
     fn event(id: &str, message: &str) -> LogEvent {
         LogEvent { stream: "x/algo-1-17".into(), timestamp: 1, id: id.into(), message: message.into() }
+    }
+
+    /// The report of a kept container comes half an hour after the end that it tells of.
+    #[test]
+    fn the_time_of_a_script_is_that_of_its_report() {
+        let harness = Harness::new();
+        let mut output = harness.output(2);
+        let start = SystemTime::UNIX_EPOCH;
+        assert_eq!(run_end::longest_run(&output.nodes), None);
+        let ran = |ran| ExitReport {
+            has_model: false,
+            code: 4,
+            bytes: 0,
+            hash: String::new(),
+            canceled: false,
+            at: 1,
+            ran,
+            copy: None,
+        };
+        for (id, told) in [(NodeId::LEADER, Some(900)), (NodeId::at(1), Some(400))] {
+            let node = output.nodes.get_mut(id).unwrap();
+            node.started = Some(start);
+            node.exited(&ran(told), start + Duration::from_mins(30));
+        }
+        assert_eq!(run_end::longest_run(&output.nodes), Some(Duration::from_millis(900)));
+        let older = output.nodes.get_mut(NodeId::LEADER).unwrap();
+        older.exited(&ran(None), start + Duration::from_secs(7));
+        assert_eq!(run_end::longest_run(&output.nodes), Some(Duration::from_secs(7)), "an older agent does not say");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Prints how a script ended: in one line, and for several nodes in a section with a line for each.
 
+use std::time::Duration;
+
 use crate::base::human::{human_bytes, human_duration};
 use crate::base::node::Nodes;
 use crate::session::Session;
@@ -13,8 +15,8 @@ pub(super) fn tell(session: &Session<'_>, run: u32, nodes: &Nodes<NodeOutput>, c
         _ => ("interrupted".to_owned(), false),
     };
     let start = nodes.rows().filter_map(|node| node.started).min();
-    let end = nodes.rows().filter_map(|node| node.exited).max();
-    let ran = start.zip(end).map(|(start, end)| end.duration_since(start).unwrap_or_default());
+    let ran = longest_run(nodes);
+    let end = start.zip(ran).map(|(start, ran)| start + ran);
     let ran = ran.map(|ran| format!(" after {}", human_duration(ran))).unwrap_or_default();
     let bytes = human_bytes(nodes.rows().map(NodeOutput::bytes).sum());
     printer.outcome(&label(stage), &format!("{result}{ran}, {bytes} of output"), is_failure);
@@ -33,6 +35,12 @@ pub(super) fn tell(session: &Session<'_>, run: u32, nodes: &Nodes<NodeOutput>, c
         let others: Vec<_> = others.iter().map(|(node, code)| format!("{node} (exit code {code})")).collect();
         printer.warn(format!("{node} failed first, with exit code {code}; {} failed too", others.join(", ")));
     }
+}
+
+/// The longest time of the script on a node: by the node's own clock, since a report may come minutes after the end that it tells of.
+pub(super) fn longest_run(nodes: &Nodes<NodeOutput>) -> Option<Duration> {
+    let by_host = |node: &NodeOutput| Some(node.exited?.duration_since(node.started?).unwrap_or_default());
+    nodes.rows().filter_map(|node| node.ran.or_else(|| by_host(node))).max()
 }
 
 /// The stage as authors of jobs know it: `build_script` and `step_script` are the job's `script`.

@@ -215,8 +215,12 @@ fn tags(id: &SessionId, keys: &SessionKeys, job: &JobContext, settings: &Setting
     tags
 }
 
-/// The job's `environment:`. A job's author can add another entry of the variable and not remove GitLab's own, so they must agree.
+/// The job's `environment:`. GitLab's own entry of the variable cannot be told from that of a job's author. So it counts only on a protected
+/// ref, where those who may change the job may deploy too, and only if all entries agree.
 fn deployment(job: &JobContext) -> Option<&str> {
+    if job.git_info.protected != Some(true) {
+        return None;
+    }
     let mut names = job.variables.iter().filter(|variable| variable.key == "CI_ENVIRONMENT_NAME" && !variable.masked);
     let name = names.next().map(|variable| variable.value.as_str()).filter(|name| !name.is_empty())?;
     names.all(|other| other.value == name).then_some(name)

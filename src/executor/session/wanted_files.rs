@@ -10,7 +10,7 @@ pub(super) const ENV_FILE: &str = "sagemaker.env";
 /// Selects the paths that later host stages of the job read. The runner expands their variables within the stage, so
 /// only variables whose values it passed to this process (`expanded`), and that cannot change until then, are expanded
 /// here.
-pub(super) fn selection(job: &JobContext, expanded: impl Fn(&str) -> Option<String>) -> Selection {
+pub fn selection(job: &JobContext, expanded: impl Fn(&str) -> Option<String>) -> Selection {
     let value = |name: &str| {
         let mut same = job.variables.iter().filter(|variable| variable.key == name).peekable();
         let is_known = name == "CI_PROJECT_DIR" || same.peek().is_some();
@@ -34,7 +34,7 @@ pub(super) fn selection(job: &JobContext, expanded: impl Fn(&str) -> Option<Stri
     Selection { rules, ..Selection::default() }
 }
 
-/// `true` when the job names the file in its artifacts or reports, and does not just take every file.
+/// `true` when the job names the file in its artifacts or reports.
 pub(super) fn names_file(selection: Option<&Selection>, trees: &Trees, name: &str) -> bool {
     // The last rule is the executor's own.
     let rules = selection.map(|selection| selection.rules.as_slice()).and_then(|rules| rules.split_last());

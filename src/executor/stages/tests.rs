@@ -202,8 +202,16 @@ impl Agent {
                     encoder.end(code, &mut lines);
                     self.memory.objects.insert(&self.keys.trace(NODE, run, 0), lines);
                     let (bytes, hash) = (encoder.bytes(), encoder.hash());
-                    let exit =
-                        ExitReport { has_model: false, code, bytes, hash, canceled: false, at: 1, copy: Some(1) };
+                    let exit = ExitReport {
+                        has_model: false,
+                        code,
+                        bytes,
+                        hash,
+                        canceled: false,
+                        at: 1,
+                        ran: None,
+                        copy: Some(1),
+                    };
                     self.report(&Report::Exited { run, exit });
                 }
                 Order::Cancel { .. } => {}

@@ -67,8 +67,16 @@ fn put_report(desk: &Desk, keys: &SessionKeys, seq: u32, report: &Report) {
 }
 
 fn exited(run: u32) -> Report {
-    let exit =
-        ExitReport { has_model: false, code: 0, bytes: 0, hash: String::new(), canceled: false, at: 1, copy: Some(1) };
+    let exit = ExitReport {
+        has_model: false,
+        code: 0,
+        bytes: 0,
+        hash: String::new(),
+        canceled: false,
+        at: 1,
+        ran: None,
+        copy: Some(1),
+    };
     Report::Exited { run, exit }
 }
 

@@ -1,12 +1,16 @@
 //! The bill of a job: its last lines, and the report that its artifacts name, against the emulator's own billed seconds.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
+use super::sagemaker_desk::Desk;
 use super::sagemaker_power::allowing;
 use crate::support::driver::sagemaker;
 use crate::support::job::{Artifacts, Job};
 use crate::support::outcome::Outcome;
 use crate::support::scenario::{Scenario, With, play};
+use crate::support::waiting::poll;
 use crate::support::world::{Settings, World};
 
 /// AWS's list price for an hour of one `ml.m5.large`, the only type of these jobs.
@@ -56,6 +60,23 @@ fn expect(world: &World, outcomes: &[Outcome]) {
     assert_eq!(spot["spot_saving_percent"], 100 - (seconds(1) * 100).div_ceil(training), "{spot}");
     assert_eq!((&spot["exit_code"], &spot["spot"]), (&3.into(), &true.into()));
     outcomes[2].succeeded().shows(&format!("\nBilled {} s of 2 x ml.m5.large, ", seconds(2)));
+}
+
+/// No script begins, but SageMaker bills the instance.
+#[test]
+fn a_job_whose_sources_fail_is_billed() {
+    let desk = Desk::new(&job().script(["true"])).prepared();
+    let is_up = || desk.emulator.session_objects().iter().any(|key| key.contains("/reports/")).then_some(());
+    assert!(poll(Duration::from_mins(1), is_up).is_some(), "the agent came up");
+    desk.run("get_sources", "exit 1");
+    desk.run("upload_artifacts_on_failure", "true").passed();
+    let report = std::fs::read(desk.project().join("sagemaker-report.json")).unwrap();
+    let report: Value = serde_json::from_slice(&report).unwrap();
+    assert_eq!((&report["final"], &report["exit_code"]), (&false.into(), &Value::Null), "{report}");
+    assert!(report["billable_seconds"].is_u64(), "{report}");
+    let ended = desk.run("cleanup_file_variables", "true");
+    ended.passed().says("SageMaker: ").says("illed ");
+    desk.close();
 }
 
 #[test]

@@ -190,12 +190,27 @@ fn the_other_types_are_refused() {
 
 #[test]
 fn an_internal_error_is_met_once_more() {
-    let desk = Desk::new(&job());
+    let desk = Desk::new(&job().artifacts(Artifacts::paths(["sagemaker-report.json"]).when("always")));
     desk.emulator.set_faults(&json!({"jobs": [{"count": 1, "trouble": "internal"}]}));
     let desk = desk.prepared();
     let ended = desk.run("build_script", "echo there");
     ended.passed().says("SageMaker met an internal error");
     assert_eq!(ended.out(), "there\n");
+    desk.run("upload_artifacts_on_success", "true").passed();
+    let report = std::fs::read(desk.project().join("sagemaker-report.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    let jobs = desk.emulator.jobs();
+    let first = jobs.iter().find(|job| job["TrainingJobStatus"] == "Failed").unwrap();
+    let told = &report["earlier_training_jobs"][0];
+    assert_eq!((&told["name"], &told["status"]), (&first["TrainingJobName"], &"Failed".into()), "{report}");
+    assert_eq!(told["billable_seconds"], first["BillableTimeInSeconds"], "{report}");
+    assert!(report["total_amount"].as_f64() > report["cost"]["amount"].as_f64(), "{report}");
+    let name = first["TrainingJobName"].as_str().unwrap();
+    let billed = desk.run("cleanup_file_variables", "true");
+    billed
+        .passed()
+        .says(&format!("Training job {name} before it (Failed): Billed "))
+        .says("All 2 training jobs of this job cost ");
     desk.close();
 }
 

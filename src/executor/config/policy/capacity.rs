@@ -6,9 +6,8 @@ use super::decision::CapacityDecision;
 use super::matching::matches;
 use super::refusal::{asked, listed};
 use crate::base::failure::Failure;
-use crate::config::forms::{
-    KEEP_ALIVE, MAX_PENDING, QUEUE_TIMEOUT, RETRIES, SPOT_MAX_WAIT, is_accelerated, is_training_plan,
-};
+use crate::cloud::is_accelerated;
+use crate::config::forms::{KEEP_ALIVE, MAX_PENDING, QUEUE_TIMEOUT, RETRIES, SPOT_MAX_WAIT, is_training_plan};
 use crate::config::job_variables::JobVariables;
 
 const SPOT: &str = "SAGEMAKER_SPOT";

@@ -150,6 +150,23 @@ async fn sagemaker_selects_a_type_unless_it_takes_no_list() {
     }
 }
 
+/// SageMaker waits only for instances with an accelerator.
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_instances_is_sent_with_an_accelerator_alone() {
+    let types = ["ml.g5.xlarge", "ml.m5.large"].map(str::to_owned);
+    let wish = TrainingJobSpec { max_pending: Some(7200), ..example_spec(NAME) };
+    for (refusals, list, sent) in [(0, false, Some(7200)), (1, false, None), (0, true, Some(7200)), (2, true, None)] {
+        let refusal = Fault::new("create", 1, When::Before, CloudErrorKind::Quota).times(refusals);
+        let (harness, memory) = (Harness::new(), faulty((refusals > 0).then_some(refusal)));
+        let mut session = harness.session(NAME, memory.jobs.clone());
+        let preferred_types = if list { types.to_vec() } else { Vec::new() };
+        let spec = TrainingJobSpec { preferred_types, ..wish.clone() };
+        let until = Instant::now() + PATIENCE;
+        launch(&mut session, spec, &types, until, &harness.cancel).await.unwrap().or_fail().unwrap();
+        assert_eq!(memory.jobs.spec(NAME).unwrap().max_pending, sent, "{refusals} {list}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_job_that_is_not_visible_yet_is_adopted_all_the_same() {
     let (harness, memory) = (Harness::new(), Memory::new());

@@ -28,7 +28,16 @@ fn ready() -> Report {
 fn exited(code: i32, canceled: bool) -> Report {
     Report::Exited {
         run: 1,
-        exit: ExitReport { has_model: false, code, bytes: 3, hash: String::new(), canceled, at: 0, copy: Some(1) },
+        exit: ExitReport {
+            has_model: false,
+            code,
+            bytes: 3,
+            hash: String::new(),
+            canceled,
+            at: 0,
+            ran: None,
+            copy: Some(1),
+        },
     }
 }
 
@@ -132,8 +141,16 @@ fn a_script_that_was_canceled_before_it_began_has_no_output_to_wait_for() {
     let mut machine = RunMachine::new(CONFIG);
     machine.apply(&report(&ready()), at(1));
     machine.apply(&RunEvent::Cancel(CancelUrgency::Graceful), at(2));
-    let exit =
-        ExitReport { has_model: false, code: 143, bytes: 0, hash: String::new(), canceled: true, at: 0, copy: Some(0) };
+    let exit = ExitReport {
+        has_model: false,
+        code: 143,
+        bytes: 0,
+        hash: String::new(),
+        canceled: true,
+        at: 0,
+        ran: None,
+        copy: Some(0),
+    };
     let end = conclusion(machine.apply(&report(&Report::Exited { run: 1, exit }), at(3)));
     assert_eq!(end, Some(Conclusion::Canceled { code: Some(143) }));
 }
@@ -159,6 +176,7 @@ fn reports_of_other_runs_do_not_count() {
             hash: String::new(),
             canceled: false,
             at: 0,
+            ran: None,
             copy: Some(0),
         },
     };
@@ -335,6 +353,7 @@ fn who_failed_first_is_told_by_the_nodes_own_clocks() {
             hash: String::new(),
             canceled: false,
             at: when,
+            ran: None,
             copy: Some(1),
         };
         machine.apply(&RunEvent::Report { node, report: &Report::Exited { run: 1, exit } }, at(2));
@@ -406,8 +425,16 @@ fn a_canceled_script_does_not_run_again() {
 #[test]
 fn a_restart_before_the_script_began_changes_nothing() {
     let mut machine = RunMachine::new(CONFIG);
-    let never_began =
-        ExitReport { has_model: false, code: 143, bytes: 0, hash: String::new(), canceled: true, at: 0, copy: Some(0) };
+    let never_began = ExitReport {
+        has_model: false,
+        code: 143,
+        bytes: 0,
+        hash: String::new(),
+        canceled: true,
+        at: 0,
+        ran: None,
+        copy: Some(0),
+    };
     for told in [ready(), Report::Exited { run: 1, exit: never_began }, ready(), started()] {
         machine.apply(&report(&told), at(1));
     }

@@ -22,20 +22,20 @@ fn tag_values_keep_to_the_pattern() {
     assert_eq!(tag_value(&"x".repeat(300)).len(), 256);
 }
 
-/// For the bill: all of it from the payload, and the environment only when nobody else has named another.
+/// For the bill: all of it from the payload, and the environment only on a protected ref, when no variable names another.
 #[test]
 fn tags_tell_whose_the_cost_is() {
     let id = SessionId::parse("gitlab-1-2-abcdef12").unwrap();
     let settings =
         toml::from_str("[storage]\nbucket = \"b\"\n[job]\ntags = { team = \"ml\", \"gitlab:ref\" = \"x\" }\n").unwrap();
-    let of = |user: u64, environments: &[&str]| {
+    let of = |protected: Option<bool>, user: u64, environments: &[&str]| {
         let variables: Vec<_> =
             environments.iter().map(|name| serde_json::json!({"key": "CI_ENVIRONMENT_NAME", "value": name})).collect();
-        let job = serde_json::json!({"id": 2, "git_info": {"ref": "feature/a<b>"}, "variables": variables,
+        let job = serde_json::json!({"id": 2, "git_info": {"ref": "feature/a<b>", "protected": protected}, "variables": variables,
             "job_info": {"name": "train: [1]", "project_id": 1, "project_full_path": "ml/churn", "pipeline_id": 9, "user_id": user}});
         tags(&id, &session_keys(&id, None), &serde_json::from_value(job).unwrap(), &settings)
     };
-    let whole = of(5, &["production/eu", "production/eu"]);
+    let whole = of(Some(true), 5, &["production/eu", "production/eu"]);
     let expected = [
         ("gitlab:environment", "production/eu"),
         ("gitlab:job-id", "2"),
@@ -50,8 +50,12 @@ fn tags_tell_whose_the_cost_is() {
     ];
     assert!(whole.iter().map(|(name, value)| (name.as_str(), value.as_str())).eq(expected), "{whole:?}");
     for environments in [&[][..], &[""], &["production", "staging"]] {
-        let tags = of(0, environments);
+        let tags = of(Some(true), 0, environments);
         assert!(!tags.contains_key(tag::ENVIRONMENT) && !tags.contains_key(tag::USER), "{tags:?}");
+    }
+    for protected in [Some(false), None] {
+        let tags = of(protected, 5, &["production"]);
+        assert!(!tags.contains_key(tag::ENVIRONMENT), "anybody can write the variable: {tags:?}");
     }
 }
 

@@ -57,7 +57,16 @@ impl World {
             match self.ends[node.index()] {
                 Some(code) => reports.push(Report::Exited {
                     run: 1,
-                    exit: ExitReport { has_model: false, code, bytes: 0, hash, canceled: false, at: 0, copy: None },
+                    exit: ExitReport {
+                        has_model: false,
+                        code,
+                        bytes: 0,
+                        hash,
+                        canceled: false,
+                        at: 0,
+                        ran: None,
+                        copy: None,
+                    },
                 }),
                 None => reports.push(Report::Bye { reason: ByeReason::Stopped }),
             }
@@ -313,6 +322,7 @@ fn a_model_of_any_node_counts_until_its_container_is_started_again() {
         hash: String::new(),
         canceled: false,
         at: 0,
+        ran: None,
         copy: None,
     };
     let told = |state: &mut SessionState, node, report: Report| {

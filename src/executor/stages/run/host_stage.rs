@@ -20,8 +20,8 @@ use crate::session::event::SessionEvent;
 use crate::session::model_output::ModelInputs;
 use crate::session::record::{LostResults, Records};
 use crate::session::results::Download;
-use crate::session::state::{ResultsState, SessionState};
-use crate::session::{Session, SessionId, billing, measured, model_output, results};
+use crate::session::state::{Creation, ResultsState, SessionState};
+use crate::session::{Session, SessionId, billing, measured, model_output, results, wanted_files};
 use crate::stages::{Context, abandoned, host_script, prepare};
 use crate::workspace::{self, Next};
 
@@ -94,7 +94,7 @@ pub(super) async fn run(
 async fn tell_bill(context: &Context, job: &JobContext, id: &SessionId, stage: &BuildStage, known: &SessionState) {
     let BuildStage::Other(name) = stage else { return };
     let is_upload = name.starts_with("upload_artifacts");
-    if known.runs() == 0 || context.env.is_try() || !is_upload && name != CLEANUP {
+    if known.creation() == Creation::None || context.env.is_try() || !is_upload && name != CLEANUP {
         return;
     }
     let Ok(session) = context.attach(id).await else { return };
@@ -102,7 +102,11 @@ async fn tell_bill(context: &Context, job: &JobContext, id: &SessionId, stage: &
     if !is_upload {
         billing::print(&session, &wait).await;
     } else if let Ok(trees) = context.trees(job) {
-        billing::write_report(&session, &trees, &wait).await;
+        // A stage before the first script may have failed, so that the project was never sent.
+        let selection = known.selection().cloned();
+        let selection = selection
+            .unwrap_or_else(|| wanted_files::selection(job, |name| context.env.job_variable(name).map(str::to_owned)));
+        billing::write_report(&session, &selection, &trees, &wait).await;
         measured::write_files(&session, job, &trees, &wait).await;
     }
 }

@@ -201,6 +201,7 @@ impl Agent {
             hash: String::new(),
             canceled: true,
             at: 0,
+            ran: None,
             copy: Some(0),
         };
         if self.canceled.contains(&run) || self.is_over() == Some(End::Stopped) {
@@ -253,8 +254,16 @@ impl Agent {
             return Some(End::Dead);
         }
         let (bytes, hash) = (encoder.bytes(), encoder.hash());
-        let exit =
-            ExitReport { has_model: false, code, bytes, hash, canceled, at: u64::from(run), copy: Some(batch + 1) };
+        let exit = ExitReport {
+            has_model: false,
+            code,
+            bytes,
+            hash,
+            canceled,
+            at: u64::from(run),
+            ran: None,
+            copy: Some(batch + 1),
+        };
         self.report(&Report::Exited { run, exit });
         end
     }
