@@ -2,12 +2,16 @@
 //!
 //! A redraw is the text from one carriage return to the next, and is left out only when another one of the same line follows it. So the
 //! last state of a line stays, and so does every line without a carriage return inside. A bar that moves the cursor by escape sequences is
-//! no redraw: its lines end.
+//! no redraw: its lines end. GitLab's section markers stay, with the redraw behind them that GitLab needs to know them.
 
 use std::time::{Duration, Instant};
 
 /// A longer text is no progress bar.
 const LONGEST: usize = 4 << 10;
+/// Texts that begin and end a section of GitLab's log.
+const MARKERS: [&[u8]; 2] = [b"section_start:", b"section_end:"];
+/// Bytes before a piece of output that can be the beginning of a marker.
+const MARKER_HEAD: usize = 13;
 
 /// The state between two pieces of output.
 #[derive(Debug)]
@@ -20,13 +24,17 @@ pub(super) struct Redraws {
     held: Vec<u8>,
     /// The last byte was a carriage return: alone it begins a redraw, before a newline it is part of the line's end.
     after_return: bool,
+    /// The last bytes of the current redraw or line.
+    recent: Vec<u8>,
+    /// The current redraw or line has a marker of a section.
+    has_marker: bool,
 }
 
 impl Redraws {
     /// `rate`: updates that stay in a second; 0 keeps all.
     pub(super) fn new(rate: u32) -> Self {
         let interval = Duration::from_secs(1).checked_div(rate).unwrap_or_default();
-        Self { interval, passed: None, held: Vec::new(), after_return: false }
+        Self { interval, passed: None, held: Vec::new(), after_return: false, recent: Vec::new(), has_marker: false }
     }
 
     /// Appends to `kept` what stays of `bytes`.
@@ -40,6 +48,7 @@ impl Redraws {
                 if *first == b'\n' {
                     kept.append(&mut self.held);
                     kept.push(b'\r');
+                    self.forget();
                 } else {
                     self.begin(now, kept);
                 }
@@ -52,6 +61,7 @@ impl Redraws {
                 Some(newline) => {
                     kept.append(&mut self.held);
                     kept.push(*newline);
+                    self.forget();
                 }
                 None => {}
             }
@@ -81,7 +91,9 @@ impl Redraws {
     /// Begins a redraw, which takes the place of the held one.
     fn begin(&mut self, now: Instant, kept: &mut Vec<u8>) {
         self.held.clear();
-        if self.passed.is_none_or(|passed| now >= passed + self.interval) {
+        if self.forget() {
+            kept.push(b'\r');
+        } else if self.passed.is_none_or(|passed| now >= passed + self.interval) {
             self.passed = Some(now);
             kept.push(b'\r');
         } else {
@@ -89,13 +101,27 @@ impl Redraws {
         }
     }
 
+    /// Begins to look for markers anew; `true` when there was one.
+    fn forget(&mut self) -> bool {
+        self.recent.clear();
+        std::mem::take(&mut self.has_marker)
+    }
+
+    fn look(&mut self, text: &[u8]) {
+        self.recent.extend_from_slice(text);
+        let has = |marker: &[u8]| self.recent.windows(marker.len()).any(|window| window == marker);
+        self.has_marker = self.has_marker || MARKERS.into_iter().any(has);
+        self.recent.drain(..self.recent.len().saturating_sub(MARKER_HEAD));
+    }
+
     fn add(&mut self, text: &[u8], kept: &mut Vec<u8>) {
+        self.look(text);
         if self.held.is_empty() {
             kept.extend_from_slice(text);
             return;
         }
         self.held.extend_from_slice(text);
-        if self.held.len() > LONGEST {
+        if self.held.len() > LONGEST || self.has_marker {
             kept.append(&mut self.held);
         }
     }
@@ -140,6 +166,25 @@ mod tests {
         redraws.pass(start + Duration::from_millis(500), &mut kept);
         redraws.push(b"%\n", start + Duration::from_secs(1), &mut kept);
         assert_eq!((kept.as_slice(), redraws.due()), (b"\r1%\r3%\n".as_slice(), None));
+    }
+
+    /// GitLab knows a marker by the `\r\x1b[0K` behind it.
+    #[test]
+    fn markers_of_sections_stay() {
+        let text = "\r1%\r\u{1b}[0Ksection_start:1:a[collapsed=true]\r\u{1b}[0Khead\n\
+            x\rsection_end:2:a\r\u{1b}[0K\u{1b}[0Ksection_start:2:b\r\u{1b}[0Kb\r\u{1b}[0Ksection_end:3:b\r\u{1b}[0K\r\u{1b}[0Kend\n";
+        for size in 1..text.len() {
+            let pieces: Vec<_> =
+                text.as_bytes().chunks(size).map(|piece| (0, std::str::from_utf8(piece).unwrap())).collect();
+            let kept = kept(1, &pieces);
+            for marker in ["start:1:a[collapsed=true]", "end:2:a", "start:2:b", "end:3:b"] {
+                assert!(kept.contains(&format!("section_{marker}\r\u{1b}[0K")), "pieces of {size}: {kept:?}");
+            }
+        }
+        assert_eq!(
+            kept(1, &[(0, "\r1%\r2%\r3%\rsection_end:1:a\r\u{1b}[0K\r4%\r5%\n")]),
+            "\r1%\rsection_end:1:a\r\u{1b}[0K\r5%\n"
+        );
     }
 
     #[test]
