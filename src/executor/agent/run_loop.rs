@@ -300,17 +300,7 @@ impl<'s> RunLoop<'s> {
     ) -> anyhow::Result<Option<LoopEnd>> {
         let number = order.run;
         if self.canceled.contains(&number) || cancellation.asked() {
-            let exit = ExitReport {
-                has_model: volume::has_files(Path::new(MODEL)),
-                code: NEVER_BEGAN,
-                bytes: 0,
-                hash: String::new(),
-                canceled: true,
-                at: 0,
-                ran: None,
-                copy: Some(0),
-            };
-            self.mailbox.report(&Report::Exited { run: number, exit }).await?;
+            self.mailbox.report(&Report::Exited { run: number, exit: never_began() }).await?;
             return Ok(None);
         }
         let (stage, samples) = (order.stage.clone(), order.samples && self.node.id == NodeId::LEADER);
@@ -367,22 +357,34 @@ impl<'s> RunLoop<'s> {
                 }
             }
         };
-        let exit = match exit {
-            Ok(exit) => exit,
+        self.report_end(number, &stage, exit, !is_kept && cancel.is_cancelled()).await?;
+        Ok(end)
+    }
+
+    /// Reports how a script ended, and keeps the exit code of the first that failed.
+    async fn report_end(
+        &mut self,
+        run: u32,
+        stage: &str,
+        exit: anyhow::Result<ExitReport>,
+        canceled: bool,
+    ) -> anyhow::Result<()> {
+        let report = match exit {
+            Ok(exit) => {
+                if stage != "after_script" && self.code == 0 {
+                    self.code = exit.code;
+                }
+                let canceled = exit.canceled || canceled;
+                let exit = ExitReport { canceled, has_model: volume::has_files(Path::new(MODEL)), ..exit };
+                Report::Exited { run, exit }
+            }
             Err(error) => {
                 // Not fatal: the next script may succeed, and the results can still be collected.
                 self.code = if self.code == 0 { 1 } else { self.code };
-                self.mailbox.report(&failed(&format!("run {stage}"), &error)).await?;
-                return Ok(end);
+                failed(&format!("run {stage}"), &error)
             }
         };
-        if stage != "after_script" && self.code == 0 {
-            self.code = exit.code;
-        }
-        let canceled = exit.canceled || (!is_kept && cancel.is_cancelled());
-        let exit = ExitReport { canceled, has_model: volume::has_files(Path::new(MODEL)), ..exit };
-        self.mailbox.report(&Report::Exited { run: number, exit }).await?;
-        Ok(end)
+        self.mailbox.report(&report).await
     }
 
     /// Downloads the script and describes its run. The folder holds the script; dropped, it is removed.
@@ -435,6 +437,19 @@ impl<'s> RunLoop<'s> {
             Ok(Err(error)) => tracing::warn!(%error, "failed to send what was measured"),
             Err(_) => tracing::warn!("no time was left to send what was measured"),
         }
+    }
+}
+
+fn never_began() -> ExitReport {
+    ExitReport {
+        has_model: volume::has_files(Path::new(MODEL)),
+        code: NEVER_BEGAN,
+        bytes: 0,
+        hash: String::new(),
+        canceled: true,
+        at: 0,
+        ran: None,
+        copy: Some(0),
     }
 }
 
