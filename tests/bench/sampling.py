@@ -90,7 +90,7 @@ def main():
     script.write_text(script.read_text().replace("\ntrue\n", f"\nfor n in $(seq {options.seconds + 8}); do echo \"loss: 0.$n\"; sleep 1; done\n"))
     try:
         rows = [("without", *bench.watched(2, {}, options.seconds)),
-                ("with a metric and samples", *bench.watched(3, {"SAGEMAKER_METRICS": "loss=loss: ([0-9.]+)"}, options.seconds))]
+                ("with a metric and samples", *bench.watched(3, {"SAGEMAKER_METRICS": r"loss=loss: ([-+.\w]+)"}, options.seconds))]
     finally:
         bench.stop()
         shutil.rmtree(folder, ignore_errors=True)

@@ -47,7 +47,7 @@ impl MetricDefinition {
     }
 
     fn parse(line: &str) -> Result<Self, UnusableMetric> {
-        const FORM: &str = "write a line for each metric as in `loss=loss: ([0-9.]+)`";
+        const FORM: &str = r"write a line for each metric as in `loss=loss: ([-+.\w]+)`";
         let Some((name, regex)) = line.split_once('=') else {
             return Err(unusable("has a line without `=`".to_owned(), FORM));
         };
@@ -102,9 +102,9 @@ mod tests {
 
     #[test]
     fn a_block_of_yaml_has_a_line_for_each_metric() {
-        let all = MetricDefinition::parse_all("loss=loss: ([0-9.]+)\n\n  val:acc = accuracy=(\\S+)\n").unwrap();
+        let all = MetricDefinition::parse_all("loss=loss: ([-+.\\w]+)\n\n  val:acc = accuracy=(\\S+)\n").unwrap();
         let pairs: Vec<_> = all.iter().map(|metric| (metric.name.as_str(), metric.regex.as_str())).collect();
-        assert_eq!(pairs, [("loss", "loss: ([0-9.]+)"), ("val:acc", "accuracy=(\\S+)")]);
+        assert_eq!(pairs, [("loss", "loss: ([-+.\\w]+)"), ("val:acc", "accuracy=(\\S+)")]);
         assert_eq!(MetricDefinition::parse_all(" \n").unwrap(), []);
     }
 

@@ -4,8 +4,39 @@ use serde::{Deserialize, Serialize};
 
 /// Most points of a series.
 pub const MOST_POINTS: usize = 400;
-/// Larger numbers are taken for no numbers, so that no sum overflows.
+/// Larger numbers are in no point, so that no sum overflows.
 const LARGEST: f64 = 1e100;
+
+/// `false` for what is no number, too.
+fn is_plottable(value: f64) -> bool {
+    value.abs() <= LARGEST
+}
+
+/// A number as JSON has it; as text what JSON has no number for.
+mod any_number {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(f64),
+        Text(String),
+    }
+
+    pub(super) fn serialize<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+        let written =
+            |value: f64| if value.is_finite() { Written::Number(value) } else { Written::Text(value.to_string()) };
+        value.map(written).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+        Ok(match Option::<Written>::deserialize(deserializer)? {
+            Some(Written::Number(value)) => Some(value),
+            Some(Written::Text(text)) => Some(text.parse().map_err(serde::de::Error::custom)?),
+            None => None,
+        })
+    }
+}
 
 /// Neighbouring values of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -50,8 +81,11 @@ impl Point {
     }
 
     fn is_sound(&self) -> bool {
-        let is_bounded = |value: f64| value.abs() <= LARGEST;
-        self.count > 0 && is_bounded(self.min) && is_bounded(self.max) && self.min <= self.mean && self.mean <= self.max
+        self.count > 0
+            && is_plottable(self.min)
+            && is_plottable(self.max)
+            && self.min <= self.mean
+            && self.mean <= self.max
     }
 }
 
@@ -63,17 +97,16 @@ pub struct Series {
     per_point: u32,
     /// The first number.
     first: f64,
-    /// `None`: the last value is no number, such as `nan`.
+    /// Also what is no number, such as `nan`.
+    #[serde(with = "any_number")]
     last: Option<f64>,
 }
 
 impl Series {
     /// Adds a value; `at` is in milliseconds and never decreases.
     pub fn push(&mut self, at: u64, value: f64) {
-        // No number compares false.
-        let is_number = value.abs() <= LARGEST;
-        self.last = is_number.then_some(value);
-        if !is_number {
+        self.last = Some(value);
+        if !is_plottable(value) {
             return;
         }
         if self.points.is_empty() {
@@ -95,7 +128,7 @@ impl Series {
         if self.points.is_empty() {
             self.first = later.first;
         }
-        self.last = later.last;
+        self.last = later.last.or(self.last);
         self.per_point = self.per_point.max(later.per_point);
         self.points.extend(later.points.iter().map(|point| Point { at: point.at.saturating_add(from), ..*point }));
         while self.points.len() > MOST_POINTS {
@@ -113,7 +146,7 @@ impl Series {
         (!self.points.is_empty()).then_some(self.first)
     }
 
-    /// `None`: there is no value, or the last one is no number.
+    /// The last value, also one that is no number. `None` without any value.
     pub fn last(&self) -> Option<f64> {
         self.last
     }
@@ -153,7 +186,7 @@ impl Series {
             && self.points.iter().all(Point::is_sound)
             && self.points.is_sorted_by_key(|point| point.at)
             && (low..=high).contains(&self.first)
-            && self.last.is_none_or(|last| (low..=high).contains(&last))
+            && self.last.is_none_or(|last| !is_plottable(last) || (low..=high).contains(&last))
     }
 }
 
@@ -190,7 +223,8 @@ mod tests {
     #[test]
     fn what_is_no_number_is_told_by_the_last_value_alone() {
         let series = of([0.5, f64::NAN]);
-        assert_eq!((series.last(), series.first(), series.count()), (None, Some(0.5), 1));
+        assert!(series.last().unwrap().is_nan());
+        assert_eq!((series.first(), series.count()), (Some(0.5), 1));
         assert_eq!(of([f64::INFINITY, 2.0]).first(), Some(2.0));
         assert_eq!(of([f64::NAN]).first(), None);
         assert_eq!(of([1e308, -1e308, 1.0]).mean(), Some(1.0));
@@ -221,6 +255,10 @@ mod tests {
             let bent: Series =
                 serde_json::from_str(&text.replace("\"last\":0.5}", "\"last\":0.25}").replacen(from, to, 1)).unwrap();
             assert!(!bent.is_sound(), "{from} {to}");
+        }
+        for odd in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300] {
+            let read: Series = serde_json::from_str(&serde_json::to_string(&of([0.5, odd])).unwrap()).unwrap();
+            assert!(read.is_sound() && read.last().unwrap().total_cmp(&odd).is_eq(), "{odd}");
         }
         let large = text.replace("0.5,0.5,0.5", "0.5,0.5,1e200");
         assert!(!serde_json::from_str::<Series>(&large).unwrap().is_sound());

@@ -184,7 +184,7 @@ pub const JOB_VARIABLES: &[JobVariable] = &[
         kind: "lines",
         default: "none",
         policy: None,
-        example: "loss=loss: ([0-9.]+)",
+        example: r"loss=loss: ([-+.\w]+)",
     },
     JobVariable {
         name: "SAGEMAKER_RESULTS",

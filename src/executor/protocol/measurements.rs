@@ -57,13 +57,13 @@ impl Gauge {
 pub struct GpuUse {
     /// Of the first one.
     pub name: String,
-    pub count: u32,
     pub samples: u32,
-    /// Samples in which their mean use was under 10 %.
-    pub idle: u32,
+    /// For each GPU, the samples in which its use was under 10 %.
+    pub idle: Vec<u32>,
 }
 
-/// Longest name of a GPU that a driver takes from a container.
+/// Most GPUs, and the longest name of one, that a driver takes from a container.
+const MOST_GPUS: usize = 64;
 const GPU_NAME: usize = 64;
 
 /// All of it, of one start of the container. Times are in milliseconds since the agent began.
@@ -96,11 +96,15 @@ impl Measurements {
                 all.entry(name.clone()).or_default().extend(series, from);
             }
         }
-        let before = self.gpu.take().unwrap_or_default();
-        self.gpu = later.gpu.clone().map_or((before.samples > 0).then(|| before.clone()), |gpu| {
-            let (samples, idle) = (gpu.samples.saturating_add(before.samples), gpu.idle.saturating_add(before.idle));
-            Some(GpuUse { samples, idle, ..gpu })
-        });
+        if let Some(later) = &later.gpu {
+            let all = self.gpu.get_or_insert_default();
+            all.name.clone_from(&later.name);
+            all.samples = all.samples.saturating_add(later.samples);
+            all.idle.resize(all.idle.len().max(later.idle.len()), 0);
+            for (idle, later) in all.idle.iter_mut().zip(&later.idle) {
+                *idle = idle.saturating_add(*later);
+            }
+        }
     }
 
     /// Leaves out what no agent of ours sends: a container may have stored it.
@@ -112,7 +116,10 @@ impl Measurements {
             names += usize::from(is_kept);
             is_kept
         });
-        self.gpu = self.gpu.take().filter(|gpu| gpu.idle <= gpu.samples).map(|gpu| {
+        let is_sound = |gpu: &GpuUse| {
+            (1..=MOST_GPUS).contains(&gpu.idle.len()) && gpu.idle.iter().all(|idle| *idle <= gpu.samples)
+        };
+        self.gpu = self.gpu.take().filter(is_sound).map(|gpu| {
             let is_plain = |c: &char| c.is_ascii_alphanumeric() || " -_.".contains(*c);
             GpuUse { name: gpu.name.chars().filter(is_plain).take(GPU_NAME).collect(), ..gpu }
         });
@@ -157,7 +164,7 @@ mod tests {
         Measurements {
             machine: BTreeMap::from([("cpu".to_owned(), series(&[50.0]))]),
             metrics: BTreeMap::from([("loss".to_owned(), series(&[0.5, 0.25]))]),
-            gpu: Some(GpuUse { name: "NVIDIA A10G".to_owned(), count: 1, samples: 10, idle: 4 }),
+            gpu: Some(GpuUse { name: "NVIDIA A10G".to_owned(), samples: 10, idle: vec![4] }),
         }
     }
 
@@ -166,7 +173,7 @@ mod tests {
     fn the_message_is_as_documented_and_of_one_start() {
         let bytes = encode_measurements(&keys(), NODE, 1, &measured());
         let text = std::str::from_utf8(&bytes).unwrap().split_once('\n').unwrap().1;
-        insta::assert_snapshot!(text, @r#"{"version":2,"seq":1,"body":{"machine":{"cpu":{"points":[[0,1,50.0,50.0,50.0]],"per_point":1,"first":50.0,"last":50.0}},"metrics":{"loss":{"points":[[0,1,0.5,0.5,0.5],[1,1,0.25,0.25,0.25]],"per_point":1,"first":0.5,"last":0.25}},"gpu":{"name":"NVIDIA A10G","count":1,"samples":10,"idle":4}}}"#);
+        insta::assert_snapshot!(text, @r#"{"version":2,"seq":1,"body":{"machine":{"cpu":{"points":[[0,1,50.0,50.0,50.0]],"per_point":1,"first":50.0,"last":50.0}},"metrics":{"loss":{"points":[[0,1,0.5,0.5,0.5],[1,1,0.25,0.25,0.25]],"per_point":1,"first":0.5,"last":0.25}},"gpu":{"name":"NVIDIA A10G","samples":10,"idle":[4]}}}"#);
         assert_eq!(decode_measurements(&keys(), NODE, 1, &bytes).unwrap(), measured());
         assert!(matches!(decode_measurements(&keys(), NODE, 0, &bytes), Err(MailboxError::Forged(_))));
     }
@@ -177,7 +184,7 @@ mod tests {
         hostile.machine.insert("<b>".to_owned(), series(&[1.0]));
         hostile.metrics.insert("a b".to_owned(), series(&[1.0]));
         hostile.metrics.extend((0..60).map(|number| (format!("z{number:02}"), series(&[1.0]))));
-        hostile.gpu = Some(GpuUse { name: "<A10G>".to_owned(), count: 1, samples: 1, idle: 1 });
+        hostile.gpu = Some(GpuUse { name: "<A10G>".to_owned(), samples: 1, idle: vec![1] });
         let bytes = encode_measurements(&keys(), NODE, 0, &hostile);
         let text = String::from_utf8(bytes).unwrap().split_once('\n').unwrap().1.replacen("[0,1,0.5", "[9,1,0.5", 1);
         let tag = keys().seal().tag(Label::measurements(NODE, 0), text.as_bytes()).unwrap();
@@ -196,7 +203,7 @@ mod tests {
         let mut all = measured();
         all.extend(&measured());
         assert_eq!(all.metrics["loss"].count(), 4);
-        assert_eq!(all.gpu, Some(GpuUse { name: "NVIDIA A10G".to_owned(), count: 1, samples: 20, idle: 8 }));
+        assert_eq!(all.gpu, Some(GpuUse { name: "NVIDIA A10G".to_owned(), samples: 20, idle: vec![8] }));
         assert_eq!(all.gauge(Gauge::Cpu).unwrap().count(), 2);
     }
 

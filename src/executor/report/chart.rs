@@ -41,6 +41,7 @@ fn draw(points: &[Point], curve: &Curve<'_>, svg: &mut String) -> Option<()> {
     let (from, to) = (time(first), time(last));
     let to = if to > from { to } else { from + 1.0 };
     let (low, high) = range(points, curve.unit);
+    let (time_step, step) = ((to - from) / TICKS.0, (high - low) / TICKS.1);
     let area = SVGBackend::with_string(svg, (WIDTH, HEIGHT)).into_drawing_area();
     let mut chart = ChartBuilder::on(&area)
         .margin_top(8)
@@ -58,8 +59,10 @@ fn draw(points: &[Point], curve: &Curve<'_>, svg: &mut String) -> Option<()> {
         .x_labels(4)
         .y_labels(5)
         .label_style(("sans-serif", 12, &AXIS))
-        .x_label_formatter(&|at| format!("{} {unit_name}", human_number(*at)))
-        .y_label_formatter(&|value| number(*value, curve.unit))
+        .x_label_formatter(&|at| format!("{} {unit_name}", tick(*at, time_step)))
+        .y_label_formatter(&|value| {
+            if curve.unit == Unit::Plain { tick(*value, step) } else { number(*value, curve.unit) }
+        })
         .draw()
         .ok()?;
     if points.iter().any(|point| point.max > point.min) {
@@ -68,10 +71,36 @@ fn draw(points: &[Point], curve: &Curve<'_>, svg: &mut String) -> Option<()> {
         chart.draw_series([Polygon::new(upper.chain(lower).collect::<Vec<_>>(), BAND.filled())]).ok()?;
     }
     // The library takes no point outside of its axes.
-    let means = || points.iter().map(|point| (time(point), point.mean.max(low).min(high)));
-    chart.draw_series(LineSeries::new(means(), LINE.stroke_width(2))).ok()?;
-    chart.draw_series(means().next_back().map(|end| Circle::new(end, 3, LINE.filled()))).ok()?;
+    let means = points.iter().map(|point| (time(point), point.mean.max(low).min(high)));
+    let end = curve.series.last().filter(|value| value.is_finite()).map(|value| (time(last), value.max(low).min(high)));
+    chart.draw_series(LineSeries::new(means.chain(end), LINE.stroke_width(2))).ok()?;
+    chart.draw_series(end.map(|end| Circle::new(end, 3, LINE.filled()))).ok()?;
     area.present().ok()
+}
+
+/// Fewest ticks of the axes, about.
+const TICKS: (f64, f64) = (8.0, 10.0);
+
+/// The number at a tick, with the digits that tell it from one that is `step` away.
+fn tick(value: f64, step: f64) -> String {
+    let plain = human_number(value);
+    if plain != human_number(value + step) && plain != human_number(value - step) {
+        return plain;
+    }
+    let size = value.abs();
+    if size >= 1e7 || size < 1e-4 {
+        let digits = decimals(step / 10_f64.powf(size.log10().floor()));
+        return format!("{value:.digits$e}");
+    }
+    format!("{value:.digits$}", digits = decimals(step))
+}
+
+/// Decimals of a number of this size: `0.03` has two.
+fn decimals(step: f64) -> usize {
+    (0..16)
+        .find(|digits| step * 10_f64.powi(*digits) >= 1.0)
+        .and_then(|digits| usize::try_from(digits).ok())
+        .unwrap_or(16)
 }
 
 /// The unit of the horizontal axis, in milliseconds: the ticks are round numbers of it.
@@ -143,6 +172,29 @@ mod tests {
             assert!(svg.starts_with("<svg") && svg.ends_with("</svg>"), "{svg}");
             assert!(!svg.contains("NaN") && !svg.contains("inf"), "{values:?} {svg}");
         }
+    }
+
+    /// Ticks are as far apart as the library puts them, at least.
+    #[test]
+    fn neighbours_on_an_axis_have_different_labels() {
+        for (from, step) in
+            [(0.987_60, 1e-5), (2.000_1, 1e-4), (123_456.0, 0.1), (1e9, 20.0), (-3e-7, 1e-12), (0.0, 0.25)]
+        {
+            let labels: Vec<_> = (0..6).map(|number| tick(from + step * f64::from(number), step)).collect();
+            let different: std::collections::BTreeSet<_> = labels.iter().collect();
+            assert_eq!(different.len(), labels.len(), "{labels:?}");
+        }
+        assert_eq!((tick(0.987_61, 1e-5), tick(0.25, 0.25)), ("0.98761".to_owned(), "0.25".to_owned()));
+    }
+
+    #[test]
+    fn the_line_ends_at_the_last_value() {
+        let values: Vec<_> = (0..1000).map(|number| f64::from(number % 2)).collect();
+        let series = series(&values);
+        let svg = chart(&Curve { name: "x", unit: Unit::Plain, series: &series }, 10).unwrap().finish();
+        let circle = svg.split("<circle").nth(1).unwrap();
+        let cy: f64 = circle.split("cy=\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap();
+        assert!(cy < f64::from(HEIGHT) / 4.0, "{circle}");
     }
 
     #[test]

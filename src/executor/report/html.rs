@@ -21,7 +21,7 @@ impl Html {
                 '"' => self.0.push_str("&quot;"),
                 '\'' => self.0.push_str("&#39;"),
                 // Browsers know no other control characters.
-                letter if letter.is_control() && letter != '\n' => self.0.push('\u{fffd}'),
+                letter if letter.is_control() && letter != '\n' || turns_text(letter) => self.0.push('\u{fffd}'),
                 letter => self.0.push(letter),
             }
         }
@@ -49,6 +49,11 @@ impl Html {
     }
 }
 
+/// Characters without a form that change the direction of the text behind them.
+fn turns_text(letter: char) -> bool {
+    matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,5 +66,8 @@ mod tests {
             html.finish(),
             "<p title=\"&quot;&gt;&lt;script&gt;alert(&#39;x&#39;)&amp;\u{fffd}&lt;/script&gt;\">"
         );
+        let mut html = Html::default();
+        html.text("train \u{202e}lamron\u{2069}\u{200f} שלום");
+        assert_eq!(html.finish(), "train \u{fffd}lamron\u{fffd}\u{fffd} שלום");
     }
 }

@@ -43,6 +43,8 @@ pub struct JobPage<'a> {
     pub price: Option<&'a str>,
     pub metrics: &'a [Curve<'a>],
     pub machine: &'a [Curve<'a>],
+    /// The container was started again: the curves leave out the time between two starts.
+    pub has_gaps: bool,
     /// A sentence about the use of the machine.
     pub remark: Option<&'a str>,
 }
@@ -61,6 +63,9 @@ pub fn page(content: &JobPage<'_>) -> String {
         html.raw("<h2>Metrics</h2>\n");
         metrics(&mut html, content.metrics);
         charts_of(&mut html, content.metrics, most);
+    }
+    if content.has_gaps {
+        html.raw("<p class=\"soft\">The container was started again. The curves leave out the time in which no container ran.</p>\n");
     }
     if !content.machine.is_empty() {
         html.raw("<h2>Use of the machine</h2>\n");
@@ -177,6 +182,7 @@ mod tests {
             price: Some("Billed 5 h 54 min of ml.g5.2xlarge, about $8.94 (list price of us-east-1)"),
             metrics,
             machine,
+            has_gaps: machine.is_empty(),
             remark: Some("GPU under 10 % for 84 % of the time."),
         })
     }
@@ -204,6 +210,7 @@ mod tests {
     #[test]
     fn without_measurements_there_is_a_page_too() {
         let text = of(&[], &[]);
+        assert!(text.contains("The curves leave out the time"));
         assert!(!text.contains("<h2>Metrics") && text.contains("<h2>Phases"));
     }
 }

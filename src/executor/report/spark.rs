@@ -6,27 +6,62 @@ use crate::base::series::Series;
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// Longest row of bars.
 const WIDTH: usize = 24;
-/// Parts of the names of metrics of which the lowest value is the best, and the highest.
-const LOWER_IS_BETTER: [&str; 9] = ["loss", "err", "perplexity", "ppl", "mae", "mse", "wer", "cer", "fid"];
-const HIGHER_IS_BETTER: [&str; 12] =
-    ["acc", "f1", "auc", "precision", "recall", "bleu", "rouge", "iou", "map", "r2", "score", "reward"];
+/// Words in the names of metrics of which the lowest value is the best, and the highest.
+const LOWER_IS_BETTER: [&str; 12] =
+    ["loss", "err", "error", "perplexity", "ppl", "mae", "mse", "rmse", "nll", "wer", "cer", "fid"];
+const HIGHER_IS_BETTER: [&str; 15] = [
+    "acc",
+    "accuracy",
+    "f1",
+    "auc",
+    "auroc",
+    "precision",
+    "recall",
+    "bleu",
+    "rouge",
+    "iou",
+    "miou",
+    "map",
+    "r2",
+    "score",
+    "reward",
+];
 
 /// The best value with its words; for a name that does not tell which is better, both extremes.
 pub(super) fn best(name: &str, series: &Series) -> String {
-    let name = name.to_ascii_lowercase();
-    let is_any = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
+    let words = words(name);
+    let is_any = |of: &[&str]| words.iter().any(|word| of.contains(&word.as_str()));
     let number = |value: Option<f64>| value.map_or("none".to_owned(), human_number);
     let (low, high) = (number(series.min()), number(series.max()));
     match (is_any(&LOWER_IS_BETTER), is_any(&HIGHER_IS_BETTER)) {
-        (true, _) => format!("best {low}"),
+        (true, false) => format!("best {low}"),
         (false, true) => format!("best {high}"),
-        (false, false) => format!("lowest {low}, highest {high}"),
+        (true, true) | (false, false) => format!("lowest {low}, highest {high}"),
     }
+}
+
+/// The words of a name in small letters, with and without digits at the end: `evalLoss/top5` has `evalloss`, `eval`, `loss`, `top5` and `top`.
+fn words(name: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for part in name.split(|c: char| !c.is_ascii_alphanumeric()) {
+        let mut word = String::new();
+        let mut after_small = false;
+        for letter in part.chars() {
+            if letter.is_ascii_uppercase() && after_small {
+                words.push(std::mem::take(&mut word));
+            }
+            after_small = !letter.is_ascii_uppercase();
+            word.push(letter);
+        }
+        words.extend([word, part.to_owned()]);
+    }
+    let with_digits = words.iter().map(|word| word.to_ascii_lowercase());
+    with_digits.flat_map(|word| [word.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned(), word]).collect()
 }
 
 /// `loss ▇▅▃▂▁ first 0.5, last 0.21, best 0.2`.
 pub fn metric_line(name: &str, series: &Series) -> String {
-    let last = series.last().map_or("no number".to_owned(), human_number);
+    let last = series.last().map_or("none".to_owned(), human_number);
     let Some(first) = series.first() else { return format!("{name}: the output had no number for it, last {last}") };
     format!("{name} {} first {}, last {last}, {}", bars(series), human_number(first), best(name, series))
 }
@@ -57,8 +92,14 @@ mod tests {
     #[test_case("val:accuracy", &[0.5, 0.9, 0.7] => "val:accuracy ▁█▄ first 0.5, last 0.7, best 0.9"; "the highest is the best")]
     #[test_case("lr", &[1.0, 2.0] => "lr ▁█ first 1, last 2, lowest 1, highest 2"; "nobody knows which is better")]
     #[test_case("loss", &[3.0] => "loss ▅ first 3, last 3, best 3"; "one value")]
-    #[test_case("loss", &[3.0, f64::NAN] => "loss ▅ first 3, last no number, best 3"; "no number at the end")]
-    #[test_case("loss", &[f64::NAN] => "loss: the output had no number for it, last no number"; "no number at all")]
+    #[test_case("loss", &[3.0, f64::NAN] => "loss ▅ first 3, last NaN, best 3"; "no number at the end")]
+    #[test_case("loss", &[f64::NAN] => "loss: the output had no number for it, last NaN"; "no number at all")]
+    #[test_case("loss", &[3.0, f64::NEG_INFINITY] => "loss ▅ first 3, last -inf, best 3"; "an infinity")]
+    #[test_case("loss", &[3.0, 1e300] => "loss ▅ first 3, last 1e300, best 3"; "a number too large for curves")]
+    #[test_case("answer_f1", &[0.5, 0.9] => "answer_f1 ▁█ first 0.5, last 0.9, best 0.9"; "a word within a word")]
+    #[test_case("evalLoss2", &[0.5, 0.9] => "evalLoss2 ▁█ first 0.5, last 0.9, best 0.5"; "words by case")]
+    #[test_case("mAP50", &[0.5, 0.9] => "mAP50 ▁█ first 0.5, last 0.9, best 0.9"; "a word of both cases")]
+    #[test_case("error-score", &[0.5, 0.9] => "error-score ▁█ first 0.5, last 0.9, lowest 0.5, highest 0.9"; "both words")]
     fn a_metric_is_one_line(name: &str, values: &[f64]) -> String {
         metric_line(name, &series(values))
     }

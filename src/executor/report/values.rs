@@ -33,7 +33,7 @@ pub struct FinalValues<'a> {
     pub machine: &'a [(&'static str, Curve<'a>)],
 }
 
-/// The last value of each metric in the text format of `artifacts:reports:metrics`. A last value that is no number is `NaN`.
+/// The last value of each metric in the text format of `artifacts:reports:metrics`, which has `NaN`, `+Inf` and `-Inf`.
 pub fn open_metrics(metrics: &[Curve<'_>]) -> String {
     let (mut text, mut names) = (String::new(), BTreeSet::new());
     for Curve { name, series, .. } in metrics {
@@ -41,7 +41,7 @@ pub fn open_metrics(metrics: &[Curve<'_>]) -> String {
         while !names.insert(clean.clone()) {
             clean.push('_');
         }
-        let value = series.last().map_or("NaN".to_owned(), |value| value.to_string());
+        let value = series.last().map_or("NaN".to_owned(), number_text);
         // Writing to a string cannot fail.
         let _ =
             writeln!(text, "# HELP {clean} Last value of {name} in the output of the job, read by sagemaker-executor");
@@ -50,20 +50,36 @@ pub fn open_metrics(metrics: &[Curve<'_>]) -> String {
     text + "# EOF\n"
 }
 
+fn number_text(value: f64) -> String {
+    match value.abs() {
+        f64::INFINITY => if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned(),
+        size if size >= 1e16 => format!("{value:e}"),
+        _ => value.to_string(),
+    }
+}
+
+/// A number, and the text `NaN`, `+Inf` or `-Inf`, which JSON has no number for.
+fn json_number(value: Option<f64>) -> Value {
+    match value {
+        Some(value) if !value.is_finite() => json!(number_text(value)),
+        value => json!(value),
+    }
+}
+
 /// `[a-zA-Z_:][a-zA-Z0-9_:]*`.
 fn clean_name(name: &str) -> String {
     let clean: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == ':' { c } else { '_' }).collect();
     if clean.starts_with(|c: char| c.is_ascii_digit()) { format!("_{clean}") } else { clean }
 }
 
-/// The last values under `metrics`, `null` for one that is no number, and more about each under `details` and `machine`.
+/// The last values under `metrics`, and more about each under `details` and `machine`.
 pub fn values_json(values: &FinalValues<'_>) -> String {
     let mut last = Map::new();
     let mut details = Map::new();
     for Curve { name, series, .. } in values.metrics {
-        last.insert((*name).to_owned(), json!(series.last()));
+        last.insert((*name).to_owned(), json_number(series.last()));
         let (first, min, max) = (series.first(), series.min(), series.max());
-        let detail = json!({"first": first, "last": series.last(), "min": min, "max": max, "values": series.count()});
+        let detail = json!({"first": first, "last": json_number(series.last()), "min": min, "max": max, "values": series.count()});
         details.insert((*name).to_owned(), detail);
     }
     let of_machine = |(name, curve): &(&str, Curve<'_>)| {
@@ -88,8 +104,14 @@ mod tests {
 
     #[test]
     fn names_are_cleaned_and_stay_apart() {
-        let series = [series(&[0.5, 0.25]), series(&[f64::NAN]), series(&[1e-9])];
-        let names = ["val/loss", "val-loss", "1st:acc"];
+        let series = [
+            series(&[0.5, 0.25]),
+            series(&[f64::NAN]),
+            series(&[1e-9]),
+            series(&[1e300]),
+            series(&[0.5, f64::NEG_INFINITY]),
+        ];
+        let names = ["val/loss", "val-loss", "1st:acc", "large", "low"];
         let curves: Vec<_> =
             names.iter().zip(&series).map(|(name, series)| Curve { name, unit: Unit::Plain, series }).collect();
         insta::assert_snapshot!(open_metrics(&curves), @"
@@ -102,6 +124,12 @@ mod tests {
         # HELP _1st:acc Last value of 1st:acc in the output of the job, read by sagemaker-executor
         # TYPE _1st:acc gauge
         _1st:acc 0.000000001
+        # HELP large Last value of large in the output of the job, read by sagemaker-executor
+        # TYPE large gauge
+        large 1e300
+        # HELP low Last value of low in the output of the job, read by sagemaker-executor
+        # TYPE low gauge
+        low -Inf
         # EOF
         ");
         let machine = [("cpu", curves[0])];
@@ -112,13 +140,13 @@ mod tests {
           "schema": "sagemaker-executor/metrics/1",
           "training_job": "gitlab-1-2-abcdef12",
           "metrics": {
-            "val-loss": null,
+            "val-loss": "NaN",
             "val/loss": 0.25
           },
           "details": {
             "val-loss": {
               "first": null,
-              "last": null,
+              "last": "NaN",
               "max": null,
               "min": null,
               "values": 0

@@ -71,6 +71,11 @@ pub enum SessionEvent<'a> {
     RunTakenOver,
     /// The current script's exit code is known.
     RunEnded(i32),
+    /// A script before `after_script` did not end by itself: its exit code, where the training job tells it, and the reason.
+    ScriptCut {
+        code: Option<i32>,
+        why: &'a str,
+    },
     /// The current script needs no further work.
     RunOver,
     /// The orders up to this number are in the store.
@@ -146,6 +151,7 @@ impl SessionEvent<'_> {
             | Self::RunRepeated
             | Self::RunTakenOver
             | Self::RunEnded(_)
+            | Self::ScriptCut { .. }
             | Self::RunOver
             | Self::OrdersFound(_)
             | Self::OrderStored { .. }

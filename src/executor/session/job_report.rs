@@ -34,6 +34,7 @@ struct JobReport<'a> {
     earlier_training_jobs: Vec<ReportedEarlierJob<'a>>,
     total_amount: Option<f64>,
     exit_code: Option<i32>,
+    script_cut: Option<&'a str>,
     results: Option<ReceivedResults>,
 }
 
@@ -83,7 +84,7 @@ struct ReportedEarlierJob<'a> {
 }
 
 /// The report as a file.
-pub(super) fn to_json(job: &TrainingJob, bill: &Bill, figures: JobFigures) -> serde_json::Result<Vec<u8>> {
+pub(super) fn to_json(job: &TrainingJob, bill: &Bill, figures: &JobFigures) -> serde_json::Result<Vec<u8>> {
     let report = JobReport {
         schema: "sagemaker-executor/report/1",
         r#final: bill.is_final,
@@ -107,6 +108,7 @@ pub(super) fn to_json(job: &TrainingJob, bill: &Bill, figures: JobFigures) -> se
         earlier_training_jobs: bill.earlier.iter().map(earlier).collect(),
         total_amount: bill.total_cost(),
         exit_code: figures.exit_code,
+        script_cut: figures.script_cut.as_deref(),
         results: figures.received,
     };
     let mut text = serde_json::to_vec_pretty(&report)?;
@@ -179,7 +181,7 @@ mod tests {
         }
     }
 
-    fn text(job: &TrainingJob, figures: JobFigures) -> String {
+    fn text(job: &TrainingJob, figures: &JobFigures) -> String {
         let bill = Bill::of(job, UNIX_EPOCH + Duration::from_secs(1_767_225_901), &BTreeMap::new());
         String::from_utf8(to_json(job, &bill, figures).unwrap()).unwrap()
     }
@@ -188,7 +190,7 @@ mod tests {
     #[test]
     fn the_form_of_a_report() {
         let received = Some(ReceivedResults { files: 12, bytes: 410 });
-        let text = text(&job(JobStatus::Completed), JobFigures { exit_code: Some(0), received });
+        let text = text(&job(JobStatus::Completed), &JobFigures { exit_code: Some(0), script_cut: None, received });
         assert!(text.as_bytes().starts_with(REPORT_START));
         insta::assert_snapshot!(text, @r#"
         {
@@ -242,6 +244,7 @@ mod tests {
           "earlier_training_jobs": [],
           "total_amount": 0.01788888888888889,
           "exit_code": 0,
+          "script_cut": null,
           "results": {
             "files": 12,
             "bytes": 410
@@ -271,7 +274,7 @@ mod tests {
     fn what_is_not_known_is_null() {
         let mut job = job(JobStatus::InProgress);
         (job.is_spot, job.training_seconds, job.billable_seconds) = (true, None, None);
-        let report: serde_json::Value = serde_json::from_str(&text(&job, JobFigures::default())).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&text(&job, &JobFigures::default())).unwrap();
         assert_eq!(report["final"], false);
         for name in [
             "billable_seconds",

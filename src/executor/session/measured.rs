@@ -6,6 +6,7 @@ use crate::base::human::{human_bytes, human_duration};
 use crate::base::metric::MetricDefinition;
 use crate::base::node::NodeId;
 use crate::gitlab::JobContext;
+use crate::protocol::keys::SessionKeys;
 use crate::protocol::measurements::{self, Gauge, Measurements};
 use crate::protocol::project::Trees;
 use crate::report::{
@@ -13,8 +14,9 @@ use crate::report::{
 };
 use crate::session::bill::Bill;
 use crate::session::billing::EndWait;
-use crate::session::exchange::Exchange as _;
-use crate::session::{Session, billing, wanted_files};
+use crate::session::exchange::{Exchange as _, StoreExchange};
+use crate::session::figures::JobFigures;
+use crate::session::{Session, billing, stage_channels, wanted_files};
 use crate::workspace;
 
 const PAGE: &str = "sagemaker-report.html";
@@ -51,6 +53,9 @@ pub async fn print(session: &Session<'_>, trees: &Trees, metrics: &[MetricDefini
     for metric in found {
         if let Some(series) = measured.metrics.get(&metric.name) {
             session.printer.line(format!("Metric {}", report::metric_line(&metric.name, series)));
+            if let Some(last) = series.last().filter(|last| !last.is_finite()) {
+                session.printer.warn(format!("the last value of `{}` is no finite number: {last}", metric.name));
+            }
         }
     }
     if !missing.is_empty() {
@@ -75,7 +80,12 @@ pub async fn write_files(session: &Session<'_>, job: &JobContext, trees: &Trees,
     let metrics: Vec<_> =
         measured.metrics.iter().map(|(name, series)| Curve { name, unit: Unit::Plain, series }).collect();
     if metrics.is_empty() && (has_text || has_json) {
-        session.printer.warn(format!("there is no `{METRICS_TEXT}` and no `{METRICS_JSON}`: no metric was read from the output; `SAGEMAKER_METRICS` defines them"));
+        let why = if session.state.is_loss_told() {
+            "what was read from the output is lost with the training job"
+        } else {
+            "no metric was read from the output; `SAGEMAKER_METRICS` defines them"
+        };
+        session.printer.warn(format!("there is no `{METRICS_TEXT}` and no `{METRICS_JSON}`: {why}"));
     } else {
         let values = FinalValues { training_job: &session.job_name(), metrics: &metrics, machine: &gauges(&measured) };
         let (text, json) = (report::open_metrics(&metrics), report::values_json(&values));
@@ -105,22 +115,35 @@ fn write(session: &Session<'_>, trees: &Trees, file: &OwnFile<'_>) {
 
 /// The measurements of all starts of the container, as far as they can be read.
 async fn fetch(session: &Session<'_>) -> Measurements {
-    let (keys, exchange, node) = (session.keys(), session.exchange(), NodeId::LEADER);
     let mut all = Measurements::default();
+    if let Some((keys, exchange)) = stage_channels::before(session) {
+        add(session, &mut all, &keys, &exchange, 0).await;
+    }
+    let (keys, exchange) = (session.keys(), session.exchange());
     for restarts in 0..=session.state.restarts().leader.min(MOST_STARTS) {
-        let found = match exchange.measurements(node, restarts).await {
-            Ok(Some(bytes)) => {
-                measurements::decode_measurements(&keys, node, restarts, &bytes).map_err(anyhow::Error::from)
-            }
-            Ok(None) => continue,
-            Err(error) => Err(error.into()),
-        };
-        match found {
-            Ok(measured) => all.extend(&measured),
-            Err(error) => session.printer.warn(format!("what the agent measured cannot be used: {error:#}")),
-        }
+        add(session, &mut all, &keys, &exchange, restarts).await;
     }
     all
+}
+
+/// Adds the measurements of one start of the container, if there are any.
+async fn add(
+    session: &Session<'_>,
+    all: &mut Measurements,
+    keys: &SessionKeys,
+    exchange: &StoreExchange,
+    restarts: u32,
+) {
+    let node = NodeId::LEADER;
+    let found = match exchange.measurements(node, restarts).await {
+        Ok(Some(bytes)) => measurements::decode_measurements(keys, node, restarts, &bytes).map_err(anyhow::Error::from),
+        Ok(None) => return,
+        Err(error) => Err(error.into()),
+    };
+    match found {
+        Ok(measured) => all.extend(&measured),
+        Err(error) => session.printer.warn(format!("what the agent measured cannot be used: {error:#}")),
+    }
 }
 
 fn gauges(measured: &Measurements) -> Vec<(&'static str, Curve<'_>)> {
@@ -140,11 +163,13 @@ fn gauges(measured: &Measurements) -> Vec<(&'static str, Curve<'_>)> {
     Gauge::ALL.into_iter().filter_map(of).collect()
 }
 
-/// `GPU under 10 % for 84 % of the time (NVIDIA A10G x 1), CPU 35 % and memory 61 % on average`.
+/// `GPU under 10 % for 84 % of the time (1 x NVIDIA A10G), CPU 35 % and memory 61 % on average`.
 fn machine_words(measured: &Measurements) -> Option<String> {
     let gpu = measured.gpu.as_ref().filter(|gpu| gpu.samples > 0).map(|gpu| {
-        let idle = u64::from(gpu.idle) * 100 / u64::from(gpu.samples);
-        format!("GPU under 10 % for {idle} % of the time ({} x {})", gpu.count, gpu.name)
+        let share = |idle: &u32| format!("{} %", u64::from(*idle) * 100 / u64::from(gpu.samples));
+        let (shares, count) = (gpu.idle.iter().map(share).collect::<Vec<_>>().join(", "), gpu.idle.len());
+        let gpus = if count == 1 { "GPU".to_owned() } else { format!("GPUs 0 to {}", count.saturating_sub(1)) };
+        format!("{gpus} under 10 % for {shares} of the time ({count} x {})", gpu.name)
     });
     let mean = |gauge, name| measured.gauge(gauge)?.mean().map(|mean| format!("{name} {mean:.0} %"));
     let means: Vec<_> = [mean(Gauge::Cpu, "CPU"), mean(Gauge::Memory, "memory")].into_iter().flatten().collect();
@@ -161,10 +186,16 @@ fn page(
     metrics: &[Curve<'_>],
 ) -> String {
     let figures = session.state.figures();
-    let outcome = figures.exit_code.map_or("No script ended".to_owned(), |code| format!("Exit code {code}"));
+    let outcome = outcome(figures);
     let instances = bill.instances.iter().map(|(name, count)| format!("{count} x {name}"));
-    let received =
-        figures.received.map(|received| format!("{} files, {}", received.files, human_bytes(received.bytes)));
+    let received = figures.received.map(|received| {
+        format!(
+            "{} {}, {}",
+            received.files,
+            if received.files == 1 { "file" } else { "files" },
+            human_bytes(received.bytes)
+        )
+    });
     let mut facts = vec![
         ("Instances", instances.collect::<Vec<_>>().join(", ")),
         ("Running", human_duration(Duration::from_secs(bill.ran()))),
@@ -191,8 +222,19 @@ fn page(
         price: Some(&price),
         metrics,
         machine: &machine,
+        has_gaps: session.state.restarts().leader > 0,
         remark: machine_words(measured).as_deref(),
     })
+}
+
+/// How the script ended. With a reason, no exit code of it is known, or it is that of the container.
+fn outcome(figures: &JobFigures) -> String {
+    match (figures.exit_code, &figures.script_cut) {
+        (Some(code), None) => format!("Exit code {code}"),
+        (Some(code), Some(why)) => format!("Exit code {code}: {why}"),
+        (None, Some(why)) => format!("No exit code: {why}"),
+        (None, None) => "No script ended".to_owned(),
+    }
 }
 
 fn phases(bill: &Bill) -> Vec<JobPhase> {
@@ -218,18 +260,35 @@ mod tests {
     }
 
     #[test]
+    fn the_page_tells_why_a_script_has_no_exit_code() {
+        let of = |exit_code, why: Option<&str>| {
+            outcome(&JobFigures { exit_code, script_cut: why.map(str::to_owned), received: None })
+        };
+        assert_eq!(of(Some(3), None), "Exit code 3");
+        assert_eq!(of(Some(137), Some("the container was killed")), "Exit code 137: the container was killed");
+        assert_eq!(of(None, Some("the time is over")), "No exit code: the time is over");
+        assert_eq!(of(None, None), "No script ended");
+    }
+
+    #[test]
     fn the_words_for_the_machine_hold_what_was_measured() {
         let mut measured = Measurements::default();
         assert_eq!(machine_words(&measured), None);
         measured.machine.insert("cpu".to_owned(), constant(34.6));
         assert_eq!(machine_words(&measured).unwrap(), "CPU 35 % on average");
         measured.machine.insert("memory".to_owned(), constant(61.0));
-        measured.gpu = Some(GpuUse { name: "NVIDIA A10G".to_owned(), count: 1, samples: 1000, idle: 849 });
+        measured.gpu = Some(GpuUse { name: "NVIDIA A10G".to_owned(), samples: 1000, idle: vec![849] });
+        let names: Vec<_> = gauges(&measured).into_iter().map(|(_, curve)| curve.name).collect();
+        assert_eq!(names, ["CPU", "Memory"]);
         assert_eq!(
             machine_words(&measured).unwrap(),
             "GPU under 10 % for 84 % of the time (1 x NVIDIA A10G), CPU 35 % and memory 61 % on average"
         );
-        let names: Vec<_> = gauges(&measured).into_iter().map(|(_, curve)| curve.name).collect();
-        assert_eq!(names, ["CPU", "Memory"]);
+        measured = Measurements { gpu: measured.gpu, ..Measurements::default() };
+        measured.gpu.as_mut().unwrap().idle = vec![0, 1000, 1000, 995];
+        assert_eq!(
+            machine_words(&measured).unwrap(),
+            "GPUs 0 to 3 under 10 % for 0 %, 100 %, 100 %, 99 % of the time (4 x NVIDIA A10G)"
+        );
     }
 }

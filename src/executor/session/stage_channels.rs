@@ -1,9 +1,11 @@
 //! The channels of a stage that is a training job of its own: what SageMaker copies into its container, in a job without network.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::protocol::isolation::{self, EarlierStage, KeepTree, StageFiles};
-use crate::protocol::keys::SessionKeys;
+use crate::protocol::keys::{SessionKeys, session_folder};
+use crate::session::exchange::StoreExchange;
 use crate::session::spec::StageChannels;
 use crate::session::{Session, spec};
 use crate::workspace;
@@ -19,6 +21,14 @@ pub(super) fn stage_files(session: &Session<'_>, keep: KeepTree) -> Option<Stage
         attempt: stages.attempt,
     });
     Some(StageFiles { earlier, keep })
+}
+
+/// Where the stage before, which had a training job of its own, has its objects.
+pub(super) fn before(session: &Session<'_>) -> Option<(SessionKeys, StoreExchange)> {
+    let stages = session.state.stage_jobs()?;
+    let keys = stage_keys(session, stages.number.checked_sub(1)?);
+    let output = Arc::new(session.output_of(&keys, stages.earlier?));
+    Some((keys.clone(), StoreExchange::new(output, keys, session_folder(session.id.as_str()))))
 }
 
 /// The channels of the current stage's training job.

@@ -133,6 +133,7 @@ impl SessionState {
                 }
                 self.script_ended();
             }
+            SessionEvent::ScriptCut { code, why } => record.figures.cut(code, why),
             SessionEvent::RunOver => {
                 self.script_ended();
                 self.record.current = None;
@@ -473,8 +474,8 @@ impl SessionState {
         }
     }
 
-    pub fn figures(&self) -> JobFigures {
-        self.record.figures
+    pub fn figures(&self) -> &JobFigures {
+        &self.record.figures
     }
 
     pub fn leaving(&self) -> Option<&Stamp> {

@@ -45,8 +45,8 @@ rows! {
         play: |world| {
             let repository = world.repository("ml/churn");
             let sha = repository.commit("main", &[("kept.txt", "kept\n"), ("gone.txt", "gone\n"), ("dir/old.txt", "old\n")]);
-            one(world, &Job::new().sources(&repository, "main", &sha)
-                .script(["rm gone.txt dir/old.txt", "echo new > dir/new.txt", "echo unnamed > scratch", "chmod 750 scratch", "ln -s scratch link", "false"])
+            one(world, &Job::new().sources(&repository, "main", &sha).set("SAGEMAKER_METRICS", r"loss=loss: ([-+.\w]+)")
+                .script(["echo loss: 0.25", "rm gone.txt dir/old.txt", "echo new > dir/new.txt", "echo unnamed > scratch", "chmod 750 scratch", "ln -s scratch link", "false"])
                 .after_script(["echo \"after: $(ls) $(cat link) $(stat -c %a scratch) $CI_JOB_STATUS\"", "git status --short", "echo more >> dir/new.txt"])
                 .artifacts(Artifacts::paths(["dir", "kept.txt"]).when("always")))
         },
@@ -54,6 +54,7 @@ rows! {
             let outcome = outcomes[0].failed("script_failure", Some(1));
             outcome.shows("\nafter: dir\nkept.txt\nlink\nscratch unnamed 750 failed\n").shows("\n D gone.txt\n").shows("2 training jobs, one after the other");
             let files = outcome.artifact("archive").files();
+            outcome.shows("\nMetric loss ▅ first 0.25, last 0.25, best 0.25\n").hides("had a value for");
             assert_eq!(files["dir/new.txt"], b"new\nmore\n");
             assert_eq!(files["kept.txt"], b"kept\n");
             assert!(!files.contains_key("dir/old.txt"), "a deletion reaches the host: {:?}", files.keys());

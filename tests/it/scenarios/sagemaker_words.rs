@@ -56,10 +56,14 @@ rows! {
     }
     a_script_timeout_has_its_words {
         driver: sagemaker_with(&[], ""),
-        play: |world| one(world, &hanging().set("RUNNER_SCRIPT_TIMEOUT", "8s").after_script(["echo after-the-script"])),
+        needs: ["unzip"],
+        play: |world| one(world, &hanging().set("RUNNER_SCRIPT_TIMEOUT", "8s").after_script(["echo after-the-script"])
+            .artifacts(Artifacts::paths(["sagemaker-report.html"]).when("always"))),
         expect: |_, outcomes| {
             outcomes[0].failed("job_execution_timeout", None).shows("\nafter-the-script\n");
             has_one_error(&outcomes[0], "the `RUNNER_SCRIPT_TIMEOUT` of 8 s is over, so the script was ended\n  hint: raise");
+            let page = String::from_utf8(outcomes[0].artifact("archive").files()["sagemaker-report.html"].clone()).unwrap();
+            assert!(page.contains("No exit code: the `RUNNER_SCRIPT_TIMEOUT` of 8 s is over"), "{page}");
         },
     }
     a_cancel_before_an_instance_has_its_words {

@@ -25,9 +25,8 @@ const LINE: u64 = 1 << 10;
 pub(super) struct GpuReading {
     /// Of the first one.
     pub(super) name: String,
-    pub(super) count: u32,
-    /// Mean use in percent.
-    pub(super) busy: f64,
+    /// Use of each in percent.
+    pub(super) busy: Vec<f64>,
     /// Used memory in percent.
     pub(super) memory: Option<f64>,
 }
@@ -92,9 +91,8 @@ fn find(path: &str) -> Option<PathBuf> {
 #[derive(Default)]
 struct Round {
     name: String,
-    count: u32,
     last_index: u32,
-    busy: f64,
+    busy: Vec<f64>,
     used: f64,
     total: f64,
 }
@@ -107,22 +105,21 @@ impl Round {
         let busy: f64 = fields.next()?.parse().ok().filter(|busy| (0.0..=100.0).contains(busy))?;
         // `[N/A]` where a part of a GPU is used.
         let [used, total] = [fields.next()?, fields.next()?].map(|text| text.parse().unwrap_or(0.0));
-        let complete = if self.count > 0 && index <= self.last_index { self.end() } else { None };
-        if self.count == 0 {
+        let complete = if !self.busy.is_empty() && index <= self.last_index { self.end() } else { None };
+        if self.busy.is_empty() {
             fields.next().unwrap_or_default().clone_into(&mut self.name);
         }
-        self.count += 1;
         self.last_index = index;
-        self.busy += busy;
+        self.busy.push(busy);
         self.used += used;
         self.total += total;
         complete
     }
 
     fn end(&mut self) -> Option<GpuReading> {
-        let Self { name, count, busy, used, total, .. } = std::mem::take(self);
+        let Self { name, busy, used, total, .. } = std::mem::take(self);
         let memory = (total > 0.0 && total.is_finite()).then(|| (used / total * 100.0).clamp(0.0, 100.0));
-        (count > 0).then(|| GpuReading { name, count, busy: busy / f64::from(count), memory })
+        (!busy.is_empty()).then_some(GpuReading { name, busy, memory })
     }
 }
 
@@ -137,9 +134,9 @@ mod tests {
         let mut round = Round::default();
         assert_eq!(round.push("0, 90, 8000, 24000, NVIDIA A10G\n"), None);
         assert_eq!(round.push("1, 10, 4000, 24000, NVIDIA A10G"), None);
-        let both = GpuReading { name: "NVIDIA A10G".to_owned(), count: 2, busy: 50.0, memory: Some(25.0) };
+        let both = GpuReading { name: "NVIDIA A10G".to_owned(), busy: vec![90.0, 10.0], memory: Some(25.0) };
         assert_eq!(round.push("0, 0, [N/A], [N/A], MIG, odd"), Some(both));
-        let part = GpuReading { name: "MIG, odd".to_owned(), count: 1, busy: 0.0, memory: None };
+        let part = GpuReading { name: "MIG, odd".to_owned(), busy: vec![0.0], memory: None };
         assert_eq!((round.end(), round.end()), (Some(part), None));
     }
 
@@ -163,9 +160,9 @@ mod tests {
         let path = dir.path().display().to_string();
         let mut watch = GpuWatch::start(&path, &[("X".to_owned(), "y".to_owned())], Duration::from_secs(10)).unwrap();
         let first = watch.next().await.unwrap();
-        assert_eq!((first.busy, first.name), (40.0, format!("A10G {QUERY}")));
+        assert_eq!((first.busy, first.name), (vec![40.0], format!("A10G {QUERY}")));
         let second = watch.next().await.unwrap();
-        assert_eq!((second.busy, second.name.as_str()), (60.0, "A10G y"));
+        assert_eq!((second.busy, second.name.as_str()), (vec![60.0], "A10G y"));
         assert_eq!(watch.next().await, None);
     }
 }

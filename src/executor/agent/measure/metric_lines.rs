@@ -8,15 +8,21 @@ use crate::base::metric::MetricDefinition;
 /// Only the beginning of a longer line is searched.
 const LINE_BYTES: usize = 16 << 10;
 
-/// How the runner's script begins the line that tells a command before it runs.
+/// How the runner's script begins the text that tells a command before it runs: of several lines with `FF_SCRIPT_SECTIONS`.
 const COMMAND: &[u8] = b"\x1b[32;1m$ ";
+/// What it writes before that, to clear the line.
+const CLEAR: &[u8] = b"\x1b[0K";
+/// How that text ends.
+const RESET: &[u8] = b"\x1b[0;m";
 
-/// Searches each line but those that tell a command, also one that a carriage return ends, as those of progress bars.
+/// Searches each line but those of the text that tells a command, also one that a carriage return ends, as those of progress bars.
 pub(crate) struct MetricLines {
     metrics: Vec<(String, Regex)>,
     recorder: Recorder,
     /// The beginning of a line whose end has not come.
     line: Vec<u8>,
+    /// The text that tells a command has begun and not ended.
+    in_command: bool,
 }
 
 impl MetricLines {
@@ -28,7 +34,12 @@ impl MetricLines {
             }
             Some((definition.name.clone(), regex?))
         };
-        Self { metrics: definitions.iter().filter_map(compile).collect(), recorder, line: Vec::new() }
+        Self {
+            metrics: definitions.iter().filter_map(compile).collect(),
+            recorder,
+            line: Vec::new(),
+            in_command: false,
+        }
     }
 
     /// Takes the next bytes of the output.
@@ -59,8 +70,18 @@ impl MetricLines {
         self.search(&line);
     }
 
-    fn search(&self, line: &[u8]) {
-        if line.is_empty() || line.starts_with(COMMAND) {
+    fn search(&mut self, mut line: &[u8]) {
+        let is_whole = line.len() < LINE_BYTES;
+        while let Some(rest) = line.strip_prefix(CLEAR) {
+            line = rest;
+        }
+        if self.in_command || line.starts_with(COMMAND) {
+            let end = line.windows(RESET.len()).position(|window| window == RESET);
+            // The end of the text may be in what was cut off.
+            self.in_command = end.is_none() && is_whole;
+            line = end.and_then(|end| line.get(end + RESET.len()..)).unwrap_or_default();
+        }
+        if line.is_empty() {
             return;
         }
         for (name, regex) in &self.metrics {
@@ -107,12 +128,18 @@ mod tests {
     #[test]
     fn a_line_may_hold_several_values_and_need_not_be_text() {
         assert_eq!(found(&[b"\xff\x00 loss=1 loss=2 \xfe\n"]), (Some(1.0), Some(2.0), 2));
-        assert_eq!(found(&[b"loss=0.1\nloss=nan\n"]), (Some(0.1), None, 1));
+        let (first, last, count) = found(&[b"loss=0.1\nloss=nan\n"]);
+        assert!(last.unwrap().is_nan());
+        assert_eq!((first, count), (Some(0.1), 1));
     }
 
     #[test]
     fn the_runners_line_with_a_command_is_not_searched() {
         assert_eq!(found(&[b"\x1b[32;1m$ echo loss=9\x1b[0;m\nloss=1\n"]), (Some(1.0), Some(1.0), 1));
+        let section = b"\x1b[0Ksection_start:1:script_step_1[collapsed=true]\r\x1b[0K\x1b[32;1m$ for n in 1; do\n  echo loss=8\necho loss=9\x1b[0;m\nloss=1\n\x1b[0Ksection_end:1:script_step_1\r\x1b[0Kloss=2\n";
+        assert_eq!(found(&[section]), (Some(1.0), Some(2.0), 2));
+        let long = [COMMAND, &[b'x'; LINE_BYTES], RESET, b"\nloss=1\n"].concat();
+        assert_eq!(found(&[&long]), (Some(1.0), Some(1.0), 1));
     }
 
     #[test]

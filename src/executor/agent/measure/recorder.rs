@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 
 use super::gpu::GpuReading;
 use crate::base::series::Series;
-use crate::protocol::measurements::{Gauge, GpuUse, Measurements};
+use crate::protocol::measurements::{Gauge, Measurements};
 
-/// A GPU whose mean use is below this percentage is idle.
+/// A GPU whose use is below this percentage is idle.
 const IDLE_BELOW: f64 = 10.0;
 
 /// What was measured so far; clones share it.
@@ -42,14 +42,19 @@ impl Recorder {
     }
 
     pub(super) fn gpus(&self, reading: GpuReading) {
-        self.gauge(Gauge::Gpu, reading.busy);
+        let count = u32::try_from(reading.busy.len()).unwrap_or(u32::MAX);
+        self.gauge(Gauge::Gpu, reading.busy.iter().sum::<f64>() / f64::from(count));
         if let Some(memory) = reading.memory {
             self.gauge(Gauge::GpuMemory, memory);
         }
         let mut measured = self.measured.lock();
-        let GpuUse { samples, idle, .. } = measured.gpu.take().unwrap_or_default();
-        let idle = idle + u32::from(reading.busy < IDLE_BELOW);
-        measured.gpu = Some(GpuUse { name: reading.name, count: reading.count, samples: samples + 1, idle });
+        let gpu = measured.gpu.get_or_insert_default();
+        gpu.name = reading.name;
+        gpu.samples += 1;
+        gpu.idle.resize(gpu.idle.len().max(reading.busy.len()), 0);
+        for (idle, busy) in gpu.idle.iter_mut().zip(reading.busy) {
+            *idle += u32::from(busy < IDLE_BELOW);
+        }
     }
 
     fn now(&self) -> u64 {
@@ -61,5 +66,21 @@ fn push(all: &mut BTreeMap<String, Series>, name: &str, at: u64, value: f64) {
     match all.get_mut(name) {
         Some(series) => series.push(at, value),
         None => all.entry(name.to_owned()).or_default().push(at, value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_gpu_is_idle_by_its_own_use() {
+        let recorder = Recorder::default();
+        for busy in [vec![95.0, 0.0, 0.0, 0.0], vec![95.0, 50.0, 0.0, 0.0]] {
+            recorder.gpus(GpuReading { name: "A10G".to_owned(), busy, memory: None });
+        }
+        let gpu = recorder.measured().gpu.unwrap();
+        assert_eq!((gpu.samples, gpu.idle), (2, vec![0, 1, 2, 2]));
+        assert_eq!(recorder.measured().gauge(Gauge::Gpu).unwrap().first(), Some(23.75));
     }
 }

@@ -17,9 +17,9 @@ mod tests {
     fn a_wrong_metric_is_refused_with_the_variable() {
         let refused = metrics(&JobVariables { metrics: Some("loss".to_owned()), ..JobVariables::default() });
         let text = crate::base::failure::render(&refused.unwrap_err().into());
-        insta::assert_snapshot!(text, @"
+        insta::assert_snapshot!(text, @r"
         error: `SAGEMAKER_METRICS` has a line without `=`
-          hint: write a line for each metric as in `loss=loss: ([0-9.]+)`
+          hint: write a line for each metric as in `loss=loss: ([-+.\w]+)`
         ");
     }
 }

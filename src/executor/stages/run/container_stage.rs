@@ -81,6 +81,7 @@ pub(super) async fn run(
         Ok(())
     };
     session.apply(SessionEvent::RunOver)?;
+    note_cut(context, &mut session, job, stage, begun, &conclusion)?;
     tell_measured(context, &session, job, &trees, is_last(job, stage, !has_succeeded)).await;
     tell_stay(context, &session, is_last(job, stage, !has_succeeded), &conclusion);
     match conclusion {
@@ -138,6 +139,29 @@ async fn run_to_end(
             }
         }
     }
+}
+
+/// Notes for the job's report why a script did not end by itself.
+fn note_cut(
+    context: &Context,
+    session: &mut Session<'_>,
+    job: &JobContext,
+    stage: &BuildStage,
+    begun: Instant,
+    conclusion: &Conclusion,
+) -> anyhow::Result<()> {
+    if *stage == BuildStage::AfterScript {
+        return Ok(());
+    }
+    let (code, why) = match conclusion {
+        Conclusion::Canceled { .. } => {
+            (None, context.limits(job, stage, begun).failure("the script was ended").to_string())
+        }
+        Conclusion::Lost { reason, by: LossKind::Script { code } } => (Some(*code), reason.clone()),
+        Conclusion::Lost { reason, .. } => (None, reason.clone()),
+        Conclusion::Exited { .. } | Conclusion::NeverBegan | Conclusion::Interrupted => return Ok(()),
+    };
+    session.apply(SessionEvent::ScriptCut { code, why: &why })
 }
 
 /// Prints the metrics and the use of the machine, at the end of a job whose results came.
@@ -356,7 +380,7 @@ async fn run_once(
             progress_rate: wishes.progress_rate.unwrap_or(PROGRESS_RATE),
             keep_on_failure: kept.map_or(0, |decision| decision.debug.keep_on_failure),
             samples: measured::wants_samples(session, &context.trees(job)?, &metrics),
-            metrics,
+            metrics: if *stage == BuildStage::AfterScript { Vec::new() } else { metrics },
         });
         session.order(&order).await?;
     }
