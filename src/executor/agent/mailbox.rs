@@ -50,6 +50,8 @@ pub(super) struct EarlierStarts {
     pub(super) last_run: u32,
     /// An agent had carried out the order to end the session.
     pub(super) has_finished: bool,
+    /// An agent had sent the results after the last script.
+    pub(super) has_collected: bool,
 }
 
 impl EarlierStarts {
@@ -104,13 +106,15 @@ impl AgentMailbox {
             }
             match report {
                 Report::Ready { .. } => earlier.count += 1,
-                Report::Started { order, .. } => (earlier.did_something, earlier.last_run) = (true, order),
+                Report::Started { order, .. } => {
+                    (earlier.did_something, earlier.last_run, earlier.has_collected) = (true, order, false);
+                }
+                Report::Collected { .. } => earlier.has_collected = true,
                 // An agent that is stopped before any script reports that none began, sends results and leaves.
                 Report::Received { .. }
                 | Report::Missing { .. }
                 | Report::Kept { .. }
                 | Report::Exited { .. }
-                | Report::Collected { .. }
                 | Report::Unsent { .. }
                 | Report::Bye { reason: ByeReason::Stopped } => {}
                 Report::Damaged { .. } | Report::Failed { .. } => earlier.did_something = true,
@@ -328,12 +332,15 @@ mod tests {
         second.report(&Report::Started { run: 1, order: 2 }).await.unwrap();
 
         let mut third = mailbox(&memory);
-        let worked = EarlierStarts { count: 2, did_something: true, last_run: 2, has_finished: false };
+        let worked = EarlierStarts { count: 2, did_something: true, last_run: 2, ..EarlierStarts::default() };
         assert_eq!(third.resume(&ready).await.unwrap(), worked);
+        third.report(&Report::Collected { summary: String::new(), restarts: 2 }).await.unwrap();
+        let sent = mailbox(&memory).resume(&ready).await.unwrap();
+        assert_eq!(sent, EarlierStarts { has_collected: true, ..worked }, "stopped after the script");
         assert!(idle.may_go_on(false) && worked.may_go_on(true) && !worked.may_go_on(false));
         third.report(&Report::Bye { reason: ByeReason::Other }).await.unwrap();
-        let last = memory.objects.contents("sessions/s/reports/algo-1/000005.json").expect("old reports stay");
-        assert_eq!(mailbox::decode_report(&keys(), NODE, 5, &last).unwrap(), Report::Bye { reason: ByeReason::Other });
+        let last = memory.objects.contents("sessions/s/reports/algo-1/000006.json").expect("old reports stay");
+        assert_eq!(mailbox::decode_report(&keys(), NODE, 6, &last).unwrap(), Report::Bye { reason: ByeReason::Other });
     }
 
     /// As by an interruption while SageMaker uploads the model: nobody would end an agent that waited for orders.

@@ -74,6 +74,8 @@ pub(super) struct RunLoop<'s> {
     restarts: u32,
     /// The files of an earlier start's scripts are gone, and no script has begun since.
     has_lost_files: bool,
+    /// An earlier start sent the results after its last script, as it was stopped.
+    has_sent_results: bool,
     recorder: Recorder,
     /// Exit code of the first script that failed, not counting `after_script`.
     code: i32,
@@ -111,6 +113,7 @@ impl<'s> RunLoop<'s> {
             may_rerun,
             restarts: 0,
             has_lost_files: false,
+            has_sent_results: false,
             recorder: Recorder::default(),
             code: 0,
         }
@@ -130,7 +133,7 @@ impl<'s> RunLoop<'s> {
         let nodes = self.node.hosts.clone();
         let ready = |restarts, after| Report::Ready { agent: agent.to_owned(), nodes: nodes.clone(), restarts, after };
         let earlier = self.mailbox.resume(&ready(0, 0)).await?;
-        let EarlierStarts { count, last_run, has_finished, .. } = earlier;
+        let EarlierStarts { count, last_run, has_finished, has_collected, .. } = earlier;
         if !earlier.may_go_on(self.may_rerun) {
             // The script must not run twice: its effects elsewhere cannot be undone, and its files in this container are gone.
             let reason = if has_finished {
@@ -147,7 +150,7 @@ impl<'s> RunLoop<'s> {
             let places = places.clone();
             on_thread(move || places.before_the_job()).await?;
         }
-        self.restarts = count;
+        (self.restarts, self.has_sent_results) = (count, has_collected);
         // The driver orders again what an interruption has ended, and sends the project anew.
         (self.has_lost_files, self.awaits_project) = (last_run > 0, last_run > 0);
         self.mailbox.skip_orders(last_run);
@@ -222,7 +225,8 @@ impl<'s> RunLoop<'s> {
                     self.canceled.insert(run);
                 }
                 // Sent before the driver knew that the files are gone: it will order something else.
-                Order::Finish { collect: true } if self.has_lost_files && self.seen.is_empty() => {}
+                Order::Finish { collect: true }
+                    if self.has_lost_files && self.seen.is_empty() && !self.has_sent_results => {}
                 Order::Finish { collect } => self.finish = Some(collect),
             }
         }

@@ -167,7 +167,7 @@ pub enum Report {
 }
 
 /// The end of a script on one node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitReport {
     /// Exit code; 128 + n when killed by signal n, as in a shell.
     pub code: i32,

@@ -9,7 +9,6 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::Context as _;
 use tokio::time::Instant;
 
-use crate::base::human::human_duration;
 use crate::base::node::NodeId;
 use crate::base::signals::Cancellation;
 use crate::cloud::{CloudError, CloudErrorKind, TrainingJob};
@@ -24,14 +23,16 @@ use crate::session::machine::{CancelUrgency, Conclusion, RunConfig, RunEffect, R
 use crate::session::output::{EndSeen, Output};
 use crate::session::phases::Waiting;
 use crate::session::poll::{Describe, Poll};
-use crate::session::ready::look_back;
 use crate::session::remote_access::{self, KeptContainer};
 use crate::session::run_end;
 use crate::session::selected_type;
 use crate::session::silence::Silence;
 use crate::session::sources::{FIRST_EVENTS, GAP_PATIENCE, LAST_EVENTS, Sources};
-use crate::session::warm_pool;
 use crate::session::workspace_upload::WorkspaceUpload;
+
+mod instances;
+
+use instances::Interruption;
 
 /// The first moments of a run, polled more often: most stages are short.
 const OPENING: Duration = Duration::from_secs(3);
@@ -65,6 +66,9 @@ pub struct Follower<'s, 'a> {
     copy: Poll,
     describe: Describe,
     waiting: Option<Waiting>,
+    interruption: Interruption,
+    /// The line on the instance type that SageMaker selected, until the section of the wait is over.
+    selected: Option<String>,
     silence: Silence,
     /// Containers of failed scripts that are to be told once the output is printed.
     kept: Vec<KeptContainer>,
@@ -126,6 +130,8 @@ impl<'s, 'a> Follower<'s, 'a> {
             copy: Poll::new(started),
             describe,
             waiting,
+            interruption: Interruption::default(),
+            selected: None,
             silence: Silence::new(started),
             kept: Vec::new(),
             cancel_sent,
@@ -139,9 +145,7 @@ impl<'s, 'a> Follower<'s, 'a> {
     /// Polls and prints until the machine concludes.
     pub async fn follow(mut self, cancel: &Cancellation) -> anyhow::Result<Conclusion> {
         let followed = self.until_concluded(cancel).await;
-        if let Some(waiting) = self.waiting.take() {
-            waiting.finish("failed", None, Instant::now().into_std(), self.session.clock.now());
-        }
+        self.break_waiting("failed");
         // The next stage reads the log on from here, however this one ended.
         self.session.apply(SessionEvent::LogRead(self.sources.feed.floors()))?;
         followed
@@ -241,8 +245,11 @@ impl<'s, 'a> Follower<'s, 'a> {
             }
         }
         let nodes = &self.sources.output.nodes;
-        remote_access::tell_printed(self.session, nodes, &mut self.kept);
-        if self.machine.all_started() {
+        for node in remote_access::tell_printed(self.session, nodes, &mut self.kept) {
+            let event = RunEvent::Trace { node, end: None, complete: true };
+            effects.extend(self.machine.apply(&event, self.started.elapsed()));
+        }
+        if self.machine.all_started() && self.waiting.is_none() {
             self.silence.tell(self.session, nodes);
         }
         for end in ends {
@@ -306,6 +313,7 @@ impl<'s, 'a> Follower<'s, 'a> {
 
     /// Applies a report to the output, and to the upload of the project.
     async fn see(&mut self, id: NodeId, report: &Report) -> anyhow::Result<()> {
+        self.interruption.heard(id, report);
         let session = &mut *self.session;
         let (Some(node), Some(output)) = (session.state.nodes().get(id), self.sources.output.nodes.get_mut(id)) else {
             return Ok(());
@@ -330,6 +338,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             Report::Started { run, .. } if *run == self.run => output.started = Some(session.clock.now()),
             Report::Exited { run, exit } if *run == self.run => output.exited(exit, session.clock.now()),
             Report::Kept { run, code, bytes, until, release } if *run == self.run => {
+                output.failed(*code, *bytes, session.clock.now());
                 let (node, release) = (id, release.clone());
                 self.kept.push(KeptContainer { node, code: *code, bytes: *bytes, until: *until, release });
             }
@@ -361,8 +370,11 @@ impl<'s, 'a> Follower<'s, 'a> {
                     }
                     self.reports = Poll::new(Instant::now());
                 }
+                if let Some(job) = &job {
+                    self.note_interruption(job);
+                }
                 if let (Some(waiting), Some(job)) = (&mut self.waiting, &job) {
-                    selected_type::note(self.session, job)?;
+                    self.selected = selected_type::note(self.session, job)?.or(self.selected.take());
                     waiting.observe(job, Instant::now().into_std());
                 }
                 effects.extend(self.machine.apply(&RunEvent::Job(job.as_ref()), self.started.elapsed()));
@@ -379,42 +391,6 @@ impl<'s, 'a> Follower<'s, 'a> {
 
     fn may_be_denied(&self, error: &CloudError) -> bool {
         error.kind == CloudErrorKind::Denied && self.started.elapsed() < TAGS_VISIBLE
-    }
-
-    async fn show_waiting(&mut self) -> anyhow::Result<()> {
-        let now = Instant::now().into_std();
-        let Some(waiting) = &mut self.waiting else { return Ok(()) };
-        if !self.machine.is_ready() {
-            waiting.tick(now, self.session.clock.now());
-            return Ok(());
-        }
-        // Look up when each phase began: some may have begun and ended between two polls.
-        let found = look_back(self.session, &self.sources.output.nodes).await;
-        let now = Instant::now().into_std();
-        let (mut pool, mut waited) = (None, None);
-        match found.job {
-            Ok(job) => {
-                waited = found.ready.zip(job.created).and_then(|(ready, created)| ready.duration_since(created).ok());
-                selected_type::note(self.session, &job)?;
-                waiting.observe(&job, now);
-                self.describe.answered(false);
-                pool = warm_pool::line(self.session, &job, found.ready).await;
-            }
-            Err(why) => waiting.unanswered(&why, now),
-        }
-        self.sources.feed.started();
-        if let Some(waiting) = self.waiting.take() {
-            waiting.finish("ready", found.ready, now, self.session.clock.now());
-        }
-        if let Some(line) = pool {
-            self.session.printer.line(line);
-        }
-        if let Some(waited) = waited {
-            let line = format!("The container runs, {} after the training job was created", human_duration(waited));
-            self.session.printer.line(line);
-        }
-        remote_access::tell_shells(self.session, self.sources.output.nodes.ids());
-        Ok(())
     }
 
     async fn perform(&mut self, effect: RunEffect) -> anyhow::Result<Option<Conclusion>> {
@@ -454,9 +430,11 @@ impl<'s, 'a> Follower<'s, 'a> {
     /// Reads what is left after the conclusion: log lines that explain a lost job. Then prints gaps, and how the script
     /// ended.
     async fn finish(&mut self, conclusion: &Conclusion) -> anyhow::Result<()> {
-        if let Some(waiting) = self.waiting.take() {
-            waiting.finish("ended", None, Instant::now().into_std(), self.session.clock.now());
+        if matches!(conclusion, Conclusion::Interrupted) {
+            // The containers run again.
+            self.end_waiting().await?;
         }
+        self.break_waiting("ended");
         match conclusion {
             Conclusion::Lost { by, .. } => {
                 let was_ready = self.session.state.any_ready();

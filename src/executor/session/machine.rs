@@ -100,6 +100,8 @@ struct NodeRun {
     ready: bool,
     started: bool,
     exit: Option<ExitReport>,
+    /// Exit code and size of the output of a script that has failed, and whose container is kept.
+    kept: Option<(i32, u64)>,
     exited_at: Option<Duration>,
     /// When output of the node last arrived.
     progress_at: Option<Duration>,
@@ -207,7 +209,7 @@ impl RunMachine {
             RunEvent::Report { node, report } => self.report(*node, report, now),
             RunEvent::Job(job) => self.job(*job, now),
             RunEvent::Trace { node, end, complete } => self.nodes.change(*node, |node| {
-                (node.end, node.complete) = (*end, *complete);
+                (node.end, node.complete) = (end.or(node.end), *complete);
                 if end.is_some() {
                     node.exited_at.get_or_insert(now);
                 }
@@ -249,8 +251,13 @@ impl RunMachine {
                 if !node.started {
                     // An agent that was stopped before has reported that the script never began.
                     (node.exit, node.exited_at) = (None, None);
+                } else if let (None, Some((code, bytes))) = (&node.exit, node.kept) {
+                    // Interrupted while it was kept: the script had ended.
+                    node.exit = Some(ExitReport { code, bytes, ..ExitReport::default() });
+                    (node.end, node.exited_at) = (node.end.or(node.kept), node.exited_at.or(Some(now)));
                 }
             }
+            Report::Kept { run, code, bytes, .. } if *run == self.config.run => node.kept = Some((*code, *bytes)),
             Report::Started { run, .. } if *run == self.config.run => node.started = true,
             Report::Exited { run, exit } if *run == self.config.run => {
                 node.exit = Some(exit.clone());

@@ -342,9 +342,14 @@ impl NodeOutput {
 
     /// Takes the node's exit report.
     pub(super) fn exited(&mut self, exit: &ExitReport, now: SystemTime) {
-        (self.exited, self.code) = (Some(now), Some(exit.code));
+        (self.exited, self.code) = (self.exited.or(Some(now)), Some(exit.code));
         self.ran = exit.ran.map(Duration::from_millis);
         (self.expected, self.batches) = (exit.bytes, exit.copy);
+    }
+
+    /// The script has failed, and its container is kept: the exit report comes later.
+    pub(super) fn failed(&mut self, code: i32, bytes: u64, now: SystemTime) {
+        (self.exited, self.code, self.expected) = (Some(now), Some(code), bytes);
     }
 
     fn end_seen(&mut self, id: NodeId, printer: &Printer) -> Option<EndSeen> {

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::base::human::human_duration;
+use crate::base::human::{human_duration, ordinal};
 use crate::cloud::{SecondaryStatus, TrainingJob, Transition};
 use crate::ui::{Printer, Progress};
 
@@ -121,6 +121,8 @@ pub(super) struct Waiting {
     spinner: Option<Progress>,
     /// Number of sections ended.
     ended: usize,
+    /// Number of the start of the containers that is awaited, from 1.
+    start: u32,
     open: Option<Open>,
     /// Names of the sections so far.
     names: Vec<String>,
@@ -128,6 +130,8 @@ pub(super) struct Waiting {
     job: u32,
     since: SystemTime,
     state: String,
+    /// When the current status began, by the service's clock.
+    state_since: Option<SystemTime>,
     said: String,
     said_at: Option<Instant>,
 }
@@ -142,14 +146,26 @@ impl Waiting {
             instance: instance.to_owned(),
             spinner,
             ended: 0,
+            start: 1,
             open: None,
             names: Vec::new(),
             job,
             since,
             state: "Starting".to_owned(),
+            state_since: None,
             said: String::new(),
             said_at: None,
         }
+    }
+
+    /// Waits once more, in the last of the phases of an interrupted job: the earlier ones have been told.
+    pub(super) fn again(printer: &Printer, instance: &str, number: u32, job: &TrainingJob, now: Instant) -> Self {
+        let spans = spans(&job.transitions);
+        let since = spans.last().map_or(SystemTime::UNIX_EPOCH, |span| span.from);
+        let starts = spans.iter().filter(|span| span.phase == Phase::Provisioning).count();
+        let mut waiting = Self::new(printer, instance, number, since, now);
+        (waiting.ended, waiting.start) = (spans.len().saturating_sub(1), u32::try_from(starts).unwrap_or(u32::MAX));
+        waiting
     }
 
     /// Takes a new status of the job.
@@ -158,6 +174,7 @@ impl Waiting {
             Some(message) => format!("{}: {message}", job.secondary),
             None => job.secondary.to_string(),
         };
+        self.state_since = job.transitions.last().and_then(|last| last.started);
         if self.spinner.is_some() {
             return;
         }
@@ -178,7 +195,7 @@ impl Waiting {
         let is_reminder = self.said_at.is_some_and(|at| now.saturating_duration_since(at) >= REMINDER);
         if self.said != self.state || is_reminder {
             self.begin_unseen(now);
-            let elapsed = wall.duration_since(self.since).unwrap_or_default();
+            let elapsed = wall.duration_since(self.state_since.unwrap_or(self.since)).unwrap_or_default();
             self.printer.line(format!("{} ({})", self.state, human_duration(elapsed)));
             self.said.clone_from(&self.state);
             self.said_at = Some(now);
@@ -231,10 +248,14 @@ impl Waiting {
             Phase::Provisioning => format!("{} {}", phase.title(), self.instance),
             Phase::Download => phase.title().to_owned(),
         };
+        let title = if self.start > 1 { format!("{title}, {} start", ordinal(self.start)) } else { title };
         // Unique in a job: an interrupted instance is provisioned twice.
         let mut name = format!("sagemaker_{}", phase.name());
         if self.job > 1 {
             name = format!("{name}_job_{}", self.job);
+        }
+        if self.start > 1 {
+            name = format!("{name}_start_{}", self.start);
         }
         if self.names.contains(&name) {
             name = format!("{name}_{}", self.names.len());
@@ -309,11 +330,31 @@ mod tests {
         Starting (3 s)
         Starting: Launching requested ML instances (6 s)
         Starting: Launching requested ML instances (16 s)
-        Pending: Insufficient capacity error from EC2 (1 min 3 s)
+        Pending: Insufficient capacity error from EC2 (3 s)
         section_end:200:sagemaker_provisioning[0K
         section_start:200:sagemaker_download[collapsed=true][0KDownloading image and input
-        Training: Downloading the training image (2 min 4 s)
+        Training: Downloading the training image (4 s)
         section_end:250:sagemaker_download[0K
+        ");
+    }
+
+    #[test]
+    fn an_interruption_has_sections_of_its_own() {
+        let (printer, captured) = Printer::captured();
+        let start = Instant::now();
+        let first = [("Starting", 100, ""), ("Training", 120, ""), ("Interrupted", 300, "Spot")];
+        let mut waiting = Waiting::again(&printer, "ml.g5.xlarge", 1, &job(&first), start);
+        waiting.observe(&job(&first), start);
+        waiting.tick(start, second(305));
+        let later = [&first[..], &[("Starting", 310, "Launching"), ("Downloading", 330, "")]].concat();
+        waiting.observe(&job(&later), start);
+        waiting.finish("ready", Some(second(340)), start, second(341));
+        insta::assert_snapshot!(captured.text().replace(['\r', '\x1b'], ""), @r"
+        section_start:300:sagemaker_provisioning_start_2[collapsed=true][0KProvisioning ml.g5.xlarge, 2nd start
+        Interrupted: Spot (5 s)
+        section_end:330:sagemaker_provisioning_start_2[0K
+        section_start:330:sagemaker_download_start_2[collapsed=true][0KDownloading image and input, 2nd start
+        section_end:340:sagemaker_download_start_2[0K
         ");
     }
 

@@ -9,6 +9,7 @@ use crate::base::plain;
 use crate::config::prices::Price;
 use crate::session::Session;
 use crate::session::output::NodeOutput;
+use crate::session::state::SessionState;
 
 /// Longest wait that a container may claim.
 const LONGEST: Duration = Duration::from_hours(24);
@@ -33,23 +34,21 @@ pub(super) fn tell_shells(session: &Session<'_>, nodes: impl Iterator<Item = Nod
     nodes.filter_map(|node| shell(session, node)).for_each(|line| session.printer.line(line));
 }
 
-/// Tells of the containers whose output is printed, and takes them off the list.
-pub(super) fn tell_printed(session: &Session<'_>, nodes: &Nodes<NodeOutput>, kept: &mut Vec<KeptContainer>) {
-    kept.retain(|kept| {
-        let is_early = nodes.get(kept.node).is_some_and(|node| node.bytes() < kept.bytes);
-        if !is_early {
-            tell_kept(session, kept);
-        }
-        is_early
-    });
+/// Tells of the containers whose output is printed, takes them off the list, and returns their nodes.
+pub(super) fn tell_printed(
+    session: &Session<'_>,
+    nodes: &Nodes<NodeOutput>,
+    kept: &mut Vec<KeptContainer>,
+) -> Vec<NodeId> {
+    let is_printed = |kept: &mut KeptContainer| nodes.get(kept.node).is_none_or(|node| node.bytes() >= kept.bytes);
+    let printed = kept.extract_if(.., is_printed);
+    printed.inspect(|kept| tell_kept(session, kept)).map(|kept| kept.node).collect()
 }
 
 /// Prints until when the container is kept, what that costs, how to get in and how to end it.
 fn tell_kept(session: &Session<'_>, kept: &KeptContainer) {
     let (state, printer) = (&session.state, session.printer);
-    let count = u32::try_from(state.nodes().len()).unwrap_or(u32::MAX);
-    let price = Price::of(&[(state.instance_type(), count)], &session.settings.prices);
-    let price = price.map(Price::a_minute);
+    let price = Price::of(&instances(state), &session.settings.prices).map(Price::a_minute);
     let [first, rest @ ..] = &words(kept, price.as_deref(), session.clock.now())[..] else { return };
     printer.warn(first);
     match shell(session, kept.node) {
@@ -59,6 +58,15 @@ fn tell_kept(session: &Session<'_>, kept: &KeptContainer) {
     for line in rest {
         printer.line(line);
     }
+}
+
+/// The instances of the training job, by type and number.
+fn instances(state: &SessionState) -> Vec<(&str, u32)> {
+    let groups = &state.request().instance_groups;
+    if groups.is_empty() {
+        return vec![(state.instance_type(), u32::try_from(state.nodes().len()).unwrap_or(u32::MAX))];
+    }
+    groups.iter().map(|group| (group.instance_type.as_str(), group.count)).collect()
 }
 
 fn shell(session: &Session<'_>, node: NodeId) -> Option<String> {

@@ -52,17 +52,25 @@ fn explanation(interrupted: Option<SystemTime>, nodes: usize, nth: u32) -> Strin
 
 /// When a spot interruption ended the start of the containers before the last one. `None`: something else did.
 fn interrupted_at(transitions: &[Transition]) -> Option<SystemTime> {
-    let is_running = |status: &SecondaryStatus| {
-        use SecondaryStatus::{Downloading, DownloadingTrainingImage, Training, Uploading};
-        matches!(status, Downloading | DownloadingTrainingImage | Training | Uploading)
-    };
-    let is_starting = |status: &SecondaryStatus| {
-        use SecondaryStatus::{LaunchingMLInstances, Pending, PreparingTrainingStack, Starting};
-        matches!(status, Starting | Pending | LaunchingMLInstances | PreparingTrainingStack)
-    };
     let mut before = transitions.iter().rev().skip_while(|transition| is_running(&transition.status));
     let cause = before.find(|transition| !is_starting(&transition.status))?;
     (cause.status == SecondaryStatus::Interrupted).then_some(cause.started)?
+}
+
+/// When a spot interruption ended the last start of the containers, while the next one has not come.
+pub(super) fn without_instance_since(transitions: &[Transition]) -> Option<SystemTime> {
+    let last = transitions.last()?;
+    interrupted_at(transitions).filter(|_| !is_running(&last.status))
+}
+
+fn is_running(status: &SecondaryStatus) -> bool {
+    use SecondaryStatus::{Downloading, DownloadingTrainingImage, Training, Uploading};
+    matches!(status, Downloading | DownloadingTrainingImage | Training | Uploading)
+}
+
+fn is_starting(status: &SecondaryStatus) -> bool {
+    use SecondaryStatus::{LaunchingMLInstances, Pending, PreparingTrainingStack, Starting};
+    matches!(status, Starting | Pending | LaunchingMLInstances | PreparingTrainingStack)
 }
 
 #[cfg(test)]
@@ -72,13 +80,20 @@ mod tests {
     use super::*;
 
     fn found(statuses: &[SecondaryStatus]) -> Option<u64> {
+        second(interrupted_at(&transitions(statuses)))
+    }
+
+    fn second(at: Option<SystemTime>) -> Option<u64> {
+        at.map(|at| at.duration_since(UNIX_EPOCH).unwrap().as_secs())
+    }
+
+    fn transitions(statuses: &[SecondaryStatus]) -> Vec<Transition> {
         let transition = |(second, status): (u64, &SecondaryStatus)| Transition {
             status: status.clone(),
             started: Some(UNIX_EPOCH + Duration::from_secs(second)),
             message: None,
         };
-        let transitions: Vec<_> = (0..).zip(statuses).map(transition).collect();
-        interrupted_at(&transitions).map(|at| at.duration_since(UNIX_EPOCH).unwrap().as_secs())
+        (0..).zip(statuses).map(transition).collect()
     }
 
     #[test]
@@ -91,6 +106,15 @@ mod tests {
         assert_eq!(found(&spot[..5]), Some(3), "not running yet");
         assert_eq!(found(&[&spot[..], &[Starting, Downloading, Training]].concat()), None, "an error later on");
         assert_eq!(found(&[&spot[..], &[Interrupted, Starting]].concat()), Some(8));
+    }
+
+    #[test]
+    fn an_interruption_lasts_until_the_next_instance_downloads() {
+        use SecondaryStatus::{Downloading, Interrupted, Pending, Starting, Training};
+        let lasts = |statuses: &[SecondaryStatus]| second(without_instance_since(&transitions(statuses)));
+        let spot = [Starting, Training, Interrupted, Starting, Pending, Downloading, Training];
+        let found: Vec<_> = (0..=spot.len()).map(|count| lasts(&spot[..count])).collect();
+        assert_eq!(found, [None, None, None, Some(2), Some(2), Some(2), None, None]);
     }
 
     #[test]

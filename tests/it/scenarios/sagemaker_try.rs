@@ -299,7 +299,7 @@ while :; do
         --volume) volume=${2%%:*} ;;
         --entrypoint) program=$2 ;;
         --env) export "$2" ;;
-        --name | --network | --hostname) ;;
+        --name | --network | --hostname | --add-host) ;;
         *) break ;;
     esac
     shift 2

@@ -104,6 +104,21 @@ fn an_end_frame_alone_is_no_end_of_a_script_that_may_run_again() {
     assert!(is_success(conclusion(begin().apply(&RunEvent::Job(Some(&ended)), at(300)))));
 }
 
+/// The container of a failed script is kept, and its instance is taken away without a word.
+#[test]
+fn a_script_that_failed_before_the_interruption_keeps_its_code() {
+    let mut machine = RunMachine::new(RunConfig { may_rerun: true, ..CONFIG });
+    machine.apply(&report(&ready()), at(1));
+    machine.apply(&report(&Report::Started { run: 1, order: 2 }), at(2));
+    let kept = Report::Kept { run: 1, code: 3, bytes: 3, until: 9, release: String::new() };
+    assert_eq!(machine.apply(&report(&kept), at(3)), []);
+    assert_eq!(machine.apply(&RunEvent::Trace { node: NODE, end: None, complete: true }, at(4)), []);
+    assert_eq!(machine.apply(&RunEvent::Tick, at(200)), [], "the container is kept");
+    let again = Report::Ready { agent: "0".into(), nodes: vec![], restarts: 1, after: 2 };
+    let end = conclusion(machine.apply(&report(&again), at(300)));
+    assert_eq!(end, Some(Conclusion::Exited { code: 3, node: NODE, others: vec![], incomplete: vec![] }));
+}
+
 /// The output is complete before the report of the stop arrives: the code alone would look like the script's own.
 #[test]
 fn the_end_of_the_output_does_not_hide_a_stop() {

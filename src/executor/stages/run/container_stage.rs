@@ -131,7 +131,7 @@ async fn run_to_end(
             Ok(Download::Settled) => return Ok((conclusion, Ok(()))),
             Err(error) => return Ok((conclusion, Err(error))),
             // Only this script's files are gone: it makes them again.
-            Ok(Download::FilesGone) if session.state().is_first_script() => {
+            Ok(Download::FilesGone) if session.state().is_first_script() && !was_kept(context, job, &conclusion) => {
                 rerun::begin(session, upload, &context.cancellation).await?;
             }
             Ok(Download::FilesGone) => {
@@ -162,6 +162,14 @@ fn note_cut(
         Conclusion::Exited { .. } | Conclusion::NeverBegan | Conclusion::Interrupted => return Ok(()),
     };
     session.apply(SessionEvent::ScriptCut { code, why: &why })
+}
+
+/// The script has failed, and its container was kept for people: it does not run again.
+fn was_kept(context: &Context, job: &JobContext, conclusion: &Conclusion) -> bool {
+    let wishes = context.env.job_variables().unwrap_or_default();
+    let decided = policy::decide(job, &wishes, &context.settings);
+    let has_failed = matches!(conclusion, Conclusion::Exited { code, .. } if *code != 0);
+    has_failed && decided.is_ok_and(|decision| decision.debug.keep_on_failure > 0)
 }
 
 /// Prints the metrics and the use of the machine, at the end of a job whose results came.
