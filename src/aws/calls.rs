@@ -1,7 +1,9 @@
 //! A line of the program's log for each request to AWS: operation, object, answer, duration, request ID. No header, body or credential, and
 //! no part of a key that is hard to guess: who knows it may read what is there.
 
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
 use aws_sdk_s3::config::interceptors::{BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextRef};
@@ -18,9 +20,39 @@ const REQUEST_IDS: [&str; 2] = ["x-amzn-requestid", "x-amz-request-id"];
 /// As many hex digits in a row are not shown.
 const SECRET_DIGITS: usize = 16;
 
+/// The same request with the same answer has one line within this time.
+const REPEATED: Duration = Duration::from_mins(1);
+/// Most kinds of calls whose repeats are counted.
+const MOST_KINDS: usize = 256;
+
 /// Logs the requests of a client, at the level `debug`.
-#[derive(Debug)]
-pub(super) struct CallLog;
+#[derive(Debug, Default)]
+pub(super) struct CallLog(Mutex<Repeats>);
+
+/// Calls of which the last minute had a line: when, and how many without one came since.
+#[derive(Debug, Default)]
+struct Repeats(BTreeMap<String, (Instant, u32)>);
+
+impl Repeats {
+    /// The number of equal calls since the last line, when this call is due to have one.
+    fn due(&mut self, call: &str, now: Instant) -> Option<u32> {
+        if let Some((told, untold)) = self.0.get_mut(call) {
+            if now.duration_since(*told) < REPEATED {
+                *untold += 1;
+                return None;
+            }
+            *told = now;
+            return Some(std::mem::take(untold));
+        }
+        if self.0.len() >= MOST_KINDS {
+            self.0.retain(|_, (told, _)| now.duration_since(*told) < REPEATED);
+        }
+        if self.0.len() < MOST_KINDS {
+            self.0.insert(call.to_owned(), (now, 0));
+        }
+        Some(0)
+    }
+}
 
 /// The attempt under way.
 #[derive(Debug)]
@@ -63,19 +95,28 @@ impl Intercept for CallLog {
         if let Some(attempt) = bag.load::<Attempt>() {
             let operation = bag.load::<Metadata>().map(|call| format!("{} {}", call.service(), call.name()));
             let (operation, object) = (operation.unwrap_or_default(), &attempt.object);
-            tracing::debug!("{operation}{object}: {}", answer(context.response(), attempt));
+            let call = format!("{operation}{object}: {}", status(context.response()));
+            // A panic elsewhere leaves the counts whole.
+            let due = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).due(&call, Instant::now());
+            if let Some(untold) = due {
+                let equal = if untold > 0 { format!(", and {untold} more like it before") } else { String::new() };
+                tracing::debug!("{call}{}{equal}", answer(context.response(), attempt));
+            }
         }
         Ok(())
     }
 }
 
+fn status(response: Option<&HttpResponse>) -> String {
+    response.map_or_else(|| "no answer".to_owned(), |response| response.status().as_u16().to_string())
+}
+
 fn answer(response: Option<&HttpResponse>, attempt: &Attempt) -> String {
-    let status = response.map_or_else(|| "no answer".to_owned(), |response| response.status().as_u16().to_string());
     let milliseconds = attempt.begun.elapsed().as_millis();
     let id = response.and_then(|response| REQUEST_IDS.iter().find_map(|name| response.headers().get(*name)));
     let id = id.map(|id| format!(", request {id}")).unwrap_or_default();
     let retry = if attempt.number > 1 { format!(", attempt {}", attempt.number) } else { String::new() };
-    format!("{status} after {milliseconds} ms{id}{retry}")
+    format!(" after {milliseconds} ms{id}{retry}")
 }
 
 /// The object of a request: its path, or its members that name one.
@@ -123,6 +164,20 @@ mod tests {
     }
 
     #[test]
+    fn equal_calls_have_a_line_a_minute() {
+        let start = Instant::now();
+        let mut repeats = Repeats::default();
+        let mut due = |call: &str, second| repeats.due(call, start + Duration::from_secs(second));
+        assert_eq!([0, 1, 30, 59].map(|second| due("S3 GetObject a: 404", second)), [Some(0), None, None, None]);
+        assert_eq!(due("S3 GetObject a: 200", 59), Some(0), "another answer");
+        assert_eq!([60, 61, 121].map(|second| due("S3 GetObject a: 404", second)), [Some(3), None, Some(1)]);
+        for number in 0..2 * MOST_KINDS {
+            assert_eq!(due(&number.to_string(), 122), Some(0));
+        }
+        assert!(repeats.0.len() <= MOST_KINDS);
+    }
+
+    #[test]
     fn the_object_of_a_request_is_its_path_or_its_name() {
         let mut request = HttpRequest::new(r#"{"TrainingJobName": "a", "Environment": {"S": "s3cret"}}"#.into());
         request.set_uri("https://api.sagemaker.eu-west-1.amazonaws.com/").unwrap();
@@ -132,6 +187,6 @@ mod tests {
         assert_eq!(object(&request), " bucket/key");
         let attempt = Attempt { number: 2, begun: Instant::now(), object: String::new() };
         let answer = answer(None, &attempt);
-        assert!(answer.starts_with("no answer after ") && answer.ends_with(" ms, attempt 2"), "{answer}");
+        assert!(answer.starts_with(" after ") && answer.ends_with(" ms, attempt 2"), "{answer}");
     }
 }

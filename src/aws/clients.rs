@@ -72,7 +72,7 @@ impl Clients {
 
     pub(super) fn sagemaker(&self) -> &aws_sdk_sagemaker::Client {
         self.sagemaker.get_or_init(|| {
-            let config = aws_sdk_sagemaker::config::Builder::from(&self.config).interceptor(CallLog);
+            let config = aws_sdk_sagemaker::config::Builder::from(&self.config).interceptor(CallLog::default());
             aws_sdk_sagemaker::Client::from_conf(config.build())
         })
     }
@@ -82,7 +82,7 @@ impl Clients {
             let config = aws_sdk_s3::config::Builder::from(&self.config)
                 // Host names such as `bucket.127.0.0.1` do not resolve.
                 .force_path_style(self.config.endpoint_url().is_some())
-                .interceptor(CallLog)
+                .interceptor(CallLog::default())
                 .build();
             aws_sdk_s3::Client::from_conf(config)
         })
@@ -90,14 +90,14 @@ impl Clients {
 
     pub(super) fn logs(&self) -> &aws_sdk_cloudwatchlogs::Client {
         self.logs.get_or_init(|| {
-            let config = aws_sdk_cloudwatchlogs::config::Builder::from(&self.config).interceptor(CallLog);
+            let config = aws_sdk_cloudwatchlogs::config::Builder::from(&self.config).interceptor(CallLog::default());
             aws_sdk_cloudwatchlogs::Client::from_conf(config.build())
         })
     }
 
     pub(super) fn sts(&self) -> &aws_sdk_sts::Client {
         self.sts.get_or_init(|| {
-            let config = aws_sdk_sts::config::Builder::from(&self.config).interceptor(CallLog);
+            let config = aws_sdk_sts::config::Builder::from(&self.config).interceptor(CallLog::default());
             aws_sdk_sts::Client::from_conf(config.build())
         })
     }

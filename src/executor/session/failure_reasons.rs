@@ -26,6 +26,7 @@ const BUCKET: &str = "the executor's objects in the bucket were gone when the jo
 const STORE: &str = "check the role's `s3:*` and `kms:*` permissions on the executor's prefix of the bucket; with `aws.creator_role_arn`, that its trust policy allows `sts:TagSession`, since its policy allows only what the tags of its session name";
 const CAPACITY: &str = "name several types in `SAGEMAKER_INSTANCE_TYPE`, or try again later";
 const LATER: &str = "try again later";
+const LOST_INSTANCE: &str = "an instance was lost, or SageMaker failed; the job may be tried again, with `SAGEMAKER_RETRIES` by SageMaker itself";
 const INTERNAL: &str = "try again; when it comes back, check `image:`, because a bad image may also end so";
 
 struct Row {
@@ -113,7 +114,11 @@ pub(super) fn diagnose(why: &str, was_ready: bool) -> Diagnosis {
         |row: &&Row| !is_containers || (!is_known && (row.means == NO_MEMORY || (row.means == NO_START && !was_ready)));
     let row = ROWS.iter().filter(may_count).find(|row| row.words.iter().all(|word| text.contains(word)));
     match row {
-        Some(row) => Diagnosis { reason: format!("{}: {why}; {}", row.means, row.hint), by: row.by },
+        Some(row) => {
+            // An image whose container has run is not at fault.
+            let hint = if was_ready && row.hint == INTERNAL { LOST_INSTANCE } else { row.hint };
+            Diagnosis { reason: format!("{}: {why}; {hint}", row.means), by: row.by }
+        }
         None => of_container(why, code, was_ready),
     }
 }
@@ -157,7 +162,7 @@ fn of_container(why: &str, code: Option<i32>, was_ready: bool) -> Diagnosis {
         }
         Some(code @ KILLED) => {
             let signal = ended_by_signal(code).unwrap_or_default();
-            Diagnosis { reason: format!("the container was {signal}: {why}; {MEMORY}"), by: LossKind::Script { code } }
+            Diagnosis { reason: format!("the container was {signal}: {why}"), by: LossKind::Script { code } }
         }
         // The start script failed, or the shell could not run it. The agent itself never exits with these codes.
         Some(2 | 126 | 127 | 132 | 134 | 135 | 136 | 139) if !was_ready => failed(LossKind::User, IMAGE),
@@ -299,7 +304,8 @@ mod tests {
     #[test_case("AlgorithmError: ExitCode 137", true, LossKind::Script { code: 137 }, "out of memory")]
     #[test_case("AlgorithmError: Container ended with exit code 137.", true, LossKind::Script { code: 137 }, "out of memory")]
     #[test_case("AlgorithmError: OutOfMemoryError: killed, exit code: 137", true, LossKind::Script { code: 137 }, "out of memory")]
-    #[test_case("AlgorithmError: Exit Code: 137", false, LossKind::Script { code: 137 }, "`SAGEMAKER_INSTANCE_TYPE`")]
+    #[test_case("AlgorithmError: Exit Code: 137", false, LossKind::Script { code: 137 }, "out of memory")]
+    #[test_case("InternalServerError: We encountered an internal error", true, SYSTEM, "`SAGEMAKER_RETRIES`")]
     #[test_case("AlgorithmError: the job's script exited with code 5, exit code: 5", true, LossKind::Script { code: 5 }, "code 5")]
     #[test_case("AlgorithmError: the job's script exited with code 139, exit code: 139", true, LossKind::Script { code: 139 }, "SIGSEGV")]
     #[test_case(

@@ -448,6 +448,9 @@ impl<'s, 'a> Follower<'s, 'a> {
                 self.sources.read_to_end(&self.session.exchange(), self.session.printer, patience).await?;
                 self.print()?;
                 self.print_incomplete()?;
+                if !self.session.state.is_loss_told() {
+                    run_end::tell(self.session, self.run, &self.sources.output.nodes, conclusion);
+                }
                 if self.machine.job_has_ended() {
                     self.session.apply(SessionEvent::AgentsEnded)?;
                 }
@@ -468,6 +471,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             }
             Conclusion::Canceled { .. } | Conclusion::NeverBegan => {
                 self.print_incomplete()?;
+                run_end::tell(self.session, self.run, &self.sources.output.nodes, conclusion);
             }
         }
         self.session.output_tail = self.sources.output.take_tail();

@@ -198,7 +198,9 @@ impl<'a> Session<'a> {
         let (files, bytes) = (files + summary.files, bytes + summary.bytes);
         self.state.apply(SessionEvent::ResultsReceived { files, bytes });
         let of = if node == NodeId::LEADER { String::new() } else { format!(" of {node}, in {node}/") };
-        self.print_transfer(format!("Results{of}: {}", summary.received()), &summary.warnings);
+        let is_empty = summary.files + summary.deleted == 0 && summary.warnings.is_empty();
+        let text = if is_empty { "no file changed".to_owned() } else { summary.received() };
+        self.print_transfer(format!("Results{of}: {text}"), &summary.warnings);
     }
 
     fn print_transfer(&self, line: String, warnings: &[String]) {

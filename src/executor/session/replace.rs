@@ -45,7 +45,9 @@ pub async fn replace(session: &mut Session<'_>, inputs: JobInputs<'_>) -> anyhow
             return Ok(Replaced::No);
         }
     }
-    selected_type::note(session, &ended)?;
+    if let Some(line) = selected_type::note(session, &ended)? {
+        session.printer.line(line);
+    }
     let (lost, was_list) = (session.state.shown_type(), !session.state.request().preferred_types.is_empty());
     let reason = ended.failure_reason.or(ended.message).unwrap_or_else(|| ended.secondary.to_string());
     let line = match cause {

@@ -5,17 +5,22 @@ use std::time::Duration;
 use crate::base::human::{human_bytes, human_duration};
 use crate::base::node::Nodes;
 use crate::session::Session;
+use crate::session::failure_reasons::LossKind;
 use crate::session::machine::Conclusion;
 use crate::session::output::NodeOutput;
 
 pub(super) fn tell(session: &Session<'_>, run: u32, nodes: &Nodes<NodeOutput>, conclusion: &Conclusion) {
     let (printer, stage) = (session.printer, session.state.run().map_or("", |run| run.stage.as_str()));
-    let (result, is_failure) = match conclusion {
-        Conclusion::Exited { code, .. } => (format!("exit code {code}"), *code != 0),
-        _ => ("interrupted".to_owned(), false),
-    };
+    let Some((result, is_failure)) = result(conclusion) else { return };
     let start = nodes.rows().filter_map(|node| node.started).min();
-    let ran = longest_run(nodes);
+    let is_told = matches!(conclusion, Conclusion::Exited { .. } | Conclusion::Interrupted);
+    if !is_told && start.is_none() {
+        // Nothing is known to have begun.
+        return;
+    }
+    let by_now =
+        || start.filter(|_| !is_told).map(|start| session.clock.now().duration_since(start).unwrap_or_default());
+    let ran = longest_run(nodes).or_else(by_now);
     let end = start.zip(ran).map(|(start, ran)| start + ran);
     let ran = ran.map(|ran| format!(" after {}", human_duration(ran))).unwrap_or_default();
     let bytes = human_bytes(nodes.rows().map(NodeOutput::bytes).sum());
@@ -43,6 +48,20 @@ pub(super) fn longest_run(nodes: &Nodes<NodeOutput>) -> Option<Duration> {
     nodes.rows().filter_map(|node| node.ran.or_else(|| by_host(node))).max()
 }
 
+/// How the script ended, and whether that is a failure; `None`: it never began.
+fn result(conclusion: &Conclusion) -> Option<(String, bool)> {
+    match conclusion {
+        Conclusion::Exited { code, .. } | Conclusion::Lost { by: LossKind::Script { code }, .. } => {
+            Some((format!("exit code {code}"), *code != 0))
+        }
+        Conclusion::Interrupted => Some(("interrupted".to_owned(), false)),
+        Conclusion::Canceled { code: Some(code) } => Some((format!("stopped, exit code {code}"), true)),
+        Conclusion::Canceled { code: None } => Some(("stopped, exit code not known".to_owned(), true)),
+        Conclusion::Lost { .. } => Some(("ended with its container, exit code not known".to_owned(), true)),
+        Conclusion::NeverBegan => None,
+    }
+}
+
 /// The stage as authors of jobs know it: `build_script` and `step_script` are the job's `script`.
 fn label(stage: &str) -> String {
     match stage {
@@ -55,6 +74,17 @@ fn label(stage: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_end_of_a_script_is_told() {
+        let told = |conclusion| result(&conclusion).map(|(text, _)| text).unwrap_or_default();
+        let lost = |by| Conclusion::Lost { reason: String::new(), by };
+        assert_eq!(told(Conclusion::Canceled { code: Some(143) }), "stopped, exit code 143");
+        assert_eq!(told(Conclusion::Canceled { code: None }), "stopped, exit code not known");
+        assert_eq!(told(lost(LossKind::User)), "ended with its container, exit code not known");
+        assert_eq!(told(lost(LossKind::Script { code: 137 })), "exit code 137");
+        assert_eq!(result(&Conclusion::NeverBegan), None);
+    }
 
     #[test]
     fn a_stage_has_the_name_that_its_author_knows() {

@@ -10,6 +10,28 @@ pub(super) fn note(session: &mut Session<'_>, job: &TrainingJob) -> anyhow::Resu
     if selected.is_empty() || session.state.request().preferred_types.is_empty() {
         return Ok(None);
     }
+    let line = line(selected, &session.state.request().preferred_types);
     session.apply(SessionEvent::TypeSelected(selected))?;
-    Ok(Some(format!("SageMaker selected {selected}")))
+    Ok(Some(line))
+}
+
+/// SageMaker takes the first type that it can give, and does not say why it cannot give the ones before.
+fn line(selected: &str, preferred: &[String]) -> String {
+    let passed: Vec<&str> = preferred.iter().map(String::as_str).take_while(|name| *name != selected).collect();
+    if passed.is_empty() {
+        return format!("SageMaker selected {selected}");
+    }
+    format!("SageMaker selected {selected}: no quota or no capacity for {}", passed.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_types_before_the_selected_one_are_told() {
+        let preferred = ["a", "b", "c"].map(str::to_owned);
+        assert_eq!(line("a", &preferred), "SageMaker selected a");
+        assert_eq!(line("c", &preferred), "SageMaker selected c: no quota or no capacity for a, b");
+    }
 }

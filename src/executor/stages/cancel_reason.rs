@@ -29,17 +29,25 @@ pub(super) struct TimeLimits<'a> {
 }
 
 impl TimeLimits<'_> {
+    fn reached(limit: Duration, ran: Duration) -> bool {
+        !limit.is_zero() && ran + EARLY.min(limit / 4) >= limit
+    }
+
+    /// The job's `timeout` is over: no stage follows.
+    pub(super) fn is_job_over(&self) -> bool {
+        Self::reached(self.job, self.job_ran)
+    }
+
     /// The failure of a canceled stage; `what` says what was ended, the script or the wait for an instance.
     pub(super) fn failure(self, what: &str) -> Failure {
         let is_after = *self.stage == BuildStage::AfterScript;
         let script = self.script.or(is_after.then_some(AFTER_SCRIPT));
-        let reached = |ran: Duration, limit: Duration| !limit.is_zero() && ran + EARLY.min(limit / 4) >= limit;
         let over = |name: &str, limit: Duration| format!("the {name} of {} is over, so {what}", human_duration(limit));
-        if reached(self.job_ran, self.job) {
+        if self.is_job_over() {
             return Failure::canceled(over("job's `timeout`", self.job))
                 .hint("raise `timeout` of the job, or the maximum in the settings of the project or the runner");
         }
-        match script.filter(|limit| reached(self.stage_ran, *limit)) {
+        match script.filter(|limit| Self::reached(*limit, self.stage_ran)) {
             Some(limit) => {
                 let name = if is_after { "RUNNER_AFTER_SCRIPT_TIMEOUT" } else { "RUNNER_SCRIPT_TIMEOUT" };
                 Failure::canceled(over(&format!("`{name}`"), limit)).hint(format!("raise the job's variable `{name}`"))

@@ -71,7 +71,7 @@ rows! {
             vec![world.run(&Job::new().set("SAGEMAKER_INSTANCE_TYPE", "ml.p4d.24xlarge, ml.m5.large").script(["echo ran"]))]
         },
         expect: |world, outcomes| {
-            outcomes[0].succeeded().shows("Instance: ml.p4d.24xlarge or ml.m5.large x 1").shows("SageMaker selected ml.m5.large\n")
+            outcomes[0].succeeded().shows("Instance: ml.p4d.24xlarge or ml.m5.large x 1").shows("SageMaker selected ml.m5.large: no quota or no capacity for ml.p4d.24xlarge\n")
                 .shows("\nran");
             let jobs = world.emulator.as_ref().unwrap().jobs();
             assert_eq!(jobs.len(), 1);

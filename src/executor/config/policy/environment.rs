@@ -30,11 +30,15 @@ pub fn refuse_secrets(wishes: &JobVariables, secrets: &[String]) -> Result<(), F
             return Err(masked(name));
         }
     }
+    if wishes.metrics.as_ref().is_some_and(holds) {
+        return Err(Failure::user("`SAGEMAKER_METRICS` holds the value of a masked variable").hint(
+            "the definitions of metrics are readable through the API; choose a `SAGEMAKER_METRICS` without that text",
+        ));
+    }
     let texts = [
         ("SAGEMAKER_CHECKPOINTS_REF", &wishes.checkpoints_ref),
         ("SAGEMAKER_TRAINING_PLAN", &wishes.training_plan),
         ("SAGEMAKER_MODEL_OUTPUT", &wishes.model_output),
-        ("SAGEMAKER_METRICS", &wishes.metrics),
     ];
     let texts = texts.iter().filter_map(|(name, value)| Some(((*name).to_owned(), value.as_ref()?)));
     let prefixed = |prefix: &'static str| move |(name, value)| (format!("{prefix}{name}"), value);

@@ -58,6 +58,9 @@ fn a_resolved_secret_does_not_reach_the_environment() {
     let text = crate::base::failure::render(&failure.into());
     assert!(text.contains("`SAGEMAKER_ENV_PW`") && !text.contains("from-a-vault"), "{text}");
     assert!(refuse_secrets(&env("LR", "0.1"), &secrets).is_ok());
+    let metrics = JobVariables { metrics: Some("loss=from-a-vault (.*)".to_owned()), ..JobVariables::default() };
+    let failure = crate::base::failure::render(&refuse_secrets(&metrics, &secrets).unwrap_err().into());
+    assert!(failure.contains("`SAGEMAKER_METRICS`") && !failure.contains("environment"), "{failure}");
 }
 
 #[test]

@@ -16,6 +16,7 @@ use crate::config::settings::Settings;
 use crate::gitlab::{BuildStage, JobContext};
 use crate::protocol::mailbox::{Order, RunOrder};
 use crate::protocol::project::Trees;
+use crate::session::billing::{self, EndWait};
 use crate::session::current_run::RunStep;
 use crate::session::event::SessionEvent;
 use crate::session::exchange::Exchange as _;
@@ -93,7 +94,14 @@ pub(super) async fn run(
             tell_kill(context, &session, code);
             Err(Failure::script(code).into())
         }
-        Conclusion::Canceled { .. } => Err(context.limits(job, stage, begun).failure("the script was ended").into()),
+        Conclusion::Canceled { .. } => {
+            let limits = context.limits(job, stage, begun);
+            if limits.is_job_over() {
+                // What a later stage prints does not reach the job's log.
+                billing::print(&session, &EndWait::new(&context.cancellation)).await;
+            }
+            Err(limits.failure("the script was ended").into())
+        }
         Conclusion::NeverBegan => without_an_instance(context, job, stage, begun),
         Conclusion::Lost { reason, by } => {
             let is_told = session.state().is_loss_told();
@@ -268,7 +276,9 @@ fn lost(printer: &Printer, session: &Session<'_>, reason: String, by: LossKind) 
     let failure = match by {
         LossKind::User => Failure::user(reason),
         LossKind::Script { code } => {
-            printer.failure(&Failure::system(reason).quoting(session.last_lines()).into());
+            let failure = Failure::system(reason).quoting(session.last_lines());
+            let failure = failure_reasons::advice(code).into_iter().fold(failure, Failure::hint);
+            printer.failure(&failure.into());
             return Failure::script(code);
         }
         LossKind::System if !session.state().any_ready() => Failure::system(reason),
