@@ -70,12 +70,10 @@ pub(super) struct RunLoop<'s> {
     finish: Option<bool>,
     /// A script that an interruption has ended may run again.
     may_rerun: bool,
-    /// How often the container was started again.
-    restarts: u32,
+    /// The starts of the container before this one.
+    earlier: EarlierStarts,
     /// The files of an earlier start's scripts are gone, and no script has begun since.
     has_lost_files: bool,
-    /// An earlier start sent the results after its last script, as it was stopped.
-    has_sent_results: bool,
     recorder: Recorder,
     /// Exit code of the first script that failed, not counting `after_script`.
     code: i32,
@@ -111,9 +109,8 @@ impl<'s> RunLoop<'s> {
             canceled: BTreeSet::new(),
             finish: None,
             may_rerun,
-            restarts: 0,
+            earlier: EarlierStarts::default(),
             has_lost_files: false,
-            has_sent_results: false,
             recorder: Recorder::default(),
             code: 0,
         }
@@ -133,7 +130,7 @@ impl<'s> RunLoop<'s> {
         let nodes = self.node.hosts.clone();
         let ready = |restarts, after| Report::Ready { agent: agent.to_owned(), nodes: nodes.clone(), restarts, after };
         let earlier = self.mailbox.resume(&ready(0, 0)).await?;
-        let EarlierStarts { count, last_run, has_finished, has_collected, .. } = earlier;
+        let EarlierStarts { count, last_run, has_finished, .. } = earlier;
         if !earlier.may_go_on(self.may_rerun) {
             // The script must not run twice: its effects elsewhere cannot be undone, and its files in this container are gone.
             let reason = if has_finished {
@@ -150,7 +147,7 @@ impl<'s> RunLoop<'s> {
             let places = places.clone();
             on_thread(move || places.before_the_job()).await?;
         }
-        (self.restarts, self.has_sent_results) = (count, has_collected);
+        self.earlier = earlier;
         // The driver orders again what an interruption has ended, and sends the project anew.
         (self.has_lost_files, self.awaits_project) = (last_run > 0, last_run > 0);
         self.mailbox.skip_orders(last_run);
@@ -226,7 +223,7 @@ impl<'s> RunLoop<'s> {
                 }
                 // Sent before the driver knew that the files are gone: it will order something else.
                 Order::Finish { collect: true }
-                    if self.has_lost_files && self.seen.is_empty() && !self.has_sent_results => {}
+                    if self.has_lost_files && self.seen.is_empty() && !self.earlier.has_collected => {}
                 Order::Finish { collect } => self.finish = Some(collect),
             }
         }
@@ -433,8 +430,8 @@ impl<'s> RunLoop<'s> {
         if node != NodeId::LEADER || measured.is_empty() {
             return;
         }
-        let key = self.mailbox.keys.measurements(node, self.restarts);
-        let body = measurements::encode_measurements(&self.mailbox.keys, node, self.restarts, &measured);
+        let key = self.mailbox.keys.measurements(node, self.earlier.count);
+        let body = measurements::encode_measurements(&self.mailbox.keys, node, self.earlier.count, &measured);
         let sent = tokio::time::timeout(LAST_MEASURED, self.mailbox.objects.put(&key, body)).await;
         match sent {
             Ok(Ok(())) => {}

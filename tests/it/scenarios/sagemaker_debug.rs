@@ -5,21 +5,29 @@ use rustix::process::Signal;
 
 use super::sagemaker::rows;
 use super::sagemaker_desk::{BUILD_FAILURE, Desk};
-use crate::support::driver::{Driver, sagemaker};
+use crate::support::driver::{Driver, sagemaker, sagemaker_with};
 use crate::support::job::Job;
 use crate::support::scenario::one;
 
 /// The driver's rule lets people in, and a price is known.
 fn open() -> Driver {
-    let driver = sagemaker();
-    let more = "max_volume_size_gb = 16384, remote_debug = \"allow\", max_keep_on_failure_seconds = 3600";
+    opened(sagemaker())
+}
+
+fn opened(driver: Driver) -> Driver {
+    let more =
+        "max_volume_size_gb = 16384, spot = \"allow\", remote_debug = \"allow\", max_keep_on_failure_seconds = 3600";
     let operator_config = driver.operator_config.replace("max_volume_size_gb = 16384", more);
     assert_ne!(operator_config, driver.operator_config);
     Driver { operator_config: operator_config.replace("[aws]", "[prices]\n\"ml.m5.large\" = 0.6\n[aws]"), ..driver }
 }
 
 fn desk(variables: &[(&str, &str)]) -> Desk {
-    let mut desk = Desk::of(&open(), &std::env::temp_dir(), &Job::new().script(["true"]).after_script(["true"]));
+    desk_of(&open(), variables)
+}
+
+fn desk_of(driver: &Driver, variables: &[(&str, &str)]) -> Desk {
+    let mut desk = Desk::of(driver, &std::env::temp_dir(), &Job::new().script(["true"]).after_script(["true"]));
     for (name, value) in variables {
         desk.set(name, value);
     }
@@ -64,6 +72,20 @@ fn kept_container_is_canceled() {
     let ended = run.end();
     ended.says("Nobody can get in: set `SAGEMAKER_REMOTE_DEBUG`").one_error();
     assert_eq!(ended.out(), "no end of a line");
+    desk.close();
+}
+
+/// The instance vanishes at once during the wait: the script had failed, and does not run again.
+#[test]
+fn kept_container_is_interrupted() {
+    let driver = opened(sagemaker_with(&["--stop-grace", "0s"], ""));
+    let desk = desk_of(&driver, &[("SAGEMAKER_SPOT", "true"), ("SAGEMAKER_KEEP_ON_FAILURE", "30m")]);
+    let mut run = desk.start_run("build_script", "echo working; exit 3");
+    run.until("the container is kept until ");
+    desk.emulator.interrupt();
+    let ended = run.end();
+    ended.with_code(BUILD_FAILURE).hides("runs again").says("Script: exit code 3 after ");
+    assert_eq!((ended.out().as_str(), ended.exit_code.as_deref()), ("working\n", Some("3")), "{ended}");
     desk.close();
 }
 

@@ -325,7 +325,7 @@ fn an_image_runs_with_an_engine() {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(text(&output.stdout).ends_with("from the engine\n"), "{}\n{said}", text(&output.stdout));
-    assert!(said.contains("image: python:3.11\n"), "{said}");
+    assert!(said.contains("image: python:3.11,"), "{said}");
     assert_eq!(std::fs::read_to_string(tools.path().join("ran")).unwrap(), "python:3.11\n");
     assert_eq!(desktop.file("made"), "x\n");
     desktop.is_left_clean();

@@ -36,14 +36,14 @@ impl RunLoop<'_> {
                 let now = self.clock.now();
                 return workspace::send_tree(objects, &keys.kept_tree(packs), trees, now, &Arc::default()).await;
             }
-            let (keys, selection) = (keys.results(node, self.restarts), selection.of_node(node));
+            let (keys, selection) = (keys.results(node, self.earlier.count), selection.of_node(node));
             workspace::send_changes(objects, &keys, trees, snapshot, &selection, &Arc::default()).await
         };
         let sent = tokio::time::timeout(limit, sent).await.context("no time was left").and_then(|sent| sent);
         // No path of the job names the folder of this node.
         let has_sent_nothing = sent.as_ref().is_ok_and(|summary| summary.files == 0);
         let report = match sent {
-            Ok(summary) => Report::Collected { summary: summary.sent(), restarts: self.restarts },
+            Ok(summary) => Report::Collected { summary: summary.sent(), restarts: self.earlier.count },
             Err(error) => failed("send the results", &error),
         };
         self.mailbox.report(&report).await?;
