@@ -84,7 +84,7 @@ fn kept_container_is_interrupted() {
     run.until("the container is kept until ");
     desk.emulator.interrupt();
     let ended = run.end();
-    ended.with_code(BUILD_FAILURE).hides("runs again").says("Script: exit code 3 after ");
+    ended.with_code(BUILD_FAILURE).hides("runs again").says(" exit code 3 after ");
     assert_eq!((ended.out().as_str(), ended.exit_code.as_deref()), ("working\n", Some("3")), "{ended}");
     desk.close();
 }
