@@ -25,14 +25,13 @@ use crate::session::phases::Waiting;
 use crate::session::poll::{Describe, Poll};
 use crate::session::remote_access::{self, KeptContainer};
 use crate::session::run_end;
-use crate::session::selected_type;
 use crate::session::silence::Silence;
 use crate::session::sources::{FIRST_EVENTS, GAP_PATIENCE, LAST_EVENTS, Sources};
 use crate::session::workspace_upload::WorkspaceUpload;
 
 mod instances;
 
-use instances::Interruption;
+use instances::Instances;
 
 /// The first moments of a run, polled more often: most stages are short.
 const OPENING: Duration = Duration::from_secs(3);
@@ -65,10 +64,7 @@ pub struct Follower<'s, 'a> {
     reports: Poll,
     copy: Poll,
     describe: Describe,
-    waiting: Option<Waiting>,
-    interruption: Interruption,
-    /// The line on the instance type that SageMaker selected, until the section of the wait is over.
-    selected: Option<String>,
+    instances: Instances,
     silence: Silence,
     /// Containers of failed scripts that are to be told once the output is printed.
     kept: Vec<KeptContainer>,
@@ -129,9 +125,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             reports: Poll::new(started),
             copy: Poll::new(started),
             describe,
-            waiting,
-            interruption: Interruption::default(),
-            selected: None,
+            instances: Instances::new(waiting),
             silence: Silence::new(started),
             kept: Vec::new(),
             cancel_sent,
@@ -145,7 +139,7 @@ impl<'s, 'a> Follower<'s, 'a> {
     /// Polls and prints until the machine concludes.
     pub async fn follow(mut self, cancel: &Cancellation) -> anyhow::Result<Conclusion> {
         let followed = self.until_concluded(cancel).await;
-        self.break_waiting("failed");
+        self.instances.break_off(self.session, "failed");
         // The next stage reads the log on from here, however this one ended.
         self.session.apply(SessionEvent::LogRead(self.sources.feed.floors()))?;
         followed
@@ -233,7 +227,11 @@ impl<'s, 'a> Follower<'s, 'a> {
         if !is_isolated {
             self.sources.read_log(self.session.printer)?;
         }
-        self.show_waiting().await?;
+        let is_ready = self.machine.is_ready();
+        if self.instances.show(self.session, &self.sources.output.nodes, is_ready).await? {
+            self.describe.answered(false);
+            self.sources.feed.started();
+        }
         let ends = self.print()?;
         // After printing: a slow reader of our stdout is no silence of the node.
         for (id, node) in self.sources.output.nodes.iter_mut() {
@@ -249,7 +247,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             let event = RunEvent::Trace { node, end: None, complete: true };
             effects.extend(self.machine.apply(&event, self.started.elapsed()));
         }
-        if self.machine.all_started() && self.waiting.is_none() {
+        if self.machine.all_started() && !self.instances.is_waiting() {
             self.silence.tell(self.session, nodes);
         }
         for end in ends {
@@ -313,7 +311,7 @@ impl<'s, 'a> Follower<'s, 'a> {
 
     /// Applies a report to the output, and to the upload of the project.
     async fn see(&mut self, id: NodeId, report: &Report) -> anyhow::Result<()> {
-        self.interruption.heard(id, report);
+        self.instances.heard(id, report);
         let session = &mut *self.session;
         let (Some(node), Some(output)) = (session.state.nodes().get(id), self.sources.output.nodes.get_mut(id)) else {
             return Ok(());
@@ -371,11 +369,7 @@ impl<'s, 'a> Follower<'s, 'a> {
                     self.reports = Poll::new(Instant::now());
                 }
                 if let Some(job) = &job {
-                    self.note_interruption(job);
-                }
-                if let (Some(waiting), Some(job)) = (&mut self.waiting, &job) {
-                    self.selected = selected_type::note(self.session, job)?.or(self.selected.take());
-                    waiting.observe(job, Instant::now().into_std());
+                    self.instances.observe(self.session, &self.sources.output.nodes, job)?;
                 }
                 effects.extend(self.machine.apply(&RunEvent::Job(job.as_ref()), self.started.elapsed()));
                 Ok(())
@@ -432,9 +426,9 @@ impl<'s, 'a> Follower<'s, 'a> {
     async fn finish(&mut self, conclusion: &Conclusion) -> anyhow::Result<()> {
         if matches!(conclusion, Conclusion::Interrupted) {
             // The containers run again.
-            self.end_waiting().await?;
+            self.instances.end(self.session, &self.sources.output.nodes).await?;
         }
-        self.break_waiting("ended");
+        self.instances.break_off(self.session, "ended");
         match conclusion {
             Conclusion::Lost { by, .. } => {
                 let was_ready = self.session.state.any_ready();

@@ -5,111 +5,128 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use super::Follower;
 use crate::base::human::{human_duration, utc_time};
-use crate::base::node::NodeId;
+use crate::base::node::{NodeId, Nodes};
 use crate::cloud::{CHECKPOINTS_DIR, TrainingJob};
 use crate::protocol::mailbox::Report;
+use crate::session::Session;
+use crate::session::output::NodeOutput;
 use crate::session::phases::Waiting;
 use crate::session::ready::look_back;
 use crate::session::{remote_access, rerun, selected_type, warm_pool};
 
-/// An interruption that was told, and the nodes whose container has not come back.
-#[derive(Debug, Default)]
-pub(super) struct Interruption {
-    at: Option<SystemTime>,
+/// The wait for instances, if one is under way, and the last interruption that was told.
+#[derive(Debug)]
+pub(super) struct Instances {
+    waiting: Option<Waiting>,
+    interrupted: Option<SystemTime>,
+    /// The nodes whose container has not come back.
     awaited: BTreeSet<NodeId>,
+    /// The line on the instance type that SageMaker selected, until the section of the wait is over.
+    selected: Option<String>,
 }
 
-impl Interruption {
-    /// A report shows that the container of a node runs.
+impl Instances {
+    pub(super) fn new(waiting: Option<Waiting>) -> Self {
+        Self { waiting, interrupted: None, awaited: BTreeSet::new(), selected: None }
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// A report may show that the container of a node runs.
     pub(super) fn heard(&mut self, node: NodeId, report: &Report) {
         if matches!(report, Report::Ready { .. } | Report::Started { .. } | Report::Exited { .. }) {
             self.awaited.remove(&node);
         }
     }
-}
 
-impl Follower<'_, '_> {
-    /// Tells an interruption as soon as SageMaker reports it, and shows the wait for the next instances.
-    pub(super) fn note_interruption(&mut self, job: &TrainingJob) {
-        let at = rerun::without_instance_since(&job.transitions).filter(|_| !job.status.is_terminal());
-        let Some(at) = at.filter(|at| self.waiting.is_none() && self.interruption.at != Some(*at)) else { return };
-        let nodes = &self.sources.output.nodes;
-        let began = nodes.rows().filter_map(|node| node.started).min();
-        let ran = began.and_then(|began| at.duration_since(began).ok()).map(human_duration);
-        let awaited: BTreeSet<_> = nodes.ids().collect();
-        self.session.printer.warn(words(at, ran, awaited.len(), job.pool.has_checkpoints));
-        self.interruption = Interruption { at: Some(at), awaited };
-        let mut waiting = Waiting::again(
-            self.session.printer,
-            &self.session.state.shown_type(),
-            self.session.state.job_number(),
-            job,
-            Instant::now().into_std(),
-        );
-        waiting.observe(job, Instant::now().into_std());
-        self.waiting = Some(waiting);
-    }
-
-    /// Shows the state of the training job while containers are awaited; tells at the end what it was.
-    pub(super) async fn show_waiting(&mut self) -> anyhow::Result<()> {
-        let now = Instant::now().into_std();
-        let Some(waiting) = &mut self.waiting else { return Ok(()) };
-        if !self.machine.is_ready() || !self.interruption.awaited.is_empty() {
-            waiting.tick(now, self.session.clock.now());
-            return Ok(());
+    /// Takes a new status of the job: tells an interruption as soon as SageMaker reports it.
+    pub(super) fn observe(
+        &mut self,
+        session: &mut Session<'_>,
+        nodes: &Nodes<NodeOutput>,
+        job: &TrainingJob,
+    ) -> anyhow::Result<()> {
+        self.note_interruption(session, nodes, job);
+        if let Some(waiting) = &mut self.waiting {
+            self.selected = selected_type::note(session, job)?.or(self.selected.take());
+            waiting.observe(job, Instant::now().into_std());
         }
-        self.end_waiting().await
-    }
-
-    /// Ends the section of a wait at whose end every container runs.
-    pub(super) async fn end_waiting(&mut self) -> anyhow::Result<()> {
-        let Some(mut waiting) = self.waiting.take() else { return Ok(()) };
-        // Look up when each phase began: some may have begun and ended between two polls.
-        let found = look_back(self.session, &self.sources.output.nodes).await;
-        let now = Instant::now().into_std();
-        let (mut pool, mut waited) = (None, None);
-        let is_first = self.interruption.at.is_none();
-        match found.job {
-            Ok(job) => {
-                waited = found.ready.zip(job.created).and_then(|(ready, created)| ready.duration_since(created).ok());
-                self.selected = selected_type::note(self.session, &job)?.or(self.selected.take());
-                waiting.observe(&job, now);
-                self.describe.answered(false);
-                pool = warm_pool::line(self.session, &job, found.ready).await;
-            }
-            Err(why) => waiting.unanswered(&why, now),
-        }
-        self.sources.feed.started();
-        waiting.finish("ready", found.ready, now, self.session.clock.now());
-        self.tell_selected();
-        if !is_first {
-            return Ok(());
-        }
-        if let Some(line) = pool {
-            self.session.printer.line(line);
-        }
-        if let Some(waited) = waited {
-            let line = format!("The container runs, {} after the training job was created", human_duration(waited));
-            self.session.printer.line(line);
-        }
-        remote_access::tell_shells(self.session, self.sources.output.nodes.ids());
         Ok(())
     }
 
-    /// Ends the section of a wait at whose end not every container runs.
-    pub(super) fn break_waiting(&mut self, outcome: &str) {
+    fn note_interruption(&mut self, session: &Session<'_>, nodes: &Nodes<NodeOutput>, job: &TrainingJob) {
+        let at = rerun::without_instance_since(&job.transitions).filter(|_| !job.status.is_terminal());
+        let Some(at) = at.filter(|at| self.waiting.is_none() && self.interrupted != Some(*at)) else { return };
+        let began = nodes.rows().filter_map(|node| node.started).min();
+        let ran = began.and_then(|began| at.duration_since(began).ok()).map(human_duration);
+        session.printer.warn(words(at, ran, nodes.len(), job.pool.has_checkpoints));
+        (self.interrupted, self.awaited) = (Some(at), nodes.ids().collect());
+        let (instance, number) = (session.state.shown_type(), session.state.job_number());
+        self.waiting = Some(Waiting::again(session.printer, &instance, number, job, Instant::now().into_std()));
+    }
+
+    /// Shows the state of the training job while containers are awaited. `true`: the wait has ended just now.
+    pub(super) async fn show(
+        &mut self,
+        session: &mut Session<'_>,
+        nodes: &Nodes<NodeOutput>,
+        is_ready: bool,
+    ) -> anyhow::Result<bool> {
+        let Some(waiting) = &mut self.waiting else { return Ok(false) };
+        if !is_ready || !self.awaited.is_empty() {
+            waiting.tick(Instant::now().into_std(), session.clock.now());
+            return Ok(false);
+        }
+        self.end(session, nodes).await.map(|()| true)
+    }
+
+    /// Ends a wait at whose end every container runs, and tells how it went.
+    pub(super) async fn end(&mut self, session: &mut Session<'_>, nodes: &Nodes<NodeOutput>) -> anyhow::Result<()> {
+        let Some(mut waiting) = self.waiting.take() else { return Ok(()) };
+        // Look up when each phase began: some may have begun and ended between two polls.
+        let found = look_back(session, nodes).await;
+        let now = Instant::now().into_std();
+        let (mut pool, mut waited) = (None, None);
+        match found.job {
+            Ok(job) => {
+                waited = found.ready.zip(job.created).and_then(|(ready, created)| ready.duration_since(created).ok());
+                self.selected = selected_type::note(session, &job)?.or(self.selected.take());
+                waiting.observe(&job, now);
+                pool = warm_pool::line(session, &job, found.ready).await;
+            }
+            Err(why) => waiting.unanswered(&why, now),
+        }
+        waiting.finish("ready", found.ready, now, session.clock.now());
+        self.tell_selected(session);
+        if self.interrupted.is_some() {
+            return Ok(());
+        }
+        if let Some(line) = pool {
+            session.printer.line(line);
+        }
+        if let Some(waited) = waited {
+            let line = format!("The container runs, {} after the training job was created", human_duration(waited));
+            session.printer.line(line);
+        }
+        remote_access::tell_shells(session, nodes.ids());
+        Ok(())
+    }
+
+    /// Ends a wait at whose end not every container runs.
+    pub(super) fn break_off(&mut self, session: &Session<'_>, outcome: &str) {
         if let Some(waiting) = self.waiting.take() {
-            waiting.finish(outcome, None, Instant::now().into_std(), self.session.clock.now());
-            self.tell_selected();
+            waiting.finish(outcome, None, Instant::now().into_std(), session.clock.now());
+            self.tell_selected(session);
         }
     }
 
     /// Outside of the section, which is collapsed.
-    fn tell_selected(&mut self) {
+    fn tell_selected(&mut self, session: &Session<'_>) {
         if let Some(line) = self.selected.take() {
-            self.session.printer.line(line);
+            session.printer.line(line);
         }
     }
 }
