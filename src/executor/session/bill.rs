@@ -129,6 +129,7 @@ impl Bill {
     }
 
     /// With the bills of the session's training jobs before this one; those that cost nothing are left out.
+    #[must_use]
     pub fn with_earlier(self, earlier: Vec<EarlierJob>) -> Self {
         Self { earlier: earlier.into_iter().filter(|job| job.bill.billable != Some(0)).collect(), ..self }
     }

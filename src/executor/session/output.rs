@@ -388,7 +388,6 @@ fn sort(lines: Vec<Line>, beside: &mut Vec<String>, mut foreign: Option<&mut Vec
 mod tests {
     use super::*;
     use crate::base::seal::SealKey;
-    use crate::session::run_end;
     use crate::trace::FrameEncoder;
 
     struct Harness {
@@ -424,34 +423,6 @@ mod tests {
 
     fn event(id: &str, message: &str) -> LogEvent {
         LogEvent { stream: "x/algo-1-17".into(), timestamp: 1, id: id.into(), message: message.into() }
-    }
-
-    /// The report of a kept container comes half an hour after the end that it tells of.
-    #[test]
-    fn the_time_of_a_script_is_that_of_its_report() {
-        let harness = Harness::new();
-        let mut output = harness.output(2);
-        let start = SystemTime::UNIX_EPOCH;
-        assert_eq!(run_end::longest_run(&output.nodes), None);
-        let ran = |ran| ExitReport {
-            has_model: false,
-            code: 4,
-            bytes: 0,
-            hash: String::new(),
-            canceled: false,
-            at: 1,
-            ran,
-            copy: None,
-        };
-        for (id, told) in [(NodeId::LEADER, Some(900)), (NodeId::at(1), Some(400))] {
-            let node = output.nodes.get_mut(id).unwrap();
-            node.started = Some(start);
-            node.exited(&ran(told), start + Duration::from_mins(30));
-        }
-        assert_eq!(run_end::longest_run(&output.nodes), Some(Duration::from_millis(900)));
-        let older = output.nodes.get_mut(NodeId::LEADER).unwrap();
-        older.exited(&ran(None), start + Duration::from_secs(7));
-        assert_eq!(run_end::longest_run(&output.nodes), Some(Duration::from_secs(7)), "an older agent does not say");
     }
 
     #[test]

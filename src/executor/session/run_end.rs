@@ -1,6 +1,6 @@
 //! Prints how a script ended: in one line, and for several nodes in a section with a line for each.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::base::human::{human_bytes, human_duration};
 use crate::base::node::Nodes;
@@ -20,7 +20,8 @@ pub(super) fn tell(session: &Session<'_>, run: u32, nodes: &Nodes<NodeOutput>, c
     }
     let by_now =
         || start.filter(|_| !is_told).map(|start| session.clock.now().duration_since(start).unwrap_or_default());
-    let ran = longest_run(nodes).or_else(by_now);
+    let times = |node: &NodeOutput| NodeTimes { started: node.started, exited: node.exited, ran: node.ran };
+    let ran = longest_run(nodes.rows().map(times)).or_else(by_now);
     let end = start.zip(ran).map(|(start, ran)| start + ran);
     let ran = ran.map(|ran| format!(" after {}", human_duration(ran))).unwrap_or_default();
     let bytes = human_bytes(nodes.rows().map(NodeOutput::bytes).sum());
@@ -43,9 +44,17 @@ pub(super) fn tell(session: &Session<'_>, run: u32, nodes: &Nodes<NodeOutput>, c
 }
 
 /// The longest time of the script on a node: by the node's own clock, since a report may come minutes after the end that it tells of.
-pub(super) fn longest_run(nodes: &Nodes<NodeOutput>) -> Option<Duration> {
-    let by_host = |node: &NodeOutput| Some(node.exited?.duration_since(node.started?).unwrap_or_default());
-    nodes.rows().filter_map(|node| node.ran.or_else(|| by_host(node))).max()
+fn longest_run(nodes: impl Iterator<Item = NodeTimes>) -> Option<Duration> {
+    let by_host = |times: &NodeTimes| Some(times.exited?.duration_since(times.started?).unwrap_or_default());
+    nodes.filter_map(|times| times.ran.or_else(|| by_host(&times))).max()
+}
+
+/// When the reports of a node came, and how long the script ran by the last one.
+#[derive(Clone, Copy)]
+struct NodeTimes {
+    started: Option<SystemTime>,
+    exited: Option<SystemTime>,
+    ran: Option<Duration>,
 }
 
 /// How the script ended, and whether that is a failure; `None`: it never began.
@@ -74,6 +83,24 @@ fn label(stage: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The report of a kept container comes half an hour after the end that it tells of.
+    #[test]
+    fn the_time_of_a_script_is_that_of_its_report() {
+        let start = SystemTime::UNIX_EPOCH;
+        let times = |after, ran| NodeTimes {
+            started: Some(start),
+            exited: Some(start + Duration::from_secs(after)),
+            ran: Option::map(ran, Duration::from_millis),
+        };
+        assert_eq!(
+            longest_run([times(1800, Some(900)), times(1800, Some(400))].into_iter()),
+            Some(Duration::from_millis(900))
+        );
+        let older = longest_run([times(7, None), times(1800, Some(400))].into_iter());
+        assert_eq!(older, Some(Duration::from_secs(7)), "an older agent does not say");
+        assert_eq!(longest_run([NodeTimes { exited: None, ..times(0, None) }].into_iter()), None);
+    }
 
     #[test]
     fn every_end_of_a_script_is_told() {
