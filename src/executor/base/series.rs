@@ -23,6 +23,7 @@ mod any_number {
         Text(String),
     }
 
+    #[expect(clippy::ref_option, reason = "the form that serde calls")]
     pub(super) fn serialize<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
         let written =
             |value: f64| if value.is_finite() { Written::Number(value) } else { Written::Text(value.to_string()) };

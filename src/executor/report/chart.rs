@@ -88,7 +88,7 @@ fn tick(value: f64, step: f64) -> String {
         return plain;
     }
     let size = value.abs();
-    if size >= 1e7 || size < 1e-4 {
+    if !(1e-4..1e7).contains(&size) {
         let digits = decimals(step / 10_f64.powf(size.log10().floor()));
         return format!("{value:.digits$e}");
     }

@@ -258,7 +258,7 @@ mod tests {
         let job = job(JobStatus::Completed);
         let bill = Bill::of(&job, UNIX_EPOCH, &BTreeMap::new());
         let earlier = EarlierJob { name: "first".to_owned(), status: SecondaryStatus::Failed, bill: bill.clone() };
-        let text = to_json(&job, &bill.with_earlier(vec![earlier]), JobFigures::default()).unwrap();
+        let text = to_json(&job, &bill.with_earlier(vec![earlier]), &JobFigures::default()).unwrap();
         let report: serde_json::Value = serde_json::from_slice(&text).unwrap();
         let told = &report["earlier_training_jobs"][0];
         assert_eq!(
