@@ -29,9 +29,9 @@ use crate::session::silence::Silence;
 use crate::session::sources::{FIRST_EVENTS, GAP_PATIENCE, LAST_EVENTS, Sources};
 use crate::session::workspace_upload::WorkspaceUpload;
 
-mod instances;
+mod instance_wait;
 
-use instances::Instances;
+use instance_wait::InstanceWait;
 
 /// The first moments of a run, polled more often: most stages are short.
 const OPENING: Duration = Duration::from_secs(3);
@@ -64,7 +64,7 @@ pub struct Follower<'s, 'a> {
     reports: Poll,
     copy: Poll,
     describe: Describe,
-    instances: Instances,
+    instances: InstanceWait,
     silence: Silence,
     /// Containers of failed scripts that are to be told once the output is printed.
     kept: Vec<KeptContainer>,
@@ -125,7 +125,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             reports: Poll::new(started),
             copy: Poll::new(started),
             describe,
-            instances: Instances::new(waiting),
+            instances: InstanceWait::new(waiting),
             silence: Silence::new(started),
             kept: Vec::new(),
             cancel_sent,

@@ -3,7 +3,6 @@
 
 use anyhow::Context as _;
 
-use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 use crate::config::policy;
 use crate::gitlab::{BuildStage, JobContext};
@@ -14,12 +13,9 @@ use crate::session::create::Launched;
 use crate::session::event::SessionEvent;
 use crate::session::exchange::Exchange as _;
 use crate::session::next_job::{self, JobInputs};
-use crate::session::record::LostResults;
 use crate::session::stage_end::wait_for_end;
-use crate::session::state::{Creation, ResultsState};
+use crate::session::state::Creation;
 use crate::session::{Session, billing, project_scope, queue, stage_channels};
-
-const AFTER_SCRIPT_TIMEOUT: &str = "RUNNER_AFTER_SCRIPT_TIMEOUT";
 
 /// Lines of the job's log about what the isolation costs.
 pub fn announcement(job: &JobContext) -> String {
@@ -33,9 +29,8 @@ pub fn announcement(job: &JobContext) -> String {
     };
     let time = match stages.len() {
         0 | 1 => String::new(),
-        _ => {
-            format!(". `after_script` has 5 minutes for its own, with the wait: `{AFTER_SCRIPT_TIMEOUT}` gives it more")
-        }
+        _ => ". `after_script` has 5 minutes for its own, with the wait: `RUNNER_AFTER_SCRIPT_TIMEOUT` gives it more"
+            .to_owned(),
     };
     format!("Network isolation: the containers have no network and no credentials. This job needs {each}{time}")
 }
@@ -52,22 +47,6 @@ pub fn keep_tree(job: &JobContext, stage: &BuildStage) -> KeepTree {
     } else {
         KeepTree::OnSuccess
     }
-}
-
-/// Notes that the files of the earlier containers are lost, since only the last one sends results and it never began. Does nothing for the
-/// first training job of a session.
-pub(super) fn lose_earlier_results(session: &mut Session<'_>) -> anyhow::Result<()> {
-    let has_earlier = session.state.stage_jobs().is_some_and(|stages| stages.earlier.is_some());
-    if !has_earlier || session.state.results() != ResultsState::Pending {
-        return Ok(());
-    }
-    let why = "the training job of the last container stage did not start, and the files of the script are lost, because a job without network \
-               gets its files from the last one";
-    let hint = format!(
-        "leave `after_script` out, or give it time for an instance: set `{AFTER_SCRIPT_TIMEOUT}` to `30m` or more"
-    );
-    session.printer.failure(&Failure::system(why).hint(hint).into());
-    session.apply(SessionEvent::ResultsLost(&LostResults { why: why.to_owned(), by_job: false }))
 }
 
 /// Outcome of the wait before a stage.

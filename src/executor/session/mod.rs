@@ -76,6 +76,7 @@ use anyhow::Context as _;
 
 use crate::base::arn::Arn;
 use crate::base::clock::Clock;
+use crate::base::failure::Failure;
 use crate::base::node::NodeId;
 use crate::cloud::{LogClient, ObjectStore, TrainingJobs};
 use crate::config::settings::Settings;
@@ -88,8 +89,8 @@ use crate::session::event::{Saved, SessionEvent};
 use crate::session::exchange::{Exchange as _, StoreExchange};
 use crate::session::lease::RenewalTime;
 use crate::session::output_tail::OutputTail;
-use crate::session::record::Records;
-use crate::session::state::SessionState;
+use crate::session::record::{LostResults, Records};
+use crate::session::state::{ResultsState, SessionState};
 use crate::ui::Printer;
 use crate::workspace::Summary;
 
@@ -287,7 +288,20 @@ impl<'a> Session<'a> {
     pub async fn give_up(&mut self) -> anyhow::Result<()> {
         self.apply(SessionEvent::GivenUp)?;
         self.stop_job().await;
-        isolated::lose_earlier_results(self)
+        self.lose_earlier_results()
+    }
+
+    /// Notes that the files of earlier containers without network are lost, since only the last one sends results and it never began.
+    fn lose_earlier_results(&mut self) -> anyhow::Result<()> {
+        let has_earlier = self.state.stage_jobs().is_some_and(|stages| stages.earlier.is_some());
+        if !has_earlier || self.state.results() != ResultsState::Pending {
+            return Ok(());
+        }
+        let why = "the training job of the last container stage did not start, and the files of the script are lost, because a job \
+                   without network gets its files from the last one";
+        let hint = "leave `after_script` out, or give it time for an instance: set `RUNNER_AFTER_SCRIPT_TIMEOUT` to `30m` or more";
+        self.printer.failure(&Failure::system(why).hint(hint).into());
+        self.apply(SessionEvent::ResultsLost(&LostResults { why: why.to_owned(), by_job: false }))
     }
 
     /// Stops the training job; `cleanup` tries again when it fails.

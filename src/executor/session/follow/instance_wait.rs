@@ -17,7 +17,7 @@ use crate::session::{remote_access, rerun, selected_type, warm_pool};
 
 /// The wait for instances, if one is under way, and the last interruption that was told.
 #[derive(Debug)]
-pub(super) struct Instances {
+pub(super) struct InstanceWait {
     waiting: Option<Waiting>,
     interrupted: Option<SystemTime>,
     /// The nodes whose container has not come back.
@@ -26,7 +26,7 @@ pub(super) struct Instances {
     selected: Option<String>,
 }
 
-impl Instances {
+impl InstanceWait {
     pub(super) fn new(waiting: Option<Waiting>) -> Self {
         Self { waiting, interrupted: None, awaited: BTreeSet::new(), selected: None }
     }
