@@ -131,7 +131,7 @@ impl Redraws {
 mod tests {
     use super::*;
 
-    /// What stays of pieces that arrive at these milliseconds. The held redraw is passed on whenever it is due.
+    /// The bytes that are passed on of pieces that arrive at these milliseconds. The held redraw is passed on whenever it is due.
     fn kept(rate: u32, pieces: &[(u64, &str)]) -> String {
         let start = Instant::now();
         let (mut redraws, mut kept) = (Redraws::new(rate), Vec::new());
@@ -195,7 +195,7 @@ mod tests {
                 text.as_bytes().chunks(size).map(|piece| (0, std::str::from_utf8(piece).unwrap())).collect();
             assert_eq!(kept(1, &pieces), text, "pieces of {size}");
         }
-        // What is printed beside a bar is part of its last state.
+        // Text printed beside a bar is part of its last state.
         assert_eq!(kept(1, &[(0, "\r1%\r2%\r3%loss=1\nnext\n")]), "\r1%\r3%loss=1\nnext\n");
         let long = format!("\r1\r{}\r2\n", "x".repeat(LONGEST));
         assert_eq!(kept(1, &[(0, &long)]), long);

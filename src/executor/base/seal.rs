@@ -115,7 +115,7 @@ pub enum MessageKind {
     ForeignLine = 7,
     /// The frame that ends a script's output.
     EndOfOutput = 8,
-    /// What the agent measured.
+    /// The measurements of the agent.
     Measurements = 9,
     /// A part of the manifest of a project that one stage's container keeps for the next.
     KeptPart = 10,

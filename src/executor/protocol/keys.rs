@@ -171,7 +171,7 @@ impl SessionKeys {
     pub fn trace(&self, node: NodeId, run: u32, batch: u32) -> String {
         format!("{}/trace/{node}/{run:06}/{batch:06}", self.root)
     }
-    /// What the agent measured in a container that was started again `restarts` times.
+    /// The measurements of the agent in a container that was started again `restarts` times.
     pub fn measurements(&self, node: NodeId, restarts: u32) -> String {
         format!("{}/measurements/{node}/{restarts:06}.json", self.root)
     }

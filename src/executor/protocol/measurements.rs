@@ -1,4 +1,4 @@
-//! What an agent measured while scripts ran: a message that it stores once, before it leaves.
+//! The measurements of an agent while scripts ran: a message that it stores once, before it leaves.
 
 use std::collections::BTreeMap;
 
@@ -132,7 +132,7 @@ pub fn encode_measurements(keys: &SessionKeys, node: NodeId, restarts: u32, body
     mailbox::encode(seal, Label::measurements(node, seq), &Envelope { version: mailbox::version(seal), seq, body })
 }
 
-/// What can be shown of a message: series that are not well-formed are left out.
+/// The presentable part of a message: series that are not well-formed are left out.
 pub fn decode_measurements(
     keys: &SessionKeys,
     node: NodeId,

@@ -1,8 +1,8 @@
-//! What a drawing and a file show of a series.
+//! The points of a series, as a drawing and a file show them.
 
 use crate::base::series::Series;
 
-/// What the numbers of a curve are.
+/// The unit of a curve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     Plain,

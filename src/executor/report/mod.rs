@@ -1,4 +1,4 @@
-//! What people and GitLab read of a job's measurements: a page, files of final values, and lines for the log. Pure: data in, text out.
+//! The presentation of a job's measurements, for people and GitLab: a page, files of final values, and lines for the log. Pure: data in, text out.
 //!
 //! Nothing here is fetched or executed by a browser: the page has its style and its drawings inside, and no script.
 

@@ -39,7 +39,7 @@ pub struct JobPage<'a> {
     pub has_succeeded: bool,
     pub facts: &'a [(&'static str, String)],
     pub phases: &'a [JobPhase],
-    /// What the job costs, where that is known.
+    /// The cost of the job, where it is known.
     pub price: Option<&'a str>,
     pub metrics: &'a [Curve<'a>],
     pub machine: &'a [Curve<'a>],

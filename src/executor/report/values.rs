@@ -24,7 +24,7 @@ struct MetricsFile<'a> {
     machine: Map<String, Value>,
 }
 
-/// What the files hold.
+/// The content of the files.
 #[derive(Debug, Clone, Copy)]
 pub struct FinalValues<'a> {
     pub training_job: &'a str,

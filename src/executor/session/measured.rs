@@ -1,4 +1,4 @@
-//! What the agent measured: lines in the job's log, and the files and the page that its artifacts name.
+//! The measurements of the agent: lines in the job's log, and the files and the page that its artifacts name.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the state of a session tells of a job without network. Pure.
+//! The parts of a session's state that jobs without network alone have. Pure.
 
 use crate::session::stage_jobs::StageJobs;
 use crate::session::state::SessionState;

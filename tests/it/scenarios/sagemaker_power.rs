@@ -89,7 +89,7 @@ rows! {
 #[test]
 fn file_systems_as_channels() {
     let shared = tempfile::tempdir().unwrap();
-    for (file, content) in [("efs/data/a", "from-efs"), ("fsx/work/a", "from-fsx")] {
+    for (file, content) in [("efs/data/a", "from-efs"), ("fsx/datasets/a", "from-fsx")] {
         let path = shared.path().join(file);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, content).unwrap();
@@ -103,14 +103,14 @@ fn file_systems_as_channels() {
     driver.operator_config = driver.operator_config.replace("[job]\n", in_vpc);
     let mut desk = Desk::of(&driver, &std::env::temp_dir(), &Job::new().script(["true"]));
     desk.set("SAGEMAKER_INPUT_SHARED", "efs://fs-01234567/data");
-    desk.set("SAGEMAKER_INPUT_FAST", "fsx://fs-0123456789abcdef0/work?access=rw");
+    desk.set("SAGEMAKER_INPUT_FAST", "fsx://fs-0123456789abcdef0/datasets?access=rw");
     let desk = desk.prepared();
     let script = "cat \"$SM_CHANNEL_SHARED/a\" \"$SM_CHANNEL_FAST/a\"; echo; echo back > \"$SM_CHANNEL_FAST/b\"
          touch \"$SM_CHANNEL_SHARED/b\" 2>/dev/null || echo read-only";
     let ended = desk.run("build_script", script);
     ended.passed();
     assert_eq!(ended.out(), "from-efsfrom-fsx\nread-only\n", "{ended}");
-    assert_eq!(std::fs::read_to_string(shared.path().join("fsx/work/b")).unwrap(), "back\n");
+    assert_eq!(std::fs::read_to_string(shared.path().join("fsx/datasets/b")).unwrap(), "back\n");
     desk.close();
 }
 

@@ -37,7 +37,7 @@ impl Machine {
         Self { files, before }
     }
 
-    /// What can be read, at most one value a gauge.
+    /// The gauges that can be read, at most one value each.
     pub(super) fn read(&mut self, now: Instant) -> Vec<(Gauge, f64)> {
         let (before, after) = (self.before, self.files.counters(now));
         self.before = after;

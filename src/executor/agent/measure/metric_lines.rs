@@ -10,7 +10,7 @@ const LINE_BYTES: usize = 16 << 10;
 
 /// How the runner's script begins the text that tells a command before it runs: of several lines with `FF_SCRIPT_SECTIONS`.
 const COMMAND: &[u8] = b"\x1b[32;1m$ ";
-/// What it writes before that, to clear the line.
+/// The sequence that the runner writes before that, to clear the line.
 const CLEAR: &[u8] = b"\x1b[0K";
 /// How that text ends.
 const RESET: &[u8] = b"\x1b[0;m";

@@ -13,7 +13,7 @@ use crate::protocol::measurements::{Gauge, Measurements};
 /// A GPU whose use is below this percentage is idle.
 const IDLE_BELOW: f64 = 10.0;
 
-/// What was measured so far; clones share it.
+/// The measurements so far; clones share them.
 #[derive(Clone)]
 pub(crate) struct Recorder {
     begun: Instant,

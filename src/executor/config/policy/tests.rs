@@ -349,7 +349,7 @@ fn the_cost_of_groups_is_their_sum() {
     assert!(text.contains("up to 6.00 (3 x `ml.c5.xlarge` and 1 x `ml.g5.xlarge` for 7200 s)"), "{text}");
 }
 
-/// What a group has of its own cannot be said for all of them.
+/// A property that each group has of its own cannot be set for all of them.
 #[test]
 fn groups_go_with_no_type_number_pool_or_plan() {
     let job = payload(&serde_json::json!({}));

@@ -88,7 +88,7 @@ pub(super) fn run(args: &ExplainArgs, settings: &Settings, printer: &Printer) ->
     refusal.map_or(Ok(()), Err)
 }
 
-/// What the request costs at most.
+/// The largest cost of the request.
 fn cost_words(request: &Decision, settings: &Settings) -> Option<String> {
     let (price, cost) = policy::largest_cost(request, settings)?;
     let region = settings.aws.region.as_deref().unwrap_or_default();

@@ -97,7 +97,7 @@ pub(super) async fn run(
         Conclusion::Canceled { .. } => {
             let limits = context.limits(job, stage, begun);
             if limits.is_job_over() {
-                // What a later stage prints does not reach the job's log.
+                // Text that a later stage prints does not reach the job's log.
                 billing::print(&session, &EndWait::new(&context.cancellation)).await;
             }
             Err(limits.failure("the script was ended").into())
