@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use executor::config::settings;
+use executor::lifecycle::gate::GateArgs;
+use executor::lifecycle::model::ModelArgs;
+use executor::lifecycle::validate::ValidateArgs;
 use executor::operate::policy::PolicyArgs;
 use executor::operate::sweep::SweepArgs;
 use executor::operate::try_job::TryArgs;
@@ -46,6 +49,12 @@ pub(crate) enum Command {
     Sweep(SweepArgs),
     /// Show what the operator's file allows
     Policy(PolicyArgs),
+    /// Check the manifest, and with `--connect` the account that it names
+    Validate(ValidateArgs),
+    /// Compare a model's metrics with their bars and with an earlier model
+    Gate(GateArgs),
+    /// Register a model, approve or reject it, and find the latest one
+    Model(ModelArgs),
     /// Run an emulator of SageMaker, CloudWatch Logs, S3 and STS on this machine
     #[cfg(feature = "emulator")]
     Emulator(Box<emulator::EmulatorArgs>),

@@ -10,6 +10,7 @@ use executor::base::clock::{Clock, HostClock};
 use executor::base::failure::ExitCodes;
 use executor::base::privacy;
 use executor::config::env::Environment;
+use executor::lifecycle::{self, CommandInputs};
 use executor::stages::{self, StageInputs, arguments, caller_watch};
 use executor::ui::{self, Printer};
 use executor::{agent, operate, sandbox};
@@ -36,6 +37,8 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
         connect: connect.clone(),
         clock: Arc::clone(&clock),
     };
+    let command_inputs =
+        |env| CommandInputs { env, connect: connect.clone(), clock: Arc::clone(&clock), printer: printer.clone() };
     match command {
         Command::Config => {
             small(stages::bounded(stage_inputs(env, config), async |context| stages::config::run(&context)))
@@ -55,6 +58,9 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
         Command::Agent => few_threads(agent::run(&env, &*connect, clock)),
         Command::Sweep(args) => small(operate::sweep::run(args, &config, &*connect, clock, &printer)),
         Command::Policy(args) => small(operate::policy::run(args, &config, &printer)),
+        Command::Validate(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::validate::run)),
+        Command::Gate(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::gate::run)),
+        Command::Model(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::model::run)),
         Command::Try(args) => large(operate::try_job::run(args, config, &env, embedded::LOCAL, &printer)),
         #[cfg(feature = "emulator")]
         Command::Emulator(args) => large(embedded::run(*args, &printer)),

@@ -48,7 +48,7 @@ where
     let kind = failure::kind_of(&error);
     match kind {
         Kind::Script { .. } => {}
-        Kind::User | Kind::System | Kind::Canceled => printer.failure(&error),
+        Kind::User | Kind::System | Kind::Verdict { .. } | Kind::Canceled => printer.failure(&error),
     }
     ExitCode::from(exit_codes::of(kind))
 }

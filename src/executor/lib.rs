@@ -9,6 +9,7 @@ pub mod cloud;
 pub mod config;
 pub mod gitlab;
 pub mod iam;
+pub mod lifecycle;
 pub mod logs;
 pub mod operate;
 pub mod protocol;

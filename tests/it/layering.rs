@@ -12,6 +12,24 @@ use regex::Regex;
 /// Each module of the executor with the modules that it may use; `docs/ARCHITECTURE.md` has the same table with reasons. The
 /// modules of a shared folder are named one by one. The `Cargo.toml` of the packages hold what these may use.
 const DIRECTION: &[(&str, &[&str])] = &[
+    (
+        "lifecycle",
+        &[
+            "base::arn",
+            "base::backoff",
+            "base::clock",
+            "base::exit_codes",
+            "base::failure",
+            "base::files",
+            "base::human",
+            "base::plain",
+            "base::signals",
+            "boundary",
+            "cloud",
+            "config::env",
+            "ui",
+        ],
+    ),
     ("base::failure", &[]),
     ("base::destination", &[]),
     ("base::exit_codes", &["base::failure"]),

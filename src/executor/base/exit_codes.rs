@@ -7,14 +7,29 @@ use super::failure::Kind;
 pub const DONE: u8 = 0;
 pub const MISTAKE: u8 = 1;
 pub const TROUBLE: u8 = 2;
+/// The model's metrics are below the bar of the gate.
+pub const BELOW_BAR: u8 = 10;
+/// A deployment was rolled back: the endpoint answers as before.
+pub const ROLLED_BACK: u8 = 20;
+/// A person has to act: no command can repair it.
+pub const NEEDS_A_PERSON: u8 = 21;
+/// Not allowed yet: an approval is missing.
+pub const NOT_YET: u8 = 30;
+/// Throttled, no capacity, or a quota in use: the same command may succeed later.
+pub const TRY_LATER: u8 = 75;
 /// 128 and the number of SIGINT, as in a shell.
 pub const CANCELED: u8 = 130;
 
 /// Every exit code with its meaning. `try` also ends with the code of its command.
 pub const TABLE: &[(u8, &str)] = &[
-    (DONE, "The command did its work"),
+    (DONE, "The command did its work, or found it done"),
     (MISTAKE, "The job, or what was typed, asks for something impossible"),
     (TROUBLE, "AWS, the network, the operator file, a bug; also a wrong command line"),
+    (BELOW_BAR, "`gate`: a metric is below its bar, missing, or no number"),
+    (ROLLED_BACK, "A deployment was rolled back"),
+    (NEEDS_A_PERSON, "A person has to act"),
+    (NOT_YET, "Not allowed yet: an approval is missing"),
+    (TRY_LATER, "Throttled, no capacity, or a quota in use: try later"),
     (CANCELED, "SIGINT or SIGTERM ended it"),
 ];
 
@@ -24,6 +39,7 @@ pub fn of(kind: Kind) -> u8 {
         Kind::Script { code } => u8::try_from(code).unwrap_or(MISTAKE),
         Kind::User => MISTAKE,
         Kind::System => TROUBLE,
+        Kind::Verdict { code } => code,
         Kind::Canceled => CANCELED,
     }
 }

@@ -15,6 +15,8 @@ pub enum Kind {
     User,
     /// Everything else: the cloud, the network, the operator's configuration, a bug. The runner may retry.
     System,
+    /// A command did its work, and its answer is no: the exit code says which, see [`super::exit_codes`]. Never of a stage.
+    Verdict { code: u8 },
     /// Ended by a signal: the runner canceled the job, its time was over, or a person pressed Ctrl-C.
     Canceled,
 }
@@ -23,7 +25,7 @@ impl Kind {
     /// Exit code of the process, from `BUILD_FAILURE_EXIT_CODE` and `SYSTEM_FAILURE_EXIT_CODE`.
     pub fn exit_code(self, codes: ExitCodes) -> u8 {
         match self {
-            Kind::Script { .. } | Kind::User => codes.build_failure,
+            Kind::Script { .. } | Kind::User | Kind::Verdict { .. } => codes.build_failure,
             Kind::System | Kind::Canceled => codes.system_failure,
         }
     }
@@ -67,6 +69,11 @@ impl Failure {
     /// A failure of the runner host, its configuration or the cloud.
     pub fn system(message: impl Into<String>) -> Self {
         Self::new(Kind::System, message.into())
+    }
+
+    /// The answer of a command, as an exit code of [`super::exit_codes`].
+    pub fn verdict(code: u8, message: impl Into<String>) -> Self {
+        Self::new(Kind::Verdict { code }, message.into())
     }
 
     /// A signal ended the work.

@@ -96,7 +96,7 @@ fn conclude(result: anyhow::Result<()>, contract: &Contract, printer: &Printer) 
                 kind = Kind::System;
             }
         }
-        Kind::User | Kind::System | Kind::Canceled => printer.failure(&error),
+        Kind::User | Kind::System | Kind::Verdict { .. } | Kind::Canceled => printer.failure(&error),
     }
     ExitCode::from(kind.exit_code(contract.exit_codes))
 }

@@ -1,0 +1,48 @@
+//! Arguments that every command about a project has, and the part of the manifest that they select.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::CommandInputs;
+use super::manifest::{self, Manifest};
+use super::pipeline::Pipeline;
+use crate::cloud::Access;
+
+#[derive(Debug, Args)]
+pub struct TargetArgs {
+    /// The project's manifest
+    #[arg(long, value_name = "FILE", default_value = "manifest.json")]
+    pub(crate) manifest: PathBuf,
+    /// The entry of `environments` to use; `CI_ENVIRONMENT_NAME` when absent
+    #[arg(long, visible_alias = "targets", value_name = "NAME")]
+    pub(crate) environment: Option<String>,
+}
+
+/// The manifest as the environment makes it, and how its account is reached.
+pub(crate) struct Target {
+    pub(crate) manifest: Manifest,
+    pub(crate) pipeline: Pipeline,
+    pub(crate) access: Access,
+}
+
+impl TargetArgs {
+    /// Reads the manifest, with the entry of the environment applied.
+    ///
+    /// # Errors
+    /// Failures of the user that name file and key.
+    pub(crate) fn load(&self, inputs: &CommandInputs) -> anyhow::Result<Target> {
+        let pipeline = Pipeline::of(&inputs.env);
+        let environment = self.environment.as_deref().or(pipeline.environment.as_deref());
+        let manifest = manifest::load(&self.manifest, environment, &inputs.env)?;
+        let access = Access {
+            region: manifest.target.region.clone(),
+            endpoint_url: inputs.env.get("AWS_ENDPOINT_URL").map(str::to_owned),
+            bucket: manifest.target.bucket.clone().unwrap_or_default(),
+            prefix: manifest.target.prefix.clone().unwrap_or_default(),
+            kms_key_id: manifest.target.key.clone(),
+            ca_bundle: inputs.env.get("AWS_CA_BUNDLE").map(PathBuf::from),
+        };
+        Ok(Target { manifest, pipeline, access })
+    }
+}
