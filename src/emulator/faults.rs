@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use super::event::InputLogEvent;
 use super::quirks::mixed;
@@ -36,6 +38,9 @@ pub struct FaultPlan {
 pub struct CallFault {
     /// `CreateTrainingJob`, `GetLogEvents`, `PutObject`, `GetCallerIdentity`, or `*` for all.
     pub operation: String,
+    /// Text in the path of the request, which in S3 holds bucket and key. Then only such calls are hit and counted.
+    #[serde(default)]
+    pub path: Option<String>,
     /// First call that is hit, counted from 1 since the plan was set; calls of other operations do not count, except
     /// for `*`.
     #[serde(default = "one")]
@@ -43,7 +48,7 @@ pub struct CallFault {
     /// How many calls are hit in a row; without it all that follow.
     #[serde(default)]
     pub count: Option<u64>,
-    /// Delays the call, in milliseconds, before any other effect of the rule.
+    /// Delays the call, in milliseconds, before any other effect of the rule; a new plan ends the delay.
     #[serde(default)]
     pub delay_ms: u64,
     /// The delayed operation happens even if the caller closes the connection meanwhile, as a request that AWS has accepted
@@ -143,6 +148,7 @@ fn any() -> String {
 pub(crate) struct Faults {
     seed: u64,
     state: Mutex<State>,
+    replaced: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -150,6 +156,8 @@ struct State {
     plan: FaultPlan,
     calls: BTreeMap<String, u64>,
     all_calls: u64,
+    /// By the index of the rule, for rules with a path.
+    calls_of_path: BTreeMap<usize, u64>,
     jobs: BTreeMap<usize, u64>,
     events: u64,
 }
@@ -163,31 +171,47 @@ pub(crate) struct Batch {
 
 impl Faults {
     pub(crate) fn new(plan: FaultPlan, seed: u64) -> Self {
-        Self { seed, state: Mutex::new(State { plan, ..State::default() }) }
+        Self { seed, state: Mutex::new(State { plan, ..State::default() }), replaced: Notify::new() }
     }
 
     /// Replaces the plan; all counts begin again.
     pub(crate) fn set(&self, plan: FaultPlan) {
         *self.state.lock() = State { plan, ..State::default() };
+        self.replaced.notify_waiters();
     }
 
-    /// Counts a call of an operation and returns the rule that it meets.
-    pub(crate) fn call(&self, operation: &str) -> Option<CallFault> {
+    /// Waits for the next plan.
+    pub(crate) fn replaced(&self) -> Notified<'_> {
+        self.replaced.notified()
+    }
+
+    /// Counts a call of an operation, and returns the rule that it meets.
+    pub(crate) fn call(&self, operation: &str, path: &str) -> Option<CallFault> {
         let mut state = self.state.lock();
+        let state = &mut *state;
         state.all_calls += 1;
         let all = state.all_calls;
         let nth = state.calls.entry(operation.to_owned()).or_default();
         *nth += 1;
         let nth = *nth;
-        let hit = |fault: &&CallFault| {
-            let nth = match fault.operation.as_str() {
-                "*" => all,
-                name if name == operation => nth,
-                _ => return false,
+        let mut hit = None;
+        for (index, fault) in state.plan.calls.iter().enumerate() {
+            let nth = match (fault.operation.as_str(), &fault.path) {
+                (name, _) if name != "*" && name != operation => continue,
+                (_, Some(part)) if !path.contains(part.as_str()) => continue,
+                (_, Some(_)) => {
+                    let nth = state.calls_of_path.entry(index).or_default();
+                    *nth += 1;
+                    *nth
+                }
+                ("*", None) => all,
+                _ => nth,
             };
-            nth >= fault.from && fault.count.is_none_or(|count| nth < fault.from.saturating_add(count))
-        };
-        state.plan.calls.iter().find(hit).cloned()
+            if nth >= fault.from && fault.count.is_none_or(|count| nth < fault.from.saturating_add(count)) {
+                hit = hit.or(Some(fault));
+            }
+        }
+        hit.cloned()
     }
 
     /// The number of instances that the plan allows of a name.
@@ -269,9 +293,18 @@ mod tests {
             ),
             1,
         );
-        let hits: Vec<bool> = (0..3).map(|_| faults.call("PutObject").is_some()).collect();
+        let hits: Vec<bool> = (0..3).map(|_| faults.call("PutObject", "/b/k").is_some()).collect();
         assert_eq!(hits, [false, true, false]);
-        assert_eq!(faults.call("GetObject"), None);
+        assert_eq!(faults.call("GetObject", "/b/k"), None);
+    }
+
+    #[test]
+    fn a_rule_with_a_path_counts_the_calls_of_the_path() {
+        let json = r#"{"calls": [{"operation": "GetObject", "path": "/packs/", "from": 2, "error": "SlowDown"}]}"#;
+        let faults = Faults::new(plan(json), 1);
+        let hits = ["/b/packs/1", "/b/orders/1", "/b/packs/2", "/b/orders/2"];
+        assert_eq!(hits.map(|path| faults.call("GetObject", path).is_some()), [false, false, true, false]);
+        assert_eq!(faults.call("PutObject", "/b/packs/3"), None);
     }
 
     #[test]

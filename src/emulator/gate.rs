@@ -46,12 +46,12 @@ impl Gate {
     pub(crate) async fn pass(&self, service: &Arc<dyn Service>, call: ApiCall) -> anyhow::Result<Reply> {
         let operation = call.operation.clone();
         *self.counts.lock().entry(operation.clone()).or_default() += 1;
-        let fault = self.shared.faults.call(&operation);
+        let fault = self.shared.faults.call(&operation, call.request.uri().path());
         if let Some(fault) = &fault {
             if fault.accepted {
                 return self.accepted(Arc::clone(service), call, fault.delay_ms).await;
             }
-            if let Some(error) = trouble(fault, &operation).await? {
+            if let Some(error) = self.trouble(fault, &operation).await? {
                 return Ok(service.refuse(error));
             }
         }
@@ -80,20 +80,23 @@ impl Gate {
         });
         answer.await.context("failed to wait for the operation")?
     }
-}
 
-/// Applies a fault before the operation: delays it, drops the connection, or answers with an error.
-async fn trouble(fault: &CallFault, operation: &str) -> anyhow::Result<Option<ApiError>> {
-    if fault.delay_ms > 0 {
-        tokio::time::sleep(Duration::from_millis(fault.delay_ms)).await;
+    /// Applies a fault before the operation: delays it, drops the connection, or answers with an error.
+    async fn trouble(&self, fault: &CallFault, operation: &str) -> anyhow::Result<Option<ApiError>> {
+        if fault.delay_ms > 0 {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(fault.delay_ms)) => {}
+                () = self.shared.faults.replaced() => {}
+            }
+        }
+        if fault.drop == Some(DropPoint::Before) {
+            bail!("dropped the connection before {operation}, as the fault plan says");
+        }
+        Ok(fault.error.as_ref().map(|code| {
+            let message = fault.message.clone().unwrap_or_else(|| "Injected by the fault plan".to_owned());
+            ApiError { code: code.clone(), message, status: fault.status.unwrap_or(400) }
+        }))
     }
-    if fault.drop == Some(DropPoint::Before) {
-        bail!("dropped the connection before {operation}, as the fault plan says");
-    }
-    Ok(fault.error.as_ref().map(|code| {
-        let message = fault.message.clone().unwrap_or_else(|| "Injected by the fault plan".to_owned());
-        ApiError { code: code.clone(), message, status: fault.status.unwrap_or(400) }
-    }))
 }
 
 #[cfg(test)]

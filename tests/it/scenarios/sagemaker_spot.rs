@@ -175,10 +175,24 @@ fn interruptions_at_random_moments() {
     desk.close();
 }
 
-/// 40 MB of a project.
+/// 4 MB that no compression makes smaller.
 fn large() -> Vec<u8> {
     let mut random = Random(SEED);
-    std::iter::repeat_with(|| random.below(u64::MAX).to_le_bytes()).take(5_000_000).flatten().collect()
+    std::iter::repeat_with(|| random.below(u64::MAX).to_le_bytes()).take(500_000).flatten().collect()
+}
+
+/// Takes the instance away while its calls of the operation with the path wait, from the `from`th on: it ends between two of them.
+fn interrupt_within(desk: &Desk, operation: &str, path: &str, from: u64, start: impl FnOnce() -> Running) -> Running {
+    let before = transitions(desk, "Interrupted");
+    let held = json!({"operation": operation, "path": path, "from": from, "delay_ms": PATIENCE.as_millis()});
+    desk.emulator.set_faults(&json!({"calls": [held]}));
+    let run = start();
+    until_stored(desk, path);
+    desk.emulator.interrupt();
+    let is_gone = || (transitions(desk, "Interrupted") > before).then_some(());
+    assert!(poll(PATIENCE, is_gone).is_some(), "{:?}", desk.training_job());
+    desk.emulator.set_faults(&json!({}));
+    run
 }
 
 fn until_stored(desk: &Desk, part: &str) {
@@ -186,7 +200,7 @@ fn until_stored(desk: &Desk, part: &str) {
     assert!(stored.is_some(), "no object of {part} was stored");
 }
 
-/// Before the first stage, and while the container receives 40 MB: the script has not begun, so nothing runs again.
+/// Before the first stage, and while the container receives the project: the script has not begun, so nothing runs again.
 #[test]
 fn an_interruption_before_the_script_is_no_second_run() {
     let desk = desk(&job(), &[], &[]);
@@ -196,12 +210,10 @@ fn an_interruption_before_the_script_is_no_second_run() {
     // The second one must find the new container as soon as it begins to receive.
     let is_back = || (transitions(&desk, "Training") == 2).then_some(());
     assert!(poll(PATIENCE, is_back).is_some(), "{:?}", desk.training_job());
-    let run = desk.start_run("build_script", "wc -c < data.bin; cp data.bin log.txt");
-    until_stored(&desk, "/workspace/000001/");
-    desk.emulator.interrupt();
-    let ended = run.end();
+    let start = || desk.start_run("build_script", "wc -c < data.bin; cp data.bin log.txt");
+    let ended = interrupt_within(&desk, "GetObject", "/workspace/000001/", 1, start).end();
     ended.passed();
-    assert_eq!((out(&ended).as_str(), reruns(&ended.stderr)), ("40000000\n", 0), "{ended}");
+    assert_eq!((out(&ended).as_str(), reruns(&ended.stderr)), ("4000000\n", 0), "{ended}");
     assert_eq!(transitions(&desk, "Interrupted"), 2, "{ended}");
     desk.run("after_script", "true").passed();
     assert!(std::fs::read(desk.project().join("log.txt")).unwrap() == large(), "{ended}");
@@ -214,11 +226,10 @@ fn an_interruption_while_the_results_are_sent() {
     let job = Job::new().script(["true"]).artifacts(Artifacts::paths(["big.bin"]));
     let desk = desk(&job, &["--stop-grace", "0s"], &[]);
     let script = "[ -e /opt/ml/checkpoints/done ] && { head -c 1000 /dev/zero > big.bin; echo second; exit 0; }
-         head -c 200000000 /dev/urandom > big.bin; touch /opt/ml/checkpoints/done; sleep 2; echo first";
-    let run = desk.start_run("build_script", script);
-    until_stored(&desk, "/results/packs/");
-    desk.emulator.interrupt();
-    let ended = run.end();
+         head -c 1000000 /dev/urandom > big.bin; touch /opt/ml/checkpoints/done; sleep 2; echo first";
+    let start = || desk.start_run("build_script", script);
+    // The first object is the pack; the second would name it.
+    let ended = interrupt_within(&desk, "PutObject", "/results/", 2, start).end();
     ended.passed();
     assert_eq!(out(&ended), "first\nsecond\n", "{ended}");
     assert_eq!(reruns(&ended.stderr), 1, "{ended}");
