@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::authentication::authenticate;
 use super::caller::{Signing, WireProtocol};
 use super::credentials::ROLE_PATH;
-use super::faults::FaultPlan;
+use super::faults::{FaultPlan, JobTrouble};
 use super::gate::Gate;
 use super::protocol::{ApiError, Reply, json_reply, reply};
 use super::service::read;
@@ -17,7 +17,12 @@ use super::sigv4::query_pairs;
 const OBJECTS_PATH: &str = "/_emulator/objects/";
 
 /// `POST <this><job>` reclaims the instances of a spot job.
-const INTERRUPTION_PATH: &str = "/_emulator/interrupt/";
+/// Faults of a training job that come at once.
+const STRIKES: [(&str, JobTrouble); 3] = [
+    ("/_emulator/interrupt/", JobTrouble::SpotInterruption { after_ms: 0, spread_ms: 0, grace_ms: None }),
+    ("/_emulator/kill/", JobTrouble::Kill { after_ms: 0 }),
+    ("/_emulator/host-failure/", JobTrouble::HostFailure { after_ms: 0 }),
+];
 
 /// Whether a request is for the emulator itself.
 pub(crate) fn is_own(path: &str) -> bool {
@@ -28,7 +33,7 @@ pub(crate) fn is_own(path: &str) -> bool {
 const SIGNING: Signing = Signing { protocol: WireProtocol::Json, service: Some("emulator") };
 
 /// Answers the emulator's own requests: role credentials, the fault plan, counts of requests, decisions of IAM, log events with their times of
-/// ingestion, interruptions, and deletion as by a lifecycle rule. All but the first and the one for health are for the administrator alone.
+/// ingestion, faults of a job that come at once, and deletion as by a lifecycle rule. All but the first and the one for health are for the administrator alone.
 pub(crate) async fn own(gate: &Gate, request: Request<Body>) -> anyhow::Result<Reply> {
     let path = request.uri().path();
     if path == "/_emulator/health" || path.starts_with(ROLE_PATH) {
@@ -74,12 +79,14 @@ async fn administrators(gate: &Gate, request: Request<Body>) -> anyhow::Result<R
             let prefix = query.into_iter().find_map(|(name, value)| (name == "prefix").then_some(value));
             reply(StatusCode::OK, "application/jsonl", gate.services.logs.dump(&prefix.unwrap_or_default()))
         }
-        (&Method::POST, path) if path.starts_with(INTERRUPTION_PATH) => {
-            let job = path.strip_prefix(INTERRUPTION_PATH).unwrap_or_default();
-            if gate.services.training.interrupt(job) {
-                answer(StatusCode::OK, json!({}))
-            } else {
-                failed(StatusCode::CONFLICT, format!("{job} is no spot job whose containers run"))
+        (&Method::POST, path) => {
+            let strike = STRIKES.into_iter().find_map(|(prefix, trouble)| Some((path.strip_prefix(prefix)?, trouble)));
+            match strike {
+                None => not_found(),
+                Some((job, trouble)) if gate.services.training.strike(job, trouble.clone()) => {
+                    answer(StatusCode::OK, json!({}))
+                }
+                Some((job, _)) => failed(StatusCode::CONFLICT, format!("{job} has no containers that this can hit")),
             }
         }
         (&Method::DELETE, path) if path.starts_with(OBJECTS_PATH) => {

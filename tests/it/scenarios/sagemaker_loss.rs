@@ -68,10 +68,11 @@ fn an_image_that_cannot_run_the_agent() {
 /// What was written stays, and the code is that of a shell.
 #[test]
 fn a_killed_container_is_the_scripts_failure() {
-    let desk = Desk::new(&job());
-    desk.emulator.set_faults(&json!({"jobs": [{"trouble": {"kill": {"after_ms": 10_000}}}]}));
-    let desk = desk.prepared();
-    let ended = desk.run("build_script", "echo before; sleep 3600");
+    let desk = Desk::new(&job()).prepared();
+    let mut run = desk.start_run("build_script", "echo before; sleep 3600");
+    run.until("before\n");
+    desk.emulator.strike("kill");
+    let ended = run.end();
     ended.with_code(BUILD_FAILURE).one_error();
     ended.says("killed with SIGKILL (137), most often out of memory").says("`SAGEMAKER_INSTANCE_TYPE`");
     assert_eq!((ended.out().as_str(), ended.exit_code.as_deref()), ("before\n", Some("137")));

@@ -12,6 +12,7 @@ use crate::support::driver::{Driver, sagemaker_with};
 use crate::support::emulator::BUCKET;
 use crate::support::job::{Artifacts, Job};
 use crate::support::random::Random;
+use crate::support::scenario::struck;
 use crate::support::waiting::poll;
 
 /// Longer than all interruptions and runs together.
@@ -90,12 +91,11 @@ rows! {
         driver: driver(&[]),
         needs: ["unzip"],
         play: |world| {
-            let interruption = json!({"count": 1, "trouble": {"spot_interruption": {"after_ms": 12_000}}});
-            world.emulator.as_ref().unwrap().set_faults(&json!({"jobs": [interruption]}));
             let script = training(5, 3, "0.1").replace("exit $EXIT", "true");
-            vec![world.run(&Job::new().artifacts(Artifacts::paths(["log.txt"])).set("SAGEMAKER_SPOT", "true")
+            let job = Job::new().artifacts(Artifacts::paths(["log.txt"])).set("SAGEMAKER_SPOT", "true")
                 .set("SAGEMAKER_CHECKPOINTS", "true")
-                .script([script.as_str()]).after_script(["echo after-$CI_JOB_STATUS"]))]
+                .script([script.as_str()]).after_script(["echo after-$CI_JOB_STATUS"]);
+            vec![struck(world, "epoch 3", "interrupt", &job)]
         },
         expect: |_, outcomes| {
             outcomes[0].succeeded().shows(RUNS_AGAIN).shows("\nafter-success");
@@ -339,11 +339,13 @@ fn a_lost_instance_after_the_script_began() {
     let mut desk = Desk::of(&driver(&[]), &std::env::temp_dir(), &Job::new().script(["true"]));
     desk.set("SAGEMAKER_RETRIES", "1");
     desk.set("SAGEMAKER_CHECKPOINTS", "true");
-    desk.emulator.set_faults(&json!({"jobs": [{"count": 1, "trouble": {"host_failure": {"after_ms": 8000}}}]}));
     let desk = desk.prepared();
     let script =
         "cd /opt/ml/checkpoints; [ -e begun ] && { echo second; exit 0; }; touch begun; echo first; sleep 3600";
-    let ended = desk.run("build_script", script);
+    let mut run = desk.start_run("build_script", script);
+    run.until("first\n");
+    desk.emulator.strike("host-failure");
+    let ended = run.end();
     ended.passed().says("SageMaker started the container again, and the script runs again (2nd run)");
     assert_eq!(out(&ended), "first\nsecond\n", "{ended}");
     assert_eq!(desk.training_job()["RetryStrategy"]["MaximumRetryAttempts"], 1);

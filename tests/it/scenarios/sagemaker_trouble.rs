@@ -20,11 +20,13 @@ fn job() -> Job {
 #[test]
 fn the_container_is_killed() {
     let mut desk = Desk::new(&job());
-    desk.emulator.set_faults(&json!({"jobs": [{"trouble": {"kill": {"after_ms": 3000}}}]}));
     desk.config().passed();
     desk.prepare().passed();
     std::fs::create_dir_all(desk.project()).unwrap();
-    let ended = desk.run("build_script", "echo before; sleep 3600");
+    let mut run = desk.start_run("build_script", "echo before; sleep 3600");
+    run.until("before\n");
+    desk.emulator.strike("kill");
+    let ended = run.end();
     ended.with_code(BUILD_FAILURE).one_error().says("killed with SIGKILL (137)").says("exit code: 137");
     assert_eq!((ended.out().as_str(), ended.exit_code.as_deref()), ("before\n", Some("137")));
     // The stages that follow end soon, without a training job to talk to.
@@ -37,12 +39,14 @@ fn the_container_is_killed() {
 #[test]
 fn the_container_is_killed_with_the_results() {
     let mut desk = Desk::new(&job());
-    desk.emulator.set_faults(&json!({"jobs": [{"trouble": {"kill": {"after_ms": 3000}}}]}));
     desk.config().passed();
     desk.prepare().passed();
     std::fs::create_dir_all(desk.project()).unwrap();
     desk.run("build_script", "echo made > model.txt").passed();
-    let ended = desk.run("after_script", "echo after; sleep 3600");
+    let mut run = desk.start_run("after_script", "echo after; sleep 3600");
+    run.until("after\n");
+    desk.emulator.strike("kill");
+    let ended = run.end();
     ended.with_code(BUILD_FAILURE).one_error().says("killed with SIGKILL (137)");
     let ended = desk.run("upload_artifacts_on_success", "echo never");
     ended.with_code(BUILD_FAILURE).one_error().says("before it sent its results").says("SIGKILL");

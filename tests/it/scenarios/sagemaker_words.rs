@@ -8,7 +8,7 @@ use crate::support::driver::sagemaker_with;
 use crate::support::emulator::quota_text;
 use crate::support::job::{Artifacts, Job, Trigger, Variable};
 use crate::support::outcome::Outcome;
-use crate::support::scenario::one;
+use crate::support::scenario::{one, struck};
 
 /// The label of an error, in red.
 const ERROR: &str = "\u{1b}[31merror:\u{1b}[0m";
@@ -103,9 +103,8 @@ rows! {
     a_lost_container_is_told_once {
         driver: sagemaker_with(&[], ""),
         play: |world| {
-            world.emulator.as_ref().unwrap().set_faults(&json!({"jobs": [{"trouble": {"kill": {"after_ms": 6000}}}]}));
             let job = hanging().after_script(["echo never"]).artifacts(Artifacts::paths(["x"]).when("always"));
-            one(world, &job)
+            vec![struck(world, "reached-the-script", "kill", &job)]
         },
         expect: |_, outcomes| {
             outcomes[0].failed("script_failure", Some(137)).hides("\nnever\n");

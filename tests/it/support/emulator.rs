@@ -103,13 +103,25 @@ impl Emulator {
 
     /// Takes away the instances of the spot job that lives, as soon as its containers run.
     pub(crate) fn interrupt(&self) {
-        let interrupted = poll(Duration::from_mins(1), || {
+        self.strike("interrupt");
+    }
+
+    /// Hits the job that lives with `interrupt`, `kill` or `host-failure`, as soon as its containers run.
+    pub(crate) fn strike(&self, fault: &str) {
+        let hit = poll(Duration::from_mins(1), || {
             let jobs = self.live_jobs();
             let name = jobs.first()?.split(' ').next()?.trim_matches('"');
-            let (status, _) = self.own_request("POST", &format!("/_emulator/interrupt/{name}"), "");
+            let (status, _) = self.own_request("POST", &format!("/_emulator/{fault}/{name}"), "");
             (status == 200).then_some(())
         });
-        assert!(interrupted.is_some(), "no spot job runs: {:?}", self.live_jobs());
+        assert!(hit.is_some(), "no job runs that {fault} can hit: {:?}", self.live_jobs());
+    }
+
+    /// As [`Emulator::strike`], when the job's output has the text.
+    pub(crate) fn strike_after(&self, text: &str, fault: &str) {
+        let is_told = poll(Duration::from_mins(3), || self.log_text().contains(text).then_some(()));
+        assert!(is_told.is_some(), "no {text} in {}", self.log_text());
+        self.strike(fault);
     }
 
     /// Deletes objects, as a lifecycle rule does.

@@ -31,6 +31,15 @@ pub(crate) fn one(world: &World, job: &Job) -> Vec<Outcome> {
     vec![world.run(job)]
 }
 
+/// Plays one job, and hits its training job as [`Emulator::strike`](super::emulator::Emulator::strike) does when its output has the text.
+pub(crate) fn struck(world: &World, text: &str, fault: &str, job: &Job) -> Outcome {
+    let emulator = world.emulator.as_ref().expect("only an emulator's jobs can be hit");
+    std::thread::scope(|scope| {
+        scope.spawn(|| emulator.strike_after(text, fault));
+        world.run(job)
+    })
+}
+
 /// Plays a scenario, or says on standard error why not.
 pub(crate) fn play(scenario: &Scenario, with: With, driver: Driver) {
     let runner = match with {

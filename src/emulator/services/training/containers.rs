@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -161,7 +161,8 @@ impl JobHandle {
         let mut cause: Option<Round> = None;
         let mut over = false;
         let mut incident_over = incident.is_none();
-        let interruption = self.await_interruption();
+        let mut struck = self.await_strike();
+        let mut is_struck = false;
         while !over {
             tokio::select! {
                 ended = containers.join_next() => match ended {
@@ -200,9 +201,11 @@ impl JobHandle {
                         self.strike(incident, signals, &mut cause);
                     }
                 }
-                () = interruption.cancelled(), if !signals.stop.is_cancelled() => {
-                    let interruption = JobTrouble::SpotInterruption { after_ms: 0, spread_ms: 0, grace_ms: None };
-                    self.strike(&interruption, signals, &mut cause);
+                strike = &mut struck, if !is_struck => {
+                    is_struck = true;
+                    if let Ok(incident) = strike {
+                        self.strike(&incident, signals, &mut cause);
+                    }
                 }
                 () = self.training.shared.shutdown.cancelled(), if !signals.kill.is_cancelled() => {
                     cause.get_or_insert(Round::Over(Ending::Stopped));
@@ -210,15 +213,15 @@ impl JobHandle {
                 }
             }
         }
-        self.change(|job| job.interruption = None);
+        self.change(|job| job.strike = None);
         cause.unwrap_or(Round::Over(Ending::Completed))
     }
 
-    /// Makes this start of the containers, or their upload, one that can be interrupted.
-    pub(super) fn await_interruption(&self) -> CancellationToken {
-        let token = CancellationToken::new();
-        self.change(|job| job.interruption = Some(token.clone()));
-        token
+    /// Makes this start of the containers, or their upload, one that a fault can hit.
+    pub(super) fn await_strike(&self) -> oneshot::Receiver<JobTrouble> {
+        let (sender, receiver) = oneshot::channel();
+        self.change(|job| job.strike = Some(sender));
+        receiver
     }
 
     fn spec(&self, place: &HostPlace, image: &ContainerImage, role: &str) -> anyhow::Result<ContainerSpec> {

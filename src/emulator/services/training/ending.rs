@@ -21,12 +21,12 @@ impl JobHandle {
             self.enter(Phase::Uploading, "Uploading generated training model");
         }
         // A stop during the upload lets it finish.
-        let interruption = self.await_interruption();
+        let struck = self.await_strike();
         tokio::select! {
             () = tokio::time::sleep(self.config().delays.uploading) => {}
-            () = interruption.cancelled() => return None,
+            Ok(_) = struck => return None,
         }
-        self.change(|job| job.interruption = None);
+        self.change(|job| job.strike = None);
         let (name, checkpoints) = (self.name.clone(), hosts.checkpoints.clone());
         let fault = match &hosts.trouble {
             Some(JobTrouble::Upload { reason }) => Some(reason.clone()),

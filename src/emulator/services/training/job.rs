@@ -5,10 +5,12 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::final_metrics::FinalMetric;
 use crate::clock;
+use crate::faults::JobTrouble;
 use crate::protocol::{epoch_seconds, text};
 
 /// Instances that a job has or may have: their types with their numbers, one for each group.
@@ -84,8 +86,8 @@ pub(crate) struct Job {
     pub(crate) number: u64,
     /// Canceled by `StopTrainingJob`.
     pub(crate) stop: CancellationToken,
-    /// Canceled when the spot instances are reclaimed; `None` while nothing runs that could be interrupted.
-    pub(crate) interruption: Option<CancellationToken>,
+    /// Takes a fault that comes at once; `None` while nothing runs that it could hit.
+    pub(crate) strike: Option<oneshot::Sender<JobTrouble>>,
     /// The last values of its metrics.
     pub(super) metrics: Vec<FinalMetric>,
     modified_ms: u64,
@@ -116,7 +118,7 @@ impl Job {
             created_ms: now,
             number,
             stop,
-            interruption: None,
+            strike: None,
             metrics: Vec::new(),
             modified_ms: now,
             phase: Phase::Starting,

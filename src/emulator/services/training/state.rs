@@ -14,6 +14,7 @@ use super::job::{Job, Phase};
 use super::warm_hosts::WarmHosts;
 use crate::authorization::RoleSession;
 use crate::config::EmulatorConfig;
+use crate::faults::JobTrouble;
 use crate::host::Isolation;
 use crate::services::logs::Logs;
 use crate::shared::Shared;
@@ -43,19 +44,21 @@ impl Training {
         }
     }
 
-    /// Reclaims the instances of a spot job whose containers run or whose results are uploaded; `false` for any other job.
-    pub(crate) fn interrupt(&self, name: &str) -> bool {
+    /// Applies a fault at once to a job whose containers run: an interruption to spot jobs alone, and also while their results are
+    /// uploaded. `false` for any other job.
+    pub(crate) fn strike(&self, name: &str, trouble: JobTrouble) -> bool {
         let mut jobs = self.jobs();
         let Some(job) = jobs.get_mut(name) else { return false };
-        if !matches!(job.phase(), Phase::Training | Phase::Uploading)
-            || job.request["EnableManagedSpotTraining"] != true
-        {
-            return false;
-        }
-        // Each start of the containers is interrupted once.
-        let Some(interruption) = job.interruption.take() else { return false };
-        interruption.cancel();
-        true
+        let can_hit = match trouble {
+            JobTrouble::SpotInterruption { .. } => {
+                job.request["EnableManagedSpotTraining"] == true
+                    && matches!(job.phase(), Phase::Training | Phase::Uploading)
+            }
+            JobTrouble::Kill { .. } | JobTrouble::HostFailure { .. } => job.phase() == Phase::Training,
+            _ => false,
+        };
+        // Each start of the containers is hit once.
+        can_hit && job.strike.take().is_some_and(|strike| strike.send(trouble).is_ok())
     }
 
     /// Jobs by name.

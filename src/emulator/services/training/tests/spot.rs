@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::faults::JobTrouble;
+
 use super::{Training, call, faults, keys, put, request, run, told, training, training_with, until};
+
+const INTERRUPTION: JobTrouble = JobTrouble::SpotInterruption { after_ms: 0, spread_ms: 0, grace_ms: None };
 
 fn spot(name: &str, script: &str) -> Value {
     let mut request = request(name, script);
@@ -23,7 +27,7 @@ fn phases(job: &Value) -> Vec<&str> {
 /// Waits until the container has written `ready` to its checkpoints, and reclaims its instance.
 async fn interrupt(training: &Arc<Training>, job: &str) {
     until(training, job, |_| keys(training, "state/").contains(&"state/ready".to_owned())).await;
-    assert!(training.interrupt(job));
+    assert!(training.strike(job, INTERRUPTION));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -52,7 +56,7 @@ async fn instances_may_be_reclaimed_while_results_are_uploaded() {
     let Some((training, _folder)) = training_with(slow) else { return };
     let again = "cd /opt/ml/checkpoints; [ ! -e once ] || exec sleep 60; touch once";
     call(&training, "CreateTrainingJob", &spot("job", again)).unwrap();
-    until(&training, "job", |job| job["SecondaryStatus"] == "Uploading" && training.interrupt("job")).await;
+    until(&training, "job", |job| job["SecondaryStatus"] == "Uploading" && training.strike("job", INTERRUPTION)).await;
     until(&training, "job", |job| phases(job).ends_with(&["Interrupted", "Starting", "Downloading", "Training"])).await;
     assert_eq!(keys(&training, "state/"), ["state/once"]);
     call(&training, "StopTrainingJob", &json!({"TrainingJobName": "job"})).unwrap();
