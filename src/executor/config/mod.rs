@@ -1,5 +1,6 @@
 //! Configuration: the environment, the operator's file, and the policy that combines both with a job.
 
+pub mod accelerators;
 mod check;
 pub mod env;
 mod forms;

@@ -156,6 +156,7 @@ impl Price {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::accelerators;
 
     fn own(prices: &[(&str, f64)]) -> BTreeMap<String, f64> {
         prices.iter().map(|(name, price)| ((*name).to_owned(), *price)).collect()
@@ -165,6 +166,13 @@ mod tests {
     fn the_list_is_sorted_and_without_doubles() {
         assert!(LIST.windows(2).all(|pair| pair[0].0 < pair[1].0));
         assert!(LIST.iter().all(|(name, price)| name.starts_with("ml.") && *price > 0.0));
+    }
+
+    #[test]
+    fn the_accelerators_of_every_type_in_the_list_are_known() {
+        let accelerated = LIST.iter().filter(|(name, _)| ["ml.g", "ml.p", "ml.trn"].iter().any(|kind| name.starts_with(kind)));
+        let unknown: Vec<_> = accelerated.filter(|(name, _)| accelerators::words(name).is_none()).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
     }
 
     /// Within these families the price of a CPU is the same for all sizes.

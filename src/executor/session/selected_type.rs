@@ -1,6 +1,7 @@
 //! Notes which of the preferred instance types SageMaker selected.
 
 use crate::cloud::TrainingJob;
+use crate::config::accelerators;
 use crate::session::Session;
 use crate::session::event::SessionEvent;
 
@@ -18,6 +19,7 @@ pub(super) fn note(session: &mut Session<'_>, job: &TrainingJob) -> anyhow::Resu
 /// SageMaker takes the first type that it can give, and does not say why it cannot give the ones before.
 fn line(selected: &str, preferred: &[String]) -> String {
     let passed: Vec<&str> = preferred.iter().map(String::as_str).take_while(|name| *name != selected).collect();
+    let selected = accelerators::with_words(selected);
     if passed.is_empty() {
         return format!("SageMaker selected {selected}");
     }
@@ -30,8 +32,12 @@ mod tests {
 
     #[test]
     fn the_types_before_the_selected_one_are_told() {
-        let preferred = ["a", "b", "c"].map(str::to_owned);
+        let preferred = ["a", "ml.g5.xlarge", "c"].map(str::to_owned);
         assert_eq!(line("a", &preferred), "SageMaker selected a");
-        assert_eq!(line("c", &preferred), "SageMaker selected c: no quota or no capacity for a, b");
+        assert_eq!(
+            line("ml.g5.xlarge", &preferred),
+            "SageMaker selected ml.g5.xlarge (1 A10G GPU): no quota or no capacity for a"
+        );
+        assert_eq!(line("c", &preferred), "SageMaker selected c: no quota or no capacity for a, ml.g5.xlarge");
     }
 }

@@ -346,10 +346,15 @@ impl SessionState {
         &self.record.instance_type
     }
 
-    /// The current instance type for people: all preferred ones until SageMaker has selected.
+    /// The current instance type for people.
     pub fn shown_type(&self) -> String {
+        self.shown_types().join(" or ")
+    }
+
+    /// The current instance type: all preferred ones until SageMaker has selected.
+    pub fn shown_types(&self) -> Vec<String> {
         let preferred = &self.record.request.preferred_types;
-        if preferred.is_empty() { self.record.instance_type.clone() } else { preferred.join(" or ") }
+        if preferred.is_empty() { vec![self.record.instance_type.clone()] } else { preferred.clone() }
     }
 
     /// The current instance type and the remaining ones, in order.

@@ -8,11 +8,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::time::Instant;
 
-use crate::base::arn::Arn;
 use crate::base::failure::Failure;
-use crate::base::human::human_duration;
 use crate::base::names::{self, Reach};
-use crate::base::stream::{self, StreamName};
 use crate::config::policy::{self, Decision, ModelOutput};
 use crate::gitlab::{BuildStage, JobContext};
 use crate::protocol::project::Trees;
@@ -67,23 +64,8 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let _hold = session.records.hold(&session.id, &context.clock).await;
     shared_token::warn(&session);
     session.take_place()?;
-    let (objects, exchange) = (session.objects.clone(), session.exchange());
-    let opened = async { exchange.open().await.context("failed to open the session for its agents") };
-    let agent = agent_delivery::deliver_until(&*objects, settings, &context.printer, until);
-    let scope = async {
-        project_scope::of_job(&*objects, &job).await.context("failed to find the scope of the project's packs")
-    };
-    let (agent, (), scope) = tokio::select! {
-        done = async { tokio::try_join!(agent, opened, scope) } => done?,
-        () = context.cancellation.token().cancelled() => {
-            return Err(Failure::canceled("canceled while the agent was uploaded").into());
-        }
-    };
-    session.apply(SessionEvent::AgentDelivered(&agent))?;
-    // A session of a version without places keeps the scope of that version.
-    if session.state().place().is_some() {
-        session.apply(SessionEvent::ScopeFound(&scope))?;
-    }
+    set_up(&context, &mut session, &job, until).await?;
+    let objects = session.objects.clone();
     let scope = project_scope::of_session(session.state().scope(), &job);
     let checkpoints = project_scope::of_checkpoints(&*objects, &job, &decision.data).await?;
     let agent = AgentInputs {
@@ -116,6 +98,28 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     tokio::select! {
         () = left_over::close_all(&session) => {}
         () = context.cancellation.token().cancelled() => {}
+    }
+    Ok(())
+}
+
+/// Delivers the agent, opens the session for it, and finds the scope of the project's packs.
+async fn set_up(context: &Context, session: &mut Session<'_>, job: &JobContext, until: Instant) -> anyhow::Result<()> {
+    let (objects, exchange) = (session.objects.clone(), session.exchange());
+    let opened = async { exchange.open().await.context("failed to open the session for its agents") };
+    let agent = agent_delivery::deliver_until(&*objects, &context.settings, &context.printer, until);
+    let scope = async {
+        project_scope::of_job(&*objects, job).await.context("failed to find the scope of the project's packs")
+    };
+    let (agent, (), scope) = tokio::select! {
+        done = async { tokio::try_join!(agent, opened, scope) } => done?,
+        () = context.cancellation.token().cancelled() => {
+            return Err(Failure::canceled("canceled while the agent was uploaded").into());
+        }
+    };
+    session.apply(SessionEvent::AgentDelivered(&agent))?;
+    // A session of a version without places keeps the scope of that version.
+    if session.state().place().is_some() {
+        session.apply(SessionEvent::ScopeFound(&scope))?;
     }
     Ok(())
 }
@@ -178,42 +182,22 @@ fn types(session: &Session<'_>, decision: &Decision) -> Vec<String> {
     if is_created { session.state().types() } else { decision.requests() }
 }
 
+/// Prints the head of the job's log.
 fn announce(context: &Context, session: &Session<'_>, decision: &Decision) {
     let (name, state) = (session.job_name(), session.state());
-    let (count, most) = (state.nodes().len(), human_duration(Duration::from_secs(decision.max_runtime)));
-    let region = state.arn().and_then(Arn::parse).map(|arn| format!(", in {}", arn.region)).unwrap_or_default();
-    context.printer.line(format!("SageMaker training job: {name}{region}"));
     let instances = match state.request().instance_groups.as_slice() {
-        [] => format!("{} x {count}", state.shown_type()),
-        _ => state.shown_type(),
+        [] => announcement::instances(&state.shown_types(), state.nodes().len()),
+        groups => announcement::groups(groups),
     };
-    context.printer.line(format!("Instance: {instances}, image: {}, at most {most}", decision.image));
-    // A custom endpoint has no console.
-    let of_aws = context.settings.aws.endpoint_url.is_none();
-    if let Some((region, console)) = state.arn().filter(|_| of_aws).and_then(console_host) {
-        context.printer.line(format!("Console: https://{console}/sagemaker/home?region={region}#/jobs/{name}"));
-        context
-            .printer
-            .line(format!("Logs: https://{console}/cloudwatch/home?region={region}#logsV2:{}", logs_of(&name)));
-    }
-}
-
-/// The place of a training job's log streams in the console, whose addresses have each `/` of a name encoded twice.
-fn logs_of(name: &str) -> String {
-    let group = stream::GROUP.replace('/', "$252F");
-    format!("log-groups/log-group/{group}$3FlogStreamNameFilter$3D{}", StreamName::prefix(name).replace('/', "$252F"))
-}
-
-/// Region and console of an ARN's partition; `None` for partitions without a public console.
-fn console_host(arn: &str) -> Option<(&str, String)> {
-    let Arn { partition, region, .. } = Arn::parse(arn)?;
-    let domain = match partition {
-        "aws" => "console.aws.amazon.com",
-        "aws-cn" => "console.amazonaws.cn",
-        "aws-us-gov" => "console.amazonaws-us-gov.com",
-        _ => return None,
+    let head = announcement::Head {
+        name: &name,
+        arn: state.arn(),
+        instances,
+        image: &decision.image,
+        max_runtime: decision.max_runtime,
+        has_console: context.settings.aws.endpoint_url.is_none(),
     };
-    Some((region, format!("{region}.{domain}")))
+    head.lines().into_iter().for_each(|line| context.printer.line(line));
 }
 
 /// The runner passes the flag's effective value, from the job or its own configuration.
@@ -353,20 +337,4 @@ pub(super) fn find(path: &str, program: &str) -> Option<PathBuf> {
 
 fn is_executable(file: &Path) -> bool {
     file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_console_follows_the_partition() {
-        let arn =
-            |partition: &str, region: &str| format!("arn:{partition}:sagemaker:{region}:000000000000:training-job/x");
-        assert_eq!(console_host(&arn("aws", "eu-west-1")).unwrap().1, "eu-west-1.console.aws.amazon.com");
-        assert_eq!(console_host(&arn("aws-cn", "cn-north-1")).unwrap().1, "cn-north-1.console.amazonaws.cn");
-        assert_eq!(console_host(&arn("aws-iso", "us-iso-east-1")), None);
-        let logs = "log-groups/log-group/$252Faws$252Fsagemaker$252FTrainingJobs$3FlogStreamNameFilter$3Da$252F";
-        assert_eq!(logs_of("a"), logs);
-    }
 }
