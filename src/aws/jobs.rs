@@ -50,34 +50,7 @@ impl TrainingJobs for AwsJobs {
             changes = changes.credentials_provider(creator::credentials(&self.clients, session).await?);
         }
         let call = AwsCall::new("create", job(&spec.name), "sagemaker:CreateTrainingJob");
-        let number = |field: &str, value: u64| {
-            i32::try_from(value)
-                .map_err(|_| call.error(CloudErrorKind::Invalid, format!("{field} {value} is larger than AWS takes")))
-        };
-        let optional = |field: &str, value: Option<u64>| {
-            value.filter(|value| *value > 0).map(|value| number(field, value)).transpose()
-        };
-        let preferred = unless_empty(spec.preferred_types.iter().map(|name| preference(name)).collect());
-        let count = |count: u32| number("the instance count", count.into());
-        let groups = spec.instance_groups.iter().map(|one| Ok(group(one, count(one.count)?)));
-        let groups = unless_empty(groups.collect::<Result<Vec<_>, CloudError>>()?);
-        let is_plain = preferred.is_none() && groups.is_none();
-        let resources = ResourceConfig::builder()
-            .set_instance_type(is_plain.then(|| TrainingInstanceType::from(spec.instance_type.as_str())))
-            .set_instance_preferences(preferred)
-            .set_instance_count(if groups.is_none() { Some(count(spec.instance_count)?) } else { None })
-            .set_instance_groups(groups)
-            .volume_size_in_gb(number("the volume size", spec.volume_size_gb.into())?)
-            .set_volume_kms_key_id(spec.volume_kms_key_id.clone())
-            .set_keep_alive_period_in_seconds(optional("the keep-alive in seconds", Some(spec.keep_alive))?)
-            .set_training_plan_arn(spec.training_plan_arn.clone())
-            .build();
-        let stopping = StoppingCondition::builder()
-            .max_runtime_in_seconds(number("the run time in seconds", spec.max_runtime)?)
-            .set_max_wait_time_in_seconds(optional("the wait in seconds", spec.spot_max_wait)?)
-            .set_max_pending_time_in_seconds(optional("the wait for instances in seconds", spec.max_pending)?)
-            .build();
-        let retries = optional("the number of retries", Some(spec.retries.into()))?;
+        let retries = optional(&call, "the number of retries", Some(spec.retries.into()))?;
         let output = OutputDataConfig::builder()
             .s3_output_path(&spec.output_uri)
             .set_kms_key_id(spec.output_kms_key_id.clone())
@@ -97,8 +70,8 @@ impl TrainingJobs for AwsJobs {
             .algorithm_specification(algorithm(spec))
             .set_input_data_config(unless_empty(spec.channels.iter().map(channels::channel).collect()))
             .output_data_config(output)
-            .resource_config(resources)
-            .stopping_condition(stopping)
+            .resource_config(resources(spec, &call)?)
+            .stopping_condition(stopping(spec, &call)?)
             .set_enable_managed_spot_training(spec.spot_max_wait.map(|_| true))
             .set_checkpoint_config(spec.checkpoints_uri.as_deref().map(checkpoints))
             .set_retry_strategy(retries.map(|times| RetryStrategy::builder().maximum_retry_attempts(times).build()))
@@ -195,6 +168,44 @@ fn none_if_absent<T>(error: CloudError) -> Result<Option<T>, CloudError> {
 /// SageMaker refuses empty lists where it takes absent ones.
 fn unless_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
+}
+
+/// A number of the request, as AWS takes it.
+fn number(call: &AwsCall, field: &str, value: u64) -> Result<i32, CloudError> {
+    i32::try_from(value)
+        .map_err(|_| call.error(CloudErrorKind::Invalid, format!("{field} {value} is larger than AWS takes")))
+}
+
+/// A number that is left out when it is 0.
+fn optional(call: &AwsCall, field: &str, value: Option<u64>) -> Result<Option<i32>, CloudError> {
+    value.filter(|value| *value > 0).map(|value| number(call, field, value)).transpose()
+}
+
+/// The instances of the training job.
+fn resources(spec: &TrainingJobSpec, call: &AwsCall) -> Result<ResourceConfig, CloudError> {
+    let preferred = unless_empty(spec.preferred_types.iter().map(|name| preference(name)).collect());
+    let count = |count: u32| number(call, "the instance count", count.into());
+    let groups = spec.instance_groups.iter().map(|one| Ok(group(one, count(one.count)?)));
+    let groups = unless_empty(groups.collect::<Result<Vec<_>, CloudError>>()?);
+    let is_plain = preferred.is_none() && groups.is_none();
+    Ok(ResourceConfig::builder()
+        .set_instance_type(is_plain.then(|| TrainingInstanceType::from(spec.instance_type.as_str())))
+        .set_instance_preferences(preferred)
+        .set_instance_count(if groups.is_none() { Some(count(spec.instance_count)?) } else { None })
+        .set_instance_groups(groups)
+        .volume_size_in_gb(number(call, "the volume size", spec.volume_size_gb.into())?)
+        .set_volume_kms_key_id(spec.volume_kms_key_id.clone())
+        .set_keep_alive_period_in_seconds(optional(call, "the keep-alive in seconds", Some(spec.keep_alive))?)
+        .set_training_plan_arn(spec.training_plan_arn.clone())
+        .build())
+}
+
+fn stopping(spec: &TrainingJobSpec, call: &AwsCall) -> Result<StoppingCondition, CloudError> {
+    Ok(StoppingCondition::builder()
+        .max_runtime_in_seconds(number(call, "the run time in seconds", spec.max_runtime)?)
+        .set_max_wait_time_in_seconds(optional(call, "the wait in seconds", spec.spot_max_wait)?)
+        .set_max_pending_time_in_seconds(optional(call, "the wait for instances in seconds", spec.max_pending)?)
+        .build())
 }
 
 fn algorithm(spec: &TrainingJobSpec) -> AlgorithmSpecification {

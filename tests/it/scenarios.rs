@@ -68,6 +68,7 @@ mod sagemaker_creator;
 mod sagemaker_debug;
 mod sagemaker_desk;
 mod sagemaker_host;
+mod sagemaker_host_variables;
 mod sagemaker_image;
 mod sagemaker_input;
 mod sagemaker_isolated;
