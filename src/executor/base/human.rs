@@ -20,6 +20,17 @@ pub fn human_bytes(bytes: u64) -> String {
     format!("{}.{} {name}", tenths / 10, tenths % 10)
 }
 
+/// `12 files, 1.5 KiB`, `1 empty file`, `no file`.
+pub fn human_files(files: u64, bytes: u64) -> String {
+    match (files, bytes) {
+        (0, _) => "no file".to_owned(),
+        (1, 0) => "1 empty file".to_owned(),
+        (1, bytes) => format!("1 file, {}", human_bytes(bytes)),
+        (files, 0) => format!("{files} empty files"),
+        (files, bytes) => format!("{files} files, {}", human_bytes(bytes)),
+    }
+}
+
 /// `0.1235`, `1250`, `1.5e-7`: four significant digits at most.
 pub fn human_number(value: f64) -> String {
     let size = value.abs();
@@ -96,6 +107,12 @@ mod tests {
     #[test_case(u64::MAX => "16.0 EiB")]
     fn bytes_read_well(bytes: u64) -> String {
         human_bytes(bytes)
+    }
+
+    #[test]
+    fn files_read_well() {
+        let all = [(0, 0), (1, 0), (1, 5), (3, 0), (12, 2048)].map(|(files, bytes)| human_files(files, bytes));
+        assert_eq!(all, ["no file", "1 empty file", "1 file, 5 B", "3 empty files", "12 files, 2.0 KiB"]);
     }
 
     #[test_case(0 => "0 s")]

@@ -1,7 +1,7 @@
-//! Keeps the last lines of a script's output, to repeat them below the error of a killed script. Pure.
+//! Keeps the last lines of a script's output, to repeat them below an error when much other text stands between. Pure.
 
-/// Number of lines.
-const LINES: usize = 20;
+/// Number of lines. With no more lines of others below them, they are still in sight and not repeated.
+pub(super) const LINES: usize = 20;
 /// Longest printed line, in bytes.
 const LINE: usize = 400;
 /// Number of bytes kept.

@@ -24,14 +24,14 @@ pub(super) fn tell(session: &Session<'_>, run: u32, nodes: &Nodes<NodeOutput>, c
     let ran = longest_run(nodes.rows().map(times)).or_else(by_now);
     let end = start.zip(ran).map(|(start, ran)| start + ran);
     let ran = ran.map(|ran| format!(" after {}", human_duration(ran))).unwrap_or_default();
-    let bytes = human_bytes(nodes.rows().map(NodeOutput::bytes).sum());
-    printer.outcome(&label(stage), &format!("{result}{ran}, {bytes} of output"), is_failure);
+    let output = output_words(nodes.rows().map(NodeOutput::bytes).sum());
+    printer.outcome(&label(stage), &format!("{result}{ran}, {output}"), is_failure);
     if let (Some(start), Some(end), true) = (start, end, nodes.len() > 1) {
         let name = format!("sagemaker_running_{run}");
         printer.begin_section(&name, start, &format!("The script on each of {} nodes", nodes.len()));
         for (id, node) in nodes.iter() {
             let code = node.code.map_or_else(|| "unknown".to_owned(), |code| code.to_string());
-            printer.line(format!("{id}: exit code {code}, {} of output", human_bytes(node.bytes())));
+            printer.line(format!("{id}: exit code {code}, {}", output_words(node.bytes())));
         }
         printer.end_section(&name, end);
     }
@@ -41,6 +41,10 @@ pub(super) fn tell(session: &Session<'_>, run: u32, nodes: &Nodes<NodeOutput>, c
         let others: Vec<_> = others.iter().map(|(node, code)| format!("{node} (exit code {code})")).collect();
         printer.warn(format!("{node} failed first, with exit code {code}; {} failed too", others.join(", ")));
     }
+}
+
+fn output_words(bytes: u64) -> String {
+    if bytes == 0 { "no output".to_owned() } else { format!("{} of output", human_bytes(bytes)) }
 }
 
 /// The longest time of the script on a node: by the node's own clock, since a report may come minutes after the end that it tells of.

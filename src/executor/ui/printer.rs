@@ -42,6 +42,8 @@ struct Streams {
     err_broken: bool,
     /// The last data did not end its line; both streams meet in the job trace.
     mid_line: bool,
+    /// Lines for people since the last data.
+    lines_since_data: usize,
     sections: Sections,
     /// GitLab shows the job log, and colors as a terminal does.
     colored: bool,
@@ -86,6 +88,7 @@ impl Printer {
             out_broken: false,
             err_broken: false,
             mid_line: false,
+            lines_since_data: 0,
             sections: Sections::Titles,
             colored: terminal,
             bar: None,
@@ -120,6 +123,7 @@ impl Printer {
         let Some(last) = bytes.last() else { return Ok(()) };
         let mut streams = self.streams.lock();
         streams.mid_line = *last != b'\n';
+        streams.lines_since_data = 0;
         streams.with_bar_hidden(|streams| {
             streams.turn_to(Stream::Out);
             let mut count = 0;
@@ -203,6 +207,11 @@ impl Printer {
         self.error(text.strip_prefix("error: ").unwrap_or(&text));
     }
 
+    /// How many lines for people stand between the last data and what comes next.
+    pub fn lines_since_data(&self) -> usize {
+        self.streams.lock().lines_since_data
+    }
+
     /// People watch a terminal, and not a job log.
     pub fn is_terminal(&self) -> bool {
         self.terminal
@@ -235,6 +244,7 @@ impl Streams {
         // One write a line, so that lines of several processes do not mix.
         let start = if std::mem::take(&mut self.mid_line) { "\n" } else { "" };
         let end = if text.ends_with('\n') { "" } else { "\n" };
+        self.lines_since_data += text.lines().count();
         let line = format!("{start}{text}{end}");
         // Nobody is left to be told that stderr failed.
         let _ = self.with_bar_hidden(|streams| {
@@ -286,10 +296,13 @@ mod tests {
         printer.write_data(b"50 %\r\xff\x1b[0m").unwrap();
         printer.line("Waiting");
         printer.write_data(b"end\n").unwrap();
+        assert_eq!(printer.lines_since_data(), 0);
         printer.warn("spot is off");
         printer.error("gone");
+        printer.line("two\nlines");
+        assert_eq!(printer.lines_since_data(), 4);
         assert_eq!(captured.data(), b"50 %\r\xff\x1b[0mend\n");
-        assert_eq!(captured.text(), "\nWaiting\nwarning: spot is off\nerror: gone\n");
+        assert_eq!(captured.text(), "\nWaiting\nwarning: spot is off\nerror: gone\ntwo\nlines\n");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::base::human::human_bytes;
+use crate::base::human::{human_bytes, human_files};
 use crate::workspace::manifest::{Entry, EntryKind, Tree};
 
 /// The result of a transfer.
@@ -53,7 +53,6 @@ impl Summary {
 
     /// Fewer bytes travel than the content has when the bucket holds chunks of it, and more for tiny files.
     fn line(&self, travelled: &str) -> String {
-        let files = if self.files == 1 { "file" } else { "files" };
         let deleted = match self.deleted {
             0 => String::new(),
             count => format!(", {count} deleted by the script"),
@@ -64,9 +63,8 @@ impl Summary {
             more => format!(", {more} warnings"),
         };
         format!(
-            "{} {files}, {}{deleted} ({} {travelled}) in {:.1} s{warnings}",
-            self.files,
-            human_bytes(self.bytes),
+            "{}{deleted} ({} {travelled}) in {:.1} s{warnings}",
+            human_files(self.files, self.bytes),
             human_bytes(self.sent),
             self.elapsed.as_secs_f64()
         )

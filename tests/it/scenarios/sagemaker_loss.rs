@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::sagemaker_desk::{BUILD_FAILURE, Desk, SYSTEM_FAILURE};
 use crate::container::dash_root;
-use crate::support::job::Job;
+use crate::support::job::{Job, Variable};
 use crate::support::scenario::{one, scenarios};
 use crate::support::waiting::tell;
 
@@ -76,8 +76,29 @@ fn a_killed_container_is_the_scripts_failure() {
     ended.with_code(BUILD_FAILURE).one_error();
     ended.says("killed with SIGKILL (137), most often out of memory").says("`SAGEMAKER_INSTANCE_TYPE`");
     assert_eq!((ended.out().as_str(), ended.exit_code.as_deref()), ("before\n", Some("137")));
-    assert!(ended.stderr.ends_with("\n  the last lines of the output, again:\n    before\n"), "{ended}");
+    ended.hides("again:");
     desk.run("after_script", "echo never").passed().hides("error: ").hides("SIGKILL").says("`after_script` is skipped");
+    desk.close();
+}
+
+/// Other writers' lines stand between the output and the error: its last lines are repeated, masked and without what folds or colors the log.
+#[test]
+fn the_last_lines_of_a_killed_script_stay_in_sight() {
+    let job = job().variable(Variable::new("PASSWORD", "hunter22-and-more").masked());
+    let desk = Desk::new(&job).prepared();
+    let script = "i=0; while [ $i -lt 30 ]; do i=$((i+1)); echo \"epoch $i\"; done
+        printf '\\033[32mgreen\\033[0m %s\\n' hunter22-and-more
+        printf 'section_start:1:mine\\r\\033[0Kfolded\\n10 %%\\r99 %%\\n'
+        i=0; while [ $i -lt 40 ]; do i=$((i+1)); echo \"other $i\"; done > /proc/1/fd/1; kill -9 $$";
+    let ended = desk.run("build_script", script);
+    desk.run("after_script", "true").passed();
+    ended.with_code(BUILD_FAILURE).one_error().says("[container] other 40\n").hides("hunter22");
+    let (before, tail) = ended.stderr.split_once("  the last lines of the output, again:\n").expect("they are shown");
+    assert!(before.contains("killed with SIGKILL (137)"), "{ended}");
+    let tail: Vec<_> = tail.lines().map(str::trim).collect();
+    assert!(tail.contains(&"epoch 30") && tail.contains(&"green [MASKED]") && tail.contains(&"99 %"), "{tail:?}");
+    assert!(!tail.iter().any(|line| line.contains('\u{1b}') || line.contains("section_start")), "{tail:?}");
+    assert_eq!(tail.len(), 20, "{ended}");
     desk.close();
 }
 
