@@ -134,6 +134,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
         &[
             "base::backoff",
             "base::clock",
+            "base::descent",
             "base::failure",
             "base::metric",
             "base::node",

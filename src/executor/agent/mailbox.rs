@@ -100,7 +100,11 @@ impl AgentMailbox {
                 return Ok(earlier);
             };
             let report = mailbox::decode_report(&self.keys, self.node, seq, &bytes);
-            let report = report.map_err(|error| unusable(&key, error, "failed to understand an earlier report"))?;
+            let mut report = report.map_err(|error| unusable(&key, error, "failed to understand an earlier report"))?;
+            if let Report::Ready { checkpoints, .. } = &mut report {
+                // Other than before.
+                *checkpoints = None;
+            }
             if seq == 1 && report != *ready {
                 return Err(foreign(&key));
             }
@@ -316,7 +320,7 @@ mod tests {
     #[tokio::test]
     async fn a_container_that_is_started_again_knows_what_it_did() {
         let memory = Memory::new();
-        let ready = Report::Ready { agent: "0".into(), nodes: Vec::new(), restarts: 0, after: 0 };
+        let ready = Report::Ready { agent: "0".into(), nodes: Vec::new(), restarts: 0, after: 0, checkpoints: None };
         let mut first = mailbox(&memory);
         assert_eq!(first.resume(&ready).await.unwrap(), EarlierStarts::default());
         first.report(&ready).await.unwrap();
@@ -347,7 +351,7 @@ mod tests {
     #[tokio::test]
     async fn an_agent_does_not_go_on_after_the_end_of_the_session() {
         let memory = Memory::new();
-        let ready = Report::Ready { agent: "0".into(), nodes: Vec::new(), restarts: 0, after: 0 };
+        let ready = Report::Ready { agent: "0".into(), nodes: Vec::new(), restarts: 0, after: 0, checkpoints: None };
         let mut first = mailbox(&memory);
         for report in [ready.clone(), Report::Started { run: 1, order: 2 }, Report::Bye { reason: ByeReason::Finished }]
         {
@@ -360,7 +364,7 @@ mod tests {
     #[tokio::test]
     async fn a_report_whose_reply_was_lost_is_our_own() {
         let memory = Memory::new();
-        let ready = Report::Ready { agent: "0".into(), nodes: Vec::new(), restarts: 0, after: 0 };
+        let ready = Report::Ready { agent: "0".into(), nodes: Vec::new(), restarts: 0, after: 0, checkpoints: None };
         memory.objects.insert("sessions/s/reports/algo-1/000001.json", encode(1, &ready));
         let mut mailbox = mailbox(&memory);
         mailbox.report(&ready).await.unwrap();
@@ -373,7 +377,7 @@ mod tests {
         let memory = Memory::new();
         let forged = encode(1, &Report::Bye { reason: ByeReason::Finished });
         memory.objects.insert("sessions/s/reports/algo-1/000001.json", forged);
-        let ready = Report::Ready { agent: "0".into(), nodes: Vec::new(), restarts: 0, after: 0 };
+        let ready = Report::Ready { agent: "0".into(), nodes: Vec::new(), restarts: 0, after: 0, checkpoints: None };
         let error = mailbox(&memory).report(&ready).await.unwrap_err();
         assert!(crate::base::failure::render(&error).contains("another writer"), "{error:#}");
         let error = mailbox(&memory).resume(&ready).await.unwrap_err();

@@ -5,6 +5,7 @@
 //! driver stops renewing the lease. It reaches the driver through the object store only, and knows no sessions, policies or sandboxes.
 
 mod channel_store;
+mod checkpoints;
 mod exec;
 mod failed_order;
 mod foreign_output;

@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::agent::checkpoints;
 use crate::agent::exec::{self, ScriptRun};
 use crate::agent::failed_order::{failed, receive_failure};
 use crate::agent::keep::{KeepBegun, KeepOnFailure};
@@ -128,8 +129,11 @@ impl<'s> RunLoop<'s> {
     async fn serve_session(&mut self, places: &WritablePlaces, cancellation: &Cancellation) -> anyhow::Result<i32> {
         let agent = env!("CARGO_PKG_VERSION");
         let nodes = self.node.hosts.clone();
-        let ready = |restarts, after| Report::Ready { agent: agent.to_owned(), nodes: nodes.clone(), restarts, after };
-        let earlier = self.mailbox.resume(&ready(0, 0)).await?;
+        let ready = |restarts, after, checkpoints| {
+            let (agent, nodes) = (agent.to_owned(), nodes.clone());
+            Report::Ready { agent, nodes, restarts, after, checkpoints }
+        };
+        let earlier = self.mailbox.resume(&ready(0, 0, None)).await?;
         let EarlierStarts { count, last_run, has_finished, .. } = earlier;
         if !earlier.may_go_on(self.may_rerun) {
             // The script must not run twice: its effects elsewhere cannot be undone, and its files in this container are gone.
@@ -151,7 +155,10 @@ impl<'s> RunLoop<'s> {
         // The driver orders again what an interruption has ended, and sends the project anew.
         (self.has_lost_files, self.awaits_project) = (last_run > 0, last_run > 0);
         self.mailbox.skip_orders(last_run);
-        self.mailbox.report(&ready(count, last_run)).await?;
+        let keeps_checkpoints = places.has_checkpoints() && self.node.id == NodeId::LEADER;
+        let checkpoints =
+            if keeps_checkpoints { tokio::task::spawn_blocking(checkpoints::look).await.ok().flatten() } else { None };
+        self.mailbox.report(&ready(count, last_run, checkpoints)).await?;
         let end = self.serve_orders(cancellation).await?;
         let (collect, reason) = match end {
             LoopEnd::Finish { collect } => (collect, ByeReason::Finished),

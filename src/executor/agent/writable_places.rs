@@ -44,6 +44,11 @@ impl WritablePlaces {
         Self { instance_stays: env.instance_stays, has_checkpoints: env.checkpoints, pool_cache, kept }
     }
 
+    /// The job keeps checkpoints.
+    pub(super) fn has_checkpoints(&self) -> bool {
+        self.has_checkpoints
+    }
+
     /// Removes the files of an earlier job. To be called once in a training job, before its project is received. Blocks.
     pub(super) fn before_the_job(&self) {
         for place in self.of_earlier_jobs().iter().filter(|place| is_mounted(place)) {

@@ -170,7 +170,8 @@ mod tests {
 
     #[test]
     fn the_accelerators_of_every_type_in_the_list_are_known() {
-        let accelerated = LIST.iter().filter(|(name, _)| ["ml.g", "ml.p", "ml.trn"].iter().any(|kind| name.starts_with(kind)));
+        let accelerated =
+            LIST.iter().filter(|(name, _)| ["ml.g", "ml.p", "ml.trn"].iter().any(|kind| name.starts_with(kind)));
         let unknown: Vec<_> = accelerated.filter(|(name, _)| accelerators::words(name).is_none()).collect();
         assert!(unknown.is_empty(), "{unknown:?}");
     }

@@ -120,6 +120,9 @@ pub enum Report {
         /// not read again, and the project is gone.
         #[serde(default)]
         after: u32,
+        /// Of the leader, in a job that keeps checkpoints. `None`: an older agent does not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        checkpoints: Option<CheckpointFolder>,
     },
     /// The project is in place.
     Received { summary: String },
@@ -164,6 +167,13 @@ pub enum Report {
     },
     /// The last report: the agent ends, after a failure on several nodes once it is let go.
     Bye { reason: ByeReason },
+}
+
+/// The files that stand in the folder of checkpoints when the container starts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointFolder {
+    pub files: u64,
+    pub bytes: u64,
 }
 
 /// The end of a script on one node.
@@ -426,7 +436,13 @@ mod tests {
             copy: Some(4),
         };
         let reports = [
-            Report::Ready { agent: "0.1.0".into(), nodes: vec!["algo-1".into()], restarts: 1, after: 4 },
+            Report::Ready {
+                agent: "0.1.0".into(),
+                nodes: vec!["algo-1".into()],
+                restarts: 1,
+                after: 4,
+                checkpoints: Some(CheckpointFolder { files: 3, bytes: 70 }),
+            },
             Report::Received { summary: "s".into() },
             Report::Missing { attempt: 1 },
             Report::Damaged { pack: "p".into(), chunk: "c".into() },
@@ -438,7 +454,7 @@ mod tests {
             Report::Bye { reason: ByeReason::LeaseExpired },
         ];
         insta::assert_snapshot!(reports.map(|report| body(encode_report(&keys(), NODE, 1, &report))).join("\n"), @r#"
-        {"ready":{"after":4,"agent":"0.1.0","nodes":["algo-1"],"restarts":1}}
+        {"ready":{"after":4,"agent":"0.1.0","checkpoints":{"bytes":70,"files":3},"nodes":["algo-1"],"restarts":1}}
         {"received":{"summary":"s"}}
         {"missing":{"attempt":1}}
         {"damaged":{"chunk":"c","pack":"p"}}

@@ -7,6 +7,7 @@ use crate::base::arn::Arn;
 use crate::base::human::human_duration;
 use crate::cloud::{SecondaryStatus, TrainingJob};
 use crate::config::prices::Price;
+use crate::session::phase::Phase;
 
 /// The smallest cost that is told.
 const CENT: f64 = 0.01;
@@ -52,42 +53,13 @@ pub struct EarlierJob {
     pub bill: Bill,
 }
 
-/// Groups of secondary statuses, in the words of the job's log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    /// SageMaker looks for instances; not billed.
-    Waiting,
-    Download,
-    Training,
-    Upload,
-}
-
-impl Part {
-    /// `None` for a status of which it is not known.
-    fn of(status: &SecondaryStatus) -> Option<Self> {
-        match status {
-            SecondaryStatus::Starting
-            | SecondaryStatus::LaunchingMLInstances
-            | SecondaryStatus::PreparingTrainingStack
-            | SecondaryStatus::Pending
-            | SecondaryStatus::Interrupted
-            | SecondaryStatus::Restarting => Some(Self::Waiting),
-            SecondaryStatus::Downloading | SecondaryStatus::DownloadingTrainingImage => Some(Self::Download),
-            SecondaryStatus::Training => Some(Self::Training),
-            SecondaryStatus::Uploading | SecondaryStatus::Stopping => Some(Self::Upload),
-            _ => None,
-        }
-    }
-
-    fn words(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting for instances",
-            Self::Download => "download",
-            Self::Training => "training",
-            Self::Upload => "upload",
-        }
-    }
-}
+/// All phases of a training job, in order, in the words of the job's log.
+const PHASES: [(Phase, &str); 4] = [
+    (Phase::Provisioning, "waiting for instances"),
+    (Phase::Download, "download"),
+    (Phase::Training, "training"),
+    (Phase::Upload, "upload"),
+];
 
 impl Bill {
     /// The bill at this time; `own` are the operator's prices.
@@ -96,7 +68,7 @@ impl Bill {
         let instances = job.instances.clone();
         let phases = phases(job, now);
         let is_waiting: Vec<bool> =
-            phases.iter().filter_map(|phase| Some(Part::of(&phase.status)? == Part::Waiting)).collect();
+            phases.iter().filter_map(|phase| Some(Phase::of(&phase.status)? == Phase::Provisioning)).collect();
         let begun = usize::from(is_waiting.first() == Some(&false));
         // SageMaker may leave all these figures out after an early failure.
         let came_up = job.training_started.or_else(|| first_billed(&phases));
@@ -164,23 +136,22 @@ impl Bill {
 
     /// Seconds of waiting for instances, which are not billed.
     pub fn waited(&self) -> u64 {
-        self.total(Part::Waiting)
+        self.total(Phase::Provisioning)
     }
 
     /// Seconds on instances, by the phases.
     pub fn ran(&self) -> u64 {
-        [Part::Download, Part::Training, Part::Upload].into_iter().map(|part| self.total(part)).sum()
+        [Phase::Download, Phase::Training, Phase::Upload].into_iter().map(|phase| self.total(phase)).sum()
     }
 
-    fn total(&self, part: Part) -> u64 {
-        let phases = self.phases.iter().filter(|phase| Part::of(&phase.status) == Some(part));
-        phases.map(|phase| phase.seconds).sum()
+    fn total(&self, phase: Phase) -> u64 {
+        let of_phase = self.phases.iter().filter(|timed| Phase::of(&timed.status) == Some(phase));
+        of_phase.map(|timed| timed.seconds).sum()
     }
 
     /// The phases in one line of the job's log.
     pub fn phase_line(&self) -> String {
-        let parts = [Part::Waiting, Part::Download, Part::Training, Part::Upload];
-        let known = parts.into_iter().map(|part| (part.words(), self.total(part))).filter(|(_, seconds)| *seconds > 0);
+        let known = PHASES.iter().map(|(phase, words)| (words, self.total(*phase))).filter(|(_, seconds)| *seconds > 0);
         let words: Vec<_> = known.map(|(words, seconds)| format!("{words} {}", duration(seconds))).collect();
         format!("SageMaker: {}", if words.is_empty() { "less than a second".to_owned() } else { words.join(", ") })
     }
@@ -233,7 +204,7 @@ fn amount_words(price: Price, cost: f64) -> String {
 
 /// When the first instance was up, by the phases.
 fn first_billed(phases: &[TimedPhase]) -> Option<SystemTime> {
-    let is_up = |phase: &&TimedPhase| matches!(Part::of(&phase.status), Some(Part::Download | Part::Training));
+    let is_up = |phase: &&TimedPhase| matches!(Phase::of(&phase.status), Some(Phase::Download | Phase::Training));
     phases.iter().find(is_up).map(|phase| phase.started)
 }
 

@@ -462,12 +462,14 @@ impl<'s, 'a> Follower<'s, 'a> {
                 self.print()?;
                 self.print_incomplete()?;
                 run_end::tell(self.session, self.run, &self.sources.output.nodes, conclusion);
+                self.instances.tell_missed(self.session, &self.sources.output.nodes).await;
             }
             Conclusion::Canceled { .. } | Conclusion::NeverBegan => {
                 self.print_incomplete()?;
                 run_end::tell(self.session, self.run, &self.sources.output.nodes, conclusion);
             }
         }
+        self.instances.tell_restored(self.session);
         self.session.output_tail = self.sources.output.take_tail();
         if let Some(text) = self.sources.output.take_left_out() {
             self.session.printer.warn(text);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::human::{human_bytes, human_duration};
+use crate::base::human::{human_duration, human_files};
 use crate::base::metric::MetricDefinition;
 use crate::base::node::NodeId;
 use crate::gitlab::JobContext;
@@ -188,14 +188,7 @@ fn page(
     let figures = session.state.figures();
     let outcome = outcome(figures);
     let instances = bill.instances.iter().map(|(name, count)| format!("{count} x {name}"));
-    let received = figures.received.map(|received| {
-        format!(
-            "{} {}, {}",
-            received.files,
-            if received.files == 1 { "file" } else { "files" },
-            human_bytes(received.bytes)
-        )
-    });
+    let received = figures.received.map(|received| human_files(received.files, received.bytes));
     let mut facts = vec![
         ("Instances", instances.collect::<Vec<_>>().join(", ")),
         ("Running", human_duration(Duration::from_secs(bill.ran()))),

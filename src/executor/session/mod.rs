@@ -36,6 +36,7 @@ mod node_folders;
 pub mod node_record;
 mod output;
 mod output_tail;
+mod phase;
 mod phases;
 mod place;
 mod poll;
@@ -47,6 +48,7 @@ mod ready;
 pub mod record;
 mod remote_access;
 pub mod replace;
+mod reported;
 pub mod requested_job;
 pub mod rerun;
 mod restarts;
@@ -172,9 +174,10 @@ impl<'a> Session<'a> {
         Host { settings: self.settings, printer: self.printer, clock: Arc::clone(&self.clock) }
     }
 
-    /// The last output lines of the script that this process last followed, to repeat below an error.
+    /// The last output lines of the script that this process last followed, to repeat below an error. `None` while they stand just
+    /// above it.
     pub fn last_lines(&self) -> Option<String> {
-        self.output_tail.text()
+        (self.printer.lines_since_data() > output_tail::LINES).then(|| self.output_tail.text())?
     }
 
     /// The name of the current training job.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::base::human::{human_duration, ordinal};
 use crate::cloud::{SecondaryStatus, TrainingJob, Transition};
+use crate::session::phase::Phase;
 use crate::ui::{Printer, Progress};
 
 /// Interval of the status line while nothing changes: GitLab Runner notices a cancel soon only while there is output.
@@ -13,54 +14,18 @@ const REMINDER: Duration = Duration::from_secs(10);
 /// sighting.
 const BETWEEN_LOOKS: Duration = Duration::from_mins(2);
 
-/// A phase that the stage waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// SageMaker finds an instance and starts it; not billed.
-    Provisioning,
-    /// The instance downloads image and input, and starts the container; billed.
-    Download,
+/// The phase of a status in which the stage waits: a container that has started is awaited like its image, until its agent is ready.
+fn awaited(status: &SecondaryStatus) -> Option<Phase> {
+    match Phase::of(status)? {
+        Phase::Provisioning => Some(Phase::Provisioning),
+        Phase::Download | Phase::Training => Some(Phase::Download),
+        Phase::Upload => None,
+    }
 }
 
-impl Phase {
-    /// Phase of a `SecondaryStatus`; `None` for those that are no waiting, and for values newer than this program.
-    fn of(status: &SecondaryStatus) -> Option<Self> {
-        match status {
-            SecondaryStatus::Starting
-            | SecondaryStatus::LaunchingMLInstances
-            | SecondaryStatus::PreparingTrainingStack
-            | SecondaryStatus::Pending
-            | SecondaryStatus::Interrupted
-            | SecondaryStatus::Restarting => Some(Self::Provisioning),
-            SecondaryStatus::Downloading | SecondaryStatus::DownloadingTrainingImage | SecondaryStatus::Training => {
-                Some(Self::Download)
-            }
-            SecondaryStatus::Uploading
-            | SecondaryStatus::Stopping
-            | SecondaryStatus::Stopped
-            | SecondaryStatus::Completed
-            | SecondaryStatus::Failed
-            | SecondaryStatus::Updating
-            | SecondaryStatus::MaxRuntimeExceeded
-            | SecondaryStatus::MaxWaitTimeExceeded
-            | SecondaryStatus::MaxPendingTimeExceeded
-            | SecondaryStatus::Other(_) => None,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Provisioning => "provisioning",
-            Self::Download => "download",
-        }
-    }
-
-    fn title(self) -> &'static str {
-        match self {
-            Self::Provisioning => "Provisioning",
-            Self::Download => "Downloading image and input",
-        }
-    }
+/// How often SageMaker looked for instances.
+pub(super) fn starts(job: &TrainingJob) -> usize {
+    spans(&job.transitions).iter().filter(|span| span.phase == Phase::Provisioning).count()
 }
 
 /// A phase, from its beginning to the beginning of the next one.
@@ -75,7 +40,7 @@ struct Span {
 fn spans(transitions: &[Transition]) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     for transition in transitions {
-        let (Some(from), phase) = (transition.started, Phase::of(&transition.status)) else { continue };
+        let (Some(from), phase) = (transition.started, awaited(&transition.status)) else { continue };
         match spans.last_mut() {
             Some(last) if Some(last.phase) == phase => continue,
             Some(last) if last.to.is_none() => last.to = Some(from),
@@ -121,8 +86,6 @@ pub(super) struct Waiting {
     spinner: Option<Progress>,
     /// Number of sections ended.
     ended: usize,
-    /// Number of the start of the containers that is awaited, from 1.
-    start: u32,
     open: Option<Open>,
     /// Names of the sections so far.
     names: Vec<String>,
@@ -146,7 +109,6 @@ impl Waiting {
             instance: instance.to_owned(),
             spinner,
             ended: 0,
-            start: 1,
             open: None,
             names: Vec::new(),
             job,
@@ -158,14 +120,19 @@ impl Waiting {
         }
     }
 
-    /// Waits once more, in the last of the phases of an interrupted job: the earlier ones have been told.
-    pub(super) fn again(printer: &Printer, instance: &str, number: u32, job: &TrainingJob, now: Instant) -> Self {
+    /// Waits once more, from the `start`-th start of the containers on, counted from 1: the earlier ones have been told. `None`: there was none.
+    pub(super) fn again(
+        printer: &Printer,
+        instance: &str,
+        number: u32,
+        job: &TrainingJob,
+        start: usize,
+        now: Instant,
+    ) -> Option<Self> {
         let spans = spans(&job.transitions);
-        let since = spans.last().map_or(SystemTime::UNIX_EPOCH, |span| span.from);
-        let starts = spans.iter().filter(|span| span.phase == Phase::Provisioning).count();
-        let mut waiting = Self::new(printer, instance, number, since, now);
-        (waiting.ended, waiting.start) = (spans.len().saturating_sub(1), u32::try_from(starts).unwrap_or(u32::MAX));
-        waiting
+        let is_start = |(_, span): &(usize, &Span)| span.phase == Phase::Provisioning;
+        let (ended, span) = spans.iter().enumerate().filter(is_start).nth(start.checked_sub(1)?)?;
+        Some(Self { ended, ..Self::new(printer, instance, number, span.from, now) })
     }
 
     /// Takes a new status of the job.
@@ -180,7 +147,9 @@ impl Waiting {
         }
         let spans = spans(&job.transitions);
         while let Some(span) = spans.get(self.ended) {
-            self.open(span, self.ended, now);
+            let before = spans.iter().take(self.ended + 1);
+            let start = before.filter(|span| span.phase == Phase::Provisioning).count();
+            self.open(span, self.ended, start, now);
             let Some(to) = span.to else { break };
             self.close(to);
         }
@@ -228,11 +197,11 @@ impl Waiting {
     /// Begins the first section before SageMaker has answered.
     fn begin_unseen(&mut self, now: Instant) {
         if self.open.is_none() && self.ended == 0 {
-            self.begin_section(Phase::Provisioning, 0, self.since, None, now);
+            self.begin_section(Phase::Provisioning, 0, 1, self.since, None, now);
         }
     }
 
-    fn open(&mut self, span: &Span, nth: usize, now: Instant) {
+    fn open(&mut self, span: &Span, nth: usize, start: usize, now: Instant) {
         if let Some(open) = &mut self.open {
             if (open.phase, open.nth) == (span.phase, nth) {
                 open.from.get_or_insert(span.from);
@@ -240,22 +209,32 @@ impl Waiting {
             }
             self.close(span.from);
         }
-        self.begin_section(span.phase, nth, span.from, Some(span.from), now);
+        self.begin_section(span.phase, nth, start, span.from, Some(span.from), now);
     }
 
-    fn begin_section(&mut self, phase: Phase, nth: usize, shown: SystemTime, from: Option<SystemTime>, now: Instant) {
-        let title = match phase {
-            Phase::Provisioning => format!("{} {}", phase.title(), self.instance),
-            Phase::Download => phase.title().to_owned(),
+    /// `start`: number of the start of the containers that is awaited, from 1.
+    fn begin_section(
+        &mut self,
+        phase: Phase,
+        nth: usize,
+        start: usize,
+        shown: SystemTime,
+        from: Option<SystemTime>,
+        now: Instant,
+    ) {
+        let (title, name) = match phase {
+            Phase::Provisioning => (format!("Provisioning {}", self.instance), "provisioning"),
+            Phase::Download | Phase::Training | Phase::Upload => ("Downloading image and input".to_owned(), "download"),
         };
-        let title = if self.start > 1 { format!("{title}, {} start", ordinal(self.start)) } else { title };
+        let nth_start = ordinal(u32::try_from(start).unwrap_or(u32::MAX));
+        let title = if start > 1 { format!("{title}, {nth_start} start") } else { title };
         // Unique in a job: an interrupted instance is provisioned twice.
-        let mut name = format!("sagemaker_{}", phase.name());
+        let mut name = format!("sagemaker_{name}");
         if self.job > 1 {
             name = format!("{name}_job_{}", self.job);
         }
-        if self.start > 1 {
-            name = format!("{name}_start_{}", self.start);
+        if start > 1 {
+            name = format!("{name}_start_{start}");
         }
         if self.names.contains(&name) {
             name = format!("{name}_{}", self.names.len());
@@ -343,7 +322,7 @@ mod tests {
         let (printer, captured) = Printer::captured();
         let start = Instant::now();
         let first = [("Starting", 100, ""), ("Training", 120, ""), ("Interrupted", 300, "Spot")];
-        let mut waiting = Waiting::again(&printer, "ml.g5.xlarge", 1, &job(&first), start);
+        let mut waiting = Waiting::again(&printer, "ml.g5.xlarge", 1, &job(&first), 2, start).unwrap();
         waiting.observe(&job(&first), start);
         waiting.tick(start, second(305));
         let later = [&first[..], &[("Starting", 310, "Launching"), ("Downloading", 330, "")]].concat();
@@ -356,6 +335,37 @@ mod tests {
         section_start:330:sagemaker_download_start_2[collapsed=true][0KDownloading image and input, 2nd start
         section_end:340:sagemaker_download_start_2[0K
         ");
+    }
+
+    /// Two waits that were shorter than the time between two looks at the job.
+    #[test]
+    fn interruptions_that_no_look_saw_have_sections_too() {
+        let (printer, captured) = Printer::captured();
+        let start = Instant::now();
+        let seen = job(&[
+            ("Starting", 100, ""),
+            ("Training", 120, ""),
+            ("Interrupted", 300, "Spot"),
+            ("Starting", 310, ""),
+            ("Training", 330, ""),
+            ("Interrupted", 400, "Spot"),
+            ("Downloading", 410, ""),
+            ("Training", 415, ""),
+        ]);
+        assert_eq!(starts(&seen), 3);
+        let mut waiting = Waiting::again(&printer, "ml.g5.xlarge", 1, &seen, 2, start).unwrap();
+        waiting.observe(&seen, start);
+        waiting.finish("ready", Some(second(420)), start, second(500));
+        assert_eq!(
+            sections(&captured.text()),
+            [
+                ("sagemaker_provisioning_start_2".to_owned(), 300, 330),
+                ("sagemaker_download_start_2".to_owned(), 330, 400),
+                ("sagemaker_provisioning_start_3".to_owned(), 400, 410),
+                ("sagemaker_download_start_3".to_owned(), 410, 420),
+            ]
+        );
+        assert!(Waiting::again(&printer, "ml.g5.xlarge", 1, &seen, 4, start).is_none());
     }
 
     #[test]
@@ -420,7 +430,7 @@ mod tests {
         let pending = [("Starting", 1000, ""), ("Pending", 1003, ""), ("Downloading", 1006, "")];
         assert_eq!(waited(&pending, Some(1014), 14), named([("provisioning", 6), ("download", 8)]));
         let again = [phases[0], phases[1], phases[2], ("Restarting", 1020, ""), ("Downloading", 1025, "")];
-        let all = named([("provisioning", 6), ("download", 14), ("provisioning_2", 5), ("download_3", 3)]);
+        let all = named([("provisioning", 6), ("download", 14), ("provisioning_start_2", 5), ("download_start_2", 3)]);
         assert_eq!(waited(&again, Some(1028), 30), all);
     }
 

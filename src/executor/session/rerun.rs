@@ -9,6 +9,7 @@ use crate::cloud::{SecondaryStatus, Transition};
 use crate::protocol::mailbox::Order;
 use crate::session::Session;
 use crate::session::event::SessionEvent;
+use crate::session::phase::Phase;
 use crate::session::workspace_upload::WorkspaceUpload;
 
 /// Sends the project to the new container and begins another run, which the caller orders. Prints one line about it.
@@ -64,13 +65,12 @@ pub(super) fn without_instance_since(transitions: &[Transition]) -> Option<Syste
 }
 
 fn is_running(status: &SecondaryStatus) -> bool {
-    use SecondaryStatus::{Downloading, DownloadingTrainingImage, Training, Uploading};
-    matches!(status, Downloading | DownloadingTrainingImage | Training | Uploading)
+    Phase::of(status).is_some_and(|phase| phase != Phase::Provisioning)
 }
 
 fn is_starting(status: &SecondaryStatus) -> bool {
-    use SecondaryStatus::{LaunchingMLInstances, Pending, PreparingTrainingStack, Starting};
-    matches!(status, Starting | Pending | LaunchingMLInstances | PreparingTrainingStack)
+    let is_cause = matches!(status, SecondaryStatus::Interrupted | SecondaryStatus::Restarting);
+    Phase::of(status) == Some(Phase::Provisioning) && !is_cause
 }
 
 #[cfg(test)]

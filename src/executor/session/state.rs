@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::base::node::{NodeId, Nodes};
 use crate::protocol::keys::SessionPlace;
-use crate::protocol::mailbox::{Order, Report};
+use crate::protocol::mailbox::Order;
 use crate::protocol::project::Selection;
 use crate::session::current_run::CurrentRun;
 use crate::session::event::SessionEvent;
@@ -16,6 +16,7 @@ use crate::session::figures::{JobFigures, ReceivedResults};
 use crate::session::node_record::{self, NodeRecord};
 use crate::session::pool_match::WarmPools;
 use crate::session::record::{LostResults, Queued, SessionRecord};
+use crate::session::reported;
 use crate::session::requested_job::RequestedJob;
 use crate::session::restarts::Restarts;
 use crate::session::stamp::Stamp;
@@ -125,14 +126,7 @@ impl SessionState {
             SessionEvent::RunBegun { stage, script } => self.begin(stage, script),
             SessionEvent::RunRepeated => self.repeat(),
             SessionEvent::RunTakenOver => self.rewind(),
-            SessionEvent::RunEnded(code) => {
-                record.stage_jobs.iter_mut().for_each(|stages| stages.has_exited = true);
-                self.change_run(|run| run.code = Some(code));
-                if self.run().is_some_and(|run| run.stage != "after_script") {
-                    self.record.figures.exit_code = Some(code);
-                }
-                self.script_ended();
-            }
+            SessionEvent::RunEnded(code) => self.ended(code),
             SessionEvent::ScriptCut { code, why } => record.figures.cut(code, why),
             SessionEvent::RunOver => {
                 self.script_ended();
@@ -140,7 +134,7 @@ impl SessionState {
             }
             SessionEvent::OrdersFound(number) => record.orders = number,
             SessionEvent::OrderStored { number, order } => self.stored(number, order),
-            SessionEvent::Reported { node, report } => self.reported(node, report),
+            SessionEvent::Reported { node, report } => reported::note(record, node, report),
             SessionEvent::ReceiptTold(node) => record.nodes.change(node, |node| node.told = true),
             SessionEvent::LogRead(floors) => record.log_floors.clone_from(floors),
             SessionEvent::OthersShown { events, bytes } => {
@@ -205,6 +199,15 @@ impl SessionState {
         (self.record.collected, self.record.finished) = (false, false);
     }
 
+    fn ended(&mut self, code: i32) {
+        self.record.stage_jobs.iter_mut().for_each(|stages| stages.has_exited = true);
+        self.change_run(|run| run.code = Some(code));
+        if self.run().is_some_and(|run| run.stage != "after_script") {
+            self.record.figures.exit_code = Some(code);
+        }
+        self.script_ended();
+    }
+
     fn script_ended(&mut self) {
         let order = self.record.current.as_ref().map_or(0, |run| run.order);
         self.record.restarts.script_ended(order);
@@ -241,42 +244,6 @@ impl SessionState {
             }
             Order::Finish { .. } => self.record.finished = true,
             Order::Workspace(_) => self.record.restarts.project = number,
-        }
-    }
-
-    fn reported(&mut self, id: NodeId, report: Option<&Report>) {
-        let Some(node) = self.record.nodes.get_mut(id) else { return };
-        node.reports += 1;
-        let known = &mut self.record.restarts;
-        match report {
-            Some(Report::Ready { restarts, after, .. }) => {
-                (node.ready, node.left) = (true, false);
-                self.record.models.remove(&id);
-                known.after = known.after.max(*after);
-                if id == NodeId::LEADER {
-                    known.leader = known.leader.max(*restarts);
-                    // Files that an agent sent before any script are no results.
-                    self.record.collected &= *after > 0;
-                }
-            }
-            Some(Report::Bye { .. }) => node.left = true,
-            Some(Report::Exited { exit, .. }) if exit.has_model => drop(self.record.models.insert(id)),
-            Some(Report::Exited { .. }) => drop(self.record.models.remove(&id)),
-            Some(Report::Collected { restarts, .. }) if id == NodeId::LEADER => {
-                (self.record.collected, known.collected) = (true, *restarts);
-            }
-            // These concern the run that is followed, or the stage that reads them.
-            Some(
-                Report::Received { .. }
-                | Report::Missing { .. }
-                | Report::Damaged { .. }
-                | Report::Started { .. }
-                | Report::Kept { .. }
-                | Report::Collected { .. }
-                | Report::Unsent { .. }
-                | Report::Failed { .. },
-            )
-            | None => {}
         }
     }
 

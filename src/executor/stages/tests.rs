@@ -181,7 +181,13 @@ impl Agent {
     /// Takes orders until the one to leave. Its script prints a line, runs for `takes`, and leaves a file.
     async fn work(mut self, takes: Duration, code: i32) {
         self.memory.jobs.set_status(&self.job, JobStatus::InProgress, SecondaryStatus::Training);
-        self.report(&Report::Ready { agent: "0".into(), nodes: vec![NODE.to_string()], restarts: 0, after: 0 });
+        self.report(&Report::Ready {
+            agent: "0".into(),
+            nodes: vec![NODE.to_string()],
+            restarts: 0,
+            after: 0,
+            checkpoints: None,
+        });
         let mut asked = None;
         for seq in 1.. {
             let key = self.keys.order(seq);

@@ -83,7 +83,7 @@ fn exited(run: u32) -> Report {
 /// The reports of a job whose script succeeds.
 fn green() -> [Report; 6] {
     [
-        Report::Ready { agent: "0".into(), nodes: vec!["algo-1".into()], restarts: 0, after: 0 },
+        Report::Ready { agent: "0".into(), nodes: vec!["algo-1".into()], restarts: 0, after: 0, checkpoints: None },
         Report::Received { summary: "all".into() },
         Report::Started { run: 1, order: 0 },
         exited(1),

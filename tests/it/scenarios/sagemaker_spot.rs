@@ -123,6 +123,8 @@ fn one_interruption_in_the_middle_of_a_script() {
     assert_eq!(reruns(&ended.stderr), 1, "{ended}");
     assert_eq!(ended.stderr.matches("Project received by").count(), 1, "{ended}");
     ended.says("\nScript: interrupted after ").says("exit code 7 after ");
+    // Shorter than the time between two looks at the training job.
+    ended.says("Provisioning ml.m5.large, 2nd start").says("Downloading image and input, 2nd start");
     let after = desk.run("after_script", "ls; echo after");
     after.passed();
     assert_eq!((out(&after).as_str(), reruns(&after.stderr)), ("log.txt\nafter\n", 0), "{after}");

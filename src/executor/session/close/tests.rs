@@ -269,7 +269,7 @@ async fn told_to_leave(harness: &Harness, byes: &[NodeId]) {
     harness.memory.jobs.set_status(NAME, JobStatus::InProgress, SecondaryStatus::Uploading);
     let keys = spec::session_keys(&Harness::id(), None);
     for node in byes.iter().copied() {
-        let ready = Report::Ready { agent: "0".into(), nodes: Vec::new(), restarts: 0, after: 0 };
+        let ready = Report::Ready { agent: "0".into(), nodes: Vec::new(), restarts: 0, after: 0, checkpoints: None };
         harness.memory.objects.insert(&keys.report(node, 1), mailbox::encode_report(&keys, node, 1, &ready));
         let bye = Report::Bye { reason: ByeReason::Finished };
         harness.memory.objects.insert(&keys.report(node, 2), mailbox::encode_report(&keys, node, 2, &bye));

@@ -5,13 +5,13 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use crate::base::human::{human_duration, utc_time};
+use crate::base::human::{human_duration, human_files, utc_time};
 use crate::base::node::{NodeId, Nodes};
 use crate::cloud::{CHECKPOINTS_DIR, TrainingJob};
-use crate::protocol::mailbox::Report;
+use crate::protocol::mailbox::{CheckpointFolder, Report};
 use crate::session::Session;
 use crate::session::output::NodeOutput;
-use crate::session::phases::Waiting;
+use crate::session::phases::{self, Waiting};
 use crate::session::ready::look_back;
 use crate::session::{remote_access, rerun, selected_type, warm_pool};
 
@@ -20,15 +20,19 @@ use crate::session::{remote_access, rerun, selected_type, warm_pool};
 pub(super) struct InstanceWait {
     waiting: Option<Waiting>,
     interrupted: Option<SystemTime>,
+    /// How many starts of the containers were told; `None`: no look at the training job has shown any.
+    told: Option<usize>,
     /// The nodes whose container has not come back.
     awaited: BTreeSet<NodeId>,
+    /// The line on the restored checkpoints, until it can be told.
+    restored: Option<String>,
     /// The line on the instance type that SageMaker selected, until the section of the wait is over.
     selected: Option<String>,
 }
 
 impl InstanceWait {
     pub(super) fn new(waiting: Option<Waiting>) -> Self {
-        Self { waiting, interrupted: None, awaited: BTreeSet::new(), selected: None }
+        Self { waiting, interrupted: None, told: None, awaited: BTreeSet::new(), restored: None, selected: None }
     }
 
     pub(super) fn is_waiting(&self) -> bool {
@@ -39,6 +43,9 @@ impl InstanceWait {
     pub(super) fn heard(&mut self, node: NodeId, report: &Report) {
         if matches!(report, Report::Ready { .. } | Report::Started { .. } | Report::Exited { .. }) {
             self.awaited.remove(&node);
+        }
+        if let Report::Ready { restarts, checkpoints: Some(folder), .. } = report {
+            self.restored = restored(*folder, *restarts > 0);
         }
     }
 
@@ -54,6 +61,9 @@ impl InstanceWait {
             self.selected = selected_type::note(session, job)?.or(self.selected.take());
             waiting.observe(job, Instant::now().into_std());
         }
+        if self.waiting.is_some() || self.told.is_none() {
+            self.told = Some(phases::starts(job));
+        }
         Ok(())
     }
 
@@ -64,8 +74,15 @@ impl InstanceWait {
         let ran = began.and_then(|began| at.duration_since(began).ok()).map(human_duration);
         session.printer.warn(words(at, ran, nodes.len(), job.pool.has_checkpoints));
         (self.interrupted, self.awaited) = (Some(at), nodes.ids().collect());
+        self.waiting = self.again(session, job);
+    }
+
+    /// A wait from the first start of the containers on that was not told; `None`: all were.
+    fn again(&self, session: &Session<'_>, job: &TrainingJob) -> Option<Waiting> {
+        let starts = phases::starts(job);
+        let untold = self.told.map_or(starts, |told| told + 1);
         let (instance, number) = (session.state.shown_type(), session.state.job_number());
-        self.waiting = Some(Waiting::again(session.printer, &instance, number, job, Instant::now().into_std()));
+        Waiting::again(session.printer, &instance, number, job, untold, Instant::now().into_std())
     }
 
     /// Shows the state of the training job while containers are awaited. `true`: the wait has ended just now.
@@ -75,12 +92,32 @@ impl InstanceWait {
         nodes: &Nodes<NodeOutput>,
         is_ready: bool,
     ) -> anyhow::Result<bool> {
-        let Some(waiting) = &mut self.waiting else { return Ok(false) };
+        let Some(waiting) = &mut self.waiting else {
+            // At the end of a script that had begun, its own output comes first.
+            if nodes.rows().all(|node| node.started.is_none()) {
+                self.tell_restored(session);
+            }
+            return Ok(false);
+        };
         if !is_ready || !self.awaited.is_empty() {
             waiting.tick(Instant::now().into_std(), session.clock.now());
             return Ok(false);
         }
         self.end(session, nodes).await.map(|()| true)
+    }
+
+    /// Tells the waits of an interruption that ended between two looks at the training job, by SageMaker's transitions.
+    pub(super) async fn tell_missed(&mut self, session: &Session<'_>, nodes: &Nodes<NodeOutput>) {
+        if self.interrupted.is_some() {
+            return;
+        }
+        let found = look_back(session, nodes).await;
+        let Ok(job) = found.job else { return };
+        if let Some(mut waiting) = self.again(session, &job) {
+            let now = Instant::now().into_std();
+            waiting.observe(&job, now);
+            waiting.finish("ready", found.ready, now, session.clock.now());
+        }
     }
 
     /// Ends a wait at whose end every container runs, and tells how it went.
@@ -95,6 +132,7 @@ impl InstanceWait {
                 waited = found.ready.zip(job.created).and_then(|(ready, created)| ready.duration_since(created).ok());
                 self.selected = selected_type::note(session, &job)?.or(self.selected.take());
                 waiting.observe(&job, now);
+                self.told = Some(phases::starts(&job));
                 pool = warm_pool::line(session, &job, found.ready).await;
             }
             Err(why) => waiting.unanswered(&why, now),
@@ -111,6 +149,7 @@ impl InstanceWait {
             let line = format!("The container runs, {} after the training job was created", human_duration(waited));
             session.printer.line(line);
         }
+        self.tell_restored(session);
         remote_access::tell_shells(session, nodes.ids());
         Ok(())
     }
@@ -120,6 +159,13 @@ impl InstanceWait {
         if let Some(waiting) = self.waiting.take() {
             waiting.finish(outcome, None, Instant::now().into_std(), session.clock.now());
             self.tell_selected(session);
+        }
+    }
+
+    /// Tells how many checkpoints the container found when it started.
+    pub(super) fn tell_restored(&mut self, session: &Session<'_>) {
+        if let Some(line) = self.restored.take() {
+            session.printer.line(line);
         }
     }
 
@@ -140,6 +186,13 @@ fn words(at: SystemTime, ran: Option<String>, nodes: usize, has_checkpoints: boo
     format!("the spot {instances} interrupted at {time} UTC{ran}; SageMaker looks for {new}{kept}")
 }
 
+/// `None`: a first start without checkpoints of earlier jobs.
+fn restored(folder: CheckpointFolder, is_again: bool) -> Option<String> {
+    let files = human_files(folder.files, folder.bytes);
+    let of = if is_again { "" } else { " of earlier jobs" };
+    (folder.files > 0 || is_again).then(|| format!("Checkpoints: {files}{of} restored to {CHECKPOINTS_DIR}"))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
@@ -157,5 +210,16 @@ mod tests {
             words(at, None, 2, false),
             "the spot instances were interrupted at 12:03:04 UTC; SageMaker looks for new ones"
         );
+    }
+
+    #[test]
+    fn restored_checkpoints_are_told_at_each_start_that_has_some() {
+        let some = CheckpointFolder { files: 3, bytes: 2048 };
+        let line = |folder, is_again| restored(folder, is_again).unwrap_or_default();
+        assert_eq!(line(some, false), "Checkpoints: 3 files, 2.0 KiB of earlier jobs restored to /opt/ml/checkpoints");
+        assert_eq!(line(some, true), "Checkpoints: 3 files, 2.0 KiB restored to /opt/ml/checkpoints");
+        let none = CheckpointFolder::default();
+        assert_eq!(line(none, true), "Checkpoints: no file restored to /opt/ml/checkpoints");
+        assert_eq!(restored(none, false), None);
     }
 }

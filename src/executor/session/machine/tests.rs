@@ -22,7 +22,7 @@ fn at(seconds: u64) -> Duration {
 }
 
 fn ready() -> Report {
-    Report::Ready { agent: "0".into(), nodes: vec![NODE.to_string()], restarts: 0, after: 0 }
+    Report::Ready { agent: "0".into(), nodes: vec![NODE.to_string()], restarts: 0, after: 0, checkpoints: None }
 }
 
 fn exited(code: i32, canceled: bool) -> Report {
@@ -95,7 +95,10 @@ fn an_end_frame_alone_is_no_end_of_a_script_that_may_run_again() {
         machine
     };
     let mut interrupted = begin();
-    interrupted.apply(&report(&Report::Ready { agent: "0".into(), nodes: vec![], restarts: 1, after: 2 }), at(300));
+    interrupted.apply(
+        &report(&Report::Ready { agent: "0".into(), nodes: vec![], restarts: 1, after: 2, checkpoints: None }),
+        at(300),
+    );
     assert_eq!(conclusion(interrupted.apply(&RunEvent::Tick, at(301))), Some(Conclusion::Interrupted));
     let is_success = |end: Option<Conclusion>| matches!(end, Some(Conclusion::Exited { code: 0, .. }));
     assert!(is_success(conclusion(begin().apply(&report(&exited(0, false)), at(300)))));
@@ -114,7 +117,7 @@ fn a_script_that_failed_before_the_interruption_keeps_its_code() {
     assert_eq!(machine.apply(&report(&kept), at(3)), []);
     assert_eq!(machine.apply(&RunEvent::Trace { node: NODE, end: None, complete: true }, at(4)), []);
     assert_eq!(machine.apply(&RunEvent::Tick, at(200)), [], "the container is kept");
-    let again = Report::Ready { agent: "0".into(), nodes: vec![], restarts: 1, after: 2 };
+    let again = Report::Ready { agent: "0".into(), nodes: vec![], restarts: 1, after: 2, checkpoints: None };
     let end = conclusion(machine.apply(&report(&again), at(300)));
     assert_eq!(end, Some(Conclusion::Exited { code: 3, node: NODE, others: vec![], incomplete: vec![] }));
 }

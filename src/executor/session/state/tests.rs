@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::protocol::mailbox::{ByeReason, ExitReport, RunOrder};
+use crate::protocol::mailbox::{ByeReason, ExitReport, Report, RunOrder};
 use crate::session::current_run::RunStep;
 use crate::session::event::Saved;
 use crate::session::machine::{Conclusion, RunConfig, RunEffect, RunEvent, RunMachine};
@@ -49,7 +49,7 @@ impl World {
 
     /// The reports that a node has stored, for the orders that it has found.
     fn reports(&self, node: NodeId) -> Vec<Report> {
-        let ready = Report::Ready { agent: String::new(), nodes: Vec::new(), restarts: 0, after: 0 };
+        let ready = Report::Ready { agent: String::new(), nodes: Vec::new(), restarts: 0, after: 0, checkpoints: None };
         let mut reports = vec![ready, Report::Received { summary: "all".to_owned() }];
         if self.is_stored(&run_order()) {
             reports.push(Report::Started { run: 1, order: 0 });
@@ -332,7 +332,11 @@ fn a_model_of_any_node_counts_until_its_container_is_started_again() {
     assert!(!state.has_model());
     told(&mut state, NodeId::at(1), Report::Exited { run: 1, exit: exit(true) });
     assert!(state.has_model());
-    told(&mut state, NodeId::at(1), Report::Ready { agent: String::new(), nodes: Vec::new(), restarts: 1, after: 2 });
+    told(
+        &mut state,
+        NodeId::at(1),
+        Report::Ready { agent: String::new(), nodes: Vec::new(), restarts: 1, after: 2, checkpoints: None },
+    );
     assert!(!state.has_model(), "its files are gone");
     told(&mut state, NodeId::LEADER, Report::Exited { run: 2, exit: exit(true) });
     told(&mut state, NodeId::LEADER, Report::Exited { run: 3, exit: exit(false) });
@@ -350,7 +354,8 @@ fn a_script_that_runs_again_is_another_run() {
     let told = |state: &mut SessionState, report: Report| {
         state.apply(SessionEvent::Reported { node: NodeId::LEADER, report: Some(&report) });
     };
-    let ready = |restarts, after| Report::Ready { agent: String::new(), nodes: Vec::new(), restarts, after };
+    let ready =
+        |restarts, after| Report::Ready { agent: String::new(), nodes: Vec::new(), restarts, after, checkpoints: None };
     told(&mut state, ready(0, 0));
     told(&mut state, Report::Started { run: 1, order: 2 });
     state.apply(SessionEvent::RunEnded(0));
@@ -377,7 +382,7 @@ fn each_stage_without_network_begins_with_an_empty_mailbox() {
     state.apply(SessionEvent::JobReplaced);
     state.apply(SessionEvent::JobCreated("arn"));
     state.apply(SessionEvent::OrderStored { number: 4, order: &Order::Finish { collect: true } });
-    let ready = Report::Ready { agent: "0".into(), nodes: Vec::new(), restarts: 0, after: 0 };
+    let ready = Report::Ready { agent: "0".into(), nodes: Vec::new(), restarts: 0, after: 0, checkpoints: None };
     state.apply(SessionEvent::Reported { node: NodeId::LEADER, report: Some(&ready) });
     state.apply(SessionEvent::StageEntered);
     let stages = state.stage_jobs().unwrap();

@@ -103,7 +103,7 @@ impl Agent {
         let after = after.unwrap_or_default();
         (self.has_lost_files, self.orders) = (after > 0, after);
         let nodes = (0..self.nodes).map(|index| NodeId::at(index).to_string()).collect();
-        self.report(&Report::Ready { agent: "0".into(), nodes, restarts: self.restarts, after });
+        self.report(&Report::Ready { agent: "0".into(), nodes, restarts: self.restarts, after, checkpoints: None });
         let end = loop {
             self.take_orders();
             if (after == 0 || self.selection.is_some())

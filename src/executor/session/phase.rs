@@ -1,0 +1,41 @@
+//! Phases of a training job: groups of SageMaker's secondary statuses. Pure.
+
+use crate::cloud::SecondaryStatus;
+
+/// A phase of a training job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// SageMaker finds instances and starts them; not billed.
+    Provisioning,
+    /// The instances download image and input.
+    Download,
+    /// The containers run.
+    Training,
+    /// The instances upload their outputs, or are about to end.
+    Upload,
+}
+
+impl Phase {
+    /// `None` for the end of a job, and for values newer than this program.
+    pub(super) fn of(status: &SecondaryStatus) -> Option<Self> {
+        match status {
+            SecondaryStatus::Starting
+            | SecondaryStatus::LaunchingMLInstances
+            | SecondaryStatus::PreparingTrainingStack
+            | SecondaryStatus::Pending
+            | SecondaryStatus::Interrupted
+            | SecondaryStatus::Restarting => Some(Self::Provisioning),
+            SecondaryStatus::Downloading | SecondaryStatus::DownloadingTrainingImage => Some(Self::Download),
+            SecondaryStatus::Training => Some(Self::Training),
+            SecondaryStatus::Uploading | SecondaryStatus::Stopping => Some(Self::Upload),
+            SecondaryStatus::Stopped
+            | SecondaryStatus::Completed
+            | SecondaryStatus::Failed
+            | SecondaryStatus::Updating
+            | SecondaryStatus::MaxRuntimeExceeded
+            | SecondaryStatus::MaxWaitTimeExceeded
+            | SecondaryStatus::MaxPendingTimeExceeded
+            | SecondaryStatus::Other(_) => None,
+        }
+    }
+}
