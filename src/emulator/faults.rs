@@ -21,6 +21,8 @@ pub struct FaultPlan {
     pub calls: Vec<CallFault>,
     /// Rules for training jobs; the first that matches acts.
     pub jobs: Vec<JobFault>,
+    /// Rules for new model packages; the first that matches acts.
+    pub packages: Vec<PackageFault>,
     /// Faults of log events between the container and CloudWatch.
     pub logs: LogFault,
     /// Requests a second that an operation allows while the plan is in force, as when other hosts of the account use up the
@@ -119,6 +121,27 @@ pub enum JobTrouble {
     Kill { after_ms: u64 },
 }
 
+/// The way of some model packages to their end; all others are complete at once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackageFault {
+    /// Group of the versions that are hit, or name of a package without a group; `*` for all.
+    #[serde(default = "any")]
+    pub name: String,
+    /// How many packages are hit; without it all.
+    #[serde(default)]
+    pub count: Option<u64>,
+    /// Time in `Pending`, in milliseconds.
+    #[serde(default)]
+    pub pending_ms: u64,
+    /// Time in `InProgress` after that, in milliseconds.
+    #[serde(default)]
+    pub in_progress_ms: u64,
+    /// Ends in `Failed` with this reason.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
 /// Faults of log events. Chances are of 1000.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -159,6 +182,7 @@ struct State {
     /// By the index of the rule, for rules with a path.
     calls_of_path: BTreeMap<usize, u64>,
     jobs: BTreeMap<usize, u64>,
+    packages: BTreeMap<usize, u64>,
     events: u64,
 }
 
@@ -236,6 +260,21 @@ impl Faults {
                     *after_ms += mixed(self.seed, "interruption", *hits).checked_rem(*spread_ms).unwrap_or(0);
                 }
                 return Some(trouble);
+            }
+        }
+        None
+    }
+
+    /// Counts a new model package of a group or a name, and returns the fault that it meets.
+    pub(crate) fn package(&self, name: &str) -> Option<PackageFault> {
+        let mut state = self.state.lock();
+        let State { plan, packages, .. } = &mut *state;
+        for (index, fault) in plan.packages.iter().enumerate() {
+            let hits = packages.entry(index).or_default();
+            let matches = fault.name == "*" || fault.name == name;
+            if matches && fault.count.is_none_or(|count| *hits < count) {
+                *hits += 1;
+                return Some(fault.clone());
             }
         }
         None

@@ -108,6 +108,7 @@ const DIALECT: &[(&str, &str)] = &[
     (r"\p{Alnum}", "[:alnum:]"),
     (r"([a-zA-Z0-9]([a-zA-Z0-9-]){0,62})(?<!-)", "([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)"),
     (r"[\S]{1,2048}", r"\S+"),
+    (r"[\p{L}\p{M}\p{Z}\p{N}\p{P}]{0,1024}", r"[\p{L}\p{M}\p{Z}\p{N}\p{P}]*"),
 ];
 
 impl Pattern {

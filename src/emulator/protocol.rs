@@ -94,6 +94,12 @@ pub(crate) fn epoch_seconds(ms: u64) -> Value {
     json!(ms as f64 / 1000.0)
 }
 
+/// A time of a request in milliseconds.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, which is right for a bound")]
+pub(crate) fn milliseconds(request: &Value, name: &str) -> Option<u64> {
+    request.get(name).and_then(Value::as_f64).map(|seconds| (seconds * 1000.0) as u64)
+}
+
 /// A text member of a request; absent and null are the same.
 pub(crate) fn text<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
     value.get(name).and_then(Value::as_str)

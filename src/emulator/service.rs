@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::authorization::json_actions;
 use super::caller::{Caller, Signing, WireProtocol};
+use super::iam::Document;
 use super::model::Model;
 use super::protocol::{Answer, ApiError, Reply, json_reply};
 use super::shared::Shared;
@@ -67,6 +68,11 @@ pub(crate) trait JsonService: Sized + Send + Sync + 'static {
     const INVALID: &'static str = "ValidationException";
 
     fn model() -> &'static Model;
+
+    /// The policy that a resource of the service has by itself.
+    fn resource_policy(&self, _resource: &str) -> Option<Arc<Document>> {
+        None
+    }
 }
 
 #[async_trait::async_trait]
@@ -85,17 +91,18 @@ impl<T: JsonService> Service for Arc<T> {
         let request = serde_json::from_slice::<Value>(body)
             .map_err(|error| ApiError::serialization(format!("the body is not JSON: {error}")));
         Ok(json_reply(request.and_then(|request| {
-            authorize(&call, T::SIGNING_NAME, &request)?;
+            authorize(&**self, &call, &request)?;
             answer(self, &call.operation, &request, &call.caller)
         })))
     }
 }
 
 /// Checks that the caller may do all that the request needs.
-fn authorize(call: &ApiCall, service: &str, request: &Value) -> Result<(), ApiError> {
+fn authorize<T: JsonService>(service: &T, call: &ApiCall, request: &Value) -> Result<(), ApiError> {
     let ApiCall { operation, caller, shared, .. } = call;
-    for needed in json_actions(service, operation, request, caller, &shared.tags) {
-        let allowed = shared.authority.allows(caller, &needed, None);
+    for needed in json_actions(T::SIGNING_NAME, operation, request, caller, &shared.tags) {
+        let policy = service.resource_policy(&needed.resource);
+        let allowed = shared.authority.allows(caller, &needed, policy.as_deref());
         allowed.map_err(|message| ApiError::new("AccessDeniedException", message))?;
     }
     Ok(())

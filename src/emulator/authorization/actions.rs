@@ -5,6 +5,7 @@ use s3s::path::S3Path;
 use serde_json::Value;
 
 use super::context::{NeededAction, training_job};
+use super::packages::package_actions;
 use crate::caller::Caller;
 use crate::protocol::text;
 use crate::tags::{TagMap, Tags, tag_map};
@@ -23,6 +24,9 @@ pub(crate) fn json_actions(
     let action = format!("{service}:{operation}");
     if service == "logs" {
         return vec![NeededAction::new(action, log_resource(request, caller))];
+    }
+    if let Some(needed) = package_actions(operation, request, caller, tags) {
+        return needed;
     }
     let job = |name: &str| format!("arn:aws:sagemaker:{}:{}:training-job/{name}", caller.region, caller.account);
     let resource = match operation {

@@ -8,6 +8,7 @@ mod actions;
 mod authority;
 mod context;
 pub(crate) mod identity;
+mod packages;
 
 pub(crate) use self::account::{IamAccount, IamEntity};
 pub(crate) use self::actions::{SAGEMAKER, json_actions, s3_action, s3_actions};

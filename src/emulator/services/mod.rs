@@ -1,6 +1,7 @@
 //! The emulated services, and the routing of requests to them.
 
 mod logs;
+mod registry;
 mod s3;
 mod sts;
 mod tagging;
@@ -12,6 +13,7 @@ use hyper::{Method, Request};
 use s3s::Body;
 
 use self::logs::Logs;
+use self::registry::Registry;
 use self::s3::S3;
 use self::sts::Sts;
 use self::tagging::Tagging;
@@ -39,7 +41,12 @@ impl Services {
         let training = Arc::new(Training::new(shared, &store, &logs));
         let tagging = Arc::new(Tagging(Arc::clone(shared)));
         Self {
-            json: vec![Arc::new(Arc::clone(&training)), Arc::new(tagging), Arc::new(Arc::clone(&logs))],
+            json: vec![
+                Arc::new(Arc::clone(&training)),
+                Arc::new(Arc::new(Registry::new(shared))),
+                Arc::new(tagging),
+                Arc::new(Arc::clone(&logs)),
+            ],
             s3: Arc::new(S3::new(shared, Arc::clone(&store))),
             sts: Arc::new(Sts(Arc::clone(shared))),
             unknown: Arc::new(Unknown),
@@ -102,6 +109,8 @@ mod tests {
                 handled += 1;
             }
         }
-        assert_eq!(handled, Training::OPERATIONS.len() + Tagging::OPERATIONS.len() + Logs::OPERATIONS.len());
+        let listed =
+            [Training::OPERATIONS.len(), Registry::OPERATIONS.len(), Tagging::OPERATIONS.len(), Logs::OPERATIONS.len()];
+        assert_eq!(handled, listed.iter().sum::<usize>());
     }
 }

@@ -85,7 +85,8 @@ fn every_key_of_a_fault_plan_is_documented() {
     assert_eq!(tables[1], known(r#"{"calls": [{"x": 1}]}"#));
     assert_eq!(tables[2], known(r#"{"jobs": [{"x": 1}]}"#));
     assert_eq!(troubles, known(r#"{"jobs": [{"trouble": "x"}]}"#));
-    assert_eq!(tables[4], known(r#"{"logs": {"x": 1}}"#));
+    assert_eq!(tables[4], known(r#"{"packages": [{"x": 1}]}"#));
+    assert_eq!(tables[5], known(r#"{"logs": {"x": 1}}"#));
     for text in quoted(&page).iter().filter(|text| text.starts_with("{\"")) {
         let plan = format!(r#"{{"jobs": [{{"trouble": {}}}]}}"#, text.replace("\"...\"", "\"x\""));
         serde_json::from_str::<FaultPlan>(&plan).unwrap_or_else(|error| panic!("{plan}: {error}"));

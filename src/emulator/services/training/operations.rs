@@ -17,7 +17,7 @@ use super::state::{JobHandle, Training};
 use super::warm_hosts::keep_alive;
 use crate::caller::Caller;
 use crate::model::Model;
-use crate::protocol::{Answer, ApiError, text};
+use crate::protocol::{Answer, ApiError, milliseconds, text};
 use crate::service::{JsonService, Operation};
 use crate::tags::tag_map;
 
@@ -195,8 +195,8 @@ fn delete(training: &Arc<Training>, request: &Value, _: &Caller) -> Answer {
 fn list(training: &Arc<Training>, request: &Value, _: &Caller) -> Answer {
     let limit = request.get("MaxResults").and_then(Value::as_u64).unwrap_or(10);
     let limit = usize::try_from(limit).unwrap_or(10);
-    let after = |name: &str, ms: u64| bound(request, name).is_none_or(|bound| ms > bound);
-    let before = |name: &str, ms: u64| bound(request, name).is_none_or(|bound| ms < bound);
+    let after = |name: &str, ms: u64| milliseconds(request, name).is_none_or(|bound| ms > bound);
+    let before = |name: &str, ms: u64| milliseconds(request, name).is_none_or(|bound| ms < bound);
     let jobs = training.jobs();
     let mut chosen: Vec<&Job> = jobs
         .values()
@@ -238,10 +238,4 @@ fn list(training: &Arc<Training>, request: &Value, _: &Caller) -> Answer {
         answer["NextToken"] = json!(format!("jobs-{}", offset + limit));
     }
     Ok(Some(answer))
-}
-
-/// A time of the request in milliseconds.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, which is right for a bound")]
-fn bound(request: &Value, name: &str) -> Option<u64> {
-    request.get(name).and_then(Value::as_f64).map(|seconds| (seconds * 1000.0) as u64)
 }

@@ -310,7 +310,7 @@ fn failed(error: &anyhow::Error) -> (Outcome, String) {
         Kind::Canceled => Outcome::Canceled,
         // The host stage has done everything up to the start of its script.
         _ if why.contains(NO_SHELL) => Outcome::Done,
-        Kind::User | Kind::System => Outcome::Lost,
+        Kind::User | Kind::System | Kind::Verdict { .. } => Outcome::Lost,
     };
     (outcome, why)
 }

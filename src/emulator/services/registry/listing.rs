@@ -1,0 +1,47 @@
+//! Filters, order and pages of a list, which groups and packages have in common.
+
+use serde_json::{Value, json};
+
+use crate::protocol::{Answer, ApiError, milliseconds, text};
+
+/// An entry before the filters.
+pub(super) struct Listed<'a> {
+    pub(super) name: &'a str,
+    pub(super) created_ms: u64,
+    /// Order of creation within a millisecond.
+    pub(super) number: u64,
+    pub(super) summary: Value,
+}
+
+/// Answers with one page of the entries that the request asks for.
+pub(super) fn page(request: &Value, member: &str, mut found: Vec<Listed>) -> Answer {
+    let bound = |name: &str| milliseconds(request, name);
+    found.retain(|one| {
+        text(request, "NameContains").is_none_or(|part| one.name.contains(part))
+            && bound("CreationTimeAfter").is_none_or(|bound| one.created_ms > bound)
+            && bound("CreationTimeBefore").is_none_or(|bound| one.created_ms < bound)
+    });
+    match text(request, "SortBy") {
+        Some("Name") => found.sort_by(|one, other| (one.name, one.number).cmp(&(other.name, other.number))),
+        _ => found.sort_by_key(|one| (one.created_ms, one.number)),
+    }
+    if text(request, "SortOrder") == Some("Descending") {
+        found.reverse();
+    }
+    let limit = request.get("MaxResults").and_then(Value::as_u64).and_then(|limit| usize::try_from(limit).ok());
+    let limit = limit.unwrap_or(10);
+    let offset = match text(request, "NextToken") {
+        None => 0,
+        Some(token) => token
+            .strip_prefix("packages-")
+            .and_then(|offset| offset.parse::<usize>().ok())
+            .ok_or_else(|| ApiError::validation("Invalid pagination token."))?,
+    };
+    let more = offset.saturating_add(limit) < found.len();
+    let shown: Vec<Value> = found.into_iter().skip(offset).take(limit).map(|one| one.summary).collect();
+    let mut answer = json!({member: shown});
+    if more {
+        answer["NextToken"] = json!(format!("packages-{}", offset + limit));
+    }
+    Ok(Some(answer))
+}
