@@ -8,6 +8,7 @@ pub mod manifest;
 pub mod model;
 pub mod output;
 mod pipeline;
+mod region;
 mod target;
 pub mod validate;
 

@@ -27,14 +27,25 @@ pub(crate) struct Target {
 }
 
 impl TargetArgs {
+    /// The name of the environment: the option, or the job's own.
+    pub(crate) fn environment(&self, inputs: &CommandInputs) -> Option<String> {
+        self.environment.clone().or_else(|| Pipeline::of(&inputs.env).environment)
+    }
+
     /// Reads the manifest, with the entry of the environment applied.
     ///
     /// # Errors
     /// Failures of the user that name file and key.
     pub(crate) fn load(&self, inputs: &CommandInputs) -> anyhow::Result<Target> {
-        let pipeline = Pipeline::of(&inputs.env);
-        let environment = self.environment.as_deref().or(pipeline.environment.as_deref());
-        let manifest = manifest::load(&self.manifest, environment, &inputs.env)?;
+        let environment = self.environment(inputs);
+        let manifest = manifest::load(&self.manifest, environment.as_deref(), &inputs.env)?;
+        Ok(Target::of(manifest, inputs))
+    }
+}
+
+impl Target {
+    /// A manifest, with the way to the account of its environment.
+    pub(crate) fn of(manifest: Manifest, inputs: &CommandInputs) -> Self {
         let access = Access {
             region: manifest.target.region.clone(),
             endpoint_url: inputs.env.get("AWS_ENDPOINT_URL").map(str::to_owned),
@@ -43,6 +54,6 @@ impl TargetArgs {
             kms_key_id: manifest.target.key.clone(),
             ca_bundle: inputs.env.get("AWS_CA_BUNDLE").map(PathBuf::from),
         };
-        Ok(Target { manifest, pipeline, access })
+        Self { manifest, pipeline: Pipeline::of(&inputs.env), access }
     }
 }

@@ -1,7 +1,22 @@
 //! The project's manifest: one file that says what the model is, how it is judged, and where it goes.
+//!
+//! `file` reads it, `places` parses it, `patch` applies the changes of an environment, `variables` puts variables in, `shape`
+//! compares it with the `schema` of its `types`, and `rules` checks what no schema says.
 
+mod file;
+mod finding;
+mod patch;
+mod places;
 mod read;
+mod rules;
+mod schema;
+mod shape;
 mod types;
+mod variables;
 
-pub(crate) use read::load;
+pub(crate) use finding::ManifestFinding;
+pub(crate) use read::{ManifestText, load, mistakes};
 pub use types::{Approvals, Autoscaling, Endpoint, EnvironmentEntry, Manifest, Model, Tags};
+
+#[cfg(test)]
+mod tests;

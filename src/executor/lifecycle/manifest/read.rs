@@ -1,29 +1,168 @@
-//! Reads the manifest and applies the entry of one environment.
+//! Reads a manifest and applies the entry of one environment. Pure, but for the file.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
+use serde_json::{Map, Value};
+
+use super::finding::ManifestFinding;
+use super::places::{Places, join};
 use super::types::Manifest;
+use super::variables::Expanded;
+use super::{file, patch, places, rules, schema, shape};
 use crate::base::failure::Failure;
+use crate::base::plain;
 use crate::config::env::Environment;
+
+/// Keys that the patch of an environment may change.
+const PATCHED: [&str; 4] = ["model", "endpoint", "package", "tags"];
+/// Findings that an error shows; `validate` shows all.
+const SHOWN: usize = 20;
 
 /// Reads the manifest and applies the entry of `environment`, if there is one.
 ///
 /// # Errors
-/// Failures of the user: the file is absent, is no JSON, or has a key that is unknown or of another type.
-pub(crate) fn load(file: &Path, environment: Option<&str>, _env: &Environment) -> anyhow::Result<Manifest> {
-    let text = std::fs::read_to_string(file).map_err(|error| {
-        Failure::user(format!("failed to read the manifest {}", file.display()))
-            .hint("name the file with `--manifest FILE`")
-            .caused_by(error)
-    })?;
-    let mut manifest: Manifest =
-        serde_json::from_str(&text).map_err(|error| Failure::user(format!("{}: {error}", file.display())))?;
-    if let Some(name) = environment {
-        manifest.target = manifest
-            .environments
-            .get(name)
-            .cloned()
-            .ok_or_else(|| Failure::user(format!("{}: `environments` has no entry `{name}`", file.display())))?;
+/// Failures of the user: the file cannot be read, or has mistakes; all of them with their places.
+pub(crate) fn load(file: &Path, environment: Option<&str>, env: &Environment) -> anyhow::Result<Manifest> {
+    let text = ManifestText::read(file)?;
+    text.manifest(environment, env).map_err(|findings| text.failure(&findings).into())
+}
+
+/// The text of a manifest, parsed, with the places of its keys.
+pub(crate) struct ManifestText {
+    name: String,
+    parsed: Result<(Value, Places), Vec<ManifestFinding>>,
+}
+
+impl ManifestText {
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) fn read(file: &Path) -> anyhow::Result<Self> {
+        Ok(Self { name: plain::line(&file.display().to_string(), 200), parsed: places::parse(&file::read(file)?) })
     }
-    Ok(manifest)
+
+    /// The names of its environments.
+    pub(crate) fn environments(&self) -> Vec<String> {
+        let entries = self.parsed.as_ref().ok().and_then(|(value, _)| value["environments"].as_object());
+        entries.into_iter().flat_map(Map::keys).cloned().collect()
+    }
+
+    /// The manifest with the entry of `environment` applied. Other entries are not looked at: their variables may have no value here.
+    ///
+    /// # Errors
+    /// All mistakes.
+    pub(crate) fn manifest(
+        &self,
+        environment: Option<&str>,
+        env: &Environment,
+    ) -> Result<Manifest, Vec<ManifestFinding>> {
+        let (value, places) = self.parsed.as_ref().map_err(Clone::clone)?;
+        let mut reading = Reading { places, environment, findings: Vec::new() };
+        let manifest = reading.manifest(value.clone(), env);
+        let mut findings = reading.findings;
+        findings.sort();
+        findings.dedup();
+        manifest.filter(|_| findings.is_empty()).ok_or(findings)
+    }
+
+    /// The error of a command that needs the manifest.
+    pub(crate) fn failure(&self, findings: &[ManifestFinding]) -> Failure {
+        let number = mistakes(findings.len());
+        let mut lines: Vec<_> = findings.iter().take(SHOWN).map(|one| self.line(one)).collect();
+        if findings.len() > SHOWN {
+            lines.push("`sagemaker-executor validate` shows all".to_owned());
+        }
+        Failure::user(format!("the manifest {} has {number}", self.name)).quoting(Some(lines.join("\n")))
+    }
+
+    /// One line for a finding: `manifest.json:3:5: ...`.
+    pub(crate) fn line(&self, finding: &ManifestFinding) -> String {
+        plain::lines(&format!("{}:{finding}", self.name)).into_owned()
+    }
+}
+
+/// `a mistake`, `2 mistakes`.
+pub(crate) fn mistakes(number: usize) -> String {
+    if number == 1 { "a mistake".to_owned() } else { format!("{number} mistakes") }
+}
+
+/// One reading of the manifest, for one environment or for none.
+struct Reading<'a> {
+    places: &'a Places,
+    environment: Option<&'a str>,
+    findings: Vec<ManifestFinding>,
+}
+
+impl Reading<'_> {
+    fn manifest(&mut self, mut value: Value, env: &Environment) -> Option<Manifest> {
+        self.apply(&mut value);
+        let mut expanded = Expanded::default();
+        expanded.expand(&mut value, "", &|name| env.get(name));
+        // A string with a mistake in its variable has no value to check.
+        let mut wrong: BTreeSet<_> = expanded.mistakes.iter().map(|(path, _)| path.clone()).collect();
+        self.tell(expanded.mistakes);
+        let mut mistakes = shape::check(&mut value, &schema::schema(), &expanded.whole);
+        mistakes.retain(|(path, _)| !wrong.contains(path));
+        wrong.extend(mistakes.iter().map(|(path, _)| path.clone()));
+        self.tell(mistakes);
+        let mut manifest = match serde_json::from_value::<Manifest>(value) {
+            Ok(manifest) => manifest,
+            Err(error) if self.findings.is_empty() => {
+                self.tell(vec![(String::new(), error.to_string())]);
+                return None;
+            }
+            Err(_) => return None,
+        };
+        if let Some(name) = self.environment {
+            manifest.target = manifest.environments.get(name).cloned().unwrap_or_default();
+        }
+        let entry = join("environments", self.environment.unwrap_or_default());
+        // Nothing is compared with a value that is wrong by itself.
+        let comparable = |name: &str, value: Option<String>| value.filter(|_| !wrong.contains(&join(&entry, name)));
+        manifest.target.region = comparable("region", manifest.target.region.take());
+        manifest.target.account = comparable("account", manifest.target.account.take());
+        let mut mistakes = rules::check(&manifest, &entry);
+        mistakes.retain(|(path, _)| !wrong.contains(path));
+        self.tell(mistakes);
+        Some(manifest)
+    }
+
+    /// Applies the patch of the environment, and leaves the other entries out.
+    fn apply(&mut self, value: &mut Value) {
+        let Some(environments) = value.get_mut("environments").filter(|value| value.is_object()) else {
+            if let Some(name) = self.environment {
+                self.tell(vec![("environments".to_owned(), format!("is missing: it needs an entry `{name}`"))]);
+            }
+            return;
+        };
+        let entries = environments.as_object_mut().map(std::mem::take).unwrap_or_default();
+        let Some(name) = self.environment else { return };
+        let Some(entry) = entries.get(name) else {
+            let known: Vec<_> = entries.keys().map(|name| format!("`{name}`")).collect();
+            let message = format!("has no entry `{name}`; it has {}", known.join(", "));
+            return self.tell(vec![("environments".to_owned(), message)]);
+        };
+        *environments = Value::Object(Map::from_iter([(name.to_owned(), entry.clone())]));
+        let Some(patch) = entry.get("patch").and_then(Value::as_object) else { return };
+        for (key, change) in patch {
+            if PATCHED.contains(&key.as_str()) {
+                patch::merge(value, &Value::Object(Map::from_iter([(key.clone(), change.clone())])));
+            } else {
+                let path = join(&join(&join("environments", name), "patch"), key);
+                self.tell(vec![(path, format!("is no key that a patch can change: those are {}", PATCHED.join(", ")))]);
+            }
+        }
+    }
+
+    /// Keeps mistakes with their places. A key that the patch changes has its place there.
+    fn tell(&mut self, mistakes: Vec<shape::Mistake>) {
+        for (path, message) in mistakes {
+            let prefix = self.environment.map(|name| join(&join("environments", name), "patch") + ".");
+            let patched = prefix.filter(|prefix| {
+                let in_patch = self.places.known_part(&format!("{prefix}{path}"));
+                in_patch.checked_sub(prefix.len()).is_some_and(|length| length >= self.places.known_part(&path))
+            });
+            self.findings.push(self.places.finding(&(patched.unwrap_or_default() + &path), message));
+        }
+    }
 }

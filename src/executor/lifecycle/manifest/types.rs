@@ -5,6 +5,23 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Names of model package groups and endpoints (`ModelPackageGroupName`, `EndpointName`).
+const NAME: &str = "^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$";
+/// An image with its digest; a tag may stand before it. SageMaker takes at most 255 characters.
+const IMAGE: &str = "^[^@:/\\s]+(:[0-9]+)?(/[^@:\\s]+)+(:[^@:/\\s]+)?@sha256:[0-9a-f]{64}$";
+const INSTANCE_TYPE: &str = "^ml\\.[a-z0-9-]+\\.[a-z0-9-]+$";
+const REGION: &str = "^[a-z]{2,4}(-[a-z]+){1,2}-[0-9]{1,2}$";
+const ACCOUNT: &str = "^[0-9]{12}$";
+const ROLE: &str = "^arn:aws[a-z-]*:iam::[0-9]{12}:role/[a-zA-Z_0-9+=,.@/-]+$";
+const BUCKET: &str = "^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$";
+const PREFIX: &str = "^[a-zA-Z0-9!_.*'()-]+(/[a-zA-Z0-9!_.*'()-]+)*$";
+/// A key's id, its ARN, or the ARN or name of an alias.
+const KMS_KEY: &str = "^[a-zA-Z0-9:/_-]{1,2048}$";
+const SUBNET: &str = "^subnet-[0-9a-zA-Z]{1,25}$";
+const SECURITY_GROUP: &str = "^sg-[0-9a-zA-Z]{1,29}$";
+/// `type/subtype`, at most 256 characters.
+const MIME_TYPE: &str = "^[^\\s/]+/[^\\s]+$";
+
 /// The manifest of a project: what its model is, how it is judged, and where it goes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -24,7 +41,6 @@ pub struct Manifest {
     pub environments: BTreeMap<String, EnvironmentEntry>,
     /// The entry of `environments` that a command was started for.
     #[serde(skip)]
-    #[schemars(skip)]
     pub target: EnvironmentEntry,
 }
 
@@ -32,26 +48,34 @@ pub struct Manifest {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
-    /// Model package group in SageMaker's registry: at most 63 letters, digits and hyphens.
+    /// Model package group in SageMaker's registry: 1 to 63 letters, digits and hyphens, with a letter or digit at both ends.
+    #[schemars(regex(pattern = NAME))]
     pub group: String,
+    /// Description of each version, at most 1024 characters.
     #[serde(default)]
+    #[schemars(length(max = 1024))]
     pub description: Option<String>,
     /// Folder with the model's files, or the `s3://` URI of a `model.tar.gz`.
     #[serde(default = "model_folder")]
+    #[schemars(length(min = 1))]
     pub path: String,
-    /// Image that serves the model, with its digest: `REGISTRY/NAME@sha256:...`.
+    /// Image that serves the model, with its digest: `REGISTRY/NAME@sha256:` and 64 digits.
+    #[schemars(regex(pattern = IMAGE), length(max = 255))]
     pub image: String,
-    /// Environment variables of the serving container.
+    /// Environment variables of the serving container: at most 100, with values of at most 1024 characters.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
-    /// MIME types of requests.
+    /// MIME types of requests, as `text/csv`.
     #[serde(default)]
+    #[schemars(inner(regex(pattern = MIME_TYPE), length(max = 256)))]
     pub content_types: Vec<String>,
-    /// MIME types of answers.
+    /// MIME types of answers, as `text/csv`.
     #[serde(default)]
+    #[schemars(inner(regex(pattern = MIME_TYPE), length(max = 256)))]
     pub response_types: Vec<String>,
-    /// Instance types that may serve the model.
+    /// Instance types that may serve the model, as `ml.m5.large`.
     #[serde(default)]
+    #[schemars(inner(regex(pattern = INSTANCE_TYPE)))]
     pub instance_types: Vec<String>,
     /// Files with metrics of the model, for the gate and the registry.
     #[serde(default)]
@@ -76,6 +100,7 @@ fn model_folder() -> String {
 #[serde(deny_unknown_fields, default)]
 pub struct Approvals {
     /// Number of different users, from 1 to 10.
+    #[schemars(range(min = 1, max = 10))]
     pub min: u32,
     /// The user who registered the version does not count.
     pub no_self: bool,
@@ -91,7 +116,8 @@ impl Default for Approvals {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
-    /// At most 63 letters, digits and hyphens.
+    /// Name of the endpoint: 1 to 63 letters, digits and hyphens, with a letter or digit at both ends.
+    #[schemars(regex(pattern = NAME))]
     pub name: String,
     /// Instances of the endpoint.
     #[serde(default)]
@@ -99,10 +125,13 @@ pub struct Endpoint {
     /// Without instances: SageMaker runs containers when requests come.
     #[serde(default)]
     pub serverless: Option<Serverless>,
+    /// Instances, or provisioned concurrency, by load.
     #[serde(default)]
     pub autoscaling: Option<Autoscaling>,
+    /// How a new version replaces the one that runs.
     #[serde(default)]
     pub deployment: Deployment,
+    /// Alarms that roll a deployment back.
     #[serde(default)]
     pub alarms: Alarms,
     /// Requests that the endpoint must answer as expected.
@@ -114,11 +143,13 @@ pub struct Endpoint {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Instances {
-    /// As `ml.m5.large`.
+    /// Instance type, as `ml.m5.large`.
     #[serde(rename = "type")]
+    #[schemars(regex(pattern = INSTANCE_TYPE))]
     pub instance_type: String,
-    /// Number of instances at the start.
+    /// Number of instances at the start, at least 1.
     #[serde(default = "one")]
+    #[schemars(range(min = 1))]
     pub count: u32,
 }
 
@@ -130,12 +161,15 @@ fn one() -> u32 {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Serverless {
-    /// 1024, 2048, 3072, 4096, 5120 or 6144.
+    /// Memory of a container: 1024, 2048, 3072, 4096, 5120 or 6144 MB.
+    #[schemars(extend("enum" = [1024, 2048, 3072, 4096, 5120, 6144]))]
     pub memory_mb: u32,
     /// Requests at once, from 1 to 200.
+    #[schemars(range(min = 1, max = 200))]
     pub max_concurrency: u32,
     /// Requests at once that find a container ready, at most `max_concurrency`.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 200))]
     pub provisioned_concurrency: Option<u32>,
 }
 
@@ -143,13 +177,22 @@ pub struct Serverless {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Autoscaling {
+    /// Fewest instances, at least 1.
+    #[schemars(range(min = 1))]
     pub min: u32,
+    /// Most instances, at least `min`.
+    #[schemars(range(min = 1))]
     pub max: u32,
     /// Invocations a minute for each instance, or for serverless endpoints the used share of the provisioned concurrency, from 0 to 1.
+    #[schemars(range(min = 0))]
     pub target: f64,
+    /// Time after instances ended until more may end, from 0 to 3600.
     #[serde(default)]
+    #[schemars(range(max = 3600))]
     pub scale_in_cooldown_seconds: Option<u32>,
+    /// Time after instances started until more may start, from 0 to 3600.
     #[serde(default)]
+    #[schemars(range(max = 3600))]
     pub scale_out_cooldown_seconds: Option<u32>,
 }
 
@@ -157,15 +200,20 @@ pub struct Autoscaling {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Deployment {
+    /// How traffic moves to a new version.
     pub strategy: Strategy,
     /// Share of the instances that gets traffic first (`canary`), is added at each step (`linear`), or is replaced at once
-    /// (`rolling`), in percent: from 1 to 50.
+    /// (`rolling`), in percent: from 1 to 50; `linear` and `rolling` from 10 and 5 on.
+    #[schemars(range(min = 1, max = 50))]
     pub step_percent: Option<u32>,
     /// Time that alarms are watched after each step, from 0 to 3600.
+    #[schemars(range(max = 3600))]
     pub wait_seconds: Option<u32>,
     /// Time until the old instances end, from 0 to 3600.
+    #[schemars(range(max = 3600))]
     pub termination_wait_seconds: Option<u32>,
-    /// Limit that SageMaker keeps, from 600 to 28800.
+    /// Limit that SageMaker keeps, from 600 to 28800, above the sum of all waits.
+    #[schemars(range(min = 600, max = 28800))]
     pub timeout_seconds: Option<u32>,
 }
 
@@ -185,10 +233,13 @@ pub enum Strategy {
 #[serde(deny_unknown_fields, default)]
 pub struct Alarms {
     /// Answers with status 5xx in a minute, above which the alarm is on.
+    #[schemars(range(min = 0))]
     pub errors_5xx: Option<f64>,
     /// p95 of the model's latency in milliseconds, above which the alarm is on.
+    #[schemars(range(min = 0))]
     pub latency_p95_ms: Option<f64>,
-    /// Names of alarms that exist.
+    /// Names of alarms that exist; at most 10 alarms together with those above.
+    #[schemars(length(max = 10), inner(length(min = 1, max = 255)))]
     pub names: Vec<String>,
 }
 
@@ -196,17 +247,24 @@ pub struct Alarms {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointTest {
-    /// Files with requests and what their answers must be.
+    /// Files with requests and what their answers must be; at least one.
+    #[schemars(length(min = 1))]
     pub samples: Vec<String>,
+    /// Number of requests to send, at least 1.
     #[serde(default)]
+    #[schemars(range(min = 1))]
     pub requests: Option<u32>,
+    /// Requests at once, at least 1.
     #[serde(default)]
+    #[schemars(range(min = 1))]
     pub concurrency: Option<u32>,
     /// Limit of the 95th percentile of the time of an answer, in milliseconds.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub max_p95_ms: Option<f64>,
     /// Limit of the share of failed requests, from 0 to 1.
     #[serde(default)]
+    #[schemars(range(min = 0, max = 1))]
     pub max_error_rate: Option<f64>,
 }
 
@@ -214,36 +272,52 @@ pub struct EndpointTest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Package {
-    /// Glob patterns, relative to the manifest.
+    /// Glob patterns of files that belong to it, relative to the manifest.
     pub include: Vec<String>,
+    /// Glob patterns of files that do not.
     pub exclude: Vec<String>,
 }
 
-/// Tags of everything that is created: the usual ones, and any other.
+/// Tags of everything that is created: the usual ones, and any other. At most 40, with names of at most 128 and values of at most 256
+/// characters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(extend("properties" = {
+    "Environment": {"type": "string"}, "Project": {"type": "string"}, "Owner": {"type": "string"},
+    "CostCenter": {"type": "string"}, "Application": {"type": "string"}
+}))]
 pub struct Tags(pub BTreeMap<String, String>);
 
 /// A place to deploy to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EnvironmentEntry {
-    /// AWS region; that of the SDK's chain when absent.
+    /// AWS region, as `eu-west-1`; that of the SDK's chain when absent.
+    #[schemars(regex(pattern = REGION))]
     pub region: Option<String>,
-    /// Twelve digits. A command refuses to work in another account.
+    /// Account: twelve digits. A command refuses to work in another account.
+    #[schemars(regex(pattern = ACCOUNT))]
     pub account: Option<String>,
-    /// ARN of the role that SageMaker assumes for models and endpoints.
+    /// ARN of the role that SageMaker assumes for models and endpoints: `arn:aws:iam::ACCOUNT:role/NAME`.
+    #[schemars(regex(pattern = ROLE), length(max = 2048))]
     pub role: Option<String>,
-    /// Bucket for models, metrics and the record of deployments.
+    /// Bucket for models, metrics and the record of deployments: its name alone.
+    #[schemars(regex(pattern = BUCKET))]
     pub bucket: Option<String>,
-    /// Prefix of the keys in the bucket.
+    /// Prefix of the keys in the bucket, without a slash at its ends.
+    #[schemars(regex(pattern = PREFIX), length(max = 512))]
     pub prefix: Option<String>,
-    /// KMS key for what is stored.
+    /// KMS key for what is stored: its id, its ARN, or an alias.
+    #[schemars(regex(pattern = KMS_KEY))]
     pub key: Option<String>,
+    /// Subnets of the containers, at most 16; with `security_groups`.
+    #[schemars(length(max = 16), inner(regex(pattern = SUBNET)))]
     pub subnets: Vec<String>,
+    /// Security groups of the containers, at most 5; with `subnets`.
+    #[schemars(length(max = 5), inner(regex(pattern = SECURITY_GROUP)))]
     pub security_groups: Vec<String>,
     /// Containers that serve the model have no network.
     pub network_isolation: bool,
-    /// Changes to the rest of the manifest, as a JSON merge patch (RFC 7386): `null` removes a key.
+    /// Changes to `model`, `endpoint`, `package` and `tags`, as a JSON merge patch (RFC 7386): `null` removes a key.
     pub patch: serde_json::Map<String, serde_json::Value>,
 }

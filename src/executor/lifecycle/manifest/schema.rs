@@ -1,0 +1,27 @@
+//! The JSON schema of the manifest, made from its types.
+
+use schemars::generate::SchemaSettings;
+use serde_json::Value;
+
+use super::types::Manifest;
+
+/// The schema; `docs/manifest.schema.json` is its text.
+pub(super) fn schema() -> Value {
+    SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<Manifest>().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `INSTA_UPDATE=always` writes the file, as for the snapshots.
+    #[test]
+    fn the_committed_schema_is_that_of_the_types() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/manifest.schema.json");
+        let text = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
+        if std::env::var("INSTA_UPDATE").as_deref() == Ok("always") {
+            std::fs::write(file, &text).unwrap();
+        }
+        assert!(std::fs::read_to_string(file).unwrap_or_default() == text, "run this test with `INSTA_UPDATE=always`");
+    }
+}

@@ -1,0 +1,193 @@
+//! Compares a manifest with its schema: unknown and missing keys, wrong types, values out of form. Pure.
+//!
+//! Knows the keywords that `schema` uses, and no others.
+
+use std::collections::BTreeSet;
+
+use regex::Regex;
+use serde_json::{Map, Value};
+
+use super::places::join;
+
+/// Likeness from which on a name may be a misspelling of another.
+const ALIKE: f64 = 0.8;
+
+/// The path of a mistake, and its text.
+pub(super) type Mistake = (String, String);
+
+/// Finds every mistake. A string at a path of `whole` becomes the number or the truth value that the schema wants.
+pub(super) fn check(value: &mut Value, schema: &Value, whole: &BTreeSet<String>) -> Vec<Mistake> {
+    let mut check = Check { root: schema, whole, mistakes: Vec::new() };
+    check.value(value, schema, "");
+    check.mistakes
+}
+
+struct Check<'a> {
+    root: &'a Value,
+    whole: &'a BTreeSet<String>,
+    mistakes: Vec<Mistake>,
+}
+
+impl<'a> Check<'a> {
+    fn value(&mut self, value: &mut Value, schema: &'a Value, path: &str) {
+        let description = schema["description"].as_str();
+        let schema = self.resolve(schema);
+        let types: Vec<_> = words(&schema["type"]);
+        if value.is_null() && (types.is_empty() || types.contains(&"null")) {
+            return;
+        }
+        if self.whole.contains(path) {
+            convert(value, &types);
+        }
+        if !types.is_empty() && !types.iter().any(|name| is_of_type(value, name)) {
+            let wanted = types.iter().find(|name| **name != "null").map_or("a value", |name| type_words(name));
+            return self.tell(path, format!("must be {wanted}, not {}", type_words(type_name(value))));
+        }
+        if let Some(mistake) = out_of_form(value, schema) {
+            let description = if allowed(schema).is_some() { None } else { description };
+            self.tell(path, with_description(mistake, description));
+        }
+        match value {
+            Value::Object(entries) => self.object(entries, schema, path),
+            Value::Array(entries) => {
+                for (number, entry) in entries.iter_mut().enumerate() {
+                    self.value(entry, &schema["items"], &join(path, &number.to_string()));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn object(&mut self, entries: &mut Map<String, Value>, schema: &'a Value, path: &str) {
+        let none = Map::new();
+        let known = schema["properties"].as_object();
+        for name in words(&schema["required"]).into_iter().filter(|name| !entries.contains_key(*name)) {
+            let description = known.and_then(|known| known.get(name)?["description"].as_str());
+            self.tell(&join(path, name), with_description("is missing".to_owned(), description));
+        }
+        for (name, entry) in entries {
+            let path = join(path, name);
+            match (known.and_then(|known| known.get(name)), &schema["additionalProperties"]) {
+                (Some(schema), _) => self.value(entry, schema, &path),
+                (None, Value::Bool(false)) => {
+                    let nearest = nearest(name, known.unwrap_or(&none).keys());
+                    let hint = nearest.map(|name| format!(": did you mean `{name}`?")).unwrap_or_default();
+                    self.tell(&path, format!("is no key of the manifest{hint}"));
+                }
+                (None, schema) => self.value(entry, schema, &path),
+            }
+        }
+    }
+
+    fn tell(&mut self, path: &str, message: String) {
+        self.mistakes.push((path.to_owned(), message));
+    }
+
+    /// The schema that a reference stands for, also one that may be null.
+    fn resolve(&self, schema: &'a Value) -> &'a Value {
+        let alternatives = schema["anyOf"].as_array().into_iter().flatten();
+        let schema = alternatives.into_iter().find(|one| one["type"] != "null").unwrap_or(schema);
+        let target = schema["$ref"].as_str().and_then(|path| self.root.pointer(path.trim_start_matches('#')));
+        target.unwrap_or(schema)
+    }
+}
+
+/// The mistake with the description of its key, which says what belongs there.
+fn with_description(mistake: String, description: Option<&str>) -> String {
+    let Some(description) = description else { return mistake };
+    format!("{mistake}: {}", description.replace('\n', " ").trim_end_matches('.'))
+}
+
+/// A text, or a list of texts.
+fn words(value: &Value) -> Vec<&str> {
+    value.as_array().into_iter().flatten().chain([value]).filter_map(Value::as_str).collect()
+}
+
+/// Makes a number or a truth value of a text, where one is wanted and the text is one.
+fn convert(value: &mut Value, types: &[&str]) {
+    let Some(converted) = value.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok()) else { return };
+    let is_scalar = converted.is_number() || converted.is_boolean();
+    if is_scalar && !types.contains(&"string") && types.iter().any(|name| is_of_type(&converted, name)) {
+        *value = converted;
+    }
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+fn is_of_type(value: &Value, name: &str) -> bool {
+    let own = type_name(value);
+    own == name || own == "integer" && name == "number"
+}
+
+fn type_words(name: &str) -> &'static str {
+    match name {
+        "null" => "null",
+        "boolean" => "true or false",
+        "integer" => "a whole number",
+        "number" => "a number",
+        "string" => "text",
+        "array" => "a list",
+        _ => "an object",
+    }
+}
+
+/// The keyword of the schema that the value breaks, in words.
+fn out_of_form(value: &Value, schema: &Value) -> Option<String> {
+    if let Some(allowed) = allowed(schema)
+        && !allowed.contains(&value)
+    {
+        let list: Vec<_> =
+            allowed.iter().map(|one| one.as_str().map_or_else(|| one.to_string(), str::to_owned)).collect();
+        return Some(format!("must be one of {}", list.join(", ")));
+    }
+    if let Some(number) = value.as_f64() {
+        let limit = |name: &str| schema[name].as_f64();
+        return match (limit("minimum"), limit("maximum")) {
+            (Some(least), _) if number < least => Some(format!("must be at least {least}")),
+            (_, Some(most)) if number > most => Some(format!("must be at most {most}")),
+            _ if schema["format"] == "uint32" && number > f64::from(u32::MAX) => {
+                Some(format!("must be at most {}", u32::MAX))
+            }
+            _ => None,
+        };
+    }
+    let (length, least, most, unit) = match value {
+        Value::String(text) => (text.chars().count(), "minLength", "maxLength", "characters"),
+        Value::Array(entries) => (entries.len(), "minItems", "maxItems", "entries"),
+        _ => return None,
+    };
+    let limit = |name: &str| schema[name].as_u64().and_then(|limit| usize::try_from(limit).ok());
+    if limit(least).is_some_and(|least| length < least) {
+        return Some(format!("is empty: it needs at least {} {unit}", limit(least).unwrap_or(1)));
+    }
+    if let Some(most) = limit(most).filter(|most| length > *most) {
+        return Some(format!("has {length} {unit}; the most are {most}"));
+    }
+    let pattern = schema["pattern"].as_str().and_then(|pattern| Regex::new(pattern).ok())?;
+    let is_of_form = value.as_str().is_some_and(|text| pattern.is_match(text));
+    (!is_of_form).then(|| "does not have the form that AWS takes".to_owned())
+}
+
+/// The values of an enumeration, as a list or as one constant each.
+fn allowed(schema: &Value) -> Option<Vec<&Value>> {
+    if let Some(list) = schema["enum"].as_array() {
+        return Some(list.iter().collect());
+    }
+    let constants = schema["oneOf"].as_array()?.iter().map(|one| one.get("const"));
+    constants.collect()
+}
+
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Option<&'a String> {
+    let likeness = |known: &str| strsim::jaro_winkler(name, known);
+    known.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|known| likeness(known) > ALIKE)
+}
