@@ -35,6 +35,9 @@ pub(super) struct Clients {
     s3: OnceLock<aws_sdk_s3::Client>,
     logs: OnceLock<aws_sdk_cloudwatchlogs::Client>,
     sts: OnceLock<aws_sdk_sts::Client>,
+    ecr: OnceLock<aws_sdk_ecr::Client>,
+    iam: OnceLock<aws_sdk_iam::Client>,
+    quotas: OnceLock<aws_sdk_servicequotas::Client>,
 }
 
 impl Clients {
@@ -67,6 +70,9 @@ impl Clients {
             s3: OnceLock::new(),
             logs: OnceLock::new(),
             sts: OnceLock::new(),
+            ecr: OnceLock::new(),
+            iam: OnceLock::new(),
+            quotas: OnceLock::new(),
         })
     }
 
@@ -99,6 +105,27 @@ impl Clients {
         self.sts.get_or_init(|| {
             let config = aws_sdk_sts::config::Builder::from(&self.config).interceptor(CallLog::default());
             aws_sdk_sts::Client::from_conf(config.build())
+        })
+    }
+
+    pub(super) fn ecr(&self) -> &aws_sdk_ecr::Client {
+        self.ecr.get_or_init(|| {
+            let config = aws_sdk_ecr::config::Builder::from(&self.config).interceptor(CallLog::default());
+            aws_sdk_ecr::Client::from_conf(config.build())
+        })
+    }
+
+    pub(super) fn iam(&self) -> &aws_sdk_iam::Client {
+        self.iam.get_or_init(|| {
+            let config = aws_sdk_iam::config::Builder::from(&self.config).interceptor(CallLog::default());
+            aws_sdk_iam::Client::from_conf(config.build())
+        })
+    }
+
+    pub(super) fn quotas(&self) -> &aws_sdk_servicequotas::Client {
+        self.quotas.get_or_init(|| {
+            let config = aws_sdk_servicequotas::config::Builder::from(&self.config).interceptor(CallLog::default());
+            aws_sdk_servicequotas::Client::from_conf(config.build())
         })
     }
 }

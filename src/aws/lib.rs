@@ -7,10 +7,14 @@ mod calls;
 mod clients;
 mod creator;
 mod errors;
+mod identity;
+mod images;
 mod input_data;
 mod jobs;
 mod logs;
 mod objects;
+mod quotas;
+mod roles;
 #[cfg(test)]
 mod stub;
 mod trust;
@@ -18,7 +22,10 @@ mod trust;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use executor::cloud::{Access, Connect, InputData, JobLogs, ObjectStore, TrainingJobs};
+use executor::cloud::{
+    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, ImageRegistry, InputData, JobLogs, ObjectStore,
+    TrainingJobs,
+};
 use tokio::sync::Mutex;
 
 use clients::Clients;
@@ -60,6 +67,22 @@ impl Connect for Aws {
 
     async fn input_data(&self, access: &Access) -> anyhow::Result<Arc<dyn InputData>> {
         Ok(Arc::new(input_data::AwsInputData::new(self.shared(access).await?)))
+    }
+
+    async fn identity(&self, access: &Access) -> anyhow::Result<Arc<dyn CallerIdentity>> {
+        Ok(Arc::new(identity::AwsIdentity::new(self.shared(access).await?)))
+    }
+
+    async fn images(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageRegistry>> {
+        Ok(Arc::new(images::AwsImages::new(self.shared(access).await?)))
+    }
+
+    async fn roles(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountRoles>> {
+        Ok(Arc::new(roles::AwsRoles::new(self.shared(access).await?)))
+    }
+
+    async fn quotas(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountQuotas>> {
+        Ok(Arc::new(quotas::AwsQuotas::new(self.shared(access).await?)))
     }
 
     async fn logs(&self, access: &Access) -> anyhow::Result<Arc<dyn JobLogs>> {

@@ -51,6 +51,9 @@ pub(crate) struct Stub {
     pub(crate) objects: Arc<dyn ObjectStore>,
     pub(crate) input_data: Arc<dyn InputData>,
     pub(crate) logs: Arc<dyn JobLogs>,
+    /// For the ports that a test makes itself.
+    pub(crate) clients: Arc<Clients>,
+    pub(crate) endpoint: String,
     _server: JoinSet<()>,
 }
 
@@ -89,7 +92,9 @@ impl Stub {
             jobs: Arc::new(AwsJobs::new(Arc::clone(&clients))),
             objects: Arc::new(AwsObjects::new(Arc::clone(&clients), &access)),
             input_data: Arc::new(AwsInputData::new(Arc::clone(&clients))),
-            logs: Arc::new(AwsLogs::new(clients)),
+            logs: Arc::new(AwsLogs::new(Arc::clone(&clients))),
+            clients,
+            endpoint: access.endpoint_url.unwrap_or_default(),
             _server: server,
         }
     }

@@ -5,10 +5,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::access::Access;
+use super::identity::CallerIdentity;
+use super::images::ImageRegistry;
 use super::input_data::InputData;
 use super::jobs::TrainingJobs;
 use super::logs::JobLogs;
 use super::objects::ObjectStore;
+use super::quotas::AccountQuotas;
+use super::roles::AccountRoles;
 
 /// Creates each port when it is needed. Sends no request, except to find the region when none is set.
 ///
@@ -20,6 +24,10 @@ pub trait Connect: Send + Sync {
     /// Like [`Connect::objects`], for a thread with a runtime of its own; see [`Connect::logs`].
     async fn objects_apart(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>>;
     async fn input_data(&self, access: &Access) -> anyhow::Result<Arc<dyn InputData>>;
+    async fn identity(&self, access: &Access) -> anyhow::Result<Arc<dyn CallerIdentity>>;
+    async fn images(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageRegistry>>;
+    async fn roles(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountRoles>>;
+    async fn quotas(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountQuotas>>;
     /// For a thread with a runtime of its own: shares no connection and no credentials with the other ports, whose
     /// thread may block.
     async fn logs(&self, access: &Access) -> anyhow::Result<Arc<dyn JobLogs>>;

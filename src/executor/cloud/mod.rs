@@ -7,16 +7,22 @@
 mod access;
 mod connect;
 mod error;
+mod identity;
+mod images;
 mod input_data;
 mod jobs;
 mod logs;
 mod objects;
+mod quotas;
+mod roles;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 pub use access::Access;
 pub use connect::Connect;
 pub use error::{CloudError, CloudErrorKind, Parameter};
+pub use identity::CallerIdentity;
+pub use images::ImageRegistry;
 pub use input_data::{InputData, InputPrefix};
 pub use jobs::{
     CHECKPOINTS_DIR, Channel, ChannelMode, ChannelSource, CreatorSession, FileSystemKind, InstanceGroup, JobStatus,
@@ -25,3 +31,5 @@ pub use jobs::{
 };
 pub use logs::{FILTER_STREAMS, FilterPage, JobLogs, LogClient, LogEvent, StreamPage};
 pub use objects::{Content, Listed, MOST_BYTES, ObjectStore, Retention, Sha256Hash, StoredHash, VersionExpiration};
+pub use quotas::AccountQuotas;
+pub use roles::{AccountRole, AccountRoles};

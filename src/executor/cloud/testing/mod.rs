@@ -4,6 +4,7 @@
 //! They do what the ports promise and no more; tests plan the faults ([`Fault`]). They do not imitate AWS's protocol or
 //! quirks; the emulator does.
 
+mod account;
 mod faults;
 mod jobs;
 mod logs;
@@ -15,12 +16,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
+pub use account::MemoryAccount;
 pub use faults::{Fake, Fault, FaultDecision, Watch, When};
 pub use jobs::{MemoryJobs, example_job, example_spec};
 pub use logs::MemoryLogs;
 pub use objects::MemoryObjects;
 
-use super::{Access, Connect, InputData, JobLogs, ObjectStore, TrainingJobs};
+use super::{
+    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, ImageRegistry, InputData, JobLogs, ObjectStore,
+    TrainingJobs,
+};
 
 /// One fake of each port. Implements [`Connect`], and records which ports were created.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +34,7 @@ pub struct Memory {
     pub jobs: Arc<MemoryJobs>,
     pub objects: Arc<MemoryObjects>,
     pub logs: Arc<MemoryLogs>,
+    pub account: Arc<MemoryAccount>,
 }
 
 impl Memory {
@@ -64,6 +70,22 @@ impl Connect for Memory {
 
     async fn input_data(&self, _: &Access) -> anyhow::Result<Arc<dyn InputData>> {
         Ok(self.objects.clone())
+    }
+
+    async fn identity(&self, _: &Access) -> anyhow::Result<Arc<dyn CallerIdentity>> {
+        Ok(self.account.clone())
+    }
+
+    async fn images(&self, _: &Access) -> anyhow::Result<Arc<dyn ImageRegistry>> {
+        Ok(self.account.clone())
+    }
+
+    async fn roles(&self, _: &Access) -> anyhow::Result<Arc<dyn AccountRoles>> {
+        Ok(self.account.clone())
+    }
+
+    async fn quotas(&self, _: &Access) -> anyhow::Result<Arc<dyn AccountQuotas>> {
+        Ok(self.account.clone())
     }
 
     async fn logs(&self, _: &Access) -> anyhow::Result<Arc<dyn JobLogs>> {

@@ -1,0 +1,83 @@
+//! Fake of an account: its caller, images, roles and quotas.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+
+use super::faults::Fake;
+use crate::cloud::{AccountQuotas, AccountRole, AccountRoles, CallerIdentity, CloudError, ImageRegistry};
+
+/// An account in maps.
+pub type MemoryAccount = Fake<AccountState>;
+
+#[derive(Debug, Default)]
+pub struct AccountState {
+    caller: String,
+    /// Platforms by `REPOSITORY@DIGEST`.
+    images: BTreeMap<String, Vec<String>>,
+    roles: BTreeMap<String, AccountRole>,
+    /// ARNs of roles that callers may pass.
+    passed: Vec<String>,
+    quotas: BTreeMap<String, f64>,
+}
+
+impl MemoryAccount {
+    pub fn set_caller(&self, arn: &str) {
+        self.inner().service.caller = arn.to_owned();
+    }
+
+    pub fn set_image(&self, image: &str, platforms: &[&str]) {
+        let platforms = platforms.iter().map(|&platform| platform.to_owned()).collect();
+        self.inner().service.images.insert(image.to_owned(), platforms);
+    }
+
+    /// Adds a role, which callers may pass.
+    pub fn set_role(&self, arn: &str, trust: &str) {
+        let name = arn.rsplit('/').next().unwrap_or_default().to_owned();
+        let service = &mut self.inner().service;
+        service.roles.insert(name, AccountRole { arn: arn.to_owned(), trust: trust.to_owned() });
+        service.passed.push(arn.to_owned());
+    }
+
+    /// Callers may pass no role any more.
+    pub fn pass_no_role(&self) {
+        self.inner().service.passed.clear();
+    }
+
+    pub fn set_quota(&self, instance_type: &str, instances: f64) {
+        self.inner().service.quotas.insert(instance_type.to_owned(), instances);
+    }
+}
+
+#[async_trait]
+impl CallerIdentity for MemoryAccount {
+    async fn arn(&self) -> Result<String, CloudError> {
+        self.call("arn", "", |service| Ok(service.caller.clone())).await
+    }
+}
+
+#[async_trait]
+impl ImageRegistry for MemoryAccount {
+    async fn platforms(&self, _: &str, repository: &str, digest: &str) -> Result<Option<Vec<String>>, CloudError> {
+        let image = format!("{repository}@{digest}");
+        self.call("platforms", &image, |service| Ok(service.images.get(&image).cloned())).await
+    }
+}
+
+#[async_trait]
+impl AccountRoles for MemoryAccount {
+    async fn find(&self, name: &str) -> Result<Option<AccountRole>, CloudError> {
+        self.call("find", name, |service| Ok(service.roles.get(name).cloned())).await
+    }
+
+    async fn may_pass(&self, _: &str, role: &str) -> Result<bool, CloudError> {
+        self.call("may_pass", role, |service| Ok(service.passed.iter().any(|one| one == role))).await
+    }
+}
+
+#[async_trait]
+impl AccountQuotas for MemoryAccount {
+    async fn endpoint_instances(&self, instance_type: &str) -> Result<Option<f64>, CloudError> {
+        self.call("endpoint_instances", instance_type, |service| Ok(service.quotas.get(instance_type).copied())).await
+    }
+}
