@@ -6,6 +6,7 @@ mod container;
 mod docs;
 mod fuzz;
 mod layering;
+mod lifecycle;
 mod scenarios;
 mod selection;
 mod support;

@@ -14,6 +14,7 @@ const COMMANDS: &[&str] = &[
     "cleanup",
     "config",
     "emulator",
+    "gate",
     "policy",
     "policy explain",
     "policy iam",

@@ -25,7 +25,7 @@ pub const TABLE: &[(u8, &str)] = &[
     (DONE, "The command did its work, or found it done"),
     (MISTAKE, "The job, or what was typed, asks for something impossible"),
     (TROUBLE, "AWS, the network, the operator file, a bug; also a wrong command line"),
-    (BELOW_BAR, "`gate`: a metric is below its bar, missing, or no number"),
+    (BELOW_BAR, "`gate`: a metric is below its bar, missing, doubled, or no number"),
     (ROLLED_BACK, "A deployment was rolled back"),
     (NEEDS_A_PERSON, "A person has to act"),
     (NOT_YET, "Not allowed yet: an approval is missing"),

@@ -1,10 +1,30 @@
 //! `sagemaker-executor gate`: compares a model's metrics with their bars and with those of an earlier model.
 
+mod baseline;
+mod decimal;
+mod evidence;
+mod files;
+mod json;
+mod judge;
+mod labels;
+mod metrics;
+mod open_metrics;
+mod rule;
+
+use std::path::{Path, PathBuf};
+
 use clap::Args;
 
+use self::baseline::Baseline;
+use self::evidence::GateVerdict;
+use self::judge::Earlier;
+use self::metrics::{MetricPath, Metrics};
+use self::rule::{RuleTexts, Rules};
 use super::CommandInputs;
-use super::output::OutputArgs;
+use super::manifest::Model;
+use super::output::{OutputArgs, ReportFileArgs};
 use super::target::TargetArgs;
+use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 
 #[derive(Debug, Args)]
@@ -12,10 +32,102 @@ pub struct GateArgs {
     #[command(flatten)]
     target: TargetArgs,
     #[command(flatten)]
+    judging: JudgingArgs,
+    #[command(flatten)]
     output: OutputArgs,
+    #[command(flatten)]
+    reports: ReportFileArgs,
+}
+
+#[derive(Debug, Default, Args)]
+struct JudgingArgs {
+    /// A bar, as `accuracy>=0.8`; comparisons are >=, >, <=, < and ==. Adds to `model.require` of the manifest
+    #[arg(long, value_name = "RULE")]
+    require: Vec<String>,
+    /// Files with metrics: JSON, or OpenMetrics. In place of `model.metrics` of the manifest
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    metrics: Vec<PathBuf>,
+    /// Finds a metric in files of JSON, as `f1=$.report.f1`
+    #[arg(long = "metric", value_name = "NAME=JSONPATH")]
+    metric_paths: Vec<String>,
+    /// The earlier model to compare with: `approved` is the latest approved version of the group, else the ARN of a version or
+    /// a file with metrics. `approved` when absent and there is a limit of a regression
+    #[arg(long, value_name = "MODEL")]
+    baseline: Option<String>,
+    /// How much a metric may be worse than the earlier model's, as `f1=0.01`; `higher:f1=0.01` or `lower:loss=0.05` where no
+    /// rule says which values are better. Adds to `model.max_regression` of the manifest
+    #[arg(long, value_name = "LIMIT")]
+    max_regression: Vec<String>,
+    /// Fail when the group has no approved version; without this, the first model is compared with its bars alone
+    #[arg(long)]
+    baseline_required: bool,
 }
 
 pub async fn run(inputs: &CommandInputs, args: GateArgs, _: Cancellation) -> anyhow::Result<()> {
-    let _ = (args.target.load(inputs)?, &args.output);
+    let GateArgs { target, judging, output, reports } = args;
+    output.check()?;
+    reports.check()?;
+    let folder = target.manifest.parent().unwrap_or(Path::new("")).to_owned();
+    let target = target.load_if_present(inputs)?;
+    let model = target.manifest.model.clone().unwrap_or_default();
+    let rules = judging.rules(&model)?;
+    let metrics = judging.read_metrics(&model, &folder)?;
+    let source = Baseline::of(judging.baseline.as_deref(), !rules.limits.is_empty())?;
+    let baseline = match &source {
+        Some(source) => source.load(inputs, &target.access, &model.group).await?,
+        None => None,
+    };
+    let (name, earlier) = match baseline {
+        Some((name, metrics)) => (Some(name), Earlier::Model(metrics)),
+        None => (None, Earlier::None { is_required: judging.baseline_required }),
+    };
+    if source.is_some() && name.is_none() {
+        inputs.printer.line(format!("The group {} has no approved version to compare with", model.group));
+        if rules.requirements.is_empty() && !judging.baseline_required {
+            return Err(nothing_to_judge("the first model of a group has nothing to be compared with").into());
+        }
+    }
+    let verdict = GateVerdict::new(judge::judge(&rules, &metrics, &earlier), &metrics, name);
+    let junit = verdict.junit()?;
+    reports.leave(|| junit, || verdict.openmetrics())?;
+    output.leave(&verdict, &inputs.printer)?;
+    inputs.printer.line(verdict.conclude()?);
     Ok(())
+}
+
+impl JudgingArgs {
+    fn rules(&self, model: &Model) -> Result<Rules, Failure> {
+        let of_manifest = RuleTexts { require: &model.require, max_regression: &model.max_regression };
+        let of_arguments = RuleTexts { require: &self.require, max_regression: &self.max_regression };
+        let rules = Rules::parse(of_manifest, of_arguments)?;
+        if rules.is_empty() {
+            return Err(nothing_to_judge("there is no rule"));
+        }
+        if self.baseline.is_some() && rules.limits.is_empty() {
+            return Err(Failure::user("`--baseline` has no effect: no limit of a regression is set")
+                .hint("add `--max-regression METRIC=NUMBER`, or `model.max_regression` to the manifest"));
+        }
+        Ok(rules)
+    }
+
+    /// Paths of the manifest are relative to its folder.
+    fn read_metrics(&self, model: &Model, folder: &Path) -> Result<Metrics, Failure> {
+        let files: Vec<PathBuf> = if self.metrics.is_empty() {
+            model.metrics.iter().map(|file| folder.join(file)).collect()
+        } else {
+            self.metrics.clone()
+        };
+        if files.is_empty() {
+            return Err(Failure::user("no file with metrics is named")
+                .hint("add `--metrics FILE`, or `model.metrics` to the manifest"));
+        }
+        let paths = self.metric_paths.iter().map(|text| MetricPath::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        let sources = files.iter().map(|file| files::read(file)).collect::<Result<Vec<_>, _>>()?;
+        Metrics::parse(&sources, &paths)
+    }
+}
+
+fn nothing_to_judge(why: &str) -> Failure {
+    Failure::user(format!("the gate has nothing to judge: {why}"))
+        .hint("add `--require 'METRIC>=NUMBER'`, or `model.require` to the manifest")
 }

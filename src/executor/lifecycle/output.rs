@@ -1,4 +1,4 @@
-//! What a command leaves: data on stdout as text or JSON, and a dotenv file for later jobs.
+//! What a command leaves: data on stdout as text or JSON, and files for GitLab and for later jobs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,11 @@ use crate::base::failure::Failure;
 use crate::base::files::{self, Durability};
 use crate::ui::Printer;
 
-#[derive(Debug, Args)]
+/// Limits of GitLab for a dotenv file: those of the smallest plan, and of instances that set none.
+const MOST_DOTENV_BYTES: usize = 5 << 10;
+const MOST_DOTENV_VARIABLES: usize = 20;
+
+#[derive(Debug, Clone, Args)]
 pub struct OutputArgs {
     /// Form of the data on stdout
     #[arg(long, value_name = "FORM", default_value = "text")]
@@ -19,6 +23,17 @@ pub struct OutputArgs {
     /// Write variables for later jobs into this file, for `artifacts:reports:dotenv`
     #[arg(long, value_name = "FILE")]
     pub(crate) dotenv: Option<PathBuf>,
+}
+
+/// Files about tests and values, for GitLab's merge request.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ReportFileArgs {
+    /// Write each check as a test case into this file, for `artifacts:reports:junit`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Write the values into this file in OpenMetrics format, for `artifacts:reports:metrics`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) openmetrics: Option<PathBuf>,
 }
 
 /// Form of the data on stdout.
@@ -38,10 +53,18 @@ pub(crate) trait Data: Serialize {
 }
 
 impl OutputArgs {
+    /// Refuses a file that cannot be written, before anything is done.
+    ///
+    /// # Errors
+    /// Failures of the user that name the flag.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        check("--dotenv", self.dotenv.as_deref())
+    }
+
     /// Prints the data, and writes the dotenv file.
     pub(crate) fn leave(&self, data: &impl Data, printer: &Printer) -> anyhow::Result<()> {
         if let Some(file) = &self.dotenv {
-            write_dotenv(file, &data.variables())?;
+            write("--dotenv", file, &dotenv(&data.variables())?)?;
         }
         let mut text = match self.output {
             Form::Text => data.text(),
@@ -54,15 +77,152 @@ impl OutputArgs {
     }
 }
 
-/// Writes `NAME=VALUE` lines as GitLab reads them: no quotes, no line breaks.
-fn write_dotenv(file: &Path, variables: &BTreeMap<&'static str, String>) -> anyhow::Result<()> {
+impl ReportFileArgs {
+    /// See [`OutputArgs::check`].
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        check("--junit", self.junit.as_deref())?;
+        check("--openmetrics", self.openmetrics.as_deref())
+    }
+
+    /// Writes the files that are wanted.
+    pub(crate) fn leave(
+        &self,
+        junit: impl FnOnce() -> String,
+        openmetrics: impl FnOnce() -> String,
+    ) -> anyhow::Result<()> {
+        if let Some(file) = &self.junit {
+            write("--junit", file, &junit())?;
+        }
+        if let Some(file) = &self.openmetrics {
+            write("--openmetrics", file, &openmetrics())?;
+        }
+        Ok(())
+    }
+}
+
+fn check(flag: &str, file: Option<&Path>) -> Result<(), Failure> {
+    let Some(file) = file else { return Ok(()) };
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let why = if file.file_name().is_none() {
+        "is no name of a file"
+    } else if !folder.is_dir() {
+        "is in a folder that does not exist"
+    } else if file.exists() && !file.is_file() {
+        "exists, and is no regular file"
+    } else {
+        return Ok(());
+    };
+    Err(Failure::user(format!("the file of `{flag}` cannot be written: {} {why}", file.display()))
+        .hint(format!("change `{flag}`, or make the folder before")))
+}
+
+fn write(flag: &str, file: &Path, text: &str) -> anyhow::Result<()> {
+    check(flag, Some(file))?;
+    files::replace(file, text.as_bytes(), Durability::Eventual).map_err(|error| {
+        Failure::user(format!("failed to write {}", file.display()))
+            .hint(format!("change `{flag}`"))
+            .caused_by(error)
+            .into()
+    })
+}
+
+/// `NAME=VALUE` lines as GitLab reads them: values without quotes, which it would keep.
+fn dotenv(variables: &BTreeMap<&'static str, String>) -> anyhow::Result<String> {
+    let wrong =
+        |what: &str| anyhow::anyhow!("the variables for later jobs make no dotenv file that GitLab takes: {what}");
     let mut text = String::new();
     for (name, value) in variables {
-        if value.contains(['\n', '\r']) {
-            return Err(Failure::system(format!("`{name}` has a line break, which no dotenv file can hold")).into());
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            return Err(wrong(&format!("`{name}` is no name of a variable")));
+        }
+        if value.contains(char::is_control) {
+            return Err(wrong(&format!("`{name}` has a line break or another control character")));
         }
         text.extend([name, "=", value, "\n"]);
     }
-    files::replace(file, text.as_bytes(), Durability::Eventual)
-        .with_context(|| format!("failed to write {}", file.display()))
+    if variables.len() > MOST_DOTENV_VARIABLES || text.len() > MOST_DOTENV_BYTES {
+        return Err(wrong(&format!(
+            "{} variables in {} bytes; {MOST_DOTENV_VARIABLES} variables and {MOST_DOTENV_BYTES} bytes fit",
+            variables.len(),
+            text.len()
+        )));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Serialize)]
+    struct Example {
+        name: &'static str,
+    }
+
+    impl Data for Example {
+        fn text(&self) -> String {
+            format!("name {}", self.name)
+        }
+
+        fn variables(&self) -> BTreeMap<&'static str, String> {
+            BTreeMap::from([("B", self.name.to_owned()), ("A_1", String::new())])
+        }
+    }
+
+    fn args(output: Form, dotenv: Option<PathBuf>) -> OutputArgs {
+        OutputArgs { output, dotenv }
+    }
+
+    #[test]
+    fn data_goes_to_stdout_and_variables_into_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("build.env");
+        let (printer, captured) = Printer::captured();
+        let data = Example { name: "arn:aws:x \"quoted\"" };
+        args(Form::Text, Some(file.clone())).leave(&data, &printer).unwrap();
+        args(Form::Json, None).leave(&data, &printer).unwrap();
+        let expected = "name arn:aws:x \"quoted\"\n{\n  \"name\": \"arn:aws:x \\\"quoted\\\"\"\n}\n";
+        assert_eq!(String::from_utf8(captured.data()).unwrap(), expected);
+        assert_eq!(captured.text(), "");
+        assert_eq!(std::fs::read_to_string(file).unwrap(), "A_1=\nB=arn:aws:x \"quoted\"\n");
+    }
+
+    #[test]
+    fn variables_that_gitlab_would_refuse_or_change_are_an_error() {
+        let long = "x".repeat(MOST_DOTENV_BYTES);
+        for (name, value) in [("A B", "x"), ("", "x"), ("A", "x\ny"), ("A", "x\r"), ("A", &long)] {
+            assert!(dotenv(&BTreeMap::from([(name, value.to_owned())])).is_err(), "{name}");
+        }
+        let names: Vec<&'static str> =
+            (0..21_u8).map(|number| &"AAAAAAAAAAAAAAAAAAAAA"[..=usize::from(number)]).collect();
+        let all = |count: usize| dotenv(&names.iter().take(count).map(|name| (*name, String::new())).collect());
+        assert!(all(20).is_ok() && all(21).is_err());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_names_its_flag() {
+        let folder = tempfile::tempdir().unwrap();
+        let absent = folder.path().join("absent/build.env");
+        let error = args(Form::Text, Some(absent.clone())).check().unwrap_err();
+        let expected = format!(
+            "the file of `--dotenv` cannot be written: {} is in a folder that does not exist",
+            absent.display()
+        );
+        assert_eq!(error.message(), expected);
+        let of_junit = |file: &Path| ReportFileArgs { junit: Some(file.to_owned()), openmetrics: None }.check();
+        assert!(of_junit(folder.path()).unwrap_err().message().ends_with("exists, and is no regular file"));
+        assert!(of_junit(Path::new("/dev/null")).unwrap_err().message().starts_with("the file of `--junit`"));
+        assert!(of_junit(Path::new("/")).is_err());
+        assert!(of_junit(&folder.path().join("new.xml")).is_ok() && of_junit(Path::new("new.xml")).is_ok());
+    }
+
+    #[test]
+    fn files_are_written_when_they_are_wanted() {
+        let folder = tempfile::tempdir().unwrap();
+        let [junit, openmetrics] = ["junit.xml", "metrics.txt"].map(|name| folder.path().join(name));
+        let args = ReportFileArgs { junit: Some(junit.clone()), openmetrics: Some(openmetrics.clone()) };
+        args.leave(|| "a".to_owned(), || "b".to_owned()).unwrap();
+        assert_eq!([junit, openmetrics].map(|file| std::fs::read_to_string(file).unwrap()), ["a", "b"]);
+        ReportFileArgs::default().leave(|| unreachable!(), || unreachable!()).unwrap();
+    }
 }

@@ -1,6 +1,7 @@
 //! Arguments that every command about a project has, and the part of the manifest that they select.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -9,10 +10,12 @@ use super::manifest::{self, Manifest};
 use super::pipeline::Pipeline;
 use crate::cloud::Access;
 
+const DEFAULT_MANIFEST: &str = "manifest.json";
+
 #[derive(Debug, Args)]
-pub struct TargetArgs {
+pub(super) struct TargetArgs {
     /// The project's manifest
-    #[arg(long, value_name = "FILE", default_value = "manifest.json")]
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_MANIFEST)]
     pub(crate) manifest: PathBuf,
     /// The entry of `environments` to use; `CI_ENVIRONMENT_NAME` when absent
     #[arg(long, visible_alias = "targets", value_name = "NAME")]
@@ -40,6 +43,17 @@ impl TargetArgs {
         let environment = self.environment(inputs);
         let manifest = manifest::load(&self.manifest, environment.as_deref(), &inputs.env)?;
         Ok(Target::of(manifest, inputs))
+    }
+
+    /// As [`TargetArgs::load`]; an empty manifest when none is named and there is none.
+    pub(crate) fn load_if_present(&self, inputs: &CommandInputs) -> anyhow::Result<Target> {
+        let is_absent =
+            std::fs::symlink_metadata(&self.manifest).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+        if is_absent && self.manifest == Path::new(DEFAULT_MANIFEST) {
+            inputs.printer.line(format!("There is no {DEFAULT_MANIFEST}: what the command line says is used alone"));
+            return Ok(Target::of(Manifest::default(), inputs));
+        }
+        self.load(inputs)
     }
 }
 

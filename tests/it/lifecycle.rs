@@ -1,0 +1,25 @@
+//! Commands about models, through the program as a CI job calls it.
+
+mod gate;
+
+use std::path::Path;
+use std::process::Command;
+
+/// What a command left.
+struct Ended {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+/// Runs the program in a folder, with these variables alone.
+fn run(folder: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Ended {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_sagemaker-executor"));
+    program.args(arguments).env_clear().envs(variables.iter().copied()).current_dir(folder);
+    let output = program.output().unwrap();
+    Ended {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}

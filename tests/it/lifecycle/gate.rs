@@ -1,0 +1,136 @@
+//! `gate`: what a CI job sees of it.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::run;
+use crate::conformance::skipped;
+use crate::support::snapshot::assert_snapshot;
+
+const MANIFEST: &str = r#"{"model": {"group": "wine", "image": "1.dkr.ecr.eu-west-1.amazonaws.com/serve@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+    "metrics": ["metrics.json"], "require": ["accuracy>=0.8", "f1>=0.7"]}}"#;
+
+fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    folder
+}
+
+fn read(folder: &Path, name: &str) -> String {
+    std::fs::read_to_string(folder.join(name)).unwrap()
+}
+
+const EVIDENCE: [&str; 7] = ["gate", "--junit", "gate.xml", "--openmetrics", "gate.txt", "--dotenv", "gate.env"];
+
+#[test]
+fn a_model_that_reaches_its_bars_passes() {
+    let folder = folder(&[("manifest.json", MANIFEST), ("metrics.json", r#"{"accuracy": 0.80, "f1": 0.70}"#)]);
+    let ended = run(folder.path(), &[], &EVIDENCE);
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, "The model passes the gate: 2 of 2 rules hold\n"));
+    assert_snapshot("gate_passed", &ended.stdout);
+    let env = read(folder.path(), "gate.env");
+    assert_eq!(env.lines().count(), 2, "{env}");
+    assert!(env.starts_with("GATE_METRICS_SHA256=") && env.ends_with("\nGATE_RESULT=passed\n"), "{env}");
+    assert_eq!(env.lines().next().unwrap().len(), "GATE_METRICS_SHA256=".len() + 64);
+    let expected = "# TYPE gate_passed gauge\ngate_passed 1\n# TYPE gate_value gauge\n\
+                    gate_value{metric=\"accuracy\"} 0.8\ngate_value{metric=\"f1\"} 0.7\n# EOF\n";
+    assert_eq!(read(folder.path(), "gate.txt"), expected);
+}
+
+#[test]
+fn a_model_below_a_bar_ends_with_10_and_leaves_the_evidence() {
+    let metrics = r#"{"accuracy": 0.79999999999999999999, "f1": NaN, "auc": 0.9}"#;
+    let old = "accuracy 0.9\nf1 0.7\nauc 0.905\n# EOF\n";
+    let folder = folder(&[("manifest.json", MANIFEST), ("metrics.json", metrics), ("old.txt", old)]);
+    let more = ["--baseline", "old.txt", "--max-regression", "higher:auc=0.005", "--require", "precision>0"];
+    let ended = run(folder.path(), &[], &[&EVIDENCE[..], &more].concat());
+    assert_eq!(ended.code, 10, "{}", ended.stderr);
+    assert_snapshot("gate_failed", &format!("{}{}", ended.stdout, ended.stderr));
+    assert_snapshot("gate_failed_junit", &read(folder.path(), "gate.xml"));
+    assert!(read(folder.path(), "gate.env").ends_with("\nGATE_RESULT=failed\n"));
+    assert!(read(folder.path(), "gate.txt").contains("\ngate_passed 0\n"));
+    let json = run(folder.path(), &[], &[&["gate", "--output", "json"][..], &more].concat());
+    assert_eq!(json.code, 10);
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((json["result"].as_str(), json["baseline"].as_str()), (Some("failed"), Some("old.txt")));
+    let results: Vec<_> =
+        json["rules"].as_array().unwrap().iter().map(|rule| rule["result"].as_str().unwrap()).collect();
+    assert_eq!(results, ["failed", "failed", "failed", "passed"]);
+    assert_eq!(json["rules"][3]["baseline"], 0.905);
+}
+
+#[test]
+fn a_wrong_request_is_one_error_with_1_and_leaves_nothing() {
+    let metrics = r#"{"accuracy": 0.9, "f1": 0.9}"#;
+    let rows: &[(&str, &[&str])] = &[
+        ("no rule", &["--manifest", "empty.json", "--metrics", "metrics.json"]),
+        ("no metrics", &["--manifest", "empty.json", "--require", "a>1"]),
+        ("no such manifest", &["--manifest", "absent.json", "--require", "a>1"]),
+        ("no such file", &["--metrics", "absent.json"]),
+        ("a folder", &["--metrics", "."]),
+        ("no JSON", &["--metrics", "broken.json"]),
+        ("no OpenMetrics", &["--metrics", "broken.txt"]),
+        ("no rule's form", &["--require", "accuracy=0.8"]),
+        ("a looser rule", &["--require", "accuracy>=0.5"]),
+        ("no direction", &["--max-regression", "auc=0.1", "--baseline", "metrics.json"]),
+        ("no limit", &["--baseline", "metrics.json"]),
+        ("no such baseline", &["--max-regression", "f1=0.1", "--baseline", "absent.json"]),
+        ("no JSONPath", &["--metric", "f2=report.f2"]),
+        ("no such folder", &["--junit", "absent/gate.xml"]),
+    ];
+    let folder = folder(&[
+        ("manifest.json", MANIFEST),
+        ("metrics.json", metrics),
+        ("empty.json", "{}"),
+        ("broken.json", "{\n  \"accuracy\": 0.9,\n}\n"),
+        ("broken.txt", "accuracy=0.9\n"),
+    ]);
+    let mut shown = String::new();
+    for (name, arguments) in rows {
+        let ended = run(folder.path(), &[], &[&["gate", "--dotenv", "gate.env"], *arguments].concat());
+        assert_eq!((ended.code, ended.stdout.as_str()), (1, ""), "{name}: {}", ended.stderr);
+        assert!(!folder.path().join("gate.env").exists(), "{name}");
+        shown.extend([name, ":\n", &ended.stderr]);
+    }
+    assert_snapshot("gate_refused", &shown);
+}
+
+#[test]
+fn a_gate_needs_no_manifest_and_a_reader_that_goes_is_no_error() {
+    let folder = folder(&[("m.txt", "acc{split=\"test\"} 0.9\nacc{split=\"train\"} 1\n")]);
+    let rule = "acc{split=\"test\"} >= 0.9";
+    let ended = run(folder.path(), &[], &["gate", "--require", rule, "--metrics", "m.txt"]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(ended.stderr.starts_with("There is no manifest.json"), "{}", ended.stderr);
+    let doubled = run(folder.path(), &[], &["gate", "--require", "acc>=0.9", "--metrics", "m.txt"]);
+    assert_eq!(doubled.code, 10, "{}", doubled.stderr);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut program = Command::new(env!("CARGO_BIN_EXE_sagemaker-executor"));
+    program.args(["gate", "--require", rule, "--metrics", "m.txt"]).current_dir(folder.path()).env_clear();
+    let output = program.stdout(Stdio::from(writer)).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(!stderr.contains("panic"), "{stderr}");
+}
+
+/// As the documentation's example does, with the data set that scikit-learn ships.
+#[test]
+fn a_model_of_scikit_learn_passes_and_a_worse_one_does_not() {
+    let python = |arguments: &[&str], folder: &Path| {
+        Command::new("python3").args(arguments).current_dir(folder).output().is_ok_and(|ended| ended.status.success())
+    };
+    let folder = folder(&[("manifest.json", MANIFEST)]);
+    if !python(&["-c", "import sklearn"], folder.path()) {
+        return skipped("a gate of scikit-learn", "python3 has no scikit-learn");
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples/train_sklearn.py");
+    for (arguments, code) in [(&[script][..], 0), (&[script, "--dummy"], 10)] {
+        assert!(python(arguments, folder.path()), "{arguments:?}");
+        assert!(folder.path().join("model/model.pkl").exists());
+        let ended = run(folder.path(), &[], &["gate"]);
+        assert_eq!(ended.code, code, "{}{}", ended.stdout, ended.stderr);
+    }
+}
