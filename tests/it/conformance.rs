@@ -3,6 +3,8 @@
 //! The clients come from the machine, or from a virtual environment in the target directory. Without either the tests
 //! print `SKIPPED` and pass.
 
+mod registry;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;

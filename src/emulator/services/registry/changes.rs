@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::creation::check_specifications;
+use super::creation::{check_source, check_specifications};
 use super::package::kept;
 use super::records::{Registry, user_context};
 use crate::caller::Caller;
@@ -30,6 +30,7 @@ const MOST_SPECIFICATIONS: usize = 15;
 pub(super) fn update(registry: &Arc<Registry>, request: &Value, caller: &Caller) -> Answer {
     let name = PackageName::parse(text(request, "ModelPackageArn").unwrap_or_default(), caller);
     let answer = Ok(Some(json!({"ModelPackageArn": name.arn()})));
+    check_source(request)?;
     let mut records = registry.records();
     if records.repeated(OPERATION, request, caller)?.is_some() {
         return answer;

@@ -25,6 +25,7 @@ pub(super) fn create(registry: &Arc<Registry>, request: &Value, caller: &Caller)
     }
     let mut members = source(&mut records, request, caller)?;
     members.extend(kept(request, STORED));
+    members.entry("CertifyForMarketplace").or_insert(json!(false));
     let name = if let Some(group) = text(request, "ModelPackageGroupName") {
         let approval = text(request, "ModelApprovalStatus").unwrap_or("PendingManualApproval");
         members.insert("ModelApprovalStatus".to_owned(), json!(approval));
@@ -79,8 +80,18 @@ fn check(request: &Value) -> Result<(), ApiError> {
         }
         _ => {}
     }
+    check_source(request)?;
     check_specifications(request["AdditionalInferenceSpecifications"].as_array().map_or(&[], Vec::as_slice))?;
     check_tags(request.get("Tags"))
+}
+
+/// A source brings its own specification; AWS's SDK for Python removes or sends separately what would be refused.
+pub(super) fn check_source(request: &Value) -> Result<(), ApiError> {
+    let has = |name: &str| request.get(name).is_some_and(|value| !value.is_null());
+    if has("SourceUri") && has("InferenceSpecification") {
+        return Err(ApiError::validation("InferenceSpecification and SourceUri cannot be specified together."));
+    }
+    Ok(())
 }
 
 /// Names of additional inference specifications must differ.

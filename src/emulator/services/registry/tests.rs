@@ -157,6 +157,7 @@ fn an_update_with_a_client_token_happens_once() {
 #[test_case(json!({}), "Missing ARN."; "no name")]
 #[test_case(json!({"ModelPackageGroupName": "fraud", "Tags": [{"Key": "a", "Value": "b"}]}), "Tags cannot be specified"; "tags of a version")]
 #[test_case(json!({"ModelPackageName": "a", "InferenceSpecification": {"Containers": [{"Environment": {"A": "b"}}]}}), "Environment variable map"; "environment without a group")]
+#[test_case(json!({"ModelPackageName": "a", "SourceUri": "s3://b/m", "InferenceSpecification": {"Containers": [{}]}}), "cannot be specified together"; "two sources")]
 #[test_case(json!({"ModelPackageName": "taken"}), "Model Package already exists"; "a name twice")]
 #[test_case(json!({"ModelPackageName": "a", "Tags": [{"Key": "aws:a", "Value": "b"}]}), "reserved"; "a tag of AWS")]
 #[test_case(json!({"ModelPackageGroupName": "fraud", "SourceUri": "arn:aws:sagemaker:us-east-1:000000000000:model-package/fraud/9"}), "model-package/fraud/9 does not exist."; "a copy of nothing")]
