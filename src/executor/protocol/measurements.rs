@@ -1,6 +1,7 @@
 //! The measurements of an agent while scripts ran: a message that it stores once, before it leaves.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -52,13 +53,26 @@ impl Gauge {
     }
 }
 
+/// A processor whose use is below this is idle.
+pub const IDLE_BELOW_PERCENT: u32 = 10;
+/// Time between two samples of the machine. A series merges its points when there are many.
+pub const SAMPLED_EVERY: Duration = Duration::from_secs(10);
+/// The first samples come sooner, so that a short script has some.
+pub const FIRST_SAMPLES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
+
+/// The time that so many samples stand for.
+pub fn sampled_time(samples: u32) -> Duration {
+    let first: Duration = FIRST_SAMPLES.into_iter().zip(0..samples).map(|(pause, _)| pause).sum();
+    first + SAMPLED_EVERY * samples.saturating_sub(2)
+}
+
 /// The GPUs of a machine, and how often they were idle.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GpuUse {
     /// Of the first one.
     pub name: String,
     pub samples: u32,
-    /// For each GPU, the samples in which its use was under 10 %.
+    /// For each GPU, the samples in which it was idle.
     pub idle: Vec<u32>,
 }
 

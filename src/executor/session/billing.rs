@@ -11,6 +11,7 @@ use crate::cloud::TrainingJob;
 use crate::protocol::project::{Selection, Trees};
 use crate::session::Session;
 use crate::session::bill::{Bill, EarlierJob};
+use crate::session::idle::IdleTime;
 use crate::session::job_report::{self, REPORT_FILE, REPORT_START};
 use crate::session::spec;
 use crate::session::state::Creation;
@@ -44,6 +45,25 @@ pub async fn print(session: &Session<'_>, wait: &EndWait<'_>) {
     }
 }
 
+/// Prints the bill of a try. The emulator bills nothing, so there it is what AWS would bill for its times.
+pub async fn print_of_try(session: &Session<'_>, wait: &EndWait<'_>) {
+    if session.settings.aws.endpoint_url.is_none() {
+        print(session, wait).await;
+    } else if let Some(job) = look(session, false, wait).await {
+        session.printer.line(format!("AWS, with the times of the emulator: {}", of(session, &job).line()));
+    }
+}
+
+/// Prints the bill of a training job that `cleanup` has ended: no stage did.
+pub(super) async fn print_of_cleanup(session: &Session<'_>) {
+    let name = session.job_name();
+    match session.jobs.describe_once(&name).await {
+        Ok(Some(job)) => session.printer.line(format!("Training job {name}: {}", of(session, &job).line())),
+        Ok(None) => {}
+        Err(error) => tracing::info!(%error, "failed to describe the training job for its bill"),
+    }
+}
+
 /// Prints them of the current training job alone, which is not the session's last one.
 pub(super) async fn print_current(session: &Session<'_>, wait: &EndWait<'_>) {
     if let Some(job) = look(session, false, wait).await {
@@ -57,7 +77,13 @@ fn print_one(session: &Session<'_>, bill: &Bill) {
 }
 
 /// Writes the report into the project if the job's artifacts name it. A report that cannot be written fails nothing.
-pub async fn write_report(session: &Session<'_>, selection: &Selection, trees: &Trees, wait: &EndWait<'_>) {
+pub async fn write_report(
+    session: &Session<'_>,
+    selection: &Selection,
+    trees: &Trees,
+    idle: Option<&IdleTime>,
+    wait: &EndWait<'_>,
+) {
     if !wanted_files::names_file(Some(selection), trees, REPORT_FILE) {
         return;
     }
@@ -68,7 +94,7 @@ pub async fn write_report(session: &Session<'_>, selection: &Selection, trees: &
         return;
     };
     let bill = with_earlier(session, of(session, &job)).await;
-    let text = job_report::to_json(&job, &bill, session.state.figures());
+    let text = job_report::to_json(&job, &bill, idle, session.state.figures());
     let written = text.map_err(anyhow::Error::from);
     match written.and_then(|text| workspace::write_own(trees, REPORT_FILE, &text, REPORT_START)) {
         Ok(false) => {}

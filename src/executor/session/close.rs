@@ -134,11 +134,15 @@ pub async fn close(mut session: Session<'_>, patience: Patience) -> anyhow::Resu
             Err(error) => patience.note("failed to look for the session's objects", &error),
         }
     }
+    let was_finished = session.state.is_finished();
     let job = if is_known { end_job(&mut session, patience).await } else { end_all(&mut session, patience).await };
-    if patience == Patience::Long
-        && let Err(error) = print_rest(&session).await
-    {
-        tracing::warn!(error = format!("{error:#}"), "failed to print the rest of the job's output");
+    if patience == Patience::Long {
+        if let Err(error) = print_rest(&session).await {
+            tracing::warn!(error = format!("{error:#}"), "failed to print the rest of the job's output");
+        }
+        if is_known && !was_finished && matches!(job, Ok(JobEnd::Ended)) {
+            billing::print_of_cleanup(&session).await;
+        }
     }
     // Scripts and orders hold secrets: delete them even when the job cannot be ended now. Keep the order to leave,
     // which holds none: an agent that still lives may have to find it.

@@ -8,6 +8,7 @@ use crate::cloud::TrainingJob;
 use crate::config::prices::{LIST_DATE, LIST_REGION, PriceSource};
 use crate::session::bill::{Bill, EarlierJob};
 use crate::session::figures::{JobFigures, ReceivedResults};
+use crate::session::idle::IdleTime;
 
 /// The report, at the top of the project.
 pub(super) const REPORT_FILE: &str = "sagemaker-report.json";
@@ -33,6 +34,7 @@ struct JobReport<'a> {
     cost: Option<ReportedCost<'a>>,
     earlier_training_jobs: Vec<ReportedEarlierJob<'a>>,
     total_amount: Option<f64>,
+    idle: Option<&'a IdleTime>,
     exit_code: Option<i32>,
     script_cut: Option<&'a str>,
     results: Option<ReceivedResults>,
@@ -84,7 +86,12 @@ struct ReportedEarlierJob<'a> {
 }
 
 /// The report as a file.
-pub(super) fn to_json(job: &TrainingJob, bill: &Bill, figures: &JobFigures) -> serde_json::Result<Vec<u8>> {
+pub(super) fn to_json(
+    job: &TrainingJob,
+    bill: &Bill,
+    idle: Option<&IdleTime>,
+    figures: &JobFigures,
+) -> serde_json::Result<Vec<u8>> {
     let report = JobReport {
         schema: "sagemaker-executor/report/1",
         r#final: bill.is_final,
@@ -107,6 +114,7 @@ pub(super) fn to_json(job: &TrainingJob, bill: &Bill, figures: &JobFigures) -> s
         cost: cost(bill),
         earlier_training_jobs: bill.earlier.iter().map(earlier).collect(),
         total_amount: bill.total_cost(),
+        idle,
         exit_code: figures.exit_code,
         script_cut: figures.script_cut.as_deref(),
         results: figures.received,
@@ -161,8 +169,10 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
+    use crate::base::series::Series;
     use crate::cloud::testing::example_job;
     use crate::cloud::{JobStatus, SecondaryStatus, Transition};
+    use crate::protocol::measurements::{GpuUse, Measurements};
 
     fn job(status: JobStatus) -> TrainingJob {
         let second = |second| UNIX_EPOCH + Duration::from_secs(1_767_225_600 + second);
@@ -181,16 +191,22 @@ mod tests {
         }
     }
 
-    fn text(job: &TrainingJob, figures: &JobFigures) -> String {
+    fn text(job: &TrainingJob, idle: Option<&IdleTime>, figures: &JobFigures) -> String {
         let bill = Bill::of(job, UNIX_EPOCH + Duration::from_secs(1_767_225_901), &BTreeMap::new());
-        String::from_utf8(to_json(job, &bill, figures).unwrap()).unwrap()
+        String::from_utf8(to_json(job, &bill, idle, figures).unwrap()).unwrap()
     }
 
     /// The form is documented: a change that a reader would notice needs another number in `schema`.
     #[test]
     fn the_form_of_a_report() {
         let received = Some(ReceivedResults { files: 12, bytes: 410 });
-        let text = text(&job(JobStatus::Completed), &JobFigures { exit_code: Some(0), script_cut: None, received });
+        let mut cpu = Series::default();
+        cpu.push(1000, 3.0);
+        let machine = BTreeMap::from([("cpu".to_owned(), cpu)]);
+        let gpu = Some(GpuUse { name: "A10G".to_owned(), samples: 14, idle: vec![7] });
+        let idle = IdleTime::of(&Measurements { machine, gpu, ..Measurements::default() });
+        let figures = JobFigures { exit_code: Some(0), script_cut: None, received };
+        let text = text(&job(JobStatus::Completed), idle.as_ref(), &figures);
         assert!(text.as_bytes().starts_with(REPORT_START));
         insta::assert_snapshot!(text, @r#"
         {
@@ -243,6 +259,14 @@ mod tests {
           },
           "earlier_training_jobs": [],
           "total_amount": 0.01788888888888889,
+          "idle": {
+            "below_percent": 10,
+            "measured_seconds": 125,
+            "cpu_seconds": 125,
+            "gpu_seconds": [
+              62
+            ]
+          },
           "exit_code": 0,
           "script_cut": null,
           "results": {
@@ -258,7 +282,7 @@ mod tests {
         let job = job(JobStatus::Completed);
         let bill = Bill::of(&job, UNIX_EPOCH, &BTreeMap::new());
         let earlier = EarlierJob { name: "first".to_owned(), status: SecondaryStatus::Failed, bill: bill.clone() };
-        let text = to_json(&job, &bill.with_earlier(vec![earlier]), &JobFigures::default()).unwrap();
+        let text = to_json(&job, &bill.with_earlier(vec![earlier]), None, &JobFigures::default()).unwrap();
         let report: serde_json::Value = serde_json::from_slice(&text).unwrap();
         let told = &report["earlier_training_jobs"][0];
         assert_eq!(
@@ -274,7 +298,7 @@ mod tests {
     fn what_is_not_known_is_null() {
         let mut job = job(JobStatus::InProgress);
         (job.is_spot, job.training_seconds, job.billable_seconds) = (true, None, None);
-        let report: serde_json::Value = serde_json::from_str(&text(&job, &JobFigures::default())).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&text(&job, None, &JobFigures::default())).unwrap();
         assert_eq!(report["final"], false);
         for name in [
             "billable_seconds",
@@ -282,6 +306,7 @@ mod tests {
             "warm_pool_seconds",
             "cost",
             "total_amount",
+            "idle",
             "exit_code",
             "results",
         ] {

@@ -7,7 +7,7 @@ use crate::base::metric::MetricDefinition;
 use crate::base::node::NodeId;
 use crate::gitlab::JobContext;
 use crate::protocol::keys::SessionKeys;
-use crate::protocol::measurements::{self, Gauge, Measurements};
+use crate::protocol::measurements::{self, Gauge, IDLE_BELOW_PERCENT, Measurements};
 use crate::protocol::project::Trees;
 use crate::report::{
     self, Curve, FinalValues, JobPage, JobPhase, METRICS_JSON_START, METRICS_TEXT_START, PAGE_START, Unit,
@@ -16,6 +16,8 @@ use crate::session::bill::Bill;
 use crate::session::billing::EndWait;
 use crate::session::exchange::{Exchange as _, StoreExchange};
 use crate::session::figures::JobFigures;
+use crate::session::idle::IdleTime;
+use crate::session::job_report::REPORT_FILE;
 use crate::session::{Session, billing, stage_channels, wanted_files};
 use crate::workspace;
 
@@ -32,10 +34,10 @@ struct OwnFile<'a> {
     text: &'a str,
 }
 
-/// Whether the agent is to measure the machine: for the page, with metrics, and on instances with GPUs, which cost most when idle.
+/// Whether the agent is to measure the machine: for the page and the report, with metrics, and on instances with GPUs, which cost most when idle.
 pub fn wants_samples(session: &Session<'_>, trees: &Trees, metrics: &[MetricDefinition]) -> bool {
     let has_gpus = ["ml.g", "ml.p"].iter().any(|family| session.state.instance_type().starts_with(family));
-    has_gpus || !metrics.is_empty() || names(session, trees, PAGE)
+    has_gpus || !metrics.is_empty() || names(session, trees, PAGE) || names(session, trees, REPORT_FILE)
 }
 
 fn names(session: &Session<'_>, trees: &Trees, file: &str) -> bool {
@@ -68,6 +70,14 @@ pub async fn print(session: &Session<'_>, trees: &Trees, metrics: &[MetricDefini
     if let Some(words) = machine_words(&measured) {
         session.printer.line(format!("Machine: {words}"));
     }
+}
+
+/// The time in which the machine was idle, if the job's artifacts name the report that tells it.
+pub async fn idle(session: &Session<'_>, trees: &Trees) -> Option<IdleTime> {
+    if !names(session, trees, REPORT_FILE) {
+        return None;
+    }
+    IdleTime::of(&fetch(session).await)
 }
 
 /// Writes the files that the job's artifacts name. One that cannot be written fails nothing.
@@ -169,7 +179,7 @@ fn machine_words(measured: &Measurements) -> Option<String> {
         let share = |idle: &u32| format!("{} %", u64::from(*idle) * 100 / u64::from(gpu.samples));
         let (shares, count) = (gpu.idle.iter().map(share).collect::<Vec<_>>().join(", "), gpu.idle.len());
         let gpus = if count == 1 { "GPU".to_owned() } else { format!("GPUs 0 to {}", count.saturating_sub(1)) };
-        format!("{gpus} under 10 % for {shares} of the time ({count} x {})", gpu.name)
+        format!("{gpus} under {IDLE_BELOW_PERCENT} % for {shares} of the time ({count} x {})", gpu.name)
     });
     let mean = |gauge, name| measured.gauge(gauge)?.mean().map(|mean| format!("{name} {mean:.0} %"));
     let means: Vec<_> = [mean(Gauge::Cpu, "CPU"), mean(Gauge::Memory, "memory")].into_iter().flatten().collect();

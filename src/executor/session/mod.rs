@@ -19,6 +19,7 @@ pub mod follow;
 mod foreign;
 pub mod hold;
 pub mod id;
+pub mod idle;
 mod inbox;
 pub mod input_check;
 pub mod isolated;

@@ -44,6 +44,7 @@ rows! {
         expect: |_, outcomes| {
             outcomes[0].failed("job_canceled", None);
             has_one_error(&outcomes[0], "the job was canceled, or GitLab Runner was stopped, so the script was ended\n");
+            outcomes[0].shows("\nSageMaker: ").shows("\nBilled ");
         },
     }
     a_job_timeout_has_its_words {

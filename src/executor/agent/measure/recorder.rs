@@ -8,10 +8,7 @@ use parking_lot::Mutex;
 
 use super::gpu::GpuReading;
 use crate::base::series::Series;
-use crate::protocol::measurements::{Gauge, Measurements};
-
-/// A GPU whose use is below this percentage is idle.
-const IDLE_BELOW: f64 = 10.0;
+use crate::protocol::measurements::{Gauge, IDLE_BELOW_PERCENT, Measurements};
 
 /// The measurements so far; clones share them.
 #[derive(Clone)]
@@ -53,7 +50,7 @@ impl Recorder {
         gpu.samples += 1;
         gpu.idle.resize(gpu.idle.len().max(reading.busy.len()), 0);
         for (idle, busy) in gpu.idle.iter_mut().zip(reading.busy) {
-            *idle += u32::from(busy < IDLE_BELOW);
+            *idle += u32::from(busy < f64::from(IDLE_BELOW_PERCENT));
         }
     }
 

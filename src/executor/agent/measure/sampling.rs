@@ -11,11 +11,7 @@ use super::machine::{Machine, MachineFiles};
 use super::recorder::Recorder;
 use crate::config::env::Environment;
 use crate::protocol::bootstrap;
-
-/// Time between two samples. A series merges its points when there are many.
-const EVERY: Duration = Duration::from_secs(10);
-/// The first samples come sooner, so that a short script has some.
-const FIRST: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
+use crate::protocol::measurements::{FIRST_SAMPLES, SAMPLED_EVERY};
 
 /// Records the use of the machine until it is dropped; without a recorder, only waits.
 pub(crate) async fn sample(recorder: Option<Recorder>, env: &Environment) -> Infallible {
@@ -25,14 +21,14 @@ pub(crate) async fn sample(recorder: Option<Recorder>, env: &Environment) -> Inf
     let mut machine = Machine::new(files, Instant::now());
     let variables =
         ["PATH", "LD_LIBRARY_PATH"].map(|name| env.get(name).map(|value| (name.to_owned(), value.to_owned())));
-    let mut gpus = GpuWatch::start(env.path(), &variables.into_iter().flatten().collect::<Vec<_>>(), EVERY);
+    let mut gpus = GpuWatch::start(env.path(), &variables.into_iter().flatten().collect::<Vec<_>>(), SAMPLED_EVERY);
     let mut record =
         || machine.read(Instant::now()).into_iter().for_each(|(gauge, value)| recorder.gauge(gauge, value));
-    for pause in FIRST {
+    for pause in FIRST_SAMPLES {
         tokio::time::sleep(pause).await;
         record();
     }
-    let mut ticks = interval_at(tokio::time::Instant::now() + EVERY, EVERY);
+    let mut ticks = interval_at(tokio::time::Instant::now() + SAMPLED_EVERY, SAMPLED_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

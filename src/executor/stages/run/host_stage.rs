@@ -94,19 +94,23 @@ pub(super) async fn run(
 async fn tell_bill(context: &Context, job: &JobContext, id: &SessionId, stage: &BuildStage, known: &SessionState) {
     let BuildStage::Other(name) = stage else { return };
     let is_upload = name.starts_with("upload_artifacts");
-    if known.creation() == Creation::None || context.env.is_try() || !is_upload && name != CLEANUP {
+    if known.creation() == Creation::None || !is_upload && name != CLEANUP {
         return;
     }
     let Ok(session) = context.attach(id).await else { return };
     let wait = EndWait::new(&context.cancellation);
-    if !is_upload {
+    if context.env.is_try() {
+        // Its last stage.
+        billing::print_of_try(&session, &wait).await;
+    } else if !is_upload {
         billing::print(&session, &wait).await;
     } else if let Ok(trees) = context.trees(job) {
         // A stage before the first script may have failed, so that the project was never sent.
         let selection = known.selection().cloned();
         let selection = selection
             .unwrap_or_else(|| wanted_files::selection(job, |name| context.env.job_variable(name).map(str::to_owned)));
-        billing::write_report(&session, &selection, &trees, &wait).await;
+        let idle = measured::idle(&session, &trees).await;
+        billing::write_report(&session, &selection, &trees, idle.as_ref(), &wait).await;
         measured::write_files(&session, job, &trees, &wait).await;
     }
 }
