@@ -21,7 +21,7 @@ use executor::sandbox::tunnel::SandboxTunnelArgs;
 #[derive(Debug, Parser)]
 #[command(name = "sagemaker-executor", version, propagate_version = true)]
 pub(crate) struct Cli {
-    /// The operator's file
+    /// The operator's file, of the commands that runner hosts use
     #[arg(long, global = true, value_name = "FILE", default_value = settings::DEFAULT_PATH)]
     pub(crate) config: PathBuf,
     #[command(subcommand)]

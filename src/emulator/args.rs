@@ -50,13 +50,14 @@ pub struct EmulatorArgs {
     /// Fail jobs whose image is not given with --image, instead of running them on this machine's root
     #[arg(long)]
     pub strict_images: bool,
-    /// Account id in ARNs
+    /// Account id in ARNs, unless a user or role of another account calls
     #[arg(long, default_value = "000000000000", value_name = "ID")]
     pub account: String,
     /// Users, roles and their policies, as `aws iam get-account-authorization-details` prints them; each gets a key in the file
-    /// `credentials`, in a profile `user/NAME` or `role/NAME`
+    /// `credentials`, in a profile `user/NAME` or `role/NAME`. May be repeated with files of other accounts, whose profiles begin
+    /// with the account: `222222222222/role/NAME`
     #[arg(long, value_name = "FILE")]
-    pub iam: Option<PathBuf>,
+    pub iam: Vec<PathBuf>,
     /// Take tokens of this identity provider in AssumeRoleWithWebIdentity: ISSUER without `https://`, and its keys as a JWKS
     /// file; may be repeated. Needs --iam
     #[arg(long = "oidc", value_name = "ISSUER=JWKS-FILE", value_parser = parse_oidc, requires = "iam")]
@@ -125,7 +126,7 @@ impl TryFrom<EmulatorArgs> for EmulatorConfig {
 
     fn try_from(args: EmulatorArgs) -> anyhow::Result<Self> {
         let faults = args.faults.as_deref().map(read_plan).transpose()?.unwrap_or_default();
-        let iam = args.iam.as_deref().map(read_account).transpose()?;
+        let iam = args.iam.iter().map(|file| read_account(file)).collect::<anyhow::Result<_>>()?;
         let profiles = profiles(&args);
         let mut quirks = Quirks { batch_delay: args.log_delay, ingestion_lag: args.log_lag, ..Quirks::default() };
         for name in &args.without {

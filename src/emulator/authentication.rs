@@ -65,7 +65,8 @@ pub(crate) async fn authenticate(
         }
         body = Body::from(content);
     }
-    let caller = Caller { identity: key.identity, account: shared.config.account.clone(), region: signature.region };
+    let account = key.identity.account().unwrap_or(&shared.config.account).to_owned();
+    let caller = Caller { identity: key.identity, account, region: signature.region };
     Ok(Ok((Request::from_parts(parts, body), caller)))
 }
 

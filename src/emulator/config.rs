@@ -29,10 +29,11 @@ pub struct EmulatorConfig {
     pub listen: SocketAddr,
     pub data_dir: PathBuf,
     pub buckets: Vec<String>,
+    /// The account of the administrator, the jobs and the buckets.
     pub account: String,
-    /// Users, roles and policies, as `aws iam get-account-authorization-details` prints them; `None` lets the administrator alone
-    /// call, and gives all jobs the shipped policy's actions.
-    pub iam: Option<serde_json::Value>,
+    /// Users, roles and policies of each account, as `aws iam get-account-authorization-details` prints them; without any the
+    /// administrator alone calls, and all jobs get the shipped policy's actions.
+    pub iam: Vec<serde_json::Value>,
     /// Key sets (JWKS) of identity providers, by issuer without `https://`.
     pub oidc: BTreeMap<String, serde_json::Value>,
     /// Roots of images by their name.

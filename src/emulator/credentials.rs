@@ -134,18 +134,22 @@ pub(crate) struct AccessKeys {
 }
 
 impl AccessKeys {
-    /// Makes the administrator's key, and one for each user and role of the account.
-    pub(crate) fn new(account: Option<&IamAccount>) -> anyhow::Result<Self> {
+    /// Makes the administrator's key, and one for each user and role. The profiles of other accounts than the emulator's own begin
+    /// with the account.
+    pub(crate) fn new(accounts: &BTreeMap<String, IamAccount>, own: &str) -> anyhow::Result<Self> {
         let mut profiles = BTreeMap::new();
-        if let Some(account) = account {
+        for (id, account) in accounts {
+            let prefix = if id == own { String::new() } else { format!("{id}/") };
             for (name, user) in &account.users {
                 let identity = Identity::User { name: name.clone(), arn: user.arn.clone(), id: user.id.clone() };
-                profiles.insert(format!("user/{name}"), Key::new(Credentials::random()?, identity));
+                profiles.insert(format!("{prefix}user/{name}"), Key::new(Credentials::random()?, identity));
             }
             for (name, role) in &account.roles {
                 let session = RoleSession::new(&role.arn, &role.id, OWN_SESSION);
-                profiles
-                    .insert(format!("role/{name}"), Key::new(Credentials::of_session()?, Identity::Session(session)));
+                profiles.insert(
+                    format!("{prefix}role/{name}"),
+                    Key::new(Credentials::of_session()?, Identity::Session(session)),
+                );
             }
         }
         Ok(Self {
@@ -250,19 +254,19 @@ mod tests {
         assert_eq!(mode(&data_dir.join("s3")), 0o700, "that of an older version too");
         let mut seen = Vec::new();
         for _ in 0..2 {
-            let keys = AccessKeys::new(None).unwrap();
+            let keys = AccessKeys::new(&BTreeMap::new(), "000000000000").unwrap();
             keys.write(&data_dir).unwrap();
             assert_eq!(mode(&file(&data_dir)), 0o600);
             assert_eq!(Credentials::read(&data_dir).unwrap(), *keys.administrator());
             seen.push(keys.administrator().secret_access_key.clone());
         }
         assert_ne!(seen[0], seen[1]);
-        assert!(!format!("{:?}", AccessKeys::new(None).unwrap()).contains("secret"));
+        assert!(!format!("{:?}", AccessKeys::new(&BTreeMap::new(), "000000000000").unwrap()).contains("secret"));
     }
 
     #[test]
     fn a_roles_key_lives_as_long_as_its_job() {
-        let keys = AccessKeys::new(None).unwrap();
+        let keys = AccessKeys::new(&BTreeMap::new(), "000000000000").unwrap();
         let session = |job: &str| RoleSession {
             job: Some(job.to_owned()),
             ..RoleSession::new("arn:aws:iam::000000000000:role/emulator", "AROA1", "SageMaker")

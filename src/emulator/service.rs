@@ -91,15 +91,21 @@ impl<T: JsonService> Service for Arc<T> {
         let request = serde_json::from_slice::<Value>(body)
             .map_err(|error| ApiError::serialization(format!("the body is not JSON: {error}")));
         Ok(json_reply(request.and_then(|request| {
-            authorize(&**self, &call, &request)?;
-            answer(self, &call.operation, &request, &call.caller)
+            let ApiCall { operation, caller, shared, .. } = &call;
+            authorize(&**self, shared, operation, &request, caller)?;
+            answer(self, operation, &request, caller)
         })))
     }
 }
 
 /// Checks that the caller may do all that the request needs.
-fn authorize<T: JsonService>(service: &T, call: &ApiCall, request: &Value) -> Result<(), ApiError> {
-    let ApiCall { operation, caller, shared, .. } = call;
+pub(crate) fn authorize<T: JsonService>(
+    service: &T,
+    shared: &Shared,
+    operation: &str,
+    request: &Value,
+    caller: &Caller,
+) -> Result<(), ApiError> {
     for needed in json_actions(T::SIGNING_NAME, operation, request, caller, &shared.tags) {
         let policy = service.resource_policy(&needed.resource);
         let allowed = shared.authority.allows(caller, &needed, policy.as_deref());

@@ -34,9 +34,9 @@ impl Shared {
         let authority = Authority::new(&config)?;
         Ok(Self {
             faults: Faults::new(config.faults.clone(), config.seed),
+            keys: AccessKeys::new(authority.accounts(), &config.account)?,
             config,
             endpoint,
-            keys: AccessKeys::new(authority.account())?,
             authority,
             tags: Tags::default(),
             tasks: TaskTracker::new(),

@@ -400,7 +400,7 @@ fn another_local_user_cannot_read_the_credentials() {
     let folder = tempfile::tempdir().unwrap();
     // Open, so that the file's own mode is what protects it.
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-    let credentials = super::credentials::AccessKeys::new(None).unwrap();
+    let credentials = super::credentials::AccessKeys::new(&std::collections::BTreeMap::new(), "000000000000").unwrap();
     credentials.write(folder.path()).unwrap();
     let read = |name: &str| {
         let ids = [format!("--reuid={ANOTHER_USER}"), format!("--regid={ANOTHER_USER}")];

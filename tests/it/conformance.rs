@@ -125,7 +125,7 @@ fn boto3_may_do_as_a_user_or_role_what_its_policies_grant() {
     let account = std::fs::read("tests/fixtures/conformance/account.json").unwrap();
     let running = Running::start(|config| {
         config.buckets.push("iam".to_owned());
-        config.iam = Some(serde_json::from_slice(&account).unwrap());
+        config.iam.push(serde_json::from_slice(&account).unwrap());
     });
     let output = Command::new(clients.join("python3"))
         .args(["tests/fixtures/conformance/iam.py", &running.endpoint])

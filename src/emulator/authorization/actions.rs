@@ -5,6 +5,7 @@ use s3s::path::S3Path;
 use serde_json::Value;
 
 use super::context::{NeededAction, training_job};
+use super::identity::account_of;
 use super::packages::package_actions;
 use crate::caller::Caller;
 use crate::protocol::text;
@@ -35,7 +36,7 @@ pub(crate) fn json_actions(
         _ => job(text(request, "TrainingJobName").unwrap_or("*")),
     };
     let sent = tag_map(request.get("Tags"));
-    let needed = NeededAction::new(action, resource.clone());
+    let needed = NeededAction::new(action, resource.clone()).owned_by(account_of(&resource).unwrap_or(&caller.account));
     match operation {
         "CreateTrainingJob" => create_actions(training_job(needed, request), request, &sent),
         "AddTags" => vec![needed.request_tags(&sent).resource_tags(service, &tags_of(tags, &resource))],

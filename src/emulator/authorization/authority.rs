@@ -1,4 +1,4 @@
-//! The account's policies, and whether a caller may do what a request needs.
+//! The policies of all accounts, and whether a caller may do what a request needs.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::account::{IamAccount, IamEntity};
 use super::context::{NeededAction, with_caller};
-use super::identity::{Identity, role_name};
+use super::identity::{Identity, account_of, role_name};
 use crate::caller::Caller;
 use crate::config::EmulatorConfig;
 use crate::error::SetupError;
@@ -21,11 +21,11 @@ const TRAINING_JOB: &str = include_str!("../../../runner-config/iam/training-job
 /// Number of requests by action.
 type Counts = BTreeMap<String, u64>;
 
-/// All policies of the account, and what was decided by them so far.
+/// All policies of the accounts, and what was decided by them so far.
 #[derive(Debug)]
 pub(crate) struct Authority {
-    /// `None` when no account was given: then every role exists.
-    account: Option<IamAccount>,
+    /// Users and roles by account. None when no account was given: then every role exists.
+    accounts: BTreeMap<String, IamAccount>,
     everything: Vec<Document>,
     training: Vec<Document>,
     /// Allowed and denied actions, by principal.
@@ -33,23 +33,27 @@ pub(crate) struct Authority {
 }
 
 impl Authority {
-    /// Reads the account of the configuration.
+    /// Reads the accounts of the configuration.
     pub(crate) fn new(config: &EmulatorConfig) -> anyhow::Result<Self> {
-        let account = config.iam.as_ref().map(|details| read(details, &config.account)).transpose()?;
         let everything =
             json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]});
         let document = |policy: &Value| Document::parse(PolicyKind::Identity, policy).map_err(anyhow::Error::msg);
         Ok(Self {
-            account,
+            accounts: read(&config.iam, &config.account)?,
             everything: vec![document(&everything).context("failed to read the administrator's policy")?],
             training: vec![document(&training_policy()?).context("failed to read the training jobs' policy")?],
             decided: Mutex::default(),
         })
     }
 
-    /// The users and roles, when an account was given.
-    pub(crate) fn account(&self) -> Option<&IamAccount> {
-        self.account.as_ref()
+    /// Users and roles by account, when accounts were given.
+    pub(crate) fn accounts(&self) -> &BTreeMap<String, IamAccount> {
+        &self.accounts
+    }
+
+    /// The role of an ARN, in any account.
+    pub(crate) fn role(&self, arn: &str) -> Option<&IamEntity> {
+        self.accounts.get(account_of(arn)?)?.role(arn)
     }
 
     /// Decides on one action; the error is the message of AWS.
@@ -95,7 +99,7 @@ impl Authority {
 
     /// Whether the trust policy of a role admits a token of an identity provider.
     pub(crate) fn admits(&self, caller: &Caller, provider: &str, role: &IamEntity, needed: &NeededAction) -> bool {
-        let keys = with_caller(needed.keys.clone(), caller, &TagMap::new());
+        let keys = with_caller(needed, caller, &TagMap::new());
         let principal = Principal { arn: provider, role_arn: None, account: &caller.account, service: None };
         let question = Question { action: &needed.action, resource: &needed.resource, keys: &keys };
         let allowed = role.trust.as_ref().is_some_and(|trust| trusts(trust, &principal, &question) == Verdict::Allowed);
@@ -111,7 +115,7 @@ impl Authority {
         decide: fn(&Principal, &Question, &Policies) -> Verdict,
     ) -> Verdict {
         let identity = &caller.identity;
-        let keys = with_caller(needed.keys.clone(), caller, &self.principal_tags(identity));
+        let keys = with_caller(needed, caller, &self.principal_tags(identity));
         let (arn, principal) = (caller.arn(), identity.principal_arn(&caller.account));
         let session = identity.session();
         let role_arn = session.map(|_| principal.as_str());
@@ -122,6 +126,7 @@ impl Authority {
             resource,
             session: session.and_then(|session| session.policy.as_deref()),
             boundary: self.entity(identity).and_then(|entity| entity.boundary.as_ref()),
+            across: needed.owner.as_ref().is_some_and(|owner| *owner != caller.account),
         };
         decide(&principal, &question, &policies)
     }
@@ -149,7 +154,7 @@ impl Authority {
     }
 
     fn entity(&self, identity: &Identity) -> Option<&IamEntity> {
-        let account = self.account.as_ref()?;
+        let account = self.accounts.get(identity.account()?)?;
         match identity {
             Identity::Administrator | Identity::Anonymous => None,
             Identity::User { name, .. } => account.users.get(name),
@@ -158,28 +163,43 @@ impl Authority {
     }
 
     fn policies(&self, identity: &Identity) -> &[Document] {
-        match (identity, &self.account) {
-            (Identity::Administrator, _) => &self.everything,
-            (Identity::Anonymous, _) => &[],
-            (_, Some(_)) => self.entity(identity).map_or(&[], |entity| &entity.policies),
+        match identity {
+            Identity::Administrator => &self.everything,
+            Identity::Anonymous => &[],
+            _ if !self.accounts.is_empty() => self.entity(identity).map_or(&[], |entity| &entity.policies),
             // Only the administrator can assume a role of an account that was not given.
-            (_, None) if identity.job().is_none() => &self.everything,
-            (_, None) => &self.training,
+            _ if identity.job().is_none() => &self.everything,
+            _ => &self.training,
         }
     }
 }
 
-fn read(details: &Value, id: &str) -> anyhow::Result<IamAccount> {
-    let account = IamAccount::parse(details)
-        .map_err(|error| SetupError::new(format!("failed to understand the users and roles of `--iam`: {error}")))
-        .map_err(|error| error.hint("give the output of `aws iam get-account-authorization-details`"))?;
-    if let Some(other) = account.ids().find(|other| *other != id) {
+/// Reads the files of `--iam`, each of one account; one of them is the emulator's own.
+fn read(files: &[Value], own: &str) -> anyhow::Result<BTreeMap<String, IamAccount>> {
+    let mut accounts = BTreeMap::new();
+    for details in files {
+        let account = IamAccount::parse(details)
+            .map_err(|error| SetupError::new(format!("failed to understand the users and roles of `--iam`: {error}")))
+            .map_err(|error| error.hint("give the output of `aws iam get-account-authorization-details`"))?;
+        let id = account.ids().next().unwrap_or(own).to_owned();
+        let refused =
+            |problem: String| SetupError::new(format!("failed to use the users and roles of `--iam`: {problem}"));
+        if let Some(other) = account.ids().find(|other| *other != id) {
+            let error = refused(format!("one file has entries of the accounts {id} and {other}"));
+            return Err(error.hint("give each account a file and an `--iam` of its own").into());
+        }
+        if accounts.insert(id.clone(), account).is_some() {
+            let error = refused(format!("two files are of account {id}"));
+            return Err(error.hint(format!("put the entries of account {id} into one file")).into());
+        }
+    }
+    if let Some(other) = accounts.keys().next().filter(|_| !accounts.contains_key(own)) {
         let error = SetupError::new(format!(
-            "failed to use the users and roles of `--iam`: they are of account {other}, not {id}"
+            "failed to use the users and roles of `--iam`: they are of account {other}, not {own}"
         ));
         return Err(error.hint(format!("add `--account {other}`")).into());
     }
-    Ok(account)
+    Ok(accounts)
 }
 
 /// The actions of the shipped policy, on any resource and without conditions.
@@ -192,4 +212,41 @@ fn training_policy() -> anyhow::Result<Value> {
         }
     }
     Ok(policy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(accounts: &[&str]) -> Value {
+        let user = |id: &&str| json!({"UserName": format!("of-{id}"), "Arn": format!("arn:aws:iam::{id}:user/one")});
+        json!({"UserDetailList": accounts.iter().map(user).collect::<Vec<_>>()})
+    }
+
+    fn refusal(files: &[Value]) -> String {
+        let error = read(files, "1").expect_err("the files are refused");
+        let SetupError { message, hint } = error.downcast().expect("it has a hint");
+        format!("{message}; {hint}")
+    }
+
+    #[test]
+    fn each_account_has_a_file_and_the_own_one_is_among_them() {
+        assert_eq!(
+            read(&[of(&["2"]), of(&["1"]), of(&["3"])], "1").unwrap().keys().collect::<Vec<_>>(),
+            ["1", "2", "3"]
+        );
+        assert_eq!(
+            read(&[of(&[])], "1").unwrap().keys().collect::<Vec<_>>(),
+            ["1"],
+            "one without entries is the own one"
+        );
+        assert!(read(&[], "1").unwrap().is_empty());
+        assert!(refusal(&[of(&["2"])]).ends_with("they are of account 2, not 1; add `--account 2`"));
+        assert!(
+            refusal(&[of(&["1", "2"])])
+                .contains("one file has entries of the accounts 1 and 2; give each account a file")
+        );
+        assert!(refusal(&[of(&["1"]), of(&["1"])]).contains("two files are of account 1; put the entries"));
+        assert!(refusal(&[json!({})]).contains("neither `UserDetailList` nor"));
+    }
 }

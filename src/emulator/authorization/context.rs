@@ -18,13 +18,20 @@ pub(crate) struct NeededAction {
     pub(crate) action: String,
     /// ARN, or `*` for actions without a resource.
     pub(crate) resource: String,
+    /// Account of the resource; `None` where it is that of the caller, or does not matter.
+    pub(crate) owner: Option<String>,
     /// Keys of the request; those of the caller are added when it is decided.
     pub(crate) keys: ConditionKeys,
 }
 
 impl NeededAction {
     pub(crate) fn new(action: impl Into<String>, resource: impl Into<String>) -> Self {
-        Self { action: action.into(), resource: resource.into(), keys: ConditionKeys::default() }
+        Self { action: action.into(), resource: resource.into(), owner: None, keys: ConditionKeys::default() }
+    }
+
+    /// Names the account of the resource.
+    pub(crate) fn owned_by(self, account: &str) -> Self {
+        Self { owner: Some(account.to_owned()), ..self }
     }
 
     pub(crate) fn key<T: Into<String>>(mut self, name: &str, values: impl IntoIterator<Item = T>) -> Self {
@@ -55,8 +62,9 @@ impl NeededAction {
     }
 }
 
-/// The keys of a request with those of its caller, the connection and the time.
-pub(crate) fn with_caller(mut keys: ConditionKeys, caller: &Caller, tags: &TagMap) -> ConditionKeys {
+/// The keys of an action with those of its caller, the connection and the time.
+pub(crate) fn with_caller(needed: &NeededAction, caller: &Caller, tags: &TagMap) -> ConditionKeys {
+    let mut keys = needed.keys.clone();
     let now_ms = clock::now_ms();
     let time = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(now_ms)).to_string();
     let mut set = |name: &str, value: &str| keys.set(name, [value]);
@@ -66,7 +74,7 @@ pub(crate) fn with_caller(mut keys: ConditionKeys, caller: &Caller, tags: &TagMa
     set("aws:SecureTransport", "true");
     set("aws:SourceIp", "127.0.0.1");
     set("aws:RequestedRegion", &caller.region);
-    set("aws:ResourceAccount", &caller.account);
+    set("aws:ResourceAccount", needed.owner.as_ref().unwrap_or(&caller.account));
     set("aws:PrincipalIsAWSService", "false");
     set("aws:ViaAWSService", "false");
     let kind = match &*caller.identity {

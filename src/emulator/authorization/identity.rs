@@ -63,6 +63,11 @@ impl RoleSession {
     }
 }
 
+/// The account in an ARN; `None` when it has none.
+pub(crate) fn account_of(arn: &str) -> Option<&str> {
+    arn.split(':').nth(4).filter(|account| !account.is_empty())
+}
+
 /// The last part of a role's ARN.
 pub(crate) fn role_name(arn: &str) -> &str {
     arn.rsplit('/').next().unwrap_or_default()
@@ -94,6 +99,15 @@ impl Identity {
             Identity::Anonymous => "anonymous".to_owned(),
             Identity::User { id, .. } => id.clone(),
             Identity::Session(session) => format!("{}:{}", session.role_id, session.name),
+        }
+    }
+
+    /// The account of a user or role; `None` for an identity of the emulator's own account.
+    pub(crate) fn account(&self) -> Option<&str> {
+        match self {
+            Identity::Administrator | Identity::Anonymous => None,
+            Identity::User { arn, .. } => account_of(arn),
+            Identity::Session(session) => account_of(&session.role_arn),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Identifies callers, finds the actions that a request needs, and asks the account's policies for them.
+//! Identifies callers, finds the actions that a request needs, and asks the policies of the accounts for them.
 //!
 //! `account.rs` reads users and roles, `actions.rs` says which actions a request needs, `context.rs` fills the condition keys,
 //! `authority.rs` holds the policies and asks the `iam` module to decide.
@@ -14,4 +14,4 @@ pub(crate) use self::account::{IamAccount, IamEntity};
 pub(crate) use self::actions::{SAGEMAKER, json_actions, s3_action, s3_actions};
 pub(crate) use self::authority::Authority;
 pub(crate) use self::context::NeededAction;
-pub(crate) use self::identity::{Identity, RoleSession};
+pub(crate) use self::identity::{Identity, RoleSession, account_of};

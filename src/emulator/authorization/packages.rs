@@ -19,12 +19,17 @@ pub(super) fn package_actions(
     let tags_of = |arn: &str| tags.with(arn, |one| one.tags.clone()).unwrap_or_default();
     let group = text(request, "ModelPackageGroupName").map(|group| RegistryName::group(group, caller));
     let on_group = || {
-        let arn = group.as_ref().map_or_else(|| "*".to_owned(), RegistryName::group_arn);
-        needed(arn.clone()).resource_tags("sagemaker", &tags_of(&arn))
+        let Some(group) = &group else { return needed("*".to_owned()) };
+        let arn = group.group_arn();
+        needed(arn.clone()).resource_tags("sagemaker", &tags_of(&arn)).owned_by(&group.account)
+    };
+    let on_versions = |group: &RegistryName| {
+        let tags = tags_of(&group.group_arn());
+        needed(group.versions_arn()).resource_tags("sagemaker", &tags).owned_by(&group.account)
     };
     let on_package = |text: &str| {
         let name = PackageName::parse(text, caller);
-        needed(name.arn()).resource_tags("sagemaker", &tags_of(&name.tagged_arn()))
+        needed(name.arn()).resource_tags("sagemaker", &tags_of(&name.tagged_arn())).owned_by(&name.of.account)
     };
     let sent = tag_map(request.get("Tags"));
     Some(match operation {
@@ -35,14 +40,11 @@ pub(super) fn package_actions(
         | "GetModelPackageGroupPolicy"
         | "DeleteModelPackageGroupPolicy" => vec![on_group()],
         "ListModelPackageGroups" => vec![needed("*".to_owned())],
-        "ListModelPackages" => vec![match &group {
-            Some(group) => needed(group.versions_arn()).resource_tags("sagemaker", &tags_of(&group.group_arn())),
-            None => needed(PackageName::parse("*", caller).arn()),
-        }],
+        "ListModelPackages" => vec![group.as_ref().map_or_else(|| on_package("*"), on_versions)],
         "CreateModelPackage" => {
             let create = match &group {
                 // The number of the version is not known before.
-                Some(group) => needed(group.versions_arn()).resource_tags("sagemaker", &tags_of(&group.group_arn())),
+                Some(group) => on_versions(group),
                 None => on_package(text(request, "ModelPackageName").unwrap_or("*")),
             };
             let mut all = tagging(with_contents(create.request_tags(&sent), request), operation, &sent);
@@ -77,7 +79,7 @@ fn tagging(create: NeededAction, operation: &str, sent: &TagMap) -> Vec<NeededAc
 fn copied(request: &Value, caller: &Caller) -> Option<NeededAction> {
     let source = text(request, "SourceUri").and_then(PackageName::of_arn);
     let source = source.filter(|source| source.of.account != caller.account)?;
-    Some(NeededAction::new("sagemaker:DescribeModelPackage", source.arn()))
+    Some(NeededAction::new("sagemaker:DescribeModelPackage", source.arn()).owned_by(&source.of.account))
 }
 
 /// Adds the condition keys of a package's contents.

@@ -1,4 +1,4 @@
-//! The decision on one request, as AWS takes it within one account.
+//! The decision on one request, as AWS takes it within one account and between two.
 
 use super::document::{Document, PolicyKind};
 use super::keys::Question;
@@ -11,6 +11,9 @@ pub(crate) struct Policies<'a> {
     pub(crate) resource: Option<&'a Document>,
     pub(crate) session: Option<&'a Document>,
     pub(crate) boundary: Option<&'a Document>,
+    /// Whether the resource belongs to another account than the caller: then its policy and those of the caller must both allow
+    /// the request.
+    pub(crate) across: bool,
 }
 
 impl<'a> Policies<'a> {
@@ -63,11 +66,11 @@ pub(crate) fn evaluate(principal: &Principal, question: &Question, policies: &Po
     if let Some(denial) = explicit_denial(principal, question, policies, PolicyKind::Resource) {
         return Verdict::Denied(denial);
     }
-    if principal.is_root() {
+    if principal.is_root() && !policies.across {
         return Verdict::Allowed;
     }
     let naming = policies.resource.and_then(|policy| policy.allows(principal, question));
-    if principal.service.is_some() {
+    if principal.service.is_some() || policies.across && (naming.is_none() || principal.is_root()) {
         return verdict(naming.is_some(), PolicyKind::Resource, question);
     }
     granted(naming, principal, question, policies)
@@ -95,8 +98,9 @@ pub(crate) fn trusts(trust: &Document, principal: &Principal, question: &Questio
 }
 
 /// Decides by all policies but the refusals in them. A policy of the resource that names the caller as itself needs no other; one
-/// that names its role still needs what limits the session.
+/// that names its role still needs what limits the session. To callers of another account it gives nothing by itself.
 fn granted(naming: Option<Naming>, principal: &Principal, question: &Question, policies: &Policies) -> Verdict {
+    let naming = naming.filter(|_| !policies.across);
     if naming == Some(Naming::Caller) {
         return Verdict::Allowed;
     }

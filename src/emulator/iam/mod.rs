@@ -1,4 +1,4 @@
-//! Decisions of AWS's access management within one account: policies and a request go in, a verdict comes out.
+//! Decisions of AWS's access management: policies and a request go in, a verdict comes out.
 //!
 //! Everything here is pure. The keys, principals and policies of a request come from the callers of [`evaluate()`].
 

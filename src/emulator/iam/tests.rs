@@ -111,6 +111,7 @@ fn decide(table: &Table, decision: &Decision) -> Verdict {
         resource: resource.as_ref().or(trust.as_ref()),
         session: session.as_ref(),
         boundary: boundary.as_ref(),
+        across: false,
     };
     match &trust {
         None => evaluate(&principal, &question, &policies),
@@ -187,6 +188,43 @@ fn a_denial_says_which_kind_of_policy_it_comes_from() {
     assert_eq!(tail("session_policy_denies"), "with an explicit deny in a session policy");
     assert_eq!(tail("boundary_denies"), "with an explicit deny in a permissions boundary");
     assert_eq!(tail("trust_denies"), "with an explicit deny in the role trust policy");
+}
+
+#[test]
+fn both_accounts_must_allow_what_crosses_between_them() {
+    let arn = "arn:aws:iam::222222222222:role/deployer";
+    let session = "arn:aws:sts::222222222222:assumed-role/deployer/one";
+    let principal = Principal { arn: session, role_arn: Some(arn), account: "222222222222", service: None };
+    let root = Principal { arn: "arn:aws:iam::222222222222:root", role_arn: None, ..principal };
+    let keys = ConditionKeys::default();
+    let resource = "arn:aws:sagemaker:eu-west-1:111111111111:model-package/fraud/1";
+    let question = Question { action: "sagemaker:DescribeModelPackage", resource, keys: &keys };
+    let allow = json!({"Effect": "Allow", "Action": "sagemaker:*", "Resource": "*"});
+    let theirs = |principal: &str| {
+        let mut statement = allow.clone();
+        statement["Principal"] = json!({"AWS": principal});
+        document("resource", Some(&json!([statement]))).unwrap()
+    };
+    let own = document("identity", Some(&json!([allow]))).unwrap();
+    let ask = |principal: &Principal, theirs: Option<&Document>, own: &[Document]| {
+        let policies = Policies { identity: own, resource: theirs, across: true, ..Policies::default() };
+        let verdict = words(&evaluate(principal, &question, &policies));
+        if let Some(theirs) = theirs {
+            assert_eq!(
+                words(&assumes(principal, &question, &Policies { resource: Some(theirs), ..policies })),
+                verdict
+            );
+        }
+        verdict
+    };
+    let own = std::slice::from_ref(&own);
+    for named in ["222222222222", arn, session, "*"] {
+        assert_eq!(ask(&principal, Some(&theirs(named)), own), "allowed", "{named}");
+        assert_eq!(ask(&principal, Some(&theirs(named)), &[]), "implicit identity", "{named}");
+    }
+    assert_eq!(ask(&principal, None, own), "implicit resource");
+    assert_eq!(ask(&root, None, &[]), "implicit resource");
+    assert_eq!(ask(&root, Some(&theirs("222222222222")), &[]), "allowed");
 }
 
 #[test]

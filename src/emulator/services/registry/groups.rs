@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::group::GroupRecord;
-use super::listing::{Listed, page};
+use super::listing::{RegistryEntry, page};
 use super::records::{Registry, user_context};
 use crate::authorization::NeededAction;
 use crate::caller::Caller;
@@ -44,6 +44,7 @@ pub(super) fn list(registry: &Arc<Registry>, request: &Value, caller: &Caller) -
     let others = text(request, "CrossAccountFilterOption") == Some("CrossAccount");
     let is_shared = |group: &GroupRecord| {
         let needed = NeededAction::new("sagemaker:DescribeModelPackageGroup", group.name.group_arn());
+        let needed = needed.owned_by(&group.name.account);
         let policy = group.policy.as_ref().map(|policy| &*policy.document);
         registry.shared.authority.decide(caller, &needed, policy).is_ok()
     };
@@ -52,7 +53,7 @@ pub(super) fn list(registry: &Arc<Registry>, request: &Value, caller: &Caller) -
         let is_own = group.name.account == caller.account;
         group.name.region == caller.region && is_own != others && (is_own || is_shared(group))
     });
-    let listed = groups.map(|group| Listed {
+    let listed = groups.map(|group| RegistryEntry {
         name: &group.name.name,
         created_ms: group.created_ms,
         number: group.number,

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::protocol::{Answer, ApiError, milliseconds, text};
 
 /// An entry before the filters.
-pub(super) struct Listed<'a> {
+pub(super) struct RegistryEntry<'a> {
     pub(super) name: &'a str,
     pub(super) created_ms: u64,
     /// Order of creation within a millisecond.
@@ -14,7 +14,7 @@ pub(super) struct Listed<'a> {
 }
 
 /// Answers with one page of the entries that the request asks for.
-pub(super) fn page(request: &Value, member: &str, mut found: Vec<Listed>) -> Answer {
+pub(super) fn page(request: &Value, member: &str, mut found: Vec<RegistryEntry>) -> Answer {
     let bound = |name: &str| milliseconds(request, name);
     found.retain(|one| {
         text(request, "NameContains").is_none_or(|part| one.name.contains(part))

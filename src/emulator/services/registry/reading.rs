@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::groups::group_name;
-use super::listing::{Listed, page};
+use super::listing::{RegistryEntry, page};
 use super::package::PackageRecord;
 use super::records::Registry;
 use crate::caller::Caller;
@@ -62,7 +62,7 @@ pub(super) fn list(registry: &Arc<Registry>, request: &Value, caller: &Caller) -
     let listed = packages.into_iter().filter_map(|package| {
         let summary = package.summary(now_ms);
         let wanted = status.is_none_or(|status| summary["ModelApprovalStatus"] == status);
-        wanted.then(|| Listed {
+        wanted.then(|| RegistryEntry {
             name: &package.name.of.name,
             created_ms: package.created_ms,
             number: package.number,

@@ -2,6 +2,8 @@
 
 #![expect(clippy::needless_pass_by_value, reason = "a test writes a request where it is sent")]
 
+mod accounts;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -11,7 +13,7 @@ use super::Registry;
 use crate::caller::Caller;
 use crate::config::EmulatorConfig;
 use crate::protocol::{Answer, ApiError};
-use crate::service::answer;
+use crate::service::{answer, authorize};
 use crate::shared::Shared;
 
 /// The service as one caller uses it.
@@ -26,8 +28,12 @@ impl Desk {
     }
 
     fn with_faults(plan: &Value) -> Self {
+        Self::with(|config| config.faults = serde_json::from_value(plan.clone()).unwrap())
+    }
+
+    fn with(change: impl FnOnce(&mut EmulatorConfig)) -> Self {
         let mut config = EmulatorConfig::new("never-used");
-        config.faults = serde_json::from_value(plan.clone()).unwrap();
+        change(&mut config);
         let shared = Arc::new(Shared::new(config, String::new()).unwrap());
         Self { registry: Arc::new(Registry::new(&shared)), caller: Caller::administrator() }
     }
@@ -38,7 +44,9 @@ impl Desk {
         Self { registry: Arc::clone(&self.registry), caller }
     }
 
+    /// The caller's policies decide first, as for a request that comes over the wire.
     fn ask(&self, operation: &str, request: &Value) -> Answer {
+        authorize(&*self.registry, &self.registry.shared, operation, request, &self.caller)?;
         answer(&self.registry, operation, request, &self.caller)
     }
 

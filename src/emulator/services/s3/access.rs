@@ -34,7 +34,10 @@ impl BucketAccess {
         let bucket = needed.resource.strip_prefix("arn:aws:s3:::").unwrap_or_default();
         let bucket = bucket.split('/').next().unwrap_or_default();
         let policy = bucket_policy(&self.store, bucket).map_err(|error| s3_error!(InternalError, "{error}"))?;
-        let allowed = self.shared.authority.allows(caller, needed, policy.as_ref());
+        // All buckets belong to the emulator's own account.
+        let needed =
+            if bucket.is_empty() { needed.clone() } else { needed.clone().owned_by(&self.shared.config.account) };
+        let allowed = self.shared.authority.allows(caller, &needed, policy.as_ref());
         allowed.map_err(|message| s3_error!(AccessDenied, "{message}"))
     }
 
@@ -66,6 +69,7 @@ impl BucketAccess {
             matches!(error, StoreError::NoSuchKey | StoreError::NoSuchVersion | StoreError::DeleteMarker { .. });
         let Some(caller) = extensions.get::<Caller>().filter(|_| tells) else { return fault(error) };
         let list = NeededAction::new("s3:ListBucket", format!("arn:aws:s3:::{bucket}"));
+        let list = list.owned_by(&self.shared.config.account);
         let listed = bucket_policy(&self.store, bucket)
             .and_then(|policy| self.shared.authority.decide(caller, &list, policy.as_ref()));
         match listed {

@@ -8,7 +8,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::form::{Form, tag_map};
-use crate::authorization::{IamEntity, NeededAction, RoleSession};
+use crate::authorization::{IamEntity, NeededAction, RoleSession, account_of};
 use crate::caller::Caller;
 use crate::clock;
 use crate::iam::{Document, PolicyKind};
@@ -37,22 +37,24 @@ pub(super) fn assume_role(shared: &Shared, caller: &Caller, form: &Form) -> Resu
         let message = format!("User: {} is not authorized to perform: {action} on resource: {arn}", caller.arn());
         ApiError { status: 403, ..ApiError::new("AccessDenied", message) }
     };
-    let role = match shared.authority.account() {
-        Some(account) => Some(account.role(arn).ok_or_else(|| refused("sts:AssumeRole"))?),
-        // Without an account each of its roles exists.
-        None if arn.split(':').nth(4) == Some(caller.account.as_str()) => None,
-        None => return Err(refused("sts:AssumeRole")),
-    };
+    let authority = &shared.authority;
+    let owner = account_of(arn).unwrap_or_default();
+    let role = authority.role(arn);
+    // Without accounts each role of the emulator's own exists.
+    if role.is_none() && (!authority.accounts().is_empty() || owner != caller.account) {
+        return Err(refused("sts:AssumeRole"));
+    }
     let tagged = !tags.is_empty() || !transitive.is_empty();
     let actions = ["sts:AssumeRole", "sts:TagSession"].into_iter().take(if tagged { 2 } else { 1 });
     for action in actions {
         let mut needed = NeededAction::new(action, arn)
+            .owned_by(owner)
             .key("sts:RoleSessionName", [name])
             .request_tags(&tag_map(&tags))
             .resource_tags("iam", &role.map(|role| role.tags.clone()).unwrap_or_default());
         needed.keys.set("sts:TransitiveTagKeys", transitive.clone());
         needed.keys.set("sts:ExternalId", form.text("ExternalId"));
-        if !shared.authority.assumes(caller, role, &needed) {
+        if !authority.assumes(caller, role, &needed) {
             return Err(refused(action));
         }
     }

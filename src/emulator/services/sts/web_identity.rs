@@ -3,7 +3,7 @@
 use super::assume_role::{check_duration, duration, invalid, issued, session_name, session_policy};
 use super::form::Form;
 use super::token::{self, IdToken};
-use crate::authorization::{NeededAction, RoleSession};
+use crate::authorization::{NeededAction, RoleSession, account_of};
 use crate::caller::Caller;
 use crate::clock;
 use crate::protocol::{ApiError, escape_xml};
@@ -29,9 +29,12 @@ pub(super) fn assume_role(shared: &Shared, caller: &Caller, form: &Form) -> Resu
         ..ApiError::new("AccessDenied", format!("Not authorized to perform sts:{OPERATION}"))
     };
     // Only a trust policy can open a role to a token.
-    let role = shared.authority.account().and_then(|account| account.role(arn)).ok_or_else(refused)?;
-    let provider = format!("arn:aws:iam::{}:oidc-provider/{issuer}", caller.account);
+    let role = shared.authority.role(arn).ok_or_else(refused)?;
+    // Each account has the same providers.
+    let owner = account_of(arn).unwrap_or_default();
+    let provider = format!("arn:aws:iam::{owner}:oidc-provider/{issuer}");
     let needed = NeededAction::new(format!("sts:{OPERATION}"), arn)
+        .owned_by(owner)
         .key("sts:RoleSessionName", [name])
         .key(&format!("{issuer}:sub"), [claims.subject.as_str()])
         .key(&format!("{issuer}:aud"), [claims.audience.as_str()])

@@ -88,7 +88,8 @@ impl PlatformStore {
             );
         }
         let policy = bucket_policy(&self.store, bucket).map_err(anyhow::Error::msg)?;
-        shared.authority.allows(caller, needed, policy.as_ref()).map_err(anyhow::Error::msg)
+        let needed = needed.clone().owned_by(&shared.config.account);
+        shared.authority.allows(caller, &needed, policy.as_ref()).map_err(anyhow::Error::msg)
     }
 }
 
@@ -107,7 +108,7 @@ impl PlatformStore {
 impl JobHandle {
     /// Whether the role may create what the job needs in its subnets; without roles of the account every role may.
     pub(super) fn may_connect(&self) -> Result<(), String> {
-        let Some(vpc) = self.request.get("VpcConfig").filter(|_| self.training.shared.authority.account().is_some())
+        let Some(vpc) = self.request.get("VpcConfig").filter(|_| !self.training.shared.authority.accounts().is_empty())
         else {
             return Ok(());
         };
@@ -164,11 +165,9 @@ impl JobHandle {
 
 /// The role's session as the caller of the platform's requests.
 fn caller(shared: &Shared, role: &RoleSession, region: &str) -> Caller {
-    Caller {
-        identity: Arc::new(Identity::Session(role.clone())),
-        account: shared.config.account.clone(),
-        region: region.to_owned(),
-    }
+    let identity = Identity::Session(role.clone());
+    let account = identity.account().unwrap_or(&shared.config.account).to_owned();
+    Caller { identity: Arc::new(identity), account, region: region.to_owned() }
 }
 
 /// The places of a request's channels.

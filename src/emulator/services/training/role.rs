@@ -29,8 +29,9 @@ pub(super) fn execution_role(
     // The tags of the caller's session are handed on, not those of its role.
     let tags = caller.identity.session().filter(|_| chains).map(|session| session.tags.clone()).unwrap_or_default();
     let mut id = UNKNOWN_ID;
-    if let Some(account) = training.shared.authority.account() {
-        let role = account.role(arn).filter(|role| is_trusting(role, caller, &tags, job_arn));
+    let authority = &training.shared.authority;
+    if !authority.accounts().is_empty() {
+        let role = authority.role(arn).filter(|role| is_trusting(role, caller, &tags, job_arn));
         let role = role.ok_or_else(|| {
             ApiError::validation(format!(
                 "Could not assume role {arn}. Please ensure that the role exists and allows principal \
