@@ -14,8 +14,17 @@ use aws_smithy_types::config_bag::{Storable, StoreReplace};
 use serde_json::Value;
 
 /// Members of requests that name an object.
-const NAMES: [&str; 6] =
-    ["repositoryName", "TrainingJobName", "ResourceArn", "NameContains", "logGroupName", "logStreamNamePrefix"];
+const NAMES: [&str; 9] = [
+    "repositoryName",
+    "TrainingJobName",
+    "ModelPackageGroupName",
+    "ModelPackageName",
+    "ModelPackageArn",
+    "ResourceArn",
+    "NameContains",
+    "logGroupName",
+    "logStreamNamePrefix",
+];
 /// Headers with the ID of a request.
 const REQUEST_IDS: [&str; 2] = ["x-amzn-requestid", "x-amz-request-id"];
 /// As many hex digits in a row are not shown.

@@ -14,10 +14,13 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_sdk_s3::config::{SharedCredentialsProvider, SharedHttpClient};
 use executor::base::failure::Failure;
-use executor::cloud::Access;
+use executor::cloud::{Access, SettingsFile};
 
 use super::calls::CallLog;
+use super::errors::AwsCall;
+use super::settings::Names;
 use super::trust::{self, Surroundings};
+use super::web_identity;
 
 /// Attempts of one call, the first included; the SDK backs off between them with jitter.
 const ATTEMPTS: u32 = 5;
@@ -31,6 +34,8 @@ pub(super) const TRANSFER_ATTEMPT_TIMEOUT: Duration = Duration::from_mins(10);
 #[derive(Debug)]
 pub(super) struct Clients {
     config: SdkConfig,
+    /// The file whose keys errors name.
+    settings: SettingsFile,
     sagemaker: OnceLock<aws_sdk_sagemaker::Client>,
     s3: OnceLock<aws_sdk_s3::Client>,
     logs: OnceLock<aws_sdk_cloudwatchlogs::Client>,
@@ -42,12 +47,12 @@ pub(super) struct Clients {
 
 impl Clients {
     pub(super) async fn load(access: &Access) -> anyhow::Result<Arc<Self>> {
-        Ok(Self::new(sdk_config(access).await?))
+        Ok(Self::new(sdk_config(access).await?, access.settings))
     }
 
     /// Clients with the credentials of the container's role, configured by `access` alone.
     pub(super) fn of_container(access: &Access) -> anyhow::Result<Arc<Self>> {
-        let region = access.region.clone().ok_or_else(no_region)?;
+        let region = access.region.clone().ok_or_else(|| no_region(access))?;
         let http_client = http_client(access, Surroundings::Container)?;
         let role = ProviderConfig::without_region().with_http_client(http_client.clone());
         let role = EcsCredentialsProvider::builder().configure(&role).build();
@@ -60,12 +65,13 @@ impl Clients {
             .region(Region::new(region))
             .credentials_provider(SharedCredentialsProvider::new(role));
         config.set_endpoint_url(access.endpoint_url.clone());
-        Ok(Self::new(config.build()))
+        Ok(Self::new(config.build(), access.settings))
     }
 
-    pub(super) fn new(config: SdkConfig) -> Arc<Self> {
+    pub(super) fn new(config: SdkConfig, settings: SettingsFile) -> Arc<Self> {
         Arc::new(Self {
             config,
+            settings,
             sagemaker: OnceLock::new(),
             s3: OnceLock::new(),
             logs: OnceLock::new(),
@@ -74,6 +80,11 @@ impl Clients {
             iam: OnceLock::new(),
             quotas: OnceLock::new(),
         })
+    }
+
+    /// The context of a call for its errors: see [`AwsCall::new`].
+    pub(super) fn call(&self, verb: &str, resource: impl Into<String>, action: &'static str) -> AwsCall {
+        AwsCall::new(verb, resource, action).of(self.settings)
     }
 
     pub(super) fn sagemaker(&self) -> &aws_sdk_sagemaker::Client {
@@ -132,16 +143,25 @@ impl Clients {
 
 /// The configuration of every client, or an error that says which setting is missing.
 async fn sdk_config(access: &Access) -> anyhow::Result<SdkConfig> {
-    let config = loader(access)?.load().await;
+    let mut loader = loader(access)?;
+    if let Some(identity) = &access.web_identity {
+        loader = loader.credentials_provider(web_identity::credentials(access, identity).await?);
+    }
+    let config = loader.load().await;
     if config.region().is_none() {
-        return Err(no_region().into());
+        return Err(no_region(access).into());
     }
     Ok(config)
 }
 
-fn no_region() -> Failure {
-    Failure::system("no AWS region is known")
-        .hint("set `aws.region` in the operator file, or `AWS_REGION` in the environment of the runner")
+pub(super) fn no_region(access: &Access) -> Failure {
+    let hint = match access.settings {
+        SettingsFile::Operator => {
+            "set `aws.region` in the operator file, or `AWS_REGION` in the environment of the runner"
+        }
+        SettingsFile::Manifest => "set `environments.<name>.region` in the manifest, or the job variable `AWS_REGION`",
+    };
+    Failure::system("no AWS region is known").hint(hint)
 }
 
 fn behavior() -> BehaviorVersion {
@@ -158,7 +178,7 @@ fn http_client(access: &Access, surroundings: Surroundings) -> anyhow::Result<Sh
         // Without TLS no roots are read, which would cost more than the rest of the start.
         return Ok(aws_smithy_http_client::Builder::new().build_http());
     }
-    trust::https_client(access.ca_bundle.as_deref(), surroundings)
+    trust::https_client(access.ca_bundle.as_deref(), surroundings, Names::of(access.settings))
 }
 
 /// Region, endpoint, time limits, retries and TLS.

@@ -8,7 +8,9 @@ use std::error::Error;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
-use executor::cloud::{CloudError, CloudErrorKind, Parameter};
+use executor::cloud::{CloudError, CloudErrorKind, Parameter, SettingsFile};
+
+use super::settings::Names;
 
 /// The context of a call for its errors: operation, resource, and the IAM action that allows it.
 #[derive(Debug, Clone)]
@@ -18,12 +20,20 @@ pub(super) struct AwsCall {
     pub(super) action: &'static str,
     /// The resource of the action: `training job gitlab-231-...`.
     pub(super) resource: String,
+    /// Names of the settings to change.
+    names: &'static Names,
 }
 
 impl AwsCall {
     pub(super) fn new(verb: &str, resource: impl Into<String>, action: &'static str) -> Self {
         let resource = resource.into();
-        Self { operation: format!("{verb} {resource}"), action, resource }
+        let names = Names::of(SettingsFile::Operator);
+        Self { operation: format!("{verb} {resource}"), action, resource, names }
+    }
+
+    /// For a caller whose settings are in this file.
+    pub(super) fn of(self, settings: SettingsFile) -> Self {
+        Self { names: Names::of(settings), ..self }
     }
 
     /// The error of a call that AWS refused, or that did not reach it.
@@ -74,8 +84,8 @@ impl AwsCall {
             if is_clock(code.unwrap_or_default(), message) {
                 text.push_str("; set the clock of the host: AWS refuses requests that are some minutes early or late");
             } else if kind == CloudErrorKind::Unauthenticated {
-                text.push_str("; AWS does not accept the credentials: check the instance profile of the host, or ");
-                text.push_str("`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`");
+                text.push_str("; AWS does not accept the credentials: ");
+                text.push_str(self.names.refused_credentials);
             } else {
                 action = denied_action(message).unwrap_or(self.action);
                 text.push_str("; the credentials in use need `");
@@ -92,17 +102,13 @@ impl AwsCall {
             }
         }
         match code.unwrap_or_default() {
-            "NoSuchBucket" => text.push_str("; set `storage.bucket` in the operator file to a bucket that exists"),
-            "InvalidBucketName" => {
-                text.push_str("; set `storage.bucket` in the operator file to a bucket's name alone");
-            }
+            "NoSuchBucket" => text.extend(["; set ", self.names.bucket, " to a bucket that exists"]),
+            "InvalidBucketName" => text.extend(["; set ", self.names.bucket, " to a bucket's name alone"]),
             code if code.starts_with("KMS.") => {
-                text.push_str(
-                    "; set `storage.kms_key_id` in the operator file to an enabled key of the bucket's region",
-                );
+                text.extend(["; set ", self.names.key, " to an enabled key of the bucket's region"]);
             }
             "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
-                text.push_str("; set `aws.region` in the operator file to the region of `storage.bucket`");
+                text.extend(["; set ", self.names.region, " to the region of the bucket"]);
             }
             _ => {}
         }
@@ -137,17 +143,19 @@ impl AwsCall {
             } else {
                 (CloudErrorKind::Transient, "the AWS credentials could not be loaded")
             };
-            let hint = "give the host an instance profile, or set both `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or `AWS_PROFILE` to a \
-                        profile that exists, in the environment of the runner's service; in a training container, check that the image \
-                        does not set `AWS_CONTAINER_*`";
+            let hint = self.names.absent_credentials;
             return self.error(kind, format!("{what}; {hint}"));
         }
         if said("invalid peer certificate") {
-            let hint = "set `aws.ca_bundle` to a PEM file with the authority that signs for this endpoint";
+            let setting = self.names.ca_bundle;
+            let hint = format!("set {setting} to a PEM file with the authority that signs for this endpoint");
             return self.error(CloudErrorKind::Other, format!("{}; {hint}", causes.join(": ")));
         }
         if said("(Connect)") {
-            let hint = "check `aws.region` and `aws.endpoint_url`, and that this host reaches the service: a route, DNS, or a VPC endpoint";
+            let (region, endpoint) = (self.names.region, self.names.endpoint);
+            let hint = format!(
+                "check {region} and {endpoint}, and that this host reaches the service: a route, DNS, or a VPC endpoint"
+            );
             return self.error(CloudErrorKind::Transient, format!("{}; {hint}", causes.join(": ")));
         }
         let kind = if said("failed to construct") { CloudErrorKind::Invalid } else { CloudErrorKind::Transient };

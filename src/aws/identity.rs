@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use executor::cloud::{CallerIdentity, CloudError, CloudErrorKind};
 
 use super::clients::Clients;
-use super::errors::AwsCall;
 
 #[derive(Debug)]
 pub(super) struct AwsIdentity {
@@ -22,7 +21,7 @@ impl AwsIdentity {
 #[async_trait]
 impl CallerIdentity for AwsIdentity {
     async fn arn(&self) -> Result<String, CloudError> {
-        let call = AwsCall::new("get", "the identity of the caller", "sts:GetCallerIdentity");
+        let call = self.clients.call("get", "the identity of the caller", "sts:GetCallerIdentity");
         let reply = self.clients.sts().get_caller_identity().send().await.map_err(|error| call.failed(&error))?;
         reply.arn.ok_or_else(|| call.error(CloudErrorKind::Other, "the reply holds no ARN"))
     }

@@ -15,7 +15,6 @@ use executor::cloud::{CloudError, CloudErrorKind, ImageRegistry};
 use serde_json::Value;
 
 use super::clients::Clients;
-use super::errors::AwsCall;
 
 const MANIFESTS: [&str; 4] = [
     "application/vnd.oci.image.index.v1+json",
@@ -39,7 +38,7 @@ impl AwsImages {
     /// The configuration of an image with one platform.
     async fn configuration(&self, account: &str, repository: &str, digest: &str) -> Result<Value, CloudError> {
         let what = format!("the configuration of an image in {repository}");
-        let call = AwsCall::new("get", what, "ecr:GetDownloadUrlForLayer");
+        let call = self.clients.call("get", what, "ecr:GetDownloadUrlForLayer");
         let request = self.clients.ecr().get_download_url_for_layer().registry_id(account);
         let request = request.repository_name(repository).layer_digest(digest);
         let reply = request.send().await.map_err(|error| call.failed(&error))?;
@@ -68,7 +67,7 @@ impl ImageRegistry for AwsImages {
         repository: &str,
         digest: &str,
     ) -> Result<Option<Vec<String>>, CloudError> {
-        let call = AwsCall::new("look for", format!("the image {repository}@{digest}"), "ecr:BatchGetImage");
+        let call = self.clients.call("look for", format!("the image {repository}@{digest}"), "ecr:BatchGetImage");
         let id = ImageIdentifier::builder().image_digest(digest).build();
         let request = self.clients.ecr().batch_get_image().registry_id(account).repository_name(repository);
         let request = request.image_ids(id).set_accepted_media_types(Some(MANIFESTS.map(str::to_owned).into()));
@@ -143,7 +142,7 @@ mod tests {
     #[tokio::test]
     async fn a_single_image_is_asked_for_its_configuration_without_credentials() {
         let stub = Stub::start().await;
-        let address = format!("{}/layers/c?X-Amz-Signature=s", stub.endpoint);
+        let address = format!("{}/layers/c?X-Amz-Signature=s", stub.access.endpoint_url.as_ref().unwrap());
         stub.push(found(r#"{"config": {"digest": "sha256:c"}}"#));
         stub.push(reply(200, serde_json::json!({"downloadUrl": address, "layerDigest": "sha256:c"}).to_string()));
         stub.push(reply(200, r#"{"os": "linux", "architecture": "amd64"}"#));

@@ -7,7 +7,6 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 
 use super::clients::Clients;
-use super::errors::AwsCall;
 use executor::cloud::{CloudError, InputData, InputPrefix};
 
 /// S3 sends it with every answer about a bucket, refusals included.
@@ -42,7 +41,7 @@ impl InputData for AwsInputData {
         {
             return Ok(InputPrefix::OtherRegion { bucket: there, jobs: here });
         }
-        let call = AwsCall::new("look for data below", format!("s3://{bucket}/{prefix}"), "s3:ListBucket");
+        let call = self.clients.call("look for data below", format!("s3://{bucket}/{prefix}"), "s3:ListBucket");
         match s3.list_objects_v2().bucket(bucket).prefix(prefix).max_keys(2).send().await {
             Ok(reply) => Ok(match reply.contents() {
                 [] => InputPrefix::Empty,
@@ -61,7 +60,9 @@ impl InputData for AwsInputData {
             Ok(reply) => (reply.bucket_region, false),
             Err(error) => match error.raw_response() {
                 Some(reply) => (region_of(reply), is_absent(reply)),
-                None => return Err(AwsCall::new("look for", format!("s3://{bucket}"), "s3:ListBucket").failed(&error)),
+                None => {
+                    return Err(self.clients.call("look for", format!("s3://{bucket}"), "s3:ListBucket").failed(&error));
+                }
             },
         };
         Ok(match (there, own) {

@@ -14,17 +14,21 @@ mod jobs;
 mod logs;
 mod objects;
 mod quotas;
+mod registry;
 mod roles;
+mod settings;
+mod source_objects;
 #[cfg(test)]
 mod stub;
 mod trust;
+mod web_identity;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use executor::cloud::{
-    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, ImageRegistry, InputData, JobLogs, ObjectStore,
-    TrainingJobs,
+    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, ImageRegistry, InputData, JobLogs, ModelRegistry,
+    ObjectStore, SourceObjects, TrainingJobs,
 };
 use tokio::sync::Mutex;
 
@@ -83,6 +87,14 @@ impl Connect for Aws {
 
     async fn quotas(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountQuotas>> {
         Ok(Arc::new(quotas::AwsQuotas::new(self.shared(access).await?)))
+    }
+
+    async fn source_objects(&self, access: &Access) -> anyhow::Result<Arc<dyn SourceObjects>> {
+        Ok(Arc::new(source_objects::AwsSourceObjects::new(self.shared(access).await?, access)))
+    }
+
+    async fn registry(&self, access: &Access) -> anyhow::Result<Arc<dyn ModelRegistry>> {
+        Ok(Arc::new(registry::AwsRegistry::new(self.shared(access).await?)))
     }
 
     async fn logs(&self, access: &Access) -> anyhow::Result<Arc<dyn JobLogs>> {

@@ -53,7 +53,7 @@ impl AwsObjects {
     }
 
     fn call(&self, verb: &str, key: &str, action: &'static str) -> AwsCall {
-        AwsCall::new(verb, format!("object {}", self.uri(key)), action)
+        self.clients.call(verb, format!("object {}", self.uri(key)), action)
     }
 
     fn encryption(&self) -> Option<ServerSideEncryption> {
@@ -86,7 +86,8 @@ impl AwsObjects {
     }
 
     async fn is_versioned(&self) -> Result<bool, CloudError> {
-        let call = AwsCall::new("read the versioning of", format!("bucket {}", self.bucket), "s3:GetBucketVersioning");
+        let call =
+            self.clients.call("read the versioning of", format!("bucket {}", self.bucket), "s3:GetBucketVersioning");
         let reply = self.clients.s3().get_bucket_versioning().bucket(&self.bucket).send().await;
         // Suspended versioning keeps the versions that are there.
         Ok(reply.map_err(|error| call.failed(&error))?.status.is_some())
@@ -94,7 +95,7 @@ impl AwsObjects {
 
     async fn version_expirations(&self) -> Result<Vec<VersionExpiration>, CloudError> {
         let bucket = format!("bucket {}", self.bucket);
-        let call = AwsCall::new("read the lifecycle rules of", bucket, "s3:GetLifecycleConfiguration");
+        let call = self.clients.call("read the lifecycle rules of", bucket, "s3:GetLifecycleConfiguration");
         let rules = match self.clients.s3().get_bucket_lifecycle_configuration().bucket(&self.bucket).send().await {
             Ok(reply) => reply.rules.unwrap_or_default(),
             Err(error) if error.code() == Some("NoSuchLifecycleConfiguration") => Vec::new(),
@@ -110,7 +111,7 @@ impl AwsObjects {
             [key] => format!("object s3://{}/{key}", self.bucket),
             keys => format!("{} objects in s3://{}/{}", keys.len(), self.bucket, self.prefix),
         };
-        let call = AwsCall::new("delete", what, "s3:DeleteObject");
+        let call = self.clients.call("delete", what, "s3:DeleteObject");
         let unbuilt = |error: aws_sdk_s3::error::BuildError| call.error(CloudErrorKind::Invalid, error.to_string());
         let objects = keys
             .iter()
@@ -134,7 +135,7 @@ impl AwsObjects {
                 continue;
             }
             let key = failed.key.unwrap_or_default();
-            let call = AwsCall::new("delete", format!("object s3://{}/{key}", self.bucket), "s3:DeleteObject");
+            let call = self.clients.call("delete", format!("object s3://{}/{key}", self.bucket), "s3:DeleteObject");
             let error = call.refused(code, None, failed.message.as_deref().unwrap_or_default());
             if !matches!(error.kind, CloudErrorKind::Throttled | CloudErrorKind::Transient) {
                 return Err(error);
@@ -274,7 +275,7 @@ impl ObjectStore for AwsObjects {
     }
 
     async fn inventory(&self, prefix: &str) -> Result<Vec<Listed>, CloudError> {
-        let call = AwsCall::new("list", format!("objects below {}", self.uri(prefix)), "s3:ListBucket");
+        let call = self.clients.call("list", format!("objects below {}", self.uri(prefix)), "s3:ListBucket");
         let own = if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
         let mut pages = self
             .clients
@@ -342,7 +343,7 @@ async fn file_body(call: &AwsCall, path: &Path) -> Result<ByteStream, CloudError
 }
 
 /// `None` for a hash of another form, such as that of an object written in parts.
-fn decoded(hash: &str) -> Option<Sha256Hash> {
+pub(super) fn decoded(hash: &str) -> Option<Sha256Hash> {
     STANDARD.decode_to_vec(hash).ok()?.try_into().ok()
 }
 

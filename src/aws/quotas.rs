@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use executor::cloud::{AccountQuotas, CloudError};
 
 use super::clients::Clients;
-use super::errors::AwsCall;
 
 #[derive(Debug)]
 pub(super) struct AwsQuotas {
@@ -24,7 +23,7 @@ impl AccountQuotas for AwsQuotas {
     /// Reads the pages up to the quota's name: no request finds a quota by its name.
     async fn endpoint_instances(&self, instance_type: &str) -> Result<Option<f64>, CloudError> {
         let name = format!("{instance_type} for endpoint usage");
-        let call = AwsCall::new("list", "the quotas of SageMaker", "servicequotas:ListServiceQuotas");
+        let call = self.clients.call("list", "the quotas of SageMaker", "servicequotas:ListServiceQuotas");
         let request = self.clients.quotas().list_service_quotas().service_code("sagemaker").max_results(100);
         let mut pages = request.into_paginator().send();
         while let Some(page) = pages.next().await {

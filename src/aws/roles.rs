@@ -8,7 +8,6 @@ use aws_sdk_iam::types::{ContextEntry, ContextKeyTypeEnum, PolicyEvaluationDecis
 use executor::cloud::{AccountRole, AccountRoles, CloudError};
 
 use super::clients::Clients;
-use super::errors::AwsCall;
 
 const SAGEMAKER: &str = "sagemaker.amazonaws.com";
 
@@ -26,7 +25,7 @@ impl AwsRoles {
 #[async_trait]
 impl AccountRoles for AwsRoles {
     async fn find(&self, name: &str) -> Result<Option<AccountRole>, CloudError> {
-        let call = AwsCall::new("get", format!("the role {name}"), "iam:GetRole");
+        let call = self.clients.call("get", format!("the role {name}"), "iam:GetRole");
         let reply = match self.clients.iam().get_role().role_name(name).send().await {
             Err(error) if error.code() == Some("NoSuchEntity") => return Ok(None),
             reply => reply.map_err(|error| call.failed(&error))?,
@@ -40,7 +39,7 @@ impl AccountRoles for AwsRoles {
     }
 
     async fn may_pass(&self, caller: &str, role: &str) -> Result<bool, CloudError> {
-        let call = AwsCall::new("simulate", format!("the policies of {caller}"), "iam:SimulatePrincipalPolicy");
+        let call = self.clients.call("simulate", format!("the policies of {caller}"), "iam:SimulatePrincipalPolicy");
         let service = ContextEntry::builder()
             .context_key_name("iam:PassedToService")
             .context_key_type(ContextKeyTypeEnum::String)

@@ -8,7 +8,7 @@ use aws_sdk_s3::config::Credentials;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use executor::cloud::{Access, InputData, JobLogs, ObjectStore, TrainingJobs};
+use executor::cloud::{Access, InputData, JobLogs, ModelRegistry, ObjectStore, SourceObjects, TrainingJobs};
 use tokio::task::JoinSet;
 
 use crate::clients::{Clients, loader};
@@ -16,6 +16,8 @@ use crate::input_data::AwsInputData;
 use crate::jobs::AwsJobs;
 use crate::logs::AwsLogs;
 use crate::objects::AwsObjects;
+use crate::registry::AwsRegistry;
+use crate::source_objects::AwsSourceObjects;
 
 /// One request as the server saw it.
 #[derive(Debug, Clone)]
@@ -25,6 +27,8 @@ pub(crate) struct SeenRequest {
     pub(crate) range: Option<String>,
     pub(crate) if_none_match: Option<String>,
     pub(crate) kms: Option<String>,
+    /// Source of a copy, and its condition.
+    pub(crate) copy_source: Option<String>,
     pub(crate) sha256: Option<String>,
     pub(crate) checksum_mode: Option<String>,
     pub(crate) target: Option<String>,
@@ -47,13 +51,15 @@ struct Script {
 /// The server and the ports that talk to it.
 pub(crate) struct Stub {
     script: Arc<Mutex<Script>>,
+    pub(crate) access: Access,
     pub(crate) jobs: Arc<dyn TrainingJobs>,
     pub(crate) objects: Arc<dyn ObjectStore>,
     pub(crate) input_data: Arc<dyn InputData>,
+    pub(crate) source_objects: Arc<dyn SourceObjects>,
+    pub(crate) registry: Arc<dyn ModelRegistry>,
     pub(crate) logs: Arc<dyn JobLogs>,
     /// For the ports that a test makes itself.
     pub(crate) clients: Arc<Clients>,
-    pub(crate) endpoint: String,
     _server: JoinSet<()>,
 }
 
@@ -93,8 +99,10 @@ impl Stub {
             objects: Arc::new(AwsObjects::new(Arc::clone(&clients), &access)),
             input_data: Arc::new(AwsInputData::new(Arc::clone(&clients))),
             logs: Arc::new(AwsLogs::new(Arc::clone(&clients))),
+            source_objects: Arc::new(AwsSourceObjects::new(Arc::clone(&clients), &access)),
+            registry: Arc::new(AwsRegistry::new(Arc::clone(&clients))),
             clients,
-            endpoint: access.endpoint_url.unwrap_or_default(),
+            access,
             _server: server,
         }
     }
@@ -120,7 +128,7 @@ pub(crate) async fn clients(access: &Access, retries: RetryConfig) -> Arc<Client
         .retry_config(retries)
         .load()
         .await;
-    Clients::new(config)
+    Clients::new(config, access.settings)
 }
 
 async fn answer(State(script): State<Arc<Mutex<Script>>>, request: Request) -> Response {
@@ -132,6 +140,8 @@ async fn answer(State(script): State<Arc<Mutex<Script>>>, request: Request) -> R
         range: header("range"),
         if_none_match: header("if-none-match"),
         kms: header("x-amz-server-side-encryption-aws-kms-key-id"),
+        copy_source: header("x-amz-copy-source")
+            .map(|source| format!("{source} if {}", header("x-amz-copy-source-if-match").unwrap_or_default())),
         sha256: header("x-amz-checksum-sha256"),
         checksum_mode: header("x-amz-checksum-mode"),
         target: header("x-amz-target"),

@@ -17,6 +17,8 @@ use rustls::pki_types::pem::PemObject as _;
 use executor::base::failure::Failure;
 use executor::base::trusted_roots;
 
+use super::settings::Names;
+
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 
@@ -30,7 +32,11 @@ pub(super) enum Surroundings {
 }
 
 /// A client that trusts the system's roots and those of `ca_bundle`; on the host, it goes through the proxy of the environment.
-pub(super) fn https_client(ca_bundle: Option<&Path>, surroundings: Surroundings) -> anyhow::Result<SharedHttpClient> {
+pub(super) fn https_client(
+    ca_bundle: Option<&Path>,
+    surroundings: Surroundings,
+    names: &Names,
+) -> anyhow::Result<SharedHttpClient> {
     // The client reads the same file.
     let system = trusted_roots::file();
     let native = system.is_some();
@@ -39,17 +45,17 @@ pub(super) fn https_client(ca_bundle: Option<&Path>, surroundings: Surroundings)
         (Surroundings::Host, _) => trust = trust.with_native_roots(native),
         // Read here, because the client's own loader follows `SSL_CERT_FILE`.
         (Surroundings::Container, Some(file)) => {
-            if let Ok(roots) = readable_certificates(file) {
+            if let Ok(roots) = readable_certificates(file, names) {
                 trust = trust.with_pem_certificate(roots);
             }
         }
         (Surroundings::Container, None) => {}
     }
     if let Some(path) = ca_bundle {
-        trust = trust.with_pem_certificate(readable_certificates(path)?);
+        trust = trust.with_pem_certificate(readable_certificates(path, names)?);
     } else if !native {
         return Err(Failure::system("the host has no file of trusted TLS roots")
-            .hint("install the package `ca-certificates`, or set `aws.ca_bundle` to a PEM file")
+            .hint(format!("install the package `ca-certificates`, or set {} to a PEM file", names.ca_bundle))
             .into());
     }
     let context = TlsContext::builder()
@@ -69,10 +75,10 @@ pub(super) fn https_client(ca_bundle: Option<&Path>, surroundings: Surroundings)
 }
 
 /// The certificates of a PEM file that TLS can use; unusable ones are skipped with a warning.
-fn readable_certificates(path: &Path) -> anyhow::Result<Vec<u8>> {
+fn readable_certificates(path: &Path, names: &Names) -> anyhow::Result<Vec<u8>> {
     let unusable = |what: &str| {
         Failure::system(format!("failed to read the CA bundle {}: {what}", path.display()))
-            .hint("set `aws.ca_bundle` to a PEM file of certificates, or remove the key")
+            .hint(format!("set {} to a PEM file of certificates, or remove the setting", names.ca_bundle))
     };
     let text = std::fs::read(path).map_err(|error| unusable(&error.to_string()))?;
     let text = String::from_utf8_lossy(&text);
@@ -96,14 +102,20 @@ fn readable_certificates(path: &Path) -> anyhow::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use executor::cloud::SettingsFile;
+
     use super::*;
+
+    fn operators() -> &'static Names {
+        Names::of(SettingsFile::Operator)
+    }
     use executor::base::failure::render;
 
     #[test]
     fn a_bundle_without_a_certificate_is_an_error_with_a_hint() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), format!("{BEGIN}\nbm90IGEgY2VydGlmaWNhdGU=\n{END}\n")).unwrap();
-        let error = https_client(Some(file.path()), Surroundings::Host).unwrap_err();
+        let error = https_client(Some(file.path()), Surroundings::Host, operators()).unwrap_err();
         let text = render(&error);
         assert!(text.contains("no certificate that TLS can use"), "{text}");
         assert!(text.contains("`aws.ca_bundle`"), "{text}");
@@ -111,7 +123,8 @@ mod tests {
 
     #[test]
     fn an_absent_bundle_is_an_error() {
-        let error = https_client(Some(Path::new("/nonexistent/bundle.pem")), Surroundings::Host).unwrap_err();
+        let error =
+            https_client(Some(Path::new("/nonexistent/bundle.pem")), Surroundings::Host, operators()).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/bundle.pem"), "{error}");
     }
 }

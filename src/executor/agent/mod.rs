@@ -126,5 +126,6 @@ fn access(env: &AgentEnv, ca_bundle: Option<PathBuf>) -> Access {
         prefix: env.prefix.clone(),
         kms_key_id: env.kms_key_id.clone(),
         ca_bundle,
+        ..Access::default()
     }
 }

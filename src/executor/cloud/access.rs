@@ -1,5 +1,7 @@
 //! Access to AWS: region, account, endpoint and bucket.
 
+use std::fmt;
+
 /// Settings for reaching AWS. `None` leaves the choice to the SDK's default chain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access {
@@ -14,4 +16,34 @@ pub struct Access {
     pub kms_key_id: Option<String>,
     /// PEM file of additional root certificates (images without CA files; TLS inspection in a VPC).
     pub ca_bundle: Option<std::path::PathBuf>,
+    /// The file that holds these settings: errors name its keys.
+    pub settings: SettingsFile,
+    /// Credentials come from this token, in place of the SDK's default chain.
+    pub web_identity: Option<WebIdentity>,
+}
+
+/// A file with settings for reaching AWS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SettingsFile {
+    /// The operator's file, of a runner host.
+    #[default]
+    Operator,
+    /// A project's manifest, of an ordinary CI job.
+    Manifest,
+}
+
+/// A token of an identity provider, to be exchanged for credentials of a role.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WebIdentity {
+    pub role_arn: String,
+    pub token: String,
+    /// Name of the session, for CloudTrail: 2 to 64 letters, digits and `_+=,.@-`.
+    pub session_name: String,
+}
+
+/// Without the token.
+impl fmt::Debug for WebIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebIdentity").field("role_arn", &self.role_arn).finish_non_exhaustive()
+    }
 }

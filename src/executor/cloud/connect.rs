@@ -13,10 +13,13 @@ use super::logs::JobLogs;
 use super::objects::ObjectStore;
 use super::quotas::AccountQuotas;
 use super::roles::AccountRoles;
+use super::registry::ModelRegistry;
+use super::source_objects::SourceObjects;
 
-/// Creates each port when it is needed. Sends no request, except to find the region when none is set.
+/// Creates each port when it is needed. Sends no request, except to find the region when none is set, and to exchange
+/// [`Access::web_identity`] for credentials.
 ///
-/// Errors are failures with a hint: no region is known, or `ca_bundle` cannot be used.
+/// Errors are failures with a hint: no region is known, or `ca_bundle` cannot be used; or AWS refuses the token.
 #[async_trait]
 pub trait Connect: Send + Sync {
     async fn jobs(&self, access: &Access) -> anyhow::Result<Arc<dyn TrainingJobs>>;
@@ -28,6 +31,8 @@ pub trait Connect: Send + Sync {
     async fn images(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageRegistry>>;
     async fn roles(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountRoles>>;
     async fn quotas(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountQuotas>>;
+    async fn source_objects(&self, access: &Access) -> anyhow::Result<Arc<dyn SourceObjects>>;
+    async fn registry(&self, access: &Access) -> anyhow::Result<Arc<dyn ModelRegistry>>;
     /// For a thread with a runtime of its own: shares no connection and no credentials with the other ports, whose
     /// thread may block.
     async fn logs(&self, access: &Access) -> anyhow::Result<Arc<dyn JobLogs>>;

@@ -14,11 +14,13 @@ mod jobs;
 mod logs;
 mod objects;
 mod quotas;
+mod registry;
 mod roles;
+mod source_objects;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use access::Access;
+pub use access::{Access, SettingsFile, WebIdentity};
 pub use connect::Connect;
 pub use error::{CloudError, CloudErrorKind, Parameter};
 pub use identity::CallerIdentity;
@@ -33,3 +35,8 @@ pub use logs::{FILTER_STREAMS, FilterPage, JobLogs, LogClient, LogEvent, StreamP
 pub use objects::{Content, Listed, MOST_BYTES, ObjectStore, Retention, Sha256Hash, StoredHash, VersionExpiration};
 pub use quotas::AccountQuotas;
 pub use roles::{AccountRole, AccountRoles};
+pub use registry::{
+    Approval, GroupSpec, ModelRegistry, ModelVersion, RegistrationState, StoredMetrics, VersionChange, VersionPage,
+    VersionSpec, VersionSummary,
+};
+pub use source_objects::{SourceObject, SourceObjects};

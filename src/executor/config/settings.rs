@@ -308,6 +308,7 @@ impl Settings {
             prefix: self.storage.prefix.clone(),
             kms_key_id: self.storage.kms_key_id.clone(),
             ca_bundle: self.aws.ca_bundle.clone(),
+            ..Access::default()
         }
     }
 

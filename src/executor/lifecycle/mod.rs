@@ -4,6 +4,7 @@
 //! the SDK's default chain. stdout is data, stderr is for people.
 
 pub mod gate;
+mod identity;
 pub mod manifest;
 pub mod model;
 pub mod output;

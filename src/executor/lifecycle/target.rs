@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::CommandInputs;
-use super::manifest::{self, Manifest};
+use super::manifest::{self, Manifest, Model};
 use super::pipeline::Pipeline;
-use crate::cloud::Access;
+use crate::base::arn::Arn;
+use crate::base::failure::Failure;
+use crate::base::plain;
+use crate::cloud::{Access, SettingsFile};
 
 const DEFAULT_MANIFEST: &str = "manifest.json";
 
@@ -25,6 +28,8 @@ pub(super) struct TargetArgs {
 /// The manifest as the environment makes it, and how its account is reached.
 pub(crate) struct Target {
     pub(crate) manifest: Manifest,
+    /// The manifest's folder, to which its paths are relative.
+    pub(crate) folder: PathBuf,
     pub(crate) pipeline: Pipeline,
     pub(crate) access: Access,
 }
@@ -42,7 +47,8 @@ impl TargetArgs {
     pub(crate) fn load(&self, inputs: &CommandInputs) -> anyhow::Result<Target> {
         let environment = self.environment(inputs);
         let manifest = manifest::load(&self.manifest, environment.as_deref(), &inputs.env)?;
-        Ok(Target::of(manifest, inputs))
+        let folder = self.manifest.parent().unwrap_or(Path::new("")).to_owned();
+        Ok(Target { folder, ..Target::of(manifest, inputs) })
     }
 
     /// As [`TargetArgs::load`]; an empty manifest when none is named and there is none.
@@ -67,7 +73,33 @@ impl Target {
             prefix: manifest.target.prefix.clone().unwrap_or_default(),
             kms_key_id: manifest.target.key.clone(),
             ca_bundle: inputs.env.get("AWS_CA_BUNDLE").map(PathBuf::from),
+            settings: SettingsFile::Manifest,
+            web_identity: None,
         };
-        Self { manifest, pipeline: Pipeline::of(&inputs.env), access }
+        Self { manifest, folder: PathBuf::new(), pipeline: Pipeline::of(&inputs.env), access }
+    }
+
+    /// The manifest's model.
+    ///
+    /// # Errors
+    /// The manifest has none.
+    pub(crate) fn model(&self) -> anyhow::Result<&Model> {
+        self.manifest.model.as_ref().ok_or_else(|| {
+            Failure::user("the manifest has no `model`")
+                .hint("add `model` with `group` and `image` to the manifest")
+                .into()
+        })
+    }
+
+    /// Refuses credentials of another account than the manifest's.
+    pub(crate) async fn check_account(&self, inputs: &CommandInputs) -> anyhow::Result<()> {
+        let Some(expected) = self.manifest.target.account.as_deref() else { return Ok(()) };
+        let caller = inputs.connect.identity(&self.access).await?.arn().await?;
+        let actual = Arn::parse(&caller).map(|arn| arn.account).unwrap_or_default();
+        if actual == expected {
+            return Ok(());
+        }
+        let failure = Failure::user(format!("the credentials are of account {}, not {expected}", plain::line(actual, 20)));
+        Err(failure.hint("change `environments.<name>.account` in the manifest, or the job's credentials").into())
     }
 }

@@ -9,6 +9,7 @@ mod faults;
 mod jobs;
 mod logs;
 mod objects;
+mod registry;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,10 +22,11 @@ pub use faults::{Fake, Fault, FaultDecision, Watch, When};
 pub use jobs::{MemoryJobs, example_job, example_spec};
 pub use logs::MemoryLogs;
 pub use objects::MemoryObjects;
+pub use registry::MemoryRegistry;
 
 use super::{
-    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, ImageRegistry, InputData, JobLogs, ObjectStore,
-    TrainingJobs,
+    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, ImageRegistry, InputData, JobLogs, ModelRegistry,
+    ObjectStore, SourceObjects, TrainingJobs,
 };
 
 /// One fake of each port. Implements [`Connect`], and records which ports were created.
@@ -35,6 +37,7 @@ pub struct Memory {
     pub objects: Arc<MemoryObjects>,
     pub logs: Arc<MemoryLogs>,
     pub account: Arc<MemoryAccount>,
+    pub registry: Arc<MemoryRegistry>,
 }
 
 impl Memory {
@@ -42,7 +45,7 @@ impl Memory {
         Self::default()
     }
 
-    /// The ports created so far: `jobs`, `objects`, `logs`.
+    /// The ports created so far: `jobs`, `objects`, `logs`, `registry`.
     pub fn made(&self) -> Vec<&'static str> {
         self.made.lock().iter().copied().collect()
     }
@@ -86,6 +89,15 @@ impl Connect for Memory {
 
     async fn quotas(&self, _: &Access) -> anyhow::Result<Arc<dyn AccountQuotas>> {
         Ok(self.account.clone())
+    }
+
+    async fn source_objects(&self, _: &Access) -> anyhow::Result<Arc<dyn SourceObjects>> {
+        Ok(self.objects.clone())
+    }
+
+    async fn registry(&self, _: &Access) -> anyhow::Result<Arc<dyn ModelRegistry>> {
+        self.make("registry");
+        Ok(self.registry.clone())
     }
 
     async fn logs(&self, _: &Access) -> anyhow::Result<Arc<dyn JobLogs>> {

@@ -10,7 +10,8 @@ use sha2::{Digest as _, Sha256};
 use super::faults::Fake;
 use crate::base::clock::{Clock as _, HostClock};
 use crate::cloud::{
-    CloudError, CloudErrorKind, Content, InputData, InputPrefix, Listed, ObjectStore, Retention, Sha256Hash, StoredHash,
+    CloudError, CloudErrorKind, Content, InputData, InputPrefix, Listed, ObjectStore, Retention, Sha256Hash,
+    SourceObject, SourceObjects, StoredHash,
 };
 
 /// Objects in a map.
@@ -91,6 +92,40 @@ impl InputData for MemoryObjects {
     async fn find_bucket(&self, bucket: &str) -> Result<InputPrefix, CloudError> {
         let is_here = self.uri("") == format!("s3://{bucket}/");
         Ok(if is_here { InputPrefix::Found } else { InputPrefix::NoBucket })
+    }
+}
+
+/// Knows the bucket of [`ObjectStore::uri`] alone.
+#[async_trait]
+impl SourceObjects for MemoryObjects {
+    async fn look(&self, bucket: &str, key: &str) -> Result<Option<SourceObject>, CloudError> {
+        let act = |service: &mut ObjectsState| {
+            Ok(service.objects.get(key).map(|body| SourceObject {
+                bucket: bucket.to_owned(),
+                key: key.to_owned(),
+                bytes: body.len() as u64,
+                etag: String::new(),
+                hash: service.hashes.get(key).copied(),
+            }))
+        };
+        self.call("look", key, act).await
+    }
+
+    async fn hash(&self, source: &SourceObject) -> Result<Sha256Hash, CloudError> {
+        let act = |service: &mut ObjectsState| {
+            Ok(Sha256::digest(service.objects.get(&source.key).map(Vec::as_slice).unwrap_or_default()).into())
+        };
+        self.call("hash", &source.key, act).await
+    }
+
+    async fn copy(&self, source: &SourceObject, key: &str) -> Result<(), CloudError> {
+        let act = |service: &mut ObjectsState| {
+            let body = service.objects.get(&source.key).cloned().unwrap_or_default();
+            service.hashes.insert(key.to_owned(), Sha256::digest(&body).into());
+            service.objects.insert(key.to_owned(), body);
+            Ok(())
+        };
+        self.call("copy", key, act).await
     }
 }
 

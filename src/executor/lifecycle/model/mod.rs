@@ -1,9 +1,28 @@
 //! `sagemaker-executor model`: a model in SageMaker's registry.
 
+mod approvals;
+mod approve;
+mod latest;
+mod lineage;
+mod metadata;
+mod packing;
+mod register;
+mod reject;
+mod source;
+mod version_data;
+mod versions;
+
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 
 use super::CommandInputs;
 use crate::base::signals::Cancellation;
+
+/// Attempts of a change that another one prevents, or that AWS does not show.
+const CHANGE_ATTEMPTS: usize = 5;
+/// First pause between them.
+const CHANGE_PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Args)]
 pub struct ModelArgs {
@@ -12,8 +31,27 @@ pub struct ModelArgs {
 }
 
 #[derive(Debug, Subcommand)]
-enum ModelCommand {}
-
-pub async fn run(_: &CommandInputs, args: ModelArgs, _: Cancellation) -> anyhow::Result<()> {
-    match args.command {}
+enum ModelCommand {
+    /// Store a model and make a version of it in the registry
+    ///
+    /// The version waits for approval. Running the command again for the same content in the same pipeline changes nothing.
+    Register(register::RegisterArgs),
+    /// Approve a version, as the user of the job's id token
+    Approve(approve::ApproveArgs),
+    /// Reject a version, as the user of the job's id token
+    Reject(reject::RejectArgs),
+    /// Find the newest version
+    Latest(latest::LatestArgs),
 }
+
+pub async fn run(inputs: &CommandInputs, args: ModelArgs, _: Cancellation) -> anyhow::Result<()> {
+    match args.command {
+        ModelCommand::Register(args) => register::run(inputs, args).await,
+        ModelCommand::Approve(args) => approve::run(inputs, args).await,
+        ModelCommand::Reject(args) => reject::run(inputs, args).await,
+        ModelCommand::Latest(args) => latest::run(inputs, args).await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

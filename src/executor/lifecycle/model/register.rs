@@ -1,0 +1,177 @@
+//! `sagemaker-executor model register`: stores a model, and makes a version of it in the registry.
+//!
+//! Each step finds its own result and leaves it: a command that was ended at any point goes on when it is run again.
+
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::lineage::{VersionContent, description};
+use super::source::{MetricsFile, ModelSource, metrics};
+use super::version_data::VersionData;
+use super::versions::{completed, with_content};
+use crate::base::failure::Failure;
+use crate::cloud::{
+    CloudErrorKind, GroupSpec, ModelRegistry, ModelVersion, ObjectStore, RegistrationState, SourceObjects,
+    StoredMetrics, VersionSpec,
+};
+use crate::lifecycle::{CommandInputs, gate};
+use crate::lifecycle::identity::{IdentityArgs, User};
+use crate::lifecycle::output::OutputArgs;
+use crate::lifecycle::target::{Target, TargetArgs};
+
+#[derive(Debug, Args)]
+pub(super) struct RegisterArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    identity: IdentityArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub(super) async fn run(inputs: &CommandInputs, args: RegisterArgs) -> anyhow::Result<()> {
+    let mut target = args.target.load(inputs)?;
+    let image_digest = image_digest(&target.model()?.image)?.to_owned();
+    if target.access.bucket.is_empty() {
+        let failure = Failure::user("there is no bucket for the model");
+        return Err(failure.hint("set `environments.<name>.bucket` in the manifest, and give `--environment`").into());
+    }
+    let metrics = metrics(&target)?;
+    if !target.model()?.require.is_empty() {
+        let evidence: Vec<_> = metrics.iter().map(MetricsFile::source).collect();
+        gate::check_bars(target.model()?, &evidence)?;
+    }
+    let author = args.identity.token(inputs)?.map(|token| token.work_as(&mut target.access));
+    target.check_account(inputs).await?;
+    let (connect, access) = (&inputs.connect, &target.access);
+    let sources = connect.source_objects(access).await?;
+    let model = ModelSource::find(&target, &*sources).await?;
+    let registration = Registration {
+        registry: connect.registry(access).await?,
+        objects: connect.objects(access).await?,
+        sources,
+        target: &target,
+        image_digest: &image_digest,
+        model,
+        metrics,
+        author,
+    };
+    let (outcome, version) = registration.run().await?;
+    args.output.leave(&VersionData::new(outcome, &version), &inputs.printer)
+}
+
+/// The digest of an image's name. A tag alone may name another image tomorrow.
+fn image_digest(image: &str) -> anyhow::Result<&str> {
+    let digest = image.split_once('@').map(|(_, digest)| digest);
+    let is_whole = |digest: &&str| {
+        let digits = digest.strip_prefix("sha256:").unwrap_or_default();
+        digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    digest.filter(is_whole).ok_or_else(|| {
+        Failure::user(format!("the image {image} has no digest"))
+            .hint("write `model.image` in the manifest as `REGISTRY/NAME@sha256:` with the 64 digits of the image's digest")
+            .into()
+    })
+}
+
+struct Registration<'a> {
+    registry: Arc<dyn ModelRegistry>,
+    objects: Arc<dyn ObjectStore>,
+    sources: Arc<dyn SourceObjects>,
+    target: &'a Target,
+    image_digest: &'a str,
+    model: ModelSource,
+    metrics: Vec<MetricsFile>,
+    author: Option<User>,
+}
+
+impl Registration<'_> {
+    /// The version, and `registered` or `unchanged`.
+    async fn run(&self) -> anyhow::Result<(&'static str, ModelVersion)> {
+        let model = self.target.model()?;
+        let keys: Vec<_> = self.metrics.iter().map(|file| file.key.clone()).collect();
+        let content = VersionContent { model: self.model.hash(), image_digest: self.image_digest, metrics: &keys };
+        let token = content.token(model, &self.target.pipeline);
+        if let Some(found) = with_content(&*self.registry, &model.group, &token).await? {
+            return Ok(("unchanged", self.whole(found).await?));
+        }
+        self.ensure_group().await?;
+        let model_data_url = self.model.store(&*self.objects, &*self.sources).await?;
+        for file in &self.metrics {
+            file.store(&self.objects).await?;
+        }
+        let pipeline = &self.target.pipeline;
+        let spec = VersionSpec {
+            group: model.group.clone(),
+            description: description(model, &token),
+            image: model.image.clone(),
+            model_data_url,
+            environment: model.environment.clone(),
+            content_types: model.content_types.clone(),
+            response_types: model.response_types.clone(),
+            instance_types: model.instance_types.clone(),
+            metrics: self.metrics.first().map(|file| StoredMetrics {
+                uri: self.objects.uri(&file.key),
+                content_type: file.content_type().to_owned(),
+                digest: Some(file.digest()),
+            }),
+            metadata: content.metadata(&token, &self.target.manifest, pipeline, self.author.as_ref())?,
+            commit: pipeline.commit.clone(),
+            repository: pipeline.repository.as_deref().map(super::metadata::without_credentials),
+            generated_by: pipeline.url.as_deref().map(super::metadata::without_credentials),
+            project: pipeline.project.clone(),
+            client_token: token.clone(),
+        };
+        match self.registry.create_version(&spec).await {
+            Ok(arn) => Ok(("registered", completed(&*self.registry, &arn).await?)),
+            // Another job of the pipeline made it meanwhile, with the same token.
+            Err(error) if matches!(error.kind, CloudErrorKind::Exists | CloudErrorKind::Invalid) => {
+                match with_content(&*self.registry, &model.group, &token).await? {
+                    Some(found) => Ok(("unchanged", self.whole(found).await?)),
+                    None => Err(error.into()),
+                }
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn whole(&self, found: ModelVersion) -> anyhow::Result<ModelVersion> {
+        match found.state {
+            RegistrationState::Completed => Ok(found),
+            _ => completed(&*self.registry, &found.arn).await,
+        }
+    }
+
+    /// Makes the group if there is none.
+    async fn ensure_group(&self) -> anyhow::Result<()> {
+        let model = self.target.model()?;
+        if self.registry.group(&model.group).await?.is_some() {
+            return Ok(());
+        }
+        let tags = self.target.manifest.tags.0.clone();
+        let group = GroupSpec { name: model.group.clone(), description: None, tags };
+        let Err(error) = self.registry.create_group(&group).await else { return Ok(()) };
+        // Another job made it meanwhile, or the answer was lost.
+        match self.registry.group(&model.group).await? {
+            Some(_) => Ok(()),
+            None => Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_needs_a_whole_digest() {
+        let digits = "0123456789abcdef".repeat(4);
+        assert_eq!(image_digest(&format!("r/i:1@sha256:{digits}")).unwrap(), format!("sha256:{digits}"));
+        for image in
+            ["r/i".to_owned(), "r/i:latest".to_owned(), "r/i@sha256:12".to_owned(), format!("r/i@sha256:{digits}0")]
+        {
+            assert!(image_digest(&image).unwrap_err().to_string().ends_with("has no digest"), "{image}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The model and the metrics of a version in the environment's bucket, under the hash of their content.
+//!
+//! A version refers to nothing else, so that no other command deletes or replaces what it needs.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use sha2::{Digest as _, Sha256};
+
+use super::lineage::hex;
+use super::packing::{self, PackedModel};
+use crate::base::failure::Failure;
+use crate::base::human::human_bytes;
+use crate::cloud::{Content, ObjectStore, Sha256Hash, SourceObject, SourceObjects, StoredHash};
+use crate::lifecycle::gate::MetricsSource;
+use crate::lifecycle::target::Target;
+
+/// Most bytes that S3 takes or copies in one request.
+const MOST_BYTES: u64 = 5 << 30;
+/// Most bytes of one file of metrics, as for the gate.
+const MOST_METRICS_BYTES: u64 = 4 << 20;
+/// Most files of metrics.
+const MOST_METRICS: usize = 10;
+
+/// A model before it is stored, with the hash of its `model.tar.gz`.
+#[derive(Debug)]
+pub(super) enum ModelSource {
+    Packed(PackedModel),
+    Object(SourceObject, Sha256Hash),
+}
+
+impl ModelSource {
+    /// Packs the manifest's folder, or looks at the object that the manifest names.
+    ///
+    /// # Errors
+    /// There is no such model, it is empty, or it is too large.
+    pub(super) async fn find(target: &Target, objects: &dyn SourceObjects) -> anyhow::Result<Self> {
+        let path = &target.model()?.path;
+        let (source, bytes) = if let Some(uri) = path.strip_prefix("s3://") {
+            let source = look(uri, objects).await?;
+            let bytes = source.bytes;
+            // Hashed below: no need to read what is too large.
+            (Self::Object(source, Sha256Hash::default()), bytes)
+        } else {
+            let folder = target.folder.join(path);
+            let packed = tokio::task::spawn_blocking(move || packing::pack(&folder)).await;
+            let packed = packed.context("failed to pack the model")??;
+            let bytes = packed.bytes;
+            (Self::Packed(packed), bytes)
+        };
+        if bytes > MOST_BYTES {
+            let (size, most) = (human_bytes(bytes), human_bytes(MOST_BYTES));
+            let failure =
+                Failure::user(format!("the model {path} has {size}; a version's `model.tar.gz` has at most {most}"));
+            return Err(failure.hint("make the model smaller: S3 takes and copies no more in one request").into());
+        }
+        Ok(match source {
+            Self::Object(source, _) => {
+                let hash = match source.hash {
+                    Some(hash) => hash,
+                    None => objects.hash(&source).await?,
+                };
+                Self::Object(source, hash)
+            }
+            packed @ Self::Packed(_) => packed,
+        })
+    }
+
+    pub(super) fn hash(&self) -> &Sha256Hash {
+        match self {
+            Self::Packed(packed) => &packed.hash,
+            Self::Object(_, hash) => hash,
+        }
+    }
+
+    /// Stores the model unless it is there, and returns its URI.
+    pub(super) async fn store(&self, to: &dyn ObjectStore, sources: &dyn SourceObjects) -> anyhow::Result<String> {
+        let key = model_key(self.hash());
+        let uri = to.uri(&key);
+        if to.stored_hash(&key).await? == StoredHash::Known(*self.hash()) {
+            return Ok(uri);
+        }
+        match self {
+            Self::Packed(packed) => to.put_with_hash(&key, Content::File(&packed.path()), &packed.hash).await?,
+            // The object is the stored one already, of which the store keeps no hash.
+            Self::Object(source, _) if format!("s3://{}/{}", source.bucket, source.key) == uri => {}
+            Self::Object(source, hash) => {
+                sources.copy(source, &key).await?;
+                if let StoredHash::Known(stored) = to.stored_hash(&key).await?
+                    && stored != *hash
+                {
+                    let failure =
+                        Failure::system(format!("s3://{}/{} changed while it was copied", source.bucket, source.key));
+                    return Err(failure.hint("run the same command again").into());
+                }
+            }
+        }
+        Ok(uri)
+    }
+}
+
+/// Key of a model with this hash.
+fn model_key(hash: &Sha256Hash) -> String {
+    format!("models/{}/model.tar.gz", hex(hash))
+}
+
+async fn look(uri: &str, objects: &dyn SourceObjects) -> anyhow::Result<SourceObject> {
+    let refused = |what: &str| {
+        Failure::user(format!("s3://{uri} {what}"))
+            .hint("set `model.path` in the manifest to the URI of one object, a `model.tar.gz`, or to a folder of the project")
+    };
+    let (bucket, key) = uri
+        .split_once('/')
+        .filter(|(bucket, key)| !bucket.is_empty() && !key.is_empty())
+        .ok_or_else(|| refused("names no object"))?;
+    if key.ends_with('/') {
+        return Err(refused("names a prefix").into());
+    }
+    match objects.look(bucket, key).await? {
+        Some(source) if source.bytes == 0 => Err(refused("is empty").into()),
+        Some(source) => Ok(source),
+        None => Err(refused("does not exist").into()),
+    }
+}
+
+/// A file of metrics, to be stored under its hash.
+#[derive(Debug)]
+pub(super) struct MetricsFile {
+    name: String,
+    pub(super) key: String,
+    hash: Sha256Hash,
+    content: Vec<u8>,
+}
+
+impl MetricsFile {
+    pub(super) fn digest(&self) -> String {
+        format!("sha256:{}", hex(&self.hash))
+    }
+
+    /// As the gate reads it.
+    pub(super) fn source(&self) -> MetricsSource {
+        MetricsSource { name: self.name.clone(), bytes: self.content.clone() }
+    }
+
+    pub(super) fn content_type(&self) -> &'static str {
+        if self.key.ends_with(".json") { "application/json" } else { "text/plain" }
+    }
+
+    pub(super) async fn store(&self, to: &Arc<dyn ObjectStore>) -> anyhow::Result<()> {
+        if to.stored_hash(&self.key).await? != StoredHash::Known(self.hash) {
+            to.put_with_hash(&self.key, Content::Bytes(&self.content), &self.hash).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads the manifest's files of metrics.
+pub(super) fn metrics(target: &Target) -> anyhow::Result<Vec<MetricsFile>> {
+    let files = &target.model()?.metrics;
+    if files.len() > MOST_METRICS {
+        let failure =
+            Failure::user(format!("`model.metrics` names {} files; a version has at most {MOST_METRICS}", files.len()));
+        return Err(failure.hint("name fewer files in `model.metrics` of the manifest").into());
+    }
+    files.iter().map(|file| read_metrics(&target.folder.join(file))).collect()
+}
+
+fn read_metrics(path: &Path) -> anyhow::Result<MetricsFile> {
+    let refused = |what: &str| {
+        Failure::user(format!("the file of metrics {} {what}", path.display()))
+            .hint("name files that the job has in `model.metrics` of the manifest")
+    };
+    let metadata = std::fs::metadata(path).map_err(|error| refused("cannot be read").caused_by(error))?;
+    if !metadata.is_file() {
+        return Err(refused("is no file").into());
+    }
+    if metadata.len() > MOST_METRICS_BYTES {
+        return Err(refused("has more than 4 MiB").into());
+    }
+    let content = std::fs::read(path).map_err(|error| refused("cannot be read").caused_by(error))?;
+    let hash = Sha256::digest(&content).into();
+    let ending = if path.extension().is_some_and(|ending| ending == "json") { "json" } else { "txt" };
+    Ok(MetricsFile { name: path.display().to_string(), key: format!("metrics/{}.{ending}", hex(&hash)), hash, content })
+}

@@ -1,0 +1,98 @@
+//! A command that is killed at any of its calls, before the call or after it, and is then run again.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::cloud::ModelVersion;
+use crate::cloud::testing::{FaultDecision, Watch, When};
+
+/// Lets no call pass from the `at`th moment on; counts the moments.
+#[derive(Debug)]
+struct Kill {
+    at: usize,
+    seen: AtomicUsize,
+}
+
+impl Kill {
+    fn at(at: usize) -> Arc<Self> {
+        Arc::new(Self { at, seen: AtomicUsize::new(0) })
+    }
+}
+
+impl Watch for Kill {
+    fn look(&self, _: &'static str, _: &str, _: When) -> FaultDecision {
+        if self.seen.fetch_add(1, Ordering::Relaxed) < self.at { FaultDecision::Passes } else { FaultDecision::Hangs }
+    }
+}
+
+fn watch(desk: &Desk, watch: &Arc<Kill>) {
+    desk.memory.registry.watch(watch.clone());
+    desk.memory.objects.watch(watch.clone());
+}
+
+/// What the account holds.
+fn state(desk: &Desk) -> (Vec<ModelVersion>, Vec<String>) {
+    (desk.memory.registry.all(), desk.memory.objects.keys())
+}
+
+/// Runs the words until the `at`th moment; `true` when they ended before.
+async fn run_until(desk: &Desk, at: usize, words: &[&str]) -> bool {
+    watch(desk, &Kill::at(at));
+    // No time passes: the clock goes on when nothing else can.
+    tokio::time::timeout(Duration::from_secs(60), desk.run_as(Some("2"), words)).await.is_ok()
+}
+
+/// Kills the words at every moment, and at random ones in a row; then they end as undisturbed.
+async fn survives(prepared: impl AsyncFn() -> Desk, words: &[&str]) {
+    let undisturbed = prepared().await;
+    let count = Kill::at(usize::MAX);
+    watch(&undisturbed, &count);
+    assert_eq!(undisturbed.run_as(Some("2"), words).await.kind, None);
+    let moments = count.seen.load(Ordering::Relaxed);
+    let seeds = Environment::of_process().get("SAGEMAKER_EXECUTOR_SEEDS").map_or(20, |seeds| seeds.parse().unwrap());
+    let mut random = fastrand::Rng::with_seed(1);
+    let rows = (0..moments).map(|at| vec![at]).chain((0..seeds).map(|_| {
+        let kills = random.usize(1..4);
+        (0..kills).map(|_| random.usize(..moments)).collect()
+    }));
+    for kills in rows.collect::<Vec<Vec<usize>>>() {
+        let desk = prepared().await;
+        for at in &kills {
+            run_until(&desk, *at, words).await;
+        }
+        watch(&desk, &Kill::at(usize::MAX));
+        let ended = desk.run_as(Some("2"), words).await;
+        assert_eq!(ended.kind, None, "{kills:?}: {}", ended.error);
+        assert_eq!(state(&desk), state(&undisturbed), "{kills:?}");
+        for key in state(&desk).1 {
+            let version = desk.memory.registry.all().remove(0);
+            let named = format!("{version:?}");
+            assert!(named.contains(&key), "{kills:?}: no version names {key}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_register_goes_on() {
+    survives(async || Desk::new(), &["register"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_approval_goes_on() {
+    let prepared = async || {
+        let desk = Desk::new();
+        desk.registers().await;
+        desk
+    };
+    survives(prepared, &["approve", "--latest", "--reason", "fine"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_rejection_goes_on() {
+    let prepared = async || {
+        let desk = Desk::new();
+        desk.registers().await;
+        desk
+    };
+    survives(prepared, &["reject", "--latest", "--reason", "no"]).await;
+}
