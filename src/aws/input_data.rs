@@ -61,7 +61,10 @@ impl InputData for AwsInputData {
             Err(error) => match error.raw_response() {
                 Some(reply) => (region_of(reply), is_absent(reply)),
                 None => {
-                    return Err(self.clients.call("look for", format!("s3://{bucket}"), "s3:ListBucket").failed(&error));
+                    return Err(self
+                        .clients
+                        .call("look for", format!("s3://{bucket}"), "s3:ListBucket")
+                        .failed(&error));
                 }
             },
         };

@@ -49,7 +49,7 @@ async fn survives(prepared: impl AsyncFn() -> Desk, words: &[&str]) {
     watch(&undisturbed, &count);
     assert_eq!(undisturbed.run_as(Some("2"), words).await.kind, None);
     let moments = count.seen.load(Ordering::Relaxed);
-    let seeds = Environment::of_process().get("SAGEMAKER_EXECUTOR_SEEDS").map_or(20, |seeds| seeds.parse().unwrap());
+    let seeds = Environment::of_process().get("KILLS").map_or(20, |kills| kills.parse().unwrap());
     let mut random = fastrand::Rng::with_seed(1);
     let rows = (0..moments).map(|at| vec![at]).chain((0..seeds).map(|_| {
         let kills = random.usize(1..4);
