@@ -12,8 +12,8 @@ use super::jobs::TrainingJobs;
 use super::logs::JobLogs;
 use super::objects::ObjectStore;
 use super::quotas::AccountQuotas;
-use super::roles::AccountRoles;
 use super::registry::ModelRegistry;
+use super::roles::AccountRoles;
 use super::source_objects::SourceObjects;
 
 /// Creates each port when it is needed. Sends no request, except to find the region when none is set, and to exchange

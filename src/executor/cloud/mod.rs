@@ -34,9 +34,9 @@ pub use jobs::{
 pub use logs::{FILTER_STREAMS, FilterPage, JobLogs, LogClient, LogEvent, StreamPage};
 pub use objects::{Content, Listed, MOST_BYTES, ObjectStore, Retention, Sha256Hash, StoredHash, VersionExpiration};
 pub use quotas::AccountQuotas;
-pub use roles::{AccountRole, AccountRoles};
 pub use registry::{
     Approval, GroupSpec, ModelRegistry, ModelVersion, RegistrationState, StoredMetrics, VersionChange, VersionPage,
     VersionSpec, VersionSummary,
 };
+pub use roles::{AccountRole, AccountRoles};
 pub use source_objects::{SourceObject, SourceObjects};

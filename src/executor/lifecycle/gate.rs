@@ -19,7 +19,6 @@ use self::baseline::Baseline;
 use self::evidence::GateVerdict;
 use self::judge::Earlier;
 use self::metrics::{MetricPath, Metrics};
-pub(super) use self::metrics::MetricsSource;
 use self::rule::{RuleTexts, Rules};
 use super::CommandInputs;
 use super::manifest::Model;
@@ -94,18 +93,6 @@ pub async fn run(inputs: &CommandInputs, args: GateArgs, _: Cancellation) -> any
     output.leave(&verdict, &inputs.printer)?;
     inputs.printer.line(verdict.conclude()?);
     Ok(())
-}
-
-/// For `model register`: refuses a model that does not reach the bars of the manifest. Without bars every model may be registered.
-///
-/// # Errors
-/// The verdict, with the first rule that does not hold; failures of the user about a rule or a file.
-pub(super) fn check_bars(model: &Model, files: &[MetricsSource]) -> Result<(), Failure> {
-    let judging = JudgingArgs::default();
-    let rules = Rules::parse(RuleTexts { require: &model.require, max_regression: &[] }, RuleTexts::default())?;
-    let metrics = Metrics::parse(files, &judging.paths()?)?;
-    let judged = judge::judge(&rules, &metrics, &Earlier::None { is_required: false });
-    GateVerdict::new(judged, &metrics, None).conclude().map(|_| ())
 }
 
 impl JudgingArgs {

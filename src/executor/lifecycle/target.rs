@@ -99,7 +99,8 @@ impl Target {
         if actual == expected {
             return Ok(());
         }
-        let failure = Failure::user(format!("the credentials are of account {}, not {expected}", plain::line(actual, 20)));
+        let failure =
+            Failure::user(format!("the credentials are of account {}, not {expected}", plain::line(actual, 20)));
         Err(failure.hint("change `environments.<name>.account` in the manifest, or the job's credentials").into())
     }
 }

@@ -15,7 +15,7 @@ use crate::cloud::{
     CloudErrorKind, GroupSpec, ModelRegistry, ModelVersion, ObjectStore, RegistrationState, SourceObjects,
     StoredMetrics, VersionSpec,
 };
-use crate::lifecycle::{CommandInputs, gate};
+use crate::lifecycle::CommandInputs;
 use crate::lifecycle::identity::{IdentityArgs, User};
 use crate::lifecycle::output::OutputArgs;
 use crate::lifecycle::target::{Target, TargetArgs};
@@ -38,10 +38,6 @@ pub(super) async fn run(inputs: &CommandInputs, args: RegisterArgs) -> anyhow::R
         return Err(failure.hint("set `environments.<name>.bucket` in the manifest, and give `--environment`").into());
     }
     let metrics = metrics(&target)?;
-    if !target.model()?.require.is_empty() {
-        let evidence: Vec<_> = metrics.iter().map(MetricsFile::source).collect();
-        gate::check_bars(target.model()?, &evidence)?;
-    }
     let author = args.identity.token(inputs)?.map(|token| token.work_as(&mut target.access));
     target.check_account(inputs).await?;
     let (connect, access) = (&inputs.connect, &target.access);
