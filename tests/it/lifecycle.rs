@@ -1,6 +1,7 @@
 //! Commands about models, through the program as a CI job calls it.
 
 mod gate;
+mod model;
 
 use std::path::Path;
 use std::process::Command;

@@ -20,6 +20,7 @@ pub(crate) mod driver;
 pub(crate) mod emulator;
 pub(crate) mod gitlab;
 pub(crate) mod iam;
+pub(crate) mod id_tokens;
 pub(crate) mod job;
 pub(crate) mod outcome;
 pub(crate) mod pipeline;
