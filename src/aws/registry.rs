@@ -12,8 +12,8 @@ use aws_sdk_sagemaker::types::{
     ModelPackageSummary, ModelQuality, ProductionVariantInstanceType, SortOrder, Tag,
 };
 use executor::cloud::{
-    Approval, CloudError, CloudErrorKind, GroupSpec, ModelRegistry, ModelVersion, RegistrationState, StoredMetrics,
-    VersionChange, VersionPage, VersionSpec, VersionSummary,
+    Approval, CloudError, CloudErrorKind, GroupSpec, ModelRegistry, ModelVersion, ModelVersionPage, RegistrationState,
+    StoredMetrics, VersionChange, VersionSpec, VersionSummary,
 };
 
 use super::clients::Clients;
@@ -70,7 +70,7 @@ impl ModelRegistry for AwsRegistry {
         group: &str,
         approval: Option<Approval>,
         page: Option<String>,
-    ) -> Result<VersionPage, CloudError> {
+    ) -> Result<ModelVersionPage, CloudError> {
         let call = self.group_call("list the versions of", group, "sagemaker:ListModelPackages");
         let reply = self
             .clients
@@ -86,10 +86,10 @@ impl ModelRegistry for AwsRegistry {
             .await;
         let reply = match reply {
             Ok(reply) => reply,
-            Err(error) => return unless_absent(call.failed(&error)).map(|()| VersionPage::default()),
+            Err(error) => return unless_absent(call.failed(&error)).map(|()| ModelVersionPage::default()),
         };
         let versions = reply.model_package_summary_list.unwrap_or_default();
-        Ok(VersionPage { versions: versions.into_iter().filter_map(summary).collect(), next: reply.next_token })
+        Ok(ModelVersionPage { versions: versions.into_iter().filter_map(summary).collect(), next: reply.next_token })
     }
 
     async fn version(&self, arn: &str) -> Result<Option<ModelVersion>, CloudError> {

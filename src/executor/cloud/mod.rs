@@ -35,8 +35,8 @@ pub use logs::{FILTER_STREAMS, FilterPage, JobLogs, LogClient, LogEvent, StreamP
 pub use objects::{Content, Listed, MOST_BYTES, ObjectStore, Retention, Sha256Hash, StoredHash, VersionExpiration};
 pub use quotas::AccountQuotas;
 pub use registry::{
-    Approval, GroupSpec, ModelRegistry, ModelVersion, RegistrationState, StoredMetrics, VersionChange, VersionPage,
-    VersionSpec, VersionSummary,
+    Approval, GroupSpec, ModelRegistry, ModelVersion, ModelVersionPage, RegistrationState, StoredMetrics,
+    VersionChange, VersionSpec, VersionSummary,
 };
 pub use roles::{AccountRole, AccountRoles};
 pub use source_objects::{SourceObject, SourceObjects};

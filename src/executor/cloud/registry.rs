@@ -20,7 +20,7 @@ pub trait ModelRegistry: Send + Sync {
         group: &str,
         approval: Option<Approval>,
         page: Option<String>,
-    ) -> Result<VersionPage, CloudError>;
+    ) -> Result<ModelVersionPage, CloudError>;
     /// `None` when it does not exist.
     async fn version(&self, arn: &str) -> Result<Option<ModelVersion>, CloudError>;
     /// Makes a version, which waits for approval, and returns its ARN. The same token with the same content is the same version.
@@ -111,7 +111,7 @@ pub struct VersionSummary {
 
 /// A part of a list, and the token of the next one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct VersionPage {
+pub struct ModelVersionPage {
     pub versions: Vec<VersionSummary>,
     pub next: Option<String>,
 }

@@ -25,14 +25,14 @@ pub(super) struct IdentityArgs {
 }
 
 /// A token with the claims that it makes.
-pub(crate) struct IdToken {
+pub(crate) struct JobToken {
     identity: WebIdentity,
-    user: User,
+    user: JobUser,
 }
 
 /// The user of a job, as GitLab says in its token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct User {
+pub(crate) struct JobUser {
     /// Digits. Names can be changed, and taken by others.
     pub(crate) id: String,
     pub(crate) login: String,
@@ -46,7 +46,7 @@ impl IdentityArgs {
     ///
     /// # Errors
     /// The token is none of GitLab, or there is no role to assume with it.
-    pub(crate) fn token(&self, inputs: &CommandInputs) -> anyhow::Result<Option<IdToken>> {
+    pub(crate) fn token(&self, inputs: &CommandInputs) -> anyhow::Result<Option<JobToken>> {
         let Some(token) = inputs.env.get(&self.id_token_env) else { return Ok(None) };
         let user = user_of(token).ok_or_else(|| {
             Failure::user(format!("`{}` holds no id token of GitLab", self.id_token_env)).hint(self.example())
@@ -63,14 +63,14 @@ impl IdentityArgs {
             token: token.to_owned(),
             session_name: format!("gitlab-user-{}-job-{}", user.id, user.job),
         };
-        Ok(Some(IdToken { identity, user }))
+        Ok(Some(JobToken { identity, user }))
     }
 
     /// As [`IdentityArgs::token`], for a command that needs one.
     ///
     /// # Errors
     /// There is no token.
-    pub(crate) fn required(&self, inputs: &CommandInputs) -> anyhow::Result<IdToken> {
+    pub(crate) fn required(&self, inputs: &CommandInputs) -> anyhow::Result<JobToken> {
         self.token(inputs)?.ok_or_else(|| {
             Failure::user(format!(
                 "the job has no id token, which says who approves: `{}` is not set",
@@ -89,16 +89,16 @@ impl IdentityArgs {
     }
 }
 
-impl IdToken {
+impl JobToken {
     /// Makes `access` use the token. The user is proven as soon as a port was made with it.
-    pub(crate) fn work_as(self, access: &mut Access) -> User {
+    pub(crate) fn work_as(self, access: &mut Access) -> JobUser {
         access.web_identity = Some(self.identity);
         self.user
     }
 }
 
 /// The claims of the token's second part. AWS checks the signature.
-fn user_of(token: &str) -> Option<User> {
+fn user_of(token: &str) -> Option<JobUser> {
     let mut parts = token.trim().split('.');
     let (_, claims, _, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else { return None };
     let claims = URL_SAFE_NO_PAD.decode_to_vec(claims.trim_end_matches('=')).ok()?;
@@ -112,7 +112,7 @@ fn user_of(token: &str) -> Option<User> {
     let id = |name: &str| {
         text(name).filter(|id| !id.is_empty() && id.len() <= 20 && id.bytes().all(|byte| byte.is_ascii_digit()))
     };
-    Some(User {
+    Some(JobUser {
         id: id("user_id")?,
         login: text("user_login")?,
         project: text("project_path").unwrap_or_default(),

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 
 use super::faults::Fake;
 use crate::cloud::{
-    Approval, CloudError, CloudErrorKind, GroupSpec, ModelRegistry, ModelVersion, RegistrationState, VersionChange,
-    VersionPage, VersionSpec, VersionSummary,
+    Approval, CloudError, CloudErrorKind, GroupSpec, ModelRegistry, ModelVersion, ModelVersionPage, RegistrationState,
+    VersionChange, VersionSpec, VersionSummary,
 };
 
 /// Groups and versions in a map.
@@ -121,7 +121,7 @@ impl ModelRegistry for MemoryRegistry {
         group: &str,
         approval: Option<Approval>,
         page: Option<String>,
-    ) -> Result<VersionPage, CloudError> {
+    ) -> Result<ModelVersionPage, CloudError> {
         let act = |service: &mut RegistryState| {
             let is_meant = |version: &&ModelVersion| {
                 version.group == group && approval.is_none_or(|approval| version.approval == approval)
@@ -136,7 +136,7 @@ impl ModelRegistry for MemoryRegistry {
                 approval: version.approval,
             });
             let next = (from + PAGE < all.len()).then(|| (from + PAGE).to_string());
-            Ok(VersionPage { versions: versions.collect(), next })
+            Ok(ModelVersionPage { versions: versions.collect(), next })
         };
         self.call("versions", group, act).await
     }

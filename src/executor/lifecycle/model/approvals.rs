@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use super::metadata::{MOST, field, value, word};
-use crate::lifecycle::identity::User;
+use crate::lifecycle::identity::JobUser;
 use crate::lifecycle::manifest::Approvals;
 
 /// Entry with the user who registered the version.
@@ -20,12 +20,12 @@ const LONGEST_LOGIN: usize = 60;
 
 /// How many users must approve, and which ones do not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rule {
+pub(super) struct ApprovalRule {
     pub(super) min: u32,
     pub(super) no_self: bool,
 }
 
-impl Rule {
+impl ApprovalRule {
     /// The stricter of the manifest and the command line.
     pub(super) fn of(manifest: &Approvals, min: Option<u32>, no_self: bool) -> Self {
         Self { min: manifest.min.max(min.unwrap_or(1)).max(1), no_self: manifest.no_self || no_self }
@@ -34,9 +34,9 @@ impl Rule {
 
 /// The metadata of one version.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Records<'a>(pub(super) &'a BTreeMap<String, String>);
+pub(super) struct ApprovalRecords<'a>(pub(super) &'a BTreeMap<String, String>);
 
-impl<'a> Records<'a> {
+impl<'a> ApprovalRecords<'a> {
     /// Number of the round, from 1.
     pub(super) fn round(self) -> u32 {
         let numbers = self.0.keys().filter_map(|key| key.strip_prefix(REJECTION)?.parse::<u32>().ok());
@@ -64,13 +64,13 @@ impl<'a> Records<'a> {
     }
 
     /// Names of the users whose approval counts.
-    pub(super) fn counted(self, rule: Rule) -> BTreeSet<&'a str> {
+    pub(super) fn counted(self, rule: ApprovalRule) -> BTreeSet<&'a str> {
         let excluded = self.author().filter(|_| rule.no_self);
         self.approvers().into_iter().filter(|(id, _)| Some(*id) != excluded).map(|(_, name)| name).collect()
     }
 
     /// Approvals that are missing.
-    pub(super) fn missing(self, rule: Rule) -> u32 {
+    pub(super) fn missing(self, rule: ApprovalRule) -> u32 {
         let excluded = self.author().filter(|_| rule.no_self);
         let counted = self.approvers().keys().filter(|id| Some(**id) != excluded).count();
         rule.min.saturating_sub(u32::try_from(counted).unwrap_or(u32::MAX))
@@ -82,25 +82,25 @@ impl<'a> Records<'a> {
     }
 
     /// The entry of this user's approval.
-    pub(super) fn approval(self, user: &User, at: SystemTime, reason: Option<&str>) -> (String, String) {
+    pub(super) fn approval(self, user: &JobUser, at: SystemTime, reason: Option<&str>) -> (String, String) {
         (format!("{APPROVAL}{}", user.id), record(&format!("round={} ", self.round()), user, at, reason))
     }
 
     /// The entry of this user's rejection, which ends the round.
-    pub(super) fn rejection(self, user: &User, at: SystemTime, reason: &str) -> (String, String) {
+    pub(super) fn rejection(self, user: &JobUser, at: SystemTime, reason: &str) -> (String, String) {
         (format!("{REJECTION}{}", self.round()), record(&format!("id={} ", user.id), user, at, Some(reason)))
     }
 }
 
 /// The reason comes last: it may hold spaces, and be cut.
-fn record(begin: &str, user: &User, at: SystemTime, reason: Option<&str>) -> String {
+fn record(begin: &str, user: &JobUser, at: SystemTime, reason: Option<&str>) -> String {
     let (login, at) = (word(&user.login, LONGEST_LOGIN), humantime::format_rfc3339_seconds(at));
     let reason = reason.map(|reason| format!(" reason={reason}")).unwrap_or_default();
     value(&format!("{begin}user={login} pipeline={} job={} at={at}{reason}", user.pipeline, user.job))
 }
 
 /// The entry of the user who registers a version.
-pub(super) fn author(user: &User) -> String {
+pub(super) fn author(user: &JobUser) -> String {
     value(&format!(
         "id={} user={} pipeline={} job={}",
         user.id,
@@ -111,8 +111,8 @@ pub(super) fn author(user: &User) -> String {
 }
 
 /// What AWS shows beside the status: one line.
-pub(super) fn description(verb: &str, user: &User, reason: Option<&str>) -> String {
-    let User { id, login, project, pipeline, job } = user;
+pub(super) fn description(verb: &str, user: &JobUser, reason: Option<&str>) -> String {
+    let JobUser { id, login, project, pipeline, job } = user;
     let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
     let text = format!("{verb} by {login} (user {id}) in job {job} of pipeline {pipeline} of {project}{reason}");
     let line: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
@@ -125,49 +125,52 @@ mod tests {
 
     use super::*;
 
-    fn user(id: &str) -> User {
+    fn user(id: &str) -> JobUser {
         let text = |text: &str| text.to_owned();
-        User { id: text(id), login: format!("user{id}"), project: text("g/p"), pipeline: text("7"), job: text("8") }
+        JobUser { id: text(id), login: format!("user{id}"), project: text("g/p"), pipeline: text("7"), job: text("8") }
     }
 
     fn approve(metadata: &mut BTreeMap<String, String>, id: &str) {
-        let (key, value) = Records(metadata).approval(&user(id), SystemTime::UNIX_EPOCH, Some("fine"));
+        let (key, value) = ApprovalRecords(metadata).approval(&user(id), SystemTime::UNIX_EPOCH, Some("fine"));
         metadata.insert(key, value);
     }
 
-    const TWO: Rule = Rule { min: 2, no_self: true };
+    const TWO: ApprovalRule = ApprovalRule { min: 2, no_self: true };
 
     #[test]
     fn users_count_once_and_the_author_not_at_all() {
         let mut metadata = BTreeMap::from([(AUTHOR.to_owned(), author(&user("1")))]);
         for (id, missing) in [("1", 2), ("2", 1), ("2", 1), ("3", 0)] {
             approve(&mut metadata, id);
-            assert_eq!(Records(&metadata).missing(TWO), missing, "{metadata:?}");
+            assert_eq!(ApprovalRecords(&metadata).missing(TWO), missing, "{metadata:?}");
         }
-        assert_eq!(Records(&metadata).missing(Rule { min: 3, no_self: false }), 0);
+        assert_eq!(ApprovalRecords(&metadata).missing(ApprovalRule { min: 3, no_self: false }), 0);
     }
 
     #[test]
     fn a_rejection_ends_the_round() {
         let mut metadata = BTreeMap::new();
         approve(&mut metadata, "2");
-        let (key, value) = Records(&metadata).rejection(&user("4"), SystemTime::UNIX_EPOCH, "bad on new data");
+        let (key, value) = ApprovalRecords(&metadata).rejection(&user("4"), SystemTime::UNIX_EPOCH, "bad on new data");
         assert_eq!(
             (key.as_str(), value.as_str()),
             ("rejection-1", "id=4 user=user4 pipeline=7 job=8 at=1970-01-01T00:00:00Z reason=bad on new data")
         );
         metadata.insert(key, value);
-        assert_eq!((Records(&metadata).round(), Records(&metadata).missing(TWO)), (2, 2));
+        assert_eq!((ApprovalRecords(&metadata).round(), ApprovalRecords(&metadata).missing(TWO)), (2, 2));
         approve(&mut metadata, "2");
-        assert_eq!(Records(&metadata).missing(TWO), 1);
+        assert_eq!(ApprovalRecords(&metadata).missing(TWO), 1);
     }
 
     #[test]
     fn the_stricter_rule_holds() {
         let manifest = Approvals { min: 2, no_self: false };
-        assert_eq!(Rule::of(&manifest, Some(1), false), Rule { min: 2, no_self: false });
-        assert_eq!(Rule::of(&manifest, Some(3), true), Rule { min: 3, no_self: true });
-        assert_eq!(Rule::of(&Approvals { min: 0, no_self: true }, Some(0), false), Rule { min: 1, no_self: true });
+        assert_eq!(ApprovalRule::of(&manifest, Some(1), false), ApprovalRule { min: 2, no_self: false });
+        assert_eq!(ApprovalRule::of(&manifest, Some(3), true), ApprovalRule { min: 3, no_self: true });
+        assert_eq!(
+            ApprovalRule::of(&Approvals { min: 0, no_self: true }, Some(0), false),
+            ApprovalRule { min: 1, no_self: true }
+        );
     }
 
     proptest! {
@@ -175,14 +178,14 @@ mod tests {
         #[test]
         fn names_and_reasons_forge_nothing(login in any::<String>(), reason in any::<String>()) {
             let mut metadata = BTreeMap::new();
-            let forger = User { login, ..user("5") };
-            let (key, value) = Records(&metadata).approval(&forger, SystemTime::UNIX_EPOCH, Some(&reason));
+            let forger = JobUser { login, ..user("5") };
+            let (key, value) = ApprovalRecords(&metadata).approval(&forger, SystemTime::UNIX_EPOCH, Some(&reason));
             prop_assert_eq!(field(&value, "round"), Some("1"));
             prop_assert!(value.chars().count() <= super::super::metadata::LONGEST);
             metadata.insert(key, value);
-            prop_assert_eq!(Records(&metadata).missing(TWO), 1);
+            prop_assert_eq!(ApprovalRecords(&metadata).missing(TWO), 1);
             metadata.insert(AUTHOR.to_owned(), super::author(&forger));
-            prop_assert_eq!(Records(&metadata).author(), Some("5"));
+            prop_assert_eq!(ApprovalRecords(&metadata).author(), Some("5"));
             let line = description("Approved", &forger, Some(&reason));
             prop_assert!(!line.contains('\n') && line.chars().count() <= 1024);
         }

@@ -9,16 +9,16 @@ use std::time::SystemTime;
 use backon::BackoffBuilder as _;
 use clap::Args;
 
-use super::approvals::{Records, Rule, description};
+use super::approvals::{ApprovalRecords, ApprovalRule, description};
 use super::version_data::VersionData;
-use super::versions::{ChoiceArgs, completed};
+use super::versions::{VersionArgs, completed};
 use super::{CHANGE_ATTEMPTS, CHANGE_PAUSE};
 use crate::base::backoff::backoff;
 use crate::base::exit_codes;
 use crate::base::failure::Failure;
 use crate::cloud::{Approval, CloudErrorKind, ModelRegistry, ModelVersion, VersionChange};
 use crate::lifecycle::CommandInputs;
-use crate::lifecycle::identity::{IdentityArgs, User};
+use crate::lifecycle::identity::{IdentityArgs, JobUser};
 use crate::lifecycle::output::OutputArgs;
 use crate::lifecycle::target::TargetArgs;
 
@@ -28,7 +28,7 @@ pub(super) struct ApproveArgs {
     #[command(flatten)]
     target: TargetArgs,
     #[command(flatten)]
-    choice: ChoiceArgs,
+    choice: VersionArgs,
     /// Why the version may go live
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
@@ -49,7 +49,7 @@ pub(super) struct ApproveArgs {
 
 pub(super) async fn run(inputs: &CommandInputs, args: ApproveArgs) -> anyhow::Result<()> {
     let mut target = args.target.load(inputs)?;
-    let rule = Rule::of(&target.model()?.approvals, args.min_approvals, args.no_self);
+    let rule = ApprovalRule::of(&target.model()?.approvals, args.min_approvals, args.no_self);
     let choice = args.choice.read(inputs, &target)?;
     let user = args.identity.required(inputs)?.work_as(&mut target.access);
     target.access.region = target.access.region.take().or_else(|| choice.region());
@@ -64,10 +64,10 @@ pub(super) async fn run(inputs: &CommandInputs, args: ApproveArgs) -> anyhow::Re
     let approval = Approving { registry, user, rule, reason, force: args.force, at: inputs.clock.now() };
     approval.check_author(&version)?;
     let version = approval.record(version).await?;
-    let missing = Records(&version.metadata).missing(rule);
+    let missing = ApprovalRecords(&version.metadata).missing(rule);
     if missing > 0 {
         args.output.leave(&VersionData::new("recorded", &version), &inputs.printer)?;
-        let counted = Records(&version.metadata).counted(rule).into_iter().collect::<Vec<_>>().join(", ");
+        let counted = ApprovalRecords(&version.metadata).counted(rule).into_iter().collect::<Vec<_>>().join(", ");
         let message =
             format!("{} of {} approvals are there ({counted}): {missing} missing", rule.min - missing, rule.min);
         let failure = Failure::verdict(exit_codes::NOT_YET, message);
@@ -79,8 +79,8 @@ pub(super) async fn run(inputs: &CommandInputs, args: ApproveArgs) -> anyhow::Re
 
 struct Approving<'a> {
     registry: Arc<dyn ModelRegistry>,
-    user: User,
-    rule: Rule,
+    user: JobUser,
+    rule: ApprovalRule,
     reason: Option<&'a str>,
     force: bool,
     at: SystemTime,
@@ -92,7 +92,7 @@ impl Approving<'_> {
         if !self.rule.no_self {
             return Ok(());
         }
-        match Records(&version.metadata).author() {
+        match ApprovalRecords(&version.metadata).author() {
             None => Err(Failure::user("nobody knows who registered this version, so `--no-self` cannot hold")
                 .hint("register the version in a job with an id token (`id_tokens:`) and `AWS_ROLE_ARN`")
                 .into()),
@@ -115,7 +115,7 @@ impl Approving<'_> {
                 let failure = Failure::user(format!("the version is rejected: {description}"));
                 return Err(failure.hint("give `--force` to approve it all the same").into());
             }
-            let records = Records(&version.metadata);
+            let records = ApprovalRecords(&version.metadata);
             if records.has_approved(&self.user.id) && !is_rejected {
                 return Ok(version);
             }
@@ -135,7 +135,7 @@ impl Approving<'_> {
 
     /// Approves the version, and looks whether it was rejected at the same time.
     async fn approve(&self, version: ModelVersion) -> anyhow::Result<ModelVersion> {
-        let round = Records(&version.metadata).round();
+        let round = ApprovalRecords(&version.metadata).round();
         let change = VersionChange {
             approval: Some(Approval::Approved),
             approval_description: Some(description("Approved", &self.user, self.reason)),
@@ -144,7 +144,7 @@ impl Approving<'_> {
         let mut pauses = backoff(CHANGE_PAUSE, CHANGE_PAUSE * 8).build();
         for _ in 0..CHANGE_ATTEMPTS {
             let now = changed(&*self.registry, &version.arn, &change, pauses.next()).await?;
-            if Records(&now.metadata).round() != round {
+            if ApprovalRecords(&now.metadata).round() != round {
                 let rejected = VersionChange { approval: Some(Approval::Rejected), ..VersionChange::default() };
                 changed(&*self.registry, &version.arn, &rejected, pauses.next()).await?;
                 return Err(Failure::user("the version was rejected meanwhile").into());

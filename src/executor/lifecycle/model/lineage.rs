@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use super::approvals::{self, AUTHOR};
 use super::metadata::{value, without_credentials};
 use crate::cloud::Sha256Hash;
-use crate::lifecycle::identity::User;
+use crate::lifecycle::identity::JobUser;
 use crate::lifecycle::manifest::{Manifest, Model};
 use crate::lifecycle::pipeline::Pipeline;
 
@@ -56,7 +56,7 @@ impl VersionContent<'_> {
         token: &str,
         manifest: &Manifest,
         pipeline: &Pipeline,
-        author: Option<&User>,
+        author: Option<&JobUser>,
     ) -> anyhow::Result<BTreeMap<String, String>> {
         let manifest = hex(&Sha256::digest(serde_json::to_vec(manifest)?).into());
         let known = [

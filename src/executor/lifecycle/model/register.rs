@@ -16,7 +16,7 @@ use crate::cloud::{
     StoredMetrics, VersionSpec,
 };
 use crate::lifecycle::CommandInputs;
-use crate::lifecycle::identity::{IdentityArgs, User};
+use crate::lifecycle::identity::{IdentityArgs, JobUser};
 use crate::lifecycle::output::OutputArgs;
 use crate::lifecycle::target::{Target, TargetArgs};
 
@@ -79,7 +79,7 @@ struct Registration<'a> {
     image_digest: &'a str,
     model: ModelSource,
     metrics: Vec<MetricsFile>,
-    author: Option<User>,
+    author: Option<JobUser>,
 }
 
 impl Registration<'_> {

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use backon::BackoffBuilder as _;
 use clap::Args;
 
-use super::approvals::{Records, description};
+use super::approvals::{ApprovalRecords, description};
 use super::approve::{changed, not_kept};
 use super::version_data::VersionData;
-use super::versions::{ChoiceArgs, completed};
+use super::versions::{VersionArgs, completed};
 use super::{CHANGE_ATTEMPTS, CHANGE_PAUSE};
 use crate::base::backoff::backoff;
 use crate::base::failure::Failure;
@@ -24,7 +24,7 @@ pub(super) struct RejectArgs {
     #[command(flatten)]
     target: TargetArgs,
     #[command(flatten)]
-    choice: ChoiceArgs,
+    choice: VersionArgs,
     /// Why the version must not go live
     #[arg(long, value_name = "TEXT")]
     reason: String,
@@ -53,7 +53,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: RejectArgs) -> anyhow::Res
         if version.approval == Approval::Rejected {
             return args.output.leave(&VersionData::new(outcome, &version), &inputs.printer);
         }
-        let records = Records(&version.metadata);
+        let records = ApprovalRecords(&version.metadata);
         if records.is_full() {
             return Err(Failure::user("the version has no room for another rejection").into());
         }

@@ -26,7 +26,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Args)]
 #[group(multiple = false)]
-pub(super) struct ChoiceArgs {
+pub(super) struct VersionArgs {
     /// The version's ARN; `MODEL_PACKAGE_ARN` when no version is named
     #[arg(long, value_name = "ARN")]
     model_package: Option<String>,
@@ -40,20 +40,20 @@ pub(super) struct ChoiceArgs {
 
 /// A version that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Choice {
+pub(super) enum VersionChoice {
     Arn(String),
     Number(u32),
     Newest,
 }
 
-impl ChoiceArgs {
+impl VersionArgs {
     /// The choice. An ARN must be of the manifest's group and place.
-    pub(super) fn read(&self, inputs: &CommandInputs, target: &Target) -> anyhow::Result<Choice> {
+    pub(super) fn read(&self, inputs: &CommandInputs, target: &Target) -> anyhow::Result<VersionChoice> {
         if self.latest {
-            return Ok(Choice::Newest);
+            return Ok(VersionChoice::Newest);
         }
         if let Some(number) = self.version {
-            return Ok(Choice::Number(number));
+            return Ok(VersionChoice::Number(number));
         }
         let (arn, named) = match (&self.model_package, inputs.env.get(MODEL_PACKAGE_ARN)) {
             (Some(arn), _) => (arn.as_str(), "--model-package"),
@@ -65,7 +65,7 @@ impl ChoiceArgs {
             }
         };
         check(arn, target).map_err(|what| Failure::user(format!("`{named}` is {}, {what}", plain::line(arn, 300))))?;
-        Ok(Choice::Arn(arn.to_owned()))
+        Ok(VersionChoice::Arn(arn.to_owned()))
     }
 }
 
@@ -91,7 +91,7 @@ fn check(arn: &str, target: &Target) -> Result<(), String> {
     expected("group", target.manifest.model.as_ref().map(|model| model.group.as_str()), &group)
 }
 
-impl Choice {
+impl VersionChoice {
     /// The region in which to look, if the choice tells it.
     pub(super) fn region(&self) -> Option<String> {
         match self {
