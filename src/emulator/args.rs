@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, FromArgMatches as _};
 
-use super::config::{Delays, EmulatorConfig};
+use super::config::{Delays, EcrImage, EmulatorConfig};
 use super::faults::FaultPlan;
 use super::host::{self, ContainerImage, Profile};
 use super::quirks::Quirks;
@@ -50,6 +50,9 @@ pub struct EmulatorArgs {
     /// Fail jobs whose image is not given with --image, instead of running them on this machine's root
     #[arg(long)]
     pub strict_images: bool,
+    /// Put an image into the account's registry: repository, digest and its platforms; may be repeated
+    #[arg(long = "ecr", value_name = "REPOSITORY@DIGEST=PLATFORM[,PLATFORM]", value_parser = parse_ecr_image)]
+    pub ecr_images: Vec<EcrImage>,
     /// Account id in ARNs, unless a user or role of another account calls
     #[arg(long, default_value = "000000000000", value_name = "ID")]
     pub account: String,
@@ -93,7 +96,7 @@ pub struct EmulatorArgs {
     #[arg(long = "without", value_name = "QUIRK", value_parser = Quirks::NAMES)]
     pub without: Vec<String>,
     /// Requests a second that an operation allows; 0 lifts the quota; may be repeated. For an instance type (`ml.g5.xlarge=1`),
-    /// instances that may run at once; `spot:TYPE` and `warm-pool:TYPE` are quotas of their own
+    /// instances that may run at once; `spot:TYPE`, `warm-pool:TYPE` and `endpoint:TYPE` are quotas of their own
     #[arg(long = "quota", value_name = "NAME=NUMBER", value_parser = parse_quota)]
     pub quotas: Vec<(String, f64)>,
     /// Let FOLDER stand for this EFS or FSx file system, for channels of jobs; may be repeated
@@ -145,6 +148,7 @@ impl TryFrom<EmulatorArgs> for EmulatorConfig {
                 .iter()
                 .map(|(issuer, file)| Ok((issuer.clone(), read_keys(file)?)))
                 .collect::<anyhow::Result<_>>()?,
+            ecr_images: args.ecr_images,
             images: args.images.into_iter().collect(),
             profiles,
             strict_images: args.strict_images,
@@ -204,6 +208,13 @@ fn parse_image(text: &str) -> Result<(String, ContainerImage), String> {
         None => return Err(format!("{root} is not a directory")),
     };
     Ok((name.to_owned(), image))
+}
+
+fn parse_ecr_image(text: &str) -> Result<EcrImage, String> {
+    let parts = text.split_once('=').and_then(|(image, platforms)| Some((image.split_once('@')?, platforms)));
+    let ((repository, digest), platforms) = parts.ok_or("give REPOSITORY@sha256:DIGITS=linux/amd64")?;
+    let platforms = platforms.split(',').map(str::to_owned).collect();
+    Ok(EcrImage { repository: repository.to_owned(), digest: digest.to_owned(), platforms })
 }
 
 fn profiles(args: &EmulatorArgs) -> BTreeMap<String, Profile> {

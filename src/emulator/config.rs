@@ -22,6 +22,16 @@ pub struct Delays {
     pub uploading: Duration,
 }
 
+/// An image in the account's registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EcrImage {
+    pub repository: String,
+    /// `sha256:` and 64 digits.
+    pub digest: String,
+    /// `linux/amd64`; with more than one the image is a list.
+    pub platforms: Vec<String>,
+}
+
 /// The configuration of an emulator; `args.rs` makes it from the command line.
 #[derive(Debug, Clone)]
 pub struct EmulatorConfig {
@@ -36,6 +46,8 @@ pub struct EmulatorConfig {
     pub iam: Vec<serde_json::Value>,
     /// Key sets (JWKS) of identity providers, by issuer without `https://`.
     pub oidc: BTreeMap<String, serde_json::Value>,
+    /// Images in the registry of the account.
+    pub ecr_images: Vec<EcrImage>,
     /// Roots of images by their name.
     pub images: BTreeMap<String, ContainerImage>,
     /// User, environment and size of the root of images by their name.

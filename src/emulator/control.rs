@@ -11,6 +11,7 @@ use super::faults::{FaultPlan, JobTrouble};
 use super::gate::Gate;
 use super::protocol::{ApiError, Reply, json_reply, reply};
 use super::service::read;
+use super::services::{LAYERS_PATH, layer};
 use super::sigv4::query_pairs;
 
 /// `DELETE <this><bucket>/<prefix>` deletes objects, as a lifecycle rule does.
@@ -32,11 +33,11 @@ pub(crate) fn is_own(path: &str) -> bool {
 /// How requests for the emulator itself are signed.
 const SIGNING: Signing = Signing { protocol: WireProtocol::Json, service: Some("emulator") };
 
-/// Answers the emulator's own requests: role credentials, the fault plan, counts of requests, decisions of IAM, log events with their times of
-/// ingestion, faults of a job that come at once, and deletion as by a lifecycle rule. All but the first and the one for health are for the administrator alone.
+/// Answers the emulator's own requests: role credentials, configurations of images, the fault plan, counts of requests, decisions of IAM, log events with their times of
+/// ingestion, faults of a job that come at once, and deletion as by a lifecycle rule. All but the first, the one for health and the configurations of images are for the administrator alone.
 pub(crate) async fn own(gate: &Gate, request: Request<Body>) -> anyhow::Result<Reply> {
     let path = request.uri().path();
-    if path == "/_emulator/health" || path.starts_with(ROLE_PATH) {
+    if path == "/_emulator/health" || path.starts_with(ROLE_PATH) || path.starts_with(LAYERS_PATH) {
         return Ok(open(gate, &request));
     }
     match authenticate(&gate.shared, SIGNING, request).await? {
@@ -49,7 +50,7 @@ pub(crate) async fn own(gate: &Gate, request: Request<Body>) -> anyhow::Result<R
     }
 }
 
-/// Answers what is not signed: the path to a role's credentials is the proof itself.
+/// Answers what is not signed: the path to a role's credentials is the proof itself, and that of an image's configuration has a digest.
 fn open(gate: &Gate, request: &Request<Body>) -> Reply {
     let answer = |status, value: Value| reply(status, "application/json", value.to_string());
     let path = request.uri().path();
@@ -58,6 +59,10 @@ fn open(gate: &Gate, request: &Request<Body>) -> Reply {
     }
     if path == "/_emulator/health" {
         return answer(StatusCode::OK, json!({}));
+    }
+    if let Some(digest) = path.strip_prefix(LAYERS_PATH) {
+        let content = layer(&gate.shared.config.ecr_images, digest);
+        return content.map_or_else(not_found, |content| reply(StatusCode::OK, "application/octet-stream", content));
     }
     let credentials = gate.shared.keys.served(path);
     credentials.map_or_else(not_found, |credentials| answer(StatusCode::OK, credentials))

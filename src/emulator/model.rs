@@ -132,6 +132,16 @@ impl Model {
         &MODEL
     }
 
+    pub(crate) fn ecr() -> &'static Self {
+        static MODEL: LazyLock<Model> = LazyLock::new(|| Model::parse(include_str!("model/ecr.json")));
+        &MODEL
+    }
+
+    pub(crate) fn quotas() -> &'static Self {
+        static MODEL: LazyLock<Model> = LazyLock::new(|| Model::parse(include_str!("model/service-quotas.json")));
+        &MODEL
+    }
+
     pub(crate) fn parse(json: &str) -> Self {
         serde_json::from_str(json).expect("a unit test reads every table")
     }
@@ -153,7 +163,7 @@ mod tests {
 
     #[test]
     fn every_pattern_of_the_tables_compiles() {
-        for model in [Model::sagemaker(), Model::logs()] {
+        for model in [Model::sagemaker(), Model::logs(), Model::ecr(), Model::quotas()] {
             for shape in model.shapes.values() {
                 if let Shape::String(Text { pattern: Some(pattern), .. }) = shape {
                     pattern.matches("");
@@ -164,7 +174,7 @@ mod tests {
 
     #[test]
     fn every_shape_that_is_named_is_there() {
-        for model in [Model::sagemaker(), Model::logs()] {
+        for model in [Model::sagemaker(), Model::logs(), Model::ecr(), Model::quotas()] {
             let named = model.shapes.values().flat_map(|shape| match shape {
                 Shape::Structure { members } => members.iter().map(|member| &member.shape).collect(),
                 Shape::List { member, .. } => vec![member],

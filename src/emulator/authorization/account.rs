@@ -29,6 +29,8 @@ pub(crate) struct IamEntity {
     pub(crate) boundary: Option<Document>,
     /// Of a role alone.
     pub(crate) trust: Option<Document>,
+    /// The trust policy as it was given, as JSON.
+    pub(crate) trust_text: String,
     pub(crate) max_session_seconds: u64,
 }
 
@@ -102,6 +104,7 @@ impl IamEntity {
                 .get("AssumeRolePolicyDocument")
                 .map(|trust| document(PolicyKind::Trust, "the trust policy", trust))
                 .transpose()?,
+            trust_text: one.get("AssumeRolePolicyDocument").map(ToString::to_string).unwrap_or_default(),
             max_session_seconds: one["MaxSessionDuration"].as_u64().unwrap_or(MAX_SESSION_SECONDS),
         })
     }

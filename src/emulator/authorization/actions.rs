@@ -23,6 +23,12 @@ pub(crate) fn json_actions(
     tags: &Tags,
 ) -> Vec<NeededAction> {
     let action = format!("{service}:{operation}");
+    match service {
+        "ecr" => return vec![NeededAction::new(action, repository(request, caller))],
+        // Quotas are no resources that a policy names.
+        "servicequotas" => return vec![NeededAction::new(action, "*")],
+        _ => {}
+    }
     if service == "logs" {
         return vec![NeededAction::new(action, log_resource(request, caller))];
     }
@@ -70,6 +76,12 @@ fn create_actions(create: NeededAction, request: &Value, tags: &TagMap) -> Vec<N
 
 fn tags_of(tags: &Tags, resource: &str) -> TagMap {
     tags.with(resource, |one| one.tags.clone()).unwrap_or_default()
+}
+
+fn repository(request: &Value, caller: &Caller) -> String {
+    let account = text(request, "registryId").unwrap_or(&caller.account);
+    let name = text(request, "repositoryName").unwrap_or_default();
+    format!("arn:aws:ecr:{}:{account}:repository/{name}", caller.region)
 }
 
 /// CloudWatch Logs names group and stream in each resource, both empty where the request has none.

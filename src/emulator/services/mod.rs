@@ -1,6 +1,10 @@
 //! The emulated services, and the routing of requests to them.
 
+mod ecr;
+mod form;
+mod iam;
 mod logs;
+mod quotas;
 mod registry;
 mod s3;
 mod sts;
@@ -12,7 +16,11 @@ use std::sync::Arc;
 use hyper::{Method, Request};
 use s3s::Body;
 
+use self::ecr::Ecr;
+pub(crate) use self::ecr::{LAYERS_PATH, layer};
+use self::iam::Iam;
 use self::logs::Logs;
+use self::quotas::ServiceQuotas;
 use self::registry::Registry;
 use self::s3::S3;
 use self::sts::Sts;
@@ -29,6 +37,7 @@ pub(crate) struct Services {
     json: Vec<Arc<dyn Service>>,
     s3: Arc<dyn Service>,
     sts: Arc<dyn Service>,
+    iam: Arc<dyn Service>,
     unknown: Arc<dyn Service>,
     pub(crate) logs: Arc<Logs>,
     pub(crate) training: Arc<Training>,
@@ -46,9 +55,12 @@ impl Services {
                 Arc::new(Arc::new(Registry::new(shared))),
                 Arc::new(tagging),
                 Arc::new(Arc::clone(&logs)),
+                Arc::new(Arc::new(Ecr(Arc::clone(shared)))),
+                Arc::new(Arc::new(ServiceQuotas(Arc::clone(shared)))),
             ],
             s3: Arc::new(S3::new(shared, Arc::clone(&store))),
             sts: Arc::new(Sts(Arc::clone(shared))),
+            iam: Arc::new(Iam(Arc::clone(shared))),
             unknown: Arc::new(Unknown),
             logs,
             training,
@@ -69,7 +81,11 @@ impl Services {
         let query = request.uri().query().unwrap_or_default();
         let presigned = method == Method::GET && query.split('&').any(|pair| pair.starts_with("Action="));
         if path == "/" && (presigned || method == Method::POST && form) {
-            return Ok((&self.sts, sts::operation(request).await?));
+            // The query protocol has no other mark of the service.
+            if header("authorization").is_some_and(|text| text.contains("/iam/aws4_request")) {
+                return Ok((&self.iam, form::operation(request, iam::OPERATIONS, "UnknownIamOperation").await?));
+            }
+            return Ok((&self.sts, form::operation(request, sts::OPERATIONS, "UnknownStsOperation").await?));
         }
         Ok((&self.s3, s3::operation(method, path, query, request.headers()).to_owned()))
     }
@@ -102,15 +118,21 @@ mod tests {
         let shared = Shared::new(EmulatorConfig::new(folder.path()), String::new()).unwrap();
         let services = Services::new(&Arc::new(shared), Arc::new(Store::open(folder.path().join("s3")).unwrap()));
         let mut handled = 0;
-        for model in [Model::sagemaker(), Model::logs()] {
+        for model in [Model::sagemaker(), Model::logs(), Model::ecr(), Model::quotas()] {
             for operation in model.operations.keys() {
                 let services = services.json.iter().filter(|one| one.serves(&model.target, operation)).count();
                 assert_eq!(services, 1, "{operation}");
                 handled += 1;
             }
         }
-        let listed =
-            [Training::OPERATIONS.len(), Registry::OPERATIONS.len(), Tagging::OPERATIONS.len(), Logs::OPERATIONS.len()];
+        let listed = [
+            Training::OPERATIONS.len(),
+            Registry::OPERATIONS.len(),
+            Tagging::OPERATIONS.len(),
+            Logs::OPERATIONS.len(),
+            Ecr::OPERATIONS.len(),
+            ServiceQuotas::OPERATIONS.len(),
+        ];
         assert_eq!(handled, listed.iter().sum::<usize>());
     }
 }

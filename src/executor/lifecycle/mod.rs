@@ -3,6 +3,7 @@
 //! They run in ordinary CI jobs on any runner, read the project's manifest, and never the operator's file. Credentials come from
 //! the SDK's default chain. stdout is data, stderr is for people.
 
+mod connect;
 pub mod gate;
 mod identity;
 pub mod manifest;

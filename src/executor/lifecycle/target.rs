@@ -30,6 +30,8 @@ pub(crate) struct Target {
     pub(crate) manifest: Manifest,
     /// The manifest's folder, to which its paths are relative.
     pub(crate) folder: PathBuf,
+    /// The name of its environment.
+    pub(crate) environment: Option<String>,
     pub(crate) pipeline: Pipeline,
     pub(crate) access: Access,
 }
@@ -48,7 +50,7 @@ impl TargetArgs {
         let environment = self.environment(inputs);
         let manifest = manifest::load(&self.manifest, environment.as_deref(), &inputs.env)?;
         let folder = self.manifest.parent().unwrap_or(Path::new("")).to_owned();
-        Ok(Target { folder, ..Target::of(manifest, inputs) })
+        Ok(Target { folder, ..Target::of(manifest, environment, inputs) })
     }
 
     /// As [`TargetArgs::load`]; an empty manifest when none is named and there is none.
@@ -57,7 +59,7 @@ impl TargetArgs {
             std::fs::symlink_metadata(&self.manifest).is_err_and(|error| error.kind() == ErrorKind::NotFound);
         if is_absent && self.manifest == Path::new(DEFAULT_MANIFEST) {
             inputs.printer.line(format!("There is no {DEFAULT_MANIFEST}: what the command line says is used alone"));
-            return Ok(Target::of(Manifest::default(), inputs));
+            return Ok(Target::of(Manifest::default(), None, inputs));
         }
         self.load(inputs)
     }
@@ -65,7 +67,7 @@ impl TargetArgs {
 
 impl Target {
     /// A manifest, with the way to the account of its environment.
-    pub(crate) fn of(manifest: Manifest, inputs: &CommandInputs) -> Self {
+    pub(crate) fn of(manifest: Manifest, environment: Option<String>, inputs: &CommandInputs) -> Self {
         let access = Access {
             region: manifest.target.region.clone(),
             endpoint_url: inputs.env.get("AWS_ENDPOINT_URL").map(str::to_owned),
@@ -76,7 +78,7 @@ impl Target {
             settings: SettingsFile::Manifest,
             web_identity: None,
         };
-        Self { manifest, folder: PathBuf::new(), pipeline: Pipeline::of(&inputs.env), access }
+        Self { manifest, folder: PathBuf::new(), environment, pipeline: Pipeline::of(&inputs.env), access }
     }
 
     /// The manifest's model.

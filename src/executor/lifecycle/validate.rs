@@ -7,19 +7,23 @@ use clap::Args;
 use serde::Serialize;
 
 use super::CommandInputs;
+use super::connect::{self, CheckRow};
 use super::manifest::{ManifestFinding, ManifestText, mistakes};
 use super::output::{Data, OutputArgs};
-use super::target::TargetArgs;
+use super::target::{Target, TargetArgs};
 use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 
-/// Check the manifest
+/// Check the manifest, and with `--connect` the account that it names
 ///
-/// Without `--environment` and `CI_ENVIRONMENT_NAME`, every environment is checked.
+/// Without `--environment` and `CI_ENVIRONMENT_NAME`, every environment is checked. `--connect` reads from AWS and changes nothing.
 #[derive(Debug, Args)]
 pub struct ValidateArgs {
     #[command(flatten)]
     target: TargetArgs,
+    /// Compare the manifest with AWS as well: caller, bucket, image, role and quota
+    #[arg(long)]
+    connect: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -30,13 +34,18 @@ struct Validation {
     manifest: PathBuf,
     environments: Vec<String>,
     findings: Vec<ManifestFinding>,
+    checks: Vec<CheckRow>,
     #[serde(skip)]
     lines: Vec<String>,
 }
 
 impl Data for Validation {
     fn text(&self) -> String {
-        self.lines.join("\n")
+        let mut text = self.lines.join("\n");
+        if !self.checks.is_empty() {
+            text.push_str(&connect::table(&self.checks));
+        }
+        text
     }
 
     fn variables(&self) -> BTreeMap<&'static str, String> {
@@ -47,18 +56,36 @@ impl Data for Validation {
 pub async fn run(inputs: &CommandInputs, args: ValidateArgs, _: Cancellation) -> anyhow::Result<()> {
     let text = ManifestText::read(&args.target.manifest)?;
     let environments = args.target.environment(inputs).map_or_else(|| text.environments(), |name| vec![name]);
-    let mut findings = Vec::new();
+    let (mut findings, mut targets) = (Vec::new(), Vec::new());
     let names = environments.iter().map(|name| Some(name.as_str()));
     for name in names.chain(environments.is_empty().then_some(None)) {
-        findings.extend(text.manifest(name, &inputs.env).err().unwrap_or_default());
+        match text.manifest(name, &inputs.env) {
+            Ok(manifest) => targets.push(Target::of(manifest, name.map(str::to_owned), inputs)),
+            Err(found) => findings.extend(found),
+        }
     }
     findings.sort();
     findings.dedup();
+    let number = findings.len();
     let lines = findings.iter().map(|finding| text.line(finding)).collect();
-    let validation = Validation { manifest: args.target.manifest.clone(), environments, findings, lines };
-    args.output.leave(&validation, &inputs.printer)?;
-    match validation.findings.len() {
-        0 => Ok(()),
-        number => Err(Failure::user(format!("the manifest has {}", mistakes(number))).into()),
+    let mut validation =
+        Validation { manifest: args.target.manifest.clone(), environments, findings, checks: Vec::new(), lines };
+    let mut throttled = None;
+    if args.connect && number == 0 {
+        for target in &targets {
+            let checks = connect::check(inputs, target).await?;
+            throttled = throttled.or(checks.throttled);
+            validation.checks.extend(checks.rows);
+        }
     }
+    let failed = validation.checks.iter().filter(|row| row.has_failed()).count();
+    args.output.leave(&validation, &inputs.printer)?;
+    if number > 0 {
+        return Err(Failure::user(format!("the manifest has {}", mistakes(number))).into());
+    }
+    if failed > 0 {
+        let checks = if failed == 1 { "check" } else { "checks" };
+        return Err(Failure::user(format!("{failed} {checks} failed")).into());
+    }
+    throttled.map_or(Ok(()), |error| Err(error.into()))
 }

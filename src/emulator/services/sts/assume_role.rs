@@ -7,12 +7,12 @@ use std::time::{Duration, UNIX_EPOCH};
 use regex::Regex;
 use serde_json::Value;
 
-use super::form::{Form, tag_map};
 use crate::authorization::{IamEntity, NeededAction, RoleSession, account_of};
 use crate::caller::Caller;
 use crate::clock;
 use crate::iam::{Document, PolicyKind};
 use crate::protocol::{ApiError, escape_xml};
+use crate::services::form::{Form, tag_map};
 use crate::shared::Shared;
 
 /// The longest session of a role that another role's session begins, in seconds.

@@ -1,34 +1,23 @@
 //! STS: sessions of roles, by the query protocol with replies in XML.
 
 mod assume_role;
-mod form;
 mod token;
 mod web_identity;
 
 use std::sync::Arc;
 
-use hyper::{Request, StatusCode};
-use s3s::Body;
+use hyper::StatusCode;
 
-use self::form::Form;
+use super::form::Form;
 use crate::caller::{Signing, WireProtocol};
 use crate::protocol::{ApiError, Reply, escape_xml, reply, xml_error};
 use crate::service::{ApiCall, Service, read};
 use crate::shared::Shared;
 
-const OPERATIONS: &[&str] = &["GetCallerIdentity", "AssumeRole", "AssumeRoleWithWebIdentity"];
+pub(super) const OPERATIONS: &[&str] = &["GetCallerIdentity", "AssumeRole", "AssumeRoleWithWebIdentity"];
 
 /// The service; its sessions are the access keys of the emulator.
 pub(crate) struct Sts(pub(crate) Arc<Shared>);
-
-/// The operation that a request is counted as. Its body is read and put back.
-pub(crate) async fn operation(request: &mut Request<Body>) -> anyhow::Result<String> {
-    let body = read(std::mem::take(request.body_mut())).await?;
-    let form = Form::of(request.uri(), &body);
-    *request.body_mut() = Body::from(body);
-    let action = form.text("Action").unwrap_or_default();
-    Ok(if OPERATIONS.contains(&action) { action } else { "UnknownStsOperation" }.to_owned())
-}
 
 #[async_trait::async_trait]
 impl Service for Sts {

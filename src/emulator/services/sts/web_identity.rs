@@ -1,12 +1,12 @@
 //! `AssumeRoleWithWebIdentity`: a session of a role for the bearer of an identity provider's token.
 
 use super::assume_role::{check_duration, duration, invalid, issued, session_name, session_policy};
-use super::form::Form;
 use super::token::{self, IdToken};
 use crate::authorization::{NeededAction, RoleSession, account_of};
 use crate::caller::Caller;
 use crate::clock;
 use crate::protocol::{ApiError, escape_xml};
+use crate::services::form::Form;
 use crate::shared::Shared;
 
 /// Its requests have no signature: the token proves the caller.

@@ -16,7 +16,7 @@ mod variables;
 
 pub(crate) use finding::ManifestFinding;
 pub(crate) use read::{ManifestText, load, mistakes};
-pub use types::{Approvals, Autoscaling, Endpoint, EnvironmentEntry, Manifest, Model, Tags};
+pub use types::{Approvals, Autoscaling, Endpoint, EnvironmentEntry, Manifest, Model, Strategy, Tags};
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,242 @@
+//! Decisions of the checks: what AWS answered against what the manifest says. Pure.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::base::arn::Arn;
+use crate::cloud::{AccountRole, CloudError, CloudErrorKind, InputPrefix};
+use crate::lifecycle::manifest::{Endpoint, EnvironmentEntry, Manifest, Strategy};
+use crate::lifecycle::region::{self, EcrImage};
+
+const SAGEMAKER: &str = "sagemaker.amazonaws.com";
+
+/// Result of a check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub(super) enum Answer {
+    Ok {
+        found: String,
+    },
+    Failed {
+        found: String,
+        change: String,
+    },
+    /// The check could not be made.
+    Unknown {
+        found: String,
+        change: String,
+    },
+}
+
+impl Answer {
+    fn ok(found: impl Into<String>) -> Self {
+        Self::Ok { found: found.into() }
+    }
+
+    fn failed(found: impl Into<String>, change: impl Into<String>) -> Self {
+        Self::Failed { found: found.into(), change: change.into() }
+    }
+
+    /// Result, what was found, and what to change.
+    pub(super) fn texts(&self) -> (&'static str, &str, &str) {
+        match self {
+            Self::Ok { found } => ("ok", found, ""),
+            Self::Failed { found, change } => ("failed", found, change),
+            Self::Unknown { found, change } => ("unknown", found, change),
+        }
+    }
+}
+
+/// A call that AWS refused.
+pub(super) fn refused(error: &CloudError) -> Answer {
+    match error.kind {
+        CloudErrorKind::Denied => Answer::Unknown {
+            found: format!("the credentials may not {}", error.operation),
+            change: format!("allow them `{}`", error.action),
+        },
+        CloudErrorKind::Throttled => Answer::Unknown {
+            found: format!("AWS throttled the request to {}", error.operation),
+            change: "run the command again later".to_owned(),
+        },
+        _ => Answer::failed(error.to_string(), "see the message of AWS"),
+    }
+}
+
+/// A call that shows whether the caller may do something: here a denial is the answer.
+pub(super) fn may<T>(result: Result<T, CloudError>, allowed: &str) -> Result<Answer, CloudError> {
+    match result {
+        Ok(_) => Ok(Answer::ok(allowed)),
+        Err(error) if error.kind == CloudErrorKind::Denied => Ok(Answer::failed(
+            format!("the credentials may not {}", error.operation),
+            format!("allow them `{}`", error.action),
+        )),
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) fn caller(arn: &str, target: &EnvironmentEntry) -> Answer {
+    let Some(caller) = Arn::parse(arn) else { return Answer::failed(arn, "check the endpoint in `AWS_ENDPOINT_URL`") };
+    if let Some(account) = target.account.as_deref().filter(|account| *account != caller.account) {
+        let found = format!("{arn} is of account {}, and the manifest names {account}", caller.account);
+        return Answer::failed(found, "take credentials of that account, or correct `account` of the environment");
+    }
+    if let Some(region) = target.region.as_deref().filter(|region| region::partition(region) != caller.partition) {
+        let found = format!("{arn} is of the partition {}, which has no region {region}", caller.partition);
+        return Answer::failed(found, "correct `region` of the environment");
+    }
+    Answer::ok(arn)
+}
+
+pub(super) fn bucket(found: &InputPrefix) -> Answer {
+    match found {
+        InputPrefix::NoBucket => {
+            Answer::failed("the bucket does not exist", "create it, or correct `bucket` of the environment")
+        }
+        InputPrefix::OtherRegion { bucket, jobs } => Answer::failed(
+            format!("the bucket is in {bucket}, and the endpoint in {jobs}"),
+            "name a bucket of the endpoint's region",
+        ),
+        InputPrefix::Found | InputPrefix::Object | InputPrefix::Empty => {
+            Answer::ok("it is there; the first write uses its KMS key")
+        }
+    }
+}
+
+pub(super) fn image_elsewhere() -> Answer {
+    Answer::failed("`model.image` is in no registry of ECR", "copy the image to ECR, from which SageMaker pulls")
+}
+
+pub(super) fn image(image: &EcrImage, platforms: Option<&[String]>) -> Answer {
+    match platforms {
+        Some(platforms) => Answer::ok(platforms.join(", ")),
+        None => Answer::failed(
+            format!("{} of account {} has no image with this digest", image.repository, image.account),
+            "push the image, or correct `model.image`",
+        ),
+    }
+}
+
+/// An answer for each processor that the manifest's instances have.
+pub(super) fn architectures(manifest: &Manifest, platforms: &[String]) -> Vec<Answer> {
+    let of_endpoint = manifest.endpoint.as_ref().and_then(|endpoint| endpoint.instances.as_ref());
+    let of_model = manifest.model.iter().flat_map(|model| &model.instance_types);
+    let mut types: Vec<&str> =
+        of_endpoint.map(|instances| &instances.instance_type).into_iter().chain(of_model).map(String::as_str).collect();
+    types.sort_unstable();
+    types.dedup();
+    if manifest.endpoint.as_ref().is_some_and(|endpoint| endpoint.serverless.is_some()) {
+        types.push("serverless");
+    }
+    let fits = |name: &str| {
+        let wanted = format!("linux/{}", region::architecture(name));
+        if platforms.contains(&wanted) {
+            return Answer::ok(format!("{name} runs {wanted}"));
+        }
+        let found = format!("{name} runs {wanted}, and the image has {}", platforms.join(", "));
+        Answer::failed(found, format!("build the image for {wanted}, or take another instance type"))
+    };
+    types.into_iter().map(fits).collect()
+}
+
+pub(super) fn role(arn: &str, found: Option<&AccountRole>) -> Answer {
+    let Some(role) = found else {
+        return Answer::failed(
+            format!("the account has no role {arn}"),
+            "create it, or correct `role` of the environment",
+        );
+    };
+    if role.arn != arn {
+        return Answer::failed(format!("the role of this name is {}", role.arn), "correct `role` of the environment");
+    }
+    if trusts_sagemaker(&role.trust) {
+        return Answer::ok("SageMaker may assume it");
+    }
+    let change = format!("let `{SAGEMAKER}` call `sts:AssumeRole` in the trust policy of the role");
+    Answer::failed("SageMaker may not assume it", change)
+}
+
+/// Whether a statement of the trust policy lets SageMaker assume the role. Conditions are not looked at.
+fn trusts_sagemaker(trust: &str) -> bool {
+    let Ok(trust) = serde_json::from_str::<Value>(trust) else { return false };
+    let statements = one_or_many(&trust["Statement"]);
+    statements.into_iter().any(|statement| {
+        let services = one_or_many(&statement["Principal"]["Service"]);
+        let actions = one_or_many(&statement["Action"]);
+        statement["Effect"] == "Allow"
+            && services.into_iter().any(|service| service == SAGEMAKER)
+            && actions
+                .into_iter()
+                .filter_map(Value::as_str)
+                .any(|action| ["sts:AssumeRole", "sts:*", "*"].contains(&action))
+    })
+}
+
+fn one_or_many(value: &Value) -> Vec<&Value> {
+    value.as_array().map_or_else(|| vec![value], |list| list.iter().collect())
+}
+
+/// The user or role whose policies decide about a caller.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Principal<'a> {
+    /// A user.
+    Itself,
+    /// The role of this name, of which the caller is a session.
+    Role(&'a str),
+    Unknown(Answer),
+}
+
+pub(super) fn principal(caller: &str) -> Principal<'_> {
+    let resource = Arn::parse(caller).map(|arn| arn.resource).unwrap_or_default();
+    let mut parts = resource.split('/');
+    match (parts.next(), parts.next()) {
+        (Some("assumed-role"), Some(name)) => Principal::Role(name),
+        (Some("user"), Some(_)) => Principal::Itself,
+        _ => Principal::Unknown(Answer::Unknown {
+            found: format!("IAM simulates no policies of {caller}"),
+            change: "take credentials of a user or a role".to_owned(),
+        }),
+    }
+}
+
+pub(super) fn pass(caller: &str, role: &str, may_pass: bool) -> Answer {
+    if may_pass {
+        return Answer::ok("the credentials may pass the role to SageMaker");
+    }
+    Answer::failed(format!("{caller} may not pass the role"), format!("allow it `iam:PassRole` on {role}"))
+}
+
+/// Instances that an endpoint has at most at the same time.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NeededInstances<'a> {
+    pub(super) instance_type: &'a str,
+    count: u32,
+}
+
+/// During a deployment the new instances run beside the old ones; `rolling` adds one step of them.
+pub(super) fn needed_instances(endpoint: &Endpoint) -> Option<NeededInstances<'_>> {
+    let instances = endpoint.instances.as_ref()?;
+    let most = instances.count.max(endpoint.autoscaling.as_ref().map_or(0, |scaling| scaling.max));
+    let deployment = &endpoint.deployment;
+    let added = match (deployment.strategy, deployment.step_percent) {
+        (Strategy::Rolling, Some(percent)) => most.saturating_mul(percent).div_ceil(100),
+        _ => most,
+    };
+    Some(NeededInstances { instance_type: &instances.instance_type, count: most.saturating_add(added) })
+}
+
+pub(super) fn quota(needed: &NeededInstances, quota: Option<f64>) -> Answer {
+    let NeededInstances { instance_type, count } = needed;
+    match quota {
+        None => Answer::Unknown {
+            found: format!("Service Quotas lists no quota of {instance_type} for endpoints"),
+            change: "correct `endpoint.instances.type`, if SageMaker has no such type".to_owned(),
+        },
+        Some(quota) if quota < f64::from(*count) => Answer::failed(
+            format!("the quota is {quota}, and a deployment needs up to {count} instances"),
+            format!("request a higher quota `{instance_type} for endpoint usage`, or fewer instances"),
+        ),
+        Some(quota) => {
+            Answer::ok(format!("the quota is {quota}, a deployment needs up to {count}, and other endpoints count too"))
+        }
+    }
+}

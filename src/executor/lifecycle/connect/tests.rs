@@ -1,0 +1,113 @@
+//! The checks on a fake account.
+
+use std::sync::Arc;
+
+use crate::base::clock::HostClock;
+use crate::base::failure::{self, Kind};
+use crate::base::signals::Cancellation;
+use crate::cloud::testing::{Fault, Memory, When};
+use crate::cloud::{CloudErrorKind, ObjectStore as _};
+use crate::config::env::Environment;
+use crate::lifecycle::validate::{self, ValidateArgs};
+use crate::lifecycle::{CommandInputs, with_exit_code};
+use crate::ui::Printer;
+
+const MANIFEST: &str = include_str!("../manifest/tests/manifest.json");
+const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+const ROLE: &str = "arn:aws:iam::123456789012:role/serve";
+const TRUST: &str = r#"{"Statement": {"Effect": "Allow", "Principal": {"Service": ["ec2.amazonaws.com", "sagemaker.amazonaws.com"]}, "Action": "sts:AssumeRole"}}"#;
+
+/// An account that has all that the manifest names.
+fn account() -> Memory {
+    let memory = Memory::new();
+    memory.account.set_caller("arn:aws:sts::123456789012:assumed-role/deployer/job-1");
+    memory.account.set_image(&format!("serve@{DIGEST}"), &["linux/amd64"]);
+    memory.account.set_role("arn:aws:iam::123456789012:role/ci/deployer", "{}");
+    memory.account.set_role(ROLE, TRUST);
+    memory.account.set_quota("ml.m5.large", 8.0);
+    memory
+}
+
+/// What the command prints, and its error.
+async fn validated(memory: &Memory, arguments: &[&str]) -> (String, Option<anyhow::Error>) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("manifest.json");
+    let bucket = memory.objects.uri("").trim_start_matches("s3://").trim_end_matches('/').to_owned();
+    std::fs::write(&file, MANIFEST.replace("\"models\"", &format!("\"{bucket}\""))).unwrap();
+    let (printer, captured) = Printer::captured();
+    let inputs = CommandInputs {
+        env: Environment::from_pairs([("COUNT".into(), "3".into()), ("TEAM".into(), "risk".into())]),
+        connect: Arc::new(memory.clone()),
+        clock: Arc::new(HostClock),
+        printer,
+    };
+    let file = file.display().to_string();
+    let arguments = [&["validate", "--connect", "--manifest", &file], arguments].concat();
+    let command = <ValidateArgs as clap::Args>::augment_args(clap::Command::new("validate"));
+    let matches = command.try_get_matches_from(arguments).unwrap();
+    let args = <ValidateArgs as clap::FromArgMatches>::from_arg_matches(&matches).unwrap();
+    let result = validate::run(&inputs, args, Cancellation::default()).await;
+    (String::from_utf8(captured.data()).unwrap(), result.err().map(with_exit_code))
+}
+
+const PROD: [&str; 2] = ["--environment", "prod"];
+
+#[tokio::test]
+async fn an_account_as_the_manifest_says_passes() {
+    let (text, error) = validated(&account(), &PROD).await;
+    assert!(error.is_none(), "{error:?}\n{text}");
+    insta::assert_snapshot!(text);
+}
+
+#[tokio::test]
+async fn all_that_is_wrong_is_told_together() {
+    let memory = account();
+    memory.account.set_caller("arn:aws:iam::210987654321:user/someone");
+    memory.account.set_image(&format!("serve@{DIGEST}"), &["linux/arm64"]);
+    memory.account.set_role(ROLE, &TRUST.replace("Allow", "Deny"));
+    memory.account.pass_no_role();
+    memory.account.set_quota("ml.m5.large", 7.0);
+    memory.objects.plan([Fault::new("size", 1, When::Before, CloudErrorKind::Denied)]);
+    let (text, error) = validated(&memory, &PROD).await;
+    let error = error.unwrap();
+    assert_eq!((failure::kind_of(&error), error.to_string().as_str()), (Kind::User, "6 checks failed"));
+    insta::assert_snapshot!(text);
+}
+
+#[tokio::test]
+async fn what_may_not_be_asked_is_unknown() {
+    let memory = account();
+    let denied = |method| Fault::new(method, 1, When::Before, CloudErrorKind::Denied).forever();
+    memory.account.plan(["platforms", "find", "may_pass", "endpoint_instances"].map(denied));
+    let (text, error) = validated(&memory, &PROD).await;
+    assert!(error.is_none(), "{error:?}\n{text}");
+    assert_eq!(text.matches("| unknown").count(), 4, "{text}");
+    assert!(text.contains("allow them `fake:Action`"), "{text}");
+}
+
+#[tokio::test]
+async fn a_throttled_check_is_worth_another_try() {
+    let memory = account();
+    memory.account.plan([Fault::new("endpoint_instances", 1, When::Before, CloudErrorKind::Throttled)]);
+    let (text, error) = validated(&memory, &PROD).await;
+    assert_eq!(failure::kind_of(&error.unwrap()), Kind::Verdict { code: 75 });
+    assert!(text.contains("| quota") && text.contains("again later"), "{text}");
+    memory.account.plan([Fault::new("arn", 1, When::Before, CloudErrorKind::Unauthenticated)]);
+    let (text, error) = validated(&memory, &PROD).await;
+    assert_eq!((text.as_str(), failure::kind_of(&error.unwrap())), ("", Kind::System));
+}
+
+#[tokio::test]
+async fn every_environment_is_checked_when_none_is_named() {
+    let (text, error) = validated(&account(), &["--output", "json"]).await;
+    assert_eq!(error.unwrap().to_string(), "1 check failed");
+    let data: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let row = |name: &str, check: &str| {
+        let rows = data["checks"].as_array().unwrap();
+        rows.iter().find(|row| row["environment"] == name && row["check"] == check).cloned().unwrap_or_default()
+    };
+    assert_eq!(row("prod", "caller")["result"], "ok");
+    assert_eq!(row("staging", "caller")["result"], "failed");
+    assert_eq!(row("staging", "architecture")["found"], "serverless runs linux/amd64");
+    assert_eq!(row("staging", "quota"), serde_json::Value::Null);
+}
