@@ -50,6 +50,7 @@ pub(crate) enum Command {
     /// Show what the operator's file allows
     Policy(PolicyArgs),
     /// Check the manifest, and with `--connect` the account that it names
+    #[command(visible_alias = "describe")]
     Validate(ValidateArgs),
     /// Compare a model's metrics with their bars and with an earlier model
     Gate(GateArgs),

@@ -42,7 +42,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use self::args::EmulatorArgs;
-pub use self::config::{Delays, EmulatorConfig};
+pub use self::config::{Delays, EcrImage, EmulatorConfig};
 pub use self::credentials::Credentials;
 use self::credentials::create_private;
 pub use self::error::SetupError;

@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use emulator::{Emulator, EmulatorConfig};
+use emulator::{EcrImage, Emulator, EmulatorConfig};
 
 const PINS: &str = "tests/fixtures/conformance/requirements.txt";
 
@@ -141,7 +141,13 @@ fn the_aws_cli_accepts_the_replies() {
     let Some(clients) = clients() else {
         return skipped("the AWS CLI", "neither the machine nor the package index has the clients");
     };
-    let running = Running::start(|config| config.buckets.push("from-cli".to_owned()));
+    let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+    let running = Running::start(|config| {
+        config.buckets.push("from-cli".to_owned());
+        config.instance_quotas.insert("endpoint:ml.m5.large".to_owned(), 4);
+        let platforms = vec!["linux/arm64".to_owned()];
+        config.ecr_images.push(EcrImage { repository: "serve".to_owned(), digest: digest.clone(), platforms });
+    });
     let folder = tempfile::tempdir().unwrap();
     let aws = |arguments: &[&str]| -> String {
         let output = Command::new(clients.join("aws"))
@@ -158,6 +164,16 @@ fn the_aws_cli_accepts_the_replies() {
         String::from_utf8(output.stdout).unwrap()
     };
     assert!(aws(&["sts", "get-caller-identity"]).contains("000000000000"));
+    assert!(aws(&["service-quotas", "list-service-quotas", "--service-code", "sagemaker"]).contains("endpoint usage"));
+    assert!(aws(&["iam", "get-role", "--role-name", "any"]).contains("\"Service\": \"sagemaker.amazonaws.com\""));
+    let simulate = ["iam", "simulate-principal-policy", "--policy-source-arn", "arn:aws:iam::000000000000:user/test"];
+    assert!(
+        aws(&[&simulate[..], &["--action-names", "iam:PassRole"]].concat()).contains("\"EvalDecision\": \"allowed\"")
+    );
+    let id = format!("imageDigest={digest}");
+    let image = ["--repository-name", "serve", "--image-ids", &id];
+    assert!(aws(&[&["ecr", "describe-images"], &image[..]].concat()).contains(&digest));
+    assert!(aws(&[&["ecr", "batch-get-image"], &image[..]].concat()).contains("image.config.v1"));
     // Larger than one part of a multipart upload.
     let body: Vec<u8> = (0..9_000_000_u32).map(|index| index.to_le_bytes()[1]).collect();
     let (source, target) = (folder.path().join("source"), folder.path().join("target"));

@@ -4,6 +4,7 @@
 mod emulator;
 mod explain;
 mod jobs;
+mod lifecycle;
 mod policies;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,6 +2,7 @@
 
 mod gate;
 mod model;
+mod validate;
 
 use std::path::Path;
 use std::process::Command;

@@ -27,6 +27,7 @@ const COMMANDS: &[&str] = &[
     "run",
     "sweep",
     "try",
+    "validate",
 ];
 
 #[test]

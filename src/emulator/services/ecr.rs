@@ -7,13 +7,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::caller::Caller;
 use crate::config::EcrImage;
+use crate::control::LAYERS_PATH;
 use crate::model::Model;
 use crate::protocol::{Answer, ApiError, text};
 use crate::service::{JsonService, Operation};
 use crate::shared::Shared;
-
-/// Path below which the configurations of images lie; it stands for presigned addresses.
-pub(crate) const LAYERS_PATH: &str = "/_emulator/layers/";
 
 /// The registry of the emulator's account, in every region.
 #[derive(Debug)]

@@ -91,9 +91,11 @@ impl Iam {
         };
         let simulated = Caller { identity: Arc::new(self.identity(source).ok_or_else(absent)?), ..caller.clone() };
         let mut results = String::new();
+        let resources = form.list("ResourceArns");
+        let resources = if resources.is_empty() { vec!["*"] } else { resources };
         for action in form.list("ActionNames") {
-            for resource in form.list("ResourceArns") {
-                let mut needed = NeededAction::new(action, resource);
+            for resource in &resources {
+                let mut needed = NeededAction::new(action, *resource);
                 for number in 1.. {
                     let entry = format!("ContextEntries.member.{number}");
                     let Some(key) = form.text(&format!("{entry}.ContextKeyName")) else { break };

@@ -17,7 +17,7 @@ use hyper::{Method, Request};
 use s3s::Body;
 
 use self::ecr::Ecr;
-pub(crate) use self::ecr::{LAYERS_PATH, layer};
+pub(crate) use self::ecr::layer;
 use self::iam::Iam;
 use self::logs::Logs;
 use self::quotas::ServiceQuotas;

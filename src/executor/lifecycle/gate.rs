@@ -95,6 +95,17 @@ pub async fn run(inputs: &CommandInputs, args: GateArgs, _: Cancellation) -> any
     Ok(())
 }
 
+/// The mistakes in the rules of a manifest, with their keys.
+pub(crate) fn mistakes(model: &Model) -> Vec<(&'static str, Failure)> {
+    let bars = RuleTexts { require: &model.require, ..RuleTexts::default() };
+    if let Err(mistake) = Rules::parse(bars, RuleTexts::default()) {
+        return vec![("model.require", mistake)];
+    }
+    let limits = RuleTexts { max_regression: &model.max_regression, ..bars };
+    let mistake = Rules::parse(limits, RuleTexts::default()).err();
+    mistake.into_iter().map(|mistake| ("model.max_regression", mistake)).collect()
+}
+
 impl JudgingArgs {
     fn rules(&self, model: &Model) -> Result<Rules, Failure> {
         let of_manifest = RuleTexts { require: &model.require, max_regression: &model.max_regression };

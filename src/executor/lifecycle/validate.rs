@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::CommandInputs;
 use super::connect::{self, CheckRow};
-use super::manifest::{ManifestFinding, ManifestText, mistakes};
+use super::gate;
+use super::manifest::{ManifestFinding, ManifestReading, ManifestText, mistakes};
 use super::output::{Data, OutputArgs};
 use super::target::{Target, TargetArgs};
 use crate::base::failure::Failure;
@@ -59,10 +60,11 @@ pub async fn run(inputs: &CommandInputs, args: ValidateArgs, _: Cancellation) ->
     let (mut findings, mut targets) = (Vec::new(), Vec::new());
     let names = environments.iter().map(|name| Some(name.as_str()));
     for name in names.chain(environments.is_empty().then_some(None)) {
-        match text.manifest(name, &inputs.env) {
-            Ok(manifest) => targets.push(Target::of(manifest, name.map(str::to_owned), inputs)),
-            Err(found) => findings.extend(found),
-        }
+        let ManifestReading { manifest, findings: found } = text.of(name, &inputs.env);
+        findings.extend(found);
+        let mistakes = manifest.model.iter().flat_map(gate::mistakes);
+        findings.extend(mistakes.filter_map(|(key, mistake)| text.finding(key, mistake.message())));
+        targets.push(Target::of(manifest, name.map(str::to_owned), inputs));
     }
     findings.sort();
     findings.dedup();
@@ -77,6 +79,9 @@ pub async fn run(inputs: &CommandInputs, args: ValidateArgs, _: Cancellation) ->
             throttled = throttled.or(checks.throttled);
             validation.checks.extend(checks.rows);
         }
+    }
+    if number == 0 {
+        inputs.printer.line(format!("The manifest {} has no mistake", args.target.manifest.display()));
     }
     let failed = validation.checks.iter().filter(|row| row.has_failed()).count();
     args.output.leave(&validation, &inputs.printer)?;

@@ -48,12 +48,18 @@ fn the_operations_are_those_of_the_code() {
     assert_eq!(documented("SageMaker"), of_model("sagemaker"));
     assert_eq!(documented("CloudWatch Logs"), of_model("logs"));
     assert_eq!(documented("S3"), of_s3);
-    let source = read("src/emulator/services/sts/mod.rs");
+    assert_eq!(documented("ECR"), of_model("ecr"));
+    assert_eq!(documented("Service Quotas"), of_model("service-quotas"));
+    assert_eq!(documented("STS"), of_query("src/emulator/services/sts/mod.rs"));
+    assert_eq!(documented("IAM"), of_query("src/emulator/services/iam.rs"));
+}
+
+/// The operations of a service of the query protocol.
+fn of_query(file: &str) -> BTreeSet<String> {
+    let source = read(file);
     let (_, names) = source.split_once("const OPERATIONS: &[&str] = &[").expect("the operations are listed");
-    let of_sts = Regex::new("\"(\\w+)\"").unwrap();
-    let of_sts: Vec<&str> =
-        of_sts.captures_iter(names.split(']').next().unwrap()).map(|found| found.extract::<1>().1[0]).collect();
-    assert_eq!(documented("STS"), set(of_sts));
+    let name = Regex::new("\"(\\w+)\"").unwrap();
+    name.captures_iter(names.split(']').next().unwrap()).map(|found| found[1].to_owned()).collect()
 }
 
 #[test]

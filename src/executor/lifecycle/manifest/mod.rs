@@ -15,7 +15,7 @@ mod types;
 mod variables;
 
 pub(crate) use finding::ManifestFinding;
-pub(crate) use read::{ManifestText, load, mistakes};
+pub(crate) use read::{ManifestReading, ManifestText, load, mistakes};
 pub use types::{Approvals, Autoscaling, Endpoint, EnvironmentEntry, Manifest, Model, Strategy, Tags};
 
 #[cfg(test)]

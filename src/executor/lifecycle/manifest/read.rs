@@ -25,13 +25,21 @@ const SHOWN: usize = 20;
 /// Failures of the user: the file cannot be read, or has mistakes; all of them with their places.
 pub(crate) fn load(file: &Path, environment: Option<&str>, env: &Environment) -> anyhow::Result<Manifest> {
     let text = ManifestText::read(file)?;
-    text.manifest(environment, env).map_err(|findings| text.failure(&findings).into())
+    let ManifestReading { manifest, findings } = text.of(environment, env);
+    if findings.is_empty() { Ok(manifest) } else { Err(text.failure(&findings).into()) }
 }
 
 /// The text of a manifest, parsed, with the places of its keys.
 pub(crate) struct ManifestText {
     name: String,
     parsed: Result<(Value, Places), Vec<ManifestFinding>>,
+}
+
+/// What a manifest says, as far as it can be understood, and its mistakes.
+#[derive(Debug, Default)]
+pub(crate) struct ManifestReading {
+    pub(crate) manifest: Manifest,
+    pub(crate) findings: Vec<ManifestFinding>,
 }
 
 impl ManifestText {
@@ -47,22 +55,25 @@ impl ManifestText {
         entries.into_iter().flat_map(Map::keys).cloned().collect()
     }
 
-    /// The manifest with the entry of `environment` applied. Other entries are not looked at: their variables may have no value here.
-    ///
-    /// # Errors
-    /// All mistakes.
-    pub(crate) fn manifest(
-        &self,
-        environment: Option<&str>,
-        env: &Environment,
-    ) -> Result<Manifest, Vec<ManifestFinding>> {
-        let (value, places) = self.parsed.as_ref().map_err(Clone::clone)?;
+    /// Reads the manifest with the entry of `environment` applied. Other entries are not looked at: their variables may have no value
+    /// here.
+    pub(crate) fn of(&self, environment: Option<&str>, env: &Environment) -> ManifestReading {
+        let (value, places) = match &self.parsed {
+            Ok(parsed) => parsed,
+            Err(findings) => return ManifestReading { findings: findings.clone(), ..ManifestReading::default() },
+        };
         let mut reading = Reading { places, environment, findings: Vec::new() };
         let manifest = reading.manifest(value.clone(), env);
         let mut findings = reading.findings;
         findings.sort();
         findings.dedup();
-        manifest.filter(|_| findings.is_empty()).ok_or(findings)
+        ManifestReading { manifest, findings }
+    }
+
+    /// A mistake that a command found at a key.
+    pub(crate) fn finding(&self, key: &str, message: &str) -> Option<ManifestFinding> {
+        let (_, places) = self.parsed.as_ref().ok()?;
+        Some(places.finding(key, message))
     }
 
     /// The error of a command that needs the manifest.
@@ -94,25 +105,23 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn manifest(&mut self, mut value: Value, env: &Environment) -> Option<Manifest> {
+    fn manifest(&mut self, mut value: Value, env: &Environment) -> Manifest {
         self.apply(&mut value);
         let mut expanded = Expanded::default();
         expanded.expand(&mut value, "", &|name| env.get(name));
-        // A string with a mistake in its variable has no value to check.
         let mut wrong: BTreeSet<_> = expanded.mistakes.iter().map(|(path, _)| path.clone()).collect();
         self.tell(expanded.mistakes);
         let mut mistakes = shape::check(&mut value, &schema::schema(), &expanded.whole);
+        // A string with a mistake in its variable has no value to check.
         mistakes.retain(|(path, _)| !wrong.contains(path));
         wrong.extend(mistakes.iter().map(|(path, _)| path.clone()));
         self.tell(mistakes);
-        let mut manifest = match serde_json::from_value::<Manifest>(value) {
-            Ok(manifest) => manifest,
-            Err(error) if self.findings.is_empty() => {
+        let mut manifest = serde_json::from_value::<Manifest>(value).unwrap_or_else(|error| {
+            if self.findings.is_empty() {
                 self.tell(vec![(String::new(), error.to_string())]);
-                return None;
             }
-            Err(_) => return None,
-        };
+            Manifest::default()
+        });
         if let Some(name) = self.environment {
             manifest.target = manifest.environments.get(name).cloned().unwrap_or_default();
         }
@@ -122,9 +131,9 @@ impl Reading<'_> {
         manifest.target.region = comparable("region", manifest.target.region.take());
         manifest.target.account = comparable("account", manifest.target.account.take());
         let mut mistakes = rules::check(&manifest, &entry);
-        mistakes.retain(|(path, _)| !wrong.contains(path));
+        mistakes.retain(|(path, _)| !wrong.iter().any(|wrong| wrong.starts_with(path)));
         self.tell(mistakes);
-        Some(manifest)
+        manifest
     }
 
     /// Applies the patch of the environment, and leaves the other entries out.

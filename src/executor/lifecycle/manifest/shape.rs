@@ -15,7 +15,8 @@ const ALIKE: f64 = 0.8;
 /// The path of a mistake, and its text.
 pub(super) type Mistake = (String, String);
 
-/// Finds every mistake. A string at a path of `whole` becomes the number or the truth value that the schema wants.
+/// Finds every mistake, and leaves what the types can hold. A string at a path of `whole` becomes the number or the truth value that
+/// the schema wants.
 pub(super) fn check(value: &mut Value, schema: &Value, whole: &BTreeSet<String>) -> Vec<Mistake> {
     let mut check = Check { root: schema, whole, mistakes: Vec::new() };
     check.value(value, schema, "");
@@ -29,43 +30,52 @@ struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
-    fn value(&mut self, value: &mut Value, schema: &'a Value, path: &str) {
+    /// Whether the types can hold the value; what they cannot hold is taken out around it.
+    fn value(&mut self, value: &mut Value, schema: &'a Value, path: &str) -> bool {
         let description = schema["description"].as_str();
         let schema = self.resolve(schema);
         let types: Vec<_> = words(&schema["type"]);
         if value.is_null() && (types.is_empty() || types.contains(&"null")) {
-            return;
+            return true;
         }
         if self.whole.contains(path) {
             convert(value, &types);
         }
         if !types.is_empty() && !types.iter().any(|name| is_of_type(value, name)) {
             let wanted = types.iter().find(|name| **name != "null").map_or("a value", |name| type_words(name));
-            return self.tell(path, format!("must be {wanted}, not {}", type_words(type_name(value))));
+            self.tell(path, format!("must be {wanted}, not {}", type_words(type_name(value))));
+            return false;
         }
-        if let Some(mistake) = out_of_form(value, schema) {
-            let description = if allowed(schema).is_some() { None } else { description };
-            self.tell(path, with_description(mistake, description));
+        let is_one_of_few = allowed(schema).is_some();
+        let mistake = out_of_form(value, schema);
+        let is_usable = mistake.is_none() || !is_one_of_few && !value.is_number();
+        if let Some(mistake) = mistake {
+            self.tell(path, with_description(mistake, description.filter(|_| !is_one_of_few)));
         }
         match value {
-            Value::Object(entries) => self.object(entries, schema, path),
+            Value::Object(entries) => self.object(entries, schema, path) && is_usable,
             Value::Array(entries) => {
-                for (number, entry) in entries.iter_mut().enumerate() {
-                    self.value(entry, &schema["items"], &join(path, &number.to_string()));
-                }
+                let mut number = 0;
+                entries.retain_mut(|entry| {
+                    let path = join(path, &number.to_string());
+                    number += 1;
+                    self.value(entry, &schema["items"], &path)
+                });
+                is_usable
             }
-            _ => {}
+            _ => is_usable,
         }
     }
 
-    fn object(&mut self, entries: &mut Map<String, Value>, schema: &'a Value, path: &str) {
+    fn object(&mut self, entries: &mut Map<String, Value>, schema: &'a Value, path: &str) -> bool {
         let none = Map::new();
         let known = schema["properties"].as_object();
-        for name in words(&schema["required"]).into_iter().filter(|name| !entries.contains_key(*name)) {
-            let description = known.and_then(|known| known.get(name)?["description"].as_str());
+        let required = words(&schema["required"]);
+        for name in required.iter().filter(|name| !entries.contains_key(**name)) {
+            let description = known.and_then(|known| known.get(*name)?["description"].as_str());
             self.tell(&join(path, name), with_description("is missing".to_owned(), description));
         }
-        for (name, entry) in entries {
+        entries.retain(|name, entry| {
             let path = join(path, name);
             match (known.and_then(|known| known.get(name)), &schema["additionalProperties"]) {
                 (Some(schema), _) => self.value(entry, schema, &path),
@@ -73,10 +83,12 @@ impl<'a> Check<'a> {
                     let nearest = nearest(name, known.unwrap_or(&none).keys());
                     let hint = nearest.map(|name| format!(": did you mean `{name}`?")).unwrap_or_default();
                     self.tell(&path, format!("is no key of the manifest{hint}"));
+                    false
                 }
                 (None, schema) => self.value(entry, schema, &path),
             }
-        }
+        });
+        required.iter().all(|name| entries.contains_key(*name))
     }
 
     fn tell(&mut self, path: &str, message: String) {

@@ -1,0 +1,63 @@
+//! Examples of the manifest, and the policies for the commands about models.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use regex::Regex;
+use serde_json::Value;
+
+use super::{read, root};
+
+/// Actions that need no permission.
+const FREE: [&str; 1] = ["sts:GetCallerIdentity"];
+
+/// A policy, the files of `src/aws` whose calls it allows, and actions of files that other commands use as well.
+const POLICIES: &[(&str, &[&str], &[&str])] =
+    &[("validate-connect.json", &["identity", "images", "quotas", "roles"], &["s3:GetObject", "s3:ListBucket"])];
+
+fn actions(policy: &Value) -> BTreeSet<String> {
+    let statements = policy["Statement"].as_array().unwrap().iter();
+    let list = |statement: &Value| match &statement["Action"] {
+        Value::Array(list) => list.clone(),
+        one => vec![one.clone()],
+    };
+    statements.flat_map(list).map(|action| action.as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn each_policy_allows_what_its_command_calls_and_no_more() {
+    let action = Regex::new(r#""((?:[a-z0-9]+):[A-Z][A-Za-z]+)""#).unwrap();
+    for (policy, files, others) in POLICIES {
+        let mut called: BTreeSet<String> = others.iter().map(|&action| action.to_owned()).collect();
+        for file in *files {
+            let text = read(&format!("src/aws/{file}.rs"));
+            let code = text.split("#[cfg(test)]").next().unwrap();
+            called.extend(action.captures_iter(code).map(|found| found[1].to_owned()));
+        }
+        // The name of a condition key in a simulation.
+        called.retain(|action| {
+            !FREE.contains(&action.as_str()) && !["iam:PassRole", "iam:PassedToService"].contains(&action.as_str())
+        });
+        let shipped: Value = serde_json::from_str(&read(&format!("runner-config/iam/lifecycle/{policy}"))).unwrap();
+        assert_eq!(actions(&shipped), called, "{policy}");
+    }
+    let shipped = std::fs::read_dir(root().join("runner-config/iam/lifecycle")).unwrap().count();
+    assert_eq!(shipped, POLICIES.len(), "every policy has its row");
+}
+
+/// The example, and each whole manifest of the page, has no mistake in any environment.
+#[test]
+fn the_examples_of_the_manifest_have_no_mistake() {
+    let mut texts = vec![read("docs/examples/manifest.json")];
+    let page = read("docs/LIFECYCLE.md");
+    let blocks = page.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap().to_owned());
+    texts.extend(blocks.filter(|block| block.starts_with('{')));
+    assert!(texts.len() > 1, "the page has an example");
+    for text in texts {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("manifest.json"), &text).unwrap();
+        let mut program = Command::new(env!("CARGO_BIN_EXE_sagemaker-executor"));
+        let output = program.arg("validate").env_clear().current_dir(folder.path()).output().unwrap();
+        assert!(output.status.success(), "{}\n{text}", String::from_utf8_lossy(&output.stdout));
+    }
+}
