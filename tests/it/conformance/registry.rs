@@ -41,15 +41,20 @@ fn clients_of_two_accounts_share_models() {
     let script = "tests/fixtures/conformance/registry.py";
     run(client(&emulator, &data_dir, &clients.join("python3")).args([script, &emulator.endpoint, BUCKET]));
 
-    let aws = |arguments: &[&str]| {
+    let aws = |profile: &str, arguments: &[&str]| {
         let mut command = client(&emulator, &data_dir, &clients.join("aws"));
-        run(command.args(["--profile", "222222222222/role/deployer", "sagemaker"]).args(arguments))
+        run(command.args(["--profile", profile, "--output", "text", "sagemaker"]).args(arguments))
     };
-    let shared = "arn:aws:sagemaker:eu-west-1:000000000000:model-package";
-    let listed = aws(&["list-model-packages", "--model-package-group-name", &format!("{shared}-group/fraud")]);
-    assert!(listed.contains("\"ModelApprovalStatus\": \"PendingManualApproval\""), "{listed}");
-    let described = aws(&["describe-model-package", "--model-package-name", &format!("{shared}/fraud/1")]);
-    assert!(described.contains("\"PrincipalId\": \"AIDAEMULATOR\""), "{described}");
+    let containers = r#"{"Containers": [{"Image": "image", "ModelDataUrl": "s3://bucket/model.tar.gz"}]}"#;
+    let create =
+        ["create-model-package", "--model-package-group-name", "fraud", "--inference-specification", containers];
+    let version = aws("default", &create);
+    let update = ["update-model-package", "--model-approval-status", "Approved", "--model-package-arn", version.trim()];
+    assert_eq!(aws("default", &update), version);
+    let group = "arn:aws:sagemaker:eu-west-1:000000000000:model-package-group/fraud";
+    let approved = ["--model-approval-status", "Approved", "--query", "ModelPackageSummaryList[].ModelPackageArn"];
+    let list = [&["list-model-packages", "--model-package-group-name", group], &approved[..]].concat();
+    assert_eq!(aws("222222222222/role/deployer", &list), version);
 }
 
 #[test]

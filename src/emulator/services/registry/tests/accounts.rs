@@ -134,3 +134,61 @@ fn another_account_adds_a_version_to_a_group_and_copies_one() {
     desk.of(OTHER, "reader").group("own");
     assert_eq!(creator.create(copy), format!("arn:aws:sagemaker:us-east-1:{OTHER}:model-package/own/1"));
 }
+
+#[test]
+fn conditions_see_tags_approval_and_metadata() {
+    let condition = |actions: &[&str], operator: &str, key: &str, value: &str| {
+        let mut statement = allow(actions);
+        statement["Condition"] = json!({operator: {key: value}});
+        statement
+    };
+    let deny = |mut statement: Value| {
+        statement["Effect"] = json!("Deny");
+        statement
+    };
+    let update = ["sagemaker:UpdateModelPackage"];
+    let desk = Desk::with(|config| {
+        let maker = json!([allow(&["sagemaker:CreateModelPackageGroup", "sagemaker:CreateModelPackage"])]);
+        let tagged = json!([condition(&["sagemaker:Describe*"], "StringEquals", "aws:ResourceTag/project", "fraud")]);
+        let metadata = json!([
+            condition(&update, "StringEquals", "sagemaker:CustomerMetadataProperties/stage", "dev"),
+            condition(&update, "StringEquals", "sagemaker:ModelLifeCycle:stage", "dev"),
+            deny(condition(
+                &update,
+                "ForAnyValue:StringEquals",
+                "sagemaker:CustomerMetadataPropertiesToRemove",
+                "commit"
+            )),
+            deny(condition(&update, "StringEquals", "sagemaker:ModelApprovalStatus", "Approved")),
+        ]);
+        config.iam = vec![account(OWN, &[("maker", maker), ("tagged", tagged), ("metadata", metadata)])];
+    });
+    let (maker, tagged, metadata) = (desk.of(OWN, "maker"), desk.of(OWN, "tagged"), desk.of(OWN, "metadata"));
+    let tags = json!([{"Key": "project", "Value": "fraud"}]);
+    for request in
+        [json!({"ModelPackageGroupName": "fraud", "Tags": tags}), json!({"ModelPackageName": "alone", "Tags": tags})]
+    {
+        let operation =
+            if request.get("ModelPackageName").is_some() { "CreateModelPackage" } else { "CreateModelPackageGroup" };
+        assert!(denied(&maker.refused(operation, request.clone()), "sagemaker:AddTags"), "{request}");
+        desk.call(operation, request);
+    }
+    maker.group("other");
+    let (version_of, other) = (maker.create(version("fraud")), maker.create(version("other")));
+    for name in [version_of.as_str(), "alone"] {
+        tagged.describe(name);
+    }
+    assert!(denied(&tagged.refused("DescribeModelPackage", json!({"ModelPackageName": other})), NO_IDENTITY_POLICY));
+    let updated = |name: &str, value: Value| {
+        let request = json!({"ModelPackageArn": version_of, "CustomerMetadataProperties": {"stage": "dev"}});
+        metadata.ask("UpdateModelPackage", &with(request, name, value)).is_ok()
+    };
+    assert!(updated("CustomerMetadataPropertiesToRemove", json!(["other"])));
+    assert!(!updated("CustomerMetadataPropertiesToRemove", json!(["other", "commit"])));
+    assert!(!updated("ModelApprovalStatus", json!("Approved")));
+    assert!(!updated("CustomerMetadataProperties", json!({"stage": "prod"})));
+    let stage =
+        |stage: &str| json!({"ModelPackageArn": version_of, "ModelLifeCycle": {"Stage": stage, "StageStatus": "x"}});
+    assert!(metadata.ask("UpdateModelPackage", &stage("dev")).is_ok());
+    assert!(metadata.ask("UpdateModelPackage", &stage("prod")).is_err());
+}
