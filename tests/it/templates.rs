@@ -46,19 +46,22 @@ fn templates_are_plain_yaml() {
     }
 }
 
-/// GitLab adds up the parts of `timeout`; the runner takes `RUNNER_SCRIPT_TIMEOUT` as Go reads durations, so it cannot be a difference.
+/// A project that sets no input keeps its own timeout: GitLab reads `timeout:` without a value as absent, and refuses a variable without
+/// one, which must be an empty text.
 #[test]
-fn a_script_ends_before_its_job_does() {
-    let value = |text: &str, name: &str| {
-        let line = Regex::new(&format!("(?m)^ +{name}: (.*)$")).unwrap();
-        line.captures(text).map_or_else(|| panic!("no {name}"), |found| found[1].to_owned())
-    };
-    for (_, text) in templates() {
-        let (script, after) = (value(&text, "RUNNER_SCRIPT_TIMEOUT"), value(&text, "RUNNER_AFTER_SCRIPT_TIMEOUT"));
-        let job = value(&text, "timeout");
-        let rest = job.strip_prefix(&format!("{script} ")).unwrap_or_else(|| panic!("{job} is not {script} and more"));
-        let time = |text: &str| humantime::parse_duration(text).unwrap();
-        assert!(time(rest) >= 2 * time(&after), "{rest} is too short for {after} of after_script and the uploads");
+fn no_limit_is_set_that_the_project_does_not_ask_for() {
+    for (path, text) in templates() {
+        let (head, body) = text.split_once("\n---\n").unwrap();
+        for (key, input, line) in [
+            ("timeout", "timeout", "  timeout: $[[ inputs.timeout ]]"),
+            ("RUNNER_SCRIPT_TIMEOUT", "script_timeout", "    RUNNER_SCRIPT_TIMEOUT: \"$[[ inputs.script_timeout ]]\""),
+        ] {
+            let found: Vec<_> = body.lines().filter(|line| line.trim_start().starts_with(&format!("{key}:"))).collect();
+            assert_eq!(found, [line], "{}", path.display());
+            let declared = Regex::new(&format!("(?m)^    {input}:\\n +description: .*\\n +default: \"\"\\n +regex: (.*)$")).unwrap();
+            let form = Regex::new(&declared.captures(head).unwrap_or_else(|| panic!("{input}: {head}"))[1]).unwrap();
+            assert!(form.is_match("") && form.is_match("8h") && form.is_match("1h30m") && !form.is_match("8 hours"), "{form}");
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::base::arn::Arn;
 use crate::base::human::human_duration;
 use crate::cloud::{SecondaryStatus, TrainingJob};
 use crate::config::prices::Price;
-use crate::session::phase::Phase;
+use crate::session::phase::InstancePhase;
 
 /// The smallest cost that is told.
 const CENT: f64 = 0.01;
@@ -54,11 +54,11 @@ pub struct EarlierJob {
 }
 
 /// All phases of a training job, in order, in the words of the job's log.
-const PHASES: [(Phase, &str); 4] = [
-    (Phase::Provisioning, "waiting for instances"),
-    (Phase::Download, "download"),
-    (Phase::Training, "training"),
-    (Phase::Upload, "upload"),
+const PHASES: [(InstancePhase, &str); 4] = [
+    (InstancePhase::Provisioning, "waiting for instances"),
+    (InstancePhase::Download, "download"),
+    (InstancePhase::Training, "training"),
+    (InstancePhase::Upload, "upload"),
 ];
 
 impl Bill {
@@ -67,8 +67,10 @@ impl Bill {
         let has_ended = job.status.is_terminal();
         let instances = job.instances.clone();
         let phases = phases(job, now);
-        let is_waiting: Vec<bool> =
-            phases.iter().filter_map(|phase| Some(Phase::of(&phase.status)? == Phase::Provisioning)).collect();
+        let is_waiting: Vec<bool> = phases
+            .iter()
+            .filter_map(|phase| Some(InstancePhase::of(&phase.status)? == InstancePhase::Provisioning))
+            .collect();
         let begun = usize::from(is_waiting.first() == Some(&false));
         // SageMaker may leave all these figures out after an early failure.
         let came_up = job.training_started.or_else(|| first_billed(&phases));
@@ -136,16 +138,19 @@ impl Bill {
 
     /// Seconds of waiting for instances, which are not billed.
     pub fn waited(&self) -> u64 {
-        self.total(Phase::Provisioning)
+        self.total(InstancePhase::Provisioning)
     }
 
     /// Seconds on instances, by the phases.
     pub fn ran(&self) -> u64 {
-        [Phase::Download, Phase::Training, Phase::Upload].into_iter().map(|phase| self.total(phase)).sum()
+        [InstancePhase::Download, InstancePhase::Training, InstancePhase::Upload]
+            .into_iter()
+            .map(|phase| self.total(phase))
+            .sum()
     }
 
-    fn total(&self, phase: Phase) -> u64 {
-        let of_phase = self.phases.iter().filter(|timed| Phase::of(&timed.status) == Some(phase));
+    fn total(&self, phase: InstancePhase) -> u64 {
+        let of_phase = self.phases.iter().filter(|timed| InstancePhase::of(&timed.status) == Some(phase));
         of_phase.map(|timed| timed.seconds).sum()
     }
 
@@ -204,7 +209,9 @@ fn amount_words(price: Price, cost: f64) -> String {
 
 /// When the first instance was up, by the phases.
 fn first_billed(phases: &[TimedPhase]) -> Option<SystemTime> {
-    let is_up = |phase: &&TimedPhase| matches!(Phase::of(&phase.status), Some(Phase::Download | Phase::Training));
+    let is_up = |phase: &&TimedPhase| {
+        matches!(InstancePhase::of(&phase.status), Some(InstancePhase::Download | InstancePhase::Training))
+    };
     phases.iter().find(is_up).map(|phase| phase.started)
 }
 

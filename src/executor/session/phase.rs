@@ -4,7 +4,7 @@ use crate::cloud::SecondaryStatus;
 
 /// A phase of a training job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum InstancePhase {
     /// SageMaker finds instances and starts them; not billed.
     Provisioning,
     /// The instances download image and input.
@@ -15,7 +15,7 @@ pub(super) enum Phase {
     Upload,
 }
 
-impl Phase {
+impl InstancePhase {
     /// `None` for the end of a job, and for values newer than this program.
     pub(super) fn of(status: &SecondaryStatus) -> Option<Self> {
         match status {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::base::human::{human_duration, ordinal};
 use crate::cloud::{SecondaryStatus, TrainingJob, Transition};
-use crate::session::phase::Phase;
+use crate::session::phase::InstancePhase;
 use crate::ui::{Printer, Progress};
 
 /// Interval of the status line while nothing changes: GitLab Runner notices a cancel soon only while there is output.
@@ -15,23 +15,23 @@ const REMINDER: Duration = Duration::from_secs(10);
 const BETWEEN_LOOKS: Duration = Duration::from_mins(2);
 
 /// The phase of a status in which the stage waits: a container that has started is awaited like its image, until its agent is ready.
-fn awaited(status: &SecondaryStatus) -> Option<Phase> {
-    match Phase::of(status)? {
-        Phase::Provisioning => Some(Phase::Provisioning),
-        Phase::Download | Phase::Training => Some(Phase::Download),
-        Phase::Upload => None,
+fn awaited(status: &SecondaryStatus) -> Option<InstancePhase> {
+    match InstancePhase::of(status)? {
+        InstancePhase::Provisioning => Some(InstancePhase::Provisioning),
+        InstancePhase::Download | InstancePhase::Training => Some(InstancePhase::Download),
+        InstancePhase::Upload => None,
     }
 }
 
 /// How often SageMaker looked for instances.
 pub(super) fn starts(job: &TrainingJob) -> usize {
-    spans(&job.transitions).iter().filter(|span| span.phase == Phase::Provisioning).count()
+    spans(&job.transitions).iter().filter(|span| span.phase == InstancePhase::Provisioning).count()
 }
 
 /// A phase, from its beginning to the beginning of the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Span {
-    phase: Phase,
+    phase: InstancePhase,
     from: SystemTime,
     to: Option<SystemTime>,
 }
@@ -54,7 +54,7 @@ fn spans(transitions: &[Transition]) -> Vec<Span> {
 /// The open section.
 #[derive(Debug)]
 struct Open {
-    phase: Phase,
+    phase: InstancePhase,
     nth: usize,
     name: String,
     /// Time printed as its beginning.
@@ -130,7 +130,7 @@ impl Waiting {
         now: Instant,
     ) -> Option<Self> {
         let spans = spans(&job.transitions);
-        let is_start = |(_, span): &(usize, &Span)| span.phase == Phase::Provisioning;
+        let is_start = |(_, span): &(usize, &Span)| span.phase == InstancePhase::Provisioning;
         let (ended, span) = spans.iter().enumerate().filter(is_start).nth(start.checked_sub(1)?)?;
         Some(Self { ended, ..Self::new(printer, instance, number, span.from, now) })
     }
@@ -148,7 +148,7 @@ impl Waiting {
         let spans = spans(&job.transitions);
         while let Some(span) = spans.get(self.ended) {
             let before = spans.iter().take(self.ended + 1);
-            let start = before.filter(|span| span.phase == Phase::Provisioning).count();
+            let start = before.filter(|span| span.phase == InstancePhase::Provisioning).count();
             self.open(span, self.ended, start, now);
             let Some(to) = span.to else { break };
             self.close(to);
@@ -173,7 +173,7 @@ impl Waiting {
 
     /// Takes note that SageMaker did not answer once the agent was ready: says in the open section what is unknown.
     pub(super) fn unanswered(&mut self, why: &str, now: Instant) {
-        if self.spinner.is_none() && self.open.as_ref().is_none_or(|open| open.phase == Phase::Provisioning) {
+        if self.spinner.is_none() && self.open.as_ref().is_none_or(|open| open.phase == InstancePhase::Provisioning) {
             self.begin_unseen(now);
             self.printer.line(format!("When the download began is not known, so its time is part of this: {why}"));
         }
@@ -197,7 +197,7 @@ impl Waiting {
     /// Begins the first section before SageMaker has answered.
     fn begin_unseen(&mut self, now: Instant) {
         if self.open.is_none() && self.ended == 0 {
-            self.begin_section(Phase::Provisioning, 0, 1, self.since, None, now);
+            self.begin_section(InstancePhase::Provisioning, 0, 1, self.since, None, now);
         }
     }
 
@@ -215,7 +215,7 @@ impl Waiting {
     /// `start`: number of the start of the containers that is awaited, from 1.
     fn begin_section(
         &mut self,
-        phase: Phase,
+        phase: InstancePhase,
         nth: usize,
         start: usize,
         shown: SystemTime,
@@ -223,8 +223,10 @@ impl Waiting {
         now: Instant,
     ) {
         let (title, name) = match phase {
-            Phase::Provisioning => (format!("Provisioning {}", self.instance), "provisioning"),
-            Phase::Download | Phase::Training | Phase::Upload => ("Downloading image and input".to_owned(), "download"),
+            InstancePhase::Provisioning => (format!("Provisioning {}", self.instance), "provisioning"),
+            InstancePhase::Download | InstancePhase::Training | InstancePhase::Upload => {
+                ("Downloading image and input".to_owned(), "download")
+            }
         };
         let nth_start = ordinal(u32::try_from(start).unwrap_or(u32::MAX));
         let title = if start > 1 { format!("{title}, {nth_start} start") } else { title };
@@ -370,20 +372,20 @@ mod tests {
 
     #[test]
     fn phases_follow_the_transitions_whatever_is_missed() {
-        let times = |transitions: &[(&str, u64, &str)]| -> Vec<(Phase, SystemTime, Option<SystemTime>)> {
+        let times = |transitions: &[(&str, u64, &str)]| -> Vec<(InstancePhase, SystemTime, Option<SystemTime>)> {
             spans(&job(transitions).transitions).iter().map(|span| (span.phase, span.from, span.to)).collect()
         };
         assert_eq!(
             times(&[("Starting", 1, ""), ("Training", 5, ""), ("Interrupted", 8, ""), ("Starting", 9, "")]),
             [
-                (Phase::Provisioning, second(1), Some(second(5))),
-                (Phase::Download, second(5), Some(second(8))),
-                (Phase::Provisioning, second(8), None)
+                (InstancePhase::Provisioning, second(1), Some(second(5))),
+                (InstancePhase::Download, second(5), Some(second(8))),
+                (InstancePhase::Provisioning, second(8), None)
             ]
         );
         assert_eq!(
             times(&[("Starting", 1, ""), ("Pondering", 3, ""), ("Training", 5, "")]),
-            [(Phase::Provisioning, second(1), Some(second(3))), (Phase::Download, second(5), None)]
+            [(InstancePhase::Provisioning, second(1), Some(second(3))), (InstancePhase::Download, second(5), None)]
         );
     }
 

@@ -9,7 +9,7 @@ use crate::cloud::{SecondaryStatus, Transition};
 use crate::protocol::mailbox::Order;
 use crate::session::Session;
 use crate::session::event::SessionEvent;
-use crate::session::phase::Phase;
+use crate::session::phase::InstancePhase;
 use crate::session::workspace_upload::WorkspaceUpload;
 
 /// Sends the project to the new container and begins another run, which the caller orders. Prints one line about it.
@@ -65,12 +65,12 @@ pub(super) fn without_instance_since(transitions: &[Transition]) -> Option<Syste
 }
 
 fn is_running(status: &SecondaryStatus) -> bool {
-    Phase::of(status).is_some_and(|phase| phase != Phase::Provisioning)
+    InstancePhase::of(status).is_some_and(|phase| phase != InstancePhase::Provisioning)
 }
 
 fn is_starting(status: &SecondaryStatus) -> bool {
     let is_cause = matches!(status, SecondaryStatus::Interrupted | SecondaryStatus::Restarting);
-    Phase::of(status) == Some(Phase::Provisioning) && !is_cause
+    InstancePhase::of(status) == Some(InstancePhase::Provisioning) && !is_cause
 }
 
 #[cfg(test)]

@@ -59,6 +59,8 @@ fn expect(world: &World, outcomes: &[Outcome]) {
     let training = jobs[1]["TrainingTimeInSeconds"].as_u64().unwrap();
     assert_eq!(spot["spot_saving_percent"], 100 - (seconds(1) * 100).div_ceil(training), "{spot}");
     assert_eq!((&spot["exit_code"], &spot["spot"]), (&3.into(), &true.into()));
+    // One sample after a second.
+    assert_eq!((&spot["idle"]["below_percent"], &spot["idle"]["measured_seconds"]), (&10.into(), &1.into()), "{spot}");
     outcomes[2].succeeded().shows(&format!("\nBilled {} s of 2 x ml.m5.large, ", seconds(2)));
 }
 

@@ -10,7 +10,7 @@ use crate::protocol::mailbox::{self, ByeReason, Report};
 use crate::session::node_record::NodeRecord;
 use crate::session::record::{Records, SessionRecord};
 use crate::session::{Host, SessionId, spec};
-use crate::ui::Printer;
+use crate::ui::{Captured, Printer};
 
 const NAME: &str = "gitlab-1-2-abcdef12";
 
@@ -18,6 +18,7 @@ struct Harness {
     memory: Memory,
     settings: Settings,
     printer: Printer,
+    captured: Captured,
     _dir: tempfile::TempDir,
 }
 
@@ -25,12 +26,8 @@ impl Harness {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let text = format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = \"{}\"\n", dir.path().display());
-        Self {
-            memory: Memory::new(),
-            settings: toml::from_str(&text).unwrap(),
-            printer: Printer::captured().0,
-            _dir: dir,
-        }
+        let (printer, captured) = Printer::captured();
+        Self { memory: Memory::new(), settings: toml::from_str(&text).unwrap(), printer, captured, _dir: dir }
     }
 
     async fn open(&self, record: SessionRecord) {
@@ -79,6 +76,7 @@ async fn a_running_job_is_stopped_and_everything_of_the_session_is_gone() {
     assert!(harness.memory.jobs.calls().contains(&format!("stop {NAME}")));
     assert_eq!(harness.memory.objects.keys(), ["sessions/gitlab-1-2-abcdef123/orders/000001.json"]);
     assert!(harness.attach().is_none(), "the record is forgotten");
+    assert_eq!(harness.captured.text(), format!("Training job {NAME}: Nothing is billed: no instance came up\n"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -96,6 +94,7 @@ async fn a_finished_job_is_given_time_to_leave_by_itself() {
     );
     close(session, Patience::Long).await.unwrap();
     assert!(!harness.memory.jobs.calls().contains(&format!("stop {NAME}")));
+    assert_eq!(harness.captured.text(), "", "the job's last stage has told its bill");
 }
 
 #[tokio::test(start_paused = true)]
