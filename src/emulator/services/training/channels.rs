@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::checkpoints;
 use super::download::{link_down, objects_of, write_down};
 use super::file_systems;
-use super::hosts::{HostPlace, POOL_CACHE, empty, fresh_folder};
+use super::hosts::{HostPlace, INTERFACE, POOL_CACHE, empty, fresh_folder};
 use super::pipes::PipeChannel;
 use super::platform::PlatformStore;
 use crate::config::EmulatorConfig;
@@ -127,7 +127,7 @@ fn resource_config(place: &HostPlace) -> Value {
         "current_instance_type": own.map(|group| &group.instance_type),
         "hosts": sorted(0..place.count),
         "instance_groups": groups,
-        "network_interface_name": "eth0",
+        "network_interface_name": INTERFACE,
     })
 }
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::final_metrics::MetricFinder;
-use super::hosts::{HostPlace, POOL_CACHE};
+use super::hosts::{HostPlace, INTERFACE, POOL_CACHE};
 use super::job::Phase;
 use super::results::failure_text;
 use super::shipping::ship;
@@ -276,7 +276,7 @@ impl JobHandle {
             ("AWS_REGION", self.region.as_str()),
             ("AWS_EXECUTION_ENV", "AWS_ECS_EC2"),
             ("SAGEMAKER_METRICS_DIRECTORY", "/opt/ml/output/metrics/sagemaker"),
-            ("DMLC_INTERFACE", "eth0"),
+            ("DMLC_INTERFACE", INTERFACE),
             ("NVIDIA_VISIBLE_DEVICES", "void"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))

@@ -15,6 +15,8 @@ use crate::host::{BindMount, Leftovers, discard};
 /// The folders of the platform below `/opt/ml`; another container never finds anything in them.
 const FOLDERS: &[&str] = &["input", "model", "output"];
 
+/// The network interface of all containers: the addresses of nodes are on it, and of isolated ones it is the only one.
+pub(super) const INTERFACE: &str = "lo";
 /// The cache that containers of one warm pool share.
 pub(super) const POOL_CACHE: &str = "/opt/ml/sagemaker/warmpoolcache";
 
