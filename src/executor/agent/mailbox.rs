@@ -38,6 +38,8 @@ pub(super) struct AgentMailbox {
     denied: Option<(Instant, String)>,
     /// Reports go into the container's log too.
     log: Option<Arc<OutputSpool>>,
+    /// The last of them as it is there.
+    logged: Vec<u8>,
 }
 
 /// Earlier starts of the container, as their reports tell.
@@ -83,6 +85,7 @@ impl AgentMailbox {
             lease: LeaseWatch { length: lease, beats: BTreeSet::new(), changed: now, next_look: now + lease / 6 },
             denied: None,
             log: None,
+            logged: Vec::new(),
         }
     }
 
@@ -206,8 +209,16 @@ impl AgentMailbox {
         let framed = self.log.as_ref().zip(frame::report_frame(self.keys.seal().of_node(self.node), seq, &body));
         if let Some((log, line)) = framed {
             log.write(&line);
+            self.logged = line;
         }
         Ok(())
+    }
+
+    /// Shows in the container's log that this agent goes on: repeats its last report, of which readers take the first copy.
+    pub(super) fn repeat_report(&self) {
+        if let Some(log) = &self.log {
+            log.write(&self.logged);
+        }
     }
 
     /// Fails when another writer has stored this node's next report: the driver may have acted on it, so no script may go on.

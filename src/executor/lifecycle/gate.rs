@@ -18,6 +18,7 @@ use clap::Args;
 use self::baseline::Baseline;
 use self::evidence::GateVerdict;
 use self::judge::Earlier;
+pub(super) use self::metrics::MetricsSource;
 use self::metrics::{MetricPath, Metrics};
 use self::rule::{RuleTexts, Rules};
 use super::CommandInputs;
@@ -26,6 +27,8 @@ use super::output::{OutputArgs, ReportFileArgs};
 use super::target::TargetArgs;
 use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
+
+const METRICS_HINT: &str = "name files that the job has in `--metrics`, else in `model.metrics` of the manifest; `needs:artifacts` brings those of the training";
 
 #[derive(Debug, Args)]
 pub struct GateArgs {
@@ -47,7 +50,7 @@ struct JudgingArgs {
     /// Files with metrics: JSON, or OpenMetrics. In place of `model.metrics` of the manifest
     #[arg(long, value_name = "FILE", num_args = 1..)]
     metrics: Vec<PathBuf>,
-    /// Finds a metric in files of JSON, as `f1=$.report.f1`
+    /// Finds a metric in files of JSON, as `f1=$.report.f1`. Adds to `model.metric_paths` of the manifest
     #[arg(long = "metric", value_name = "NAME=JSONPATH")]
     metric_paths: Vec<String>,
     /// The earlier model to compare with: `approved` is the latest approved version of the group, else the ARN of a version or
@@ -71,10 +74,11 @@ pub async fn run(inputs: &CommandInputs, args: GateArgs, _: Cancellation) -> any
     let target = target.load_if_present(inputs)?;
     let model = target.manifest.model.clone().unwrap_or_default();
     let rules = judging.rules(&model)?;
-    let metrics = judging.read_metrics(&model, &folder)?;
+    let paths = judging.paths(&model)?;
+    let metrics = judging.read_metrics(&model, &folder, &paths)?;
     let source = Baseline::of(judging.baseline.as_deref(), !rules.limits.is_empty())?;
     let baseline = match &source {
-        Some(source) => source.load(inputs, &target.access, &model.group).await?,
+        Some(source) => source.load(inputs, &target.access, &model.group, &paths).await?,
         None => None,
     };
     let (name, earlier) = match baseline {
@@ -106,6 +110,18 @@ pub(crate) fn mistakes(model: &Model) -> Vec<(&'static str, Failure)> {
     mistake.into_iter().map(|mistake| ("model.max_regression", mistake)).collect()
 }
 
+/// For `model register`: refuses a model that does not reach the bars of the manifest. Without bars every model may be registered.
+///
+/// # Errors
+/// The verdict, with the first rule that does not hold; failures of the user about a rule or a file.
+pub(super) fn check_bars(model: &Model, files: &[MetricsSource]) -> Result<(), Failure> {
+    let judging = JudgingArgs::default();
+    let rules = Rules::parse(RuleTexts { require: &model.require, max_regression: &[] }, RuleTexts::default())?;
+    let metrics = Metrics::parse(files, &judging.paths(model)?)?;
+    let judged = judge::judge(&rules, &metrics, &Earlier::None { is_required: false });
+    GateVerdict::new(judged, &metrics, None).conclude().map(|_| ())
+}
+
 impl JudgingArgs {
     fn rules(&self, model: &Model) -> Result<Rules, Failure> {
         let of_manifest = RuleTexts { require: &model.require, max_regression: &model.max_regression };
@@ -121,8 +137,14 @@ impl JudgingArgs {
         Ok(rules)
     }
 
+    fn paths(&self, model: &Model) -> Result<Vec<MetricPath>, Failure> {
+        let of_manifest =
+            model.metric_paths.iter().map(|(name, path)| MetricPath::new(name, path, "`model.metric_paths`"));
+        of_manifest.chain(self.metric_paths.iter().map(|text| MetricPath::parse(text))).collect()
+    }
+
     /// Paths of the manifest are relative to its folder.
-    fn read_metrics(&self, model: &Model, folder: &Path) -> Result<Metrics, Failure> {
+    fn read_metrics(&self, model: &Model, folder: &Path, paths: &[MetricPath]) -> Result<Metrics, Failure> {
         let files: Vec<PathBuf> = if self.metrics.is_empty() {
             model.metrics.iter().map(|file| folder.join(file)).collect()
         } else {
@@ -132,13 +154,35 @@ impl JudgingArgs {
             return Err(Failure::user("no file with metrics is named")
                 .hint("add `--metrics FILE`, or `model.metrics` to the manifest"));
         }
-        let paths = self.metric_paths.iter().map(|text| MetricPath::parse(text)).collect::<Result<Vec<_>, _>>()?;
-        let sources = files.iter().map(|file| files::read(file)).collect::<Result<Vec<_>, _>>()?;
-        Metrics::parse(&sources, &paths)
+        let sources = files.iter().map(|file| files::read(file, METRICS_HINT)).collect::<Result<Vec<_>, _>>()?;
+        Metrics::parse(&sources, paths)
     }
 }
 
 fn nothing_to_judge(why: &str) -> Failure {
     Failure::user(format!("the gate has nothing to judge: {why}"))
         .hint("add `--require 'METRIC>=NUMBER'`, or `model.require` to the manifest")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::exit_codes;
+    use crate::base::failure::Kind;
+
+    #[test]
+    fn a_model_below_its_bars_is_not_registered() {
+        let model = |require: &[&str]| Model {
+            require: require.iter().map(|&rule| rule.to_owned()).collect(),
+            metric_paths: [("f1".to_owned(), "$.report.f1".to_owned())].into(),
+            ..Model::default()
+        };
+        let file = MetricsSource { name: "metrics.json".to_owned(), bytes: br#"{"report": {"f1": 0.7}}"#.to_vec() };
+        let end =
+            |require: &[&str]| check_bars(&model(require), std::slice::from_ref(&file)).map_err(|error| error.kind);
+        assert_eq!(end(&[]), Ok(()));
+        assert_eq!(end(&["f1>=0.7", "report.f1>0"]), Ok(()));
+        assert_eq!(end(&["f1>0.7"]), Err(Kind::Verdict { code: exit_codes::BELOW_BAR }));
+        assert_eq!(end(&["f1"]), Err(Kind::User));
+    }
 }

@@ -19,7 +19,7 @@ const MOST_DOTENV_VARIABLES: usize = 20;
 pub struct OutputArgs {
     /// Form of the data on stdout
     #[arg(long, value_name = "FORM", default_value = "text")]
-    pub(crate) output: Form,
+    pub(crate) output: OutputForm,
     /// Write variables for later jobs into this file, for `artifacts:reports:dotenv`
     #[arg(long, value_name = "FILE")]
     pub(crate) dotenv: Option<PathBuf>,
@@ -38,7 +38,7 @@ pub struct ReportFileArgs {
 
 /// Form of the data on stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Form {
+pub enum OutputForm {
     /// Lines and tables for people
     Text,
     /// One JSON object
@@ -67,8 +67,8 @@ impl OutputArgs {
             write("--dotenv", file, &dotenv(&data.variables())?)?;
         }
         let mut text = match self.output {
-            Form::Text => data.text(),
-            Form::Json => serde_json::to_string_pretty(data).context("failed to write the data as JSON")?,
+            OutputForm::Text => data.text(),
+            OutputForm::Json => serde_json::to_string_pretty(data).context("failed to write the data as JSON")?,
         };
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
@@ -169,7 +169,7 @@ mod tests {
         }
     }
 
-    fn args(output: Form, dotenv: Option<PathBuf>) -> OutputArgs {
+    fn args(output: OutputForm, dotenv: Option<PathBuf>) -> OutputArgs {
         OutputArgs { output, dotenv }
     }
 
@@ -179,8 +179,8 @@ mod tests {
         let file = folder.path().join("build.env");
         let (printer, captured) = Printer::captured();
         let data = Example { name: "arn:aws:x \"quoted\"" };
-        args(Form::Text, Some(file.clone())).leave(&data, &printer).unwrap();
-        args(Form::Json, None).leave(&data, &printer).unwrap();
+        args(OutputForm::Text, Some(file.clone())).leave(&data, &printer).unwrap();
+        args(OutputForm::Json, None).leave(&data, &printer).unwrap();
         let expected = "name arn:aws:x \"quoted\"\n{\n  \"name\": \"arn:aws:x \\\"quoted\\\"\"\n}\n";
         assert_eq!(String::from_utf8(captured.data()).unwrap(), expected);
         assert_eq!(captured.text(), "");
@@ -203,7 +203,7 @@ mod tests {
     fn a_file_that_cannot_be_written_names_its_flag() {
         let folder = tempfile::tempdir().unwrap();
         let absent = folder.path().join("absent/build.env");
-        let error = args(Form::Text, Some(absent.clone())).check().unwrap_err();
+        let error = args(OutputForm::Text, Some(absent.clone())).check().unwrap_err();
         let expected = format!(
             "the file of `--dotenv` cannot be written: {} is in a folder that does not exist",
             absent.display()

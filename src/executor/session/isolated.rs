@@ -15,7 +15,7 @@ use crate::session::exchange::Exchange as _;
 use crate::session::next_job::{self, JobInputs};
 use crate::session::stage_end::wait_for_end;
 use crate::session::state::Creation;
-use crate::session::{Session, billing, project_scope, queue, stage_channels};
+use crate::session::{Session, billing, project_scope, queue, stage_channels, unsent};
 
 /// Lines of the job's log about what the isolation costs.
 pub fn announcement(job: &JobContext) -> String {
@@ -68,6 +68,7 @@ pub async fn enter(session: &mut Session<'_>, cancel: &Cancellation) -> anyhow::
     if stages.number > 0 {
         wait_for_end(session, cancel).await?;
         billing::print_current(session, &EndWait::new(cancel)).await;
+        unsent::tell(session, cancel).await;
         // Any pack prefix: the key of a part does not depend on it.
         let part = session.keys().kept_tree("").part(0);
         if session.exchange_objects().size(&part).await?.is_none() {

@@ -25,6 +25,7 @@ pub mod input_check;
 pub mod isolated;
 pub mod job_limit;
 mod job_report;
+mod kept_results;
 pub mod lease;
 mod leaving;
 pub mod left_over;
@@ -64,6 +65,7 @@ pub mod spec;
 mod stage_channels;
 mod stage_end;
 pub mod stage_jobs;
+mod stage_record;
 mod stage_state;
 pub mod stamp;
 pub mod state;
@@ -79,7 +81,6 @@ use anyhow::Context as _;
 
 use crate::base::arn::Arn;
 use crate::base::clock::Clock;
-use crate::base::failure::Failure;
 use crate::base::node::NodeId;
 use crate::cloud::{LogClient, ObjectStore, TrainingJobs};
 use crate::config::settings::Settings;
@@ -92,8 +93,8 @@ use crate::session::event::{Saved, SessionEvent};
 use crate::session::exchange::{Exchange as _, StoreExchange};
 use crate::session::lease::RenewalTime;
 use crate::session::output_tail::OutputTail;
-use crate::session::record::{LostResults, Records};
-use crate::session::state::{ResultsState, SessionState};
+use crate::session::record::Records;
+use crate::session::state::SessionState;
 use crate::ui::Printer;
 use crate::workspace::Summary;
 
@@ -128,6 +129,8 @@ pub struct Session<'a> {
     /// Of the script that this process last followed.
     output_tail: OutputTail,
     pub lease_renewed: RenewalTime,
+    /// Makes a client for the log of the training job, in a process that may read it.
+    log_client: Option<LogClient>,
 }
 
 impl<'a> Session<'a> {
@@ -167,7 +170,25 @@ impl<'a> Session<'a> {
         let records = Records::at(&settings.runner.state_dir);
         let (state, output_tail) = (SessionState::default(), OutputTail::default());
         let lease_renewed = RenewalTime::default();
-        Self { id, records, state, jobs, objects, settings, printer, clock, output_tail, lease_renewed }
+        Self {
+            id,
+            records,
+            state,
+            jobs,
+            objects,
+            settings,
+            printer,
+            clock,
+            output_tail,
+            lease_renewed,
+            log_client: None,
+        }
+    }
+
+    /// With a client for the log of the training job.
+    #[must_use]
+    pub fn reading_log(self, log_client: LogClient) -> Self {
+        Self { log_client: Some(log_client), ..self }
     }
 
     /// The host's part, to open another session with.
@@ -292,20 +313,7 @@ impl<'a> Session<'a> {
     pub async fn give_up(&mut self) -> anyhow::Result<()> {
         self.apply(SessionEvent::GivenUp)?;
         self.stop_job().await;
-        self.lose_earlier_results()
-    }
-
-    /// Notes that the files of earlier containers without network are lost, since only the last one sends results and it never began.
-    fn lose_earlier_results(&mut self) -> anyhow::Result<()> {
-        let has_earlier = self.state.stage_jobs().is_some_and(|stages| stages.earlier.is_some());
-        if !has_earlier || self.state.results() != ResultsState::Pending {
-            return Ok(());
-        }
-        let why = "the training job of the last container stage did not start, and the files of the script are lost, because a job \
-                   without network gets its files from the last one";
-        let hint = "leave `after_script` out, or give it time for an instance: set `RUNNER_AFTER_SCRIPT_TIMEOUT` to `30m` or more";
-        self.printer.failure(&Failure::system(why).hint(hint).into());
-        self.apply(SessionEvent::ResultsLost(&LostResults { why: why.to_owned(), by_job: false }))
+        Ok(())
     }
 
     /// Stops the training job; `cleanup` tries again when it fails.

@@ -158,20 +158,6 @@ pub struct SessionRecord {
 }
 
 impl SessionRecord {
-    /// The next stage has another training job and another mailbox, in which nothing was written yet.
-    pub(super) fn enter_stage(&mut self) {
-        let Some(stages) = &mut self.stage_jobs else { return };
-        let job = self.job_number.max(1);
-        stages.enter(job, self.workspace_attempt);
-        self.job_number = if stages.earlier.is_some() { job + 1 } else { job };
-        self.nodes.rows_mut().for_each(|node| *node = NodeRecord::default());
-        (self.arn, self.queued, self.orders, self.repeated) = (None, None, 0, false);
-        (self.collected, self.finished) = (false, false);
-        (self.workspace_attempt, self.workspace_sent) = (0, false);
-        self.restarts = Restarts::default();
-        self.log_floors.clear();
-    }
-
     /// `true` when all numbers are small enough to count on from.
     fn is_possible(&self) -> bool {
         let counts = [self.job_number, self.orders, self.runs, self.workspace_attempt];

@@ -21,6 +21,7 @@ pub(super) fn note(record: &mut SessionRecord, id: NodeId, report: Option<&Repor
             }
         }
         Some(Report::Bye { .. }) => node.left = true,
+        Some(Report::Unsent { files, first }) => record.note_unsent(id, *files, first),
         Some(Report::Exited { exit, .. }) if exit.has_model => drop(record.models.insert(id)),
         Some(Report::Exited { .. }) => drop(record.models.remove(&id)),
         Some(Report::Collected { restarts, .. }) if id == NodeId::LEADER => {
@@ -34,7 +35,6 @@ pub(super) fn note(record: &mut SessionRecord, id: NodeId, report: Option<&Repor
             | Report::Started { .. }
             | Report::Kept { .. }
             | Report::Collected { .. }
-            | Report::Unsent { .. }
             | Report::Failed { .. },
         )
         | None => {}

@@ -16,10 +16,11 @@ use crate::session::event::SessionEvent;
 use crate::session::exchange::Exchange as _;
 use crate::session::failure_reasons::{self, Diagnosis, LossKind};
 use crate::session::inbox::Inbox;
+use crate::session::kept_results::{self, KeptProject};
 use crate::session::record::LostResults;
 use crate::session::state::ResultsState as Outcome;
 use crate::session::{node_folders, stage_end, unsent};
-use crate::workspace::{AllSent, Bounds, Destination, Summary, TransferLimits, TransferProgress};
+use crate::workspace::{AllSent, Bounds, Destination, MissingPart, Summary, TransferLimits, TransferProgress};
 
 const POLL: Duration = Duration::from_millis(40);
 const SLOW_POLL: Duration = Duration::from_millis(500);
@@ -48,22 +49,64 @@ pub async fn download_results(
     if are_gone(session) {
         return Ok(Download::FilesGone);
     }
-    if !session.state.is_finished() {
+    let is_given_up = session.state.is_given_up();
+    if !is_given_up && !session.state.is_finished() {
         session.order(&Order::Finish { collect: true }).await?;
     }
     if !session.printer.is_terminal() {
         session.printer.line("Fetching the results");
     }
-    stage_end::wait_for_end(session, cancel).await?;
-    let fetched = fetch(session, NodeId::LEADER, trees, cancel).await?;
+    if !is_given_up {
+        stage_end::wait_for_end(session, cancel).await?;
+    }
+    let kept = find_kept(session).await?;
+    let fetched = if is_given_up && kept.is_none() {
+        lose_earlier(session)?;
+        Download::Settled
+    } else {
+        fetch(session, NodeId::LEADER, trees, cancel, kept.as_ref()).await?
+    };
     if fetched == Download::Settled {
-        if session.state.results() == Outcome::Pending {
+        if session.state.results() == Outcome::Pending && kept.is_none() {
             other_nodes(session, trees, cancel).await?;
         }
         session.apply(SessionEvent::ResultsSettled)?;
         let_go(session).await;
     }
     Ok(fetched)
+}
+
+/// The project that the container of an earlier stage has kept, when the last container has sent no results; tells that it is used.
+async fn find_kept(session: &Session<'_>) -> anyhow::Result<Option<KeptProject>> {
+    let keys = session.keys().results(NodeId::LEADER, restarts(session));
+    if !session.state.is_isolated() || session.exchange_objects().size(&keys.part(0)).await?.is_some() {
+        return Ok(None);
+    }
+    let kept = kept_results::find(session).await?;
+    if kept.is_some() {
+        let others =
+            if node_folders::sends_every_node(session) { ". The files of the other nodes are lost" } else { "" };
+        session.printer.warn(format!(
+            "the last container stage has sent no files, so the results are those that the stage before it left{others}"
+        ));
+    }
+    Ok(kept)
+}
+
+/// Notes that the files of earlier containers without network are lost: the last one never began, and no other has kept them.
+fn lose_earlier(session: &mut Session<'_>) -> anyhow::Result<()> {
+    let why = "the training job of the last container stage did not start, and the files of the script are lost, because SageMaker has \
+               no files of its container";
+    let hint =
+        "leave `after_script` out, or give it time for an instance: set `RUNNER_AFTER_SCRIPT_TIMEOUT` to `30m` or more";
+    session.printer.failure(&Failure::system(why).hint(hint).into());
+    session.apply(SessionEvent::ResultsLost(&LostResults { why: why.to_owned(), by_job: false }))
+}
+
+/// Starts of the container before the one that sends the results.
+fn restarts(session: &Session<'_>) -> u32 {
+    let restarts = session.state.restarts();
+    if session.state.is_collected() { restarts.collected } else { restarts.leader }
 }
 
 /// Orders the agents to leave that have sent everything and wait with the failure of their script: it ends those of the other nodes too.
@@ -95,7 +138,7 @@ async fn other_nodes(session: &mut Session<'_>, trees: &Trees, cancel: &Cancella
     if node_folders::sends_every_node(session) {
         node_folders::check(session.state.nodes(), trees)?;
         for node in session.state.nodes().ids().filter(|node| *node != NodeId::LEADER) {
-            fetch(session, node, &trees.in_folder(&node.to_string()), cancel).await?;
+            fetch(session, node, &trees.in_folder(&node.to_string()), cancel, None).await?;
         }
     }
     unsent::tell(session, cancel).await;
@@ -108,9 +151,10 @@ async fn fetch(
     node: NodeId,
     trees: &Trees,
     cancel: &Cancellation,
+    kept: Option<&KeptProject>,
 ) -> anyhow::Result<Download> {
     let progress = Arc::default();
-    let fetched = fetch_with(session, node, trees, cancel, &progress).await;
+    let fetched = fetch_with(session, node, trees, cancel, kept, &progress).await;
     // Threads of an abandoned transfer may still write.
     progress.at_rest().await;
     fetched
@@ -121,6 +165,7 @@ async fn fetch_with(
     node: NodeId,
     trees: &Trees,
     cancel: &Cancellation,
+    kept: Option<&KeptProject>,
     progress: &Arc<TransferProgress>,
 ) -> anyhow::Result<Download> {
     let (files, bytes) = session.received_before(node);
@@ -140,9 +185,13 @@ async fn fetch_with(
     let selection = selection.of_node(node);
     let bounds = Bounds { selection: &selection, limits: &limits };
     let destination = Destination { trees, staging: &staging };
-    let restarts = session.state.restarts();
-    let restarts = if session.state.is_collected() { restarts.collected } else { restarts.leader };
-    let applying = exchange.fetch_results(node, restarts, destination, bounds, &all_sent, progress);
+    let restarts = restarts(session);
+    let applying = async {
+        match kept {
+            Some(kept) => kept.apply(destination, bounds, progress).await,
+            None => exchange.fetch_results(node, restarts, destination, bounds, &all_sent, progress).await,
+        }
+    };
     let applying = with_bar(session.printer, "Fetching the results", progress, applying);
     tokio::pin!(applying);
     // Results that have arrived are applied even after a failure or a cancel.
@@ -155,7 +204,7 @@ async fn fetch_with(
             received(session, node, &summary?);
             return Ok(Download::Settled);
         }
-        is_there = wait_for_results(session, node, cancel) => is_there,
+        is_there = wait_for_results(session, node, cancel), if kept.is_none() => is_there,
     };
     if waited.is_err() && is_canceled(session) {
         return waited.map(|_| Download::Settled);
@@ -174,13 +223,15 @@ async fn fetch_with(
     };
     match (waited, applied) {
         (_, Ok(summary)) => received(session, node, &summary),
+        (Ok(true), Err(error)) if is_missing(&error) => vanished(session, error).await?,
         (Ok(true), Err(error)) | (Err(error), Err(_)) => return Err(error),
         (Ok(false), Err(error)) if progress.has_arrived() => return Err(error),
         (Ok(false), Err(_)) if are_gone(session) => return Ok(Download::FilesGone),
         (Ok(false), Err(error)) => {
             tracing::debug!(error = format!("{error:#}"), "there are no results");
             if is_ready(session, node) {
-                let lost = lost_results(session, node).await;
+                session.printer.warn(no_results(node));
+                let lost = lost_results(session, no_results(node)).await;
                 session.apply(SessionEvent::ResultsLost(&lost))?;
             }
         }
@@ -204,9 +255,25 @@ fn no_results(node: NodeId) -> String {
     format!("The training job ended before {sender} sent its results")
 }
 
+fn is_missing(error: &anyhow::Error) -> bool {
+    error.chain().any(<dyn std::error::Error>::is::<MissingPart>)
+}
+
+/// Results that an agent has sent are not in the store. Of a container without network, SageMaker stores them.
+async fn vanished(session: &mut Session<'_>, error: anyhow::Error) -> anyhow::Result<()> {
+    if !session.state.is_isolated() {
+        return Err(Failure::system("the results of the job are not in the bucket any more")
+            .hint("check that no lifecycle rule of the bucket deletes objects of running jobs")
+            .caused_by(error)
+            .into());
+    }
+    let lost = lost_results(session, "SageMaker has not stored the files of the container".to_owned()).await;
+    session.printer.warn(&lost.why);
+    session.apply(SessionEvent::ResultsLost(&lost))
+}
+
 /// Looks up why there are no results.
-async fn lost_results(session: &Session<'_>, node: NodeId) -> LostResults {
-    let no_results = no_results(node);
+async fn lost_results(session: &Session<'_>, no_results: String) -> LostResults {
     let job = session.jobs.describe(&session.job_name()).await.ok().flatten();
     match job.and_then(|job| job.failure_reason) {
         Some(why) => {
@@ -241,9 +308,6 @@ async fn wait_for_results(session: &mut Session<'_>, node: NodeId, cancel: &Canc
         }
         let row = session.state.nodes().get(node).copied().unwrap_or_default();
         if row.left {
-            if row.ready {
-                session.printer.warn(no_results(node));
-            }
             return Ok(false);
         }
         let report = inbox.next(session, node).await?;
@@ -255,10 +319,7 @@ async fn wait_for_results(session: &mut Session<'_>, node: NodeId, cancel: &Canc
             None if inbox.is_silent() => ended = false,
             // No agent ever reported, as after a cancel during provisioning: there is nothing to wait for.
             None if !row.ready => return Ok(false),
-            None if ended => {
-                session.printer.warn(no_results(node));
-                return Ok(false);
-            }
+            None if ended => return Ok(false),
             None => {}
         }
         if Instant::now() >= look_at {
@@ -310,158 +371,4 @@ fn check_report(report: Report) -> anyhow::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::base::node::Nodes;
-    use crate::cloud::testing::{Fault, Memory, When, example_spec};
-    use crate::cloud::{CloudErrorKind, TrainingJobs as _};
-    use crate::config::settings::Settings;
-    use crate::protocol::mailbox;
-    use crate::session::node_record::NodeRecord;
-    use crate::session::record::{Records, SessionRecord};
-    use crate::session::requested_job::RequestedJob;
-    use crate::session::state::SessionState;
-    use crate::session::{Host, SessionId, spec};
-    use crate::ui::Printer;
-    use crate::workspace;
-
-    const NAME: &str = "gitlab-1-2-abcdef12";
-
-    const NEW: NodeRecord = NodeRecord { ready: false, left: false, told: false, reports: 0 };
-    const READY: NodeRecord = NodeRecord { ready: true, ..NEW };
-    const LEFT: NodeRecord = NodeRecord { left: true, ..NEW };
-
-    fn one(node: NodeRecord) -> Nodes<NodeRecord> {
-        Nodes::new(1, |_| node)
-    }
-
-    /// A one-node job without any report.
-    fn silent() -> SessionRecord {
-        SessionRecord { nodes: one(NEW), ..SessionRecord::default() }
-    }
-
-    fn attach<'a>(id: SessionId, memory: &Memory, settings: &'a Settings, printer: &'a Printer) -> Session<'a> {
-        let host = Host::with_real_time(settings, printer);
-        Session::attach(id, memory.jobs.clone(), memory.objects.clone(), host).unwrap().unwrap()
-    }
-
-    async fn wait(memory: &Memory, record: SessionRecord, cancel: &Cancellation) -> anyhow::Result<bool> {
-        let dir = tempfile::tempdir().unwrap();
-        let text = format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = \"{}\"\n", dir.path().display());
-        let settings: Settings = toml::from_str(&text).unwrap();
-        let printer = Printer::captured().0;
-        memory.jobs.create(&example_spec(NAME)).await.unwrap();
-        let id = SessionId::parse(NAME).unwrap();
-        Records::open(dir.path()).unwrap().save(&id, &record).unwrap();
-        let mut session = attach(id, memory, &settings, &printer);
-        wait_for_results(&mut session, NodeId::LEADER, cancel).await
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn results_that_were_told_to_an_earlier_stage_are_fetched_although_the_job_has_ended() {
-        let memory = Memory::new();
-        let record = SessionRecord { collected: true, nodes: one(LEFT), ..SessionRecord::default() };
-        assert!(wait(&memory, record, &Cancellation::default()).await.unwrap());
-        let record = SessionRecord { nodes: one(LEFT), ..SessionRecord::default() };
-        let memory = Memory::new();
-        assert!(!wait(&memory, record, &Cancellation::default()).await.unwrap());
-    }
-
-    #[tokio::test]
-    async fn results_are_applied_once_they_are_there_whatever_the_agent_says() {
-        let folder = tempfile::tempdir().unwrap();
-        let side = |name: &str| {
-            let project = folder.path().join(name);
-            std::fs::create_dir(&project).unwrap();
-            Trees { tmp: project.with_extension("tmp"), project, host: None }
-        };
-        let (container, host) = (side("container"), side("host"));
-        std::fs::write(container.project.join("model"), "weights").unwrap();
-        let (memory, id) = (Memory::new(), SessionId::parse(NAME).unwrap());
-        let route = spec::session_keys(&id, None).results(NodeId::LEADER, 0);
-        let selection = Selection { everything: true, ..Selection::default() };
-        let (snapshot, progress) = (workspace::Snapshot::default(), Arc::default());
-        workspace::send_changes(&*memory.objects, &route, &container, &snapshot, &selection, &progress).await.unwrap();
-
-        let text = format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = \"{}\"\n", folder.path().display());
-        let settings: Settings = toml::from_str(&text).unwrap();
-        let record = SessionRecord { nodes: one(READY), finished: true, ..SessionRecord::default() };
-        Records::open(folder.path()).unwrap().save(&id, &record).unwrap();
-        let (printer, _) = Printer::captured();
-        let mut session = attach(id, &memory, &settings, &printer);
-        memory.jobs.create(&example_spec(NAME)).await.unwrap();
-        download_results(&mut session, &host, &Cancellation::default()).await.unwrap();
-        assert_eq!(std::fs::read_to_string(host.project.join("model")).unwrap(), "weights");
-        assert_eq!(session.state.results(), Outcome::Applied);
-
-        // Its report may even be a failure, or never come.
-        for report in [
-            Report::Failed {
-                order: "send the results".to_owned(),
-                reason: "no time was left".to_owned(),
-                by_job: false,
-            },
-            Report::Bye { reason: crate::protocol::mailbox::ByeReason::Stopped },
-        ] {
-            std::fs::remove_file(host.project.join("model")).unwrap();
-            let known = session.state.snapshot().clone();
-            let number = session.state.leader().reports + 1;
-            let nodes = one(NodeRecord { reports: number - 1, ..READY });
-            session.state = SessionState::from(SessionRecord { results_applied: false, nodes, ..known });
-            let (keys, node) = (session.keys(), NodeId::LEADER);
-            memory.objects.insert(&keys.report(node, number), mailbox::encode_report(&keys, node, number, &report));
-            download_results(&mut session, &host, &Cancellation::default()).await.unwrap();
-            assert_eq!(std::fs::read_to_string(host.project.join("model")).unwrap(), "weights");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_store_and_a_service_that_falter_are_waited_for() {
-        let memory = Memory::new();
-        let keys = spec::session_keys(&SessionId::parse(NAME).unwrap(), None);
-        let report = Report::Collected { summary: String::new(), restarts: 0 };
-        let report = mailbox::encode_report(&keys, NodeId::LEADER, 1, &report);
-        memory.objects.insert(&keys.report(NodeId::LEADER, 1), report);
-        let get = Fault::new("get", 1, When::Before, CloudErrorKind::Transient).times(100);
-        let describe = Fault::new("describe", 1, When::Before, CloudErrorKind::Throttled);
-        memory.objects.plan([get]);
-        memory.jobs.plan([describe]);
-        assert!(wait(&memory, silent(), &Cancellation::default()).await.unwrap());
-
-        let memory = Memory::new();
-        let get = Fault::new("get", 1, When::Before, CloudErrorKind::Transient).forever();
-        memory.objects.plan([get]);
-        assert!(wait(&memory, silent(), &Cancellation::default()).await.is_err(), "for one lease");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_wait_is_as_long_as_the_training_job_may_run() {
-        let memory = Memory::new();
-        let most = 600;
-        let request = RequestedJob { most_seconds: most, ..RequestedJob::default() };
-        let record = SessionRecord { nodes: one(READY), request, ..SessionRecord::default() };
-        memory.jobs.plan([Fault::new("describe", 1, When::Before, CloudErrorKind::Throttled).forever()]);
-        let before = Instant::now();
-        assert!(wait(&memory, record, &Cancellation::default()).await.is_err());
-        assert_eq!(before.elapsed().as_secs(), most, "not the default of the operator's file");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_cancel_ends_the_wait() {
-        let memory = Memory::new();
-        let cancel = Cancellation::default();
-        cancel.raise();
-        let record = SessionRecord { nodes: one(READY), ..SessionRecord::default() };
-        assert!(wait(&memory, record, &cancel).await.is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_container_that_never_came_is_not_waited_for() {
-        let memory = Memory::new();
-        let before = Instant::now();
-        assert!(!wait(&memory, silent(), &Cancellation::default()).await.unwrap());
-        assert_eq!(before.elapsed(), Duration::ZERO);
-    }
-}
+mod tests;

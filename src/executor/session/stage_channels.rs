@@ -3,13 +3,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
 use crate::protocol::isolation::{self, EarlierStage, KeepTree, StageFiles};
 use crate::protocol::keys::{SessionKeys, session_folder};
 use crate::session::exchange::StoreExchange;
 use crate::session::spec::StageChannels;
 use crate::session::{Session, spec};
-use crate::workspace;
+use crate::workspace::{self, TransferLimits};
 
+/// Objects that are looked for at the same time.
+const LOOKS: usize = 16;
 const LISTS: [&str; 2] = ["channels/stage.json", "channels/earlier.json"];
 
 /// Where a stage gets its project from.
@@ -39,7 +43,7 @@ pub(super) fn channels(session: &Session<'_>) -> Option<StageChannels> {
     Some(StageChannels { stage, earlier: stages.earlier.map(|_| earlier) })
 }
 
-fn stage_keys(session: &Session<'_>, stage: u32) -> SessionKeys {
+pub(super) fn stage_keys(session: &Session<'_>, stage: u32) -> SessionKeys {
     spec::session_keys(&session.id, session.state.place()).of_stage(stage)
 }
 
@@ -57,29 +61,101 @@ pub(super) async fn store_lists(session: &Session<'_>, packs: &str) -> anyhow::R
     let mut stage: BTreeSet<String> = own.into_iter().filter(is_input).collect();
     let Some(job) = stages.earlier else {
         let sent = keys.workspace(session.state.project_attempt(), packs);
-        stage.extend(workspace::packs_of(&**objects, &sent).await?);
+        stage.extend(workspace::packs_of(&**objects, &sent, &TransferLimits::none()).await?.packs);
         return store_list(session, &lists[0], "", stage).await;
     };
     let before = stage_keys(session, stages.number - 1);
     let output = isolation::output(&before, &spec::job_name(&session.id, job));
     let kept = before.kept_tree(packs);
-    let found = objects.list(&output).await?;
-    let written: BTreeSet<&str> = found.iter().filter_map(|key| key.strip_prefix(&output)).collect();
-    let view = session.output_of(&before, job);
-    let needed = workspace::packs_of(&view, &kept).await?;
-    let (there, shared): (BTreeSet<String>, BTreeSet<String>) =
-        needed.into_iter().partition(|key| written.contains(key.as_str()));
-    stage.extend(shared);
+    let found = workspace::packs_of(&session.output_of(&before, job), &kept, &limits(session)).await?;
+    // Asked for by name: a container may have written any number of objects.
+    let is_there = |key: String| async { anyhow::Ok((objects.size(&format!("{output}{key}")).await?.is_some(), key)) };
+    let looked = stream::iter(found.packs).map(is_there).buffer_unordered(LOOKS).try_collect::<Vec<_>>().await?;
+    let (there, shared): (Vec<_>, Vec<_>) = looked.into_iter().partition(|(is_there, _)| *is_there);
+    stage.extend(shared.into_iter().map(|(_, key)| key));
     // The host's own files, which the results are compared with.
     let first = stage_keys(session, 1).workspace(stages.attempt, packs);
     stage.extend(objects.list(&format!("{}/", first.manifest)).await?);
-    let parts = written.iter().filter(|key| key.starts_with(&kept.manifest)).map(|key| (*key).to_owned());
-    store_list(session, &lists[1], &output, there.into_iter().chain(parts).collect()).await?;
+    let parts = (0..found.parts).map(|number| kept.part(number));
+    let earlier = there.into_iter().map(|(_, key)| key).chain(parts).collect();
+    store_list(session, &lists[1], &output, earlier).await?;
     store_list(session, &lists[0], "", stage).await
+}
+
+/// Limits of the project that a container has left.
+fn limits(session: &Session<'_>) -> TransferLimits {
+    TransferLimits { max_files: session.settings.limits.results_max_files, ..TransferLimits::default() }
 }
 
 async fn store_list(session: &Session<'_>, key: &str, prefix: &str, keys: BTreeSet<String>) -> anyhow::Result<()> {
     let keys: Vec<String> = keys.into_iter().collect();
     let body = isolation::channel_list(&session.objects.uri(prefix), &keys);
     Ok(session.objects.put(key, body).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::cloud::CloudErrorKind;
+    use crate::cloud::testing::{Fault, Memory, When};
+    use crate::config::settings::Settings;
+    use crate::protocol::keys::project_packs;
+    use crate::protocol::project::Trees;
+    use crate::session::record::{Records, SessionRecord};
+    use crate::session::stage_jobs::StageJobs;
+    use crate::session::{Host, SessionId};
+    use crate::ui::Printer;
+
+    /// A container may have written millions of objects: they are neither listed nor given to the next one.
+    #[tokio::test]
+    async fn what_a_container_has_written_is_not_listed() {
+        let folder = tempfile::tempdir().unwrap();
+        let side = |name: &str| {
+            let project = folder.path().join(name);
+            std::fs::create_dir(&project).unwrap();
+            Trees { tmp: project.with_extension("tmp"), project, host: None }
+        };
+        let (container, host) = (side("container"), side("host"));
+        let (memory, id) = (Memory::new(), SessionId::parse("gitlab-1-2-abcdef12").unwrap());
+        let (keys, packs) = (spec::session_keys(&id, None).of_stage(1), project_packs("scope"));
+        let (progress, cache, now) = (Arc::default(), folder.path().join("cache"), SystemTime::now());
+        std::fs::write(host.project.join("sent"), "by the host").unwrap();
+        std::fs::write(container.project.join("sent"), "by the host").unwrap();
+        workspace::send(&*memory.objects, &keys.workspace(1, &packs), &host, &cache, now, &progress).await.unwrap();
+        std::fs::write(container.project.join("model"), "weights").unwrap();
+        let before = memory.objects.keys();
+        let kept = keys.kept_tree(&packs);
+        workspace::send_tree(&*memory.objects, &kept, &container, now, &progress).await.unwrap();
+        let output = isolation::output(&keys, &spec::job_name(&id, 1));
+        let written: Vec<String> = memory.objects.keys().into_iter().filter(|key| !before.contains(key)).collect();
+        for key in &written {
+            memory.objects.insert(&format!("{output}{key}"), memory.objects.contents(key).unwrap());
+            memory.objects.expire(key);
+        }
+        for number in 0..1000 {
+            memory.objects.insert(&format!("{output}{packs}/junk-{number}"), "");
+        }
+
+        let text = format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = \"{}\"\n", folder.path().display());
+        let settings: Settings = toml::from_str(&text).unwrap();
+        let (printer, _) = Printer::captured();
+        let stages = StageJobs { number: 2, earlier: Some(1), attempt: 1, ..StageJobs::default() };
+        let record = SessionRecord { stage_jobs: Some(stages), ..SessionRecord::default() };
+        Records::open(folder.path()).unwrap().save(&id, &record).unwrap();
+        let host = Host::with_real_time(&settings, &printer);
+        let session = Session::attach(id, memory.jobs.clone(), memory.objects.clone(), host).unwrap().unwrap();
+        // The host's own objects of this stage, and of the first one.
+        memory.objects.plan([Fault::new("list", 3, When::Before, CloudErrorKind::Denied).forever()]);
+        store_lists(&session, &packs).await.unwrap();
+        let list = |number: usize| -> Vec<String> {
+            let body = memory.objects.contents(&list_key(&session.keys(), LISTS[number])).unwrap();
+            let listed: Vec<serde_json::Value> = serde_json::from_slice(&body).unwrap();
+            listed.iter().skip(1).map(|key| key.as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(list(1), written, "packs and parts of the container before");
+        let shared = before.iter().filter(|key| key.starts_with(&packs)).count();
+        assert_eq!(list(0).iter().filter(|key| key.starts_with(&packs)).count(), shared, "packs of the host");
+    }
 }

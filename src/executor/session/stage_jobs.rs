@@ -1,6 +1,10 @@
 //! Part of the session record of a job without network: which training job belongs to which container stage.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+
+use crate::base::node::NodeId;
 
 /// The container stages of a job whose training jobs have no network, counted from 1. Each has a mailbox of its own.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +18,9 @@ pub struct StageJobs {
     pub attempt: u32,
     /// The script of the current stage has ended by itself, so its training job ends too.
     pub has_exited: bool,
+    /// Files that other nodes of the current stage keep although the job's paths name them: their number, and the first names. The follower
+    /// of the script reads these reports too.
+    pub unsent: BTreeMap<NodeId, (u64, Vec<String>)>,
 }
 
 impl StageJobs {
@@ -25,5 +32,6 @@ impl StageJobs {
         self.earlier = (self.number > 0).then_some(job);
         self.number += 1;
         self.has_exited = false;
+        self.unsent.clear();
     }
 }

@@ -1,6 +1,7 @@
 //! Tells which files of the other nodes stay there although the job's paths name them: without the node's folder, a path means the files of
 //! the first node alone.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -21,7 +22,8 @@ const NAMES: usize = 3;
 /// Waits for what the other nodes report, and warns of their files. It is a help alone: errors end it.
 pub(super) async fn tell(session: &mut Session<'_>, cancel: &Cancellation) {
     let others: Vec<NodeId> = session.state.nodes().ids().filter(|node| *node != NodeId::LEADER).collect();
-    let (mut inbox, mut found) = (Inbox::default(), Vec::new());
+    let known = session.state.stage_jobs().map(|stages| stages.unsent.clone()).unwrap_or_default();
+    let (mut inbox, mut found) = (Inbox::default(), known);
     let until = Instant::now() + PATIENCE;
     loop {
         let is_there = |node: &NodeId| session.state.nodes().get(*node).is_some_and(|row| row.ready && !row.left);
@@ -36,7 +38,7 @@ pub(super) async fn tell(session: &mut Session<'_>, cancel: &Cancellation) {
                 Ok(Some(report)) => {
                     came = true;
                     if let Report::Unsent { files, first } = report {
-                        found.push((node, files, first));
+                        found.insert(node, (files, first));
                     }
                 }
                 Err(error) => {
@@ -54,10 +56,10 @@ pub(super) async fn tell(session: &mut Session<'_>, cancel: &Cancellation) {
     }
 }
 
-fn sentence(found: &[(NodeId, u64, Vec<String>)], every_node: bool) -> Option<String> {
-    let count: u64 = found.iter().map(|(_, files, _)| files).sum();
-    let (first, _, _) = found.first()?;
-    let all = found.iter().flat_map(|(node, _, first)| first.iter().map(move |name| format!("{name} of {node}")));
+fn sentence(found: &BTreeMap<NodeId, (u64, Vec<String>)>, every_node: bool) -> Option<String> {
+    let count: u64 = found.values().map(|(files, _)| files).sum();
+    let (first, _) = found.first_key_value()?;
+    let all = found.iter().flat_map(|(node, (_, first))| first.iter().map(move |name| format!("{name} of {node}")));
     let mut names: Vec<String> = all.take(NAMES).collect();
     let more = count.saturating_sub(names.len() as u64);
     names.extend((more > 0).then(|| format!("{more} more")));
@@ -80,14 +82,16 @@ mod tests {
 
     #[test]
     fn the_first_files_are_named_and_all_are_counted() {
-        assert_eq!(sentence(&[], false), None);
+        assert_eq!(sentence(&BTreeMap::new(), false), None);
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let found = [(NodeId::at(1), 1, names(&["a"])), (NodeId::at(2), 7, names(&["b", "c", "d"]))];
+        let mut found =
+            BTreeMap::from([(NodeId::at(1), (1, names(&["a"]))), (NodeId::at(2), (7, names(&["b", "c", "d"])))]);
         let text = sentence(&found, false).unwrap();
         assert!(text.starts_with("8 files that `artifacts` or `cache` name stay on other nodes"), "{text}");
         assert!(text.contains(": a of algo-2, b of algo-3, c of algo-3, 5 more. To keep them"), "{text}");
-        assert!(sentence(&found[..1], false).unwrap().starts_with("1 file that `artifacts` or `cache` name stays on"));
         let text = sentence(&found, true).unwrap();
         assert!(text.contains("5 more. To keep them, name folders of nodes in the paths, such as `algo-2/`"), "{text}");
+        found.remove(&NodeId::at(2));
+        assert!(sentence(&found, false).unwrap().starts_with("1 file that `artifacts` or `cache` name stays on"));
     }
 }

@@ -119,7 +119,8 @@ impl Context {
     /// A failure with a hint when the session has no record.
     pub(super) async fn attach(&self, id: &SessionId) -> anyhow::Result<Session<'_>> {
         let (jobs, objects) = self.session_ports().await?;
-        Session::attach(id.clone(), jobs, objects, self.host())?.ok_or_else(|| {
+        let attached = Session::attach(id.clone(), jobs, objects, self.host())?;
+        attached.map(|session| session.reading_log(self.log_client())).ok_or_else(|| {
             Failure::system(format!("the session {id} has no record in {}", self.settings.runner.state_dir.display()))
                 .hint("`prepare` writes it; `runner.state_dir` must be the same for all stages and not be cleared between them")
                 .into()

@@ -6,6 +6,7 @@
 //!
 //! The files beside the folders are used by several of them.
 
+mod changed;
 mod listing;
 mod manifest;
 mod path;
@@ -22,8 +23,8 @@ mod warnings;
 mod tests;
 
 pub use receive::{
-    AllSent, Bounds, Damaged, Destination, MissingPacks, TransferLimits, apply_changes, lines_for_the_host, packs_of,
-    receive, receive_kept,
+    AllSent, Bounds, Damaged, Destination, MissingPacks, MissingPart, TransferLimits, TransferPacks, apply_changes,
+    apply_kept, lines_for_the_host, packs_of, receive, receive_kept,
 };
 pub use select::is_named;
 pub use send::{changed_files, forget, send, send_changes, send_tree};

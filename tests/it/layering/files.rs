@@ -21,8 +21,9 @@ const WORKSPACE: &[(&str, &[&str])] = &[
     ("tree", &["manifest", "path", "task", "warnings"]),
     ("select", &["path", "warnings"]),
     ("listing", &["manifest", "path", "select", "task", "tree", "warnings"]),
-    ("send", &["listing", "manifest", "path", "select", "store", "summary", "task", "tree", "warnings"]),
-    ("receive", &["listing", "manifest", "path", "select", "store", "summary", "task", "tree", "warnings"]),
+    ("changed", &["listing", "manifest", "path", "select", "tree", "warnings"]),
+    ("send", &["changed", "listing", "manifest", "path", "select", "store", "summary", "task", "tree", "warnings"]),
+    ("receive", &["changed", "listing", "manifest", "path", "select", "store", "summary", "task", "tree", "warnings"]),
 ];
 
 /// Circles that are still there, each with all its files. A circle that is gone comes off this list.

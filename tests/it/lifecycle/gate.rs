@@ -67,7 +67,6 @@ fn a_wrong_request_is_one_error_with_1_and_leaves_nothing() {
     let rows: &[(&str, &[&str])] = &[
         ("no rule", &["--manifest", "empty.json", "--metrics", "metrics.json"]),
         ("no metrics", &["--manifest", "empty.json", "--require", "a>1"]),
-        ("no such manifest", &["--manifest", "absent.json", "--require", "a>1"]),
         ("no such file", &["--metrics", "absent.json"]),
         ("a folder", &["--metrics", "."]),
         ("no JSON", &["--metrics", "broken.json"]),
@@ -104,6 +103,9 @@ fn a_gate_needs_no_manifest_and_a_reader_that_goes_is_no_error() {
     let ended = run(folder.path(), &[], &["gate", "--require", rule, "--metrics", "m.txt"]);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     assert!(ended.stderr.starts_with("There is no manifest.json"), "{}", ended.stderr);
+    let absent =
+        run(folder.path(), &[], &["gate", "--manifest", "absent.json", "--require", rule, "--metrics", "m.txt"]);
+    assert_eq!(absent.code, 1, "{}", absent.stderr);
     let doubled = run(folder.path(), &[], &["gate", "--require", "acc>=0.9", "--metrics", "m.txt"]);
     assert_eq!(doubled.code, 10, "{}", doubled.stderr);
     let (reader, writer) = std::io::pipe().unwrap();

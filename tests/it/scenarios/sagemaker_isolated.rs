@@ -7,6 +7,7 @@ use super::sagemaker::rows;
 use super::sagemaker_desk::{BUILD_FAILURE, Desk, SYSTEM_FAILURE};
 use super::sagemaker_resume::is_followed_on;
 use crate::support::driver::{Driver, sagemaker, sagemaker_isolated, sagemaker_isolated_with};
+use crate::support::emulator::Emulator;
 use crate::support::job::{Artifacts, Job, Trigger};
 use crate::support::scenario::one;
 use crate::support::waiting::{find_program, tell};
@@ -16,9 +17,12 @@ use crate::support::world::World;
 const REACH: &str = "for place in ${AWS_ENDPOINT_URL#http://} 127.0.0.1:PORT 10.255.255.1:80; do \
      (timeout 5 bash -c \"exec 3<>/dev/tcp/${place%:*}/${place##*:}\") 2>/dev/null && echo reached-$place || echo no-way-to-$place; done";
 
+fn port(emulator: &Emulator) -> String {
+    emulator.endpoint.rsplit(':').next().unwrap_or_default().trim_end_matches('/').to_owned()
+}
+
 fn reach(world: &World) -> String {
-    let port = world.emulator.as_ref().unwrap().endpoint.rsplit(':').next().unwrap_or_default().to_owned();
-    REACH.replace("PORT", port.trim_end_matches('/'))
+    REACH.replace("PORT", &port(world.emulator.as_ref().unwrap()))
 }
 
 rows! {
@@ -91,7 +95,7 @@ rows! {
     }
 }
 
-/// The nodes of one job reach each other.
+/// The nodes of one job reach each other, and nothing else: neither the emulator, which listens on this machine, nor another address.
 #[test]
 fn nodes_reach_each_other() {
     if !rustix::process::geteuid().is_root() || find_program("ip").is_none() {
@@ -101,28 +105,40 @@ fn nodes_reach_each_other() {
     let mut desk = Desk::of(&sagemaker_isolated(), &std::env::temp_dir(), &Job::new().script(["true"]));
     desk.set("SAGEMAKER_INSTANCE_COUNT", "2");
     let desk = desk.prepared();
+    let reach = REACH.replace("PORT", &port(&desk.emulator));
     let ended = desk.run(
         "build_script",
-        "if [ $NODE_RANK = 0 ]; then python3 -c 'import socket; s = socket.create_server((\"algo-1\", 7777)); c = s.accept()[0]; print(\"heard\", c.recv(9))'; \
-         else for i in $(seq 100); do (exec 3<>/dev/tcp/algo-1/7777 && echo hello >&3) 2>/dev/null && break; sleep 0.1; done; fi",
+        &format!(
+            "{reach}\nls /sys/class/net/$SM_NETWORK_INTERFACE_NAME >/dev/null && echo its-interface-is-there\n\
+             if [ $NODE_RANK = 0 ]; then python3 -c 'import socket; s = socket.create_server((\"algo-1\", 7777)); c = s.accept()[0]; print(\"heard\", c.recv(9))'; \
+             else for i in $(seq 100); do (exec 3<>/dev/tcp/algo-1/7777 && echo hello >&3) 2>/dev/null && break; sleep 0.1; done; fi"
+        ),
     );
-    assert!(ended.passed().out().contains("heard b'hello"), "{ended}");
+    let out = ended.passed().out();
+    assert!(out.contains("heard b'hello"), "{ended}");
+    assert_eq!(out.matches("no-way-to-").count(), 4, "two places from each of two nodes: {ended}");
+    assert!(!out.contains("reached-"), "{ended}");
+    assert_eq!(out.matches("its-interface-is-there").count(), 2, "{ended}");
     desk.close();
 }
 
-/// The last container sends the files, so a job whose last container never began has lost them, and does not succeed without them.
+/// The last container sends the files; of a job whose last container never began, the host takes what the stage before has left.
 #[test]
-fn results_are_lost_with_a_last_stage_that_never_begins() {
+fn results_come_from_the_stage_before_when_the_last_stage_never_begins() {
     let job = Job::new().script(["true"]).after_script(["true"]).artifacts(Artifacts::paths(["out"]));
     let desk = Desk::of(&sagemaker_isolated(), &std::env::temp_dir(), &job).prepared();
-    desk.run("build_script", "mkdir out; echo trained >out/model").passed();
+    let project = desk.project();
+    desk.run(
+        "build_script",
+        &format!("cd {}; mkdir out; echo trained >out/model; echo unnamed >scratch", project.display()),
+    )
+    .passed();
     let denied = json!({"operation": "CreateTrainingJob", "from": 1, "count": 99, "error": "AccessDeniedException", "message": "no"});
     desk.emulator.set_faults(&json!({"calls": [denied]}));
-    desk.run("after_script", "true")
-        .with_code(SYSTEM_FAILURE)
-        .says("did not start")
-        .says("`RUNNER_AFTER_SCRIPT_TIMEOUT`");
-    desk.run("upload_artifacts_on_success", "ls").with_code(SYSTEM_FAILURE).says("the files of the script are lost");
+    desk.run("after_script", "true").with_code(SYSTEM_FAILURE).says("AccessDeniedException");
+    let ended = desk.run("upload_artifacts_on_success", &format!("cd {}; ls; cat out/model", project.display()));
+    ended.passed().says("the results are those that the stage before it left");
+    assert_eq!(ended.out(), "out\ntrained\n", "{ended}");
     desk.close();
 }
 

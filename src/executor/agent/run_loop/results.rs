@@ -1,5 +1,6 @@
 //! The end of a session on this node: sends the results, and leaves when no other node needs this one any more.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +11,12 @@ use crate::agent::failed_order::failed;
 use crate::base::node::NodeId;
 use crate::base::signals::Cancellation;
 use crate::protocol::mailbox::{Report, WorkspaceOrder};
-use crate::workspace;
+use crate::workspace::{self, TransferProgress};
 
 /// Most names of files that stay on this node.
 const NAMES: usize = 3;
+/// Interval of the signs that the files are being written.
+const SHOWN_EVERY: Duration = Duration::from_mins(1);
 /// Poll interval of the order to leave.
 const HELD_POLL: Duration = Duration::from_millis(250);
 
@@ -30,16 +33,20 @@ impl RunLoop<'_> {
         if node != NodeId::LEADER && (keeps || !selection.every_node) {
             return self.tell_unsent().await;
         }
-        let sent = async {
+        let progress = Arc::<TransferProgress>::default();
+        let sending = async {
             let (objects, keys) = (&*self.mailbox.objects, &self.mailbox.keys);
             if keeps {
                 let now = self.clock.now();
-                return workspace::send_tree(objects, &keys.kept_tree(packs), trees, now, &Arc::default()).await;
+                return workspace::send_tree(objects, &keys.kept_tree(packs), trees, now, &progress).await;
             }
             let (keys, selection) = (keys.results(node, self.earlier.count), selection.of_node(node));
-            workspace::send_changes(objects, &keys, trees, snapshot, &selection, &Arc::default()).await
+            workspace::send_changes(objects, &keys, trees, snapshot, &selection, &progress).await
         };
-        let sent = tokio::time::timeout(limit, sent).await.context("no time was left").and_then(|sent| sent);
+        let sent = tokio::select! {
+            sent = tokio::time::timeout(limit, sending) => sent.context("no time was left").and_then(|sent| sent),
+            never = self.show_progress(&progress) => match never {},
+        };
         // No path of the job names the folder of this node.
         let has_sent_nothing = sent.as_ref().is_ok_and(|summary| summary.files == 0);
         let report = match sent {
@@ -48,6 +55,19 @@ impl RunLoop<'_> {
         };
         self.mailbox.report(&report).await?;
         if node != NodeId::LEADER && has_sent_nothing { self.tell_unsent().await } else { Ok(()) }
+    }
+
+    /// Shows in the log of a container without network that its files are being written: the driver stops a container that is silent.
+    async fn show_progress(&self, progress: &TransferProgress) -> Infallible {
+        let mut shown = 0;
+        loop {
+            tokio::time::sleep(SHOWN_EVERY).await;
+            let done = progress.content() + progress.transferred();
+            if done != shown {
+                self.mailbox.repeat_report();
+            }
+            shown = done;
+        }
     }
 
     /// Reports the files of this node that stay here although the job's paths name them.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::files;
-use super::metrics::Metrics;
+use super::metrics::{MetricPath, Metrics};
 use crate::base::failure::Failure;
 use crate::cloud::Access;
 use crate::lifecycle::CommandInputs;
@@ -41,11 +41,12 @@ impl Baseline {
         _inputs: &CommandInputs,
         _access: &Access,
         _group: &str,
+        paths: &[MetricPath],
     ) -> anyhow::Result<Option<(String, Metrics)>> {
         match self {
             Self::File(file) => {
-                let source = files::read(file)?;
-                Ok(Some((source.name.clone(), Metrics::parse(&[source], &[])?)))
+                let source = files::read(file, "change the file of `--baseline`")?;
+                Ok(Some((source.name.clone(), Metrics::parse(&[source], paths)?)))
             }
             Self::Approved | Self::Version(_) => Err(Failure::user("the registry cannot be read yet")
                 .hint("compare with a file: `--baseline FILE`")

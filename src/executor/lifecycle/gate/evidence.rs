@@ -55,7 +55,7 @@ impl GateVerdict {
         };
         let failure = Failure::verdict(
             exit_codes::BELOW_BAR,
-            format!("the model does not pass the gate: `{}` does not hold, {reason}{others}", first.rule),
+            format!("the model does not pass the gate: `{}` does not hold ({reason}){others}", first.rule),
         );
         if first.similar.is_empty() {
             return Err(failure);
@@ -114,7 +114,7 @@ impl GateVerdict {
 impl Data for GateVerdict {
     fn text(&self) -> String {
         let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(["Rule", "Value", "Baseline", "Result"]);
+        table.load_style(presets::NOTHING).set_header(["Rule", "Value", "Baseline", "Result"]);
         for rule in &self.rules {
             let [value, baseline] =
                 [rule.value, rule.baseline].map(|number| number.map_or("-".to_owned(), |number| number.to_string()));

@@ -10,16 +10,13 @@ use crate::base::failure::Failure;
 /// Largest file with metrics.
 pub(super) const MOST_BYTES: u64 = 4 << 20;
 
-/// Reads a file of limited size.
+/// Reads a file of limited size; `hint` says where it is named.
 ///
 /// # Errors
 /// Failures of the user that name the file.
-pub(super) fn read(file: &Path) -> Result<MetricsSource, Failure> {
-    let failed = |why: String| {
-        Failure::user(format!("failed to read the metrics in {}: {why}", file.display())).hint(
-            "`--metrics`, else `model.metrics` of the manifest, names the files that the training wrote; does the job get them as artifacts?",
-        )
-    };
+pub(super) fn read(file: &Path, hint: &str) -> Result<MetricsSource, Failure> {
+    let failed =
+        |why: String| Failure::user(format!("failed to read the metrics in {}: {why}", file.display())).hint(hint);
     // Before it is opened, which waits for a writer of a pipe.
     let metadata = std::fs::metadata(file).map_err(|error| failed(error.to_string()))?;
     if !metadata.is_file() {
@@ -44,9 +41,9 @@ mod tests {
         let [small, large] = ["small.json", "large.json"].map(|name| folder.path().join(name));
         std::fs::write(&small, "{}").unwrap();
         File::create(&large).unwrap().set_len(MOST_BYTES + 1).unwrap();
-        assert_eq!(read(&small).unwrap().bytes, b"{}");
+        assert_eq!(read(&small, "").unwrap().bytes, b"{}");
         let why = |file: &Path| {
-            let failure = read(file).unwrap_err();
+            let failure = read(file, "").unwrap_err();
             failure.message().rsplit(": ").next().unwrap().to_owned()
         };
         assert_eq!(why(&large), "it is larger than 4 MiB");

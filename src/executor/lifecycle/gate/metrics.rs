@@ -35,16 +35,22 @@ pub(crate) struct MetricPath {
 impl MetricPath {
     /// Reads `f1=$.report.f1`.
     pub(super) fn parse(text: &str) -> Result<Self, Failure> {
-        let wrong = |why: String| {
-            Failure::user(format!("`{text}` of `--metric` cannot be used: {why}"))
-                .hint("write a name and a JSONPath, as in `f1=$.report.f1`")
-        };
-        let (name, path) = text.split_once('=').ok_or_else(|| wrong("it has no `=`".to_owned()))?;
+        let (name, path) = text.split_once('=').ok_or_else(|| unusable_path(text, "`--metric`", "it has no `=`"))?;
+        Self::new(name, path, "`--metric`")
+    }
+
+    /// `place` is the flag or key that both are from.
+    pub(super) fn new(name: &str, path: &str, place: &str) -> Result<Self, Failure> {
         let selector = Selector::parse(name).filter(|selector| selector.labels.is_empty());
-        let name = selector.ok_or_else(|| wrong("the name cannot be read".to_owned()))?.name;
-        let path = JsonPath::parse(path.trim()).map_err(|error| wrong(error.to_string()))?;
+        let name = selector.ok_or_else(|| unusable_path(name, place, "the name cannot be read"))?.name;
+        let path = JsonPath::parse(path.trim()).map_err(|error| unusable_path(path, place, &error.to_string()))?;
         Ok(Self { name, path })
     }
+}
+
+fn unusable_path(text: &str, place: &str, why: &str) -> Failure {
+    Failure::user(format!("`{text}` of {place} cannot be used: {why}"))
+        .hint("write a name and a JSONPath, as in `f1=$.report.f1`")
 }
 
 /// What stands in a file as the value of a metric.
@@ -418,7 +424,7 @@ mod tests {
             let failure = MetricPath::parse(text).unwrap_err();
             assert!(failure.message().contains(why), "{}", failure.message());
         }
-        assert!(MetricPath::parse("f1=report.f1").unwrap_err().message().starts_with("`f1=report.f1` of `--metric`"));
+        assert!(MetricPath::parse("f1=report.f1").unwrap_err().message().starts_with("`report.f1` of `--metric`"));
     }
 
     #[test]

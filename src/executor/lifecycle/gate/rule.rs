@@ -63,7 +63,7 @@ impl Requirement {
     pub(super) fn parse(text: &str, place: &str) -> Result<Self, Failure> {
         let wrong = |why: &str| {
             Failure::user(format!("`{text}` of {place} is no rule: {why}"))
-                .hint("write metric, comparison and number, as in `accuracy>=0.8`; comparisons are >=, >, <=, < and ==")
+                .hint("write metric, comparison and number, as in `accuracy>=0.8`; comparisons are >=, >, <=, < and ==; a shell needs single quotes around it")
         };
         let at = comparison_start(text).ok_or_else(|| wrong("it has no comparison"))?;
         let (name, rest) = text.split_at(at);

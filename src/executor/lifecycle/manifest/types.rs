@@ -80,6 +80,9 @@ pub struct Model {
     /// Files with metrics of the model, for the gate and the registry.
     #[serde(default)]
     pub metrics: Vec<String>,
+    /// Metrics that a JSONPath finds in files of JSON, by name, as in `gate --metric`: `$.report.f1`.
+    #[serde(default)]
+    pub metric_paths: BTreeMap<String, String>,
     /// Bars, as in `gate --require`: `accuracy>=0.8`.
     #[serde(default)]
     pub require: Vec<String>,

@@ -50,7 +50,7 @@ pub(super) async fn run(
     // Without a record there is no training job.
     let lease = known.as_ref().map(|known| context.keep_lease(id, known)).transpose()?;
     if let (Some(known), Some(lease)) = (known, &lease)
-        && !known.is_given_up()
+        && known.may_have_results()
         && (known.is_running() || is_awaited(stage, &known) || awaits_model(context, stage, &known))
     {
         let Some(_lock) = records.lock(id)? else {
@@ -140,7 +140,7 @@ async fn take_results(
         let upload = context.workspace_upload(session, job, &trees);
         abandoned::end(context, session, &upload).await?;
     }
-    if !session.state().is_given_up() && is_awaited(stage, session.state()) {
+    if session.state().may_have_results() && is_awaited(stage, session.state()) {
         let download = results::download_results(session, &trees, &context.cancellation).await?;
         if download == Download::FilesGone {
             results::give_up(session).await?;

@@ -1,6 +1,6 @@
 //! Reads the parts of a manifest in order and plans the fetches for them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,7 +11,6 @@ use super::fetch_plan::{Fetch, WantedChunks, absent, fetches, want};
 use super::judge::refused;
 use super::quota::{Quota, TransferLimits};
 use super::sink::{Incoming, Sink};
-use crate::base::failure::Failure;
 use crate::cloud::ObjectStore;
 use crate::protocol::keys::TransferKeys;
 use crate::workspace::manifest::{Entry, ManifestPart, Record};
@@ -30,6 +29,13 @@ impl AllSent {
     pub(crate) fn is_set(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
+}
+
+/// A part of a complete transfer is not in the store.
+#[derive(Debug, thiserror::Error)]
+#[error("the object {uri} does not exist")]
+pub struct MissingPart {
+    pub uri: String,
 }
 
 /// Number of times that a large file's content may become void.
@@ -89,6 +95,8 @@ pub(crate) struct ManifestReader<'a, S> {
     next: u32,
     /// Large files by the sender's number.
     large: HashMap<u32, OpenFile>,
+    /// Numbers of large files of which nothing is received.
+    passed: HashSet<u32>,
     files: u64,
     quota: Quota,
     /// The sender's warnings, once the last part was read.
@@ -104,8 +112,8 @@ impl<'a, S: Sink> ManifestReader<'a, S> {
         sink: Arc<S>,
         progress: &'a Arc<TransferProgress>,
     ) -> Self {
-        let (next, large, files, quota, warnings) = (0, HashMap::new(), 0, Quota::new(limits), None);
-        Self { store, keys, all_sent, sink, progress, next, large, files, quota, warnings }
+        let (quota, large, passed) = (Quota::new(limits), HashMap::new(), HashSet::new());
+        Self { store, keys, all_sent, sink, progress, next: 0, large, passed, files: 0, quota, warnings: None }
     }
 
     pub(super) async fn part(&mut self) -> anyhow::Result<ManifestPart> {
@@ -122,10 +130,7 @@ impl<'a, S: Sink> ManifestReader<'a, S> {
                 }
                 Err(error) => return Err(error.into()),
                 Ok(None) if is_all_sent => {
-                    let text = format!("the object {} does not exist", self.store.uri(&key));
-                    return Err(Failure::system(text)
-                        .hint("check that no lifecycle rule of the bucket deletes objects of running jobs")
-                        .into());
+                    return Err(MissingPart { uri: self.store.uri(&key) }.into());
                 }
                 Ok(None) => tokio::time::sleep(pause).await,
             }
@@ -145,6 +150,7 @@ impl<'a, S: Sink> ManifestReader<'a, S> {
         let ManifestPart { packs, blocks, chunks, records, end } = part;
         let is_empty = records.is_empty();
         for record in records {
+            let Some(record) = self.chosen(record) else { continue };
             match record {
                 Record::Entry(entry) => {
                     self.quota.entry(&entry)?;
@@ -213,6 +219,24 @@ impl<'a, S: Sink> ManifestReader<'a, S> {
             self.quota.fetch(u64::from(fetch.end() - fetch.start()))?;
         }
         Ok(fetches)
+    }
+
+    /// The record, if the sink receives its entry.
+    fn chosen(&mut self, record: Record) -> Option<Record> {
+        match record {
+            Record::Entry(entry) => self.sink.choose(entry).map(Record::Entry),
+            Record::File { entry, chunks } => self.sink.choose(entry).map(|entry| Record::File { entry, chunks }),
+            Record::Begin { file, entry } => {
+                let chosen = self.sink.choose(entry);
+                if chosen.is_none() {
+                    self.passed.insert(file);
+                }
+                chosen.map(|entry| Record::Begin { file, entry })
+            }
+            Record::End { file, .. } | Record::Gone { file } if self.passed.remove(&file) => None,
+            Record::Data { file, .. } | Record::Void { file } if self.passed.contains(&file) => None,
+            record => Some(record),
+        }
     }
 
     /// Checks an entry before its content is fetched.

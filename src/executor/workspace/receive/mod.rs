@@ -8,21 +8,24 @@ mod fetch_plan;
 mod fetching;
 mod git_stat;
 mod judge;
+mod kept_changes;
 mod manifest_reader;
 mod placing;
 mod quota;
 mod sink;
 mod staging;
 
+pub use entry_hashes::TransferPacks;
 pub use env_lines::filtered as lines_for_the_host;
 pub use fetching::{Damaged, MissingPacks};
-pub use manifest_reader::AllSent;
+pub use manifest_reader::{AllSent, MissingPart};
 pub use quota::TransferLimits;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
 
 use crate::cloud::{CloudError, ObjectStore};
 use crate::protocol::keys::TransferKeys;
@@ -30,6 +33,7 @@ use crate::protocol::project::{Selection, Trees};
 use crate::workspace::summary::Summary;
 use crate::workspace::task::{Stop, TransferProgress, on_thread};
 use crate::workspace::tree::{Roots, Snapshot};
+use kept_changes::KeptChanges;
 use placing::Placing;
 use staging::Staging;
 
@@ -97,9 +101,13 @@ pub async fn receive_kept(
     Ok((snapshot, summary))
 }
 
-/// Keys of the packs that a complete transfer needs.
-pub async fn packs_of(store: &dyn ObjectStore, keys: &TransferKeys) -> anyhow::Result<BTreeSet<String>> {
-    entry_hashes::packs(store, keys).await
+/// The objects of a complete transfer. The manifest may be that of a container.
+pub async fn packs_of(
+    store: &dyn ObjectStore,
+    keys: &TransferKeys,
+    limits: &TransferLimits,
+) -> anyhow::Result<TransferPacks> {
+    entry_hashes::packs(store, keys, limits).await.context("failed to look for the files that the container has left")
 }
 
 /// Host: fetches and applies a [`crate::workspace::send_changes`] while it runs. Waits for missing parts without limit until `all_sent`
@@ -118,32 +126,76 @@ pub async fn apply_changes(
     progress: &Arc<TransferProgress>,
 ) -> anyhow::Result<Summary> {
     let started = Instant::now();
-    let (trees, selection, limits) = (destination.trees.clone(), bounds.selection.clone(), bounds.limits);
     let applied = async {
-        let staging = Arc::new(Staging::open(destination.staging, selection.stays_with_git())?);
-        let warnings = match fetching::fetch(store, keys, all_sent, limits, &staging, progress).await {
-            Ok(warnings) => warnings,
-            Err(error) => {
-                // Kept only when a retry can use it.
-                if !CloudError::may_pass(&error) {
-                    staging.remove();
-                }
-                return Err(error);
-            }
-        };
-        progress.arrived();
-        let busy = progress.busy();
-        on_thread(move |stop| {
-            let _busy = busy;
-            let applied = apply::apply(&staging, &trees, &selection, warnings, stop);
-            // Not needed after success or refusal.
-            staging.remove();
-            applied
-        })
-        .await
+        let staging = Staging::open(destination.staging, bounds.selection.stays_with_git())?;
+        stage_and_apply(store, keys, (staging, Vec::new()), destination, bounds, all_sent, progress).await
     };
-    let mut summary: Summary =
-        applied.await.map_err(|error: anyhow::Error| error.context("failed to bring back the results of the job"))?;
+    summed_up(applied.await, started, progress)
+}
+
+/// Host: applies the changes of a complete [`crate::workspace::send_tree`] as the results of its container, compared with what the host
+/// has sent as `host`. See [`apply_changes`].
+pub async fn apply_kept(
+    store: &dyn ObjectStore,
+    kept: &TransferKeys,
+    host: &TransferKeys,
+    destination: Destination<'_>,
+    bounds: Bounds<'_>,
+    progress: &Arc<TransferProgress>,
+) -> anyhow::Result<Summary> {
+    let started = Instant::now();
+    let applied = async {
+        let (places, Bounds { selection, limits }) = ((destination.trees, destination.staging), bounds);
+        let KeptChanges { chosen, deleted, warnings } =
+            kept_changes::find(store, kept, host, places, selection, limits).await?;
+        let staging = Staging::open(destination.staging, bounds.selection.stays_with_git())?;
+        let staging = staging.choosing(chosen, deleted);
+        let all_sent = AllSent::default();
+        all_sent.set();
+        stage_and_apply(store, kept, (staging, warnings), destination, bounds, &all_sent, progress).await
+    };
+    summed_up(applied.await, started, progress)
+}
+
+/// Fetches into the staging directory, and applies what is in it, with warnings that are known before.
+async fn stage_and_apply(
+    store: &dyn ObjectStore,
+    keys: &TransferKeys,
+    (staging, mut warnings): (Staging, Vec<String>),
+    destination: Destination<'_>,
+    bounds: Bounds<'_>,
+    all_sent: &AllSent,
+    progress: &Arc<TransferProgress>,
+) -> anyhow::Result<Summary> {
+    let (trees, selection, staging) = (destination.trees.clone(), bounds.selection.clone(), Arc::new(staging));
+    match fetching::fetch(store, keys, all_sent, bounds.limits, &staging, progress).await {
+        Ok(more) => warnings.extend(more),
+        Err(error) => {
+            // Kept only when a retry can use it.
+            if !CloudError::may_pass(&error) {
+                staging.remove();
+            }
+            return Err(error);
+        }
+    }
+    progress.arrived();
+    let busy = progress.busy();
+    on_thread(move |stop| {
+        let _busy = busy;
+        let applied = apply::apply(&staging, &trees, &selection, warnings, stop);
+        // Not needed after success or refusal.
+        staging.remove();
+        applied
+    })
+    .await
+}
+
+fn summed_up(
+    applied: anyhow::Result<Summary>,
+    started: Instant,
+    progress: &TransferProgress,
+) -> anyhow::Result<Summary> {
+    let mut summary = applied.context("failed to bring back the results of the job")?;
     summary.sent = progress.transferred();
     summary.elapsed = started.elapsed();
     Ok(summary)

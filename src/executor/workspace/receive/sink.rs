@@ -13,6 +13,10 @@ use crate::workspace::tree::FileEnd;
 
 /// Receives entries and content. Called from several threads at a time; a file is identified by its number.
 pub(crate) trait Sink: Send + Sync + 'static {
+    /// The entry as it is to be received; `None` when nothing of it is.
+    fn choose(&self, entry: Entry) -> Option<Entry> {
+        Some(entry)
+    }
     /// Checks the entry by itself; the error is the reason to refuse it.
     fn judge(&self, entry: &Entry) -> Result<(), &'static str>;
     /// Takes a directory, link or deletion.

@@ -3,7 +3,7 @@
 //! A file's name is its number in the manifest, with a thousand files per directory. An interrupted transfer leaves the directory;
 //! content with the right hash is not fetched again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -15,11 +15,15 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::entry_hashes::EntryPath;
 use super::judge::judge_alone;
 use super::sink::{Incoming, Sink, WriteState};
 use crate::workspace::manifest::Entry;
 use crate::workspace::store::{ChunkHash, LARGEST};
 use crate::workspace::tree::FileEnd;
+
+/// The bits of a mode without set-id and sticky.
+const PERMISSIONS: u32 = 0o777;
 
 /// The received entries, and the names of the files' contents.
 #[derive(Debug, Default)]
@@ -37,6 +41,8 @@ pub(crate) struct Staging {
     staged: Mutex<Staged>,
     /// Tells paths in a `.git` that no container may write.
     is_git: fn(&[u8]) -> bool,
+    /// The only entries that are received, of a transfer of more; `None`: all.
+    chosen: Option<HashSet<EntryPath>>,
 }
 
 impl Staging {
@@ -51,7 +57,17 @@ impl Staging {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty())
             .with_context(|| format!("failed to open {}", path.display()))?;
-        Ok(Self { path: path.to_owned(), fd, is_old, staged: Mutex::default(), is_git })
+        Ok(Self { path: path.to_owned(), fd, is_old, staged: Mutex::default(), is_git, chosen: None })
+    }
+
+    /// Receives only these entries, without set-id and sticky bits, which results do not have; `deleted` are deletions to apply besides.
+    pub(crate) fn choosing(self, chosen: HashSet<EntryPath>, deleted: Vec<Entry>) -> Self {
+        let staged = Mutex::new(Staged { entries: deleted, contents: BTreeMap::new() });
+        Self { staged, chosen: Some(chosen), ..self }
+    }
+
+    fn mode(&self, sent: u32) -> u32 {
+        if self.chosen.is_some() { sent & PERMISSIONS } else { sent }
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -115,6 +131,12 @@ fn name(file: &Incoming) -> String {
 }
 
 impl Sink for Staging {
+    fn choose(&self, entry: Entry) -> Option<Entry> {
+        let path = (entry.tree, entry.path.clone());
+        let is_chosen = self.chosen.as_ref().is_none_or(|chosen| chosen.contains(&path));
+        is_chosen.then(|| Entry { mode: self.mode(entry.mode), ..entry })
+    }
+
     fn judge(&self, entry: &Entry) -> Result<(), &'static str> {
         judge_alone(entry, self.is_git)
     }
@@ -146,7 +168,7 @@ impl Sink for Staging {
         let at = staged.entries.len();
         staged.contents.insert(at, name(file));
         let FileEnd { size, mode, mtime } = *end;
-        staged.entries.push(Entry { mode, mtime, size, ..file.entry.clone() });
+        staged.entries.push(Entry { mode: self.mode(mode), mtime, size, ..file.entry.clone() });
         Ok(())
     }
 

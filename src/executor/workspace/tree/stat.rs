@@ -54,6 +54,12 @@ impl FileStat {
         Self { kind, mode: u32::MAX, size: 0, mtime: never, ctime: never, inode: 0 }
     }
 
+    /// The state of an entry that another machine has sent.
+    pub(crate) fn sent(entry: &Entry) -> Self {
+        let Entry { kind, mode, size, mtime, .. } = *entry;
+        Self { kind, mode, size, mtime, ctime: Timestamp::default(), inode: 0 }
+    }
+
     /// The id of this state of the file at `path`. `None` while a further change might not show in the attributes.
     pub(crate) fn state(&self, path: &[u8]) -> Option<StateId> {
         if self.is_fresh() {
