@@ -58,9 +58,14 @@ fn no_limit_is_set_that_the_project_does_not_ask_for() {
         ] {
             let found: Vec<_> = body.lines().filter(|line| line.trim_start().starts_with(&format!("{key}:"))).collect();
             assert_eq!(found, [line], "{}", path.display());
-            let declared = Regex::new(&format!("(?m)^    {input}:\\n +description: .*\\n +default: \"\"\\n +regex: (.*)$")).unwrap();
+            let declared =
+                Regex::new(&format!("(?m)^    {input}:\\n +description: .*\\n +default: \"\"\\n +regex: (.*)$"))
+                    .unwrap();
             let form = Regex::new(&declared.captures(head).unwrap_or_else(|| panic!("{input}: {head}"))[1]).unwrap();
-            assert!(form.is_match("") && form.is_match("8h") && form.is_match("1h30m") && !form.is_match("8 hours"), "{form}");
+            assert!(
+                form.is_match("") && form.is_match("8h") && form.is_match("1h30m") && !form.is_match("8 hours"),
+                "{form}"
+            );
         }
     }
 }

@@ -95,7 +95,8 @@ fn an_account_is_compared_under_the_shipped_policy() {
     std::fs::write(file("manifest.json"), manifest().to_string()).unwrap();
     std::fs::write(file("account.json"), account()).unwrap();
     let images = [format!("serve@{DIGEST}=linux/amd64"), format!("serve@{ARM}=linux/arm64,unknown/unknown")];
-    let args = ["--iam", file("account.json").to_str().unwrap(), "--ecr", &images[0], "--ecr", &images[1]];
+    let account = file("account.json");
+    let args = ["--iam", account.to_str().unwrap(), "--ecr", &images[0], "--ecr", &images[1]];
     let quotas = ["--quota", "endpoint:ml.m5.large=4", "--quota", "ml.m5.large=1"];
     let args: Vec<_> = args.into_iter().chain(quotas).map(str::to_owned).collect();
     let mut emulator = Emulator::start(&file("data"), &args);

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::time::{MissedTickBehavior, interval_at};
 
@@ -51,6 +51,8 @@ async fn next(gpus: &mut Option<GpuWatch>) -> Option<GpuReading> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::protocol::measurements::Gauge;
 

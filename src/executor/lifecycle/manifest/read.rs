@@ -92,6 +92,12 @@ impl ManifestText {
     }
 }
 
+/// Whether a value that is missing may be the reason for a mistake: it belongs to the key, or lies in the same object.
+fn is_near(path: &str, removed: &str) -> bool {
+    let parent = |path: &str| path.rfind('.').map(|end| path.get(..end).unwrap_or_default().to_owned());
+    removed.starts_with(&format!("{path}.")) || parent(path).is_some_and(|own| parent(removed) == Some(own))
+}
+
 /// `a mistake`, `2 mistakes`.
 pub(crate) fn mistakes(number: usize) -> String {
     if number == 1 { "a mistake".to_owned() } else { format!("{number} mistakes") }
@@ -111,7 +117,7 @@ impl Reading<'_> {
         expanded.expand(&mut value, "", &|name| env.get(name));
         let mut wrong: BTreeSet<_> = expanded.mistakes.iter().map(|(path, _)| path.clone()).collect();
         self.tell(expanded.mistakes);
-        let mut mistakes = shape::check(&mut value, &schema::schema(), &expanded.whole);
+        let shape::Broken { mut mistakes, removed } = shape::check(&mut value, &schema::schema(), &expanded.whole);
         // A string with a mistake in its variable has no value to check.
         mistakes.retain(|(path, _)| !wrong.contains(path));
         wrong.extend(mistakes.iter().map(|(path, _)| path.clone()));
@@ -131,7 +137,7 @@ impl Reading<'_> {
         manifest.target.region = comparable("region", manifest.target.region.take());
         manifest.target.account = comparable("account", manifest.target.account.take());
         let mut mistakes = rules::check(&manifest, &entry);
-        mistakes.retain(|(path, _)| !wrong.iter().any(|wrong| wrong.starts_with(path)));
+        mistakes.retain(|(path, _)| !wrong.contains(path) && !removed.iter().any(|removed| is_near(path, removed)));
         self.tell(mistakes);
         manifest
     }

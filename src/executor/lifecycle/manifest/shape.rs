@@ -15,18 +15,26 @@ const ALIKE: f64 = 0.8;
 /// The path of a mistake, and its text.
 pub(super) type Mistake = (String, String);
 
+/// What a manifest breaks of its schema.
+#[derive(Debug, Default)]
+pub(super) struct Broken {
+    pub(super) mistakes: Vec<Mistake>,
+    /// Paths of values that were taken out, because the types cannot hold them.
+    pub(super) removed: BTreeSet<String>,
+}
+
 /// Finds every mistake, and leaves what the types can hold. A string at a path of `whole` becomes the number or the truth value that
 /// the schema wants.
-pub(super) fn check(value: &mut Value, schema: &Value, whole: &BTreeSet<String>) -> Vec<Mistake> {
-    let mut check = Check { root: schema, whole, mistakes: Vec::new() };
+pub(super) fn check(value: &mut Value, schema: &Value, whole: &BTreeSet<String>) -> Broken {
+    let mut check = Check { root: schema, whole, broken: Broken::default() };
     check.value(value, schema, "");
-    check.mistakes
+    check.broken
 }
 
 struct Check<'a> {
     root: &'a Value,
     whole: &'a BTreeSet<String>,
-    mistakes: Vec<Mistake>,
+    broken: Broken,
 }
 
 impl<'a> Check<'a> {
@@ -44,16 +52,21 @@ impl<'a> Check<'a> {
         if !types.is_empty() && !types.iter().any(|name| is_of_type(value, name)) {
             let wanted = types.iter().find(|name| **name != "null").map_or("a value", |name| type_words(name));
             self.tell(path, format!("must be {wanted}, not {}", type_words(type_name(value))));
+            self.broken.removed.insert(path.to_owned());
             return false;
         }
         let is_one_of_few = allowed(schema).is_some();
-        let mistake = out_of_form(value, schema);
-        let is_usable = mistake.is_none() || !is_one_of_few && !value.is_number();
-        if let Some(mistake) = mistake {
+        let mut is_usable =
+            schema["format"] != "uint32" || value.as_u64().is_some_and(|number| number <= u64::from(u32::MAX));
+        if let Some(mistake) = out_of_form(value, schema) {
+            is_usable &= !(is_one_of_few && value.is_string());
             self.tell(path, with_description(mistake, description.filter(|_| !is_one_of_few)));
         }
+        if !is_usable {
+            self.broken.removed.insert(path.to_owned());
+        }
         match value {
-            Value::Object(entries) => self.object(entries, schema, path) && is_usable,
+            Value::Object(entries) => self.object(entries, schema, path),
             Value::Array(entries) => {
                 let mut number = 0;
                 entries.retain_mut(|entry| {
@@ -92,7 +105,7 @@ impl<'a> Check<'a> {
     }
 
     fn tell(&mut self, path: &str, message: String) {
-        self.mistakes.push((path.to_owned(), message));
+        self.broken.mistakes.push((path.to_owned(), message));
     }
 
     /// The schema that a reference stands for, also one that may be null.
