@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use tokio::time::Instant;
 
 use crate::base::failure::Failure;
@@ -64,7 +65,16 @@ pub async fn download_results(
         lose_earlier(session)?;
         Download::Settled
     } else {
-        fetch(session, NodeId::LEADER, trees, cancel, kept.as_ref()).await?
+        match fetch(session, NodeId::LEADER, trees, cancel, kept.as_ref()).await {
+            Err(error) if node_folders::sends_every_node(session) && kept.is_none() && !cancel.asked() => {
+                // The files of the other nodes are as good as without this failure.
+                if let Err(more) = other_nodes(session, trees, cancel).await {
+                    session.printer.failure(&more);
+                }
+                return Err(error.context(failed_to_fetch(NodeId::LEADER)));
+            }
+            fetched => fetched?,
+        }
     };
     if fetched == Download::Settled {
         if session.state.results() == Outcome::Pending && kept.is_none() {
@@ -135,14 +145,28 @@ fn are_gone(session: &Session<'_>) -> bool {
 
 /// Downloads what the other nodes send, each into a folder of its own, and tells what stays there.
 async fn other_nodes(session: &mut Session<'_>, trees: &Trees, cancel: &Cancellation) -> anyhow::Result<()> {
+    let mut first = None;
     if node_folders::sends_every_node(session) {
         node_folders::check(session.state.nodes(), trees)?;
         for node in session.state.nodes().ids().filter(|node| *node != NodeId::LEADER) {
-            fetch(session, node, &trees.in_folder(&node.to_string()), cancel, None).await?;
+            let fetched = fetch(session, node, &trees.in_folder(&node.to_string()), cancel, None).await;
+            let Err(error) = fetched.with_context(|| failed_to_fetch(node)) else { continue };
+            if cancel.asked() || session.records.is_closing(&session.id) {
+                return Err(error);
+            }
+            // Those of the next nodes are as good as without this failure.
+            if first.is_some() {
+                session.printer.failure(&error);
+            }
+            first.get_or_insert(error);
         }
     }
     unsent::tell(session, cancel).await;
-    Ok(())
+    first.map_or(Ok(()), Err)
+}
+
+fn failed_to_fetch(node: NodeId) -> String {
+    format!("failed to fetch the files of {node}")
 }
 
 /// Downloads the results of a node while its agent sends them, and applies them.

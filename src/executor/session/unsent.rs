@@ -79,6 +79,16 @@ fn sentence(found: &BTreeMap<NodeId, (u64, Vec<String>)>, every_node: bool) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::node::Nodes;
+    use crate::cloud::testing::Memory;
+    use crate::config::settings::Settings;
+    use crate::protocol::mailbox::ByeReason;
+    use crate::session::event::SessionEvent;
+    use crate::session::node_record::NodeRecord;
+    use crate::session::record::{Records, SessionRecord};
+    use crate::session::stage_jobs::StageJobs;
+    use crate::session::{Host, SessionId};
+    use crate::ui::Printer;
 
     #[test]
     fn the_first_files_are_named_and_all_are_counted() {
@@ -93,5 +103,29 @@ mod tests {
         assert!(text.contains("5 more. To keep them, name folders of nodes in the paths, such as `algo-2/`"), "{text}");
         found.remove(&NodeId::at(2));
         assert!(sentence(&found, false).unwrap().starts_with("1 file that `artifacts` or `cache` name stays on"));
+    }
+
+    /// Of a container without network, all reports came with the log, and were read with those of the script.
+    #[tokio::test]
+    async fn files_of_nodes_that_have_left_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = \"{}\"\n", dir.path().display());
+        let settings: Settings = toml::from_str(&text).unwrap();
+        let ((printer, shown), id) = (Printer::captured(), SessionId::parse("gitlab-1-2-abcdef12").unwrap());
+        let record = SessionRecord {
+            nodes: Nodes::new(2, |_| NodeRecord::default()),
+            stage_jobs: Some(StageJobs::default()),
+            ..SessionRecord::default()
+        };
+        Records::open(dir.path()).unwrap().save(&id, &record).unwrap();
+        let (memory, host) = (Memory::new(), Host::with_real_time(&settings, &printer));
+        let mut session = Session::attach(id, memory.jobs.clone(), memory.objects.clone(), host).unwrap().unwrap();
+        let node = NodeId::at(1);
+        let unsent = Report::Unsent { files: 2, first: vec!["`out/a`".to_owned(), "`out/b`".to_owned()] };
+        for report in [&unsent, &Report::Bye { reason: ByeReason::Finished }] {
+            session.apply(SessionEvent::Reported { node, report: Some(report) }).unwrap();
+        }
+        tell(&mut session, &Cancellation::default()).await;
+        assert!(shown.text().contains("2 files that `artifacts` or `cache` name stay"), "{}", shown.text());
     }
 }

@@ -1,13 +1,14 @@
 //! Jobs whose containers have no network: each container stage is a training job of its own, and what a script leaves reaches the next one
 //! and the host.
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use super::sagemaker::rows;
 use super::sagemaker_desk::{BUILD_FAILURE, Desk, SYSTEM_FAILURE};
 use super::sagemaker_resume::is_followed_on;
 use crate::support::driver::{Driver, sagemaker, sagemaker_isolated, sagemaker_isolated_with};
-use crate::support::emulator::Emulator;
+use crate::support::emulator::{Emulator, quota_text};
 use crate::support::job::{Artifacts, Job, Trigger};
 use crate::support::scenario::one;
 use crate::support::waiting::{find_program, tell};
@@ -170,4 +171,58 @@ fn wrong_wishes_are_refused() {
 fn a_killed_driver_is_taken_over() {
     let desk = Desk::of(&sagemaker_isolated(), &std::env::temp_dir(), &Job::new().script(["true"]));
     is_followed_on(desk, &["line 3\n"]);
+}
+
+/// A driver that is killed while it waits for a quota is followed by another one, which waits on.
+#[test]
+fn a_killed_driver_in_the_queue_is_taken_over() {
+    let desk = Desk::of(&sagemaker_isolated(), &std::env::temp_dir(), &Job::new().script(["true"])).prepared();
+    let message = quota_text("ml.m5.large", 1);
+    let full = |count: u32| json!({"calls": [{"operation": "CreateTrainingJob", "count": count, "error": "ResourceLimitExceeded", "message": message}]});
+    desk.emulator.set_faults(&full(9999));
+    let mut run = desk.start_run("build_script", "echo granted");
+    run.until("The job waits for ml.m5.large");
+    run.signal(Signal::KILL);
+    run.end();
+    desk.emulator.set_faults(&full(1));
+    let ended = desk.run("build_script", "echo granted");
+    ended.passed().says("SageMaker granted ml.m5.large");
+    assert_eq!(ended.out(), "granted\n", "{ended}");
+    assert_eq!(desk.emulator.jobs().len(), 1);
+    desk.close();
+}
+
+/// Each stage takes the next type, and gets the files of the stage before although its own training job was replaced.
+#[test]
+fn a_type_without_capacity_is_replaced_in_each_stage() {
+    let job = Job::new().script(["true"]).after_script(["true"]).artifacts(Artifacts::paths(["model"]));
+    let mut desk = Desk::of(&sagemaker_isolated(), &std::env::temp_dir(), &job);
+    desk.set("SAGEMAKER_INSTANCE_TYPE", "ml.p4d.24xlarge,ml.m5.large");
+    desk.emulator.set_faults(&json!({"jobs": [{"instance_type": "ml.p4d.24xlarge", "trouble": "capacity"}]}));
+    let desk = desk.prepared();
+    let project = desk.project();
+    for (stage, step) in [("build_script", "echo made >model"), ("after_script", "echo more >>model")] {
+        let ended = desk.run(stage, &format!("cd {}; {step}", project.display()));
+        ended.passed();
+        if stage == "build_script" {
+            ended.says("There is no capacity for ml.p4d.24xlarge: requesting ml.m5.large");
+        }
+    }
+    desk.run("upload_artifacts_on_success", "true").passed();
+    assert_eq!(std::fs::read_to_string(project.join("model")).unwrap(), "made\nmore\n");
+    desk.close();
+}
+
+/// No lease ends the training job of a host that was lost: a sweep does.
+#[test]
+fn a_host_that_lost_everything_is_swept_up_after() {
+    let desk = Desk::of(&sagemaker_isolated(), &std::env::temp_dir(), &Job::new().script(["true"])).prepared();
+    let mut run = desk.start_run("build_script", "echo reached; sleep 3600");
+    run.until("reached");
+    run.signal(Signal::KILL);
+    run.end();
+    desk.call(&["sweep"]).with_code(0).says("Nothing is left over");
+    desk.call(&["sweep", "--older-than", "0s"]).with_code(0).says("Ended gitlab-");
+    desk.is_left_clean();
+    desk.close();
 }

@@ -158,6 +158,7 @@ fn a_file_in_the_place_of_a_nodes_folder_is_a_mistake_of_the_job() {
     desk.put("algo-2", b"taken");
     let ended = desk.run("build_script", WRITE);
     ended.with_code(BUILD_FAILURE).one_error().says(refusal);
+    desk.run("after_script", WRITE).with_code(BUILD_FAILURE).says(refusal);
     std::fs::remove_file(desk.project().join("algo-2")).unwrap();
     let ended = desk.run("build_script", &format!("{WRITE}; [ $NODE_RANK = 1 ] || echo taken >algo-2"));
     ended.with_code(BUILD_FAILURE).one_error().says(refusal).says("rename the file");

@@ -52,11 +52,11 @@ fn longest(decision: &Decision) -> u64 {
     decision.max_runtime + decision.capacity.keep_alive
 }
 
-/// The price and the largest cost of the job's dearest choice of instances; `None`: the price of one is not known.
-pub fn largest_cost(decision: &Decision, settings: &Settings) -> Option<(Price, f64)> {
+/// The price and the largest cost of the job's dearest choice of instances, in so many training jobs; `None`: the price of one is not known.
+pub fn largest_cost(decision: &Decision, jobs: usize, settings: &Settings) -> Option<(Price, f64)> {
     let prices = choices(decision).into_iter().map(|instances| Price::of(&instances, &settings.prices));
     let prices: Vec<Price> = prices.collect::<Option<_>>()?;
     let is_one_source = prices.windows(2).all(|pair| pair[0].source == pair[1].source);
     let dearest = prices.into_iter().max_by(|a, b| a.hourly.total_cmp(&b.hourly)).filter(|_| is_one_source)?;
-    Some((dearest, dearest.cost(longest(decision))))
+    Some((dearest, dearest.cost(longest(decision) * jobs as u64)))
 }

@@ -82,9 +82,13 @@ pub fn decide(job: &JobContext, wishes: &JobVariables, settings: &Settings) -> R
         max_jobs: bounds.max_jobs,
         rule: bounds.rule.clone(),
     };
-    let jobs = if decision.network_isolation { job.container_stages().len().max(1) } else { 1 };
-    cost::check(&decision, jobs, settings, &bounds)?;
+    cost::check(&decision, training_jobs(&decision, job), settings, &bounds)?;
     Ok(warn_of_tag(decision, &bounds))
+}
+
+/// Number of the job's training jobs, one after the other. Without network each container stage has one.
+pub fn training_jobs(decision: &Decision, job: &JobContext) -> usize {
+    if decision.network_isolation { job.container_stages().len().max(1) } else { 1 }
 }
 
 fn instance_count(bounds: &JobBounds) -> Bounded<u32> {

@@ -76,7 +76,7 @@ pub(super) fn run(args: &ExplainArgs, settings: &Settings, printer: &Printer) ->
         rule,
         passed_over,
         bounds,
-        cost: request.as_ref().and_then(|request| cost_words(request, settings)),
+        cost: request.as_ref().and_then(|request| cost_words(request, &job, settings)),
         request,
         refusal: refusal.as_ref().map(|error| format!("{error:#}")),
     };
@@ -89,10 +89,16 @@ pub(super) fn run(args: &ExplainArgs, settings: &Settings, printer: &Printer) ->
 }
 
 /// The largest cost of the request.
-fn cost_words(request: &Decision, settings: &Settings) -> Option<String> {
-    let (price, cost) = policy::largest_cost(request, settings)?;
+fn cost_words(request: &Decision, job: &JobContext, settings: &Settings) -> Option<String> {
+    let jobs = policy::training_jobs(request, job);
+    let (price, cost) = policy::largest_cost(request, jobs, settings)?;
     let region = settings.aws.region.as_deref().unwrap_or_default();
-    Some(format!("at most {} ({})", price.amount(cost), price.source_words(region)))
+    let number = match jobs {
+        _ if request.network_isolation && job.container_stages().is_empty() => " for each container stage".to_owned(),
+        1 => String::new(),
+        jobs => format!(" for {jobs} training jobs, one for each container stage"),
+    };
+    Some(format!("at most {}{number} ({})", price.amount(cost), price.source_words(region)))
 }
 
 /// Why a rule is not for the job; `None` if it is.

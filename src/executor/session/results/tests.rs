@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::*;
+use crate::base::failure::{Kind, kind_of};
 use crate::base::node::Nodes;
 use crate::cloud::testing::{Fault, Memory, When, example_spec};
 use crate::cloud::{CloudErrorKind, JobStatus, SecondaryStatus, TrainingJobs as _};
@@ -311,4 +312,38 @@ async fn no_warning_is_given_when_the_results_of_a_node_that_left_are_there() {
     download_results(&mut session, &trees, &Cancellation::default()).await.unwrap();
     assert_eq!(session.state.results(), Outcome::Applied);
     assert!(!shown.text().contains("ended before"), "{}", shown.text());
+}
+
+/// The host has a folder in the place of a file of the second node: that is refused, and the third node's files come.
+#[tokio::test]
+async fn a_node_whose_files_are_refused_does_not_keep_those_of_the_next_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let side = |name: &str| {
+        let project = folder.path().join(name);
+        std::fs::create_dir(&project).unwrap();
+        Trees { tmp: project.with_extension("tmp"), project, host: None }
+    };
+    let (container, host) = (side("container"), side("host"));
+    std::fs::write(container.project.join("model"), "weights").unwrap();
+    std::fs::create_dir_all(host.project.join("algo-2/model/held")).unwrap();
+    let (memory, id) = (Memory::new(), SessionId::parse(NAME).unwrap());
+    let selection = Selection { every_node: true, everything: true, ..Selection::default() };
+    let (snapshot, progress) = (workspace::Snapshot::default(), Arc::default());
+    for node in [NodeId::LEADER, NodeId::at(1), NodeId::at(2)] {
+        let (route, selection) = (spec::session_keys(&id, None).results(node, 0), selection.of_node(node));
+        workspace::send_changes(&*memory.objects, &route, &container, &snapshot, &selection, &progress).await.unwrap();
+    }
+    let text = format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = \"{}\"\n", folder.path().display());
+    let settings: Settings = toml::from_str(&text).unwrap();
+    let nodes = Nodes::new(3, |_| NodeRecord { ready: true, left: true, ..NEW });
+    let record = SessionRecord { nodes, finished: true, selection: Some(selection), ..SessionRecord::default() };
+    Records::open(folder.path()).unwrap().save(&id, &record).unwrap();
+    let (printer, _) = Printer::captured();
+    let mut session = attach(id, &memory, &settings, &printer);
+    let error = download_results(&mut session, &host, &Cancellation::default()).await.unwrap_err();
+    assert_eq!(error.to_string(), "failed to fetch the files of algo-2");
+    assert_eq!(kind_of(&error), Kind::User, "{error:#}");
+    for path in ["model", "algo-3/model"] {
+        assert_eq!(std::fs::read_to_string(host.project.join(path)).unwrap(), "weights", "{path}");
+    }
 }
