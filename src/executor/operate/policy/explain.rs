@@ -257,3 +257,30 @@ fn wishes_of(request: &Decision) -> Vec<(&'static str, String)> {
     ];
     wishes.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_network_each_container_stage_costs_a_training_job() {
+        let words = |steps: &[&str], isolated: bool| {
+            let text = format!(
+                "[storage]\nbucket = \"b\"\n[job]\nrole_arn = \"arn:aws:iam::123456789012:role/x\"\nimage = \"img\"\n\
+                 max_runtime_seconds = 3600\nnetwork_isolation = {isolated}\n[prices]\n\"ml.m5.large\" = 1.5\n"
+            );
+            let settings: Settings = toml::from_str(&text).unwrap();
+            let steps: Vec<_> = steps.iter().map(|name| serde_json::json!({"name": name, "script": ["x"]})).collect();
+            let job = serde_json::json!({"id": 1, "job_info": {"project_id": 2}, "steps": steps});
+            let job: JobContext = serde_json::from_value(job).unwrap();
+            let request = policy::decide(&job, &JobVariables::default(), &settings).unwrap();
+            cost_words(&request, &job, &settings).unwrap()
+        };
+        let both = ["script", "after_script"];
+        assert!(words(&both, false).starts_with("at most 1.50 ("), "{}", words(&both, false));
+        let two = words(&both, true);
+        assert!(two.starts_with("at most 3.00 for 2 training jobs, one for each container stage ("), "{two}");
+        assert!(words(&both[..1], true).starts_with("at most 1.50 ("));
+        assert!(words(&[], true).starts_with("at most 1.50 for each container stage ("));
+    }
+}

@@ -9,6 +9,7 @@ use crate::base::node::Nodes;
 use crate::cloud::testing::{Fault, Memory, When, example_spec};
 use crate::cloud::{CloudErrorKind, JobStatus, SecondaryStatus, TrainingJobs as _};
 use crate::config::settings::Settings;
+use crate::protocol::project::HostTrees;
 use crate::protocol::{isolation, keys, mailbox};
 use crate::session::node_record::NodeRecord;
 use crate::session::record::{Records, SessionRecord};
@@ -323,7 +324,9 @@ async fn a_node_whose_files_are_refused_does_not_keep_those_of_the_next_ones() {
         std::fs::create_dir(&project).unwrap();
         Trees { tmp: project.with_extension("tmp"), project, host: None }
     };
-    let (container, host) = (side("container"), side("host"));
+    let (container, mut host) = (side("container"), side("host"));
+    let (project, tmp) = (host.project.clone(), host.tmp.clone());
+    host.host = Some(HostTrees { base: folder.path().to_owned(), project, tmp });
     std::fs::write(container.project.join("model"), "weights").unwrap();
     std::fs::create_dir_all(host.project.join("algo-2/model/held")).unwrap();
     let (memory, id) = (Memory::new(), SessionId::parse(NAME).unwrap());
