@@ -10,6 +10,8 @@ mod labels;
 mod metrics;
 mod open_metrics;
 mod rule;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 
@@ -70,15 +72,14 @@ pub async fn run(inputs: &CommandInputs, args: GateArgs, _: Cancellation) -> any
     let GateArgs { target, judging, output, reports } = args;
     output.check()?;
     reports.check()?;
-    let folder = target.manifest.parent().unwrap_or(Path::new("")).to_owned();
     let target = target.load_if_present(inputs)?;
     let model = target.manifest.model.clone().unwrap_or_default();
     let rules = judging.rules(&model)?;
     let paths = judging.paths(&model)?;
-    let metrics = judging.read_metrics(&model, &folder, &paths)?;
+    let metrics = judging.read_metrics(&model, &target.folder, &paths)?;
     let source = Baseline::of(judging.baseline.as_deref(), !rules.limits.is_empty())?;
     let baseline = match &source {
-        Some(source) => source.load(inputs, &target.access, &model.group, &paths).await?,
+        Some(source) => source.load(inputs, &target, &paths).await?,
         None => None,
     };
     let (name, earlier) = match baseline {
@@ -162,27 +163,4 @@ impl JudgingArgs {
 fn nothing_to_judge(why: &str) -> Failure {
     Failure::user(format!("the gate has nothing to judge: {why}"))
         .hint("add `--require 'METRIC>=NUMBER'`, or `model.require` to the manifest")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::exit_codes;
-    use crate::base::failure::Kind;
-
-    #[test]
-    fn a_model_below_its_bars_is_not_registered() {
-        let model = |require: &[&str]| Model {
-            require: require.iter().map(|&rule| rule.to_owned()).collect(),
-            metric_paths: [("f1".to_owned(), "$.report.f1".to_owned())].into(),
-            ..Model::default()
-        };
-        let file = MetricsSource { name: "metrics.json".to_owned(), bytes: br#"{"report": {"f1": 0.7}}"#.to_vec() };
-        let end =
-            |require: &[&str]| check_bars(&model(require), std::slice::from_ref(&file)).map_err(|error| error.kind);
-        assert_eq!(end(&[]), Ok(()));
-        assert_eq!(end(&["f1>=0.7", "report.f1>0"]), Ok(()));
-        assert_eq!(end(&["f1>0.7"]), Err(Kind::Verdict { code: exit_codes::BELOW_BAR }));
-        assert_eq!(end(&["f1"]), Err(Kind::User));
-    }
 }

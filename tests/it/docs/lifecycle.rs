@@ -12,8 +12,38 @@ use super::{read, root};
 const FREE: [&str; 1] = ["sts:GetCallerIdentity"];
 
 /// A policy, the files of `src/aws` whose calls it allows, and actions of files that other commands use as well.
-const POLICIES: &[(&str, &[&str], &[&str])] =
-    &[("validate-connect.json", &["identity", "images", "quotas", "roles"], &["s3:GetObject", "s3:ListBucket"])];
+const POLICIES: &[(&str, &[&str], &[&str])] = &[
+    ("validate-connect.json", &["identity", "images", "quotas", "roles"], &["s3:GetObject", "s3:ListBucket"]),
+    (
+        "model-register.json",
+        &["source_objects"],
+        &[
+            "s3:ListBucket",
+            "s3:PutObject",
+            "sagemaker:AddTags",
+            "sagemaker:CreateModelPackage",
+            "sagemaker:CreateModelPackageGroup",
+            "sagemaker:DescribeModelPackage",
+            "sagemaker:DescribeModelPackageGroup",
+            "sagemaker:ListModelPackages",
+        ],
+    ),
+    (
+        "model-approve.json",
+        &[],
+        &[
+            "sagemaker:DescribeModelPackage",
+            "sagemaker:DescribeModelPackageGroup",
+            "sagemaker:ListModelPackages",
+            "sagemaker:UpdateModelPackage",
+        ],
+    ),
+    ("model-approve-trust.json", &["web_identity"], &[]),
+    ("model-latest.json", &[], &["sagemaker:DescribeModelPackage", "sagemaker:ListModelPackages"]),
+];
+
+/// Calls that several commands share: each of them is in the policy of one.
+const SHARED: &[&str] = &["registry"];
 
 fn actions(policy: &Value) -> BTreeSet<String> {
     let statements = policy["Statement"].as_array().unwrap().iter();
@@ -40,6 +70,13 @@ fn each_policy_allows_what_its_command_calls_and_no_more() {
         });
         let shipped: Value = serde_json::from_str(&read(&format!("runner-config/iam/lifecycle/{policy}"))).unwrap();
         assert_eq!(actions(&shipped), called, "{policy}");
+    }
+    let listed: BTreeSet<&str> = POLICIES.iter().flat_map(|(_, _, others)| others.iter().copied()).collect();
+    for file in SHARED {
+        let text = read(&format!("src/aws/{file}.rs"));
+        let called: BTreeSet<&str> = action.captures_iter(&text).map(|found| found.get(1).unwrap().as_str()).collect();
+        let missing: Vec<_> = called.difference(&listed).collect();
+        assert!(missing.is_empty(), "{file}: {missing:?}");
     }
     let shipped = std::fs::read_dir(root().join("runner-config/iam/lifecycle")).unwrap().count();
     assert_eq!(shipped, POLICIES.len(), "every policy has its row");

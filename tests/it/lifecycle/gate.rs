@@ -3,11 +3,14 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use serde_json::{Value, json};
+
 use super::run;
 use crate::conformance::skipped;
+use crate::support::emulator::{BUCKET, Emulator};
 use crate::support::snapshot::assert_snapshot;
 
-const MANIFEST: &str = r#"{"model": {"group": "wine", "image": "1.dkr.ecr.eu-west-1.amazonaws.com/serve@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+const MANIFEST: &str = r#"{"model": {"group": "wine", "image": "000000000000.dkr.ecr.eu-west-1.amazonaws.com/serve@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
     "metrics": ["metrics.json"], "require": ["accuracy>=0.8", "f1>=0.7"]}}"#;
 
 fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -53,7 +56,7 @@ fn a_model_below_a_bar_ends_with_10_and_leaves_the_evidence() {
     assert!(read(folder.path(), "gate.txt").contains("\ngate_passed 0\n"));
     let json = run(folder.path(), &[], &[&["gate", "--output", "json"][..], &more].concat());
     assert_eq!(json.code, 10);
-    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    let json: Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!((json["result"].as_str(), json["baseline"].as_str()), (Some("failed"), Some("old.txt")));
     let results: Vec<_> =
         json["rules"].as_array().unwrap().iter().map(|rule| rule["result"].as_str().unwrap()).collect();
@@ -135,4 +138,64 @@ fn a_model_of_scikit_learn_passes_and_a_worse_one_does_not() {
         let ended = run(folder.path(), &[], &["gate"]);
         assert_eq!(ended.code, code, "{}{}", ended.stdout, ended.stderr);
     }
+}
+
+/// The shipped policy, for the emulator's account and bucket.
+fn account() -> Value {
+    let policy = include_str!("../../../runner-config/iam/lifecycle/gate.json");
+    let policy = policy.replace("eu-west-1:123456789012", "us-east-1:000000000000").replace("example-models", BUCKET);
+    let trust = json!({"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Principal": {"AWS": "000000000000"}, "Action": "sts:AssumeRole"}]});
+    json!({"RoleDetailList": [{
+        "RoleName": "gate",
+        "RoleId": "AROAGATE",
+        "Arn": "arn:aws:iam::000000000000:role/gate",
+        "AssumeRolePolicyDocument": trust,
+        "RolePolicyList": [{"PolicyName": "gate", "PolicyDocument": serde_json::from_str::<Value>(&policy).unwrap()}],
+    }]})
+}
+
+#[test]
+fn the_latest_approved_version_is_the_baseline_under_the_shipped_policy() {
+    let mut manifest: Value = serde_json::from_str(MANIFEST).unwrap();
+    let image = manifest["model"]["image"].as_str().unwrap().replace("eu-west-1", "us-east-1");
+    manifest["model"]["image"] = json!(image);
+    manifest["model"]["max_regression"] = json!(["f1=0.01"]);
+    manifest["environments"] = json!({"prod": {"region": "us-east-1", "account": "000000000000", "bucket": BUCKET}});
+    let folder = folder(&[
+        ("manifest.json", &manifest.to_string()),
+        ("metrics.json", r#"{"accuracy": 0.9, "f1": 0.88}"#),
+        ("account.json", &account().to_string()),
+    ]);
+    let file = folder.path().join("account.json");
+    let mut emulator = Emulator::start(&folder.path().join("data"), &["--iam".to_owned(), file.display().to_string()]);
+    emulator.call_driver_as("role/gate");
+    let mut variables = emulator.environment();
+    variables.push(("AWS_ENDPOINT_URL".to_owned(), emulator.endpoint.clone()));
+    variables.push(("CI_ENVIRONMENT_NAME".to_owned(), "prod".to_owned()));
+    let gate = || {
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let ended = run(folder.path(), &variables, &["gate"]);
+        (ended.code, ended.stderr)
+    };
+    let (code, stderr) = gate();
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.starts_with("The group wine has no approved version to compare with\n"), "{stderr}");
+    emulator.put_object("metrics/first.json", br#"{"f1": 0.90}"#);
+    emulator.call("SageMaker.CreateModelPackageGroup", &json!({"ModelPackageGroupName": "wine"}));
+    let version = json!({
+        "ModelPackageGroupName": "wine",
+        "ModelApprovalStatus": "Approved",
+        "InferenceSpecification": {"Containers": [{"Image": image}]},
+        "ModelMetrics": {"ModelQuality": {"Statistics":
+            {"ContentType": "application/json", "S3Uri": format!("s3://{BUCKET}/metrics/first.json")}}},
+    });
+    emulator.call("SageMaker.CreateModelPackage", &version);
+    let (code, stderr) = gate();
+    assert_eq!(code, 10, "{stderr}");
+    assert!(stderr.contains("(it is 0.88, and the baseline's is 0.9)"), "{stderr}");
+    emulator.put_object("metrics/first.json", br#"{"f1": 0.89}"#);
+    let (code, stderr) = gate();
+    assert_eq!((code, stderr.as_str()), (0, "The model passes the gate: 3 of 3 rules hold\n"));
+    assert_eq!(emulator.decided("gate")["denied"], json!({}));
 }

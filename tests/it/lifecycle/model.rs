@@ -13,7 +13,7 @@ use crate::conformance::skipped;
 use crate::support::emulator::{BUCKET, Emulator};
 use crate::support::id_tokens::{self, TokenKey};
 use crate::support::random::Random;
-use crate::support::snapshot::{assert_snapshot, redacted};
+use crate::support::snapshot::assert_snapshot;
 use crate::support::waiting::poll;
 
 const REGISTER: &str = include_str!("../../../runner-config/iam/lifecycle/model-register.json");

@@ -8,7 +8,7 @@ use super::body::{Claimed, body_of, write};
 use super::convert::{check_read, encryption_of, fault, tag, time, with_checksum};
 use super::operations::S3Operations;
 use crate::clock;
-use crate::store::{Attributes, FileSegment, Object, Precondition, Stored};
+use crate::store::{FileSegment, Object, Precondition, Stored};
 
 impl S3Operations {
     /// `CopyObject`: the copy shares the files of its source, unless the store is asked for a checksum of it.

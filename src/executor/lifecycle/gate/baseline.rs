@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 
+use sha2::{Digest as _, Sha256};
+
 use super::files;
-use super::metrics::{MetricPath, Metrics};
+use super::metrics::{MetricPath, Metrics, MetricsSource, hex};
 use crate::base::failure::Failure;
-use crate::cloud::Access;
+use crate::cloud::{Access, Approval, ModelRegistry, ModelVersion, RegistrationState};
 use crate::lifecycle::CommandInputs;
+use crate::lifecycle::target::Target;
 
 /// Where the metrics of the earlier model are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,19 +41,102 @@ impl Baseline {
     /// The name and the metrics of the earlier model; `None` when the group has no approved version.
     pub(super) async fn load(
         &self,
-        _inputs: &CommandInputs,
-        _access: &Access,
-        _group: &str,
+        inputs: &CommandInputs,
+        target: &Target,
         paths: &[MetricPath],
     ) -> anyhow::Result<Option<(String, Metrics)>> {
-        match self {
+        let version = match self {
             Self::File(file) => {
                 let source = files::read(file, "change the file of `--baseline`")?;
-                Ok(Some((source.name.clone(), Metrics::parse(&[source], paths)?)))
+                return Ok(Some((source.name.clone(), Metrics::parse(&[source], paths)?)));
             }
-            Self::Approved | Self::Version(_) => Err(Failure::user("the registry cannot be read yet")
-                .hint("compare with a file: `--baseline FILE`")
-                .into()),
+            Self::Approved => {
+                let group = &target.model()?.group;
+                // In another account the group is absent, and any model would be the first one.
+                target.check_account(inputs).await?;
+                latest_approved(&*inputs.connect.registry(&target.access).await?, group).await?
+            }
+            Self::Version(arn) => {
+                let version = inputs.connect.registry(&target.access).await?.version(arn).await?;
+                let absent = || Failure::user(format!("the version {arn} does not exist"));
+                Some(version.ok_or_else(|| absent().hint("change `--baseline`"))?)
+            }
+        };
+        let Some(version) = version else { return Ok(None) };
+        let sources = stored_metrics(inputs, &target.access, &version).await?;
+        Ok(Some((version.arn, Metrics::parse(&sources, paths)?)))
+    }
+}
+
+async fn latest_approved(registry: &dyn ModelRegistry, group: &str) -> anyhow::Result<Option<ModelVersion>> {
+    let mut page = None;
+    loop {
+        let found = registry.versions(group, Some(Approval::Approved), page).await?;
+        let latest = found.versions.iter().find(|version| version.state == RegistrationState::Completed);
+        if let Some(latest) = latest {
+            return Ok(registry.version(&latest.arn).await?);
+        }
+        page = found.next;
+        if page.is_none() {
+            return Ok(None);
         }
     }
+}
+
+/// The files of metrics that the version was registered with.
+async fn stored_metrics(
+    inputs: &CommandInputs,
+    access: &Access,
+    version: &ModelVersion,
+) -> anyhow::Result<Vec<MetricsSource>> {
+    let hint = "compare with another version or with a file: `--baseline ARN` or `--baseline FILE`";
+    let unusable =
+        |why: String| Failure::user(format!("the metrics of {} cannot be used: {why}", version.arn)).hint(hint);
+    let first = version.metrics.as_ref().ok_or_else(|| unusable("it was registered without any".to_owned()))?;
+    let (folder, keys) = places(&first.uri, version);
+    let (bucket, prefix) = folder
+        .strip_prefix("s3://")
+        .and_then(|place| place.split_once('/'))
+        .ok_or_else(|| unusable(format!("{} is no object of S3", first.uri)))?;
+    let access = Access { bucket: bucket.to_owned(), prefix: prefix.to_owned(), ..access.clone() };
+    let objects = inputs.connect.objects(&access).await?;
+    let mut sources = Vec::new();
+    for key in keys {
+        let uri = objects.uri(&key);
+        match objects.size(&key).await? {
+            None => return Err(unusable(format!("{uri} does not exist")).into()),
+            Some(size) if size > files::MOST_BYTES => {
+                return Err(unusable(format!("{uri} is larger than 4 MiB")).into());
+            }
+            Some(_) => {}
+        }
+        let bytes = objects.get(&key).await?.ok_or_else(|| unusable(format!("{uri} does not exist")))?;
+        let hash = hex(&Sha256::digest(&bytes));
+        let digest = first.digest.as_deref().filter(|_| first.uri == uri).and_then(|digest| digest.strip_prefix("sha256:"));
+        if [digest, hash_in_name(&key)].iter().flatten().any(|expected| *expected != hash) {
+            return Err(unusable(format!("{uri} has changed since then")).into());
+        }
+        sources.push(MetricsSource { name: uri, bytes });
+    }
+    Ok(sources)
+}
+
+/// The folder of the files, and their keys in it. The version names the first file by its URI, and `model register` records the keys
+/// of all in its metadata.
+fn places(first: &str, version: &ModelVersion) -> (String, Vec<String>) {
+    let keys: Vec<String> =
+        (1..).map_while(|number| version.metadata.get(&format!("metrics-{number}"))).cloned().collect();
+    match keys.first().and_then(|key| first.strip_suffix(key.as_str())) {
+        Some(folder) if folder.ends_with('/') => (folder.to_owned(), keys),
+        _ => {
+            let (folder, key) = first.rsplit_once('/').unwrap_or(("", first));
+            (format!("{folder}/"), vec![key.to_owned()])
+        }
+    }
+}
+
+/// `model register` names the objects by the hash of their content.
+fn hash_in_name(key: &str) -> Option<&str> {
+    let name = key.rsplit('/').next()?.split('.').next()?;
+    (name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(name)
 }

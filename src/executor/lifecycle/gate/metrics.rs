@@ -314,7 +314,7 @@ fn sample_value(text: &str) -> Reading {
     number(&format!("{sign}{whole}{}", unsigned.strip_suffix('.').unwrap_or(unsigned)))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");

@@ -15,10 +15,10 @@ use crate::cloud::{
     CloudErrorKind, GroupSpec, ModelRegistry, ModelVersion, ObjectStore, RegistrationState, SourceObjects,
     StoredMetrics, VersionSpec,
 };
-use crate::lifecycle::CommandInputs;
 use crate::lifecycle::identity::{IdentityArgs, JobUser};
 use crate::lifecycle::output::OutputArgs;
 use crate::lifecycle::target::{Target, TargetArgs};
+use crate::lifecycle::{CommandInputs, gate};
 
 #[derive(Debug, Args)]
 pub(super) struct RegisterArgs {
@@ -38,6 +38,10 @@ pub(super) async fn run(inputs: &CommandInputs, args: RegisterArgs) -> anyhow::R
         return Err(failure.hint("set `environments.<name>.bucket` in the manifest, and give `--environment`").into());
     }
     let metrics = metrics(&target)?;
+    if !target.model()?.require.is_empty() {
+        let evidence: Vec<_> = metrics.iter().map(MetricsFile::source).collect();
+        gate::check_bars(target.model()?, &evidence)?;
+    }
     let author = args.identity.token(inputs)?.map(|token| token.work_as(&mut target.access));
     target.check_account(inputs).await?;
     let (connect, access) = (&inputs.connect, &target.access);

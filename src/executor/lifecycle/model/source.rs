@@ -13,6 +13,7 @@ use super::packing::{self, PackedModel};
 use crate::base::failure::Failure;
 use crate::base::human::human_bytes;
 use crate::cloud::{Content, ObjectStore, Sha256Hash, SourceObject, SourceObjects, StoredHash};
+use crate::lifecycle::gate::MetricsSource;
 use crate::lifecycle::target::Target;
 
 /// Most bytes that S3 takes or copies in one request.
@@ -126,6 +127,7 @@ async fn look(uri: &str, objects: &dyn SourceObjects) -> anyhow::Result<SourceOb
 /// A file of metrics, to be stored under its hash.
 #[derive(Debug)]
 pub(super) struct MetricsFile {
+    name: String,
     pub(super) key: String,
     hash: Sha256Hash,
     content: Vec<u8>,
@@ -134,6 +136,11 @@ pub(super) struct MetricsFile {
 impl MetricsFile {
     pub(super) fn digest(&self) -> String {
         format!("sha256:{}", hex(&self.hash))
+    }
+
+    /// As the gate reads it.
+    pub(super) fn source(&self) -> MetricsSource {
+        MetricsSource { name: self.name.clone(), bytes: self.content.clone() }
     }
 
     pub(super) fn content_type(&self) -> &'static str {
@@ -174,5 +181,5 @@ fn read_metrics(path: &Path) -> anyhow::Result<MetricsFile> {
     let content = std::fs::read(path).map_err(|error| refused("cannot be read").caused_by(error))?;
     let hash = Sha256::digest(&content).into();
     let ending = if path.extension().is_some_and(|ending| ending == "json") { "json" } else { "txt" };
-    Ok(MetricsFile { key: format!("metrics/{}.{ending}", hex(&hash)), hash, content })
+    Ok(MetricsFile { name: path.display().to_string(), key: format!("metrics/{}.{ending}", hex(&hash)), hash, content })
 }

@@ -96,6 +96,17 @@ fn a_wrong_request_is_one_error_before_anything_is_stored(change: fn(&mut Value)
     });
 }
 
+#[tokio::test]
+async fn a_model_below_its_bar_is_not_registered() {
+    let desk = Desk::new();
+    desk.manifest(|manifest| manifest["model"]["require"] = json!(["accuracy>=0.95"]));
+    let ended = desk.run(&["register"]).await;
+    assert_eq!(ended.kind, Some(Kind::Verdict { code: exit_codes::BELOW_BAR }), "{}", ended.error);
+    assert!(desk.memory.objects.keys().is_empty());
+    desk.manifest(|manifest| manifest["model"]["require"] = json!(["accuracy>=0.9"]));
+    desk.registers().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn sagemaker_may_take_time_or_fail() {
     let desk = Desk::new();
