@@ -112,7 +112,8 @@ async fn stored_metrics(
         }
         let bytes = objects.get(&key).await?.ok_or_else(|| unusable(format!("{uri} does not exist")))?;
         let hash = hex(&Sha256::digest(&bytes));
-        let digest = first.digest.as_deref().filter(|_| first.uri == uri).and_then(|digest| digest.strip_prefix("sha256:"));
+        let digest =
+            first.digest.as_deref().filter(|_| first.uri == uri).and_then(|digest| digest.strip_prefix("sha256:"));
         if [digest, hash_in_name(&key)].iter().flatten().any(|expected| *expected != hash) {
             return Err(unusable(format!("{uri} has changed since then")).into());
         }

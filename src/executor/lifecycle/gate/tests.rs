@@ -37,6 +37,7 @@ const BELOW: Kind = Kind::Verdict { code: exit_codes::BELOW_BAR };
 impl Bench {
     async fn new() -> Self {
         let bench = Self { project: tempfile::tempdir().unwrap(), memory: Memory::new() };
+        bench.memory.account.set_caller("arn:aws:sts::123456789012:assumed-role/ci/job");
         let manifest = serde_json::json!({
             "model": {
                 "group": "wine",
@@ -166,6 +167,15 @@ async fn metrics_that_are_not_those_of_the_version_are_an_error(files: &[&str], 
     let (kind, text) = bench.run(&["--max-regression", "f1=0.01"]).await;
     assert_eq!(kind, Some(Kind::User));
     assert!(text.contains(why), "{text}");
+}
+
+#[tokio::test]
+async fn another_account_is_no_account_without_models() {
+    let bench = Bench::new().await;
+    bench.memory.account.set_caller("arn:aws:sts::210987654321:assumed-role/ci/job");
+    let (kind, text) = bench.run(&["--max-regression", "f1=0.01"]).await;
+    assert_eq!(kind, Some(Kind::User));
+    assert!(text.contains("210987654321"), "{text}");
 }
 
 #[tokio::test]
