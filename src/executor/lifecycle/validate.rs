@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::CommandInputs;
 use super::connect::{self, CheckRow};
 use super::gate;
+use super::identity::IdentityArgs;
 use super::manifest::{ManifestFinding, ManifestReading, ManifestText, mistakes};
 use super::output::{Data, OutputArgs};
 use super::target::{Target, TargetArgs};
@@ -25,6 +26,8 @@ pub struct ValidateArgs {
     /// Compare the manifest with AWS as well: caller, bucket, image, role and quota
     #[arg(long)]
     connect: bool,
+    #[command(flatten)]
+    identity: IdentityArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -74,7 +77,10 @@ pub async fn run(inputs: &CommandInputs, args: ValidateArgs, _: Cancellation) ->
         Validation { manifest: args.target.manifest.clone(), environments, findings, checks: Vec::new(), lines };
     let mut throttled = None;
     if args.connect && number == 0 {
-        for target in &targets {
+        for target in &mut targets {
+            if let Some(token) = args.identity.token(inputs)? {
+                token.work_as(&mut target.access);
+            }
             let checks = connect::check(inputs, target).await?;
             throttled = throttled.or(checks.throttled);
             validation.checks.extend(checks.rows);

@@ -239,6 +239,10 @@ fn the_linter_finds_nothing() {
             std::fs::write(files.last().unwrap(), text).unwrap();
         }
     }
+    let of_models = std::fs::read_dir(root().join("runner-config/iam/lifecycle")).unwrap();
+    let of_models = of_models.map(|entry| entry.unwrap().path());
+    // The linter knows no identity provider but those of the large sites.
+    files.extend(of_models.filter(|path| !path.to_str().unwrap().ends_with("-trust.json")));
     let lint = |files: &[&Path]| {
         Command::new(&python).arg("tests/fixtures/conformance/policies.py").args(files).output().unwrap()
     };
