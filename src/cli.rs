@@ -50,6 +50,8 @@ pub(crate) enum Command {
     /// Show what the operator's file allows
     Policy(PolicyArgs),
     /// Check the manifest, and with `--connect` the account that it names
+    ///
+    /// Without `--environment` and `CI_ENVIRONMENT_NAME`, every environment is checked. `--connect` reads from AWS and changes nothing.
     #[command(visible_alias = "describe")]
     Validate(ValidateArgs),
     /// Compare a model's metrics with their bars and with an earlier model

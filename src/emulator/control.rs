@@ -12,13 +12,11 @@ use super::gate::Gate;
 use super::protocol::{ApiError, Reply, json_reply, reply};
 use super::service::read;
 use super::services::layer;
+use super::shared::LAYERS_PATH;
 use super::sigv4::query_pairs;
 
 /// `DELETE <this><bucket>/<prefix>` deletes objects, as a lifecycle rule does.
 const OBJECTS_PATH: &str = "/_emulator/objects/";
-
-/// Path of the configurations of images, by their digest; it stands for presigned addresses.
-pub(crate) const LAYERS_PATH: &str = "/_emulator/layers/";
 
 /// `POST <this><job>` reclaims the instances of a spot job.
 /// Faults of a training job that come at once.

@@ -13,6 +13,9 @@ use super::faults::Faults;
 use super::quirks::mixed;
 use super::tags::Tags;
 
+/// Path of the configurations of images, by their digest; it stands for presigned addresses.
+pub(crate) const LAYERS_PATH: &str = "/_emulator/layers/";
+
 /// Handed to each service; state of one service alone is in that service.
 #[derive(Debug)]
 pub(crate) struct Shared {

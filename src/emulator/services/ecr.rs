@@ -7,11 +7,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::caller::Caller;
 use crate::config::EcrImage;
-use crate::control::LAYERS_PATH;
 use crate::model::Model;
 use crate::protocol::{Answer, ApiError, text};
 use crate::service::{JsonService, Operation};
-use crate::shared::Shared;
+use crate::shared::{LAYERS_PATH, Shared};
 
 /// The registry of the emulator's account, in every region.
 #[derive(Debug)]

@@ -24,7 +24,7 @@ pub(super) use self::metrics::MetricsSource;
 use self::metrics::{MetricPath, Metrics};
 use self::rule::{RuleTexts, Rules};
 use super::CommandInputs;
-use super::manifest::Model;
+use super::manifest::ModelEntry;
 use super::output::{OutputArgs, ReportFileArgs};
 use super::target::TargetArgs;
 use crate::base::failure::Failure;
@@ -101,7 +101,7 @@ pub async fn run(inputs: &CommandInputs, args: GateArgs, _: Cancellation) -> any
 }
 
 /// The mistakes in the rules of a manifest, with their keys.
-pub(crate) fn mistakes(model: &Model) -> Vec<(&'static str, Failure)> {
+pub(crate) fn mistakes(model: &ModelEntry) -> Vec<(&'static str, Failure)> {
     let bars = RuleTexts { require: &model.require, ..RuleTexts::default() };
     if let Err(mistake) = Rules::parse(bars, RuleTexts::default()) {
         return vec![("model.require", mistake)];
@@ -115,7 +115,7 @@ pub(crate) fn mistakes(model: &Model) -> Vec<(&'static str, Failure)> {
 ///
 /// # Errors
 /// The verdict, with the first rule that does not hold; failures of the user about a rule or a file.
-pub(super) fn check_bars(model: &Model, files: &[MetricsSource]) -> Result<(), Failure> {
+pub(super) fn check_bars(model: &ModelEntry, files: &[MetricsSource]) -> Result<(), Failure> {
     let judging = JudgingArgs::default();
     let rules = Rules::parse(RuleTexts { require: &model.require, max_regression: &[] }, RuleTexts::default())?;
     let metrics = Metrics::parse(files, &judging.paths(model)?)?;
@@ -124,7 +124,7 @@ pub(super) fn check_bars(model: &Model, files: &[MetricsSource]) -> Result<(), F
 }
 
 impl JudgingArgs {
-    fn rules(&self, model: &Model) -> Result<Rules, Failure> {
+    fn rules(&self, model: &ModelEntry) -> Result<Rules, Failure> {
         let of_manifest = RuleTexts { require: &model.require, max_regression: &model.max_regression };
         let of_arguments = RuleTexts { require: &self.require, max_regression: &self.max_regression };
         let rules = Rules::parse(of_manifest, of_arguments)?;
@@ -138,14 +138,14 @@ impl JudgingArgs {
         Ok(rules)
     }
 
-    fn paths(&self, model: &Model) -> Result<Vec<MetricPath>, Failure> {
+    fn paths(&self, model: &ModelEntry) -> Result<Vec<MetricPath>, Failure> {
         let of_manifest =
             model.metric_paths.iter().map(|(name, path)| MetricPath::new(name, path, "`model.metric_paths`"));
         of_manifest.chain(self.metric_paths.iter().map(|text| MetricPath::parse(text))).collect()
     }
 
     /// Paths of the manifest are relative to its folder.
-    fn read_metrics(&self, model: &Model, folder: &Path, paths: &[MetricPath]) -> Result<Metrics, Failure> {
+    fn read_metrics(&self, model: &ModelEntry, folder: &Path, paths: &[MetricPath]) -> Result<Metrics, Failure> {
         let files: Vec<PathBuf> = if self.metrics.is_empty() {
             model.metrics.iter().map(|file| folder.join(file)).collect()
         } else {

@@ -18,19 +18,19 @@ pub(crate) fn partition(region: &str) -> &'static str {
 
 /// The region of an image in ECR.
 pub(crate) fn of_registry(image: &str) -> Option<&str> {
-    EcrImage::parse(image).map(|image| image.region)
+    ImageName::parse(image).map(|image| image.region)
 }
 
 /// An image in ECR, by its digest: `ACCOUNT.dkr.ecr.REGION.DOMAIN/REPOSITORY@sha256:...`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct EcrImage<'a> {
+pub(crate) struct ImageName<'a> {
     pub(crate) account: &'a str,
     pub(crate) region: &'a str,
     pub(crate) repository: &'a str,
     pub(crate) digest: &'a str,
 }
 
-impl<'a> EcrImage<'a> {
+impl<'a> ImageName<'a> {
     pub(crate) fn parse(image: &'a str) -> Option<Self> {
         let (name, digest) = image.split_once('@')?;
         let (registry, repository) = name.split_once('/')?;
@@ -83,11 +83,11 @@ mod tests {
 
     #[test]
     fn an_image_has_its_registry_and_its_digest() {
-        let image = EcrImage::parse("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn/a/b:1@sha256:0").unwrap();
+        let image = ImageName::parse("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn/a/b:1@sha256:0").unwrap();
         let expected =
-            EcrImage { account: "123456789012", region: "cn-north-1", repository: "a/b", digest: "sha256:0" };
+            ImageName { account: "123456789012", region: "cn-north-1", repository: "a/b", digest: "sha256:0" };
         assert_eq!(image, expected);
-        assert_eq!(EcrImage::parse("docker.io/a@sha256:0"), None);
+        assert_eq!(ImageName::parse("docker.io/a@sha256:0"), None);
         assert_eq!(of_registry("1.dkr.ecr.eu-west-1.amazonaws.com/a@sha256:0"), None);
     }
 }

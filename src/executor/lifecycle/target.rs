@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::CommandInputs;
-use super::manifest::{self, Manifest, Model};
+use super::manifest::{self, Manifest, ModelEntry};
 use super::pipeline::Pipeline;
 use crate::base::arn::Arn;
 use crate::base::failure::Failure;
@@ -26,7 +26,7 @@ pub(super) struct TargetArgs {
 }
 
 /// The manifest as the environment makes it, and how its account is reached.
-pub(crate) struct Target {
+pub(crate) struct ProjectTarget {
     pub(crate) manifest: Manifest,
     /// The manifest's folder, to which its paths are relative.
     pub(crate) folder: PathBuf,
@@ -46,26 +46,26 @@ impl TargetArgs {
     ///
     /// # Errors
     /// Failures of the user that name file and key.
-    pub(crate) fn load(&self, inputs: &CommandInputs) -> anyhow::Result<Target> {
+    pub(crate) fn load(&self, inputs: &CommandInputs) -> anyhow::Result<ProjectTarget> {
         let environment = self.environment(inputs);
         let manifest = manifest::load(&self.manifest, environment.as_deref(), &inputs.env)?;
         let folder = self.manifest.parent().unwrap_or(Path::new("")).to_owned();
-        Ok(Target { folder, ..Target::of(manifest, environment, inputs) })
+        Ok(ProjectTarget { folder, ..ProjectTarget::of(manifest, environment, inputs) })
     }
 
     /// As [`TargetArgs::load`]; an empty manifest when none is named and there is none.
-    pub(crate) fn load_if_present(&self, inputs: &CommandInputs) -> anyhow::Result<Target> {
+    pub(crate) fn load_if_present(&self, inputs: &CommandInputs) -> anyhow::Result<ProjectTarget> {
         let is_absent =
             std::fs::symlink_metadata(&self.manifest).is_err_and(|error| error.kind() == ErrorKind::NotFound);
         if is_absent && self.manifest == Path::new(DEFAULT_MANIFEST) {
             inputs.printer.line(format!("There is no {DEFAULT_MANIFEST}: what the command line says is used alone"));
-            return Ok(Target::of(Manifest::default(), None, inputs));
+            return Ok(ProjectTarget::of(Manifest::default(), None, inputs));
         }
         self.load(inputs)
     }
 }
 
-impl Target {
+impl ProjectTarget {
     /// A manifest, with the way to the account of its environment.
     pub(crate) fn of(manifest: Manifest, environment: Option<String>, inputs: &CommandInputs) -> Self {
         let access = Access {
@@ -85,7 +85,7 @@ impl Target {
     ///
     /// # Errors
     /// The manifest has none.
-    pub(crate) fn model(&self) -> anyhow::Result<&Model> {
+    pub(crate) fn model(&self) -> anyhow::Result<&ModelEntry> {
         self.manifest.model.as_ref().ok_or_else(|| {
             Failure::user("the manifest has no `model`")
                 .hint("add `model` with `group` and `image` to the manifest")

@@ -12,13 +12,10 @@ use super::gate;
 use super::identity::IdentityArgs;
 use super::manifest::{ManifestFinding, ManifestReading, ManifestText, mistakes};
 use super::output::{Data, OutputArgs};
-use super::target::{Target, TargetArgs};
+use super::target::{ProjectTarget, TargetArgs};
 use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 
-/// Check the manifest, and with `--connect` the account that it names
-///
-/// Without `--environment` and `CI_ENVIRONMENT_NAME`, every environment is checked. `--connect` reads from AWS and changes nothing.
 #[derive(Debug, Args)]
 pub struct ValidateArgs {
     #[command(flatten)]
@@ -67,7 +64,7 @@ pub async fn run(inputs: &CommandInputs, args: ValidateArgs, _: Cancellation) ->
         findings.extend(found);
         let mistakes = manifest.model.iter().flat_map(gate::mistakes);
         findings.extend(mistakes.filter_map(|(key, mistake)| text.finding(key, mistake.message())));
-        targets.push(Target::of(manifest, name.map(str::to_owned), inputs));
+        targets.push(ProjectTarget::of(manifest, name.map(str::to_owned), inputs));
     }
     findings.sort();
     findings.dedup();

@@ -133,8 +133,10 @@ fn the_example_of_a_fault_plan_does_what_the_page_says() {
 #[test]
 fn every_path_of_its_own_is_documented() {
     let path = Regex::new(r#""(/_emulator/[\w-]+)/?""#).unwrap();
-    let coded: BTreeSet<String> =
-        path.captures_iter(&read("src/emulator/control.rs")).map(|found| found[1].to_owned()).collect();
+    let coded: BTreeSet<String> = path
+        .captures_iter(&(read("src/emulator/control.rs") + &read("src/emulator/shared.rs")))
+        .map(|found| found[1].to_owned())
+        .collect();
     let name = Regex::new(r"`[A-Z]+ (/_emulator/[\w-]+)").unwrap();
     let page = section("Its own paths");
     assert_eq!(name.captures_iter(&page).map(|found| found[1].to_owned()).collect::<BTreeSet<_>>(), coded);

@@ -6,14 +6,14 @@ use serde_json::Value;
 use crate::base::arn::Arn;
 use crate::cloud::{AccountRole, CloudError, CloudErrorKind, InputPrefix};
 use crate::lifecycle::manifest::{Endpoint, EnvironmentEntry, Manifest, Strategy};
-use crate::lifecycle::region::{self, EcrImage};
+use crate::lifecycle::region::{self, ImageName};
 
 const SAGEMAKER: &str = "sagemaker.amazonaws.com";
 
 /// Result of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
-pub(super) enum Answer {
+pub(super) enum CheckAnswer {
     Ok {
         found: String,
     },
@@ -28,7 +28,7 @@ pub(super) enum Answer {
     },
 }
 
-impl Answer {
+impl CheckAnswer {
     fn ok(found: impl Into<String>) -> Self {
         Self::Ok { found: found.into() }
     }
@@ -48,25 +48,25 @@ impl Answer {
 }
 
 /// A call that AWS refused.
-pub(super) fn refused(error: &CloudError) -> Answer {
+pub(super) fn refused(error: &CloudError) -> CheckAnswer {
     match error.kind {
-        CloudErrorKind::Denied => Answer::Unknown {
+        CloudErrorKind::Denied => CheckAnswer::Unknown {
             found: format!("the credentials may not {}", error.operation),
             change: format!("allow them `{}`", error.action),
         },
-        CloudErrorKind::Throttled => Answer::Unknown {
+        CloudErrorKind::Throttled => CheckAnswer::Unknown {
             found: format!("AWS throttled the request to {}", error.operation),
             change: "run the command again later".to_owned(),
         },
-        _ => Answer::failed(error.to_string(), "see the message of AWS"),
+        _ => CheckAnswer::failed(error.to_string(), "see the message of AWS"),
     }
 }
 
 /// A call that shows whether the caller may do something: here a denial is the answer.
-pub(super) fn may<T>(result: Result<T, CloudError>, allowed: &str) -> Result<Answer, CloudError> {
+pub(super) fn may<T>(result: Result<T, CloudError>, allowed: &str) -> Result<CheckAnswer, CloudError> {
     match result {
-        Ok(_) => Ok(Answer::ok(allowed)),
-        Err(error) if error.kind == CloudErrorKind::Denied => Ok(Answer::failed(
+        Ok(_) => Ok(CheckAnswer::ok(allowed)),
+        Err(error) if error.kind == CloudErrorKind::Denied => Ok(CheckAnswer::failed(
             format!("the credentials may not {}", error.operation),
             format!("allow them `{}`", error.action),
         )),
@@ -74,42 +74,44 @@ pub(super) fn may<T>(result: Result<T, CloudError>, allowed: &str) -> Result<Ans
     }
 }
 
-pub(super) fn caller(arn: &str, target: &EnvironmentEntry) -> Answer {
-    let Some(caller) = Arn::parse(arn) else { return Answer::failed(arn, "check the endpoint in `AWS_ENDPOINT_URL`") };
+pub(super) fn caller(arn: &str, target: &EnvironmentEntry) -> CheckAnswer {
+    let Some(caller) = Arn::parse(arn) else {
+        return CheckAnswer::failed(arn, "check the endpoint in `AWS_ENDPOINT_URL`");
+    };
     if let Some(account) = target.account.as_deref().filter(|account| *account != caller.account) {
         let found = format!("{arn} is of account {}, and the manifest names {account}", caller.account);
-        return Answer::failed(found, "take credentials of that account, or correct `account` of the environment");
+        return CheckAnswer::failed(found, "take credentials of that account, or correct `account` of the environment");
     }
     if let Some(region) = target.region.as_deref().filter(|region| region::partition(region) != caller.partition) {
         let found = format!("{arn} is of the partition {}, which has no region {region}", caller.partition);
-        return Answer::failed(found, "correct `region` of the environment");
+        return CheckAnswer::failed(found, "correct `region` of the environment");
     }
-    Answer::ok(arn)
+    CheckAnswer::ok(arn)
 }
 
-pub(super) fn bucket(found: &InputPrefix) -> Answer {
+pub(super) fn bucket(found: &InputPrefix) -> CheckAnswer {
     match found {
         InputPrefix::NoBucket => {
-            Answer::failed("the bucket does not exist", "create it, or correct `bucket` of the environment")
+            CheckAnswer::failed("the bucket does not exist", "create it, or correct `bucket` of the environment")
         }
-        InputPrefix::OtherRegion { bucket, jobs } => Answer::failed(
+        InputPrefix::OtherRegion { bucket, jobs } => CheckAnswer::failed(
             format!("the bucket is in {bucket}, and the endpoint in {jobs}"),
             "name a bucket of the endpoint's region",
         ),
         InputPrefix::Found | InputPrefix::Object | InputPrefix::Empty => {
-            Answer::ok("it is there; the first write uses its KMS key")
+            CheckAnswer::ok("it is there; the first write uses its KMS key")
         }
     }
 }
 
-pub(super) fn image_elsewhere() -> Answer {
-    Answer::failed("`model.image` is in no registry of ECR", "copy the image to ECR, from which SageMaker pulls")
+pub(super) fn image_elsewhere() -> CheckAnswer {
+    CheckAnswer::failed("`model.image` is in no registry of ECR", "copy the image to ECR, from which SageMaker pulls")
 }
 
-pub(super) fn image(image: &EcrImage, platforms: Option<&[String]>) -> Answer {
+pub(super) fn image(image: &ImageName, platforms: Option<&[String]>) -> CheckAnswer {
     match platforms {
-        Some(platforms) => Answer::ok(platforms.join(", ")),
-        None => Answer::failed(
+        Some(platforms) => CheckAnswer::ok(platforms.join(", ")),
+        None => CheckAnswer::failed(
             format!("{} of account {} has no image with this digest", image.repository, image.account),
             "push the image, or correct `model.image`",
         ),
@@ -117,7 +119,7 @@ pub(super) fn image(image: &EcrImage, platforms: Option<&[String]>) -> Answer {
 }
 
 /// An answer for each processor that the manifest's instances have.
-pub(super) fn architectures(manifest: &Manifest, platforms: &[String]) -> Vec<Answer> {
+pub(super) fn architectures(manifest: &Manifest, platforms: &[String]) -> Vec<CheckAnswer> {
     let of_endpoint = manifest.endpoint.as_ref().and_then(|endpoint| endpoint.instances.as_ref());
     let of_model = manifest.model.iter().flat_map(|model| &model.instance_types);
     let mut types: Vec<&str> =
@@ -130,29 +132,32 @@ pub(super) fn architectures(manifest: &Manifest, platforms: &[String]) -> Vec<An
     let fits = |name: &str| {
         let wanted = format!("linux/{}", region::architecture(name));
         if platforms.contains(&wanted) {
-            return Answer::ok(format!("{name} runs {wanted}"));
+            return CheckAnswer::ok(format!("{name} runs {wanted}"));
         }
         let found = format!("{name} runs {wanted}, and the image has {}", platforms.join(", "));
-        Answer::failed(found, format!("build the image for {wanted}, or take another instance type"))
+        CheckAnswer::failed(found, format!("build the image for {wanted}, or take another instance type"))
     };
     types.into_iter().map(fits).collect()
 }
 
-pub(super) fn role(arn: &str, found: Option<&AccountRole>) -> Answer {
+pub(super) fn role(arn: &str, found: Option<&AccountRole>) -> CheckAnswer {
     let Some(role) = found else {
-        return Answer::failed(
+        return CheckAnswer::failed(
             format!("the account has no role {arn}"),
             "create it, or correct `role` of the environment",
         );
     };
     if role.arn != arn {
-        return Answer::failed(format!("the role of this name is {}", role.arn), "correct `role` of the environment");
+        return CheckAnswer::failed(
+            format!("the role of this name is {}", role.arn),
+            "correct `role` of the environment",
+        );
     }
     if trusts_sagemaker(&role.trust) {
-        return Answer::ok("SageMaker may assume it");
+        return CheckAnswer::ok("SageMaker may assume it");
     }
     let change = format!("let `{SAGEMAKER}` call `sts:AssumeRole` in the trust policy of the role");
-    Answer::failed("SageMaker may not assume it", change)
+    CheckAnswer::failed("SageMaker may not assume it", change)
 }
 
 /// Whether a statement of the trust policy lets SageMaker assume the role. Conditions are not looked at.
@@ -177,32 +182,32 @@ fn one_or_many(value: &Value) -> Vec<&Value> {
 
 /// The user or role whose policies decide about a caller.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Principal<'a> {
+pub(super) enum PolicySource<'a> {
     /// A user.
     Itself,
     /// The role of this name, of which the caller is a session.
     Role(&'a str),
-    Unknown(Answer),
+    Unknown(CheckAnswer),
 }
 
-pub(super) fn principal(caller: &str) -> Principal<'_> {
+pub(super) fn principal(caller: &str) -> PolicySource<'_> {
     let resource = Arn::parse(caller).map(|arn| arn.resource).unwrap_or_default();
     let mut parts = resource.split('/');
     match (parts.next(), parts.next()) {
-        (Some("assumed-role"), Some(name)) => Principal::Role(name),
-        (Some("user"), Some(_)) => Principal::Itself,
-        _ => Principal::Unknown(Answer::Unknown {
+        (Some("assumed-role"), Some(name)) => PolicySource::Role(name),
+        (Some("user"), Some(_)) => PolicySource::Itself,
+        _ => PolicySource::Unknown(CheckAnswer::Unknown {
             found: format!("IAM simulates no policies of {caller}"),
             change: "take credentials of a user or a role".to_owned(),
         }),
     }
 }
 
-pub(super) fn pass(caller: &str, role: &str, may_pass: bool) -> Answer {
+pub(super) fn pass(caller: &str, role: &str, may_pass: bool) -> CheckAnswer {
     if may_pass {
-        return Answer::ok("the credentials may pass the role to SageMaker");
+        return CheckAnswer::ok("the credentials may pass the role to SageMaker");
     }
-    Answer::failed(format!("{caller} may not pass the role"), format!("allow it `iam:PassRole` on {role}"))
+    CheckAnswer::failed(format!("{caller} may not pass the role"), format!("allow it `iam:PassRole` on {role}"))
 }
 
 /// Instances that an endpoint has at most at the same time.
@@ -224,19 +229,19 @@ pub(super) fn needed_instances(endpoint: &Endpoint) -> Option<NeededInstances<'_
     Some(NeededInstances { instance_type: &instances.instance_type, count: most.saturating_add(added) })
 }
 
-pub(super) fn quota(needed: &NeededInstances, quota: Option<f64>) -> Answer {
+pub(super) fn quota(needed: &NeededInstances, quota: Option<f64>) -> CheckAnswer {
     let NeededInstances { instance_type, count } = needed;
     match quota {
-        None => Answer::Unknown {
+        None => CheckAnswer::Unknown {
             found: format!("Service Quotas lists no quota of {instance_type} for endpoints"),
             change: "correct `endpoint.instances.type`, if SageMaker has no such type".to_owned(),
         },
-        Some(quota) if quota < f64::from(*count) => Answer::failed(
+        Some(quota) if quota < f64::from(*count) => CheckAnswer::failed(
             format!("the quota is {quota}, and a deployment needs up to {count} instances"),
             format!("request a higher quota `{instance_type} for endpoint usage`, or fewer instances"),
         ),
-        Some(quota) => {
-            Answer::ok(format!("the quota is {quota}, a deployment needs up to {count}, and other endpoints count too"))
-        }
+        Some(quota) => CheckAnswer::ok(format!(
+            "the quota is {quota}, a deployment needs up to {count}, and other endpoints count too"
+        )),
     }
 }

@@ -7,10 +7,10 @@ mod tests;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use self::decide::Answer;
+use self::decide::CheckAnswer;
 use super::CommandInputs;
-use super::region::EcrImage;
-use super::target::Target;
+use super::region::ImageName;
+use super::target::ProjectTarget;
 use crate::base::plain;
 use crate::cloud::{CloudError, CloudErrorKind};
 
@@ -25,12 +25,12 @@ pub(super) struct CheckRow {
     environment: String,
     check: &'static str,
     #[serde(flatten)]
-    answer: Answer,
+    answer: CheckAnswer,
 }
 
 impl CheckRow {
     pub(super) fn has_failed(&self) -> bool {
-        matches!(self.answer, Answer::Failed { .. })
+        matches!(self.answer, CheckAnswer::Failed { .. })
     }
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Checks {
 ///
 /// # Errors
 /// AWS does not accept the credentials, or cannot be reached.
-pub(super) async fn check(inputs: &CommandInputs, target: &Target) -> anyhow::Result<Checks> {
+pub(super) async fn check(inputs: &CommandInputs, target: &ProjectTarget) -> anyhow::Result<Checks> {
     let environment = target.environment.clone().unwrap_or_default();
     let mut checks = Checks { environment, rows: Vec::new(), throttled: None };
     let caller = check_caller(inputs, target, &mut checks).await?;
@@ -59,7 +59,7 @@ pub(super) async fn check(inputs: &CommandInputs, target: &Target) -> anyhow::Re
 }
 
 impl Checks {
-    fn tell(&mut self, check: &'static str, answer: Answer) {
+    fn tell(&mut self, check: &'static str, answer: CheckAnswer) {
         self.rows.push(CheckRow { environment: self.environment.clone(), check, answer });
     }
 
@@ -84,7 +84,11 @@ impl Checks {
     }
 }
 
-async fn check_caller(inputs: &CommandInputs, target: &Target, checks: &mut Checks) -> anyhow::Result<Option<String>> {
+async fn check_caller(
+    inputs: &CommandInputs,
+    target: &ProjectTarget,
+    checks: &mut Checks,
+) -> anyhow::Result<Option<String>> {
     let identity = inputs.connect.identity(&target.access).await?;
     let caller = checks.answered("caller", identity.arn().await)?;
     if let Some(caller) = &caller {
@@ -93,12 +97,12 @@ async fn check_caller(inputs: &CommandInputs, target: &Target, checks: &mut Chec
     Ok(caller)
 }
 
-async fn check_bucket(inputs: &CommandInputs, target: &Target, checks: &mut Checks) -> anyhow::Result<()> {
+async fn check_bucket(inputs: &CommandInputs, target: &ProjectTarget, checks: &mut Checks) -> anyhow::Result<()> {
     let Some(bucket) = &target.manifest.target.bucket else { return Ok(()) };
     let data = inputs.connect.input_data(&target.access).await?;
     let Some(found) = checks.answered("bucket", data.find_bucket(bucket).await)? else { return Ok(()) };
     let answer = decide::bucket(&found);
-    let is_here = matches!(answer, Answer::Ok { .. });
+    let is_here = matches!(answer, CheckAnswer::Ok { .. });
     checks.tell("bucket", answer);
     if is_here {
         let prefix = if target.access.prefix.is_empty() { String::new() } else { format!("{}/", target.access.prefix) };
@@ -115,9 +119,9 @@ async fn check_bucket(inputs: &CommandInputs, target: &Target, checks: &mut Chec
     Ok(())
 }
 
-async fn check_image(inputs: &CommandInputs, target: &Target, checks: &mut Checks) -> anyhow::Result<()> {
+async fn check_image(inputs: &CommandInputs, target: &ProjectTarget, checks: &mut Checks) -> anyhow::Result<()> {
     let Some(model) = &target.manifest.model else { return Ok(()) };
-    let Some(image) = EcrImage::parse(&model.image) else {
+    let Some(image) = ImageName::parse(&model.image) else {
         checks.tell("image", decide::image_elsewhere());
         return Ok(());
     };
@@ -135,7 +139,7 @@ async fn check_image(inputs: &CommandInputs, target: &Target, checks: &mut Check
 
 async fn check_role(
     inputs: &CommandInputs,
-    target: &Target,
+    target: &ProjectTarget,
     caller: Option<&str>,
     checks: &mut Checks,
 ) -> anyhow::Result<()> {
@@ -147,13 +151,13 @@ async fn check_role(
     }
     let Some(caller) = caller else { return Ok(()) };
     let principal = match decide::principal(caller) {
-        decide::Principal::Itself => caller.to_owned(),
-        decide::Principal::Unknown(answer) => {
+        decide::PolicySource::Itself => caller.to_owned(),
+        decide::PolicySource::Unknown(answer) => {
             checks.tell("pass the role", answer);
             return Ok(());
         }
         // The ARN of a session lacks the path of its role.
-        decide::Principal::Role(name) => match checks.answered("pass the role", roles.find(name).await)? {
+        decide::PolicySource::Role(name) => match checks.answered("pass the role", roles.find(name).await)? {
             Some(Some(role)) => role.arn,
             _ => return Ok(()),
         },
@@ -164,7 +168,7 @@ async fn check_role(
     Ok(())
 }
 
-async fn check_quota(inputs: &CommandInputs, target: &Target, checks: &mut Checks) -> anyhow::Result<()> {
+async fn check_quota(inputs: &CommandInputs, target: &ProjectTarget, checks: &mut Checks) -> anyhow::Result<()> {
     let Some(needed) = target.manifest.endpoint.as_ref().and_then(decide::needed_instances) else { return Ok(()) };
     let quotas = inputs.connect.quotas(&target.access).await?;
     if let Some(quota) = checks.answered("quota", quotas.endpoint_instances(needed.instance_type).await)? {

@@ -9,7 +9,7 @@ use super::metrics::{MetricPath, Metrics, MetricsSource, hex};
 use crate::base::failure::Failure;
 use crate::cloud::{Access, Approval, ModelRegistry, ModelVersion, RegistrationState};
 use crate::lifecycle::CommandInputs;
-use crate::lifecycle::target::Target;
+use crate::lifecycle::target::ProjectTarget;
 
 /// Where the metrics of the earlier model are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Baseline {
     pub(super) async fn load(
         &self,
         inputs: &CommandInputs,
-        target: &Target,
+        target: &ProjectTarget,
         paths: &[MetricPath],
     ) -> anyhow::Result<Option<(String, Metrics)>> {
         let version = match self {

@@ -16,7 +16,7 @@ use crate::base::signals::Cancellation;
 use crate::cloud::testing::{Fault, Memory, When};
 use crate::cloud::{Approval, CloudErrorKind, GroupSpec, ModelRegistry as _, StoredMetrics, VersionSpec};
 use crate::config::env::Environment;
-use crate::lifecycle::manifest::Model;
+use crate::lifecycle::manifest::ModelEntry;
 use crate::lifecycle::{CommandInputs, with_exit_code};
 use crate::ui::Printer;
 
@@ -208,10 +208,10 @@ async fn a_throttled_call_may_succeed_later() {
 
 #[test]
 fn a_model_below_its_bars_is_not_registered() {
-    let model = |require: &[&str]| Model {
+    let model = |require: &[&str]| ModelEntry {
         require: require.iter().map(|&rule| rule.to_owned()).collect(),
         metric_paths: [("f1".to_owned(), "$.report.f1".to_owned())].into(),
-        ..Model::default()
+        ..ModelEntry::default()
     };
     let file = MetricsSource { name: "metrics.json".to_owned(), bytes: br#"{"report": {"f1": 0.7}}"#.to_vec() };
     let end = |require: &[&str]| check_bars(&model(require), std::slice::from_ref(&file)).map_err(|error| error.kind);

@@ -16,7 +16,7 @@ mod variables;
 
 pub(crate) use finding::ManifestFinding;
 pub(crate) use read::{ManifestReading, ManifestText, load, mistakes};
-pub use types::{Approvals, Autoscaling, Endpoint, EnvironmentEntry, Manifest, Model, Strategy, Tags};
+pub use types::{Approvals, Autoscaling, Endpoint, EnvironmentEntry, Manifest, ModelEntry, Strategy, TagEntries};
 
 #[cfg(test)]
 mod tests;

@@ -83,7 +83,9 @@ impl ManifestText {
         if findings.len() > SHOWN {
             lines.push("`sagemaker-executor validate` shows all".to_owned());
         }
-        Failure::user(format!("the manifest {} has {number}", self.name)).quoting(Some(lines.join("\n")))
+        Failure::user(format!("the manifest {} has {number}", self.name))
+            .hint("`docs/manifest.schema.json` describes every key; `sagemaker-executor validate` checks every environment")
+            .quoting(Some(lines.join("\n")))
     }
 
     /// One line for a finding: `manifest.json:3:5: ...`.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::places::join;
 use super::shape::Mistake;
-use super::types::{Deployment, Endpoint, EnvironmentEntry, Manifest, Model, Strategy};
+use super::types::{Deployment, Endpoint, EnvironmentEntry, Manifest, ModelEntry, Strategy};
 use crate::base::arn::Arn;
 use crate::lifecycle::region;
 
@@ -33,7 +33,7 @@ pub(super) fn check(manifest: &Manifest, entry: &str) -> Vec<Mistake> {
     mistakes
 }
 
-fn check_model(model: &Model, target: &EnvironmentEntry, mistakes: &mut Vec<Mistake>) {
+fn check_model(model: &ModelEntry, target: &EnvironmentEntry, mistakes: &mut Vec<Mistake>) {
     let mut tell = |path: &str, message: String| mistakes.push((path.to_owned(), message));
     if model.environment.len() > MOST_VARIABLES {
         tell("model.environment", format!("has {} variables; the most are {MOST_VARIABLES}", model.environment.len()));

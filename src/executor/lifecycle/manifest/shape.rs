@@ -41,11 +41,14 @@ impl<'a> Check<'a> {
     /// Whether the types can hold the value; what they cannot hold is taken out around it.
     fn value(&mut self, value: &mut Value, schema: &'a Value, path: &str) -> bool {
         let description = schema["description"].as_str();
-        let schema = self.resolve(schema);
-        let types: Vec<_> = words(&schema["type"]);
-        if value.is_null() && (types.is_empty() || types.contains(&"null")) {
+        let alternatives = schema["anyOf"].as_array().into_iter().flatten();
+        let may_be_null =
+            words(&schema["type"]).contains(&"null") || alternatives.into_iter().any(|one| one["type"] == "null");
+        if value.is_null() && may_be_null {
             return true;
         }
+        let schema = self.resolve(schema);
+        let types: Vec<_> = words(&schema["type"]);
         if self.whole.contains(path) {
             convert(value, &types);
         }

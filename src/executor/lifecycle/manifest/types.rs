@@ -30,13 +30,13 @@ pub struct Manifest {
     #[serde(rename = "$schema", skip_serializing_if = "Option::is_none")]
     pub schema: Option<String>,
     /// The model: its group in the registry, its files, and the bars that it must reach.
-    pub model: Option<Model>,
+    pub model: Option<ModelEntry>,
     /// The endpoint that serves the model.
     pub endpoint: Option<Endpoint>,
     /// The files of a release.
     pub package: Option<Package>,
     /// Tags of everything that is created.
-    pub tags: Tags,
+    pub tags: TagEntries,
     /// Places to deploy to, by the name of their GitLab environment.
     pub environments: BTreeMap<String, EnvironmentEntry>,
     /// The entry of `environments` that a command was started for.
@@ -47,7 +47,7 @@ pub struct Manifest {
 /// A model, and how it is judged.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Model {
+pub struct ModelEntry {
     /// Model package group in SageMaker's registry: 1 to 63 letters, digits and hyphens, with a letter or digit at both ends.
     #[schemars(regex(pattern = NAME))]
     pub group: String,
@@ -124,7 +124,7 @@ pub struct Endpoint {
     pub name: String,
     /// Instances of the endpoint.
     #[serde(default)]
-    pub instances: Option<Instances>,
+    pub instances: Option<EndpointInstances>,
     /// Without instances: SageMaker runs containers when requests come.
     #[serde(default)]
     pub serverless: Option<Serverless>,
@@ -145,7 +145,7 @@ pub struct Endpoint {
 /// Instances of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Instances {
+pub struct EndpointInstances {
     /// Instance type, as `ml.m5.large`.
     #[serde(rename = "type")]
     #[schemars(regex(pattern = INSTANCE_TYPE))]
@@ -289,7 +289,7 @@ pub struct Package {
     "Environment": {"type": "string"}, "Project": {"type": "string"}, "Owner": {"type": "string"},
     "CostCenter": {"type": "string"}, "Application": {"type": "string"}
 }))]
-pub struct Tags(pub BTreeMap<String, String>);
+pub struct TagEntries(pub BTreeMap<String, String>);
 
 /// A place to deploy to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

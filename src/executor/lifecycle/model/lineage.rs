@@ -9,7 +9,7 @@ use super::approvals::{self, AUTHOR};
 use super::metadata::{value, without_credentials};
 use crate::cloud::Sha256Hash;
 use crate::lifecycle::identity::JobUser;
-use crate::lifecycle::manifest::{Manifest, Model};
+use crate::lifecycle::manifest::{Manifest, ModelEntry};
 use crate::lifecycle::pipeline::Pipeline;
 
 /// Longest `ClientToken`.
@@ -31,7 +31,7 @@ pub(super) struct VersionContent<'a> {
 
 impl VersionContent<'_> {
     /// The `ClientToken`: the same for the same content in the same pipeline.
-    pub(super) fn token(&self, model: &Model, pipeline: &Pipeline) -> String {
+    pub(super) fn token(&self, model: &ModelEntry, pipeline: &Pipeline) -> String {
         let mut hash = Sha256::new();
         // A length before each text keeps neighbors apart.
         let mut add = |text: &str| {
@@ -80,7 +80,7 @@ impl VersionContent<'_> {
 }
 
 /// The version's description: that of the manifest, and the token, by which a list of versions shows what they hold.
-pub(super) fn description(model: &Model, token: &str) -> String {
+pub(super) fn description(model: &ModelEntry, token: &str) -> String {
     let mark = mark(token);
     let own = model.description.as_deref().unwrap_or_default();
     let own: String = own.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
@@ -106,8 +106,8 @@ pub(super) fn hex(hash: &Sha256Hash) -> String {
 mod tests {
     use super::*;
 
-    fn model() -> Model {
-        Model { group: "churn".to_owned(), image: "r/i@sha256:1".to_owned(), ..Model::default() }
+    fn model() -> ModelEntry {
+        ModelEntry { group: "churn".to_owned(), image: "r/i@sha256:1".to_owned(), ..ModelEntry::default() }
     }
 
     fn pipeline() -> Pipeline {
@@ -130,8 +130,8 @@ mod tests {
             VersionContent { model: &[2; 32], ..content }.token(&model(), &pipeline()),
             VersionContent { image_digest: "sha256:2", ..content }.token(&model(), &pipeline()),
             VersionContent { metrics: &[], ..content }.token(&model(), &pipeline()),
-            content.token(&Model { environment, ..model() }, &pipeline()),
-            content.token(&Model { group: "other".to_owned(), ..model() }, &pipeline()),
+            content.token(&ModelEntry { environment, ..model() }, &pipeline()),
+            content.token(&ModelEntry { group: "other".to_owned(), ..model() }, &pipeline()),
             content.token(&model(), &Pipeline { id: Some("8".to_owned()), ..pipeline() }),
         ];
         for other in others {
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_description_ends_with_its_mark() {
-        let long = Model { description: Some("x\n".repeat(2000)), ..model() };
+        let long = ModelEntry { description: Some("x\n".repeat(2000)), ..model() };
         let made = description(&long, &"0".repeat(TOKEN));
         assert!(made.chars().count() <= LONGEST_DESCRIPTION && made.ends_with(&mark(&"0".repeat(TOKEN))), "{made}");
         assert!(!made.contains('\n'));

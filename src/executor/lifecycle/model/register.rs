@@ -17,7 +17,7 @@ use crate::cloud::{
 };
 use crate::lifecycle::identity::{IdentityArgs, JobUser};
 use crate::lifecycle::output::OutputArgs;
-use crate::lifecycle::target::{Target, TargetArgs};
+use crate::lifecycle::target::{ProjectTarget, TargetArgs};
 use crate::lifecycle::{CommandInputs, gate};
 
 #[derive(Debug, Args)]
@@ -79,7 +79,7 @@ struct Registration<'a> {
     registry: Arc<dyn ModelRegistry>,
     objects: Arc<dyn ObjectStore>,
     sources: Arc<dyn SourceObjects>,
-    target: &'a Target,
+    target: &'a ProjectTarget,
     image_digest: &'a str,
     model: ModelSource,
     metrics: Vec<MetricsFile>,

@@ -14,7 +14,7 @@ use crate::base::failure::Failure;
 use crate::base::human::human_bytes;
 use crate::cloud::{Content, ObjectStore, Sha256Hash, SourceObject, SourceObjects, StoredHash};
 use crate::lifecycle::gate::MetricsSource;
-use crate::lifecycle::target::Target;
+use crate::lifecycle::target::ProjectTarget;
 
 /// Most bytes that S3 takes or copies in one request.
 const MOST_BYTES: u64 = 5 << 30;
@@ -35,7 +35,7 @@ impl ModelSource {
     ///
     /// # Errors
     /// There is no such model, it is empty, or it is too large.
-    pub(super) async fn find(target: &Target, objects: &dyn SourceObjects) -> anyhow::Result<Self> {
+    pub(super) async fn find(target: &ProjectTarget, objects: &dyn SourceObjects) -> anyhow::Result<Self> {
         let path = &target.model()?.path;
         let (source, bytes) = if let Some(uri) = path.strip_prefix("s3://") {
             let source = look(uri, objects).await?;
@@ -156,7 +156,7 @@ impl MetricsFile {
 }
 
 /// Reads the manifest's files of metrics.
-pub(super) fn metrics(target: &Target) -> anyhow::Result<Vec<MetricsFile>> {
+pub(super) fn metrics(target: &ProjectTarget) -> anyhow::Result<Vec<MetricsFile>> {
     let files = &target.model()?.metrics;
     if files.len() > MOST_METRICS {
         let failure =

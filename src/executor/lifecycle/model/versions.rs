@@ -14,7 +14,7 @@ use crate::base::failure::Failure;
 use crate::base::plain;
 use crate::cloud::{Approval, ModelRegistry, ModelVersion, RegistrationState, VersionSummary};
 use crate::lifecycle::CommandInputs;
-use crate::lifecycle::target::Target;
+use crate::lifecycle::target::ProjectTarget;
 
 const MODEL_PACKAGE_ARN: &str = "MODEL_PACKAGE_ARN";
 /// Pages that are searched for a content: the versions of a pipeline are among the newest.
@@ -48,7 +48,7 @@ pub(super) enum VersionChoice {
 
 impl VersionArgs {
     /// The choice. An ARN must be of the manifest's group and place.
-    pub(super) fn read(&self, inputs: &CommandInputs, target: &Target) -> anyhow::Result<VersionChoice> {
+    pub(super) fn read(&self, inputs: &CommandInputs, target: &ProjectTarget) -> anyhow::Result<VersionChoice> {
         if self.latest {
             return Ok(VersionChoice::Newest);
         }
@@ -70,7 +70,7 @@ impl VersionArgs {
 }
 
 /// Says what is wrong with the ARN of a version.
-fn check(arn: &str, target: &Target) -> Result<(), String> {
+fn check(arn: &str, target: &ProjectTarget) -> Result<(), String> {
     let of_group = |resource: &str| {
         let (group, number) = resource.strip_prefix("model-package/")?.split_once('/')?;
         number.parse::<u32>().is_ok().then(|| group.to_owned())
@@ -101,7 +101,11 @@ impl VersionChoice {
     }
 
     /// The version as AWS describes it.
-    pub(super) async fn find(&self, registry: &dyn ModelRegistry, target: &Target) -> anyhow::Result<ModelVersion> {
+    pub(super) async fn find(
+        &self,
+        registry: &dyn ModelRegistry,
+        target: &ProjectTarget,
+    ) -> anyhow::Result<ModelVersion> {
         let arn = match self {
             Self::Arn(arn) => arn.clone(),
             Self::Newest => newest(registry, &target.model()?.group, None).await?.arn,

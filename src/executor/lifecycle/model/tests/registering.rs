@@ -76,11 +76,11 @@ async fn a_given_object_is_copied_under_its_hash() {
 }
 
 #[test_case(|m| m["model"] = Value::Null, "the manifest has no `model`"; "no model")]
-#[test_case(|m| m["model"]["image"] = json!("r/i:latest"), "the image r/i:latest has no digest"; "a tag")]
+#[test_case(|m| m["model"]["image"] = json!("r/i:latest"), "`model.image`: does not have the form"; "a tag")]
 #[test_case(|m| m["model"]["path"] = json!("nothing"), "nothing does not exist"; "no folder")]
 #[test_case(|m| m["model"]["path"] = json!("metrics.json"), "metrics.json is no folder"; "a file")]
-#[test_case(|m| m["model"]["path"] = json!("s3://b/models/"), "s3://b/models/ names a prefix"; "a prefix")]
-#[test_case(|m| m["model"]["path"] = json!("s3://b"), "s3://b names no object"; "a bucket")]
+#[test_case(|m| m["model"]["path"] = json!("s3://b/models/"), "`model.path`: must name a `.tar.gz`"; "a prefix")]
+#[test_case(|m| m["model"]["path"] = json!("s3://b"), "`model.path`: must name a `.tar.gz`"; "a bucket")]
 #[test_case(|m| m["model"]["metrics"] = json!(["no.json"]), "no.json cannot be read"; "no metrics")]
 #[test_case(|m| m["environments"]["prod"]["bucket"] = Value::Null, "there is no bucket for the model"; "no bucket")]
 #[test_case(|m| m["environments"]["prod"]["account"] = json!("999999999999"), "the credentials are of account 123456789012, not 999999999999"; "another account")]
