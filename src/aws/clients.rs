@@ -143,25 +143,26 @@ impl Clients {
 
 /// The configuration of every client, or an error that says which setting is missing.
 async fn sdk_config(access: &Access) -> anyhow::Result<SdkConfig> {
-    let mut loader = loader(access)?;
-    if let Some(identity) = &access.web_identity {
-        loader = loader.credentials_provider(web_identity::credentials(access, identity).await?);
-    }
-    let config = loader.load().await;
-    if config.region().is_none() {
-        return Err(no_region(access).into());
-    }
-    Ok(config)
+    let configured = async |loader: ConfigLoader| {
+        let config = loader.load().await;
+        if config.region().is_some() { Ok(config) } else { Err(no_region(access)) }
+    };
+    let Some(identity) = &access.web_identity else { return Ok(configured(loader(access)?).await?) };
+    let unsigned = configured(loader(access)?.no_credentials()).await?;
+    let credentials = web_identity::credentials(&unsigned, access.settings, identity).await?;
+    Ok(configured(loader(access)?.credentials_provider(credentials)).await?)
 }
 
-pub(super) fn no_region(access: &Access) -> Failure {
-    let hint = match access.settings {
+fn no_region(access: &Access) -> Failure {
+    let failure = Failure::system("no AWS region is known");
+    match access.settings {
         SettingsFile::Operator => {
-            "set `aws.region` in the operator file, or `AWS_REGION` in the environment of the runner"
+            failure.hint("set `aws.region` in the operator file, or `AWS_REGION` in the environment of the runner")
         }
-        SettingsFile::Manifest => "set `environments.<name>.region` in the manifest, or the job variable `AWS_REGION`",
-    };
-    Failure::system("no AWS region is known").hint(hint)
+        SettingsFile::Manifest => {
+            failure.hint("set `environments.<name>.region` in the manifest, or the job variable `AWS_REGION`")
+        }
+    }
 }
 
 fn behavior() -> BehaviorVersion {

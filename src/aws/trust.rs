@@ -40,6 +40,7 @@ pub(super) fn https_client(
     // The client reads the same file.
     let system = trusted_roots::file();
     let native = system.is_some();
+    let setting = names.ca_bundle;
     let mut trust = TrustStore::empty();
     match (surroundings, system) {
         (Surroundings::Host, _) => trust = trust.with_native_roots(native),
@@ -55,7 +56,7 @@ pub(super) fn https_client(
         trust = trust.with_pem_certificate(readable_certificates(path, names)?);
     } else if !native {
         return Err(Failure::system("the host has no file of trusted TLS roots")
-            .hint(format!("install the package `ca-certificates`, or set {} to a PEM file", names.ca_bundle))
+            .hint(format!("install the package `ca-certificates`, or set {setting} to a PEM file"))
             .into());
     }
     let context = TlsContext::builder()
@@ -76,9 +77,10 @@ pub(super) fn https_client(
 
 /// The certificates of a PEM file that TLS can use; unusable ones are skipped with a warning.
 fn readable_certificates(path: &Path, names: &Names) -> anyhow::Result<Vec<u8>> {
+    let setting = names.ca_bundle;
     let unusable = |what: &str| {
         Failure::system(format!("failed to read the CA bundle {}: {what}", path.display()))
-            .hint(format!("set {} to a PEM file of certificates, or remove the setting", names.ca_bundle))
+            .hint(format!("set {setting} to a PEM file of certificates, or remove the setting"))
     };
     let text = std::fs::read(path).map_err(|error| unusable(&error.to_string()))?;
     let text = String::from_utf8_lossy(&text);

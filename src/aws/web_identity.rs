@@ -1,26 +1,25 @@
 //! Exchanges a token of an identity provider for credentials of a role. AWS checks the token's signature, audience and age.
 
+use aws_config::SdkConfig;
 use aws_sdk_s3::config::Credentials;
 use executor::base::failure::Failure;
-use executor::cloud::{Access, CloudErrorKind, WebIdentity};
+use executor::cloud::{CloudError, CloudErrorKind, SettingsFile, WebIdentity};
 
 use super::calls::CallLog;
-use super::clients::{loader, no_region};
 use super::errors::AwsCall;
 
-/// Exchanges the token once. The credentials are good for an hour, or for the role's `MaxSessionDuration`.
+/// Exchanges the token once, by a client without credentials: the token is the credential. The credentials are good for an hour, or for the role's `MaxSessionDuration`.
 ///
 /// # Errors
 /// AWS refuses the token, or cannot be reached.
-pub(super) async fn credentials(access: &Access, identity: &WebIdentity) -> anyhow::Result<Credentials> {
-    // The token is the credential.
-    let config = loader(access)?.no_credentials().load().await;
-    if config.region().is_none() {
-        return Err(no_region(access).into());
-    }
-    let config = aws_sdk_sts::config::Builder::from(&config).interceptor(CallLog::default());
+pub(super) async fn credentials(
+    unsigned: &SdkConfig,
+    settings: SettingsFile,
+    identity: &WebIdentity,
+) -> anyhow::Result<Credentials> {
+    let config = aws_sdk_sts::config::Builder::from(unsigned).interceptor(CallLog::default());
     let role = format!("the role {} by the id token", identity.role_arn);
-    let call = AwsCall::new("assume", role, "sts:AssumeRoleWithWebIdentity").of(access.settings);
+    let call = AwsCall::new("assume", role, "sts:AssumeRoleWithWebIdentity").of(settings);
     let reply = aws_sdk_sts::Client::from_conf(config.build())
         .assume_role_with_web_identity()
         .role_arn(&identity.role_arn)
@@ -39,7 +38,7 @@ pub(super) async fn credentials(access: &Access, identity: &WebIdentity) -> anyh
 }
 
 /// What to change when AWS has read the token, and refuses it.
-fn refused(call: &AwsCall, error: executor::cloud::CloudError) -> anyhow::Error {
+fn refused(call: &AwsCall, error: CloudError) -> anyhow::Error {
     match error.kind {
         CloudErrorKind::Denied | CloudErrorKind::Unauthenticated | CloudErrorKind::Invalid => {
             // AWS's own text is kept; the advice for other credentials does not fit.
@@ -59,9 +58,16 @@ fn refused(call: &AwsCall, error: executor::cloud::CloudError) -> anyhow::Error 
 #[cfg(test)]
 mod tests {
     use executor::base::failure::render;
+    use executor::cloud::Access;
 
     use super::*;
+    use crate::clients::loader;
     use crate::stub::{SeenRequest, Stub, reply};
+
+    async fn exchanged(access: &Access) -> anyhow::Result<Credentials> {
+        let unsigned = loader(access).unwrap().no_credentials().load().await;
+        credentials(&unsigned, access.settings, &identity()).await
+    }
 
     const ASSUMED: &str = "<AssumeRoleWithWebIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\
         <AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>ASIAJOB</AccessKeyId><SecretAccessKey>s3cr3t</SecretAccessKey>\
@@ -80,7 +86,7 @@ mod tests {
     async fn a_token_is_sent_without_a_signature_and_gives_credentials() {
         let stub = Stub::start().await;
         stub.push(reply(200, ASSUMED));
-        let made = credentials(&stub.access, &identity()).await.unwrap();
+        let made = exchanged(&stub.access).await.unwrap();
         assert_eq!((made.access_key_id(), made.session_token()), ("ASIAJOB", Some("t0ken")));
         let [SeenRequest { body, authorization, .. }] = stub.seen().try_into().unwrap();
         let body = String::from_utf8(body).unwrap();
@@ -100,7 +106,7 @@ mod tests {
                 "<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
             );
             stub.push(reply(if code == "AccessDenied" { 403 } else { 400 }, body));
-            let text = render(&credentials(&stub.access, &identity()).await.unwrap_err());
+            let text = render(&exchanged(&stub.access).await.unwrap_err());
             let begin = "error: failed to assume the role arn:aws:iam::1:role/approve by the id token: ";
             assert!(text.starts_with(&format!("{begin}{code}: {message}\n")), "{text}");
             assert!(text.contains("`AWS_ROLE_ARN`") && !text.contains("claims.signature"), "{text}");

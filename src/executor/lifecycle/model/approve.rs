@@ -6,17 +6,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use backon::BackoffBuilder as _;
 use clap::Args;
 
 use super::approvals::{ApprovalRecords, ApprovalRule, description};
+use super::change::{ATTEMPTS, changed, not_kept, pauses};
 use super::version_data::VersionData;
 use super::versions::{VersionArgs, completed};
-use super::{CHANGE_ATTEMPTS, CHANGE_PAUSE};
-use crate::base::backoff::backoff;
 use crate::base::exit_codes;
 use crate::base::failure::Failure;
-use crate::cloud::{Approval, CloudErrorKind, ModelRegistry, ModelVersion, VersionChange};
+use crate::base::plain;
+use crate::cloud::{Approval, ModelRegistry, ModelVersion, VersionChange};
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::identity::{IdentityArgs, JobUser};
 use crate::lifecycle::output::OutputArgs;
@@ -107,11 +106,11 @@ impl Approving<'_> {
 
     /// Writes this user's approval unless it is there, and returns the version with it.
     async fn record(&self, mut version: ModelVersion) -> anyhow::Result<ModelVersion> {
-        let mut pauses = backoff(CHANGE_PAUSE, CHANGE_PAUSE * 8).build();
-        for _ in 0..CHANGE_ATTEMPTS {
+        let mut pauses = pauses();
+        for _ in 0..ATTEMPTS {
             let is_rejected = version.approval == Approval::Rejected;
             if is_rejected && !self.force {
-                let description = crate::base::plain::line(&version.approval_description, 1024);
+                let description = plain::line(&version.approval_description, 1024);
                 let failure = Failure::user(format!("the version is rejected: {description}"));
                 return Err(failure.hint("give `--force` to approve it all the same").into());
             }
@@ -141,8 +140,8 @@ impl Approving<'_> {
             approval_description: Some(description("Approved", &self.user, self.reason)),
             ..VersionChange::default()
         };
-        let mut pauses = backoff(CHANGE_PAUSE, CHANGE_PAUSE * 8).build();
-        for _ in 0..CHANGE_ATTEMPTS {
+        let mut pauses = pauses();
+        for _ in 0..ATTEMPTS {
             let now = changed(&*self.registry, &version.arn, &change, pauses.next()).await?;
             if ApprovalRecords(&now.metadata).round() != round {
                 let rejected = VersionChange { approval: Some(Approval::Rejected), ..VersionChange::default() };
@@ -155,26 +154,4 @@ impl Approving<'_> {
         }
         Err(not_kept(&version))
     }
-}
-
-/// Changes the version, and reads it back. A change that is refused because of another one changes nothing: the caller looks.
-pub(super) async fn changed(
-    registry: &dyn ModelRegistry,
-    arn: &str,
-    change: &VersionChange,
-    pause: Option<std::time::Duration>,
-) -> anyhow::Result<ModelVersion> {
-    match registry.update_version(arn, change).await {
-        Ok(()) => {}
-        Err(error) if error.kind == CloudErrorKind::Exists => tokio::time::sleep(pause.unwrap_or_default()).await,
-        Err(error) => return Err(error.into()),
-    }
-    registry.version(arn).await?.ok_or_else(|| Failure::user(format!("{arn} was deleted meanwhile")).into())
-}
-
-/// AWS took a change, and does not show it.
-pub(super) fn not_kept(version: &ModelVersion) -> anyhow::Error {
-    Failure::verdict(exit_codes::TRY_LATER, format!("{} does not show the change that was made", version.arn))
-        .hint("run the same command again")
-        .into()
 }

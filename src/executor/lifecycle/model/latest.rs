@@ -7,6 +7,7 @@ use super::versions::newest;
 use crate::base::failure::Failure;
 use crate::cloud::Approval;
 use crate::lifecycle::CommandInputs;
+use crate::lifecycle::identity::IdentityArgs;
 use crate::lifecycle::output::OutputArgs;
 use crate::lifecycle::target::TargetArgs;
 
@@ -17,6 +18,8 @@ pub(super) struct LatestArgs {
     /// Status of the version
     #[arg(long, value_name = "STATUS", default_value = "approved")]
     status: Status,
+    #[command(flatten)]
+    identity: IdentityArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -30,7 +33,10 @@ enum Status {
 }
 
 pub(super) async fn run(inputs: &CommandInputs, args: LatestArgs) -> anyhow::Result<()> {
-    let target = args.target.load(inputs)?;
+    let mut target = args.target.load(inputs)?;
+    if let Some(token) = args.identity.token(inputs)? {
+        token.work_as(&mut target.access);
+    }
     let model = target.model()?;
     let approval = match args.status {
         Status::Approved => Some(Approval::Approved),

@@ -2,6 +2,7 @@
 
 mod approvals;
 mod approve;
+mod change;
 mod latest;
 mod lineage;
 mod metadata;
@@ -12,17 +13,10 @@ mod source;
 mod version_data;
 mod versions;
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand};
 
 use super::CommandInputs;
 use crate::base::signals::Cancellation;
-
-/// Attempts of a change that another one prevents, or that AWS does not show.
-const CHANGE_ATTEMPTS: usize = 5;
-/// First pause between them.
-const CHANGE_PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Args)]
 pub struct ModelArgs {

@@ -2,15 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use backon::BackoffBuilder as _;
 use clap::Args;
 
 use super::approvals::{ApprovalRecords, description};
-use super::approve::{changed, not_kept};
+use super::change::{ATTEMPTS, changed, not_kept, pauses};
 use super::version_data::VersionData;
 use super::versions::{VersionArgs, completed};
-use super::{CHANGE_ATTEMPTS, CHANGE_PAUSE};
-use crate::base::backoff::backoff;
 use crate::base::failure::Failure;
 use crate::cloud::{Approval, VersionChange};
 use crate::lifecycle::CommandInputs;
@@ -47,9 +44,9 @@ pub(super) async fn run(inputs: &CommandInputs, args: RejectArgs) -> anyhow::Res
     let registry = inputs.connect.registry(&target.access).await?;
     let found = choice.find(&*registry, &target).await?;
     let mut version = completed(&*registry, &found.arn).await?;
-    let mut pauses = backoff(CHANGE_PAUSE, CHANGE_PAUSE * 8).build();
+    let mut pauses = pauses();
     let mut outcome = "unchanged";
-    for _ in 0..CHANGE_ATTEMPTS {
+    for _ in 0..ATTEMPTS {
         if version.approval == Approval::Rejected {
             return args.output.leave(&VersionData::new(outcome, &version), &inputs.printer);
         }

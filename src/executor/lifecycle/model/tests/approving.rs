@@ -1,3 +1,5 @@
+//! Approvals and rejections, by several users.
+
 use test_case::test_case;
 
 use super::*;

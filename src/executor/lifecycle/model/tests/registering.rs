@@ -1,3 +1,5 @@
+//! Registrations, and what is found of them.
+
 use sha2::{Digest as _, Sha256};
 use test_case::test_case;
 
