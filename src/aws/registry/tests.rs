@@ -1,3 +1,5 @@
+//! The requests of the registry's port, and what becomes of the answers.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -15,6 +15,11 @@ const FREE: [&str; 1] = ["sts:GetCallerIdentity"];
 const POLICIES: &[(&str, &[&str], &[&str])] = &[
     ("validate-connect.json", &["identity", "images", "quotas", "roles"], &["s3:GetObject", "s3:ListBucket"]),
     (
+        "gate.json",
+        &[],
+        &["s3:GetObject", "s3:ListBucket", "sagemaker:DescribeModelPackage", "sagemaker:ListModelPackages"],
+    ),
+    (
         "model-register.json",
         &["source_objects"],
         &[

@@ -190,7 +190,8 @@ fn a_model_is_registered_approved_by_two_and_found() {
 
     // A token that a job made up, and a role that may not approve.
     let mut forged = desk.variables("approve", "3");
-    let other = TokenKey::new(tempfile::tempdir().unwrap().path());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other = TokenKey::new(elsewhere.path());
     forged.push(("SAGEMAKER_ID_TOKEN".to_owned(), other.token("3")));
     let forged: Vec<_> = forged.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let ended = run(folder, &forged, &["model", "approve", "--latest", "--force"]);
