@@ -161,7 +161,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The escapes are read by serde_json.
+    /// The escapes are read by `serde_json`.
     fn string(&mut self) -> Result<String, &'static str> {
         let start = self.position();
         self.chars.next();

@@ -198,9 +198,9 @@ async fn a_throttled_call_may_succeed_later() {
         bench.register(Approval::Approved, &[r#"{"f1": 0.8}"#]).await;
         let fault = Fault::new(method, 1, When::Before, kind);
         if method == "get" {
-            bench.memory.objects.plan([fault])
+            bench.memory.objects.plan([fault]);
         } else {
-            bench.memory.registry.plan([fault])
+            bench.memory.registry.plan([fault]);
         }
         assert_eq!(bench.run(&["--max-regression", "f1=0.01"]).await.0, Some(expected), "{method}");
     }
