@@ -45,11 +45,6 @@ const POLICIES: &[(&str, &[&str], &[&str])] = &[
     ),
     ("model-approve-trust.json", &["web_identity"], &[]),
     ("model-latest.json", &[], &["sagemaker:DescribeModelPackage", "sagemaker:ListModelPackages"]),
-    (
-        "gate.json",
-        &[],
-        &["s3:GetObject", "s3:ListBucket", "sagemaker:DescribeModelPackage", "sagemaker:ListModelPackages"],
-    ),
 ];
 
 /// Calls that several commands share: each of them is in the policy of one.
