@@ -207,7 +207,7 @@ fn groups_of_different_types() {
     desk.set("SAGEMAKER_INSTANCE_GROUPS", groups);
     desk.config().passed();
     let prepared = desk.prepare();
-    prepared.passed().says("Instance: 2 x ml.c5.2xlarge (data) and 1 x ml.g5.xlarge (train), ");
+    prepared.passed().says("Instance: 2 x ml.c5.2xlarge (data) and 1 x ml.g5.xlarge (train, 1 A10G GPU), ");
     std::fs::create_dir_all(desk.project()).unwrap();
     let resources = desk.training_job()["ResourceConfig"].clone();
     assert!(
