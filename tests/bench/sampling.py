@@ -2,7 +2,7 @@
 """What it costs the agent to measure a job: metrics in the output, and the use of the machine.
 
 Runs a script that prints a line a second for a minute, once without metrics and once with one, on the emulator without delays. Prints
-the agent's CPU time as a share of one core, and its largest resident set.
+the CPU time of the agent, with its `nvidia-smi` if there is one, as a share of one core, and the agent's largest resident set.
 
     cargo build --release
     python3 tests/bench/sampling.py [--driver PATH] [--seconds N]
@@ -44,12 +44,29 @@ def agents(emulator):
             yield folder
 
 
+def cpu(folder):
+    """CPU seconds so far, without those of children."""
+    fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+    return sum(map(int, fields[11:13])) / TICKS
+
+
+def meters(agent):
+    """The `nvidia-smi` of an agent, by its arguments."""
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue
+        if parent == int(agent.name) and any(word.endswith(b"nvidia-smi") for word in words[:2]):
+            yield folder
+
+
 def look(folder):
     """CPU seconds so far, and the peak of the memory in MiB."""
-    fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
     status = (folder / "status").read_text().splitlines()
     peak = next(line.split()[1] for line in status if line.startswith("VmHWM:"))
-    return (int(fields[11]) + int(fields[12])) / TICKS, int(peak) / 1024
+    return cpu(folder) + sum(map(cpu, meters(folder))), int(peak) / 1024
 
 
 class Measured(Bench):
