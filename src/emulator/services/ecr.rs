@@ -138,6 +138,6 @@ fn parts(platform: &str) -> (&str, &str) {
 }
 
 fn digest_of(text: &str) -> String {
-    let digits = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    format!("sha256:{digits}")
+    let digits: Vec<_> = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{}", digits.concat())
 }

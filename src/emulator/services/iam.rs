@@ -90,7 +90,7 @@ impl Iam {
             ApiError { status: 404, ..ApiError::new("NoSuchEntity", message) }
         };
         let simulated = Caller { identity: Arc::new(self.identity(source).ok_or_else(absent)?), ..caller.clone() };
-        let mut results = String::new();
+        let mut results = Vec::new();
         let resources = form.list("ResourceArns");
         let resources = if resources.is_empty() { vec!["*"] } else { resources };
         for action in form.list("ActionNames") {
@@ -106,14 +106,15 @@ impl Iam {
                     Err(message) if message.contains("explicit deny") => "explicitDeny",
                     Err(_) => "implicitDeny",
                 };
-                results += &format!(
+                results.push(format!(
                     "<member><EvalActionName>{}</EvalActionName><EvalResourceName>{}</EvalResourceName>\
                      <EvalDecision>{decision}</EvalDecision></member>",
                     escape_xml(action),
                     escape_xml(resource)
-                );
+                ));
             }
         }
+        let results = results.concat();
         Ok(format!("<EvaluationResults>{results}</EvaluationResults><IsTruncated>false</IsTruncated>"))
     }
 

@@ -81,11 +81,11 @@ impl Services {
         let query = request.uri().query().unwrap_or_default();
         let presigned = method == Method::GET && query.split('&').any(|pair| pair.starts_with("Action="));
         if path == "/" && (presigned || method == Method::POST && form) {
-            // The query protocol has no other mark of the service.
-            if header("authorization").is_some_and(|text| text.contains("/iam/aws4_request")) {
-                return Ok((&self.iam, form::operation(request, iam::OPERATIONS, "UnknownIamOperation").await?));
-            }
-            return Ok((&self.sts, form::operation(request, sts::OPERATIONS, "UnknownStsOperation").await?));
+            // Both have the query protocol, and no operation has the name of one of the other.
+            let known = [iam::OPERATIONS, sts::OPERATIONS].concat();
+            let operation = form::operation(request, &known, "UnknownStsOperation").await?;
+            let service = if iam::OPERATIONS.contains(&operation.as_str()) { &self.iam } else { &self.sts };
+            return Ok((service, operation));
         }
         Ok((&self.s3, s3::operation(method, path, query, request.headers()).to_owned()))
     }

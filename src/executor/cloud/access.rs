@@ -37,7 +37,7 @@ pub enum SettingsFile {
 pub struct WebIdentity {
     pub role_arn: String,
     pub token: String,
-    /// Name of the session, for CloudTrail: 2 to 64 letters, digits and `_+=,.@-`.
+    /// Name of the session in logs of AWS: 2 to 64 letters, digits and `_+=,.@-`.
     pub session_name: String,
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use executor::config::env::Environment;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -12,7 +13,6 @@ use super::{Ended, run};
 use crate::conformance::skipped;
 use crate::support::emulator::{BUCKET, Emulator};
 use crate::support::id_tokens::{self, TokenKey};
-use crate::support::random::Random;
 use crate::support::snapshot::assert_snapshot;
 use crate::support::waiting::poll;
 
@@ -208,12 +208,11 @@ fn a_killed_register_goes_on() {
     let Some(undisturbed) = Desk::new() else { return };
     assert_eq!(undisturbed.model("register", "1", &["register"]).code, 0);
     let expected = undisturbed.state();
-    let kills = std::env::var("KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
+    let kills = Environment::of_process().get("KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
     let operations = ["CreateModelPackageGroup", "PutObject", "CreateModelPackage"];
-    let mut random = Random(1);
     for kill in 0..kills {
         let Some(desk) = Desk::new() else { return };
-        let at = operations[(kill + random.below(kills as u64) as usize) % operations.len()];
+        let at = operations[kill % operations.len()];
         let accepted = kill % 2 == 1;
         // The call hangs, so that the kill finds the command in it; AWS may carry it out all the same.
         let hangs = json!({"operation": at, "count": 1, "delay_ms": 60_000, "accepted": accepted});

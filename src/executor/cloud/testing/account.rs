@@ -23,7 +23,7 @@ pub struct AccountState {
 
 impl MemoryAccount {
     pub fn set_caller(&self, arn: &str) {
-        self.inner().service.caller = arn.to_owned();
+        arn.clone_into(&mut self.inner().service.caller);
     }
 
     pub fn set_image(&self, image: &str, platforms: &[&str]) {

@@ -23,6 +23,8 @@ pub(super) fn merge(target: &mut Value, patch: &Value) {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::needless_pass_by_value, reason = "each row makes its values")]
+
     use serde_json::json;
     use test_case::test_case;
 

@@ -165,8 +165,11 @@ impl Reading<'_> {
             if PATCHED.contains(&key.as_str()) {
                 patch::merge(value, &Value::Object(Map::from_iter([(key.clone(), change.clone())])));
             } else {
-                let path = join(&join(&join("environments", name), "patch"), key);
-                self.tell(vec![(path, format!("is no key that a patch can change: those are {}", PATCHED.join(", ")))]);
+                let place = join(&join(&join("environments", name), "patch"), key);
+                self.tell(vec![(
+                    place,
+                    format!("is no key that a patch can change: those are {}", PATCHED.join(", ")),
+                )]);
             }
         }
     }

@@ -13,13 +13,14 @@ pub(super) fn schema() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::env::Environment;
 
     /// `INSTA_UPDATE=always` writes the file, as for the snapshots.
     #[test]
     fn the_committed_schema_is_that_of_the_types() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/manifest.schema.json");
         let text = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
-        if std::env::var("INSTA_UPDATE").as_deref() == Ok("always") {
+        if Environment::of_process().get("INSTA_UPDATE") == Some("always") {
             std::fs::write(file, &text).unwrap();
         }
         assert!(std::fs::read_to_string(file).unwrap_or_default() == text, "run this test with `INSTA_UPDATE=always`");

@@ -60,7 +60,7 @@ impl<'a> Check<'a> {
         }
         let is_one_of_few = allowed(schema).is_some();
         let mut is_usable =
-            schema["format"] != "uint32" || value.as_u64().is_some_and(|number| number <= u64::from(u32::MAX));
+            schema["format"] != "uint32" || value.as_u64().is_some_and(|number| u32::try_from(number).is_ok());
         if let Some(mistake) = out_of_form(value, schema) {
             is_usable &= !(is_one_of_few && value.is_string());
             self.tell(path, with_description(mistake, description.filter(|_| !is_one_of_few)));
@@ -94,14 +94,13 @@ impl<'a> Check<'a> {
         entries.retain(|name, entry| {
             let path = join(path, name);
             match (known.and_then(|known| known.get(name)), &schema["additionalProperties"]) {
-                (Some(schema), _) => self.value(entry, schema, &path),
                 (None, Value::Bool(false)) => {
                     let nearest = nearest(name, known.unwrap_or(&none).keys());
                     let hint = nearest.map(|name| format!(": did you mean `{name}`?")).unwrap_or_default();
                     self.tell(&path, format!("is no key of the manifest{hint}"));
                     false
                 }
-                (None, schema) => self.value(entry, schema, &path),
+                (Some(schema), _) | (None, schema) => self.value(entry, schema, &path),
             }
         });
         required.iter().all(|name| entries.contains_key(*name))

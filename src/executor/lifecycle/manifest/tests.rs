@@ -140,7 +140,7 @@ fn a_file_that_is_none_is_refused_at_once() {
     std::fs::write(file("deep"), "{\"a\":".repeat(1000)).unwrap();
     std::fs::write(file("bytes"), b"\xff\xfe{}").unwrap();
     let names = ["absent", "link", "fifo", "large", "deep", "bytes", "."];
-    let told: Vec<_> = names.map(|name| refused(name)).into();
+    let told: Vec<_> = names.map(refused).into();
     insta::assert_snapshot!(told.join("\n"));
 }
 

@@ -123,7 +123,7 @@ impl Found {
         } else if kind.is_symlink() {
             match fs::read_link(&full) {
                 Ok(target) if stays_below(&path, &target) => {
-                    self.entries.push(Entry { path, kind: Kind::Link(target) })
+                    self.entries.push(Entry { path, kind: Kind::Link(target) });
                 }
                 Ok(_) => self.problem(&path, "is a link that leaves the folder"),
                 Err(error) => self.problem(&path, &format!("cannot be read: {error}")),

@@ -144,7 +144,11 @@ impl MetricsFile {
     }
 
     pub(super) fn content_type(&self) -> &'static str {
-        if self.key.ends_with(".json") { "application/json" } else { "text/plain" }
+        if Path::new(&self.key).extension().is_some_and(|ending| ending == "json") {
+            "application/json"
+        } else {
+            "text/plain"
+        }
     }
 
     pub(super) async fn store(&self, to: &Arc<dyn ObjectStore>) -> anyhow::Result<()> {

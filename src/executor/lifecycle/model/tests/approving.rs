@@ -4,7 +4,7 @@ use test_case::test_case;
 
 use super::*;
 use crate::base::exit_codes;
-use crate::cloud::testing::{Fault, When};
+use crate::cloud::testing::{Fault, FaultDecision, Watch, When};
 use crate::cloud::{Approval, CloudErrorKind, ModelVersion};
 
 const NOT_YET: Option<Kind> = Some(Kind::Verdict { code: exit_codes::NOT_YET });
@@ -115,23 +115,24 @@ async fn a_rejection_holds_until_it_is_forced_open() {
     assert_eq!(version(&desk).approval, Approval::Approved);
 }
 
-/// The rejection comes between the approval and its reading back.
+/// Puts a rejection between an approval and its reading back.
+#[derive(Debug)]
+struct RejectsThen(Memory, String);
+impl Watch for RejectsThen {
+    fn look(&self, method: &'static str, _: &str, when: When) -> FaultDecision {
+        if method == "update_version" && when == When::After && self.0.registry.count("update_version") == 2 {
+            self.0.registry.change(&self.1, |version| {
+                version.metadata.insert("rejection-1".to_owned(), "id=4 user=user4".to_owned());
+            });
+        }
+        FaultDecision::Passes
+    }
+}
+
 #[tokio::test]
 async fn a_rejection_at_the_same_time_wins() {
     let desk = registered().await;
     let arn = version(&desk).arn;
-    #[derive(Debug)]
-    struct RejectsThen(Memory, String);
-    impl crate::cloud::testing::Watch for RejectsThen {
-        fn look(&self, method: &'static str, _: &str, when: When) -> crate::cloud::testing::FaultDecision {
-            if method == "update_version" && when == When::After && self.0.registry.count("update_version") == 2 {
-                self.0.registry.change(&self.1, |version| {
-                    version.metadata.insert("rejection-1".to_owned(), "id=4 user=user4".to_owned());
-                });
-            }
-            crate::cloud::testing::FaultDecision::Passes
-        }
-    }
     desk.memory.registry.watch(Arc::new(RejectsThen(desk.memory.clone(), arn)));
     let ended = desk.run_as(Some("2"), &["approve", "--latest"]).await;
     assert!(ended.error.contains("the version was rejected meanwhile"), "{}", ended.error);

@@ -39,7 +39,7 @@ fn state(desk: &Desk) -> (Vec<ModelVersion>, Vec<String>) {
 async fn run_until(desk: &Desk, at: usize, words: &[&str]) -> bool {
     watch(desk, &Kill::at(at));
     // No time passes: the clock goes on when nothing else can.
-    tokio::time::timeout(Duration::from_secs(60), desk.run_as(Some("2"), words)).await.is_ok()
+    tokio::time::timeout(Duration::from_mins(1), desk.run_as(Some("2"), words)).await.is_ok()
 }
 
 /// Kills the words at every moment, and at random ones in a row; then they end as undisturbed.
