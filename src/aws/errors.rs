@@ -108,7 +108,7 @@ impl AwsCall {
                 text.extend(["; set ", self.names.key, " to an enabled key of the bucket's region"]);
             }
             "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
-                text.extend(["; set ", self.names.region, " to the region of the bucket"]);
+                text.extend(["; set ", self.names.region, " to the region of ", self.names.bucket]);
             }
             _ => {}
         }

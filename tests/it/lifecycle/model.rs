@@ -29,8 +29,9 @@ const KILLS: usize = 3;
 
 /// A project, and an account whose roles have the shipped policies.
 struct Desk {
-    folder: tempfile::TempDir,
+    /// Ends before its folder goes.
     emulator: Emulator,
+    folder: tempfile::TempDir,
     key: TokenKey,
 }
 
