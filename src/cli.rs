@@ -61,6 +61,10 @@ pub(crate) enum Command {
     /// Run an emulator of SageMaker, CloudWatch Logs, S3 and STS on this machine
     #[cfg(feature = "emulator")]
     Emulator(Box<emulator::EmulatorArgs>),
+    /// Join a container's private network with Unix sockets (called by the emulator)
+    #[cfg(feature = "emulator")]
+    #[command(hide = true)]
+    EmulatorRelay(emulator::RelayArgs),
     /// Run as the first process of a training container (called by SageMaker)
     #[command(hide = true)]
     Agent,

@@ -64,6 +64,8 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
         Command::Try(args) => large(operate::try_job::run(args, config, &env, embedded::LOCAL, &printer)),
         #[cfg(feature = "emulator")]
         Command::Emulator(args) => large(embedded::run(*args, &printer)),
+        #[cfg(feature = "emulator")]
+        Command::EmulatorRelay(args) => small(embedded::relay(args, &printer)),
     }
 }
 
@@ -85,7 +87,7 @@ pub(crate) fn refuse(error: &clap::Error, env: &Environment) -> ExitCode {
 mod embedded {
     use std::process::ExitCode;
 
-    use emulator::{EmulatorArgs, SetupError, host};
+    use emulator::{EmulatorArgs, RelayArgs, SetupError, host};
     use executor::base::failure::Failure;
     use executor::base::signals::Cancellation;
     use executor::boundary;
@@ -113,6 +115,11 @@ mod embedded {
             emulator::run(args, cancellation.token().clone()).await.map_err(with_hint)
         };
         boundary::command(printer, work).await
+    }
+
+    /// Runs until the emulator that started it closes its standard input.
+    pub(super) async fn relay(args: RelayArgs, printer: &Printer) -> ExitCode {
+        boundary::command(printer, async |_| emulator::relay(args).await).await
     }
 
     /// The emulator's own errors carry a hint that only a failure can show.

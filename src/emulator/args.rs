@@ -34,8 +34,8 @@ pub struct EmulatorArgs {
     /// Create this bucket when it does not exist; may be repeated
     #[arg(long = "bucket", value_name = "NAME")]
     pub buckets: Vec<String>,
-    /// Use DIR as the root of containers of the image NAME, or `engine:IMAGE` to run it with podman or docker; may be
-    /// repeated
+    /// Use DIR as the root of containers of the image NAME, `overlay:DIR` for this machine's root with the files of DIR over it, or
+    /// `engine:IMAGE` to run it with podman or docker; may be repeated
     #[arg(long = "image", value_name = "NAME=DIR", value_parser = parse_image)]
     pub images: Vec<(String, ContainerImage)>,
     /// Start containers of the image NAME as this user, like `USER` in its Dockerfile; may be repeated. Needs root
@@ -80,6 +80,10 @@ pub struct EmulatorArgs {
     /// Time a job spends in Uploading, besides the upload
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub uploading_delay: Duration,
+    /// Multiply the waits of deployments to endpoints (`WaitIntervalInSeconds`, `TerminationWaitInSeconds`,
+    /// `MaximumExecutionTimeoutInSeconds`) by this
+    #[arg(long, default_value_t = 1.0, value_name = "FACTOR", value_parser = parse_scale)]
+    pub deployment_wait_scale: f64,
     /// Time between SIGTERM and SIGKILL when a job is stopped
     #[arg(long, default_value = "120s", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub stop_grace: Duration,
@@ -159,6 +163,7 @@ impl TryFrom<EmulatorArgs> for EmulatorConfig {
                 training: args.training_delay,
                 uploading: args.uploading_delay,
             },
+            deployment_wait_scale: args.deployment_wait_scale,
             stop_grace: args.stop_grace,
             quirks,
             quotas: quotas.into_iter().collect(),
@@ -201,13 +206,16 @@ fn parse_oidc(text: &str) -> Result<(String, PathBuf), String> {
 }
 
 fn parse_image(text: &str) -> Result<(String, ContainerImage), String> {
-    let (name, root) = text.split_once('=').ok_or("give NAME=DIR or NAME=engine:IMAGE")?;
-    let image = match root.strip_prefix("engine:") {
-        Some(image) => ContainerImage::Engine(image.to_owned()),
-        None if Path::new(root).is_dir() => ContainerImage::Root(PathBuf::from(root)),
-        None => return Err(format!("{root} is not a directory")),
-    };
-    Ok((name.to_owned(), image))
+    let (name, root) = text.split_once('=').ok_or("give NAME=DIR, NAME=overlay:DIR or NAME=engine:IMAGE")?;
+    if let Some(image) = root.strip_prefix("engine:") {
+        return Ok((name.to_owned(), ContainerImage::Engine(image.to_owned())));
+    }
+    let directory = PathBuf::from(root.strip_prefix("overlay:").unwrap_or(root));
+    if !directory.is_dir() {
+        return Err(format!("{} is not a directory", directory.display()));
+    }
+    let is_root = directory == Path::new(root);
+    Ok((name.to_owned(), if is_root { ContainerImage::Root(directory) } else { ContainerImage::Overlaid(directory) }))
 }
 
 fn parse_ecr_image(text: &str) -> Result<EcrImage, String> {
@@ -257,6 +265,11 @@ fn parse_quota(text: &str) -> Result<(String, f64), String> {
         return Err("the number of instances must be whole".to_owned());
     }
     Ok((operation.to_owned(), rate))
+}
+
+fn parse_scale(text: &str) -> Result<f64, String> {
+    let scale = text.parse().ok().filter(|scale: &f64| (0.0..=1000.0).contains(scale));
+    scale.ok_or_else(|| "give a number from 0 to 1000".to_owned())
 }
 
 /// Whether a quota is one of instances: `ml.g5.xlarge`, `spot:ml.g5.xlarge`.

@@ -55,6 +55,8 @@ pub struct EmulatorConfig {
     /// Whether an image that is not listed fails its job.
     pub strict_images: bool,
     pub delays: Delays,
+    /// Factor of all waits of a deployment to an endpoint.
+    pub deployment_wait_scale: f64,
     pub stop_grace: Duration,
     pub quirks: Quirks,
     /// Requests a second by operation, over the built-in quotas; 0 lifts one.

@@ -23,6 +23,8 @@ pub struct FaultPlan {
     pub jobs: Vec<JobFault>,
     /// Rules for new model packages; the first that matches acts.
     pub packages: Vec<PackageFault>,
+    /// Rules for endpoints that are created or updated; the first that matches acts.
+    pub endpoints: Vec<EndpointFault>,
     /// Faults of log events between the container and CloudWatch.
     pub logs: LogFault,
     /// Requests a second that an operation allows while the plan is in force, as when other hosts of the account use up the
@@ -142,6 +144,36 @@ pub struct PackageFault {
     pub reason: Option<String>,
 }
 
+/// The way of some endpoints through a creation or an update.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointFault {
+    /// Name of the endpoints that are hit; `*` for all.
+    #[serde(default = "any")]
+    pub name: String,
+    /// `CreateEndpoint`, `UpdateEndpoint`, `UpdateEndpointWeightsAndCapacities`, or `*` for all.
+    #[serde(default = "any")]
+    pub operation: String,
+    /// How many creations and updates are hit; without it all.
+    #[serde(default)]
+    pub count: Option<u64>,
+    /// Least time until the instances are ready, in milliseconds.
+    #[serde(default)]
+    pub provisioning_ms: u64,
+    /// The instances fail with this reason after that.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Time of a rollback, in milliseconds.
+    #[serde(default)]
+    pub rollback_ms: u64,
+    /// A rollback fails.
+    #[serde(default)]
+    pub rollback_fails: bool,
+    /// Time of the deletion, in milliseconds.
+    #[serde(default)]
+    pub deleting_ms: u64,
+}
+
 /// Faults of log events. Chances are of 1000.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -183,6 +215,7 @@ struct State {
     calls_of_path: BTreeMap<usize, u64>,
     jobs: BTreeMap<usize, u64>,
     packages: BTreeMap<usize, u64>,
+    endpoints: BTreeMap<usize, u64>,
     events: u64,
 }
 
@@ -272,6 +305,22 @@ impl Faults {
         for (index, fault) in plan.packages.iter().enumerate() {
             let hits = packages.entry(index).or_default();
             let matches = fault.name == "*" || fault.name == name;
+            if matches && fault.count.is_none_or(|count| *hits < count) {
+                *hits += 1;
+                return Some(fault.clone());
+            }
+        }
+        None
+    }
+
+    /// Counts a creation or an update of an endpoint, and returns the fault that it meets.
+    pub(crate) fn endpoint(&self, name: &str, operation: &str) -> Option<EndpointFault> {
+        let mut state = self.state.lock();
+        let State { plan, endpoints, .. } = &mut *state;
+        for (index, fault) in plan.endpoints.iter().enumerate() {
+            let hits = endpoints.entry(index).or_default();
+            let is = |wanted: &str, found: &str| wanted == "*" || wanted == found;
+            let matches = is(&fault.name, name) && is(&fault.operation, operation);
             if matches && fault.count.is_none_or(|count| *hits < count) {
                 *hits += 1;
                 return Some(fault.clone());

@@ -46,9 +46,9 @@ pub use self::config::{Delays, EcrImage, EmulatorConfig};
 pub use self::credentials::Credentials;
 use self::credentials::create_private;
 pub use self::error::SetupError;
-pub use self::faults::{CallFault, DropPoint, FaultPlan, JobFault, JobTrouble, LogFault, PackageFault};
+pub use self::faults::{CallFault, DropPoint, EndpointFault, FaultPlan, JobFault, JobTrouble, LogFault, PackageFault};
 use self::gate::Gate;
-pub use self::host::{ContainerImage, Profile};
+pub use self::host::{ContainerImage, Profile, RelayArgs};
 pub use self::quirks::Quirks;
 use self::shared::Shared;
 pub use self::sigv4::Unsigned;
@@ -154,6 +154,15 @@ pub async fn run(args: EmulatorArgs, shutdown: CancellationToken) -> anyhow::Res
     shutdown.cancelled().await;
     emulator.stop().await;
     Ok(())
+}
+
+/// Runs the hidden command that joins a container's private network with Unix sockets.
+pub async fn relay(args: RelayArgs) -> anyhow::Result<()> {
+    let ready = || {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{}", std::process::id()).and_then(|()| out.flush()).context("failed to print")
+    };
+    host::relay(args, ready).await
 }
 
 /// Writes the ready file with the endpoint, atomically.

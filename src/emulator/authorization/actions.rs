@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::context::{NeededAction, training_job};
 use super::identity::account_of;
 use super::packages::package_actions;
+use super::serving::serving_actions;
 use crate::caller::Caller;
 use crate::protocol::text;
 use crate::tags::{TagMap, Tags, tag_map};
@@ -33,6 +34,9 @@ pub(crate) fn json_actions(
         return vec![NeededAction::new(action, log_resource(request, caller))];
     }
     if let Some(needed) = package_actions(operation, request, caller, tags) {
+        return needed;
+    }
+    if let Some(needed) = serving_actions(operation, request, caller, tags) {
         return needed;
     }
     let job = |name: &str| format!("arn:aws:sagemaker:{}:{}:training-job/{name}", caller.region, caller.account);

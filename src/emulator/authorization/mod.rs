@@ -9,6 +9,7 @@ mod authority;
 mod context;
 pub(crate) mod identity;
 mod packages;
+mod serving;
 
 pub(crate) use self::account::{IamAccount, IamEntity};
 pub(crate) use self::actions::{SAGEMAKER, json_actions, s3_action, s3_actions};

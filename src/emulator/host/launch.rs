@@ -72,6 +72,10 @@ pub(super) fn prepare(spec: &ContainerSpec, isolation: Isolation) -> anyhow::Res
 fn entered(network: &ContainerNetwork, program: &str) -> Command {
     let ContainerNetwork::Shared(namespace) = network else { return Command::new(program) };
     let mut command = Command::new("nsenter");
+    if !rustix::process::geteuid().is_root() {
+        // Only those in the user namespace that owns the network may enter it.
+        command.arg(format!("--user={}", namespace.with_file_name("user").display())).arg("--preserve-credentials");
+    }
     command.arg(format!("--net={}", namespace.display())).arg("--").arg(program);
     command
 }

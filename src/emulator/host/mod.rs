@@ -15,8 +15,10 @@ mod files;
 mod isolation;
 mod launch;
 mod network;
+mod private;
 mod process;
 mod profile;
+mod relay;
 mod rootfs;
 mod spec;
 
@@ -34,9 +36,12 @@ pub(super) use self::files::quote;
 pub use self::isolation::{Isolation, Namespace};
 use self::launch::prepare;
 pub use self::network::{ContainerNetwork, SharedLoopback};
+pub use self::private::PrivateNetwork;
 use self::process::{Control, HostProcess};
 pub(super) use self::profile::parse_size;
 pub use self::profile::{Profile, User};
+pub use self::relay::RelayArgs;
+pub(super) use self::relay::serve as relay;
 pub use self::spec::{BindMount, ContainerExit, ContainerImage, ContainerSpec, Leftovers, StopSignals};
 use crate::error::SetupError;
 

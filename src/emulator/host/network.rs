@@ -16,7 +16,7 @@ pub enum ContainerNetwork {
     Host,
     /// A loopback of its own, and no route.
     Loopback,
-    /// The loopback of this namespace, which other containers share.
+    /// The network of this namespace, `/proc/PID/ns/net`, which other processes share.
     Shared(PathBuf),
 }
 

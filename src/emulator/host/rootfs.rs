@@ -106,6 +106,15 @@ impl RootLayout {
         };
         match &spec.root {
             ContainerImage::Host => layout.cover_host(scratch.parent().unwrap_or(scratch))?,
+            ContainerImage::Overlaid(directory) => {
+                layout.cover_host(scratch.parent().unwrap_or(scratch))?;
+                anyhow::ensure!(
+                    layout.overlay.is_some(),
+                    "failed to lay {} over this machine's root: no overlay file system works here",
+                    directory.display()
+                );
+                layout.lay_over(directory, Path::new("/"))?;
+            }
             ContainerImage::Root(directory) => {
                 layout.cover_directory(directory)?;
                 if size.is_some() {
@@ -189,6 +198,28 @@ impl RootLayout {
         }
         if !["/tmp", "/var/tmp", "/run"].iter().any(|own| scratch.starts_with(own)) && fs::read_dir(scratch).is_ok() {
             self.replace(scratch, 0o755)?;
+        }
+        Ok(())
+    }
+
+    /// Copies the files of a directory into the writable layers.
+    fn lay_over(&self, from: &Path, at: &Path) -> anyhow::Result<()> {
+        let failed = || format!("failed to lay {} over this machine's root", from.display());
+        let Some(layer) = self.layer_dir(at, 0o755)? else {
+            anyhow::bail!("{}: {} is a link or a file here", failed(), at.display());
+        };
+        for entry in fs::read_dir(from).with_context(failed)? {
+            let entry = entry.with_context(failed)?;
+            let (path, target) = (entry.path(), layer.join(entry.file_name()));
+            let kind = entry.file_type().with_context(failed)?;
+            if kind.is_dir() {
+                self.lay_over(&path, &at.join(entry.file_name()))?;
+            } else if kind.is_symlink() {
+                let _ = fs::remove_file(&target);
+                symlink(fs::read_link(&path).with_context(failed)?, &target).with_context(failed)?;
+            } else {
+                fs::copy(&path, &target).with_context(failed)?;
+            }
         }
         Ok(())
     }
@@ -350,7 +381,7 @@ impl RootLayout {
     /// Writes `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`, as every container runtime does.
     fn name_hosts(&self, spec: &ContainerSpec) -> anyhow::Result<()> {
         let known = match spec.root {
-            ContainerImage::Host => fs::read_to_string("/etc/hosts").unwrap_or_default(),
+            ContainerImage::Host | ContainerImage::Overlaid(_) => fs::read_to_string("/etc/hosts").unwrap_or_default(),
             ContainerImage::Root(_) | ContainerImage::Engine(_) => "127.0.0.1 localhost\n::1 localhost\n".to_owned(),
         };
         let lines: Vec<String> = spec.hosts.iter().map(|(name, address)| format!("{address} {name}\n")).collect();

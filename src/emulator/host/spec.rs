@@ -63,6 +63,8 @@ pub enum ContainerImage {
     Host,
     /// An unpacked root directory.
     Root(PathBuf),
+    /// The host's own root with the files of a directory over it.
+    Overlaid(PathBuf),
     /// An image name for podman or docker; the image's own environment and working directory apply.
     Engine(String),
 }

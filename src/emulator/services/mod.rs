@@ -1,6 +1,7 @@
 //! The emulated services, and the routing of requests to them.
 
 mod ecr;
+mod endpoints;
 mod form;
 mod iam;
 mod logs;
@@ -18,6 +19,7 @@ use s3s::Body;
 
 use self::ecr::Ecr;
 pub(crate) use self::ecr::layer;
+use self::endpoints::{Endpoints, Runtime, runtime_operation};
 use self::iam::Iam;
 use self::logs::Logs;
 use self::quotas::ServiceQuotas;
@@ -38,6 +40,7 @@ pub(crate) struct Services {
     s3: Arc<dyn Service>,
     sts: Arc<dyn Service>,
     iam: Arc<dyn Service>,
+    runtime: Arc<dyn Service>,
     unknown: Arc<dyn Service>,
     pub(crate) logs: Arc<Logs>,
     pub(crate) training: Arc<Training>,
@@ -48,11 +51,14 @@ impl Services {
     pub(crate) fn new(shared: &Arc<Shared>, store: Arc<Store>) -> Self {
         let logs = Arc::new(Logs::new(shared.config.seed, &shared.config.quirks));
         let training = Arc::new(Training::new(shared, &store, &logs));
+        let registry = Arc::new(Registry::new(shared));
+        let endpoints = Arc::new(Endpoints::new(shared, &store, &logs, &registry));
         let tagging = Arc::new(Tagging(Arc::clone(shared)));
         Self {
             json: vec![
                 Arc::new(Arc::clone(&training)),
-                Arc::new(Arc::new(Registry::new(shared))),
+                Arc::new(registry),
+                Arc::new(Arc::clone(&endpoints)),
                 Arc::new(tagging),
                 Arc::new(Arc::clone(&logs)),
                 Arc::new(Arc::new(Ecr(Arc::clone(shared)))),
@@ -61,6 +67,7 @@ impl Services {
             s3: Arc::new(S3::new(shared, Arc::clone(&store))),
             sts: Arc::new(Sts(Arc::clone(shared))),
             iam: Arc::new(Iam(Arc::clone(shared))),
+            runtime: Arc::new(Runtime(endpoints)),
             unknown: Arc::new(Unknown),
             logs,
             training,
@@ -86,6 +93,9 @@ impl Services {
             let operation = form::operation(request, &known, "UnknownStsOperation").await?;
             let service = if iam::OPERATIONS.contains(&operation.as_str()) { &self.iam } else { &self.sts };
             return Ok((service, operation));
+        }
+        if let Some(operation) = runtime_operation(request) {
+            return Ok((&self.runtime, operation.to_owned()));
         }
         Ok((&self.s3, s3::operation(method, path, query, request.headers()).to_owned()))
     }
@@ -128,6 +138,7 @@ mod tests {
         let listed = [
             Training::OPERATIONS.len(),
             Registry::OPERATIONS.len(),
+            Endpoints::OPERATIONS.len(),
             Tagging::OPERATIONS.len(),
             Logs::OPERATIONS.len(),
             Ecr::OPERATIONS.len(),

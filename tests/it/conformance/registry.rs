@@ -10,7 +10,7 @@ use crate::support::emulator::{BUCKET, Emulator};
 const SDK: &str = "sagemaker-core==2.27.0";
 
 /// A client's program with the emulator's address and its keys.
-fn client(emulator: &Emulator, data_dir: &Path, program: &Path) -> Command {
+pub(super) fn client(emulator: &Emulator, data_dir: &Path, program: &Path) -> Command {
     let mut command = Command::new(program);
     command
         .env_clear()
@@ -23,7 +23,7 @@ fn client(emulator: &Emulator, data_dir: &Path, program: &Path) -> Command {
     command
 }
 
-fn run(command: &mut Command) -> String {
+pub(super) fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", shown(&output));
     String::from_utf8(output.stdout).unwrap()

@@ -16,6 +16,7 @@ mod tests;
 
 use std::sync::Arc;
 
+pub(crate) use self::package::kept;
 pub(crate) use self::records::Registry;
 use crate::iam::Document;
 use crate::model::Model;

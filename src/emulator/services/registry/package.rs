@@ -125,7 +125,7 @@ impl PackageRecord {
 }
 
 /// The named members of a structure; those that are null count as absent.
-pub(super) fn kept(value: &Value, names: &[&str]) -> Map<String, Value> {
+pub(crate) fn kept(value: &Value, names: &[&str]) -> Map<String, Value> {
     let found = names.iter().filter_map(|name| Some(((*name).to_owned(), value.get(name)?.clone())));
     found.filter(|(_, value)| !value.is_null()).collect()
 }

@@ -11,7 +11,28 @@ use super::records::Registry;
 use crate::caller::Caller;
 use crate::clock;
 use crate::package_names::PackageName;
-use crate::protocol::{Answer, text};
+use crate::protocol::{Answer, ApiError, text};
+
+impl Registry {
+    /// The containers of a package from which a model is made; a version must be approved for it.
+    pub(crate) fn deployable(&self, name: &PackageName, caller: &Caller) -> Result<Vec<Value>, ApiError> {
+        let description = self.records().package(name, caller)?.description(clock::now_ms());
+        if name.version.is_some() && description["ModelApprovalStatus"] != "Approved" {
+            return Err(ApiError::validation(format!(
+                "Model package {} is not approved: ModelApprovalStatus must be Approved to deploy it.",
+                name.arn()
+            )));
+        }
+        if description["ModelPackageStatus"] != "Completed" {
+            return Err(ApiError::validation(format!("Model package {} is not in the status Completed.", name.arn())));
+        }
+        let containers = description["InferenceSpecification"]["Containers"].as_array().cloned().unwrap_or_default();
+        if containers.is_empty() {
+            return Err(ApiError::validation(format!("Model package {} has no InferenceSpecification.", name.arn())));
+        }
+        Ok(containers)
+    }
+}
 
 pub(super) fn describe(registry: &Arc<Registry>, request: &Value, caller: &Caller) -> Answer {
     let name = PackageName::parse(text(request, "ModelPackageName").unwrap_or_default(), caller);

@@ -15,7 +15,7 @@ use super::final_metrics::MetricFinder;
 use super::hosts::{HostPlace, INTERFACE, POOL_CACHE};
 use super::job::Phase;
 use super::results::failure_text;
-use super::shipping::ship;
+use super::shipping::{LogPlace, ship};
 use super::state::{JobHandle, Training};
 use super::warm_hosts::keep_alive;
 use crate::clock;
@@ -104,7 +104,7 @@ impl JobHandle {
             let (sender, receiver) = mpsc::channel(64);
             let stream = format!("{}/{}-{}", self.name, place.hostname(), clock::now_ms());
             let (shared, logs) = (Arc::clone(&self.training.shared), Arc::clone(&self.training.logs));
-            let stream = self.may_log(&stream).then_some(stream);
+            let stream = self.may_log(&stream).then(|| LogPlace::of_job(stream));
             let seen = self.metric_reader();
             self.training.shared.tasks.spawn(async move { ship(shared, logs, stream, receiver, seen).await });
             let (training, place, signals) = (Arc::clone(&self.training), place.clone(), signals.clone());

@@ -62,7 +62,7 @@ fn objects_of_manifest(
 }
 
 /// Copies the objects below a prefix; with several hosts, only the share of this one.
-pub(super) fn copy_down(
+pub(crate) fn copy_down(
     store: &PlatformStore,
     from: &S3Location,
     folder: &Path,

@@ -25,4 +25,9 @@ mod state;
 mod tests;
 mod warm_hosts;
 
+pub(crate) use self::download::copy_down;
+pub(crate) use self::location::S3Location;
+pub(crate) use self::platform::PlatformStore;
+pub(crate) use self::role::role_session;
+pub(crate) use self::shipping::{LogPlace, ship};
 pub(crate) use self::state::Training;

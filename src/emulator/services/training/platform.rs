@@ -27,14 +27,14 @@ const IMAGE: &[&str] = &["BatchCheckLayerAvailability", "GetDownloadUrlForLayer"
 
 /// The store as a role sees it.
 #[derive(Clone)]
-pub(super) struct PlatformStore {
+pub(crate) struct PlatformStore {
     store: Arc<Store>,
     /// `None` may do everything.
     role: Option<(Arc<Shared>, Caller)>,
 }
 
 impl PlatformStore {
-    pub(super) fn new(store: &Arc<Store>, shared: &Arc<Shared>, role: &RoleSession, region: &str) -> Self {
+    pub(crate) fn new(store: &Arc<Store>, shared: &Arc<Shared>, role: &RoleSession, region: &str) -> Self {
         let caller = caller(shared, role, region);
         Self { store: Arc::clone(store), role: Some((Arc::clone(shared), caller)) }
     }
@@ -47,12 +47,12 @@ impl PlatformStore {
         Ok(objects.into_iter().collect())
     }
 
-    pub(super) fn object(&self, bucket: &str, key: &str) -> anyhow::Result<Arc<Stored>> {
+    pub(crate) fn object(&self, bucket: &str, key: &str) -> anyhow::Result<Arc<Stored>> {
         self.check("s3:GetObject", bucket, key)?;
         Ok(self.store.get(bucket, key, None)?)
     }
 
-    pub(super) fn put_file(&self, bucket: &str, key: &str, path: &Path) -> anyhow::Result<()> {
+    pub(crate) fn put_file(&self, bucket: &str, key: &str, path: &Path) -> anyhow::Result<()> {
         self.check("s3:PutObject", bucket, key)?;
         Ok(self.store.put_file(bucket, key, path)?)
     }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::state::Training;
-use crate::authorization::{IamEntity, NeededAction, RoleSession, SAGEMAKER};
+use crate::authorization::{Authority, IamEntity, NeededAction, RoleSession, SAGEMAKER};
 use crate::caller::Caller;
 use crate::iam::{Principal, Question, Verdict, trusts};
 use crate::protocol::{ApiError, text};
@@ -21,17 +21,28 @@ pub(super) fn execution_role(
     caller: &Caller,
     job_arn: &str,
 ) -> Result<RoleSession, ApiError> {
-    let arn = text(request, "RoleArn").unwrap_or_default();
-    if arn.split(':').nth(4) != Some(caller.account.as_str()) {
-        return Err(ApiError::new("AccessDeniedException", "Cross-account pass role is not allowed."));
-    }
     let chains = request["SessionChainingConfig"]["EnableSessionTagChaining"] == true;
     // The tags of the caller's session are handed on, not those of its role.
     let tags = caller.identity.session().filter(|_| chains).map(|session| session.tags.clone()).unwrap_or_default();
+    let role = text(request, "RoleArn").unwrap_or_default();
+    let session = role_session(&training.shared.authority, role, caller, tags, job_arn)?;
+    Ok(RoleSession { job: text(request, "TrainingJobName").map(str::to_owned), ..session })
+}
+
+/// A session of a role in which `SageMaker` acts for a resource of the caller, or the refusal of the request.
+pub(crate) fn role_session(
+    authority: &Authority,
+    arn: &str,
+    caller: &Caller,
+    tags: TagMap,
+    for_arn: &str,
+) -> Result<RoleSession, ApiError> {
+    if arn.split(':').nth(4) != Some(caller.account.as_str()) {
+        return Err(ApiError::new("AccessDeniedException", "Cross-account pass role is not allowed."));
+    }
     let mut id = UNKNOWN_ID;
-    let authority = &training.shared.authority;
     if !authority.accounts().is_empty() {
-        let role = authority.role(arn).filter(|role| is_trusting(role, caller, &tags, job_arn));
+        let role = authority.role(arn).filter(|role| is_trusting(role, caller, &tags, for_arn));
         let role = role.ok_or_else(|| {
             ApiError::validation(format!(
                 "Could not assume role {arn}. Please ensure that the role exists and allows principal \
@@ -40,8 +51,7 @@ pub(super) fn execution_role(
         })?;
         id = &role.id;
     }
-    let job = text(request, "TrainingJobName").map(str::to_owned);
-    Ok(RoleSession { tags, job, ..RoleSession::new(arn, id, SESSION) })
+    Ok(RoleSession { tags, ..RoleSession::new(arn, id, SESSION) })
 }
 
 /// Whether the role's trust policy lets `SageMaker` assume it for this job, with these tags.

@@ -11,16 +11,30 @@ use crate::quirks::mixed;
 use crate::services::logs::{Ingest, JOB_GROUP, Logs};
 use crate::shared::Shared;
 
+/// The log group and stream of a container.
+#[derive(Debug, Clone)]
+pub(crate) struct LogPlace {
+    pub(crate) group: String,
+    pub(crate) stream: String,
+}
+
+impl LogPlace {
+    /// A stream of training jobs.
+    pub(super) fn of_job(stream: String) -> Self {
+        Self { group: JOB_GROUP.to_owned(), stream }
+    }
+}
+
 /// Ships one container's output to its log stream, in batches, also after the job has ended. Without a stream, because the role
 /// may not write one, the output is lost. Calls `seen` with each event.
-pub(super) async fn ship(
+pub(crate) async fn ship(
     shared: Arc<Shared>,
     logs: Arc<Logs>,
-    stream: Option<String>,
+    place: Option<LogPlace>,
     mut output: mpsc::Receiver<Vec<u8>>,
     seen: impl Fn(&InputLogEvent),
 ) {
-    let Some(stream) = stream else {
+    let Some(LogPlace { group, stream }) = place else {
         while output.recv().await.is_some() {}
         return;
     };
@@ -39,7 +53,7 @@ pub(super) async fn ship(
         batches += 1;
         let lag = mixed(shared.config.seed, &stream, batches).checked_rem(longest_lag).unwrap_or(0);
         ingested = clock::now_ms().saturating_add(lag).max(ingested);
-        logs.append(JOB_GROUP, &stream, batch.events, ingested.saturating_add(late));
+        logs.append(&group, &stream, batch.events, ingested.saturating_add(late));
     };
     loop {
         tokio::select! {
@@ -90,7 +104,7 @@ mod tests {
             sender.send(format!("{number}\n").into_bytes()).await.unwrap();
         }
         drop(sender);
-        ship(shared, Arc::clone(&logs), Some("job/algo-1-1".into()), receiver, |_| ()).await;
+        ship(shared, Arc::clone(&logs), Some(LogPlace::of_job("job/algo-1-1".into())), receiver, |_| ()).await;
         let dump = logs.dump("job/");
         let events: Vec<Value> = dump.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let times: Vec<u64> = events.iter().map(|event| event["ingestionTime"].as_u64().unwrap()).collect();

@@ -1,0 +1,25 @@
+//! Endpoints of the emulator with boto3, in an emulator that is started as users do: real containers serve.
+
+use std::path::Path;
+
+use super::registry::{client, run};
+use super::{can_run_containers, clients, skipped};
+use crate::support::emulator::{BUCKET, Emulator};
+
+#[test]
+fn boto3_deploys_a_model_and_invokes_it() {
+    let Some(clients) = clients() else {
+        return skipped("endpoints", "neither the machine nor the package index has the clients");
+    };
+    if !can_run_containers() {
+        return skipped("endpoints", "bubblewrap cannot create a container here");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("data");
+    let serving = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/conformance/serving");
+    let image = ["--image".to_owned(), format!("serving=overlay:{}", serving.display())];
+    let options = ["--quota", "endpoint:ml.m5.large=4", "--log-delay", "0s", "--deployment-wait-scale", "0"];
+    let emulator = Emulator::start(&data_dir, &[&image[..], &options.map(str::to_owned)].concat());
+    let script = "tests/fixtures/conformance/endpoints.py";
+    run(client(&emulator, &data_dir, &clients.join("python3")).args([script, BUCKET]));
+}
