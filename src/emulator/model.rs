@@ -175,6 +175,16 @@ mod tests {
     }
 
     #[test]
+    fn patterns_without_look_around_match_the_same() {
+        let matches = |pattern: &str, text: &str| Pattern::from(pattern.to_owned()).matches(text);
+        let filled = r"(?!\s*$).+";
+        assert!(matches(filled, " a ") && !matches(filled, "  ") && !matches(filled, ""));
+        let path = r"/(?!.*\.\.)[a-zA-Z0-9/_.\-]+";
+        assert!(["/a", "/.", "/a.b/c.", "/.a"].iter().all(|text| matches(path, text)));
+        assert!(["/", "/a..b", "/..", "a", "/a../b"].iter().all(|text| !matches(path, text)));
+    }
+
+    #[test]
     fn every_shape_that_is_named_is_there() {
         for model in [Model::sagemaker(), Model::logs(), Model::ecr(), Model::quotas()] {
             let named = model.shapes.values().flat_map(|shape| match shape {

@@ -18,8 +18,13 @@ fn boto3_deploys_a_model_and_invokes_it() {
     let data_dir = folder.path().join("data");
     let serving = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/conformance/serving");
     let image = ["--image".to_owned(), format!("serving=overlay:{}", serving.display())];
+    let faults = folder.path().join("faults.json");
+    // Long enough to see the deployment under way.
+    let plan = r#"{"endpoints": [{"operation": "UpdateEndpoint", "count": 1, "provisioning_ms": 1500}]}"#;
+    std::fs::write(&faults, plan).unwrap();
+    let faults = ["--faults".to_owned(), faults.display().to_string()];
     let options = ["--quota", "endpoint:ml.m5.large=4", "--log-delay", "0s", "--deployment-wait-scale", "0"];
-    let emulator = Emulator::start(&data_dir, &[&image[..], &options.map(str::to_owned)].concat());
+    let emulator = Emulator::start(&data_dir, &[&image[..], &faults, &options.map(str::to_owned)].concat());
     let script = "tests/fixtures/conformance/endpoints.py";
     run(client(&emulator, &data_dir, &clients.join("python3")).args([script, BUCKET]));
 }

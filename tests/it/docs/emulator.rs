@@ -46,6 +46,7 @@ fn the_operations_are_those_of_the_code() {
     let rows = rows(&section("What it emulates"));
     let documented = |service: &str| quoted(&rows.iter().find(|row| row[0] == service).unwrap()[1]);
     assert_eq!(documented("SageMaker"), of_model("sagemaker"));
+    assert_eq!(documented("SageMaker Runtime"), set(["InvokeEndpoint"]));
     assert_eq!(documented("CloudWatch Logs"), of_model("logs"));
     assert_eq!(documented("S3"), of_s3);
     assert_eq!(documented("ECR"), of_model("ecr"));
@@ -92,7 +93,8 @@ fn every_key_of_a_fault_plan_is_documented() {
     assert_eq!(tables[2], known(r#"{"jobs": [{"x": 1}]}"#));
     assert_eq!(troubles, known(r#"{"jobs": [{"trouble": "x"}]}"#));
     assert_eq!(tables[4], known(r#"{"packages": [{"x": 1}]}"#));
-    assert_eq!(tables[5], known(r#"{"logs": {"x": 1}}"#));
+    assert_eq!(tables[5], known(r#"{"endpoints": [{"x": 1}]}"#));
+    assert_eq!(tables[6], known(r#"{"logs": {"x": 1}}"#));
     for text in quoted(&page).iter().filter(|text| text.starts_with("{\"")) {
         let plan = format!(r#"{{"jobs": [{{"trouble": {}}}]}}"#, text.replace("\"...\"", "\"x\""));
         serde_json::from_str::<FaultPlan>(&plan).unwrap_or_else(|error| panic!("{plan}: {error}"));

@@ -71,5 +71,7 @@ fn apply(record: &mut EndpointRecord, effect: Effect) {
         }
         Effect::Discard | Effect::Remove => record.green.take(),
     };
-    ended.into_iter().for_each(|fleet| fleet.end());
+    if let Some(fleet) = ended {
+        fleet.end();
+    }
 }

@@ -142,16 +142,13 @@ impl Fleet {
                 "CurrentWeight": variant.weight,
                 "DesiredWeight": variant.weight,
             });
-            match entry.get("ServerlessConfig").filter(|config| !config.is_null()) {
-                Some(config) => {
-                    one["CurrentServerlessConfig"] = config.clone();
-                    one["DesiredServerlessConfig"] = config.clone();
-                }
-                None => {
-                    let ready = variant.instances.iter().filter(|one| one.state() == FleetState::Ready).count();
-                    one["CurrentInstanceCount"] = json!(ready);
-                    one["DesiredInstanceCount"] = json!(variant.instances.len());
-                }
+            if let Some(config) = entry.get("ServerlessConfig").filter(|config| !config.is_null()) {
+                one["CurrentServerlessConfig"] = config.clone();
+                one["DesiredServerlessConfig"] = config.clone();
+            } else {
+                let ready = variant.instances.iter().filter(|one| one.state() == FleetState::Ready).count();
+                one["CurrentInstanceCount"] = json!(ready);
+                one["DesiredInstanceCount"] = json!(variant.instances.len());
             }
             if let Some((status, since_ms)) = status {
                 one["VariantStatus"] = json!([{"Status": status, "StartTime": epoch_seconds(since_ms)}]);

@@ -282,17 +282,13 @@ impl Progress {
     /// A creation fails; everything else goes back.
     fn fail(&mut self, reason: String, now_ms: u64) -> Option<Effect> {
         self.failure = Some(reason);
-        match (self.status, self.phase) {
-            (EndpointStatus::Creating, _) => {
-                self.settle(EndpointStatus::Failed, now_ms);
-                Some(Effect::Discard)
-            }
-            _ => {
-                self.status = EndpointStatus::RollingBack;
-                self.enter(Phase::Reverting, now_ms);
-                None
-            }
+        if self.status == EndpointStatus::Creating {
+            self.settle(EndpointStatus::Failed, now_ms);
+            return Some(Effect::Discard);
         }
+        self.status = EndpointStatus::RollingBack;
+        self.enter(Phase::Reverting, now_ms);
+        None
     }
 
     fn settle(&mut self, status: EndpointStatus, now_ms: u64) {
