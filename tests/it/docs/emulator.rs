@@ -46,7 +46,7 @@ fn the_operations_are_those_of_the_code() {
     let rows = rows(&section("What it emulates"));
     let documented = |service: &str| quoted(&rows.iter().find(|row| row[0] == service).unwrap()[1]);
     assert_eq!(documented("SageMaker"), of_model("sagemaker"));
-    assert_eq!(documented("SageMaker Runtime"), set(["InvokeEndpoint"]));
+    assert_eq!(documented("SageMaker Runtime"), set(["InvokeEndpoint", "InvokeEndpointAsync"]));
     assert_eq!(documented("CloudWatch Logs"), of_model("logs"));
     assert_eq!(documented("S3"), of_s3);
     assert_eq!(documented("ECR"), of_model("ecr"));

@@ -35,7 +35,7 @@ pub(super) struct VariantFleet {
     pub(super) weight: f64,
     /// The type of its instances; `None` is serverless.
     pub(super) instance_type: Option<String>,
-    order: ServingOrder,
+    pub(super) order: ServingOrder,
     pub(super) instances: Vec<Arc<ServingInstance>>,
 }
 

@@ -30,7 +30,7 @@ use crate::services::training::{LogPlace, PlatformStore, ship};
 const HEALTH_LIMIT: Duration = Duration::from_mins(8);
 const PING_LIMIT: Duration = Duration::from_secs(2);
 const PING_PAUSE: Duration = Duration::from_millis(50);
-/// Time between SIGTERM and SIGKILL.
+/// Time between SIGTERM and SIGKILL, unless `--stop-grace` is shorter.
 const GRACE: Duration = Duration::from_secs(30);
 /// Pause before a container that ended is started again.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -211,8 +211,8 @@ impl ServingInstance {
         let (output, receiver) = mpsc::channel(64);
         let (shared, logs, place) = (Arc::clone(&endpoints.shared), Arc::clone(&endpoints.logs), self.log.clone());
         endpoints.shared.tasks.spawn(async move { ship(shared, logs, Some(place), receiver, |_| ()).await });
-        let kill = endpoints.shared.shutdown.clone();
-        host::run_with(spec, isolation, output, StopSignals { stop: self.stop.clone(), kill, grace: GRACE }).await
+        let (kill, grace) = (endpoints.shared.shutdown.clone(), GRACE.min(endpoints.shared.config.stop_grace));
+        host::run_with(spec, isolation, output, StopSignals { stop: self.stop.clone(), kill, grace }).await
     }
 }
 

@@ -1,4 +1,4 @@
-//! `InvokeEndpoint`: finds the instance for a request, and hands it to the container.
+//! `InvokeEndpoint` and `InvokeEndpointAsync`: finds the instance for a request, and hands it to the container.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,14 +8,15 @@ use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use s3s::Body;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::asynchronous::AsyncRequest;
 use super::container_http::{ContainerAnswer, content_type, send};
 use super::instance::ServingInstance;
 use super::names::{ServingKind, ServingName};
 use super::records::{EndpointRecord, Endpoints};
-use crate::authorization::NeededAction;
+use crate::authorization::{NeededAction, RoleSession};
 use crate::caller::{Caller, Signing, WireProtocol};
 use crate::protocol::{ApiError, Reply, json_reply, reply};
 use crate::service::{ApiCall, Service, read};
@@ -40,20 +41,31 @@ pub(crate) fn operation(request: &Request<Body>) -> Option<&'static str> {
     if !authorization.contains("/sagemaker/aws4_request") {
         return None;
     }
-    let invoked = request.method() == Method::POST && endpoint_of(request.uri().path()).is_some();
-    Some(if invoked { "InvokeEndpoint" } else { "UnknownRuntimeOperation" })
+    let invoked = invoked(request.uri().path()).filter(|_| request.method() == Method::POST);
+    Some(invoked.map_or("UnknownRuntimeOperation", |(operation, _)| operation))
 }
 
-/// The name in `/endpoints/NAME/invocations`.
-fn endpoint_of(path: &str) -> Option<&str> {
-    path.strip_prefix("/endpoints/")?.strip_suffix("/invocations").filter(|name| !name.contains('/'))
+/// The operation and the endpoint's name in `/endpoints/NAME/invocations`.
+fn invoked(path: &str) -> Option<(&'static str, &str)> {
+    let (name, action) = path.strip_prefix("/endpoints/")?.split_once('/')?;
+    let operation = match action {
+        "invocations" => "InvokeEndpoint",
+        "async-invocations" => "InvokeEndpointAsync",
+        _ => return None,
+    };
+    Some((operation, name))
 }
 
 /// The instance that answers a request.
-struct Chosen {
+pub(super) struct Chosen {
     variant: String,
-    socket: PathBuf,
+    pub(super) socket: PathBuf,
     log: LogPlace,
+    /// The session of the model's role.
+    pub(super) role: RoleSession,
+    pub(super) region: String,
+    /// `AsyncInferenceConfig` of the endpoint.
+    asynchronous: Option<Value>,
     /// Keeps the instance until the request is answered.
     _request: TaskTrackerToken,
 }
@@ -66,16 +78,34 @@ impl Service for Runtime {
 
     async fn call(&self, call: ApiCall) -> anyhow::Result<Reply> {
         let (parts, body) = call.request.into_parts();
-        let Some(name) = endpoint_of(parts.uri.path()).filter(|_| call.operation == "InvokeEndpoint") else {
+        let Some((_, name)) = invoked(parts.uri.path()).filter(|(operation, _)| *operation == call.operation) else {
             return Ok(json_reply(Err(ApiError::unknown_operation())));
         };
         let name = ServingName::new(ServingKind::Endpoint, name, &call.caller);
-        let body = read(body).await?;
-        let chosen = self.check(&call.caller, &name, &parts.headers, body.len());
+        let body = Bytes::from(read(body).await?);
+        let chosen = self.check((&call.operation, &call.caller), &name, &parts.headers, body.len());
         let chosen = match chosen.and_then(|()| self.choose(&name, &parts.headers)) {
             Ok(chosen) => chosen,
             Err(error) => return Ok(json_reply(Err(error))),
         };
+        match (call.operation.as_str(), &chosen.asynchronous) {
+            ("InvokeEndpoint", None) => {}
+            ("InvokeEndpointAsync", Some(config)) => {
+                let request = AsyncRequest::read(config, &parts.headers, body, self.0.shared.next_id());
+                return Ok(request.map_or_else(
+                    |error| json_reply(Err(error)),
+                    |request| {
+                        let reply = request.accepted();
+                        self.0.shared.tasks.spawn(request.answer(Arc::clone(&self.0), chosen));
+                        reply
+                    },
+                ));
+            }
+            (operation, _) => {
+                let message = format!("Endpoint {} does not support {operation}.", name.name);
+                return Ok(json_reply(Err(ApiError::new("ValidationError", message))));
+            }
+        }
         let mut headers = HeaderMap::new();
         for handed in HANDED_ON {
             if let Some(value) = parts.headers.get(*handed) {
@@ -83,17 +113,23 @@ impl Service for Runtime {
             }
         }
         let path = (Method::POST, "/invocations");
-        let answer = send(&chosen.socket, path, headers, Bytes::from(body), LIMIT).await;
+        let answer = send(&chosen.socket, path, headers, body, LIMIT).await;
         Ok(answered(&name, &chosen, answer))
     }
 }
 
 impl Runtime {
     /// Refuses what the caller may not do, and what is too large.
-    fn check(&self, caller: &Caller, name: &ServingName, headers: &HeaderMap, bytes: usize) -> Result<(), ApiError> {
+    fn check(
+        &self,
+        (operation, caller): (&str, &Caller),
+        name: &ServingName,
+        headers: &HeaderMap,
+        bytes: usize,
+    ) -> Result<(), ApiError> {
         let shared = &self.0.shared;
         let tags = shared.tags.with(&name.arn(), |one| one.tags.clone()).unwrap_or_default();
-        let needed = NeededAction::new("sagemaker:InvokeEndpoint", name.arn()).resource_tags("sagemaker", &tags);
+        let needed = NeededAction::new(format!("sagemaker:{operation}"), name.arn()).resource_tags("sagemaker", &tags);
         let variant = headers.get(TARGET_VARIANT).and_then(|value| value.to_str().ok());
         let needed = needed.key("sagemaker:TargetVariant", variant);
         let allowed = shared.authority.allows(caller, &needed, None);
@@ -157,8 +193,15 @@ fn route(record: &mut EndpointRecord, target: Option<&str>) -> Result<Chosen, Re
         variant.instances.iter().filter_map(|one| Some((one, one.socket()?))).collect();
     let turn = usize::try_from(number).unwrap_or(0).checked_rem(ready.len()).ok_or(Refusal::NotReady)?;
     let (instance, socket) = ready.into_iter().nth(turn).ok_or(Refusal::NotReady)?;
-    let request = instance.requests.token();
-    Ok(Chosen { variant: variant.name.clone(), socket, log: instance.log.clone(), _request: request })
+    Ok(Chosen {
+        variant: variant.name.clone(),
+        socket,
+        log: instance.log.clone(),
+        role: variant.order.role.clone(),
+        region: variant.order.region.clone(),
+        asynchronous: fleet.config.get("AsyncInferenceConfig").cloned(),
+        _request: instance.requests.token(),
+    })
 }
 
 /// Whether a request is one of those that make up a share in percent, evenly spread.
@@ -253,8 +296,9 @@ mod tests {
 
     #[test]
     fn paths_name_an_endpoint() {
-        assert_eq!(endpoint_of("/endpoints/one/invocations"), Some("one"));
-        assert_eq!(endpoint_of("/endpoints/one/two/invocations"), None);
-        assert_eq!(endpoint_of("/bucket/one/invocations"), None);
+        assert_eq!(invoked("/endpoints/one/invocations"), Some(("InvokeEndpoint", "one")));
+        assert_eq!(invoked("/endpoints/one/async-invocations"), Some(("InvokeEndpointAsync", "one")));
+        assert_eq!(invoked("/endpoints/one/two/invocations"), None);
+        assert_eq!(invoked("/bucket/one/invocations"), None);
     }
 }

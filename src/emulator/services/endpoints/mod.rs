@@ -2,9 +2,11 @@
 //!
 //! `records.rs` holds what exists, `models.rs`, `configs.rs` and `operations.rs` the operations. `rollout.rs` decides on the state of an
 //! endpoint and knows neither clock nor containers; `driver.rs` shows it both and starts and ends the instances of `fleet.rs`, whose
-//! containers `instance.rs` runs. `invocation.rs` is the runtime.
+//! containers `instance.rs` runs. `invocation.rs` and
+//! `asynchronous.rs` are the runtime.
 
 mod alarms;
+mod asynchronous;
 mod configs;
 mod container_http;
 mod driver;
