@@ -4,16 +4,13 @@ use hyper::HeaderMap;
 use s3s::path::S3Path;
 use serde_json::Value;
 
-use super::context::{NeededAction, training_job};
+use super::context::{NeededAction, SAGEMAKER, training_job};
 use super::identity::account_of;
 use super::packages::package_actions;
 use super::serving::serving_actions;
 use crate::caller::Caller;
 use crate::protocol::text;
 use crate::tags::{TagMap, Tags, tag_map};
-
-/// The service that runs training jobs.
-pub(crate) const SAGEMAKER: &str = "sagemaker.amazonaws.com";
 
 /// The actions that an operation of `SageMaker` or CloudWatch Logs needs.
 pub(crate) fn json_actions(

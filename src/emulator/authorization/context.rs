@@ -11,6 +11,9 @@ use crate::iam::ConditionKeys;
 use crate::protocol::text;
 use crate::tags::TagMap;
 
+/// The service that runs training jobs and endpoints.
+pub(crate) const SAGEMAKER: &str = "sagemaker.amazonaws.com";
+
 /// One action on one resource that a request needs.
 #[derive(Debug, Clone)]
 pub(crate) struct NeededAction {

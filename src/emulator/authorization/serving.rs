@@ -2,8 +2,7 @@
 
 use serde_json::Value;
 
-use super::actions::SAGEMAKER;
-use super::context::NeededAction;
+use super::context::{NeededAction, SAGEMAKER};
 use crate::caller::Caller;
 use crate::package_names::{PackageName, partition};
 use crate::protocol::text;

@@ -11,8 +11,8 @@ use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::container_http::send;
-use super::invocation::Chosen;
-use super::records::Endpoints;
+use super::platform::ServingPlatform;
+use super::routing::Chosen;
 use crate::protocol::{ApiError, Reply, reply, text};
 use crate::services::training::{PlatformStore, S3Location};
 
@@ -93,11 +93,11 @@ impl AsyncRequest {
     }
 
     /// Asks the container, and stores its answer or the error.
-    pub(super) async fn answer(self, endpoints: Arc<Endpoints>, chosen: Chosen) {
-        let store = PlatformStore::new(&endpoints.store, &endpoints.shared, &chosen.role, &chosen.region);
+    pub(super) async fn answer(self, platform: Arc<ServingPlatform>, chosen: Chosen) {
+        let store = PlatformStore::new(&platform.store, &platform.shared, &chosen.role, &chosen.region);
         let (output, failure) = (self.output.clone(), self.failure.clone());
         let answer = self.ask(&store, &chosen).await;
-        let folder = endpoints.shared.config.jobs_folder();
+        let folder = platform.shared.config.jobs_folder();
         let (place, content) = match answer {
             Ok(body) => (Some(output), body),
             Err(error) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::listing::{self, Listed};
+use super::listing::{self, ServingEntry};
 use super::names::{ServingKind, ServingName};
 use super::records::Endpoints;
 use crate::caller::Caller;
@@ -39,7 +39,7 @@ pub(super) fn create(endpoints: &Arc<Endpoints>, request: &Value, caller: &Calle
     let arn = name.arn();
     let mut members = kept(request, STORED);
     let mut records = endpoints.records();
-    if records.entries.contains_key(&name) {
+    if records.entries.0.contains_key(&name) {
         return Err(name.present());
     }
     let mut names = BTreeSet::new();
@@ -51,14 +51,14 @@ pub(super) fn create(endpoints: &Arc<Endpoints>, request: &Value, caller: &Calle
             ));
         }
         let model = text(variant, "ModelName").unwrap_or_default();
-        records.entry(&ServingName::new(ServingKind::Model, model, caller))?;
+        records.entries.entry(&ServingName::new(ServingKind::Model, model, caller))?;
         if variant["InitialVariantWeight"].is_null() {
             variant["InitialVariantWeight"] = json!(1.0);
         }
     }
     let record = endpoints.new_record(members);
-    records.entries.insert(name, record);
-    endpoints.shared.tags.create(&arn, tag_map(request.get("Tags")));
+    records.entries.0.insert(name, record);
+    endpoints.platform.shared.tags.create(&arn, tag_map(request.get("Tags")));
     Ok(Some(json!({"EndpointConfigArn": arn})))
 }
 
@@ -81,18 +81,22 @@ fn check_variant(variant: &Value) -> Result<(), ApiError> {
 pub(super) fn describe(endpoints: &Arc<Endpoints>, request: &Value, caller: &Caller) -> Answer {
     let name = name_of(request, caller);
     let records = endpoints.records();
-    Ok(Some(records.entry(&name)?.description(&name, NAMES)))
+    Ok(Some(records.entries.entry(&name)?.description(&name, NAMES)))
 }
 
 pub(super) fn list(endpoints: &Arc<Endpoints>, request: &Value, caller: &Caller) -> Answer {
     let records = endpoints.records();
-    listing::page(request, "EndpointConfigs", Listed::of_entries(&records, ServingKind::Config, caller, NAMES))
+    listing::page(
+        request,
+        "EndpointConfigs",
+        ServingEntry::of_entries(&records.entries, ServingKind::Config, caller, NAMES),
+    )
 }
 
 /// AWS asks not to delete the configuration of a live endpoint, and does not refuse it.
 pub(super) fn delete(endpoints: &Arc<Endpoints>, request: &Value, caller: &Caller) -> Answer {
     let name = name_of(request, caller);
-    endpoints.records().entries.remove(&name).ok_or_else(|| name.absent())?;
-    endpoints.shared.tags.remove(&name.arn());
+    endpoints.records().entries.0.remove(&name).ok_or_else(|| name.absent())?;
+    endpoints.platform.shared.tags.remove(&name.arn());
     Ok(None)
 }

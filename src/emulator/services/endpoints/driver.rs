@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use super::names::ServingName;
 use super::records::{EndpointRecord, Endpoints};
-use super::rollout::{Effect, FleetState, Sight};
+use super::rollout::{DeploymentEffect, FleetState, Sight};
 use crate::clock;
 
 /// Time between two looks at the alarms of a deployment.
@@ -25,7 +25,7 @@ pub(super) async fn drive(endpoints: Arc<Endpoints>, name: ServingName, changed:
         tokio::select! {
             () = changed.notified() => {}
             () = pause => {}
-            () = endpoints.shared.shutdown.cancelled() => return,
+            () = endpoints.platform.shared.shutdown.cancelled() => return,
         }
     }
 }
@@ -47,29 +47,29 @@ fn advance(endpoints: &Arc<Endpoints>, name: &ServingName) -> Option<Option<Dura
                 let alarms = (!record.progress.watched().is_empty()).then_some(ALARMS);
                 return Some(due.into_iter().chain(alarms).min());
             }
-            Some(Effect::Remove) => break,
+            Some(DeploymentEffect::Remove) => break,
             Some(effect) => apply(record, effect),
         }
     }
     let record = records.endpoints.remove(name)?;
     record.blue.into_iter().chain(record.green).for_each(|fleet| fleet.end());
-    endpoints.shared.tags.remove(&name.arn());
+    endpoints.platform.shared.tags.remove(&name.arn());
     None
 }
 
-fn apply(record: &mut EndpointRecord, effect: Effect) {
+fn apply(record: &mut EndpointRecord, effect: DeploymentEffect) {
     record.modified_ms = clock::now_ms();
     let ended = match effect {
-        Effect::Commit => {
+        DeploymentEffect::Commit => {
             let green = record.green.take();
             std::mem::replace(&mut record.blue, green)
         }
         // A failed creation keeps what Describe shows.
-        Effect::Discard if record.blue.is_none() => {
+        DeploymentEffect::Discard if record.blue.is_none() => {
             record.blue = record.green.take();
             record.blue.clone()
         }
-        Effect::Discard | Effect::Remove => record.green.take(),
+        DeploymentEffect::Discard | DeploymentEffect::Remove => record.green.take(),
     };
     if let Some(fleet) = ended {
         fleet.end();

@@ -7,10 +7,10 @@ use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 
+use super::entries::{ServingEntries, containers_of};
 use super::instance::{ServingInstance, ServingOrder};
-use super::models::containers_of;
 use super::names::{ServingKind, ServingName};
-use super::records::{Endpoints, ServingRecords};
+use super::platform::ServingPlatform;
 use super::rollout::FleetState;
 use crate::authorization::RoleSession;
 use crate::caller::Caller;
@@ -42,17 +42,17 @@ pub(super) struct VariantFleet {
 impl Fleet {
     /// Resolves the models of a configuration, without starting anything.
     pub(super) fn plan(
-        endpoints: &Endpoints,
-        records: &ServingRecords,
+        platform: &ServingPlatform,
+        entries: &ServingEntries,
         config: &ServingName,
         endpoint: &str,
         caller: &Caller,
     ) -> Result<Self, ApiError> {
-        let members = records.entry(config)?.members.clone();
+        let members = entries.entry(config)?.members.clone();
         let mut variants = Vec::new();
         for variant in members.get("ProductionVariants").and_then(Value::as_array).into_iter().flatten() {
             let model = ServingName::new(ServingKind::Model, text(variant, "ModelName").unwrap_or_default(), caller);
-            let described = Value::Object(records.entry(&model)?.members.clone());
+            let described = Value::Object(entries.entry(&model)?.members.clone());
             let containers = containers_of(&described);
             let [container] = containers.as_slice() else {
                 return Err(ApiError::validation(format!(
@@ -61,7 +61,7 @@ impl Fleet {
                 )));
             };
             let role = text(&described, "ExecutionRoleArn").unwrap_or_default();
-            let role = role_session(&endpoints.shared.authority, role, caller, TagMap::new(), &model.arn())?;
+            let role = role_session(&platform.shared.authority, role, caller, TagMap::new(), &model.arn())?;
             let limit = variant["ContainerStartupHealthCheckTimeoutInSeconds"].as_u64();
             let name = text(variant, "VariantName").unwrap_or_default().to_owned();
             variants.push(VariantFleet {
@@ -71,7 +71,7 @@ impl Fleet {
                     endpoint: endpoint.to_owned(),
                     variant: name.clone(),
                     region: caller.region.clone(),
-                    container: resolved(endpoints, container, caller)?,
+                    container: resolved(platform, container, caller)?,
                     role: RoleSession { job: Some(endpoint.to_owned()), ..role },
                     is_isolated: described["EnableNetworkIsolation"] == true,
                     health_limit: limit.map(Duration::from_secs),
@@ -101,11 +101,11 @@ impl Fleet {
     }
 
     /// Starts or ends instances until a variant has this many.
-    pub(super) fn resize(&self, endpoints: &Arc<Endpoints>, variant: &str, count: usize, changed: &Arc<Notify>) {
+    pub(super) fn resize(&self, platform: &Arc<ServingPlatform>, variant: &str, count: usize, changed: &Arc<Notify>) {
         let mut variants = self.variants();
         let Some(found) = variants.iter_mut().find(|one| one.name == variant) else { return };
         while found.instances.len() < count {
-            found.instances.push(ServingInstance::start(endpoints, found.order.clone(), changed));
+            found.instances.push(ServingInstance::start(platform, found.order.clone(), changed));
         }
         found.instances.drain(count..).for_each(|instance| instance.end());
     }
@@ -160,9 +160,9 @@ impl Fleet {
 }
 
 /// A container with the image and the data of its model package.
-fn resolved(endpoints: &Endpoints, container: &Value, caller: &Caller) -> Result<Value, ApiError> {
+fn resolved(platform: &ServingPlatform, container: &Value, caller: &Caller) -> Result<Value, ApiError> {
     let Some(package) = text(container, "ModelPackageName") else { return Ok(container.clone()) };
-    let packaged = endpoints.registry.deployable(&PackageName::parse(package, caller), caller)?;
+    let packaged = platform.registry.deployable(&PackageName::parse(package, caller), caller)?;
     let mut all = packaged.into_iter().next().unwrap_or_default();
     for (name, value) in container["Environment"].as_object().into_iter().flatten() {
         all["Environment"][name] = value.clone();

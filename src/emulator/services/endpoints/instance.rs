@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::container_http::{PORT, send};
 use super::model_data::download;
-use super::records::Endpoints;
+use super::platform::ServingPlatform;
 use super::rollout::FleetState;
 use crate::authorization::RoleSession;
 use crate::host::{
@@ -64,8 +64,8 @@ pub(super) struct ServingInstance {
 
 impl ServingInstance {
     /// Starts an instance in a task of its own.
-    pub(super) fn start(endpoints: &Arc<Endpoints>, order: ServingOrder, changed: &Arc<Notify>) -> Arc<Self> {
-        let number = endpoints.shared.next_number();
+    pub(super) fn start(platform: &Arc<ServingPlatform>, order: ServingOrder, changed: &Arc<Notify>) -> Arc<Self> {
+        let number = platform.shared.next_number();
         let log = LogPlace {
             group: format!("/aws/sagemaker/Endpoints/{}", order.endpoint),
             stream: format!("{}/i-{number:017x}", order.variant),
@@ -78,10 +78,10 @@ impl ServingInstance {
             requests: TaskTracker::new(),
             changed: Arc::clone(changed),
         });
-        let (own, endpoints) = (Arc::clone(&instance), Arc::clone(endpoints));
-        let folder = endpoints.shared.config.jobs_folder().join(format!("e{number}"));
-        endpoints.shared.tasks.clone().spawn(async move {
-            if let Err(error) = own.run(&endpoints, &order, &folder).await {
+        let (own, platform) = (Arc::clone(&instance), Arc::clone(platform));
+        let folder = platform.shared.config.jobs_folder().join(format!("e{number}"));
+        platform.shared.tasks.clone().spawn(async move {
+            if let Err(error) = own.run(&platform, &order, &folder).await {
                 tracing::warn!(
                     error = format!("{error:#}"),
                     endpoint = order.endpoint,
@@ -121,8 +121,8 @@ impl ServingInstance {
         self.changed.notify_one();
     }
 
-    async fn run(&self, endpoints: &Arc<Endpoints>, order: &ServingOrder, folder: &Path) -> anyhow::Result<()> {
-        let shared = &endpoints.shared;
+    async fn run(&self, platform: &Arc<ServingPlatform>, order: &ServingOrder, folder: &Path) -> anyhow::Result<()> {
+        let shared = &platform.shared;
         let image = text(&order.container, "Image").unwrap_or_default();
         let root = shared.config.image(image).with_context(|| format!("the image {image} does not exist"))?;
         anyhow::ensure!(
@@ -130,7 +130,7 @@ impl ServingInstance {
             "images of podman and docker cannot serve: their containers share this machine's network"
         );
         let model = folder.join("opt-ml/model");
-        let store = PlatformStore::new(&endpoints.store, shared, &order.role, &order.region);
+        let store = PlatformStore::new(&platform.store, shared, &order.role, &order.region);
         let (container, target) = (order.container.clone(), model.clone());
         let fetched = tokio::task::spawn_blocking(move || {
             std::fs::create_dir_all(&target).with_context(|| format!("failed to create {}", target.display()))?;
@@ -148,7 +148,7 @@ impl ServingInstance {
             profile,
             entrypoint: Vec::new(),
             arguments: vec!["serve".to_owned()],
-            environment: environment(endpoints, order, &role),
+            environment: environment(platform, order, &role),
             hosts: vec![(hostname.clone(), Ipv4Addr::LOCALHOST)],
             hostname,
             network: network.network(),
@@ -157,7 +157,7 @@ impl ServingInstance {
             scratch: folder.join("scratch"),
             leftovers: Leftovers::None,
         };
-        let served = self.serve(endpoints, order, spec, network.socket()).await;
+        let served = self.serve(platform, order, spec, network.socket()).await;
         shared.keys.revoke(&role);
         served
     }
@@ -165,12 +165,12 @@ impl ServingInstance {
     /// Runs the container until the instance ends; one that ends by itself after it was ready is started again.
     async fn serve(
         &self,
-        endpoints: &Arc<Endpoints>,
+        platform: &Arc<ServingPlatform>,
         order: &ServingOrder,
         spec: ContainerSpec,
         socket: &Path,
     ) -> anyhow::Result<()> {
-        let first = self.contain(endpoints, spec.clone());
+        let first = self.contain(platform, spec.clone());
         tokio::pin!(first);
         let limit = order.health_limit.unwrap_or(HEALTH_LIMIT);
         tokio::select! {
@@ -192,26 +192,25 @@ impl ServingInstance {
         *self.socket.lock() = Some(socket.to_owned());
         self.set(FleetState::Ready);
         first.await?;
-        while !self.stop.is_cancelled() && !endpoints.shared.shutdown.is_cancelled() {
+        while !self.stop.is_cancelled() && !platform.shared.shutdown.is_cancelled() {
             tokio::select! {
                 () = tokio::time::sleep(RESTART_PAUSE) => {}
                 () = self.stop.cancelled() => return Ok(()),
-                () = endpoints.shared.shutdown.cancelled() => return Ok(()),
+                () = platform.shared.shutdown.cancelled() => return Ok(()),
             }
-            self.contain(endpoints, spec.clone()).await?;
+            self.contain(platform, spec.clone()).await?;
         }
         Ok(())
     }
 
-    async fn contain(&self, endpoints: &Arc<Endpoints>, spec: ContainerSpec) -> anyhow::Result<ContainerExit> {
+    async fn contain(&self, platform: &Arc<ServingPlatform>, spec: ContainerSpec) -> anyhow::Result<ContainerExit> {
         std::fs::create_dir_all(&spec.scratch)
             .with_context(|| format!("failed to create {}", spec.scratch.display()))?;
-        let scratch = spec.scratch.clone();
-        let isolation = *endpoints.isolation.get_or_try_init(|| host::Isolation::detect(&scratch)).await?;
+        let isolation = platform.isolation(&spec.scratch).await?;
         let (output, receiver) = mpsc::channel(64);
-        let (shared, logs, place) = (Arc::clone(&endpoints.shared), Arc::clone(&endpoints.logs), self.log.clone());
-        endpoints.shared.tasks.spawn(async move { ship(shared, logs, Some(place), receiver, |_| ()).await });
-        let (kill, grace) = (endpoints.shared.shutdown.clone(), GRACE.min(endpoints.shared.config.stop_grace));
+        let (shared, logs, place) = (Arc::clone(&platform.shared), Arc::clone(&platform.logs), self.log.clone());
+        platform.shared.tasks.spawn(async move { ship(shared, logs, Some(place), receiver, |_| ()).await });
+        let (kill, grace) = (platform.shared.shutdown.clone(), GRACE.min(platform.shared.config.stop_grace));
         host::run_with(spec, isolation, output, StopSignals { stop: self.stop.clone(), kill, grace }).await
     }
 }
@@ -248,13 +247,13 @@ async fn healthy(socket: &Path) {
 }
 
 /// The variables of the platform, then those of the model.
-fn environment(endpoints: &Endpoints, order: &ServingOrder, role: &str) -> BTreeMap<String, String> {
+fn environment(platform: &ServingPlatform, order: &ServingOrder, role: &str) -> BTreeMap<String, String> {
     let mut environment = BTreeMap::from([
         ("AWS_REGION".to_owned(), order.region.clone()),
         ("AWS_EXECUTION_ENV".to_owned(), "AWS_ECS_EC2".to_owned()),
     ]);
     if !order.is_isolated {
-        let endpoint = &endpoints.shared.endpoint;
+        let endpoint = &platform.shared.endpoint;
         environment.insert("AWS_CONTAINER_CREDENTIALS_FULL_URI".to_owned(), format!("{endpoint}{role}"));
         // The real platform needs no such hint: its services are where the region says.
         environment.insert("AWS_ENDPOINT_URL".to_owned(), endpoint.clone());

@@ -1,6 +1,5 @@
 //! `InvokeEndpoint` and `InvokeEndpointAsync`: finds the instance for a request, and hands it to the container.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,15 +7,14 @@ use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use s3s::Body;
-use serde_json::{Value, json};
-use tokio_util::task::task_tracker::TaskTrackerToken;
+use serde_json::json;
 
 use super::asynchronous::AsyncRequest;
 use super::container_http::{ContainerAnswer, content_type, send};
-use super::instance::ServingInstance;
 use super::names::{ServingKind, ServingName};
-use super::records::{EndpointRecord, Endpoints};
-use crate::authorization::{NeededAction, RoleSession};
+use super::records::Endpoints;
+use super::routing::{Chosen, Refusal, route};
+use crate::authorization::NeededAction;
 use crate::caller::{Caller, Signing, WireProtocol};
 use crate::protocol::{ApiError, Reply, json_reply, reply};
 use crate::service::{ApiCall, Service, read};
@@ -56,20 +54,6 @@ fn invoked(path: &str) -> Option<(&'static str, &str)> {
     Some((operation, name))
 }
 
-/// The instance that answers a request.
-pub(super) struct Chosen {
-    variant: String,
-    pub(super) socket: PathBuf,
-    log: LogPlace,
-    /// The session of the model's role.
-    pub(super) role: RoleSession,
-    pub(super) region: String,
-    /// `AsyncInferenceConfig` of the endpoint.
-    asynchronous: Option<Value>,
-    /// Keeps the instance until the request is answered.
-    _request: TaskTrackerToken,
-}
-
 #[async_trait::async_trait]
 impl Service for Runtime {
     fn signing(&self) -> Signing {
@@ -91,12 +75,12 @@ impl Service for Runtime {
         match (call.operation.as_str(), &chosen.asynchronous) {
             ("InvokeEndpoint", None) => {}
             ("InvokeEndpointAsync", Some(config)) => {
-                let request = AsyncRequest::read(config, &parts.headers, body, self.0.shared.next_id());
+                let request = AsyncRequest::read(config, &parts.headers, body, self.0.platform.shared.next_id());
                 return Ok(request.map_or_else(
                     |error| json_reply(Err(error)),
                     |request| {
                         let reply = request.accepted();
-                        self.0.shared.tasks.spawn(request.answer(Arc::clone(&self.0), chosen));
+                        self.0.platform.shared.tasks.spawn(request.answer(Arc::clone(&self.0.platform), chosen));
                         reply
                     },
                 ));
@@ -127,7 +111,7 @@ impl Runtime {
         headers: &HeaderMap,
         bytes: usize,
     ) -> Result<(), ApiError> {
-        let shared = &self.0.shared;
+        let shared = &self.0.platform.shared;
         let tags = shared.tags.with(&name.arn(), |one| one.tags.clone()).unwrap_or_default();
         let needed = NeededAction::new(format!("sagemaker:{operation}"), name.arn()).resource_tags("sagemaker", &tags);
         let variant = headers.get(TARGET_VARIANT).and_then(|value| value.to_str().ok());
@@ -165,64 +149,6 @@ impl Runtime {
             },
         })
     }
-}
-
-/// Why no instance answers.
-enum Refusal {
-    NotInService,
-    NoVariant(String),
-    NotReady,
-}
-
-/// The next instance in turn: first of the new or the old ones, then of a variant by weight.
-fn route(record: &mut EndpointRecord, target: Option<&str>) -> Result<Chosen, Refusal> {
-    let number = record.routed;
-    record.routed += 1;
-    let is_green = is_in_share(number, record.progress.share());
-    let fleet = record.green.as_ref().filter(|_| is_green).or(record.blue.as_ref()).ok_or(Refusal::NotInService)?;
-    let variants = fleet.variants();
-    let index = match target {
-        Some(target) => {
-            let found = variants.iter().position(|one| one.name == target);
-            found.ok_or_else(|| Refusal::NoVariant(target.to_owned()))?
-        }
-        None => by_weight(number, &variants.iter().map(|one| one.weight).collect::<Vec<_>>()),
-    };
-    let variant = variants.get(index).ok_or(Refusal::NotReady)?;
-    let ready: Vec<(&Arc<ServingInstance>, PathBuf)> =
-        variant.instances.iter().filter_map(|one| Some((one, one.socket()?))).collect();
-    let turn = usize::try_from(number).unwrap_or(0).checked_rem(ready.len()).ok_or(Refusal::NotReady)?;
-    let (instance, socket) = ready.into_iter().nth(turn).ok_or(Refusal::NotReady)?;
-    Ok(Chosen {
-        variant: variant.name.clone(),
-        socket,
-        log: instance.log.clone(),
-        role: variant.order.role.clone(),
-        region: variant.order.region.clone(),
-        asynchronous: fleet.config.get("AsyncInferenceConfig").cloned(),
-        _request: instance.requests.token(),
-    })
-}
-
-/// Whether a request is one of those that make up a share in percent, evenly spread.
-fn is_in_share(number: u64, share: u64) -> bool {
-    let number = number % 100;
-    (number + 1) * share / 100 > number * share / 100
-}
-
-/// The variant of a request: each gets its part of a hundred requests.
-#[expect(clippy::cast_precision_loss, reason = "below 100")]
-fn by_weight(number: u64, weights: &[f64]) -> usize {
-    let sum: f64 = weights.iter().sum();
-    // 37 has no factor in common with 100, so a short run of requests is spread as well.
-    let mut point = ((number * 37) % 100) as f64 / 100.0 * sum;
-    for (index, weight) in weights.iter().enumerate() {
-        if point < *weight {
-            return index;
-        }
-        point -= weight;
-    }
-    0
 }
 
 /// The reply with the container's answer, or the error that stands for it.
@@ -277,22 +203,6 @@ fn model_error(name: &ServingName, chosen: &Chosen, status: u16, body: &str) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_share_is_kept_in_each_hundred_requests_and_spread() {
-        for share in [0, 1, 10, 33, 50, 100] {
-            assert_eq!((0..100).filter(|number| is_in_share(*number, share)).count() as u64, share);
-        }
-        assert_eq!((0..10).filter(|number| is_in_share(*number, 10)).count(), 1);
-    }
-
-    #[test]
-    fn variants_get_their_weights() {
-        let count = |weights: &[f64], index| (0..100).filter(|number| by_weight(*number, weights) == index).count();
-        assert_eq!((count(&[3.0, 1.0], 0), count(&[3.0, 1.0], 1)), (75, 25));
-        assert_eq!((count(&[0.0, 1.0], 0), count(&[0.0, 1.0], 1)), (0, 100));
-        assert_eq!(count(&[0.0], 0), 100, "an only variant without a weight");
-    }
 
     #[test]
     fn paths_name_an_endpoint() {

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
+use super::entries::ServingEntries;
 use super::names::{ServingKind, ServingName};
-use super::records::ServingRecords;
 use crate::caller::Caller;
 use crate::protocol::{Answer, ApiError, epoch_seconds, milliseconds, text};
 
 /// A resource before the filters.
-pub(super) struct Listed {
+pub(super) struct ServingEntry {
     pub(super) name: String,
     pub(super) created_ms: u64,
     pub(super) modified_ms: u64,
@@ -17,15 +17,15 @@ pub(super) struct Listed {
     pub(super) summary: Value,
 }
 
-impl Listed {
+impl ServingEntry {
     /// The models or the configurations of the caller's account and region.
     pub(super) fn of_entries(
-        records: &ServingRecords,
+        entries: &ServingEntries,
         kind: ServingKind,
         caller: &Caller,
         [name_of, arn_of]: [&str; 2],
     ) -> Vec<Self> {
-        let own = records.entries.iter().filter(|(name, _)| name.kind == kind && is_of(name, caller));
+        let own = entries.0.iter().filter(|(name, _)| name.kind == kind && is_of(name, caller));
         own.map(|(name, one)| Self {
             name: name.name.clone(),
             created_ms: one.created_ms,
@@ -43,7 +43,7 @@ pub(super) fn is_of(name: &ServingName, caller: &Caller) -> bool {
 }
 
 /// Answers with one page of what the request asks for; the newest come first, unless it says otherwise.
-pub(super) fn page(request: &Value, member: &str, mut found: Vec<Listed>) -> Answer {
+pub(super) fn page(request: &Value, member: &str, mut found: Vec<ServingEntry>) -> Answer {
     let is_within = |time: u64, after: &str, before: &str| {
         milliseconds(request, after).is_none_or(|bound| time > bound)
             && milliseconds(request, before).is_none_or(|bound| time < bound)

@@ -1,15 +1,16 @@
 //! `SageMaker`'s models, endpoint configurations and endpoints, and the runtime that invokes them.
 //!
-//! `records.rs` holds what exists, `models.rs`, `configs.rs` and `operations.rs` the operations. `rollout.rs` decides on the state of an
+//! `entries.rs` and `records.rs` hold what exists, `models.rs`, `configs.rs` and `operations.rs` the operations. `rollout.rs` decides on the state of an
 //! endpoint and knows neither clock nor containers; `driver.rs` shows it both and starts and ends the instances of `fleet.rs`, whose
 //! containers `instance.rs` runs. `invocation.rs` and
-//! `asynchronous.rs` are the runtime.
+//! `asynchronous.rs` are the runtime, for which `routing.rs` chooses the instance.
 
 mod alarms;
 mod asynchronous;
 mod configs;
 mod container_http;
 mod driver;
+mod entries;
 mod fleet;
 mod instance;
 mod invocation;
@@ -18,8 +19,10 @@ mod model_data;
 mod models;
 mod names;
 mod operations;
+mod platform;
 mod records;
 mod rollout;
+mod routing;
 #[cfg(test)]
 mod tests;
 
@@ -56,6 +59,6 @@ impl JsonService for Endpoints {
 
     fn resource_policy(&self, resource: &str) -> Option<Arc<Document>> {
         // Models are made from packages of other accounts by the policies of their groups.
-        self.registry.resource_policy(resource)
+        self.platform.registry.resource_policy(resource)
     }
 }

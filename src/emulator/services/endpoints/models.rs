@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::listing::{self, Listed};
+use super::entries::containers_of;
+use super::listing::{self, ServingEntry};
 use super::names::{ServingKind, ServingName};
 use super::records::Endpoints;
 use crate::caller::Caller;
@@ -43,24 +44,17 @@ pub(super) fn create(endpoints: &Arc<Endpoints>, request: &Value, caller: &Calle
     }
     let role = text(request, "ExecutionRoleArn")
         .ok_or_else(|| ApiError::validation("ExecutionRoleArn is required for a model with containers."))?;
-    role_session(&endpoints.shared.authority, role, caller, TagMap::new(), &arn)?;
+    role_session(&endpoints.platform.shared.authority, role, caller, TagMap::new(), &arn)?;
     let mut records = endpoints.records();
-    if records.entries.contains_key(&name) {
+    if records.entries.0.contains_key(&name) {
         return Err(name.present());
     }
     let mut members = kept(request, STORED);
     members.entry("EnableNetworkIsolation").or_insert(json!(false));
     let record = endpoints.new_record(members);
-    records.entries.insert(name, record);
-    endpoints.shared.tags.create(&arn, tag_map(request.get("Tags")));
+    records.entries.0.insert(name, record);
+    endpoints.platform.shared.tags.create(&arn, tag_map(request.get("Tags")));
     Ok(Some(json!({"ModelArn": arn})))
-}
-
-/// The containers of a model.
-pub(super) fn containers_of(model: &Value) -> Vec<Value> {
-    let primary = model.get("PrimaryContainer").filter(|one| !one.is_null());
-    let all = model["Containers"].as_array().map(Vec::as_slice).unwrap_or_default();
-    primary.into_iter().chain(all).cloned().collect()
 }
 
 /// A container needs an image, or a model package that is approved.
@@ -69,7 +63,9 @@ fn check_container(endpoints: &Endpoints, container: &Value, caller: &Caller) ->
         return Err(ApiError::validation(format!("Invalid ModelDataUrl: {url} is not an S3 address.")));
     }
     match (text(container, "ModelPackageName"), text(container, "Image")) {
-        (Some(package), None) => endpoints.registry.deployable(&PackageName::parse(package, caller), caller).map(drop),
+        (Some(package), None) => {
+            endpoints.platform.registry.deployable(&PackageName::parse(package, caller), caller).map(drop)
+        }
         (None, Some(_)) => Ok(()),
         (Some(_), Some(_)) => {
             Err(ApiError::validation("Image and ModelPackageName cannot be specified together for a container."))
@@ -83,18 +79,18 @@ fn check_container(endpoints: &Endpoints, container: &Value, caller: &Caller) ->
 pub(super) fn describe(endpoints: &Arc<Endpoints>, request: &Value, caller: &Caller) -> Answer {
     let name = name_of(request, caller);
     let records = endpoints.records();
-    Ok(Some(records.entry(&name)?.description(&name, NAMES)))
+    Ok(Some(records.entries.entry(&name)?.description(&name, NAMES)))
 }
 
 pub(super) fn list(endpoints: &Arc<Endpoints>, request: &Value, caller: &Caller) -> Answer {
     let records = endpoints.records();
-    listing::page(request, "Models", Listed::of_entries(&records, ServingKind::Model, caller, NAMES))
+    listing::page(request, "Models", ServingEntry::of_entries(&records.entries, ServingKind::Model, caller, NAMES))
 }
 
 /// Endpoints that use the model keep what they run.
 pub(super) fn delete(endpoints: &Arc<Endpoints>, request: &Value, caller: &Caller) -> Answer {
     let name = name_of(request, caller);
-    endpoints.records().entries.remove(&name).ok_or_else(|| name.absent())?;
-    endpoints.shared.tags.remove(&name.arn());
+    endpoints.records().entries.0.remove(&name).ok_or_else(|| name.absent())?;
+    endpoints.platform.shared.tags.remove(&name.arn());
     Ok(None)
 }

@@ -9,10 +9,10 @@ use tokio::sync::Notify;
 use super::configs;
 use super::driver::drive;
 use super::fleet::Fleet;
-use super::listing::{self, Listed, is_of};
+use super::listing::{self, ServingEntry, is_of};
 use super::names::{ServingKind, ServingName};
 use super::records::{EndpointRecord, Endpoints, ServingRecords};
-use super::rollout::{EndpointStatus, Progress, RolloutPlan};
+use super::rollout::{EndpointProgress, EndpointStatus, RolloutPlan};
 use crate::caller::Caller;
 use crate::clock;
 use crate::protocol::{Answer, ApiError, epoch_seconds, text};
@@ -31,18 +31,19 @@ pub(super) fn create(endpoints: &Arc<Endpoints>, request: &Value, caller: &Calle
     if records.endpoints.contains_key(&name) {
         return Err(name.present());
     }
-    let fleet = Fleet::plan(endpoints, &records, &configs::name_of(request, caller), &name.name, caller)?;
+    let fleet =
+        Fleet::plan(&endpoints.platform, &records.entries, &configs::name_of(request, caller), &name.name, caller)?;
     let wanted = initial(&fleet);
     check_quota(endpoints, &records, &fleet, &wanted)?;
     let changed = Arc::new(Notify::new());
     start(endpoints, &fleet, &wanted, &changed);
     let now_ms = clock::now_ms();
-    let fault = endpoints.shared.faults.endpoint(&name.name, "CreateEndpoint").unwrap_or_default();
+    let fault = endpoints.platform.shared.faults.endpoint(&name.name, "CreateEndpoint").unwrap_or_default();
     let record = EndpointRecord {
         created_ms: now_ms,
         modified_ms: now_ms,
-        number: endpoints.shared.next_number(),
-        progress: Progress::create(now_ms, fault),
+        number: endpoints.platform.shared.next_number(),
+        progress: EndpointProgress::create(now_ms, fault),
         blue: None,
         green: Some(Arc::new(fleet)),
         deployment: request.get("DeploymentConfig").cloned(),
@@ -50,8 +51,8 @@ pub(super) fn create(endpoints: &Arc<Endpoints>, request: &Value, caller: &Calle
         changed: Arc::clone(&changed),
     };
     records.endpoints.insert(name.clone(), record);
-    endpoints.shared.tags.create(&arn, tag_map(request.get("Tags")));
-    endpoints.shared.tasks.spawn(drive(Arc::clone(endpoints), name, changed));
+    endpoints.platform.shared.tags.create(&arn, tag_map(request.get("Tags")));
+    endpoints.platform.shared.tasks.spawn(drive(Arc::clone(endpoints), name, changed));
     Ok(Some(json!({"EndpointArn": arn})))
 }
 
@@ -64,7 +65,7 @@ fn initial(fleet: &Fleet) -> Counts {
 
 fn start(endpoints: &Arc<Endpoints>, fleet: &Fleet, wanted: &Counts, changed: &Arc<Notify>) {
     for (variant, count) in wanted {
-        fleet.resize(endpoints, variant, *count, changed);
+        fleet.resize(&endpoints.platform, variant, *count, changed);
     }
 }
 
@@ -85,7 +86,9 @@ fn check_quota(
         }
     }
     for (instance_type, asked) in asked {
-        let Some(limit) = endpoints.shared.instance_quota(&format!("endpoint:{instance_type}")) else { continue };
+        let Some(limit) = endpoints.platform.shared.instance_quota(&format!("endpoint:{instance_type}")) else {
+            continue;
+        };
         let fleets = records.endpoints.values().flat_map(|one| [&one.blue, &one.green]).flatten();
         let of_type = |fleet: &Arc<Fleet>| -> usize {
             let variants = fleet.variants();
@@ -125,7 +128,8 @@ pub(super) fn update(endpoints: &Arc<Endpoints>, request: &Value, caller: &Calle
     let name = name_of(request, caller);
     let mut records = endpoints.records();
     check_in_service(records.endpoint(&name)?, &name)?;
-    let fleet = Fleet::plan(endpoints, &records, &configs::name_of(request, caller), &name.name, caller)?;
+    let fleet =
+        Fleet::plan(&endpoints.platform, &records.entries, &configs::name_of(request, caller), &name.name, caller)?;
     let mut wanted = initial(&fleet);
     let record = records.endpoint(&name)?;
     retain(request, record, &fleet, &mut wanted);
@@ -142,9 +146,9 @@ pub(super) fn update(endpoints: &Arc<Endpoints>, request: &Value, caller: &Calle
     let plan = RolloutPlan::new(
         deployment.as_ref(),
         u64::try_from(instances).unwrap_or(u64::MAX),
-        endpoints.shared.config.deployment_wait_scale,
+        endpoints.platform.shared.config.deployment_wait_scale,
     );
-    let fault = endpoints.shared.faults.endpoint(&name.name, "UpdateEndpoint").unwrap_or_default();
+    let fault = endpoints.platform.shared.faults.endpoint(&name.name, "UpdateEndpoint").unwrap_or_default();
     let now_ms = clock::now_ms();
     let record = records.endpoint(&name)?;
     record.progress.update(now_ms, plan, fault);
@@ -232,11 +236,11 @@ pub(super) fn scale(endpoints: &Arc<Endpoints>, request: &Value, caller: &Caller
             blue.variants().iter_mut().filter(|one| one.name == variant).for_each(|one| one.weight = weight);
         }
         if let Some(count) = one["DesiredInstanceCount"].as_u64().and_then(|count| usize::try_from(count).ok()) {
-            blue.resize(endpoints, &variant, count, &changed);
+            blue.resize(&endpoints.platform, &variant, count, &changed);
         }
     }
     let operation = "UpdateEndpointWeightsAndCapacities";
-    let fault = endpoints.shared.faults.endpoint(&name.name, operation).unwrap_or_default();
+    let fault = endpoints.platform.shared.faults.endpoint(&name.name, operation).unwrap_or_default();
     let record = records.endpoint(&name)?;
     record.modified_ms = clock::now_ms();
     record.progress.scale(record.modified_ms, fault);
@@ -314,7 +318,7 @@ fn summary(name: &ServingName, record: &EndpointRecord) -> Value {
 pub(super) fn list(endpoints: &Arc<Endpoints>, request: &Value, caller: &Caller) -> Answer {
     let records = endpoints.records();
     let own = records.endpoints.iter().filter(|(name, _)| is_of(name, caller));
-    let listed = own.map(|(name, record)| Listed {
+    let listed = own.map(|(name, record)| ServingEntry {
         name: name.name.clone(),
         created_ms: record.created_ms,
         modified_ms: record.modified_ms,

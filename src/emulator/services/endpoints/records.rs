@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
-use serde_json::{Map, Value, json};
-use tokio::sync::{Notify, OnceCell};
+use serde_json::{Map, Value};
+use tokio::sync::Notify;
 
 use super::alarms::{AlarmStates, NoAlarms};
+use super::entries::{ServingEntries, ServingRecord};
 use super::fleet::Fleet;
 use super::names::ServingName;
-use super::rollout::Progress;
+use super::platform::ServingPlatform;
+use super::rollout::EndpointProgress;
 use crate::clock;
-use crate::host::Isolation;
-use crate::protocol::{ApiError, epoch_seconds};
+use crate::protocol::ApiError;
 use crate::services::logs::Logs;
 use crate::services::registry::Registry;
 use crate::shared::Shared;
@@ -21,30 +22,15 @@ use crate::store::Store;
 
 /// The service, with its records in memory.
 pub(crate) struct Endpoints {
-    pub(super) shared: Arc<Shared>,
-    pub(super) store: Arc<Store>,
-    pub(super) logs: Arc<Logs>,
-    pub(super) registry: Arc<Registry>,
+    pub(super) platform: Arc<ServingPlatform>,
     pub(super) alarms: Box<dyn AlarmStates>,
-    pub(super) isolation: OnceCell<Isolation>,
     records: Mutex<ServingRecords>,
 }
 
 #[derive(Default)]
 pub(super) struct ServingRecords {
-    /// Models and endpoint configurations.
-    pub(super) entries: BTreeMap<ServingName, ServingRecord>,
+    pub(super) entries: ServingEntries,
     pub(super) endpoints: BTreeMap<ServingName, EndpointRecord>,
-}
-
-/// A model or an endpoint configuration, which never changes.
-#[derive(Debug, Clone)]
-pub(super) struct ServingRecord {
-    pub(super) created_ms: u64,
-    /// Order of creation.
-    pub(super) number: u64,
-    /// The members of the request that the replies show.
-    pub(super) members: Map<String, Value>,
 }
 
 /// An endpoint with its instances.
@@ -53,7 +39,7 @@ pub(super) struct EndpointRecord {
     pub(super) modified_ms: u64,
     /// Order of creation.
     pub(super) number: u64,
-    pub(super) progress: Progress,
+    pub(super) progress: EndpointProgress,
     /// The instances in service; none before the creation has ended.
     pub(super) blue: Option<Arc<Fleet>>,
     /// Those of the deployment under way.
@@ -69,12 +55,8 @@ pub(super) struct EndpointRecord {
 impl Endpoints {
     pub(crate) fn new(shared: &Arc<Shared>, store: &Arc<Store>, logs: &Arc<Logs>, registry: &Arc<Registry>) -> Self {
         Self {
-            shared: Arc::clone(shared),
-            store: Arc::clone(store),
-            logs: Arc::clone(logs),
-            registry: Arc::clone(registry),
+            platform: Arc::new(ServingPlatform::new(shared, store, logs, registry)),
             alarms: Box::new(NoAlarms),
-            isolation: OnceCell::new(),
             records: Mutex::default(),
         }
     }
@@ -85,27 +67,12 @@ impl Endpoints {
 
     /// A record as it is made now.
     pub(super) fn new_record(&self, members: Map<String, Value>) -> ServingRecord {
-        ServingRecord { created_ms: clock::now_ms(), number: self.shared.next_number(), members }
+        ServingRecord { created_ms: clock::now_ms(), number: self.platform.shared.next_number(), members }
     }
 }
 
 impl ServingRecords {
-    pub(super) fn entry(&self, name: &ServingName) -> Result<&ServingRecord, ApiError> {
-        self.entries.get(name).ok_or_else(|| name.absent())
-    }
-
     pub(super) fn endpoint(&mut self, name: &ServingName) -> Result<&mut EndpointRecord, ApiError> {
         self.endpoints.get_mut(name).ok_or_else(|| name.absent())
-    }
-}
-
-impl ServingRecord {
-    /// The reply of Describe, with the names of the record's own members.
-    pub(super) fn description(&self, name: &ServingName, [name_of, arn_of]: [&str; 2]) -> Value {
-        let mut members = self.members.clone();
-        members.insert(name_of.to_owned(), json!(name.name));
-        members.insert(arn_of.to_owned(), json!(name.arn()));
-        members.insert("CreationTime".to_owned(), epoch_seconds(self.created_ms));
-        Value::Object(members)
     }
 }

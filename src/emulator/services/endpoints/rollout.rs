@@ -53,7 +53,7 @@ pub(super) struct Sight<'a> {
 
 /// What is to be done after a change of the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Effect {
+pub(super) enum DeploymentEffect {
     /// The new instances take the place of the old ones, which end.
     Commit,
     /// The new instances end.
@@ -143,7 +143,7 @@ enum Phase {
 
 /// The state of one endpoint.
 #[derive(Debug, Clone)]
-pub(super) struct Progress {
+pub(super) struct EndpointProgress {
     pub(super) status: EndpointStatus,
     /// The cause of the last failure, until the next update that succeeds.
     pub(super) failure: Option<String>,
@@ -155,7 +155,7 @@ pub(super) struct Progress {
     fault: EndpointFault,
 }
 
-impl Progress {
+impl EndpointProgress {
     pub(super) fn create(now_ms: u64, fault: EndpointFault) -> Self {
         Self {
             status: EndpointStatus::Creating,
@@ -186,7 +186,7 @@ impl Progress {
     }
 
     /// The next change, of which there may be several at a moment; `None` when nothing changes now.
-    pub(super) fn advance(&mut self, sight: Sight) -> Option<Effect> {
+    pub(super) fn advance(&mut self, sight: Sight) -> Option<DeploymentEffect> {
         while let Some(change) = self.step(sight) {
             if change.is_some() {
                 return change;
@@ -197,7 +197,7 @@ impl Progress {
 
     /// One change of the phase, with its effect.
     #[expect(clippy::option_option, reason = "no change, or a change without an effect")]
-    fn step(&mut self, sight: Sight) -> Option<Option<Effect>> {
+    fn step(&mut self, sight: Sight) -> Option<Option<DeploymentEffect>> {
         let now_ms = sight.now_ms;
         let after = |wait: u64| now_ms >= self.since_ms.saturating_add(wait);
         match self.phase {
@@ -210,7 +210,7 @@ impl Progress {
                 }
                 Ok(()) if self.status == EndpointStatus::Creating => {
                     self.settle(EndpointStatus::InService, now_ms);
-                    Some(Some(Effect::Commit))
+                    Some(Some(DeploymentEffect::Commit))
                 }
                 Ok(()) => {
                     self.enter(Phase::Shifting(0), now_ms);
@@ -235,7 +235,7 @@ impl Progress {
                 }
                 after(self.plan.termination_ms).then(|| {
                     self.settle(EndpointStatus::InService, now_ms);
-                    Some(Effect::Commit)
+                    Some(DeploymentEffect::Commit)
                 })
             }
             Phase::Reverting => after(self.fault.rollback_ms).then(|| {
@@ -244,11 +244,11 @@ impl Progress {
                     if fails { EndpointStatus::UpdateRollbackFailed } else { EndpointStatus::InService },
                     now_ms,
                 );
-                Some(Effect::Discard)
+                Some(DeploymentEffect::Discard)
             }),
             Phase::Deleting => after(self.fault.deleting_ms).then(|| {
                 self.enter(Phase::Steady, now_ms);
-                Some(Effect::Remove)
+                Some(DeploymentEffect::Remove)
             }),
         }
     }
@@ -280,11 +280,11 @@ impl Progress {
     }
 
     /// A creation fails; everything else goes back.
-    fn fail(&mut self, reason: String, now_ms: u64) -> Option<Effect> {
+    fn fail(&mut self, reason: String, now_ms: u64) -> Option<DeploymentEffect> {
         self.failure = Some(reason);
         if self.status == EndpointStatus::Creating {
             self.settle(EndpointStatus::Failed, now_ms);
-            return Some(Effect::Discard);
+            return Some(DeploymentEffect::Discard);
         }
         self.status = EndpointStatus::RollingBack;
         self.enter(Phase::Reverting, now_ms);

@@ -3,12 +3,12 @@
 use serde_json::json;
 use test_case::test_case;
 
-use super::rollout::{Effect, EndpointStatus, FleetState, Progress, RolloutPlan, Sight};
+use super::rollout::{DeploymentEffect, EndpointProgress, EndpointStatus, FleetState, RolloutPlan, Sight};
 use crate::faults::EndpointFault;
 
 /// An endpoint with a clock that the test moves.
 struct World {
-    progress: Progress,
+    progress: EndpointProgress,
     now_ms: u64,
     instances: FleetState,
     alarm: Option<&'static str>,
@@ -17,26 +17,26 @@ struct World {
 impl World {
     fn creating(fault: EndpointFault) -> Self {
         let instances = FleetState::Starting;
-        Self { progress: Progress::create(0, fault), now_ms: 0, instances, alarm: None }
+        Self { progress: EndpointProgress::create(0, fault), now_ms: 0, instances, alarm: None }
     }
 
     /// In service, with a deployment that has begun.
     fn updating(deployment: &serde_json::Value, fault: EndpointFault) -> Self {
         let mut world = Self::creating(EndpointFault::default());
         world.instances = FleetState::Ready;
-        assert_eq!(world.look(), [Effect::Commit]);
+        assert_eq!(world.look(), [DeploymentEffect::Commit]);
         world.instances = FleetState::Starting;
         world.progress.update(world.now_ms, RolloutPlan::new(Some(deployment), 4, 1.0), fault);
         world
     }
 
     /// All effects at this moment.
-    fn look(&mut self) -> Vec<Effect> {
+    fn look(&mut self) -> Vec<DeploymentEffect> {
         let Self { progress, now_ms, instances, alarm } = self;
         std::iter::from_fn(|| progress.advance(Sight { now_ms: *now_ms, instances, alarm: *alarm })).collect()
     }
 
-    fn after(&mut self, seconds: u64) -> Vec<Effect> {
+    fn after(&mut self, seconds: u64) -> Vec<DeploymentEffect> {
         self.now_ms += seconds * 1000;
         self.look()
     }
@@ -65,14 +65,14 @@ fn a_creation_ends_in_service_or_failed() {
     let mut world = World::creating(EndpointFault::default());
     assert_eq!((world.look(), world.shown()), (vec![], (EndpointStatus::Creating, 0, Some("Creating"))));
     world.instances = FleetState::Ready;
-    assert_eq!((world.look(), world.shown()), (vec![Effect::Commit], (EndpointStatus::InService, 0, None)));
+    assert_eq!((world.look(), world.shown()), (vec![DeploymentEffect::Commit], (EndpointStatus::InService, 0, None)));
 
     let mut world = World::creating(EndpointFault::default());
     world.instances = FleetState::Failed("sick".to_owned());
-    assert_eq!((world.look(), world.shown()), (vec![Effect::Discard], (EndpointStatus::Failed, 0, None)));
+    assert_eq!((world.look(), world.shown()), (vec![DeploymentEffect::Discard], (EndpointStatus::Failed, 0, None)));
     assert_eq!(world.progress.failure.as_deref(), Some("sick"));
     world.progress.delete(world.now_ms);
-    assert_eq!((world.look(), world.progress.status), (vec![Effect::Remove], EndpointStatus::Deleting));
+    assert_eq!((world.look(), world.progress.status), (vec![DeploymentEffect::Remove], EndpointStatus::Deleting));
 }
 
 #[test]
@@ -84,7 +84,10 @@ fn a_canary_bakes_and_then_everything_shifts() {
     assert_eq!(world.progress.due_ms(world.now_ms), Some(60_000));
     assert_eq!((world.after(59), world.progress.share()), (vec![], 25));
     assert_eq!((world.after(1), world.shown()), (vec![], (EndpointStatus::Updating, 100, Some("Baking"))));
-    assert_eq!((world.after(30), world.shown()), (vec![Effect::Commit], (EndpointStatus::InService, 0, None)));
+    assert_eq!(
+        (world.after(30), world.shown()),
+        (vec![DeploymentEffect::Commit], (EndpointStatus::InService, 0, None))
+    );
     assert_eq!(world.progress.failure, None);
 }
 
@@ -122,7 +125,10 @@ fn an_alarm_brings_the_old_configuration_back(seconds: u64) {
     assert_eq!(world.progress.watched(), ["errors"]);
     world.alarm = Some("errors");
     assert_eq!((world.look(), world.shown()), (vec![], (EndpointStatus::RollingBack, 0, Some("Deleting"))));
-    assert_eq!((world.after(5), world.shown()), (vec![Effect::Discard], (EndpointStatus::InService, 0, None)));
+    assert_eq!(
+        (world.after(5), world.shown()),
+        (vec![DeploymentEffect::Discard], (EndpointStatus::InService, 0, None))
+    );
     assert!(world.progress.failure.is_some_and(|reason| reason.contains("errors")));
 }
 
@@ -130,7 +136,7 @@ fn an_alarm_brings_the_old_configuration_back(seconds: u64) {
 fn a_deployment_that_takes_too_long_rolls_back() {
     let mut world = World::updating(&canary(), EndpointFault::default());
     assert_eq!((world.after(599), world.progress.status), (vec![], EndpointStatus::Updating));
-    assert_eq!((world.after(1), world.progress.status), (vec![Effect::Discard], EndpointStatus::InService));
+    assert_eq!((world.after(1), world.progress.status), (vec![DeploymentEffect::Discard], EndpointStatus::InService));
 }
 
 #[test]
@@ -144,7 +150,10 @@ fn a_rollback_can_fail() {
     let mut world = World::updating(&canary(), fault);
     world.instances = FleetState::Ready;
     assert_eq!((world.look(), world.progress.status), (vec![], EndpointStatus::Updating));
-    assert_eq!((world.after(1), world.progress.status), (vec![Effect::Discard], EndpointStatus::UpdateRollbackFailed));
+    assert_eq!(
+        (world.after(1), world.progress.status),
+        (vec![DeploymentEffect::Discard], EndpointStatus::UpdateRollbackFailed)
+    );
     assert_eq!(world.progress.failure.as_deref(), Some("no capacity"));
 }
 
@@ -164,5 +173,5 @@ fn a_deletion_takes_its_time() {
     world.look();
     world.progress.delete(world.now_ms);
     assert_eq!((world.after(1), world.progress.due_ms(world.now_ms)), (vec![], Some(2_000)));
-    assert_eq!(world.after(1), [Effect::Remove]);
+    assert_eq!(world.after(1), [DeploymentEffect::Remove]);
 }
