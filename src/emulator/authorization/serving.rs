@@ -57,3 +57,53 @@ fn others_packages(request: &Value, caller: &Caller) -> Vec<NeededAction> {
     let others = named.filter(|package| package.of.account != caller.account);
     others.map(|one| NeededAction::new("sagemaker:CreateModel", one.arn()).owned_by(&one.of.account)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn needed(operation: &str, request: &Value) -> Vec<(String, String)> {
+        let actions = serving_actions(operation, request, &Caller::administrator(), &Tags::default());
+        actions.unwrap().into_iter().map(|one| (one.action, one.resource)).collect()
+    }
+
+    fn of(action: &str, resource: &str) -> (String, String) {
+        (action.to_owned(), resource.to_owned())
+    }
+
+    #[test]
+    fn a_model_needs_its_role_its_tags_and_the_packages_of_others() {
+        let (role, package) = (
+            "arn:aws:iam::000000000000:role/serving",
+            "arn:aws:sagemaker:us-east-1:222222222222:model-package/fraud/3",
+        );
+        let own = "arn:aws:sagemaker:us-east-1:000000000000:model-package/fraud/3";
+        let model = "arn:aws:sagemaker:us-east-1:000000000000:model/m";
+        let request = json!({
+            "ModelName": "m", "ExecutionRoleArn": role, "Tags": [{"Key": "a", "Value": "b"}],
+            "Containers": [{"ModelPackageName": package}, {"ModelPackageName": own}],
+        });
+        let expected = [
+            of("sagemaker:CreateModel", model),
+            of("iam:PassRole", role),
+            of("sagemaker:CreateModel", package),
+            of("sagemaker:AddTags", model),
+        ];
+        assert_eq!(needed("CreateModel", &request), expected);
+    }
+
+    #[test]
+    fn an_endpoint_needs_its_configuration_too() {
+        let request = json!({"EndpointName": "e", "EndpointConfigName": "c"});
+        let arn = |what: &str| format!("arn:aws:sagemaker:us-east-1:000000000000:{what}");
+        for operation in ["CreateEndpoint", "UpdateEndpoint"] {
+            let action = format!("sagemaker:{operation}");
+            assert_eq!(
+                needed(operation, &request),
+                [of(&action, &arn("endpoint/e")), of(&action, &arn("endpoint-config/c"))]
+            );
+        }
+    }
+}

@@ -85,7 +85,7 @@ impl Desk {
             "environments": {"prod": {"region": "us-east-1", "account": "000000000000", "bucket": BUCKET}},
         });
         std::fs::write(file("manifest.json"), manifest.to_string()).unwrap();
-        Some(Self { folder, emulator, key })
+        Some(Self { emulator, folder, key })
     }
 
     fn variables(&self, role: &str, user: &str) -> Vec<(String, String)> {

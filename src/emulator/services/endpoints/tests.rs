@@ -175,3 +175,14 @@ fn a_deletion_takes_its_time() {
     assert_eq!((world.after(1), world.progress.due_ms(world.now_ms)), (vec![], Some(2_000)));
     assert_eq!(world.after(1), [DeploymentEffect::Remove]);
 }
+
+#[test]
+fn a_fault_hits_the_changes_that_it_names() {
+    let plan =
+        json!({"endpoints": [{"name": "live", "operation": "UpdateEndpoint", "count": 1, "reason": "no capacity"}]});
+    let faults = crate::faults::Faults::new(serde_json::from_value(plan).unwrap(), 1);
+    let hit = |name: &str, operation: &str| faults.endpoint(name, operation).is_some();
+    assert!(!hit("live", "CreateEndpoint") && !hit("other", "UpdateEndpoint"));
+    assert!(hit("live", "UpdateEndpoint"));
+    assert!(!hit("live", "UpdateEndpoint"));
+}
