@@ -1,7 +1,8 @@
 //! Files that are replaced whole: a reader sees the old content or the new, also when the writer is killed.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 /// When the new content must be on the disk.
@@ -16,10 +17,21 @@ pub enum Durability {
 /// Replaces the file by a rename. Its directory must exist; the new file has mode 0600. A writer that is killed leaves at most a
 /// file `<name>.<random>.tmp` beside it.
 pub fn replace(path: &Path, content: &[u8], durability: Durability) -> io::Result<()> {
+    replace_with_mode(path, content, durability, 0o600)
+}
+
+/// As [`replace`] without a wait for the disk; the umask decides who may read the new file.
+pub fn replace_shared(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_with_mode(path, content, Durability::Eventual, 0o666)
+}
+
+fn replace_with_mode(path: &Path, content: &[u8], durability: Durability, mode: u32) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut prefix = path.file_name().unwrap_or_default().to_owned();
     prefix.push(".");
-    let mut file = tempfile::Builder::new().prefix(&prefix).suffix(".tmp").tempfile_in(folder)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(".tmp").permissions(Permissions::from_mode(mode));
+    let mut file = builder.tempfile_in(folder)?;
     file.write_all(content)?;
     if durability == Durability::Synced {
         file.as_file().sync_all()?;
@@ -33,8 +45,6 @@ pub fn replace(path: &Path, content: &[u8], durability: Durability) -> io::Resul
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]
@@ -48,5 +58,14 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert!(replace(&dir.path().join("absent/file"), b"", Durability::Eventual).is_err());
+    }
+
+    #[test]
+    fn the_umask_decides_who_reads_a_shared_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let [shared, usual] = ["shared", "usual"].map(|name| dir.path().join(name));
+        replace_shared(&shared, b"text").unwrap();
+        std::fs::write(&usual, "text").unwrap();
+        assert_eq!(shared.metadata().unwrap().permissions(), usual.metadata().unwrap().permissions());
     }
 }

@@ -6,6 +6,7 @@ mod evidence;
 mod files;
 mod json;
 mod judge;
+mod key_path;
 mod labels;
 mod metrics;
 mod open_metrics;
@@ -70,14 +71,19 @@ struct JudgingArgs {
 
 pub async fn run(inputs: &CommandInputs, args: GateArgs, _: Cancellation) -> anyhow::Result<()> {
     let GateArgs { target, judging, output, reports } = args;
-    output.check()?;
-    reports.check()?;
+    let manifest = target.manifest.clone();
     let target = target.load_if_present(inputs)?;
     let model = target.manifest.model.clone().unwrap_or_default();
+    let source = Baseline::of(judging.baseline.as_deref(), &model, !judging.max_regression.is_empty())?;
+    let mut read = judging.metrics_files(&model, &target.folder);
+    read.push(manifest);
+    if let Some(Baseline::File(file)) = &source {
+        read.push(file.clone());
+    }
+    output.check_with(&reports, &read)?;
     let rules = judging.rules(&model)?;
     let paths = judging.paths(&model)?;
     let metrics = judging.read_metrics(&model, &target.folder, &paths)?;
-    let source = Baseline::of(judging.baseline.as_deref(), !rules.limits.is_empty())?;
     let baseline = match &source {
         Some(source) => source.load(inputs, &target, &paths).await?,
         None => None,
@@ -145,12 +151,16 @@ impl JudgingArgs {
     }
 
     /// Paths of the manifest are relative to its folder.
-    fn read_metrics(&self, model: &ModelEntry, folder: &Path, paths: &[MetricPath]) -> Result<Metrics, Failure> {
-        let files: Vec<PathBuf> = if self.metrics.is_empty() {
+    fn metrics_files(&self, model: &ModelEntry, folder: &Path) -> Vec<PathBuf> {
+        if self.metrics.is_empty() {
             model.metrics.iter().map(|file| folder.join(file)).collect()
         } else {
             self.metrics.clone()
-        };
+        }
+    }
+
+    fn read_metrics(&self, model: &ModelEntry, folder: &Path, paths: &[MetricPath]) -> Result<Metrics, Failure> {
+        let files = self.metrics_files(model, folder);
         if files.is_empty() {
             return Err(Failure::user("no file with metrics is named")
                 .hint("add `--metrics FILE`, or `model.metrics` to the manifest"));

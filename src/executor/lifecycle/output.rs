@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::base::failure::Failure;
-use crate::base::files::{self, Durability};
+use crate::base::files;
 use crate::ui::Printer;
 
 /// Limits of GitLab for a dotenv file: those of the smallest plan, and of instances that set none.
@@ -53,12 +53,35 @@ pub(crate) trait Data: Serialize {
 }
 
 impl OutputArgs {
-    /// Refuses a file that cannot be written, before anything is done.
+    /// Refuses a file that cannot be written or that is one of those the command reads, before anything is done.
     ///
     /// # Errors
     /// Failures of the user that name the flag.
-    pub(crate) fn check(&self) -> Result<(), Failure> {
-        check("--dotenv", self.dotenv.as_deref())
+    pub(crate) fn check(&self, inputs: &[PathBuf]) -> Result<(), Failure> {
+        self.check_with(&ReportFileArgs::default(), inputs)
+    }
+
+    /// See [`OutputArgs::check`].
+    pub(crate) fn check_with(&self, reports: &ReportFileArgs, inputs: &[PathBuf]) -> Result<(), Failure> {
+        let files = [("--dotenv", &self.dotenv), ("--junit", &reports.junit), ("--openmetrics", &reports.openmetrics)];
+        let inputs: Vec<_> = inputs.iter().filter_map(|input| input.canonicalize().ok()).collect();
+        let mut places = Vec::<(&str, PathBuf)>::new();
+        for (flag, file) in files {
+            let Some(file) = file else { continue };
+            let place = check(flag, file)?;
+            let refused = |why: String| {
+                Failure::user(format!("the file of `{flag}` cannot be written: {} {why}", file.display()))
+                    .hint(format!("change `{flag}`"))
+            };
+            if inputs.iter().any(|input| place.starts_with(input)) {
+                return Err(refused("is read by this command, or is in a folder that it reads".to_owned()));
+            }
+            if let Some((other, _)) = places.iter().find(|(_, other)| *other == place) {
+                return Err(refused(format!("is also the file of `{other}`")));
+            }
+            places.push((flag, place));
+        }
+        Ok(())
     }
 
     /// Prints the data, and writes the dotenv file.
@@ -78,12 +101,6 @@ impl OutputArgs {
 }
 
 impl ReportFileArgs {
-    /// See [`OutputArgs::check`].
-    pub(crate) fn check(&self) -> Result<(), Failure> {
-        check("--junit", self.junit.as_deref())?;
-        check("--openmetrics", self.openmetrics.as_deref())
-    }
-
     /// Writes the files that are wanted.
     pub(crate) fn leave(
         &self,
@@ -100,25 +117,26 @@ impl ReportFileArgs {
     }
 }
 
-fn check(flag: &str, file: Option<&Path>) -> Result<(), Failure> {
-    let Some(file) = file else { return Ok(()) };
+/// The file's place, without links. Only a regular file is replaced: a link such as `/dev/stdout` would be lost.
+fn check(flag: &str, file: &Path) -> Result<PathBuf, Failure> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let why = if file.file_name().is_none() {
-        "is no name of a file"
-    } else if !folder.is_dir() {
-        "is in a folder that does not exist"
-    } else if file.exists() && !file.is_file() {
-        "exists, and is no regular file"
-    } else {
-        return Ok(());
+    let place = folder.canonicalize().ok().filter(|folder| folder.is_dir());
+    let why = match (file.file_name(), place) {
+        (None, _) => "is no name of a file",
+        (_, None) => "is in a folder that does not exist",
+        (Some(name), Some(folder)) => match std::fs::symlink_metadata(file) {
+            Ok(metadata) if metadata.is_symlink() => "is a symbolic link",
+            Ok(metadata) if !metadata.is_file() => "exists, and is no regular file",
+            _ => return Ok(folder.join(name)),
+        },
     };
     Err(Failure::user(format!("the file of `{flag}` cannot be written: {} {why}", file.display()))
         .hint(format!("change `{flag}`, or make the folder before")))
 }
 
 fn write(flag: &str, file: &Path, text: &str) -> anyhow::Result<()> {
-    check(flag, Some(file))?;
-    files::replace(file, text.as_bytes(), Durability::Eventual).map_err(|error| {
+    check(flag, file)?;
+    files::replace_shared(file, text.as_bytes()).map_err(|error| {
         Failure::user(format!("failed to write {}", file.display()))
             .hint(format!("change `{flag}`"))
             .caused_by(error)
@@ -203,17 +221,53 @@ mod tests {
     fn a_file_that_cannot_be_written_names_its_flag() {
         let folder = tempfile::tempdir().unwrap();
         let absent = folder.path().join("absent/build.env");
-        let error = args(OutputForm::Text, Some(absent.clone())).check().unwrap_err();
+        let error = args(OutputForm::Text, Some(absent.clone())).check(&[]).unwrap_err();
         let expected = format!(
             "the file of `--dotenv` cannot be written: {} is in a folder that does not exist",
             absent.display()
         );
         assert_eq!(error.message(), expected);
-        let of_junit = |file: &Path| ReportFileArgs { junit: Some(file.to_owned()), openmetrics: None }.check();
+        let of_junit = |file: &Path| {
+            let reports = ReportFileArgs { junit: Some(file.to_owned()), openmetrics: None };
+            args(OutputForm::Text, None).check_with(&reports, &[])
+        };
         assert!(of_junit(folder.path()).unwrap_err().message().ends_with("exists, and is no regular file"));
         assert!(of_junit(Path::new("/dev/null")).unwrap_err().message().starts_with("the file of `--junit`"));
         assert!(of_junit(Path::new("/")).is_err());
+        for target in ["new.xml", "/dev/null"] {
+            let link = folder.path().join("link");
+            std::os::unix::fs::symlink(target, &link).unwrap();
+            assert!(of_junit(&link).unwrap_err().message().ends_with("is a symbolic link"));
+            let written =
+                args(OutputForm::Text, Some(link.clone())).leave(&Example { name: "" }, &Printer::captured().0);
+            assert!(written.is_err() && link.is_symlink());
+            std::fs::remove_file(&link).unwrap();
+        }
         assert!(of_junit(&folder.path().join("new.xml")).is_ok() && of_junit(Path::new("new.xml")).is_ok());
+    }
+
+    #[test]
+    fn a_file_has_one_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for name in ["metrics.json", "link.json", "model"] {
+            match name {
+                "link.json" => std::os::unix::fs::symlink("metrics.json", path(name)).unwrap(),
+                "model" => std::fs::create_dir(path(name)).unwrap(),
+                _ => std::fs::write(path(name), "{}").unwrap(),
+            }
+        }
+        let end = |dotenv: &str, junit: &str, input: &str| {
+            let reports = ReportFileArgs { junit: Some(path(junit)), openmetrics: None };
+            let end = args(OutputForm::Text, Some(path(dotenv))).check_with(&reports, &[path(input)]);
+            end.map_err(|failure| failure.message().rsplit('/').next().unwrap().to_owned())
+        };
+        assert_eq!(end("a", "b", "metrics.json"), Ok(()));
+        assert_eq!(end("a", "a", "absent").unwrap_err(), "a is also the file of `--dotenv`");
+        assert_eq!(end("a", "model/../a", "absent").unwrap_err(), "a is also the file of `--dotenv`");
+        let read = " is read by this command, or is in a folder that it reads";
+        assert_eq!(end("a", "metrics.json", "link.json").unwrap_err(), format!("metrics.json{read}"));
+        assert_eq!(end("model/a", "b", "model").unwrap_err(), format!("a{read}"));
     }
 
     #[test]

@@ -58,6 +58,13 @@ impl TargetArgs {
         let is_absent =
             std::fs::symlink_metadata(&self.manifest).is_err_and(|error| error.kind() == ErrorKind::NotFound);
         if is_absent && self.manifest == Path::new(DEFAULT_MANIFEST) {
+            if let Some(environment) = self.environment(inputs) {
+                let environment = plain::line(&environment, 100);
+                let failure =
+                    Failure::user(format!("there is no {DEFAULT_MANIFEST} with the environment {environment}"));
+                let hint = "let the job have the manifest, or leave out `--environment`, and `environment:` of the job, which sets `CI_ENVIRONMENT_NAME`";
+                return Err(failure.hint(hint).into());
+            }
             inputs.printer.line(format!("There is no {DEFAULT_MANIFEST}: what the command line says is used alone"));
             return Ok(ProjectTarget::of(Manifest::default(), None, inputs));
         }
@@ -81,6 +88,15 @@ impl ProjectTarget {
         Self { manifest, folder: PathBuf::new(), environment, pipeline: Pipeline::of(&inputs.env), access }
     }
 
+    /// The failure of a command that needs a key of the environment's entry.
+    pub(crate) fn unnamed(&self, key: &str) -> Failure {
+        let failure = match &self.environment {
+            Some(name) => Failure::user(format!("the environment {} has no `{key}`", plain::line(name, 100))),
+            None => Failure::user(format!("no environment is named, so that there is no `{key}`")),
+        };
+        failure.hint(format!("set `environments.<name>.{key}` in the manifest, and give `--environment NAME`"))
+    }
+
     /// The manifest's model.
     ///
     /// # Errors
@@ -93,9 +109,10 @@ impl ProjectTarget {
         })
     }
 
-    /// Refuses credentials of another account than the manifest's.
+    /// Refuses credentials of another account than the manifest's, which must name one: what is absent in another account may exist
+    /// in the right one.
     pub(crate) async fn check_account(&self, inputs: &CommandInputs) -> anyhow::Result<()> {
-        let Some(expected) = self.manifest.target.account.as_deref() else { return Ok(()) };
+        let expected = self.manifest.target.account.as_deref().ok_or_else(|| self.unnamed("account"))?;
         let caller = inputs.connect.identity(&self.access).await?.arn().await?;
         let actual = Arn::parse(&caller).map(|arn| arn.account).unwrap_or_default();
         if actual == expected {

@@ -55,6 +55,7 @@ impl Data for Validation {
 }
 
 pub async fn run(inputs: &CommandInputs, args: ValidateArgs, _: Cancellation) -> anyhow::Result<()> {
+    args.output.check(std::slice::from_ref(&args.target.manifest))?;
     let text = ManifestText::read(&args.target.manifest)?;
     let environments = args.target.environment(inputs).map_or_else(|| text.environments(), |name| vec![name]);
     let (mut findings, mut targets) = (Vec::new(), Vec::new());

@@ -62,6 +62,7 @@ fn a_model_below_a_bar_ends_with_10_and_leaves_the_evidence() {
         json["rules"].as_array().unwrap().iter().map(|rule| rule["result"].as_str().unwrap()).collect();
     assert_eq!(results, ["failed", "failed", "failed", "passed"]);
     assert_eq!(json["rules"][3]["baseline"], 0.905);
+    assert_eq!(json["rules"][0]["value"], "0.79999999999999999999");
 }
 
 #[test]
@@ -80,6 +81,10 @@ fn a_wrong_request_is_one_error_with_1_and_leaves_nothing() {
         ("no limit", &["--baseline", "metrics.json"]),
         ("no such baseline", &["--max-regression", "f1=0.1", "--baseline", "absent.json"]),
         ("no JSONPath", &["--metric", "f2=report.f2"]),
+        ("no version", &["--max-regression", "f1=0.1", "--baseline", "arn:aws:s3:::x"]),
+        ("no environment", &["--max-regression", "f1=0.1"]),
+        ("a file for two", &["--junit", "gate.env"]),
+        ("an input", &["--openmetrics", "./metrics.json"]),
         ("no such folder", &["--junit", "absent/gate.xml"]),
     ];
     let folder = folder(&[
@@ -109,6 +114,9 @@ fn a_gate_needs_no_manifest_and_a_reader_that_goes_is_no_error() {
     let absent =
         run(folder.path(), &[], &["gate", "--manifest", "absent.json", "--require", rule, "--metrics", "m.txt"]);
     assert_eq!(absent.code, 1, "{}", absent.stderr);
+    let prod = run(folder.path(), &[], &["gate", "--environment", "prod", "--require", rule, "--metrics", "m.txt"]);
+    assert_eq!(prod.code, 1, "{}", prod.stderr);
+    assert!(prod.stderr.contains("no manifest.json with the environment prod"), "{}", prod.stderr);
     let doubled = run(folder.path(), &[], &["gate", "--require", "acc>=0.9", "--metrics", "m.txt"]);
     assert_eq!(doubled.code, 10, "{}", doubled.stderr);
     let (reader, writer) = std::io::pipe().unwrap();

@@ -7,8 +7,11 @@ use sha2::{Digest as _, Sha256};
 use super::files;
 use super::metrics::{MetricPath, Metrics, MetricsSource, hex};
 use crate::base::failure::Failure;
+use crate::base::plain;
 use crate::cloud::{Access, Approval, ModelRegistry, ModelVersion, RegistrationState};
 use crate::lifecycle::CommandInputs;
+use crate::lifecycle::manifest::ModelEntry;
+use crate::lifecycle::model::check_version_arn;
 use crate::lifecycle::target::ProjectTarget;
 
 /// Where the metrics of the earlier model are.
@@ -16,16 +19,21 @@ use crate::lifecycle::target::ProjectTarget;
 pub(super) enum Baseline {
     /// With the latest approved version of the group.
     Approved,
-    /// With this version.
-    Version(String),
+    /// With this version; `of_manifest` when the manifest sets the limit: then the command line may choose among the approved
+    /// versions of the group alone.
+    Version {
+        arn: String,
+        of_manifest: bool,
+    },
     File(PathBuf),
 }
 
 impl Baseline {
     /// As `--baseline` says; limits of a regression need one.
-    pub(super) fn of(argument: Option<&str>, is_needed: bool) -> Result<Option<Self>, Failure> {
+    pub(super) fn of(argument: Option<&str>, model: &ModelEntry, has_own_limit: bool) -> Result<Option<Self>, Failure> {
+        let of_manifest = !model.max_regression.is_empty();
         Ok(match argument {
-            None if is_needed => Some(Self::Approved),
+            None if of_manifest || has_own_limit => Some(Self::Approved),
             None => None,
             Some("approved") => Some(Self::Approved),
             Some("") => {
@@ -33,7 +41,12 @@ impl Baseline {
                     Failure::user("`--baseline` is empty").hint("use `approved`, the ARN of a version, or a file")
                 );
             }
-            Some(arn) if arn.starts_with("arn:") => Some(Self::Version(arn.to_owned())),
+            Some(arn) if arn.starts_with("arn:") => Some(Self::Version { arn: arn.to_owned(), of_manifest }),
+            Some(file) if of_manifest => {
+                let file = plain::line(file, 200);
+                return Err(Failure::user(format!("`--baseline` is {file}, but `model.max_regression` of the manifest limits how much worse than an approved version the model may be"))
+                    .hint("leave `--baseline` out, or name an approved version of `model.group` by its ARN"));
+            }
             Some(file) => Some(Self::File(file.into())),
         })
     }
@@ -52,20 +65,39 @@ impl Baseline {
             }
             Self::Approved => {
                 let group = &target.model()?.group;
-                // In another account the group is absent, and any model would be the first one.
-                target.check_account(inputs).await?;
+                check_place(inputs, target).await?;
                 latest_approved(&*inputs.connect.registry(&target.access).await?, group).await?
             }
-            Self::Version(arn) => {
+            Self::Version { arn, of_manifest } => {
+                let refused = |what: &str| {
+                    Failure::user(format!("`--baseline` is {}, {what}", plain::line(arn, 300)))
+                        .hint("name an approved version of `model.group` in the environment's region and account")
+                };
+                check_version_arn(arn, target).map_err(|what| refused(&what))?;
+                check_place(inputs, target).await?;
                 let version = inputs.connect.registry(&target.access).await?.version(arn).await?;
                 let absent = || Failure::user(format!("the version {arn} does not exist"));
-                Some(version.ok_or_else(|| absent().hint("change `--baseline`"))?)
+                let version = version.ok_or_else(|| absent().hint("change `--baseline`"))?;
+                let is_approved =
+                    version.approval == Approval::Approved && version.state == RegistrationState::Completed;
+                if *of_manifest && !is_approved {
+                    return Err(refused("which is not approved").into());
+                }
+                Some(version)
             }
         };
         let Some(version) = version else { return Ok(None) };
         let sources = stored_metrics(inputs, &target.access, &version).await?;
         Ok(Some((version.arn, Metrics::parse(&sources, paths)?)))
     }
+}
+
+/// In another region or account the group is absent, and any model would be the first one.
+async fn check_place(inputs: &CommandInputs, target: &ProjectTarget) -> anyhow::Result<()> {
+    if target.access.region.is_none() {
+        return Err(target.unnamed("region").into());
+    }
+    target.check_account(inputs).await
 }
 
 async fn latest_approved(registry: &dyn ModelRegistry, group: &str) -> anyhow::Result<Option<ModelVersion>> {

@@ -145,12 +145,17 @@ impl fmt::Display for Decimal {
 }
 
 impl serde::Serialize for Decimal {
-    /// A number of JSON, as near as a double comes.
+    /// A number of JSON; a text where a double, as which most programs read it, would be another number.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let text = self.to_string();
-        match text.parse::<i64>() {
-            Ok(whole) => serializer.serialize_i64(whole),
-            Err(_) => serializer.serialize_f64(text.parse().unwrap_or(f64::NAN)),
+        if let Ok(whole) = text.parse::<i64>()
+            && whole.unsigned_abs() < 1 << f64::MANTISSA_DIGITS
+        {
+            return serializer.serialize_i64(whole);
+        }
+        match text.parse::<f64>() {
+            Ok(double) if Self::parse(&format!("{double:e}")) == Ok(*self) => serializer.serialize_f64(double),
+            _ => serializer.serialize_str(&text),
         }
     }
 }
@@ -212,6 +217,9 @@ mod tests {
         assert_eq!(shown, ["0.8", "-0.05", "1200", "1e300", "5e-30", "0", "12.5"]);
         let json = serde_json::to_string(&["0.8", "3", "1e300"].map(decimal)).unwrap();
         assert_eq!(json, "[0.8,3,1e+300]");
+        let exact = ["0.79999999999999999999", "9007199254740993", "-9007199254740993", "1e-400"].map(decimal);
+        let json = serde_json::to_string(&exact).unwrap();
+        assert_eq!(json, r#"["0.79999999999999999999","9007199254740993","-9007199254740993","1e-400"]"#);
     }
 
     proptest! {

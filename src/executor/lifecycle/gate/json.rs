@@ -1,6 +1,7 @@
 //! Reads JSON with all that a gate must see: each number as it is written, keys that are there twice, and the `NaN` and `Infinity`
 //! that Python writes though JSON has none. No I/O.
 
+use std::collections::BTreeSet;
 use std::iter::Peekable;
 use std::str::CharIndices;
 
@@ -8,6 +9,8 @@ use super::decimal::{Decimal, NoDecimal};
 
 /// Most levels of objects and lists.
 const MOST_LEVELS: usize = 64;
+/// Most values: each needs many times the memory of its text.
+const MOST_VALUES: usize = 500_000;
 
 /// A value of JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,13 +38,25 @@ pub(super) struct NoJson {
 
 impl Json {
     pub(super) fn parse(text: &str) -> Result<Self, NoJson> {
-        let mut reader = Reader { text, chars: text.char_indices().peekable() };
+        let mut reader = Reader { text, chars: text.char_indices().peekable(), values: 0 };
         let value = reader.value(0);
         let end = value.and_then(|value| {
             reader.skip_blanks();
             if reader.chars.peek().is_none() { Ok(value) } else { Err("something follows the value") }
         });
         end.map_err(|why| reader.error(why))
+    }
+
+    /// Whether a key is twice in one of its objects.
+    pub(super) fn has_repeated_key(&self) -> bool {
+        match self {
+            Self::List(values) => values.iter().any(Self::has_repeated_key),
+            Self::Object(members) => {
+                let keys: BTreeSet<&str> = members.iter().map(|(key, _)| key.as_str()).collect();
+                keys.len() < members.len() || members.iter().any(|(_, value)| value.has_repeated_key())
+            }
+            _ => false,
+        }
     }
 
     /// For JSONPath, which decides by it where to look; numbers are rounded and of equal keys the last stays.
@@ -63,6 +78,8 @@ impl Json {
 struct Reader<'a> {
     text: &'a str,
     chars: Peekable<CharIndices<'a>>,
+    /// How many began.
+    values: usize,
 }
 
 impl Reader<'_> {
@@ -87,6 +104,10 @@ impl Reader<'_> {
     fn value(&mut self, level: usize) -> Result<Json, &'static str> {
         if level > MOST_LEVELS {
             return Err("more than 64 levels of objects and lists");
+        }
+        self.values += 1;
+        if self.values > MOST_VALUES {
+            return Err("more than 500000 values");
         }
         self.skip_blanks();
         match self.chars.peek().map(|(_, c)| *c) {
@@ -223,6 +244,13 @@ mod tests {
         let nested = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
         assert!(Json::parse(&nested(MOST_LEVELS)).is_ok());
         assert_eq!(Json::parse(&nested(100_000)).unwrap_err().why, "more than 64 levels of objects and lists");
+    }
+
+    #[test]
+    fn the_number_of_values_is_limited() {
+        let list = |values: usize| format!("[{}1]", "1,".repeat(values - 2));
+        assert!(Json::parse(&list(MOST_VALUES)).is_ok());
+        assert_eq!(Json::parse(&list(MOST_VALUES + 1)).unwrap_err().why, "more than 500000 values");
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use serde_json_path::{JsonPath, PathElement};
 use sha2::{Digest as _, Sha256};
 
 use super::decimal::{Decimal, NoDecimal};
 use super::json::Json;
+use super::key_path::{KeyPath, LONGEST_NAME};
 use super::labels::Selector;
 use super::open_metrics;
 use crate::base::failure::Failure;
@@ -16,6 +18,8 @@ use crate::base::failure::Failure;
 const OWN_SCHEMA: &str = "sagemaker-executor/metrics/";
 /// Most names that a hint lists.
 const MOST_NAMES: usize = 5;
+/// Most names that are compared for it.
+const MOST_COMPARED: usize = 10_000;
 
 /// A file of metrics that was read.
 #[derive(Debug, Clone)]
@@ -28,7 +32,7 @@ pub(crate) struct MetricsSource {
 /// A metric that `--metric` finds by a JSONPath.
 #[derive(Debug, Clone)]
 pub(crate) struct MetricPath {
-    name: String,
+    name: Arc<KeyPath>,
     path: JsonPath,
 }
 
@@ -44,7 +48,7 @@ impl MetricPath {
         let selector = Selector::parse(name).filter(|selector| selector.labels.is_empty());
         let name = selector.ok_or_else(|| unusable_path(name, place, "the name cannot be read"))?.name;
         let path = JsonPath::parse(path.trim()).map_err(|error| unusable_path(path, place, &error.to_string()))?;
-        Ok(Self { name, path })
+        Ok(Self { name: KeyPath::new(None, &name), path })
     }
 }
 
@@ -63,12 +67,11 @@ enum Reading {
 
 #[derive(Debug, Clone)]
 struct Metric {
-    /// The whole path first, the shortest name last.
-    names: Vec<String>,
+    path: Arc<KeyPath>,
     labels: BTreeMap<String, String>,
     value: Reading,
-    file: String,
-    /// A key on its path is there twice.
+    file: Arc<str>,
+    /// A key on its path is there twice; of one that is found by JSONPath, any key of the file.
     is_repeated: bool,
 }
 
@@ -106,6 +109,9 @@ impl Metrics {
         let form = "use JSON or OpenMetrics, in UTF-8; docs/LIFECYCLE.md has the forms";
         let wrong = |why: String| Failure::user(format!("{name} has no metrics that can be read: {why}")).hint(form);
         let text = std::str::from_utf8(bytes).map_err(|_| wrong("it is not UTF-8".to_owned()))?;
+        if text.starts_with('\u{feff}') {
+            return Err(wrong("it begins with a byte order mark (BOM)".to_owned()));
+        }
         if text.trim().is_empty() {
             return Err(wrong("it is empty".to_owned()));
         }
@@ -116,12 +122,13 @@ impl Metrics {
             let json = Json::parse(text).map_err(|error| wrong(error.to_string()))?;
             self.add_json(name, &json, paths).map_err(|why| wrong(why.to_owned()))?;
         } else {
+            let file = Arc::from(name.as_str());
             let samples = open_metrics::parse(text).map_err(|error| wrong(error.to_string()))?;
             self.all.extend(samples.into_iter().map(|sample| Metric {
-                names: vec![sample.name],
+                path: KeyPath::new(None, &sample.name),
                 labels: sample.labels,
                 value: sample_value(&sample.value),
-                file: name.clone(),
+                file: Arc::clone(&file),
                 is_repeated: false,
             }));
         }
@@ -131,37 +138,44 @@ impl Metrics {
 
     fn add_json(&mut self, file: &str, json: &Json, paths: &[MetricPath]) -> Result<(), &'static str> {
         let Json::Object(members) = json else { return Err("it is no object of JSON") };
-        let schema = members.iter().find_map(|(key, value)| match value {
-            Json::Text(text) if key == "schema" => text.strip_prefix(OWN_SCHEMA),
+        let schemas = || members.iter().filter(|(key, _)| key == "schema");
+        let schema = schemas().find_map(|(_, value)| match value {
+            Json::Text(text) => text.strip_prefix(OWN_SCHEMA),
             _ => None,
         });
-        let mut flat = Flat { file, all: &mut self.all };
+        let file: Arc<str> = Arc::from(file);
+        let mut flat = Flat { file: &file, all: &mut self.all };
         match schema {
-            None => flat.add(members, &mut Vec::new(), false),
+            None => flat.add(members, None, false),
+            Some(_) if schemas().count() > 1 => return Err("it has the key `schema` twice"),
             Some("1") => {
                 let own = members.iter().filter(|(key, _)| key == "metrics");
                 let is_repeated = own.clone().count() > 1;
                 for (_, value) in own {
                     if let Json::Object(members) = value {
-                        flat.add(members, &mut Vec::new(), is_repeated);
+                        flat.add(members, None, is_repeated);
                     }
                 }
             }
             Some(_) => return Err("its `schema` is of another version of sagemaker-executor"),
         }
         if !paths.is_empty() {
-            let approximate = json.approximate();
+            // Of equal keys JSONPath sees one, and a filter may look at any key of the file.
+            let (approximate, is_repeated) = (json.approximate(), json.has_repeated_key());
             for MetricPath { name, path } in paths {
-                for node in path.query_located(&approximate).iter() {
-                    let (value, is_repeated) = at(json, node.location().iter());
-                    self.all.push(Metric {
-                        names: vec![name.clone()],
-                        labels: BTreeMap::new(),
-                        value: value.map_or(Reading::NoNumber("an object"), reading),
-                        file: file.to_owned(),
-                        is_repeated,
-                    });
-                }
+                let nodes = path.query_located(&approximate);
+                let is_one = nodes.iter().nth(1).is_none();
+                self.all.extend(nodes.iter().map(|node| Metric {
+                    path: Arc::clone(name),
+                    labels: BTreeMap::new(),
+                    value: if is_one {
+                        reading(at(json, node.location().iter()))
+                    } else {
+                        Reading::NoNumber("one of several")
+                    },
+                    file: Arc::clone(&file),
+                    is_repeated,
+                }));
             }
         }
         Ok(())
@@ -170,7 +184,7 @@ impl Metrics {
     /// The one value of a metric.
     pub(super) fn value(&self, selector: &Selector) -> Result<Decimal, NoValue> {
         let is_wanted = |metric: &&Metric| {
-            metric.names.contains(&selector.name)
+            metric.path.is_named(&selector.name)
                 && selector.labels.iter().all(|(name, value)| metric.labels.get(name) == Some(value))
         };
         let found: Vec<&Metric> = self.all.iter().filter(is_wanted).collect();
@@ -183,7 +197,7 @@ impl Metrics {
                 Reading::NoNumber(what) => Err(no_value(format!("it is {what}"))),
             },
             several => {
-                let files: BTreeSet<&str> = several.iter().map(|metric| metric.file.as_str()).collect();
+                let files: BTreeSet<&str> = several.iter().map(|metric| &*metric.file).collect();
                 let files: Vec<&str> = files.into_iter().collect();
                 let has_labels = several.iter().any(|metric| !metric.labels.is_empty());
                 let which = if has_labels { "; name its labels, as in `accuracy{split=\"test\"}>=0.8`" } else { "" };
@@ -194,11 +208,15 @@ impl Metrics {
 
     /// The names that are most like this one.
     fn similar(&self, wanted: &str) -> Vec<String> {
-        let names: BTreeSet<&String> = self.all.iter().filter_map(|metric| metric.names.last()).collect();
-        let mut names: Vec<(f64, &String)> =
-            names.into_iter().map(|name| (strsim::jaro_winkler(wanted, name), name)).collect();
+        if wanted.len() > LONGEST_NAME {
+            return Vec::new();
+        }
+        let names: BTreeSet<String> =
+            self.all.iter().filter_map(|metric| metric.path.name()).take(MOST_COMPARED).collect();
+        let mut names: Vec<(f64, String)> =
+            names.into_iter().map(|name| (strsim::jaro_winkler(wanted, &name), name)).collect();
         names.sort_by(|(a, _), (b, _)| b.total_cmp(a));
-        names.into_iter().take(MOST_NAMES).map(|(_, name)| name.clone()).collect()
+        names.into_iter().take(MOST_NAMES).map(|(_, name)| name).collect()
     }
 
     /// Names of the files.
@@ -222,61 +240,42 @@ impl Metrics {
 
 /// Collects the values of an object and those of the objects in it, with their paths.
 struct Flat<'a> {
-    file: &'a str,
+    file: &'a Arc<str>,
     all: &'a mut Vec<Metric>,
 }
 
 impl Flat<'_> {
-    fn add<'j>(&mut self, members: &'j [(String, Json)], path: &mut Vec<&'j str>, is_repeated: bool) {
+    fn add(&mut self, members: &[(String, Json)], parent: Option<&Arc<KeyPath>>, is_repeated: bool) {
         let mut counts = BTreeMap::<&str, u32>::new();
         for (key, _) in members {
             *counts.entry(key).or_default() += 1;
         }
         for (key, value) in members {
             let is_repeated = is_repeated || counts.get(key.as_str()).is_some_and(|count| *count > 1);
-            path.push(key);
+            let path = KeyPath::new(parent, key);
             match value {
-                Json::Object(members) => self.add(members, path, is_repeated),
+                Json::Object(members) => self.add(members, Some(&path), is_repeated),
                 value => self.all.push(Metric {
-                    names: names(path),
+                    path,
                     labels: BTreeMap::new(),
                     value: reading(value),
-                    file: self.file.to_owned(),
+                    file: Arc::clone(self.file),
                     is_repeated,
                 }),
             }
-            path.pop();
         }
     }
 }
 
-/// The path with dots. The values of a model quality file also have their path without `value`, and their own name.
-fn names(path: &[&str]) -> Vec<String> {
-    let mut names = vec![path.join(".")];
-    if let [group, name, "value"] = path
-        && (*group == "regression_metrics" || group.ends_with("_classification_metrics"))
-    {
-        names.extend([format!("{group}.{name}"), (*name).to_owned()]);
-    }
-    names
-}
-
-/// The value at a location of JSONPath, and whether a key on the way is there twice.
-fn at<'j, 'p>(json: &'j Json, location: impl Iterator<Item = &'p PathElement<'p>>) -> (Option<&'j Json>, bool) {
-    let (mut place, mut is_repeated) = (Some(json), false);
-    for element in location {
-        place = match (place, element) {
-            (Some(Json::Object(members)), PathElement::Name(name)) => {
-                let mut same = members.iter().filter(|(key, _)| key == name);
-                let last = same.next_back();
-                is_repeated |= same.next().is_some();
-                last.map(|(_, value)| value)
-            }
-            (Some(Json::List(values)), PathElement::Index(index)) => values.get(*index),
-            _ => None,
-        };
-    }
-    (place, is_repeated)
+/// The value at a location of JSONPath, in a file without repeated keys.
+fn at<'j, 'p>(json: &'j Json, location: impl Iterator<Item = &'p PathElement<'p>>) -> &'j Json {
+    location.fold(json, |place, element| match (place, element) {
+        (Json::Object(members), PathElement::Name(name)) => {
+            members.iter().find(|(key, _)| key == name).map_or(&Json::Null, |(_, value)| value)
+        }
+        (Json::List(values), PathElement::Index(index)) => values.get(*index).unwrap_or(&Json::Null),
+        _ => &Json::Null,
+    })
 }
 
 fn reading(value: &Json) -> Reading {
@@ -303,12 +302,15 @@ fn number(text: &str) -> Reading {
 
 /// A number of OpenMetrics, whose forms are a few more than those of JSON.
 fn sample_value(text: &str) -> Reading {
-    let (sign, unsigned) = text.strip_prefix('-').map_or(("", text), |rest| ("-", rest));
-    let unsigned = if sign.is_empty() { unsigned.strip_prefix('+').unwrap_or(unsigned) } else { unsigned };
+    let sign = if text.starts_with('-') { "-" } else { "" };
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     match unsigned.to_ascii_lowercase().as_str() {
         "nan" => return Reading::NoNumber("NaN"),
         "inf" | "infinity" => return Reading::NoNumber("infinite"),
         _ => {}
+    }
+    if !unsigned.trim_start_matches('.').starts_with(|c: char| c.is_ascii_digit()) {
+        return Reading::NoNumber("no number");
     }
     let whole = if unsigned.starts_with('.') { "0" } else { "" };
     number(&format!("{sign}{whole}{}", unsigned.strip_suffix('.').unwrap_or(unsigned)))
@@ -353,7 +355,7 @@ mod tests {
           "weighted_f1": {"value": 0.97, "standard_deviation": "NaN"}}}"#;
     const OWN: &str = r#"{"schema": "sagemaker-executor/metrics/1", "training_job": "x",
         "metrics": {"val:acc": 0.5, "loss": "NaN", "a.b": 2}, "details": {"val:acc": {"last": 1}}}"#;
-    const TEXT: &str = "# TYPE acc gauge\nacc{split=\"test\",n=\"1\"} +.5\nacc{split=\"train\"} 1.\nloss NaN\nup +Inf\nhex 0x1p3\n# EOF\n";
+    const TEXT: &str = "signs +-0.9\nminus -+0.9\ndot .\ndots ..5\n# TYPE acc gauge\nacc{split=\"test\",n=\"1\"} +.5\nacc{split=\"train\"} 1.\nloss NaN\nup +Inf\nhex 0x1p3\n# EOF\n";
 
     #[test_case(r#"{"accuracy": 0.80}"#, "accuracy" => "0.8"; "plain")]
     #[test_case(r#"{"test": {"f1": 1e-1}}"#, "test.f1" => "0.1"; "nested")]
@@ -380,6 +382,9 @@ mod tests {
     #[test_case("[1]", "a" => "m.json has no metrics that can be read: it is no object of JSON"; "no object")]
     #[test_case("{\n  \"a\": 1,\n}", "a" => "m.json has no metrics that can be read: line 3, column 1: a key in double quotes is expected"; "no json")]
     #[test_case("accuracy 0.9", "a" => "m.json has no metrics that can be read: line 1, column 9: no value of JSON ends here"; "text in a file of json")]
+    #[test_case(r#"{"schema": "sagemaker-executor/metrics/1", "schema": "x", "metrics": {"a": 1}}"#, "a" => "m.json has no metrics that can be read: it has the key `schema` twice"; "own file, schema twice")]
+    #[test_case(r#"{"schema": 1, "schema": "sagemaker-executor/metrics/2", "a": 1}"#, "a" => "m.json has no metrics that can be read: it has the key `schema` twice"; "own file, schema twice turned around")]
+    #[test_case("\u{feff}{}", "a" => "m.json has no metrics that can be read: it begins with a byte order mark (BOM)"; "a byte order mark")]
     #[test_case(" \n", "a" => "m.json has no metrics that can be read: it is empty"; "empty")]
     fn metrics_of_json_are_found(text: &str, wanted: &str) -> String {
         value_in(&[("m.json", text)], &[], wanted)
@@ -388,9 +393,13 @@ mod tests {
     #[test_case("acc{split=\"test\"}" => "0.5"; "by a label")]
     #[test_case("acc{split=\"train\"}" => "1"; "by another label")]
     #[test_case("acc" => "it is there 2 times, in m.txt; name its labels, as in `accuracy{split=\"test\"}>=0.8`"; "without labels")]
-    #[test_case("acc{split=\"x\"}" => "no file has this metric; like acc, hex, loss, up"; "an unknown label")]
+    #[test_case("acc{split=\"x\"}" => "no file has this metric; like acc, dot, dots, hex, loss"; "an unknown label")]
     #[test_case("loss" => "it is NaN"; "NaN")]
     #[test_case("up" => "it is infinite"; "infinite")]
+    #[test_case("signs" => "it is no number"; "two signs")]
+    #[test_case("minus" => "it is no number"; "two signs turned around")]
+    #[test_case("dot" => "it is no number"; "a dot")]
+    #[test_case("dots" => "it is no number"; "two dots")]
     #[test_case("hex" => "it is no number"; "hexadecimal")]
     fn metrics_of_open_metrics_are_found(wanted: &str) -> String {
         value_in(&[("m.txt", TEXT)], &[], wanted)
@@ -409,13 +418,32 @@ mod tests {
     #[test_case("f1=$.none" => "no file has this metric"; "no value")]
     #[test_case("f1=$.report" => "it is an object"; "an object")]
     #[test_case("accuracy=$.report.f1" => "it is there 2 times, in m.json"; "the name of another metric")]
-    #[test_case("f1=$.twice" => "m.json has its key twice"; "a key twice")]
     fn a_metric_is_found_by_json_path(path: &str) -> String {
-        let text = r#"{"accuracy": 1, "report": {"f1": 0.123456789012345678901234567}, "twice": 1, "twice": 1,
+        let text = r#"{"accuracy": 1, "report": {"f1": 0.123456789012345678901234567},
             "runs": [{"f1": 0.5, "best": false}, {"f1": 0.7, "best": true}]}"#;
         let wanted = path.split('=').next().unwrap();
         let found = value_in(&[("m.json", text)], &[path], wanted);
         found.split("; like").next().unwrap().to_owned()
+    }
+
+    #[test_case(r#"{"runs": [{"id": 1, "id": 2, "f1": 0.9}]}"#, "f1=$.runs[?@.id == 2].f1"; "in a filter")]
+    #[test_case(r#"{"runs": [{"f1": 0.1}], "runs": [{"f1": 0.9}]}"#, "f1=$..f1"; "on the way of a search")]
+    #[test_case(r#"{"a": [[{"b": 1, "b": 1}]], "report": {"f1": 0.9}}"#, "f1=$.report.f1"; "elsewhere")]
+    #[test_case(r#"{"report": 1, "report": 1}"#, "f1=$.report"; "the key itself")]
+    fn a_key_that_is_twice_in_the_file_makes_each_path_uncertain(text: &str, path: &str) {
+        assert_eq!(value_in(&[("m.json", text)], &[path], "f1"), "m.json has its key twice");
+    }
+
+    /// Each name is the long key with a short one.
+    #[test]
+    fn long_names_of_many_values_are_not_kept() {
+        let members: Vec<_> = (0..20_000).map(|number| format!("\"{number}\": 1")).collect();
+        let text = format!("{{\"{}\": {{{}}}, \"acc\": 1}}", "k".repeat(1 << 20), members.join(","));
+        let metrics = Metrics::parse(&[source("m.json", &text)], &[]).unwrap();
+        let [first, last] = [0, 1].map(|at| metrics.all[at].path.clone());
+        assert!(Arc::ptr_eq(first.parent().unwrap(), last.parent().unwrap()));
+        assert_eq!(metrics.similar("accuracy"), ["acc"]);
+        assert_eq!(metrics.similar(&"a".repeat(400_000)), [""; 0]);
     }
 
     #[test]

@@ -21,11 +21,18 @@ pub(super) struct NoOpenMetrics {
     why: &'static str,
 }
 
+/// What separates the parts of a line.
+const BLANKS: [char; 2] = [' ', '\t'];
+
 /// Reads all samples; time stamps and exemplars are left out.
 pub(super) fn parse(text: &str) -> Result<Vec<Sample>, NoOpenMetrics> {
     let (mut samples, mut has_ended) = (Vec::new(), false);
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_matches(BLANKS).is_empty()) {
         let wrong = |why| NoOpenMetrics { line: number + 1, why };
+        // Some programs end a line at a carriage return alone.
+        if line.contains(|c: char| c.is_control() && c != '\t') {
+            return Err(wrong("it has a control character"));
+        }
         if has_ended {
             return Err(wrong("something follows `# EOF`"));
         }
@@ -46,8 +53,31 @@ fn sample(line: &str) -> Option<Sample> {
         return None;
     }
     let (labels, rest) = if rest.starts_with('{') { parse_labels(rest)? } else { (BTreeMap::new(), rest) };
-    let value = rest.strip_prefix([' ', '\t'])?.split_whitespace().next()?;
-    Some(Sample { name: name.to_owned(), labels, value: value.to_owned() })
+    let (value, rest) = word(rest.strip_prefix(BLANKS)?);
+    let (time, rest) = if rest.starts_with('#') { ("", rest) } else { word(rest) };
+    let has_end = (time.is_empty() || is_number(time)) && (rest.is_empty() || is_exemplar(rest));
+    (!value.is_empty() && has_end).then(|| Sample { name: name.to_owned(), labels, value: value.to_owned() })
+}
+
+/// The first word, and what follows its blanks.
+fn word(text: &str) -> (&str, &str) {
+    let text = text.trim_matches(BLANKS);
+    let (word, rest) = text.split_once(BLANKS).unwrap_or((text, ""));
+    (word, rest.trim_start_matches(BLANKS))
+}
+
+fn is_number(text: &str) -> bool {
+    text.parse::<f64>().is_ok()
+}
+
+/// `# {trace="x"} 0.5 1700000000`.
+fn is_exemplar(text: &str) -> bool {
+    let labels = text.strip_prefix('#').map(|rest| rest.trim_start_matches(BLANKS)).and_then(parse_labels);
+    labels.is_some_and(|(_, rest)| {
+        let (value, rest) = word(rest);
+        let (time, rest) = word(rest);
+        is_number(value) && (time.is_empty() || is_number(time)) && rest.is_empty()
+    })
 }
 
 #[cfg(test)]
@@ -72,6 +102,11 @@ mod tests {
     #[test_case("a{b=\"c\"}1" => "line 1: no sample of OpenMetrics, such as `accuracy 0.9`"; "no blank")]
     #[test_case("1a 1" => "line 1: no sample of OpenMetrics, such as `accuracy 0.9`"; "a digit first")]
     #[test_case(" 1" => "line 1: no sample of OpenMetrics, such as `accuracy 0.9`"; "no name")]
+    #[test_case("a 0.9 garbage" => "line 1: no sample of OpenMetrics, such as `accuracy 0.9`"; "a word after the value")]
+    #[test_case("a 0.9 1 2" => "line 1: no sample of OpenMetrics, such as `accuracy 0.9`"; "two time stamps")]
+    #[test_case("a 0.9 # x" => "line 1: no sample of OpenMetrics, such as `accuracy 0.9`"; "a comment after the value")]
+    #[test_case("a 0.9\ra 0.1" => "line 1: it has a control character"; "a carriage return in a line")]
+    #[test_case("# x\ra 0.1\na 0.9" => "line 1: it has a control character"; "a carriage return in a comment")]
     #[test_case("# EOF\na 1" => "line 2: something follows `# EOF`"; "after the end")]
     fn what_is_no_sample_is_told(text: &str) -> String {
         parse(text).unwrap_err().to_string()

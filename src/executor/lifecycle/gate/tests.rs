@@ -54,6 +54,14 @@ impl Bench {
         bench
     }
 
+    /// Changes the manifest.
+    fn manifest(&self, change: impl FnOnce(&mut serde_json::Value)) {
+        let file = self.project.path().join("manifest.json");
+        let mut manifest = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        change(&mut manifest);
+        std::fs::write(file, manifest.to_string()).unwrap();
+    }
+
     /// Registers a version with files of metrics, as `model register` does.
     async fn register(&self, approval: Approval, files: &[&str]) -> String {
         let keys: Vec<_> = files.iter().map(|text| format!("metrics/{}.json", hex(&Sha256::digest(text)))).collect();
@@ -126,7 +134,7 @@ async fn the_first_model_of_a_group_has_nothing_to_be_compared_with() {
                     The model passes the gate: 1 of 2 rules hold; 1 skipped\n";
     assert_eq!((kind, text.as_str()), (None, expected));
     assert_eq!(bench.run(&["--max-regression", "f1=0.01", "--baseline-required"]).await.0, Some(BELOW));
-    std::fs::write(bench.project.path().join("manifest.json"), r#"{"environments": {"prod": {}}}"#).unwrap();
+    bench.manifest(|manifest| drop(manifest.as_object_mut().unwrap().remove("model")));
     let alone = ["--metrics", "x", "--max-regression", "higher:f1=0"];
     let file = bench.project.path().join("metrics.json");
     let alone = [alone[0], file.to_str().unwrap(), alone[2], alone[3]];
@@ -176,6 +184,49 @@ async fn another_account_is_no_account_without_models() {
     let (kind, text) = bench.run(&["--max-regression", "f1=0.01"]).await;
     assert_eq!(kind, Some(Kind::User));
     assert!(text.contains("210987654321"), "{text}");
+}
+
+#[tokio::test]
+async fn the_limit_of_the_manifest_holds_against_the_command_line() {
+    let bench = Bench::new().await;
+    let old = bench.register(Approval::Approved, &[r#"{"f1": 0.8}"#]).await;
+    bench.register(Approval::Approved, &[r#"{"f1": 0.9}"#]).await;
+    let pending = bench.register(Approval::Pending, &[r#"{"f1": 0.1}"#]).await;
+    let own = bench.project.path().join("metrics.json");
+    let own = own.to_str().unwrap();
+    let other = old.replace("/wine/", "/beer/");
+    // A limit of the command line alone may be compared with anything.
+    for baseline in [own, pending.as_str()] {
+        assert_eq!(bench.run(&["--max-regression", "f1=0.01", "--baseline", baseline]).await.0, None, "{baseline}");
+    }
+    bench.manifest(|manifest| manifest["model"]["max_regression"] = serde_json::json!(["f1=0.01"]));
+    assert_eq!(bench.run(&[]).await.0, Some(BELOW));
+    assert_eq!(bench.run(&["--baseline", &old]).await.0, None);
+    for (baseline, why) in [
+        (own, "`model.max_regression`"),
+        ("absent.json", "`model.max_regression`"),
+        (pending.as_str(), "which is not approved"),
+        (other.as_str(), "whose group is not that of the manifest"),
+        ("arn:aws:s3:::x", "which is no ARN of a version"),
+    ] {
+        let (kind, text) = bench.run(&["--baseline", baseline]).await;
+        assert!(kind == Some(Kind::User) && text.contains(why), "{baseline}: {text}");
+    }
+}
+
+#[test_case("region", &[]; "no region")]
+#[test_case("account", &[]; "no account")]
+#[test_case("account", &["--baseline", "arn:aws:sagemaker:eu-west-1:123456789012:model-package/wine/1"]; "no account of a version")]
+#[tokio::test]
+async fn a_registry_needs_its_place(key: &str, arguments: &[&str]) {
+    let bench = Bench::new().await;
+    bench.manifest(|manifest| drop(manifest["environments"]["prod"].as_object_mut().unwrap().remove(key)));
+    let (kind, text) = bench.run(&[&["--max-regression", "f1=0.01"], arguments].concat()).await;
+    assert_eq!(kind, Some(Kind::User));
+    let expected =
+        format!("error: the environment prod has no `{key}`\n  hint: set `environments.<name>.{key}` in the manifest");
+    assert!(text.starts_with(&expected), "{text}");
+    assert_eq!(bench.memory.made(), [""; 0]);
 }
 
 #[tokio::test]

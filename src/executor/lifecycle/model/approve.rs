@@ -47,6 +47,7 @@ pub(super) struct ApproveArgs {
 }
 
 pub(super) async fn run(inputs: &CommandInputs, args: ApproveArgs) -> anyhow::Result<()> {
+    args.output.check(std::slice::from_ref(&args.target.manifest))?;
     let mut target = args.target.load(inputs)?;
     let rule = ApprovalRule::of(&target.model()?.approvals, args.min_approvals, args.no_self);
     let choice = args.choice.read(inputs, &target)?;

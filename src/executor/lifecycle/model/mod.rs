@@ -15,6 +15,7 @@ mod versions;
 
 use clap::{Args, Subcommand};
 
+pub(super) use self::versions::check as check_version_arn;
 use super::CommandInputs;
 use crate::base::signals::Cancellation;
 

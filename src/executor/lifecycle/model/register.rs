@@ -32,6 +32,9 @@ pub(super) struct RegisterArgs {
 
 pub(super) async fn run(inputs: &CommandInputs, args: RegisterArgs) -> anyhow::Result<()> {
     let mut target = args.target.load(inputs)?;
+    let model = target.model()?;
+    let read = model.metrics.iter().chain([&model.path]).map(|path| target.folder.join(path));
+    args.output.check(&read.chain([args.target.manifest]).collect::<Vec<_>>())?;
     let image_digest = image_digest(&target.model()?.image)?.to_owned();
     if target.access.bucket.is_empty() {
         let failure = Failure::user("there is no bucket for the model");

@@ -32,6 +32,7 @@ pub(super) struct RejectArgs {
 }
 
 pub(super) async fn run(inputs: &CommandInputs, args: RejectArgs) -> anyhow::Result<()> {
+    args.output.check(std::slice::from_ref(&args.target.manifest))?;
     let reason = args.reason.trim();
     if reason.is_empty() {
         return Err(Failure::user("a rejection needs a reason").hint("give `--reason TEXT`").into());

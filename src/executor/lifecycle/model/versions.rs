@@ -69,8 +69,8 @@ impl VersionArgs {
     }
 }
 
-/// Says what is wrong with the ARN of a version.
-fn check(arn: &str, target: &ProjectTarget) -> Result<(), String> {
+/// Says what is wrong with the ARN of a version: its form, or that it is not of the manifest's group and place.
+pub(in crate::lifecycle) fn check(arn: &str, target: &ProjectTarget) -> Result<(), String> {
     let of_group = |resource: &str| {
         let (group, number) = resource.strip_prefix("model-package/")?.split_once('/')?;
         number.parse::<u32>().is_ok().then(|| group.to_owned())

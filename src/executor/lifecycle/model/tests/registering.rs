@@ -85,6 +85,7 @@ async fn a_given_object_is_copied_under_its_hash() {
 #[test_case(|m| m["model"]["path"] = json!("s3://b"), "`model.path`: must name a `.tar.gz`"; "a bucket")]
 #[test_case(|m| m["model"]["metrics"] = json!(["no.json"]), "no.json cannot be read"; "no metrics")]
 #[test_case(|m| m["environments"]["prod"]["bucket"] = Value::Null, "there is no bucket for the model"; "no bucket")]
+#[test_case(|m| m["environments"]["prod"]["account"] = Value::Null, "the environment prod has no `account`"; "no account")]
 #[test_case(|m| m["environments"]["prod"]["account"] = json!("999999999999"), "the credentials are of account 123456789012, not 999999999999"; "another account")]
 fn a_wrong_request_is_one_error_before_anything_is_stored(change: fn(&mut Value), expected: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -96,6 +97,37 @@ fn a_wrong_request_is_one_error_before_anything_is_stored(change: fn(&mut Value)
         assert!(ended.error.contains(expected) && ended.error.contains("\n  hint: "), "{}", ended.error);
         assert!(desk.memory.objects.keys().is_empty() && desk.memory.registry.all().is_empty());
     });
+}
+
+#[test_case(&["register"]; "register")]
+#[test_case(&["approve", "--latest"]; "approve")]
+#[test_case(&["reject", "--latest", "--reason", "x"]; "reject")]
+#[test_case(&["latest"]; "latest")]
+#[tokio::test]
+async fn a_file_that_cannot_be_written_is_refused_before_aws_is_asked(words: &[&str]) {
+    let desk = Desk::new();
+    let path = |name: &str| desk.project.path().join(name).to_str().unwrap().to_owned();
+    for (file, why) in [("absent/a", "does not exist"), ("manifest.json", "is read by this command")] {
+        let ended = desk.run_as(Some("2"), &[words, &["--dotenv", &path(file)]].concat()).await;
+        assert!(ended.kind == Some(Kind::User) && ended.error.contains(why), "{}", ended.error);
+    }
+    assert_eq!(desk.memory.made(), [""; 0]);
+    for file in ["metrics.json", "model/model.json"] {
+        let ended = desk.run(&["register", "--dotenv", &path(file)]).await;
+        assert!(ended.error.contains("is read by this command"), "{}", ended.error);
+    }
+}
+
+#[tokio::test]
+async fn a_registry_is_read_only_in_the_account_that_the_manifest_names() {
+    let desk = Desk::new();
+    desk.manifest(|manifest| manifest["environments"]["prod"]["account"] = Value::Null);
+    for words in [&["latest"][..], &["approve", "--latest"], &["reject", "--version", "1", "--reason", "x"]] {
+        let ended = desk.run_as(Some("2"), words).await;
+        assert_eq!(ended.kind, Some(Kind::User));
+        assert!(ended.error.contains("the environment prod has no `account`"), "{}", ended.error);
+    }
+    assert_eq!(desk.memory.made(), [""; 0]);
 }
 
 #[tokio::test]
