@@ -7,7 +7,7 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 
 use super::clients::Clients;
-use executor::cloud::{CloudError, InputData, InputPrefix};
+use executor::cloud::{CloudError, CloudErrorKind, InputData, InputPrefix};
 
 /// S3 sends it with every answer about a bucket, refusals included.
 const REGION: &str = "x-amz-bucket-region";
@@ -53,32 +53,37 @@ impl InputData for AwsInputData {
         }
     }
 
-    async fn find_bucket(&self, bucket: &str) -> Result<InputPrefix, CloudError> {
+    async fn find_bucket(&self, bucket: &str, owner: Option<&str>) -> Result<InputPrefix, CloudError> {
         let s3 = self.clients.s3();
-        let own = s3.config().region().map(ToString::to_string);
-        let (there, is_absent) = match s3.head_bucket().bucket(bucket).send().await {
-            Ok(reply) => (reply.bucket_region, false),
+        let call = self.clients.call("look for", format!("the bucket {bucket}"), "s3:ListBucket");
+        let request = s3.head_bucket().bucket(bucket).set_expected_bucket_owner(owner.map(str::to_owned));
+        let (there, status, error) = match request.send().await {
+            Ok(reply) => (reply.bucket_region, 200, None),
             Err(error) => match error.raw_response() {
-                Some(reply) => (region_of(reply), is_absent(reply)),
-                None => {
-                    return Err(self
-                        .clients
-                        .call("look for", format!("s3://{bucket}"), "s3:ListBucket")
-                        .failed(&error));
-                }
+                Some(reply) => (region_of(reply), reply.status().as_u16(), Some(error)),
+                None => return Err(call.failed(&error)),
             },
         };
-        Ok(match (there, own) {
-            (Some(there), Some(here)) if there != here => InputPrefix::OtherRegion { bucket: there, jobs: here },
-            _ if is_absent => InputPrefix::NoBucket,
-            _ => InputPrefix::Found,
-        })
+        if let (Some(there), Some(here)) = (there, s3.config().region().map(ToString::to_string))
+            && there != here
+        {
+            return Ok(InputPrefix::OtherRegion { bucket: there, jobs: here });
+        }
+        match (status, error) {
+            (_, None) => Ok(InputPrefix::Found),
+            (404, _) => Ok(InputPrefix::NoBucket),
+            // S3 answers so for a bucket of another owner, also to those who may read it.
+            (403, _) if owner.is_some() && s3.head_bucket().bucket(bucket).send().await.is_ok() => {
+                Ok(InputPrefix::OtherOwner)
+            }
+            (403, _) => Ok(InputPrefix::Unreadable),
+            // The answer to this request has no code: S3 throttles with 503.
+            (503, _) => {
+                Err(call.error(CloudErrorKind::Throttled, "S3 asks to slow down, or is not available (HTTP 503)"))
+            }
+            (_, Some(error)) => Err(call.failed(&error)),
+        }
     }
-}
-
-/// A bucket that is not there, as S3 answers a request without a body.
-fn is_absent(reply: &HttpResponse) -> bool {
-    reply.status().as_u16() == 404
 }
 
 fn region_of(reply: &HttpResponse) -> Option<String> {
@@ -144,21 +149,39 @@ mod tests {
         }
     }
 
+    async fn bucket_found(
+        owner: Option<&str>,
+        replies: impl IntoIterator<Item = axum::response::Response>,
+    ) -> Result<InputPrefix, CloudErrorKind> {
+        let stub = Stub::start().await;
+        replies.into_iter().for_each(|reply| stub.push(reply));
+        stub.input_data.find_bucket("models", owner).await.map_err(|error| error.kind)
+    }
+
     #[tokio::test]
-    async fn a_bucket_is_found_unless_it_is_absent_or_elsewhere() {
+    async fn each_answer_about_a_bucket_has_its_meaning() {
         let elsewhere = InputPrefix::OtherRegion { bucket: "us-east-1".to_owned(), jobs: "eu-west-1".to_owned() };
         for (answer, expected) in [
-            (in_region("eu-west-1", 200), InputPrefix::Found),
-            (in_region("eu-west-1", 403), InputPrefix::Found),
-            (reply(403, ""), InputPrefix::Found),
-            (reply(404, ""), InputPrefix::NoBucket),
-            (in_region("us-east-1", 301), elsewhere.clone()),
-            (in_region("us-east-1", 403), elsewhere),
+            (in_region("eu-west-1", 200), Ok(InputPrefix::Found)),
+            (in_region("eu-west-1", 403), Ok(InputPrefix::Unreadable)),
+            (reply(403, ""), Ok(InputPrefix::Unreadable)),
+            (reply(404, ""), Ok(InputPrefix::NoBucket)),
+            (reply(503, ""), Err(CloudErrorKind::Throttled)),
+            (reply(429, ""), Err(CloudErrorKind::Throttled)),
+            (reply(500, ""), Err(CloudErrorKind::Transient)),
+            (reply(400, ""), Err(CloudErrorKind::Invalid)),
+            (in_region("us-east-1", 301), Ok(elsewhere.clone())),
+            (in_region("us-east-1", 403), Ok(elsewhere)),
         ] {
-            let stub = Stub::start().await;
-            stub.push(answer);
-            assert_eq!(stub.input_data.find_bucket("models").await.unwrap(), expected);
+            assert_eq!(bucket_found(None, [answer]).await, expected);
         }
+    }
+
+    #[tokio::test]
+    async fn a_bucket_of_another_account_is_told_apart_from_one_that_may_not_be_read() {
+        let owner = Some("123456789012");
+        assert_eq!(bucket_found(owner, [reply(403, ""), reply(200, "")]).await, Ok(InputPrefix::OtherOwner));
+        assert_eq!(bucket_found(owner, [reply(403, ""), reply(403, "")]).await, Ok(InputPrefix::Unreadable));
     }
 
     #[tokio::test]

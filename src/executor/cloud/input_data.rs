@@ -10,8 +10,8 @@ pub trait InputData: Send + Sync {
     /// Looks for objects whose keys begin with the prefix.
     async fn find(&self, bucket: &str, prefix: &str) -> Result<InputPrefix, CloudError>;
 
-    /// Looks for the bucket alone. One that the caller may not read counts as found.
-    async fn find_bucket(&self, bucket: &str) -> Result<InputPrefix, CloudError>;
+    /// Looks for the bucket alone, of the account `owner` if it is given.
+    async fn find_bucket(&self, bucket: &str, owner: Option<&str>) -> Result<InputPrefix, CloudError>;
 }
 
 /// Answer about a prefix.
@@ -23,6 +23,10 @@ pub enum InputPrefix {
     /// No key begins so.
     Empty,
     NoBucket,
+    /// The bucket exists, and the caller may not look into it.
+    Unreadable,
+    /// The bucket is of another account than the one that was asked for.
+    OtherOwner,
     /// The bucket is in another region than the training jobs.
     OtherRegion {
         bucket: String,

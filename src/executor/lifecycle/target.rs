@@ -39,7 +39,8 @@ pub(crate) struct ProjectTarget {
 impl TargetArgs {
     /// The name of the environment: the option, or the job's own.
     pub(crate) fn environment(&self, inputs: &CommandInputs) -> Option<String> {
-        self.environment.clone().or_else(|| Pipeline::of(&inputs.env).environment)
+        let named = self.environment.clone().filter(|name| !name.is_empty());
+        named.or_else(|| Pipeline::of(&inputs.env).environment)
     }
 
     /// Reads the manifest, with the entry of the environment applied.

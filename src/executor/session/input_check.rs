@@ -31,7 +31,7 @@ pub async fn check(data: &dyn InputData, inputs: &mut [JobInput]) -> Result<(), 
 /// Refuses a model output whose bucket is not there or in another region.
 pub async fn check_output(data: &dyn InputData, set_by: &str, uri: &str) -> Result<(), Failure> {
     let Some((bucket, _)) = uri.strip_prefix("s3://").and_then(|place| place.split_once('/')) else { return Ok(()) };
-    let found = data.find_bucket(bucket).await.map_err(|error| {
+    let found = data.find_bucket(bucket, None).await.map_err(|error| {
         Failure::system(format!("`{set_by}`: failed to look for the bucket {bucket}")).caused_by(error)
     })?;
     refusal(set_by, bucket, uri, found)
@@ -40,7 +40,8 @@ pub async fn check_output(data: &dyn InputData, set_by: &str, uri: &str) -> Resu
 fn refusal(set_by: &str, bucket: &str, uri: &str, found: InputPrefix) -> Result<(), Failure> {
     let folder = "to a folder that holds data, as in `s3://<bucket>/<folder>`";
     match found {
-        InputPrefix::Found | InputPrefix::Object => Ok(()),
+        // The training job's role decides, and not that of this host.
+        InputPrefix::Found | InputPrefix::Object | InputPrefix::Unreadable | InputPrefix::OtherOwner => Ok(()),
         InputPrefix::Empty => Err(Failure::user(format!("`{set_by}`: there is no object below {uri}"))
             .hint(format!("set `{set_by}` {folder}, or to one object"))),
         InputPrefix::NoBucket => Err(Failure::user(format!("`{set_by}`: there is no bucket {bucket}"))

@@ -16,7 +16,7 @@ const POLICY: &str = include_str!("../../../runner-config/iam/lifecycle/validate
 fn manifest() -> Value {
     let image = |digest: &str| format!("000000000000.dkr.ecr.eu-west-1.amazonaws.com/serve@{digest}");
     json!({
-        "model": {"group": "wine", "image": image(DIGEST), "require": ["accuracy>=0.8"]},
+        "model": {"group": "wine", "image": image(DIGEST), "metrics": ["metrics.json"], "require": ["accuracy>=0.8"]},
         "endpoint": {"name": "wine", "instances": {"type": "ml.m5.large", "count": 2}},
         "environments": {
             "bad": {
@@ -88,7 +88,7 @@ fn connect(folder: &Path, emulator: &Emulator, environment: &str) -> Ended {
     let variables = emulator.environment();
     let mut variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     variables.push(("AWS_ENDPOINT_URL", &emulator.endpoint));
-    run(folder, &variables, &["describe", "--connect", "--environment", environment])
+    run(folder, &variables, &["describe", "--connect", "--environment", environment, "--junit", "validate.xml"])
 }
 
 #[test]
@@ -120,6 +120,8 @@ fn an_account_is_compared_under_the_shipped_policy() {
     let bad = connect(folder.path(), &emulator, "bad");
     assert_eq!(bad.code, 1, "{}", bad.stderr);
     assert_snapshot("validate_connect_bad", &format!("{}{}", bad.stdout, bad.stderr));
+    let junit = std::fs::read_to_string(file("validate.xml")).unwrap();
+    assert!(junit.contains("tests=\"8\"") && junit.contains("failures=\"6\""), "{junit}");
 
     emulator.call_driver_as("role/stranger");
     let stranger = connect(folder.path(), &emulator, "good");

@@ -47,6 +47,10 @@ impl S3 for S3Operations {
 
     async fn head_bucket(&self, req: S3Request<dto::HeadBucketInput>) -> S3Result<S3Response<dto::HeadBucketOutput>> {
         let bucket_region = self.access.region_of(&req.extensions, &req.input.bucket)?;
+        // All buckets belong to the emulator's own account.
+        if req.input.expected_bucket_owner.is_some_and(|owner| owner != self.access.shared.config.account) {
+            return Err(s3_error!(AccessDenied));
+        }
         Ok(S3Response::new(dto::HeadBucketOutput { bucket_region, ..Default::default() }))
     }
 

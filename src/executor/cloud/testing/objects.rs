@@ -78,20 +78,21 @@ impl MemoryObjects {
 #[async_trait]
 impl InputData for MemoryObjects {
     async fn find(&self, bucket: &str, prefix: &str) -> Result<InputPrefix, CloudError> {
-        if self.uri("") != format!("s3://{bucket}/") {
-            return Ok(InputPrefix::NoBucket);
-        }
+        let is_here = self.uri("") == format!("s3://{bucket}/");
         let keys: Vec<String> = self.keys().into_iter().filter(|key| key.starts_with(prefix)).collect();
-        Ok(match keys.as_slice() {
+        let answer = match keys.as_slice() {
+            _ if !is_here => InputPrefix::NoBucket,
             [] => InputPrefix::Empty,
             [one] if one == prefix => InputPrefix::Object,
             _ => InputPrefix::Found,
-        })
+        };
+        self.call("find", prefix, |_| Ok(answer)).await
     }
 
-    async fn find_bucket(&self, bucket: &str) -> Result<InputPrefix, CloudError> {
+    async fn find_bucket(&self, bucket: &str, _: Option<&str>) -> Result<InputPrefix, CloudError> {
         let is_here = self.uri("") == format!("s3://{bucket}/");
-        Ok(if is_here { InputPrefix::Found } else { InputPrefix::NoBucket })
+        let answer = if is_here { InputPrefix::Found } else { InputPrefix::NoBucket };
+        self.call("find_bucket", bucket, |_| Ok(answer)).await
     }
 }
 

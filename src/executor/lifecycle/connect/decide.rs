@@ -1,8 +1,8 @@
 //! Decisions of the checks: what AWS answered against what the manifest says. Pure.
 
 use serde::Serialize;
-use serde_json::Value;
 
+use super::trust::{self, Trust};
 use crate::base::arn::Arn;
 use crate::cloud::{AccountRole, CloudError, CloudErrorKind, InputPrefix};
 use crate::lifecycle::manifest::{Endpoint, EnvironmentEntry, Manifest, Strategy};
@@ -37,6 +37,10 @@ impl CheckAnswer {
         Self::Failed { found: found.into(), change: change.into() }
     }
 
+    fn unknown(found: impl Into<String>, change: impl Into<String>) -> Self {
+        Self::Unknown { found: found.into(), change: change.into() }
+    }
+
     /// Result, what was found, and what to change.
     pub(super) fn texts(&self) -> (&'static str, &str, &str) {
         match self {
@@ -54,10 +58,11 @@ pub(super) fn refused(error: &CloudError) -> CheckAnswer {
             found: format!("the credentials may not {}", error.operation),
             change: format!("allow them `{}`", error.action),
         },
-        CloudErrorKind::Throttled => CheckAnswer::Unknown {
-            found: format!("AWS throttled the request to {}", error.operation),
-            change: "run the command again later".to_owned(),
-        },
+        CloudErrorKind::Throttled => CheckAnswer::unknown(
+            format!("AWS throttled the request to {}", error.operation),
+            "run the command again later",
+        ),
+        CloudErrorKind::Transient => CheckAnswer::unknown(error.to_string(), "run the command again"),
         _ => CheckAnswer::failed(error.to_string(), "see the message of AWS"),
     }
 }
@@ -98,10 +103,34 @@ pub(super) fn bucket(found: &InputPrefix) -> CheckAnswer {
             format!("the bucket is in {bucket}, and the endpoint in {jobs}"),
             "name a bucket of the endpoint's region",
         ),
+        InputPrefix::OtherOwner => CheckAnswer::failed(
+            "the bucket is of another account than `account`",
+            "correct `bucket` or `account` of the environment",
+        ),
+        InputPrefix::Unreadable => CheckAnswer::unknown(
+            "the bucket exists, and is of another account, or the credentials may not look into it",
+            "allow them `s3:ListBucket`, or correct `bucket` of the environment",
+        ),
         InputPrefix::Found | InputPrefix::Object | InputPrefix::Empty => {
             CheckAnswer::ok("it is there; the first write uses its KMS key")
         }
     }
+}
+
+/// The answer to reading an object that is not there, for a caller who may not list: S3 refuses that also to one who may read.
+pub(super) fn read_without_list() -> CheckAnswer {
+    CheckAnswer::unknown(
+        "without `s3:ListBucket`, S3 refuses absent objects as those that may not be read",
+        "allow `s3:ListBucket` first",
+    )
+}
+
+/// An image that SageMaker cannot pull, because it is in another region.
+pub(super) fn image_of_region(image: &ImageName, region: &str) -> CheckAnswer {
+    CheckAnswer::failed(
+        format!("the image is in {}, and the endpoint in {region}", image.region),
+        format!("copy the image to a registry of {region}, or correct `region` of the environment"),
+    )
 }
 
 pub(super) fn image_elsewhere() -> CheckAnswer {
@@ -153,31 +182,15 @@ pub(super) fn role(arn: &str, found: Option<&AccountRole>) -> CheckAnswer {
             "correct `role` of the environment",
         );
     }
-    if trusts_sagemaker(&role.trust) {
-        return CheckAnswer::ok("SageMaker may assume it");
-    }
     let change = format!("let `{SAGEMAKER}` call `sts:AssumeRole` in the trust policy of the role");
-    CheckAnswer::failed("SageMaker may not assume it", change)
-}
-
-/// Whether a statement of the trust policy lets SageMaker assume the role. Conditions are not looked at.
-fn trusts_sagemaker(trust: &str) -> bool {
-    let Ok(trust) = serde_json::from_str::<Value>(trust) else { return false };
-    let statements = one_or_many(&trust["Statement"]);
-    statements.into_iter().any(|statement| {
-        let services = one_or_many(&statement["Principal"]["Service"]);
-        let actions = one_or_many(&statement["Action"]);
-        statement["Effect"] == "Allow"
-            && services.into_iter().any(|service| service == SAGEMAKER)
-            && actions
-                .into_iter()
-                .filter_map(Value::as_str)
-                .any(|action| ["sts:AssumeRole", "sts:*", "*"].contains(&action))
-    })
-}
-
-fn one_or_many(value: &Value) -> Vec<&Value> {
-    value.as_array().map_or_else(|| vec![value], |list| list.iter().collect())
+    match trust::of_service(&role.trust, SAGEMAKER) {
+        Trust::Given => CheckAnswer::ok("SageMaker may assume it"),
+        Trust::Refused => CheckAnswer::failed("SageMaker may not assume it", change),
+        Trust::Conditional => {
+            let found = "the trust policy has conditions, or exceptions, for SageMaker";
+            CheckAnswer::unknown(found, "check that they hold for the model and the endpoint")
+        }
+    }
 }
 
 /// The user or role whose policies decide about a caller.

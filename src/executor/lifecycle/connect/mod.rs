@@ -3,8 +3,10 @@
 mod decide;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use comfy_table::{Table, presets};
+use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus};
 use serde::Serialize;
 
 use self::decide::CheckAnswer;
@@ -16,6 +18,8 @@ use crate::cloud::{CloudError, CloudErrorKind};
 
 /// A key that no command writes: asking for it shows whether objects may be read.
 const NO_OBJECT: &str = "validate/no-object";
+/// Variables with the region of the SDK's chain.
+const REGION_VARIABLES: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
 /// Longest text in a cell of the table, in bytes.
 const LONGEST_CELL: usize = 400;
 
@@ -35,27 +39,30 @@ impl CheckRow {
 }
 
 /// All checks of one environment.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Checks {
     environment: String,
     pub(super) rows: Vec<CheckRow>,
-    /// A call that AWS throttled: the same command may succeed later.
-    pub(super) throttled: Option<CloudError>,
+    /// Why a check was not made, if the same command may succeed later, or with other credentials.
+    pub(super) error: Option<anyhow::Error>,
 }
 
-/// Runs all checks of one environment.
-///
-/// # Errors
-/// AWS does not accept the credentials, or cannot be reached.
-pub(super) async fn check(inputs: &CommandInputs, target: &ProjectTarget) -> anyhow::Result<Checks> {
+/// Runs all checks of one environment. It ends at the first call whose error every further call would have.
+pub(super) async fn check(inputs: &CommandInputs, target: &ProjectTarget) -> Checks {
     let environment = target.environment.clone().unwrap_or_default();
-    let mut checks = Checks { environment, rows: Vec::new(), throttled: None };
-    let caller = check_caller(inputs, target, &mut checks).await?;
-    check_bucket(inputs, target, &mut checks).await?;
-    check_image(inputs, target, &mut checks).await?;
-    check_role(inputs, target, caller.as_deref(), &mut checks).await?;
-    check_quota(inputs, target, &mut checks).await?;
-    Ok(checks)
+    let mut checks = Checks { environment, ..Checks::default() };
+    if let Err(error) = check_all(inputs, target, &mut checks).await {
+        checks.error = Some(error);
+    }
+    checks
+}
+
+async fn check_all(inputs: &CommandInputs, target: &ProjectTarget, checks: &mut Checks) -> anyhow::Result<()> {
+    let caller = check_caller(inputs, target, checks).await?;
+    check_bucket(inputs, target, checks).await?;
+    check_image(inputs, target, checks).await?;
+    check_role(inputs, target, caller.as_deref(), checks).await?;
+    check_quota(inputs, target, checks).await
 }
 
 impl Checks {
@@ -63,20 +70,18 @@ impl Checks {
         self.rows.push(CheckRow { environment: self.environment.clone(), check, answer });
     }
 
-    /// The answer of a call; a refusal is a row.
+    /// The answer of a call; an error is a row.
     ///
     /// # Errors
     /// Every further call would fail as this one.
     fn answered<T>(&mut self, check: &'static str, result: Result<T, CloudError>) -> Result<Option<T>, CloudError> {
         match result {
             Ok(answer) => Ok(Some(answer)),
-            Err(error) if matches!(error.kind, CloudErrorKind::Unauthenticated | CloudErrorKind::Transient) => {
-                Err(error)
-            }
+            Err(error) if error.kind == CloudErrorKind::Unauthenticated => Err(error),
             Err(error) => {
                 self.tell(check, decide::refused(&error));
-                if error.kind == CloudErrorKind::Throttled {
-                    self.throttled.get_or_insert(error);
+                if error.kind.may_pass() {
+                    self.error.get_or_insert(error.into());
                 }
                 Ok(None)
             }
@@ -100,20 +105,30 @@ async fn check_caller(
 async fn check_bucket(inputs: &CommandInputs, target: &ProjectTarget, checks: &mut Checks) -> anyhow::Result<()> {
     let Some(bucket) = &target.manifest.target.bucket else { return Ok(()) };
     let data = inputs.connect.input_data(&target.access).await?;
-    let Some(found) = checks.answered("bucket", data.find_bucket(bucket).await)? else { return Ok(()) };
+    let Some(found) =
+        checks.answered("bucket", data.find_bucket(bucket, target.manifest.target.account.as_deref()).await)?
+    else {
+        return Ok(());
+    };
     let answer = decide::bucket(&found);
     let is_here = matches!(answer, CheckAnswer::Ok { .. });
     checks.tell("bucket", answer);
     if is_here {
         let prefix = if target.access.prefix.is_empty() { String::new() } else { format!("{}/", target.access.prefix) };
         let may = decide::may(data.find(bucket, &prefix).await, "objects may be listed");
-        if let Some(answer) = checks.answered("list the bucket", may)? {
+        let listed = checks.answered("list the bucket", may)?;
+        let may_list = matches!(listed, Some(CheckAnswer::Ok { .. }));
+        if let Some(answer) = listed {
             checks.tell("list the bucket", answer);
         }
         let objects = inputs.connect.objects(&target.access).await?;
         let may = decide::may(objects.size(NO_OBJECT).await, "objects may be read");
-        if let Some(answer) = checks.answered("read the bucket", may)? {
-            checks.tell("read the bucket", answer);
+        match checks.answered("read the bucket", may)? {
+            Some(CheckAnswer::Failed { .. }) if !may_list => {
+                checks.tell("read the bucket", decide::read_without_list())
+            }
+            Some(answer) => checks.tell("read the bucket", answer),
+            None => {}
         }
     }
     Ok(())
@@ -125,6 +140,12 @@ async fn check_image(inputs: &CommandInputs, target: &ProjectTarget, checks: &mu
         checks.tell("image", decide::image_elsewhere());
         return Ok(());
     };
+    let region = target.manifest.target.region.as_deref();
+    let region = region.or_else(|| REGION_VARIABLES.iter().find_map(|name| inputs.env.get(name)));
+    if let Some(region) = region.filter(|region| *region != image.region) {
+        checks.tell("image", decide::image_of_region(&image, region));
+        return Ok(());
+    }
     let images = inputs.connect.images(&target.access).await?;
     let found = images.platforms(image.account, image.repository, image.digest).await;
     let Some(platforms) = checks.answered("image", found)? else { return Ok(()) };
@@ -188,4 +209,26 @@ pub(super) fn table(rows: &[CheckRow]) -> String {
         table.add_row(cells.map(|cell| plain::line(cell, LONGEST_CELL)));
     }
     table.to_string()
+}
+
+/// The checks as test cases, in classes by environment.
+pub(super) fn test_cases(rows: &[CheckRow]) -> Vec<TestCase> {
+    let case = |row: &CheckRow| {
+        let (_, found, change) = row.answer.texts();
+        let text = format!("{found}; {change}");
+        let mut status = match row.answer {
+            CheckAnswer::Ok { .. } => return TestCase::new(row.check, TestCaseStatus::success()),
+            CheckAnswer::Failed { .. } => TestCaseStatus::non_success(NonSuccessKind::Failure),
+            CheckAnswer::Unknown { .. } => TestCaseStatus::skipped(),
+        };
+        // GitLab shows the description, and not the message.
+        status.set_message(text.as_str()).set_description(text);
+        TestCase::new(row.check, status)
+    };
+    let named = |row: &CheckRow| {
+        let mut case = case(row);
+        case.set_classname(row.environment.as_str());
+        case
+    };
+    rows.iter().map(named).collect()
 }

@@ -98,6 +98,29 @@ async fn a_throttled_check_is_worth_another_try() {
 }
 
 #[tokio::test]
+async fn a_check_without_an_answer_leaves_the_others() {
+    let memory = account();
+    memory.account.plan([Fault::new("platforms", 1, When::Before, CloudErrorKind::Transient)]);
+    let (text, error) = validated(&memory, &PROD).await;
+    assert_eq!(failure::kind_of(&error.unwrap()), Kind::System);
+    assert!(text.contains("| image           | unknown") && text.contains("| quota"), "{text}");
+    memory.account.plan([Fault::new("platforms", 1, When::Before, CloudErrorKind::Transient)]);
+    memory.account.set_quota("ml.m5.large", 1.0);
+    let (_, error) = validated(&memory, &PROD).await;
+    assert_eq!(error.unwrap().to_string(), "1 check failed");
+}
+
+#[tokio::test]
+async fn reading_is_unknown_to_a_caller_who_may_not_list() {
+    let memory = account();
+    let denied = |method| Fault::new(method, 1, When::Before, CloudErrorKind::Denied);
+    memory.objects.plan(["find", "size"].map(denied));
+    let (text, error) = validated(&memory, &PROD).await;
+    assert_eq!(error.unwrap().to_string(), "1 check failed", "{text}");
+    assert!(text.contains("| read the bucket | unknown") && !text.contains("s3:GetObject"), "{text}");
+}
+
+#[tokio::test]
 async fn every_environment_is_checked_when_none_is_named() {
     let (text, error) = validated(&account(), &["--output", "json"]).await;
     assert_eq!(error.unwrap().to_string(), "1 check failed");

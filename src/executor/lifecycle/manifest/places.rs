@@ -49,9 +49,9 @@ fn wrong_syntax(text: &str, error: &serde_json::Error) -> ManifestFinding {
     ManifestFinding { line: error.line(), column: before.chars().count() + 1, key: String::new(), message }
 }
 
-/// The path of an entry. A name with a dot is in quotes.
+/// The path of an entry. A name with a dot, and an empty one, is in quotes.
 pub(super) fn join(path: &str, name: &str) -> String {
-    let name = if name.contains(['.', '"']) { format!("{name:?}") } else { name.to_owned() };
+    let name = if name.is_empty() || name.contains(['.', '"']) { format!("{name:?}") } else { name.to_owned() };
     if path.is_empty() { name } else { format!("{path}.{name}") }
 }
 
@@ -195,6 +195,7 @@ mod tests {
 
     #[test]
     fn keys_that_are_there_twice_are_told_together() {
+        assert_eq!(at("{\"\": {\"a\": 1}, \"a\": 2}", "a"), (1, 16), "an empty key has a path of its own");
         let findings = parse("{\"a\": 1,\n \"b\": {\"c\": 1, \"c\": 2},\n \"a\": 2}").unwrap_err();
         let told: Vec<_> = findings.iter().map(|one| (one.line, one.column, one.key.as_str())).collect();
         assert_eq!(told, [(2, 16, "b.c"), (3, 2, "a")]);

@@ -7,9 +7,10 @@ use serde_json::{Map, Value};
 
 use super::finding::ManifestFinding;
 use super::places::{Places, join};
-use super::types::Manifest;
+use super::schema::SCHEMA;
+use super::types::{MOST_ENVIRONMENTS, Manifest};
 use super::variables::Expanded;
-use super::{file, patch, places, rules, schema, shape};
+use super::{file, patch, places, rules, shape};
 use crate::base::failure::Failure;
 use crate::base::plain;
 use crate::config::env::Environment;
@@ -49,9 +50,10 @@ impl ManifestText {
         Ok(Self { name: plain::line(&file.display().to_string(), 200), parsed: places::parse(&file::read(file)?) })
     }
 
-    /// The names of its environments.
+    /// The names of its environments; none where there are more than a manifest may have.
     pub(crate) fn environments(&self) -> Vec<String> {
         let entries = self.parsed.as_ref().ok().and_then(|(value, _)| value["environments"].as_object());
+        let entries = entries.filter(|entries| entries.len() <= MOST_ENVIRONMENTS);
         entries.into_iter().flat_map(Map::keys).cloned().collect()
     }
 
@@ -119,7 +121,7 @@ impl Reading<'_> {
         expanded.expand(&mut value, "", &|name| env.get(name));
         let mut wrong: BTreeSet<_> = expanded.mistakes.iter().map(|(path, _)| path.clone()).collect();
         self.tell(expanded.mistakes);
-        let shape::Broken { mut mistakes, removed } = shape::check(&mut value, &schema::schema(), &expanded.whole);
+        let shape::Broken { mut mistakes, removed } = shape::check(&mut value, &SCHEMA, &expanded.whole);
         // A string with a mistake in its variable has no value to check.
         mistakes.retain(|(path, _)| !wrong.contains(path));
         wrong.extend(mistakes.iter().map(|(path, _)| path.clone()));
@@ -153,13 +155,28 @@ impl Reading<'_> {
             return;
         };
         let entries = environments.as_object_mut().map(std::mem::take).unwrap_or_default();
+        if entries.len() > MOST_ENVIRONMENTS {
+            let message = format!("has {} entries; the most are {MOST_ENVIRONMENTS}", entries.len());
+            self.tell(vec![("environments".to_owned(), message)]);
+        }
         let Some(name) = self.environment else { return };
         let Some(entry) = entries.get(name) else {
-            let known: Vec<_> = entries.keys().map(|name| format!("`{name}`")).collect();
-            let message = format!("has no entry `{name}`; it has {}", known.join(", "));
+            let mut known: Vec<_> = entries.keys().take(SHOWN).map(|name| format!("`{name}`")).collect();
+            if entries.len() > SHOWN {
+                known.push("others".to_owned());
+            }
+            let message = if known.is_empty() {
+                format!("is empty: it needs an entry `{name}`")
+            } else {
+                format!("has no entry `{name}`; it has {}", known.join(", "))
+            };
             return self.tell(vec![("environments".to_owned(), message)]);
         };
-        *environments = Value::Object(Map::from_iter([(name.to_owned(), entry.clone())]));
+        let mut own = entry.clone();
+        if let Some(patch) = own.get_mut("patch").and_then(Value::as_object_mut) {
+            patch.retain(|key, _| PATCHED.contains(&key.as_str()));
+        }
+        *environments = Value::Object(Map::from_iter([(name.to_owned(), own)]));
         let Some(patch) = entry.get("patch").and_then(Value::as_object) else { return };
         for (key, change) in patch {
             if PATCHED.contains(&key.as_str()) {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json_path::JsonPath;
+
 use super::places::join;
 use super::shape::Mistake;
 use super::types::{Deployment, Endpoint, EnvironmentEntry, Manifest, ModelEntry, Strategy};
@@ -52,6 +54,14 @@ fn check_model(model: &ModelEntry, target: &EnvironmentEntry, mistakes: &mut Vec
             tell(&path, format!("has more than {LONGEST_VARIABLE} characters"));
         }
     }
+    for (name, path) in &model.metric_paths {
+        if JsonPath::parse(path.trim()).is_err() {
+            tell(&join("model.metric_paths", name), "is no JSONPath: write one as `$.report.f1`".to_owned());
+        }
+        if name.trim().is_empty() || name.contains(|one: char| one.is_control() || "<>=!{}\"".contains(one)) {
+            tell(&join("model.metric_paths", name), "is no name of a metric: it has none of `<>=!{}\"`".to_owned());
+        }
+    }
     let location = model.path.strip_prefix("s3://");
     if location.is_some_and(|rest| {
         !rest.split_once('/').is_some_and(|(bucket, key)| !bucket.is_empty() && key.ends_with(".tar.gz"))
@@ -98,8 +108,8 @@ fn check_endpoint(endpoint: &Endpoint, mistakes: &mut Vec<Mistake>) {
         if scaling.min > scaling.max {
             tell("endpoint.autoscaling.min", "must be at most `max`");
         }
-        if scaling.target <= 0.0 || endpoint.instances.is_none() && scaling.target > 1.0 {
-            tell("endpoint.autoscaling.target", "must be above 0, and for a serverless endpoint at most 1");
+        if endpoint.instances.is_none() && scaling.target > 1.0 {
+            tell("endpoint.autoscaling.target", "must be at most 1 for a serverless endpoint");
         }
     }
     let alarms = &endpoint.alarms;

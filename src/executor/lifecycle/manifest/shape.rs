@@ -52,6 +52,9 @@ impl<'a> Check<'a> {
         if self.whole.contains(path) {
             convert(value, &types);
         }
+        if types.contains(&"integer") {
+            make_whole(value);
+        }
         if !types.is_empty() && !types.iter().any(|name| is_of_type(value, name)) {
             let wanted = types.iter().find(|name| **name != "null").map_or("a value", |name| type_words(name));
             self.tell(path, format!("must be {wanted}, not {}", type_words(type_name(value))));
@@ -130,6 +133,15 @@ fn words(value: &Value) -> Vec<&str> {
     value.as_array().into_iter().flatten().chain([value]).filter_map(Value::as_str).collect()
 }
 
+/// A number without a part behind the point is a whole number, however it is written: 2.0 is 2.
+fn make_whole(value: &mut Value) {
+    let Some(number) = value.as_f64().filter(|number| value.is_f64() && number.fract() == 0.0) else { return };
+    // Numbers of more digits are above every limit of the schema.
+    if let Ok(whole) = format!("{number:.0}").parse::<i64>() {
+        *value = whole.into();
+    }
+}
+
 /// Makes a number or a truth value of a text, where one is wanted and the text is one.
 fn convert(value: &mut Value, types: &[&str]) {
     let Some(converted) = value.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok()) else { return };
@@ -179,12 +191,10 @@ fn out_of_form(value: &Value, schema: &Value) -> Option<String> {
     }
     if let Some(number) = value.as_f64() {
         let limit = |name: &str| schema[name].as_f64();
-        return match (limit("minimum"), limit("maximum")) {
-            (Some(least), _) if number < least => Some(format!("must be at least {least}")),
-            (_, Some(most)) if number > most => Some(format!("must be at most {most}")),
-            _ if schema["format"] == "uint32" && number > f64::from(u32::MAX) => {
-                Some(format!("must be at most {}", u32::MAX))
-            }
+        return match (limit("minimum"), limit("maximum"), limit("exclusiveMinimum")) {
+            (Some(least), ..) if number < least => Some(format!("must be at least {least}")),
+            (_, Some(most), _) if number > most => Some(format!("must be at most {most}")),
+            (.., Some(least)) if number <= least => Some(format!("must be above {least}")),
             _ => None,
         };
     }
@@ -195,7 +205,12 @@ fn out_of_form(value: &Value, schema: &Value) -> Option<String> {
     };
     let limit = |name: &str| schema[name].as_u64().and_then(|limit| usize::try_from(limit).ok());
     if limit(least).is_some_and(|least| length < least) {
-        return Some(format!("is empty: it needs at least {} {unit}", limit(least).unwrap_or(1)));
+        let least = limit(least).unwrap_or(1);
+        return Some(if length == 0 {
+            format!("is empty: it needs at least {least} {unit}")
+        } else {
+            format!("has {length} {unit}; the fewest are {least}")
+        });
     }
     if let Some(most) = limit(most).filter(|most| length > *most) {
         return Some(format!("has {length} {unit}; the most are {most}"));

@@ -104,6 +104,14 @@ const MISTAKES: &[(&str, &str, &str, Option<&str>)] = &[
     ("number by a variable that is none", "${COUNT}", "${NO_COUNT}", Some("prod")),
     ("variable without value", "${TEAM}", "${OWNER}", None),
     ("variable with a secret", "${TEAM}", "${CI_JOB_TOKEN}", None),
+    ("no entries", WHOLE, "{\"environments\": {}}", Some("prod")),
+    ("empty key", "\"package\": {", "\"\": 1, \"package\": {", None),
+    ("metric path that is none", "\"require\"", "\"metric_paths\": {\"f1\": \"report.f1\"}, \"require\"", None),
+    ("name of a file that is empty", "\"metrics.json\"", "\"\"", None),
+    ("three wrong rules", "\"accuracy>=0.8\"", "\"a=1\", \"b>=x\", \"${TEAM}\", \"c>1\"", None),
+    ("bucket with two dots", "\"models\"", "\"mod..els\"", Some("prod")),
+    ("patch that is no object", "\"patch\": {\"tags\"", "\"patch\": {\"model\": 5, \"tags\"", Some("prod")),
+    ("target of nothing", "\"target\": 100", "\"target\": 0", None),
     ("comment", "  \"model\"", "  // the model\n  \"model\"", None),
     ("comma at the end", "\"include\": [\"docs/**\"]", "\"include\": [\"docs/**\"],", None),
     ("no JSON", WHOLE, "model: churn", None),
@@ -149,4 +157,74 @@ fn many_keys_have_their_places_quickly_enough() {
     let entries: Vec<_> = (0..40_000).map(|number| format!("\"k{number}\": \"v\"")).collect();
     let error = read(&format!("{{\"tags\": {{{}}}}}", entries.join(", ")), None).unwrap_err();
     assert!(error.contains("has 40000 tags"), "{error}");
+}
+
+#[test]
+fn many_environments_are_one_mistake() {
+    let entries: Vec<_> = (0..4_000).map(|number| format!("\"e{number}\": {{}}")).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("manifest.json");
+    std::fs::write(&file, format!("{{\"environments\": {{{}}}}}", entries.join(", "))).unwrap();
+    let text = ManifestText::read(&file).unwrap();
+    assert!(text.environments().is_empty());
+    let findings = text.of(None, &environment()).findings;
+    let told: Vec<_> = findings.iter().map(|one| one.message.as_str()).collect();
+    assert_eq!(told, ["has 4000 entries; the most are 100"]);
+}
+
+/// Manifests that the schema takes, and manifests that it does not: the reader agrees with both.
+const TAKEN: &[(&str, &str)] = &[
+    ("\"count\": 2}", "\"count\": 2.0}"),
+    ("\"wait_seconds\": 300", "\"wait_seconds\": 3e2"),
+    ("\"instances\": {", "\"serverless\": null, \"instances\": {"),
+    ("\"test\": {\"samples\": [\"samples.jsonl\"]}", "\"test\": null"),
+    ("accuracy>=0.8", " acc{split=\\\"a<b\\\"} <= -1.5e-3 "),
+    ("\"require\"", "\"max_regression\": [\"higher:f1 = 0.01\"], \"require\""),
+    ("\"region\": \"eu-west-1\"", "\"region\": null"),
+];
+const REFUSED: &[(&str, &str)] = &[
+    ("\"count\": 2}", "\"count\": 5e9}"),
+    ("\"count\": 2}", "\"count\": 2.5}"),
+    ("\"count\": 2}", "\"count\": null}"),
+    ("\"target\": 100", "\"target\": 0"),
+    ("\"target\": 100", "\"target\": -0.5"),
+    ("accuracy>=0.8", "accuracy=0.8"),
+    ("accuracy>=0.8", "accuracy>=.8"),
+    ("accuracy>=0.8", "a{>=1"),
+    ("\"require\"", "\"max_regression\": [\"f1=-1\"], \"require\""),
+    ("\"metrics.json\"", "\"\""),
+    ("\"models\"", "\"a..b\""),
+    ("\"models\"", "\"ab\""),
+    ("\"patch\": {\"tags\"", "\"patch\": {\"environments\": {}, \"tags\""),
+    ("\"patch\": {\"tags\"", "\"patch\": {\"model\": 5, \"tags\""),
+    ("\"package\": {", "\"\": 1, \"package\": {"),
+    ("\"deployment\": {", "\"deployment\": null, \"x\": {"),
+];
+
+/// `python3` with `jsonschema` is the other reader of the schema.
+#[test]
+fn the_schema_and_the_reader_agree() {
+    let python = |program: &str, arguments: &[&str]| {
+        std::process::Command::new("python3")
+            .args(["-c", program])
+            .args(arguments)
+            .output()
+            .is_ok_and(|ended| ended.status.success())
+    };
+    let has_schemas = python("import jsonschema", &[]);
+    let judges =
+        "import json, sys, jsonschema; jsonschema.validate(json.loads(sys.argv[2]), json.load(open(sys.argv[1])))";
+    let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/manifest.schema.json");
+    for (rows, is_taken) in [(TAKEN, true), (REFUSED, false)] {
+        for (from, to) in rows {
+            // Variables are no numbers for a reader of the schema.
+            let text =
+                with(from, to).replace("\"${COUNT}\"", "3").replace("${STAGING_ACCOUNT:210987654321}", "210987654321");
+            let read = read(&text, Some("prod"));
+            assert_eq!(read.is_ok(), is_taken, "{to}: {:?}", read.err());
+            if has_schemas {
+                assert_eq!(python(judges, &[schema, &text]), is_taken, "{to}");
+            }
+        }
+    }
 }

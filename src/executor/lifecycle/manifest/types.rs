@@ -13,14 +13,22 @@ const INSTANCE_TYPE: &str = "^ml\\.[a-z0-9-]+\\.[a-z0-9-]+$";
 const REGION: &str = "^[a-z]{2,4}(-[a-z]+){1,2}-[0-9]{1,2}$";
 const ACCOUNT: &str = "^[0-9]{12}$";
 const ROLE: &str = "^arn:aws[a-z-]*:iam::[0-9]{12}:role/[a-zA-Z_0-9+=,.@/-]+$";
-const BUCKET: &str = "^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$";
+const BUCKET: &str = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$";
 const PREFIX: &str = "^[a-zA-Z0-9!_.*'()-]+(/[a-zA-Z0-9!_.*'()-]+)*$";
 /// A key's id, its ARN, or the ARN or name of an alias.
 const KMS_KEY: &str = "^[a-zA-Z0-9:/_-]{1,2048}$";
 const SUBNET: &str = "^subnet-[0-9a-zA-Z]{1,25}$";
 const SECURITY_GROUP: &str = "^sg-[0-9a-zA-Z]{1,29}$";
+/// Metric, comparison and number. Labels of the metric may follow its name, in braces.
+const RULE: &str = "^\\s*[^<>=!{}\"\\s][^<>=!{}\"]*(\\{.*\\})?\\s*(>=|<=|==|>|<)\\s*-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?\\s*$";
+/// Metric, `=` and a number that is not negative.
+const LIMIT: &str =
+    "^\\s*[^<>=!{}\"\\s][^<>=!{}\"]*(\\{.*\\})?\\s*=\\s*(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?\\s*$";
 /// `type/subtype`, at most 256 characters.
 const MIME_TYPE: &str = "^[^\\s/]+/[^\\s]+$";
+
+/// Most entries of `environments`.
+pub(super) const MOST_ENVIRONMENTS: usize = 100;
 
 /// The manifest of a project: what its model is, how it is judged, and where it goes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -37,7 +45,8 @@ pub struct Manifest {
     pub package: Option<Package>,
     /// Tags of everything that is created.
     pub tags: TagEntries,
-    /// Places to deploy to, by the name of their GitLab environment.
+    /// Places to deploy to, by the name of their GitLab environment: at most 100.
+    #[schemars(extend("maxProperties" = MOST_ENVIRONMENTS))]
     pub environments: BTreeMap<String, EnvironmentEntry>,
     /// The entry of `environments` that a command was started for.
     #[serde(skip)]
@@ -79,15 +88,18 @@ pub struct ModelEntry {
     pub instance_types: Vec<String>,
     /// Files with metrics of the model, for the gate and the registry.
     #[serde(default)]
+    #[schemars(inner(length(min = 1)))]
     pub metrics: Vec<String>,
     /// Metrics that a JSONPath finds in files of JSON, by name, as in `gate --metric`: `$.report.f1`.
     #[serde(default)]
     pub metric_paths: BTreeMap<String, String>,
     /// Bars, as in `gate --require`: `accuracy>=0.8`.
     #[serde(default)]
+    #[schemars(inner(regex(pattern = RULE)))]
     pub require: Vec<String>,
     /// How much a metric may be worse than that of the latest approved version, as in `gate --max-regression`: `f1=0.01`.
     #[serde(default)]
+    #[schemars(inner(regex(pattern = LIMIT)))]
     pub max_regression: Vec<String>,
     /// Approvals that a version needs.
     #[serde(default)]
@@ -187,7 +199,7 @@ pub struct Autoscaling {
     #[schemars(range(min = 1))]
     pub max: u32,
     /// Invocations a minute for each instance, or for serverless endpoints the used share of the provisioned concurrency, from 0 to 1.
-    #[schemars(range(min = 0))]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub target: f64,
     /// Time after instances ended until more may end, from 0 to 3600.
     #[serde(default)]
@@ -305,7 +317,7 @@ pub struct EnvironmentEntry {
     #[schemars(regex(pattern = ROLE), length(max = 2048))]
     pub role: Option<String>,
     /// Bucket for models, metrics and the record of deployments: its name alone.
-    #[schemars(regex(pattern = BUCKET))]
+    #[schemars(regex(pattern = BUCKET), length(min = 3, max = 63))]
     pub bucket: Option<String>,
     /// Prefix of the keys in the bucket, without a slash at its ends.
     #[schemars(regex(pattern = PREFIX), length(max = 512))]
@@ -322,5 +334,12 @@ pub struct EnvironmentEntry {
     /// Containers that serve the model have no network.
     pub network_isolation: bool,
     /// Changes to `model`, `endpoint`, `package` and `tags`, as a JSON merge patch (RFC 7386): `null` removes a key.
+    #[schemars(extend(
+        "additionalProperties" = false,
+        "properties" = {
+            "model": {"type": ["object", "null"]}, "endpoint": {"type": ["object", "null"]},
+            "package": {"type": ["object", "null"]}, "tags": {"type": ["object", "null"]}
+        }
+    ))]
     pub patch: serde_json::Map<String, serde_json::Value>,
 }

@@ -81,7 +81,7 @@ fn value_of<'a>(inner: &str, variable: &impl Fn(&str) -> Option<&'a str>) -> Res
     if !is_name {
         return Err("the name of a variable has letters, digits and `_`: write `${NAME:default}`".to_owned());
     }
-    if SECRET_NAME.is_match(name) {
+    if is_secret_name(name) {
         return Err(format!("the variable `{name}` holds a secret, and the manifest's values are readable in AWS"));
     }
     match variable(name).filter(|value| !value.is_empty()).or(default) {
@@ -93,20 +93,36 @@ fn value_of<'a>(inner: &str, variable: &impl Fn(&str) -> Option<&'a str>) -> Res
     }
 }
 
-/// Names of variables that hold secrets, of GitLab, of AWS and by custom.
+/// Whether a variable of this name holds a secret. The id of a KMS key is none.
+fn is_secret_name(name: &str) -> bool {
+    SECRET_NAME.is_match(name) && !name.to_ascii_uppercase().ends_with("KMS_KEY")
+}
+
+/// Names of variables that hold secrets, of GitLab, of AWS, of Docker and by custom. A `TOKENIZER` holds no token.
 static SECRET_NAME: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(
-        "(?i)_TOKEN$|^TOKEN$|PASSWORD|SECRET|PRIVATE_KEY|API_KEY|CREDENTIALS|_JWT|^AWS_.*KEY|^CI_REPOSITORY_URL$",
+        "(?i)TOKEN([^I]|$)|PASS|SECRET|PRIVATE_KEY|API_?KEY|ACCESS_?KEY|_KEY$|CREDENTIAL|_JWT|^AWS_.*KEY|^DOCKER_AUTH_CONFIG$|^CI_REPOSITORY_URL$",
     )
     .expect("a unit test compiles it")
 });
 
-/// Values that are secrets: JSON web tokens, GitLab's tokens, AWS's access keys, private keys, and passwords in an address.
+/// Values that are secrets: JSON web tokens, tokens of GitLab, GitHub, Slack, Hugging Face and OpenAI, AWS's access keys, private keys,
+/// and passwords in an address.
 static SECRET_VALUE: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(
-        r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.|\bgl(pat|cbt|dt|rt|ptt|oas|soat)-[A-Za-z0-9_-]{16,}|\bA(KIA|SIA)[A-Z0-9]{16}\b|PRIVATE KEY-----|://[^/\s:@]*:[^/\s@]+@",
-    )
-    .expect("a unit test compiles it")
+    let forms = [
+        r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.",
+        r"gl(pat|cbt|dt|rt|rtr|ptt|oas|soat|ft|imt|agent|ffct)-[A-Za-z0-9_-]{8,}",
+        r"GR1348941[A-Za-z0-9_-]{8,}",
+        r"gh[pousr]_[A-Za-z0-9]{16,}",
+        r"github_pat_[A-Za-z0-9_]{16,}",
+        r"A(KIA|SIA)[A-Z0-9]{16}",
+        r"xox[a-z]-[A-Za-z0-9-]{8,}",
+        r"\bhf_[A-Za-z0-9]{16,}",
+        r"\bsk-[A-Za-z0-9_-]{16,}",
+        r"PRIVATE KEY-----",
+        r"://[^/\s:@]*:[^/\s@]+@",
+    ];
+    Regex::new(&forms.join("|")).expect("a unit test compiles it")
 });
 
 #[cfg(test)]
@@ -159,10 +175,42 @@ mod tests {
     }
 
     #[test]
-    fn every_secret_of_the_environment_is_refused_and_nothing_else() {
-        for name in ["TOKENIZER", "KMS_KEY", "CI_COMMIT_SHA", "MODEL_KEY_METRIC"] {
-            assert!(!SECRET_NAME.is_match(name), "{name}");
+    fn secrets_are_known_by_their_names_and_nothing_else_is_refused() {
+        for name in [
+            "DB_PASS",
+            "MYSQL_PASSWD",
+            "passphrase",
+            "DOCKER_AUTH_CONFIG",
+            "MY_ACCESS_KEY_ID",
+            "TOKEN_OF_CI",
+            "SSH_KEY",
+            "CREDENTIAL_FILE",
+            "TOKEN",
+            "client_secret",
+            "ACCESSKEY",
+        ] {
+            assert!(is_secret_name(name), "{name}");
         }
-        assert!(!SECRET_VALUE.is_match("arn:aws:iam::123456789012:role/serve"));
+        for name in ["TOKENIZER", "KMS_KEY", "MODEL_KMS_KEY", "CI_COMMIT_SHA", "MODEL_KEY_METRIC"] {
+            assert!(!is_secret_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_known_by_their_values_and_nothing_else_is_refused() {
+        let random = "x".repeat(20);
+        let of_gitlab = "glft- glimt- glagent- glffct- GR1348941 glptt- glrt- glcbt- gldt- gloas- glsoat- glpat-";
+        let others = "ghp_ gho_ github_pat_ xoxb- xoxp- hf_ sk-";
+        for start in of_gitlab.split(' ').chain(others.split(' ')) {
+            assert!(SECRET_VALUE.is_match(&format!("{start}{random}")), "{start}");
+        }
+        for start in ["AKIA", "ASIA"] {
+            assert!(SECRET_VALUE.is_match(&format!("key:{start}{}", "A1".repeat(8))), "{start}");
+        }
+        for value in
+            ["arn:aws:iam::123456789012:role/serve", "risk-management-of-the-bank", "wine", "https://example.com:80/a"]
+        {
+            assert!(!SECRET_VALUE.is_match(value), "{value}");
+        }
     }
 }
