@@ -89,6 +89,29 @@ impl ProjectTarget {
         Self { manifest, folder: PathBuf::new(), environment, pipeline: Pipeline::of(&inputs.env), access }
     }
 
+    /// Says what is wrong with the ARN of a version: its form, or that it is not of the manifest's group and place.
+    pub(crate) fn check_version(&self, arn: &str) -> Result<(), String> {
+        let of_group = |resource: &str| {
+            let (group, number) = resource.strip_prefix("model-package/")?.split_once('/')?;
+            number.parse::<u32>().is_ok().then(|| group.to_owned())
+        };
+        let parsed = Arn::parse(arn).filter(|parsed| parsed.service == "sagemaker");
+        let Some((parsed, group)) = parsed.and_then(|parsed| Some((parsed, of_group(parsed.resource)?))) else {
+            return Err("which is no ARN of a version: `arn:aws:sagemaker:REGION:ACCOUNT:model-package/GROUP/NUMBER`"
+                .to_owned());
+        };
+        let entry = &self.manifest.target;
+        let expected = |key: &str, expected: Option<&str>, actual: &str| match expected {
+            Some(expected) if expected != actual => {
+                Err(format!("whose {key} is not that of the manifest, `{expected}`"))
+            }
+            _ => Ok(()),
+        };
+        expected("region", entry.region.as_deref(), parsed.region)?;
+        expected("account", entry.account.as_deref(), parsed.account)?;
+        expected("group", self.manifest.model.as_ref().map(|model| model.group.as_str()), &group)
+    }
+
     /// The failure of a command that needs a key of the environment's entry.
     pub(crate) fn unnamed(&self, key: &str) -> Failure {
         let failure = match &self.environment {

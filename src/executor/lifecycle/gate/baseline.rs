@@ -11,7 +11,6 @@ use crate::base::plain;
 use crate::cloud::{Access, Approval, ModelRegistry, ModelVersion, RegistrationState};
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::manifest::ModelEntry;
-use crate::lifecycle::model::check_version_arn;
 use crate::lifecycle::target::ProjectTarget;
 
 /// Where the metrics of the earlier model are.
@@ -73,7 +72,7 @@ impl Baseline {
                     Failure::user(format!("`--baseline` is {}, {what}", plain::line(arn, 300)))
                         .hint("name an approved version of `model.group` in the environment's region and account")
                 };
-                check_version_arn(arn, target).map_err(|what| refused(&what))?;
+                target.check_version(arn).map_err(|what| refused(&what))?;
                 check_place(inputs, target).await?;
                 let version = inputs.connect.registry(&target.access).await?.version(arn).await?;
                 let absent = || Failure::user(format!("the version {arn} does not exist"));

@@ -15,7 +15,6 @@ mod versions;
 
 use clap::{Args, Subcommand};
 
-pub(super) use self::versions::check as check_version_arn;
 use super::CommandInputs;
 use crate::base::signals::Cancellation;
 

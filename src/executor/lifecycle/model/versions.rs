@@ -64,31 +64,11 @@ impl VersionArgs {
                     .into());
             }
         };
-        check(arn, target).map_err(|what| Failure::user(format!("`{named}` is {}, {what}", plain::line(arn, 300))))?;
+        target
+            .check_version(arn)
+            .map_err(|what| Failure::user(format!("`{named}` is {}, {what}", plain::line(arn, 300))))?;
         Ok(VersionChoice::Arn(arn.to_owned()))
     }
-}
-
-/// Says what is wrong with the ARN of a version: its form, or that it is not of the manifest's group and place.
-pub(in crate::lifecycle) fn check(arn: &str, target: &ProjectTarget) -> Result<(), String> {
-    let of_group = |resource: &str| {
-        let (group, number) = resource.strip_prefix("model-package/")?.split_once('/')?;
-        number.parse::<u32>().is_ok().then(|| group.to_owned())
-    };
-    let parsed = Arn::parse(arn).filter(|parsed| parsed.service == "sagemaker");
-    let Some((parsed, group)) = parsed.and_then(|parsed| Some((parsed, of_group(parsed.resource)?))) else {
-        return Err(
-            "which is no ARN of a version: `arn:aws:sagemaker:REGION:ACCOUNT:model-package/GROUP/NUMBER`".to_owned()
-        );
-    };
-    let entry = &target.manifest.target;
-    let expected = |key: &str, expected: Option<&str>, actual: &str| match expected {
-        Some(expected) if expected != actual => Err(format!("whose {key} is not that of the manifest, `{expected}`")),
-        _ => Ok(()),
-    };
-    expected("region", entry.region.as_deref(), parsed.region)?;
-    expected("account", entry.account.as_deref(), parsed.account)?;
-    expected("group", target.manifest.model.as_ref().map(|model| model.group.as_str()), &group)
 }
 
 impl VersionChoice {
