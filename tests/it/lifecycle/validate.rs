@@ -49,8 +49,8 @@ fn every_mistake_has_a_line_and_the_job_fails() {
     let one = run(folder.path(), &[("REGION", "eu-west-1")], &["validate", "--targets", "staging", "--output", "json"]);
     let data: Value = serde_json::from_str(&one.stdout).unwrap();
     let keys: Vec<_> = data["findings"].as_array().unwrap().iter().map(|one| one["key"].as_str().unwrap()).collect();
-    assert_eq!((one.code, keys), (1, vec!["model.image", "model.imagine"]));
-    let over = run(folder.path(), &[], &["validate", "--dotenv", "manifest.json"]);
+    assert_eq!((one.code, keys), (1, vec!["model.image", "model.imagine", "model.require.0"]));
+    let over = run(folder.path(), &[], &["validate", "--junit", "manifest.json"]);
     assert_eq!((over.code, over.stdout.as_str()), (1, ""), "{}", over.stderr);
     assert_eq!(std::fs::read_to_string(folder.path().join("manifest.json")).unwrap(), text);
     let absent = run(folder.path(), &[], &["validate", "--manifest", "absent.json"]);

@@ -14,7 +14,7 @@ use super::CommandInputs;
 use super::region::ImageName;
 use super::target::ProjectTarget;
 use crate::base::plain;
-use crate::cloud::{CloudError, CloudErrorKind};
+use crate::cloud::{CloudError, CloudErrorKind, InputPrefix};
 
 /// A key that no command writes: asking for it shows whether objects may be read.
 const NO_OBJECT: &str = "validate/no-object";
@@ -111,7 +111,7 @@ async fn check_bucket(inputs: &CommandInputs, target: &ProjectTarget, checks: &m
         return Ok(());
     };
     let answer = decide::bucket(&found);
-    let is_here = matches!(answer, CheckAnswer::Ok { .. });
+    let is_here = matches!(answer, CheckAnswer::Ok { .. }) || found == InputPrefix::Unreadable;
     checks.tell("bucket", answer);
     if is_here {
         let prefix = if target.access.prefix.is_empty() { String::new() } else { format!("{}/", target.access.prefix) };

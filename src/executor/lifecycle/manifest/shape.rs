@@ -40,7 +40,11 @@ struct Check<'a> {
 impl<'a> Check<'a> {
     /// Whether the types can hold the value; what they cannot hold is taken out around it.
     fn value(&mut self, value: &mut Value, schema: &'a Value, path: &str) -> bool {
-        let description = schema["description"].as_str();
+        self.described(value, schema, path, schema["description"].as_str())
+    }
+
+    /// As [`Check::value`]; an entry of a list has the description of the list.
+    fn described(&mut self, value: &mut Value, schema: &'a Value, path: &str, description: Option<&str>) -> bool {
         let alternatives = schema["anyOf"].as_array().into_iter().flatten();
         let may_be_null =
             words(&schema["type"]).contains(&"null") || alternatives.into_iter().any(|one| one["type"] == "null");
@@ -78,7 +82,7 @@ impl<'a> Check<'a> {
                 entries.retain_mut(|entry| {
                     let path = join(path, &number.to_string());
                     number += 1;
-                    self.value(entry, &schema["items"], &path)
+                    self.described(entry, &schema["items"], &path, description)
                 });
                 is_usable
             }
@@ -217,7 +221,7 @@ fn out_of_form(value: &Value, schema: &Value) -> Option<String> {
     }
     let pattern = schema["pattern"].as_str().and_then(|pattern| Regex::new(pattern).ok())?;
     let is_of_form = value.as_str().is_some_and(|text| pattern.is_match(text));
-    (!is_of_form).then(|| "does not have the form that AWS takes".to_owned())
+    (!is_of_form).then(|| "does not have the right form".to_owned())
 }
 
 /// The values of an enumeration, as a list or as one constant each.
