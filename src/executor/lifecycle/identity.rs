@@ -6,6 +6,7 @@
 use base64_simd::URL_SAFE_NO_PAD;
 use clap::Args;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use super::CommandInputs;
 use crate::base::arn::Arn;
@@ -35,6 +36,8 @@ pub(crate) struct JobToken {
 pub(crate) struct JobUser {
     /// Digits. Names can be changed, and taken by others.
     pub(crate) id: String,
+    /// The begin of the hash of the token's issuer: users of two GitLab servers can have one id.
+    pub(crate) issuer: String,
     pub(crate) login: String,
     pub(crate) project: String,
     pub(crate) pipeline: String,
@@ -89,6 +92,13 @@ impl IdentityArgs {
     }
 }
 
+impl JobUser {
+    /// Tells the user from every other one.
+    pub(crate) fn key(&self) -> String {
+        format!("{}@{}", self.id, self.issuer)
+    }
+}
+
 impl JobToken {
     /// Makes `access` use the token. The user is proven as soon as a port was made with it.
     pub(crate) fn work_as(self, access: &mut Access) -> JobUser {
@@ -114,6 +124,7 @@ fn user_of(token: &str) -> Option<JobUser> {
     };
     Some(JobUser {
         id: id("user_id")?,
+        issuer: Sha256::digest(text("iss")?).iter().take(4).map(|byte| format!("{byte:02x}")).collect(),
         login: text("user_login")?,
         project: text("project_path").unwrap_or_default(),
         pipeline: id("pipeline_id")?,
@@ -133,15 +144,14 @@ mod tests {
 
     #[test]
     fn the_user_is_that_of_the_claims() {
-        let claims =
-            json!({"user_id": "42", "user_login": "jane", "project_path": "g/p", "pipeline_id": "7", "job_id": 8});
+        let claims = json!({"iss": "https://gitlab.com", "user_id": "42", "user_login": "jane", "project_path": "g/p", "pipeline_id": "7", "job_id": 8});
         let user = user_of(&token(&claims)).unwrap();
-        assert_eq!((user.id.as_str(), user.login.as_str(), user.job.as_str()), ("42", "jane", "8"));
+        assert_eq!((user.key().as_str(), user.login.as_str(), user.job.as_str()), ("42@e7be96a5", "jane", "8"));
     }
 
     #[test]
     fn other_texts_have_no_user() {
-        let base = json!({"user_id": "42", "user_login": "jane", "pipeline_id": "7", "job_id": "8"});
+        let base = json!({"iss": "https://gitlab.com", "user_id": "42", "user_login": "jane", "pipeline_id": "7", "job_id": "8"});
         let with = |name: &str, value: Value| {
             let mut claims = base.clone();
             claims[name] = value;
@@ -154,6 +164,7 @@ mod tests {
             format!("{}.more", token(&base)),
             with("user_id", json!("42 user=other")),
             with("user_id", Value::Null),
+            with("iss", Value::Null),
             with("job_id", json!([1])),
             with("pipeline_id", json!("")),
         ] {

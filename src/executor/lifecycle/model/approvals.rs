@@ -1,7 +1,8 @@
 //! Approvals and rejections, as they stand in a version's metadata. Pure.
 //!
-//! `approval-<user id>` holds a user's approval, so that two users never write the same entry; `rejection-<round>` holds a
+//! `approval-<user>` holds a user's approval, so that two users never write the same entry; `rejection-<number>` holds a
 //! rejection. A rejection ends a round: approvals of earlier rounds count no more. Rounds need no clock that is right.
+//! The records decide, and not the status: a status that was written late, or by another program, is compared with them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
@@ -32,18 +33,53 @@ impl ApprovalRule {
     }
 }
 
+/// What the records of a version say under a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The last decision is a rejection.
+    Rejected,
+    /// So many approvals are missing.
+    Missing(u32),
+    /// The rule holds.
+    Approved,
+}
+
 /// The metadata of one version.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ApprovalRecords<'a>(pub(super) &'a BTreeMap<String, String>);
 
 impl<'a> ApprovalRecords<'a> {
-    /// Number of the round, from 1.
-    pub(super) fn round(self) -> u32 {
-        let numbers = self.0.keys().filter_map(|key| key.strip_prefix(REJECTION)?.parse::<u32>().ok());
-        numbers.max().unwrap_or(0).saturating_add(1)
+    /// What the records say under a rule. Who opens a version again approves it in the same change.
+    pub(super) fn standing(self, rule: ApprovalRule) -> Standing {
+        if self.last_rejection().is_some() && !self.has_approvals() {
+            return Standing::Rejected;
+        }
+        match self.missing(rule) {
+            0 => Standing::Approved,
+            missing => Standing::Missing(missing),
+        }
     }
 
-    /// Id of the user who registered the version.
+    /// Number of the round, from 1. Rejections are counted, because a number in a name may be any.
+    fn round(self) -> usize {
+        self.rejections().count() + 1
+    }
+
+    fn rejections(self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.0.iter().filter_map(|(key, value)| Some((key.strip_prefix(REJECTION)?, value.as_str())))
+    }
+
+    /// The record of the last rejection.
+    pub(super) fn last_rejection(self) -> Option<&'a str> {
+        self.rejections().max_by_key(|(number, _)| number.parse::<u64>().ok()).map(|(_, record)| record)
+    }
+
+    /// Whether somebody has approved in this round.
+    pub(super) fn has_approvals(self) -> bool {
+        !self.approvers().is_empty()
+    }
+
+    /// Key of the user who registered the version.
     pub(super) fn author(self) -> Option<&'a str> {
         field(self.0.get(AUTHOR)?, "id")
     }
@@ -53,42 +89,68 @@ impl<'a> ApprovalRecords<'a> {
         self.approvers().contains_key(user)
     }
 
-    /// Users who approved in this round, by id, with their names.
+    /// Users who approved in this round, by key, with their names.
     fn approvers(self) -> BTreeMap<&'a str, &'a str> {
         let round = self.round().to_string();
         let of_round = |(key, value): (&'a String, &'a String)| {
-            let id = key.strip_prefix(APPROVAL).filter(|id| id.bytes().all(|byte| byte.is_ascii_digit()))?;
-            (field(value, "round") == Some(&round)).then(|| (id, field(value, "user").unwrap_or_default()))
+            let user = key.strip_prefix(APPROVAL)?;
+            (field(value, "round") == Some(&round)).then(|| (user, field(value, "user").unwrap_or_default()))
         };
         self.0.iter().filter_map(of_round).collect()
     }
 
+    /// Users whose approval counts, by key. None, when an author is excluded whom nobody knows.
+    fn counting(self, rule: ApprovalRule) -> BTreeMap<&'a str, &'a str> {
+        let mut approvers = self.approvers();
+        if rule.no_self {
+            match self.author() {
+                Some(author) => drop(approvers.remove(author)),
+                None => approvers.clear(),
+            }
+        }
+        approvers
+    }
+
     /// Names of the users whose approval counts.
     pub(super) fn counted(self, rule: ApprovalRule) -> BTreeSet<&'a str> {
-        let excluded = self.author().filter(|_| rule.no_self);
-        self.approvers().into_iter().filter(|(id, _)| Some(*id) != excluded).map(|(_, name)| name).collect()
+        self.counting(rule).into_values().collect()
     }
 
     /// Approvals that are missing.
-    pub(super) fn missing(self, rule: ApprovalRule) -> u32 {
-        let excluded = self.author().filter(|_| rule.no_self);
-        let counted = self.approvers().keys().filter(|id| Some(**id) != excluded).count();
-        rule.min.saturating_sub(u32::try_from(counted).unwrap_or(u32::MAX))
+    fn missing(self, rule: ApprovalRule) -> u32 {
+        rule.min.saturating_sub(u32::try_from(self.counting(rule).len()).unwrap_or(u32::MAX))
     }
 
-    /// Whether one more entry fits.
-    pub(super) fn is_full(self) -> bool {
-        self.0.len() >= MOST
+    /// Whether the entries fit.
+    pub(super) fn has_room_for(self, entries: &BTreeMap<String, String>) -> bool {
+        self.0.len() + entries.keys().filter(|key| !self.0.contains_key(*key)).count() <= MOST
     }
 
     /// The entry of this user's approval.
     pub(super) fn approval(self, user: &JobUser, at: SystemTime, reason: Option<&str>) -> (String, String) {
-        (format!("{APPROVAL}{}", user.id), record(&format!("round={} ", self.round()), user, at, reason))
+        (format!("{APPROVAL}{}", user.key()), record(&format!("round={} ", self.round()), user, at, reason))
     }
 
     /// The entry of this user's rejection, which ends the round.
     pub(super) fn rejection(self, user: &JobUser, at: SystemTime, reason: &str) -> (String, String) {
-        (format!("{REJECTION}{}", self.round()), record(&format!("id={} ", user.id), user, at, Some(reason)))
+        (self.free_rejection(), record(&format!("id={} ", user.key()), user, at, Some(reason)))
+    }
+
+    /// Entries by which a user opens a rejected version again, with an approval. A rejection without a record, which was made
+    /// outside of this program, gets one first, so that approvals from before it count no more.
+    pub(super) fn reopening(self, user: &JobUser, at: SystemTime, reason: Option<&str>) -> BTreeMap<String, String> {
+        if !self.has_approvals() {
+            return BTreeMap::from([self.approval(user, at, reason)]);
+        }
+        let outside = (self.free_rejection(), record(&format!("outside=true id={} ", user.key()), user, at, None));
+        let mut entries = self.0.clone();
+        entries.extend([outside.clone()]);
+        BTreeMap::from([outside, ApprovalRecords(&entries).approval(user, at, reason)])
+    }
+
+    fn free_rejection(self) -> String {
+        let mut names = (1_u64..).map(|number| format!("{REJECTION}{number}"));
+        names.find(|name| !self.0.contains_key(name)).unwrap_or_default()
     }
 }
 
@@ -103,7 +165,7 @@ fn record(begin: &str, user: &JobUser, at: SystemTime, reason: Option<&str>) -> 
 pub(super) fn author(user: &JobUser) -> String {
     value(&format!(
         "id={} user={} pipeline={} job={}",
-        user.id,
+        user.key(),
         word(&user.login, LONGEST_LOGIN),
         user.pipeline,
         user.job
@@ -112,7 +174,7 @@ pub(super) fn author(user: &JobUser) -> String {
 
 /// What AWS shows beside the status: one line.
 pub(super) fn description(verb: &str, user: &JobUser, reason: Option<&str>) -> String {
-    let JobUser { id, login, project, pipeline, job } = user;
+    let JobUser { id, login, project, pipeline, job, .. } = user;
     let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
     let text = format!("{verb} by {login} (user {id}) in job {job} of pipeline {pipeline} of {project}{reason}");
     let line: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
@@ -122,12 +184,20 @@ pub(super) fn description(verb: &str, user: &JobUser, reason: Option<&str>) -> S
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use test_case::test_case;
 
     use super::*;
 
     fn user(id: &str) -> JobUser {
         let text = |text: &str| text.to_owned();
-        JobUser { id: text(id), login: format!("user{id}"), project: text("g/p"), pipeline: text("7"), job: text("8") }
+        JobUser {
+            id: text(id),
+            issuer: text("1234abcd"),
+            login: format!("user{id}"),
+            project: text("g/p"),
+            pipeline: text("7"),
+            job: text("8"),
+        }
     }
 
     fn approve(metadata: &mut BTreeMap<String, String>, id: &str) {
@@ -148,13 +218,68 @@ mod tests {
     }
 
     #[test]
-    fn a_rejection_ends_the_round() {
+    fn users_of_two_servers_are_two() {
         let mut metadata = BTreeMap::new();
+        approve(&mut metadata, "2");
+        let other = JobUser { issuer: "0".to_owned(), ..user("2") };
+        metadata.extend([ApprovalRecords(&metadata).approval(&other, SystemTime::UNIX_EPOCH, None)]);
+        assert_eq!(ApprovalRecords(&metadata).standing(ApprovalRule { no_self: false, ..TWO }), Standing::Approved);
+        metadata.insert(AUTHOR.to_owned(), author(&other));
+        assert_eq!(ApprovalRecords(&metadata).standing(TWO), Standing::Missing(1));
+    }
+
+    #[test]
+    fn an_author_whom_nobody_knows_cannot_be_excluded() {
+        let mut metadata = BTreeMap::new();
+        approve(&mut metadata, "2");
+        approve(&mut metadata, "3");
+        assert_eq!(ApprovalRecords(&metadata).standing(TWO), Standing::Missing(2));
+    }
+
+    #[test_case(&["rejection-4294967295"], "rejection-1"; "the largest number")]
+    #[test_case(&["rejection-99999999999999999999999"], "rejection-1"; "a larger number")]
+    #[test_case(&["rejection-1", "rejection-2", "rejection-x"], "rejection-3"; "no number")]
+    fn every_rejection_ends_a_round(entries: &[&str], next: &str) {
+        let mut metadata = BTreeMap::from_iter(entries.iter().map(|entry| ((*entry).to_owned(), String::new())));
+        assert_eq!(ApprovalRecords(&metadata).standing(TWO), Standing::Rejected);
+        approve(&mut metadata, "2");
+        let (key, value) = ApprovalRecords(&metadata).rejection(&user("4"), SystemTime::UNIX_EPOCH, "no");
+        assert_eq!(key, next);
+        metadata.insert(key, value);
+        assert_eq!(ApprovalRecords(&metadata).standing(TWO), Standing::Rejected, "{metadata:?}");
+    }
+
+    #[test]
+    fn opening_again_ends_the_round_that_nobody_ended() {
+        let mut metadata = BTreeMap::from([(AUTHOR.to_owned(), author(&user("1")))]);
+        approve(&mut metadata, "2");
+        metadata.extend(ApprovalRecords(&metadata).reopening(&user("3"), SystemTime::UNIX_EPOCH, None));
+        assert_eq!(ApprovalRecords(&metadata).counted(TWO), BTreeSet::from(["user3"]));
+        assert!(metadata["rejection-1"].starts_with("outside=true id=3@1234abcd user=user3 "), "{metadata:?}");
+        let (key, value) = ApprovalRecords(&metadata).rejection(&user("4"), SystemTime::UNIX_EPOCH, "no");
+        metadata.insert(key, value);
+        metadata.extend(ApprovalRecords(&metadata).reopening(&user("3"), SystemTime::UNIX_EPOCH, None));
+        assert_eq!(ApprovalRecords(&metadata).round(), 3);
+    }
+
+    #[test]
+    fn an_entry_that_is_there_needs_no_room() {
+        let mut metadata = BTreeMap::from_iter((1..MOST).map(|at| (format!("x{at}"), String::new())));
+        approve(&mut metadata, "2");
+        let entry =
+            |id: &str| BTreeMap::from([ApprovalRecords(&metadata).approval(&user(id), SystemTime::UNIX_EPOCH, None)]);
+        assert!(ApprovalRecords(&metadata).has_room_for(&entry("2")));
+        assert!(!ApprovalRecords(&metadata).has_room_for(&entry("3")));
+    }
+
+    #[test]
+    fn a_rejection_ends_the_round() {
+        let mut metadata = BTreeMap::from([(AUTHOR.to_owned(), author(&user("1")))]);
         approve(&mut metadata, "2");
         let (key, value) = ApprovalRecords(&metadata).rejection(&user("4"), SystemTime::UNIX_EPOCH, "bad on new data");
         assert_eq!(
             (key.as_str(), value.as_str()),
-            ("rejection-1", "id=4 user=user4 pipeline=7 job=8 at=1970-01-01T00:00:00Z reason=bad on new data")
+            ("rejection-1", "id=4@1234abcd user=user4 pipeline=7 job=8 at=1970-01-01T00:00:00Z reason=bad on new data")
         );
         metadata.insert(key, value);
         assert_eq!((ApprovalRecords(&metadata).round(), ApprovalRecords(&metadata).missing(TWO)), (2, 2));
@@ -183,9 +308,9 @@ mod tests {
             prop_assert_eq!(field(&value, "round"), Some("1"));
             prop_assert!(value.chars().count() <= super::super::metadata::LONGEST);
             metadata.insert(key, value);
-            prop_assert_eq!(ApprovalRecords(&metadata).missing(TWO), 1);
+            prop_assert_eq!(ApprovalRecords(&metadata).missing(ApprovalRule { no_self: false, ..TWO }), 1);
             metadata.insert(AUTHOR.to_owned(), super::author(&forger));
-            prop_assert_eq!(ApprovalRecords(&metadata).author(), Some("5"));
+            prop_assert_eq!(ApprovalRecords(&metadata).author(), Some("5@1234abcd"));
             let line = description("Approved", &forger, Some(&reason));
             prop_assert!(!line.contains('\n') && line.chars().count() <= 1024);
         }

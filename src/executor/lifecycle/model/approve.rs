@@ -1,6 +1,7 @@
 //! `sagemaker-executor model approve`: records an approval, and approves the version when there are enough.
 //!
 //! A record is written first, and counted when it was read back: of two users who approve at once, the later one sees both.
+//! The status follows the records: one that says something else was written by another program, or late by a command that ended.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::SystemTime;
 
 use clap::Args;
 
-use super::approvals::{ApprovalRecords, ApprovalRule, description};
+use super::approvals::{ApprovalRecords, ApprovalRule, Standing, description};
 use super::change::{ATTEMPTS, changed, not_kept, pauses};
 use super::version_data::VersionData;
 use super::versions::{VersionArgs, completed};
@@ -57,24 +58,40 @@ pub(super) async fn run(inputs: &CommandInputs, args: ApproveArgs) -> anyhow::Re
     let registry = inputs.connect.registry(&target.access).await?;
     let found = choice.find(&*registry, &target).await?;
     let version = completed(&*registry, &found.arn).await?;
-    if version.approval == Approval::Approved {
-        return args.output.leave(&VersionData::new("unchanged", &version), &inputs.printer);
-    }
     let reason = args.reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty());
     let approval = Approving { registry, user, rule, reason, force: args.force, at: inputs.clock.now() };
+    let version = approval.put_right(version).await?;
+    let standing = ApprovalRecords(&version.metadata).standing(rule);
+    if version.approval == Approval::Approved && standing == Standing::Approved {
+        return args.output.leave(&VersionData::new("unchanged", &version), &inputs.printer);
+    }
     approval.check_author(&version)?;
     let version = approval.record(version).await?;
-    let missing = ApprovalRecords(&version.metadata).missing(rule);
-    if missing > 0 {
+    if let Standing::Missing(missing) = ApprovalRecords(&version.metadata).standing(rule) {
         args.output.leave(&VersionData::new("recorded", &version), &inputs.printer)?;
-        let counted = ApprovalRecords(&version.metadata).counted(rule).into_iter().collect::<Vec<_>>().join(", ");
-        let message =
-            format!("{} of {} approvals are there ({counted}): {missing} missing", rule.min - missing, rule.min);
-        let failure = Failure::verdict(exit_codes::NOT_YET, message);
-        return Err(failure.hint("another user has to run `sagemaker-executor model approve` for this version").into());
+        return Err(too_few(&version, rule, missing).into());
+    }
+    if version.approval == Approval::Approved {
+        return args.output.leave(&VersionData::new("recorded", &version), &inputs.printer);
     }
     let version = approval.approve(version).await?;
     args.output.leave(&VersionData::new("approved", &version), &inputs.printer)
+}
+
+/// Says how many approvals are missing.
+fn too_few(version: &ModelVersion, rule: ApprovalRule, missing: u32) -> Failure {
+    let counted = ApprovalRecords(&version.metadata).counted(rule).into_iter().collect::<Vec<_>>().join(", ");
+    let counted = plain::line(&counted, 300);
+    let message = format!("{} of {} approvals are there ({counted}): {missing} missing", rule.min - missing, rule.min);
+    let failure = Failure::verdict(exit_codes::NOT_YET, message);
+    let failure = match version.approval {
+        Approval::Approved => failure.hint(
+            "its status is Approved all the same: it was approved outside of this program, or under a weaker rule; \
+             `sagemaker-executor model reject` takes this back",
+        ),
+        Approval::Pending | Approval::Rejected => failure,
+    };
+    failure.hint("another user has to run `sagemaker-executor model approve` for this version")
 }
 
 struct Approving<'a> {
@@ -96,7 +113,7 @@ impl Approving<'_> {
             None => Err(Failure::user("nobody knows who registered this version, so `--no-self` cannot hold")
                 .hint("register the version in a job with an id token (`id_tokens:`) and `AWS_ROLE_ARN`")
                 .into()),
-            Some(author) if author == self.user.id => {
+            Some(author) if author == self.user.key() => {
                 let message = format!("{} registered this version, and must not approve it", self.user.login);
                 let failure = Failure::verdict(exit_codes::NOT_YET, message);
                 Err(failure.hint("another user has to run `sagemaker-executor model approve` for this version").into())
@@ -105,10 +122,29 @@ impl Approving<'_> {
         }
     }
 
+    /// Rejects a version again whose last record is a rejection: a command wrote its status late, or another program did.
+    async fn put_right(&self, mut version: ModelVersion) -> anyhow::Result<ModelVersion> {
+        let mut pauses = pauses();
+        for _ in 0..ATTEMPTS {
+            let records = ApprovalRecords(&version.metadata);
+            if version.approval == Approval::Rejected || records.standing(self.rule) != Standing::Rejected {
+                return Ok(version);
+            }
+            let change = VersionChange {
+                approval: Some(Approval::Rejected),
+                approval_description: Some(description("Rejection restored", &self.user, records.last_rejection())),
+                ..VersionChange::default()
+            };
+            version = changed(&*self.registry, &version.arn, &change, pauses.next()).await?;
+        }
+        Err(not_kept(&version))
+    }
+
     /// Writes this user's approval unless it is there, and returns the version with it.
     async fn record(&self, mut version: ModelVersion) -> anyhow::Result<ModelVersion> {
         let mut pauses = pauses();
         for _ in 0..ATTEMPTS {
+            version = self.put_right(version).await?;
             let is_rejected = version.approval == Approval::Rejected;
             if is_rejected && !self.force {
                 let description = plain::line(&version.approval_description, 1024);
@@ -116,17 +152,22 @@ impl Approving<'_> {
                 return Err(failure.hint("give `--force` to approve it all the same").into());
             }
             let records = ApprovalRecords(&version.metadata);
-            if records.has_approved(&self.user.id) && !is_rejected {
+            if records.has_approved(&self.user.key()) && !is_rejected {
                 return Ok(version);
             }
-            if records.is_full() {
+            let metadata = if is_rejected {
+                records.reopening(&self.user, self.at, self.reason)
+            } else {
+                BTreeMap::from([records.approval(&self.user, self.at, self.reason)])
+            };
+            if !records.has_room_for(&metadata) {
                 let failure = Failure::user("the version has no room for another approval");
                 return Err(failure.hint("register the model again in a new pipeline").into());
             }
             let change = VersionChange {
                 approval: is_rejected.then_some(Approval::Pending),
                 approval_description: is_rejected.then(|| description("Reopened", &self.user, self.reason)),
-                metadata: BTreeMap::from([records.approval(&self.user, self.at, self.reason)]),
+                metadata,
             };
             version = changed(&*self.registry, &version.arn, &change, pauses.next()).await?;
         }
@@ -135,7 +176,6 @@ impl Approving<'_> {
 
     /// Approves the version, and looks whether it was rejected at the same time.
     async fn approve(&self, version: ModelVersion) -> anyhow::Result<ModelVersion> {
-        let round = ApprovalRecords(&version.metadata).round();
         let change = VersionChange {
             approval: Some(Approval::Approved),
             approval_description: Some(description("Approved", &self.user, self.reason)),
@@ -144,13 +184,19 @@ impl Approving<'_> {
         let mut pauses = pauses();
         for _ in 0..ATTEMPTS {
             let now = changed(&*self.registry, &version.arn, &change, pauses.next()).await?;
-            if ApprovalRecords(&now.metadata).round() != round {
-                let rejected = VersionChange { approval: Some(Approval::Rejected), ..VersionChange::default() };
-                changed(&*self.registry, &version.arn, &rejected, pauses.next()).await?;
-                return Err(Failure::user("the version was rejected meanwhile").into());
-            }
-            if now.approval == Approval::Approved {
-                return Ok(now);
+            let now = self.put_right(now).await?;
+            match (now.approval, ApprovalRecords(&now.metadata).standing(self.rule)) {
+                (Approval::Rejected, _) | (_, Standing::Rejected) => {
+                    return Err(Failure::user("the version was rejected meanwhile").into());
+                }
+                (_, Standing::Missing(missing)) => {
+                    // It was rejected and opened again: the approvals are those of another round.
+                    let pending = VersionChange { approval: Some(Approval::Pending), ..VersionChange::default() };
+                    let now = changed(&*self.registry, &now.arn, &pending, pauses.next()).await?;
+                    return Err(too_few(&now, self.rule, missing).into());
+                }
+                (Approval::Approved, Standing::Approved) => return Ok(now),
+                (Approval::Pending, Standing::Approved) => {}
             }
         }
         Err(not_kept(&version))

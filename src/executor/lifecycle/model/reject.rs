@@ -48,17 +48,23 @@ pub(super) async fn run(inputs: &CommandInputs, args: RejectArgs) -> anyhow::Res
     let mut pauses = pauses();
     let mut outcome = "unchanged";
     for _ in 0..ATTEMPTS {
-        if version.approval == Approval::Rejected {
+        let records = ApprovalRecords(&version.metadata);
+        let mut metadata = BTreeMap::from([records.rejection(&user, inputs.clock.now(), reason)]);
+        let has_room = records.has_room_for(&metadata);
+        let is_recorded = records.last_rejection().is_some() && !records.has_approvals();
+        if version.approval == Approval::Rejected && (is_recorded || !has_room) {
             return args.output.leave(&VersionData::new(outcome, &version), &inputs.printer);
         }
-        let records = ApprovalRecords(&version.metadata);
-        if records.is_full() {
-            return Err(Failure::user("the version has no room for another rejection").into());
+        if !has_room {
+            inputs.printer.line(
+                "The version's metadata has no room for a record of the rejection: status and description alone say it",
+            );
+            metadata.clear();
         }
         let change = VersionChange {
             approval: Some(Approval::Rejected),
             approval_description: Some(description("Rejected", &user, Some(reason))),
-            metadata: BTreeMap::from([records.rejection(&user, inputs.clock.now(), reason)]),
+            metadata,
         };
         version = changed(&*registry, &version.arn, &change, pauses.next()).await?;
         outcome = "rejected";

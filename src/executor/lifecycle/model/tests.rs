@@ -138,7 +138,7 @@ impl Desk {
 /// The id token of a user's job.
 fn token(user: &str) -> String {
     let claims = json!({
-        "user_id": user, "user_login": format!("user{user}"), "project_path": "group/project", "pipeline_id": "7",
+        "iss": "https://gitlab.example", "user_id": user, "user_login": format!("user{user}"), "project_path": "group/project", "pipeline_id": "7",
         "job_id": "8",
     });
     format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode_to_string(claims.to_string()))

@@ -28,7 +28,7 @@ async fn an_approval_is_recorded_with_its_user() {
     let version = version(&desk);
     assert_eq!(version.approval, Approval::Approved);
     assert_eq!(
-        version.metadata["approval-2"],
+        version.metadata["approval-2@bf08810b"],
         "round=1 user=user2 pipeline=7 job=8 at=1970-01-01T12:00:00Z reason=fine: see _report_"
     );
     assert_eq!(
@@ -39,6 +39,57 @@ async fn an_approval_is_recorded_with_its_user() {
     let again = desk.run_as(Some("3"), &["approve", "--latest"]).await;
     assert!(again.out.starts_with("churn version 1: unchanged\n"), "{}{}", again.out, again.error);
     assert_eq!(desk.writes(), writes);
+}
+
+#[tokio::test]
+async fn an_approved_version_counts_only_under_the_rule() {
+    let desk = registered().await;
+    let arn = version(&desk).arn;
+    desk.memory.registry.change(&arn, |version| version.approval = Approval::Approved);
+    let two = ["approve", "--latest", "--min-approvals", "2", "--no-self"];
+    let first = desk.run_as(Some("2"), &two).await;
+    assert_eq!(first.kind, NOT_YET, "{}", first.error);
+    assert!(first.error.contains("1 of 2 approvals are there (user2): 1 missing"), "{}", first.error);
+    assert!(first.error.contains("approved outside of this program, or under a weaker rule"), "{}", first.error);
+    let second = desk.run_as(Some("3"), &two).await;
+    assert!(second.out.starts_with("churn version 1: recorded\n"), "{}{}", second.out, second.error);
+    assert_eq!((second.kind, version(&desk).approval), (None, Approval::Approved));
+    let again = desk.run_as(Some("3"), &two).await;
+    assert!(again.out.starts_with("churn version 1: unchanged\n"), "{}{}", again.out, again.error);
+}
+
+/// Approvals from before a rejection in the console, which leaves no record, do not count after it.
+#[tokio::test]
+async fn a_rejection_outside_of_the_program_ends_the_round() {
+    let desk = registered().await;
+    let two = ["approve", "--latest", "--min-approvals", "2"];
+    desk.run_as(Some("2"), &two).await;
+    let arn = version(&desk).arn;
+    desk.memory.registry.change(&arn, |version| version.approval = Approval::Rejected);
+    let forced = desk.run_as(Some("3"), &[&two[..], &["--force"]].concat()).await;
+    assert!(forced.error.contains("1 of 2 approvals are there (user3): 1 missing"), "{}", forced.error);
+    assert_eq!(version(&desk).approval, Approval::Pending);
+    assert!(version(&desk).metadata["rejection-1"].starts_with("outside=true id=3@bf08810b "));
+    assert_eq!(desk.run_as(Some("2"), &two).await.kind, None);
+}
+
+#[tokio::test]
+async fn a_full_version_is_rejected_without_a_record() {
+    let desk = registered().await;
+    let arn = version(&desk).arn;
+    desk.run_as(Some("2"), &["approve", "--latest"]).await;
+    desk.memory.registry.change(&arn, |version| {
+        let free = 50 - version.metadata.len();
+        version.metadata.extend((0..free).map(|at| (format!("own-{at}"), String::new())));
+    });
+    for outcome in ["rejected", "unchanged"] {
+        let ended = desk.run_as(Some("4"), &["reject", "--latest", "--reason", "drifts"]).await;
+        assert!(ended.out.starts_with(&format!("churn version 1: {outcome}\n")), "{}{}", ended.out, ended.error);
+        assert_eq!(version(&desk).approval, Approval::Rejected);
+        assert!(version(&desk).approval_description.ends_with(": drifts"));
+    }
+    let forced = desk.run_as(Some("2"), &["approve", "--latest", "--force"]).await;
+    assert!(forced.error.contains("no room for another approval"), "{}", forced.error);
 }
 
 #[tokio::test]
@@ -101,7 +152,7 @@ async fn a_rejection_holds_until_it_is_forced_open() {
     assert!(ended.out.starts_with("churn version 1: rejected\n"), "{}{}", ended.out, ended.error);
     assert_eq!(
         version(&desk).metadata["rejection-1"],
-        "id=4 user=user4 pipeline=7 job=8 at=1970-01-01T12:00:00Z reason=drifts"
+        "id=4@bf08810b user=user4 pipeline=7 job=8 at=1970-01-01T12:00:00Z reason=drifts"
     );
     let again = desk.run_as(Some("5"), &["reject", "--latest", "--reason", "too"]).await;
     assert!(again.out.starts_with("churn version 1: unchanged\n"), "{}{}", again.out, again.error);

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::cloud::ModelVersion;
 use crate::cloud::testing::{FaultDecision, Watch, When};
+use crate::cloud::{Approval, CloudErrorKind, ModelVersion};
 
 /// Lets no call pass from the `at`th moment on; counts the moments.
 #[derive(Debug)]
@@ -85,6 +85,60 @@ async fn a_killed_approval_goes_on() {
         desk
     };
     survives(prepared, &["approve", "--latest", "--reason", "fine"]).await;
+}
+
+/// Another user rejects at one moment of an approval, which is killed at a later one, or whose later calls are throttled.
+#[derive(Debug)]
+struct RejectsAndEnds {
+    memory: Memory,
+    at: usize,
+    kill: usize,
+    end: FaultDecision,
+    seen: AtomicUsize,
+}
+
+impl Watch for RejectsAndEnds {
+    fn look(&self, _: &'static str, _: &str, _: When) -> FaultDecision {
+        let now = self.seen.fetch_add(1, Ordering::Relaxed);
+        if now == self.at {
+            let registry = &self.memory.registry;
+            registry.change(&registry.all().remove(0).arn, |version| {
+                version.metadata.insert("rejection-1".to_owned(), "id=4@bf08810b user=user4 reason=no".to_owned());
+                version.approval = Approval::Rejected;
+            });
+        }
+        if now < self.kill { FaultDecision::Passes } else { self.end }
+    }
+}
+
+/// A rejection stands, wherever it lands in an approval and wherever this ends.
+#[tokio::test(start_paused = true)]
+async fn a_rejection_outlives_every_approval() {
+    let words = ["approve", "--latest", "--reason", "fine"];
+    let prepared = async || {
+        let desk = Desk::new();
+        desk.registers().await;
+        desk
+    };
+    let undisturbed = prepared().await;
+    let count = Kill::at(usize::MAX);
+    watch(&undisturbed, &count);
+    assert_eq!(undisturbed.run_as(Some("2"), &words).await.kind, None);
+    let moments = count.seen.load(Ordering::Relaxed);
+    for (at, end) in (0..moments)
+        .flat_map(|at| [FaultDecision::Hangs, FaultDecision::Fails(CloudErrorKind::Throttled)].map(|end| (at, end)))
+    {
+        for kill in at + 1..=moments + 4 {
+            let desk = prepared().await;
+            let disturbed = RejectsAndEnds { memory: desk.memory.clone(), at, kill, end, seen: AtomicUsize::new(0) };
+            desk.memory.registry.watch(Arc::new(disturbed));
+            let _ = tokio::time::timeout(Duration::from_mins(1), desk.run_as(Some("2"), &words)).await;
+            desk.memory.registry.watch(Kill::at(usize::MAX));
+            let again = desk.run_as(Some("2"), &words).await;
+            assert!(again.error.contains("the version is rejected: "), "{at} {kill}: {}{}", again.out, again.error);
+            assert_eq!(desk.memory.registry.all().remove(0).approval, Approval::Rejected, "{at} {kill}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
