@@ -142,10 +142,11 @@ impl ModelRegistry for AwsRegistry {
     }
 }
 
-/// `Ok` when AWS says that the thing does not exist. The registry has no code for it.
+/// `Ok` when the registry says that the thing does not exist. It has no code for it, and its words differ.
 fn unless_absent(error: CloudError) -> Result<(), CloudError> {
+    let says = |words| error.message.to_lowercase().contains(words);
     let is_absent = error.kind == CloudErrorKind::NotFound
-        || (error.kind == CloudErrorKind::Invalid && error.message.contains("does not exist"));
+        || (error.kind == CloudErrorKind::Invalid && (says("does not exist") || says("not found")));
     if is_absent { Ok(()) } else { Err(error) }
 }
 

@@ -25,7 +25,7 @@ pub trait ModelRegistry: Send + Sync {
     async fn version(&self, arn: &str) -> Result<Option<ModelVersion>, CloudError>;
     /// Makes a version, which waits for approval, and returns its ARN. The same token with the same content is the same version.
     async fn create_version(&self, version: &VersionSpec) -> Result<String, CloudError>;
-    /// Changes a version. `Exists` when another change is under way.
+    /// Changes a version. `Exists` when another change is under way. Metadata that is not sent may be lost.
     async fn update_version(&self, arn: &str, change: &VersionChange) -> Result<(), CloudError>;
 }
 
@@ -143,5 +143,6 @@ pub struct VersionChange {
     pub approval: Option<Approval>,
     /// At most 1024 characters in one line.
     pub approval_description: Option<String>,
+    /// All records, not only the changed ones: AWS adds them to the others, other registries replace these.
     pub metadata: BTreeMap<String, String>,
 }

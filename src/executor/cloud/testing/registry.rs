@@ -27,6 +27,10 @@ pub struct RegistryState {
     requests: Vec<VersionSpec>,
     /// State of versions that are made from now on.
     begins_as: Option<RegistrationState>,
+    /// An update replaces the metadata, instead of adding to it.
+    replaces: bool,
+    /// Lists show no version, so many times.
+    late_lists: usize,
 }
 
 impl MemoryRegistry {
@@ -50,6 +54,16 @@ impl MemoryRegistry {
         if let Some(version) = self.inner().service.versions.iter_mut().find(|version| version.arn == arn) {
             change(version);
         }
+    }
+
+    /// Updates replace the metadata.
+    pub fn replace_metadata(&self) {
+        self.inner().service.replaces = true;
+    }
+
+    /// So many lists show no version.
+    pub fn list_late(&self, lists: usize) {
+        self.inner().service.late_lists = lists;
     }
 
     /// Versions that are made from now on have this state.
@@ -123,6 +137,10 @@ impl ModelRegistry for MemoryRegistry {
         page: Option<String>,
     ) -> Result<ModelVersionPage, CloudError> {
         let act = |service: &mut RegistryState| {
+            if service.late_lists > 0 {
+                service.late_lists -= 1;
+                return Ok(ModelVersionPage::default());
+            }
             let is_meant = |version: &&ModelVersion| {
                 version.group == group && approval.is_none_or(|approval| version.approval == approval)
             };
@@ -158,6 +176,9 @@ impl ModelRegistry for MemoryRegistry {
             version.approval = change.approval.unwrap_or(version.approval);
             if let Some(description) = &change.approval_description {
                 version.approval_description.clone_from(description);
+            }
+            if service.replaces && !change.metadata.is_empty() {
+                version.metadata.clear();
             }
             version.metadata.extend(change.metadata.clone());
             Ok(())

@@ -20,18 +20,51 @@ pub(super) fn pauses() -> ExponentialBackoff {
     backoff(FIRST_PAUSE, LONGEST_PAUSE).build()
 }
 
-/// Changes the version, and reads it back. A change that is refused because of another one changes nothing: the caller looks.
+/// Changes the version, and reads it back until it shows every record. A change that is refused because of another one changes
+/// nothing: the caller looks.
+///
+/// All records are sent with each change: a registry may replace them instead of adding to them.
 pub(super) async fn changed(
     registry: &dyn ModelRegistry,
     arn: &str,
     change: &VersionChange,
     pause: Option<Duration>,
 ) -> anyhow::Result<ModelVersion> {
-    match registry.update_version(arn, change).await {
-        Ok(()) => {}
-        Err(error) if error.kind == CloudErrorKind::Exists => tokio::time::sleep(pause.unwrap_or_default()).await,
-        Err(error) => return Err(error.into()),
+    let mut version = look(registry, arn).await?;
+    let mut pauses = pauses();
+    for _ in 0..ATTEMPTS {
+        let mut metadata = version.metadata;
+        metadata.extend(change.metadata.clone());
+        let whole = VersionChange { metadata, ..change.clone() };
+        match registry.update_version(arn, &whole).await {
+            Ok(()) => {}
+            Err(error) if error.kind == CloudErrorKind::Exists => {
+                tokio::time::sleep(pause.unwrap_or_default()).await;
+                return look(registry, arn).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        version = look(registry, arn).await?;
+        if shows(&version, change, &whole) {
+            return Ok(version);
+        }
+        // What another command wrote meanwhile stays too.
+        for (name, value) in whole.metadata {
+            version.metadata.entry(name).or_insert(value);
+        }
+        tokio::time::sleep(pauses.next().unwrap_or_default()).await;
     }
+    Err(not_kept(&version))
+}
+
+/// Whether the version has each record that was sent, and the changed ones as they were sent.
+fn shows(version: &ModelVersion, change: &VersionChange, whole: &VersionChange) -> bool {
+    let is_there = |name: &String| version.metadata.contains_key(name);
+    whole.metadata.keys().all(is_there)
+        && change.metadata.iter().all(|(name, value)| version.metadata.get(name) == Some(value))
+}
+
+async fn look(registry: &dyn ModelRegistry, arn: &str) -> anyhow::Result<ModelVersion> {
     registry
         .version(arn)
         .await?

@@ -166,6 +166,42 @@ async fn a_rejection_holds_until_it_is_forced_open() {
     assert_eq!(version(&desk).approval, Approval::Approved);
 }
 
+#[tokio::test]
+async fn a_registry_that_replaces_records_loses_none() {
+    let desk = registered().await;
+    desk.memory.registry.replace_metadata();
+    let before = version(&desk).metadata;
+    let two = ["approve", "--latest", "--min-approvals", "2"];
+    assert_eq!(desk.run_as(Some("2"), &two).await.kind, NOT_YET);
+    assert_eq!(desk.run_as(Some("3"), &two).await.kind, None);
+    let after = version(&desk).metadata;
+    assert!(before.iter().all(|(name, value)| after.get(name) == Some(value)), "{after:?}");
+    assert_eq!(after.len(), before.len() + 2, "{after:?}");
+}
+
+/// Loses a record right after the first update.
+#[derive(Debug)]
+struct Loses(Memory, String);
+impl Watch for Loses {
+    fn look(&self, method: &'static str, _: &str, when: When) -> FaultDecision {
+        if method == "update_version" && when == When::After && self.0.registry.count("update_version") == 1 {
+            self.0.registry.change(&self.1, |version| {
+                version.metadata.remove("commit");
+            });
+        }
+        FaultDecision::Passes
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_was_lost_is_written_again() {
+    let desk = registered().await;
+    let arn = version(&desk).arn;
+    desk.memory.registry.watch(Arc::new(Loses(desk.memory.clone(), arn)));
+    let ended = desk.run_as(Some("2"), &["approve", "--latest"]).await;
+    assert_eq!((ended.kind, version(&desk).metadata["commit"].as_str()), (None, "c0ffee"), "{}", ended.error);
+}
+
 /// Puts a rejection between an approval and its reading back.
 #[derive(Debug)]
 struct RejectsThen(Memory, String);
