@@ -73,6 +73,8 @@ async fn what_does_not_exist_is_absent_and_other_refusals_are_errors() {
     assert_eq!(stub.registry.group("churn").await.unwrap(), None);
     assert_eq!(stub.registry.versions("churn", None, None).await.unwrap(), ModelVersionPage::default());
     assert_eq!(stub.registry.version("arn").await.unwrap(), None);
+    stub.push(refusal(400, "ValidationException", "ModelPackage Not Found: arn"));
+    assert_eq!(stub.registry.version("arn").await.unwrap(), None);
     stub.push(refusal(400, "AccessDeniedException", "not authorized to perform: sagemaker:DescribeModelPackage"));
     let error = stub.registry.version("arn").await.unwrap_err();
     assert_eq!((error.kind, error.action), (CloudErrorKind::Denied, "sagemaker:DescribeModelPackage"));

@@ -8,6 +8,7 @@ use clap::Args;
 use super::CommandInputs;
 use super::manifest::{self, Manifest, ModelEntry};
 use super::pipeline::Pipeline;
+use super::region::partition;
 use crate::base::arn::Arn;
 use crate::base::failure::Failure;
 use crate::base::plain;
@@ -93,7 +94,8 @@ impl ProjectTarget {
     pub(crate) fn check_version(&self, arn: &str) -> Result<(), String> {
         let of_group = |resource: &str| {
             let (group, number) = resource.strip_prefix("model-package/")?.split_once('/')?;
-            number.parse::<u32>().is_ok().then(|| group.to_owned())
+            // As AWS writes it: no sign, no leading zero.
+            number.parse::<u32>().is_ok_and(|read| read > 0 && read.to_string() == number).then(|| group.to_owned())
         };
         let parsed = Arn::parse(arn).filter(|parsed| parsed.service == "sagemaker");
         let Some((parsed, group)) = parsed.and_then(|parsed| Some((parsed, of_group(parsed.resource)?))) else {
@@ -107,6 +109,7 @@ impl ProjectTarget {
             }
             _ => Ok(()),
         };
+        expected("partition", Some(partition(entry.region.as_deref().unwrap_or(parsed.region))), parsed.partition)?;
         expected("region", entry.region.as_deref(), parsed.region)?;
         expected("account", entry.account.as_deref(), parsed.account)?;
         expected("group", self.manifest.model.as_ref().map(|model| model.group.as_str()), &group)

@@ -158,7 +158,7 @@ fn a_model_is_registered_approved_by_two_and_found() {
     assert_snapshot("model_register", &registered.stdout);
     let (objects, versions) = desk.state();
     let [version] = versions.as_slice() else { panic!("{versions:?}") };
-    assert_eq!(objects.len(), 2, "{objects:?}");
+    assert_eq!(objects.len(), 3, "{objects:?}");
     assert!(objects.iter().all(|key| version.to_string().contains(key)), "{objects:?} {version}");
     let arn = "arn:aws:sagemaker:us-east-1:000000000000:model-package/wine/1";
     assert!(read(folder, "model.env").contains(&format!("\nMODEL_PACKAGE_ARN={arn}\n")));

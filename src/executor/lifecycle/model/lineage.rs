@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use sha2::{Digest as _, Sha256};
 
 use super::approvals::{self, AUTHOR};
-use super::metadata::{value, without_credentials};
-use crate::cloud::Sha256Hash;
+use super::metadata::{field, value, without_credentials};
+use crate::cloud::{ModelVersion, Sha256Hash, StoredMetrics, VersionSpec};
 use crate::lifecycle::identity::JobUser;
 use crate::lifecycle::manifest::{Manifest, ModelEntry};
 use crate::lifecycle::pipeline::Pipeline;
@@ -22,16 +22,33 @@ const LONGEST_DESCRIPTION: usize = 1024;
 /// What makes a version: each part by its hash.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct VersionContent<'a> {
-    pub(super) model: &'a Sha256Hash,
+    /// What tells the model from others.
+    pub(super) model: &'a str,
     /// `sha256:` and 64 hexadecimal digits.
     pub(super) image_digest: &'a str,
     /// Keys of the files of metrics.
     pub(super) metrics: &'a [String],
 }
 
+/// The stored model of a version.
+#[derive(Debug, Clone, Default)]
+pub(super) struct StoredModel {
+    /// Of its `model.tar.gz`.
+    pub(super) hash: Sha256Hash,
+    /// Object that names it for a folder's files.
+    pub(super) index_key: Option<String>,
+}
+
 impl VersionContent<'_> {
-    /// The `ClientToken`: the same for the same content in the same pipeline.
-    pub(super) fn token(&self, model: &ModelEntry, pipeline: &Pipeline) -> String {
+    /// The `ClientToken`: the same for the same content by the same user in the same pipeline, whichever job it is. Each attempt
+    /// after a version that SageMaker failed has another one.
+    pub(super) fn token(
+        &self,
+        model: &ModelEntry,
+        pipeline: &Pipeline,
+        author: Option<&JobUser>,
+        attempt: u32,
+    ) -> String {
         let mut hash = Sha256::new();
         // A length before each text keeps neighbors apart.
         let mut add = |text: &str| {
@@ -39,7 +56,7 @@ impl VersionContent<'_> {
             hash.update(text);
         };
         add(&model.group);
-        add(&hex(self.model));
+        add(self.model);
         add(self.image_digest);
         add(&self.metrics.join(" "));
         for (name, value) in &model.environment {
@@ -47,6 +64,8 @@ impl VersionContent<'_> {
             add(value);
         }
         add(pipeline.id.as_deref().unwrap_or_default());
+        add(author.map(|author| author.id.as_str()).unwrap_or_default());
+        add(&attempt.to_string());
         hex(&hash.finalize().into()).chars().take(TOKEN).collect()
     }
 
@@ -54,6 +73,7 @@ impl VersionContent<'_> {
     pub(super) fn metadata(
         &self,
         token: &str,
+        stored: &StoredModel,
         manifest: &Manifest,
         pipeline: &Pipeline,
         author: Option<&JobUser>,
@@ -61,7 +81,8 @@ impl VersionContent<'_> {
         let manifest = hex(&Sha256::digest(serde_json::to_vec(manifest)?).into());
         let known = [
             (CONTENT, Some(token.to_owned())),
-            ("model-sha256", Some(hex(self.model))),
+            ("model-sha256", Some(hex(&stored.hash))),
+            ("model-files", stored.index_key.clone()),
             ("image-digest", Some(self.image_digest.to_owned())),
             ("manifest-sha256", Some(manifest)),
             ("executor-version", Some(env!("CARGO_PKG_VERSION").to_owned())),
@@ -77,6 +98,32 @@ impl VersionContent<'_> {
         let metrics = self.metrics.iter().enumerate().map(|(at, key)| (format!("metrics-{}", at + 1), value(key)));
         Ok(named.chain(metrics).filter(|(_, text)| !text.is_empty()).collect())
     }
+}
+
+/// Entries that another job of the pipeline writes otherwise.
+const OF_A_JOB: [&str; 4] = ["job-id", "executor-version", "manifest-sha256", AUTHOR];
+
+/// Names of the parts in which a version is not the one that the request makes. A version with the mark of the same content may
+/// have been made by anybody who may make versions.
+pub(super) fn differences(version: &ModelVersion, image: &str, spec: &VersionSpec) -> Vec<String> {
+    let metrics =
+        |metrics: &Option<StoredMetrics>| metrics.as_ref().map(|file| (file.uri.clone(), file.digest.clone()));
+    let id = |metadata: &BTreeMap<String, String>| {
+        metadata.get(AUTHOR).and_then(|author| field(author, "id").map(str::to_owned))
+    };
+    let parts = [
+        ("image", image == spec.image),
+        ("model", version.model_data_url == spec.model_data_url),
+        ("variables", version.environment == spec.environment),
+        ("metrics", metrics(&version.metrics) == metrics(&spec.metrics)),
+        (AUTHOR, id(&version.metadata) == id(&spec.metadata)),
+    ];
+    let parts = parts.into_iter().filter(|(_, is_same)| !is_same).map(|(name, _)| name.to_owned());
+    let entries = spec
+        .metadata
+        .iter()
+        .filter(|(name, value)| !OF_A_JOB.contains(&name.as_str()) && version.metadata.get(*name) != Some(*value));
+    parts.chain(entries.map(|(name, _)| format!("`{name}`"))).collect()
 }
 
 /// The version's description: that of the manifest, and the token, by which a list of versions shows what they hold.
@@ -110,6 +157,18 @@ mod tests {
         ModelEntry { group: "churn".to_owned(), image: "r/i@sha256:1".to_owned(), ..ModelEntry::default() }
     }
 
+    fn user() -> JobUser {
+        let text = |text: &str| text.to_owned();
+        JobUser {
+            issuer: text("gitlab.example.com"),
+            id: text("1"),
+            login: text("u"),
+            project: text("g/p"),
+            pipeline: text("7"),
+            job: text("8"),
+        }
+    }
+
     fn pipeline() -> Pipeline {
         let text = |text: &str| Some(text.to_owned());
         Pipeline {
@@ -122,31 +181,33 @@ mod tests {
     #[test]
     fn each_part_of_the_content_changes_the_token() {
         let keys = ["metrics/1.json".to_owned()];
-        let content = VersionContent { model: &[1; 32], image_digest: "sha256:1", metrics: &keys };
-        let base = content.token(&model(), &pipeline());
-        assert_eq!((base.len(), base.clone()), (TOKEN, content.token(&model(), &pipeline())));
+        let content = VersionContent { model: "files 1", image_digest: "sha256:1", metrics: &keys };
+        let base = content.token(&model(), &pipeline(), None, 0);
+        assert_eq!((base.len(), base.clone()), (TOKEN, content.token(&model(), &pipeline(), None, 0)));
         let environment = BTreeMap::from([("A".to_owned(), "b".to_owned())]);
         let others = [
-            VersionContent { model: &[2; 32], ..content }.token(&model(), &pipeline()),
-            VersionContent { image_digest: "sha256:2", ..content }.token(&model(), &pipeline()),
-            VersionContent { metrics: &[], ..content }.token(&model(), &pipeline()),
-            content.token(&ModelEntry { environment, ..model() }, &pipeline()),
-            content.token(&ModelEntry { group: "other".to_owned(), ..model() }, &pipeline()),
-            content.token(&model(), &Pipeline { id: Some("8".to_owned()), ..pipeline() }),
+            VersionContent { model: "files 2", ..content }.token(&model(), &pipeline(), None, 0),
+            VersionContent { image_digest: "sha256:2", ..content }.token(&model(), &pipeline(), None, 0),
+            VersionContent { metrics: &[], ..content }.token(&model(), &pipeline(), None, 0),
+            content.token(&ModelEntry { environment, ..model() }, &pipeline(), None, 0),
+            content.token(&ModelEntry { group: "other".to_owned(), ..model() }, &pipeline(), None, 0),
+            content.token(&model(), &Pipeline { id: Some("8".to_owned()), ..pipeline() }, None, 0),
+            content.token(&model(), &pipeline(), Some(&user()), 0),
+            content.token(&model(), &pipeline(), None, 1),
         ];
         for other in others {
             assert_ne!(other, base);
         }
         // Another job of the pipeline registers the same.
         let again = Pipeline { job_id: Some("9".to_owned()), ..pipeline() };
-        assert_eq!(content.token(&model(), &again), base);
+        assert_eq!(content.token(&model(), &again, None, 0), base);
     }
 
     #[test]
     fn metadata_is_within_the_limits_of_the_registry() {
         let keys: Vec<_> = (0..10).map(|number| format!("metrics/{number}.json")).collect();
-        let content = VersionContent { model: &[1; 32], image_digest: "sha256:1", metrics: &keys };
-        let metadata = content.metadata("t", &Manifest::default(), &pipeline(), None).unwrap();
+        let content = VersionContent { model: "files 1", image_digest: "sha256:1", metrics: &keys };
+        let metadata = content.metadata("t", &StoredModel::default(), &Manifest::default(), &pipeline(), None).unwrap();
         assert_eq!(metadata["pipeline-url"], "https://gitlab.example/g/p/-/pipelines/7");
         assert_eq!((metadata["metrics-10"].as_str(), metadata.get(AUTHOR)), ("metrics/9.json", None));
         // Ten approvals and ten rejections must fit too.

@@ -2,6 +2,8 @@
 
 /// Longest value.
 pub(super) const LONGEST: usize = 256;
+/// Longest property of the origin.
+const LONGEST_PROPERTY: usize = 1024;
 /// Most entries of a version.
 pub(super) const MOST: usize = 50;
 
@@ -26,14 +28,22 @@ fn cut(text: &str, most: usize) -> String {
     text.chars().take(most).collect::<String>().trim_end().to_owned()
 }
 
-/// A URL without a user and password.
+/// A URL without a user, a password, a query and a fragment: each may hold a secret.
 pub(super) fn without_credentials(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let host = rest.split('/').next().unwrap_or_default();
     match host.rsplit_once('@') {
         Some((user, _)) => format!("{scheme}://{}", rest.get(user.len() + 1..).unwrap_or_default()),
         None => url.to_owned(),
     }
+}
+
+/// The text as a property of a version's origin: one line, without control characters. `None` when nothing is left.
+pub(super) fn property(text: &str) -> Option<String> {
+    let line: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+    let line = cut(line.trim(), LONGEST_PROPERTY);
+    (!line.is_empty()).then_some(line)
 }
 
 #[cfg(test)]
@@ -63,5 +73,13 @@ mod tests {
     fn a_url_is_stored_without_its_password() {
         assert_eq!(without_credentials("https://ci:t0ken@gitlab.example/g/p"), "https://gitlab.example/g/p");
         assert_eq!(without_credentials("https://gitlab.example/g/@p"), "https://gitlab.example/g/@p");
+        assert_eq!(without_credentials("https://gitlab.example/g?private_token=x@y#z"), "https://gitlab.example/g");
+    }
+
+    #[test]
+    fn a_property_is_one_line() {
+        assert_eq!(property(" a\nb\u{1b}[0m ").as_deref(), Some("a b [0m"));
+        assert_eq!(property("\n"), None);
+        assert_eq!(property(&"x".repeat(2000)).unwrap().len(), LONGEST_PROPERTY);
     }
 }

@@ -3,6 +3,7 @@
 mod approvals;
 mod approve;
 mod change;
+mod folder;
 mod latest;
 mod lineage;
 mod metadata;

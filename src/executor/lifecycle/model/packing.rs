@@ -1,35 +1,31 @@
 //! Packs a model's folder into a `model.tar.gz` that depends on names, contents and execute bits alone.
 
-use std::fs::{self, File, Metadata};
-use std::io::{self, BufWriter, Read as _, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use flate2::{Compression, GzBuilder};
 use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
 
-use crate::base::failure::Failure;
-use crate::base::plain;
+use super::folder::{Entry, FilesHash, FolderHasher, OpenFile, changed, failure, walk};
+use crate::base::human::human_bytes;
 use crate::cloud::Sha256Hash;
 
 /// Time of every entry: the beginning of 1980, because `tar` warns of 1970.
 const MTIME: u64 = 315_532_800;
 /// The byte in the head of gzip that names no system.
 const ANY_SYSTEM: u8 = 255;
-/// Most problems that are told at once.
-const MOST_TOLD: usize = 10;
-/// Deepest folder.
-const DEEPEST: usize = 100;
 
 /// A packed model, in a file that has no name: it is gone with the process.
 #[derive(Debug)]
 pub(super) struct PackedModel {
     file: File,
-    pub(super) bytes: u64,
     pub(super) hash: Sha256Hash,
+    /// Hash of the files as they were packed.
+    pub(super) files: FilesHash,
 }
 
 impl PackedModel {
@@ -39,178 +35,106 @@ impl PackedModel {
     }
 }
 
-/// Packs the folder. Memory stays bounded for files of any size.
+/// Packs the folder. Memory stays bounded for files of any size and number.
 ///
 /// # Errors
-/// The folder has no file, or something that cannot be packed: all of these in one error.
-pub(super) fn pack(folder: &Path) -> anyhow::Result<PackedModel> {
-    let mut found = Found::default();
-    let kind = fs::symlink_metadata(folder);
-    if !kind.as_ref().is_ok_and(Metadata::is_dir) {
-        let what = if kind.is_ok() { "is no folder" } else { "does not exist" };
-        return Err(failure(folder, what).into());
-    }
-    found.list(folder, Path::new(""), 0);
-    if !found.problems.is_empty() {
-        let more = found.problems.len().saturating_sub(MOST_TOLD);
-        let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
-        found.problems.truncate(MOST_TOLD);
-        let told = found.problems.join("\n  ");
-        return Err(failure(folder, "holds what no model can").quoting(Some(format!("  {told}{more}"))).into());
-    }
-    if !found.entries.iter().any(|entry| matches!(entry.kind, Kind::File(_))) {
-        return Err(failure(folder, "has no file").into());
-    }
-    write(folder, &found.entries).with_context(|| format!("failed to pack the folder {}", folder.display()))
-}
-
-fn failure(folder: &Path, what: &str) -> Failure {
-    let shown = plain::line(&folder.to_string_lossy(), 300);
-    Failure::user(format!("the model's folder {shown} {what}"))
-        .hint("set `model.path` in the manifest to the folder with the model's files, or to the `s3://` URI of a `model.tar.gz`")
-}
-
-/// An entry of the archive, relative to the folder.
-#[derive(Debug)]
-struct Entry {
-    path: PathBuf,
-    kind: Kind,
-}
-
-#[derive(Debug)]
-enum Kind {
-    Folder,
-    File(Metadata),
-    Link(PathBuf),
-}
-
-/// The entries of a folder in their order, and what cannot be packed.
-#[derive(Debug, Default)]
-struct Found {
-    entries: Vec<Entry>,
-    problems: Vec<String>,
-}
-
-impl Found {
-    fn list(&mut self, top: &Path, below: &Path, depth: usize) {
-        if depth > DEEPEST {
-            return self.problem(below, "lies too deep");
-        }
-        let names = fs::read_dir(top.join(below)).and_then(|entries| {
-            entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>()
-        });
-        let mut names = match names {
-            Ok(names) => names,
-            Err(error) => return self.problem(below, &format!("cannot be read: {error}")),
-        };
-        names.sort();
-        for name in names {
-            let path = below.join(name);
-            self.add(top, path, depth);
-        }
-    }
-
-    fn add(&mut self, top: &Path, path: PathBuf, depth: usize) {
-        let full = top.join(&path);
-        let metadata = match fs::symlink_metadata(&full) {
-            Ok(metadata) => metadata,
-            Err(error) => return self.problem(&path, &format!("cannot be read: {error}")),
-        };
-        let kind = metadata.file_type();
-        if kind.is_dir() {
-            self.entries.push(Entry { path: path.clone(), kind: Kind::Folder });
-            self.list(top, &path, depth + 1);
-        } else if kind.is_symlink() {
-            match fs::read_link(&full) {
-                Ok(target) if stays_below(&path, &target) => {
-                    self.entries.push(Entry { path, kind: Kind::Link(target) });
-                }
-                Ok(_) => self.problem(&path, "is a link that leaves the folder"),
-                Err(error) => self.problem(&path, &format!("cannot be read: {error}")),
+/// As [`walk`]; the archive has more than `most` bytes, or finds no room in `TMPDIR`.
+pub(super) fn pack(folder: &Path, most: u64) -> anyhow::Result<PackedModel> {
+    write(folder, most).map_err(|error| {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        match kind {
+            Some(io::ErrorKind::FileTooLarge) => {
+                let what = format!("makes a `model.tar.gz` of more than {}", human_bytes(most));
+                failure(folder, &what).hint("make the model smaller: S3 takes and copies no more in one request").into()
             }
-        } else if kind.is_file() {
-            match File::open(&full) {
-                Ok(_) => self.entries.push(Entry { path, kind: Kind::File(metadata) }),
-                Err(error) => self.problem(&path, &format!("cannot be read: {error}")),
+            Some(io::ErrorKind::StorageFull) => {
+                failure(folder, "does not fit, packed, into the folder for temporary files")
+                    .hint("set `TMPDIR` to a folder with as much room as the model needs")
+                    .into()
             }
-        } else {
-            let what = if kind.is_socket() { "is a socket" } else { "is a pipe or a device" };
-            self.problem(&path, what);
+            Some(_) => error.context(format!("failed to pack the folder {}", folder.display())),
+            None => error,
         }
-    }
-
-    fn problem(&mut self, path: &Path, what: &str) {
-        let shown = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        self.problems.push(format!("{} {what}", plain::line(&shown.to_string_lossy(), 300)));
-    }
+    })
 }
 
-/// Whether the target of a link stays in the folder, by its words alone.
-fn stays_below(link: &Path, target: &Path) -> bool {
-    let mut depth = link.components().count() - 1;
-    for part in target.components() {
-        match part {
-            Component::Normal(_) => depth += 1,
-            Component::CurDir => {}
-            Component::ParentDir if depth > 0 => depth -= 1,
-            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return false,
-        }
-    }
-    true
-}
-
-fn write(folder: &Path, entries: &[Entry]) -> anyhow::Result<PackedModel> {
+fn write(folder: &Path, most: u64) -> anyhow::Result<PackedModel> {
     let file = tempfile::tempfile().context("failed to make a file in `TMPDIR`")?;
-    let sink = Hashed { file: BufWriter::new(file), hash: Sha256::new(), bytes: 0 };
+    let sink = Hashed { file: BufWriter::new(file), hash: Sha256::new(), left: most };
     // Weights hardly get smaller; the fastest level costs a tenth of the time of the best.
     let gzip = GzBuilder::new().mtime(0).operating_system(ANY_SYSTEM).write(sink, Compression::fast());
     let mut archive = tar::Builder::new(gzip);
-    for Entry { path, kind } in entries {
-        let (entry_type, mode, size) = match kind {
-            Kind::Folder => (EntryType::Directory, 0o755, 0),
-            Kind::Link(_) => (EntryType::Symlink, 0o777, 0),
-            Kind::File(metadata) => {
-                let mode = if metadata.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 };
-                (EntryType::Regular, mode, metadata.len())
-            }
-        };
-        let mut header = Header::new_gnu();
-        header.set_entry_type(entry_type);
-        header.set_mode(mode);
-        header.set_size(size);
-        header.set_mtime(MTIME);
-        header.set_uid(0);
-        header.set_gid(0);
-        match kind {
-            Kind::Folder => archive.append_data(&mut header, path, io::empty())?,
-            Kind::Link(target) => archive.append_link(&mut header, path, target)?,
-            Kind::File(_) => {
-                let mut content = File::open(folder.join(path))?.take(size.saturating_add(1));
-                archive.append_data(&mut header, path, &mut content)?;
-                // One byte more was allowed: a file that is as long as before has left it.
-                if content.limit() != 1 {
-                    return Err(Failure::user(format!("{} changed while it was packed", path.display())).into());
-                }
-            }
-        }
-    }
+    let mut files = FolderHasher::default();
+    walk(folder, &mut |path, entry| {
+        let content = append(&mut archive, path, entry)?;
+        files.add(path, entry, content);
+        Ok(())
+    })?;
     let sink = archive.into_inner()?.finish()?;
     let file = sink.file.into_inner().map_err(io::IntoInnerError::into_error)?;
-    Ok(PackedModel { file, bytes: sink.bytes, hash: sink.hash.finalize().into() })
+    Ok(PackedModel { file, hash: sink.hash.finalize().into(), files: files.finish() })
 }
 
-/// A file that is hashed while it is written.
+/// Appends an entry, and returns the hash of a file's content.
+fn append(
+    archive: &mut tar::Builder<impl Write>,
+    path: &Path,
+    entry: &mut Entry,
+) -> anyhow::Result<Option<blake3::Hash>> {
+    let (entry_type, mode, size) = match entry {
+        Entry::Folder => (EntryType::Directory, 0o755, 0),
+        Entry::Link(_) => (EntryType::Symlink, 0o777, 0),
+        Entry::File(OpenFile { size, mode, .. }) => (EntryType::Regular, *mode, *size),
+    };
+    let mut header = Header::new_gnu();
+    header.set_entry_type(entry_type);
+    header.set_mode(mode);
+    header.set_size(size);
+    header.set_mtime(MTIME);
+    header.set_uid(0);
+    header.set_gid(0);
+    match entry {
+        Entry::Folder => archive.append_data(&mut header, path, io::empty())?,
+        Entry::Link(target) => archive.append_link(&mut header, path, target)?,
+        Entry::File(OpenFile { file, .. }) => {
+            let mut content = HashedContent { file: file.take(size.saturating_add(1)), hash: blake3::Hasher::new() };
+            archive.append_data(&mut header, path, &mut content)?;
+            // One byte more was allowed: a file that is as long as before has left it.
+            if content.hash.count() != size {
+                return Err(changed(path));
+            }
+            return Ok(Some(content.hash.finalize()));
+        }
+    }
+    Ok(None)
+}
+
+/// A file that is hashed while it is read.
+struct HashedContent<'a> {
+    file: io::Take<&'a mut File>,
+    hash: blake3::Hasher,
+}
+
+impl Read for HashedContent<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        self.hash.update(buffer.get(..read).unwrap_or_default());
+        Ok(read)
+    }
+}
+
+/// A file that is hashed while it is written, and takes so many bytes.
 struct Hashed {
     file: BufWriter<File>,
     hash: Sha256,
-    bytes: u64,
+    left: u64,
 }
 
 impl Write for Hashed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes)?;
+        self.left = self.left.checked_sub(written as u64).ok_or(io::ErrorKind::FileTooLarge)?;
         self.hash.update(bytes.get(..written).unwrap_or_default());
-        self.bytes += written as u64;
         Ok(written)
     }
 
@@ -221,11 +145,15 @@ impl Write for Hashed {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
     use std::os::unix::net::UnixListener;
 
+    use super::super::folder::files_hash;
     use super::*;
     use crate::base::failure::render;
+
+    const MOST: u64 = 1 << 20;
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
@@ -253,11 +181,11 @@ mod tests {
         fs::set_permissions(other.path().join("model.json"), fs::Permissions::from_mode(0o600)).unwrap();
         let later = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(7);
         File::options().write(true).open(other.path().join("a/b/c")).unwrap().set_modified(later).unwrap();
-        let (one, other) = (pack(one.path()).unwrap(), pack(other.path()).unwrap());
-        assert_eq!((one.hash, one.bytes), (other.hash, other.bytes));
+        let (one, other) = (pack(one.path(), MOST).unwrap(), pack(other.path(), MOST).unwrap());
+        assert_eq!((one.hash, one.files), (other.hash, other.files));
         assert_eq!(names(&one), ["a", "a/b", "a/b/c", "code", "code/inference.py", "code/link", "model.json"]);
         let content = fs::read(one.path()).unwrap();
-        assert_eq!((content.len() as u64, Sha256::digest(&content).as_slice()), (one.bytes, one.hash.as_slice()));
+        assert_eq!(Sha256::digest(&content).as_slice(), one.hash.as_slice());
     }
 
     #[test]
@@ -265,10 +193,14 @@ mod tests {
         let hash = |text: &str, mode: u32| {
             let folder = folder(&[("serve", text)]);
             fs::set_permissions(folder.path().join("serve"), fs::Permissions::from_mode(mode)).unwrap();
-            pack(folder.path()).unwrap().hash
+            let packed = pack(folder.path(), MOST).unwrap();
+            assert_eq!(files_hash(folder.path()).unwrap(), packed.files);
+            (packed.hash, packed.files)
         };
-        assert_ne!(hash("x", 0o644), hash("y", 0o644));
-        assert_ne!(hash("x", 0o644), hash("x", 0o755));
+        let base = hash("x", 0o644);
+        for (hash, files) in [hash("y", 0o644), hash("x", 0o755)] {
+            assert!(hash != base.0 && files != base.1);
+        }
     }
 
     #[test]
@@ -277,7 +209,7 @@ mod tests {
         let _socket = UnixListener::bind(folder.path().join("socket")).unwrap();
         symlink("../../etc/passwd", folder.path().join("out")).unwrap();
         symlink("/etc/passwd", folder.path().join("root")).unwrap();
-        let text = render(&pack(folder.path()).unwrap_err());
+        let text = render(&pack(folder.path(), MOST).unwrap_err());
         for line in ["  out is a link that leaves the folder", "  root is a link that leaves", "  socket is a socket"] {
             assert!(text.contains(line), "{text}");
         }
@@ -285,26 +217,21 @@ mod tests {
     }
 
     #[test]
+    fn packing_ends_at_the_limit() {
+        let noise: String = (0..20_000_u32).map(|at| blake3::hash(&at.to_le_bytes()).to_hex().to_string()).collect();
+        let folder = folder(&[("weights", &noise)]);
+        let text = render(&pack(folder.path(), 64 << 10).unwrap_err());
+        assert!(text.contains("makes a `model.tar.gz` of more than 64"), "{text}");
+        assert!(pack(folder.path(), MOST).is_ok());
+    }
+
+    #[test]
     fn an_empty_model_is_refused() {
         let folder = folder(&[]);
         fs::create_dir(folder.path().join("empty")).unwrap();
         for (path, end) in [(folder.path().to_owned(), "has no file"), (folder.path().join("no"), "does not exist")] {
-            let error = pack(&path).unwrap_err();
+            let error = pack(&path, MOST).unwrap_err();
             assert!(error.to_string().ends_with(end), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_link_stays_in_the_folder_by_its_words() {
-        for (link, target, stays) in [
-            ("a", "b", true),
-            ("a", "../b", false),
-            ("d/a", "../b", true),
-            ("d/a", "../../b", false),
-            ("d/a", "x/../../b", true),
-            ("d/a", "./y", true),
-        ] {
-            assert_eq!(stays_below(Path::new(link), Path::new(target)), stays, "{link} {target}");
         }
     }
 }

@@ -6,11 +6,15 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::lineage::{VersionContent, description};
-use super::source::{MetricsFile, ModelSource, metrics};
-use super::version_data::VersionData;
+use super::change::{ATTEMPTS, pauses};
+use super::lineage::{StoredModel, VersionContent, description, differences};
+use super::metadata::{property, without_credentials};
+use super::source::{MetricsFile, ModelArchive, ModelSource, metrics};
+use super::version_data::{VersionData, image};
 use super::versions::{completed, with_content};
+use crate::base::exit_codes;
 use crate::base::failure::Failure;
+use crate::base::plain;
 use crate::cloud::{
     CloudErrorKind, GroupSpec, ModelRegistry, ModelVersion, ObjectStore, RegistrationState, SourceObjects,
     StoredMetrics, VersionSpec,
@@ -19,6 +23,9 @@ use crate::lifecycle::identity::{IdentityArgs, JobUser};
 use crate::lifecycle::output::OutputArgs;
 use crate::lifecycle::target::{ProjectTarget, TargetArgs};
 use crate::lifecycle::{CommandInputs, gate};
+
+/// Most versions of one content and pipeline that SageMaker may fail.
+const MOST_FAILED: u32 = 10;
 
 #[derive(Debug, Args)]
 pub(super) struct RegisterArgs {
@@ -92,24 +99,75 @@ struct Registration<'a> {
 impl Registration<'_> {
     /// The version, and `registered` or `unchanged`.
     async fn run(&self) -> anyhow::Result<(&'static str, ModelVersion)> {
-        let model = self.target.model()?;
-        let keys: Vec<_> = self.metrics.iter().map(|file| file.key.clone()).collect();
-        let content = VersionContent { model: self.model.hash(), image_digest: self.image_digest, metrics: &keys };
-        let token = content.token(model, &self.target.pipeline);
-        if let Some(found) = with_content(&*self.registry, &model.group, &token).await? {
-            return Ok(("unchanged", self.whole(found).await?));
+        let group = &self.target.model()?.group;
+        let (identity, keys) =
+            (self.model.identity(), self.metrics.iter().map(|file| file.key.clone()).collect::<Vec<_>>());
+        let content = VersionContent { model: &identity, image_digest: self.image_digest, metrics: &keys };
+        let (token, found) = self.find(&content).await?;
+        let archive = self.model.archive(&*self.objects).await?;
+        let spec = self.spec(&content, &archive, token)?;
+        if let Some(found) = found {
+            return self.unchanged(found, &spec).await;
         }
         self.ensure_group().await?;
-        let model_data_url = self.model.store(&*self.objects, &*self.sources).await?;
+        self.model.store(&archive, &*self.objects, &*self.sources).await?;
         for file in &self.metrics {
             file.store(&self.objects).await?;
         }
-        let pipeline = &self.target.pipeline;
-        let spec = VersionSpec {
+        match self.registry.create_version(&spec).await {
+            Ok(arn) => Ok(("registered", completed(&*self.registry, &arn).await?)),
+            // Another job of the pipeline made it meanwhile, with the same token.
+            Err(error) if matches!(error.kind, CloudErrorKind::Exists | CloudErrorKind::Invalid) => {
+                let searches = if error.kind == CloudErrorKind::Exists { ATTEMPTS } else { 1 };
+                let mut pauses = pauses();
+                for search in 1..=searches {
+                    if let Some(found) = with_content(&*self.registry, group, &spec.client_token).await? {
+                        return self.unchanged(found, &spec).await;
+                    }
+                    if search < searches {
+                        tokio::time::sleep(pauses.next().unwrap_or_default()).await;
+                    }
+                }
+                if error.kind == CloudErrorKind::Invalid {
+                    return Err(error.into());
+                }
+                let message =
+                    format!("another job makes the same version, which the group `{group}` does not show yet");
+                let failure = Failure::verdict(exit_codes::TRY_LATER, message).caused_by(error);
+                Err(failure.hint("run the same command again").into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The token of this attempt, and the version with it. A version that SageMaker failed ends an attempt.
+    async fn find(&self, content: &VersionContent<'_>) -> anyhow::Result<(String, Option<ModelVersion>)> {
+        let model = self.target.model()?;
+        for attempt in 0..MOST_FAILED {
+            let token = content.token(model, &self.target.pipeline, self.author.as_ref(), attempt);
+            match with_content(&*self.registry, &model.group, &token).await? {
+                Some(ModelVersion { state: RegistrationState::Failed(_), .. }) => {}
+                found => return Ok((token, found)),
+            }
+        }
+        let message = format!("SageMaker failed {MOST_FAILED} versions of this content in the group `{}`", model.group);
+        let failure = Failure::user(message);
+        Err(failure
+            .hint("`DescribeModelPackage` tells the reasons; the same content registers again in a new pipeline")
+            .into())
+    }
+
+    /// The request for the version.
+    fn spec(&self, content: &VersionContent<'_>, archive: &ModelArchive, token: String) -> anyhow::Result<VersionSpec> {
+        let (model, pipeline) = (self.target.model()?, &self.target.pipeline);
+        let stored = StoredModel { hash: archive.hash, index_key: self.model.index_key() };
+        let metadata = content.metadata(&token, &stored, &self.target.manifest, pipeline, self.author.as_ref())?;
+        let url = |url: &Option<String>| property(&without_credentials(url.as_deref()?));
+        Ok(VersionSpec {
             group: model.group.clone(),
             description: description(model, &token),
             image: model.image.clone(),
-            model_data_url,
+            model_data_url: archive.uri(&*self.objects),
             environment: model.environment.clone(),
             content_types: model.content_types.clone(),
             response_types: model.response_types.clone(),
@@ -119,24 +177,29 @@ impl Registration<'_> {
                 content_type: file.content_type().to_owned(),
                 digest: Some(file.digest()),
             }),
-            metadata: content.metadata(&token, &self.target.manifest, pipeline, self.author.as_ref())?,
-            commit: pipeline.commit.clone(),
-            repository: pipeline.repository.as_deref().map(super::metadata::without_credentials),
-            generated_by: pipeline.url.as_deref().map(super::metadata::without_credentials),
-            project: pipeline.project.clone(),
-            client_token: token.clone(),
-        };
-        match self.registry.create_version(&spec).await {
-            Ok(arn) => Ok(("registered", completed(&*self.registry, &arn).await?)),
-            // Another job of the pipeline made it meanwhile, with the same token.
-            Err(error) if matches!(error.kind, CloudErrorKind::Exists | CloudErrorKind::Invalid) => {
-                match with_content(&*self.registry, &model.group, &token).await? {
-                    Some(found) => Ok(("unchanged", self.whole(found).await?)),
-                    None => Err(error.into()),
-                }
-            }
-            Err(error) => Err(error.into()),
+            metadata,
+            commit: pipeline.commit.as_deref().and_then(property),
+            repository: url(&pipeline.repository),
+            generated_by: url(&pipeline.url),
+            project: pipeline.project.as_deref().and_then(property),
+            client_token: token,
+        })
+    }
+
+    /// The version that was found, if it is what the request would make.
+    async fn unchanged(&self, found: ModelVersion, spec: &VersionSpec) -> anyhow::Result<(&'static str, ModelVersion)> {
+        let differences = differences(&found, &image(&found), spec);
+        if differences.is_empty() {
+            return Ok(("unchanged", self.whole(found).await?));
         }
+        let message = format!(
+            "{} is marked as this content, and differs in: {}",
+            plain::line(&found.arn, 300),
+            differences.join(", ")
+        );
+        Err(Failure::user(message)
+            .hint("find out who made it (`CreateModelPackage` in CloudTrail) and delete it, or register in a new pipeline")
+            .into())
     }
 
     async fn whole(&self, found: ModelVersion) -> anyhow::Result<ModelVersion> {

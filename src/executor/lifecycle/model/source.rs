@@ -2,12 +2,13 @@
 //!
 //! A version refers to nothing else, so that no other command deletes or replaces what it needs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 
+use super::folder::{self, FilesHash, files_hash};
 use super::lineage::hex;
 use super::packing::{self, PackedModel};
 use crate::base::failure::Failure;
@@ -23,68 +24,113 @@ const MOST_METRICS_BYTES: u64 = 4 << 20;
 /// Most files of metrics.
 const MOST_METRICS: usize = 10;
 
-/// A model before it is stored, with the hash of its `model.tar.gz`.
+/// A model before it is stored.
 #[derive(Debug)]
 pub(super) enum ModelSource {
-    Packed(PackedModel),
+    Folder(PathBuf, FilesHash),
     Object(SourceObject, Sha256Hash),
 }
 
+/// The `model.tar.gz` of a model.
+#[derive(Debug)]
+pub(super) struct ModelArchive {
+    pub(super) hash: Sha256Hash,
+    /// Unless it is stored.
+    packed: Option<PackedModel>,
+}
+
 impl ModelSource {
-    /// Packs the manifest's folder, or looks at the object that the manifest names.
+    /// Hashes the manifest's folder, or looks at the object that the manifest names.
     ///
     /// # Errors
     /// There is no such model, it is empty, or it is too large.
     pub(super) async fn find(target: &ProjectTarget, objects: &dyn SourceObjects) -> anyhow::Result<Self> {
         let path = &target.model()?.path;
-        let (source, bytes) = if let Some(uri) = path.strip_prefix("s3://") {
-            let source = look(uri, objects).await?;
-            let bytes = source.bytes;
-            // Hashed below: no need to read what is too large.
-            (Self::Object(source, Sha256Hash::default()), bytes)
-        } else {
+        let Some(uri) = path.strip_prefix("s3://") else {
             let folder = target.folder.join(path);
-            let packed = tokio::task::spawn_blocking(move || packing::pack(&folder)).await;
-            let packed = packed.context("failed to pack the model")??;
-            let bytes = packed.bytes;
-            (Self::Packed(packed), bytes)
+            let hashed =
+                tokio::task::spawn_blocking(move || files_hash(&folder).map(|hash| Self::Folder(folder, hash)));
+            return hashed.await.context("failed to read the model")?;
         };
-        if bytes > MOST_BYTES {
-            let (size, most) = (human_bytes(bytes), human_bytes(MOST_BYTES));
+        let source = look(uri, objects).await?;
+        if source.bytes > MOST_BYTES {
+            let (size, most) = (human_bytes(source.bytes), human_bytes(MOST_BYTES));
             let failure =
                 Failure::user(format!("the model {path} has {size}; a version's `model.tar.gz` has at most {most}"));
             return Err(failure.hint("make the model smaller: S3 takes and copies no more in one request").into());
         }
-        Ok(match source {
-            Self::Object(source, _) => {
-                let hash = match source.hash {
-                    Some(hash) => hash,
-                    None => objects.hash(&source).await?,
-                };
-                Self::Object(source, hash)
+        let hash = match source.hash {
+            Some(hash) => hash,
+            None => objects.hash(&source).await?,
+        };
+        Ok(Self::Object(source, hash))
+    }
+
+    /// What tells this model from others, without packing it.
+    pub(super) fn identity(&self) -> String {
+        match self {
+            Self::Folder(_, files) => format!("files {files}"),
+            Self::Object(_, hash) => format!("object {}", hex(hash)),
+        }
+    }
+
+    /// Key of the object that says which `model.tar.gz` the folder's files make.
+    pub(super) fn index_key(&self) -> Option<String> {
+        match self {
+            Self::Folder(_, files) => Some(format!("models/files/{files}")),
+            Self::Object(..) => None,
+        }
+    }
+
+    /// The model's archive: the stored one that the same files made before, or one that is packed now.
+    pub(super) async fn archive(&self, to: &dyn ObjectStore) -> anyhow::Result<ModelArchive> {
+        let (folder, files) = match self {
+            Self::Object(_, hash) => return Ok(ModelArchive { hash: *hash, packed: None }),
+            Self::Folder(folder, files) => (folder.clone(), *files),
+        };
+        if let Some(hash) = self.indexed(to).await?
+            && to.stored_hash(&model_key(&hash)).await? == StoredHash::Known(hash)
+        {
+            return Ok(ModelArchive { hash, packed: None });
+        }
+        let packed = tokio::task::spawn_blocking(move || {
+            let packed = packing::pack(&folder, MOST_BYTES)?;
+            if packed.files == files { Ok(packed) } else { Err(folder::changed(&folder)) }
+        });
+        let packed = packed.await.context("failed to pack the model")??;
+        Ok(ModelArchive { hash: packed.hash, packed: Some(packed) })
+    }
+
+    async fn indexed(&self, to: &dyn ObjectStore) -> anyhow::Result<Option<Sha256Hash>> {
+        let Some(key) = self.index_key() else { return Ok(None) };
+        let text = to.get(&key).await?.unwrap_or_default();
+        Ok(blake3::Hash::from_hex(&text).ok().map(Sha256Hash::from))
+    }
+
+    /// Stores the archive unless it is there.
+    pub(super) async fn store(
+        &self,
+        archive: &ModelArchive,
+        to: &dyn ObjectStore,
+        sources: &dyn SourceObjects,
+    ) -> anyhow::Result<()> {
+        let key = model_key(&archive.hash);
+        let is_stored = to.stored_hash(&key).await? == StoredHash::Known(archive.hash);
+        match self {
+            Self::Folder(..) => {
+                if let Some(packed) = archive.packed.as_ref().filter(|_| !is_stored) {
+                    to.put_with_hash(&key, Content::File(&packed.path()), &packed.hash).await?;
+                }
+                // Written last: what it names is there.
+                if let Some(index) = self.index_key()
+                    && self.indexed(to).await? != Some(archive.hash)
+                {
+                    to.put(&index, hex(&archive.hash).into_bytes()).await?;
+                }
             }
-            packed @ Self::Packed(_) => packed,
-        })
-    }
-
-    pub(super) fn hash(&self) -> &Sha256Hash {
-        match self {
-            Self::Packed(packed) => &packed.hash,
-            Self::Object(_, hash) => hash,
-        }
-    }
-
-    /// Stores the model unless it is there, and returns its URI.
-    pub(super) async fn store(&self, to: &dyn ObjectStore, sources: &dyn SourceObjects) -> anyhow::Result<String> {
-        let key = model_key(self.hash());
-        let uri = to.uri(&key);
-        if to.stored_hash(&key).await? == StoredHash::Known(*self.hash()) {
-            return Ok(uri);
-        }
-        match self {
-            Self::Packed(packed) => to.put_with_hash(&key, Content::File(&packed.path()), &packed.hash).await?,
+            Self::Object(..) if is_stored => {}
             // The object is the stored one already, of which the store keeps no hash.
-            Self::Object(source, _) if format!("s3://{}/{}", source.bucket, source.key) == uri => {}
+            Self::Object(source, _) if format!("s3://{}/{}", source.bucket, source.key) == to.uri(&key) => {}
             Self::Object(source, hash) => {
                 sources.copy(source, &key).await?;
                 if let StoredHash::Known(stored) = to.stored_hash(&key).await?
@@ -96,7 +142,14 @@ impl ModelSource {
                 }
             }
         }
-        Ok(uri)
+        Ok(())
+    }
+}
+
+impl ModelArchive {
+    /// The URI under which it is stored.
+    pub(super) fn uri(&self, to: &dyn ObjectStore) -> String {
+        to.uri(&model_key(&self.hash))
     }
 }
 

@@ -178,7 +178,7 @@ pub(super) async fn completed(registry: &dyn ModelRegistry, arn: &str) -> anyhow
                 let (arn, reasons) = (plain::line(arn, 300), plain::line(&reasons, 2048));
                 let failure = Failure::user(format!("SageMaker failed to register {arn}: {reasons}"));
                 return Err(failure
-                    .hint("repair the cause; the same content registers again in a new pipeline")
+                    .hint("repair the cause, and run the same command again: it makes another version")
                     .into());
             }
             Some(ModelVersion { state: RegistrationState::Deleting, .. }) => {

@@ -7,7 +7,7 @@ use super::super::lineage::hex;
 use super::*;
 use crate::base::exit_codes;
 use crate::cloud::testing::{Fault, When};
-use crate::cloud::{Approval, CloudErrorKind, RegistrationState};
+use crate::cloud::{Approval, CloudErrorKind, ModelVersion, RegistrationState};
 
 #[tokio::test]
 async fn a_model_becomes_a_version_that_names_its_content_and_origin() {
@@ -28,7 +28,7 @@ async fn a_model_becomes_a_version_that_names_its_content_and_origin() {
         ("pipeline-id", "7"),
         ("commit", "c0ffee"),
         ("project", "group/project"),
-        ("registered-by", "id=42 user=user42 pipeline=7 job=8"),
+        ("registered-by", "id=42@bf08810b user=user42 pipeline=7 job=8"),
         ("metrics-1", metrics.as_str()),
     ] {
         assert_eq!(version.metadata[name], value);
@@ -53,10 +53,10 @@ async fn the_same_content_in_the_same_pipeline_is_registered_once() {
     // Another pipeline, or another content, is another version of the same object.
     let desk = desk.with([("CI_PIPELINE_ID", "9")]);
     assert_ne!(desk.registers().await, arn);
-    assert_eq!(desk.memory.objects.keys().len(), 2);
+    assert_eq!(desk.memory.objects.keys().len(), 3);
     std::fs::write(desk.project.path().join("model/model.json"), "{1}").unwrap();
     desk.registers().await;
-    assert_eq!((desk.memory.registry.all().len(), desk.memory.objects.keys().len()), (3, 3));
+    assert_eq!((desk.memory.registry.all().len(), desk.memory.objects.keys().len()), (3, 5));
 }
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn a_given_object_is_copied_under_its_hash() {
 }
 
 #[test_case(|m| m["model"] = Value::Null, "the manifest has no `model`"; "no model")]
-#[test_case(|m| m["model"]["image"] = json!("r/i:latest"), "`model.image`: does not have the form"; "a tag")]
+#[test_case(|m| m["model"]["image"] = json!("r/i:latest"), "`model.image`: does not have the right form"; "a tag")]
 #[test_case(|m| m["model"]["path"] = json!("nothing"), "nothing does not exist"; "no folder")]
 #[test_case(|m| m["model"]["path"] = json!("metrics.json"), "metrics.json is no folder"; "a file")]
 #[test_case(|m| m["model"]["path"] = json!("s3://b/models/"), "`model.path`: must name a `.tar.gz`"; "a prefix")]
@@ -144,15 +144,18 @@ async fn a_model_below_its_bar_is_not_registered() {
 #[tokio::test(start_paused = true)]
 async fn sagemaker_may_take_time_or_fail() {
     let desk = Desk::new();
+    desk.memory.registry.begin_as(RegistrationState::Failed("scan: no image".to_owned()));
+    let failed = desk.run(&["register"]).await;
+    assert!(failed.kind == Some(Kind::User) && failed.error.contains("scan: no image"), "{}", failed.error);
     desk.memory.registry.begin_as(RegistrationState::UnderWay);
     let waiting = desk.run(&["register"]).await;
     assert_eq!(waiting.kind, Some(Kind::Verdict { code: exit_codes::TRY_LATER }), "{}", waiting.error);
-    let arn = desk.memory.registry.all()[0].arn.clone();
+    let arn = desk.memory.registry.all()[1].arn.clone();
     desk.memory.registry.change(&arn, |version| version.state = RegistrationState::Failed("scan: no image".to_owned()));
-    let failed = desk.run(&["register"]).await;
-    assert!(failed.kind == Some(Kind::User) && failed.error.contains("scan: no image"), "{}", failed.error);
-    desk.memory.registry.change(&arn, |version| version.state = RegistrationState::Completed);
-    assert_eq!(desk.registers().await, arn);
+    // A failed version does not block its pipeline: the next attempt is another version.
+    desk.memory.registry.begin_as(RegistrationState::Completed);
+    let next = desk.registers().await;
+    assert_eq!((next != arn, desk.registers().await), (true, next));
 }
 
 /// Two jobs of a pipeline register the same at once: the second finds the group, and then the version, of the first.
@@ -167,6 +170,67 @@ async fn a_lost_race_is_won_by_looking_again() {
     let ended = desk.run(&["register"]).await;
     assert!(ended.out.starts_with("churn version 1: unchanged\n"), "{}{}", ended.out, ended.error);
     assert_eq!(desk.memory.registry.all().len(), 1);
+}
+
+/// The list does not show the version yet, and the same token with another job is refused.
+#[tokio::test(start_paused = true)]
+async fn another_job_of_the_pipeline_finds_the_version_in_a_late_list() {
+    let desk = Desk::new();
+    let arn = desk.registers().await;
+    let desk = desk.with([("CI_JOB_ID", "9")]);
+    desk.memory.registry.list_late(3);
+    assert_eq!(desk.registers().await, arn);
+    desk.memory.registry.list_late(20);
+    let later = desk.run(&["register"]).await;
+    assert_eq!(later.kind, Some(Kind::Verdict { code: exit_codes::TRY_LATER }), "{}", later.error);
+    assert_eq!(desk.memory.registry.all().len(), 1);
+}
+
+#[test_case(|v| v.image = format!("123456789012.dkr.ecr.eu-west-1.amazonaws.com/evil@sha256:{}", "0".repeat(64)), "image"; "image")]
+#[test_case(|v| v.model_data_url = "s3://evil/model.tar.gz".to_owned(), "model"; "model")]
+#[test_case(|v| { v.environment.insert("A".to_owned(), "b".to_owned()); }, "variables"; "variables")]
+#[test_case(|v| v.metrics = None, "metrics"; "metrics")]
+#[test_case(|v| { v.metadata.insert("registered-by".to_owned(), "id=2 user=user2".to_owned()); }, "registered-by"; "author")]
+#[test_case(|v| { v.metadata.remove("commit"); }, "`commit`"; "a record")]
+fn a_planted_version_is_not_adopted(plant: fn(&mut ModelVersion), part: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let desk = Desk::new();
+        assert_eq!(desk.run_as(Some("1"), &["register"]).await.kind, None);
+        let arn = desk.memory.registry.all()[0].arn.clone();
+        desk.memory.registry.change(&arn, plant);
+        let ended = desk.run_as(Some("1"), &["register"]).await;
+        assert_eq!((ended.kind, ended.out.as_str()), (Some(Kind::User), ""), "{}", ended.error);
+        assert!(
+            ended.error.contains(&format!("{arn} is marked as this content, and differs in: {part}\n")),
+            "{}",
+            ended.error
+        );
+    });
+}
+
+#[tokio::test]
+async fn another_user_registers_in_his_own_name() {
+    let desk = Desk::new();
+    for (user, number) in [("1", 1), ("2", 2), ("1", 2)] {
+        assert_eq!(desk.run_as(Some(user), &["register"]).await.kind, None);
+        assert_eq!(desk.memory.registry.all().len(), number);
+    }
+}
+
+/// The variables of a job are text of people.
+#[tokio::test]
+async fn the_origin_is_one_line_without_secrets() {
+    let desk = Desk::new().with([
+        ("CI_PIPELINE_URL", "https://gitlab.example/p/7?private_token=s3cr3t"),
+        ("CI_COMMIT_SHA", "c0\nffee"),
+        ("CI_PROJECT_PATH", "\n"),
+    ]);
+    desk.registers().await;
+    let [request] = desk.memory.registry.requests().try_into().unwrap();
+    assert_eq!(request.generated_by.as_deref(), Some("https://gitlab.example/p/7"));
+    assert_eq!((request.commit.as_deref(), request.project.as_deref()), (Some("c0 ffee"), None));
+    assert!(!format!("{request:?}").contains("s3cr3t"));
 }
 
 #[tokio::test]
