@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::environment::EnvironmentVariableRegionProvider;
-use aws_config::meta::region::RegionProviderChain;
+use aws_config::meta::region::{ProvideRegion as _, RegionProviderChain};
 use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
@@ -56,16 +56,9 @@ impl Clients {
         let http_client = http_client(access, Surroundings::Container)?;
         let role = ProviderConfig::without_region().with_http_client(http_client.clone());
         let role = EcsCredentialsProvider::builder().configure(&role).build();
-        let mut config = SdkConfig::builder()
-            .behavior_version(behavior())
-            .http_client(http_client)
-            .app_name(app_name()?)
-            .timeout_config(timeouts(ATTEMPT_TIMEOUT))
-            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
-            .region(Region::new(region))
-            .credentials_provider(SharedCredentialsProvider::new(role));
-        config.set_endpoint_url(access.endpoint_url.clone());
-        Ok(Self::new(config.build(), access.settings))
+        let role = SharedCredentialsProvider::new(role);
+        let config = explicit(access, Region::new(region), http_client, Some(role))?;
+        Ok(Self::new(config, access.settings))
     }
 
     pub(super) fn new(config: SdkConfig, settings: SettingsFile) -> Arc<Self> {
@@ -148,9 +141,45 @@ async fn sdk_config(access: &Access) -> anyhow::Result<SdkConfig> {
         if config.region().is_some() { Ok(config) } else { Err(no_region(access)) }
     };
     let Some(identity) = &access.web_identity else { return Ok(configured(loader(access)?).await?) };
-    let unsigned = configured(loader(access)?.no_credentials()).await?;
+    let region = match &access.region {
+        Some(region) => Some(Region::new(region.clone())),
+        None => EnvironmentVariableRegionProvider::new().region().await,
+    };
+    let region = region.ok_or_else(|| no_region(access))?;
+    check_region(&region)?;
+    let http_client = http_client(access, Surroundings::Job)?;
+    let unsigned = explicit(access, region.clone(), http_client.clone(), None)?;
     let credentials = web_identity::credentials(&unsigned, access.settings, identity).await?;
-    Ok(configured(loader(access)?.credentials_provider(credentials)).await?)
+    explicit(access, region, http_client, Some(SharedCredentialsProvider::new(credentials)))
+}
+
+/// A configuration that takes nothing from variables and profiles.
+pub(super) fn explicit(
+    access: &Access,
+    region: Region,
+    http_client: SharedHttpClient,
+    credentials: Option<SharedCredentialsProvider>,
+) -> anyhow::Result<SdkConfig> {
+    let mut config = SdkConfig::builder()
+        .behavior_version(behavior())
+        .http_client(http_client)
+        .app_name(app_name()?)
+        .timeout_config(timeouts(ATTEMPT_TIMEOUT))
+        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+        .region(region);
+    config.set_endpoint_url(access.endpoint_url.clone());
+    config.set_credentials_provider(credentials);
+    Ok(config.build())
+}
+
+/// Refuses a region that would change the host of an endpoint: `x.example/`.
+fn check_region(region: &Region) -> anyhow::Result<()> {
+    let is_name = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == b'-';
+    if region.as_ref().bytes().all(is_name) {
+        return Ok(());
+    }
+    let failure = Failure::user("the region is no name of a region");
+    Err(failure.hint("check `environments.<name>.region` in the manifest, or the job variable `AWS_REGION`").into())
 }
 
 fn no_region(access: &Access) -> Failure {
@@ -173,7 +202,7 @@ fn app_name() -> anyhow::Result<AppName> {
     AppName::new(concat!("sagemaker-executor-", env!("CARGO_PKG_VERSION"))).context("failed to name the program to AWS")
 }
 
-fn http_client(access: &Access, surroundings: Surroundings) -> anyhow::Result<SharedHttpClient> {
+pub(super) fn http_client(access: &Access, surroundings: Surroundings) -> anyhow::Result<SharedHttpClient> {
     let plain = access.endpoint_url.as_deref().is_some_and(|url| url.starts_with("http://"));
     if plain {
         // Without TLS no roots are read, which would cost more than the rest of the start.
@@ -210,4 +239,18 @@ pub(super) fn timeouts(attempt: Duration) -> TimeoutConfig {
         .operation_attempt_timeout(attempt)
         .operation_timeout(attempt * 3)
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_is_no_part_of_another_host() {
+        for (region, is_accepted) in
+            [("eu-west-1", true), ("us-gov-east-1", true), ("evil.example/", false), ("a#", false)]
+        {
+            assert_eq!(check_region(&Region::new(region)).is_ok(), is_accepted, "{region}");
+        }
+    }
 }

@@ -30,10 +30,10 @@ const OF_OPERATOR: Names = Names {
 
 const OF_MANIFEST: Names = Names {
     region: "`environments.<name>.region` in the manifest, or `AWS_REGION`,",
-    endpoint: "`AWS_ENDPOINT_URL`",
+    endpoint: "`--endpoint-url`",
     bucket: "`environments.<name>.bucket` in the manifest",
     key: "`environments.<name>.key` in the manifest",
-    ca_bundle: "`AWS_CA_BUNDLE`",
+    ca_bundle: "`--ca-bundle`",
     absent_credentials: "give the job an id token (`id_tokens:`) and `AWS_ROLE_ARN`, or set `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or run \
                          it on a machine with an instance profile",
     refused_credentials: "check the job's variables `AWS_ROLE_ARN`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`",

@@ -27,6 +27,8 @@ const END: &str = "-----END CERTIFICATE-----";
 pub(super) enum Surroundings {
     /// The operator's: it may name a proxy and other roots.
     Host,
+    /// A CI job's with an id token: who starts the pipeline can set variables. A proxy may carry TLS, and no variable names roots.
+    Job,
     /// An image's: its variables are meant for the job's own programs.
     Container,
 }
@@ -45,12 +47,12 @@ pub(super) fn https_client(
     match (surroundings, system) {
         (Surroundings::Host, _) => trust = trust.with_native_roots(native),
         // Read here, because the client's own loader follows `SSL_CERT_FILE`.
-        (Surroundings::Container, Some(file)) => {
+        (Surroundings::Job | Surroundings::Container, Some(file)) => {
             if let Ok(roots) = readable_certificates(file, names) {
                 trust = trust.with_pem_certificate(roots);
             }
         }
-        (Surroundings::Container, None) => {}
+        (Surroundings::Job | Surroundings::Container, None) => {}
     }
     if let Some(path) = ca_bundle {
         trust = trust.with_pem_certificate(readable_certificates(path, names)?);
@@ -65,7 +67,7 @@ pub(super) fn https_client(
         .map_err(|error| Failure::system("failed to set up TLS").caused_by(error))?;
     Ok(Builder::new().build_with_connector_fn(move |settings, components| {
         let proxy = match surroundings {
-            Surroundings::Host => ProxyConfig::from_env(),
+            Surroundings::Host | Surroundings::Job => ProxyConfig::from_env(),
             Surroundings::Container => ProxyConfig::disabled(),
         };
         let mut connector = Connector::builder().proxy_config(proxy);

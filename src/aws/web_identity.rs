@@ -57,15 +57,18 @@ fn refused(call: &AwsCall, error: CloudError) -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
+    use aws_config::Region;
     use executor::base::failure::render;
     use executor::cloud::Access;
 
     use super::*;
-    use crate::clients::loader;
+    use crate::clients::{explicit, http_client};
     use crate::stub::{SeenRequest, Stub, reply};
+    use crate::trust::Surroundings;
 
     async fn exchanged(access: &Access) -> anyhow::Result<Credentials> {
-        let unsigned = loader(access).unwrap().no_credentials().load().await;
+        let region = Region::new("eu-west-1");
+        let unsigned = explicit(access, region, http_client(access, Surroundings::Job).unwrap(), None).unwrap();
         credentials(&unsigned, access.settings, &identity()).await
     }
 

@@ -11,9 +11,13 @@ use sha2::{Digest as _, Sha256};
 use super::CommandInputs;
 use crate::base::arn::Arn;
 use crate::base::failure::Failure;
+use crate::base::plain;
 use crate::cloud::{Access, WebIdentity};
 
 const ROLE_ARN: &str = "AWS_ROLE_ARN";
+/// Variables that decide who answers in the place of AWS, by their begins. Who starts a pipeline can set them: another server accepts
+/// every token, and gets to know the real one.
+const REDIRECTING: [&str; 2] = ["AWS_ENDPOINT_URL", "AWS_CA_BUNDLE"];
 
 #[derive(Debug, Args)]
 pub(super) struct IdentityArgs {
@@ -48,12 +52,22 @@ impl IdentityArgs {
     /// The job's token; `None` when it has none.
     ///
     /// # Errors
-    /// The token is none of GitLab, or there is no role to assume with it.
+    /// The token is none of GitLab, there is no role to assume with it, or a variable may lead it to another server.
     pub(crate) fn token(&self, inputs: &CommandInputs) -> anyhow::Result<Option<JobToken>> {
         let Some(token) = inputs.env.get(&self.id_token_env) else { return Ok(None) };
         let user = user_of(token).ok_or_else(|| {
             Failure::user(format!("`{}` holds no id token of GitLab", self.id_token_env)).hint(self.example())
         })?;
+        let mut names = inputs.env.all().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name);
+        if let Some(name) = names.find(|name| REDIRECTING.iter().any(|begin| name.starts_with(begin))) {
+            let name = plain::line(&name, 100);
+            let failure = Failure::user(format!(
+                "`{name}` is set: a variable must not choose the server that accepts the job's id token"
+            ));
+            return Err(failure
+                .hint(format!("remove `{name}`; for an emulator or a private network give `--endpoint-url URL` and `--ca-bundle FILE`"))
+                .into());
+        }
         let role_arn = self.role_arn.as_deref().or_else(|| inputs.env.get(ROLE_ARN)).unwrap_or_default();
         if Arn::parse(role_arn).is_none_or(|arn| arn.service != "iam" || !arn.resource.starts_with("role/")) {
             let failure = Failure::user("there is no role to assume with the id token");

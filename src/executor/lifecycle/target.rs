@@ -24,6 +24,13 @@ pub(super) struct TargetArgs {
     /// The entry of `environments` to use; `CI_ENVIRONMENT_NAME` when absent
     #[arg(long, visible_alias = "targets", value_name = "NAME")]
     pub(crate) environment: Option<String>,
+    /// One endpoint for all services of AWS: an emulator, or a private network's. `AWS_ENDPOINT_URL` when absent and the job has no id
+    /// token
+    #[arg(long, value_name = "URL")]
+    endpoint_url: Option<String>,
+    /// PEM file with more root certificates. `AWS_CA_BUNDLE` when absent and the job has no id token
+    #[arg(long, value_name = "FILE")]
+    ca_bundle: Option<PathBuf>,
 }
 
 /// The manifest as the environment makes it, and how its account is reached.
@@ -52,7 +59,7 @@ impl TargetArgs {
         let environment = self.environment(inputs);
         let manifest = manifest::load(&self.manifest, environment.as_deref(), &inputs.env)?;
         let folder = self.manifest.parent().unwrap_or(Path::new("")).to_owned();
-        Ok(ProjectTarget { folder, ..ProjectTarget::of(manifest, environment, inputs) })
+        Ok(ProjectTarget { folder, ..self.target(manifest, environment, inputs) })
     }
 
     /// As [`TargetArgs::load`]; an empty manifest when none is named and there is none.
@@ -68,26 +75,51 @@ impl TargetArgs {
                 return Err(failure.hint(hint).into());
             }
             inputs.printer.line(format!("There is no {DEFAULT_MANIFEST}: what the command line says is used alone"));
-            return Ok(ProjectTarget::of(Manifest::default(), None, inputs));
+            return Ok(self.target(Manifest::default(), None, inputs));
         }
         self.load(inputs)
+    }
+
+    /// A manifest, with the way to the account of its environment.
+    pub(crate) fn target(
+        &self,
+        manifest: Manifest,
+        environment: Option<String>,
+        inputs: &CommandInputs,
+    ) -> ProjectTarget {
+        let variable = |name: &str| inputs.env.get(name).map(str::to_owned);
+        let access = Access {
+            region: manifest.target.region.clone(),
+            endpoint_url: self.endpoint_url.clone().or_else(|| variable("AWS_ENDPOINT_URL")),
+            bucket: manifest.target.bucket.clone().unwrap_or_default(),
+            prefix: manifest.target.prefix.clone().unwrap_or_default(),
+            kms_key_id: manifest.target.key.clone(),
+            ca_bundle: self.ca_bundle.clone().or_else(|| variable("AWS_CA_BUNDLE").map(PathBuf::from)),
+            settings: SettingsFile::Manifest,
+            web_identity: None,
+        };
+        ProjectTarget { manifest, folder: PathBuf::new(), environment, pipeline: Pipeline::of(&inputs.env), access }
     }
 }
 
 impl ProjectTarget {
-    /// A manifest, with the way to the account of its environment.
-    pub(crate) fn of(manifest: Manifest, environment: Option<String>, inputs: &CommandInputs) -> Self {
-        let access = Access {
-            region: manifest.target.region.clone(),
-            endpoint_url: inputs.env.get("AWS_ENDPOINT_URL").map(str::to_owned),
-            bucket: manifest.target.bucket.clone().unwrap_or_default(),
-            prefix: manifest.target.prefix.clone().unwrap_or_default(),
-            kms_key_id: manifest.target.key.clone(),
-            ca_bundle: inputs.env.get("AWS_CA_BUNDLE").map(PathBuf::from),
-            settings: SettingsFile::Manifest,
-            web_identity: None,
+    /// Refuses a command that needs the rule and the account of an environment, when they are not known.
+    ///
+    /// # Errors
+    /// No environment is named, or its entry has no account.
+    pub(crate) fn require_account(&self) -> anyhow::Result<()> {
+        let Some(name) = &self.environment else {
+            let failure = Failure::user("no environment is named, which says in which account the version is");
+            return Err(failure
+                .hint("give `--environment NAME`, an entry of `environments` in the manifest, with its `account`")
+                .into());
         };
-        Self { manifest, folder: PathBuf::new(), environment, pipeline: Pipeline::of(&inputs.env), access }
+        if self.manifest.target.account.is_none() {
+            let name = plain::line(name, 100);
+            let failure = Failure::user(format!("`environments.{name}` in the manifest has no `account`"));
+            return Err(failure.hint("add the id of the AWS account whose versions may be approved").into());
+        }
+        Ok(())
     }
 
     /// Says what is wrong with the ARN of a version: its form, or that it is not of the manifest's group and place.

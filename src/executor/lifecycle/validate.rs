@@ -14,7 +14,7 @@ use super::gate;
 use super::identity::IdentityArgs;
 use super::manifest::{ManifestFinding, ManifestReading, ManifestText, ModelEntry, mistakes};
 use super::output::{Data, OutputArgs, OutputForm, ReportFileArgs};
-use super::target::{ProjectTarget, TargetArgs};
+use super::target::TargetArgs;
 use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 
@@ -128,7 +128,7 @@ pub async fn run(inputs: &CommandInputs, args: ValidateArgs, _: Cancellation) ->
             findings.extend(mistakes.filter_map(|(key, message)| text.finding(&key, &message)));
         }
         findings.extend(found);
-        targets.push(ProjectTarget::of(manifest, name.map(str::to_owned), inputs));
+        targets.push(args.target.target(manifest, name.map(str::to_owned), inputs));
     }
     findings.sort();
     findings.dedup();

@@ -91,7 +91,6 @@ impl Desk {
     fn variables(&self, role: &str, user: &str) -> Vec<(String, String)> {
         let arn = format!("arn:aws:iam::000000000000:role/{role}");
         let own = [
-            ("AWS_ENDPOINT_URL", self.emulator.endpoint.as_str()),
             ("AWS_ROLE_ARN", &arn),
             ("SAGEMAKER_ID_TOKEN", &self.key.token(user)),
             ("CI_ENVIRONMENT_NAME", "prod"),
@@ -106,7 +105,12 @@ impl Desk {
     fn model(&self, role: &str, user: &str, words: &[&str]) -> Ended {
         let variables = self.variables(role, user);
         let variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        run(self.folder.path(), &variables, &[&["model"], words].concat())
+        run(self.folder.path(), &variables, &self.line(words))
+    }
+
+    /// `model`, for the emulator.
+    fn line<'a>(&'a self, words: &[&'a str]) -> Vec<&'a str> {
+        [&["model"], words, &["--endpoint-url", &self.emulator.endpoint]].concat()
     }
 
     /// What the role used of its policy; it was denied nothing.
@@ -195,7 +199,7 @@ fn a_model_is_registered_approved_by_two_and_found() {
     let other = TokenKey::new(elsewhere.path());
     forged.push(("SAGEMAKER_ID_TOKEN".to_owned(), other.token("3")));
     let forged: Vec<_> = forged.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let ended = run(folder, &forged, &["model", "approve", "--latest", "--force"]);
+    let ended = run(folder, &forged, &desk.line(&["approve", "--latest", "--force"]));
     assert_eq!(ended.code, 2, "{}", ended.stderr);
     assert_snapshot("model_approve_forged", &ended.stderr);
     let denied = desk.model("register", "3", &["approve", "--latest", "--force"]);
@@ -219,7 +223,7 @@ fn a_killed_register_goes_on() {
         let hangs = json!({"operation": at, "count": 1, "delay_ms": 60_000, "accepted": accepted});
         desk.emulator.set_faults(&json!({"calls": [hangs]}));
         let mut program = Command::new(env!("CARGO_BIN_EXE_sagemaker-executor"));
-        program.args(["model", "register"]).env_clear().envs(desk.variables("register", "1"));
+        program.args(desk.line(&["register"])).env_clear().envs(desk.variables("register", "1"));
         let mut child = program
             .current_dir(desk.folder.path())
             .stdin(Stdio::null())

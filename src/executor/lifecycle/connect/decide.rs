@@ -81,7 +81,7 @@ pub(super) fn may<T>(result: Result<T, CloudError>, allowed: &str) -> Result<Che
 
 pub(super) fn caller(arn: &str, target: &EnvironmentEntry) -> CheckAnswer {
     let Some(caller) = Arn::parse(arn) else {
-        return CheckAnswer::failed(arn, "check the endpoint in `AWS_ENDPOINT_URL`");
+        return CheckAnswer::failed(arn, "check `--endpoint-url`");
     };
     if let Some(account) = target.account.as_deref().filter(|account| *account != caller.account) {
         let found = format!("{arn} is of account {}, and the manifest names {account}", caller.account);

@@ -38,6 +38,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: RejectArgs) -> anyhow::Res
         return Err(Failure::user("a rejection needs a reason").hint("give `--reason TEXT`").into());
     }
     let mut target = args.target.load(inputs)?;
+    target.require_account()?;
     let choice = args.choice.read(inputs, &target)?;
     let user = args.identity.required(inputs)?.work_as(&mut target.access);
     target.access.region = target.access.region.take().or_else(|| choice.region());

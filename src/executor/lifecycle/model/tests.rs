@@ -99,8 +99,13 @@ impl Desk {
 
     /// As a user of GitLab.
     async fn run_as(&self, user: Option<&str>, words: &[&str]) -> Ended {
+        self.run_in(Some("prod"), user, words).await
+    }
+
+    async fn run_in(&self, environment: Option<&str>, user: Option<&str>, words: &[&str]) -> Ended {
         let manifest = self.project.path().join("manifest.json");
-        let end = ["--manifest", manifest.to_str().unwrap(), "--environment", "prod"];
+        let mut end = vec!["--manifest", manifest.to_str().unwrap()];
+        end.extend(environment.iter().flat_map(|name| ["--environment", name]));
         let line = Line::try_parse_from(["model"].iter().chain(words).chain(&end)).unwrap();
         let mut env = self.env.clone();
         if let Some(user) = user {

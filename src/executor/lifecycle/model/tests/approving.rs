@@ -259,6 +259,44 @@ fn a_wrong_request_changes_nothing(user: Option<&str>, words: &[&str], expected:
     });
 }
 
+/// A person who starts a pipeline can set each of them.
+#[test_case("AWS_ENDPOINT_URL", "http://127.0.0.1:1"; "all services")]
+#[test_case("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1"; "sts")]
+#[test_case("AWS_ENDPOINT_URL_SAGEMAKER", "http://127.0.0.1:1"; "sagemaker")]
+#[test_case("AWS_CA_BUNDLE", "own.pem"; "roots")]
+fn no_variable_chooses_the_server_that_accepts_a_token(name: &str, value: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let desk = registered().await.with([(name, value)]);
+        let calls = desk.memory.registry.calls();
+        for words in
+            [&["approve", "--latest"][..], &["reject", "--latest", "--reason", "x"], &["register"], &["latest"]]
+        {
+            let ended = desk.run_as(Some("2"), words).await;
+            assert_eq!(ended.kind, Some(Kind::User), "{}", ended.error);
+            assert!(
+                ended.error.contains(&format!("`{name}` is set")) && ended.error.contains("--endpoint-url"),
+                "{}",
+                ended.error
+            );
+        }
+        assert_eq!(desk.memory.registry.calls(), calls);
+    });
+}
+
+#[tokio::test]
+async fn the_account_must_be_known() {
+    let desk = registered().await;
+    desk.manifest(|manifest| drop(manifest["environments"]["prod"].as_object_mut().unwrap().remove("account")));
+    for words in [&["approve", "--latest"][..], &["reject", "--latest", "--reason", "x"]] {
+        let ended = desk.run_as(Some("2"), words).await;
+        assert!(ended.error.contains("`environments.prod` in the manifest has no `account`"), "{}", ended.error);
+        let ended = desk.run_in(None, Some("2"), words).await;
+        assert!(ended.error.contains("no environment is named"), "{}", ended.error);
+    }
+    assert_eq!(desk.memory.registry.count("update_version"), 0);
+}
+
 #[tokio::test]
 async fn an_unknown_author_cannot_be_excluded() {
     let desk = Desk::new();
