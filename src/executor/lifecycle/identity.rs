@@ -9,6 +9,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::CommandInputs;
+use super::hex::hex;
 use crate::base::arn::Arn;
 use crate::base::failure::Failure;
 use crate::base::plain;
@@ -138,7 +139,7 @@ fn user_of(token: &str) -> Option<JobUser> {
     };
     Some(JobUser {
         id: id("user_id")?,
-        issuer: Sha256::digest(text("iss")?).iter().take(4).map(|byte| format!("{byte:02x}")).collect(),
+        issuer: hex(&Sha256::digest(text("iss")?)[..4]),
         login: text("user_login")?,
         project: text("project_path").unwrap_or_default(),
         pipeline: id("pipeline_id")?,

@@ -5,6 +5,7 @@
 
 mod connect;
 pub mod gate;
+mod hex;
 mod identity;
 pub mod manifest;
 pub mod model;
@@ -13,6 +14,7 @@ mod pipeline;
 mod region;
 mod target;
 pub mod validate;
+mod version_arn;
 
 use std::future::Future;
 use std::process::ExitCode;

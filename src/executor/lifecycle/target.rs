@@ -8,7 +8,6 @@ use clap::Args;
 use super::CommandInputs;
 use super::manifest::{self, Manifest, ModelEntry};
 use super::pipeline::Pipeline;
-use super::region::partition;
 use crate::base::arn::Arn;
 use crate::base::failure::Failure;
 use crate::base::plain;
@@ -120,31 +119,6 @@ impl ProjectTarget {
             return Err(failure.hint("add the id of the AWS account whose versions may be approved").into());
         }
         Ok(())
-    }
-
-    /// Says what is wrong with the ARN of a version: its form, or that it is not of the manifest's group and place.
-    pub(crate) fn check_version(&self, arn: &str) -> Result<(), String> {
-        let of_group = |resource: &str| {
-            let (group, number) = resource.strip_prefix("model-package/")?.split_once('/')?;
-            // As AWS writes it: no sign, no leading zero.
-            number.parse::<u32>().is_ok_and(|read| read > 0 && read.to_string() == number).then(|| group.to_owned())
-        };
-        let parsed = Arn::parse(arn).filter(|parsed| parsed.service == "sagemaker");
-        let Some((parsed, group)) = parsed.and_then(|parsed| Some((parsed, of_group(parsed.resource)?))) else {
-            return Err("which is no ARN of a version: `arn:aws:sagemaker:REGION:ACCOUNT:model-package/GROUP/NUMBER`"
-                .to_owned());
-        };
-        let entry = &self.manifest.target;
-        let expected = |key: &str, expected: Option<&str>, actual: &str| match expected {
-            Some(expected) if expected != actual => {
-                Err(format!("whose {key} is not that of the manifest, `{expected}`"))
-            }
-            _ => Ok(()),
-        };
-        expected("partition", Some(partition(entry.region.as_deref().unwrap_or(parsed.region))), parsed.partition)?;
-        expected("region", entry.region.as_deref(), parsed.region)?;
-        expected("account", entry.account.as_deref(), parsed.account)?;
-        expected("group", self.manifest.model.as_ref().map(|model| model.group.as_str()), &group)
     }
 
     /// The failure of a command that needs a key of the environment's entry.

@@ -125,7 +125,7 @@ async fn check_bucket(inputs: &CommandInputs, target: &ProjectTarget, checks: &m
         let may = decide::may(objects.size(NO_OBJECT).await, "objects may be read");
         match checks.answered("read the bucket", may)? {
             Some(CheckAnswer::Failed { .. }) if !may_list => {
-                checks.tell("read the bucket", decide::read_without_list())
+                checks.tell("read the bucket", decide::read_without_list());
             }
             Some(answer) => checks.tell("read the bucket", answer),
             None => {}

@@ -82,6 +82,8 @@ fn texts(value: &Value) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::needless_pass_by_value, reason = "each row makes its value")]
+
     use serde_json::json;
     use test_case::test_case;
 

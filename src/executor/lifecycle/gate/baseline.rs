@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use sha2::{Digest as _, Sha256};
 
 use super::files;
-use super::metrics::{MetricPath, Metrics, MetricsSource, hex};
+use super::metrics::{MetricPath, Metrics, MetricsSource};
 use crate::base::failure::Failure;
 use crate::base::plain;
 use crate::cloud::{Access, Approval, ModelRegistry, ModelVersion, RegistrationState};
 use crate::lifecycle::CommandInputs;
+use crate::lifecycle::hex::hex;
 use crate::lifecycle::manifest::ModelEntry;
 use crate::lifecycle::target::ProjectTarget;
+use crate::lifecycle::version_arn;
 
 /// Where the metrics of the earlier model are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +74,7 @@ impl Baseline {
                     Failure::user(format!("`--baseline` is {}, {what}", plain::line(arn, 300)))
                         .hint("name an approved version of `model.group` in the environment's region and account")
                 };
-                target.check_version(arn).map_err(|what| refused(&what))?;
+                version_arn::check(arn, target).map_err(|what| refused(&what))?;
                 check_place(inputs, target).await?;
                 let version = inputs.connect.registry(&target.access).await?.version(arn).await?;
                 let absent = || Failure::user(format!("the version {arn} does not exist"));

@@ -13,6 +13,7 @@ use super::key_path::{KeyPath, LONGEST_NAME};
 use super::labels::Selector;
 use super::open_metrics;
 use crate::base::failure::Failure;
+use crate::lifecycle::hex::hex;
 
 /// How the `schema` of this program's own files begins; `docs/JOBS.md` has the form.
 const OWN_SCHEMA: &str = "sagemaker-executor/metrics/";
@@ -314,14 +315,6 @@ fn sample_value(text: &str) -> Reading {
     }
     let whole = if unsigned.starts_with('.') { "0" } else { "" };
     number(&format!("{sign}{whole}{}", unsigned.strip_suffix('.').unwrap_or(unsigned)))
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use clap::Parser;
 use sha2::{Digest as _, Sha256};
 use test_case::test_case;
 
-use super::metrics::{MetricsSource, hex};
+use super::metrics::MetricsSource;
 use super::{GateArgs, check_bars};
 use crate::base::clock::HostClock;
 use crate::base::exit_codes;
@@ -16,6 +16,7 @@ use crate::base::signals::Cancellation;
 use crate::cloud::testing::{Fault, Memory, When};
 use crate::cloud::{Approval, CloudErrorKind, GroupSpec, ModelRegistry as _, StoredMetrics, VersionSpec};
 use crate::config::env::Environment;
+use crate::lifecycle::hex::hex;
 use crate::lifecycle::manifest::ModelEntry;
 use crate::lifecycle::{CommandInputs, with_exit_code};
 use crate::ui::Printer;

@@ -106,7 +106,7 @@ static SECRET_NAME: LazyLock<Regex> = LazyLock::new(|| {
     .expect("a unit test compiles it")
 });
 
-/// Values that are secrets: JSON web tokens, tokens of GitLab, GitHub, Slack, Hugging Face and OpenAI, AWS's access keys, private keys,
+/// Values that are secrets: JSON web tokens, tokens of GitLab, GitHub, Slack, Hugging Face and `OpenAI`, AWS's access keys, private keys,
 /// and passwords in an address.
 static SECRET_VALUE: LazyLock<Regex> = LazyLock::new(|| {
     let forms = [

@@ -240,7 +240,7 @@ mod tests {
     #[test_case(&["rejection-99999999999999999999999"], "rejection-1"; "a larger number")]
     #[test_case(&["rejection-1", "rejection-2", "rejection-x"], "rejection-3"; "no number")]
     fn every_rejection_ends_a_round(entries: &[&str], next: &str) {
-        let mut metadata = BTreeMap::from_iter(entries.iter().map(|entry| ((*entry).to_owned(), String::new())));
+        let mut metadata = entries.iter().map(|entry| ((*entry).to_owned(), String::new())).collect::<BTreeMap<_, _>>();
         assert_eq!(ApprovalRecords(&metadata).standing(TWO), Standing::Rejected);
         approve(&mut metadata, "2");
         let (key, value) = ApprovalRecords(&metadata).rejection(&user("4"), SystemTime::UNIX_EPOCH, "no");

@@ -17,15 +17,15 @@ const DEEPEST: usize = 100;
 
 /// An entry of a folder.
 #[derive(Debug)]
-pub(super) enum Entry {
+pub(super) enum PackedEntry {
     Folder,
-    File(OpenFile),
+    File(PackedFile),
     Link(PathBuf),
 }
 
 /// A file that was opened, with what an archive keeps of it.
 #[derive(Debug)]
-pub(super) struct OpenFile {
+pub(super) struct PackedFile {
     pub(super) file: File,
     pub(super) size: u64,
     pub(super) mode: u32,
@@ -35,13 +35,16 @@ pub(super) struct OpenFile {
 ///
 /// # Errors
 /// The folder has no file, or something that cannot be packed: all of these in one error. The visit fails.
-pub(super) fn walk(top: &Path, visit: &mut dyn FnMut(&Path, &mut Entry) -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub(super) fn walk(
+    top: &Path,
+    visit: &mut dyn FnMut(&Path, &mut PackedEntry) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let kind = fs::symlink_metadata(top);
     if !kind.as_ref().is_ok_and(Metadata::is_dir) {
         let what = if kind.is_ok() { "is no folder" } else { "does not exist" };
         return Err(failure(top, what).into());
     }
-    let mut walk = Walk { top, visit, has_file: false, told: Vec::new(), problems: 0 };
+    let mut walk = FolderWalk { top, visit, has_file: false, told: Vec::new(), problems: 0 };
     walk.list(Path::new(""), 0)?;
     if walk.problems > 0 {
         let more = walk.problems - walk.told.len();
@@ -68,15 +71,15 @@ pub(super) fn changed(path: &Path) -> anyhow::Error {
         .into()
 }
 
-struct Walk<'a> {
+struct FolderWalk<'a> {
     top: &'a Path,
-    visit: &'a mut dyn FnMut(&Path, &mut Entry) -> anyhow::Result<()>,
+    visit: &'a mut dyn FnMut(&Path, &mut PackedEntry) -> anyhow::Result<()>,
     has_file: bool,
     told: Vec<String>,
     problems: usize,
 }
 
-impl Walk<'_> {
+impl FolderWalk<'_> {
     fn list(&mut self, below: &Path, depth: usize) -> anyhow::Result<()> {
         if depth > DEEPEST {
             self.problem(below, "lies too deep");
@@ -94,12 +97,12 @@ impl Walk<'_> {
             let path = below.join(name);
             match entry(self.top, &path) {
                 Ok(mut entry) => {
-                    self.has_file |= matches!(entry, Entry::File(_));
+                    self.has_file |= matches!(entry, PackedEntry::File(_));
                     // The folder is refused anyway: only further problems are of interest.
                     if self.problems == 0 {
                         (self.visit)(&path, &mut entry)?;
                     }
-                    if matches!(entry, Entry::Folder) {
+                    if matches!(entry, PackedEntry::Folder) {
                         self.list(&path, depth + 1)?;
                     }
                 }
@@ -123,17 +126,17 @@ fn names(folder: &Path) -> io::Result<Vec<OsString>> {
 }
 
 /// The entry, or why it cannot be packed.
-fn entry(top: &Path, path: &Path) -> Result<Entry, String> {
+fn entry(top: &Path, path: &Path) -> Result<PackedEntry, String> {
     let unreadable = |error: io::Error| format!("cannot be read: {error}");
     let full = top.join(path);
     let kind = fs::symlink_metadata(&full).map_err(unreadable)?.file_type();
     if kind.is_dir() {
-        return Ok(Entry::Folder);
+        return Ok(PackedEntry::Folder);
     }
     if kind.is_symlink() {
         let target = fs::read_link(&full).map_err(unreadable)?;
         let stays = stays_below(path, &target);
-        return if stays { Ok(Entry::Link(target)) } else { Err("is a link that leaves the folder".to_owned()) };
+        return if stays { Ok(PackedEntry::Link(target)) } else { Err("is a link that leaves the folder".to_owned()) };
     }
     if !kind.is_file() {
         return Err(if kind.is_socket() { "is a socket" } else { "is a pipe or a device" }.to_owned());
@@ -141,7 +144,7 @@ fn entry(top: &Path, path: &Path) -> Result<Entry, String> {
     let file = File::open(&full).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     let mode = if metadata.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 };
-    Ok(Entry::File(OpenFile { file, size: metadata.len(), mode }))
+    Ok(PackedEntry::File(PackedFile { file, size: metadata.len(), mode }))
 }
 
 /// Whether the target of a link stays in the folder, by its words alone.
@@ -167,11 +170,11 @@ pub(super) struct FolderHasher(blake3::Hasher);
 
 impl FolderHasher {
     /// Adds an entry; of a file, the hash of its content.
-    pub(super) fn add(&mut self, path: &Path, entry: &Entry, content: Option<blake3::Hash>) {
+    pub(super) fn add(&mut self, path: &Path, entry: &PackedEntry, content: Option<blake3::Hash>) {
         let (kind, text) = match entry {
-            Entry::Folder => (0, Vec::new()),
-            Entry::Link(target) => (1, target.as_os_str().as_bytes().to_vec()),
-            Entry::File(OpenFile { size, mode, .. }) => (2, format!("{mode:o} {size}").into_bytes()),
+            PackedEntry::Folder => (0, Vec::new()),
+            PackedEntry::Link(target) => (1, target.as_os_str().as_bytes().to_vec()),
+            PackedEntry::File(PackedFile { size, mode, .. }) => (2, format!("{mode:o} {size}").into_bytes()),
         };
         self.0.update(&[kind]);
         // A length before each text keeps neighbors apart.
@@ -196,7 +199,7 @@ pub(super) fn files_hash(folder: &Path) -> anyhow::Result<FilesHash> {
     let mut folder_hash = FolderHasher::default();
     walk(folder, &mut |path, entry| {
         let content = match entry {
-            Entry::File(OpenFile { file, size, .. }) => {
+            PackedEntry::File(PackedFile { file, size, .. }) => {
                 let mut content = blake3::Hasher::new();
                 content.update_reader(file.take(size.saturating_add(1)))?;
                 if content.count() != *size {
@@ -204,7 +207,7 @@ pub(super) fn files_hash(folder: &Path) -> anyhow::Result<FilesHash> {
                 }
                 Some(content.finalize())
             }
-            Entry::Folder | Entry::Link(_) => None,
+            PackedEntry::Folder | PackedEntry::Link(_) => None,
         };
         folder_hash.add(path, entry, content);
         Ok(())

@@ -1,13 +1,13 @@
 //! What a version says of its origin, and the token that makes two requests for the same content the same version. Pure.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
 use super::approvals::{self, AUTHOR};
 use super::metadata::{field, value, without_credentials};
 use crate::cloud::{ModelVersion, Sha256Hash, StoredMetrics, VersionSpec};
+use crate::lifecycle::hex::hex;
 use crate::lifecycle::identity::JobUser;
 use crate::lifecycle::manifest::{Manifest, ModelEntry};
 use crate::lifecycle::pipeline::Pipeline;
@@ -66,7 +66,7 @@ impl VersionContent<'_> {
         add(pipeline.id.as_deref().unwrap_or_default());
         add(author.map(|author| author.id.as_str()).unwrap_or_default());
         add(&attempt.to_string());
-        hex(&hash.finalize().into()).chars().take(TOKEN).collect()
+        hex(&hash.finalize()).chars().take(TOKEN).collect()
     }
 
     /// The metadata of the version.
@@ -78,7 +78,7 @@ impl VersionContent<'_> {
         pipeline: &Pipeline,
         author: Option<&JobUser>,
     ) -> anyhow::Result<BTreeMap<String, String>> {
-        let manifest = hex(&Sha256::digest(serde_json::to_vec(manifest)?).into());
+        let manifest = hex(&Sha256::digest(serde_json::to_vec(manifest)?));
         let known = [
             (CONTENT, Some(token.to_owned())),
             ("model-sha256", Some(hex(&stored.hash))),
@@ -138,15 +138,6 @@ pub(super) fn description(model: &ModelEntry, token: &str) -> String {
 /// The end of the description of a version with this token.
 pub(super) fn mark(token: &str) -> String {
     format!("[{CONTENT} {token}]")
-}
-
-/// Hexadecimal digits.
-pub(super) fn hex(hash: &Sha256Hash) -> String {
-    hash.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a `String` cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

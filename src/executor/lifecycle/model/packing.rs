@@ -10,7 +10,7 @@ use flate2::{Compression, GzBuilder};
 use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
 
-use super::folder::{Entry, FilesHash, FolderHasher, OpenFile, changed, failure, walk};
+use super::folder::{FilesHash, FolderHasher, PackedEntry, PackedFile, changed, failure, walk};
 use crate::base::human::human_bytes;
 use crate::cloud::Sha256Hash;
 
@@ -79,12 +79,12 @@ fn write(folder: &Path, most: u64) -> anyhow::Result<PackedModel> {
 fn append(
     archive: &mut tar::Builder<impl Write>,
     path: &Path,
-    entry: &mut Entry,
+    entry: &mut PackedEntry,
 ) -> anyhow::Result<Option<blake3::Hash>> {
     let (entry_type, mode, size) = match entry {
-        Entry::Folder => (EntryType::Directory, 0o755, 0),
-        Entry::Link(_) => (EntryType::Symlink, 0o777, 0),
-        Entry::File(OpenFile { size, mode, .. }) => (EntryType::Regular, *mode, *size),
+        PackedEntry::Folder => (EntryType::Directory, 0o755, 0),
+        PackedEntry::Link(_) => (EntryType::Symlink, 0o777, 0),
+        PackedEntry::File(PackedFile { size, mode, .. }) => (EntryType::Regular, *mode, *size),
     };
     let mut header = Header::new_gnu();
     header.set_entry_type(entry_type);
@@ -94,9 +94,9 @@ fn append(
     header.set_uid(0);
     header.set_gid(0);
     match entry {
-        Entry::Folder => archive.append_data(&mut header, path, io::empty())?,
-        Entry::Link(target) => archive.append_link(&mut header, path, target)?,
-        Entry::File(OpenFile { file, .. }) => {
+        PackedEntry::Folder => archive.append_data(&mut header, path, io::empty())?,
+        PackedEntry::Link(target) => archive.append_link(&mut header, path, target)?,
+        PackedEntry::File(PackedFile { file, .. }) => {
             let mut content = HashedContent { file: file.take(size.saturating_add(1)), hash: blake3::Hasher::new() };
             archive.append_data(&mut header, path, &mut content)?;
             // One byte more was allowed: a file that is as long as before has left it.

@@ -9,12 +9,12 @@ use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 
 use super::folder::{self, FilesHash, files_hash};
-use super::lineage::hex;
 use super::packing::{self, PackedModel};
 use crate::base::failure::Failure;
 use crate::base::human::human_bytes;
 use crate::cloud::{Content, ObjectStore, Sha256Hash, SourceObject, SourceObjects, StoredHash};
 use crate::lifecycle::gate::MetricsSource;
+use crate::lifecycle::hex::hex;
 use crate::lifecycle::target::ProjectTarget;
 
 /// Most bytes that S3 takes or copies in one request.
@@ -236,7 +236,7 @@ fn read_metrics(path: &Path) -> anyhow::Result<MetricsFile> {
         return Err(refused("has more than 4 MiB").into());
     }
     let content = std::fs::read(path).map_err(|error| refused("cannot be read").caused_by(error))?;
-    let hash = Sha256::digest(&content).into();
+    let hash: Sha256Hash = Sha256::digest(&content).into();
     let ending = if path.extension().is_some_and(|ending| ending == "json") { "json" } else { "txt" };
     Ok(MetricsFile { name: path.display().to_string(), key: format!("metrics/{}.{ending}", hex(&hash)), hash, content })
 }

@@ -15,6 +15,7 @@ use crate::base::plain;
 use crate::cloud::{Approval, ModelRegistry, ModelVersion, RegistrationState, VersionSummary};
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::target::ProjectTarget;
+use crate::lifecycle::version_arn;
 
 const MODEL_PACKAGE_ARN: &str = "MODEL_PACKAGE_ARN";
 /// Pages that are searched for a content: the versions of a pipeline are among the newest.
@@ -64,8 +65,7 @@ impl VersionArgs {
                     .into());
             }
         };
-        target
-            .check_version(arn)
+        version_arn::check(arn, target)
             .map_err(|what| Failure::user(format!("`{named}` is {}, {what}", plain::line(arn, 300))))?;
         Ok(VersionChoice::Arn(arn.to_owned()))
     }

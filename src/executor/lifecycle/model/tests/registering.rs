@@ -3,11 +3,11 @@
 use sha2::{Digest as _, Sha256};
 use test_case::test_case;
 
-use super::super::lineage::hex;
 use super::*;
 use crate::base::exit_codes;
 use crate::cloud::testing::{Fault, When};
 use crate::cloud::{Approval, CloudErrorKind, ModelVersion, RegistrationState};
+use crate::lifecycle::hex::hex;
 
 #[tokio::test]
 async fn a_model_becomes_a_version_that_names_its_content_and_origin() {
@@ -20,8 +20,8 @@ async fn a_model_becomes_a_version_that_names_its_content_and_origin() {
     let hash = version.metadata["model-sha256"].clone();
     assert_eq!(version.model_data_url, format!("s3://memory/models/{hash}/model.tar.gz"));
     let stored = desk.memory.objects.contents(&format!("models/{hash}/model.tar.gz")).unwrap();
-    assert_eq!(hex(&Sha256::digest(stored).into()), hash);
-    let metrics = format!("metrics/{}.json", hex(&Sha256::digest(r#"{"accuracy": 0.9}"#).into()));
+    assert_eq!(hex(&Sha256::digest(stored)), hash);
+    let metrics = format!("metrics/{}.json", hex(&Sha256::digest(r#"{"accuracy": 0.9}"#)));
     assert_eq!(version.metrics.unwrap().uri, format!("s3://memory/{metrics}"));
     assert!(desk.memory.objects.contents(&metrics).is_some());
     for (name, value) in [
@@ -67,7 +67,7 @@ async fn a_given_object_is_copied_under_its_hash() {
     assert!(absent.error.contains("s3://memory/sessions/x/output/model.tar.gz does not exist"), "{}", absent.error);
     desk.memory.objects.insert("sessions/x/output/model.tar.gz", "weights");
     desk.registers().await;
-    let key = format!("models/{}/model.tar.gz", hex(&Sha256::digest("weights").into()));
+    let key = format!("models/{}/model.tar.gz", hex(&Sha256::digest("weights")));
     assert_eq!(desk.memory.registry.all()[0].model_data_url, format!("s3://memory/{key}"));
     desk.memory.objects.expire("sessions/x/output/model.tar.gz");
     assert_eq!(desk.memory.objects.contents(&key).unwrap(), b"weights");
