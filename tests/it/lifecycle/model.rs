@@ -91,7 +91,7 @@ impl Desk {
     fn variables(&self, role: &str, user: &str) -> Vec<(String, String)> {
         let arn = format!("arn:aws:iam::000000000000:role/{role}");
         let own = [
-            ("AWS_ROLE_ARN", &arn),
+            ("AWS_ROLE_ARN", arn.as_str()),
             ("SAGEMAKER_ID_TOKEN", &self.key.token(user)),
             ("CI_ENVIRONMENT_NAME", "prod"),
             ("CI_PROJECT_PATH", "group/project"),
