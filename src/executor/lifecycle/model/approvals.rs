@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn an_entry_that_is_there_needs_no_room() {
-        let mut metadata = BTreeMap::from_iter((1..MOST).map(|at| (format!("x{at}"), String::new())));
+        let mut metadata: BTreeMap<_, _> = (1..MOST).map(|at| (format!("x{at}"), String::new())).collect();
         approve(&mut metadata, "2");
         let entry =
             |id: &str| BTreeMap::from([ApprovalRecords(&metadata).approval(&user(id), SystemTime::UNIX_EPOCH, None)]);

@@ -64,7 +64,7 @@ impl VersionContent<'_> {
             add(value);
         }
         add(pipeline.id.as_deref().unwrap_or_default());
-        add(author.map(|author| author.id.as_str()).unwrap_or_default());
+        add(&author.map(JobUser::key).unwrap_or_default());
         add(&attempt.to_string());
         hex(&hash.finalize()).chars().take(TOKEN).collect()
     }
