@@ -25,6 +25,7 @@ pub(super) use self::metrics::MetricsSource;
 use self::metrics::{MetricPath, Metrics};
 use self::rule::{RuleTexts, Rules};
 use super::CommandInputs;
+use super::identity::IdentityArgs;
 use super::manifest::ModelEntry;
 use super::output::{OutputArgs, ReportFileArgs};
 use super::target::TargetArgs;
@@ -39,6 +40,8 @@ pub struct GateArgs {
     target: TargetArgs,
     #[command(flatten)]
     judging: JudgingArgs,
+    #[command(flatten)]
+    identity: IdentityArgs,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -70,9 +73,9 @@ struct JudgingArgs {
 }
 
 pub async fn run(inputs: &CommandInputs, args: GateArgs, _: Cancellation) -> anyhow::Result<()> {
-    let GateArgs { target, judging, output, reports } = args;
+    let GateArgs { target, judging, identity, output, reports } = args;
     let manifest = target.manifest.clone();
-    let target = target.load_if_present(inputs)?;
+    let mut target = target.load_if_present(inputs)?;
     let model = target.manifest.model.clone().unwrap_or_default();
     let source = Baseline::of(judging.baseline.as_deref(), &model, !judging.max_regression.is_empty())?;
     let mut read = judging.metrics_files(&model, &target.folder);
@@ -84,6 +87,11 @@ pub async fn run(inputs: &CommandInputs, args: GateArgs, _: Cancellation) -> any
     let rules = judging.rules(&model)?;
     let paths = judging.paths(&model)?;
     let metrics = judging.read_metrics(&model, &target.folder, &paths)?;
+    if matches!(source, Some(Baseline::Approved | Baseline::Version { .. }))
+        && let Some(token) = identity.token(inputs)?
+    {
+        token.work_as(&mut target.access);
+    }
     let baseline = match &source {
         Some(source) => source.load(inputs, &target, &paths).await?,
         None => None,

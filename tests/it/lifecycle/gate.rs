@@ -6,7 +6,6 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use super::run;
-use crate::conformance::skipped;
 use crate::support::emulator::{BUCKET, Emulator};
 use crate::support::snapshot::assert_snapshot;
 
@@ -127,25 +126,6 @@ fn a_gate_needs_no_manifest_and_a_reader_that_goes_is_no_error() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(0), "{stderr}");
     assert!(!stderr.contains("panic"), "{stderr}");
-}
-
-/// As the documentation's example does, with the data set that scikit-learn ships.
-#[test]
-fn a_model_of_scikit_learn_passes_and_a_worse_one_does_not() {
-    let python = |arguments: &[&str], folder: &Path| {
-        Command::new("python3").args(arguments).current_dir(folder).output().is_ok_and(|ended| ended.status.success())
-    };
-    let folder = folder(&[("manifest.json", MANIFEST)]);
-    if !python(&["-c", "import sklearn"], folder.path()) {
-        return skipped("a gate of scikit-learn", "python3 has no scikit-learn");
-    }
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples/train_sklearn.py");
-    for (arguments, code) in [(&[script][..], 0), (&[script, "--dummy"], 10)] {
-        assert!(python(arguments, folder.path()), "{arguments:?}");
-        assert!(folder.path().join("model/model.pkl").exists());
-        let ended = run(folder.path(), &[], &["gate"]);
-        assert_eq!(ended.code, code, "{}{}", ended.stdout, ended.stderr);
-    }
 }
 
 /// The shipped policy, for the emulator's account and bucket.

@@ -18,6 +18,7 @@ use crate::support::waiting::poll;
 
 const REGISTER: &str = include_str!("../../../runner-config/iam/lifecycle/model-register.json");
 const APPROVE: &str = include_str!("../../../runner-config/iam/lifecycle/model-approve.json");
+const GATE: &str = include_str!("../../../runner-config/iam/lifecycle/gate.json");
 const LATEST: &str = include_str!("../../../runner-config/iam/lifecycle/model-latest.json");
 const TRUST: &str = include_str!("../../../runner-config/iam/lifecycle/model-approve-trust.json");
 
@@ -51,7 +52,7 @@ fn account() -> String {
             "RolePolicyList": [{"PolicyName": name, "PolicyDocument": of_account(policy)}],
         })
     };
-    let roles = [("register", REGISTER), ("approve", APPROVE), ("latest", LATEST)].map(role);
+    let roles = [("register", REGISTER), ("approve", APPROVE), ("gate", GATE), ("latest", LATEST)].map(role);
     json!({ "RoleDetailList": roles }).to_string()
 }
 
@@ -205,6 +206,61 @@ fn a_model_is_registered_approved_by_two_and_found() {
     let denied = desk.model("register", "3", &["approve", "--latest", "--force"]);
     assert_eq!(denied.code, 2);
     assert!(denied.stderr.contains("`sagemaker:UpdateModelPackage`"), "{}", denied.stderr);
+}
+
+/// The blocks of the page in a language, with their places.
+fn blocks<'a>(page: &'a str, language: &str) -> Vec<(usize, &'a str)> {
+    let start = format!("```{language}\n");
+    let block = |(at, _): (usize, &str)| {
+        let text = page[at + start.len()..].split("```").next().unwrap();
+        (at, text)
+    };
+    page.match_indices(&start).map(block).collect()
+}
+
+/// The lines of a job's script.
+fn script(job: &str) -> String {
+    let (_, script) = job.split_once("  script:\n    - ").unwrap();
+    let (first, others) = script.split_once('\n').unwrap();
+    let others = others.lines().take_while(|line| line.starts_with("    ")).map(str::trim_start);
+    std::iter::once(first).chain(others).collect::<Vec<_>>().join(" ")
+}
+
+/// Someone who copies the page's manifest and jobs, with the shipped policies.
+#[test]
+fn the_jobs_of_the_page_work_with_its_manifests() {
+    let Some(desk) = Desk::new() else { return };
+    let page = include_str!("../../../docs/LIFECYCLE.md");
+    let page = page
+        .replace("123456789012", "000000000000")
+        .replace("eu-west-1", REGION)
+        .replace("example-models\"", &format!("{BUCKET}\""));
+    let folder = desk.folder.path();
+    std::fs::write(folder.join("metrics.json"), "{\"accuracy\": 0.9, \"f1\": 0.8}").unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_sagemaker-executor")).parent().unwrap();
+    let mut done = Vec::new();
+    for (at, job) in blocks(&page, "yaml") {
+        let name = job.split(':').next().unwrap();
+        if !["gate", "register", "approve"].contains(&name) {
+            continue;
+        }
+        assert!(job.contains(&format!("role/{name}\n")) && job.contains("id_tokens:"), "{job}");
+        let environment = job.lines().find_map(|line| line.trim().strip_prefix("environment: ")).unwrap();
+        let environment = environment.trim_start_matches("{name: ").split(',').next().unwrap();
+        let manifests = blocks(&page, "json");
+        let manifest = manifests.iter().rfind(|(place, text)| *place < at && text.starts_with('{')).unwrap().1;
+        std::fs::write(folder.join("manifest.json"), manifest).unwrap();
+        let mut shell = Command::new("/bin/sh");
+        let script = format!("{} --endpoint-url {}", script(job), desk.emulator.endpoint);
+        shell.args(["-ec", &script]).current_dir(folder).env_clear().env("PATH", program);
+        shell.envs(desk.variables(name, "1")).env("CI_ENVIRONMENT_NAME", environment).env("REASON", "good");
+        let variables = std::fs::read_to_string(folder.join("model.env")).unwrap_or_default();
+        shell.envs(variables.lines().filter_map(|line| line.split_once('=')));
+        let ended = shell.output().unwrap();
+        assert!(ended.status.success(), "{name}: {}", String::from_utf8_lossy(&ended.stderr));
+        done.push(name);
+    }
+    assert_eq!(done, ["gate", "register", "approve"]);
 }
 
 /// `SIGKILL` at any moment: the same command again ends as one that nothing disturbed.
