@@ -102,23 +102,13 @@ impl TargetArgs {
 }
 
 impl ProjectTarget {
-    /// Refuses a command that needs the rule and the account of an environment, when they are not known.
+    /// The account of the environment, which commands need that decide by the registry.
     ///
     /// # Errors
     /// No environment is named, or its entry has no account.
-    pub(crate) fn require_account(&self) -> anyhow::Result<()> {
-        let Some(name) = &self.environment else {
-            let failure = Failure::user("no environment is named, which says in which account the version is");
-            return Err(failure
-                .hint("give `--environment NAME`, an entry of `environments` in the manifest, with its `account`")
-                .into());
-        };
-        if self.manifest.target.account.is_none() {
-            let name = plain::line(name, 100);
-            let failure = Failure::user(format!("`environments.{name}` in the manifest has no `account`"));
-            return Err(failure.hint("add the id of the AWS account whose versions may be approved").into());
-        }
-        Ok(())
+    pub(crate) fn require_account(&self) -> Result<&str, Failure> {
+        let account = self.manifest.target.account.as_deref().filter(|_| self.environment.is_some());
+        account.ok_or_else(|| self.unnamed("account"))
     }
 
     /// The failure of a command that needs a key of the environment's entry.
@@ -145,7 +135,7 @@ impl ProjectTarget {
     /// Refuses credentials of another account than the manifest's, which must name one: what is absent in another account may exist
     /// in the right one.
     pub(crate) async fn check_account(&self, inputs: &CommandInputs) -> anyhow::Result<()> {
-        let expected = self.manifest.target.account.as_deref().ok_or_else(|| self.unnamed("account"))?;
+        let expected = self.require_account()?;
         let caller = inputs.connect.identity(&self.access).await?.arn().await?;
         let actual = Arn::parse(&caller).map(|arn| arn.account).unwrap_or_default();
         if actual == expected {

@@ -290,7 +290,7 @@ async fn the_account_must_be_known() {
     desk.manifest(|manifest| drop(manifest["environments"]["prod"].as_object_mut().unwrap().remove("account")));
     for words in [&["approve", "--latest"][..], &["reject", "--latest", "--reason", "x"]] {
         let ended = desk.run_as(Some("2"), words).await;
-        assert!(ended.error.contains("`environments.prod` in the manifest has no `account`"), "{}", ended.error);
+        assert!(ended.error.contains("the environment prod has no `account`"), "{}", ended.error);
         let ended = desk.run_in(None, Some("2"), words).await;
         assert!(ended.error.contains("no environment is named"), "{}", ended.error);
     }
