@@ -21,6 +21,7 @@ pub mod host;
 mod iam;
 mod model;
 mod package_names;
+mod paging;
 mod protocol;
 mod quirks;
 mod server;

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::entries::ServingEntries;
 use super::names::{ServingKind, ServingName};
 use crate::caller::Caller;
-use crate::protocol::{Answer, ApiError, epoch_seconds, milliseconds, text};
+use crate::paging;
+use crate::protocol::{Answer, epoch_seconds, milliseconds, text};
 
 /// A resource before the filters.
 pub(super) struct ServingEntry {
@@ -62,19 +63,5 @@ pub(super) fn page(request: &Value, member: &str, mut found: Vec<ServingEntry>) 
     if text(request, "SortOrder") != Some("Ascending") {
         found.reverse();
     }
-    let limit = request["MaxResults"].as_u64().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(10);
-    let offset = match text(request, "NextToken") {
-        None => 0,
-        Some(token) => token
-            .strip_prefix("serving-")
-            .and_then(|offset| offset.parse::<usize>().ok())
-            .ok_or_else(|| ApiError::validation("Invalid pagination token."))?,
-    };
-    let more = offset.saturating_add(limit) < found.len();
-    let shown: Vec<Value> = found.into_iter().skip(offset).take(limit).map(|one| one.summary).collect();
-    let mut answer = json!({member: shown});
-    if more {
-        answer["NextToken"] = json!(format!("serving-{}", offset + limit));
-    }
-    Ok(Some(answer))
+    paging::page(request, member, "serving", found.into_iter().map(|one| one.summary).collect())
 }

@@ -41,7 +41,7 @@ pub(super) enum FleetState {
     Failed(String),
 }
 
-/// What is seen at a moment.
+/// The endpoint as it is seen at a moment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sight<'a> {
     pub(super) now_ms: u64,
@@ -51,7 +51,7 @@ pub(super) struct Sight<'a> {
     pub(super) alarm: Option<&'a str>,
 }
 
-/// What is to be done after a change of the state.
+/// Work to do after a change of the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DeploymentEffect {
     /// The new instances take the place of the old ones, which end.
@@ -264,7 +264,7 @@ impl EndpointProgress {
         }
     }
 
-    /// What makes a deployment roll back.
+    /// The reason for which a deployment rolls back.
     fn trouble(&self, sight: Sight) -> Option<String> {
         let alarm = sight.alarm.map(|alarm| format!("The alarm {alarm} of the deployment is in the ALARM state."));
         let lost = || match sight.instances {

@@ -1,8 +1,9 @@
 //! Filters, order and pages of a list, which groups and packages have in common.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::protocol::{Answer, ApiError, milliseconds, text};
+use crate::paging;
+use crate::protocol::{Answer, milliseconds, text};
 
 /// An entry before the filters.
 pub(super) struct RegistryEntry<'a> {
@@ -28,20 +29,5 @@ pub(super) fn page(request: &Value, member: &str, mut found: Vec<RegistryEntry>)
     if text(request, "SortOrder") == Some("Descending") {
         found.reverse();
     }
-    let limit = request.get("MaxResults").and_then(Value::as_u64).and_then(|limit| usize::try_from(limit).ok());
-    let limit = limit.unwrap_or(10);
-    let offset = match text(request, "NextToken") {
-        None => 0,
-        Some(token) => token
-            .strip_prefix("packages-")
-            .and_then(|offset| offset.parse::<usize>().ok())
-            .ok_or_else(|| ApiError::validation("Invalid pagination token."))?,
-    };
-    let more = offset.saturating_add(limit) < found.len();
-    let shown: Vec<Value> = found.into_iter().skip(offset).take(limit).map(|one| one.summary).collect();
-    let mut answer = json!({member: shown});
-    if more {
-        answer["NextToken"] = json!(format!("packages-{}", offset + limit));
-    }
-    Ok(Some(answer))
+    paging::page(request, member, "packages", found.into_iter().map(|one| one.summary).collect())
 }
