@@ -37,7 +37,7 @@ pub(super) async fn credentials(
     Ok(Credentials::new(made.access_key_id, made.secret_access_key, Some(made.session_token), until, "web-identity"))
 }
 
-/// What to change when AWS has read the token, and refuses it.
+/// Hint for a token that AWS has read and refuses.
 fn refused(call: &AwsCall, error: CloudError) -> anyhow::Error {
     match error.kind {
         CloudErrorKind::Denied | CloudErrorKind::Unauthenticated | CloudErrorKind::Invalid => {

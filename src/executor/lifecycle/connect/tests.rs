@@ -28,7 +28,7 @@ fn account() -> Memory {
     memory
 }
 
-/// What the command prints, and its error.
+/// The output of the command, and its error.
 async fn validated(memory: &Memory, arguments: &[&str]) -> (String, Option<anyhow::Error>) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("manifest.json");

@@ -1,4 +1,4 @@
-//! What the trust policy of a role says about a service. Pure.
+//! Decides whether the trust policy of a role lets a service assume it. Pure.
 
 use regex::RegexBuilder;
 use serde_json::Value;

@@ -18,7 +18,7 @@ use crate::lifecycle::output::Data;
 /// Longest name or reason in a line, in bytes.
 const LONGEST: usize = 200;
 
-/// What a gate found.
+/// The findings of a gate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct GateVerdict {
     pub(super) result: RuleState,
@@ -26,7 +26,7 @@ pub(crate) struct GateVerdict {
     /// Names of the files.
     pub(super) metrics: Vec<String>,
     pub(super) metrics_sha256: String,
-    /// What the model is compared with, if it is.
+    /// The earlier model, if there is one to compare with.
     pub(super) baseline: Option<String>,
 }
 

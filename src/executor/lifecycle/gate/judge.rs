@@ -47,7 +47,7 @@ fn as_text<S: serde::Serializer>(metric: &Selector, serializer: S) -> Result<S::
     serializer.collect_str(metric)
 }
 
-/// What a model is compared with.
+/// The earlier model that a model is compared with.
 #[derive(Debug, Clone)]
 pub(crate) enum Earlier {
     Model(Metrics),

@@ -58,11 +58,11 @@ fn unusable_path(text: &str, place: &str, why: &str) -> Failure {
         .hint("write a name and a JSONPath, as in `f1=$.report.f1`")
 }
 
-/// What stands in a file as the value of a metric.
+/// The value of a metric as it stands in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Reading {
     Number(Decimal),
-    /// What it is instead; continues `it is`.
+    /// Kind of a value that is no number; continues `it is`.
     NoNumber(&'static str),
 }
 

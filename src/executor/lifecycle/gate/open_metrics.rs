@@ -21,7 +21,7 @@ pub(super) struct NoOpenMetrics {
     why: &'static str,
 }
 
-/// What separates the parts of a line.
+/// Characters that separate the parts of a line.
 const BLANKS: [char; 2] = [' ', '\t'];
 
 /// Reads all samples; time stamps and exemplars are left out.

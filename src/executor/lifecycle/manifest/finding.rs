@@ -13,7 +13,7 @@ pub(crate) struct ManifestFinding {
     pub(crate) column: usize,
     /// Path of the key: `environments.prod.account`. Empty for the file itself.
     pub(crate) key: String,
-    /// What is wrong, and what to write.
+    /// The mistake, and the text to write in its place.
     pub(crate) message: String,
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct ManifestText {
     parsed: Result<(Value, Places), Vec<ManifestFinding>>,
 }
 
-/// What a manifest says, as far as it can be understood, and its mistakes.
+/// A manifest as far as it can be understood, and its mistakes.
 #[derive(Debug, Default)]
 pub(crate) struct ManifestReading {
     pub(crate) manifest: Manifest,

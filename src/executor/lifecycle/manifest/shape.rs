@@ -15,7 +15,7 @@ const ALIKE: f64 = 0.8;
 /// The path of a mistake, and its text.
 pub(super) type Mistake = (String, String);
 
-/// What a manifest breaks of its schema.
+/// The rules of its schema that a manifest breaks.
 #[derive(Debug, Default)]
 pub(super) struct Broken {
     pub(super) mistakes: Vec<Mistake>,

@@ -33,7 +33,7 @@ impl ApprovalRule {
     }
 }
 
-/// What the records of a version say under a rule.
+/// The state of a version by its records, under a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
     /// The last decision is a rejection.
