@@ -7,7 +7,7 @@ mod validate;
 use std::path::Path;
 use std::process::Command;
 
-/// What a command left.
+/// The exit code and output of a command.
 struct Ended {
     code: i32,
     stdout: String,

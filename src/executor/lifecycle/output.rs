@@ -1,4 +1,4 @@
-//! What a command leaves: data on stdout as text or JSON, and files for GitLab and for later jobs.
+//! Output of a command: data on stdout as text or JSON, and files for GitLab and for later jobs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -39,7 +39,7 @@ pub struct ValidateArgs {
     junit: Option<PathBuf>,
 }
 
-/// What the command found.
+/// The findings of the command.
 #[derive(Debug, Serialize)]
 struct Validation {
     manifest: PathBuf,

@@ -14,7 +14,7 @@ use crate::workspace::{self, Bounds, Destination, Summary, TransferProgress};
 pub(super) struct KeptProject {
     objects: ContainerOutput,
     kept: TransferKeys,
-    /// What the host has sent.
+    /// The project that the host has sent.
     host: TransferKeys,
 }
 

@@ -104,7 +104,7 @@ impl SignsOfLife {
     }
 }
 
-/// Who does not end a training job.
+/// The side that does not end a training job in its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Overdue {
     Agent,

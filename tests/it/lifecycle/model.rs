@@ -114,7 +114,7 @@ impl Desk {
         [&["model"], words, &["--endpoint-url", &self.emulator.endpoint]].concat()
     }
 
-    /// What the role used of its policy; it was denied nothing.
+    /// Checks that the role used all of its policy, and was denied nothing.
     fn assert_uses_all(&self, role: &str, policy: &str) {
         let decided = self.emulator.decided(role);
         assert_eq!(decided["denied"], json!({}), "{role}");

@@ -49,7 +49,7 @@ pub(super) enum Standing {
 pub(super) struct ApprovalRecords<'a>(pub(super) &'a BTreeMap<String, String>);
 
 impl<'a> ApprovalRecords<'a> {
-    /// What the records say under a rule. Who opens a version again approves it in the same change.
+    /// The state that the records give under a rule. A user who opens a version again approves it in the same change.
     pub(super) fn standing(self, rule: ApprovalRule) -> Standing {
         if self.last_rejection().is_some() && !self.has_approvals() {
             return Standing::Rejected;
@@ -172,7 +172,7 @@ pub(super) fn author(user: &JobUser) -> String {
     ))
 }
 
-/// What AWS shows beside the status: one line.
+/// The text that AWS shows beside the status: one line.
 pub(super) fn description(verb: &str, user: &JobUser, reason: Option<&str>) -> String {
     let JobUser { id, login, project, pipeline, job, .. } = user;
     let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();

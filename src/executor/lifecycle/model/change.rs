@@ -48,7 +48,7 @@ pub(super) async fn changed(
         if shows(&version, change, &whole) {
             return Ok(version);
         }
-        // What another command wrote meanwhile stays too.
+        // Records that another command wrote meanwhile stay too.
         for (name, value) in whole.metadata {
             version.metadata.entry(name).or_insert(value);
         }

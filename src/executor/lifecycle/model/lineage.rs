@@ -1,4 +1,4 @@
-//! What a version says of its origin, and the token that makes two requests for the same content the same version. Pure.
+//! The origin that a version tells, and the token that makes two requests for the same content the same version. Pure.
 
 use std::collections::BTreeMap;
 
@@ -19,10 +19,10 @@ pub(super) const CONTENT: &str = "content";
 /// Longest description of a version.
 const LONGEST_DESCRIPTION: usize = 1024;
 
-/// What makes a version: each part by its hash.
+/// The parts of a version, each by its hash.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct VersionContent<'a> {
-    /// What tells the model from others.
+    /// The hash by which the model differs from others.
     pub(super) model: &'a str,
     /// `sha256:` and 64 hexadecimal digits.
     pub(super) image_digest: &'a str,

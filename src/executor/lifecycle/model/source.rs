@@ -66,7 +66,7 @@ impl ModelSource {
         Ok(Self::Object(source, hash))
     }
 
-    /// What tells this model from others, without packing it.
+    /// The hash by which this model differs from others, without packing it.
     pub(super) fn identity(&self) -> String {
         match self {
             Self::Folder(_, files) => format!("files {files}"),

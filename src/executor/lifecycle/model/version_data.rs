@@ -1,4 +1,4 @@
-//! What the commands about a version print and leave.
+//! Data that the commands about a version print and leave.
 
 use std::collections::BTreeMap;
 

@@ -30,7 +30,7 @@ fn watch(desk: &Desk, watch: &Arc<Kill>) {
     desk.memory.objects.watch(watch.clone());
 }
 
-/// What the account holds.
+/// The objects and versions of the account.
 fn state(desk: &Desk) -> (Vec<ModelVersion>, Vec<String>) {
     (desk.memory.registry.all(), desk.memory.objects.keys())
 }
