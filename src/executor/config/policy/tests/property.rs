@@ -216,7 +216,7 @@ fn judge_wishes(decision: &Decision, allow: &Allowance) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(crate::config::env::short_or_long(2_000, 20_000)))]
+    #![proptest_config(ProptestConfig::with_cases(crate::config::env::short_or_long(2_000, 5_000)))]
 
     #[test]
     fn no_request_lies_outside_the_rule_of_its_job(rules in rules(), wishes in wishes(), job in job()) {

@@ -153,7 +153,7 @@ fn wishes_reach_the_request() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(crate::config::env::short_or_long(500, 20_000)))]
+    #![proptest_config(ProptestConfig::with_cases(crate::config::env::short_or_long(500, 5_000)))]
 
     #[test]
     fn no_request_breaks_a_documented_rule(
