@@ -137,6 +137,8 @@ fn a_job_that_needs_the_helper_is_refused_without_it_double() {
     let dependency =
         |world: &World| vec![world.run(&Job::new().script(["echo never"]).dependency(4_700_000, "earlier"))];
     without_helper("dependency", With::RunnerDouble, dependency, is_refused);
+    let cache = |world: &World| vec![world.run(&Job::new().script(["echo never"]).cache(Cache::new("k", ["x"])))];
+    without_helper("cache", With::RunnerDouble, cache, is_refused);
     let without = |world: &World| vec![world.run(&Job::new().script(["echo on"]))];
     without_helper("not needed", With::RunnerDouble, without, |_, outcomes| {
         outcomes[0].succeeded().shows("\non\n");
