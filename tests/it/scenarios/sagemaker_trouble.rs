@@ -64,7 +64,7 @@ fn the_training_job_is_stopped_from_outside() {
     desk.emulator.stop_job(desk.training_job()["TrainingJobName"].as_str().unwrap());
     let ended = running.end();
     ended.with_code(SYSTEM_FAILURE).one_error().says("stopped from outside").says("`StopTrainingJob` in CloudTrail");
-    assert!(ended.stderr.ends_with("again:\n    reached\n"), "{ended}");
+    ended.hides("again:");
     assert_eq!(ended.exit_code, None);
     desk.run("after_script", "echo never").passed().hides("error: ").says("`after_script` is skipped");
     desk.run("upload_artifacts_on_failure", "true").passed();
