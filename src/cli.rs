@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use executor::config::settings;
+use executor::lifecycle::endpoint::EndpointArgs;
 use executor::lifecycle::gate::GateArgs;
 use executor::lifecycle::model::ModelArgs;
 use executor::lifecycle::validate::ValidateArgs;
@@ -58,6 +59,8 @@ pub(crate) enum Command {
     Gate(GateArgs),
     /// Register a model, approve or reject it, and find the latest one
     Model(ModelArgs),
+    /// Deploy a model to an endpoint, watch it, test it, and roll it back
+    Endpoint(EndpointArgs),
     /// Run an emulator of SageMaker, CloudWatch Logs, S3 and STS on this machine
     #[cfg(feature = "emulator")]
     Emulator(Box<emulator::EmulatorArgs>),

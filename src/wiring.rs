@@ -61,6 +61,7 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
         Command::Validate(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::validate::run)),
         Command::Gate(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::gate::run)),
         Command::Model(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::model::run)),
+        Command::Endpoint(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::endpoint::run)),
         Command::Try(args) => large(operate::try_job::run(args, config, &env, embedded::LOCAL, &printer)),
         #[cfg(feature = "emulator")]
         Command::Emulator(args) => large(embedded::run(*args, &printer)),

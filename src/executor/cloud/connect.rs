@@ -5,8 +5,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::access::Access;
+use super::alarms::MetricAlarms;
+use super::endpoint_logs::EndpointLogs;
+use super::endpoints::ModelEndpoints;
 use super::identity::CallerIdentity;
 use super::images::ImageRegistry;
+use super::inference::Inference;
 use super::input_data::InputData;
 use super::jobs::TrainingJobs;
 use super::logs::JobLogs;
@@ -14,6 +18,7 @@ use super::objects::ObjectStore;
 use super::quotas::AccountQuotas;
 use super::registry::ModelRegistry;
 use super::roles::AccountRoles;
+use super::scaling::EndpointScaling;
 use super::source_objects::SourceObjects;
 
 /// Creates each port when it is needed. Sends no request, except to find the region when none is set, and to exchange
@@ -33,6 +38,21 @@ pub trait Connect: Send + Sync {
     async fn quotas(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountQuotas>>;
     async fn source_objects(&self, access: &Access) -> anyhow::Result<Arc<dyn SourceObjects>>;
     async fn registry(&self, access: &Access) -> anyhow::Result<Arc<dyn ModelRegistry>>;
+    async fn endpoints(&self, access: &Access) -> anyhow::Result<Arc<dyn ModelEndpoints>> {
+        anyhow::bail!("no adapter for {access:?}")
+    }
+    async fn inference(&self, access: &Access) -> anyhow::Result<Arc<dyn Inference>> {
+        anyhow::bail!("no adapter for {access:?}")
+    }
+    async fn scaling(&self, access: &Access) -> anyhow::Result<Arc<dyn EndpointScaling>> {
+        anyhow::bail!("no adapter for {access:?}")
+    }
+    async fn alarms(&self, access: &Access) -> anyhow::Result<Arc<dyn MetricAlarms>> {
+        anyhow::bail!("no adapter for {access:?}")
+    }
+    async fn endpoint_logs(&self, access: &Access) -> anyhow::Result<Arc<dyn EndpointLogs>> {
+        anyhow::bail!("no adapter for {access:?}")
+    }
     /// For a thread with a runtime of its own: shares no connection and no credentials with the other ports, whose
     /// thread may block.
     async fn logs(&self, access: &Access) -> anyhow::Result<Arc<dyn JobLogs>>;

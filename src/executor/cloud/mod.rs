@@ -5,10 +5,14 @@
 //! transient faults (the SDK's own retries); callers decide about other errors by [`CloudErrorKind`].
 
 mod access;
+mod alarms;
 mod connect;
+mod endpoint_logs;
+mod endpoints;
 mod error;
 mod identity;
 mod images;
+mod inference;
 mod input_data;
 mod jobs;
 mod logs;
@@ -16,15 +20,23 @@ mod objects;
 mod quotas;
 mod registry;
 mod roles;
+mod scaling;
 mod source_objects;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 pub use access::{Access, SettingsFile, WebIdentity};
+pub use alarms::{AlarmMetric, AlarmSight, AlarmState, EndpointAlarm, MetricAlarms};
 pub use connect::Connect;
+pub use endpoint_logs::EndpointLogs;
+pub use endpoints::{
+    AsynchronousOutput, EndpointChange, EndpointConfiguration, EndpointSight, EndpointState, ModelEndpoints,
+    ModelSource, NewEndpoint, RolloutSpec, ServedModel, TrafficShift, VariantCapacity, VariantSight,
+};
 pub use error::{CloudError, CloudErrorKind, Parameter};
 pub use identity::CallerIdentity;
 pub use images::ImageRegistry;
+pub use inference::{AsynchronousPlaces, AsynchronousRequest, Inference, InferenceReply, InferenceRequest};
 pub use input_data::{InputData, InputPrefix};
 pub use jobs::{
     CHECKPOINTS_DIR, Channel, ChannelMode, ChannelSource, CreatorSession, FileSystemKind, InstanceGroup, JobStatus,
@@ -39,4 +51,5 @@ pub use registry::{
     VersionChange, VersionSpec, VersionSummary,
 };
 pub use roles::{AccountRole, AccountRoles};
+pub use scaling::{EndpointScaling, ScalableTarget, ScaledQuantity, ScaledVariant, ScalingPolicy, ScalingPolicyKind};
 pub use source_objects::{SourceObject, SourceObjects};

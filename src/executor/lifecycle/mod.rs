@@ -4,6 +4,7 @@
 //! the SDK's default chain. stdout is data, stderr is for people.
 
 mod connect;
+pub mod endpoint;
 pub mod gate;
 mod hex;
 mod identity;

@@ -1,0 +1,44 @@
+//! `sagemaker-executor endpoint`: the endpoint that serves a model.
+
+mod delete;
+mod deploy;
+mod rollback;
+mod status;
+mod test;
+
+use clap::{Args, Subcommand};
+
+use super::CommandInputs;
+use crate::base::signals::Cancellation;
+
+#[derive(Debug, Args)]
+pub struct EndpointArgs {
+    #[command(subcommand)]
+    command: EndpointCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum EndpointCommand {
+    /// Bring a version of the model into service
+    ///
+    /// Running the command again for the same version and manifest changes nothing; a run that was interrupted is gone on with.
+    Deploy(Box<deploy::DeployArgs>),
+    /// Show the endpoint's health, its alarms and its deployments
+    Status(status::StatusArgs),
+    /// Bring back what an earlier deployment had in service
+    Rollback(rollback::RollbackArgs),
+    /// Send the samples of the manifest, and check the answers
+    Test(test::TestArgs),
+    /// Delete the endpoint and everything that its deployments made for it
+    Delete(delete::DeleteArgs),
+}
+
+pub async fn run(inputs: &CommandInputs, args: EndpointArgs, cancellation: Cancellation) -> anyhow::Result<()> {
+    match args.command {
+        EndpointCommand::Deploy(args) => deploy::run(inputs, *args, cancellation).await,
+        EndpointCommand::Status(args) => status::run(inputs, args).await,
+        EndpointCommand::Rollback(args) => rollback::run(inputs, args, cancellation).await,
+        EndpointCommand::Test(args) => test::run(inputs, args).await,
+        EndpointCommand::Delete(args) => delete::run(inputs, args).await,
+    }
+}

@@ -1,0 +1,28 @@
+//! `sagemaker-executor endpoint test`: sends samples, and checks the answers.
+
+use clap::Args;
+
+use crate::lifecycle::CommandInputs;
+use crate::lifecycle::identity::IdentityArgs;
+use crate::lifecycle::output::OutputArgs;
+use crate::lifecycle::target::TargetArgs;
+
+#[derive(Debug, Args)]
+pub(super) struct TestArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    identity: IdentityArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub(super) async fn run(inputs: &CommandInputs, args: TestArgs) -> anyhow::Result<()> {
+    args.output.check(std::slice::from_ref(&args.target.manifest))?;
+    let mut target = args.target.load(inputs)?;
+    if let Some(token) = args.identity.token(inputs)? {
+        token.work_as(&mut target.access);
+    }
+    target.check_account(inputs).await?;
+    anyhow::bail!("not there yet")
+}
