@@ -13,6 +13,8 @@ pub(crate) struct Pipeline {
     pub(crate) id: Option<String>,
     pub(crate) url: Option<String>,
     pub(crate) job_id: Option<String>,
+    /// `GITLAB_USER_LOGIN`.
+    pub(crate) user: Option<String>,
     /// `CI_ENVIRONMENT_NAME`: the default of `--environment`.
     pub(crate) environment: Option<String>,
 }
@@ -27,6 +29,7 @@ impl Pipeline {
             id: text("CI_PIPELINE_ID"),
             url: text("CI_PIPELINE_URL"),
             job_id: text("CI_JOB_ID"),
+            user: text("GITLAB_USER_LOGIN"),
             environment: text("CI_ENVIRONMENT_NAME"),
         }
     }

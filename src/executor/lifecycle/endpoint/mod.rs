@@ -2,6 +2,9 @@
 
 mod delete;
 mod deploy;
+// Nothing outside of its tests uses all of it yet.
+#[allow(dead_code, unused_imports)]
+mod ledger;
 mod rollback;
 mod status;
 mod test;
