@@ -5,6 +5,8 @@ mod deploy;
 // Nothing outside of its tests uses all of it yet.
 #[allow(dead_code, unused_imports)]
 mod ledger;
+#[allow(dead_code)]
+mod ownership;
 mod rollback;
 mod status;
 mod test;

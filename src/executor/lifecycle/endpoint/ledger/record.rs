@@ -93,6 +93,8 @@ pub(crate) struct LedgerServing {
     pub(crate) image: String,
     pub(crate) model_data_url: Option<String>,
     pub(crate) capacity: LedgerCapacity,
+    /// Names of the alarms that take the deployment back.
+    pub(crate) alarms: Vec<String>,
     pub(crate) autoscaling: Option<LedgerScaling>,
 }
 
