@@ -12,11 +12,11 @@ pub trait MetricAlarms: Send + Sync {
     /// The alarms with these names, of metrics and composite ones; those that do not exist are missing.
     async fn alarms(&self, names: &[String]) -> Result<Vec<AlarmSight>, CloudError>;
     /// Makes or replaces an alarm.
-    async fn put(&self, alarm: &EndpointAlarm) -> Result<(), CloudError>;
+    async fn put_alarm(&self, alarm: &EndpointAlarm) -> Result<(), CloudError>;
     /// Names that do not exist are no error.
-    async fn delete(&self, names: &[String]) -> Result<(), CloudError>;
+    async fn delete_alarms(&self, names: &[String]) -> Result<(), CloudError>;
     /// Tags of an alarm, by ARN.
-    async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>, CloudError>;
+    async fn alarm_tags(&self, arn: &str) -> Result<BTreeMap<String, String>, CloudError>;
 }
 
 /// An alarm as `DescribeAlarms` says.

@@ -10,6 +10,7 @@ mod jobs;
 mod logs;
 mod objects;
 mod registry;
+mod serving;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,14 +24,16 @@ pub use jobs::{MemoryJobs, example_job, example_spec};
 pub use logs::MemoryLogs;
 pub use objects::MemoryObjects;
 pub use registry::MemoryRegistry;
+pub use serving::{EndpointFate, MemoryServing, example_config, example_endpoint, example_model};
 
 use super::{
-    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, ImageRegistry, InputData, JobLogs, ModelRegistry,
-    ObjectStore, SourceObjects, TrainingJobs,
+    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageRegistry,
+    Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore, SourceObjects,
+    TrainingJobs,
 };
 
 /// One fake of each port. Implements [`Connect`], and records which ports were created.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Memory {
     made: Arc<Mutex<BTreeSet<&'static str>>>,
     pub jobs: Arc<MemoryJobs>,
@@ -38,6 +41,23 @@ pub struct Memory {
     pub logs: Arc<MemoryLogs>,
     pub account: Arc<MemoryAccount>,
     pub registry: Arc<MemoryRegistry>,
+    /// Endpoints, their answers, scaling, alarms and logs.
+    pub serving: Arc<MemoryServing>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        let objects = Arc::new(MemoryObjects::default());
+        Self {
+            made: Arc::default(),
+            jobs: Arc::default(),
+            logs: Arc::default(),
+            account: Arc::default(),
+            registry: Arc::default(),
+            serving: Arc::new(MemoryServing::with_objects(&objects)),
+            objects,
+        }
+    }
 }
 
 impl Memory {
@@ -45,7 +65,7 @@ impl Memory {
         Self::default()
     }
 
-    /// The ports created so far: `jobs`, `objects`, `logs`, `registry`.
+    /// The ports created so far, as `jobs`, `objects`, `logs`, `registry`, `endpoints`.
     pub fn made(&self) -> Vec<&'static str> {
         self.made.lock().iter().copied().collect()
     }
@@ -98,6 +118,31 @@ impl Connect for Memory {
     async fn registry(&self, _: &Access) -> anyhow::Result<Arc<dyn ModelRegistry>> {
         self.make("registry");
         Ok(self.registry.clone())
+    }
+
+    async fn endpoints(&self, _: &Access) -> anyhow::Result<Arc<dyn ModelEndpoints>> {
+        self.make("endpoints");
+        Ok(self.serving.clone())
+    }
+
+    async fn inference(&self, _: &Access) -> anyhow::Result<Arc<dyn Inference>> {
+        self.make("inference");
+        Ok(self.serving.clone())
+    }
+
+    async fn scaling(&self, _: &Access) -> anyhow::Result<Arc<dyn EndpointScaling>> {
+        self.make("scaling");
+        Ok(self.serving.clone())
+    }
+
+    async fn alarms(&self, _: &Access) -> anyhow::Result<Arc<dyn MetricAlarms>> {
+        self.make("alarms");
+        Ok(self.serving.clone())
+    }
+
+    async fn endpoint_logs(&self, _: &Access) -> anyhow::Result<Arc<dyn EndpointLogs>> {
+        self.make("endpoint_logs");
+        Ok(self.serving.clone())
     }
 
     async fn logs(&self, _: &Access) -> anyhow::Result<Arc<dyn JobLogs>> {
