@@ -10,6 +10,7 @@ mod ownership;
 mod rollback;
 mod status;
 mod test;
+mod testing;
 
 use clap::{Args, Subcommand};
 

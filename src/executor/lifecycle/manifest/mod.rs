@@ -16,7 +16,9 @@ mod variables;
 
 pub(crate) use finding::ManifestFinding;
 pub(crate) use read::{ManifestReading, ManifestText, load, mistakes};
-pub use types::{Approvals, Autoscaling, Endpoint, EnvironmentEntry, Manifest, ModelEntry, Strategy, TagEntries};
+pub use types::{
+    Approvals, Autoscaling, Endpoint, EndpointTest, EnvironmentEntry, Manifest, ModelEntry, Strategy, TagEntries,
+};
 
 #[cfg(test)]
 mod tests;

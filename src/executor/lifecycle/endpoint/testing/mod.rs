@@ -1,0 +1,17 @@
+//! Sends samples to an endpoint and judges its answers: for `endpoint test`, and after a deployment.
+//!
+//! `sample` has the types, `forms` and `sample_files` read them, `plan` puts a test together, `load` sends it by `sending` and
+//! `asynchronous`, `assertions` and `statistics` judge it, and `verdict` shows it.
+
+mod assertions;
+mod asynchronous;
+mod forms;
+mod load;
+mod plan;
+mod sample;
+mod sample_files;
+mod sending;
+mod statistics;
+mod verdict;
+
+pub(super) use plan::{TestChanges, TestPlan};

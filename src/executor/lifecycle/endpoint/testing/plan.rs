@@ -1,0 +1,171 @@
+//! A test that is ready to run: its samples, its load and its limits, from the manifest and the command line.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::asynchronous::AsynchronousWay;
+use super::load::{LoadShape, send_load};
+use super::sample::EndpointSample;
+use super::sample_files;
+use super::sending::Sender;
+use super::verdict::{TestLimits, TestVerdict};
+use crate::base::exit_codes;
+use crate::base::failure::Failure;
+use crate::base::human::human_bytes;
+use crate::cloud::EndpointState;
+use crate::lifecycle::CommandInputs;
+use crate::lifecycle::manifest::{Endpoint, EndpointTest};
+use crate::lifecycle::target::ProjectTarget;
+
+/// Most bytes of a request (`InvokeEndpoint`, `Body`).
+const MOST_BODY: usize = 6_291_456;
+/// Most requests, and most at once: their times are in memory, and each at once is a connection.
+const MOST_REQUESTS: u32 = 1_000_000;
+const MOST_AT_ONCE: u32 = 1_000;
+/// Time that SageMaker gives a container for an answer.
+const LIMIT: Duration = Duration::from_mins(1);
+/// The same of an asynchronous endpoint.
+const ASYNCHRONOUS_LIMIT: Duration = Duration::from_mins(15);
+
+/// Changes of the command line to what the manifest says.
+#[derive(Debug, Default)]
+pub(crate) struct TestChanges {
+    /// In place of the manifest's.
+    pub(crate) samples: Vec<PathBuf>,
+    pub(crate) requests: Option<u32>,
+    pub(crate) concurrency: Option<u32>,
+    pub(crate) warm_up: Option<u32>,
+    pub(crate) request_timeout: Option<Duration>,
+    /// Besides the manifest's limits: the lower one holds.
+    pub(crate) max_p95_ms: Option<f64>,
+    pub(crate) max_error_rate: Option<f64>,
+}
+
+/// A test that is ready to run.
+#[derive(Debug)]
+pub(crate) struct TestPlan {
+    endpoint: String,
+    samples: Vec<EndpointSample>,
+    shape: LoadShape,
+    request_timeout: Option<Duration>,
+    limits: TestLimits,
+}
+
+impl TestChanges {
+    /// The files and folders with samples.
+    pub(crate) fn paths(&self, test: &EndpointTest, folder: &Path) -> Vec<PathBuf> {
+        if self.samples.is_empty() {
+            test.samples.iter().map(|path| folder.join(path)).collect()
+        } else {
+            self.samples.clone()
+        }
+    }
+}
+
+impl TestPlan {
+    /// The test of the manifest with changes.
+    ///
+    /// # Errors
+    /// Failures of the user about a file with samples, also when there is no sample; about a number that is out of its range.
+    pub(crate) fn new(target: &ProjectTarget, changes: &TestChanges) -> Result<Self, Failure> {
+        let endpoint = endpoint(target)?;
+        let test = endpoint.test.clone().unwrap_or_default();
+        let types = target.manifest.model.as_ref().map(|model| model.content_types.as_slice()).unwrap_or_default();
+        let samples = sample_files::read(&changes.paths(&test, &target.folder), types.first().map(String::as_str))?;
+        let within = |name: &str, number: u32, most: u32| {
+            if number > most {
+                return Err(Failure::user(format!("{number} {name} are more than {most}"))
+                    .hint(format!("change `--{name}`, or `endpoint.test.{name}` in the manifest")));
+            }
+            Ok(number as usize)
+        };
+        let requests = changes.requests.or(test.requests).unwrap_or_default();
+        let concurrency = changes.concurrency.or(test.concurrency).unwrap_or(1);
+        let shape = LoadShape {
+            warm_up: within("warm-up", changes.warm_up.unwrap_or(1), MOST_REQUESTS)?,
+            // Each sample at least once.
+            requests: within("requests", requests, MOST_REQUESTS)?.max(samples.len()),
+            concurrency: within("concurrency", concurrency, MOST_AT_ONCE)?.max(1),
+        };
+        let lower = |one: Option<f64>, other: Option<f64>| one.into_iter().chain(other).reduce(f64::min);
+        let limits = TestLimits {
+            max_p95_ms: lower(changes.max_p95_ms, test.max_p95_ms),
+            max_error_rate: lower(changes.max_error_rate, test.max_error_rate).unwrap_or_default(),
+        };
+        let request_timeout = changes.request_timeout;
+        Ok(Self { endpoint: endpoint.name.clone(), samples, shape, request_timeout, limits })
+    }
+
+    /// Sends the samples to the endpoint, which must be in service.
+    ///
+    /// # Errors
+    /// Failures of AWS that are no answer of the endpoint, and of the user: there is no such endpoint, or a body is too large.
+    pub(crate) async fn run(&self, inputs: &CommandInputs, target: &ProjectTarget) -> anyhow::Result<TestVerdict> {
+        let (configuration, sender) = self.connect(inputs, target).await?;
+        let LoadShape { requests, concurrency, .. } = self.shape;
+        inputs
+            .printer
+            .line(format!("Sending {requests} requests to the endpoint {}, {concurrency} at once", self.endpoint));
+        let tell = |finished| inputs.printer.line(format!("{finished} of {requests} requests are answered"));
+        let load = send_load(&sender, &self.samples, self.shape, tell).await?;
+        let names = (self.endpoint.as_str(), configuration.as_str());
+        Ok(TestVerdict::new(names, &self.samples, load, concurrency, self.limits))
+    }
+
+    /// The configuration in service, and the way of requests to it.
+    async fn connect(&self, inputs: &CommandInputs, target: &ProjectTarget) -> anyhow::Result<(String, Sender)> {
+        let (connect, access) = (&*inputs.connect, &target.access);
+        let endpoints = connect.endpoints(access).await?;
+        let sight = endpoints.endpoint(&self.endpoint).await?;
+        let sight = sight.ok_or_else(|| {
+            Failure::user(format!("the endpoint {} does not exist", self.endpoint)).hint(
+                "run `endpoint deploy` before, or change `endpoint.name` or the environment's `region` and `account`",
+            )
+        })?;
+        match sight.state {
+            EndpointState::Creating => {
+                let failure = Failure::verdict(
+                    exit_codes::TRY_LATER,
+                    format!("the endpoint {} is Creating, and takes no requests yet", self.endpoint),
+                );
+                return Err(failure.hint("run the same command again when it is InService").into());
+            }
+            EndpointState::Failed | EndpointState::Deleting | EndpointState::OutOfService => {
+                let failure = Failure::user(format!(
+                    "the endpoint {} is {}, and takes no requests",
+                    self.endpoint,
+                    sight.state.name()
+                ));
+                return Err(failure.hint("bring it into service with `endpoint deploy`").into());
+            }
+            _ => {}
+        }
+        let configuration = endpoints.config(&sight.config).await?;
+        let places = configuration.and_then(|configuration| configuration.asynchronous);
+        let asynchronous = match &places {
+            Some(places) => Some(AsynchronousWay::connect(connect, access, places).await?),
+            None => None,
+        };
+        let large = self.samples.iter().find(|sample| sample.body.len() > MOST_BODY);
+        if let Some(sample) = large.filter(|_| asynchronous.is_none()) {
+            let failure = Failure::user(format!(
+                "the sample `{}` has {}, and SageMaker takes at most {}",
+                sample.name,
+                human_bytes(sample.body.len() as u64),
+                human_bytes(MOST_BODY as u64)
+            ));
+            return Err(failure.hint("send less in one request, or make the endpoint asynchronous").into());
+        }
+        let inference = connect.inference(access).await?;
+        let limit = if asynchronous.is_some() { ASYNCHRONOUS_LIMIT } else { LIMIT };
+        let limit = self.request_timeout.unwrap_or(limit);
+        let sender = Sender { inference, endpoint: self.endpoint.clone(), asynchronous, limit };
+        Ok((sight.config, sender))
+    }
+}
+
+fn endpoint(target: &ProjectTarget) -> Result<&Endpoint, Failure> {
+    target.manifest.endpoint.as_ref().ok_or_else(|| {
+        Failure::user("the manifest has no `endpoint`").hint("add `endpoint` with `name` to the manifest")
+    })
+}

@@ -1,0 +1,171 @@
+//! Reads the files with samples, and the files with bodies that they name.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use base64_simd::STANDARD;
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::forms::{self, SampleForm};
+use super::sample::{EndpointSample, SampleEntry};
+use crate::base::failure::Failure;
+use crate::base::human::human_bytes;
+
+/// Most bytes of all samples together: they are in memory.
+const MOST_BYTES: u64 = 256 << 20;
+const MOST_SAMPLES: usize = 10_000;
+/// Begin of the name of a file beside a body, which says what the answer must be.
+const BESIDE: &str = ".expect.json";
+pub(super) const HINT: &str =
+    "name files or folders with samples in `--samples`, else in `endpoint.test.samples` of the manifest";
+
+/// Reads the samples of files, and of all files in folders.
+///
+/// # Errors
+/// Failures of the user that name the file; also when there is no sample.
+pub(super) fn read(paths: &[PathBuf], default_type: Option<&str>) -> Result<Vec<EndpointSample>, Failure> {
+    let mut reader = Reader { default_type, left: MOST_BYTES, samples: Vec::new() };
+    for path in paths {
+        if path.is_dir() {
+            for file in files_of(path)? {
+                reader.file(&file)?;
+            }
+        } else {
+            reader.file(path)?;
+        }
+    }
+    let mut names = BTreeSet::new();
+    if let Some(twice) = reader.samples.iter().find(|sample| !names.insert(sample.name.as_str())) {
+        return Err(Failure::user(format!("two samples have the name `{}`", twice.name)).hint("change one `name`"));
+    }
+    if reader.samples.is_empty() {
+        let named: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+        let place = if named.is_empty() { "no file is named".to_owned() } else { named.join(", ") };
+        return Err(Failure::user(format!("there is no sample to send: {place}")).hint(HINT));
+    }
+    Ok(reader.samples)
+}
+
+/// The files of a folder by name: without hidden ones, and without those that say what an answer must be.
+fn files_of(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let failed = |error: std::io::Error| unusable(folder, &error.to_string());
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !name.starts_with('.') && !name.ends_with(BESIDE) && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn unusable(file: &Path, why: &str) -> Failure {
+    Failure::user(format!("the samples in {} cannot be used: {why}", file.display())).hint(HINT)
+}
+
+struct Reader<'a> {
+    /// MIME type of requests that say none.
+    default_type: Option<&'a str>,
+    /// Bytes that may still be read.
+    left: u64,
+    samples: Vec<EndpointSample>,
+}
+
+impl Reader<'_> {
+    fn file(&mut self, file: &Path) -> Result<(), Failure> {
+        let bytes = self.bytes(file)?;
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let form = SampleForm::of(&name);
+        if form == SampleForm::Body {
+            let entry = self.entry_beside(file)?;
+            return self.add(file, name, entry, Some(bytes.into()));
+        }
+        let text = String::from_utf8(bytes).map_err(|_| unusable(file, "it is no text in UTF-8"))?;
+        let text = text.trim_start_matches('\u{feff}');
+        let parse = match form {
+            SampleForm::Json => forms::json,
+            SampleForm::JsonLines => forms::json_lines,
+            SampleForm::Csv | SampleForm::Body => forms::csv,
+        };
+        for (number, entry) in parse(text).map_err(|why| unusable(file, &why))? {
+            self.add(file, format!("{name}:{number}"), entry, None)?;
+        }
+        Ok(())
+    }
+
+    /// The expectation beside a file that is the body itself.
+    fn entry_beside(&mut self, file: &Path) -> Result<SampleEntry, Failure> {
+        let mut beside = file.as_os_str().to_owned();
+        beside.push(BESIDE);
+        let beside = PathBuf::from(beside);
+        let bytes = if beside.exists() { self.bytes(&beside)? } else { b"{}".to_vec() };
+        let entry: SampleEntry = serde_json::from_slice(&bytes)
+            .map_err(|error| unusable(&beside, &format!("it is no sample without a body: {error}")))?;
+        let has_body = entry.body.is_some() || entry.body_file.is_some() || entry.body_base64.is_some();
+        if has_body {
+            return Err(unusable(&beside, "it has a body, and the file beside it is the body"));
+        }
+        Ok(entry)
+    }
+
+    fn add(
+        &mut self,
+        file: &Path,
+        default_name: String,
+        entry: SampleEntry,
+        body: Option<Bytes>,
+    ) -> Result<(), Failure> {
+        let name = entry.name.filter(|name| !name.is_empty()).unwrap_or(default_name);
+        let wrong = |why: &str| unusable(file, &format!("`{name}` {why}"));
+        if let Some(mistake) = entry.expect.mistake() {
+            return Err(wrong(&format!("has a wrong rule: {mistake}")));
+        }
+        let mut form_type = None;
+        let body = match (body, entry.body, entry.body_file, entry.body_base64) {
+            (Some(body), None, None, None) => body,
+            (None, Some(Value::String(text)), None, None) => text.into(),
+            (None, Some(value), None, None) => {
+                form_type = Some("application/json");
+                value.to_string().into()
+            }
+            (None, None, Some(path), None) => self.bytes(&file.parent().unwrap_or(Path::new("")).join(path))?.into(),
+            (None, None, None, Some(text)) => {
+                STANDARD.decode_to_vec(text.as_bytes()).map_err(|_| wrong("has no Base64 in `body_base64`"))?.into()
+            }
+            _ => return Err(wrong("needs one of `body`, `body_file` and `body_base64`")),
+        };
+        if self.samples.len() == MOST_SAMPLES {
+            return Err(unusable(file, &format!("there are more than {MOST_SAMPLES} samples")));
+        }
+        let content_type = entry.content_type.or(form_type.map(str::to_owned));
+        let content_type = content_type.or(self.default_type.map(str::to_owned));
+        self.samples.push(EndpointSample {
+            name,
+            content_type: content_type.unwrap_or_else(|| "application/octet-stream".to_owned()),
+            accept: entry.accept,
+            body,
+            expect: entry.expect,
+        });
+        Ok(())
+    }
+
+    fn bytes(&mut self, file: &Path) -> Result<Vec<u8>, Failure> {
+        // Before it is opened, which waits for a writer of a pipe.
+        let metadata = std::fs::metadata(file).map_err(|error| unusable(file, &error.to_string()))?;
+        if !metadata.is_file() {
+            return Err(unusable(file, "it is no regular file"));
+        }
+        let mut bytes = Vec::new();
+        let read = File::open(file).and_then(|opened| opened.take(self.left + 1).read_to_end(&mut bytes));
+        read.map_err(|error| unusable(file, &error.to_string()))?;
+        self.left = self.left.checked_sub(bytes.len() as u64).ok_or_else(|| {
+            unusable(file, &format!("all samples together are larger than {}", human_bytes(MOST_BYTES)))
+        })?;
+        Ok(bytes)
+    }
+}
