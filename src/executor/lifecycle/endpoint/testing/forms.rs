@@ -199,7 +199,7 @@ mod tests {
     fn a_column_says_what_the_answer_must_be() {
         let text = "x,expect,y\n1,0.5,\"a,b\"\n2,\"say \"\"no\"\"\",c\n";
         assert_eq!(shown(csv(text)), ["2: \"1,\\\"a,b\\\"\" -> 0.5", "3: \"2,c\" -> \"say \\\"no\\\"\""]);
-        assert_eq!(shown(csv("x, expect:$.predictions[0]\n1,007\n")), ["2: \"1\" -> $['predictions'][0]=\"007\""]);
+        assert_eq!(shown(csv("x, expect:$.predictions[0]\n1,007\n")), ["2: \"1\" -> $.predictions[0]=\"007\""]);
     }
 
     #[test_case("expect,expect\n" => "two columns are named `expect`: write rules for several values as JSON lines"; "two columns")]

@@ -12,6 +12,8 @@ mod sample;
 mod sample_files;
 mod sending;
 mod statistics;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 pub(super) use plan::{TestChanges, TestPlan};

@@ -169,3 +169,76 @@ impl Reader<'_> {
         Ok(bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn all_files_of_a_folder_are_samples() {
+        let folder = folder(&[
+            (
+                "b.jsonl",
+                "{\"body\": {\"x\": 1}, \"name\": \"own\"}\n{\"body_file\": \"a.bin\"}\n{\"body_base64\": \"AP8=\"}\n",
+            ),
+            ("a.bin", "bytes"),
+            ("a.bin.expect.json", "{\"content_type\": \"image/x\", \"expect\": {\"equals\": 1}}"),
+            ("c.csv", "1,2\n"),
+            (".hidden.csv", "no"),
+        ]);
+        std::fs::create_dir(folder.path().join("below")).unwrap();
+        let samples = read(&[folder.path().to_owned()], Some("text/x")).unwrap();
+        let shown: Vec<_> =
+            samples.iter().map(|sample| (sample.name.as_str(), sample.content_type.as_str(), &*sample.body)).collect();
+        let expected: [(&str, &str, &[u8]); 5] = [
+            ("a.bin", "image/x", b"bytes"),
+            ("own", "application/json", b"{\"x\":1}"),
+            ("b.jsonl:2", "text/x", b"bytes"),
+            ("b.jsonl:3", "text/x", &[0, 255]),
+            ("c.csv:1", "text/csv", b"1,2"),
+        ];
+        assert_eq!(shown, expected);
+        assert_eq!(samples[0].expect.equals, Some(1.into()));
+    }
+
+    #[test]
+    fn samples_that_cannot_be_used_are_told() {
+        let folder = folder(&[
+            ("empty.jsonl", "\n"),
+            ("twice.json", r#"[{"body": 1, "name": "a"}, {"body": 1, "name": "a"}]"#),
+            ("bodies.json", r#"[{"body": 1, "body_base64": ""}]"#),
+            ("none.json", "[{}]"),
+            ("base64.json", r#"[{"body_base64": "?"}]"#),
+            ("rule.json", r#"[{"body": 1, "expect": {"json": [{"path": "$"}]}}]"#),
+            ("x.bin", ""),
+            ("x.bin.expect.json", r#"{"body": 1}"#),
+            ("gone.json", r#"[{"body_file": "gone.bin"}]"#),
+        ]);
+        let why = |names: &[&str]| {
+            let paths: Vec<_> = names.iter().map(|name| folder.path().join(name)).collect();
+            let message = read(&paths, None).unwrap_err().message().to_owned();
+            message.replace(&format!("{}/", folder.path().display()), "")
+        };
+        assert_eq!(why(&[]), "there is no sample to send: no file is named");
+        assert_eq!(why(&["empty.jsonl"]), "there is no sample to send: empty.jsonl");
+        assert_eq!(why(&["twice.json"]), "two samples have the name `a`");
+        let bodies = "`bodies.json:1` needs one of `body`, `body_file` and `body_base64`";
+        assert_eq!(why(&["bodies.json"]), format!("the samples in bodies.json cannot be used: {bodies}"));
+        assert!(why(&["none.json"]).ends_with("`none.json:1` needs one of `body`, `body_file` and `body_base64`"));
+        assert!(why(&["base64.json"]).ends_with("`base64.json:1` has no Base64 in `body_base64`"));
+        let rule = "`rule.json:1` has a wrong rule: the rule of `$` says nothing: add `equals`, `min`, `max` or `near`";
+        assert!(why(&["rule.json"]).ends_with(rule));
+        assert!(why(&["x.bin"]).ends_with("it has a body, and the file beside it is the body"));
+        let gone = "the samples in gone.bin cannot be used: No such file or directory (os error 2)";
+        assert_eq!(why(&["gone.json"]), gone);
+        assert!(why(&["absent"]).ends_with("absent cannot be used: No such file or directory (os error 2)"));
+    }
+}
