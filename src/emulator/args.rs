@@ -84,6 +84,9 @@ pub struct EmulatorArgs {
     /// `MaximumExecutionTimeoutInSeconds`) by this
     #[arg(long, default_value_t = 1.0, value_name = "FACTOR", value_parser = parse_scale)]
     pub deployment_wait_scale: f64,
+    /// Multiply the periods of CloudWatch alarms by this: with 0.01 an alarm of one minute is decided every 600 ms
+    #[arg(long, default_value_t = 1.0, value_name = "FACTOR", value_parser = parse_scale)]
+    pub alarm_period_scale: f64,
     /// Time between SIGTERM and SIGKILL when a job is stopped
     #[arg(long, default_value = "120s", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub stop_grace: Duration,
@@ -164,6 +167,7 @@ impl TryFrom<EmulatorArgs> for EmulatorConfig {
                 uploading: args.uploading_delay,
             },
             deployment_wait_scale: args.deployment_wait_scale,
+            alarm_period_scale: args.alarm_period_scale,
             stop_grace: args.stop_grace,
             quirks,
             quotas: quotas.into_iter().collect(),

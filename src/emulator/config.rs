@@ -57,6 +57,8 @@ pub struct EmulatorConfig {
     pub delays: Delays,
     /// Factor of all waits of a deployment to an endpoint.
     pub deployment_wait_scale: f64,
+    /// Factor of the periods of alarms.
+    pub alarm_period_scale: f64,
     pub stop_grace: Duration,
     pub quirks: Quirks,
     /// Requests a second by operation, over the built-in quotas; 0 lifts one.

@@ -16,6 +16,9 @@ pub(crate) struct Model {
     pub(crate) target: String,
     /// The shape of each operation's request.
     pub(crate) operations: BTreeMap<String, String>,
+    /// The shape of each operation's result, for services that speak more than JSON.
+    #[serde(default)]
+    results: BTreeMap<String, String>,
     shapes: BTreeMap<String, Shape>,
 }
 
@@ -106,6 +109,8 @@ impl From<String> for Pattern {
 /// implies are left out, because they would take too much memory.
 const DIALECT: &[(&str, &str)] = &[
     (r"\p{Alnum}", "[:alnum:]"),
+    (r"\p{Print}+", "[[:print:]]+"),
+    (r"[\u0020-\uD7FF\uE000-\uFFFD\uD800\uDC00-\uDBFF\uDFFF\r\n\t]*", r"[\u0020-\u{10FFFF}\r\n\t]*"),
     (r"([a-zA-Z0-9]([a-zA-Z0-9-]){0,62})(?<!-)", "([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)"),
     (r"[\S]{1,2048}", r"\S+"),
     (r"(?!\s*$).+", r".*\S.*"),
@@ -144,6 +149,22 @@ impl Model {
         &MODEL
     }
 
+    pub(crate) fn cloudwatch() -> &'static Self {
+        static MODEL: LazyLock<Model> = LazyLock::new(|| Model::parse(include_str!("model/cloudwatch.json")));
+        &MODEL
+    }
+
+    pub(crate) fn autoscaling() -> &'static Self {
+        static MODEL: LazyLock<Model> =
+            LazyLock::new(|| Model::parse(include_str!("model/application-autoscaling.json")));
+        &MODEL
+    }
+
+    #[cfg(test)]
+    pub(crate) fn all() -> [&'static Self; 6] {
+        [Self::sagemaker(), Self::logs(), Self::ecr(), Self::quotas(), Self::cloudwatch(), Self::autoscaling()]
+    }
+
     pub(crate) fn parse(json: &str) -> Self {
         serde_json::from_str(json).expect("a unit test reads every table")
     }
@@ -152,6 +173,11 @@ impl Model {
     pub(crate) fn request(&self, operation: &str) -> &Shape {
         let name = self.operations.get(operation);
         self.shape(name.expect("a unit test finds every operation that a service has in its table"))
+    }
+
+    /// The shape of an operation's result; `None` when it has none.
+    pub(crate) fn result(&self, operation: &str) -> Option<&Shape> {
+        self.results.get(operation).map(|name| self.shape(name))
     }
 
     pub(crate) fn shape(&self, name: &str) -> &Shape {
@@ -165,7 +191,7 @@ mod tests {
 
     #[test]
     fn every_pattern_of_the_tables_compiles() {
-        for model in [Model::sagemaker(), Model::logs(), Model::ecr(), Model::quotas()] {
+        for model in Model::all() {
             for shape in model.shapes.values() {
                 if let Shape::String(Text { pattern: Some(pattern), .. }) = shape {
                     pattern.matches("");
@@ -186,14 +212,14 @@ mod tests {
 
     #[test]
     fn every_shape_that_is_named_is_there() {
-        for model in [Model::sagemaker(), Model::logs(), Model::ecr(), Model::quotas()] {
+        for model in Model::all() {
             let named = model.shapes.values().flat_map(|shape| match shape {
                 Shape::Structure { members } => members.iter().map(|member| &member.shape).collect(),
                 Shape::List { member, .. } => vec![member],
                 Shape::Map { key, value, .. } => vec![key, value],
                 _ => Vec::new(),
             });
-            for name in named.chain(model.operations.values()) {
+            for name in named.chain(model.operations.values()).chain(model.results.values()) {
                 assert!(model.shapes.contains_key(name), "{name}");
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::clock;
 use super::protocol::{ApiError, text};
@@ -49,6 +49,11 @@ pub(crate) fn tag_map(tags: Option<&Value>) -> TagMap {
     .collect()
 }
 
+/// Tags as replies list them.
+pub(crate) fn tag_list(tags: &TagMap) -> Vec<Value> {
+    tags.iter().map(|(key, value)| json!({"Key": key, "Value": value})).collect()
+}
+
 /// Keys of a tag list must differ and must not begin with `aws:`.
 pub(crate) fn check_tags(tags: Option<&Value>) -> Result<(), ApiError> {
     let mut seen = BTreeSet::new();
@@ -66,8 +71,6 @@ pub(crate) fn check_tags(tags: Option<&Value>) -> Result<(), ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

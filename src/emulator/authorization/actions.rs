@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::context::{NeededAction, SAGEMAKER, training_job};
 use super::identity::account_of;
+use super::monitoring::{autoscaling_actions, cloudwatch_actions};
 use super::packages::package_actions;
 use super::serving::serving_actions;
 use crate::caller::Caller;
@@ -25,6 +26,8 @@ pub(crate) fn json_actions(
         "ecr" => return vec![NeededAction::new(action, repository(request, caller))],
         // Quotas are no resources that a policy names.
         "servicequotas" => return vec![NeededAction::new(action, "*")],
+        "monitoring" => return cloudwatch_actions(operation, request, caller, tags),
+        "application-autoscaling" => return autoscaling_actions(operation, request, caller),
         _ => {}
     }
     if service == "logs" {

@@ -8,6 +8,7 @@ mod actions;
 mod authority;
 mod context;
 pub(crate) mod identity;
+mod monitoring;
 mod packages;
 mod serving;
 

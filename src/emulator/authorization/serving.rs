@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::context::{NeededAction, SAGEMAKER};
+use super::monitoring::alarms_of_deployment;
 use crate::caller::Caller;
 use crate::package_names::{PackageName, partition};
 use crate::protocol::text;
@@ -36,7 +37,9 @@ pub(super) fn serving_actions(
         }
         "CreateEndpointConfig" | "DescribeEndpointConfig" | "DeleteEndpointConfig" => vec![config()],
         "DescribeModel" | "DeleteModel" => vec![model()],
-        "CreateEndpoint" | "UpdateEndpoint" => vec![endpoint(), config()],
+        "CreateEndpoint" | "UpdateEndpoint" => {
+            [endpoint(), config()].into_iter().chain(alarms_of_deployment(request, caller)).collect()
+        }
         "DescribeEndpoint" | "DeleteEndpoint" | "UpdateEndpointWeightsAndCapacities" => vec![endpoint()],
         "ListModels" | "ListEndpointConfigs" | "ListEndpoints" => vec![everything()],
         _ => return None,

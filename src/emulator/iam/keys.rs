@@ -30,6 +30,8 @@ impl ConditionKeys {
 
 /// Keys with at most one value. A name that ends with `/` stands for all tags below it.
 const SINGLE: &[&str] = &[
+    "application-autoscaling:scalable-dimension",
+    "application-autoscaling:service-namespace",
     "aws:currenttime",
     "aws:epochtime",
     "aws:principalaccount",
@@ -53,6 +55,7 @@ const SINGLE: &[&str] = &[
     "aws:viaawsservice",
     "aws:vpcsourceip",
     "cloudwatch:namespace",
+    "cloudwatch:resourcetag/",
     "iam:associatedresourcearn",
     "iam:passedtoservice",
     "kms:calleraccount",

@@ -24,6 +24,13 @@ impl Form {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
+    /// Whether there is a member of this name, or of one below it.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        let is_at_or_below =
+            |key: &str| key.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        self.0.iter().any(|(key, _)| is_at_or_below(key))
+    }
+
     /// The members of a list of texts.
     pub(crate) fn list(&self, name: &str) -> Vec<&str> {
         (1..).map_while(|number| self.text(&format!("{name}.member.{number}"))).collect()

@@ -1,5 +1,7 @@
 //! The emulated services, and the routing of requests to them.
 
+mod autoscaling;
+mod cloudwatch;
 mod ecr;
 mod endpoints;
 mod form;
@@ -8,6 +10,7 @@ mod logs;
 mod quotas;
 mod registry;
 mod s3;
+mod scalable_targets;
 mod sts;
 mod tagging;
 mod training;
@@ -17,6 +20,8 @@ use std::sync::Arc;
 use hyper::{Method, Request};
 use s3s::Body;
 
+use self::autoscaling::Autoscaling;
+use self::cloudwatch::{CloudWatch, CloudWatchWire, WireFormat, cbor_operation};
 use self::ecr::Ecr;
 pub(crate) use self::ecr::layer;
 use self::endpoints::{Endpoints, Runtime, runtime_operation};
@@ -29,8 +34,9 @@ use self::sts::Sts;
 use self::tagging::Tagging;
 use self::training::Training;
 use super::caller::{Signing, WireProtocol};
+use super::model::Model;
 use super::protocol::{ApiError, Reply, json_reply};
-use super::service::{ApiCall, Service};
+use super::service::{ApiCall, JsonService as _, Service};
 use super::shared::Shared;
 use super::store::Store;
 
@@ -40,6 +46,8 @@ pub(crate) struct Services {
     s3: Arc<dyn Service>,
     sts: Arc<dyn Service>,
     iam: Arc<dyn Service>,
+    cloudwatch_cbor: Arc<dyn Service>,
+    cloudwatch_query: Arc<dyn Service>,
     runtime: Arc<dyn Service>,
     unknown: Arc<dyn Service>,
     pub(crate) logs: Arc<Logs>,
@@ -52,7 +60,10 @@ impl Services {
         let logs = Arc::new(Logs::new(shared.config.seed, &shared.config.quirks));
         let training = Arc::new(Training::new(shared, &store, &logs));
         let registry = Arc::new(Registry::new(shared));
-        let endpoints = Arc::new(Endpoints::new(shared, &store, &logs, &registry));
+        let cloudwatch = Arc::new(CloudWatch::new(shared));
+        let endpoints = Arc::new(Endpoints::new(shared, &store, &logs, &registry, &cloudwatch));
+        let autoscaling = Autoscaling::new(shared, &endpoints, &cloudwatch);
+        let wire = |format| CloudWatchWire { service: Arc::clone(&cloudwatch), format };
         let tagging = Arc::new(Tagging(Arc::clone(shared)));
         Self {
             json: vec![
@@ -63,10 +74,14 @@ impl Services {
                 Arc::new(Arc::clone(&logs)),
                 Arc::new(Arc::new(Ecr(Arc::clone(shared)))),
                 Arc::new(Arc::new(ServiceQuotas(Arc::clone(shared)))),
+                Arc::new(wire(WireFormat::Json)),
+                Arc::new(Arc::new(autoscaling)),
             ],
             s3: Arc::new(S3::new(shared, Arc::clone(&store))),
             sts: Arc::new(Sts(Arc::clone(shared))),
             iam: Arc::new(Iam(Arc::clone(shared))),
+            cloudwatch_cbor: Arc::new(wire(WireFormat::Cbor)),
+            cloudwatch_query: Arc::new(wire(WireFormat::Query)),
             runtime: Arc::new(Runtime(endpoints)),
             unknown: Arc::new(Unknown),
             logs,
@@ -88,11 +103,19 @@ impl Services {
         let query = request.uri().query().unwrap_or_default();
         let presigned = method == Method::GET && query.split('&').any(|pair| pair.starts_with("Action="));
         if path == "/" && (presigned || method == Method::POST && form) {
-            // Both have the query protocol, and no operation has the name of one of the other.
-            let known = [iam::OPERATIONS, sts::OPERATIONS].concat();
+            // All of them have the query protocol, and no operation has the name of one of another.
+            let of_cloudwatch = CloudWatch::OPERATIONS.iter().map(|(name, _)| *name);
+            let known: Vec<_> = iam::OPERATIONS.iter().chain(sts::OPERATIONS).copied().chain(of_cloudwatch).collect();
             let operation = form::operation(request, &known, "UnknownStsOperation").await?;
-            let service = if iam::OPERATIONS.contains(&operation.as_str()) { &self.iam } else { &self.sts };
+            let service = match operation.as_str() {
+                name if iam::OPERATIONS.contains(&name) => &self.iam,
+                name if Model::cloudwatch().operations.contains_key(name) => &self.cloudwatch_query,
+                _ => &self.sts,
+            };
             return Ok((service, operation));
+        }
+        if let Some(operation) = cbor_operation(request) {
+            return Ok((&self.cloudwatch_cbor, operation.to_owned()));
         }
         if let Some(operation) = runtime_operation(request) {
             return Ok((&self.runtime, operation.to_owned()));
@@ -119,8 +142,6 @@ impl Service for Unknown {
 mod tests {
     use super::*;
     use crate::config::EmulatorConfig;
-    use crate::model::Model;
-    use crate::service::JsonService as _;
 
     #[test]
     fn each_operation_of_the_tables_has_one_service_and_the_other_way_round() {
@@ -128,7 +149,7 @@ mod tests {
         let shared = Shared::new(EmulatorConfig::new(folder.path()), String::new()).unwrap();
         let services = Services::new(&Arc::new(shared), Arc::new(Store::open(folder.path().join("s3")).unwrap()));
         let mut handled = 0;
-        for model in [Model::sagemaker(), Model::logs(), Model::ecr(), Model::quotas()] {
+        for model in Model::all() {
             for operation in model.operations.keys() {
                 let services = services.json.iter().filter(|one| one.serves(&model.target, operation)).count();
                 assert_eq!(services, 1, "{operation}");
@@ -143,6 +164,8 @@ mod tests {
             Logs::OPERATIONS.len(),
             Ecr::OPERATIONS.len(),
             ServiceQuotas::OPERATIONS.len(),
+            CloudWatch::OPERATIONS.len(),
+            Autoscaling::OPERATIONS.len(),
         ];
         assert_eq!(handled, listed.iter().sum::<usize>());
     }

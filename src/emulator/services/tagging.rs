@@ -9,7 +9,7 @@ use crate::model::Model;
 use crate::protocol::{Answer, ApiError, text};
 use crate::service::{JsonService, Operation};
 use crate::shared::Shared;
-use crate::tags::{TagMap, check_tags, tag_map};
+use crate::tags::{TagMap, check_tags, tag_list, tag_map};
 
 /// Operations on the tags, which all services share.
 #[derive(Debug)]
@@ -55,8 +55,4 @@ fn delete(tagging: &Arc<Tagging>, request: &Value, _: &Caller) -> Answer {
         }
         Ok(Some(json!({})))
     })
-}
-
-fn tag_list(tags: &TagMap) -> Vec<Value> {
-    tags.iter().map(|(key, value)| json!({"Key": key, "Value": value})).collect()
 }

@@ -48,6 +48,8 @@ fn the_operations_are_those_of_the_code() {
     assert_eq!(documented("SageMaker"), of_model("sagemaker"));
     assert_eq!(documented("SageMaker Runtime"), set(["InvokeEndpoint", "InvokeEndpointAsync"]));
     assert_eq!(documented("CloudWatch Logs"), of_model("logs"));
+    assert_eq!(documented("CloudWatch"), of_model("cloudwatch"));
+    assert_eq!(documented("Application Auto Scaling"), of_model("application-autoscaling"));
     assert_eq!(documented("S3"), of_s3);
     assert_eq!(documented("ECR"), of_model("ecr"));
     assert_eq!(documented("Service Quotas"), of_model("service-quotas"));

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::container_http::send;
 use super::platform::ServingPlatform;
+use super::request_metrics::record;
 use super::routing::Chosen;
 use crate::protocol::{ApiError, Reply, reply, text};
 use crate::services::training::{PlatformStore, S3Location};
@@ -96,7 +97,7 @@ impl AsyncRequest {
     pub(super) async fn answer(self, platform: Arc<ServingPlatform>, chosen: Chosen) {
         let store = PlatformStore::new(&platform.store, &platform.shared, &chosen.role, &chosen.region);
         let (output, failure) = (self.output.clone(), self.failure.clone());
-        let answer = self.ask(&store, &chosen).await;
+        let answer = self.ask(&platform, &store, &chosen).await;
         let folder = platform.shared.config.jobs_folder();
         let (place, content) = match answer {
             Ok(body) => (Some(output), body),
@@ -116,7 +117,7 @@ impl AsyncRequest {
         }
     }
 
-    async fn ask(self, store: &PlatformStore, chosen: &Chosen) -> anyhow::Result<Bytes> {
+    async fn ask(self, platform: &ServingPlatform, store: &PlatformStore, chosen: &Chosen) -> anyhow::Result<Bytes> {
         let body = match self.input {
             AsyncInput::Body(body) => body,
             AsyncInput::Object(place) => {
@@ -126,7 +127,11 @@ impl AsyncRequest {
                 Bytes::from(parts.context("failed to read the input")?.concat())
             }
         };
-        let answer = send(&chosen.socket, (Method::POST, "/invocations"), self.headers, body, self.limit).await?;
+        let asked = Instant::now();
+        let answer = send(&chosen.socket, (Method::POST, "/invocations"), self.headers, body, self.limit).await;
+        let status = answer.as_ref().ok().map(|answer| answer.status);
+        record(&platform.cloudwatch, chosen, status, [asked.elapsed(), Duration::ZERO]);
+        let answer = answer?;
         let text = || String::from_utf8_lossy(&answer.body).into_owned();
         anyhow::ensure!(
             answer.status.is_success(),

@@ -38,7 +38,8 @@ fn advance(endpoints: &Arc<Endpoints>, name: &ServingName) -> Option<Option<Dura
     loop {
         let instances = record.green.as_ref().or(record.blue.as_ref()).map_or(FleetState::Ready, |fleet| fleet.state());
         let watched = record.progress.watched();
-        let alarm = if watched.is_empty() { None } else { endpoints.alarms.firing(watched) };
+        let cloudwatch = &endpoints.platform.cloudwatch;
+        let alarm = if watched.is_empty() { None } else { cloudwatch.firing(&name.account, &name.region, watched) };
         let now_ms = clock::now_ms();
         let sight = Sight { now_ms, instances: &instances, alarm: alarm.as_deref() };
         match record.progress.advance(sight) {

@@ -1,7 +1,7 @@
 //! `InvokeEndpoint` and `InvokeEndpointAsync`: finds the instance for a request, and hands it to the container.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -13,6 +13,7 @@ use super::asynchronous::AsyncRequest;
 use super::container_http::{ContainerAnswer, content_type, send};
 use super::names::{ServingKind, ServingName};
 use super::records::Endpoints;
+use super::request_metrics::record;
 use super::routing::{Chosen, Refusal, route};
 use crate::authorization::NeededAction;
 use crate::caller::{Caller, Signing, WireProtocol};
@@ -61,6 +62,7 @@ impl Service for Runtime {
     }
 
     async fn call(&self, call: ApiCall) -> anyhow::Result<Reply> {
+        let begun = Instant::now();
         let (parts, body) = call.request.into_parts();
         let Some((_, name)) = invoked(parts.uri.path()).filter(|(operation, _)| *operation == call.operation) else {
             return Ok(json_reply(Err(ApiError::unknown_operation())));
@@ -97,7 +99,11 @@ impl Service for Runtime {
             }
         }
         let path = (Method::POST, "/invocations");
+        let asked = Instant::now();
         let answer = send(&chosen.socket, path, headers, body, LIMIT).await;
+        let times = [asked.elapsed(), asked - begun];
+        let status = answer.as_ref().ok().map(|answer| answer.status);
+        record(&self.0.platform.cloudwatch, &chosen, status, times);
         Ok(answered(&name, &chosen, answer))
     }
 }
@@ -137,7 +143,7 @@ impl Runtime {
         };
         let record = records.endpoints.get_mut(name).ok_or_else(absent)?;
         let target = headers.get(TARGET_VARIANT).and_then(|value| value.to_str().ok());
-        route(record, target).map_err(|refusal| match refusal {
+        route(name, record, target).map_err(|refusal| match refusal {
             Refusal::NotInService => absent(),
             Refusal::NoVariant(variant) => ApiError::new(
                 "ValidationError",

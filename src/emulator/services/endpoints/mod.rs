@@ -5,7 +5,6 @@
 //! containers `instance.rs` runs. `invocation.rs` and
 //! `asynchronous.rs` are the runtime, for which `routing.rs` chooses the instance.
 
-mod alarms;
 mod asynchronous;
 mod configs;
 mod container_http;
@@ -21,6 +20,7 @@ mod names;
 mod operations;
 mod platform;
 mod records;
+mod request_metrics;
 mod rollout;
 mod routing;
 #[cfg(test)]

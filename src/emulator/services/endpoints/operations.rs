@@ -13,6 +13,7 @@ use super::listing::{self, ServingEntry, is_of};
 use super::names::{ServingKind, ServingName};
 use super::records::{EndpointRecord, Endpoints, ServingRecords};
 use super::rollout::{EndpointProgress, EndpointStatus, RolloutPlan};
+use crate::authorization::NeededAction;
 use crate::caller::Caller;
 use crate::clock;
 use crate::protocol::{Answer, ApiError, epoch_seconds, text};
@@ -34,6 +35,7 @@ pub(super) fn create(endpoints: &Arc<Endpoints>, request: &Value, caller: &Calle
     let fleet =
         Fleet::plan(&endpoints.platform, &records.entries, &configs::name_of(request, caller), &name.name, caller)?;
     let wanted = initial(&fleet);
+    check_alarms(endpoints, request.get("DeploymentConfig"), &name)?;
     check_quota(endpoints, &records, &fleet, &wanted)?;
     let changed = Arc::new(Notify::new());
     start(endpoints, &fleet, &wanted, &changed);
@@ -139,6 +141,8 @@ pub(super) fn update(endpoints: &Arc<Endpoints>, request: &Value, caller: &Calle
         None => None,
     };
     check_deployment(deployment.as_ref(), &fleet)?;
+    check_alarms(endpoints, deployment.as_ref(), &name)?;
+    check_scalable_targets(endpoints, record, &fleet, &name)?;
     let changed = Arc::clone(&record.changed);
     check_quota(endpoints, &records, &fleet, &wanted)?;
     start(endpoints, &fleet, &wanted, &changed);
@@ -203,6 +207,45 @@ fn check_deployment(deployment: Option<&Value>, fleet: &Fleet) -> Result<(), Api
     }
 }
 
+/// Refuses alarms that do not exist.
+fn check_alarms(endpoints: &Endpoints, deployment: Option<&Value>, name: &ServingName) -> Result<(), ApiError> {
+    let alarms = RolloutPlan::new(deployment, 1, 1.0).alarms;
+    let absent = endpoints.platform.cloudwatch.absent(&name.account, &name.region, &alarms);
+    if absent.is_empty() {
+        return Ok(());
+    }
+    let message = format!("These alarms of AutoRollbackConfiguration do not exist: [{}].", absent.join(", "));
+    Err(ApiError::validation(message))
+}
+
+/// Refuses another instance type for a variant that is registered with Application Auto Scaling.
+fn check_scalable_targets(
+    endpoints: &Endpoints,
+    record: &EndpointRecord,
+    fleet: &Fleet,
+    name: &ServingName,
+) -> Result<(), ApiError> {
+    let Some(blue) = &record.blue else { return Ok(()) };
+    for (variant, _) in endpoints.platform.targets.of_endpoint(&name.account, &name.region, &name.name) {
+        let type_in = |fleet: &Fleet| {
+            let variants = fleet.variants();
+            variants.iter().find(|one| one.name == variant).map(|one| one.instance_type.clone())
+        };
+        if let (Some(old), Some(new)) = (type_in(blue), type_in(fleet))
+            && old != new
+        {
+            return Err(ApiError::validation(format!(
+                "Cannot change the instance type of variant {variant} from {} to {}, because it is registered as a scalable \
+                 target. Deregister the scalable target with Application Auto Scaling before you update endpoint \"{}\".",
+                old.as_deref().unwrap_or("serverless"),
+                new.as_deref().unwrap_or("serverless"),
+                name.arn()
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Changes weights and numbers of the instances in service.
 pub(super) fn scale(endpoints: &Arc<Endpoints>, request: &Value, caller: &Caller) -> Answer {
     let name = name_of(request, caller);
@@ -256,10 +299,34 @@ pub(super) fn delete(endpoints: &Arc<Endpoints>, request: &Value, caller: &Calle
         EndpointStatus::InService | EndpointStatus::Failed | EndpointStatus::UpdateRollbackFailed => {}
         _ => return Err(ApiError::validation(format!("Cannot delete in-progress endpoint \"{}\".", name.arn()))),
     }
+    deregister(endpoints, &name, caller)?;
     record.modified_ms = clock::now_ms();
     record.progress.delete(record.modified_ms);
     record.changed.notify_one();
     Ok(None)
+}
+
+/// Removes the scalable targets of an endpoint in the caller's name, with their policies and alarms.
+fn deregister(endpoints: &Endpoints, name: &ServingName, caller: &Caller) -> Result<(), ApiError> {
+    let platform = &endpoints.platform;
+    let ServingName { account, region, name, .. } = name;
+    for (_, arn) in platform.targets.of_endpoint(account, region, name) {
+        let needed = NeededAction::new("application-autoscaling:DeregisterScalableTarget", arn)
+            .key("application-autoscaling:service-namespace", ["sagemaker"]);
+        platform.shared.authority.allows(caller, &needed, None).map_err(|_| {
+            ApiError::new(
+                "AccessDeniedException",
+                "An Application AutoScaling scalable target exists for a variant being deleted, and the IAM identity used to invoke \
+                 DeleteEndpoint does not have application-autoscaling:DeregisterScalableTarget permission to deregister the scalable \
+                 target.",
+            )
+        })?;
+    }
+    for removed in platform.targets.remove_of_endpoint(account, region, name) {
+        platform.cloudwatch.forget(account, region, &removed.alarms);
+        platform.shared.tags.remove(&removed.arn);
+    }
+    Ok(())
 }
 
 pub(super) fn describe(endpoints: &Arc<Endpoints>, request: &Value, caller: &Caller) -> Answer {

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use tokio::sync::OnceCell;
 
 use crate::host::Isolation;
+use crate::services::cloudwatch::CloudWatch;
 use crate::services::logs::Logs;
 use crate::services::registry::Registry;
+use crate::services::scalable_targets::ScalableTargets;
 use crate::shared::Shared;
 use crate::store::Store;
 
@@ -17,16 +19,26 @@ pub(super) struct ServingPlatform {
     pub(super) store: Arc<Store>,
     pub(super) logs: Arc<Logs>,
     pub(super) registry: Arc<Registry>,
+    pub(super) cloudwatch: Arc<CloudWatch>,
+    pub(super) targets: Arc<ScalableTargets>,
     isolation: OnceCell<Isolation>,
 }
 
 impl ServingPlatform {
-    pub(super) fn new(shared: &Arc<Shared>, store: &Arc<Store>, logs: &Arc<Logs>, registry: &Arc<Registry>) -> Self {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        store: &Arc<Store>,
+        logs: &Arc<Logs>,
+        registry: &Arc<Registry>,
+        cloudwatch: &Arc<CloudWatch>,
+    ) -> Self {
         Self {
             shared: Arc::clone(shared),
             store: Arc::clone(store),
             logs: Arc::clone(logs),
             registry: Arc::clone(registry),
+            cloudwatch: Arc::clone(cloudwatch),
+            targets: Arc::default(),
             isolation: OnceCell::new(),
         }
     }

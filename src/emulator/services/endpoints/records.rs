@@ -7,23 +7,24 @@ use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
-use super::alarms::{AlarmStates, NoAlarms};
 use super::entries::{ServingEntries, ServingRecord};
 use super::fleet::Fleet;
-use super::names::ServingName;
+use super::names::{ServingKind, ServingName};
 use super::platform::ServingPlatform;
 use super::rollout::EndpointProgress;
+use crate::caller::Caller;
 use crate::clock;
 use crate::protocol::ApiError;
+use crate::services::cloudwatch::CloudWatch;
 use crate::services::logs::Logs;
 use crate::services::registry::Registry;
+use crate::services::scalable_targets::ScalableTargets;
 use crate::shared::Shared;
 use crate::store::Store;
 
 /// The service, with its records in memory.
 pub(crate) struct Endpoints {
     pub(super) platform: Arc<ServingPlatform>,
-    pub(super) alarms: Box<dyn AlarmStates>,
     records: Mutex<ServingRecords>,
 }
 
@@ -53,12 +54,32 @@ pub(super) struct EndpointRecord {
 }
 
 impl Endpoints {
-    pub(crate) fn new(shared: &Arc<Shared>, store: &Arc<Store>, logs: &Arc<Logs>, registry: &Arc<Registry>) -> Self {
-        Self {
-            platform: Arc::new(ServingPlatform::new(shared, store, logs, registry)),
-            alarms: Box::new(NoAlarms),
-            records: Mutex::default(),
-        }
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        store: &Arc<Store>,
+        logs: &Arc<Logs>,
+        registry: &Arc<Registry>,
+        cloudwatch: &Arc<CloudWatch>,
+    ) -> Self {
+        let platform = ServingPlatform::new(shared, store, logs, registry, cloudwatch);
+        Self { platform: Arc::new(platform), records: Mutex::default() }
+    }
+
+    /// The variants that are registered with Application Auto Scaling.
+    pub(crate) fn scalable_targets(&self) -> &Arc<ScalableTargets> {
+        &self.platform.targets
+    }
+
+    /// Whether a variant in service is serverless; refuses one that does not exist.
+    pub(crate) fn is_serverless(&self, caller: &Caller, endpoint: &str, variant: &str) -> Result<bool, ApiError> {
+        let name = ServingName::new(ServingKind::Endpoint, endpoint, caller);
+        let mut records = self.records();
+        let live = records.endpoint(&name)?.blue.clone();
+        let variants = live.as_ref().map(|fleet| fleet.variants());
+        let found = variants.as_ref().and_then(|all| all.iter().find(|one| one.name == variant));
+        let absent =
+            || ApiError::validation(format!("Could not find variant {variant} of endpoint \"{}\".", name.arn()));
+        found.map(|one| one.instance_type.is_none()).ok_or_else(absent)
     }
 
     pub(super) fn records(&self) -> MutexGuard<'_, ServingRecords> {

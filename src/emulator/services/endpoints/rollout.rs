@@ -120,6 +120,12 @@ fn percent(size: &Value, instances: u64) -> u64 {
     percent.clamp(1, 100)
 }
 
+/// The reason of a rollback by an alarm.
+fn alarmed(sight: Sight) -> Option<String> {
+    let alarm = sight.alarm?;
+    Some(format!("The endpoint deployment was rolled back because these alarms are in the ALARM state: [{alarm}]."))
+}
+
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most 28,800 s, a thousand times")]
 fn milliseconds(seconds: f64) -> u64 {
     (seconds * 1000.0) as u64
@@ -255,6 +261,9 @@ impl EndpointProgress {
 
     /// Whether the awaited instances are ready, or why not.
     fn awaited(&self, sight: Sight) -> Option<Result<(), String>> {
+        if let Some(reason) = alarmed(sight) {
+            return Some(Err(reason));
+        }
         let is_time = sight.now_ms >= self.since_ms.saturating_add(self.fault.provisioning_ms);
         match (&self.fault.reason, sight.instances) {
             (Some(reason), _) if is_time => Some(Err(reason.clone())),
@@ -266,12 +275,11 @@ impl EndpointProgress {
 
     /// The reason for which a deployment rolls back.
     fn trouble(&self, sight: Sight) -> Option<String> {
-        let alarm = sight.alarm.map(|alarm| format!("The alarm {alarm} of the deployment is in the ALARM state."));
         let lost = || match sight.instances {
             FleetState::Failed(reason) => Some(reason.clone()),
             _ => None,
         };
-        alarm.or_else(lost).or_else(|| self.overdue(sight.now_ms))
+        alarmed(sight).or_else(lost).or_else(|| self.overdue(sight.now_ms))
     }
 
     fn overdue(&self, now_ms: u64) -> Option<String> {
@@ -324,7 +332,10 @@ impl EndpointProgress {
 
     /// Alarms that are asked for now.
     pub(super) fn watched(&self) -> &[String] {
-        if matches!(self.phase, Phase::Shifting(_) | Phase::Terminating) { &self.plan.alarms } else { &[] }
+        match self.phase {
+            Phase::Provisioning | Phase::Shifting(_) | Phase::Terminating => &self.plan.alarms,
+            Phase::Steady | Phase::Scaling | Phase::Reverting | Phase::Deleting => &[],
+        }
     }
 
     /// The next time after now at which something may change by time alone.

@@ -7,12 +7,19 @@ use serde_json::Value;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::instance::ServingInstance;
+use super::names::ServingName;
 use super::records::EndpointRecord;
 use crate::authorization::RoleSession;
 use crate::services::training::LogPlace;
 
 /// The instance that answers a request.
 pub(super) struct Chosen {
+    /// The endpoint.
+    pub(super) name: ServingName,
+    /// Name of the configuration whose instance it is.
+    pub(super) config: String,
+    /// Number of the variant's instances; `None` when it is serverless.
+    pub(super) instances: Option<u32>,
     pub(super) variant: String,
     pub(super) socket: PathBuf,
     pub(super) log: LogPlace,
@@ -33,7 +40,7 @@ pub(super) enum Refusal {
 }
 
 /// The next instance in turn: first of the new or the old ones, then of a variant by weight.
-pub(super) fn route(record: &mut EndpointRecord, target: Option<&str>) -> Result<Chosen, Refusal> {
+pub(super) fn route(name: &ServingName, record: &mut EndpointRecord, target: Option<&str>) -> Result<Chosen, Refusal> {
     let number = record.routed;
     record.routed += 1;
     let is_green = is_in_share(number, record.progress.share());
@@ -51,7 +58,11 @@ pub(super) fn route(record: &mut EndpointRecord, target: Option<&str>) -> Result
         variant.instances.iter().filter_map(|one| Some((one, one.socket()?))).collect();
     let turn = usize::try_from(number).unwrap_or(0).checked_rem(ready.len()).ok_or(Refusal::NotReady)?;
     let (instance, socket) = ready.into_iter().nth(turn).ok_or(Refusal::NotReady)?;
+    let instances = variant.instance_type.as_ref().and_then(|_| u32::try_from(variant.instances.len()).ok());
     Ok(Chosen {
+        name: name.clone(),
+        config: fleet.config_name.clone(),
+        instances,
         variant: variant.name.clone(),
         socket,
         log: instance.log.clone(),

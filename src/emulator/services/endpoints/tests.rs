@@ -109,16 +109,23 @@ fn plans_are_those_of_the_request(deployment: &serde_json::Value, steps: &[(u64,
     assert_eq!(scaled.termination_ms, termination_ms / 1000);
 }
 
-/// An alarm rolls back in each step, but not before the new instances get requests.
+/// An alarm that is on at the update rolls back at once.
+#[test]
+fn an_alarm_that_is_on_ends_an_update_before_it_gets_requests() {
+    let mut world = World::updating(&canary(), EndpointFault::default());
+    assert_eq!(world.progress.watched(), ["errors"]);
+    world.alarm = Some("errors");
+    assert_eq!((world.look(), world.shown()), (vec![DeploymentEffect::Discard], (EndpointStatus::InService, 0, None)));
+    assert!(world.progress.failure.is_some_and(|reason| reason.contains("errors")));
+    assert!(World::creating(EndpointFault::default()).progress.watched().is_empty());
+}
+
+/// An alarm rolls back in each step.
 #[test_case(0; "in the canary")]
 #[test_case(60; "in the bake")]
 fn an_alarm_brings_the_old_configuration_back(seconds: u64) {
     let fault = EndpointFault { rollback_ms: 5_000, ..EndpointFault::default() };
     let mut world = World::updating(&canary(), fault);
-    world.alarm = Some("errors");
-    assert!(world.progress.watched().is_empty());
-    assert_eq!((world.look(), world.progress.status), (vec![], EndpointStatus::Updating));
-    world.alarm = None;
     world.instances = FleetState::Ready;
     assert_eq!(world.look(), []);
     assert_eq!(world.after(seconds), []);
