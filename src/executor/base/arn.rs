@@ -21,6 +21,17 @@ impl<'a> Arn<'a> {
     pub fn without_resource(&self) -> String {
         format!("arn:{}:{}:{}:{}", self.partition, self.service, self.region, self.account)
     }
+
+    /// The address of the console in the region; `None` in partitions without a public console.
+    pub fn console(&self) -> Option<String> {
+        let domain = match self.partition {
+            "aws" => "console.aws.amazon.com",
+            "aws-cn" => "console.amazonaws.cn",
+            "aws-us-gov" => "console.amazonaws-us-gov.com",
+            _ => return None,
+        };
+        Some(format!("https://{}.{domain}", self.region))
+    }
 }
 
 #[cfg(test)]

@@ -7,13 +7,15 @@ use super::failure::Kind;
 pub const DONE: u8 = 0;
 pub const MISTAKE: u8 = 1;
 pub const TROUBLE: u8 = 2;
-/// The model's metrics are below the bar of the gate.
+/// The model's metrics are below the bar of the gate, or the endpoint does not answer its samples as expected.
 pub const BELOW_BAR: u8 = 10;
-/// A deployment was rolled back: the endpoint answers as before.
+/// AWS rolled a deployment back: the endpoint answers as before.
 pub const ROLLED_BACK: u8 = 20;
+/// The command rolled a deployment back: the endpoint answers as before.
+pub const ROLLED_BACK_BY_US: u8 = 21;
 /// A person has to act: no command can repair it.
-pub const NEEDS_A_PERSON: u8 = 21;
-/// Not allowed yet: an approval is missing.
+pub const NEEDS_A_PERSON: u8 = 22;
+/// Not allowed yet: an approval or another precondition is missing.
 pub const NOT_YET: u8 = 30;
 /// Throttled, no capacity, or a quota in use: the same command may succeed later.
 pub const TRY_LATER: u8 = 75;
@@ -25,10 +27,14 @@ pub const TABLE: &[(u8, &str)] = &[
     (DONE, "The command did its work, or found it done"),
     (MISTAKE, "The job, or what was typed, asks for something impossible"),
     (TROUBLE, "AWS, the network, the operator file, a bug; also a wrong command line"),
-    (BELOW_BAR, "`gate`: a metric is below its bar, missing, doubled, or no number"),
-    (ROLLED_BACK, "A deployment was rolled back"),
+    (
+        BELOW_BAR,
+        "`gate`: a metric is below its bar, missing, doubled, or no number; `endpoint`: its answers or its health are not as they must be",
+    ),
+    (ROLLED_BACK, "AWS rolled a deployment back"),
+    (ROLLED_BACK_BY_US, "The samples were answered wrongly, and the old configuration is in service again"),
     (NEEDS_A_PERSON, "A person has to act"),
-    (NOT_YET, "Not allowed yet: an approval is missing"),
+    (NOT_YET, "Not allowed yet: an approval or another precondition is missing"),
     (TRY_LATER, "Throttled, no capacity, or a quota in use: try later"),
     (CANCELED, "SIGINT or SIGTERM ended it"),
 ];

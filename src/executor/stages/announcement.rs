@@ -62,14 +62,8 @@ pub(super) fn groups(groups: &[InstanceGroup]) -> String {
 
 /// The addresses of the job and of its log in the console; none in partitions without a public console.
 fn links(arn: &Arn<'_>, name: &str) -> Vec<String> {
-    let domain = match arn.partition {
-        "aws" => "console.aws.amazon.com",
-        "aws-cn" => "console.amazonaws.cn",
-        "aws-us-gov" => "console.amazonaws-us-gov.com",
-        _ => return Vec::new(),
-    };
     let region = encoded(arn.region, "%");
-    let console = format!("https://{region}.{domain}");
+    let Some(console) = (Arn { region: &region, ..*arn }).console() else { return Vec::new() };
     let (group, filter) = (twice_encoded(stream::GROUP), twice_encoded(&StreamName::prefix(name)));
     let job = encoded(name, "%");
     vec![
