@@ -17,7 +17,8 @@ mod variables;
 pub(crate) use finding::ManifestFinding;
 pub(crate) use read::{ManifestReading, ManifestText, load, mistakes};
 pub use types::{
-    Approvals, Autoscaling, Endpoint, EndpointTest, EnvironmentEntry, Manifest, ModelEntry, Strategy, TagEntries,
+    Approvals, Asynchronous, Autoscaling, Endpoint, EndpointTest, EnvironmentEntry, EnvironmentTier, Manifest,
+    ModelEntry, Strategy, TagEntries,
 };
 
 #[cfg(test)]

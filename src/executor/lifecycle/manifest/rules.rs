@@ -6,7 +6,7 @@ use serde_json_path::JsonPath;
 
 use super::places::join;
 use super::shape::Mistake;
-use super::types::{Deployment, Endpoint, EnvironmentEntry, Manifest, ModelEntry, Strategy};
+use super::types::{Alarms, Deployment, Endpoint, EnvironmentEntry, Manifest, ModelEntry, Strategy};
 use crate::base::arn::Arn;
 use crate::lifecycle::region;
 
@@ -18,8 +18,13 @@ const MOST_VARIABLES: usize = 100;
 const LONGEST_VARIABLE: usize = 1024;
 /// Most alarms of a deployment (`AutoRollbackConfiguration`, `Alarms`).
 const MOST_ALARMS: usize = 10;
-/// SageMaker's limit of a deployment without `timeout_seconds`.
+/// Limits of the limit of a deployment (`MaximumExecutionTimeoutInSeconds`).
+const SHORTEST_DEPLOYMENT: u32 = 600;
 const LONGEST_DEPLOYMENT: u32 = 28_800;
+/// Time for the start of instances, in a limit that the manifest does not give.
+const PROVISIONING: u32 = 1800;
+/// Seconds that alarms are watched where the manifest does not say how long.
+const WATCH: u32 = 300;
 
 /// Finds the mistakes in a manifest whose environment is applied. `entry` is the path of the environment.
 pub(super) fn check(manifest: &Manifest, entry: &str) -> Vec<Mistake> {
@@ -99,8 +104,10 @@ fn check_endpoint(endpoint: &Endpoint, mistakes: &mut Vec<Mistake>) {
         if endpoint.deployment.strategy != Strategy::AllAtOnce {
             tell("endpoint.deployment.strategy", "must be `all_at_once` for a serverless endpoint");
         }
-        let alarms = &endpoint.alarms;
-        if alarms.errors_5xx.is_some() || alarms.latency_p95_ms.is_some() || !alarms.names.is_empty() {
+        if endpoint.asynchronous.is_some() {
+            tell("endpoint.asynchronous", "needs `instances`: a serverless endpoint has no asynchronous requests");
+        }
+        if !endpoint.alarms.is_empty() {
             tell("endpoint.alarms", "cannot roll a serverless endpoint back: remove them");
         }
     }
@@ -149,21 +156,40 @@ fn check_deployment(endpoint: &Endpoint, mistakes: &mut Vec<Mistake>) {
         tell("termination_wait_seconds", "has no effect on `rolling`: remove it".to_owned());
     }
     let limit = deployment.timeout_seconds.unwrap_or(LONGEST_DEPLOYMENT);
-    let waits = waits(deployment);
+    let waits = endpoint.waits();
     if waits >= limit {
         let key = if deployment.timeout_seconds.is_some() { "timeout_seconds" } else { "wait_seconds" };
         tell(key, format!("the waits take {waits} seconds together, and the limit is {limit}: it must be above them"));
     }
 }
 
-/// The sum of all waits of a deployment, in seconds.
-fn waits(deployment: &Deployment) -> u32 {
-    let steps = match (deployment.strategy, deployment.step_percent) {
-        (Strategy::Linear | Strategy::Rolling, Some(percent)) => 100_u32.div_ceil(percent.max(1)),
-        _ => 1,
-    };
-    let wait = deployment.wait_seconds.unwrap_or_default();
-    wait.saturating_mul(steps).saturating_add(deployment.termination_wait_seconds.unwrap_or_default())
+impl Endpoint {
+    /// Time that alarms are watched after each step of a deployment, in seconds.
+    pub(crate) fn step_wait(&self) -> u32 {
+        self.deployment.wait_seconds.unwrap_or(if self.alarms.is_empty() { 0 } else { WATCH })
+    }
+
+    /// The sum of all waits of a deployment, in seconds.
+    pub(crate) fn waits(&self) -> u32 {
+        let Deployment { strategy, step_percent, termination_wait_seconds, .. } = &self.deployment;
+        let steps = match (strategy, step_percent) {
+            (Strategy::Linear | Strategy::Rolling, Some(percent)) => 100_u32.div_ceil((*percent).max(1)),
+            _ => 1,
+        };
+        self.step_wait().saturating_mul(steps).saturating_add(termination_wait_seconds.unwrap_or_default())
+    }
+
+    /// The limit of a deployment that SageMaker keeps, in seconds.
+    pub(crate) fn deployment_limit(&self) -> u32 {
+        let usual = || self.waits().saturating_add(PROVISIONING).clamp(SHORTEST_DEPLOYMENT, LONGEST_DEPLOYMENT);
+        self.deployment.timeout_seconds.unwrap_or_else(usual)
+    }
+}
+
+impl Alarms {
+    fn is_empty(&self) -> bool {
+        self.errors_5xx.is_none() && self.latency_p95_ms.is_none() && self.names.is_empty()
+    }
 }
 
 /// `^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$`, names not beginning with `aws:`.

@@ -17,6 +17,7 @@ const BUCKET: &str = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]*[a-z0
 const PREFIX: &str = "^[a-zA-Z0-9!_.*'()-]+(/[a-zA-Z0-9!_.*'()-]+)*$";
 /// A key's id, its ARN, or the ARN or name of an alias.
 const KMS_KEY: &str = "^[a-zA-Z0-9:/_-]{1,2048}$";
+const S3_PREFIX: &str = "^s3://[a-z0-9][a-z0-9.-]*[a-z0-9](/.*)?$";
 const SUBNET: &str = "^subnet-[0-9a-zA-Z]{1,25}$";
 const SECURITY_GROUP: &str = "^sg-[0-9a-zA-Z]{1,29}$";
 /// Metric, comparison and number. Labels of the metric may follow its name, in braces.
@@ -140,6 +141,9 @@ pub struct Endpoint {
     /// Without instances: SageMaker runs containers when requests come.
     #[serde(default)]
     pub serverless: Option<Serverless>,
+    /// Requests that lie in S3, whose answers are written there; with `instances`.
+    #[serde(default)]
+    pub asynchronous: Option<Asynchronous>,
     /// Instances, or provisioned concurrency, by load.
     #[serde(default)]
     pub autoscaling: Option<Autoscaling>,
@@ -166,10 +170,33 @@ pub struct EndpointInstances {
     #[serde(default = "one")]
     #[schemars(range(min = 1))]
     pub count: u32,
+    /// Time for the download of the model, from 60 to 3600.
+    #[serde(default)]
+    #[schemars(range(min = 60, max = 3600))]
+    pub download_timeout_seconds: Option<u32>,
+    /// Time until a container answers `GET /ping`, from 60 to 3600.
+    #[serde(default)]
+    #[schemars(range(min = 60, max = 3600))]
+    pub startup_timeout_seconds: Option<u32>,
 }
 
 fn one() -> u32 {
     1
+}
+
+/// Requests that lie in S3, whose answers are written there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Asynchronous {
+    /// `s3://` URI of a prefix for answers; `asynchronous/ENDPOINT/answers` in the environment's bucket when absent.
+    #[schemars(regex(pattern = S3_PREFIX), length(max = 1024))]
+    pub answers: Option<String>,
+    /// `s3://` URI of a prefix for failures; `asynchronous/ENDPOINT/failures` in the environment's bucket when absent.
+    #[schemars(regex(pattern = S3_PREFIX), length(max = 1024))]
+    pub failures: Option<String>,
+    /// Requests that an instance works on at once, from 1 to 1000; SageMaker's choice when absent.
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_concurrent: Option<u32>,
 }
 
 /// Limits of a serverless endpoint.
@@ -221,13 +248,13 @@ pub struct Deployment {
     /// (`rolling`), in percent: from 1 to 50; `linear` and `rolling` from 10 and 5 on.
     #[schemars(range(min = 1, max = 50))]
     pub step_percent: Option<u32>,
-    /// Time that alarms are watched after each step, from 0 to 3600.
+    /// Time that alarms are watched after each step, from 0 to 3600; 300 when absent and there are alarms.
     #[schemars(range(max = 3600))]
     pub wait_seconds: Option<u32>,
     /// Time until the old instances end, from 0 to 3600.
     #[schemars(range(max = 3600))]
     pub termination_wait_seconds: Option<u32>,
-    /// Limit that SageMaker keeps, from 600 to 28800, above the sum of all waits.
+    /// Limit that SageMaker keeps, from 600 to 28800, above the sum of all waits; half an hour more than that sum when absent.
     #[schemars(range(min = 600, max = 28800))]
     pub timeout_seconds: Option<u32>,
 }
@@ -303,10 +330,23 @@ pub struct Package {
 }))]
 pub struct TagEntries(pub BTreeMap<String, String>);
 
+/// Tier of an environment, as GitLab knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EnvironmentTier {
+    Production,
+    Staging,
+    Testing,
+    Development,
+    Other,
+}
+
 /// A place to deploy to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EnvironmentEntry {
+    /// Tier of the environment; as GitLab derives it from the name when absent. `production` and `other` take approved versions alone.
+    pub tier: Option<EnvironmentTier>,
     /// AWS region, as `eu-west-1`; that of the SDK's chain when absent.
     #[schemars(regex(pattern = REGION))]
     pub region: Option<String>,
