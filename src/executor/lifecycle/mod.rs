@@ -14,6 +14,7 @@ pub mod output;
 mod pipeline;
 mod region;
 mod target;
+mod tier;
 pub mod validate;
 mod version_arn;
 

@@ -225,13 +225,13 @@ pub(super) fn pass(caller: &str, role: &str, may_pass: bool) -> CheckAnswer {
 
 /// Instances that an endpoint has at most at the same time.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct NeededInstances<'a> {
-    pub(super) instance_type: &'a str,
-    count: u32,
+pub(crate) struct NeededInstances<'a> {
+    pub(crate) instance_type: &'a str,
+    pub(crate) count: u32,
 }
 
 /// During a deployment the new instances run beside the old ones; `rolling` adds one step of them.
-pub(super) fn needed_instances(endpoint: &Endpoint) -> Option<NeededInstances<'_>> {
+pub(crate) fn needed_instances(endpoint: &Endpoint) -> Option<NeededInstances<'_>> {
     let instances = endpoint.instances.as_ref()?;
     let most = instances.count.max(endpoint.autoscaling.as_ref().map_or(0, |scaling| scaling.max));
     let deployment = &endpoint.deployment;

@@ -10,6 +10,7 @@ use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus};
 use serde::Serialize;
 
 use self::decide::CheckAnswer;
+pub(super) use self::decide::needed_instances;
 use super::CommandInputs;
 use super::region::ImageName;
 use super::target::ProjectTarget;

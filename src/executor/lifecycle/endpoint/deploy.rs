@@ -1,17 +1,67 @@
 //! `sagemaker-executor endpoint deploy`: brings a version of the model into service.
+//!
+//! Model, configuration and alarms are made first, then the ledger's record, then the endpoint is changed. Each step finds its own
+//! result: a command that was ended at any point goes on when it is run again.
+
+use std::time::Duration;
 
 use clap::Args;
 
+use super::deployment::Deploying;
+use super::engine::EndpointEngine;
+use super::plan::DeploymentPlan;
+use super::preconditions::{self, DeployOptions};
+use super::scaling::ScalingKeeper;
+use super::specification::DeploymentSpecification;
+use super::survey::{EndpointPorts, survey};
+use super::testing::{TestChanges, TestPlan};
+use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
-use crate::lifecycle::CommandInputs;
+use crate::cloud::ModelVersion;
 use crate::lifecycle::identity::IdentityArgs;
+use crate::lifecycle::manifest::{Approvals, Endpoint};
+use crate::lifecycle::model::{VersionArgs, VersionChoice, has_approvals};
 use crate::lifecycle::output::OutputArgs;
-use crate::lifecycle::target::TargetArgs;
+use crate::lifecycle::target::{ProjectTarget, TargetArgs};
+use crate::lifecycle::{CommandInputs, tier};
+
+/// Limit of the job, in seconds.
+const CI_JOB_TIMEOUT: &str = "CI_JOB_TIMEOUT";
+const CI_ENVIRONMENT_TIER: &str = "CI_ENVIRONMENT_TIER";
+/// Time of the command beside that of a deployment: for the first instances, the samples, and the way back.
+const BESIDE: Duration = Duration::from_mins(15);
+/// Time that the job has left when the command's own is over.
+const LEFT: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Args)]
+#[command(disable_version_flag = true)]
 pub(super) struct DeployArgs {
     #[command(flatten)]
     target: TargetArgs,
+    #[command(flatten)]
+    choice: VersionArgs,
+    /// Show what would change, and write nothing
+    #[arg(long)]
+    plan: bool,
+    /// Why, for the record of deployments
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Limit of the command, above `endpoint.deployment.timeout_seconds` and below the job's. A quarter of an hour more than the former
+    /// when absent
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
+    /// Delete an endpoint that is `Failed`, and make it again
+    #[arg(long)]
+    replace_failed: bool,
+    /// Delete an endpoint that this command makes and that fails, or answers its samples wrongly
+    #[arg(long)]
+    delete_failed: bool,
+    /// Take over an endpoint that this program did not make, or of another project
+    #[arg(long)]
+    adopt: bool,
+    /// Old configurations of the endpoint to keep, with their models
+    #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..))]
+    keep: u32,
     #[command(flatten)]
     identity: IdentityArgs,
     #[command(flatten)]
@@ -19,11 +69,106 @@ pub(super) struct DeployArgs {
 }
 
 pub(super) async fn run(inputs: &CommandInputs, args: DeployArgs, _: Cancellation) -> anyhow::Result<()> {
-    args.output.check(std::slice::from_ref(&args.target.manifest))?;
     let mut target = args.target.load(inputs)?;
-    if let Some(token) = args.identity.token(inputs)? {
-        token.work_as(&mut target.access);
+    target.require_account()?;
+    let endpoint = endpoint(&target)?.clone();
+    if target.access.bucket.is_empty() {
+        return Err(target.unnamed("bucket").into());
     }
+    let changes = TestChanges::default();
+    let mut read = endpoint.test.as_ref().map(|test| changes.paths(test, &target.folder)).unwrap_or_default();
+    read.push(args.target.manifest.clone());
+    args.output.check(&read)?;
+    let test = endpoint.test.is_some().then(|| TestPlan::new(&target, &changes)).transpose()?;
+    let options = args.options(inputs, &target, &endpoint);
+    let choice = args.choice.named(inputs, &target)?;
+    let choice = choice.unwrap_or(match options.needs_approval {
+        true => VersionChoice::NewestApproved,
+        false => VersionChoice::Newest,
+    });
+    let user = args.identity.token(inputs)?.map(|token| token.work_as(&mut target.access));
+    target.access.region = target.access.region.take().or_else(|| choice.region());
     target.check_account(inputs).await?;
-    anyhow::bail!("not there yet")
+    let ports = EndpointPorts::connect(inputs, &target, &endpoint.name).await?;
+    let version = choice.find(&*ports.registry, &target).await?;
+    let options = DeployOptions { is_approved: is_approved(&version, &target), ..options };
+    let wanted = DeploymentSpecification::new(&target, &endpoint, &version, options.needs_approval)?;
+    let engine = EndpointEngine {
+        endpoints: ports.endpoints.clone(),
+        scaling: ScalingKeeper(ports.scaling.clone()),
+        printer: &inputs.printer,
+        deadline: tokio::time::Instant::now() + options.timeout,
+    };
+    let newest = ports.ledger.history(1).await?.pop();
+    let open = newest.clone().filter(|entry| entry.end.is_none());
+    let is_resumed = open.as_ref().is_some_and(|open| open.begin.to_config.as_ref() == Some(&wanted.config.name));
+    let sight = if args.plan || is_resumed {
+        ports.endpoints.endpoint(&endpoint.name).await?
+    } else {
+        engine.settled(&endpoint.name).await?
+    };
+    let survey = survey(&ports, &wanted, sight, open).await?;
+    let refusals = preconditions::refusals(&endpoint, &wanted, &version, &survey, &options);
+    let refused = preconditions::failure(&endpoint.name, &refusals);
+    if args.plan {
+        let plan = DeploymentPlan::new(&endpoint, &wanted, &survey, &refusals);
+        args.output.leave(&plan, &inputs.printer)?;
+        return refused.map_or(Ok(()), |refused| Err(refused.into()));
+    }
+    if let Some(refused) = refused {
+        return Err(refused.into());
+    }
+    let deploying = Deploying {
+        inputs,
+        target: &target,
+        ports: &ports,
+        engine: &engine,
+        wanted: &wanted,
+        survey: &survey,
+        newest: newest.as_ref(),
+        test: test.as_ref(),
+        user: user.as_ref(),
+        reason: args.reason.as_deref(),
+        replaces_failed: args.replace_failed,
+        deletes_failed: args.delete_failed,
+        keep: args.keep as usize,
+        output: &args.output,
+    };
+    deploying.run().await
+}
+
+/// The manifest's endpoint.
+fn endpoint(target: &ProjectTarget) -> Result<&Endpoint, Failure> {
+    target.manifest.endpoint.as_ref().ok_or_else(|| {
+        Failure::user("the manifest has no `endpoint`")
+            .hint("add `endpoint` with `name`, and `instances` or `serverless`, to the manifest")
+    })
+}
+
+fn is_approved(version: &ModelVersion, target: &ProjectTarget) -> bool {
+    let approvals = target.manifest.model.as_ref().map_or_else(Approvals::default, |model| model.approvals.clone());
+    has_approvals(&version.metadata, &approvals)
+}
+
+impl DeployArgs {
+    fn options(&self, inputs: &CommandInputs, target: &ProjectTarget, endpoint: &Endpoint) -> DeployOptions {
+        let seconds = inputs.env.get(CI_JOB_TIMEOUT).and_then(|text| text.trim().parse().ok());
+        let job_timeout = seconds.map(Duration::from_secs);
+        let usual = Duration::from_secs(endpoint.deployment_limit().into()) + BESIDE;
+        let of_job = job_timeout.map_or(usual, |job| job.saturating_sub(LEFT));
+        let environment = target.environment.as_deref().unwrap_or_default();
+        DeployOptions {
+            needs_approval: tier::needs_approval(
+                target.manifest.target.tier,
+                environment,
+                inputs.env.get(CI_ENVIRONMENT_TIER),
+            ),
+            is_approved: false,
+            replaces_failed: self.replace_failed,
+            adopts: self.adopt,
+            timeout: self.timeout.unwrap_or(usual.min(of_job)),
+            job_timeout,
+            project: target.pipeline.project.clone(),
+        }
+    }
 }

@@ -18,8 +18,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) use self::record::{
-    LedgerBegin, LedgerCapacity, LedgerEnd, LedgerKind, LedgerOutcome, LedgerScaling, LedgerServing, LedgerTest,
-    LedgerUser,
+    LedgerBefore, LedgerBegin, LedgerCapacity, LedgerEnd, LedgerKind, LedgerOutcome, LedgerScaling, LedgerServing,
+    LedgerTest, LedgerUser,
 };
 use crate::base::failure::Failure;
 use crate::base::plain;

@@ -2,15 +2,27 @@
 
 mod delete;
 mod deploy;
+mod deployment;
+mod deployment_data;
+mod engine;
 // Nothing outside of its tests uses all of it yet.
 #[allow(dead_code, unused_imports)]
 mod ledger;
 #[allow(dead_code)]
 mod ownership;
+mod plan;
+mod preconditions;
+mod progress;
+mod resources;
 mod rollback;
+mod rollout;
+mod scaling;
+mod specification;
 mod status;
+mod survey;
 mod test;
 mod testing;
+mod trouble;
 
 use clap::{Args, Subcommand};
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::lifecycle::target::ProjectTarget;
 
-const ENDPOINT: &str = "sagemaker-executor:endpoint";
-const PROJECT: &str = "sagemaker-executor:project";
+pub(super) const ENDPOINT: &str = "sagemaker-executor:endpoint";
+pub(super) const PROJECT: &str = "sagemaker-executor:project";
 const ENVIRONMENT: &str = "sagemaker-executor:environment";
 const COMMIT: &str = "sagemaker-executor:commit";
 const PIPELINE: &str = "sagemaker-executor:pipeline";

@@ -37,7 +37,7 @@ impl VersionData {
 }
 
 /// The image with its digest: AWS may give the two apart.
-pub(super) fn image(version: &ModelVersion) -> String {
+pub(crate) fn image(version: &ModelVersion) -> String {
     match &version.image_digest {
         Some(digest) if !version.image.contains('@') => format!("{}@{digest}", version.image),
         _ => version.image.clone(),

@@ -27,7 +27,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Args)]
 #[group(multiple = false)]
-pub(super) struct VersionArgs {
+pub(crate) struct VersionArgs {
     /// The version's ARN; `MODEL_PACKAGE_ARN` when no version is named
     #[arg(long, value_name = "ARN")]
     model_package: Option<String>,
@@ -41,47 +41,57 @@ pub(super) struct VersionArgs {
 
 /// A version that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum VersionChoice {
+pub(crate) enum VersionChoice {
     Arn(String),
     Number(u32),
     Newest,
+    NewestApproved,
 }
 
 impl VersionArgs {
     /// The choice. An ARN must be of the manifest's group and place.
     pub(super) fn read(&self, inputs: &CommandInputs, target: &ProjectTarget) -> anyhow::Result<VersionChoice> {
+        self.named(inputs, target)?.ok_or_else(|| {
+            Failure::user("no version is named")
+                .hint("give `--model-package ARN`, `--version NUMBER` or `--latest`, or set `MODEL_PACKAGE_ARN`")
+                .into()
+        })
+    }
+
+    /// As [`VersionArgs::read`]; `None` when no version is named.
+    pub(crate) fn named(
+        &self,
+        inputs: &CommandInputs,
+        target: &ProjectTarget,
+    ) -> anyhow::Result<Option<VersionChoice>> {
         if self.latest {
-            return Ok(VersionChoice::Newest);
+            return Ok(Some(VersionChoice::Newest));
         }
         if let Some(number) = self.version {
-            return Ok(VersionChoice::Number(number));
+            return Ok(Some(VersionChoice::Number(number)));
         }
         let (arn, named) = match (&self.model_package, inputs.env.get(MODEL_PACKAGE_ARN)) {
             (Some(arn), _) => (arn.as_str(), "--model-package"),
             (None, Some(arn)) => (arn, MODEL_PACKAGE_ARN),
-            (None, None) => {
-                return Err(Failure::user("no version is named")
-                    .hint("give `--model-package ARN`, `--version NUMBER` or `--latest`, or set `MODEL_PACKAGE_ARN`")
-                    .into());
-            }
+            (None, None) => return Ok(None),
         };
         version_arn::check(arn, target)
             .map_err(|what| Failure::user(format!("`{named}` is {}, {what}", plain::line(arn, 300))))?;
-        Ok(VersionChoice::Arn(arn.to_owned()))
+        Ok(Some(VersionChoice::Arn(arn.to_owned())))
     }
 }
 
 impl VersionChoice {
     /// The region in which to look, if the choice tells it.
-    pub(super) fn region(&self) -> Option<String> {
+    pub(crate) fn region(&self) -> Option<String> {
         match self {
             Self::Arn(arn) => Arn::parse(arn).map(|arn| arn.region.to_owned()),
-            Self::Number(_) | Self::Newest => None,
+            Self::Number(_) | Self::Newest | Self::NewestApproved => None,
         }
     }
 
     /// The version as AWS describes it.
-    pub(super) async fn find(
+    pub(crate) async fn find(
         &self,
         registry: &dyn ModelRegistry,
         target: &ProjectTarget,
@@ -89,6 +99,7 @@ impl VersionChoice {
         let arn = match self {
             Self::Arn(arn) => arn.clone(),
             Self::Newest => newest(registry, &target.model()?.group, None).await?.arn,
+            Self::NewestApproved => newest(registry, &target.model()?.group, Some(Approval::Approved)).await?.arn,
             Self::Number(number) => {
                 let group = &target.model()?.group;
                 let arn = registry.group(group).await?.ok_or_else(|| absent_group(group))?;
@@ -166,7 +177,7 @@ pub(super) async fn with_content(
 ///
 /// # Errors
 /// SageMaker fails, with its reasons, or takes too long.
-pub(super) async fn completed(registry: &dyn ModelRegistry, arn: &str) -> anyhow::Result<ModelVersion> {
+pub(crate) async fn completed(registry: &dyn ModelRegistry, arn: &str) -> anyhow::Result<ModelVersion> {
     let end = Instant::now() + LONGEST_WAIT;
     let mut pauses = backoff(FIRST_PAUSE, LONGEST_PAUSE).build();
     loop {

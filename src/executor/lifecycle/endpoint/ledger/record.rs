@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::cloud::{ScalableTarget, ScalingPolicy, ScalingPolicyKind, VariantCapacity};
+use crate::lifecycle::endpoint::scaling::SavedScaling;
 use crate::lifecycle::identity::JobUser;
 use crate::lifecycle::target::ProjectTarget;
 
@@ -41,6 +42,26 @@ pub(crate) struct LedgerBegin {
     pub(crate) to_model: Option<String>,
     /// Everything that must still exist for a rollback to this deployment, and that a configuration does not say.
     pub(crate) serving: Option<LedgerServing>,
+    /// The endpoint before the deployment; `None` when there was none.
+    pub(crate) before: Option<LedgerBefore>,
+}
+
+/// An endpoint before a deployment, so that a run that goes on with it knows what has changed, and what must come back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LedgerBefore {
+    /// Time of its last change, as RFC 3339 says.
+    modified: Option<String>,
+    pub(crate) scaling: Option<SavedScaling>,
+}
+
+impl LedgerBefore {
+    pub(crate) fn new(modified: Option<SystemTime>, scaling: Option<SavedScaling>) -> Self {
+        Self { modified: modified.map(|at| humantime::format_rfc3339_nanos(at).to_string()), scaling }
+    }
+
+    pub(crate) fn modified(&self) -> Option<SystemTime> {
+        humantime::parse_rfc3339(self.modified.as_deref()?).ok()
+    }
 }
 
 /// How a deployment ended.
@@ -161,6 +182,7 @@ impl LedgerBegin {
             to_config: None,
             to_model: None,
             serving: None,
+            before: None,
         }
     }
 }

@@ -17,3 +17,4 @@ mod tests;
 mod verdict;
 
 pub(super) use plan::{TestChanges, TestPlan};
+pub(super) use verdict::TestVerdict;

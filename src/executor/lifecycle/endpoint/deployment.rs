@@ -1,0 +1,395 @@
+//! A deployment whose preconditions hold: writes, waits, tests, and goes back when the samples are answered wrongly.
+
+use super::deployment_data::DeploymentData;
+use super::engine::EndpointEngine;
+use super::ledger::{
+    LedgerBefore, LedgerBegin, LedgerEnd, LedgerEntry, LedgerKind, LedgerOutcome, LedgerServing, LedgerTest,
+};
+use super::plan::capacity;
+use super::preconditions::changes_type_under_target;
+use super::resources;
+use super::rollout::{EndpointBefore, RolloutEnd, RolloutGoal};
+use super::scaling::SavedScaling;
+use super::specification::DeploymentSpecification;
+use super::survey::{EndpointPorts, EndpointSurvey};
+use super::testing::{TestPlan, TestVerdict};
+use super::trouble;
+use crate::base::exit_codes;
+use crate::base::failure::Failure;
+use crate::base::plain;
+use crate::cloud::{CloudError, CloudErrorKind, EndpointState, RolloutSpec, TrafficShift};
+use crate::lifecycle::CommandInputs;
+use crate::lifecycle::identity::JobUser;
+use crate::lifecycle::output::{Data as _, OutputArgs};
+use crate::lifecycle::target::ProjectTarget;
+
+/// Longest reason in the ledger, in bytes.
+const LONGEST: usize = 1000;
+
+pub(super) struct Deploying<'a> {
+    pub(super) inputs: &'a CommandInputs,
+    pub(super) target: &'a ProjectTarget,
+    pub(super) ports: &'a EndpointPorts,
+    pub(super) engine: &'a EndpointEngine<'a>,
+    pub(super) wanted: &'a DeploymentSpecification,
+    pub(super) survey: &'a EndpointSurvey,
+    /// The newest entry of the ledger.
+    pub(super) newest: Option<&'a LedgerEntry>,
+    /// `None` when the manifest has no samples.
+    pub(super) test: Option<&'a TestPlan>,
+    pub(super) user: Option<&'a JobUser>,
+    pub(super) reason: Option<&'a str>,
+    pub(super) replaces_failed: bool,
+    pub(super) deletes_failed: bool,
+    pub(super) keep: usize,
+    pub(super) output: &'a OutputArgs,
+}
+
+/// The deployment in the ledger.
+struct Entry {
+    number: u64,
+    begin: LedgerBegin,
+}
+
+impl Deploying<'_> {
+    pub(super) async fn run(&self) -> anyhow::Result<()> {
+        if self.survey.is_live(self.wanted) && !self.survey.is_resumed(self.wanted) {
+            return self.unchanged().await;
+        }
+        resources::ensure(self.ports, self.wanted, self.survey).await?;
+        let entry = self.begin().await?;
+        let end = match self.engine.bring(&self.goal(&entry), self.in_the_way(&entry)).await {
+            Ok(end) => end,
+            Err(error) => return Err(self.refused(&entry, error).await),
+        };
+        match end {
+            RolloutEnd::InService => self.in_service(&entry).await,
+            RolloutEnd::NotShown => Err(self.failure(&end).await.into()),
+            end => self.not_in_service(&entry, &end).await,
+        }
+    }
+
+    /// The endpoint serves the specification: alarms and scaling are put right, and the samples sent.
+    async fn unchanged(&self) -> anyhow::Result<()> {
+        self.supersede().await?;
+        let has_alarms = resources::ensure(self.ports, self.wanted, self.survey).await?;
+        let has_scaling = self.scale(None).await?;
+        let verdict = self.test().await?;
+        let outcome = if has_alarms || has_scaling { "adjusted" } else { "unchanged" };
+        let previous = self.newest.and_then(|entry| entry.begin.from_config.as_deref());
+        self.leave(
+            outcome,
+            self.newest.map(|entry| entry.number),
+            previous,
+            &self.wanted.config.name,
+            verdict.as_ref(),
+        )?;
+        self.conclude(verdict.as_ref())
+    }
+
+    /// The entry of the ledger: the one of an earlier run, or a new one.
+    async fn begin(&self) -> anyhow::Result<Entry> {
+        if let Some(open) = self.survey.open.as_ref().filter(|_| self.survey.is_resumed(self.wanted)) {
+            self.inputs.printer.line(format!("Going on with deployment {} of {}", open.number, self.wanted.endpoint));
+            return Ok(Entry { number: open.number, begin: open.begin.clone() });
+        }
+        self.supersede().await?;
+        let now = self.inputs.clock.now();
+        let mut begin = LedgerBegin::new(LedgerKind::Deploy, now, self.user, self.target, &self.wanted.endpoint);
+        let sight = self.survey.endpoint.as_ref().filter(|_| !self.replaces());
+        begin.reason = self.reason.map(|reason| plain::line(reason, LONGEST));
+        begin.model_package = Some(self.wanted.version.clone());
+        begin.specification = Some(self.wanted.hash.clone());
+        begin.from_config = sight.map(|sight| sight.config.clone());
+        begin.from_model = sight.and(self.survey.current.as_ref()).map(|config| config.model.clone());
+        begin.to_config = Some(self.wanted.config.name.clone());
+        begin.to_model = Some(self.wanted.model.name.clone());
+        begin.serving = Some(LedgerServing {
+            image: self.wanted.image.clone(),
+            model_data_url: Some(self.wanted.model_data_url.clone()),
+            capacity: (&self.wanted.config.capacity).into(),
+            alarms: self.wanted.alarm_names().to_vec(),
+            autoscaling: self.wanted.scaling.as_ref().and_then(SavedScaling::of_ledger),
+        });
+        let scaling = || self.survey.scaling.saved(&self.survey.variant(self.wanted));
+        begin.before = sight.map(|sight| LedgerBefore::new(sight.modified, scaling()));
+        let number = self.ports.ledger.begin(&begin).await?;
+        let from = begin.from_config.as_deref().map(|from| format!(" in place of {}", plain::line(from, LONGEST)));
+        self.inputs.printer.line(format!(
+            "Deployment {number} of {}: {} on {}{}",
+            self.wanted.endpoint,
+            self.wanted.config.name,
+            capacity(&self.wanted.config.capacity),
+            from.unwrap_or_default()
+        ));
+        Ok(Entry { number, begin })
+    }
+
+    /// Ends the record of another deployment that was interrupted, after its scaling came back.
+    async fn supersede(&self) -> anyhow::Result<()> {
+        let Some(open) = self.survey.open.as_ref().filter(|_| !self.survey.is_resumed(self.wanted)) else {
+            return Ok(());
+        };
+        let sight = self.survey.endpoint.as_ref().filter(|sight| sight.state == EndpointState::InService);
+        if let (Some(saved), Some(_)) = (saved(&open.begin), sight) {
+            self.engine.scaling.ensure(saved).await?;
+        }
+        let mut end = LedgerEnd::new(self.inputs.clock.now(), LedgerOutcome::DetachedSuperseded);
+        end.config = self.survey.endpoint.as_ref().map(|sight| sight.config.clone());
+        self.ports.ledger.end(open.number, &end).await
+    }
+
+    /// The endpoint is deleted first, because it cannot be updated.
+    fn replaces(&self) -> bool {
+        self.replaces_failed
+            && self
+                .survey
+                .endpoint
+                .as_ref()
+                .is_some_and(|sight| matches!(sight.state, EndpointState::Failed | EndpointState::OutOfService))
+    }
+
+    fn goal(&self, entry: &Entry) -> RolloutGoal {
+        let before = entry.begin.from_config.clone().map(|config| EndpointBefore {
+            config,
+            modified: entry.begin.before.as_ref().and_then(LedgerBefore::modified),
+        });
+        RolloutGoal {
+            endpoint: self.wanted.endpoint.clone(),
+            config: self.wanted.config.name.clone(),
+            before,
+            rollout: self.wanted.rollout.clone(),
+            keeps_counts: self.keeps_counts(entry),
+            replaces_failed: self.replaces_failed,
+            is_resumed: self.survey.is_resumed(self.wanted),
+            tags: self.wanted.tags.clone(),
+        }
+    }
+
+    /// Autoscaling has set the number of instances, and their type stays.
+    fn keeps_counts(&self, entry: &Entry) -> bool {
+        saved(&entry.begin).is_some() && self.wanted.rollout.is_some() && self.in_the_way(entry).is_none()
+    }
+
+    /// Scaling that SageMaker refuses an update under.
+    fn in_the_way<'a>(&self, entry: &'a Entry) -> Option<&'a SavedScaling> {
+        saved(&entry.begin).filter(|_| changes_type_under_target(self.wanted, self.survey))
+    }
+
+    async fn in_service(&self, entry: &Entry) -> anyhow::Result<()> {
+        let verdict = self.test().await?;
+        if let Some(verdict) = verdict.as_ref().filter(|verdict| !verdict.is_good()) {
+            return self.take_back(entry, verdict).await;
+        }
+        self.scale(saved(&entry.begin)).await?;
+        let config = &self.wanted.config.name;
+        self.end(entry, LedgerOutcome::Succeeded, None, Some(config), verdict.as_ref()).await?;
+        match resources::prune(self.ports, &self.wanted.endpoint, self.keep).await {
+            Ok(deleted) if deleted.is_empty() => {}
+            Ok(deleted) => self.inputs.printer.line(format!("Old configurations deleted: {}", deleted.join(", "))),
+            Err(error) => {
+                self.inputs.printer.line(format!("Old configurations were not deleted: {error:#}"));
+            }
+        }
+        let outcome = if entry.begin.from_config.is_some() { "updated" } else { "created" };
+        self.leave(outcome, Some(entry.number), entry.begin.from_config.as_deref(), config, verdict.as_ref())
+    }
+
+    /// Brings the old configuration back, because the new one answers the samples wrongly.
+    async fn take_back(&self, entry: &Entry, verdict: &TestVerdict) -> anyhow::Result<()> {
+        let (endpoint, config) = (&self.wanted.endpoint, &self.wanted.config.name);
+        let reason = verdict.reason().unwrap_or_default();
+        let Some(old) = entry.begin.from_config.clone() else {
+            let deleted = if self.deletes_failed { self.delete().await? } else { "" };
+            let in_service = Some(config.as_str()).filter(|_| !self.deletes_failed);
+            self.end(entry, LedgerOutcome::Failed, Some(&reason), in_service, Some(verdict)).await?;
+            self.leave("wrong_answers", Some(entry.number), None, in_service.unwrap_or_default(), Some(verdict))?;
+            let message = format!("the first deployment of {endpoint} has nothing to go back to{deleted}: {reason}");
+            return Err(Failure::verdict(exit_codes::BELOW_BAR, message)
+                .hint("deploy a version that answers its samples, or correct `endpoint.test.samples`")
+                .into());
+        };
+        self.inputs.printer.line(format!("{config} answers wrongly, and {old} comes back: {reason}"));
+        let sight = self.ports.endpoints.endpoint(endpoint).await?;
+        // Alarms may be on because of the new model: they must not stop the way back.
+        let rollout = self.wanted.rollout.as_ref().map(|rollout| RolloutSpec {
+            traffic: TrafficShift::AllAtOnce { wait: 0, termination_wait: 0 },
+            limit_seconds: rollout.limit_seconds,
+            alarms: Vec::new(),
+        });
+        let goal = RolloutGoal {
+            config: old.clone(),
+            before: sight.as_ref().map(EndpointBefore::of),
+            rollout,
+            is_resumed: false,
+            replaces_failed: false,
+            ..self.goal(entry)
+        };
+        match self.engine.bring(&goal, None).await {
+            Ok(RolloutEnd::InService) => {}
+            Ok(RolloutEnd::NotShown) => return Err(self.failure(&RolloutEnd::NotShown).await.into()),
+            Ok(end) => {
+                let why = trouble::reason(&end);
+                self.end(entry, LedgerOutcome::Failed, Some(&why), None, Some(verdict)).await?;
+                return Err(trouble::needs_a_person(endpoint, &format!("{reason}; {why}")).into());
+            }
+            Err(error) => return Err(error),
+        }
+        self.restore(entry).await?;
+        let old_answers = self.test().await?;
+        let is_good = old_answers.as_ref().is_none_or(TestVerdict::is_good);
+        let outcome = if is_good { LedgerOutcome::RolledBackByUs } else { LedgerOutcome::Failed };
+        self.end(entry, outcome, Some(&reason), Some(&old), Some(verdict)).await?;
+        self.leave("rolled_back_by_us", Some(entry.number), Some(config), &old, Some(verdict))?;
+        if !is_good {
+            let why = old_answers.and_then(|verdict| verdict.reason()).unwrap_or_default();
+            let message = format!("{old} is in service again, and does not answer the samples either: {why}");
+            return Err(trouble::needs_a_person(endpoint, &message).into());
+        }
+        let message = format!("the new model answers wrongly, and {endpoint} answers as before again: {reason}");
+        Err(Failure::verdict(exit_codes::ROLLED_BACK_BY_US, message)
+            .hint("repair the model, and deploy its new version")
+            .into())
+    }
+
+    /// The rollout ended otherwise.
+    async fn not_in_service(&self, entry: &Entry, end: &RolloutEnd) -> anyhow::Result<()> {
+        let mut failure = self.failure(end).await;
+        let reason = trouble::reason(end);
+        let (outcome, config) = match end {
+            RolloutEnd::RolledBack(_) => (LedgerOutcome::RolledBack, entry.begin.from_config.clone()),
+            RolloutEnd::Displaced(config) => (LedgerOutcome::Failed, config.clone()),
+            _ => (LedgerOutcome::Failed, None),
+        };
+        if matches!(end, RolloutEnd::RolledBack(_)) {
+            self.restore(entry).await?;
+        }
+        if matches!(end, RolloutEnd::Failed(_)) && self.deletes_failed {
+            self.delete().await?;
+            failure = failure.hint("the endpoint was deleted, as `--delete-failed` says");
+        }
+        self.end(entry, outcome, Some(&reason), config.as_deref(), None).await?;
+        let word = outcome.name();
+        self.leave(
+            word,
+            Some(entry.number),
+            Some(&self.wanted.config.name),
+            config.as_deref().unwrap_or_default(),
+            None,
+        )?;
+        Err(failure.into())
+    }
+
+    /// AWS refused a request: nothing changed, unless the request may have been lost.
+    async fn refused(&self, entry: &Entry, error: anyhow::Error) -> anyhow::Error {
+        let cause = error.chain().find_map(|cause| cause.downcast_ref::<CloudError>());
+        let Some(cause) = cause.filter(|cause| !cause.kind.may_pass() && cause.kind != CloudErrorKind::Unauthenticated)
+        else {
+            return error;
+        };
+        let reason = plain::line(&cause.to_string(), LONGEST);
+        let config = entry.begin.from_config.as_deref();
+        let ended = async {
+            self.restore(entry).await?;
+            self.end(entry, LedgerOutcome::Failed, Some(&reason), config, None).await
+        };
+        match ended.await {
+            Ok(()) => error,
+            Err(other) => error.context(format!("{other:#}")),
+        }
+    }
+
+    async fn failure(&self, end: &RolloutEnd) -> Failure {
+        trouble::failure(self.ports, &self.wanted.endpoint, end, self.wanted.alarm_names()).await
+    }
+
+    async fn delete(&self) -> anyhow::Result<&'static str> {
+        self.ports.endpoints.delete_endpoint(&self.wanted.endpoint).await?;
+        Ok(", and the endpoint was deleted")
+    }
+
+    /// The scaling of the old configuration comes back.
+    async fn restore(&self, entry: &Entry) -> anyhow::Result<()> {
+        match saved(&entry.begin) {
+            Some(saved) => self.engine.scaling.ensure(saved).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the scaling that the manifest wants, beside what was there before.
+    async fn scale(&self, saved: Option<&SavedScaling>) -> anyhow::Result<bool> {
+        let wanted = match (&self.wanted.scaling, saved) {
+            (Some(wanted), saved) => wanted.clone().with_others_of(saved),
+            (None, Some(saved)) => saved.clone(),
+            (None, None) => return Ok(false),
+        };
+        let sight = &self.survey.scaling;
+        if saved.is_none() && wanted.is_shown_by(sight.target, &sight.policies) {
+            return Ok(false);
+        }
+        self.engine.scaling.ensure(&wanted).await
+    }
+
+    async fn test(&self) -> anyhow::Result<Option<TestVerdict>> {
+        match self.test {
+            Some(test) => Ok(Some(test.run(self.inputs, self.target).await?)),
+            None => {
+                let line = "No samples are sent: the manifest has no `endpoint.test`, so that wrong answers bring nothing back";
+                self.inputs.printer.warn(line);
+                Ok(None)
+            }
+        }
+    }
+
+    async fn end(
+        &self,
+        entry: &Entry,
+        outcome: LedgerOutcome,
+        reason: Option<&str>,
+        config: Option<&str>,
+        verdict: Option<&TestVerdict>,
+    ) -> anyhow::Result<()> {
+        let mut end = LedgerEnd::new(self.inputs.clock.now(), outcome);
+        end.reason = reason.map(|reason| plain::line(reason, LONGEST));
+        end.config = config.map(str::to_owned);
+        end.test = verdict.map(|verdict| LedgerTest {
+            is_good: verdict.is_good(),
+            summary: plain::line(&verdict.reason().unwrap_or_else(|| "every sample holds".to_owned()), LONGEST),
+        });
+        self.ports.ledger.end(entry.number, &end).await
+    }
+
+    fn leave(
+        &self,
+        outcome: &'static str,
+        number: Option<u64>,
+        previous: Option<&str>,
+        config: &str,
+        verdict: Option<&TestVerdict>,
+    ) -> anyhow::Result<()> {
+        let data = DeploymentData::new(outcome, self.wanted, number, previous, config);
+        if let Some(verdict) = verdict {
+            self.inputs.printer.line(verdict.text());
+        }
+        self.output.leave(&data, &self.inputs.printer)
+    }
+
+    /// The verdict of samples that bring nothing back.
+    fn conclude(&self, verdict: Option<&TestVerdict>) -> anyhow::Result<()> {
+        match verdict {
+            Some(verdict) => verdict.conclude().map(drop).map_err(|failure| {
+                failure
+                    .hint(
+                        "nothing was deployed, so nothing is brought back: see `sagemaker-executor endpoint rollback`",
+                    )
+                    .into()
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The scaling before a deployment.
+fn saved(begin: &LedgerBegin) -> Option<&SavedScaling> {
+    begin.before.as_ref()?.scaling.as_ref()
+}

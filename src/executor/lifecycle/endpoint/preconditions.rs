@@ -1,0 +1,362 @@
+//! What must hold before a deployment writes anything. Pure: all that does not hold is told at once.
+
+use std::time::Duration;
+
+use super::ownership::{ENDPOINT, PROJECT, is_ours};
+use super::specification::{DeploymentSpecification, VARIANT};
+use super::survey::{EndpointSurvey, Needed};
+use crate::base::exit_codes;
+use crate::base::failure::Failure;
+use crate::base::human::human_duration;
+use crate::base::plain;
+use crate::cloud::{
+    AlarmState, Approval, EndpointConfiguration, EndpointState, ModelSource, ModelVersion, ServedModel, TrafficShift,
+    VariantCapacity,
+};
+use crate::lifecycle::connect::needed_instances;
+use crate::lifecycle::manifest::Endpoint;
+
+/// Longest text of AWS in a line, in bytes.
+const LONGEST: usize = 400;
+
+/// What the command line and the job add to the manifest.
+#[derive(Debug, Clone, Default)]
+pub(super) struct DeployOptions {
+    /// The environment takes approved versions alone.
+    pub(super) needs_approval: bool,
+    /// Whether the records of the version have the approvals that the manifest asks for.
+    pub(super) is_approved: bool,
+    pub(super) replaces_failed: bool,
+    pub(super) adopts: bool,
+    /// Limit of the whole command.
+    pub(super) timeout: Duration,
+    /// Limit of the job, if GitLab says it.
+    pub(super) job_timeout: Option<Duration>,
+    pub(super) project: Option<String>,
+}
+
+/// A precondition that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) code: u8,
+    pub(super) found: String,
+    pub(super) change: String,
+}
+
+impl Refusal {
+    /// The manifest or the command line is wrong.
+    fn mistake(found: impl Into<String>, change: impl Into<String>) -> Self {
+        Self { code: exit_codes::MISTAKE, found: found.into(), change: change.into() }
+    }
+
+    /// Something else must change first.
+    fn not_yet(found: impl Into<String>, change: impl Into<String>) -> Self {
+        Self { code: exit_codes::NOT_YET, found: found.into(), change: change.into() }
+    }
+
+    pub(super) fn line(&self) -> String {
+        format!("{}; {}", plain::line(&self.found, 2 * LONGEST), plain::line(&self.change, 2 * LONGEST))
+    }
+}
+
+/// One failure for all refusals; `None` without any.
+pub(super) fn failure(endpoint: &str, refusals: &[Refusal]) -> Option<Failure> {
+    let codes = || refusals.iter().map(|refusal| refusal.code);
+    let code = [exit_codes::NEEDS_A_PERSON, exit_codes::MISTAKE, exit_codes::NOT_YET]
+        .into_iter()
+        .find(|code| codes().any(|one| one == *code))?;
+    let number = match refusals.len() {
+        1 => "1 precondition does not hold".to_owned(),
+        number => format!("{number} preconditions do not hold"),
+    };
+    let lines: Vec<_> = refusals.iter().map(|refusal| format!("  - {}", refusal.line())).collect();
+    let message = format!("nothing was deployed to {endpoint}: {number}");
+    Some(Failure::verdict(code, message).quoting(Some(lines.join("\n"))))
+}
+
+/// Everything that does not hold.
+pub(super) fn refusals(
+    manifest: &Endpoint,
+    wanted: &DeploymentSpecification,
+    version: &ModelVersion,
+    survey: &EndpointSurvey,
+    options: &DeployOptions,
+) -> Vec<Refusal> {
+    let mut refusals = Vec::new();
+    check_version(version, options, &mut refusals);
+    check_timeouts(manifest, options, &mut refusals);
+    check_state(wanted, survey, options, &mut refusals);
+    check_owner(wanted, survey, options, &mut refusals);
+    check_shape(wanted, survey, &mut refusals);
+    check_scaling(wanted, survey, &mut refusals);
+    check_names(wanted, survey, &mut refusals);
+    check_alarms(wanted, survey, &mut refusals);
+    if !survey.is_live(wanted) {
+        check_needs(manifest, wanted, survey, &mut refusals);
+    }
+    refusals
+}
+
+fn check_version(version: &ModelVersion, options: &DeployOptions, refusals: &mut Vec<Refusal>) {
+    let arn = &version.arn;
+    if !options.needs_approval {
+        if version.approval == Approval::Rejected {
+            refusals.push(Refusal::not_yet(format!("{arn} is rejected"), "choose another version"));
+        }
+        return;
+    }
+    if version.approval != Approval::Approved {
+        refusals.push(Refusal::not_yet(
+            format!(
+                "the environment takes approved versions alone, and the status of {arn} is {}",
+                version.approval.name()
+            ),
+            "let users approve it with `sagemaker-executor model approve`",
+        ));
+    } else if !options.is_approved {
+        refusals.push(Refusal::not_yet(
+            format!("{arn} was approved outside of this program, or by fewer users than `model.approvals.min` says"),
+            "let users approve it with `sagemaker-executor model approve`",
+        ));
+    }
+}
+
+fn check_timeouts(manifest: &Endpoint, options: &DeployOptions, refusals: &mut Vec<Refusal>) {
+    let limit = Duration::from_secs(manifest.deployment_limit().into());
+    if manifest.instances.is_some() && options.timeout <= limit {
+        refusals.push(Refusal::mistake(
+            format!(
+                "`--timeout` is {}, and SageMaker may take {} for the deployment",
+                human_duration(options.timeout),
+                human_duration(limit)
+            ),
+            "give a longer `--timeout` and `timeout:` of the job, or a shorter `endpoint.deployment.timeout_seconds`",
+        ));
+    }
+    if let Some(job) = options.job_timeout.filter(|job| *job <= options.timeout) {
+        refusals.push(Refusal::mistake(
+            format!(
+                "`--timeout` is {}, and the job ends after {}",
+                human_duration(options.timeout),
+                human_duration(job)
+            ),
+            "give a shorter `--timeout`, or a longer `timeout:` of the job",
+        ));
+    }
+}
+
+fn check_state(
+    wanted: &DeploymentSpecification,
+    survey: &EndpointSurvey,
+    options: &DeployOptions,
+    refusals: &mut Vec<Refusal>,
+) {
+    let Some(sight) = &survey.endpoint else { return };
+    let reason =
+        sight.failure.as_deref().map(|reason| format!(": {}", plain::line(reason, LONGEST))).unwrap_or_default();
+    let name = &wanted.endpoint;
+    match sight.state {
+        EndpointState::Failed | EndpointState::OutOfService if !options.replaces_failed && !survey.is_resumed(wanted) => {
+            refusals.push(Refusal::mistake(
+                format!("the endpoint {name} is {}{reason}", sight.state.name()),
+                "it can only be deleted: `--replace-failed` deletes it and makes it again",
+            ));
+        }
+        EndpointState::UpdateRollbackFailed => refusals.push(Refusal {
+            code: exit_codes::NEEDS_A_PERSON,
+            found: format!("the endpoint {name} is UpdateRollbackFailed{reason}"),
+            change: "AWS takes no update any more: ask AWS Support to repair it, or delete it with `sagemaker-executor endpoint delete` \
+                     and deploy again, during which nobody is answered"
+                .to_owned(),
+        }),
+        _ => {}
+    }
+}
+
+fn check_owner(
+    wanted: &DeploymentSpecification,
+    survey: &EndpointSurvey,
+    options: &DeployOptions,
+    refusals: &mut Vec<Refusal>,
+) {
+    let name = &wanted.endpoint;
+    if survey.endpoint.is_none() || options.adopts {
+        return;
+    }
+    let change = "choose another `endpoint.name`, or take the endpoint over with `--adopt`";
+    if !is_ours(&survey.tags, name) {
+        let found = format!("the endpoint {name} was not made by this program: it has no tag `{}`", ENDPOINT);
+        refusals.push(Refusal::mistake(found, change));
+        return;
+    }
+    let project = wanted.tags.get(PROJECT).filter(|_| options.project.is_some());
+    if let (Some(own), Some(other)) = (project, survey.tags.get(PROJECT))
+        && own != other
+    {
+        refusals.push(Refusal::mistake(format!("the endpoint {name} is of the project {other}, not {own}"), change));
+    }
+}
+
+/// The configuration in service must be one that this program can replace and bring back.
+fn check_shape(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refusals: &mut Vec<Refusal>) {
+    let Some(current) = &survey.current else { return };
+    let change = "choose another `endpoint.name`, or delete the endpoint first";
+    let mut refuse = |found: String| refusals.push(Refusal::mistake(found, change));
+    let name = plain::line(&current.name, LONGEST);
+    if current.variants > 1 {
+        return refuse(format!("{name} has {} variants, and this program makes one", current.variants));
+    }
+    if current.model.is_empty() {
+        return refuse(format!("{name} has inference components, which this program does not know"));
+    }
+    if current.variant != VARIANT {
+        let variant = plain::line(&current.variant, LONGEST);
+        return refuse(format!(
+            "the variant of {name} is `{variant}`, not `{VARIANT}`, and an update cannot rename it"
+        ));
+    }
+    let is_serverless = |config: &EndpointConfiguration| matches!(config.capacity, VariantCapacity::Serverless { .. });
+    if is_serverless(current) != is_serverless(&wanted.config) {
+        refuse(format!("{name} changes between instances and serverless, from which no update leads back"));
+    }
+    if current.asynchronous.is_some() != wanted.config.asynchronous.is_some() {
+        refuse(format!("{name} changes between synchronous and asynchronous requests, and its callers with it"));
+    }
+}
+
+/// Whether the instance type changes under a scalable target.
+pub(super) fn changes_type_under_target(wanted: &DeploymentSpecification, survey: &EndpointSurvey) -> bool {
+    let type_of = |config: &EndpointConfiguration| match &config.capacity {
+        VariantCapacity::Instances { instance_type, .. } => Some(instance_type.clone()),
+        VariantCapacity::Serverless { .. } => None,
+    };
+    let current = survey.current.as_ref().and_then(type_of);
+    survey.scaling.target.is_some() && current.is_some() && current != type_of(&wanted.config)
+}
+
+fn check_scaling(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refusals: &mut Vec<Refusal>) {
+    let cannot_save = survey.scaling.saved(&survey.variant(wanted)).is_none();
+    if changes_type_under_target(wanted, survey) && cannot_save {
+        refusals.push(Refusal::mistake(
+            format!(
+                "the instance type changes, and the variant of {} has a scaling policy that this program cannot write again",
+                wanted.endpoint
+            ),
+            "keep `endpoint.instances.type`, or remove the policy from Application Auto Scaling and add it after the deployment",
+        ));
+    }
+}
+
+fn check_names(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refusals: &mut Vec<Refusal>) {
+    let mut refuse = |what: &str, name: &str| {
+        refusals.push(Refusal::mistake(
+            format!("the {what} {name} exists with another content"),
+            "find out in CloudTrail who made it, and delete it: its name is the hash of the content",
+        ));
+    };
+    if survey.config.as_ref().is_some_and(|config| !is_same_config(config, &wanted.config)) {
+        refuse("endpoint configuration", &wanted.config.name);
+    }
+    if survey.model.as_ref().is_some_and(|model| !is_same_model(model, &wanted.model)) {
+        refuse("model", &wanted.model.name);
+    }
+}
+
+/// Whether AWS shows what was asked for.
+pub(super) fn is_same_config(shown: &EndpointConfiguration, wanted: &EndpointConfiguration) -> bool {
+    let shown = EndpointConfiguration { arn: String::new(), tags: wanted.tags.clone(), ..shown.clone() };
+    shown == EndpointConfiguration { arn: String::new(), ..wanted.clone() }
+}
+
+/// As [`is_same_config`]. Of a model from a version, AWS may show the version's own variables too.
+pub(super) fn is_same_model(shown: &ServedModel, wanted: &ServedModel) -> bool {
+    let mut shown = ServedModel { arn: String::new(), tags: wanted.tags.clone(), ..shown.clone() };
+    if matches!(wanted.source, ModelSource::Package(_)) {
+        shown.environment.clone_from(&wanted.environment);
+    }
+    shown.subnets.sort();
+    shown.security_groups.sort();
+    let mut wanted = ServedModel { arn: String::new(), ..wanted.clone() };
+    wanted.subnets.sort();
+    wanted.security_groups.sort();
+    shown == wanted
+}
+
+fn check_alarms(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refusals: &mut Vec<Refusal>) {
+    let is_under_way = survey.is_live(wanted) || survey.is_resumed(wanted);
+    for name in wanted.alarm_names() {
+        let sight = survey.alarms.iter().find(|alarm| alarm.name == *name);
+        let is_made = wanted.alarms.iter().any(|alarm| alarm.name == *name);
+        match sight {
+            None if !is_made => refusals.push(Refusal::mistake(
+                format!("there is no alarm `{}`", plain::line(name, LONGEST)),
+                "make it, or correct `endpoint.alarms.names`",
+            )),
+            Some(alarm) if alarm.state == AlarmState::Alarm && !is_under_way => refusals.push(Refusal::not_yet(
+                format!(
+                    "the alarm `{}` is on, and would roll the deployment back at once: {}",
+                    plain::line(name, LONGEST),
+                    plain::line(&alarm.reason, LONGEST)
+                ),
+                "wait until it is off, or take it out of `endpoint.alarms`",
+            )),
+            Some(_) | None => {}
+        }
+    }
+}
+
+fn check_needs(
+    manifest: &Endpoint,
+    wanted: &DeploymentSpecification,
+    survey: &EndpointSurvey,
+    refusals: &mut Vec<Refusal>,
+) {
+    if survey.image == Needed::Missing {
+        refusals.push(Refusal::mistake(
+            format!("there is no image {}", wanted.image),
+            "push it again, or deploy another version",
+        ));
+    }
+    if survey.data == Needed::Missing {
+        refusals.push(Refusal::mistake(
+            format!("there is no model at {}", wanted.model_data_url),
+            "register the model again, or deploy another version",
+        ));
+    }
+    let Some(rollout) = wanted.rollout.as_ref().filter(|_| survey.endpoint.is_some()) else {
+        return check_quota(manifest, survey, refusals);
+    };
+    let is_all = matches!(rollout.traffic, TrafficShift::AllAtOnce { .. });
+    if let VariantCapacity::Instances { instance_type, .. } = &wanted.config.capacity
+        && instance_type.starts_with("ml.inf1.")
+        && (!is_all || !rollout.alarms.is_empty())
+    {
+        refusals.push(Refusal::mistake(
+            format!("SageMaker guards no deployment on {instance_type}"),
+            "choose another `endpoint.instances.type`, or `all_at_once` without alarms",
+        ));
+    }
+    let count = survey.endpoint.as_ref().and_then(|sight| sight.variants.first()?.desired_instances);
+    if let (Some(count @ ..2), true, false) = (count, survey.scaling.target.is_some(), is_all) {
+        refusals.push(Refusal::not_yet(
+            format!("a part of the instances cannot change: autoscaling has made their number {count}"),
+            "set `endpoint.autoscaling.min` to 2 and deploy with `all_at_once` once, or wait until there are two",
+        ));
+    }
+    check_quota(manifest, survey, refusals);
+}
+
+fn check_quota(manifest: &Endpoint, survey: &EndpointSurvey, refusals: &mut Vec<Refusal>) {
+    let Some((needed, quota)) = needed_instances(manifest).zip(survey.quota) else { return };
+    // The first instances have none beside them.
+    let count = if survey.endpoint.is_some() { needed.count } else { needed.count / 2 };
+    if quota < f64::from(count) {
+        refusals.push(Refusal::not_yet(
+            format!(
+                "the quota of {} for endpoints is {quota}, and the deployment needs up to {count}",
+                needed.instance_type
+            ),
+            format!("request a higher quota `{} for endpoint usage`, or fewer instances", needed.instance_type),
+        ));
+    }
+}

@@ -1,0 +1,259 @@
+//! The next step of a rollout, by what AWS shows. Pure.
+//!
+//! After a rollback by AWS an endpoint is `InService` on its old configuration, as it was before the update, and after a request it may
+//! still be shown as before. Its time of change tells the two apart.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use crate::cloud::{EndpointSight, EndpointState, RolloutSpec};
+
+/// How long AWS may show an endpoint as it was before a request.
+const LONGEST_STALE: Duration = Duration::from_mins(5);
+
+/// A configuration to bring into service, and the endpoint before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RolloutGoal {
+    pub(super) endpoint: String,
+    pub(super) config: String,
+    /// `None` when there was no endpoint.
+    pub(super) before: Option<EndpointBefore>,
+    /// `None` for serverless endpoints.
+    pub(super) rollout: Option<RolloutSpec>,
+    /// The number of instances stays what autoscaling has made it.
+    pub(super) keeps_counts: bool,
+    /// An endpoint that is `Failed` is deleted, and made again.
+    pub(super) replaces_failed: bool,
+    /// An earlier run may have asked for the same already.
+    pub(super) is_resumed: bool,
+    /// Tags of an endpoint that is made.
+    pub(super) tags: BTreeMap<String, String>,
+}
+
+/// An endpoint before a deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct EndpointBefore {
+    pub(super) config: String,
+    pub(super) modified: Option<SystemTime>,
+}
+
+impl EndpointBefore {
+    pub(super) fn of(sight: &EndpointSight) -> Self {
+        Self { config: sight.config.clone(), modified: sight.modified }
+    }
+}
+
+/// The requests of this run, and what AWS has shown since.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct RolloutMemory {
+    /// An endpoint was made, or its update was asked for, in this run or as AWS shows.
+    pub(super) has_asked: bool,
+    pub(super) has_deleted: bool,
+    /// AWS has shown a change.
+    has_moved: bool,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum RolloutStep {
+    /// AWS is at work, or does not show yet what was asked for.
+    Wait,
+    Create,
+    Update,
+    Delete,
+    End(RolloutEnd),
+}
+
+/// How a rollout ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum RolloutEnd {
+    /// The endpoint serves the configuration.
+    InService,
+    /// The old configuration is in service again, with AWS's words.
+    RolledBack(Option<String>),
+    /// The endpoint could not be made, with AWS's words. It can only be deleted.
+    Failed(Option<String>),
+    /// AWS could not go back either, with its words. It takes no update any more.
+    RollbackFailed(Option<String>),
+    /// Somebody else's change came between: the configuration that is in service, if there is an endpoint.
+    Displaced(Option<String>),
+    /// AWS does not show what was asked for.
+    NotShown,
+}
+
+/// The next step. `since` is the time since the last request of this run.
+pub(super) fn next(
+    goal: &RolloutGoal,
+    sight: Option<&EndpointSight>,
+    memory: &mut RolloutMemory,
+    since: Duration,
+) -> RolloutStep {
+    let Some(sight) = sight else { return next_of_none(goal, memory, since) };
+    let is_same =
+        goal.before.as_ref().is_some_and(|before| before.config == sight.config && before.modified == sight.modified);
+    memory.has_moved |= sight.state.is_changing() || !is_same;
+    memory.has_asked |= sight.pending_config.as_ref() == Some(&goal.config);
+    let reason = sight.failure.clone();
+    match sight.state {
+        EndpointState::Creating
+        | EndpointState::Updating
+        | EndpointState::SystemUpdating
+        | EndpointState::RollingBack
+        | EndpointState::Deleting
+        | EndpointState::Unknown => RolloutStep::Wait,
+        EndpointState::InService if sight.config == goal.config => RolloutStep::End(RolloutEnd::InService),
+        EndpointState::InService => next_of_other(goal, sight, memory, since),
+        EndpointState::Failed if memory.has_deleted && !memory.has_asked => wait_for_it(since),
+        EndpointState::Failed if goal.replaces_failed && !memory.has_asked => RolloutStep::Delete,
+        EndpointState::Failed | EndpointState::OutOfService => RolloutStep::End(RolloutEnd::Failed(reason)),
+        EndpointState::UpdateRollbackFailed => RolloutStep::End(RolloutEnd::RollbackFailed(reason)),
+    }
+}
+
+fn next_of_none(goal: &RolloutGoal, memory: &RolloutMemory, since: Duration) -> RolloutStep {
+    if memory.has_asked {
+        return wait_for_it(since);
+    }
+    if goal.before.is_some() && !goal.replaces_failed {
+        return RolloutStep::End(RolloutEnd::Displaced(None));
+    }
+    RolloutStep::Create
+}
+
+/// The endpoint serves another configuration than the wanted one.
+fn next_of_other(goal: &RolloutGoal, sight: &EndpointSight, memory: &RolloutMemory, since: Duration) -> RolloutStep {
+    let is_old = goal.before.as_ref().is_some_and(|before| before.config == sight.config);
+    // Of a run that was ended nobody knows whether it asked; that AWS gives a reason says so.
+    let was_asked = memory.has_asked || (goal.is_resumed && sight.failure.is_some());
+    match (is_old, was_asked, memory.has_moved) {
+        (true, true, true) => RolloutStep::End(RolloutEnd::RolledBack(sight.failure.clone())),
+        (true, true, false) if memory.has_asked => wait_for_it(since),
+        (true, ..) => RolloutStep::Update,
+        (false, ..) => RolloutStep::End(RolloutEnd::Displaced(Some(sight.config.clone()))),
+    }
+}
+
+fn wait_for_it(since: Duration) -> RolloutStep {
+    if since < LONGEST_STALE { RolloutStep::Wait } else { RolloutStep::End(RolloutEnd::NotShown) }
+}
+
+#[cfg(test)]
+mod tests {
+    use test_case::test_case;
+
+    use super::*;
+
+    fn at(seconds: u64) -> Option<SystemTime> {
+        Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    }
+
+    fn sight(state: EndpointState, config: &str, modified: u64) -> EndpointSight {
+        EndpointSight {
+            name: "wine".to_owned(),
+            arn: String::new(),
+            state,
+            config: config.to_owned(),
+            variants: Vec::new(),
+            pending_config: None,
+            pending_variants: Vec::new(),
+            failure: None,
+            created: at(0),
+            modified: at(modified),
+        }
+    }
+
+    fn goal() -> RolloutGoal {
+        RolloutGoal {
+            endpoint: "wine".to_owned(),
+            config: "new".to_owned(),
+            before: Some(EndpointBefore { config: "old".to_owned(), modified: at(1) }),
+            rollout: None,
+            keeps_counts: false,
+            replaces_failed: false,
+            is_resumed: false,
+            tags: BTreeMap::new(),
+        }
+    }
+
+    /// Steps for a series of sights; requests are carried out.
+    fn steps(goal: &RolloutGoal, sights: &[Option<EndpointSight>]) -> Vec<RolloutStep> {
+        let mut memory = RolloutMemory::default();
+        let mut step = |sight: &Option<EndpointSight>| {
+            let step = next(goal, sight.as_ref(), &mut memory, Duration::from_secs(1));
+            memory.has_asked |= matches!(step, RolloutStep::Create | RolloutStep::Update);
+            memory.has_deleted |= step == RolloutStep::Delete;
+            step
+        };
+        sights.iter().map(&mut step).collect()
+    }
+
+    use EndpointState::{Creating, Deleting, Failed, InService, RollingBack, UpdateRollbackFailed, Updating};
+    use RolloutStep::{Create, Delete, End, Update, Wait};
+
+    #[test]
+    fn an_update_is_asked_for_once_and_waited_for() {
+        let shown = [
+            Some(sight(InService, "old", 1)),
+            Some(sight(InService, "old", 1)),
+            Some(sight(Updating, "old", 2)),
+            Some(sight(InService, "new", 3)),
+        ];
+        assert_eq!(steps(&goal(), &shown), [Update, Wait, Wait, End(RolloutEnd::InService)]);
+    }
+
+    #[test]
+    fn a_rollback_is_told_from_a_late_answer() {
+        let back = EndpointSight { failure: Some("alarm".to_owned()), ..sight(InService, "old", 3) };
+        let shown = [Some(sight(InService, "old", 1)), Some(sight(RollingBack, "old", 2)), Some(back.clone())];
+        let rolled_back = End(RolloutEnd::RolledBack(Some("alarm".to_owned())));
+        assert_eq!(steps(&goal(), &shown), [Update, Wait, rolled_back.clone()]);
+        // Nobody looked while it happened.
+        assert_eq!(steps(&goal(), &[shown[0].clone(), Some(back.clone())]), [Update, rolled_back.clone()]);
+        let resumed = RolloutGoal { is_resumed: true, ..goal() };
+        assert_eq!(steps(&resumed, &[Some(back.clone())]), [rolled_back]);
+        // The reason is that of an earlier deployment.
+        let earlier = EndpointSight { modified: at(1), ..back };
+        assert_eq!(steps(&resumed, &[Some(earlier.clone())]), [Update]);
+        assert_eq!(steps(&goal(), &[Some(earlier)]), [Update]);
+    }
+
+    #[test]
+    fn an_endpoint_is_made_once() {
+        let goal = RolloutGoal { before: None, ..goal() };
+        let shown = [None, None, Some(sight(Creating, "new", 2)), Some(sight(InService, "new", 3))];
+        assert_eq!(steps(&goal, &shown), [Create, Wait, Wait, End(RolloutEnd::InService)]);
+        let shown = [None, Some(sight(Creating, "new", 2)), Some(sight(Failed, "new", 3))];
+        assert_eq!(steps(&goal, &shown), [Create, Wait, End(RolloutEnd::Failed(None))]);
+    }
+
+    #[test]
+    fn a_failed_endpoint_is_replaced_when_that_is_wanted() {
+        let before = Some(EndpointBefore { config: "old".to_owned(), modified: at(1) });
+        let goal = RolloutGoal { before, replaces_failed: true, ..goal() };
+        let shown = [
+            Some(sight(Failed, "old", 1)),
+            Some(sight(Failed, "old", 1)),
+            Some(sight(Deleting, "old", 2)),
+            None,
+            Some(sight(Creating, "new", 3)),
+            Some(sight(Failed, "new", 4)),
+        ];
+        assert_eq!(steps(&goal, &shown), [Delete, Wait, Wait, Create, Wait, End(RolloutEnd::Failed(None))]);
+    }
+
+    #[test_case(Some(sight(UpdateRollbackFailed, "old", 2)) => End(RolloutEnd::RollbackFailed(None)))]
+    #[test_case(Some(sight(InService, "third", 2)) => End(RolloutEnd::Displaced(Some("third".to_owned()))))]
+    #[test_case(Some(sight(EndpointState::SystemUpdating, "old", 2)) => Wait)]
+    #[test_case(Some(sight(Failed, "old", 1)) => End(RolloutEnd::Failed(None)))]
+    #[test_case(None => End(RolloutEnd::Displaced(None)))]
+    fn a_sight_is_followed_by(shown: Option<EndpointSight>) -> RolloutStep {
+        steps(&goal(), &[shown]).remove(0)
+    }
+
+    #[test]
+    fn what_aws_never_shows_ends_the_wait() {
+        let mut memory = RolloutMemory { has_asked: true, ..RolloutMemory::default() };
+        let old = sight(InService, "old", 1);
+        assert_eq!(next(&goal(), Some(&old), &mut memory, LONGEST_STALE), End(RolloutEnd::NotShown));
+    }
+}

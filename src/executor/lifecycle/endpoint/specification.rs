@@ -1,0 +1,271 @@
+//! What a deployment makes: model, configuration, alarms, scaling and rollout, from the manifest and a version. Pure.
+//!
+//! Model and configuration have the hash of their content in their names, so that equal ones have equal names.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use super::ownership::{self, SPECIFICATION, VERSION, tag_value};
+use super::scaling::SavedScaling;
+use crate::base::failure::Failure;
+use crate::cloud::{
+    AlarmMetric, AsynchronousOutput, EndpointAlarm, EndpointConfiguration, ModelSource, ModelVersion, RolloutSpec,
+    ServedModel, TrafficShift, VariantCapacity,
+};
+use crate::lifecycle::hex::hex;
+use crate::lifecycle::manifest::{Asynchronous, Endpoint, Strategy};
+use crate::lifecycle::model::version_image;
+use crate::lifecycle::target::ProjectTarget;
+
+/// The one variant.
+pub(super) const VARIANT: &str = "AllTraffic";
+/// Longest name of a model, configuration or endpoint.
+const LONGEST_NAME: usize = 63;
+/// Digits of the hash in names.
+const DIGITS: usize = 12;
+/// Seconds of an alarm's period.
+const PERIOD: u32 = 60;
+
+/// Everything that a deployment makes.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct DeploymentSpecification {
+    pub(super) endpoint: String,
+    /// SHA-256 of the content of model and configuration, in hexadecimal digits.
+    pub(super) hash: String,
+    pub(super) model: ServedModel,
+    pub(super) config: EndpointConfiguration,
+    /// Alarms to make.
+    pub(super) alarms: Vec<EndpointAlarm>,
+    pub(super) scaling: Option<SavedScaling>,
+    /// `None` for serverless endpoints. It names all alarms.
+    pub(super) rollout: Option<RolloutSpec>,
+    pub(super) tags: BTreeMap<String, String>,
+    /// ARN of the version.
+    pub(super) version: String,
+    /// Image and model of the version.
+    pub(super) image: String,
+    pub(super) model_data_url: String,
+}
+
+impl DeploymentSpecification {
+    /// `by_package`: SageMaker makes the model from the version itself, which must be approved.
+    ///
+    /// # Errors
+    /// The manifest has no role or no bucket for the environment.
+    pub(super) fn new(
+        target: &ProjectTarget,
+        endpoint: &Endpoint,
+        version: &ModelVersion,
+        by_package: bool,
+    ) -> Result<Self, Failure> {
+        let place = &target.manifest.target;
+        let role = place.role.clone().ok_or_else(|| target.unnamed("role"))?;
+        let image = version_image(version);
+        let source = if by_package {
+            ModelSource::Package(version.arn.clone())
+        } else {
+            ModelSource::Container { image: image.clone(), model_data_url: Some(version.model_data_url.clone()) }
+        };
+        let environment = if by_package { BTreeMap::new() } else { version.environment.clone() };
+        let mut model = ServedModel {
+            name: String::new(),
+            arn: String::new(),
+            source,
+            environment,
+            role,
+            subnets: place.subnets.clone(),
+            security_groups: place.security_groups.clone(),
+            network_isolation: place.network_isolation,
+            tags: BTreeMap::new(),
+        };
+        let mut config = configuration(target, endpoint);
+        let hash = hash(&endpoint.name, &version.arn, &model, &config);
+        let digits = hash.get(..DIGITS).unwrap_or_default();
+        let tags = tags(target, &endpoint.name, &version.arn, &hash);
+        model.name = name(&endpoint.name, &format!("-m-{digits}"));
+        model.tags.clone_from(&tags);
+        config.name = name(&endpoint.name, &format!("-{digits}"));
+        config.model.clone_from(&model.name);
+        config.tags.clone_from(&tags);
+        let alarms = alarms(endpoint, &tags);
+        let names = alarms.iter().map(|alarm| &alarm.name).chain(&endpoint.alarms.names).cloned().collect();
+        Ok(Self {
+            endpoint: endpoint.name.clone(),
+            rollout: rollout(endpoint, names),
+            scaling: SavedScaling::wanted(endpoint, VARIANT),
+            hash,
+            model,
+            config,
+            alarms,
+            tags,
+            version: version.arn.clone(),
+            image,
+            model_data_url: version.model_data_url.clone(),
+        })
+    }
+
+    /// Names of all alarms that guard a deployment.
+    pub(super) fn alarm_names(&self) -> &[String] {
+        self.rollout.as_ref().map(|rollout| rollout.alarms.as_slice()).unwrap_or_default()
+    }
+}
+
+/// The part of an endpoint's name that stands in the names of its configurations.
+pub(super) fn stem(endpoint: &str) -> &str {
+    endpoint.get(..LONGEST_NAME - "-m-".len() - DIGITS).unwrap_or(endpoint).trim_end_matches('-')
+}
+
+/// The model's name that belongs to a configuration's; `None` for a configuration that is none of the endpoint's.
+pub(super) fn model_of_config(endpoint: &str, config: &str) -> Option<String> {
+    let digits = config.strip_prefix(stem(endpoint))?.strip_prefix('-')?;
+    let is_hash = digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hash.then(|| format!("{}-m-{digits}", stem(endpoint)))
+}
+
+fn name(endpoint: &str, end: &str) -> String {
+    format!("{}{end}", stem(endpoint))
+}
+
+fn configuration(target: &ProjectTarget, endpoint: &Endpoint) -> EndpointConfiguration {
+    let (capacity, instances) = match (&endpoint.instances, &endpoint.serverless) {
+        (Some(instances), _) => (
+            VariantCapacity::Instances { instance_type: instances.instance_type.clone(), count: instances.count },
+            Some(instances),
+        ),
+        (None, serverless) => {
+            let serverless = serverless.as_ref();
+            let capacity = VariantCapacity::Serverless {
+                memory_mb: serverless.map_or(0, |serverless| serverless.memory_mb),
+                max_concurrency: serverless.map_or(0, |serverless| serverless.max_concurrency),
+                provisioned_concurrency: serverless.and_then(|serverless| serverless.provisioned_concurrency),
+            };
+            (capacity, None)
+        }
+    };
+    let key = target.manifest.target.key.clone();
+    EndpointConfiguration {
+        name: String::new(),
+        arn: String::new(),
+        model: String::new(),
+        variant: VARIANT.to_owned(),
+        capacity,
+        download_timeout_seconds: instances.and_then(|instances| instances.download_timeout_seconds),
+        startup_timeout_seconds: instances.and_then(|instances| instances.startup_timeout_seconds),
+        kms_key_id: key
+            .clone()
+            .filter(|_| instances.is_some_and(|instances| !has_local_storage(&instances.instance_type))),
+        asynchronous: endpoint.asynchronous.as_ref().map(|places| asynchronous(target, &endpoint.name, places, key)),
+        variants: 1,
+        tags: BTreeMap::new(),
+    }
+}
+
+/// Types with local storage encrypt it themselves, and take no key (`CreateEndpointConfig`, `KmsKeyId`): a `d` stands behind their
+/// generation, or all types of the family have it.
+fn has_local_storage(instance_type: &str) -> bool {
+    let family = instance_type.split('.').nth(1).unwrap_or_default();
+    let generation = family.find(|one: char| one.is_ascii_digit()).unwrap_or(family.len());
+    let suffix = family.get(generation..).unwrap_or_default();
+    suffix.contains('d') || ["g5", "g6", "p5"].iter().any(|one| family.starts_with(one))
+}
+
+fn asynchronous(
+    target: &ProjectTarget,
+    endpoint: &str,
+    places: &Asynchronous,
+    kms_key_id: Option<String>,
+) -> AsynchronousOutput {
+    let access = &target.access;
+    let prefix = if access.prefix.is_empty() { String::new() } else { format!("{}/", access.prefix) };
+    let usual = |what: &str| format!("s3://{}/{prefix}asynchronous/{endpoint}/{what}", access.bucket);
+    AsynchronousOutput {
+        output: places.answers.clone().unwrap_or_else(|| usual("answers")),
+        failures: Some(places.failures.clone().unwrap_or_else(|| usual("failures"))),
+        max_concurrent: places.max_concurrent,
+        kms_key_id,
+    }
+}
+
+/// The hash of everything that a model and a configuration cannot change later. Maps of JSON are in the order of their keys.
+fn hash(endpoint: &str, version: &str, model: &ServedModel, config: &EndpointConfiguration) -> String {
+    let source = match &model.source {
+        ModelSource::Package(arn) => json!({"package": arn}),
+        ModelSource::Container { image, model_data_url } => json!({"image": image, "data": model_data_url}),
+        ModelSource::Other => json!(null),
+    };
+    let capacity = match &config.capacity {
+        VariantCapacity::Instances { instance_type, count } => json!({"type": instance_type, "count": count}),
+        VariantCapacity::Serverless { memory_mb, max_concurrency, provisioned_concurrency } => {
+            json!({"memory": memory_mb, "concurrency": max_concurrency, "provisioned": provisioned_concurrency})
+        }
+    };
+    let asynchronous = config.asynchronous.as_ref().map(|places| {
+        let AsynchronousOutput { output, failures, max_concurrent, kms_key_id } = places;
+        json!({"output": output, "failures": failures, "concurrent": max_concurrent, "key": kms_key_id})
+    });
+    let content = json!({
+        "endpoint": endpoint,
+        "version": version,
+        "model": {
+            "source": source,
+            "environment": model.environment,
+            "role": model.role,
+            "subnets": model.subnets,
+            "security_groups": model.security_groups,
+            "isolated": model.network_isolation,
+        },
+        "config": {
+            "variant": config.variant,
+            "capacity": capacity,
+            "download_timeout": config.download_timeout_seconds,
+            "startup_timeout": config.startup_timeout_seconds,
+            "key": config.kms_key_id,
+            "asynchronous": asynchronous,
+        },
+    });
+    hex(&Sha256::digest(content.to_string()))
+}
+
+fn tags(target: &ProjectTarget, endpoint: &str, version: &str, hash: &str) -> BTreeMap<String, String> {
+    let mut tags = ownership::tags(target, endpoint);
+    tags.extend([(VERSION, version), (SPECIFICATION, hash)].map(|(name, text)| (name.to_owned(), tag_value(text))));
+    tags
+}
+
+fn alarms(endpoint: &Endpoint, tags: &BTreeMap<String, String>) -> Vec<EndpointAlarm> {
+    let alarm = |end: &str, metric: AlarmMetric, threshold: f64, what: &str| EndpointAlarm {
+        name: format!("{}-{end}", endpoint.name),
+        description: format!("{what} of the endpoint {}. It rolls a deployment back.", endpoint.name),
+        endpoint: endpoint.name.clone(),
+        variant: VARIANT.to_owned(),
+        metric,
+        threshold,
+        period_seconds: PERIOD,
+        periods: 1,
+        tags: tags.clone(),
+    };
+    let errors = endpoint.alarms.errors_5xx.map(|most| {
+        alarm("5xx", AlarmMetric::Errors5xx, most, &format!("More than {most} answers with status 5xx in a minute"))
+    });
+    // `ModelLatency` is in microseconds.
+    let latency = endpoint.alarms.latency_p95_ms.map(|most| {
+        alarm("latency", AlarmMetric::LatencyP95, most * 1000.0, &format!("p95 of the latency above {most} ms"))
+    });
+    errors.into_iter().chain(latency).collect()
+}
+
+fn rollout(endpoint: &Endpoint, alarms: Vec<String>) -> Option<RolloutSpec> {
+    endpoint.instances.as_ref()?;
+    let deployment = &endpoint.deployment;
+    let (wait, percent) = (endpoint.step_wait(), deployment.step_percent.unwrap_or_default());
+    let termination_wait = deployment.termination_wait_seconds.unwrap_or_default();
+    let traffic = match deployment.strategy {
+        Strategy::AllAtOnce => TrafficShift::AllAtOnce { wait, termination_wait },
+        Strategy::Canary => TrafficShift::Canary { percent, wait, termination_wait },
+        Strategy::Linear => TrafficShift::Linear { percent, wait, termination_wait },
+        Strategy::Rolling => TrafficShift::Rolling { percent, wait },
+    };
+    Some(RolloutSpec { traffic, limit_seconds: endpoint.deployment_limit(), alarms })
+}
