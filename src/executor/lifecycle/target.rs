@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::CommandInputs;
-use super::manifest::{self, Manifest, ModelEntry};
+use super::manifest::{self, Endpoint, Manifest, ModelEntry};
 use super::pipeline::Pipeline;
 use crate::base::arn::Arn;
 use crate::base::failure::Failure;
@@ -111,6 +111,15 @@ impl ProjectTarget {
         account.ok_or_else(|| self.unnamed("account"))
     }
 
+    /// Refuses an environment without a bucket.
+    ///
+    /// # Errors
+    /// No environment is named, or its entry has no bucket.
+    pub(crate) fn require_bucket(&self) -> Result<(), Failure> {
+        let is_there = self.environment.is_some() && self.manifest.target.bucket.is_some();
+        is_there.then_some(()).ok_or_else(|| self.unnamed("bucket"))
+    }
+
     /// The failure of a command that needs a key of the environment's entry.
     pub(crate) fn unnamed(&self, key: &str) -> Failure {
         let failure = match &self.environment {
@@ -129,6 +138,16 @@ impl ProjectTarget {
             Failure::user("the manifest has no `model`")
                 .hint("add `model` with `group` and `image` to the manifest")
                 .into()
+        })
+    }
+
+    /// The manifest's endpoint.
+    ///
+    /// # Errors
+    /// The manifest has none.
+    pub(crate) fn endpoint(&self) -> Result<&Endpoint, Failure> {
+        self.manifest.endpoint.as_ref().ok_or_else(|| {
+            Failure::user("the manifest has no `endpoint`").hint("add `endpoint` with `name` to the manifest")
         })
     }
 

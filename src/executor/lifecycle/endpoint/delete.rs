@@ -1,28 +1,163 @@
-//! `sagemaker-executor endpoint delete`: deletes an endpoint of this program.
+//! `sagemaker-executor endpoint delete`: deletes an endpoint of this program, and everything that its deployments made for it.
+//!
+//! Every step can be repeated: what is gone is no error. A model goes before its configuration, which names it, so that a run that was
+//! killed leaves nothing that the next one does not find.
+
+mod belongings;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use clap::Args;
+use serde::Serialize;
+use tokio::time::Instant;
 
+use self::belongings::{Belonging, Belongings};
+use super::ledger::{Ledger, LedgerBegin, LedgerEnd, LedgerKind, LedgerOutcome};
+use crate::base::failure::Failure;
+use crate::base::plain;
+use crate::cloud::EndpointSight;
 use crate::lifecycle::CommandInputs;
-use crate::lifecycle::identity::IdentityArgs;
-use crate::lifecycle::output::OutputArgs;
-use crate::lifecycle::target::TargetArgs;
+use crate::lifecycle::identity::{IdentityArgs, JobUser};
+use crate::lifecycle::output::{Data, OutputArgs};
+use crate::lifecycle::target::{ProjectTarget, TargetArgs};
 
 #[derive(Debug, Args)]
 pub(super) struct DeleteArgs {
     #[command(flatten)]
     target: TargetArgs,
+    /// The endpoint's name once more, which an environment of the tiers `production` and `other` needs
+    #[arg(long, value_name = "NAME")]
+    confirm: Option<String>,
+    /// Why the endpoint is deleted, for the ledger
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Show what would be deleted, and delete nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Limit of the wait for AWS
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    timeout: Duration,
     #[command(flatten)]
     identity: IdentityArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
 
+/// What the command did.
+#[derive(Debug, Serialize)]
+struct DeletionData {
+    endpoint: String,
+    /// `deleted`, `already gone`, or `would be deleted`.
+    outcome: &'static str,
+    deployment: Option<u64>,
+    belongings: Vec<Belonging>,
+}
+
+impl Data for DeletionData {
+    fn text(&self) -> String {
+        let mut text = format!("{}: {}\n", self.endpoint, self.outcome);
+        for Belonging { kind, name } in &self.belongings {
+            text += &format!("  {:<20}  {}\n", kind.name(), plain::line(name, 200));
+        }
+        text
+    }
+
+    fn variables(&self) -> BTreeMap<&'static str, String> {
+        let number = self.deployment.map(|number| number.to_string()).unwrap_or_default();
+        BTreeMap::from([("ENDPOINT_NAME", self.endpoint.clone()), ("DEPLOYMENT_NUMBER", number)])
+    }
+}
+
 pub(super) async fn run(inputs: &CommandInputs, args: DeleteArgs) -> anyhow::Result<()> {
     args.output.check(std::slice::from_ref(&args.target.manifest))?;
     let mut target = args.target.load(inputs)?;
-    if let Some(token) = args.identity.token(inputs)? {
-        token.work_as(&mut target.access);
-    }
+    let name = target.endpoint()?.name.clone();
+    target.require_account()?;
+    target.require_bucket()?;
+    check_confirmation(&target, &name, args.confirm.as_deref(), args.dry_run)?;
+    let user = args.identity.token(inputs)?.map(|token| token.work_as(&mut target.access));
     target.check_account(inputs).await?;
-    anyhow::bail!("not there yet")
+    let deletion = Deletion { inputs, target: &target, name: &name, user, deadline: Instant::now() + args.timeout };
+    let data = if args.dry_run { deletion.plan().await? } else { deletion.carry_out(args.reason).await? };
+    args.output.leave(&data, &inputs.printer)
+}
+
+/// Refuses to delete an endpoint of production whose name was not typed.
+fn check_confirmation(target: &ProjectTarget, name: &str, confirm: Option<&str>, dry_run: bool) -> Result<(), Failure> {
+    let environment = plain::line(target.environment.as_deref().unwrap_or_default(), 100);
+    match confirm {
+        Some(confirm) if confirm != name => {
+            let message = format!("the endpoint of {environment} is `{name}`, and not the one of `--confirm`");
+            Err(Failure::user(message).hint("check `--environment` and the manifest, then `--confirm`"))
+        }
+        None if !dry_run && is_protected(target) => {
+            let message = format!("`{name}` of {environment} is not deleted without a confirmation");
+            Err(Failure::user(message)
+                .hint(format!("give `--confirm {name}`; `--dry-run` shows what would be deleted")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_protected(target: &ProjectTarget) -> bool {
+    target.environment.as_deref() == Some("prod")
+}
+
+struct Deletion<'a> {
+    inputs: &'a CommandInputs,
+    target: &'a ProjectTarget,
+    name: &'a str,
+    user: Option<JobUser>,
+    deadline: Instant,
+}
+
+impl Deletion<'_> {
+    async fn plan(&self) -> anyhow::Result<DeletionData> {
+        let belongings = Belongings::connect(self.inputs, self.target, self.name).await?;
+        let found = belongings.find().await?;
+        let outcome = if found.is_empty() { "already gone" } else { "would be deleted" };
+        Ok(DeletionData { endpoint: self.name.to_owned(), outcome, deployment: None, belongings: found })
+    }
+
+    async fn carry_out(&self, reason: Option<String>) -> anyhow::Result<DeletionData> {
+        let belongings = Belongings::connect(self.inputs, self.target, self.name).await?;
+        let sight = belongings.settled(self.deadline).await?;
+        let found = belongings.find().await?;
+        let ledger = belongings.ledger();
+        let at = self.inputs.clock.now();
+        let taken_up = ledger.take_up(at, |begin| begin.kind == LedgerKind::Delete).await?;
+        let number = match taken_up {
+            Some(entry) => Some(entry.number),
+            None if found.is_empty() => None,
+            None => Some(self.begin(ledger, sight.as_ref(), reason).await?),
+        };
+        for belonging in &found {
+            belongings.delete(belonging, self.deadline).await?;
+            self.inputs.printer.line(format!(
+                "Deleted {} {}",
+                belonging.kind.name(),
+                plain::line(&belonging.name, 200)
+            ));
+        }
+        if let Some(number) = number {
+            ledger.end(number, &LedgerEnd::new(self.inputs.clock.now(), LedgerOutcome::Succeeded)).await?;
+        }
+        let outcome = if found.is_empty() { "already gone" } else { "deleted" };
+        Ok(DeletionData { endpoint: self.name.to_owned(), outcome, deployment: number, belongings: found })
+    }
+
+    async fn begin(
+        &self,
+        ledger: &Ledger,
+        sight: Option<&EndpointSight>,
+        reason: Option<String>,
+    ) -> anyhow::Result<u64> {
+        let begin = LedgerBegin {
+            reason,
+            from_config: sight.map(|sight| sight.config.clone()),
+            ..LedgerBegin::new(LedgerKind::Delete, self.inputs.clock.now(), self.user.as_ref(), self.target, self.name)
+        };
+        ledger.begin(&begin).await
+    }
 }

@@ -10,6 +10,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -146,6 +147,29 @@ impl Ledger {
         let failure =
             Failure::system(format!("another command ended deployment {number} as {there}, and this one as {outcome}"));
         Err(failure.hint("let one job at a time change the endpoint: set `resource_group` in the jobs").into())
+    }
+
+    /// The newest deployment, when it has no end and is the one that is meant: the command goes on with it. Every other one without an
+    /// end is ended as one that was interrupted, and that another deployment comes after.
+    pub(crate) async fn take_up(
+        &self,
+        at: SystemTime,
+        is_meant: impl Fn(&LedgerBegin) -> bool,
+    ) -> anyhow::Result<Option<LedgerEntry>> {
+        let index = self.index().await?;
+        let newest = index.entries.last_key_value().map(|(number, _)| *number);
+        let mut taken_up = None;
+        for (number, _) in index.entries.into_iter().filter(|(_, has_end)| !has_end) {
+            let entry = self.read(number, false).await?;
+            if Some(number) == newest && is_meant(&entry.begin) {
+                taken_up = Some(entry);
+            } else {
+                let reason = Some("interrupted, and another deployment came after it".to_owned());
+                let end = LedgerEnd { reason, ..LedgerEnd::new(at, LedgerOutcome::DetachedSuperseded) };
+                self.put(number, Half::End, &bytes_of(&end)?).await?;
+            }
+        }
+        Ok(taken_up)
     }
 
     async fn index(&self) -> anyhow::Result<LedgerIndex> {

@@ -5,7 +5,6 @@ mod deploy;
 mod deployment;
 mod deployment_data;
 mod engine;
-// Nothing outside of its tests uses all of it yet.
 #[allow(dead_code, unused_imports)]
 mod ledger;
 #[allow(dead_code)]
@@ -60,3 +59,6 @@ pub async fn run(inputs: &CommandInputs, args: EndpointArgs, cancellation: Cance
         EndpointCommand::Delete(args) => delete::run(inputs, args).await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,28 +1,109 @@
 //! `sagemaker-executor endpoint status`: shows the endpoint's health, alarms and deployments.
 
+mod facts;
+mod health;
+mod judge;
+
 use clap::Args;
 
+use self::facts::EndpointFacts;
+use self::health::{EndpointHealth, HealthReport};
+use crate::base::exit_codes;
+use crate::base::failure::Failure;
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::identity::IdentityArgs;
-use crate::lifecycle::output::OutputArgs;
-use crate::lifecycle::target::TargetArgs;
+use crate::lifecycle::manifest::ManifestText;
+use crate::lifecycle::output::{OutputArgs, ReportFileArgs};
+use crate::lifecycle::target::{ProjectTarget, TargetArgs};
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
     #[command(flatten)]
     target: TargetArgs,
+    /// Look at the endpoints of all environments of the manifest
+    #[arg(long, conflicts_with_all = ["environment", "dotenv"])]
+    all: bool,
     #[command(flatten)]
     identity: IdentityArgs,
     #[command(flatten)]
     output: OutputArgs,
+    #[command(flatten)]
+    reports: ReportFileArgs,
 }
 
 pub(super) async fn run(inputs: &CommandInputs, args: StatusArgs) -> anyhow::Result<()> {
-    args.output.check(std::slice::from_ref(&args.target.manifest))?;
-    let mut target = args.target.load(inputs)?;
+    args.output.check_with(&args.reports, std::slice::from_ref(&args.target.manifest))?;
+    let mut report = HealthReport::default();
+    let mut unanswered = None;
+    for (environment, target) in targets(inputs, &args)? {
+        let looked = match target {
+            Ok(target) => look(inputs, &args, target).await,
+            Err(error) => Err(error),
+        };
+        match looked {
+            Ok(Some(mut facts)) => {
+                unanswered = unanswered.or(facts.error.take());
+                report.endpoints.push(EndpointHealth::new(environment, &facts));
+            }
+            Ok(None) => inputs.printer.line(format!("The environment {environment} has no `endpoint`")),
+            Err(error) if !args.all => return Err(error),
+            Err(error) => {
+                report.endpoints.push(EndpointHealth::unknown(environment, &error));
+                unanswered = unanswered.or(Some(error));
+            }
+        }
+    }
+    let junit = report.junit()?;
+    args.reports.leave(|| junit, || report.openmetrics())?;
+    args.output.leave(&report, &inputs.printer)?;
+    conclude(&report, unanswered)
+}
+
+/// The environments to look at, by name, each with its target or the reason why there is none.
+fn targets(inputs: &CommandInputs, args: &StatusArgs) -> anyhow::Result<Vec<(String, anyhow::Result<ProjectTarget>)>> {
+    if !args.all {
+        let target = args.target.load(inputs)?;
+        target.endpoint()?;
+        return Ok(vec![(target.environment.clone().unwrap_or_default(), Ok(target))]);
+    }
+    let text = ManifestText::read(&args.target.manifest)?;
+    let names = text.environments();
+    if names.is_empty() {
+        let failure = Failure::user("the manifest has no environments to look at");
+        return Err(failure.hint("add `environments` to the manifest, or leave out `--all`").into());
+    }
+    let target = |name: String| {
+        let reading = text.of(Some(&name), &inputs.env);
+        let target = if reading.findings.is_empty() {
+            Ok(args.target.target(reading.manifest, Some(name.clone()), inputs))
+        } else {
+            Err(text.failure(&reading.findings).into())
+        };
+        (name, target)
+    };
+    Ok(names.into_iter().map(target).collect())
+}
+
+/// `None` when the environment has no endpoint.
+async fn look(
+    inputs: &CommandInputs,
+    args: &StatusArgs,
+    mut target: ProjectTarget,
+) -> anyhow::Result<Option<EndpointFacts>> {
+    if target.manifest.endpoint.is_none() {
+        return Ok(None);
+    }
     if let Some(token) = args.identity.token(inputs)? {
         token.work_as(&mut target.access);
     }
     target.check_account(inputs).await?;
-    anyhow::bail!("not there yet")
+    Ok(Some(EndpointFacts::read(inputs, &target).await?))
+}
+
+/// An endpoint that is not healthy comes before one that could not be looked at.
+fn conclude(report: &HealthReport, unanswered: Option<anyhow::Error>) -> anyhow::Result<()> {
+    match report.first_trouble() {
+        Some(trouble) => Err(Failure::verdict(exit_codes::BELOW_BAR, trouble).into()),
+        None => unanswered.map_or(Ok(()), Err),
+    }
 }

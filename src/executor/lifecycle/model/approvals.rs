@@ -21,21 +21,21 @@ const LONGEST_LOGIN: usize = 60;
 
 /// How many users must approve, and which ones do not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ApprovalRule {
+pub(in crate::lifecycle) struct ApprovalRule {
     pub(super) min: u32,
     pub(super) no_self: bool,
 }
 
 impl ApprovalRule {
     /// The stricter of the manifest and the command line.
-    pub(super) fn of(manifest: &Approvals, min: Option<u32>, no_self: bool) -> Self {
+    pub(in crate::lifecycle) fn of(manifest: &Approvals, min: Option<u32>, no_self: bool) -> Self {
         Self { min: manifest.min.max(min.unwrap_or(1)).max(1), no_self: manifest.no_self || no_self }
     }
 }
 
 /// The state of a version by its records, under a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(in crate::lifecycle) enum Standing {
     /// The last decision is a rejection.
     Rejected,
     /// So many approvals are missing.
@@ -46,11 +46,11 @@ pub(super) enum Standing {
 
 /// The metadata of one version.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ApprovalRecords<'a>(pub(super) &'a BTreeMap<String, String>);
+pub(in crate::lifecycle) struct ApprovalRecords<'a>(pub(in crate::lifecycle) &'a BTreeMap<String, String>);
 
 impl<'a> ApprovalRecords<'a> {
     /// The state that the records give under a rule. A user who opens a version again approves it in the same change.
-    pub(super) fn standing(self, rule: ApprovalRule) -> Standing {
+    pub(in crate::lifecycle) fn standing(self, rule: ApprovalRule) -> Standing {
         if self.last_rejection().is_some() && !self.has_approvals() {
             return Standing::Rejected;
         }

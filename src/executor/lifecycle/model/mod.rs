@@ -1,6 +1,6 @@
 //! `sagemaker-executor model`: a model in SageMaker's registry.
 
-mod approvals;
+pub(super) mod approvals;
 mod approve;
 mod change;
 mod folder;

@@ -71,6 +71,23 @@ async fn deployments_are_told_newest_first_and_the_newest_open_one_is_found() {
 }
 
 #[tokio::test]
+async fn the_newest_open_deployment_is_taken_up_and_the_others_are_ended() {
+    let (ledger, _) = ledger();
+    let at = std::time::SystemTime::UNIX_EPOCH + NOON;
+    for reason in ["a", "b"] {
+        ledger.begin(&begin(reason)).await.unwrap();
+    }
+    let meant = |reason: &'static str| move |begin: &LedgerBegin| begin.reason.as_deref() == Some(reason);
+    assert_eq!(ledger.take_up(at, meant("b")).await.unwrap().unwrap().number, 2);
+    let ends = |history: &[LedgerEntry]| -> Vec<_> {
+        history.iter().map(|entry| entry.end.as_ref().map(|end| end.outcome)).collect()
+    };
+    assert_eq!(ends(&ledger.history(9).await.unwrap()), [None, Some(LedgerOutcome::DetachedSuperseded)]);
+    assert_eq!(ledger.take_up(at, meant("a")).await.unwrap(), None);
+    assert_eq!(ends(&ledger.history(9).await.unwrap()), [Some(LedgerOutcome::DetachedSuperseded); 2]);
+}
+
+#[tokio::test]
 async fn two_writers_at_once_get_two_numbers() {
     let (one, objects) = ledger();
     let other = Ledger::new(objects.clone(), "wine");

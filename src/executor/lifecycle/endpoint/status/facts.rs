@@ -1,0 +1,186 @@
+//! Reads everything about an endpoint. Only the endpoint itself must be readable: what else AWS does not answer is unknown.
+
+use crate::cloud::{
+    AlarmSight, CloudError, CloudErrorKind, EndpointConfiguration, EndpointSight, ModelSource, ModelVersion,
+    ScalableTarget, ScaledQuantity, ScaledVariant, ServedModel, VariantCapacity,
+};
+use crate::lifecycle::CommandInputs;
+use crate::lifecycle::endpoint::ledger::{Ledger, LedgerEntry, LedgerServing};
+use crate::lifecycle::manifest::{Approvals, Endpoint};
+use crate::lifecycle::target::ProjectTarget;
+
+/// Deployments that are looked at; the newest ones are shown.
+const DEPLOYMENTS: usize = 20;
+
+/// A fact that may not be readable.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Fact<T> {
+    Known(T),
+    /// Why it is not known, as a failed request or an object of the ledger says.
+    Unknown(String),
+}
+
+impl<T> Fact<T> {
+    pub(super) fn known(&self) -> Option<&T> {
+        match self {
+            Self::Known(value) => Some(value),
+            Self::Unknown(_) => None,
+        }
+    }
+}
+
+/// An endpoint and everything around it, at one time.
+#[derive(Debug)]
+pub(super) struct EndpointFacts {
+    pub(super) endpoint: String,
+    pub(super) sight: Option<EndpointSight>,
+    /// Newest first.
+    pub(super) history: Fact<Vec<LedgerEntry>>,
+    /// The newest deployment without an end.
+    pub(super) open: Option<LedgerEntry>,
+    pub(super) config: Fact<Option<EndpointConfiguration>>,
+    pub(super) model: Fact<Option<ServedModel>>,
+    /// `None` when the model does not come from the registry.
+    pub(super) version: Fact<Option<ModelVersion>>,
+    pub(super) approvals: Approvals,
+    pub(super) scaling: Fact<Option<ScalableTarget>>,
+    /// Names of the alarms that must exist.
+    pub(super) alarm_names: Vec<String>,
+    pub(super) alarms: Fact<Vec<AlarmSight>>,
+    /// Why a fact is not known, if the same command may learn it later or with more permissions.
+    pub(super) error: Option<anyhow::Error>,
+}
+
+impl EndpointFacts {
+    pub(super) async fn read(inputs: &CommandInputs, target: &ProjectTarget) -> anyhow::Result<Self> {
+        let endpoint = target.endpoint()?;
+        let endpoints = inputs.connect.endpoints(&target.access).await?;
+        let mut facts = Self {
+            endpoint: endpoint.name.clone(),
+            sight: endpoints.endpoint(&endpoint.name).await?,
+            history: Fact::Known(Vec::new()),
+            open: None,
+            config: Fact::Known(None),
+            model: Fact::Known(None),
+            version: Fact::Known(None),
+            approvals: target.manifest.model.as_ref().map(|model| model.approvals.clone()).unwrap_or_default(),
+            scaling: Fact::Known(None),
+            alarm_names: Vec::new(),
+            alarms: Fact::Known(Vec::new()),
+            error: None,
+        };
+        facts.read_ledger(inputs, target).await?;
+        if let Some(name) = facts.sight.as_ref().map(|sight| sight.config.clone()) {
+            let answer = endpoints.config(&name).await;
+            facts.config = facts.fact(answer)?;
+        }
+        if let Some(name) = facts.config().map(|config| config.model.clone()).filter(|name| !name.is_empty()) {
+            let answer = endpoints.model(&name).await;
+            facts.model = facts.fact(answer)?;
+        }
+        facts.read_version(inputs, target).await?;
+        facts.read_scaling(inputs, target).await?;
+        facts.read_alarms(inputs, target, endpoint).await?;
+        Ok(facts)
+    }
+
+    /// The configuration in service.
+    pub(super) fn config(&self) -> Option<&EndpointConfiguration> {
+        self.config.known()?.as_ref()
+    }
+
+    /// The deployment that brought the configuration in service there.
+    pub(super) fn in_service(&self) -> Option<&LedgerEntry> {
+        let config = &self.sight.as_ref()?.config;
+        let brought = |entry: &&LedgerEntry| entry.has_succeeded() && entry.begin.to_config.as_ref() == Some(config);
+        self.history.known()?.iter().find(brought)
+    }
+
+    /// What that deployment says of itself.
+    pub(super) fn serving(&self) -> Option<&LedgerServing> {
+        self.in_service()?.begin.serving.as_ref()
+    }
+
+    /// ARN of the version in service.
+    pub(super) fn model_package(&self) -> Option<&str> {
+        match self.model.known().and_then(|model| model.as_ref()).map(|model| &model.source) {
+            Some(ModelSource::Package(arn)) => Some(arn),
+            _ => self.in_service()?.begin.model_package.as_deref(),
+        }
+    }
+
+    async fn read_ledger(&mut self, inputs: &CommandInputs, target: &ProjectTarget) -> anyhow::Result<()> {
+        target.require_bucket()?;
+        let ledger = Ledger::new(inputs.connect.objects(&target.access).await?, &self.endpoint);
+        let read = async {
+            let history = ledger.history(DEPLOYMENTS).await?;
+            Ok((history, ledger.open().await?))
+        };
+        match read.await {
+            Ok((history, open)) => {
+                self.history = Fact::Known(history);
+                self.open = open;
+            }
+            Err(error) => self.history = self.unknown(error)?,
+        }
+        Ok(())
+    }
+
+    async fn read_version(&mut self, inputs: &CommandInputs, target: &ProjectTarget) -> anyhow::Result<()> {
+        let Some(arn) = self.model_package().map(str::to_owned) else { return Ok(()) };
+        let answer = inputs.connect.registry(&target.access).await?.version(&arn).await;
+        self.version = self.fact(answer)?;
+        Ok(())
+    }
+
+    async fn read_scaling(&mut self, inputs: &CommandInputs, target: &ProjectTarget) -> anyhow::Result<()> {
+        let Some(config) = self.config() else { return Ok(()) };
+        let quantity = match config.capacity {
+            VariantCapacity::Instances { .. } => ScaledQuantity::Instances,
+            VariantCapacity::Serverless { .. } => ScaledQuantity::ProvisionedConcurrency,
+        };
+        let variant = ScaledVariant { endpoint: self.endpoint.clone(), variant: config.variant.clone(), quantity };
+        let answer = inputs.connect.scaling(&target.access).await?.target(&variant).await;
+        self.scaling = self.fact(answer)?;
+        Ok(())
+    }
+
+    async fn read_alarms(
+        &mut self,
+        inputs: &CommandInputs,
+        target: &ProjectTarget,
+        endpoint: &Endpoint,
+    ) -> anyhow::Result<()> {
+        let mut names = endpoint.alarms.names.clone();
+        names.extend(self.serving().into_iter().flat_map(|serving| serving.alarms.clone()));
+        names.sort();
+        names.dedup();
+        if self.sight.is_none() || names.is_empty() {
+            return Ok(());
+        }
+        let answer = inputs.connect.alarms(&target.access).await?.alarms(&names).await;
+        self.alarm_names = names;
+        self.alarms = self.fact(answer)?;
+        Ok(())
+    }
+
+    fn fact<T>(&mut self, answer: Result<T, CloudError>) -> anyhow::Result<Fact<T>> {
+        match answer {
+            Ok(value) => Ok(Fact::Known(value)),
+            Err(error) => self.unknown(error.into()),
+        }
+    }
+
+    /// # Errors
+    /// Every further request would fail as this one.
+    fn unknown<T>(&mut self, error: anyhow::Error) -> anyhow::Result<Fact<T>> {
+        let is_without_credentials =
+            error.downcast_ref::<CloudError>().is_some_and(|error| error.kind == CloudErrorKind::Unauthenticated);
+        if is_without_credentials {
+            return Err(error);
+        }
+        let why = format!("{error:#}");
+        self.error.get_or_insert(error);
+        Ok(Fact::Unknown(why))
+    }
+}

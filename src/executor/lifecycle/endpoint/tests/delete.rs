@@ -1,0 +1,112 @@
+use super::*;
+use crate::base::exit_codes::TRY_LATER;
+use crate::cloud::EndpointChange;
+
+const DELETE: [&str; 3] = ["delete", "--environment", "test"];
+
+/// Everything that stands in the account, but for the ledger.
+fn account(desk: &Desk) -> Vec<String> {
+    let serving = &desk.memory.serving;
+    let models = serving.models().into_iter().map(|model| model.name);
+    let configs = serving.all_configs().into_iter().map(|config| config.name);
+    let mut all: Vec<_> = models.chain(configs).chain(serving.endpoint_names()).chain(serving.alarm_names()).collect();
+    all.extend(serving.scalable_target(&variant()).map(|_| "target".to_owned()));
+    all
+}
+
+const OF_OTHERS: [&str; 4] = ["beer-m-0", "beer-0", "beer", "beer-5xx"];
+
+#[tokio::test(start_paused = true)]
+async fn everything_of_the_endpoint_is_deleted_and_nothing_else() {
+    let desk = Desk::new().await;
+    let before = account(&desk);
+    let planned = desk.run(&[&DELETE[..], &["--dry-run"]].concat()).await;
+    assert_eq!(planned.kind, None, "{}", planned.error);
+    assert_eq!(account(&desk), before);
+    assert_eq!(desk.history().await.len(), 2);
+    let ended = desk.run(&[&DELETE[..], &["--reason", "no longer used"]].concat()).await;
+    assert_eq!(ended.kind, None, "{}", ended.error);
+    assert_eq!(account(&desk), OF_OTHERS);
+    assert_eq!(ended.out.replace("wine: deleted", "wine: would be deleted"), planned.out);
+    insta::assert_snapshot!(ended.out, @"");
+    let newest = desk.history().await.remove(0);
+    assert_eq!((newest.number, newest.begin.kind, newest.has_succeeded()), (3, LedgerKind::Delete, true));
+    assert_eq!(newest.begin.reason.as_deref(), Some("no longer used"));
+    let again = desk.run(&DELETE).await;
+    assert_eq!((again.kind, again.out.as_str()), (None, "wine: already gone\n"), "{}", again.error);
+    assert_eq!(desk.history().await.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn production_is_deleted_with_its_name_alone() {
+    let desk = Desk::new().await;
+    let before = account(&desk);
+    for (words, told) in [
+        (&["--environment", "prod"][..], "give `--confirm wine`"),
+        (&["--environment", "prod", "--confirm", "beer"], "is `wine`, and not the one of `--confirm`"),
+        (&["--environment", "test", "--confirm", "beer"], "is `wine`, and not the one of `--confirm`"),
+    ] {
+        let refused = desk.run(&[&["delete"], words].concat()).await;
+        assert!(refused.kind == Some(Kind::User) && refused.error.contains(told), "{}", refused.error);
+    }
+    assert_eq!(account(&desk), before);
+    let ended = desk.run(&["delete", "--environment", "prod", "--confirm", "wine"]).await;
+    assert_eq!((ended.kind, account(&desk)), (None, OF_OTHERS.map(str::to_owned).to_vec()), "{}", ended.error);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_endpoint_of_another_program_stays() {
+    let desk = Desk::new().await;
+    let serving = &desk.memory.serving;
+    serving.create_endpoint(&example_endpoint("water", "wine-1")).await.unwrap();
+    let before = account(&desk);
+    desk.manifest(|manifest| manifest["endpoint"]["name"] = json!("water"));
+    let refused = desk.run(&DELETE).await;
+    assert_eq!(refused.kind, Some(Kind::User), "{}", refused.error);
+    assert!(refused.error.contains("was not made by this program"), "{}", refused.error);
+    assert_eq!(account(&desk), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_is_under_way_is_waited_for_within_the_limit() {
+    let desk = Desk::new().await;
+    let change =
+        EndpointChange { name: "wine".to_owned(), config: "wine-0".to_owned(), keeps_counts: true, rollout: None };
+    desk.memory.serving.update_endpoint(&change).await.unwrap();
+    let early = desk.run(&[&DELETE[..], &["--timeout", "10s"]].concat()).await;
+    assert_eq!(early.kind, Some(Kind::Verdict { code: TRY_LATER }), "{}", early.error);
+    desk.memory.serving.show_late(3);
+    let ended = desk.run(&DELETE).await;
+    assert_eq!(ended.kind, None, "{}", ended.error);
+    assert!(ended.told.contains("wine: Updating"), "{}", ended.told);
+    assert_eq!(account(&desk), OF_OTHERS);
+}
+
+/// A deployment that was interrupted is ended by the deletion.
+#[tokio::test(start_paused = true)]
+async fn the_ledger_has_no_deployment_without_an_end() {
+    let desk = Desk::new().await;
+    desk.ledger().begin(&desk.begin(2)).await.unwrap();
+    assert_eq!(desk.run(&DELETE).await.kind, None);
+    assert_eq!(desk.ledger().open().await.unwrap(), None);
+}
+
+/// `SIGKILL` before or after any call: the same command again ends as an undisturbed one.
+#[tokio::test(start_paused = true)]
+async fn a_killed_deletion_goes_on() {
+    let undisturbed = Desk::new().await;
+    let count = undisturbed.kill_at(usize::MAX);
+    assert_eq!(undisturbed.run(&DELETE).await.kind, None);
+    let moments = count.seen.load(Ordering::Relaxed);
+    for at in 0..moments {
+        let desk = Desk::new().await;
+        desk.kill_at(at);
+        let killed = tokio::time::timeout(Duration::from_hours(10), desk.run(&DELETE)).await;
+        assert!(killed.is_err(), "{at}");
+        desk.kill_at(usize::MAX);
+        let ended = desk.run(&DELETE).await;
+        assert_eq!(ended.kind, None, "{at}: {}", ended.error);
+        assert_eq!(account(&desk), account(&undisturbed), "{at}");
+        assert_eq!(desk.history().await, undisturbed.history().await, "{at}");
+    }
+}

@@ -1,0 +1,170 @@
+use test_case::test_case;
+
+use super::*;
+use crate::base::exit_codes::BELOW_BAR;
+use crate::cloud::testing::Fault;
+use crate::cloud::{AlarmState, CloudErrorKind, EndpointChange};
+
+const STATUS: [&str; 3] = ["status", "--environment", "test"];
+
+#[tokio::test(start_paused = true)]
+async fn a_healthy_endpoint_is_shown_with_its_deployments() {
+    let ended = Desk::new().await.run(&STATUS).await;
+    assert_eq!(ended.kind, None, "{}", ended.error);
+    insta::assert_snapshot!(ended.out, @"");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_data_goes_into_files() {
+    let desk = Desk::new().await;
+    let file = |name: &str| desk.project.path().join(name).to_str().unwrap().to_owned();
+    let [junit, openmetrics, dotenv] = ["health.xml", "health.txt", "health.env"].map(file);
+    let words = ["--junit", &junit, "--openmetrics", &openmetrics, "--dotenv", &dotenv, "--output", "json"];
+    desk.memory.serving.set_alarm("wine-5xx", AlarmState::Alarm);
+    let ended = desk.run(&[&STATUS[..], &words].concat()).await;
+    assert_eq!(ended.kind, Some(Kind::Verdict { code: BELOW_BAR }), "{}", ended.error);
+    let data: Value = serde_json::from_str(&ended.out).unwrap();
+    let endpoint = &data["endpoints"][0];
+    assert_eq!((&endpoint["is_healthy"], &endpoint["config"]), (&json!(false), &json!("wine-1")));
+    assert_eq!(endpoint["deployments"][0]["number"], json!(2));
+    let read = |file: &str| std::fs::read_to_string(file).unwrap();
+    assert!(read(&junit).contains("<testcase name=\"alarm wine-5xx\""), "{}", read(&junit));
+    let metrics = read(&openmetrics);
+    for line in [
+        "endpoint_healthy{environment=\"test\",endpoint=\"wine\"} 0\n",
+        "endpoint_instances{environment=\"test\",endpoint=\"wine\"} 2\n",
+        "endpoint_alarm_on{environment=\"test\",endpoint=\"wine\",alarm=\"wine-5xx\"} 1\n",
+    ] {
+        assert!(metrics.contains(line), "{metrics}");
+    }
+    assert!(read(&dotenv).contains("ENDPOINT_HEALTH=not-healthy\n"), "{}", read(&dotenv));
+}
+
+/// Makes something wrong.
+#[derive(Debug, Clone, Copy)]
+enum Trouble {
+    Absent,
+    Alarm,
+    NoAlarm,
+    Drift,
+    NoLedger,
+    NoScaling,
+    NoModel,
+}
+
+impl Desk {
+    async fn spoil(&self, trouble: Trouble) {
+        let serving = &self.memory.serving;
+        match trouble {
+            Trouble::Absent => {
+                serving.delete_endpoint("wine").await.unwrap();
+                tokio::time::sleep(Duration::from_mins(5)).await;
+            }
+            Trouble::Alarm => serving.set_alarm("wine-5xx", AlarmState::Alarm),
+            Trouble::NoAlarm => serving.delete_alarms(&["wine-5xx".to_owned()]).await.unwrap(),
+            Trouble::Drift => self.updates("wine-0").await,
+            Trouble::NoLedger => {
+                for key in self.memory.objects.keys() {
+                    self.memory.objects.expire(&key);
+                }
+            }
+            Trouble::NoScaling => serving.deregister(&variant()).await.unwrap(),
+            Trouble::NoModel => serving.delete_model("wine-m-1").await.unwrap(),
+        }
+    }
+
+    /// Somebody brings a configuration into service.
+    async fn updates(&self, config: &str) {
+        self.begins_update(config).await;
+        tokio::time::sleep(Duration::from_mins(30)).await;
+    }
+
+    async fn begins_update(&self, config: &str) {
+        let change =
+            EndpointChange { name: "wine".to_owned(), config: config.to_owned(), keeps_counts: true, rollout: None };
+        self.memory.serving.update_endpoint(&change).await.unwrap();
+    }
+}
+
+#[test_case(Trouble::Absent, "state: does not exist, and no deployment deleted it"; "absent")]
+#[test_case(Trouble::Alarm, "alarm wine-5xx: ALARM: "; "an alarm is on")]
+#[test_case(Trouble::NoAlarm, "alarm wine-5xx: does not exist"; "no alarm")]
+#[test_case(Trouble::Drift, "configuration: wine-0, but wine-1 after deployment 2: another program changed the endpoint"; "drift")]
+#[test_case(Trouble::NoLedger, "configuration: wine-1, which no deployment brought there"; "no ledger")]
+#[test_case(Trouble::NoScaling, "autoscaling: none, though the deployment set 2 to 4"; "no scaling")]
+#[test_case(Trouble::NoModel, "model: wine-m-1 was deleted: no instance more can start"; "no model")]
+#[tokio::test(start_paused = true)]
+async fn trouble_is_told(trouble: Trouble, told: &str) {
+    let desk = Desk::new().await;
+    desk.spoil(trouble).await;
+    let ended = desk.run(&STATUS).await;
+    assert_eq!(ended.kind, Some(Kind::Verdict { code: BELOW_BAR }), "{}", ended.out);
+    assert!(ended.error.contains(&format!("wine of test is not healthy: {told}")), "{}", ended.error);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deployment_without_an_end_is_under_way_or_was_interrupted() {
+    let desk = Desk::new().await;
+    desk.makes("wine", 2).await;
+    desk.ledger().begin(&desk.begin(2)).await.unwrap();
+    let interrupted = desk.run(&STATUS).await;
+    assert_eq!(interrupted.kind, None, "{}", interrupted.error);
+    assert!(interrupted.out.contains("`sagemaker-executor endpoint deploy` goes on with it"), "{}", interrupted.out);
+    desk.begins_update("wine-2").await;
+    let under_way = desk.run(&STATUS).await;
+    assert_eq!(under_way.kind, None, "{}", under_way.error);
+    assert!(under_way.out.contains("deploy, under way since 1970-01-01T12:00:00.000Z"), "{}", under_way.out);
+}
+
+/// What cannot be read is not known, and nothing else is hidden by it.
+#[test_case("alarms", "alarm wine-5xx"; "alarms")]
+#[test_case("target", "autoscaling"; "scaling")]
+#[test_case("config", "model"; "configuration")]
+#[tokio::test(start_paused = true)]
+async fn what_aws_denies_is_unknown(method: &'static str, check: &str) {
+    let desk = Desk::new().await;
+    desk.memory.serving.plan([Fault::new(method, 1, When::Before, CloudErrorKind::Denied).forever()]);
+    let ended = desk.run(&STATUS).await;
+    assert_eq!(ended.kind, Some(Kind::System), "{}", ended.error);
+    let line = ended.out.lines().find(|line| line.trim_start().starts_with(check)).unwrap();
+    assert!(line.contains("unknown") && ended.out.starts_with("wine of test: not known\n"), "{}", ended.out);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_was_forged_hides_no_alarm() {
+    let desk = Desk::new().await;
+    desk.memory.objects.insert("deployments/wine/00000003.begin.json", "\u{1b}[2J");
+    desk.manifest(|manifest| manifest["endpoint"]["alarms"] = json!({"names": ["wine-5xx"]}));
+    let unknown = desk.run(&STATUS).await;
+    assert_eq!(unknown.kind, Some(Kind::User), "{}", unknown.out);
+    assert!(unknown.error.contains("deployments/wine/00000003.begin.json"), "{}", unknown.error);
+    desk.memory.serving.set_alarm("wine-5xx", AlarmState::Alarm);
+    let ended = desk.run(&STATUS).await;
+    assert_eq!(ended.kind, Some(Kind::Verdict { code: BELOW_BAR }), "{}", ended.out);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_environment_does_not_stop_the_others() {
+    let desk = Desk::new().await;
+    desk.manifest(|manifest| {
+        manifest["environments"]["elsewhere"] =
+            json!({"region": "eu-west-1", "account": "210987654321", "bucket": "memory"});
+        manifest["environments"]["none"] = json!({"patch": {"endpoint": null}});
+        manifest["environments"]["wrong"] = json!({"account": "${NOT_SET}"});
+    });
+    let ended = desk.run(&["status", "--all"]).await;
+    assert_eq!(ended.kind, Some(Kind::User), "{}", ended.out);
+    for line in [
+        "the endpoint of elsewhere: not known\n",
+        "the endpoint of wrong: not known\n",
+        "wine of prod: healthy\n",
+        "wine of test: healthy\n",
+    ] {
+        assert!(ended.out.contains(line), "{line} {}", ended.out);
+    }
+    assert!(ended.told.contains("The environment none has no `endpoint`"), "{}", ended.told);
+    desk.spoil(Trouble::Alarm).await;
+    let ended = desk.run(&["status", "--all"]).await;
+    assert_eq!(ended.kind, Some(Kind::Verdict { code: BELOW_BAR }), "{}", ended.out);
+    assert!(ended.error.contains("1 more of 4 endpoints are not healthy"), "{}", ended.error);
+}
