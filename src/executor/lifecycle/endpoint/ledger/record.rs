@@ -16,7 +16,7 @@ pub(super) const FORMAT: u32 = 1;
 /// What a deployment set out to do, written before anything is changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LedgerBegin {
-    pub(super) format: u32,
+    pub(crate) format: u32,
     pub(crate) kind: LedgerKind,
     /// As RFC 3339 says.
     pub(crate) at: String,
@@ -67,7 +67,7 @@ impl LedgerBefore {
 /// How a deployment ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LedgerEnd {
-    pub(super) format: u32,
+    pub(crate) format: u32,
     pub(crate) at: String,
     pub(crate) outcome: LedgerOutcome,
     pub(crate) reason: Option<String>,

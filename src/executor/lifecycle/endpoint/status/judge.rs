@@ -211,6 +211,7 @@ fn capacity(facts: &EndpointFacts, sight: &EndpointSight) -> Option<HealthRow> {
 }
 
 fn autoscaling(facts: &EndpointFacts, sight: &EndpointSight) -> Option<HealthRow> {
+    facts.config()?;
     let limits = |target: ScalableTarget| format!("{} to {}", target.min, target.max);
     let wanted =
         facts.serving().and_then(|serving| serving.autoscaling.as_ref()).map(|scaling| limits(scaling.limits()));

@@ -28,7 +28,16 @@ async fn everything_of_the_endpoint_is_deleted_and_nothing_else() {
     assert_eq!(ended.kind, None, "{}", ended.error);
     assert_eq!(account(&desk), OF_OTHERS);
     assert_eq!(ended.out.replace("wine: deleted", "wine: would be deleted"), planned.out);
-    insta::assert_snapshot!(ended.out, @"");
+    insta::assert_snapshot!(ended.out, @r"
+    wine: deleted
+      scalable target       AllTraffic
+      endpoint              wine
+      model                 wine-m-1
+      configuration         wine-1
+      model                 wine-m-0
+      configuration         wine-0
+      alarm                 wine-5xx
+    ");
     let newest = desk.history().await.remove(0);
     assert_eq!((newest.number, newest.begin.kind, newest.has_succeeded()), (3, LedgerKind::Delete, true));
     assert_eq!(newest.begin.reason.as_deref(), Some("no longer used"));

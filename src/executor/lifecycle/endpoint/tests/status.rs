@@ -11,7 +11,20 @@ const STATUS: [&str; 3] = ["status", "--environment", "test"];
 async fn a_healthy_endpoint_is_shown_with_its_deployments() {
     let ended = Desk::new().await.run(&STATUS).await;
     assert_eq!(ended.kind, None, "{}", ended.error);
-    insta::assert_snapshot!(ended.out, @"");
+    insta::assert_snapshot!(ended.out, @r"
+    wine of test: healthy
+     Check           Result  Found
+     state           ok      InService
+     configuration   ok      wine-1, of deployment 2
+     model                   wine-m-1
+     instances               2 of 2 ml.m5.large
+     autoscaling     ok      2 to 4
+     alarm wine-5xx  ok      INSUFFICIENT_DATA: The state is INSUFFICIENT_DATA.
+
+     Deployment  Kind    Outcome    At                        By    Version  Configuration  Reason
+     2           deploy  succeeded  1970-01-01T12:00:00.000Z  jane           wine-1         better
+     1           deploy  succeeded  1970-01-01T12:00:00.000Z  jane           wine-0         better
+    ");
 }
 
 #[tokio::test(start_paused = true)]
