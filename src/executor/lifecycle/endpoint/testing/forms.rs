@@ -227,4 +227,14 @@ mod tests {
         let why = json_lines("{\"body\": 1}\n{\"body\": }\n").unwrap_err();
         assert_eq!(why, "line 2 is no sample: expected value at column 10");
     }
+
+    /// The samples of the page can be used.
+    #[test]
+    fn the_examples_of_the_page_are_samples() {
+        let page = include_str!("../../../../../docs/LIFECYCLE.md");
+        let block = page.split("```jsonl\n").nth(1).unwrap().split("```").next().unwrap();
+        let samples = json_lines(block).unwrap();
+        assert_eq!(samples.len(), 3);
+        assert!(samples.iter().all(|(_, sample)| sample.expect.mistake().is_none()));
+    }
 }

@@ -143,3 +143,20 @@ fn is_numeric(value: &Value) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::env::Environment;
+
+    /// `INSTA_UPDATE=always` writes the file, as for the snapshots.
+    #[test]
+    fn the_committed_schema_is_that_of_the_types() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/samples.schema.json");
+        let text = serde_json::to_string_pretty(&schemars::schema_for!(Vec<SampleEntry>)).unwrap() + "\n";
+        if Environment::of_process().get("INSTA_UPDATE") == Some("always") {
+            std::fs::write(file, &text).unwrap();
+        }
+        assert!(std::fs::read_to_string(file).unwrap_or_default() == text, "run this test with `INSTA_UPDATE=always`");
+    }
+}
