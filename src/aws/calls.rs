@@ -14,12 +14,16 @@ use aws_smithy_types::config_bag::{Storable, StoreReplace};
 use serde_json::Value;
 
 /// Members of requests that name an object.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 13] = [
     "repositoryName",
     "TrainingJobName",
     "ModelPackageGroupName",
     "ModelPackageName",
     "ModelPackageArn",
+    "ModelName",
+    "EndpointConfigName",
+    "EndpointName",
+    "ResourceId",
     "ResourceArn",
     "NameContains",
     "logGroupName",
@@ -133,7 +137,9 @@ fn answer(response: Option<&HttpResponse>, attempt: &Attempt) -> String {
 fn object(request: &HttpRequest) -> String {
     let uri = request.uri().split('?').next().unwrap_or_default();
     let path = uri.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
-    let body: Option<Value> = request.body().bytes().and_then(|body| serde_json::from_slice(body).ok());
+    // A request with a path has the user's own body.
+    let body = request.body().bytes().filter(|_| path.is_empty());
+    let body: Option<Value> = body.and_then(|body| serde_json::from_slice(body).ok());
     let names = NAMES.iter().filter_map(|name| body.as_ref()?.get(name)?.as_str());
     let words = std::iter::once(path).chain(names).filter(|text| !text.is_empty());
     let words: Vec<String> = words.map(|text| format!(" {}", guessable(text))).collect();
@@ -192,7 +198,7 @@ mod tests {
         let mut request = HttpRequest::new(r#"{"TrainingJobName": "a", "Environment": {"S": "s3cret"}}"#.into());
         request.set_uri("https://api.sagemaker.eu-west-1.amazonaws.com/").unwrap();
         assert_eq!(object(&request), " a");
-        let mut request = HttpRequest::new("s3cret".into());
+        let mut request = HttpRequest::new(r#"{"EndpointName": "s3cret"}"#.into());
         request.set_uri("http://127.0.0.1:1/bucket/key?X-Amz-Signature=s3cret").unwrap();
         assert_eq!(object(&request), " bucket/key");
         let attempt = Attempt { number: 2, begun: Instant::now(), object: String::new() };

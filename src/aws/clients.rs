@@ -29,6 +29,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_mins(1);
 /// Time limit of one attempt of a call with a large body: the agent's executable is the largest.
 pub(super) const TRANSFER_ATTEMPT_TIMEOUT: Duration = Duration::from_mins(10);
+/// Time limit of a request to an endpoint, of which the container has 60 seconds.
+const INVOCATION_TIMEOUT: Duration = Duration::from_secs(70);
 
 /// Shared configuration, and the service clients that have been used so far.
 #[derive(Debug)]
@@ -43,6 +45,9 @@ pub(super) struct Clients {
     ecr: OnceLock<aws_sdk_ecr::Client>,
     iam: OnceLock<aws_sdk_iam::Client>,
     quotas: OnceLock<aws_sdk_servicequotas::Client>,
+    runtime: OnceLock<aws_sdk_sagemakerruntime::Client>,
+    scaling: OnceLock<aws_sdk_applicationautoscaling::Client>,
+    metrics: OnceLock<aws_sdk_cloudwatch::Client>,
 }
 
 impl Clients {
@@ -72,6 +77,9 @@ impl Clients {
             ecr: OnceLock::new(),
             iam: OnceLock::new(),
             quotas: OnceLock::new(),
+            runtime: OnceLock::new(),
+            scaling: OnceLock::new(),
+            metrics: OnceLock::new(),
         })
     }
 
@@ -130,6 +138,32 @@ impl Clients {
         self.quotas.get_or_init(|| {
             let config = aws_sdk_servicequotas::config::Builder::from(&self.config).interceptor(CallLog::default());
             aws_sdk_servicequotas::Client::from_conf(config.build())
+        })
+    }
+
+    /// Each request is sent once, and its caller measures it.
+    pub(super) fn runtime(&self) -> &aws_sdk_sagemakerruntime::Client {
+        self.runtime.get_or_init(|| {
+            let config = aws_sdk_sagemakerruntime::config::Builder::from(&self.config)
+                .retry_config(RetryConfig::disabled())
+                .timeout_config(timeouts(INVOCATION_TIMEOUT))
+                .interceptor(CallLog::default());
+            aws_sdk_sagemakerruntime::Client::from_conf(config.build())
+        })
+    }
+
+    pub(super) fn scaling(&self) -> &aws_sdk_applicationautoscaling::Client {
+        self.scaling.get_or_init(|| {
+            let config =
+                aws_sdk_applicationautoscaling::config::Builder::from(&self.config).interceptor(CallLog::default());
+            aws_sdk_applicationautoscaling::Client::from_conf(config.build())
+        })
+    }
+
+    pub(super) fn metrics(&self) -> &aws_sdk_cloudwatch::Client {
+        self.metrics.get_or_init(|| {
+            let config = aws_sdk_cloudwatch::config::Builder::from(&self.config).interceptor(CallLog::default());
+            aws_sdk_cloudwatch::Client::from_conf(config.build())
         })
     }
 }

@@ -185,9 +185,10 @@ pub(super) fn classify(code: Option<&str>, status: Option<u16>, message: &str) -
         }
         // The text of a quota says `If AWS Service Quotas is not available, ...`.
         "ResourceLimitExceeded" if message.contains("requested resource") => CloudErrorKind::Invalid,
-        "ResourceLimitExceeded" | "ServiceQuotaExceededException" => CloudErrorKind::Quota,
+        "ResourceLimitExceeded" | "ServiceQuotaExceededException" | "LimitExceeded" => CloudErrorKind::Quota,
         "ResourceNotFound"
         | "ResourceNotFoundException"
+        | "ObjectNotFoundException"
         | "NoSuchKey"
         | "NoSuchBucket"
         | "NoSuchUpload"
@@ -204,6 +205,8 @@ pub(super) fn classify(code: Option<&str>, status: Option<u16>, message: &str) -
         | "ServiceUnavailable"
         | "ServiceUnavailableException"
         | "OperationAborted"
+        | "ConcurrentUpdateException"
+        | "ConcurrentModificationException"
         | "ConditionalRequestConflict" => CloudErrorKind::Transient,
         _ => match status {
             403 | 401 => CloudErrorKind::Denied,
@@ -309,8 +312,10 @@ fn is_clock(code: &str, message: &str) -> bool {
 
 /// The IAM action that AWS names, if it differs from that of the call: "not authorized to perform: iam:PassRole on".
 fn denied_action(message: &str) -> Option<&'static str> {
-    const NAMED: [&str; 9] = [
+    const NAMED: [&str; 11] = [
         "iam:PassRole",
+        "iam:CreateServiceLinkedRole",
+        "cloudwatch:DescribeAlarms",
         "sagemaker:AddTags",
         "kms:CreateGrant",
         "kms:GenerateDataKey",
@@ -354,6 +359,8 @@ mod tests {
     #[test_case(Some("ResourceInUse"), 400, "Training job names must be unique within an AWS account and region" => CloudErrorKind::Exists; "taken name")]
     #[test_case(Some("ResourceLimitExceeded"), 400, "The account-level service limit 'ml.g5.xlarge for training job usage' is 1 Instances, with current utilization of 1 Instances and a request delta of 1 Instances. Please use AWS Service Quotas to request an increase for this quota. If AWS Service Quotas is not available, contact AWS support to request an increase for this quota." => CloudErrorKind::Quota; "quota in use")]
     #[test_case(Some("ResourceLimitExceeded"), 400, "The requested resource training-job/ml.p2.xlarge is not available in this region" => CloudErrorKind::Invalid; "type not in region")]
+    #[test_case(Some("ObjectNotFoundException"), 400, "No scalable target found" => CloudErrorKind::NotFound; "absent scalable target")]
+    #[test_case(Some("ConcurrentUpdateException"), 400, "" => CloudErrorKind::Transient; "two changes of a scalable target")]
     #[test_case(Some("ThrottlingException"), 400, "Rate exceeded" => CloudErrorKind::Throttled; "throttled")]
     #[test_case(Some("Throttling"), 400, "" => CloudErrorKind::Throttled; "older throttling code")]
     #[test_case(Some("TooManyRequestsException"), 429, "" => CloudErrorKind::Throttled; "too many requests")]

@@ -20,6 +20,7 @@ use aws_sdk_sagemaker::types::{
 use super::clients::Clients;
 use super::creator;
 use super::errors::AwsCall;
+use super::tags;
 use executor::base::plain;
 use executor::cloud::{
     CHECKPOINTS_DIR, CloudError, CloudErrorKind, JobStatus, SecondaryStatus, TrainingJob, TrainingJobSpec,
@@ -108,18 +109,7 @@ impl TrainingJobs for AwsJobs {
     }
 
     async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>, CloudError> {
-        let call = AwsCall::new("list the tags of", arn, "sagemaker:ListTags");
-        let mut pages = self.clients.sagemaker().list_tags().resource_arn(arn).into_paginator().send();
-        let mut tags = BTreeMap::new();
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| call.failed(&error))?;
-            for tag in page.tags.unwrap_or_default() {
-                if let (Some(key), Some(value)) = (tag.key, tag.value) {
-                    tags.insert(key, value);
-                }
-            }
-        }
-        Ok(tags)
+        tags::of(&self.clients, AwsCall::new("list the tags of", arn, "sagemaker:ListTags"), arn).await
     }
 
     async fn stop(&self, name: &str) -> Result<(), CloudError> {

@@ -3,12 +3,16 @@
 //! [`Aws`] loads region and endpoint once; each port, and the service client in it, is made when it is first used, because
 //! driver processes are short and most need S3 alone. `errors` classifies errors; callers decide how to react.
 
+mod alarms;
 mod calls;
 mod clients;
 mod creator;
+mod endpoint_logs;
+mod endpoints;
 mod errors;
 mod identity;
 mod images;
+mod inference;
 mod input_data;
 mod jobs;
 mod logs;
@@ -16,10 +20,12 @@ mod objects;
 mod quotas;
 mod registry;
 mod roles;
+mod scaling;
 mod settings;
 mod source_objects;
 #[cfg(test)]
 mod stub;
+mod tags;
 mod trust;
 mod web_identity;
 
@@ -27,8 +33,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use executor::cloud::{
-    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, ImageRegistry, InputData, JobLogs, ModelRegistry,
-    ObjectStore, SourceObjects, TrainingJobs,
+    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageRegistry,
+    Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore, SourceObjects,
+    TrainingJobs,
 };
 use tokio::sync::Mutex;
 
@@ -95,6 +102,26 @@ impl Connect for Aws {
 
     async fn registry(&self, access: &Access) -> anyhow::Result<Arc<dyn ModelRegistry>> {
         Ok(Arc::new(registry::AwsRegistry::new(self.shared(access).await?)))
+    }
+
+    async fn endpoints(&self, access: &Access) -> anyhow::Result<Arc<dyn ModelEndpoints>> {
+        Ok(Arc::new(endpoints::AwsEndpoints::new(self.shared(access).await?)))
+    }
+
+    async fn inference(&self, access: &Access) -> anyhow::Result<Arc<dyn Inference>> {
+        Ok(Arc::new(inference::AwsInference::new(self.shared(access).await?)))
+    }
+
+    async fn scaling(&self, access: &Access) -> anyhow::Result<Arc<dyn EndpointScaling>> {
+        Ok(Arc::new(scaling::AwsScaling::new(self.shared(access).await?)))
+    }
+
+    async fn alarms(&self, access: &Access) -> anyhow::Result<Arc<dyn MetricAlarms>> {
+        Ok(Arc::new(alarms::AwsAlarms::new(self.shared(access).await?)))
+    }
+
+    async fn endpoint_logs(&self, access: &Access) -> anyhow::Result<Arc<dyn EndpointLogs>> {
+        Ok(Arc::new(endpoint_logs::AwsEndpointLogs::new(self.shared(access).await?)))
     }
 
     async fn logs(&self, access: &Access) -> anyhow::Result<Arc<dyn JobLogs>> {

@@ -38,21 +38,11 @@ pub trait Connect: Send + Sync {
     async fn quotas(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountQuotas>>;
     async fn source_objects(&self, access: &Access) -> anyhow::Result<Arc<dyn SourceObjects>>;
     async fn registry(&self, access: &Access) -> anyhow::Result<Arc<dyn ModelRegistry>>;
-    async fn endpoints(&self, access: &Access) -> anyhow::Result<Arc<dyn ModelEndpoints>> {
-        anyhow::bail!("no adapter for {access:?}")
-    }
-    async fn inference(&self, access: &Access) -> anyhow::Result<Arc<dyn Inference>> {
-        anyhow::bail!("no adapter for {access:?}")
-    }
-    async fn scaling(&self, access: &Access) -> anyhow::Result<Arc<dyn EndpointScaling>> {
-        anyhow::bail!("no adapter for {access:?}")
-    }
-    async fn alarms(&self, access: &Access) -> anyhow::Result<Arc<dyn MetricAlarms>> {
-        anyhow::bail!("no adapter for {access:?}")
-    }
-    async fn endpoint_logs(&self, access: &Access) -> anyhow::Result<Arc<dyn EndpointLogs>> {
-        anyhow::bail!("no adapter for {access:?}")
-    }
+    async fn endpoints(&self, access: &Access) -> anyhow::Result<Arc<dyn ModelEndpoints>>;
+    async fn inference(&self, access: &Access) -> anyhow::Result<Arc<dyn Inference>>;
+    async fn scaling(&self, access: &Access) -> anyhow::Result<Arc<dyn EndpointScaling>>;
+    async fn alarms(&self, access: &Access) -> anyhow::Result<Arc<dyn MetricAlarms>>;
+    async fn endpoint_logs(&self, access: &Access) -> anyhow::Result<Arc<dyn EndpointLogs>>;
     /// For a thread with a runtime of its own: shares no connection and no credentials with the other ports, whose
     /// thread may block.
     async fn logs(&self, access: &Access) -> anyhow::Result<Arc<dyn JobLogs>>;
