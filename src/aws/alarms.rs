@@ -4,13 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use aws_sdk_cloudwatch::types::{
-    AlarmType, ComparisonOperator, Dimension, MetricAlarm, StateValue, Statistic, Tag,
-};
+use aws_sdk_cloudwatch::types::{AlarmType, ComparisonOperator, Dimension, MetricAlarm, StateValue, Statistic, Tag};
 use executor::base::plain;
-use executor::cloud::{
-    AlarmMetric, AlarmSight, AlarmState, CloudError, CloudErrorKind, EndpointAlarm, MetricAlarms,
-};
+use executor::cloud::{AlarmMetric, AlarmSight, AlarmState, CloudError, CloudErrorKind, EndpointAlarm, MetricAlarms};
 
 use super::clients::Clients;
 
@@ -93,7 +89,15 @@ impl MetricAlarms for AwsAlarms {
     async fn delete_alarms(&self, names: &[String]) -> Result<(), CloudError> {
         for name in names {
             let call = self.clients.call("delete", format!("alarm {name}"), "cloudwatch:DeleteAlarms");
-            match self.clients.metrics().delete_alarms().alarm_names(name).send().await.map_err(|error| call.failed(&error)) {
+            match self
+                .clients
+                .metrics()
+                .delete_alarms()
+                .alarm_names(name)
+                .send()
+                .await
+                .map_err(|error| call.failed(&error))
+            {
                 Err(error) if error.kind == CloudErrorKind::NotFound => {}
                 answer => {
                     answer?;

@@ -112,7 +112,9 @@ impl ModelEndpoints for AwsEndpoints {
         let mut names = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| call.failed(&error))?;
-            names.extend(page.endpoint_configs.unwrap_or_default().into_iter().filter_map(|one| one.endpoint_config_name));
+            names.extend(
+                page.endpoint_configs.unwrap_or_default().into_iter().filter_map(|one| one.endpoint_config_name),
+            );
         }
         Ok(names)
     }

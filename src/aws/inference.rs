@@ -128,7 +128,8 @@ mod tests {
     async fn an_error_of_the_container_is_a_reply_with_its_status() {
         let stub = Stub::start_with_retries().await;
         let (port, request) = request(&stub);
-        let body = r#"{"Message": "Received server error (500)", "OriginalStatusCode": 500, "OriginalMessage": "no\nmodel"}"#;
+        let body =
+            r#"{"Message": "Received server error (500)", "OriginalStatusCode": 500, "OriginalMessage": "no\nmodel"}"#;
         stub.push(answer(424, "ModelError", body));
         let expected = InferenceReply::ModelError { status: Some(500), message: "no | model".to_owned() };
         assert_eq!(port.invoke(&request).await.unwrap(), expected);

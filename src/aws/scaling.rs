@@ -190,10 +190,10 @@ mod tests {
             rest
         };
         let policy = json!({"PolicyName": "load", "PolicyType": "TargetTrackingScaling",
-            "TargetTrackingScalingPolicyConfiguration": {
-                "TargetValue": 70.5, "ScaleInCooldown": 300,
-                "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
-            }});
+        "TargetTrackingScalingPolicyConfiguration": {
+            "TargetValue": 70.5, "ScaleInCooldown": 300,
+            "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
+        }});
         let expected = [
             ("RegisterScalableTarget".to_owned(), place(json!({"MinCapacity": 1, "MaxCapacity": 4}))),
             ("PutScalingPolicy".to_owned(), place(policy)),

@@ -136,15 +136,10 @@ async fn each_way_of_moving_traffic_has_its_policy() {
     ];
     let (stub, port) = start().await;
     stub.answer(|_| Some(reply(200, r#"{"EndpointArn":"arn"}"#)));
-    let mut change = EndpointChange {
-        name: "churn".to_owned(),
-        config: "c-2".to_owned(),
-        keeps_counts: true,
-        rollout: None,
-    };
+    let mut change =
+        EndpointChange { name: "churn".to_owned(), config: "c-2".to_owned(), keeps_counts: true, rollout: None };
     port.update_endpoint(&change).await.unwrap();
-    let plain =
-        json!({"EndpointName": "churn", "EndpointConfigName": "c-2", "RetainAllVariantProperties": true});
+    let plain = json!({"EndpointName": "churn", "EndpointConfigName": "c-2", "RetainAllVariantProperties": true});
     assert_eq!(bodies(&stub).last(), Some(&plain));
     for (traffic, key, policy) in cases {
         for alarms in [vec!["errors".to_owned(), "slow".to_owned()], Vec::new()] {
