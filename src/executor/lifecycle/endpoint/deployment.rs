@@ -393,3 +393,6 @@ impl Deploying<'_> {
 fn saved(begin: &LedgerBegin) -> Option<&SavedScaling> {
     begin.before.as_ref()?.scaling.as_ref()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! `endpoint deploy` when calls fail, answers are late, or the command is ended in a wait.
+
+use super::*;
+use crate::cloud::CloudErrorKind;
+use crate::cloud::testing::{Fault, When};
+
+/// Runs the command for so long, and ends it as a signal does.
+async fn ended_after(desk: &EndpointDesk, time: Duration) {
+    assert!(tokio::time::timeout(time, desk.deploy()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_was_ended_is_gone_on_with() {
+    let desk = EndpointDesk::new().await;
+    ended_after(&desk, Duration::from_mins(1)).await;
+    assert_eq!(desk.record("00000001.end"), Value::Null);
+    let ended = desk.deploy().await;
+    assert!(ended.lines.contains("Going on with deployment 1 of wine"), "{}", ended.lines);
+    assert_eq!(ended.good()["deployment_number"], 1);
+    desk.version(2).await;
+    ended_after(&desk, Duration::from_mins(3)).await;
+    let data = desk.deploy().await.good();
+    assert_eq!((&data["outcome"], &data["deployment_number"]), (&json!("updated"), &json!(2)));
+    assert_eq!(desk.memory.serving.changes().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_that_nobody_saw_is_told() {
+    let desk = EndpointDesk::new().await;
+    desk.deploy().await.good();
+    desk.version(2).await;
+    desk.memory.serving.fates([crate::cloud::testing::EndpointFate::Fails("no ping".to_owned())]);
+    ended_after(&desk, Duration::from_mins(1)).await;
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    let ended = desk.deploy().await;
+    assert!(ended.verdict() == 20 && ended.error.contains("no ping"), "{}", ended.error);
+    assert_eq!(desk.record("00000002.end")["outcome"], "rolled-back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_deployment_takes_the_place_of_an_interrupted_one() {
+    let desk = EndpointDesk::new().await;
+    desk.deploy().await.good();
+    desk.version(2).await;
+    ended_after(&desk, Duration::from_mins(1)).await;
+    desk.version(3).await;
+    let data = desk.deploy().await.good();
+    assert_eq!((&data["outcome"], &data["deployment_number"]), (&json!("updated"), &json!(3)));
+    assert_eq!(desk.record("00000002.end")["outcome"], "detached-superseded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_that_is_over_leaves_the_deployment_to_aws() {
+    let desk = EndpointDesk::new().await;
+    desk.memory.serving.set_provisioning(Duration::from_mins(50));
+    let ended = desk.run(&["deploy", "--timeout", "40min"]).await;
+    assert!(ended.verdict() == 75 && ended.error.contains("it goes on at AWS"), "{}", ended.error);
+    assert_eq!(desk.deploy().await.good()["deployment_number"], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn late_answers_are_waited_for() {
+    let desk = EndpointDesk::new().await;
+    desk.deploy().await.good();
+    desk.version(2).await;
+    desk.memory.serving.show_late(4);
+    desk.deploy().await.good();
+    assert_eq!(desk.memory.serving.changes().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_capacity_ends_the_record_and_may_pass() {
+    let desk = EndpointDesk::new().await;
+    desk.memory.serving.plan([Fault::new("create_endpoint", 1, When::Before, CloudErrorKind::Capacity)]);
+    let ended = desk.deploy().await;
+    assert!(ended.kind == Some(Kind::System) && ended.error.contains("create_endpoint"), "{}", ended.error);
+    assert_eq!(desk.record("00000001.end")["outcome"], "failed");
+    assert_eq!(desk.deploy().await.good()["deployment_number"], 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_whose_answers_are_lost_are_made_once() {
+    let desk = EndpointDesk::new().await;
+    let lost = |method| Fault::new(method, 1, When::After, CloudErrorKind::Transient);
+    desk.memory.serving.plan([lost("create_endpoint"), lost("endpoint")]);
+    desk.deploy().await.good();
+    desk.version(2).await;
+    desk.memory.serving.plan([lost("update_endpoint")]);
+    desk.deploy().await.good();
+    assert_eq!(desk.memory.serving.changes().len(), 1);
+}
