@@ -6,7 +6,7 @@ use super::ledger::{
     LedgerBefore, LedgerBegin, LedgerEnd, LedgerEntry, LedgerKind, LedgerOutcome, LedgerServing, LedgerTest,
 };
 use super::plan::capacity;
-use super::preconditions::changes_type_under_target;
+use super::preconditions::changes_type;
 use super::resources;
 use super::rollout::{EndpointBefore, RolloutEnd, RolloutGoal};
 use super::scaling::SavedScaling;
@@ -168,12 +168,13 @@ impl Deploying<'_> {
 
     /// Autoscaling has set the number of instances, and their type stays.
     fn keeps_counts(&self, entry: &Entry) -> bool {
-        saved(&entry.begin).is_some() && self.wanted.rollout.is_some() && self.in_the_way(entry).is_none()
+        let is_scaled = saved(&entry.begin).is_some_and(|saved| self.wanted.scaling.is_some() || !saved.is_own());
+        is_scaled && self.wanted.rollout.is_some() && !changes_type(self.wanted, self.survey)
     }
 
     /// Scaling that SageMaker refuses an update under.
     fn in_the_way<'a>(&self, entry: &'a Entry) -> Option<&'a SavedScaling> {
-        saved(&entry.begin).filter(|_| changes_type_under_target(self.wanted, self.survey))
+        saved(&entry.begin).filter(|_| changes_type(self.wanted, self.survey))
     }
 
     async fn in_service(&self, entry: &Entry) -> anyhow::Result<()> {
@@ -318,6 +319,16 @@ impl Deploying<'_> {
 
     /// Makes the scaling that the manifest wants, beside what was there before.
     async fn scale(&self, saved: Option<&SavedScaling>) -> anyhow::Result<bool> {
+        if self.survey.has_own_scaling(self.wanted)
+            || (self.wanted.scaling.is_none() && saved.is_some_and(SavedScaling::is_own))
+        {
+            let variant = self.survey.variant(self.wanted);
+            self.inputs
+                .printer
+                .line(format!("Removing the autoscaling of {}, which the manifest has no more", variant.endpoint));
+            self.engine.scaling.remove(&variant).await?;
+            return Ok(true);
+        }
         let wanted = match (&self.wanted.scaling, saved) {
             (Some(wanted), saved) => wanted.clone().with_others_of(saved),
             (None, Some(saved)) => saved.clone(),

@@ -56,7 +56,7 @@ impl EndpointEngine<'_> {
                 RolloutStep::Create => self.create(goal).await,
                 RolloutStep::Update => {
                     if let Some(saved) = in_the_way {
-                        self.scaling.remove(saved).await?;
+                        self.scaling.remove(&saved.variant()).await?;
                     }
                     self.update(goal).await
                 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::preconditions::{Refusal, changes_type_under_target};
+use super::preconditions::{Refusal, changes_type};
 use super::specification::DeploymentSpecification;
 use super::survey::EndpointSurvey;
 use crate::base::human::human_duration;
 use crate::base::plain;
-use crate::cloud::{EndpointConfiguration, TrafficShift, VariantCapacity};
+use crate::cloud::{EndpointAlarm, EndpointConfiguration, EndpointState, TrafficShift, VariantCapacity};
 use crate::lifecycle::connect::needed_instances;
 use crate::lifecycle::manifest::Endpoint;
 
@@ -139,16 +139,14 @@ fn steps(wanted: &DeploymentSpecification, survey: &EndpointSurvey) -> Vec<PlanS
         };
         steps.push(step(action, format!("alarm {}", alarm.name)));
     }
-    let is_removed = changes_type_under_target(wanted, survey);
+    let is_removed = survey.scaling.target.is_some() && changes_type(wanted, survey);
     if is_removed {
         steps.push(step("remove", "autoscaling, until the new instances are in service".to_owned()));
     }
     steps.push(match &survey.endpoint {
         None => step("create", format!("endpoint {}", wanted.endpoint)),
         Some(_) if is_live => step("keep", format!("endpoint {}", wanted.endpoint)),
-        Some(sight) if sight.state == crate::cloud::EndpointState::Failed => {
-            step("replace", format!("endpoint {}", wanted.endpoint))
-        }
+        Some(sight) if sight.state == EndpointState::Failed => step("replace", format!("endpoint {}", wanted.endpoint)),
         Some(_) => step("update", format!("endpoint {}", wanted.endpoint)),
     });
     if let Some(scaling) = &wanted.scaling {
@@ -159,13 +157,15 @@ fn steps(wanted: &DeploymentSpecification, survey: &EndpointSurvey) -> Vec<PlanS
             _ => "create",
         };
         steps.push(step(action, format!("autoscaling, {}", scaling.text())));
+    } else if survey.has_own_scaling(wanted) {
+        steps.push(step("remove", "autoscaling, which the manifest has no more".to_owned()));
     }
     steps
 }
 
 /// Whether an alarm is as wanted. AWS does not show tags.
-pub(super) fn is_same_alarm(shown: &crate::cloud::EndpointAlarm, wanted: &crate::cloud::EndpointAlarm) -> bool {
-    let shown = crate::cloud::EndpointAlarm { tags: wanted.tags.clone(), ..shown.clone() };
+pub(super) fn is_same_alarm(shown: &EndpointAlarm, wanted: &EndpointAlarm) -> bool {
+    let shown = EndpointAlarm { tags: wanted.tags.clone(), ..shown.clone() };
     shown == *wanted
 }
 

@@ -224,19 +224,19 @@ fn check_shape(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refusa
     }
 }
 
-/// Whether the instance type changes under a scalable target.
-pub(super) fn changes_type_under_target(wanted: &DeploymentSpecification, survey: &EndpointSurvey) -> bool {
+/// Whether the instance type changes. SageMaker refuses that under a scalable target.
+pub(super) fn changes_type(wanted: &DeploymentSpecification, survey: &EndpointSurvey) -> bool {
     let type_of = |config: &EndpointConfiguration| match &config.capacity {
         VariantCapacity::Instances { instance_type, .. } => Some(instance_type.clone()),
         VariantCapacity::Serverless { .. } => None,
     };
     let current = survey.current.as_ref().and_then(type_of);
-    survey.scaling.target.is_some() && current.is_some() && current != type_of(&wanted.config)
+    current.is_some() && current != type_of(&wanted.config)
 }
 
 fn check_scaling(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refusals: &mut Vec<Refusal>) {
-    let cannot_save = survey.scaling.saved(&survey.variant(wanted)).is_none();
-    if changes_type_under_target(wanted, survey) && cannot_save {
+    let cannot_save = survey.scaling.target.is_some() && survey.scaling.saved(&survey.variant(wanted)).is_none();
+    if changes_type(wanted, survey) && cannot_save {
         refusals.push(Refusal::mistake(
             format!(
                 "the instance type changes, and the variant of {} has a scaling policy that this program cannot write again",
@@ -262,10 +262,15 @@ fn check_names(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refusa
     }
 }
 
-/// Whether AWS shows what was asked for.
+/// Whether AWS shows what was asked for. What was left to AWS may be anything.
 pub(super) fn is_same_config(shown: &EndpointConfiguration, wanted: &EndpointConfiguration) -> bool {
-    let shown = EndpointConfiguration { arn: String::new(), tags: wanted.tags.clone(), ..shown.clone() };
-    shown == EndpointConfiguration { arn: String::new(), ..wanted.clone() }
+    let mut expected = EndpointConfiguration { arn: String::new(), ..wanted.clone() };
+    expected.download_timeout_seconds = wanted.download_timeout_seconds.or(shown.download_timeout_seconds);
+    expected.startup_timeout_seconds = wanted.startup_timeout_seconds.or(shown.startup_timeout_seconds);
+    if let (Some(expected), Some(shown)) = (&mut expected.asynchronous, &shown.asynchronous) {
+        expected.max_concurrent = expected.max_concurrent.or(shown.max_concurrent);
+    }
+    EndpointConfiguration { arn: String::new(), tags: wanted.tags.clone(), ..shown.clone() } == expected
 }
 
 /// As [`is_same_config`]. Of a model from a version, AWS may show the version's own variables too.
@@ -299,6 +304,10 @@ fn check_alarms(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refus
                     plain::line(&alarm.reason, LONGEST)
                 ),
                 "wait until it is off, or take it out of `endpoint.alarms`",
+            )),
+            Some(alarm) if survey.foreign_alarms.contains(&alarm.name) => refusals.push(Refusal::mistake(
+                format!("the alarm `{}` exists, and was not made by this program", plain::line(name, LONGEST)),
+                "delete or rename it, or name it in `endpoint.alarms.names` in place of the limit",
             )),
             Some(_) | None => {}
         }

@@ -85,13 +85,18 @@ impl SavedScaling {
             min: scaling.min,
             max: scaling.max,
             policies: vec![SavedPolicy {
-                name: format!("{}-target", endpoint.name),
+                name: policy_name(&endpoint.name),
                 metric: metric.to_owned(),
                 target: scaling.target,
                 scale_in_cooldown: scaling.scale_in_cooldown_seconds,
                 scale_out_cooldown: scaling.scale_out_cooldown_seconds,
             }],
         })
+    }
+
+    /// This program made it, and nobody added to it.
+    pub(super) fn is_own(&self) -> bool {
+        !self.policies.is_empty() && self.policies.iter().all(|policy| policy.name == policy_name(&self.endpoint))
     }
 
     /// This scaling, with the policies of `saved` that have other names.
@@ -150,6 +155,11 @@ impl SavedScaling {
     }
 }
 
+/// The name of this program's policy.
+fn policy_name(endpoint: &str) -> String {
+    format!("{endpoint}-target")
+}
+
 fn is_same(wanted: &ScalingPolicy, shown: &ScalingPolicy) -> bool {
     let (
         ScalingPolicyKind::Tracking { metric, target, scale_in_cooldown, scale_out_cooldown },
@@ -177,12 +187,11 @@ pub(super) struct ScalingKeeper(pub(super) Arc<dyn EndpointScaling>);
 
 impl ScalingKeeper {
     /// Removes the target with its policies.
-    pub(super) async fn remove(&self, saved: &SavedScaling) -> anyhow::Result<()> {
-        let variant = saved.variant();
-        for policy in self.0.policies(&variant).await? {
-            self.0.delete_policy(&variant, &policy.name).await?;
+    pub(super) async fn remove(&self, variant: &ScaledVariant) -> anyhow::Result<()> {
+        for policy in self.0.policies(variant).await? {
+            self.0.delete_policy(variant, &policy.name).await?;
         }
-        Ok(self.0.deregister(&variant).await?)
+        Ok(self.0.deregister(variant).await?)
     }
 
     /// Makes the target, then its policies, and reads them back. What is right stays. `true` if something was written.

@@ -269,3 +269,135 @@ fn rollout(endpoint: &Endpoint, alarms: Vec<String>) -> Option<RolloutSpec> {
     };
     Some(RolloutSpec { traffic, limit_seconds: endpoint.deployment_limit(), alarms })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::cloud::{Access, Approval, RegistrationState};
+    use crate::lifecycle::manifest::{EnvironmentEntry, Manifest};
+    use crate::lifecycle::pipeline::Pipeline;
+
+    fn version() -> ModelVersion {
+        ModelVersion {
+            arn: "arn:aws:sagemaker:eu-west-1:123456789012:model-package/wine/3".to_owned(),
+            group: "wine".to_owned(),
+            number: 3,
+            description: String::new(),
+            state: RegistrationState::Completed,
+            approval: Approval::Approved,
+            approval_description: String::new(),
+            created: None,
+            image: "r/serve".to_owned(),
+            image_digest: Some("sha256:1".to_owned()),
+            model_data_url: "s3://b/models/1/model.tar.gz".to_owned(),
+            environment: BTreeMap::from([("LEVEL".to_owned(), "1".to_owned())]),
+            metrics: None,
+            metadata: BTreeMap::new(),
+        }
+    }
+
+    fn made(change: impl FnOnce(&mut Value, &mut EnvironmentEntry), by_package: bool) -> DeploymentSpecification {
+        let mut endpoint = json!({"name": "wine", "instances": {"type": "ml.m5.large", "count": 2}});
+        let role = Some("arn:aws:iam::123456789012:role/serve".to_owned());
+        let mut place = EnvironmentEntry { role, ..EnvironmentEntry::default() };
+        change(&mut endpoint, &mut place);
+        let endpoint: Endpoint = serde_json::from_value(endpoint).unwrap();
+        let target = ProjectTarget {
+            manifest: Manifest { target: place, ..Manifest::default() },
+            folder: PathBuf::new(),
+            environment: Some("prod".to_owned()),
+            pipeline: Pipeline { id: Some("7".to_owned()), ..Pipeline::default() },
+            access: Access { bucket: "models".to_owned(), prefix: "wine".to_owned(), ..Access::default() },
+        };
+        DeploymentSpecification::new(&target, &endpoint, &version(), by_package).unwrap()
+    }
+
+    #[test]
+    fn equal_content_has_equal_names_and_other_content_others() {
+        let base = made(|_, _| {}, true);
+        // Names must stay what they are: another one would deploy every endpoint again.
+        assert_eq!((base.model.name.as_str(), base.config.name.as_str()), ("wine-m-53d5d30f677c", "wine-53d5d30f677c"));
+        assert_eq!(model_of_config("wine", &base.config.name), Some(base.model.name.clone()));
+        let alike = made(|endpoint, _| endpoint["alarms"] = json!({"errors_5xx": 1}), true);
+        assert_eq!(alike.config.name, base.config.name);
+        type Change = fn(&mut Value, &mut EnvironmentEntry);
+        let changes: [Change; 6] = [
+            |endpoint, _| endpoint["instances"]["count"] = json!(3),
+            |endpoint, _| endpoint["instances"]["startup_timeout_seconds"] = json!(90),
+            |endpoint, _| endpoint["asynchronous"] = json!({}),
+            |_, place| place.network_isolation = true,
+            |_, place| place.role = Some("arn:aws:iam::123456789012:role/other".to_owned()),
+            |_, place| place.key = Some("alias/models".to_owned()),
+        ];
+        for change in changes {
+            assert_ne!(made(change, true).config.name, base.config.name);
+        }
+        assert_ne!(made(|_, _| {}, false).config.name, base.config.name);
+    }
+
+    #[test]
+    fn a_long_name_is_cut_and_stays_apart_from_others() {
+        let named = |name: &str| made(|endpoint, _| endpoint["name"] = json!(name), true);
+        let [one, other] = ["a", "b"].map(|end| named(&format!("{}{end}", "w".repeat(62))));
+        assert_eq!((one.model.name.len(), one.config.name.len()), (63, 61));
+        assert_ne!(one.config.name, other.config.name);
+        assert_eq!(model_of_config(&one.endpoint, &one.config.name), Some(one.model.name.clone()));
+        for foreign in ["wine-eu-0123456789ab", "wine-0123456789a", "wine-0123456789xy", "other-0123456789ab"] {
+            assert_eq!(model_of_config("wine", foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_serverless_endpoint_has_no_rollout_and_its_concurrency_is_scaled() {
+        let serverless = made(
+            |endpoint, place| {
+                *endpoint = json!({
+                    "name": "wine",
+                    "serverless": {"memory_mb": 2048, "max_concurrency": 5, "provisioned_concurrency": 2},
+                    "autoscaling": {"min": 1, "max": 4, "target": 0.7},
+                });
+                place.key = Some("alias/models".to_owned());
+            },
+            true,
+        );
+        assert_eq!((serverless.rollout, serverless.config.kms_key_id), (None, None));
+        let scaling = serverless.scaling.unwrap();
+        assert_eq!(scaling.text(), "1 to 4 concurrent requests");
+        assert_eq!(scaling.of_ledger().unwrap().metric, "SageMakerVariantProvisionedConcurrencyUtilization");
+    }
+
+    #[test]
+    fn alarms_and_waits_are_as_the_manifest_says() {
+        let made = made(
+            |endpoint, _| {
+                endpoint["alarms"] = json!({"errors_5xx": 5, "latency_p95_ms": 200, "names": ["mine"]});
+                endpoint["deployment"] = json!({"strategy": "linear", "step_percent": 25});
+            },
+            true,
+        );
+        assert_eq!(made.alarm_names(), ["wine-5xx", "wine-latency", "mine"]);
+        assert_eq!(made.alarms[1].threshold.to_bits(), 200_000_f64.to_bits());
+        let rollout = made.rollout.unwrap();
+        assert_eq!(rollout.traffic, TrafficShift::Linear { percent: 25, wait: 300, termination_wait: 0 });
+        assert_eq!(rollout.limit_seconds, 4 * 300 + 1800);
+    }
+
+    #[test]
+    fn answers_of_asynchronous_requests_lie_in_the_bucket() {
+        let places = made(|endpoint, _| endpoint["asynchronous"] = json!({"max_concurrent": 4}), true);
+        let places = places.config.asynchronous.unwrap();
+        assert_eq!(places.output, "s3://models/wine/asynchronous/wine/answers");
+        assert_eq!(places.failures.as_deref(), Some("s3://models/wine/asynchronous/wine/failures"));
+    }
+
+    #[test]
+    fn types_with_local_storage_take_no_key() {
+        let with = ["ml.m5d.large", "ml.g4dn.xlarge", "ml.g5.xlarge", "ml.p4d.24xlarge", "ml.c6gd.large"];
+        let without = ["ml.m5.large", "ml.c6g.large", "ml.inf2.xlarge", "ml.p3.2xlarge"];
+        assert!(with.into_iter().all(has_local_storage) && !without.into_iter().any(has_local_storage));
+    }
+}

@@ -1,9 +1,11 @@
 //! Everything that a deployment decides by, read at one time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::ledger::{Ledger, LedgerEntry};
+use super::ownership::is_ours;
+use super::plan::is_same_alarm;
 use super::scaling::SavedScaling;
 use super::specification::{DeploymentSpecification, VARIANT};
 use crate::cloud::{
@@ -63,6 +65,7 @@ pub(super) enum Needed {
 #[derive(Debug, Default)]
 pub(super) struct EndpointSurvey {
     pub(super) endpoint: Option<EndpointSight>,
+    /// Those of the configuration in service, if this program made it, else those of the endpoint.
     pub(super) tags: BTreeMap<String, String>,
     /// The configuration in service.
     pub(super) current: Option<EndpointConfiguration>,
@@ -70,6 +73,8 @@ pub(super) struct EndpointSurvey {
     pub(super) model: Option<ServedModel>,
     pub(super) config: Option<EndpointConfiguration>,
     pub(super) alarms: Vec<AlarmSight>,
+    /// Names of alarms that must change, and that somebody else made.
+    pub(super) foreign_alarms: BTreeSet<String>,
     pub(super) scaling: ScalingSight,
     /// The newest deployment without an end.
     pub(super) open: Option<LedgerEntry>,
@@ -106,6 +111,11 @@ impl EndpointSurvey {
         self.open.as_ref().is_some_and(|open| open.begin.to_config.as_ref() == Some(&wanted.config.name))
     }
 
+    /// The variant is scaled as an earlier manifest said, and this one has no autoscaling.
+    pub(super) fn has_own_scaling(&self, wanted: &DeploymentSpecification) -> bool {
+        wanted.scaling.is_none() && self.scaling.saved(&self.variant(wanted)).is_some_and(|saved| saved.is_own())
+    }
+
     /// The scaled variant in service, or the one that comes.
     pub(super) fn variant(&self, wanted: &DeploymentSpecification) -> ScaledVariant {
         let config = self.current.as_ref().unwrap_or(&wanted.config);
@@ -131,15 +141,16 @@ pub(super) async fn survey(
     let mut survey = EndpointSurvey { endpoint, open, ..EndpointSurvey::default() };
     survey.config = ports.endpoints.config(&wanted.config.name).await?;
     if let Some(sight) = &survey.endpoint {
-        survey.tags = ports.endpoints.tags(&sight.arn).await?;
         survey.current = if sight.config == wanted.config.name {
             survey.config.clone()
         } else {
             ports.endpoints.config(&sight.config).await?
         };
+        survey.tags = tags(ports, &wanted.endpoint, &sight.arn, survey.current.as_ref()).await?;
     }
     if !wanted.alarm_names().is_empty() {
         survey.alarms = ports.alarms.alarms(wanted.alarm_names()).await?;
+        survey.foreign_alarms = foreign_alarms(ports, wanted, &survey.alarms).await?;
     }
     let variant = survey.variant(wanted);
     survey.scaling.target = ports.scaling.target(&variant).await?;
@@ -155,6 +166,41 @@ pub(super) async fn survey(
         }
     }
     Ok(survey)
+}
+
+/// An endpoint that was taken over has its own tags still: the configuration in service tells whose it is.
+async fn tags(
+    ports: &EndpointPorts,
+    endpoint: &str,
+    arn: &str,
+    config: Option<&EndpointConfiguration>,
+) -> anyhow::Result<BTreeMap<String, String>> {
+    if let Some(config) = config {
+        let tags = ports.endpoints.tags(&config.arn).await?;
+        if is_ours(&tags, endpoint) {
+            return Ok(tags);
+        }
+    }
+    Ok(ports.endpoints.tags(arn).await?)
+}
+
+/// Of the alarms that must change, those that somebody else made.
+async fn foreign_alarms(
+    ports: &EndpointPorts,
+    wanted: &DeploymentSpecification,
+    alarms: &[AlarmSight],
+) -> anyhow::Result<BTreeSet<String>> {
+    let mut foreign = BTreeSet::new();
+    for alarm in &wanted.alarms {
+        let sight = alarms.iter().find(|sight| sight.name == alarm.name);
+        let is_right = |sight: &&AlarmSight| sight.definition.as_ref().is_some_and(|shown| is_same_alarm(shown, alarm));
+        if let Some(sight) = sight.filter(|sight| !is_right(sight))
+            && !is_ours(&ports.alarms.alarm_tags(&sight.arn).await?, &wanted.endpoint)
+        {
+            foreign.insert(alarm.name.clone());
+        }
+    }
+    Ok(foreign)
 }
 
 async fn image(ports: &EndpointPorts, image: &str) -> anyhow::Result<Needed> {

@@ -11,7 +11,6 @@ use std::time::{Duration, SystemTime};
 use clap::Parser;
 use serde_json::{Value, json};
 
-use crate::lifecycle::endpoint::{self, EndpointArgs};
 use crate::base::clock::TestClock;
 use crate::base::failure::{self, Kind};
 use crate::base::signals::Cancellation;
@@ -19,6 +18,7 @@ use crate::cloud::testing::Memory;
 use crate::cloud::{Approval, InferenceReply, ModelRegistry as _, VersionSpec};
 use crate::config::env::Environment;
 use crate::lifecycle::CommandInputs;
+use crate::lifecycle::endpoint::{self, EndpointArgs};
 use crate::ui::Printer;
 
 #[derive(Parser)]

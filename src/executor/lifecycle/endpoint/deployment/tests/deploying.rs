@@ -222,3 +222,24 @@ async fn outside_of_production_a_version_needs_no_approval() {
     assert!(matches!(&model.source, ModelSource::Container { image, .. } if image.contains("@sha256:2222")));
     assert_eq!(model.environment["LEVEL"], "1");
 }
+
+#[tokio::test(start_paused = true)]
+async fn scaling_that_the_manifest_has_no_more_is_removed() {
+    let desk = EndpointDesk::new().await;
+    desk.manifest(|manifest| manifest["endpoint"]["autoscaling"] = json!({"min": 2, "max": 4, "target": 100}));
+    desk.deploy().await.good();
+    desk.manifest(|_| {});
+    assert_eq!(desk.deploy().await.good()["outcome"], "adjusted");
+    assert_eq!(desk.memory.serving.scalable_target(&variant()), None);
+    assert_eq!(desk.deploy().await.good()["outcome"], "unchanged");
+}
+
+#[tokio::test(start_paused = true)]
+async fn alarms_follow_the_manifest() {
+    let desk = EndpointDesk::new().await;
+    desk.deploy().await.good();
+    desk.manifest(|manifest| manifest["endpoint"]["alarms"]["errors_5xx"] = json!(1));
+    assert_eq!(desk.deploy().await.good()["outcome"], "adjusted");
+    let alarms = desk.memory.serving.alarms(&["wine-5xx".to_owned()]).await.unwrap();
+    assert_eq!(alarms[0].definition.as_ref().unwrap().threshold.to_bits(), 1_f64.to_bits());
+}

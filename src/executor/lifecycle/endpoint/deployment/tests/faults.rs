@@ -89,3 +89,47 @@ async fn calls_whose_answers_are_lost_are_made_once() {
     desk.deploy().await.good();
     assert_eq!(desk.memory.serving.changes().len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_way_back_that_was_interrupted_ends_as_it_would_have() {
+    let desk = EndpointDesk::new().await;
+    desk.deploy().await.good();
+    let (old, first) = (desk.in_service().await, desk.memory.serving.models()[0].name.clone());
+    desk.answer(move |model| if model == first { "good" } else { "bad" });
+    desk.version(2).await;
+    let on_the_way_back = async {
+        while desk.memory.serving.changes().len() < 2 {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+    };
+    tokio::select! {
+        ended = desk.deploy() => panic!("{}", ended.error),
+        () = on_the_way_back => {}
+    }
+    let ended = desk.deploy().await;
+    assert_eq!(ended.verdict(), 21, "{}", ended.error);
+    assert_eq!(desk.in_service().await, old);
+    assert_eq!(desk.record("00000002.end")["outcome"], "rolled-back-by-us");
+}
+
+#[tokio::test(start_paused = true)]
+async fn scaling_comes_back_after_a_command_that_was_ended() {
+    let desk = EndpointDesk::new().await;
+    let scaling = json!({"min": 2, "max": 4, "target": 100});
+    desk.manifest(|manifest| manifest["endpoint"]["autoscaling"] = scaling.clone());
+    desk.deploy().await.good();
+    desk.memory.account.set_quota("ml.m6g.large", 8.0);
+    desk.manifest(|manifest| {
+        manifest["endpoint"]["autoscaling"] = scaling;
+        manifest["endpoint"]["instances"]["type"] = json!("ml.m6g.large");
+    });
+    ended_after(&desk, Duration::from_mins(1)).await;
+    desk.deploy().await.good();
+    assert!(!desk.memory.serving.changes()[0].keeps_counts);
+    let variant = crate::cloud::ScaledVariant {
+        endpoint: "wine".to_owned(),
+        variant: "AllTraffic".to_owned(),
+        quantity: crate::cloud::ScaledQuantity::Instances,
+    };
+    assert!(desk.memory.serving.scalable_target(&variant).is_some());
+}

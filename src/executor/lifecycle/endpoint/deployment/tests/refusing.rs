@@ -30,7 +30,9 @@ async fn everything_that_does_not_hold_is_told_at_once() {
     let arn = desk.pending_version(2).await;
     desk.memory.account.set_quota("ml.m5.large", 1.0);
     desk.memory.serving.set_alarm("wine-5xx", AlarmState::Alarm);
-    desk.manifest(|manifest| manifest["endpoint"]["alarms"]["names"] = json!(["absent"]));
+    desk.manifest(|manifest| {
+        manifest["endpoint"]["alarms"]["names"] = json!(["absent"]);
+    });
     let ended = refused(&desk, &["deploy", "--model-package", &arn, "--timeout", "10min"]).await;
     assert_eq!(ended.verdict(), 1, "{}", ended.error);
     for text in [
@@ -67,6 +69,18 @@ async fn an_endpoint_of_somebody_else_is_left_alone() {
     let desk = foreign(|_| {}).await;
     let ended = refused(&desk, &["deploy"]).await;
     assert!(ended.verdict() == 1 && ended.error.contains("--adopt"), "{}", ended.error);
+    assert_eq!(desk.run(&["deploy", "--adopt"]).await.good()["previous_endpoint_config_name"], "c");
+    // The configuration in service is of this program now.
+    assert_eq!(desk.deploy().await.good()["outcome"], "unchanged");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_of_another_project_is_left_alone() {
+    let desk = EndpointDesk::new().await;
+    desk.deploy().await.good();
+    let desk = desk.with([("CI_PROJECT_PATH", "group/other")]);
+    let ended = refused(&desk, &["deploy"]).await;
+    assert!(ended.verdict() == 1 && ended.error.contains("is of the project group/project"), "{}", ended.error);
 }
 
 #[tokio::test(start_paused = true)]
