@@ -5,9 +5,7 @@ mod deploy;
 mod deployment;
 mod deployment_data;
 mod engine;
-#[allow(dead_code, unused_imports)]
 mod ledger;
-#[allow(dead_code)]
 mod ownership;
 mod plan;
 mod preconditions;
