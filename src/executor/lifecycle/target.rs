@@ -8,11 +8,14 @@ use clap::Args;
 use super::CommandInputs;
 use super::manifest::{self, Endpoint, Manifest, ModelEntry};
 use super::pipeline::Pipeline;
+use super::tier;
 use crate::base::arn::Arn;
 use crate::base::failure::Failure;
 use crate::base::plain;
 use crate::cloud::{Access, SettingsFile};
+use crate::config::env::Environment;
 
+const CI_ENVIRONMENT_TIER: &str = "CI_ENVIRONMENT_TIER";
 const DEFAULT_MANIFEST: &str = "manifest.json";
 
 #[derive(Debug, Args)]
@@ -109,6 +112,12 @@ impl ProjectTarget {
     pub(crate) fn require_account(&self) -> Result<&str, Failure> {
         let account = self.manifest.target.account.as_deref().filter(|_| self.environment.is_some());
         account.ok_or_else(|| self.unnamed("account"))
+    }
+
+    /// Whether the environment takes approved versions alone.
+    pub(crate) fn needs_approval(&self, env: &Environment) -> bool {
+        let name = self.environment.as_deref().unwrap_or_default();
+        tier::needs_approval(self.manifest.target.tier, name, env.get(CI_ENVIRONMENT_TIER))
     }
 
     /// Refuses an environment without a bucket.

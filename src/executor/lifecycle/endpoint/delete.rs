@@ -13,10 +13,12 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use self::belongings::{Belonging, Belongings};
-use super::ledger::{Ledger, LedgerBegin, LedgerEnd, LedgerKind, LedgerOutcome};
+use super::engine::EndpointEngine;
+use super::ledger::{LedgerBegin, LedgerEnd, LedgerKind, LedgerOutcome};
+use super::scaling::ScalingKeeper;
+use super::survey::EndpointPorts;
 use crate::base::failure::Failure;
 use crate::base::plain;
-use crate::cloud::EndpointSight;
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::identity::{IdentityArgs, JobUser};
 use crate::lifecycle::output::{Data, OutputArgs};
@@ -54,6 +56,12 @@ struct DeletionData {
     belongings: Vec<Belonging>,
 }
 
+impl DeletionData {
+    fn new(endpoint: &str, outcome: &'static str, deployment: Option<u64>, belongings: Vec<Belonging>) -> Self {
+        Self { endpoint: endpoint.to_owned(), outcome, deployment, belongings }
+    }
+}
+
 impl Data for DeletionData {
     fn text(&self) -> String {
         let mut text = format!("{}: {}\n", self.endpoint, self.outcome);
@@ -75,23 +83,37 @@ pub(super) async fn run(inputs: &CommandInputs, args: DeleteArgs) -> anyhow::Res
     let name = target.endpoint()?.name.clone();
     target.require_account()?;
     target.require_bucket()?;
-    check_confirmation(&target, &name, args.confirm.as_deref(), args.dry_run)?;
+    let is_protected = !args.dry_run && target.needs_approval(&inputs.env);
+    check_confirmation(&target, &name, args.confirm.as_deref(), is_protected)?;
     let user = args.identity.token(inputs)?.map(|token| token.work_as(&mut target.access));
     target.check_account(inputs).await?;
-    let deletion = Deletion { inputs, target: &target, name: &name, user, deadline: Instant::now() + args.timeout };
+    let ports = EndpointPorts::connect(inputs, &target, &name).await?;
+    let engine = EndpointEngine {
+        endpoints: ports.endpoints.clone(),
+        scaling: ScalingKeeper(ports.scaling.clone()),
+        printer: &inputs.printer,
+        deadline: Instant::now() + args.timeout,
+    };
+    let belongings = Belongings { endpoint: &name, ports: &ports, engine: &engine };
+    let deletion = Deletion { inputs, target: &target, belongings, user };
     let data = if args.dry_run { deletion.plan().await? } else { deletion.carry_out(args.reason).await? };
     args.output.leave(&data, &inputs.printer)
 }
 
 /// Refuses to delete an endpoint of production whose name was not typed.
-fn check_confirmation(target: &ProjectTarget, name: &str, confirm: Option<&str>, dry_run: bool) -> Result<(), Failure> {
+fn check_confirmation(
+    target: &ProjectTarget,
+    name: &str,
+    confirm: Option<&str>,
+    is_protected: bool,
+) -> Result<(), Failure> {
     let environment = plain::line(target.environment.as_deref().unwrap_or_default(), 100);
     match confirm {
         Some(confirm) if confirm != name => {
             let message = format!("the endpoint of {environment} is `{name}`, and not the one of `--confirm`");
             Err(Failure::user(message).hint("check `--environment` and the manifest, then `--confirm`"))
         }
-        None if !dry_run && is_protected(target) => {
+        None if is_protected => {
             let message = format!("`{name}` of {environment} is not deleted without a confirmation");
             Err(Failure::user(message)
                 .hint(format!("give `--confirm {name}`; `--dry-run` shows what would be deleted")))
@@ -100,64 +122,47 @@ fn check_confirmation(target: &ProjectTarget, name: &str, confirm: Option<&str>,
     }
 }
 
-fn is_protected(target: &ProjectTarget) -> bool {
-    target.environment.as_deref() == Some("prod")
-}
-
 struct Deletion<'a> {
     inputs: &'a CommandInputs,
     target: &'a ProjectTarget,
-    name: &'a str,
+    belongings: Belongings<'a>,
     user: Option<JobUser>,
-    deadline: Instant,
 }
 
 impl Deletion<'_> {
     async fn plan(&self) -> anyhow::Result<DeletionData> {
-        let belongings = Belongings::connect(self.inputs, self.target, self.name).await?;
-        let found = belongings.find().await?;
+        let found = self.belongings.find().await?;
         let outcome = if found.is_empty() { "already gone" } else { "would be deleted" };
-        Ok(DeletionData { endpoint: self.name.to_owned(), outcome, deployment: None, belongings: found })
+        Ok(DeletionData::new(self.belongings.endpoint, outcome, None, found))
     }
 
     async fn carry_out(&self, reason: Option<String>) -> anyhow::Result<DeletionData> {
-        let belongings = Belongings::connect(self.inputs, self.target, self.name).await?;
-        let sight = belongings.settled(self.deadline).await?;
-        let found = belongings.find().await?;
-        let ledger = belongings.ledger();
+        let Belongings { endpoint, ports, engine } = self.belongings;
+        let sight = engine.settled(endpoint).await?;
+        let found = self.belongings.find().await?;
+        let config = sight.map(|sight| sight.config);
         let at = self.inputs.clock.now();
-        let taken_up = ledger.take_up(at, |begin| begin.kind == LedgerKind::Delete).await?;
-        let number = match taken_up {
+        let is_deletion = |begin: &LedgerBegin| begin.kind == LedgerKind::Delete;
+        let number = match ports.ledger.take_up(at, config.as_deref(), is_deletion).await? {
             Some(entry) => Some(entry.number),
             None if found.is_empty() => None,
-            None => Some(self.begin(ledger, sight.as_ref(), reason).await?),
+            None => {
+                let mut begin = LedgerBegin::new(LedgerKind::Delete, at, self.user.as_ref(), self.target, endpoint);
+                begin.reason = reason;
+                begin.from_config = config;
+                Some(ports.ledger.begin(&begin).await?)
+            }
         };
         for belonging in &found {
-            belongings.delete(belonging, self.deadline).await?;
-            self.inputs.printer.line(format!(
-                "Deleted {} {}",
-                belonging.kind.name(),
-                plain::line(&belonging.name, 200)
-            ));
+            self.belongings.delete(belonging).await?;
+            let name = plain::line(&belonging.name, 200);
+            self.inputs.printer.line(format!("Deleted {} {name}", belonging.kind.name()));
         }
         if let Some(number) = number {
-            ledger.end(number, &LedgerEnd::new(self.inputs.clock.now(), LedgerOutcome::Succeeded)).await?;
+            let end = LedgerEnd::new(self.inputs.clock.now(), LedgerOutcome::Succeeded);
+            ports.ledger.end(number, &end).await?;
         }
         let outcome = if found.is_empty() { "already gone" } else { "deleted" };
-        Ok(DeletionData { endpoint: self.name.to_owned(), outcome, deployment: number, belongings: found })
-    }
-
-    async fn begin(
-        &self,
-        ledger: &Ledger,
-        sight: Option<&EndpointSight>,
-        reason: Option<String>,
-    ) -> anyhow::Result<u64> {
-        let begin = LedgerBegin {
-            reason,
-            from_config: sight.map(|sight| sight.config.clone()),
-            ..LedgerBegin::new(LedgerKind::Delete, self.inputs.clock.now(), self.user.as_ref(), self.target, self.name)
-        };
-        ledger.begin(&begin).await
+        Ok(DeletionData::new(endpoint, outcome, number, found))
     }
 }

@@ -15,19 +15,17 @@ use super::scaling::ScalingKeeper;
 use super::specification::DeploymentSpecification;
 use super::survey::{EndpointPorts, survey};
 use super::testing::{TestChanges, TestPlan};
-use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 use crate::cloud::ModelVersion;
+use crate::lifecycle::CommandInputs;
 use crate::lifecycle::identity::IdentityArgs;
 use crate::lifecycle::manifest::{Approvals, Endpoint};
 use crate::lifecycle::model::{VersionArgs, VersionChoice, has_approvals};
 use crate::lifecycle::output::OutputArgs;
 use crate::lifecycle::target::{ProjectTarget, TargetArgs};
-use crate::lifecycle::{CommandInputs, tier};
 
 /// Limit of the job, in seconds.
 const CI_JOB_TIMEOUT: &str = "CI_JOB_TIMEOUT";
-const CI_ENVIRONMENT_TIER: &str = "CI_ENVIRONMENT_TIER";
 /// Time of the command beside that of a deployment: for the first instances, the samples, and the way back.
 const BESIDE: Duration = Duration::from_mins(15);
 /// Time that the job has left when the command's own is over.
@@ -71,10 +69,8 @@ pub(super) struct DeployArgs {
 pub(super) async fn run(inputs: &CommandInputs, args: DeployArgs, _: Cancellation) -> anyhow::Result<()> {
     let mut target = args.target.load(inputs)?;
     target.require_account()?;
-    let endpoint = endpoint(&target)?.clone();
-    if target.access.bucket.is_empty() {
-        return Err(target.unnamed("bucket").into());
-    }
+    let endpoint = target.endpoint()?.clone();
+    target.require_bucket()?;
     let changes = TestChanges::default();
     let mut read = endpoint.test.as_ref().map(|test| changes.paths(test, &target.folder)).unwrap_or_default();
     read.push(args.target.manifest.clone());
@@ -137,37 +133,40 @@ pub(super) async fn run(inputs: &CommandInputs, args: DeployArgs, _: Cancellatio
     deploying.run().await
 }
 
-/// The manifest's endpoint.
-fn endpoint(target: &ProjectTarget) -> Result<&Endpoint, Failure> {
-    target.manifest.endpoint.as_ref().ok_or_else(|| {
-        Failure::user("the manifest has no `endpoint`")
-            .hint("add `endpoint` with `name`, and `instances` or `serverless`, to the manifest")
-    })
-}
-
 fn is_approved(version: &ModelVersion, target: &ProjectTarget) -> bool {
     let approvals = target.manifest.model.as_ref().map_or_else(Approvals::default, |model| model.approvals.clone());
     has_approvals(&version.metadata, &approvals)
 }
 
+/// Limits of time of a command that moves traffic.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CommandLimits {
+    /// Of the whole command.
+    pub(super) timeout: Duration,
+    /// Of the job, if GitLab says it.
+    pub(super) job: Option<Duration>,
+}
+
+impl CommandLimits {
+    pub(super) fn new(inputs: &CommandInputs, endpoint: &Endpoint, timeout: Option<Duration>) -> Self {
+        let seconds = inputs.env.get(CI_JOB_TIMEOUT).and_then(|text| text.trim().parse().ok());
+        let job = seconds.map(Duration::from_secs);
+        let usual = Duration::from_secs(endpoint.deployment_limit().into()) + BESIDE;
+        let of_job = job.map_or(usual, |job| job.saturating_sub(LEFT));
+        Self { timeout: timeout.unwrap_or(usual.min(of_job)), job }
+    }
+}
+
 impl DeployArgs {
     fn options(&self, inputs: &CommandInputs, target: &ProjectTarget, endpoint: &Endpoint) -> DeployOptions {
-        let seconds = inputs.env.get(CI_JOB_TIMEOUT).and_then(|text| text.trim().parse().ok());
-        let job_timeout = seconds.map(Duration::from_secs);
-        let usual = Duration::from_secs(endpoint.deployment_limit().into()) + BESIDE;
-        let of_job = job_timeout.map_or(usual, |job| job.saturating_sub(LEFT));
-        let environment = target.environment.as_deref().unwrap_or_default();
+        let limits = CommandLimits::new(inputs, endpoint, self.timeout);
         DeployOptions {
-            needs_approval: tier::needs_approval(
-                target.manifest.target.tier,
-                environment,
-                inputs.env.get(CI_ENVIRONMENT_TIER),
-            ),
+            needs_approval: target.needs_approval(&inputs.env),
             is_approved: false,
             replaces_failed: self.replace_failed,
             adopts: self.adopt,
-            timeout: self.timeout.unwrap_or(usual.min(of_job)),
-            job_timeout,
+            timeout: limits.timeout,
+            job_timeout: limits.job,
             project: target.pipeline.project.clone(),
         }
     }

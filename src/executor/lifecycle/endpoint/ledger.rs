@@ -150,10 +150,11 @@ impl Ledger {
     }
 
     /// The newest deployment, when it has no end and is the one that is meant: the command goes on with it. Every other one without an
-    /// end is ended as one that was interrupted, and that another deployment comes after.
+    /// end is ended as one that was interrupted, and that another deployment comes after. `config` is in service now.
     pub(crate) async fn take_up(
         &self,
         at: SystemTime,
+        config: Option<&str>,
         is_meant: impl Fn(&LedgerBegin) -> bool,
     ) -> anyhow::Result<Option<LedgerEntry>> {
         let index = self.index().await?;
@@ -165,7 +166,8 @@ impl Ledger {
                 taken_up = Some(entry);
             } else {
                 let reason = Some("interrupted, and another deployment came after it".to_owned());
-                let end = LedgerEnd { reason, ..LedgerEnd::new(at, LedgerOutcome::DetachedSuperseded) };
+                let config = config.map(str::to_owned);
+                let end = LedgerEnd { reason, config, ..LedgerEnd::new(at, LedgerOutcome::DetachedSuperseded) };
                 self.put(number, Half::End, &bytes_of(&end)?).await?;
             }
         }

@@ -1,4 +1,4 @@
-//! The commands about an endpoint that is there, on fakes.
+//! The commands about an endpoint that is there.
 
 mod delete;
 mod status;
@@ -49,7 +49,7 @@ struct Line {
 }
 
 /// A project whose endpoint `wine` serves its second deployment, in an account where `beer` is another's.
-struct Desk {
+struct ServedDesk {
     project: tempfile::TempDir,
     memory: Memory,
 }
@@ -83,7 +83,7 @@ fn scaling() -> LedgerScaling {
     }
 }
 
-impl Desk {
+impl ServedDesk {
     /// Nothing is deployed.
     fn empty() -> Self {
         let desk = Self { project: tempfile::tempdir().unwrap(), memory: Memory::new() };
@@ -227,7 +227,7 @@ impl Watch for Kill {
     }
 }
 
-impl Desk {
+impl ServedDesk {
     /// Kills what runs from now on at a moment: before or after a call takes effect.
     fn kill_at(&self, at: usize) -> Arc<Kill> {
         let kill = Arc::new(Kill { at, seen: AtomicUsize::new(0) });

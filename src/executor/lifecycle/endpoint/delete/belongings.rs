@@ -1,7 +1,6 @@
 //! Everything that belongs to an endpoint: found by names and the ledger, and told from the things of others by its tags.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use backon::BackoffBuilder as _;
@@ -11,22 +10,19 @@ use tokio::time::Instant;
 use crate::base::backoff::backoff;
 use crate::base::exit_codes;
 use crate::base::failure::Failure;
-use crate::base::plain;
-use crate::cloud::{
-    CloudErrorKind, EndpointScaling, EndpointSight, MetricAlarms, ModelEndpoints, ScaledQuantity, ScaledVariant,
-};
-use crate::lifecycle::CommandInputs;
-use crate::lifecycle::endpoint::ledger::{Ledger, LedgerEntry};
-use crate::lifecycle::endpoint::ownership::is_ours;
-use crate::lifecycle::target::ProjectTarget;
-use crate::ui::Printer;
+use crate::cloud::{CloudErrorKind, EndpointSight, ScaledQuantity, ScaledVariant};
+use crate::lifecycle::endpoint::engine::EndpointEngine;
+use crate::lifecycle::endpoint::ledger::LedgerEntry;
+use crate::lifecycle::endpoint::ownership::{ENDPOINT, is_ours};
+use crate::lifecycle::endpoint::specification::stem;
+use crate::lifecycle::endpoint::survey::EndpointPorts;
 
 /// Deployments whose models and alarms are looked for.
 const DEPLOYMENTS: usize = 50;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// Deletions of the endpoint that AWS refuses, because another change came between.
-const ATTEMPTS: usize = 4;
+const MOST_REFUSALS: usize = 4;
 
 /// One thing to delete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -62,50 +58,27 @@ impl BelongingKind {
     }
 }
 
-/// The services that hold them.
+/// Where they are looked for.
+#[derive(Clone, Copy)]
 pub(super) struct Belongings<'a> {
-    endpoint: &'a str,
-    endpoints: Arc<dyn ModelEndpoints>,
-    scaling: Arc<dyn EndpointScaling>,
-    alarms: Arc<dyn MetricAlarms>,
-    ledger: Ledger,
-    printer: &'a Printer,
+    pub(super) endpoint: &'a str,
+    pub(super) ports: &'a EndpointPorts,
+    pub(super) engine: &'a EndpointEngine<'a>,
 }
 
-impl<'a> Belongings<'a> {
-    pub(super) async fn connect(
-        inputs: &'a CommandInputs,
-        target: &ProjectTarget,
-        endpoint: &'a str,
-    ) -> anyhow::Result<Self> {
-        Ok(Self {
-            endpoint,
-            endpoints: inputs.connect.endpoints(&target.access).await?,
-            scaling: inputs.connect.scaling(&target.access).await?,
-            alarms: inputs.connect.alarms(&target.access).await?,
-            ledger: Ledger::new(inputs.connect.objects(&target.access).await?, endpoint),
-            printer: &inputs.printer,
-        })
-    }
-
-    pub(super) fn ledger(&self) -> &Ledger {
-        &self.ledger
-    }
-
+impl Belongings<'_> {
     /// The endpoint, which must be ours.
-    pub(super) async fn sight(&self) -> anyhow::Result<Option<EndpointSight>> {
-        let Some(sight) = self.endpoints.endpoint(self.endpoint).await? else { return Ok(None) };
+    async fn sight(&self) -> anyhow::Result<Option<EndpointSight>> {
+        let Some(sight) = self.ports.endpoints.endpoint(self.endpoint).await? else { return Ok(None) };
         if self.is_ours(&sight.arn).await? {
             return Ok(Some(sight));
         }
         let failure = Failure::user(format!("the endpoint `{}` was not made by this program", self.endpoint));
-        Err(failure
-            .hint("its tag `sagemaker-executor:endpoint` is missing; delete it with the program that made it")
-            .into())
+        Err(failure.hint(format!("its tag `{ENDPOINT}` is missing; delete it with the program that made it")).into())
     }
 
     async fn is_ours(&self, arn: &str) -> anyhow::Result<bool> {
-        match self.endpoints.tags(arn).await {
+        match self.ports.endpoints.tags(arn).await {
             Ok(tags) => Ok(is_ours(&tags, self.endpoint)),
             Err(error) if error.kind == CloudErrorKind::NotFound => Ok(false),
             Err(error) => Err(error.into()),
@@ -114,7 +87,7 @@ impl<'a> Belongings<'a> {
 
     /// Everything that exists, in the order in which it is deleted.
     pub(super) async fn find(&self) -> anyhow::Result<Vec<Belonging>> {
-        let history = self.ledger.history(DEPLOYMENTS).await?;
+        let history = self.ports.ledger.history(DEPLOYMENTS).await?;
         let mut found = Vec::new();
         if let Some(sight) = self.sight().await? {
             for variant in sight.variants.iter().chain(&sight.pending_variants) {
@@ -132,7 +105,7 @@ impl<'a> Belongings<'a> {
 
     async fn is_scaled(&self, variant: &str) -> anyhow::Result<bool> {
         for variant in self.scaled(variant) {
-            if self.scaling.target(&variant).await?.is_some() {
+            if self.ports.scaling.target(&variant).await?.is_some() {
                 return Ok(true);
             }
         }
@@ -147,8 +120,8 @@ impl<'a> Belongings<'a> {
 
     async fn models_and_configs(&self, history: &[LedgerEntry]) -> anyhow::Result<Vec<Belonging>> {
         let (mut found, mut looked) = (Vec::new(), BTreeSet::new());
-        for name in self.endpoints.configs(self.endpoint).await? {
-            let Some(config) = self.endpoints.config(&name).await? else { continue };
+        for name in self.ports.endpoints.configs(stem(self.endpoint)).await? {
+            let Some(config) = self.ports.endpoints.config(&name).await? else { continue };
             if !self.is_ours(&config.arn).await? {
                 continue;
             }
@@ -166,7 +139,7 @@ impl<'a> Belongings<'a> {
         if name.is_empty() || !looked.insert(name.to_owned()) {
             return Ok(None);
         }
-        let Some(model) = self.endpoints.model(name).await? else { return Ok(None) };
+        let Some(model) = self.ports.endpoints.model(name).await? else { return Ok(None) };
         Ok(self.is_ours(&model.arn).await?.then(|| BelongingKind::Model.of(name)))
     }
 
@@ -177,8 +150,8 @@ impl<'a> Belongings<'a> {
         let mut found = Vec::new();
         // CloudWatch is asked for 100 at once.
         for names in names.chunks(100) {
-            for alarm in self.alarms.alarms(names).await? {
-                if is_ours(&self.alarms.alarm_tags(&alarm.arn).await?, self.endpoint) {
+            for alarm in self.ports.alarms.alarms(names).await? {
+                if is_ours(&self.ports.alarms.alarm_tags(&alarm.arn).await?, self.endpoint) {
                     found.push(BelongingKind::Alarm.of(&alarm.name));
                 }
             }
@@ -187,59 +160,40 @@ impl<'a> Belongings<'a> {
     }
 
     /// Deletes one thing. The endpoint is gone when this returns.
-    pub(super) async fn delete(&self, belonging: &Belonging, deadline: Instant) -> anyhow::Result<()> {
+    pub(super) async fn delete(&self, belonging: &Belonging) -> anyhow::Result<()> {
         let name = &belonging.name;
         match belonging.kind {
             BelongingKind::ScalableTarget => {
                 for variant in self.scaled(name) {
-                    self.scaling.deregister(&variant).await?;
+                    self.ports.scaling.deregister(&variant).await?;
                 }
             }
-            BelongingKind::Endpoint => self.delete_endpoint(deadline).await?,
-            BelongingKind::Model => self.endpoints.delete_model(name).await?,
-            BelongingKind::Configuration => self.endpoints.delete_config(name).await?,
-            BelongingKind::Alarm => self.alarms.delete_alarms(std::slice::from_ref(name)).await?,
+            BelongingKind::Endpoint => self.delete_endpoint().await?,
+            BelongingKind::Model => self.ports.endpoints.delete_model(name).await?,
+            BelongingKind::Configuration => self.ports.endpoints.delete_config(name).await?,
+            BelongingKind::Alarm => self.ports.alarms.delete_alarms(std::slice::from_ref(name)).await?,
         }
         Ok(())
     }
 
-    async fn delete_endpoint(&self, deadline: Instant) -> anyhow::Result<()> {
-        for attempt in 1.. {
-            match self.endpoints.delete_endpoint(self.endpoint).await {
-                Err(error) if error.kind != CloudErrorKind::Invalid || attempt == ATTEMPTS => return Err(error.into()),
-                Ok(()) | Err(_) => {}
+    async fn delete_endpoint(&self) -> anyhow::Result<()> {
+        let mut pauses = backoff(FIRST_PAUSE, LONGEST_PAUSE).build();
+        let mut refusals = 0;
+        loop {
+            match self.ports.endpoints.delete_endpoint(self.endpoint).await {
+                // Another change came between.
+                Err(error) if error.kind == CloudErrorKind::Invalid && refusals < MOST_REFUSALS => refusals += 1,
+                answer => answer?,
             }
             // AWS may still show the endpoint as it was.
-            tokio::time::sleep(FIRST_PAUSE).await;
-            if self.settled(deadline).await?.is_none() {
-                break;
+            tokio::time::sleep(pauses.next().unwrap_or_default()).await;
+            if self.engine.settled(self.endpoint).await?.is_none() {
+                return Ok(());
             }
-        }
-        Ok(())
-    }
-
-    /// Waits until AWS changes the endpoint no more.
-    pub(super) async fn settled(&self, deadline: Instant) -> anyhow::Result<Option<EndpointSight>> {
-        let mut pauses = backoff(FIRST_PAUSE, LONGEST_PAUSE).build();
-        let mut told = None;
-        loop {
-            let sight = self.endpoints.endpoint(self.endpoint).await?;
-            let Some(sight) = sight.filter(|sight| sight.state.is_changing()) else {
-                return self.sight().await;
-            };
-            if told.replace(sight.state) != Some(sight.state) {
-                self.printer.line(format!("{}: {}", self.endpoint, sight.state.name()));
+            if Instant::now() >= self.engine.deadline {
+                let message = format!("AWS does not show the deletion of {}", self.endpoint);
+                return Err(Failure::verdict(exit_codes::TRY_LATER, message).hint("run the same command again").into());
             }
-            let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
-            if Instant::now() + pause >= deadline {
-                let message =
-                    format!("the endpoint {} is still {}", plain::line(self.endpoint, 100), sight.state.name());
-                let failure = Failure::verdict(exit_codes::TRY_LATER, message);
-                return Err(failure
-                    .hint("run the same command again, which goes on; a longer `--timeout` leaves more time")
-                    .into());
-            }
-            tokio::time::sleep(pause).await;
         }
     }
 }

@@ -78,12 +78,12 @@ async fn the_newest_open_deployment_is_taken_up_and_the_others_are_ended() {
         ledger.begin(&begin(reason)).await.unwrap();
     }
     let meant = |reason: &'static str| move |begin: &LedgerBegin| begin.reason.as_deref() == Some(reason);
-    assert_eq!(ledger.take_up(at, meant("b")).await.unwrap().unwrap().number, 2);
+    assert_eq!(ledger.take_up(at, None, meant("b")).await.unwrap().unwrap().number, 2);
     let ends = |history: &[LedgerEntry]| -> Vec<_> {
         history.iter().map(|entry| entry.end.as_ref().map(|end| end.outcome)).collect()
     };
     assert_eq!(ends(&ledger.history(9).await.unwrap()), [None, Some(LedgerOutcome::DetachedSuperseded)]);
-    assert_eq!(ledger.take_up(at, meant("a")).await.unwrap(), None);
+    assert_eq!(ledger.take_up(at, None, meant("a")).await.unwrap(), None);
     assert_eq!(ends(&ledger.history(9).await.unwrap()), [Some(LedgerOutcome::DetachedSuperseded); 2]);
 }
 

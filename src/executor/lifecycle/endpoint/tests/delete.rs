@@ -5,7 +5,7 @@ use crate::cloud::EndpointChange;
 const DELETE: [&str; 3] = ["delete", "--environment", "test"];
 
 /// Everything that stands in the account, but for the ledger.
-fn account(desk: &Desk) -> Vec<String> {
+fn account(desk: &ServedDesk) -> Vec<String> {
     let serving = &desk.memory.serving;
     let models = serving.models().into_iter().map(|model| model.name);
     let configs = serving.all_configs().into_iter().map(|config| config.name);
@@ -18,7 +18,7 @@ const OF_OTHERS: [&str; 4] = ["beer-m-0", "beer-0", "beer", "beer-5xx"];
 
 #[tokio::test(start_paused = true)]
 async fn everything_of_the_endpoint_is_deleted_and_nothing_else() {
-    let desk = Desk::new().await;
+    let desk = ServedDesk::new().await;
     let before = account(&desk);
     let planned = desk.run(&[&DELETE[..], &["--dry-run"]].concat()).await;
     assert_eq!(planned.kind, None, "{}", planned.error);
@@ -48,7 +48,7 @@ async fn everything_of_the_endpoint_is_deleted_and_nothing_else() {
 
 #[tokio::test(start_paused = true)]
 async fn production_is_deleted_with_its_name_alone() {
-    let desk = Desk::new().await;
+    let desk = ServedDesk::new().await;
     let before = account(&desk);
     for (words, told) in [
         (&["--environment", "prod"][..], "give `--confirm wine`"),
@@ -65,7 +65,7 @@ async fn production_is_deleted_with_its_name_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn the_endpoint_of_another_program_stays() {
-    let desk = Desk::new().await;
+    let desk = ServedDesk::new().await;
     let serving = &desk.memory.serving;
     serving.create_endpoint(&example_endpoint("water", "wine-1")).await.unwrap();
     let before = account(&desk);
@@ -78,7 +78,7 @@ async fn the_endpoint_of_another_program_stays() {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_that_is_under_way_is_waited_for_within_the_limit() {
-    let desk = Desk::new().await;
+    let desk = ServedDesk::new().await;
     let change =
         EndpointChange { name: "wine".to_owned(), config: "wine-0".to_owned(), keeps_counts: true, rollout: None };
     desk.memory.serving.update_endpoint(&change).await.unwrap();
@@ -94,7 +94,7 @@ async fn a_change_that_is_under_way_is_waited_for_within_the_limit() {
 /// A deployment that was interrupted is ended by the deletion.
 #[tokio::test(start_paused = true)]
 async fn the_ledger_has_no_deployment_without_an_end() {
-    let desk = Desk::new().await;
+    let desk = ServedDesk::new().await;
     desk.ledger().begin(&desk.begin(2)).await.unwrap();
     assert_eq!(desk.run(&DELETE).await.kind, None);
     assert_eq!(desk.ledger().open().await.unwrap(), None);
@@ -103,12 +103,12 @@ async fn the_ledger_has_no_deployment_without_an_end() {
 /// `SIGKILL` before or after any call: the same command again ends as an undisturbed one.
 #[tokio::test(start_paused = true)]
 async fn a_killed_deletion_goes_on() {
-    let undisturbed = Desk::new().await;
+    let undisturbed = ServedDesk::new().await;
     let count = undisturbed.kill_at(usize::MAX);
     assert_eq!(undisturbed.run(&DELETE).await.kind, None);
     let moments = count.seen.load(Ordering::Relaxed);
     for at in 0..moments {
-        let desk = Desk::new().await;
+        let desk = ServedDesk::new().await;
         desk.kill_at(at);
         let killed = tokio::time::timeout(Duration::from_hours(10), desk.run(&DELETE)).await;
         assert!(killed.is_err(), "{at}");

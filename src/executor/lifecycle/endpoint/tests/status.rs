@@ -9,7 +9,7 @@ const STATUS: [&str; 3] = ["status", "--environment", "test"];
 
 #[tokio::test(start_paused = true)]
 async fn a_healthy_endpoint_is_shown_with_its_deployments() {
-    let ended = Desk::new().await.run(&STATUS).await;
+    let ended = ServedDesk::new().await.run(&STATUS).await;
     assert_eq!(ended.kind, None, "{}", ended.error);
     insta::assert_snapshot!(ended.out, @r"
     wine of test: healthy
@@ -29,7 +29,7 @@ async fn a_healthy_endpoint_is_shown_with_its_deployments() {
 
 #[tokio::test(start_paused = true)]
 async fn the_data_goes_into_files() {
-    let desk = Desk::new().await;
+    let desk = ServedDesk::new().await;
     let file = |name: &str| desk.project.path().join(name).to_str().unwrap().to_owned();
     let [junit, openmetrics, dotenv] = ["health.xml", "health.txt", "health.env"].map(file);
     let words = ["--junit", &junit, "--openmetrics", &openmetrics, "--dotenv", &dotenv, "--output", "json"];
@@ -65,7 +65,7 @@ enum Trouble {
     NoModel,
 }
 
-impl Desk {
+impl ServedDesk {
     async fn spoil(&self, trouble: Trouble) {
         let serving = &self.memory.serving;
         match trouble {
@@ -108,7 +108,7 @@ impl Desk {
 #[test_case(Trouble::NoModel, "model: wine-m-1 was deleted: no instance more can start"; "no model")]
 #[tokio::test(start_paused = true)]
 async fn trouble_is_told(trouble: Trouble, told: &str) {
-    let desk = Desk::new().await;
+    let desk = ServedDesk::new().await;
     desk.spoil(trouble).await;
     let ended = desk.run(&STATUS).await;
     assert_eq!(ended.kind, Some(Kind::Verdict { code: BELOW_BAR }), "{}", ended.out);
@@ -117,7 +117,7 @@ async fn trouble_is_told(trouble: Trouble, told: &str) {
 
 #[tokio::test(start_paused = true)]
 async fn a_deployment_without_an_end_is_under_way_or_was_interrupted() {
-    let desk = Desk::new().await;
+    let desk = ServedDesk::new().await;
     desk.makes("wine", 2).await;
     desk.ledger().begin(&desk.begin(2)).await.unwrap();
     let interrupted = desk.run(&STATUS).await;
@@ -135,7 +135,7 @@ async fn a_deployment_without_an_end_is_under_way_or_was_interrupted() {
 #[test_case("config", "model"; "configuration")]
 #[tokio::test(start_paused = true)]
 async fn what_aws_denies_is_unknown(method: &'static str, check: &str) {
-    let desk = Desk::new().await;
+    let desk = ServedDesk::new().await;
     desk.memory.serving.plan([Fault::new(method, 1, When::Before, CloudErrorKind::Denied).forever()]);
     let ended = desk.run(&STATUS).await;
     assert_eq!(ended.kind, Some(Kind::System), "{}", ended.error);
@@ -145,7 +145,7 @@ async fn what_aws_denies_is_unknown(method: &'static str, check: &str) {
 
 #[tokio::test(start_paused = true)]
 async fn a_record_that_was_forged_hides_no_alarm() {
-    let desk = Desk::new().await;
+    let desk = ServedDesk::new().await;
     desk.memory.objects.insert("deployments/wine/00000003.begin.json", "\u{1b}[2J");
     desk.manifest(|manifest| manifest["endpoint"]["alarms"] = json!({"names": ["wine-5xx"]}));
     let unknown = desk.run(&STATUS).await;
@@ -158,7 +158,7 @@ async fn a_record_that_was_forged_hides_no_alarm() {
 
 #[tokio::test(start_paused = true)]
 async fn one_environment_does_not_stop_the_others() {
-    let desk = Desk::new().await;
+    let desk = ServedDesk::new().await;
     desk.manifest(|manifest| {
         manifest["environments"]["elsewhere"] =
             json!({"region": "eu-west-1", "account": "210987654321", "bucket": "memory"});
