@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::deployment::Deploying;
 use super::engine::EndpointEngine;
+use super::ledger::LedgerKind;
 use super::plan::DeploymentPlan;
 use super::preconditions::{self, DeployOptions};
 use super::scaling::ScalingKeeper;
@@ -105,7 +106,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: DeployArgs, _: Cancellatio
     };
     let survey = survey(&ports, &wanted, sight, open).await?;
     let refusals = preconditions::refusals(&endpoint, &wanted, &version, &survey, &options);
-    let refused = preconditions::failure(&endpoint.name, &refusals);
+    let refused = preconditions::failure(&format!("nothing was deployed to {}", endpoint.name), &refusals);
     if args.plan {
         let plan = DeploymentPlan::new(&endpoint, &wanted, &survey, &refusals);
         args.output.leave(&plan, &inputs.printer)?;
@@ -115,6 +116,8 @@ pub(super) async fn run(inputs: &CommandInputs, args: DeployArgs, _: Cancellatio
         return Err(refused.into());
     }
     let deploying = Deploying {
+        kind: LedgerKind::Deploy,
+        brings_back: None,
         inputs,
         target: &target,
         ports: &ports,

@@ -27,6 +27,9 @@ use crate::lifecycle::target::ProjectTarget;
 const LONGEST: usize = 1000;
 
 pub(super) struct Deploying<'a> {
+    pub(super) kind: LedgerKind,
+    /// Number of the deployment that a rollback brings back.
+    pub(super) brings_back: Option<u64>,
     pub(super) inputs: &'a CommandInputs,
     pub(super) target: &'a ProjectTarget,
     pub(super) ports: &'a EndpointPorts,
@@ -93,13 +96,19 @@ impl Deploying<'_> {
             self.inputs.printer.line(format!("Going on with deployment {} of {}", open.number, self.wanted.endpoint));
             return Ok(Entry { number: open.number, begin: open.begin.clone() });
         }
-        self.supersede().await?;
+        let variant = self.survey.variant(self.wanted);
+        let scaling = match self.supersede().await? {
+            true => self.engine.scaling.saved(&variant).await?,
+            false => self.survey.scaling.saved(&variant),
+        };
         let now = self.inputs.clock.now();
-        let mut begin = LedgerBegin::new(LedgerKind::Deploy, now, self.user, self.target, &self.wanted.endpoint);
+        let mut begin = LedgerBegin::new(self.kind, now, self.user, self.target, &self.wanted.endpoint);
         let sight = self.survey.endpoint.as_ref().filter(|_| !self.replaces());
         begin.reason = self.reason.map(|reason| plain::line(reason, LONGEST));
-        begin.model_package = Some(self.wanted.version.clone());
-        begin.specification = Some(self.wanted.hash.clone());
+        let known = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        begin.target = self.brings_back;
+        begin.model_package = known(&self.wanted.version);
+        begin.specification = known(&self.wanted.hash);
         begin.from_config = sight.map(|sight| sight.config.clone());
         begin.from_model = sight.and(self.survey.current.as_ref()).map(|config| config.model.clone());
         begin.to_config = Some(self.wanted.config.name.clone());
@@ -111,8 +120,7 @@ impl Deploying<'_> {
             alarms: self.wanted.alarm_names().to_vec(),
             autoscaling: self.wanted.scaling.as_ref().and_then(SavedScaling::of_ledger),
         });
-        let scaling = || self.survey.scaling.saved(&self.survey.variant(self.wanted));
-        begin.before = sight.map(|sight| LedgerBefore::new(sight.modified, scaling()));
+        begin.before = sight.map(|sight| LedgerBefore::new(sight.modified, scaling));
         let number = self.ports.ledger.begin(&begin).await?;
         let from = begin.from_config.as_deref().map(|from| format!(" in place of {}", plain::line(from, LONGEST)));
         self.inputs.printer.line(format!(
@@ -125,10 +133,10 @@ impl Deploying<'_> {
         Ok(Entry { number, begin })
     }
 
-    /// Ends the record of another deployment that was interrupted, after its scaling came back.
-    async fn supersede(&self) -> anyhow::Result<()> {
+    /// Ends the record of another deployment that was interrupted, after its scaling came back. `true` if there is one.
+    async fn supersede(&self) -> anyhow::Result<bool> {
         let Some(open) = self.survey.open.as_ref().filter(|_| !self.survey.is_resumed(self.wanted)) else {
-            return Ok(());
+            return Ok(false);
         };
         let sight = self.survey.endpoint.as_ref().filter(|sight| sight.state == EndpointState::InService);
         if let (Some(saved), Some(_)) = (saved(&open.begin), sight) {
@@ -136,7 +144,8 @@ impl Deploying<'_> {
         }
         let mut end = LedgerEnd::new(self.inputs.clock.now(), LedgerOutcome::DetachedSuperseded);
         end.config = self.survey.endpoint.as_ref().map(|sight| sight.config.clone());
-        self.ports.ledger.end(open.number, &end).await
+        self.ports.ledger.end(open.number, &end).await?;
+        Ok(true)
     }
 
     /// The endpoint is deleted first, because it cannot be updated.
@@ -180,7 +189,10 @@ impl Deploying<'_> {
     async fn in_service(&self, entry: &Entry) -> anyhow::Result<()> {
         let verdict = self.test().await?;
         if let Some(verdict) = verdict.as_ref().filter(|verdict| !verdict.is_good()) {
-            return self.take_back(entry, verdict).await;
+            return match self.kind {
+                LedgerKind::Rollback => self.stay(entry, verdict).await,
+                LedgerKind::Deploy | LedgerKind::Delete => self.take_back(entry, verdict).await,
+            };
         }
         self.scale(saved(&entry.begin)).await?;
         let config = &self.wanted.config.name;
@@ -192,8 +204,28 @@ impl Deploying<'_> {
                 self.inputs.printer.line(format!("Old configurations were not deleted: {error:#}"));
             }
         }
-        let outcome = if entry.begin.from_config.is_some() { "updated" } else { "created" };
+        let outcome = match (self.kind, &entry.begin.from_config) {
+            (LedgerKind::Rollback, _) => "brought_back",
+            (_, Some(_)) => "updated",
+            (_, None) => "created",
+        };
         self.leave(outcome, Some(entry.number), entry.begin.from_config.as_deref(), config, verdict.as_ref())
+    }
+
+    /// What a rollback brought back answers wrongly too. It stays: what was there before was no better.
+    async fn stay(&self, entry: &Entry, verdict: &TestVerdict) -> anyhow::Result<()> {
+        self.scale(saved(&entry.begin)).await?;
+        let (endpoint, config) = (&self.wanted.endpoint, &self.wanted.config.name);
+        let reason = verdict.reason().unwrap_or_default();
+        self.end(entry, LedgerOutcome::Failed, Some(&reason), Some(config), Some(verdict)).await?;
+        let previous = entry.begin.from_config.as_deref();
+        self.leave("wrong_answers", Some(entry.number), previous, config, Some(verdict))?;
+        let message = format!("{config} of {endpoint} is in service again, and answers wrongly too: {reason}");
+        Err(Failure::verdict(exit_codes::BELOW_BAR, message)
+            .hint(
+                "`sagemaker-executor endpoint status` shows earlier deployments; `--to NUMBER` brings one of them back",
+            )
+            .into())
     }
 
     /// Brings the old configuration back, because the new one answers the samples wrongly.
@@ -264,6 +296,11 @@ impl Deploying<'_> {
         };
         if matches!(end, RolloutEnd::RolledBack(_)) {
             self.restore(entry).await?;
+            if self.kind == LedgerKind::Rollback {
+                failure = failure.hint(
+                    "AWS took the rollback back: run the same command again, which leaves out alarms that are on",
+                );
+            }
         }
         if matches!(end, RolloutEnd::Failed(_)) && self.deletes_failed {
             self.delete().await?;

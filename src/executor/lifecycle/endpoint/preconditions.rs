@@ -45,12 +45,12 @@ pub(super) struct Refusal {
 
 impl Refusal {
     /// The manifest or the command line is wrong.
-    fn mistake(found: impl Into<String>, change: impl Into<String>) -> Self {
+    pub(super) fn mistake(found: impl Into<String>, change: impl Into<String>) -> Self {
         Self { code: exit_codes::MISTAKE, found: found.into(), change: change.into() }
     }
 
     /// Something else must change first.
-    fn not_yet(found: impl Into<String>, change: impl Into<String>) -> Self {
+    pub(super) fn not_yet(found: impl Into<String>, change: impl Into<String>) -> Self {
         Self { code: exit_codes::NOT_YET, found: found.into(), change: change.into() }
     }
 
@@ -60,7 +60,7 @@ impl Refusal {
 }
 
 /// One failure for all refusals; `None` without any.
-pub(super) fn failure(endpoint: &str, refusals: &[Refusal]) -> Option<Failure> {
+pub(super) fn failure(what: &str, refusals: &[Refusal]) -> Option<Failure> {
     let codes = || refusals.iter().map(|refusal| refusal.code);
     let code = [exit_codes::NEEDS_A_PERSON, exit_codes::MISTAKE, exit_codes::NOT_YET]
         .into_iter()
@@ -70,7 +70,7 @@ pub(super) fn failure(endpoint: &str, refusals: &[Refusal]) -> Option<Failure> {
         number => format!("{number} preconditions do not hold"),
     };
     let lines: Vec<_> = refusals.iter().map(|refusal| format!("  - {}", refusal.line())).collect();
-    let message = format!("nothing was deployed to {endpoint}: {number}");
+    let message = format!("{what}: {number}");
     Some(Failure::verdict(code, message).quoting(Some(lines.join("\n"))))
 }
 
@@ -84,16 +84,28 @@ pub(super) fn refusals(
 ) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     check_version(version, options, &mut refusals);
-    check_timeouts(manifest, options, &mut refusals);
-    check_state(wanted, survey, options, &mut refusals);
-    check_owner(wanted, survey, options, &mut refusals);
-    check_shape(wanted, survey, &mut refusals);
-    check_scaling(wanted, survey, &mut refusals);
+    refusals.extend(refusals_of_change(manifest, wanted, survey, options));
     check_names(wanted, survey, &mut refusals);
     check_alarms(wanted, survey, &mut refusals);
     if !survey.is_live(wanted) {
         check_needs(manifest, wanted, survey, &mut refusals);
     }
+    refusals
+}
+
+/// What stands in the way of any change of the endpoint in service.
+pub(super) fn refusals_of_change(
+    manifest: &Endpoint,
+    wanted: &DeploymentSpecification,
+    survey: &EndpointSurvey,
+    options: &DeployOptions,
+) -> Vec<Refusal> {
+    let mut refusals = Vec::new();
+    check_timeouts(manifest, options, &mut refusals);
+    check_state(wanted, survey, options, &mut refusals);
+    check_owner(wanted, survey, options, &mut refusals);
+    check_shape(wanted, survey, &mut refusals);
+    check_scaling(wanted, survey, &mut refusals);
     refusals
 }
 
@@ -232,6 +244,11 @@ pub(super) fn changes_type(wanted: &DeploymentSpecification, survey: &EndpointSu
     };
     let current = survey.current.as_ref().and_then(type_of);
     current.is_some() && current != type_of(&wanted.config)
+}
+
+/// Whether the instance type changes under a scalable target.
+pub(super) fn changes_type_under_target(wanted: &DeploymentSpecification, survey: &EndpointSurvey) -> bool {
+    survey.scaling.target.is_some() && changes_type(wanted, survey)
 }
 
 fn check_scaling(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refusals: &mut Vec<Refusal>) {

@@ -1,17 +1,57 @@
 //! `sagemaker-executor endpoint rollback`: brings back what an earlier deployment had in service.
+//!
+//! Nothing is made: configuration and model must still exist. The traffic moves as in a deployment, all at once.
+
+mod choice;
+mod target;
+
+use std::time::Duration;
 
 use clap::Args;
+use tokio::time::Instant;
 
+use self::choice::{RollbackChoice, RollbackTo, choose};
+use self::target::RollbackTarget;
+use super::deploy::CommandLimits;
+use super::deployment::Deploying;
+use super::engine::EndpointEngine;
+use super::ledger::{LedgerEntry, LedgerKind};
+use super::ownership::is_ours;
+use super::preconditions::{self, DeployOptions, changes_type};
+use super::scaling::{SavedScaling, ScalingKeeper};
+use super::specification::DeploymentSpecification;
+use super::survey::{EndpointPorts, EndpointSurvey, survey};
+use super::testing::{TestChanges, TestPlan};
+use crate::base::failure::Failure;
+use crate::base::plain;
 use crate::base::signals::Cancellation;
 use crate::lifecycle::CommandInputs;
-use crate::lifecycle::identity::IdentityArgs;
+use crate::lifecycle::identity::{IdentityArgs, JobUser};
+use crate::lifecycle::model::Rejection;
 use crate::lifecycle::output::OutputArgs;
-use crate::lifecycle::target::TargetArgs;
+use crate::lifecycle::target::{ProjectTarget, TargetArgs};
+use crate::lifecycle::version_arn;
+
+/// Deployments among which the one before is looked for.
+const DEPLOYMENTS: usize = 50;
 
 #[derive(Debug, Args)]
 pub(super) struct RollbackArgs {
     #[command(flatten)]
     target: TargetArgs,
+    /// What to bring back: `previous`, which was in service before the newest deployment, or the number of a deployment
+    #[arg(long, value_name = "DEPLOYMENT", default_value = "previous")]
+    to: RollbackTo,
+    /// Why, for the record of deployments
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Reject the version that goes, as the user of the job's id token
+    #[arg(long)]
+    reject: bool,
+    /// Limit of the command, above `endpoint.deployment.timeout_seconds` and below the job's. A quarter of an hour more than the former
+    /// when absent
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
     #[command(flatten)]
     identity: IdentityArgs,
     #[command(flatten)]
@@ -19,11 +59,173 @@ pub(super) struct RollbackArgs {
 }
 
 pub(super) async fn run(inputs: &CommandInputs, args: RollbackArgs, _: Cancellation) -> anyhow::Result<()> {
-    args.output.check(std::slice::from_ref(&args.target.manifest))?;
     let mut target = args.target.load(inputs)?;
-    if let Some(token) = args.identity.token(inputs)? {
-        token.work_as(&mut target.access);
+    target.require_account()?;
+    target.require_bucket()?;
+    let endpoint = target.endpoint()?.clone();
+    let reason = args.reason.trim();
+    if reason.is_empty() {
+        return Err(Failure::user("a rollback needs a reason").hint("give `--reason TEXT`").into());
     }
+    let changes = TestChanges::default();
+    let mut read = endpoint.test.as_ref().map(|test| changes.paths(test, &target.folder)).unwrap_or_default();
+    read.push(args.target.manifest.clone());
+    args.output.check(&read)?;
+    let test = endpoint.test.is_some().then(|| TestPlan::new(&target, &changes)).transpose()?;
+    let token = if args.reject { Some(args.identity.required(inputs)?) } else { args.identity.token(inputs)? };
+    let user = token.map(|token| token.work_as(&mut target.access));
     target.check_account(inputs).await?;
-    anyhow::bail!("not there yet")
+    let ports = EndpointPorts::connect(inputs, &target, &endpoint.name).await?;
+    let limits = CommandLimits::new(inputs, &endpoint, args.timeout);
+    let engine = EndpointEngine {
+        endpoints: ports.endpoints.clone(),
+        scaling: ScalingKeeper(ports.scaling.clone()),
+        printer: &inputs.printer,
+        deadline: Instant::now() + limits.timeout,
+    };
+    let rollback = Rollback { inputs, target: &target, ports: &ports, engine: &engine, limits };
+    let prepared = rollback.prepare(args.to, args.reject).await?;
+    let deploying = Deploying {
+        kind: LedgerKind::Rollback,
+        brings_back: prepared.choice.deployment.as_ref().map(|entry| entry.number),
+        inputs,
+        target: &target,
+        ports: &ports,
+        engine: &engine,
+        wanted: &prepared.wanted,
+        survey: &prepared.survey,
+        newest: prepared.newest.as_ref(),
+        test: test.as_ref(),
+        user: user.as_ref(),
+        reason: Some(reason),
+        replaces_failed: false,
+        deletes_failed: false,
+        keep: usize::MAX,
+        output: &args.output,
+    };
+    deploying.run().await?;
+    match (&user, prepared.choice.removed_version.filter(|_| args.reject)) {
+        (Some(user), Some(version)) => rollback.reject(user, &version, reason).await,
+        _ => Ok(()),
+    }
+}
+
+struct Rollback<'a> {
+    inputs: &'a CommandInputs,
+    target: &'a ProjectTarget,
+    ports: &'a EndpointPorts,
+    engine: &'a EndpointEngine<'a>,
+    limits: CommandLimits,
+}
+
+/// A rollback whose preconditions hold.
+struct PreparedRollback {
+    choice: RollbackChoice,
+    wanted: DeploymentSpecification,
+    survey: EndpointSurvey,
+    newest: Option<LedgerEntry>,
+}
+
+impl Rollback<'_> {
+    async fn prepare(&self, to: RollbackTo, rejects: bool) -> anyhow::Result<PreparedRollback> {
+        let endpoint = self.target.endpoint()?;
+        let history = self.ports.ledger.history(DEPLOYMENTS).await?;
+        let newest = history.first().cloned();
+        let open = newest.clone().filter(|entry| entry.end.is_none());
+        let named = match to {
+            RollbackTo::Number(number) => self.ports.ledger.entry(number).await?,
+            RollbackTo::Previous => None,
+        };
+        let before = open.as_ref().filter(|open| open.begin.kind == LedgerKind::Rollback);
+        let before = before.and_then(|open| open.begin.from_config.as_deref());
+        let choose = |config: &str| choose(to, &history, named.as_ref(), before.unwrap_or(config));
+        let mut sight = self.ports.endpoints.endpoint(&endpoint.name).await?;
+        let mut choice = choose(sight.as_ref().map(|sight| sight.config.as_str()).unwrap_or_default())?;
+        if open.as_ref().and_then(|open| open.begin.to_config.as_ref()) != Some(&choice.config) {
+            // What another command asked for comes first.
+            sight = self.engine.settled(&endpoint.name).await?;
+        }
+        let Some(config) = sight.as_ref().map(|sight| sight.config.clone()) else {
+            let failure = Failure::user(format!("there is no endpoint {}", endpoint.name));
+            return Err(failure.hint("bring a version into service with `sagemaker-executor endpoint deploy`").into());
+        };
+        choice = choose(&config)?;
+        if rejects {
+            self.check_rejection(&choice)?;
+        }
+        let needs_approval = self.target.needs_approval(&self.inputs.env);
+        let found = RollbackTarget::read(self.ports, &choice).await?;
+        let mut refusals = found.refusals(self.ports, self.target, needs_approval).await?;
+        let what = format!("nothing was brought back to {}", endpoint.name);
+        let Some(mut wanted) = found.specification(self.target, &endpoint.name) else {
+            return Err(preconditions::failure(&what, &refusals).unwrap_or_else(|| Failure::user(what)).into());
+        };
+        wanted.rollout =
+            target::rollout(self.ports, endpoint, &choice, &wanted.config.capacity, &self.inputs.printer).await?;
+        let survey = survey(self.ports, &wanted, sight, open).await?;
+        wanted.scaling = scaling(&choice, &wanted, &survey);
+        let options = DeployOptions {
+            needs_approval,
+            is_approved: true,
+            // An endpoint that was taken over has no tag of ours, but its deployments are in the ledger.
+            adopts: !is_ours(&survey.tags, &endpoint.name) && history.iter().any(LedgerEntry::has_succeeded),
+            timeout: self.limits.timeout,
+            job_timeout: self.limits.job,
+            project: self.target.pipeline.project.clone(),
+            ..DeployOptions::default()
+        };
+        refusals.extend(preconditions::refusals_of_change(endpoint, &wanted, &survey, &options));
+        match preconditions::failure(&what, &refusals) {
+            Some(failure) => Err(failure.into()),
+            None => {
+                if survey.is_live(&wanted) && !survey.is_resumed(&wanted) {
+                    let (name, config) = (&endpoint.name, plain::line(&wanted.config.name, 100));
+                    self.inputs
+                        .printer
+                        .line(format!("{name} serves {config} already; `--to NUMBER` names an earlier deployment"));
+                }
+                Ok(PreparedRollback { choice, wanted, survey, newest })
+            }
+        }
+    }
+
+    /// There must be a version to reject, of the manifest's group.
+    fn check_rejection(&self, choice: &RollbackChoice) -> Result<(), Failure> {
+        let Some(arn) = &choice.removed_version else {
+            let failure = Failure::user(
+                "`--reject` has no version to reject: the ledger knows none that goes, or the same one comes back",
+            );
+            return Err(failure.hint("leave out `--reject`; `sagemaker-executor model reject` rejects any version"));
+        };
+        version_arn::check(arn, self.target).map_err(|what| {
+            Failure::user(format!("the ledger names {} as the version that goes, {what}", plain::line(arn, 300)))
+        })
+    }
+
+    async fn reject(&self, user: &JobUser, arn: &str, reason: &str) -> anyhow::Result<()> {
+        let arn_line = plain::line(arn, 300);
+        let Some(version) = self.ports.registry.version(arn).await? else {
+            self.inputs.printer.line(format!("{arn_line} is not in the registry any more, and cannot be rejected"));
+            return Ok(());
+        };
+        let registry = &*self.ports.registry;
+        let rejection = Rejection { registry, user, at: self.inputs.clock.now(), reason };
+        let (outcome, _) = rejection.record(version, &self.inputs.printer).await?;
+        let word = if outcome == "rejected" { "Rejected" } else { "Rejected already:" };
+        self.inputs.printer.line(format!("{word} {arn_line}"));
+        Ok(())
+    }
+}
+
+/// The scaling after the rollback: that of the deployment that comes back when the instance type changes with it, else the present one.
+fn scaling(choice: &RollbackChoice, wanted: &DeploymentSpecification, survey: &EndpointSurvey) -> Option<SavedScaling> {
+    let variant = survey.variant(wanted);
+    let recorded = target::serving(choice.deployment.as_ref()).and_then(|serving| serving.autoscaling.as_ref());
+    let recorded = recorded.and_then(|scaling| SavedScaling::of(&variant, scaling.limits(), &[scaling.policy()]));
+    let present = survey.scaling.saved(&variant);
+    if changes_type(wanted, survey) {
+        return recorded.or(present);
+    }
+    // Policies of another form stay as they are.
+    if survey.scaling.target.is_some() { present } else { recorded }
 }

@@ -186,6 +186,12 @@ fn is_same(wanted: &ScalingPolicy, shown: &ScalingPolicy) -> bool {
 pub(super) struct ScalingKeeper(pub(super) Arc<dyn EndpointScaling>);
 
 impl ScalingKeeper {
+    /// What AWS shows, in a form that can be kept; `None` when there is no such thing.
+    pub(super) async fn saved(&self, variant: &ScaledVariant) -> anyhow::Result<Option<SavedScaling>> {
+        let Some(target) = self.0.target(variant).await? else { return Ok(None) };
+        Ok(SavedScaling::of(variant, target, &self.0.policies(variant).await?))
+    }
+
     /// Removes the target with its policies.
     pub(super) async fn remove(&self, variant: &ScaledVariant) -> anyhow::Result<()> {
         for policy in self.0.policies(variant).await? {

@@ -203,7 +203,7 @@ async fn foreign_alarms(
     Ok(foreign)
 }
 
-async fn image(ports: &EndpointPorts, image: &str) -> anyhow::Result<Needed> {
+pub(super) async fn image(ports: &EndpointPorts, image: &str) -> anyhow::Result<Needed> {
     let Some(name) = ImageName::parse(image) else { return Ok(Needed::Unknown) };
     let found = if_allowed(ports.images.platforms(name.account, name.repository, name.digest).await)?;
     Ok(match found {
@@ -213,7 +213,7 @@ async fn image(ports: &EndpointPorts, image: &str) -> anyhow::Result<Needed> {
     })
 }
 
-async fn data(ports: &EndpointPorts, url: &str) -> anyhow::Result<Needed> {
+pub(super) async fn data(ports: &EndpointPorts, url: &str) -> anyhow::Result<Needed> {
     let Some((bucket, key)) = url.strip_prefix("s3://").and_then(|rest| rest.split_once('/')) else {
         return Ok(Needed::Unknown);
     };

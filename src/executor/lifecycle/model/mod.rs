@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use clap::{Args, Subcommand};
 
 use self::approvals::{ApprovalRecords, ApprovalRule, Standing};
+pub(crate) use self::reject::Rejection;
 pub(crate) use self::version_data::image as version_image;
 pub(crate) use self::versions::{VersionArgs, VersionChoice};
 

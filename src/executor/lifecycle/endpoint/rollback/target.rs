@@ -1,0 +1,178 @@
+//! Reads what a rollback brings back, and checks that all of it still exists.
+
+use super::choice::RollbackChoice;
+use crate::base::plain;
+use crate::cloud::{
+    AlarmState, Approval, EndpointConfiguration, ModelSource, ModelVersion, RolloutSpec, ServedModel, TrafficShift,
+    VariantCapacity,
+};
+use crate::lifecycle::endpoint::ledger::{LedgerEntry, LedgerServing};
+use crate::lifecycle::endpoint::ownership;
+use crate::lifecycle::endpoint::preconditions::Refusal;
+use crate::lifecycle::endpoint::specification::DeploymentSpecification;
+use crate::lifecycle::endpoint::survey::{self, EndpointPorts, Needed};
+use crate::lifecycle::manifest::Endpoint;
+use crate::lifecycle::model::approvals::{ApprovalRecords, ApprovalRule, Standing};
+use crate::lifecycle::model::version_image;
+use crate::lifecycle::target::ProjectTarget;
+use crate::ui::Printer;
+
+const ELSEWHERE: &str = "name another deployment with `--to NUMBER`, or deploy a version again";
+
+/// What a rollback brings back, as far as it exists.
+pub(super) struct RollbackTarget<'a> {
+    choice: &'a RollbackChoice,
+    config: Option<EndpointConfiguration>,
+    model: Option<ServedModel>,
+    /// ARN of the version; `None` when nobody knows it.
+    arn: Option<String>,
+    version: Option<ModelVersion>,
+    /// Image and model.
+    image: Option<String>,
+    data: Option<String>,
+}
+
+impl<'a> RollbackTarget<'a> {
+    pub(super) async fn read(ports: &EndpointPorts, choice: &'a RollbackChoice) -> anyhow::Result<Self> {
+        let begin = choice.deployment.as_ref().map(|entry| &entry.begin);
+        let config = ports.endpoints.config(&choice.config).await?;
+        let name = config.as_ref().map(|config| &config.model).or_else(|| begin?.to_model.as_ref());
+        let model = match name.filter(|name| !name.is_empty()) {
+            Some(name) => ports.endpoints.model(name).await?,
+            None => None,
+        };
+        let source = model.as_ref().map(|model| model.source.clone());
+        let arn = match &source {
+            Some(ModelSource::Package(arn)) => Some(arn.clone()),
+            _ => begin.and_then(|begin| begin.model_package.clone()),
+        };
+        let version = match &arn {
+            Some(arn) => ports.registry.version(arn).await?,
+            None => None,
+        };
+        let serving = begin.and_then(|begin| begin.serving.as_ref());
+        let (image, data) = match (source, serving, &version) {
+            (Some(ModelSource::Container { image, model_data_url }), ..) => (Some(image), model_data_url),
+            (_, Some(serving), _) => (Some(serving.image.clone()), serving.model_data_url.clone()),
+            (_, None, Some(version)) => (Some(version_image(version)), Some(version.model_data_url.clone())),
+            (_, None, None) => (None, None),
+        };
+        Ok(Self { choice, config, model, arn, version, image, data })
+    }
+
+    /// Everything that is missing, and an approval that was withdrawn.
+    pub(super) async fn refusals(
+        &self,
+        ports: &EndpointPorts,
+        target: &ProjectTarget,
+        needs_approval: bool,
+    ) -> anyhow::Result<Vec<Refusal>> {
+        let mut refusals = Vec::new();
+        let mut gone = |what: &str, name: &str| {
+            refusals.push(Refusal::mistake(
+                format!("{what} {} does not exist any more", plain::line(name, 300)),
+                ELSEWHERE,
+            ));
+        };
+        if self.config.is_none() {
+            gone("the endpoint configuration", &self.choice.config);
+        }
+        if self.model.is_none() {
+            let named = self.config.as_ref().map(|config| config.model.as_str());
+            let recorded = || self.choice.deployment.as_ref()?.begin.to_model.as_deref();
+            gone("the model", named.or_else(recorded).unwrap_or("of the configuration"));
+        }
+        if let Some(image) = &self.image
+            && survey::image(ports, image).await? == Needed::Missing
+        {
+            gone("the image", image);
+        }
+        if let Some(data) = &self.data
+            && survey::data(ports, data).await? == Needed::Missing
+        {
+            gone("the model's data", data);
+        }
+        refusals.extend(self.approval(target, needs_approval));
+        Ok(refusals)
+    }
+
+    /// A version that was rejected since must not come back; where approvals are needed, neither one whose approval was taken back.
+    fn approval(&self, target: &ProjectTarget, needs_approval: bool) -> Option<Refusal> {
+        let change = "name another deployment with `--to NUMBER`, or let users approve it again with `sagemaker-executor model approve --force`";
+        let arn = plain::line(self.arn.as_deref()?, 300);
+        let Some(version) = &self.version else {
+            let found = format!("{arn} is not in the registry any more, so that nobody knows whether it is approved");
+            return needs_approval.then(|| Refusal::not_yet(found, ELSEWHERE));
+        };
+        let approvals = target.manifest.model.as_ref().map(|model| model.approvals.clone()).unwrap_or_default();
+        let standing = ApprovalRecords(&version.metadata).standing(ApprovalRule::of(&approvals, None, false));
+        let description = plain::line(&version.approval_description, 300);
+        match version.approval {
+            _ if version.approval == Approval::Rejected || standing == Standing::Rejected => {
+                Some(Refusal::not_yet(format!("{arn} was rejected: {description}"), change))
+            }
+            Approval::Pending if needs_approval => Some(Refusal::not_yet(
+                format!("the environment takes approved versions alone, and the approval of {arn} was taken back"),
+                change,
+            )),
+            _ => None,
+        }
+    }
+
+    /// In the form of a deployment that makes nothing. `None` when configuration or model are missing.
+    pub(super) fn specification(self, target: &ProjectTarget, endpoint: &str) -> Option<DeploymentSpecification> {
+        let begin = self.choice.deployment.as_ref().map(|entry| &entry.begin);
+        Some(DeploymentSpecification {
+            endpoint: endpoint.to_owned(),
+            hash: begin.and_then(|begin| begin.specification.clone()).unwrap_or_default(),
+            model: self.model?,
+            config: self.config?,
+            alarms: Vec::new(),
+            scaling: None,
+            rollout: None,
+            tags: ownership::tags(target, endpoint),
+            version: self.arn.unwrap_or_default(),
+            image: self.image.unwrap_or_default(),
+            model_data_url: self.data.unwrap_or_default(),
+        })
+    }
+}
+
+/// What the deployment that comes back said of itself.
+pub(super) fn serving(deployment: Option<&LedgerEntry>) -> Option<&LedgerServing> {
+    deployment?.begin.serving.as_ref()
+}
+
+/// All traffic at once, guarded by the alarms that are off: one that is on, because of the model that goes, would stop the way back.
+/// `None` for serverless endpoints.
+pub(super) async fn rollout(
+    ports: &EndpointPorts,
+    endpoint: &Endpoint,
+    choice: &RollbackChoice,
+    capacity: &VariantCapacity,
+    printer: &Printer,
+) -> anyhow::Result<Option<RolloutSpec>> {
+    if matches!(capacity, VariantCapacity::Serverless { .. }) {
+        return Ok(None);
+    }
+    let recorded = serving(choice.deployment.as_ref()).map(|serving| serving.alarms.clone()).unwrap_or_default();
+    let mut names: Vec<_> = recorded.into_iter().chain(endpoint.alarms.names.clone()).collect();
+    names.sort();
+    names.dedup();
+    let mut alarms = Vec::new();
+    if !names.is_empty() {
+        for alarm in ports.alarms.alarms(&names).await? {
+            if alarm.state == AlarmState::Alarm {
+                let name = plain::line(&alarm.name, 255);
+                printer.line(format!("The alarm {name} is on, and does not guard the rollback"));
+            } else {
+                alarms.push(alarm.name);
+            }
+        }
+    }
+    // The limit of SageMaker (`AutoRollbackConfiguration`).
+    alarms.truncate(10);
+    let wait = if alarms.is_empty() { 0 } else { endpoint.step_wait() };
+    let traffic = TrafficShift::AllAtOnce { wait, termination_wait: 0 };
+    Ok(Some(RolloutSpec { traffic, limit_seconds: endpoint.deployment_limit(), alarms }))
+}
