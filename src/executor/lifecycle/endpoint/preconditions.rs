@@ -246,11 +246,6 @@ pub(super) fn changes_type(wanted: &DeploymentSpecification, survey: &EndpointSu
     current.is_some() && current != type_of(&wanted.config)
 }
 
-/// Whether the instance type changes under a scalable target.
-pub(super) fn changes_type_under_target(wanted: &DeploymentSpecification, survey: &EndpointSurvey) -> bool {
-    survey.scaling.target.is_some() && changes_type(wanted, survey)
-}
-
 fn check_scaling(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refusals: &mut Vec<Refusal>) {
     let cannot_save = survey.scaling.target.is_some() && survey.scaling.saved(&survey.variant(wanted)).is_none();
     if changes_type(wanted, survey) && cannot_save {
