@@ -139,8 +139,7 @@ fn definition(alarm: &MetricAlarm) -> Option<EndpointAlarm> {
         && alarm.dimensions().len() == 2
         && alarm.comparison_operator() == Some(&ComparisonOperator::GreaterThanThreshold)
         && alarm.treat_missing_data() == Some(WITHOUT_DATA)
-        && alarm.datapoints_to_alarm().is_none_or(|points| Some(points) == alarm.evaluation_periods())
-        && alarm.actions_enabled() != Some(true);
+        && alarm.datapoints_to_alarm().is_none_or(|points| Some(points) == alarm.evaluation_periods());
     let written = EndpointAlarm {
         name: alarm.alarm_name()?.to_owned(),
         description: alarm.alarm_description().unwrap_or_default().to_owned(),
@@ -197,7 +196,7 @@ mod tests {
                 body.str(key).unwrap().str(value).unwrap();
             }
         };
-        body.map(2).unwrap().str("MetricAlarms").unwrap().array(1).unwrap().map(15).unwrap();
+        body.map(2).unwrap().str("MetricAlarms").unwrap().array(1).unwrap().map(16).unwrap();
         texts(&mut body, &[("AlarmName", &wanted.name), ("AlarmArn", "arn:1"), ("AlarmDescription", "errors")]);
         texts(&mut body, &[("StateValue", "ALARM"), ("StateReason", "above"), ("MetricName", "Invocation5XXErrors")]);
         texts(&mut body, &[("Namespace", NAMESPACE), ("Statistic", "Sum"), ("TreatMissingData", without_data)]);
@@ -205,6 +204,7 @@ mod tests {
         for (key, value) in [("Period", 60), ("EvaluationPeriods", 2), ("DatapointsToAlarm", 2)] {
             body.str(key).unwrap().i32(value).unwrap();
         }
+        body.str("ActionsEnabled").unwrap().bool(true).unwrap();
         body.str("Threshold").unwrap().f64(wanted.threshold).unwrap();
         body.str("Dimensions").unwrap().array(2).unwrap();
         for (name, value) in [("EndpointName", "churn"), ("VariantName", "AllTraffic")] {
@@ -226,7 +226,20 @@ mod tests {
         let seen = stub.seen();
         assert!(seen[0].uri.ends_with("/operation/PutMetricAlarm"), "{}", seen[0].uri);
         let text = |number: usize| minicbor::display(&seen[number].body).to_string();
-        assert_eq!(text(0), "");
+        for part in [
+            r#""AlarmName": "churn-5xx""#,
+            r#""Namespace": "AWS/SageMaker""#,
+            r#""MetricName": "Invocation5XXErrors""#,
+            r#""Statistic": "Sum""#,
+            r#""TreatMissingData": "notBreaching""#,
+            r#""ComparisonOperator": "GreaterThanThreshold""#,
+            r#""Threshold": 5.5"#,
+            r#""Period": 60"#,
+            r#""EvaluationPeriods": 2"#,
+            r#""Value": "AllTraffic""#,
+        ] {
+            assert!(text(0).contains(part), "{part}: {}", text(0));
+        }
         assert!(text(1).contains(r#""ModelLatency""#) && text(1).contains(r#""p95""#), "{}", text(1));
         assert!(!text(1).contains("Statistic\": \"Sum") && text(1).contains(r#""Project""#), "{}", text(1));
     }

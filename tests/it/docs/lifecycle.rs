@@ -13,7 +13,11 @@ const FREE: [&str; 1] = ["sts:GetCallerIdentity"];
 
 /// A policy, the files of `src/aws` whose calls it allows, and actions of files that other commands use as well.
 const POLICIES: &[(&str, &[&str], &[&str])] = &[
-    ("validate-connect.json", &["identity", "images", "quotas", "roles"], &["s3:GetObject", "s3:ListBucket"]),
+    (
+        "validate-connect.json",
+        &["identity", "images", "quotas", "roles"],
+        &["cloudwatch:DescribeAlarms", "s3:GetObject", "s3:ListBucket"],
+    ),
     (
         "gate.json",
         &[],
@@ -134,7 +138,7 @@ const POLICIES: &[(&str, &[&str], &[&str])] = &[
 ];
 
 /// Calls that several commands share: each of them is in the policy of one.
-const SHARED: &[&str] = &["registry"];
+const SHARED: &[&str] = &["alarms", "endpoints", "registry"];
 
 fn actions(policy: &Value) -> BTreeSet<String> {
     let statements = policy["Statement"].as_array().unwrap().iter();

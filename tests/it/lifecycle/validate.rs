@@ -24,7 +24,7 @@ fn manifest() -> Value {
                 "account": "123456789012",
                 "role": "arn:aws:iam::123456789012:role/nobody",
                 "bucket": "elsewhere",
-                "patch": {"model": {"image": image(ARM)}, "endpoint": {"instances": {"count": 5}}},
+                "patch": {"model": {"image": image(ARM)}, "endpoint": {"instances": {"count": 5}, "alarms": {"names": ["nobody"]}}},
             },
             "good": {
                 "region": "eu-west-1",
@@ -121,7 +121,7 @@ fn an_account_is_compared_under_the_shipped_policy() {
     assert_eq!(bad.code, 1, "{}", bad.stderr);
     assert_snapshot("validate_connect_bad", &format!("{}{}", bad.stdout, bad.stderr));
     let junit = std::fs::read_to_string(file("validate.xml")).unwrap();
-    assert!(junit.contains("tests=\"8\"") && junit.contains("failures=\"6\""), "{junit}");
+    assert!(junit.contains("tests=\"9\"") && junit.contains("failures=\"7\""), "{junit}");
 
     emulator.call_driver_as("role/stranger");
     let stranger = connect(folder.path(), &emulator, "good");

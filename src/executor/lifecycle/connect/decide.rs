@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::trust::{self, Trust};
 use crate::base::arn::Arn;
-use crate::cloud::{AccountRole, CloudError, CloudErrorKind, InputPrefix};
+use crate::cloud::{AccountRole, AlarmSight, AlarmState, CloudError, CloudErrorKind, InputPrefix};
 use crate::lifecycle::manifest::{Endpoint, EnvironmentEntry, Manifest, Strategy};
 use crate::lifecycle::region::{self, ImageName};
 
@@ -257,4 +257,23 @@ pub(super) fn quota(needed: &NeededInstances, quota: Option<f64>) -> CheckAnswer
             "the quota is {quota}, a deployment needs up to {count}, and other endpoints count too"
         )),
     }
+}
+
+/// The alarms with these names, which a deployment watches.
+pub(super) fn alarms(names: &[String], found: &[AlarmSight]) -> CheckAnswer {
+    let is_there = |name: &&String| found.iter().any(|alarm| alarm.name == **name);
+    let absent: Vec<&str> = names.iter().filter(|name| !is_there(name)).map(String::as_str).collect();
+    if !absent.is_empty() {
+        let found = format!("CloudWatch has no alarm {}", absent.join(", "));
+        return CheckAnswer::failed(found, "make the alarm, or correct `endpoint.alarms.names`");
+    }
+    let on: Vec<&str> =
+        found.iter().filter(|alarm| alarm.state == AlarmState::Alarm).map(|alarm| alarm.name.as_str()).collect();
+    if on.is_empty() {
+        return CheckAnswer::ok(format!("none of {} is on", names.join(", ")));
+    }
+    CheckAnswer::unknown(
+        format!("on now: {}", on.join(", ")),
+        "wait until it is off: an alarm that is on rolls a deployment back at once",
+    )
 }

@@ -63,7 +63,8 @@ async fn check_all(inputs: &CommandInputs, target: &ProjectTarget, checks: &mut 
     check_bucket(inputs, target, checks).await?;
     check_image(inputs, target, checks).await?;
     check_role(inputs, target, caller.as_deref(), checks).await?;
-    check_quota(inputs, target, checks).await
+    check_quota(inputs, target, checks).await?;
+    check_alarms(inputs, target, checks).await
 }
 
 impl Checks {
@@ -195,6 +196,16 @@ async fn check_quota(inputs: &CommandInputs, target: &ProjectTarget, checks: &mu
     let quotas = inputs.connect.quotas(&target.access).await?;
     if let Some(quota) = checks.answered("quota", quotas.endpoint_instances(needed.instance_type).await)? {
         checks.tell("quota", decide::quota(&needed, quota));
+    }
+    Ok(())
+}
+
+async fn check_alarms(inputs: &CommandInputs, target: &ProjectTarget, checks: &mut Checks) -> anyhow::Result<()> {
+    let names = target.manifest.endpoint.as_ref().map(|endpoint| &endpoint.alarms.names);
+    let Some(names) = names.filter(|names| !names.is_empty()) else { return Ok(()) };
+    let alarms = inputs.connect.alarms(&target.access).await?;
+    if let Some(found) = checks.answered("alarms", alarms.alarms(names).await)? {
+        checks.tell("alarms", decide::alarms(names, &found));
     }
     Ok(())
 }

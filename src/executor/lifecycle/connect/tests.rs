@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use super::decide;
 use crate::base::clock::HostClock;
 use crate::base::failure::{self, Kind};
 use crate::base::signals::Cancellation;
 use crate::cloud::testing::{Fault, Memory, When};
-use crate::cloud::{CloudErrorKind, ObjectStore as _};
+use crate::cloud::{AlarmSight, AlarmState, CloudErrorKind, ObjectStore as _};
 use crate::config::env::Environment;
 use crate::lifecycle::validate::{self, ValidateArgs};
 use crate::lifecycle::{CommandInputs, with_exit_code};
@@ -72,6 +73,28 @@ async fn all_that_is_wrong_is_told_together() {
     let error = error.unwrap();
     assert_eq!((failure::kind_of(&error), error.to_string().as_str()), (Kind::User, "6 checks failed"));
     insta::assert_snapshot!(text);
+}
+
+#[test]
+fn an_alarm_must_exist_and_be_off() {
+    let names = ["errors", "slow"].map(str::to_owned);
+    let alarm = |name: &String, state| AlarmSight {
+        name: name.clone(),
+        arn: String::new(),
+        state,
+        reason: String::new(),
+        definition: None,
+    };
+    let off = alarm(&names[0], AlarmState::Ok);
+    for (found, answer) in [
+        (vec![off.clone()], ("failed", "CloudWatch has no alarm slow")),
+        (vec![off.clone(), alarm(&names[1], AlarmState::InsufficientData)], ("ok", "none of errors, slow is on")),
+        (vec![off, alarm(&names[1], AlarmState::Alarm)], ("unknown", "on now: slow")),
+    ] {
+        let given = decide::alarms(&names, &found);
+        let (result, text, _) = given.texts();
+        assert_eq!((result, text), answer);
+    }
 }
 
 #[tokio::test]
