@@ -34,6 +34,7 @@ const LEFT: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Args)]
 #[command(disable_version_flag = true)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct DeployArgs {
     #[command(flatten)]
     target: TargetArgs,
@@ -79,10 +80,8 @@ pub(super) async fn run(inputs: &CommandInputs, args: DeployArgs, _: Cancellatio
     let test = endpoint.test.is_some().then(|| TestPlan::new(&target, &changes)).transpose()?;
     let options = args.options(inputs, &target, &endpoint);
     let choice = args.choice.named(inputs, &target)?;
-    let choice = choice.unwrap_or(match options.needs_approval {
-        true => VersionChoice::NewestApproved,
-        false => VersionChoice::Newest,
-    });
+    let usual = if options.needs_approval { VersionChoice::NewestApproved } else { VersionChoice::Newest };
+    let choice = choice.unwrap_or(usual);
     let user = args.identity.token(inputs)?.map(|token| token.work_as(&mut target.access));
     target.access.region = target.access.region.take().or_else(|| choice.region());
     target.check_account(inputs).await?;

@@ -87,7 +87,7 @@ impl Deploying<'_> {
             &self.wanted.config.name,
             verdict.as_ref(),
         )?;
-        self.conclude(verdict.as_ref())
+        conclude(verdict.as_ref())
     }
 
     /// The entry of the ledger: the one of an earlier run, or a new one.
@@ -379,14 +379,12 @@ impl Deploying<'_> {
     }
 
     async fn test(&self) -> anyhow::Result<Option<TestVerdict>> {
-        match self.test {
-            Some(test) => Ok(Some(test.run(self.inputs, self.target).await?)),
-            None => {
-                let line = "No samples are sent: the manifest has no `endpoint.test`, so that wrong answers bring nothing back";
-                self.inputs.printer.warn(line);
-                Ok(None)
-            }
+        if let Some(test) = self.test {
+            return Ok(Some(test.run(self.inputs, self.target).await?));
         }
+        let line = "no samples are sent: the manifest has no `endpoint.test`, so that wrong answers bring nothing back";
+        self.inputs.printer.warn(line);
+        Ok(None)
     }
 
     async fn end(
@@ -421,19 +419,14 @@ impl Deploying<'_> {
         }
         self.output.leave(&data, &self.inputs.printer)
     }
+}
 
-    /// The verdict of samples that bring nothing back.
-    fn conclude(&self, verdict: Option<&TestVerdict>) -> anyhow::Result<()> {
-        match verdict {
-            Some(verdict) => verdict.conclude().map(drop).map_err(|failure| {
-                failure
-                    .hint(
-                        "nothing was deployed, so nothing is brought back: see `sagemaker-executor endpoint rollback`",
-                    )
-                    .into()
-            }),
-            None => Ok(()),
-        }
+/// The verdict of samples that bring nothing back.
+fn conclude(verdict: Option<&TestVerdict>) -> anyhow::Result<()> {
+    let hint = "nothing was deployed, so nothing comes back: `sagemaker-executor endpoint rollback` brings an earlier deployment back";
+    match verdict {
+        Some(verdict) => verdict.conclude().map(drop).map_err(|failure| failure.hint(hint).into()),
+        None => Ok(()),
     }
 }
 

@@ -21,6 +21,7 @@ const LONGEST: usize = 400;
 
 /// What the command line and the job add to the manifest.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is another condition")]
 pub(super) struct DeployOptions {
     /// The environment takes approved versions alone.
     pub(super) needs_approval: bool,
@@ -197,7 +198,7 @@ fn check_owner(
     }
     let change = "choose another `endpoint.name`, or take the endpoint over with `--adopt`";
     if !is_ours(&survey.tags, name) {
-        let found = format!("the endpoint {name} was not made by this program: it has no tag `{}`", ENDPOINT);
+        let found = format!("the endpoint {name} was not made by this program: it has no tag `{ENDPOINT}`");
         refusals.push(Refusal::mistake(found, change));
         return;
     }

@@ -49,21 +49,16 @@ impl<'a> ChangeLines<'a> {
 /// One line about an endpoint: its state, and the variants that come.
 fn state(endpoint: &str, sight: Option<&EndpointSight>) -> String {
     let Some(sight) = sight else { return format!("{endpoint}: not there") };
-    let mut text = format!("{endpoint}: {}", sight.state.name());
-    match &sight.pending_config {
-        Some(config) => text.push_str(&format!(" to {}", plain::line(config, LONGEST_STATUS))),
-        None if !sight.config.is_empty() => {
-            text.push_str(&format!(" on {}", plain::line(&sight.config, LONGEST_STATUS)))
-        }
-        None => {}
-    }
+    let config = match &sight.pending_config {
+        Some(config) => format!(" to {}", plain::line(config, LONGEST_STATUS)),
+        None if sight.config.is_empty() => String::new(),
+        None => format!(" on {}", plain::line(&sight.config, LONGEST_STATUS)),
+    };
     let variants = if sight.state.is_changing() { &sight.pending_variants } else { &sight.variants };
     let variants = if variants.is_empty() { &sight.variants } else { variants };
     let variants: Vec<_> = variants.iter().filter_map(variant).collect();
-    if !variants.is_empty() {
-        text.push_str(&format!(" ({})", variants.join(", ")));
-    }
-    text
+    let variants = if variants.is_empty() { String::new() } else { format!(" ({})", variants.join(", ")) };
+    format!("{endpoint}: {}{config}{variants}", sight.state.name())
 }
 
 fn variant(variant: &VariantSight) -> Option<String> {

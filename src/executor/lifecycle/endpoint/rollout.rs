@@ -143,8 +143,8 @@ mod tests {
 
     use super::*;
 
-    fn at(seconds: u64) -> Option<SystemTime> {
-        Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
     fn sight(state: EndpointState, config: &str, modified: u64) -> EndpointSight {
@@ -157,8 +157,8 @@ mod tests {
             pending_config: None,
             pending_variants: Vec::new(),
             failure: None,
-            created: at(0),
-            modified: at(modified),
+            created: Some(at(0)),
+            modified: Some(at(modified)),
         }
     }
 
@@ -166,7 +166,7 @@ mod tests {
         RolloutGoal {
             endpoint: "wine".to_owned(),
             config: "new".to_owned(),
-            before: Some(EndpointBefore { config: "old".to_owned(), modified: at(1) }),
+            before: Some(EndpointBefore { config: "old".to_owned(), modified: Some(at(1)) }),
             rollout: None,
             keeps_counts: false,
             replaces_failed: false,
@@ -212,7 +212,7 @@ mod tests {
         let resumed = RolloutGoal { is_resumed: true, ..goal() };
         assert_eq!(steps(&resumed, &[Some(back.clone())]), [rolled_back]);
         // The reason is that of an earlier deployment.
-        let earlier = EndpointSight { modified: at(1), ..back };
+        let earlier = EndpointSight { modified: Some(at(1)), ..back };
         assert_eq!(steps(&resumed, &[Some(earlier.clone())]), [Update]);
         assert_eq!(steps(&goal(), &[Some(earlier)]), [Update]);
     }
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_failed_endpoint_is_replaced_when_that_is_wanted() {
-        let before = Some(EndpointBefore { config: "old".to_owned(), modified: at(1) });
+        let before = Some(EndpointBefore { config: "old".to_owned(), modified: Some(at(1)) });
         let goal = RolloutGoal { before, replaces_failed: true, ..goal() };
         let shown = [
             Some(sight(Failed, "old", 1)),

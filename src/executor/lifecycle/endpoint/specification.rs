@@ -281,6 +281,8 @@ mod tests {
     use crate::lifecycle::manifest::{EnvironmentEntry, Manifest};
     use crate::lifecycle::pipeline::Pipeline;
 
+    type Change = fn(&mut Value, &mut EnvironmentEntry);
+
     fn version() -> ModelVersion {
         ModelVersion {
             arn: "arn:aws:sagemaker:eu-west-1:123456789012:model-package/wine/3".to_owned(),
@@ -324,7 +326,6 @@ mod tests {
         assert_eq!(model_of_config("wine", &base.config.name), Some(base.model.name.clone()));
         let alike = made(|endpoint, _| endpoint["alarms"] = json!({"errors_5xx": 1}), true);
         assert_eq!(alike.config.name, base.config.name);
-        type Change = fn(&mut Value, &mut EnvironmentEntry);
         let changes: [Change; 6] = [
             |endpoint, _| endpoint["instances"]["count"] = json!(3),
             |endpoint, _| endpoint["instances"]["startup_timeout_seconds"] = json!(90),

@@ -15,7 +15,7 @@ use crate::base::clock::TestClock;
 use crate::base::failure::{self, Kind};
 use crate::base::signals::Cancellation;
 use crate::cloud::testing::Memory;
-use crate::cloud::{Approval, InferenceReply, ModelRegistry as _, VersionSpec};
+use crate::cloud::{Approval, InferenceReply, ModelEndpoints as _, ModelRegistry as _, VersionSpec};
 use crate::config::env::Environment;
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::endpoint::{self, EndpointArgs};
@@ -209,7 +209,6 @@ impl EndpointDesk {
 
     /// Name of the configuration in service.
     async fn in_service(&self) -> Option<String> {
-        use crate::cloud::ModelEndpoints as _;
         self.memory.serving.endpoint("wine").await.unwrap().map(|sight| sight.config)
     }
 }

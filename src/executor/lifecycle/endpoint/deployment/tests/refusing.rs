@@ -4,6 +4,8 @@ use super::*;
 use crate::cloud::testing::{example_config, example_endpoint, example_model};
 use crate::cloud::{AlarmState, EndpointConfiguration, ModelEndpoints as _};
 
+type Change = fn(&mut EndpointConfiguration);
+
 /// A desk whose endpoint was made by somebody else.
 async fn foreign(change: impl FnOnce(&mut EndpointConfiguration)) -> EndpointDesk {
     let desk = EndpointDesk::new().await;
@@ -85,7 +87,6 @@ async fn an_endpoint_of_another_project_is_left_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn configurations_that_this_program_cannot_bring_back_are_refused() {
-    type Change = fn(&mut EndpointConfiguration);
     let changes: [(Change, &str); 4] = [
         (|config| config.variants = 2, "has 2 variants"),
         (|config| config.model.clear(), "has inference components"),
