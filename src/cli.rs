@@ -7,7 +7,9 @@ use clap::{Parser, Subcommand};
 use executor::config::settings;
 use executor::lifecycle::endpoint::EndpointArgs;
 use executor::lifecycle::gate::GateArgs;
+use executor::lifecycle::init::InitArgs;
 use executor::lifecycle::model::ModelArgs;
+use executor::lifecycle::package::PackageArgs;
 use executor::lifecycle::validate::ValidateArgs;
 use executor::operate::policy::PolicyArgs;
 use executor::operate::sweep::SweepArgs;
@@ -50,6 +52,10 @@ pub(crate) enum Command {
     Sweep(SweepArgs),
     /// Show what the operator's file allows
     Policy(PolicyArgs),
+    /// Make the files of a new project: one that trains a model, or one that serves it
+    ///
+    /// Files that exist are never replaced.
+    Init(InitArgs),
     /// Check the manifest, and with `--connect` the account that it names
     ///
     /// Without `--environment` and `CI_ENVIRONMENT_NAME`, every environment is checked. `--connect` reads from AWS and changes nothing.
@@ -61,6 +67,11 @@ pub(crate) enum Command {
     Model(ModelArgs),
     /// Deploy a model to an endpoint, watch it, test it, and roll it back
     Endpoint(EndpointArgs),
+    /// Pack the commit, its model and what a deployment needs into one zip file
+    ///
+    /// The same commit, model and pipeline give the same bytes.
+    #[command(visible_alias = "bundle")]
+    Package(Box<PackageArgs>),
     /// Run an emulator of SageMaker, CloudWatch Logs, S3 and STS on this machine
     #[cfg(feature = "emulator")]
     Emulator(Box<emulator::EmulatorArgs>),

@@ -58,10 +58,12 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
         Command::Agent => few_threads(agent::run(&env, &*connect, clock)),
         Command::Sweep(args) => small(operate::sweep::run(args, &config, &*connect, clock, &printer)),
         Command::Policy(args) => small(operate::policy::run(args, &config, &printer)),
+        Command::Init(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::init::run)),
         Command::Validate(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::validate::run)),
         Command::Gate(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::gate::run)),
         Command::Model(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::model::run)),
         Command::Endpoint(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::endpoint::run)),
+        Command::Package(args) => small(lifecycle::run(command_inputs(env), *args, lifecycle::package::run)),
         Command::Try(args) => large(operate::try_job::run(args, config, &env, embedded::LOCAL, &printer)),
         #[cfg(feature = "emulator")]
         Command::Emulator(args) => large(embedded::run(*args, &printer)),

@@ -14,6 +14,7 @@ mod rule;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -135,6 +136,14 @@ pub(super) fn check_bars(model: &ModelEntry, files: &[MetricsSource]) -> Result<
     let metrics = Metrics::parse(files, &judging.paths(model)?)?;
     let judged = judge::judge(&rules, &metrics, &Earlier::None { is_required: false });
     GateVerdict::new(judged, &metrics, None).conclude().map(|_| ())
+}
+
+/// For `package`: the numbers in the files of metrics, by their names.
+///
+/// # Errors
+/// Failures of the user: a file has none of the forms.
+pub(super) fn numbers(model: &ModelEntry, files: &[MetricsSource]) -> Result<BTreeMap<String, String>, Failure> {
+    Ok(Metrics::parse(files, &JudgingArgs::default().paths(model)?)?.numbers())
 }
 
 impl JudgingArgs {

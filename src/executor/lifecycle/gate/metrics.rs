@@ -220,6 +220,19 @@ impl Metrics {
         names.into_iter().take(MOST_NAMES).map(|(_, name)| name).collect()
     }
 
+    /// The numbers, as they are written; of metrics that are there once.
+    pub(super) fn numbers(&self) -> BTreeMap<String, String> {
+        let mut numbers = BTreeMap::new();
+        for metric in self.all.iter().take(MOST_COMPARED) {
+            let Some(name) = metric.path.name() else { continue };
+            let selector = Selector { name, labels: metric.labels.clone() };
+            if let Ok(value) = self.value(&selector) {
+                numbers.insert(selector.to_string(), value.to_string());
+            }
+        }
+        numbers
+    }
+
     /// Names of the files.
     pub(super) fn files(&self) -> Vec<String> {
         self.hashes.iter().map(|(_, name)| name.clone()).collect()

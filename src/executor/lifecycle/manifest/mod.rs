@@ -16,10 +16,12 @@ mod variables;
 
 pub(crate) use finding::ManifestFinding;
 pub(crate) use read::{ManifestReading, ManifestText, load, mistakes};
+pub(crate) use types::is_name;
 pub use types::{
     Approvals, Asynchronous, Autoscaling, Endpoint, EndpointTest, EnvironmentEntry, EnvironmentTier, Manifest,
-    ModelEntry, Strategy, TagEntries,
+    ModelEntry, Package, Strategy, TagEntries,
 };
+pub(crate) use variables::holds_secret;
 
 #[cfg(test)]
 mod tests;

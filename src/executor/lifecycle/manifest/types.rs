@@ -28,6 +28,11 @@ const LIMIT: &str =
 /// `type/subtype`, at most 256 characters.
 const MIME_TYPE: &str = "^[^\\s/]+/[^\\s]+$";
 
+/// Whether a model package group and an endpoint may have this name.
+pub(crate) fn is_name(name: &str) -> bool {
+    name.len() <= 63 && regex::Regex::new(NAME).is_ok_and(|pattern| pattern.is_match(name))
+}
+
 /// Most entries of `environments`.
 pub(super) const MOST_ENVIRONMENTS: usize = 100;
 

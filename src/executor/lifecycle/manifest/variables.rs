@@ -86,7 +86,7 @@ fn value_of<'a>(inner: &str, variable: &impl Fn(&str) -> Option<&'a str>) -> Res
     }
     match variable(name).filter(|value| !value.is_empty()).or(default) {
         None => Err(format!("the variable `{name}` is not set: set it in the job, or write `${{{name}:default}}`")),
-        Some(value) if SECRET_VALUE.is_match(value) => Err(format!(
+        Some(value) if holds_secret(value) => Err(format!(
             "the value of the variable `{name}` looks like a secret, and the manifest's values are readable in AWS"
         )),
         Some(value) => Ok(value.to_owned()),
@@ -96,6 +96,11 @@ fn value_of<'a>(inner: &str, variable: &impl Fn(&str) -> Option<&'a str>) -> Res
 /// Whether a variable of this name holds a secret. The id of a KMS key is none.
 fn is_secret_name(name: &str) -> bool {
     SECRET_NAME.is_match(name) && !name.to_ascii_uppercase().ends_with("KMS_KEY")
+}
+
+/// Whether a text has a secret in one of the known forms.
+pub(crate) fn holds_secret(text: &str) -> bool {
+    SECRET_VALUE.is_match(text)
 }
 
 /// Names of variables that hold secrets, of GitLab, of AWS, of Docker and by custom. A `TOKENIZER` holds no token.

@@ -29,7 +29,7 @@ fn cut(text: &str, most: usize) -> String {
 }
 
 /// A URL without a user, a password, a query and a fragment: each may hold a secret.
-pub(super) fn without_credentials(url: &str) -> String {
+pub(crate) fn without_credentials(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let host = rest.split('/').next().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Packs a model's folder into a `model.tar.gz` that depends on names, contents and execute bits alone.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Seek as _, Write};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
@@ -21,14 +21,20 @@ const ANY_SYSTEM: u8 = 255;
 
 /// A packed model, in a file that has no name: it is gone with the process.
 #[derive(Debug)]
-pub(super) struct PackedModel {
+pub(crate) struct PackedModel {
     file: File,
-    pub(super) hash: Sha256Hash,
+    pub(crate) hash: Sha256Hash,
     /// Hash of the files as they were packed.
     pub(super) files: FilesHash,
 }
 
 impl PackedModel {
+    /// The file, from its begin.
+    pub(crate) fn into_file(mut self) -> io::Result<File> {
+        self.file.rewind()?;
+        Ok(self.file)
+    }
+
     /// A path to the file, for as long as the value lives.
     pub(super) fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
@@ -39,7 +45,7 @@ impl PackedModel {
 ///
 /// # Errors
 /// As [`walk`]; the archive has more than `most` bytes, or finds no room in `TMPDIR`.
-pub(super) fn pack(folder: &Path, most: u64) -> anyhow::Result<PackedModel> {
+pub(crate) fn pack(folder: &Path, most: u64) -> anyhow::Result<PackedModel> {
     write(folder, most).map_err(|error| {
         let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
         match kind {

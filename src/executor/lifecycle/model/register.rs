@@ -72,7 +72,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: RegisterArgs) -> anyhow::R
 }
 
 /// The digest of an image's name. A tag alone may name another image tomorrow.
-fn image_digest(image: &str) -> anyhow::Result<&str> {
+pub(crate) fn image_digest(image: &str) -> anyhow::Result<&str> {
     let digest = image.split_once('@').map(|(_, digest)| digest);
     let is_whole = |digest: &&str| {
         let digits = digest.strip_prefix("sha256:").unwrap_or_default();

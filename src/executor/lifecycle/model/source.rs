@@ -18,7 +18,7 @@ use crate::lifecycle::hex::hex;
 use crate::lifecycle::target::ProjectTarget;
 
 /// Most bytes that S3 takes or copies in one request.
-const MOST_BYTES: u64 = 5 << 30;
+pub(crate) const MOST_BYTES: u64 = 5 << 30;
 /// Most bytes of one file of metrics, as for the gate.
 const MOST_METRICS_BYTES: u64 = 4 << 20;
 /// Most files of metrics.
@@ -179,7 +179,7 @@ async fn look(uri: &str, objects: &dyn SourceObjects) -> anyhow::Result<SourceOb
 
 /// A file of metrics, to be stored under its hash.
 #[derive(Debug)]
-pub(super) struct MetricsFile {
+pub(crate) struct MetricsFile {
     name: String,
     pub(super) key: String,
     hash: Sha256Hash,
@@ -192,7 +192,7 @@ impl MetricsFile {
     }
 
     /// As the gate reads it.
-    pub(super) fn source(&self) -> MetricsSource {
+    pub(crate) fn source(&self) -> MetricsSource {
         MetricsSource { name: self.name.clone(), bytes: self.content.clone() }
     }
 
@@ -213,7 +213,7 @@ impl MetricsFile {
 }
 
 /// Reads the manifest's files of metrics.
-pub(super) fn metrics(target: &ProjectTarget) -> anyhow::Result<Vec<MetricsFile>> {
+pub(crate) fn metrics(target: &ProjectTarget) -> anyhow::Result<Vec<MetricsFile>> {
     let files = &target.model()?.metrics;
     if files.len() > MOST_METRICS {
         let failure =

@@ -1,0 +1,95 @@
+//! The files of new projects. They lie beside this one as they are, so that they can be run and checked.
+
+/// Stands for the project's name in the files.
+const PLACEHOLDER: &str = "project-name";
+
+/// The files of a kind of project.
+pub(super) struct Template {
+    /// Names, with their folders, and texts.
+    pub(super) files: &'static [(&'static str, &'static str)],
+    pub(super) longest_name: usize,
+}
+
+impl Template {
+    /// The files of a project with this name.
+    pub(super) fn files_of(&self, name: &str) -> Vec<(&'static str, String)> {
+        self.files.iter().map(|(file, text)| (*file, text.replace(PLACEHOLDER, name))).collect()
+    }
+}
+
+/// A project that trains a model.
+pub(super) const TRAINING: Template = Template {
+    files: &[
+        (".gitignore", include_str!("training/gitignore")),
+        (".gitlab-ci.yml", include_str!("training/gitlab-ci.yml")),
+        ("Dockerfile", include_str!("training/Dockerfile")),
+        ("README.md", include_str!("training/README.md")),
+        ("manifest.json", include_str!("training/manifest.json")),
+        ("requirements.txt", include_str!("training/requirements.txt")),
+        ("tests/unit/test_training.py", include_str!("training/tests/unit/test_training.py")),
+        ("training_script.py", include_str!("training/training_script.py")),
+    ],
+    longest_name: 63,
+};
+
+/// A project that serves a model. Its endpoint is named after the project, a hyphen, and at most 24 letters of an environment.
+pub(super) const ENDPOINT: Template = Template {
+    files: &[
+        (".gitignore", include_str!("endpoint/gitignore")),
+        (".gitlab-ci.yml", include_str!("endpoint/gitlab-ci.yml")),
+        ("Dockerfile", include_str!("endpoint/Dockerfile")),
+        ("README.md", include_str!("endpoint/README.md")),
+        ("inference_handler.py", include_str!("endpoint/inference_handler.py")),
+        ("manifest.json", include_str!("endpoint/manifest.json")),
+        ("requirements.txt", include_str!("endpoint/requirements.txt")),
+        ("sample_model.py", include_str!("endpoint/sample_model.py")),
+        ("samples.jsonl", include_str!("endpoint/samples.jsonl")),
+        ("tests/unit/test_inference.py", include_str!("endpoint/tests/unit/test_inference.py")),
+    ],
+    longest_name: 38,
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::env::Environment;
+    use crate::lifecycle::manifest::ManifestText;
+
+    #[test]
+    fn the_manifests_have_no_mistake_for_the_longest_name() {
+        for template in [TRAINING, ENDPOINT] {
+            let name = "a".repeat(template.longest_name);
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("manifest.json");
+            let files = template.files_of(&name);
+            let (_, text) = files.iter().find(|(file, _)| *file == "manifest.json").unwrap();
+            std::fs::write(&file, text).unwrap();
+            let text = ManifestText::read(&file).unwrap();
+            let slug = ("CI_ENVIRONMENT_SLUG".into(), "e".repeat(24).into());
+            for environment in ["staging", "production"] {
+                let reading = text.of(Some(environment), &Environment::from_pairs([slug.clone()]));
+                assert_eq!(reading.findings, [], "{environment}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_file_of_the_folders_is_in_its_list_and_names_no_host() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("lifecycle/init");
+        for (folder, template) in [("training", TRAINING), ("endpoint", ENDPOINT)] {
+            let mut folders = vec![root.join(folder)];
+            let mut found = Vec::new();
+            while let Some(folder) = folders.pop() {
+                for entry in std::fs::read_dir(folder).unwrap() {
+                    let path = entry.unwrap().path();
+                    if path.is_dir() { folders.push(path) } else { found.push(std::fs::read_to_string(path).unwrap()) }
+                }
+            }
+            assert_eq!(found.len(), template.files.len());
+            for text in found {
+                assert!(template.files.iter().any(|(_, listed)| **listed == text), "{text}");
+                assert!(!text.contains("https://") && !text.contains(":latest"), "{text}");
+            }
+        }
+    }
+}

@@ -1,0 +1,50 @@
+"""python3 -m unittest discover --start-directory tests/unit"""
+
+import json
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import training_script
+
+
+class Training(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def run_script(self, *arguments):
+        places = ["--model", str(self.folder / "model"), "--metrics", str(self.folder / "metrics.json")]
+        with mock.patch.object(sys, "argv", ["training_script.py", *places, *arguments]):
+            training_script.main()
+        return json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
+
+    def test_the_model_passes_the_bars_of_the_manifest(self):
+        metrics = self.run_script()
+        manifest = json.loads((Path(training_script.__file__).parent / "manifest.json").read_text(encoding="utf-8"))
+        for rule in manifest["model"]["require"]:
+            name, bar = rule.split(">=")
+            self.assertGreaterEqual(metrics[name], float(bar), rule)
+
+    def test_the_same_data_give_the_same_model(self):
+        first = self.run_script()
+        content = (self.folder / "model" / "model.pkl").read_bytes()
+        self.assertEqual(self.run_script(), first)
+        self.assertEqual((self.folder / "model" / "model.pkl").read_bytes(), content)
+
+    def test_data_of_a_file_are_taken(self):
+        file = self.folder / "data.csv"
+        file.write_text("".join(f"{n},{n % 7},{'high' if n >= 20 else 'low'}\n" for n in range(40)), encoding="utf-8")
+        metrics = self.run_script("--data", str(file))
+        description = json.loads((self.folder / "model" / "model.json").read_text(encoding="utf-8"))
+        self.assertEqual((description["classes"], description["features"]), (["high", "low"], 2))
+        self.assertGreater(metrics["accuracy"], 0.5)
+
+
+if __name__ == "__main__":
+    unittest.main()

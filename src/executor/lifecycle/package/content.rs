@@ -1,0 +1,282 @@
+//! The content of a package: gathered first, then written in one order.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use super::documents;
+use super::entry_name;
+use super::git::{NotedCommits, PackedCommit, Repository};
+use super::metadata::{
+    CommitOrigin, FileMode, MODEL_ARCHIVE, PackageMetadata, PackagedModel, PipelineOrigin, SCHEMA, canonical,
+};
+use super::model_archive::FoundModel;
+use super::naming::{self, PackageKind};
+use super::samples;
+use super::selection::{self, LARGEST_SEARCHED, SelectedSources, SourceFile, SourceWarnings};
+use super::writing::{self, PackageWriter, Packing};
+use crate::base::failure::Failure;
+use crate::base::plain;
+use crate::lifecycle::manifest::{ManifestText, ModelEntry};
+use crate::lifecycle::target::ProjectTarget;
+use crate::lifecycle::{CommandInputs, gate, model};
+
+/// A file that is no source.
+#[derive(Debug)]
+enum OtherFile {
+    Text(Vec<u8>),
+    OnDisk(PathBuf),
+}
+
+/// Everything that becomes a package.
+#[derive(Debug)]
+pub(super) struct PackageContent {
+    repository: Repository,
+    sources: SelectedSources,
+    others: BTreeMap<String, OtherFile>,
+    archive: Option<File>,
+    metadata: PackageMetadata,
+    changed: Vec<String>,
+}
+
+/// A package that was written.
+#[derive(Debug)]
+pub(super) struct WrittenPackage {
+    pub(super) name: String,
+    pub(super) file: PathBuf,
+    pub(super) hash: [u8; 32],
+    pub(super) bytes: u64,
+    pub(super) metadata: PackageMetadata,
+    pub(super) warnings: Vec<String>,
+}
+
+impl PackageContent {
+    /// Gathers what becomes the package, without the contents of large files.
+    ///
+    /// # Errors
+    /// Failures of the user: something is missing, or cannot be packed.
+    pub(super) fn gather(
+        inputs: &CommandInputs,
+        target: &ProjectTarget,
+        manifest: &Path,
+        kind: PackageKind,
+        repository: Repository,
+        commit: PackedCommit,
+        found: FoundModel,
+    ) -> anyhow::Result<Self> {
+        let model = target.model()?;
+        let sources =
+            selection::select(repository.tree(&commit.id)?, &target.manifest.package.clone().unwrap_or_default())?;
+        let noted = repository.noted(&commit.id)?;
+        let changed = repository.changed()?;
+        let mut others = BTreeMap::new();
+        let evidence: Vec<_> = model::metrics(target)?.iter().map(model::MetricsFile::source).collect();
+        let metrics = gate::numbers(model, &evidence)?;
+        for (name, source) in model.metrics.iter().zip(evidence) {
+            let name = name.trim_start_matches("./");
+            let packed =
+                entry_name::mistake(name).map_or_else(|| name.to_owned(), |_| name.replace(['/', '\\', '.'], "_"));
+            put(&mut others, format!("model/metrics/{packed}"), OtherFile::Text(source.bytes))?;
+        }
+        let (packaged, archive) = packaged(model, found)?;
+        if archive.is_none() {
+            put(&mut others, "model/reference.json".to_owned(), OtherFile::Text(canonical(&packaged.archive)?))?;
+        }
+        put(&mut others, "deploy/model.json".to_owned(), OtherFile::Text(canonical(&packaged)?))?;
+        put(&mut others, "deploy/manifest.json".to_owned(), OtherFile::OnDisk(manifest.to_owned()))?;
+        for (name, path) in samples::find(&target.folder, named_samples(inputs, manifest)?.into_iter())? {
+            put(&mut others, format!("deploy/{name}"), OtherFile::OnDisk(path))?;
+        }
+        let origin = Origin { inputs, target, kind, commit: &commit };
+        let metadata = origin.metadata(packaged, metrics, sources.submodules.clone());
+        put_documents(&mut others, &metadata, &noted)?;
+        Ok(Self { repository, sources, others, archive, metadata, changed })
+    }
+
+    /// Writes the package into the folder, whole or not at all.
+    pub(super) fn write(self, folder: &Path) -> anyhow::Result<WrittenPackage> {
+        let Self { repository, sources, others, archive, metadata, changed } = self;
+        let name = metadata.name.clone();
+        let failed = |error: std::io::Error| {
+            Failure::user(format!("failed to write the package into {}", folder.display()))
+                .hint("make room there, or change `--output-dir`")
+                .caused_by(error)
+        };
+        let temporary = tempfile::Builder::new()
+            .prefix(".package.")
+            .suffix(".tmp")
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
+            .tempfile_in(folder)
+            .map_err(failed)?;
+        let mut writer = PackageWriter::new(temporary.as_file());
+        others.into_iter().try_for_each(|(name, file)| file.write(&name, &mut writer))?;
+        if let Some(archive) = archive {
+            let bytes = archive.metadata()?.len();
+            writer.add(MODEL_ARCHIVE, FileMode::Plain, archive, bytes, Packing::AsIs)?;
+        }
+        let mut warnings = SourceWarnings::default();
+        add_sources(&mut writer, &repository, &sources.files, &mut warnings)?;
+        let submodules = metadata.submodules.clone();
+        let metadata = writer.finish(metadata)?;
+        let file = folder.join(&name);
+        if file.symlink_metadata().is_ok_and(|metadata| !metadata.is_file()) {
+            let failure = Failure::user(format!("{} exists, and is no regular file", file.display()));
+            return Err(failure.hint("remove it, or change `--output-dir`").into());
+        }
+        let written = temporary.persist(&file).map_err(|error| failed(error.error))?;
+        drop(written);
+        let written = File::open(&file)?;
+        let bytes = written.metadata()?.len();
+        let hash = writing::sha256(&written).context("failed to read the package")?;
+        Ok(WrittenPackage { name, file, hash, bytes, metadata, warnings: warnings.lines(&submodules, &changed) })
+    }
+}
+
+impl OtherFile {
+    fn write(self, name: &str, writer: &mut PackageWriter<'_>) -> anyhow::Result<()> {
+        match self {
+            Self::Text(text) => writer.add_text(name, &text),
+            Self::OnDisk(path) => {
+                let file = File::open(&path).with_context(|| format!("failed to read {}", path.display()))?;
+                let bytes = file.metadata()?.len();
+                writer.add(name, FileMode::Plain, file, bytes, Packing::Compressed)
+            }
+        }
+    }
+}
+
+fn put(others: &mut BTreeMap<String, OtherFile>, name: String, file: OtherFile) -> Result<(), Failure> {
+    let shown = plain::line(&name, 300);
+    match others.insert(name, file) {
+        None => Ok(()),
+        Some(_) => Err(Failure::user(format!("the package would have two files of the name {shown}"))
+            .hint("rename the file of samples or metrics, and name it so in the manifest")),
+    }
+}
+
+fn put_documents(
+    others: &mut BTreeMap<String, OtherFile>,
+    metadata: &PackageMetadata,
+    noted: &NotedCommits,
+) -> Result<(), Failure> {
+    let texts =
+        [("RELEASE_NOTES.md", documents::release_notes(metadata, noted)), ("USAGE.md", documents::usage(metadata))];
+    texts
+        .into_iter()
+        .try_for_each(|(name, text)| put(others, format!("docs/{name}"), OtherFile::Text(text.into_bytes())))
+}
+
+/// The samples that the manifest names, in each of its environments.
+fn named_samples(inputs: &CommandInputs, manifest: &Path) -> anyhow::Result<Vec<String>> {
+    let text = ManifestText::read(manifest)?;
+    let environments = text.environments();
+    let mut named = Vec::new();
+    for environment in environments.iter().map(|name| Some(name.as_str())).chain([None]) {
+        let endpoint = text.of(environment, &inputs.env).manifest.endpoint;
+        named.extend(endpoint.and_then(|endpoint| endpoint.test).into_iter().flat_map(|test| test.samples));
+    }
+    named.sort();
+    named.dedup();
+    Ok(named)
+}
+
+/// The model for `metadata.json` and `deploy/model.json`, and its archive if that is packed.
+fn packaged(model: &ModelEntry, found: FoundModel) -> anyhow::Result<(PackagedModel, Option<File>)> {
+    let FoundModel { archive, content, package_arn, image } = found;
+    let image = image.unwrap_or_else(|| model.image.clone());
+    let image_digest = model::image_digest(&image)?.to_owned();
+    let packaged = PackagedModel {
+        group: model.group.clone(),
+        package_arn,
+        image,
+        image_digest,
+        environment: model.environment.clone(),
+        content_types: model.content_types.clone(),
+        response_types: model.response_types.clone(),
+        archive,
+    };
+    Ok((packaged, content))
+}
+
+/// Where a package comes from.
+struct Origin<'a> {
+    inputs: &'a CommandInputs,
+    target: &'a ProjectTarget,
+    kind: PackageKind,
+    commit: &'a PackedCommit,
+}
+
+impl Origin<'_> {
+    fn metadata(
+        &self,
+        model: PackagedModel,
+        metrics: BTreeMap<String, String>,
+        submodules: BTreeMap<String, String>,
+    ) -> PackageMetadata {
+        let (env, pipeline) = (&self.inputs.env, &self.target.pipeline);
+        let committed = naming::time_of(self.commit.seconds);
+        let time = naming::pipeline_time(env).unwrap_or(committed);
+        let merge_request = naming::merge_request(env);
+        let url = |url: &Option<String>| url.as_deref().map(model::without_credentials);
+        PackageMetadata {
+            schema: SCHEMA.to_owned(),
+            name: naming::name(self.kind, merge_request.as_deref(), &self.commit.id, time),
+            kind: self.kind,
+            created_at: naming::rfc3339(time),
+            program_version: env!("CARGO_PKG_VERSION").to_owned(),
+            project: pipeline.project.clone(),
+            merge_request,
+            commit: CommitOrigin {
+                id: self.commit.id.clone(),
+                created_at: naming::rfc3339(committed),
+                reference: env.get("CI_COMMIT_REF_NAME").map(str::to_owned),
+                repository: url(&pipeline.repository),
+            },
+            pipeline: pipeline.id.clone().map(|id| PipelineOrigin { id, url: url(&pipeline.url) }),
+            model,
+            metrics,
+            submodules,
+            files: BTreeMap::new(),
+        }
+    }
+}
+
+/// Adds the files of the commit, and looks at each for what people should know.
+fn add_sources(
+    writer: &mut PackageWriter<'_>,
+    repository: &Repository,
+    files: &[SourceFile],
+    warnings: &mut SourceWarnings,
+) -> anyhow::Result<()> {
+    let mut contents = repository.contents()?;
+    for SourceFile { path, mode, id } in files {
+        let name = format!("source/{path}");
+        let (bytes, mut content) = contents.open(id)?;
+        if bytes <= LARGEST_SEARCHED {
+            let mut text = Vec::new();
+            content.read_to_end(&mut text).with_context(|| format!("failed to read {path} from git"))?;
+            if *mode == FileMode::Link {
+                check_link(&name, &text)?;
+            }
+            warnings.look(path, Some(&text));
+            writer.add(&name, *mode, text.as_slice(), bytes, Packing::Compressed)?;
+        } else {
+            warnings.look(path, None);
+            writer.add(&name, *mode, content, bytes, Packing::Compressed)?;
+        }
+        contents.close()?;
+    }
+    Ok(())
+}
+
+fn check_link(name: &str, target: &[u8]) -> Result<(), Failure> {
+    let stays = std::str::from_utf8(target).is_ok_and(|target| entry_name::link_stays(name, target));
+    if stays {
+        return Ok(());
+    }
+    Err(Failure::user(format!("{} is a link that leaves the project", plain::line(name, 300)))
+        .hint("replace the link by a file, or leave it out by `package.exclude` in the manifest"))
+}

@@ -1,0 +1,79 @@
+//! `docs/` of a package: release notes, and how to use it. Pure.
+
+use std::fmt::Write as _;
+
+use super::git::NotedCommits;
+use super::metadata::PackageMetadata;
+use crate::base::plain;
+
+const LONGEST_SUBJECT: usize = 200;
+
+/// The commits that the package has, and the last one had not.
+pub(super) fn release_notes(metadata: &PackageMetadata, noted: &NotedCommits) -> String {
+    let mut text = format!("# Release notes\n\n{}, of commit {}.\n\n", inline(&metadata.name), metadata.commit.id);
+    if noted.is_shallow {
+        text.push_str(
+            "The clone had not all commits, so that only the packed one is listed. Set `GIT_DEPTH: \"0\"` in the job for all since the last tag.\n\n",
+        );
+    } else if let Some(tag) = &noted.since {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "Commits since {}:\n", inline(tag));
+    } else {
+        text.push_str("All commits, because no tag is before this one:\n\n");
+    }
+    for (id, subject) in &noted.commits {
+        let _ = writeln!(text, "- {} ({})", inline(subject), id.get(..8).unwrap_or(id));
+    }
+    if noted.number > noted.commits.len() {
+        let _ = writeln!(text, "- and {} earlier ones", noted.number - noted.commits.len());
+    }
+    if !metadata.metrics.is_empty() {
+        text.push_str("\n## Metrics\n\n| Metric | Value |\n| --- | --- |\n");
+        for (name, value) in &metadata.metrics {
+            let _ = writeln!(text, "| {} | {value} |", inline(name));
+        }
+    }
+    text
+}
+
+/// How to use the package.
+pub(super) fn usage(metadata: &PackageMetadata) -> String {
+    let PackageMetadata { name, model, .. } = metadata;
+    let place = match (&model.archive.file, &model.archive.uri) {
+        (Some(file), _) => format!("`{file}`"),
+        (None, Some(uri)) => format!("not in the package, but at `{}`", plain::line(uri, 1100)),
+        (None, None) => "not in the package".to_owned(),
+    };
+    let version = model
+        .package_arn
+        .as_deref()
+        .map_or(String::new(), |arn| format!(" It is registered as `{}`.", plain::line(arn, 300)));
+    format!(
+        "# How to use this package\n\n\
+         Check that every file is as it was packed:\n\n```sh\nsagemaker-executor package verify {name}\n```\n\n\
+         | Place | For |\n| --- | --- |\n\
+         | `source/` | the project's files of commit {commit} |\n\
+         | `model/` | the model, and the files of its metrics |\n\
+         | `deploy/` | what a deployment needs: the manifest, the model's container, the samples of the endpoint's test |\n\
+         | `docs/` | this file, and the release notes |\n\
+         | `metadata.json` | size and SHA-256 of each file, and where the package comes from |\n\n\
+         The model's archive is {place}; its SHA-256 is `{sha256}`.{version} The image that serves it is `{image}`.\n\n\
+         `unzip` and Python's `zipfile` open the package as well. Of a release and of an artifact, compare the SHA-256 of the whole file with \
+         `PACKAGE_SHA256` of the job that made it.\n",
+        commit = metadata.commit.id,
+        sha256 = model.archive.sha256,
+        image = plain::line(&model.image, 300),
+    )
+}
+
+/// Text of others in Markdown: one line, and no markup.
+fn inline(text: &str) -> String {
+    let line = plain::line(text, LONGEST_SUBJECT);
+    line.chars().fold(String::with_capacity(line.len()), |mut text, letter| {
+        if "\\`*_{}[]<>#|!~".contains(letter) {
+            text.push('\\');
+        }
+        text.push(letter);
+        text
+    })
+}

@@ -1,0 +1,271 @@
+//! Reads a commit through `git`, of a repository that may be hostile.
+//!
+//! Only commands that read objects are used, and the commit is resolved once: a branch or tag that moves meanwhile changes nothing. No
+//! filter, hook, monitor or signature program of the repository's configuration is started, and nothing is fetched.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Take, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::Context as _;
+
+use crate::base::failure::Failure;
+use crate::base::plain;
+use crate::config::env::Environment;
+
+/// Most commits in the release notes.
+pub(super) const MOST_NOTED: usize = 100;
+/// Settings that a repository could use to start a program.
+const SETTINGS: [&str; 12] = [
+    "-c",
+    "core.hooksPath=/dev/null",
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "log.showSignature=false",
+    "-c",
+    "safe.directory=*",
+    "-c",
+    "core.pager=cat",
+    "-c",
+    "i18n.logOutputEncoding=UTF-8",
+];
+
+/// A repository, seen from the project's folder.
+#[derive(Debug)]
+pub(super) struct Repository {
+    folder: PathBuf,
+    environment: Vec<(&'static str, String)>,
+}
+
+/// The commit that is packed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PackedCommit {
+    /// All hexadecimal digits.
+    pub(super) id: String,
+    /// When it was made.
+    pub(super) seconds: u64,
+}
+
+/// An entry of a commit's tree, below the project's folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TreeEntry {
+    /// `100644`, `100755`, `120000` (a link) or `160000` (a submodule).
+    pub(super) mode: String,
+    pub(super) id: String,
+    pub(super) path: Vec<u8>,
+}
+
+/// The commits that release notes tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct NotedCommits {
+    /// The tag since which they are; all commits without one.
+    pub(super) since: Option<String>,
+    /// Id and subject, newest first.
+    pub(super) commits: Vec<(String, String)>,
+    /// All of them, also those that are not listed.
+    pub(super) number: usize,
+    /// The clone lacks older commits, so that only the packed one is told: another clone may have others.
+    pub(super) is_shallow: bool,
+}
+
+impl Repository {
+    pub(super) fn of(folder: &Path, env: &Environment) -> Self {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        // The user's own configuration tells which repositories of others may be read.
+        let own = ["HOME", "XDG_CONFIG_HOME"].into_iter().filter_map(|name| Some((name, env.get(name)?.to_owned())));
+        let fixed = [
+            ("LC_ALL", "C"),
+            ("GIT_OPTIONAL_LOCKS", "0"),
+            ("GIT_NO_LAZY_FETCH", "1"),
+            ("GIT_NO_REPLACE_OBJECTS", "1"),
+            ("GIT_ALLOW_PROTOCOL", ""),
+            ("GIT_TERMINAL_PROMPT", "0"),
+        ];
+        let fixed = fixed.map(|(name, value)| (name, value.to_owned()));
+        let path = ("PATH", env.path().to_owned());
+        Self { folder: folder.to_owned(), environment: own.chain(fixed).chain([path]).collect() }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("git");
+        command.arg("-C").arg(&self.folder).arg("--no-pager").args(SETTINGS).args(arguments);
+        command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
+        command
+    }
+
+    fn output(&self, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
+        let output = self.command(arguments).output().map_err(not_started)?;
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        let said = plain::line(&String::from_utf8_lossy(&output.stderr), 500);
+        let failure = Failure::user(format!("git cannot read the project in {}: {said}", self.folder.display()));
+        Err(failure
+            .hint("run the command in a clone of the project with the commit: a package is made from git")
+            .into())
+    }
+
+    fn text(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        Ok(String::from_utf8_lossy(&self.output(arguments)?).trim_end().to_owned())
+    }
+
+    /// The commit that is checked out.
+    ///
+    /// # Errors
+    /// The folder is in no repository, or there is no commit.
+    pub(super) fn head(&self) -> anyhow::Result<PackedCommit> {
+        let id = self.text(&["rev-parse", "--verify", "HEAD^{commit}"])?;
+        let seconds = self.text(&["show", "--no-patch", "--no-show-signature", "--format=%ct", &id])?;
+        let seconds = seconds.lines().next().and_then(|line| line.parse().ok()).unwrap_or_default();
+        Ok(PackedCommit { id, seconds })
+    }
+
+    /// The commit's files below the project's folder, by path.
+    pub(super) fn tree(&self, commit: &str) -> anyhow::Result<Vec<TreeEntry>> {
+        let listed = self.output(&["ls-tree", "-r", "-z", commit])?;
+        let mut entries = Vec::new();
+        for line in listed.split(|byte| *byte == 0).filter(|line| !line.is_empty()) {
+            entries.push(TreeEntry::parse(line).context("git listed a file in an unknown form")?);
+        }
+        entries.sort_by(|one, other| one.path.cmp(&other.path));
+        Ok(entries)
+    }
+
+    /// Paths of files that differ from the commit.
+    pub(super) fn changed(&self) -> anyhow::Result<Vec<String>> {
+        // Filters would be started to compare files: they are replaced by none.
+        let names = self.command(&["config", "--name-only", "--get-regexp", r"^filter\..*\.(clean|process|required)$"]);
+        let names = { names }.output().map_err(not_started)?.stdout;
+        let settings: Vec<_> = String::from_utf8_lossy(&names).lines().map(|name| format!("{name}=")).collect();
+        let settings = settings.iter().flat_map(|setting| {
+            let required = setting.strip_suffix(".required=").map(|name| format!("{name}.required=false"));
+            ["-c".to_owned(), required.unwrap_or_else(|| setting.clone())]
+        });
+        let settings: Vec<_> = settings.collect();
+        let status =
+            ["status", "--porcelain", "-z", "--untracked-files=no", "--ignore-submodules=all", "--no-renames", "."];
+        let arguments: Vec<_> = settings.iter().map(String::as_str).chain(status).collect();
+        let listed = self.output(&arguments)?;
+        let entries = listed.split(|byte| *byte == 0).filter_map(|entry| entry.get(3..));
+        Ok(entries.map(|path| String::from_utf8_lossy(path).into_owned()).collect())
+    }
+
+    /// The commits since the last tag before the packed one. A tag of the commit itself is none of those: `release` may have made it.
+    pub(super) fn noted(&self, commit: &str) -> anyhow::Result<NotedCommits> {
+        let is_shallow = self.text(&["rev-parse", "--is-shallow-repository"])? == "true";
+        if is_shallow {
+            let commits = self.log(&["--max-count=1", commit])?;
+            return Ok(NotedCommits { number: commits.len(), commits, is_shallow, since: None });
+        }
+        let (merged, without) = (format!("--merged={commit}"), format!("--no-contains={commit}"));
+        let tags = self.text(&[
+            "for-each-ref",
+            &merged,
+            &without,
+            "--sort=refname",
+            "--sort=-creatordate",
+            "--count=1",
+            "--format=%(refname)",
+            "refs/tags",
+        ])?;
+        let range = if tags.is_empty() { commit.to_owned() } else { format!("{tags}..{commit}") };
+        let number = self.text(&["rev-list", "--count", &range])?;
+        let most = format!("--max-count={MOST_NOTED}");
+        let commits = self.log(&[&most, &range])?;
+        let since = tags.strip_prefix("refs/tags/").map(str::to_owned);
+        Ok(NotedCommits { since, commits, number: number.parse().unwrap_or_default(), is_shallow })
+    }
+
+    fn log(&self, arguments: &[&str]) -> anyhow::Result<Vec<(String, String)>> {
+        let base =
+            ["log", "-z", "--no-show-signature", "--no-mailmap", "--no-decorate", "--topo-order", "--format=%H %s"];
+        let text = self.output(&[&base[..], arguments].concat())?;
+        let lines = text.split(|byte| *byte == 0).filter(|line| !line.is_empty());
+        let lines = lines.map(|line| String::from_utf8_lossy(line).into_owned());
+        Ok(lines
+            .filter_map(|line| line.split_once(' ').map(|(id, subject)| (id.to_owned(), subject.to_owned())))
+            .collect())
+    }
+
+    /// Reads the contents of files, one after the other.
+    pub(super) fn contents(&self) -> anyhow::Result<FileContents> {
+        let mut command = self.command(&["cat-file", "--batch"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().map_err(not_started)?;
+        let (Some(asking), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
+            anyhow::bail!("git has no pipes");
+        };
+        Ok(FileContents {
+            _child: Ended(child),
+            asking: Some(asking),
+            answers: BufReader::with_capacity(64 << 10, answers),
+        })
+    }
+}
+
+fn not_started(error: io::Error) -> anyhow::Error {
+    Failure::user("`git` cannot be started")
+        .hint("use an image with git: a package is made from git")
+        .caused_by(error)
+        .into()
+}
+
+impl TreeEntry {
+    /// `100644 blob ID\tPATH`
+    fn parse(line: &[u8]) -> Option<Self> {
+        let at = line.iter().position(|byte| *byte == b'\t')?;
+        let (head, path) = line.split_at_checked(at)?;
+        let mut parts = std::str::from_utf8(head).ok()?.split(' ');
+        let (mode, _, id) = (parts.next()?, parts.next()?, parts.next()?);
+        Some(Self { mode: mode.to_owned(), id: id.to_owned(), path: path.get(1..)?.to_owned() })
+    }
+}
+
+/// A child that is ended and collected when it is no longer needed.
+#[derive(Debug)]
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Contents of files by their ids.
+#[derive(Debug)]
+pub(super) struct FileContents {
+    _child: Ended,
+    asking: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+impl FileContents {
+    /// The size of a file, and its content, which must be read to its end.
+    ///
+    /// # Errors
+    /// The clone does not have it.
+    pub(super) fn open(&mut self, id: &str) -> anyhow::Result<(u64, Take<&mut BufReader<ChildStdout>>)> {
+        let asking = self.asking.as_mut().context("git has ended")?;
+        writeln!(asking, "{id}").and_then(|()| asking.flush()).context("git ended while files were read")?;
+        let mut head = String::new();
+        self.answers.read_line(&mut head).context("failed to read from git")?;
+        // `ID blob SIZE`, or `ID missing`
+        let size = head.trim_end().split(' ').nth(2).and_then(|size| size.parse().ok());
+        let size: u64 = size.ok_or_else(|| {
+            Failure::user("the clone lacks files of the commit").hint(
+                "clone without a filter: remove `--filter` from `GIT_FETCH_EXTRA_FLAGS` and `GIT_CLONE_EXTRA_FLAGS`",
+            )
+        })?;
+        Ok((size, (&mut self.answers).take(size)))
+    }
+
+    /// Reads the line break after a content.
+    pub(super) fn close(&mut self) -> anyhow::Result<()> {
+        let mut end = [0];
+        self.answers.read_exact(&mut end).context("failed to read from git")?;
+        Ok(())
+    }
+}

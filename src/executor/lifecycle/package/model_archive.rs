@@ -1,0 +1,192 @@
+//! The `model.tar.gz` of a package: packed from the model's folder, or one that is stored.
+
+use std::fs::File;
+use std::io::{Seek as _, Write as _};
+
+use anyhow::Context as _;
+use sha2::{Digest as _, Sha256};
+
+use super::metadata::{ArchiveReference, MODEL_ARCHIVE};
+use crate::base::failure::Failure;
+use crate::base::human::human_bytes;
+use crate::base::plain;
+use crate::cloud::{Access, Content, SourceObject, StoredHash};
+use crate::lifecycle::CommandInputs;
+use crate::lifecycle::hex::hex;
+use crate::lifecycle::target::ProjectTarget;
+use crate::lifecycle::{model, version_arn};
+
+/// Bytes that are read from the bucket at once.
+const PART: u64 = 8 << 20;
+
+/// A model for a package.
+#[derive(Debug)]
+pub(super) struct FoundModel {
+    pub(super) archive: ArchiveReference,
+    /// The archive itself, when it becomes a part of the package.
+    pub(super) content: Option<File>,
+    pub(super) package_arn: Option<String>,
+    /// Image of the registered version, with its digest.
+    pub(super) image: Option<String>,
+}
+
+/// Finds the model of a package.
+pub(super) struct ModelSearch<'a> {
+    pub(super) inputs: &'a CommandInputs,
+    pub(super) target: &'a ProjectTarget,
+    /// ARN of the registered version.
+    pub(super) package_arn: Option<String>,
+    /// Largest archive that becomes a part of the package.
+    pub(super) most_bytes: u64,
+}
+
+impl ModelSearch<'_> {
+    /// The model in the manifest's folder; without such a folder, the one of the registered version.
+    ///
+    /// # Errors
+    /// There is no model, or it is not the registered one.
+    pub(super) async fn find(self) -> anyhow::Result<FoundModel> {
+        let path = self.target.model()?.path.clone();
+        if let Some(arn) = &self.package_arn {
+            version_arn::check(arn, self.target).map_err(|what| {
+                Failure::user(format!("the version to pack is {}, {what}", plain::line(arn, 300)))
+                    .hint("change `--model-package`, else `MODEL_PACKAGE_ARN`, which `model register --dotenv` and `model latest --dotenv` write")
+            })?;
+        }
+        if path.starts_with("s3://") {
+            return self.stored(&path, None).await;
+        }
+        if let (Some(arn), false) = (&self.package_arn, self.target.folder.join(&path).exists()) {
+            return self.registered(arn).await;
+        }
+        self.packed(&path).await
+    }
+
+    async fn packed(&self, path: &str) -> anyhow::Result<FoundModel> {
+        let folder = self.target.folder.join(path);
+        let packed = tokio::task::spawn_blocking(move || model::pack(&folder, model::MOST_BYTES));
+        let packed = packed.await.context("failed to pack the model")??;
+        let hash = packed.hash;
+        let sha256 = hex(&hash);
+        let registered = self.inputs.env.get("MODEL_DATA_URL").filter(|_| self.package_arn.is_some());
+        if let Some(url) = registered.filter(|url| hash_of(url).is_some_and(|known| known != sha256)) {
+            let message = format!("the model in `{path}` is not the registered one, {}", plain::line(url, 300));
+            return Err(Failure::user(message)
+                .hint("let `needs:artifacts` bring the model that `model register` had, or register this one")
+                .into());
+        }
+        let content = packed.into_file()?;
+        let bytes = content.metadata()?.len();
+        let archive = ArchiveReference { sha256, bytes: Some(bytes), file: None, uri: registered.map(str::to_owned) };
+        let found = FoundModel { archive, content: None, package_arn: self.package_arn.clone(), image: None };
+        if bytes <= self.most_bytes {
+            return Ok(found.with(content));
+        }
+        if found.archive.uri.is_some() {
+            return Ok(found);
+        }
+        let uri = self.store(&content, &hash, bytes).await?;
+        Ok(FoundModel { archive: ArchiveReference { uri: Some(uri), ..found.archive }, ..found })
+    }
+
+    /// Stores an archive that is too large for the package where `model register` would.
+    async fn store(&self, content: &File, hash: &[u8; 32], bytes: u64) -> anyhow::Result<String> {
+        if self.target.access.bucket.is_empty() {
+            let failure = Failure::user(format!(
+                "the model has {}, which is more than {} and becomes no part of the package",
+                human_bytes(bytes),
+                human_bytes(self.most_bytes)
+            ));
+            return Err(failure
+                .hint(
+                    "give `--environment NAME` with a `bucket`, where the model is stored, or a larger `--embed-model`",
+                )
+                .into());
+        }
+        self.target.check_account(self.inputs).await?;
+        let objects = self.inputs.connect.objects(&self.target.access).await?;
+        let key = format!("models/{}/model.tar.gz", hex(hash));
+        if objects.stored_hash(&key).await? != StoredHash::Known(*hash) {
+            objects.put_with_hash(&key, Content::File(&path_of(content)), hash).await?;
+        }
+        Ok(objects.uri(&key))
+    }
+
+    async fn registered(&self, arn: &str) -> anyhow::Result<FoundModel> {
+        self.target.check_account(self.inputs).await?;
+        let version = self.inputs.connect.registry(&self.target.access).await?.version(arn).await?;
+        let version = version.ok_or_else(|| {
+            let message = format!("the version {} does not exist", plain::line(arn, 300));
+            Failure::user(message).hint("change `--model-package` or `MODEL_PACKAGE_ARN`")
+        })?;
+        self.stored(&version.model_data_url, Some(model::version_image(&version))).await
+    }
+
+    /// A model in S3, which becomes a part of the package if it is small enough.
+    async fn stored(&self, uri: &str, image: Option<String>) -> anyhow::Result<FoundModel> {
+        self.target.check_account(self.inputs).await?;
+        let refused = |what: &str| {
+            Failure::user(format!("the model {} {what}", plain::line(uri, 300)))
+                .hint("set `model.path` in the manifest to a folder or to the URI of one object")
+        };
+        let place = uri.strip_prefix("s3://").and_then(|place| place.split_once('/'));
+        let (bucket, key) = place.ok_or_else(|| refused("is no object of S3"))?;
+        let sources = self.inputs.connect.source_objects(&self.target.access).await?;
+        let object = sources.look(bucket, key).await?.ok_or_else(|| refused("does not exist"))?;
+        let hash = match object.hash {
+            Some(hash) => hash,
+            None => sources.hash(&object).await?,
+        };
+        let archive =
+            ArchiveReference { sha256: hex(&hash), bytes: Some(object.bytes), file: None, uri: Some(uri.to_owned()) };
+        let found = FoundModel { archive, content: None, package_arn: self.package_arn.clone(), image };
+        if object.bytes > self.most_bytes {
+            return Ok(found);
+        }
+        let content = self.fetch(&object, &hash).await?;
+        Ok(found.with(content))
+    }
+
+    async fn fetch(&self, object: &SourceObject, hash: &[u8; 32]) -> anyhow::Result<File> {
+        let access = Access { bucket: object.bucket.clone(), prefix: String::new(), ..self.target.access.clone() };
+        let objects = self.inputs.connect.objects(&access).await?;
+        let mut file = tempfile::tempfile().context("failed to make a file in `TMPDIR`")?;
+        let (mut actual, mut read) = (Sha256::new(), 0);
+        while read < object.bytes {
+            let part = objects.get_range(&object.key, read, PART.min(object.bytes - read)).await?.unwrap_or_default();
+            if part.is_empty() {
+                break;
+            }
+            file.write_all(&part).context("failed to write into a file in `TMPDIR`")?;
+            actual.update(&part);
+            read += part.len() as u64;
+        }
+        if actual.finalize().as_slice() != hash.as_slice() {
+            let failure = Failure::system(format!("s3://{}/{} changed while it was read", object.bucket, object.key));
+            return Err(failure.hint("run the same command again").into());
+        }
+        file.rewind()?;
+        Ok(file)
+    }
+}
+
+impl FoundModel {
+    fn with(mut self, content: File) -> Self {
+        self.archive.file = Some(MODEL_ARCHIVE.to_owned());
+        self.content = Some(content);
+        self
+    }
+}
+
+/// A path to an open file.
+fn path_of(file: &File) -> std::path::PathBuf {
+    use std::os::fd::AsRawFd as _;
+
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+}
+
+/// The hash in the name of a stored model: `.../models/HASH/model.tar.gz`.
+fn hash_of(url: &str) -> Option<&str> {
+    let hash = url.strip_suffix("/model.tar.gz")?.rsplit('/').next()?;
+    (hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(hash)
+}
