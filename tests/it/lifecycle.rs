@@ -1,7 +1,9 @@
 //! Commands about models, through the program as a CI job calls it.
 
 mod gate;
+mod init;
 mod model;
+mod package;
 mod validate;
 
 use std::path::Path;

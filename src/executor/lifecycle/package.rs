@@ -195,3 +195,6 @@ async fn store(
     }
     Ok(Some(objects.uri(&key)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,6 +48,7 @@ const POLICIES: &[(&str, &[&str], &[&str])] = &[
         ],
     ),
     ("model-approve-trust.json", &["web_identity"], &[]),
+    ("package.json", &[], &["s3:GetObject", "s3:ListBucket", "s3:PutObject", "sagemaker:DescribeModelPackage"]),
     ("model-latest.json", &[], &["sagemaker:DescribeModelPackage", "sagemaker:ListModelPackages"]),
     (
         "endpoint-deploy.json",

@@ -106,7 +106,7 @@ impl PackageContent {
                 .caused_by(error)
         };
         let temporary = tempfile::Builder::new()
-            .prefix(".package.")
+            .prefix(&format!("{name}."))
             .suffix(".tmp")
             .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
             .tempfile_in(folder)

@@ -3,7 +3,9 @@
 //! Only commands that read objects are used, and the commit is resolved once: a branch or tag that moves meanwhile changes nothing. No
 //! filter, hook, monitor or signature program of the repository's configuration is started, and nothing is fetched.
 
+use std::ffi::OsStr;
 use std::io::{self, BufRead as _, BufReader, Read as _, Take, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -95,7 +97,11 @@ impl Repository {
     }
 
     fn output(&self, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
-        let output = self.command(arguments).output().map_err(not_started)?;
+        self.output_of(self.command(arguments))
+    }
+
+    fn output_of(&self, mut command: Command) -> anyhow::Result<Vec<u8>> {
+        let output = command.output().map_err(not_started)?;
         if output.status.success() {
             return Ok(output.stdout);
         }
@@ -135,18 +141,25 @@ impl Repository {
     /// Paths of files that differ from the commit.
     pub(super) fn changed(&self) -> anyhow::Result<Vec<String>> {
         // Filters would be started to compare files: they are replaced by none.
-        let names = self.command(&["config", "--name-only", "--get-regexp", r"^filter\..*\.(clean|process|required)$"]);
-        let names = { names }.output().map_err(not_started)?.stdout;
-        let settings: Vec<_> = String::from_utf8_lossy(&names).lines().map(|name| format!("{name}=")).collect();
-        let settings = settings.iter().flat_map(|setting| {
-            let required = setting.strip_suffix(".required=").map(|name| format!("{name}.required=false"));
-            ["-c".to_owned(), required.unwrap_or_else(|| setting.clone())]
-        });
-        let settings: Vec<_> = settings.collect();
-        let status =
-            ["status", "--porcelain", "-z", "--untracked-files=no", "--ignore-submodules=all", "--no-renames", "."];
-        let arguments: Vec<_> = settings.iter().map(String::as_str).chain(status).collect();
-        let listed = self.output(&arguments)?;
+        let mut filters = self.command(&["config", "-z", "--name-only", "--get-regexp", r"^filter\."]);
+        let filters = filters.output().map_err(not_started)?.stdout;
+        let filters: Vec<_> = filters.split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
+        let mut status = self.command(&[
+            "status",
+            "--porcelain",
+            "-z",
+            "--untracked-files=no",
+            "--ignore-submodules=all",
+            "--no-renames",
+            ".",
+        ]);
+        status.env("GIT_CONFIG_COUNT", filters.len().to_string());
+        for (number, name) in filters.into_iter().enumerate() {
+            let value = if name.ends_with(b".required") { "false" } else { "" };
+            status.env(format!("GIT_CONFIG_KEY_{number}"), OsStr::from_bytes(name));
+            status.env(format!("GIT_CONFIG_VALUE_{number}"), value);
+        }
+        let listed = self.output_of(status)?;
         let entries = listed.split(|byte| *byte == 0).filter_map(|entry| entry.get(3..));
         Ok(entries.map(|path| String::from_utf8_lossy(path).into_owned()).collect())
     }

@@ -119,19 +119,19 @@ impl SourceWarnings {
         let warnings: [(&[String], &str, &str); 4] = [
             (
                 &self.secrets,
-                "look like secrets, and are in the package as they are in git",
-                "remove them from the project, and replace the secrets",
+                "Files that look like secrets are in the package, as they are in git",
+                "Remove them from the project, and replace the secrets",
             ),
             (
                 &self.pointers,
-                "are pointers of Git LFS, and their contents are not in the package",
-                "keep data in the bucket, or in git itself",
+                "Files are pointers of Git LFS, and their contents are not in the package",
+                "Keep data in the bucket, or in git itself",
             ),
-            (&modules, "are submodules, which are not in the package", "add their files to the project"),
-            (changed, "differ from the commit, which is what is packed", "commit the changes, or drop them"),
+            (&modules, "Submodules are not in the package", "Add their files to the project"),
+            (changed, "Files differ from the commit, which is what is packed", "Commit the changes, or drop them"),
         ];
         let some = warnings.into_iter().filter(|(paths, _, _)| !paths.is_empty());
-        some.map(|(paths, what, cure)| format!("{} {what}: {cure}", names(paths))).collect()
+        some.map(|(paths, what, cure)| format!("{what}: {}. {cure}", names(paths))).collect()
     }
 }
 
@@ -222,6 +222,11 @@ mod tests {
         warnings.look("large", None);
         let changed: Vec<_> = (0..12).map(|number| format!("f{number}")).collect();
         let lines = warnings.lines(&BTreeMap::from([("sub".to_owned(), "1".to_owned())]), &changed);
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        Files that look like secrets are in the package, as they are in git: a.py. Remove them from the project, and replace the secrets
+        Files are pointers of Git LFS, and their contents are not in the package: w.bin. Keep data in the bucket, or in git itself
+        Submodules are not in the package: sub. Add their files to the project
+        Files differ from the commit, which is what is packed: f0, f1, f2, f3, f4, f5, f6, f7, f8, f9, 2 more. Commit the changes, or drop them
+        ");
     }
 }
