@@ -71,7 +71,8 @@ class Handler(BaseHTTPRequestHandler):
     """Answers requests; a connection is kept for the next one."""
 
     protocol_version = "HTTP/1.1"
-    # An answer is two small writes, which must not wait for each other.
+    # Head and body of an answer go out together, at once.
+    wbufsize = -1
     disable_nagle_algorithm = True
     model = None
 
@@ -110,10 +111,15 @@ class Handler(BaseHTTPRequestHandler):
             super().log_message(format, *arguments)
 
 
+class Server(ThreadingHTTPServer):
+    # Connections that wait to be taken.
+    request_queue_size = 128
+
+
 def make_server(folder, address):
     """A server that listens; `serve_forever` answers."""
     handler = type("ModelHandler", (Handler,), {"model": Model(folder)})
-    return ThreadingHTTPServer(address, handler)
+    return Server(address, handler)
 
 
 def main():
