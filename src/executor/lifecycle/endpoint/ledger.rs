@@ -19,8 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) use self::record::{
-    LedgerBefore, LedgerBegin, LedgerCapacity, LedgerEnd, LedgerKind, LedgerOutcome, LedgerScaling, LedgerServing,
-    LedgerTest, LedgerUser,
+    LedgerBefore, LedgerBegin, LedgerEnd, LedgerKind, LedgerOutcome, LedgerScaling, LedgerServing, LedgerTest,
 };
 use crate::base::failure::Failure;
 use crate::base::plain;
