@@ -131,7 +131,7 @@ mod tests {
         let body =
             r#"{"Message": "Received server error (500)", "OriginalStatusCode": 500, "OriginalMessage": "no\nmodel"}"#;
         stub.push(answer(424, "ModelError", body));
-        let expected = InferenceReply::ModelError { status: Some(500), message: "no | model".to_owned() };
+        let expected = InferenceReply::ModelError { status: Some(500), message: "no; model".to_owned() };
         assert_eq!(port.invoke(&request).await.unwrap(), expected);
         stub.push(answer(429, "ModelNotReadyException", "{}"));
         assert_eq!(port.invoke(&request).await.unwrap(), InferenceReply::NotReady);

@@ -169,7 +169,7 @@ async fn an_endpoint_is_seen_with_its_deployment() {
     stub.push(reply(200, answer.to_string()));
     let sight = port.endpoint("churn").await.unwrap().unwrap();
     assert_eq!((sight.state, sight.config.as_str()), (EndpointState::Updating, "c-1"));
-    assert_eq!((sight.pending_config.as_deref(), sight.failure.as_deref()), (Some("c-2"), Some("a | b")));
+    assert_eq!((sight.pending_config.as_deref(), sight.failure.as_deref()), (Some("c-2"), Some("a; b")));
     let variant = VariantSight {
         name: "AllTraffic".to_owned(),
         current_instances: None,
