@@ -1,5 +1,6 @@
 //! Commands about models, through the program as a CI job calls it.
 
+mod endpoint_deploy;
 mod gate;
 mod init;
 mod model;

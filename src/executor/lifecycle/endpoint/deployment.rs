@@ -6,7 +6,7 @@ use super::ledger::{
     LedgerBefore, LedgerBegin, LedgerEnd, LedgerEntry, LedgerKind, LedgerOutcome, LedgerServing, LedgerTest,
 };
 use super::plan::capacity;
-use super::preconditions::changes_type;
+use super::preconditions::{changes_type, is_other_type};
 use super::resources;
 use super::rollout::{EndpointBefore, RolloutEnd, RolloutGoal};
 use super::scaling::SavedScaling;
@@ -244,6 +244,9 @@ impl Deploying<'_> {
         };
         self.inputs.printer.line(format!("{config} answers wrongly, and {old} comes back: {reason}"));
         let sight = self.ports.endpoints.endpoint(endpoint).await?;
+        let changes_type = self.ports.endpoints.config(&old).await?;
+        let changes_type = changes_type.is_some_and(|config| is_other_type(&config, &self.wanted.config));
+        let in_the_way = self.wanted.scaling.as_ref().or(saved(&entry.begin)).filter(|_| changes_type);
         // Alarms may be on because of the new model: they must not stop the way back.
         let rollout = self.wanted.rollout.as_ref().map(|rollout| RolloutSpec {
             traffic: TrafficShift::AllAtOnce { wait: 0, termination_wait: 0 },
@@ -254,11 +257,12 @@ impl Deploying<'_> {
             config: old.clone(),
             before: sight.as_ref().map(EndpointBefore::of),
             rollout,
+            keeps_counts: saved(&entry.begin).is_some() && self.wanted.rollout.is_some() && !changes_type,
             is_resumed: false,
             replaces_failed: false,
             ..self.goal(entry)
         };
-        match self.engine.bring(&goal, None).await {
+        match self.engine.bring(&goal, in_the_way).await {
             Ok(RolloutEnd::InService) => {}
             Ok(RolloutEnd::NotShown) => return Err(self.failure(&RolloutEnd::NotShown).await.into()),
             Ok(end) => {
@@ -294,20 +298,19 @@ impl Deploying<'_> {
             RolloutEnd::Displaced(config) => (LedgerOutcome::Failed, config.clone()),
             _ => (LedgerOutcome::Failed, None),
         };
-        if matches!(end, RolloutEnd::RolledBack(_)) {
+        if matches!(end, RolloutEnd::RolledBack(_) | RolloutEnd::Displaced(Some(_))) {
             self.restore(entry).await?;
-            if self.kind == LedgerKind::Rollback {
-                failure = failure.hint(
-                    "AWS took the rollback back: run the same command again, which leaves out alarms that are on",
-                );
-            }
+        }
+        if matches!(end, RolloutEnd::RolledBack(_)) && self.kind == LedgerKind::Rollback {
+            failure = failure
+                .hint("AWS took the rollback back: run the same command again, which leaves out alarms that are on");
         }
         if matches!(end, RolloutEnd::Failed(_)) && self.deletes_failed {
             self.delete().await?;
             failure = failure.hint("the endpoint was deleted, as `--delete-failed` says");
         }
         self.end(entry, outcome, Some(&reason), config.as_deref(), None).await?;
-        let word = outcome.name();
+        let word = if outcome == LedgerOutcome::RolledBack { "rolled_back" } else { "failed" };
         self.leave(
             word,
             Some(entry.number),

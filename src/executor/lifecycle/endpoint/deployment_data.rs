@@ -16,7 +16,7 @@ const LONGEST: usize = 2048;
 /// A deployment, and how it ended.
 #[derive(Debug, Serialize)]
 pub(super) struct DeploymentData {
-    /// `created`, `updated`, `adjusted` (alarms or scaling alone), `unchanged`, `wrong_answers`, `rolled_back_by_us`, `rolled-back` or
+    /// `created`, `updated`, `adjusted` (alarms or scaling alone), `unchanged`, `wrong_answers`, `rolled_back_by_us`, `rolled_back` or
     /// `failed`.
     outcome: &'static str,
     endpoint_name: String,

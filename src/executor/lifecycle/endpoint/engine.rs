@@ -137,7 +137,7 @@ impl<'a> Wait<'a> {
     async fn look(&mut self, endpoint: &str) -> anyhow::Result<Option<Option<EndpointSight>>> {
         match self.engine.endpoints.endpoint(endpoint).await {
             Ok(sight) => {
-                if self.lines.tell(endpoint, sight.as_ref()) {
+                if self.lines.tell(sight.as_ref()) {
                     self.pauses = pauses();
                     self.refusals = 0;
                 }

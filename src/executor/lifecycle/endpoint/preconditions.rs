@@ -239,12 +239,17 @@ fn check_shape(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refusa
 
 /// Whether the instance type changes. SageMaker refuses that under a scalable target.
 pub(super) fn changes_type(wanted: &DeploymentSpecification, survey: &EndpointSurvey) -> bool {
-    let type_of = |config: &EndpointConfiguration| match &config.capacity {
-        VariantCapacity::Instances { instance_type, .. } => Some(instance_type.clone()),
-        VariantCapacity::Serverless { .. } => None,
-    };
-    let current = survey.current.as_ref().and_then(type_of);
-    current.is_some() && current != type_of(&wanted.config)
+    survey.current.as_ref().is_some_and(|current| is_other_type(current, &wanted.config))
+}
+
+/// Whether both configurations have instances, of different types.
+pub(super) fn is_other_type(one: &EndpointConfiguration, other: &EndpointConfiguration) -> bool {
+    match (&one.capacity, &other.capacity) {
+        (VariantCapacity::Instances { instance_type, .. }, VariantCapacity::Instances { instance_type: other, .. }) => {
+            instance_type != other
+        }
+        _ => false,
+    }
 }
 
 fn check_scaling(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refusals: &mut Vec<Refusal>) {

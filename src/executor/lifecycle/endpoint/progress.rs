@@ -18,14 +18,15 @@ const LONGEST_STATUS: usize = 300;
 pub(super) struct ChangeLines<'a> {
     printer: &'a Printer,
     started: Instant,
-    said: String,
+    seen: Option<String>,
+    has_said: bool,
     said_at: Instant,
 }
 
 impl<'a> ChangeLines<'a> {
     pub(super) fn new(printer: &'a Printer) -> Self {
         let now = Instant::now();
-        Self { printer, started: now, said: String::new(), said_at: now }
+        Self { printer, started: now, seen: None, has_said: false, said_at: now }
     }
 
     /// Begin of the wait.
@@ -33,22 +34,26 @@ impl<'a> ChangeLines<'a> {
         self.started
     }
 
-    /// Says the state if it is another one, or was said a minute ago. `true` if it is another one.
-    pub(super) fn tell(&mut self, endpoint: &str, sight: Option<&EndpointSight>) -> bool {
-        let state = state(endpoint, sight);
-        let (now, is_new) = (Instant::now(), state != self.said);
-        if is_new || now - self.said_at >= HEARTBEAT {
-            let elapsed = human_duration(now - self.started);
-            self.printer.line(format!("{state} after {elapsed}"));
-            (self.said, self.said_at) = (state, now);
+    /// Says the state if it is another one than before and AWS is at work, or was, and after a minute in which nothing was said.
+    /// `true` if it is another one.
+    pub(super) fn tell(&mut self, sight: Option<&EndpointSight>) -> bool {
+        let state = sight.map(state).unwrap_or_default();
+        let (now, is_new) = (Instant::now(), self.seen.as_ref() != Some(&state));
+        let is_worth_a_line = self.has_said || sight.is_some_and(|sight| sight.state.is_changing());
+        if !state.is_empty() && ((is_worth_a_line && is_new) || now - self.said_at >= HEARTBEAT) {
+            let elapsed = now - self.started;
+            let after =
+                if elapsed.as_secs() == 0 { String::new() } else { format!(" after {}", human_duration(elapsed)) };
+            self.printer.line(format!("{state}{after}"));
+            (self.has_said, self.said_at) = (true, now);
         }
+        self.seen = Some(state);
         is_new
     }
 }
 
 /// One line about an endpoint: its state, and the variants that come.
-fn state(endpoint: &str, sight: Option<&EndpointSight>) -> String {
-    let Some(sight) = sight else { return format!("{endpoint}: not there") };
+fn state(sight: &EndpointSight) -> String {
     let config = match &sight.pending_config {
         Some(config) => format!(" to {}", plain::line(config, LONGEST_STATUS)),
         None if sight.config.is_empty() => String::new(),
@@ -58,7 +63,7 @@ fn state(endpoint: &str, sight: Option<&EndpointSight>) -> String {
     let variants = if variants.is_empty() { &sight.variants } else { variants };
     let variants: Vec<_> = variants.iter().filter_map(variant).collect();
     let variants = if variants.is_empty() { String::new() } else { format!(" ({})", variants.join(", ")) };
-    format!("{endpoint}: {}{config}{variants}", sight.state.name())
+    format!("{}: {}{config}{variants}", sight.name, sight.state.name())
 }
 
 fn variant(variant: &VariantSight) -> Option<String> {
@@ -104,10 +109,10 @@ mod tests {
         let baking = sight(EndpointState::Updating, "Baking");
         for seconds in [0, 30, 29, 1, 59, 1] {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
-            lines.tell("wine", Some(&baking));
+            lines.tell(Some(&baking));
         }
-        lines.tell("wine", Some(&sight(EndpointState::Updating, "ActivatingTraffic:\u{1b}[2K x")));
-        let expected = "wine: Updating to wine-2 (Baking, 1 of 2 instances) after 0 s\n\
+        lines.tell(Some(&sight(EndpointState::Updating, "ActivatingTraffic:\u{1b}[2K x")));
+        let expected = "wine: Updating to wine-2 (Baking, 1 of 2 instances)\n\
                         wine: Updating to wine-2 (Baking, 1 of 2 instances) after 1 min\n\
                         wine: Updating to wine-2 (Baking, 1 of 2 instances) after 2 min\n\
                         wine: Updating to wine-2 (ActivatingTraffic:\\x1b[2K x, 1 of 2 instances) after 2 min\n";
