@@ -3,6 +3,7 @@
 mod deploying;
 mod faults;
 mod refusing;
+mod rolling_back;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
