@@ -87,7 +87,7 @@ pub(crate) fn skipped(test: &str, what: &str) {
     eprintln!("SKIPPED: {test}: {what}");
 }
 
-fn can_run_containers() -> bool {
+pub(crate) fn can_run_containers() -> bool {
     let tried = Command::new("bwrap").args(["--dev-bind", "/", "/", "true"]).stderr(Stdio::null()).status();
     tried.is_ok_and(|status| status.success())
 }

@@ -30,6 +30,7 @@ pub(crate) mod random;
 pub(crate) mod real_runner;
 pub(crate) mod runner_double;
 pub(crate) mod scenario;
+pub(crate) mod serving;
 pub(crate) mod snapshot;
 pub(crate) mod tls;
 pub(crate) mod waiting;
