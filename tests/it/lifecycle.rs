@@ -1,6 +1,7 @@
 //! Commands about models, through the program as a CI job calls it.
 
 mod endpoint_deploy;
+mod endpoint_flow;
 mod endpoint_test;
 mod gate;
 mod init;

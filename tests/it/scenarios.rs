@@ -90,7 +90,7 @@ mod sagemaker_pool;
 mod sagemaker_power;
 mod sagemaker_queue;
 mod sagemaker_records;
-mod sagemaker_registered;
+pub(crate) mod sagemaker_registered;
 mod sagemaker_results;
 mod sagemaker_resume;
 mod sagemaker_rules;

@@ -1,5 +1,6 @@
 //! The path of a model: trained in a training job, judged by the gate, and registered, with a model and data of scikit-learn.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::json;
@@ -31,16 +32,37 @@ fn command(desk: &Desk, arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(output.stdout).unwrap())
 }
 
-#[test]
-fn a_trained_model_is_registered_and_a_worse_one_stops_at_the_gate() {
-    let python = find_program("python3").filter(|python| {
+/// A Python that has scikit-learn.
+pub(crate) fn with_scikit_learn() -> Option<PathBuf> {
+    find_program("python3").filter(|python| {
         let found = Command::new(python).args(["-c", "import sklearn"]).output();
         found.is_ok_and(|found| found.status.success())
-    });
-    let Some(python) = python else {
+    })
+}
+
+fn job() -> Job {
+    Job::new().script(["true"]).artifacts(Artifacts::paths(["model/", "metrics.json"]))
+}
+
+/// Trains the example's model in a training job, and puts the job's results into a folder.
+pub(crate) fn train(python: &Path, folder: &Path) {
+    let desk = Desk::new(&job()).prepared();
+    desk.put("train_sklearn.py", TRAINING.as_bytes());
+    desk.run("build_script", &format!("{} train_sklearn.py", python.display())).passed().says("Results: 2 files");
+    desk.run("upload_artifacts_on_success", "true").passed();
+    std::fs::create_dir(folder.join("model")).unwrap();
+    for file in ["model/model.pkl", "metrics.json"] {
+        std::fs::copy(desk.project().join(file), folder.join(file)).unwrap();
+    }
+    desk.cleanup().passed();
+}
+
+#[test]
+fn a_trained_model_is_registered_and_a_worse_one_stops_at_the_gate() {
+    let Some(python) = with_scikit_learn() else {
         return tell("SKIPPED: a registered model of scikit-learn: python3 has no scikit-learn");
     };
-    let job = Job::new().script(["true"]).artifacts(Artifacts::paths(["model/", "metrics.json"]));
+    let job = job();
     for (argument, code, versions) in [("", 0, 1), ("--dummy", 10, 0)] {
         let desk = Desk::new(&job).prepared();
         desk.put("train_sklearn.py", TRAINING.as_bytes());

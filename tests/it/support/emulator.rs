@@ -323,6 +323,12 @@ impl Emulator {
         (status == 200).then_some(text)
     }
 
+    /// `InvokeEndpoint`.
+    pub(crate) fn invoke(&self, endpoint: &str, content_type: &str, body: &str) -> (u16, String) {
+        let path = format!("/endpoints/{endpoint}/invocations");
+        self.request("POST", &path, "sagemaker", &[("content-type", content_type)], body)
+    }
+
     /// One awsJson call; tried again while it is throttled.
     pub(crate) fn call(&self, target: &str, body: &Value) -> Value {
         let answer = poll(Duration::from_secs(30), || {
