@@ -182,7 +182,12 @@ fn versions_go_live_and_a_wrong_one_comes_back() {
 
     desk.register("bad");
     let plan = desk.deploy(&["--plan"]);
-    assert!(plan.code == 0 && plan.stdout.contains("traffic        moves at once"), "{}{}", plan.stdout, plan.stderr);
+    assert!(
+        plan.code == 0 && plan.stdout.contains("traffic        moves at once and is watched for 5 min"),
+        "{}{}",
+        plan.stdout,
+        plan.stderr
+    );
     let wrong = desk.deploy(&[]);
     assert_eq!(wrong.code, 21, "{}", wrong.stderr);
     assert_eq!(desk.serves(), old);

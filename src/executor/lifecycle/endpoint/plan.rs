@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::preconditions::{Refusal, changes_type};
+use super::preconditions::{UnmetPrecondition, changes_type};
 use super::specification::DeploymentSpecification;
 use super::survey::EndpointSurvey;
 use crate::base::human::human_duration;
@@ -57,7 +57,7 @@ impl DeploymentPlan {
         manifest: &Endpoint,
         wanted: &DeploymentSpecification,
         survey: &EndpointSurvey,
-        refusals: &[Refusal],
+        refusals: &[UnmetPrecondition],
     ) -> Self {
         let steps = steps(wanted, survey);
         let needed = needed_instances(manifest);
@@ -80,7 +80,7 @@ impl DeploymentPlan {
             most_instances: needed.as_ref().map(|needed| needed.count),
             instance_type: needed.map(|needed| needed.instance_type.to_owned()),
             alarms: wanted.alarm_names().to_vec(),
-            refusals: refusals.iter().map(Refusal::line).collect(),
+            refusals: refusals.iter().map(UnmetPrecondition::line).collect(),
         }
     }
 
@@ -210,24 +210,31 @@ fn traffic(wanted: &DeploymentSpecification, survey: &EndpointSurvey) -> String 
         return "begins when the first instances are in service".to_owned();
     }
     let seconds = |seconds: u32| human_duration(Duration::from_secs(seconds.into()));
-    let end = |wait: u32| format!("the old instances end after {}", seconds(wait));
+    let end = |wait: u32| match wait {
+        0 => "the old instances end at once".to_owned(),
+        wait => format!("the old instances end after {}", seconds(wait)),
+    };
+    let watched = |wait: u32| match wait {
+        0 => "is not watched".to_owned(),
+        wait => format!("is watched for {}", seconds(wait)),
+    };
     match wanted.rollout.as_ref().map(|rollout| rollout.traffic) {
         None => "moves as SageMaker does for serverless endpoints".to_owned(),
         Some(TrafficShift::AllAtOnce { wait, termination_wait }) => {
-            format!("moves at once, alarms are watched for {}, {}", seconds(wait), end(termination_wait))
+            format!("moves at once and {}, {}", watched(wait), end(termination_wait))
         }
         Some(TrafficShift::Canary { percent, wait, termination_wait }) => format!(
-            "moves to {percent} % of the instances first, the rest follows after {}, {}",
-            seconds(wait),
+            "moves to {percent} % of the instances first, which {}; then to the rest, and {}",
+            watched(wait),
             end(termination_wait)
         ),
         Some(TrafficShift::Linear { percent, wait, termination_wait }) => {
-            format!("moves in steps of {percent} %, each watched for {}, {}", seconds(wait), end(termination_wait))
+            format!("moves in steps of {percent} %, each of which {}; {}", watched(wait), end(termination_wait))
         }
         Some(TrafficShift::Rolling { percent, wait }) => {
             format!(
-                "moves as {percent} % of the instances at a time are replaced, each step watched for {}",
-                seconds(wait)
+                "moves as {percent} % of the instances at a time are replaced, each step of which {}",
+                watched(wait)
             )
         }
     }

@@ -38,13 +38,13 @@ pub(super) struct DeployOptions {
 
 /// A precondition that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct UnmetPrecondition {
     pub(super) code: u8,
     pub(super) found: String,
     pub(super) change: String,
 }
 
-impl Refusal {
+impl UnmetPrecondition {
     /// The manifest or the command line is wrong.
     pub(super) fn mistake(found: impl Into<String>, change: impl Into<String>) -> Self {
         Self { code: exit_codes::MISTAKE, found: found.into(), change: change.into() }
@@ -61,7 +61,7 @@ impl Refusal {
 }
 
 /// One failure for all refusals; `None` without any.
-pub(super) fn failure(what: &str, refusals: &[Refusal]) -> Option<Failure> {
+pub(super) fn failure(what: &str, refusals: &[UnmetPrecondition]) -> Option<Failure> {
     let codes = || refusals.iter().map(|refusal| refusal.code);
     let code = [exit_codes::NEEDS_A_PERSON, exit_codes::MISTAKE, exit_codes::NOT_YET]
         .into_iter()
@@ -82,7 +82,7 @@ pub(super) fn refusals(
     version: &ModelVersion,
     survey: &EndpointSurvey,
     options: &DeployOptions,
-) -> Vec<Refusal> {
+) -> Vec<UnmetPrecondition> {
     let mut refusals = Vec::new();
     check_version(version, options, &mut refusals);
     refusals.extend(refusals_of_change(manifest, wanted, survey, options));
@@ -100,7 +100,7 @@ pub(super) fn refusals_of_change(
     wanted: &DeploymentSpecification,
     survey: &EndpointSurvey,
     options: &DeployOptions,
-) -> Vec<Refusal> {
+) -> Vec<UnmetPrecondition> {
     let mut refusals = Vec::new();
     check_timeouts(manifest, options, &mut refusals);
     check_state(wanted, survey, options, &mut refusals);
@@ -110,16 +110,16 @@ pub(super) fn refusals_of_change(
     refusals
 }
 
-fn check_version(version: &ModelVersion, options: &DeployOptions, refusals: &mut Vec<Refusal>) {
+fn check_version(version: &ModelVersion, options: &DeployOptions, refusals: &mut Vec<UnmetPrecondition>) {
     let arn = &version.arn;
     if !options.needs_approval {
         if version.approval == Approval::Rejected {
-            refusals.push(Refusal::not_yet(format!("{arn} is rejected"), "choose another version"));
+            refusals.push(UnmetPrecondition::not_yet(format!("{arn} is rejected"), "choose another version"));
         }
         return;
     }
     if version.approval != Approval::Approved {
-        refusals.push(Refusal::not_yet(
+        refusals.push(UnmetPrecondition::not_yet(
             format!(
                 "the environment takes approved versions alone, and the status of {arn} is {}",
                 version.approval.name()
@@ -127,17 +127,17 @@ fn check_version(version: &ModelVersion, options: &DeployOptions, refusals: &mut
             "let users approve it with `sagemaker-executor model approve`",
         ));
     } else if !options.is_approved {
-        refusals.push(Refusal::not_yet(
+        refusals.push(UnmetPrecondition::not_yet(
             format!("{arn} was approved outside of this program, or by fewer users than `model.approvals.min` says"),
             "let users approve it with `sagemaker-executor model approve`",
         ));
     }
 }
 
-fn check_timeouts(manifest: &Endpoint, options: &DeployOptions, refusals: &mut Vec<Refusal>) {
+fn check_timeouts(manifest: &Endpoint, options: &DeployOptions, refusals: &mut Vec<UnmetPrecondition>) {
     let limit = Duration::from_secs(manifest.deployment_limit().into());
     if manifest.instances.is_some() && options.timeout <= limit {
-        refusals.push(Refusal::mistake(
+        refusals.push(UnmetPrecondition::mistake(
             format!(
                 "`--timeout` is {}, and SageMaker may take {} for the deployment",
                 human_duration(options.timeout),
@@ -147,7 +147,7 @@ fn check_timeouts(manifest: &Endpoint, options: &DeployOptions, refusals: &mut V
         ));
     }
     if let Some(job) = options.job_timeout.filter(|job| *job <= options.timeout) {
-        refusals.push(Refusal::mistake(
+        refusals.push(UnmetPrecondition::mistake(
             format!(
                 "`--timeout` is {}, and the job ends after {}",
                 human_duration(options.timeout),
@@ -162,7 +162,7 @@ fn check_state(
     wanted: &DeploymentSpecification,
     survey: &EndpointSurvey,
     options: &DeployOptions,
-    refusals: &mut Vec<Refusal>,
+    refusals: &mut Vec<UnmetPrecondition>,
 ) {
     let Some(sight) = &survey.endpoint else { return };
     let reason =
@@ -170,12 +170,12 @@ fn check_state(
     let name = &wanted.endpoint;
     match sight.state {
         EndpointState::Failed | EndpointState::OutOfService if !options.replaces_failed && !survey.is_resumed(wanted) => {
-            refusals.push(Refusal::mistake(
+            refusals.push(UnmetPrecondition::mistake(
                 format!("the endpoint {name} is {}{reason}", sight.state.name()),
                 "it can only be deleted: `--replace-failed` deletes it and makes it again",
             ));
         }
-        EndpointState::UpdateRollbackFailed => refusals.push(Refusal {
+        EndpointState::UpdateRollbackFailed => refusals.push(UnmetPrecondition {
             code: exit_codes::NEEDS_A_PERSON,
             found: format!("the endpoint {name} is UpdateRollbackFailed{reason}"),
             change: "AWS takes no update any more: ask AWS Support to repair it, or delete it with `sagemaker-executor endpoint delete` \
@@ -190,7 +190,7 @@ fn check_owner(
     wanted: &DeploymentSpecification,
     survey: &EndpointSurvey,
     options: &DeployOptions,
-    refusals: &mut Vec<Refusal>,
+    refusals: &mut Vec<UnmetPrecondition>,
 ) {
     let name = &wanted.endpoint;
     if survey.endpoint.is_none() || options.adopts {
@@ -199,22 +199,25 @@ fn check_owner(
     let change = "choose another `endpoint.name`, or take the endpoint over with `--adopt`";
     if !is_ours(&survey.tags, name) {
         let found = format!("the endpoint {name} was not made by this program: it has no tag `{ENDPOINT}`");
-        refusals.push(Refusal::mistake(found, change));
+        refusals.push(UnmetPrecondition::mistake(found, change));
         return;
     }
     let project = wanted.tags.get(PROJECT).filter(|_| options.project.is_some());
     if let (Some(own), Some(other)) = (project, survey.tags.get(PROJECT))
         && own != other
     {
-        refusals.push(Refusal::mistake(format!("the endpoint {name} is of the project {other}, not {own}"), change));
+        refusals.push(UnmetPrecondition::mistake(
+            format!("the endpoint {name} is of the project {other}, not {own}"),
+            change,
+        ));
     }
 }
 
 /// The configuration in service must be one that this program can replace and bring back.
-fn check_shape(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refusals: &mut Vec<Refusal>) {
+fn check_shape(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refusals: &mut Vec<UnmetPrecondition>) {
     let Some(current) = &survey.current else { return };
     let change = "choose another `endpoint.name`, or delete the endpoint first";
-    let mut refuse = |found: String| refusals.push(Refusal::mistake(found, change));
+    let mut refuse = |found: String| refusals.push(UnmetPrecondition::mistake(found, change));
     let name = plain::line(&current.name, LONGEST);
     if current.variants > 1 {
         return refuse(format!("{name} has {} variants, and this program makes one", current.variants));
@@ -252,10 +255,10 @@ pub(super) fn is_other_type(one: &EndpointConfiguration, other: &EndpointConfigu
     }
 }
 
-fn check_scaling(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refusals: &mut Vec<Refusal>) {
+fn check_scaling(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refusals: &mut Vec<UnmetPrecondition>) {
     let cannot_save = survey.scaling.target.is_some() && survey.scaling.saved(&survey.variant(wanted)).is_none();
     if changes_type(wanted, survey) && cannot_save {
-        refusals.push(Refusal::mistake(
+        refusals.push(UnmetPrecondition::mistake(
             format!(
                 "the instance type changes, and the variant of {} has a scaling policy that this program cannot write again",
                 wanted.endpoint
@@ -265,9 +268,9 @@ fn check_scaling(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refu
     }
 }
 
-fn check_names(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refusals: &mut Vec<Refusal>) {
+fn check_names(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refusals: &mut Vec<UnmetPrecondition>) {
     let mut refuse = |what: &str, name: &str| {
-        refusals.push(Refusal::mistake(
+        refusals.push(UnmetPrecondition::mistake(
             format!("the {what} {name} exists with another content"),
             "find out in CloudTrail who made it, and delete it: its name is the hash of the content",
         ));
@@ -305,25 +308,27 @@ pub(super) fn is_same_model(shown: &ServedModel, wanted: &ServedModel) -> bool {
     shown == wanted
 }
 
-fn check_alarms(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refusals: &mut Vec<Refusal>) {
+fn check_alarms(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refusals: &mut Vec<UnmetPrecondition>) {
     let is_under_way = survey.is_live(wanted) || survey.is_resumed(wanted);
     for name in wanted.alarm_names() {
         let sight = survey.alarms.iter().find(|alarm| alarm.name == *name);
         let is_made = wanted.alarms.iter().any(|alarm| alarm.name == *name);
         match sight {
-            None if !is_made => refusals.push(Refusal::mistake(
+            None if !is_made => refusals.push(UnmetPrecondition::mistake(
                 format!("there is no alarm `{}`", plain::line(name, LONGEST)),
                 "make it, or correct `endpoint.alarms.names`",
             )),
-            Some(alarm) if alarm.state == AlarmState::Alarm && !is_under_way => refusals.push(Refusal::not_yet(
-                format!(
-                    "the alarm `{}` is on, and would roll the deployment back at once: {}",
-                    plain::line(name, LONGEST),
-                    plain::line(&alarm.reason, LONGEST)
-                ),
-                "wait until it is off, or take it out of `endpoint.alarms`",
-            )),
-            Some(alarm) if survey.foreign_alarms.contains(&alarm.name) => refusals.push(Refusal::mistake(
+            Some(alarm) if alarm.state == AlarmState::Alarm && !is_under_way => {
+                refusals.push(UnmetPrecondition::not_yet(
+                    format!(
+                        "the alarm `{}` is on, and would roll the deployment back at once: {}",
+                        plain::line(name, LONGEST),
+                        plain::line(&alarm.reason, LONGEST)
+                    ),
+                    "wait until it is off, or take it out of `endpoint.alarms`",
+                ))
+            }
+            Some(alarm) if survey.foreign_alarms.contains(&alarm.name) => refusals.push(UnmetPrecondition::mistake(
                 format!("the alarm `{}` exists, and was not made by this program", plain::line(name, LONGEST)),
                 "delete or rename it, or name it in `endpoint.alarms.names` in place of the limit",
             )),
@@ -336,16 +341,16 @@ fn check_needs(
     manifest: &Endpoint,
     wanted: &DeploymentSpecification,
     survey: &EndpointSurvey,
-    refusals: &mut Vec<Refusal>,
+    refusals: &mut Vec<UnmetPrecondition>,
 ) {
     if survey.image == Needed::Missing {
-        refusals.push(Refusal::mistake(
+        refusals.push(UnmetPrecondition::mistake(
             format!("there is no image {}", wanted.image),
             "push it again, or deploy another version",
         ));
     }
     if survey.data == Needed::Missing {
-        refusals.push(Refusal::mistake(
+        refusals.push(UnmetPrecondition::mistake(
             format!("there is no model at {}", wanted.model_data_url),
             "register the model again, or deploy another version",
         ));
@@ -358,14 +363,14 @@ fn check_needs(
         && instance_type.starts_with("ml.inf1.")
         && (!is_all || !rollout.alarms.is_empty())
     {
-        refusals.push(Refusal::mistake(
+        refusals.push(UnmetPrecondition::mistake(
             format!("SageMaker guards no deployment on {instance_type}"),
             "choose another `endpoint.instances.type`, or `all_at_once` without alarms",
         ));
     }
     let count = survey.endpoint.as_ref().and_then(|sight| sight.variants.first()?.desired_instances);
     if let (Some(count @ ..2), true, false) = (count, survey.scaling.target.is_some(), is_all) {
-        refusals.push(Refusal::not_yet(
+        refusals.push(UnmetPrecondition::not_yet(
             format!("a part of the instances cannot change: autoscaling has made their number {count}"),
             "set `endpoint.autoscaling.min` to 2 and deploy with `all_at_once` once, or wait until there are two",
         ));
@@ -373,12 +378,12 @@ fn check_needs(
     check_quota(manifest, survey, refusals);
 }
 
-fn check_quota(manifest: &Endpoint, survey: &EndpointSurvey, refusals: &mut Vec<Refusal>) {
+fn check_quota(manifest: &Endpoint, survey: &EndpointSurvey, refusals: &mut Vec<UnmetPrecondition>) {
     let Some((needed, quota)) = needed_instances(manifest).zip(survey.quota) else { return };
     // The first instances have none beside them.
     let count = if survey.endpoint.is_some() { needed.count } else { needed.count / 2 };
     if quota < f64::from(count) {
-        refusals.push(Refusal::not_yet(
+        refusals.push(UnmetPrecondition::not_yet(
             format!(
                 "the quota of {} for endpoints is {quota}, and the deployment needs up to {count}",
                 needed.instance_type

@@ -167,8 +167,12 @@ impl EndpointDesk {
     }
 
     async fn run_in(&self, environment: &str, words: &[&str]) -> Ended {
+        self.run_with_output(environment, words, "json").await
+    }
+
+    async fn run_with_output(&self, environment: &str, words: &[&str], output: &str) -> Ended {
         let manifest = self.project.path().join("manifest.json");
-        let end = ["--manifest", manifest.to_str().unwrap(), "--environment", environment, "--output", "json"];
+        let end = ["--manifest", manifest.to_str().unwrap(), "--environment", environment, "--output", output];
         let line = Line::try_parse_from(["endpoint"].iter().chain(words).chain(&end));
         let line = line.unwrap_or_else(|error| panic!("{error}"));
         let (printer, captured) = Printer::captured();

@@ -8,7 +8,7 @@ use crate::cloud::{
 };
 use crate::lifecycle::endpoint::ledger::{LedgerEntry, LedgerServing};
 use crate::lifecycle::endpoint::ownership;
-use crate::lifecycle::endpoint::preconditions::Refusal;
+use crate::lifecycle::endpoint::preconditions::UnmetPrecondition;
 use crate::lifecycle::endpoint::specification::DeploymentSpecification;
 use crate::lifecycle::endpoint::survey::{self, EndpointPorts, Needed};
 use crate::lifecycle::manifest::Endpoint;
@@ -66,10 +66,10 @@ impl<'a> RollbackTarget<'a> {
         ports: &EndpointPorts,
         target: &ProjectTarget,
         needs_approval: bool,
-    ) -> anyhow::Result<Vec<Refusal>> {
+    ) -> anyhow::Result<Vec<UnmetPrecondition>> {
         let mut refusals = Vec::new();
         let mut gone = |what: &str, name: &str| {
-            refusals.push(Refusal::mistake(
+            refusals.push(UnmetPrecondition::mistake(
                 format!("{what} {} does not exist any more", plain::line(name, 300)),
                 ELSEWHERE,
             ));
@@ -97,21 +97,21 @@ impl<'a> RollbackTarget<'a> {
     }
 
     /// A version that was rejected since must not come back; where approvals are needed, neither one whose approval was taken back.
-    fn approval(&self, target: &ProjectTarget, needs_approval: bool) -> Option<Refusal> {
+    fn approval(&self, target: &ProjectTarget, needs_approval: bool) -> Option<UnmetPrecondition> {
         let change = "name another deployment with `--to NUMBER`, or let users approve it again with `sagemaker-executor model approve --force`";
         let arn = plain::line(self.arn.as_deref()?, 300);
         let Some(version) = &self.version else {
             let found = format!("{arn} is not in the registry any more, so that nobody knows whether it is approved");
-            return needs_approval.then(|| Refusal::not_yet(found, ELSEWHERE));
+            return needs_approval.then(|| UnmetPrecondition::not_yet(found, ELSEWHERE));
         };
         let approvals = target.manifest.model.as_ref().map(|model| model.approvals.clone()).unwrap_or_default();
         let standing = ApprovalRecords(&version.metadata).standing(ApprovalRule::of(&approvals, None, false));
         let description = plain::line(&version.approval_description, 300);
         match version.approval {
             _ if version.approval == Approval::Rejected || standing == Standing::Rejected => {
-                Some(Refusal::not_yet(format!("{arn} was rejected: {description}"), change))
+                Some(UnmetPrecondition::not_yet(format!("{arn} was rejected: {description}"), change))
             }
-            Approval::Pending if needs_approval => Some(Refusal::not_yet(
+            Approval::Pending if needs_approval => Some(UnmetPrecondition::not_yet(
                 format!("the environment takes approved versions alone, and the approval of {arn} was taken back"),
                 change,
             )),

@@ -196,6 +196,16 @@ async fn a_plan_writes_nothing_and_says_everything() {
     assert_eq!(plan["most_instances"], 4);
     let steps: Vec<_> = plan["steps"].as_array().unwrap().iter().map(|step| step["action"].as_str().unwrap()).collect();
     assert_eq!(steps, ["create", "create", "keep", "keep", "update"]);
+    let text = desk.run_with_output("prod", &["deploy", "--plan"], "text").await.out;
+    for line in [
+        "wine: changes",
+        "  traffic        moves to 50 % of the instances first, which is watched for 2 min; then to the rest, and the old instances end at once",
+        "  longest        32 min",
+        "  instances      up to 4 of ml.m5.large at once during the deployment",
+        "  alarms         wine-5xx, wine-latency",
+    ] {
+        assert!(text.lines().any(|shown| shown == line), "{text}");
+    }
     desk.deploy().await.good();
     assert_eq!(desk.run(&["deploy", "--plan"]).await.good()["changes"], false);
 }
