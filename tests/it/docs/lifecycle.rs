@@ -69,9 +69,9 @@ const POLICIES: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "endpoint-rollback.json",
-        &["alarms", "endpoint_logs", "images", "inference", "quotas", "scaling"],
+        &["endpoint_logs", "images", "inference", "quotas", "scaling"],
         &[
-            "cloudwatch:TagResource",
+            "cloudwatch:DescribeAlarms",
             "iam:CreateServiceLinkedRole",
             "s3:DeleteObject",
             "s3:GetObject",
@@ -81,8 +81,6 @@ const POLICIES: &[(&str, &[&str], &[&str])] = &[
             "sagemaker:DescribeEndpointConfig",
             "sagemaker:DescribeModel",
             "sagemaker:DescribeModelPackage",
-            "sagemaker:ListEndpointConfigs",
-            "sagemaker:ListModelPackages",
             "sagemaker:ListTags",
             "sagemaker:UpdateEndpoint",
             "sagemaker:UpdateEndpointWeightsAndCapacities",

@@ -6,6 +6,7 @@
 mod belongings;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::Args;
@@ -66,7 +67,8 @@ impl Data for DeletionData {
     fn text(&self) -> String {
         let mut text = format!("{}: {}\n", self.endpoint, self.outcome);
         for Belonging { kind, name } in &self.belongings {
-            text += &format!("  {:<20}  {}\n", kind.name(), plain::line(name, 200));
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "  {:<20}  {}", kind.name(), plain::line(name, 200));
         }
         text
     }

@@ -129,7 +129,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: DeployArgs, _: Cancellatio
         reason: args.reason.as_deref(),
         replaces_failed: args.replace_failed,
         deletes_failed: args.delete_failed,
-        keep: args.keep as usize,
+        keep: Some(args.keep as usize),
         output: &args.output,
     };
     deploying.run().await

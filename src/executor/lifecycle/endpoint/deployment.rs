@@ -44,7 +44,8 @@ pub(super) struct Deploying<'a> {
     pub(super) reason: Option<&'a str>,
     pub(super) replaces_failed: bool,
     pub(super) deletes_failed: bool,
-    pub(super) keep: usize,
+    /// Old configurations that stay; `None` for all.
+    pub(super) keep: Option<usize>,
     pub(super) output: &'a OutputArgs,
 }
 
@@ -97,9 +98,10 @@ impl Deploying<'_> {
             return Ok(Entry { number: open.number, begin: open.begin.clone() });
         }
         let variant = self.survey.variant(self.wanted);
-        let scaling = match self.supersede().await? {
-            true => self.engine.scaling.saved(&variant).await?,
-            false => self.survey.scaling.saved(&variant),
+        let scaling = if self.supersede().await? {
+            self.engine.scaling.saved(&variant).await?
+        } else {
+            self.survey.scaling.saved(&variant)
         };
         let now = self.inputs.clock.now();
         let mut begin = LedgerBegin::new(self.kind, now, self.user, self.target, &self.wanted.endpoint);
@@ -197,19 +199,24 @@ impl Deploying<'_> {
         self.scale(saved(&entry.begin)).await?;
         let config = &self.wanted.config.name;
         self.end(entry, LedgerOutcome::Succeeded, None, Some(config), verdict.as_ref()).await?;
-        match resources::prune(self.ports, &self.wanted.endpoint, self.keep).await {
-            Ok(deleted) if deleted.is_empty() => {}
-            Ok(deleted) => self.inputs.printer.line(format!("Old configurations deleted: {}", deleted.join(", "))),
-            Err(error) => {
-                self.inputs.printer.line(format!("Old configurations were not deleted: {error:#}"));
-            }
-        }
+        self.prune().await;
         let outcome = match (self.kind, &entry.begin.from_config) {
             (LedgerKind::Rollback, _) => "brought_back",
             (_, Some(_)) => "updated",
             (_, None) => "created",
         };
         self.leave(outcome, Some(entry.number), entry.begin.from_config.as_deref(), config, verdict.as_ref())
+    }
+
+    /// Deletes old configurations. The deployment has succeeded without that.
+    async fn prune(&self) {
+        let Some(keep) = self.keep else { return };
+        let line = match resources::prune(self.ports, &self.wanted.endpoint, keep).await {
+            Ok(deleted) if deleted.is_empty() => return,
+            Ok(deleted) => format!("Old configurations deleted: {}", deleted.join(", ")),
+            Err(error) => format!("Old configurations were not deleted: {error:#}"),
+        };
+        self.inputs.printer.line(line);
     }
 
     /// What a rollback brought back answers wrongly too. It stays: what was there before was no better.

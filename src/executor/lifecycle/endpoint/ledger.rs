@@ -18,6 +18,8 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+#[cfg(test)]
+pub(crate) use self::record::LedgerCapacity;
 pub(crate) use self::record::{
     LedgerBefore, LedgerBegin, LedgerEnd, LedgerKind, LedgerOutcome, LedgerScaling, LedgerServing, LedgerTest,
 };

@@ -50,9 +50,9 @@ enum EndpointCommand {
 
 pub async fn run(inputs: &CommandInputs, args: EndpointArgs, cancellation: Cancellation) -> anyhow::Result<()> {
     match args.command {
-        EndpointCommand::Deploy(args) => deploy::run(inputs, *args, cancellation).await,
+        EndpointCommand::Deploy(args) => Box::pin(deploy::run(inputs, *args, cancellation)).await,
         EndpointCommand::Status(args) => status::run(inputs, args).await,
-        EndpointCommand::Rollback(args) => rollback::run(inputs, args, cancellation).await,
+        EndpointCommand::Rollback(args) => Box::pin(rollback::run(inputs, args, cancellation)).await,
         EndpointCommand::Test(args) => test::run(inputs, args).await,
         EndpointCommand::Delete(args) => delete::run(inputs, args).await,
     }

@@ -100,7 +100,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: RollbackArgs, _: Cancellat
         reason: Some(reason),
         replaces_failed: false,
         deletes_failed: false,
-        keep: usize::MAX,
+        keep: None,
         output: &args.output,
     };
     deploying.run().await?;
@@ -175,18 +175,15 @@ impl Rollback<'_> {
             ..DeployOptions::default()
         };
         refusals.extend(preconditions::refusals_of_change(endpoint, &wanted, &survey, &options));
-        match preconditions::failure(&what, &refusals) {
-            Some(failure) => Err(failure.into()),
-            None => {
-                if survey.is_live(&wanted) && !survey.is_resumed(&wanted) {
-                    let (name, config) = (&endpoint.name, plain::line(&wanted.config.name, 100));
-                    self.inputs
-                        .printer
-                        .line(format!("{name} serves {config} already; `--to NUMBER` names an earlier deployment"));
-                }
-                Ok(PreparedRollback { choice, wanted, survey, newest })
-            }
+        if let Some(failure) = preconditions::failure(&what, &refusals) {
+            return Err(failure.into());
         }
+        if survey.is_live(&wanted) && !survey.is_resumed(&wanted) {
+            let (name, config) = (&endpoint.name, plain::line(&wanted.config.name, 100));
+            let line = format!("{name} serves {config} already; `--to NUMBER` names an earlier deployment");
+            self.inputs.printer.line(line);
+        }
+        Ok(PreparedRollback { choice, wanted, survey, newest })
     }
 
     /// There must be a version to reject, of the manifest's group.

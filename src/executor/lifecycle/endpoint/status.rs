@@ -43,12 +43,12 @@ pub(super) async fn run(inputs: &CommandInputs, args: StatusArgs) -> anyhow::Res
         match looked {
             Ok(Some(mut facts)) => {
                 unanswered = unanswered.or(facts.error.take());
-                report.endpoints.push(EndpointHealth::new(environment, &facts));
+                report.endpoints.push(EndpointHealth::new(&environment, &facts));
             }
             Ok(None) => inputs.printer.line(format!("The environment {environment} has no `endpoint`")),
             Err(error) if !args.all => return Err(error),
             Err(error) => {
-                report.endpoints.push(EndpointHealth::unknown(environment, &error));
+                report.endpoints.push(EndpointHealth::unknown(&environment, &error));
                 unanswered = unanswered.or(Some(error));
             }
         }

@@ -169,7 +169,7 @@ pub(super) async fn survey(
 }
 
 /// An endpoint that was taken over has its own tags still: the configuration in service tells whose it is.
-async fn tags(
+pub(super) async fn tags(
     ports: &EndpointPorts,
     endpoint: &str,
     arn: &str,

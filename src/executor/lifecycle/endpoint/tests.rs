@@ -83,6 +83,34 @@ fn scaling() -> LedgerScaling {
     }
 }
 
+/// The begin of a deployment to configuration `wine-NUMBER`.
+fn begin(number: u32) -> LedgerBegin {
+    let example = include_str!("ledger/example.json").replace("{reason}", "better");
+    let example: LedgerBegin = serde_json::from_str(&example).unwrap();
+    LedgerBegin {
+        from_config: number.checked_sub(1).map(|number| format!("wine-{number}")),
+        from_model: number.checked_sub(1).map(|number| format!("wine-m-{number}")),
+        to_config: Some(format!("wine-{number}")),
+        to_model: Some(format!("wine-m-{number}")),
+        model_package: None,
+        serving: Some(LedgerServing {
+            image: "123456789012.dkr.ecr.eu-west-1.amazonaws.com/serve@sha256:0".to_owned(),
+            model_data_url: Some("s3://memory/models/1/model.tar.gz".to_owned()),
+            capacity: LedgerCapacity::from(&VariantCapacity::Instances {
+                instance_type: "ml.m5.large".to_owned(),
+                count: 2,
+            }),
+            alarms: vec!["wine-5xx".to_owned()],
+            autoscaling: Some(scaling()),
+        }),
+        ..example
+    }
+}
+
+fn end(outcome: LedgerOutcome, number: u32) -> LedgerEnd {
+    LedgerEnd { config: Some(format!("wine-{number}")), ..LedgerEnd::new(Noon.now(), outcome) }
+}
+
 impl ServedDesk {
     /// Nothing is deployed.
     fn empty() -> Self {
@@ -142,38 +170,10 @@ impl ServedDesk {
         Ledger::new(self.memory.objects.clone(), "wine")
     }
 
-    /// The begin of a deployment to configuration `wine-NUMBER`.
-    fn begin(&self, number: u32) -> LedgerBegin {
-        let example = include_str!("ledger/example.json").replace("{reason}", "better");
-        let example: LedgerBegin = serde_json::from_str(&example).unwrap();
-        LedgerBegin {
-            from_config: number.checked_sub(1).map(|number| format!("wine-{number}")),
-            from_model: number.checked_sub(1).map(|number| format!("wine-m-{number}")),
-            to_config: Some(format!("wine-{number}")),
-            to_model: Some(format!("wine-m-{number}")),
-            model_package: None,
-            serving: Some(LedgerServing {
-                image: "123456789012.dkr.ecr.eu-west-1.amazonaws.com/serve@sha256:0".to_owned(),
-                model_data_url: Some("s3://memory/models/1/model.tar.gz".to_owned()),
-                capacity: LedgerCapacity::from(&VariantCapacity::Instances {
-                    instance_type: "ml.m5.large".to_owned(),
-                    count: 2,
-                }),
-                alarms: vec!["wine-5xx".to_owned()],
-                autoscaling: Some(scaling()),
-            }),
-            ..example
-        }
-    }
-
-    fn end(&self, outcome: LedgerOutcome, number: u32) -> LedgerEnd {
-        LedgerEnd { config: Some(format!("wine-{number}")), ..LedgerEnd::new(Noon.now(), outcome) }
-    }
-
     /// Records a deployment to configuration `wine-NUMBER` that succeeded.
     async fn deployed(&self, number: u32) -> u64 {
-        let deployment = self.ledger().begin(&self.begin(number)).await.unwrap();
-        self.ledger().end(deployment, &self.end(LedgerOutcome::Succeeded, number)).await.unwrap();
+        let deployment = self.ledger().begin(&begin(number)).await.unwrap();
+        self.ledger().end(deployment, &end(LedgerOutcome::Succeeded, number)).await.unwrap();
         deployment
     }
 

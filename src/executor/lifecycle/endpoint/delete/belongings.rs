@@ -15,7 +15,7 @@ use crate::lifecycle::endpoint::engine::EndpointEngine;
 use crate::lifecycle::endpoint::ledger::LedgerEntry;
 use crate::lifecycle::endpoint::ownership::{ENDPOINT, is_ours};
 use crate::lifecycle::endpoint::specification::stem;
-use crate::lifecycle::endpoint::survey::EndpointPorts;
+use crate::lifecycle::endpoint::survey::{self, EndpointPorts};
 
 /// Deployments whose models and alarms are looked for.
 const DEPLOYMENTS: usize = 50;
@@ -70,7 +70,8 @@ impl Belongings<'_> {
     /// The endpoint, which must be ours.
     async fn sight(&self) -> anyhow::Result<Option<EndpointSight>> {
         let Some(sight) = self.ports.endpoints.endpoint(self.endpoint).await? else { return Ok(None) };
-        if self.is_ours(&sight.arn).await? {
+        let config = self.ports.endpoints.config(&sight.config).await?;
+        if is_ours(&survey::tags(self.ports, self.endpoint, &sight.arn, config.as_ref()).await?, self.endpoint) {
             return Ok(Some(sight));
         }
         let failure = Failure::user(format!("the endpoint `{}` was not made by this program", self.endpoint));

@@ -88,12 +88,12 @@ fn version(arn: &str) -> String {
 }
 
 impl EndpointHealth {
-    pub(super) fn new(environment: String, facts: &EndpointFacts) -> Self {
+    pub(super) fn new(environment: &str, facts: &EndpointFacts) -> Self {
         let rows = judge::rows(facts);
         let safe = |text: &str| plain::line(text, 2048);
         let variant = facts.sight.as_ref().and_then(|sight| sight.variants.first());
         Self {
-            environment: safe(&environment),
+            environment: safe(environment),
             endpoint: facts.endpoint.clone(),
             is_healthy: verdict(&rows),
             state: facts.sight.as_ref().map(|sight| sight.state.name()),
@@ -109,9 +109,9 @@ impl EndpointHealth {
     }
 
     /// An environment that could not be looked at.
-    pub(super) fn unknown(environment: String, error: &anyhow::Error) -> Self {
+    pub(super) fn unknown(environment: &str, error: &anyhow::Error) -> Self {
         Self {
-            environment: plain::line(&environment, LONGEST),
+            environment: plain::line(environment, LONGEST),
             endpoint: String::new(),
             is_healthy: None,
             state: None,
@@ -258,7 +258,7 @@ impl Data for HealthReport {
         let endpoint = |endpoint: &EndpointHealth| {
             let mut text = format!("{}: {}\n{}\n", endpoint.title(), endpoint.word(), endpoint.table());
             if !endpoint.deployments.is_empty() {
-                text += &format!("\n{}\n", endpoint.history());
+                text.extend(["\n", &endpoint.history(), "\n"]);
             }
             text
         };

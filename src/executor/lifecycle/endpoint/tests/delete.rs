@@ -95,7 +95,7 @@ async fn a_change_that_is_under_way_is_waited_for_within_the_limit() {
 #[tokio::test(start_paused = true)]
 async fn the_ledger_has_no_deployment_without_an_end() {
     let desk = ServedDesk::new().await;
-    desk.ledger().begin(&desk.begin(2)).await.unwrap();
+    desk.ledger().begin(&begin(2)).await.unwrap();
     assert_eq!(desk.run(&DELETE).await.kind, None);
     assert_eq!(desk.ledger().open().await.unwrap(), None);
 }

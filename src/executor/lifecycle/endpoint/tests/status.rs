@@ -119,7 +119,7 @@ async fn trouble_is_told(trouble: Trouble, told: &str) {
 async fn a_deployment_without_an_end_is_under_way_or_was_interrupted() {
     let desk = ServedDesk::new().await;
     desk.makes("wine", 2).await;
-    desk.ledger().begin(&desk.begin(2)).await.unwrap();
+    desk.ledger().begin(&begin(2)).await.unwrap();
     let interrupted = desk.run(&STATUS).await;
     assert_eq!(interrupted.kind, None, "{}", interrupted.error);
     assert!(interrupted.out.contains("`sagemaker-executor endpoint deploy` goes on with it"), "{}", interrupted.out);

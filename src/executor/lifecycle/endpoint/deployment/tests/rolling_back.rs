@@ -36,19 +36,16 @@ impl EndpointDesk {
         self.record(&format!("{number:08}.begin"))["to_config"].clone()
     }
 
-    fn scaled(&self) -> ScaledVariant {
-        ScaledVariant {
-            endpoint: "wine".to_owned(),
-            variant: "AllTraffic".to_owned(),
-            quantity: ScaledQuantity::Instances,
-        }
-    }
-
     fn with_token(self) -> Self {
         let claims = json!({"iss": "https://gitlab.example", "user_id": "42", "user_login": "jane", "pipeline_id": "7", "job_id": "8"});
         let token = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode_to_string(claims.to_string()));
         self.with([("SAGEMAKER_ID_TOKEN", &token), ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/rollback")])
     }
+}
+
+/// The scaled variant of the endpoint.
+fn scaled() -> ScaledVariant {
+    ScaledVariant { endpoint: "wine".to_owned(), variant: "AllTraffic".to_owned(), quantity: ScaledQuantity::Instances }
 }
 
 #[tokio::test(start_paused = true)]
@@ -195,19 +192,19 @@ async fn scaling_comes_back_with_its_instance_type() {
     for minutes in [1, 60] {
         let desk = EndpointDesk::new().await;
         desk.memory.account.set_quota("ml.m5.xlarge", 8.0);
-        let scaled = |instance: &'static str, max: u32| {
+        let with = |instance: &'static str, max: u32| {
             move |manifest: &mut Value| {
                 manifest["endpoint"]["autoscaling"] = json!({"min": 2, "max": max, "target": 70});
                 manifest["endpoint"]["instances"]["type"] = json!(instance);
             }
         };
-        desk.manifest(scaled("ml.m5.large", 4));
+        desk.manifest(with("ml.m5.large", 4));
         desk.deploy().await.good();
-        desk.manifest(scaled("ml.m5.xlarge", 3));
+        desk.manifest(with("ml.m5.xlarge", 3));
         let _ = tokio::time::timeout(Duration::from_mins(minutes), desk.deploy()).await;
         desk.rollback(&[]).await.good();
         assert_eq!(json!(desk.in_service().await), desk.config_of(1), "{minutes}");
-        let target = desk.memory.serving.scalable_target(&desk.scaled());
+        let target = desk.memory.serving.scalable_target(&scaled());
         assert_eq!(target, Some(ScalableTarget { min: 2, max: 4 }), "{minutes}");
     }
 }
