@@ -20,7 +20,7 @@ use std::sync::Arc;
 use hyper::{Method, Request};
 use s3s::Body;
 
-use self::autoscaling::Autoscaling;
+use self::autoscaling::ApplicationAutoscaling;
 use self::cloudwatch::{CloudWatch, CloudWatchWire, WireFormat, cbor_operation};
 use self::ecr::Ecr;
 pub(crate) use self::ecr::layer;
@@ -62,7 +62,7 @@ impl Services {
         let registry = Arc::new(Registry::new(shared));
         let cloudwatch = Arc::new(CloudWatch::new(shared));
         let endpoints = Arc::new(Endpoints::new(shared, &store, &logs, &registry, &cloudwatch));
-        let autoscaling = Autoscaling::new(shared, &endpoints, &cloudwatch);
+        let autoscaling = ApplicationAutoscaling::new(shared, &endpoints, &cloudwatch);
         let wire = |format| CloudWatchWire { service: Arc::clone(&cloudwatch), format };
         let tagging = Arc::new(Tagging(Arc::clone(shared)));
         Self {
@@ -165,7 +165,7 @@ mod tests {
             Ecr::OPERATIONS.len(),
             ServiceQuotas::OPERATIONS.len(),
             CloudWatch::OPERATIONS.len(),
-            Autoscaling::OPERATIONS.len(),
+            ApplicationAutoscaling::OPERATIONS.len(),
         ];
         assert_eq!(handled, listed.iter().sum::<usize>());
     }

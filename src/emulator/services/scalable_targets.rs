@@ -16,7 +16,7 @@ pub(crate) const CONCURRENCY: &str = "sagemaker:variant:DesiredProvisionedConcur
 #[derive(Debug, Default)]
 pub(crate) struct ScalableTargets(Mutex<TargetMap>);
 
-pub(crate) type TargetMap = BTreeMap<TargetKey, ScalableTarget>;
+pub(crate) type TargetMap = BTreeMap<TargetKey, ScalableTargetRecord>;
 
 /// A variant of an endpoint and what is scaled of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,18 +29,18 @@ pub(crate) struct TargetKey {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct ScalableTarget {
+pub(crate) struct ScalableTargetRecord {
     pub(crate) arn: String,
     pub(crate) least: i64,
     pub(crate) most: i64,
     pub(crate) role: String,
     pub(crate) suspended: Value,
     pub(crate) created_ms: u64,
-    pub(crate) policies: BTreeMap<String, ScalingPolicy>,
+    pub(crate) policies: BTreeMap<String, ScalingPolicyRecord>,
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct ScalingPolicy {
+pub(crate) struct ScalingPolicyRecord {
     pub(crate) arn: String,
     pub(crate) kind: String,
     /// The configuration, by the name of its member.
@@ -83,8 +83,8 @@ pub(crate) struct RemovedTarget {
     pub(crate) alarms: Vec<String>,
 }
 
-impl From<ScalableTarget> for RemovedTarget {
-    fn from(target: ScalableTarget) -> Self {
+impl From<ScalableTargetRecord> for RemovedTarget {
+    fn from(target: ScalableTargetRecord) -> Self {
         Self { arn: target.arn, alarms: target.policies.into_values().flat_map(|policy| policy.alarms).collect() }
     }
 }
@@ -114,7 +114,7 @@ impl TargetKey {
     }
 }
 
-impl ScalableTarget {
+impl ScalableTargetRecord {
     /// As Describe shows it.
     pub(crate) fn shown(&self, key: &TargetKey) -> Value {
         json!({

@@ -46,7 +46,10 @@ fn the_operations_are_those_of_the_code() {
     let rows = rows(&section("What it emulates"));
     let documented = |service: &str| quoted(&rows.iter().find(|row| row[0] == service).unwrap()[1]);
     assert_eq!(documented("SageMaker"), of_model("sagemaker"));
-    assert_eq!(documented("SageMaker Runtime"), set(["InvokeEndpoint", "InvokeEndpointAsync"]));
+    assert_eq!(
+        documented("SageMaker Runtime"),
+        set(["InvokeEndpoint", "InvokeEndpointWithResponseStream", "InvokeEndpointAsync"])
+    );
     assert_eq!(documented("CloudWatch Logs"), of_model("logs"));
     assert_eq!(documented("CloudWatch"), of_model("cloudwatch"));
     assert_eq!(documented("Application Auto Scaling"), of_model("application-autoscaling"));

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Autoscaling, is_asked_for, not_found, page, words};
+use super::records::{ApplicationAutoscaling, is_asked_for, not_found, page, words};
 use crate::caller::Caller;
 use crate::clock;
 use crate::package_names::partition;
 use crate::protocol::{Answer, ApiError, epoch_seconds, text};
 use crate::services::cloudwatch::AlarmKey;
-use crate::services::scalable_targets::{ScalingPolicy, TargetKey};
+use crate::services::scalable_targets::{ScalingPolicyRecord, TargetKey};
 
 const TRACKING: &str = "TargetTrackingScalingPolicyConfiguration";
 const STEPS: &str = "StepScalingPolicyConfiguration";
@@ -18,7 +18,7 @@ const STEPS: &str = "StepScalingPolicyConfiguration";
 const LOW: f64 = 0.9;
 
 /// Makes or changes a policy.
-pub(super) fn put(autoscaling: &Arc<Autoscaling>, request: &Value, caller: &Caller) -> Answer {
+pub(super) fn put(autoscaling: &Arc<ApplicationAutoscaling>, request: &Value, caller: &Caller) -> Answer {
     let key = TargetKey::of(request, caller)?;
     let name = text(request, "PolicyName").unwrap_or_default();
     let mut targets = autoscaling.targets.lock();
@@ -52,7 +52,7 @@ pub(super) fn put(autoscaling: &Arc<Autoscaling>, request: &Value, caller: &Call
     let created_ms = known.map_or_else(clock::now_ms, |one| one.created_ms);
     let alarms = known.map(|one| one.alarms.clone()).unwrap_or_default();
     let alarms = if member == TRACKING { track(autoscaling, &key, configuration, alarms) } else { alarms };
-    let policy = ScalingPolicy {
+    let policy = ScalingPolicyRecord {
         arn: arn.clone(),
         kind,
         configuration: (member.to_owned(), configuration.clone()),
@@ -64,7 +64,12 @@ pub(super) fn put(autoscaling: &Arc<Autoscaling>, request: &Value, caller: &Call
 }
 
 /// Makes the two alarms of target tracking, or replaces `known` ones; returns their names.
-fn track(autoscaling: &Autoscaling, key: &TargetKey, configuration: &Value, known: Vec<String>) -> Vec<String> {
+fn track(
+    autoscaling: &ApplicationAutoscaling,
+    key: &TargetKey,
+    configuration: &Value,
+    known: Vec<String>,
+) -> Vec<String> {
     let Some(metric) = metric(key, configuration) else { return known };
     let names = if known.is_empty() {
         ["High", "Low"]
@@ -126,7 +131,7 @@ fn shown_alarms(key: &TargetKey, alarms: &[String]) -> Vec<Value> {
     shown.collect()
 }
 
-pub(super) fn describe(autoscaling: &Arc<Autoscaling>, request: &Value, caller: &Caller) -> Answer {
+pub(super) fn describe(autoscaling: &Arc<ApplicationAutoscaling>, request: &Value, caller: &Caller) -> Answer {
     let names = request["PolicyNames"].as_array().filter(|names| !names.is_empty());
     let targets = autoscaling.targets.lock();
     let wanted = targets.iter().filter(|(key, _)| {
@@ -151,7 +156,7 @@ pub(super) fn describe(autoscaling: &Arc<Autoscaling>, request: &Value, caller: 
     page(request, "ScalingPolicies", shown.collect())
 }
 
-pub(super) fn delete(autoscaling: &Arc<Autoscaling>, request: &Value, caller: &Caller) -> Answer {
+pub(super) fn delete(autoscaling: &Arc<ApplicationAutoscaling>, request: &Value, caller: &Caller) -> Answer {
     let key = TargetKey::of(request, caller)?;
     let name = text(request, "PolicyName").unwrap_or_default();
     let mut targets = autoscaling.targets.lock();

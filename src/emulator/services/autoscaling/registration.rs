@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Autoscaling, is_asked_for, not_found, page, words};
+use super::records::{ApplicationAutoscaling, is_asked_for, not_found, page, words};
 use crate::caller::Caller;
 use crate::clock;
 use crate::package_names::partition;
 use crate::protocol::{Answer, ApiError};
-use crate::services::scalable_targets::{CONCURRENCY, RemovedTarget, ScalableTarget, TargetKey};
+use crate::services::scalable_targets::{CONCURRENCY, RemovedTarget, ScalableTargetRecord, TargetKey};
 use crate::tags::tag_map;
 
 /// Registers a target, or changes the members that the request gives.
-pub(super) fn register(autoscaling: &Arc<Autoscaling>, request: &Value, caller: &Caller) -> Answer {
+pub(super) fn register(autoscaling: &Arc<ApplicationAutoscaling>, request: &Value, caller: &Caller) -> Answer {
     let key = TargetKey::of(request, caller)?;
     let (endpoint, variant) = key.variant().unwrap_or_default();
     let is_serverless = autoscaling.endpoints.is_serverless(caller, endpoint, variant)?;
@@ -51,7 +51,7 @@ pub(super) fn register(autoscaling: &Arc<Autoscaling>, request: &Value, caller: 
         let id: String = id.chars().take(28).collect();
         let arn = format!("arn:{partition}:application-autoscaling:{region}:{account}:scalable-target/0ec5{id}");
         autoscaling.shared.tags.create(&arn, tags);
-        ScalableTarget {
+        ScalableTargetRecord {
             arn,
             least,
             most,
@@ -73,7 +73,7 @@ pub(super) fn register(autoscaling: &Arc<Autoscaling>, request: &Value, caller: 
     Ok(Some(json!({"ScalableTargetARN": target.arn})))
 }
 
-pub(super) fn describe(autoscaling: &Arc<Autoscaling>, request: &Value, caller: &Caller) -> Answer {
+pub(super) fn describe(autoscaling: &Arc<ApplicationAutoscaling>, request: &Value, caller: &Caller) -> Answer {
     let ids = request["ResourceIds"].as_array().filter(|ids| !ids.is_empty());
     let targets = autoscaling.targets.lock();
     let is_wanted = |key: &TargetKey| {
@@ -84,7 +84,7 @@ pub(super) fn describe(autoscaling: &Arc<Autoscaling>, request: &Value, caller: 
     page(request, "ScalableTargets", found.map(|(key, target)| target.shown(key)).collect())
 }
 
-pub(super) fn deregister(autoscaling: &Arc<Autoscaling>, request: &Value, caller: &Caller) -> Answer {
+pub(super) fn deregister(autoscaling: &Arc<ApplicationAutoscaling>, request: &Value, caller: &Caller) -> Answer {
     let key = TargetKey::of(request, caller)?;
     let removed = autoscaling.targets.lock().remove(&key);
     let absent = || not_found(format!("No scalable target found for {}", words(&key)));

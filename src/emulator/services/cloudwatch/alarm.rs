@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::AlarmKey;
-use super::evaluation::{AlarmRule, AlarmState};
-use super::metrics::{MetricKey, Series};
+use super::evaluation::{AlarmRule, AlarmStateValue};
+use super::key::AlarmKey;
+use super::metrics::{MetricKey, MetricSeries};
 use crate::protocol::{epoch_seconds, text};
 
 /// Changes that are kept.
@@ -24,7 +24,7 @@ pub(super) struct Alarm {
     pub(super) rule: AlarmRule,
     pub(super) metric: MetricKey,
     configured_ms: u64,
-    state: AlarmState,
+    state: AlarmStateValue,
     reason: String,
     reason_data: Option<String>,
     updated_ms: u64,
@@ -50,7 +50,7 @@ impl Alarm {
             rule,
             metric,
             configured_ms: now_ms,
-            state: AlarmState::InsufficientData,
+            state: AlarmStateValue::InsufficientData,
             reason: "Unchecked: Initial alarm creation".to_owned(),
             reason_data: None,
             updated_ms: now_ms,
@@ -86,17 +86,17 @@ impl Alarm {
     }
 
     pub(super) fn is_on(&self) -> bool {
-        self.state == AlarmState::Alarm
+        self.state == AlarmStateValue::Alarm
     }
 
     /// Sets the state until the next evaluation.
-    pub(super) fn set(&mut self, state: AlarmState, reason: String, data: Option<String>, now_ms: u64) {
+    pub(super) fn set(&mut self, state: AlarmStateValue, reason: String, data: Option<String>, now_ms: u64) {
         self.evaluated_ms = now_ms;
         self.change(state, reason, data, now_ms);
     }
 
     /// Evaluates the alarm at each time at which CloudWatch does, up to now.
-    pub(super) fn evaluate(&mut self, metrics: &BTreeMap<MetricKey, Series>, now_ms: u64, scale: f64) {
+    pub(super) fn evaluate(&mut self, metrics: &BTreeMap<MetricKey, MetricSeries>, now_ms: u64, scale: f64) {
         let period_ms = scaled(self.rule.period, scale);
         // Every minute, or every period when that is shorter.
         let interval_ms = scaled(self.rule.period.min(60), scale);
@@ -117,7 +117,7 @@ impl Alarm {
     }
 
     /// The data points of the periods before a time, the oldest first.
-    fn points(&self, series: Option<&Series>, at_ms: u64, period_ms: u64) -> Vec<Option<f64>> {
+    fn points(&self, series: Option<&MetricSeries>, at_ms: u64, period_ms: u64) -> Vec<Option<f64>> {
         let unit = self.definition.get("Unit").and_then(Value::as_str);
         let fetched = u64::try_from(self.rule.fetched()).unwrap_or(u64::MAX);
         let point = |number: u64| {
@@ -128,7 +128,7 @@ impl Alarm {
         (0..fetched).rev().map(point).collect()
     }
 
-    fn change(&mut self, state: AlarmState, reason: String, data: Option<String>, at_ms: u64) {
+    fn change(&mut self, state: AlarmStateValue, reason: String, data: Option<String>, at_ms: u64) {
         let old = std::mem::replace(&mut self.state, state);
         self.reason = reason;
         self.reason_data = data;
@@ -137,7 +137,7 @@ impl Alarm {
             return;
         }
         self.transitioned_ms = at_ms;
-        let shown = |state: AlarmState, reason: &str| json!({"stateValue": state.text(), "stateReason": reason});
+        let shown = |state: AlarmStateValue, reason: &str| json!({"stateValue": state.text(), "stateReason": reason});
         let data = json!({"version": "1.0", "oldState": shown(old, ""), "newState": shown(state, &self.reason)});
         self.note("StateUpdate", at_ms, format!("Alarm updated from {} to {}", old.text(), state.text()), &data);
     }
@@ -191,11 +191,11 @@ pub(super) fn rfc3339(ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::metrics::Sample;
+    use super::super::metrics::MetricSample;
     use super::*;
 
     /// An alarm on one error in a minute, in a world of 1 ms a second.
-    fn alarm(missing: &str) -> (Alarm, BTreeMap<MetricKey, Series>) {
+    fn alarm(missing: &str) -> (Alarm, BTreeMap<MetricKey, MetricSeries>) {
         let definition = json!({
             "AlarmName": "errors", "Namespace": "N", "MetricName": "M", "Statistic": "Sum", "Period": 60, "EvaluationPeriods": 1,
             "Threshold": 0, "ComparisonOperator": "GreaterThanThreshold", "TreatMissingData": missing,
@@ -206,23 +206,23 @@ mod tests {
         (Alarm::new(members, rule, metric, 1000), BTreeMap::new())
     }
 
-    fn put(metrics: &mut BTreeMap<MetricKey, Series>, alarm: &Alarm, at_ms: u64, value: f64) {
-        metrics.entry(alarm.metric.clone()).or_default().add("None", Sample::of(at_ms, value, 1.0));
+    fn put(metrics: &mut BTreeMap<MetricKey, MetricSeries>, alarm: &Alarm, at_ms: u64, value: f64) {
+        metrics.entry(alarm.metric.clone()).or_default().add("None", MetricSample::of(at_ms, value, 1.0));
     }
 
     #[test]
     fn an_alarm_goes_on_and_off_with_its_metric() {
         let (mut alarm, mut metrics) = alarm("notBreaching");
         alarm.evaluate(&metrics, 1059, 0.001);
-        assert_eq!(alarm.state, AlarmState::InsufficientData, "not before the first minute");
+        assert_eq!(alarm.state, AlarmStateValue::InsufficientData, "not before the first minute");
         alarm.evaluate(&metrics, 1060, 0.001);
-        assert_eq!(alarm.state, AlarmState::Ok);
+        assert_eq!(alarm.state, AlarmStateValue::Ok);
         put(&mut metrics, &alarm, 1070, 2.0);
         alarm.evaluate(&metrics, 1119, 0.001);
         assert!(!alarm.is_on());
         // One look makes up for all evaluations: on after a minute, off when the extra periods have no data either.
         alarm.evaluate(&metrics, 1500, 0.001);
-        assert_eq!(alarm.state, AlarmState::Ok);
+        assert_eq!(alarm.state, AlarmStateValue::Ok);
         let summaries: Vec<_> = alarm.changes.iter().map(|one| (one.at_ms, one.summary.as_str())).collect();
         assert_eq!(
             summaries,
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn a_state_that_is_set_stays_until_the_next_evaluation() {
         let (mut alarm, metrics) = alarm("notBreaching");
-        alarm.set(AlarmState::Alarm, "by hand".to_owned(), None, 1030);
+        alarm.set(AlarmStateValue::Alarm, "by hand".to_owned(), None, 1030);
         alarm.evaluate(&metrics, 1089, 0.001);
         assert!(alarm.is_on());
         alarm.evaluate(&metrics, 1090, 0.001);
@@ -251,6 +251,6 @@ mod tests {
         alarm.definition.insert("Unit".to_owned(), json!("Count"));
         put(&mut metrics, &alarm, 1010, 2.0);
         alarm.evaluate(&metrics, 1060, 0.001);
-        assert_eq!(alarm.state, AlarmState::InsufficientData);
+        assert_eq!(alarm.state, AlarmStateValue::InsufficientData);
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::alarm::Alarm;
-use super::evaluation::{AlarmRule, AlarmState};
+use super::evaluation::{AlarmRule, AlarmStateValue};
+use super::key::AlarmKey;
 use super::metrics::MetricKey;
-use super::{AlarmKey, CloudWatch, CloudWatchRecords};
+use super::records::{CloudWatch, CloudWatchRecords};
 use crate::caller::Caller;
 use crate::clock;
 use crate::paging::cut;
@@ -167,7 +168,8 @@ pub(super) fn set_state(cloudwatch: &Arc<CloudWatch>, request: &Value, caller: &
     cloudwatch.evaluate(&mut records);
     let absent = || not_found(format!("Could not find the alarm: {}", key.name));
     let alarm = records.alarms.get_mut(&key).ok_or_else(absent)?;
-    let state = text(request, "StateValue").and_then(AlarmState::parse).unwrap_or(AlarmState::InsufficientData);
+    let state =
+        text(request, "StateValue").and_then(AlarmStateValue::parse).unwrap_or(AlarmStateValue::InsufficientData);
     let reason = text(request, "StateReason").unwrap_or_default().to_owned();
     alarm.set(state, reason, data.map(str::to_owned), clock::now_ms());
     Ok(None)

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::CloudWatch;
 use super::alarms::invalid;
-use super::metrics::{MetricKey, Sample, Series, Statistic};
+use super::metrics::{MetricKey, MetricSample, MetricSeries, Statistic};
+use super::records::CloudWatch;
 use crate::caller::Caller;
 use crate::clock;
 use crate::paging::cut;
@@ -41,23 +41,27 @@ pub(super) fn put(cloudwatch: &Arc<CloudWatch>, request: &Value, caller: &Caller
 }
 
 /// The samples of a `MetricDatum`: of `Value`, of `Values` and `Counts`, or of `StatisticValues`.
-fn samples(datum: &Value, at_ms: u64) -> Result<Vec<Sample>, ApiError> {
+fn samples(datum: &Value, at_ms: u64) -> Result<Vec<MetricSample>, ApiError> {
     let numbers =
         |name: &str| datum[name].as_array().map(|all| all.iter().filter_map(Value::as_f64).collect::<Vec<_>>());
     if let Some(value) = datum["Value"].as_f64() {
-        return Ok(vec![Sample::of(at_ms, value, 1.0)]);
+        return Ok(vec![MetricSample::of(at_ms, value, 1.0)]);
     }
     if let Some(values) = numbers("Values") {
         let counts = numbers("Counts").unwrap_or_else(|| vec![1.0; values.len()]);
         if counts.len() != values.len() {
             return Err(bad_value("The parameters Values and Counts must have the same number of entries."));
         }
-        return Ok(values.into_iter().zip(counts).map(|(value, count)| Sample::of(at_ms, value, count)).collect());
+        return Ok(values
+            .into_iter()
+            .zip(counts)
+            .map(|(value, count)| MetricSample::of(at_ms, value, count))
+            .collect());
     }
     let set = &datum["StatisticValues"];
     let part = |name: &str| set[name].as_f64();
     match (part("SampleCount"), part("Sum"), part("Minimum"), part("Maximum")) {
-        (Some(count), Some(sum), Some(least), Some(most)) => Ok(vec![Sample { at_ms, count, sum, least, most }]),
+        (Some(count), Some(sum), Some(least), Some(most)) => Ok(vec![MetricSample { at_ms, count, sum, least, most }]),
         _ => Err(ApiError::new(
             "MissingParameter",
             "At least one of the parameters Value, Values and StatisticValues must be specified.",
@@ -87,8 +91,8 @@ impl Stretch {
     }
 
     /// The periods that have samples, with their starts.
-    fn periods(&self, series: Option<&Series>, unit: Option<&str>) -> Vec<(u64, Vec<Sample>)> {
-        let mut periods: Vec<(u64, Vec<Sample>)> = Vec::new();
+    fn periods(&self, series: Option<&MetricSeries>, unit: Option<&str>) -> Vec<(u64, Vec<MetricSample>)> {
+        let mut periods: Vec<(u64, Vec<MetricSample>)> = Vec::new();
         let mut samples = series.map(|series| series.between(unit, self.start, self.end)).unwrap_or_default();
         samples.sort_by_key(|sample| sample.at_ms);
         for sample in samples {
@@ -120,7 +124,7 @@ pub(super) fn statistics(cloudwatch: &Arc<CloudWatch>, request: &Value, caller: 
     let key = MetricKey::of(request, None, &caller.account, &caller.region);
     let records = cloudwatch.records.lock();
     let series = records.metrics.get(&key);
-    let unit = text(request, "Unit").or(series.map(Series::unit));
+    let unit = text(request, "Unit").or(series.map(MetricSeries::unit));
     let mut points = Vec::new();
     for (start_ms, samples) in stretch.periods(series, text(request, "Unit")) {
         let mut point = json!({"Timestamp": epoch_seconds(start_ms), "Unit": unit});

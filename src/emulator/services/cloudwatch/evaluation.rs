@@ -9,13 +9,13 @@ use crate::protocol::text;
 
 /// The value of `StateValue`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum AlarmState {
+pub(super) enum AlarmStateValue {
     Ok,
     Alarm,
     InsufficientData,
 }
 
-impl AlarmState {
+impl AlarmStateValue {
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::Ok => "OK",
@@ -139,35 +139,35 @@ impl AlarmRule {
     }
 
     /// The state by the data points of the fetched periods, the oldest first; `None` keeps the state.
-    pub(super) fn state(&self, points: &[Option<f64>]) -> Option<AlarmState> {
+    pub(super) fn state(&self, points: &[Option<f64>]) -> Option<AlarmStateValue> {
         let found: Vec<f64> = points.iter().rev().flatten().copied().take(self.periods).collect();
         let breaching = found.iter().filter(|value| self.breaches(**value)).count();
         let lacking = self.periods - found.len();
-        let alarm_or_ok = |is_on: bool| Some(if is_on { AlarmState::Alarm } else { AlarmState::Ok });
+        let alarm_or_ok = |is_on: bool| Some(if is_on { AlarmStateValue::Alarm } else { AlarmStateValue::Ok });
         match self.missing {
             _ if breaching >= self.to_alarm || lacking == 0 => alarm_or_ok(breaching >= self.to_alarm),
             MissingData::Breaching => alarm_or_ok(breaching + lacking >= self.to_alarm),
-            MissingData::NotBreaching => Some(AlarmState::Ok),
+            MissingData::NotBreaching => Some(AlarmStateValue::Ok),
             MissingData::Ignore if found.is_empty() => None,
-            MissingData::Missing if found.is_empty() => Some(AlarmState::InsufficientData),
-            MissingData::Ignore | MissingData::Missing if breaching < found.len() => Some(AlarmState::Ok),
+            MissingData::Missing if found.is_empty() => Some(AlarmStateValue::InsufficientData),
+            MissingData::Ignore | MissingData::Missing if breaching < found.len() => Some(AlarmStateValue::Ok),
             // All that there is breaches: on, once the oldest of it is old enough.
             MissingData::Ignore | MissingData::Missing => {
                 let window = points.len().saturating_sub(self.periods);
                 let oldest = points.iter().skip(window).position(Option::is_some).unwrap_or(self.periods);
                 if self.periods - oldest >= self.to_alarm {
-                    Some(AlarmState::Alarm)
+                    Some(AlarmStateValue::Alarm)
                 } else if self.missing == MissingData::Ignore {
                     None
                 } else {
-                    Some(AlarmState::InsufficientData)
+                    Some(AlarmStateValue::InsufficientData)
                 }
             }
         }
     }
 
     /// `StateReason`, as CloudWatch words it.
-    pub(super) fn reason(&self, points: &[Option<f64>], state: AlarmState) -> String {
+    pub(super) fn reason(&self, points: &[Option<f64>], state: AlarmStateValue) -> String {
         let found: Vec<f64> = points.iter().rev().flatten().copied().take(self.periods).collect();
         let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
         if found.is_empty() {
@@ -177,10 +177,11 @@ impl AlarmRule {
                 MissingData::NotBreaching => " and missing datapoints were treated as [NonBreaching]",
                 MissingData::Missing | MissingData::Ignore => "",
             };
-            let crossed = if state == AlarmState::InsufficientData { "Insufficient Data" } else { "Threshold Crossed" };
+            let crossed =
+                if state == AlarmStateValue::InsufficientData { "Insufficient Data" } else { "Threshold Crossed" };
             return format!("{crossed}: no datapoints were received for {periods}{treated}.");
         }
-        let is_on = state == AlarmState::Alarm;
+        let is_on = state == AlarmStateValue::Alarm;
         let told: Vec<String> =
             found.iter().filter(|value| self.breaches(**value) == is_on).map(|value| format!("{value:?}")).collect();
         let (verb, from_to) =
@@ -238,9 +239,9 @@ mod tests {
     fn missing_data_is_treated_as_the_alarm_says(periods: u64, to_alarm: u64, signs: &str, expected: &str) {
         let states = ["missing", "ignore", "breaching", "notBreaching"].map(|missing| {
             match rule(periods, to_alarm, missing).state(&points(signs)) {
-                Some(AlarmState::Ok) => 'o',
-                Some(AlarmState::Alarm) => 'a',
-                Some(AlarmState::InsufficientData) => 'i',
+                Some(AlarmStateValue::Ok) => 'o',
+                Some(AlarmStateValue::Alarm) => 'a',
+                Some(AlarmStateValue::InsufficientData) => 'i',
                 None => '?',
             }
         });
@@ -280,12 +281,12 @@ mod tests {
     fn the_reason_tells_the_data_points() {
         let rule = rule(3, 2, "notBreaching");
         assert_eq!(
-            rule.reason(&points("0-x-x"), AlarmState::Alarm),
+            rule.reason(&points("0-x-x"), AlarmStateValue::Alarm),
             "Threshold Crossed: 2 out of the last 3 datapoints [1.0, 1.0] were greater than or equal to the threshold (1.0) \
              (minimum 2 datapoints for OK -> ALARM transition)."
         );
         assert_eq!(
-            rule.reason(&points("-----"), AlarmState::Ok),
+            rule.reason(&points("-----"), AlarmStateValue::Ok),
             "Threshold Crossed: no datapoints were received for 3 periods and missing datapoints were treated as [NonBreaching]."
         );
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::CloudWatch;
 use super::alarms::{is_of, page};
+use super::records::CloudWatch;
 use crate::caller::Caller;
 use crate::protocol::{Answer, epoch_seconds, milliseconds, text};
 

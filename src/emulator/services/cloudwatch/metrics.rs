@@ -45,7 +45,7 @@ impl MetricKey {
 
 /// Values that came together: one, or those of a `StatisticSet`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Sample {
+pub(super) struct MetricSample {
     pub(super) at_ms: u64,
     pub(super) count: f64,
     pub(super) sum: f64,
@@ -53,7 +53,7 @@ pub(super) struct Sample {
     pub(super) most: f64,
 }
 
-impl Sample {
+impl MetricSample {
     /// `count` times the same value.
     pub(super) fn of(at_ms: u64, value: f64, count: f64) -> Self {
         Self { at_ms, count, sum: value * count, least: value, most: value }
@@ -62,10 +62,10 @@ impl Sample {
 
 /// The samples of one metric, by unit and in the order of their times.
 #[derive(Debug, Default)]
-pub(super) struct Series(BTreeMap<String, VecDeque<Sample>>);
+pub(super) struct MetricSeries(BTreeMap<String, VecDeque<MetricSample>>);
 
-impl Series {
-    pub(super) fn add(&mut self, unit: &str, sample: Sample) {
+impl MetricSeries {
+    pub(super) fn add(&mut self, unit: &str, sample: MetricSample) {
         if !self.0.contains_key(unit) {
             self.0.insert(unit.to_owned(), VecDeque::new());
         }
@@ -78,7 +78,7 @@ impl Series {
     }
 
     /// The samples from `start_ms` until before `end_ms`, of one unit or of all.
-    pub(super) fn between(&self, unit: Option<&str>, start_ms: u64, end_ms: u64) -> Vec<Sample> {
+    pub(super) fn between(&self, unit: Option<&str>, start_ms: u64, end_ms: u64) -> Vec<MetricSample> {
         let units = self.0.iter().filter(|(name, _)| unit.is_none_or(|unit| unit == *name));
         let within = units.flat_map(|(_, samples)| {
             let from = samples.partition_point(|one| one.at_ms < start_ms);
@@ -122,7 +122,7 @@ impl Statistic {
     }
 
     /// The number of these samples; `None` without any.
-    pub(super) fn of(self, samples: &[Sample]) -> Option<f64> {
+    pub(super) fn of(self, samples: &[MetricSample]) -> Option<f64> {
         let count: f64 = samples.iter().map(|one| one.count).sum();
         if count <= 0.0 {
             return None;
@@ -140,7 +140,7 @@ impl Statistic {
 }
 
 /// The value below or at which `wanted` of the counted values are; a statistic set counts as its average.
-fn percentile(samples: &[Sample], wanted: f64) -> Option<f64> {
+fn percentile(samples: &[MetricSample], wanted: f64) -> Option<f64> {
     let mut values: Vec<(f64, f64)> = samples.iter().map(|one| (one.sum / one.count, one.count)).collect();
     values.sort_by(|one, other| one.0.total_cmp(&other.0));
     let mut seen = 0.0;
@@ -157,10 +157,10 @@ mod tests {
 
     use super::*;
 
-    fn series(values: &[(u64, f64)]) -> Series {
-        let mut series = Series::default();
+    fn series(values: &[(u64, f64)]) -> MetricSeries {
+        let mut series = MetricSeries::default();
         for (at_ms, value) in values {
-            series.add("Count", Sample::of(*at_ms, *value, 1.0));
+            series.add("Count", MetricSample::of(*at_ms, *value, 1.0));
         }
         series
     }
@@ -190,12 +190,12 @@ mod tests {
     #[test]
     fn a_stretch_of_time_has_its_start_and_not_its_end_and_one_unit_alone() {
         let mut series = series(&[(10, 1.0), (30, 3.0), (20, 2.0)]);
-        let values = |series: &Series, unit, start, end| -> Vec<f64> {
+        let values = |series: &MetricSeries, unit, start, end| -> Vec<f64> {
             series.between(unit, start, end).iter().map(|one| one.sum).collect()
         };
         assert_eq!(values(&series, None, 10, 30), [1.0, 2.0]);
         assert_eq!(series.unit(), "Count");
-        series.add("None", Sample::of(25, 7.0, 1.0));
+        series.add("None", MetricSample::of(25, 7.0, 1.0));
         assert_eq!(values(&series, Some("None"), 0, 99), [7.0]);
         assert_eq!((values(&series, Some("Bytes"), 0, 99).len(), series.unit()), (0, "None"));
     }

@@ -9,7 +9,8 @@ use hyper::{Method, Request, StatusCode};
 use s3s::Body;
 use serde_json::{Value, json};
 
-use super::{CloudWatch, cbor, query};
+use super::records::CloudWatch;
+use super::{cbor, query};
 use crate::caller::{Signing, WireProtocol};
 use crate::model::Model;
 use crate::protocol::{Answer, ApiError, Reply, reply, xml_error};

@@ -1,20 +1,22 @@
-//! `InvokeEndpoint` and `InvokeEndpointAsync`: finds the instance for a request, and hands it to the container.
+//! `InvokeEndpoint`, `InvokeEndpointWithResponseStream` and `InvokeEndpointAsync`: finds the instance for a request, and hands it to the container.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use bytes::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use s3s::Body;
 use serde_json::json;
 
 use super::asynchronous::AsyncRequest;
-use super::container_http::{ContainerAnswer, content_type, send};
+use super::container_http::{ContainerAnswer, OpenAnswer, content_type, open};
 use super::names::{ServingKind, ServingName};
 use super::records::Endpoints;
 use super::request_metrics::record;
-use super::routing::{Chosen, Refusal, route};
+use super::response_stream::streamed;
+use super::routing::{Chosen, RoutingRefusal, route};
 use crate::authorization::NeededAction;
 use crate::caller::{Caller, Signing, WireProtocol};
 use crate::protocol::{ApiError, Reply, json_reply, reply};
@@ -29,6 +31,12 @@ const TARGET_VARIANT: &str = "x-amzn-sagemaker-target-variant";
 const CUSTOM: &str = "x-amzn-sagemaker-custom-attributes";
 /// Headers of the request that the container gets.
 const HANDED_ON: &[&str] = &["content-type", "accept", CUSTOM];
+
+/// An answer, or its head when the rest goes on to the caller.
+enum Answered {
+    Begun(OpenAnswer),
+    Whole(ContainerAnswer),
+}
 
 /// The runtime of endpoints: a service of its own, in REST.
 pub(crate) struct Runtime(pub(crate) Arc<Endpoints>);
@@ -49,6 +57,7 @@ fn invoked(path: &str) -> Option<(&'static str, &str)> {
     let (name, action) = path.strip_prefix("/endpoints/")?.split_once('/')?;
     let operation = match action {
         "invocations" => "InvokeEndpoint",
+        "invocations-response-stream" => "InvokeEndpointWithResponseStream",
         "async-invocations" => "InvokeEndpointAsync",
         _ => return None,
     };
@@ -75,7 +84,7 @@ impl Service for Runtime {
             Err(error) => return Ok(json_reply(Err(error))),
         };
         match (call.operation.as_str(), &chosen.asynchronous) {
-            ("InvokeEndpoint", None) => {}
+            ("InvokeEndpoint" | "InvokeEndpointWithResponseStream", None) => {}
             ("InvokeEndpointAsync", Some(config)) => {
                 let request = AsyncRequest::read(config, &parts.headers, body, self.0.platform.shared.next_id());
                 return Ok(request.map_or_else(
@@ -98,13 +107,29 @@ impl Service for Runtime {
                 headers.insert(*handed, value.clone());
             }
         }
-        let path = (Method::POST, "/invocations");
+        // The answer of a stream has its own header for this.
+        if let Some(accepted) = parts.headers.get("x-amzn-sagemaker-accept") {
+            headers.insert(ACCEPT, accepted.clone());
+        }
+        let is_stream = call.operation == "InvokeEndpointWithResponseStream";
         let asked = Instant::now();
-        let answer = send(&chosen.socket, path, headers, body, LIMIT).await;
-        let times = [asked.elapsed(), asked - begun];
-        let status = answer.as_ref().ok().map(|answer| answer.status);
-        record(&self.0.platform.cloudwatch, &chosen, status, times);
-        Ok(answered(&name, &chosen, answer))
+        let exchange = async {
+            let answer = open(&chosen.socket, (Method::POST, "/invocations"), headers, body).await?;
+            let status = answer.status;
+            if is_stream && status.is_success() {
+                return Ok((status, Answered::Begun(answer)));
+            }
+            Ok((status, Answered::Whole(answer.whole().await?)))
+        };
+        let answer = tokio::time::timeout(LIMIT, exchange).await.context("the container did not answer in time");
+        let answer = answer.and_then(|answer| answer);
+        let status = answer.as_ref().ok().map(|(status, _)| *status);
+        record(&self.0.platform.cloudwatch, &chosen, status, [asked.elapsed(), asked - begun]);
+        Ok(match answer {
+            Ok((_, Answered::Begun(answer))) => streamed(chosen, answer),
+            Ok((_, Answered::Whole(answer))) => answered(&name, &chosen, Ok(answer)),
+            Err(error) => answered(&name, &chosen, Err(error)),
+        })
     }
 }
 
@@ -144,12 +169,12 @@ impl Runtime {
         let record = records.endpoints.get_mut(name).ok_or_else(absent)?;
         let target = headers.get(TARGET_VARIANT).and_then(|value| value.to_str().ok());
         route(name, record, target).map_err(|refusal| match refusal {
-            Refusal::NotInService => absent(),
-            Refusal::NoVariant(variant) => ApiError::new(
+            RoutingRefusal::NotInService => absent(),
+            RoutingRefusal::NoVariant(variant) => ApiError::new(
                 "ValidationError",
                 format!("Variant {variant} does not exist for endpoint {}.", name.name),
             ),
-            Refusal::NotReady => ApiError {
+            RoutingRefusal::NotReady => ApiError {
                 status: 429,
                 ..ApiError::new("ModelNotReadyException", "The model of the endpoint is not ready. Try again later.")
             },
@@ -213,6 +238,8 @@ mod tests {
     #[test]
     fn paths_name_an_endpoint() {
         assert_eq!(invoked("/endpoints/one/invocations"), Some(("InvokeEndpoint", "one")));
+        let streamed = Some(("InvokeEndpointWithResponseStream", "one"));
+        assert_eq!(invoked("/endpoints/one/invocations-response-stream"), streamed);
         assert_eq!(invoked("/endpoints/one/async-invocations"), Some(("InvokeEndpointAsync", "one")));
         assert_eq!(invoked("/endpoints/one/two/invocations"), None);
         assert_eq!(invoked("/bucket/one/invocations"), None);

@@ -21,6 +21,7 @@ mod operations;
 mod platform;
 mod records;
 mod request_metrics;
+mod response_stream;
 mod rollout;
 mod routing;
 #[cfg(test)]

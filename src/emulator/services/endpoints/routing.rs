@@ -33,31 +33,36 @@ pub(super) struct Chosen {
 }
 
 /// Why no instance answers.
-pub(super) enum Refusal {
+pub(super) enum RoutingRefusal {
     NotInService,
     NoVariant(String),
     NotReady,
 }
 
 /// The next instance in turn: first of the new or the old ones, then of a variant by weight.
-pub(super) fn route(name: &ServingName, record: &mut EndpointRecord, target: Option<&str>) -> Result<Chosen, Refusal> {
+pub(super) fn route(
+    name: &ServingName,
+    record: &mut EndpointRecord,
+    target: Option<&str>,
+) -> Result<Chosen, RoutingRefusal> {
     let number = record.routed;
     record.routed += 1;
     let is_green = is_in_share(number, record.progress.share());
-    let fleet = record.green.as_ref().filter(|_| is_green).or(record.blue.as_ref()).ok_or(Refusal::NotInService)?;
+    let fleet =
+        record.green.as_ref().filter(|_| is_green).or(record.blue.as_ref()).ok_or(RoutingRefusal::NotInService)?;
     let variants = fleet.variants();
     let index = match target {
         Some(target) => {
             let found = variants.iter().position(|one| one.name == target);
-            found.ok_or_else(|| Refusal::NoVariant(target.to_owned()))?
+            found.ok_or_else(|| RoutingRefusal::NoVariant(target.to_owned()))?
         }
         None => by_weight(number, &variants.iter().map(|one| one.weight).collect::<Vec<_>>()),
     };
-    let variant = variants.get(index).ok_or(Refusal::NotReady)?;
+    let variant = variants.get(index).ok_or(RoutingRefusal::NotReady)?;
     let ready: Vec<(&Arc<ServingInstance>, PathBuf)> =
         variant.instances.iter().filter_map(|one| Some((one, one.socket()?))).collect();
-    let turn = usize::try_from(number).unwrap_or(0).checked_rem(ready.len()).ok_or(Refusal::NotReady)?;
-    let (instance, socket) = ready.into_iter().nth(turn).ok_or(Refusal::NotReady)?;
+    let turn = usize::try_from(number).unwrap_or(0).checked_rem(ready.len()).ok_or(RoutingRefusal::NotReady)?;
+    let (instance, socket) = ready.into_iter().nth(turn).ok_or(RoutingRefusal::NotReady)?;
     let instances = variant.instance_type.as_ref().and_then(|_| u32::try_from(variant.instances.len()).ok());
     Ok(Chosen {
         name: name.clone(),
