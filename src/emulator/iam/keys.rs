@@ -57,6 +57,7 @@ const SINGLE: &[&str] = &[
     "cloudwatch:namespace",
     "cloudwatch:resourcetag/",
     "iam:associatedresourcearn",
+    "iam:awsservicename",
     "iam:passedtoservice",
     "kms:calleraccount",
     "kms:grantisforawsresource",
