@@ -2,6 +2,7 @@
 
 mod deploying;
 mod faults;
+mod kills;
 mod refusing;
 mod rolling_back;
 
