@@ -56,6 +56,15 @@ impl Act {
         if self == Self::Rollback { &["rollback", "--reason", "too slow"] } else { &["deploy"] }
     }
 
+    /// How an undisturbed run ends.
+    fn end(self) -> Option<Kind> {
+        match self {
+            Self::AlarmSounds => Some(Kind::Verdict { code: 20 }),
+            Self::AnswersWrongly => Some(Kind::Verdict { code: 21 }),
+            Self::First | Self::Update | Self::OtherType | Self::Rollback => None,
+        }
+    }
+
     async fn desk(self) -> EndpointDesk {
         let desk = EndpointDesk::new().await;
         let scaling = json!({"min": 2, "max": 4, "target": 100});
@@ -179,6 +188,7 @@ async fn a_killed_command_ends_as_an_undisturbed_one_when_it_is_run_again() {
         let ended = act.run(&desk).await;
         let moments = count.seen.load(Ordering::Relaxed);
         let left = Left::by(&desk, ended).await;
+        assert_eq!(left.kind, act.end(), "{act:?}");
         assert_whole_ledger(&desk, &left, &format!("{act:?}"));
         for at in (0..moments).filter(|_| wanted.is_some()) {
             survives(act, &[(at, pause())], &left).await;
