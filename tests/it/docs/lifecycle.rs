@@ -137,7 +137,7 @@ const POLICIES: &[(&str, &[&str], &[&str])] = &[
 ];
 
 /// Calls that several commands share: each of them is in the policy of one.
-const SHARED: &[&str] = &["alarms", "endpoints", "registry"];
+const SHARED: &[&str] = &["registry"];
 
 fn actions(policy: &Value) -> BTreeSet<String> {
     let statements = policy["Statement"].as_array().unwrap().iter();
