@@ -26,7 +26,7 @@ const LIMIT_HINT: &str = "cannot be used: write `f1=0.01`, and `higher:f1=0.01` 
 pub struct ValidateArgs {
     #[command(flatten)]
     target: TargetArgs,
-    /// Compare the manifest with AWS as well: caller, bucket, image, role and quota
+    /// Compare the manifest with AWS as well: caller, bucket, image, role, quota and alarms
     #[arg(long)]
     connect: bool,
     #[command(flatten)]
