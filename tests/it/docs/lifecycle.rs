@@ -93,6 +93,7 @@ const POLICIES: &[(&str, &[&str], &[&str])] = &[
         &[
             "s3:DeleteObject",
             "s3:GetObject",
+            "s3:ListBucket",
             "s3:PutObject",
             "sagemaker:DescribeEndpoint",
             "sagemaker:DescribeEndpointConfig",

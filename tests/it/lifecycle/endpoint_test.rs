@@ -40,6 +40,29 @@ const SAMPLES: &str = r#"{"name": "two", "content_type": "text/csv", "body": "1,
 const WRONG: &str = r#"[{"name": "four", "content_type": "text/csv", "body": "2,2", "expect": {"equals": {"predictions": [5]}}},
  {"name": "broken", "content_type": "text/csv", "body": "500"}]"#;
 
+/// The shipped policy, for the emulator's account and bucket, and a role for the containers.
+fn account() -> Value {
+    let policy = include_str!("../../../runner-config/iam/lifecycle/endpoint-test.json");
+    let policy = policy.replace("eu-west-1:123456789012", "us-east-1:000000000000").replace("example-models", BUCKET);
+    let objects = json!({"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": format!("arn:aws:s3:::{BUCKET}/*")}]});
+    let role = |(name, principal, policy): (&str, Value, Value)| {
+        json!({
+            "RoleName": name,
+            "RoleId": format!("AROA{}", name.to_uppercase().replace('-', "")),
+            "Arn": format!("arn:aws:iam::000000000000:role/{name}"),
+            "AssumeRolePolicyDocument": {"Version": "2012-10-17", "Statement": [
+                {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}]},
+            "RolePolicyList": [{"PolicyName": name, "PolicyDocument": policy}],
+        })
+    };
+    let roles = [
+        ("endpoint-test", json!({"AWS": "000000000000"}), serde_json::from_str(&policy).unwrap()),
+        ("serving", json!({"Service": "sagemaker.amazonaws.com"}), objects),
+    ];
+    json!({ "RoleDetailList": roles.map(role) })
+}
+
 struct Desk {
     /// Ends before its folder goes.
     emulator: Emulator,
@@ -56,7 +79,10 @@ impl Desk {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str| folder.path().join(name);
         let image = serving_image(&file("image"), "serving", &python, HANDLER);
-        let emulator = Emulator::start(&file("data"), &["--image".to_owned(), image]);
+        std::fs::write(file("account.json"), account().to_string()).unwrap();
+        let iam = ["--iam".to_owned(), file("account.json").display().to_string()];
+        let mut emulator = Emulator::start(&file("data"), &[&["--image".to_owned(), image][..], &iam].concat());
+        emulator.call_driver_as("role/endpoint-test");
         std::fs::write(file("good.jsonl"), SAMPLES).unwrap();
         std::fs::write(file("rows.csv"), "a,expect:$.predictions[0],b\n1,3,2\n2,6.0,4\n").unwrap();
         std::fs::write(file("bytes.bin"), [1, 2]).unwrap();
@@ -107,10 +133,11 @@ impl Desk {
     }
 }
 
-/// Without what was measured.
+/// Without what was measured, and without the widths of columns, which follow from it.
 fn without_times(text: &str) -> String {
     let text = Regex::new(r"[\d.]+ (ms|answers)").unwrap().replace_all(text, "N $1").into_owned();
-    Regex::new(r"(p95 <= N ms) +[\d.]+ +").unwrap().replace_all(&text, "$1 N ").into_owned()
+    let text = Regex::new(r"(p95 <= N ms) +[\d.]+ ").unwrap().replace_all(&text, "$1 N ").into_owned();
+    Regex::new(r" {2,}").unwrap().replace_all(&text, "  ").into_owned()
 }
 
 #[test]
@@ -135,7 +162,7 @@ fn an_endpoint_is_judged_by_its_answers() {
     assert_snapshot("endpoint_test", &without_times(&shown.join("\n")));
 
     let place = |folder: &str| format!("s3://{BUCKET}/{folder}");
-    let output = json!({"S3OutputPath": place("answers"), "S3FailurePath": place("failures")});
+    let output = json!({"S3OutputPath": place("asynchronous/answers"), "S3FailurePath": place("asynchronous/failures")});
     desk.serve("later", &json!({"AsyncInferenceConfig": {"OutputConfig": output}}));
     let later = desk.test("later", &["--output", "json", "--samples", "rows.csv", "wrong.json"]);
     assert_eq!(later.code, 10, "{}", later.stderr);
@@ -144,4 +171,5 @@ fn an_endpoint_is_judged_by_its_answers() {
     assert_eq!(results, ["passed", "passed", "failed", "failed"]);
     assert!(json["samples"][3]["reason"].as_str().unwrap().contains("out of order"), "{json}");
     assert_eq!(desk.emulator.objects(), [""; 0]);
+    assert_eq!(desk.emulator.decided("endpoint-test")["denied"], json!({}));
 }
