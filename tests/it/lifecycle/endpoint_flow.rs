@@ -46,10 +46,43 @@ import boto3, json
 answer = boto3.client("sagemaker-runtime").invoke_endpoint(EndpointName="wine", ContentType="text/csv", Body=open("row.csv").read())
 assert json.loads(answer["Body"].read())["predictions"] == [0], answer
 "#;
+const TRUST: &str = include_str!("../../../runner-config/iam/lifecycle/model-approve-trust.json");
+/// Policies of the roles.
+const POLICIES: [(&str, &str); 4] = [
+    ("register", include_str!("../../../runner-config/iam/lifecycle/model-register.json")),
+    ("approve", include_str!("../../../runner-config/iam/lifecycle/model-approve.json")),
+    ("deploy", include_str!("../../../runner-config/iam/lifecycle/endpoint-deploy.json")),
+    ("test", include_str!("../../../runner-config/iam/lifecycle/endpoint-test.json")),
+];
+/// The role of the containers, as the policies name it.
+const SERVING: &str = "sagemaker-endpoint";
 /// Clients at once.
 const CLIENTS: usize = 20;
 /// Pause of a client between two requests.
 const THINKS: Duration = Duration::from_millis(100);
+
+/// The account with the shipped policies. The containers may do nothing but read the model.
+fn account() -> Value {
+    let of_account = |policy: &str| -> Value {
+        let policy = policy.replace("123456789012", "000000000000").replace("example-models", BUCKET);
+        serde_json::from_str(&policy.replace("eu-west-1", "us-east-1")).unwrap()
+    };
+    let role = |name: &str, trust: Value, policy: Value| {
+        json!({
+            "RoleName": name,
+            "RoleId": format!("AROA{}", name.to_uppercase().replace('-', "")),
+            "Arn": format!("arn:aws:iam::000000000000:role/{name}"),
+            "AssumeRolePolicyDocument": trust,
+            "RolePolicyList": [{"PolicyName": name, "PolicyDocument": policy}],
+        })
+    };
+    let reads = json!({"Version": "2012-10-17", "Statement": {
+        "Effect": "Allow", "Action": "s3:GetObject", "Resource": format!("arn:aws:s3:::{BUCKET}/models/*")}});
+    let of_sagemaker = json!({"Version": "2012-10-17", "Statement": {
+        "Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}});
+    let own = POLICIES.map(|(name, policy)| role(name, of_account(TRUST), of_account(policy)));
+    json!({ "RoleDetailList": [&own[..], &[role(SERVING, of_sagemaker, reads)]].concat() })
+}
 
 struct Flow {
     /// Ends before its folder goes.
@@ -78,7 +111,9 @@ impl Flow {
         let name = format!("000000000000.dkr.ecr.us-east-1.amazonaws.com/serve@sha256:{digest}");
         let image = serving_image(&file("image"), &name, python, &format!("{HANDLER}{FAULTS}"));
         let key = TokenKey::new(folder.path());
+        std::fs::write(file("account.json"), account().to_string()).unwrap();
         let args = [
+            ("--iam", file("account.json").display().to_string()),
             ("--image", image),
             ("--ecr", format!("serve@sha256:{digest}=linux/amd64")),
             ("--oidc", format!("{}={}", id_tokens::ISSUER, key.jwks.display())),
@@ -118,33 +153,33 @@ impl Flow {
             },
             "environments": {"prod": {
                 "region": "us-east-1", "account": "000000000000", "bucket": BUCKET,
-                "role": "arn:aws:iam::000000000000:role/serving",
+                "role": format!("arn:aws:iam::000000000000:role/{SERVING}"),
             }},
         });
         std::fs::write(self.path().join("manifest.json"), manifest.to_string()).unwrap();
     }
 
-    fn command(&self, words: &[&str], user: Option<&str>) -> Ended {
-        let mut variables = if user.is_some() { Vec::new() } else { self.emulator.environment() };
-        let token = user.map(|user| self.key.token(user));
-        let own = [("CI_ENVIRONMENT_NAME", "prod"), ("CI_PROJECT_PATH", "group/project"), ("CI_PIPELINE_ID", "7")];
-        variables.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        if let Some(token) = token {
-            variables.push(("SAGEMAKER_ID_TOKEN".to_owned(), token));
-            variables.push(("AWS_ROLE_ARN".to_owned(), "arn:aws:iam::000000000000:role/approve".to_owned()));
-        }
-        let variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    /// Runs a command in the name of a user, whose token is exchanged for the role.
+    fn command(&self, role: &str, user: &str, words: &[&str]) -> Ended {
+        let (token, role) = (self.key.token(user), format!("arn:aws:iam::000000000000:role/{role}"));
+        let variables = [
+            ("CI_ENVIRONMENT_NAME", "prod"),
+            ("CI_PROJECT_PATH", "group/project"),
+            ("CI_PIPELINE_ID", "7"),
+            ("SAGEMAKER_ID_TOKEN", token.as_str()),
+            ("AWS_ROLE_ARN", role.as_str()),
+        ];
         run(self.path(), &variables, &[words, &["--endpoint-url", &self.emulator.endpoint]].concat())
     }
 
     /// Registers, approves and deploys the model with this fault: the exit code of the deployment, and all that it printed.
     fn deploy(&self, fault: &str) -> (i32, String) {
         self.write_manifest(fault);
-        let registered = self.command(&["model", "register"], None);
+        let registered = self.command("register", "1", &["model", "register"]);
         assert_eq!(registered.code, 0, "{}", registered.stderr);
-        let approved = self.command(&["model", "approve", "--latest"], Some("2"));
+        let approved = self.command("approve", "2", &["model", "approve", "--latest"]);
         assert_eq!(approved.code, 0, "{}", approved.stderr);
-        let ended = self.command(&["endpoint", "deploy"], None);
+        let ended = self.command("deploy", "2", &["endpoint", "deploy"]);
         (ended.code, format!("{}{}", ended.stdout, ended.stderr))
     }
 
@@ -189,7 +224,7 @@ impl Flow {
     fn client(&self, program: PathBuf, arguments: &[&str]) {
         let mut client = Command::new(program);
         client.args(arguments).current_dir(self.path()).env_clear().env("HOME", self.path());
-        client.env("PATH", "/usr/bin:/bin").envs(self.emulator.environment());
+        client.env("PATH", "/usr/bin:/bin").envs(self.emulator.of_administrator());
         client.env("AWS_ENDPOINT_URL", &self.emulator.endpoint).env("AWS_DEFAULT_REGION", "us-east-1");
         let output = client.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -229,6 +264,9 @@ fn a_trained_model_goes_live_and_its_broken_successors_come_back() {
         let share = answers.failed as f64 / (answers.good + answers.failed) as f64;
         assert!(share <= most_failed, "{fault}: {answers:?}\n{printed}");
     }
-    let tested = flow.command(&["endpoint", "test"], None);
+    let tested = flow.command("test", "2", &["endpoint", "test"]);
     assert_eq!(tested.code, 0, "{}{}", tested.stdout, tested.stderr);
+    for (role, _) in POLICIES {
+        assert_eq!(flow.emulator.decided(role)["denied"], json!({}), "{role}");
+    }
 }

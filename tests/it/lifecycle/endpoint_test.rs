@@ -162,7 +162,8 @@ fn an_endpoint_is_judged_by_its_answers() {
     assert_snapshot("endpoint_test", &without_times(&shown.join("\n")));
 
     let place = |folder: &str| format!("s3://{BUCKET}/{folder}");
-    let output = json!({"S3OutputPath": place("asynchronous/answers"), "S3FailurePath": place("asynchronous/failures")});
+    let output =
+        json!({"S3OutputPath": place("asynchronous/answers"), "S3FailurePath": place("asynchronous/failures")});
     desk.serve("later", &json!({"AsyncInferenceConfig": {"OutputConfig": output}}));
     let later = desk.test("later", &["--output", "json", "--samples", "rows.csv", "wrong.json"]);
     assert_eq!(later.code, 10, "{}", later.stderr);
