@@ -55,7 +55,7 @@ const POLICIES: [(&str, &str); 4] = [
     ("test", include_str!("../../../runner-config/iam/lifecycle/endpoint-test.json")),
 ];
 /// The role of the containers, as the policies name it.
-const SERVING: &str = "sagemaker-endpoint";
+const SERVING: &str = "example-serving";
 /// Clients at once.
 const CLIENTS: usize = 20;
 /// Pause of a client between two requests.
