@@ -164,16 +164,18 @@ async fn make(inputs: &CommandInputs, args: MakingArgs) -> anyhow::Result<()> {
     args.output.leave(&data, &inputs.printer)
 }
 
-/// Refuses a folder that is absent, or that is packed itself.
+/// Makes the folder. Refuses one that is packed itself.
 fn check_folder(folder: &Path, model: &Path) -> Result<(), Failure> {
-    let made = std::fs::create_dir_all(folder);
     let refused = |why: &str| {
         Failure::user(format!("the package cannot be written into {}: it {why}", folder.display()))
             .hint("change `--output-dir`")
     };
-    let folder = made.and_then(|()| folder.canonicalize()).map_err(|error| refused("is no folder").caused_by(error))?;
-    let is_packed = model.canonicalize().is_ok_and(|model| folder.starts_with(model));
-    if is_packed { Err(refused("is a part of the model")) } else { Ok(()) }
+    let above = folder.ancestors().map(|above| if above.as_os_str().is_empty() { Path::new(".") } else { above });
+    let nearest = above.into_iter().find_map(|above| above.canonicalize().ok()).unwrap_or_default();
+    if model.canonicalize().is_ok_and(|model| nearest.starts_with(model)) {
+        return Err(refused("is a part of the model"));
+    }
+    std::fs::create_dir_all(folder).map_err(|error| refused("cannot be made").caused_by(error))
 }
 
 /// Stores the package in the environment's bucket, if there is one, unless it is there.
