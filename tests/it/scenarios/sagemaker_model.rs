@@ -108,7 +108,7 @@ fn a_model_outlives_the_limit_of_after_script() {
         assert_eq!(outcomes[1].state.as_deref(), Some("failed"), "{}", outcomes[1]);
         outcomes[1].shows("SageMaker did not upload the model: ").hides("Model: ");
     };
-    play_with(&["--uploading-delay", "25s"], "a model that is uploaded for long", run, expect);
+    play_with(&["--uploading-delay", "12s"], "a model that is uploaded for long", run, expect);
 }
 
 #[test]

@@ -71,8 +71,7 @@ pub(crate) fn sagemaker_with(emulator: &[&str], tail: &str) -> Driver {
         program: super::program::executor().to_path_buf(),
         args: vec!["--config".to_owned(), "{operator_config}".to_owned()],
         env: Vec::new(),
-        // Preparation sends the agent, and a test build of it is large.
-        adjust: |settings| settings.prepare_exec_timeout = settings.prepare_exec_timeout.max(20),
+        adjust: leave_time_to_prepare,
         emulator: Some(emulator.iter().map(|arg| (*arg).to_owned()).collect()),
         operator_config: format!(
             "{ALLOW_ALL}[aws]\nregion = \"us-east-1\"\nendpoint_url = \"{{emulator}}\"\n[storage]\nbucket = \"{}\"\n\
@@ -109,11 +108,18 @@ pub(crate) fn sagemaker_with_creator() -> Driver {
     driver
 }
 
+/// Preparation sends the agent, and a test build of it is large. A row that prepares nothing in earnest gives it one second.
+fn leave_time_to_prepare(settings: &mut Settings) {
+    if settings.prepare_exec_timeout > 1 {
+        settings.prepare_exec_timeout = settings.prepare_exec_timeout.max(12);
+    }
+}
+
 /// [`sagemaker`] whose host stages run in the sandbox. Runner and driver have an ordinary user.
 pub(crate) fn sandboxed() -> Driver {
     let mut driver = sandboxed_as_root();
     driver.adjust = |settings| {
-        settings.prepare_exec_timeout = settings.prepare_exec_timeout.max(20);
+        leave_time_to_prepare(settings);
         settings.ordinary_user = true;
     };
     driver
@@ -129,7 +135,7 @@ pub(crate) fn sandboxed_with(lines: &str) -> Driver {
     let mut driver = sagemaker();
     driver.name = SANDBOXED;
     driver.adjust = |settings| {
-        settings.prepare_exec_timeout = settings.prepare_exec_timeout.max(20);
+        leave_time_to_prepare(settings);
         settings.ordinary_user = false;
     };
     driver.operator_config = driver.operator_config.replace(WITHOUT_SANDBOX, &format!("[sandbox]\n{lines}"));
