@@ -7,7 +7,7 @@ use serde_json::json;
 use super::sagemaker_desk::{BUILD_FAILURE, Desk};
 use super::sagemaker_power::edit_payload;
 use crate::container::{root_of, with_libraries};
-use crate::support::job::{Artifacts, Job, Variable};
+use crate::support::job::{Artifacts, Cache, Job, Variable};
 use crate::support::scenario::{one, scenarios};
 use crate::support::waiting::tell;
 
@@ -73,7 +73,8 @@ fn the_images_user_cannot_have_the_builds_directory() {
 /// A root directory with bash and a few programs: it has none of this machine's directories.
 fn small_image() -> Option<tempfile::TempDir> {
     let files =
-        with_libraries(&["/bin/bash", "/bin/sh", "/bin/rm", "/bin/cat", "/bin/head", "/bin/mkdir", "/bin/chmod"])?;
+        ["bash", "sh", "rm", "cat", "head", "mkdir", "chmod", "ln", "ls"].map(|program| format!("/bin/{program}"));
+    let files = with_libraries(&files.each_ref().map(String::as_str))?;
     let files: Vec<(&str, &str)> = files.iter().map(|file| (file.as_str(), file.trim_start_matches('/'))).collect();
     root_of(&files)
 }
@@ -106,6 +107,34 @@ fn the_root_is_smaller_than_the_volume() {
     assert_eq!(places[0], places[1]);
     assert_eq!(places[0], format!("/opt/ml/input/data/sagemaker-executor/volume{}", desk.project().display()));
     desk.is_left_clean();
+}
+
+/// Scripts of a virtualenv name its interpreter by its whole path, and the interpreter is a link into the image: the next job finds
+/// both where the first one made them.
+#[test]
+fn a_virtualenv_from_the_cache_runs_where_the_root_is_small() {
+    let Some(root) = small_image().filter(|_| is_root()) else { return };
+    let job = Job::new().script(["true"]).cache(Cache::new("venv", ["venv/"]));
+    let image = option(&root.path().display().to_string());
+    let mut desk = Desk::below(elsewhere(), &job, &["--image", &image, "--root-size", &option("32M")], "").prepared();
+    let (project, archive) = (desk.project(), desk.root().join("cache.tar"));
+    let make = "mkdir -p venv/bin; ln -s /bin/bash venv/bin/python
+        printf '#!%s\necho \"$0\"\n' \"$PWD/venv/bin/python\" > venv/bin/train; chmod +x venv/bin/train; \"$PWD/venv/bin/train\"";
+    let made = desk.run("build_script", make);
+    made.passed();
+    let on_the_host = |stage: &str, script: &str| {
+        desk.run(stage, &format!("set -e; cd '{}'; {script}", project.display())).passed();
+    };
+    on_the_host("archive_cache", &format!("tar -cf '{}' venv; rm -rf venv", archive.display()));
+    desk.cleanup().passed();
+    desk.next_job(&job, 4712);
+    on_the_host("restore_cache", &format!("tar -xf '{}'", archive.display()));
+    let used = desk.run("build_script", "\"$PWD/venv/bin/train\"");
+    used.passed();
+    assert_eq!(used.out(), made.out());
+    assert!(used.out().ends_with("/ml/churn/venv/bin/train\n"), "{used}");
+    desk.run("archive_cache", "true").passed();
+    desk.close();
 }
 
 /// An image with a user and without `cp`: the user owns neither the channel nor its files.

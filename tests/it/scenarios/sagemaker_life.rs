@@ -132,11 +132,18 @@ fn driver_with_little_grace() -> crate::support::driver::Driver {
 
 #[test]
 fn the_next_type_is_taken_when_there_is_no_capacity() {
-    for tail in ["", "[trace]\nlive_copy = false"] {
+    // Of two types SageMaker would select one; here it takes no list.
+    let no_list = json!([{"operation": "CreateTrainingJob", "count": 1, "error": "ResourceLimitExceeded",
+        "message": quota_text("ml.p4d.24xlarge", 0)}]);
+    for (tail, types, calls) in
+        [("", TYPES, json!([])), ("[trace]\nlive_copy = false", "ml.p4d.24xlarge, ml.m5.large", no_list)]
+    {
         let mut desk = Desk::with(&job(), &[], tail);
-        desk.set("SAGEMAKER_INSTANCE_TYPE", TYPES);
+        desk.set("SAGEMAKER_INSTANCE_TYPE", types);
         desk.set("SAGEMAKER_INSTANCE_COUNT", "2");
-        desk.emulator.set_faults(&no_p4d());
+        let mut faults = no_p4d();
+        faults["calls"] = calls;
+        desk.emulator.set_faults(&faults);
         let desk = desk.prepared();
         let session = desk.session.clone().unwrap();
         let ended = desk.run("build_script", "echo there; echo made > model.txt");

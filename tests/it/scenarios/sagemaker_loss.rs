@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::sagemaker_desk::{BUILD_FAILURE, Desk, SYSTEM_FAILURE};
-use crate::container::dash_root;
+use crate::container::{dash_root, root_of, with_libraries};
 use crate::support::job::{Job, Variable};
 use crate::support::scenario::{one, scenarios};
 use crate::support::waiting::tell;
@@ -62,6 +62,20 @@ fn an_image_that_cannot_run_the_agent() {
     let ended = desk.run("build_script", "echo never");
     ended.with_code(BUILD_FAILURE).one_error().says("exit code: 126").says("`image:`");
     ended.says("[container] failed to start the agent: ");
+    desk.close();
+}
+
+/// bash alone, as in an image that was stripped down: nothing of the executor can start.
+#[test]
+fn an_image_without_a_shell() {
+    let Some(files) = with_libraries(&["/bin/bash"]) else { return };
+    let files: Vec<_> = files.iter().map(|file| (file.as_str(), file.trim_start_matches('/'))).collect();
+    let Some(root) = root_of(&files) else { return };
+    let image = format!("registry.example.com/train:2.4={}", root.path().display());
+    let desk = Desk::with(&job(), &["--image", &image, "--log-delay", "1s"], "").prepared();
+    let ended = desk.run("build_script", "echo never");
+    ended.with_code(BUILD_FAILURE).one_error().says("`image:`").says("`/bin/sh`");
+    assert_eq!((ended.out().as_str(), ended.exit_code.as_deref()), ("", None), "{ended}");
     desk.close();
 }
 

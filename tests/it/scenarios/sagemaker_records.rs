@@ -116,8 +116,9 @@ fn a_stage_with_a_bad_record() {
     }
 }
 
-/// A state directory in which nothing can be made: `{mount}` runs before `cleanup`, in a mount namespace of its own.
-fn cleaned_up_on(mount: &str) -> Option<()> {
+/// A state directory in which nothing can be made: `{mount}` runs before `cleanup` and before `sweep`, in a mount namespace of
+/// its own. Both find the record again, and end with these codes.
+fn cleaned_up_on(mount: &str, codes: [i32; 2]) -> Option<()> {
     let desk = abandoned();
     let unshare = find_program("unshare")?;
     let state = desk.root().join("state");
@@ -143,6 +144,8 @@ fn cleaned_up_on(mount: &str) -> Option<()> {
     }
     assert!(desk.emulator.live_jobs().is_empty(), "{ended}");
     assert!(desk.emulator.session_objects().is_empty(), "{ended}");
+    ended.with_code(codes[0]);
+    desk.call(&["sweep"]).with_code(codes[1]);
     // Outside of the namespace the files are as they were; a pass there finds nothing else to do.
     desk.program = driver;
     desk.cleanup().passed();
@@ -151,8 +154,8 @@ fn cleaned_up_on(mount: &str) -> Option<()> {
     Some(())
 }
 
-fn on(name: &str, mount: &str) {
-    if cleaned_up_on(mount).is_none() {
+fn on(name: &str, mount: &str, codes: [i32; 2]) {
+    if cleaned_up_on(mount, codes).is_none() {
         tell(&format!("SKIPPED: {name}: no mount namespaces here"));
     }
 }
@@ -163,6 +166,7 @@ fn cleanup_on_a_full_disk() {
         "cleanup on a full disk",
         "mount -t tmpfs -o size=256k tmpfs \"$STATE\"; cp -a \"$BACKUP/sessions\" \"$STATE\"; \
          cat /dev/zero > \"$STATE/filler\" 2> /dev/null || true",
+        [0, 0],
     );
 }
 
@@ -172,6 +176,7 @@ fn cleanup_on_a_disk_without_inodes() {
         "cleanup on a disk without inodes",
         "mount -t tmpfs -o size=4m,nr_inodes=64 tmpfs \"$STATE\"; cp -a \"$BACKUP/sessions\" \"$STATE\"; \
          i=0; while : > \"$STATE/filler-$i\"; do i=$((i + 1)); done 2> /dev/null",
+        [0, 0],
     );
 }
 
@@ -180,6 +185,7 @@ fn cleanup_on_a_read_only_disk() {
     on(
         "cleanup on a read-only disk",
         "mount -t tmpfs tmpfs \"$STATE\"; cp -a \"$BACKUP/.\" \"$STATE\"; mount -o remount,ro \"$STATE\"",
+        [0, 0],
     );
 }
 

@@ -16,13 +16,15 @@ rows! {
         needs: ["unzip"],
         play: |world| one(world, &Job::new().script(["echo made > model.txt"]).artifacts(Artifacts::paths(["model.txt"]))),
         expect: |world, outcomes| {
+            let emulator = world.emulator.as_ref().unwrap();
+            assert!(!emulator.live_jobs().is_empty(), "SageMaker ended the training job before GitLab had its result");
             let files = outcomes[0].succeeded().called("cleanup", 1).artifact("archive").files();
             assert_eq!(files["model.txt"], b"made\n");
             let sessions = std::fs::read_dir(world.dirs.root().join("state/sessions")).unwrap().flatten();
             let records = sessions.map(|entry| std::fs::read_to_string(entry.path()).unwrap_or_default());
             let kept = records.filter(|text| text.contains("\"leaving\": {")).count();
             assert_eq!(kept, 1, "a record stays until the end is seen");
-            assert!(world.emulator.as_ref().unwrap().session_objects().is_empty(), "the session's objects are gone");
+            assert!(emulator.session_objects().is_empty(), "the session's objects are gone");
         },
     }
 }
