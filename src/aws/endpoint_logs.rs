@@ -11,6 +11,8 @@ use super::clients::Clients;
 
 /// Longest line that is kept, in bytes.
 const LONGEST_LINE: usize = 4096;
+/// Streams among which the newest is looked for: the service's maximum.
+const STREAMS: i32 = 50;
 /// Pages that are read: AWS gives empty ones.
 const MOST_PAGES: usize = 3;
 
@@ -24,12 +26,15 @@ impl AwsEndpointLogs {
         Self { clients }
     }
 
+    /// Of the streams with the newest events the one that began last: when a deployment fails, the old containers write on.
     async fn newest_stream(&self, group: &str) -> Result<Option<String>, CloudError> {
         let call = self.clients.call("list", format!("log streams of {group}"), "logs:DescribeLogStreams");
         let request = self.clients.logs().describe_log_streams().log_group_name(group);
-        match request.order_by(OrderBy::LastEventTime).descending(true).limit(1).send().await {
+        match request.order_by(OrderBy::LastEventTime).descending(true).limit(STREAMS).send().await {
             Ok(page) => {
-                Ok(page.log_streams.and_then(|streams| streams.into_iter().next()).and_then(|one| one.log_stream_name))
+                let streams = page.log_streams.unwrap_or_default().into_iter();
+                let newest = streams.max_by_key(|stream| stream.creation_time);
+                Ok(newest.and_then(|stream| stream.log_stream_name))
             }
             Err(error) => unless_absent(call.failed(&error)).map(|()| None),
         }
@@ -74,10 +79,14 @@ mod tests {
     use crate::stub::{Stub, refusal, reply};
 
     #[tokio::test]
-    async fn the_last_lines_come_from_the_newest_stream() {
+    async fn the_last_lines_come_from_the_stream_that_began_last() {
         let stub = Stub::start().await;
         let port = AwsEndpointLogs::new(Arc::clone(&stub.clients));
-        stub.push(reply(200, json!({"logStreams": [{"logStreamName": "AllTraffic/i-1"}]}).to_string()));
+        let streams = json!([
+            {"logStreamName": "AllTraffic/i-0", "creationTime": 10},
+            {"logStreamName": "AllTraffic/i-1", "creationTime": 20},
+        ]);
+        stub.push(reply(200, json!({ "logStreams": streams }).to_string()));
         stub.push(reply(200, json!({"events": [], "nextBackwardToken": "b"}).to_string()));
         let events = json!([{"message": "no module", "timestamp": 1}, {"message": "a\u{1b}[2J", "timestamp": 2}]);
         stub.push(reply(200, json!({"events": events, "nextBackwardToken": "c"}).to_string()));
@@ -86,7 +95,7 @@ mod tests {
         assert!(!lines[1].contains('\u{1b}'), "{lines:?}");
         let seen: Vec<Value> = stub.seen().iter().map(|seen| serde_json::from_slice(&seen.body).unwrap()).collect();
         let group = "/aws/sagemaker/Endpoints/churn";
-        let newest = json!({"logGroupName": group, "orderBy": "LastEventTime", "descending": true, "limit": 1});
+        let newest = json!({"logGroupName": group, "orderBy": "LastEventTime", "descending": true, "limit": 50});
         assert_eq!(seen[0], newest);
         let read = json!({"logGroupName": group, "logStreamName": "AllTraffic/i-1", "startFromHead": false,
             "limit": 50, "nextToken": "b"});

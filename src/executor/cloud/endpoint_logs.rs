@@ -7,6 +7,6 @@ use super::error::CloudError;
 /// The group `/aws/sagemaker/Endpoints/NAME`.
 #[async_trait]
 pub trait EndpointLogs: Send + Sync {
-    /// The last lines of the stream with the newest event, at most so many; none when the group or a stream does not exist.
+    /// The last lines of the container that began last, at most so many; none when the group or a stream does not exist.
     async fn last_lines(&self, endpoint: &str, most: usize) -> Result<Vec<String>, CloudError>;
 }
