@@ -157,7 +157,7 @@ impl ModelEndpoints for AwsEndpoints {
 
     async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>, CloudError> {
         let call = self.clients.call("list the tags of", arn, "sagemaker:ListTags");
-        tags::of(&self.clients, call, arn).await
+        tags::of(&self.clients, &call, arn).await
     }
 }
 

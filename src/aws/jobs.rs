@@ -109,7 +109,8 @@ impl TrainingJobs for AwsJobs {
     }
 
     async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>, CloudError> {
-        tags::of(&self.clients, AwsCall::new("list the tags of", arn, "sagemaker:ListTags"), arn).await
+        let call = AwsCall::new("list the tags of", arn, "sagemaker:ListTags");
+        tags::of(&self.clients, &call, arn).await
     }
 
     async fn stop(&self, name: &str) -> Result<(), CloudError> {

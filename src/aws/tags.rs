@@ -9,7 +9,7 @@ use super::clients::Clients;
 use super::errors::AwsCall;
 
 /// All tags of the resource with this ARN.
-pub(super) async fn of(clients: &Clients, call: AwsCall, arn: &str) -> Result<BTreeMap<String, String>, CloudError> {
+pub(super) async fn of(clients: &Clients, call: &AwsCall, arn: &str) -> Result<BTreeMap<String, String>, CloudError> {
     let mut pages = clients.sagemaker().list_tags().resource_arn(arn).into_paginator().send();
     let mut tags = BTreeMap::new();
     while let Some(page) = pages.next().await {
