@@ -81,13 +81,7 @@ impl Deploying<'_> {
         let verdict = self.test().await?;
         let outcome = if has_alarms || has_scaling { "adjusted" } else { "unchanged" };
         let previous = self.newest.and_then(|entry| entry.begin.from_config.as_deref());
-        self.leave(
-            outcome,
-            self.newest.map(|entry| entry.number),
-            previous,
-            &self.wanted.config.name,
-            verdict.as_ref(),
-        )?;
+        self.leave(outcome, self.newest.map(|entry| entry.number), previous, &self.wanted.config.name)?;
         conclude(verdict.as_ref())
     }
 
@@ -205,7 +199,7 @@ impl Deploying<'_> {
             (_, Some(_)) => "updated",
             (_, None) => "created",
         };
-        self.leave(outcome, Some(entry.number), entry.begin.from_config.as_deref(), config, verdict.as_ref())
+        self.leave(outcome, Some(entry.number), entry.begin.from_config.as_deref(), config)
     }
 
     /// Deletes old configurations. The deployment has succeeded without that.
@@ -226,7 +220,7 @@ impl Deploying<'_> {
         let reason = verdict.reason().unwrap_or_default();
         self.end(entry, LedgerOutcome::Failed, Some(&reason), Some(config), Some(verdict)).await?;
         let previous = entry.begin.from_config.as_deref();
-        self.leave("wrong_answers", Some(entry.number), previous, config, Some(verdict))?;
+        self.leave("wrong_answers", Some(entry.number), previous, config)?;
         let message = format!("{config} of {endpoint} is in service again, and answers wrongly too: {reason}");
         Err(Failure::verdict(exit_codes::BELOW_BAR, message)
             .hint(
@@ -243,7 +237,7 @@ impl Deploying<'_> {
             let deleted = if self.deletes_failed { self.delete().await? } else { "" };
             let in_service = Some(config.as_str()).filter(|_| !self.deletes_failed);
             self.end(entry, LedgerOutcome::Failed, Some(&reason), in_service, Some(verdict)).await?;
-            self.leave("wrong_answers", Some(entry.number), None, in_service.unwrap_or_default(), Some(verdict))?;
+            self.leave("wrong_answers", Some(entry.number), None, in_service.unwrap_or_default())?;
             let message = format!("the first deployment of {endpoint} has nothing to go back to{deleted}: {reason}");
             return Err(Failure::verdict(exit_codes::BELOW_BAR, message)
                 .hint("deploy a version that answers its samples, or correct `endpoint.test.samples`")
@@ -284,7 +278,7 @@ impl Deploying<'_> {
         let is_good = old_answers.as_ref().is_none_or(TestVerdict::is_good);
         let outcome = if is_good { LedgerOutcome::RolledBackByUs } else { LedgerOutcome::Failed };
         self.end(entry, outcome, Some(&reason), Some(&old), Some(verdict)).await?;
-        self.leave("rolled_back_by_us", Some(entry.number), Some(config), &old, Some(verdict))?;
+        self.leave("rolled_back_by_us", Some(entry.number), Some(config), &old)?;
         if !is_good {
             let why = old_answers.and_then(|verdict| verdict.reason()).unwrap_or_default();
             let message = format!("{old} is in service again, and does not answer the samples either: {why}");
@@ -318,13 +312,7 @@ impl Deploying<'_> {
         }
         self.end(entry, outcome, Some(&reason), config.as_deref(), None).await?;
         let word = if outcome == LedgerOutcome::RolledBack { "rolled_back" } else { "failed" };
-        self.leave(
-            word,
-            Some(entry.number),
-            Some(&self.wanted.config.name),
-            config.as_deref().unwrap_or_default(),
-            None,
-        )?;
+        self.leave(word, Some(entry.number), Some(&self.wanted.config.name), config.as_deref().unwrap_or_default())?;
         Err(failure.into())
     }
 
@@ -390,7 +378,9 @@ impl Deploying<'_> {
 
     async fn test(&self) -> anyhow::Result<Option<TestVerdict>> {
         if let Some(test) = self.test {
-            return Ok(Some(test.run(self.inputs, self.target).await?));
+            let verdict = test.run(self.inputs, self.target).await?;
+            self.inputs.printer.line(verdict.text());
+            return Ok(Some(verdict));
         }
         let line = "no samples are sent: the manifest has no `endpoint.test`, so that wrong answers bring nothing back";
         self.inputs.printer.warn(line);
@@ -421,12 +411,8 @@ impl Deploying<'_> {
         number: Option<u64>,
         previous: Option<&str>,
         config: &str,
-        verdict: Option<&TestVerdict>,
     ) -> anyhow::Result<()> {
         let data = DeploymentData::new(outcome, self.wanted, number, previous, config);
-        if let Some(verdict) = verdict {
-            self.inputs.printer.line(verdict.text());
-        }
         self.output.leave(&data, &self.inputs.printer)
     }
 }
