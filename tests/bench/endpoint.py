@@ -133,6 +133,7 @@ def main():
     parser.add_argument("--concurrency", type=int, default=4)
     parser.add_argument("--model-ms", type=float, default=20)
     arguments = parser.parse_args()
+    driver = pathlib.Path(arguments.driver).absolute()
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         programs = folder / "image/usr/local/bin"
@@ -145,12 +146,12 @@ def main():
             "environments": {"bench": {"region": "us-east-1", "account": "000000000000", "bucket": "bench"}},
         }
         (folder / "manifest.json").write_text(json.dumps(manifest))
-        emulator = stand.Emulator(arguments.driver, folder / "emulator", "--image", f"serving=overlay:{folder}/image")
+        emulator = stand.Emulator(driver, folder / "emulator", "--image", f"serving=overlay:{folder}/image")
         try:
             serve(emulator)
             rounds = []
             for _ in range(arguments.rounds):
-                figures = endpoint_test(arguments.driver, folder, emulator, arguments.requests, arguments.concurrency)
+                figures = endpoint_test(driver, folder, emulator, arguments.requests, arguments.concurrency)
                 times = second_client(emulator, arguments.requests, arguments.concurrency)
                 rounds.append((figures, {"p50": stand.percentile(times, 0.50), "p95": stand.percentile(times, 0.95)}))
         finally:

@@ -81,7 +81,8 @@ fn account() -> Value {
     let of_sagemaker = json!({"Version": "2012-10-17", "Statement": {
         "Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}});
     let own = POLICIES.map(|(name, policy)| role(name, of_account(TRUST), of_account(policy)));
-    json!({ "RoleDetailList": [&own[..], &[role(SERVING, of_sagemaker, reads)]].concat() })
+    let roles = [&own[..], &[role(SERVING, of_sagemaker, reads)]].concat();
+    json!({ "RoleDetailList": roles })
 }
 
 struct Flow {
