@@ -116,19 +116,24 @@ fn a_virtualenv_from_the_cache_runs_where_the_root_is_small() {
     let Some(root) = small_image().filter(|_| is_root()) else { return };
     let job = Job::new().script(["true"]).cache(Cache::new("venv", ["venv/"]));
     let image = option(&root.path().display().to_string());
-    let mut desk = Desk::below(elsewhere(), &job, &["--image", &image, "--root-size", &option("32M")], "").prepared();
+    let (options, links) = (
+        ["--image", &image, "--root-size", &option("32M")],
+        "[results]
+keep_outside_links = true",
+    );
+    let mut desk = Desk::below(elsewhere(), &job, &options, links).prepared();
     let (project, archive) = (desk.project(), desk.root().join("cache.tar"));
-    let make = "mkdir -p venv/bin; ln -s /bin/bash venv/bin/python
+    let script = "mkdir -p venv/bin; ln -s /bin/bash venv/bin/python
         printf '#!%s\necho \"$0\"\n' \"$PWD/venv/bin/python\" > venv/bin/train; chmod +x venv/bin/train; \"$PWD/venv/bin/train\"";
-    let made = desk.run("build_script", make);
+    let made = desk.run("build_script", script);
     made.passed();
-    let on_the_host = |stage: &str, script: &str| {
+    let on_the_host = |desk: &Desk, stage: &str, script: &str| {
         desk.run(stage, &format!("set -e; cd '{}'; {script}", project.display())).passed();
     };
-    on_the_host("archive_cache", &format!("tar -cf '{}' venv; rm -rf venv", archive.display()));
+    on_the_host(&desk, "archive_cache", &format!("tar -cf '{}' venv; rm -rf venv", archive.display()));
     desk.cleanup().passed();
     desk.next_job(&job, 4712);
-    on_the_host("restore_cache", &format!("tar -xf '{}'", archive.display()));
+    on_the_host(&desk, "restore_cache", &format!("tar -xf '{}'", archive.display()));
     let used = desk.run("build_script", "\"$PWD/venv/bin/train\"");
     used.passed();
     assert_eq!(used.out(), made.out());

@@ -111,7 +111,7 @@ pub(crate) fn sagemaker_with_creator() -> Driver {
 /// Preparation sends the agent, and a test build of it is large. A row that prepares nothing in earnest gives it one second.
 fn leave_time_to_prepare(settings: &mut Settings) {
     if settings.prepare_exec_timeout > 1 {
-        settings.prepare_exec_timeout = settings.prepare_exec_timeout.max(12);
+        settings.prepare_exec_timeout = settings.prepare_exec_timeout.max(20);
     }
 }
 
