@@ -187,7 +187,7 @@ fn cleanup_on_a_disk_without_inodes() {
 fn cleanup_on_a_read_only_disk() {
     on(
         "cleanup on a read-only disk",
-        "mount -t tmpfs tmpfs \"$STATE\"; cp -a \"$BACKUP/.\" \"$STATE\"; mount -o remount,ro \"$STATE\"",
+        "mount -t tmpfs tmpfs \"$STATE\"; cp -a \"$BACKUP/.\" \"$STATE\"; mount -o remount,bind,ro \"$STATE\"",
         [SYSTEM_FAILURE, 2],
     );
 }
