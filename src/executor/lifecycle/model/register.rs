@@ -9,7 +9,7 @@ use clap::Args;
 use super::change::{ATTEMPTS, pauses};
 use super::lineage::{StoredModel, VersionContent, description, differences};
 use super::metadata::{property, without_credentials};
-use super::source::{MetricsFile, ModelArchive, ModelSource, metrics};
+use super::source::{MetricsFile, ModelArchive, ModelOrigin, metrics};
 use super::version_data::{VersionData, image};
 use super::versions::{completed, with_content};
 use crate::base::exit_codes;
@@ -56,7 +56,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: RegisterArgs) -> anyhow::R
     target.check_account(inputs).await?;
     let (connect, access) = (&inputs.connect, &target.access);
     let sources = connect.source_objects(access).await?;
-    let model = ModelSource::find(&target, &*sources).await?;
+    let model = ModelOrigin::find(&target, &*sources).await?;
     let registration = Registration {
         registry: connect.registry(access).await?,
         objects: connect.objects(access).await?,
@@ -91,7 +91,7 @@ struct Registration<'a> {
     sources: Arc<dyn SourceObjects>,
     target: &'a ProjectTarget,
     image_digest: &'a str,
-    model: ModelSource,
+    model: ModelOrigin,
     metrics: Vec<MetricsFile>,
     author: Option<JobUser>,
 }

@@ -26,7 +26,7 @@ const MOST_METRICS: usize = 10;
 
 /// A model before it is stored.
 #[derive(Debug)]
-pub(super) enum ModelSource {
+pub(super) enum ModelOrigin {
     Folder(PathBuf, FilesHash),
     Object(SourceObject, Sha256Hash),
 }
@@ -39,7 +39,7 @@ pub(super) struct ModelArchive {
     packed: Option<PackedModel>,
 }
 
-impl ModelSource {
+impl ModelOrigin {
     /// Hashes the manifest's folder, or looks at the object that the manifest names.
     ///
     /// # Errors
