@@ -3,6 +3,7 @@
 mod endpoint_deploy;
 mod endpoint_flow;
 mod endpoint_test;
+mod endpoint_upkeep;
 mod gate;
 mod init;
 mod model;
