@@ -70,7 +70,7 @@ impl UpkeepDesk {
             ("--ecr", format!("serve@sha256:{digest}=linux/amd64")),
             ("--iam", file("account.json").display().to_string()),
             ("--oidc", format!("{}={}", id_tokens::ISSUER, key.jwks.display())),
-            ("--quota", "endpoint:ml.m5.large=2".to_owned()),
+            ("--quota", "endpoint:ml.m5.large=4".to_owned()),
             ("--deployment-wait-scale", "0.01".to_owned()),
         ];
         let args: Vec<String> = args.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
