@@ -42,8 +42,8 @@ pub(super) fn read(paths: &[PathBuf], default_type: Option<&str>) -> Result<Vec<
         return Err(Failure::user(format!("two samples have the name `{}`", twice.name)).hint("change one `name`"));
     }
     if reader.samples.is_empty() {
-        let named: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
-        let place = if named.is_empty() { "no file is named".to_owned() } else { named.join(", ") };
+        let shown: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+        let place = if shown.is_empty() { "no file is named".to_owned() } else { shown.join(", ") };
         return Err(Failure::user(format!("there is no sample to send: {place}")).hint(HINT));
     }
     Ok(reader.samples)

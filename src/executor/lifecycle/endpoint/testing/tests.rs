@@ -68,10 +68,12 @@ fn error(kind: CloudErrorKind) -> CloudError {
     CloudError { kind, operation: "invoke endpoint wine".to_owned(), message: "planned".to_owned(), action: "a:B" }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "other behaviors fail")]
 fn answer(body: &str) -> Result<InferenceReply, CloudErrorKind> {
     Ok(InferenceReply::Answer { content_type: "text/plain".to_owned(), body: body.to_owned().into() })
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "other behaviors fail")]
 fn failing(status: u16) -> Result<InferenceReply, CloudErrorKind> {
     Ok(InferenceReply::ModelError { status: Some(status), message: "boom".to_owned() })
 }
