@@ -127,7 +127,8 @@ def endpoint_test(driver, folder, emulator, requests, concurrency):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--driver", default=ROOT / "target/release/sagemaker-executor")
+    built = sorted(ROOT.glob("target/*/release/sagemaker-executor")) + [ROOT / "target/release/sagemaker-executor"]
+    parser.add_argument("--driver", default=built[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=400)
     parser.add_argument("--concurrency", type=int, default=4)
