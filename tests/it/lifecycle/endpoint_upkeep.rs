@@ -152,7 +152,7 @@ fn an_endpoint_is_watched_brought_back_and_deleted() {
     assert_eq!((back.code, desk.answer()), (0, (200, "model one".to_owned())), "{}{}", back.stdout, back.stderr);
     let variables = std::fs::read_to_string(desk.folder.path().join("back.env")).unwrap();
     assert!(
-        variables.contains("\nDEPLOYMENT_NUMBER=3\n") && variables.contains("model-package/wine/1\n"),
+        variables.starts_with("DEPLOYMENT_NUMBER=3\n") && variables.contains("model-package/wine/1\n"),
         "{variables}"
     );
     let again = desk.endpoint(&["rollback", "--reason", "drifts", "--reject"]);
