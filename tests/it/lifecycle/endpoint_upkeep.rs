@@ -122,8 +122,8 @@ impl UpkeepDesk {
         self.emulator.invoke("wine", "text/plain", "x")
     }
 
-    /// Names of everything of the kind.
-    fn names(&self, operation: &str, list: &str) -> usize {
+    /// How many things an operation lists.
+    fn count(&self, operation: &str, list: &str) -> usize {
         self.emulator.call(&format!("SageMaker.{operation}"), &json!({}))[list].as_array().unwrap().len()
     }
 }
@@ -175,7 +175,7 @@ fn an_endpoint_is_watched_brought_back_and_deleted() {
     let deleted = desk.endpoint(&["delete", "--reason", "no longer used"]);
     assert_eq!(deleted.code, 0, "{}{}", deleted.stdout, deleted.stderr);
     let lists = [("ListEndpoints", "Endpoints"), ("ListEndpointConfigs", "EndpointConfigs"), ("ListModels", "Models")];
-    assert_eq!(lists.map(|(operation, list)| desk.names(operation, list)), [0, 0, 0], "{}", deleted.stdout);
+    assert_eq!(lists.map(|(operation, list)| desk.count(operation, list)), [0, 0, 0], "{}", deleted.stdout);
     let gone = desk.endpoint(&["delete"]);
     assert_eq!((gone.code, gone.stdout.as_str()), (0, "wine: already gone\n"), "{}", gone.stderr);
     assert_eq!(desk.emulator.objects().iter().filter(|key| key.contains("deployments/wine/")).count(), 8);
