@@ -54,7 +54,8 @@ fn account() -> String {
             "RolePolicyList": [{"PolicyName": name, "PolicyDocument": of_account(policy)}],
         })
     };
-    json!({"RoleDetailList": [("status", STATUS), ("rollback", ROLLBACK), ("delete", DELETE)].map(role)}).to_string()
+    let roles = [("status", STATUS), ("rollback", ROLLBACK), ("delete", DELETE)].map(role);
+    json!({ "RoleDetailList": roles }).to_string()
 }
 
 impl UpkeepDesk {
