@@ -1,7 +1,7 @@
 //! A deployment whose preconditions hold: writes, waits, tests, and goes back when the samples are answered wrongly.
 
 use super::deployment_data::DeploymentData;
-use super::engine::EndpointEngine;
+use super::engine::{BringError, EndpointEngine};
 use super::ledger::{
     LedgerBefore, LedgerBegin, LedgerEnd, LedgerEntry, LedgerKind, LedgerOutcome, LedgerServing, LedgerTest,
 };
@@ -17,7 +17,7 @@ use super::trouble;
 use crate::base::exit_codes;
 use crate::base::failure::Failure;
 use crate::base::plain;
-use crate::cloud::{CloudError, CloudErrorKind, EndpointState, RolloutSpec, TrafficShift};
+use crate::cloud::{CloudError, EndpointState, RolloutSpec, TrafficShift};
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::identity::JobUser;
 use crate::lifecycle::output::{Data as _, OutputArgs};
@@ -64,7 +64,8 @@ impl Deploying<'_> {
         let entry = self.begin().await?;
         let end = match self.engine.bring(&self.goal(&entry), self.in_the_way(&entry)).await {
             Ok(end) => end,
-            Err(error) => return Err(self.refused(&entry, error).await),
+            Err(BringError::Refused(error)) => return Err(self.refused(&entry, error).await),
+            Err(BringError::Unknown(error)) => return Err(error),
         };
         match end {
             RolloutEnd::InService => self.in_service(&entry).await,
@@ -271,7 +272,12 @@ impl Deploying<'_> {
                 self.end(entry, LedgerOutcome::Failed, Some(&why), None, Some(verdict)).await?;
                 return Err(trouble::needs_a_person(endpoint, &format!("{reason}; {why}")).into());
             }
-            Err(error) => return Err(error),
+            Err(BringError::Refused(error)) => {
+                let why = plain::line(&error.to_string(), LONGEST);
+                self.end(entry, LedgerOutcome::Failed, Some(&why), Some(config), Some(verdict)).await?;
+                return Err(trouble::needs_a_person(endpoint, &format!("{reason}; {why}")).into());
+            }
+            Err(BringError::Unknown(error)) => return Err(error),
         }
         self.restore(entry).await?;
         let old_answers = self.test().await?;
@@ -316,22 +322,17 @@ impl Deploying<'_> {
         Err(failure.into())
     }
 
-    /// AWS refused a request: nothing changed, unless the request may have been lost.
-    async fn refused(&self, entry: &Entry, error: anyhow::Error) -> anyhow::Error {
-        let cause = error.chain().find_map(|cause| cause.downcast_ref::<CloudError>());
-        let Some(cause) = cause.filter(|cause| !cause.kind.may_pass() && cause.kind != CloudErrorKind::Unauthenticated)
-        else {
-            return error;
-        };
-        let reason = plain::line(&cause.to_string(), LONGEST);
+    /// AWS refused the request: nothing changed.
+    async fn refused(&self, entry: &Entry, error: CloudError) -> anyhow::Error {
+        let reason = plain::line(&error.to_string(), LONGEST);
         let config = entry.begin.from_config.as_deref();
         let ended = async {
             self.restore(entry).await?;
             self.end(entry, LedgerOutcome::Failed, Some(&reason), config, None).await
         };
         match ended.await {
-            Ok(()) => error,
-            Err(other) => error.context(format!("{other:#}")),
+            Ok(()) => error.into(),
+            Err(other) => anyhow::Error::from(error).context(format!("{other:#}")),
         }
     }
 

@@ -23,6 +23,30 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// Requests in a row that may fail while AWS is at work: the SDK has tried each of them several times.
 const MOST_FAILURES: usize = 10;
 
+/// Why an endpoint was not brought where it should be.
+#[derive(Debug)]
+pub(super) enum BringError {
+    /// AWS refused the request, and no earlier request of the deployment can be under way: the endpoint is as before.
+    Refused(CloudError),
+    /// Nobody knows what AWS does meanwhile. The same command goes on with it.
+    Unknown(anyhow::Error),
+}
+
+impl From<anyhow::Error> for BringError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Unknown(error)
+    }
+}
+
+impl From<BringError> for anyhow::Error {
+    fn from(error: BringError) -> Self {
+        match error {
+            BringError::Refused(error) => error.into(),
+            BringError::Unknown(error) => error,
+        }
+    }
+}
+
 /// What moves an endpoint.
 pub(super) struct EndpointEngine<'a> {
     pub(super) endpoints: Arc<dyn ModelEndpoints>,
@@ -42,8 +66,9 @@ impl EndpointEngine<'_> {
         &self,
         goal: &RolloutGoal,
         in_the_way: Option<&SavedScaling>,
-    ) -> anyhow::Result<RolloutEnd> {
+    ) -> Result<RolloutEnd, BringError> {
         let mut memory = RolloutMemory::default();
+        let mut may_be_under_way = goal.is_resumed;
         let mut wait = Wait::new(self);
         let mut asked_at = Instant::now();
         loop {
@@ -68,8 +93,14 @@ impl EndpointEngine<'_> {
                     memory.has_deleted |= step == RolloutStep::Delete;
                 }
                 // The request of an earlier run is under way, or the answer to ours was lost: the next look says so.
-                Err(error) if wait.refusals < most_refusals(&error) => wait.refusals += 1,
-                Err(error) => return Err(error.into()),
+                Err(error) if wait.refusals < most_refusals(&error) => {
+                    wait.refusals += 1;
+                    may_be_under_way |= is_unanswered(&error);
+                }
+                Err(error) if may_be_under_way || memory.has_asked || is_unanswered(&error) => {
+                    return Err(BringError::Unknown(error.into()));
+                }
+                Err(error) => return Err(BringError::Refused(error)),
             }
             if is_request {
                 asked_at = Instant::now();
@@ -111,6 +142,11 @@ impl EndpointEngine<'_> {
     }
 }
 
+/// Whether AWS may have done what was asked for.
+fn is_unanswered(error: &CloudError) -> bool {
+    error.kind.may_pass() || error.kind == CloudErrorKind::Unauthenticated
+}
+
 /// How often a request may be refused in this way: the endpoint may be changing already, or not show its configuration yet.
 fn most_refusals(error: &CloudError) -> usize {
     match error.kind {
@@ -125,26 +161,30 @@ struct Wait<'a> {
     engine: &'a EndpointEngine<'a>,
     lines: ChangeLines<'a>,
     pauses: backon::ExponentialBackoff,
+    /// Looks in a row that failed.
+    failures: usize,
+    /// Refused requests since the last change.
     refusals: usize,
 }
 
 impl<'a> Wait<'a> {
     fn new(engine: &'a EndpointEngine<'a>) -> Self {
-        Self { engine, lines: ChangeLines::new(engine.printer), pauses: pauses(), refusals: 0 }
+        Self { engine, lines: ChangeLines::new(engine.printer), pauses: pauses(), failures: 0, refusals: 0 }
     }
 
     /// The endpoint as AWS shows it now; `None` after a request that failed and may be repeated.
     async fn look(&mut self, endpoint: &str) -> anyhow::Result<Option<Option<EndpointSight>>> {
         match self.engine.endpoints.endpoint(endpoint).await {
             Ok(sight) => {
+                self.failures = 0;
                 if self.lines.tell(sight.as_ref()) {
                     self.pauses = pauses();
                     self.refusals = 0;
                 }
                 Ok(Some(sight))
             }
-            Err(error) if error.kind.may_pass() && self.refusals < MOST_FAILURES => {
-                self.refusals += 1;
+            Err(error) if error.kind.may_pass() && self.failures < MOST_FAILURES => {
+                self.failures += 1;
                 self.pause(endpoint).await?;
                 Ok(None)
             }

@@ -146,7 +146,9 @@ fn steps(wanted: &DeploymentSpecification, survey: &EndpointSurvey) -> Vec<PlanS
     steps.push(match &survey.endpoint {
         None => step("create", format!("endpoint {}", wanted.endpoint)),
         Some(_) if is_live => step("keep", format!("endpoint {}", wanted.endpoint)),
-        Some(sight) if sight.state == EndpointState::Failed => step("replace", format!("endpoint {}", wanted.endpoint)),
+        Some(sight) if matches!(sight.state, EndpointState::Failed | EndpointState::OutOfService) => {
+            step("replace", format!("endpoint {}", wanted.endpoint))
+        }
         Some(_) => step("update", format!("endpoint {}", wanted.endpoint)),
     });
     if let Some(scaling) = &wanted.scaling {

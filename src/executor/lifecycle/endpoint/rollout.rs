@@ -49,8 +49,10 @@ pub(super) struct RolloutMemory {
     /// An endpoint was made, or its update was asked for, in this run or as AWS shows.
     pub(super) has_asked: bool,
     pub(super) has_deleted: bool,
-    /// AWS has shown a change.
+    /// AWS has shown a change since `before`.
     has_moved: bool,
+    /// The endpoint when this run asked for its update or deletion. Autoscaling may have changed it since the deployment began.
+    before: Option<EndpointBefore>,
 }
 
 /// What to do next.
@@ -89,11 +91,9 @@ pub(super) fn next(
     since: Duration,
 ) -> RolloutStep {
     let Some(sight) = sight else { return next_of_none(goal, memory, since) };
-    let is_same =
-        goal.before.as_ref().is_some_and(|before| before.config == sight.config && before.modified == sight.modified);
-    memory.has_moved |= sight.state.is_changing() || !is_same;
-    memory.has_asked |= sight.pending_config.as_ref() == Some(&goal.config);
-    let reason = sight.failure.clone();
+    let is_pending = sight.pending_config.as_ref() == Some(&goal.config);
+    memory.has_moved |= is_pending || is_later(memory.before.as_ref().or(goal.before.as_ref()), sight);
+    memory.has_asked |= is_pending;
     match sight.state {
         EndpointState::Creating
         | EndpointState::Updating
@@ -102,12 +102,22 @@ pub(super) fn next(
         | EndpointState::Deleting
         | EndpointState::Unknown => RolloutStep::Wait,
         EndpointState::InService if sight.config == goal.config => RolloutStep::End(RolloutEnd::InService),
-        EndpointState::InService => next_of_other(goal, sight, memory, since),
-        EndpointState::Failed if memory.has_deleted && !memory.has_asked => wait_for_it(since),
-        EndpointState::Failed if goal.replaces_failed && !memory.has_asked => RolloutStep::Delete,
-        EndpointState::Failed | EndpointState::OutOfService => RolloutStep::End(RolloutEnd::Failed(reason)),
-        EndpointState::UpdateRollbackFailed => RolloutStep::End(RolloutEnd::RollbackFailed(reason)),
+        EndpointState::InService => {
+            let step = next_of_other(goal, sight, memory, since);
+            if step == RolloutStep::Update {
+                memory.before = Some(EndpointBefore::of(sight));
+                memory.has_moved = false;
+            }
+            step
+        }
+        EndpointState::Failed | EndpointState::OutOfService => next_of_failed(goal, sight, memory, since),
+        EndpointState::UpdateRollbackFailed => RolloutStep::End(RolloutEnd::RollbackFailed(sight.failure.clone())),
     }
+}
+
+/// AWS has changed the endpoint since: an answer may be late, and show it as it was earlier.
+fn is_later(before: Option<&EndpointBefore>, sight: &EndpointSight) -> bool {
+    before.is_none_or(|before| sight.modified > before.modified)
 }
 
 fn next_of_none(goal: &RolloutGoal, memory: &RolloutMemory, since: Duration) -> RolloutStep {
@@ -118,6 +128,22 @@ fn next_of_none(goal: &RolloutGoal, memory: &RolloutMemory, since: Duration) -> 
         return RolloutStep::End(RolloutEnd::Displaced(None));
     }
     RolloutStep::Create
+}
+
+fn next_of_failed(
+    goal: &RolloutGoal,
+    sight: &EndpointSight,
+    memory: &mut RolloutMemory,
+    since: Duration,
+) -> RolloutStep {
+    if memory.has_deleted && !is_later(memory.before.as_ref(), sight) {
+        return wait_for_it(since);
+    }
+    if memory.has_asked || !goal.replaces_failed {
+        return RolloutStep::End(RolloutEnd::Failed(sight.failure.clone()));
+    }
+    memory.before = Some(EndpointBefore::of(sight));
+    RolloutStep::Delete
 }
 
 /// The endpoint serves another configuration than the wanted one.
@@ -218,6 +244,21 @@ mod tests {
     }
 
     #[test]
+    fn a_change_of_autoscaling_is_no_rollback() {
+        // Autoscaling changes the count after the deployment began, and answers to the update are late.
+        let shown = [
+            Some(sight(Updating, "old", 2)),
+            Some(sight(InService, "old", 3)),
+            Some(sight(InService, "old", 3)),
+            Some(sight(Updating, "old", 2)),
+            Some(sight(InService, "old", 1)),
+            Some(EndpointSight { pending_config: Some("new".to_owned()), ..sight(Updating, "old", 4) }),
+            Some(sight(InService, "new", 5)),
+        ];
+        assert_eq!(steps(&goal(), &shown), [Wait, Update, Wait, Wait, Wait, Wait, End(RolloutEnd::InService)]);
+    }
+
+    #[test]
     fn an_endpoint_is_made_once() {
         let goal = RolloutGoal { before: None, ..goal() };
         let shown = [None, None, Some(sight(Creating, "new", 2)), Some(sight(InService, "new", 3))];
@@ -230,15 +271,19 @@ mod tests {
     fn a_failed_endpoint_is_replaced_when_that_is_wanted() {
         let before = Some(EndpointBefore { config: "old".to_owned(), modified: Some(at(1)) });
         let goal = RolloutGoal { before, replaces_failed: true, ..goal() };
-        let shown = [
-            Some(sight(Failed, "old", 1)),
-            Some(sight(Failed, "old", 1)),
-            Some(sight(Deleting, "old", 2)),
-            None,
-            Some(sight(Creating, "new", 3)),
-            Some(sight(Failed, "new", 4)),
-        ];
-        assert_eq!(steps(&goal, &shown), [Delete, Wait, Wait, Create, Wait, End(RolloutEnd::Failed(None))]);
+        for state in [Failed, EndpointState::OutOfService] {
+            let shown = [
+                Some(sight(state, "old", 1)),
+                Some(sight(state, "old", 1)),
+                Some(sight(Deleting, "old", 2)),
+                None,
+                Some(sight(state, "old", 1)),
+                Some(sight(Creating, "new", 3)),
+                Some(sight(Failed, "new", 4)),
+            ];
+            let failed = End(RolloutEnd::Failed(None));
+            assert_eq!(steps(&goal, &shown), [Delete, Wait, Wait, Create, Wait, Wait, failed]);
+        }
     }
 
     #[test_case(Some(sight(UpdateRollbackFailed, "old", 2)) => End(RolloutEnd::RollbackFailed(None)))]

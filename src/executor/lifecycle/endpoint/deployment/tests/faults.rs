@@ -133,3 +133,53 @@ async fn scaling_comes_back_after_a_command_that_was_ended() {
     };
     assert!(desk.memory.serving.scalable_target(&variant).is_some());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_look_that_is_denied_ends_no_record() {
+    let desk = EndpointDesk::new().await;
+    desk.deploy().await.good();
+    let (old, first) = (desk.in_service().await, desk.memory.serving.models()[0].name.clone());
+    desk.answer(move |model| if model == first { "good" } else { "bad" });
+    desk.version(2).await;
+    let update = async {
+        while desk.memory.serving.changes().is_empty() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        desk.memory.serving.plan([Fault::new("endpoint", 1, When::Before, CloudErrorKind::Denied)]);
+        std::future::pending::<()>().await;
+    };
+    let ended = tokio::select! {
+        ended = desk.deploy() => ended,
+        () = update => unreachable!(),
+    };
+    assert!(ended.error.contains("endpoint"), "{}", ended.error);
+    assert_eq!(desk.record("00000002.end"), Value::Null);
+    assert_eq!(desk.deploy().await.verdict(), 21);
+    assert_eq!(desk.in_service().await, old);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_after_a_lost_answer_leaves_the_record_open() {
+    let desk = EndpointDesk::new().await;
+    desk.deploy().await.good();
+    desk.version(2).await;
+    desk.memory.serving.show_late(8);
+    desk.memory.serving.plan([Fault::new("update_endpoint", 1, When::After, CloudErrorKind::Transient)]);
+    // The update is under way, and the answers to the looks are late: each new request is refused.
+    let ended = desk.deploy().await;
+    assert!(ended.kind.is_some(), "{}", ended.lines);
+    assert_eq!(desk.record("00000002.end"), Value::Null);
+    assert_eq!(desk.deploy().await.good()["outcome"], "updated");
+    assert_eq!(desk.memory.serving.changes().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_of_looks_are_counted_in_a_row() {
+    let desk = EndpointDesk::new().await;
+    desk.memory.serving.set_provisioning(Duration::from_mins(25));
+    // Each of them is followed by a look that succeeds.
+    desk.memory
+        .serving
+        .plan((1..=15).map(|at| Fault::new("endpoint", 2 * at, When::Before, CloudErrorKind::Transient)));
+    desk.deploy().await.good();
+}
