@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::CommandInputs;
+use super::identity::{JobToken, JobUser};
 use super::manifest::{self, Endpoint, Manifest, ModelEntry};
 use super::pipeline::Pipeline;
 use super::tier;
@@ -112,6 +113,15 @@ impl ProjectTarget {
     pub(crate) fn require_account(&self) -> Result<&str, Failure> {
         let account = self.manifest.target.account.as_deref().filter(|_| self.environment.is_some());
         account.ok_or_else(|| self.unnamed("account"))
+    }
+
+    /// Works with the job's id token. Its project is proven by it; that of the variables is not.
+    pub(crate) fn work_as(&mut self, token: JobToken) -> JobUser {
+        let user = token.work_as(&mut self.access);
+        if !user.project.is_empty() {
+            self.pipeline.project = Some(user.project.clone());
+        }
+        user
     }
 
     /// Whether the environment takes approved versions alone.

@@ -9,6 +9,8 @@ const WORDS: [(EnvironmentTier, &[&str]); 4] = [
     (EnvironmentTier::Staging, &["stg", "stag", "model", "modl", "pre", "demo", "non"]),
     (EnvironmentTier::Production, &["prod", "prd", "live"]),
 ];
+/// Words that make these names no ones of production: `preprod`, `non-production`.
+const BEFORE: [&str; 2] = ["pre", "non"];
 /// The value of `CI_ENVIRONMENT_TIER` that the manifest cannot lower.
 const PRODUCTION: &str = "production";
 
@@ -19,10 +21,25 @@ fn of_name(name: &str) -> EnvironmentTier {
     WORDS.iter().find(|(_, words)| has(words)).map_or(EnvironmentTier::Other, |(tier, _)| *tier)
 }
 
+/// Whether a name has a word of production, also beside words for which GitLab gives it another tier: `model-production`.
+fn names_production(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let mut before = "";
+    let mut words = name.split(|letter: char| !letter.is_alphabetic()).filter(|word| !word.is_empty());
+    let is_production = |word: &str| ["prod", "prd", "production", "live"].contains(&word);
+    words.any(|word| {
+        let is_it = (is_production(word) && !BEFORE.contains(&before))
+            || word.split_once("production").is_some_and(|(begin, _)| !begin.is_empty() && !BEFORE.contains(&begin));
+        before = word;
+        is_it
+    })
+}
+
 /// Whether an environment takes approved versions alone. `of_job` is the job's `CI_ENVIRONMENT_TIER`.
 pub(super) fn needs_approval(tier: Option<EnvironmentTier>, name: &str, of_job: Option<&str>) -> bool {
-    let tier = tier.unwrap_or_else(|| of_name(name));
-    matches!(tier, EnvironmentTier::Production | EnvironmentTier::Other) || of_job == Some(PRODUCTION)
+    let takes_approved = |tier| matches!(tier, EnvironmentTier::Production | EnvironmentTier::Other);
+    let by_name = || takes_approved(of_name(name)) || names_production(name);
+    tier.map_or_else(by_name, takes_approved) || of_job == Some(PRODUCTION)
 }
 
 #[cfg(test)]
@@ -49,5 +66,18 @@ mod tests {
         assert!(needs_approval(Some(EnvironmentTier::Testing), "qa", Some("production")));
         assert!(!needs_approval(Some(EnvironmentTier::Testing), "prod", None));
         assert!(needs_approval(None, "customer", None) && !needs_approval(None, "dev", None));
+    }
+
+    #[test_case("model-production" => true)]
+    #[test_case("demo/Live" => true)]
+    #[test_case("internal-prod-2" => true)]
+    #[test_case("modelproduction" => true)]
+    #[test_case("preprod" => false)]
+    #[test_case("non-production" => false)]
+    #[test_case("pre_prod/eu" => false)]
+    #[test_case("review/product-page" => false)]
+    #[test_case("dev-delivery" => false)]
+    fn a_name_with_a_word_of_production_takes_approved_versions(name: &str) -> bool {
+        needs_approval(None, name, None)
     }
 }

@@ -102,7 +102,7 @@ impl Desk {
             "endpoint": {
                 "name": "wine",
                 "instances": {"type": "ml.m5.large", "count": 1},
-                "deployment": {"wait_seconds": 10},
+                "deployment": {"wait_seconds": 60},
                 "autoscaling": {"min": 1, "max": 2, "target": 100},
                 "alarms": {"errors_5xx": 5, "latency_p95_ms": 5000},
                 "test": {"samples": ["samples.json"]},

@@ -14,7 +14,7 @@ use super::plan::DeploymentPlan;
 use super::preconditions::{self, DeployOptions};
 use super::scaling::ScalingKeeper;
 use super::specification::DeploymentSpecification;
-use super::survey::{EndpointPorts, survey};
+use super::survey::{EndpointPorts, goes_on, survey};
 use super::testing::{TestChanges, TestPlan};
 use crate::base::signals::Cancellation;
 use crate::cloud::ModelVersion;
@@ -82,7 +82,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: DeployArgs, _: Cancellatio
     let choice = args.choice.named(inputs, &target)?;
     let usual = if options.needs_approval { VersionChoice::NewestApproved } else { VersionChoice::Newest };
     let choice = choice.unwrap_or(usual);
-    let user = args.identity.token(inputs)?.map(|token| token.work_as(&mut target.access));
+    let user = args.identity.token(inputs)?.map(|token| target.work_as(token));
     target.access.region = target.access.region.take().or_else(|| choice.region());
     target.check_account(inputs).await?;
     let ports = EndpointPorts::connect(inputs, &target, &endpoint.name).await?;
@@ -97,13 +97,13 @@ pub(super) async fn run(inputs: &CommandInputs, args: DeployArgs, _: Cancellatio
     };
     let newest = ports.ledger.history(1).await?.pop();
     let open = newest.clone().filter(|entry| entry.end.is_none());
-    let is_resumed = open.as_ref().is_some_and(|open| open.begin.to_config.as_ref() == Some(&wanted.config.name));
+    let is_resumed = open.as_ref().is_some_and(|open| goes_on(open, LedgerKind::Deploy, &wanted.config.name));
     let sight = if args.plan || is_resumed {
         ports.endpoints.endpoint(&endpoint.name).await?
     } else {
         engine.settled(&endpoint.name).await?
     };
-    let survey = survey(&ports, &wanted, sight, open).await?;
+    let survey = survey(&ports, &wanted, sight, open, LedgerKind::Deploy).await?;
     let refusals = preconditions::refusals(&endpoint, &wanted, &version, &survey, &options);
     let refused = preconditions::failure(&format!("nothing was deployed to {}", endpoint.name), &refusals);
     if args.plan {
@@ -169,7 +169,6 @@ impl DeployArgs {
             adopts: self.adopt,
             timeout: limits.timeout,
             job_timeout: limits.job,
-            project: target.pipeline.project.clone(),
         }
     }
 }

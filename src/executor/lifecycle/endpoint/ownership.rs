@@ -6,7 +6,7 @@ use crate::lifecycle::target::ProjectTarget;
 
 pub(super) const ENDPOINT: &str = "sagemaker-executor:endpoint";
 pub(super) const PROJECT: &str = "sagemaker-executor:project";
-const ENVIRONMENT: &str = "sagemaker-executor:environment";
+pub(super) const ENVIRONMENT: &str = "sagemaker-executor:environment";
 const COMMIT: &str = "sagemaker-executor:commit";
 const PIPELINE: &str = "sagemaker-executor:pipeline";
 pub(super) const VERSION: &str = "sagemaker-executor:version";

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::ownership::{ENDPOINT, PROJECT, is_ours};
+use super::ownership::{ENDPOINT, ENVIRONMENT, PROJECT, is_ours};
 use super::specification::{DeploymentSpecification, VARIANT};
 use super::survey::{EndpointSurvey, Needed};
 use crate::base::exit_codes;
@@ -33,7 +33,6 @@ pub(super) struct DeployOptions {
     pub(super) timeout: Duration,
     /// Limit of the job, if GitLab says it.
     pub(super) job_timeout: Option<Duration>,
-    pub(super) project: Option<String>,
 }
 
 /// A precondition that does not hold.
@@ -84,7 +83,9 @@ pub(super) fn refusals(
     options: &DeployOptions,
 ) -> Vec<UnmetPrecondition> {
     let mut refusals = Vec::new();
-    check_version(version, options, &mut refusals);
+    // Nobody gets an unapproved version into production by the manifest of another environment.
+    let needs_approval = options.needs_approval || is_of_other_environment(wanted, survey);
+    check_version(version, needs_approval, options, &mut refusals);
     refusals.extend(refusals_of_change(manifest, wanted, survey, options));
     check_names(wanted, survey, &mut refusals);
     check_alarms(wanted, survey, &mut refusals);
@@ -110,9 +111,14 @@ pub(super) fn refusals_of_change(
     refusals
 }
 
-fn check_version(version: &ModelVersion, options: &DeployOptions, refusals: &mut Vec<UnmetPrecondition>) {
+fn check_version(
+    version: &ModelVersion,
+    needs_approval: bool,
+    options: &DeployOptions,
+    refusals: &mut Vec<UnmetPrecondition>,
+) {
     let arn = &version.arn;
-    if !options.needs_approval {
+    if !needs_approval {
         if version.approval == Approval::Rejected {
             refusals.push(UnmetPrecondition::not_yet(format!("{arn} is rejected"), "choose another version"));
         }
@@ -121,7 +127,8 @@ fn check_version(version: &ModelVersion, options: &DeployOptions, refusals: &mut
     if version.approval != Approval::Approved {
         refusals.push(UnmetPrecondition::not_yet(
             format!(
-                "the environment takes approved versions alone, and the status of {arn} is {}",
+                "{} takes approved versions alone, and the status of {arn} is {}",
+                if options.needs_approval { "the environment" } else { "an endpoint of another environment" },
                 version.approval.name()
             ),
             "let users approve it with `sagemaker-executor model approve`",
@@ -196,26 +203,31 @@ fn check_owner(
     if survey.endpoint.is_none() || options.adopts {
         return;
     }
-    let change = "choose another `endpoint.name`, or take the endpoint over with `--adopt`";
+    let change = "choose another `endpoint.name`, or take the endpoint over with `endpoint deploy --adopt`";
     if !is_ours(&survey.tags, name) {
         let found = format!("the endpoint {name} was not made by this program: it has no tag `{ENDPOINT}`");
         refusals.push(UnmetPrecondition::mistake(found, change));
         return;
     }
-    let project = wanted.tags.get(PROJECT).filter(|_| options.project.is_some());
-    if let (Some(own), Some(other)) = (project, survey.tags.get(PROJECT))
-        && own != other
-    {
-        refusals.push(UnmetPrecondition::mistake(
-            format!("the endpoint {name} is of the project {other}, not {own}"),
-            change,
-        ));
+    for (tag, what) in [(PROJECT, "project"), (ENVIRONMENT, "environment")] {
+        let own = wanted.tags.get(tag);
+        if let Some(other) = survey.tags.get(tag).filter(|other| own != Some(other)) {
+            let own = own.map_or("of this job, which has none", String::as_str);
+            let found = format!("the endpoint {name} is of the {what} {other}, not {own}");
+            refusals.push(UnmetPrecondition::mistake(found, change));
+        }
     }
+}
+
+/// There is an endpoint, and its configuration was not made in the command's environment.
+fn is_of_other_environment(wanted: &DeploymentSpecification, survey: &EndpointSurvey) -> bool {
+    let is_own = is_ours(&survey.tags, &wanted.endpoint) && survey.tags.get(ENVIRONMENT) == wanted.tags.get(ENVIRONMENT);
+    survey.endpoint.is_some() && !is_own
 }
 
 /// The configuration in service must be one that this program can replace and bring back.
 fn check_shape(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refusals: &mut Vec<UnmetPrecondition>) {
-    let Some(current) = &survey.current else { return };
+    let Some(current) = &survey.current else { return check_variants(wanted, survey, refusals) };
     let change = "choose another `endpoint.name`, or delete the endpoint first";
     let mut refuse = |found: String| refusals.push(UnmetPrecondition::mistake(found, change));
     let name = plain::line(&current.name, LONGEST);
@@ -240,9 +252,29 @@ fn check_shape(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refusa
     }
 }
 
-/// Whether the instance type changes. SageMaker refuses that under a scalable target.
+/// The configuration in service was deleted: the endpoint says less.
+fn check_variants(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refusals: &mut Vec<UnmetPrecondition>) {
+    let variants = survey.endpoint.as_ref().map(|sight| sight.variants.as_slice()).unwrap_or_default();
+    let is_own = |name: &str| name == VARIANT;
+    if variants.len() > 1 || variants.iter().any(|variant| !is_own(&variant.name)) {
+        let names: Vec<_> = variants.iter().map(|variant| plain::line(&variant.name, LONGEST)).collect();
+        refusals.push(UnmetPrecondition::mistake(
+            format!(
+                "the endpoint {} has the variants {}, and this program makes `{VARIANT}` alone",
+                wanted.endpoint,
+                names.join(", ")
+            ),
+            "choose another `endpoint.name`, or delete the endpoint first",
+        ));
+    }
+}
+
+/// Whether the instance type changes, or may change because nobody knows it any more. SageMaker refuses that under a scalable target.
 pub(super) fn changes_type(wanted: &DeploymentSpecification, survey: &EndpointSurvey) -> bool {
-    survey.current.as_ref().is_some_and(|current| is_other_type(current, &wanted.config))
+    match &survey.current {
+        Some(current) => is_other_type(current, &wanted.config),
+        None => survey.endpoint.is_some() && matches!(wanted.config.capacity, VariantCapacity::Instances { .. }),
+    }
 }
 
 /// Whether both configurations have instances, of different types.

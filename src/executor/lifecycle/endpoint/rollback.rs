@@ -73,7 +73,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: RollbackArgs, _: Cancellat
     args.output.check(&read)?;
     let test = endpoint.test.is_some().then(|| TestPlan::new(&target, &changes)).transpose()?;
     let token = if args.reject { Some(args.identity.required(inputs)?) } else { args.identity.token(inputs)? };
-    let user = token.map(|token| token.work_as(&mut target.access));
+    let user = token.map(|token| target.work_as(token));
     target.check_account(inputs).await?;
     let ports = EndpointPorts::connect(inputs, &target, &endpoint.name).await?;
     let limits = CommandLimits::new(inputs, &endpoint, args.timeout);
@@ -162,7 +162,7 @@ impl Rollback<'_> {
         };
         wanted.rollout =
             target::rollout(self.ports, endpoint, &choice, &wanted.config.capacity, &self.inputs.printer).await?;
-        let survey = survey(self.ports, &wanted, sight, open).await?;
+        let survey = survey(self.ports, &wanted, sight, open, LedgerKind::Rollback).await?;
         wanted.scaling = scaling(&choice, &wanted, &survey);
         let options = DeployOptions {
             needs_approval,
@@ -171,7 +171,6 @@ impl Rollback<'_> {
             adopts: !is_ours(&survey.tags, &endpoint.name) && history.iter().any(LedgerEntry::has_succeeded),
             timeout: self.limits.timeout,
             job_timeout: self.limits.job,
-            project: self.target.pipeline.project.clone(),
             ..DeployOptions::default()
         };
         refusals.extend(preconditions::refusals_of_change(endpoint, &wanted, &survey, &options));

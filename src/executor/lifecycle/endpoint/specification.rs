@@ -168,7 +168,8 @@ fn has_local_storage(instance_type: &str) -> bool {
     let family = instance_type.split('.').nth(1).unwrap_or_default();
     let generation = family.find(|one: char| one.is_ascii_digit()).unwrap_or(family.len());
     let suffix = family.get(generation..).unwrap_or_default();
-    suffix.contains('d') || ["g5", "g6", "p5"].iter().any(|one| family.starts_with(one))
+    let all = ["g5", "g6", "gr6", "p5", "p6", "trn1", "trn2"];
+    suffix.contains('d') || all.iter().any(|one| family.starts_with(one))
 }
 
 fn asynchronous(
@@ -397,7 +398,7 @@ mod tests {
 
     #[test]
     fn types_with_local_storage_take_no_key() {
-        let with = ["ml.m5d.large", "ml.g4dn.xlarge", "ml.g5.xlarge", "ml.p4d.24xlarge", "ml.c6gd.large"];
+        let with = ["ml.m5d.large", "ml.g4dn.xlarge", "ml.g5.xlarge", "ml.p4d.24xlarge", "ml.c6gd.large", "ml.trn1.2xlarge"];
         let without = ["ml.m5.large", "ml.c6g.large", "ml.inf2.xlarge", "ml.p3.2xlarge"];
         assert!(with.into_iter().all(has_local_storage) && !without.into_iter().any(has_local_storage));
     }

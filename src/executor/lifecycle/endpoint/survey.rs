@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::ledger::{Ledger, LedgerEntry};
+use super::ledger::{Ledger, LedgerEntry, LedgerKind};
 use super::ownership::is_ours;
 use super::plan::is_same_alarm;
 use super::scaling::SavedScaling;
@@ -78,6 +78,8 @@ pub(super) struct EndpointSurvey {
     pub(super) scaling: ScalingSight,
     /// The newest deployment without an end.
     pub(super) open: Option<LedgerEntry>,
+    /// What the command does.
+    pub(super) kind: Option<LedgerKind>,
     pub(super) image: Needed,
     pub(super) data: Needed,
     /// Instances of the type that the account may have.
@@ -108,7 +110,8 @@ impl EndpointSurvey {
 
     /// An earlier run began this deployment, and did not end it.
     pub(super) fn is_resumed(&self, wanted: &DeploymentSpecification) -> bool {
-        self.open.as_ref().is_some_and(|open| open.begin.to_config.as_ref() == Some(&wanted.config.name))
+        let goes_on = |kind| self.open.as_ref().is_some_and(|open| goes_on(open, kind, &wanted.config.name));
+        self.kind.is_some_and(goes_on)
     }
 
     /// The variant is scaled as an earlier manifest said, and this one has no autoscaling.
@@ -121,6 +124,12 @@ impl EndpointSurvey {
         let config = self.current.as_ref().unwrap_or(&wanted.config);
         variant(&wanted.endpoint, config)
     }
+}
+
+/// Whether a command of this kind for the configuration goes on with a deployment without an end. A deployment and a rollback to one
+/// configuration have other ends.
+pub(super) fn goes_on(open: &LedgerEntry, kind: LedgerKind, config: &str) -> bool {
+    open.end.is_none() && open.begin.kind == kind && open.begin.to_config.as_deref() == Some(config)
 }
 
 fn variant(endpoint: &str, config: &EndpointConfiguration) -> ScaledVariant {
@@ -137,8 +146,9 @@ pub(super) async fn survey(
     wanted: &DeploymentSpecification,
     endpoint: Option<EndpointSight>,
     open: Option<LedgerEntry>,
+    kind: LedgerKind,
 ) -> anyhow::Result<EndpointSurvey> {
-    let mut survey = EndpointSurvey { endpoint, open, ..EndpointSurvey::default() };
+    let mut survey = EndpointSurvey { endpoint, open, kind: Some(kind), ..EndpointSurvey::default() };
     survey.config = ports.endpoints.config(&wanted.config.name).await?;
     if let Some(sight) = &survey.endpoint {
         survey.current = if sight.config == wanted.config.name {

@@ -23,6 +23,8 @@ const SHORTEST_DEPLOYMENT: u32 = 600;
 const LONGEST_DEPLOYMENT: u32 = 28_800;
 /// Time for the start of instances, in a limit that the manifest does not give.
 const PROVISIONING: u32 = 1800;
+/// Fewest seconds that alarms of the manifest are watched: their period.
+const SHORTEST_WATCH: u32 = 60;
 /// Seconds that alarms are watched where the manifest does not say how long.
 const WATCH: u32 = 300;
 
@@ -154,6 +156,11 @@ fn check_deployment(endpoint: &Endpoint, mistakes: &mut Vec<Mistake>) {
     }
     if deployment.strategy == Strategy::Rolling && deployment.termination_wait_seconds.is_some() {
         tell("termination_wait_seconds", "has no effect on `rolling`: remove it".to_owned());
+    }
+    let makes_alarms = endpoint.alarms.errors_5xx.is_some() || endpoint.alarms.latency_p95_ms.is_some();
+    if makes_alarms && endpoint.step_wait() < SHORTEST_WATCH {
+        let message = format!("must be at least {SHORTEST_WATCH}: the alarms look at a minute, and would see nothing");
+        tell("wait_seconds", message);
     }
     let limit = deployment.timeout_seconds.unwrap_or(LONGEST_DEPLOYMENT);
     let waits = endpoint.waits();
