@@ -3,7 +3,8 @@
 use super::deployment_data::DeploymentData;
 use super::engine::{BringError, EndpointEngine};
 use super::ledger::{
-    LedgerBefore, LedgerBegin, LedgerEnd, LedgerEntry, LedgerKind, LedgerOutcome, LedgerServing, LedgerTest,
+    LedgerBefore, LedgerBegin, LedgerEnd, LedgerEntry, LedgerKind, LedgerOutcome, LedgerScaling, LedgerServing,
+    LedgerTest,
 };
 use super::plan::capacity;
 use super::preconditions::{changes_type, is_other_type};
@@ -115,7 +116,7 @@ impl Deploying<'_> {
             model_data_url: Some(self.wanted.model_data_url.clone()),
             capacity: (&self.wanted.config.capacity).into(),
             alarms: self.wanted.alarm_names().to_vec(),
-            autoscaling: self.wanted.scaling.as_ref().and_then(SavedScaling::of_ledger),
+            autoscaling: self.wanted.scaling.as_ref().and_then(LedgerScaling::of_saved),
         });
         begin.before = sight.map(|sight| LedgerBefore::new(sight.modified, scaling));
         let number = self.ports.ledger.begin(&begin).await?;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::preconditions::{UnmetPrecondition, changes_type};
-use super::specification::DeploymentSpecification;
+use super::specification::{DeploymentSpecification, is_same_alarm};
 use super::survey::EndpointSurvey;
 use crate::base::human::human_duration;
 use crate::base::plain;
-use crate::cloud::{EndpointAlarm, EndpointConfiguration, EndpointState, TrafficShift, VariantCapacity};
+use crate::cloud::{EndpointConfiguration, EndpointState, TrafficShift, VariantCapacity};
 use crate::lifecycle::connect::needed_instances;
 use crate::lifecycle::manifest::Endpoint;
 
@@ -163,12 +163,6 @@ fn steps(wanted: &DeploymentSpecification, survey: &EndpointSurvey) -> Vec<PlanS
         steps.push(step("remove", "autoscaling, which the manifest has no more".to_owned()));
     }
     steps
-}
-
-/// Whether an alarm is as wanted. AWS does not show tags.
-pub(super) fn is_same_alarm(shown: &EndpointAlarm, wanted: &EndpointAlarm) -> bool {
-    let shown = EndpointAlarm { tags: wanted.tags.clone(), ..shown.clone() };
-    shown == *wanted
 }
 
 fn differences(from: &EndpointConfiguration, to: &EndpointConfiguration) -> Vec<PlanDifference> {

@@ -221,7 +221,8 @@ fn check_owner(
 
 /// There is an endpoint, and its configuration was not made in the command's environment.
 fn is_of_other_environment(wanted: &DeploymentSpecification, survey: &EndpointSurvey) -> bool {
-    let is_own = is_ours(&survey.tags, &wanted.endpoint) && survey.tags.get(ENVIRONMENT) == wanted.tags.get(ENVIRONMENT);
+    let is_own =
+        is_ours(&survey.tags, &wanted.endpoint) && survey.tags.get(ENVIRONMENT) == wanted.tags.get(ENVIRONMENT);
     survey.endpoint.is_some() && !is_own
 }
 

@@ -6,9 +6,8 @@ use std::time::Duration;
 use backon::BackoffBuilder as _;
 
 use super::ownership::is_ours;
-use super::plan::is_same_alarm;
 use super::preconditions::{is_same_config, is_same_model};
-use super::specification::{DeploymentSpecification, model_of_config, stem};
+use super::specification::{DeploymentSpecification, is_same_alarm, model_of_config, stem};
 use super::survey::{EndpointPorts, EndpointSurvey};
 use crate::base::backoff::backoff;
 use crate::base::exit_codes;

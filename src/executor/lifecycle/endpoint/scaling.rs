@@ -8,7 +8,6 @@ use std::time::Duration;
 use backon::BackoffBuilder as _;
 use serde::{Deserialize, Serialize};
 
-use super::ledger::LedgerScaling;
 use crate::base::backoff::backoff;
 use crate::base::exit_codes;
 use crate::base::failure::Failure;
@@ -110,11 +109,6 @@ impl SavedScaling {
         self
     }
 
-    /// As the ledger records what a deployment serves.
-    pub(super) fn of_ledger(&self) -> Option<LedgerScaling> {
-        LedgerScaling::of(self.target(), self.policies().first()?)
-    }
-
     pub(super) fn variant(&self) -> ScaledVariant {
         let quantity =
             if self.of_concurrency { ScaledQuantity::ProvisionedConcurrency } else { ScaledQuantity::Instances };
@@ -131,7 +125,7 @@ impl SavedScaling {
         format!("{} to {} {what}", self.min, self.max)
     }
 
-    fn policies(&self) -> Vec<ScalingPolicy> {
+    pub(super) fn policies(&self) -> Vec<ScalingPolicy> {
         let policy = |saved: &SavedPolicy| ScalingPolicy {
             name: saved.name.clone(),
             kind: ScalingPolicyKind::Tracking {

@@ -271,12 +271,19 @@ fn rollout(endpoint: &Endpoint, alarms: Vec<String>) -> Option<RolloutSpec> {
     Some(RolloutSpec { traffic, limit_seconds: endpoint.deployment_limit(), alarms })
 }
 
+/// Whether an alarm is as wanted. AWS does not show tags.
+pub(super) fn is_same_alarm(shown: &EndpointAlarm, wanted: &EndpointAlarm) -> bool {
+    let shown = EndpointAlarm { tags: wanted.tags.clone(), ..shown.clone() };
+    shown == *wanted
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
 
     use serde_json::{Value, json};
 
+    use super::super::ledger::LedgerScaling;
     use super::*;
     use crate::cloud::{Access, Approval, RegistrationState};
     use crate::lifecycle::manifest::{EnvironmentEntry, Manifest};
@@ -369,7 +376,10 @@ mod tests {
         assert_eq!((serverless.rollout, serverless.config.kms_key_id), (None, None));
         let scaling = serverless.scaling.unwrap();
         assert_eq!(scaling.text(), "1 to 4 concurrent requests");
-        assert_eq!(scaling.of_ledger().unwrap().metric, "SageMakerVariantProvisionedConcurrencyUtilization");
+        assert_eq!(
+            LedgerScaling::of_saved(&scaling).unwrap().metric,
+            "SageMakerVariantProvisionedConcurrencyUtilization"
+        );
     }
 
     #[test]
@@ -398,7 +408,8 @@ mod tests {
 
     #[test]
     fn types_with_local_storage_take_no_key() {
-        let with = ["ml.m5d.large", "ml.g4dn.xlarge", "ml.g5.xlarge", "ml.p4d.24xlarge", "ml.c6gd.large", "ml.trn1.2xlarge"];
+        let with =
+            ["ml.m5d.large", "ml.g4dn.xlarge", "ml.g5.xlarge", "ml.p4d.24xlarge", "ml.c6gd.large", "ml.trn1.2xlarge"];
         let without = ["ml.m5.large", "ml.c6g.large", "ml.inf2.xlarge", "ml.p3.2xlarge"];
         assert!(with.into_iter().all(has_local_storage) && !without.into_iter().any(has_local_storage));
     }

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use super::ledger::{Ledger, LedgerEntry, LedgerKind};
 use super::ownership::is_ours;
-use super::plan::is_same_alarm;
 use super::scaling::SavedScaling;
-use super::specification::{DeploymentSpecification, VARIANT};
+use super::specification::{DeploymentSpecification, VARIANT, is_same_alarm};
 use crate::cloud::{
     AccountQuotas, AlarmSight, CloudError, CloudErrorKind, EndpointConfiguration, EndpointLogs, EndpointScaling,
     EndpointSight, EndpointState, ImageRegistry, InputData, InputPrefix, MetricAlarms, ModelEndpoints, ModelRegistry,

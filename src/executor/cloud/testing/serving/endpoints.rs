@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::state::{FakeEndpoint, Run, ServingState};
+use super::state::{FakeEndpoint, FakeUpdate, ServingState};
 use super::timeline::waits;
 use crate::cloud::testing::faults::Fake;
 use crate::cloud::{
@@ -42,8 +42,8 @@ fn refusal(old: &EndpointConfiguration, new: &EndpointConfiguration, is_scaled: 
 }
 
 impl ServingState {
-    fn run(&mut self, to: &str, change: Option<&EndpointChange>, provisioning: Duration) -> Run {
-        Run {
+    fn run(&mut self, to: &str, change: Option<&EndpointChange>, provisioning: Duration) -> FakeUpdate {
+        FakeUpdate {
             began: Instant::now(),
             to: to.to_owned(),
             rollout: change.and_then(|change| change.rollout.clone()),

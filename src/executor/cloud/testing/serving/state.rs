@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::alarm_book::AlarmBook;
-use super::timeline::{Phase, Timeline};
+use super::timeline::{Timeline, TimelineStep};
 use crate::cloud::testing::objects::MemoryObjects;
 use crate::cloud::{
     AlarmState, EndpointChange, EndpointConfiguration, EndpointSight, EndpointState, InferenceReply, InferenceRequest,
@@ -100,14 +100,14 @@ pub(super) struct FakeEndpoint {
     pub count: Option<u32>,
     pub created: Instant,
     pub modified: Instant,
-    pub run: Option<Run>,
+    pub run: Option<FakeUpdate>,
     /// Describes that show this instead.
     pub before: Option<(usize, Box<EndpointSight>)>,
 }
 
 /// A change that is under way.
 #[derive(Debug, Clone)]
-pub(super) struct Run {
+pub(super) struct FakeUpdate {
     pub began: Instant,
     pub to: String,
     pub rollout: Option<RolloutSpec>,
@@ -155,7 +155,7 @@ impl ServingState {
                 let (at, reason) = self.end_of_update(run);
                 if let Some(reason) = reason {
                     after.state = EndpointState::RollingBack;
-                    after.run = Some(Run { began: at, reason, ..run.clone() });
+                    after.run = Some(FakeUpdate { began: at, reason, ..run.clone() });
                 } else {
                     after.state = EndpointState::InService;
                     after.failure = None;
@@ -188,7 +188,7 @@ impl ServingState {
     }
 
     /// The time at which an update ends, or begins to roll back for a reason.
-    fn end_of_update(&self, run: &Run) -> (Instant, Option<String>) {
+    fn end_of_update(&self, run: &FakeUpdate) -> (Instant, Option<String>) {
         let line = Timeline::new(run.rollout.as_ref(), run.provisioning);
         let mut ends = vec![(run.began + line.end, None)];
         if let Some(fate) = &run.fate {
@@ -212,7 +212,7 @@ impl ServingState {
     }
 
     /// The phase of an update that moves traffic.
-    fn phase(endpoint: &FakeEndpoint, now: Instant) -> Option<Phase> {
+    fn phase(endpoint: &FakeEndpoint, now: Instant) -> Option<TimelineStep> {
         let run = endpoint.run.as_ref().filter(|_| endpoint.state == EndpointState::Updating)?;
         Some(Timeline::new(run.rollout.as_ref(), run.provisioning).phase(now - run.began))
     }

@@ -1,3 +1,5 @@
+//! Tests of the fake of endpoints, in simulated time.
+
 use super::*;
 use crate::cloud::testing::Memory;
 use crate::cloud::{

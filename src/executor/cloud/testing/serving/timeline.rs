@@ -7,7 +7,7 @@ use crate::cloud::{RolloutSpec, TrafficShift};
 /// Times since the begin of an update.
 #[derive(Debug)]
 pub(super) struct Timeline {
-    phases: Vec<Phase>,
+    phases: Vec<TimelineStep>,
     /// End of the last phase in which alarms roll back.
     pub(super) watched: Duration,
     /// End of the update.
@@ -16,7 +16,7 @@ pub(super) struct Timeline {
 
 /// The new variant from one time on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Phase {
+pub(super) struct TimelineStep {
     pub(super) begin: Duration,
     /// Share of the traffic.
     pub(super) percent: u32,
@@ -67,14 +67,14 @@ impl Timeline {
     }
 
     fn add(&mut self, percent: u32, status: &'static str, takes: Duration) {
-        self.phases.push(Phase { begin: self.end, percent, status });
+        self.phases.push(TimelineStep { begin: self.end, percent, status });
         self.end += takes;
     }
 
     /// The phase at a time.
-    pub(super) fn phase(&self, at: Duration) -> Phase {
+    pub(super) fn phase(&self, at: Duration) -> TimelineStep {
         let begun = self.phases.iter().rev().find(|phase| phase.begin <= at);
-        begun.copied().unwrap_or(Phase { begin: Duration::ZERO, percent: 0, status: "Creating" })
+        begun.copied().unwrap_or(TimelineStep { begin: Duration::ZERO, percent: 0, status: "Creating" })
     }
 
     /// Begin of the traffic.

@@ -237,6 +237,11 @@ impl From<&VariantCapacity> for LedgerCapacity {
 }
 
 impl LedgerScaling {
+    /// `None` without a policy, and for one that this program does not make.
+    pub(crate) fn of_saved(saved: &SavedScaling) -> Option<Self> {
+        Self::of(saved.target(), saved.policies().first()?)
+    }
+
     /// `None` for a policy that this program does not make.
     pub(crate) fn of(limits: ScalableTarget, policy: &ScalingPolicy) -> Option<Self> {
         let ScalingPolicyKind::Tracking { metric, target, scale_in_cooldown, scale_out_cooldown } = &policy.kind else {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::late::late;
 use super::sample::EndpointSample;
-use super::sending::late;
 use crate::cloud::{
     Access, AsynchronousOutput, AsynchronousPlaces, AsynchronousRequest, CloudError, CloudErrorKind, Connect,
     Inference, InferenceReply, ObjectStore,

@@ -6,6 +6,7 @@
 mod assertions;
 mod asynchronous;
 mod forms;
+mod late;
 mod load;
 mod plan;
 mod sample;

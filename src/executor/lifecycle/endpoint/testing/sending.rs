@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::asynchronous::AsynchronousWay;
+use super::late::late;
 use super::sample::EndpointSample;
 use crate::base::plain;
 use crate::cloud::{CloudError, CloudErrorKind, Inference, InferenceReply, InferenceRequest};
@@ -77,16 +78,6 @@ impl Sender {
         };
         let answer = timeout(self.limit, self.inference.invoke(&request)).await;
         answer.unwrap_or_else(|_| Err(late(&self.endpoint, self.limit)))
-    }
-}
-
-/// The error of a request without an answer in time.
-pub(super) fn late(endpoint: &str, limit: Duration) -> CloudError {
-    CloudError {
-        kind: CloudErrorKind::Transient,
-        operation: format!("invoke endpoint {endpoint}"),
-        message: format!("no answer within {} s", limit.as_secs_f64()),
-        action: "",
     }
 }
 

@@ -1,3 +1,5 @@
+//! Tests of `endpoint delete` over the fakes.
+
 use super::*;
 use crate::base::exit_codes::TRY_LATER;
 use crate::cloud::EndpointChange;

@@ -1,3 +1,5 @@
+//! Tests of `endpoint status` over the fakes.
+
 use test_case::test_case;
 
 use super::*;
