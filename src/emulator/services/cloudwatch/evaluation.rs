@@ -148,20 +148,15 @@ impl AlarmRule {
             _ if breaching >= self.to_alarm || lacking == 0 => alarm_or_ok(breaching >= self.to_alarm),
             MissingData::Breaching => alarm_or_ok(breaching + lacking >= self.to_alarm),
             MissingData::NotBreaching => Some(AlarmStateValue::Ok),
-            MissingData::Ignore if found.is_empty() => None,
-            MissingData::Missing if found.is_empty() => Some(AlarmStateValue::InsufficientData),
             MissingData::Ignore | MissingData::Missing if breaching < found.len() => Some(AlarmStateValue::Ok),
-            // All that there is breaches: on, once the oldest of it is old enough.
-            MissingData::Ignore | MissingData::Missing => {
+            // All that there is breaches, and is too little.
+            MissingData::Ignore => None,
+            // On, once the oldest of it is old enough.
+            MissingData::Missing => {
                 let window = points.len().saturating_sub(self.periods);
                 let oldest = points.iter().skip(window).position(Option::is_some).unwrap_or(self.periods);
-                if self.periods - oldest >= self.to_alarm {
-                    Some(AlarmStateValue::Alarm)
-                } else if self.missing == MissingData::Ignore {
-                    None
-                } else {
-                    Some(AlarmStateValue::InsufficientData)
-                }
+                let is_on = self.periods - oldest >= self.to_alarm;
+                Some(if is_on { AlarmStateValue::Alarm } else { AlarmStateValue::InsufficientData })
             }
         }
     }
@@ -229,11 +224,12 @@ mod tests {
     #[test_case(3, 3, "----0", "oooo")]
     #[test_case(3, 3, "-----", "i?ao")]
     #[test_case(3, 3, "0xx-x", "aaaa")]
-    #[test_case(3, 3, "--x--", "aaao")]
+    #[test_case(3, 3, "--x--", "a?ao")]
     #[test_case(3, 2, "0-x-x", "aaaa")]
     #[test_case(3, 2, "00x0x", "aaaa")]
     #[test_case(3, 2, "0-x--", "ooao")]
     #[test_case(3, 2, "----x", "i?ao")]
+    #[test_case(3, 2, "---x-", "a?ao")]
     #[test_case(1, 1, "--x", "aaaa"; "one breaching")]
     #[test_case(1, 1, "---", "i?ao"; "one missing")]
     fn missing_data_is_treated_as_the_alarm_says(periods: u64, to_alarm: u64, signs: &str, expected: &str) {
