@@ -94,6 +94,13 @@ impl AlarmRule {
                     .to_owned(),
             );
         }
+        if period < 3600 && period * periods > 86_400 {
+            return Err(
+                "Metrics cannot be checked across more than a day (EvaluationPeriods * Period must be <= 86400) with a Period below \
+                 3600."
+                    .to_owned(),
+            );
+        }
         let to_alarm = number("DatapointsToAlarm").unwrap_or(periods);
         if to_alarm > periods {
             return Err("DatapointsToAlarm must be less than or equal to EvaluationPeriods.".to_owned());
@@ -263,7 +270,8 @@ mod tests {
     #[test_case(&json!({"DatapointsToAlarm": 4}), "DatapointsToAlarm must be")]
     #[test_case(&json!({"Threshold": null}), "Threshold is required")]
     #[test_case(&json!({"TreatMissingData": "no"}), "Option no is not supported")]
-    #[test_case(&json!({"EvaluationPeriods": 100_000}), "more than a week")]
+    #[test_case(&json!({"Period": 3600, "EvaluationPeriods": 169}), "more than a week")]
+    #[test_case(&json!({"EvaluationPeriods": 1441}), "more than a day")]
     fn a_wrong_rule_is_refused(change: &Value, words: &str) {
         let mut definition = json!({
             "Statistic": "Sum", "Period": 60, "EvaluationPeriods": 3, "Threshold": 1, "ComparisonOperator": "GreaterThanThreshold",

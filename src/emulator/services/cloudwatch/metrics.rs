@@ -66,6 +66,10 @@ pub(super) struct MetricSeries(BTreeMap<String, VecDeque<MetricSample>>);
 
 impl MetricSeries {
     pub(super) fn add(&mut self, unit: &str, sample: MetricSample) {
+        // A set of no samples.
+        if sample.count <= 0.0 {
+            return;
+        }
         if !self.0.contains_key(unit) {
             self.0.insert(unit.to_owned(), VecDeque::new());
         }
@@ -178,6 +182,17 @@ mod tests {
         let samples = series(&[(1, 9.0), (2, 1.0), (3, 2.0), (4, 4.0)]).between(None, 0, 10);
         assert_eq!(Statistic::parse(word).unwrap().of(&samples), Some(expected));
         assert_eq!(Statistic::parse(word).unwrap().of(&[]), None);
+    }
+
+    #[test]
+    fn a_set_of_no_samples_counts_nowhere() {
+        let empty = MetricSample { at_ms: 5, count: 0.0, sum: 0.0, least: -1.0, most: 99.0 };
+        let mut series = series(&[(1, 9.0)]);
+        series.add("Count", empty);
+        let samples = series.between(None, 0, 10);
+        for word in ["p0", "p50", "Minimum", "Maximum", "Average"] {
+            assert_eq!(Statistic::parse(word).unwrap().of(&samples), Some(9.0), "{word}");
+        }
     }
 
     #[test]
