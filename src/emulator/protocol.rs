@@ -59,21 +59,17 @@ pub(crate) fn json_reply(answer: Answer) -> Reply {
     }
 }
 
-/// An error in the XML of S3 or STS.
-pub(crate) fn xml_error(error: &ApiError, sts: bool) -> Reply {
+/// An error in XML: of S3, or of a service of the query protocol with its namespace.
+pub(crate) fn xml_error(error: &ApiError, namespace: Option<&str>) -> Reply {
     let (code, message) = (escape_xml(&error.code), escape_xml(&error.message));
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
-    let body = if sts {
-        format!(
-            "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type>\
-             <Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
-        )
-    } else {
-        format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
-        )
+    let error = format!("<Code>{code}</Code><Message>{message}</Message></Error>");
+    let Some(namespace) = namespace else {
+        let body = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error>{error}");
+        return reply(status, "application/xml", body);
     };
-    reply(status, if sts { "text/xml" } else { "application/xml" }, body)
+    let body = format!("<ErrorResponse xmlns=\"{namespace}\"><Error><Type>Sender</Type>{error}</ErrorResponse>");
+    reply(status, "text/xml", body)
 }
 
 /// A reply with a whole body.

@@ -11,6 +11,8 @@ use crate::protocol::{ApiError, Reply, escape_xml, reply, xml_error};
 use crate::service::{ApiCall, Service, read};
 use crate::shared::Shared;
 
+const XML_NAMESPACE: &str = "https://iam.amazonaws.com/doc/2010-05-08/";
+
 pub(crate) const OPERATIONS: &[&str] = &["GetRole", "SimulatePrincipalPolicy"];
 
 pub(crate) struct Iam(pub(crate) Arc<Shared>);
@@ -36,7 +38,7 @@ impl Service for Iam {
                 hyper::StatusCode::OK,
                 "text/xml",
                 format!(
-                    "<{operation}Response xmlns=\"https://iam.amazonaws.com/doc/2010-05-08/\"><{operation}Result>{result}\
+                    "<{operation}Response xmlns=\"{XML_NAMESPACE}\"><{operation}Result>{result}\
                      </{operation}Result><ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata>\
                      </{operation}Response>"
                 ),
@@ -45,7 +47,7 @@ impl Service for Iam {
     }
 
     fn refuse(&self, error: ApiError) -> Reply {
-        xml_error(&error, true)
+        xml_error(&error, Some(XML_NAMESPACE))
     }
 }
 

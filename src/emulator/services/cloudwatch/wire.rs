@@ -72,7 +72,7 @@ impl Service for CloudWatchWire {
     }
 
     fn refuse(&self, error: ApiError) -> Reply {
-        self.error(&error)
+        error_reply(self.format, &error)
     }
 }
 
@@ -103,7 +103,7 @@ impl CloudWatchWire {
     fn reply(&self, operation: &str, request_id: &str, result: Answer) -> Reply {
         let result = match result {
             Ok(result) => result.unwrap_or_else(|| json!({})),
-            Err(error) => return self.error(&error),
+            Err(error) => return error_reply(self.format, &error),
         };
         let model = Model::cloudwatch();
         let shape = model.result(operation);
@@ -122,21 +122,21 @@ impl CloudWatchWire {
             }
         }
     }
+}
 
-    /// An error with the code of the query protocol, which its clients and those of the others read.
-    fn error(&self, error: &ApiError) -> Reply {
-        let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
-        let body = json!({"__type": error.code, "message": error.message});
-        let mut reply = match self.format {
-            WireFormat::Query => return xml_error(error, true),
-            WireFormat::Json => reply(status, "application/x-amz-json-1.0", body.to_string()),
-            WireFormat::Cbor => of_cbor(reply(status, CBOR, cbor::encode(&body, Model::cloudwatch(), None))),
-        };
-        if let Ok(code) = HeaderValue::from_str(&format!("{};Sender", error.code)) {
-            reply.headers_mut().insert("x-amzn-query-error", code);
-        }
-        reply
+/// An error with the code of the query protocol, which its clients and those of the others read.
+fn error_reply(format: WireFormat, error: &ApiError) -> Reply {
+    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
+    let body = json!({"__type": error.code, "message": error.message});
+    let mut reply = match format {
+        WireFormat::Query => return xml_error(error, Some(XML_NAMESPACE)),
+        WireFormat::Json => reply(status, "application/x-amz-json-1.0", body.to_string()),
+        WireFormat::Cbor => of_cbor(reply(status, CBOR, cbor::encode(&body, Model::cloudwatch(), None))),
+    };
+    if let Ok(code) = HeaderValue::from_str(&format!("{};Sender", error.code)) {
+        reply.headers_mut().insert("x-amzn-query-error", code);
     }
+    reply
 }
 
 fn of_cbor(mut reply: Reply) -> Reply {
@@ -153,4 +153,19 @@ fn plain(request: &Request<Body>, body: Vec<u8>) -> Result<Vec<u8>, ApiError> {
     let unpacked = flate2::read::GzDecoder::new(body.as_slice()).take(LARGEST_BODY).read_to_end(&mut plain);
     unpacked.map_err(|error| ApiError::serialization(format!("the body is not gzip: {error}")))?;
     Ok(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_query_protocol_is_one_of_cloudwatch() {
+        let reply = error_reply(WireFormat::Query, &ApiError::new("ValidationError", "a<b"));
+        assert_eq!(
+            reply.body().bytes().unwrap(),
+            "<ErrorResponse xmlns=\"http://monitoring.amazonaws.com/doc/2010-08-01/\"><Error><Type>Sender</Type>\
+             <Code>ValidationError</Code><Message>a&lt;b</Message></Error></ErrorResponse>"
+        );
+    }
 }

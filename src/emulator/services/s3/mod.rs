@@ -54,7 +54,7 @@ impl Service for S3 {
     }
 
     fn refuse(&self, error: ApiError) -> Reply {
-        xml_error(&error, false)
+        xml_error(&error, None)
     }
 }
 

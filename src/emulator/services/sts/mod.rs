@@ -14,6 +14,8 @@ use crate::protocol::{ApiError, Reply, escape_xml, reply, xml_error};
 use crate::service::{ApiCall, Service, read};
 use crate::shared::Shared;
 
+const XML_NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
+
 pub(super) const OPERATIONS: &[&str] = &["GetCallerIdentity", "AssumeRole", "AssumeRoleWithWebIdentity"];
 
 /// The service; its sessions are the access keys of the emulator.
@@ -51,7 +53,7 @@ impl Service for Sts {
                 StatusCode::OK,
                 "text/xml",
                 format!(
-                    "<{operation}Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><{operation}Result>{result}\
+                    "<{operation}Response xmlns=\"{XML_NAMESPACE}\"><{operation}Result>{result}\
                      </{operation}Result><ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata>\
                      </{operation}Response>"
                 ),
@@ -60,6 +62,6 @@ impl Service for Sts {
     }
 
     fn refuse(&self, error: ApiError) -> Reply {
-        xml_error(&error, true)
+        xml_error(&error, Some(XML_NAMESPACE))
     }
 }
