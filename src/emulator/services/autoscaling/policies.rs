@@ -34,11 +34,8 @@ pub(super) fn put(autoscaling: &Arc<ApplicationAutoscaling>, request: &Value, ca
     let configuration = request.get(member).filter(|one| !one.is_null());
     let configuration = configuration
         .ok_or_else(|| ApiError::validation(format!("{member} is required for the policy type {kind}.")))?;
-    let specified = ["PredefinedMetricSpecification", "CustomizedMetricSpecification"];
-    if member == TRACKING && specified.iter().filter(|name| configuration[**name].is_object()).count() != 1 {
-        return Err(ApiError::validation(
-            "Exactly one of PredefinedMetricSpecification and CustomizedMetricSpecification must be specified.",
-        ));
+    if member == TRACKING {
+        check_metric(configuration)?;
     }
     let Caller { account, region, .. } = caller;
     let new_arn = || {
@@ -61,6 +58,22 @@ pub(super) fn put(autoscaling: &Arc<ApplicationAutoscaling>, request: &Value, ca
     };
     target.policies.insert(name.to_owned(), policy);
     Ok(Some(json!({"PolicyARN": arn, "Alarms": shown_alarms(&key, &alarms)})))
+}
+
+/// The metric of target tracking is one, and one of SageMaker.
+fn check_metric(configuration: &Value) -> Result<(), ApiError> {
+    let specified = ["PredefinedMetricSpecification", "CustomizedMetricSpecification"];
+    if specified.iter().filter(|name| configuration[**name].is_object()).count() != 1 {
+        return Err(ApiError::validation(
+            "Exactly one of PredefinedMetricSpecification and CustomizedMetricSpecification must be specified.",
+        ));
+    }
+    match text(&configuration["PredefinedMetricSpecification"], "PredefinedMetricType") {
+        Some(other) if !other.starts_with("SageMaker") => Err(ApiError::validation(format!(
+            "The predefined metric type {other} is not supported for the service namespace sagemaker."
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Makes the two alarms of target tracking, or replaces `known` ones; returns their names.
@@ -164,4 +177,19 @@ pub(super) fn delete(autoscaling: &Arc<ApplicationAutoscaling>, request: &Value,
     let absent = || not_found(format!("No scaling policy found for {}, policy name: {name}", words(&key)));
     autoscaling.cloudwatch.forget(&key.account, &key.region, &removed.ok_or_else(absent)?.alarms);
     Ok(Some(json!({})))
+}
+
+#[cfg(test)]
+mod tests {
+    use test_case::test_case;
+
+    use super::*;
+
+    #[test_case(json!({"PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}}) => None; "of SageMaker")]
+    #[test_case(json!({"CustomizedMetricSpecification": {"MetricName": "M"}}) => None; "customized")]
+    #[test_case(json!({"PredefinedMetricSpecification": {"PredefinedMetricType": "ALBRequestCountPerTarget"}}) => Some("The predefined metric type ALBRequestCountPerTarget is not supported for the service namespace sagemaker.".to_owned()); "of another service")]
+    #[test_case(json!({}) => Some("Exactly one of PredefinedMetricSpecification and CustomizedMetricSpecification must be specified.".to_owned()); "none")]
+    fn a_policy_tracks_one_metric_of_sagemaker(configuration: Value) -> Option<String> {
+        check_metric(&configuration).err().map(|error| error.message)
+    }
 }

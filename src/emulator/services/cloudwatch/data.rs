@@ -83,7 +83,9 @@ fn samples(datum: &Value, path: &str, at_ms: u64) -> Result<Vec<MetricSample>, A
     if let (Some(one), Some(other)) = (given.next(), given.next()) {
         return Err(ApiError::new(
             "InvalidParameterCombination",
-            format!("The parameters {path}.{one} and {path}.{other} are mutually exclusive and you have specified both."),
+            format!(
+                "The parameters {path}.{one} and {path}.{other} are mutually exclusive and you have specified both."
+            ),
         ));
     }
     let numbers = |name: &str, is_count: bool| {

@@ -28,6 +28,7 @@ const LARGEST_BODY: usize = 6_291_456;
 /// Time that a container has for an answer.
 const LIMIT: Duration = Duration::from_mins(1);
 const TARGET_VARIANT: &str = "x-amzn-sagemaker-target-variant";
+const TARGET_MODEL: &str = "x-amzn-sagemaker-target-model";
 const CUSTOM: &str = "x-amzn-sagemaker-custom-attributes";
 /// Headers of the request that the container gets.
 const HANDED_ON: &[&str] = &["content-type", "accept", CUSTOM];
@@ -167,6 +168,7 @@ impl Runtime {
             ApiError::new("ValidationError", format!("Endpoint {} of account {} not found.", name.name, name.account))
         };
         let record = records.endpoints.get_mut(name).ok_or_else(absent)?;
+        refuse_target_model(name, headers)?;
         let target = headers.get(TARGET_VARIANT).and_then(|value| value.to_str().ok());
         route(name, record, target).map_err(|refusal| match refusal {
             RoutingRefusal::NotInService => absent(),
@@ -180,6 +182,17 @@ impl Runtime {
             },
         })
     }
+}
+
+/// No endpoint has several models here.
+fn refuse_target_model(name: &ServingName, headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(model) = headers.get(TARGET_MODEL) else { return Ok(()) };
+    let model = String::from_utf8_lossy(model.as_bytes());
+    let message = format!(
+        "Endpoint {} is not a multi-model endpoint and does not support target model header {model}.",
+        name.name
+    );
+    Err(ApiError::new("ValidationError", message))
 }
 
 /// The reply with the container's answer, or the error that stands for it.
@@ -234,6 +247,17 @@ fn model_error(name: &ServingName, chosen: &Chosen, status: u16, body: &str) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_model_of_an_endpoint_with_one_model_is_refused() {
+        let name = ServingName::new(ServingKind::Endpoint, "one", &Caller::anonymous("1"));
+        let mut headers = HeaderMap::new();
+        assert!(refuse_target_model(&name, &headers).is_ok());
+        headers.insert(TARGET_MODEL, HeaderValue::from_static("a.tar.gz"));
+        let error = refuse_target_model(&name, &headers).unwrap_err();
+        let message = "Endpoint one is not a multi-model endpoint and does not support target model header a.tar.gz.";
+        assert_eq!((error.code.as_str(), error.message.as_str()), ("ValidationError", message));
+    }
 
     #[test]
     fn paths_name_an_endpoint() {
