@@ -171,6 +171,10 @@ fn an_endpoint_is_judged_by_its_answers() {
     let results: Vec<_> = json["samples"].as_array().unwrap().iter().map(|sample| &sample["result"]).collect();
     assert_eq!(results, ["passed", "passed", "failed", "failed"]);
     assert!(json["samples"][3]["reason"].as_str().unwrap().contains("out of order"), "{json}");
+    // It has a rule about the content type.
+    let refused = desk.test("later", &["--samples", "good.jsonl"]);
+    assert_eq!(refused.code, 1, "{}", refused.stderr);
+    assert!(refused.stderr.contains("the sample `two` has the rule `expect.content_type`"), "{}", refused.stderr);
     assert_eq!(desk.emulator.objects(), [""; 0]);
     assert_eq!(desk.emulator.decided("endpoint-test")["denied"], json!({}));
 }

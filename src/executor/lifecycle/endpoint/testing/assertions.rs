@@ -1,11 +1,13 @@
 //! Compares an answer with the rules of its sample. No I/O.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 use serde_json_path::JsonPath;
 
 use super::sample::{SampleExpectation, ValueRule};
+use super::unique_keys::UniqueKeys;
 use crate::base::plain;
 use crate::cloud::InferenceReply;
 
@@ -58,9 +60,12 @@ impl ModelAnswer<'_> {
         let text = String::from_utf8_lossy(self.body);
         match &expect.equals {
             Some(Value::String(wanted)) => {
-                let actual = text.trim_end_matches(['\r', '\n']);
-                if actual != wanted && !self.json().is_ok_and(|value| value == **wanted) {
-                    return Some(format!("the answer is {}, not {}", shown(actual), shown(wanted)));
+                let is_equal = without_breaks(self.body) == without_breaks(wanted.as_bytes());
+                if !is_equal && !self.json().is_ok_and(|value| value == **wanted) {
+                    return Some(match text {
+                        Cow::Borrowed(text) => format!("the answer is {}, not {}", shown(text), shown(wanted)),
+                        Cow::Owned(text) => format!("the answer is no text in UTF-8: {}", shown(&text)),
+                    });
                 }
             }
             Some(wanted) => match self.json() {
@@ -72,7 +77,8 @@ impl ModelAnswer<'_> {
             },
             None => {}
         }
-        if let Some(wanted) = expect.contains.as_ref().filter(|wanted| !text.contains(wanted.as_str())) {
+        let is_in = |wanted: &[u8]| self.body.windows(wanted.len().max(1)).any(|part| part == wanted);
+        if let Some(wanted) = expect.contains.as_ref().filter(|wanted| !is_in(wanted.as_bytes())) {
             return Some(format!("the answer {} does not contain {}", shown(&text), shown(wanted)));
         }
         if expect.json.is_empty() {
@@ -85,8 +91,15 @@ impl ModelAnswer<'_> {
     }
 
     fn json(&self) -> Result<Value, String> {
-        serde_json::from_slice(self.body).map_err(|error| {
+        serde_json::from_slice(self.body).map(|UniqueKeys(value)| value).map_err(|error| {
             let text = String::from_utf8_lossy(self.body);
+            // A key that is there twice.
+            if error.is_data() {
+                return format!("the answer {} cannot be judged: {error}", shown(&text));
+            }
+            if error.to_string().starts_with("recursion limit exceeded") {
+                return format!("the answer {} has more than 127 lists and objects in one another", shown(&text));
+            }
             // Python writes them, and JSON has none.
             let word = ["NaN", "Infinity"].into_iter().find(|word| text.contains(word));
             let hint = word.map(|word| format!(" (it has {word}, which is no value of JSON)")).unwrap_or_default();
@@ -137,11 +150,10 @@ fn located<'a>(path: &JsonPath, answer: &'a Value) -> Result<&'a Value, String> 
 /// Equal as JSON; numbers by their value.
 fn is_equal(left: &Value, right: &Value) -> bool {
     match (left, right) {
-        (Value::Number(left), Value::Number(right)) => {
-            left == right
-                || ((left.is_f64() || right.is_f64())
-                    && left.as_f64().zip(right.as_f64()).is_some_and(|(left, right)| left.total_cmp(&right).is_eq()))
-        }
+        (Value::Number(left), Value::Number(right)) => match (whole(left), whole(right)) {
+            (None, None) => left.as_f64() == right.as_f64(),
+            (left, right) => left == right,
+        },
         (Value::Array(left), Value::Array(right)) => {
             left.len() == right.len() && left.iter().zip(right).all(|(left, right)| is_equal(left, right))
         }
@@ -151,6 +163,22 @@ fn is_equal(left: &Value, right: &Value) -> bool {
         }
         _ => left == right,
     }
+}
+
+/// A number without a fraction, which is compared exactly: a double cannot tell every two of them apart.
+#[expect(clippy::cast_possible_truncation, reason = "the number has no fraction and is within the range")]
+fn whole(number: &Number) -> Option<i128> {
+    let of_double = || {
+        let double = number.as_f64()?;
+        (double.fract() == 0.0 && double.abs() < 1e38).then_some(double as i128)
+    };
+    number.as_i128().or_else(of_double)
+}
+
+/// Without the line breaks at the end.
+fn without_breaks(text: &[u8]) -> &[u8] {
+    let end = text.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
+    text.get(..end).unwrap_or_default()
 }
 
 /// Whether a number, or each number of lists of the same form, differs by no more than the tolerance.
@@ -207,6 +235,11 @@ mod tests {
     #[test_case(r#"{"status": 200, "content_type": "Application/JSON"}"#, ""; "status and type")]
     #[test_case(r#"{"equals": "a b"}"#, "a b\r\n"; "text")]
     #[test_case(r#"{"equals": "a"}"#, "\"a\""; "text as JSON")]
+    #[test_case(r#"{"equals": "a\n"}"#, "a"; "text with a line break at its end")]
+    #[test_case(r#"{"equals": "a\n"}"#, "\"a\\n\""; "text as JSON with a line break at its end")]
+    #[test_case(r#"{"equals": 0}"#, "-0.0"; "zero below zero")]
+    #[test_case(r#"{"equals": 1e19}"#, "10000000000000000000"; "a large number without and with an exponent")]
+    #[test_case(r#"{"contains": "\ufffd"}"#, "a\u{fffd}"; "a part that stands for bytes that are no text")]
     #[test_case(r#"{"equals": {"a": [1, 2.0]}}"#, r#"{"a": [1.0, 2]}"#; "an object")]
     #[test_case(r#"{"equals": null}"#, "null"; "null")]
     #[test_case(r#"{"contains": "ell"}"#, "hello"; "a part")]
@@ -224,6 +257,8 @@ mod tests {
     #[test_case(r#"{"equals": 1}"#, "2" => "the answer is 2, not 1"; "another number")]
     #[test_case(r#"{"equals": [1]}"#, "[1, 1]" => "the answer is [1,1], not [1]"; "a longer list")]
     #[test_case(r#"{"equals": 9007199254740993}"#, "9007199254740992" => "the answer is 9007199254740992, not 9007199254740993"; "numbers that a double cannot tell apart")]
+    #[test_case(r#"{"equals": 9007199254740993}"#, "9007199254740992.0" => "the answer is 9007199254740992.0, not 9007199254740993"; "a whole number and a double that is none")]
+    #[test_case(r#"{"equals": {"a": 1}}"#, r#"{"a": 2, "a": 1}"# => "the answer `{\"a\": 2, \"a\": 1}` cannot be judged: the key `a` is there twice at line 1 column 12"; "a key twice")]
     #[test_case(r#"{"equals": {"a": 1}}"#, "no" => "the answer `no` is no JSON: expected ident at line 1 column 2"; "no JSON")]
     #[test_case(r#"{"contains": "x\u001b"}"#, "hello\n\u{1b}[2K" => "the answer `hello; \\x1b[2K` does not contain `x\\x1b`"; "not contained, with an escape sequence")]
     #[test_case(r#"{"json": [{"path": "$.p", "min": 0}]}"#, r#"{"p": NaN}"# => "the answer `{\"p\": NaN}` is no JSON: expected value at line 1 column 7 (it has NaN, which is no value of JSON)"; "NaN")]
@@ -240,6 +275,23 @@ mod tests {
             Judgement::Wrong(why) => why,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test_case(r#"{"equals": "\ufffd"}"# => "the answer is no text in UTF-8: `\u{fffd}`"; "equals")]
+    #[test_case(r#"{"contains": "\ufffd"}"# => "the answer `\u{fffd}` does not contain `\u{fffd}`"; "contains")]
+    fn bytes_that_are_no_text_are_not_their_replacement(rules: &str) -> String {
+        let reply = InferenceReply::Answer { content_type: String::new(), body: vec![0xff].into() };
+        match judge(&expect(rules), &reply) {
+            Judgement::Wrong(why) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_too_deep_is_told() {
+        let body = "[".repeat(200) + &"]".repeat(200);
+        let Judgement::Wrong(why) = judge(&expect(r#"{"equals": []}"#), &answer(&body)) else { panic!("right") };
+        assert!(why.contains("more than 127 lists and objects in one another"), "{why}");
     }
 
     #[test]

@@ -223,6 +223,12 @@ mod tests {
     }
 
     #[test]
+    fn a_key_twice_in_a_body_is_told() {
+        let why = json_lines("{\"body\": {\"a\": 1, \"a\": 2}}\n").unwrap_err();
+        assert!(why.starts_with("line 1 is no sample: the key `a` is there twice"), "{why}");
+    }
+
+    #[test]
     fn a_line_that_is_no_sample_is_told() {
         let why = json_lines("{\"body\": 1}\n{\"body\": }\n").unwrap_err();
         assert_eq!(why, "line 2 is no sample: expected value at column 10");

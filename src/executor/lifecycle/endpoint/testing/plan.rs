@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::assertions::LONGEST;
 use super::asynchronous::AsynchronousWay;
 use super::load::{LoadShape, send_load};
 use super::sample::EndpointSample;
@@ -12,6 +13,7 @@ use super::verdict::{TestLimits, TestVerdict};
 use crate::base::exit_codes;
 use crate::base::failure::Failure;
 use crate::base::human::human_bytes;
+use crate::base::plain;
 use crate::cloud::EndpointState;
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::manifest::{Endpoint, EndpointTest};
@@ -70,8 +72,13 @@ impl TestPlan {
     pub(crate) fn new(target: &ProjectTarget, changes: &TestChanges) -> Result<Self, Failure> {
         let endpoint = endpoint(target)?;
         let test = endpoint.test.clone().unwrap_or_default();
+        // Asked for before a deployment begins too.
+        let is_asynchronous = endpoint.asynchronous.is_some();
         let types = target.manifest.model.as_ref().map(|model| model.content_types.as_slice()).unwrap_or_default();
         let samples = sample_files::read(&changes.paths(&test, &target.folder), types.first().map(String::as_str))?;
+        if is_asynchronous {
+            refuse_rules_of_replies(&samples)?;
+        }
         let within = |name: &str, number: u32, most: u32| {
             if number > most {
                 return Err(Failure::user(format!("{number} {name} are more than {most}"))
@@ -146,6 +153,9 @@ impl TestPlan {
             Some(places) => Some(AsynchronousWay::connect(connect, access, places).await?),
             None => None,
         };
+        if asynchronous.is_some() {
+            refuse_rules_of_replies(&self.samples)?;
+        }
         let large = self.samples.iter().find(|sample| sample.body.len() > MOST_BODY);
         if let Some(sample) = large.filter(|_| asynchronous.is_none()) {
             let failure = Failure::user(format!(
@@ -162,6 +172,17 @@ impl TestPlan {
         let sender = Sender { inference, endpoint: self.endpoint.clone(), asynchronous, limit };
         Ok((sight.config, sender))
     }
+}
+
+/// Rules that no answer of an asynchronous endpoint can satisfy.
+fn refuse_rules_of_replies(samples: &[EndpointSample]) -> Result<(), Failure> {
+    let mistake = samples.iter().find_map(|sample| Some((&sample.name, sample.expect.mistake_on_asynchronous()?)));
+    let Some((name, rule)) = mistake else { return Ok(()) };
+    let failure = Failure::user(format!(
+        "the sample `{}` has the rule `{rule}`, and answers of an asynchronous endpoint have no status and no type",
+        plain::line(name, LONGEST)
+    ));
+    Err(failure.hint(format!("remove `{rule}`; a sample that the model must refuse cannot be judged there")))
 }
 
 fn endpoint(target: &ProjectTarget) -> Result<&Endpoint, Failure> {

@@ -8,6 +8,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json_path::JsonPath;
 
+use super::unique_keys::UniqueKeys;
+
 /// A request to the endpoint, and what its answer must be.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -42,7 +44,7 @@ pub(super) struct SampleExpectation {
     /// HTTP status of the container; 200 when absent. With an error status the other rules are about the error's text.
     #[schemars(range(min = 200, max = 599))]
     pub(super) status: Option<u16>,
-    /// The answer: text is compared with the answer's text, without line breaks at its end, any other value with the answer read as
+    /// The answer: text is compared with the answer's text, both without line breaks at the end, any other value with the answer read as
     /// JSON.
     #[serde(deserialize_with = "present")]
     pub(super) equals: Option<Value>,
@@ -85,7 +87,7 @@ pub(super) struct ValueRule {
 
 /// A value that is there, also `null`.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
+    UniqueKeys::deserialize(deserializer).map(|UniqueKeys(value)| Some(value))
 }
 
 /// A sample that can be sent.
@@ -99,6 +101,13 @@ pub(super) struct EndpointSample {
 }
 
 impl SampleExpectation {
+    /// Finds a rule that no answer of an asynchronous endpoint can satisfy: its objects tell neither a status nor a type.
+    pub(super) fn mistake_on_asynchronous(&self) -> Option<&'static str> {
+        let has_status = self.status.is_some_and(|status| status != 200);
+        let rules = [(has_status, "expect.status"), (self.content_type.is_some(), "expect.content_type")];
+        rules.into_iter().find_map(|(is_there, rule)| is_there.then_some(rule))
+    }
+
     /// Finds a rule that no answer can satisfy, or that every answer does.
     pub(super) fn mistake(&self) -> Option<String> {
         if self.status.is_some_and(|status| !(200..600).contains(&status)) {
@@ -146,8 +155,17 @@ fn is_numeric(value: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use test_case::test_case;
+
     use super::*;
     use crate::config::env::Environment;
+
+    #[test_case(r#"{"status": 400}"# => Some("expect.status"))]
+    #[test_case(r#"{"content_type": "text/csv"}"# => Some("expect.content_type"))]
+    #[test_case(r#"{"status": 200, "equals": 1, "max_ms": 5}"# => None)]
+    fn rules_that_cannot_hold_on_asynchronous_endpoints_are_found(rules: &str) -> Option<&'static str> {
+        serde_json::from_str::<SampleExpectation>(rules).unwrap().mistake_on_asynchronous()
+    }
 
     /// `INSTA_UPDATE=always` writes the file, as for the snapshots.
     #[test]
