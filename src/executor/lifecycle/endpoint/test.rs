@@ -39,7 +39,8 @@ struct LoadArgs {
     /// Requests that are sent before, and not counted
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     warm_up: u32,
-    /// Limit of one answer, as `30s`. 60 seconds when absent, 15 minutes for an asynchronous endpoint
+    /// Limit of one answer, with the waits until a container is ready, as `30s`. When absent 60 seconds, 15 minutes for an
+    /// asynchronous endpoint, and besides 3 minutes for the container to get ready
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     request_timeout: Option<Duration>,
     /// Limit of the 95th percentile of the time of an answer, in milliseconds. Of this and the manifest's the lower one holds

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::late::late;
 use super::sample::EndpointSample;
 use crate::cloud::{
     Access, AsynchronousOutput, AsynchronousPlaces, AsynchronousRequest, CloudError, CloudErrorKind, Connect,
@@ -42,7 +41,7 @@ impl AsynchronousWay {
         Ok(Self { inputs, outputs, prefix: format!("tests/{:016x}", fastrand::u64(..)) })
     }
 
-    /// Sends one request, and waits for its answer.
+    /// Sends one request, and waits for its answer; `None` without one in time.
     pub(super) async fn send(
         &self,
         inference: &dyn Inference,
@@ -50,7 +49,7 @@ impl AsynchronousWay {
         sample: &EndpointSample,
         number: usize,
         limit: Duration,
-    ) -> Result<InferenceReply, CloudError> {
+    ) -> Result<Option<InferenceReply>, CloudError> {
         let started = Instant::now();
         let key = format!("{}/{number}", self.prefix);
         self.inputs.put(&key, sample.body.to_vec()).await?;
@@ -61,7 +60,7 @@ impl AsynchronousWay {
             input: self.inputs.uri(&key),
         };
         let reply = match inference.invoke_later(&request).await {
-            Ok(places) => self.answer(&places, endpoint, started + limit, limit).await,
+            Ok(places) => self.answer(&places, started + limit).await,
             Err(error) => Err(error),
         };
         self.inputs.delete(&[key]).await?;
@@ -72,24 +71,22 @@ impl AsynchronousWay {
     async fn answer(
         &self,
         places: &AsynchronousPlaces,
-        endpoint: &str,
         deadline: Instant,
-        limit: Duration,
-    ) -> Result<InferenceReply, CloudError> {
+    ) -> Result<Option<InferenceReply>, CloudError> {
         let mut pause = FIRST_PAUSE;
         loop {
             if let Some(body) = self.take(&places.output).await? {
                 // An object tells no type of its content.
-                return Ok(InferenceReply::Answer { content_type: String::new(), body: body.into() });
+                return Ok(Some(InferenceReply::Answer { content_type: String::new(), body: body.into() }));
             }
             if let Some(failure) = &places.failure
                 && let Some(message) = self.take(failure).await?
             {
                 let message = String::from_utf8_lossy(&message).into_owned();
-                return Ok(InferenceReply::ModelError { status: None, message });
+                return Ok(Some(InferenceReply::ModelError { status: None, message }));
             }
             if Instant::now() + pause > deadline {
-                return Err(late(endpoint, limit));
+                return Ok(None);
             }
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);

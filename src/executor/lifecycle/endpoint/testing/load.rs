@@ -29,7 +29,7 @@ pub(super) struct LoadShape {
 pub(super) struct LoadResult {
     /// One for each sample.
     pub(super) tallies: Vec<SampleTally>,
-    /// Times of the requests that were answered.
+    /// Times of the requests that were answered, and of those that were not answered in time.
     pub(super) latencies: Vec<Duration>,
     /// Time of the very first request, if it was answered.
     pub(super) first: Option<Duration>,
@@ -109,10 +109,10 @@ impl SampleTally {
         self.right + self.wrong + self.errors
     }
 
-    /// Counts a request; whether it was answered.
+    /// Counts a request; whether its time counts.
     fn count(&mut self, sample: &EndpointSample, sent: &SentRequest) -> bool {
         let judgement = match &sent.outcome {
-            SendOutcome::Failed(why) => Judgement::Error(why.clone()),
+            SendOutcome::Failed(why) | SendOutcome::Late(why) => Judgement::Error(why.clone()),
             SendOutcome::Reply(reply) => self.judge(sample, reply),
         };
         let late = sample.expect.max_ms.filter(|limit| milliseconds(sent.took) > *limit);
@@ -120,7 +120,7 @@ impl SampleTally {
             (Judgement::Error(why), _) => {
                 self.errors += 1;
                 self.first_error.get_or_insert(why);
-                return false;
+                return sent.is_late();
             }
             (Judgement::Wrong(why), _) => self.count_wrong(why),
             (Judgement::Right, Some(limit)) => {

@@ -6,7 +6,6 @@
 mod assertions;
 mod asynchronous;
 mod forms;
-mod late;
 mod load;
 mod plan;
 mod sample;

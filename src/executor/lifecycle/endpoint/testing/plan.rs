@@ -24,10 +24,6 @@ const MOST_BODY: usize = 6_291_456;
 /// Most requests, and most at once: their times are in memory, and each at once is a connection.
 const MOST_REQUESTS: u32 = 1_000_000;
 const MOST_AT_ONCE: u32 = 1_000;
-/// Time that SageMaker gives a container for an answer.
-const LIMIT: Duration = Duration::from_mins(1);
-/// The same of an asynchronous endpoint.
-const ASYNCHRONOUS_LIMIT: Duration = Duration::from_mins(15);
 
 /// Changes of the command line to what the manifest says.
 #[derive(Debug, Default)]
@@ -167,9 +163,7 @@ impl TestPlan {
             return Err(failure.hint("send less in one request, or make the endpoint asynchronous").into());
         }
         let inference = connect.inference(access).await?;
-        let limit = if asynchronous.is_some() { ASYNCHRONOUS_LIMIT } else { LIMIT };
-        let limit = self.request_timeout.unwrap_or(limit);
-        let sender = Sender { inference, endpoint: self.endpoint.clone(), asynchronous, limit };
+        let sender = Sender::new(inference, self.endpoint.clone(), asynchronous, self.request_timeout);
         Ok((sight.config, sender))
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-/// The time of answers in milliseconds; `None` when nothing was answered.
+/// The time of answers in milliseconds, also of those that did not come in time; `None` when nothing was answered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub(crate) struct LatencyFigures {
     /// Of the first request of all, which may have found no container ready.

@@ -107,14 +107,18 @@ impl Test {
             objects: Memory::new(),
         });
         let inference: Arc<dyn Inference> = endpoint.clone();
-        let sender =
-            Sender { inference, endpoint: "wine".to_owned(), asynchronous: None, limit: Duration::from_mins(1) };
+        let sender = Sender::new(inference, "wine".to_owned(), None, None);
         let shape = LoadShape { warm_up: 0, requests: 1, concurrency: 1 };
         Self { endpoint, sender, shape, limits: TestLimits::default() }
     }
 
     fn load(mut self, warm_up: usize, requests: usize, concurrency: usize) -> Self {
         self.shape = LoadShape { warm_up, requests, concurrency };
+        self
+    }
+
+    fn within(mut self, limit: Duration) -> Self {
+        self.sender = Sender::new(self.endpoint.clone(), "wine".to_owned(), None, Some(limit));
         self
     }
 
@@ -222,7 +226,38 @@ async fn slow_answers_break_limits() {
     let test = Test::new(|_, _| (61_000, answer("")));
     let verdict = test.run(&[("a", json!({}))]).await.unwrap();
     assert!(verdict.reason().unwrap().contains("(no answer within 60 s)"), "{}", verdict.text());
-    assert_eq!(as_json(&verdict)["latency_ms"]["p95"], Value::Null);
+    assert_eq!(as_json(&verdict)["latency_ms"]["p95"], 60_000.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_without_an_answer_in_time_count_with_the_time_that_was_waited() {
+    let behavior: Behavior = |number, _| (if number % 2 == 0 { 2_000 } else { 25 }, answer(""));
+    let mut test = Test::new(behavior).load(0, 100, 1).within(Duration::from_secs(1));
+    test.limits = TestLimits { max_p95_ms: Some(500.0), max_error_rate: 0.6 };
+    let verdict = test.run(&[("a", json!({}))]).await.unwrap();
+    assert_eq!(verdict.reason().unwrap(), "the limit `p95 <= 500 ms` does not hold (it is 1000)");
+    // Of the container too: SageMaker answers for it after 60 s, with the status 0.
+    let behavior: Behavior = |number, _| if number % 2 == 0 { (59_990, failing(0)) } else { (25, answer("")) };
+    let mut test = Test::new(behavior).load(0, 100, 1);
+    test.limits = TestLimits { max_p95_ms: Some(500.0), max_error_rate: 0.6 };
+    assert!(!test.run(&[("a", json!({}))]).await.unwrap().is_good());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_gets_ready_within_the_limit_of_the_request_or_not_at_all() {
+    let mut test = Test::new(|_, _| (10, Ok(InferenceReply::NotReady))).within(Duration::from_secs(5));
+    test.limits.max_p95_ms = Some(4_999.0);
+    let begun = tokio::time::Instant::now();
+    let verdict = test.run(&[("a", json!({}))]).await.unwrap();
+    assert!(begun.elapsed() <= Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(verdict.reason().unwrap().contains("(the model was not ready in time)"), "{}", verdict.text());
+    assert_eq!(as_json(&verdict)["latency_ms"]["p95"], 5_000.0);
+    // The answer of a container that got ready has the rest of the time.
+    let behavior: Behavior =
+        |number, _| if number == 0 { (3_000, Ok(InferenceReply::NotReady)) } else { (3_000, answer("")) };
+    let test = Test::new(behavior).within(Duration::from_secs(5));
+    let verdict = test.run(&[("a", json!({}))]).await.unwrap();
+    assert!(verdict.reason().unwrap().contains("(no answer within 5 s)"), "{}", verdict.text());
 }
 
 #[tokio::test(start_paused = true)]
