@@ -9,12 +9,12 @@ use super::load::{LoadShape, send_load};
 use super::sample::EndpointSample;
 use super::sample_files;
 use super::sending::Sender;
-use super::verdict::{TestLimits, TestVerdict};
+use super::verdict::{TestLimits, TestVerdict, TestedEndpoint};
 use crate::base::exit_codes;
 use crate::base::failure::Failure;
 use crate::base::human::human_bytes;
 use crate::base::plain;
-use crate::cloud::EndpointState;
+use crate::cloud::{EndpointSight, EndpointState};
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::manifest::{Endpoint, EndpointTest};
 use crate::lifecycle::target::ProjectTarget;
@@ -104,19 +104,22 @@ impl TestPlan {
     /// # Errors
     /// Failures of AWS that are no answer of the endpoint, and of the user: there is no such endpoint, or a body is too large.
     pub(crate) async fn run(&self, inputs: &CommandInputs, target: &ProjectTarget) -> anyhow::Result<TestVerdict> {
-        let (configuration, sender) = self.connect(inputs, target).await?;
+        let (tested, sender) = self.connect(inputs, target).await?;
         let LoadShape { requests, concurrency, .. } = self.shape;
         inputs
             .printer
             .line(format!("Sending {requests} requests to the endpoint {}, {concurrency} at once", self.endpoint));
         let tell = |finished| inputs.printer.line(format!("{finished} of {requests} requests are answered"));
         let load = send_load(&sender, &self.samples, self.shape, tell).await?;
-        let names = (self.endpoint.as_str(), configuration.as_str());
-        Ok(TestVerdict::new(names, &self.samples, load, concurrency, self.limits))
+        Ok(TestVerdict::new(tested, &self.samples, load, concurrency, self.limits))
     }
 
-    /// The configuration in service, and the way of requests to it.
-    async fn connect(&self, inputs: &CommandInputs, target: &ProjectTarget) -> anyhow::Result<(String, Sender)> {
+    /// The endpoint, and the way of requests to it.
+    async fn connect(
+        &self,
+        inputs: &CommandInputs,
+        target: &ProjectTarget,
+    ) -> anyhow::Result<(TestedEndpoint, Sender)> {
         let (connect, access) = (&*inputs.connect, &target.access);
         let endpoints = connect.endpoints(access).await?;
         let sight = endpoints.endpoint(&self.endpoint).await?;
@@ -164,7 +167,8 @@ impl TestPlan {
         }
         let inference = connect.inference(access).await?;
         let sender = Sender::new(inference, self.endpoint.clone(), asynchronous, self.request_timeout);
-        Ok((sight.config, sender))
+        let EndpointSight { name, state, config, pending_config: pending, .. } = sight;
+        Ok((TestedEndpoint { name, state, config, pending }, sender))
     }
 }
 

@@ -11,11 +11,11 @@ use super::asynchronous::AsynchronousWay;
 use super::load::{LoadShape, send_load};
 use super::sample::EndpointSample;
 use super::sending::Sender;
-use super::verdict::{TestLimits, TestVerdict};
+use super::verdict::{TestLimits, TestVerdict, TestedEndpoint};
 use crate::cloud::testing::Memory;
 use crate::cloud::{
-    Access, AsynchronousOutput, AsynchronousPlaces, AsynchronousRequest, CloudError, CloudErrorKind, Inference,
-    InferenceReply, InferenceRequest,
+    Access, AsynchronousOutput, AsynchronousPlaces, AsynchronousRequest, CloudError, CloudErrorKind, EndpointState,
+    Inference, InferenceReply, InferenceRequest,
 };
 use crate::lifecycle::output::Data as _;
 
@@ -93,6 +93,7 @@ fn samples(rows: &[(&str, Value)]) -> Vec<EndpointSample> {
 struct Test {
     endpoint: Arc<ScriptedEndpoint>,
     sender: Sender,
+    tested: TestedEndpoint,
     shape: LoadShape,
     limits: TestLimits,
 }
@@ -109,7 +110,9 @@ impl Test {
         let inference: Arc<dyn Inference> = endpoint.clone();
         let sender = Sender::new(inference, "wine".to_owned(), None, None);
         let shape = LoadShape { warm_up: 0, requests: 1, concurrency: 1 };
-        Self { endpoint, sender, shape, limits: TestLimits::default() }
+        let (name, config) = ("wine".to_owned(), "wine-1".to_owned());
+        let tested = TestedEndpoint { name, state: EndpointState::InService, config, pending: None };
+        Self { endpoint, sender, tested, shape, limits: TestLimits::default() }
     }
 
     fn load(mut self, warm_up: usize, requests: usize, concurrency: usize) -> Self {
@@ -137,7 +140,7 @@ impl Test {
     async fn run(&self, rows: &[(&str, Value)]) -> Result<TestVerdict, CloudError> {
         let samples = samples(rows);
         let load = send_load(&self.sender, &samples, self.shape, |_| {}).await?;
-        Ok(TestVerdict::new(("wine", "wine-1"), &samples, load, self.shape.concurrency, self.limits))
+        Ok(TestVerdict::new(self.tested.clone(), &samples, load, self.shape.concurrency, self.limits))
     }
 }
 
@@ -258,6 +261,23 @@ async fn a_container_gets_ready_within_the_limit_of_the_request_or_not_at_all() 
     let test = Test::new(behavior).within(Duration::from_secs(5));
     let verdict = test.run(&[("a", json!({}))]).await.unwrap();
     assert!(verdict.reason().unwrap().contains("(no answer within 5 s)"), "{}", verdict.text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_makes_it_unknown_which_configuration_answered() {
+    let mut test = Test::new(|_, _| (1, answer("")));
+    let verdict = test.run(&[("a", json!({}))]).await.unwrap();
+    assert_eq!(as_json(&verdict)["ambiguity"], Value::Null);
+    test.tested.state = EndpointState::Updating;
+    test.tested.pending = Some("wine-2".to_owned());
+    let verdict = test.run(&[("a", json!({}))]).await.unwrap();
+    let line = "The endpoint wine was Updating when the test began: wine-1 or wine-2 answered";
+    assert_eq!(as_json(&verdict)["ambiguity"], line);
+    assert!(verdict.text().ends_with(line), "{}", verdict.text());
+    test.tested.pending = None;
+    test.tested.state = EndpointState::RollingBack;
+    let verdict = test.run(&[("a", json!({}))]).await.unwrap();
+    assert!(verdict.text().ends_with("wine-1 or another configuration answered"), "{}", verdict.text());
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,6 +15,7 @@ use super::statistics::LatencyFigures;
 use crate::base::exit_codes;
 use crate::base::failure::Failure;
 use crate::base::plain;
+use crate::cloud::EndpointState;
 use crate::lifecycle::output::Data;
 
 /// Most samples in the text; the ones that do not hold come first.
@@ -34,12 +35,25 @@ pub(crate) enum TestResult {
     Failed,
 }
 
+/// The endpoint when its test begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TestedEndpoint {
+    pub(super) name: String,
+    pub(super) state: EndpointState,
+    /// The configuration in service.
+    pub(super) config: String,
+    /// The configuration of an update that is under way.
+    pub(super) pending: Option<String>,
+}
+
 /// The findings of a test.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct TestVerdict {
     result: TestResult,
     endpoint: String,
     configuration: String,
+    /// Why other configurations may have answered too.
+    ambiguity: Option<String>,
     samples: Vec<JudgedSample>,
     limits: Vec<JudgedLimit>,
     requests: RequestFigures,
@@ -90,9 +104,20 @@ impl TestResult {
     }
 }
 
+impl TestedEndpoint {
+    fn ambiguity(&self) -> Option<String> {
+        let Self { name, state, config, pending } = self;
+        if *state == EndpointState::InService {
+            return None;
+        }
+        let other = pending.as_deref().unwrap_or("another configuration");
+        Some(format!("The endpoint {name} was {} when the test began: {config} or {other} answered", state.name()))
+    }
+}
+
 impl TestVerdict {
     pub(super) fn new(
-        (endpoint, configuration): (&str, &str),
+        endpoint: TestedEndpoint,
         samples: &[EndpointSample],
         load: LoadResult,
         concurrency: usize,
@@ -129,8 +154,9 @@ impl TestVerdict {
         };
         Self {
             result,
-            endpoint: endpoint.to_owned(),
-            configuration: configuration.to_owned(),
+            ambiguity: endpoint.ambiguity(),
+            endpoint: endpoint.name,
+            configuration: endpoint.config,
             samples,
             limits: judged_limits,
             requests,
@@ -289,6 +315,9 @@ impl Data for TestVerdict {
         );
         if not_ready > 0 {
             let _ = write!(text, "\nNo container was ready {not_ready} times, and the request was sent again");
+        }
+        if let Some(ambiguity) = &self.ambiguity {
+            let _ = write!(text, "\n{ambiguity}");
         }
         text
     }
