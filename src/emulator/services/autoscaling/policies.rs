@@ -185,11 +185,11 @@ mod tests {
 
     use super::*;
 
-    #[test_case(json!({"PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}}) => None; "of SageMaker")]
-    #[test_case(json!({"CustomizedMetricSpecification": {"MetricName": "M"}}) => None; "customized")]
-    #[test_case(json!({"PredefinedMetricSpecification": {"PredefinedMetricType": "ALBRequestCountPerTarget"}}) => Some("The predefined metric type ALBRequestCountPerTarget is not supported for the service namespace sagemaker.".to_owned()); "of another service")]
-    #[test_case(json!({}) => Some("Exactly one of PredefinedMetricSpecification and CustomizedMetricSpecification must be specified.".to_owned()); "none")]
-    fn a_policy_tracks_one_metric_of_sagemaker(configuration: Value) -> Option<String> {
-        check_metric(&configuration).err().map(|error| error.message)
+    #[test_case(&json!({"PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}}) => None; "of SageMaker")]
+    #[test_case(&json!({"CustomizedMetricSpecification": {"MetricName": "M"}}) => None; "customized")]
+    #[test_case(&json!({"PredefinedMetricSpecification": {"PredefinedMetricType": "ALBRequestCountPerTarget"}}) => Some("The predefined metric type ALBRequestCountPerTarget is not supported for the service namespace sagemaker.".to_owned()); "of another service")]
+    #[test_case(&json!({}) => Some("Exactly one of PredefinedMetricSpecification and CustomizedMetricSpecification must be specified.".to_owned()); "none")]
+    fn a_policy_tracks_one_metric_of_sagemaker(configuration: &Value) -> Option<String> {
+        check_metric(configuration).err().map(|error| error.message)
     }
 }
