@@ -140,7 +140,7 @@ impl Deletion<'_> {
 
     async fn carry_out(&self, reason: Option<String>) -> anyhow::Result<DeletionData> {
         let Belongings { endpoint, ports, engine } = self.belongings;
-        let sight = engine.settled(endpoint).await?;
+        let sight = engine.settled(endpoint).await?.sight;
         let found = self.belongings.find().await?;
         let config = sight.map(|sight| sight.config);
         let at = self.inputs.clock.now();

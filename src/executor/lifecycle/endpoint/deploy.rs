@@ -9,7 +9,8 @@ use clap::Args;
 
 use super::deployment::Deploying;
 use super::engine::EndpointEngine;
-use super::ledger::LedgerKind;
+use super::ledger::{LedgerEntry, LedgerKind};
+use super::origin;
 use super::plan::DeploymentPlan;
 use super::preconditions::{self, DeployOptions};
 use super::scaling::ScalingKeeper;
@@ -95,15 +96,20 @@ pub(super) async fn run(inputs: &CommandInputs, args: DeployArgs, _: Cancellatio
         printer: &inputs.printer,
         deadline: tokio::time::Instant::now() + options.timeout,
     };
-    let newest = ports.ledger.history(1).await?.pop();
-    let open = newest.clone().filter(|entry| entry.end.is_none());
-    let is_resumed = open.as_ref().is_some_and(|open| goes_on(open, LedgerKind::Deploy, &wanted.config.name));
-    let sight = if args.plan || is_resumed {
+    let is_own = |entry: &LedgerEntry| goes_on(entry, LedgerKind::Deploy, &wanted.config.name);
+    let mut newest = ports.ledger.history(1).await?.pop();
+    let sight = if args.plan || newest.as_ref().is_some_and(is_own) {
         ports.endpoints.endpoint(&endpoint.name).await?
     } else {
-        engine.settled(&endpoint.name).await?
+        let settled = engine.settled(&endpoint.name).await?;
+        newest = ports.ledger.after(newest, settled.has_changed).await?;
+        settled.sight
     };
+    let open = newest.clone().filter(|entry| entry.end.is_none());
     let survey = survey(&ports, &wanted, sight, open, LedgerKind::Deploy).await?;
+    if !options.adopts {
+        origin::check_way_back(&ports, &target, &wanted, &survey).await?;
+    }
     let refusals = preconditions::refusals(&endpoint, &wanted, &version, &survey, &options);
     let refused = preconditions::failure(&format!("nothing was deployed to {}", endpoint.name), &refusals);
     if args.plan {

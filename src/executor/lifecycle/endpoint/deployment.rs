@@ -91,7 +91,11 @@ impl Deploying<'_> {
     async fn begin(&self) -> anyhow::Result<Entry> {
         if let Some(open) = self.survey.open.as_ref().filter(|_| self.survey.is_resumed(self.wanted)) {
             self.inputs.printer.line(format!("Going on with deployment {} of {}", open.number, self.wanted.endpoint));
-            return Ok(Entry { number: open.number, begin: open.begin.clone() });
+            let mut begin = open.begin.clone();
+            if let Some(before) = begin.before.as_mut().filter(|_| self.believed_scaling(&open.begin).is_none()) {
+                before.scaling = self.survey.scaling.saved(&self.survey.variant(self.wanted));
+            }
+            return Ok(Entry { number: open.number, begin });
         }
         let variant = self.survey.variant(self.wanted);
         let scaling = if self.supersede().await? {
@@ -131,13 +135,19 @@ impl Deploying<'_> {
         Ok(Entry { number, begin })
     }
 
+    /// The scaling before a deployment, as far as AWS shows no other one: anybody may have written the record of another run.
+    fn believed_scaling<'a>(&self, begin: &'a LedgerBegin) -> Option<&'a SavedScaling> {
+        let variant = self.survey.variant(self.wanted);
+        saved(begin).filter(|saved| saved.is_believed(&variant, self.survey.scaling.target))
+    }
+
     /// Ends the record of another deployment that was interrupted, after its scaling came back. `true` if there is one.
     async fn supersede(&self) -> anyhow::Result<bool> {
         let Some(open) = self.survey.open.as_ref().filter(|_| !self.survey.is_resumed(self.wanted)) else {
             return Ok(false);
         };
         let sight = self.survey.endpoint.as_ref().filter(|sight| sight.state == EndpointState::InService);
-        if let (Some(saved), Some(_)) = (saved(&open.begin), sight) {
+        if let (Some(saved), Some(_)) = (self.believed_scaling(&open.begin), sight) {
             self.engine.scaling.ensure(saved).await?;
         }
         let mut end = LedgerEnd::new(self.inputs.clock.now(), LedgerOutcome::DetachedSuperseded);

@@ -56,6 +56,14 @@ pub(super) struct EndpointEngine<'a> {
     pub(super) deadline: Instant,
 }
 
+/// An endpoint that AWS does not change.
+pub(super) struct SettledEndpoint {
+    /// `None` when there is none.
+    pub(super) sight: Option<EndpointSight>,
+    /// AWS was at work before.
+    pub(super) has_changed: bool,
+}
+
 impl EndpointEngine<'_> {
     /// Brings the goal's configuration into service. Scaling that stands in the way of another instance type is removed before the
     /// update; the caller restores it.
@@ -113,12 +121,16 @@ impl EndpointEngine<'_> {
     ///
     /// # Errors
     /// The time is over.
-    pub(super) async fn settled(&self, endpoint: &str) -> anyhow::Result<Option<EndpointSight>> {
+    pub(super) async fn settled(&self, endpoint: &str) -> anyhow::Result<SettledEndpoint> {
         let mut wait = Wait::new(self);
+        let mut has_changed = false;
         loop {
             match wait.look(endpoint).await? {
-                Some(Some(sight)) if sight.state.is_changing() => wait.pause(endpoint).await?,
-                Some(sight) => return Ok(sight),
+                Some(Some(sight)) if sight.state.is_changing() => {
+                    has_changed = true;
+                    wait.pause(endpoint).await?;
+                }
+                Some(sight) => return Ok(SettledEndpoint { sight, has_changed }),
                 None => {}
             }
         }

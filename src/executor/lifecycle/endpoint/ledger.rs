@@ -10,7 +10,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -35,6 +35,9 @@ const LAST: u64 = 99_999_999;
 const MOST_BYTES: usize = 64 << 10;
 /// Objects that are read at once.
 const READS: usize = 8;
+/// Looks for the end of another command's deployment, and the pause before each.
+const ENDS: usize = 12;
+const END_PAUSE: Duration = Duration::from_secs(5);
 /// Numbers that are tried until one is free.
 const ATTEMPTS: usize = 100;
 
@@ -97,6 +100,28 @@ impl Ledger {
         let numbers = self.index().await?.entries;
         let reads = numbers.into_iter().rev().take(most).map(|(number, has_end)| self.read(number, has_end));
         stream::iter(reads).buffered(READS).try_collect().await
+    }
+
+    /// The newest deployment, after the endpoint was waited for: the command that changed it meanwhile gets time to write the end.
+    /// `newest` was read before.
+    pub(crate) async fn after(
+        &self,
+        newest: Option<LedgerEntry>,
+        has_changed: bool,
+    ) -> anyhow::Result<Option<LedgerEntry>> {
+        let is_open = |entry: &Option<LedgerEntry>| entry.as_ref().is_some_and(|entry| entry.end.is_none());
+        if !has_changed && !is_open(&newest) {
+            return Ok(newest);
+        }
+        let mut newest = self.history(1).await?.pop();
+        for _ in 0..ENDS {
+            if !has_changed || !is_open(&newest) {
+                break;
+            }
+            tokio::time::sleep(END_PAUSE).await;
+            newest = self.history(1).await?.pop();
+        }
+        Ok(newest)
     }
 
     /// The deployment with this number; `None` when there is none.
@@ -197,6 +222,7 @@ impl Ledger {
             let endpoint = plain::line(&begin.endpoint, 100);
             return Err(self.refused(number, Half::Begin, &format!("it is of the endpoint `{endpoint}`")));
         }
+        begin.check_scaling().map_err(|why| self.refused(number, Half::Begin, why))?;
         let end = if has_end { Some(self.object(number, Half::End).await?) } else { None };
         Ok(LedgerEntry { number, begin, end })
     }
@@ -219,6 +245,11 @@ impl Ledger {
             ));
         }
         serde_json::from_slice(&body).map_err(|error| refused(&plain::line(&error.to_string(), 200)))
+    }
+
+    /// The failure for a begin that does not agree with what AWS shows.
+    pub(crate) fn refused_begin(&self, number: u64, why: &str) -> anyhow::Error {
+        self.refused(number, Half::Begin, why)
     }
 
     fn refused(&self, number: u64, half: Half, why: &str) -> anyhow::Error {

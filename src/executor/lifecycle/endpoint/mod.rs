@@ -6,6 +6,7 @@ mod deployment;
 mod deployment_data;
 mod engine;
 mod ledger;
+mod origin;
 mod ownership;
 mod plan;
 mod preconditions;

@@ -5,6 +5,7 @@
 mod choice;
 mod target;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
@@ -16,15 +17,16 @@ use super::deploy::CommandLimits;
 use super::deployment::Deploying;
 use super::engine::EndpointEngine;
 use super::ledger::{LedgerEntry, LedgerKind};
-use super::ownership::is_ours;
+use super::ownership::{VERSION, is_ours, tag_value};
 use super::preconditions::{self, DeployOptions, changes_type};
 use super::scaling::{SavedScaling, ScalingKeeper};
 use super::specification::DeploymentSpecification;
-use super::survey::{EndpointPorts, EndpointSurvey, survey};
+use super::survey::{EndpointPorts, EndpointSurvey, goes_on, survey};
 use super::testing::{TestChanges, TestPlan};
 use crate::base::failure::Failure;
 use crate::base::plain;
 use crate::base::signals::Cancellation;
+use crate::cloud::EndpointSight;
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::identity::{IdentityArgs, JobUser};
 use crate::lifecycle::model::Rejection;
@@ -32,6 +34,7 @@ use crate::lifecycle::output::OutputArgs;
 use crate::lifecycle::target::{ProjectTarget, TargetArgs};
 use crate::lifecycle::version_arn;
 
+const REJECT_HINT: &str = "leave out `--reject`; `sagemaker-executor model reject` rejects any version";
 /// Deployments among which the one before is looked for.
 const DEPLOYMENTS: usize = 50;
 
@@ -129,32 +132,29 @@ struct PreparedRollback {
 impl Rollback<'_> {
     async fn prepare(&self, to: RollbackTo, rejects: bool) -> anyhow::Result<PreparedRollback> {
         let endpoint = self.target.endpoint()?;
-        let history = self.ports.ledger.history(DEPLOYMENTS).await?;
-        let newest = history.first().cloned();
-        let open = newest.clone().filter(|entry| entry.end.is_none());
-        let named = match to {
-            RollbackTo::Number(number) => self.ports.ledger.entry(number).await?,
-            RollbackTo::Previous => None,
-        };
-        let before = open.as_ref().filter(|open| open.begin.kind == LedgerKind::Rollback);
-        let before = before.and_then(|open| open.begin.from_config.as_deref());
-        let choose = |config: &str| choose(to, &history, named.as_ref(), before.unwrap_or(config));
         let mut sight = self.ports.endpoints.endpoint(&endpoint.name).await?;
-        let mut choice = choose(sight.as_ref().map(|sight| sight.config.as_str()).unwrap_or_default())?;
-        if open.as_ref().and_then(|open| open.begin.to_config.as_ref()) != Some(&choice.config) {
+        let (mut history, mut choice) = self.choose(to, sight.as_ref()).await?;
+        let newest = history.first().cloned();
+        if !newest.as_ref().is_some_and(|entry| goes_on(entry, LedgerKind::Rollback, &choice.config)) {
             // What another command asked for comes first.
-            sight = self.engine.settled(&endpoint.name).await?;
+            let settled = self.engine.settled(&endpoint.name).await?;
+            let later = self.ports.ledger.after(newest.clone(), settled.has_changed).await?;
+            sight = settled.sight;
+            if settled.has_changed || later != newest {
+                (history, choice) = self.choose(to, sight.as_ref()).await?;
+            }
         }
-        let Some(config) = sight.as_ref().map(|sight| sight.config.clone()) else {
+        if sight.is_none() {
             let failure = Failure::user(format!("there is no endpoint {}", endpoint.name));
             return Err(failure.hint("bring a version into service with `sagemaker-executor endpoint deploy`").into());
-        };
-        choice = choose(&config)?;
+        }
+        let newest = history.first().cloned();
+        let open = newest.clone().filter(|entry| entry.end.is_none());
         if rejects {
-            self.check_rejection(&choice)?;
+            self.check_rejection(&choice).await?;
         }
         let needs_approval = self.target.needs_approval(&self.inputs.env);
-        let found = RollbackTarget::read(self.ports, &choice).await?;
+        let found = RollbackTarget::read(self.ports, self.target, &choice).await?;
         let mut refusals = found.refusals(self.ports, self.target, needs_approval).await?;
         let what = format!("nothing was brought back to {}", endpoint.name);
         let Some(mut wanted) = found.specification(self.target, &endpoint.name) else {
@@ -185,17 +185,45 @@ impl Rollback<'_> {
         Ok(PreparedRollback { choice, wanted, survey, newest })
     }
 
+    /// Chooses by the ledger as it is now; `sight` is the endpoint before.
+    async fn choose(
+        &self,
+        to: RollbackTo,
+        sight: Option<&EndpointSight>,
+    ) -> anyhow::Result<(Vec<LedgerEntry>, RollbackChoice)> {
+        let history = self.ports.ledger.history(DEPLOYMENTS).await?;
+        let named = match to {
+            RollbackTo::Number(number) => self.ports.ledger.entry(number).await?,
+            RollbackTo::Previous => None,
+        };
+        let open = history.first().filter(|entry| entry.end.is_none() && entry.begin.kind == LedgerKind::Rollback);
+        let before = open.and_then(|open| open.begin.from_config.as_deref());
+        let before = before.or(sight.map(|sight| sight.config.as_str())).unwrap_or_default();
+        let choice = choose(to, &history, named.as_ref(), before)?;
+        Ok((history, choice))
+    }
+
     /// There must be a version to reject, of the manifest's group.
-    fn check_rejection(&self, choice: &RollbackChoice) -> Result<(), Failure> {
-        let Some(arn) = &choice.removed_version else {
+    async fn check_rejection(&self, choice: &RollbackChoice) -> anyhow::Result<()> {
+        let (Some(config), Some(arn)) = (&choice.removed_config, &choice.removed_version) else {
             let failure = Failure::user(
                 "`--reject` has no version to reject: the ledger knows none that goes, or the same one comes back",
             );
-            return Err(failure.hint("leave out `--reject`; `sagemaker-executor model reject` rejects any version"));
+            return Err(failure.hint(REJECT_HINT).into());
         };
-        version_arn::check(arn, self.target).map_err(|what| {
+        let refused = |what: &str| {
             Failure::user(format!("the ledger names {} as the version that goes, {what}", plain::line(arn, 300)))
-        })
+        };
+        version_arn::check(arn, self.target).map_err(|what| refused(&what))?;
+        let tags = match self.ports.endpoints.config(config).await? {
+            Some(config) => self.ports.endpoints.tags(&config.arn).await?,
+            None => BTreeMap::new(),
+        };
+        if tags.get(VERSION) == Some(&tag_value(arn)) {
+            return Ok(());
+        }
+        let config = plain::line(config, 100);
+        Err(refused(&format!("and the tags of {config} do not")).hint(REJECT_HINT).into())
     }
 
     async fn reject(&self, user: &JobUser, arn: &str, reason: &str) -> anyhow::Result<()> {

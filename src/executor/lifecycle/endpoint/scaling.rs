@@ -8,6 +8,7 @@ use std::time::Duration;
 use backon::BackoffBuilder as _;
 use serde::{Deserialize, Serialize};
 
+use super::specification::VARIANT;
 use crate::base::backoff::backoff;
 use crate::base::exit_codes;
 use crate::base::failure::Failure;
@@ -96,6 +97,17 @@ impl SavedScaling {
     /// This program made it, and nobody added to it.
     pub(super) fn is_own(&self) -> bool {
         !self.policies.is_empty() && self.policies.iter().all(|policy| policy.name == policy_name(&self.endpoint))
+    }
+
+    /// Whether it is of the endpoint's variant.
+    pub(super) fn is_of(&self, endpoint: &str) -> bool {
+        self.endpoint == endpoint && self.variant == VARIANT
+    }
+
+    /// Whether a record's scaling can be that of the variant: AWS has none, because the deployment removed it, or one within the same
+    /// limits, whose policies may be gone.
+    pub(super) fn is_believed(&self, variant: &ScaledVariant, shown: Option<ScalableTarget>) -> bool {
+        self.variant() == *variant && shown.is_none_or(|shown| shown == self.target())
     }
 
     /// This scaling, with the policies of `saved` that have other names.

@@ -25,6 +25,9 @@ pub(super) const VARIANT: &str = "AllTraffic";
 const LONGEST_NAME: usize = 63;
 /// Digits of the hash in names.
 const DIGITS: usize = 12;
+/// Ends of the names of alarms.
+const ERRORS_END: &str = "5xx";
+const LATENCY_END: &str = "latency";
 /// Seconds of an alarm's period.
 const PERIOD: u32 = 60;
 
@@ -122,6 +125,15 @@ pub(super) fn model_of_config(endpoint: &str, config: &str) -> Option<String> {
     let digits = config.strip_prefix(stem(endpoint))?.strip_prefix('-')?;
     let is_hash = digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_hash.then(|| format!("{}-m-{digits}", stem(endpoint)))
+}
+
+/// Names of the alarms that this program makes for an endpoint.
+pub(super) fn own_alarms(endpoint: &str) -> [String; 2] {
+    [ERRORS_END, LATENCY_END].map(|end| alarm_name(endpoint, end))
+}
+
+fn alarm_name(endpoint: &str, end: &str) -> String {
+    format!("{endpoint}-{end}")
 }
 
 fn name(endpoint: &str, end: &str) -> String {
@@ -237,7 +249,7 @@ fn tags(target: &ProjectTarget, endpoint: &str, version: &str, hash: &str) -> BT
 
 fn alarms(endpoint: &Endpoint, tags: &BTreeMap<String, String>) -> Vec<EndpointAlarm> {
     let alarm = |end: &str, metric: AlarmMetric, threshold: f64, what: &str| EndpointAlarm {
-        name: format!("{}-{end}", endpoint.name),
+        name: alarm_name(&endpoint.name, end),
         description: format!("{what} of the endpoint {}. It rolls a deployment back.", endpoint.name),
         endpoint: endpoint.name.clone(),
         variant: VARIANT.to_owned(),
@@ -248,11 +260,16 @@ fn alarms(endpoint: &Endpoint, tags: &BTreeMap<String, String>) -> Vec<EndpointA
         tags: tags.clone(),
     };
     let errors = endpoint.alarms.errors_5xx.map(|most| {
-        alarm("5xx", AlarmMetric::Errors5xx, most, &format!("More than {most} answers with status 5xx in a minute"))
+        alarm(
+            ERRORS_END,
+            AlarmMetric::Errors5xx,
+            most,
+            &format!("More than {most} answers with status 5xx in a minute"),
+        )
     });
     // `ModelLatency` is in microseconds.
     let latency = endpoint.alarms.latency_p95_ms.map(|most| {
-        alarm("latency", AlarmMetric::LatencyP95, most * 1000.0, &format!("p95 of the latency above {most} ms"))
+        alarm(LATENCY_END, AlarmMetric::LatencyP95, most * 1000.0, &format!("p95 of the latency above {most} ms"))
     });
     errors.into_iter().chain(latency).collect()
 }

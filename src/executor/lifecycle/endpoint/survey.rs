@@ -107,7 +107,7 @@ impl EndpointSurvey {
             .is_some_and(|sight| sight.state == EndpointState::InService && sight.config == wanted.config.name)
     }
 
-    /// An earlier run began this deployment, and did not end it.
+    /// An earlier run of the same command began this deployment, and did not end it.
     pub(super) fn is_resumed(&self, wanted: &DeploymentSpecification) -> bool {
         let goes_on = |kind| self.open.as_ref().is_some_and(|open| goes_on(open, kind, &wanted.config.name));
         self.kind.is_some_and(goes_on)

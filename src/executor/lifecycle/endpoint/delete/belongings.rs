@@ -188,7 +188,7 @@ impl Belongings<'_> {
             }
             // AWS may still show the endpoint as it was.
             tokio::time::sleep(pauses.next().unwrap_or_default()).await;
-            if self.engine.settled(self.endpoint).await?.is_none() {
+            if self.engine.settled(self.endpoint).await?.sight.is_none() {
                 return Ok(());
             }
             if Instant::now() >= self.engine.deadline {

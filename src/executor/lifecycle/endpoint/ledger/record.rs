@@ -10,6 +10,10 @@ use crate::lifecycle::endpoint::scaling::SavedScaling;
 use crate::lifecycle::identity::JobUser;
 use crate::lifecycle::target::ProjectTarget;
 
+/// Most instances or concurrent requests in a record's scaling.
+const MOST_SCALED: u32 = 1000;
+/// Most scaling policies in a record: AWS takes no more for a target.
+const MOST_POLICIES: usize = 50;
 /// Version of both objects.
 pub(super) const FORMAT: u32 = 1;
 
@@ -184,6 +188,27 @@ impl LedgerBegin {
             serving: None,
             before: None,
         }
+    }
+}
+
+impl LedgerBegin {
+    /// A job can write records too, so that scaling may be of another endpoint, or without bounds.
+    pub(super) fn check_scaling(&self) -> Result<(), &'static str> {
+        let before = self.before.as_ref().and_then(|before| before.scaling.as_ref());
+        if before.is_some_and(|scaling| !scaling.is_of(&self.endpoint)) {
+            return Err("its autoscaling is of another endpoint or variant");
+        }
+        let serving = self.serving.as_ref().and_then(|serving| serving.autoscaling.as_ref());
+        let before = before.into_iter().map(|scaling| (scaling.target(), scaling.policies()));
+        let serving = serving.into_iter().map(|scaling| (scaling.limits(), vec![scaling.policy()]));
+        let is_bounded = |(limits, policies): (ScalableTarget, Vec<ScalingPolicy>)| {
+            let targets = policies.iter().all(|policy| match policy.kind {
+                ScalingPolicyKind::Tracking { target, .. } => target.is_finite() && target > 0.0,
+                ScalingPolicyKind::Other => true,
+            });
+            targets && policies.len() <= MOST_POLICIES && limits.min <= limits.max && limits.max <= MOST_SCALED
+        };
+        if before.chain(serving).all(is_bounded) { Ok(()) } else { Err("its autoscaling is out of bounds") }
     }
 }
 

@@ -1,7 +1,5 @@
 //! Tests of the ledger over the fake of the object store.
 
-use std::time::Duration;
-
 use test_case::test_case;
 
 use super::*;

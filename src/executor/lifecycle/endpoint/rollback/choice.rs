@@ -36,7 +36,9 @@ pub(super) struct RollbackChoice {
     pub(super) config: String,
     /// The deployment that brought it into service; `None` when the ledger knows none: the endpoint was taken over.
     pub(super) deployment: Option<LedgerEntry>,
-    /// ARN of the version that the rollback removes, if it is another one.
+    /// The configuration that the rollback removes.
+    pub(super) removed_config: Option<String>,
+    /// ARN of its version, if it is another one than that which comes back.
     pub(super) removed_version: Option<String>,
 }
 
@@ -74,14 +76,14 @@ pub(super) fn choose(
         }
     };
     let removed = if in_service == config { newest.begin.to_config.as_deref() } else { Some(in_service) };
+    let removed = removed.filter(|removed| *removed != config);
     let version = |config: &str| {
         let entry = history.iter().find(|entry| entry.begin.to_config.as_deref() == Some(config))?;
         entry.begin.model_package.clone()
     };
     let kept = deployment.as_ref().and_then(|entry| entry.begin.model_package.as_ref());
-    let removed_version =
-        removed.filter(|removed| *removed != config).and_then(version).filter(|arn| Some(arn) != kept);
-    Ok(RollbackChoice { config, deployment, removed_version })
+    let removed_version = removed.and_then(version).filter(|arn| Some(arn) != kept);
+    Ok(RollbackChoice { removed_config: removed.map(str::to_owned), config, deployment, removed_version })
 }
 
 /// Whether the deployment brought this configuration into service.

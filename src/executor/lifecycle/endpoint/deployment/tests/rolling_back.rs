@@ -36,7 +36,7 @@ impl EndpointDesk {
         self.record(&format!("{number:08}.begin"))["to_config"].clone()
     }
 
-    fn with_token(self) -> Self {
+    pub(super) fn with_token(self) -> Self {
         let claims = json!({"iss": "https://gitlab.example", "user_id": "42", "user_login": "jane", "pipeline_id": "7", "job_id": "8"});
         let token = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode_to_string(claims.to_string()));
         self.with([("SAGEMAKER_ID_TOKEN", &token), ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/rollback")])
@@ -128,7 +128,15 @@ async fn a_version_that_was_rejected_since_does_not_come_back() {
     desk.memory.registry.change(&arn, |version| version.approval = Approval::Pending);
     let refused = desk.rollback(&[]).await;
     assert!(refused.verdict() == 30 && refused.error.contains("was taken back"), "{}", refused.error);
-    desk.run_in("dev", &ROLLBACK).await.good();
+    desk.memory.registry.change(&arn, |version| {
+        version.approval = Approval::Approved;
+        version.metadata.clear();
+    });
+    let refused = desk.rollback(&[]).await;
+    assert!(refused.verdict() == 30 && refused.error.contains("outside of this program"), "{}", refused.error);
+    let staging = |manifest: &mut Value| manifest["environments"]["prod"]["tier"] = json!("staging");
+    desk.manifest(staging);
+    desk.rollback(&[]).await.good();
 }
 
 #[tokio::test(start_paused = true)]
