@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use aws_sdk_cloudwatch::operation::put_metric_alarm::builders::PutMetricAlarmFluentBuilder;
 use aws_sdk_cloudwatch::types::{AlarmType, ComparisonOperator, Dimension, MetricAlarm, StateValue, Statistic, Tag};
 use executor::base::plain;
 use executor::cloud::{AlarmMetric, AlarmSight, AlarmState, CloudError, CloudErrorKind, EndpointAlarm, MetricAlarms};
@@ -24,6 +25,14 @@ pub(super) struct AwsAlarms {
 impl AwsAlarms {
     pub(super) fn new(clients: Arc<Clients>) -> Self {
         Self { clients }
+    }
+
+    /// The alarm as it is.
+    async fn alarm(&self, name: &str) -> Result<Option<MetricAlarm>, CloudError> {
+        let call = self.clients.call("look at", format!("alarm {name}"), "cloudwatch:DescribeAlarms");
+        let request = self.clients.metrics().describe_alarms().alarm_names(name).alarm_types(AlarmType::MetricAlarm);
+        let reply = request.send().await.map_err(|error| call.failed(&error))?;
+        Ok(reply.metric_alarms.unwrap_or_default().into_iter().next())
     }
 }
 
@@ -58,7 +67,9 @@ impl MetricAlarms for AwsAlarms {
         Ok(found)
     }
 
+    /// `PutMetricAlarm` replaces everything, so that the settings of an operator are read before, and written again.
     async fn put_alarm(&self, alarm: &EndpointAlarm) -> Result<(), CloudError> {
+        let there = self.alarm(&alarm.name).await?;
         let call = self.clients.call("write", format!("alarm {}", alarm.name), "cloudwatch:PutMetricAlarm");
         let dimension = |name: &str, value: &str| Dimension::builder().name(name).value(value).build();
         let tags = alarm.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build());
@@ -81,6 +92,10 @@ impl MetricAlarms for AwsAlarms {
         let request = match alarm.metric {
             AlarmMetric::Errors5xx => request.metric_name("Invocation5XXErrors").statistic(Statistic::Sum),
             AlarmMetric::LatencyP95 => request.metric_name("ModelLatency").extended_statistic("p95"),
+        };
+        let request = match there {
+            Some(there) => with_settings_of(there, request),
+            None => request,
         };
         request.send().await.map(|_| ()).map_err(|error| call.failed(&error))
     }
@@ -113,6 +128,16 @@ impl MetricAlarms for AwsAlarms {
         let tags = reply.map_err(|error| call.failed(&error))?.tags.unwrap_or_default();
         Ok(tags.into_iter().filter_map(|tag| Some((tag.key?, tag.value?))).collect())
     }
+}
+
+/// The request with the settings of the alarm that [`EndpointAlarm`] does not have: what it does when its state changes.
+fn with_settings_of(there: MetricAlarm, request: PutMetricAlarmFluentBuilder) -> PutMetricAlarmFluentBuilder {
+    request
+        .set_actions_enabled(there.actions_enabled)
+        .set_alarm_actions(there.alarm_actions)
+        .set_ok_actions(there.ok_actions)
+        .set_insufficient_data_actions(there.insufficient_data_actions)
+        .set_evaluate_low_sample_count_percentile(there.evaluate_low_sample_count_percentile)
 }
 
 fn state(value: Option<&StateValue>) -> AlarmState {
@@ -196,7 +221,7 @@ mod tests {
                 body.str(key).unwrap().str(value).unwrap();
             }
         };
-        body.map(2).unwrap().str("MetricAlarms").unwrap().array(1).unwrap().map(16).unwrap();
+        body.map(2).unwrap().str("MetricAlarms").unwrap().array(1).unwrap().map(18).unwrap();
         texts(&mut body, &[("AlarmName", &wanted.name), ("AlarmArn", "arn:1"), ("AlarmDescription", "errors")]);
         texts(&mut body, &[("StateValue", "ALARM"), ("StateReason", "above"), ("MetricName", "Invocation5XXErrors")]);
         texts(&mut body, &[("Namespace", NAMESPACE), ("Statistic", "Sum"), ("TreatMissingData", without_data)]);
@@ -204,7 +229,10 @@ mod tests {
         for (key, value) in [("Period", 60), ("EvaluationPeriods", 2), ("DatapointsToAlarm", 2)] {
             body.str(key).unwrap().i32(value).unwrap();
         }
-        body.str("ActionsEnabled").unwrap().bool(true).unwrap();
+        body.str("ActionsEnabled").unwrap().bool(false).unwrap();
+        for name in ["AlarmActions", "OKActions"] {
+            body.str(name).unwrap().array(1).unwrap().str(&format!("arn:{name}")).unwrap();
+        }
         body.str("Threshold").unwrap().f64(wanted.threshold).unwrap();
         body.str("Dimensions").unwrap().array(2).unwrap();
         for (name, value) in [("EndpointName", "churn"), ("VariantName", "AllTraffic")] {
@@ -223,7 +251,8 @@ mod tests {
         port.put_alarm(&alarm()).await.unwrap();
         let tags = BTreeMap::from([("Project".to_owned(), "churn".to_owned())]);
         port.put_alarm(&EndpointAlarm { metric: AlarmMetric::LatencyP95, tags, ..alarm() }).await.unwrap();
-        let seen = stub.seen();
+        let mut seen = stub.seen();
+        seen.retain(|seen| !seen.uri.ends_with("/operation/DescribeAlarms"));
         assert!(seen[0].uri.ends_with("/operation/PutMetricAlarm"), "{}", seen[0].uri);
         let text = |number: usize| minicbor::display(&seen[number].body).to_string();
         for part in [
@@ -242,6 +271,25 @@ mod tests {
         }
         assert!(text(1).contains(r#""ModelLatency""#) && text(1).contains(r#""p95""#), "{}", text(1));
         assert!(!text(1).contains("Statistic\": \"Sum") && text(1).contains(r#""Project""#), "{}", text(1));
+    }
+
+    #[tokio::test]
+    async fn a_changed_alarm_keeps_the_actions_that_an_operator_added() {
+        let stub = Stub::start().await;
+        let port = AwsAlarms::new(Arc::clone(&stub.clients));
+        stub.push(described(&alarm(), "missing"));
+        stub.push(answer(200, vec![0xa0]));
+        port.put_alarm(&EndpointAlarm { threshold: 9.0, ..alarm() }).await.unwrap();
+        let text = minicbor::display(&stub.seen()[1].body).to_string();
+        for part in [
+            r#""AlarmActions": ["arn:AlarmActions"]"#,
+            r#""OKActions": ["arn:OKActions"]"#,
+            r#""ActionsEnabled": false"#,
+            r#""Threshold": 9.0"#,
+            r#""TreatMissingData": "notBreaching""#,
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
     }
 
     #[tokio::test]
