@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use self::belongings::{Belonging, Belongings};
 use super::engine::EndpointEngine;
 use super::ledger::{LedgerBegin, LedgerEnd, LedgerKind, LedgerOutcome};
+use super::ownership;
 use super::scaling::ScalingKeeper;
 use super::survey::EndpointPorts;
 use crate::base::failure::Failure;
@@ -96,7 +97,8 @@ pub(super) async fn run(inputs: &CommandInputs, args: DeleteArgs) -> anyhow::Res
         printer: &inputs.printer,
         deadline: Instant::now() + args.timeout,
     };
-    let belongings = Belongings { endpoint: &name, ports: &ports, engine: &engine };
+    let own = ownership::tags(&target, &name);
+    let belongings = Belongings { endpoint: &name, own: &own, ports: &ports, engine: &engine };
     let deletion = Deletion { inputs, target: &target, belongings, user };
     let data = if args.dry_run { deletion.plan().await? } else { deletion.carry_out(args.reason).await? };
     args.output.leave(&data, &inputs.printer)
@@ -139,7 +141,8 @@ impl Deletion<'_> {
     }
 
     async fn carry_out(&self, reason: Option<String>) -> anyhow::Result<DeletionData> {
-        let Belongings { endpoint, ports, engine } = self.belongings;
+        let Belongings { endpoint, ports, engine, .. } = self.belongings;
+        self.belongings.check_owner().await?;
         let sight = engine.settled(endpoint).await?.sight;
         let found = self.belongings.find().await?;
         let config = sight.map(|sight| sight.config);

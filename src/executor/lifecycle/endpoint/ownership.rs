@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::plain;
 use crate::lifecycle::target::ProjectTarget;
 
-pub(super) const ENDPOINT: &str = "sagemaker-executor:endpoint";
-pub(super) const PROJECT: &str = "sagemaker-executor:project";
+const ENDPOINT: &str = "sagemaker-executor:endpoint";
+const PROJECT: &str = "sagemaker-executor:project";
 pub(super) const ENVIRONMENT: &str = "sagemaker-executor:environment";
 const COMMIT: &str = "sagemaker-executor:commit";
 const PIPELINE: &str = "sagemaker-executor:pipeline";
 pub(super) const VERSION: &str = "sagemaker-executor:version";
 pub(super) const SPECIFICATION: &str = "sagemaker-executor:specification";
+/// Tags that name the owner of an endpoint, each with its word.
+const OWNERS: [(&str, &str); 2] = [(PROJECT, "project"), (ENVIRONMENT, "environment")];
 /// Longest value.
 const LONGEST: usize = 256;
 
@@ -40,9 +43,46 @@ pub(super) fn is_ours(tags: &BTreeMap<String, String>, endpoint: &str) -> bool {
     tags.get(ENDPOINT).is_some_and(|name| name == endpoint)
 }
 
+/// Why something is not the command's own to change, as a sentence without its subject; `None` when it is. `own` are the tags that the
+/// command gives to what it makes. A tag of the project or the environment that is missing names no other owner.
+pub(super) fn owner_trouble(own: &BTreeMap<String, String>, tags: &BTreeMap<String, String>) -> Option<String> {
+    let endpoint = own.get(ENDPOINT).map(String::as_str).unwrap_or_default();
+    if !is_ours(tags, endpoint) {
+        return Some(format!("was not made by this program: no tag `{ENDPOINT}` says `{endpoint}`"));
+    }
+    OWNERS.into_iter().find_map(|(tag, word)| {
+        let (theirs, own) = (tags.get(tag)?, own.get(tag));
+        let not = own.map_or_else(|| format!("and the command has no {word}"), |own| format!("not {own}"));
+        (own != Some(theirs)).then(|| format!("is of the {word} {}, {not}", plain::line(theirs, LONGEST)))
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use test_case::test_case;
+
     use super::*;
+
+    #[test_case(&[] => Some("was not made by this program: no tag `sagemaker-executor:endpoint` says `wine`".to_owned()); "no tag")]
+    #[test_case(&[(ENDPOINT, "beer"), (PROJECT, "g/p")] => Some("was not made by this program: no tag `sagemaker-executor:endpoint` says `wine`".to_owned()); "another endpoint")]
+    #[test_case(&[(ENDPOINT, "wine"), (PROJECT, "g/q"), (ENVIRONMENT, "dev")] => Some("is of the project g/q, not g/p".to_owned()); "another project")]
+    #[test_case(&[(ENDPOINT, "wine"), (PROJECT, "g/p"), (ENVIRONMENT, "prod")] => Some("is of the environment prod, not dev".to_owned()); "another environment")]
+    #[test_case(&[(ENDPOINT, "wine"), (PROJECT, "g/p"), (ENVIRONMENT, "dev")] => None; "own")]
+    #[test_case(&[(ENDPOINT, "wine")] => None; "no other owner is named")]
+    fn endpoint_project_and_environment_tell_the_owner(tags: &[(&str, &str)]) -> Option<String> {
+        let map = |tags: &[(&str, &str)]| tags.iter().map(|(tag, value)| ((*tag).into(), (*value).into())).collect();
+        owner_trouble(&map(&[(ENDPOINT, "wine"), (PROJECT, "g/p"), (ENVIRONMENT, "dev")]), &map(tags))
+    }
+
+    #[test]
+    fn a_command_without_a_project_owns_nothing_of_one() {
+        let tags = |project: Option<&str>| {
+            let project = project.map(|project| (PROJECT.to_owned(), project.to_owned()));
+            project.into_iter().chain([(ENDPOINT.to_owned(), "wine".to_owned())]).collect::<BTreeMap<_, _>>()
+        };
+        let trouble = owner_trouble(&tags(None), &tags(Some("g/p"))).unwrap();
+        assert_eq!(trouble, "is of the project g/p, and the command has no project");
+    }
 
     #[test]
     fn the_tag_of_the_endpoint_says_what_is_ours() {

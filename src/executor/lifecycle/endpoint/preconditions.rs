@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::ownership::{ENDPOINT, ENVIRONMENT, PROJECT, is_ours};
+use super::ownership::{ENVIRONMENT, is_ours, owner_trouble};
 use super::specification::{DeploymentSpecification, VARIANT};
 use super::survey::{EndpointSurvey, Needed};
 use crate::base::exit_codes;
@@ -204,18 +204,8 @@ fn check_owner(
         return;
     }
     let change = "choose another `endpoint.name`, or take the endpoint over with `endpoint deploy --adopt`";
-    if !is_ours(&survey.tags, name) {
-        let found = format!("the endpoint {name} was not made by this program: it has no tag `{ENDPOINT}`");
-        refusals.push(UnmetPrecondition::mistake(found, change));
-        return;
-    }
-    for (tag, what) in [(PROJECT, "project"), (ENVIRONMENT, "environment")] {
-        let own = wanted.tags.get(tag);
-        if let Some(other) = survey.tags.get(tag).filter(|other| own != Some(other)) {
-            let own = own.map_or("of this job, which has none", String::as_str);
-            let found = format!("the endpoint {name} is of the {what} {other}, not {own}");
-            refusals.push(UnmetPrecondition::mistake(found, change));
-        }
+    if let Some(trouble) = owner_trouble(&wanted.tags, &survey.tags) {
+        refusals.push(UnmetPrecondition::mistake(format!("the endpoint {name} {trouble}"), change));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Everything that belongs to an endpoint: found by names and the ledger, and told from the things of others by its tags.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use backon::BackoffBuilder as _;
@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use crate::base::backoff::backoff;
 use crate::base::exit_codes;
 use crate::base::failure::Failure;
-use crate::cloud::{CloudErrorKind, EndpointSight, ScaledQuantity, ScaledVariant};
+use crate::cloud::{CloudError, CloudErrorKind, EndpointSight, ScaledQuantity, ScaledVariant};
 use crate::lifecycle::endpoint::engine::EndpointEngine;
 use crate::lifecycle::endpoint::ledger::LedgerEntry;
-use crate::lifecycle::endpoint::ownership::{ENDPOINT, is_ours};
+use crate::lifecycle::endpoint::ownership::owner_trouble;
 use crate::lifecycle::endpoint::specification::stem;
 use crate::lifecycle::endpoint::survey::{self, EndpointPorts};
 
@@ -62,25 +62,37 @@ impl BelongingKind {
 #[derive(Clone, Copy)]
 pub(super) struct Belongings<'a> {
     pub(super) endpoint: &'a str,
+    /// The tags that the command would give to what it makes: those of others name another owner.
+    pub(super) own: &'a BTreeMap<String, String>,
     pub(super) ports: &'a EndpointPorts,
     pub(super) engine: &'a EndpointEngine<'a>,
 }
 
 impl Belongings<'_> {
-    /// The endpoint, which must be ours.
+    /// The endpoint, which must be the command's own.
     async fn sight(&self) -> anyhow::Result<Option<EndpointSight>> {
         let Some(sight) = self.ports.endpoints.endpoint(self.endpoint).await? else { return Ok(None) };
         let config = self.ports.endpoints.config(&sight.config).await?;
-        if is_ours(&survey::tags(self.ports, self.endpoint, &sight.arn, config.as_ref()).await?, self.endpoint) {
-            return Ok(Some(sight));
-        }
-        let failure = Failure::user(format!("the endpoint `{}` was not made by this program", self.endpoint));
-        Err(failure.hint(format!("its tag `{ENDPOINT}` is missing; delete it with the program that made it")).into())
+        let tags = survey::tags(self.ports, self.endpoint, &sight.arn, config.as_ref()).await?;
+        let Some(trouble) = owner_trouble(self.own, &tags) else { return Ok(Some(sight)) };
+        let failure = Failure::user(format!("the endpoint `{}` is not deleted: it {trouble}", self.endpoint));
+        Err(failure.hint("delete it with the program, the project and the environment that made it").into())
     }
 
-    async fn is_ours(&self, arn: &str) -> anyhow::Result<bool> {
+    /// Refuses an endpoint of others, also while AWS changes it. One that goes meanwhile is not looked at again.
+    pub(super) async fn check_owner(&self) -> anyhow::Result<()> {
+        let is_gone = |error: &anyhow::Error| {
+            error.downcast_ref::<CloudError>().is_some_and(|error| error.kind == CloudErrorKind::NotFound)
+        };
+        match self.sight().await {
+            Err(error) if is_gone(&error) => Ok(()),
+            sight => sight.map(|_| ()),
+        }
+    }
+
+    async fn is_own(&self, arn: &str) -> anyhow::Result<bool> {
         match self.ports.endpoints.tags(arn).await {
-            Ok(tags) => Ok(is_ours(&tags, self.endpoint)),
+            Ok(tags) => Ok(owner_trouble(self.own, &tags).is_none()),
             Err(error) if error.kind == CloudErrorKind::NotFound => Ok(false),
             Err(error) => Err(error.into()),
         }
@@ -123,7 +135,7 @@ impl Belongings<'_> {
         let (mut found, mut looked) = (Vec::new(), BTreeSet::new());
         for name in self.ports.endpoints.configs(stem(self.endpoint)).await? {
             let Some(config) = self.ports.endpoints.config(&name).await? else { continue };
-            if !self.is_ours(&config.arn).await? {
+            if !self.is_own(&config.arn).await? {
                 continue;
             }
             found.extend(self.model(&config.model, &mut looked).await?);
@@ -135,13 +147,13 @@ impl Belongings<'_> {
         Ok(found)
     }
 
-    /// The model, when it exists and is ours, once.
+    /// The model, when it exists and is the command's own, once.
     async fn model(&self, name: &str, looked: &mut BTreeSet<String>) -> anyhow::Result<Option<Belonging>> {
         if name.is_empty() || !looked.insert(name.to_owned()) {
             return Ok(None);
         }
         let Some(model) = self.ports.endpoints.model(name).await? else { return Ok(None) };
-        Ok(self.is_ours(&model.arn).await?.then(|| BelongingKind::Model.of(name)))
+        Ok(self.is_own(&model.arn).await?.then(|| BelongingKind::Model.of(name)))
     }
 
     async fn alarms(&self, history: &[LedgerEntry]) -> anyhow::Result<Vec<Belonging>> {
@@ -152,7 +164,7 @@ impl Belongings<'_> {
         // CloudWatch is asked for 100 at once.
         for names in names.chunks(100) {
             for alarm in self.ports.alarms.alarms(names).await? {
-                if is_ours(&self.ports.alarms.alarm_tags(&alarm.arn).await?, self.endpoint) {
+                if owner_trouble(self.own, &self.ports.alarms.alarm_tags(&alarm.arn).await?).is_none() {
                     found.push(BelongingKind::Alarm.of(&alarm.name));
                 }
             }

@@ -1,5 +1,7 @@
 //! Tests of `endpoint delete` over the fakes.
 
+use test_case::test_case;
+
 use super::*;
 use crate::base::exit_codes::TRY_LATER;
 use crate::cloud::EndpointChange;
@@ -76,6 +78,39 @@ async fn the_endpoint_of_another_program_stays() {
     assert_eq!(refused.kind, Some(Kind::User), "{}", refused.error);
     assert!(refused.error.contains("was not made by this program"), "{}", refused.error);
     assert_eq!(account(&desk), before);
+}
+
+/// One name of an endpoint in two projects, or in two environments of one manifest.
+#[test_case("other/project", "test", "it is of the project other/project, not group/project"; "project")]
+#[test_case("group/project", "production", "it is of the environment production, not test"; "environment")]
+#[tokio::test(start_paused = true)]
+async fn the_endpoint_of_another_owner_stays_and_is_not_waited_for(project: &str, environment: &str, told: &str) {
+    let desk = ServedDesk::new().await;
+    let serving = &desk.memory.serving;
+    let mut tags = tags("water");
+    let owner = [("project", project), ("environment", environment)];
+    tags.extend(owner.map(|(name, value)| (format!("sagemaker-executor:{name}"), value.to_owned())));
+    serving.create_endpoint(&NewEndpoint { tags, ..example_endpoint("water", "wine-1") }).await.unwrap();
+    let (before, began) = (account(&desk), tokio::time::Instant::now());
+    desk.manifest(|manifest| manifest["endpoint"]["name"] = json!("water"));
+    let refused = desk.run(&DELETE).await;
+    assert!(refused.kind == Some(Kind::User) && refused.error.contains(told), "{}", refused.error);
+    assert_eq!((account(&desk), began), (before, tokio::time::Instant::now()));
+}
+
+/// The models, configurations and alarms of other owners stay, whatever their names are.
+#[tokio::test(start_paused = true)]
+async fn nothing_of_another_owner_goes_with_the_endpoint() {
+    let desk = ServedDesk::new().await;
+    let mut tags = tags("wine");
+    tags.insert("sagemaker-executor:environment".to_owned(), "prod".to_owned());
+    let serving = &desk.memory.serving;
+    serving.create_model(&ServedModel { tags: tags.clone(), ..example_model("wine-m-7") }).await.unwrap();
+    let config = EndpointConfiguration { tags, ..example_config("wine-7", "wine-m-7") };
+    serving.create_config(&config).await.unwrap();
+    let ended = desk.run(&DELETE).await;
+    assert_eq!(ended.kind, None, "{}", ended.error);
+    assert_eq!(account(&desk), ["beer-m-0", "wine-m-7", "beer-0", "wine-7", "beer", "beer-5xx"]);
 }
 
 #[tokio::test(start_paused = true)]
