@@ -17,7 +17,7 @@ use super::tags;
 mod found;
 mod wanted;
 
-/// Names of one page of configurations; the service's maximum.
+/// Names of one page of configurations or endpoints; the service's maximum.
 const PAGE: i32 = 100;
 
 #[derive(Debug)]
@@ -115,6 +115,28 @@ impl ModelEndpoints for AwsEndpoints {
             names.extend(
                 page.endpoint_configs.unwrap_or_default().into_iter().filter_map(|one| one.endpoint_config_name),
             );
+        }
+        Ok(names)
+    }
+
+    async fn models_of(&self, config: &str) -> Result<Vec<String>, CloudError> {
+        let call = self.call("look at", "endpoint configuration", config, "sagemaker:DescribeEndpointConfig");
+        match self.clients.sagemaker().describe_endpoint_config().endpoint_config_name(config).send().await {
+            Ok(reply) => {
+                let variants = reply.production_variants().iter().chain(reply.shadow_production_variants());
+                Ok(variants.filter_map(|variant| variant.model_name.clone()).collect())
+            }
+            Err(error) => unless_absent(call.failed(&error)).map(|()| Vec::new()),
+        }
+    }
+
+    async fn all_endpoints(&self) -> Result<Vec<String>, CloudError> {
+        let call = self.clients.call("list", "the endpoints".to_owned(), "sagemaker:ListEndpoints");
+        let mut pages = self.clients.sagemaker().list_endpoints().max_results(PAGE).into_paginator().send();
+        let mut names = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| call.failed(&error))?;
+            names.extend(page.endpoints.unwrap_or_default().into_iter().filter_map(|one| one.endpoint_name));
         }
         Ok(names)
     }

@@ -105,6 +105,20 @@ async fn a_configuration_is_written_and_read_back() {
 }
 
 #[tokio::test]
+async fn all_endpoints_and_their_models_are_found() {
+    let (stub, port) = start().await;
+    stub.push(reply(200, r#"{"Endpoints":[{"EndpointName":"e-1"}],"NextToken":"2"}"#));
+    stub.push(reply(200, r#"{"Endpoints":[{"EndpointName":"e-2"}]}"#));
+    assert_eq!(port.all_endpoints().await.unwrap(), ["e-1", "e-2"]);
+    let variants = r#"{"ProductionVariants":[{"ModelName":"m-1"},{"ModelName":"m-2"},{"VariantName":"v"}],
+        "ShadowProductionVariants":[{"ModelName":"m-3"}]}"#;
+    stub.push(reply(200, variants));
+    assert_eq!(port.models_of("c").await.unwrap(), ["m-1", "m-2", "m-3"]);
+    stub.push(reply(400, r#"{"__type":"ValidationException","message":"Could not find endpoint configuration"}"#));
+    assert_eq!(port.models_of("c").await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn each_way_of_moving_traffic_has_its_policy() {
     let percent = |value: u32| json!({"Type": "CAPACITY_PERCENT", "Value": value});
     let blue_green = |routing: Value, wait: u32| {

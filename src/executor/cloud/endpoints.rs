@@ -24,6 +24,10 @@ pub trait ModelEndpoints: Send + Sync {
     async fn delete_config(&self, name: &str) -> Result<(), CloudError>;
     /// Names of configurations that contain this text, newest first: all pages.
     async fn configs(&self, containing: &str) -> Result<Vec<String>, CloudError>;
+    /// Names of all models of a configuration, those of shadow variants too; none when it does not exist.
+    async fn models_of(&self, config: &str) -> Result<Vec<String>, CloudError>;
+    /// Names of all endpoints: all pages.
+    async fn all_endpoints(&self) -> Result<Vec<String>, CloudError>;
     /// `None` when it does not exist.
     async fn endpoint(&self, name: &str) -> Result<Option<EndpointSight>, CloudError>;
     /// `Exists` when the name is taken, `Quota` and `Capacity` as their names say.

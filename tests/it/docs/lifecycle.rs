@@ -132,6 +132,7 @@ const POLICIES: &[(&str, &[&str], &[&str])] = &[
             "sagemaker:DescribeEndpointConfig",
             "sagemaker:DescribeModel",
             "sagemaker:ListEndpointConfigs",
+            "sagemaker:ListEndpoints",
             "sagemaker:ListTags",
         ],
     ),

@@ -4,6 +4,7 @@
 //! killed leaves nothing that the next one does not find.
 
 mod belongings;
+mod uses;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -55,6 +56,7 @@ struct DeletionData {
     /// `deleted`, `already gone`, or `would be deleted`.
     outcome: &'static str,
     deployment: Option<u64>,
+    /// Those with `used_by` stay.
     belongings: Vec<Belonging>,
 }
 
@@ -67,9 +69,11 @@ impl DeletionData {
 impl Data for DeletionData {
     fn text(&self) -> String {
         let mut text = format!("{}: {}\n", self.endpoint, self.outcome);
-        for Belonging { kind, name } in &self.belongings {
+        for Belonging { kind, name, used_by } in &self.belongings {
+            let stays =
+                used_by.as_ref().map(|user| format!("  stays: the endpoint {} uses it", plain::line(user, 100)));
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "  {:<20}  {}", kind.name(), plain::line(name, 200));
+            let _ = writeln!(text, "  {:<20}  {}{}", kind.name(), plain::line(name, 200), stays.unwrap_or_default());
         }
         text
     }
@@ -126,6 +130,10 @@ fn check_confirmation(
     }
 }
 
+fn has_work(found: &[Belonging]) -> bool {
+    found.iter().any(|one| one.used_by.is_none())
+}
+
 struct Deletion<'a> {
     inputs: &'a CommandInputs,
     target: &'a ProjectTarget,
@@ -136,7 +144,7 @@ struct Deletion<'a> {
 impl Deletion<'_> {
     async fn plan(&self) -> anyhow::Result<DeletionData> {
         let found = self.belongings.find().await?;
-        let outcome = if found.is_empty() { "already gone" } else { "would be deleted" };
+        let outcome = if has_work(&found) { "would be deleted" } else { "already gone" };
         Ok(DeletionData::new(self.belongings.endpoint, outcome, None, found))
     }
 
@@ -150,7 +158,7 @@ impl Deletion<'_> {
         let is_deletion = |begin: &LedgerBegin| begin.kind == LedgerKind::Delete;
         let number = match ports.ledger.take_up(at, config.as_deref(), is_deletion).await? {
             Some(entry) => Some(entry.number),
-            None if found.is_empty() => None,
+            None if !has_work(&found) => None,
             None => {
                 let mut begin = LedgerBegin::new(LedgerKind::Delete, at, self.user.as_ref(), self.target, endpoint);
                 begin.reason = reason;
@@ -158,7 +166,7 @@ impl Deletion<'_> {
                 Some(ports.ledger.begin(&begin).await?)
             }
         };
-        for belonging in &found {
+        for belonging in found.iter().filter(|one| one.used_by.is_none()) {
             self.belongings.delete(belonging).await?;
             let name = plain::line(&belonging.name, 200);
             self.inputs.printer.line(format!("Deleted {} {name}", belonging.kind.name()));
@@ -167,7 +175,7 @@ impl Deletion<'_> {
             let end = LedgerEnd::new(self.inputs.clock.now(), LedgerOutcome::Succeeded);
             ports.ledger.end(number, &end).await?;
         }
-        let outcome = if found.is_empty() { "already gone" } else { "deleted" };
+        let outcome = if has_work(&found) { "deleted" } else { "already gone" };
         Ok(DeletionData::new(endpoint, outcome, number, found))
     }
 }

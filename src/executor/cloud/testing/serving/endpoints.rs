@@ -230,6 +230,21 @@ impl ModelEndpoints for Fake<ServingState> {
         self.call("configs", containing, act).await
     }
 
+    async fn models_of(&self, config: &str) -> Result<Vec<String>, CloudError> {
+        let act = |service: &mut ServingState| {
+            Ok(service.config(config).map(|config| config.model.clone()).into_iter().collect())
+        };
+        self.call("models_of", config, act).await
+    }
+
+    async fn all_endpoints(&self) -> Result<Vec<String>, CloudError> {
+        let act = |service: &mut ServingState| {
+            service.settle();
+            Ok(service.endpoints.keys().cloned().collect())
+        };
+        self.call("all_endpoints", "", act).await
+    }
+
     async fn endpoint(&self, name: &str) -> Result<Option<EndpointSight>, CloudError> {
         let act = |service: &mut ServingState| {
             service.settle();

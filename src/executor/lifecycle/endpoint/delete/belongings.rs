@@ -7,6 +7,7 @@ use backon::BackoffBuilder as _;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::uses::EndpointUses;
 use crate::base::backoff::backoff;
 use crate::base::exit_codes;
 use crate::base::failure::Failure;
@@ -24,11 +25,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// Deletions of the endpoint that AWS refuses, because another change came between.
 const MOST_REFUSALS: usize = 4;
 
-/// One thing to delete.
+/// One thing to delete, or one that stays.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Belonging {
     pub(super) kind: BelongingKind,
     pub(super) name: String,
+    /// The name of another endpoint, for which it stays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) used_by: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -54,7 +58,7 @@ impl BelongingKind {
     }
 
     fn of(self, name: &str) -> Belonging {
-        Belonging { kind: self, name: name.to_owned() }
+        Belonging { kind: self, name: name.to_owned(), used_by: None }
     }
 }
 
@@ -112,8 +116,25 @@ impl Belongings<'_> {
             found.push(BelongingKind::Endpoint.of(&sight.name));
         }
         found.extend(self.models_and_configs(&history).await?);
+        self.keep_what_is_used(&mut found).await?;
         found.extend(self.alarms(&history).await?);
         Ok(found)
+    }
+
+    /// Marks the configurations and models of other endpoints, which somebody made from what this program left.
+    async fn keep_what_is_used(&self, found: &mut [Belonging]) -> anyhow::Result<()> {
+        if !found.iter().any(|one| matches!(one.kind, BelongingKind::Configuration | BelongingKind::Model)) {
+            return Ok(());
+        }
+        let uses = EndpointUses::of_others_than(self.endpoint, self.ports.endpoints.as_ref()).await?;
+        for one in found {
+            one.used_by = match one.kind {
+                BelongingKind::Configuration => uses.configs.get(&one.name).cloned(),
+                BelongingKind::Model => uses.models.get(&one.name).cloned(),
+                _ => None,
+            };
+        }
+        Ok(())
     }
 
     async fn is_scaled(&self, variant: &str) -> anyhow::Result<bool> {

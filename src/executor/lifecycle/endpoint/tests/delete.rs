@@ -4,7 +4,8 @@ use test_case::test_case;
 
 use super::*;
 use crate::base::exit_codes::TRY_LATER;
-use crate::cloud::EndpointChange;
+use crate::cloud::testing::Fault;
+use crate::cloud::{CloudErrorKind, EndpointChange};
 
 const DELETE: [&str; 3] = ["delete", "--environment", "test"];
 
@@ -96,6 +97,39 @@ async fn the_endpoint_of_another_owner_stays_and_is_not_waited_for(project: &str
     let refused = desk.run(&DELETE).await;
     assert!(refused.kind == Some(Kind::User) && refused.error.contains(told), "{}", refused.error);
     assert_eq!((account(&desk), began), (before, tokio::time::Instant::now()));
+}
+
+/// A customer's endpoint was made from what a deployment left, or goes there now.
+#[test_case(false; "serves it")]
+#[test_case(true; "is updated to it")]
+#[tokio::test(start_paused = true)]
+async fn what_another_endpoint_uses_stays(is_updated: bool) {
+    let desk = ServedDesk::new().await;
+    let serving = &desk.memory.serving;
+    let first = if is_updated { "beer-0" } else { "wine-0" };
+    serving.create_endpoint(&example_endpoint("customer", first)).await.unwrap();
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    if is_updated {
+        let [name, config] = ["customer", "wine-0"].map(str::to_owned);
+        serving.update_endpoint(&EndpointChange { name, config, keeps_counts: true, rollout: None }).await.unwrap();
+    }
+    let left = ["beer-m-0", "wine-m-0", "wine-0", "beer-0", "beer", "customer", "beer-5xx"];
+    let ended = desk.run(&DELETE).await;
+    assert_eq!((ended.kind, account(&desk)), (None, left.map(str::to_owned).to_vec()), "{}", ended.error);
+    let stays = "  model                 wine-m-0  stays: the endpoint customer uses it\n  configuration         wine-0  stays: the endpoint customer uses it\n";
+    assert!(ended.out.contains(stays), "{}", ended.out);
+    let again = desk.run(&DELETE).await;
+    assert_eq!((again.kind, again.out), (None, format!("wine: already gone\n{stays}")), "{}", again.error);
+    assert_eq!(account(&desk), left);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_deleted_while_the_use_is_not_known() {
+    let desk = ServedDesk::new().await;
+    let before = account(&desk);
+    desk.memory.serving.plan([Fault::new("all_endpoints", 1, When::Before, CloudErrorKind::Denied).forever()]);
+    assert_eq!(desk.run(&DELETE).await.kind, Some(Kind::System));
+    assert_eq!(account(&desk), before);
 }
 
 /// The models, configurations and alarms of other owners stay, whatever their names are.
