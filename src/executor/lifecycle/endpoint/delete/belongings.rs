@@ -15,10 +15,10 @@ use crate::cloud::{CloudError, CloudErrorKind, EndpointSight, ScaledQuantity, Sc
 use crate::lifecycle::endpoint::engine::EndpointEngine;
 use crate::lifecycle::endpoint::ledger::LedgerEntry;
 use crate::lifecycle::endpoint::ownership::owner_trouble;
-use crate::lifecycle::endpoint::specification::stem;
+use crate::lifecycle::endpoint::specification::{own_alarms, stem};
 use crate::lifecycle::endpoint::survey::{self, EndpointPorts};
 
-/// Deployments whose models and alarms are looked for.
+/// Deployments whose models are looked for.
 const DEPLOYMENTS: usize = 50;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
@@ -117,7 +117,7 @@ impl Belongings<'_> {
         }
         found.extend(self.models_and_configs(&history).await?);
         self.keep_what_is_used(&mut found).await?;
-        found.extend(self.alarms(&history).await?);
+        found.extend(self.alarms().await?);
         Ok(found)
     }
 
@@ -177,17 +177,11 @@ impl Belongings<'_> {
         Ok(self.is_own(&model.arn).await?.then(|| BelongingKind::Model.of(name)))
     }
 
-    async fn alarms(&self, history: &[LedgerEntry]) -> anyhow::Result<Vec<Belonging>> {
-        let of_ledger = history.iter().filter_map(|entry| entry.begin.serving.as_ref());
-        let names: BTreeSet<_> = of_ledger.flat_map(|serving| serving.alarms.clone()).collect();
-        let names: Vec<_> = names.into_iter().collect();
+    async fn alarms(&self) -> anyhow::Result<Vec<Belonging>> {
         let mut found = Vec::new();
-        // CloudWatch is asked for 100 at once.
-        for names in names.chunks(100) {
-            for alarm in self.ports.alarms.alarms(names).await? {
-                if owner_trouble(self.own, &self.ports.alarms.alarm_tags(&alarm.arn).await?).is_none() {
-                    found.push(BelongingKind::Alarm.of(&alarm.name));
-                }
+        for alarm in self.ports.alarms.alarms(&own_alarms(self.endpoint)).await? {
+            if owner_trouble(self.own, &self.ports.alarms.alarm_tags(&alarm.arn).await?).is_none() {
+                found.push(BelongingKind::Alarm.of(&alarm.name));
             }
         }
         Ok(found)

@@ -1,16 +1,20 @@
 //! Reads everything about an endpoint. Only the endpoint itself must be readable: what else AWS does not answer is unknown.
 
+use std::collections::BTreeSet;
+
 use crate::cloud::{
     AlarmSight, CloudError, CloudErrorKind, EndpointConfiguration, EndpointSight, ModelSource, ModelVersion,
     ScalableTarget, ScaledQuantity, ScaledVariant, ServedModel, VariantCapacity,
 };
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::endpoint::ledger::{Ledger, LedgerEntry, LedgerServing};
+use crate::lifecycle::endpoint::specification::own_alarms;
 use crate::lifecycle::manifest::{Approvals, Endpoint};
 use crate::lifecycle::target::ProjectTarget;
 
-/// Deployments that are looked at; the newest ones are shown.
-const DEPLOYMENTS: usize = 20;
+/// Deployments that are looked at; the newest ones are shown. More, until the one that brought the configuration in service is found:
+/// many later ones may have been taken back.
+const DEPLOYMENTS: [usize; 3] = [20, 100, 1000];
 
 /// A fact that may not be readable.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,7 +49,7 @@ pub(super) struct EndpointFacts {
     pub(super) approvals: Approvals,
     pub(super) scaling: Fact<Option<ScalableTarget>>,
     /// Names of the alarms that must exist.
-    pub(super) alarm_names: Vec<String>,
+    pub(super) alarm_names: BTreeSet<String>,
     pub(super) alarms: Fact<Vec<AlarmSight>>,
     /// Why a fact is not known, if the same command may learn it later or with more permissions.
     pub(super) error: Option<anyhow::Error>,
@@ -65,7 +69,7 @@ impl EndpointFacts {
             version: Fact::Known(None),
             approvals: target.manifest.model.as_ref().map(|model| model.approvals.clone()).unwrap_or_default(),
             scaling: Fact::Known(None),
-            alarm_names: Vec::new(),
+            alarm_names: BTreeSet::new(),
             alarms: Fact::Known(Vec::new()),
             error: None,
         };
@@ -112,15 +116,21 @@ impl EndpointFacts {
     async fn read_ledger(&mut self, inputs: &CommandInputs, target: &ProjectTarget) -> anyhow::Result<()> {
         target.require_bucket()?;
         let ledger = Ledger::new(inputs.connect.objects(&target.access).await?, &self.endpoint);
-        let read = async {
-            let history = ledger.history(DEPLOYMENTS).await?;
-            Ok((history, ledger.open().await?))
-        };
-        match read.await {
-            Ok((history, open)) => {
-                self.history = Fact::Known(history);
-                self.open = open;
+        for most in DEPLOYMENTS {
+            match ledger.history(most).await {
+                Ok(history) => self.history = Fact::Known(history),
+                Err(error) => {
+                    self.history = self.unknown(error)?;
+                    return Ok(());
+                }
             }
+            let read = self.history.known().map_or(0, Vec::len);
+            if self.sight.is_none() || self.in_service().is_some() || read < most {
+                break;
+            }
+        }
+        match ledger.open().await {
+            Ok(open) => self.open = open,
             Err(error) => self.history = self.unknown(error)?,
         }
         Ok(())
@@ -151,15 +161,14 @@ impl EndpointFacts {
         target: &ProjectTarget,
         endpoint: &Endpoint,
     ) -> anyhow::Result<()> {
-        let mut names = endpoint.alarms.names.clone();
-        names.extend(self.serving().into_iter().flat_map(|serving| serving.alarms.clone()));
-        names.sort();
-        names.dedup();
-        if self.sight.is_none() || names.is_empty() {
+        if self.sight.is_none() {
             return Ok(());
         }
-        let answer = inputs.connect.alarms(&target.access).await?.alarms(&names).await;
-        self.alarm_names = names;
+        let of_deployment = self.serving().into_iter().flat_map(|serving| serving.alarms.clone());
+        self.alarm_names = endpoint.alarms.names.iter().cloned().chain(of_deployment).collect();
+        // The endpoint's own alarms are looked at also where no record asks for them.
+        let names: BTreeSet<_> = self.alarm_names.iter().cloned().chain(own_alarms(&self.endpoint)).collect();
+        let answer = inputs.connect.alarms(&target.access).await?.alarms(&Vec::from_iter(names)).await;
         self.alarms = self.fact(answer)?;
         Ok(())
     }

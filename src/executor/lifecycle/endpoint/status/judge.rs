@@ -3,6 +3,8 @@
 //! An endpoint that AWS updates serves its requests: a deployment that is under way is no trouble. One that was interrupted is none by
 //! itself either, because it may be in its last steps; the rows of configuration, autoscaling and alarms say what it left behind.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::Serialize;
 
 use super::facts::{EndpointFacts, Fact};
@@ -118,10 +120,16 @@ fn configuration(facts: &EndpointFacts, sight: &EndpointSight) -> HealthRow {
     }
     let ended = history.iter().find_map(|entry| Some((entry.number, entry.end.as_ref()?.config.as_ref())));
     match ended {
-        Some((_, there)) if there == config => {
-            let by = facts.in_service().map(|entry| format!(", of deployment {}", entry.number)).unwrap_or_default();
-            row("configuration", HealthResult::Ok, &format!("{}{by}", sight.config))
-        }
+        Some((_, there)) if there == config => match facts.in_service() {
+            Some(by) => {
+                row("configuration", HealthResult::Ok, &format!("{}, of deployment {}", sight.config, by.number))
+            }
+            None => row(
+                "configuration",
+                HealthResult::Bad,
+                &format!("{}, which no deployment of the ledger brought there", sight.config),
+            ),
+        },
         Some((number, there)) => {
             let there = there.map_or("none", String::as_str);
             let found = format!(
@@ -230,20 +238,27 @@ fn autoscaling(facts: &EndpointFacts, sight: &EndpointSight) -> Option<HealthRow
     })
 }
 
+/// The alarms that must exist, and the endpoint's own ones that do.
 fn alarms(facts: &EndpointFacts) -> Vec<HealthRow> {
-    let alarm = |name: &String| {
-        let check = format!("alarm {name}");
-        let sights = match &facts.alarms {
-            Fact::Known(sights) => sights,
-            Fact::Unknown(why) => return row(check, HealthResult::Unknown, why),
-        };
-        match sights.iter().find(|sight| sight.name == *name) {
-            None => row(check, HealthResult::Bad, "does not exist"),
-            Some(AlarmSight { state, reason, .. }) => {
-                let result = if *state == AlarmState::Alarm { HealthResult::Bad } else { HealthResult::Ok };
-                row(check, result, &format!("{}: {reason}", state.name()))
-            }
+    let sights = match &facts.alarms {
+        Fact::Known(sights) => sights,
+        Fact::Unknown(why) => {
+            let unknown = |name: &String| row(format!("alarm {name}"), HealthResult::Unknown, why);
+            let names = facts.alarm_names.iter().map(unknown).collect::<Vec<_>>();
+            return if names.is_empty() { vec![row("alarms", HealthResult::Unknown, why)] } else { names };
         }
     };
-    facts.alarm_names.iter().map(alarm).collect()
+    let there: BTreeMap<_, _> = sights.iter().map(|sight| (&sight.name, sight)).collect();
+    let names: BTreeSet<_> = facts.alarm_names.iter().chain(there.keys().copied()).collect();
+    let alarm = |name: &String| match there.get(name) {
+        None => row(format!("alarm {name}"), HealthResult::Bad, "does not exist"),
+        Some(sight) => alarm(facts, sight),
+    };
+    names.into_iter().map(alarm).collect()
+}
+
+fn alarm(_: &EndpointFacts, sight: &AlarmSight) -> HealthRow {
+    let AlarmSight { name, state, reason, .. } = sight;
+    let result = if *state == AlarmState::Alarm { HealthResult::Bad } else { HealthResult::Ok };
+    row(format!("alarm {name}"), result, &format!("{}: {reason}", state.name()))
 }

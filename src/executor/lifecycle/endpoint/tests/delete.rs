@@ -99,6 +99,17 @@ async fn the_endpoint_of_another_owner_stays_and_is_not_waited_for(project: &str
     assert_eq!((account(&desk), began), (before, tokio::time::Instant::now()));
 }
 
+/// The newest deployments of the ledger had no alarm.
+#[tokio::test(start_paused = true)]
+async fn alarms_go_whatever_the_ledger_says() {
+    let desk = ServedDesk::new().await;
+    for key in desk.memory.objects.keys() {
+        desk.memory.objects.expire(&key);
+    }
+    let ended = desk.run(&DELETE).await;
+    assert_eq!((ended.kind, account(&desk)), (None, OF_OTHERS.map(str::to_owned).to_vec()), "{}", ended.error);
+}
+
 /// A customer's endpoint was made from what a deployment left, or goes there now.
 #[test_case(false; "serves it")]
 #[test_case(true; "is updated to it")]

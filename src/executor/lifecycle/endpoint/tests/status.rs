@@ -131,6 +131,34 @@ async fn a_deployment_without_an_end_is_under_way_or_was_interrupted() {
     assert!(under_way.out.contains("deploy, under way since 1970-01-01T12:00:00.000Z"), "{}", under_way.out);
 }
 
+/// Deployments that were taken back push the one in service out of the newest ones.
+#[test_case(21; "many")]
+#[test_case(101; "very many")]
+#[tokio::test(start_paused = true)]
+async fn alarms_are_looked_at_after_many_deployments_that_were_taken_back(number: u32) {
+    let desk = ServedDesk::new().await;
+    for _ in 0..number {
+        let deployment = desk.ledger().begin(&begin(2)).await.unwrap();
+        desk.ledger().end(deployment, &end(LedgerOutcome::RolledBack, 1)).await.unwrap();
+    }
+    let healthy = desk.run(&STATUS).await;
+    assert_eq!(healthy.kind, None, "{}", healthy.error);
+    assert!(healthy.out.contains("wine-1, of deployment 2\n"), "{}", healthy.out);
+    desk.spoil(Trouble::NoAlarm).await;
+    let ended = desk.run(&STATUS).await;
+    assert!(ended.error.contains("alarm wine-5xx: does not exist"), "{}", ended.error);
+}
+
+/// The endpoint's own alarm is looked at whatever the ledger says.
+#[tokio::test(start_paused = true)]
+async fn an_alarm_that_is_on_is_shown_without_a_record_of_it() {
+    let desk = ServedDesk::new().await;
+    desk.spoil(Trouble::NoLedger).await;
+    desk.memory.serving.set_alarm("wine-5xx", AlarmState::Alarm);
+    let ended = desk.run(&STATUS).await;
+    assert!(ended.out.contains(" alarm wine-5xx  bad "), "{}", ended.out);
+}
+
 /// What cannot be read is not known, and nothing else is hidden by it.
 #[test_case("alarms", "alarm wine-5xx"; "alarms")]
 #[test_case("target", "autoscaling"; "scaling")]
