@@ -64,7 +64,10 @@ const THINKS: Duration = Duration::from_millis(100);
 /// The account with the shipped policies. The containers may do nothing but read the model.
 fn account() -> Value {
     let of_account = |policy: &str| -> Value {
-        let policy = policy.replace("123456789012", "000000000000").replace("example-models", BUCKET);
+        let policy = policy
+            .replace("123456789012", "000000000000")
+            .replace("example-models", BUCKET)
+            .replace("example-endpoint", "wine");
         serde_json::from_str(&policy.replace("eu-west-1", "us-east-1")).unwrap()
     };
     let role = |name: &str, trust: Value, policy: Value| {

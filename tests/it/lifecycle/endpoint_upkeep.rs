@@ -42,7 +42,10 @@ struct UpkeepDesk {
 /// Roles with the shipped policies, for the account and the bucket of the emulator.
 fn account() -> String {
     let of_account = |policy: &str| -> Value {
-        let policy = policy.replace("123456789012", "000000000000").replace("example-models", BUCKET);
+        let policy = policy
+            .replace("123456789012", "000000000000")
+            .replace("example-models", BUCKET)
+            .replace("example-endpoint", "wine");
         serde_json::from_str(&policy.replace("eu-west-1", "us-east-1")).unwrap()
     };
     let role = |(name, policy): (&str, &str)| {
